@@ -1,0 +1,24 @@
+/**
+ * The one error type that gradmix throws on purpose. `code` says which family it belongs to, so that callers
+ * can branch without reading the message; the message is one line that says what, where and what to do.
+ */
+export type ErrorCode =
+  | "shape" // operand shapes or dtypes do not fit
+  | "disposed" // a tensor was used after its memory was given back
+  | "memory" // a memory limit was reached
+  | "backend" // a backend is missing, failed to start, or failed while running
+  | "autograd" // a transformation cannot be applied (a rule is missing, a value is not tracked)
+  | "config" // an option or a config key is unknown or out of range
+  | "data" // a corpus, a tokenizer or a file of weights cannot be used
+  | "checkpoint" // a saved state does not fit or is broken
+  | "numeric" // a loss or a weight became NaN or infinite
+  | "io"; // a file could not be read or written
+
+export class GradmixError extends Error {
+  readonly code: ErrorCode;
+  constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.name = "GradmixError";
+    this.code = code;
+  }
+}
