@@ -1,0 +1,63 @@
+/**
+ * The backend interface: memory (tensor/memory.ts) plus kernels. A backend runs every kernel of the table in
+ * kernels.ts; ops enqueue synchronously, only reading waits.
+ */
+import { GradmixError } from "../errors.ts";
+import type { Memory, View } from "../tensor/memory.ts";
+import { checkCall, type KernelName, type KernelParams } from "./kernels.ts";
+
+export type BackendName = "cpu" | "reference" | "webgpu";
+
+export interface Capabilities {
+  /** Threads that run kernels, the caller's included. */
+  readonly threads: number;
+  /** Instruction set or adapter, for reports: "relaxed", "plain", "f64", an adapter's name. */
+  readonly simd: string;
+  /** Most bytes that may be live at once. */
+  readonly memoryLimit: number;
+}
+
+export interface Backend extends Memory {
+  readonly name: BackendName;
+  readonly capabilities: Capabilities;
+  /**
+   * Enqueues one kernel. `inputs` and `outputs` are in the table's order; optional operands are null. Unless the
+   * table says so, an output may not overlap an input.
+   */
+  run<K extends KernelName>(
+    kernel: K,
+    params: KernelParams[K],
+    inputs: readonly (View | null)[],
+    outputs: readonly (View | null)[],
+  ): void;
+  /** Hands what was enqueued to the device; no wait. */
+  flush(): void;
+  /** Gives everything back; the backend cannot be used afterwards. */
+  dispose(): Promise<void>;
+}
+
+export function isBackend(memory: Memory): memory is Backend {
+  return "run" in memory;
+}
+
+/** Checks a call against the table, then runs it on the backend that the operands live on. */
+export function run<K extends KernelName>(
+  kernel: K,
+  params: KernelParams[K],
+  inputs: readonly (Operand | null)[],
+  outputs: readonly (Operand | null)[],
+): void {
+  const memory = (inputs.find((t) => t !== null) ?? outputs.find((t) => t !== null))?.memory;
+  if (memory === undefined || !isBackend(memory))
+    throw new GradmixError("backend", `${kernel}: no operand lives on a backend that runs kernels`);
+  for (const operand of [...inputs, ...outputs])
+    if (operand !== null && operand.memory !== memory)
+      throw new GradmixError("backend", `${kernel}: operands live on different backends; create them on one`);
+  checkCall(kernel, params, inputs, outputs);
+  memory.run(kernel, params, inputs, outputs);
+}
+
+/** A view that knows its memory; tensors are such. */
+export interface Operand extends View {
+  readonly memory: Memory;
+}

@@ -1,0 +1,390 @@
+/**
+ * THE table of kernels: what each computes, its parameters, its operands, and how closely a backend must agree with
+ * the double-precision reference. A backend implements all of them; tests enumerate this table.
+ *
+ * Conventions: everything is contiguous and row-major; extents and strides count elements; operands are f32 unless a
+ * comment says i32; `| null` operands may be left out. Kernels marked "in place" allow the named output to be the
+ * named input. Sums run in a fixed order that depends on the shapes only, so that results are the same bits for any
+ * number of threads.
+ */
+import { GradmixError } from "../errors.ts";
+import type { View } from "../tensor/memory.ts";
+import { formatShape, sizeOf } from "../tensor/shape.ts";
+
+export type UnaryKind =
+  | "neg" | "exp" | "log" | "sqrt" | "rsqrt" | "square" | "reciprocal" | "abs"
+  | "tanh" | "sigmoid" | "relu" | "silu"
+  /** Tanh approximation, as in GPT-2 ("gelu_new"). */
+  | "gelu" | "sin" | "cos"; // prettier-ignore
+export type BinaryKind = "add" | "sub" | "mul" | "div" | "max" | "min";
+export type Activation = "none" | "gelu" | "relu" | "silu";
+export type ReduceKind = "sum" | "max" | "min";
+
+export const unaryKinds: readonly UnaryKind[] = [
+  "neg", "exp", "log", "sqrt", "rsqrt", "square", "reciprocal", "abs",
+  "tanh", "sigmoid", "relu", "silu", "gelu", "sin", "cos",
+]; // prettier-ignore
+export const binaryKinds: readonly BinaryKind[] = ["add", "sub", "mul", "div", "max", "min"];
+export const reduceKinds: readonly ReduceKind[] = ["sum", "max", "min"];
+
+/** Parameters of each kernel. */
+export interface KernelParams {
+  /** out[i] = value. f32 or i32. */
+  fill: { value: number };
+  /**
+   * out[Σ i·outStrides + outOffset] = in[Σ i·inStrides + inOffset] for every index i of `shape` (rank ≤ 6): transpose,
+   * slice, broadcast (stride 0), concat. Elements of `out` that are not addressed keep their value. f32 or i32.
+   */
+  stridedCopy: {
+    shape: readonly number[];
+    inStrides: readonly number[];
+    inOffset: number;
+    outStrides: readonly number[];
+    outOffset: number;
+  };
+  /** [x] → [y]: y = kind(x). In place. */
+  unary: { kind: UnaryKind };
+  /** [x, dy] → [dx]: dx = kind′(x) ⊙ dy, the rule of both vjp and jvp. `dx` may be `dy`. */
+  unaryVjp: { kind: UnaryKind };
+  /** [a, b] → [c]: c = a kind b over `shape` (rank ≤ 6), operands read with their strides (0 = broadcast). `c` may be an operand of the full shape. */
+  binary: { kind: BinaryKind; shape: readonly number[]; aStrides: readonly number[]; bStrides: readonly number[] };
+  /** [x] → [y]: y = scale·x + shift. In place. */
+  affine: { scale: number; shift: number };
+  /** [x] → [y]: y += scale·x (y is read). */
+  accumulate: { scale: number };
+  /** [condition i32, a, b] → [c]: c = condition ≠ 0 ? a : b; all of one size. */
+  select: Record<never, never>;
+  /** [x] → [y], f32 ↔ i32; towards zero to i32. */
+  cast: Record<never, never>;
+  /** [x: outer·length·inner] → [y: outer·inner]: reduces the middle axis. An empty sum is 0, an empty max −∞, an empty min +∞. */
+  reduce: { kind: ReduceKind; outer: number; length: number; inner: number };
+  /** [x] → [y], rows of `cols`. In place. */
+  softmax: { rows: number; cols: number };
+  /** [y, dy] → [dx]: dx = y ⊙ (dy − Σ y·dy) by row; vjp and jvp alike. */
+  softmaxVjp: { rows: number; cols: number };
+  /** [table: tableRows·width, ids i32: rows] → [out: rows·width]: out[r] = table[ids[r]]; an id outside the table gives a row of NaN. */
+  gather: { rows: number; width: number; tableRows: number };
+  /** [x: rows·width, ids i32: rows] → [out: tableRows·width]: out[ids[r]] += x[r], in order of r; `accumulate` false zeroes `out` first; ids outside are skipped. */
+  scatterAdd: { rows: number; width: number; tableRows: number; accumulate: boolean };
+  /**
+   * [a, b, bias | null] → [c, pre | null]: for each of `batch` items pre = alpha·op(a)·op(b) + bias (+ c when
+   * `accumulate`), c = activation(pre). op(a) is m×k: `a` is stored m×k, or k×m with `transA`; op(b) is k×n: stored
+   * k×n, or n×k with `transB`. `bias` has n elements. The strides between items count elements; 0 shares an operand
+   * (never c). `pre` is written only when given. With `accumulate`, activation is "none".
+   */
+  gemm: {
+    m: number;
+    n: number;
+    k: number;
+    transA: boolean;
+    transB: boolean;
+    batch: number;
+    strideA: number;
+    strideB: number;
+    strideC: number;
+    alpha: number;
+    accumulate: boolean;
+    activation: Activation;
+  };
+  /**
+   * The segmented weight gradient. [a: rows·m, b: rows·n, segments i32: S+1, groups i32: G+1 | null, v: m·n | null] →
+   * [total: m·n | null, dots: S, sumsq: S, groupSumsq: G | null, vSumsq: 1].
+   *
+   * Segment s is the rows segments[s] … segments[s+1]−1 and W_s = Σ_rows aᵣ bᵣᵀ its gradient. The direction V is `v`,
+   * or, when `v` is null, Σ_{s < targetSegments} W_s. Then dots[s] = ⟨W_s, V⟩ and sumsq[s] = ‖W_s‖² (for s <
+   * targetSegments with `v` null, dots[s] = 0: V is not yet known); groupSumsq[g] = ‖Σ_{groups[g] ≤ s < groups[g+1]}
+   * W_s‖²; vSumsq = ‖V‖²; total = Σ_{s ≥ firstAccumulated} W_s, added to `total` when `accumulate`. Statistics are
+   * summed in double precision. Segments ascend and may be empty; rows before the first and after the last are
+   * ignored; groups ascend and cover consecutive segments (segments outside every group are allowed).
+   */
+  gemmSegmented: {
+    rows: number;
+    m: number;
+    n: number;
+    segmentCount: number;
+    groupCount: number;
+    targetSegments: number;
+    firstAccumulated: number;
+    accumulate: boolean;
+  };
+  /** [x: rows·width, y: rows·width | null, segments i32: S+1] → [out: S·width]: out[s] = Σ_{r in s} x[r] (⊙ y[r]). `accumulate` adds to out. */
+  segmentSum: { rows: number; width: number; segmentCount: number; accumulate: boolean };
+  /** [g: rows·width, v: width] → [dots: rows, sumsq: rows]: ⟨g_r, v⟩ and ‖g_r‖². */
+  alignRows: { rows: number; width: number };
+  /**
+   * Alignment of an embedding's gradient without materialising it. [dy: rows·width, ids i32: rows, segments i32: S+1,
+   * groups i32: G+1 | null, v: tableRows·width | null] → [dots: S, sumsq: S, groupSumsq: G | null]. W_s adds dy[r] into row ids[r]
+   * for r in segment s; dots[s] = ⟨W_s, V⟩ (0 without v), sumsq[s] = ‖W_s‖²: rows of one id inside a segment are summed before
+   * squaring; groupSumsq likewise over each group of segments.
+   */
+  embeddingAlign: { rows: number; width: number; tableRows: number; segmentCount: number; groupCount: number };
+  /**
+   * [x, gain | null, bias | null] → [y, stats: rows·2]: "layer": x̂ = (x − mean)·rstd with rstd = 1/√(var + eps), "rms":
+   * x̂ = x·rstd with rstd = 1/√(mean x² + eps); y = x̂ ⊙ gain + bias. stats[r] = (mean, rstd); mean is 0 for "rms".
+   */
+  norm: { kind: "layer" | "rms"; rows: number; width: number; eps: number };
+  /** [x, gain | null, stats, dy] → [dx]. */
+  normVjp: { kind: "layer" | "rms"; rows: number; width: number };
+  /** [x, gain | null, stats, dx, dgain | null, dbias | null] → [dy]. */
+  normJvp: { kind: "layer" | "rms"; rows: number; width: number };
+  /** [x, stats, dy, segments i32: S+1] → [dgain: S·width]: Σ_{r in s} dy[r] ⊙ x̂[r]. `accumulate` adds. */
+  normGainGrad: { kind: "layer" | "rms"; rows: number; width: number; segmentCount: number; accumulate: boolean };
+  /**
+   * [x: batch·time·cols] → [y]: rotates the first `heads` blocks of `headDim` columns by position·theta^(−2i/headDim)
+   * (pairs i, i + headDim/2, as in the Llama code; positions 0 … time−1) and copies the other columns. `inverse` turns
+   * back: it is the vjp. In place.
+   */
+  rope: { batch: number; time: number; cols: number; heads: number; headDim: number; theta: number; inverse: boolean };
+  /**
+   * Causal attention, tiled. [qkv: batch·time·(heads + 2·kvHeads)·headDim] → [o: batch·time·heads·headDim,
+   * lse: batch·heads·time]: o = softmax(scale·q kᵀ + causal)·v; query head h reads key/value head ⌊h·kvHeads/heads⌋;
+   * columns hold all q heads, then all k heads, then all v heads. lse is the log-sum-exp of the scaled scores.
+   */
+  attention: AttentionParams;
+  /** [qkv, o, lse, do] → [dqkv]. */
+  attentionVjp: AttentionParams;
+  /** [qkv, o, lse, dqkv] → [do]. */
+  attentionJvp: AttentionParams;
+  /** [logits: rows·cols, targets i32: rows] → [losses: rows, lse: rows]: −log softmax(logits)[target]; a target < 0 is ignored (loss 0); one ≥ cols gives NaN. */
+  crossEntropy: { rows: number; cols: number };
+  /** [logits, targets i32, lse, dlosses: rows] → [dlogits]: (softmax − onehot)·dloss by row; 0 for ignored rows. `dlogits` may be `logits`. */
+  crossEntropyVjp: { rows: number; cols: number };
+  /** [logits, targets i32, lse, dlogits] → [dlosses: rows]. */
+  crossEntropyJvp: { rows: number; cols: number };
+  /** [x: rows·2·width] → [y: rows·width]: y = silu(x[:, :width]) ⊙ x[:, width:]. */
+  swiglu: { rows: number; width: number };
+  /** [x, dy] → [dx]. */
+  swigluVjp: { rows: number; width: number };
+  /** [x, dx] → [dy]. */
+  swigluJvp: { rows: number; width: number };
+  /** [x] → [out: 1]: Σ x², summed in double precision. */
+  sumSquares: Record<never, never>;
+  /** [x, y] → [out: 1]: Σ x·y, summed in double precision. */
+  dot: Record<never, never>;
+  /** [sumsq: 1] → [scale: 1]: min(1, maxNorm/√sumsq); global-norm clipping without a read-back. */
+  clipScale: { maxNorm: number };
+  /**
+   * AdamW with decoupled decay (Loshchilov & Hutter 2019). [grad, gradScale: 1 | null] → [value, m, v], all updated in
+   * place: g = grad·gradScale; m, v moving averages; value −= lr·(m̂/(√v̂ + eps) + weightDecay·value), with m̂ =
+   * m/(1−beta1^step), v̂ = v/(1−beta2^step); step counts from 1.
+   */
+  adamw: { lr: number; beta1: number; beta2: number; eps: number; weightDecay: number; step: number };
+  /**
+   * Threefry-2x32: element i takes word (i & 1) of the block with counter (0, offset + (i >> 1)). "bits": the raw word (i32 out),
+   * "uniform": [0, 1) from the top 24 bits, "normal": Box–Muller on pairs (u1 from word 0, u2 from word 1 of a block: element 2j is
+   * the cosine, 2j+1 the sine; u1 is taken as (bits >>> 8 + 1)·2⁻²⁴, u2 as (bits >>> 8)·2⁻²⁴).
+   */
+  random: { kind: "bits" | "uniform" | "normal"; key0: number; key1: number; offset: number };
+}
+
+export interface AttentionParams {
+  batch: number;
+  time: number;
+  heads: number;
+  kvHeads: number;
+  headDim: number;
+  scale: number;
+}
+
+export type KernelName = keyof KernelParams;
+
+type Extent = (view: View | null) => number;
+
+export interface KernelSpec<P> {
+  /** Operand names in order; a trailing "?" marks one that may be null, a leading "i32:" or "any:" its type (f32 otherwise). */
+  readonly inputs: readonly string[];
+  readonly outputs: readonly string[];
+  /** Elements each operand must have, in the order inputs then outputs; null where any count will do. */
+  readonly sizes: (p: P, inputs: readonly (View | null)[], size: Extent) => readonly (number | null)[];
+  /** Largest |got − reference| ≤ atol + rtol·|reference| on operands of order one. */
+  readonly tolerance: { readonly rtol: number; readonly atol: number };
+}
+
+const loose = { rtol: 2e-5, atol: 2e-5 };
+const tight = { rtol: 2e-6, atol: 1e-6 };
+const exact = { rtol: 0, atol: 0 };
+
+const attentionCols = (p: AttentionParams): number => (p.heads + 2 * p.kvHeads) * p.headDim;
+const attentionQkv = (p: AttentionParams): number => p.batch * p.time * attentionCols(p);
+const attentionOut = (p: AttentionParams): number => p.batch * p.time * p.heads * p.headDim;
+const attentionRows = (p: AttentionParams): number => p.batch * p.time * p.heads;
+
+function spec<P>(
+  inputs: string,
+  outputs: string,
+  tolerance: KernelSpec<P>["tolerance"],
+  sizes: KernelSpec<P>["sizes"],
+): KernelSpec<P> {
+  return { inputs: inputs.split(" "), outputs: outputs.split(" "), sizes, tolerance };
+}
+
+const batched = (items: number, stride: number, size: number): number =>
+  items === 0 ? 0 : (items - 1) * stride + size;
+
+export const kernels: { readonly [K in KernelName]: KernelSpec<KernelParams[K]> } = {
+  fill: { inputs: [], outputs: ["any:out"], tolerance: exact, sizes: () => [null] },
+  stridedCopy: spec("any:in", "any:out", exact, () => [null, null]),
+  unary: spec("x", "y", tight, (_, [x], n) => [null, n(x)]),
+  unaryVjp: spec("x dy", "dx", loose, (_, [x], n) => [null, n(x), n(x)]),
+  binary: spec("a b", "c", tight, (p) => [null, null, sizeOf(p.shape)]),
+  affine: spec("x", "y", tight, (_, [x], n) => [null, n(x)]),
+  accumulate: spec("x", "y", tight, (_, [x], n) => [null, n(x)]),
+  select: spec("i32:condition a b", "c", exact, (_, [c], n) => [null, n(c), n(c), n(c)]),
+  cast: spec("any:x", "any:y", exact, (_, [x], n) => [null, n(x)]),
+  reduce: spec("x", "y", loose, (p) => [p.outer * p.length * p.inner, p.outer * p.inner]),
+  softmax: spec("x", "y", tight, (p) => [p.rows * p.cols, p.rows * p.cols]),
+  softmaxVjp: spec("y dy", "dx", loose, (p) => [p.rows * p.cols, p.rows * p.cols, p.rows * p.cols]),
+  gather: spec("table i32:ids", "out", exact, (p) => [p.tableRows * p.width, p.rows, p.rows * p.width]),
+  scatterAdd: spec("x i32:ids", "out", loose, (p) => [p.rows * p.width, p.rows, p.tableRows * p.width]),
+  gemm: spec("a b bias?", "c pre?", loose, (p) => [
+    batched(p.batch, p.strideA, p.m * p.k),
+    batched(p.batch, p.strideB, p.k * p.n),
+    p.n,
+    batched(p.batch, p.strideC, p.m * p.n),
+    batched(p.batch, p.strideC, p.m * p.n),
+  ]),
+  gemmSegmented: spec(
+    "a b i32:segments i32:groups? v?",
+    "total? dots sumsq groupSumsq? vSumsq",
+    { rtol: 5e-5, atol: 1e-4 },
+    (p) => [
+      p.rows * p.m,
+      p.rows * p.n,
+      p.segmentCount + 1,
+      p.groupCount + 1,
+      p.m * p.n,
+      p.m * p.n,
+      p.segmentCount,
+      p.segmentCount,
+      p.groupCount,
+      1,
+    ],
+  ),
+  segmentSum: spec("x y? i32:segments", "out", loose, (p) => [
+    p.rows * p.width,
+    p.rows * p.width,
+    p.segmentCount + 1,
+    p.segmentCount * p.width,
+  ]),
+  alignRows: spec("g v", "dots sumsq", loose, (p) => [p.rows * p.width, p.width, p.rows, p.rows]),
+  embeddingAlign: spec("dy i32:ids i32:segments i32:groups? v?", "dots sumsq groupSumsq?", loose, (p) => [
+    p.rows * p.width,
+    p.rows,
+    p.segmentCount + 1,
+    p.groupCount + 1,
+    p.tableRows * p.width,
+    p.segmentCount,
+    p.segmentCount,
+    p.groupCount,
+  ]),
+  norm: spec("x gain? bias?", "y stats", loose, (p) => [
+    p.rows * p.width,
+    p.width,
+    p.width,
+    p.rows * p.width,
+    p.rows * 2,
+  ]),
+  normVjp: spec("x gain? stats dy", "dx", loose, (p) => [
+    p.rows * p.width,
+    p.width,
+    p.rows * 2,
+    p.rows * p.width,
+    p.rows * p.width,
+  ]),
+  normJvp: spec("x gain? stats dx dgain? dbias?", "dy", loose, (p) => [
+    p.rows * p.width,
+    p.width,
+    p.rows * 2,
+    p.rows * p.width,
+    p.width,
+    p.width,
+    p.rows * p.width,
+  ]),
+  normGainGrad: spec("x stats dy i32:segments", "dgain", loose, (p) => [
+    p.rows * p.width,
+    p.rows * 2,
+    p.rows * p.width,
+    p.segmentCount + 1,
+    p.segmentCount * p.width,
+  ]),
+  rope: spec("x", "y", loose, (p) => [p.batch * p.time * p.cols, p.batch * p.time * p.cols]),
+  attention: spec("qkv", "o lse", loose, (p) => [attentionQkv(p), attentionOut(p), attentionRows(p)]),
+  attentionVjp: spec("qkv o lse do", "dqkv", { rtol: 5e-5, atol: 5e-5 }, (p) => [
+    attentionQkv(p),
+    attentionOut(p),
+    attentionRows(p),
+    attentionOut(p),
+    attentionQkv(p),
+  ]),
+  attentionJvp: spec("qkv o lse dqkv", "do", { rtol: 5e-5, atol: 5e-5 }, (p) => [
+    attentionQkv(p),
+    attentionOut(p),
+    attentionRows(p),
+    attentionQkv(p),
+    attentionOut(p),
+  ]),
+  crossEntropy: spec("logits i32:targets", "losses lse", loose, (p) => [p.rows * p.cols, p.rows, p.rows, p.rows]),
+  crossEntropyVjp: spec("logits i32:targets lse dlosses", "dlogits", loose, (p) => [
+    p.rows * p.cols,
+    p.rows,
+    p.rows,
+    p.rows,
+    p.rows * p.cols,
+  ]),
+  crossEntropyJvp: spec("logits i32:targets lse dlogits", "dlosses", loose, (p) => [
+    p.rows * p.cols,
+    p.rows,
+    p.rows,
+    p.rows * p.cols,
+    p.rows,
+  ]),
+  swiglu: spec("x", "y", loose, (p) => [p.rows * 2 * p.width, p.rows * p.width]),
+  swigluVjp: spec("x dy", "dx", loose, (p) => [p.rows * 2 * p.width, p.rows * p.width, p.rows * 2 * p.width]),
+  swigluJvp: spec("x dx", "dy", loose, (p) => [p.rows * 2 * p.width, p.rows * 2 * p.width, p.rows * p.width]),
+  sumSquares: spec("x", "out", loose, () => [null, 1]),
+  dot: spec("x y", "out", loose, (_, [x], n) => [null, n(x), 1]),
+  clipScale: spec("sumsq", "scale", tight, () => [1, 1]),
+  adamw: spec("grad gradScale?", "value m v", loose, (_, [grad], n) => [null, 1, n(grad), n(grad), n(grad)]),
+  random: { inputs: [], outputs: ["any:out"], tolerance: { rtol: 1e-5, atol: 2e-6 }, sizes: () => [null] },
+};
+
+export const kernelNames: readonly KernelName[] = Object.keys(kernels).filter(isKernelName);
+
+function isKernelName(name: string): name is KernelName {
+  return name in kernels;
+}
+
+const elements: Extent = (view) => (view === null ? 0 : sizeOf(view.shape));
+
+/** The table's shape and type rule. Throws `shape`, naming the kernel and the operand. */
+export function checkCall<K extends KernelName>(
+  kernel: K,
+  params: KernelParams[K],
+  inputs: readonly (View | null)[],
+  outputs: readonly (View | null)[],
+): void {
+  const row = kernels[kernel];
+  if (inputs.length !== row.inputs.length || outputs.length !== row.outputs.length)
+    throw new GradmixError(
+      "shape",
+      `${kernel}: wants inputs (${row.inputs.join(", ")}) and outputs (${row.outputs.join(", ")})`,
+    );
+  const sizes = row.sizes(params, inputs, elements);
+  for (let i = 0; i < sizes.length; i++) {
+    const output = i - inputs.length;
+    const label = output < 0 ? row.inputs[i] : row.outputs[output];
+    const operand = output < 0 ? inputs[i] : outputs[output];
+    if (operand === null) {
+      if (!label.endsWith("?")) throw new GradmixError("shape", `${kernel}: operand "${label}" is missing`);
+      continue;
+    }
+    const size = sizes[i];
+    if (size !== null && sizeOf(operand.shape) !== size)
+      throw new GradmixError(
+        "shape",
+        `${kernel}: operand "${label}" has shape ${formatShape(operand.shape)}, ${size} elements are needed`,
+      );
+    if (!label.startsWith("any:") && operand.dtype !== (label.startsWith("i32:") ? "i32" : "f32"))
+      throw new GradmixError("shape", `${kernel}: operand "${label}" has the type ${operand.dtype}`);
+  }
+}

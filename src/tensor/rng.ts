@@ -1,0 +1,46 @@
+/**
+ * Counter-based random numbers: Threefry-2x32 with 20 rounds (Salmon et al., "Parallel random numbers: as easy as
+ * 1, 2, 3", SC 2011), the generator of JAX. A key and a counter give the numbers, so nothing is stored and any
+ * element can be drawn on its own.
+ */
+
+/** A key: two 32-bit words. */
+export type Key = readonly [number, number];
+
+const ROTATIONS = [13, 15, 26, 6, 17, 29, 16, 24];
+
+/** One block: two 32-bit words (unsigned) from a key and a two-word counter. */
+export function threefry2x32(key0: number, key1: number, counter0: number, counter1: number): [number, number] {
+  const k2 = (key0 ^ key1 ^ 0x1bd11bda) >>> 0;
+  const ks = [key0 >>> 0, key1 >>> 0, k2];
+  let x0 = (counter0 + ks[0]) >>> 0;
+  let x1 = (counter1 + ks[1]) >>> 0;
+  for (let group = 0; group < 5; group++) {
+    const base = (group & 1) * 4;
+    for (let r = 0; r < 4; r++) {
+      const rotation = ROTATIONS[base + r];
+      x0 = (x0 + x1) >>> 0;
+      x1 = ((x1 << rotation) | (x1 >>> (32 - rotation))) >>> 0;
+      x1 = (x1 ^ x0) >>> 0;
+    }
+    x0 = (x0 + ks[(group + 1) % 3]) >>> 0;
+    x1 = (x1 + ks[(group + 2) % 3] + group + 1) >>> 0;
+  }
+  return [x0, x1];
+}
+
+/** The key of a seed: its high and low 32 bits (JAX's PRNGKey). Seeds are integers 0 ≤ seed < 2⁵³. */
+export function key(seed: number): Key {
+  return [Math.floor(seed / 2 ** 32) >>> 0, seed >>> 0];
+}
+
+/** An independent key for stream `data` (JAX's fold_in). */
+export function foldIn(k: Key, data: number): Key {
+  return threefry2x32(k[0], k[1], Math.floor(data / 2 ** 32) >>> 0, data >>> 0);
+}
+
+/** Uniform in [0, 1) with 53 bits, from counter `index`. */
+export function uniformAt(k: Key, index: number): number {
+  const [a, b] = threefry2x32(k[0], k[1], Math.floor(index / 2 ** 32) >>> 0, index >>> 0);
+  return ((a >>> 5) * 67108864 + (b >>> 6)) / 9007199254740992;
+}

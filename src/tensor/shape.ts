@@ -1,0 +1,64 @@
+/** Shape arithmetic: sizes, row-major strides, broadcasting, axes. Pure. */
+import { GradmixError } from "../errors.ts";
+
+export type Shape = readonly number[];
+
+export function sizeOf(shape: Shape): number {
+  let size = 1;
+  for (const extent of shape) size *= extent;
+  return size;
+}
+
+export function formatShape(shape: Shape): string {
+  return `[${shape.join(", ")}]`;
+}
+
+export function sameShape(a: Shape, b: Shape): boolean {
+  return a.length === b.length && a.every((extent, axis) => extent === b[axis]);
+}
+
+/** Row-major strides in elements. */
+export function stridesOf(shape: Shape): number[] {
+  const strides = new Array<number>(shape.length);
+  let stride = 1;
+  for (let axis = shape.length - 1; axis >= 0; axis--) {
+    strides[axis] = stride;
+    stride *= shape[axis];
+  }
+  return strides;
+}
+
+/** The NumPy broadcast of two shapes. Throws `shape`, naming both. */
+export function broadcastShapes(a: Shape, b: Shape, op: string): number[] {
+  const rank = Math.max(a.length, b.length);
+  const out = new Array<number>(rank);
+  for (let i = 1; i <= rank; i++) {
+    const x = i <= a.length ? a[a.length - i] : 1;
+    const y = i <= b.length ? b[b.length - i] : 1;
+    if (x !== y && x !== 1 && y !== 1)
+      throw new GradmixError("shape", `${op}: shapes ${formatShape(a)} and ${formatShape(b)} do not broadcast`);
+    out[rank - i] = x === 1 ? y : x;
+  }
+  return out;
+}
+
+/** Strides that read a tensor of `shape` as if it had the shape `to`: 0 on broadcast axes. */
+export function broadcastStrides(shape: Shape, to: Shape): number[] {
+  const strides = stridesOf(shape);
+  const lead = to.length - shape.length;
+  return to.map((_, axis) => (axis < lead || shape[axis - lead] === 1 ? 0 : strides[axis - lead]));
+}
+
+/** Axis in 0..rank−1; negative axes count from the end. Throws `shape`. */
+export function normaliseAxis(axis: number, rank: number, op: string): number {
+  const normal = axis < 0 ? axis + rank : axis;
+  if (!Number.isInteger(normal) || normal < 0 || normal >= rank)
+    throw new GradmixError("shape", `${op}: axis ${axis} is out of range for a tensor of rank ${rank}`);
+  return normal;
+}
+
+export function checkShape(shape: Shape, op: string): void {
+  for (const extent of shape)
+    if (!Number.isSafeInteger(extent) || extent < 0)
+      throw new GradmixError("shape", `${op}: ${formatShape(shape)} is not a shape; extents are integers ≥ 0`);
+}

@@ -1,0 +1,189 @@
+/**
+ * `Tensor`: a contiguous row-major handle on backend memory, and the lifetimes of such handles.
+ *
+ * Handles are counted. A new tensor belongs to the innermost `scope`, which lets go of it at its end unless the
+ * tensor is returned or kept; whoever else needs it (a tape, an arena) retains it. Model code frees nothing by hand.
+ */
+import { GradmixError } from "../errors.ts";
+import type { DType, TensorData } from "./dtype.ts";
+import { currentMemory, type Memory, type View } from "./memory.ts";
+import { checkShape, formatShape, type Shape, sizeOf } from "./shape.ts";
+
+interface Storage {
+  readonly memory: Memory;
+  readonly buffer: number;
+  handles: number;
+}
+
+export class Tensor implements View {
+  readonly shape: Shape;
+  readonly dtype: DType;
+  readonly offset: number;
+  readonly size: number;
+  /** What error messages and files call it; parameters have one. */
+  name: string | undefined;
+  readonly #storage: Storage;
+  #count = 1;
+  #onRelease: (() => void)[] | null = null;
+
+  /** @internal Use `empty`, `tensor`, `zeros` or an op. */
+  constructor(storage: Storage, shape: Shape, dtype: DType, offset: number) {
+    this.#storage = storage;
+    storage.handles++;
+    this.shape = shape;
+    this.dtype = dtype;
+    this.offset = offset;
+    this.size = sizeOf(shape);
+    track(this);
+  }
+
+  get rank(): number {
+    return this.shape.length;
+  }
+
+  get memory(): Memory {
+    return this.#storage.memory;
+  }
+
+  get buffer(): number {
+    if (this.#count === 0)
+      throw new GradmixError(
+        "disposed",
+        `tensor ${this.name ?? ""}${formatShape(this.shape)} was used after its scope ended: return it from the scope or keep() it`,
+      );
+    return this.#storage.buffer;
+  }
+
+  get disposed(): boolean {
+    return this.#count === 0;
+  }
+
+  /** True when nobody else holds this handle or another view of its memory, so that a kernel may overwrite it. */
+  get unshared(): boolean {
+    return this.#count === 1 && this.#storage.handles === 1;
+  }
+
+  /** Adds a holder; each needs its own `dispose`. */
+  retain(): this {
+    if (this.#count === 0) void this.buffer;
+    this.#count++;
+    return this;
+  }
+
+  /** One holder lets go; the last one gives the memory back. */
+  dispose(): void {
+    if (this.#count === 0) return;
+    if (--this.#count > 0) return;
+    const storage = this.#storage;
+    if (--storage.handles === 0) storage.memory.free(storage.buffer);
+    const hooks = this.#onRelease;
+    this.#onRelease = null;
+    if (hooks !== null) for (const hook of hooks) hook();
+  }
+
+  /** @internal Calls `hook` when the last holder lets go. */
+  onRelease(hook: () => void): void {
+    (this.#onRelease ??= []).push(hook);
+  }
+
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+
+  /** Another handle on the same memory: a contiguous part, or the same elements under another shape. */
+  view(shape: Shape, offset = 0): Tensor {
+    void this.buffer;
+    if (offset < 0 || offset + sizeOf(shape) > this.size)
+      throw new GradmixError(
+        "shape",
+        `view: ${formatShape(shape)} from element ${offset} does not fit into ${formatShape(this.shape)}`,
+      );
+    return new Tensor(this.#storage, shape, this.dtype, this.offset + offset);
+  }
+
+  /** Overwrites the elements. `data` must have exactly `size` of them. */
+  write(data: ArrayLike<number>): void {
+    if (data.length !== this.size)
+      throw new GradmixError("shape", `write: ${data.length} values for a tensor of shape ${formatShape(this.shape)}`);
+    this.memory.write(this.buffer, this.offset, data);
+  }
+
+  /** A copy of the elements, row-major. */
+  data(): Promise<TensorData> {
+    return this.memory.read(this.buffer, this.offset, this.size);
+  }
+
+  /** The only element of a tensor of size 1. */
+  async item(): Promise<number> {
+    if (this.size !== 1)
+      throw new GradmixError("shape", `item: the tensor has shape ${formatShape(this.shape)}, not one element`);
+    return (await this.data())[0];
+  }
+}
+
+/** A tensor with undefined contents. */
+export function empty(shape: Shape, dtype: DType = "f32", memory: Memory = currentMemory()): Tensor {
+  checkShape(shape, "empty");
+  const buffer = memory.alloc(sizeOf(shape), dtype);
+  return new Tensor({ memory, buffer, handles: 0 }, shape, dtype, 0);
+}
+
+/** A tensor holding `data`, row-major. `shape` defaults to one axis. Throws `shape` when the counts differ. */
+export function tensor(data: ArrayLike<number>, shape: Shape = [data.length], dtype: DType = "f32"): Tensor {
+  if (sizeOf(shape) !== data.length)
+    throw new GradmixError("shape", `tensor: ${data.length} values do not fill the shape ${formatShape(shape)}`);
+  const out = empty(shape, dtype);
+  out.write(data);
+  return out;
+}
+
+const scopes: Set<Tensor>[] = [];
+
+function track(t: Tensor): void {
+  scopes.at(-1)?.add(t);
+}
+
+/** Takes a tensor out of the scopes: it lives until its holder disposes it. */
+export function keep<T extends Tensor>(t: T): T {
+  for (let i = scopes.length - 1; i >= 0; i--) if (scopes[i].delete(t)) return t;
+  return t;
+}
+
+/**
+ * Runs `fn` and lets go of every tensor made in it, except those in what it returns (tensors, or arrays and plain
+ * objects of them), which pass to the enclosing scope. Synchronous only: a promise cannot be followed.
+ */
+export function scope<T>(fn: () => T): T {
+  const mine = new Set<Tensor>();
+  scopes.push(mine);
+  let result: T;
+  try {
+    result = fn();
+  } catch (error) {
+    closeScope(mine, undefined);
+    throw error;
+  }
+  if (result instanceof Promise) {
+    closeScope(mine, undefined);
+    throw new GradmixError("autograd", "scope: the function returned a promise; await outside of the scope");
+  }
+  closeScope(mine, result);
+  return result;
+}
+
+function closeScope(mine: Set<Tensor>, result: unknown): void {
+  scopes.pop();
+  forEachTensor(result, (t) => {
+    if (mine.delete(t)) track(t);
+  });
+  for (const t of mine) t.dispose();
+}
+
+/** Visits the tensors in a value: a tensor, or arrays, maps and plain objects of them. */
+export function forEachTensor(value: unknown, visit: (t: Tensor) => void): void {
+  if (value instanceof Tensor) visit(value);
+  else if (Array.isArray(value)) for (const item of value) forEachTensor(item, visit);
+  else if (value instanceof Map) for (const item of value.values()) forEachTensor(item, visit);
+  else if (typeof value === "object" && value !== null && Object.getPrototypeOf(value) === Object.prototype)
+    for (const item of Object.values(value)) forEachTensor(item, visit);
+}
