@@ -1,0 +1,56 @@
+/**
+ * Forward mode: carries a tangent beside each tensor that depends on the inputs. Nothing is saved: a tangent lives as long as its
+ * tensor does.
+ */
+import { GradmixError } from "../errors.ts";
+import { formatShape, sameShape } from "../tensor/shape.ts";
+import { keep, scope, type Tensor } from "../tensor/tensor.ts";
+import type { Application, Transform } from "./op.ts";
+
+export class ForwardPass implements Transform {
+  readonly #tangents = new Map<Tensor, Tensor>();
+
+  /** `tangents` gives a tangent of the same shape to each tensor it holds. */
+  constructor(tangents: ReadonlyMap<Tensor, Tensor>) {
+    for (const [primal, tangent] of tangents) {
+      if (!sameShape(primal.shape, tangent.shape))
+        throw new GradmixError(
+          "shape",
+          `jvp: tangent ${formatShape(tangent.shape)} for ${primal.name ?? "a tensor"} of shape ${formatShape(primal.shape)}`,
+        );
+      this.#tangents.set(primal, tangent.retain());
+    }
+  }
+
+  tangentOf(primal: Tensor): Tensor | null {
+    return this.#tangents.get(primal) ?? null;
+  }
+
+  tracks(inputs: readonly Tensor[]): boolean {
+    return inputs.some((t) => this.#tangents.has(t));
+  }
+
+  note<A>({ op, attrs, inputs, outputs, saved }: Application<A>): void {
+    const rule = op.jvp?.bind(op);
+    if (rule === undefined) throw new GradmixError("autograd", `${op.name} has no jvp rule`);
+    const incoming = inputs.map((t) => this.tangentOf(t));
+    const tangents = scope(() => rule(incoming, { attrs, inputs, outputs, saved }));
+    tangents.forEach((tangent, i) => {
+      if (tangent === null) return;
+      const output = outputs[i];
+      // A rule may hand an input's tangent on; then it has one more holder.
+      this.#tangents.set(output, incoming.includes(tangent) ? tangent.retain() : keep(tangent));
+      output.onRelease(() => this.#forget(output));
+    });
+  }
+
+  #forget(primal: Tensor): void {
+    this.#tangents.get(primal)?.dispose();
+    this.#tangents.delete(primal);
+  }
+
+  dispose(): void {
+    for (const tangent of this.#tangents.values()) tangent.dispose();
+    this.#tangents.clear();
+  }
+}
