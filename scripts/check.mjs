@@ -1,0 +1,32 @@
+// @ts-check
+/**
+ * `npm test`: every check, cheapest first, one line each; a check's output is shown only when it fails. The tests come last.
+ * `--no-tests` stops before them; arguments after it go to vitest.
+ */
+import { spawnSync } from "node:child_process";
+
+const steps = [
+  ["build", "npm run --silent build"],
+  ["format", "npm run --silent format:check"],
+  ["lint", "npm run --silent lint"],
+  ["types", "npm run --silent typecheck"],
+  ["dead code", "npm run --silent deadcode"],
+  ["package", "npm run --silent check:package"],
+];
+
+for (const [name, command] of steps) {
+  const start = performance.now();
+  const { status, stdout, stderr } = spawnSync(command, { shell: true, encoding: "utf8" });
+  const seconds = ((performance.now() - start) / 1000).toFixed(1);
+  if (status !== 0) {
+    process.stderr.write(`${stdout}${stderr}\n${name}: failed after ${seconds} s (${command})\n`);
+    process.exit(1);
+  }
+  process.stdout.write(`${name}: ok (${seconds} s)\n`);
+}
+
+const rest = process.argv.slice(2);
+if (rest[0] !== "--no-tests") {
+  const { status } = spawnSync("vitest", ["run", ...rest], { stdio: "inherit", shell: false });
+  process.exit(status ?? 1);
+}

@@ -1,0 +1,18 @@
+/**
+ * Tests run against the built package. `/dist/` stays external, so that Node itself loads it: worker threads and
+ * `new URL(…, import.meta.url)` then work as they do for users.
+ */
+import { defineConfig } from "vitest/config";
+
+export default defineConfig({
+  test: {
+    include: ["test/**/*.test.ts"],
+    pool: "forks",
+    maxWorkers: process.env["CI"] === undefined ? "50%" : 2,
+    server: { deps: { external: [/\/dist\//] } },
+    testTimeout: 30_000,
+    hookTimeout: 30_000,
+    teardownTimeout: 5_000,
+    reporters: ["dot", ["json", { outputFile: process.env["GRADMIX_TEST_REPORT"] ?? ".cache/vitest.json" }]],
+  },
+});
