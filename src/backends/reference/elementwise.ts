@@ -1,0 +1,168 @@
+/** Kernels that treat each element on its own: fill, strided copy, unary, binary, SwiGLU and their derivatives. */
+import { GradmixError } from "../../errors.ts";
+import { sizeOf } from "../../tensor/shape.ts";
+import type { Activation, BinaryKind, UnaryKind } from "../kernels.ts";
+import { type Data, kernel, type Kernels } from "./kernel.ts";
+
+const GELU_SCALE = Math.sqrt(2 / Math.PI);
+const GELU_CUBIC = 0.044715;
+
+const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x));
+const silu = (x: number): number => x * sigmoid(x);
+const siluSlope = (x: number): number => sigmoid(x) * (1 + x * (1 - sigmoid(x)));
+
+function gelu(x: number): number {
+  return 0.5 * x * (1 + Math.tanh(GELU_SCALE * (x + GELU_CUBIC * x ** 3)));
+}
+
+function geluSlope(x: number): number {
+  const t = Math.tanh(GELU_SCALE * (x + GELU_CUBIC * x ** 3));
+  return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * GELU_SCALE * (1 + 3 * GELU_CUBIC * x * x);
+}
+
+/** Each kind with its derivative. Kinks (abs, relu at 0) have the slope 0; NaN stays NaN. */
+const unary: { readonly [K in UnaryKind]: readonly [value: (x: number) => number, slope: (x: number) => number] } = {
+  neg: [(x) => -x, () => -1],
+  exp: [Math.exp, Math.exp],
+  log: [Math.log, (x) => 1 / x],
+  sqrt: [Math.sqrt, (x) => 0.5 / Math.sqrt(x)],
+  rsqrt: [(x) => 1 / Math.sqrt(x), (x) => -0.5 / (x * Math.sqrt(x))],
+  square: [(x) => x * x, (x) => 2 * x],
+  reciprocal: [(x) => 1 / x, (x) => -1 / (x * x)],
+  abs: [Math.abs, Math.sign],
+  tanh: [Math.tanh, (x) => 1 - Math.tanh(x) ** 2],
+  sigmoid: [sigmoid, (x) => sigmoid(x) * sigmoid(-x)],
+  relu: [(x) => Math.max(x, 0), (x) => (x > 0 ? 1 : 0)],
+  silu: [silu, siluSlope],
+  gelu: [gelu, geluSlope],
+  sin: [Math.sin, Math.cos],
+  cos: [Math.cos, (x) => -Math.sin(x)],
+};
+
+const binary: { readonly [K in BinaryKind]: (a: number, b: number) => number } = {
+  add: (a, b) => a + b,
+  sub: (a, b) => a - b,
+  mul: (a, b) => a * b,
+  div: (a, b) => a / b,
+  max: Math.max,
+  min: Math.min,
+};
+
+export function activate(kind: Activation, x: number): number {
+  return kind === "none" ? x : unary[kind][0](x);
+}
+
+/** Σ index·strides for the index with row-major position `flat` in `shape`. */
+function stridedOffset(flat: number, shape: readonly number[], strides: readonly number[]): number {
+  let offset = 0;
+  let rest = flat;
+  for (let axis = shape.length - 1; axis >= 0; axis--) {
+    offset += (rest % shape[axis]) * strides[axis];
+    rest = Math.floor(rest / shape[axis]);
+  }
+  return offset;
+}
+
+/** The reference refuses addresses outside of an operand, which typed arrays would pass over in silence. */
+function inside(name: string, operand: string, index: number, data: Data): number {
+  if (index < 0 || index >= data.length)
+    throw new GradmixError("shape", `${name}: "${operand}" is addressed at element ${index} of ${data.length}`);
+  return index;
+}
+
+/** To i32: towards zero, NaN to 0, out of range to the nearest end (as WebAssembly's trunc_sat). */
+function toInt32(x: number): number {
+  if (Number.isNaN(x)) return 0;
+  return Math.min(2147483647, Math.max(-2147483648, Math.trunc(x)));
+}
+
+export const elementwise: Kernels<
+  | "fill"
+  | "stridedCopy"
+  | "unary"
+  | "unaryVjp"
+  | "binary"
+  | "affine"
+  | "accumulate"
+  | "select"
+  | "cast"
+  | "swiglu"
+  | "swigluVjp"
+  | "swigluJvp"
+> = {
+  fill: kernel((p, _inputs: [], [out]: [Data]) => {
+    out.fill(out instanceof Int32Array ? toInt32(p.value) : p.value);
+  }),
+
+  stridedCopy: kernel((p, [input]: [Data], [out]: [Data]) => {
+    const size = sizeOf(p.shape);
+    for (let i = 0; i < size; i++) {
+      const from = p.inOffset + stridedOffset(i, p.shape, p.inStrides);
+      const to = p.outOffset + stridedOffset(i, p.shape, p.outStrides);
+      out[inside("stridedCopy", "out", to, out)] = input[inside("stridedCopy", "in", from, input)];
+    }
+  }),
+
+  unary: kernel((p, [x]: [Data], [y]: [Data]) => {
+    const value = unary[p.kind][0];
+    for (let i = 0; i < x.length; i++) y[i] = value(x[i]);
+  }),
+
+  unaryVjp: kernel((p, [x, dy]: [Data, Data], [dx]: [Data]) => {
+    const slope = unary[p.kind][1];
+    for (let i = 0; i < x.length; i++) dx[i] = slope(x[i]) * dy[i];
+  }),
+
+  binary: kernel((p, [a, b]: [Data, Data], [c]: [Data]) => {
+    const apply = binary[p.kind];
+    for (let i = 0; i < c.length; i++) {
+      const ia = inside("binary", "a", stridedOffset(i, p.shape, p.aStrides), a);
+      const ib = inside("binary", "b", stridedOffset(i, p.shape, p.bStrides), b);
+      c[i] = apply(a[ia], b[ib]);
+    }
+  }),
+
+  affine: kernel((p, [x]: [Data], [y]: [Data]) => {
+    for (let i = 0; i < x.length; i++) y[i] = p.scale * x[i] + p.shift;
+  }),
+
+  accumulate: kernel((p, [x]: [Data], [y]: [Data]) => {
+    for (let i = 0; i < x.length; i++) y[i] += p.scale * x[i];
+  }),
+
+  select: kernel((_, [condition, a, b]: [Data, Data, Data], [c]: [Data]) => {
+    for (let i = 0; i < c.length; i++) c[i] = condition[i] !== 0 ? a[i] : b[i];
+  }),
+
+  cast: kernel((_, [x]: [Data], [y]: [Data]) => {
+    for (let i = 0; i < x.length; i++) y[i] = y instanceof Int32Array ? toInt32(x[i]) : x[i];
+  }),
+
+  swiglu: kernel((p, [x]: [Data], [y]: [Data]) => {
+    for (let r = 0; r < p.rows; r++)
+      for (let j = 0; j < p.width; j++) {
+        const gate = 2 * r * p.width + j;
+        y[r * p.width + j] = silu(x[gate]) * x[gate + p.width];
+      }
+  }),
+
+  swigluVjp: kernel((p, [x, dy]: [Data, Data], [dx]: [Data]) => {
+    for (let r = 0; r < p.rows; r++)
+      for (let j = 0; j < p.width; j++) {
+        const gate = 2 * r * p.width + j;
+        const up = gate + p.width;
+        const d = dy[r * p.width + j];
+        dx[gate] = siluSlope(x[gate]) * x[up] * d;
+        dx[up] = silu(x[gate]) * d;
+      }
+  }),
+
+  swigluJvp: kernel((p, [x, dx]: [Data, Data], [dy]: [Data]) => {
+    for (let r = 0; r < p.rows; r++)
+      for (let j = 0; j < p.width; j++) {
+        const gate = 2 * r * p.width + j;
+        const up = gate + p.width;
+        dy[r * p.width + j] = siluSlope(x[gate]) * x[up] * dx[gate] + silu(x[gate]) * dx[up];
+      }
+  }),
+};

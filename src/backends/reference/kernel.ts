@@ -1,0 +1,43 @@
+/** What a reference kernel is: a function on typed arrays, one per row of the table in ../kernels.ts. */
+import { GradmixError } from "../../errors.ts";
+import type { TensorData } from "../../tensor/dtype.ts";
+import type { KernelName, KernelParams } from "../kernels.ts";
+
+/** An operand: exactly its elements. Reading gives a double; writing rounds to the storage type. */
+export type Data = TensorData;
+export type Optional = TensorData | null;
+
+export type KernelFunction<P> = (params: P, inputs: readonly Optional[], outputs: readonly Optional[]) => void;
+
+/** Implementations of some kernels; over all of `KernelName` it is complete or does not compile. */
+export type Kernels<K extends KernelName> = { readonly [N in K]: KernelFunction<KernelParams[N]> };
+
+/** Lets a kernel name its operands and say which may be null. */
+export function kernel<P, I extends readonly Optional[], O extends readonly Optional[]>(
+  body: (params: P, inputs: I, outputs: O) => void,
+): KernelFunction<P> {
+  // `checkCall` has compared the operands, nulls included, with the table, whose order and "?" marks I and O repeat.
+  return body as unknown as KernelFunction<P>;
+}
+
+/**
+ * The row ranges of `segments` (S + 1 ascending offsets into `rows`). Unlike a fast backend the reference looks at
+ * them: broken offsets are a bug of the caller. Throws `backend`.
+ */
+export function segmentRanges(name: KernelName, segments: Data, rows: number): (readonly [number, number])[] {
+  const ranges: [number, number][] = [];
+  for (let s = 0; s + 1 < segments.length; s++) ranges.push([segments[s], segments[s + 1]]);
+  for (const [start, end] of ranges)
+    if (start < 0 || end < start || end > rows)
+      throw new GradmixError(
+        "backend",
+        `${name}: segment offsets must ascend within 0..${rows}, but one segment is ${start}..${end}`,
+      );
+  return ranges;
+}
+
+export function dotProduct(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  let sum = 0;
+  for (let i = 0; i < a.length; i++) sum += a[i] * b[i];
+  return sum;
+}
