@@ -1,0 +1,187 @@
+/**
+ * What a training run is told (`TrainConfig`) and what it tells back while it runs. Plain data: the command builds a
+ * `TrainConfig` from its options and a config file (cli/options.ts holds defaults, ranges and help), writes it into the
+ * run folder and hands it to `runTraining`.
+ */
+
+export type TokenizerChoice = "byte" | "bpe" | (string & {});
+export type ModelPreset = "llama" | "gpt2";
+export type ScheduleName = "cosine" | "wsd" | "constant";
+export type RuleName = "dga" | "uniform" | "static" | "importance";
+export type AlignmentScale = "raw" | "clipped" | "cosine";
+export type EstimatorName = "perDomain" | "segmented" | "forward";
+
+/** `null` means: not given, decide for me. */
+export interface TrainConfig {
+  data: DataConfig;
+  model: ModelConfig;
+  training: TrainingConfig;
+  mixing: MixingConfig;
+  run: RunConfig;
+}
+
+export interface DataConfig {
+  /** Name → globs. At least one domain. */
+  domains: Record<string, string[]>;
+  /** Globs of the target set. May be empty for a rule that needs no target. */
+  target: string[];
+  /** Field of .jsonl lines that holds the text. */
+  textField: string;
+  /** Counts broken .jsonl lines and invalid UTF-8 instead of stopping at the first. */
+  skipBadLines: boolean;
+  /** Share of the documents of each domain, and of the target, kept for evaluation. */
+  heldOut: number;
+  /** "byte", "bpe" (trained on the domains), or the path of a tokenizer.json. */
+  tokenizer: TokenizerChoice;
+  /** Size of the vocabulary that "bpe" trains. */
+  vocabSize: number;
+}
+
+export interface ModelConfig {
+  preset: ModelPreset;
+  dim: number;
+  layers: number;
+  heads: number;
+  /** Key/value heads; null: as many as `heads`. Divides `heads`. */
+  kvHeads: number | null;
+  /** Width inside the MLP; null: 4·dim (gpt2), 8/3·dim rounded up to a multiple of 32 (llama). */
+  hiddenDim: number | null;
+  /** Tokens in a window, T. */
+  context: number;
+}
+
+export interface TrainingConfig {
+  /** Optimizer steps. Exactly one of `steps` and `tokens` is not null. */
+  steps: number | null;
+  /** Training tokens; rounded up to whole steps. */
+  tokens: number | null;
+  /** Windows in a step. */
+  batch: number;
+  lr: number;
+  /** Where the schedule ends, as a share of `lr`. */
+  minLr: number;
+  schedule: ScheduleName;
+  warmupSteps: number;
+  weightDecay: number;
+  beta1: number;
+  beta2: number;
+  /** Global-norm clipping; 0 turns it off. */
+  clip: number;
+  seed: number;
+}
+
+export interface MixingConfig {
+  rule: RuleName;
+  /** Step size η of the mirror step. */
+  eta: number;
+  /** Weight of the NEW value in the moving average of the weights; 1 is no average. */
+  beta: number;
+  normalise: AlignmentScale;
+  /** T_r: steps between two updates of the weights. */
+  updateEvery: number;
+  /** Steps before the first update. */
+  ruleWarmup: number;
+  /** No domain's weight falls below this. */
+  floor: number;
+  /** Domain → weight, for "static"; the starting point of "dga". They sum to 1. null: uniform. */
+  weights: Record<string, number> | null;
+  /** Domain → share or count of the target, for "importance". */
+  histogram: Record<string, number> | null;
+  estimator: EstimatorName;
+  /** "batch": a separate alignment batch; "step": the training batch itself. */
+  alignFrom: "batch" | "step";
+  /** Windows per domain in an alignment batch. */
+  alignBatch: number;
+  /** Windows of the target in an alignment. */
+  targetBatch: number;
+}
+
+export interface RunConfig {
+  /** Steps between two evaluations; 0: only at the end. */
+  evalEvery: number;
+  /** Tokens read from each held-out set for an evaluation. */
+  evalTokens: number;
+  /** Steps between two checkpoints; 0: only at the end. */
+  checkpointEvery: number;
+  /** The run folder. */
+  out: string;
+  backend: "cpu" | "reference";
+  /** null: one a core. */
+  threads: number | null;
+  simd: "auto" | "relaxed" | "plain";
+  /** Most bytes of tensors at once. null: the backend's own limit. */
+  memoryLimit: number | null;
+  quiet: boolean;
+}
+
+/** Steps that a run takes: `steps`, or enough for `tokens`. */
+export function totalSteps(config: TrainConfig): number {
+  const { steps, tokens, batch } = config.training;
+  return steps ?? Math.ceil((tokens ?? 0) / (batch * config.model.context));
+}
+
+/** One line of metrics.jsonl: what a step did. */
+export interface StepMetrics {
+  /** Steps done, this one included. */
+  step: number;
+  /** Training tokens seen so far. */
+  tokens: number;
+  /** Mean loss per token of this step's batch, in nats. */
+  loss: number;
+  gradNorm: number;
+  lr: number;
+  /** Wall time of this step. The only field that differs between two runs of one configuration. */
+  seconds: number;
+  /** The weights that this step's batch was drawn with. */
+  weights: Record<string, number>;
+  /** `loss` is null where the batch held nothing of the domain. */
+  domains: Record<string, { loss: number | null; tokens: number; epochs: number }>;
+  /** On steps that updated the weights. */
+  alignments?: Record<string, { value: number; standardError: number | null; norm: number }>;
+  /** On steps that evaluated: mean loss per token on the held-out sets. */
+  evaluation?: { target: number | null; domains: Record<string, number> };
+}
+
+/** What `runTraining` says when it ends. */
+export interface RunResult {
+  step: number;
+  tokens: number;
+  loss: number;
+  /** On the held-out target; null without a target. */
+  targetLoss: number | null;
+  weights: { final: Record<string, number>; averaged: Record<string, number> };
+  /** The signal ended it before the last step. */
+  interrupted: boolean;
+}
+
+export type CheckpointArray = Float32Array | Float64Array | Int32Array | Uint32Array | Uint8Array | BigInt64Array;
+
+/** Everything that a run needs to go on: small state as JSON, large state as arrays. */
+export interface Checkpoint {
+  json: Record<string, unknown>;
+  arrays: Record<string, CheckpointArray>;
+}
+
+/** Where a run keeps its files; the command gives a folder (cli/run-folder.ts). All writes are whole or not at all. */
+export interface RunStore {
+  /** The state to continue from, or null for a fresh start. Reads only. */
+  load(): { step: number; checkpoint: Checkpoint } | null;
+  /** Called once, when all input has been validated and before the first step: makes the folder. */
+  begin(): void;
+  /** The state after `step` steps. Metrics up to `step` are on disk before it is. */
+  saveCheckpoint(step: number, checkpoint: Checkpoint): void;
+  /** `name` is relative to the run folder, e.g. "model/config.json"; folders are made. */
+  saveFile(name: string, contents: string | Uint8Array): void;
+}
+
+export interface RunHooks {
+  /** After each step, in order. */
+  onStep(metrics: StepMetrics): void;
+  /** Something worth a line: a tokenizer was trained, lines were skipped. */
+  onEvent(line: string): void;
+  /** Aborted: finish the step, save a checkpoint, return with `interrupted`. */
+  signal: AbortSignal;
+  store: RunStore;
+}
+
+export type RunTraining = (config: TrainConfig, hooks: RunHooks) => Promise<RunResult>;
