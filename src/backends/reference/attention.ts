@@ -44,7 +44,8 @@ function dotAt(length: number, a: Data, ia: number, b: Data, ib: number): number
 
 export const attention: Kernels<"rope" | "attention" | "attentionVjp" | "attentionJvp"> = {
   rope: kernel((p, [x]: [Data], [y]: [Data]) => {
-    if (p.headDim % 2 !== 0) throw new GradmixError("shape", `rope: headDim must be even, it is ${p.headDim}`);
+    if (p.headDim % 2 !== 0)
+      throw new GradmixError("shape", `rope: headDim must be even, it is ${p.headDim}`);
     const half = p.headDim / 2;
     if (y !== x) y.set(x);
     for (let row = 0; row < p.batch * p.time; row++)

@@ -21,7 +21,9 @@ function geluSlope(x: number): number {
 }
 
 /** Each kind with its derivative. Kinks (abs, relu at 0) have the slope 0; NaN stays NaN. */
-const unary: { readonly [K in UnaryKind]: readonly [value: (x: number) => number, slope: (x: number) => number] } = {
+const unary: {
+  readonly [K in UnaryKind]: readonly [value: (x: number) => number, slope: (x: number) => number];
+} = {
   neg: [(x) => -x, () => -1],
   exp: [Math.exp, Math.exp],
   log: [Math.log, (x) => 1 / x],
@@ -66,7 +68,10 @@ function stridedOffset(flat: number, shape: readonly number[], strides: readonly
 /** The reference refuses addresses outside of an operand, which typed arrays would pass over in silence. */
 function inside(name: string, operand: string, index: number, data: Data): number {
   if (index < 0 || index >= data.length)
-    throw new GradmixError("shape", `${name}: "${operand}" is addressed at element ${index} of ${data.length}`);
+    throw new GradmixError(
+      "shape",
+      `${name}: "${operand}" is addressed at element ${index} of ${data.length}`,
+    );
   return index;
 }
 

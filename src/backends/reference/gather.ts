@@ -2,6 +2,13 @@
 import { GradmixError } from "../../errors.ts";
 import { type Data, dotProduct, kernel, type Kernels, type Optional, segmentRanges } from "./kernel.ts";
 
+/** ‖W‖² of a gradient given by the rows it has. */
+function squaredNorm(rows: ReadonlyMap<number, Float64Array>): number {
+  let sum = 0;
+  for (const row of rows.values()) sum += dotProduct(row, row);
+  return sum;
+}
+
 export const gather: Kernels<"gather" | "scatterAdd" | "embeddingAlign"> = {
   gather: kernel((p, [table, ids]: [Data, Data], [out]: [Data]) => {
     for (let r = 0; r < p.rows; r++) {
@@ -41,23 +48,20 @@ export const gather: Kernels<"gather" | "scatterAdd" | "embeddingAlign"> = {
         }
         return gradient;
       };
-      const squaredNorm = (gradient: Map<number, Float64Array>): number => {
-        let sum = 0;
-        for (const row of gradient.values()) sum += dotProduct(row, row);
-        return sum;
-      };
 
       ranges.forEach(([start, end], s) => {
         const gradient = touched(start, end);
         let along = 0;
         if (v !== null)
-          for (const [id, row] of gradient) along += dotProduct(row, v.subarray(id * p.width, (id + 1) * p.width));
+          for (const [id, row] of gradient)
+            along += dotProduct(row, v.subarray(id * p.width, (id + 1) * p.width));
         dots[s] = along;
         sumsq[s] = squaredNorm(gradient);
       });
 
       if (groupSumsq === null) return;
-      if (groups === null) throw new GradmixError("shape", `embeddingAlign: "groupSumsq" needs the operand "groups"`);
+      if (groups === null)
+        throw new GradmixError("shape", `embeddingAlign: "groupSumsq" needs the operand "groups"`);
       segmentRanges("embeddingAlign", groups, p.segmentCount).forEach(([first, last], g) => {
         // Segments of a group are consecutive and so are their rows.
         groupSumsq[g] = squaredNorm(touched(segments[first], segments[last]));

@@ -6,7 +6,10 @@ import { type Data, dotProduct, kernel, type Kernels, type Optional, segmentRang
 export const gemm: Kernels<"gemm" | "gemmSegmented"> = {
   gemm: kernel((p, [a, b, bias]: [Data, Data, Optional], [c, pre]: [Data, Optional]) => {
     if (p.accumulate && p.activation !== "none")
-      throw new GradmixError("shape", `gemm: "accumulate" goes with the activation "none", not "${p.activation}"`);
+      throw new GradmixError(
+        "shape",
+        `gemm: "accumulate" goes with the activation "none", not "${p.activation}"`,
+      );
     for (let item = 0; item < p.batch; item++)
       for (let i = 0; i < p.m; i++)
         for (let j = 0; j < p.n; j++) {
@@ -35,7 +38,8 @@ export const gemm: Kernels<"gemm" | "gemmSegmented"> = {
       /** sum += Σ_r a_r b_rᵀ over the rows start … end−1. */
       const addOuter = (sum: Float64Array, [start, end]: readonly [number, number]): Float64Array => {
         for (let r = start; r < end; r++)
-          for (let i = 0; i < m; i++) for (let j = 0; j < n; j++) sum[i * n + j] += a[r * m + i] * b[r * n + j];
+          for (let i = 0; i < m; i++)
+            for (let j = 0; j < n; j++) sum[i * n + j] += a[r * m + i] * b[r * n + j];
         return sum;
       };
       const gradientOf = (parts: readonly (readonly [number, number])[]): Float64Array =>
@@ -57,7 +61,8 @@ export const gemm: Kernels<"gemm" | "gemmSegmented"> = {
       }
 
       if (groupSumsq === null) return;
-      if (groups === null) throw new GradmixError("shape", `gemmSegmented: "groupSumsq" needs the operand "groups"`);
+      if (groups === null)
+        throw new GradmixError("shape", `gemmSegmented: "groupSumsq" needs the operand "groups"`);
       segmentRanges("gemmSegmented", groups, p.segmentCount).forEach(([first, last], g) => {
         const gradient = gradientOf(ranges.slice(first, last));
         groupSumsq[g] = dotProduct(gradient, gradient);

@@ -48,7 +48,10 @@ export interface ReferenceOptions {
 export function createReferenceBackend(options: ReferenceOptions = {}): Backend {
   const { precision = "f32", memoryLimit = 2 ** 32 } = options;
   if (!(memoryLimit > 0))
-    throw new GradmixError("config", `reference: memoryLimit must be a positive number of bytes, it is ${memoryLimit}`);
+    throw new GradmixError(
+      "config",
+      `reference: memoryLimit must be a positive number of bytes, it is ${memoryLimit}`,
+    );
 
   const buffers = new Map<number, TensorData>();
   let nextId = 1;
@@ -106,7 +109,8 @@ export function createReferenceBackend(options: ReferenceOptions = {}): Backend 
     },
 
     alloc(elements, dtype) {
-      if (disposed) throw new GradmixError("backend", "reference: alloc after dispose(); create a new backend");
+      if (disposed)
+        throw new GradmixError("backend", "reference: alloc after dispose(); create a new backend");
       if (!Number.isSafeInteger(elements) || elements < 0)
         throw new GradmixError("backend", `reference: cannot allocate ${elements} elements`);
       const bytes = elements * bytesPerElement(dtype, precision);

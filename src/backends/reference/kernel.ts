@@ -7,17 +7,22 @@ import type { KernelName, KernelParams } from "../kernels.ts";
 export type Data = TensorData;
 export type Optional = TensorData | null;
 
-export type KernelFunction<P> = (params: P, inputs: readonly Optional[], outputs: readonly Optional[]) => void;
+export type KernelFunction<P> = (
+  params: P,
+  inputs: readonly Optional[],
+  outputs: readonly Optional[],
+) => void;
 
 /** Implementations of some kernels; over all of `KernelName` it is complete or does not compile. */
 export type Kernels<K extends KernelName> = { readonly [N in K]: KernelFunction<KernelParams[N]> };
 
-/** Lets a kernel name its operands and say which may be null. */
-export function kernel<P, I extends readonly Optional[], O extends readonly Optional[]>(
-  body: (params: P, inputs: I, outputs: O) => void,
-): KernelFunction<P> {
-  // `checkCall` has compared the operands, nulls included, with the table, whose order and "?" marks I and O repeat.
-  return body as unknown as KernelFunction<P>;
+/**
+ * Lets a kernel name its operands and say which may be null. `checkCall` has compared the operands, nulls included,
+ * with the table, whose order and "?" marks the kernel's own annotations repeat.
+ */
+export function kernel<P>(body: (params: P, inputs: never, outputs: never) => void): KernelFunction<P> {
+  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- tuples per kernel are beyond the table's types
+  return body as KernelFunction<P>;
 }
 
 /**

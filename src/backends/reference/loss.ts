@@ -16,27 +16,31 @@ export const loss: Kernels<"crossEntropy" | "crossEntropyVjp" | "crossEntropyJvp
     }
   }),
 
-  crossEntropyVjp: kernel((p, [logits, targets, lse, dlosses]: [Data, Data, Data, Data], [dlogits]: [Data]) => {
-    for (let r = 0; r < p.rows; r++) {
-      const target = targets[r];
-      for (let j = 0; j < p.cols; j++) {
-        const at = r * p.cols + j;
-        if (target < 0) dlogits[at] = 0;
-        else if (target >= p.cols) dlogits[at] = NaN;
-        else dlogits[at] = (Math.exp(logits[at] - lse[r]) - (j === target ? 1 : 0)) * dlosses[r];
+  crossEntropyVjp: kernel(
+    (p, [logits, targets, lse, dlosses]: [Data, Data, Data, Data], [dlogits]: [Data]) => {
+      for (let r = 0; r < p.rows; r++) {
+        const target = targets[r];
+        for (let j = 0; j < p.cols; j++) {
+          const at = r * p.cols + j;
+          if (target < 0) dlogits[at] = 0;
+          else if (target >= p.cols) dlogits[at] = NaN;
+          else dlogits[at] = (Math.exp(logits[at] - lse[r]) - (j === target ? 1 : 0)) * dlosses[r];
+        }
       }
-    }
-  }),
+    },
+  ),
 
-  crossEntropyJvp: kernel((p, [logits, targets, lse, dlogits]: [Data, Data, Data, Data], [dlosses]: [Data]) => {
-    for (let r = 0; r < p.rows; r++) {
-      const target = targets[r];
-      const row = logits.subarray(r * p.cols, (r + 1) * p.cols);
-      const tangent = dlogits.subarray(r * p.cols, (r + 1) * p.cols);
-      const probs = Float64Array.from(row, (logit) => Math.exp(logit - lse[r]));
-      if (target < 0) dlosses[r] = 0;
-      else if (target >= p.cols) dlosses[r] = NaN;
-      else dlosses[r] = dotProduct(probs, tangent) - tangent[target];
-    }
-  }),
+  crossEntropyJvp: kernel(
+    (p, [logits, targets, lse, dlogits]: [Data, Data, Data, Data], [dlosses]: [Data]) => {
+      for (let r = 0; r < p.rows; r++) {
+        const target = targets[r];
+        const row = logits.subarray(r * p.cols, (r + 1) * p.cols);
+        const tangent = dlogits.subarray(r * p.cols, (r + 1) * p.cols);
+        const probs = Float64Array.from(row, (logit) => Math.exp(logit - lse[r]));
+        if (target < 0) dlosses[r] = 0;
+        else if (target >= p.cols) dlosses[r] = NaN;
+        else dlosses[r] = dotProduct(probs, tangent) - tangent[target];
+      }
+    },
+  ),
 };

@@ -38,12 +38,17 @@ export const norm: Kernels<"norm" | "normVjp" | "normJvp" | "normGainGrad"> = {
       const dUnit = (j: number): number => dy[r * width + j] * (gain === null ? 1 : gain[j]);
       const center = p.kind === "layer" ? mean(width, dUnit) : 0;
       const along = mean(width, (j) => unit[j] * dUnit(j));
-      for (let j = 0; j < width; j++) dx[r * width + j] = stats[2 * r + 1] * (dUnit(j) - center - unit[j] * along);
+      for (let j = 0; j < width; j++)
+        dx[r * width + j] = stats[2 * r + 1] * (dUnit(j) - center - unit[j] * along);
     }
   }),
 
   normJvp: kernel(
-    (p, [x, gain, stats, dx, dgain, dbias]: [Data, Optional, Data, Data, Optional, Optional], [dy]: [Data]) => {
+    (
+      p,
+      [x, gain, stats, dx, dgain, dbias]: [Data, Optional, Data, Data, Optional, Optional],
+      [dy]: [Data],
+    ) => {
       const { width } = p;
       for (let r = 0; r < p.rows; r++) {
         const unit = normalised(x, stats, r, width);
@@ -69,7 +74,8 @@ export const norm: Kernels<"norm" | "normVjp" | "normJvp" | "normGainGrad"> = {
         const unit = normalised(x, stats, r, width);
         for (let j = 0; j < width; j++) sum[j] += dy[r * width + j] * unit[j];
       }
-      for (let j = 0; j < width; j++) dgain[s * width + j] = sum[j] + (p.accumulate ? dgain[s * width + j] : 0);
+      for (let j = 0; j < width; j++)
+        dgain[s * width + j] = sum[j] + (p.accumulate ? dgain[s * width + j] : 0);
     });
   }),
 };

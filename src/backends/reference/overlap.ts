@@ -31,12 +31,18 @@ export function checkOverlap(
       if (input === null || !overlap(input, out)) return;
       const same = input.offset === out.offset && sizeOf(input.shape) === sizeOf(out.shape);
       if (same && o === 0 && (inPlace[kernel]?.includes(i) ?? false)) return;
-      throw new GradmixError("backend", `${kernel}: output "${row.outputs[o]}" overlaps input "${row.inputs[i]}"`);
+      throw new GradmixError(
+        "backend",
+        `${kernel}: output "${row.outputs[o]}" overlaps input "${row.inputs[i]}"`,
+      );
     });
     for (let other = 0; other < o; other++) {
       const earlier = outputs[other];
       if (earlier !== null && overlap(earlier, out))
-        throw new GradmixError("backend", `${kernel}: outputs "${row.outputs[other]}" and "${row.outputs[o]}" overlap`);
+        throw new GradmixError(
+          "backend",
+          `${kernel}: outputs "${row.outputs[other]}" and "${row.outputs[o]}" overlap`,
+        );
     }
   });
 }
