@@ -137,7 +137,7 @@ export interface StepMetrics {
   /** `loss` is null where the batch held nothing of the domain. */
   domains: Record<string, { loss: number | null; tokens: number; epochs: number }>;
   /** On steps that updated the weights. */
-  alignments?: Record<string, { value: number; standardError: number | null; norm: number }>;
+  alignments?: Record<string, { value: number; standardError: number | null; norm: number | null }>;
   /** On steps that evaluated: mean loss per token on the held-out sets. */
   evaluation?: { target: number | null; domains: Record<string, number> };
 }
@@ -154,7 +154,8 @@ export interface RunResult {
   interrupted: boolean;
 }
 
-export type CheckpointArray = Float32Array | Float64Array | Int32Array | Uint32Array | Uint8Array | BigInt64Array;
+export type CheckpointArray =
+  Float32Array | Float64Array | Int32Array | Uint32Array | Uint8Array | BigInt64Array;
 
 /** Everything that a run needs to go on: small state as JSON, large state as arrays. */
 export interface Checkpoint {

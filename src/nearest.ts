@@ -1,0 +1,42 @@
+/** "Did you mean …?": the known word closest to a mistyped one. */
+
+/** The candidate at the least edit distance from `word`, or null when none is close. Case and dashes do not count. */
+export function nearest(word: string, candidates: Iterable<string>): string | null {
+  const plain = fold(word);
+  let best: string | null = null;
+  let bestDistance = Infinity;
+  for (const candidate of candidates) {
+    const known = fold(candidate);
+    // A word that starts like a candidate (or the other way round) is closer than its length says.
+    const prefix = Math.min(plain.length, known.length) >= 3 && (known.startsWith(plain) || plain.startsWith(known));
+    const distance = prefix ? 0.5 : editDistance(plain, known);
+    if (distance < bestDistance) {
+      best = candidate;
+      bestDistance = distance;
+    }
+  }
+  return bestDistance <= Math.max(1, Math.floor(plain.length / 3)) ? best : null;
+}
+
+function fold(word: string): string {
+  return word.toLowerCase().replaceAll(/[-_. ]/g, "");
+}
+
+/** Insertions, deletions, replacements and swaps of neighbours (optimal string alignment). */
+function editDistance(a: string, b: string): number {
+  let before: number[] = [];
+  let previous = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const row = [i];
+    for (let j = 1; j <= b.length; j++) {
+      const same = a[i - 1] === b[j - 1] ? 0 : 1;
+      let cost = Math.min((previous[j] ?? 0) + 1, (row[j - 1] ?? 0) + 1, (previous[j - 1] ?? 0) + same);
+      if (i > 1 && j > 1 && a[i - 1] === b[j - 2] && a[i - 2] === b[j - 1])
+        cost = Math.min(cost, (before[j - 2] ?? 0) + 1);
+      row.push(cost);
+    }
+    before = previous;
+    previous = row;
+  }
+  return previous[b.length] ?? 0;
+}
