@@ -1,0 +1,204 @@
+/**
+ * From command line and config file to a checked `TrainConfig`: the command line goes before the file, the file
+ * before the defaults. Unknown keys, wrong types and values that do not go together are errors before anything runs.
+ */
+import type { TrainConfig } from "../dga/config.ts";
+import { GradmixError } from "../errors.ts";
+import { type OptionRow, optionRows, optionTable } from "./options.ts";
+import {
+  checkValue,
+  didYouMean,
+  fromArguments,
+  isObject,
+  type Raw,
+  readJson,
+  show,
+  wrong,
+} from "./values.ts";
+
+/** Values by key path ("training.lr"), and how to name a key of this source in an error. */
+export interface Layer {
+  values: ReadonlyMap<string, unknown>;
+  label(path: string): string;
+}
+
+const rows: readonly OptionRow[] = optionRows();
+const byPath: ReadonlyMap<string, OptionRow> = new Map(rows.map((row) => [row.path, row]));
+
+/** The flags that were given, checked. */
+export function commandLineLayer(given: ReadonlyMap<string, Raw>): Layer {
+  const label = (path: string): string => byPath.get(path)?.flag ?? path;
+  const values = new Map<string, unknown>();
+  for (const [path, raw] of given) {
+    const row = byPath.get(path);
+    if (row === undefined) continue;
+    values.set(path, checkValue(row.kind, fromArguments(row.kind, raw, row.flag), row.flag));
+  }
+  return { values, label };
+}
+
+/** A config file, checked. Throws `config`, naming the file and the key. */
+export function fileLayer(path: string): Layer {
+  return jsonLayer(readJson(path, path), path);
+}
+
+export function jsonLayer(json: unknown, source: string): Layer {
+  if (!isObject(json))
+    throw wrong(`${source}: is ${show(json)}, not a JSON object with sections data, model, …`);
+  const values = new Map<string, unknown>();
+  const label = (path: string): string => `${source}: ${path}`;
+  for (const [section, content] of Object.entries(json)) {
+    if (!Object.hasOwn(optionTable, section))
+      throw wrong(`${source}: unknown key ${show(section)}${suggest(section)}`);
+    if (!isObject(content)) throw wrong(`${source}: ${section}: ${show(content)} is not an object`);
+    for (const [key, value] of Object.entries(content)) {
+      const path = `${section}.${key}`;
+      const row = byPath.get(path);
+      if (row === undefined) throw wrong(`${source}: unknown key "${path}"${suggest(key, section)}`);
+      // null is what "decide for me" looks like in a resolved config.
+      if (value === null && row.default === null) continue;
+      values.set(path, checkValue(row.kind, value, label(path)));
+    }
+  }
+  return { values, label };
+}
+
+/** The nearest key, in the same section first, then anywhere. */
+function suggest(word: string, section?: string): string {
+  const here = rows.filter((row) => section === undefined || row.section === section).map((row) => row.path);
+  const sections = section === undefined ? Object.keys(optionTable) : [];
+  const keys = new Map(
+    [...here, ...rows.map((row) => row.path)].map((path) => [path.split(".")[1] ?? "", path]),
+  );
+  const local = new Map(here.map((path) => [path.split(".")[1] ?? "", path]));
+  for (const candidates of [new Map(sections.map((name) => [name, name])), local, keys]) {
+    const found = didYouMean(word, candidates.keys());
+    const name = /mean (.*)\?$/.exec(found)?.[1];
+    const path = name === undefined ? undefined : candidates.get(name);
+    if (path !== undefined) return `; did you mean ${path}?`;
+  }
+  return "";
+}
+
+/** Merges layers, the first going before the later ones, and checks what belongs together. */
+export function resolveConfig(layers: readonly Layer[]): TrainConfig {
+  const values = new Map<string, unknown>();
+  const labels = new Map<string, string>();
+  for (const row of rows) {
+    const layer = layers.find(({ values }) => values.has(row.path));
+    values.set(row.path, layer === undefined ? row.default : layer.values.get(row.path));
+    labels.set(row.path, layer?.label(row.path) ?? row.flag);
+  }
+  // One budget: the first source that names either decides.
+  const budget = layers.find(({ values }) => values.has("training.steps") || values.has("training.tokens"));
+  for (const path of ["training.steps", "training.tokens"])
+    values.set(path, budget?.values.get(path) ?? null);
+  if (budget === undefined) values.set("training.steps", 1000);
+
+  const config: Record<string, Record<string, unknown>> = {};
+  for (const row of rows) (config[row.section] ??= {})[row.key] = values.get(row.path);
+  // The table is typed by TrainConfig, and every value was checked against its row.
+  const resolved = config as unknown as TrainConfig;
+  checkTogether(resolved, (path) => labels.get(path) ?? path);
+  return resolved;
+}
+
+function checkTogether(config: TrainConfig, label: (path: string) => string): void {
+  const { data, model, training, mixing } = config;
+  const domains = Object.keys(data.domains);
+  if (domains.length === 0)
+    throw wrong('no domain was given: add --domain NAME=GLOB, or "data": {"domains": {…}} in a config file');
+  if (mixing.rule === "dga" && data.target.length === 0)
+    throw wrong("--rule dga needs a target: add --target GLOB, or choose --rule uniform");
+  if (!["byte", "bpe"].includes(data.tokenizer) && !data.tokenizer.endsWith(".json"))
+    throw wrong(
+      `${label("data.tokenizer")}: ${show(data.tokenizer)} is not "bpe", "byte" or the path of a tokenizer.json${didYouMean(data.tokenizer, ["bpe", "byte"])}`,
+    );
+
+  if (training.steps !== null && training.tokens !== null)
+    throw wrong(`${label("training.steps")} and ${label("training.tokens")}: give one of them, not both`);
+  if (model.dim % model.heads !== 0)
+    throw wrong(`${label("model.heads")}: ${model.heads} does not divide the width ${model.dim}`);
+  if (model.preset === "llama" && (model.dim / model.heads) % 2 !== 0)
+    throw wrong(
+      `${label("model.heads")}: ${model.heads} heads of width ${model.dim / model.heads}: rotary positions need an even width`,
+    );
+  const kvHeads = model.kvHeads ?? model.heads;
+  if (model.heads % kvHeads !== 0)
+    throw wrong(`${label("model.kvHeads")}: ${kvHeads} does not divide the ${model.heads} heads`);
+  if (model.preset === "gpt2" && kvHeads !== model.heads)
+    throw wrong(
+      `${label("model.kvHeads")}: ${kvHeads} is for --preset llama; gpt2 has one for each of its ${model.heads} heads`,
+    );
+
+  if (mixing.floor * domains.length > 1 + 1e-12)
+    throw wrong(
+      `${label("mixing.floor")}: ${mixing.floor} is more than 1 / ${domains.length}, which ${domains.length} domains can have`,
+    );
+  if (mixing.rule === "static" && mixing.weights === null)
+    throw wrong("--rule static needs weights: add --weights NAME=X,NAME=X");
+  if (mixing.rule === "importance" && mixing.histogram === null)
+    throw wrong("--rule importance needs a histogram of the target: add --histogram NAME=X,NAME=X");
+  if (mixing.weights !== null && mixing.rule !== "static" && mixing.rule !== "dga")
+    throw wrong(`${label("mixing.weights")}: --rule ${mixing.rule} has no use for weights`);
+  if (mixing.histogram !== null && mixing.rule !== "importance")
+    throw wrong(`${label("mixing.histogram")}: --rule ${mixing.rule} has no use for a histogram`);
+  if (mixing.weights !== null) {
+    const name = label("mixing.weights");
+    checkNames(mixing.weights, domains, name);
+    const missing = domains.find((domain) => !Object.hasOwn(mixing.weights ?? {}, domain));
+    if (missing !== undefined) throw wrong(`${name}: gives no weight to the domain "${missing}"`);
+  }
+  if (mixing.histogram !== null) checkNames(mixing.histogram, domains, label("mixing.histogram"));
+  if (mixing.alignFrom === "step" && mixing.estimator !== "segmented")
+    throw wrong(
+      `${label("mixing.estimator")}: --align-from step works with segmented only, not ${mixing.estimator}`,
+    );
+  if (mixing.estimator === "forward" && mixing.normalise !== "raw")
+    throw wrong(
+      `${label("mixing.estimator")}: forward does not see the gradient norms that --normalise ${mixing.normalise} needs; choose raw`,
+    );
+}
+
+function checkNames(
+  given: Readonly<Record<string, number>>,
+  domains: readonly string[],
+  label: string,
+): void {
+  for (const name of Object.keys(given))
+    if (!domains.includes(name))
+      throw wrong(`${label}: ${show(name)} is not a domain of this run${didYouMean(name, domains)}`);
+}
+
+/**
+ * Refuses to go on with a run under another configuration: throws `checkpoint` at the first key that differs and
+ * that a resumed run may not change. `wanted` may hold a part of the keys.
+ */
+export function checkSameConfig(
+  saved: TrainConfig,
+  wanted: ReadonlyMap<string, unknown>,
+  source: string,
+): void {
+  const before = flatten(saved);
+  for (const row of rows) {
+    if (row.free === true || !wanted.has(row.path)) continue;
+    const was = before.get(row.path);
+    const is = wanted.get(row.path);
+    if (canonical(was) !== canonical(is))
+      throw new GradmixError(
+        "checkpoint",
+        `${source} was made with ${row.path} = ${show(was)}, not ${show(is)}; a run goes on with the configuration it began with`,
+      );
+  }
+}
+
+/** Key path → value of every option. */
+export function flatten(config: TrainConfig): Map<string, unknown> {
+  const sections = config as unknown as Record<string, Record<string, unknown>>;
+  return new Map(rows.map((row) => [row.path, sections[row.section]?.[row.key] ?? null]));
+}
+
+/** Key order counts: the order of the domains is the order of the weights. */
+function canonical(value: unknown): string {
+  return JSON.stringify(value) ?? "undefined";
+}

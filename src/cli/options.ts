@@ -1,0 +1,406 @@
+/**
+ * THE table of options of `gradmix train`: each key of `TrainConfig` with its flag, range, default and help. Flags,
+ * config-file validation, `--help` and the list of keys that a resumed run may change all come from it.
+ */
+import type { TrainConfig } from "../dga/config.ts";
+
+/** What values an option takes. */
+export type Kind =
+  | { type: "integer" | "number"; min: number; max: number; openMin?: boolean; openMax?: boolean }
+  | { type: "bytes"; min: number; max: number }
+  | { type: "choice"; choices: readonly string[] }
+  | { type: "text" }
+  | { type: "switch" }
+  | { type: "globs" }
+  | { type: "domains" }
+  /** Domain → number ≥ 0; `sumsToOne` or any positive sum. */
+  | { type: "shares"; sumsToOne: boolean };
+
+export interface OptionSpec<V> {
+  flag: string;
+  /** What stands for the value in `--help`; switches have none. */
+  value?: string;
+  kind: Kind;
+  /** null: decided from the rest; `auto` says how. */
+  default: V;
+  auto?: string;
+  help: string;
+  /** A resumed run may change it: it does not touch the numbers that training gives. */
+  free?: boolean;
+}
+
+export type OptionTable = {
+  readonly [S in keyof TrainConfig]: {
+    readonly [K in keyof TrainConfig[S]]-?: OptionSpec<TrainConfig[S][K]>;
+  };
+};
+
+/** Headings of the groups in `--help`, in order. */
+export const groups: Readonly<Record<keyof TrainConfig, string>> = {
+  data: "Data:",
+  model: "Model:",
+  training: "Training:",
+  mixing: "Mixing (how the domain weights move):",
+  run: "Run:",
+};
+
+const count = (min: number, max = 2 ** 31): Kind => ({ type: "integer", min, max });
+const share = (openMax = false): Kind => ({ type: "number", min: 0, max: 1, openMax });
+
+export const optionTable: OptionTable = {
+  data: {
+    domains: {
+      flag: "--domain",
+      value: "NAME=GLOB",
+      kind: { type: "domains" },
+      default: {},
+      auto: "required",
+      help: "a domain of training text: a name and the files it is made of; repeat for each domain, and for more globs of one domain. Reads plain text and .jsonl, also .gz and .zst",
+    },
+    target: {
+      flag: "--target",
+      value: "GLOB",
+      kind: { type: "globs" },
+      default: [],
+      auto: "required by --rule dga",
+      help: "the small set of text that the model should become good at; repeatable",
+    },
+    textField: {
+      flag: "--text-field",
+      value: "NAME",
+      kind: { type: "text" },
+      default: "text",
+      help: "field of .jsonl lines that holds the text",
+    },
+    skipBadLines: {
+      flag: "--skip-bad-lines",
+      kind: { type: "switch" },
+      default: false,
+      help: "count broken .jsonl lines and invalid UTF-8 instead of stopping",
+    },
+    heldOut: {
+      flag: "--held-out",
+      value: "SHARE",
+      kind: { type: "number", min: 0, max: 0.9, openMin: true },
+      default: 0.1,
+      help: "share of the documents of each domain and of the target kept for evaluation",
+    },
+    tokenizer: {
+      flag: "--tokenizer",
+      value: "bpe|byte|FILE",
+      kind: { type: "text" },
+      default: "bpe",
+      help: "train a byte-level BPE on the domains, use plain bytes, or read a tokenizer.json",
+    },
+    vocabSize: {
+      flag: "--vocab-size",
+      value: "N",
+      kind: count(257, 1_000_000),
+      default: 1024,
+      help: "tokens in the vocabulary that bpe trains",
+    },
+  },
+  model: {
+    preset: {
+      flag: "--preset",
+      value: "llama|gpt2",
+      kind: { type: "choice", choices: ["llama", "gpt2"] },
+      default: "llama",
+      help: "llama: RMSNorm, RoPE, SwiGLU, no biases; gpt2: LayerNorm, biases, learned positions, GELU",
+    },
+    dim: { flag: "--dim", value: "N", kind: count(1, 65_536), default: 128, help: "width of the model" },
+    layers: { flag: "--layers", value: "N", kind: count(1, 1024), default: 4, help: "number of blocks" },
+    heads: {
+      flag: "--heads",
+      value: "N",
+      kind: count(1, 1024),
+      default: 4,
+      help: "attention heads; must divide the width",
+    },
+    kvHeads: {
+      flag: "--kv-heads",
+      value: "N",
+      kind: count(1, 1024),
+      default: null,
+      auto: "as many as heads",
+      help: "key/value heads; must divide the heads (llama only)",
+    },
+    hiddenDim: {
+      flag: "--hidden-dim",
+      value: "N",
+      kind: count(1, 1_048_576),
+      default: null,
+      auto: "from the width",
+      help: "width inside the MLP",
+    },
+    context: {
+      flag: "--context",
+      value: "T",
+      kind: count(2, 65_536),
+      default: 128,
+      help: "tokens in a training window",
+    },
+  },
+  training: {
+    steps: {
+      flag: "--steps",
+      value: "N",
+      kind: count(1),
+      default: null,
+      auto: "1000 unless --tokens is given",
+      help: "optimizer steps",
+    },
+    tokens: {
+      flag: "--tokens",
+      value: "N",
+      kind: count(1, Number.MAX_SAFE_INTEGER),
+      default: null,
+      help: "training tokens, instead of --steps",
+    },
+    batch: {
+      flag: "--batch",
+      value: "N",
+      kind: count(1, 65_536),
+      default: 16,
+      help: "windows in a step; a step trains on batch × context tokens",
+    },
+    lr: {
+      flag: "--lr",
+      value: "X",
+      kind: { type: "number", min: 0, max: 10, openMin: true },
+      default: 0.002,
+      help: "peak learning rate of AdamW",
+    },
+    minLr: {
+      flag: "--min-lr",
+      value: "SHARE",
+      kind: share(),
+      default: 0.1,
+      help: "where the schedule ends, as a share of --lr",
+    },
+    schedule: {
+      flag: "--schedule",
+      value: "NAME",
+      kind: { type: "choice", choices: ["cosine", "wsd", "constant"] },
+      default: "cosine",
+      help: "after the warm-up: cosine, wsd (stable, then decay over the last fifth) or constant",
+    },
+    warmupSteps: {
+      flag: "--warmup-steps",
+      value: "N",
+      kind: count(0),
+      default: 20,
+      help: "steps over which the learning rate rises from 0",
+    },
+    weightDecay: {
+      flag: "--weight-decay",
+      value: "X",
+      kind: { type: "number", min: 0, max: 10 },
+      default: 0.1,
+      help: "decoupled weight decay; gains and biases have none",
+    },
+    beta1: { flag: "--beta1", value: "X", kind: share(true), default: 0.9, help: "AdamW's first moment" },
+    beta2: { flag: "--beta2", value: "X", kind: share(true), default: 0.95, help: "AdamW's second moment" },
+    clip: {
+      flag: "--clip",
+      value: "X",
+      kind: { type: "number", min: 0, max: 1e9 },
+      default: 1,
+      help: "largest gradient norm; 0 turns clipping off",
+    },
+    seed: {
+      flag: "--seed",
+      value: "N",
+      kind: count(0, Number.MAX_SAFE_INTEGER),
+      default: 1,
+      help: "same seed, same backend, same build: same bits",
+    },
+  },
+  mixing: {
+    rule: {
+      flag: "--rule",
+      value: "NAME",
+      kind: { type: "choice", choices: ["dga", "uniform", "static", "importance"] },
+      default: "dga",
+      help: "dga: move the weights towards domains whose gradient points along the target's; uniform: equal weights; static: --weights as given; importance: the target's --histogram",
+    },
+    eta: {
+      flag: "--eta",
+      value: "X",
+      kind: { type: "number", min: 0, max: 1000, openMin: true },
+      default: 1,
+      help: "how far one update moves the weights (η); larger adapts faster and is noisier",
+    },
+    beta: {
+      flag: "--beta",
+      value: "X",
+      kind: { type: "number", min: 0, max: 1, openMin: true },
+      default: 0.1,
+      help: "moving average of the weights that are sampled from: share of the newest; 1 is no average",
+    },
+    normalise: {
+      flag: "--normalise",
+      value: "NAME",
+      kind: { type: "choice", choices: ["raw", "clipped", "cosine"] },
+      default: "cosine",
+      help: "gradients before their inner product: raw, clipped to norm 1, or scaled to norm 1 (cosine)",
+    },
+    updateEvery: {
+      flag: "--update-every",
+      value: "N",
+      kind: count(1),
+      default: 10,
+      help: "steps between two updates of the weights",
+    },
+    ruleWarmup: {
+      flag: "--rule-warmup",
+      value: "N",
+      kind: count(0),
+      default: 0,
+      help: "steps before the first update",
+    },
+    floor: {
+      flag: "--floor",
+      value: "X",
+      kind: share(),
+      default: 0,
+      help: "no domain's weight falls below this; at most 1 / number of domains",
+    },
+    weights: {
+      flag: "--weights",
+      value: "NAME=X,…|FILE",
+      kind: { type: "shares", sumsToOne: true },
+      default: null,
+      auto: "equal",
+      help: "the weights of --rule static and the first weights of dga; they sum to 1. FILE: a weights.json of another run",
+    },
+    histogram: {
+      flag: "--histogram",
+      value: "NAME=X,…|FILE",
+      kind: { type: "shares", sumsToOne: false },
+      default: null,
+      help: "for --rule importance: how much of the target belongs to each domain, as shares or counts",
+    },
+    estimator: {
+      flag: "--estimator",
+      value: "NAME",
+      kind: { type: "choice", choices: ["segmented", "perDomain", "forward"] },
+      default: "segmented",
+      help: "how alignments are computed: segmented (one backward pass for all domains), perDomain (one each), forward (one jvp)",
+    },
+    alignFrom: {
+      flag: "--align-from",
+      value: "batch|step",
+      kind: { type: "choice", choices: ["batch", "step"] },
+      default: "batch",
+      help: "align a separate batch with windows of every domain, or the training step's own batch (nearly free)",
+    },
+    alignBatch: {
+      flag: "--align-batch",
+      value: "N",
+      kind: count(1, 65_536),
+      default: 4,
+      help: "windows per domain in an alignment batch",
+    },
+    targetBatch: {
+      flag: "--target-batch",
+      value: "N",
+      kind: count(1, 65_536),
+      default: 16,
+      help: "windows of the target in an alignment",
+    },
+  },
+  run: {
+    out: {
+      flag: "--out",
+      value: "DIR",
+      kind: { type: "text" },
+      default: "",
+      auto: "runs/DATE-TIME",
+      help: "the run folder: metrics, weights, model, checkpoints; must not hold a run yet",
+      free: true,
+    },
+    evalEvery: {
+      flag: "--eval-every",
+      value: "N",
+      kind: count(0),
+      default: 50,
+      help: "steps between two evaluations on the held-out sets; 0: only at the end",
+      free: true,
+    },
+    evalTokens: {
+      flag: "--eval-tokens",
+      value: "N",
+      kind: count(1),
+      default: 8192,
+      help: "tokens read from each held-out set for an evaluation",
+      free: true,
+    },
+    checkpointEvery: {
+      flag: "--checkpoint-every",
+      value: "N",
+      kind: count(0),
+      default: 100,
+      help: "steps between two checkpoints; 0: only at the end",
+      free: true,
+    },
+    backend: {
+      flag: "--backend",
+      value: "NAME",
+      kind: { type: "choice", choices: ["cpu", "reference"] },
+      default: "cpu",
+      help: "cpu: WebAssembly SIMD on all cores; reference: plain TypeScript, slow, for checking",
+    },
+    threads: {
+      flag: "--threads",
+      value: "N",
+      kind: count(1, 256),
+      default: null,
+      auto: "one a core",
+      help: "threads of the cpu backend; the results do not depend on it",
+      free: true,
+    },
+    simd: {
+      flag: "--simd",
+      value: "LEVEL",
+      kind: { type: "choice", choices: ["auto", "relaxed", "plain"] },
+      default: "auto",
+      help: "SIMD instructions; relaxed and plain round differently",
+    },
+    memoryLimit: {
+      flag: "--memory-limit",
+      value: "SIZE",
+      kind: { type: "bytes", min: 2 ** 20, max: 2 ** 40 },
+      default: null,
+      auto: "the backend's own",
+      help: 'most memory for tensors, in bytes or like "512MiB", "2GiB"',
+      free: true,
+    },
+    quiet: {
+      flag: "--quiet",
+      kind: { type: "switch" },
+      default: false,
+      help: "print only the result",
+      free: true,
+    },
+  },
+};
+
+/** One row of the table with its place: "training.lr". */
+export interface OptionRow extends OptionSpec<unknown> {
+  section: keyof TrainConfig;
+  key: string;
+  path: string;
+}
+
+/** The table as a list, in the order of `--help`. */
+export function optionRows(): OptionRow[] {
+  return Object.entries(optionTable).flatMap(([section, specs]) =>
+    Object.entries(specs).map(([key, spec]: [string, OptionSpec<unknown>]) => ({
+      ...spec,
+      section: section as keyof TrainConfig,
+      key,
+      path: `${section}.${key}`,
+    })),
+  );
+}
