@@ -1,0 +1,440 @@
+// Matrix products: packing, the 6×8 micro-kernel, the blocked product, the segmented weight gradient.
+//
+// Packed operands are panels: A in panels of 6 rows of op(A), [panel][k][6]; B in panels of 8 columns of op(B),
+// [panel][k][8]; short panels are padded with zeros. The micro-kernel multiplies one panel by another into a 6×8 tile in
+// memory, from which each caller goes on; that costs about 1 % of the tile's work.
+import { activate } from "./activation";
+import { float, fma, int, ptr, scratch } from "./simd";
+
+const MR = 6;
+const NR = 8;
+const TILE: usize = MR * NR * 4;
+
+// tile[6][8] = Σ_k a[k][6] ⊗ b[k][8].
+// @ts-ignore: decorator
+@inline function micro(a: usize, b: usize, k: i32, tile: usize): void {
+  let c00 = f32x4.splat(0), c01 = f32x4.splat(0), c10 = f32x4.splat(0), c11 = f32x4.splat(0);
+  let c20 = f32x4.splat(0), c21 = f32x4.splat(0), c30 = f32x4.splat(0), c31 = f32x4.splat(0);
+  let c40 = f32x4.splat(0), c41 = f32x4.splat(0), c50 = f32x4.splat(0), c51 = f32x4.splat(0);
+  let i = k >> 2;
+  while (i > 0) {
+    let b0 = v128.load(b, 0), b1 = v128.load(b, 16);
+    let x = v128.load_splat<f32>(a, 0); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
+    x = v128.load_splat<f32>(a, 4); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
+    x = v128.load_splat<f32>(a, 8); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
+    x = v128.load_splat<f32>(a, 12); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
+    x = v128.load_splat<f32>(a, 16); c40 = fma(x, b0, c40); c41 = fma(x, b1, c41);
+    x = v128.load_splat<f32>(a, 20); c50 = fma(x, b0, c50); c51 = fma(x, b1, c51);
+    b0 = v128.load(b, 32); b1 = v128.load(b, 48);
+    x = v128.load_splat<f32>(a, 24); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
+    x = v128.load_splat<f32>(a, 28); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
+    x = v128.load_splat<f32>(a, 32); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
+    x = v128.load_splat<f32>(a, 36); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
+    x = v128.load_splat<f32>(a, 40); c40 = fma(x, b0, c40); c41 = fma(x, b1, c41);
+    x = v128.load_splat<f32>(a, 44); c50 = fma(x, b0, c50); c51 = fma(x, b1, c51);
+    b0 = v128.load(b, 64); b1 = v128.load(b, 80);
+    x = v128.load_splat<f32>(a, 48); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
+    x = v128.load_splat<f32>(a, 52); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
+    x = v128.load_splat<f32>(a, 56); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
+    x = v128.load_splat<f32>(a, 60); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
+    x = v128.load_splat<f32>(a, 64); c40 = fma(x, b0, c40); c41 = fma(x, b1, c41);
+    x = v128.load_splat<f32>(a, 68); c50 = fma(x, b0, c50); c51 = fma(x, b1, c51);
+    b0 = v128.load(b, 96); b1 = v128.load(b, 112);
+    x = v128.load_splat<f32>(a, 72); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
+    x = v128.load_splat<f32>(a, 76); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
+    x = v128.load_splat<f32>(a, 80); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
+    x = v128.load_splat<f32>(a, 84); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
+    x = v128.load_splat<f32>(a, 88); c40 = fma(x, b0, c40); c41 = fma(x, b1, c41);
+    x = v128.load_splat<f32>(a, 92); c50 = fma(x, b0, c50); c51 = fma(x, b1, c51);
+    a += 96; b += 128; i--;
+  }
+  i = k & 3;
+  while (i > 0) {
+    const b0 = v128.load(b, 0), b1 = v128.load(b, 16);
+    let x = v128.load_splat<f32>(a, 0); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
+    x = v128.load_splat<f32>(a, 4); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
+    x = v128.load_splat<f32>(a, 8); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
+    x = v128.load_splat<f32>(a, 12); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
+    x = v128.load_splat<f32>(a, 16); c40 = fma(x, b0, c40); c41 = fma(x, b1, c41);
+    x = v128.load_splat<f32>(a, 20); c50 = fma(x, b0, c50); c51 = fma(x, b1, c51);
+    a += 24; b += 32; i--;
+  }
+  v128.store(tile, c00, 0); v128.store(tile, c01, 16); v128.store(tile, c10, 32); v128.store(tile, c11, 48);
+  v128.store(tile, c20, 64); v128.store(tile, c21, 80); v128.store(tile, c30, 96); v128.store(tile, c31, 112);
+  v128.store(tile, c40, 128); v128.store(tile, c41, 144); v128.store(tile, c50, 160); v128.store(tile, c51, 176);
+}
+
+// Packs rows [row, row + 6) of a row-major matrix whose consecutive k are adjacent (ld between rows).
+function packRows6(src: usize, ld: usize, rows: i32, k: i32, dst: usize): void {
+  let i = 0;
+  if (rows == MR) {
+    const r0 = src, r1 = r0 + ld, r2 = r1 + ld, r3 = r2 + ld, r4 = r3 + ld, r5 = r4 + ld;
+    for (; i + 4 <= k; i += 4) {
+      const o = <usize>i << 2;
+      const v0 = v128.load(r0 + o), v1 = v128.load(r1 + o), v2 = v128.load(r2 + o);
+      const v3 = v128.load(r3 + o), v4 = v128.load(r4 + o), v5 = v128.load(r5 + o);
+      const l01 = v128.shuffle<f32>(v0, v1, 0, 4, 1, 5), h01 = v128.shuffle<f32>(v0, v1, 2, 6, 3, 7);
+      const l23 = v128.shuffle<f32>(v2, v3, 0, 4, 1, 5), h23 = v128.shuffle<f32>(v2, v3, 2, 6, 3, 7);
+      const l45 = v128.shuffle<f32>(v4, v5, 0, 4, 1, 5), h45 = v128.shuffle<f32>(v4, v5, 2, 6, 3, 7);
+      v128.store(dst, v128.shuffle<f64>(l01, l23, 0, 2), 0);
+      v128.store_lane<i64>(dst, l45, 0, 16);
+      v128.store(dst, v128.shuffle<f64>(l01, l23, 1, 3), 24);
+      v128.store_lane<i64>(dst, l45, 1, 40);
+      v128.store(dst, v128.shuffle<f64>(h01, h23, 0, 2), 48);
+      v128.store_lane<i64>(dst, h45, 0, 64);
+      v128.store(dst, v128.shuffle<f64>(h01, h23, 1, 3), 72);
+      v128.store_lane<i64>(dst, h45, 1, 88);
+      dst += 96;
+    }
+  }
+  for (; i < k; i++) {
+    const o = <usize>i << 2;
+    for (let r = 0; r < MR; r++)
+      store<f32>(dst + (<usize>r << 2), r < rows ? load<f32>(src + <usize>r * ld + o) : <f32>0);
+    dst += 24;
+  }
+}
+
+// Packs 6 adjacent columns of a matrix stored k-major (ld between k).
+function packCols6(src: usize, ld: usize, cols: i32, k: i32, dst: usize): void {
+  if (cols == MR) {
+    for (let i = 0; i < k; i++) {
+      v128.store(dst, v128.load(src));
+      store<u64>(dst, load<u64>(src, 16), 16);
+      src += ld; dst += 24;
+    }
+    return;
+  }
+  for (let i = 0; i < k; i++) {
+    for (let c = 0; c < MR; c++) store<f32>(dst + (<usize>c << 2), c < cols ? load<f32>(src + (<usize>c << 2)) : <f32>0);
+    src += ld; dst += 24;
+  }
+}
+
+function packRows8(src: usize, ld: usize, rows: i32, k: i32, dst: usize): void {
+  let i = 0;
+  if (rows == NR) {
+    for (; i + 4 <= k; i += 4) {
+      for (let half: usize = 0; half < 2; half++) {
+        const s = src + half * 4 * ld + (<usize>i << 2);
+        const v0 = v128.load(s), v1 = v128.load(s + ld), v2 = v128.load(s + 2 * ld), v3 = v128.load(s + 3 * ld);
+        const l01 = v128.shuffle<f32>(v0, v1, 0, 4, 1, 5), h01 = v128.shuffle<f32>(v0, v1, 2, 6, 3, 7);
+        const l23 = v128.shuffle<f32>(v2, v3, 0, 4, 1, 5), h23 = v128.shuffle<f32>(v2, v3, 2, 6, 3, 7);
+        const d = dst + half * 16;
+        v128.store(d, v128.shuffle<f64>(l01, l23, 0, 2), 0);
+        v128.store(d, v128.shuffle<f64>(l01, l23, 1, 3), 32);
+        v128.store(d, v128.shuffle<f64>(h01, h23, 0, 2), 64);
+        v128.store(d, v128.shuffle<f64>(h01, h23, 1, 3), 96);
+      }
+      dst += 128;
+    }
+  }
+  for (; i < k; i++) {
+    const o = <usize>i << 2;
+    for (let r = 0; r < NR; r++)
+      store<f32>(dst + (<usize>r << 2), r < rows ? load<f32>(src + <usize>r * ld + o) : <f32>0);
+    dst += 32;
+  }
+}
+
+function packCols8(src: usize, ld: usize, cols: i32, k: i32, dst: usize): void {
+  if (cols == NR) {
+    for (let i = 0; i < k; i++) {
+      v128.store(dst, v128.load(src), 0);
+      v128.store(dst, v128.load(src, 16), 16);
+      src += ld; dst += 32;
+    }
+    return;
+  }
+  for (let i = 0; i < k; i++) {
+    for (let c = 0; c < NR; c++) store<f32>(dst + (<usize>c << 2), c < cols ? load<f32>(src + (<usize>c << 2)) : <f32>0);
+    src += ld; dst += 32;
+  }
+}
+
+// Packs every panel of an operand. Slots: 0 source, 1 destination, 2 width (rows of panels to cut), 3 k, 4 k-major?,
+// 5 panel width (6 or 8), 6 panels a task, 7 leading dimension (elements).
+export function packPanels(p: usize, task: i32): void {
+  const src = ptr(p, 0), dst = ptr(p, 1);
+  const width = int(p, 2), k = int(p, 3), kMajor = int(p, 4) != 0, panel = int(p, 5);
+  const ld = <usize>int(p, 7) << 2;
+  const first = task * int(p, 6);
+  const last = min((width + panel - 1) / panel, first + int(p, 6));
+  for (let j = first; j < last; j++) {
+    const at = j * panel;
+    const count = min(panel, width - at);
+    const to = dst + ((<usize>j * <usize>panel * <usize>k) << 2);
+    if (kMajor) {
+      const from = src + (<usize>at << 2);
+      if (panel == MR) packCols6(from, ld, count, k, to);
+      else packCols8(from, ld, count, k, to);
+    } else {
+      const from = src + <usize>at * ld;
+      if (panel == MR) packRows6(from, ld, count, k, to);
+      else packRows8(from, ld, count, k, to);
+    }
+  }
+}
+
+// Writes a finished tile: c = alpha·tile (+ c) (+ bias), then the activation.
+function writeTile(
+  tile: usize, c: usize, ldc: usize, rows: i32, cols: i32, alpha: f32, add: bool,
+  bias: usize, pre: usize, activation: i32,
+): void {
+  if (cols == NR && activation == 0) {
+    const scale = f32x4.splat(alpha);
+    const bias0 = bias != 0 ? v128.load(bias, 0) : f32x4.splat(0);
+    const bias1 = bias != 0 ? v128.load(bias, 16) : f32x4.splat(0);
+    for (let r = 0; r < rows; r++) {
+      let v0 = fma(v128.load(tile, 0), scale, bias0), v1 = fma(v128.load(tile, 16), scale, bias1);
+      if (add) {
+        v0 = f32x4.add(v0, v128.load(c, 0));
+        v1 = f32x4.add(v1, v128.load(c, 16));
+      }
+      v128.store(c, v0, 0);
+      v128.store(c, v1, 16);
+      if (pre != 0) {
+        v128.store(pre, v0, 0);
+        v128.store(pre, v1, 16);
+        pre += ldc;
+      }
+      tile += 32;
+      c += ldc;
+    }
+    return;
+  }
+  for (let r = 0; r < rows; r++) {
+    // The row is finished in the tile, so that the activation can work on whole vectors.
+    for (let j = 0; j < cols; j++) {
+      const o = <usize>j << 2;
+      let v = load<f32>(tile + o) * alpha;
+      if (bias != 0) v += load<f32>(bias + o);
+      if (add) v += load<f32>(c + o);
+      store<f32>(tile + o, v);
+      if (pre != 0) store<f32>(pre + o, v);
+    }
+    if (activation != 0) {
+      v128.store(tile, activate(v128.load(tile, 0), activation), 0);
+      v128.store(tile, activate(v128.load(tile, 16), activation), 16);
+    }
+    if (cols == NR) {
+      v128.store(c, v128.load(tile, 0), 0);
+      v128.store(c, v128.load(tile, 16), 16);
+    } else for (let j = 0; j < cols; j++) store<f32>(c + (<usize>j << 2), load<f32>(tile + (<usize>j << 2)));
+    if (pre != 0) pre += ldc;
+    tile += 32;
+    c += ldc;
+  }
+}
+
+// A block of C. Slots: 0 a, 1 packed b, 2 c, 3 pre, 4 bias, 5 m, 6 n, 7 k, 8 a is k-major, 9 lda, 10 ldc, 11 accumulate,
+// 12 activation, 13 rows a block, 14 columns a block (a multiple of 8), 15 column blocks, 16 k a pass. Floats: 0 alpha.
+export function gemmBlock(p: usize, task: i32): void {
+  const a = ptr(p, 0), b = ptr(p, 1), c = ptr(p, 2), pre = ptr(p, 3), bias = ptr(p, 4);
+  const m = int(p, 5), n = int(p, 6), k = int(p, 7), kMajor = int(p, 8) != 0;
+  const lda = <usize>int(p, 9) << 2, ldc = <usize>int(p, 10) << 2;
+  const accumulate = int(p, 11) != 0, activation = int(p, 12);
+  const mb = int(p, 13), nb = int(p, 14), columnBlocks = int(p, 15), kb = int(p, 16);
+  const alpha = float(p, 0);
+  const row0 = (task / columnBlocks) * mb, col0 = (task % columnBlocks) * nb;
+  const rows = min(mb, m - row0), col1 = min(n, col0 + nb);
+  const tile = scratch(p), packed = tile + TILE + 64;
+  const panels = (rows + MR - 1) / MR;
+  for (let k0 = 0; k0 == 0 || k0 < k; k0 += kb) {
+    const kc = min(kb, k - k0);
+    const last = k0 + kb >= k;
+    for (let i = 0; i < panels; i++) {
+      const row = row0 + i * MR;
+      const count = min(MR, m - row);
+      const to = packed + ((<usize>i * MR * <usize>kc) << 2);
+      if (kMajor) packCols6(a + <usize>k0 * lda + (<usize>row << 2), lda, count, kc, to);
+      else packRows6(a + <usize>row * lda + (<usize>k0 << 2), lda, count, kc, to);
+    }
+    for (let j = col0; j < col1; j += NR) {
+      const panelB = b + ((<usize>j * <usize>k + <usize>k0 * NR) << 2);
+      const cols = min(NR, n - j);
+      for (let i = 0; i < panels; i++) {
+        micro(packed + ((<usize>i * MR * <usize>kc) << 2), panelB, kc, tile);
+        const row = row0 + i * MR;
+        const at = <usize>row * ldc + (<usize>j << 2);
+        writeTile(
+          tile, c + at, ldc, min(MR, m - row), cols, alpha, k0 > 0 || accumulate,
+          last && bias != 0 ? bias + (<usize>j << 2) : 0,
+          last && pre != 0 ? pre + at : 0,
+          last ? activation : 0,
+        );
+      }
+    }
+  }
+}
+
+// @ts-ignore: decorator
+@inline function sumF64(v: v128): f64 {
+  const low = f64x2.promote_low_f32x4(v);
+  const high = f64x2.promote_low_f32x4(v128.shuffle<f64>(v, v, 1, 0));
+  const s = f64x2.add(low, high);
+  return f64x2.extract_lane(s, 0) + f64x2.extract_lane(s, 1);
+}
+
+// ‖tile‖², and the tile added into `to` when that is not 0.
+// @ts-ignore: decorator
+@inline function squareTile(tile: usize): f64 {
+  let s = f32x4.splat(0), t = f32x4.splat(0);
+  for (let o: usize = 0; o < TILE; o += 32) {
+    const v0 = v128.load(tile + o), v1 = v128.load(tile + o, 16);
+    s = fma(v0, v0, s);
+    t = fma(v1, v1, t);
+  }
+  return sumF64(f32x4.add(s, t));
+}
+
+// @ts-ignore: decorator
+@inline function dotTiles(x: usize, y: usize): f64 {
+  let s = f32x4.splat(0), t = f32x4.splat(0);
+  for (let o: usize = 0; o < TILE; o += 32) {
+    s = fma(v128.load(x + o), v128.load(y + o), s);
+    t = fma(v128.load(x + o, 16), v128.load(y + o, 16), t);
+  }
+  return sumF64(f32x4.add(s, t));
+}
+
+// @ts-ignore: decorator
+@inline function addTile(to: usize, tile: usize): void {
+  for (let o: usize = 0; o < TILE; o += 16) v128.store(to + o, f32x4.add(v128.load(to + o), v128.load(tile + o)));
+}
+
+// A block of the segmented weight gradient. Slots: 0 packed a, 1 packed b, 2 segments, 3 groups, 4 v, 5 total, 6 partials,
+// 7 rows, 8 m, 9 n, 10 segment count, 11 group count, 12 target segments, 13 first accumulated, 14 accumulate,
+// 15 panels of a a block, 16 panels of b a block, 17 column blocks, 18 bytes of one block of tiles.
+// partials: for each task S dots, S squares, G squares, 1 for V (f64).
+// Scratch: one tile, then the blocks of V, total and group, tile by tile.
+export function segmentedBlock(p: usize, task: i32): void {
+  const a = ptr(p, 0), b = ptr(p, 1), segments = ptr(p, 2), groups = ptr(p, 3), v = ptr(p, 4), total = ptr(p, 5);
+  const rows = <usize>int(p, 7);
+  const m = int(p, 8), n = int(p, 9), segmentCount = int(p, 10), groupCount = int(p, 11);
+  const targets = v != 0 ? 0 : int(p, 12), from = int(p, 13), accumulate = int(p, 14) != 0;
+  const panelsA = int(p, 15), panelsB = int(p, 16), columnBlocks = int(p, 17), blockBytes = <usize>int(p, 18);
+  const stats = ptr(p, 6) + ((<usize>task * <usize>(2 * segmentCount + groupCount + 1)) << 3);
+  const dots = stats, squares = dots + (<usize>segmentCount << 3);
+  const groupSquares = squares + (<usize>segmentCount << 3), vSquare = groupSquares + (<usize>groupCount << 3);
+  const firstA = (task / columnBlocks) * panelsA, firstB = (task % columnBlocks) * panelsB;
+  const lastA = min((m + MR - 1) / MR, firstA + panelsA), lastB = min((n + NR - 1) / NR, firstB + panelsB);
+  const tile = scratch(p);
+  const blockV = tile + 256, blockT = blockV + blockBytes, blockG = blockT + blockBytes;
+  memory.fill(stats, 0, (2 * segmentCount + groupCount + 1) << 3);
+
+  const hasV = v != 0 || targets > 0;
+  if (v != 0) copyBlock(blockV, v, m, n, firstA, lastA, firstB, lastB, true);
+  else memory.fill(blockV, 0, blockBytes);
+  if (total != 0) {
+    if (accumulate) copyBlock(blockT, total, m, n, firstA, lastA, firstB, lastB, true);
+    else memory.fill(blockT, 0, blockBytes);
+  }
+  const used = <usize>(lastA - firstA) * <usize>(lastB - firstB) * TILE;
+  if (v != 0) store<f64>(vSquare, squareBlock(blockV, used));
+
+  let group = 0;
+  while (group < groupCount && emptyGroup(groups, group)) group++;
+  let inGroup = false;
+  for (let s = 0; s < segmentCount; s++) {
+    if (s == targets && targets > 0) store<f64>(vSquare, squareBlock(blockV, used));
+    if (group < groupCount && s == load<i32>(groups + (<usize>group << 2))) {
+      memory.fill(blockG, 0, used);
+      inGroup = true;
+    }
+    const row0 = load<i32>(segments + (<usize>s << 2));
+    const k = load<i32>(segments + (<usize>s << 2), 4) - row0;
+    if (k > 0) {
+      let dot: f64 = 0, square: f64 = 0;
+      let at: usize = 0;
+      const isTarget = s < targets, isTotal = total != 0 && s >= from, isDot = hasV && !isTarget;
+      for (let j = firstB; j < lastB; j++) {
+        const panelB = b + ((<usize>j * rows + <usize>row0) * NR << 2);
+        for (let i = firstA; i < lastA; i++) {
+          micro(a + ((<usize>i * rows + <usize>row0) * MR << 2), panelB, k, tile);
+          square += squareTile(tile);
+          if (isDot) dot += dotTiles(tile, blockV + at);
+          if (isTarget) addTile(blockV + at, tile);
+          if (isTotal) addTile(blockT + at, tile);
+          if (inGroup) addTile(blockG + at, tile);
+          at += TILE;
+        }
+      }
+      store<f64>(dots + (<usize>s << 3), dot);
+      store<f64>(squares + (<usize>s << 3), square);
+    }
+    if (inGroup && s + 1 == load<i32>(groups + (<usize>group << 2), 4)) {
+      store<f64>(groupSquares + (<usize>group << 3), squareBlock(blockG, used));
+      inGroup = false;
+      group++;
+      while (group < groupCount && emptyGroup(groups, group)) group++;
+    }
+  }
+  if (targets > 0 && targets >= segmentCount) store<f64>(vSquare, squareBlock(blockV, used));
+  if (total != 0) copyBlock(blockT, total, m, n, firstA, lastA, firstB, lastB, false);
+}
+
+function emptyGroup(groups: usize, group: i32): bool {
+  return load<i32>(groups + (<usize>group << 2)) == load<i32>(groups + (<usize>group << 2), 4);
+}
+
+function squareBlock(block: usize, bytes: usize): f64 {
+  let sum: f64 = 0;
+  for (let o: usize = 0; o < bytes; o += TILE) sum += squareTile(block + o);
+  return sum;
+}
+
+// Between a row-major m×n matrix and a block of tiles; what lies outside the matrix is zero in the tiles.
+function copyBlock(
+  block: usize, matrix: usize, m: i32, n: i32, firstA: i32, lastA: i32, firstB: i32, lastB: i32, toBlock: bool,
+): void {
+  const ld = <usize>n << 2;
+  let tile = block;
+  for (let j = firstB; j < lastB; j++) {
+    const col = j * NR, cols = min(NR, n - col);
+    for (let i = firstA; i < lastA; i++) {
+      const row = i * MR;
+      for (let r = 0; r < MR; r++) {
+        const at = tile + <usize>r * 32;
+        const element = matrix + <usize>(row + r) * ld + (<usize>col << 2);
+        if (row + r >= m) {
+          if (toBlock) { v128.store(at, f32x4.splat(0), 0); v128.store(at, f32x4.splat(0), 16); }
+        } else if (cols == NR) {
+          const from = toBlock ? element : at, to = toBlock ? at : element;
+          v128.store(to, v128.load(from, 0), 0);
+          v128.store(to, v128.load(from, 16), 16);
+        } else {
+          for (let c = 0; c < NR; c++) {
+            const o = <usize>c << 2;
+            if (toBlock) store<f32>(at + o, c < cols ? load<f32>(element + o) : <f32>0);
+            else if (c < cols) store<f32>(element + o, load<f32>(at + o));
+          }
+        }
+      }
+      tile += TILE;
+    }
+  }
+}
+
+// Adds the tasks' partial statistics in order. Slots: 0 partials, 1 tasks, 2 S, 3 G, 4 dots, 5 squares, 6 group squares, 7 v square.
+export function segmentedReduce(p: usize, task: i32): void {
+  const partials = ptr(p, 0);
+  const tasks = int(p, 1), segmentCount = int(p, 2), groupCount = int(p, 3);
+  const width = 2 * segmentCount + groupCount + 1;
+  for (let i = 0; i < width; i++) {
+    let sum: f64 = 0;
+    for (let t = 0; t < tasks; t++) sum += load<f64>(partials + (<usize>(t * width + i) << 3));
+    let to: usize;
+    if (i < segmentCount) to = ptr(p, 4) + (<usize>i << 2);
+    else if (i < 2 * segmentCount) to = ptr(p, 5) + (<usize>(i - segmentCount) << 2);
+    else if (i < width - 1) to = ptr(p, 6) + (<usize>(i - 2 * segmentCount) << 2);
+    else to = ptr(p, 7);
+    store<f32>(to, <f32>sum);
+  }
+}
+
+// For the bench: `k` rounds of the micro-kernel on one pair of panels in the first-level cache, the machine's peak.
+export function microPeak(p: usize, task: i32): void {
+  const tile = scratch(p), a = tile + 256, b = a + 6 * 4 * 128;
+  for (let i = 0; i < int(p, 0); i++) micro(a, b, 128, tile);
+}

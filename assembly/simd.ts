@@ -1,0 +1,42 @@
+// Shared SIMD helpers: fused multiply-add, the parameter block, per-thread scratch.
+
+// The relaxed build rounds once per multiply-add, the plain build twice.
+// @ts-ignore: decorator
+@inline export function fma(a: v128, b: v128, c: v128): v128 {
+  if (ASC_FEATURE_RELAXED_SIMD) return f32x4.relaxed_madd(a, b, c);
+  return f32x4.add(f32x4.mul(a, b), c);
+}
+
+// The parameter block: 32 integer slots, then float slots from byte 128, then two slots for scratch.
+// @ts-ignore: decorator
+@inline export function int(p: usize, slot: i32): i32 {
+  return load<i32>(p + (<usize>slot << 2));
+}
+// @ts-ignore: decorator
+@inline export function ptr(p: usize, slot: i32): usize {
+  return <usize>load<u32>(p + (<usize>slot << 2));
+}
+// @ts-ignore: decorator
+@inline export function float(p: usize, slot: i32): f32 {
+  return load<f32>(p + 128 + (<usize>slot << 2));
+}
+
+let thread: usize = 0;
+
+// Called once in every instance: which thread this is.
+export function setThread(index: i32): void {
+  thread = <usize>index;
+}
+
+// This thread's scratch area; the launcher says how large it must be.
+// @ts-ignore: decorator
+@inline export function scratch(p: usize): usize {
+  return <usize>load<u32>(p + 248) + thread * <usize>load<u32>(p + 252);
+}
+
+// @ts-ignore: decorator
+@inline export function sumLanes(v: v128): f32 {
+  return (
+    f32x4.extract_lane(v, 0) + f32x4.extract_lane(v, 1) + (f32x4.extract_lane(v, 2) + f32x4.extract_lane(v, 3))
+  );
+}
