@@ -1,0 +1,109 @@
+/**
+ * A checkpoint as one file, in the safetensors layout: the length of the header (u64), the header as JSON, the arrays
+ * as raw little-endian data without gaps. State that is not an array stands as JSON text under `__metadata__`, beside a
+ * SHA-256 of header and data, so that a file cut short or altered anywhere is recognised.
+ */
+import { createHash } from "node:crypto";
+import type { Checkpoint, CheckpointArray } from "../dga/config.ts";
+import { GradmixError } from "../errors.ts";
+import { isObject } from "./values.ts";
+
+const constructors = {
+  F32: Float32Array,
+  F64: Float64Array,
+  I32: Int32Array,
+  U32: Uint32Array,
+  U8: Uint8Array,
+  I64: BigInt64Array,
+} as const;
+type FileType = keyof typeof constructors;
+
+const blankSum = "0".repeat(64);
+const formatName = "gradmix-checkpoint-1";
+
+function typeOf(array: CheckpointArray): FileType {
+  for (const [type, constructor] of Object.entries(constructors))
+    if (array instanceof constructor) return type as FileType;
+  throw new GradmixError(
+    "checkpoint",
+    `checkpoint: arrays of the type ${Object.prototype.toString.call(array)} cannot be stored`,
+  );
+}
+
+function bytesOf(array: CheckpointArray): Uint8Array {
+  return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+}
+
+/** The parts of the file, to be written one after another; the arrays are not copied. */
+export function encodeCheckpoint(step: number, { json, arrays }: Checkpoint): Uint8Array[] {
+  const tensors: Record<string, unknown> = {};
+  let end = 0;
+  for (const [name, array] of Object.entries(arrays)) {
+    const start = end;
+    end += array.byteLength;
+    tensors[name] = { dtype: typeOf(array), shape: [array.length], data_offsets: [start, end] };
+  }
+  const data = Object.values(arrays).map(bytesOf);
+  const withSum = (sum: string): Uint8Array => {
+    const metadata = { format: formatName, step: String(step), json: JSON.stringify(json), sha256: sum };
+    const text = new TextEncoder().encode(JSON.stringify({ __metadata__: metadata, ...tensors }));
+    const header = new Uint8Array(8 + Math.ceil(text.length / 8) * 8).fill(0x20);
+    new DataView(header.buffer).setBigUint64(0, BigInt(header.length - 8), true);
+    header.set(text, 8);
+    return header;
+  };
+  const hash = createHash("sha256").update(withSum(blankSum));
+  for (const part of data) hash.update(part);
+  return [withSum(hash.digest("hex")), ...data];
+}
+
+/** The inverse of `encodeCheckpoint`. Throws `checkpoint`, beginning with `label`, when the file is not whole. */
+export function decodeCheckpoint(file: Uint8Array, label: string): { step: number; checkpoint: Checkpoint } {
+  const broken = (what: string): GradmixError => new GradmixError("checkpoint", `${label}: ${what}`);
+  if (file.length < 8) throw broken(`is cut short: ${file.length} bytes`);
+  const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
+  const headerLength = Number(view.getBigUint64(0, true));
+  if (headerLength > file.length - 8)
+    throw broken(
+      `is cut short or not a checkpoint: a header of ${headerLength} bytes in a file of ${file.length}`,
+    );
+  const text = new TextDecoder().decode(file.subarray(8, 8 + headerLength));
+  let header: unknown;
+  try {
+    header = JSON.parse(text);
+  } catch (error) {
+    throw new GradmixError("checkpoint", `${label}: is not a checkpoint: its header is not JSON`, {
+      cause: error,
+    });
+  }
+  const metadata = isObject(header) ? header["__metadata__"] : undefined;
+  if (!isObject(header) || !isObject(metadata) || metadata["format"] !== formatName)
+    throw broken("is not a checkpoint of this version of gradmix");
+
+  const tensors = Object.entries(header).filter(([name]) => name !== "__metadata__");
+  const data = file.subarray(8 + headerLength);
+  const size = tensors.reduce((end, [, entry]) => Math.max(end, offsets(entry)?.[1] ?? Infinity), 0);
+  if (size > data.length) throw broken(`is cut short: ${data.length} of ${size} bytes of data`);
+  const sum = metadata["sha256"];
+  if (typeof sum !== "string" || sum.length !== 64 || sum === blankSum) throw broken("has no checksum");
+  const hash = createHash("sha256").update(file.subarray(0, 8));
+  hash.update(text.replace(sum, blankSum)).update(data);
+  if (hash.digest("hex") !== sum) throw broken("does not match its checksum: the file was damaged");
+
+  // From here on the file is what was written.
+  const arrays: Record<string, CheckpointArray> = {};
+  for (const [name, entry] of tensors) {
+    const [start, end] = offsets(entry) ?? [0, 0];
+    const constructor = constructors[(entry as { dtype: FileType }).dtype];
+    arrays[name] = new constructor(data.slice(start, end).buffer);
+  }
+  const json = JSON.parse(String(metadata["json"])) as Record<string, unknown>;
+  return { step: Number(metadata["step"]), checkpoint: { json, arrays } };
+}
+
+function offsets(entry: unknown): [number, number] | null {
+  const pair: unknown = isObject(entry) ? entry["data_offsets"] : null;
+  if (!Array.isArray(pair) || pair.length !== 2) return null;
+  const [start, end] = pair as unknown[];
+  return typeof start === "number" && typeof end === "number" ? [start, end] : null;
+}

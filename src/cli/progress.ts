@@ -1,0 +1,159 @@
+/** What `gradmix train` prints while it runs: one rewritten line on a terminal, now and then a plain line elsewhere. */
+import type { RunResult, StepMetrics } from "../dga/config.ts";
+
+/** Where output goes; `process.stderr` is one. */
+export interface Screen {
+  write(text: string): unknown;
+  readonly isTTY?: boolean;
+  readonly columns?: number;
+}
+
+/** What the line tells that one step's metrics do not. */
+export interface ProgressState {
+  totalSteps: number;
+  /** Tokens a second and seconds left, over the last steps; null before the first. */
+  speed: { tokensPerSecond: number; secondsLeft: number } | null;
+  /** Held-out loss on the target, from the last evaluation. */
+  targetLoss: number | null;
+}
+
+/** `step 120/1000  loss 2.345  target 2.101  12.3k tok/s  3:05 left  code 62% prose 30% …` */
+export function formatProgress(metrics: StepMetrics, state: ProgressState, width = Infinity): string {
+  const { totalSteps, speed, targetLoss } = state;
+  const step = `step ${String(metrics.step).padStart(String(totalSteps).length)}/${totalSteps}`;
+  const parts = [step, `loss ${formatLoss(metrics.loss)}`];
+  if (targetLoss !== null) parts.push(`target ${formatLoss(targetLoss)}`);
+  if (speed !== null) {
+    parts.push(`${formatCount(speed.tokensPerSecond)} tok/s`);
+    if (metrics.step < totalSteps) parts.push(`${formatDuration(speed.secondsLeft)} left`);
+  }
+  parts.push(formatWeights(metrics.weights));
+  return fit(parts.join("  "), width);
+}
+
+/** The largest weights first: `code 62% prose 30% +3`, where 3 more domains share the rest. */
+export function formatWeights(weights: Readonly<Record<string, number>>, most = 4): string {
+  const sorted = Object.entries(weights).sort(([, a], [, b]) => b - a);
+  const named = sorted.slice(0, most).map(([name, weight]) => `${name} ${formatPercent(weight)}`);
+  if (sorted.length > most) named.push(`+${sorted.length - most}`);
+  return named.join(" ");
+}
+
+function formatPercent(share: number): string {
+  const percent = share * 100;
+  return `${percent > 0 && percent < 0.5 ? "<1" : Math.round(percent)}%`;
+}
+
+function formatLoss(loss: number): string {
+  return Number.isFinite(loss) ? loss.toFixed(3) : String(loss);
+}
+
+/** 950, 12.3k, 4.56M */
+export function formatCount(n: number): string {
+  for (const [unit, size] of [
+    ["G", 1e9],
+    ["M", 1e6],
+    ["k", 1e3],
+  ] as const)
+    if (n >= size * 0.9995) return `${(n / size).toPrecision(3)}${unit}`;
+  return String(Math.round(n));
+}
+
+/** 0:07, 3:05, 1:02:03 */
+export function formatDuration(seconds: number): string {
+  if (!Number.isFinite(seconds)) return "?";
+  const whole = Math.max(0, Math.round(seconds));
+  const pad = (n: number): string => String(n).padStart(2, "0");
+  const minutes = Math.floor(whole / 60);
+  return minutes < 60
+    ? `${minutes}:${pad(whole % 60)}`
+    : `${Math.floor(minutes / 60)}:${pad(minutes % 60)}:${pad(whole % 60)}`;
+}
+
+/** Cuts a line so that a terminal does not wrap it; a wrapped line cannot be rewritten. */
+function fit(line: string, width: number): string {
+  return line.length < width ? line : `${line.slice(0, Math.max(0, width - 2))}…`;
+}
+
+/** The lines after a run. */
+export function formatResult(result: RunResult, folder: string): string {
+  const lines = [
+    result.interrupted
+      ? `stopped after step ${result.step}; go on with: gradmix train --resume ${folder}`
+      : `done: ${result.step} steps, ${formatCount(result.tokens)} tokens`,
+    `  loss     ${formatLoss(result.loss)}${result.targetLoss === null ? "" : `, held-out target ${formatLoss(result.targetLoss)}`}`,
+    `  weights  ${formatWeights(result.weights.final, 8)}`,
+    `  files    ${folder}`,
+  ];
+  return `${lines.join("\n")}\n`;
+}
+
+export interface Progress {
+  step(metrics: StepMetrics): void;
+  /** Prints a whole line, above the one that is rewritten. */
+  line(text: string): void;
+  /** Ends the rewritten line. */
+  end(): void;
+}
+
+/** A step is shown when this much time has passed since the last one shown, or it evaluated, or it is the last. */
+const plainInterval = 1000;
+const terminalInterval = 100;
+/** Speed is averaged over about this many steps. */
+const speedSteps = 20;
+
+/** `now` gives milliseconds. */
+export function startProgress(
+  screen: Screen,
+  totalSteps: number,
+  now: () => number = () => performance.now(),
+): Progress {
+  const terminal = screen.isTTY === true;
+  let shown = -Infinity;
+  let open = false;
+  let targetLoss: number | null = null;
+  const recent: { time: number; step: number; tokens: number }[] = [];
+  const erase = (): void => {
+    if (open) screen.write("\r\u001b[2K");
+    open = false;
+  };
+  return {
+    step(metrics) {
+      const time = now();
+      recent.push({ time, step: metrics.step, tokens: metrics.tokens });
+      if (recent.length > speedSteps) recent.shift();
+      targetLoss = metrics.evaluation?.target ?? targetLoss;
+      const due = time - shown >= (terminal ? terminalInterval : plainInterval);
+      if (!due && metrics.evaluation === undefined && metrics.step < totalSteps) return;
+      shown = time;
+      const speed = speedOf(recent, totalSteps);
+      const width = terminal ? (screen.columns ?? 80) : Infinity;
+      const text = formatProgress(metrics, { totalSteps, speed, targetLoss }, width);
+      erase();
+      screen.write(terminal ? text : `${text}\n`);
+      open = terminal;
+    },
+    line(text) {
+      erase();
+      screen.write(`${text}\n`);
+    },
+    end() {
+      if (open) screen.write("\n");
+      open = false;
+    },
+  };
+}
+
+function speedOf(
+  recent: readonly { time: number; step: number; tokens: number }[],
+  totalSteps: number,
+): ProgressState["speed"] {
+  const first = recent[0];
+  const last = recent.at(-1);
+  if (first === undefined || last === undefined || last.time <= first.time) return null;
+  const seconds = (last.time - first.time) / 1000;
+  return {
+    tokensPerSecond: (last.tokens - first.tokens) / seconds,
+    secondsLeft: ((totalSteps - last.step) * seconds) / (last.step - first.step),
+  };
+}
