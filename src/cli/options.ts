@@ -346,7 +346,7 @@ export const optionTable: OptionTable = {
     },
     backend: {
       flag: "--backend",
-      value: "NAME",
+      value: "cpu|reference",
       kind: { type: "choice", choices: ["cpu", "reference"] },
       default: "cpu",
       help: "cpu: WebAssembly SIMD on all cores; reference: plain TypeScript, slow, for checking",
@@ -362,7 +362,7 @@ export const optionTable: OptionTable = {
     },
     simd: {
       flag: "--simd",
-      value: "LEVEL",
+      value: "auto|relaxed|plain",
       kind: { type: "choice", choices: ["auto", "relaxed", "plain"] },
       default: "auto",
       help: "SIMD instructions; relaxed and plain round differently",

@@ -18,7 +18,7 @@ export interface ProgressState {
 }
 
 /** `step 120/1000  loss 2.345  target 2.101  12.3k tok/s  3:05 left  code 62% prose 30% …` */
-export function formatProgress(metrics: StepMetrics, state: ProgressState, width = Infinity): string {
+export function formatProgress(metrics: StepMetrics, state: ProgressState, width: number = Infinity): string {
   const { totalSteps, speed, targetLoss } = state;
   const step = `step ${String(metrics.step).padStart(String(totalSteps).length)}/${totalSteps}`;
   const parts = [step, `loss ${formatLoss(metrics.loss)}`];
@@ -32,7 +32,7 @@ export function formatProgress(metrics: StepMetrics, state: ProgressState, width
 }
 
 /** The largest weights first: `code 62% prose 30% +3`, where 3 more domains share the rest. */
-export function formatWeights(weights: Readonly<Record<string, number>>, most = 4): string {
+export function formatWeights(weights: Readonly<Record<string, number>>, most: number = 4): string {
   const sorted = Object.entries(weights).sort(([, a], [, b]) => b - a);
   const named = sorted.slice(0, most).map(([name, weight]) => `${name} ${formatPercent(weight)}`);
   if (sorted.length > most) named.push(`+${sorted.length - most}`);
@@ -106,7 +106,7 @@ const speedSteps = 20;
 export function startProgress(
   screen: Screen,
   totalSteps: number,
-  now: () => number = () => performance.now(),
+  now: () => number = (): number => performance.now(),
 ): Progress {
   const terminal = screen.isTTY === true;
   let shown = -Infinity;

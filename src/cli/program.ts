@@ -1,0 +1,168 @@
+/**
+ * The command line: what there is to type, its help, and what an error looks like. Exit codes: 0 done, 2 the input
+ * cannot be used (one line says why), 130 interrupted, 1 anything else.
+ */
+import { readFileSync } from "node:fs";
+import { Command, CommanderError, Option } from "commander";
+import { GradmixError } from "../errors.ts";
+import { doctor } from "./doctor.ts";
+import { groups, type OptionRow, optionRows } from "./options.ts";
+import { train } from "./train.ts";
+import { didYouMean, errorCode, isObject, type Raw, wrong } from "./values.ts";
+
+const examples = `
+Examples:
+  Three domains, a small target, everything else by default:
+    $ gradmix train --domain code='src/**/*.ts' --domain docs='docs/**/*.md' \\
+        --domain mail='mail.jsonl.gz' --target 'answers/*.md' --out runs/first
+
+  The same from a file, with another step size on top:
+    $ gradmix train config.json --eta 2
+
+  config.json holds the same keys in sections ("training.lr" is --lr):
+    { "data": { "domains": { "code": "src/**/*.ts" }, "target": ["answers/*.md"] },
+      "training": { "steps": 2000, "lr": 0.001 }, "mixing": { "rule": "dga" } }
+
+  Go on with a run that was stopped:
+    $ gradmix train --resume runs/first
+
+Quote globs, so that gradmix expands them and not the shell.
+`;
+
+/** Runs the command with the arguments after its name. Gives the exit code; never throws. */
+export async function main(args: readonly string[]): Promise<number> {
+  // A reader that went away (`gradmix --help | head`) is no failure.
+  for (const stream of [process.stdout, process.stderr])
+    stream.on("error", (error: unknown) => {
+      if (errorCode(error) === "EPIPE") process.exit(0);
+      throw error;
+    });
+  try {
+    return await run(args);
+  } catch (error) {
+    if (error instanceof CommanderError && error.exitCode === 0) return 0;
+    const known = error instanceof GradmixError ? error : null;
+    const message =
+      known?.message ?? `internal error: ${error instanceof Error ? error.message : String(error)}`;
+    const hint = known === null && !debugging() ? " (GRADMIX_DEBUG=1 shows where)" : "";
+    process.stderr.write(`gradmix: ${message.replaceAll(/\s*\n\s*/g, " ")}${hint}\n`);
+    if (debugging() && error instanceof Error) process.stderr.write(`${error.stack ?? ""}\n`);
+    return known === null ? 1 : 2;
+  }
+}
+
+function debugging(): boolean {
+  return process.env["GRADMIX_DEBUG"] === "1";
+}
+
+async function run(args: readonly string[]): Promise<number> {
+  let code = 0;
+  const program = new Command("gradmix")
+    .description("Train a language model while finding the mixture of its training data.")
+    .version(version(), "-v, --version", "print the version")
+    .helpOption("-h, --help", "print this help")
+    .helpCommand(false);
+
+  const trainCommand = program
+    .command("train")
+    .summary("train a GPT on your domains while their weights move towards a target")
+    .description(
+      "Train a GPT on several domains of text, and find how much of each it should read to become good at a small target set (Dynamic Gradient Alignment).",
+    )
+    .argument("[CONFIG.json]", "a file with any of the options below; the command line goes before it")
+    .addHelpText("after", examples);
+  const rows = optionRows();
+  for (const row of rows) for (const option of commanderOptions(row)) trainCommand.addOption(option);
+  trainCommand.addHelpOption(new Option("-h, --help", "print this help").helpGroup(groups.run));
+  trainCommand.addOption(
+    new Option("--resume <DIR>", "go on with the run in DIR, or from one of its checkpoint files").helpGroup(
+      groups.run,
+    ),
+  );
+  trainCommand.action(async (config: string | undefined, options: Record<string, unknown>) => {
+    const given = new Map<string, Raw>();
+    for (const row of rows) {
+      const value = options[attribute(row)];
+      if (typeof value === "boolean" || Array.isArray(value)) given.set(row.path, value as Raw);
+    }
+    const { resume } = options;
+    code = await train({ config: config ?? null, given, resume: typeof resume === "string" ? resume : null });
+  });
+
+  const doctorCommand = program
+    .command("doctor")
+    .summary("what this machine can do: backends, threads, SIMD, speed")
+    .description(
+      "Show which backends run here, with how many threads and which SIMD level, and how fast they are.",
+    )
+    .action(async () => {
+      code = await doctor(process.stdout);
+    });
+
+  for (const command of [program, trainCommand, doctorCommand])
+    command
+      .exitOverride((error) => {
+        throw oneLine(error, command);
+      })
+      .showSuggestionAfterError(false)
+      .configureOutput({ writeErr: () => {} });
+  if (args.length === 0) {
+    process.stdout.write(program.helpInformation());
+    return 0;
+  }
+  await program.parseAsync(args, { from: "user" });
+  return code;
+}
+
+/** A row of the table as commander wants it. Every value is collected as text; values.ts makes sense of it. */
+function commanderOptions(row: OptionRow): Option[] {
+  const given = typeof row.default === "string" || typeof row.default === "number" ? `${row.default}` : null;
+  const shown = row.auto ?? given;
+  const prefix = shown?.startsWith("required") === true ? "" : "default: ";
+  const help = shown === null ? row.help : `${row.help} (${prefix}${shown})`;
+  const option = new Option(row.value === undefined ? row.flag : `${row.flag} <${row.value}>`, help);
+  if (row.value !== undefined)
+    option.argParser((value: string, before: string[] | undefined) => [...(before ?? []), value]);
+  option.helpGroup(groups[row.section]);
+  if (row.value !== undefined) return [option];
+  return [option, new Option(row.flag.replace("--", "--no-")).hideHelp()];
+}
+
+function attribute(row: OptionRow): string {
+  return new Option(row.flag).attributeName();
+}
+
+/** Commander's errors in our words: one line, the nearest known option or command. */
+function oneLine(error: CommanderError, command: Command): Error {
+  if (error.exitCode === 0) return error;
+  const subject = /'([^']*)'/.exec(error.message)?.[1] ?? "";
+  switch (error.code) {
+    case "commander.unknownOption": {
+      const flags = command.options.flatMap((option) =>
+        option.long === undefined || option.long === null ? [] : [option.long],
+      );
+      const flag = subject.split("=")[0] ?? subject;
+      return wrong(`unknown option ${flag}${didYouMean(flag, [...flags, "--help"])}`);
+    }
+    case "commander.unknownCommand":
+      return wrong(
+        `unknown command ${subject}${didYouMean(
+          subject,
+          command.commands.map((c) => c.name()),
+        )}`,
+      );
+    case "commander.optionMissingArgument":
+      return wrong(`${subject.split(" ")[0]}: a value is missing (${subject})`);
+    case "commander.excessArguments":
+      return wrong(
+        `too many arguments: ${command.args.slice(0, 3).join(" ")}${command.args.length > 3 ? " …" : ""}; quote globs, so that the shell does not expand them`,
+      );
+    default:
+      return wrong(error.message.replace(/^error: /, ""));
+  }
+}
+
+function version(): string {
+  const manifest: unknown = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
+  return isObject(manifest) ? String(manifest["version"]) : "";
+}
