@@ -1,0 +1,84 @@
+/**
+ * Best-fit allocation over the linear memory, with free blocks kept in address order and merged at once. The same sequence of
+ * sizes from the same state gives the same addresses, so a training step that repeats reuses its blocks exactly.
+ */
+
+/** Blocks start and end on multiples of this: two cache lines. */
+const ALIGN = 128;
+
+export interface Allocator {
+  /** Address of a block, or −1 when `end` would pass the limit. */
+  allocate(bytes: number): number;
+  release(address: number): void;
+  /** Bytes in use, in whole blocks. */
+  readonly live: number;
+  readonly peak: number;
+}
+
+/** Manages [start, limit); `grow` is told whenever the used part first reaches further up. */
+export function createAllocator(start: number, limit: number, grow: (end: number) => void): Allocator {
+  const base = Math.ceil(start / ALIGN) * ALIGN;
+  let end = base;
+  let live = 0;
+  let peak = 0;
+  const sizes = new Map<number, number>();
+  // Free blocks below `end`, by address.
+  const free: { at: number; bytes: number }[] = [];
+
+  return {
+    allocate(bytes) {
+      const size = Math.max(ALIGN, Math.ceil(bytes / ALIGN) * ALIGN);
+      let best = -1;
+      for (let i = 0; i < free.length; i++)
+        if (free[i].bytes >= size && (best < 0 || free[i].bytes < free[best].bytes)) best = i;
+      let at: number;
+      if (best >= 0) {
+        const block = free[best];
+        at = block.at;
+        if (block.bytes === size) free.splice(best, 1);
+        else free[best] = { at: at + size, bytes: block.bytes - size };
+      } else {
+        // A free block at the very end is extended rather than left behind.
+        const last = free.at(-1);
+        const from = last !== undefined && last.at + last.bytes === end ? last.at : end;
+        if (from + size > limit) return -1;
+        grow(from + size);
+        if (from !== end) free.pop();
+        at = from;
+        end = from + size;
+      }
+      sizes.set(at, size);
+      live += size;
+      peak = Math.max(peak, live);
+      return at;
+    },
+    release(address) {
+      const bytes = sizes.get(address);
+      if (bytes === undefined) return;
+      sizes.delete(address);
+      live -= bytes;
+      let low = 0;
+      let high = free.length;
+      while (low < high) {
+        const middle = (low + high) >> 1;
+        if (free[middle].at < address) low = middle + 1;
+        else high = middle;
+      }
+      const before = low > 0 ? free[low - 1] : undefined;
+      const after = low < free.length ? free[low] : undefined;
+      const joinsBefore = before !== undefined && before.at + before.bytes === address;
+      const joinsAfter = after !== undefined && address + bytes === after.at;
+      const block = {
+        at: joinsBefore ? before.at : address,
+        bytes: bytes + (joinsBefore ? before.bytes : 0) + (joinsAfter ? after.bytes : 0),
+      };
+      free.splice(joinsBefore ? low - 1 : low, (joinsBefore ? 1 : 0) + (joinsAfter ? 1 : 0), block);
+    },
+    get live() {
+      return live;
+    },
+    get peak() {
+      return peak;
+    },
+  };
+}

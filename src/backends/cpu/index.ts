@@ -1,0 +1,164 @@
+/**
+ * The CPU backend: WebAssembly SIMD kernels on the calling thread and worker threads, over one linear memory.
+ *
+ * Kernels run before `run` returns; only the interface is asynchronous. Results are the same bits for any number of threads; the
+ * relaxed and the plain SIMD builds round differently.
+ */
+import { GradmixError } from "../../errors.ts";
+import type { DType, TensorData } from "../../tensor/dtype.ts";
+import type { View } from "../../tensor/memory.ts";
+import type { Backend, Capabilities } from "../backend.ts";
+import type { KernelName, KernelParams } from "../kernels.ts";
+import { cores, kernelBytes, relaxedSimd, type SimdLevel, startWorker, type WorkerHandle } from "./host-node.ts";
+import type { Launcher } from "./kernels/launcher.ts";
+import { launchers } from "./kernels/index.ts";
+import { type CpuMachine, createMachine } from "./runtime.ts";
+
+export type { SimdLevel } from "./host-node.ts";
+
+export interface CpuOptions {
+  /** Threads that run kernels, the calling one included. Default: the machine's cores, at most 16. */
+  readonly threads?: number;
+  /** "relaxed" fuses multiply-adds where the engine allows it (the default there); "plain" runs everywhere. */
+  readonly simd?: SimdLevel;
+  /** Most bytes of linear memory, at most 4 GiB (the default). */
+  readonly memoryLimit?: number;
+}
+
+const PAGE = 65536;
+const MOST_BYTES = 65536 * PAGE;
+const MOST_THREADS = 64;
+
+/** Starts the backend. Throws `config` for impossible options, `backend` when the asked SIMD level is not there. */
+export async function createCpuBackend(options: CpuOptions = {}): Promise<Backend> {
+  const threads = options.threads ?? Math.min(16, cores());
+  if (!Number.isInteger(threads) || threads < 1 || threads > MOST_THREADS)
+    throw new GradmixError("config", `threads: ${threads} is not an integer from 1 to ${MOST_THREADS}`);
+  const memoryLimit = Math.min(options.memoryLimit ?? MOST_BYTES, MOST_BYTES);
+  if (!(memoryLimit >= 64 * PAGE))
+    throw new GradmixError("config", `memoryLimit: ${memoryLimit} bytes; at least ${64 * PAGE} are needed`);
+  const relaxed = options.simd !== "plain" && relaxedSimd();
+  if (options.simd === "relaxed" && !relaxed)
+    throw new GradmixError("backend", "cpu: this engine has no relaxed SIMD; use simd = plain");
+  const simd: SimdLevel = relaxed ? "relaxed" : "plain";
+
+  const bytes = await kernelBytes(simd);
+  const shared = typeof SharedArrayBuffer !== "undefined";
+  const maximum = Math.ceil(memoryLimit / PAGE);
+  const memory = new WebAssembly.Memory({ initial: 16, maximum, shared });
+  const module = await WebAssembly.compile(shared ? bytes : withUnsharedMemory(bytes));
+  const machine = createMachine(module, memory, memoryLimit, shared ? threads : 1);
+  const workers: WorkerHandle[] = [];
+  if (shared && threads > 1) {
+    const starting = Array.from({ length: threads - 1 }, (_, i) =>
+      startWorker({
+        module,
+        memory,
+        controlAt: machine.controlAt,
+        parametersAt: machine.parametersAt,
+        thread: i + 1,
+      }),
+    );
+    const settled = await Promise.allSettled(starting);
+    for (const outcome of settled) if (outcome.status === "fulfilled") workers.push(outcome.value);
+    // Without workers everything still runs, on the calling thread; results are the same.
+    if (options.threads !== undefined && workers.length < threads - 1) {
+      machine.stop();
+      const reason = settled.find((outcome) => outcome.status === "rejected")?.reason;
+      throw reason instanceof GradmixError ? reason : new GradmixError("backend", "cpu: worker threads did not start");
+    }
+    machine.workers = workers;
+  }
+  return cpuBackend(machine, { threads: workers.length + 1, simd, memoryLimit });
+}
+
+function cpuBackend(machine: CpuMachine, capabilities: Capabilities): Backend {
+  let nextBuffer = 1;
+  const types = new Map<number, { dtype: DType; count: number; at: number }>();
+  let disposed = false;
+  let liveBytes = 0;
+  let peakBytes = 0;
+  const slice = (buffer: number, offset: number, count: number): Float32Array | Int32Array => {
+    const entry = types.get(buffer);
+    if (entry === undefined) throw new GradmixError("backend", `cpu: buffer ${buffer} does not exist`);
+    if (offset < 0 || offset + count > entry.count)
+      throw new GradmixError(
+        "shape",
+        `cpu: elements ${offset} to ${offset + count} are outside of a buffer of ${entry.count}`,
+      );
+    const at = entry.at + offset * 4;
+    return entry.dtype === "f32" ? machine.floats(at, count) : machine.words(at, count);
+  };
+  return {
+    name: "cpu",
+    capabilities,
+    alloc(elements, dtype) {
+      if (disposed) throw new GradmixError("backend", "cpu: the backend was disposed");
+      const at = machine.alloc(Math.max(4, elements * 4), capabilities.memoryLimit);
+      const buffer = nextBuffer++;
+      machine.setBuffer(buffer, at);
+      types.set(buffer, { dtype, count: elements, at });
+      liveBytes += elements * 4;
+      peakBytes = Math.max(peakBytes, machine.allocator.live);
+      return buffer;
+    },
+    free(buffer) {
+      const entry = types.get(buffer);
+      if (entry === undefined) throw new GradmixError("backend", `cpu: buffer ${buffer} does not exist`);
+      machine.allocator.release(entry.at);
+      machine.setBuffer(buffer, -1);
+      types.delete(buffer);
+      liveBytes -= entry.count * 4;
+    },
+    write(buffer, offset, data) {
+      slice(buffer, offset, data.length).set(data);
+    },
+    async read(buffer, offset, count): Promise<TensorData> {
+      return slice(buffer, offset, count).slice();
+    },
+    run<K extends KernelName>(
+      kernel: K,
+      params: KernelParams[K],
+      inputs: readonly (View | null)[],
+      outputs: readonly (View | null)[],
+    ) {
+      if (disposed) throw new GradmixError("backend", "cpu: the backend was disposed");
+      const launch: Launcher<K> | undefined = launchers[kernel];
+      if (launch === undefined) throw new GradmixError("backend", `cpu: kernel ${kernel} is missing`);
+      try {
+        launch(machine, params, inputs, outputs);
+      } finally {
+        machine.endRun();
+        peakBytes = Math.max(peakBytes, machine.allocator.peak);
+      }
+    },
+    flush: () => {},
+    get liveBytes() {
+      return liveBytes;
+    },
+    get peakBytes() {
+      return peakBytes;
+    },
+    async dispose() {
+      if (disposed) return;
+      disposed = true;
+      machine.stop();
+      await Promise.all(machine.workers.map((worker) => worker.stop()));
+    },
+  };
+}
+
+/** Position of the limits of the module's imported memory: flags, minimum, maximum (three LEB128 numbers). */
+function memoryLimitsAt(bytes: Uint8Array): number {
+  const marker = new TextEncoder().encode("memory");
+  for (let i = 0; i + marker.length + 1 < bytes.length; i++)
+    if (marker.every((byte, j) => bytes[i + j] === byte) && bytes[i + marker.length] === 2) return i + marker.length + 1;
+  throw new GradmixError("backend", "cpu: the kernels' module imports no memory; build the package again");
+}
+
+/** The same kernels for a memory that is not shared. */
+function withUnsharedMemory(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+  const copy = bytes.slice();
+  copy[memoryLimitsAt(copy)] = 1;
+  return copy;
+}

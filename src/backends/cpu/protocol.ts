@@ -1,0 +1,46 @@
+/**
+ * How the calling thread and its workers share one launch: words of the control block at the start of the free memory,
+ * and the loop that takes tasks. Used on both sides, so it imports nothing.
+ */
+
+/** Words of the control block (Int32, indices from the block's start). */
+export const Word = {
+  /** Counts launches; workers wait for it to change. */
+  epoch: 0,
+  /** The next task that nobody has taken. */
+  next: 16,
+  tasks: 1,
+  kernel: 2,
+  /** Workers that have finished the launch. */
+  done: 32,
+  /** 1 + the thread that failed, or 0. */
+  failed: 3,
+  stop: 4,
+} as const;
+
+export const CONTROL_BYTES = 256;
+/** 32 integer slots, 30 float slots, scratch base and stride. */
+export const PARAMETER_BYTES = 256;
+export const FLOAT_SLOTS_AT = 128;
+export const SCRATCH_SLOT_AT = 248;
+
+export type KernelFunction = (parameters: number, task: number) => void;
+
+/** Kernels in the order in which both sides number them. */
+export function kernelTable(exports: WebAssembly.Exports): { names: string[]; functions: KernelFunction[] } {
+  const names: string[] = [];
+  const functions: KernelFunction[] = [];
+  for (const name of Object.keys(exports).sort()) {
+    const value = exports[name];
+    if (name === "setThread" || typeof value !== "function") continue;
+    names.push(name);
+    functions.push((parameters, task) => void value(parameters, task));
+  }
+  return { names, functions };
+}
+
+/** Takes tasks until none is left. */
+export function runTasks(control: Int32Array, kernel: KernelFunction, parameters: number, tasks: number): void {
+  for (let t = Atomics.add(control, Word.next, 1); t < tasks; t = Atomics.add(control, Word.next, 1))
+    kernel(parameters, t);
+}

@@ -1,0 +1,45 @@
+/** A worker thread of the CPU backend: waits for launches and takes part in them until told to stop. */
+import { parentPort, workerData } from "node:worker_threads";
+import { kernelTable, runTasks, Word } from "./protocol.ts";
+
+export interface WorkerSetup {
+  /** Compiled once, shared by all threads. */
+  readonly module: WebAssembly.Module;
+  readonly memory: WebAssembly.Memory;
+  readonly controlAt: number;
+  readonly parametersAt: number;
+  readonly thread: number;
+}
+
+/** Checks of the launch counter before the thread goes to sleep: some tens of microseconds. */
+const SPINS = 4000;
+
+function serve(setup: WorkerSetup): void {
+  const instance = new WebAssembly.Instance(setup.module, { env: { memory: setup.memory } });
+  const setThread = instance.exports["setThread"];
+  if (typeof setThread === "function") setThread(setup.thread);
+  const { functions } = kernelTable(instance.exports);
+  const control = new Int32Array(setup.memory.buffer, setup.controlAt, 64);
+  let seen = Atomics.load(control, Word.epoch);
+  parentPort?.postMessage("ready");
+  for (;;) {
+    for (let i = 0; i < SPINS && Atomics.load(control, Word.epoch) === seen; i++);
+    Atomics.wait(control, Word.epoch, seen);
+    const epoch = Atomics.load(control, Word.epoch);
+    if (epoch === seen) continue;
+    seen = epoch;
+    if (Atomics.load(control, Word.stop) !== 0) return;
+    try {
+      runTasks(control, functions[control[Word.kernel]], setup.parametersAt, control[Word.tasks]);
+    } catch {
+      // The caller learns of it from the flag; the other tasks are dropped.
+      Atomics.store(control, Word.failed, 1 + setup.thread);
+      Atomics.store(control, Word.next, 0x3fffffff);
+    }
+    Atomics.add(control, Word.done, 1);
+    Atomics.notify(control, Word.done);
+  }
+}
+
+const setup: WorkerSetup = workerData;
+serve(setup);
