@@ -1,0 +1,902 @@
+/**
+ * Calls of every kernel: sizes 0 and 1, sizes that no vector width or tile divides, ragged and empty segments, left-out
+ * operands, in-place outputs, ids outside of the table, ignored targets, large values. A kernel without cases does not
+ * compile.
+ */
+import {
+  type Activation,
+  type AttentionParams,
+  type BinaryKind,
+  binaryKinds,
+  type KernelName,
+  type KernelParams,
+  reduceKinds,
+  type UnaryKind,
+  unaryKinds,
+} from "#dist/backends/kernels.js";
+import { broadcastStrides, sizeOf, stridesOf } from "#dist/tensor/shape.js";
+import { type Case, f, i, integers, type Operand, out, sumScale, values } from "./harness.ts";
+import { naiveAttention, naiveLse, naiveStats } from "./naive.ts";
+
+/** The last one is large enough to be shared among threads. */
+const SIZES = [0, 1, 3, 8, 31, 130, 1029, 70_003];
+const LARGE = [-80, -30, -9.5, -3, -1, -1e-4, 0, 1e-4, 1, 3, 9.5, 30, 80];
+
+/** Ascending offsets with empty segments, a gap before the first row and one after the last. */
+const ragged = (rows: number): number[] =>
+  [0.05, 0.05, 0.25, 0.3, 0.8, 0.8, 0.95].map((x) => Math.floor(x * rows));
+
+const POSITIVE: readonly UnaryKind[] = ["log", "sqrt", "rsqrt", "reciprocal"];
+/** Values in the domain of a unary kind, of order one. */
+const domain = (kind: UnaryKind, count: number, seed: number): number[] =>
+  POSITIVE.includes(kind) ? values(count, seed, 0.1, 4) : values(count, seed, -4, 4);
+const special: { readonly [K in UnaryKind]?: readonly number[] } = {
+  exp: [-200, 100, -80, 80],
+  log: [0, -1, 1, 1e-30, 1e30],
+  sqrt: [0, -1, 1e-30, 1e30],
+  rsqrt: [0, -1, 1e30],
+  reciprocal: [0, -2, 1e30],
+  tanh: LARGE,
+  sigmoid: LARGE,
+  relu: LARGE,
+  silu: LARGE,
+  gelu: LARGE,
+  sin: [-30, 30],
+  cos: [-30, 30],
+};
+const SMOOTH_EVERYWHERE: readonly UnaryKind[] = ["tanh", "sigmoid", "relu", "silu", "gelu"];
+
+type Extents = Pick<KernelParams["gemm"], "m" | "n" | "k" | "transA" | "transB">;
+
+/** A gemm case; strides default to packed items. */
+function gemmCase(
+  name: string,
+  extents: Extents,
+  more: Partial<KernelParams["gemm"]> & { bias?: boolean; pre?: boolean } = {},
+): Case<"gemm"> {
+  const { bias = false, pre = false, ...rest } = more;
+  const { m, n, k } = extents;
+  const params: KernelParams["gemm"] = {
+    ...extents,
+    batch: 1,
+    strideA: m * k,
+    strideB: k * n,
+    strideC: m * n,
+    alpha: 1,
+    accumulate: false,
+    activation: "none",
+    ...rest,
+  };
+  const extent = (stride: number, size: number): number =>
+    params.batch === 0 ? 0 : (params.batch - 1) * stride + size;
+  const sizeC = extent(params.strideC, m * n);
+  return {
+    name: `${name} ${m}×${n}×${k} ${extents.transA ? "T" : "N"}${extents.transB ? "T" : "N"}`,
+    params,
+    inputs: [
+      f(values(extent(params.strideA, m * k), 1)),
+      f(values(extent(params.strideB, k * n), 2)),
+      bias ? f(values(n, 3)) : null,
+    ],
+    outputs: [f(values(sizeC, 4)), pre ? f(values(sizeC, 5)) : null],
+    scale: sumScale(k),
+  };
+}
+
+const TRANSPOSES = [
+  { transA: false, transB: false },
+  { transA: false, transB: true },
+  { transA: true, transB: false },
+  { transA: true, transB: true },
+];
+
+function segmentedCase(
+  name: string,
+  extents: { rows: number; m: number; n: number },
+  segments: readonly number[],
+  more: {
+    target?: number;
+    first?: number;
+    v?: boolean;
+    groups?: readonly number[];
+    total?: boolean;
+    accumulate?: boolean;
+  } = {},
+): Case<"gemmSegmented"> {
+  const { rows, m, n } = extents;
+  const { target = 0, first = 0, v = false, groups = null, total = true, accumulate = false } = more;
+  const segmentCount = segments.length - 1;
+  const groupCount = groups === null ? 0 : groups.length - 1;
+  return {
+    name: `${name} rows ${rows}, ${m}×${n}, ${segmentCount} segments`,
+    params: {
+      rows,
+      m,
+      n,
+      segmentCount,
+      groupCount,
+      targetSegments: target,
+      firstAccumulated: first,
+      accumulate,
+    },
+    inputs: [
+      f(values(rows * m, 1)),
+      f(values(rows * n, 2)),
+      i(segments),
+      groups === null ? null : i(groups),
+      v ? f(values(m * n, 3)) : null,
+    ],
+    outputs: [
+      total ? f(values(m * n, 4)) : null,
+      out(segmentCount),
+      out(segmentCount),
+      groups === null ? null : out(groupCount),
+      out(1),
+    ],
+    // Each of the m·n elements of W_s carries the error of a sum over its rows.
+    scale: sumScale(rows) * Math.max(1, Math.sqrt(m * n) / 8),
+  };
+}
+
+function embeddingCase(
+  name: string,
+  rows: number,
+  width: number,
+  tableRows: number,
+  segments: readonly number[],
+  more: { v?: boolean; groups?: readonly number[] } = {},
+): Case<"embeddingAlign"> {
+  const { v = true, groups = null } = more;
+  const segmentCount = segments.length - 1;
+  const groupCount = groups === null ? 0 : groups.length - 1;
+  return {
+    name: `${name} rows ${rows} of ${width}, table ${tableRows}`,
+    params: { rows, width, tableRows, segmentCount, groupCount },
+    inputs: [
+      f(values(rows * width, 1)),
+      i(integers(rows, 2, -1, tableRows + 2)),
+      i(segments),
+      groups === null ? null : i(groups),
+      v ? f(values(tableRows * width, 3)) : null,
+    ],
+    outputs: [out(segmentCount), out(segmentCount), groups === null ? null : out(groupCount)],
+    scale: sumScale(rows * width),
+  };
+}
+
+interface NormShape {
+  kind: "layer" | "rms";
+  rows: number;
+  width: number;
+  /** Added to every x: a variance by E[x²] − E[x]² would lose its digits. */
+  offset: number;
+}
+const NORMS: readonly NormShape[] = (["layer", "rms"] as const).flatMap((kind) => [
+  { kind, rows: 0, width: 8, offset: 0 },
+  { kind, rows: 1, width: 1, offset: 0 },
+  { kind, rows: 5, width: 3, offset: 0 },
+  { kind, rows: 7, width: 8, offset: 0 },
+  { kind, rows: 3, width: 33, offset: 0 },
+  { kind, rows: 5, width: 64, offset: 60 },
+  { kind, rows: 130, width: 257, offset: 0 },
+]);
+const EPS = 1e-5;
+const normX = (s: NormShape): number[] => values(s.rows * s.width, 1, s.offset - 1, s.offset + 1);
+const normStats = (s: NormShape): Operand => f(naiveStats(normX(s), s.width, s.kind, EPS));
+const normName = (s: NormShape): string => `${s.kind} ${s.rows} rows of ${s.width} around ${s.offset}`;
+/** One ulp of x at the offset, in units of the rows' spread. */
+const normScale = (s: NormShape): number => sumScale(s.width) * (1 + s.offset / 8);
+
+const ATTENTIONS: readonly AttentionParams[] = [
+  { batch: 0, time: 4, heads: 1, kvHeads: 1, headDim: 4, scale: 0.5 },
+  { batch: 2, time: 0, heads: 1, kvHeads: 1, headDim: 4, scale: 0.5 },
+  { batch: 1, time: 1, heads: 1, kvHeads: 1, headDim: 4, scale: 0.5 },
+  { batch: 2, time: 5, heads: 2, kvHeads: 1, headDim: 8, scale: 0.35 },
+  { batch: 1, time: 9, heads: 3, kvHeads: 3, headDim: 6, scale: 0.4 },
+  { batch: 1, time: 33, heads: 4, kvHeads: 2, headDim: 16, scale: 0.25 },
+  { batch: 2, time: 70, heads: 2, kvHeads: 2, headDim: 32, scale: 0.18 },
+  { batch: 1, time: 129, heads: 3, kvHeads: 1, headDim: 20, scale: 0.22 },
+  { batch: 1, time: 64, heads: 1, kvHeads: 1, headDim: 64, scale: 0.125 },
+  // Scores up to about ±80.
+  { batch: 1, time: 40, heads: 2, kvHeads: 1, headDim: 16, scale: 12 },
+];
+const attentionName = (p: AttentionParams): string =>
+  `batch ${p.batch}, time ${p.time}, heads ${p.heads}/${p.kvHeads} of ${p.headDim}, scale ${p.scale}`;
+const qkvSize = (p: AttentionParams): number => p.batch * p.time * (p.heads + 2 * p.kvHeads) * p.headDim;
+const outSize = (p: AttentionParams): number => p.batch * p.time * p.heads * p.headDim;
+/** An error of the scores is a relative error of the probabilities; scores grow with `scale`. */
+const attentionScale = (p: AttentionParams): number => sumScale(p.time) * Math.max(1, 4 * p.scale);
+const attentionQkv = (p: AttentionParams): number[] => values(qkvSize(p), 1);
+
+interface LossShape {
+  rows: number;
+  cols: number;
+  low: number;
+  high: number;
+}
+const LOSSES: readonly LossShape[] = [
+  { rows: 0, cols: 5, low: -3, high: 3 },
+  { rows: 1, cols: 1, low: -3, high: 3 },
+  { rows: 9, cols: 3, low: -3, high: 3 },
+  { rows: 17, cols: 33, low: -3, high: 3 },
+  { rows: 12, cols: 70, low: -80, high: 80 },
+  { rows: 66, cols: 1030, low: -3, high: 3 },
+];
+const lossName = (s: LossShape): string => `${s.rows} rows of ${s.cols} in ${s.low}..${s.high}`;
+/** Some ignored (−1, −2) and some beyond the columns. */
+const lossTargets = (s: LossShape): Operand => i(integers(s.rows, 2, -2, s.cols + 1));
+const lossLogits = (s: LossShape): number[] => values(s.rows * s.cols, 1, s.low, s.high);
+/** An error of lse (about one ulp of 80) is a relative error of the probabilities. */
+const lossScale = (s: LossShape): number => sumScale(s.cols) * Math.max(1, s.high / 10);
+
+const SWIGLU = [
+  { rows: 0, width: 4 },
+  { rows: 1, width: 1 },
+  { rows: 5, width: 3 },
+  { rows: 7, width: 33 },
+  { rows: 130, width: 260 },
+];
+
+const SOFTMAX = [
+  { rows: 0, cols: 5, high: 3 },
+  { rows: 1, cols: 1, high: 3 },
+  { rows: 9, cols: 3, high: 3 },
+  { rows: 12, cols: 70, high: 80 },
+  { rows: 150, cols: 517, high: 3 },
+];
+
+export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
+  fill: () =>
+    SIZES.flatMap((n): Case<"fill">[] => [
+      { name: `f32 ${n}`, params: { value: 0.1 }, inputs: [], outputs: [out(n)] },
+      { name: `i32 ${n}`, params: { value: -7 }, inputs: [], outputs: [out(n, "i32")] },
+    ]),
+
+  stridedCopy: () => {
+    const copy = (
+      name: string,
+      shape: readonly number[],
+      inStrides: readonly number[],
+      outStrides: readonly number[],
+      more: { inOffset?: number; outOffset?: number; inSize?: number; outSize?: number } = {},
+    ): Case<"stridedCopy">[] => {
+      const { inOffset = 0, outOffset = 0, inSize = sizeOf(shape), outSize = sizeOf(shape) } = more;
+      const params = { shape, inStrides, inOffset, outStrides, outOffset };
+      return [
+        { name: `${name} f32`, params, inputs: [f(values(inSize, 1))], outputs: [f(values(outSize, 2))] },
+        {
+          name: `${name} i32`,
+          params,
+          inputs: [i(integers(inSize, 1, -99, 99))],
+          outputs: [out(outSize, "i32")],
+        },
+      ];
+    };
+    return [
+      ...SIZES.flatMap((n) => copy(`plain ${n}`, [n], [1], [1])),
+      ...copy("one element, rank 0", [], [], []),
+      ...copy("an empty axis", [3, 0, 2], [0, 2, 1], [0, 2, 1]),
+      ...copy("transpose", [33, 70], [1, 33], [70, 1]),
+      ...copy("large transpose", [300, 211], [1, 300], [211, 1]),
+      ...copy("permute 0 2 1 3", [2, 5, 3, 7], [105, 7, 35, 1], stridesOf([2, 5, 3, 7])),
+      ...copy("rank 6, reversed", [2, 3, 2, 3, 2, 3], [1, 2, 6, 12, 36, 72], stridesOf([2, 3, 2, 3, 2, 3])),
+      ...copy("slice", [3, 4], [10, 2], [4, 1], { inOffset: 11, inSize: 50 }),
+      ...copy("broadcast a row", [5, 9], [0, 1], [9, 1], { inSize: 9 }),
+      ...copy("broadcast a column", [5, 9], [1, 0], [9, 1], { inSize: 5 }),
+      ...copy("broadcast one", [5, 9], [0, 0], [9, 1], { inSize: 1 }),
+      ...copy("concat on the last axis", [4, 3], [3, 1], [8, 1], { outOffset: 5, outSize: 32 }),
+      ...copy("scatter with gaps", [6, 2], [2, 1], [7, 3], { outOffset: 2, outSize: 41 }),
+    ];
+  },
+
+  unary: () =>
+    unaryKinds.flatMap((kind): Case<"unary">[] => [
+      ...SIZES.map((n): Case<"unary"> => {
+        const x = domain(kind, n, n + 1);
+        return { name: `${kind} ${n}`, params: { kind }, inputs: [f(x)], outputs: [out(n)] };
+      }),
+      {
+        name: `${kind} in place`,
+        params: { kind },
+        inputs: [f(domain(kind, 37, 5))],
+        outputs: [null],
+        inPlace: 0,
+      },
+      {
+        name: `${kind} NaN and special values`,
+        params: { kind },
+        inputs: [f([NaN, 1, ...(special[kind] ?? []), NaN])],
+        outputs: [out(3 + (special[kind]?.length ?? 0))],
+      },
+    ]),
+
+  unaryVjp: () =>
+    unaryKinds.flatMap((kind): Case<"unaryVjp">[] => {
+      const edge = SMOOTH_EVERYWHERE.includes(kind) ? LARGE : kind === "abs" ? [-2, 0, 2] : [1];
+      return [
+        ...SIZES.map((n): Case<"unaryVjp"> => ({
+          name: `${kind} ${n}`,
+          params: { kind },
+          inputs: [f(domain(kind, n, n + 1)), f(values(n, n + 2))],
+          outputs: [out(n)],
+        })),
+        {
+          name: `${kind} dx is dy`,
+          params: { kind },
+          inputs: [f(domain(kind, 37, 5)), f(values(37, 6))],
+          outputs: [null],
+          inPlace: 1,
+        },
+        {
+          name: `${kind} large values and kinks`,
+          params: { kind },
+          inputs: [f(edge), f(values(edge.length, 3))],
+          outputs: [out(edge.length)],
+        },
+      ];
+    }),
+
+  binary: () => {
+    const operand = (kind: BinaryKind, seed: number, size: number): Operand =>
+      f(kind === "div" && seed === 2 ? values(size, seed, 0.5, 3) : values(size, seed, -2, 2));
+    const broadcast = (kind: BinaryKind, a: readonly number[], b: readonly number[], c: readonly number[]) =>
+      ({
+        name: `${kind} [${a.join()}] with [${b.join()}]`,
+        params: { kind, shape: c, aStrides: broadcastStrides(a, c), bStrides: broadcastStrides(b, c) },
+        inputs: [operand(kind, 1, sizeOf(a)), operand(kind, 2, sizeOf(b))],
+        outputs: [out(sizeOf(c))],
+      }) satisfies Case<"binary">;
+    return binaryKinds.flatMap((kind): Case<"binary">[] => [
+      ...SIZES.map((n) => broadcast(kind, [n], [n], [n])),
+      broadcast(kind, [], [], []),
+      broadcast(kind, [33, 70], [70], [33, 70]),
+      broadcast(kind, [33, 70], [33, 1], [33, 70]),
+      broadcast(kind, [33, 1], [1, 70], [33, 70]),
+      broadcast(kind, [], [5, 3], [5, 3]),
+      broadcast(kind, [3, 0, 2], [2], [3, 0, 2]),
+      broadcast(kind, [2, 1, 3, 1], [4, 1, 5], [2, 4, 3, 5]),
+      broadcast(kind, [2, 1, 2, 1, 2, 3], [3, 1, 2, 1, 1], [2, 3, 2, 2, 2, 3]),
+      broadcast(kind, [260, 301], [301], [260, 301]),
+      {
+        name: `${kind} of a transposed operand`,
+        params: { kind, shape: [5, 7], aStrides: [1, 5], bStrides: [7, 1] },
+        inputs: [operand(kind, 1, 35), operand(kind, 2, 35)],
+        outputs: [out(35)],
+      },
+      { ...broadcast(kind, [5, 33], [33], [5, 33]), name: `${kind} c is a`, outputs: [null], inPlace: 0 },
+      { ...broadcast(kind, [33], [5, 33], [5, 33]), name: `${kind} c is b`, outputs: [null], inPlace: 1 },
+      { ...broadcast(kind, [37], [37], [37]), name: `${kind} c is a, flat`, outputs: [null], inPlace: 0 },
+    ]);
+  },
+
+  affine: () => [
+    ...SIZES.map((n): Case<"affine"> => ({
+      name: `${n}`,
+      params: { scale: -1.75, shift: 0.3 },
+      inputs: [f(values(n, 1))],
+      outputs: [out(n)],
+    })),
+    {
+      name: "in place",
+      params: { scale: 3, shift: 0 },
+      inputs: [f(values(37, 1))],
+      outputs: [null],
+      inPlace: 0,
+    },
+  ],
+
+  accumulate: () =>
+    SIZES.map((n) => ({
+      name: `${n}`,
+      params: { scale: -0.7 },
+      inputs: [f(values(n, 1))],
+      outputs: [f(values(n, 2))],
+    })),
+
+  select: () =>
+    SIZES.map((n) => ({
+      name: `${n}`,
+      params: {},
+      inputs: [i(integers(n, 1, -1, 2)), f(values(n, 2)), f(values(n, 3))],
+      outputs: [out(n)],
+    })),
+
+  cast: () => [
+    ...SIZES.flatMap((n): Case<"cast">[] => [
+      { name: `to i32 ${n}`, params: {}, inputs: [f(values(n, 1, -99, 99))], outputs: [out(n, "i32")] },
+      { name: `to f32 ${n}`, params: {}, inputs: [i(integers(n, 1, -99, 99))], outputs: [out(n)] },
+    ]),
+    {
+      name: "towards zero, the ends kept",
+      params: {},
+      inputs: [f([1.9, -1.9, -0.5, 0.5, 2e9, -2e9, 3e9, -3e9])],
+      outputs: [out(8, "i32")],
+    },
+    {
+      name: "large integers round",
+      params: {},
+      inputs: [i([16777217, 2147483647, -16777219])],
+      outputs: [out(3)],
+    },
+  ],
+
+  reduce: () =>
+    reduceKinds.flatMap((kind) =>
+      [
+        [1, 0, 3],
+        [0, 3, 2],
+        [1, 1, 1],
+        [3, 7, 1],
+        [1, 1029, 1],
+        [5, 33, 8],
+        [2, 70, 5],
+        [1, 3, 1003],
+        [300, 70, 1],
+        [1, 300, 260],
+      ].map(([outer = 0, length = 0, inner = 0]) => ({
+        name: `${kind} ${outer}·${length}·${inner}`,
+        params: { kind, outer, length, inner },
+        inputs: [f(values(outer * length * inner, 1))],
+        outputs: [out(outer * inner)],
+        scale: sumScale(length),
+      })),
+    ),
+
+  softmax: () => [
+    ...SOFTMAX.map(({ rows, cols, high }): Case<"softmax"> => ({
+      name: `${rows} rows of ${cols} up to ${high}`,
+      params: { rows, cols },
+      inputs: [f(values(rows * cols, 1, -high, high))],
+      outputs: [out(rows * cols)],
+      scale: sumScale(cols) * Math.max(1, high / 10),
+    })),
+    {
+      name: "masked by −∞, in place",
+      params: { rows: 2, cols: 5 },
+      inputs: [f([0, 1, -Infinity, 2, -Infinity, -Infinity, -Infinity, -Infinity, -Infinity, 3])],
+      outputs: [null],
+      inPlace: 0,
+    },
+  ],
+
+  softmaxVjp: () =>
+    SOFTMAX.map(({ rows, cols }) => {
+      const logits = values(rows * cols, 1, -3, 3);
+      const lse = naiveLse(logits, cols);
+      return {
+        name: `${rows} rows of ${cols}`,
+        params: { rows, cols },
+        inputs: [
+          f(logits.map((x, at) => Math.exp(x - lse[Math.floor(at / cols)]))),
+          f(values(rows * cols, 2)),
+        ],
+        outputs: [out(rows * cols)],
+      };
+    }),
+
+  gather: () =>
+    [
+      [0, 4, 3],
+      [1, 1, 1],
+      [7, 3, 5],
+      [33, 8, 4],
+      [130, 260, 70],
+      [3, 4, 0],
+    ].map(([rows = 0, width = 0, tableRows = 0]) => ({
+      name: `${rows} rows of ${width} from ${tableRows}`,
+      params: { rows, width, tableRows },
+      inputs: [f(values(tableRows * width, 1)), i(integers(rows, 2, -1, tableRows + 1))],
+      outputs: [out(rows * width)],
+    })),
+
+  scatterAdd: () =>
+    [
+      [0, 4, 3],
+      [1, 1, 1],
+      [7, 3, 5],
+      [33, 8, 4],
+      [260, 130, 70],
+      [3, 4, 0],
+    ].flatMap(([rows = 0, width = 0, tableRows = 0]) =>
+      [false, true].map((accumulate) => ({
+        name: `${rows} rows of ${width} into ${tableRows}, accumulate ${accumulate}`,
+        params: { rows, width, tableRows, accumulate },
+        inputs: [f(values(rows * width, 1)), i(integers(rows, 2, -1, tableRows + 1))],
+        outputs: [f(values(tableRows * width, 3))],
+      })),
+    ),
+
+  gemm: () => {
+    const NN = { transA: false, transB: false };
+    const activations: readonly Activation[] = ["none", "gelu", "relu", "silu"];
+    return [
+      ...TRANSPOSES.flatMap((trans) =>
+        [
+          [1, 1, 1],
+          [0, 3, 2],
+          [3, 0, 2],
+          [3, 2, 0],
+          [1, 33, 70],
+          [33, 1, 70],
+          [6, 8, 4],
+          [6, 16, 32],
+          [7, 9, 5],
+          [12, 24, 64],
+          [13, 31, 129],
+          [65, 70, 300],
+          [150, 133, 65],
+        ].flatMap(([m = 0, n = 0, k = 0]) => [
+          gemmCase("plain", { m, n, k, ...trans }),
+          gemmCase(
+            "bias, alpha, accumulate",
+            { m, n, k, ...trans },
+            { bias: true, alpha: -0.5, accumulate: true },
+          ),
+        ]),
+      ),
+      ...TRANSPOSES.flatMap((trans) => [
+        gemmCase("batch 5", { m: 7, n: 9, k: 5, ...trans }, { batch: 5 }),
+        gemmCase(
+          "batch 4, shared b, bias",
+          { m: 13, n: 10, k: 17, ...trans },
+          { batch: 4, strideB: 0, bias: true },
+        ),
+        gemmCase(
+          "batch 3, gaps",
+          { m: 5, n: 6, k: 7, ...trans },
+          { batch: 3, strideA: 41, strideB: 50, strideC: 37 },
+        ),
+        gemmCase("batch 9, accumulate", { m: 33, n: 34, k: 35, ...trans }, { batch: 9, accumulate: true }),
+      ]),
+      gemmCase("batch 0", { m: 2, n: 3, k: 4, ...NN }, { batch: 0 }),
+      ...activations.flatMap((activation) =>
+        [false, true].flatMap((pre) => [
+          gemmCase(
+            `${activation}, pre ${pre}`,
+            { m: 13, n: 31, k: 20, ...NN },
+            { activation, pre, bias: true },
+          ),
+          gemmCase(
+            `${activation}, pre ${pre}, large`,
+            { m: 70, n: 90, k: 33, ...NN, transB: true },
+            { activation, pre, alpha: 6 },
+          ),
+        ]),
+      ),
+      gemmCase(
+        "batch 3, pre, gelu",
+        { m: 5, n: 6, k: 7, ...NN },
+        { batch: 3, pre: true, activation: "gelu", bias: true },
+      ),
+    ];
+  },
+
+  gemmSegmented: () => [
+    segmentedCase("no rows", { rows: 0, m: 3, n: 2 }, [0, 0, 0], { target: 1 }),
+    segmentedCase("no segments", { rows: 4, m: 3, n: 2 }, [2]),
+    segmentedCase("one row", { rows: 1, m: 1, n: 1 }, [0, 1], { v: true }),
+    segmentedCase("target first", { rows: 40, m: 6, n: 8 }, ragged(40), { target: 2, first: 2 }),
+    segmentedCase("target first, counted in the total", { rows: 40, m: 7, n: 9 }, ragged(40), { target: 3 }),
+    segmentedCase("direction given", { rows: 37, m: 33, n: 70 }, ragged(37), { v: true }),
+    segmentedCase("direction given, target first too", { rows: 37, m: 13, n: 10 }, ragged(37), {
+      v: true,
+      target: 2,
+    }),
+    segmentedCase("accumulate", { rows: 37, m: 13, n: 31 }, ragged(37), {
+      target: 1,
+      first: 1,
+      accumulate: true,
+    }),
+    segmentedCase("nothing accumulated", { rows: 20, m: 5, n: 6 }, ragged(20), { target: 1, first: 6 }),
+    segmentedCase("nothing accumulated, kept", { rows: 20, m: 5, n: 6 }, ragged(20), {
+      first: 6,
+      accumulate: true,
+    }),
+    segmentedCase("no total", { rows: 20, m: 5, n: 6 }, ragged(20), { target: 1, total: false }),
+    segmentedCase("groups", { rows: 60, m: 12, n: 17 }, ragged(60), {
+      target: 2,
+      first: 2,
+      groups: [2, 3, 3, 6],
+    }),
+    segmentedCase("groups, a given direction", { rows: 60, m: 9, n: 9 }, ragged(60), {
+      v: true,
+      groups: [0, 4],
+    }),
+    segmentedCase("one segment for each row", { rows: 9, m: 9, n: 5 }, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9], {
+      target: 1,
+    }),
+    segmentedCase("no direction", { rows: 9, m: 4, n: 5 }, [0, 3, 9]),
+    segmentedCase("large", { rows: 261, m: 130, n: 100 }, [0, 64, 129, 190, 261], {
+      target: 1,
+      first: 1,
+      groups: [1, 3, 4],
+      accumulate: true,
+    }),
+  ],
+
+  segmentSum: () =>
+    [
+      [0, 3],
+      [1, 1],
+      [37, 3],
+      [40, 33],
+      [300, 250],
+    ].flatMap(([rows = 0, width = 0]) =>
+      [false, true].flatMap((withY) =>
+        [false, true].map((accumulate): Case<"segmentSum"> => ({
+          name: `${rows} rows of ${width}, y ${withY}, accumulate ${accumulate}`,
+          params: { rows, width, segmentCount: 6, accumulate },
+          inputs: [f(values(rows * width, 1)), withY ? f(values(rows * width, 2)) : null, i(ragged(rows))],
+          outputs: [f(values(6 * width, 3))],
+          scale: sumScale(rows),
+        })),
+      ),
+    ),
+
+  alignRows: () =>
+    [
+      [0, 3],
+      [1, 0],
+      [1, 1],
+      [7, 33],
+      [70, 1029],
+    ].map(([rows = 0, width = 0]) => ({
+      name: `${rows} rows of ${width}`,
+      params: { rows, width },
+      inputs: [f(values(rows * width, 1)), f(values(width, 2))],
+      outputs: [out(rows), out(rows)],
+      scale: sumScale(width),
+    })),
+
+  embeddingAlign: () => [
+    embeddingCase("no rows", 0, 4, 3, [0, 0]),
+    embeddingCase("no segments", 3, 4, 3, [1]),
+    embeddingCase("one", 1, 1, 1, [0, 1]),
+    embeddingCase("ragged", 41, 7, 5, ragged(41)),
+    embeddingCase("no direction", 41, 8, 5, ragged(41), { v: false }),
+    embeddingCase("groups", 60, 9, 6, ragged(60), { groups: [1, 3, 3, 5] }),
+    embeddingCase("groups, no direction", 60, 9, 40, ragged(60), { groups: [0, 6], v: false }),
+    embeddingCase("large", 300, 130, 70, [0, 64, 129, 300], { groups: [0, 1, 3] }),
+  ],
+
+  norm: () =>
+    NORMS.flatMap((s) =>
+      [
+        [false, false],
+        [true, false],
+        [false, true],
+        [true, true],
+      ].map(([gain = false, bias = false]) => ({
+        name: `${normName(s)}, gain ${gain}, bias ${bias}`,
+        params: { kind: s.kind, rows: s.rows, width: s.width, eps: EPS },
+        inputs: [f(normX(s)), gain ? f(values(s.width, 2)) : null, bias ? f(values(s.width, 3)) : null],
+        outputs: [out(s.rows * s.width), out(2 * s.rows)],
+        scale: normScale(s),
+      })),
+    ),
+
+  normVjp: () =>
+    NORMS.flatMap((s) =>
+      [false, true].map((gain) => ({
+        name: `${normName(s)}, gain ${gain}`,
+        params: { kind: s.kind, rows: s.rows, width: s.width },
+        inputs: [
+          f(normX(s)),
+          gain ? f(values(s.width, 2)) : null,
+          normStats(s),
+          f(values(s.rows * s.width, 4)),
+        ],
+        outputs: [out(s.rows * s.width)],
+        scale: normScale(s),
+      })),
+    ),
+
+  normJvp: () =>
+    NORMS.flatMap((s) =>
+      [
+        [false, false, false],
+        [true, false, false],
+        [true, true, false],
+        [true, true, true],
+        [false, false, true],
+      ].map(([gain = false, dgain = false, dbias = false]) => ({
+        name: `${normName(s)}, gain ${gain}, dgain ${dgain}, dbias ${dbias}`,
+        params: { kind: s.kind, rows: s.rows, width: s.width },
+        inputs: [
+          f(normX(s)),
+          gain ? f(values(s.width, 2)) : null,
+          normStats(s),
+          f(values(s.rows * s.width, 4)),
+          dgain ? f(values(s.width, 5)) : null,
+          dbias ? f(values(s.width, 6)) : null,
+        ],
+        outputs: [out(s.rows * s.width)],
+        scale: normScale(s),
+      })),
+    ),
+
+  normGainGrad: () =>
+    NORMS.flatMap((s) =>
+      [false, true].map((accumulate) => ({
+        name: `${normName(s)}, accumulate ${accumulate}`,
+        params: { kind: s.kind, rows: s.rows, width: s.width, segmentCount: 6, accumulate },
+        inputs: [f(normX(s)), normStats(s), f(values(s.rows * s.width, 4)), i(ragged(s.rows))],
+        outputs: [f(values(6 * s.width, 5))],
+        scale: normScale(s) * sumScale(s.rows),
+      })),
+    ),
+
+  rope: () =>
+    [
+      { batch: 0, time: 3, cols: 4, heads: 1, headDim: 4 },
+      { batch: 1, time: 1, cols: 2, heads: 1, headDim: 2 },
+      { batch: 2, time: 5, cols: 16, heads: 2, headDim: 8 },
+      { batch: 1, time: 33, cols: 23, heads: 3, headDim: 6 },
+      { batch: 3, time: 129, cols: 96, heads: 4, headDim: 16 },
+    ].flatMap((shape) =>
+      [false, true].flatMap((inverse): Case<"rope">[] => {
+        const size = shape.batch * shape.time * shape.cols;
+        const common = {
+          params: { ...shape, theta: 10000, inverse },
+          inputs: [f(values(size, 1))],
+          // An angle of up to `time` radians has that many ulps.
+          scale: Math.max(1, shape.time / 32),
+        };
+        const name = `batch ${shape.batch}, time ${shape.time}, ${shape.heads}·${shape.headDim} of ${shape.cols}, inverse ${inverse}`;
+        return [
+          { ...common, name, outputs: [out(size)] },
+          { ...common, name: `${name}, in place`, outputs: [null], inPlace: 0 },
+        ];
+      }),
+    ),
+
+  attention: () =>
+    ATTENTIONS.map((p) => ({
+      name: attentionName(p),
+      params: p,
+      inputs: [f(attentionQkv(p))],
+      outputs: [out(outSize(p)), out(p.batch * p.time * p.heads)],
+      scale: attentionScale(p),
+    })),
+
+  attentionVjp: () =>
+    ATTENTIONS.map((p) => {
+      const qkv = attentionQkv(p);
+      const { o, lse } = naiveAttention(p, qkv);
+      return {
+        name: attentionName(p),
+        params: p,
+        inputs: [f(qkv), f(o), f(lse), f(values(outSize(p), 2))],
+        outputs: [out(qkvSize(p))],
+        scale: attentionScale(p),
+      };
+    }),
+
+  attentionJvp: () =>
+    ATTENTIONS.map((p) => {
+      const qkv = attentionQkv(p);
+      const { o, lse } = naiveAttention(p, qkv);
+      return {
+        name: attentionName(p),
+        params: p,
+        inputs: [f(qkv), f(o), f(lse), f(values(qkvSize(p), 2))],
+        outputs: [out(outSize(p))],
+        scale: attentionScale(p),
+      };
+    }),
+
+  crossEntropy: () =>
+    LOSSES.map((s) => ({
+      name: lossName(s),
+      params: { rows: s.rows, cols: s.cols },
+      inputs: [f(lossLogits(s)), lossTargets(s)],
+      outputs: [out(s.rows), out(s.rows)],
+    })),
+
+  crossEntropyVjp: () =>
+    LOSSES.flatMap((s): Case<"crossEntropyVjp">[] => {
+      const logits = lossLogits(s);
+      const common = {
+        params: { rows: s.rows, cols: s.cols },
+        inputs: [f(logits), lossTargets(s), f(naiveLse(logits, s.cols)), f(values(s.rows, 3))],
+        scale: lossScale(s),
+      };
+      return [
+        { ...common, name: lossName(s), outputs: [out(s.rows * s.cols)] },
+        { ...common, name: `${lossName(s)}, dlogits is logits`, outputs: [null], inPlace: 0 },
+      ];
+    }),
+
+  crossEntropyJvp: () =>
+    LOSSES.map((s) => {
+      const logits = lossLogits(s);
+      return {
+        name: lossName(s),
+        params: { rows: s.rows, cols: s.cols },
+        inputs: [f(logits), lossTargets(s), f(naiveLse(logits, s.cols)), f(values(s.rows * s.cols, 3))],
+        outputs: [out(s.rows)],
+        scale: lossScale(s),
+      };
+    }),
+
+  swiglu: () => [
+    ...SWIGLU.map(({ rows, width }): Case<"swiglu"> => ({
+      name: `${rows} rows of ${width}`,
+      params: { rows, width },
+      inputs: [f(values(2 * rows * width, 1, -4, 4))],
+      outputs: [out(rows * width)],
+    })),
+    {
+      name: "large values",
+      params: { rows: 1, width: LARGE.length },
+      inputs: [f([...LARGE, ...LARGE])],
+      outputs: [out(LARGE.length)],
+    },
+  ],
+
+  swigluVjp: () =>
+    SWIGLU.map(({ rows, width }) => ({
+      name: `${rows} rows of ${width}`,
+      params: { rows, width },
+      inputs: [f(values(2 * rows * width, 1, -4, 4)), f(values(rows * width, 2))],
+      outputs: [out(2 * rows * width)],
+    })),
+
+  swigluJvp: () =>
+    SWIGLU.map(({ rows, width }) => ({
+      name: `${rows} rows of ${width}`,
+      params: { rows, width },
+      inputs: [f(values(2 * rows * width, 1, -4, 4)), f(values(2 * rows * width, 2))],
+      outputs: [out(rows * width)],
+    })),
+
+  sumSquares: () =>
+    SIZES.map((n) => ({ name: `${n}`, params: {}, inputs: [f(values(n, 1, -3, 3))], outputs: [out(1)] })),
+
+  dot: () =>
+    SIZES.map((n) => ({
+      name: `${n}`,
+      params: {},
+      inputs: [f(values(n, 1)), f(values(n, 2))],
+      outputs: [out(1)],
+    })),
+
+  clipScale: () =>
+    [0, 0.25, 1, 4, 1e10, Infinity, NaN].map((sumsq) => ({
+      name: `${sumsq}`,
+      params: { maxNorm: 1 },
+      inputs: [f([sumsq])],
+      outputs: [out(1)],
+    })),
+
+  adamw: () =>
+    [0, 1, 7, 1029, 70_003].flatMap((n) =>
+      [1, 10, 2000].flatMap((step) =>
+        [null, 0.37].map((gradScale) => ({
+          name: `${n} elements, step ${step}, scale ${gradScale}`,
+          params: {
+            lr: 0.01,
+            beta1: 0.9,
+            beta2: 0.95,
+            eps: 1e-8,
+            weightDecay: gradScale === null ? 0 : 0.1,
+            step,
+          },
+          inputs: [f(values(n, 1)), gradScale === null ? null : f([gradScale])],
+          outputs: [f(values(n, 2)), f(values(n, 3, -0.3, 0.3)), f(values(n, 4, 0.01, 0.3))],
+        })),
+      ),
+    ),
+
+  random: () =>
+    [0, 1, 2, 7, 33, 70_003].flatMap((n) =>
+      [
+        { key0: 0, key1: 0, offset: 0 },
+        { key0: 0x13198a2e, key1: 0xffffffff, offset: 2 ** 31 + 5 },
+      ].flatMap((where): Case<"random">[] => [
+        { name: `bits ${n}`, params: { kind: "bits", ...where }, inputs: [], outputs: [out(n, "i32")] },
+        { name: `uniform ${n}`, params: { kind: "uniform", ...where }, inputs: [], outputs: [out(n)] },
+        { name: `normal ${n}`, params: { kind: "normal", ...where }, inputs: [], outputs: [out(n)] },
+      ]),
+    ),
+};

@@ -1,0 +1,176 @@
+/**
+ * One kernel call as data, how to run it on a backend, and how to compare two runs.
+ *
+ * Every operand stands between guard elements in a larger buffer, so that a kernel that writes outside of its output,
+ * or ignores a view's offset, is caught; inputs must come back as they went in.
+ */
+import type { Backend } from "#dist/backends/backend.js";
+import { checkCall, type KernelName, type KernelParams, kernels } from "#dist/backends/kernels.js";
+import type { DType, TensorData } from "#dist/tensor/dtype.js";
+import type { View } from "#dist/tensor/memory.js";
+
+export interface Operand {
+  readonly data: ArrayLike<number>;
+  readonly dtype: DType;
+}
+
+export interface Case<K extends KernelName> {
+  readonly name: string;
+  readonly params: KernelParams[K];
+  readonly inputs: readonly (Operand | null)[];
+  /** What stands in the outputs before the call. */
+  readonly outputs: readonly (Operand | null)[];
+  /** The input whose memory the first output is. */
+  readonly inPlace?: number;
+  /**
+   * Factor on the table's tolerance, which is meant for operands of order one. For a sum of n products, whose rounding
+   * errors add up like a random walk, it is √(n/64), at least 1 (`sumScale`).
+   */
+  readonly scale?: number;
+}
+
+export const sumScale = (n: number): number => Math.max(1, Math.sqrt(n / 64));
+
+/** Marks elements that no kernel may touch, and outputs that a kernel must overwrite. */
+const GUARD = 12345;
+const GUARD_AFTER = 9;
+
+/** Deterministic values in [low, high), rounded to f32 so that every backend is given the same. */
+export function values(count: number, seed: number, low = -1, high = 1): number[] {
+  let state = (seed * 2654435761 + 12345) >>> 0;
+  return Array.from({ length: count }, () => {
+    // mulberry32
+    state = (state + 0x6d2b79f5) >>> 0;
+    let z = Math.imul(state ^ (state >>> 15), state | 1);
+    z ^= z + Math.imul(z ^ (z >>> 7), z | 61);
+    return Math.fround(low + ((high - low) * ((z ^ (z >>> 14)) >>> 0)) / 2 ** 32);
+  });
+}
+
+/** Integers in [low, high). */
+export function integers(count: number, seed: number, low: number, high: number): number[] {
+  return values(count, seed, 0, 1).map((u) => Math.min(high - 1, low + Math.floor(u * (high - low))));
+}
+
+/** An f32 operand. */
+export function f(data: ArrayLike<number>): Operand {
+  return { data: Float32Array.from(data), dtype: "f32" };
+}
+
+/** An i32 operand. */
+export function i(data: ArrayLike<number>): Operand {
+  return { data: Int32Array.from(data), dtype: "i32" };
+}
+
+/** An output that must be overwritten. */
+export function out(count: number, dtype: DType = "f32"): Operand {
+  return { data: new Array<number>(count).fill(GUARD), dtype };
+}
+
+/** Runs a case, every view starting at element `margin` of its buffer; gives the outputs' elements. */
+export async function runCase<K extends KernelName>(
+  backend: Backend,
+  kernel: K,
+  c: Case<K>,
+  margin: number,
+): Promise<(TensorData | null)[]> {
+  const before = backend.liveBytes;
+  const place = (operand: Operand | null): View | null => {
+    if (operand === null) return null;
+    const size = operand.data.length;
+    const buffer = backend.alloc(margin + size + GUARD_AFTER, operand.dtype);
+    backend.write(buffer, 0, new Array<number>(margin + size + GUARD_AFTER).fill(GUARD));
+    backend.write(buffer, margin, operand.data);
+    return { buffer, offset: margin, shape: [size], dtype: operand.dtype };
+  };
+  const inputs = c.inputs.map(place);
+  const outputs = c.outputs.map((operand, o) =>
+    o === 0 && c.inPlace !== undefined ? inputs[c.inPlace]! : place(operand),
+  );
+  checkCall(kernel, c.params, inputs, outputs);
+  backend.run(kernel, c.params, inputs, outputs);
+  backend.flush();
+
+  const contents = async (view: View | null, what: string): Promise<TensorData | null> => {
+    if (view === null) return null;
+    const size = view.shape[0];
+    const all = await backend.read(view.buffer, 0, margin + size + GUARD_AFTER);
+    for (let at = 0; at < all.length; at++)
+      if ((at < margin || at >= margin + size) && all[at] !== GUARD)
+        throw new Error(
+          `${kernel}, ${c.name}: ${what} was written outside, at its element ${at - margin} of ${size}`,
+        );
+    return all.slice(margin, margin + size);
+  };
+  const results = await Promise.all(
+    outputs.map((view, o) => contents(view, `output "${kernels[kernel].outputs[o]}"`)),
+  );
+  for (const [at, view] of inputs.entries()) {
+    const label = kernels[kernel].inputs[at];
+    const after = await contents(view, `input "${label}"`);
+    const original = c.inputs[at]?.data;
+    if (after === null || original === undefined || at === c.inPlace) continue;
+    for (let e = 0; e < after.length; e++)
+      if (!Object.is(after[e], original[e]))
+        throw new Error(`${kernel}, ${c.name}: input "${label}" was changed at element ${e}`);
+  }
+  for (const buffer of new Set(
+    [...inputs, ...outputs].flatMap((view) => (view === null ? [] : [view.buffer])),
+  ))
+    backend.free(buffer);
+  if (backend.liveBytes !== before) throw new Error(`${kernel}, ${c.name}: the call left memory behind`);
+  return results;
+}
+
+/**
+ * Compares a run with the oracle's: i32 elements and infinities must be equal, NaN stands where NaN stands, and
+ * otherwise |got − want| ≤ scale·(atol + rtol·|want|). `want` is rounded to f32 first. Gives null or what is wrong.
+ */
+export function difference<K extends KernelName>(
+  kernel: K,
+  c: Case<K>,
+  got: readonly (TensorData | null)[],
+  want: readonly (TensorData | null)[],
+): string | null {
+  const { rtol, atol } = kernels[kernel].tolerance;
+  for (const [o, expected] of want.entries()) {
+    const actual = got[o] ?? null;
+    if (expected === null || actual === null) continue;
+    const exact = c.outputs[o]?.dtype === "i32";
+    let worst = 0;
+    let where = -1;
+    for (let e = 0; e < expected.length; e++) {
+      const w = exact ? expected[e] : Math.fround(expected[e]);
+      const g = Math.fround(actual[e]) === w ? w : actual[e];
+      if (g === w || (Number.isNaN(g) && Number.isNaN(w))) continue;
+      const allowed = exact ? 0 : (c.scale ?? 1) * (atol + rtol * Math.abs(w));
+      const error = Math.abs(g - w);
+      const ratio = Number.isFinite(error) && allowed > 0 ? error / allowed : Infinity;
+      if (ratio > worst) [worst, where] = [ratio, e];
+    }
+    if (worst > 1)
+      return (
+        `${kernel}, ${c.name}: output "${kernels[kernel].outputs[o]}" is ${actual[where]} at element ${where} of ` +
+        `${expected.length}, the oracle says ${expected[where]} (${worst.toPrecision(3)} times the tolerance)`
+      );
+  }
+  return null;
+}
+
+/** Runs one kernel on plain numbers and gives the outputs, for checks of the oracle itself. */
+export async function evaluate<K extends KernelName>(
+  backend: Backend,
+  kernel: K,
+  params: KernelParams[K],
+  inputs: readonly (Operand | ArrayLike<number> | null)[],
+  outputs: readonly (Operand | ArrayLike<number> | number | null)[],
+): Promise<number[][]> {
+  const operand = (value: Operand | ArrayLike<number> | number | null): Operand | null => {
+    if (value === null) return null;
+    if (typeof value === "number") return out(value);
+    return "dtype" in value ? value : { data: value, dtype: "f32" };
+  };
+  const c: Case<K> = { name: "evaluate", params, inputs: inputs.map(operand), outputs: outputs.map(operand) };
+  const results = await runCase(backend, kernel, c, 0);
+  return results.map((data) => (data === null ? [] : Array.from(data)));
+}

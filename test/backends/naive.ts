@@ -1,0 +1,61 @@
+/** Textbook formulas that share no code with the backends: what some kernels take from an earlier one, and attention. */
+import type { AttentionParams } from "#dist/backends/kernels.js";
+
+/** (mean, rstd) of each row. */
+export function naiveStats(
+  x: readonly number[],
+  width: number,
+  kind: "layer" | "rms",
+  eps: number,
+): number[] {
+  const stats: number[] = [];
+  for (let start = 0; start < x.length; start += width) {
+    const row = x.slice(start, start + width);
+    const mean = kind === "layer" ? row.reduce((a, b) => a + b, 0) / width : 0;
+    const variance = row.reduce((a, b) => a + (b - mean) * (b - mean), 0) / width;
+    stats.push(mean, 1 / Math.sqrt(variance + eps));
+  }
+  return stats;
+}
+
+/** log Σ exp of each row. */
+export function naiveLse(x: readonly number[], cols: number): number[] {
+  const result: number[] = [];
+  for (let start = 0; start < x.length; start += cols) {
+    const row = x.slice(start, start + cols);
+    const max = Math.max(...row);
+    result.push(max + Math.log(row.reduce((sum, value) => sum + Math.exp(value - max), 0)));
+  }
+  return result;
+}
+
+/** Causal attention by whole T×T matrices per head, softmax of masked scores; heads repeated for grouped queries. */
+export function naiveAttention(p: AttentionParams, qkv: readonly number[]): { o: number[]; lse: number[] } {
+  const { batch, time, heads, kvHeads, headDim } = p;
+  const cols = (heads + 2 * kvHeads) * headDim;
+  const o = new Array<number>(batch * time * heads * headDim).fill(0);
+  const lse: number[] = [];
+  for (let b = 0; b < batch; b++)
+    for (let h = 0; h < heads; h++) {
+      const block = (first: number): number[][] =>
+        Array.from({ length: time }, (_, t) => {
+          const start = (b * time + t) * cols + first * headDim;
+          return qkv.slice(start, start + headDim);
+        });
+      const shared = Math.floor(h / (heads / kvHeads));
+      const [q, k, v] = [block(h), block(heads + shared), block(heads + kvHeads + shared)];
+      const scores = q.map((qt, t) =>
+        k.map((ks, s) => (s > t ? -Infinity : p.scale * qt.reduce((sum, x, j) => sum + x * ks[j], 0))),
+      );
+      scores.forEach((row, t) => {
+        const logSum = naiveLse(row, time)[0];
+        lse.push(logSum);
+        for (let j = 0; j < headDim; j++)
+          o[((b * time + t) * heads + h) * headDim + j] = row.reduce(
+            (sum, score, s) => sum + Math.exp(score - logSum) * v[s][j],
+            0,
+          );
+      });
+    }
+  return { o, lse };
+}
