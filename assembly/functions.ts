@@ -1,0 +1,162 @@
+// Elementary functions beyond math.ts, and the table's unary kinds with their slopes (f32x4).
+import { gelu4 } from "./activation";
+import { exp4, tanh4 } from "./math";
+import { fma } from "./simd";
+
+// e^x in one scaling step, for softmax and sigmoids: x is held to [−88, 88], and below −87.7 the result is exactly 0.
+// NaN stays NaN (pmin and pmax return their first operand when the comparison fails).
+// @ts-ignore: decorator
+@inline export function expClamped4(x: v128): v128 {
+  x = f32x4.pmax(f32x4.pmin(x, f32x4.splat(88)), f32x4.splat(-88));
+  // Adding 1.5·2²³ rounds to an integer, which then stands in the low bits.
+  const shifted = fma(x, f32x4.splat(1.4426950408889634), f32x4.splat(12582912));
+  const n = f32x4.sub(shifted, f32x4.splat(12582912));
+  let r = fma(n, f32x4.splat(-0.693359375), x);
+  r = fma(n, f32x4.splat(2.12194440e-4), r);
+  let y = fma(f32x4.splat(1.9875691500e-4), r, f32x4.splat(1.3981999507e-3));
+  y = fma(y, r, f32x4.splat(8.3334519073e-3));
+  y = fma(y, r, f32x4.splat(4.1665795894e-2));
+  y = fma(y, r, f32x4.splat(1.6666665459e-1));
+  y = fma(y, r, f32x4.splat(5.0000001201e-1));
+  y = fma(y, f32x4.mul(r, r), f32x4.add(r, f32x4.splat(1)));
+  // (bits − 0x4B400000 + 127) << 23; the subtrahend vanishes in the shift.
+  return f32x4.mul(y, i32x4.shl(i32x4.add(shifted, i32x4.splat(127)), 23));
+}
+
+// ln x: the mantissa in [√½, √2), a degree-8 polynomial (Cephes logf). ln 0 = −∞, ln of less is NaN, subnormals are right.
+export function log4(x: v128): v128 {
+  const tiny = f32x4.lt(x, f32x4.splat(1.17549435e-38));
+  const scaled = v128.bitselect(f32x4.mul(x, f32x4.splat(8388608)), x, tiny);
+  const exponent = i32x4.shr_s(i32x4.sub(scaled, i32x4.splat(0x3f3504f3)), 23);
+  const m = f32x4.sub(i32x4.sub(scaled, i32x4.shl(exponent, 23)), f32x4.splat(1));
+  const e = f32x4.sub(f32x4.convert_i32x4_s(exponent), v128.and(tiny, f32x4.splat(23)));
+  const z = f32x4.mul(m, m);
+  let y = f32x4.splat(7.0376836292e-2);
+  y = fma(y, m, f32x4.splat(-1.1514610310e-1));
+  y = fma(y, m, f32x4.splat(1.1676998740e-1));
+  y = fma(y, m, f32x4.splat(-1.2420140846e-1));
+  y = fma(y, m, f32x4.splat(1.4249322787e-1));
+  y = fma(y, m, f32x4.splat(-1.6668057665e-1));
+  y = fma(y, m, f32x4.splat(2.0000714765e-1));
+  y = fma(y, m, f32x4.splat(-2.4999993993e-1));
+  y = fma(y, m, f32x4.splat(3.3333331174e-1));
+  y = f32x4.mul(f32x4.mul(y, m), z);
+  y = fma(e, f32x4.splat(-2.12194440e-4), y);
+  y = fma(z, f32x4.splat(-0.5), y);
+  y = fma(e, f32x4.splat(0.693359375), f32x4.add(m, y));
+  // ∞ and NaN stay; 0 gives −∞ and negatives NaN.
+  y = v128.bitselect(y, x, f32x4.lt(x, f32x4.splat(Infinity)));
+  y = v128.bitselect(f32x4.splat(NaN), y, f32x4.lt(x, f32x4.splat(0)));
+  return v128.bitselect(f32x4.splat(-Infinity), y, f32x4.eq(x, f32x4.splat(0)));
+}
+
+export function logf(x: f32): f32 {
+  return f32x4.extract_lane(log4(f32x4.splat(x)), 0);
+}
+
+// sin(x + quarter·π/2) in doubles: Cody–Waite reduction (fdlibm's constants; good to |x| ≈ 10⁹), polynomials for f32 results.
+export function sinQuarter(x: v128, quarter: f64): v128 {
+  const n = f64x2.nearest(f64x2.mul(x, f64x2.splat(0.6366197723675814)));
+  let r = f64x2.sub(x, f64x2.mul(n, f64x2.splat(1.57079632673412561417)));
+  r = f64x2.sub(r, f64x2.mul(n, f64x2.splat(6.07710050650619224932e-11)));
+  const z = f64x2.mul(r, r);
+  let s = f64x2.add(f64x2.mul(z, f64x2.splat(2.7183114939898219e-6)), f64x2.splat(-1.9839334836096633e-4));
+  s = f64x2.add(f64x2.mul(z, s), f64x2.splat(8.333329385889463e-3));
+  s = f64x2.add(f64x2.mul(z, s), f64x2.splat(-0.16666666641626524));
+  s = f64x2.add(f64x2.mul(f64x2.mul(z, r), s), r);
+  let c = f64x2.add(f64x2.mul(z, f64x2.splat(2.439044879627741e-5)), f64x2.splat(-1.388676377460993e-3));
+  c = f64x2.add(f64x2.mul(z, c), f64x2.splat(0.04166662332373906));
+  c = f64x2.add(f64x2.mul(z, c), f64x2.splat(-0.499999997251031));
+  c = f64x2.add(f64x2.mul(z, c), f64x2.splat(1));
+  // The quadrant, as an integer in the low bits: adding 1.5·2⁵².
+  const q = f64x2.add(f64x2.add(n, f64x2.splat(quarter)), f64x2.splat(6755399441055744));
+  const odd = i64x2.sub(i64x2.splat(0), v128.and(q, i64x2.splat(1)));
+  const sign = i64x2.shl(v128.and(q, i64x2.splat(2)), 62);
+  return v128.xor(v128.bitselect(c, s, odd), sign);
+}
+
+// @ts-ignore: decorator
+@inline function upper(x: v128): v128 {
+  return i8x16.shuffle(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15);
+}
+
+function sinQuarter4(x: v128, quarter: f64): v128 {
+  const low = f32x4.demote_f64x2_zero(sinQuarter(f64x2.promote_low_f32x4(x), quarter));
+  const high = f32x4.demote_f64x2_zero(sinQuarter(f64x2.promote_low_f32x4(upper(x)), quarter));
+  return i8x16.shuffle(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
+}
+
+// The kinds in the order of the table's `unaryKinds`.
+// @ts-ignore: decorator
+@inline export function unaryValue(kind: i32, x: v128): v128 {
+  if (kind == 0) return f32x4.neg(x);
+  if (kind == 1) return exp4(x);
+  if (kind == 2) return log4(x);
+  if (kind == 3) return f32x4.sqrt(x);
+  if (kind == 4) return f32x4.div(f32x4.splat(1), f32x4.sqrt(x));
+  if (kind == 5) return f32x4.mul(x, x);
+  if (kind == 6) return f32x4.div(f32x4.splat(1), x);
+  if (kind == 7) return f32x4.abs(x);
+  if (kind == 8) return tanh4(x);
+  if (kind == 9) return logistic4(x);
+  if (kind == 10) return f32x4.max(x, f32x4.splat(0));
+  if (kind == 11) return f32x4.mul(x, logistic4(x));
+  if (kind == 12) return gelu4(x);
+  if (kind == 13) return sinQuarter4(x, 0);
+  return sinQuarter4(x, 1);
+}
+
+// @ts-ignore: decorator
+@inline export function unarySlope(kind: i32, x: v128): v128 {
+  const one = f32x4.splat(1);
+  if (kind == 0) return f32x4.splat(-1);
+  if (kind == 1) return exp4(x);
+  if (kind == 2) return f32x4.div(one, x);
+  if (kind == 3) return f32x4.div(f32x4.splat(0.5), f32x4.sqrt(x));
+  if (kind == 4) return f32x4.div(f32x4.splat(-0.5), f32x4.mul(x, f32x4.sqrt(x)));
+  if (kind == 5) return f32x4.add(x, x);
+  if (kind == 6) return f32x4.div(f32x4.splat(-1), f32x4.mul(x, x));
+  if (kind == 7) {
+    const unit = v128.or(v128.and(x, i32x4.splat(<i32>0x80000000)), one);
+    return v128.bitselect(unit, x, f32x4.gt(f32x4.abs(x), f32x4.splat(0)));
+  }
+  if (kind == 8) {
+    const t = tanh4(x);
+    return f32x4.sub(one, f32x4.mul(t, t));
+  }
+  if (kind == 9) {
+    const e = expClamped4(f32x4.neg(x));
+    const s = f32x4.div(one, f32x4.add(one, e));
+    return f32x4.mul(f32x4.mul(e, s), s);
+  }
+  if (kind == 10) return v128.and(f32x4.gt(x, f32x4.splat(0)), one);
+  if (kind == 11) return siluSlope4(x, logistic4(x));
+  if (kind == 12) return geluSlope4(x);
+  if (kind == 13) return sinQuarter4(x, 1);
+  return sinQuarter4(x, 2);
+}
+
+// @ts-ignore: decorator
+@inline export function logistic4(x: v128): v128 {
+  return f32x4.div(f32x4.splat(1), f32x4.add(f32x4.splat(1), expClamped4(f32x4.neg(x))));
+}
+
+// d silu/dx = s·(1 + x·(1 − s)), with s the logistic of x.
+// @ts-ignore: decorator
+@inline export function siluSlope4(x: v128, s: v128): v128 {
+  const one = f32x4.splat(1);
+  return f32x4.mul(s, fma(x, f32x4.sub(one, s), one));
+}
+
+// With u = √(2/π)·(x + 0.044715x³) and s = 1/(1 + e^{−2u}): gelu = x·s, its slope s + x·(2u)′·s·(1 − s).
+// @ts-ignore: decorator
+@inline export function geluSlope4(x: v128): v128 {
+  const one = f32x4.splat(1);
+  const square = f32x4.mul(x, x);
+  const twice = f32x4.mul(f32x4.splat(1.5957691216057308), x);
+  const inner = f32x4.mul(twice, fma(f32x4.splat(0.044715), square, one));
+  const e = expClamped4(f32x4.neg(inner));
+  const s = f32x4.div(one, f32x4.add(one, e));
+  const slope = f32x4.mul(twice, fma(f32x4.splat(0.134145), square, one));
+  return fma(f32x4.mul(slope, s), f32x4.mul(e, s), s);
+}
