@@ -9,9 +9,4 @@ export interface BackendOptions {
 export const backends: readonly {
   readonly name: string;
   readonly create: (options?: BackendOptions) => Promise<Backend>;
-}[] = [
-  { name: "reference", create: async (options) => createReferenceBackend(options) },
-  {
-    name: "reference f64",
-  },
-];
+}[] = [{ name: "reference", create: async (options) => createReferenceBackend(options) }];
