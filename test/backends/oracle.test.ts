@@ -228,6 +228,13 @@ describe("attention and positions", () => {
 
   const p = { batch: 1, time: 9, cols: 8, heads: 1, headDim: 8, theta: 50 };
 
+  it("rope: positions start again in every item of the batch", async () => {
+    const x = values(72, 1);
+    const alone = await first("rope", { ...p, inverse: false }, [x], [72]);
+    const twice = await first("rope", { ...p, batch: 2, inverse: false }, [[...x, ...x]], [144]);
+    expect(twice).toEqual([...alone, ...alone]);
+  });
+
   it("rope turns pair i of position t by t·theta^(−2i/headDim), and back", async () => {
     const x = values(72, 1);
     const y = await first("rope", { ...p, inverse: false }, [x], [72]);
@@ -484,9 +491,12 @@ describe("small kernels by hand", () => {
     expect(await at("tanh", Math.log(2))).toBeCloseTo(0.6, 15);
     expect(await at("sin", Math.PI / 6)).toBeCloseTo(0.5, 15);
     expect(await at("cos", Math.PI / 3)).toBeCloseTo(0.5, 15);
-    // torch.nn.functional.gelu(x, approximate="tanh") at 1 and −2, as printed.
+    // GPT-2's tanh approximation, written with tanh(z) = 2σ(2z) − 1; 0.8412 is PyTorch's value at 1, as printed.
     expect(await at("gelu", 1)).toBeCloseTo(0.8412, 4);
-    expect(await at("gelu", -2)).toBeCloseTo(-0.0454, 4);
+    for (const x of [-2, 0.7, 1, 3]) {
+      const z = Math.sqrt(2 / Math.PI) * (x + 0.044715 * x * x * x);
+      expect(await at("gelu", x)).toBeCloseTo(x / (1 + Math.exp(-2 * z)), 14);
+    }
   });
 
   it("binary broadcasts by strides, and writes over an operand", async () => {
@@ -536,6 +546,10 @@ describe("small kernels by hand", () => {
     expect(await first("clipScale", { maxNorm: 3 }, [[4]], [1])).toEqual([1]);
     const table = { rows: 3, width: 2, tableRows: 2 };
     expect(await first("gather", table, [[1, 2, 3, 4], i([1, 2, 0])], [6])).toEqual([3, 4, NaN, NaN, 1, 2]);
+    const spread = async (accumulate: boolean): Promise<number[]> =>
+      first("scatterAdd", { ...table, accumulate }, [[1, 2, 3, 4, 5, 6], i([1, 2, 1])], [[10, 20, 30, 40]]);
+    expect(await spread(true)).toEqual([10, 20, 36, 48]);
+    expect(await spread(false)).toEqual([0, 0, 6, 8]);
     const soft = await first("softmax", { rows: 1, cols: 3 }, [[1000, 1000 + Math.log(2), -Infinity]], [3]);
     expect(gap(soft, [1 / 3, 2 / 3, 0])).toBeLessThan(1e-12);
   });
