@@ -1,0 +1,26 @@
+/** Reads numbers that a user gives by domain. */
+import { GradmixError } from "../../errors.ts";
+import { nearest } from "../../nearest.ts";
+
+/** In the domains' order. A domain that is not named gets 0. Throws `config` for a name that is no domain. */
+export function byDomain(
+  given: readonly number[] | Readonly<Record<string, number>>,
+  domains: readonly string[],
+  what: string,
+): number[] {
+  if (Array.isArray(given)) {
+    if (given.length !== domains.length)
+      throw new GradmixError("config", `${what}: ${given.length} values for ${domains.length} domains`);
+    return [...given];
+  }
+  const values = new Map(Object.entries(given));
+  for (const name of values.keys())
+    if (!domains.includes(name)) {
+      const close = nearest(name, domains);
+      throw new GradmixError(
+        "config",
+        `${what}: there is no domain "${name}"${close === null ? `; the domains are ${domains.join(", ")}` : `; did you mean "${close}"?`}`,
+      );
+    }
+  return domains.map((name) => values.get(name) ?? 0);
+}

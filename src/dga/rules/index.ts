@@ -1,0 +1,33 @@
+/** The rules by name: one line each. */
+import { GradmixError } from "../../errors.ts";
+import { nearest } from "../../nearest.ts";
+import type { Rule } from "../rule.ts";
+import { dga, type DgaOptions } from "./dga.ts";
+import { importanceSampling, type ImportanceSamplingOptions } from "./importance-sampling.ts";
+import { staticWeights, type StaticOptions } from "./static.ts";
+import { uniform, type UniformOptions } from "./uniform.ts";
+
+export type RuleOptions = UniformOptions | StaticOptions | ImportanceSamplingOptions | DgaOptions;
+export type RuleName = RuleOptions["name"];
+
+const registry: { readonly [K in RuleName]: (options: Extract<RuleOptions, { name: K }>) => Rule } = {
+  uniform,
+  static: staticWeights,
+  importanceSampling,
+  dga,
+};
+
+export const ruleNames: readonly string[] = Object.keys(registry);
+
+/** The rule of the given options. Throws `config` for an unknown name, offering the nearest one. */
+export function createRule<K extends RuleName>(options: Extract<RuleOptions, { name: K }>): Rule {
+  const make = Object.hasOwn(registry, options.name) ? registry[options.name] : undefined;
+  if (make === undefined) {
+    const close = nearest(String(options.name), ruleNames);
+    throw new GradmixError(
+      "config",
+      `rule: there is no rule "${String(options.name)}"; ${close === null ? `the rules are ${ruleNames.join(", ")}` : `did you mean "${close}"?`}`,
+    );
+  }
+  return make(options);
+}
