@@ -1,0 +1,272 @@
+/** Options: the command line and the config file say the same things, and wrong ones are refused in one line. */
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import {
+  checkSameConfig,
+  commandLineLayer,
+  flatten,
+  jsonLayer,
+  type Layer,
+  resolveConfig,
+} from "#dist/cli/config.js";
+import { type Kind, optionRows } from "#dist/cli/options.js";
+import { checkValue, fromArguments, type Raw, readJson } from "#dist/cli/values.js";
+import { totalSteps, type TrainConfig } from "#dist/dga/config.js";
+import { GradmixError } from "#dist/errors.js";
+import fc from "fast-check";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+
+const rows = optionRows();
+const minimal = { data: { domains: { a: "a.txt", b: ["b.txt"] }, target: "t.txt" } };
+
+function given(values: Record<string, Raw>): Layer {
+  return commandLineLayer(new Map(Object.entries(values)));
+}
+
+/** Resolves a config file's JSON under the minimal one. */
+function resolve(json: unknown, ...before: Layer[]): TrainConfig {
+  return resolveConfig([...before, jsonLayer(json, "c.json"), jsonLayer(minimal, "minimal.json")]);
+}
+
+function errorOf(fn: () => unknown): GradmixError {
+  try {
+    fn();
+  } catch (error) {
+    if (error instanceof GradmixError) return error;
+    throw error;
+  }
+  throw new Error("nothing was thrown");
+}
+
+const names = fc.stringMatching(/^[a-z][a-z0-9_-]{0,8}$/).filter((name) => !(name in {}));
+const texts = fc.stringMatching(/^[a-z*./]{1,12}$/);
+
+/** A value of the kind, with the arguments that say it. */
+function valid(kind: Kind): fc.Arbitrary<{ json: unknown; raw: Raw }> {
+  switch (kind.type) {
+    case "integer":
+    case "bytes":
+      return fc
+        .integer({ min: kind.min, max: Math.min(kind.max, Number.MAX_SAFE_INTEGER) })
+        .map((n) => ({ json: n, raw: [String(n)] }));
+    case "number":
+      return fc
+        .double({
+          min: kind.min,
+          max: kind.max,
+          minExcluded: kind.openMin ?? false,
+          maxExcluded: kind.openMax ?? false,
+          noNaN: true,
+        })
+        .map((n) => ({ json: n, raw: [String(n)] }));
+    case "choice":
+      return fc.constantFrom(...kind.choices).map((c) => ({ json: c, raw: [c] }));
+    case "text":
+      return texts.map((s) => ({ json: s, raw: [s] }));
+    case "switch":
+      return fc.boolean().map((b) => ({ json: b, raw: b }));
+    case "globs":
+      return fc.array(texts, { minLength: 1 }).map((globs) => ({ json: globs, raw: globs }));
+    case "domains":
+      return fc
+        .uniqueArray(fc.tuple(names, fc.array(texts, { minLength: 1, maxLength: 3 })), {
+          minLength: 1,
+          selector: ([name]) => name,
+        })
+        .map((entries) => ({
+          json: Object.fromEntries(entries),
+          raw: entries.flatMap(([name, globs]) => globs.map((glob) => `${name}=${glob}`)),
+        }));
+    case "shares":
+      return fc
+        .uniqueArray(fc.tuple(names, fc.integer({ min: 1, max: 64 })), {
+          minLength: 1,
+          selector: ([name]) => name,
+        })
+        .map((entries) => {
+          const sum = entries.reduce((total, [, n]) => total + n, 0);
+          const shares = entries.map(([name, n]) => [name, n / sum] as const);
+          return { json: Object.fromEntries(shares), raw: [shares.map(([n, x]) => `${n}=${x}`).join(",")] };
+        });
+  }
+}
+
+describe("the table", () => {
+  test("flags are unique, long and in kebab case", () => {
+    const flags = rows.map((row) => row.flag);
+    expect(new Set(flags).size).toBe(flags.length);
+    for (const flag of flags) expect(flag).toMatch(/^--[a-z][a-z0-9-]+$/);
+  });
+
+  test("defaults are values that the table itself allows", () => {
+    for (const row of rows) {
+      if (row.default === null || ["data.domains", "data.target", "run.out"].includes(row.path)) continue;
+      expect(checkValue(row.kind, row.default, row.flag)).toEqual(row.default);
+    }
+  });
+
+  test.each(rows.map((row) => [row.flag, row] as const))("%s says what its config key says", (_, row) => {
+    fc.assert(
+      fc.property(valid(row.kind), ({ json, raw }) => {
+        const fromFile = checkValue(row.kind, json, row.path);
+        expect(checkValue(row.kind, fromArguments(row.kind, raw, row.flag), row.flag)).toEqual(fromFile);
+      }),
+      { numRuns: 50 },
+    );
+  });
+
+  test("numbers are allowed exactly within their range", () => {
+    for (const { kind, flag } of rows) {
+      if (kind.type !== "number" && kind.type !== "integer") continue;
+      fc.assert(
+        fc.property(fc.oneof(fc.double(), fc.integer(), fc.constantFrom(kind.min, kind.max)), (n) => {
+          const inside =
+            n >= kind.min &&
+            n <= kind.max &&
+            !(kind.openMin === true && n === kind.min) &&
+            !(kind.openMax === true && n === kind.max) &&
+            (kind.type === "number" || Number.isInteger(n));
+          if (inside) expect(checkValue(kind, n, flag)).toBe(n);
+          else expect(errorOf(() => checkValue(kind, n, flag)).code).toBe("config");
+        }),
+        { numRuns: 50 },
+      );
+    }
+  });
+});
+
+describe("precedence", () => {
+  test("command line over file over default", () => {
+    const file = { training: { lr: 0.5, batch: 3 } };
+    const config = resolve(file, given({ "training.lr": ["0.25"] }));
+    expect(config.training).toMatchObject({ lr: 0.25, batch: 3, beta1: 0.9 });
+  });
+
+  test("steps on the command line replace tokens in the file, and the other way round", () => {
+    const steps = resolve({ training: { tokens: 5000 } }, given({ "training.steps": ["7"] }));
+    expect([steps.training.steps, steps.training.tokens, totalSteps(steps)]).toEqual([7, null, 7]);
+    const tokens = resolve({ training: { steps: 7 } }, given({ "training.tokens": ["5000"] }));
+    expect([tokens.training.steps, tokens.training.tokens]).toEqual([null, 5000]);
+    expect(totalSteps(tokens)).toBe(Math.ceil(5000 / (16 * 128)));
+    expect(resolve({}).training.steps).toBe(1000);
+  });
+
+  test("a resolved configuration resolves to itself", () => {
+    const config = resolve({ run: { out: "runs/x" }, mixing: { weights: { a: 0.25, b: 0.75 } } });
+    const again = resolveConfig([jsonLayer(JSON.parse(JSON.stringify(config)), "config.json")]);
+    expect(again).toEqual(config);
+  });
+});
+
+describe("refusals, in one line that names the place, the value and what is allowed", () => {
+  const cases: [what: string, json: unknown, message: string][] = [
+    ["an unknown section", { trainign: {} }, 'c.json: unknown key "trainign"; did you mean training?'],
+    ["a key outside its section", { lr: 1 }, 'c.json: unknown key "lr"; did you mean training.lr?'],
+    ["an unknown key", { training: { btach: 1 } }, 'c.json: unknown key "training.btach"; did you mean training.batch?'],
+    ["a key in another section", { model: { eta: 1 } }, 'c.json: unknown key "model.eta"; did you mean mixing.eta?'],
+    ["nothing like it", { model: { xyzzy: 1 } }, 'c.json: unknown key "model.xyzzy"'],
+    ["no object", [1], "c.json: is [1], not a JSON object with sections data, model, …"],
+    ["a section that is no object", { model: 3 }, "c.json: model: 3 is not an object"],
+    ["a number as text", { training: { lr: "0.1" } }, 'c.json: training.lr: "0.1" is not a number above 0 and at most 10'],
+    ["half a step", { training: { steps: 1.5 } }, "c.json: training.steps: 1.5 is not a whole number at least 1"],
+    ["η of 0", { mixing: { eta: 0 } }, "c.json: mixing.eta: 0 is not a number above 0 and at most 1000"],
+    ["β over 1", { mixing: { beta: 1.5 } }, "c.json: mixing.beta: 1.5 is not a number above 0 and at most 1"],
+    ["null without an automatic value", { training: { lr: null } }, "c.json: training.lr: null is not a number above 0 and at most 10"],
+    ["an unknown choice", { mixing: { rule: "dgaa" } }, 'c.json: mixing.rule: "dgaa" is not one of dga, uniform, static, importance; did you mean dga?'],
+    ["a switch that is a text", { run: { quiet: "yes" } }, 'c.json: run.quiet: "yes" is not true or false'],
+    ["a size of nothing", { run: { memoryLimit: "much" } }, 'c.json: run.memoryLimit: "much" is not a size such as 1000000, 512MiB or 2GiB'],
+    ["an empty glob", { data: { target: [""] } }, 'c.json: data.target: "" is not a glob, such as "texts/**/*.md"'],
+    ["a domain without a name", { data: { domains: { "": "x" } } }, 'c.json: data.domains: "" is not a name for a domain: letters, digits, "_", "-", "." and spaces'],
+    ["no domain", { data: { domains: {} } }, 'no domain was given: add --domain NAME=GLOB, or "data": {"domains": {…}} in a config file'],
+    ["steps and tokens", { training: { steps: 1, tokens: 1 } }, "c.json: training.steps and c.json: training.tokens: give one of them, not both"],
+    ["heads that do not divide", { model: { dim: 100, heads: 3 } }, "c.json: model.heads: 3 does not divide the width 100"],
+    ["an odd head width", { model: { dim: 12, heads: 4 } }, "c.json: model.heads: 4 heads of width 3: rotary positions need an even width"],
+    ["key/value heads that do not divide", { model: { kvHeads: 3 } }, "c.json: model.kvHeads: 3 does not divide the 4 heads"],
+    ["grouped heads in gpt2", { model: { kvHeads: 2, preset: "gpt2" } }, "c.json: model.kvHeads: 2 is for --preset llama; gpt2 has one for each of its 4 heads"],
+    ["a floor over 1/k", { mixing: { floor: 0.6 } }, "c.json: mixing.floor: 0.6 is more than 1 / 2, which 2 domains can have"],
+    ["static without weights", { mixing: { rule: "static" } }, "--rule static needs weights: add --weights NAME=X,NAME=X"],
+    ["importance without a histogram", { mixing: { rule: "importance" } }, "--rule importance needs a histogram of the target: add --histogram NAME=X,NAME=X"],
+    ["weights that sum to 0.9", { mixing: { weights: { a: 0.5, b: 0.4 } } }, "c.json: mixing.weights: the weights sum to 0.9, not to 1"],
+    ["a negative weight", { mixing: { weights: { a: -0.5, b: 1.5 } } }, 'c.json: mixing.weights: "a" is -0.5, not a number of at least 0'],
+    ["a weight for nobody", { mixing: { weights: { a: 0.5, bb: 0.5 } } }, 'c.json: mixing.weights: "bb" is not a domain of this run; did you mean b?'],
+    ["a domain without a weight", { mixing: { weights: { a: 1 } } }, 'c.json: mixing.weights: gives no weight to the domain "b"'],
+    ["weights that nobody uses", { mixing: { rule: "uniform", weights: { a: 0.5, b: 0.5 } } }, "c.json: mixing.weights: --rule uniform has no use for weights"],
+    ["an empty histogram", { mixing: { rule: "importance", histogram: { a: 0 } } }, "c.json: mixing.histogram: all shares are 0"],
+    ["forward with norms", { mixing: { estimator: "forward" } }, "c.json: mixing.estimator: forward does not see the gradient norms that --normalise cosine needs; choose raw"],
+    ["a tokenizer that is none", { data: { tokenizer: "bytes" } }, 'c.json: data.tokenizer: "bytes" is not "bpe", "byte" or the path of a tokenizer.json; did you mean byte?'],
+  ]; // prettier-ignore
+  test.each(cases)("%s", (_, json, message) => {
+    const error = errorOf(() => resolve(json));
+    expect(error.message).toBe(message);
+    expect(error.code).toBe("config");
+  });
+
+  test("NaN and infinite weights from the command line", () => {
+    for (const weights of ["a=NaN,b=1", "a=Infinity,b=0", "a=,b=1", "a=x,b=1"])
+      expect(errorOf(() => given({ "mixing.weights": [weights] })).message).toMatch(/^--weights: /);
+  });
+
+  test("dga without a target", () => {
+    const json = { data: { domains: { a: "x" } } };
+    expect(errorOf(() => resolveConfig([jsonLayer(json, "c.json")])).message).toMatch(/needs a target/);
+    const uniform = resolveConfig([jsonLayer({ ...json, mixing: { rule: "uniform" } }, "c.json")]);
+    expect(uniform.data.target).toEqual([]);
+  });
+
+  test("any JSON whatever gives a configuration or one line of error", () => {
+    const keys = fc.constantFrom(...rows.map((row) => row.key), "x", "__proto__", "constructor");
+    const sections = fc.constantFrom("data", "model", "training", "mixing", "run", "toString");
+    const anything = fc.dictionary(sections, fc.oneof(fc.dictionary(keys, fc.jsonValue()), fc.jsonValue()));
+    fc.assert(
+      fc.property(fc.oneof(anything, fc.jsonValue()), (json) => {
+        try {
+          resolve(json);
+        } catch (error) {
+          expect(error).toBeInstanceOf(GradmixError);
+          expect((error as Error).message).not.toContain("\n");
+        }
+      }),
+      { numRuns: 300 },
+    );
+  });
+});
+
+describe("files", () => {
+  let folder = "";
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), "gradmix-options-"));
+  });
+  afterAll(() => rmSync(folder, { recursive: true }));
+
+  test("weights come from another run's weights.json", () => {
+    const path = join(folder, "weights.json");
+    writeFileSync(path, JSON.stringify({ final: { a: 1, b: 0 }, averaged: { a: 0.25, b: 0.75 } }));
+    const config = resolve({ mixing: { weights: path } });
+    expect(config.mixing.weights).toEqual({ a: 0.25, b: 0.75 });
+  });
+
+  test("broken JSON names the file and stays on one line", () => {
+    const path = join(folder, "broken.json");
+    for (const text of ['{\n "model": {\n "dim": }\n}', "", "{", "\u0000", "[1,\n2"]) {
+      writeFileSync(path, text);
+      const error = errorOf(() => readJson(path, path));
+      expect(error.message).toMatch(/is not JSON \(/);
+      expect(error.message).not.toContain("\n");
+    }
+  });
+});
+
+test("a resumed run may change free keys only, and the first other one is named", () => {
+  const saved = resolve({ run: { out: "r" } });
+  for (const row of rows) {
+    const changed = new Map(flatten(saved)).set(row.path, "another");
+    const check = (): void => checkSameConfig(saved, changed, "r");
+    if (row.free === true) check();
+    else
+      expect(errorOf(check)).toMatchObject({
+        code: "checkpoint",
+        message: expect.stringContaining(` ${row.path} = `),
+      });
+  }
+});

@@ -1,0 +1,112 @@
+/** The progress line, as pure text and on a pretended screen. */
+import {
+  formatCount,
+  formatDuration,
+  formatProgress,
+  formatResult,
+  formatWeights,
+  startProgress,
+} from "#dist/cli/progress.js";
+import type { StepMetrics } from "#dist/dga/config.js";
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+
+function metrics(step: number, extra: Partial<StepMetrics> = {}): StepMetrics {
+  return {
+    step,
+    tokens: step * 2048,
+    loss: 2.34567,
+    gradNorm: 1,
+    lr: 0.001,
+    seconds: 0.1,
+    weights: { code: 0.62, prose: 0.3, mail: 0.08 },
+    domains: {},
+    ...extra,
+  };
+}
+
+describe("formats", () => {
+  test("counts have three digits and a unit", () => {
+    expect([0, 950, 999.9, 1000, 12_345, 999_960, 4_560_000, 2e9].map(formatCount)).toEqual([
+      "0", "950", "1.00k", "1.00k", "12.3k", "1.00M", "4.56M", "2.00G",
+    ]); // prettier-ignore
+    fc.assert(fc.property(fc.double({ min: 0, max: 9e11, noNaN: true }), (n) => formatCount(n).length <= 7));
+  });
+
+  test("durations", () => {
+    expect([0, 7, 59.6, 185, 3723, NaN, -1].map(formatDuration)).toEqual([
+      "0:00", "0:07", "1:00", "3:05", "1:02:03", "?", "0:00",
+    ]); // prettier-ignore
+  });
+
+  test("weights: the largest first, small ones not shown as nothing", () => {
+    expect(formatWeights({ a: 0.001, b: 0.999 })).toBe("b 100% a <1%");
+    expect(formatWeights({ a: 0.1, b: 0.2, c: 0.3, d: 0.4, e: 0 }, 2)).toBe("d 40% c 30% +3");
+  });
+
+  test("the whole line", () => {
+    const state = { totalSteps: 1000, speed: { tokensPerSecond: 12_345, secondsLeft: 185 }, targetLoss: 2.1 };
+    expect(formatProgress(metrics(120), state)).toBe(
+      "step  120/1000  loss 2.346  target 2.100  12.3k tok/s  3:05 left  code 62% prose 30% mail 8%",
+    );
+    expect(formatProgress(metrics(1), { totalSteps: 1000, speed: null, targetLoss: null })).toBe(
+      "step    1/1000  loss 2.346  code 62% prose 30% mail 8%",
+    );
+  });
+
+  test("fits the terminal, whatever its width", () => {
+    const state = { totalSteps: 9, speed: null, targetLoss: null };
+    fc.assert(
+      fc.property(fc.integer({ min: 2, max: 200 }), (width) => {
+        expect(formatProgress(metrics(1), state, width).length).toBeLessThan(width);
+      }),
+    );
+  });
+
+  test("the result says how to go on after an interruption", () => {
+    const weights = { final: { a: 1 }, averaged: { a: 1 } };
+    const result = { step: 5, tokens: 10_240, loss: 2, targetLoss: 1.5, weights, interrupted: true };
+    expect(formatResult(result, "runs/a")).toContain("gradmix train --resume runs/a");
+    expect(formatResult({ ...result, interrupted: false }, "runs/a")).toContain(
+      "done: 5 steps, 10.2k tokens",
+    );
+  });
+});
+
+describe("on a screen", () => {
+  function play(isTTY: boolean, times: readonly number[], evaluated: readonly number[] = []): string[] {
+    const written: string[] = [];
+    let time = 0;
+    const progress = startProgress(
+      { write: (text) => written.push(text), isTTY, columns: 200 },
+      times.length,
+      () => time,
+    );
+    times.forEach((at, i) => {
+      time = at;
+      const evaluation = { target: 1.5, domains: {} };
+      progress.step(metrics(i + 1, evaluated.includes(i + 1) ? { evaluation } : {}));
+    });
+    progress.end();
+    return written;
+  }
+
+  test("a terminal gets one line, rewritten, ended once", () => {
+    const text = play(true, [0, 500, 1000]).join("");
+    expect(text.split("\n")).toHaveLength(2);
+    expect(text.split("\r\u001b[2K")).toHaveLength(3);
+    expect(text).toContain("step 3/3");
+  });
+
+  test("elsewhere whole lines, about one a second, and each evaluation and the last step", () => {
+    const lines = play(false, [0, 300, 600, 900, 1100, 1200], [3]);
+    expect(lines.map((line) => /step (\d)/.exec(line)?.[1])).toEqual(["1", "3", "6"]);
+    for (const line of lines) expect(line).toMatch(/^[^\r\u001b\n]*\n$/);
+    expect(lines[1]).toContain("target 1.500");
+    expect(lines[2]).toContain("target 1.500");
+  });
+
+  test("speed comes from the clock", () => {
+    expect(play(false, [0, 1000]).at(-1)).toContain("2.05k tok/s");
+  });
+});
