@@ -1,4 +1,4 @@
-/** The backends that every kernel is tested on. A new backend is one line here. */
+/** The backends that every kernel is tested on. */
 import type { Backend } from "#dist/backends/backend.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
 
@@ -6,7 +6,12 @@ export interface BackendOptions {
   readonly memoryLimit?: number;
 }
 
-export const backends: readonly {
+export interface TestedBackend {
   readonly name: string;
-  readonly create: (options?: BackendOptions) => Promise<Backend>;
-}[] = [{ name: "reference", create: async (options) => createReferenceBackend(options) }];
+  create(options?: BackendOptions): Promise<Backend>;
+}
+
+export const backends: readonly TestedBackend[] = [
+  // One line each.
+  { name: "reference", create: async (options) => createReferenceBackend(options) },
+];
