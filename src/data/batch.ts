@@ -1,0 +1,37 @@
+/** Batches: windows drawn by the sampler, as rows of token ids. */
+import type { Draw } from "./sampler.ts";
+import { readWindow, type Windows } from "./tokens.ts";
+
+export interface TokenBatch {
+  /** Token ids, [examples · time]. */
+  readonly inputs: Int32Array;
+  /** Next tokens, [examples · time]; −1 where nothing counts. */
+  readonly targets: Int32Array;
+  /** Counted targets of each example. */
+  readonly tokens: Int32Array;
+  /** Domain of each example. */
+  readonly domainOf: Int32Array;
+  /** T. */
+  readonly time: number;
+}
+
+/** The windows of `draws`, in order, or sorted by domain (stable) so that each domain's examples are adjacent. */
+export function assembleBatch(
+  draws: readonly Draw[],
+  sources: readonly Windows[],
+  options: { readonly sortByDomain?: boolean } = {},
+): TokenBatch {
+  const rows = options.sortByDomain === true ? [...draws].sort((a, b) => a.domain - b.domain) : draws;
+  const time = sources[0].time;
+  const inputs = new Int32Array(rows.length * time);
+  const targets = new Int32Array(rows.length * time);
+  const tokens = new Int32Array(rows.length);
+  const domainOf = new Int32Array(rows.length);
+  rows.forEach(({ domain, window }, row) => {
+    const source = sources[domain];
+    readWindow(source, window, inputs, targets, row);
+    tokens[row] = source.tokensOf(window);
+    domainOf[row] = domain;
+  });
+  return { inputs, targets, tokens, domainOf, time };
+}

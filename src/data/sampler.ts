@@ -1,0 +1,165 @@
+/**
+ * The sampler: given weights, which domain and which of its windows come next. Deterministic in the seed, and its state is a few counts.
+ *
+ * Inside a domain windows come in a pseudo-random order without replacement: no window twice before the domain's epoch ends; every epoch
+ * has an order of its own.
+ */
+import { GradmixError } from "../errors.ts";
+import { foldIn, type Key, key, uniformAt } from "../tensor/rng.ts";
+import { permute } from "./permutation.ts";
+
+export interface SampledDomain {
+  readonly name: string;
+  /** Windows in an epoch. */
+  readonly count: number;
+  /** Counted tokens of a window. */
+  tokensOf(index: number): number;
+}
+
+export interface Draw {
+  readonly domain: number;
+  readonly window: number;
+  /** Times the whole domain had been seen before. */
+  readonly epoch: number;
+}
+
+/** Plain JSON. */
+export interface SamplerState {
+  readonly version: 1;
+  readonly seed: number;
+  /** Draws so far. */
+  readonly draws: number;
+  /** Windows taken from each domain, over all epochs. */
+  readonly taken: readonly number[];
+  /** Tokens taken from each domain. */
+  readonly tokens: readonly number[];
+}
+
+/**
+ * "multinomial": domains are drawn independently (mix(α), as in the paper). "systematic": one uniform number places n equally spaced points on the
+ * cumulative weights, so a domain comes ⌊nα⌋ or ⌈nα⌉ times: unbiased, with less variance.
+ */
+export type SamplingMode = "multinomial" | "systematic";
+
+export interface SamplerOptions {
+  readonly domains: readonly SampledDomain[];
+  readonly seed: number;
+  readonly mode?: SamplingMode;
+}
+
+export interface Sampler {
+  /** The next n windows for the given weights (on the simplex of the domains). Throws `config` for weights that are not, naming the domain. */
+  draw(weights: ArrayLike<number>, n: number): Draw[];
+  /** The next n windows of one domain. */
+  drawFrom(domain: number, n: number): Draw[];
+  /** Epochs of each domain so far, as a fraction: 1.5 is once and a half. */
+  epochs(): number[];
+  tokens(): readonly number[];
+  state(): SamplerState;
+  /** Throws `checkpoint` when the state is not one of these domains and this seed. */
+  restore(json: unknown): void;
+}
+
+export function createSampler({ domains, seed, mode = "multinomial" }: SamplerOptions): Sampler {
+  const root = key(seed);
+  const choices = foldIn(root, 0);
+  const orders = domains.map((_, i) => foldIn(root, i + 1));
+  const taken = new Array<number>(domains.length).fill(0);
+  const tokens = new Array<number>(domains.length).fill(0);
+  let draws = 0;
+
+  const next = (domain: number): Draw => {
+    const { count, tokensOf } = domains[domain];
+    const epoch = Math.floor(taken[domain] / count);
+    const order: Key = foldIn(orders[domain], epoch);
+    const window = permute(order, count, taken[domain] % count);
+    taken[domain]++;
+    tokens[domain] += tokensOf(window);
+    return { domain, window, epoch };
+  };
+
+  return {
+    draw(weights, n) {
+      const cumulative = cumulate(weights, domains);
+      const out: Draw[] = [];
+      const offset = mode === "systematic" ? uniformAt(choices, draws) : 0;
+      for (let j = 0; j < n; j++) {
+        const u = mode === "systematic" ? (j + offset) / n : uniformAt(choices, draws + j);
+        out.push(next(locate(cumulative, u)));
+      }
+      draws += n;
+      return out;
+    },
+    drawFrom(domain, n) {
+      return Array.from({ length: n }, () => next(domain));
+    },
+    epochs: () => taken.map((count, i) => count / domains[i].count),
+    tokens: () => [...tokens],
+    state: () => ({ version: 1, seed, draws, taken: [...taken], tokens: [...tokens] }),
+    restore(json) {
+      const state = checkState(json, domains, seed);
+      draws = state.draws;
+      state.taken.forEach((count, i) => {
+        taken[i] = count;
+        tokens[i] = state.tokens[i];
+      });
+    },
+  };
+}
+
+/** Cumulative weights, the last at least 1 where the last domain with weight ends, so that every u < 1 falls on a domain with weight. */
+function cumulate(weights: ArrayLike<number>, domains: readonly SampledDomain[]): Float64Array {
+  if (weights.length !== domains.length)
+    throw new GradmixError("config", `weights: ${weights.length} values for ${domains.length} domains`);
+  const out = new Float64Array(weights.length);
+  let sum = 0;
+  let last = -1;
+  for (let i = 0; i < weights.length; i++) {
+    const weight = weights[i];
+    if (!Number.isFinite(weight) || weight < 0)
+      throw new GradmixError("config", `weights: "${domains[i].name}" has ${weight}; weights are finite and ≥ 0`);
+    if (weight > 0) last = i;
+    out[i] = sum += weight;
+  }
+  if (Math.abs(sum - 1) > 1e-6) throw new GradmixError("config", `weights: they sum to ${sum}, not to 1`);
+  out.fill(Infinity, last);
+  return out;
+}
+
+/** The first domain whose cumulative weight passes u. */
+function locate(cumulative: Float64Array, u: number): number {
+  let low = 0;
+  let high = cumulative.length - 1;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (cumulative[middle] > u) high = middle;
+    else low = middle + 1;
+  }
+  return low;
+}
+
+function checkState(json: unknown, domains: readonly SampledDomain[], seed: number): SamplerState {
+  const wrong = (what: string): GradmixError => new GradmixError("checkpoint", `sampler state: ${what}`);
+  if (typeof json !== "object" || json === null) throw wrong("it is not an object");
+  const given = new Map<string, unknown>(Object.entries(json));
+  if (given.get("version") !== 1) throw wrong("it is not of version 1");
+  if (given.get("seed") !== seed) throw wrong(`it has the seed ${String(given.get("seed"))}, not ${seed}`);
+  const counts = (name: string): number[] => {
+    const values = given.get(name);
+    if (!Array.isArray(values) || values.length !== domains.length)
+      throw wrong(`${name} has not one count for each of ${domains.length} domains`);
+    return values.map((value: unknown) => count(value, name));
+  };
+  const count = (value: unknown, name: string): number => {
+    if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0)
+      throw wrong(`${name} holds ${String(value)}`);
+    return value;
+  };
+  return {
+    version: 1,
+    seed,
+    draws: count(given.get("draws"), "draws"),
+    taken: counts("taken"),
+    tokens: counts("tokens"),
+  };
+}
