@@ -95,7 +95,10 @@ export function decodeCheckpoint(file: Uint8Array, label: string): { step: numbe
   for (const [name, entry] of tensors) {
     const [start, end] = offsets(entry) ?? [0, 0];
     const constructor = constructors[(entry as { dtype: FileType }).dtype];
-    arrays[name] = new constructor(data.slice(start, end).buffer);
+    // Not `slice`: a Buffer's gives a view, and an unaligned one.
+    const bytes = new Uint8Array(end - start);
+    bytes.set(data.subarray(start, end));
+    arrays[name] = new constructor(bytes.buffer);
   }
   const json = JSON.parse(String(metadata["json"])) as Record<string, unknown>;
   return { step: Number(metadata["step"]), checkpoint: { json, arrays } };

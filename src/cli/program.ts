@@ -20,8 +20,8 @@ Examples:
     $ gradmix train config.json --eta 2
 
   config.json holds the same keys in sections ("training.lr" is --lr):
-    { "data": { "domains": { "code": "src/**/*.ts" }, "target": ["answers/*.md"] },
-      "training": { "steps": 2000, "lr": 0.001 }, "mixing": { "rule": "dga" } }
+    { "data": { "domains": { "code": "src/**/*.ts" }, "target": "answers/*.md" },
+      "training": { "steps": 2000, "lr": 0.001 }, "mixing": { "eta": 2 } }
 
   Go on with a run that was stopped:
     $ gradmix train --resume runs/first

@@ -1,0 +1,352 @@
+/** Files of a run survive kills, full disks and damage. */
+import { spawn } from "node:child_process";
+import { once } from "node:events";
+import * as nodeFs from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { hostname, tmpdir } from "node:os";
+import { join } from "node:path";
+import { decodeCheckpoint, encodeCheckpoint } from "#dist/cli/checkpoint-file.js";
+import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
+import { writeFileAtomic, type WriteFs } from "#dist/cli/files.js";
+import {
+  checkFree,
+  findRun,
+  listCheckpoints,
+  openRunFolder,
+  readCheckpoint,
+  truncateMetrics,
+  writeCheckpoint,
+} from "#dist/cli/run-folder.js";
+import type { Checkpoint, CheckpointArray, StepMetrics, TrainConfig } from "#dist/dga/config.js";
+import { GradmixError } from "#dist/errors.js";
+import fc from "fast-check";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+
+let root = "";
+let out = "";
+beforeEach(() => {
+  root = mkdtempSync(join(tmpdir(), "gradmix-run-"));
+  out = join(root, "run");
+});
+afterEach(() => rmSync(root, { recursive: true }));
+
+function configOf(folder: string, lr = 0.001): TrainConfig {
+  const json = { data: { domains: { a: "a" }, target: "t" }, training: { lr }, run: { out: folder } };
+  return resolveConfig([jsonLayer(json, "c.json")]);
+}
+
+function metrics(step: number): StepMetrics {
+  return { step, tokens: step, loss: 1, gradNorm: 1, lr: 1, seconds: 1, weights: {}, domains: {} };
+}
+
+function state(step: number): Checkpoint {
+  return { json: { step }, arrays: { x: Float32Array.of(step, step) } };
+}
+
+function errorOf(fn: () => unknown): GradmixError {
+  try {
+    fn();
+  } catch (error) {
+    if (error instanceof GradmixError) return error;
+    throw error;
+  }
+  throw new Error("nothing was thrown");
+}
+
+function join_(parts: readonly Uint8Array[]): Uint8Array {
+  return new Uint8Array(Buffer.concat(parts));
+}
+
+describe("the checkpoint file", () => {
+  const arrays: fc.Arbitrary<CheckpointArray> = fc.oneof(
+    fc.uint8Array(),
+    fc.int32Array(),
+    fc.uint32Array(),
+    fc.float64Array(),
+    fc.bigInt64Array(),
+    // All bit patterns, the quiet and the signalling NaN included.
+    fc.uint32Array().map((bits) => new Float32Array(bits.buffer, bits.byteOffset, bits.length)),
+  );
+  const checkpoints = fc.record({
+    json: fc
+      .dictionary(fc.string(), fc.jsonValue())
+      .map((x) => JSON.parse(JSON.stringify(x)) as Checkpoint["json"]),
+    arrays: fc.dictionary(
+      fc.string({ minLength: 1 }).filter((name) => !name.startsWith("__")),
+      arrays,
+      { maxKeys: 5, noNullPrototype: true },
+    ),
+  });
+  const bits = (array: CheckpointArray): Uint8Array =>
+    new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+
+  test("gives back every bit", () => {
+    fc.assert(
+      fc.property(fc.nat(), checkpoints, (step, checkpoint) => {
+        const read = decodeCheckpoint(join_(encodeCheckpoint(step, checkpoint)), "c");
+        expect(read.step).toBe(step);
+        expect(read.checkpoint.json).toEqual(checkpoint.json);
+        // Number-like names come back in another order.
+        expect(Object.keys(read.checkpoint.arrays).sort()).toEqual(Object.keys(checkpoint.arrays).sort());
+        for (const [name, array] of Object.entries(checkpoint.arrays)) {
+          const got = read.checkpoint.arrays[name];
+          expect(got.constructor).toBe(array.constructor);
+          expect(bits(got)).toEqual(bits(array));
+        }
+      }),
+    );
+  });
+
+  test("is the safetensors layout", () => {
+    const file = join_(
+      encodeCheckpoint(7, { json: {}, arrays: { a: Float32Array.of(1, 2), b: Uint8Array.of(9) } }),
+    );
+    const length = Number(new DataView(file.buffer).getBigUint64(0, true));
+    expect(length % 8).toBe(0);
+    const header = JSON.parse(new TextDecoder().decode(file.subarray(8, 8 + length)));
+    expect(header.a).toEqual({ dtype: "F32", shape: [2], data_offsets: [0, 8] });
+    expect(header.b).toEqual({ dtype: "U8", shape: [1], data_offsets: [8, 9] });
+    expect(file.length).toBe(8 + length + 9);
+    for (const value of Object.values(header.__metadata__)) expect(value).toBeTypeOf("string");
+  });
+
+  test("any file cut short, lengthened or with one changed byte is refused", () => {
+    const whole = join_(encodeCheckpoint(3, { json: { a: "ü" }, arrays: { x: Float32Array.of(1, 2, 3) } }));
+    fc.assert(
+      fc.property(fc.nat(whole.length - 1), fc.integer({ min: 1, max: 255 }), (at, change) => {
+        const damaged = whole.slice();
+        damaged[at] ^= change;
+        for (const file of [whole.slice(0, at), damaged, join_([whole, Uint8Array.of(change)])])
+          expect(errorOf(() => decodeCheckpoint(file, "c.safetensors"))).toMatchObject({
+            code: "checkpoint",
+            message: expect.stringMatching(/^c\.safetensors: [^\n]*$/),
+          });
+      }),
+      { numRuns: 400 },
+    );
+  });
+});
+
+describe("writing", () => {
+  /** A disk with `room` bytes that writes at most `chunk` bytes a call. */
+  function disk(room: number, chunk = Infinity): WriteFs {
+    return {
+      ...nodeFs,
+      writeSync: ((file: number, bytes: Uint8Array, offset: number, length: number) => {
+        const count = Math.min(length, chunk, room);
+        if (count === 0) throw Object.assign(new Error("write"), { code: "ENOSPC" });
+        room -= count;
+        return nodeFs.writeSync(file, bytes, offset, count);
+      }) as typeof nodeFs.writeSync,
+    };
+  }
+
+  test("a full disk at any byte: one clear line, the old file whole, nothing left behind", () => {
+    writeCheckpoint(root, 1, state(1));
+    const path = join(root, "step-00000001.safetensors");
+    const before = readFileSync(path);
+    fc.assert(
+      fc.property(fc.nat(before.length - 1), (room) => {
+        const error = errorOf(() => writeCheckpoint(root, 1, state(1), disk(room)));
+        expect(error).toMatchObject({ code: "io", message: `${path}: cannot be written (the disk is full)` });
+        expect(readdirSync(root)).toEqual(["step-00000001.safetensors"]);
+        expect(readFileSync(path).equals(before)).toBe(true);
+      }),
+    );
+  });
+
+  test("a system that writes a few bytes a call", () => {
+    writeCheckpoint(root, 1, state(1), disk(Infinity, 7));
+    expect(readCheckpoint(join(root, "step-00000001.safetensors")).step).toBe(1);
+  });
+
+  test.runIf(nodeFs.existsSync("/dev/full"))("a real device without room", () => {
+    const full: WriteFs = { ...nodeFs, openSync: () => nodeFs.openSync("/dev/full", "w") };
+    expect(errorOf(() => writeFileAtomic(join(root, "x"), [Uint8Array.of(1)], full)).message).toMatch(
+      /the disk is full/,
+    );
+    expect(readdirSync(root)).toEqual([]);
+  });
+
+  test("a disk that fills up during a run leaves the last good checkpoint", () => {
+    const first = openRunFolder(configOf(out));
+    first.appendMetrics(metrics(1));
+    first.saveCheckpoint(1, state(1));
+    first.close();
+    const second = openRunFolder(configOf(out), findRun(out), disk(2000));
+    expect(second.load()?.step).toBe(1);
+    expect(
+      errorOf(() => second.saveCheckpoint(2, { json: {}, arrays: { x: new Uint8Array(5000) } })).code,
+    ).toBe("io");
+    second.close();
+    expect(openRunFolder(configOf(out), findRun(out)).load()?.step).toBe(1);
+  });
+
+  test(
+    "a killed writer leaves a whole newest checkpoint and metrics up to it",
+    { timeout: 60_000 },
+    async () => {
+      for (const delay of [0, 1, 3, 7, 12, 20, 33, 54]) {
+        const folder = join(root, `kill-${delay}`);
+        const child = spawn(
+          process.execPath,
+          [join(import.meta.dirname, "write-checkpoints.mjs"), folder, JSON.stringify(configOf(folder))],
+          { stdio: ["ignore", "pipe", "inherit"] },
+        );
+        await once(child.stdout, "data");
+        await new Promise((resolve) => setTimeout(resolve, delay));
+        child.kill("SIGKILL");
+        await once(child, "exit");
+
+        const resumed = openRunFolder(configOf(folder), findRun(folder));
+        const loaded = resumed.load()!;
+        const { x } = loaded.checkpoint.arrays;
+        expect(x).toEqual(new Float32Array(50_000).fill(loaded.step));
+        expect(loaded.checkpoint.json).toEqual({ step: loaded.step });
+        // The dead process's lock does not keep the folder closed.
+        resumed.begin();
+        resumed.appendMetrics(metrics(loaded.step + 1));
+        resumed.close();
+        const steps = lines(folder).map(({ step }) => step);
+        expect(steps).toEqual(Array.from({ length: loaded.step + 1 }, (_, i) => i + 1));
+        const left = readdirSync(join(folder, "checkpoints")).concat(readdirSync(folder));
+        expect(left.filter((name) => name.endsWith(".tmp") || name === "lock")).toEqual([]);
+      }
+    },
+  );
+});
+
+function lines(folder: string): StepMetrics[] {
+  const text = readFileSync(join(folder, "metrics.jsonl"), "utf8");
+  expect(text.endsWith("\n")).toBe(true);
+  return text
+    .trimEnd()
+    .split("\n")
+    .map((line) => JSON.parse(line) as StepMetrics);
+}
+
+describe("a run", () => {
+  test("writes nothing before it begins", () => {
+    const folder = openRunFolder(configOf(out));
+    expect(folder.load()).toBeNull();
+    folder.close();
+    expect(readdirSync(root)).toEqual([]);
+  });
+
+  test("keeps its configuration, metrics, files and the last two checkpoints", () => {
+    const config = configOf(out);
+    const folder = openRunFolder(config);
+    folder.begin();
+    for (let step = 1; step <= 3; step++) {
+      folder.appendMetrics(metrics(step));
+      folder.saveCheckpoint(step, state(step));
+    }
+    folder.saveFile("weights.json", "{}");
+    folder.saveFile("model/model.safetensors", Uint8Array.of(1, 2));
+    folder.close();
+    expect(findRun(out).config).toEqual(config);
+    expect(lines(out).map(({ step }) => step)).toEqual([1, 2, 3]);
+    expect(listCheckpoints(out).map(({ step }) => step)).toEqual([2, 3]);
+    expect(readdirSync(out).sort()).toEqual([
+      "checkpoints",
+      "config.json",
+      "metrics.jsonl",
+      "model",
+      "weights.json",
+    ]);
+    expect([...readFileSync(join(out, "model/model.safetensors"))]).toEqual([1, 2]);
+    expect(openRunFolder(config, findRun(out)).load()).toEqual({ step: 3, checkpoint: state(3) });
+  });
+
+  test("does not take a folder that holds a run, nor one that is a file", () => {
+    const folder = openRunFolder(configOf(out));
+    folder.begin();
+    folder.close();
+    expect(errorOf(() => checkFree(out)).message).toMatch(/already holds a run .*--resume /);
+    expect(errorOf(() => openRunFolder(configOf(out)).begin()).code).toBe("config");
+    writeFileSync(join(root, "file"), "");
+    expect(errorOf(() => checkFree(join(root, "file"))).message).toMatch(/not a folder/);
+    checkFree(join(root, "new"));
+  });
+
+  test("does not take a folder that another process writes", () => {
+    const first = openRunFolder(configOf(out));
+    first.begin();
+    const second = openRunFolder(configOf(out), findRun(out));
+    expect(errorOf(() => second.begin()).message).toContain(`is being written by process ${process.pid}`);
+    first.close();
+    second.begin();
+    second.close();
+    writeFileSync(join(out, "lock"), `1 not-${hostname()}\n`);
+    expect(errorOf(() => openRunFolder(configOf(out), findRun(out)).begin()).message).toMatch(
+      /delete .*lock/,
+    );
+  });
+
+  test("resumed from an earlier checkpoint forgets what came after", () => {
+    const folder = openRunFolder(configOf(out));
+    for (let step = 1; step <= 4; step++) {
+      folder.appendMetrics(metrics(step));
+      if (step < 4) folder.saveCheckpoint(step, state(step));
+    }
+    folder.close();
+    const resumed = openRunFolder(configOf(out), findRun(listCheckpoints(out)[0].path));
+    expect(resumed.load()?.step).toBe(2);
+    resumed.begin();
+    resumed.close();
+    expect(lines(out).map(({ step }) => step)).toEqual([1, 2]);
+    expect(listCheckpoints(out).map(({ step }) => step)).toEqual([2]);
+  });
+
+  test("a run without a checkpoint yet begins again", () => {
+    const folder = openRunFolder(configOf(out));
+    folder.appendMetrics(metrics(1));
+    folder.close();
+    const resumed = openRunFolder(configOf(out), findRun(out));
+    expect(resumed.load()).toBeNull();
+    resumed.begin();
+    resumed.close();
+    expect(readFileSync(join(out, "metrics.jsonl"), "utf8")).toBe("");
+  });
+
+  test("a truncated newest checkpoint is refused, and the good one before it offered", () => {
+    const folder = openRunFolder(configOf(out));
+    for (let step = 1; step <= 2; step++) folder.saveCheckpoint(step, state(step));
+    folder.close();
+    const [older, newest] = listCheckpoints(out);
+    nodeFs.truncateSync(newest.path, 100);
+    const error = errorOf(() => openRunFolder(configOf(out), findRun(out)).load());
+    expect(error.code).toBe("checkpoint");
+    expect(error.message).toMatch(/cut short.*; the one of step 1 is good: --resume /);
+    expect(error.message).toContain(older.path);
+    expect(openRunFolder(configOf(out), findRun(older.path)).load()?.step).toBe(1);
+    nodeFs.truncateSync(older.path, 5);
+    expect(errorOf(() => openRunFolder(configOf(out), findRun(out)).load()).message).toMatch(
+      /; there is no other one$/,
+    );
+  });
+
+  test("a checkpoint of another configuration is refused by the first key that differs", () => {
+    const folder = openRunFolder(configOf(out));
+    folder.saveCheckpoint(1, state(1));
+    folder.close();
+    const error = errorOf(() => openRunFolder(configOf(out, 0.5), findRun(out)).load());
+    expect(error.code).toBe("checkpoint");
+    expect(error.message).toContain("was made with training.lr = 0.001, not 0.5");
+  });
+});
+
+test("metrics are cut after the last whole line of a step, wherever a kill cut them", () => {
+  const path = join(root, "metrics.jsonl");
+  const all = Array.from({ length: 12 }, (_, i) => `${JSON.stringify(metrics(i + 1))}\n`);
+  fc.assert(
+    fc.property(fc.nat(all.join("").length), fc.nat(12), (length, step) => {
+      writeFileSync(path, all.join("").slice(0, length));
+      truncateMetrics(path, step);
+      const text = readFileSync(path, "utf8");
+      const whole = all.join("").slice(0, length).split("\n").length - 1;
+      expect(text).toBe(all.slice(0, Math.min(step, whole)).join(""));
+    }),
+  );
+  truncateMetrics(join(root, "none.jsonl"), 1);
+});

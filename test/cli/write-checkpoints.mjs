@@ -1,0 +1,10 @@
+// Child of run-folder.test.ts: writes checkpoints into the folder argv[2] until it is killed. Each holds its step throughout.
+import { openRunFolder } from "#dist/cli/run-folder.js";
+
+const config = JSON.parse(process.argv[3]);
+const folder = openRunFolder(config);
+for (let step = 1; ; step++) {
+  folder.appendMetrics({ step, padding: "x".repeat(2000) });
+  folder.saveCheckpoint(step, { json: { step }, arrays: { x: new Float32Array(50_000).fill(step) } });
+  if (step === 1) process.stdout.write("begun\n");
+}
