@@ -13,6 +13,9 @@ export default defineConfig({
     testTimeout: 30_000,
     hookTimeout: 30_000,
     teardownTimeout: 5_000,
-    reporters: ["default", ["json", { outputFile: process.env["GRADMIX_TEST_REPORT"] ?? ".cache/vitest.json" }]],
+    reporters: [
+      "default",
+      ["json", { outputFile: process.env["GRADMIX_TEST_REPORT"] ?? ".cache/vitest.json" }],
+    ],
   },
 });

@@ -8,7 +8,8 @@ export function nearest(word: string, candidates: Iterable<string>): string | nu
   for (const candidate of candidates) {
     const known = fold(candidate);
     // A word that starts like a candidate (or the other way round) is closer than its length says.
-    const prefix = Math.min(plain.length, known.length) >= 3 && (known.startsWith(plain) || plain.startsWith(known));
+    const prefix =
+      Math.min(plain.length, known.length) >= 3 && (known.startsWith(plain) || plain.startsWith(known));
     const distance = prefix ? 0.5 : editDistance(plain, known);
     if (distance < bestDistance) {
       best = candidate;

@@ -13,14 +13,14 @@ import { didYouMean, errorCode, isObject, type Raw, wrong } from "./values.ts";
 const examples = `
 Examples:
   Three domains, a small target, everything else by default:
-    $ gradmix train --domain code='src/**/*.ts' --domain docs='docs/**/*.md' \\
-        --domain mail='mail.jsonl.gz' --target 'answers/*.md' --out runs/first
+    $ gradmix train --domain code='src/**/*.ts' --domain docs='docs/*.md' \\
+        --domain mail=mail.jsonl.gz --target 'answers/*.md' --out runs/first
 
   The same from a file, with another step size on top:
     $ gradmix train config.json --eta 2
 
   config.json holds the same keys in sections ("training.lr" is --lr):
-    { "data": { "domains": { "code": "src/**/*.ts" }, "target": "answers/*.md" },
+    { "data": { "domains": { "code": "src/**/*.ts" }, "target": "answer.md" },
       "training": { "steps": 2000, "lr": 0.001 }, "mixing": { "eta": 2 } }
 
   Go on with a run that was stopped:
