@@ -5,7 +5,8 @@
  * Conventions: everything is contiguous and row-major; extents and strides count elements; operands are f32 unless a
  * comment says i32; `| null` operands may be left out. Kernels marked "in place" allow the named output to be the
  * named input. Sums run in a fixed order that depends on the shapes only, so that results are the same bits for any
- * number of threads.
+ * number of threads. NaN in gives NaN out, also of relu, max and min. An in-place output is exactly the named input
+ * (same offset and size); no other output may overlap an input or another output. Segment and group offsets ascend.
  */
 import { GradmixError } from "../errors.ts";
 import type { View } from "../tensor/memory.ts";
@@ -42,11 +43,11 @@ export interface KernelParams {
     outStrides: readonly number[];
     outOffset: number;
   };
-  /** [x] → [y]: y = kind(x). In place. */
+  /** [x] → [y]: y = kind(x). In place. Outside of a kind's domain: IEEE (log 0 = −∞, √−1 = NaN, 1/0 = ∞). */
   unary: { kind: UnaryKind };
-  /** [x, dy] → [dx]: dx = kind′(x) ⊙ dy, the rule of both vjp and jvp. `dx` may be `dy`. */
+  /** [x, dy] → [dx]: dx = kind′(x) ⊙ dy, the rule of both vjp and jvp. At a kink (abs, relu at 0) kind′ = 0. `dx` may be `dy`. */
   unaryVjp: { kind: UnaryKind };
-  /** [a, b] → [c]: c = a kind b over `shape` (rank ≤ 6), operands read with their strides (0 = broadcast). `c` may be an operand of the full shape. */
+  /** [a, b] → [c]: c = a kind b over `shape` (rank ≤ 6), operands read with their strides (0 = broadcast). `c` may be an operand of the full shape, read row-major. */
   binary: { kind: BinaryKind; shape: readonly number[]; aStrides: readonly number[]; bStrides: readonly number[] };
   /** [x] → [y]: y = scale·x + shift. In place. */
   affine: { scale: number; shift: number };
@@ -54,11 +55,11 @@ export interface KernelParams {
   accumulate: { scale: number };
   /** [condition i32, a, b] → [c]: c = condition ≠ 0 ? a : b; all of one size. */
   select: Record<never, never>;
-  /** [x] → [y], f32 ↔ i32; towards zero to i32. */
+  /** [x] → [y], f32 ↔ i32; towards zero to i32, out of range to the nearest end; to f32 the nearest, ties to even. */
   cast: Record<never, never>;
   /** [x: outer·length·inner] → [y: outer·inner]: reduces the middle axis. An empty sum is 0, an empty max −∞, an empty min +∞. */
   reduce: { kind: ReduceKind; outer: number; length: number; inner: number };
-  /** [x] → [y], rows of `cols`. In place. */
+  /** [x] → [y], rows of `cols`; −∞ gives 0, a row of −∞ only gives NaN. In place. */
   softmax: { rows: number; cols: number };
   /** [y, dy] → [dx]: dx = y ⊙ (dy − Σ y·dy) by row; vjp and jvp alike. */
   softmaxVjp: { rows: number; cols: number };
@@ -95,7 +96,8 @@ export interface KernelParams {
    * targetSegments with `v` null, dots[s] = 0: V is not yet known); groupSumsq[g] = ‖Σ_{groups[g] ≤ s < groups[g+1]}
    * W_s‖²; vSumsq = ‖V‖²; total = Σ_{s ≥ firstAccumulated} W_s, added to `total` when `accumulate`. Statistics are
    * summed in double precision. Segments ascend and may be empty; rows before the first and after the last are
-   * ignored; groups ascend and cover consecutive segments (segments outside every group are allowed).
+   * ignored; groups ascend and cover consecutive segments (segments outside every group are allowed). No direction (`v`
+   * null, targetSegments 0) is V = 0. With `v` given, dots are written for every segment. `groupSumsq` needs `groups`.
    */
   gemmSegmented: {
     rows: number;
@@ -115,7 +117,7 @@ export interface KernelParams {
    * Alignment of an embedding's gradient without materialising it. [dy: rows·width, ids i32: rows, segments i32: S+1,
    * groups i32: G+1 | null, v: tableRows·width | null] → [dots: S, sumsq: S, groupSumsq: G | null]. W_s adds dy[r] into row ids[r]
    * for r in segment s; dots[s] = ⟨W_s, V⟩ (0 without v), sumsq[s] = ‖W_s‖²: rows of one id inside a segment are summed before
-   * squaring; groupSumsq likewise over each group of segments.
+   * squaring; groupSumsq likewise over each group of segments. Rows whose id is outside of the table are skipped.
    */
   embeddingAlign: { rows: number; width: number; tableRows: number; segmentCount: number; groupCount: number };
   /**
@@ -147,9 +149,9 @@ export interface KernelParams {
   attentionJvp: AttentionParams;
   /** [logits: rows·cols, targets i32: rows] → [losses: rows, lse: rows]: −log softmax(logits)[target]; a target < 0 is ignored (loss 0); one ≥ cols gives NaN. */
   crossEntropy: { rows: number; cols: number };
-  /** [logits, targets i32, lse, dlosses: rows] → [dlogits]: (softmax − onehot)·dloss by row; 0 for ignored rows. `dlogits` may be `logits`. */
+  /** [logits, targets i32, lse, dlosses: rows] → [dlogits]: (softmax − onehot)·dloss by row; 0 for ignored rows, NaN where the loss is. `dlogits` may be `logits`. */
   crossEntropyVjp: { rows: number; cols: number };
-  /** [logits, targets i32, lse, dlogits] → [dlosses: rows]. */
+  /** [logits, targets i32, lse, dlogits] → [dlosses: rows]; 0 for ignored rows, NaN where the loss is. */
   crossEntropyJvp: { rows: number; cols: number };
   /** [x: rows·2·width] → [y: rows·width]: y = silu(x[:, :width]) ⊙ x[:, width:]. */
   swiglu: { rows: number; width: number };
@@ -161,7 +163,7 @@ export interface KernelParams {
   sumSquares: Record<never, never>;
   /** [x, y] → [out: 1]: Σ x·y, summed in double precision. */
   dot: Record<never, never>;
-  /** [sumsq: 1] → [scale: 1]: min(1, maxNorm/√sumsq); global-norm clipping without a read-back. */
+  /** [sumsq: 1] → [scale: 1]: min(1, maxNorm/√sumsq); global-norm clipping without a read-back. NaN stays NaN, ∞ gives 0. */
   clipScale: { maxNorm: number };
   /**
    * AdamW with decoupled decay (Loshchilov & Hutter 2019). [grad, gradScale: 1 | null] → [value, m, v], all updated in
@@ -172,7 +174,7 @@ export interface KernelParams {
   /**
    * Threefry-2x32: element i takes word (i & 1) of the block with counter (0, offset + (i >> 1)). "bits": the raw word (i32 out),
    * "uniform": [0, 1) from the top 24 bits, "normal": Box–Muller on pairs (u1 from word 0, u2 from word 1 of a block: element 2j is
-   * the cosine, 2j+1 the sine; u1 is taken as (bits >>> 8 + 1)·2⁻²⁴, u2 as (bits >>> 8)·2⁻²⁴).
+   * the cosine, 2j+1 the sine; u1 is taken as ((bits >>> 8) + 1)·2⁻²⁴, u2 as (bits >>> 8)·2⁻²⁴). `offset` counts blocks; offset + (i >> 1) wraps at 2³².
    */
   random: { kind: "bits" | "uniform" | "normal"; key0: number; key1: number; offset: number };
 }

@@ -8,7 +8,7 @@ export interface BackendOptions {
 
 export interface TestedBackend {
   readonly name: string;
-  create(options?: BackendOptions): Promise<Backend>;
+  readonly create: (options?: BackendOptions) => Promise<Backend>;
 }
 
 export const backends: readonly TestedBackend[] = [

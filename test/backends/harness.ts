@@ -74,22 +74,16 @@ export async function runCase<K extends KernelName>(
   c: Case<K>,
   margin: number,
 ): Promise<(TensorData | null)[]> {
+  const mine: number[] = [];
   const place = (operand: Operand | null): View | null => {
     if (operand === null) return null;
     const size = operand.data.length;
     const buffer = backend.alloc(margin + size + GUARD_AFTER, operand.dtype);
+    mine.push(buffer);
     backend.write(buffer, 0, new Array<number>(margin + size + GUARD_AFTER).fill(GUARD));
     backend.write(buffer, margin, operand.data);
     return { buffer, offset: margin, shape: [size], dtype: operand.dtype };
   };
-  const inputs = c.inputs.map(place);
-  const outputs = c.outputs.map((operand, o) =>
-    o === 0 && c.inPlace !== undefined ? inputs[c.inPlace]! : place(operand),
-  );
-  checkCall(kernel, c.params, inputs, outputs);
-  backend.run(kernel, c.params, inputs, outputs);
-  backend.flush();
-
   const contents = async (view: View | null, what: string): Promise<TensorData | null> => {
     if (view === null) return null;
     const size = view.shape[0];
@@ -101,23 +95,31 @@ export async function runCase<K extends KernelName>(
         );
     return all.slice(margin, margin + size);
   };
-  const results = await Promise.all(
-    outputs.map((view, o) => contents(view, `output "${kernels[kernel].outputs[o]}"`)),
-  );
-  for (const [at, view] of inputs.entries()) {
-    const label = kernels[kernel].inputs[at];
-    const after = await contents(view, `input "${label}"`);
-    const original = c.inputs[at]?.data;
-    if (after === null || original === undefined || at === c.inPlace) continue;
-    for (let e = 0; e < after.length; e++)
-      if (!Object.is(after[e], original[e]))
-        throw new Error(`${kernel}, ${c.name}: input "${label}" was changed at element ${e}`);
+  try {
+    const inputs = c.inputs.map(place);
+    const outputs = c.outputs.map((operand, o) =>
+      o === 0 && c.inPlace !== undefined ? inputs[c.inPlace]! : place(operand),
+    );
+    checkCall(kernel, c.params, inputs, outputs);
+    backend.run(kernel, c.params, inputs, outputs);
+    backend.flush();
+
+    const results = await Promise.all(
+      outputs.map((view, o) => contents(view, `output "${kernels[kernel].outputs[o]}"`)),
+    );
+    for (const [at, view] of inputs.entries()) {
+      const label = kernels[kernel].inputs[at];
+      const after = await contents(view, `input "${label}"`);
+      const original = c.inputs[at]?.data;
+      if (after === null || original === undefined || at === c.inPlace) continue;
+      for (let e = 0; e < after.length; e++)
+        if (!Object.is(after[e], original[e]))
+          throw new Error(`${kernel}, ${c.name}: input "${label}" was changed at element ${e}`);
+    }
+    return results;
+  } finally {
+    for (const buffer of mine) backend.free(buffer);
   }
-  for (const buffer of new Set(
-    [...inputs, ...outputs].flatMap((view) => (view === null ? [] : [view.buffer])),
-  ))
-    backend.free(buffer);
-  return results;
 }
 
 /**
