@@ -131,17 +131,17 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
       `${label("model.kvHeads")}: ${kvHeads} is for --preset llama; gpt2 has one for each of its ${model.heads} heads`,
     );
 
-  if (mixing.floor * domains.length > 1 + 1e-12)
+  if (mixing.floor > 0 && mixing.floor * domains.length >= 1)
     throw wrong(
-      `${label("mixing.floor")}: ${mixing.floor} is more than 1 / ${domains.length}, which ${domains.length} domains can have`,
+      `${label("mixing.floor")}: ${mixing.floor} is not below 1 / ${domains.length}, the share of each of ${domains.length} domains`,
     );
   if (mixing.rule === "static" && mixing.weights === null)
     throw wrong("--rule static needs weights: add --weights NAME=X,NAME=X");
-  if (mixing.rule === "importance" && mixing.histogram === null)
-    throw wrong("--rule importance needs a histogram of the target: add --histogram NAME=X,NAME=X");
+  if (mixing.rule === "importanceSampling" && mixing.histogram === null)
+    throw wrong("--rule importanceSampling needs a histogram of the target: add --histogram NAME=X,NAME=X");
   if (mixing.weights !== null && mixing.rule !== "static" && mixing.rule !== "dga")
     throw wrong(`${label("mixing.weights")}: --rule ${mixing.rule} has no use for weights`);
-  if (mixing.histogram !== null && mixing.rule !== "importance")
+  if (mixing.histogram !== null && mixing.rule !== "importanceSampling")
     throw wrong(`${label("mixing.histogram")}: --rule ${mixing.rule} has no use for a histogram`);
   if (mixing.weights !== null) {
     const name = label("mixing.weights");

@@ -1,19 +1,92 @@
-/** `gradmix doctor`: what this machine can do. */
+/** `gradmix doctor`: which backends this machine gives, and how fast a matrix product is on each. */
 import { availableParallelism, cpus, freemem, totalmem } from "node:os";
+import type { Backend } from "../backends/backend.ts";
+import { createCpuBackend } from "../backends/cpu/index.ts";
+import { createReferenceBackend } from "../backends/reference/index.ts";
 
 interface Output {
   write(text: string): unknown;
 }
 
-/** Prints the report; gives the exit code. */
+/** Prints the report; gives the exit code: 1 when the cpu backend does not run, or computes something wrong. */
 export async function doctor(output: Output): Promise<number> {
-  const lines: [string, string][] = [
-    ["node", `${process.version} ${process.platform} ${process.arch}`],
-    ["cpu", `${cpus()[0]?.model.trim() ?? "unknown"}, ${availableParallelism()} cores for this process`],
-    ["memory", `${gib(totalmem())}, ${gib(freemem())} free`],
-  ];
-  for (const [name, value] of lines) output.write(`${name.padEnd(10)} ${value}\n`);
-  return Promise.resolve(0);
+  const print = (name: string, value: string): void => {
+    output.write(`${name.padEnd(10)} ${value}\n`);
+  };
+  print("node", `${process.version}, ${process.platform} ${process.arch}`);
+  print(
+    "processor",
+    `${cpus()[0]?.model.trim() ?? "unknown"}, ${availableParallelism()} cores for this process`,
+  );
+  print("memory", `${gib(totalmem())}, ${gib(freemem())} free`);
+
+  const cpu = await examine(() => createCpuBackend(), 512);
+  print("cpu", cpu.text);
+  const reference = await examine(() => Promise.resolve(createReferenceBackend()), 64);
+  print("reference", reference.text);
+  return cpu.works ? 0 : 1;
+}
+
+/** Starts a backend, multiplies two square matrices of `size`, checks the result and takes the time. */
+async function examine(
+  start: () => Promise<Backend>,
+  size: number,
+): Promise<{ works: boolean; text: string }> {
+  let backend: Backend | null = null;
+  try {
+    backend = await start();
+    const { threads, simd, memoryLimit } = backend.capabilities;
+    const { gigaflops, right } = await measure(backend, size);
+    const what = `${threads} ${threads === 1 ? "thread" : "threads"}, ${simd}, at most ${gib(memoryLimit)}`;
+    const speed = `${gigaflops.toPrecision(3)} GFLOP/s (${size}×${size} f32 product)`;
+    return { works: right, text: `${what}, ${speed}${right ? "" : "; THE RESULT IS WRONG"}` };
+  } catch (error) {
+    return {
+      works: false,
+      text: `does not run here: ${error instanceof Error ? error.message : String(error)}`,
+    };
+  } finally {
+    await backend?.dispose();
+  }
+}
+
+/** The best of several runs, within about half a second. */
+async function measure(backend: Backend, size: number): Promise<{ gigaflops: number; right: boolean }> {
+  const shape = [size, size];
+  // Small whole numbers: their products sum up exactly in any order.
+  const a = Float32Array.from({ length: size * size }, (_, i) => ((i * 7) % 5) - 2);
+  const b = Float32Array.from({ length: size * size }, (_, i) => ((i * 3) % 7) - 3);
+  const views = [a, b, new Float32Array(size * size)].map((data) => {
+    const buffer = backend.alloc(data.length, "f32");
+    backend.write(buffer, 0, data);
+    return { buffer, offset: 0, shape, dtype: "f32" as const };
+  });
+  const [x, y, z] = views;
+  const once = async (): Promise<number> => {
+    const began = performance.now();
+    backend.run(
+      "gemm",
+      {
+        m: size, n: size, k: size, transA: false, transB: false, batch: 1, strideA: 0, strideB: 0, strideC: 0,
+        alpha: 1, accumulate: false, activation: "none",
+      }, // prettier-ignore
+      [x, y, null],
+      [z, null],
+    );
+    await backend.read(z.buffer, 0, 1);
+    return (performance.now() - began) / 1000;
+  };
+  let best = await once();
+  for (let spent = best, runs = 0; spent < 0.5 && runs < 50; runs++) {
+    const seconds = await once();
+    spent += seconds;
+    best = Math.min(best, seconds);
+  }
+  const last = await backend.read(z.buffer, size * size - 1, 1);
+  let expected = 0;
+  for (let k = 0; k < size; k++) expected += a[(size - 1) * size + k] * b[k * size + size - 1];
+  for (const { buffer } of views) backend.free(buffer);
+  return { gigaflops: (2 * size ** 3) / best / 1e9, right: last[0] === expected };
 }
 
 function gib(bytes: number): string {

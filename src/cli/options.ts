@@ -220,9 +220,9 @@ export const optionTable: OptionTable = {
     rule: {
       flag: "--rule",
       value: "NAME",
-      kind: { type: "choice", choices: ["dga", "uniform", "static", "importance"] },
+      kind: { type: "choice", choices: ["dga", "uniform", "static", "importanceSampling"] },
       default: "dga",
-      help: "dga: move the weights towards domains whose gradient points along the target's; uniform: equal weights; static: --weights as given; importance: the target's --histogram",
+      help: "dga: move the weights towards domains whose gradient points along the target's; uniform: equal weights; static: --weights as given; importanceSampling: the target's --histogram",
     },
     eta: {
       flag: "--eta",
@@ -264,7 +264,7 @@ export const optionTable: OptionTable = {
       value: "X",
       kind: share(),
       default: 0,
-      help: "no domain's weight falls below this; at most 1 / number of domains",
+      help: "no domain's weight falls below this; less than 1 / number of domains",
     },
     weights: {
       flag: "--weights",
@@ -279,7 +279,7 @@ export const optionTable: OptionTable = {
       value: "NAME=X,…|FILE",
       kind: { type: "shares", sumsToOne: false },
       default: null,
-      help: "for --rule importance: how much of the target belongs to each domain, as shares or counts",
+      help: "for --rule importanceSampling: how much of the target belongs to each domain, as shares or counts",
     },
     estimator: {
       flag: "--estimator",
@@ -354,9 +354,9 @@ export const optionTable: OptionTable = {
     threads: {
       flag: "--threads",
       value: "N",
-      kind: count(1, 256),
+      kind: count(1, 64),
       default: null,
-      auto: "one a core",
+      auto: "one a core, at most 16",
       help: "threads of the cpu backend; the results do not depend on it",
       free: true,
     },
@@ -370,7 +370,7 @@ export const optionTable: OptionTable = {
     memoryLimit: {
       flag: "--memory-limit",
       value: "SIZE",
-      kind: { type: "bytes", min: 2 ** 20, max: 2 ** 40 },
+      kind: { type: "bytes", min: 2 ** 22, max: 2 ** 40 },
       default: null,
       auto: "the backend's own",
       help: 'most memory for tensors, in bytes or like "512MiB", "2GiB"',

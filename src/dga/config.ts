@@ -3,13 +3,13 @@
  * `TrainConfig` from its options and a config file (cli/options.ts holds defaults, ranges and help), writes it into the
  * run folder and hands it to `runTraining`.
  */
+import type { EstimatorName } from "./estimators.ts";
+import type { Normalisation } from "./rules/dga.ts";
+import type { RuleName, RuleOptions } from "./rules/index.ts";
 
 export type TokenizerChoice = "byte" | "bpe" | (string & {});
 export type ModelPreset = "llama" | "gpt2";
 export type ScheduleName = "cosine" | "wsd" | "constant";
-export type RuleName = "dga" | "uniform" | "static" | "importance";
-export type AlignmentScale = "raw" | "clipped" | "cosine";
-export type EstimatorName = "perDomain" | "segmented" | "forward";
 
 /** `null` means: not given, decide for me. */
 export interface TrainConfig {
@@ -76,7 +76,7 @@ export interface MixingConfig {
   eta: number;
   /** Weight of the NEW value in the moving average of the weights; 1 is no average. */
   beta: number;
-  normalise: AlignmentScale;
+  normalise: Normalisation;
   /** T_r: steps between two updates of the weights. */
   updateEvery: number;
   /** Steps before the first update. */
@@ -85,7 +85,7 @@ export interface MixingConfig {
   floor: number;
   /** Domain → weight, for "static"; the starting point of "dga". They sum to 1. null: uniform. */
   weights: Record<string, number> | null;
-  /** Domain → share or count of the target, for "importance". */
+  /** Domain → share or count of the target, for "importanceSampling"; a domain that is not named has 0. */
   histogram: Record<string, number> | null;
   estimator: EstimatorName;
   /** "batch": a separate alignment batch; "step": the training batch itself. */
@@ -118,6 +118,21 @@ export interface RunConfig {
 export function totalSteps(config: TrainConfig): number {
   const { steps, tokens, batch } = config.training;
   return steps ?? Math.ceil((tokens ?? 0) / (batch * config.model.context));
+}
+
+/** The rule of a run, for `createMixer`. */
+export function ruleOptions({ mixing }: TrainConfig): RuleOptions {
+  const { rule, eta, beta, normalise, floor, weights, histogram } = mixing;
+  switch (rule) {
+    case "dga":
+      return { name: "dga", eta, beta, normalise, floor, ...(weights === null ? {} : { start: weights }) };
+    case "static":
+      return { name: "static", weights: weights ?? {} };
+    case "importanceSampling":
+      return { name: "importanceSampling", histogram: histogram ?? {} };
+    case "uniform":
+      return { name: "uniform" };
+  }
 }
 
 /** One line of metrics.jsonl: what a step did. */
