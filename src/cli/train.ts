@@ -24,13 +24,13 @@ export interface TrainArguments {
 }
 
 /** What is left to do once the arguments are checked. */
-export interface Plan {
+interface Plan {
   config: TrainConfig;
   resume: ResumeFrom | null;
 }
 
 /** Checks the arguments and the run folder; writes nothing. Throws `config` or `checkpoint`. */
-export function plan({ config: file, given, resume: path }: TrainArguments): Plan {
+function plan({ config: file, given, resume: path }: TrainArguments): Plan {
   const layers: Layer[] = [commandLineLayer(given)];
   if (file !== null) layers.push(fileLayer(file));
   if (path === null) {
