@@ -1,0 +1,198 @@
+/**
+ * The model: a decoder-only transformer in two configurations.
+ *
+ * `llama` (the default): RMSNorm, rotary positions, SwiGLU, no biases, grouped key/value heads allowed.
+ * `gpt2`: LayerNorm, biases, learned positions, GELU (tanh form).
+ *
+ * Query, key and value come from one packed linear, gate and up from another; the head is not tied to the embedding.
+ */
+import { checkpoint } from "../autograd/grad.ts";
+import { add } from "../autograd/ops/arithmetic.ts";
+import { causalAttention } from "../autograd/ops/attention.ts";
+import { embedding } from "../autograd/ops/embedding.ts";
+import { linear } from "../autograd/ops/linear.ts";
+import { exampleLosses } from "../autograd/ops/loss.ts";
+import { layerNorm, rmsNorm } from "../autograd/ops/norm.ts";
+import { rope } from "../autograd/ops/rope.ts";
+import { swiglu } from "../autograd/ops/activation.ts";
+import { GradmixError } from "../errors.ts";
+import { formatShape } from "../tensor/shape.ts";
+import { scope, type Tensor, tensor } from "../tensor/tensor.ts";
+import { createParameters, type Init, type Parameters, type ParameterSpec } from "./parameters.ts";
+
+export interface GPTConfig {
+  /** Default "llama". */
+  readonly preset?: "llama" | "gpt2";
+  readonly vocabSize: number;
+  /** Width of the residual stream. */
+  readonly dim: number;
+  readonly layers: number;
+  readonly heads: number;
+  /** Key/value heads, a divisor of `heads`. Default `heads`. gpt2 has no grouped heads. */
+  readonly kvHeads?: number;
+  /** Width inside the MLP. Default: 8/3·dim rounded up to a multiple of 32 (llama), 4·dim (gpt2). */
+  readonly hiddenDim?: number;
+  /** Longest sequence. */
+  readonly context: number;
+  /** Default 1e-5. */
+  readonly normEps?: number;
+  /** Default 10,000. */
+  readonly ropeTheta?: number;
+}
+
+export type ResolvedGPTConfig = Required<GPTConfig>;
+
+/** Fills in defaults. Throws `config`, naming the field. */
+export function resolveGPTConfig(config: GPTConfig): ResolvedGPTConfig {
+  const preset = config.preset ?? "llama";
+  if (preset !== "llama" && preset !== "gpt2")
+    throw new GradmixError("config", `preset: "${String(preset)}" is unknown; use "llama" or "gpt2"`);
+  const resolved: ResolvedGPTConfig = {
+    preset,
+    vocabSize: config.vocabSize,
+    dim: config.dim,
+    layers: config.layers,
+    heads: config.heads,
+    kvHeads: config.kvHeads ?? config.heads,
+    hiddenDim: config.hiddenDim ?? (preset === "llama" ? Math.ceil((8 * config.dim) / 3 / 32) * 32 : 4 * config.dim),
+    context: config.context,
+    normEps: config.normEps ?? 1e-5,
+    ropeTheta: config.ropeTheta ?? 10_000,
+  };
+  const { dim, heads, kvHeads } = resolved;
+  for (const field of ["vocabSize", "dim", "layers", "heads", "kvHeads", "hiddenDim", "context"] as const)
+    if (!Number.isInteger(resolved[field]) || resolved[field] < 1)
+      throw new GradmixError("config", `${field}: ${resolved[field]} is not an integer of at least 1`);
+  for (const field of ["normEps", "ropeTheta"] as const)
+    if (!(resolved[field] > 0 && Number.isFinite(resolved[field])))
+      throw new GradmixError("config", `${field}: ${resolved[field]} is not a positive number`);
+  if (dim % heads !== 0) throw new GradmixError("config", `heads: ${heads} does not divide dim ${dim}`);
+  if (heads % kvHeads !== 0) throw new GradmixError("config", `kvHeads: ${kvHeads} does not divide heads ${heads}`);
+  if (preset === "gpt2" && kvHeads !== heads)
+    throw new GradmixError("config", `kvHeads: gpt2 has no grouped heads; leave it out or use ${heads}`);
+  if (preset === "llama" && (dim / heads) % 2 !== 0)
+    throw new GradmixError("config", `heads: rotary positions need an even head width, not ${dim / heads} (dim ${dim} / heads ${heads})`);
+  return resolved;
+}
+
+/** Scalars of the model's parameters. */
+export function parameterCount(config: GPTConfig): number {
+  return gptSpecs(resolveGPTConfig(config)).reduce((n, spec) => n + spec.shape.reduce((a, b) => a * b, 1), 0);
+}
+
+export interface GPT {
+  readonly config: ResolvedGPTConfig;
+  readonly parameters: Parameters;
+  /** tokens i32 [B, T], T ≤ context → logits [B, T, vocabSize]. */
+  logits(tokens: Tensor): Tensor;
+  /** tokens, targets i32 [B, T] → each example's loss [B], summed over its tokens in nats; targets < 0 do not count. */
+  losses(tokens: Tensor, targets: Tensor): Tensor;
+  dispose(): void;
+}
+
+export interface GPTOptions {
+  /** Of the initial values. Default 0. */
+  readonly seed?: number;
+  /** Recompute each block in the backward pass instead of saving its intermediates. Default false. */
+  readonly checkpoint?: boolean;
+}
+
+/** Names of the parameters of block `i` start with this. */
+const block = (i: number): string => `blocks.${i}.`;
+
+function gptSpecs(config: ResolvedGPTConfig): ParameterSpec[] {
+  const { preset, vocabSize, dim, layers, heads, kvHeads, hiddenDim, context } = config;
+  const gpt2 = preset === "gpt2";
+  const headDim = dim / heads;
+  const normal: Init = { kind: "normal", deviation: 0.02 };
+  // Projections back into the residual stream start smaller with depth (GPT-2).
+  const residual: Init = { kind: "normal", deviation: 0.02 / Math.sqrt(2 * layers) };
+  const specs: ParameterSpec[] = [];
+  const matrix = (name: string, out: number, inner: number, init: Init = normal): void => {
+    specs.push({ name: `${name}.weight`, shape: [out, inner], init, decay: true });
+    if (gpt2 && name !== "head")
+      specs.push({ name: `${name}.bias`, shape: [out], init: { kind: "constant", value: 0 }, decay: false });
+  };
+  const norm = (name: string): void => {
+    specs.push({ name: `${name}.weight`, shape: [dim], init: { kind: "constant", value: 1 }, decay: false });
+    if (gpt2) specs.push({ name: `${name}.bias`, shape: [dim], init: { kind: "constant", value: 0 }, decay: false });
+  };
+  specs.push({ name: "embedding.weight", shape: [vocabSize, dim], init: normal, decay: true });
+  if (gpt2) specs.push({ name: "positions.weight", shape: [context, dim], init: normal, decay: true });
+  for (let i = 0; i < layers; i++) {
+    norm(`${block(i)}norm1`);
+    matrix(`${block(i)}qkv`, (heads + 2 * kvHeads) * headDim, dim);
+    matrix(`${block(i)}out`, dim, dim, residual);
+    norm(`${block(i)}norm2`);
+    matrix(`${block(i)}up`, gpt2 ? hiddenDim : 2 * hiddenDim, dim);
+    matrix(`${block(i)}down`, dim, hiddenDim, residual);
+  }
+  norm("norm");
+  matrix("head", vocabSize, dim);
+  return specs;
+}
+
+/** Builds and initialises a model on the current backend. Throws `config` for a configuration that does not fit together. */
+export function createGPT(given: GPTConfig, options: GPTOptions = {}): GPT {
+  const config = resolveGPTConfig(given);
+  const { preset, heads, kvHeads, dim, layers, normEps, ropeTheta, context } = config;
+  const parameters = createParameters(gptSpecs(config), options.seed ?? 0);
+  const headDim = dim / heads;
+  const get = (name: string): Tensor => {
+    const parameter = parameters.byName.get(name);
+    if (parameter === undefined) throw new GradmixError("config", `the model has no parameter "${name}"`);
+    return parameter;
+  };
+  const bias = (name: string): Tensor | undefined => parameters.byName.get(`${name}.bias`);
+  const project = (x: Tensor, name: string, activation: "none" | "gelu" = "none"): Tensor =>
+    linear(x, get(`${name}.weight`), bias(name), { activation });
+  const normalise = (x: Tensor, name: string): Tensor =>
+    preset === "gpt2"
+      ? layerNorm(x, get(`${name}.weight`), bias(name), normEps)
+      : rmsNorm(x, get(`${name}.weight`), normEps);
+
+  const runBlock = (x: Tensor, at: string): Tensor => {
+    let qkv = project(normalise(x, `${at}norm1`), `${at}qkv`);
+    if (preset === "llama") qkv = rope(qkv, { heads: heads + kvHeads, headDim, theta: ropeTheta });
+    const mixed = add(x, project(causalAttention(qkv, { heads, kvHeads }), `${at}out`));
+    const inner = normalise(mixed, `${at}norm2`);
+    const hidden = preset === "gpt2" ? project(inner, `${at}up`, "gelu") : swiglu(project(inner, `${at}up`));
+    return add(mixed, project(hidden, `${at}down`));
+  };
+
+  const logits = (tokens: Tensor): Tensor => {
+    if (tokens.rank !== 2 || tokens.shape[1] > context || tokens.shape[1] < 1)
+      throw new GradmixError("shape", `gpt: tokens ${formatShape(tokens.shape)} are not [batch, time] with time from 1 to ${context}`);
+    // The scope lets a block's intermediates go as soon as nobody (a tape) needs them.
+    return scope(() => {
+      let x = embedding(get("embedding.weight"), tokens);
+      if (preset === "gpt2") x = add(x, embedding(get("positions.weight"), positions(tokens)));
+      for (let i = 0; i < layers; i++) {
+        const before = x;
+        x =
+          options.checkpoint === true
+            ? checkpoint((input: Tensor) => runBlock(input, block(i)), before)
+            : scope(() => runBlock(before, block(i)));
+      }
+      return project(normalise(x, "norm"), "head");
+    });
+  };
+
+  return {
+    config,
+    parameters,
+    logits,
+    losses(tokens, targets) {
+      return scope(() => exampleLosses(logits(tokens), targets));
+    },
+    dispose: () => parameters.dispose(),
+  };
+
+  /** 0 … T−1 for every example: positions keep the batch axis, so that their gradients stay per example. */
+  function positions(tokens: Tensor): Tensor {
+    const [batch, time] = tokens.shape;
+    const ids = new Int32Array(batch * time);
+    for (let i = 0; i < ids.length; i++) ids[i] = i % time;
+    return tensor(ids, [batch, time], "i32");
+  }
+}

@@ -1,0 +1,83 @@
+/**
+ * AdamW over the parameter arena (Loshchilov & Hutter 2019): decoupled decay, none on gains and biases; clipping by the global norm
+ * without a read-back.
+ */
+import { run } from "../backends/backend.ts";
+import { GradmixError } from "../errors.ts";
+import { empty, keep, scope, type Tensor } from "../tensor/tensor.ts";
+import { type Arena, arenaLike, type Parameters } from "./parameters.ts";
+
+export interface AdamWOptions {
+  /** Default 0.9. */
+  readonly beta1?: number;
+  /** Default 0.95. */
+  readonly beta2?: number;
+  /** Default 1e-8. */
+  readonly eps?: number;
+  /** Default 0.1. */
+  readonly weightDecay?: number;
+  /** The gradient's global norm is scaled down to this; 0 turns it off. Default 1. */
+  readonly clip?: number;
+}
+
+export interface AdamW {
+  /** First and second moments, in the layout of the parameters. */
+  readonly m: Arena;
+  readonly v: Arena;
+  /** Steps taken. Set it, with the moments, to go on from a saved state. */
+  steps: number;
+  /**
+   * One step with the gradient arena (which is read only) at the given rate. Returns ‖gradient‖² [1] from before clipping; the caller disposes
+   * it.
+   */
+  step(gradient: Tensor, lr: number): Tensor;
+  dispose(): void;
+}
+
+/** Throws `config` for values out of range. */
+export function adamw(parameters: Parameters, options: AdamWOptions = {}): AdamW {
+  const { beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weightDecay = 0.1, clip = 1 } = options;
+  for (const [field, value] of Object.entries({ beta1, beta2 }))
+    if (!(value >= 0 && value < 1)) throw new GradmixError("config", `${field}: ${value} is out of range; it must be at least 0 and less than 1`);
+  for (const [field, value] of Object.entries({ eps, weightDecay, clip }))
+    if (!(value >= 0 && Number.isFinite(value))) throw new GradmixError("config", `${field}: ${value} is out of range; it must be finite and at least 0`);
+  const m = arenaLike(parameters);
+  const v = arenaLike(parameters);
+  const { value, decayed } = parameters;
+  const parts = [
+    { from: 0, size: decayed, weightDecay },
+    { from: decayed, size: value.size - decayed, weightDecay: 0 },
+  ].filter((part) => part.size > 0);
+  const state: AdamW = {
+    m,
+    v,
+    steps: 0,
+    step(gradient, lr) {
+      const sumsq = keep(empty([1], "f32", value.memory));
+      scope(() => {
+        run("sumSquares", {}, [gradient], [sumsq]);
+        let scale: Tensor | null = null;
+        if (clip > 0) {
+          scale = empty([1], "f32", value.memory);
+          run("clipScale", { maxNorm: clip }, [sumsq], [scale]);
+        }
+        state.steps++;
+        for (const { from, size, weightDecay: decay } of parts) {
+          const part = (arena: Tensor): Tensor => arena.view([size], from);
+          run(
+            "adamw",
+            { lr, beta1, beta2, eps, weightDecay: decay, step: state.steps },
+            [part(gradient), scale],
+            [part(value), part(m.arena), part(v.arena)],
+          );
+        }
+      });
+      return sumsq;
+    },
+    dispose() {
+      m.dispose();
+      v.dispose();
+    },
+  };
+  return state;
+}

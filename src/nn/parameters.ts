@@ -1,0 +1,122 @@
+/**
+ * Parameters in one flat arena, with arenas of the same layout for their gradients and the optimizer's moments.
+ *
+ * A parameter is a named view of `value`. Parameters that weight decay applies to (matrices, embeddings) come first, the others (gains,
+ * biases) after them, so that the optimizer takes two ranges and one kernel call each.
+ */
+import { run } from "../backends/backend.ts";
+import { randomNormal } from "../autograd/create.ts";
+import { GradmixError } from "../errors.ts";
+import { foldIn, type Key, key } from "../tensor/rng.ts";
+import { type Shape, sizeOf } from "../tensor/shape.ts";
+import { empty, keep, scope, type Tensor } from "../tensor/tensor.ts";
+
+export type Init = { readonly kind: "normal"; readonly deviation: number } | { readonly kind: "constant"; readonly value: number };
+
+export interface ParameterSpec {
+  readonly name: string;
+  readonly shape: Shape;
+  readonly init: Init;
+  /** Does weight decay apply? */
+  readonly decay: boolean;
+}
+
+export interface Parameters {
+  /** In the order of their specs. */
+  readonly list: readonly Tensor[];
+  readonly byName: ReadonlyMap<string, Tensor>;
+  /** The arena. */
+  readonly value: Tensor;
+  /** Elements of the arena's first part, to which weight decay applies. */
+  readonly decayed: number;
+  /** Scalars that are learned, padding not counted. */
+  readonly count: number;
+  dispose(): void;
+}
+
+/** Views start on multiples of 256 bytes, as GPUs ask of bindings. */
+const ALIGN = 64;
+const aligned = (size: number): number => Math.ceil(size / ALIGN) * ALIGN;
+
+/**
+ * Makes and initialises parameters. Values depend on the seed and the parameter's name only, not on the order. Throws `config` for two of one
+ * name.
+ */
+export function createParameters(specs: readonly ParameterSpec[], seed: number): Parameters {
+  const offsets = new Map<string, number>();
+  let end = 0;
+  let decayed = 0;
+  for (const decay of [true, false]) {
+    for (const spec of specs) {
+      if (spec.decay !== decay) continue;
+      if (offsets.has(spec.name)) throw new GradmixError("config", `two parameters are called "${spec.name}"`);
+      offsets.set(spec.name, end);
+      end += aligned(sizeOf(spec.shape));
+    }
+    if (decay) decayed = end;
+  }
+  const value = keep(empty([end]));
+  run("fill", { value: 0 }, [], [value]);
+  const byName = new Map<string, Tensor>();
+  const list = specs.map((spec) => {
+    const parameter = keep(value.view(spec.shape, offsets.get(spec.name)));
+    parameter.name = spec.name;
+    byName.set(spec.name, parameter);
+    initialise(parameter, spec.init, nameKey(seed, spec.name));
+    return parameter;
+  });
+  return {
+    list,
+    byName,
+    value,
+    decayed,
+    count: list.reduce((n, p) => n + p.size, 0),
+    dispose() {
+      for (const parameter of list) parameter.dispose();
+      value.dispose();
+    },
+  };
+}
+
+function initialise(parameter: Tensor, init: Init, k: Key): void {
+  if (init.kind === "constant") run("fill", { value: init.value }, [], [parameter]);
+  else
+    scope(() => {
+      const noise = randomNormal(k, parameter.shape);
+      run("affine", { scale: init.deviation, shift: 0 }, [noise], [parameter]);
+    });
+}
+
+/** A key for a parameter: FNV-1a of its name, folded into the seed's. */
+function nameKey(seed: number, name: string): Key {
+  let hash = 0x811c9dc5;
+  for (const byte of new TextEncoder().encode(name)) hash = Math.imul(hash ^ byte, 0x01000193) >>> 0;
+  return foldIn(key(seed), hash);
+}
+
+/** A zeroed arena in the layout of `parameters`, and the view of it that belongs to each parameter. */
+export interface Arena {
+  readonly arena: Tensor;
+  of(parameter: Tensor): Tensor;
+  dispose(): void;
+}
+
+export function arenaLike(parameters: Pick<Parameters, "list" | "value">): Arena {
+  const { list, value } = parameters;
+  const arena = keep(empty(value.shape, "f32", value.memory));
+  run("fill", { value: 0 }, [], [arena]);
+  const views = new Map(list.map((p) => [p, keep(arena.view(p.shape, p.offset - value.offset))]));
+  return {
+    arena,
+    of(parameter) {
+      const view = views.get(parameter);
+      if (view === undefined)
+        throw new GradmixError("autograd", `${parameter.name ?? "a tensor"} is not a parameter of this arena`);
+      return view;
+    },
+    dispose() {
+      for (const view of views.values()) view.dispose();
+      arena.dispose();
+    },
+  };
+}
