@@ -102,7 +102,7 @@ export function accumulate(p: usize, task: i32): void {
 }
 
 // Slots: 0 condition, 1 a, 2 b, 3 c, 4 elements, 5 a task's.
-export function select_(p: usize, task: i32): void {
+export function selectElements(p: usize, task: i32): void {
   const start = rangeStart(p, 4, task), bytes = rangeBytes(p, 4, task);
   const condition = ptr(p, 0) + start, a = ptr(p, 1) + start, b = ptr(p, 2) + start, c = ptr(p, 3) + start;
   let i: usize = 0;
@@ -113,12 +113,13 @@ export function select_(p: usize, task: i32): void {
   for (; i < bytes; i += 4) store<i32>(c + i, load<i32>((load<i32>(condition + i) != 0 ? a : b) + i));
 }
 
-// Slots: 0 x, 1 y, 2 elements, 3 a task's, 4 whether to i32.
+// Slots: 0 x, 1 y, 2 elements, 3 a task's, 4 to f32 (0), to i32 (1), or a copy (2).
 export function cast(p: usize, task: i32): void {
   const start = rangeStart(p, 2, task), bytes = rangeBytes(p, 2, task);
   const x = ptr(p, 0) + start, y = ptr(p, 1) + start;
   let i: usize = 0;
-  if (int(p, 4)) {
+  if (int(p, 4) == 2) memory.copy(y, x, bytes);
+  else if (int(p, 4) == 1) {
     for (; i + 16 <= bytes; i += 16) v128.store(y + i, i32x4.trunc_sat_f32x4_s(v128.load(x + i)));
     for (; i < bytes; i += 4) v128.store_lane<i32>(y + i, i32x4.trunc_sat_f32x4_s(v128.load_splat<f32>(x + i)), 0);
   } else {

@@ -1,5 +1,6 @@
 /** The backends that every kernel is tested on. */
 import type { Backend } from "#dist/backends/backend.js";
+import { createCpuBackend } from "#dist/backends/cpu/index.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
 
 export interface BackendOptions {
@@ -14,4 +15,7 @@ export interface TestedBackend {
 export const backends: readonly TestedBackend[] = [
   // One line each.
   { name: "reference", create: async (options) => createReferenceBackend(options) },
+  { name: "cpu, 1 thread", create: (options) => createCpuBackend({ ...options, threads: 1 }) },
+  { name: "cpu, 3 threads", create: (options) => createCpuBackend({ ...options, threads: 3 }) },
+  { name: "cpu, plain SIMD", create: (options) => createCpuBackend({ ...options, threads: 1, simd: "plain" }) },
 ];

@@ -1,10 +1,28 @@
-/** The CPU backend's kernels, by their names in the table: one line each. */
+/** The CPU backend's kernels, by their names in the table; one that is missing does not compile. */
+import { attention } from "./attention.ts";
+import { elementwise } from "./elementwise.ts";
 import { fill } from "./fill.ts";
 import { gemm, gemmSegmented } from "./gemm.ts";
 import type { Launchers } from "./launcher.ts";
+import { norm } from "./norm.ts";
+import { optimizer } from "./optimizer.ts";
+import { random } from "./random.ts";
+import { reduce } from "./reduce.ts";
+import { softmax } from "./softmax.ts";
+import { strided } from "./strided.ts";
+import { table } from "./table.ts";
 
-export const launchers: Partial<Launchers> = {
+export const launchers: Launchers = {
   fill,
   gemm,
   gemmSegmented,
+  ...attention,
+  ...elementwise,
+  ...norm,
+  ...optimizer,
+  ...random,
+  ...reduce,
+  ...softmax,
+  ...strided,
+  ...table,
 };

@@ -1,0 +1,126 @@
+// LayerNorm and RMSNorm over rows. `layer` is 1 for LayerNorm.
+import { float, fma, int, ptr, sumLanes } from "./simd";
+
+// Slots: 0 x, 1 gain, 2 bias, 3 y, 4 stats, 5 rows, 6 rows a task, 7 width, 8 layer; floats: 0 eps.
+export function norm(p: usize, task: i32): void {
+  const width = int(p, 7), bytes = <usize>width << 2, gain = ptr(p, 1), bias = ptr(p, 2);
+  const first = task * int(p, 6), last = min(int(p, 5), first + int(p, 6));
+  const count = <f32>width, one = f32x4.splat(1), zero = f32x4.splat(0);
+  for (let r = first; r < last; r++) {
+    const x = ptr(p, 0) + <usize>r * bytes, y = ptr(p, 3) + <usize>r * bytes;
+    let i: usize = 0;
+    let mean: f32 = 0;
+    if (int(p, 8)) {
+      let s0 = zero, s1 = zero;
+      for (; i + 32 <= bytes; i += 32) {
+        s0 = f32x4.add(s0, v128.load(x + i));
+        s1 = f32x4.add(s1, v128.load(x + i, 16));
+      }
+      mean = sumLanes(f32x4.add(s0, s1));
+      for (; i < bytes; i += 4) mean += load<f32>(x + i);
+      mean /= count;
+    }
+    const center = f32x4.splat(mean);
+    let q0 = zero, q1 = zero;
+    for (i = 0; i + 32 <= bytes; i += 32) {
+      const a = f32x4.sub(v128.load(x + i), center), b = f32x4.sub(v128.load(x + i, 16), center);
+      q0 = fma(a, a, q0);
+      q1 = fma(b, b, q1);
+    }
+    let sum = sumLanes(f32x4.add(q0, q1));
+    for (; i < bytes; i += 4) {
+      const a = load<f32>(x + i) - mean;
+      sum += a * a;
+    }
+    const rstd: f32 = 1 / sqrt<f32>(sum / count + float(p, 0)), scale = f32x4.splat(rstd);
+    for (i = 0; i + 16 <= bytes; i += 16) {
+      const unit = f32x4.mul(f32x4.sub(v128.load(x + i), center), scale);
+      v128.store(y + i, fma(unit, gain ? v128.load(gain + i) : one, bias ? v128.load(bias + i) : zero));
+    }
+    for (; i < bytes; i += 4) {
+      const unit = f32x4.mul(f32x4.sub(v128.load_splat<f32>(x + i), center), scale);
+      const g = gain ? v128.load_splat<f32>(gain + i) : one, b = bias ? v128.load_splat<f32>(bias + i) : zero;
+      v128.store_lane<f32>(y + i, fma(unit, g, b), 0);
+    }
+    const stats = ptr(p, 4) + (<usize>r << 3);
+    store<f32>(stats, mean);
+    store<f32>(stats, rstd, 4);
+  }
+}
+
+// The Jacobian rstd·(I − [11ᵀ/w if LayerNorm] − x̂x̂ᵀ/w) is symmetric; vjp and jvp differ in where the gain stands.
+// Slots: 0 x, 1 gain, 2 stats, 3 dy, 4 dx, 5 rows, 6 rows a task, 7 width, 8 layer.
+export function normVjp(p: usize, task: i32): void {
+  const width = int(p, 7), bytes = <usize>width << 2, gain = ptr(p, 1);
+  const first = task * int(p, 6), last = min(int(p, 5), first + int(p, 6));
+  const count = <f32>width, one = f32x4.splat(1), zero = f32x4.splat(0);
+  for (let r = first; r < last; r++) {
+    const at = <usize>r * bytes, x = ptr(p, 0) + at, dy = ptr(p, 3) + at, dx = ptr(p, 4) + at;
+    const stats = ptr(p, 2) + (<usize>r << 3), mean = load<f32>(stats), rstd = load<f32>(stats, 4);
+    const center = f32x4.splat(mean), scale = f32x4.splat(rstd);
+    let s = zero, t = zero;
+    let i: usize = 0;
+    for (; i + 16 <= bytes; i += 16) {
+      const unit = f32x4.mul(f32x4.sub(v128.load(x + i), center), scale);
+      const d = f32x4.mul(v128.load(dy + i), gain ? v128.load(gain + i) : one);
+      s = f32x4.add(s, d);
+      t = fma(unit, d, t);
+    }
+    let sum = sumLanes(s), along = sumLanes(t);
+    for (; i < bytes; i += 4) {
+      const d = load<f32>(dy + i) * (gain ? load<f32>(gain + i) : 1);
+      sum += d;
+      along += (load<f32>(x + i) - mean) * rstd * d;
+    }
+    const average = f32x4.splat(int(p, 8) ? sum / count : 0), slope = f32x4.splat(-along / count);
+    for (i = 0; i + 16 <= bytes; i += 16) {
+      const unit = f32x4.mul(f32x4.sub(v128.load(x + i), center), scale);
+      const d = f32x4.mul(v128.load(dy + i), gain ? v128.load(gain + i) : one);
+      v128.store(dx + i, f32x4.mul(fma(unit, slope, f32x4.sub(d, average)), scale));
+    }
+    for (; i < bytes; i += 4) {
+      const unit = f32x4.mul(f32x4.sub(v128.load_splat<f32>(x + i), center), scale);
+      const d = f32x4.mul(v128.load_splat<f32>(dy + i), gain ? v128.load_splat<f32>(gain + i) : one);
+      v128.store_lane<f32>(dx + i, f32x4.mul(fma(unit, slope, f32x4.sub(d, average)), scale), 0);
+    }
+  }
+}
+
+// Slots: 0 x, 1 gain, 2 stats, 3 dx, 4 dgain, 5 dbias, 6 dy, 7 rows, 8 rows a task, 9 width, 10 layer.
+export function normJvp(p: usize, task: i32): void {
+  const width = int(p, 9), bytes = <usize>width << 2;
+  const gain = ptr(p, 1), dgain = ptr(p, 4), dbias = ptr(p, 5);
+  const first = task * int(p, 8), last = min(int(p, 7), first + int(p, 8));
+  const count = <f32>width, one = f32x4.splat(1), zero = f32x4.splat(0);
+  for (let r = first; r < last; r++) {
+    const at = <usize>r * bytes, x = ptr(p, 0) + at, dx = ptr(p, 3) + at, dy = ptr(p, 6) + at;
+    const stats = ptr(p, 2) + (<usize>r << 3), mean = load<f32>(stats), rstd = load<f32>(stats, 4);
+    const center = f32x4.splat(mean), scale = f32x4.splat(rstd);
+    let s = zero, t = zero;
+    let i: usize = 0;
+    for (; i + 16 <= bytes; i += 16) {
+      const unit = f32x4.mul(f32x4.sub(v128.load(x + i), center), scale), d = v128.load(dx + i);
+      s = f32x4.add(s, d);
+      t = fma(unit, d, t);
+    }
+    let sum = sumLanes(s), along = sumLanes(t);
+    for (; i < bytes; i += 4) {
+      const d = load<f32>(dx + i);
+      sum += d;
+      along += (load<f32>(x + i) - mean) * rstd * d;
+    }
+    const average = f32x4.splat(int(p, 10) ? sum / count : 0), slope = f32x4.splat(-along / count);
+    for (i = 0; i + 16 <= bytes; i += 16) {
+      const unit = f32x4.mul(f32x4.sub(v128.load(x + i), center), scale);
+      const d = f32x4.mul(fma(unit, slope, f32x4.sub(v128.load(dx + i), average)), scale);
+      const own = fma(unit, dgain ? v128.load(dgain + i) : zero, dbias ? v128.load(dbias + i) : zero);
+      v128.store(dy + i, fma(d, gain ? v128.load(gain + i) : one, own));
+    }
+    for (; i < bytes; i += 4) {
+      const unit = f32x4.mul(f32x4.sub(v128.load_splat<f32>(x + i), center), scale);
+      const d = f32x4.mul(fma(unit, slope, f32x4.sub(v128.load_splat<f32>(dx + i), average)), scale);
+      const dg = dgain ? v128.load_splat<f32>(dgain + i) : zero, db = dbias ? v128.load_splat<f32>(dbias + i) : zero;
+      v128.store_lane<f32>(dy + i, fma(d, gain ? v128.load_splat<f32>(gain + i) : one, fma(unit, dg, db)), 0);
+    }
+  }
+}

@@ -1,0 +1,74 @@
+// Threefry-2x32, 20 rounds (Salmon et al. 2011), four blocks at a time.
+import { log4 } from "./functions";
+import { fma, int, ptr, scratch } from "./simd";
+
+// @ts-ignore: decorator
+@inline function rotate(x: v128, bits: i32): v128 {
+  return v128.or(i32x4.shl(x, bits), i32x4.shr_u(x, 32 - bits));
+}
+
+// Eight elements (four blocks from `counter` on) to `out`. Kinds: 0 bits, 1 uniform, 2 normal.
+function eight(kind: i32, key0: i32, key1: i32, counter: i32, out: usize): void {
+  const k0 = i32x4.splat(key0), k1 = i32x4.splat(key1);
+  const k2 = i32x4.splat(key0 ^ key1 ^ 0x1bd11bda);
+  let x0 = k0;
+  let x1 = i32x4.add(i32x4.add(i32x4.splat(counter), i32x4(0, 1, 2, 3)), k1);
+  for (let group = 0; group < 5; group++) {
+    if (group & 1) {
+      x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 17), x0);
+      x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 29), x0);
+      x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 16), x0);
+      x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 24), x0);
+    } else {
+      x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 13), x0);
+      x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 15), x0);
+      x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 26), x0);
+      x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 6), x0);
+    }
+    const turn = group % 3;
+    x0 = i32x4.add(x0, turn == 0 ? k1 : turn == 1 ? k2 : k0);
+    x1 = i32x4.add(i32x4.add(x1, turn == 0 ? k2 : turn == 1 ? k0 : k1), i32x4.splat(group + 1));
+  }
+  if (kind != 0) {
+    const unit = f32x4.splat(5.9604644775390625e-8); // 2⁻²⁴
+    const b0 = i32x4.shr_u(x0, 8), b1 = i32x4.shr_u(x1, 8);
+    if (kind == 1) {
+      x0 = f32x4.mul(f32x4.convert_i32x4_s(b0), unit);
+      x1 = f32x4.mul(f32x4.convert_i32x4_s(b1), unit);
+    } else {
+      const u1 = f32x4.mul(f32x4.convert_i32x4_s(i32x4.add(b0, i32x4.splat(1))), unit);
+      const radius = f32x4.sqrt(f32x4.mul(f32x4.splat(-2), log4(u1)));
+      // 2π·u2 = (quarter + rest)·π/2, exactly.
+      const turns = f32x4.mul(f32x4.convert_i32x4_s(b1), f32x4.splat(2.384185791015625e-7));
+      const quarter = f32x4.nearest(turns);
+      const a = f32x4.mul(f32x4.sub(turns, quarter), f32x4.splat(1.5707963267948966));
+      const z = f32x4.mul(a, a);
+      let s = fma(f32x4.splat(-1.9515295891e-4), z, f32x4.splat(8.3321608736e-3));
+      s = fma(s, z, f32x4.splat(-1.6666654611e-1));
+      s = fma(f32x4.mul(s, z), a, a);
+      let c = fma(f32x4.splat(2.443315711809948e-5), z, f32x4.splat(-1.388731625493765e-3));
+      c = fma(c, z, f32x4.splat(4.166664568298827e-2));
+      c = fma(f32x4.mul(c, z), z, fma(z, f32x4.splat(-0.5), f32x4.splat(1)));
+      const q = i32x4.trunc_sat_f32x4_s(quarter);
+      const odd = i32x4.eq(v128.and(q, i32x4.splat(1)), i32x4.splat(1));
+      const sinSign = i32x4.shl(v128.and(q, i32x4.splat(2)), 30);
+      const cosSign = i32x4.shl(v128.and(i32x4.add(q, i32x4.splat(1)), i32x4.splat(2)), 30);
+      x0 = f32x4.mul(radius, v128.xor(v128.bitselect(s, c, odd), cosSign));
+      x1 = f32x4.mul(radius, v128.xor(v128.bitselect(c, s, odd), sinSign));
+    }
+  }
+  v128.store(out, i32x4.shuffle(x0, x1, 0, 4, 1, 5));
+  v128.store(out, i32x4.shuffle(x0, x1, 2, 6, 3, 7), 16);
+}
+
+// Slots: 0 out, 1 elements, 2 a task's (a multiple of 8), 3 kind, 4 key0, 5 key1, 6 offset. Scratch bytes: 32.
+export function random(p: usize, task: i32): void {
+  const first = task * int(p, 2), last = min(int(p, 1), first + int(p, 2));
+  const kind = int(p, 3), key0 = int(p, 4), key1 = int(p, 5), offset = int(p, 6), out = ptr(p, 0);
+  let i = first;
+  for (; i + 8 <= last; i += 8) eight(kind, key0, key1, offset + (i >> 1), out + (<usize>i << 2));
+  if (i < last) {
+    eight(kind, key0, key1, offset + (i >> 1), scratch(p));
+    memory.copy(out + (<usize>i << 2), scratch(p), <usize>(last - i) << 2);
+  }
+}

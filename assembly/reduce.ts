@@ -1,0 +1,201 @@
+// Reductions. Long f32 sums run in chunks, so that rounding grows with the number of chunks only; sums of products that
+// decide norms and alignments run in doubles.
+import { fma, int, ptr } from "./simd";
+
+const CHUNK_ROWS = 64;
+const CHUNK_BYTES: usize = 8192;
+
+// Σ of the four products in doubles, added to `sum`.
+// @ts-ignore: decorator
+@inline function dotDouble(a: v128, b: v128, sum: v128): v128 {
+  const upperA = i64x2.shuffle(a, a, 1, 1), upperB = i64x2.shuffle(b, b, 1, 1);
+  const low = f64x2.mul(f64x2.promote_low_f32x4(a), f64x2.promote_low_f32x4(b));
+  return f64x2.add(sum, f64x2.add(low, f64x2.mul(f64x2.promote_low_f32x4(upperA), f64x2.promote_low_f32x4(upperB))));
+}
+
+// ⟨x, y⟩ of `bytes` bytes, in doubles.
+export function dotRange(x: usize, y: usize, bytes: usize): f64 {
+  let s0 = f64x2.splat(0), s1 = s0;
+  let i: usize = 0;
+  for (; i + 32 <= bytes; i += 32) {
+    s0 = dotDouble(v128.load(x + i), v128.load(y + i), s0);
+    s1 = dotDouble(v128.load(x + i, 16), v128.load(y + i, 16), s1);
+  }
+  s0 = f64x2.add(s0, s1);
+  let sum = f64x2.extract_lane(s0, 0) + f64x2.extract_lane(s0, 1);
+  for (; i < bytes; i += 4) sum += <f64>load<f32>(x + i) * <f64>load<f32>(y + i);
+  return sum;
+}
+
+// @ts-ignore: decorator
+@inline function combine(kind: i32, a: v128, b: v128): v128 {
+  if (kind == 0) return f32x4.add(a, b);
+  if (kind == 1) return f32x4.max(a, b);
+  return f32x4.min(a, b);
+}
+
+// @ts-ignore: decorator
+@inline function empty(kind: i32): v128 {
+  if (kind == 0) return f32x4.splat(0);
+  if (kind == 1) return f32x4.splat(-Infinity);
+  return f32x4.splat(Infinity);
+}
+
+// @ts-ignore: decorator
+@inline function rowRange(kind: i32, x: usize, bytes: usize): v128 {
+  let a = empty(kind), b = a;
+  let i: usize = 0;
+  for (; i + 32 <= bytes; i += 32) {
+    a = combine(kind, a, v128.load(x + i));
+    b = combine(kind, b, v128.load(x + i, 16));
+  }
+  a = combine(kind, a, b);
+  a = combine(kind, a, i32x4.shuffle(a, a, 2, 3, 0, 1));
+  a = combine(kind, a, i32x4.shuffle(a, a, 1, 0, 3, 2));
+  for (; i < bytes; i += 4) a = combine(kind, a, v128.load_splat<f32>(x + i));
+  return a;
+}
+
+// The last axis. Slots: 0 x, 1 y, 2 rows, 3 rows a task, 4 length, 5 kind (sum, max, min).
+export function reduceRows(p: usize, task: i32): void {
+  const bytes = <usize>int(p, 4) << 2, kind = int(p, 5);
+  const first = task * int(p, 3), last = min(int(p, 2), first + int(p, 3));
+  for (let r = first; r < last; r++) {
+    const x = ptr(p, 0) + <usize>r * bytes, y = ptr(p, 1) + (<usize>r << 2);
+    if (kind == 1) v128.store_lane<f32>(y, rowRange(1, x, bytes), 0);
+    else if (kind == 2) v128.store_lane<f32>(y, rowRange(2, x, bytes), 0);
+    else {
+      let sum: f64 = 0;
+      for (let i: usize = 0; i < bytes; i += CHUNK_BYTES)
+        sum += <f64>f32x4.extract_lane(rowRange(0, x + i, min(CHUNK_BYTES, bytes - i)), 0);
+      store<f32>(y, <f32>sum);
+    }
+  }
+}
+
+// What a row adds to its columns: 0 x, 1 x·y, 2 y·(x − mean)·rstd, 3 the maximum of x, 4 the minimum.
+// @ts-ignore: decorator
+@inline function term(mode: i32, sum: v128, x: v128, y: v128, mean: v128, rstd: v128): v128 {
+  if (mode == 0) return f32x4.add(sum, x);
+  if (mode == 1) return fma(x, y, sum);
+  if (mode == 2) return fma(f32x4.mul(f32x4.sub(x, mean), rstd), y, sum);
+  if (mode == 3) return f32x4.max(sum, x);
+  return f32x4.min(sum, x);
+}
+
+// @ts-ignore: decorator
+@inline function neutral(mode: i32): v128 {
+  return mode == 3 ? f32x4.splat(-Infinity) : mode == 4 ? f32x4.splat(Infinity) : f32x4.splat(0);
+}
+
+// @ts-ignore: decorator
+@inline function merge(mode: i32, a: v128, b: v128): v128 {
+  return mode == 3 ? f32x4.max(a, b) : mode == 4 ? f32x4.min(a, b) : f32x4.add(a, b);
+}
+
+// out[columns] = merge(out, rows first … last−1 of x (and y)), in chunks of rows. `stride` bytes between rows.
+// @ts-ignore: decorator
+@inline function columnRange(
+  mode: i32, x: usize, y: usize, stats: usize, stride: usize, first: i32, last: i32, out: usize, bytes: usize,
+): void {
+  const zero = f32x4.splat(0);
+  for (let start = first; start < last; start += CHUNK_ROWS) {
+    const end = min(last, start + CHUNK_ROWS);
+    const top = <usize>start * stride;
+    let i: usize = 0;
+    for (; i + 64 <= bytes; i += 64) {
+      let c0 = neutral(mode), c1 = c0, c2 = c0, c3 = c0;
+      let at = top + i;
+      for (let r = start; r < end; r++) {
+        const mean = mode == 2 ? v128.load_splat<f32>(stats + (<usize>r << 3)) : zero;
+        const rstd = mode == 2 ? v128.load_splat<f32>(stats + (<usize>r << 3), 4) : zero;
+        c0 = term(mode, c0, v128.load(x + at), mode == 1 || mode == 2 ? v128.load(y + at) : zero, mean, rstd);
+        c1 = term(mode, c1, v128.load(x + at, 16), mode == 1 || mode == 2 ? v128.load(y + at, 16) : zero, mean, rstd);
+        c2 = term(mode, c2, v128.load(x + at, 32), mode == 1 || mode == 2 ? v128.load(y + at, 32) : zero, mean, rstd);
+        c3 = term(mode, c3, v128.load(x + at, 48), mode == 1 || mode == 2 ? v128.load(y + at, 48) : zero, mean, rstd);
+        at += stride;
+      }
+      v128.store(out + i, merge(mode, v128.load(out + i), c0));
+      v128.store(out + i, merge(mode, v128.load(out + i, 16), c1), 16);
+      v128.store(out + i, merge(mode, v128.load(out + i, 32), c2), 32);
+      v128.store(out + i, merge(mode, v128.load(out + i, 48), c3), 48);
+    }
+    for (; i < bytes; i += 4) {
+      let c = neutral(mode);
+      let at = top + i;
+      for (let r = start; r < end; r++) {
+        const mean = mode == 2 ? v128.load_splat<f32>(stats + (<usize>r << 3)) : zero;
+        const rstd = mode == 2 ? v128.load_splat<f32>(stats + (<usize>r << 3), 4) : zero;
+        const other = mode == 1 || mode == 2 ? v128.load_splat<f32>(y + at) : zero;
+        c = term(mode, c, v128.load_splat<f32>(x + at), other, mean, rstd);
+        at += stride;
+      }
+      v128.store_lane<f32>(out + i, merge(mode, v128.load_splat<f32>(out + i), c), 0);
+    }
+  }
+}
+
+// @ts-ignore: decorator
+@inline function fillColumns(out: usize, bytes: usize, value: v128): void {
+  for (let i: usize = 0; i < bytes; i += 4) v128.store_lane<f32>(out + i, value, 0);
+}
+
+// A middle axis: x is outer·length·inner. Slots: 0 x, 1 y, 2 outer, 3 length, 4 inner, 5 columns a task, 6 column blocks,
+// 7 kind (sum, max, min).
+export function reduceColumns(p: usize, task: i32): void {
+  const length = int(p, 3), inner = int(p, 4), blocks = int(p, 6), kind = int(p, 7);
+  const outer = task / blocks, column = (task % blocks) * int(p, 5);
+  const stride = <usize>inner << 2, bytes = <usize>min(int(p, 5), inner - column) << 2;
+  const x = ptr(p, 0) + (<usize>column << 2) + <usize>outer * <usize>length * stride;
+  const y = ptr(p, 1) + (<usize>column << 2) + <usize>outer * stride;
+  if (kind == 1) {
+    fillColumns(y, bytes, neutral(3));
+    columnRange(3, x, 0, 0, stride, 0, length, y, bytes);
+  } else if (kind == 2) {
+    fillColumns(y, bytes, neutral(4));
+    columnRange(4, x, 0, 0, stride, 0, length, y, bytes);
+  } else {
+    fillColumns(y, bytes, neutral(0));
+    columnRange(0, x, 0, 0, stride, 0, length, y, bytes);
+  }
+}
+
+// Sums of rows by segment: plain (y and stats null), products (y given), or the gradient of a norm's gain (stats given).
+// Slots: 0 x, 1 y, 2 stats, 3 segments, 4 out, 5 segments' count, 6 width, 7 columns a task, 8 column blocks, 9 accumulate.
+export function segmentColumns(p: usize, task: i32): void {
+  const width = int(p, 6), blocks = int(p, 8);
+  const segment = task / blocks, column = (task % blocks) * int(p, 7);
+  const stride = <usize>width << 2, bytes = <usize>min(int(p, 7), width - column) << 2;
+  const at = <usize>column << 2, x = ptr(p, 0) + at, y = ptr(p, 1) + at, stats = ptr(p, 2);
+  const out = ptr(p, 4) + at + <usize>segment * stride;
+  const bounds = ptr(p, 3) + (<usize>segment << 2), first = load<i32>(bounds), last = load<i32>(bounds, 4);
+  if (!int(p, 9)) fillColumns(out, bytes, f32x4.splat(0));
+  if (stats) columnRange(2, x, y, stats, stride, first, last, out, bytes);
+  else if (ptr(p, 1)) columnRange(1, x, y, 0, stride, first, last, out, bytes);
+  else columnRange(0, x, 0, 0, stride, first, last, out, bytes);
+}
+
+// Slots: 0 g, 1 v, 2 dots, 3 sumsq, 4 rows, 5 rows a task, 6 width.
+export function alignRows(p: usize, task: i32): void {
+  const bytes = <usize>int(p, 6) << 2;
+  const first = task * int(p, 5), last = min(int(p, 4), first + int(p, 5));
+  for (let r = first; r < last; r++) {
+    const g = ptr(p, 0) + <usize>r * bytes;
+    store<f32>(ptr(p, 2) + (<usize>r << 2), <f32>dotRange(g, ptr(p, 1), bytes));
+    store<f32>(ptr(p, 3) + (<usize>r << 2), <f32>dotRange(g, g, bytes));
+  }
+}
+
+// Slots: 0 x, 1 y, 2 partials (f64 a task), 3 elements, 4 a task's.
+export function dotPartials(p: usize, task: i32): void {
+  const block = int(p, 4), start = (<usize>task * <usize>block) << 2;
+  const bytes = <usize>min(block, int(p, 3) - task * block) << 2;
+  store<f64>(ptr(p, 2) + (<usize>task << 3), dotRange(ptr(p, 0) + start, ptr(p, 1) + start, bytes));
+}
+
+// Slots: 0 partials, 1 how many, 2 out.
+export function dotTotal(p: usize, task: i32): void {
+  let sum: f64 = 0;
+  for (let i = 0; i < int(p, 1); i++) sum += load<f64>(ptr(p, 0) + (<usize>i << 3));
+  store<f32>(ptr(p, 2), <f32>sum);
+}

@@ -1,0 +1,133 @@
+// Kernels that read or write with strides. The launcher has merged axes: rows of `length` elements, and up to five outer axes
+// whose strides give each row's start.
+import { int, ptr } from "./simd";
+
+// The offset of row `row`, in elements: `rank` extents from slot `shape` on, strides from slot `strides` on.
+// @ts-ignore: decorator
+@inline function rowOffset(p: usize, row: i32, rank: i32, shape: i32, strides: i32): i32 {
+  let offset = 0;
+  for (let axis = rank - 1; axis > 0; axis--) {
+    const extent = int(p, shape + axis), rest = row / extent;
+    offset += (row - rest * extent) * int(p, strides + axis);
+    row = rest;
+  }
+  return rank > 0 ? offset + row * int(p, strides) : offset;
+}
+
+// Slots: 0 in, 1 out, 2 length, 3 step in `in`, 4 step in `out`, 5 rows, 6 rows a task, 7 columns a task, 8 column blocks,
+// 9 rank, 10 shape (5), 15 strides in `in` (5), 20 strides in `out` (5).
+export function copyRows(p: usize, task: i32): void {
+  const length = int(p, 2), inStep = int(p, 3), outStep = int(p, 4), rank = int(p, 9);
+  const columnBlocks = int(p, 8), column = (task % columnBlocks) * int(p, 7);
+  const columns = min(int(p, 7), length - column);
+  const first = (task / columnBlocks) * int(p, 6), last = min(int(p, 5), first + int(p, 6));
+  const bytes = <usize>columns << 2;
+  for (let r = first; r < last; r++) {
+    let from = ptr(p, 0) + (<usize>(rowOffset(p, r, rank, 10, 15) + column * inStep) << 2);
+    let to = ptr(p, 1) + (<usize>(rowOffset(p, r, rank, 10, 20) + column * outStep) << 2);
+    if (outStep == 1 && inStep == 1) {
+      let i: usize = 0;
+      for (; i + 16 <= bytes; i += 16) v128.store(to + i, v128.load(from + i));
+      for (; i < bytes; i += 4) store<i32>(to + i, load<i32>(from + i));
+    } else if (outStep == 1 && inStep == 0) {
+      const x = v128.load_splat<i32>(from);
+      let i: usize = 0;
+      for (; i + 16 <= bytes; i += 16) v128.store(to + i, x);
+      for (; i < bytes; i += 4) v128.store_lane<i32>(to + i, x, 0);
+    } else {
+      for (let i = 0; i < columns; i++) {
+        store<i32>(to, load<i32>(from));
+        from += <usize>inStep << 2;
+        to += <usize>outStep << 2;
+      }
+    }
+  }
+}
+
+// Transposes: out[r·outRow + c] = in[c·inColumn + r] for each index of the outer axes, in tiles of 4×4.
+// Slots: 0 in, 1 out, 2 rows, 3 columns, 4 inColumn, 5 outRow, 6 rows a task, 7 row blocks; from 9 on as above.
+export function copyTiles(p: usize, task: i32): void {
+  const rows = int(p, 2), columns = int(p, 3), rank = int(p, 9), blocks = int(p, 7);
+  const outer = task / blocks, first = (task % blocks) * int(p, 6), last = min(rows, first + int(p, 6));
+  const from = ptr(p, 0) + (<usize>rowOffset(p, outer, rank, 10, 15) << 2);
+  const to = ptr(p, 1) + (<usize>rowOffset(p, outer, rank, 10, 20) << 2);
+  const inColumn = <usize>int(p, 4) << 2, outRow = <usize>int(p, 5) << 2;
+  let c = 0;
+  for (; c + 4 <= columns; c += 4) {
+    const source = from + <usize>c * inColumn, target = to + (<usize>c << 2);
+    let r = first;
+    for (; r + 4 <= last; r += 4) {
+      const s = source + (<usize>r << 2), t = target + <usize>r * outRow;
+      const a = v128.load(s), b = v128.load(s + inColumn);
+      const d = v128.load(s + 2 * inColumn), e = v128.load(s + 3 * inColumn);
+      const low0 = i32x4.shuffle(a, b, 0, 4, 1, 5), high0 = i32x4.shuffle(a, b, 2, 6, 3, 7);
+      const low1 = i32x4.shuffle(d, e, 0, 4, 1, 5), high1 = i32x4.shuffle(d, e, 2, 6, 3, 7);
+      v128.store(t, i64x2.shuffle(low0, low1, 0, 2));
+      v128.store(t + outRow, i64x2.shuffle(low0, low1, 1, 3));
+      v128.store(t + 2 * outRow, i64x2.shuffle(high0, high1, 0, 2));
+      v128.store(t + 3 * outRow, i64x2.shuffle(high0, high1, 1, 3));
+    }
+    for (; r < last; r++)
+      for (let i: usize = 0; i < 4; i++)
+        store<i32>(target + <usize>r * outRow + (i << 2), load<i32>(source + i * inColumn + (<usize>r << 2)));
+  }
+  for (; c < columns; c++)
+    for (let r = first; r < last; r++) {
+      const x = load<i32>(from + <usize>c * inColumn + (<usize>r << 2));
+      store<i32>(to + <usize>r * outRow + (<usize>c << 2), x);
+    }
+}
+
+// @ts-ignore: decorator
+@inline function combine(kind: i32, a: v128, b: v128): v128 {
+  if (kind == 0) return f32x4.add(a, b);
+  if (kind == 1) return f32x4.sub(a, b);
+  if (kind == 2) return f32x4.mul(a, b);
+  if (kind == 3) return f32x4.div(a, b);
+  if (kind == 4) return f32x4.max(a, b);
+  return f32x4.min(a, b);
+}
+
+// One row; aStep and bStep are 0 or 1 in the first three loops.
+// @ts-ignore: decorator
+@inline function binaryRow(kind: i32, a: usize, aStep: i32, b: usize, bStep: i32, c: usize, bytes: usize): void {
+  let i: usize = 0;
+  if (aStep == 1 && bStep == 1) {
+    for (; i + 16 <= bytes; i += 16) v128.store(c + i, combine(kind, v128.load(a + i), v128.load(b + i)));
+  } else if (aStep == 1 && bStep == 0) {
+    const y = v128.load_splat<f32>(b);
+    for (; i + 16 <= bytes; i += 16) v128.store(c + i, combine(kind, v128.load(a + i), y));
+  } else if (aStep == 0 && bStep == 1) {
+    const x = v128.load_splat<f32>(a);
+    for (; i + 16 <= bytes; i += 16) v128.store(c + i, combine(kind, x, v128.load(b + i)));
+  }
+  a += i * <usize>aStep;
+  b += i * <usize>bStep;
+  for (; i < bytes; i += 4) {
+    v128.store_lane<f32>(c + i, combine(kind, v128.load_splat<f32>(a), v128.load_splat<f32>(b)), 0);
+    a += <usize>aStep << 2;
+    b += <usize>bStep << 2;
+  }
+}
+
+// Slots: 0 a, 1 b, 2 c, 3 length, 4 step in a, 5 step in b, 6 rows, 7 rows a task, 8 columns a task, 9 column blocks, 10 rank,
+// 11 shape (5), 16 strides in a (5), 21 strides in b (5), 26 kind. c is contiguous.
+export function binary(p: usize, task: i32): void {
+  const length = int(p, 3), aStep = int(p, 4), bStep = int(p, 5), rank = int(p, 10), kind = int(p, 26);
+  const columnBlocks = int(p, 9), column = (task % columnBlocks) * int(p, 8);
+  const bytes = <usize>min(int(p, 8), length - column) << 2;
+  const first = (task / columnBlocks) * int(p, 7), last = min(int(p, 6), first + int(p, 7));
+  for (let r = first; r < last; r++) {
+    const a = ptr(p, 0) + (<usize>(rowOffset(p, r, rank, 11, 16) + column * aStep) << 2);
+    const b = ptr(p, 1) + (<usize>(rowOffset(p, r, rank, 11, 21) + column * bStep) << 2);
+    const c = ptr(p, 2) + (<usize>(r * length + column) << 2);
+    switch (kind) {
+      case 0: { binaryRow(0, a, aStep, b, bStep, c, bytes); break; }
+      case 1: { binaryRow(1, a, aStep, b, bStep, c, bytes); break; }
+      case 2: { binaryRow(2, a, aStep, b, bStep, c, bytes); break; }
+      case 3: { binaryRow(3, a, aStep, b, bStep, c, bytes); break; }
+      case 4: { binaryRow(4, a, aStep, b, bStep, c, bytes); break; }
+      default: { binaryRow(5, a, aStep, b, bStep, c, bytes); break; }
+    }
+  }
+}

@@ -1,0 +1,101 @@
+/** Launchers of causal attention (assembly/attention.ts) and rotary positions (assembly/rope.ts). */
+import { GradmixError } from "../../../errors.ts";
+import type { AttentionParams } from "../../kernels.ts";
+import type { Launchers } from "./launcher.ts";
+
+/** As in the assembly: queries a strip and a block of the vjp, keys it takes at a time. */
+const STRIP = 6;
+const BLOCK = 24;
+const KEY_CHUNK = 256;
+const TILE = STRIP * 8;
+/** Tasks wanted from a large call. A head is cut into parts below that; each part packs the keys again. */
+const TASKS = 24;
+const MOST_PARTS = 8;
+
+const roundUp = (n: number, multiple: number): number => Math.ceil(n / multiple) * multiple;
+
+/** How the queries of a head are cut. */
+function parts(p: AttentionParams): { queries: number; count: number } {
+  const heads = p.batch * p.heads;
+  const wanted = Math.min(MOST_PARTS, Math.ceil(TASKS / Math.max(1, heads)), Math.ceil(p.time / 64));
+  const queries = roundUp(Math.ceil(p.time / Math.max(1, wanted)), STRIP);
+  return { queries, count: Math.ceil(p.time / queries) };
+}
+
+/** Operations of `products` causal products over all heads. */
+const work = (p: AttentionParams, products: number): number =>
+  products * p.batch * p.heads * p.time * p.time * p.headDim;
+
+export const attention: Pick<Launchers, "attention" | "attentionVjp" | "attentionJvp" | "rope"> = {
+  attention(runtime, p, [qkv], [o, lse]) {
+    if (p.time === 0) return;
+    const { queries, count } = parts(p);
+    const size = roundUp(p.headDim, 8);
+    const time = roundUp(p.time, 8);
+    runtime.launch({
+      kernel: "attention",
+      tasks: p.batch * p.heads * count,
+      ints: [
+        ...[qkv, o, lse, null, null, null, null, null].map((view) => runtime.address(view)),
+        ...[p.time, p.heads, p.kvHeads, p.headDim, queries, count],
+      ],
+      floats: [p.scale],
+      scratch: 4 * (2 * size * time + STRIP * (size + time) + TILE + 8),
+      work: work(p, 2),
+    });
+  },
+
+  attentionVjp(runtime, p, [qkv, o, lse, dOut], [dqkv]) {
+    if (p.time === 0) return;
+    const size = roundUp(p.headDim, 8);
+    const time = roundUp(p.time, 8);
+    runtime.launch({
+      kernel: "attentionVjp",
+      tasks: p.batch * p.kvHeads,
+      ints: [
+        ...[qkv, o, lse, dOut, dqkv, null, null, null].map((view) => runtime.address(view)),
+        ...[p.time, p.heads, p.kvHeads, p.headDim],
+      ],
+      floats: [p.scale],
+      scratch: 4 * (5 * size * time + 5 * BLOCK * size + 64 + 2 * BLOCK * KEY_CHUNK),
+      work: work(p, 5),
+    });
+  },
+
+  attentionJvp(runtime, p, [qkv, o, lse, dqkv], [dOut]) {
+    if (p.time === 0) return;
+    const { queries, count } = parts(p);
+    const size = roundUp(p.headDim, 8);
+    const time = roundUp(p.time, 8);
+    runtime.launch({
+      kernel: "attentionJvp",
+      tasks: p.batch * p.heads * count,
+      ints: [
+        ...[qkv, o, lse, dqkv, dOut, null, null, null].map((view) => runtime.address(view)),
+        ...[p.time, p.heads, p.kvHeads, p.headDim, queries, count],
+      ],
+      floats: [p.scale],
+      scratch: 4 * (4 * size * time + 2 * STRIP * (size + time) + TILE),
+      work: work(p, 5),
+    });
+  },
+
+  rope(runtime, p, [x], [y]) {
+    if (p.headDim % 2 !== 0)
+      throw new GradmixError("shape", `rope: headDim must be even, it is ${p.headDim}`);
+    const half = p.headDim / 2;
+    const frequencies = Float64Array.from({ length: half + (half % 2) }, (_, i) => p.theta ** (-i / half));
+    const perTask = Math.max(1, Math.floor(8192 / Math.max(1, p.batch * p.cols)));
+    runtime.launch({
+      kernel: "rope",
+      tasks: Math.ceil(p.time / perTask),
+      ints: [
+        ...[runtime.address(x), runtime.address(y), p.batch, p.time, perTask, p.cols, p.heads, p.headDim],
+        runtime.integers(new Int32Array(frequencies.buffer)),
+        p.inverse ? 1 : 0,
+      ],
+      scratch: 4 * (p.headDim + 8),
+      work: p.batch * p.time * p.cols * 2,
+    });
+  },
+};

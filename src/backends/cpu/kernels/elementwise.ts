@@ -1,0 +1,135 @@
+/** Launchers of the element-by-element kernels (assembly/elementwise.ts). */
+import { unaryKinds } from "../../kernels.ts";
+import type { Launchers } from "./launcher.ts";
+import { elements, PER_TASK, rowsPerTask } from "./views.ts";
+
+/** Weight of a transcendental function against a plain load and store. */
+const COSTLY = 8;
+
+export const elementwise: Pick<
+  Launchers,
+  | "unary"
+  | "unaryVjp"
+  | "affine"
+  | "accumulate"
+  | "select"
+  | "cast"
+  | "swiglu"
+  | "swigluVjp"
+  | "swigluJvp"
+> = {
+  unary(runtime, { kind }, [x], [y]) {
+    const count = elements(x);
+    runtime.launch({
+      kernel: "unary",
+      tasks: Math.ceil(count / PER_TASK),
+      ints: [runtime.address(x), runtime.address(y), count, PER_TASK, unaryKinds.indexOf(kind)],
+      work: count * COSTLY,
+    });
+  },
+
+  unaryVjp(runtime, { kind }, [x, dy], [dx]) {
+    const count = elements(x);
+    runtime.launch({
+      kernel: "unaryVjp",
+      tasks: Math.ceil(count / PER_TASK),
+      ints: [
+        runtime.address(x),
+        runtime.address(dy),
+        runtime.address(dx),
+        count,
+        PER_TASK,
+        unaryKinds.indexOf(kind),
+      ],
+      work: count * COSTLY,
+    });
+  },
+
+  affine(runtime, { scale, shift }, [x], [y]) {
+    const count = elements(x);
+    runtime.launch({
+      kernel: "affine",
+      tasks: Math.ceil(count / PER_TASK),
+      ints: [runtime.address(x), runtime.address(y), count, PER_TASK],
+      floats: [scale, shift],
+      work: count,
+    });
+  },
+
+  accumulate(runtime, { scale }, [x], [y]) {
+    const count = elements(x);
+    runtime.launch({
+      kernel: "accumulate",
+      tasks: Math.ceil(count / PER_TASK),
+      ints: [runtime.address(x), runtime.address(y), count, PER_TASK],
+      floats: [scale],
+      work: count,
+    });
+  },
+
+  select(runtime, _params, [condition, a, b], [c]) {
+    const count = elements(c);
+    runtime.launch({
+      kernel: "selectElements",
+      tasks: Math.ceil(count / PER_TASK),
+      ints: [
+        runtime.address(condition),
+        runtime.address(a),
+        runtime.address(b),
+        runtime.address(c),
+        count,
+        PER_TASK,
+      ],
+      work: count,
+    });
+  },
+
+  cast(runtime, _params, [x], [y]) {
+    const count = elements(x);
+    const same = x?.dtype === y?.dtype;
+    runtime.launch({
+      kernel: "cast",
+      tasks: Math.ceil(count / PER_TASK),
+      ints: [
+        runtime.address(x),
+        runtime.address(y),
+        count,
+        PER_TASK,
+        same ? CAST.copy : y?.dtype === "i32" ? CAST.toI32 : CAST.toF32,
+      ],
+      work: count,
+    });
+  },
+
+  swiglu(runtime, { rows, width }, [x], [y]) {
+    const perTask = rowsPerTask(width);
+    runtime.launch({
+      kernel: "swiglu",
+      tasks: Math.ceil(rows / perTask),
+      ints: [runtime.address(x), runtime.address(y), rows, perTask, width],
+      work: rows * width * COSTLY,
+    });
+  },
+
+  swigluVjp(runtime, { rows, width }, [x, dy], [dx]) {
+    const perTask = rowsPerTask(width);
+    runtime.launch({
+      kernel: "swigluVjp",
+      tasks: Math.ceil(rows / perTask),
+      ints: [runtime.address(x), runtime.address(dy), runtime.address(dx), rows, perTask, width],
+      work: rows * width * COSTLY,
+    });
+  },
+
+  swigluJvp(runtime, { rows, width }, [x, dx], [dy]) {
+    const perTask = rowsPerTask(width);
+    runtime.launch({
+      kernel: "swigluJvp",
+      tasks: Math.ceil(rows / perTask),
+      ints: [runtime.address(x), runtime.address(dx), runtime.address(dy), rows, perTask, width],
+      work: rows * width * COSTLY,
+    });
+  },
+};
+
+const CAST = { toF32: 0, toI32: 1, copy: 2 } as const;

@@ -1,0 +1,77 @@
+/** Launchers of the reductions (assembly/reduce.ts). */
+import type { View } from "../../../tensor/memory.ts";
+import { reduceKinds } from "../../kernels.ts";
+import type { Runtime } from "../runtime.ts";
+import type { Launchers } from "./launcher.ts";
+import { columnsPerTask, elements, rowsPerTask } from "./views.ts";
+
+/** Elements a partial sum of `sumSquares` and `dot` covers. */
+const PARTIAL = 32768;
+
+function dot(runtime: Runtime, x: View | null, y: View | null, out: View | null): void {
+  const count = elements(x);
+  const tasks = Math.ceil(count / PARTIAL);
+  const partials = runtime.workspace(8 * Math.max(1, tasks));
+  runtime.launch({
+    kernel: "dotPartials",
+    tasks,
+    ints: [runtime.address(x), runtime.address(y), partials, count, PARTIAL],
+    work: count * 2,
+  });
+  runtime.launch({ kernel: "dotTotal", tasks: 1, ints: [partials, tasks, runtime.address(out)], work: tasks });
+}
+
+export const reduce: Pick<Launchers, "reduce" | "segmentSum" | "alignRows" | "sumSquares" | "dot"> = {
+  reduce(runtime, { kind, outer, length, inner }, [x], [y]) {
+    const work = outer * length * inner;
+    if (inner === 1) {
+      const perTask = rowsPerTask(length);
+      runtime.launch({
+        kernel: "reduceRows",
+        tasks: Math.ceil(outer / perTask),
+        ints: [runtime.address(x), runtime.address(y), outer, perTask, length, reduceKinds.indexOf(kind)],
+        work,
+      });
+      return;
+    }
+    const perTask = columnsPerTask(inner);
+    const blocks = Math.ceil(inner / perTask);
+    runtime.launch({
+      kernel: "reduceColumns",
+      tasks: outer * blocks,
+      ints: [
+        ...[runtime.address(x), runtime.address(y), outer, length, inner, perTask, blocks],
+        reduceKinds.indexOf(kind),
+      ],
+      work,
+    });
+  },
+
+  segmentSum(runtime, { rows, width, segmentCount, accumulate }, [x, y, segments], [out]) {
+    const perTask = columnsPerTask(width);
+    const blocks = Math.ceil(width / perTask);
+    runtime.launch({
+      kernel: "segmentColumns",
+      tasks: segmentCount * blocks,
+      ints: [
+        ...[x, y, null, segments, out].map((view) => runtime.address(view)),
+        ...[segmentCount, width, perTask, blocks, accumulate ? 1 : 0],
+      ],
+      work: rows * width,
+    });
+  },
+
+  alignRows(runtime, { rows, width }, [g, v], [dots, sumsq]) {
+    const perTask = rowsPerTask(width);
+    runtime.launch({
+      kernel: "alignRows",
+      tasks: Math.ceil(rows / perTask),
+      ints: [...[g, v, dots, sumsq].map((view) => runtime.address(view)), rows, perTask, width],
+      work: rows * width * 4,
+    });
+  },
+
+  sumSquares: (runtime, _params, [x], [out]) => dot(runtime, x, x, out),
+
+  dot: (runtime, _params, [x, y], [out]) => dot(runtime, x, y, out),
+};

@@ -1,0 +1,61 @@
+/** Launchers of softmax and cross-entropy (assembly/softmax.ts). */
+import type { Launchers } from "./launcher.ts";
+import { rowsPerTask } from "./views.ts";
+
+/** Rough operations an exponential costs. */
+const EXP = 8;
+
+export const softmax: Pick<
+  Launchers,
+  "softmax" | "softmaxVjp" | "crossEntropy" | "crossEntropyVjp" | "crossEntropyJvp"
+> = {
+  softmax(runtime, { rows, cols }, [x], [y]) {
+    const perTask = rowsPerTask(cols);
+    runtime.launch({
+      kernel: "softmax",
+      tasks: Math.ceil(rows / perTask),
+      ints: [runtime.address(x), runtime.address(y), rows, perTask, cols],
+      work: rows * cols * EXP,
+    });
+  },
+
+  softmaxVjp(runtime, { rows, cols }, [y, dy], [dx]) {
+    const perTask = rowsPerTask(cols);
+    runtime.launch({
+      kernel: "softmaxVjp",
+      tasks: Math.ceil(rows / perTask),
+      ints: [runtime.address(y), runtime.address(dy), runtime.address(dx), rows, perTask, cols],
+      work: rows * cols * 2,
+    });
+  },
+
+  crossEntropy(runtime, { rows, cols }, inputs, outputs) {
+    const perTask = rowsPerTask(cols);
+    runtime.launch({
+      kernel: "crossEntropy",
+      tasks: Math.ceil(rows / perTask),
+      ints: [...[...inputs, ...outputs].map((view) => runtime.address(view)), rows, perTask, cols],
+      work: rows * cols * EXP,
+    });
+  },
+
+  crossEntropyVjp(runtime, { rows, cols }, inputs, outputs) {
+    const perTask = rowsPerTask(cols);
+    runtime.launch({
+      kernel: "crossEntropyVjp",
+      tasks: Math.ceil(rows / perTask),
+      ints: [...[...inputs, ...outputs].map((view) => runtime.address(view)), rows, perTask, cols],
+      work: rows * cols * EXP,
+    });
+  },
+
+  crossEntropyJvp(runtime, { rows, cols }, inputs, outputs) {
+    const perTask = rowsPerTask(cols);
+    runtime.launch({
+      kernel: "crossEntropyJvp",
+      tasks: Math.ceil(rows / perTask),
+      ints: [...[...inputs, ...outputs].map((view) => runtime.address(view)), rows, perTask, cols],
+      work: rows * cols * EXP,
+    });
+  },
+};

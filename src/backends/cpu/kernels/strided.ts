@@ -1,0 +1,110 @@
+/** Launchers of the kernels that read or write with strides (assembly/strided.ts): they merge axes first. */
+import { binaryKinds } from "../../kernels.ts";
+import type { Launchers } from "./launcher.ts";
+import { PER_TASK } from "./views.ts";
+
+const OUTER_AXES = 5;
+
+/** An axis, with its stride in each operand. */
+interface Axis {
+  readonly extent: number;
+  readonly strides: readonly number[];
+}
+
+/** Axes of extent above 1; neighbours that every operand steps through as one axis are merged. */
+function mergeAxes(axes: readonly Axis[]): Axis[] {
+  const merged: Axis[] = [];
+  for (const axis of axes) {
+    if (axis.extent === 1) continue;
+    const outer = merged.at(-1);
+    if (outer?.strides.every((stride, o) => stride === axis.strides[o] * axis.extent))
+      merged[merged.length - 1] = { extent: outer.extent * axis.extent, strides: axis.strides };
+    else merged.push(axis);
+  }
+  return merged;
+}
+
+/** Rank, extents and strides of the outer axes, as the kernels' integer slots. */
+function outerSlots(axes: readonly Axis[], operands: number): number[] {
+  const pad = (values: number[]): number[] => [...values, ...Array<number>(OUTER_AXES - values.length).fill(0)];
+  return [
+    axes.length,
+    ...pad(axes.map((axis) => axis.extent)),
+    ...Array.from({ length: operands }, (_, o) => pad(axes.map((axis) => axis.strides[o]))).flat(),
+  ];
+}
+
+const rowCount = (axes: readonly Axis[]): number => axes.reduce((rows, axis) => rows * axis.extent, 1);
+
+/** How rows of `length` elements are cut: whole rows, or pieces of long ones. */
+function cutRows(rows: number, length: number): { rows: number; columns: number; blocks: number; tasks: number } {
+  const columns = Math.min(length, PER_TASK);
+  const perTask = Math.max(1, Math.floor(PER_TASK / length));
+  const blocks = Math.ceil(length / columns);
+  return { rows: perTask, columns, blocks, tasks: Math.ceil(rows / perTask) * blocks };
+}
+
+const SINGLE: Axis = { extent: 1, strides: [1, 1] };
+
+export const strided: Pick<Launchers, "stridedCopy" | "binary"> = {
+  stridedCopy(runtime, { shape, inStrides, inOffset, outStrides, outOffset }, [input], [out]) {
+    if (shape.includes(0)) return;
+    const from = runtime.address(input) + 4 * inOffset;
+    const to = runtime.address(out) + 4 * outOffset;
+    // The order of the axes is free: that of `out` writes forwards.
+    const axes = mergeAxes(
+      shape
+        .map((extent, axis) => ({ extent, strides: [inStrides[axis], outStrides[axis]] }))
+        .filter((axis) => axis.extent > 1)
+        .sort((a, b) => b.strides[1] - a.strides[1]),
+    );
+    const row = axes.pop() ?? SINGLE;
+    const work = rowCount(axes) * row.extent;
+    const across = axes.findIndex((axis) => axis.strides[0] === 1);
+    if (row.strides[1] === 1 && row.strides[0] > 1 && across >= 0) {
+      const [other] = axes.splice(across, 1);
+      const perTask = Math.max(4, Math.ceil(PER_TASK / row.extent / 4) * 4);
+      const blocks = Math.ceil(other.extent / perTask);
+      runtime.launch({
+        kernel: "copyTiles",
+        tasks: rowCount(axes) * blocks,
+        ints: [
+          ...[from, to, other.extent, row.extent, row.strides[0], other.strides[1], perTask, blocks, 0],
+          ...outerSlots(axes, 2),
+        ],
+        work,
+      });
+      return;
+    }
+    const rows = rowCount(axes);
+    const cut = cutRows(rows, row.extent);
+    runtime.launch({
+      kernel: "copyRows",
+      tasks: cut.tasks,
+      ints: [
+        ...[from, to, row.extent, ...row.strides, rows, cut.rows, cut.columns, cut.blocks],
+        ...outerSlots(axes, 2),
+      ],
+      work,
+    });
+  },
+
+  binary(runtime, { kind, shape, aStrides, bStrides }, [a, b], [c]) {
+    if (shape.includes(0)) return;
+    const axes = mergeAxes(shape.map((extent, axis) => ({ extent, strides: [aStrides[axis], bStrides[axis]] })));
+    const row = axes.pop() ?? SINGLE;
+    const rows = rowCount(axes);
+    const cut = cutRows(rows, row.extent);
+    runtime.launch({
+      kernel: "binary",
+      tasks: cut.tasks,
+      ints: [
+        ...[runtime.address(a), runtime.address(b), runtime.address(c)],
+        ...[row.extent, ...row.strides, rows, cut.rows, cut.columns, cut.blocks],
+        ...outerSlots(axes, 2),
+        binaryKinds.indexOf(kind),
+      ],
+      work: rows * row.extent,
+    });
+  },
+};

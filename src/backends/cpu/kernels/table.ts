@@ -1,0 +1,44 @@
+/** Launchers of the embedding kernels (assembly/table.ts). */
+import type { Launchers } from "./launcher.ts";
+import { rowsPerTask } from "./views.ts";
+
+/** Ranges of a table's rows; each reads all ids, so they are few. */
+const RANGES = 16;
+/** Bytes of the radix sort's counters. */
+const COUNTERS = 8192;
+
+export const table: Pick<Launchers, "gather" | "scatterAdd" | "embeddingAlign"> = {
+  gather(runtime, { rows, width, tableRows }, [source, ids], [out]) {
+    const perTask = rowsPerTask(width);
+    runtime.launch({
+      kernel: "gather",
+      tasks: Math.ceil(rows / perTask),
+      ints: [...[source, ids, out].map((view) => runtime.address(view)), rows, perTask, width, tableRows],
+      work: rows * width,
+    });
+  },
+
+  scatterAdd(runtime, { rows, width, tableRows, accumulate }, [x, ids], [out]) {
+    const perTask = Math.max(1, Math.ceil(tableRows / RANGES));
+    runtime.launch({
+      kernel: "scatterAdd",
+      tasks: Math.ceil(tableRows / perTask),
+      ints: [
+        ...[x, ids, out].map((view) => runtime.address(view)),
+        ...[rows, width, tableRows, perTask, accumulate ? 1 : 0],
+      ],
+      work: (rows + (accumulate ? 0 : tableRows)) * width,
+    });
+  },
+
+  embeddingAlign(runtime, { rows, width, tableRows, segmentCount, groupCount }, inputs, outputs) {
+    const groups = outputs[2] === null ? 0 : groupCount;
+    runtime.launch({
+      kernel: "embeddingAlign",
+      tasks: segmentCount + groups,
+      ints: [...[...inputs, ...outputs].map((view) => runtime.address(view)), width, tableRows, segmentCount],
+      scratch: COUNTERS + 16 * rows,
+      work: rows * width * 4,
+    });
+  },
+};
