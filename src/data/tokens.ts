@@ -76,6 +76,16 @@ export function windowsOf(name: string, stream: TokenStream, time: number): Wind
       "data",
       `"${name}": ${Math.max(0, stream.tokens.length)} tokens are less than one window of ${time} + 1; add text or make the context shorter`,
     );
+  return cut(name, stream, time);
+}
+
+/** The same for evaluation, where one short window is enough; null for a stream without a single pair. */
+export function evaluationWindows(name: string, stream: TokenStream, time: number): Windows | null {
+  return stream.tokens.length < 2 ? null : cut(name, stream, time);
+}
+
+function cut(name: string, stream: TokenStream, time: number): Windows {
+  const pairs = stream.tokens.length - 1;
   const count = Math.ceil(pairs / time);
   return { name, stream, time, count, tokensOf: (index) => Math.min(time, pairs - index * time) };
 }

@@ -17,6 +17,7 @@ import { alignSink } from "../autograd/sinks/align.ts";
 import { sumSink } from "../autograd/sinks/sum.ts";
 import { run } from "../backends/backend.ts";
 import { GradmixError } from "../errors.ts";
+import { type Arena, arenaLike, type Parameters } from "../nn/parameters.ts";
 import { empty, keep, scope, type Tensor, tensor } from "../tensor/tensor.ts";
 import { type DomainAlignment, domainAlignments } from "./statistics.ts";
 
@@ -36,7 +37,7 @@ export interface Batch {
 /** What an estimator asks of a model; `GPT` is one. */
 export interface LossModel {
   /** All parameters as views of one arena (`value`), in a layout that the gradient arena shares. */
-  readonly parameters: { readonly list: readonly Tensor[]; readonly value: Tensor };
+  readonly parameters: Pick<Parameters, "list" | "value">;
   /** inputs, targets i32 [examples, time] → each example's summed loss [examples]. */
   losses(inputs: Tensor, targets: Tensor): Tensor;
 }
@@ -52,33 +53,6 @@ export interface Alignments {
   /** Mean loss per token of each domain's batch, and of the target's. */
   readonly losses: Float64Array;
   readonly targetLoss: number;
-}
-
-/** Gradients in the layout of a model's parameter arena. */
-export interface GradientArena {
-  readonly arena: Tensor;
-  readonly gradientOf: (parameter: Tensor) => Tensor;
-  dispose(): void;
-}
-
-export function gradientArena(model: LossModel): GradientArena {
-  const { list, value } = model.parameters;
-  const arena = keep(empty(value.shape, "f32", value.memory));
-  run("fill", { value: 0 }, [], [arena]);
-  const views = new Map(list.map((p) => [p, keep(arena.view(p.shape, p.offset - value.offset))]));
-  return {
-    arena,
-    gradientOf: (parameter) => {
-      const view = views.get(parameter);
-      if (view === undefined)
-        throw new GradmixError("autograd", `${parameter.name ?? "a tensor"} is not a parameter of the model`);
-      return view;
-    },
-    dispose: () => {
-      for (const view of views.values()) view.dispose();
-      arena.dispose();
-    },
-  };
 }
 
 export function exampleCount(batch: Batch): number {
@@ -101,14 +75,14 @@ export function upload(batch: Batch): { inputs: Tensor; targets: Tensor } {
  * Backward pass of the mean loss per token, Σ losses / tokens, into `into` (overwritten, or added to). Returns the
  * examples' summed losses [examples], kept: the caller disposes them.
  */
-export function meanGradient(model: LossModel, batch: Batch, into: GradientArena, accumulate = false): Tensor {
+export function meanGradient(model: LossModel, batch: Batch, into: Arena, accumulate = false): Tensor {
   const weights = new Float64Array(exampleCount(batch)).fill(1 / Math.max(1, tokenCount(batch)));
   return keep(
     scope(() => {
       const { inputs, targets } = upload(batch);
       return gradients(() => model.losses(inputs, targets), {
         parameters: model.parameters.list,
-        sink: sumSink({ gradientOf: into.gradientOf, accumulate }),
+        sink: sumSink({ gradientOf: into.of, accumulate }),
         weights,
       });
     }),
@@ -119,7 +93,7 @@ export interface EstimateOptions {
   /** Most examples in one pass, to bound memory; a domain is never split. Default: all at once. */
   readonly maxExamples?: number;
   /** Reused between calls; otherwise made for this one. */
-  readonly direction?: GradientArena;
+  readonly direction?: Arena;
 }
 
 /** Alignments of the domains' batches with the target's batch. */
@@ -131,7 +105,7 @@ export async function estimateAlignments(
   options: EstimateOptions = {},
 ): Promise<Alignments> {
   if (tokenCount(target) === 0) throw new GradmixError("data", "the target batch has no tokens to learn from");
-  const direction = options.direction ?? gradientArena(model);
+  const direction = options.direction ?? arenaLike(model.parameters);
   try {
     const targetLosses = await take(meanGradient(model, target, direction));
     const targetLoss = sum(targetLosses) / tokenCount(target);
@@ -151,13 +125,13 @@ type DomainPart = Omit<Alignments, "targetNorm" | "targetLoss">;
 async function perDomain(
   model: LossModel,
   domains: readonly Batch[],
-  direction: GradientArena,
+  direction: Arena,
 ): Promise<DomainPart> {
   const k = domains.length;
   const alignments = new Float64Array(k);
   const norms = new Float64Array(k);
   const losses = new Float64Array(k);
-  const gradient = gradientArena(model);
+  const gradient = arenaLike(model.parameters);
   try {
     for (let i = 0; i < k; i++) {
       const summed = await take(meanGradient(model, domains[i], gradient));
@@ -175,7 +149,7 @@ async function byRows(
   name: "segmented" | "forward",
   model: LossModel,
   domains: readonly Batch[],
-  direction: GradientArena,
+  direction: Arena,
   maxExamples: number,
 ): Promise<DomainPart> {
   const k = domains.length;
@@ -220,11 +194,11 @@ async function segmentedPass(
   model: LossModel,
   batch: Batch,
   groupSizes: readonly number[],
-  direction: GradientArena,
+  direction: Arena,
 ): Promise<RowNumbers> {
   const groups = [0];
   for (const size of groupSizes) groups.push(groups[groups.length - 1] + size);
-  const sink = alignSink({ examples: exampleCount(batch), groups, direction: { given: direction.gradientOf } });
+  const sink = alignSink({ examples: exampleCount(batch), groups, direction: { given: direction.of } });
   try {
     const losses = keep(
       scope(() => {
@@ -239,8 +213,8 @@ async function segmentedPass(
   }
 }
 
-async function forwardPass(model: LossModel, batch: Batch, direction: GradientArena): Promise<RowNumbers> {
-  const tangents = new Map(model.parameters.list.map((p) => [p, direction.gradientOf(p)]));
+async function forwardPass(model: LossModel, batch: Batch, direction: Arena): Promise<RowNumbers> {
+  const tangents = new Map(model.parameters.list.map((p) => [p, direction.of(p)]));
   const { losses, derivatives } = scope(() => {
     const { inputs, targets } = upload(batch);
     return forwardDerivative(() => model.losses(inputs, targets), tangents);

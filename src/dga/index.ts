@@ -1,0 +1,32 @@
+/** Mixing: simplex arithmetic, rules, the mixer, alignment estimators, the trainer. */
+export * from "./simplex.ts";
+export { type DomainAlignment, domainAlignments } from "./statistics.ts";
+export type { Rule, RuleState, Signal, SignalName } from "./rule.ts";
+export { createRule, ruleNames, type RuleName, type RuleOptions } from "./rules/index.ts";
+export { dga, dgaDefaults, type DgaOptions, type Normalisation, normalisations } from "./rules/dga.ts";
+export { importanceSampling, type ImportanceSamplingOptions } from "./rules/importance-sampling.ts";
+export { staticWeights, type StaticOptions } from "./rules/static.ts";
+export { uniform, type UniformOptions } from "./rules/uniform.ts";
+export {
+  advance,
+  averageWeights,
+  createMixer,
+  currentWeights,
+  type Mixer,
+  type MixerOptions,
+  type MixerState,
+  restoreMixer,
+  update,
+  updateDue,
+} from "./mixer.ts";
+export {
+  type Alignments,
+  type Batch,
+  estimateAlignments,
+  type EstimateOptions,
+  type EstimatorName,
+  estimatorNames,
+  type LossModel,
+  meanGradient,
+} from "./estimators.ts";
+export { type AlignmentOptions, createTrainer, type Trainer, type TrainerOptions, type TrainStep } from "./trainer.ts";
