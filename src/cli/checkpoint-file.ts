@@ -52,9 +52,7 @@ export function encodeCheckpoint(step: number, { json, arrays }: Checkpoint): Ui
     header.set(text, 8);
     return header;
   };
-  const hash = createHash("sha256").update(withSum(blankSum));
-  for (const part of data) hash.update(part);
-  return [withSum(hash.digest("hex")), ...data];
+  return [withSum(sha256([withSum(blankSum), ...data])), ...data];
 }
 
 /** The inverse of `encodeCheckpoint`. Throws `checkpoint`, beginning with `label`, when the file is not whole. */
@@ -86,9 +84,9 @@ export function decodeCheckpoint(file: Uint8Array, label: string): { step: numbe
   if (size > data.length) throw broken(`is cut short: ${data.length} of ${size} bytes of data`);
   const sum = metadata["sha256"];
   if (typeof sum !== "string" || sum.length !== 64 || sum === blankSum) throw broken("has no checksum");
-  const hash = createHash("sha256").update(file.subarray(0, 8));
-  hash.update(text.replace(sum, blankSum)).update(data);
-  if (hash.digest("hex") !== sum) throw broken("does not match its checksum: the file was damaged");
+  const blanked = new TextEncoder().encode(text.replace(sum, blankSum));
+  if (sha256([file.subarray(0, 8), blanked, data]) !== sum)
+    throw broken("does not match its checksum: the file was damaged");
 
   // From here on the file is what was written.
   const arrays: Record<string, CheckpointArray> = {};
@@ -102,6 +100,15 @@ export function decodeCheckpoint(file: Uint8Array, label: string): { step: numbe
   }
   const json = JSON.parse(String(metadata["json"])) as Record<string, unknown>;
   return { step: Number(metadata["step"]), checkpoint: { json, arrays } };
+}
+
+function sha256(parts: readonly Uint8Array[]): string {
+  const hash = createHash("sha256");
+  // The hash takes less than 2 GiB at a time.
+  const most = 2 ** 28;
+  for (const part of parts)
+    for (let at = 0; at < part.length; at += most) hash.update(part.subarray(at, at + most));
+  return hash.digest("hex");
 }
 
 function offsets(entry: unknown): [number, number] | null {

@@ -59,6 +59,23 @@ function syncFolder(folder: string, fs: WriteFs): void {
   }
 }
 
+/** A whole file, also one over 2 GiB, which `readFileSync` refuses. */
+export function readWhole(path: string): Uint8Array {
+  const file = nodeFs.openSync(path, "r");
+  try {
+    const bytes = new Uint8Array(nodeFs.fstatSync(file).size);
+    let at = 0;
+    while (at < bytes.length) {
+      const count = nodeFs.readSync(file, bytes, at, Math.min(bytes.length - at, 2 ** 30), null);
+      if (count === 0) break;
+      at += count;
+    }
+    return bytes.subarray(0, at);
+  } finally {
+    nodeFs.closeSync(file);
+  }
+}
+
 export function ioError(path: string, error: unknown): GradmixError {
   if (error instanceof GradmixError) return error;
   return new GradmixError("io", `${path}: cannot be written (${reason(error)})`, { cause: error });

@@ -17,7 +17,7 @@ import type { Checkpoint, RunStore, StepMetrics, TrainConfig } from "../dga/conf
 import { GradmixError } from "../errors.ts";
 import { decodeCheckpoint, encodeCheckpoint } from "./checkpoint-file.ts";
 import { checkSameConfig, flatten, jsonLayer, resolveConfig } from "./config.ts";
-import { ioError, temporaryName, writeAll, writeFileAtomic, type WriteFs } from "./files.ts";
+import { ioError, readWhole, temporaryName, writeAll, writeFileAtomic, type WriteFs } from "./files.ts";
 import { errorCode, isObject, readJson, reason, wrong } from "./values.ts";
 
 /** Checkpoints that are kept: the newest, and one to fall back to. */
@@ -59,6 +59,7 @@ export interface ResumeFrom {
 
 /** Finds the run that `--resume path` means. Throws `checkpoint`. */
 export function findRun(path: string): ResumeFrom {
+  if (path === "") throw new GradmixError("checkpoint", "--resume: is empty; name the folder of a run");
   const isFile = nodeFs.statSync(path, { throwIfNoEntry: false })?.isFile() === true;
   const folder = isFile ? dirname(dirname(path)) : path;
   const file = join(folder, "config.json");
@@ -170,7 +171,7 @@ export function writeCheckpoint(
 export function readCheckpoint(path: string): { step: number; checkpoint: Checkpoint } {
   let file: Uint8Array;
   try {
-    file = nodeFs.readFileSync(path);
+    file = readWhole(path);
   } catch (error) {
     throw new GradmixError("io", `${path}: cannot be read (${reason(error)})`, { cause: error });
   }
@@ -218,14 +219,33 @@ export function listCheckpoints(folder: string): { step: number; path: string }[
 
 /** Keeps the lines of whole steps up to `step`; what follows was written by a run that did not get further. */
 export function truncateMetrics(path: string, step: number): void {
-  const bytes = nodeFs.existsSync(path) ? nodeFs.readFileSync(path) : null;
-  if (bytes === null) return;
-  let keep = 0;
-  for (let end = bytes.indexOf(10); end >= 0; end = bytes.indexOf(10, keep)) {
-    if (!(stepOfLine(bytes.toString("utf8", keep, end)) <= step)) break;
-    keep = end + 1;
+  if (!nodeFs.existsSync(path)) return;
+  const file = nodeFs.openSync(path, "r+");
+  try {
+    nodeFs.ftruncateSync(file, wholeLines(file, step));
+  } finally {
+    nodeFs.closeSync(file);
   }
-  if (keep < bytes.length) nodeFs.truncateSync(path, keep);
+}
+
+/** Bytes of the lines up to the first that is not whole, or of a later step. */
+function wholeLines(file: number, step: number): number {
+  const chunk = Buffer.alloc(2 ** 20);
+  let rest = Buffer.alloc(0);
+  let keep = 0;
+  for (let at = 0; ;) {
+    const count = nodeFs.readSync(file, chunk, 0, chunk.length, at);
+    if (count === 0) return keep;
+    at += count;
+    const bytes = Buffer.concat([rest, chunk.subarray(0, count)]);
+    let start = 0;
+    for (let end = bytes.indexOf(10); end >= 0; end = bytes.indexOf(10, start)) {
+      if (!(stepOfLine(bytes.toString("utf8", start, end)) <= step)) return keep;
+      keep += end + 1 - start;
+      start = end + 1;
+    }
+    rest = bytes.subarray(start);
+  }
 }
 
 function stepOfLine(line: string): number {

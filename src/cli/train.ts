@@ -77,6 +77,7 @@ export async function train(args: TrainArguments, trainer?: RunTraining): Promis
       store: folder,
     });
     progress.end();
+    folder.saveFile("weights.json", `${JSON.stringify(result.weights, null, 2)}\n`);
     process.stdout.write(formatResult(result, config.run.out));
     return result.interrupted ? interrupt.exitCode() : 0;
   } finally {

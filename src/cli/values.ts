@@ -72,7 +72,7 @@ export function checkValue(kind: Kind, value: unknown, label: string): unknown {
       );
     case "text":
       if (typeof value === "string" && value !== "") return value;
-      throw wrong(`${label}: ${show(value)} is not a text`);
+      throw wrong(`${label}: ${value === "" ? "is empty" : `${show(value)} is not a text`}`);
     case "switch":
       if (typeof value === "boolean") return value;
       throw wrong(`${label}: ${show(value)} is not true or false`);

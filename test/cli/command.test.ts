@@ -66,6 +66,15 @@ describe("help", () => {
   });
 });
 
+test("doctor: the backends, what they run with, a figure for each", () => {
+  const { code, out, err } = gradmix("doctor");
+  expect([code, err]).toEqual([0, ""]);
+  expect(out).toMatch(/^node +v\d+/);
+  expect(out).toMatch(/^cpu +\d+ threads?, (relaxed|plain), at most [\d.]+ GiB, [\d.]+ GFLOP\/s/m);
+  expect(out).toMatch(/^reference +1 thread, .* GFLOP\/s/m);
+  expect(out).not.toContain("WRONG");
+});
+
 describe("bad input: one line, exit code 2, nothing written", () => {
   const valid = ["--domain", "a=a.txt", "--target", "t.txt"];
   const cases: [args: string[], message: string | RegExp][] = [
@@ -88,6 +97,8 @@ describe("bad input: one line, exit code 2, nothing written", () => {
     [["train", ...valid, "--weights", "a=0.5,a=0.5"], '--weights: names the domain "a" twice'],
     [["train", ...valid, "--weights", "none.json"], /^--weights none.json: cannot be read/],
     [["train", "--resume", "none"], /^--resume none: holds no run/],
+    [["train", ...valid, "--out", ""], "--out: is empty"],
+    [["train", "--resume", ""], "--resume: is empty; name the folder of a run"],
     [["doctor", "x"], /^too many arguments: x/],
   ];
   test.each(cases)("gradmix %j", (args, message) => {
@@ -179,6 +190,8 @@ describe("while it runs", () => {
     );
     expect(stdout).toMatch(/^done: 5 steps, 50 tokens\n/);
     expect(steps()).toEqual([1, 2, 3, 4, 5]);
+    const weights = JSON.parse(readFileSync(join(folder, "run/weights.json"), "utf8"));
+    expect(weights).toEqual({ final: { a: 1 }, averaged: { a: 1 } });
     expect(existsSync(join(folder, "run/lock"))).toBe(false);
   });
 

@@ -350,3 +350,16 @@ test("metrics are cut after the last whole line of a step, wherever a kill cut t
   );
   truncateMetrics(join(root, "none.jsonl"), 1);
 });
+
+test("metrics over a megabyte are cut at the same place", () => {
+  const path = join(root, "metrics.jsonl");
+  const all = Array.from(
+    { length: 900 },
+    (_, i) => `{"step":${i + 1},"padding":"${"ü".repeat(1000 + (i % 7))}"}\n`,
+  );
+  writeFileSync(path, all.join("") + '{"step":901');
+  truncateMetrics(path, 900);
+  expect(readFileSync(path, "utf8")).toBe(all.join(""));
+  truncateMetrics(path, 777);
+  expect(readFileSync(path, "utf8")).toBe(all.slice(0, 777).join(""));
+});
