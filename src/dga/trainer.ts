@@ -232,7 +232,8 @@ export function createTrainer(options: TrainerOptions): Trainer {
       const step = state.steps + 1;
       const weights = currentWeights(state);
       const lr = schedule(state.steps);
-      if (gathers && target !== null && state.steps % refreshEvery === 0) await refreshDirection(target);
+      if (gathers && target !== null && (gathered.targetNorms.length === 0 || state.steps % refreshEvery === 0))
+        await refreshDirection(target);
       const rows = assembleBatch(sampler.draw(weights, batch), domains, { sortByDomain: true });
       const losses = await trainingGradient(rows);
       const sumsq = optimizer.step(gradient.arena, lr);

@@ -1,0 +1,295 @@
+/**
+ * A training run from its configuration: reads the data, builds the model and the mixer, trains, evaluates, saves. What the command
+ * and the demo call; files go through the run's store.
+ */
+import { resolve } from "node:path";
+import { buildCorpus, type Corpus, listFiles, loadTokenizer, readDocuments, type Tokenizer, trainBpe, byteTokenizer } from "../data/index.ts";
+import { evaluationWindows, type Windows, windowsOf } from "../data/tokens.ts";
+import { type Checkpoint, type RunHooks, type RunResult, ruleOptions, type StepMetrics, totalSteps, type TrainConfig } from "../dga/config.ts";
+import { createMixer, type Mixer } from "../dga/mixer.ts";
+import { createTrainer, type Trainer, type TrainStep } from "../dga/trainer.ts";
+import { GradmixError } from "../errors.ts";
+import { init } from "../init.ts";
+import { createGPT, type GPT, type GPTConfig, parameterCount } from "../nn/gpt.ts";
+import { toHuggingFace } from "../nn/huggingface.ts";
+import { createSchedule } from "../nn/schedules.ts";
+import { readJson } from "./values.ts";
+
+/** Text that the BPE learns from, at most, taken evenly from the domains. */
+const BPE_BYTES = 8_000_000;
+
+/** Trains as `config` says. Throws `data` and `config` before anything is written, `numeric` when the loss is lost. */
+export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise<RunResult> {
+  const names = Object.keys(config.data.domains);
+  // Everything that can be said about the options alone comes before reading gigabytes.
+  const mixer = createMixer({
+    domains: names,
+    rule: ruleOptions(config),
+    updateEvery: config.mixing.updateEvery,
+    warmup: config.mixing.ruleWarmup,
+  });
+  const resumed = hooks.store.load();
+  const data = await readData(config, mixer, resumed?.checkpoint ?? null, hooks);
+  const modelConfig = modelOf(config, data.tokenizer.vocabSize);
+
+  const backend = await init({
+    backend: config.run.backend,
+    ...(config.run.threads === null ? {} : { threads: config.run.threads }),
+    ...(config.run.simd === "auto" ? {} : { simd: config.run.simd }),
+    ...(config.run.memoryLimit === null ? {} : { memoryLimit: config.run.memoryLimit }),
+  });
+  try {
+    const { threads, simd } = backend.capabilities;
+    hooks.onEvent(
+      `${backend.name} backend, ${threads} ${threads === 1 ? "thread" : "threads"}, ${simd}; ${config.model.preset} model of ${parameterCount(modelConfig).toLocaleString("en")} parameters; rule ${config.mixing.rule}`,
+    );
+    const model = createGPT(modelConfig, { seed: config.training.seed });
+    const trainer = createTrainer({
+      model,
+      mixer,
+      domains: data.domains.map((d) => d.train),
+      target: mixer.rule.needs.length > 0 ? data.target?.train ?? null : null,
+      batch: config.training.batch,
+      seed: config.training.seed,
+      schedule: createSchedule({
+        name: config.training.schedule,
+        lr: config.training.lr,
+        minRatio: config.training.minLr,
+        warmup: config.training.warmupSteps,
+        steps: totalSteps(config),
+      }),
+      optimizer: {
+        beta1: config.training.beta1,
+        beta2: config.training.beta2,
+        weightDecay: config.training.weightDecay,
+        clip: config.training.clip,
+      },
+      alignment: {
+        estimator: config.mixing.estimator,
+        from: config.mixing.alignFrom,
+        domainExamples: config.mixing.alignBatch,
+        targetExamples: config.mixing.targetBatch,
+      },
+    });
+    if (resumed !== null) {
+      trainer.restore(resumed.checkpoint);
+      hooks.onEvent(`going on from step ${resumed.step}`);
+    }
+    hooks.store.begin();
+    return await loop(config, hooks, trainer, model, data, names);
+  } finally {
+    await backend.dispose();
+  }
+}
+
+async function loop(
+  config: TrainConfig,
+  hooks: RunHooks,
+  trainer: Trainer,
+  model: GPT,
+  data: Data,
+  names: readonly string[],
+): Promise<RunResult> {
+  const steps = totalSteps(config);
+  const { evalEvery, evalTokens, checkpointEvery } = config.run;
+  let last: StepMetrics | null = null;
+  let saved = trainer.steps;
+  const save = async (): Promise<void> => {
+    if (trainer.steps === saved && trainer.steps > 0) return;
+    const state = await trainer.save();
+    hooks.store.saveCheckpoint(trainer.steps, {
+      json: { ...state.json, tokenizer: data.tokenizer.toJSON(), corpus: data.fingerprint },
+      arrays: state.arrays,
+    });
+    saved = trainer.steps;
+  };
+  while (trainer.steps < steps && !hooks.signal.aborted) {
+    const start = performance.now();
+    const step = await trainer.step();
+    const evaluates = (evalEvery > 0 && step.step % evalEvery === 0) || step.step === steps;
+    const evaluation = evaluates ? await evaluate(trainer, data, names, evalTokens) : null;
+    last = metricsOf(step, names, evaluation, (performance.now() - start) / 1000);
+    hooks.onStep(last);
+    if (checkpointEvery > 0 && step.step % checkpointEvery === 0) await save();
+    // Lets signals and timers have their turn: kernels on the CPU never wait.
+    await new Promise((next) => setImmediate(next));
+  }
+  const interrupted = trainer.steps < steps;
+  await save();
+  const evaluation = last?.evaluation ?? (await evaluate(trainer, data, names, evalTokens));
+  const weights = trainer.weights();
+  const named = (values: ArrayLike<number>): Record<string, number> =>
+    Object.fromEntries(names.map((name, i) => [name, values[i]]));
+  const result: RunResult = {
+    step: trainer.steps,
+    tokens: last?.tokens ?? 0,
+    loss: last?.loss ?? NaN,
+    targetLoss: evaluation.target,
+    weights: { final: named(weights.final), averaged: named(weights.averaged) },
+    interrupted,
+  };
+  hooks.store.saveFile("weights.json", `${JSON.stringify(result.weights, null, 2)}\n`);
+  if (!interrupted) {
+    const files = await toHuggingFace(model, {
+      tokenizer: data.tokenizer.toJSON(),
+      endOfText: data.tokenizer.endOfText,
+    });
+    for (const [name, contents] of files) hooks.store.saveFile(`model/${name}`, contents);
+  }
+  return result;
+}
+
+type Evaluation = NonNullable<StepMetrics["evaluation"]>;
+
+async function evaluate(trainer: Trainer, data: Data, names: readonly string[], tokens: number): Promise<Evaluation> {
+  const domains: Record<string, number> = {};
+  for (const [i, { heldOut }] of data.domains.entries())
+    if (heldOut !== null) domains[names[i]] = await trainer.evaluate(heldOut, tokens);
+  const held = data.target?.heldOut ?? null;
+  return { target: held === null ? null : await trainer.evaluate(held, tokens), domains };
+}
+
+function metricsOf(
+  step: TrainStep,
+  names: readonly string[],
+  evaluation: Evaluation | null,
+  seconds: number,
+): StepMetrics {
+  const by = <T>(value: (i: number) => T): Record<string, T> =>
+    Object.fromEntries(names.map((name, i) => [name, value(i)]));
+  const { alignments } = step;
+  return {
+    step: step.step,
+    tokens: step.tokens,
+    loss: step.loss,
+    gradNorm: step.gradNorm,
+    lr: step.lr,
+    seconds,
+    weights: by((i) => step.weights[i]),
+    domains: by((i) => ({
+      loss: step.domainLosses[i],
+      tokens: step.domainTokens[i],
+      epochs: step.domainEpochs[i],
+    })),
+    ...(alignments === null
+      ? {}
+      : {
+          alignments: by((i) => ({
+            value: alignments.alignments[i],
+            standardError: alignments.standardErrors?.[i] ?? null,
+            norm: alignments.norms?.[i] ?? null,
+          })),
+        }),
+    ...(evaluation === null ? {} : { evaluation }),
+  };
+}
+
+interface Split {
+  readonly train: Windows;
+  readonly heldOut: Windows | null;
+}
+
+interface Data {
+  readonly tokenizer: Tokenizer;
+  readonly domains: readonly Split[];
+  readonly target: Split | null;
+  /** Tokens of every training stream: what a resumed run must find again. */
+  readonly fingerprint: Record<string, number>;
+}
+
+async function readData(config: TrainConfig, mixer: Mixer, resumed: Checkpoint | null, hooks: RunHooks): Promise<Data> {
+  const { data, model, training } = config;
+  const names = Object.keys(data.domains);
+  if (mixer.rule.needs.length > 0 && data.target.length === 0)
+    throw new GradmixError("config", `--target: rule ${mixer.rule.name} needs one; give the text that the model should become good at`);
+  const targetFiles = data.target.length === 0 ? [] : await listFiles(data.target, { what: "target" });
+  const exclude = new Set(targetFiles.map((file) => resolve(file)));
+  const files: string[][] = [];
+  for (const name of names)
+    files.push(await listFiles(data.domains[name], { what: `domain "${name}"`, exclude }));
+
+  const skipped = { lines: 0 };
+  const documents = (list: readonly string[]) =>
+    readDocuments(list, { textField: data.textField, skipBadLines: data.skipBadLines, onSkip: () => skipped.lines++ });
+  const tokenizer = await chooseTokenizer(config, resumed, files, documents, hooks);
+
+  const read = async (what: string, list: readonly string[]): Promise<Corpus> => {
+    const corpus = await buildCorpus(what, documents(list), tokenizer, { heldOut: data.heldOut, seed: training.seed });
+    if (corpus.note !== null) hooks.onEvent(corpus.note);
+    return corpus;
+  };
+  const split = (corpus: Corpus): Split => ({
+    train: windowsOf(corpus.name, corpus.train, model.context),
+    heldOut: corpus.heldOut === null ? null : evaluationWindows(corpus.name, corpus.heldOut, model.context),
+  });
+  const fingerprint: Record<string, number> = {};
+  const domains: Split[] = [];
+  for (const [i, name] of names.entries()) {
+    const corpus = await read(name, files[i]);
+    domains.push(split(corpus));
+    fingerprint[name] = corpus.train.tokens.length;
+  }
+  let target: Split | null = null;
+  if (targetFiles.length > 0) {
+    const corpus = await read("target", targetFiles);
+    target = split(corpus);
+    fingerprint["(target)"] = corpus.train.tokens.length;
+  }
+  if (skipped.lines > 0) hooks.onEvent(`skipped ${skipped.lines} bad ${skipped.lines === 1 ? "line" : "lines"}`);
+  const tokens = names.map((name) => `${name} ${fingerprint[name].toLocaleString("en")}`).join(", ");
+  hooks.onEvent(`training tokens: ${tokens}${target === null ? "" : `; target ${fingerprint["(target)"].toLocaleString("en")}`}`);
+  if (resumed !== null) checkSameData(resumed.json["corpus"], fingerprint);
+  return { tokenizer, domains, target, fingerprint };
+}
+
+function checkSameData(saved: unknown, found: Readonly<Record<string, number>>): void {
+  const before = new Map<string, unknown>(Object.entries(saved ?? {}));
+  for (const [name, tokens] of Object.entries(found))
+    if (before.get(name) !== tokens)
+      throw new GradmixError(
+        "checkpoint",
+        `--resume: the text of ${name} has changed (${String(before.get(name))} tokens then, ${tokens} now); restore it, or start a new run`,
+      );
+}
+
+async function chooseTokenizer(
+  config: TrainConfig,
+  resumed: Checkpoint | null,
+  files: readonly (readonly string[])[],
+  documents: (list: readonly string[]) => AsyncIterable<{ readonly text: string }>,
+  hooks: RunHooks,
+): Promise<Tokenizer> {
+  if (resumed !== null) return loadTokenizer(resumed.json["tokenizer"]);
+  const { tokenizer, vocabSize } = config.data;
+  if (tokenizer === "byte") return byteTokenizer();
+  if (tokenizer !== "bpe") return loadTokenizer(readJson(tokenizer, `--tokenizer ${tokenizer}`));
+  const share = BPE_BYTES / files.length;
+  async function* sample(): AsyncGenerator<string> {
+    for (const list of files) {
+      let left = share;
+      for await (const { text } of documents(list)) {
+        if (left <= 0) break;
+        yield text.length > left ? text.slice(0, left) : text;
+        left -= text.length;
+      }
+    }
+  }
+  const start = performance.now();
+  const trained = await trainBpe(sample(), { vocabSize });
+  hooks.onEvent(`trained a tokenizer of ${trained.vocabSize} tokens in ${((performance.now() - start) / 1000).toFixed(1)} s`);
+  return trained;
+}
+
+function modelOf(config: TrainConfig, vocabSize: number): GPTConfig {
+  const { preset, dim, layers, heads, kvHeads, hiddenDim, context } = config.model;
+  return {
+    preset,
+    vocabSize,
+    dim,
+    layers,
+    heads,
+    context,
+    ...(kvHeads === null ? {} : { kvHeads }),
+    ...(hiddenDim === null ? {} : { hiddenDim }),
+  };
+}
