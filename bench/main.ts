@@ -28,7 +28,9 @@ rest.forEach((item, i) => {
   if (key !== undefined) options[key] = value === undefined || value.startsWith("--") ? true : value;
 });
 
-const file = readdirSync(import.meta.dirname).find((found) => found === `${name}.js` || found === `${name}.mjs`);
+const file = readdirSync(import.meta.dirname).find(
+  (found) => found === `${name}.js` || found === `${name}.mjs`,
+);
 const benchmark = (await import(`./${file ?? ""}`)) as Benchmark;
 const result = await benchmark.run(options);
 if (options["json"] === true) process.stdout.write(`${JSON.stringify(result)}\n`);
@@ -39,5 +41,6 @@ function printPlain(value: unknown): void {
   else
     for (const [key, entry] of Object.entries(value))
       if (Array.isArray(entry)) console.table(entry);
-      else console.log(`${key.padEnd(24)} ${typeof entry === "object" ? JSON.stringify(entry) : String(entry)}`);
+      else
+        console.log(`${key.padEnd(24)} ${typeof entry === "object" ? JSON.stringify(entry) : String(entry)}`);
 }

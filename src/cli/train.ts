@@ -59,7 +59,8 @@ function defaultFolder(date: Date): string {
 /** Runs the command; gives the exit code. `trainer` is what trains. */
 export async function train(args: TrainArguments, trainer?: RunTraining): Promise<number> {
   const { config, resume } = plan(args);
-  const runTraining = trainer ?? (await loadTrainer());
+  // Only here: `--help` and a refusal need none of its code.
+  const runTraining = trainer ?? (await import("./run.ts")).runTraining;
   const folder = openRunFolder(config, resume);
   const progress = startProgress(process.stderr, totalSteps(config));
   const quiet = config.run.quiet;
@@ -77,7 +78,6 @@ export async function train(args: TrainArguments, trainer?: RunTraining): Promis
       store: folder,
     });
     progress.end();
-    folder.saveFile("weights.json", `${JSON.stringify(result.weights, null, 2)}\n`);
     process.stdout.write(formatResult(result, config.run.out));
     return result.interrupted ? interrupt.exitCode() : 0;
   } finally {
@@ -85,13 +85,6 @@ export async function train(args: TrainArguments, trainer?: RunTraining): Promis
     interrupt.stop();
     folder.close();
   }
-}
-
-/** Indirect until the trainer is part of the package. */
-async function loadTrainer(): Promise<RunTraining> {
-  const path = "../dga/run.js";
-  const { runTraining } = (await import(path)) as { runTraining: RunTraining };
-  return runTraining;
 }
 
 interface Interrupt {
