@@ -4,7 +4,7 @@
  */
 import { GradmixError } from "../errors.ts";
 import { formatShape, sameShape } from "../tensor/shape.ts";
-import { keep, scope, type Tensor } from "../tensor/tensor.ts";
+import { scope, type Tensor } from "../tensor/tensor.ts";
 import type { Application, Transform } from "./op.ts";
 
 export class ForwardPass implements Transform {
@@ -32,25 +32,27 @@ export class ForwardPass implements Transform {
 
   note<A>({ op, attrs, inputs, outputs, saved }: Application<A>): void {
     const rule = op.jvp?.bind(op);
-    if (rule === undefined) throw new GradmixError("autograd", `${op.name} has no jvp rule`);
+    if (rule === undefined)
+      throw new GradmixError("autograd", `${op.name} has no jvp rule; build the function out of other ops`);
     const incoming = inputs.map((t) => this.tangentOf(t));
     const tangents = scope(() => rule(incoming, { attrs, inputs, outputs, saved }));
     tangents.forEach((tangent, i) => {
       if (tangent === null) return;
       const output = outputs[i];
-      // A rule may hand an input's tangent on; then it has one more holder.
-      this.#tangents.set(output, incoming.includes(tangent) ? tangent.retain() : keep(tangent));
+      this.#tangents.set(output, tangent.retain());
       output.onRelease(() => this.#forget(output));
     });
+    // A rule may hand an input's tangent on; that one keeps its owner.
+    for (const tangent of tangents) if (tangent !== null && !incoming.includes(tangent)) tangent.dispose();
   }
 
   #forget(primal: Tensor): void {
-    this.#tangents.get(primal)?.dispose();
+    this.#tangents.get(primal)?.release();
     this.#tangents.delete(primal);
   }
 
   dispose(): void {
-    for (const tangent of this.#tangents.values()) tangent.dispose();
+    for (const tangent of this.#tangents.values()) tangent.release();
     this.#tangents.clear();
   }
 }

@@ -13,6 +13,13 @@ import { type Shape, sizeOf } from "../tensor/shape.ts";
 import { empty, type Tensor } from "../tensor/tensor.ts";
 import type { GradientSink } from "./sink.ts";
 
+/** Attributes of an op that has none. */
+export type None = Record<never, never>;
+export const none: None = {};
+
+/** Most axes that a strided kernel walks. */
+export const MAX_RANK = 6;
+
 export interface Spec {
   readonly shape: Shape;
   readonly dtype: DType;
@@ -36,7 +43,11 @@ export interface Op<A> {
   /** Output shapes and types. Throws `shape`, naming the shapes that do not fit. */
   infer(inputs: readonly Spec[], attrs: A): Spec[];
   /** Computes the outputs (of the inferred specs) and says which tensors the rules below need. */
-  forward(inputs: readonly Tensor[], attrs: A, specs: readonly Spec[]): { outputs: Tensor[]; saved?: Tensor[] };
+  forward(
+    inputs: readonly Tensor[],
+    attrs: A,
+    specs: readonly Spec[],
+  ): { outputs: Tensor[]; saved?: Tensor[] };
   /** Cotangents of the outputs (null = zero) → cotangents of the inputs (null where not needed or zero). */
   vjp?(cotangents: readonly (Tensor | null)[], context: VjpContext<A>): (Tensor | null)[];
   /** Tangents of the inputs (null = zero) → tangents of the outputs. */
@@ -44,10 +55,46 @@ export interface Op<A> {
     tangents: readonly (Tensor | null)[],
     context: { attrs: A; inputs: readonly Tensor[]; outputs: readonly Tensor[]; saved: readonly Tensor[] },
   ): (Tensor | null)[];
+  /**
+   * The same function out of plainer ops. It runs instead of the op where the rules above would themselves have to be
+   * differentiated: under two transformations at once, or under one when there is no rule.
+   */
+  compose?(inputs: readonly Tensor[], attrs: A): Tensor[];
   /** Input slots that may hold a parameter and for which `vjp` calls a method of the sink. */
   readonly emits?: readonly number[];
   /** An integer or otherwise constant function: gradients stop here. */
   readonly constant?: boolean;
+}
+
+/**
+ * Rules of an op that is linear in input `slot` while its other inputs, which `forward` must save, are constants: `again`
+ * moves tangents, `back` moves cotangents.
+ */
+export function linearIn<A>(
+  name: string,
+  slot: number,
+  again: (constants: readonly Tensor[], t: Tensor, attrs: A) => Tensor,
+  back: (constants: readonly Tensor[], ct: Tensor, attrs: A) => Tensor,
+): Required<Pick<Op<A>, "vjp" | "jvp">> {
+  const check = (touched: readonly boolean[]): void => {
+    if (touched.some((yes, i) => yes && i !== slot))
+      throw new GradmixError(
+        "autograd",
+        `${name} has no second derivative; build the function out of plain ops`,
+      );
+  };
+  return {
+    vjp([ct], { needs, saved, attrs }) {
+      check(needs);
+      return needs.map((_, i) => (i === slot && ct !== null ? back(saved, ct, attrs) : null));
+    },
+    jvp(tangents, { inputs, attrs }) {
+      check(tangents.map((t) => t !== null));
+      const tangent = tangents[slot];
+      const constants = inputs.filter((_, i) => i !== slot);
+      return [tangent === null ? null : again(constants, tangent, attrs)];
+    },
+  };
 }
 
 /** An op applied once, as a transformation sees it. */
@@ -79,21 +126,17 @@ export function below<T>(transform: Transform, fn: () => T): T {
   return index < 0 ? fn() : withActive(active.slice(0, index), fn);
 }
 
-/** Runs `fn` unseen by `transform` alone. */
-export function without<T>(transform: Transform, fn: () => T): T {
+/** Runs `fn` with `other` in the place of `transform`. */
+export function instead<T>(transform: Transform, other: Transform, fn: () => T): T {
   return withActive(
-    active.filter((other) => other !== transform),
+    active.map((each) => (each === transform ? other : each)),
     fn,
   );
 }
 
-/** The innermost active transformation that satisfies `is`. */
-export function innermost<T extends Transform>(is: (transform: Transform) => transform is T): T | null {
-  for (let i = active.length - 1; i >= 0; i--) {
-    const transform = active[i];
-    if (is(transform)) return transform;
-  }
-  return null;
+/** The innermost active transformation. */
+export function innermost(): Transform | null {
+  return active.at(-1) ?? null;
 }
 
 function withActive<T>(stack: readonly Transform[], fn: () => T): T {
@@ -106,9 +149,18 @@ function withActive<T>(stack: readonly Transform[], fn: () => T): T {
   }
 }
 
+/** Is any transformation active? */
+export function transforming(): boolean {
+  return active.length > 0;
+}
+
 /** Applies an op: checks shapes, computes, and lets the active transformations note it. */
 export function apply<A>(op: Op<A>, inputs: readonly Tensor[], attrs: A): Tensor[] {
   const specs = op.infer(inputs, attrs);
+  if (op.compose !== undefined && active.length > 0) {
+    const watching = active.filter((transform) => transform.tracks(inputs)).length;
+    if (watching > (op.vjp === undefined ? 0 : 1)) return op.compose(inputs, attrs);
+  }
   const { outputs, saved = [] } = op.forward(inputs, attrs, specs);
   if (active.length > 0 && op.constant !== true) {
     const application = { op, attrs, inputs, outputs, saved };
@@ -117,6 +169,7 @@ export function apply<A>(op: Op<A>, inputs: readonly Tensor[], attrs: A): Tensor
       if (transform.tracks(inputs)) withActive(active.slice(0, i), () => transform.note(application));
     }
   }
+  // Whoever needs these has retained them by now.
   for (const t of saved) if (!inputs.includes(t) && !outputs.includes(t)) t.dispose();
   return outputs;
 }
@@ -137,10 +190,11 @@ export function specOf(t: Spec): Spec {
 
 /** Throws `shape` unless the input has the type. */
 export function wantType(op: string, what: string, spec: Spec, dtype: DType): void {
-  if (spec.dtype !== dtype) throw new GradmixError("shape", `${op}: ${what} is ${spec.dtype}, ${dtype} is needed`);
+  if (spec.dtype !== dtype)
+    throw new GradmixError("shape", `${op}: ${what} is ${spec.dtype}, ${dtype} is needed`);
 }
 
-/** Elements that a constant fill of `like`'s shape takes; on `like`'s backend. */
+/** A tensor of one value, on the backend of `like`. */
 export function filled(value: number, spec: Spec, like: Tensor): Tensor {
   const out = allocate(spec, like);
   if (sizeOf(spec.shape) > 0) run("fill", { value }, [], [out]);

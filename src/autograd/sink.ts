@@ -10,6 +10,10 @@ import type { Tensor } from "../tensor/tensor.ts";
 
 export interface GradientSink {
   readonly name: string;
+  /** A backward pass begins; these are the parameters it may hand over. */
+  begin?(parameters: ReadonlySet<Tensor>): void;
+  /** It has ended, without an error. */
+  end?(): void;
   /** dW [out, in] = Σ_rows dyᵀ x, with x [batch, …, in] and dy [batch, …, out]. */
   linear(parameter: Tensor, x: Tensor, dy: Tensor): void;
   /** db [width] = Σ_rows dy, with dy [batch, …, width]. */

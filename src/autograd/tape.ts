@@ -1,28 +1,39 @@
 /**
  * Reverse mode: a tape notes the ops that depend on its leaves and parameters, and plays them back.
  *
- * Each entry retains only what its op saved; playing back lets go of it entry by entry, so memory peaks at the end of the
- * forward pass. A tape is played at most once.
+ * Each entry retains only what its op saved; playing back lets go of it entry by entry, so memory peaks at the end of
+ * the forward pass. A tape is played at most once.
  */
+import { run } from "../backends/backend.ts";
 import { GradmixError } from "../errors.ts";
 import { formatShape, sameShape } from "../tensor/shape.ts";
-import { keep, scope, type Tensor } from "../tensor/tensor.ts";
-import { type Application, below, filled, type Spec, specOf, type Transform, type VjpContext } from "./op.ts";
+import { scope, type Tensor } from "../tensor/tensor.ts";
+import {
+  type Application,
+  below,
+  filled,
+  type Spec,
+  specOf,
+  type Transform,
+  transforming,
+  type VjpContext,
+} from "./op.ts";
 import { add } from "./ops/arithmetic.ts";
 import type { GradientSink } from "./sink.ts";
 
-/** Something that was computed: the output `index` of an entry, or a leaf. */
+/** Something that was computed, or a leaf. It holds its cotangent. */
 interface Value {
   readonly spec: Spec;
   cotangent: Tensor | null;
 }
 
+type Pull = (cotangents: readonly (Tensor | null)[], sink: GradientSink) => (Tensor | null)[];
+
 interface Entry {
-  readonly name: string;
   readonly inputs: readonly (Value | null)[];
   readonly outputs: readonly Value[];
   readonly retained: readonly Tensor[];
-  pull(cotangents: readonly (Tensor | null)[], sink: GradientSink): (Tensor | null)[];
+  readonly pull: Pull;
 }
 
 const noSink: GradientSink = {
@@ -55,78 +66,72 @@ export class Tape implements Transform {
     return inputs.some((t) => this.#values.has(t) || this.#parameters.has(t));
   }
 
+  /** Depends on a leaf or on the output of an op that did (parameters themselves do not count). */
+  isValue(t: Tensor): boolean {
+    return this.#values.has(t);
+  }
+
   note<A>({ op, attrs, inputs, outputs, saved }: Application<A>): void {
-    if (op.vjp === undefined) throw new GradmixError("autograd", `${op.name} has no vjp rule`);
+    if (op.vjp === undefined)
+      throw new GradmixError("autograd", `${op.name} has no vjp rule; build the function out of other ops`);
     const rule = op.vjp.bind(op);
     const emits = op.emits ?? [];
     const values = inputs.map((t) => this.#values.get(t) ?? null);
     const parameters = inputs.map((t) => (this.#parameters.has(t) ? t : null));
-    const emitted = parameters.map((t, slot) => (emits.includes(slot) ? t : null));
     const dense = parameters.map((t, slot) => (emits.includes(slot) ? null : t));
-    const base: Omit<VjpContext<A>, "sink"> = {
+    const context: Omit<VjpContext<A>, "sink"> = {
       attrs,
       saved: saved.map((t) => t.retain()),
       inputs: inputs.map(specOf),
       outputs: outputs.map(specOf),
       needs: values.map((value, slot) => value !== null || dense[slot] !== null),
-      parameters: emitted,
+      parameters: parameters.map((t, slot) => (emits.includes(slot) ? t : null)),
     };
-    this.#push({
-      name: op.name,
-      inputs: values,
-      outputs: this.#define(outputs),
-      retained: base.saved,
-      pull(cotangents, sink) {
-        const gradients = rule(cotangents, { ...base, sink });
-        dense.forEach((parameter, slot) => {
-          const gradient = gradients[slot] ?? null;
-          if (parameter !== null && gradient !== null) sink.dense(parameter, op.name, gradient);
-        });
-        return gradients;
-      },
+    this.#push(values, outputs, context.saved, (cotangents, sink) => {
+      const gradients = rule(cotangents, { ...context, sink });
+      dense.forEach((parameter, slot) => {
+        const gradient = gradients[slot] ?? null;
+        if (parameter !== null && gradient !== null) sink.dense(parameter, op.name, gradient);
+      });
+      return gradients;
     });
   }
 
   /** Notes a composite step with a pull of its own (checkpointing). */
-  noteStep(
-    name: string,
-    inputs: readonly Tensor[],
-    outputs: readonly Tensor[],
-    pull: (cotangents: readonly (Tensor | null)[], sink: GradientSink) => (Tensor | null)[],
-  ): void {
-    this.#push({
-      name,
-      inputs: inputs.map((t) => this.#values.get(t) ?? null),
-      outputs: this.#define(outputs),
-      retained: inputs.map((t) => t.retain()),
+  noteStep(inputs: readonly Tensor[], outputs: readonly Tensor[], pull: Pull): void {
+    const values = inputs.map((t) => this.#values.get(t) ?? null);
+    this.#push(
+      values,
+      outputs,
+      inputs.map((t) => t.retain()),
       pull,
-    });
+    );
   }
 
-  #define(outputs: readonly Tensor[]): Value[] {
-    return outputs.map((t) => {
+  #push(
+    inputs: readonly (Value | null)[],
+    outputs: readonly Tensor[],
+    retained: readonly Tensor[],
+    pull: Pull,
+  ): void {
+    const defined = outputs.map((t) => {
       const value: Value = { spec: specOf(t), cotangent: null };
       this.#values.set(t, value);
       return value;
     });
-  }
-
-  #push(entry: Entry): void {
-    this.#entries.push(entry);
+    this.#entries.push({ inputs, outputs: defined, retained, pull });
   }
 
   /**
-   * Plays the tape back from `outputs` with the given cotangents (same shapes). Returns the leaves' cotangents, zeros where
-   * a leaf does not reach the outputs. Weight contributions go to `sink`.
+   * Plays the tape back from `outputs` with the given cotangents (same shapes). Returns the leaves' cotangents, zeros
+   * where a leaf does not reach the outputs; they belong to the current scope. Weight contributions go to `sink`.
    */
   backward(
     outputs: readonly Tensor[],
     cotangents: readonly (Tensor | null)[],
     sink: GradientSink = noSink,
   ): Tensor[] {
-    const entries = this.#entries;
-    this.#entries = [];
-    const leafValues = this.#leaves.map((leaf) => this.#values.get(leaf));
+    const leafValues = this.#leaves.map((leaf) => this.#values.get(leaf) ?? null);
     try {
       outputs.forEach((output, i) => {
         const value = this.#values.get(output);
@@ -137,17 +142,18 @@ export class Tape implements Transform {
             "shape",
             `vjp: cotangent ${formatShape(cotangent.shape)} for an output of shape ${formatShape(output.shape)}`,
           );
-        accumulate(value, cotangent);
+        addTo(value, cotangent);
       });
       this.#values.clear();
-      for (let entry = entries.pop(); entry !== undefined; entry = entries.pop()) this.#play(entry, sink);
+      for (let entry = this.#entries.pop(); entry !== undefined; entry = this.#entries.pop())
+        this.#play(entry, sink);
+      return this.#leaves.map(
+        (leaf, i) => leafValues[i]?.cotangent?.adopt() ?? filled(0, specOf(leaf), leaf),
+      );
     } finally {
-      for (const entry of entries) for (const t of entry.retained) t.dispose();
+      this.dispose();
+      for (const value of leafValues) if (value !== null) drop(value);
     }
-    return this.#leaves.map((leaf, i) => {
-      const cotangent = leafValues[i]?.cotangent ?? null;
-      return cotangent ?? filled(0, specOf(leaf), leaf);
-    });
   }
 
   #play(entry: Entry, sink: GradientSink): void {
@@ -157,31 +163,49 @@ export class Tape implements Transform {
       const gradients = scope(() => below(this, () => entry.pull(incoming, sink)));
       gradients.forEach((gradient, slot) => {
         const value = entry.inputs[slot];
-        if (gradient !== null && value !== null) accumulate(value, gradient);
+        if (gradient !== null && value !== null) addTo(value, gradient);
       });
-      // A rule may hand one tensor to several inputs, or its incoming cotangent on; let go of each new one once.
-      for (const gradient of new Set(gradients))
-        if (gradient !== null && !incoming.includes(gradient)) gradient.dispose();
+      // A rule may hand its incoming cotangent, or something saved, on; those keep their owner.
+      for (const gradient of gradients)
+        if (gradient !== null && !incoming.includes(gradient) && !entry.retained.includes(gradient))
+          gradient.dispose();
     } finally {
-      for (const t of entry.retained) t.dispose();
-      for (const value of entry.outputs) {
-        value.cotangent?.dispose();
-        value.cotangent = null;
-      }
+      letGo(entry);
     }
   }
 
   /** Lets go of everything without playing back. */
   dispose(): void {
-    for (const entry of this.#entries) for (const t of entry.retained) t.dispose();
+    for (const entry of this.#entries) {
+      letGo(entry);
+      for (const value of entry.inputs) if (value !== null) drop(value);
+    }
     this.#entries = [];
     this.#values.clear();
   }
 }
 
+function letGo(entry: Entry): void {
+  for (const t of entry.retained) t.release();
+  for (const value of entry.outputs) drop(value);
+}
+
+function drop(value: Value): void {
+  value.cotangent?.release();
+  value.cotangent = null;
+}
+
 /** Adds into a value's cotangent, which shares `gradient` until there is something to add. */
-function accumulate(value: Value, gradient: Tensor): void {
+function addTo(value: Value, gradient: Tensor): void {
   const sum = value.cotangent;
-  value.cotangent = sum === null ? gradient.retain() : keep(add(sum, gradient));
-  sum?.dispose();
+  if (sum === null) {
+    value.cotangent = gradient.retain();
+  } else if (sum.unshared && sum !== gradient && !transforming()) {
+    run("accumulate", { scale: 1 }, [gradient], [sum]);
+  } else {
+    const fresh = add(sum, gradient);
+    value.cotangent = fresh.retain();
+    fresh.dispose();
+    sum.release();
+  }
 }

@@ -1,8 +1,9 @@
 /**
  * `Tensor`: a contiguous row-major handle on backend memory, and the lifetimes of such handles.
  *
- * Handles are counted. A new tensor belongs to the innermost `scope`, which lets go of it at its end unless the
- * tensor is returned or kept; whoever else needs it (a tape, an arena) retains it. Model code frees nothing by hand.
+ * A tensor has one owner and any number of holders. Its owner is the innermost `scope`, which disposes it at its end
+ * unless the tensor is returned or kept (then the caller owns it); whoever else needs it (a tape, a sink) retains and
+ * releases it. The memory goes back when owner and holders have let go. Model code frees nothing by hand.
  */
 import { GradmixError } from "../errors.ts";
 import type { DType, TensorData } from "./dtype.ts";
@@ -23,7 +24,9 @@ export class Tensor implements View {
   /** What error messages and files call it; parameters have one. */
   name: string | undefined;
   readonly #storage: Storage;
+  /** Holders, the owner included. */
   #count = 1;
+  #owned = true;
   #onRelease: (() => void)[] | null = null;
 
   /** @internal Use `empty`, `tensor`, `zeros` or an op. */
@@ -58,27 +61,43 @@ export class Tensor implements View {
     return this.#count === 0;
   }
 
-  /** True when nobody else holds this handle or another view of its memory, so that a kernel may overwrite it. */
+  /** True when there is one holder and no other view of the memory, so that this holder may overwrite it. */
   get unshared(): boolean {
     return this.#count === 1 && this.#storage.handles === 1;
   }
 
-  /** Adds a holder; each needs its own `dispose`. */
+  /** Adds a holder; each needs its own `release`. */
   retain(): this {
     if (this.#count === 0) void this.buffer;
     this.#count++;
     return this;
   }
 
-  /** One holder lets go; the last one gives the memory back. */
-  dispose(): void {
-    if (this.#count === 0) return;
-    if (--this.#count > 0) return;
+  /** A holder that has called `retain` lets go. */
+  release(): void {
+    if (this.#count === 0 || --this.#count > 0) return;
     const storage = this.#storage;
     if (--storage.handles === 0) storage.memory.free(storage.buffer);
     const hooks = this.#onRelease;
     this.#onRelease = null;
     if (hooks !== null) for (const hook of hooks) hook();
+  }
+
+  /** The owner lets go. A second call does nothing. */
+  dispose(): void {
+    if (!this.#owned) return;
+    this.#owned = false;
+    keep(this);
+    this.release();
+  }
+
+  /** @internal Gives a tensor without an owner to the innermost scope. */
+  adopt(): this {
+    if (this.#owned) return this;
+    this.retain();
+    this.#owned = true;
+    track(this);
+    return this;
   }
 
   /** @internal Calls `hook` when the last holder lets go. */
@@ -104,7 +123,10 @@ export class Tensor implements View {
   /** Overwrites the elements. `data` must have exactly `size` of them. */
   write(data: ArrayLike<number>): void {
     if (data.length !== this.size)
-      throw new GradmixError("shape", `write: ${data.length} values for a tensor of shape ${formatShape(this.shape)}`);
+      throw new GradmixError(
+        "shape",
+        `write: ${data.length} values for a tensor of shape ${formatShape(this.shape)}`,
+      );
     this.memory.write(this.buffer, this.offset, data);
   }
 
@@ -116,7 +138,10 @@ export class Tensor implements View {
   /** The only element of a tensor of size 1. */
   async item(): Promise<number> {
     if (this.size !== 1)
-      throw new GradmixError("shape", `item: the tensor has shape ${formatShape(this.shape)}, not one element`);
+      throw new GradmixError(
+        "shape",
+        `item: the tensor has shape ${formatShape(this.shape)}, not one element`,
+      );
     return (await this.data())[0];
   }
 }
@@ -131,7 +156,10 @@ export function empty(shape: Shape, dtype: DType = "f32", memory: Memory = curre
 /** A tensor holding `data`, row-major. `shape` defaults to one axis. Throws `shape` when the counts differ. */
 export function tensor(data: ArrayLike<number>, shape: Shape = [data.length], dtype: DType = "f32"): Tensor {
   if (sizeOf(shape) !== data.length)
-    throw new GradmixError("shape", `tensor: ${data.length} values do not fill the shape ${formatShape(shape)}`);
+    throw new GradmixError(
+      "shape",
+      `tensor: ${data.length} values do not fill the shape ${formatShape(shape)}`,
+    );
   const out = empty(shape, dtype);
   out.write(data);
   return out;
@@ -143,7 +171,7 @@ function track(t: Tensor): void {
   scopes.at(-1)?.add(t);
 }
 
-/** Takes a tensor out of the scopes: it lives until its holder disposes it. */
+/** Takes a tensor out of its scope: the caller owns it and disposes it. */
 export function keep<T extends Tensor>(t: T): T {
   for (let i = scopes.length - 1; i >= 0; i--) if (scopes[i].delete(t)) return t;
   return t;

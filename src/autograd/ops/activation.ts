@@ -1,0 +1,209 @@
+/** Functions of one tensor, element by element, and SwiGLU. */
+import { run } from "../../backends/backend.ts";
+import type { UnaryKind } from "../../backends/kernels.ts";
+import { GradmixError } from "../../errors.ts";
+import { formatShape, sizeOf } from "../../tensor/shape.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+import { allocate, apply1, linearIn, type None, none, type Op, type Spec, specOf, wantType } from "../op.ts";
+import { add, affine, maximum, mul, sign } from "./arithmetic.ts";
+import { slice } from "./shape.ts";
+
+/** [x, t] → kind′(x) ⊙ t: the vjp and the jvp of an elementwise function. */
+export function slopeTimes(kind: UnaryKind, x: Tensor, t: Tensor): Tensor {
+  return apply1(unaryVjpOp, [x, t], { kind });
+}
+
+export const unaryVjpOp: Op<{ kind: UnaryKind }> = {
+  name: "unaryVjp",
+  infer([x]) {
+    return [specOf(x)];
+  },
+  forward([x, t], attrs, [spec]) {
+    const dx = allocate(spec, x);
+    run("unaryVjp", attrs, [x, t], [dx]);
+    return { outputs: [dx] };
+  },
+  compose([x, t], { kind }) {
+    return [mul(slopes[kind](x), t)];
+  },
+};
+
+function unaryOp(kind: UnaryKind): Op<None> {
+  return {
+    name: kind,
+    infer([x]) {
+      wantType(kind, "x", x, "f32");
+      return [specOf(x)];
+    },
+    forward([x], _, [spec]) {
+      const y = allocate(spec, x);
+      run("unary", { kind }, [x], [y]);
+      return { outputs: [y], saved: [x] };
+    },
+    vjp([ct], { saved: [x] }) {
+      return [ct === null ? null : slopeTimes(kind, x, ct)];
+    },
+    jvp([tangent], { inputs: [x] }) {
+      return [tangent === null ? null : slopeTimes(kind, x, tangent)];
+    },
+  };
+}
+
+export const unaryOps: { readonly [K in UnaryKind]: Op<None> } = {
+  neg: unaryOp("neg"),
+  exp: unaryOp("exp"),
+  log: unaryOp("log"),
+  sqrt: unaryOp("sqrt"),
+  rsqrt: unaryOp("rsqrt"),
+  square: unaryOp("square"),
+  reciprocal: unaryOp("reciprocal"),
+  abs: unaryOp("abs"),
+  tanh: unaryOp("tanh"),
+  sigmoid: unaryOp("sigmoid"),
+  relu: unaryOp("relu"),
+  silu: unaryOp("silu"),
+  gelu: unaryOp("gelu"),
+  sin: unaryOp("sin"),
+  cos: unaryOp("cos"),
+};
+
+const unary =
+  (kind: UnaryKind): ((x: Tensor) => Tensor) =>
+  (x) =>
+    apply1(unaryOps[kind], [x], none);
+
+export const neg: (x: Tensor) => Tensor = unary("neg");
+export const exp: (x: Tensor) => Tensor = unary("exp");
+export const log: (x: Tensor) => Tensor = unary("log");
+export const sqrt: (x: Tensor) => Tensor = unary("sqrt");
+/** 1/√x. */
+export const rsqrt: (x: Tensor) => Tensor = unary("rsqrt");
+export const square: (x: Tensor) => Tensor = unary("square");
+/** 1/x. */
+export const reciprocal: (x: Tensor) => Tensor = unary("reciprocal");
+/** |x|; the slope at 0 is 0. */
+export const abs: (x: Tensor) => Tensor = unary("abs");
+export const tanh: (x: Tensor) => Tensor = unary("tanh");
+export const sigmoid: (x: Tensor) => Tensor = unary("sigmoid");
+/** max(x, 0); the slope at 0 is 0. */
+export const relu: (x: Tensor) => Tensor = unary("relu");
+/** x·sigmoid(x). */
+export const silu: (x: Tensor) => Tensor = unary("silu");
+/** GELU in the tanh approximation of GPT-2. */
+export const gelu: (x: Tensor) => Tensor = unary("gelu");
+export const sin: (x: Tensor) => Tensor = unary("sin");
+export const cos: (x: Tensor) => Tensor = unary("cos");
+
+const GELU_SCALE = Math.sqrt(2 / Math.PI);
+const GELU_CUBIC = 0.044715;
+
+/** The derivatives out of ops, for derivatives of derivatives. */
+const slopes: { readonly [K in UnaryKind]: (x: Tensor) => Tensor } = {
+  neg: (x) => affine(x, 0, -1),
+  exp,
+  log: reciprocal,
+  sqrt: (x) => affine(rsqrt(x), 0.5, 0),
+  rsqrt: (x) => affine(mul(reciprocal(x), rsqrt(x)), -0.5, 0),
+  square: (x) => affine(x, 2, 0),
+  reciprocal: (x) => affine(square(reciprocal(x)), -1, 0),
+  abs: sign,
+  tanh: (x) => affine(square(tanh(x)), -1, 1),
+  sigmoid: (x) => mul(sigmoid(x), sigmoid(neg(x))),
+  relu: (x) => maximum(sign(x), 0),
+  // σ + x·σ·(1 − σ)
+  silu: (x) => add(sigmoid(x), mul(x, mul(sigmoid(x), sigmoid(neg(x))))),
+  // ½(1 + t) + ½x(1 − t²)·s(1 + 3c·x²), with t = tanh(s(x + c·x³))
+  gelu: (x) => {
+    const squared = square(x);
+    const t = tanh(affine(mul(x, affine(squared, GELU_CUBIC, 1)), GELU_SCALE, 0));
+    const inner = affine(squared, 3 * GELU_CUBIC * GELU_SCALE, GELU_SCALE);
+    const outer = mul(affine(x, 0.5, 0), affine(square(t), -1, 1));
+    return add(affine(t, 0.5, 0.5), mul(outer, inner));
+  },
+  sin: cos,
+  cos: (x) => neg(sin(x)),
+};
+
+const widthOf = (x: Spec): number => (x.shape.at(-1) ?? 0) / 2;
+const swigluParams = (x: Spec): { rows: number; width: number } => ({
+  rows: sizeOf(x.shape.slice(0, -1)),
+  width: widthOf(x),
+});
+
+export const swigluOp: Op<None> = {
+  name: "swiglu",
+  infer([x]) {
+    wantType("swiglu", "x", x, "f32");
+    if (x.shape.length === 0 || !Number.isInteger(widthOf(x)))
+      throw new GradmixError(
+        "shape",
+        `swiglu: the last axis of ${formatShape(x.shape)} does not split in two`,
+      );
+    return [{ shape: [...x.shape.slice(0, -1), widthOf(x)], dtype: "f32" }];
+  },
+  forward([x], _, [spec]) {
+    const y = allocate(spec, x);
+    run("swiglu", swigluParams(x), [x], [y]);
+    return { outputs: [y], saved: [x] };
+  },
+  vjp([ct], { saved: [x] }) {
+    return [ct === null ? null : apply1(swigluVjpOp, [x, ct], none)];
+  },
+  jvp([tangent], { inputs: [x] }) {
+    return [tangent === null ? null : apply1(swigluJvpOp, [x, tangent], none)];
+  },
+  compose([x]) {
+    const [gate, up] = halves(x);
+    return [mul(silu(gate), up)];
+  },
+};
+
+function halves(x: Tensor): [Tensor, Tensor] {
+  const width = widthOf(x);
+  const lead = x.shape.slice(0, -1);
+  const zeros = lead.map(() => 0);
+  return [slice(x, [...zeros, 0], [...lead, width]), slice(x, [...zeros, width], [...lead, width])];
+}
+
+/** [x, ct] → the cotangent of x; linear in ct, with `swigluJvp` as its transpose. */
+export const swigluVjpOp: Op<None> = {
+  name: "swigluVjp",
+  infer([x]) {
+    return [specOf(x)];
+  },
+  forward([x, ct], _, [spec]) {
+    const dx = allocate(spec, x);
+    run("swigluVjp", swigluParams(x), [x, ct], [dx]);
+    return { outputs: [dx], saved: [x] };
+  },
+  ...linearIn(
+    "swigluVjp",
+    1,
+    ([x], ct) => apply1(swigluVjpOp, [x, ct], none),
+    ([x], ct) => apply1(swigluJvpOp, [x, ct], none),
+  ),
+};
+
+/** [x, tangent of x] → the tangent of y. */
+export const swigluJvpOp: Op<None> = {
+  name: "swigluJvp",
+  infer([x]) {
+    return swigluOp.infer([x], none);
+  },
+  forward([x, tangent], _, [spec]) {
+    const dy = allocate(spec, x);
+    run("swigluJvp", swigluParams(x), [x, tangent], [dy]);
+    return { outputs: [dy], saved: [x] };
+  },
+  ...linearIn(
+    "swigluJvp",
+    1,
+    ([x], t) => apply1(swigluJvpOp, [x, t], none),
+    ([x], ct) => apply1(swigluVjpOp, [x, ct], none),
+  ),
+};
+
+/** silu(x[…, :h]) ⊙ x[…, h:] (Shazeer 2020): x [batch, …, 2h] → [batch, …, h]. */
+export function swiglu(x: Tensor): Tensor {
+  return apply1(swigluOp, [x], none);
+}

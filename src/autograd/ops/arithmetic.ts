@@ -1,0 +1,269 @@
+/** Elementwise arithmetic with broadcasting: add, sub, mul, div, maximum, minimum, affine, where, cast, stopGradient. */
+import { run } from "../../backends/backend.ts";
+import type { BinaryKind } from "../../backends/kernels.ts";
+import { GradmixError } from "../../errors.ts";
+import type { DType } from "../../tensor/dtype.ts";
+import { broadcastShapes, broadcastStrides, formatShape, sameShape } from "../../tensor/shape.ts";
+import { Tensor } from "../../tensor/tensor.ts";
+import {
+  allocate,
+  apply1,
+  filled,
+  MAX_RANK,
+  type None,
+  none,
+  type Op,
+  type Spec,
+  specOf,
+  wantType,
+} from "../op.ts";
+import { broadcastTo, sumTo } from "./broadcast.ts";
+
+interface BinaryRules {
+  /** What the vjp and the jvp need, out of the operands a and b and the result c. */
+  saved(a: Tensor, b: Tensor, c: Tensor): Tensor[];
+  /** ∂c/∂a · t and ∂c/∂b · t, of the result's shape; t is the cotangent or, broadcast, the tangent. */
+  slopeA(t: Tensor, saved: readonly Tensor[]): Tensor;
+  slopeB(t: Tensor, saved: readonly Tensor[]): Tensor;
+}
+
+function binaryOp(name: string, kind: BinaryKind, rules: BinaryRules): Op<None> {
+  return {
+    name,
+    infer([a, b]) {
+      wantType(name, "the first operand", a, "f32");
+      wantType(name, "the second operand", b, "f32");
+      const shape = broadcastShapes(a.shape, b.shape, name);
+      if (shape.length > MAX_RANK)
+        throw new GradmixError(
+          "shape",
+          `${name}: ${formatShape(a.shape)} and ${formatShape(b.shape)} have over ${MAX_RANK} axes; reshape them`,
+        );
+      return [{ shape, dtype: "f32" }];
+    },
+    forward([a, b], _, [spec]) {
+      const c = allocate(spec, a);
+      const aStrides = broadcastStrides(a.shape, spec.shape);
+      const bStrides = broadcastStrides(b.shape, spec.shape);
+      run("binary", { kind, shape: spec.shape, aStrides, bStrides }, [a, b], [c]);
+      return { outputs: [c], saved: rules.saved(a, b, c) };
+    },
+    vjp([ct], { saved, inputs: [a, b], needs }) {
+      if (ct === null) return [null, null];
+      return [
+        needs[0] ? sumTo(rules.slopeA(ct, saved), a.shape) : null,
+        needs[1] ? sumTo(rules.slopeB(ct, saved), b.shape) : null,
+      ];
+    },
+    jvp([ta, tb], { inputs: [a, b], outputs: [c] }) {
+      const saved = rules.saved(a, b, c);
+      // An operand's tangent broadcasts with the other factor by itself, except where it is handed on as it is.
+      const fromA = ta === null ? null : broadcastTo(rules.slopeA(ta, saved), c.shape);
+      const fromB = tb === null ? null : broadcastTo(rules.slopeB(tb, saved), c.shape);
+      return [fromA === null ? fromB : fromB === null ? fromA : add(fromA, fromB)];
+    },
+  };
+}
+
+export const addOp: Op<None> = binaryOp("add", "add", {
+  saved: () => [],
+  slopeA: (t) => t,
+  slopeB: (t) => t,
+});
+export const subOp: Op<None> = binaryOp("sub", "sub", {
+  saved: () => [],
+  slopeA: (t) => t,
+  slopeB: (t) => affine(t, -1, 0),
+});
+export const mulOp: Op<None> = binaryOp("mul", "mul", {
+  saved: (a, b) => [a, b],
+  slopeA: (t, [, b]) => mul(t, b),
+  slopeB: (t, [a]) => mul(t, a),
+});
+export const divOp: Op<None> = binaryOp("div", "div", {
+  saved: (_, b, c) => [b, c],
+  slopeA: (t, [b]) => div(t, b),
+  slopeB: (t, [b, c]) => affine(mul(t, div(c, b)), -1, 0),
+});
+/** Share of the slope that goes to a: 1 where a > b, 0 where a < b, ½ where they are equal. */
+const larger = (a: Tensor, b: Tensor): Tensor => affine(sign(sub(a, b)), 0.5, 0.5);
+export const maximumOp: Op<None> = binaryOp("maximum", "max", {
+  saved: (a, b) => [a, b],
+  slopeA: (t, [a, b]) => mul(t, larger(a, b)),
+  slopeB: (t, [a, b]) => mul(t, larger(b, a)),
+});
+export const minimumOp: Op<None> = binaryOp("minimum", "min", {
+  saved: (a, b) => [a, b],
+  slopeA: (t, [a, b]) => mul(t, larger(b, a)),
+  slopeB: (t, [a, b]) => mul(t, larger(a, b)),
+});
+
+/** y = scale·x + shift. */
+export const affineOp: Op<{ scale: number; shift: number }> = {
+  name: "affine",
+  infer([x]) {
+    wantType("affine", "x", x, "f32");
+    return [specOf(x)];
+  },
+  forward([x], attrs, [spec]) {
+    const y = allocate(spec, x);
+    run("affine", attrs, [x], [y]);
+    return { outputs: [y] };
+  },
+  vjp([ct], { attrs }) {
+    return [ct === null ? null : scaled(ct, attrs.scale)];
+  },
+  jvp([tangent], { attrs }) {
+    return [tangent === null ? null : scaled(tangent, attrs.scale)];
+  },
+};
+
+function scaled(t: Tensor, scale: number): Tensor {
+  return scale === 1 ? t : affine(t, scale, 0);
+}
+
+/** −1, 0 or 1. A step function: gradients stop here. */
+export const signOp: Op<None> = {
+  name: "sign",
+  constant: true,
+  infer([x]) {
+    wantType("sign", "x", x, "f32");
+    return [specOf(x)];
+  },
+  forward([x], _, [spec]) {
+    const ones = filled(1, spec, x);
+    const y = allocate(spec, x);
+    // The slope of |x|, which is 0 at 0.
+    run("unaryVjp", { kind: "abs" }, [x, ones], [y]);
+    ones.dispose();
+    return { outputs: [y] };
+  },
+};
+
+export const whereOp: Op<None> = {
+  name: "where",
+  infer([condition, a, b]) {
+    wantType("where", "the condition", condition, "i32");
+    wantType("where", "the first choice", a, "f32");
+    wantType("where", "the second choice", b, "f32");
+    return [{ shape: a.shape, dtype: "f32" }];
+  },
+  forward([condition, a, b], _, [spec]) {
+    const c = allocate(spec, a);
+    run("select", {}, [condition, a, b], [c]);
+    return { outputs: [c], saved: [condition] };
+  },
+  vjp([ct], { saved: [condition], needs }) {
+    if (ct === null) return [null, null, null];
+    const zero = filled(0, specOf(ct), ct);
+    return [null, needs[1] ? where(condition, ct, zero) : null, needs[2] ? where(condition, zero, ct) : null];
+  },
+  jvp([, ta, tb], { inputs: [condition, a] }) {
+    if (ta === null && tb === null) return [null];
+    return [where(condition, ta ?? filled(0, specOf(a), a), tb ?? filled(0, specOf(a), a))];
+  },
+};
+
+/** f32 ↔ i32. To i32 gradients stop; from i32 there are none. */
+export const castOp: Op<{ dtype: DType }> = {
+  name: "cast",
+  constant: true,
+  infer([x], { dtype }) {
+    return [{ shape: x.shape, dtype }];
+  },
+  forward([x], _, [spec]) {
+    const y = allocate(spec, x);
+    run("cast", {}, [x], [y]);
+    return { outputs: [y] };
+  },
+};
+
+export const stopGradientOp: Op<None> = {
+  name: "stopGradient",
+  constant: true,
+  infer([x]) {
+    return [specOf(x)];
+  },
+  forward([x]) {
+    return { outputs: [x.view(x.shape)] };
+  },
+};
+
+export type Operand = Tensor | number;
+
+function binary(op: Op<None>, a: Operand, b: Operand): Tensor {
+  return apply1(op, toTensors(op.name, a, b), none);
+}
+
+function toTensors(name: string, a: Operand, b: Operand): [Tensor, Tensor] {
+  const like = a instanceof Tensor ? a : b;
+  if (!(like instanceof Tensor))
+    throw new GradmixError("shape", `${name}: one of the operands must be a tensor, both are numbers`);
+  const scalar: Spec = { shape: [], dtype: "f32" };
+  const wrap = (x: Operand): Tensor => (typeof x === "number" ? filled(x, scalar, like) : x);
+  return [wrap(a), wrap(b)];
+}
+
+/** a + b, broadcast. */
+export function add(a: Operand, b: Operand): Tensor {
+  if (typeof b === "number" && a instanceof Tensor) return affine(a, 1, b);
+  if (typeof a === "number" && b instanceof Tensor) return affine(b, 1, a);
+  return binary(addOp, a, b);
+}
+
+/** a − b, broadcast. */
+export function sub(a: Operand, b: Operand): Tensor {
+  if (typeof b === "number" && a instanceof Tensor) return affine(a, 1, -b);
+  if (typeof a === "number" && b instanceof Tensor) return affine(b, -1, a);
+  return binary(subOp, a, b);
+}
+
+/** a ⊙ b, broadcast. */
+export function mul(a: Operand, b: Operand): Tensor {
+  if (typeof b === "number" && a instanceof Tensor) return affine(a, b, 0);
+  if (typeof a === "number" && b instanceof Tensor) return affine(b, a, 0);
+  return binary(mulOp, a, b);
+}
+
+/** a / b, broadcast. */
+export function div(a: Operand, b: Operand): Tensor {
+  return binary(divOp, a, b);
+}
+
+/** The larger of a and b, broadcast; where they are equal each gets half of the gradient. */
+export function maximum(a: Operand, b: Operand): Tensor {
+  return binary(maximumOp, a, b);
+}
+
+/** The smaller of a and b, broadcast; where they are equal each gets half of the gradient. */
+export function minimum(a: Operand, b: Operand): Tensor {
+  return binary(minimumOp, a, b);
+}
+
+/** scale·x + shift. */
+export function affine(x: Tensor, scale: number, shift: number): Tensor {
+  return apply1(affineOp, [x], { scale, shift });
+}
+
+/** −1, 0 or 1 by the sign of x. No gradient. */
+export function sign(x: Tensor): Tensor {
+  return apply1(signOp, [x], none);
+}
+
+/** condition ≠ 0 ? a : b by element, broadcast; `condition` is i32. */
+export function where(condition: Tensor, a: Operand, b: Operand): Tensor {
+  const [x, y] = toTensors("where", a, b);
+  const shape = broadcastShapes(condition.shape, broadcastShapes(x.shape, y.shape, "where"), "where");
+  const to = (t: Tensor): Tensor => (sameShape(t.shape, shape) ? t : broadcastTo(t, shape));
+  return apply1(whereOp, [to(condition), to(x), to(y)], none);
+}
+
+/** The elements as `dtype`; towards zero to i32. No gradient passes a conversion. */
+export function cast(x: Tensor, dtype: DType): Tensor {
+  return x.dtype === dtype ? x : apply1(castOp, [x], { dtype });
+}
+
+/** x, as a constant: no gradient and no tangent passes. */
+export function stopGradient(x: Tensor): Tensor {
+  return apply1(stopGradientOp, [x], none);
+}

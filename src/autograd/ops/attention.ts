@@ -1,0 +1,145 @@
+/** Causal self-attention with grouped key/value heads, tiled: no time × time matrix is kept. */
+import { run } from "../../backends/backend.ts";
+import type { AttentionParams } from "../../backends/kernels.ts";
+import { GradmixError } from "../../errors.ts";
+import { formatShape, type Shape } from "../../tensor/shape.ts";
+import { empty, type Tensor } from "../../tensor/tensor.ts";
+import { allocate, apply1, linearIn, type Op, type Spec, specOf, wantType } from "../op.ts";
+import { add, affine } from "./arithmetic.ts";
+import { broadcastTo, reshape } from "./broadcast.ts";
+import { matmul } from "./matmul.ts";
+import { softmax } from "./reduce.ts";
+import { slice, transpose } from "./shape.ts";
+
+interface AttentionAttrs {
+  readonly heads: number;
+  readonly kvHeads: number;
+}
+
+function paramsOf(qkv: { shape: Shape }, { heads, kvHeads }: AttentionAttrs): AttentionParams {
+  const [batch, time, cols] = qkv.shape;
+  const headDim = cols / (heads + 2 * kvHeads);
+  return { batch, time, heads, kvHeads, headDim, scale: 1 / Math.sqrt(headDim) };
+}
+
+function outputSpec(qkv: Spec, attrs: AttentionAttrs): Spec {
+  const { batch, time, heads, headDim } = paramsOf(qkv, attrs);
+  return { shape: [batch, time, heads * headDim], dtype: "f32" };
+}
+
+export const causalAttentionOp: Op<AttentionAttrs> = {
+  name: "causalAttention",
+  infer([qkv], attrs) {
+    wantType("causalAttention", "qkv", qkv, "f32");
+    const { heads, kvHeads } = attrs;
+    if (heads < 1 || kvHeads < 1 || heads % kvHeads !== 0)
+      throw new GradmixError(
+        "shape",
+        `causalAttention: ${heads} heads cannot share ${kvHeads} key/value heads`,
+      );
+    if (qkv.shape.length !== 3 || !Number.isInteger(paramsOf(qkv, attrs).headDim))
+      throw new GradmixError(
+        "shape",
+        `causalAttention: qkv ${formatShape(qkv.shape)} does not hold ${heads} query and 2·${kvHeads} key/value heads; wanted [batch, time, (heads + 2·kvHeads)·headDim]`,
+      );
+    return [outputSpec(qkv, attrs)];
+  },
+  forward([qkv], attrs, [spec]) {
+    const params = paramsOf(qkv, attrs);
+    const o = allocate(spec, qkv);
+    const lse = allocate({ shape: [params.batch, params.heads, params.time], dtype: "f32" }, qkv);
+    run("attention", params, [qkv], [o, lse]);
+    return { outputs: [o], saved: [qkv, o, lse] };
+  },
+  vjp([ct], { attrs, saved }) {
+    return [ct === null ? null : apply1(attentionVjpOp, [...saved, ct], attrs)];
+  },
+  jvp([tangent], { attrs, saved }) {
+    return [tangent === null ? null : apply1(attentionJvpOp, [...saved, tangent], attrs)];
+  },
+  compose([qkv], attrs) {
+    const { batch, time, heads, kvHeads, headDim, scale } = paramsOf(qkv, attrs);
+    const part = (first: number, count: number): Tensor => {
+      const columns = slice(qkv, [0, 0, first * headDim], [batch, time, count * headDim]);
+      return transpose(reshape(columns, [batch, time, count, headDim]), [0, 2, 1, 3]);
+    };
+    // Each key/value head repeated for the query heads that read it.
+    const shared = (t: Tensor): Tensor =>
+      reshape(
+        broadcastTo(reshape(t, [batch, kvHeads, 1, time, headDim]), [
+          batch,
+          kvHeads,
+          heads / kvHeads,
+          time,
+          headDim,
+        ]),
+        [batch, heads, time, headDim],
+      );
+    const q = part(0, heads);
+    const k = shared(part(heads, kvHeads));
+    const v = shared(part(heads + kvHeads, kvHeads));
+    const scores = affine(matmul(q, k, { transposeB: true }), scale, 0);
+    const weights = softmax(add(scores, causalMask(time, qkv)));
+    const o = transpose(matmul(weights, v), [0, 2, 1, 3]);
+    return [reshape(o, [batch, time, heads * headDim])];
+  },
+};
+
+/** 0 up to the diagonal; above, low enough to weigh nothing. */
+function causalMask(time: number, like: Tensor): Tensor {
+  const mask = empty([time, time], "f32", like.memory);
+  mask.write(
+    Float32Array.from({ length: time * time }, (_, i) => (i % time > Math.floor(i / time) ? -1e30 : 0)),
+  );
+  return mask;
+}
+
+/** [qkv, o, lse, do] → dqkv; linear in do, with `attentionJvp` as its transpose. */
+export const attentionVjpOp: Op<AttentionAttrs> = {
+  name: "attentionVjp",
+  infer([qkv]) {
+    return [specOf(qkv)];
+  },
+  forward([qkv, o, lse, ct], attrs, [spec]) {
+    const out = allocate(spec, qkv);
+    run("attentionVjp", paramsOf(qkv, attrs), [qkv, o, lse, ct], [out]);
+    return { outputs: [out], saved: [qkv, o, lse] };
+  },
+  ...linearIn<AttentionAttrs>(
+    "attentionVjp",
+    3,
+    (constants, t, attrs) => apply1(attentionVjpOp, [...constants, t], attrs),
+    (constants, ct, attrs) => apply1(attentionJvpOp, [...constants, ct], attrs),
+  ),
+};
+
+/** [qkv, o, lse, tangent of qkv] → the tangent of o. */
+export const attentionJvpOp: Op<AttentionAttrs> = {
+  name: "attentionJvp",
+  infer([qkv], attrs) {
+    return [outputSpec(qkv, attrs)];
+  },
+  forward([qkv, o, lse, tangent], attrs, [spec]) {
+    const out = allocate(spec, qkv);
+    run("attentionJvp", paramsOf(qkv, attrs), [qkv, o, lse, tangent], [out]);
+    return { outputs: [out], saved: [qkv, o, lse] };
+  },
+  ...linearIn<AttentionAttrs>(
+    "attentionJvp",
+    3,
+    (constants, t, attrs) => apply1(attentionJvpOp, [...constants, t], attrs),
+    (constants, ct, attrs) => apply1(attentionVjpOp, [...constants, ct], attrs),
+  ),
+};
+
+/**
+ * Softmax attention of each position over itself and the ones before: qkv [batch, time, (heads + 2·kvHeads)·headDim],
+ * columns in the order all q heads, all k heads, all v heads → [batch, time, heads·headDim]. Scores are scaled by
+ * 1/√headDim; query head h reads key/value head ⌊h·kvHeads/heads⌋ (default: as many as heads).
+ */
+export function causalAttention(
+  qkv: Tensor,
+  { heads, kvHeads = heads }: { heads: number; kvHeads?: number },
+): Tensor {
+  return apply1(causalAttentionOp, [qkv], { heads, kvHeads });
+}

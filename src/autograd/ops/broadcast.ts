@@ -1,0 +1,201 @@
+/**
+ * The linear moves that broadcasting is made of, each the transpose of another: reshape with itself, broadcastTo with sum.
+ * All reductions share their forward here.
+ */
+import { run } from "../../backends/backend.ts";
+import type { ReduceKind } from "../../backends/kernels.ts";
+import { GradmixError } from "../../errors.ts";
+import {
+  broadcastShapes,
+  broadcastStrides,
+  checkShape,
+  formatShape,
+  normaliseAxis,
+  sameShape,
+  type Shape,
+  sizeOf,
+  stridesOf,
+} from "../../tensor/shape.ts";
+import { empty, type Tensor } from "../../tensor/tensor.ts";
+import { allocate, apply1, MAX_RANK, type Op, type Spec, wantType } from "../op.ts";
+
+export function wantRank(name: string, spec: Spec): void {
+  if (spec.shape.length > MAX_RANK)
+    throw new GradmixError(
+      "shape",
+      `${name}: ${formatShape(spec.shape)} has over ${MAX_RANK} axes; reshape it`,
+    );
+}
+
+/** A linear op of one input: the same function moves tangents, and `back` moves cotangents. */
+export function moving<A>(
+  op: Pick<Op<A>, "name" | "infer" | "forward">,
+  again: (t: Tensor, attrs: A) => Tensor,
+  back: (ct: Tensor, attrs: A, input: Spec) => Tensor,
+): Op<A> {
+  return {
+    ...op,
+    vjp([ct], { attrs, inputs }) {
+      return [ct === null ? null : back(ct, attrs, inputs[0])];
+    },
+    jvp([tangent], { attrs }) {
+      return [tangent === null ? null : again(tangent, attrs)];
+    },
+  };
+}
+
+export const reshapeOp: Op<{ shape: Shape }> = moving(
+  {
+    name: "reshape",
+    infer([x], { shape }) {
+      checkShape(shape, "reshape");
+      if (sizeOf(shape) !== sizeOf(x.shape))
+        throw new GradmixError(
+          "shape",
+          `reshape: ${formatShape(x.shape)} has ${sizeOf(x.shape)} elements, ${formatShape(shape)} has ${sizeOf(shape)}`,
+        );
+      return [{ shape, dtype: x.dtype }];
+    },
+    forward([x], { shape }) {
+      return { outputs: [x.view(shape)] };
+    },
+  },
+  (t, { shape }) => reshape(t, shape),
+  (ct, _, input) => reshape(ct, input.shape),
+);
+
+export const broadcastToOp: Op<{ shape: Shape }> = moving(
+  {
+    name: "broadcastTo",
+    infer([x], { shape }) {
+      checkShape(shape, "broadcastTo");
+      wantRank("broadcastTo", { shape, dtype: x.dtype });
+      if (!sameShape(broadcastShapes(x.shape, shape, "broadcastTo"), shape))
+        throw new GradmixError(
+          "shape",
+          `broadcastTo: ${formatShape(x.shape)} does not broadcast to ${formatShape(shape)}`,
+        );
+      return [{ shape, dtype: x.dtype }];
+    },
+    forward([x], { shape }, [spec]) {
+      const y = allocate(spec, x);
+      const inStrides = broadcastStrides(x.shape, shape);
+      run(
+        "stridedCopy",
+        { shape, inStrides, inOffset: 0, outStrides: stridesOf(shape), outOffset: 0 },
+        [x],
+        [y],
+      );
+      return { outputs: [y] };
+    },
+  },
+  (t, { shape }) => broadcastTo(t, shape),
+  (ct, _, input) => sumTo(ct, input.shape),
+);
+
+export interface ReduceAttrs {
+  /** Ascending. */
+  readonly axes: readonly number[];
+  readonly keepDims: boolean;
+}
+
+export type Axis = number | readonly number[];
+
+export const keptShape = (shape: Shape, axes: readonly number[]): number[] =>
+  shape.map((extent, axis) => (axes.includes(axis) ? 1 : extent));
+
+/** Reduces each run of neighbouring axes with one kernel call, the last run first. */
+function reduceForward(kind: ReduceKind, x: Tensor, { axes }: ReduceAttrs, spec: Spec): Tensor {
+  const runs: [first: number, end: number][] = [];
+  for (const axis of axes) {
+    const last = runs.at(-1);
+    if (last !== undefined && last[1] === axis) last[1] = axis + 1;
+    else runs.push([axis, axis + 1]);
+  }
+  let current = x;
+  let shape = x.shape;
+  for (const [first, end] of runs.reverse()) {
+    const outer = sizeOf(shape.slice(0, first));
+    const inner = sizeOf(shape.slice(end));
+    const length = sizeOf(shape.slice(first, end));
+    shape = [...shape.slice(0, first), ...shape.slice(end)];
+    const isLast = shape.length === x.rank - axes.length;
+    const out = isLast ? allocate(spec, x) : empty(shape, "f32", x.memory);
+    run("reduce", { kind, outer, length, inner }, [current], [out]);
+    if (current !== x) current.dispose();
+    current = out;
+  }
+  return current;
+}
+
+export function reduceOp(kind: ReduceKind, rules: Pick<Op<ReduceAttrs>, "vjp" | "jvp">): Op<ReduceAttrs> {
+  return {
+    name: kind,
+    infer([x], { axes, keepDims }) {
+      wantType(kind, "x", x, "f32");
+      const shape = keepDims ? keptShape(x.shape, axes) : x.shape.filter((_, axis) => !axes.includes(axis));
+      return [{ shape, dtype: "f32" }];
+    },
+    forward([x], attrs, [spec]) {
+      const y = reduceForward(kind, x, attrs, spec);
+      return { outputs: [y], saved: kind === "sum" ? [] : [x, y] };
+    },
+    ...rules,
+  };
+}
+
+/** The reduced axes back as extents of 1, then repeated. */
+export const spread = (t: Tensor, shape: Shape, axes: readonly number[]): Tensor =>
+  broadcastTo(reshape(t, keptShape(shape, axes)), shape);
+
+export const sumOp: Op<ReduceAttrs> = reduceOp("sum", {
+  vjp([ct], { attrs, inputs: [x] }) {
+    return [ct === null ? null : spread(ct, x.shape, attrs.axes)];
+  },
+  jvp([tangent], { attrs }) {
+    return [tangent === null ? null : sum(tangent, attrs.axes, attrs.keepDims)];
+  },
+});
+
+/** The same elements under another shape; one extent may be −1 and is worked out. */
+export function reshape(x: Tensor, shape: Shape): Tensor {
+  const unknown = shape.indexOf(-1);
+  if (unknown < 0) return apply1(reshapeOp, [x], { shape });
+  const rest = sizeOf(shape.filter((_, axis) => axis !== unknown));
+  return apply1(reshapeOp, [x], { shape: shape.map((e, axis) => (axis === unknown ? x.size / rest : e)) });
+}
+
+/** x repeated along its axes of extent 1 and along new leading axes. */
+export function broadcastTo(x: Tensor, shape: Shape): Tensor {
+  return sameShape(x.shape, shape) ? x : apply1(broadcastToOp, [x], { shape });
+}
+
+/** Sums over the axes along which `shape` was broadcast: the transpose of `broadcastTo`. */
+export function sumTo(x: Tensor, shape: Shape): Tensor {
+  if (sameShape(x.shape, shape)) return x;
+  const lead = x.rank - shape.length;
+  const axes = x.shape.flatMap((extent, axis) =>
+    axis < lead || (shape[axis - lead] === 1 && extent !== 1) ? [axis] : [],
+  );
+  const summed = sum(x, axes);
+  return sameShape(summed.shape, shape) ? summed : reshape(summed, shape);
+}
+
+export function axesOf(x: Tensor, axis: Axis | undefined, name: string): number[] {
+  if (axis === undefined) return x.shape.map((_, i) => i);
+  const given = typeof axis === "number" ? [axis] : axis;
+  const axes = given.map((a) => normaliseAxis(a, x.rank, name)).sort((a, b) => a - b);
+  if (new Set(axes).size < axes.length)
+    throw new GradmixError("shape", `${name}: an axis is named twice in ${formatShape(given)}`);
+  return axes;
+}
+
+export function reduce(op: Op<ReduceAttrs>, x: Tensor, axis: Axis | undefined, keepDims: boolean): Tensor {
+  const axes = axesOf(x, axis, op.name);
+  return axes.length === 0 ? x : apply1(op, [x], { axes, keepDims });
+}
+
+/** Σ over the axes (default: all). */
+export function sum(x: Tensor, axis?: Axis, keepDims = false): Tensor {
+  return reduce(sumOp, x, axis, keepDims);
+}

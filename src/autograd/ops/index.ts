@@ -1,0 +1,122 @@
+/** Every op, and the registry that tests enumerate. */
+import type { Op } from "../op.ts";
+import { swigluJvpOp, swigluOp, swigluVjpOp, unaryOps, unaryVjpOp } from "./activation.ts";
+import {
+  addOp,
+  affineOp,
+  castOp,
+  divOp,
+  maximumOp,
+  minimumOp,
+  mulOp,
+  signOp,
+  stopGradientOp,
+  subOp,
+  whereOp,
+} from "./arithmetic.ts";
+import { attentionJvpOp, attentionVjpOp, causalAttentionOp } from "./attention.ts";
+import { broadcastToOp, reshapeOp, sumOp } from "./broadcast.ts";
+import { embeddingOp } from "./embedding.ts";
+import { gatherOp, scatterAddOp } from "./indexing.ts";
+import { linearOp } from "./linear.ts";
+import { crossEntropyJvpOp, crossEntropyOp, crossEntropyVjpOp, oneHotOp } from "./loss.ts";
+import { matmulOp } from "./matmul.ts";
+import { layerNormOp, normJvpOp, normVjpOp, rmsNormOp } from "./norm.ts";
+import { maxOp, minOp, softmaxOp, softmaxVjpOp } from "./reduce.ts";
+import { ropeOp } from "./rope.ts";
+import { concatOp, padOp, sliceOp, transposeOp } from "./shape.ts";
+
+export {
+  abs,
+  cos,
+  exp,
+  gelu,
+  log,
+  neg,
+  reciprocal,
+  relu,
+  rsqrt,
+  sigmoid,
+  silu,
+  sin,
+  sqrt,
+  square,
+  swiglu,
+  tanh,
+} from "./activation.ts";
+export {
+  add,
+  affine,
+  cast,
+  div,
+  maximum,
+  minimum,
+  mul,
+  type Operand,
+  sign,
+  stopGradient,
+  sub,
+  where,
+} from "./arithmetic.ts";
+export { causalAttention } from "./attention.ts";
+export { type Axis, broadcastTo, reshape, sum } from "./broadcast.ts";
+export { embedding } from "./embedding.ts";
+export { gather, scatterAdd } from "./indexing.ts";
+export { linear } from "./linear.ts";
+export { crossEntropy, exampleLosses } from "./loss.ts";
+export { matmul } from "./matmul.ts";
+export { layerNorm, rmsNorm } from "./norm.ts";
+export { logSumExp, max, mean, min, softmax } from "./reduce.ts";
+export { rope, type RopeOptions } from "./rope.ts";
+export { concat, pad, slice, transpose } from "./shape.ts";
+
+/** Every op by its name. Attributes differ from op to op, hence `never`. */
+export const ops: { readonly [name: string]: Op<never> } = Object.fromEntries(
+  [
+    ...Object.values(unaryOps),
+    addOp,
+    subOp,
+    mulOp,
+    divOp,
+    maximumOp,
+    minimumOp,
+    affineOp,
+    signOp,
+    whereOp,
+    castOp,
+    stopGradientOp,
+    reshapeOp,
+    broadcastToOp,
+    sumOp,
+    transposeOp,
+    sliceOp,
+    padOp,
+    concatOp,
+    maxOp,
+    minOp,
+    softmaxOp,
+    gatherOp,
+    scatterAddOp,
+    matmulOp,
+    linearOp,
+    embeddingOp,
+    layerNormOp,
+    rmsNormOp,
+    ropeOp,
+    causalAttentionOp,
+    swigluOp,
+    crossEntropyOp,
+    oneHotOp,
+    // The rules' own ops.
+    unaryVjpOp,
+    softmaxVjpOp,
+    swigluVjpOp,
+    swigluJvpOp,
+    normVjpOp,
+    normJvpOp,
+    attentionVjpOp,
+    attentionJvpOp,
+    crossEntropyVjpOp,
+    crossEntropyJvpOp,
+  ].map((op): [string, Op<never>] => [op.name, op as Op<never>]),
+);

@@ -1,0 +1,113 @@
+/** The affine layer: product with a weight, bias and activation in one kernel. Its weight gradient leaves as factors. */
+import { run } from "../../backends/backend.ts";
+import type { Activation } from "../../backends/kernels.ts";
+import { GradmixError } from "../../errors.ts";
+import { formatShape, sizeOf } from "../../tensor/shape.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+import { allocate, apply1, type Op, wantType } from "../op.ts";
+import { relu, silu, gelu, slopeTimes } from "./activation.ts";
+import { add } from "./arithmetic.ts";
+import { broadcastTo, reshape, sumTo } from "./broadcast.ts";
+import { matmul } from "./matmul.ts";
+
+interface LinearAttrs {
+  readonly activation: Activation;
+}
+
+const rows = (t: Tensor): Tensor => reshape(t, [-1, t.shape[t.rank - 1]]);
+
+export const linearOp: Op<LinearAttrs> = {
+  name: "linear",
+  emits: [1, 2],
+  infer([x, weight, bias]) {
+    wantType("linear", "x", x, "f32");
+    wantType("linear", "the weight", weight, "f32");
+    const width = x.shape.at(-1);
+    if (weight.shape.length !== 2 || x.shape.length < 2 || weight.shape[1] !== width)
+      throw new GradmixError(
+        "shape",
+        `linear: x ${formatShape(x.shape)} and the weight ${formatShape(weight.shape)} do not fit; wanted [batch, …, in] and [out, in]`,
+      );
+    if (bias !== undefined && (bias.shape.length !== 1 || bias.shape[0] !== weight.shape[0]))
+      throw new GradmixError(
+        "shape",
+        `linear: the bias ${formatShape(bias.shape)} does not fit the weight ${formatShape(weight.shape)}`,
+      );
+    return [{ shape: [...x.shape.slice(0, -1), weight.shape[0]], dtype: "f32" }];
+  },
+  forward(inputs, { activation }, [spec]) {
+    const [x, weight] = inputs;
+    const y = allocate(spec, x);
+    const pre = activation === "none" ? null : allocate(spec, x);
+    const [n, k] = weight.shape;
+    const m = sizeOf(x.shape.slice(0, -1));
+    run(
+      "gemm",
+      {
+        m,
+        n,
+        k,
+        transA: false,
+        transB: true,
+        batch: 1,
+        strideA: 0,
+        strideB: 0,
+        strideC: 0,
+        alpha: 1,
+        accumulate: false,
+        activation,
+      },
+      [x, weight, inputs.at(2) ?? null],
+      [y, pre],
+    );
+    return { outputs: [y], saved: pre === null ? [x, weight] : [x, weight, pre] };
+  },
+  vjp([ct], { attrs: { activation }, saved: [x, weight, pre], needs, parameters, sink }) {
+    if (ct === null) return needs.map(() => null);
+    const dy = activation === "none" ? ct : slopeTimes(activation, pre, ct);
+    const [, weightParameter, biasParameter = null] = parameters;
+    if (weightParameter !== null) sink.linear(weightParameter, x, dy);
+    if (biasParameter !== null) sink.bias(biasParameter, dy);
+    return needs.map((needed, slot) => {
+      if (!needed) return null;
+      if (slot === 0) return matmul(dy, weight);
+      return slot === 1 ? matmul(rows(dy), rows(x), { transposeA: true }) : sumTo(dy, [weight.shape[0]]);
+    });
+  },
+  jvp(tangents, { attrs: { activation }, inputs: [x, weight], outputs: [y], saved: [, , pre] }) {
+    const [tx, tw, tb = null] = tangents;
+    let sum: Tensor | null = null;
+    // The bias's tangent rides on one of the products.
+    if (tx !== null) sum = linear(tx, weight, tb ?? undefined);
+    if (tw !== null) {
+      const fromWeight = linear(x, tw, sum === null ? (tb ?? undefined) : undefined);
+      sum = sum === null ? fromWeight : add(sum, fromWeight);
+    }
+    sum ??= tb === null ? null : broadcastTo(tb, y.shape);
+    return [sum === null || activation === "none" ? sum : slopeTimes(activation, pre, sum)];
+  },
+  compose(inputs, { activation }) {
+    const [x, weight] = inputs;
+    const bias = inputs.at(2);
+    const product = matmul(x, weight, { transposeB: true });
+    return [activate(bias === undefined ? product : add(product, bias), activation)];
+  },
+};
+
+function activate(x: Tensor, activation: Activation): Tensor {
+  if (activation === "none") return x;
+  return { gelu, relu, silu }[activation](x);
+}
+
+/**
+ * activation(x·weightᵀ + bias): x [batch, …, in], weight [out, in], bias [out] → [batch, …, out]. As a parameter the
+ * weight and the bias have per-example rules. Throws `shape`.
+ */
+export function linear(
+  x: Tensor,
+  weight: Tensor,
+  bias?: Tensor,
+  { activation = "none" }: { activation?: Activation } = {},
+): Tensor {
+  return apply1(linearOp, bias === undefined ? [x, weight] : [x, weight, bias], { activation });
+}

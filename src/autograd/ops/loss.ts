@@ -1,0 +1,143 @@
+/** Softmax cross-entropy, one loss per token. */
+import { run } from "../../backends/backend.ts";
+import { GradmixError } from "../../errors.ts";
+import { formatShape, sameShape } from "../../tensor/shape.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+import {
+  allocate,
+  apply1,
+  filled,
+  linearIn,
+  type None,
+  none,
+  type Op,
+  type Spec,
+  specOf,
+  transforming,
+  wantType,
+} from "../op.ts";
+import { mul, sub } from "./arithmetic.ts";
+import { sum } from "./broadcast.ts";
+import { logSumExp } from "./reduce.ts";
+
+const sizes = (logits: Spec, targets: Tensor): { rows: number; cols: number } => ({
+  rows: targets.size,
+  cols: logits.shape[logits.shape.length - 1],
+});
+
+function check(name: string, logits: Spec, targets: Spec): void {
+  wantType(name, "the logits", logits, "f32");
+  wantType(name, "the targets", targets, "i32");
+  if (logits.shape.length === 0 || !sameShape(logits.shape.slice(0, -1), targets.shape))
+    throw new GradmixError(
+      "shape",
+      `${name}: logits ${formatShape(logits.shape)} and targets ${formatShape(targets.shape)} do not fit; wanted [batch, …, vocabulary] and [batch, …]`,
+    );
+}
+
+export const crossEntropyOp: Op<None> = {
+  name: "crossEntropy",
+  infer([logits, targets]) {
+    check("crossEntropy", logits, targets);
+    return [{ shape: targets.shape, dtype: "f32" }];
+  },
+  forward([logits, targets], _, [spec]) {
+    const losses = allocate(spec, logits);
+    const lse = allocate(spec, logits);
+    run("crossEntropy", sizes(logits, targets), [logits, targets], [losses, lse]);
+    return { outputs: [losses], saved: [logits, targets, lse] };
+  },
+  vjp([ct], { saved }) {
+    if (ct === null) return [null, null];
+    const [logits, targets, lse] = saved;
+    if (logits.unshared && !transforming()) {
+      // Nobody looks at the logits again: the largest tensor of the pass becomes its own gradient.
+      run("crossEntropyVjp", sizes(logits, targets), [logits, targets, lse, ct], [logits]);
+      return [logits, null];
+    }
+    return [apply1(crossEntropyVjpOp, [...saved, ct], none), null];
+  },
+  jvp([tangent], { saved }) {
+    return [tangent === null ? null : apply1(crossEntropyJvpOp, [...saved, tangent], none)];
+  },
+  compose([logits, targets]) {
+    const target = oneHot(targets, logits);
+    const counted = sum(target, -1);
+    return [sub(mul(logSumExp(logits, -1), counted), sum(mul(logits, target), -1))];
+  },
+};
+
+/** 1 at each target of `targets`, else 0, in the shape of `logits`; rows of ignored targets are 0. */
+function oneHot(targets: Tensor, logits: Tensor): Tensor {
+  return apply1(oneHotOp, [targets], { cols: logits.shape[logits.rank - 1] });
+}
+
+export const oneHotOp: Op<{ cols: number }> = {
+  name: "oneHot",
+  constant: true,
+  infer([targets], { cols }) {
+    return [{ shape: [...targets.shape, cols], dtype: "f32" }];
+  },
+  forward([targets], _, [spec]) {
+    // (softmax − onehot)·(−1) where the softmax is exp(−1000) = 0.
+    const zeros = filled(0, spec, targets);
+    const far = filled(1000, { shape: targets.shape, dtype: "f32" }, targets);
+    const minus = filled(-1, { shape: targets.shape, dtype: "f32" }, targets);
+    const out = allocate(spec, targets);
+    run("crossEntropyVjp", sizes(spec, targets), [zeros, targets, far, minus], [out]);
+    for (const t of [zeros, far, minus]) t.dispose();
+    return { outputs: [out] };
+  },
+};
+
+/** [logits, targets, lse, dlosses] → dlogits; linear in dlosses, with `crossEntropyJvp` as its transpose. */
+export const crossEntropyVjpOp: Op<None> = {
+  name: "crossEntropyVjp",
+  infer([logits]) {
+    return [specOf(logits)];
+  },
+  forward([logits, targets, lse, ct], _, [spec]) {
+    const out = allocate(spec, logits);
+    run("crossEntropyVjp", sizes(logits, targets), [logits, targets, lse, ct], [out]);
+    return { outputs: [out], saved: [logits, targets, lse] };
+  },
+  ...linearIn<None>(
+    "crossEntropyVjp",
+    3,
+    (constants, t) => apply1(crossEntropyVjpOp, [...constants, t], none),
+    (constants, ct) => apply1(crossEntropyJvpOp, [...constants, ct], none),
+  ),
+};
+
+/** [logits, targets, lse, tangent of the logits] → the tangent of the losses. */
+export const crossEntropyJvpOp: Op<None> = {
+  name: "crossEntropyJvp",
+  infer([, targets]) {
+    return [{ shape: targets.shape, dtype: "f32" }];
+  },
+  forward([logits, targets, lse, tangent], _, [spec]) {
+    const out = allocate(spec, logits);
+    run("crossEntropyJvp", sizes(logits, targets), [logits, targets, lse, tangent], [out]);
+    return { outputs: [out], saved: [logits, targets, lse] };
+  },
+  ...linearIn<None>(
+    "crossEntropyJvp",
+    3,
+    (constants, t) => apply1(crossEntropyJvpOp, [...constants, t], none),
+    (constants, ct) => apply1(crossEntropyVjpOp, [...constants, ct], none),
+  ),
+};
+
+/**
+ * −log softmax(logits)[target] per token: logits [batch, …, vocabulary], targets i32 [batch, …] → [batch, …]. A
+ * target < 0 is ignored: its loss and its gradient are 0.
+ */
+export function crossEntropy(logits: Tensor, targets: Tensor): Tensor {
+  return apply1(crossEntropyOp, [logits, targets], none);
+}
+
+/** The loss of each example, summed over its tokens: logits [batch, …, vocabulary], targets i32 [batch, …] → [batch]. */
+export function exampleLosses(logits: Tensor, targets: Tensor): Tensor {
+  const losses = crossEntropy(logits, targets);
+  return sum(losses, losses.shape.map((_, axis) => axis).slice(1));
+}

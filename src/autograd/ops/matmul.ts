@@ -1,0 +1,126 @@
+/** Matrix products, batched over leading axes. */
+import { run } from "../../backends/backend.ts";
+import { GradmixError } from "../../errors.ts";
+import { broadcastShapes, formatShape, sameShape, type Shape, sizeOf } from "../../tensor/shape.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+import { allocate, apply1, type Op, type Spec, wantType } from "../op.ts";
+import { add } from "./arithmetic.ts";
+import { broadcastTo, reshape, sumTo } from "./broadcast.ts";
+
+interface MatmulAttrs {
+  readonly transposeA: boolean;
+  readonly transposeB: boolean;
+}
+
+interface Plan {
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  readonly batch: number;
+  readonly strideA: number;
+  readonly strideB: number;
+  readonly shape: number[];
+}
+
+const batchOf = (shape: Shape): Shape => shape.slice(0, -2);
+
+/** Either both operands have the same leading axes, or one has none and is shared. */
+function plan(a: Spec, b: Spec, { transposeA, transposeB }: MatmulAttrs): Plan {
+  const describe = (): string =>
+    `matmul: ${formatShape(a.shape)}${transposeA ? "ᵀ" : ""} and ${formatShape(b.shape)}${transposeB ? "ᵀ" : ""}`;
+  if (a.shape.length < 2 || b.shape.length < 2)
+    throw new GradmixError("shape", `${describe()} must both have at least two axes`);
+  const [ra, ca] = a.shape.slice(-2);
+  const [rb, cb] = b.shape.slice(-2);
+  const [m, k] = transposeA ? [ca, ra] : [ra, ca];
+  const [kb, n] = transposeB ? [cb, rb] : [rb, cb];
+  if (k !== kb) throw new GradmixError("shape", `${describe()} do not multiply: inner sizes ${k} and ${kb}`);
+  const [batchA, batchB] = [batchOf(a.shape), batchOf(b.shape)];
+  if (batchB.length > 0 && batchA.length > 0 && !sameShape(batchA, batchB))
+    throw new GradmixError("shape", `${describe()} have different leading axes`);
+  const lead = batchA.length > 0 ? batchA : batchB;
+  const shape = [...lead, m, n];
+  const batch = sizeOf(lead);
+  // A shared b under an a that is not transposed is one tall product.
+  if (batchB.length === 0 && !transposeA)
+    return { m: m * batch, n, k, batch: 1, strideA: 0, strideB: 0, shape };
+  const strideA = batchA.length === 0 ? 0 : m * k;
+  const strideB = batchB.length === 0 ? 0 : k * n;
+  return { m, n, k, batch, strideA, strideB, shape };
+}
+
+export const matmulOp: Op<MatmulAttrs> = {
+  name: "matmul",
+  infer([a, b], attrs) {
+    wantType("matmul", "the first operand", a, "f32");
+    wantType("matmul", "the second operand", b, "f32");
+    return [{ shape: plan(a, b, attrs).shape, dtype: "f32" }];
+  },
+  forward([a, b], attrs, [spec]) {
+    const { m, n, k, batch, strideA, strideB } = plan(a, b, attrs);
+    const c = allocate(spec, a);
+    run(
+      "gemm",
+      {
+        m,
+        n,
+        k,
+        batch,
+        strideA,
+        strideB,
+        strideC: m * n,
+        transA: attrs.transposeA,
+        transB: attrs.transposeB,
+        alpha: 1,
+        accumulate: false,
+        activation: "none",
+      },
+      [a, b, null],
+      [c, null],
+    );
+    return { outputs: [c], saved: [a, b] };
+  },
+  vjp([ct], { attrs: { transposeA, transposeB }, saved: [a, b], needs }) {
+    if (ct === null) return [null, null];
+    const forA = (): Tensor =>
+      transposeA
+        ? matmul(b, ct, { transposeA: transposeB, transposeB: true })
+        : matmul(ct, b, { transposeB: !transposeB });
+    const forB = (): Tensor => {
+      if (b.rank === 2 && a.rank > 2 && !transposeA) return matmulVjpB(rows(a), rows(ct), false, transposeB);
+      return matmulVjpB(a, ct, transposeA, transposeB);
+    };
+    return [needs[0] ? sumTo(forA(), a.shape) : null, needs[1] ? sumTo(forB(), b.shape) : null];
+  },
+  jvp([ta, tb], { attrs, inputs: [a, b] }) {
+    const fromA = ta === null ? null : matmul(ta, b, attrs);
+    const fromB = tb === null ? null : matmul(a, tb, attrs);
+    return [fromA === null ? fromB : fromB === null ? fromA : add(fromA, fromB)];
+  },
+};
+
+const rows = (t: Tensor): Tensor => reshape(t, [-1, t.shape[t.rank - 1]]);
+
+function matmulVjpB(a: Tensor, ct: Tensor, transposeA: boolean, transposeB: boolean): Tensor {
+  return transposeB
+    ? matmul(ct, a, { transposeA: true, transposeB: transposeA })
+    : matmul(a, ct, { transposeA: !transposeA });
+}
+
+/**
+ * op(a)·op(b) over the last two axes: [… , m, k] and [… , k, n] → [… , m, n]; `transposeA` takes a as [… , k, m],
+ * `transposeB` takes b as [… , n, k]. Leading axes broadcast. Throws `shape`, naming both.
+ */
+export function matmul(
+  a: Tensor,
+  b: Tensor,
+  { transposeA = false, transposeB = false }: { transposeA?: boolean; transposeB?: boolean } = {},
+): Tensor {
+  const [batchA, batchB] = [batchOf(a.shape), batchOf(b.shape)];
+  if (a.rank > 2 && b.rank > 2 && !sameShape(batchA, batchB)) {
+    const lead = broadcastShapes(batchA, batchB, "matmul");
+    const to = (t: Tensor): Tensor => broadcastTo(t, [...lead, ...t.shape.slice(-2)]);
+    return apply1(matmulOp, [to(a), to(b)], { transposeA, transposeB });
+  }
+  return apply1(matmulOp, [a, b], { transposeA, transposeB });
+}

@@ -1,0 +1,149 @@
+/** LayerNorm and RMSNorm over the last axis; the gain's and the bias's gradients leave as factors. */
+import { run } from "../../backends/backend.ts";
+import { GradmixError } from "../../errors.ts";
+import { formatShape, sizeOf } from "../../tensor/shape.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+import { allocate, apply1, linearIn, type Op, type Spec, specOf, wantType } from "../op.ts";
+import { rsqrt, square } from "./activation.ts";
+import { add, affine, mul, sub } from "./arithmetic.ts";
+import { broadcastTo, sumTo } from "./broadcast.ts";
+import { mean } from "./reduce.ts";
+
+type NormKind = "layer" | "rms";
+
+interface NormAttrs {
+  readonly eps: number;
+  /** Which of the optional inputs are there, in this order after x. */
+  readonly gain: boolean;
+  readonly bias: boolean;
+}
+
+/** Attributes of the rules' own ops, whose inputs are [x, stats, t] or [x, stats, gain, t]. */
+interface RuleAttrs {
+  readonly kind: NormKind;
+  readonly gain: boolean;
+}
+
+const widthOf = (x: Spec): number => x.shape[x.shape.length - 1];
+const rowsOf = (x: Spec): number => sizeOf(x.shape.slice(0, -1));
+
+function normOp(kind: NormKind, name: string): Op<NormAttrs> {
+  const split = <T>([x, ...rest]: readonly T[], { gain, bias }: NormAttrs): [T, T | null, T | null] => [
+    x,
+    gain ? rest[0] : null,
+    bias ? rest[gain ? 1 : 0] : null,
+  ];
+  return {
+    name,
+    emits: [1, 2],
+    infer([x, ...rest]) {
+      wantType(name, "x", x, "f32");
+      if (x.shape.length < 2)
+        throw new GradmixError("shape", `${name}: x ${formatShape(x.shape)} needs a batch and a width`);
+      for (const t of rest)
+        if (t.shape.length !== 1 || t.shape[0] !== widthOf(x))
+          throw new GradmixError(
+            "shape",
+            `${name}: a gain or bias ${formatShape(t.shape)} does not fit x ${formatShape(x.shape)}`,
+          );
+      return [specOf(x)];
+    },
+    forward(inputs, attrs, [spec]) {
+      const [x, gain, bias] = split(inputs, attrs);
+      const rows = rowsOf(x);
+      const y = allocate(spec, x);
+      const stats = allocate({ shape: [rows, 2], dtype: "f32" }, x);
+      run("norm", { kind, rows, width: widthOf(x), eps: attrs.eps }, [x, gain, bias], [y, stats]);
+      return { outputs: [y], saved: gain === null ? [x, stats] : [x, stats, gain] };
+    },
+    vjp([dy], { attrs, saved, inputs, needs, parameters, sink }) {
+      if (dy === null) return inputs.map(() => null);
+      const [x, stats] = saved;
+      const [, gainParameter, biasParameter] = split(parameters, attrs);
+      if (gainParameter !== null) sink.gain(gainParameter, kind, x, stats, dy);
+      if (biasParameter !== null) sink.bias(biasParameter, dy);
+      const gainSlot = attrs.gain ? 1 : -1;
+      return needs.map((needed, slot) => {
+        if (!needed) return null;
+        if (slot === 0) return apply1(normVjpOp, [...saved, dy], { kind, gain: attrs.gain });
+        return sumTo(slot === gainSlot ? mul(dy, normalised(kind, x, attrs.eps)) : dy, [widthOf(x)]);
+      });
+    },
+    jvp(tangents, { attrs, inputs, saved }) {
+      const [tx, tg, tb] = split(tangents, attrs);
+      const [x] = inputs;
+      const parts: Tensor[] = [];
+      if (tx !== null) parts.push(apply1(normJvpOp, [...saved, tx], { kind, gain: attrs.gain }));
+      if (tg !== null) parts.push(mul(normalised(kind, x, attrs.eps), tg));
+      if (tb !== null) parts.push(tb);
+      return [parts.length === 0 ? null : broadcastTo(parts.reduce(add), x.shape)];
+    },
+    compose(inputs, attrs) {
+      const [x, gain, bias] = split(inputs, attrs);
+      const centred = kind === "layer" ? sub(x, mean(x, -1, true)) : x;
+      let y = mul(centred, rsqrt(affine(mean(square(centred), -1, true), 1, attrs.eps)));
+      if (gain !== null) y = mul(y, gain);
+      return [bias === null ? y : add(y, bias)];
+    },
+  };
+}
+
+export const layerNormOp: Op<NormAttrs> = normOp("layer", "layerNorm");
+export const rmsNormOp: Op<NormAttrs> = normOp("rms", "rmsNorm");
+
+/** x̂, without gain and bias. */
+function normalised(kind: NormKind, x: Tensor, eps: number): Tensor {
+  return apply1(kind === "layer" ? layerNormOp : rmsNormOp, [x], { eps, gain: false, bias: false });
+}
+
+/** [x, stats, gain?, dy] → the cotangent of x; linear in dy, with `normJvp` as its transpose. */
+export const normVjpOp: Op<RuleAttrs> = normRule("normVjp");
+/** [x, stats, gain?, tangent of x] → the tangent of y. */
+export const normJvpOp: Op<RuleAttrs> = normRule("normJvp");
+
+function normRule(kernel: "normVjp" | "normJvp"): Op<RuleAttrs> {
+  const rule = (name: "normVjp" | "normJvp"): Op<RuleAttrs> => (name === "normVjp" ? normVjpOp : normJvpOp);
+  const other = kernel === "normVjp" ? "normJvp" : "normVjp";
+  const linear = (slot: number): Required<Pick<Op<RuleAttrs>, "vjp" | "jvp">> =>
+    linearIn(
+      kernel,
+      slot,
+      (constants, t, attrs) => apply1(rule(kernel), [...constants, t], attrs),
+      (constants, ct, attrs) => apply1(rule(other), [...constants, ct], attrs),
+    );
+  const [plain, gained] = [linear(2), linear(3)];
+  return {
+    name: kernel,
+    infer([x]) {
+      return [specOf(x)];
+    },
+    forward(inputs, { kind, gain }, [spec]) {
+      const constants = inputs.slice(0, -1);
+      const [x, stats] = constants;
+      const g = gain ? inputs[2] : null;
+      const t = inputs[inputs.length - 1];
+      const out = allocate(spec, x);
+      const params = { kind, rows: rowsOf(x), width: widthOf(x) };
+      if (kernel === "normVjp") run("normVjp", params, [x, g, stats, t], [out]);
+      else run("normJvp", params, [x, g, stats, t, null, null], [out]);
+      return { outputs: [out], saved: constants };
+    },
+    vjp: (cotangents, context) => (context.attrs.gain ? gained : plain).vjp(cotangents, context),
+    jvp: (tangents, context) => (context.attrs.gain ? gained : plain).jvp(tangents, context),
+  };
+}
+
+function norm(op: Op<NormAttrs>, x: Tensor, gain?: Tensor, bias?: Tensor, eps = 1e-5): Tensor {
+  const inputs = [x, gain, bias].filter((t) => t !== undefined);
+  return apply1(op, inputs, { eps, gain: gain !== undefined, bias: bias !== undefined });
+}
+
+/** (x − mean)/√(var + eps) ⊙ gain + bias over the last axis (Ba et al. 2016): x [batch, …, width], gain and bias [width]. */
+export function layerNorm(x: Tensor, gain?: Tensor, bias?: Tensor, eps = 1e-5): Tensor {
+  return norm(layerNormOp, x, gain, bias, eps);
+}
+
+/** x/√(mean x² + eps) ⊙ gain over the last axis (Zhang & Sennrich 2019): x [batch, …, width], gain [width]. */
+export function rmsNorm(x: Tensor, gain?: Tensor, eps = 1e-5): Tensor {
+  return norm(rmsNormOp, x, gain, undefined, eps);
+}

@@ -1,0 +1,116 @@
+/** Reductions over axes: mean, max, min, softmax, logSumExp. */
+import { run } from "../../backends/backend.ts";
+import { GradmixError } from "../../errors.ts";
+import { sizeOf } from "../../tensor/shape.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+import { allocate, apply1, type None, none, type Op, type Spec, specOf, wantType } from "../op.ts";
+import { exp, log } from "./activation.ts";
+import { add, affine, div, mul, sign, stopGradient, sub } from "./arithmetic.ts";
+import {
+  axesOf,
+  type Axis,
+  keptShape,
+  reduce,
+  type ReduceAttrs,
+  reduceOp,
+  reshape,
+  spread,
+  sum,
+} from "./broadcast.ts";
+
+/** Equal shares over the elements that attain the extremum. */
+function shares(x: Tensor, extremum: Tensor, axes: readonly number[]): Tensor {
+  const distance = sign(sub(x, reshape(extremum, keptShape(x.shape, axes))));
+  const attained = affine(mul(distance, distance), -1, 1);
+  return div(attained, sum(attained, axes, true));
+}
+
+function extremumOp(kind: "max" | "min"): Op<ReduceAttrs> {
+  return reduceOp(kind, {
+    vjp([ct], { attrs, saved: [x, y] }) {
+      return [ct === null ? null : mul(spread(ct, x.shape, attrs.axes), shares(x, y, attrs.axes))];
+    },
+    jvp([tangent], { attrs, saved: [x, y] }) {
+      return [
+        tangent === null ? null : sum(mul(tangent, shares(x, y, attrs.axes)), attrs.axes, attrs.keepDims),
+      ];
+    },
+  });
+}
+
+export const maxOp: Op<ReduceAttrs> = extremumOp("max");
+export const minOp: Op<ReduceAttrs> = extremumOp("min");
+
+function rowsOf(name: string, x: Spec): { rows: number; cols: number } {
+  const cols = x.shape.at(-1);
+  if (cols === undefined) throw new GradmixError("shape", `${name}: a scalar has no last axis`);
+  return { rows: sizeOf(x.shape.slice(0, -1)), cols };
+}
+
+export const softmaxOp: Op<None> = {
+  name: "softmax",
+  infer([x]) {
+    wantType("softmax", "x", x, "f32");
+    rowsOf("softmax", x);
+    return [specOf(x)];
+  },
+  forward([x], _, [spec]) {
+    const y = allocate(spec, x);
+    run("softmax", rowsOf("softmax", x), [x], [y]);
+    return { outputs: [y], saved: [y] };
+  },
+  vjp([ct], { saved: [y] }) {
+    return [ct === null ? null : apply1(softmaxVjpOp, [y, ct], none)];
+  },
+  jvp([tangent], { saved: [y] }) {
+    return [tangent === null ? null : apply1(softmaxVjpOp, [y, tangent], none)];
+  },
+};
+
+/** [y, t] → y ⊙ (t − Σ y·t): the Jacobian of softmax, which is symmetric. */
+export const softmaxVjpOp: Op<None> = {
+  name: "softmaxVjp",
+  infer([y]) {
+    return [specOf(y)];
+  },
+  forward([y, t], _, [spec]) {
+    const dx = allocate(spec, y);
+    run("softmaxVjp", rowsOf("softmaxVjp", y), [y, t], [dx]);
+    return { outputs: [dx] };
+  },
+  compose([y, t]) {
+    return [mul(y, sub(t, sum(mul(y, t), -1, true)))];
+  },
+};
+
+/** The average over the axes (default: all). */
+export function mean(x: Tensor, axis?: Axis, keepDims = false): Tensor {
+  const count = sizeOf(axesOf(x, axis, "mean").map((a) => x.shape[a]));
+  return affine(sum(x, axis, keepDims), 1 / count, 0);
+}
+
+/** The largest element over the axes (default: all). Equal ones share the gradient. */
+export function max(x: Tensor, axis?: Axis, keepDims = false): Tensor {
+  return reduce(maxOp, x, axis, keepDims);
+}
+
+/** The smallest element over the axes (default: all). Equal ones share the gradient. */
+export function min(x: Tensor, axis?: Axis, keepDims = false): Tensor {
+  return reduce(minOp, x, axis, keepDims);
+}
+
+/** Softmax over the last axis. */
+export function softmax(x: Tensor): Tensor {
+  return apply1(softmaxOp, [x], none);
+}
+
+/** log Σ exp(x) over the axes (default: all), without overflow. */
+export function logSumExp(x: Tensor, axis?: Axis): Tensor {
+  const axes = axesOf(x, axis, "logSumExp");
+  const top = stopGradient(max(x, axes, true));
+  const total = add(log(sum(exp(sub(x, top)), axes, true)), top);
+  return reshape(
+    total,
+    x.shape.filter((_, i) => !axes.includes(i)),
+  );
+}

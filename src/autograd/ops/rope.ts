@@ -1,0 +1,48 @@
+/** Rotary position embedding (Su et al. 2021), in the half-split pairing of the Llama code. */
+import { run } from "../../backends/backend.ts";
+import { GradmixError } from "../../errors.ts";
+import { formatShape } from "../../tensor/shape.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+import { allocate, apply1, type Op, specOf, wantType } from "../op.ts";
+
+export interface RopeOptions {
+  /** Blocks of `headDim` columns that are rotated; the other columns are copied. */
+  readonly heads: number;
+  readonly headDim: number;
+  /** Default 10000. */
+  readonly theta?: number;
+}
+
+interface RopeAttrs extends Required<RopeOptions> {
+  readonly inverse: boolean;
+}
+
+export const ropeOp: Op<RopeAttrs> = {
+  name: "rope",
+  infer([x], { heads, headDim }) {
+    wantType("rope", "x", x, "f32");
+    if (x.shape.length !== 3 || x.shape[2] < heads * headDim || headDim % 2 !== 0)
+      throw new GradmixError(
+        "shape",
+        `rope: ${heads} heads of ${headDim} columns do not fit x ${formatShape(x.shape)}; wanted [batch, time, columns] and an even head size`,
+      );
+    return [specOf(x)];
+  },
+  forward([x], attrs, [spec]) {
+    const y = allocate(spec, x);
+    const [batch, time, cols] = x.shape;
+    run("rope", { batch, time, cols, ...attrs }, [x], [y]);
+    return { outputs: [y] };
+  },
+  vjp([ct], { attrs }) {
+    return [ct === null ? null : apply1(ropeOp, [ct], { ...attrs, inverse: !attrs.inverse })];
+  },
+  jvp([tangent], { attrs }) {
+    return [tangent === null ? null : apply1(ropeOp, [tangent], attrs)];
+  },
+};
+
+/** Rotates the first `heads` blocks of `headDim` columns of x [batch, time, columns] by their position 0 … time − 1. */
+export function rope(x: Tensor, { heads, headDim, theta = 10000 }: RopeOptions): Tensor {
+  return apply1(ropeOp, [x], { heads, headDim, theta, inverse: false });
+}

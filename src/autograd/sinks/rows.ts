@@ -1,0 +1,72 @@
+/** Row offsets for the kernels that work on segments of rows, uploaded once for each distinct set. */
+import { run } from "../../backends/backend.ts";
+import { sizeOf } from "../../tensor/shape.ts";
+import { empty, keep, type Tensor } from "../../tensor/tensor.ts";
+
+/** Offsets on the device, kept until `dispose`. */
+export class Offsets {
+  readonly #uploaded = new Map<string, Tensor>();
+
+  /** `offsets` times `scale`, as i32, where `like` lives. */
+  get(offsets: readonly number[], scale: number, like: Tensor): Tensor {
+    const values = offsets.map((offset) => offset * scale);
+    const name = values.join();
+    let uploaded = this.#uploaded.get(name);
+    if (uploaded === undefined) {
+      uploaded = keep(empty([values.length], "i32", like.memory));
+      uploaded.write(values);
+      this.#uploaded.set(name, uploaded);
+    }
+    return uploaded;
+  }
+
+  dispose(): void {
+    for (const t of this.#uploaded.values()) t.dispose();
+    this.#uploaded.clear();
+  }
+}
+
+/** Rows of a factor [batch, …, width]. */
+export function rowsOf(factor: Tensor): number {
+  return sizeOf(factor.shape.slice(0, -1));
+}
+
+/** Rows an example of a factor [batch, …, width]: tokens, for a language model. */
+export function rowsPerExample(factor: Tensor): number {
+  return sizeOf(factor.shape.slice(1, -1));
+}
+
+/** Where a sink's sum of a parameter goes. */
+export interface SumTarget {
+  readonly gradientOf: (parameter: Tensor) => Tensor;
+  /** Adds to what stands there; otherwise the first contribution of a pass overwrites it. */
+  readonly accumulate?: boolean;
+}
+
+/** The sums of one pass: which have been written, and zeros for those that have not. */
+export class Sums {
+  readonly #target: SumTarget;
+  readonly #written = new Set<Tensor>();
+
+  constructor(target: SumTarget) {
+    this.#target = target;
+  }
+
+  begin(): void {
+    this.#written.clear();
+  }
+
+  /** The tensor to write a contribution to, and whether to add. */
+  next(parameter: Tensor): { gradient: Tensor; accumulate: boolean } {
+    const accumulate = this.#target.accumulate === true || this.#written.has(parameter);
+    this.#written.add(parameter);
+    return { gradient: this.#target.gradientOf(parameter), accumulate };
+  }
+
+  /** Zeros for parameters that the loss does not depend on. */
+  end(parameters: Iterable<Tensor>): void {
+    if (this.#target.accumulate === true) return;
+    for (const parameter of parameters)
+      if (!this.#written.has(parameter)) run("fill", { value: 0 }, [], [this.#target.gradientOf(parameter)]);
+  }
+}

@@ -1,0 +1,81 @@
+/** The training gradient: each parameter's contributions summed over the batch, into tensors that the caller owns. */
+import { run } from "../../backends/backend.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+import type { GradientSink } from "../sink.ts";
+import { Offsets, rowsOf, Sums, type SumTarget } from "./rows.ts";
+
+export function sumSink(target: SumTarget): GradientSink {
+  const sums = new Sums(target);
+  const offsets = new Offsets();
+  let watched: ReadonlySet<Tensor> = new Set();
+  return {
+    name: "sum",
+    begin(parameters) {
+      watched = parameters;
+      sums.begin();
+    },
+    end() {
+      sums.end(watched);
+      offsets.dispose();
+    },
+    linear(parameter, x, dy) {
+      const { gradient, accumulate } = sums.next(parameter);
+      weightGradient(x, dy, gradient, accumulate);
+    },
+    bias(parameter, dy) {
+      const { gradient, accumulate } = sums.next(parameter);
+      const rows = rowsOf(dy);
+      run(
+        "segmentSum",
+        { rows, width: parameter.size, segmentCount: 1, accumulate },
+        [dy, null, offsets.get([0, rows], 1, dy)],
+        [gradient],
+      );
+    },
+    gain(parameter, kind, x, stats, dy) {
+      const { gradient, accumulate } = sums.next(parameter);
+      const rows = rowsOf(dy);
+      run(
+        "normGainGrad",
+        { kind, rows, width: parameter.size, segmentCount: 1, accumulate },
+        [x, stats, dy, offsets.get([0, rows], 1, dy)],
+        [gradient],
+      );
+    },
+    embedding(parameter, ids, dy) {
+      const { gradient, accumulate } = sums.next(parameter);
+      const [tableRows, width] = parameter.shape;
+      run("scatterAdd", { rows: ids.size, width, tableRows, accumulate }, [dy, ids], [gradient]);
+    },
+    dense(parameter, _op, contribution) {
+      const { gradient, accumulate } = sums.next(parameter);
+      if (accumulate) run("accumulate", { scale: 1 }, [contribution], [gradient]);
+      else run("affine", { scale: 1, shift: 0 }, [contribution], [gradient]);
+    },
+  };
+}
+
+/** dyᵀ·x over all rows: [out, in]. */
+export function weightGradient(x: Tensor, dy: Tensor, into: Tensor, accumulate: boolean): void {
+  const m = dy.shape[dy.rank - 1];
+  const n = x.shape[x.rank - 1];
+  run(
+    "gemm",
+    {
+      m,
+      n,
+      k: rowsOf(x),
+      transA: true,
+      transB: false,
+      batch: 1,
+      strideA: 0,
+      strideB: 0,
+      strideC: 0,
+      alpha: 1,
+      accumulate,
+      activation: "none",
+    },
+    [dy, x, null],
+    [into, null],
+  );
+}

@@ -1,0 +1,35 @@
+/** gradmix: tensors, automatic differentiation, and backward passes that answer questions about examples and domains. */
+export { GradmixError, type ErrorCode } from "./errors.ts";
+export { init, type InitOptions, shutdown } from "./init.ts";
+export type { Backend, BackendName, Capabilities } from "./backends/backend.ts";
+export type { Activation } from "./backends/kernels.ts";
+export type { DType, TensorData } from "./tensor/dtype.ts";
+export { foldIn, type Key, key } from "./tensor/rng.ts";
+export type { Shape } from "./tensor/shape.ts";
+export { keep, scope, Tensor, tensor } from "./tensor/tensor.ts";
+export {
+  arange,
+  eye,
+  full,
+  ones,
+  randomBits,
+  randomNormal,
+  randomUniform,
+  zeros,
+} from "./autograd/create.ts";
+export * from "./autograd/ops/index.ts";
+export {
+  checkpoint,
+  forwardDerivative,
+  grad,
+  gradients,
+  type GradientsOptions,
+  jvp,
+  type TensorFunction,
+  valueAndGrad,
+  type Vjp,
+  vjp,
+} from "./autograd/grad.ts";
+export type { GradientSink } from "./autograd/sink.ts";
+export { sumSink } from "./autograd/sinks/sum.ts";
+export type { SumTarget } from "./autograd/sinks/rows.ts";
