@@ -55,7 +55,7 @@ export const optionTable: OptionTable = {
       kind: { type: "domains" },
       default: {},
       auto: "required",
-      help: "a domain of training text: a name and the files it is made of; repeat for each domain, and for more globs of one domain. Reads plain text and .jsonl, also .gz and .zst",
+      help: "a domain of training text: a name and the files it is made of; repeat for each domain, and for more globs of one domain; they replace a config file's. Reads plain text and .jsonl, also .gz and .zst",
     },
     target: {
       flag: "--target",

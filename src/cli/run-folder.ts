@@ -263,16 +263,16 @@ function takeLock(folder: string, fs: WriteFs): void {
     try {
       const file = fs.openSync(path, "wx");
       try {
-        writeAll(file, encode(`${process.pid} ${hostname()}\n`), fs);
+        writeAll(file, encode(`${process.pid} ${hostname()} ${startOf(process.pid)}\n`), fs);
       } finally {
         fs.closeSync(file);
       }
       return;
     } catch (error) {
       if (errorCode(error) !== "EEXIST" || attempt > 0) throw ioError(path, error);
-      const [pid = "", host = ""] = nodeFs.readFileSync(path, "utf8").trim().split(" ");
+      const [pid = "", host = "", start = ""] = nodeFs.readFileSync(path, "utf8").trim().split(" ");
       // A killed run leaves its lock behind. On another machine nobody can tell.
-      if (host === hostname() && isAlive(Number(pid)))
+      if (host === hostname() && isAlive(Number(pid)) && start === startOf(Number(pid)))
         throw wrong(`${folder}: is being written by process ${pid}; wait for it, or choose another folder`);
       if (host !== hostname() && host !== "")
         throw wrong(
@@ -280,6 +280,17 @@ function takeLock(folder: string, fs: WriteFs): void {
         );
       fs.rmSync(path, { force: true });
     }
+  }
+}
+
+/** When a process began, in the system's own units: ids are used again, in containers at once. "" where it is not told. */
+function startOf(pid: number): string {
+  try {
+    // The 22nd field of proc(5) stat; the second, in brackets, may hold spaces.
+    const stat = nodeFs.readFileSync(`/proc/${pid}/stat`, "utf8");
+    return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19] ?? "";
+  } catch {
+    return "";
   }
 }
 

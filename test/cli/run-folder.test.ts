@@ -277,6 +277,11 @@ describe("a run", () => {
     first.close();
     second.begin();
     second.close();
+    // A lock of an earlier process that had our id, as in a container that was started again.
+    writeFileSync(join(out, "lock"), `${process.pid} ${hostname()} 1\n`);
+    const third = openRunFolder(configOf(out), findRun(out));
+    third.begin();
+    third.close();
     writeFileSync(join(out, "lock"), `1 not-${hostname()}\n`);
     expect(errorOf(() => openRunFolder(configOf(out), findRun(out)).begin()).message).toMatch(
       /delete .*lock/,
