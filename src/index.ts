@@ -33,3 +33,18 @@ export {
 export type { GradientSink } from "./autograd/sink.ts";
 export { sumSink } from "./autograd/sinks/sum.ts";
 export type { SumTarget } from "./autograd/sinks/rows.ts";
+export {
+  perDomainSink,
+  perExampleSink,
+  type SegmentSink,
+  segmentSink,
+  type SegmentSinkOptions,
+} from "./autograd/sinks/segments.ts";
+export {
+  type AlignResult,
+  type AlignSink,
+  alignSink,
+  type AlignSinkOptions,
+  type Direction,
+  normSink,
+} from "./autograd/sinks/align.ts";

@@ -1,5 +1,6 @@
 /** Row offsets for the kernels that work on segments of rows, uploaded once for each distinct set. */
 import { run } from "../../backends/backend.ts";
+import { GradmixError } from "../../errors.ts";
 import { sizeOf } from "../../tensor/shape.ts";
 import { empty, keep, type Tensor } from "../../tensor/tensor.ts";
 
@@ -69,4 +70,38 @@ export class Sums {
     for (const parameter of parameters)
       if (!this.#written.has(parameter)) run("fill", { value: 0 }, [], [this.#target.gradientOf(parameter)]);
   }
+}
+
+/** Throws `config` unless the offsets are whole numbers that ascend from 0 on, at least two of them, up to `most`. */
+export function checkOffsets(
+  sink: string,
+  option: string,
+  offsets: readonly number[],
+  most: number = Infinity,
+): void {
+  const fine = (offset: number, i: number): boolean =>
+    Number.isInteger(offset) && offset >= (i === 0 ? 0 : offsets[i - 1]) && offset <= most;
+  if (offsets.length < 2 || !offsets.every(fine))
+    throw new GradmixError(
+      "config",
+      `${sink}: ${option} [${offsets.join(", ")}] must ascend from 0 or more${most === Infinity ? "" : ` to at most ${most}`}, at least two of them`,
+    );
+}
+
+/** Throws `shape` unless the batch of the factor is as long as the sink was told. */
+export function checkExamples(sink: string, factor: Tensor, least: number, most: number = Infinity): void {
+  const [examples] = factor.shape;
+  if (examples < least || examples > most)
+    throw new GradmixError(
+      "shape",
+      `${sink}: the batch has ${examples} examples, the sink was made for ${least}`,
+    );
+}
+
+/** The error for an op whose contribution is summed over the batch before the sink can see its examples. */
+export function noRule(sink: string, parameter: Tensor, op: string): GradmixError {
+  return new GradmixError(
+    "autograd",
+    `${sink}: parameter ${parameter.name ?? "(unnamed)"} is used by ${op}, which has no per-example rule; use linear, embedding, layerNorm or rmsNorm for it`,
+  );
 }

@@ -1,0 +1,125 @@
+/**
+ * Materialised gradients of segments of the batch: one an example, one a domain. Memory is segments × parameters, so
+ * this is for small models, for tests, and for whoever needs the gradients themselves.
+ */
+import { run } from "../../backends/backend.ts";
+import { GradmixError } from "../../errors.ts";
+import { empty, keep, scope, type Tensor } from "../../tensor/tensor.ts";
+import type { GradientSink } from "../sink.ts";
+import { checkExamples, checkOffsets, noRule, Offsets, rowsOf, rowsPerExample } from "./rows.ts";
+import { weightGradient } from "./sum.ts";
+
+export interface SegmentSinkOptions {
+  /** Where segments begin, in examples, and where the last one ends: S + 1 ascending numbers. */
+  readonly offsets: readonly number[];
+  readonly parameters: Iterable<Tensor>;
+}
+
+export interface SegmentSink extends GradientSink {
+  /** Parameter → the gradients of the last pass [S, …shape of the parameter]. They belong to the sink. */
+  readonly result: ReadonlyMap<Tensor, Tensor>;
+  /** Frees the gradients. */
+  dispose(): void;
+}
+
+/** The gradient of each segment of examples. Throws `config` for offsets that do not ascend. */
+export function segmentSink({ offsets, parameters }: SegmentSinkOptions): SegmentSink {
+  checkOffsets("segmentSink", "offsets", offsets);
+  const segments = offsets.length - 1;
+  const result = new Map<Tensor, Tensor>();
+  for (const p of parameters) result.set(p, keep(empty([segments, ...p.shape], "f32", p.memory)));
+  const uploaded = new Offsets();
+  const written = new Set<Tensor>();
+
+  const next = (parameter: Tensor): { gradient: Tensor; accumulate: boolean } => {
+    const gradient = result.get(parameter);
+    if (gradient === undefined)
+      throw new GradmixError(
+        "autograd",
+        `segmentSink: ${parameter.name ?? "a tensor"} is not one of the sink's parameters; name it in its options`,
+      );
+    const accumulate = written.has(parameter);
+    written.add(parameter);
+    return { gradient, accumulate };
+  };
+  const rowOffsets = (factor: Tensor): Tensor => {
+    checkExamples("segmentSink", factor, offsets[segments]);
+    return uploaded.get(offsets, rowsPerExample(factor), factor);
+  };
+  /** Calls `fn` for each segment with its gradient and a cut that takes its rows out of a factor. */
+  const eachSegment = (
+    gradient: Tensor,
+    factor: Tensor,
+    fn: (into: Tensor, cut: (t: Tensor, width: number) => Tensor) => void,
+  ): void => {
+    checkExamples("segmentSink", factor, offsets[segments]);
+    const perExample = rowsPerExample(factor);
+    const size = gradient.size / segments;
+    for (let s = 0; s < segments; s++)
+      scope(() => {
+        const [first, rows] = [offsets[s] * perExample, (offsets[s + 1] - offsets[s]) * perExample];
+        fn(gradient.view(gradient.shape.slice(1), s * size), (t, width) =>
+          t.view([rows, width], first * width),
+        );
+      });
+  };
+
+  return {
+    name: "segments",
+    result,
+    begin() {
+      written.clear();
+    },
+    end() {
+      for (const [parameter, gradient] of result)
+        if (!written.has(parameter) && gradient.size > 0) run("fill", { value: 0 }, [], [gradient]);
+      uploaded.dispose();
+    },
+    linear(parameter, x, dy) {
+      const { gradient, accumulate } = next(parameter);
+      const [out, width] = parameter.shape;
+      eachSegment(gradient, x, (into, cut) => {
+        const rows = cut(x, width);
+        if (rows.size > 0) weightGradient(rows, cut(dy, out), into, accumulate);
+        else if (!accumulate) run("fill", { value: 0 }, [], [into]);
+      });
+    },
+    bias(parameter, dy) {
+      const { gradient, accumulate } = next(parameter);
+      const params = { rows: rowsOf(dy), width: parameter.size, segmentCount: segments, accumulate };
+      run("segmentSum", params, [dy, null, rowOffsets(dy)], [gradient]);
+    },
+    gain(parameter, kind, x, stats, dy) {
+      const { gradient, accumulate } = next(parameter);
+      const params = { kind, rows: rowsOf(dy), width: parameter.size, segmentCount: segments, accumulate };
+      run("normGainGrad", params, [x, stats, dy, rowOffsets(dy)], [gradient]);
+    },
+    embedding(parameter, ids, dy) {
+      const { gradient, accumulate } = next(parameter);
+      const [tableRows, width] = parameter.shape;
+      eachSegment(gradient, dy, (into, cut) => {
+        const rows = cut(dy, width);
+        const cutIds = ids.view([rows.shape[0]], rows.shape[0] === 0 ? 0 : (rows.offset - dy.offset) / width);
+        run("scatterAdd", { rows: rows.shape[0], width, tableRows, accumulate }, [rows, cutIds], [into]);
+      });
+    },
+    dense(parameter, op) {
+      throw noRule("segmentSink", parameter, op);
+    },
+    dispose() {
+      for (const gradient of result.values()) gradient.dispose();
+      result.clear();
+      uploaded.dispose();
+    },
+  };
+}
+
+/** A gradient for every example of a batch of `examples`. */
+export function perExampleSink(examples: number, parameters: Iterable<Tensor>): SegmentSink {
+  return segmentSink({ offsets: Array.from({ length: examples + 1 }, (_, i) => i), parameters });
+}
+
+/** A gradient for every domain: examples sorted by domain, `offsets` where each begins. */
+export function perDomainSink(offsets: readonly number[], parameters: Iterable<Tensor>): SegmentSink {
+  return segmentSink({ offsets, parameters });
+}
