@@ -1,27 +1,9 @@
 // Elementary functions beyond math.ts, and the table's unary kinds with their slopes (f32x4).
 import { gelu4 } from "./activation";
-import { exp4, tanh4 } from "./math";
+import { exp4, expClamped4, logistic4, tanh4 } from "./math";
 import { fma } from "./simd";
 
-// e^x in one scaling step, for softmax and sigmoids: x is held to [−88, 88], and below −87.7 the result is exactly 0.
-// NaN stays NaN (pmin and pmax return their first operand when the comparison fails).
-// @ts-ignore: decorator
-@inline export function expClamped4(x: v128): v128 {
-  x = f32x4.pmax(f32x4.pmin(x, f32x4.splat(88)), f32x4.splat(-88));
-  // Adding 1.5·2²³ rounds to an integer, which then stands in the low bits.
-  const shifted = fma(x, f32x4.splat(1.4426950408889634), f32x4.splat(12582912));
-  const n = f32x4.sub(shifted, f32x4.splat(12582912));
-  let r = fma(n, f32x4.splat(-0.693359375), x);
-  r = fma(n, f32x4.splat(2.12194440e-4), r);
-  let y = fma(f32x4.splat(1.9875691500e-4), r, f32x4.splat(1.3981999507e-3));
-  y = fma(y, r, f32x4.splat(8.3334519073e-3));
-  y = fma(y, r, f32x4.splat(4.1665795894e-2));
-  y = fma(y, r, f32x4.splat(1.6666665459e-1));
-  y = fma(y, r, f32x4.splat(5.0000001201e-1));
-  y = fma(y, f32x4.mul(r, r), f32x4.add(r, f32x4.splat(1)));
-  // (bits − 0x4B400000 + 127) << 23; the subtrahend vanishes in the shift.
-  return f32x4.mul(y, i32x4.shl(i32x4.add(shifted, i32x4.splat(127)), 23));
-}
+export { expClamped4, logistic4 } from "./math";
 
 // ln x: the mantissa in [√½, √2), a degree-8 polynomial (Cephes logf). ln 0 = −∞, ln of less is NaN, subnormals are right.
 export function log4(x: v128): v128 {
@@ -134,11 +116,6 @@ function sinQuarter4(x: v128, quarter: f64): v128 {
   if (kind == 12) return geluSlope4(x);
   if (kind == 13) return sinQuarter4(x, 1);
   return sinQuarter4(x, 2);
-}
-
-// @ts-ignore: decorator
-@inline export function logistic4(x: v128): v128 {
-  return f32x4.div(f32x4.splat(1), f32x4.add(f32x4.splat(1), expClamped4(f32x4.neg(x))));
 }
 
 // d silu/dx = s·(1 + x·(1 − s)), with s the logistic of x.

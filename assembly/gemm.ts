@@ -181,7 +181,7 @@ function writeTile(
   tile: usize, c: usize, ldc: usize, rows: i32, cols: i32, alpha: f32, add: bool,
   bias: usize, pre: usize, activation: i32,
 ): void {
-  if (cols == NR && activation == 0) {
+  if (cols == NR) {
     const scale = f32x4.splat(alpha);
     const bias0 = bias != 0 ? v128.load(bias, 0) : f32x4.splat(0);
     const bias1 = bias != 0 ? v128.load(bias, 16) : f32x4.splat(0);
@@ -191,13 +191,17 @@ function writeTile(
         v0 = f32x4.add(v0, v128.load(c, 0));
         v1 = f32x4.add(v1, v128.load(c, 16));
       }
-      v128.store(c, v0, 0);
-      v128.store(c, v1, 16);
       if (pre != 0) {
         v128.store(pre, v0, 0);
         v128.store(pre, v1, 16);
         pre += ldc;
       }
+      if (activation != 0) {
+        v0 = activate(v0, activation);
+        v1 = activate(v1, activation);
+      }
+      v128.store(c, v0, 0);
+      v128.store(c, v1, 16);
       tile += 32;
       c += ldc;
     }
@@ -217,10 +221,7 @@ function writeTile(
       v128.store(tile, activate(v128.load(tile, 0), activation), 0);
       v128.store(tile, activate(v128.load(tile, 16), activation), 16);
     }
-    if (cols == NR) {
-      v128.store(c, v128.load(tile, 0), 0);
-      v128.store(c, v128.load(tile, 16), 16);
-    } else for (let j = 0; j < cols; j++) store<f32>(c + (<usize>j << 2), load<f32>(tile + (<usize>j << 2)));
+    for (let j = 0; j < cols; j++) store<f32>(c + (<usize>j << 2), load<f32>(tile + (<usize>j << 2)));
     if (pre != 0) pre += ldc;
     tile += 32;
     c += ldc;

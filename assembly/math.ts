@@ -39,7 +39,28 @@ export function tanh4(x: v128): v128 {
   return v128.or(positive, v128.and(x, i32x4.splat(<i32>0x80000000)));
 }
 
+// e^x in one scaling step, for softmax and sigmoids: x is held to [−88, 88], and below −87.7 the result is exactly 0.
+// NaN stays NaN (pmin and pmax return their first operand when the comparison fails).
+// @ts-ignore: decorator
+@inline export function expClamped4(x: v128): v128 {
+  x = f32x4.pmax(f32x4.pmin(x, f32x4.splat(88)), f32x4.splat(-88));
+  // Adding 1.5·2²³ rounds to an integer, which then stands in the low bits.
+  const shifted = fma(x, f32x4.splat(1.4426950408889634), f32x4.splat(12582912));
+  const n = f32x4.sub(shifted, f32x4.splat(12582912));
+  let r = fma(n, f32x4.splat(-0.693359375), x);
+  r = fma(n, f32x4.splat(2.12194440e-4), r);
+  let y = fma(f32x4.splat(1.9875691500e-4), r, f32x4.splat(1.3981999507e-3));
+  y = fma(y, r, f32x4.splat(8.3334519073e-3));
+  y = fma(y, r, f32x4.splat(4.1665795894e-2));
+  y = fma(y, r, f32x4.splat(1.6666665459e-1));
+  y = fma(y, r, f32x4.splat(5.0000001201e-1));
+  y = fma(y, f32x4.mul(r, r), f32x4.add(r, f32x4.splat(1)));
+  // (bits − 0x4B400000 + 127) << 23; the subtrahend vanishes in the shift.
+  return f32x4.mul(y, i32x4.shl(i32x4.add(shifted, i32x4.splat(127)), 23));
+}
+
 // 1/(1 + e^{−x})
-export function sigmoid4(x: v128): v128 {
-  return f32x4.div(f32x4.splat(1), f32x4.add(f32x4.splat(1), exp4(f32x4.neg(x))));
+// @ts-ignore: decorator
+@inline export function logistic4(x: v128): v128 {
+  return f32x4.div(f32x4.splat(1), f32x4.add(f32x4.splat(1), expClamped4(f32x4.neg(x))));
 }
