@@ -1,7 +1,18 @@
 /** Mixing: simplex arithmetic, rules, the mixer, alignment estimators, the trainer. */
 export * from "./simplex.ts";
-export { type DomainAlignment, domainAlignments } from "./statistics.ts";
-export type { Rule, RuleState, Signal, SignalName } from "./rule.ts";
+export { alignmentsByDomain, type DomainAlignment, domainAlignments } from "./statistics.ts";
+export {
+  checkOptionNames,
+  checkRange,
+  fixedState,
+  measuredDomains,
+  need,
+  needTargetNorm,
+  type Rule,
+  type RuleState,
+  type Signal,
+  type SignalName,
+} from "./rule.ts";
 export { createRule, ruleNames, type RuleName, type RuleOptions } from "./rules/index.ts";
 export { dga, dgaDefaults, type DgaOptions, type Normalisation, normalisations } from "./rules/dga.ts";
 export { importanceSampling, type ImportanceSamplingOptions } from "./rules/importance-sampling.ts";

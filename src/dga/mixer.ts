@@ -5,6 +5,7 @@ import { GradmixError } from "../errors.ts";
 import type { Rule, RuleState, Signal } from "./rule.ts";
 import { checkRange } from "./rule.ts";
 import { createRule, type RuleOptions } from "./rules/index.ts";
+import { normalise, sumOf } from "./simplex.ts";
 
 export interface MixerOptions {
   readonly domains: readonly string[];
@@ -37,17 +38,18 @@ export interface Mixer {
 /** Throws `config` for impossible options. */
 export function createMixer({ domains, rule, updateEvery = 10, warmup = 0 }: MixerOptions): Mixer {
   if (domains.length === 0) throw new GradmixError("config", "domains: at least one is needed");
-  if (new Set(domains).size < domains.length) throw new GradmixError("config", "domains: two have the same name");
-  checkInteger("updateEvery", updateEvery, 1);
-  checkInteger("warmup", warmup, 0);
+  const twice = domains.find((name, i) => domains.indexOf(name) < i);
+  if (twice !== undefined) throw new GradmixError("config", `domains: two are called "${twice}"`);
+  checkRange("updateEvery", updateEvery, { min: 1, max: Infinity, openMax: true, integer: true });
+  checkRange("warmup", warmup, { min: 0, max: Infinity, openMax: true, integer: true });
   const made = "update" in rule ? rule : createRule(rule);
-  const initial: MixerState = { version: 1, rule: made.init(domains), steps: 0, weightSums: domains.map(() => 0) };
+  const initial: MixerState = {
+    version: 1,
+    rule: made.init(domains),
+    steps: 0,
+    weightSums: domains.map(() => 0),
+  };
   return { rule: made, domains: [...domains], updateEvery, warmup, initial };
-}
-
-function checkInteger(field: string, value: number, min: number): void {
-  checkRange(field, value, { min, max: Infinity, openMax: true });
-  if (!Number.isInteger(value)) throw new GradmixError("config", `${field}: ${value} is not an integer`);
 }
 
 /** Notes that a training step was taken with the current weights. */
@@ -79,7 +81,8 @@ export function currentWeights(state: MixerState): Float64Array {
 /** The mean over steps of the weights that were sampled with; the current ones before the first step. */
 export function averageWeights(state: MixerState): Float64Array {
   if (state.steps === 0) return currentWeights(state);
-  return Float64Array.from(state.weightSums, (sum) => sum / state.steps);
+  // The sums add up to the number of steps, but for rounding.
+  return normalise(state.weightSums);
 }
 
 /** Reads a saved state back. Throws `checkpoint`, naming what differs from `mixer`. */
@@ -92,27 +95,49 @@ export function restoreMixer(mixer: Mixer, json: unknown): MixerState {
     throw wrong(`it belongs to the rule "${String(rule["rule"])}", not to "${mixer.rule.name}"`);
   const domains = rule["domains"];
   const k = mixer.domains.length;
-  if (!Array.isArray(domains) || domains.length !== k || domains.some((name, i) => name !== mixer.domains[i]))
-    throw wrong(`its domains are ${String(domains)}, not ${mixer.domains.join(",")}`);
-  const vector = (value: unknown, name: string): number[] => {
-    if (!Array.isArray(value) || value.length !== k) throw wrong(`${name} has not one number for each of ${k} domains`);
+  if (!Array.isArray(domains)) throw wrong("its rule has no domains");
+  if (domains.length !== k) throw wrong(`it has ${domains.length} domains, not ${k}`);
+  const other = domains.findIndex((name, i) => name !== mixer.domains[i]);
+  if (other >= 0)
+    throw wrong(`its domain ${other + 1} is "${String(domains[other])}", not "${mixer.domains[other]}"`);
+  const vector = (value: unknown, name: string, length: number): number[] => {
+    if (!Array.isArray(value) || value.length !== length)
+      throw wrong(`${name} does not hold ${length} numbers`);
     return value.map((entry: unknown, i) => {
       if (typeof entry !== "number" || !Number.isFinite(entry))
-        throw wrong(`${name} of domain "${mixer.domains[i]}" is ${String(entry)}`);
+        throw wrong(`${name} has ${String(entry)} at ${length === k ? `domain "${mixer.domains[i]}"` : i}`);
       return entry;
     });
   };
   const count = (value: unknown, name: string): number => {
-    if (typeof value !== "number" || !Number.isInteger(value) || value < 0) throw wrong(`${name} is ${String(value)}`);
+    if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0)
+      throw wrong(`${name} is ${String(value)}`);
     return value;
   };
-  const memory = rule["memory"];
-  if (!isRecord(memory)) throw wrong("it has no memory");
+
+  const weights = vector(rule["weights"], "weights", k);
+  if (Math.abs(sumOf(weights) - 1) > 1e-9 || weights.some((w) => w < 0))
+    throw wrong("weights do not lie on the simplex");
+  const steps = count(json["steps"], "steps");
+  const weightSums = vector(json["weightSums"], "weightSums", k);
+  if (Math.abs(sumOf(weightSums) - steps) > 1e-9 * steps || weightSums.some((w) => w < 0))
+    throw wrong(`weightSums do not add up to the ${steps} steps`);
+
+  const saved = rule["memory"];
+  if (!isRecord(saved)) throw wrong("its rule has no memory");
   const expected = mixer.initial.rule.memory;
-  for (const name of Object.keys(expected)) if (!Object.hasOwn(memory, name)) throw wrong(`memory.${name} is missing`);
-  const weights = vector(rule["weights"], "weights");
-  const total = weights.reduce((a, b) => a + b, 0);
-  if (Math.abs(total - 1) > 1e-9 || weights.some((w) => w < 0)) throw wrong(`weights do not lie on the simplex`);
+  const stranger = Object.keys(saved).find((name) => !Object.hasOwn(expected, name));
+  if (stranger !== undefined)
+    throw wrong(`memory.${stranger} is nothing that "${mixer.rule.name}" remembers`);
+  const memory = Object.fromEntries(
+    Object.entries(expected).map(([name, { length }]) => [
+      name,
+      vector(saved[name], `memory.${name}`, length),
+    ]),
+  );
+  const fault = mixer.rule.memoryFault?.(memory) ?? null;
+  if (fault !== null) throw wrong(`memory: ${fault}`);
+
   return {
     version: 1,
     rule: {
@@ -120,10 +145,10 @@ export function restoreMixer(mixer: Mixer, json: unknown): MixerState {
       domains: [...mixer.domains],
       weights,
       updates: count(rule["updates"], "updates"),
-      memory: Object.fromEntries(Object.entries(memory).map(([name, value]) => [name, vector(value, `memory.${name}`)])),
+      memory,
     },
-    steps: count(json["steps"], "steps"),
-    weightSums: vector(json["weightSums"], "weightSums"),
+    steps,
+    weightSums,
   };
 }
 

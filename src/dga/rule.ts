@@ -2,14 +2,17 @@
  * The one interface of update rules: pure functions on plain data.
  *
  * A rule makes a first state from the domains' names and turns a state and a signal into the next state. States are JSON; `weights` of
- * a state is what the sampler draws domains with. A new rule is a file in rules/ and a line in rules/index.ts.
+ * a state is what the sampler draws domains with. A new rule is a file in rules/ and a line in rules/index.ts; a combinator is a function
+ * from rule to rule that keeps what it remembers beside the inner rule's memory.
  */
 import { GradmixError } from "../errors.ts";
+import { nearest } from "../nearest.ts";
 
 /** What was measured about the domains at one step; arrays have one entry a domain. */
 export interface Signal {
   /** aᵢ = ⟨∇Lᵢ, ∇L_target⟩, of mean losses per token. */
   readonly alignments?: ArrayLike<number>;
+  /** Of each aᵢ; null where it is not known. */
   readonly standardErrors?: readonly (number | null)[];
   /** ‖∇Lᵢ‖. */
   readonly norms?: ArrayLike<number>;
@@ -18,6 +21,11 @@ export interface Signal {
   /** Lᵢ, mean loss per token. */
   readonly losses?: ArrayLike<number>;
   readonly targetLoss?: number;
+  /**
+   * Counted tokens behind each domain's numbers; left out when all domains were measured. A domain with 0 was not: whatever stands in its
+   * place in the other arrays is not looked at.
+   */
+  readonly tokens?: ArrayLike<number>;
 }
 
 /** The parts of a signal that a rule may ask for. */
@@ -30,7 +38,7 @@ export interface RuleState {
   readonly weights: readonly number[];
   /** Updates taken so far. */
   readonly updates: number;
-  /** What else the rule remembers: vectors of one entry a domain. */
+  /** What else the rule remembers: vectors of finite numbers, whose names and lengths `init` fixes. */
   readonly memory: Readonly<Record<string, readonly number[]>>;
 }
 
@@ -42,9 +50,27 @@ export interface Rule {
   init(domains: readonly string[]): RuleState;
   /** Throws `numeric`, naming the domain, when the signal is not finite; the given state is never changed. */
   update(state: RuleState, signal: Signal): RuleState;
+  /**
+   * What is wrong with the memory of a state that was read from a file (its names, its lengths and finite numbers are checked already), in
+   * a few words; null when nothing is. Left out: any memory will do.
+   */
+  memoryFault?(memory: RuleState["memory"]): string | null;
 }
 
-/** The named part of the signal, checked to be there, of the right length and finite. */
+/** Which domains the signal measured, or null for all of them. */
+export function measuredDomains(rule: string, state: RuleState, signal: Signal): readonly boolean[] | null {
+  if (signal.tokens === undefined) return null;
+  const counts = Array.from(signal.tokens);
+  checkLength(rule, state, counts.length, "tokens");
+  const bad = counts.findIndex((count) => !Number.isFinite(count) || count < 0);
+  if (bad >= 0) throw notUsable(rule, state, "tokens", bad, counts[bad]);
+  return counts.every((count) => count > 0) ? null : counts.map((count) => count > 0);
+}
+
+/**
+ * The named part of the signal, checked: there (else `config`), one value a domain, finite, and not negative if it is `norms` (else
+ * `numeric`). Domains that were not measured have 0.
+ */
 export function need(
   rule: string,
   state: RuleState,
@@ -53,13 +79,36 @@ export function need(
 ): Float64Array {
   const values = signal[name];
   if (values === undefined) throw new GradmixError("config", `${rule}: the signal has no ${name}`);
-  if (values.length !== state.domains.length)
-    throw new GradmixError("config", `${rule}: ${values.length} ${name} for ${state.domains.length} domains`);
-  const out = Float64Array.from(values);
-  const bad = out.findIndex((value) => !Number.isFinite(value));
-  if (bad >= 0)
-    throw new GradmixError("numeric", `${rule}: ${name} of domain "${state.domains[bad]}" is ${out[bad]}; the weights stay as they are`);
+  checkLength(rule, state, values.length, name);
+  const measured = measuredDomains(rule, state, signal);
+  const out = Float64Array.from(values, (value, i) => (measured === null || measured[i] ? value : 0));
+  const bad = out.findIndex((value) => !Number.isFinite(value) || (name === "norms" && value < 0));
+  if (bad >= 0) throw notUsable(rule, state, name, bad, out[bad]);
   return out;
+}
+
+/** The norm of the target's gradient, checked like `need`. */
+export function needTargetNorm(rule: string, signal: Signal): number {
+  const { targetNorm } = signal;
+  if (targetNorm === undefined) throw new GradmixError("config", `${rule}: the signal has no targetNorm`);
+  if (!Number.isFinite(targetNorm) || targetNorm < 0)
+    throw new GradmixError(
+      "numeric",
+      `${rule}: the norm of the target's gradient is ${targetNorm}; the weights stay as they are`,
+    );
+  return targetNorm;
+}
+
+function checkLength(rule: string, state: RuleState, length: number, name: string): void {
+  const k = state.domains.length;
+  if (length !== k) throw new GradmixError("config", `${rule}: ${length} ${name} for ${k} domains`);
+}
+
+function notUsable(rule: string, state: RuleState, name: string, i: number, value: number): GradmixError {
+  return new GradmixError(
+    "numeric",
+    `${rule}: ${name} of domain "${state.domains[i]}" is ${value}; the weights stay as they are`,
+  );
 }
 
 /** A state with fixed weights and no memory. */
@@ -67,17 +116,40 @@ export function fixedState(rule: string, domains: readonly string[], weights: Ar
   return { rule, domains: [...domains], weights: Array.from(weights), updates: 0, memory: {} };
 }
 
-/** Throws `config` unless lower ≤ value ≤ upper (or < with `open`). */
+/** Throws `config` unless value is a number with min ≤ value ≤ max (< with `openMin`, `openMax`). */
 export function checkRange(
   field: string,
-  value: number,
-  range: { min: number; max: number; openMin?: boolean; openMax?: boolean },
+  value: unknown,
+  range: { min: number; max: number; openMin?: boolean; openMax?: boolean; integer?: boolean },
 ): void {
-  const { min, max, openMin = false, openMax = false } = range;
-  const fits = (openMin ? value > min : value >= min) && (openMax ? value < max : value <= max);
-  if (!fits || Number.isNaN(value)) {
+  const { min, max, openMin = false, openMax = false, integer = false } = range;
+  const fits =
+    typeof value === "number" &&
+    (openMin ? value > min : value >= min) &&
+    (openMax ? value < max : value <= max) &&
+    (!integer || Number.isInteger(value));
+  if (!fits) {
     const low = openMin ? `more than ${min}` : `at least ${min}`;
     const high = max === Infinity ? "finite" : openMax ? `less than ${max}` : `at most ${max}`;
-    throw new GradmixError("config", `${field}: ${value} is out of range; it must be ${low} and ${high}`);
+    const given = typeof value === "string" ? `"${value}"` : String(value);
+    throw new GradmixError(
+      "config",
+      `${field}: ${given} does not fit; it must be ${integer ? "an integer, " : ""}${low} and ${high}`,
+    );
   }
+}
+
+/** Throws `config` for an option that the rule does not have, offering the nearest one. */
+export function checkOptionNames(rule: string, options: object, known: readonly string[]): void {
+  for (const key of Object.keys(options))
+    if (key !== "name" && !known.includes(key)) {
+      const close = nearest(key, known);
+      const hint =
+        close !== null
+          ? `did you mean "${close}"?`
+          : known.length === 0
+            ? "it has none"
+            : `its options are ${known.join(", ")}`;
+      throw new GradmixError("config", `${rule}: there is no option "${key}"; ${hint}`);
+    }
 }

@@ -1,5 +1,7 @@
 /**
- * Arithmetic on the probability simplex {α : αᵢ ≥ 0, Σ αᵢ = 1}, in Float64. Pure functions: nothing is changed in place.
+ * Arithmetic on the probability simplex {α : αᵢ ≥ 0, Σ αᵢ = 1}, in Float64. Pure functions: no argument is changed.
+ *
+ * All return weights that sum to 1 up to rounding (a few 1e-16), however many domains there are.
  */
 import { GradmixError } from "../errors.ts";
 
@@ -8,33 +10,63 @@ export type Weights = Float64Array;
 /** How far a sum of weights given by a user may be from 1. */
 export const SUM_TOLERANCE = 1e-6;
 
+/** The least weight that an exponentiated-gradient step leaves to a domain that had one: the smallest normal double. */
+const LEAST_WEIGHT = 2 ** -1022;
+
 export function uniformWeights(k: number): Weights {
   return new Float64Array(k).fill(1 / k);
+}
+
+/** Σ values with Neumaier's compensation, so that the error does not grow with their number. */
+export function sumOf(values: ArrayLike<number>): number {
+  let sum = 0;
+  let lost = 0;
+  for (let i = 0; i < values.length; i++) {
+    const value = values[i];
+    const next = sum + value;
+    lost += Math.abs(sum) >= Math.abs(value) ? sum - next + value : value - next + sum;
+    sum = next;
+  }
+  // Where the sum overflows the compensation is NaN.
+  return Number.isFinite(sum) ? sum + lost : sum;
 }
 
 /** values / Σ values. Throws `numeric` unless all are finite, ≥ 0 and their sum is positive. */
 export function normalise(values: ArrayLike<number>, what = "weights"): Weights {
   const out = Float64Array.from(values);
-  let sum = 0;
-  for (const value of out) {
+  for (const value of out)
     if (!Number.isFinite(value) || value < 0)
       throw new GradmixError("numeric", `${what}: ${value} cannot be a weight; weights are finite and ≥ 0`);
-    sum += value;
-  }
-  if (sum <= 0) throw new GradmixError("numeric", `${what}: they sum to ${sum}; at least one must be positive`);
-  // Huge values overflow the sum; halving all of them first changes no ratio.
-  if (!Number.isFinite(sum)) return normalise(out.map((value) => value * 2 ** -600), what);
-  for (let i = 0; i < out.length; i++) out[i] /= sum;
-  return out;
+  const sum = sumOf(out);
+  if (sum <= 0)
+    throw new GradmixError("numeric", `${what}: they sum to ${sum}; at least one must be positive`);
+  // Huge values overflow the sum; scaling all of them down first changes no ratio.
+  if (sum === Infinity)
+    return normalise(
+      out.map((value) => value * 2 ** -600),
+      what,
+    );
+  return out.map((value) => value / sum);
 }
 
 /**
- * The exponentiated-gradient step, α′ ∝ α ⊙ exp(η·direction): mirror ascent under the entropy, argmin of −η⟨direction, α′⟩ +
- * KL(α′‖α). Computed on logarithms with the maximum taken off, so any finite direction is safe; a weight of 0 stays 0. The sign is +:
- * a domain whose direction is larger gains.
+ * The exponentiated-gradient step, α′ ∝ α ⊙ exp(+η·direction): mirror ascent under the entropy, the argmin over the simplex
+ * of −η⟨direction, α′⟩ + KL(α′‖α). A domain whose direction is larger gains.
+ *
+ * Computed on logarithms with the maximum taken off, so any finite direction is safe. The support is kept: a weight of 0
+ * stays exactly 0, and a positive one stays positive (at least 2^−1022, so that a domain can come back).
+ *
+ * Throws `numeric` for a direction that is not finite.
  */
-export function exponentiatedGradient(alpha: ArrayLike<number>, direction: ArrayLike<number>, eta: number): Weights {
+export function exponentiatedGradient(
+  alpha: ArrayLike<number>,
+  direction: ArrayLike<number>,
+  eta: number,
+): Weights {
   const k = alpha.length;
+  for (let i = 0; i < k; i++)
+    if (!Number.isFinite(direction[i]))
+      throw new GradmixError("numeric", `the direction of the mirror step is ${direction[i]} at ${i}`);
   if (eta === 0 || k === 1) return Float64Array.from(alpha);
   // The directions' maximum goes first, so that a constant added to all of them changes nothing, not even by rounding of η·a.
   let top = -Infinity;
@@ -45,61 +77,65 @@ export function exponentiatedGradient(alpha: ArrayLike<number>, direction: Array
     logits[i] = alpha[i] > 0 ? Math.log(alpha[i]) + eta * (direction[i] - top) : -Infinity;
     peak = Math.max(peak, logits[i]);
   }
-  let sum = 0;
-  for (let i = 0; i < k; i++) sum += logits[i] = Math.exp(logits[i] - peak);
-  for (let i = 0; i < k; i++) logits[i] /= sum;
-  return logits;
-}
-
-/** (1 − β)·average + β·next: β weights the NEW value, β = 1 is no average (the convention of the DGA paper). */
-export function movingAverage(average: ArrayLike<number>, next: ArrayLike<number>, beta: number): Weights {
-  if (beta === 1) return Float64Array.from(next);
-  const out = new Float64Array(next.length);
-  for (let i = 0; i < out.length; i++) out[i] = (1 - beta) * average[i] + beta * next[i];
-  return out;
+  const scaled = logits.map((logit) => Math.exp(logit - peak));
+  const sum = sumOf(scaled);
+  return scaled.map((value, i) => (alpha[i] > 0 ? Math.max(value / sum, LEAST_WEIGHT) : 0));
 }
 
 /**
- * The KL projection on {α : αᵢ ≥ floor}: weights below the floor are raised to it and the others scaled down by one factor, repeated
- * until none is below. Keeps the order of the weights. Needs 0 ≤ floor ≤ 1/k.
+ * (1 − β)·average + β·next of two points of the simplex: β weights the NEW one, β = 1 is no average (the convention of the
+ * DGA paper). Each weight stays between the two it comes from, so a floor that both respect is kept.
+ */
+export function movingAverage(average: ArrayLike<number>, next: ArrayLike<number>, beta: number): Weights {
+  if (beta === 1) return Float64Array.from(next);
+  const out = new Float64Array(next.length);
+  for (let i = 0; i < out.length; i++) {
+    const [a, b] = [average[i], next[i]];
+    // This form leaves equal weights exactly as they are; rounding must not carry it past either end.
+    out[i] = Math.min(Math.max(a + beta * (b - a), Math.min(a, b)), Math.max(a, b));
+  }
+  // With a small β rounding errors add up over thousands of steps; small sums of them are left alone so that nothing moves at rest.
+  return Math.abs(sumOf(out) - 1) > 1e-14 ? normalise(out) : out;
+}
+
+/**
+ * The KL projection on {α : αᵢ ≥ floor}, argmin of KL(α′‖α): α′ᵢ = max(floor, c·αᵢ) with the c that makes them sum to 1. It
+ * keeps the order of the weights and the ratios of those above the floor. Needs 0 ≤ floor ≤ 1/k. A point that respects the
+ * floor comes back as it is; a weight of 0 is raised too.
  */
 export function projectFloor(alpha: ArrayLike<number>, floor: number): Weights {
   const out = Float64Array.from(alpha);
-  if (floor <= 0) return out;
-  const raised = new Uint8Array(out.length);
-  for (;;) {
-    let free = 0;
-    let count = 0;
-    for (let i = 0; i < out.length; i++)
-      if (raised[i] === 1) count++;
-      else free += alpha[i];
-    const scale = (1 - count * floor) / free;
-    let changed = false;
-    for (let i = 0; i < out.length; i++) {
-      if (raised[i] === 1) continue;
-      out[i] = alpha[i] * scale;
-      if (!(out[i] >= floor)) {
-        raised[i] = 1;
-        out[i] = floor;
-        changed = true;
-      }
-    }
-    if (!changed) return out;
-    if (raised.every((r) => r === 1)) return uniformWeights(out.length);
-  }
+  if (out.every((weight) => weight >= floor)) return out;
+  // With the weights in descending order the first m stay free, c = (1 − (k − m)·floor) / (their sum), for the largest m
+  // whose last one, scaled, still reaches the floor.
+  const k = out.length;
+  const sorted = out.toSorted().reverse();
+  let m = 0;
+  let sum = 0;
+  while (m < k && sorted[m] * (1 - (k - m - 1) * floor) >= floor * (sum + sorted[m])) sum += sorted[m++];
+  // Only a floor of 1/k leaves none free, by rounding.
+  if (m === 0) return uniformWeights(k);
+  const c = (1 - (k - m) * floor) / sumOf(sorted.subarray(0, m));
+  return out.map((weight) => Math.max(floor, c * weight));
 }
 
-/** Throws `config` unless `weights` lie on the simplex of these domains, naming the domain. Returns them summing to 1 exactly (up to rounding). */
-export function checkSimplex(weights: ArrayLike<number>, domains: readonly string[], what = "weights"): Weights {
+/**
+ * Throws `config`, naming the domain, unless `weights` lie on the simplex of these domains to within SUM_TOLERANCE. Returns
+ * them summing to 1 up to rounding.
+ */
+export function checkSimplex(
+  weights: ArrayLike<number>,
+  domains: readonly string[],
+  what = "weights",
+): Weights {
   if (weights.length !== domains.length)
     throw new GradmixError("config", `${what}: ${weights.length} values for ${domains.length} domains`);
-  let sum = 0;
   for (let i = 0; i < weights.length; i++) {
     const value = weights[i];
     if (!Number.isFinite(value) || value < 0)
       throw new GradmixError("config", `${what}: "${domains[i]}" has ${value}; weights are finite and ≥ 0`);
-    sum += value;
   }
+  const sum = sumOf(weights);
   if (Math.abs(sum - 1) > SUM_TOLERANCE)
     throw new GradmixError("config", `${what}: they sum to ${sum}, not to 1`);
   return normalise(weights, what);

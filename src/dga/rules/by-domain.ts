@@ -8,10 +8,15 @@ export function byDomain(
   domains: readonly string[],
   what: string,
 ): number[] {
+  if (typeof given !== "object" || given === null)
+    throw new GradmixError(
+      "config",
+      `${what}: ${String(given)} does not fit; it must be numbers, one a domain or by name`,
+    );
   if (Array.isArray(given)) {
     if (given.length !== domains.length)
       throw new GradmixError("config", `${what}: ${given.length} values for ${domains.length} domains`);
-    return [...given];
+    return domains.map((_, i) => (given as readonly number[])[i]);
   }
   const values = new Map(Object.entries(given));
   for (const name of values.keys())

@@ -3,16 +3,37 @@
  *
  * α ← α ⊙ exp(+η a), normalised; then what is sampled is the moving average (1 − β)·average + β·α. The sign is +: after a step of size γ
  * on the mixture the target loss changes by −γ Σ αᵢ⟨gᵢ, g_target⟩, so a domain that aligns with the target should gain.
+ *
+ * A domain that the signal did not measure (its `tokens` are 0) keeps its weight in α; the step is taken among the others. An alignment
+ * of 0 in its place would read as "worse than all others" and starve, for good, just those domains that are drawn rarely.
  */
-import { checkRange, need, type Rule, type RuleState, type Signal } from "../rule.ts";
-import { checkSimplex, exponentiatedGradient, movingAverage, projectFloor, uniformWeights } from "../simplex.ts";
+import { GradmixError } from "../../errors.ts";
+import {
+  checkOptionNames,
+  checkRange,
+  measuredDomains,
+  need,
+  needTargetNorm,
+  type Rule,
+  type RuleState,
+  type Signal,
+} from "../rule.ts";
+import {
+  checkSimplex,
+  exponentiatedGradient,
+  movingAverage,
+  projectFloor,
+  sumOf,
+  uniformWeights,
+  type Weights,
+} from "../simplex.ts";
 import { byDomain } from "./by-domain.ts";
 
 /**
  * What goes into the exponent for aᵢ = ⟨gᵢ, g⟩:
  * - `raw`: aᵢ (the paper's);
  * - `clipped`: every gradient clipped to norm 1 first, aᵢ·min(1, 1/‖gᵢ‖)·min(1, 1/‖g‖) (GRAPE's setting);
- * - `cosine`: aᵢ/(‖gᵢ‖·‖g‖), free of the gradients' scale; 0 for a zero gradient.
+ * - `cosine`: aᵢ/(‖gᵢ‖·‖g‖), free of the gradients' scale and in [−1, 1]; 0 for a zero gradient.
  */
 export type Normalisation = "raw" | "clipped" | "cosine";
 export const normalisations: readonly Normalisation[] = ["raw", "clipped", "cosine"];
@@ -20,21 +41,31 @@ export const normalisations: readonly Normalisation[] = ["raw", "clipped", "cosi
 export interface DgaOptions {
   readonly name: "dga";
   /**
-   * Step size η ≥ 0 of the mirror step. Default 1: with cosines, whose differences between domains are a few tenths, one update then moves
-   * the ratio of two weights by some tens of per cent. Raw alignments carry the gradients' scale; there η has to be found by trial.
+   * Step size η ≥ 0 of the mirror step: an update multiplies the ratio of two weights by exp(η·(aᵢ − aⱼ)). Default 1, meant for cosines
+   * and clipped dots: both lie in [−1, 1], so one update changes a ratio by at most e² and, with the few tenths by which domains usually
+   * differ, by some tens of per cent; GRAPE's published multiplier for clipped dots is 1.5. Raw alignments carry the square of the
+   * gradients' scale, which differs between models and falls during training: there η has to be found by trial.
    */
   readonly eta?: number;
   /** β of the moving average of the weights, 0 < β ≤ 1, the weight of the NEW value; 1 is no average. Default 0.1, the paper's. */
   readonly beta?: number;
-  /** Default `cosine`, the only one that needs no tuning of η from model to model. */
+  /**
+   * Default `cosine`, the only one whose η carries over from model to model. Its price: it does not shrink as the target's gradient
+   * vanishes, so close to an optimum, where raw steps come to rest, it keeps moving by up to η.
+   */
   readonly normalise?: Normalisation;
   /** No weight falls below this, 0 ≤ floor < 1/k. Default 0. */
   readonly floor?: number;
-  /** Where α starts; default uniform. A domain at 0 stays at 0. */
+  /** Where α starts; default uniform. A domain at 0 stays at 0, unless there is a floor. */
   readonly start?: readonly number[] | Readonly<Record<string, number>>;
 }
 
-export const dgaDefaults: { readonly eta: number; readonly beta: number; readonly normalise: Normalisation; readonly floor: number } = {
+export const dgaDefaults: {
+  readonly eta: number;
+  readonly beta: number;
+  readonly normalise: Normalisation;
+  readonly floor: number;
+} = {
   eta: 1,
   beta: 0.1,
   normalise: "cosine",
@@ -42,9 +73,16 @@ export const dgaDefaults: { readonly eta: number; readonly beta: number; readonl
 };
 
 export function dga(options: DgaOptions = { name: "dga" }): Rule {
+  checkOptionNames("dga", options, ["eta", "beta", "normalise", "floor", "start"]);
   const { eta, beta, normalise, floor } = { ...dgaDefaults, ...options };
   checkRange("eta", eta, { min: 0, max: Infinity, openMax: true });
   checkRange("beta", beta, { min: 0, max: 1, openMin: true });
+  checkRange("floor", floor, { min: 0, max: 1 });
+  if (!normalisations.includes(normalise))
+    throw new GradmixError(
+      "config",
+      `normalise: there is no "${normalise}"; it is one of ${normalisations.join(", ")}`,
+    );
   return {
     name: "dga",
     needs: normalise === "raw" ? ["alignments"] : ["alignments", "norms", "targetNorm"],
@@ -58,21 +96,57 @@ export function dga(options: DgaOptions = { name: "dga" }): Rule {
       return { rule: "dga", domains: [...domains], weights: alpha, updates: 0, memory: { alpha } };
     },
     update(state, signal) {
-      const direction = normalised(state, signal, normalise);
-      const alpha = projectFloor(exponentiatedGradient(state.memory["alpha"], direction, eta), floor);
-      // The floored set is convex, so the average of two floored points needs no second projection.
-      const weights = movingAverage(state.weights, alpha, beta);
-      return { ...state, weights: Array.from(weights), updates: state.updates + 1, memory: { alpha: Array.from(alpha) } };
+      const measured = measuredDomains("dga", state, signal);
+      const direction = directionOf(state, signal, normalise);
+      const step = stepAmong(measured, state.memory["alpha"], direction, eta);
+      const alpha = projectFloor(step, floor);
+      // An average of floored points respects the floor; only its correction of rounding may not.
+      const weights = projectFloor(movingAverage(state.weights, alpha, beta), floor);
+      return {
+        ...state,
+        weights: Array.from(weights),
+        updates: state.updates + 1,
+        memory: { alpha: Array.from(alpha) },
+      };
+    },
+    memoryFault({ alpha }) {
+      const sums = Math.abs(sumOf(alpha) - 1) <= 1e-9;
+      return sums && alpha.every((weight) => weight >= 0) ? null : "alpha does not lie on the simplex";
     },
   };
 }
 
-function normalised(state: RuleState, signal: Signal, kind: Normalisation): Float64Array {
+/** The mirror step among the measured domains, whose total stays what it was; the others keep their weights. */
+function stepAmong(
+  measured: readonly boolean[] | null,
+  alpha: readonly number[],
+  direction: Weights,
+  eta: number,
+): Weights {
+  if (measured === null) return exponentiatedGradient(alpha, direction, eta);
+  const indices = [...measured.keys()].filter((i) => measured[i] && alpha[i] > 0);
+  const total = sumOf(indices.map((i) => alpha[i]));
+  const out = Float64Array.from(alpha);
+  // One alone has nobody to trade with.
+  if (eta === 0 || indices.length < 2) return out;
+  const part = exponentiatedGradient(
+    indices.map((i) => alpha[i] / total),
+    indices.map((i) => direction[i]),
+    eta,
+  );
+  // A positive weight stays positive.
+  indices.forEach((i, j) => (out[i] = Math.max(total * part[j], Number.MIN_VALUE)));
+  return out;
+}
+
+function directionOf(state: RuleState, signal: Signal, kind: Normalisation): Weights {
   const alignments = need("dga", state, signal, "alignments");
   if (kind === "raw") return alignments;
   const norms = need("dga", state, signal, "norms");
-  const target = signal.targetNorm ?? NaN;
-  checkRange("dga: targetNorm", target, { min: 0, max: Infinity, openMax: true });
-  const factor = (norm: number): number => (kind === "clipped" ? Math.min(1, 1 / norm) : norm > 0 ? 1 / norm : 0);
-  return alignments.map((a, i) => (a === 0 ? 0 : a * factor(norms[i]) * factor(target)));
+  const target = needTargetNorm("dga", signal);
+  if (kind === "clipped") return alignments.map((a, i) => a / Math.max(1, norms[i]) / Math.max(1, target));
+  // By Cauchy–Schwarz |cosine| ≤ 1; the dots and norms of tiny gradients in single precision need not know.
+  return alignments.map((a, i) =>
+    norms[i] > 0 && target > 0 ? Math.max(-1, Math.min(1, a / norms[i] / target)) : 0,
+  );
 }

@@ -3,7 +3,7 @@
  * arXiv 2410.03735). Uniform inside a domain.
  */
 import { GradmixError } from "../../errors.ts";
-import { fixedState, type Rule } from "../rule.ts";
+import { checkOptionNames, fixedState, type Rule } from "../rule.ts";
 import { normalise } from "../simplex.ts";
 import { byDomain } from "./by-domain.ts";
 
@@ -14,6 +14,7 @@ export interface ImportanceSamplingOptions {
 }
 
 export function importanceSampling(options: ImportanceSamplingOptions): Rule {
+  checkOptionNames("importanceSampling", options, ["histogram"]);
   return {
     name: "importanceSampling",
     needs: [],
@@ -21,7 +22,10 @@ export function importanceSampling(options: ImportanceSamplingOptions): Rule {
       const counts = byDomain(options.histogram, domains, "histogram");
       const bad = counts.findIndex((count) => !Number.isFinite(count) || count < 0);
       if (bad >= 0)
-        throw new GradmixError("config", `histogram: "${domains[bad]}" has ${counts[bad]}; counts are finite and ≥ 0`);
+        throw new GradmixError(
+          "config",
+          `histogram: "${domains[bad]}" has ${counts[bad]}; counts are finite and ≥ 0`,
+        );
       if (counts.every((count) => count === 0))
         throw new GradmixError("config", "histogram: all counts are 0, so no domain could be drawn");
       return fixedState("importanceSampling", domains, normalise(counts, "histogram"));

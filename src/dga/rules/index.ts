@@ -19,15 +19,14 @@ const registry: { readonly [K in RuleName]: (options: Extract<RuleOptions, { nam
 
 export const ruleNames: readonly string[] = Object.keys(registry);
 
-/** The rule of the given options. Throws `config` for an unknown name, offering the nearest one. */
+/** The rule of the given options. Throws `config` for an unknown name, offering the nearest one, and for options out of range. */
 export function createRule<K extends RuleName>(options: Extract<RuleOptions, { name: K }>): Rule {
-  const make = Object.hasOwn(registry, options.name) ? registry[options.name] : undefined;
-  if (make === undefined) {
-    const close = nearest(String(options.name), ruleNames);
-    throw new GradmixError(
-      "config",
-      `rule: there is no rule "${String(options.name)}"; ${close === null ? `the rules are ${ruleNames.join(", ")}` : `did you mean "${close}"?`}`,
-    );
+  // The options often come from a file, so the type is only a promise.
+  const name: unknown = options.name;
+  if (typeof name !== "string" || !Object.hasOwn(registry, name)) {
+    const close = nearest(String(name), ruleNames);
+    const hint = close === null ? `the rules are ${ruleNames.join(", ")}` : `did you mean "${close}"?`;
+    throw new GradmixError("config", `rule: there is no rule "${String(name)}"; ${hint}`);
   }
-  return make(options);
+  return registry[options.name](options);
 }

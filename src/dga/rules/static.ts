@@ -1,5 +1,5 @@
 /** Weights given by the user, always. */
-import { fixedState, type Rule } from "../rule.ts";
+import { checkOptionNames, fixedState, type Rule } from "../rule.ts";
 import { checkSimplex } from "../simplex.ts";
 import { byDomain } from "./by-domain.ts";
 
@@ -10,10 +10,12 @@ export interface StaticOptions {
 }
 
 export function staticWeights(options: StaticOptions): Rule {
+  checkOptionNames("static", options, ["weights"]);
   return {
     name: "static",
     needs: [],
-    init: (domains) => fixedState("static", domains, checkSimplex(byDomain(options.weights, domains, "weights"), domains)),
+    init: (domains) =>
+      fixedState("static", domains, checkSimplex(byDomain(options.weights, domains, "weights"), domains)),
     update: (state) => state,
   };
 }

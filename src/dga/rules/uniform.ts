@@ -1,12 +1,13 @@
 /** Every domain the same weight, always. */
-import { fixedState, type Rule } from "../rule.ts";
+import { checkOptionNames, fixedState, type Rule } from "../rule.ts";
 import { uniformWeights } from "../simplex.ts";
 
 export interface UniformOptions {
   readonly name: "uniform";
 }
 
-export function uniform(_options: UniformOptions = { name: "uniform" }): Rule {
+export function uniform(options: UniformOptions = { name: "uniform" }): Rule {
+  checkOptionNames("uniform", options, []);
   return {
     name: "uniform",
     needs: [],
