@@ -1,139 +1,84 @@
-// Causal attention, forward, vjp and jvp.
+// Causal attention: forward, vjp and jvp.
 //
-// A task takes one (batch item, key/value head[, part of the queries]). It packs keys and values into panels in its
-// scratch, then walks strips of 6 queries: one strip's scores against all keys it may see stand in scratch as tiles
-// [key block of 8][6][8], so both products run in a 6×8 register tile with constant offsets, and softmax over a whole strip
-// needs no rescaling. The vjp walks blocks of STRIPS strips and at most KEY_CHUNK keys at a time. Head sizes are padded
-// to a multiple of 8 with zeros. Nothing of size time × time exists.
+// A task takes the queries of a head, or a part of them (vjp: all heads that share a key/value head). It packs keys and
+// values into panels in its scratch, then walks strips of 4 queries. One strip's scores against all keys it may see stand in
+// scratch as tiles, so every product runs in a 4×8 register tile and softmax needs no rescaling; nothing of size
+// time × time exists. The vjp walks blocks of QUERIES queries and KEY_CHUNK keys. Head sizes are padded to a multiple of 8
+// with zeros.
+//
+// A tile is 4 queries × 8 keys in two halves of 4 keys, `step` bytes apart; rows of a half are 16 bytes apart. Along a strip
+// the halves follow one another at that step, so a query's scores are vectors `step` bytes apart.
 import { expClamped4, logf } from "./functions";
 import { float, fma, int, ptr, scratch, sumLanes } from "./simd";
 
-const TILE: usize = 192; // bytes of a 6×8 tile
-const STRIPS: usize = 4; // of queries in a block of the vjp
-const QUERIES = 6 * <i32>STRIPS;
-const KEY_CHUNK = 256; // keys, a multiple of 8
+const STRIP = 4;
+const OUT_TILE: usize = 128; // bytes of an output tile [4][8]
+// The vjp's block. src/backends/cpu/kernels/attention.ts repeats both.
+const QUERIES = 32;
+const KEY_CHUNK = 128;
+const STRIP_STEP: usize = 16 * STRIP;
+const BLOCK_STEP: usize = 16 * QUERIES;
 
-// tile[6][8] = Σ_k a[k][6] ⊗ b[k][8]; k is a multiple of 4.
-function product(a: usize, b: usize, k: i32, tile: usize): void {
-  let c00 = f32x4.splat(0), c01 = c00, c10 = c00, c11 = c00, c20 = c00, c21 = c00;
-  let c30 = c00, c31 = c00, c40 = c00, c41 = c00, c50 = c00, c51 = c00;
-  for (; k > 0; k -= 4) {
+// Two steps of k at a time: with longer bodies V8 spills accumulators (and with 6×8 tiles at any length).
+// Scores: row r of a tile = Σ_k a[k][4]ᵣ·b[k][8]; k is even.
+function product(a: usize, b: usize, k: i32, tile: usize, step: usize): void {
+  let c00 = f32x4.splat(0), c01 = c00, c10 = c00, c11 = c00, c20 = c00, c21 = c00, c30 = c00, c31 = c00;
+  for (; k > 0; k -= 2) {
     let b0 = v128.load(b, 0), b1 = v128.load(b, 16);
     let x = v128.load_splat<f32>(a, 0); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
     x = v128.load_splat<f32>(a, 4); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
     x = v128.load_splat<f32>(a, 8); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
     x = v128.load_splat<f32>(a, 12); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
-    x = v128.load_splat<f32>(a, 16); c40 = fma(x, b0, c40); c41 = fma(x, b1, c41);
-    x = v128.load_splat<f32>(a, 20); c50 = fma(x, b0, c50); c51 = fma(x, b1, c51);
     b0 = v128.load(b, 32); b1 = v128.load(b, 48);
-    x = v128.load_splat<f32>(a, 24); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
-    x = v128.load_splat<f32>(a, 28); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
-    x = v128.load_splat<f32>(a, 32); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
-    x = v128.load_splat<f32>(a, 36); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
-    x = v128.load_splat<f32>(a, 40); c40 = fma(x, b0, c40); c41 = fma(x, b1, c41);
-    x = v128.load_splat<f32>(a, 44); c50 = fma(x, b0, c50); c51 = fma(x, b1, c51);
-    b0 = v128.load(b, 64); b1 = v128.load(b, 80);
-    x = v128.load_splat<f32>(a, 48); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
-    x = v128.load_splat<f32>(a, 52); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
-    x = v128.load_splat<f32>(a, 56); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
-    x = v128.load_splat<f32>(a, 60); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
-    x = v128.load_splat<f32>(a, 64); c40 = fma(x, b0, c40); c41 = fma(x, b1, c41);
-    x = v128.load_splat<f32>(a, 68); c50 = fma(x, b0, c50); c51 = fma(x, b1, c51);
-    b0 = v128.load(b, 96); b1 = v128.load(b, 112);
-    x = v128.load_splat<f32>(a, 72); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
-    x = v128.load_splat<f32>(a, 76); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
-    x = v128.load_splat<f32>(a, 80); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
-    x = v128.load_splat<f32>(a, 84); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
-    x = v128.load_splat<f32>(a, 88); c40 = fma(x, b0, c40); c41 = fma(x, b1, c41);
-    x = v128.load_splat<f32>(a, 92); c50 = fma(x, b0, c50); c51 = fma(x, b1, c51);
-    a += 96; b += 128;
+    x = v128.load_splat<f32>(a, 16); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
+    x = v128.load_splat<f32>(a, 20); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
+    x = v128.load_splat<f32>(a, 24); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
+    x = v128.load_splat<f32>(a, 28); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
+    a += 32; b += 64;
   }
-  v128.store(tile, c00, 0); v128.store(tile, c01, 16); v128.store(tile, c10, 32); v128.store(tile, c11, 48);
-  v128.store(tile, c20, 64); v128.store(tile, c21, 80); v128.store(tile, c30, 96); v128.store(tile, c31, 112);
-  v128.store(tile, c40, 128); v128.store(tile, c41, 144); v128.store(tile, c50, 160); v128.store(tile, c51, 176);
+  const high = tile + step;
+  v128.store(tile, c00, 0); v128.store(high, c01, 0); v128.store(tile, c10, 16); v128.store(high, c11, 16);
+  v128.store(tile, c20, 32); v128.store(high, c21, 32); v128.store(tile, c30, 48); v128.store(high, c31, 48);
 }
 
-// out[6][8] += Σ_keys p[key block][6][8 keys] · v[key][8].
-function contract(p: usize, v: usize, blocks: i32, out: usize): void {
+// out[4][8] += Σ_keys p[query][key]·v[key][8], two keys at a time: `p` steps 8 bytes, then on to the next half tile.
+function contract(p: usize, step: usize, v: usize, blocks: i32, out: usize): void {
   let c00 = v128.load(out, 0), c01 = v128.load(out, 16), c10 = v128.load(out, 32), c11 = v128.load(out, 48);
   let c20 = v128.load(out, 64), c21 = v128.load(out, 80), c30 = v128.load(out, 96), c31 = v128.load(out, 112);
-  let c40 = v128.load(out, 128), c41 = v128.load(out, 144), c50 = v128.load(out, 160), c51 = v128.load(out, 176);
-  for (; blocks > 0; blocks--) {
-    // Half a key block at a time.
-    for (let half = 0; half < 2; half++) {
-      let b0 = v128.load(v, 0), b1 = v128.load(v, 16);
-      let x = v128.load_splat<f32>(p, 0); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
-      x = v128.load_splat<f32>(p, 32); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
-      x = v128.load_splat<f32>(p, 64); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
-      x = v128.load_splat<f32>(p, 96); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
-      x = v128.load_splat<f32>(p, 128); c40 = fma(x, b0, c40); c41 = fma(x, b1, c41);
-      x = v128.load_splat<f32>(p, 160); c50 = fma(x, b0, c50); c51 = fma(x, b1, c51);
-      b0 = v128.load(v, 32); b1 = v128.load(v, 48);
-      x = v128.load_splat<f32>(p, 4); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
-      x = v128.load_splat<f32>(p, 36); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
-      x = v128.load_splat<f32>(p, 68); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
-      x = v128.load_splat<f32>(p, 100); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
-      x = v128.load_splat<f32>(p, 132); c40 = fma(x, b0, c40); c41 = fma(x, b1, c41);
-      x = v128.load_splat<f32>(p, 164); c50 = fma(x, b0, c50); c51 = fma(x, b1, c51);
-      b0 = v128.load(v, 64); b1 = v128.load(v, 80);
-      x = v128.load_splat<f32>(p, 8); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
-      x = v128.load_splat<f32>(p, 40); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
-      x = v128.load_splat<f32>(p, 72); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
-      x = v128.load_splat<f32>(p, 104); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
-      x = v128.load_splat<f32>(p, 136); c40 = fma(x, b0, c40); c41 = fma(x, b1, c41);
-      x = v128.load_splat<f32>(p, 168); c50 = fma(x, b0, c50); c51 = fma(x, b1, c51);
-      b0 = v128.load(v, 96); b1 = v128.load(v, 112);
-      x = v128.load_splat<f32>(p, 12); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
-      x = v128.load_splat<f32>(p, 44); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
-      x = v128.load_splat<f32>(p, 76); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
-      x = v128.load_splat<f32>(p, 108); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
-      x = v128.load_splat<f32>(p, 140); c40 = fma(x, b0, c40); c41 = fma(x, b1, c41);
-      x = v128.load_splat<f32>(p, 172); c50 = fma(x, b0, c50); c51 = fma(x, b1, c51);
-      p += 16; v += 128;
-    }
-    p += TILE - 32;
+  let next: usize = 8;
+  for (let pairs = 4 * blocks; pairs > 0; pairs--) {
+    let b0 = v128.load(v, 0), b1 = v128.load(v, 16);
+    let x = v128.load_splat<f32>(p, 0); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
+    x = v128.load_splat<f32>(p, 16); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
+    x = v128.load_splat<f32>(p, 32); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
+    x = v128.load_splat<f32>(p, 48); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
+    b0 = v128.load(v, 32); b1 = v128.load(v, 48);
+    x = v128.load_splat<f32>(p, 4); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
+    x = v128.load_splat<f32>(p, 20); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
+    x = v128.load_splat<f32>(p, 36); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
+    x = v128.load_splat<f32>(p, 52); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
+    p += next; next = step - next; v += 64;
   }
   v128.store(out, c00, 0); v128.store(out, c01, 16); v128.store(out, c10, 32); v128.store(out, c11, 48);
   v128.store(out, c20, 64); v128.store(out, c21, 80); v128.store(out, c30, 96); v128.store(out, c31, 112);
-  v128.store(out, c40, 128); v128.store(out, c41, 144); v128.store(out, c50, 160); v128.store(out, c51, 176);
 }
 
-// out[4 keys][8] += Σ_queries p[query][key]·b[query][8]: `strips` strips of 6 queries, p stepping by `stride` bytes a strip.
-function transposed(p: usize, stride: usize, b: usize, strips: i32, out: usize): void {
+// out[4 keys][8] += Σ_queries p[query][4 keys]·b[query][8] over an even number of queries.
+function transposed(p: usize, b: usize, queries: i32, out: usize): void {
   let c00 = v128.load(out, 0), c01 = v128.load(out, 16), c10 = v128.load(out, 32), c11 = v128.load(out, 48);
   let c20 = v128.load(out, 64), c21 = v128.load(out, 80), c30 = v128.load(out, 96), c31 = v128.load(out, 112);
-  for (; strips > 0; strips--) {
+  for (; queries > 0; queries -= 2) {
     let b0 = v128.load(b, 0), b1 = v128.load(b, 16);
     let x = v128.load_splat<f32>(p, 0); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
     x = v128.load_splat<f32>(p, 4); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
     x = v128.load_splat<f32>(p, 8); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
     x = v128.load_splat<f32>(p, 12); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
     b0 = v128.load(b, 32); b1 = v128.load(b, 48);
-    x = v128.load_splat<f32>(p, 32); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
-    x = v128.load_splat<f32>(p, 36); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
-    x = v128.load_splat<f32>(p, 40); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
-    x = v128.load_splat<f32>(p, 44); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
-    b0 = v128.load(b, 64); b1 = v128.load(b, 80);
-    x = v128.load_splat<f32>(p, 64); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
-    x = v128.load_splat<f32>(p, 68); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
-    x = v128.load_splat<f32>(p, 72); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
-    x = v128.load_splat<f32>(p, 76); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
-    b0 = v128.load(b, 96); b1 = v128.load(b, 112);
-    x = v128.load_splat<f32>(p, 96); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
-    x = v128.load_splat<f32>(p, 100); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
-    x = v128.load_splat<f32>(p, 104); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
-    x = v128.load_splat<f32>(p, 108); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
-    b0 = v128.load(b, 128); b1 = v128.load(b, 144);
-    x = v128.load_splat<f32>(p, 128); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
-    x = v128.load_splat<f32>(p, 132); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
-    x = v128.load_splat<f32>(p, 136); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
-    x = v128.load_splat<f32>(p, 140); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
-    b0 = v128.load(b, 160); b1 = v128.load(b, 176);
-    x = v128.load_splat<f32>(p, 160); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
-    x = v128.load_splat<f32>(p, 164); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
-    x = v128.load_splat<f32>(p, 168); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
-    x = v128.load_splat<f32>(p, 172); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
-    p += stride; b += TILE;
+    x = v128.load_splat<f32>(p, 16); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
+    x = v128.load_splat<f32>(p, 20); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
+    x = v128.load_splat<f32>(p, 24); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
+    x = v128.load_splat<f32>(p, 28); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
+    p += 32; b += 64;
   }
   v128.store(out, c00, 0); v128.store(out, c01, 16); v128.store(out, c10, 32); v128.store(out, c11, 48);
   v128.store(out, c20, 64); v128.store(out, c21, 80); v128.store(out, c30, 96); v128.store(out, c31, 112);
@@ -141,21 +86,33 @@ function transposed(p: usize, stride: usize, b: usize, strips: i32, out: usize):
 
 // --- Packing. `from` is the first element of the first row, `stride` bytes between rows, `size` the head size.
 
-// Transposed panels [row block of `lanes`][size padded to 8][lanes], times `scale`; rows beyond `rows` are zero.
+// Transposed panels of 4 or 8 rows, [panel][size padded to 8][lanes], times `scale`; rows beyond `rows` are zero.
 function packTransposed(from: usize, stride: usize, rows: i32, size: i32, lanes: i32, scale: f32, to: usize): void {
-  const padded = (size + 7) & ~7;
-  const step = <usize>lanes << 2;
+  const padded = (size + 7) & ~7, step = <usize>lanes << 2, factor = f32x4.splat(scale);
   for (let row = 0; row < rows; row += lanes) {
-    for (let l = 0; l < lanes; l++) {
-      const source = from + <usize>(row + l) * stride;
-      let out = to + (<usize>l << 2), d = 0;
-      if (row + l < rows)
-        for (; d < size; d++) {
-          store<f32>(out, load<f32>(source + (<usize>d << 2)) * scale);
-          out += step;
+    for (let l = 0; l < lanes; l += 4) {
+      const count = rows - row - l, a = from + <usize>(row + l) * stride;
+      let out = to + (<usize>l << 2);
+      let d = 0;
+      if (count >= 4)
+        for (; d + 4 <= size; d += 4) {
+          const at = a + (<usize>d << 2);
+          const r0 = f32x4.mul(v128.load(at), factor), r1 = f32x4.mul(v128.load(at + stride), factor);
+          const r2 = f32x4.mul(v128.load(at + 2 * stride), factor), r3 = f32x4.mul(v128.load(at + 3 * stride), factor);
+          const low0 = i32x4.shuffle(r0, r1, 0, 4, 1, 5), high0 = i32x4.shuffle(r0, r1, 2, 6, 3, 7);
+          const low1 = i32x4.shuffle(r2, r3, 0, 4, 1, 5), high1 = i32x4.shuffle(r2, r3, 2, 6, 3, 7);
+          v128.store(out, i64x2.shuffle(low0, low1, 0, 2));
+          v128.store(out + step, i64x2.shuffle(low0, low1, 1, 3));
+          v128.store(out + 2 * step, i64x2.shuffle(high0, high1, 0, 2));
+          v128.store(out + 3 * step, i64x2.shuffle(high0, high1, 1, 3));
+          out += 4 * step;
         }
       for (; d < padded; d++) {
-        store<f32>(out, 0);
+        for (let r = 0; r < 4; r++) {
+          const inside = r < count && d < size;
+          const x: f32 = inside ? load<f32>(a + <usize>r * stride + (<usize>d << 2)) * scale : 0;
+          store<f32>(out + (<usize>r << 2), x);
+        }
         out += step;
       }
     }
@@ -163,27 +120,24 @@ function packTransposed(from: usize, stride: usize, rows: i32, size: i32, lanes:
   }
 }
 
-// Row panels [block of 8 columns][rows padded to `multiple`][8].
-function packRows(from: usize, stride: usize, rows: i32, size: i32, multiple: i32, to: usize): void {
-  const padded = roundUp(rows, multiple);
+// Row panels, [block of 8 columns][`panelRows` rows][8]; rows beyond `rows` are zero.
+function packRows(from: usize, stride: usize, rows: i32, size: i32, panelRows: i32, to: usize): void {
   for (let d = 0; d < size; d += 8) {
-    let source = from + (<usize>d << 2), r = 0;
-    if (d + 8 <= size)
-      for (; r < rows; r++) {
-        v128.store(to, v128.load(source), 0);
+    let source = from + (<usize>d << 2);
+    for (let r = 0; r < rows; r++) {
+      if (d + 8 <= size) {
+        v128.store(to, v128.load(source));
         v128.store(to, v128.load(source, 16), 16);
-        source += stride;
-        to += 32;
-      }
-    else
-      for (; r < rows; r++) {
+      } else {
         for (let i = 0; i < 8; i++)
           store<f32>(to + (<usize>i << 2), d + i < size ? load<f32>(source + (<usize>i << 2)) : 0);
-        source += stride;
-        to += 32;
       }
-    memory.fill(to, 0, <usize>(padded - r) << 5);
-    to += <usize>(padded - r) << 5;
+      source += stride;
+      to += 32;
+    }
+    const missing = <usize>(panelRows - rows) << 5;
+    if (missing > 0) memory.fill(to, 0, missing);
+    to += missing;
   }
 }
 
@@ -202,36 +156,31 @@ function packRows(from: usize, stride: usize, rows: i32, size: i32, multiple: i3
 }
 
 // @ts-ignore: decorator
-@inline function roundUp(n: i32, multiple: i32): i32 {
-  return ((n + multiple - 1) / multiple) * multiple;
+@inline function clearTile(tile: usize): void {
+  for (let i: usize = 0; i < OUT_TILE; i += 16) v128.store(tile + i, f32x4.splat(0));
 }
 
-// Lanes of a key block (first lane `lane`) whose key is below `valid`.
+// --- Rows of scores. Keys first … first+3 stand in a vector; those from `valid` on are masked.
+
 // @ts-ignore: decorator
 @inline function keyMask(first: i32, valid: i32): v128 {
   return i32x4.lt_s(i32x4.add(i32x4.splat(first), i32x4(0, 1, 2, 3)), i32x4.splat(valid));
 }
 
-// Softmax of row `row` of a strip in place, unnormalised: e^{score − max} for keys below `valid`, 0 beyond. Leaves 1/Σ in
+// Softmax of one row of a strip in place, unnormalised: e^{score − max} for keys below `valid`, 0 beyond. Leaves 1/Σ in
 // `inverse` and returns the log-sum-exp.
-function softmaxRow(strip: usize, row: i32, valid: i32, blocks: i32, inverse: usize): f32 {
-  const start = strip + (<usize>row << 5);
-  const full = valid >> 3;
-  let at = start;
+function softmaxRow(row: usize, valid: i32, blocks: i32, inverse: usize): f32 {
+  const last = row + <usize>(2 * blocks) * STRIP_STEP, masked = row + <usize>(2 * (valid >> 3)) * STRIP_STEP;
+  let at = row;
   let m0 = f32x4.splat(-Infinity), m1 = m0;
-  for (let j = 0; j < full; j++) {
+  for (; at < masked; at += 2 * STRIP_STEP) {
     m0 = f32x4.pmax(v128.load(at), m0);
-    m1 = f32x4.pmax(v128.load(at, 16), m1);
-    at += TILE;
+    m1 = f32x4.pmax(v128.load(at, STRIP_STEP), m1);
   }
-  for (let j = full; j < blocks; j++) {
-    const x0 = v128.bitselect(v128.load(at), f32x4.splat(-Infinity), keyMask(j << 3, valid));
-    const x1 = v128.bitselect(v128.load(at, 16), f32x4.splat(-Infinity), keyMask((j << 3) + 4, valid));
-    v128.store(at, x0);
-    v128.store(at, x1, 16);
-    m0 = f32x4.pmax(x0, m0);
-    m1 = f32x4.pmax(x1, m1);
-    at += TILE;
+  for (let key = valid & ~7; at < last; at += STRIP_STEP, key += 4) {
+    const x = v128.bitselect(v128.load(at), f32x4.splat(-Infinity), keyMask(key, valid));
+    v128.store(at, x);
+    m0 = f32x4.pmax(x, m0);
   }
   m0 = f32x4.pmax(m0, m1);
   const top = max(
@@ -240,181 +189,64 @@ function softmaxRow(strip: usize, row: i32, valid: i32, blocks: i32, inverse: us
   );
   m0 = f32x4.splat(top);
   let s0 = f32x4.splat(0), s1 = s0;
-  at = start;
-  for (let j = 0; j < blocks; j++) {
+  for (at = row; at < last; at += 2 * STRIP_STEP) {
     const e0 = expClamped4(f32x4.sub(v128.load(at), m0));
-    const e1 = expClamped4(f32x4.sub(v128.load(at, 16), m0));
+    const e1 = expClamped4(f32x4.sub(v128.load(at, STRIP_STEP), m0));
     v128.store(at, e0);
-    v128.store(at, e1, 16);
+    v128.store(at, e1, STRIP_STEP);
     s0 = f32x4.add(s0, e0);
     s1 = f32x4.add(s1, e1);
-    at += TILE;
   }
   const sum = sumLanes(f32x4.add(s0, s1));
   store<f32>(inverse, 1 / sum);
   return top + logf(sum);
 }
 
-// Slots, of all three: 0 qkv, then the operands named below, 8 time, 9 heads, 10 kvHeads, 11 headDim, 12 queries a task (a
-// multiple of 6; forward and jvp), 13 parts a head; floats: 0 scale.
-
-// @ts-ignore: decorator
-@inline function rowBytes(p: usize): usize {
-  return <usize>((int(p, 9) + 2 * int(p, 10)) * int(p, 11)) << 2;
-}
-
-// Slots: 1 o, 2 lse. Tasks: (batch item, query head, part of the queries), the longest part first. Scratch floats:
-// 2·headDim₈·time₈ + 6·headDim₈ + 6·time₈ + 48 + 8.
-export function attention(p: usize, task: i32): void {
-  const time = int(p, 8), heads = int(p, 9), kvHeads = int(p, 10), size = int(p, 11);
-  const queries = int(p, 12), parts = int(p, 13);
-  const part = parts - 1 - task % parts, pair = task / parts, b = pair / heads, h = pair % heads;
-  const kvHead = (h * kvHeads) / heads;
-  const stride = rowBytes(p), item = ptr(p, 0) + <usize>b * <usize>time * stride;
-  const q = item + (<usize>(h * size) << 2);
-  const k = item + (<usize>((heads + kvHead) * size) << 2);
-  const v = item + (<usize>((heads + kvHeads + kvHead) * size) << 2);
-  const outStride = <usize>(heads * size) << 2;
-  const o = ptr(p, 1) + <usize>b * <usize>time * outStride + (<usize>(h * size) << 2);
-  const lse = ptr(p, 2) + (<usize>(b * heads + h) * <usize>time << 2);
-
-  const first = part * queries, last = min(time, first + queries);
-  const padded = (size + 7) & ~7;
-  const keyBlocks = (last + 7) >> 3;
-  const keyPanel = <usize>padded << 5, valuePanel = <usize>keyBlocks << 8;
-  const keys = scratch(p);
-  const values = keys + <usize>keyBlocks * keyPanel;
-  const query = values + <usize>keyBlocks * keyPanel;
-  const tile = query + <usize>padded * 24;
-  const inverse = tile + TILE;
-  const strip = inverse + 32;
-  packTransposed(k, stride, last, size, 8, 1, keys);
-  packRows(v, stride, last, size, 8, values);
-
-  for (let i = first; i < last; i += 6) {
-    const rows = min(6, last - i);
-    packTransposed(q + <usize>i * stride, stride, rows, size, 6, float(p, 0), query);
-    const blocks = (i + rows + 7) >> 3;
-    for (let j = 0; j < blocks; j++) product(query, keys + <usize>j * keyPanel, padded, strip + <usize>j * TILE);
-    for (let r = 0; r < rows; r++)
-      store<f32>(lse + (<usize>(i + r) << 2), softmaxRow(strip, r, i + r + 1, blocks, inverse + (<usize>r << 2)));
-    for (let d = 0; d < size; d += 8) {
-      memory.fill(tile, 0, TILE);
-      contract(strip, values + <usize>(d >> 3) * valuePanel, blocks, tile);
-      for (let r = 0; r < rows; r++) {
-        const scale = v128.load_splat<f32>(inverse + (<usize>r << 2));
-        const to = o + <usize>(i + r) * outStride + (<usize>d << 2);
-        storeRow(tile + (<usize>r << 5), to, size - d, scale);
-      }
-    }
+// One row of a block's scores and their gradients, in place: p = e^{score − lse}, d = p·(d − delta); zero from key `valid` on.
+function scoreGradient(p: usize, d: usize, valid: i32, blocks: i32, lse: f32, delta: f32): void {
+  const shift = f32x4.splat(lse), mean = f32x4.splat(delta);
+  let j = 0;
+  for (const full = min(blocks, max(0, valid >> 3)); j < full; j++) {
+    const e0 = expClamped4(f32x4.sub(v128.load(p), shift));
+    const e1 = expClamped4(f32x4.sub(v128.load(p, BLOCK_STEP), shift));
+    v128.store(p, e0);
+    v128.store(p, e1, BLOCK_STEP);
+    v128.store(d, f32x4.mul(e0, f32x4.sub(v128.load(d), mean)));
+    v128.store(d, f32x4.mul(e1, f32x4.sub(v128.load(d, BLOCK_STEP), mean)), BLOCK_STEP);
+    p += 2 * BLOCK_STEP;
+    d += 2 * BLOCK_STEP;
+  }
+  for (let key = j << 3; key < blocks << 3; key += 4) {
+    const mask = keyMask(key, valid);
+    const e = v128.and(mask, expClamped4(f32x4.sub(v128.load(p), shift)));
+    v128.store(p, e);
+    v128.store(d, v128.and(mask, f32x4.mul(e, f32x4.sub(v128.load(d), mean))));
+    p += BLOCK_STEP;
+    d += BLOCK_STEP;
   }
 }
 
-// Slots: 1 o, 2 lse, 3 do, 4 dqkv. Tasks: (batch item, key/value head); the query heads that share it follow one another.
-// Scratch floats: 5·headDim₈·time₈ + STRIPS·(2·6·headDim₈ + 2·headDim₈·6 + 2·6·KEY_CHUNK + 6·headDim₈ + 16).
-export function attentionVjp(p: usize, task: i32): void {
-  const time = int(p, 8), heads = int(p, 9), kvHeads = int(p, 10), size = int(p, 11);
-  const b = task / kvHeads, kvHead = task % kvHeads;
-  const stride = rowBytes(p), offset = <usize>b * <usize>time * stride;
-  const item = ptr(p, 0) + offset, dItem = ptr(p, 4) + offset;
-  const kAt = <usize>((heads + kvHead) * size) << 2, vAt = <usize>((heads + kvHeads + kvHead) * size) << 2;
-  const outStride = <usize>(heads * size) << 2;
-  const scale = float(p, 0);
-
-  const padded = (size + 7) & ~7;
-  const keyBlocks = (time + 7) >> 3;
-  const keyPanel = <usize>padded << 5, rowPanel = <usize>keyBlocks << 8;
-  const area = <usize>keyBlocks * keyPanel;
-  const stripPanel = <usize>padded * 24; // 6 queries
-  const queryPanel: usize = STRIPS * TILE; // 8 columns of a block of queries
-  const keysT = scratch(p), valuesT = keysT + area, keyRows = valuesT + area;
-  const dKeys = keyRows + area, dValues = dKeys + area;
-  const queryT = dValues + area, doT = queryT + STRIPS * stripPanel;
-  const queryRows = doT + STRIPS * stripPanel, doRows = queryRows + STRIPS * stripPanel;
-  const dQueries = doRows + STRIPS * stripPanel;
-  const deltas = dQueries + STRIPS * stripPanel;
-  const probs = deltas + STRIPS * 64;
-  const chunkStride: usize = <usize>(KEY_CHUNK >> 3) * TILE; // bytes a strip
-  const dScores = probs + STRIPS * chunkStride;
-
-  packTransposed(item + kAt, stride, time, size, 8, 1, keysT);
-  packTransposed(item + vAt, stride, time, size, 8, 1, valuesT);
-  packRows(item + kAt, stride, time, size, 8, keyRows);
-  memory.fill(dKeys, 0, 2 * area);
-
-  for (let h = 0; h < heads; h++) {
-    if ((h * kvHeads) / heads != kvHead) continue;
-    const qAt = <usize>(h * size) << 2;
-    const outAt = <usize>b * <usize>time * outStride + qAt;
-    const o = ptr(p, 1) + outAt, dOut = ptr(p, 3) + outAt;
-    const lse = ptr(p, 2) + (<usize>(b * heads + h) * <usize>time << 2);
-
-    for (let i = 0; i < time; i += QUERIES) {
-      const rows = min(QUERIES, time - i), strips = (rows + 5) / 6;
-      const qFrom = item + qAt + <usize>i * stride, doFrom = dOut + <usize>i * outStride;
-      packTransposed(qFrom, stride, rows, size, 6, scale, queryT);
-      packTransposed(doFrom, outStride, rows, size, 6, 1, doT);
-      packRows(qFrom, stride, rows, size, QUERIES, queryRows);
-      packRows(doFrom, outStride, rows, size, QUERIES, doRows);
-      rowDots(o + <usize>i * outStride, doFrom, outStride, rows, size, deltas);
-      memory.fill(dQueries, 0, <usize>strips * stripPanel);
-
-      for (let j = 0; j < i + rows; j += KEY_CHUNK) {
-        const first = j >> 3;
-        const chunkBlocks = (min(KEY_CHUNK, i + rows - j) + 7) >> 3;
-        for (let s = 0; s < strips; s++) {
-          // Key blocks that the strip's last query may see.
-          const blocks = min(chunkBlocks, (max(0, min(i + 6 * s + 6, i + rows) - j) + 7) >> 3);
-          const p0 = probs + <usize>s * chunkStride, d0 = dScores + <usize>s * chunkStride;
-          for (let n = 0; n < blocks; n++) {
-            const panel = <usize>(first + n) * keyPanel;
-            product(queryT + <usize>s * stripPanel, keysT + panel, padded, p0 + <usize>n * TILE);
-            product(doT + <usize>s * stripPanel, valuesT + panel, padded, d0 + <usize>n * TILE);
-          }
-          for (let r = 0; r < 6; r++) {
-            const query = 6 * s + r;
-            if (query < rows) {
-              const at = <usize>(i + query) << 2;
-              const delta = load<f32>(deltas + (<usize>query << 2));
-              scoreGradient(p0, d0, r, i + query + 1 - j, blocks, load<f32>(lse + at), delta);
-            } else clearRow(p0, d0, r, blocks);
-          }
-          for (let d = 0; d < padded; d += 8) {
-            const rowsAt = keyRows + <usize>(d >> 3) * rowPanel + (<usize>first << 8);
-            contract(d0, rowsAt, blocks, dQueries + <usize>s * stripPanel + <usize>(d >> 3) * TILE);
-          }
-        }
-        for (let n = 0; n < chunkBlocks; n++) {
-          const key = j + (n << 3);
-          // The first strip with a query that sees this key block.
-          const s = key <= i ? 0 : (key - i) / 6;
-          const from = <usize>s * chunkStride + <usize>n * TILE;
-          for (let d = 0; d < padded; d += 8) {
-            const panel = <usize>(d >> 3) * rowPanel + (<usize>key << 5);
-            const queryAt = <usize>(d >> 3) * queryPanel + <usize>s * TILE;
-            transposed(probs + from, chunkStride, doRows + queryAt, strips - s, dValues + panel);
-            transposed(probs + from + 16, chunkStride, doRows + queryAt, strips - s, dValues + panel + 128);
-            transposed(dScores + from, chunkStride, queryRows + queryAt, strips - s, dKeys + panel);
-            transposed(dScores + from + 16, chunkStride, queryRows + queryAt, strips - s, dKeys + panel + 128);
-          }
-        }
-      }
-      for (let r = 0; r < rows; r++) {
-        const from = dQueries + <usize>(r / 6) * stripPanel + (<usize>(r % 6) << 5);
-        const to = dItem + qAt + <usize>(i + r) * stride;
-        for (let d = 0; d < size; d += 8)
-          storeRow(from + <usize>(d >> 3) * TILE, to + (<usize>d << 2), size - d, f32x4.splat(scale));
-      }
-    }
+function clearRow(p: usize, d: usize, blocks: i32): void {
+  for (let j = 0; j < 2 * blocks; j++) {
+    v128.store(p, f32x4.splat(0));
+    v128.store(d, f32x4.splat(0));
+    p += BLOCK_STEP;
+    d += BLOCK_STEP;
   }
-  for (let d = 0; d < size; d += 8) {
-    const panel = <usize>(d >> 3) * rowPanel;
-    for (let r = 0; r < time; r++) {
-      const to = dItem + <usize>r * stride + (<usize>d << 2), from = panel + (<usize>r << 5);
-      storeRow(dKeys + from, to + kAt, size - d, f32x4.splat(scale));
-      storeRow(dValues + from, to + vAt, size - d, f32x4.splat(1));
-    }
+}
+
+// One row of a strip's scores and their tangents, in place: p = e^{score − lse}, t = p·(t − Σ p·t); zero from key `valid` on.
+function scoreTangent(p: usize, t: usize, valid: i32, blocks: i32, lse: f32): void {
+  const shift = f32x4.splat(lse), end = <usize>(2 * blocks) * STRIP_STEP;
+  let sum = f32x4.splat(0);
+  for (let at: usize = 0, key = 0; at < end; at += STRIP_STEP, key += 4) {
+    const e = v128.and(keyMask(key, valid), expClamped4(f32x4.sub(v128.load(p + at), shift)));
+    v128.store(p + at, e);
+    sum = fma(e, v128.load(t + at), sum);
   }
+  const mean = f32x4.splat(sumLanes(sum));
+  for (let at: usize = 0; at < end; at += STRIP_STEP)
+    v128.store(t + at, f32x4.mul(v128.load(p + at), f32x4.sub(v128.load(t + at), mean)));
 }
 
 // out[r] = ⟨a_r, b_r⟩.
@@ -432,47 +264,161 @@ function rowDots(a: usize, b: usize, stride: usize, rows: i32, size: i32, out: u
   }
 }
 
-// Row `row` of two strips, in place: p = e^{score − lse}, d = p·(d − delta); zero from key `valid` on.
-function scoreGradient(p: usize, d: usize, row: i32, valid: i32, blocks: i32, lse: f32, delta: f32): void {
-  p += <usize>row << 5;
-  d += <usize>row << 5;
-  const shift = f32x4.splat(lse), mean = f32x4.splat(delta);
-  let j = 0;
-  for (const full = min(blocks, max(0, valid >> 3)); j < full; j++) {
-    const e0 = expClamped4(f32x4.sub(v128.load(p), shift)), e1 = expClamped4(f32x4.sub(v128.load(p, 16), shift));
-    v128.store(p, e0);
-    v128.store(p, e1, 16);
-    v128.store(d, f32x4.mul(e0, f32x4.sub(v128.load(d), mean)));
-    v128.store(d, f32x4.mul(e1, f32x4.sub(v128.load(d, 16), mean)), 16);
-    p += TILE;
-    d += TILE;
-  }
-  for (; j < blocks; j++) {
-    const k0 = keyMask(j << 3, valid), k1 = keyMask((j << 3) + 4, valid);
-    const e0 = v128.and(k0, expClamped4(f32x4.sub(v128.load(p), shift)));
-    const e1 = v128.and(k1, expClamped4(f32x4.sub(v128.load(p, 16), shift)));
-    v128.store(p, e0);
-    v128.store(p, e1, 16);
-    v128.store(d, v128.and(k0, f32x4.mul(e0, f32x4.sub(v128.load(d), mean))));
-    v128.store(d, v128.and(k1, f32x4.mul(e1, f32x4.sub(v128.load(d, 16), mean))), 16);
-    p += TILE;
-    d += TILE;
+// --- Kernels. Slots of all three: 0 qkv, the operands named below, 8 time, 9 heads, 10 kvHeads, 11 headDim; of attention and
+// attentionJvp also 12 queries a task (a multiple of 4), 13 parts a head; floats: 0 scale. Below, d₈ and t₈ are headDim and
+// time rounded up to multiples of 8.
+
+// @ts-ignore: decorator
+@inline function rowBytes(p: usize): usize {
+  return <usize>((int(p, 9) + 2 * int(p, 10)) * int(p, 11)) << 2;
+}
+
+// Slots: 1 o, 2 lse. Tasks: (batch item, query head, part of the queries), the longest part first. Scratch floats:
+// 2·d₈·t₈ + 4·d₈ + 4·t₈ + 40.
+export function attention(p: usize, task: i32): void {
+  const time = int(p, 8), heads = int(p, 9), kvHeads = int(p, 10), size = int(p, 11);
+  const queries = int(p, 12), parts = int(p, 13);
+  const part = parts - 1 - task % parts, pair = task / parts, b = pair / heads, h = pair % heads;
+  const kvHead = (h * kvHeads) / heads;
+  const stride = rowBytes(p), item = ptr(p, 0) + <usize>b * <usize>time * stride;
+  const q = item + (<usize>(h * size) << 2);
+  const k = item + (<usize>((heads + kvHead) * size) << 2);
+  const v = item + (<usize>((heads + kvHeads + kvHead) * size) << 2);
+  const outStride = <usize>(heads * size) << 2;
+  const o = ptr(p, 1) + <usize>b * <usize>time * outStride + (<usize>(h * size) << 2);
+  const lse = ptr(p, 2) + (<usize>(b * heads + h) * <usize>time << 2);
+
+  const first = part * queries, last = min(time, first + queries);
+  const padded = (size + 7) & ~7, keyBlocks = (last + 7) >> 3;
+  const keyPanel = <usize>padded << 5, valuePanel = <usize>keyBlocks << 8, area = <usize>keyBlocks * keyPanel;
+  const keys = scratch(p), values = keys + area;
+  const query = values + area, tile = query + (<usize>padded << 4), inverse = tile + OUT_TILE;
+  const strip = inverse + 32;
+  packTransposed(k, stride, last, size, 8, 1, keys);
+  packRows(v, stride, last, size, keyBlocks << 3, values);
+
+  for (let i = first; i < last; i += STRIP) {
+    const rows = min(STRIP, last - i), blocks = (i + rows + 7) >> 3;
+    packTransposed(q + <usize>i * stride, stride, rows, size, STRIP, float(p, 0), query);
+    for (let j = 0; j < blocks; j++)
+      product(query, keys + <usize>j * keyPanel, padded, strip + <usize>(2 * j) * STRIP_STEP, STRIP_STEP);
+    for (let r = 0; r < rows; r++) {
+      const sum = softmaxRow(strip + (<usize>r << 4), i + r + 1, blocks, inverse + (<usize>r << 2));
+      store<f32>(lse + (<usize>(i + r) << 2), sum);
+    }
+    for (let d = 0; d < size; d += 8) {
+      clearTile(tile);
+      contract(strip, STRIP_STEP, values + <usize>(d >> 3) * valuePanel, blocks, tile);
+      for (let r = 0; r < rows; r++) {
+        const to = o + <usize>(i + r) * outStride + (<usize>d << 2);
+        storeRow(tile + (<usize>r << 5), to, size - d, v128.load_splat<f32>(inverse + (<usize>r << 2)));
+      }
+    }
   }
 }
 
-function clearRow(p: usize, d: usize, row: i32, blocks: i32): void {
-  p += <usize>row << 5;
-  d += <usize>row << 5;
-  for (let j = 0; j < blocks; j++) {
-    memory.fill(p, 0, 32);
-    memory.fill(d, 0, 32);
-    p += TILE;
-    d += TILE;
+// Slots: 1 o, 2 lse, 3 do, 4 dqkv. Tasks: (batch item, key/value head); the query heads that share it follow one another.
+// Scratch floats: 5·d₈·t₈ + 5·QUERIES·d₈ + QUERIES + 2·QUERIES·KEY_CHUNK.
+export function attentionVjp(p: usize, task: i32): void {
+  const time = int(p, 8), heads = int(p, 9), kvHeads = int(p, 10), size = int(p, 11);
+  const b = task / kvHeads, kvHead = task % kvHeads;
+  const stride = rowBytes(p), offset = <usize>b * <usize>time * stride;
+  const item = ptr(p, 0) + offset, dItem = ptr(p, 4) + offset;
+  const kAt = <usize>((heads + kvHead) * size) << 2, vAt = <usize>((heads + kvHeads + kvHead) * size) << 2;
+  const outStride = <usize>(heads * size) << 2;
+  const scale = float(p, 0);
+
+  const padded = (size + 7) & ~7, keyBlocks = (time + 7) >> 3;
+  const keyPanel = <usize>padded << 5, rowPanel = <usize>keyBlocks << 8, area = <usize>keyBlocks * keyPanel;
+  const stripPanel = <usize>padded << 4; // transposed queries, and a strip's dq as output tiles
+  const block = <usize>(QUERIES * padded) << 2;
+  const queryPanel: usize = QUERIES << 5; // 8 columns of a block of queries
+  const keysT = scratch(p), valuesT = keysT + area, keyRows = valuesT + area;
+  const dKeys = keyRows + area, dValues = dKeys + area;
+  const queryT = dValues + area, doT = queryT + block, queryRows = doT + block, doRows = queryRows + block;
+  const dQueries = doRows + block, deltas = dQueries + block;
+  const probs = deltas + (QUERIES << 2), dScores = probs + <usize>((QUERIES * KEY_CHUNK) << 2);
+
+  packTransposed(item + kAt, stride, time, size, 8, 1, keysT);
+  packTransposed(item + vAt, stride, time, size, 8, 1, valuesT);
+  packRows(item + kAt, stride, time, size, keyBlocks << 3, keyRows);
+  memory.fill(dKeys, 0, 2 * area);
+
+  for (let h = 0; h < heads; h++) {
+    if ((h * kvHeads) / heads != kvHead) continue;
+    const qAt = <usize>(h * size) << 2;
+    const outAt = <usize>b * <usize>time * outStride + qAt;
+    const o = ptr(p, 1) + outAt, dOut = ptr(p, 3) + outAt;
+    const lse = ptr(p, 2) + (<usize>(b * heads + h) * <usize>time << 2);
+
+    for (let i = 0; i < time; i += QUERIES) {
+      const rows = min(QUERIES, time - i), strips = (rows + 3) >> 2;
+      const qFrom = item + qAt + <usize>i * stride, doFrom = dOut + <usize>i * outStride;
+      packTransposed(qFrom, stride, rows, size, STRIP, scale, queryT);
+      packTransposed(doFrom, outStride, rows, size, STRIP, 1, doT);
+      packRows(qFrom, stride, rows, size, QUERIES, queryRows);
+      packRows(doFrom, outStride, rows, size, QUERIES, doRows);
+      rowDots(o + <usize>i * outStride, doFrom, outStride, rows, size, deltas);
+      memory.fill(dQueries, 0, <usize>strips * stripPanel);
+
+      for (let j = 0; j < i + rows; j += KEY_CHUNK) {
+        const first = j >> 3, chunkBlocks = (min(KEY_CHUNK, i + rows - j) + 7) >> 3;
+        for (let s = 0; s < strips; s++) {
+          const query = STRIP * s;
+          // Key blocks that the strip's last query may see.
+          const blocks = min(chunkBlocks, (max(0, min(i + query + STRIP, i + rows) - j) + 7) >> 3);
+          const p0 = probs + (<usize>query << 4), d0 = dScores + (<usize>query << 4);
+          for (let n = 0; n < blocks; n++) {
+            const panel = <usize>(first + n) * keyPanel, at = <usize>(2 * n) * BLOCK_STEP;
+            product(queryT + <usize>s * stripPanel, keysT + panel, padded, p0 + at, BLOCK_STEP);
+            product(doT + <usize>s * stripPanel, valuesT + panel, padded, d0 + at, BLOCK_STEP);
+          }
+          for (let r = 0; r < STRIP; r++) {
+            const row = <usize>r << 4;
+            if (query + r < rows) {
+              const sum = load<f32>(lse + (<usize>(i + query + r) << 2));
+              const delta = load<f32>(deltas + (<usize>(query + r) << 2));
+              scoreGradient(p0 + row, d0 + row, i + query + r + 1 - j, blocks, sum, delta);
+            } else clearRow(p0 + row, d0 + row, blocks);
+          }
+          for (let d = 0; d < padded; d += 8) {
+            const rowsAt = keyRows + <usize>(d >> 3) * rowPanel + (<usize>first << 8);
+            contract(d0, BLOCK_STEP, rowsAt, blocks, dQueries + <usize>s * stripPanel + <usize>(d >> 3) * OUT_TILE);
+          }
+        }
+        for (let n = 0; n < 2 * chunkBlocks; n++) {
+          const key = j + (n << 2);
+          // The first strip with a query that sees these keys.
+          const query = max(0, (key - i) & ~3), count = STRIP * strips - query;
+          const from = <usize>n * BLOCK_STEP + (<usize>query << 4);
+          for (let d = 0; d < padded; d += 8) {
+            const panel = <usize>(d >> 3) * rowPanel + (<usize>key << 5);
+            const queryAt = <usize>(d >> 3) * queryPanel + (<usize>query << 5);
+            transposed(probs + from, doRows + queryAt, count, dValues + panel);
+            transposed(dScores + from, queryRows + queryAt, count, dKeys + panel);
+          }
+        }
+      }
+      for (let r = 0; r < rows; r++) {
+        const from = dQueries + <usize>(r >> 2) * stripPanel + (<usize>(r & 3) << 5);
+        const to = dItem + qAt + <usize>(i + r) * stride;
+        for (let d = 0; d < size; d += 8)
+          storeRow(from + <usize>(d >> 3) * OUT_TILE, to + (<usize>d << 2), size - d, f32x4.splat(scale));
+      }
+    }
+  }
+  for (let d = 0; d < size; d += 8) {
+    const panel = <usize>(d >> 3) * rowPanel;
+    for (let r = 0; r < time; r++) {
+      const to = dItem + <usize>r * stride + (<usize>d << 2), from = panel + (<usize>r << 5);
+      storeRow(dKeys + from, to + kAt, size - d, f32x4.splat(scale));
+      storeRow(dValues + from, to + vAt, size - d, f32x4.splat(1));
+    }
   }
 }
 
-// Slots: 1 o, 2 lse, 3 dqkv, 4 do. Tasks as in `attention`. With S the scaled scores: do = (P ⊙ (dS − Σ P·dS))·v + P·dv.
-// Scratch floats: 4·headDim₈·time₈ + 12·headDim₈ + 12·time₈ + 48.
+// Slots: 1 o, 2 lse, 3 dqkv, 4 do. Tasks as in `attention`. With S the scaled scores: do = (P ⊙ (dS − Σ P·dS))·v + P·dv, and
+// dS = [dq, q]·[k, dk]ᵀ is one product of twice the depth. Scratch floats: 4·d₈·t₈ + 8·d₈ + 8·t₈ + 32.
 export function attentionJvp(p: usize, task: i32): void {
   const time = int(p, 8), heads = int(p, 9), kvHeads = int(p, 10), size = int(p, 11);
   const queries = int(p, 12), parts = int(p, 13);
@@ -488,67 +434,41 @@ export function attentionJvp(p: usize, task: i32): void {
   const scale = float(p, 0);
 
   const first = part * queries, last = min(time, first + queries);
-  const padded = (size + 7) & ~7;
-  const keyBlocks = (last + 7) >> 3;
-  const keyPanel = <usize>padded << 5, valuePanel = <usize>keyBlocks << 8;
-  const area = <usize>keyBlocks * keyPanel;
-  const keys = scratch(p), dKeys = keys + area, values = dKeys + area, dValues = values + area;
-  const query = dValues + area, dQuery = query + <usize>padded * 24;
-  const tile = dQuery + <usize>padded * 24;
-  const probs = tile + TILE, tangents = probs + <usize>keyBlocks * TILE;
-  packTransposed(item + kAt, stride, last, size, 8, 1, keys);
-  packTransposed(dItem + kAt, stride, last, size, 8, 1, dKeys);
-  packRows(item + vAt, stride, last, size, 8, values);
-  packRows(dItem + vAt, stride, last, size, 8, dValues);
+  const padded = (size + 7) & ~7, keyBlocks = (last + 7) >> 3;
+  const keyPanel = <usize>padded << 5, valuePanel = <usize>keyBlocks << 8, area = <usize>keyBlocks * keyPanel;
+  const keys = scratch(p), values = keys + 2 * area, dValues = values + area; // keys: panels of k and dk in turn
+  const dQuery = dValues + area, query = dQuery + (<usize>padded << 4), tile = query + (<usize>padded << 4);
+  const probs = tile + OUT_TILE, tangents = probs + <usize>(2 * keyBlocks) * STRIP_STEP;
+  for (let j = 0; j < keyBlocks; j++) {
+    const at = <usize>(8 * j) * stride, to = keys + <usize>(2 * j) * keyPanel, rows = min(8, last - 8 * j);
+    packTransposed(item + kAt + at, stride, rows, size, 8, 1, to);
+    packTransposed(dItem + kAt + at, stride, rows, size, 8, 1, to + keyPanel);
+  }
+  packRows(item + vAt, stride, last, size, keyBlocks << 3, values);
+  packRows(dItem + vAt, stride, last, size, keyBlocks << 3, dValues);
 
-  for (let i = first; i < last; i += 6) {
-    const rows = min(6, last - i);
-    packTransposed(item + qAt + <usize>i * stride, stride, rows, size, 6, scale, query);
-    packTransposed(dItem + qAt + <usize>i * stride, stride, rows, size, 6, scale, dQuery);
-    const blocks = (i + rows + 7) >> 3;
+  for (let i = first; i < last; i += STRIP) {
+    const rows = min(STRIP, last - i), blocks = (i + rows + 7) >> 3;
+    packTransposed(dItem + qAt + <usize>i * stride, stride, rows, size, STRIP, scale, dQuery);
+    packTransposed(item + qAt + <usize>i * stride, stride, rows, size, STRIP, scale, query);
     for (let j = 0; j < blocks; j++) {
-      const at = <usize>j * TILE, panel = <usize>j * keyPanel;
-      product(query, keys + panel, padded, probs + at);
-      product(query, dKeys + panel, padded, tangents + at);
-      product(dQuery, keys + panel, padded, tile);
-      for (let n: usize = 0; n < TILE; n += 16)
-        v128.store(tangents + at + n, f32x4.add(v128.load(tangents + at + n), v128.load(tile + n)));
+      const at = <usize>(2 * j) * STRIP_STEP, panel = keys + <usize>(2 * j) * keyPanel;
+      product(query, panel, padded, probs + at, STRIP_STEP);
+      product(dQuery, panel, 2 * padded, tangents + at, STRIP_STEP);
     }
-    for (let r = 0; r < rows; r++)
-      scoreTangent(probs, tangents, r, i + r + 1, blocks, load<f32>(lse + (<usize>(i + r) << 2)));
+    for (let r = 0; r < rows; r++) {
+      const row = <usize>r << 4;
+      scoreTangent(probs + row, tangents + row, i + r + 1, blocks, load<f32>(lse + (<usize>(i + r) << 2)));
+    }
     for (let d = 0; d < size; d += 8) {
       const panel = <usize>(d >> 3) * valuePanel;
-      memory.fill(tile, 0, TILE);
-      contract(tangents, values + panel, blocks, tile);
-      contract(probs, dValues + panel, blocks, tile);
+      clearTile(tile);
+      contract(tangents, STRIP_STEP, values + panel, blocks, tile);
+      contract(probs, STRIP_STEP, dValues + panel, blocks, tile);
       for (let r = 0; r < rows; r++) {
         const to = dOut + <usize>(i + r) * outStride + (<usize>d << 2);
         storeRow(tile + (<usize>r << 5), to, size - d, f32x4.splat(1));
       }
     }
-  }
-}
-
-// Row `row` of two strips, in place: p = e^{score − lse}, t = p·(t − Σ p·t); zero from key `valid` on.
-function scoreTangent(p: usize, t: usize, row: i32, valid: i32, blocks: i32, lse: f32): void {
-  p += <usize>row << 5;
-  t += <usize>row << 5;
-  const shift = f32x4.splat(lse);
-  let s0 = f32x4.splat(0), s1 = s0;
-  for (let j = 0; j < blocks; j++) {
-    const at = <usize>j * TILE;
-    const k0 = keyMask(j << 3, valid), k1 = keyMask((j << 3) + 4, valid);
-    const e0 = v128.and(k0, expClamped4(f32x4.sub(v128.load(p + at), shift)));
-    const e1 = v128.and(k1, expClamped4(f32x4.sub(v128.load(p + at, 16), shift)));
-    v128.store(p + at, e0);
-    v128.store(p + at, e1, 16);
-    s0 = fma(e0, v128.load(t + at), s0);
-    s1 = fma(e1, v128.load(t + at, 16), s1);
-  }
-  const mean = f32x4.splat(sumLanes(f32x4.add(s0, s1)));
-  for (let j = 0; j < blocks; j++) {
-    const at = <usize>j * TILE;
-    v128.store(t + at, f32x4.mul(v128.load(p + at), f32x4.sub(v128.load(t + at), mean)));
-    v128.store(t + at, f32x4.mul(v128.load(p + at, 16), f32x4.sub(v128.load(t + at, 16), mean)), 16);
   }
 }

@@ -4,10 +4,9 @@ import type { AttentionParams } from "../../kernels.ts";
 import type { Launchers } from "./launcher.ts";
 
 /** As in the assembly: queries a strip and a block of the vjp, keys it takes at a time. */
-const STRIP = 6;
-const BLOCK = 24;
-const KEY_CHUNK = 256;
-const TILE = STRIP * 8;
+const STRIP = 4;
+const QUERIES = 32;
+const KEY_CHUNK = 128;
 /** Tasks wanted from a large call. A head is cut into parts below that; each part packs the keys again. */
 const TASKS = 24;
 const MOST_PARTS = 8;
@@ -40,7 +39,7 @@ export const attention: Pick<Launchers, "attention" | "attentionVjp" | "attentio
         ...[p.time, p.heads, p.kvHeads, p.headDim, queries, count],
       ],
       floats: [p.scale],
-      scratch: 4 * (2 * size * time + STRIP * (size + time) + TILE + 8),
+      scratch: 4 * (2 * size * time + STRIP * (size + time) + 40),
       work: work(p, 2),
     });
   },
@@ -57,7 +56,7 @@ export const attention: Pick<Launchers, "attention" | "attentionVjp" | "attentio
         ...[p.time, p.heads, p.kvHeads, p.headDim],
       ],
       floats: [p.scale],
-      scratch: 4 * (5 * size * time + 5 * BLOCK * size + 64 + 2 * BLOCK * KEY_CHUNK),
+      scratch: 4 * (5 * size * time + 5 * QUERIES * size + QUERIES + 2 * QUERIES * KEY_CHUNK),
       work: work(p, 5),
     });
   },
@@ -75,7 +74,7 @@ export const attention: Pick<Launchers, "attention" | "attentionVjp" | "attentio
         ...[p.time, p.heads, p.kvHeads, p.headDim, queries, count],
       ],
       floats: [p.scale],
-      scratch: 4 * (4 * size * time + 2 * STRIP * (size + time) + TILE),
+      scratch: 4 * (4 * size * time + 2 * STRIP * (size + time) + 32),
       work: work(p, 5),
     });
   },
