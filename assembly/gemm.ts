@@ -1,179 +1,97 @@
-// Matrix products: packing, the 6×8 micro-kernel, the blocked product, the segmented weight gradient.
+// Matrix products: packing, the 4×8 micro-kernel, the blocked product, the segmented weight gradient.
 //
-// Packed operands are panels: A in panels of 6 rows of op(A), [panel][k][6]; B in panels of 8 columns of op(B),
-// [panel][k][8]; short panels are padded with zeros. The micro-kernel multiplies one panel by another into a 6×8 tile in
+// Packed operands are panels: A in panels of 4 rows of op(A), [panel][k][4]; B in panels of 8 columns of op(B),
+// [panel][k][8]; short panels are padded with zeros. The micro-kernel multiplies one panel by another into a 4×8 tile in
 // memory, from which each caller goes on; that costs about 1 % of the tile's work.
 import { activate } from "./activation";
 import { float, fma, int, ptr, scratch } from "./simd";
 
-const MR = 6;
+const MR = 4;
 const NR = 8;
 const TILE: usize = MR * NR * 4;
 
-// tile[6][8] = Σ_k a[k][6] ⊗ b[k][8].
+// tile[4][8] = Σ_k a[k][4] ⊗ b[k][8]. Eight accumulators are what hides the latency of two multiply-add units, and with the
+// operands they leave V8's register allocator room. Unrolled over k (or with 6×8 accumulators) it spills, and is slower by a third.
 // @ts-ignore: decorator
 @inline function micro(a: usize, b: usize, k: i32, tile: usize): void {
   let c00 = f32x4.splat(0), c01 = f32x4.splat(0), c10 = f32x4.splat(0), c11 = f32x4.splat(0);
   let c20 = f32x4.splat(0), c21 = f32x4.splat(0), c30 = f32x4.splat(0), c31 = f32x4.splat(0);
-  let c40 = f32x4.splat(0), c41 = f32x4.splat(0), c50 = f32x4.splat(0), c51 = f32x4.splat(0);
-  let i = k >> 2;
-  while (i > 0) {
-    let b0 = v128.load(b, 0), b1 = v128.load(b, 16);
-    let x = v128.load_splat<f32>(a, 0); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
-    x = v128.load_splat<f32>(a, 4); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
-    x = v128.load_splat<f32>(a, 8); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
-    x = v128.load_splat<f32>(a, 12); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
-    x = v128.load_splat<f32>(a, 16); c40 = fma(x, b0, c40); c41 = fma(x, b1, c41);
-    x = v128.load_splat<f32>(a, 20); c50 = fma(x, b0, c50); c51 = fma(x, b1, c51);
-    b0 = v128.load(b, 32); b1 = v128.load(b, 48);
-    x = v128.load_splat<f32>(a, 24); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
-    x = v128.load_splat<f32>(a, 28); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
-    x = v128.load_splat<f32>(a, 32); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
-    x = v128.load_splat<f32>(a, 36); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
-    x = v128.load_splat<f32>(a, 40); c40 = fma(x, b0, c40); c41 = fma(x, b1, c41);
-    x = v128.load_splat<f32>(a, 44); c50 = fma(x, b0, c50); c51 = fma(x, b1, c51);
-    b0 = v128.load(b, 64); b1 = v128.load(b, 80);
-    x = v128.load_splat<f32>(a, 48); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
-    x = v128.load_splat<f32>(a, 52); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
-    x = v128.load_splat<f32>(a, 56); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
-    x = v128.load_splat<f32>(a, 60); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
-    x = v128.load_splat<f32>(a, 64); c40 = fma(x, b0, c40); c41 = fma(x, b1, c41);
-    x = v128.load_splat<f32>(a, 68); c50 = fma(x, b0, c50); c51 = fma(x, b1, c51);
-    b0 = v128.load(b, 96); b1 = v128.load(b, 112);
-    x = v128.load_splat<f32>(a, 72); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
-    x = v128.load_splat<f32>(a, 76); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
-    x = v128.load_splat<f32>(a, 80); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
-    x = v128.load_splat<f32>(a, 84); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
-    x = v128.load_splat<f32>(a, 88); c40 = fma(x, b0, c40); c41 = fma(x, b1, c41);
-    x = v128.load_splat<f32>(a, 92); c50 = fma(x, b0, c50); c51 = fma(x, b1, c51);
-    a += 96; b += 128; i--;
-  }
-  i = k & 3;
-  while (i > 0) {
+  while (k > 0) {
     const b0 = v128.load(b, 0), b1 = v128.load(b, 16);
     let x = v128.load_splat<f32>(a, 0); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
     x = v128.load_splat<f32>(a, 4); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
     x = v128.load_splat<f32>(a, 8); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
     x = v128.load_splat<f32>(a, 12); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
-    x = v128.load_splat<f32>(a, 16); c40 = fma(x, b0, c40); c41 = fma(x, b1, c41);
-    x = v128.load_splat<f32>(a, 20); c50 = fma(x, b0, c50); c51 = fma(x, b1, c51);
-    a += 24; b += 32; i--;
+    a += 16; b += 32; k--;
   }
   v128.store(tile, c00, 0); v128.store(tile, c01, 16); v128.store(tile, c10, 32); v128.store(tile, c11, 48);
   v128.store(tile, c20, 64); v128.store(tile, c21, 80); v128.store(tile, c30, 96); v128.store(tile, c31, 112);
-  v128.store(tile, c40, 128); v128.store(tile, c41, 144); v128.store(tile, c50, 160); v128.store(tile, c51, 176);
 }
 
-// Packs rows [row, row + 6) of a row-major matrix whose consecutive k are adjacent (ld between rows).
-function packRows6(src: usize, ld: usize, rows: i32, k: i32, dst: usize): void {
+// Packs 4 rows whose consecutive k are adjacent into every `step` bytes of `dst`, by transposing 4×4 blocks.
+function packRows4(src: usize, ld: usize, rows: i32, k: i32, dst: usize, step: usize): void {
   let i = 0;
-  if (rows == MR) {
-    const r0 = src, r1 = r0 + ld, r2 = r1 + ld, r3 = r2 + ld, r4 = r3 + ld, r5 = r4 + ld;
+  if (rows >= 4) {
+    const r1 = src + ld, r2 = r1 + ld, r3 = r2 + ld;
     for (; i + 4 <= k; i += 4) {
       const o = <usize>i << 2;
-      const v0 = v128.load(r0 + o), v1 = v128.load(r1 + o), v2 = v128.load(r2 + o);
-      const v3 = v128.load(r3 + o), v4 = v128.load(r4 + o), v5 = v128.load(r5 + o);
+      const v0 = v128.load(src + o), v1 = v128.load(r1 + o), v2 = v128.load(r2 + o), v3 = v128.load(r3 + o);
       const l01 = v128.shuffle<f32>(v0, v1, 0, 4, 1, 5), h01 = v128.shuffle<f32>(v0, v1, 2, 6, 3, 7);
       const l23 = v128.shuffle<f32>(v2, v3, 0, 4, 1, 5), h23 = v128.shuffle<f32>(v2, v3, 2, 6, 3, 7);
-      const l45 = v128.shuffle<f32>(v4, v5, 0, 4, 1, 5), h45 = v128.shuffle<f32>(v4, v5, 2, 6, 3, 7);
-      v128.store(dst, v128.shuffle<f64>(l01, l23, 0, 2), 0);
-      v128.store_lane<i64>(dst, l45, 0, 16);
-      v128.store(dst, v128.shuffle<f64>(l01, l23, 1, 3), 24);
-      v128.store_lane<i64>(dst, l45, 1, 40);
-      v128.store(dst, v128.shuffle<f64>(h01, h23, 0, 2), 48);
-      v128.store_lane<i64>(dst, h45, 0, 64);
-      v128.store(dst, v128.shuffle<f64>(h01, h23, 1, 3), 72);
-      v128.store_lane<i64>(dst, h45, 1, 88);
-      dst += 96;
+      v128.store(dst, v128.shuffle<f64>(l01, l23, 0, 2));
+      v128.store(dst + step, v128.shuffle<f64>(l01, l23, 1, 3));
+      v128.store(dst + 2 * step, v128.shuffle<f64>(h01, h23, 0, 2));
+      v128.store(dst + 3 * step, v128.shuffle<f64>(h01, h23, 1, 3));
+      dst += 4 * step;
     }
   }
   for (; i < k; i++) {
     const o = <usize>i << 2;
-    for (let r = 0; r < MR; r++)
+    for (let r = 0; r < 4; r++)
       store<f32>(dst + (<usize>r << 2), r < rows ? load<f32>(src + <usize>r * ld + o) : <f32>0);
-    dst += 24;
+    dst += step;
   }
 }
 
-// Packs 6 adjacent columns of a matrix stored k-major (ld between k).
-function packCols6(src: usize, ld: usize, cols: i32, k: i32, dst: usize): void {
-  if (cols == MR) {
-    for (let i = 0; i < k; i++) {
-      v128.store(dst, v128.load(src));
-      store<u64>(dst, load<u64>(src, 16), 16);
-      src += ld; dst += 24;
+// Packs `width` columns of a k-major matrix into panels of `panel` columns, a row of all panels at a time, so that rows are read
+// whole.
+function packColumns(src: usize, ld: usize, width: i32, k: i32, panel: i32, dst: usize): void {
+  const stride = <usize>panel * <usize>k << 2, whole = width / panel, bytes = <usize>panel << 2;
+  for (let i = 0; i < k; i++) {
+    let from = src + <usize>i * ld, to = dst + <usize>i * bytes;
+    for (let j = 0; j < whole; j++) {
+      v128.store(to, v128.load(from));
+      if (panel == 8) v128.store(to, v128.load(from, 16), 16);
+      from += bytes; to += stride;
     }
+    const rest = width - whole * panel;
+    if (rest > 0)
+      for (let c = 0; c < panel; c++) store<f32>(to + (<usize>c << 2), c < rest ? load<f32>(from + (<usize>c << 2)) : <f32>0);
+  }
+}
+
+// Packs rows [0, width) of an operand (its columns when it is k-major) into panels.
+function pack(src: usize, ld: usize, width: i32, k: i32, kMajor: bool, panel: i32, dst: usize): void {
+  if (kMajor) {
+    packColumns(src, ld, width, k, panel, dst);
     return;
   }
-  for (let i = 0; i < k; i++) {
-    for (let c = 0; c < MR; c++) store<f32>(dst + (<usize>c << 2), c < cols ? load<f32>(src + (<usize>c << 2)) : <f32>0);
-    src += ld; dst += 24;
-  }
-}
-
-function packRows8(src: usize, ld: usize, rows: i32, k: i32, dst: usize): void {
-  let i = 0;
-  if (rows == NR) {
-    for (; i + 4 <= k; i += 4) {
-      for (let half: usize = 0; half < 2; half++) {
-        const s = src + half * 4 * ld + (<usize>i << 2);
-        const v0 = v128.load(s), v1 = v128.load(s + ld), v2 = v128.load(s + 2 * ld), v3 = v128.load(s + 3 * ld);
-        const l01 = v128.shuffle<f32>(v0, v1, 0, 4, 1, 5), h01 = v128.shuffle<f32>(v0, v1, 2, 6, 3, 7);
-        const l23 = v128.shuffle<f32>(v2, v3, 0, 4, 1, 5), h23 = v128.shuffle<f32>(v2, v3, 2, 6, 3, 7);
-        const d = dst + half * 16;
-        v128.store(d, v128.shuffle<f64>(l01, l23, 0, 2), 0);
-        v128.store(d, v128.shuffle<f64>(l01, l23, 1, 3), 32);
-        v128.store(d, v128.shuffle<f64>(h01, h23, 0, 2), 64);
-        v128.store(d, v128.shuffle<f64>(h01, h23, 1, 3), 96);
-      }
-      dst += 128;
-    }
-  }
-  for (; i < k; i++) {
-    const o = <usize>i << 2;
-    for (let r = 0; r < NR; r++)
-      store<f32>(dst + (<usize>r << 2), r < rows ? load<f32>(src + <usize>r * ld + o) : <f32>0);
-    dst += 32;
-  }
-}
-
-function packCols8(src: usize, ld: usize, cols: i32, k: i32, dst: usize): void {
-  if (cols == NR) {
-    for (let i = 0; i < k; i++) {
-      v128.store(dst, v128.load(src), 0);
-      v128.store(dst, v128.load(src, 16), 16);
-      src += ld; dst += 32;
-    }
-    return;
-  }
-  for (let i = 0; i < k; i++) {
-    for (let c = 0; c < NR; c++) store<f32>(dst + (<usize>c << 2), c < cols ? load<f32>(src + (<usize>c << 2)) : <f32>0);
-    src += ld; dst += 32;
+  const step = <usize>panel << 2;
+  for (let at = 0; at < width; at += panel) {
+    const to = dst + (<usize>at * <usize>k << 2), from = src + <usize>at * ld;
+    for (let half = 0; half < panel; half += 4)
+      packRows4(from + <usize>half * ld, ld, width - at - half, k, to + (<usize>half << 2), step);
   }
 }
 
 // Packs every panel of an operand. Slots: 0 source, 1 destination, 2 width (rows of panels to cut), 3 k, 4 k-major?,
-// 5 panel width (6 or 8), 6 panels a task, 7 leading dimension (elements).
+// 5 panel width (4 or 8), 6 panels a task, 7 leading dimension (elements).
 export function packPanels(p: usize, task: i32): void {
-  const src = ptr(p, 0), dst = ptr(p, 1);
   const width = int(p, 2), k = int(p, 3), kMajor = int(p, 4) != 0, panel = int(p, 5);
   const ld = <usize>int(p, 7) << 2;
-  const first = task * int(p, 6);
-  const last = min((width + panel - 1) / panel, first + int(p, 6));
-  for (let j = first; j < last; j++) {
-    const at = j * panel;
-    const count = min(panel, width - at);
-    const to = dst + ((<usize>j * <usize>panel * <usize>k) << 2);
-    if (kMajor) {
-      const from = src + (<usize>at << 2);
-      if (panel == MR) packCols6(from, ld, count, k, to);
-      else packCols8(from, ld, count, k, to);
-    } else {
-      const from = src + <usize>at * ld;
-      if (panel == MR) packRows6(from, ld, count, k, to);
-      else packRows8(from, ld, count, k, to);
-    }
-  }
+  const at = task * int(p, 6) * panel;
+  const from = ptr(p, 0) + (kMajor ? <usize>at << 2 : <usize>at * ld);
+  pack(from, ld, min(width - at, int(p, 6) * panel), k, kMajor, panel, ptr(p, 1) + (<usize>at * <usize>k << 2));
 }
 
 // Writes a finished tile: c = alpha·tile (+ c) (+ bias), then the activation.
@@ -244,13 +162,8 @@ export function gemmBlock(p: usize, task: i32): void {
   for (let k0 = 0; k0 == 0 || k0 < k; k0 += kb) {
     const kc = min(kb, k - k0);
     const last = k0 + kb >= k;
-    for (let i = 0; i < panels; i++) {
-      const row = row0 + i * MR;
-      const count = min(MR, m - row);
-      const to = packed + ((<usize>i * MR * <usize>kc) << 2);
-      if (kMajor) packCols6(a + <usize>k0 * lda + (<usize>row << 2), lda, count, kc, to);
-      else packRows6(a + <usize>row * lda + (<usize>k0 << 2), lda, count, kc, to);
-    }
+    const from = kMajor ? a + <usize>k0 * lda + (<usize>row0 << 2) : a + <usize>row0 * lda + (<usize>k0 << 2);
+    pack(from, lda, rows, kc, kMajor, MR, packed);
     for (let j = col0; j < col1; j += NR) {
       const panelB = b + ((<usize>j * <usize>k + <usize>k0 * NR) << 2);
       const cols = min(NR, n - j);
@@ -436,6 +349,6 @@ export function segmentedReduce(p: usize, task: i32): void {
 
 // For the bench: `k` rounds of the micro-kernel on one pair of panels in the first-level cache, the machine's peak.
 export function microPeak(p: usize, task: i32): void {
-  const tile = scratch(p), a = tile + 256, b = a + 6 * 4 * 128;
+  const tile = scratch(p), a = tile + 256, b = a + MR * 4 * 128;
   for (let i = 0; i < int(p, 0); i++) micro(a, b, 128, tile);
 }

@@ -9,7 +9,7 @@ import { type Checkpoint, type RunHooks, type RunResult, ruleOptions, type StepM
 import { createMixer, type Mixer } from "../dga/mixer.ts";
 import { createTrainer, type Trainer, type TrainStep } from "../dga/trainer.ts";
 import { GradmixError } from "../errors.ts";
-import { init } from "../init.ts";
+import { init, shutdown } from "../init.ts";
 import { createGPT, type GPT, type GPTConfig, parameterCount } from "../nn/gpt.ts";
 import { toHuggingFace } from "../nn/huggingface.ts";
 import { createSchedule } from "../nn/schedules.ts";
@@ -78,7 +78,7 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
     hooks.store.begin();
     return await loop(config, hooks, trainer, model, data, names);
   } finally {
-    await backend.dispose();
+    await shutdown();
   }
 }
 

@@ -3,7 +3,7 @@ import { type Activation } from "../../kernels.ts";
 import type { Runtime } from "../runtime.ts";
 import type { Launcher } from "./launcher.ts";
 
-const MR = 6;
+const MR = 4;
 const NR = 8;
 const activations: readonly Activation[] = ["none", "gelu", "relu", "silu"];
 
@@ -26,7 +26,8 @@ function pack(
 ): number {
   const panels = Math.ceil(width / panel);
   const to = runtime.workspace(panels * panel * k * 4);
-  const perTask = Math.max(1, Math.ceil(8192 / (panel * Math.max(1, k))));
+  // Rows of a k-major operand are read in pieces of at least 256 bytes.
+  const perTask = Math.max(kMajor ? 64 / panel : 1, Math.ceil(8192 / (panel * Math.max(1, k))));
   runtime.launch({
     kernel: "packPanels",
     tasks: Math.ceil(panels / perTask),
@@ -92,7 +93,7 @@ export const gemm: Launcher<"gemm"> = (runtime, p, [a, b, bias], [c, pre]) => {
 };
 
 /** Panels of a task's block of the weight: 96 × 128 elements, so that the blocks of V, total and group stay in the second-level cache. */
-const BLOCK_PANELS_A = 16;
+const BLOCK_PANELS_A = 24;
 const BLOCK_PANELS_B = 16;
 
 export const gemmSegmented: Launcher<"gemmSegmented"> = (

@@ -1,0 +1,164 @@
+/**
+ * One training step, with and without gradient alignment: GPT with d 256, 6 layers, 8 heads, T 256, B 8, vocabulary 1024 (LayerNorm, biases,
+ * learned positions, GELU, untied head, AdamW).
+ *
+ * Variants run in turn, round after round, so that drift of the machine falls on all of them; figures are medians in seconds.
+ *
+ * - plain: gradient of the mean loss and AdamW.
+ * - aligned: the same, and every example's alignment with a given direction and its gradient's norm.
+ * - domains: an aligned step over as many tokens with 16 examples of 16 domains (T 128): 16 domain alignments.
+ * - perDomain: a target gradient and 16 domain gradients one after another, without the step (the paper's way).
+ * - forwardMode: one jvp over the batch in a given direction.
+ *
+ * Options: --threads N (2), --simd relaxed|plain|auto, --rounds N (7), --peer COMMAND (its JSON output is included, run before and after).
+ */
+import { execSync } from "node:child_process";
+import { alignSink, forwardDerivative, gradients, init, keep, scope, shutdown, type Tensor, tensor } from "gradmix";
+import { type Batch, meanGradient } from "gradmix/dga";
+import { adamw, arenaLike, createGPT } from "gradmix/nn";
+import type { BenchOptions } from "./main.ts";
+
+const vocabSize = 1024;
+const B = 8;
+const T = 256;
+const DOMAINS = 16;
+
+export async function run(options: BenchOptions): Promise<Record<string, unknown>> {
+  const threads = Number(options["threads"] ?? 2);
+  const rounds = Number(options["rounds"] ?? 7);
+  const simd = options["simd"] === "plain" || options["simd"] === "relaxed" ? options["simd"] : "auto";
+  const before = peer(options["peer"]);
+  const backend = await init({ backend: "cpu", threads, simd });
+  const model = createGPT({
+    preset: "gpt2",
+    vocabSize,
+    dim: 256,
+    layers: 6,
+    heads: 8,
+    context: T,
+  });
+  const { parameters } = model;
+  const optimizer = adamw(parameters);
+  const gradient = arenaLike(parameters);
+  const direction = arenaLike(parameters);
+  const other = arenaLike(parameters);
+  const whole = batchOf(B, T);
+  const domains = batchOf(DOMAINS, T / 2);
+  const single = batchOf(1, T);
+
+  const done = async (t: Tensor): Promise<void> => {
+    await t.data();
+    t.dispose();
+  };
+  const optimise = async (): Promise<void> => done(optimizer.step(gradient.arena, 1e-3));
+  const aligned = async (batch: Batch): Promise<void> => {
+    const examples = batch.inputs.length / batch.time;
+    const sink = alignSink({
+      examples,
+      direction: { given: (p) => direction.of(p) },
+      total: { gradientOf: (p) => gradient.of(p) },
+    });
+    const losses = keep(
+      scope(() => {
+        const [inputs, targets] = upload(batch);
+        return gradients(() => model.losses(inputs, targets), {
+          parameters: parameters.list,
+          sink,
+          weights: new Float64Array(examples).fill(1 / (examples * batch.time)),
+        });
+      }),
+    );
+    await sink.result();
+    await done(losses);
+    sink.dispose();
+    await optimise();
+  };
+  const variants = {
+    plain: async () => {
+      await done(meanGradient(model, whole, gradient));
+      await optimise();
+    },
+    aligned: () => aligned(whole),
+    domains: () => aligned(domains),
+    perDomain: async () => {
+      await done(meanGradient(model, whole, direction));
+      for (let i = 0; i < DOMAINS; i++) {
+        await done(meanGradient(model, single, other));
+      }
+    },
+    forwardMode: async () => {
+      const tangents = new Map(parameters.list.map((p) => [p, direction.of(p)]));
+      const { losses, derivatives } = scope(() => {
+        const [inputs, targets] = upload(whole);
+        return forwardDerivative(() => model.losses(inputs, targets), tangents);
+      });
+      keep(losses);
+      keep(derivatives);
+      await done(losses);
+      await done(derivatives);
+    },
+  };
+  const times = new Map<string, number[]>(Object.keys(variants).map((name) => [name, []]));
+  await done(meanGradient(model, whole, direction));
+  for (let round = -1; round < rounds; round++)
+    for (const [name, variant] of Object.entries(variants)) {
+      if (name === "perDomain" && round >= 3) continue;
+      const start = performance.now();
+      await variant();
+      if (round >= 0) times.get(name)?.push((performance.now() - start) / 1000);
+    }
+  const median = (name: string): number => {
+    const sorted = [...(times.get(name) ?? [])].sort((a, b) => a - b);
+    return sorted[sorted.length >> 1] ?? NaN;
+  };
+  const paired = (a: string, b: string): number => {
+    const ratios = (times.get(a) ?? []).map((time, i) => time / (times.get(b)?.[i] ?? NaN)).sort((x, y) => x - y);
+    return ratios[ratios.length >> 1] ?? NaN;
+  };
+  const tokens = B * T;
+  // 6 FLOPs a parameter and token for the linear layers, 12·L·d·T/2 a token for causal attention.
+  const flops = tokens * (6 * (parameters.count - (vocabSize + T) * 256) + (12 * 6 * 256 * T) / 2);
+  const peakBytes = backend.peakBytes;
+  const { simd: level } = backend.capabilities;
+  await shutdown();
+  const after = peer(options["peer"]);
+  return {
+    backend: "cpu",
+    threads,
+    simd: level,
+    node: process.version,
+    params: parameters.count,
+    tokens,
+    plainStepSeconds: median("plain"),
+    alignedStepSeconds: median("aligned"),
+    alignedOverPlain: paired("aligned", "plain"),
+    domainStepSeconds: median("domains"),
+    domains: DOMAINS,
+    perDomainSeconds: median("perDomain"),
+    forwardModeSeconds: median("forwardMode"),
+    plainStepGflops: flops / median("plain") / 1e9,
+    peakBytes,
+    ...(before === null ? {} : { peer: { before, after } }),
+  };
+}
+
+function upload(batch: Batch): [Tensor, Tensor] {
+  const shape = [batch.inputs.length / batch.time, batch.time];
+  return [tensor(batch.inputs, shape, "i32"), tensor(batch.targets, shape, "i32")];
+}
+
+function batchOf(examples: number, time: number): Batch {
+  let state = 1;
+  const draw = (): number => (state = (state * 48271) % 2147483647) % vocabSize;
+  return {
+    inputs: Int32Array.from({ length: examples * time }, draw),
+    targets: Int32Array.from({ length: examples * time }, draw),
+    tokens: new Int32Array(examples).fill(time),
+    time,
+  };
+}
+
+function peer(command: string | true | undefined): unknown {
+  if (typeof command !== "string") return null;
+  return JSON.parse(execSync(command, { encoding: "utf8" })) as unknown;
+}
