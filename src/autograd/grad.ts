@@ -7,7 +7,7 @@
  */
 import { GradmixError } from "../errors.ts";
 import { formatShape } from "../tensor/shape.ts";
-import { empty, scope, type Tensor } from "../tensor/tensor.ts";
+import { empty, scope, Tensor } from "../tensor/tensor.ts";
 import { ForwardPass } from "./forward.ts";
 import {
   apply1,
@@ -26,7 +26,7 @@ import { Tape } from "./tape.ts";
 export type TensorFunction = (...inputs: Tensor[]) => Tensor | Tensor[];
 
 const list = (result: Tensor | readonly Tensor[]): Tensor[] =>
-  Array.isArray(result) ? [...result] : [result as Tensor];
+  result instanceof Tensor ? [result] : [...result];
 
 /**
  * A handle of its own for each input, so that a transformation that watches it does not also see other uses of the same
@@ -47,9 +47,9 @@ function alias(t: Tensor, what: string): Tensor {
 export interface Vjp {
   readonly outputs: Tensor[];
   /** Cotangents of the outputs → cotangents of the primals. Once: it lets go of what was saved. */
-  pullback(cotangents: Tensor | readonly Tensor[]): Tensor[];
+  readonly pullback: (cotangents: Tensor | readonly Tensor[]) => Tensor[];
   /** Lets go of what was saved, if `pullback` will not be called. */
-  dispose(): void;
+  readonly dispose: () => void;
 }
 
 /** f at the primals, and Jᵀ·ct for cotangents of its outputs. */

@@ -3,7 +3,7 @@
  *
  * An op is one object with all of its rules side by side: `infer` (shapes), `forward`, `vjp`, `jvp`. Transformations
  * (a tape, a forward-mode pass) do not wrap tensors: each keeps a side table of what it knows about them. `apply` runs
- * an op once, asks every active transformation, from the innermost outwards, to note it, and each rule is itself made
+ * an op once, asks every active transformation, from the outermost inwards, to note it, and each rule is itself made
  * of ops, seen only by the transformations further out. That is what lets them nest.
  */
 import { run } from "../backends/backend.ts";
@@ -164,10 +164,10 @@ export function apply<A>(op: Op<A>, inputs: readonly Tensor[], attrs: A): Tensor
   const { outputs, saved = [] } = op.forward(inputs, attrs, specs);
   if (active.length > 0 && op.constant !== true) {
     const application = { op, attrs, inputs, outputs, saved };
-    for (let i = active.length - 1; i >= 0; i--) {
-      const transform = active[i];
-      if (transform.tracks(inputs)) withActive(active.slice(0, i), () => transform.note(application));
-    }
+    // Outermost first: the rule of an inner one may use the outputs, which those further out must know by then.
+    active.forEach((transform, i, stack) => {
+      if (transform.tracks(inputs)) withActive(stack.slice(0, i), () => transform.note(application));
+    });
   }
   // Whoever needs these has retained them by now.
   for (const t of saved) if (!inputs.includes(t) && !outputs.includes(t)) t.dispose();

@@ -1,0 +1,455 @@
+/** vjp, jvp, grad, checkpoint, gradients and forwardDerivative: values, nesting, lifetimes, errors. */
+import { beforeEach, describe, expect, it } from "vitest";
+import {
+  add,
+  affine,
+  checkpoint,
+  concat,
+  crossEntropy,
+  embedding,
+  exp,
+  forwardDerivative,
+  grad,
+  gradients,
+  GradmixError,
+  jvp,
+  keep,
+  linear,
+  logSumExp,
+  matmul,
+  max,
+  mean,
+  mul,
+  reshape,
+  scope,
+  sin,
+  square,
+  stopGradient,
+  sub,
+  sum,
+  sumSink,
+  tanh,
+  tensor,
+  type Tensor,
+  transpose,
+  valueAndGrad,
+  vjp,
+  where,
+} from "gradmix";
+import type { Backend } from "#dist/backends/backend.js";
+import { createReferenceBackend } from "#dist/backends/reference/index.js";
+import { setCurrentMemory } from "#dist/tensor/memory.js";
+import { values } from "../backends/harness.ts";
+import { tinyModel } from "./model.ts";
+
+let backend: Backend;
+beforeEach(() => {
+  backend = createReferenceBackend({ precision: "f64" });
+  setCurrentMemory(backend);
+});
+
+const numbers = async (t: Tensor): Promise<number[]> => Array.from(await t.data());
+const near = (got: readonly number[], want: readonly number[], digits = 10): void => {
+  expect(got.length).toBe(want.length);
+  got.forEach((x, n) => expect(x / Math.max(1, Math.abs(want[n]))).toBeCloseTo(want[n] / Math.max(1, Math.abs(want[n])), digits));
+};
+const code = (fn: () => unknown): string => {
+  try {
+    fn();
+  } catch (error) {
+    return error instanceof GradmixError ? `${error.code}: ${error.message}` : String(error);
+  }
+  return "no error";
+};
+
+describe("values", () => {
+  it("valueAndGrad of Σ x³", async () => {
+    const x = tensor([1, 2, -3]);
+    const {
+      value,
+      gradients: [dx],
+    } = valueAndGrad((x) => sum(mul(x, square(x))))(x);
+    expect(await value.item()).toBe(-18);
+    near(await numbers(dx), [3, 12, 27]);
+  });
+
+  it("a tensor given twice, and one captured, are told apart", async () => {
+    const x = tensor([3]);
+    const [a, b] = grad((a, b) => sum(mul(a, square(b))))(x, x);
+    near([...(await numbers(a)), ...(await numbers(b))], [9, 18]);
+    // d/dy of y·x at y = x is x.
+    const [captured] = grad((y) => sum(mul(y, x)))(x);
+    near(await numbers(captured), [3]);
+    const { tangents } = jvp((y) => mul(y, x), [x], [tensor([1])]);
+    near(await numbers(tangents[0]), [3]);
+  });
+
+  it("inputs that do not matter have zero gradients and zero tangents", async () => {
+    const [x, y] = [tensor([1, 2]), tensor([3, 4])];
+    const [, dy] = grad((x) => sum(x))(x, y);
+    expect(await numbers(dy)).toEqual([0, 0]);
+    const { tangents } = jvp((x) => [x, stopGradient(x), y], [x], [tensor([1, 1])]);
+    expect(await Promise.all(tangents.map(numbers))).toEqual([
+      [1, 1],
+      [0, 0],
+      [0, 0],
+    ]);
+  });
+
+  it("the identity", async () => {
+    const x = tensor([1, 2]);
+    const { outputs, pullback } = vjp((x) => x, [x]);
+    const ct = tensor([5, 6]);
+    expect(await numbers(pullback(ct)[0])).toEqual([5, 6]);
+    expect(await numbers(outputs[0])).toEqual([1, 2]);
+    expect(await numbers(ct)).toEqual([5, 6]);
+  });
+
+  it("the same tensor used many times over", async () => {
+    const x = tensor([0.5, -1]);
+    const [dx] = grad((x) => sum(add(add(mul(x, x), x), add(x, mul(x, mul(x, x))))))(x);
+    near(
+      await numbers(dx),
+      [0.5, -1].map((v) => 2 * v + 2 + 3 * v * v),
+    );
+  });
+
+  it("reductions, logSumExp and mean against what they are", async () => {
+    const x = tensor([1, 2, 3, 4, 5, 100], [2, 3]);
+    near(await numbers(mean(x, 0)), [2.5, 3.5, 51.5]);
+    near(await numbers(mean(x)), [115 / 6]);
+    near(await numbers(logSumExp(x, -1)), [
+      3 + Math.log(1 + Math.exp(-1) + Math.exp(-2)),
+      100 + Math.log(1 + Math.exp(-95) + Math.exp(-96)),
+    ]);
+    // Equal elements share.
+    near(await numbers(grad((x) => max(x))(tensor([2, 1, 2]))[0]), [0.5, 0, 0.5]);
+    const [dx] = grad((x) => sum(logSumExp(x, 1)))(x);
+    near(await numbers(sum(dx, 1)), [1, 1]);
+  });
+});
+
+describe("nesting", () => {
+  const f = (x: Tensor): Tensor => sum(mul(sin(x), exp(affine(x, 0.5, 0))));
+  // With u = sin x, w = e^{x/2}: f″ = (cos x − ¾ sin x)·w.
+  const second = (x: number): number => (Math.cos(x) - 0.75 * Math.sin(x)) * Math.exp(x / 2);
+  const points = [0.3, -1.2, 2];
+  const direction = [1, 0.5, -2];
+
+  it("Hessian-vector products four ways", async () => {
+    const [x, v] = [tensor(points), tensor(direction)];
+    const want = points.map((p, n) => second(p) * direction[n]);
+    near(await numbers(jvp((x) => grad(f)(x), [x], [v]).tangents[0]), want);
+    near(await numbers(grad((x) => sum(mul(grad(f)(x)[0], v)))(x)[0]), want);
+    near(await numbers(grad((x) => jvp(f, [x], [v]).tangents[0])(x)[0]), want);
+    const along = jvp((x) => jvp(f, [x], [v]).tangents, [x], [v]).tangents[0];
+    near(await numbers(along), [points.reduce((s, p, n) => s + second(p) * direction[n] ** 2, 0)]);
+  });
+
+  it("third derivatives", async () => {
+    const cube = (x: Tensor): Tensor => sum(mul(x, mul(x, x)));
+    const second = (x: Tensor): Tensor => sum(grad((y) => sum(grad(cube)(y)[0]))(x)[0]);
+    near(await numbers(grad(second)(tensor([2, 5]))[0]), [6, 6]);
+  });
+
+  it("the pullback is linear: it can be pushed and pulled itself", async () => {
+    const x = tensor(values(6, 3), [2, 3]);
+    const w = tensor(values(6, 4), [2, 3]);
+    const ct = tensor(values(4, 5), [2, 2]);
+    const pull = (ct: Tensor): Tensor[] => vjp((x) => tanh(linear(x, w)), [x]).pullback(ct);
+    const { outputs, tangents } = jvp((ct) => pull(ct), [ct], [ct]);
+    near(await numbers(tangents[0]), await numbers(outputs[0]));
+    // Its transpose is the jvp.
+    const t = tensor(values(6, 6), [2, 3]);
+    const back = vjp((ct) => pull(ct), [ct]).pullback(t)[0];
+    near(await numbers(back), await numbers(jvp((x) => tanh(linear(x, w)), [x], [t]).tangents[0]));
+  });
+
+  it("Hessian-vector product of a whole model, against differences of gradients", async () => {
+    const model = tinyModel();
+    const loss = (...p: Tensor[]): Tensor => sum(model.losses(p));
+    const v = model.parameters.map((p, n) => tensor(values(p.size, 70 + n), p.shape));
+    const product = await Promise.all(
+      jvp((...p) => grad(loss)(...p), model.parameters, v).tangents.map(numbers),
+    );
+    const at = async (step: number): Promise<number[][]> =>
+      Promise.all(grad(loss)(...model.parameters.map((p, n) => add(p, affine(v[n], step, 0)))).map(numbers));
+    const [up, down] = [await at(1e-5), await at(-1e-5)];
+    product.forEach((got, p) =>
+      near(
+        got,
+        up[p].map((x, n) => (x - down[p][n]) / 2e-5),
+        5,
+      ),
+    );
+  });
+});
+
+describe("checkpoint", () => {
+  it("gives the same gradients, inside grad and inside nested transformations", async () => {
+    const model = tinyModel();
+    const plain = (...p: Tensor[]): Tensor => sum(model.losses(p));
+    const saved = (...p: Tensor[]): Tensor => checkpoint((...q) => sum(model.losses(q)), ...p);
+    const want = await Promise.all(grad(plain)(...model.parameters).map(numbers));
+    const got = await Promise.all(grad(saved)(...model.parameters).map(numbers));
+    got.forEach((g, n) => near(g, want[n]));
+    const v = model.parameters.map((p, n) => tensor(values(p.size, 70 + n), p.shape));
+    const hvp = (f: typeof plain): Promise<number[][]> =>
+      Promise.all(jvp((...p) => grad(f)(...p), model.parameters, v).tangents.map(numbers));
+    const [a, b] = [await hvp(plain), await hvp(saved)];
+    a.forEach((g, n) => near(b[n], g));
+    const forward = (f: typeof plain): Tensor => jvp(f, model.parameters, v).tangents[0];
+    near(await numbers(forward(saved)), await numbers(forward(plain)));
+  });
+
+  it("outside of a backward pass it is the function", async () => {
+    expect(await numbers(checkpoint((x) => exp(x), tensor([0])))).toEqual([1]);
+  });
+
+  it("nested, and with several outputs", async () => {
+    const f = (x: Tensor): Tensor =>
+      sum(mul(...(checkpoint((x) => [checkpoint((x) => sin(x), x), exp(x)], x) as [Tensor, Tensor])));
+    const [dx] = grad(f)(tensor([0.4]));
+    near(await numbers(dx), [(Math.sin(0.4) + Math.cos(0.4)) * Math.exp(0.4)]);
+  });
+
+  it("refuses a captured tensor whose gradient would be lost", () => {
+    const f = (x: Tensor): Tensor => {
+      const y = exp(x);
+      return sum(checkpoint((x) => mul(x, y), x));
+    };
+    expect(code(() => grad(f)(tensor([1])))).toMatch(
+      /^autograd: checkpoint: mul uses a tensor that depends on/,
+    );
+  });
+
+  it("saves less", () => {
+    const x = keep(tensor(values(1000, 1)));
+    const deep = (x: Tensor): Tensor => {
+      for (let i = 0; i < 20; i++) x = sin(x);
+      return x;
+    };
+    const bytes = (f: (x: Tensor) => Tensor): number => {
+      const before = backend.liveBytes;
+      const { outputs, dispose } = vjp(f, [x]);
+      outputs.forEach((t) => t.dispose());
+      const saved = backend.liveBytes - before;
+      dispose();
+      expect(backend.liveBytes).toBe(before);
+      return saved;
+    };
+    expect(bytes(deep)).toBe(19 * 8000);
+    expect(bytes((x) => checkpoint(deep, x))).toBe(0);
+  });
+});
+
+describe("gradients and forwardDerivative", () => {
+  it("agree with grad, with weights, with and without checkpoints", async () => {
+    const model = tinyModel();
+    const weights = [1, -0.5, 2];
+    const want = await Promise.all(
+      grad((...p) => sum(mul(model.losses(p), tensor(weights))))(...model.parameters).map(numbers),
+    );
+    for (const checkpointed of [false, true]) {
+      const sums = new Map(model.parameters.map((p) => [p, tensor(new Float64Array(p.size), p.shape)]));
+      const losses = gradients(() => model.losses(model.parameters, checkpointed), {
+        parameters: model.parameters,
+        sink: sumSink({ gradientOf: (p) => sums.get(p)! }),
+        weights,
+      });
+      near(await numbers(losses), await numbers(model.losses(model.parameters)));
+      for (const [n, p] of model.parameters.entries()) near(await numbers(sums.get(p)!), want[n]);
+    }
+    const v = new Map(model.parameters.map((p, n) => [p, tensor(values(p.size, 30 + n), p.shape)]));
+    const { derivatives } = forwardDerivative(() => model.losses(model.parameters), v);
+    const along = await numbers(derivatives);
+    let dot = 0;
+    for (const [n, p] of model.parameters.entries())
+      (await numbers(v.get(p)!)).forEach((x, e) => (dot += x * want[n][e]));
+    expect(along.reduce((s, d, b) => s + d * weights[b], 0)).toBeCloseTo(dot, 9);
+  });
+
+  it("a parameter that the loss does not reach gets zeros, unless it accumulates; a dense use is summed", async () => {
+    const [p, unused] = [tensor([1, 2, 3, 4], [2, 2]), tensor([7])];
+    const [dp, du] = [tensor([9, 9, 9, 9], [2, 2]), tensor([9])];
+    const x = tensor([1, 0, 0, 1, 1, 1], [3, 2]);
+    // Used by linear (factors) and by mul (dense).
+    const loss = (): Tensor => sum(linear(x, mul(p, p)), 1);
+    const run = (accumulate: boolean): void => {
+      gradients(loss, {
+        parameters: [p, unused],
+        sink: sumSink({ gradientOf: (q) => (q === p ? dp : du), accumulate }),
+      });
+    };
+    run(false);
+    near(await numbers(dp), [4, 8, 12, 16]);
+    expect(await numbers(du)).toEqual([0]);
+    run(true);
+    near(await numbers(dp), [8, 16, 24, 32]);
+    expect(await numbers(du)).toEqual([0]);
+  });
+
+  it("a weight used twice is summed", async () => {
+    const w = tensor([1, 2, 3, 4], [2, 2]);
+    const dw = tensor([0, 0, 0, 0], [2, 2]);
+    const x = tensor([1, -1], [1, 2]);
+    const loss = (w: Tensor): Tensor => sum(linear(linear(x, w), w), 1);
+    gradients(() => loss(w), { parameters: [w], sink: sumSink({ gradientOf: () => dw }) });
+    near(await numbers(dw), await numbers(grad((w) => sum(loss(w)))(w)[0]));
+  });
+
+  it("says what is wrong", () => {
+    const p = tensor([1, 2], [1, 2]);
+    const sink = sumSink({ gradientOf: () => p });
+    const run = (loss: () => Tensor, weights?: number[]): string =>
+      code(() => gradients(loss, { parameters: [p], sink, ...(weights && { weights }) }));
+    expect(run(() => sum(p))).toMatch(/^autograd: gradients: the loss has the shape \[\]/);
+    expect(run(() => tensor([1]))).toMatch(/depends on none of the parameters/);
+    expect(run(() => sum(p, 1), [1, 2])).toBe("shape: gradients: 2 weights for 1 losses");
+    expect(code(() => grad((x) => (run(() => sum(p, 1)), sum(x)))(p))).toBe("no error");
+    expect(code(() => grad((x) => gradients(() => sum(x, 1), { parameters: [p], sink }))(p))).toMatch(
+      /gradients: cannot run inside/,
+    );
+    expect(code(() => forwardDerivative(() => sum(p), new Map([[p, p]])))).toMatch(/one loss an example/);
+    expect(code(() => grad((x) => x)(p))).toMatch(/grad: the function gave \[1, 2\]/);
+    expect(code(() => jvp((x) => x, [p], []))).toMatch(/0 tangents were given for 1/);
+    expect(code(() => jvp((x) => x, [p], [tensor([1])]))).toMatch(
+      /tangent \[1\] for a tensor of shape \[1, 2\]/,
+    );
+    expect(code(() => grad((x) => sum(x))(tensor([1], [1], "i32")))).toMatch(/i32; only f32 has derivatives/);
+    const { pullback } = vjp((x) => x, [p]);
+    expect(code(() => pullback(tensor([1])))).toMatch(/cotangent \[1\] for an output of shape \[1, 2\]/);
+    expect(code(() => pullback(p))).toMatch(/pullback was used already/);
+  });
+});
+
+describe("shape errors name both shapes", () => {
+  const t = (...shape: number[]): Tensor => tensor(new Float64Array(shape.reduce((a, b) => a * b, 1)), shape);
+  it.each([
+    [() => add(t(2, 3), t(4)), /add: shapes \[2, 3\] and \[4\]/],
+    [() => add(1, 2), /add: one of the operands must be a tensor/],
+    [() => matmul(t(2, 3), t(2, 3)), /matmul: \[2, 3\] and \[2, 3\] do not multiply: inner sizes 3 and 2/],
+    [() => matmul(t(2, 2, 3), t(3, 3, 3)), /matmul: shapes \[2\] and \[3\] do not broadcast/],
+    [() => linear(t(2, 3), t(4, 2)), /linear: x \[2, 3\] and the weight \[4, 2\]/],
+    [() => linear(t(2, 3), t(4, 3), t(3)), /linear: the bias \[3\] does not fit the weight \[4, 3\]/],
+    [() => embedding(t(2, 3), t(2)), /embedding: the index is f32, i32 is needed/],
+    [() => crossEntropy(t(2, 3), tensor([1], [1], "i32")), /logits \[2, 3\] and targets \[1\]/],
+    [() => concat([t(2, 3), t(3, 2)], 0), /concat: f32\[2, 3\] and f32\[3, 2\]/],
+    [() => reshape(t(2, 3), [4, -1]), /reshape/],
+    [() => transpose(t(2)), /fewer than two axes/],
+    [() => sum(t(2), 1), /axis 1 is out of range/],
+    [() => sum(t(2, 2), [0, -2]), /named twice/],
+    [() => where(t(2), t(2), t(2)), /the condition is f32/],
+  ])("%s", (fn, message) => {
+    expect(code(fn)).toMatch(message);
+    expect(code(fn)).toMatch(/^shape: /);
+  });
+});
+
+describe("lifetimes", () => {
+  it("50 passes leave nothing behind", async () => {
+    const model = tinyModel();
+    const sums = new Map(model.parameters.map((p) => [p, tensor(new Float64Array(p.size), p.shape)]));
+    const v = model.parameters.map((p, n) => tensor(values(p.size, 30 + n), p.shape));
+    const before = backend.liveBytes;
+    let peak = 0;
+    for (let step = 0; step < 50; step++) {
+      scope(() => {
+        gradients(() => model.losses(model.parameters, step % 2 === 0), {
+          parameters: model.parameters,
+          sink: sumSink({ gradientOf: (p) => sums.get(p)! }),
+        });
+        forwardDerivative(() => model.losses(model.parameters), sums);
+        grad((...p) => sum(model.losses(p)))(...model.parameters);
+        if (step % 10 === 0)
+          jvp((...p) => grad((...q) => sum(model.losses(q, true)))(...p), model.parameters, v);
+        vjp((...p) => model.losses(p), model.parameters).dispose();
+      });
+      expect(backend.liveBytes).toBe(before);
+      if (step === 1) peak = backend.peakBytes;
+    }
+    expect(backend.peakBytes).toBe(peak);
+  });
+
+  it("without a scope only what is returned is left, and disposing it is enough", () => {
+    const model = tinyModel();
+    const before = backend.liveBytes;
+    const found = grad((...p) => sum(model.losses(p)))(...model.parameters);
+    expect(backend.liveBytes - before).toBe(8 * model.parameters.reduce((n, p) => n + p.size, 0));
+    found.forEach((t) => t.dispose());
+    expect(backend.liveBytes).toBe(before);
+  });
+
+  it("an error in the loss, in a rule or in a sink leaves nothing behind", () => {
+    const model = tinyModel();
+    const before = backend.liveBytes;
+    const fail = (): never => {
+      throw new Error("planted");
+    };
+    const quiet = { name: "quiet", linear() {}, bias() {}, gain() {}, embedding() {}, dense() {} };
+    const attempt = (fn: () => unknown): void => {
+      expect(fn).toThrow("planted");
+      expect(backend.liveBytes).toBe(before);
+    };
+    const { parameters } = model;
+    attempt(() => gradients(() => (model.losses(parameters), fail()), { parameters, sink: quiet }));
+    for (const method of ["linear", "gain", "embedding", "bias"])
+      for (const checkpointed of [false, true])
+        attempt(() =>
+          gradients(() => model.losses(parameters, checkpointed), {
+            parameters,
+            sink: { ...quiet, [method]: fail },
+          }),
+        );
+    attempt(() => grad((...p) => (model.losses(p), fail()))(...parameters));
+    attempt(() => jvp((...p) => (model.losses(p), fail()), parameters, parameters));
+  });
+
+  it("a disposed tensor cannot be used, and says which", () => {
+    const [kept, gone] = scope(() => [keep(tensor([1])), tensor([2])].slice(0, 1)).concat(
+      scope(() => ({ hidden: [tensor([2])] })).hidden,
+    );
+    gone.dispose();
+    gone.name = "w";
+    expect(code(() => add(kept, gone))).toMatch(/^disposed: tensor w\[1\] was used after its scope ended/);
+    expect(code(() => sub(kept, 1))).toBe("no error");
+  });
+
+  it("disposing by hand what a tape still needs does no harm", async () => {
+    const x = tensor([0.5, 1]);
+    const before = backend.liveBytes;
+    const [dx] = grad((x) => {
+      const y = exp(x);
+      const z = mul(y, y);
+      y.dispose();
+      const loss = sum(z);
+      z.dispose();
+      return loss;
+    })(x);
+    near(await numbers(dx), [2 * Math.exp(1), 2 * Math.exp(2)]);
+    dx.dispose();
+    expect(backend.liveBytes).toBe(before);
+  });
+
+  it("the logits become their own gradient, but only when nobody else looks at them", async () => {
+    const [x, w] = [tensor(values(6, 1), [2, 3]), tensor(values(12, 2), [4, 3])];
+    const targets = tensor([1, 3], [2], "i32");
+    let seen: Tensor | null = null;
+    const loss = (w: Tensor): Tensor => {
+      const logits = linear(x, w);
+      seen = keep(logits);
+      return sum(crossEntropy(logits, targets));
+    };
+    const [held] = grad(loss)(w);
+    near(await numbers(seen!), await numbers(linear(x, w)));
+    const [free] = grad((w) => sum(crossEntropy(linear(x, w), targets)))(w);
+    near(await numbers(free), await numbers(held));
+    // A view of them is a look as well.
+    const [viewed] = grad((w) => {
+      const logits = linear(x, w);
+      return add(sum(crossEntropy(logits, targets)), sum(square(reshape(logits, [8]))));
+    })(w);
+    const [other] = grad((w) => sum(square(linear(x, w))))(w);
+    near(await numbers(viewed), await numbers(add(held, other)));
+  });
+});
