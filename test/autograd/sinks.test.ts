@@ -1,0 +1,337 @@
+/**
+ * Sinks against the loop of one-example backward passes, on every backend: ragged targets, uneven domains, groups, the
+ * target first or a given direction, checkpointed blocks; and what they refuse.
+ */
+import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import {
+  alignSink,
+  exampleLosses,
+  forwardDerivative,
+  embedding,
+  gradients,
+  GradmixError,
+  type GradientSink,
+  linear,
+  mul,
+  normSink,
+  perDomainSink,
+  perExampleSink,
+  segmentSink,
+  sum,
+  sumSink,
+  tensor,
+  type Tensor,
+} from "gradmix";
+import type { Backend } from "#dist/backends/backend.js";
+import { createReferenceBackend } from "#dist/backends/reference/index.js";
+import { setCurrentMemory } from "#dist/tensor/memory.js";
+import { backends } from "../backends/all.ts";
+import { values } from "../backends/harness.ts";
+import { type TinyModel, tinyModel } from "./model.ts";
+
+const numbers = async (t: Tensor): Promise<number[]> => Array.from(await t.data());
+
+const every = [
+  {
+    name: "reference f64",
+    create: async (): Promise<Backend> => createReferenceBackend({ precision: "f64" }),
+    tolerance: 1e-11,
+  },
+  ...backends.map((backend) => ({ ...backend, tolerance: 3e-4 })),
+];
+
+/** Gradients as one long vector. */
+type Vector = number[];
+const plus = (a: Vector, b: Vector): Vector => a.map((x, n) => x + b[n]);
+const dot = (a: Vector, b: Vector): number => a.reduce((s, x, n) => s + x * b[n], 0);
+const total = (vectors: Vector[], length: number): Vector =>
+  vectors.reduce(plus, new Array<number>(length).fill(0));
+
+describe.each(every)("on $name", ({ create, tolerance }) => {
+  let backend: Backend;
+  let model: TinyModel;
+  /** Each example's gradient, by a backward pass over it alone. */
+  let alone: Vector[];
+  let size: number;
+
+  beforeAll(async () => {
+    backend = await create();
+    setCurrentMemory(backend);
+    model = tinyModel();
+    size = model.parameters.reduce((n, p) => n + p.size, 0);
+    alone = [];
+    for (let b = 0; b < model.examples; b++) alone.push(await sumOf((m) => m.lossOf(m.parameters, b)));
+  });
+  afterAll(async () => {
+    await backend.dispose();
+  });
+  beforeEach(() => void setCurrentMemory(backend));
+
+  const close = (got: ArrayLike<number>, want: readonly number[], what = "value"): void => {
+    const scale = Math.max(1, ...want.map(Math.abs));
+    expect(got.length, what).toBe(want.length);
+    want.forEach((w, n) => {
+      if (!(Math.abs(got[n] - w) <= tolerance * scale)) expect.fail(`${what} ${n} is ${got[n]}, not ${w}`);
+    });
+  };
+
+  /** Tensors like the parameters. */
+  const buffers = (fill = NaN): Map<Tensor, Tensor> =>
+    new Map(model.parameters.map((p) => [p, tensor(new Array<number>(p.size).fill(fill), p.shape)]));
+  const flat = async (tensors: ReadonlyMap<Tensor, Tensor>): Promise<Vector> =>
+    (await Promise.all(model.parameters.map((p) => numbers(tensors.get(p)!)))).flat();
+
+  async function sumOf(loss: (m: TinyModel) => Tensor): Promise<Vector> {
+    const into = buffers();
+    const sink = sumSink({ gradientOf: (p) => into.get(p)! });
+    gradients(() => loss(model), { parameters: model.parameters, sink });
+    return flat(into);
+  }
+
+  const pass = (sink: GradientSink, checkpointed = false, weights?: number[]): Tensor =>
+    gradients(() => model.losses(model.parameters, checkpointed), {
+      parameters: model.parameters,
+      sink,
+      ...(weights && { weights }),
+    });
+
+  it("Sum is the sum of the examples' gradients; weights weigh them; accumulate adds", async () => {
+    close(await sumOf((m) => m.losses(m.parameters)), total(alone, size));
+    const into = buffers(1);
+    pass(sumSink({ gradientOf: (p) => into.get(p)!, accumulate: true }), false, [1, 0, -2]);
+    const want = total([alone[0], alone[2].map((x) => -2 * x)], size).map((x) => x + 1);
+    close(await flat(into), want);
+  });
+
+  it("PerExample and PerDomain, with an empty domain, checkpointed or not", async () => {
+    for (const checkpointed of [false, true]) {
+      const examples = perExampleSink(3, model.parameters);
+      const domains = perDomainSink([0, 2, 2, 3], model.parameters);
+      pass(examples, checkpointed);
+      pass(domains, checkpointed);
+      const domainVectors = [plus(alone[0], alone[1]), new Array<number>(size).fill(0), alone[2]];
+      for (const [sink, want] of [
+        [examples, alone],
+        [domains, domainVectors],
+      ] as const) {
+        const rows = await Promise.all(model.parameters.map((p) => numbers(sink.result.get(p)!)));
+        want.forEach((vector, s) => {
+          const got = rows.flatMap((data) => data.slice((s * data.length) / 3, ((s + 1) * data.length) / 3));
+          close(got, vector, `segment ${s}, element`);
+        });
+        sink.dispose();
+      }
+    }
+  });
+
+  const direction = (): Map<Tensor, Tensor> =>
+    new Map(model.parameters.map((p, n) => [p, tensor(values(p.size, 40 + n), p.shape)]));
+
+  it("Align along a given direction: dots, norms, groups, the sum", async () => {
+    const v = direction();
+    const along = await flat(v);
+    for (const checkpointed of [false, true]) {
+      const into = buffers();
+      const sink = alignSink({
+        examples: 3,
+        groups: [0, 2, 2, 3],
+        direction: { given: (p) => v.get(p)! },
+        total: { gradientOf: (p) => into.get(p)!, from: 1 },
+      });
+      pass(sink, checkpointed);
+      const got = await sink.result();
+      close(
+        got.dots,
+        alone.map((g) => dot(g, along)),
+        "dot",
+      );
+      close(
+        got.squaredNorms,
+        alone.map((g) => dot(g, g)),
+        "squared norm",
+      );
+      const both = plus(alone[0], alone[1]);
+      close(got.groupSquaredNorms, [dot(both, both), 0, dot(alone[2], alone[2])], "group");
+      close([got.directionSquaredNorm], [dot(along, along)], "‖V‖²");
+      close(await flat(into), plus(alone[1], alone[2]));
+      sink.dispose();
+    }
+    // Forward mode says the same without a backward pass.
+    const { derivatives } = forwardDerivative(() => model.losses(model.parameters), v);
+    close(
+      await numbers(derivatives),
+      alone.map((g) => dot(g, along)),
+    );
+  });
+
+  it("Align with the target first, in uneven segments; weighted", async () => {
+    const into = buffers(5);
+    const sink = alignSink({
+      examples: 3,
+      segments: [0, 1, 3],
+      direction: { first: 1 },
+      total: { gradientOf: (p) => into.get(p)!, accumulate: true },
+    });
+    pass(sink, false, [2, 1, -1]);
+    const got = await sink.result();
+    const target = alone[0].map((x) => 2 * x);
+    const rest = plus(
+      alone[1],
+      alone[2].map((x) => -x),
+    );
+    close(got.dots, [0, dot(rest, target)], "dot");
+    close(got.squaredNorms, [dot(target, target), dot(rest, rest)], "squared norm");
+    close([got.directionSquaredNorm], [dot(target, target)], "‖V‖²");
+    expect(got.groupSquaredNorms.length).toBe(0);
+    close(
+      await flat(into),
+      plus(target, rest).map((x) => x + 5),
+    );
+    // Two target examples, and the same sink again: a pass starts anew.
+    const two = alignSink({ examples: 3, direction: { first: 2 } });
+    pass(two);
+    pass(two);
+    const both = plus(alone[0], alone[1]);
+    const again = await two.result();
+    close(again.dots, [0, 0, dot(alone[2], both)]);
+    close([again.directionSquaredNorm], [dot(both, both)]);
+    sink.dispose();
+    two.dispose();
+  });
+
+  it("Norm: the target's or any direction is not needed", async () => {
+    const sink = normSink({ examples: 3, groups: [0, 3] });
+    pass(sink);
+    const got = await sink.result();
+    close(
+      got.squaredNorms,
+      alone.map((g) => dot(g, g)),
+    );
+    const sum = total(alone, size);
+    close(got.groupSquaredNorms, [dot(sum, sum)]);
+    expect([...got.dots, got.directionSquaredNorm]).toEqual([0, 0, 0, 0]);
+    sink.dispose();
+  });
+
+  it("segments may leave examples out", async () => {
+    const into = buffers();
+    const v = direction();
+    const along = await flat(v);
+    const sink = alignSink({
+      examples: 3,
+      segments: [1, 2],
+      direction: { given: (p) => v.get(p)! },
+      total: { gradientOf: (p) => into.get(p)! },
+    });
+    pass(sink);
+    close((await sink.result()).dots, [dot(alone[1], along)]);
+    close(await flat(into), alone[1]);
+    sink.dispose();
+  });
+
+  it("a parameter used twice: sums, segments and given dots are right; squares refuse by name", async () => {
+    const w = tensor([0.5, -1, 2, 0.25], [2, 2]);
+    w.name = "tied";
+    const x = tensor(values(12, 9), [3, 2, 2]);
+    const targets = tensor([0, 1, 1, -1, 0, 0], [3, 2], "i32");
+    const loss = (): Tensor => exampleLosses(linear(linear(x, w), w), targets);
+    const run = (sink: GradientSink): Tensor => gradients(loss, { parameters: [w], sink });
+    const examples = perExampleSink(3, [w]);
+    run(examples);
+    const rows = await numbers(examples.result.get(w)!);
+    const g = [0, 1, 2].map((s) => rows.slice(s * 4, s * 4 + 4));
+    const sums = tensor(new Float64Array(4), [2, 2]);
+    run(sumSink({ gradientOf: () => sums }));
+    close(await numbers(sums), total(g, 4));
+    const v = tensor(values(4, 2), [2, 2]);
+    const sink = alignSink({ examples: 3, direction: { given: () => v }, total: { gradientOf: () => sums } });
+    run(sink);
+    const got = await sink.result();
+    const along = await numbers(v);
+    close(
+      got.dots,
+      g.map((row) => dot(row, along)),
+    );
+    close([got.directionSquaredNorm], [dot(along, along)]);
+    close(await numbers(sums), total(g, 4));
+    expect(got.groupSquaredNorms.length).toBe(0);
+    expect(() => got.squaredNorms).toThrow(/parameter tied is used twice in one pass, so squaredNorms/);
+    const first = alignSink({ examples: 3, direction: { first: 1 }, groups: [0, 3] });
+    run(first);
+    const refused = await first.result();
+    for (const field of ["dots", "squaredNorms", "groupSquaredNorms", "directionSquaredNorm"] as const)
+      expect(() => refused[field]).toThrow(GradmixError);
+    for (const s of [examples, sink, first]) s.dispose();
+  });
+
+  it("nothing is left behind by 50 passes with every sink", async () => {
+    const v = direction();
+    const into = buffers();
+    const before = backend.liveBytes;
+    let peak = 0;
+    for (let step = 0; step < 50; step++) {
+      const given = alignSink({
+        examples: 3,
+        groups: [0, 1, 3],
+        direction: { given: (p) => v.get(p)! },
+        total: { gradientOf: (p) => into.get(p)! },
+      });
+      const first = alignSink({ examples: 3, direction: { first: 1 } });
+      const segments = perExampleSink(3, model.parameters);
+      for (const sink of [given, first, segments]) {
+        pass(sink, step % 2 === 0).dispose();
+      }
+      await Promise.all([given.result(), first.result()]);
+      for (const sink of [given, first, segments]) sink.dispose();
+      expect(backend.liveBytes).toBe(before);
+      if (step === 1) peak = backend.peakBytes;
+    }
+    expect(backend.peakBytes).toBe(peak);
+  });
+});
+
+describe("refusals", () => {
+  let p: Tensor;
+  beforeEach(() => {
+    setCurrentMemory(createReferenceBackend());
+    p = tensor([1, 2, 3, 4], [2, 2]);
+    p.name = "w";
+  });
+  const x = (): Tensor => tensor([1, 2, 3, 4, 5, 6], [3, 2]);
+  const run = (loss: () => Tensor, sink: GradientSink): Tensor => gradients(loss, { parameters: [p], sink });
+
+  it("an op without a per-example rule is named, with the parameter", () => {
+    const loss = (): Tensor => sum(linear(x(), mul(p, 2)), 1);
+    for (const sink of [perExampleSink(3, [p]), alignSink({ examples: 3, direction: null })])
+      expect(() => run(loss, sink)).toThrow(/parameter w is used by affine, which has no per-example rule/);
+  });
+
+  it("options that do not fit", () => {
+    const options =
+      (o: object): (() => unknown) =>
+      () =>
+        alignSink({ examples: 3, direction: null, ...o });
+    expect(options({ segments: [0, 4] })).toThrow(
+      /segments \[0, 4\] must ascend from 0 or more to at most 3/,
+    );
+    expect(options({ segments: [0, 2, 1] })).toThrow(/must ascend/);
+    expect(options({ segments: [0] })).toThrow(/at least two/);
+    expect(options({ groups: [0, 4] })).toThrow(/groups \[0, 4\]/);
+    expect(options({ direction: { first: 4 } })).toThrow(/direction.first is 4, of 3 segments/);
+    expect(options({ total: { gradientOf: () => p, from: -1 } })).toThrow(/total.from is -1/);
+    expect(() => segmentSink({ offsets: [1, 0.5], parameters: [] })).toThrow(GradmixError);
+  });
+
+  it("a batch of another size, a parameter the sink does not know", () => {
+    const loss = (): Tensor => sum(linear(x(), p), 1);
+    expect(() => run(loss, alignSink({ examples: 2, direction: null }))).toThrow(
+      /the batch has 3 examples, the sink was made for 2/,
+    );
+    expect(() => run(loss, perExampleSink(4, [p]))).toThrow(/the batch has 3 examples/);
+    expect(() => run(loss, perExampleSink(3, []))).toThrow(/w is not one of the sink's parameters/);
+    // Ids without a batch axis would mix the examples.
+    const places = tensor([0, 1], [2], "i32");
+    const mixed = (): Tensor => sum(linear(x(), embedding(p, places)), 1);
+    expect(() => run(mixed, alignSink({ examples: 3, direction: null }))).toThrow(/the batch has 2 examples/);
+  });
+});
