@@ -22,16 +22,19 @@ export async function doctor(output: Output): Promise<number> {
 
   const cpu = await examine(() => createCpuBackend(), 512);
   print("cpu", cpu.text);
-  const reference = await examine(() => Promise.resolve(createReferenceBackend()), 64);
-  print("reference", reference.text);
+  if (cpu.threads > 1) print("", (await examine(() => createCpuBackend({ threads: 1 }), 512)).text);
+  print("reference", (await examine(() => Promise.resolve(createReferenceBackend()), 64)).text);
   return cpu.works ? 0 : 1;
 }
 
+interface Finding {
+  works: boolean;
+  threads: number;
+  text: string;
+}
+
 /** Starts a backend, multiplies two square matrices of `size`, checks the result and takes the time. */
-async function examine(
-  start: () => Promise<Backend>,
-  size: number,
-): Promise<{ works: boolean; text: string }> {
+async function examine(start: () => Promise<Backend>, size: number): Promise<Finding> {
   let backend: Backend | null = null;
   try {
     backend = await start();
@@ -39,10 +42,11 @@ async function examine(
     const { gigaflops, right } = await measure(backend, size);
     const what = `${threads} ${threads === 1 ? "thread" : "threads"}, ${simd}, at most ${gib(memoryLimit)}`;
     const speed = `${gigaflops.toPrecision(3)} GFLOP/s (${size}×${size} f32 product)`;
-    return { works: right, text: `${what}, ${speed}${right ? "" : "; THE RESULT IS WRONG"}` };
+    return { works: right, threads, text: `${what}, ${speed}${right ? "" : "; THE RESULT IS WRONG"}` };
   } catch (error) {
     return {
       works: false,
+      threads: 0,
       text: `does not run here: ${error instanceof Error ? error.message : String(error)}`,
     };
   } finally {
