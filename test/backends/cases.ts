@@ -481,6 +481,7 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       [7, 3, 5],
       [33, 8, 4],
       [130, 260, 70],
+      [300, 260, 70],
       [3, 4, 0],
     ].map(([rows = 0, width = 0, tableRows = 0]) => ({
       name: `${rows} rows of ${width} from ${tableRows}`,
@@ -496,6 +497,7 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       [7, 3, 5],
       [33, 8, 4],
       [260, 130, 70],
+      [700, 130, 70],
       [3, 4, 0],
     ].flatMap(([rows = 0, width = 0, tableRows = 0]) =>
       [false, true].map((accumulate) => ({
