@@ -87,7 +87,7 @@ function checkEntry(entry: unknown, wrong: () => GradmixError): Entry {
   const { dtype, shape, data_offsets: offsets }: Partial<Record<keyof Entry, unknown>> = entry;
   if (typeof dtype !== "string" || !Array.isArray(shape) || !shape.every(isCount)) throw wrong();
   if (!Array.isArray(offsets)) throw wrong();
-  const [from, to]: unknown[] = offsets;
+  const [from, to] = offsets as unknown[];
   if (offsets.length !== 2 || !isCount(from) || !isCount(to) || from > to) throw wrong();
   return { dtype, shape, data_offsets: [from, to] };
 }

@@ -64,7 +64,7 @@ export async function createCpuBackend(options: CpuOptions = {}): Promise<Backen
     // Without workers everything still runs, on the calling thread; results are the same.
     if (options.threads !== undefined && workers.length < threads - 1) {
       machine.stop();
-      const reason = settled.find((outcome) => outcome.status === "rejected")?.reason;
+      const reason: unknown = settled.find((outcome) => outcome.status === "rejected")?.reason;
       throw reason instanceof GradmixError ? reason : new GradmixError("backend", "cpu: worker threads did not start");
     }
     machine.workers = workers;

@@ -34,7 +34,7 @@ export function kernelTable(exports: WebAssembly.Exports): { names: string[]; fu
     const value = exports[name];
     if (name === "setThread" || typeof value !== "function") continue;
     names.push(name);
-    functions.push((parameters, task) => void value(parameters, task));
+    functions.push(value as KernelFunction);
   }
   return { names, functions };
 }

@@ -76,7 +76,7 @@ export function createMachine(
   const { names, functions } = kernelTable(instance.exports);
   const numbers = new Map(names.map((name, i) => [name, i]));
   const setThread = instance.exports["setThread"];
-  if (typeof setThread === "function") setThread(0);
+  if (typeof setThread === "function") (setThread as (thread: number) => void)(0);
 
   let buffer = memory.buffer;
   let f32 = new Float32Array(buffer);
@@ -179,7 +179,7 @@ export function createMachine(
       Atomics.store(control, Word.done, 0);
       Atomics.add(control, Word.epoch, 1);
       Atomics.notify(control, Word.epoch);
-      let failed: unknown;
+      let failed: GradmixError | null = null;
       try {
         runTasks(control, run, parametersAt, tasks);
       } catch (cause) {
@@ -187,7 +187,7 @@ export function createMachine(
         Atomics.store(control, Word.next, 0x3fffffff);
       }
       join(kernel);
-      if (failed !== undefined) throw failed;
+      if (failed !== null) throw failed;
       const thread = Atomics.exchange(control, Word.failed, 0);
       if (thread !== 0) throw failure(kernel, thread - 1, undefined);
     },

@@ -17,7 +17,7 @@ const SPINS = 4000;
 function serve(setup: WorkerSetup): void {
   const instance = new WebAssembly.Instance(setup.module, { env: { memory: setup.memory } });
   const setThread = instance.exports["setThread"];
-  if (typeof setThread === "function") setThread(setup.thread);
+  if (typeof setThread === "function") (setThread as (thread: number) => void)(setup.thread);
   const { functions } = kernelTable(instance.exports);
   const control = new Int32Array(setup.memory.buffer, setup.controlAt, 64);
   let seen = Atomics.load(control, Word.epoch);
@@ -41,5 +41,4 @@ function serve(setup: WorkerSetup): void {
   }
 }
 
-const setup: WorkerSetup = workerData;
-serve(setup);
+serve(workerData as WorkerSetup);
