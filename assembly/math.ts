@@ -1,32 +1,48 @@
 // Vectorised elementary functions (f32x4), accurate to a few units in the last place.
 import { fma } from "./simd";
 
-// e^x: x = n·ln 2 + r, a degree-6 polynomial in r, scaled by 2ⁿ in two steps so that subnormal results and the edges are right.
-// NaN stays NaN; above 88.73 it is ∞, below −104 it is 0.
-export function exp4(x: v128): v128 {
-  const clamped = f32x4.max(f32x4.min(x, f32x4.splat(89)), f32x4.splat(-104));
-  const n = f32x4.nearest(f32x4.mul(clamped, f32x4.splat(1.4426950408889634)));
-  let r = f32x4.sub(clamped, f32x4.mul(n, f32x4.splat(0.693359375)));
-  r = f32x4.sub(r, f32x4.mul(n, f32x4.splat(-2.12194440e-4)));
-  let y = f32x4.splat(1.9875691500e-4);
-  y = fma(y, r, f32x4.splat(1.3981999507e-3));
+// e^r·2ⁿ in parts: x = n·ln 2 + r, a degree-6 polynomial in r (Cephes expf).
+const ROUND: f32 = 12582912; // adding 1.5·2²³ rounds to an integer, which then stands in the low bits
+
+// @ts-ignore: decorator
+@inline function expRest4(x: v128, n: v128): v128 {
+  let r = fma(n, f32x4.splat(-0.693359375), x);
+  r = fma(n, f32x4.splat(2.12194440e-4), r);
+  let y = fma(f32x4.splat(1.9875691500e-4), r, f32x4.splat(1.3981999507e-3));
   y = fma(y, r, f32x4.splat(8.3334519073e-3));
   y = fma(y, r, f32x4.splat(4.1665795894e-2));
   y = fma(y, r, f32x4.splat(1.6666665459e-1));
   y = fma(y, r, f32x4.splat(5.0000001201e-1));
-  y = fma(y, f32x4.mul(r, r), f32x4.add(r, f32x4.splat(1)));
-  const i = i32x4.trunc_sat_f32x4_s(n);
-  const half = i32x4.shr_s(i, 1);
-  const rest = i32x4.sub(i, half);
+  return fma(y, f32x4.mul(r, r), f32x4.add(r, f32x4.splat(1)));
+}
+
+// e^x, scaled by 2ⁿ in two steps so that subnormal results and the edges are right: above 88.73 it is ∞, below −104 it is 0.
+// NaN stays NaN (pmin and pmax return their first operand when the comparison fails).
+export function exp4(x: v128): v128 {
+  x = f32x4.pmax(f32x4.pmin(x, f32x4.splat(89)), f32x4.splat(-104));
+  const shifted = fma(x, f32x4.splat(1.4426950408889634), f32x4.splat(ROUND));
+  const y = expRest4(x, f32x4.sub(shifted, f32x4.splat(ROUND)));
+  const i = i32x4.sub(shifted, i32x4.splat(0x4b400000));
+  const half = i32x4.shr_s(i, 1), rest = i32x4.sub(i, half);
   const bias = i32x4.splat(127);
-  y = f32x4.mul(y, i32x4.shl(i32x4.add(half, bias), 23));
-  return f32x4.mul(y, i32x4.shl(i32x4.add(rest, bias), 23));
+  const scaled = f32x4.mul(y, i32x4.shl(i32x4.add(half, bias), 23));
+  return f32x4.mul(scaled, i32x4.shl(i32x4.add(rest, bias), 23));
+}
+
+// e^x in one scaling step, for softmax and sigmoids: x is held to [−88, 88], and below −87.7 the result is exactly 0.
+// @ts-ignore: decorator
+@inline export function expClamped4(x: v128): v128 {
+  x = f32x4.pmax(f32x4.pmin(x, f32x4.splat(88)), f32x4.splat(-88));
+  const shifted = fma(x, f32x4.splat(1.4426950408889634), f32x4.splat(ROUND));
+  const y = expRest4(x, f32x4.sub(shifted, f32x4.splat(ROUND)));
+  // (bits − 0x4B400000 + 127) << 23; the subtrahend vanishes in the shift.
+  return f32x4.mul(y, i32x4.shl(i32x4.add(shifted, i32x4.splat(127)), 23));
 }
 
 // tanh: a short series near 0, where the quotient cancels, else 1 − 2/(e^{2x} + 1).
 export function tanh4(x: v128): v128 {
   const size = f32x4.abs(x);
-  const e = exp4(f32x4.add(size, size));
+  const e = expClamped4(f32x4.add(size, size));
   const far = f32x4.sub(f32x4.splat(1), f32x4.div(f32x4.splat(2), f32x4.add(e, f32x4.splat(1))));
   const s = f32x4.mul(x, x);
   let y = f32x4.splat(-5.70498872745e-3);
@@ -37,26 +53,6 @@ export function tanh4(x: v128): v128 {
   const near = fma(f32x4.mul(y, s), size, size);
   const positive = v128.bitselect(near, far, f32x4.lt(size, f32x4.splat(0.625)));
   return v128.or(positive, v128.and(x, i32x4.splat(<i32>0x80000000)));
-}
-
-// e^x in one scaling step, for softmax and sigmoids: x is held to [−88, 88], and below −87.7 the result is exactly 0.
-// NaN stays NaN (pmin and pmax return their first operand when the comparison fails).
-// @ts-ignore: decorator
-@inline export function expClamped4(x: v128): v128 {
-  x = f32x4.pmax(f32x4.pmin(x, f32x4.splat(88)), f32x4.splat(-88));
-  // Adding 1.5·2²³ rounds to an integer, which then stands in the low bits.
-  const shifted = fma(x, f32x4.splat(1.4426950408889634), f32x4.splat(12582912));
-  const n = f32x4.sub(shifted, f32x4.splat(12582912));
-  let r = fma(n, f32x4.splat(-0.693359375), x);
-  r = fma(n, f32x4.splat(2.12194440e-4), r);
-  let y = fma(f32x4.splat(1.9875691500e-4), r, f32x4.splat(1.3981999507e-3));
-  y = fma(y, r, f32x4.splat(8.3334519073e-3));
-  y = fma(y, r, f32x4.splat(4.1665795894e-2));
-  y = fma(y, r, f32x4.splat(1.6666665459e-1));
-  y = fma(y, r, f32x4.splat(5.0000001201e-1));
-  y = fma(y, f32x4.mul(r, r), f32x4.add(r, f32x4.splat(1)));
-  // (bits − 0x4B400000 + 127) << 23; the subtrahend vanishes in the shift.
-  return f32x4.mul(y, i32x4.shl(i32x4.add(shifted, i32x4.splat(127)), 23));
 }
 
 // 1/(1 + e^{−x})
