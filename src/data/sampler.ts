@@ -117,7 +117,10 @@ function cumulate(weights: ArrayLike<number>, domains: readonly SampledDomain[])
   for (let i = 0; i < weights.length; i++) {
     const weight = weights[i];
     if (!Number.isFinite(weight) || weight < 0)
-      throw new GradmixError("config", `weights: "${domains[i].name}" has ${weight}; weights are finite and ≥ 0`);
+      throw new GradmixError(
+        "config",
+        `weights: "${domains[i].name}" has ${weight}; weights are finite and ≥ 0`,
+      );
     if (weight > 0) last = i;
     out[i] = sum += weight;
   }

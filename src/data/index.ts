@@ -1,0 +1,26 @@
+/** From text files to batches of tokens: sources, tokenizers, corpora, windows, the sampler. */
+export { type Document, type ListOptions, listFiles, readDocuments, type ReadOptions } from "./sources.ts";
+export { END_OF_TEXT, type Tokenizer } from "./byte-level.ts";
+export { byteTokenizer, loadTokenizer } from "./tokenizer.ts";
+export { trainBpe, type TrainBpeOptions } from "./bpe.ts";
+export { buildCorpus, type Corpus, type CorpusOptions } from "./corpus.ts";
+export {
+  evaluationWindows,
+  readWindow,
+  splitStream,
+  type TokenStream,
+  tokenWriter,
+  type TokenWriter,
+  type Windows,
+  windowsOf,
+} from "./tokens.ts";
+export {
+  createSampler,
+  type Draw,
+  type SampledDomain,
+  type Sampler,
+  type SamplerOptions,
+  type SamplerState,
+  type SamplingMode,
+} from "./sampler.ts";
+export { assembleBatch, type TokenBatch } from "./batch.ts";
