@@ -13,7 +13,17 @@
  * Options: --threads N (2), --simd relaxed|plain|auto, --rounds N (7), --peer COMMAND (its JSON output is included, run before and after).
  */
 import { execSync } from "node:child_process";
-import { alignSink, forwardDerivative, gradients, init, keep, scope, shutdown, type Tensor, tensor } from "gradmix";
+import {
+  alignSink,
+  forwardDerivative,
+  gradients,
+  init,
+  keep,
+  scope,
+  shutdown,
+  type Tensor,
+  tensor,
+} from "gradmix";
 import { type Batch, meanGradient } from "gradmix/dga";
 import { adamw, arenaLike, createGPT } from "gradmix/nn";
 import type { BenchOptions } from "./main.ts";
@@ -112,7 +122,9 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
     return sorted[sorted.length >> 1] ?? NaN;
   };
   const paired = (a: string, b: string): number => {
-    const ratios = (times.get(a) ?? []).map((time, i) => time / (times.get(b)?.[i] ?? NaN)).sort((x, y) => x - y);
+    const ratios = (times.get(a) ?? [])
+      .map((time, i) => time / (times.get(b)?.[i] ?? NaN))
+      .sort((x, y) => x - y);
     return ratios[ratios.length >> 1] ?? NaN;
   };
   const tokens = B * T;

@@ -48,7 +48,12 @@ export interface KernelParams {
   /** [x, dy] → [dx]: dx = kind′(x) ⊙ dy, the rule of both vjp and jvp. At a kink (abs, relu at 0) kind′ = 0. `dx` may be `dy`. */
   unaryVjp: { kind: UnaryKind };
   /** [a, b] → [c]: c = a kind b over `shape` (rank ≤ 6), operands read with their strides (0 = broadcast). `c` may be an operand of the full shape, read row-major. */
-  binary: { kind: BinaryKind; shape: readonly number[]; aStrides: readonly number[]; bStrides: readonly number[] };
+  binary: {
+    kind: BinaryKind;
+    shape: readonly number[];
+    aStrides: readonly number[];
+    bStrides: readonly number[];
+  };
   /** [x] → [y]: y = scale·x + shift. In place. */
   affine: { scale: number; shift: number };
   /** [x] → [y]: y += scale·x (y is read). */
@@ -119,7 +124,13 @@ export interface KernelParams {
    * for r in segment s; dots[s] = ⟨W_s, V⟩ (0 without v), sumsq[s] = ‖W_s‖²: rows of one id inside a segment are summed before
    * squaring; groupSumsq likewise over each group of segments. Rows whose id is outside of the table are skipped.
    */
-  embeddingAlign: { rows: number; width: number; tableRows: number; segmentCount: number; groupCount: number };
+  embeddingAlign: {
+    rows: number;
+    width: number;
+    tableRows: number;
+    segmentCount: number;
+    groupCount: number;
+  };
   /**
    * [x, gain | null, bias | null] → [y, stats: rows·2]: "layer": x̂ = (x − mean)·rstd with rstd = 1/√(var + eps), "rms":
    * x̂ = x·rstd with rstd = 1/√(mean x² + eps); y = x̂ ⊙ gain + bias. stats[r] = (mean, rstd); mean is 0 for "rms".
@@ -130,13 +141,27 @@ export interface KernelParams {
   /** [x, gain | null, stats, dx, dgain | null, dbias | null] → [dy]. */
   normJvp: { kind: "layer" | "rms"; rows: number; width: number };
   /** [x, stats, dy, segments i32: S+1] → [dgain: S·width]: Σ_{r in s} dy[r] ⊙ x̂[r]. `accumulate` adds. */
-  normGainGrad: { kind: "layer" | "rms"; rows: number; width: number; segmentCount: number; accumulate: boolean };
+  normGainGrad: {
+    kind: "layer" | "rms";
+    rows: number;
+    width: number;
+    segmentCount: number;
+    accumulate: boolean;
+  };
   /**
    * [x: batch·time·cols] → [y]: rotates the first `heads` blocks of `headDim` columns by position·theta^(−2i/headDim)
    * (pairs i, i + headDim/2, as in the Llama code; positions 0 … time−1) and copies the other columns. `inverse` turns
    * back: it is the vjp. In place.
    */
-  rope: { batch: number; time: number; cols: number; heads: number; headDim: number; theta: number; inverse: boolean };
+  rope: {
+    batch: number;
+    time: number;
+    cols: number;
+    heads: number;
+    headDim: number;
+    theta: number;
+    inverse: boolean;
+  };
   /**
    * Causal attention, tiled. [qkv: batch·time·(heads + 2·kvHeads)·headDim] → [o: batch·time·heads·headDim,
    * lse: batch·heads·time]: o = softmax(scale·q kᵀ + causal)·v; query head h reads key/value head ⌊h·kvHeads/heads⌋;
@@ -325,7 +350,12 @@ export const kernels: { readonly [K in KernelName]: KernelSpec<KernelParams[K]> 
     attentionQkv(p),
     attentionOut(p),
   ]),
-  crossEntropy: spec("logits i32:targets", "losses lse", loose, (p) => [p.rows * p.cols, p.rows, p.rows, p.rows]),
+  crossEntropy: spec("logits i32:targets", "losses lse", loose, (p) => [
+    p.rows * p.cols,
+    p.rows,
+    p.rows,
+    p.rows,
+  ]),
   crossEntropyVjp: spec("logits i32:targets lse dlosses", "dlogits", loose, (p) => [
     p.rows * p.cols,
     p.rows,

@@ -3,9 +3,26 @@
  * and the demo call; files go through the run's store.
  */
 import { resolve } from "node:path";
-import { buildCorpus, type Corpus, listFiles, loadTokenizer, readDocuments, type Tokenizer, trainBpe, byteTokenizer } from "../data/index.ts";
+import {
+  buildCorpus,
+  type Corpus,
+  listFiles,
+  loadTokenizer,
+  readDocuments,
+  type Tokenizer,
+  trainBpe,
+  byteTokenizer,
+} from "../data/index.ts";
 import { evaluationWindows, type Windows, windowsOf } from "../data/tokens.ts";
-import { type Checkpoint, type RunHooks, type RunResult, ruleOptions, type StepMetrics, totalSteps, type TrainConfig } from "../dga/config.ts";
+import {
+  type Checkpoint,
+  type RunHooks,
+  type RunResult,
+  ruleOptions,
+  type StepMetrics,
+  totalSteps,
+  type TrainConfig,
+} from "../dga/config.ts";
 import { createMixer, type Mixer } from "../dga/mixer.ts";
 import { createTrainer, type Trainer, type TrainStep } from "../dga/trainer.ts";
 import { GradmixError } from "../errors.ts";
@@ -48,7 +65,7 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
       model,
       mixer,
       domains: data.domains.map((d) => d.train),
-      target: mixer.rule.needs.length > 0 ? data.target?.train ?? null : null,
+      target: mixer.rule.needs.length > 0 ? (data.target?.train ?? null) : null,
       batch: config.training.batch,
       seed: config.training.seed,
       schedule: createSchedule({
@@ -141,7 +158,12 @@ async function loop(
 
 type Evaluation = NonNullable<StepMetrics["evaluation"]>;
 
-async function evaluate(trainer: Trainer, data: Data, names: readonly string[], tokens: number): Promise<Evaluation> {
+async function evaluate(
+  trainer: Trainer,
+  data: Data,
+  names: readonly string[],
+  tokens: number,
+): Promise<Evaluation> {
   const domains: Record<string, number> = {};
   for (const [i, { heldOut }] of data.domains.entries())
     if (heldOut !== null) domains[names[i]] = await trainer.evaluate(heldOut, tokens);
@@ -197,11 +219,19 @@ interface Data {
   readonly fingerprint: Record<string, number>;
 }
 
-async function readData(config: TrainConfig, mixer: Mixer, resumed: Checkpoint | null, hooks: RunHooks): Promise<Data> {
+async function readData(
+  config: TrainConfig,
+  mixer: Mixer,
+  resumed: Checkpoint | null,
+  hooks: RunHooks,
+): Promise<Data> {
   const { data, model, training } = config;
   const names = Object.keys(data.domains);
   if (mixer.rule.needs.length > 0 && data.target.length === 0)
-    throw new GradmixError("config", `--target: rule ${mixer.rule.name} needs one; give the text that the model should become good at`);
+    throw new GradmixError(
+      "config",
+      `--target: rule ${mixer.rule.name} needs one; give the text that the model should become good at`,
+    );
   const targetFiles = data.target.length === 0 ? [] : await listFiles(data.target, { what: "target" });
   const exclude = new Set(targetFiles.map((file) => resolve(file)));
   const files: string[][] = [];
@@ -210,11 +240,18 @@ async function readData(config: TrainConfig, mixer: Mixer, resumed: Checkpoint |
 
   const skipped = { lines: 0 };
   const documents = (list: readonly string[]) =>
-    readDocuments(list, { textField: data.textField, skipBadLines: data.skipBadLines, onSkip: () => skipped.lines++ });
+    readDocuments(list, {
+      textField: data.textField,
+      skipBadLines: data.skipBadLines,
+      onSkip: () => skipped.lines++,
+    });
   const tokenizer = await chooseTokenizer(config, resumed, files, documents, hooks);
 
   const read = async (what: string, list: readonly string[]): Promise<Corpus> => {
-    const corpus = await buildCorpus(what, documents(list), tokenizer, { heldOut: data.heldOut, seed: training.seed });
+    const corpus = await buildCorpus(what, documents(list), tokenizer, {
+      heldOut: data.heldOut,
+      seed: training.seed,
+    });
     if (corpus.note !== null) hooks.onEvent(corpus.note);
     return corpus;
   };
@@ -235,9 +272,12 @@ async function readData(config: TrainConfig, mixer: Mixer, resumed: Checkpoint |
     target = split(corpus);
     fingerprint["(target)"] = corpus.train.tokens.length;
   }
-  if (skipped.lines > 0) hooks.onEvent(`skipped ${skipped.lines} bad ${skipped.lines === 1 ? "line" : "lines"}`);
+  if (skipped.lines > 0)
+    hooks.onEvent(`skipped ${skipped.lines} bad ${skipped.lines === 1 ? "line" : "lines"}`);
   const tokens = names.map((name) => `${name} ${fingerprint[name].toLocaleString("en")}`).join(", ");
-  hooks.onEvent(`training tokens: ${tokens}${target === null ? "" : `; target ${fingerprint["(target)"].toLocaleString("en")}`}`);
+  hooks.onEvent(
+    `training tokens: ${tokens}${target === null ? "" : `; target ${fingerprint["(target)"].toLocaleString("en")}`}`,
+  );
   if (resumed !== null) checkSameData(resumed.json["corpus"], fingerprint);
   return { tokenizer, domains, target, fingerprint };
 }
@@ -276,7 +316,9 @@ async function chooseTokenizer(
   }
   const start = performance.now();
   const trained = await trainBpe(sample(), { vocabSize });
-  hooks.onEvent(`trained a tokenizer of ${trained.vocabSize} tokens in ${((performance.now() - start) / 1000).toFixed(1)} s`);
+  hooks.onEvent(
+    `trained a tokenizer of ${trained.vocabSize} tokens in ${((performance.now() - start) / 1000).toFixed(1)} s`,
+  );
   return trained;
 }
 

@@ -104,7 +104,8 @@ export async function estimateAlignments(
   domains: readonly Batch[],
   options: EstimateOptions = {},
 ): Promise<Alignments> {
-  if (tokenCount(target) === 0) throw new GradmixError("data", "the target batch has no tokens to learn from");
+  if (tokenCount(target) === 0)
+    throw new GradmixError("data", "the target batch has no tokens to learn from");
   const direction = options.direction ?? arenaLike(model.parameters);
   try {
     const targetLosses = await take(meanGradient(model, target, direction));
@@ -122,11 +123,7 @@ export async function estimateAlignments(
 
 type DomainPart = Omit<Alignments, "targetNorm" | "targetLoss">;
 
-async function perDomain(
-  model: LossModel,
-  domains: readonly Batch[],
-  direction: Arena,
-): Promise<DomainPart> {
+async function perDomain(model: LossModel, domains: readonly Batch[], direction: Arena): Promise<DomainPart> {
   const k = domains.length;
   const alignments = new Float64Array(k);
   const norms = new Float64Array(k);
@@ -246,7 +243,10 @@ function chunks(domains: readonly Batch[], maxExamples: number): [number, number
 export function concatenate(batches: readonly Batch[]): Batch {
   const time = batches[0].time;
   if (batches.some((b) => b.time !== time))
-    throw new GradmixError("shape", `batches of different lengths: ${batches.map((b) => b.time).join(", ")} tokens`);
+    throw new GradmixError(
+      "shape",
+      `batches of different lengths: ${batches.map((b) => b.time).join(", ")} tokens`,
+    );
   const join = (parts: readonly ArrayLike<number>[]): Int32Array => {
     const out = new Int32Array(parts.reduce((n, part) => n + part.length, 0));
     let at = 0;

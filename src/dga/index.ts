@@ -40,4 +40,10 @@ export {
   type LossModel,
   meanGradient,
 } from "./estimators.ts";
-export { type AlignmentOptions, createTrainer, type Trainer, type TrainerOptions, type TrainStep } from "./trainer.ts";
+export {
+  type AlignmentOptions,
+  createTrainer,
+  type Trainer,
+  type TrainerOptions,
+  type TrainStep,
+} from "./trainer.ts";

@@ -32,7 +32,16 @@ import {
   upload,
 } from "./estimators.ts";
 import type { Checkpoint } from "./config.ts";
-import { advance, averageWeights, currentWeights, type Mixer, type MixerState, restoreMixer, update, updateDue } from "./mixer.ts";
+import {
+  advance,
+  averageWeights,
+  currentWeights,
+  type Mixer,
+  type MixerState,
+  restoreMixer,
+  update,
+  updateDue,
+} from "./mixer.ts";
 import type { Signal } from "./rule.ts";
 import { domainAlignments } from "./statistics.ts";
 
@@ -123,13 +132,22 @@ const TARGET_STREAM = 2_000_003;
 /** Throws `config` when the options do not fit together. The model stays the caller's to dispose. */
 export function createTrainer(options: TrainerOptions): Trainer {
   const { model, mixer, domains, target, batch, schedule, seed } = options;
-  const { estimator = "segmented", from = "batch", domainExamples = 4, targetExamples = 16 } = options.alignment ?? {};
+  const {
+    estimator = "segmented",
+    from = "batch",
+    domainExamples = 4,
+    targetExamples = 16,
+  } = options.alignment ?? {};
   const k = domains.length;
   const names = mixer.domains;
-  if (k !== names.length) throw new GradmixError("config", `${k} domains of windows for a mixer of ${names.length}`);
+  if (k !== names.length)
+    throw new GradmixError("config", `${k} domains of windows for a mixer of ${names.length}`);
   const measures = mixer.rule.needs.length > 0;
   if (measures && target === null)
-    throw new GradmixError("config", `rule ${mixer.rule.name}: it aligns domains with a target, and there is none; give a target`);
+    throw new GradmixError(
+      "config",
+      `rule ${mixer.rule.name}: it aligns domains with a target, and there is none; give a target`,
+    );
   if (estimator === "forward" && from === "batch" && mixer.rule.needs.includes("norms"))
     throw new GradmixError(
       "config",
@@ -142,19 +160,29 @@ export function createTrainer(options: TrainerOptions): Trainer {
   const optimizer = adamw(parameters, options.optimizer);
   const gradient = arenaLike(parameters);
   const direction = measures ? arenaLike(parameters) : null;
-  const sampler = createSampler({ domains, seed, ...(options.sampling === undefined ? {} : { mode: options.sampling }) });
+  const sampler = createSampler({
+    domains,
+    seed,
+    ...(options.sampling === undefined ? {} : { mode: options.sampling }),
+  });
   const alignmentSampler = createSampler({ domains, seed: seed + ALIGNMENT_STREAM });
-  const targetSampler = createSampler({ domains: target === null ? [] : [target], seed: seed + TARGET_STREAM });
+  const targetSampler = createSampler({
+    domains: target === null ? [] : [target],
+    seed: seed + TARGET_STREAM,
+  });
 
   let state = mixer.initial;
   let seen = 0;
   let gathered = nothing(k);
 
-  const targetBatch = (windows: Windows): Batch => assembleBatch(targetSampler.drawFrom(0, targetExamples), [windows]);
+  const targetBatch = (windows: Windows): Batch =>
+    assembleBatch(targetSampler.drawFrom(0, targetExamples), [windows]);
 
   /** Alignments from a separate batch of every domain, at the current parameters. */
   async function alignBatch(windows: Windows): Promise<Alignments> {
-    const batches = domains.map((_, i) => assembleBatch(alignmentSampler.drawFrom(i, domainExamples), domains));
+    const batches = domains.map((_, i) =>
+      assembleBatch(alignmentSampler.drawFrom(i, domainExamples), domains),
+    );
     return estimateAlignments(estimator, model, targetBatch(windows), batches, {
       maxExamples: Math.max(batch, domainExamples),
       ...(direction === null ? {} : { direction }),
@@ -232,7 +260,11 @@ export function createTrainer(options: TrainerOptions): Trainer {
       const step = state.steps + 1;
       const weights = currentWeights(state);
       const lr = schedule(state.steps);
-      if (gathers && target !== null && (gathered.targetNorms.length === 0 || state.steps % refreshEvery === 0))
+      if (
+        gathers &&
+        target !== null &&
+        (gathered.targetNorms.length === 0 || state.steps % refreshEvery === 0)
+      )
         await refreshDirection(target);
       const rows = assembleBatch(sampler.draw(weights, batch), domains, { sortByDomain: true });
       const losses = await trainingGradient(rows);
@@ -327,7 +359,10 @@ export function createTrainer(options: TrainerOptions): Trainer {
       for (const [name, arena] of wanted) {
         const found = arrays[name]?.length ?? 0;
         if (found !== arena.size)
-          throw new GradmixError("checkpoint", `checkpoint: ${name} has ${found} values, the model has ${arena.size}`);
+          throw new GradmixError(
+            "checkpoint",
+            `checkpoint: ${name} has ${found} values, the model has ${arena.size}`,
+          );
       }
       sampler.restore(json["sampler"]);
       alignmentSampler.restore(json["alignmentSampler"]);
@@ -352,7 +387,14 @@ export function createTrainer(options: TrainerOptions): Trainer {
 
 function nothing(k: number): Gathered {
   const lists = (): number[][] => Array.from({ length: k }, () => []);
-  return { dots: lists(), tokens: lists(), norms: lists(), losses: lists(), targetNorms: [], targetLosses: [] };
+  return {
+    dots: lists(),
+    tokens: lists(),
+    norms: lists(),
+    losses: lists(),
+    targetNorms: [],
+    targetLosses: [],
+  };
 }
 
 /**
@@ -421,7 +463,8 @@ function total(values: ArrayLike<number>): number {
 }
 
 function checkGathered(json: unknown, k: number): Gathered {
-  const wrong = (): GradmixError => new GradmixError("checkpoint", "checkpoint: what the steps gathered is malformed");
+  const wrong = (): GradmixError =>
+    new GradmixError("checkpoint", "checkpoint: what the steps gathered is malformed");
   if (typeof json !== "object" || json === null) throw wrong();
   const given = new Map<string, unknown>(Object.entries(json));
   const numbers = (value: unknown): number[] => {

@@ -28,7 +28,10 @@ export async function* generate(
 ): AsyncGenerator<number, void, undefined> {
   const { maxTokens = 100, temperature = 1, topK = 0, seed = 0, stop } = options;
   if (!(temperature >= 0 && Number.isFinite(temperature)))
-    throw new GradmixError("config", `temperature: ${temperature} is out of range; it must be finite and at least 0`);
+    throw new GradmixError(
+      "config",
+      `temperature: ${temperature} is out of range; it must be finite and at least 0`,
+    );
   if (!Number.isInteger(topK) || topK < 0)
     throw new GradmixError("config", `topK: ${topK} is out of range; it must be an integer of at least 0`);
   if (prompt.length === 0) throw new GradmixError("config", "prompt: at least one token is needed");
@@ -49,7 +52,9 @@ export async function* generate(
 
 /** The token that the uniform number `u` picks from softmax(logits/temperature) over the `topK` likeliest. */
 export function sampleToken(logits: ArrayLike<number>, temperature: number, topK: number, u: number): number {
-  const order = Array.from({ length: logits.length }, (_, i) => i).sort((a, b) => logits[b] - logits[a] || a - b);
+  const order = Array.from({ length: logits.length }, (_, i) => i).sort(
+    (a, b) => logits[b] - logits[a] || a - b,
+  );
   if (temperature === 0) return order[0];
   const kept = topK > 0 ? order.slice(0, topK) : order;
   const top = logits[kept[0]];

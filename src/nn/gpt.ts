@@ -54,7 +54,8 @@ export function resolveGPTConfig(config: GPTConfig): ResolvedGPTConfig {
     layers: config.layers,
     heads: config.heads,
     kvHeads: config.kvHeads ?? config.heads,
-    hiddenDim: config.hiddenDim ?? (preset === "llama" ? Math.ceil((8 * config.dim) / 3 / 32) * 32 : 4 * config.dim),
+    hiddenDim:
+      config.hiddenDim ?? (preset === "llama" ? Math.ceil((8 * config.dim) / 3 / 32) * 32 : 4 * config.dim),
     context: config.context,
     normEps: config.normEps ?? 1e-5,
     ropeTheta: config.ropeTheta ?? 10_000,
@@ -67,11 +68,15 @@ export function resolveGPTConfig(config: GPTConfig): ResolvedGPTConfig {
     if (!(resolved[field] > 0 && Number.isFinite(resolved[field])))
       throw new GradmixError("config", `${field}: ${resolved[field]} is not a positive number`);
   if (dim % heads !== 0) throw new GradmixError("config", `heads: ${heads} does not divide dim ${dim}`);
-  if (heads % kvHeads !== 0) throw new GradmixError("config", `kvHeads: ${kvHeads} does not divide heads ${heads}`);
+  if (heads % kvHeads !== 0)
+    throw new GradmixError("config", `kvHeads: ${kvHeads} does not divide heads ${heads}`);
   if (preset === "gpt2" && kvHeads !== heads)
     throw new GradmixError("config", `kvHeads: gpt2 has no grouped heads; leave it out or use ${heads}`);
   if (preset === "llama" && (dim / heads) % 2 !== 0)
-    throw new GradmixError("config", `heads: rotary positions need an even head width, not ${dim / heads} (dim ${dim} / heads ${heads})`);
+    throw new GradmixError(
+      "config",
+      `heads: rotary positions need an even head width, not ${dim / heads} (dim ${dim} / heads ${heads})`,
+    );
   return resolved;
 }
 
@@ -115,7 +120,8 @@ function gptSpecs(config: ResolvedGPTConfig): ParameterSpec[] {
   };
   const norm = (name: string): void => {
     specs.push({ name: `${name}.weight`, shape: [dim], init: { kind: "constant", value: 1 }, decay: false });
-    if (gpt2) specs.push({ name: `${name}.bias`, shape: [dim], init: { kind: "constant", value: 0 }, decay: false });
+    if (gpt2)
+      specs.push({ name: `${name}.bias`, shape: [dim], init: { kind: "constant", value: 0 }, decay: false });
   };
   specs.push({ name: "embedding.weight", shape: [vocabSize, dim], init: normal, decay: true });
   if (gpt2) specs.push({ name: "positions.weight", shape: [context, dim], init: normal, decay: true });
@@ -162,7 +168,10 @@ export function createGPT(given: GPTConfig, options: GPTOptions = {}): GPT {
 
   const logits = (tokens: Tensor): Tensor => {
     if (tokens.rank !== 2 || tokens.shape[1] > context || tokens.shape[1] < 1)
-      throw new GradmixError("shape", `gpt: tokens ${formatShape(tokens.shape)} are not [batch, time] with time from 1 to ${context}`);
+      throw new GradmixError(
+        "shape",
+        `gpt: tokens ${formatShape(tokens.shape)} are not [batch, time] with time from 1 to ${context}`,
+      );
     // The scope lets a block's intermediates go as soon as nobody (a tape) needs them.
     return scope(() => {
       let x = embedding(get("embedding.weight"), tokens);

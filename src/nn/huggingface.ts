@@ -110,7 +110,8 @@ export async function toHuggingFace(
       else stored.set(name, { shape: [rows, cols], data: part });
     }
   }
-  const json = (value: unknown): Uint8Array => new TextEncoder().encode(`${JSON.stringify(value, null, 2)}\n`);
+  const json = (value: unknown): Uint8Array =>
+    new TextEncoder().encode(`${JSON.stringify(value, null, 2)}\n`);
   const files: ModelFiles = new Map([
     ["model.safetensors", encodeSafetensors(stored)],
     ["config.json", json(configJson(model.config, options.endOfText))],
@@ -127,7 +128,9 @@ export async function toHuggingFace(
       json({
         tokenizer_class: "PreTrainedTokenizerFast",
         model_max_length: model.config.context,
-        ...(options.endOfText === undefined ? {} : { bos_token: "<|endoftext|>", eos_token: "<|endoftext|>" }),
+        ...(options.endOfText === undefined
+          ? {}
+          : { bos_token: "<|endoftext|>", eos_token: "<|endoftext|>" }),
         clean_up_tokenization_spaces: false,
       }),
     );
@@ -197,7 +200,10 @@ export function fromHuggingFace(files: ReadonlyMap<string, Uint8Array>): GPT {
         const part = stored.get(name) ?? tiedHead(name, stored);
         if (part === undefined) throw new GradmixError("data", `model.safetensors: "${name}" is missing`);
         if (part.data.length !== rows * cols)
-          throw new GradmixError("data", `model.safetensors: "${name}" has the shape [${part.shape.join(", ")}]; config.json says ${rows} × ${cols}`);
+          throw new GradmixError(
+            "data",
+            `model.safetensors: "${name}" has the shape [${part.shape.join(", ")}]; config.json says ${rows} × ${cols}`,
+          );
         values.set(transposed && target.rank === 2 ? transpose(part.data, cols, rows) : part.data, at);
         at += rows * cols;
       }
@@ -227,7 +233,11 @@ function readConfig(bytes: Uint8Array | undefined): GPTConfig {
   const json = new Map<string, unknown>(Object.entries(parsed ?? {}));
   const number = (name: string, fallback?: number): number => {
     const value = json.get(name) ?? fallback;
-    if (typeof value !== "number") throw new GradmixError("data", `config.json: ${name} is ${JSON.stringify(json.get(name))}, not a number`);
+    if (typeof value !== "number")
+      throw new GradmixError(
+        "data",
+        `config.json: ${name} is ${JSON.stringify(json.get(name))}, not a number`,
+      );
     return value;
   };
   const type = json.get("model_type");
@@ -255,5 +265,8 @@ function readConfig(bytes: Uint8Array | undefined): GPTConfig {
       context: number("n_positions"),
       normEps: number("layer_norm_epsilon", 1e-5),
     };
-  throw new GradmixError("data", `config.json: model_type ${JSON.stringify(type)} cannot be read; "llama" and "gpt2" can`);
+  throw new GradmixError(
+    "data",
+    `config.json: model_type ${JSON.stringify(type)} cannot be read; "llama" and "gpt2" can`,
+  );
 }

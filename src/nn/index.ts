@@ -1,7 +1,22 @@
 /** Layers, the GPT, its optimizer and files. */
 export { adamw, type AdamW, type AdamWOptions } from "./optimizer.ts";
-export { type Arena, arenaLike, createParameters, type Init, type Parameters, type ParameterSpec } from "./parameters.ts";
-export { createGPT, type GPT, type GPTConfig, type GPTOptions, parameterCount, type ResolvedGPTConfig, resolveGPTConfig } from "./gpt.ts";
+export {
+  type Arena,
+  arenaLike,
+  createParameters,
+  type Init,
+  type Parameters,
+  type ParameterSpec,
+} from "./parameters.ts";
+export {
+  createGPT,
+  type GPT,
+  type GPTConfig,
+  type GPTOptions,
+  parameterCount,
+  type ResolvedGPTConfig,
+  resolveGPTConfig,
+} from "./gpt.ts";
 export { generate, type GenerateOptions, sampleToken } from "./generate.ts";
 export { fromHuggingFace, type ModelFiles, type SpecialTokens, toHuggingFace } from "./huggingface.ts";
 export { decodeSafetensors, encodeSafetensors, type StoredTensor } from "./safetensors.ts";

@@ -38,9 +38,17 @@ export interface AdamW {
 export function adamw(parameters: Parameters, options: AdamWOptions = {}): AdamW {
   const { beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weightDecay = 0.1, clip = 1 } = options;
   for (const [field, value] of Object.entries({ beta1, beta2 }))
-    if (!(value >= 0 && value < 1)) throw new GradmixError("config", `${field}: ${value} is out of range; it must be at least 0 and less than 1`);
+    if (!(value >= 0 && value < 1))
+      throw new GradmixError(
+        "config",
+        `${field}: ${value} is out of range; it must be at least 0 and less than 1`,
+      );
   for (const [field, value] of Object.entries({ eps, weightDecay, clip }))
-    if (!(value >= 0 && Number.isFinite(value))) throw new GradmixError("config", `${field}: ${value} is out of range; it must be finite and at least 0`);
+    if (!(value >= 0 && Number.isFinite(value)))
+      throw new GradmixError(
+        "config",
+        `${field}: ${value} is out of range; it must be finite and at least 0`,
+      );
   const m = arenaLike(parameters);
   const v = arenaLike(parameters);
   const { value, decayed } = parameters;

@@ -11,7 +11,9 @@ import { foldIn, type Key, key } from "../tensor/rng.ts";
 import { type Shape, sizeOf } from "../tensor/shape.ts";
 import { empty, keep, scope, type Tensor } from "../tensor/tensor.ts";
 
-export type Init = { readonly kind: "normal"; readonly deviation: number } | { readonly kind: "constant"; readonly value: number };
+export type Init =
+  | { readonly kind: "normal"; readonly deviation: number }
+  | { readonly kind: "constant"; readonly value: number };
 
 export interface ParameterSpec {
   readonly name: string;
@@ -49,7 +51,8 @@ export function createParameters(specs: readonly ParameterSpec[], seed: number):
   for (const decay of [true, false]) {
     for (const spec of specs) {
       if (spec.decay !== decay) continue;
-      if (offsets.has(spec.name)) throw new GradmixError("config", `two parameters are called "${spec.name}"`);
+      if (offsets.has(spec.name))
+        throw new GradmixError("config", `two parameters are called "${spec.name}"`);
       offsets.set(spec.name, end);
       end += aligned(sizeOf(spec.shape));
     }
@@ -111,7 +114,10 @@ export function arenaLike(parameters: Pick<Parameters, "list" | "value">): Arena
     of(parameter) {
       const view = views.get(parameter);
       if (view === undefined)
-        throw new GradmixError("autograd", `${parameter.name ?? "a tensor"} is not a parameter of this arena`);
+        throw new GradmixError(
+          "autograd",
+          `${parameter.name ?? "a tensor"} is not a parameter of this arena`,
+        );
       return view;
     },
     dispose() {

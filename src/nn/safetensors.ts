@@ -16,7 +16,10 @@ export function encodeSafetensors(
   let offset = 0;
   for (const [name, { shape, data }] of tensors) {
     if (sizeOf(shape) !== data.length)
-      throw new GradmixError("data", `safetensors: "${name}" has ${data.length} values for the shape [${shape.join(", ")}]`);
+      throw new GradmixError(
+        "data",
+        `safetensors: "${name}" has ${data.length} values for the shape [${shape.join(", ")}]`,
+      );
     header[name] = { dtype: "F32", shape, data_offsets: [offset, offset + data.length * 4] };
     offset += data.length * 4;
   }
@@ -48,16 +51,26 @@ export function decodeSafetensors(bytes: Uint8Array, file = "model.safetensors")
   const out = new Map<string, StoredTensor>();
   for (const [name, entry] of Object.entries(header)) {
     if (name === "__metadata__") continue;
-    const { dtype, shape, data_offsets: offsets } = checkEntry(entry, () => wrong(`the entry of "${name}" is malformed`));
+    const {
+      dtype,
+      shape,
+      data_offsets: offsets,
+    } = checkEntry(entry, () => wrong(`the entry of "${name}" is malformed`));
     const width = { F32: 4, F16: 2, BF16: 2 }[dtype];
     if (width === undefined) throw wrong(`"${name}" has the type ${dtype}; F32, F16 and BF16 can be read`);
     const count = sizeOf(shape);
-    if (offsets[1] - offsets[0] !== count * width) throw wrong(`"${name}" has offsets that do not fit its shape [${shape.join(", ")}]`);
+    if (offsets[1] - offsets[0] !== count * width)
+      throw wrong(`"${name}" has offsets that do not fit its shape [${shape.join(", ")}]`);
     if (start + offsets[1] > bytes.length) throw wrong(`"${name}" is cut off: the file is truncated`);
     const data = new Float32Array(count);
     for (let i = 0; i < count; i++) {
       const at = start + offsets[0] + i * width;
-      data[i] = dtype === "F32" ? view.getFloat32(at, true) : dtype === "F16" ? half(view.getUint16(at, true)) : bfloat(view.getUint16(at, true));
+      data[i] =
+        dtype === "F32"
+          ? view.getFloat32(at, true)
+          : dtype === "F16"
+            ? half(view.getUint16(at, true))
+            : bfloat(view.getUint16(at, true));
     }
     out.set(name, { shape, data });
   }
@@ -71,7 +84,8 @@ function parseHeader(bytes: Uint8Array, wrong: (what: string) => GradmixError): 
   } catch {
     throw wrong("the header is not JSON");
   }
-  if (typeof header !== "object" || header === null || Array.isArray(header)) throw wrong("the header is not an object");
+  if (typeof header !== "object" || header === null || Array.isArray(header))
+    throw wrong("the header is not an object");
   return Object.fromEntries(Object.entries(header));
 }
 
@@ -82,7 +96,8 @@ interface Entry {
 }
 
 function checkEntry(entry: unknown, wrong: () => GradmixError): Entry {
-  const isCount = (value: unknown): value is number => typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
+  const isCount = (value: unknown): value is number =>
+    typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
   if (typeof entry !== "object" || entry === null) throw wrong();
   const { dtype, shape, data_offsets: offsets }: Partial<Record<keyof Entry, unknown>> = entry;
   if (typeof dtype !== "string" || !Array.isArray(shape) || !shape.every(isCount)) throw wrong();

@@ -40,6 +40,8 @@ export function createSchedule(options: ScheduleOptions): Schedule {
     const start = name === "wsd" ? decayStart : warmup;
     if (step < start) return lr;
     const progress = Math.min(1, (step - start + (name === "wsd" ? 1 : 0)) / Math.max(1, steps - start));
-    return name === "wsd" ? lr + (low - lr) * progress : low + (0.5 * (lr - low) * (1 + Math.cos(Math.PI * progress)));
+    return name === "wsd"
+      ? lr + (low - lr) * progress
+      : low + 0.5 * (lr - low) * (1 + Math.cos(Math.PI * progress));
   };
 }

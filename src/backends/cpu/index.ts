@@ -9,7 +9,14 @@ import type { DType, TensorData } from "../../tensor/dtype.ts";
 import type { View } from "../../tensor/memory.ts";
 import type { Backend, Capabilities } from "../backend.ts";
 import type { KernelName, KernelParams } from "../kernels.ts";
-import { cores, kernelBytes, relaxedSimd, type SimdLevel, startWorker, type WorkerHandle } from "./host-node.ts";
+import {
+  cores,
+  kernelBytes,
+  relaxedSimd,
+  type SimdLevel,
+  startWorker,
+  type WorkerHandle,
+} from "./host-node.ts";
 import type { Launcher } from "./kernels/launcher.ts";
 import { launchers } from "./kernels/index.ts";
 import { type CpuMachine, createMachine } from "./runtime.ts";
@@ -65,7 +72,9 @@ export async function createCpuBackend(options: CpuOptions = {}): Promise<Backen
     if (options.threads !== undefined && workers.length < threads - 1) {
       machine.stop();
       const reason: unknown = settled.find((outcome) => outcome.status === "rejected")?.reason;
-      throw reason instanceof GradmixError ? reason : new GradmixError("backend", "cpu: worker threads did not start");
+      throw reason instanceof GradmixError
+        ? reason
+        : new GradmixError("backend", "cpu: worker threads did not start");
     }
     machine.workers = workers;
   }
@@ -152,7 +161,8 @@ function cpuBackend(machine: CpuMachine, capabilities: Capabilities): Backend {
 function memoryLimitsAt(bytes: Uint8Array): number {
   const marker = new TextEncoder().encode("memory");
   for (let i = 0; i + marker.length + 1 < bytes.length; i++)
-    if (marker.every((byte, j) => bytes[i + j] === byte) && bytes[i + marker.length] === 2) return i + marker.length + 1;
+    if (marker.every((byte, j) => bytes[i + j] === byte) && bytes[i + marker.length] === 2)
+      return i + marker.length + 1;
   throw new GradmixError("backend", "cpu: the kernels' module imports no memory; build the package again");
 }
 

@@ -40,7 +40,12 @@ export function kernelTable(exports: WebAssembly.Exports): { names: string[]; fu
 }
 
 /** Takes tasks until none is left. */
-export function runTasks(control: Int32Array, kernel: KernelFunction, parameters: number, tasks: number): void {
+export function runTasks(
+  control: Int32Array,
+  kernel: KernelFunction,
+  parameters: number,
+  tasks: number,
+): void {
   for (let t = Atomics.add(control, Word.next, 1); t < tasks; t = Atomics.add(control, Word.next, 1))
     kernel(parameters, t);
 }

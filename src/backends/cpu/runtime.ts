@@ -151,7 +151,8 @@ export function createMachine(
     launch({ kernel, tasks, ints, floats = [], scratch = 0, work }) {
       if (tasks <= 0) return;
       const number = numbers.get(kernel);
-      if (number === undefined) throw new GradmixError("backend", `cpu: there is no kernel function "${kernel}"`);
+      if (number === undefined)
+        throw new GradmixError("backend", `cpu: there is no kernel function "${kernel}"`);
       if (scratch > scratchStride) {
         const stride = Math.ceil(scratch / 4096) * 4096 + 4096;
         const at = machine.alloc(stride * threads, memoryLimit);

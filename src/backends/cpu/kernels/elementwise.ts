@@ -8,15 +8,7 @@ const COSTLY = 8;
 
 export const elementwise: Pick<
   Launchers,
-  | "unary"
-  | "unaryVjp"
-  | "affine"
-  | "accumulate"
-  | "select"
-  | "cast"
-  | "swiglu"
-  | "swigluVjp"
-  | "swigluJvp"
+  "unary" | "unaryVjp" | "affine" | "accumulate" | "select" | "cast" | "swiglu" | "swigluVjp" | "swigluJvp"
 > = {
   unary(runtime, { kind }, [x], [y]) {
     const count = elements(x);

@@ -18,7 +18,12 @@ function dot(runtime: Runtime, x: View | null, y: View | null, out: View | null)
     ints: [runtime.address(x), runtime.address(y), partials, count, PARTIAL],
     work: count * 2,
   });
-  runtime.launch({ kernel: "dotTotal", tasks: 1, ints: [partials, tasks, runtime.address(out)], work: tasks });
+  runtime.launch({
+    kernel: "dotTotal",
+    tasks: 1,
+    ints: [partials, tasks, runtime.address(out)],
+    work: tasks,
+  });
 }
 
 export const reduce: Pick<Launchers, "reduce" | "segmentSum" | "alignRows" | "sumSquares" | "dot"> = {

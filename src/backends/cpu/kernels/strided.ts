@@ -26,7 +26,10 @@ function mergeAxes(axes: readonly Axis[]): Axis[] {
 
 /** Rank, extents and strides of the outer axes, as the kernels' integer slots. */
 function outerSlots(axes: readonly Axis[], operands: number): number[] {
-  const pad = (values: number[]): number[] => [...values, ...Array<number>(OUTER_AXES - values.length).fill(0)];
+  const pad = (values: number[]): number[] => [
+    ...values,
+    ...Array<number>(OUTER_AXES - values.length).fill(0),
+  ];
   return [
     axes.length,
     ...pad(axes.map((axis) => axis.extent)),
@@ -37,7 +40,10 @@ function outerSlots(axes: readonly Axis[], operands: number): number[] {
 const rowCount = (axes: readonly Axis[]): number => axes.reduce((rows, axis) => rows * axis.extent, 1);
 
 /** How rows of `length` elements are cut: whole rows, or pieces of long ones. */
-function cutRows(rows: number, length: number): { rows: number; columns: number; blocks: number; tasks: number } {
+function cutRows(
+  rows: number,
+  length: number,
+): { rows: number; columns: number; blocks: number; tasks: number } {
   const columns = Math.min(length, PER_TASK);
   const perTask = Math.max(1, Math.floor(PER_TASK / length));
   const blocks = Math.ceil(length / columns);
@@ -91,7 +97,9 @@ export const strided: Pick<Launchers, "stridedCopy" | "binary"> = {
 
   binary(runtime, { kind, shape, aStrides, bStrides }, [a, b], [c]) {
     if (shape.includes(0)) return;
-    const axes = mergeAxes(shape.map((extent, axis) => ({ extent, strides: [aStrides[axis], bStrides[axis]] })));
+    const axes = mergeAxes(
+      shape.map((extent, axis) => ({ extent, strides: [aStrides[axis], bStrides[axis]] })),
+    );
     const row = axes.pop() ?? SINGLE;
     const rows = rowCount(axes);
     const cut = cutRows(rows, row.extent);
