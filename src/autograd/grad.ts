@@ -43,6 +43,11 @@ function alias(t: Tensor, what: string): Tensor {
   return own;
 }
 
+/** A result with a handle of its own, where a rule handed on what the caller gave: both can be disposed. */
+function apart(result: Tensor, given: readonly Tensor[]): Tensor {
+  return given.includes(result) ? alias(result, "vjp") : result;
+}
+
 /** A function's values and its pullback. */
 export interface Vjp {
   readonly outputs: Tensor[];
@@ -80,7 +85,7 @@ export function vjp(f: TensorFunction, primals: readonly Tensor[]): Vjp {
             `vjp: ${given.length} cotangents were given for ${outputs.length} outputs`,
           );
         played = true;
-        return scope(() => tape.backward(outputs, given));
+        return scope(() => tape.backward(outputs, given).map((t) => apart(t, given)));
       },
       dispose() {
         played = true;
@@ -106,7 +111,7 @@ export function jvp(
     const pass = new ForwardPass(new Map(inputs.map((t, i) => [t, tangents[i]])));
     try {
       const outputs = withTransform(pass, () => list(f(...inputs)));
-      return { outputs, tangents: outputs.map((t) => tangentOf(pass, t)) };
+      return { outputs, tangents: outputs.map((t) => apart(tangentOf(pass, t), tangents)) };
     } finally {
       pass.dispose();
     }
@@ -151,7 +156,7 @@ export function checkpoint<R extends Tensor | Tensor[]>(
   ...inputs: Tensor[]
 ): R {
   const tape = innermost();
-  if (!(tape instanceof Tape)) return f(...inputs);
+  if (!(tape instanceof Tape)) return scope(() => f(...inputs));
   const guard: Transform = {
     tracks: (used) => used.some((t) => tape.isValue(t) && !inputs.includes(t)),
     note({ op }) {

@@ -213,6 +213,26 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
     sink.dispose();
   });
 
+  it("a parameter that the loss does not reach: zeros in the sum, its share of ‖V‖²", async () => {
+    const unused = tensor([1, 2], [2]);
+    const p = tensor([1, 2], [1, 2]);
+    const into = new Map([p, unused].map((q) => [q, tensor([9, 9], q.shape)]));
+    const v = tensor([3, 4], [2]);
+    const sink = alignSink({
+      examples: 3,
+      direction: { given: (q) => (q === unused ? v : p) },
+      total: { gradientOf: (q) => into.get(q)! },
+    });
+    const x = tensor([1, 0, 0, 1, 1, 1], [3, 2]);
+    gradients(() => sum(linear(x, p), 1), { parameters: [p, unused], sink });
+    const got = await sink.result();
+    close(got.dots, [1, 2, 3]);
+    close([got.directionSquaredNorm], [1 + 4 + 9 + 16]);
+    expect(await numbers(into.get(unused)!)).toEqual([0, 0]);
+    expect(await numbers(into.get(p)!)).toEqual([2, 2]);
+    sink.dispose();
+  });
+
   it("segments may leave examples out", async () => {
     const into = buffers();
     const v = direction();

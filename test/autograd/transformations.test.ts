@@ -102,7 +102,11 @@ describe("values", () => {
     const x = tensor([1, 2]);
     const { outputs, pullback } = vjp((x) => x, [x]);
     const ct = tensor([5, 6]);
-    expect(await numbers(pullback(ct)[0])).toEqual([5, 6]);
+    const [dx] = pullback(ct);
+    expect(await numbers(dx)).toEqual([5, 6]);
+    dx.dispose();
+    const { tangents } = jvp((x) => x, [x], [ct]);
+    tangents[0].dispose();
     expect(await numbers(outputs[0])).toEqual([1, 2]);
     expect(await numbers(ct)).toEqual([5, 6]);
   });
@@ -433,6 +437,21 @@ describe("lifetimes", () => {
     near(await numbers(dx), [2 * Math.exp(1), 2 * Math.exp(2)]);
     dx.dispose();
     expect(backend.liveBytes).toBe(before);
+  });
+
+  it("a tensor that was disposed and adopted again has one owner", () => {
+    const before = backend.liveBytes;
+    const kept = scope(() => {
+      const t = tensor([1, 2]).retain();
+      t.dispose();
+      t.dispose();
+      const again = scope(() => keep(t.adopt()));
+      t.release();
+      expect(again.unshared).toBe(true);
+      return null;
+    });
+    expect(kept).toBe(null);
+    expect(backend.liveBytes).toBe(before + 16);
   });
 
   it("the logits become their own gradient, but only when nobody else looks at them", async () => {

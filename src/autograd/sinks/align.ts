@@ -234,8 +234,8 @@ export function alignSink(options: AlignSinkOptions): AlignSink {
     async result() {
       const tied = twice;
       const numbers = await statistics.read();
-      // The target's rows meet only a part of the direction, before it is complete.
-      numbers.dots.fill(0, 0, direction === null ? segmentCount : targets);
+      // The target's own rows meet only a part of the direction; without a direction nothing is met.
+      numbers.dots.fill(0, 0, given === null && targets === 0 ? segmentCount : targets);
       const directions = new Map<Tensor, number>();
       for (const { parameter, direction } of numbers.directions) directions.set(parameter, direction);
       let directionSquaredNorm = 0;
