@@ -14,38 +14,37 @@ import { float, fma, int, ptr } from "./simd";
   return (<usize>task * <usize>int(p, slot + 1)) << 2;
 }
 
+// One export a kind: V8 compiles one function with all of them badly (three times slower). The numbers are places in the
+// table's `unaryKinds`. Slots: 0 x, 1 y, 2 elements, 3 a task's.
 // @ts-ignore: decorator
-@inline function unaryLoop(kind: i32, x: usize, y: usize, bytes: usize): void {
+@inline function unary(kind: i32, p: usize, task: i32): void {
+  const start = rangeStart(p, 2, task), bytes = rangeBytes(p, 2, task);
+  const x = ptr(p, 0) + start, y = ptr(p, 1) + start;
   let i: usize = 0;
   for (; i + 16 <= bytes; i += 16) v128.store(y + i, unaryValue(kind, v128.load(x + i)));
   for (; i < bytes; i += 4) v128.store_lane<f32>(y + i, unaryValue(kind, v128.load_splat<f32>(x + i)), 0);
 }
+export function unary_neg(p: usize, task: i32): void { unary(0, p, task); }
+export function unary_exp(p: usize, task: i32): void { unary(1, p, task); }
+export function unary_log(p: usize, task: i32): void { unary(2, p, task); }
+export function unary_sqrt(p: usize, task: i32): void { unary(3, p, task); }
+export function unary_rsqrt(p: usize, task: i32): void { unary(4, p, task); }
+export function unary_square(p: usize, task: i32): void { unary(5, p, task); }
+export function unary_reciprocal(p: usize, task: i32): void { unary(6, p, task); }
+export function unary_abs(p: usize, task: i32): void { unary(7, p, task); }
+export function unary_tanh(p: usize, task: i32): void { unary(8, p, task); }
+export function unary_sigmoid(p: usize, task: i32): void { unary(9, p, task); }
+export function unary_relu(p: usize, task: i32): void { unary(10, p, task); }
+export function unary_silu(p: usize, task: i32): void { unary(11, p, task); }
+export function unary_gelu(p: usize, task: i32): void { unary(12, p, task); }
+export function unary_sin(p: usize, task: i32): void { unary(13, p, task); }
+export function unary_cos(p: usize, task: i32): void { unary(14, p, task); }
 
-// Slots: 0 x, 1 y, 2 elements, 3 a task's, 4 kind.
-export function unary(p: usize, task: i32): void {
-  const start = rangeStart(p, 2, task), bytes = rangeBytes(p, 2, task);
-  const x = ptr(p, 0) + start, y = ptr(p, 1) + start;
-  switch (int(p, 4)) {
-    case 0: { unaryLoop(0, x, y, bytes); break; }
-    case 1: { unaryLoop(1, x, y, bytes); break; }
-    case 2: { unaryLoop(2, x, y, bytes); break; }
-    case 3: { unaryLoop(3, x, y, bytes); break; }
-    case 4: { unaryLoop(4, x, y, bytes); break; }
-    case 5: { unaryLoop(5, x, y, bytes); break; }
-    case 6: { unaryLoop(6, x, y, bytes); break; }
-    case 7: { unaryLoop(7, x, y, bytes); break; }
-    case 8: { unaryLoop(8, x, y, bytes); break; }
-    case 9: { unaryLoop(9, x, y, bytes); break; }
-    case 10: { unaryLoop(10, x, y, bytes); break; }
-    case 11: { unaryLoop(11, x, y, bytes); break; }
-    case 12: { unaryLoop(12, x, y, bytes); break; }
-    case 13: { unaryLoop(13, x, y, bytes); break; }
-    default: { unaryLoop(14, x, y, bytes); break; }
-  }
-}
-
+// Slots: 0 x, 1 dy, 2 dx, 3 elements, 4 a task's.
 // @ts-ignore: decorator
-@inline function slopeLoop(kind: i32, x: usize, dy: usize, dx: usize, bytes: usize): void {
+@inline function unaryVjp(kind: i32, p: usize, task: i32): void {
+  const start = rangeStart(p, 3, task), bytes = rangeBytes(p, 3, task);
+  const x = ptr(p, 0) + start, dy = ptr(p, 1) + start, dx = ptr(p, 2) + start;
   let i: usize = 0;
   for (; i + 16 <= bytes; i += 16)
     v128.store(dx + i, f32x4.mul(unarySlope(kind, v128.load(x + i)), v128.load(dy + i)));
@@ -54,29 +53,21 @@ export function unary(p: usize, task: i32): void {
     v128.store_lane<f32>(dx + i, f32x4.mul(slope, v128.load_splat<f32>(dy + i)), 0);
   }
 }
-
-// Slots: 0 x, 1 dy, 2 dx, 3 elements, 4 a task's, 5 kind.
-export function unaryVjp(p: usize, task: i32): void {
-  const start = rangeStart(p, 3, task), bytes = rangeBytes(p, 3, task);
-  const x = ptr(p, 0) + start, dy = ptr(p, 1) + start, dx = ptr(p, 2) + start;
-  switch (int(p, 5)) {
-    case 0: { slopeLoop(0, x, dy, dx, bytes); break; }
-    case 1: { slopeLoop(1, x, dy, dx, bytes); break; }
-    case 2: { slopeLoop(2, x, dy, dx, bytes); break; }
-    case 3: { slopeLoop(3, x, dy, dx, bytes); break; }
-    case 4: { slopeLoop(4, x, dy, dx, bytes); break; }
-    case 5: { slopeLoop(5, x, dy, dx, bytes); break; }
-    case 6: { slopeLoop(6, x, dy, dx, bytes); break; }
-    case 7: { slopeLoop(7, x, dy, dx, bytes); break; }
-    case 8: { slopeLoop(8, x, dy, dx, bytes); break; }
-    case 9: { slopeLoop(9, x, dy, dx, bytes); break; }
-    case 10: { slopeLoop(10, x, dy, dx, bytes); break; }
-    case 11: { slopeLoop(11, x, dy, dx, bytes); break; }
-    case 12: { slopeLoop(12, x, dy, dx, bytes); break; }
-    case 13: { slopeLoop(13, x, dy, dx, bytes); break; }
-    default: { slopeLoop(14, x, dy, dx, bytes); break; }
-  }
-}
+export function unaryVjp_neg(p: usize, task: i32): void { unaryVjp(0, p, task); }
+export function unaryVjp_exp(p: usize, task: i32): void { unaryVjp(1, p, task); }
+export function unaryVjp_log(p: usize, task: i32): void { unaryVjp(2, p, task); }
+export function unaryVjp_sqrt(p: usize, task: i32): void { unaryVjp(3, p, task); }
+export function unaryVjp_rsqrt(p: usize, task: i32): void { unaryVjp(4, p, task); }
+export function unaryVjp_square(p: usize, task: i32): void { unaryVjp(5, p, task); }
+export function unaryVjp_reciprocal(p: usize, task: i32): void { unaryVjp(6, p, task); }
+export function unaryVjp_abs(p: usize, task: i32): void { unaryVjp(7, p, task); }
+export function unaryVjp_tanh(p: usize, task: i32): void { unaryVjp(8, p, task); }
+export function unaryVjp_sigmoid(p: usize, task: i32): void { unaryVjp(9, p, task); }
+export function unaryVjp_relu(p: usize, task: i32): void { unaryVjp(10, p, task); }
+export function unaryVjp_silu(p: usize, task: i32): void { unaryVjp(11, p, task); }
+export function unaryVjp_gelu(p: usize, task: i32): void { unaryVjp(12, p, task); }
+export function unaryVjp_sin(p: usize, task: i32): void { unaryVjp(13, p, task); }
+export function unaryVjp_cos(p: usize, task: i32): void { unaryVjp(14, p, task); }
 
 // Slots: 0 x, 1 y, 2 elements, 3 a task's; floats: 0 scale, 1 shift.
 export function affine(p: usize, task: i32): void {

@@ -3,12 +3,10 @@ export { setThread } from "./simd";
 export * from "./fill";
 export { gemmBlock, microPeak, packPanels, segmentedBlock, segmentedReduce } from "./gemm";
 export { attention, attentionJvp, attentionVjp } from "./attention";
-export {
-  accumulate, affine, cast, selectElements, swiglu, swigluJvp, swigluVjp, unary, unaryVjp,
-} from "./elementwise";
+export * from "./elementwise";
 export { norm, normJvp, normVjp } from "./norm";
 export { adamw, clipScale } from "./optimizer";
-export { random } from "./random";
+export * from "./random";
 export { alignRows, dotPartials, dotTotal, reduceColumns, reduceRows, segmentColumns } from "./reduce";
 export { rope } from "./rope";
 export { crossEntropy, crossEntropyJvp, crossEntropyVjp, softmax, softmaxVjp } from "./softmax";

@@ -8,27 +8,37 @@ import { fma, int, ptr, scratch } from "./simd";
 }
 
 // Eight elements (four blocks from `counter` on) to `out`. Kinds: 0 bits, 1 uniform, 2 normal.
-function eight(kind: i32, key0: i32, key1: i32, counter: i32, out: usize): void {
+// @ts-ignore: decorator
+@inline function eight(kind: i32, key0: i32, key1: i32, counter: i32, out: usize): void {
   const k0 = i32x4.splat(key0), k1 = i32x4.splat(key1);
   const k2 = i32x4.splat(key0 ^ key1 ^ 0x1bd11bda);
   let x0 = k0;
   let x1 = i32x4.add(i32x4.add(i32x4.splat(counter), i32x4(0, 1, 2, 3)), k1);
-  for (let group = 0; group < 5; group++) {
-    if (group & 1) {
-      x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 17), x0);
-      x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 29), x0);
-      x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 16), x0);
-      x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 24), x0);
-    } else {
-      x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 13), x0);
-      x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 15), x0);
-      x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 26), x0);
-      x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 6), x0);
-    }
-    const turn = group % 3;
-    x0 = i32x4.add(x0, turn == 0 ? k1 : turn == 1 ? k2 : k0);
-    x1 = i32x4.add(i32x4.add(x1, turn == 0 ? k2 : turn == 1 ? k0 : k1), i32x4.splat(group + 1));
-  }
+  x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 13), x0);
+  x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 15), x0);
+  x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 26), x0);
+  x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 6), x0);
+  x0 = i32x4.add(x0, k1); x1 = i32x4.add(x1, i32x4.add(k2, i32x4.splat(1)));
+  x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 17), x0);
+  x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 29), x0);
+  x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 16), x0);
+  x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 24), x0);
+  x0 = i32x4.add(x0, k2); x1 = i32x4.add(x1, i32x4.add(k0, i32x4.splat(2)));
+  x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 13), x0);
+  x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 15), x0);
+  x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 26), x0);
+  x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 6), x0);
+  x0 = i32x4.add(x0, k0); x1 = i32x4.add(x1, i32x4.add(k1, i32x4.splat(3)));
+  x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 17), x0);
+  x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 29), x0);
+  x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 16), x0);
+  x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 24), x0);
+  x0 = i32x4.add(x0, k1); x1 = i32x4.add(x1, i32x4.add(k2, i32x4.splat(4)));
+  x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 13), x0);
+  x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 15), x0);
+  x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 26), x0);
+  x0 = i32x4.add(x0, x1); x1 = v128.xor(rotate(x1, 6), x0);
+  x0 = i32x4.add(x0, k2); x1 = i32x4.add(x1, i32x4.add(k0, i32x4.splat(5)));
   if (kind != 0) {
     const unit = f32x4.splat(5.9604644775390625e-8); // 2⁻²⁴
     const b0 = i32x4.shr_u(x0, 8), b1 = i32x4.shr_u(x1, 8);
@@ -61,14 +71,17 @@ function eight(kind: i32, key0: i32, key1: i32, counter: i32, out: usize): void 
   v128.store(out, i32x4.shuffle(x0, x1, 2, 6, 3, 7), 16);
 }
 
-// Slots: 0 out, 1 elements, 2 a task's (a multiple of 8), 3 kind, 4 key0, 5 key1, 6 offset. Scratch bytes: 32.
-export function random(p: usize, task: i32): void {
+// One export a kind. Slots: 0 out, 1 elements, 2 a task's (a multiple of 8), 3 key0, 4 key1, 5 offset. Scratch bytes: 32.
+// @ts-ignore: decorator
+@inline function fill(kind: i32, p: usize, task: i32): void {
   const first = task * int(p, 2), last = min(int(p, 1), first + int(p, 2));
-  const kind = int(p, 3), key0 = int(p, 4), key1 = int(p, 5), offset = int(p, 6), out = ptr(p, 0);
-  let i = first;
-  for (; i + 8 <= last; i += 8) eight(kind, key0, key1, offset + (i >> 1), out + (<usize>i << 2));
-  if (i < last) {
-    eight(kind, key0, key1, offset + (i >> 1), scratch(p));
-    memory.copy(out + (<usize>i << 2), scratch(p), <usize>(last - i) << 2);
+  const key0 = int(p, 3), key1 = int(p, 4), offset = int(p, 5), out = ptr(p, 0), spare = scratch(p);
+  for (let i = first; i < last; i += 8) {
+    const whole = i + 8 <= last, at = out + (<usize>i << 2);
+    eight(kind, key0, key1, offset + (i >> 1), whole ? at : spare);
+    if (!whole) memory.copy(at, spare, <usize>(last - i) << 2);
   }
 }
+export function random_bits(p: usize, task: i32): void { fill(0, p, task); }
+export function random_uniform(p: usize, task: i32): void { fill(1, p, task); }
+export function random_normal(p: usize, task: i32): void { fill(2, p, task); }

@@ -1,5 +1,4 @@
 /** Launchers of the element-by-element kernels (assembly/elementwise.ts). */
-import { unaryKinds } from "../../kernels.ts";
 import type { Launchers } from "./launcher.ts";
 import { elements, PER_TASK, rowsPerTask } from "./views.ts";
 
@@ -13,9 +12,9 @@ export const elementwise: Pick<
   unary(runtime, { kind }, [x], [y]) {
     const count = elements(x);
     runtime.launch({
-      kernel: "unary",
+      kernel: `unary_${kind}`,
       tasks: Math.ceil(count / PER_TASK),
-      ints: [runtime.address(x), runtime.address(y), count, PER_TASK, unaryKinds.indexOf(kind)],
+      ints: [runtime.address(x), runtime.address(y), count, PER_TASK],
       work: count * COSTLY,
     });
   },
@@ -23,16 +22,9 @@ export const elementwise: Pick<
   unaryVjp(runtime, { kind }, [x, dy], [dx]) {
     const count = elements(x);
     runtime.launch({
-      kernel: "unaryVjp",
+      kernel: `unaryVjp_${kind}`,
       tasks: Math.ceil(count / PER_TASK),
-      ints: [
-        runtime.address(x),
-        runtime.address(dy),
-        runtime.address(dx),
-        count,
-        PER_TASK,
-        unaryKinds.indexOf(kind),
-      ],
+      ints: [runtime.address(x), runtime.address(dy), runtime.address(dx), count, PER_TASK],
       work: count * COSTLY,
     });
   },
