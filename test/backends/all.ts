@@ -17,5 +17,8 @@ export const backends: readonly TestedBackend[] = [
   { name: "reference", create: async (options) => createReferenceBackend(options) },
   { name: "cpu, 1 thread", create: (options) => createCpuBackend({ ...options, threads: 1 }) },
   { name: "cpu, 3 threads", create: (options) => createCpuBackend({ ...options, threads: 3 }) },
-  { name: "cpu, plain SIMD", create: (options) => createCpuBackend({ ...options, threads: 1, simd: "plain" }) },
+  {
+    name: "cpu, plain SIMD",
+    create: (options) => createCpuBackend({ ...options, threads: 1, simd: "plain" }),
+  },
 ];

@@ -23,8 +23,7 @@ it.each(kernelNames)("%s", async (kernel) => {
   const different: string[] = [];
   for (const c of cases[kernel]()) {
     const [one, ...others] = await Promise.all(backends.map((backend) => runCase(backend, kernel, c, 0)));
-    for (const other of others)
-      if (!other.every((data, o) => sameBits(data, one[o]))) different.push(c.name);
+    for (const other of others) if (!other.every((data, o) => sameBits(data, one[o]))) different.push(c.name);
   }
   expect(different).toEqual([]);
 });
