@@ -10,13 +10,19 @@ const sources = readdirSync(join(root, "assembly"))
   .filter((name) => name.endsWith(".ts"))
   .sort();
 const hash = createHash("sha256");
-for (const name of [...sources.map((s) => join("assembly", s)), "scripts/build-wasm.mjs", "node_modules/assemblyscript/package.json"])
+for (const name of [
+  ...sources.map((s) => join("assembly", s)),
+  "scripts/build-wasm.mjs",
+  "node_modules/assemblyscript/package.json",
+])
   hash.update(readFileSync(join(root, name)));
 const digest = hash.digest("hex");
 const stamp = join(out, "kernels.sha256");
 const files = { relaxed: join(out, "kernels-relaxed.wasm"), plain: join(out, "kernels-plain.wasm") };
 const fresh =
-  existsSync(stamp) && readFileSync(stamp, "utf8") === digest && Object.values(files).every((file) => existsSync(file));
+  existsSync(stamp) &&
+  readFileSync(stamp, "utf8") === digest &&
+  Object.values(files).every((file) => existsSync(file));
 
 if (!fresh) {
   const { default: asc } = await import("assemblyscript/asc");
@@ -39,7 +45,10 @@ async function compile(asc, simd) {
       "assembly/index.ts",
       ...["--outFile", "kernels.wasm", "-O3", "--runtime", "stub", "--noAssert", "--noColors"],
       ...["--importMemory", "--sharedMemory", "--initialMemory", "16", "--maximumMemory", "65536"],
-      ...["--enable", simd === "relaxed" ? "simd,relaxed-simd,threads,bulk-memory" : "simd,threads,bulk-memory"],
+      ...[
+        "--enable",
+        simd === "relaxed" ? "simd,relaxed-simd,threads,bulk-memory" : "simd,threads,bulk-memory",
+      ],
       ...["--use", "abort="],
     ],
     {

@@ -10,7 +10,12 @@ export type Key = readonly [number, number];
 const ROTATIONS = [13, 15, 26, 6, 17, 29, 16, 24];
 
 /** One block: two 32-bit words (unsigned) from a key and a two-word counter. */
-export function threefry2x32(key0: number, key1: number, counter0: number, counter1: number): [number, number] {
+export function threefry2x32(
+  key0: number,
+  key1: number,
+  counter0: number,
+  counter1: number,
+): [number, number] {
   const k2 = (key0 ^ key1 ^ 0x1bd11bda) >>> 0;
   const ks = [key0 >>> 0, key1 >>> 0, k2];
   let x0 = (counter0 + ks[0]) >>> 0;

@@ -36,7 +36,10 @@ export function broadcastShapes(a: Shape, b: Shape, op: string): number[] {
     const x = i <= a.length ? a[a.length - i] : 1;
     const y = i <= b.length ? b[b.length - i] : 1;
     if (x !== y && x !== 1 && y !== 1)
-      throw new GradmixError("shape", `${op}: shapes ${formatShape(a)} and ${formatShape(b)} do not broadcast`);
+      throw new GradmixError(
+        "shape",
+        `${op}: shapes ${formatShape(a)} and ${formatShape(b)} do not broadcast`,
+      );
     out[rank - i] = x === 1 ? y : x;
   }
   return out;
@@ -60,5 +63,8 @@ export function normaliseAxis(axis: number, rank: number, op: string): number {
 export function checkShape(shape: Shape, op: string): void {
   for (const extent of shape)
     if (!Number.isSafeInteger(extent) || extent < 0)
-      throw new GradmixError("shape", `${op}: ${formatShape(shape)} is not a shape; extents are integers ≥ 0`);
+      throw new GradmixError(
+        "shape",
+        `${op}: ${formatShape(shape)} is not a shape; extents are integers ≥ 0`,
+      );
 }

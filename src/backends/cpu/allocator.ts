@@ -1,6 +1,7 @@
 /**
- * Best-fit allocation over the linear memory, with free blocks kept in address order and merged at once. The same sequence of
- * sizes from the same state gives the same addresses, so a training step that repeats reuses its blocks exactly.
+ * Best-fit allocation over the linear memory, with free blocks kept in address order and merged at once. The same
+ * requests from the same state give the same addresses, so once the first steps have stretched the heap, every further training step
+ * reuses its blocks exactly.
  */
 
 /** Blocks start and end on multiples of this: two cache lines. */

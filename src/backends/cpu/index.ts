@@ -38,6 +38,14 @@ const MOST_THREADS = 64;
 
 /** Starts the backend. Throws `config` for impossible options, `backend` when the asked SIMD level is not there. */
 export async function createCpuBackend(options: CpuOptions = {}): Promise<Backend> {
+  const { machine, capabilities } = await startMachine(options);
+  return cpuBackend(machine, capabilities);
+}
+
+/** @internal The machinery without the interface, for tests. */
+export async function startMachine(
+  options: CpuOptions,
+): Promise<{ machine: CpuMachine; capabilities: Capabilities }> {
   const threads = options.threads ?? Math.min(16, cores());
   if (!Number.isInteger(threads) || threads < 1 || threads > MOST_THREADS)
     throw new GradmixError("config", `threads: ${threads} is not an integer from 1 to ${MOST_THREADS}`);
@@ -78,7 +86,7 @@ export async function createCpuBackend(options: CpuOptions = {}): Promise<Backen
     }
     machine.workers = workers;
   }
-  return cpuBackend(machine, { threads: workers.length + 1, simd, memoryLimit });
+  return { machine, capabilities: { threads: workers.length + 1, simd, memoryLimit } };
 }
 
 function cpuBackend(machine: CpuMachine, capabilities: Capabilities): Backend {

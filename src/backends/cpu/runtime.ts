@@ -47,9 +47,10 @@ export interface Runtime {
 /** Launches with less work than this are not worth waking the workers for. */
 const PARALLEL_WORK = 60_000;
 const PAGE = 65536;
-/** Spins before the caller sleeps, and how long it sleeps between looks at a launch that does not end. */
+/** Looks at the workers' count before the caller sleeps. */
 const SPINS = 20_000;
-const PATIENCE_MS = 10_000;
+/** No task of a kernel takes this long, so a launch in which nothing moves for as long has lost a worker. */
+const PATIENCE_MS = 60_000;
 
 export interface CpuMachine extends Runtime {
   readonly allocator: Allocator;
@@ -63,6 +64,8 @@ export interface CpuMachine extends Runtime {
   readonly controlAt: number;
   readonly parametersAt: number;
   workers: readonly WorkerHandle[];
+  /** Milliseconds without progress after which a launch is given up. */
+  patience: number;
   stop(): void;
 }
 
@@ -105,6 +108,8 @@ export function createMachine(
   let scratchAt = 0;
   let scratchStride = 0;
   let lent: number[] = [];
+  // A lost worker could come back in the middle of a later launch; there are no later ones.
+  let broken: string | null = null;
 
   const machine: CpuMachine = {
     threads,
@@ -112,6 +117,7 @@ export function createMachine(
     controlAt,
     parametersAt,
     workers: [],
+    patience: PATIENCE_MS,
     alloc(size) {
       const at = allocator.allocate(size);
       if (at < 0)
@@ -150,6 +156,7 @@ export function createMachine(
     },
     launch({ kernel, tasks, ints, floats = [], scratch = 0, work }) {
       if (tasks <= 0) return;
+      if (broken !== null) throw new GradmixError("backend", broken);
       const number = numbers.get(kernel);
       if (number === undefined)
         throw new GradmixError("backend", `cpu: there is no kernel function "${kernel}"`);
@@ -199,28 +206,27 @@ export function createMachine(
     },
   };
 
-  /** Waits until every worker has finished the launch; a worker that stays away for long is reported instead of waited for. */
+  /** Waits until every worker has finished the launch; one that has ended, or stays away for long, is reported instead of waited for. */
   function join(kernel: string): void {
     const all = machine.workers.length;
     for (let i = 0; i < SPINS; i++) if (Atomics.load(control, Word.done) >= all) return;
     let progress = -1;
+    let since = performance.now();
     for (;;) {
       const done = Atomics.load(control, Word.done);
       if (done >= all) return;
-      const now = Atomics.load(control, Word.next) + done;
-      if (Atomics.wait(control, Word.done, done, PATIENCE_MS) !== "timed-out") continue;
-      if (now === progress && machine.workers.some((worker) => worker.ended() !== null)) break;
-      // The event loop does not turn while we wait, so a worker's end may not have been told yet: give up after three looks.
-      if (now === progress && ++stuck >= 3) break;
-      if (now !== progress) stuck = 0;
-      progress = now;
+      const taken = Atomics.load(control, Word.next) + done;
+      if (taken !== progress) {
+        progress = taken;
+        since = performance.now();
+      }
+      if (Atomics.wait(control, Word.done, done, Math.min(machine.patience, 1000)) !== "timed-out") continue;
+      // The event loop does not turn while we wait, so that a worker has ended may not have been told yet: time decides.
+      if (performance.now() - since < machine.patience) continue;
+      broken = `cpu: a worker thread stopped answering in kernel ${kernel}; start again, with threads = 1 if it repeats`;
+      throw new GradmixError("backend", broken);
     }
-    throw new GradmixError(
-      "backend",
-      `cpu: a worker thread stopped answering in kernel ${kernel}; start again, with threads = 1 if it repeats`,
-    );
   }
-  let stuck = 0;
 
   return machine;
 }

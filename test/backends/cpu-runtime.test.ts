@@ -1,0 +1,207 @@
+/** The CPU backend's machinery: the allocator, worker threads that come and go, failures in them, and the end of the process. */
+import { spawnSync } from "node:child_process";
+import fc from "fast-check";
+import { GradmixError } from "gradmix";
+import { describe, expect, it } from "vitest";
+import { createAllocator } from "#dist/backends/cpu/allocator.js";
+import { createCpuBackend, startMachine } from "#dist/backends/cpu/index.js";
+
+const root = new URL("../../", import.meta.url);
+
+/** Runs a module in a Node of its own; its exit status is null when it had to be killed. */
+function child(source: string, seconds = 15): { status: number | null; stdout: string; stderr: string } {
+  const { status, stdout, stderr } = spawnSync(process.execPath, ["--input-type=module", "-e", source], {
+    cwd: root,
+    encoding: "utf8",
+    timeout: seconds * 1000,
+  });
+  return { status, stdout, stderr };
+}
+
+const start = `
+  import { createCpuBackend } from "./dist/backends/cpu/index.js";
+  const backend = await createCpuBackend({ threads: 3 });
+  const n = 1 << 20;
+  const view = (buffer) => ({ buffer, offset: 0, shape: [n], dtype: "f32" });
+  const a = backend.alloc(n, "f32");
+  backend.run("fill", { value: 2 }, [], [view(a)]);
+  console.log((await backend.read(a, n - 1, 1))[0]);
+`;
+
+describe("allocator", () => {
+  it("hands out blocks that are aligned, apart from each other and inside the limit, whatever is freed when", () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.oneof(fc.record({ size: fc.nat(5000) }), fc.record({ free: fc.nat(30) })), {
+          maxLength: 120,
+        }),
+        (actions) => {
+          const limit = 60_000;
+          let grown = 0;
+          const allocator = createAllocator(1000, limit, (end) => (grown = Math.max(grown, end)));
+          const live: { at: number; size: number }[] = [];
+          for (const action of actions) {
+            if ("free" in action) {
+              const [gone] = live.splice(action.free % Math.max(1, live.length), 1);
+              if (gone !== undefined) allocator.release(gone.at);
+              continue;
+            }
+            const at = allocator.allocate(action.size);
+            if (at < 0) continue;
+            expect(at % 128).toBe(0);
+            expect(at).toBeGreaterThanOrEqual(1000);
+            expect(at + action.size).toBeLessThanOrEqual(Math.min(limit, grown));
+            for (const other of live)
+              expect(at + action.size <= other.at || other.at + Math.max(1, other.size) <= at).toBe(true);
+            live.push({ at, size: action.size });
+          }
+          for (const { at } of live) allocator.release(at);
+          expect(allocator.live).toBe(0);
+          // All is one block again: the largest request fits.
+          expect(allocator.allocate(limit - 1024 - 128)).toBeGreaterThan(0);
+        },
+      ),
+    );
+  });
+
+  it("gives the same addresses to the same requests, so that a repeated step does not grow", () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.record({ size: fc.nat(4000), keep: fc.nat(5) }), { minLength: 1, maxLength: 40 }),
+        (step) => {
+          let end = 0;
+          const allocator = createAllocator(0, 1 << 30, (to) => (end = Math.max(end, to)));
+          const run = (): number[] => {
+            const held: number[] = [];
+            const seen = step.map(({ size, keep }) => {
+              const at = allocator.allocate(size);
+              held.push(at);
+              if (held.length > keep) allocator.release(held.shift() ?? 0);
+              return at;
+            });
+            for (const at of held) allocator.release(at);
+            return seen;
+          };
+          // The heap reaches its size in the first rounds.
+          for (let round = 0; round < 4; round++) run();
+          const first = run();
+          const used = end;
+          expect(run()).toEqual(first);
+          expect(end).toBe(used);
+        },
+      ),
+    );
+  });
+});
+
+describe("threads", () => {
+  it("share the tasks of a launch, each task done once", async () => {
+    const { machine } = await startMachine({ threads: 4 });
+    const count = 1_000_000;
+    const at = machine.workspace(count * 4);
+    for (let value = 1; value < 50; value++) {
+      machine.launch({ kernel: "fill", tasks: 977, ints: [at, count, 1024, value], work: 1e9 });
+      const words = machine.words(at, count);
+      expect(words.every((word) => word === value)).toBe(true);
+    }
+    machine.stop();
+  });
+
+  it.each([0, 1, 7, 63])(
+    "report a trap in task %i as an error that names the kernel, and go on working",
+    async (task) => {
+      const { machine } = await startMachine({ threads: 3 });
+      for (let round = 0; round < 20; round++)
+        expect(() => machine.launch({ kernel: "trap", tasks: 64, ints: [task], work: 1e9 })).toThrow(
+          /cpu: kernel trap failed on thread \d/,
+        );
+      const at = machine.workspace(4096);
+      machine.launch({ kernel: "fill", tasks: 8, ints: [at, 1024, 128, 5], work: 1e9 });
+      expect(machine.words(at, 1024).every((word) => word === 5)).toBe(true);
+      machine.stop();
+    },
+  );
+
+  it("that have died are an error, not a hang, and so is every later launch", async () => {
+    const { machine } = await startMachine({ threads: 3 });
+    machine.patience = 200;
+    await Promise.all(machine.workers.map((worker) => worker.stop()));
+    const at = machine.workspace(4096);
+    const launch = (): void =>
+      machine.launch({ kernel: "fill", tasks: 8, ints: [at, 1024, 128, 5], work: 1e9 });
+    expect(launch).toThrow(/a worker thread stopped answering in kernel fill/);
+    expect(launch).toThrow(GradmixError);
+  });
+
+  it("and SIMD levels can be chosen, and wrong choices are told", async () => {
+    for (const simd of ["relaxed", "plain"] as const) {
+      const backend = await createCpuBackend({ threads: 2, simd });
+      expect(backend.capabilities).toMatchObject({ threads: 2, simd });
+      await backend.dispose();
+      expect(() => backend.alloc(4, "f32")).toThrow(/was disposed/);
+    }
+    for (const threads of [0, -1, 1.5, 65, NaN])
+      await expect(createCpuBackend({ threads })).rejects.toThrow(
+        /threads: .* is not an integer from 1 to 64/,
+      );
+    await expect(createCpuBackend({ memoryLimit: 1000 })).rejects.toThrow(/memoryLimit: 1000 bytes/);
+  });
+});
+
+describe("memory", () => {
+  it("reaches its limit with the numbers, and is whole afterwards", async () => {
+    const backend = await createCpuBackend({ threads: 2, memoryLimit: 16 << 20 });
+    const first = backend.alloc(1 << 20, "f32");
+    const before = backend.liveBytes;
+    expect(() => backend.alloc(4 << 20, "f32")).toThrow(
+      /16777216 bytes were asked for with \d+ of 16777216 bytes in use/,
+    );
+    expect(backend.liveBytes).toBe(before);
+    backend.free(first);
+    const second = backend.alloc(3 << 20, "f32");
+    backend.free(second);
+    await backend.dispose();
+  });
+
+  it("also fails inside a kernel that needs working space, without losing any", async () => {
+    const backend = await createCpuBackend({ threads: 2, memoryLimit: 8 << 20 });
+    const view = (buffer: number, rows: number, cols: number) =>
+      ({ buffer, offset: 0, shape: [rows, cols], dtype: "f32" }) as const;
+    const n = 640;
+    const [a, b, c] = [0, 0, 0].map(() => backend.alloc(n * n, "f32"));
+    const params = { m: n, n, k: n, transA: false, transB: false, batch: 1, strideA: 0, strideB: 0, strideC: 0, alpha: 1, accumulate: false, activation: "none" } as const; // prettier-ignore
+    const multiply = (): void =>
+      backend.run("gemm", params, [view(a ?? 0, n, n), view(b ?? 0, n, n), null], [view(c ?? 0, n, n), null]);
+    const d = backend.alloc(n * n, "f32");
+    expect(multiply).toThrow(/bytes were asked for/);
+    backend.free(d);
+    multiply();
+    multiply();
+    await backend.dispose();
+  });
+});
+
+describe("the process", () => {
+  it("ends by itself with workers running", () => {
+    expect(child(start)).toMatchObject({ status: 0, stdout: "2\n" });
+  });
+
+  it("ends when it throws, exits, or disposes first", () => {
+    expect(child(`${start} throw new Error("planned");`)).toMatchObject({ status: 1, stdout: "2\n" });
+    expect(child(`${start} process.exit(7);`)).toMatchObject({ status: 7, stdout: "2\n" });
+    expect(child(`${start} await backend.dispose(); await backend.dispose();`)).toMatchObject({
+      status: 0,
+      stdout: "2\n",
+    });
+  });
+
+  it("works on one thread without SharedArrayBuffer", () => {
+    const { status, stdout, stderr } = child(
+      `delete globalThis.SharedArrayBuffer;\n${start.replace("createCpuBackend({ threads: 3 })", "createCpuBackend()")}\n console.log(backend.capabilities.threads);`.replace(
+        /(delete .*;)\n\s*(import .*;)/,
+        "$2\n$1",
+      ),
+    );
+    expect({ status, stdout, stderr }).toEqual({ status: 0, stdout: "2\n1\n", stderr: "" });
+  });
+});
