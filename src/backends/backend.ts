@@ -36,7 +36,7 @@ export interface Backend extends Memory {
   dispose(): Promise<void>;
 }
 
-export function isBackend(memory: Memory): memory is Backend {
+function isBackend(memory: Memory): memory is Backend {
   return "run" in memory;
 }
 

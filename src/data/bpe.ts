@@ -130,7 +130,10 @@ export function bpeTokenizer(
           fuse_unk: false,
           byte_fallback: false,
           ignore_merges: false,
-          vocab: Object.fromEntries([...written.map((token, id) => [token, id]), [END_OF_TEXT, endOfText]]),
+          vocab: Object.fromEntries<number>([
+            ...written.map((token, id): [string, number] => [token, id]),
+            [END_OF_TEXT, endOfText],
+          ]),
           merges: merges.map(({ left, right }) => [written[left], written[right]]),
         },
       };

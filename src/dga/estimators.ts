@@ -240,7 +240,7 @@ function chunks(domains: readonly Batch[], maxExamples: number): [number, number
 }
 
 /** One batch of all examples, in order. All must have the same length. */
-export function concatenate(batches: readonly Batch[]): Batch {
+function concatenate(batches: readonly Batch[]): Batch {
   const time = batches[0].time;
   if (batches.some((b) => b.time !== time))
     throw new GradmixError(

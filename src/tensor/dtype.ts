@@ -4,4 +4,3 @@ export type DType = "f32" | "i32";
 /** What a read gives back. `Float64Array` comes only from the double-precision reference backend. */
 export type TensorData = Float32Array | Float64Array | Int32Array;
 
-export const BYTES_PER_ELEMENT = 4;

@@ -208,7 +208,7 @@ function closeScope(mine: Set<Tensor>, result: unknown): void {
 }
 
 /** Visits the tensors in a value: a tensor, or arrays, maps and plain objects of them. */
-export function forEachTensor(value: unknown, visit: (t: Tensor) => void): void {
+function forEachTensor(value: unknown, visit: (t: Tensor) => void): void {
   if (value instanceof Tensor) visit(value);
   else if (Array.isArray(value)) for (const item of value) forEachTensor(item, visit);
   else if (value instanceof Map) for (const item of value.values()) forEachTensor(item, visit);
