@@ -139,8 +139,8 @@ async function loop(
     Object.fromEntries(names.map((name, i) => [name, values[i]]));
   const result: RunResult = {
     step: trainer.steps,
-    tokens: last?.tokens ?? 0,
-    loss: last?.loss ?? NaN,
+    tokens: trainer.tokens,
+    loss: trainer.loss ?? NaN,
     targetLoss: evaluation.target,
     weights: { final: named(weights.final), averaged: named(weights.averaged) },
     interrupted,
@@ -272,13 +272,13 @@ async function readData(
     target = split(corpus);
     fingerprint["(target)"] = corpus.train.tokens.length;
   }
+  if (resumed !== null) checkSameData(resumed.json["corpus"], fingerprint);
   if (skipped.lines > 0)
     hooks.onEvent(`skipped ${skipped.lines} bad ${skipped.lines === 1 ? "line" : "lines"}`);
   const tokens = names.map((name) => `${name} ${fingerprint[name].toLocaleString("en")}`).join(", ");
   hooks.onEvent(
     `training tokens: ${tokens}${target === null ? "" : `; target ${fingerprint["(target)"].toLocaleString("en")}`}`,
   );
-  if (resumed !== null) checkSameData(resumed.json["corpus"], fingerprint);
   return { tokenizer, domains, target, fingerprint };
 }
 

@@ -101,12 +101,16 @@ export interface Trainer {
   /** Takes one step. Throws `numeric`, with the step, when the loss or the gradient is not finite; the trainer is then spoiled. */
   step(): Promise<TrainStep>;
   readonly steps: number;
+  /** Training tokens seen so far. */
+  readonly tokens: number;
+  /** Mean loss per token of the last step; null before the first. */
+  readonly loss: number | null;
   readonly mixer: MixerState;
   /** Weights sampled now, and their mean over the steps so far. */
   weights(): { final: Float64Array; averaged: Float64Array };
   /** Mean loss per token over the first windows that hold `tokens` tokens. */
   evaluate(windows: Windows, tokens: number): Promise<number>;
-  /** Everything that `restore` needs to go on to the same bits. */
+  /** Everything that `restore` needs to go on to the same bits. Throws `numeric` when a parameter is not finite. */
   save(): Promise<Checkpoint>;
   /** Throws `checkpoint`, naming what does not fit; then nothing was changed. */
   restore(checkpoint: Checkpoint): void;
@@ -173,6 +177,7 @@ export function createTrainer(options: TrainerOptions): Trainer {
 
   let state = mixer.initial;
   let seen = 0;
+  let lastLoss: number | null = null;
   let gathered = nothing(k);
 
   const targetBatch = (windows: Windows): Batch =>
@@ -252,6 +257,12 @@ export function createTrainer(options: TrainerOptions): Trainer {
     get steps() {
       return state.steps;
     },
+    get tokens() {
+      return seen;
+    },
+    get loss() {
+      return lastLoss;
+    },
     get mixer() {
       return state;
     },
@@ -278,6 +289,7 @@ export function createTrainer(options: TrainerOptions): Trainer {
           `the ${Number.isFinite(loss) ? "gradient" : "loss"} became ${Number.isFinite(loss) ? gradNorm : loss} at step ${step}; go on from the last checkpoint with a smaller learning rate`,
         );
       seen += tokens;
+      lastLoss = loss;
       state = advance(state);
       let alignments: Alignments | null = null;
       if (target !== null && updateDue(mixer, state)) {
@@ -322,6 +334,13 @@ export function createTrainer(options: TrainerOptions): Trainer {
     },
     async save() {
       const array = async (t: Tensor): Promise<Float32Array> => Float32Array.from(await t.data());
+      const value = await array(parameters.value);
+      // The last update may have overflowed where loss and gradient had not; such a state must not replace a good one.
+      if (!value.every(Number.isFinite))
+        throw new GradmixError(
+          "numeric",
+          `the parameters are no longer finite after step ${state.steps}; go on from the last checkpoint with a smaller learning rate`,
+        );
       return {
         json: {
           mixer: state,
@@ -330,10 +349,11 @@ export function createTrainer(options: TrainerOptions): Trainer {
           targetSampler: targetSampler.state(),
           optimizerSteps: optimizer.steps,
           tokens: seen,
+          loss: lastLoss,
           gathered,
         },
         arrays: {
-          value: await array(parameters.value),
+          value,
           m: await array(optimizer.m.arena),
           v: await array(optimizer.v.arena),
           ...(gathers && direction !== null ? { direction: await array(direction.arena) } : {}),
@@ -373,6 +393,7 @@ export function createTrainer(options: TrainerOptions): Trainer {
       }
       optimizer.steps = steps;
       seen = tokens;
+      lastLoss = typeof json["loss"] === "number" ? json["loss"] : null;
       gathered = kept;
       state = restored;
     },

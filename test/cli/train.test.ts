@@ -1,0 +1,366 @@
+/** Whole runs through the command, on small text that is made here: what comes out, resuming, kills, bad data. */
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { gzipSync } from "node:zlib";
+import { init, shutdown, tensor } from "gradmix";
+import { fromHuggingFace } from "gradmix/nn";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+
+const command = resolve(import.meta.dirname, "../../dist/cli/main.js");
+let folder = "";
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "gradmix-train-"));
+  const lines = (words: string, n: number): string =>
+    Array.from(
+      { length: n },
+      (_, i) => `{"text":${JSON.stringify(`${words} ${(i * 7919) % 97}. `.repeat(3))}}`,
+    ).join("\n");
+  writeFileSync(join(folder, "prose.jsonl"), lines("the dog sleeps while the quick fox jumps over it", 60));
+  writeFileSync(
+    join(folder, "code.jsonl.gz"),
+    gzipSync(lines("for (let i = 0; i < n; i++) sum += items[i]", 60)),
+  );
+  writeFileSync(join(folder, "target.jsonl"), lines("while (j < n) total += items[j++]", 24));
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+const small = [
+  ...["--domain", "prose=prose.jsonl", "--domain", "code=code.jsonl.gz", "--target", "target.jsonl"],
+  ...[
+    "--tokenizer",
+    "byte",
+    "--dim",
+    "32",
+    "--layers",
+    "1",
+    "--heads",
+    "2",
+    "--context",
+    "32",
+    "--batch",
+    "4",
+  ],
+  ...[
+    "--update-every",
+    "3",
+    "--align-batch",
+    "2",
+    "--target-batch",
+    "2",
+    "--eval-tokens",
+    "128",
+    "--eval-every",
+    "6",
+  ],
+  ...["--checkpoint-every", "5", "--warmup-steps", "2"],
+];
+
+interface Ended {
+  code: number | null;
+  out: string;
+  err: string;
+}
+
+function gradmix(...args: string[]): Ended {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [command, "train", ...args], {
+    cwd: folder,
+    encoding: "utf8",
+    timeout: 60_000,
+  });
+  return { code: status, out: stdout, err: stderr };
+}
+
+function start(...args: string[]): ChildProcess {
+  return spawn(process.execPath, [command, "train", ...args], { cwd: folder, stdio: "ignore" });
+}
+
+interface Line {
+  step: number;
+  loss: number;
+  seconds?: number;
+  weights: Record<string, number>;
+  tokens: number;
+  alignments?: Record<string, { value: number; standardError: number | null; norm: number | null }>;
+  evaluation?: { target: number; domains: Record<string, number> };
+}
+
+/** Whole lines of metrics so far, while a run is writing them. */
+const lineCount = (run: string): number =>
+  readFileSync(join(folder, run, "metrics.jsonl"), "utf8").split("\n").length - 1;
+
+/** The metrics without the time that steps took. */
+function metrics(run: string): Line[] {
+  const lines = readFileSync(join(folder, run, "metrics.jsonl"), "utf8")
+    .trimEnd()
+    .split("\n");
+  return lines.map((line) => {
+    const { seconds, ...rest } = JSON.parse(line) as Line;
+    expect(seconds).toBeGreaterThan(0);
+    return rest;
+  });
+}
+
+const model = (run: string): Buffer => readFileSync(join(folder, run, "model/model.safetensors"));
+const weights = (run: string): unknown => JSON.parse(readFileSync(join(folder, run, "weights.json"), "utf8"));
+
+/** Two runs that must be the same to the bit. */
+function expectSame(a: string, b: string): void {
+  expect(metrics(a)).toEqual(metrics(b));
+  expect(weights(a)).toEqual(weights(b));
+  expect(model(a).equals(model(b))).toBe(true);
+}
+
+test("a run gives metrics, weights and a model that loads; DGA prefers the domain that is like the target", async () => {
+  const { code, out, err } = gradmix(...small, "--steps", "24", "--eta", "3", "--out", "run");
+  expect({ code, err: code === 0 ? "" : err }).toEqual({ code: 0, err: "" });
+  expect(out).toContain("files    run");
+  const lines = metrics("run");
+  expect(lines.map((line) => line.step)).toEqual(Array.from({ length: 24 }, (_, i) => i + 1));
+  for (const { step, alignments, evaluation, weights: drawn } of lines) {
+    expect(alignments !== undefined).toBe(step % 3 === 0);
+    expect(evaluation !== undefined).toBe(step % 6 === 0);
+    expect(Object.values(drawn).reduce((a, b) => a + b, 0)).toBeCloseTo(1, 12);
+  }
+  const last = lines.at(-1);
+  expect(last?.tokens).toBeLessThanOrEqual(24 * 4 * 32);
+  expect(last?.loss).toBeLessThan(lines[0]?.loss ?? 0);
+  expect(last?.alignments?.["code"]?.standardError).toBeGreaterThan(0);
+  const { final } = weights("run") as { final: Record<string, number> };
+  expect(final["code"]).toBeGreaterThan(0.6);
+
+  const files = new Map(
+    readdirSync(join(folder, "run/model")).map((name) => [
+      name,
+      new Uint8Array(readFileSync(join(folder, "run/model", name))),
+    ]),
+  );
+  expect([...files.keys()].sort()).toEqual([
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+  ]);
+  await init({ backend: "reference" });
+  const loaded = fromHuggingFace(files);
+  const logits = await loaded.logits(tensor([1, 2, 3], [1, 3], "i32")).data();
+  expect(logits.length).toBe(3 * 257);
+  expect(logits.every(Number.isFinite)).toBe(true);
+  await shutdown();
+});
+
+test.each([
+  ["the thread count", ["--threads", "1"], ["--threads", "3"]],
+  ["quiet and evaluation", ["--quiet"], ["--checkpoint-every", "3"]],
+])("the bits do not depend on %s", (_, first, second) => {
+  expect(gradmix(...small, "--steps", "8", "--out", "a", ...first).code).toBe(0);
+  expect(gradmix(...small, "--steps", "8", "--out", "b", ...second).code).toBe(0);
+  expectSame("a", "b");
+});
+
+describe("a run that was cut short goes on to the same bits", () => {
+  const modes: [string, string[]][] = [
+    ["alignments from a batch, segmented", []],
+    ["alignments from the steps", ["--align-from", "step", "--update-every", "4"]],
+    [
+      "perDomain, clipped, with a floor",
+      ["--estimator", "perDomain", "--normalise", "clipped", "--floor", "0.1"],
+    ],
+    ["forward, raw", ["--estimator", "forward", "--normalise", "raw", "--preset", "gpt2"]],
+  ];
+  test.each(modes)("killed at any moment: %s", async (_, options) => {
+    const args = [...small, "--steps", "17", "--threads", "2", ...options];
+    expect(gradmix(...args, "--out", "whole").code).toBe(0);
+    const process = start(...args, "--out", "cut");
+    const ended = once(process, "exit");
+    // After the checkpoint of step 5 or 10, somewhere on the way.
+    const checkpoints = join(folder, "cut/checkpoints");
+    while (!existsSync(checkpoints) || readdirSync(checkpoints).length === 0) await sleep(5);
+    await sleep(20);
+    process.kill("SIGKILL");
+    await ended;
+    const { code, err } = gradmix("--resume", "cut");
+    expect({ code, err: code === 0 ? "" : err }).toEqual({ code: 0, err: "" });
+    expectSame("whole", "cut");
+  });
+
+  test("Ctrl-C ends with a checkpoint of the last step", async () => {
+    const args = [...small, "--steps", "4000", "--checkpoint-every", "0"];
+    const process = start(...args, "--out", "cut");
+    const ended = once(process, "exit");
+    while (!existsSync(join(folder, "cut/metrics.jsonl")) || lineCount("cut") < 3) await sleep(20);
+    process.kill("SIGINT");
+    expect(await ended).toEqual([130, null]);
+    const steps = metrics("cut").length;
+    expect(readdirSync(join(folder, "cut/checkpoints"))).toEqual([
+      `step-${String(steps).padStart(8, "0")}.safetensors`,
+    ]);
+    expect(existsSync(join(folder, "cut/weights.json"))).toBe(true);
+  });
+
+  test("a finished run has nothing to do", () => {
+    expect(gradmix(...small, "--steps", "6", "--out", "run").code).toBe(0);
+    const before = metrics("run");
+    const { code, out } = gradmix("--resume", "run");
+    expect(code).toBe(0);
+    expect(out).not.toContain("NaN");
+    expect(metrics("run")).toEqual(before);
+  });
+
+  test("but not on text that has changed", () => {
+    expect(gradmix(...small, "--steps", "6", "--out", "run").code).toBe(0);
+    writeFileSync(
+      join(folder, "prose.jsonl"),
+      `${readFileSync(join(folder, "prose.jsonl"), "utf8")}\n{"text":"more of it"}`,
+    );
+    const { code, err } = gradmix("--resume", "run");
+    expect(code).toBe(2);
+    expect(err).toMatch(
+      /^gradmix: --resume: the text of prose has changed \(\d+ tokens then, \d+ now\).*\n$/,
+    );
+  });
+});
+
+describe("bad data: one line, exit code 2, nothing written", () => {
+  const cases: [string, string[], RegExp][] = [
+    ["a file that is not there", ["--domain", "x=missing.txt"], /domain "x": no such file: missing\.txt/],
+    ["a glob without a match", ["--domain", "x=*.nothing"], /domain "x": nothing matches \*\.nothing/],
+    ["a short domain", ["--domain", "x=short.txt"], /"x": \d+ tokens are less than one window of 32 \+ 1/],
+    ["an empty target", ["--target", "empty.txt"], /"target": it is empty/],
+    [
+      "a broken line",
+      ["--domain", "x=broken.jsonl"],
+      /broken\.jsonl:2: the line is not JSON; .*--skip-bad-lines/,
+    ],
+    ["a missing field", ["--text-field", "body"], /prose\.jsonl:1: the object has no field "body"/],
+    ["invalid UTF-8", ["--domain", "x=latin1.txt"], /latin1\.txt: invalid UTF-8/],
+    [
+      "the target's own file",
+      ["--domain", "x=target.jsonl"],
+      /domain "x": all 1 files of target\.jsonl belong to the target/,
+    ],
+    [
+      "a forward estimator with cosines",
+      ["--estimator", "forward"],
+      /--estimator: forward does not see the gradient norms/,
+    ],
+    ["a floor that does not fit", ["--floor", "0.6"], /--floor: 0\.6 is not below 1 \/ 2/],
+    [
+      "weights of an unknown domain",
+      ["--rule", "static", "--weights", "prose=0.5,cod=0.5"],
+      /--weights: "cod" is not a domain of this run; did you mean code/,
+    ],
+    ["weights off the simplex", ["--rule", "static", "--weights", "prose=0.5,code=0.6"], /weights.*sum/],
+    ["heads that do not divide", ["--heads", "3"], /heads: 3 .*divide/],
+    ["a threadless machine", ["--threads", "0"], /--threads/],
+  ];
+  test.each(cases)("%s", (_, options, message) => {
+    writeFileSync(join(folder, "short.txt"), "too short");
+    writeFileSync(join(folder, "empty.txt"), "");
+    writeFileSync(join(folder, "broken.jsonl"), '{"text":"fine"}\n{"text":\n');
+    writeFileSync(join(folder, "latin1.txt"), Buffer.from([0x63, 0x61, 0x66, 0xe9]));
+    const target = options.includes("--target")
+      ? small.filter((_, i) => small[i] !== "--target" && small[i - 1] !== "--target")
+      : small;
+    const { code, out, err } = gradmix(...target, "--steps", "3", "--out", "run", ...options);
+    expect({ code, out }).toEqual({ code: 2, out: "" });
+    expect(err.trimEnd().split("\n").at(-1)).toMatch(message);
+    expect(existsSync(join(folder, "run"))).toBe(false);
+  });
+
+  test("bad lines can be skipped, and are counted", () => {
+    writeFileSync(
+      join(folder, "broken.jsonl"),
+      `${readFileSync(join(folder, "prose.jsonl"), "utf8")}\n{"text":\n{}\n`,
+    );
+    const { code, err } = gradmix(
+      ...small,
+      "--domain",
+      "x=broken.jsonl",
+      "--skip-bad-lines",
+      "--steps",
+      "2",
+      "--out",
+      "run",
+    );
+    expect(code).toBe(0);
+    expect(err).toContain("skipped 2 bad lines");
+  });
+
+  test("a loss that is lost stops the run at its step; the last checkpoint is good", () => {
+    const { code, err } = gradmix(
+      ...small,
+      "--steps",
+      "40",
+      "--lr",
+      "10",
+      "--weight-decay",
+      "10",
+      "--schedule",
+      "constant",
+      "--warmup-steps",
+      "4",
+      "--checkpoint-every",
+      "1",
+      "--out",
+      "run",
+    );
+    expect(code).toBe(2);
+    expect(err).toMatch(
+      /gradmix: the (loss became|gradient became|parameters are no longer finite).* step \d+; go on from the last checkpoint/,
+    );
+    expect(metrics("run").every(({ loss }) => Number.isFinite(loss))).toBe(true);
+    expect(readdirSync(join(folder, "run/checkpoints")).length).toBeGreaterThan(0);
+  });
+
+  test("too little memory is said with the bytes, before a step is taken", () => {
+    const { code, err } = gradmix(
+      ...small,
+      "--dim",
+      "128",
+      "--batch",
+      "64",
+      "--context",
+      "64",
+      "--steps",
+      "3",
+      "--memory-limit",
+      "8MiB",
+      "--out",
+      "run",
+    );
+    expect(code).toBe(2);
+    expect(err).toMatch(/gradmix: cpu: \d+ bytes were asked for with \d+ of 8388608 bytes in use/);
+  });
+});
+
+test("the example in the README runs as printed", () => {
+  const readme = readFileSync(resolve(import.meta.dirname, "../../README.md"), "utf8");
+  const code = /```js\n([\s\S]*?)```/.exec(readme)?.[1] ?? "";
+  expect(code.trim().split("\n").length).toBeLessThanOrEqual(28);
+  const scope = join(folder, "node_modules");
+  mkdirSync(scope);
+  const file = resolve(import.meta.dirname, "../../.cache/readme-example.mjs");
+  mkdirSync(resolve(file, ".."), { recursive: true });
+  writeFileSync(file, code);
+  const { status, stdout, stderr } = spawnSync(process.execPath, [file], {
+    encoding: "utf8",
+    timeout: 60_000,
+  });
+  expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+  const [, prose, other] = /prose, code: Float64Array\(2\) \[ ([\d.]+), ([\d.]+) \]/.exec(stdout) ?? [];
+  expect(Number(other)).toBeGreaterThan(Number(prose));
+});

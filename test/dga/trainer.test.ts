@@ -1,0 +1,262 @@
+/** The estimators against each other, the trainer as a state machine, and planted mixtures that DGA has to find. */
+import { type Backend, GradmixError, init, shutdown } from "gradmix";
+import {
+  type Batch,
+  createMixer,
+  createTrainer,
+  estimateAlignments,
+  estimatorNames,
+  type RuleOptions,
+  type Trainer,
+  type TrainerOptions,
+} from "gradmix/dga";
+import { tokenWriter, type Windows, windowsOf } from "gradmix/data";
+import { createGPT, createSchedule, type GPT } from "gradmix/nn";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { foldIn, key, uniformAt } from "#dist/tensor/rng.js";
+
+const vocabSize = 24;
+const time = 16;
+let backend: Backend;
+
+beforeEach(async () => {
+  backend = await init({ backend: "cpu", threads: 2 });
+});
+afterEach(shutdown);
+
+/** A language: from each token one of three others, which ones being the language's own. */
+function language(seed: number, tokens: number): number[] {
+  const rules = foldIn(key(17), seed);
+  const walk = foldIn(key(18), seed);
+  const out = [seed % vocabSize];
+  for (let i = 1; i < tokens; i++) {
+    const choice = Math.floor(uniformAt(walk, i) * 3);
+    out.push(Math.floor(uniformAt(rules, (out[i - 1] ?? 0) * 3 + choice) * (vocabSize - 1)));
+  }
+  return out;
+}
+
+function windows(name: string, documents: number[][]): Windows {
+  const writer = tokenWriter(vocabSize, vocabSize - 1);
+  for (const document of documents) writer.document(document);
+  return windowsOf(name, writer.finish(), time);
+}
+
+const tiny = (seed = 1, preset: "llama" | "gpt2" = "llama"): GPT =>
+  createGPT({ preset, vocabSize, dim: 16, layers: 1, heads: 2, context: time }, { seed });
+
+function setup(
+  options: Partial<TrainerOptions> & { rule?: RuleOptions; updateEvery?: number } = {},
+): Trainer {
+  const { rule = { name: "dga" }, updateEvery = 3, ...rest } = options;
+  return createTrainer({
+    model: tiny(),
+    mixer: createMixer({ domains: ["a", "b", "c"], rule, updateEvery }),
+    domains: [1, 2, 3].map((seed) => windows("abc".charAt(seed - 1), [language(seed, 40 * seed + 300)])),
+    target: windows("target", [language(1, 100), language(2, 40)]),
+    batch: 5,
+    schedule: createSchedule({ name: "constant", lr: 0.01, steps: 100 }),
+    seed: 3,
+    ...rest,
+  });
+}
+
+describe("estimators", () => {
+  /** Uneven, ragged: some targets are ignored, one domain has one example. */
+  const batch = (seed: number, examples: number, ignored: number): Batch => {
+    const tokens = language(seed, examples * (time + 1));
+    const inputs = Int32Array.from({ length: examples * time }, (_, i) => tokens[i] ?? 0);
+    const targets = Int32Array.from({ length: examples * time }, (_, i) =>
+      i % time >= time - ((i / time) | 0) * ignored ? -1 : (tokens[i + 1] ?? 0),
+    );
+    const counts = Array.from(
+      { length: examples },
+      (_, e) => targets.subarray(e * time, (e + 1) * time).filter((t) => t >= 0).length,
+    );
+    return { inputs, targets, tokens: counts, time };
+  };
+  const target = batch(9, 4, 2);
+  const domains = [batch(1, 3, 3), batch(2, 1, 0), batch(3, 5, 1)];
+
+  test.each(["llama", "gpt2"] as const)("agree to 1e-4 on the same batch (%s)", async (preset) => {
+    const model = tiny(2, preset);
+    const live = backend.liveBytes;
+    const [first, ...others] = await Promise.all(
+      estimatorNames.map((name) => estimateAlignments(name, model, target, domains)),
+    );
+    if (first === undefined) return expect.unreachable();
+    const scale = Math.max(...first.alignments.map(Math.abs));
+    expect(scale).toBeGreaterThan(0);
+    for (const other of others) {
+      other.alignments.forEach((a, i) =>
+        expect(Math.abs(a - (first.alignments[i] ?? NaN))).toBeLessThan(1e-4 * scale),
+      );
+      other.losses.forEach((loss, i) => expect(loss).toBeCloseTo(first.losses[i] ?? NaN, 5));
+      other.norms?.forEach((norm, i) => expect(norm / (first.norms?.[i] ?? NaN)).toBeCloseTo(1, 4));
+      expect(other.targetNorm).toBeCloseTo(first.targetNorm, 5);
+      expect(other.targetLoss).toBeCloseTo(first.targetLoss, 6);
+    }
+    expect(others.map((o) => o.norms === null)).toEqual([false, true]);
+    // One example tells nothing about its spread.
+    for (const { standardErrors } of others) {
+      expect(standardErrors?.[1]).toBeNull();
+      expect(standardErrors?.[0]).toBeGreaterThan(0);
+    }
+    expect(backend.liveBytes).toBe(live);
+  });
+
+  test("give the same numbers in one pass and in pieces", async () => {
+    const model = tiny(2);
+    const whole = await estimateAlignments("segmented", model, target, domains);
+    const pieces = await estimateAlignments("segmented", model, target, domains, { maxExamples: 4 });
+    whole.alignments.forEach((a, i) => expect(pieces.alignments[i]).toBeCloseTo(a, 5));
+    whole.norms?.forEach((n, i) => expect(pieces.norms?.[i]).toBeCloseTo(n, 5));
+  });
+
+  test("refuse a target without tokens", async () => {
+    const none: Batch = { ...target, targets: target.targets.map(() => -1), tokens: [0, 0, 0, 0] };
+    await expect(estimateAlignments("segmented", tiny(), none, domains)).rejects.toThrow(/no tokens/);
+  });
+});
+
+describe("the trainer", () => {
+  const variants: [string, Parameters<typeof setup>[0]][] = [
+    ["batch", {}],
+    ["step", { alignment: { from: "step", refreshEvery: 2 }, updateEvery: 5 }],
+    ["perDomain", { alignment: { estimator: "perDomain" } }],
+    ["forward", { alignment: { estimator: "forward" }, rule: { name: "dga", normalise: "raw" } }],
+    ["systematic", { sampling: "systematic" }],
+  ];
+  test.each(variants)("saved at any step and restored, goes on to the same bits (%s)", async (_, options) => {
+    const steps = 11;
+    const whole = setup(options);
+    const expected = [];
+    for (let i = 0; i < steps; i++) expected.push(await whole.step());
+    const final = await whole.save();
+    for (const cut of [0, 4, 6]) {
+      const first = setup(options);
+      for (let i = 0; i < cut; i++) await first.step();
+      const { json, arrays } = await first.save();
+      const second = setup({ ...options, model: tiny(99) });
+      second.restore({ json: JSON.parse(JSON.stringify(json)) as Record<string, unknown>, arrays });
+      for (let i = cut; i < steps; i++) expect(await second.step()).toEqual(expected[i]);
+      expect(await second.save()).toEqual(final);
+      for (const trainer of [first, second]) {
+        trainer.dispose();
+        trainer.model.dispose();
+      }
+    }
+  });
+
+  test("the two sources of alignments see the same domains as like the target", async () => {
+    for (const from of ["batch", "step"] as const) {
+      const trainer = setup({ alignment: { from }, updateEvery: 5, batch: 12 });
+      let last = null;
+      for (let i = 0; i < 15; i++) last = (await trainer.step()).alignments ?? last;
+      const [a = NaN, , c = NaN] = last?.alignments ?? [];
+      expect(a).toBeGreaterThan(c);
+    }
+  });
+
+  test("fixed rules measure nothing", async () => {
+    const trainer = setup({ rule: { name: "static", weights: [0.2, 0.3, 0.5] }, target: null });
+    for (let i = 0; i < 7; i++) {
+      const step = await trainer.step();
+      expect(step.alignments).toBeNull();
+      expect([...step.weights]).toEqual([0.2, 0.3, 0.5]);
+    }
+    expect([...trainer.weights().averaged]).toEqual([0.2, 0.3, 0.5].map((w) => expect.closeTo(w, 14)));
+  });
+
+  test("uses no more memory in step 200 than in step 20", async () => {
+    const trainer = setup({ alignment: { from: "step" } });
+    const sizes: number[] = [];
+    const rss: number[] = [];
+    for (let i = 0; i < 200; i++) {
+      await trainer.step();
+      sizes.push(backend.liveBytes);
+      rss.push(process.memoryUsage().rss);
+    }
+    expect(new Set(sizes.slice(1)).size).toBe(1);
+    const early = Math.max(...rss.slice(20, 60));
+    const late = Math.min(...rss.slice(160));
+    expect(late - early).toBeLessThan(24 << 20);
+    const held = backend.liveBytes;
+    trainer.dispose();
+    trainer.model.dispose();
+    expect(backend.liveBytes).toBeLessThan(held);
+    expect(backend.liveBytes).toBe(0);
+  });
+
+  test("refuses options that do not fit together, and states of another run", async () => {
+    const wrong = (options: Parameters<typeof setup>[0], message: RegExp): void => {
+      expect(() => setup(options)).toThrow(message);
+      expect(() => setup(options)).toThrow(GradmixError);
+    };
+    wrong({ target: null }, /rule dga: .*there is none; give a target/);
+    wrong({ alignment: { estimator: "forward" } }, /estimator forward: it gives no gradient norms/);
+    wrong({ domains: [windows("a", [language(1, 100)])] }, /1 domains of windows for a mixer of 3/);
+    const trainer = setup();
+    await trainer.step();
+    const good = await trainer.save();
+    const other = setup({ seed: 4 });
+    expect(() => other.restore(good)).toThrow(/sampler state: it has the seed 3, not 4/);
+    expect(() => setup({ rule: { name: "uniform" } }).restore(good)).toThrow(/belongs to the rule "dga"/);
+    const short = { ...good, arrays: { ...good.arrays, m: new Float32Array(3) } };
+    expect(() => setup().restore(short)).toThrow(/m has 3 values, the model has \d+/);
+  });
+
+  test("a lost loss is an error with its step, and cannot be saved", async () => {
+    const trainer = setup();
+    await trainer.step();
+    trainer.model.parameters.list[0]?.write(
+      new Float32Array(trainer.model.parameters.list[0].size).fill(NaN),
+    );
+    await expect(trainer.save()).rejects.toThrow(/parameters are no longer finite after step 1/);
+    await expect(trainer.step()).rejects.toThrow(/the (loss|gradient) became NaN at step 2/);
+  });
+});
+
+describe("a planted mixture", () => {
+  const languages = [1, 2, 3, 4];
+  const domains = languages.map((seed) => windows(`language ${seed}`, [language(seed, 6000)]));
+  const mixture = [0.7, 0.3, 0, 0];
+  const target = windows(
+    "target",
+    // Documents of one window each, in the planted shares; of the same languages, but later text.
+    mixture.flatMap((share, i) => {
+      const text = language(languages[i] ?? 0, 12_000).slice(8000);
+      return Array.from({ length: Math.round(share * 40) }, (_, d) =>
+        text.slice(d * time, (d + 1) * time - 1),
+      );
+    }),
+  );
+
+  test.each([
+    ["batch", 1],
+    ["batch", 2],
+    ["step", 1],
+  ] as const)("is found (alignments from a %s, seed %i)", async (from, seed) => {
+    const trainer = createTrainer({
+      model: tiny(seed),
+      mixer: createMixer({
+        domains: domains.map((d) => d.name),
+        rule: { name: "dga", eta: 1.5, beta: 0.2 },
+        updateEvery: 4,
+      }),
+      domains,
+      target,
+      batch: 16,
+      alignment: { from, domainExamples: 8, targetExamples: 24 },
+      schedule: createSchedule({ name: "constant", lr: 0.01, steps: 160 }),
+      seed,
+    });
+    for (let i = 0; i < 160; i++) await trainer.step();
+    const { final } = trainer.weights();
+    // Uniform would be a distance of 1; a vertex, 0.6.
+    const distance = mixture.reduce((sum, share, i) => sum + Math.abs(share - (final[i] ?? NaN)), 0);
+    expect(distance).toBeLessThan(0.45);
+    expect(final[0]).toBeGreaterThan(final[1] ?? NaN);
+    expect(final[1]).toBeGreaterThan(Math.max(final[2] ?? NaN, final[3] ?? NaN));
+  });
+});
