@@ -1,0 +1,239 @@
+/** The mixer: when it updates, what it averages, and that a saved one goes on to the same bits. */
+import {
+  advance,
+  averageWeights,
+  createMixer,
+  currentWeights,
+  type Mixer,
+  type MixerOptions,
+  type MixerState,
+  restoreMixer,
+  sumOf,
+  update,
+  updateDue,
+} from "#dist/dga/index.js";
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { errorOf, names, random, signal } from "./arbitraries.ts";
+
+const saved = (state: MixerState): unknown => JSON.parse(JSON.stringify(state));
+
+describe("createMixer", () => {
+  test.each([
+    [{ domains: [] }, /^domains: at least one/],
+    [{ domains: ["a", "b", "a"] }, /^domains: two are called "a"$/],
+    [{ updateEvery: 0 }, /^updateEvery: 0 does not fit; it must be an integer, at least 1 and finite$/],
+    [{ updateEvery: 1.5 }, /^updateEvery: 1\.5 /],
+    [{ updateEvery: Infinity }, /^updateEvery: Infinity /],
+    [{ warmup: -1 }, /^warmup: -1 /],
+    [{ warmup: NaN }, /^warmup: NaN /],
+    [{ rule: { name: "dga", beta: 2 } }, /^beta: 2 /],
+    [{ rule: { name: "dga", floor: 0.5 } }, /^floor: 0\.5 /],
+  ] as [Partial<MixerOptions>, RegExp][])("refuses %j", (options, message) => {
+    const error = errorOf(() => createMixer({ domains: ["a", "b"], rule: { name: "dga" }, ...options }));
+    expect(error.code).toBe("config");
+    expect(error.message).toMatch(message);
+  });
+});
+
+describe("updateDue", () => {
+  const dueAt = (options: Partial<MixerOptions>, steps: number): number[] => {
+    const mixer = createMixer({ domains: ["a", "b"], rule: { name: "dga" }, ...options });
+    const due: number[] = [];
+    let state = mixer.initial;
+    for (let step = 1; step <= steps; step++) {
+      state = advance(state);
+      if (updateDue(mixer, state)) due.push(step);
+    }
+    return due;
+  };
+
+  test("every T_r steps, none before the warm-up is over, never for fixed weights", () => {
+    expect(dueAt({ updateEvery: 5 }, 16)).toEqual([5, 10, 15]);
+    expect(dueAt({ updateEvery: 5, warmup: 7 }, 16)).toEqual([10, 15]);
+    expect(dueAt({ updateEvery: 5, warmup: 10 }, 16)).toEqual([10, 15]);
+    expect(dueAt({ updateEvery: 1 }, 3)).toEqual([1, 2, 3]);
+    expect(dueAt({ updateEvery: 1, rule: { name: "uniform" } }, 5)).toEqual([]);
+    const mixer = createMixer({ domains: ["a"], rule: { name: "dga" }, updateEvery: 1 });
+    expect(updateDue(mixer, mixer.initial)).toBe(false);
+  });
+});
+
+/** Steps of a run; every `updateEvery`-th has a signal. */
+function drive(
+  mixer: Mixer,
+  from: MixerState,
+  until: number,
+): { state: MixerState; sampled: Float64Array[] } {
+  const k = mixer.domains.length;
+  const sampled: Float64Array[] = [];
+  let state = from;
+  while (state.steps < until) {
+    sampled.push(currentWeights(state));
+    state = advance(state);
+    if (!updateDue(mixer, state)) continue;
+    const draw = random(state.steps);
+    const values = Array.from({ length: k }, () => draw() - 0.4);
+    state = update(mixer, state, { alignments: values, norms: values.map(() => 1 + draw()), targetNorm: 1 });
+  }
+  return { state, sampled };
+}
+
+const mixers = fc
+  .record({
+    k: fc.integer({ min: 1, max: 6 }),
+    updateEvery: fc.integer({ min: 1, max: 7 }),
+    warmup: fc.nat(20),
+    eta: fc.double({ min: 0, max: 3, noNaN: true }),
+    beta: fc.double({ min: 0.01, max: 1, noNaN: true }),
+    floor: fc.double({ min: 0, max: 0.1, noNaN: true }),
+  })
+  .map(({ k, updateEvery, warmup, ...rule }) =>
+    createMixer({ domains: names(k), rule: { name: "dga", ...rule }, updateEvery, warmup }),
+  );
+
+describe("weights", () => {
+  test("the average is the mean over steps of what was sampled", () => {
+    fc.assert(
+      fc.property(mixers, fc.integer({ min: 1, max: 100 }), (mixer, steps) => {
+        const { state, sampled } = drive(mixer, mixer.initial, steps);
+        const average = averageWeights(state);
+        expect(sampled.length).toBe(steps);
+        average.forEach((w, i) => expect(w).toBeCloseTo(sumOf(sampled.map((s) => s[i])) / steps, 12));
+        expect(Math.abs(sumOf(average) - 1)).toBeLessThanOrEqual(1e-12);
+      }),
+    );
+  });
+
+  test("before the first step the average is where it starts", () => {
+    const mixer = createMixer({ domains: ["a", "b"], rule: { name: "static", weights: [0.25, 0.75] } });
+    expect(averageWeights(mixer.initial)).toEqual(Float64Array.of(0.25, 0.75));
+  });
+
+  test("currentWeights is a copy", () => {
+    const mixer = createMixer({ domains: ["a", "b"], rule: { name: "uniform" } });
+    currentWeights(mixer.initial)[0] = 7;
+    expect(currentWeights(mixer.initial)[0]).toBe(0.5);
+  });
+
+  test("a bad signal leaves the state as it was", () => {
+    fc.assert(
+      fc.property(mixers, signal(6), (mixer, given) => {
+        const k = mixer.domains.length;
+        const { state } = drive(mixer, mixer.initial, 12);
+        const before = JSON.stringify(state);
+        const bad = {
+          ...given,
+          norms: given.norms,
+          alignments: Array.from(given.alignments)
+            .slice(0, k)
+            .with(k - 1, NaN),
+        };
+        const error = errorOf(() =>
+          update(mixer, state, { ...bad, norms: Array.from(given.norms).slice(0, k) }),
+        );
+        expect(error).toMatchObject({
+          code: "numeric",
+          message: expect.stringContaining(`"domain${k - 1}"`),
+        });
+        expect(JSON.stringify(state)).toBe(before);
+      }),
+    );
+  });
+});
+
+describe("restoreMixer", () => {
+  test("a run that was saved and restored in the middle ends on the same bits", () => {
+    fc.assert(
+      fc.property(mixers, fc.nat(60), fc.nat(60), (mixer, first, more) => {
+        const whole = drive(mixer, mixer.initial, first + more);
+        const half = drive(mixer, mixer.initial, first).state;
+        const resumed = drive(mixer, restoreMixer(mixer, saved(half)), first + more);
+        expect(JSON.stringify(resumed.state)).toBe(JSON.stringify(whole.state));
+        expect(resumed.sampled).toEqual(whole.sampled.slice(first));
+      }),
+    );
+  });
+
+  const mixer = createMixer({ domains: ["wiki", "code"], rule: { name: "dga" }, updateEvery: 1 });
+  const good = drive(mixer, mixer.initial, 5).state;
+  const edit = (path: readonly string[], value: unknown): unknown => {
+    const copy = saved(good) as Record<string, unknown>;
+    let at = copy;
+    for (const key of path.slice(0, -1)) at = at[key] as Record<string, unknown>;
+    const last = path[path.length - 1];
+    if (value === undefined) delete at[last];
+    else at[last] = value;
+    return copy;
+  };
+
+  test.each([
+    ["nothing", null, /not a mixer state of version 1/],
+    ["a list", [], /not a mixer state of version 1/],
+    ["another version", edit(["version"], 2), /not a mixer state of version 1/],
+    ["no rule", edit(["rule"], undefined), /it has no rule/],
+    ["another rule", edit(["rule", "rule"], "doge"), /it belongs to the rule "doge", not to "dga"/],
+    ["no domains", edit(["rule", "domains"], undefined), /has no domains/],
+    ["another k", edit(["rule", "domains"], ["wiki", "code", "web"]), /it has 3 domains, not 2/],
+    ["other domains", edit(["rule", "domains"], ["wiki", "web"]), /its domain 2 is "web", not "code"/],
+    [
+      "domains in another order",
+      edit(["rule", "domains"], ["code", "wiki"]),
+      /its domain 1 is "code", not "wiki"/,
+    ],
+    ["too few weights", edit(["rule", "weights"], [1]), /weights does not hold 2 numbers/],
+    [
+      "a NaN, which JSON writes as null",
+      edit(["rule", "weights"], [1, null]),
+      /weights has null at domain "code"/,
+    ],
+    ["weights off the simplex", edit(["rule", "weights"], [0.6, 0.6]), /weights do not lie on the simplex/],
+    ["a negative weight", edit(["rule", "weights"], [1.5, -0.5]), /weights do not lie on the simplex/],
+    ["no memory", edit(["rule", "memory"], undefined), /has no memory/],
+    ["no α", edit(["rule", "memory", "alpha"], undefined), /memory\.alpha does not hold 2 numbers/],
+    ["α off the simplex", edit(["rule", "memory", "alpha"], [0, 0]), /alpha does not lie on the simplex/],
+    [
+      "memory of something else",
+      edit(["rule", "memory", "losses"], [1, 2]),
+      /memory\.losses is nothing that "dga" remembers/,
+    ],
+    ["no updates", edit(["rule", "updates"], undefined), /updates is undefined/],
+    ["steps that are no count", edit(["steps"], 1.5), /steps is 1\.5/],
+    ["negative steps", edit(["steps"], -1), /steps is -1/],
+    ["sums of other steps", edit(["steps"], 9), /weightSums do not add up to the 9 steps/],
+    ["a string for a number", edit(["weightSums"], ["1", 4]), /weightSums has 1 at domain "wiki"/],
+  ])("refuses %s", (_, json, message) => {
+    const error = errorOf(() => restoreMixer(mixer, json));
+    expect(error.code).toBe("checkpoint");
+    expect(error.message).toMatch(/^mixer state: /);
+    expect(error.message).toMatch(message);
+  });
+
+  test("refuses or understands any damage to one field, and nothing but a GradmixError comes out", () => {
+    const paths = [
+      ["version"],
+      ["rule"],
+      ["rule", "rule"],
+      ["rule", "domains"],
+      ["rule", "weights"],
+      ["rule", "updates"],
+      ["rule", "memory"],
+      ["rule", "memory", "alpha"],
+      ["steps"],
+      ["weightSums"],
+    ];
+    fc.assert(
+      fc.property(fc.constantFrom(...paths), fc.jsonValue(), (path, value) => {
+        let restored: MixerState;
+        try {
+          restored = restoreMixer(mixer, edit(path, value));
+        } catch (error) {
+          expect(error).toMatchObject({ code: "checkpoint" });
+          return;
+        }
+        const next = update(mixer, restored, { alignments: [1, 0], norms: [1, 1], targetNorm: 1 });
+        expect(Math.abs(sumOf(next.rule.weights) - 1)).toBeLessThanOrEqual(1e-9);
+      }),
+    );
+  });
+});

@@ -1,0 +1,495 @@
+/** Every rule keeps the promises of the interface; each keeps its own. */
+import {
+  createRule,
+  currentWeights,
+  createMixer,
+  dga,
+  type DgaOptions,
+  exponentiatedGradient,
+  importanceSampling,
+  movingAverage,
+  normalise,
+  normalisations,
+  projectFloor,
+  type Rule,
+  ruleNames,
+  type RuleOptions,
+  type RuleState,
+  type Signal,
+  staticWeights,
+  sumOf,
+  uniform,
+  uniformWeights,
+} from "#dist/dga/index.js";
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { errorOf, gaussian, names, random, signal, simplexPoint } from "./arbitraries.ts";
+
+const round = (state: RuleState): RuleState => JSON.parse(JSON.stringify(state)) as RuleState;
+const alphaOf = (state: RuleState): readonly number[] => state.memory["alpha"];
+
+/** Options of each rule that suit k domains. */
+const optionsOf: Record<string, (k: number) => fc.Arbitrary<RuleOptions>> = {
+  uniform: () => fc.constant({ name: "uniform" }),
+  static: (k) => simplexPoint(k).map((w) => ({ name: "static", weights: Array.from(w) })),
+  importanceSampling: (k) =>
+    fc
+      .array(fc.nat(100), { minLength: k, maxLength: k })
+      .map((counts) => ({ name: "importanceSampling", histogram: counts.with(0, counts[0] + 1) })),
+  dga: (k) =>
+    fc.record(
+      {
+        name: fc.constant("dga" as const),
+        eta: fc.oneof(fc.double({ min: 0, max: 3, noNaN: true }), fc.constant(0)),
+        beta: fc.oneof(fc.double({ min: 1e-3, max: 1, noNaN: true }), fc.constant(1)),
+        normalise: fc.constantFrom(...normalisations),
+        floor: fc.oneof(fc.constant(0), fc.double({ min: 0, max: 0.99 / k, noNaN: true })),
+        start: simplexPoint(k).map((w) => Array.from(w)),
+      },
+      { requiredKeys: ["name"] },
+    ),
+};
+
+/** A rule by options, with domains and a few signals. */
+const runs = (name: string, positiveStart = false) =>
+  fc.integer({ min: 1, max: 8 }).chain((k) =>
+    fc.record({
+      k: fc.constant(k),
+      options: (optionsOf[name] ?? optionsOf["uniform"])(k).map((o) => (positiveStart ? withoutStart(o) : o)),
+      signals: fc.array(signal(k), { minLength: 1, maxLength: 6 }),
+    }),
+  );
+
+function withoutStart(options: RuleOptions): RuleOptions {
+  if (options.name !== "dga") return options;
+  const { start: _, ...rest } = options;
+  return rest;
+}
+
+function follow(rule: Rule, domains: readonly string[], signals: readonly Signal[]): RuleState[] {
+  const states = [rule.init(domains)];
+  for (const given of signals) states.push(rule.update(states[states.length - 1], given));
+  return states;
+}
+
+test("the generators cover every rule", () => {
+  expect(Object.keys(optionsOf)).toEqual([...ruleNames]);
+});
+
+describe.each([...ruleNames])("%s", (name) => {
+  test("stays on the simplex, changes no state, and goes on from JSON to the same bits", () => {
+    fc.assert(
+      fc.property(runs(name), ({ k, options, signals }) => {
+        const rule = createRule(options);
+        expect(rule.name).toBe(name);
+        let state = rule.init(names(k));
+        for (const given of signals) {
+          const before = JSON.stringify(state);
+          const next = rule.update(state, given);
+          expect(JSON.stringify(state)).toBe(before);
+          expect(rule.update(round(state), given)).toEqual(next);
+          expect(round(next)).toEqual(next);
+          expect(next.weights.length).toBe(k);
+          expect(next.weights.every((w) => w >= 0)).toBe(true);
+          expect(Math.abs(sumOf(next.weights) - 1)).toBeLessThanOrEqual(1e-12);
+          expect(rule.memoryFault?.(next.memory) ?? null).toBeNull();
+          state = next;
+        }
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  test("permuting the domains permutes the weights", () => {
+    const permuted = runs(name).chain((run) =>
+      fc.record({
+        run: fc.constant(run),
+        order: fc.shuffledSubarray([...Array(run.k).keys()], { minLength: run.k }),
+      }),
+    );
+    fc.assert(
+      fc.property(permuted, ({ run: { k, options, signals }, order }) => {
+        const pick = (values: ArrayLike<number>): number[] => order.map((i) => values[i]);
+        const shuffledOptions = Object.fromEntries(
+          Object.entries(options).map(([key, value]) => [key, Array.isArray(value) ? pick(value) : value]),
+        ) as unknown as RuleOptions;
+        const plain = follow(createRule(options), names(k), signals);
+        const shuffled = follow(
+          createRule(shuffledOptions),
+          order.map((i) => names(k)[i]),
+          signals.map((s) => ({ ...s, alignments: pick(s.alignments), norms: pick(s.norms) })),
+        );
+        plain.forEach((state, t) => {
+          const expected = pick(state.weights);
+          shuffled[t].weights.forEach((w, i) => expect(Math.abs(w - expected[i])).toBeLessThanOrEqual(1e-9));
+        });
+      }),
+    );
+  });
+
+  test("refuses a signal that is not finite, naming the domain; the state is as it was", () => {
+    const broken = runs(name).chain((run) =>
+      fc.record({
+        run: fc.constant(run),
+        at: fc.nat(run.k - 1),
+        field: fc.constantFrom("alignments" as const, "norms" as const, "targetNorm" as const),
+        value: fc.constantFrom(NaN, Infinity, -Infinity),
+      }),
+    );
+    fc.assert(
+      fc.property(broken, ({ run: { k, options, signals }, at, field, value }) => {
+        const rule = createRule(options);
+        const [given] = signals;
+        const bad: Signal =
+          field === "targetNorm"
+            ? { ...given, targetNorm: value }
+            : { ...given, [field]: Array.from(given[field]).with(at, value) };
+        const state = rule.init(names(k));
+        const before = JSON.stringify(state);
+        // What a rule does not ask for it does not look at.
+        if (!rule.needs.includes(field)) {
+          expect(rule.update(state, bad)).toEqual(rule.update(state, given));
+          return;
+        }
+        const error = errorOf(() => rule.update(state, bad));
+        expect(error.code).toBe("numeric");
+        expect(error.message).toContain(field === "targetNorm" ? "target" : `"domain${at}"`);
+        expect(error.message).toContain(String(value));
+        expect(JSON.stringify(state)).toBe(before);
+      }),
+    );
+  });
+
+  test("refuses a signal without what it needs, or of another number of domains", () => {
+    fc.assert(
+      fc.property(runs(name), ({ k, options, signals: [given] }) => {
+        const rule = createRule(options);
+        const state = rule.init(names(k));
+        for (const missing of rule.needs) {
+          const { [missing as keyof typeof given]: _, ...rest } = given;
+          const error = errorOf(() => rule.update(state, rest));
+          expect(error.code).toBe("config");
+          expect(error.message).toContain(missing);
+        }
+        if (rule.needs.includes("alignments"))
+          expect(
+            errorOf(() => rule.update(state, { ...given, alignments: new Float64Array(k + 1) })).message,
+          ).toBe(`${name}: ${k + 1} alignments for ${k} domains`);
+      }),
+    );
+  });
+
+  test("k = 1 has weight 1, always", () => {
+    fc.assert(
+      fc.property(
+        optionsOf[name](1),
+        fc.array(signal(1), { minLength: 1, maxLength: 5 }),
+        (options, signals) => {
+          for (const state of follow(createRule(options), ["only"], signals))
+            expect(state.weights).toEqual([1]);
+        },
+      ),
+    );
+  });
+
+  test("knows its options: another one is refused, with the nearest known", () => {
+    fc.assert(
+      fc.property(optionsOf[name](3), (options) => {
+        const error = errorOf(() => createRule({ ...options, ["zzzzzz"]: 1 } as unknown as RuleOptions));
+        expect(error.code).toBe("config");
+        expect(error.message).toContain(`${name}: there is no option "zzzzzz"`);
+      }),
+    );
+  });
+});
+
+describe("fixed rules", () => {
+  test("uniform is 1/k, static what was given, importance sampling the histogram's shares", () => {
+    expect(uniform().init(names(4)).weights).toEqual([0.25, 0.25, 0.25, 0.25]);
+    expect(staticWeights({ name: "static", weights: [0.25, 0.75] }).init(["a", "b"]).weights).toEqual([
+      0.25, 0.75,
+    ]);
+    expect(staticWeights({ name: "static", weights: { b: 0.75, a: 0.25 } }).init(["a", "b"]).weights).toEqual(
+      [0.25, 0.75],
+    );
+    expect(
+      importanceSampling({ name: "importanceSampling", histogram: [3, 0, 9] }).init(names(3)).weights,
+    ).toEqual([0.25, 0, 0.75]);
+    expect(
+      importanceSampling({ name: "importanceSampling", histogram: { domain2: 9, domain0: 3 } }).init(names(3))
+        .weights,
+    ).toEqual([0.25, 0, 0.75]);
+  });
+
+  test("bad weights and histograms are refused in one line that names the domain", () => {
+    const cases: [RuleOptions, RegExp][] = [
+      [{ name: "static", weights: [0.5, 0.6] }, /^weights: they sum to 1\.1, not to 1$/],
+      [{ name: "static", weights: [0.5] }, /^weights: 1 values for 2 domains$/],
+      [{ name: "static", weights: { wiki: -1, code: 2 } }, /^weights: "wiki" has -1;/],
+      [
+        { name: "static", weights: { wiki: 0.5, coed: 0.5 } },
+        /there is no domain "coed"; did you mean "code"\?/,
+      ],
+      [{ name: "static", weights: [0.5, "0.5"] as unknown as number[] }, /^weights: "code" has 0\.5;/],
+      [{ name: "static" } as unknown as RuleOptions, /^weights: undefined does not fit/],
+      [{ name: "importanceSampling", histogram: [0, 0] }, /^histogram: all counts are 0/],
+      [{ name: "importanceSampling", histogram: [NaN, 1] }, /^histogram: "wiki" has NaN;/],
+      [{ name: "importanceSampling", histogram: [1, -1] }, /^histogram: "code" has -1;/],
+      [{ name: "importanceSampling", histogram: { web: 1 } }, /there is no domain "web"/],
+    ];
+    for (const [options, message] of cases) {
+      const error = errorOf(() => createRule(options).init(["wiki", "code"]));
+      expect(error.code).toBe("config");
+      expect(error.message).toMatch(message);
+    }
+  });
+});
+
+describe("createRule", () => {
+  test("offers the nearest name", () => {
+    for (const [given, meant] of [
+      ["DGA", "dga"],
+      ["unifrom", "uniform"],
+      ["importance-sampling", "importanceSampling"],
+      ["statics", "static"],
+    ]) {
+      const error = errorOf(() => createRule({ name: given } as unknown as RuleOptions));
+      expect(error.code).toBe("config");
+      expect(error.message).toBe(`rule: there is no rule "${given}"; did you mean "${meant}"?`);
+    }
+    const far = errorOf(() => createRule({ name: "constructor" } as unknown as RuleOptions));
+    expect(far.message).toContain("the rules are uniform, static, importanceSampling, dga");
+    expect(errorOf(() => createRule({} as unknown as RuleOptions)).code).toBe("config");
+  });
+});
+
+describe("dga's options", () => {
+  test.each([
+    [{ eta: -0.1 }, /^eta: -0\.1 does not fit; it must be at least 0 and finite$/],
+    [{ eta: NaN }, /^eta: NaN /],
+    [{ eta: Infinity }, /^eta: Infinity /],
+    [{ eta: "1" }, /^eta: "1" does not fit/],
+    [{ eta: null }, /^eta: null /],
+    [{ beta: 0 }, /^beta: 0 does not fit; it must be more than 0 and at most 1$/],
+    [{ beta: 1.01 }, /^beta: 1\.01 /],
+    [{ beta: NaN }, /^beta: NaN /],
+    [{ floor: -1e-9 }, /^floor: -1e-9 /],
+    [{ floor: 0.25 }, /^floor: 0\.25 does not fit; it must be at least 0 and less than 0\.25$/],
+    [{ floor: NaN }, /^floor: NaN /],
+    [{ normalise: "cos" }, /^normalise: there is no "cos"; it is one of raw, clipped, cosine$/],
+    [{ start: [0.5, 0.5] }, /^start: 2 values for 4 domains$/],
+    [{ start: { domain9: 1 } }, /^start: there is no domain "domain9"/],
+    [{ etta: 1 }, /^dga: there is no option "etta"; did you mean "eta"\?$/],
+  ])("%j is refused", (options, message) => {
+    const error = errorOf(() => dga({ name: "dga", ...options } as DgaOptions).init(names(4)));
+    expect(error.code).toBe("config");
+    expect(error.message).toMatch(message);
+  });
+
+  test("the ends of the ranges are allowed", () => {
+    expect(() => dga({ name: "dga", eta: 0, beta: 1, floor: 0 }).init(names(4))).not.toThrow();
+    expect(() => dga({ name: "dga", beta: Number.MIN_VALUE, floor: 0.2499 }).init(names(4))).not.toThrow();
+    expect(() => dga({ name: "dga", floor: 0.3 }).init(["only"])).not.toThrow();
+  });
+});
+
+describe("dga", () => {
+  test("is Algorithm 1: the mirror step on α, and the average of the new α is what is sampled", () => {
+    fc.assert(
+      fc.property(runs("dga", true), ({ k, options, signals }) => {
+        fc.pre(options.name === "dga");
+        const { eta = 1, beta = 0.1, normalise: kind = "cosine", floor = 0 } = options;
+        let alpha = uniformWeights(k);
+        let average = alpha;
+        const states = follow(createRule(options), names(k), signals);
+        signals.forEach((s, t) => {
+          const direction = Array.from(s.alignments, (a, i) => {
+            const [g, v] = [s.norms[i], s.targetNorm];
+            if (kind === "raw") return a;
+            if (kind === "clipped") return a * Math.min(1, 1 / g) * Math.min(1, 1 / v);
+            return g === 0 || v === 0 ? 0 : Math.min(1, Math.max(-1, a / g / v));
+          });
+          alpha = projectFloor(exponentiatedGradient(alpha, direction, eta), floor);
+          average = movingAverage(average, alpha, beta);
+          const state = states[t + 1];
+          state.weights.forEach((w, i) => expect(Math.abs(w - average[i])).toBeLessThanOrEqual(1e-6));
+          alphaOf(state).forEach((w, i) => expect(Math.abs(w - alpha[i])).toBeLessThanOrEqual(1e-6));
+          expect(state.updates).toBe(t + 1);
+          // Rounding of huge directions is amplified by the exponent: go on from where the rule went.
+          alpha = Float64Array.from(alphaOf(state));
+          average = Float64Array.from(state.weights);
+        });
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  test("one step by hand: k = 2, α = ½, ½, a = (ln 3, 0), η = 1 gives α = ¾, ¼; sampled is 0.9·½ + 0.1·¾", () => {
+    const rule = dga({ name: "dga", eta: 1, beta: 0.1, normalise: "raw" });
+    const state = rule.update(rule.init(["a", "b"]), { alignments: [Math.log(3), 0] });
+    expect(alphaOf(state)[0]).toBeCloseTo(0.75, 15);
+    expect(state.weights[0]).toBeCloseTo(0.525, 15);
+  });
+
+  test("stays on the simplex to 1e-12 over 10,000 updates, with its support or its floor kept", () => {
+    const k = 7;
+    for (const floor of [0, 0.02])
+      for (const normalise of normalisations) {
+        const rule = dga({ name: "dga", eta: 1.5, beta: 0.1, normalise, floor });
+        const next = random(42);
+        let state = rule.init(names(k));
+        let worst = 0;
+        let least = 1;
+        for (let step = 0; step < 10_000; step++) {
+          // Domain 0 is always the best and domain 6 the worst, now and then by absurd amounts.
+          const scale = step % 997 === 0 ? 1e30 : 1;
+          const values = Array.from({ length: k }, (_, i) => scale * (gaussian(next) - i / 4));
+          state = rule.update(state, { alignments: values, norms: values.map(Math.abs), targetNorm: 1 });
+          worst = Math.max(worst, Math.abs(sumOf(state.weights) - 1), Math.abs(sumOf(alphaOf(state)) - 1));
+          least = Math.min(least, ...state.weights, ...alphaOf(state));
+        }
+        expect(worst).toBeLessThanOrEqual(1e-12);
+        expect(state.weights[0]).toBeGreaterThan(state.weights[k - 1]);
+        if (floor > 0) expect(least).toBeGreaterThanOrEqual(floor);
+        else expect(least).toBeGreaterThan(0);
+      }
+  });
+
+  test("η = 0 never moves, bit for bit", () => {
+    fc.assert(
+      fc.property(runs("dga"), ({ k, options, signals }) => {
+        const states = follow(createRule({ ...(options as DgaOptions), eta: 0 }), names(k), signals);
+        for (const state of states) expect(state.weights).toEqual(states[0].weights);
+      }),
+    );
+  });
+
+  test("β = 1 samples α itself", () => {
+    fc.assert(
+      fc.property(runs("dga"), ({ k, options, signals }) => {
+        for (const state of follow(createRule({ ...(options as DgaOptions), beta: 1 }), names(k), signals))
+          expect(state.weights).toEqual(alphaOf(state));
+      }),
+    );
+  });
+
+  test("β is the weight of the new value, not of the old", () => {
+    const after = (beta: number): number => {
+      const rule = dga({ name: "dga", beta, normalise: "raw" });
+      return rule.update(rule.init(["a", "b"]), { alignments: [100, 0] }).weights[0];
+    };
+    expect(after(0.1)).toBeCloseTo(0.55, 12);
+    expect(after(0.9)).toBeCloseTo(0.95, 12);
+  });
+
+  test("clipped and cosine do not see the scale of gradients above norm 1; cosine sees none", () => {
+    const scaled = fc.record({
+      a: fc.array(fc.double({ min: -1, max: 1, noNaN: true }), { minLength: 4, maxLength: 4 }),
+      norms: fc.array(fc.double({ min: 1, max: 9, noNaN: true }), { minLength: 4, maxLength: 4 }),
+      scale: fc.double({ min: 1, max: 1e6, noNaN: true }),
+    });
+    fc.assert(
+      fc.property(scaled, ({ a, norms, scale }) => {
+        for (const kind of ["clipped", "cosine"] as const) {
+          const rule = dga({ name: "dga", normalise: kind, beta: 1 });
+          const at = (s: number): readonly number[] =>
+            rule.update(rule.init(names(4)), {
+              alignments: a.map((x, i) => x * norms[i] * s * s),
+              norms: norms.map((n) => n * s),
+              targetNorm: s,
+            }).weights;
+          at(scale).forEach((w, i) => expect(w).toBeCloseTo(at(1)[i], 10));
+        }
+      }),
+    );
+  });
+
+  test("clipping leaves gradients below norm 1 as they are; a zero gradient has cosine 0", () => {
+    const step = (
+      normalise: "raw" | "clipped" | "cosine",
+      norms: number[],
+      targetNorm: number,
+    ): readonly number[] => {
+      const rule = dga({ name: "dga", normalise, beta: 1 });
+      return rule.update(rule.init(["a", "b"]), { alignments: [0.2, 0.1], norms, targetNorm }).weights;
+    };
+    expect(step("clipped", [0.5, 0.9], 0.4)).toEqual(step("raw", [], 0));
+    expect(step("cosine", [0, 0], 1)).toEqual([0.5, 0.5]);
+    expect(step("cosine", [1, 1], 0)).toEqual([0.5, 0.5]);
+    expect(step("cosine", [0, 1], 1)[0]).toBeLessThan(0.5);
+  });
+
+  test("a domain that was not measured keeps its α; the others share theirs as if alone", () => {
+    const runsOf = fc.integer({ min: 2, max: 7 }).chain((k) =>
+      fc.record({
+        start: simplexPoint(k, { positive: true }),
+        a: fc.array(fc.double({ min: -2, max: 2, noNaN: true }), { minLength: k, maxLength: k }),
+        tokens: fc.array(fc.constantFrom(0, 64), { minLength: k, maxLength: k }),
+        junk: fc.constantFrom(NaN, Infinity, 0, -1e30),
+      }),
+    );
+    fc.assert(
+      fc.property(runsOf, ({ start, a, tokens, junk }) => {
+        const k = a.length;
+        const rule = dga({ name: "dga", normalise: "raw", beta: 1, start: Array.from(start) });
+        const state = rule.init(names(k));
+        const given = a.map((x, i) => (tokens[i] > 0 ? x : junk));
+        const next = rule.update(state, { alignments: given, tokens }).weights;
+        const on = [...tokens.keys()].filter((i) => tokens[i] > 0);
+        tokens.forEach((n, i) => {
+          if (n === 0) expect(next[i]).toBe(state.weights[i]);
+          expect(next[i]).toBeGreaterThan(0);
+        });
+        expect(Math.abs(sumOf(next) - 1)).toBeLessThanOrEqual(1e-12);
+        if (on.length === 0) return;
+        const total = sumOf(on.map((i) => state.weights[i]));
+        const alone = exponentiatedGradient(
+          normalise(on.map((i) => state.weights[i])),
+          on.map((i) => a[i]),
+          1,
+        );
+        on.forEach((i, j) => expect(Math.abs(next[i] - total * alone[j])).toBeLessThanOrEqual(1e-14));
+      }),
+    );
+    const rule = dga({ name: "dga", normalise: "raw" });
+    const state = rule.init(["a", "b"]);
+    expect(errorOf(() => rule.update(state, { alignments: [0, 0], tokens: [1, NaN] })).message).toContain(
+      'tokens of domain "b" is NaN',
+    );
+  });
+
+  test("a domain that starts at 0 stays at 0 without a floor and is raised with one", () => {
+    const start = [0.5, 0.5, 0];
+    const run = (floor: number): RuleState => {
+      const rule = dga({ name: "dga", normalise: "raw", floor, start });
+      return rule.update(rule.init(names(3)), { alignments: [0, 0, 50] });
+    };
+    expect(run(0).weights[2]).toBe(0);
+    expect(run(0.01).weights[2]).toBeGreaterThan(0.01);
+  });
+});
+
+test("a rule of one's own goes into the mixer like a built-in one", () => {
+  const greedy: Rule = {
+    name: "greedy",
+    needs: ["losses"],
+    init: (domains) => ({
+      rule: "greedy",
+      domains,
+      weights: Array.from(uniformWeights(domains.length)),
+      updates: 0,
+      memory: {},
+    }),
+    update: (state, { losses = [] }) => ({
+      ...state,
+      weights: Array.from(normalise(losses)),
+      updates: state.updates + 1,
+    }),
+  };
+  const mixer = createMixer({ domains: ["a", "b"], rule: greedy });
+  expect(
+    Array.from(
+      currentWeights({ ...mixer.initial, rule: greedy.update(mixer.initial.rule, { losses: [3, 1] }) }),
+    ),
+  ).toEqual([0.75, 0.25]);
+});

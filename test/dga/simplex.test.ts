@@ -1,0 +1,410 @@
+/** The simplex arithmetic against what defines it: optimality, invariances, brute force. */
+import {
+  checkSimplex,
+  entropy,
+  exponentiatedGradient,
+  klDivergence,
+  movingAverage,
+  normalise,
+  projectFloor,
+  sumOf,
+  uniformWeights,
+} from "#dist/dga/index.js";
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { alignments, errorOf, gaussian, names, random, simplexPoint } from "./arbitraries.ts";
+
+const sizes = fc.integer({ min: 1, max: 12 });
+const etas = fc.oneof(fc.double({ min: 0, max: 5, noNaN: true }), fc.constantFrom(0, 1e-12, 1e6));
+
+/** α, directions of moderate size, and η. */
+const steps = sizes.chain((k) => fc.record({ alpha: simplexPoint(k), a: alignments(k), eta: etas }));
+const mild = fc.integer({ min: 2, max: 8 }).chain((k) =>
+  fc.record({
+    alpha: simplexPoint(k),
+    a: fc.array(fc.double({ min: -3, max: 3, noNaN: true }), { minLength: k, maxLength: k }),
+    eta: fc.double({ min: 0.01, max: 2, noNaN: true }),
+  }),
+);
+
+function expectClose(actual: ArrayLike<number>, expected: ArrayLike<number>, tolerance: number): void {
+  expect(actual.length).toBe(expected.length);
+  for (let i = 0; i < actual.length; i++)
+    expect(Math.abs(actual[i] - expected[i]), `at ${i}: ${actual[i]} for ${expected[i]}`).toBeLessThanOrEqual(
+      tolerance,
+    );
+}
+
+function expectSimplex(weights: ArrayLike<number>): void {
+  for (let i = 0; i < weights.length; i++) expect(weights[i]).toBeGreaterThanOrEqual(0);
+  expect(Math.abs(sumOf(weights) - 1)).toBeLessThanOrEqual(1e-12);
+}
+
+describe("sumOf", () => {
+  test("keeps what naive addition loses", () => {
+    expect(sumOf([1, 1e100, 1, -1e100])).toBe(2);
+    expect(sumOf([])).toBe(0);
+    expect(sumOf([1e308, 1e308])).toBe(Infinity);
+  });
+
+  test("is exact to rounding on integers scaled by powers of two, summed exactly as BigInt", () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.bigInt({ min: -(2n ** 52n), max: 2n ** 52n }), { maxLength: 200 }),
+        (values) => {
+          const exact = values.reduce((a, b) => a + b, 0n);
+          const error = Math.abs(sumOf(values.map((v) => Number(v) / 2 ** 20)) - Number(exact) / 2 ** 20);
+          expect(error).toBeLessThanOrEqual(2 ** -51 * Math.abs(Number(exact) / 2 ** 20) + 2 ** -40);
+        },
+      ),
+    );
+  });
+});
+
+describe("normalise", () => {
+  test("gives a simplex point with the ratios of what came in, whatever the scale", () => {
+    const scales = fc.constantFrom(1, 1e-300, 1e300, 5e-324, 1e308);
+    fc.assert(
+      fc.property(fc.array(fc.nat(1000), { minLength: 1, maxLength: 20 }), scales, (counts, scale) => {
+        fc.pre(counts.some((c) => c > 0));
+        const total = counts.reduce((a, b) => a + b, 0);
+        const values = counts.map((c) => Math.min(c * scale, Number.MAX_VALUE));
+        fc.pre(counts.every((c, i) => values[i] === c * scale));
+        const out = normalise(values);
+        expectSimplex(out);
+        expectClose(
+          out,
+          counts.map((c) => c / total),
+          1e-12,
+        );
+      }),
+    );
+    expectClose(normalise([Number.MAX_VALUE, Number.MAX_VALUE]), [0.5, 0.5], 0);
+  });
+
+  test("refuses what cannot be weights", () => {
+    for (const bad of [[1, -1], [NaN], [Infinity, 1], [0, 0], []])
+      expect(errorOf(() => normalise(bad, "counts"))).toMatchObject({
+        code: "numeric",
+        message: expect.stringMatching(/^counts: /),
+      });
+  });
+});
+
+describe("exponentiatedGradient", () => {
+  test("stays on the simplex and keeps the support, for any alignments up to 1e30 and any weights", () => {
+    fc.assert(
+      fc.property(steps, ({ alpha, a, eta }) => {
+        const before = Float64Array.from(alpha);
+        const next = exponentiatedGradient(alpha, a, eta);
+        expectSimplex(next);
+        alpha.forEach((weight, i) => expect(next[i] > 0).toBe(weight > 0));
+        expect(alpha).toEqual(before);
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  test("is α ⊙ exp(ηa), normalised, where that can be computed directly", () => {
+    fc.assert(
+      fc.property(mild, ({ alpha, a, eta }) => {
+        const direct = alpha.map((weight, i) => weight * Math.exp(eta * a[i]));
+        expectClose(exponentiatedGradient(alpha, a, eta), normalise(direct), 1e-13);
+      }),
+    );
+  });
+
+  test("a constant added to every alignment changes nothing", () => {
+    fc.assert(
+      fc.property(mild, fc.double({ min: -1000, max: 1000, noNaN: true }), ({ alpha, a, eta }, shift) => {
+        const shifted = exponentiatedGradient(
+          alpha,
+          a.map((x) => x + shift),
+          eta,
+        );
+        expectClose(shifted, exponentiatedGradient(alpha, a, eta), 1e-11);
+      }),
+    );
+    // Exactly nothing where the shift itself is exact.
+    const [alpha, a] = [
+      [0.2, 0.3, 0.5],
+      [1, -0.5, 2],
+    ];
+    const far = a.map((x) => x + 2 ** 40);
+    expect(exponentiatedGradient(alpha, far, 0.7)).toEqual(exponentiatedGradient(alpha, a, 0.7));
+  });
+
+  test("η = 0 and k = 1 change nothing, bit for bit", () => {
+    fc.assert(
+      fc.property(steps, ({ alpha, a }) => {
+        expect(exponentiatedGradient(alpha, a, 0)).toEqual(alpha);
+      }),
+    );
+    fc.assert(
+      fc.property(fc.double({ min: -1e30, max: 1e30, noNaN: true }), etas, (a, eta) => {
+        expect(exponentiatedGradient([1], [a], eta)).toEqual(Float64Array.of(1));
+      }),
+    );
+  });
+
+  test("permuting the domains permutes the result", () => {
+    fc.assert(
+      fc.property(
+        steps.chain((given) =>
+          fc.record({
+            given: fc.constant(given),
+            order: fc.shuffledSubarray([...given.a.keys()], { minLength: given.a.length }),
+          }),
+        ),
+        ({ given: { alpha, a, eta }, order }) => {
+          const next = exponentiatedGradient(alpha, a, eta);
+          const permuted = exponentiatedGradient(
+            order.map((i) => alpha[i]),
+            order.map((i) => a[i]),
+            eta,
+          );
+          expectClose(
+            permuted,
+            order.map((i) => next[i]),
+            1e-14,
+          );
+        },
+      ),
+    );
+  });
+
+  test("is monotone: raising aᵢ never lowers αᵢ and never raises another", () => {
+    const raised = steps.chain((given) =>
+      fc.record({
+        given: fc.constant(given),
+        i: fc.nat(given.a.length - 1),
+        by: fc.oneof(fc.double({ min: 0, max: 5, noNaN: true }), fc.constant(1e30)),
+      }),
+    );
+    fc.assert(
+      fc.property(raised, ({ given: { alpha, a, eta }, i, by }) => {
+        const before = exponentiatedGradient(alpha, a, eta);
+        const after = exponentiatedGradient(alpha, a.with(i, a[i] + by), eta);
+        after.forEach((weight, j) => {
+          // The tolerance is relative: it must also hold for the tiny ones.
+          if (j === i) expect(weight).toBeGreaterThanOrEqual(before[j] * (1 - 1e-8) - 1e-300);
+          else expect(weight).toBeLessThanOrEqual(before[j] * (1 + 1e-8) + 1e-300);
+        });
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  test("a domain that aligns better than another gains on it: the sign is +", () => {
+    fc.assert(
+      fc.property(mild, ({ alpha, a, eta }) => {
+        const next = exponentiatedGradient(alpha, a, eta);
+        for (let i = 1; i < a.length; i++) {
+          if (!(alpha[i] > 1e-200 && alpha[0] > 1e-200)) continue;
+          const gain = Math.log(next[i] / alpha[i]) - Math.log(next[0] / alpha[0]);
+          expect(gain).toBeCloseTo(eta * (a[i] - a[0]), 9);
+        }
+      }),
+    );
+  });
+
+  test("minimises −η⟨a, α′⟩ + KL(α′‖α): no feasible point near or far does better", () => {
+    fc.assert(
+      fc.property(mild, fc.integer(), ({ alpha, a, eta }, seed) => {
+        const objective = (p: ArrayLike<number>): number =>
+          klDivergence(p, alpha) - eta * a.reduce((sum, x, i) => sum + x * p[i], 0);
+        const next = exponentiatedGradient(alpha, a, eta);
+        const best = objective(next);
+        const draw = random(seed);
+        for (let trial = 0; trial < 40; trial++) {
+          const other = normalise(alpha.map((w) => (w > 0 ? -Math.log(1 - draw()) + 1e-9 : 0)));
+          const t = 10 ** (-6 * draw());
+          const point = next.map((w, i) => (1 - t) * w + t * other[i]);
+          expect(objective(point)).toBeGreaterThanOrEqual(best - 1e-11);
+        }
+      }),
+    );
+  });
+
+  test("two halves of a domain with its alignment keep its total", () => {
+    fc.assert(
+      fc.property(mild, ({ alpha, a, eta }) => {
+        const whole = exponentiatedGradient(alpha, a, eta);
+        const halves = exponentiatedGradient(
+          [alpha[0] / 2, alpha[0] / 2, ...alpha.subarray(1)],
+          [a[0], ...a],
+          eta,
+        );
+        expectClose([halves[0] + halves[1], ...halves.subarray(2)], whole, 1e-14);
+      }),
+    );
+  });
+
+  test("a domain that was driven to the least weight comes back", () => {
+    const down = exponentiatedGradient([0.5, 0.5], [0, 1e30], 1);
+    expect(down[0]).toBeGreaterThan(0);
+    expect(down[0]).toBeLessThan(1e-300);
+    expect(exponentiatedGradient(down, [1000, 0], 1)[0]).toBeGreaterThan(0.99);
+  });
+
+  test("refuses a direction that is not finite", () => {
+    for (const bad of [NaN, Infinity, -Infinity])
+      expect(errorOf(() => exponentiatedGradient([0.5, 0.5], [0, bad], 1))).toMatchObject({
+        code: "numeric",
+      });
+  });
+});
+
+describe("movingAverage", () => {
+  const pairs = fc
+    .integer({ min: 1, max: 10 })
+    .chain((k) => fc.record({ average: simplexPoint(k), next: simplexPoint(k) }));
+
+  test("β weights the new value; it stays on the simplex and between its arguments", () => {
+    fc.assert(
+      fc.property(
+        pairs,
+        fc.double({ min: 0, max: 1, minExcluded: true, noNaN: true }),
+        ({ average, next }, beta) => {
+          const out = movingAverage(average, next, beta);
+          expectSimplex(out);
+          expectClose(
+            out,
+            average.map((a, i) => (1 - beta) * a + beta * next[i]),
+            1e-14,
+          );
+        },
+      ),
+    );
+    expectClose(movingAverage([1, 0], [0, 1], 0.1), [0.9, 0.1], 1e-16);
+  });
+
+  test("β = 1 is no average, and the average of equal points is the point, bit for bit", () => {
+    fc.assert(
+      fc.property(pairs, fc.double({ min: 0, max: 1, noNaN: true }), ({ average, next }, beta) => {
+        expect(movingAverage(average, next, 1)).toEqual(next);
+        expect(movingAverage(next, next, beta)).toEqual(next);
+      }),
+    );
+  });
+
+  test("does not drift, even with a β whose complement cannot be represented", () => {
+    for (const beta of [1e-3, 1e-9, 0.1]) {
+      const draw = random(7);
+      let average = normalise(Array.from({ length: 9 }, draw));
+      for (let step = 0; step < 20_000; step++)
+        average = movingAverage(average, normalise(Array.from({ length: 9 }, draw)), beta);
+      expect(Math.abs(sumOf(average) - 1)).toBeLessThanOrEqual(1e-13);
+    }
+  });
+});
+
+describe("projectFloor", () => {
+  const cases = sizes.chain((k) =>
+    fc.record({
+      alpha: simplexPoint(k),
+      floor: fc.oneof(fc.double({ min: 0, max: 1 / k, noNaN: true }), fc.constantFrom(0, 1 / k, 1e-3 / k)),
+    }),
+  );
+
+  test("respects the floor and stays on the simplex; order and ratios above the floor are kept", () => {
+    fc.assert(
+      fc.property(cases, ({ alpha, floor }) => {
+        const out = projectFloor(alpha, floor);
+        expectSimplex(out);
+        out.forEach((weight) => expect(weight).toBeGreaterThanOrEqual(floor));
+        for (let i = 0; i < alpha.length; i++)
+          for (let j = 0; j < alpha.length; j++) {
+            if (alpha[i] > alpha[j]) expect(out[i]).toBeGreaterThanOrEqual(out[j]);
+            if (alpha[i] === alpha[j]) expect(out[i]).toBe(out[j]);
+            if (out[i] > floor * (1 + 1e-9) && out[j] > floor * (1 + 1e-9) && alpha[j] > 0)
+              expect(out[i] / out[j] / (alpha[i] / alpha[j])).toBeCloseTo(1, 9);
+          }
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  test("is the KL projection: no other point above the floor is closer, and doing it twice changes nothing", () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 2, max: 8 }).chain((k) =>
+          fc.record({
+            alpha: simplexPoint(k, { positive: true }),
+            share: fc.double({ min: 0, max: 0.99, noNaN: true }),
+            seed: fc.integer(),
+          }),
+        ),
+        ({ alpha, share, seed }) => {
+          const k = alpha.length;
+          const floor = share / k;
+          const out = projectFloor(alpha, floor);
+          expect(projectFloor(out, floor)).toEqual(out);
+          const best = klDivergence(out, alpha);
+          const draw = random(seed);
+          for (let trial = 0; trial < 40; trial++) {
+            const free = normalise(alpha.map(() => -Math.log(1 - draw()) + 1e-12));
+            const feasible = free.map((w) => floor + (1 - k * floor) * w);
+            const t = 10 ** (-6 * draw());
+            const point = out.map((w, i) => (1 - t) * w + t * feasible[i]);
+            expect(klDivergence(point, alpha)).toBeGreaterThanOrEqual(best - 1e-10);
+          }
+        },
+      ),
+    );
+  });
+
+  test("a point above the floor is left as it is; a vertex is filled up", () => {
+    expect(projectFloor([0.7, 0.2, 0.1], 0.1)).toEqual(Float64Array.of(0.7, 0.2, 0.1));
+    expectClose(projectFloor([1, 0, 0], 0.05), [0.9, 0.05, 0.05], 1e-15);
+    // Scaling the first down must not push the second under the floor unnoticed.
+    expectClose(projectFloor([0.79, 0.21, 0], 0.2), [0.6, 0.2, 0.2], 1e-15);
+    expectClose(projectFloor([0.9, 0.1, 0, 0], 0.25), uniformWeights(4), 0);
+  });
+});
+
+describe("checkSimplex", () => {
+  test("passes weights within the tolerance, summing to 1 afterwards", () => {
+    fc.assert(
+      fc.property(
+        sizes.chain((k) => simplexPoint(k)),
+        fc.double({ min: -9e-7, max: 9e-7, noNaN: true }),
+        (alpha, off) => {
+          const out = checkSimplex(
+            alpha.map((w) => w * (1 + off)),
+            names(alpha.length),
+          );
+          expectSimplex(out);
+          expectClose(out, alpha, 1e-14);
+        },
+      ),
+    );
+  });
+
+  test.each([
+    [[0.5, -0.1, 0.6], /^weights: "domain1" has -0.1;/],
+    [[0.5, NaN, 0.5], /^weights: "domain1" has NaN;/],
+    [[0.5, 0, Infinity], /^weights: "domain2" has Infinity;/],
+    [[0.5, 0.3, 0.3], /^weights: they sum to 1.1, not to 1$/],
+    [[0.5, 0.5 - 2e-6, 0], /not to 1$/],
+    [[0.5, 0.5], /^weights: 2 values for 3 domains$/],
+  ])("refuses %j", (weights, message) => {
+    const error = errorOf(() => checkSimplex(weights, names(3)));
+    expect(error.code).toBe("config");
+    expect(error.message).toMatch(message);
+  });
+});
+
+describe("entropy and KL divergence", () => {
+  test("log k at the centre, 0 at a vertex; KL is 0 only at equality and ∞ off the support", () => {
+    expect(entropy(uniformWeights(7))).toBeCloseTo(Math.log(7), 12);
+    expect(entropy([0, 1, 0])).toBe(0);
+    expect(klDivergence([0.5, 0.5], [1, 0])).toBe(Infinity);
+    expect(klDivergence([1, 0], [0.5, 0.5])).toBeCloseTo(Math.LN2, 15);
+    const next = random(3);
+    const p = normalise(Array.from({ length: 6 }, () => Math.exp(gaussian(next))));
+    expect(klDivergence(p, p)).toBe(0);
+    // KL(p‖uniform) = log k − H(p).
+    expect(klDivergence(p, uniformWeights(6))).toBeCloseTo(Math.log(6) - entropy(p), 12);
+  });
+});
