@@ -1,0 +1,105 @@
+/**
+ * Matrix products, f32: GFLOP/s of square NN, NT and TN on one thread and on two, and of the segmented weight gradient beside the plain
+ * one. Beside each figure stands its share of what the micro-kernel alone reaches on one core's first-level cache, times the threads.
+ *
+ * Options: --simd relaxed|plain|auto, --threads 1,2, --sizes 512,1024, --seconds N a case (1).
+ */
+import benny from "benny";
+import { type CpuOptions, createCpuBackend, startMachine } from "#dist/backends/cpu/index.js";
+import type { BenchOptions } from "./main.ts";
+
+interface Row {
+  kernel: string;
+  shape: string;
+  threads: number;
+  gflops: number;
+  shareOfPeak: number;
+}
+
+const list = (option: string | true | undefined, otherwise: number[]): number[] =>
+  typeof option === "string" ? option.split(",").map(Number) : otherwise;
+
+/** Multiply-adds of one round of the micro-kernel that measures the peak. */
+const PEAK_FLOPS = 2 * 4 * 8 * 128;
+
+export async function run(options: BenchOptions): Promise<Record<string, unknown>> {
+  const level = options["simd"];
+  const simd: CpuOptions = level === "plain" || level === "relaxed" ? { simd: level } : {};
+  const seconds = Number(options["seconds"] ?? 1);
+  const { machine, capabilities } = await startMachine({ threads: 1, ...simd });
+  const rounds = 20_000;
+  const [peak = NaN] = await medians("peak of the micro-kernel", seconds, [
+    {
+      name: "micro-kernel",
+      work: rounds * PEAK_FLOPS,
+      call: () => machine.launch({ kernel: "microPeak", tasks: 1, ints: [rounds], scratch: 1 << 16, work: 0 }),
+    },
+  ]);
+
+  const rows: Row[] = [];
+  for (const threads of list(options["threads"], [1, 2])) {
+    const backend = await createCpuBackend({ threads, ...simd });
+    const filled = (shape: number[], dtype: "f32" | "i32" = "f32", value = (i: number): number => Math.sin(i)) => {
+      const count = shape.reduce((a, b) => a * b, 1);
+      const buffer = backend.alloc(count, dtype);
+      backend.write(buffer, 0, Float64Array.from({ length: count }, (_, i) => value(i)));
+      return { buffer, offset: 0, shape, dtype };
+    };
+    const product = (m: number, n: number, k: number, transA: boolean, transB: boolean): Case => {
+      const [a, b, c] = [filled([m, k]), filled([k, n]), filled([m, n])];
+      const params = { m, n, k, transA, transB, batch: 1, strideA: 0, strideB: 0, strideC: 0 };
+      const call = (): void =>
+        backend.run("gemm", { ...params, alpha: 1, accumulate: false, activation: "none" }, [a, b, null], [c, null]);
+      return { name: `gemm ${transA ? "T" : "N"}${transB ? "T" : "N"} ${m}x${n}x${k}`, work: 2 * m * n * k, call };
+    };
+    const segmented = (m: number, n: number, rows: number, segmentCount: number): Case => {
+      const [a, b, v, total] = [filled([rows, m]), filled([rows, n]), filled([m, n]), filled([m, n])];
+      const [dots, squares, one] = [filled([segmentCount]), filled([segmentCount]), filled([1])];
+      const segments = filled([segmentCount + 1], "i32", (i) => (i * rows) / segmentCount);
+      const params = { rows, m, n, segmentCount, groupCount: 0, targetSegments: 0, firstAccumulated: 0 };
+      const call = (): void =>
+        backend.run(
+          "gemmSegmented",
+          { ...params, accumulate: false },
+          [a, b, segments, null, v],
+          [total, dots, squares, null, one],
+        );
+      return { name: `gemmSegmented ${segmentCount} segments ${m}x${n}x${rows}`, work: 2 * m * n * rows, call };
+    };
+    const cases = list(options["sizes"], [512, 1024]).flatMap((size) => [
+      product(size, size, size, false, false),
+      product(size, size, size, false, true),
+      product(size, size, size, true, false),
+    ]);
+    cases.push(product(1024, 256, 2048, true, false), segmented(1024, 256, 2048, 8), segmented(1024, 256, 2048, 32));
+    const figures = await medians(`${threads} thread(s)`, seconds, cases);
+    cases.forEach(({ name }, i) => {
+      const [kernel = "", ...rest] = name.split(" ");
+      const gflops = figures[i] ?? NaN;
+      rows.push({ kernel, shape: rest.join(" "), threads, gflops, shareOfPeak: gflops / (peak * threads) });
+    });
+    await backend.dispose();
+  }
+  return { node: process.version, simd: capabilities.simd, peakGflopsOneCore: peak, rows };
+}
+
+interface Case {
+  name: string;
+  /** Floating-point operations of a call. */
+  work: number;
+  call(): void;
+}
+
+/** GFLOP/s of each case, from the median time of a call. */
+async function medians(title: string, seconds: number, cases: readonly Case[]): Promise<number[]> {
+  for (const { call } of cases) call();
+  // benny prints its progress to standard output, which belongs to the result.
+  const { log } = console;
+  console.log = console.error;
+  const summary = await benny.suite(
+    title,
+    ...cases.map(({ name, call }) => benny.add(name, call, { maxTime: seconds, minSamples: 10 })),
+  );
+  console.log = log;
+  return cases.map(({ work }, i) => work / (summary.results[i]?.details.median ?? NaN) / 1e9);
+}
