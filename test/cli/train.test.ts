@@ -350,7 +350,7 @@ describe("bad data: one line, exit code 2, nothing written", () => {
 test("the example in the README runs as printed", () => {
   const readme = readFileSync(resolve(import.meta.dirname, "../../README.md"), "utf8");
   const code = /```js\n([\s\S]*?)```/.exec(readme)?.[1] ?? "";
-  expect(code.trim().split("\n").length).toBeLessThanOrEqual(28);
+  expect(code.trim().split("\n").length).toBeLessThanOrEqual(20);
   const scope = join(folder, "node_modules");
   mkdirSync(scope);
   const file = resolve(import.meta.dirname, "../../.cache/readme-example.mjs");
