@@ -32,25 +32,43 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
     {
       name: "micro-kernel",
       work: rounds * PEAK_FLOPS,
-      call: () => machine.launch({ kernel: "microPeak", tasks: 1, ints: [rounds], scratch: 1 << 16, work: 0 }),
+      call: () =>
+        machine.launch({ kernel: "microPeak", tasks: 1, ints: [rounds], scratch: 1 << 16, work: 0 }),
     },
   ]);
 
   const rows: Row[] = [];
   for (const threads of list(options["threads"], [1, 2])) {
     const backend = await createCpuBackend({ threads, ...simd });
-    const filled = (shape: number[], dtype: "f32" | "i32" = "f32", value = (i: number): number => Math.sin(i)) => {
+    const filled = (
+      shape: number[],
+      dtype: "f32" | "i32" = "f32",
+      value = (i: number): number => Math.sin(i),
+    ) => {
       const count = shape.reduce((a, b) => a * b, 1);
       const buffer = backend.alloc(count, dtype);
-      backend.write(buffer, 0, Float64Array.from({ length: count }, (_, i) => value(i)));
+      backend.write(
+        buffer,
+        0,
+        Float64Array.from({ length: count }, (_, i) => value(i)),
+      );
       return { buffer, offset: 0, shape, dtype };
     };
     const product = (m: number, n: number, k: number, transA: boolean, transB: boolean): Case => {
       const [a, b, c] = [filled([m, k]), filled([k, n]), filled([m, n])];
       const params = { m, n, k, transA, transB, batch: 1, strideA: 0, strideB: 0, strideC: 0 };
       const call = (): void =>
-        backend.run("gemm", { ...params, alpha: 1, accumulate: false, activation: "none" }, [a, b, null], [c, null]);
-      return { name: `gemm ${transA ? "T" : "N"}${transB ? "T" : "N"} ${m}x${n}x${k}`, work: 2 * m * n * k, call };
+        backend.run(
+          "gemm",
+          { ...params, alpha: 1, accumulate: false, activation: "none" },
+          [a, b, null],
+          [c, null],
+        );
+      return {
+        name: `gemm ${transA ? "T" : "N"}${transB ? "T" : "N"} ${m}x${n}x${k}`,
+        work: 2 * m * n * k,
+        call,
+      };
     };
     const segmented = (m: number, n: number, rows: number, segmentCount: number): Case => {
       const [a, b, v, total] = [filled([rows, m]), filled([rows, n]), filled([m, n]), filled([m, n])];
@@ -64,14 +82,22 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
           [a, b, segments, null, v],
           [total, dots, squares, null, one],
         );
-      return { name: `gemmSegmented ${segmentCount} segments ${m}x${n}x${rows}`, work: 2 * m * n * rows, call };
+      return {
+        name: `gemmSegmented ${segmentCount} segments ${m}x${n}x${rows}`,
+        work: 2 * m * n * rows,
+        call,
+      };
     };
     const cases = list(options["sizes"], [512, 1024]).flatMap((size) => [
       product(size, size, size, false, false),
       product(size, size, size, false, true),
       product(size, size, size, true, false),
     ]);
-    cases.push(product(1024, 256, 2048, true, false), segmented(1024, 256, 2048, 8), segmented(1024, 256, 2048, 32));
+    cases.push(
+      product(1024, 256, 2048, true, false),
+      segmented(1024, 256, 2048, 8),
+      segmented(1024, 256, 2048, 32),
+    );
     const figures = await medians(`${threads} thread(s)`, seconds, cases);
     cases.forEach(({ name }, i) => {
       const [kernel = "", ...rest] = name.split(" ");
