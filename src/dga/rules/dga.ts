@@ -31,7 +31,7 @@ import { byDomain } from "./by-domain.ts";
 
 /**
  * What goes into the exponent for aᵢ = ⟨gᵢ, g⟩:
- * - `raw`: aᵢ (the paper's);
+ * - `raw`: aᵢ, as in the derivation;
  * - `clipped`: every gradient clipped to norm 1 first, aᵢ·min(1, 1/‖gᵢ‖)·min(1, 1/‖g‖) (GRAPE's setting);
  * - `cosine`: aᵢ/(‖gᵢ‖·‖g‖), free of the gradients' scale and in [−1, 1]; 0 for a zero gradient.
  */
@@ -42,9 +42,10 @@ export interface DgaOptions {
   readonly name: "dga";
   /**
    * Step size η ≥ 0 of the mirror step: an update multiplies the ratio of two weights by exp(η·(aᵢ − aⱼ)). Default 1, meant for cosines
-   * and clipped dots: both lie in [−1, 1], so one update changes a ratio by at most e² and, with the few tenths by which domains usually
-   * differ, by some tens of per cent; GRAPE's published multiplier for clipped dots is 1.5. Raw alignments carry the square of the
-   * gradients' scale, which differs between models and falls during training: there η has to be found by trial.
+   * and clipped dots: both lie in [−1, 1], so one update changes a ratio by at most e², and by some tens of per cent when the domains
+   * differ by a few tenths; GRAPE's published multiplier for clipped dots is 1.5. It is a choice for short runs, of tens of updates: with
+   * hundreds, 0.1 to 0.2 ended closer to a planted mixture and 1 kept circling it (docs/rules.md has the figures). Raw alignments carry
+   * the square of the gradients' scale, which differs between models and falls during training: there η has to be found by trial.
    */
   readonly eta?: number;
   /** β of the moving average of the weights, 0 < β ≤ 1, the weight of the NEW value; 1 is no average. Default 0.1, the paper's. */
