@@ -25,12 +25,12 @@ export interface ListOptions {
  */
 export async function listFiles(patterns: readonly string[], options: ListOptions = {}): Promise<string[]> {
   const { what = "files", exclude = new Set() } = options;
-  const found = new Set<string>();
-  for (const pattern of patterns) {
-    const matches = await expand(pattern, what);
-    for (const file of matches) found.add(file);
-  }
-  const kept = [...found].filter((file) => !exclude.has(resolve(file))).sort();
+  // By absolute path, so that a file that two patterns reach in two ways is read once.
+  const found = new Map<string, string>();
+  for (const pattern of patterns)
+    for (const file of await expand(pattern, what))
+      if (!found.has(resolve(file))) found.set(resolve(file), file);
+  const kept = [...found].flatMap(([path, file]) => (exclude.has(path) ? [] : [file])).sort();
   if (kept.length === 0)
     throw new GradmixError(
       "data",

@@ -1,0 +1,263 @@
+/** The order of the data: permutations, the sampler, windows and batches. */
+import fc from "fast-check";
+import {
+  assembleBatch,
+  createSampler,
+  type Draw,
+  evaluationWindows,
+  readWindow,
+  splitStream,
+  tokenWriter,
+  windowsOf,
+} from "gradmix/data";
+import { describe, expect, test } from "vitest";
+import { permute } from "#dist/data/permutation.js";
+import { key } from "#dist/tensor/rng.js";
+
+const counts = fc.array(fc.integer({ min: 1, max: 40 }), { minLength: 1, maxLength: 6 });
+const domainsOf = (sizes: readonly number[]) =>
+  sizes.map((count, i) => ({ name: `d${i}`, count, tokensOf: (index: number) => 10 + index }));
+
+/** Weights on the simplex for k domains, some of them 0. */
+const weightsOf = (k: number): fc.Arbitrary<number[]> =>
+  fc
+    .array(
+      fc.oneof(
+        { weight: 1, arbitrary: fc.constant(0) },
+        { weight: 3, arbitrary: fc.double({ min: 1e-6, max: 1, noNaN: true }) },
+      ),
+      {
+        minLength: k,
+        maxLength: k,
+      },
+    )
+    .filter((values) => values.some((value) => value > 0))
+    .map((values) => {
+      const sum = values.reduce((a, b) => a + b, 0);
+      return values.map((value) => value / sum);
+    });
+
+test("a permutation reaches every place once, and differs between keys", () => {
+  fc.assert(
+    fc.property(fc.integer({ min: 1, max: 600 }), fc.maxSafeNat(), (n, seed) => {
+      const places = Array.from({ length: n }, (_, i) => permute(key(seed), n, i));
+      expect([...places].sort((a, b) => a - b)).toEqual(places.map((_, i) => i));
+    }),
+  );
+  const order = (seed: number): number[] => Array.from({ length: 50 }, (_, i) => permute(key(seed), 50, i));
+  expect(order(1)).not.toEqual(order(2));
+  expect(permute(key(5), 2 ** 40, 2 ** 39)).toBeLessThan(2 ** 40);
+});
+
+describe("the sampler", () => {
+  test("shows each window once an epoch, counts what it gave, and never gives a domain of weight 0", () => {
+    fc.assert(
+      fc.property(
+        counts.chain((sizes) =>
+          fc.tuple(fc.constant(sizes), fc.array(weightsOf(sizes.length), { minLength: 1, maxLength: 4 })),
+        ),
+        fc.maxSafeNat(),
+        fc.constantFrom("multinomial" as const, "systematic" as const),
+        ([sizes, weightings], seed, mode) => {
+          const domains = domainsOf(sizes);
+          const sampler = createSampler({ domains, seed, mode });
+          const seen: Draw[] = [];
+          for (const weights of weightings) {
+            const draws = sampler.draw(weights, 37);
+            expect(draws.length).toBe(37);
+            for (const { domain } of draws) expect(weights[domain]).toBeGreaterThan(0);
+            seen.push(...draws);
+          }
+          sizes.forEach((count, domain) => {
+            const mine = seen.filter((draw) => draw.domain === domain);
+            mine.forEach(({ epoch }, i) => expect(epoch).toBe(Math.floor(i / count)));
+            for (let from = 0; from < mine.length; from += count) {
+              const windows = mine.slice(from, from + count).map((draw) => draw.window);
+              expect(new Set(windows).size).toBe(windows.length);
+              for (const window of windows) expect(window).toBeLessThan(count);
+            }
+            expect(sampler.epochs()[domain]).toBe(mine.length / count);
+            expect(sampler.tokens()[domain]).toBe(mine.reduce((n, { window }) => n + 10 + window, 0));
+          });
+        },
+      ),
+    );
+  });
+
+  test("goes on from a saved state as if it had never stopped", () => {
+    fc.assert(
+      fc.property(
+        counts.chain((sizes) =>
+          fc.tuple(fc.constant(sizes), weightsOf(sizes.length), weightsOf(sizes.length)),
+        ),
+        fc.maxSafeNat(),
+        fc.nat(30),
+        fc.constantFrom("multinomial" as const, "systematic" as const),
+        ([sizes, before, after], seed, cut, mode) => {
+          const domains = domainsOf(sizes);
+          const whole = createSampler({ domains, seed, mode });
+          whole.draw(before, cut);
+          const saved = JSON.stringify(whole.state());
+          const rest = [whole.draw(after, 20), whole.drawFrom(0, 3)];
+          const other = createSampler({ domains, seed, mode });
+          other.restore(JSON.parse(saved));
+          expect([other.draw(after, 20), other.drawFrom(0, 3)]).toEqual(rest);
+          expect(other.state()).toEqual(whole.state());
+        },
+      ),
+    );
+  });
+
+  test("systematic draws hit ⌊nα⌋ or ⌈nα⌉", () => {
+    fc.assert(
+      fc.property(
+        fc.integer({ min: 1, max: 6 }).chain(weightsOf),
+        fc.maxSafeNat(),
+        fc.integer({ min: 1, max: 200 }),
+        (weights, seed, n) => {
+          const sampler = createSampler({
+            domains: domainsOf(weights.map(() => 7)),
+            seed,
+            mode: "systematic",
+          });
+          const hits = weights.map(() => 0);
+          for (const { domain } of sampler.draw(weights, n)) hits[domain] = (hits[domain] ?? 0) + 1;
+          hits.forEach((hit, i) => expect(Math.abs(hit - n * (weights[i] ?? 0))).toBeLessThan(1 + 1e-9));
+        },
+      ),
+    );
+  });
+
+  test.each(["multinomial", "systematic"] as const)("frequencies follow the weights (%s)", (mode) => {
+    const weights = [0.5, 0.3, 0.15, 0.05, 0];
+    const n = 20_000;
+    const sampler = createSampler({ domains: domainsOf([3, 4, 5, 6, 7]), seed: 7, mode });
+    const hits = [0, 0, 0, 0, 0];
+    for (let i = 0; i < 100; i++)
+      for (const { domain } of sampler.draw(weights, n / 100)) hits[domain] = (hits[domain] ?? 0) + 1;
+    const chiSquare = hits
+      .slice(0, 4)
+      .reduce((sum, hit, i) => sum + (hit - n * (weights[i] ?? 0)) ** 2 / (n * (weights[i] ?? 1)), 0);
+    // 99.9 % quantile for 3 degrees of freedom.
+    expect(chiSquare).toBeLessThan(16.3);
+    expect(hits[4]).toBe(0);
+  });
+
+  test("refuses weights off the simplex, naming the domain, and draws nothing", () => {
+    const sampler = createSampler({ domains: domainsOf([3, 4]), seed: 1 });
+    const before = sampler.state();
+    for (const [weights, message] of [
+      [[0.5], /1 values for 2 domains/],
+      [[1.2, -0.2], /"d1" has -0\.2/],
+      [[NaN, 1], /"d0" has NaN/],
+      [[Infinity, 0], /"d0" has Infinity/],
+      [[0.5, 0.4], /sum to 0\.9, not to 1/],
+      [[0, 0], /sum to 0, not to 1/],
+    ] as const)
+      expect(() => sampler.draw(weights, 4)).toThrow(message);
+    expect(sampler.state()).toEqual(before);
+  });
+
+  test("refuses states that are not its own", () => {
+    const sampler = createSampler({ domains: domainsOf([3, 4]), seed: 1 });
+    const good = sampler.state();
+    for (const [state, message] of [
+      [null, /not an object/],
+      [{ ...good, version: 2 }, /version 1/],
+      [{ ...good, seed: 2 }, /seed 2, not 1/],
+      [{ ...good, taken: [1] }, /taken has not one count/],
+      [{ ...good, tokens: [1, -1] }, /tokens holds -1/],
+      [{ ...good, draws: 0.5 }, /draws holds 0\.5/],
+    ] as const)
+      expect(() => sampler.restore(state)).toThrow(message);
+    expect(sampler.state()).toEqual(good);
+  });
+});
+
+/** A stream of documents with the given lengths; token i of the stream is i, ends of documents included. */
+function stream(lengths: readonly number[], vocabSize = 70_000) {
+  const writer = tokenWriter(vocabSize, 65_535);
+  let next = 0;
+  for (const length of lengths) {
+    writer.document(Array.from({ length }, () => next++));
+    next++;
+  }
+  return writer.finish();
+}
+
+describe("windows", () => {
+  test("cover every pair of neighbours exactly once; what is padded does not count", () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.nat(60), { minLength: 1, maxLength: 8 }),
+        fc.integer({ min: 1, max: 20 }),
+        (lengths, time) => {
+          const tokens = stream(lengths);
+          const pairs = tokens.tokens.length - 1;
+          if (pairs < time) {
+            expect(() => windowsOf("d", tokens, time)).toThrow(
+              new RegExp(`"d": ${pairs + 1} tokens are less than one window of ${time} \\+ 1`),
+            );
+            const short = evaluationWindows("d", tokens, time);
+            expect(short === null).toBe(pairs < 1);
+            if (short !== null) expect([short.count, short.tokensOf(0)]).toEqual([1, pairs]);
+            return;
+          }
+          const windows = windowsOf("d", tokens, time);
+          const seen: [number, number][] = [];
+          for (let w = 0; w < windows.count; w++) {
+            const inputs = new Int32Array(time);
+            const targets = new Int32Array(time);
+            readWindow(windows, w, inputs, targets, 0);
+            const valid = windows.tokensOf(w);
+            expect(valid).toBeGreaterThan(0);
+            for (let t = 0; t < time; t++)
+              if (t < valid) seen.push([inputs[t] ?? 0, targets[t] ?? 0]);
+              else expect(targets[t]).toBe(-1);
+          }
+          expect(seen).toEqual(
+            Array.from({ length: pairs }, (_, i) => [tokens.tokens[i], tokens.tokens[i + 1]]),
+          );
+        },
+      ),
+    );
+  });
+
+  test("streams keep documents and can be cut anywhere", () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.nat(9), { minLength: 1, maxLength: 6 }),
+        fc.double({ min: 0, max: 1, noNaN: true }),
+        (lengths, share) => {
+          const whole = stream(lengths);
+          expect([...whole.documents]).toEqual(
+            lengths.reduce((starts, n) => [...starts, (starts.at(-1) ?? 0) + n + 1], [0]),
+          );
+          const at = Math.round(share * whole.tokens.length);
+          const [head, tail] = splitStream(whole, at);
+          expect([...head.tokens, ...tail.tokens]).toEqual([...whole.tokens]);
+          for (const part of [head, tail]) {
+            expect(part.documents.at(-1)).toBe(part.tokens.length);
+            expect([...part.documents]).toEqual([...part.documents].sort((a, b) => a - b));
+          }
+        },
+      ),
+    );
+  });
+
+  test("two bytes a token where that is enough", () => {
+    expect(stream([3], 65_536).tokens).toBeInstanceOf(Uint16Array);
+    expect(stream([3], 65_537).tokens).toBeInstanceOf(Uint32Array);
+  });
+});
+
+test("a batch is the drawn windows, in order or stably by domain", () => {
+  const sources = [windowsOf("a", stream([40]), 4), windowsOf("b", stream([30]), 4)];
+  const draws: Draw[] = [1, 0, 1, 0].map((domain, i) => ({ domain, window: (5 * i) % 7, epoch: 0 }));
+  const plain = assembleBatch(draws, sources);
+  expect([...plain.domainOf]).toEqual([1, 0, 1, 0]);
+  const sorted = assembleBatch(draws, sources, { sortByDomain: true });
+  expect([...sorted.domainOf]).toEqual([0, 0, 1, 1]);
+  expect([...sorted.inputs.filter((_, i) => i % 4 === 0)]).toEqual([5, 1, 0, 3].map((window) => window * 4));
+  expect([...sorted.tokens]).toEqual([4, 4, 4, 4]);
+});

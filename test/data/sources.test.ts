@@ -1,0 +1,255 @@
+/** Reading text: which files, which documents, and what is said when something is broken. Real files in a temporary folder. */
+import { spawnSync } from "node:child_process";
+import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { gzipSync } from "node:zlib";
+import fc from "fast-check";
+import { GradmixError } from "gradmix";
+import {
+  buildCorpus,
+  byteTokenizer,
+  type Document,
+  listFiles,
+  readDocuments,
+  type ReadOptions,
+} from "gradmix/data";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+
+let folder = "";
+const previous = process.cwd();
+const chdir = (to: string): void => {
+  // Workers of the test runner cannot change folder; these tests run in forks.
+  process.chdir(to);
+};
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "gradmix-sources-"));
+  chdir(folder);
+});
+afterEach(() => {
+  chdir(previous);
+  rmSync(folder, { recursive: true });
+});
+
+const put = (name: string, contents: string | Uint8Array): string => {
+  mkdirSync(join(folder, name, ".."), { recursive: true });
+  writeFileSync(join(folder, name), contents);
+  return name;
+};
+
+async function read(files: string[], options: ReadOptions = {}): Promise<Document[]> {
+  const out: Document[] = [];
+  for await (const document of readDocuments(files, options)) out.push(document);
+  return out;
+}
+const texts = async (files: string[], options: ReadOptions = {}): Promise<string[]> =>
+  (await read(files, options)).map(({ text }) => text);
+
+describe("files", () => {
+  test("paths, folders and globs, sorted, each once", async () => {
+    for (const name of ["b.txt", "a.txt", "sub/c.md", "sub/deep/d.txt", ".hidden.txt", "sub/.git/e.txt"])
+      put(name, "x");
+    expect(await listFiles(["b.txt", "*.txt", "b.txt"])).toEqual(["a.txt", "b.txt"]);
+    expect(await listFiles(["sub"])).toEqual(["sub/c.md", "sub/deep/d.txt"]);
+    expect(await listFiles(["sub/"])).toEqual(["sub/c.md", "sub/deep/d.txt"]);
+    expect(await listFiles(["**/*.txt"])).toEqual(["a.txt", "b.txt", "sub/deep/d.txt"]);
+    expect(await listFiles([".hidden.txt"])).toEqual([".hidden.txt"]);
+    expect(await listFiles([resolve("a.txt")])).toEqual([resolve("a.txt")]);
+    expect(await listFiles([`${resolve("sub")}/**`, "sub"])).toEqual(["sub/c.md", "sub/deep/d.txt"]);
+  });
+
+  test("names with spaces and glob characters", async () => {
+    put("a [1] (x)*.txt", "x");
+    put("odd {b}/c d.txt", "x");
+    expect(await listFiles(["a [1] (x)*.txt"])).toEqual(["a [1] (x)*.txt"]);
+    expect(await listFiles(["odd {b}"])).toEqual(["odd {b}/c d.txt"]);
+  });
+
+  test("what is not there, and what belongs to the target", async () => {
+    put("a.txt", "x");
+    mkdirSync("empty");
+    const fails = (patterns: string[], message: RegExp, exclude = new Set<string>()): Promise<void> =>
+      expect(listFiles(patterns, { what: 'domain "d"', exclude })).rejects.toThrow(message);
+    await fails(["missing.txt"], /domain "d": no such file: missing\.txt/);
+    await fails(["*.md"], /domain "d": nothing matches \*\.md/);
+    await fails(["empty"], /domain "d": the folder empty holds no files/);
+    await fails([], /domain "d": no files were named/);
+    await fails(["a.txt"], /all 1 files of a\.txt belong to the target/, new Set([resolve("a.txt")]));
+    put("b.txt", "x");
+    expect(await listFiles(["*.txt"], { exclude: new Set([resolve("a.txt")]) })).toEqual(["b.txt"]);
+  });
+});
+
+describe("documents", () => {
+  test("a file is one, a line of .jsonl is one, packed or not", async () => {
+    const lines = '{"text":"first"}\r\n\n  \n{"text":"zweites é","id":2}\n{"text":""}\n{"text":"last"}';
+    put("a.jsonl", lines);
+    put("b.ndjson.gz", gzipSync(lines));
+    put("c.md", "# whole\n\nfile\n");
+    put("d.txt.gz", gzipSync("packed"));
+    put("e.txt", "");
+    put("f.txt", "\ufeffwith a mark");
+    expect(await read(["a.jsonl"])).toEqual([
+      { text: "first", source: "a.jsonl:1" },
+      { text: "zweites é", source: "a.jsonl:4" },
+      { text: "last", source: "a.jsonl:6" },
+    ]);
+    expect(await texts(["b.ndjson.gz"])).toEqual(["first", "zweites é", "last"]);
+    expect(await texts(["c.md", "d.txt.gz", "e.txt", "f.txt"])).toEqual([
+      "# whole\n\nfile\n",
+      "packed",
+      "with a mark",
+    ]);
+    put("g.jsonl", '{"body":"other field"}');
+    expect(await texts(["g.jsonl"], { textField: "body" })).toEqual(["other field"]);
+  });
+
+  test("zstandard, also of several frames", async () => {
+    // Made by the zstd command from lines like the ones expected.
+    const one = "KLUv/SQnJQEA8HsidGV4dCI6ImZpcnN0In0KendlaXRlcyDDqSJ9CgEAqZhLDsN5IA==";
+    const two =
+      "KLUv/SQnJQEA8HsidGV4dCI6ImZpcnN0In0KendlaXRlcyDDqSJ9CgEAqZhLDsN5ICi1L/0kGckAAHsidGV4dCI6ImFub3RoZXIgZnJhbWUifQopkC1P";
+    put("a.jsonl.zst", Buffer.from(one, "base64"));
+    put("b.jsonl.zst", Buffer.from(two, "base64"));
+    put("cut.jsonl.zst", Buffer.from(one, "base64").subarray(0, -6));
+    put("not.txt.zst", "plain text");
+    expect(await texts(["a.jsonl.zst"])).toEqual(["first", "zweites é"]);
+    expect(await texts(["b.jsonl.zst"])).toEqual(["first", "zweites é", "another frame"]);
+    await expect(read(["cut.jsonl.zst"])).rejects.toThrow(/cut\.jsonl\.zst: it is cut off/);
+    await expect(read(["not.txt.zst"])).rejects.toThrow(/not\.txt\.zst: it is not a whole archive/);
+  });
+
+  test("lines come out whole, wherever the chunks of the file end", async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.array(fc.string({ unit: "grapheme", maxLength: 30 }), { maxLength: 12 }),
+        fc.constantFrom(1, 40_000),
+        async (values, repeat) => {
+          const documents = values.map((value) => value.repeat(repeat)).filter((value) => value !== "");
+          put("x.jsonl", documents.map((value) => JSON.stringify({ text: value })).join("\n"));
+          expect(await texts(["x.jsonl"])).toEqual(documents);
+        },
+      ),
+      { numRuns: 25 },
+    );
+  });
+
+  const broken: [string, string | Uint8Array, RegExp][] = [
+    [
+      "a.jsonl",
+      '{"text":"fine"}\n{"text":\n',
+      /a\.jsonl:2: the line is not JSON; mend it, or leave it out with --skip-bad-lines/,
+    ],
+    ["a.jsonl", "[1]", /a\.jsonl:1: the line is not a JSON object/],
+    ["a.jsonl", '{"txt":"x"}', /a\.jsonl:1: the object has no field "text" \(--text-field names another\)/],
+    ["a.jsonl", '{"text":7}', /a\.jsonl:1: the field "text" is not a string/],
+    ["a.jsonl", Buffer.from([0x7b, 0xff, 0x7d]), /a\.jsonl:1: invalid UTF-8/],
+    ["a.txt", Buffer.from([0x63, 0xe9]), /a\.txt: invalid UTF-8/],
+  ];
+  test.each(broken)("%s: %s", async (name, contents, message) => {
+    put(name, contents);
+    await expect(read([name])).rejects.toThrow(message);
+    await expect(read([name])).rejects.toBeInstanceOf(GradmixError);
+    const skipped: string[] = [];
+    const left = await texts([name], { skipBadLines: true, onSkip: (source) => skipped.push(source) });
+    expect(left).toEqual(name === "a.jsonl" && String(contents).includes("fine") ? ["fine"] : []);
+    expect(skipped).toHaveLength(1);
+  });
+
+  test("archives that are cut off or none", async () => {
+    const whole = gzipSync('{"text":"some text that is long enough to be packed"}\n'.repeat(50));
+    put("cut.jsonl.gz", whole.subarray(0, -20));
+    put("not.jsonl.gz", "plain text");
+    await expect(read(["cut.jsonl.gz"])).rejects.toThrow(
+      /cut\.jsonl\.gz: it is cut off: the archive ends too early/,
+    );
+    await expect(read(["not.jsonl.gz"])).rejects.toThrow(/not\.jsonl\.gz: it is not a whole archive/);
+    await expect(read(["gone.txt"])).rejects.toThrow(/gone\.txt: no such file/);
+    mkdirSync("folder.txt");
+    await expect(read(["folder.txt"])).rejects.toThrow(/folder\.txt: it cannot be read/);
+  });
+
+  test("a large file of lines is never held whole", () => {
+    const line = `${JSON.stringify({ text: "word ".repeat(400) })}\n`;
+    put("large.jsonl", line.repeat(60_000));
+    const script = `
+      import { readDocuments } from "gradmix/data";
+      let count = 0, most = 0;
+      for await (const { text } of readDocuments(["large.jsonl"])) {
+        count += text.length > 0 ? 1 : 0;
+        if (count % 2000 === 0) { global.gc(); most = Math.max(most, process.memoryUsage().heapUsed + process.memoryUsage().external); }
+      }
+      console.log(count, most < 40e6 ? "small" : most);`;
+    const file = resolve(import.meta.dirname, "../../.cache/stream.mjs");
+    mkdirSync(resolve(file, ".."), { recursive: true });
+    writeFileSync(file, script);
+    const { stdout, stderr } = spawnSync(process.execPath, ["--expose-gc", file], {
+      cwd: folder,
+      encoding: "utf8",
+    });
+    expect({ stdout, stderr }).toEqual({ stdout: "60000 small\n", stderr: "" });
+  });
+});
+
+describe("a corpus", () => {
+  const tokenizer = byteTokenizer();
+  const documents = (count: number): { text: string }[] =>
+    Array.from({ length: count }, (_, i) => ({ text: String.fromCodePoint(0x100 + i).repeat((i % 5) + 1) }));
+  const decode = (tokens: ArrayLike<number>): string[] =>
+    tokenizer.decode(tokens).split("<|endoftext|>").slice(0, -1).sort();
+
+  test("is split by document: every one in exactly one part, at least one in each", async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.integer({ min: 2, max: 30 }),
+        fc.double({ min: 0.001, max: 0.95, noNaN: true }),
+        fc.maxSafeNat(),
+        async (count, heldOut, seed) => {
+          const all = documents(count);
+          const corpus = await buildCorpus("d", all, tokenizer, { heldOut, seed });
+          const [train, held] = [decode(corpus.train.tokens), decode(corpus.heldOut?.tokens ?? [])];
+          expect([...train, ...held].sort()).toEqual(all.map(({ text }) => text).sort());
+          expect(train.length).toBeGreaterThan(0);
+          expect(held.length).toBeGreaterThan(0);
+          expect([corpus.documents, corpus.heldOutDocuments, corpus.note]).toEqual([
+            count,
+            held.length,
+            null,
+          ]);
+          const again = await buildCorpus("d", all, tokenizer, { heldOut, seed });
+          expect(again).toEqual(corpus);
+        },
+      ),
+    );
+  });
+
+  test("holds nothing out when nothing is asked, and splits a single document at a token", async () => {
+    const whole = await buildCorpus("d", documents(5), tokenizer, { heldOut: 0, seed: 1 });
+    expect([whole.heldOut, whole.heldOutDocuments]).toEqual([null, 0]);
+    const text = "0123456789".repeat(10);
+    const single = await buildCorpus("d", [{ text }], tokenizer, { heldOut: 0.2, seed: 1 });
+    expect(single.note).toMatch(/"d" is a single document: its last 20 % of tokens are held out/);
+    const parts = [...single.train.tokens, ...(single.heldOut?.tokens ?? [])];
+    expect(tokenizer.decode(parts)).toBe(`${text}<|endoftext|>`);
+    expect(single.train.tokens.length).toBe(81);
+  });
+
+  test("refuses nothing at all, and shares out of range", async () => {
+    await expect(buildCorpus("d", [], tokenizer, { heldOut: 0.1, seed: 1 })).rejects.toThrow(
+      /"d": it is empty/,
+    );
+    for (const heldOut of [-0.1, 1, NaN])
+      await expect(buildCorpus("d", documents(3), tokenizer, { heldOut, seed: 1 })).rejects.toThrow(
+        /heldOut/,
+      );
+  });
+
+  test("counts what it read", async () => {
+    const corpus = await buildCorpus("d", [{ text: "é" }, { text: "ab" }], tokenizer, {
+      heldOut: 0,
+      seed: 1,
+    });
+    expect([corpus.bytes, corpus.documents]).toEqual([4, 2]);
+    expect([...corpus.train.documents].at(-1)).toBe(6);
+  });
+});
