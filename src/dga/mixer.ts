@@ -5,6 +5,7 @@ import { GradmixError } from "../errors.ts";
 import type { Rule, RuleState, Signal } from "./rule.ts";
 import { checkRange } from "./rule.ts";
 import { createRule, type RuleOptions } from "./rules/index.ts";
+import { show } from "./show.ts";
 import { normalise, sumOf } from "./simplex.ts";
 
 export interface MixerOptions {
@@ -92,26 +93,26 @@ export function restoreMixer(mixer: Mixer, json: unknown): MixerState {
   const rule = json["rule"];
   if (!isRecord(rule)) throw wrong("it has no rule");
   if (rule["rule"] !== mixer.rule.name)
-    throw wrong(`it belongs to the rule "${String(rule["rule"])}", not to "${mixer.rule.name}"`);
+    throw wrong(`it belongs to the rule ${show(rule["rule"])}, not to "${mixer.rule.name}"`);
   const domains = rule["domains"];
   const k = mixer.domains.length;
   if (!Array.isArray(domains)) throw wrong("its rule has no domains");
   if (domains.length !== k) throw wrong(`it has ${domains.length} domains, not ${k}`);
   const other = domains.findIndex((name, i) => name !== mixer.domains[i]);
   if (other >= 0)
-    throw wrong(`its domain ${other + 1} is "${String(domains[other])}", not "${mixer.domains[other]}"`);
+    throw wrong(`its domain ${other + 1} is ${show(domains[other])}, not "${mixer.domains[other]}"`);
   const vector = (value: unknown, name: string, length: number): number[] => {
     if (!Array.isArray(value) || value.length !== length)
       throw wrong(`${name} does not hold ${length} numbers`);
     return value.map((entry: unknown, i) => {
       if (typeof entry !== "number" || !Number.isFinite(entry))
-        throw wrong(`${name} has ${String(entry)} at ${length === k ? `domain "${mixer.domains[i]}"` : i}`);
+        throw wrong(`${name} has ${show(entry)} at ${length === k ? `domain "${mixer.domains[i]}"` : i}`);
       return entry;
     });
   };
   const count = (value: unknown, name: string): number => {
     if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0)
-      throw wrong(`${name} is ${String(value)}`);
+      throw wrong(`${name} is ${show(value)}`);
     return value;
   };
 

@@ -7,6 +7,7 @@
  */
 import { GradmixError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
+import { show } from "./show.ts";
 
 /** What was measured about the domains at one step; arrays have one entry a domain. */
 export interface Signal {
@@ -131,10 +132,9 @@ export function checkRange(
   if (!fits) {
     const low = openMin ? `more than ${min}` : `at least ${min}`;
     const high = max === Infinity ? "finite" : openMax ? `less than ${max}` : `at most ${max}`;
-    const given = typeof value === "string" ? `"${value}"` : String(value);
     throw new GradmixError(
       "config",
-      `${field}: ${given} does not fit; it must be ${integer ? "an integer, " : ""}${low} and ${high}`,
+      `${field}: ${show(value)} does not fit; it must be ${integer ? "an integer, " : ""}${low} and ${high}`,
     );
   }
 }

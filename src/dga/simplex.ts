@@ -4,6 +4,7 @@
  * All return weights that sum to 1 up to rounding (a few 1e-16), however many domains there are.
  */
 import { GradmixError } from "../errors.ts";
+import { show } from "./show.ts";
 
 export type Weights = Float64Array;
 
@@ -133,7 +134,10 @@ export function checkSimplex(
   for (let i = 0; i < weights.length; i++) {
     const value = weights[i];
     if (!Number.isFinite(value) || value < 0)
-      throw new GradmixError("config", `${what}: "${domains[i]}" has ${value}; weights are finite and ≥ 0`);
+      throw new GradmixError(
+        "config",
+        `${what}: "${domains[i]}" has ${show(value)}; weights are finite and ≥ 0`,
+      );
   }
   const sum = sumOf(weights);
   if (Math.abs(sum - 1) > SUM_TOLERANCE)

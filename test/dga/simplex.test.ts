@@ -9,6 +9,7 @@ import {
   projectFloor,
   sumOf,
   uniformWeights,
+  type Weights,
 } from "#dist/dga/index.js";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
@@ -296,6 +297,10 @@ describe("movingAverage", () => {
         average = movingAverage(average, normalise(Array.from({ length: 9 }, draw)), beta);
       expect(Math.abs(sumOf(average) - 1)).toBeLessThanOrEqual(1e-13);
     }
+    // The steps of the large weight are lost to rounding, those of the small one are not.
+    let uneven: Weights = Float64Array.of(0.9, 0.1);
+    for (let step = 0; step < 20_000; step++) uneven = movingAverage(uneven, [0.1, 0.9], 5e-17);
+    expect(Math.abs(sumOf(uneven) - 1)).toBeLessThanOrEqual(2e-14);
   });
 });
 

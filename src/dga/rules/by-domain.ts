@@ -1,6 +1,7 @@
 /** Reads numbers that a user gives by domain. */
 import { GradmixError } from "../../errors.ts";
 import { nearest } from "../../nearest.ts";
+import { show } from "../show.ts";
 
 /** In the domains' order. A domain that is not named gets 0. Throws `config` for a name that is no domain. */
 export function byDomain(
@@ -11,7 +12,7 @@ export function byDomain(
   if (typeof given !== "object" || given === null)
     throw new GradmixError(
       "config",
-      `${what}: ${String(given)} does not fit; it must be numbers, one a domain or by name`,
+      `${what}: ${show(given)} does not fit; it must be numbers, one a domain or by name`,
     );
   if (Array.isArray(given)) {
     if (given.length !== domains.length)

@@ -18,6 +18,7 @@ import {
   type RuleState,
   type Signal,
 } from "../rule.ts";
+import { show } from "../show.ts";
 import {
   checkSimplex,
   exponentiatedGradient,
@@ -82,7 +83,7 @@ export function dga(options: DgaOptions = { name: "dga" }): Rule {
   if (!normalisations.includes(normalise))
     throw new GradmixError(
       "config",
-      `normalise: there is no "${normalise}"; it is one of ${normalisations.join(", ")}`,
+      `normalise: there is no ${show(normalise)}; it is one of ${normalisations.join(", ")}`,
     );
   return {
     name: "dga",

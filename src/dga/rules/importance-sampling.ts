@@ -4,6 +4,7 @@
  */
 import { GradmixError } from "../../errors.ts";
 import { checkOptionNames, fixedState, type Rule } from "../rule.ts";
+import { show } from "../show.ts";
 import { normalise } from "../simplex.ts";
 import { byDomain } from "./by-domain.ts";
 
@@ -24,7 +25,7 @@ export function importanceSampling(options: ImportanceSamplingOptions): Rule {
       if (bad >= 0)
         throw new GradmixError(
           "config",
-          `histogram: "${domains[bad]}" has ${counts[bad]}; counts are finite and ≥ 0`,
+          `histogram: "${domains[bad]}" has ${show(counts[bad])}; counts are finite and ≥ 0`,
         );
       if (counts.every((count) => count === 0))
         throw new GradmixError("config", "histogram: all counts are 0, so no domain could be drawn");

@@ -2,6 +2,7 @@
 import { GradmixError } from "../../errors.ts";
 import { nearest } from "../../nearest.ts";
 import type { Rule } from "../rule.ts";
+import { show } from "../show.ts";
 import { dga, type DgaOptions } from "./dga.ts";
 import { importanceSampling, type ImportanceSamplingOptions } from "./importance-sampling.ts";
 import { staticWeights, type StaticOptions } from "./static.ts";
@@ -24,9 +25,9 @@ export function createRule<K extends RuleName>(options: Extract<RuleOptions, { n
   // The options often come from a file, so the type is only a promise.
   const name: unknown = options.name;
   if (typeof name !== "string" || !Object.hasOwn(registry, name)) {
-    const close = nearest(String(name), ruleNames);
+    const close = typeof name === "string" ? nearest(name, ruleNames) : null;
     const hint = close === null ? `the rules are ${ruleNames.join(", ")}` : `did you mean "${close}"?`;
-    throw new GradmixError("config", `rule: there is no rule "${String(name)}"; ${hint}`);
+    throw new GradmixError("config", `rule: there is no rule ${show(name)}; ${hint}`);
   }
   return registry[options.name](options);
 }
