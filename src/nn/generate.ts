@@ -1,8 +1,9 @@
 /** Text generation: one token at a time from the model's distribution. Deterministic in the seed. */
 import { GradmixError } from "../errors.ts";
-import { key, uniformAt } from "../tensor/rng.ts";
+import { uniformAt } from "../tensor/rng.ts";
 import { keep, scope, tensor } from "../tensor/tensor.ts";
 import type { GPT } from "./gpt.ts";
+import { seedKey } from "./parameters.ts";
 
 export interface GenerateOptions {
   /** Default 100. */
@@ -18,8 +19,9 @@ export interface GenerateOptions {
 }
 
 /**
- * Continues `prompt` (token ids, at least one). The model sees the last `context` tokens. Throws `config` for options out of range, at the
- * first token.
+ * Continues `prompt` (token ids, at least one) one token at a time. The model sees the last `context` tokens, and computes all of them anew for
+ * every token (no cache of keys and values), so this suits samples from small models. Throws, at the first token, `config` for options out of
+ * range and ids outside of the vocabulary; `numeric` when the model's logits are not numbers.
  */
 export async function* generate(
   model: GPT,
@@ -27,22 +29,37 @@ export async function* generate(
   options: GenerateOptions = {},
 ): AsyncGenerator<number, void, undefined> {
   const { maxTokens = 100, temperature = 1, topK = 0, seed = 0, stop } = options;
-  if (!(temperature >= 0 && Number.isFinite(temperature)))
-    throw new GradmixError(
-      "config",
-      `temperature: ${temperature} is out of range; it must be finite and at least 0`,
-    );
-  if (!Number.isInteger(topK) || topK < 0)
-    throw new GradmixError("config", `topK: ${topK} is out of range; it must be an integer of at least 0`);
-  if (prompt.length === 0) throw new GradmixError("config", "prompt: at least one token is needed");
+  const { vocabSize, context } = model.config;
+  const check = (field: string, value: number, fits: boolean, range: string): void => {
+    if (!fits) throw new GradmixError("config", `${field}: ${value} is out of range; it must be ${range}`);
+  };
+  check("maxTokens", maxTokens, Number.isInteger(maxTokens) && maxTokens >= 0, "an integer of at least 0");
+  check(
+    "temperature",
+    temperature,
+    temperature >= 0 && Number.isFinite(temperature),
+    "finite and at least 0",
+  );
+  check("topK", topK, Number.isInteger(topK) && topK >= 0, "an integer of at least 0");
   const tokens = Array.from(prompt);
-  const random = key(seed);
+  if (tokens.length === 0) throw new GradmixError("config", "prompt: at least one token is needed");
+  for (const id of tokens)
+    check(
+      "prompt",
+      id,
+      Number.isInteger(id) && id >= 0 && id < vocabSize,
+      `an id from 0 to ${vocabSize - 1}`,
+    );
+  const random = seedKey(seed);
   for (let i = 0; i < maxTokens; i++) {
-    const seen = tokens.slice(-model.config.context);
-    const logits = keep(scope(() => model.logits(tensor(seen, [1, seen.length], "i32"))));
-    const all = await logits.data().finally(() => logits.dispose());
-    const { vocabSize } = model.config;
-    const last = all.subarray((seen.length - 1) * vocabSize);
+    const seen = tokens.slice(-context);
+    const logits = keep(
+      scope(() => {
+        const all = model.logits(tensor(seen, [1, seen.length], "i32"));
+        return all.view([vocabSize], (seen.length - 1) * vocabSize);
+      }),
+    );
+    const last = await logits.data().finally(() => logits.dispose());
     const next = sampleToken(last, temperature, topK, uniformAt(random, i));
     if (next === stop) return;
     tokens.push(next);
@@ -50,19 +67,30 @@ export async function* generate(
   }
 }
 
-/** The token that the uniform number `u` picks from softmax(logits/temperature) over the `topK` likeliest. */
+/**
+ * The token that the uniform number `u` in [0, 1) picks from softmax(logits/temperature) over the `topK` likeliest; 0 of them is all. With
+ * temperature 0 the likeliest, the first of equal ones. Throws `numeric` when a logit is NaN or none is finite.
+ */
 export function sampleToken(logits: ArrayLike<number>, temperature: number, topK: number, u: number): number {
-  const order = Array.from({ length: logits.length }, (_, i) => i).sort(
-    (a, b) => logits[b] - logits[a] || a - b,
-  );
-  if (temperature === 0) return order[0];
-  const kept = topK > 0 ? order.slice(0, topK) : order;
-  const top = logits[kept[0]];
-  const weights = kept.map((id) => Math.exp((logits[id] - top) / temperature));
-  let left = u * weights.reduce((a, b) => a + b, 0);
-  for (let i = 0; i < kept.length; i++) {
-    left -= weights[i];
-    if (left < 0) return kept[i];
+  const values = Array.from(logits);
+  const top = values.reduce((a, b) => Math.max(a, b), -Infinity);
+  if (!Number.isFinite(top))
+    throw new GradmixError(
+      "numeric",
+      `generate: the largest logit is ${top}; the model's weights are broken`,
+    );
+  if (temperature === 0) return values.indexOf(top);
+  let ids = values.map((_, id) => id);
+  if (topK > 0 && topK < ids.length) ids = ids.sort((a, b) => values[b] - values[a] || a - b).slice(0, topK);
+  const weights = ids.map((id) => Math.exp((values[id] - top) / temperature));
+  const total = weights.reduce((a, b) => a + b, 0);
+  let left = u * total;
+  let pick = ids[0];
+  for (const [i, weight] of weights.entries()) {
+    if (weight === 0) continue;
+    pick = ids[i];
+    left -= weight;
+    if (left < 0) break;
   }
-  return kept[kept.length - 1];
+  return pick;
 }

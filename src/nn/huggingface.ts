@@ -2,7 +2,8 @@
  * Models as Hugging Face folders: `LlamaForCausalLM` and `GPT2LMHeadModel` load what is written here and give the same logits.
  */
 import { GradmixError } from "../errors.ts";
-import { createGPT, type GPT, type GPTConfig, type ResolvedGPTConfig } from "./gpt.ts";
+import { formatShape, sameShape } from "../tensor/shape.ts";
+import { createGPT, type GPT, type GPTConfig, type ResolvedGPTConfig, resolveGPTConfig } from "./gpt.ts";
 import { decodeSafetensors, encodeSafetensors, type StoredTensor } from "./safetensors.ts";
 
 /** File name → contents. */
@@ -110,8 +111,7 @@ export async function toHuggingFace(
       else stored.set(name, { shape: [rows, cols], data: part });
     }
   }
-  const json = (value: unknown): Uint8Array =>
-    new TextEncoder().encode(`${JSON.stringify(value, null, 2)}\n`);
+  const json = (value: unknown): Uint8Array => new TextEncoder().encode(jsonText(value));
   const files: ModelFiles = new Map([
     ["model.safetensors", encodeSafetensors(stored)],
     ["config.json", json(configJson(model.config, options.endOfText))],
@@ -138,8 +138,17 @@ export async function toHuggingFace(
   return files;
 }
 
+/** Keys whose values `transformers` wants as floats: its configurations check types, and take no 0 for 0.0. */
+const FLOATS =
+  /^( *"(?:rope_theta|rms_norm_eps|layer_norm_epsilon|resid_pdrop|embd_pdrop|attn_pdrop)": \d+)(,?)$/gm;
+
+function jsonText(value: unknown): string {
+  return `${JSON.stringify(value, null, 2).replace(FLOATS, "$1.0$2")}\n`;
+}
+
 function configJson(config: ResolvedGPTConfig, endOfText: number | undefined): Record<string, unknown> {
-  const special = endOfText === undefined ? {} : { bos_token_id: endOfText, eos_token_id: endOfText };
+  // Without them `transformers` assumes ids of another tokenizer.
+  const special = { bos_token_id: endOfText ?? null, eos_token_id: endOfText ?? null };
   if (config.preset === "llama")
     return {
       architectures: ["LlamaForCausalLM"],
@@ -182,30 +191,41 @@ function configJson(config: ResolvedGPTConfig, endOfText: number | undefined): R
   };
 }
 
-/** The model of a folder's files, on the current backend. Throws `data`, naming the file and what does not fit. */
+/**
+ * The model of a folder's files, on the current backend: `config.json` and one or several `.safetensors` (F32, F16 or BF16), with a head of
+ * its own or tied to the embedding, with or without the prefix of the base model. Throws `data`, naming the file and what does not fit or
+ * cannot be computed here.
+ */
 export function fromHuggingFace(files: ReadonlyMap<string, Uint8Array>): GPT {
-  const config = readConfig(files.get("config.json"));
-  const bytes = files.get("model.safetensors");
-  if (bytes === undefined) throw new GradmixError("data", "model.safetensors: the file is missing");
-  const stored = decodeSafetensors(bytes);
+  const { config, tied } = readConfig(files.get("config.json"));
+  const names = slots(config).flatMap(({ parts }) => parts.map(({ name }) => name));
+  const stored = readWeights(files, new Set(names.map(baseName)));
+  const find = (name: string): StoredTensor | undefined =>
+    stored.get(baseName(name)) ??
+    (tied && name === "lm_head.weight"
+      ? stored.get(config.preset === "llama" ? "embed_tokens.weight" : "wte.weight")
+      : undefined);
   const model = createGPT(config);
   try {
-    for (const { parameter, parts, transposed } of slots(model.config)) {
+    for (const { parameter, parts, transposed } of slots(config)) {
       const target = model.parameters.byName.get(parameter);
       if (target === undefined) throw new GradmixError("data", `the model has no parameter "${parameter}"`);
       const values = new Float32Array(target.size);
-      const cols = target.rank === 2 ? target.shape[1] : 1;
+      const flip = transposed && target.rank === 2;
       let at = 0;
       for (const { name, rows } of parts) {
-        const part = stored.get(name) ?? tiedHead(name, stored);
-        if (part === undefined) throw new GradmixError("data", `model.safetensors: "${name}" is missing`);
-        if (part.data.length !== rows * cols)
+        const part = find(name);
+        if (part === undefined)
+          throw new GradmixError("data", `model.safetensors: the tensor "${name}" is missing`);
+        const ours = [rows, ...target.shape.slice(1)];
+        const theirs = flip ? ours.toReversed() : ours;
+        if (!sameShape(part.shape, theirs))
           throw new GradmixError(
             "data",
-            `model.safetensors: "${name}" has the shape [${part.shape.join(", ")}]; config.json says ${rows} × ${cols}`,
+            `model.safetensors: "${name}" has the shape ${formatShape(part.shape)}; by config.json it is ${formatShape(theirs)}`,
           );
-        values.set(transposed && target.rank === 2 ? transpose(part.data, cols, rows) : part.data, at);
-        at += rows * cols;
+        values.set(flip ? transpose(part.data, theirs[0], theirs[1]) : part.data, at);
+        at += part.data.length;
       }
       target.write(values);
     }
@@ -216,57 +236,113 @@ export function fromHuggingFace(files: ReadonlyMap<string, Uint8Array>): GPT {
   return model;
 }
 
-/** Models with a tied head store the embedding only. */
-function tiedHead(name: string, stored: ReadonlyMap<string, StoredTensor>): StoredTensor | undefined {
-  if (name !== "lm_head.weight") return undefined;
-  return stored.get("model.embed_tokens.weight") ?? stored.get("transformer.wte.weight");
+/** Names inside of the base model: checkpoints of it alone lack the prefix. */
+const baseName = (name: string): string => name.replace(/^(?:model|transformer)\./, "");
+
+/** The tensors of all `.safetensors` files by their base names; only `wanted` ones, as checkpoints also hold masks and tables. */
+function readWeights(
+  files: ReadonlyMap<string, Uint8Array>,
+  wanted: ReadonlySet<string>,
+): Map<string, StoredTensor> {
+  const stored = new Map<string, StoredTensor>();
+  const found = [...files].filter(([file]) => file.endsWith(".safetensors"));
+  if (found.length === 0) throw new GradmixError("data", "model.safetensors: the file is missing");
+  for (const [file, bytes] of found)
+    for (const [name, tensor] of decodeSafetensors(bytes, file, (name) => wanted.has(baseName(name))))
+      stored.set(baseName(name), tensor);
+  return stored;
 }
 
-function readConfig(bytes: Uint8Array | undefined): GPTConfig {
-  if (bytes === undefined) throw new GradmixError("data", "config.json: the file is missing");
+/** The configuration, and whether the head may be the embedding. Refuses what this model would compute otherwise. */
+function readConfig(bytes: Uint8Array | undefined): { config: ResolvedGPTConfig; tied: boolean } {
+  const wrong = (what: string): GradmixError => new GradmixError("data", `config.json: ${what}`);
+  if (bytes === undefined) throw wrong("the file is missing");
   let parsed: unknown;
   try {
-    parsed = JSON.parse(new TextDecoder().decode(bytes));
+    parsed = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   } catch {
-    throw new GradmixError("data", "config.json: it is not JSON");
+    throw wrong("it is not JSON");
   }
-  const json = new Map<string, unknown>(Object.entries(parsed ?? {}));
+  if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed))
+    throw wrong("it is not an object");
+  const json = new Map<string, unknown>(Object.entries(parsed));
+  const show = (value: unknown): string => JSON.stringify(value) ?? "missing";
   const number = (name: string, fallback?: number): number => {
     const value = json.get(name) ?? fallback;
-    if (typeof value !== "number")
-      throw new GradmixError(
-        "data",
-        `config.json: ${name} is ${JSON.stringify(json.get(name))}, not a number`,
-      );
+    if (typeof value !== "number") throw wrong(`${name} is ${show(json.get(name))}, not a number`);
     return value;
   };
+  /** A key that is missing or null means the first of the values. */
+  const only = (name: string, ...values: readonly unknown[]): void => {
+    const value = json.get(name) ?? values[0];
+    if (!values.includes(value))
+      throw wrong(`${name} is ${show(value)}; only ${values.map(show).join(" or ")} can be computed`);
+  };
+  const resolve = (config: GPTConfig, tied: boolean): { config: ResolvedGPTConfig; tied: boolean } => {
+    try {
+      return { config: resolveGPTConfig(config), tied: (json.get("tie_word_embeddings") ?? tied) === true };
+    } catch (error) {
+      throw error instanceof GradmixError ? wrong(`it describes no model here: ${error.message}`) : error;
+    }
+  };
   const type = json.get("model_type");
-  if (type === "llama")
-    return {
-      preset: "llama",
-      vocabSize: number("vocab_size"),
-      dim: number("hidden_size"),
-      layers: number("num_hidden_layers"),
-      heads: number("num_attention_heads"),
-      kvHeads: number("num_key_value_heads", number("num_attention_heads")),
-      hiddenDim: number("intermediate_size"),
-      context: number("max_position_embeddings"),
-      normEps: number("rms_norm_eps", 1e-6),
-      ropeTheta: number("rope_theta", 10_000),
-    };
-  if (type === "gpt2")
-    return {
-      preset: "gpt2",
-      vocabSize: number("vocab_size"),
-      dim: number("n_embd"),
-      layers: number("n_layer"),
-      heads: number("n_head"),
-      hiddenDim: number("n_inner", 4 * number("n_embd")),
-      context: number("n_positions"),
-      normEps: number("layer_norm_epsilon", 1e-5),
-    };
-  throw new GradmixError(
-    "data",
-    `config.json: model_type ${JSON.stringify(type)} cannot be read; "llama" and "gpt2" can`,
-  );
+  if (type === "llama") {
+    const [dim, heads] = [number("hidden_size"), number("num_attention_heads")];
+    only("hidden_act", "silu", "swish");
+    only("attention_bias", false);
+    only("mlp_bias", false);
+    only("head_dim", dim / heads);
+    return resolve(
+      {
+        preset: "llama",
+        vocabSize: number("vocab_size"),
+        dim,
+        layers: number("num_hidden_layers"),
+        heads,
+        kvHeads: number("num_key_value_heads", heads),
+        hiddenDim: number("intermediate_size"),
+        context: number("max_position_embeddings"),
+        normEps: number("rms_norm_eps", 1e-6),
+        ropeTheta: ropeTheta(json, wrong),
+      },
+      false,
+    );
+  }
+  if (type === "gpt2") {
+    const dim = number("n_embd");
+    only("activation_function", "gelu_new", "gelu_pytorch_tanh");
+    only("scale_attn_weights", true);
+    only("scale_attn_by_inverse_layer_idx", false);
+    return resolve(
+      {
+        preset: "gpt2",
+        vocabSize: number("vocab_size"),
+        dim,
+        layers: number("n_layer"),
+        heads: number("n_head"),
+        hiddenDim: number("n_inner", 4 * dim),
+        context: number("n_positions"),
+        normEps: number("layer_norm_epsilon", 1e-5),
+      },
+      true,
+    );
+  }
+  throw wrong(`model_type ${show(type)} cannot be read; "llama" and "gpt2" can`);
+}
+
+/** The base of the rotary angles: `rope_theta`, beside the other keys or (transformers 5) in `rope_parameters`. */
+function ropeTheta(json: ReadonlyMap<string, unknown>, wrong: (what: string) => GradmixError): number {
+  let theta = json.get("rope_theta");
+  for (const name of ["rope_scaling", "rope_parameters"]) {
+    const value: unknown = json.get(name) ?? {};
+    if (typeof value !== "object" || value === null) throw wrong(`${name} is not an object`);
+    const inner = new Map<string, unknown>(Object.entries(value));
+    const kind = inner.get("rope_type") ?? inner.get("type") ?? "default";
+    if (kind !== "default")
+      throw wrong(`${name} scales positions by ${JSON.stringify(kind)}; only "default" can be computed`);
+    theta ??= inner.get("rope_theta");
+  }
+  theta ??= 10_000;
+  if (typeof theta !== "number") throw wrong(`rope_theta is ${JSON.stringify(theta)}, not a number`);
+  return theta;
 }

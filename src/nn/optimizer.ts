@@ -5,7 +5,7 @@
 import { run } from "../backends/backend.ts";
 import { GradmixError } from "../errors.ts";
 import { empty, keep, scope, type Tensor } from "../tensor/tensor.ts";
-import { type Arena, arenaLike, type Parameters } from "./parameters.ts";
+import { type Arena, arenaLike, orDispose, type Parameters } from "./parameters.ts";
 
 export interface AdamWOptions {
   /** Default 0.9. */
@@ -34,7 +34,7 @@ export interface AdamW {
   dispose(): void;
 }
 
-/** Throws `config` for values out of range. */
+/** AdamW (Loshchilov & Hutter 2019, Algorithm 2). Throws `config` for values out of range. */
 export function adamw(parameters: Parameters, options: AdamWOptions = {}): AdamW {
   const { beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weightDecay = 0.1, clip = 1 } = options;
   for (const [field, value] of Object.entries({ beta1, beta2 }))
@@ -43,14 +43,17 @@ export function adamw(parameters: Parameters, options: AdamWOptions = {}): AdamW
         "config",
         `${field}: ${value} is out of range; it must be at least 0 and less than 1`,
       );
-  for (const [field, value] of Object.entries({ eps, weightDecay, clip }))
+  // With 0 a parameter without gradients, such as the row of a token that never comes, would become 0/0.
+  if (!(eps > 0 && Number.isFinite(eps)))
+    throw new GradmixError("config", `eps: ${eps} is out of range; it must be finite and greater than 0`);
+  for (const [field, value] of Object.entries({ weightDecay, clip }))
     if (!(value >= 0 && Number.isFinite(value)))
       throw new GradmixError(
         "config",
         `${field}: ${value} is out of range; it must be finite and at least 0`,
       );
   const m = arenaLike(parameters);
-  const v = arenaLike(parameters);
+  const v = orDispose(() => arenaLike(parameters), m);
   const { value, decayed } = parameters;
   const parts = [
     { from: 0, size: decayed, weightDecay },
@@ -61,26 +64,26 @@ export function adamw(parameters: Parameters, options: AdamWOptions = {}): AdamW
     v,
     steps: 0,
     step(gradient, lr) {
-      const sumsq = keep(empty([1], "f32", value.memory));
-      scope(() => {
-        run("sumSquares", {}, [gradient], [sumsq]);
-        let scale: Tensor | null = null;
-        if (clip > 0) {
-          scale = empty([1], "f32", value.memory);
-          run("clipScale", { maxNorm: clip }, [sumsq], [scale]);
-        }
-        state.steps++;
-        for (const { from, size, weightDecay: decay } of parts) {
-          const part = (arena: Tensor): Tensor => arena.view([size], from);
-          run(
-            "adamw",
-            { lr, beta1, beta2, eps, weightDecay: decay, step: state.steps },
-            [part(gradient), scale],
-            [part(value), part(m.arena), part(v.arena)],
-          );
-        }
-      });
-      return sumsq;
+      return keep(
+        scope(() => {
+          // All memory is asked for before a parameter changes.
+          const sumsq = empty([1], "f32", value.memory);
+          const scale = clip > 0 ? empty([1], "f32", value.memory) : null;
+          run("sumSquares", {}, [gradient], [sumsq]);
+          if (scale !== null) run("clipScale", { maxNorm: clip }, [sumsq], [scale]);
+          state.steps++;
+          for (const { from, size, weightDecay: decay } of parts) {
+            const part = (arena: Tensor): Tensor => arena.view([size], from);
+            run(
+              "adamw",
+              { lr, beta1, beta2, eps, weightDecay: decay, step: state.steps },
+              [part(gradient), scale],
+              [part(value), part(m.arena), part(v.arena)],
+            );
+          }
+          return sumsq;
+        }),
+      );
     },
     dispose() {
       m.dispose();

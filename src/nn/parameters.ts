@@ -40,11 +40,32 @@ export interface Parameters {
 const ALIGN = 64;
 const aligned = (size: number): number => Math.ceil(size / ALIGN) * ALIGN;
 
+/** Runs `fn`; when it throws, for instance because memory ran out, what was made before goes back. */
+export function orDispose<T>(fn: () => T, ...made: readonly { dispose(): void }[]): T {
+  try {
+    return fn();
+  } catch (error) {
+    for (const it of made) it.dispose();
+    throw error;
+  }
+}
+
+/** The key of a seed. Throws `config` when it is not an integer from 0 to 2⁵³ − 1. */
+export function seedKey(seed: number): Key {
+  if (!Number.isSafeInteger(seed) || seed < 0)
+    throw new GradmixError(
+      "config",
+      `seed: ${seed} is out of range; it must be an integer from 0 to 2^53 - 1`,
+    );
+  return key(seed);
+}
+
 /**
  * Makes and initialises parameters. Values depend on the seed and the parameter's name only, not on the order. Throws `config` for two of one
- * name.
+ * name, and for a seed that is not an integer of at least 0.
  */
 export function createParameters(specs: readonly ParameterSpec[], seed: number): Parameters {
+  const root = seedKey(seed);
   const offsets = new Map<string, number>();
   let end = 0;
   let decayed = 0;
@@ -65,8 +86,14 @@ export function createParameters(specs: readonly ParameterSpec[], seed: number):
     const parameter = keep(value.view(spec.shape, offsets.get(spec.name)));
     parameter.name = spec.name;
     byName.set(spec.name, parameter);
-    initialise(parameter, spec.init, nameKey(seed, spec.name));
     return parameter;
+  });
+  const dispose = (): void => {
+    for (const parameter of list) parameter.dispose();
+    value.dispose();
+  };
+  orDispose(() => specs.forEach(({ name, init }, i) => initialise(list[i], init, nameKey(root, name))), {
+    dispose,
   });
   return {
     list,
@@ -74,10 +101,7 @@ export function createParameters(specs: readonly ParameterSpec[], seed: number):
     value,
     decayed,
     count: list.reduce((n, p) => n + p.size, 0),
-    dispose() {
-      for (const parameter of list) parameter.dispose();
-      value.dispose();
-    },
+    dispose,
   };
 }
 
@@ -91,10 +115,10 @@ function initialise(parameter: Tensor, init: Init, k: Key): void {
 }
 
 /** A key for a parameter: FNV-1a of its name, folded into the seed's. */
-function nameKey(seed: number, name: string): Key {
+function nameKey(root: Key, name: string): Key {
   let hash = 0x811c9dc5;
   for (const byte of new TextEncoder().encode(name)) hash = Math.imul(hash ^ byte, 0x01000193) >>> 0;
-  return foldIn(key(seed), hash);
+  return foldIn(root, hash);
 }
 
 /** A zeroed arena in the layout of `parameters`, and the view of it that belongs to each parameter. */

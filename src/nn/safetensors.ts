@@ -23,9 +23,7 @@ export function encodeSafetensors(
     header[name] = { dtype: "F32", shape, data_offsets: [offset, offset + data.length * 4] };
     offset += data.length * 4;
   }
-  let text = JSON.stringify(header);
-  text = text.padEnd(Math.ceil(text.length / 8) * 8, " ");
-  const head = new TextEncoder().encode(text);
+  const head = new TextEncoder().encode(JSON.stringify(header));
   const padded = Math.ceil(head.length / 8) * 8;
   const out = new Uint8Array(8 + padded + offset);
   out.fill(32, 8, 8 + padded);
@@ -39,32 +37,54 @@ export function encodeSafetensors(
   return out;
 }
 
-/** Reads F32, F16 and BF16 tensors as f32. Throws `data`, saying what is broken. */
-export function decodeSafetensors(bytes: Uint8Array, file = "model.safetensors"): Map<string, StoredTensor> {
+const WIDTHS: ReadonlyMap<string, number> = new Map([
+  ["F32", 4],
+  ["F16", 2],
+  ["BF16", 2],
+]);
+
+/**
+ * Reads F32, F16 and BF16 tensors as f32; only those that `wanted` says, others may have any type. Like the format's own reader it insists
+ * that the tensors fill the file without gaps or overlaps. Throws `data`, saying what is broken.
+ */
+export function decodeSafetensors(
+  bytes: Uint8Array,
+  file = "model.safetensors",
+  wanted: (name: string) => boolean = () => true,
+): Map<string, StoredTensor> {
   const wrong = (what: string): GradmixError => new GradmixError("data", `${file}: ${what}`);
   if (bytes.length < 8) throw wrong(`${bytes.length} bytes are no safetensors file`);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const headerLength = Number(view.getBigUint64(0, true));
   if (headerLength > bytes.length - 8) throw wrong(`the header of ${headerLength} bytes is cut off`);
   const header = parseHeader(bytes.subarray(8, 8 + headerLength), wrong);
+  const entries = [...header]
+    .filter(([name]) => name !== "__metadata__")
+    .map(([name, entry]) => ({
+      name,
+      ...checkEntry(entry, () => wrong(`the entry of "${name}" is malformed`)),
+    }));
+
   const start = 8 + headerLength;
+  let end = start;
+  for (const { name, from, to } of entries.toSorted((a, b) => a.from - b.from || a.to - b.to)) {
+    if (start + from !== end) throw wrong(`"${name}" does not begin where the tensor before it ends`);
+    end = start + to;
+  }
+  if (end > bytes.length) throw wrong(`it has ${bytes.length} of ${end} bytes; it is cut off`);
+  if (end < bytes.length) throw wrong(`${bytes.length - end} bytes at its end belong to no tensor`);
+
   const out = new Map<string, StoredTensor>();
-  for (const [name, entry] of Object.entries(header)) {
-    if (name === "__metadata__") continue;
-    const {
-      dtype,
-      shape,
-      data_offsets: offsets,
-    } = checkEntry(entry, () => wrong(`the entry of "${name}" is malformed`));
-    const width = { F32: 4, F16: 2, BF16: 2 }[dtype];
+  for (const { name, dtype, shape, from, to } of entries) {
+    if (!wanted(name)) continue;
+    const width = WIDTHS.get(dtype);
     if (width === undefined) throw wrong(`"${name}" has the type ${dtype}; F32, F16 and BF16 can be read`);
     const count = sizeOf(shape);
-    if (offsets[1] - offsets[0] !== count * width)
-      throw wrong(`"${name}" has offsets that do not fit its shape [${shape.join(", ")}]`);
-    if (start + offsets[1] > bytes.length) throw wrong(`"${name}" is cut off: the file is truncated`);
+    if (to - from !== count * width)
+      throw wrong(`"${name}" has ${to - from} bytes for ${dtype} [${shape.join(", ")}]`);
     const data = new Float32Array(count);
     for (let i = 0; i < count; i++) {
-      const at = start + offsets[0] + i * width;
+      const at = start + from + i * width;
       data[i] =
         dtype === "F32"
           ? view.getFloat32(at, true)
@@ -77,34 +97,37 @@ export function decodeSafetensors(bytes: Uint8Array, file = "model.safetensors")
   return out;
 }
 
-function parseHeader(bytes: Uint8Array, wrong: (what: string) => GradmixError): Record<string, unknown> {
+function parseHeader(bytes: Uint8Array, wrong: (what: string) => GradmixError): Map<string, unknown> {
   let header: unknown;
   try {
-    header = JSON.parse(new TextDecoder().decode(bytes));
+    header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   } catch {
     throw wrong("the header is not JSON");
   }
   if (typeof header !== "object" || header === null || Array.isArray(header))
     throw wrong("the header is not an object");
-  return Object.fromEntries(Object.entries(header));
+  return new Map(Object.entries(header));
 }
 
 interface Entry {
   readonly dtype: string;
   readonly shape: number[];
-  readonly data_offsets: [number, number];
+  /** Bytes from the header's end. */
+  readonly from: number;
+  readonly to: number;
 }
 
 function checkEntry(entry: unknown, wrong: () => GradmixError): Entry {
   const isCount = (value: unknown): value is number =>
     typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
   if (typeof entry !== "object" || entry === null) throw wrong();
-  const { dtype, shape, data_offsets: offsets }: Partial<Record<keyof Entry, unknown>> = entry;
+  const fields = new Map<string, unknown>(Object.entries(entry));
+  const [dtype, shape, offsets] = [fields.get("dtype"), fields.get("shape"), fields.get("data_offsets")];
   if (typeof dtype !== "string" || !Array.isArray(shape) || !shape.every(isCount)) throw wrong();
-  if (!Array.isArray(offsets)) throw wrong();
+  if (!Array.isArray(offsets) || offsets.length !== 2) throw wrong();
   const [from, to] = offsets as unknown[];
-  if (offsets.length !== 2 || !isCount(from) || !isCount(to) || from > to) throw wrong();
-  return { dtype, shape, data_offsets: [from, to] };
+  if (!isCount(from) || !isCount(to) || from > to) throw wrong();
+  return { dtype, shape, from, to };
 }
 
 const scratch = new DataView(new ArrayBuffer(4));

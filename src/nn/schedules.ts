@@ -2,7 +2,8 @@
 import { GradmixError } from "../errors.ts";
 
 export type Schedule = (step: number) => number;
-export type ScheduleName = "cosine" | "wsd" | "constant";
+const names = ["cosine", "wsd", "constant"] as const;
+export type ScheduleName = (typeof names)[number];
 
 export interface ScheduleOptions {
   readonly name: ScheduleName;
@@ -27,6 +28,8 @@ export function createSchedule(options: ScheduleOptions): Schedule {
   const check = (field: string, value: number, fits: boolean, range: string): void => {
     if (!fits) throw new GradmixError("config", `${field}: ${value} is out of range; it must be ${range}`);
   };
+  if (!names.includes(name))
+    throw new GradmixError("config", `name: "${name as string}" is no schedule; use ${names.join(", ")}`);
   check("lr", lr, Number.isFinite(lr) && lr >= 0, "finite and at least 0");
   check("minRatio", minRatio, minRatio >= 0 && minRatio <= 1, "from 0 to 1");
   check("warmup", warmup, Number.isInteger(warmup) && warmup >= 0, "an integer of at least 0");
