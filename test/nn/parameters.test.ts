@@ -1,0 +1,227 @@
+/** The parameter arena: layout, initial values, what a failed creation leaves behind; configurations that do not fit. */
+import { describe, expect, it } from "vitest";
+import * as fc from "fast-check";
+import { GradmixError } from "gradmix";
+import {
+  adamw,
+  arenaLike,
+  createGPT,
+  createParameters,
+  type GPTConfig,
+  parameterCount,
+  type ParameterSpec,
+  resolveGPTConfig,
+} from "gradmix/nn";
+import { createReferenceBackend } from "#dist/backends/reference/index.js";
+import { setCurrentMemory } from "#dist/tensor/memory.js";
+import { backends } from "../backends/all.ts";
+import { configs, numbers } from "./models.ts";
+
+const arbitrarySpecs = fc.uniqueArray(
+  fc.record({
+    name: fc.string({ minLength: 1, maxLength: 6 }),
+    shape: fc.array(fc.integer({ min: 1, max: 9 }), { minLength: 1, maxLength: 2 }),
+    init: fc.oneof(
+      fc.record({ kind: fc.constant("normal" as const), deviation: fc.constantFrom(0.5, 2) }),
+      fc.record({ kind: fc.constant("constant" as const), value: fc.constantFrom(0, 1) }),
+    ),
+    decay: fc.boolean(),
+  }),
+  { selector: ({ name }) => name, minLength: 1, maxLength: 6 },
+);
+
+describe("the arena", () => {
+  it("decayed parameters first, each aligned, none overlapping; values by name and seed, whatever the order", async () => {
+    setCurrentMemory(createReferenceBackend());
+    await fc.assert(
+      fc.asyncProperty(arbitrarySpecs, fc.integer({ min: 0, max: 2 ** 53 - 1 }), async (specs, seed) => {
+        const parameters = createParameters(specs, seed);
+        const reversed = createParameters(specs.toReversed(), seed);
+        const taken = new Set<number>();
+        for (const [n, spec] of specs.entries()) {
+          const p = parameters.list[n];
+          expect([p.name, p.shape]).toEqual([spec.name, spec.shape]);
+          expect(parameters.byName.get(spec.name)).toBe(p);
+          expect(p.offset % 64).toBe(0);
+          expect(p.offset < parameters.decayed).toBe(spec.decay);
+          expect(p.offset + p.size <= parameters.decayed).toBe(spec.decay);
+          for (let i = p.offset; i < p.offset + p.size; i++) {
+            expect(taken.has(i)).toBe(false);
+            taken.add(i);
+          }
+          expect(await numbers(reversed.byName.get(spec.name)!)).toEqual(await numbers(p));
+        }
+        expect(parameters.count).toBe(taken.size);
+        // Padding is zero: it takes part in the optimizer's steps.
+        (await numbers(parameters.value)).forEach((x, i) => {
+          if (!taken.has(i)) expect(x).toBe(0);
+        });
+        parameters.dispose();
+        reversed.dispose();
+      }),
+      { numRuns: 30 },
+    );
+  });
+
+  it("an arena of gradients has the same layout, and knows its parameters only", async () => {
+    setCurrentMemory(createReferenceBackend());
+    const [a, b] = [1, 2].map((seed) => createGPT(configs[0], { seed }).parameters);
+    const arena = arenaLike(a);
+    for (const p of a.list) expect([arena.of(p).offset, arena.of(p).shape]).toEqual([p.offset, p.shape]);
+    expect(new Set(await numbers(arena.arena))).toEqual(new Set([0]));
+    expect(() => arena.of(b.list[0])).toThrow(
+      new GradmixError("autograd", "embedding.weight is not a parameter of this arena"),
+    );
+  });
+
+  it("two parameters of one name, and seeds that are none, are refused", () => {
+    const backend = createReferenceBackend();
+    setCurrentMemory(backend);
+    const spec: ParameterSpec = {
+      name: "w",
+      shape: [2],
+      init: { kind: "constant", value: 0 },
+      decay: true,
+    };
+    expect(() => createParameters([spec, spec], 0)).toThrow(
+      new GradmixError("config", 'two parameters are called "w"'),
+    );
+    for (const seed of [-1, 0.5, NaN, 2 ** 53])
+      expect(() => createParameters([spec], seed)).toThrow(
+        new GradmixError("config", `seed: ${seed} is out of range; it must be an integer from 0 to 2^53 - 1`),
+      );
+    expect(backend.liveBytes).toBe(0);
+  });
+
+  it("what was made goes back when memory runs out, or when it is disposed", () => {
+    const probe = createReferenceBackend();
+    setCurrentMemory(probe);
+    const model = createGPT(configs[0]);
+    const [live, peak] = [probe.liveBytes, probe.peakBytes];
+    const optimizer = adamw(model.parameters);
+    const withOptimizer = probe.liveBytes;
+    optimizer.dispose();
+    model.dispose();
+    expect(probe.liveBytes).toBe(0);
+    for (const memoryLimit of [100, live - 1, peak - 1]) {
+      const backend = createReferenceBackend({ memoryLimit });
+      setCurrentMemory(backend);
+      expect(() => createGPT(configs[0])).toThrow(/\d+ bytes were requested .* the limit is \d+/);
+      expect(backend.liveBytes).toBe(0);
+    }
+    const backend = createReferenceBackend({ memoryLimit: withOptimizer - 1 });
+    setCurrentMemory(backend);
+    const { parameters } = createGPT(configs[0]);
+    expect(() => adamw(parameters)).toThrow(/bytes were requested/);
+    expect(backend.liveBytes).toBe(live);
+  });
+});
+
+describe("initial values", () => {
+  const config: GPTConfig = { vocabSize: 100, dim: 64, layers: 8, heads: 4, context: 128 };
+  it.each(["llama", "gpt2"] as const)(
+    "%s: N(0, 0.02²), N(0, 0.02²/2L) into the residual stream; ones and zeros",
+    async (preset) => {
+      setCurrentMemory(createReferenceBackend());
+      const { parameters } = createGPT({ ...config, preset }, { seed: 3 });
+      const seen = new Map<string, string>();
+      for (const p of parameters.list) {
+        const data = await numbers(p);
+        const name = p.name ?? "";
+        if (p.rank === 1) expect(new Set(data), name).toEqual(new Set([name.endsWith("bias") ? 0 : 1]));
+        else {
+          const want = /out|down/.test(name) ? 0.02 / Math.sqrt(16) : 0.02;
+          const mean = data.reduce((a, b) => a + b, 0) / data.length;
+          const deviation = Math.sqrt(data.reduce((a, b) => a + (b - mean) ** 2, 0) / data.length);
+          // Five standard errors.
+          expect(Math.abs(mean) / want, name).toBeLessThan(5 / Math.sqrt(data.length));
+          expect(Math.abs(deviation / want - 1), name).toBeLessThan(5 / Math.sqrt(2 * data.length));
+          const start = data.slice(0, 4).join();
+          expect(seen.get(start), name).toBeUndefined();
+          seen.set(start, name);
+        }
+      }
+      expect(parameters.count).toBe(parameterCount({ ...config, preset }));
+    },
+  );
+
+  it.each(configs)(
+    "$preset: the same on every backend to f32's rounding; other seeds, other values",
+    async (config) => {
+      const all: number[][] = [];
+      for (const { create } of backends) {
+        const backend = await create();
+        setCurrentMemory(backend);
+        all.push(await numbers(createGPT(config, { seed: 5 }).parameters.value));
+        await backend.dispose();
+      }
+      for (const other of all.slice(1))
+        other.forEach((x, i) => expect(Math.abs(x - all[0][i])).toBeLessThan(1e-7));
+      setCurrentMemory(createReferenceBackend());
+      expect(await numbers(createGPT(config, { seed: 6 }).parameters.value)).not.toEqual(all[0]);
+      expect(await numbers(createGPT(config).parameters.value)).toEqual(
+        await numbers(createGPT(config, { seed: 0 }).parameters.value),
+      );
+    },
+  );
+});
+
+it("counts of well-known models", () => {
+  const gpt2: GPTConfig = {
+    preset: "gpt2",
+    vocabSize: 50257,
+    dim: 768,
+    layers: 12,
+    heads: 12,
+    context: 1024,
+  };
+  // 124,439,808 with a tied head.
+  expect(parameterCount(gpt2)).toBe(124_439_808 + 50257 * 768);
+  const llama2: GPTConfig = {
+    vocabSize: 32000,
+    dim: 4096,
+    layers: 32,
+    heads: 32,
+    hiddenDim: 11008,
+    context: 4096,
+  };
+  expect(parameterCount(llama2)).toBe(6_738_415_616);
+});
+
+it("defaults", () => {
+  expect(resolveGPTConfig({ vocabSize: 7, dim: 48, layers: 1, heads: 2, context: 9 })).toEqual({
+    preset: "llama",
+    vocabSize: 7,
+    dim: 48,
+    layers: 1,
+    heads: 2,
+    kvHeads: 2,
+    hiddenDim: 128,
+    context: 9,
+    normEps: 1e-5,
+    ropeTheta: 10_000,
+  });
+  expect(
+    resolveGPTConfig({ preset: "gpt2", vocabSize: 7, dim: 48, layers: 1, heads: 2, context: 9 }).hiddenDim,
+  ).toBe(192);
+});
+
+it.each<[Partial<Record<keyof GPTConfig, unknown>>, string]>([
+  [{ preset: "bert" }, 'preset: "bert" is unknown; use "llama" or "gpt2"'],
+  [{ vocabSize: undefined }, "vocabSize: undefined is not an integer of at least 1"],
+  [{ dim: 0 }, "dim: 0 is not an integer of at least 1"],
+  [{ layers: 1.5 }, "layers: 1.5 is not an integer of at least 1"],
+  [{ heads: NaN }, "heads: NaN is not an integer of at least 1"],
+  [{ heads: 3 }, "heads: 3 does not divide dim 8"],
+  [{ kvHeads: 3 }, "kvHeads: 3 does not divide heads 4"],
+  [{ hiddenDim: -4 }, "hiddenDim: -4 is not an integer of at least 1"],
+  [{ context: "8" }, "context: 8 is not an integer of at least 1"],
+  [{ normEps: 0 }, "normEps: 0 is not a positive number"],
+  [{ ropeTheta: Infinity }, "ropeTheta: Infinity is not a positive number"],
+  [{ heads: 8, kvHeads: 8 }, "heads: rotary positions need an even head width, not 1 (dim 8 / heads 8)"],
+  [{ preset: "gpt2", kvHeads: 2 }, "kvHeads: gpt2 has no grouped heads; leave it out or use 4"],
+])("%o is refused", (wrong, message) => {
+  const config = { ...configs[0], ...wrong } as GPTConfig;
+  expect(() => resolveGPTConfig(config)).toThrow(new GradmixError("config", message));
+  expect(() => parameterCount(config)).toThrow(message);
+});

@@ -1,0 +1,90 @@
+/** Properties of the learning-rate schedules, and their values at the corners. */
+import { describe, expect, it } from "vitest";
+import * as fc from "fast-check";
+import { GradmixError } from "gradmix";
+import { createSchedule, type ScheduleOptions } from "gradmix/nn";
+
+const options = fc
+  .record({
+    name: fc.constantFrom("cosine", "wsd", "constant"),
+    lr: fc.double({ min: 1e-6, max: 10, noNaN: true }),
+    minRatio: fc.double({ min: 0, max: 1, noNaN: true }),
+    warmup: fc.integer({ min: 0, max: 30 }),
+    steps: fc.integer({ min: 1, max: 120 }),
+    decayShare: fc.double({ min: 0, max: 1, noNaN: true }),
+  })
+  .filter(({ warmup, steps }) => warmup <= steps);
+
+/** The rates of all steps. */
+const rates = (o: ScheduleOptions): number[] => {
+  const schedule = createSchedule(o);
+  return Array.from({ length: o.steps }, (_, step) => schedule(step));
+};
+
+describe("every schedule", () => {
+  it("rises to lr in equal parts, then never rises, and stays between minRatio·lr and lr", () => {
+    fc.assert(
+      fc.property(options, (o) => {
+        const all = rates(o);
+        const low = o.lr * o.minRatio;
+        all.forEach((rate, step) => {
+          if (step < o.warmup) expect(rate / o.lr).toBeCloseTo((step + 1) / o.warmup, 12);
+          else {
+            expect(rate).toBeGreaterThanOrEqual(low - 1e-12 * o.lr);
+            expect(rate).toBeLessThanOrEqual(o.lr * (1 + 1e-12));
+            if (step > o.warmup) expect(rate).toBeLessThanOrEqual(all[step - 1] * (1 + 1e-12));
+          }
+        });
+        // Past its end it stays at the end.
+        const schedule = createSchedule(o);
+        if (o.name !== "constant") expect(schedule(o.steps + 1000) / o.lr).toBeCloseTo(o.minRatio, 12);
+      }),
+    );
+  });
+
+  it("cosine never falls faster than π/2 times the mean slope", () => {
+    fc.assert(
+      fc.property(options, (o) => {
+        const all = rates({ ...o, name: "cosine" });
+        const steepest = ((Math.PI / 2) * o.lr * (1 - o.minRatio)) / Math.max(1, o.steps - o.warmup);
+        for (let step = o.warmup + 1; step < all.length; step++)
+          expect(all[step - 1] - all[step]).toBeLessThanOrEqual(steepest * (1 + 1e-9) + 1e-12 * o.lr);
+      }),
+    );
+  });
+});
+
+it("cosine: halfway between warm-up and end it is halfway between the rates", () => {
+  const all = rates({ name: "cosine", lr: 2, minRatio: 0.25, warmup: 10, steps: 110 });
+  expect(all[10]).toBe(2);
+  expect(all[60]).toBeCloseTo(1.25, 12);
+  expect(all[109]).toBeCloseTo(0.5, 3);
+});
+
+it("wsd: flat, then linear down to minRatio·lr at the last step", () => {
+  const all = rates({ name: "wsd", lr: 1, minRatio: 0.1, warmup: 5, steps: 100, decayShare: 0.2 });
+  expect(all.slice(5, 80)).toEqual(new Array(75).fill(1));
+  expect(all[89]).toBeCloseTo(0.55, 12);
+  expect(all[99]).toBeCloseTo(0.1, 12);
+  for (let step = 80; step < 100; step++) expect(all[step - 1] - all[step]).toBeCloseTo(0.045, 12);
+});
+
+it("constant, and the defaults: no warm-up, down to a tenth", () => {
+  expect(new Set(rates({ name: "constant", lr: 0.3, steps: 20 }))).toEqual(new Set([0.3]));
+  expect(createSchedule({ name: "cosine", lr: 1, steps: 10 })(10)).toBeCloseTo(0.1, 12);
+  expect(createSchedule({ name: "wsd", lr: 1, steps: 10 })(7)).toBe(1);
+});
+
+it.each([
+  [{ name: "linear" as "wsd" }, 'name: "linear" is no schedule; use cosine, wsd, constant'],
+  [{ lr: -1 }, "lr: -1 is out of range; it must be finite and at least 0"],
+  [{ lr: NaN }, "lr: NaN is out of range; it must be finite and at least 0"],
+  [{ minRatio: 1.1 }, "minRatio: 1.1 is out of range; it must be from 0 to 1"],
+  [{ warmup: 1.5 }, "warmup: 1.5 is out of range; it must be an integer of at least 0"],
+  [{ steps: -3 }, "steps: -3 is out of range; it must be an integer of at least 0"],
+  [{ decayShare: 2 }, "decayShare: 2 is out of range; it must be from 0 to 1"],
+])("%o is refused", (wrong, message) => {
+  expect(() => createSchedule({ name: "cosine", lr: 1, steps: 10, ...wrong })).toThrow(
+    new GradmixError("config", message),
+  );
+});
