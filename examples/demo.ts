@@ -125,10 +125,12 @@ for (const rule of ["uniform", "dga"]) {
 const picture = join(out, "report.svg");
 writeFileSync(picture, drawRuns(runs, "Held-out target: Markdown documents"));
 
-const [uniform, dga] = runs.map((run) => ({
-  loss: run.losses.at(-1)?.loss ?? NaN,
-  weights: run.weights.at(-1)?.weights ?? {},
-}));
+const [uniform, dga] = runs.map((run) => {
+  const { final } = JSON.parse(readFileSync(join(out, run.name, "weights.json"), "utf8")) as {
+    final: Record<string, number>;
+  };
+  return { loss: run.losses.at(-1)?.loss ?? NaN, weights: final };
+});
 if (uniform === undefined || dga === undefined) throw new Error("two runs were expected");
 const row = (name: string, a: string, b: string): void => {
   console.log(`  ${name.padEnd(26)}${a.padStart(10)}${b.padStart(10)}`);

@@ -196,11 +196,22 @@ function metricsOf(
     ...(alignments === null
       ? {}
       : {
-          alignments: by((i) => ({
-            value: alignments.alignments[i],
-            standardError: alignments.standardErrors?.[i] ?? null,
-            norm: alignments.norms?.[i] ?? null,
-          })),
+          alignments: Object.fromEntries(
+            names.flatMap((name, i) =>
+              alignments.tokens[i] === 0
+                ? []
+                : [
+                    [
+                      name,
+                      {
+                        value: alignments.alignments[i],
+                        standardError: alignments.standardErrors?.[i] ?? null,
+                        norm: alignments.norms?.[i] ?? null,
+                      },
+                    ],
+                  ],
+            ),
+          ),
         }),
     ...(evaluation === null ? {} : { evaluation }),
   };

@@ -151,7 +151,7 @@ export interface StepMetrics {
   weights: Record<string, number>;
   /** `loss` is null where the batch held nothing of the domain. */
   domains: Record<string, { loss: number | null; tokens: number; epochs: number }>;
-  /** On steps that updated the weights. */
+  /** On steps that updated the weights: the domains that were measured. */
   alignments?: Record<string, { value: number; standardError: number | null; norm: number | null }>;
   /** On steps that evaluated: mean loss per token on the held-out sets. */
   evaluation?: { target: number | null; domains: Record<string, number> };

@@ -49,6 +49,8 @@ export interface Alignments {
   readonly standardErrors: readonly (number | null)[] | null;
   /** ‖∇Lᵢ‖, or null when the estimator does not see it. */
   readonly norms: Float64Array | null;
+  /** Counted tokens that were measured of each domain; 0 for one of which nothing was. */
+  readonly tokens: Float64Array;
   readonly targetNorm: number;
   /** Mean loss per token of each domain's batch, and of the target's. */
   readonly losses: Float64Array;
@@ -115,13 +117,13 @@ export async function estimateAlignments(
       name === "perDomain"
         ? await perDomain(model, domains, direction)
         : await byRows(name, model, domains, direction, options.maxExamples ?? Infinity);
-    return { ...found, targetNorm, targetLoss };
+    return { ...found, tokens: Float64Array.from(domains, tokenCount), targetNorm, targetLoss };
   } finally {
     if (options.direction === undefined) direction.dispose();
   }
 }
 
-type DomainPart = Omit<Alignments, "targetNorm" | "targetLoss">;
+type DomainPart = Omit<Alignments, "targetNorm" | "targetLoss" | "tokens">;
 
 async function perDomain(model: LossModel, domains: readonly Batch[], direction: Arena): Promise<DomainPart> {
   const k = domains.length;

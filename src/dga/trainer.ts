@@ -122,8 +122,9 @@ interface Gathered {
   /** ⟨∇(summed loss of example), V⟩ of the domain's examples. */
   dots: number[][];
   tokens: number[][];
-  /** ‖gradient of the domain's mean loss‖ in each step that had examples of it. */
-  norms: number[][];
+  /** ‖gradient of the example's mean loss‖². */
+  squaredNorms: number[][];
+  /** Summed losses of the examples. */
   losses: number[][];
   targetNorms: number[];
   targetLosses: number[];
@@ -200,10 +201,8 @@ export function createTrainer(options: TrainerOptions): Trainer {
       const losses = meanGradient(model, rows, gradient);
       return take(losses);
     }
-    const offsets = groupOffsets(rows.domainOf, k);
     const sink = alignSink({
       examples: exampleCount(rows),
-      groups: offsets,
       direction: { given: direction.of },
       total: { gradientOf: gradient.of },
     });
@@ -220,22 +219,14 @@ export function createTrainer(options: TrainerOptions): Trainer {
         }),
       );
       const values = await take(losses);
-      const { dots, groupSquaredNorms } = await sink.result();
-      for (let i = 0; i < k; i++) {
-        let domainTokens = 0;
-        let domainLoss = 0;
-        for (let j = offsets[i]; j < offsets[i + 1]; j++) {
-          // The pass weighed every loss with 1/tokens; the numbers are of the unweighted sums.
-          gathered.dots[i].push(dots[j] * tokens);
-          gathered.tokens[i].push(rows.tokens[j]);
-          domainTokens += rows.tokens[j];
-          domainLoss += values[j];
-        }
-        if (domainTokens === 0) continue;
-        gathered.losses[i].push(domainLoss / domainTokens);
-        if (groupSquaredNorms !== null)
-          gathered.norms[i].push((Math.sqrt(groupSquaredNorms[i]) * tokens) / domainTokens);
-      }
+      const { dots, squaredNorms } = await sink.result();
+      rows.domainOf.forEach((domain, j) => {
+        // The pass weighed every loss with 1/tokens; what is gathered is of the unweighted sums and of the examples' own means.
+        gathered.dots[domain].push(dots[j] * tokens);
+        gathered.tokens[domain].push(rows.tokens[j]);
+        gathered.squaredNorms[domain].push(squaredNorms[j] * (tokens / rows.tokens[j]) ** 2);
+        gathered.losses[domain].push(values[j]);
+      });
       return values;
     } finally {
       sink.dispose();
@@ -411,7 +402,7 @@ function nothing(k: number): Gathered {
   return {
     dots: lists(),
     tokens: lists(),
-    norms: lists(),
+    squaredNorms: lists(),
     losses: lists(),
     targetNorms: [],
     targetLosses: [],
@@ -419,52 +410,40 @@ function nothing(k: number): Gathered {
 }
 
 /**
- * Alignments from what the steps gathered. A domain that was never drawn tells nothing: it gets the mean of the others, which leaves its
- * weight relative to their average as it is.
+ * Alignments from what the steps gathered. A domain that was never drawn has 0 tokens, by which rules know that nothing was measured.
+ *
+ * The norm of a domain is here the root mean square of its single examples' gradients: unlike the norm of their mean it does not grow when few
+ * are drawn, which would make a rare domain's cosine smaller and the domain rarer still.
  */
 function summarise(gathered: Gathered): Alignments {
-  const mean = (values: readonly number[]): number => total(values) / values.length;
+  const mean = (values: readonly number[]): number =>
+    values.length === 0 ? 0 : total(values) / values.length;
+  const tokens = Float64Array.from(gathered.tokens, total);
   const measured = gathered.dots.map((dots, i) => domainAlignments(dots, gathered.tokens[i]));
-  const drawn = gathered.dots.map((dots) => dots.length > 0);
-  const fill = (values: readonly number[]): Float64Array => {
-    const known = values.filter((_, i) => drawn[i]);
-    return Float64Array.from(values, (value, i) => (drawn[i] ? value : mean(known)));
-  };
-  const norms = fill(gathered.norms.map((list) => (list.length === 0 ? 0 : mean(list))));
-  const alignments = fill(measured.map(({ alignment }) => alignment));
-  // The mean is taken of the cosines, since those are what rules compare.
-  const cosines = fill(measured.map(({ alignment }, i) => (norms[i] > 0 ? alignment / norms[i] : 0)));
-  drawn.forEach((was, i) => {
-    if (!was) alignments[i] = cosines[i] * norms[i];
-  });
   return {
-    alignments,
+    alignments: Float64Array.from(measured, ({ alignment }) => alignment),
     standardErrors: measured.map(({ standardError }) => standardError),
-    norms,
+    norms: Float64Array.from(gathered.squaredNorms, (squares) => Math.sqrt(mean(squares))),
+    tokens,
     targetNorm: mean(gathered.targetNorms),
-    losses: fill(gathered.losses.map((list) => (list.length === 0 ? 0 : mean(list)))),
+    losses: Float64Array.from(gathered.losses, (losses, i) =>
+      tokens[i] > 0 ? total(losses) / tokens[i] : 0,
+    ),
     targetLoss: mean(gathered.targetLosses),
   };
 }
 
 function signalOf(measured: Alignments): Signal {
-  const { alignments, standardErrors, norms, targetNorm, losses, targetLoss } = measured;
+  const { alignments, standardErrors, norms, tokens, targetNorm, losses, targetLoss } = measured;
   return {
     alignments,
+    tokens,
     targetNorm,
     losses,
     targetLoss,
     ...(standardErrors === null ? {} : { standardErrors }),
     ...(norms === null ? {} : { norms }),
   };
-}
-
-/** Where each domain's examples start in a batch sorted by domain, [k + 1]. */
-function groupOffsets(domainOf: ArrayLike<number>, k: number): number[] {
-  const offsets = new Array<number>(k + 1).fill(0);
-  for (let j = 0; j < domainOf.length; j++) offsets[domainOf[j] + 1]++;
-  for (let i = 0; i < k; i++) offsets[i + 1] += offsets[i];
-  return offsets;
 }
 
 function meanByDomain(losses: Float64Array, rows: TokenBatch, k: number): (number | null)[] {
@@ -503,7 +482,7 @@ function checkGathered(json: unknown, k: number): Gathered {
   return {
     dots: lists("dots"),
     tokens: lists("tokens"),
-    norms: lists("norms"),
+    squaredNorms: lists("squaredNorms"),
     losses: lists("losses"),
     targetNorms: numbers(given.get("targetNorms")),
     targetLosses: numbers(given.get("targetLosses")),
