@@ -227,7 +227,7 @@ export const optionTable: OptionTable = {
     eta: {
       flag: "--eta",
       value: "X",
-      kind: { type: "number", min: 0, max: 1000, openMin: true },
+      kind: { type: "number", min: 0, max: 1000 },
       default: 1,
       help: "how far one update moves the weights (η); larger adapts faster and is noisier",
     },
