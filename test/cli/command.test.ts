@@ -89,7 +89,7 @@ describe("bad input: one line, exit code 2, nothing written", () => {
     [["train", "."], ".: cannot be read (it is a folder)"],
     [["train", "--domain", "a.txt"], /^--domain: "a.txt" is not of the form NAME=GLOB/],
     [["train", "--domain", "a=a.txt"], /^--rule dga needs a target/],
-    [["train", ...valid, "--eta", "-1"], "--eta: -1 is not a number above 0 and at most 1000"],
+    [["train", ...valid, "--eta", "-1"], "--eta: -1 is not a number at least 0 and at most 1000"],
     [["train", ...valid, "--beta", "2"], "--beta: 2 is not a number above 0 and at most 1"],
     [["train", ...valid, "--beta", "NaN"], '--beta: "NaN" is not a number above 0 and at most 1'],
     [["train", ...valid, "--steps", "0x10"], '--steps: "0x10" is not a whole number at least 1'],

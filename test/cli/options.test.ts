@@ -170,7 +170,7 @@ describe("refusals, in one line that names the place, the value and what is allo
     ["a section that is no object", { model: 3 }, "c.json: model: 3 is not an object"],
     ["a number as text", { training: { lr: "0.1" } }, 'c.json: training.lr: "0.1" is not a number above 0 and at most 10'],
     ["half a step", { training: { steps: 1.5 } }, "c.json: training.steps: 1.5 is not a whole number at least 1"],
-    ["η of 0", { mixing: { eta: 0 } }, "c.json: mixing.eta: 0 is not a number above 0 and at most 1000"],
+    ["η below 0", { mixing: { eta: -0.1 } }, "c.json: mixing.eta: -0.1 is not a number at least 0 and at most 1000"],
     ["β over 1", { mixing: { beta: 1.5 } }, "c.json: mixing.beta: 1.5 is not a number above 0 and at most 1"],
     ["null without an automatic value", { training: { lr: null } }, "c.json: training.lr: null is not a number above 0 and at most 10"],
     ["an unknown choice", { mixing: { rule: "dgaa" } }, 'c.json: mixing.rule: "dgaa" is not one of dga, uniform, static, importanceSampling; did you mean dga?'],
