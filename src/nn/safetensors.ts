@@ -12,7 +12,7 @@ export function encodeSafetensors(
   tensors: ReadonlyMap<string, StoredTensor>,
   metadata: Readonly<Record<string, string>> = { format: "pt" },
 ): Uint8Array {
-  const header: Record<string, unknown> = { __metadata__: metadata };
+  const header: [string, unknown][] = [["__metadata__", metadata]];
   let offset = 0;
   for (const [name, { shape, data }] of tensors) {
     if (sizeOf(shape) !== data.length)
@@ -20,10 +20,10 @@ export function encodeSafetensors(
         "data",
         `safetensors: "${name}" has ${data.length} values for the shape [${shape.join(", ")}]`,
       );
-    header[name] = { dtype: "F32", shape, data_offsets: [offset, offset + data.length * 4] };
+    header.push([name, { dtype: "F32", shape, data_offsets: [offset, offset + data.length * 4] }]);
     offset += data.length * 4;
   }
-  const head = new TextEncoder().encode(JSON.stringify(header));
+  const head = new TextEncoder().encode(JSON.stringify(Object.fromEntries(header)));
   const padded = Math.ceil(head.length / 8) * 8;
   const out = new Uint8Array(8 + padded + offset);
   out.fill(32, 8, 8 + padded);
