@@ -327,7 +327,7 @@ function readConfig(bytes: Uint8Array | undefined): { config: ResolvedGPTConfig;
       true,
     );
   }
-  throw wrong(`model_type ${show(type)} cannot be read; "llama" and "gpt2" can`);
+  throw wrong(`model_type is ${show(type)}; "llama" and "gpt2" can be read`);
 }
 
 /** The base of the rotary angles: `rope_theta`, beside the other keys or (transformers 5) in `rope_parameters`. */

@@ -1,0 +1,361 @@
+/** Hugging Face folders: the round trip, what `transformers` expects of them, and folders as they are found. */
+import { beforeEach, describe, expect, it } from "vitest";
+import { GradmixError } from "gradmix";
+import {
+  createGPT,
+  decodeSafetensors,
+  encodeSafetensors,
+  fromHuggingFace,
+  type GPTConfig,
+  type ModelFiles,
+  type StoredTensor,
+  toHuggingFace,
+} from "gradmix/nn";
+import type { Backend } from "#dist/backends/backend.js";
+import { createReferenceBackend } from "#dist/backends/reference/index.js";
+import { setCurrentMemory } from "#dist/tensor/memory.js";
+import { backends } from "../backends/all.ts";
+import { batchOf, configs, ids, numbers, scrambled } from "./models.ts";
+
+let backend: Backend;
+beforeEach(() => {
+  backend = createReferenceBackend();
+  setCurrentMemory(backend);
+});
+
+const [llama, gpt2] = configs;
+const text = (bytes: Uint8Array | undefined): string => new TextDecoder().decode(bytes);
+const parse = (bytes: Uint8Array | undefined): Record<string, unknown> => JSON.parse(text(bytes));
+const bytesOf = (value: unknown): Uint8Array => new TextEncoder().encode(JSON.stringify(value));
+const folderOf = async (config: GPTConfig): Promise<ModelFiles> => toHuggingFace(await scrambled(config));
+const weightsOf = (files: ModelFiles): Map<string, StoredTensor> =>
+  decodeSafetensors(files.get("model.safetensors") ?? new Uint8Array());
+
+/** The logits of a folder's model, for a fixed batch. */
+async function logitsOf(files: ReadonlyMap<string, Uint8Array>): Promise<number[]> {
+  const model = fromHuggingFace(files);
+  const out = await numbers(model.logits(ids(batchOf(model.config, 2, 5).tokens)));
+  model.dispose();
+  return out;
+}
+
+/** A folder with other weights, or with other keys in its configuration. */
+function changed(
+  files: ModelFiles,
+  weights: (stored: Map<string, StoredTensor>) => Map<string, StoredTensor>,
+  config: Record<string, unknown> = {},
+): ModelFiles {
+  return new Map([
+    ["config.json", bytesOf({ ...parse(files.get("config.json")), ...config })],
+    ["model.safetensors", encodeSafetensors(weights(weightsOf(files)))],
+  ]);
+}
+
+const same = (stored: Map<string, StoredTensor>): Map<string, StoredTensor> => stored;
+
+describe.each(backends)("on $name", ({ create }) => {
+  it.each(configs)("$preset: the same bits after a round trip", async (config) => {
+    const backend = await create();
+    setCurrentMemory(backend);
+    const model = await scrambled(config);
+    const tokens = ids(batchOf(config, 3, 6).tokens);
+    const again = fromHuggingFace(await toHuggingFace(model));
+    expect(again.config).toEqual(model.config);
+    expect(await numbers(again.parameters.value)).toEqual(await numbers(model.parameters.value));
+    expect(await numbers(again.logits(tokens))).toEqual(await numbers(model.logits(tokens)));
+    await backend.dispose();
+  });
+});
+
+describe("what is written", () => {
+  it("llama: names and shapes of LlamaForCausalLM", async () => {
+    const shapes = Object.fromEntries(
+      [...weightsOf(await folderOf(llama))].map(([n, { shape }]) => [n, shape]),
+    );
+    const block = {
+      "input_layernorm.weight": [8],
+      "self_attn.q_proj.weight": [8, 8],
+      "self_attn.k_proj.weight": [4, 8],
+      "self_attn.v_proj.weight": [4, 8],
+      "self_attn.o_proj.weight": [8, 8],
+      "post_attention_layernorm.weight": [8],
+      "mlp.gate_proj.weight": [6, 8],
+      "mlp.up_proj.weight": [6, 8],
+      "mlp.down_proj.weight": [8, 6],
+    };
+    expect(shapes).toEqual({
+      "model.embed_tokens.weight": [11, 8],
+      ...Object.fromEntries(
+        [0, 1].flatMap((i) => Object.entries(block).map(([n, shape]) => [`model.layers.${i}.${n}`, shape])),
+      ),
+      "model.norm.weight": [8],
+      "lm_head.weight": [11, 8],
+    });
+  });
+
+  it("gpt2: names of GPT2LMHeadModel, and the transposed shapes of its Conv1D", async () => {
+    const shapes = Object.fromEntries(
+      [...weightsOf(await folderOf(gpt2))].map(([n, { shape }]) => [n, shape]),
+    );
+    const block = {
+      "ln_1.weight": [8],
+      "ln_1.bias": [8],
+      "attn.c_attn.weight": [8, 24],
+      "attn.c_attn.bias": [24],
+      "attn.c_proj.weight": [8, 8],
+      "attn.c_proj.bias": [8],
+      "ln_2.weight": [8],
+      "ln_2.bias": [8],
+      "mlp.c_fc.weight": [8, 12],
+      "mlp.c_fc.bias": [12],
+      "mlp.c_proj.weight": [12, 8],
+      "mlp.c_proj.bias": [8],
+    };
+    expect(shapes).toEqual({
+      "transformer.wte.weight": [11, 8],
+      "transformer.wpe.weight": [6, 8],
+      ...Object.fromEntries(
+        [0, 1].flatMap((i) => Object.entries(block).map(([n, shape]) => [`transformer.h.${i}.${n}`, shape])),
+      ),
+      "transformer.ln_f.weight": [8],
+      "transformer.ln_f.bias": [8],
+      "lm_head.weight": [11, 8],
+    });
+  });
+
+  it("configurations with every key that decides what is computed, floats as floats", async () => {
+    const files = await folderOf({ ...llama, ropeTheta: 50_000, normEps: 1 });
+    expect(text(files.get("config.json"))).toMatch(/"rms_norm_eps": 1\.0,\n {2}"rope_theta": 50000\.0,/);
+    expect(parse(files.get("config.json"))).toEqual({
+      architectures: ["LlamaForCausalLM"],
+      model_type: "llama",
+      vocab_size: 11,
+      hidden_size: 8,
+      intermediate_size: 6,
+      num_hidden_layers: 2,
+      num_attention_heads: 4,
+      num_key_value_heads: 2,
+      head_dim: 2,
+      max_position_embeddings: 6,
+      rms_norm_eps: 1,
+      rope_theta: 50_000,
+      hidden_act: "silu",
+      attention_bias: false,
+      mlp_bias: false,
+      tie_word_embeddings: false,
+      torch_dtype: "float32",
+      bos_token_id: null,
+      eos_token_id: null,
+    });
+    const other = await folderOf(gpt2);
+    expect(text(other.get("config.json"))).toMatch(/"resid_pdrop": 0\.0,/);
+    expect(parse(other.get("config.json"))).toEqual({
+      architectures: ["GPT2LMHeadModel"],
+      model_type: "gpt2",
+      vocab_size: 11,
+      n_embd: 8,
+      n_inner: 12,
+      n_layer: 2,
+      n_head: 2,
+      n_positions: 6,
+      n_ctx: 6,
+      layer_norm_epsilon: 1e-5,
+      activation_function: "gelu_new",
+      resid_pdrop: 0,
+      embd_pdrop: 0,
+      attn_pdrop: 0,
+      tie_word_embeddings: false,
+      torch_dtype: "float32",
+      bos_token_id: null,
+      eos_token_id: null,
+    });
+    expect([...files.keys()]).toEqual(["model.safetensors", "config.json"]);
+  });
+
+  it("a tokenizer, and the token that ends a text", async () => {
+    const tokenizer = { model: { type: "BPE" } };
+    const files = await toHuggingFace(createGPT(llama), { tokenizer, endOfText: 10 });
+    expect(parse(files.get("tokenizer.json"))).toEqual(tokenizer);
+    expect(parse(files.get("tokenizer_config.json"))).toMatchObject({
+      tokenizer_class: "PreTrainedTokenizerFast",
+      model_max_length: 6,
+      bos_token: "<|endoftext|>",
+      eos_token: "<|endoftext|>",
+    });
+    for (const name of ["config.json", "generation_config.json"])
+      expect(parse(files.get(name))).toMatchObject({ bos_token_id: 10, eos_token_id: 10 });
+  });
+});
+
+describe("folders as they are found", () => {
+  it.each(configs)(
+    "$preset: without the prefix of the base model, and with tensors that are no weights",
+    async (config) => {
+      const files = await folderOf(config);
+      const base = changed(files, (stored) => {
+        const out = new Map(
+          [...stored].map(([name, t]) => [name.replace(/^(model|transformer)\./, ""), t] as const),
+        );
+        // The causal mask of GPT-2's checkpoints, the table of Llama's.
+        out.set("h.0.attn.bias", { shape: [1, 1, 6, 6], data: new Float32Array(36) });
+        out.set("layers.0.self_attn.rotary_emb.inv_freq", { shape: [1], data: new Float32Array(1) });
+        return out;
+      });
+      expect(await logitsOf(base)).toEqual(await logitsOf(files));
+    },
+  );
+
+  it.each(configs)("$preset: a head tied to the embedding", async (config) => {
+    const files = await folderOf(config);
+    const embedding = config.preset === "gpt2" ? "transformer.wte.weight" : "model.embed_tokens.weight";
+    const withCopy = changed(files, (stored) =>
+      stored.set("lm_head.weight", stored.get(embedding) ?? expect.fail()),
+    );
+    const without = (stored: Map<string, StoredTensor>): Map<string, StoredTensor> => {
+      stored.delete("lm_head.weight");
+      return stored;
+    };
+    const want = await logitsOf(withCopy);
+    expect(await logitsOf(changed(files, without, { tie_word_embeddings: true }))).toEqual(want);
+    expect(() => fromHuggingFace(changed(files, without))).toThrow(/"lm_head.weight" is missing/);
+    // What a missing key means differs.
+    const silent = changed(files, without, { tie_word_embeddings: undefined });
+    if (config.preset === "gpt2") expect(await logitsOf(silent)).toEqual(want);
+    else expect(() => fromHuggingFace(silent)).toThrow(/"lm_head.weight" is missing/);
+  });
+
+  it("several files of weights", async () => {
+    const files = await folderOf(llama);
+    const all = [...weightsOf(files)];
+    const shards = new Map(files);
+    shards.delete("model.safetensors");
+    shards.set("model-00001-of-00002.safetensors", encodeSafetensors(new Map(all.slice(0, 7))));
+    shards.set("model-00002-of-00002.safetensors", encodeSafetensors(new Map(all.slice(7))));
+    expect(await logitsOf(shards)).toEqual(await logitsOf(files));
+  });
+
+  it("F16 weights", async () => {
+    const files = await folderOf(llama);
+    const stored = weightsOf(files);
+    // Quarters from −2 to 1.75 in both precisions.
+    const bits = [0xc000, 0xbf00, 0xbe00, 0xbd00, 0xbc00, 0xba00, 0xb800, 0xb400, 0x0000];
+    const quarters = [-2, -1.75, -1.5, -1.25, -1, -0.75, -0.5, -0.25, 0];
+    const entries: [string, unknown][] = [];
+    const halves: number[] = [];
+    for (const [name, { shape, data }] of stored) {
+      entries.push([
+        name,
+        { dtype: "F16", shape, data_offsets: [2 * halves.length, 2 * (halves.length + data.length)] },
+      ]);
+      data.forEach((_, i) => (data[i] = quarters[i % 9]));
+      halves.push(...data.map((x) => bits[quarters.indexOf(x)]));
+    }
+    const header = bytesOf(Object.fromEntries(entries));
+    const file = new Uint8Array(8 + header.length + 2 * halves.length);
+    new DataView(file.buffer).setBigUint64(0, BigInt(header.length), true);
+    file.set(header, 8);
+    file.set(new Uint8Array(Uint16Array.from(halves).buffer), 8 + header.length);
+    expect(await logitsOf(new Map(files).set("model.safetensors", file))).toEqual(
+      await logitsOf(changed(files, () => stored)),
+    );
+  });
+
+  it("other keys for the same: defaults left out, rope_parameters, gelu by its other name", async () => {
+    const files = await folderOf({ ...llama, ropeTheta: 500 });
+    const want = await logitsOf(files);
+    const variant = {
+      rope_theta: undefined,
+      head_dim: null,
+      hidden_act: undefined,
+      attention_bias: undefined,
+    };
+    const rope = { rope_parameters: { rope_type: "default", rope_theta: 500 } };
+    expect(await logitsOf(changed(files, same, { ...variant, ...rope }))).toEqual(want);
+    expect(await logitsOf(changed(files, same, { rope_scaling: null }))).toEqual(want);
+    expect(fromHuggingFace(changed(files, same, variant)).config.ropeTheta).toBe(10_000);
+    const other = await folderOf({ ...gpt2, hiddenDim: 32 });
+    expect(
+      await logitsOf(changed(other, same, { n_inner: null, activation_function: "gelu_pytorch_tanh" })),
+    ).toEqual(await logitsOf(other));
+  });
+});
+
+describe("folders that cannot be read", () => {
+  const refused = (files: ReadonlyMap<string, Uint8Array>, message: string): void => {
+    const live = backend.liveBytes;
+    expect(() => fromHuggingFace(files)).toThrow(new GradmixError("data", message));
+    expect(backend.liveBytes).toBe(live);
+  };
+
+  it.each<[GPTConfig, Record<string, unknown>, string]>([
+    [llama, { model_type: "bert" }, 'model_type is "bert"; "llama" and "gpt2" can be read'],
+    [llama, { model_type: undefined }, 'model_type is missing; "llama" and "gpt2" can be read'],
+    [llama, { hidden_size: "8" }, 'hidden_size is "8", not a number'],
+    [llama, { vocab_size: undefined }, "vocab_size is missing, not a number"],
+    [llama, { hidden_act: "gelu" }, 'hidden_act is "gelu"; only "silu" or "swish" can be computed'],
+    [llama, { attention_bias: true }, "attention_bias is true; only false can be computed"],
+    [llama, { mlp_bias: true }, "mlp_bias is true; only false can be computed"],
+    [llama, { head_dim: 16 }, "head_dim is 16; only 2 can be computed"],
+    [
+      llama,
+      { rope_scaling: { rope_type: "llama3", factor: 8 } },
+      'rope_scaling scales positions by "llama3"; only "default" can be computed',
+    ],
+    [
+      llama,
+      { rope_parameters: { rope_type: "yarn" } },
+      'rope_parameters scales positions by "yarn"; only "default" can be computed',
+    ],
+    [llama, { rope_scaling: 2 }, "rope_scaling is not an object"],
+    [llama, { rope_theta: "x" }, 'rope_theta is "x", not a number'],
+    [llama, { num_key_value_heads: 3 }, "it describes no model here: kvHeads: 3 does not divide heads 4"],
+    [
+      gpt2,
+      { activation_function: "gelu" },
+      'activation_function is "gelu"; only "gelu_new" or "gelu_pytorch_tanh" can be computed',
+    ],
+    [
+      gpt2,
+      { scale_attn_by_inverse_layer_idx: true },
+      "scale_attn_by_inverse_layer_idx is true; only false can be computed",
+    ],
+    [gpt2, { n_layer: 0 }, "it describes no model here: layers: 0 is not an integer of at least 1"],
+  ])("%#: %o with %o", async (config, keys, message) => {
+    refused(changed(await folderOf(config), same, keys), `config.json: ${message}`);
+  });
+
+  it("missing and broken files", async () => {
+    const files = await folderOf(llama);
+    refused(new Map(), "config.json: the file is missing");
+    refused(
+      new Map([["config.json", files.get("config.json") ?? expect.fail()]]),
+      "model.safetensors: the file is missing",
+    );
+    refused(new Map(files).set("config.json", Uint8Array.of(123)), "config.json: it is not JSON");
+    refused(new Map(files).set("config.json", bytesOf([])), "config.json: it is not an object");
+    refused(
+      new Map(files).set("model.safetensors", new Uint8Array(3)),
+      "model.safetensors: 3 bytes are no safetensors file",
+    );
+  });
+
+  it("tensors that are missing or of another shape, the transposed one too", async () => {
+    const files = await folderOf(gpt2);
+    const name = "transformer.h.1.mlp.c_fc.weight";
+    refused(
+      changed(files, (stored) => {
+        stored.delete(name);
+        return stored;
+      }),
+      `model.safetensors: the tensor "${name}" is missing`,
+    );
+    refused(
+      changed(files, (stored) => stored.set(name, { shape: [12, 8], data: new Float32Array(96) })),
+      `model.safetensors: "${name}" has the shape [12, 8]; by config.json it is [8, 12]`,
+    );
+    refused(
+      changed(files, same, { n_positions: 7 }),
+      'model.safetensors: "transformer.wpe.weight" has the shape [6, 8]; by config.json it is [7, 8]',
+    );
+  });
+});
