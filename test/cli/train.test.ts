@@ -35,7 +35,12 @@ beforeEach(() => {
   );
   writeFileSync(join(folder, "target.jsonl"), lines("while (j < n) total += items[j++]", 24));
 });
-afterEach(() => rmSync(folder, { recursive: true }));
+const children: ChildProcess[] = [];
+afterEach(() => {
+  // A test that failed must not leave its run behind.
+  for (const child of children.splice(0)) child.kill("SIGKILL");
+  rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
+});
 
 const small = [
   ...["--domain", "prose=prose.jsonl", "--domain", "code=code.jsonl.gz", "--target", "target.jsonl"],
@@ -84,7 +89,9 @@ function gradmix(...args: string[]): Ended {
 }
 
 function start(...args: string[]): ChildProcess {
-  return spawn(process.execPath, [command, "train", ...args], { cwd: folder, stdio: "ignore" });
+  const child = spawn(process.execPath, [command, "train", ...args], { cwd: folder, stdio: "ignore" });
+  children.push(child);
+  return child;
 }
 
 interface Line {
