@@ -39,26 +39,22 @@ function step({ model, gradient, optimizer }: Training, batch: TokenBatch, lr: n
   });
 }
 
-/** The least mean loss: examples that begin alike can have different next tokens, which no model tells apart. */
-function floor({ tokens, targets }: TokenBatch): number {
-  const after = new Map<string, number[]>();
-  targets.forEach((row, b) =>
-    row.forEach((target, t) => {
-      const prefix = tokens[b].slice(0, t + 1).join();
-      if (target >= 0) after.set(prefix, [...(after.get(prefix) ?? []), target]);
-    }),
+/**
+ * Every prefix can be told apart, also without absolute positions: no two examples begin alike, none with a repeated token (to
+ * attention with rotary positions, "a a" looks like "a").
+ */
+function learnable(config: GPTConfig): TokenBatch {
+  const tokens = [0, 1, 2].map((b) =>
+    Array.from({ length: 6 }, (_, t) => (3 * b + (b + 1) * t) % config.vocabSize),
   );
-  const surprises = [...after.values()].flatMap((seen) =>
-    seen.map((target) => Math.log(seen.length / seen.filter((other) => other === target).length)),
-  );
-  return surprises.reduce((a, b) => a + b, 0) / surprises.length;
+  return { tokens, targets: batchOf(config, 3, 6).targets };
 }
 
 describe.each(backends)("on $name", ({ create }) => {
   it.each(configs)("$preset: learns a batch by heart, with the same bits every time", async (config) => {
     const backend = await create();
     setCurrentMemory(backend);
-    const batch = batchOf(config, 3, 6);
+    const batch = learnable(config);
     const counted = batch.targets.flat().filter((id) => id >= 0).length;
     const runs = [];
     // The second run recomputes its blocks.
@@ -74,8 +70,7 @@ describe.each(backends)("on $name", ({ create }) => {
         live.add(backend.liveBytes);
       }
       expect(curve[0]).toBeGreaterThan(0.9 * Math.log(config.vocabSize));
-      expect(curve.at(-1)! - floor(batch)).toBeLessThan(0.03);
-      expect(curve.at(-1)! - floor(batch)).toBeGreaterThan(-1e-6);
+      expect(curve.at(-1)).toBeLessThan(0.03);
       expect(live.size).toBe(1);
       runs.push({ curve, end: await numbers(training.model.parameters.value) });
       for (const part of [training.model, training.gradient, training.optimizer]) part.dispose();
