@@ -1,6 +1,6 @@
 /** Writing files whole or not at all: to a temporary file beside the target, synced, then renamed over it. */
 import * as nodeFs from "node:fs";
-import { basename, dirname, join } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { GradmixError } from "../errors.ts";
 import { reason } from "./values.ts";
 
@@ -18,7 +18,8 @@ export function writeFileAtomic(path: string, parts: readonly Uint8Array[], fs: 
   const folder = dirname(path);
   const temporary = join(folder, `.${basename(path)}.${process.pid}.tmp`);
   try {
-    fs.mkdirSync(folder, { recursive: true });
+    // Absolute: Node's recursive mkdir never returns when the current folder is gone and the path is relative.
+    fs.mkdirSync(resolve(folder), { recursive: true });
     const file = fs.openSync(temporary, "w");
     try {
       for (const part of parts) writeAll(file, part, fs);

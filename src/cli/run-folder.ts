@@ -12,7 +12,7 @@
  */
 import * as nodeFs from "node:fs";
 import { hostname } from "node:os";
-import { basename, dirname, join } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import type { Checkpoint, RunStore, StepMetrics, TrainConfig } from "../dga/config.ts";
 import { GradmixError } from "../errors.ts";
 import { decodeCheckpoint, encodeCheckpoint } from "./checkpoint-file.ts";
@@ -103,7 +103,7 @@ export function openRunFolder(
     if (resumedStep === null) load();
     const from = resumedStep ?? 0;
     try {
-      fs.mkdirSync(join(folder, "checkpoints"), { recursive: true });
+      fs.mkdirSync(resolve(folder, "checkpoints"), { recursive: true });
     } catch (error) {
       throw ioError(folder, error);
     }

@@ -218,6 +218,21 @@ describe("a run that was cut short goes on to the same bits", () => {
     expect(existsSync(join(folder, "cut/weights.json"))).toBe(true);
   });
 
+  test("a run whose folder is taken away ends all the same", async () => {
+    mkdirSync(join(folder, "inner"));
+    for (const name of ["prose.jsonl", "code.jsonl.gz", "target.jsonl"])
+      writeFileSync(join(folder, "inner", name), readFileSync(join(folder, name)));
+    const child = spawn(process.execPath, [command, "train", ...small, "--steps", "30", "--out", "cut"], {
+      cwd: join(folder, "inner"),
+      stdio: "ignore",
+    });
+    children.push(child);
+    const ended = once(child, "exit");
+    while (!existsSync(join(folder, "inner/cut/metrics.jsonl"))) await sleep(5);
+    rmSync(join(folder, "inner"), { recursive: true, maxRetries: 5 });
+    expect(await ended).not.toEqual([null, "SIGKILL"]);
+  });
+
   test("a finished run has nothing to do", () => {
     expect(gradmix(...small, "--steps", "6", "--out", "run").code).toBe(0);
     const before = metrics("run");
