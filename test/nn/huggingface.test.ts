@@ -234,7 +234,7 @@ describe("folders as they are found", () => {
     expect(await logitsOf(shards)).toEqual(await logitsOf(files));
   });
 
-  it("F16 weights", async () => {
+  it("F16 weights, beside a mask of a type that cannot be read", async () => {
     const files = await folderOf(llama);
     const stored = weightsOf(files);
     // Quarters from −2 to 1.75 in both precisions.
@@ -250,6 +250,11 @@ describe("folders as they are found", () => {
       data.forEach((_, i) => (data[i] = quarters[i % 9]));
       halves.push(...data.map((x) => bits[quarters.indexOf(x)]));
     }
+    entries.push([
+      "mask",
+      { dtype: "BOOL", shape: [2], data_offsets: [2 * halves.length, 2 * halves.length + 2] },
+    ]);
+    halves.push(1);
     const header = bytesOf(Object.fromEntries(entries));
     const file = new Uint8Array(8 + header.length + 2 * halves.length);
     new DataView(file.buffer).setBigUint64(0, BigInt(header.length), true);
