@@ -182,6 +182,8 @@ export function createGPT(given: GPTConfig, options: GPTOptions = {}): GPT {
           options.checkpoint === true
             ? checkpoint((input: Tensor) => runBlock(input, block(i)), before)
             : scope(() => runBlock(before, block(i)));
+        // Otherwise all of them would live until the last block.
+        before.dispose();
       }
       return project(normalise(x, "norm"), "head");
     });

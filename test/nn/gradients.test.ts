@@ -161,6 +161,32 @@ it("recomputed blocks save memory", () => {
   expect(peaks[1]).toBeLessThan(0.5 * peaks[0]);
 });
 
+it("without a backward pass, memory does not grow with the number of layers; forward mode's neither", () => {
+  const peaks = [2, 12].map((layers) => {
+    const backend = createReferenceBackend();
+    setCurrentMemory(backend);
+    const model = createGPT({ ...configs[0], layers, context: 64 });
+    const tangents = arenaLike(model.parameters);
+    const batch = batchOf(configs[0], 8, 64);
+    const peak = (fn: () => unknown): number => {
+      const before = backend.liveBytes;
+      // The model's own initialisation peaked lower.
+      scope(fn);
+      return backend.peakBytes - before;
+    };
+    return [
+      peak(() => lossesOf(model, batch)),
+      peak(() =>
+        forwardDerivative(
+          () => lossesOf(model, batch),
+          new Map(model.parameters.list.map((p) => [p, tangents.of(p)])),
+        ),
+      ),
+    ];
+  });
+  expect(peaks[1]).toEqual(peaks[0]);
+});
+
 it("tokens of another shape are refused", () => {
   setCurrentMemory(createReferenceBackend());
   const model = createGPT(configs[0]);
