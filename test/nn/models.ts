@@ -9,7 +9,7 @@ export const configs: readonly GPTConfig[] = [
 ];
 
 /** The same for every value: initial gains of one and biases of zero would hide mistakes. */
-export async function scramble(model: GPT, deviation = 0.4): Promise<void> {
+async function scramble(model: GPT, deviation = 0.4): Promise<void> {
   for (const [n, parameter] of model.parameters.list.entries()) {
     const before = await parameter.data();
     const noise = values(parameter.size, 100 + n);
