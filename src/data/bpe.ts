@@ -16,8 +16,19 @@ const PIECES = /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+
 /** Pairs of ids below 2²⁶ as one number. */
 const pairKey = (left: number, right: number): number => left * 67108864 + right;
 
-/** Pieces whose ids are remembered; words repeat. */
+/** Pieces whose ids are remembered; words repeat, long pieces hardly ever. */
 const CACHE_SIZE = 1 << 16;
+const CACHED_LENGTH = 64;
+
+/** From this many ids on a piece is merged with a heap: text without spaces (DNA, base64, some scripts) makes pieces of megabytes. */
+const LONG_PIECE = 128;
+
+/** When learning, longer pieces are cut: no useful token is as long, and a merge touches only the cuts that hold its pair. */
+const LONGEST_LEARNED = /.{1,128}/gsu;
+
+/** A piece as a string of its own. One cut from a text by a regular expression would keep the whole text in memory. */
+const detach = (piece: string): string =>
+  piece.length < 13 ? piece : Buffer.from(piece, "utf16le").toString("utf16le");
 
 /** A tokenizer of tokens (their bytes by id, the 256 single bytes among them) and merges in order of rank. */
 export function bpeTokenizer(
@@ -38,7 +49,9 @@ export function bpeTokenizer(
   const cache = new Map<string, Uint32Array>();
 
   const encodePiece = (piece: string): Uint32Array => {
-    const ids = Array.from(utf8.encode(piece), (byte) => single[byte]);
+    const bytes = utf8.encode(piece);
+    if (bytes.length >= LONG_PIECE) return mergeLong(Uint32Array.from(bytes, (byte) => single[byte]));
+    const ids = Array.from(bytes, (byte) => single[byte]);
     for (;;) {
       let best = -1;
       let bestRank = Infinity;
@@ -60,6 +73,34 @@ export function bpeTokenizer(
     }
   };
 
+  /** The same merges in O(n log n): places in a linked list, a heap of (rank, place) with the leftmost of the lowest rank on top. */
+  const mergeLong = (ids: Uint32Array): Uint32Array => {
+    const n = ids.length;
+    const next = Int32Array.from(ids, (_, i) => i + 1);
+    const before = Int32Array.from(ids, (_, i) => i - 1);
+    const alive = new Uint8Array(n).fill(1);
+    const heap = numberHeap();
+    const rankAt = (i: number): number =>
+      next[i] < n ? (ranks.get(pairKey(ids[i], ids[next[i]])) ?? -1) : -1;
+    const offer = (i: number): void => {
+      const rank = rankAt(i);
+      if (rank >= 0) heap.push(rank * 2 ** 31 + i);
+    };
+    for (let i = 0; i < n; i++) offer(i);
+    for (let top = heap.pop(); top >= 0; top = heap.pop()) {
+      const rank = Math.floor(top / 2 ** 31);
+      const i = top % 2 ** 31;
+      if (alive[i] === 0 || rankAt(i) !== rank) continue;
+      ids[i] = merges[rank].joined;
+      alive[next[i]] = 0;
+      next[i] = next[next[i]];
+      if (next[i] < n) before[next[i]] = i;
+      offer(i);
+      if (before[i] >= 0) offer(before[i]);
+    }
+    return ids.filter((_, i) => alive[i] === 1);
+  };
+
   return {
     kind,
     vocabSize: tokens.length + 1,
@@ -72,8 +113,10 @@ export function bpeTokenizer(
         let ids = cache.get(piece);
         if (ids === undefined) {
           ids = encodePiece(piece);
-          if (cache.size >= CACHE_SIZE) cache.clear();
-          cache.set(piece, ids);
+          if (piece.length <= CACHED_LENGTH) {
+            if (cache.size >= CACHE_SIZE) cache.clear();
+            cache.set(detach(piece), ids);
+          }
         }
         if (length + ids.length > out.length) {
           const larger = new Uint32Array(2 * out.length + ids.length);
@@ -150,7 +193,7 @@ export interface TrainBpeOptions {
 
 /**
  * Learns merges from texts: the most frequent pair inside pieces first, of equally frequent ones that of the smaller ids. Fewer merges come out when no
- * pair appears twice. Throws `config` for an impossible size.
+ * pair appears twice. What is held is the different pieces, not the texts. Throws `config` for an impossible size.
  */
 export async function trainBpe(
   texts: Iterable<string> | AsyncIterable<string>,
@@ -161,7 +204,13 @@ export async function trainBpe(
     throw new GradmixError("config", `vocabSize: ${vocabSize} is not an integer from 257 to 1000000`);
   const counts = new Map<string, number>();
   for await (const text of texts)
-    for (const [piece] of text.matchAll(PIECES)) counts.set(piece, (counts.get(piece) ?? 0) + 1);
+    for (const [piece] of text.matchAll(PIECES))
+      for (const part of piece.match(LONGEST_LEARNED) ?? []) {
+        const count = counts.get(part);
+        // Only a new key is stored, so only it has to be detached.
+        if (count === undefined) counts.set(detach(part), 1);
+        else counts.set(part, count + 1);
+      }
 
   const tokens = Array.from({ length: 256 }, (_, byte) => Uint8Array.of(byte));
   const utf8 = new TextEncoder();
@@ -224,6 +273,36 @@ export async function trainBpe(
     if (merges.length % 256 === 0) onProgress?.(merges.length);
   }
   return bpeTokenizer(tokens, merges, "bpe");
+}
+
+/** A binary heap of numbers ≥ 0, the least first; −1 when empty. */
+function numberHeap(): { push(value: number): void; pop(): number } {
+  const items: number[] = [];
+  return {
+    push(value) {
+      let i = items.length;
+      items.push(value);
+      while (i > 0 && items[(i - 1) >> 1] > value) {
+        items[i] = items[(i - 1) >> 1];
+        i = (i - 1) >> 1;
+      }
+      items[i] = value;
+    },
+    pop() {
+      const top = items[0] ?? -1;
+      const last = items.pop();
+      if (last === undefined || items.length === 0) return top;
+      let i = 0;
+      for (let child = 1; child < items.length; child = 2 * i + 1) {
+        if (child + 1 < items.length && items[child + 1] < items[child]) child++;
+        if (items[child] >= last) break;
+        items[i] = items[child];
+        i = child;
+      }
+      items[i] = last;
+      return top;
+    },
+  };
 }
 
 interface PairHeap {

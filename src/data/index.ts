@@ -11,6 +11,7 @@ export {
   type TokenStream,
   tokenWriter,
   type TokenWriter,
+  type WindowOptions,
   type Windows,
   windowsOf,
 } from "./tokens.ts";

@@ -1,24 +1,22 @@
 /**
- * A keyed pseudo-random permutation of 0 … n−1 that needs no memory: a four-round Feistel network over the next even power of two,
- * walked until it lands inside (cycle walking; Black & Rogaway 2002).
+ * A keyed pseudo-random permutation of 0 … n−1 that needs no memory: the swap-or-not shuffle (Hoang, Morris & Rogaway, CRYPTO 2012).
+ *
+ * Each round pairs every place x with K − x (mod n) for a K of its own, and one random bit a pair says whether the two change places. It
+ * works for any n; a Feistel network, the usual choice, visibly prefers some orders of five or ten elements however many rounds it has.
  */
-import { type Key, threefry2x32 } from "../tensor/rng.ts";
+import { type Key, threefry2x32, uniformAt } from "../tensor/rng.ts";
 
+const ROUNDS = 48;
+
+/** Where `index` goes, for 0 ≤ index < n ≤ 2³². */
 export function permute(key: Key, n: number, index: number): number {
-  if (n <= 1) return 0;
-  const half = Math.max(1, Math.ceil(Math.log2(n) / 2));
-  const mask = 2 ** half - 1;
-  let value = index;
-  do {
-    let left = Math.floor(value / 2 ** half);
-    let right = value % 2 ** half;
-    for (let round = 0; round < 4; round++) {
-      const [word] = threefry2x32(key[0], key[1], round, right);
-      const next = (left ^ (word & mask)) >>> 0;
-      left = right;
-      right = next;
-    }
-    value = left * 2 ** half + right;
-  } while (value >= n);
-  return value;
+  let place = index;
+  for (let round = 0; round < ROUNDS; round++) {
+    const sum = Math.floor(uniformAt(key, round) * n);
+    const partner = sum >= place ? sum - place : sum - place + n;
+    // Counters from 2³² on: those below are the rounds' sums.
+    const [bits] = threefry2x32(key[0], key[1], round + 1, Math.max(place, partner));
+    if ((bits & 1) === 1) place = partner;
+  }
+  return place;
 }

@@ -60,7 +60,16 @@ export interface Sampler {
   restore(json: unknown): void;
 }
 
+/** Throws `config` for a seed that is none and a domain without windows. */
 export function createSampler({ domains, seed, mode = "multinomial" }: SamplerOptions): Sampler {
+  if (!Number.isSafeInteger(seed) || seed < 0)
+    throw new GradmixError("config", `seed: ${seed} is not an integer from 0 to 2^53 − 1`);
+  for (const { name, count } of domains)
+    if (!Number.isSafeInteger(count) || count < 1)
+      throw new GradmixError(
+        "config",
+        `"${name}": ${count} windows cannot be drawn from; it needs 1 or more`,
+      );
   const root = key(seed);
   const choices = foldIn(root, 0);
   const orders = domains.map((_, i) => foldIn(root, i + 1));
@@ -69,12 +78,12 @@ export function createSampler({ domains, seed, mode = "multinomial" }: SamplerOp
   let draws = 0;
 
   const next = (domain: number): Draw => {
-    const { count, tokensOf } = domains[domain];
+    const { count } = domains[domain];
     const epoch = Math.floor(taken[domain] / count);
     const order: Key = foldIn(orders[domain], epoch);
     const window = permute(order, count, taken[domain] % count);
     taken[domain]++;
-    tokens[domain] += tokensOf(window);
+    tokens[domain] += domains[domain].tokensOf(window);
     return { domain, window, epoch };
   };
 

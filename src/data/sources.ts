@@ -1,11 +1,12 @@
 /**
  * Text sources: which files a pattern means, and the documents in them, as a stream.
  *
- * `.jsonl` and `.ndjson` hold a document a line; any other file is one document. `.gz` and `.zst` are unpacked on the way. A file of
- * lines is never held whole, so it may be larger than memory.
+ * `.jsonl` and `.ndjson` hold a document a line; any other file is one document, or several of at most 16 MiB. `.gz` and `.zst` are
+ * unpacked on the way. What is held is a line or 16 MiB, so files may be larger than memory.
  */
+import { isUtf8 } from "node:buffer";
 import { createReadStream } from "node:fs";
-import { stat } from "node:fs/promises";
+import { realpath, stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { createGunzip } from "node:zlib";
 import { Decompress } from "fzstd";
@@ -15,22 +16,25 @@ import { GradmixError } from "../errors.ts";
 export interface ListOptions {
   /** What the files are for, in errors: 'domain "code"'. */
   readonly what?: string;
-  /** Absolute paths that are left out: a target's files are never also in a domain. */
+  /** Paths that are left out, under whatever name they are reached: a target's files are never also in a domain. */
   readonly exclude?: ReadonlySet<string>;
 }
 
 /**
- * The files that paths, folders and glob patterns mean, sorted, each once. Throws `data` for a path that does not exist and a pattern that
+ * The files that paths, folders and glob patterns mean, sorted, each once (also when links lead to it twice). Throws `data` for a path that does not exist and a pattern that
  * matches nothing.
  */
 export async function listFiles(patterns: readonly string[], options: ListOptions = {}): Promise<string[]> {
   const { what = "files", exclude = new Set() } = options;
-  // By absolute path, so that a file that two patterns reach in two ways is read once.
+  // By real path, so that a file reached in two ways is read once, and a target's file is known by any of its names.
   const found = new Map<string, string>();
   for (const pattern of patterns)
-    for (const file of await expand(pattern, what))
-      if (!found.has(resolve(file))) found.set(resolve(file), file);
-  const kept = [...found].flatMap(([path, file]) => (exclude.has(path) ? [] : [file])).sort();
+    for (const file of (await expand(pattern, what)).sort()) {
+      const path = await identity(file);
+      if (!found.has(path)) found.set(path, file);
+    }
+  const excluded = new Set(await Promise.all([...exclude].map(identity)));
+  const kept = [...found].flatMap(([path, file]) => (excluded.has(path) ? [] : [file])).sort();
   if (kept.length === 0)
     throw new GradmixError(
       "data",
@@ -41,8 +45,15 @@ export async function listFiles(patterns: readonly string[], options: ListOption
   return kept;
 }
 
+/** The path that all names of a file lead to. */
+const identity = (file: string): Promise<string> => realpath(file).catch(() => resolve(file));
+
 async function expand(pattern: string, what: string): Promise<string[]> {
-  const info = await stat(pattern).catch(() => null);
+  const info = await stat(pattern).catch((cause: NodeJS.ErrnoException) => {
+    if (cause.code === "EACCES" || cause.code === "EPERM")
+      throw new GradmixError("data", `${what}: ${pattern}: ${readProblem(cause)}`, { cause });
+    return null;
+  });
   if (info?.isFile() === true) return [pattern];
   // Typed dots are meant; hidden files that a star would match are not.
   const options = { onlyFiles: true, dot: /(^|\/)\.[^./]/.test(pattern), expandDirectories: false };
@@ -51,6 +62,11 @@ async function expand(pattern: string, what: string): Promise<string[]> {
     if (inside.length === 0) throw new GradmixError("data", `${what}: the folder ${pattern} holds no files`);
     return inside;
   }
+  if (info !== null)
+    throw new GradmixError(
+      "data",
+      `${what}: ${pattern} is neither a file nor a folder; write the text to a file first`,
+    );
   if (!isDynamicPattern(pattern)) throw new GradmixError("data", `${what}: no such file: ${pattern}`);
   const matches = await glob(pattern, options);
   if (matches.length === 0) throw new GradmixError("data", `${what}: nothing matches ${pattern}`);
@@ -59,14 +75,14 @@ async function expand(pattern: string, what: string): Promise<string[]> {
 
 export interface Document {
   readonly text: string;
-  /** The file, and in a file of lines the line: "a.jsonl.gz:12". */
+  /** The file; in a file of lines with the line ("a.jsonl.gz:12"), in a large one with the part's first byte ("a.txt@16777210"). */
   readonly source: string;
 }
 
 export interface ReadOptions {
   /** Field of a line's object that holds the text. Default "text". */
   readonly textField?: string;
-  /** Broken lines and files of invalid UTF-8 are left out instead of ending the read. */
+  /** Broken lines, and files (or 16 MiB of one) that are not UTF-8, are left out instead of ending the read. */
   readonly skipBadLines?: boolean;
   /** Told of each one left out. */
   readonly onSkip?: (source: string, reason: string) => void;
@@ -74,7 +90,7 @@ export interface ReadOptions {
 
 /**
  * The documents of files, in order; empty ones are left out. Throws `data`, naming the file and line, for a line that is not JSON or has no text, for
- * invalid UTF-8 and for archives that are cut off.
+ * invalid UTF-8 (with the byte) and for archives that are cut off.
  */
 export async function* readDocuments(
   files: Iterable<string>,
@@ -91,21 +107,22 @@ export async function* readDocuments(
       for await (const line of lines(file)) {
         number++;
         const source = `${file}:${number}`;
-        const text = decode(line);
-        if (text === null) bad(source, "invalid UTF-8");
-        else if (text.trim() !== "") {
-          const parsed = parseLine(text, options.textField ?? "text");
+        const decoded = decode(line, " of the line");
+        if ("reason" in decoded) bad(source, decoded.reason);
+        else if (decoded.text.trim() !== "") {
+          const parsed = parseLine(decoded.text, options.textField ?? "text");
           if ("reason" in parsed) bad(source, parsed.reason);
           else if (parsed.text !== "") yield { text: parsed.text, source };
         }
       }
       continue;
     }
-    const chunks: Uint8Array[] = [];
-    for await (const chunk of contents(file)) chunks.push(chunk);
-    const text = decode(join(chunks));
-    if (text === null) bad(file, "invalid UTF-8");
-    else if (text !== "") yield { text, source: file };
+    for await (const { bytes, at } of parts(file)) {
+      const decoded = decode(bytes, "", at);
+      const source = at === 0 ? file : `${file}@${at}`;
+      if ("reason" in decoded) bad(file, decoded.reason);
+      else if (decoded.text !== "") yield { text: decoded.text, source };
+    }
   }
 }
 
@@ -126,12 +143,33 @@ function parseLine(line: string, field: string): { text: string } | { reason: st
 
 const utf8 = new TextDecoder("utf-8", { fatal: true });
 
-function decode(bytes: Uint8Array): string | null {
+/** The text of bytes that start at byte `at` of what `where` names, or what is wrong with them. */
+function decode(bytes: Uint8Array, where: string, at = 0): { text: string } | { reason: string } {
   try {
-    return utf8.decode(bytes);
+    return { text: utf8.decode(bytes) };
   } catch {
-    return null;
+    if (isUtf8(bytes)) return { reason: `${bytes.length} bytes are too many for one document` };
+    const wide = at === 0 && bytes.length > 1 && bytes[0] + bytes[1] === 0xfe + 0xff;
+    return {
+      reason: `invalid UTF-8 at byte ${at + firstInvalid(bytes)}${where}${wide ? " (it looks like UTF-16)" : ""}`,
+    };
   }
+}
+
+/** Index of the first byte that cannot be there, or the length when the end is missing. */
+function firstInvalid(bytes: Uint8Array): number {
+  let [valid, invalid] = [0, bytes.length + 1];
+  while (invalid - valid > 1) {
+    const middle = (valid + invalid) >> 1;
+    try {
+      // As the start of a stream, so that a character cut by `middle` is no error.
+      new TextDecoder("utf-8", { fatal: true }).decode(bytes.subarray(0, middle), { stream: true });
+      valid = middle;
+    } catch {
+      invalid = middle;
+    }
+  }
+  return Math.min(valid, bytes.length);
 }
 
 function join(chunks: readonly Uint8Array[]): Uint8Array {
@@ -143,6 +181,30 @@ function join(chunks: readonly Uint8Array[]): Uint8Array {
     at += chunk.length;
   }
   return out;
+}
+
+/** Most bytes of one document of a file that is no file of lines. */
+const PART = 1 << 24;
+
+/** A file whole, or cut after line ends (or between characters, where lines are long) into parts of at most PART bytes. */
+async function* parts(file: string): AsyncGenerator<{ bytes: Uint8Array; at: number }, void, undefined> {
+  let held: Uint8Array[] = [];
+  let size = 0;
+  let at = 0;
+  for await (const chunk of contents(file)) {
+    held.push(chunk);
+    size += chunk.length;
+    while (size > PART) {
+      const bytes = join(held);
+      let end = bytes.subarray(0, PART).lastIndexOf(10) + 1;
+      if (end < PART / 2) for (end = PART; end > PART - 4 && (bytes[end] & 0xc0) === 0x80;) end--;
+      yield { bytes: bytes.subarray(0, end), at };
+      held = [bytes.slice(end)];
+      size -= end;
+      at += end;
+    }
+  }
+  if (size > 0) yield { bytes: join(held), at };
 }
 
 /** Lines without their ends. What is held is one chunk and the line that lies across it. */
@@ -184,12 +246,15 @@ function forwardErrors<T extends { destroy(error?: Error): unknown }>(from: Node
 
 async function* zstd(stream: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array, void, undefined> {
   let out: Uint8Array[] = [];
+  let given = 0;
+  // Not even an empty text packs into no bytes.
   let ended = false;
   const unpack = new Decompress((chunk, final) => {
     out.push(chunk);
-    ended = final === true;
+    ended = final === true && given > 0;
   });
   for await (const chunk of stream) {
+    given += chunk.length;
     // fzstd keeps views of what it is given.
     unpack.push(chunk.slice());
     const ready = out;

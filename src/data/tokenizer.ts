@@ -30,6 +30,14 @@ function tokenBytes(token: string): Uint8Array | null {
   return Uint8Array.from(bytes);
 }
 
+const OTHER_IDS = [
+  "dropout",
+  "continuing_subword_prefix",
+  "end_of_word_suffix",
+  "byte_fallback",
+  "ignore_merges",
+];
+
 /** Reads a byte-level BPE `tokenizer.json`: what `toJSON` gives, or GPT-2's. Throws `data`, saying what is not supported. */
 export function loadTokenizer(json: unknown): Tokenizer {
   const wrong = (what: string): GradmixError =>
@@ -43,7 +51,10 @@ export function loadTokenizer(json: unknown): Tokenizer {
   const pre = field(json, "pre_tokenizer");
   if (field(pre, "type") !== "ByteLevel" || field(pre, "add_prefix_space") === true)
     throw wrong("the pre-tokenizer is not ByteLevel without a prefix space");
+  if (field(pre, "use_regex") === false) throw wrong("the pre-tokenizer does not split (use_regex is false)");
   if ((field(json, "normalizer") ?? null) !== null) throw wrong("it has a normalizer");
+  // Options of the model that would give other ids; absent, null, false, 0 and "" leave them out.
+  for (const option of OTHER_IDS) if (field(model, option)) throw wrong(`the model has ${option}`);
   const vocab = field(model, "vocab");
   if (typeof vocab !== "object" || vocab === null || Array.isArray(vocab))
     throw wrong("it has no vocabulary");

@@ -65,28 +65,38 @@ export interface Windows {
   tokensOf(index: number): number;
 }
 
+export interface WindowOptions {
+  /** What becomes of a last window with fewer than T targets: padded when read ("pad", the default), or left out ("drop"). */
+  readonly partial?: "pad" | "drop";
+}
+
 /**
- * Cuts a stream of n tokens into ⌈(n−1)/T⌉ windows; the last one may be short and is padded when read. Throws `data` when not even one
- * full window is there, naming the domain.
+ * Cuts a stream of n tokens into ⌈(n−1)/T⌉ windows, ⌊(n−1)/T⌋ when a partial one is dropped. Throws `data` when not even one full window is
+ * there, naming the domain.
  */
-export function windowsOf(name: string, stream: TokenStream, time: number): Windows {
+export function windowsOf(
+  name: string,
+  stream: TokenStream,
+  time: number,
+  { partial = "pad" }: WindowOptions = {},
+): Windows {
   const pairs = stream.tokens.length - 1;
   if (pairs < time)
     throw new GradmixError(
       "data",
       `"${name}": ${Math.max(0, stream.tokens.length)} tokens are less than one window of ${time} + 1; add text or make the context shorter`,
     );
-  return cut(name, stream, time);
+  return cut(name, stream, time, partial);
 }
 
 /** The same for evaluation, where one short window is enough; null for a stream without a single pair. */
 export function evaluationWindows(name: string, stream: TokenStream, time: number): Windows | null {
-  return stream.tokens.length < 2 ? null : cut(name, stream, time);
+  return stream.tokens.length < 2 ? null : cut(name, stream, time, "pad");
 }
 
-function cut(name: string, stream: TokenStream, time: number): Windows {
+function cut(name: string, stream: TokenStream, time: number, partial: "pad" | "drop"): Windows {
   const pairs = stream.tokens.length - 1;
-  const count = Math.ceil(pairs / time);
+  const count = partial === "pad" ? Math.ceil(pairs / time) : Math.floor(pairs / time);
   return { name, stream, time, count, tokensOf: (index) => Math.min(time, pairs - index * time) };
 }
 

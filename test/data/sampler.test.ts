@@ -12,7 +12,7 @@ import {
 } from "gradmix/data";
 import { describe, expect, test } from "vitest";
 import { permute } from "#dist/data/permutation.js";
-import { key } from "#dist/tensor/rng.js";
+import { foldIn, key } from "#dist/tensor/rng.js";
 
 const counts = fc.array(fc.integer({ min: 1, max: 40 }), { minLength: 1, maxLength: 6 });
 const domainsOf = (sizes: readonly number[]) =>
@@ -46,7 +46,21 @@ test("a permutation reaches every place once, and differs between keys", () => {
   );
   const order = (seed: number): number[] => Array.from({ length: 50 }, (_, i) => permute(key(seed), 50, i));
   expect(order(1)).not.toEqual(order(2));
-  expect(permute(key(5), 2 ** 40, 2 ** 39)).toBeLessThan(2 ** 40);
+  expect(permute(key(5), 2 ** 32, 2 ** 31)).toBeLessThan(2 ** 32);
+});
+
+test.each([3, 4, 5])("all orders of %i windows are equally likely", (n) => {
+  const orders = new Map<string, number>();
+  const expected = 80;
+  const count = [1, 1, 2, 6, 24, 120][n] ?? 0;
+  for (let seed = 0; seed < expected * count; seed++) {
+    const order = Array.from({ length: n }, (_, i) => permute(foldIn(key(seed), 3), n, i)).join();
+    orders.set(order, (orders.get(order) ?? 0) + 1);
+  }
+  expect(orders.size).toBe(count);
+  const chiSquare = [...orders.values()].reduce((sum, hits) => sum + (hits - expected) ** 2 / expected, 0);
+  // Three standard deviations of χ² and a little for its skew: near its 99.9 % quantile for these degrees of freedom.
+  expect(chiSquare).toBeLessThan(count - 1 + 3.3 * Math.sqrt(2 * (count - 1)) + 3);
 });
 
 describe("the sampler", () => {
@@ -158,6 +172,30 @@ describe("the sampler", () => {
     expect(sampler.state()).toEqual(before);
   });
 
+  test("refuses what cannot be drawn from", () => {
+    const domains = domainsOf([3, 4]);
+    for (const seed of [-1, 0.5, NaN, 2 ** 53])
+      expect(() => createSampler({ domains, seed })).toThrow(/seed: .* is not an integer from 0/);
+    expect(() => createSampler({ domains: domainsOf([3, 0]), seed: 1 })).toThrow(/"d1": 0 windows/);
+  });
+
+  test("takes domains whose tokensOf is a method", () => {
+    const sampler = createSampler({
+      domains: [
+        {
+          name: "d",
+          count: 2,
+          tokensOf() {
+            return this.count + 5;
+          },
+        },
+      ],
+      seed: 1,
+    });
+    sampler.draw([1], 3);
+    expect(sampler.tokens()).toEqual([21]);
+  });
+
   test("refuses states that are not its own", () => {
     const sampler = createSampler({ domains: domainsOf([3, 4]), seed: 1 });
     const good = sampler.state();
@@ -220,6 +258,17 @@ describe("windows", () => {
           );
         },
       ),
+    );
+  });
+
+  test("a partial last one can be dropped", () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: 90 }), fc.integer({ min: 1, max: 20 }), (length, time) => {
+        fc.pre(length >= time);
+        const dropped = windowsOf("d", stream([length]), time, { partial: "drop" });
+        expect(dropped.count).toBe(Math.floor(length / time));
+        for (let w = 0; w < dropped.count; w++) expect(dropped.tokensOf(w)).toBe(time);
+      }),
     );
   });
 

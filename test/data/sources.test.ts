@@ -1,6 +1,6 @@
 /** Reading text: which files, which documents, and what is said when something is broken. Real files in a temporary folder. */
 import { spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { gzipSync } from "node:zlib";
@@ -63,6 +63,24 @@ describe("files", () => {
     put("odd {b}/c d.txt", "x");
     expect(await listFiles(["a [1] (x)*.txt"])).toEqual(["a [1] (x)*.txt"]);
     expect(await listFiles(["odd {b}"])).toEqual(["odd {b}/c d.txt"]);
+  });
+
+  test("links: a file once, whatever leads to it; a target's file under no name", async () => {
+    put("a.txt", "x");
+    put("sub/b.txt", "x");
+    symlinkSync("a.txt", "link.txt");
+    symlinkSync("..", "sub/up");
+    symlinkSync("nowhere", "broken.txt");
+    expect(await listFiles(["**/*.txt"])).toEqual(["a.txt", "sub/b.txt"]);
+    expect(await listFiles(["link.txt", "a.txt"])).toEqual(["link.txt"]);
+    expect(await listFiles(["*.txt", "sub/b.txt"], { exclude: new Set([resolve("link.txt")]) })).toEqual([
+      "sub/b.txt",
+    ]);
+    await expect(listFiles(["link.txt"], { exclude: new Set([resolve("a.txt")]) })).rejects.toThrow(
+      /belong to the target/,
+    );
+    await expect(listFiles(["broken.txt"])).rejects.toThrow(/no such file: broken\.txt/);
+    await expect(listFiles(["/dev/null"])).rejects.toThrow(/\/dev\/null is neither a file nor a folder/);
   });
 
   test("what is not there, and what belongs to the target", async () => {
@@ -143,8 +161,13 @@ describe("documents", () => {
     ["a.jsonl", "[1]", /a\.jsonl:1: the line is not a JSON object/],
     ["a.jsonl", '{"txt":"x"}', /a\.jsonl:1: the object has no field "text" \(--text-field names another\)/],
     ["a.jsonl", '{"text":7}', /a\.jsonl:1: the field "text" is not a string/],
-    ["a.jsonl", Buffer.from([0x7b, 0xff, 0x7d]), /a\.jsonl:1: invalid UTF-8/],
-    ["a.txt", Buffer.from([0x63, 0xe9]), /a\.txt: invalid UTF-8/],
+    ["a.jsonl", Buffer.from([0x7b, 0xff, 0x7d]), /a\.jsonl:1: invalid UTF-8 at byte 1 of the line;/],
+    ["a.txt", Buffer.from([0x63, 0xe9]), /a\.txt: invalid UTF-8 at byte 2;/],
+    [
+      "a.txt",
+      Buffer.from("\ufeffwide", "utf16le"),
+      /a\.txt: invalid UTF-8 at byte 0 \(it looks like UTF-16\);/,
+    ],
   ];
   test.each(broken)("%s: %s", async (name, contents, message) => {
     put(name, contents);
@@ -156,6 +179,45 @@ describe("documents", () => {
     expect(skipped).toHaveLength(1);
   });
 
+  test("invalid UTF-8 is named by its byte, wherever it is", async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.string({ unit: "grapheme", maxLength: 40 }),
+        fc.string({ unit: "grapheme", maxLength: 40 }),
+        async (before, after) => {
+          put("a.txt", Buffer.concat([Buffer.from(before), Buffer.from([0xff]), Buffer.from(after)]));
+          await expect(read(["a.txt"])).rejects.toThrow(
+            new RegExp(`a\\.txt: invalid UTF-8 at byte ${Buffer.byteLength(before)};`),
+          );
+        },
+      ),
+      { numRuns: 30 },
+    );
+  });
+
+  test("a large file comes in parts of at most 16 MiB, cut at lines or else between characters", async () => {
+    const limit = 2 ** 24;
+    const cases = ["a line of text, é\n".repeat(1_900_000), "日".repeat(12_000_000), "x".repeat(limit)];
+    for (const whole of cases) {
+      put("a.txt", whole);
+      const documents = await read(["a.txt"]);
+      expect(documents.map(({ text }) => text).join("") === whole).toBe(true);
+      let at = 0;
+      for (const { text, source } of documents) {
+        expect(source).toBe(at === 0 ? "a.txt" : `a.txt@${at}`);
+        expect(Buffer.byteLength(text)).toBeLessThanOrEqual(limit);
+        at += Buffer.byteLength(text);
+      }
+      expect(documents.length).toBe(Math.ceil(at / limit));
+      if (whole.includes("\n")) for (const { text } of documents) expect(text.endsWith("\n")).toBe(true);
+    }
+    const bad = Buffer.alloc(limit + 1000, "fine\n");
+    bad[limit + 500] = 0xff;
+    put("a.txt", bad);
+    await expect(read(["a.txt"])).rejects.toThrow(`a.txt: invalid UTF-8 at byte ${limit + 500};`);
+    expect(await texts(["a.txt"], { skipBadLines: true })).toHaveLength(1);
+  });
+
   test("archives that are cut off or none", async () => {
     const whole = gzipSync('{"text":"some text that is long enough to be packed"}\n'.repeat(50));
     put("cut.jsonl.gz", whole.subarray(0, -20));
@@ -164,6 +226,10 @@ describe("documents", () => {
       /cut\.jsonl\.gz: it is cut off: the archive ends too early/,
     );
     await expect(read(["not.jsonl.gz"])).rejects.toThrow(/not\.jsonl\.gz: it is not a whole archive/);
+    for (const name of ["none.txt.gz", "none.jsonl.zst"]) {
+      put(name, "");
+      await expect(read([name])).rejects.toThrow(/none.*: it is cut off/);
+    }
     await expect(read(["gone.txt"])).rejects.toThrow(/gone\.txt: no such file/);
     mkdirSync("folder.txt");
     await expect(read(["folder.txt"])).rejects.toThrow(/folder\.txt: it cannot be read/);

@@ -1,4 +1,6 @@
 /** Tokenizers against Hugging Face's library and against a naive trainer. */
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
 import fc from "fast-check";
 import { GradmixError } from "gradmix";
@@ -151,12 +153,60 @@ describe("training", () => {
     );
   });
 
+  test("cuts long pieces between characters, and no two ids spell the same", async () => {
+    const tokenizer = await trainBpe([`${"🎉é".repeat(3000)} ${"日本語テスト".repeat(900)}`], {
+      vocabSize: 300,
+    });
+    const vocab = (tokenizer.toJSON()["model"] as { vocab: Record<string, number> }).vocab;
+    expect(Object.keys(vocab)).toHaveLength(tokenizer.vocabSize);
+    // U+FFFD is what half a character would have become.
+    expect(Object.keys(vocab).filter((token) => token.includes("ï¿½"))).toEqual([]);
+    expect(tokenizer.encode("🎉é").length).toBeLessThan(3);
+  });
+
   test("refuses impossible sizes", async () => {
     for (const vocabSize of [256, 0, 300.5, NaN, 2_000_000])
       await expect(trainBpe(["text"], { vocabSize })).rejects.toThrow(
         /vocabSize: .* is not an integer from 257/,
       );
   });
+});
+
+test("pieces of any length get the ids that Hugging Face's library gives", async () => {
+  const words = ["ab", "abc", "bca", "aaa", "cab", "日本", "本語", "語日本"];
+  const piece = fc
+    .array(fc.constantFrom(...words), { minLength: 1, maxLength: 150 })
+    .map((parts) => parts.join(""));
+  const learned = fc.sample(piece, { seed: 5, numRuns: 40 });
+  const tokenizer = await trainBpe(learned, { vocabSize: 600 });
+  const theirs = new HuggingFaceTokenizer(JSON.parse(JSON.stringify(tokenizer.toJSON())) as object, {});
+  fc.assert(
+    fc.property(piece, (value) => {
+      expect([...tokenizer.encode(value)]).toEqual(theirs.encode(value, { add_special_tokens: false }).ids);
+    }),
+  );
+});
+
+test("texts are not kept once they are learned from or encoded", async () => {
+  setFlagsFromString("--expose-gc");
+  const collect = runInNewContext("gc") as () => void;
+  const heap = (): number => {
+    collect();
+    return process.memoryUsage().heapUsed;
+  };
+  const document = (i: number): string =>
+    Buffer.from(`${"a b ".repeat(120_000)} averylongword${"x".repeat(i)}`).toString();
+  let most = 0;
+  const start = heap();
+  function* documents(): Generator<string> {
+    for (let i = 0; i < 20; i++) {
+      yield document(i);
+      if (i % 5 === 4) most = Math.max(most, heap() - start);
+    }
+  }
+  const tokenizer = await trainBpe(documents(), { vocabSize: 260 });
+  for (const value of documents()) tokenizer.encode(value);
+  expect(most).toBeLessThan(4e6);
 });
 
 test("a tokenizer.json that cannot be used is refused, with the reason", () => {
@@ -175,6 +225,10 @@ test("a tokenizer.json that cannot be used is refused, with the reason", () => {
     [without("model", { type: "WordPiece" }), /"WordPiece", not BPE/],
     [without("pre_tokenizer", { type: "Whitespace" }), /pre-tokenizer is not ByteLevel/],
     [without("pre_tokenizer", { add_prefix_space: true }), /prefix space/],
+    [without("pre_tokenizer", { use_regex: false }), /use_regex is false/],
+    [without("model", { ignore_merges: true }), /the model has ignore_merges/],
+    [without("model", { dropout: 0.1 }), /the model has dropout/],
+    [without("model", { end_of_word_suffix: "</w>" }), /the model has end_of_word_suffix/],
     [{ ...good, normalizer: { type: "NFC" } }, /normalizer/],
     [without("model", { vocab: 3 }), /no vocabulary/],
     [without("model", { vocab: { a: -1 } }), /"a" has no id/],
