@@ -257,6 +257,8 @@ async function readData(
       onSkip: () => skipped.lines++,
     });
   const tokenizer = await chooseTokenizer(config, resumed, files, documents, hooks);
+  // Learning a tokenizer reads text that is read again below; its bad lines count once.
+  skipped.lines = 0;
 
   const read = async (what: string, list: readonly string[]): Promise<Corpus> => {
     const corpus = await buildCorpus(what, documents(list), tokenizer, {

@@ -303,7 +303,7 @@ describe("bad data: one line, exit code 2, nothing written", () => {
     expect(existsSync(join(folder, "run"))).toBe(false);
   });
 
-  test("bad lines can be skipped, and are counted", () => {
+  test.each(["byte", "bpe"])("bad lines can be skipped, and are counted once (%s)", (tokenizer) => {
     writeFileSync(
       join(folder, "broken.jsonl"),
       `${readFileSync(join(folder, "prose.jsonl"), "utf8")}\n{"text":\n{}\n`,
@@ -312,6 +312,8 @@ describe("bad data: one line, exit code 2, nothing written", () => {
       ...small,
       "--domain",
       "x=broken.jsonl",
+      "--tokenizer",
+      tokenizer,
       "--skip-bad-lines",
       "--steps",
       "2",
