@@ -14,7 +14,8 @@ import {
 } from "#dist/dga/index.js";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { errorOf, names, random, signal } from "./arbitraries.ts";
+import { names, signal } from "gradmix/testing";
+import { errorOf, random } from "./arbitraries.ts";
 
 const saved = (state: MixerState): unknown => JSON.parse(JSON.stringify(state));
 

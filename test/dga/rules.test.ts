@@ -23,7 +23,8 @@ import {
 } from "#dist/dga/index.js";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { errorOf, gaussian, names, random, signal, simplexPoint } from "./arbitraries.ts";
+import { names, signal, simplexPoint } from "gradmix/testing";
+import { errorOf, gaussian, random } from "./arbitraries.ts";
 
 const round = (state: RuleState): RuleState => JSON.parse(JSON.stringify(state)) as RuleState;
 const alphaOf = (state: RuleState): readonly number[] => state.memory["alpha"];

@@ -13,7 +13,8 @@ import {
 } from "#dist/dga/index.js";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { alignments, errorOf, gaussian, names, random, simplexPoint } from "./arbitraries.ts";
+import { alignments, names, simplexPoint } from "gradmix/testing";
+import { errorOf, gaussian, random } from "./arbitraries.ts";
 
 const sizes = fc.integer({ min: 1, max: 12 });
 const etas = fc.oneof(fc.double({ min: 0, max: 5, noNaN: true }), fc.constantFrom(0, 1e-12, 1e6));

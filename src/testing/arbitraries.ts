@@ -1,0 +1,84 @@
+/** fast-check arbitraries for what rules take and give: points of the simplex, alignments, histograms, signals and sequences of them. */
+import fc from "fast-check";
+import type { Signal } from "../dga/rule.ts";
+import { normalise, type Weights } from "../dga/simplex.ts";
+
+/** What a signal holds when everything is measured. */
+export type FullSignal = Required<
+  Pick<Signal, "alignments" | "norms" | "targetNorm" | "losses" | "targetLoss">
+> & { readonly standardErrors: readonly number[] };
+
+const finite = (min: number, max: number): fc.Arbitrary<number> => fc.double({ min, max, noNaN: true });
+const vector = <T>(one: fc.Arbitrary<T>, k: number): fc.Arbitrary<T[]> =>
+  fc.array(one, { minLength: k, maxLength: k });
+
+/** "domain0", "domain1", … */
+export const names = (k: number): string[] => Array.from({ length: k }, (_, i) => `domain${i}`);
+
+/** Points of the k-simplex: ordinary ones, vertices, faces, and weights down to 1e-300; with `positive` none is 0. */
+export function simplexPoint(k: number, options: { positive?: boolean } = {}): fc.Arbitrary<Weights> {
+  const exponent = finite(-300, 0).map((e) => 10 ** e);
+  const ordinary = finite(1e-3, 1);
+  const weight =
+    options.positive === true
+      ? fc.oneof({ weight: 3, arbitrary: ordinary }, exponent)
+      : fc.oneof({ weight: 3, arbitrary: ordinary }, exponent, fc.constant(0));
+  return fc
+    .tuple(fc.nat(k - 1), vector(weight, k))
+    .map(([sure, values]) =>
+      normalise(values.map((value, i) => (i === sure ? Math.max(value, 0.1) : value))),
+    );
+}
+
+/** Points with all weight on one domain. */
+export function vertex(k: number): fc.Arbitrary<Weights> {
+  return fc.nat(k - 1).map((at) => Float64Array.from({ length: k }, (_, i) => (i === at ? 1 : 0)));
+}
+
+/** Positive weights of which all but one are between 1e-300 and 1e-12. */
+export function nearlyDegenerate(k: number): fc.Arbitrary<Weights> {
+  return fc
+    .tuple(fc.nat(k - 1), vector(finite(-300, -12), k))
+    .map(([at, exponents]) => normalise(exponents.map((e, i) => (i === at ? 1 : 10 ** e))));
+}
+
+/** Alignments: mostly of order 1, some tiny, some up to 1e30, some equal. */
+export function alignments(k: number): fc.Arbitrary<number[]> {
+  const magnitude = fc.tuple(finite(-30, 30), fc.boolean()).map(([e, minus]) => (minus ? -1 : 1) * 10 ** e);
+  return vector(
+    fc.oneof({ weight: 4, arbitrary: finite(-3, 3) }, magnitude, fc.constantFrom(0, 1, -1e30, 1e30)),
+    k,
+  );
+}
+
+/** NaN and the infinities. */
+export const nonFinite: fc.Arbitrary<number> = fc.constantFrom(NaN, Infinity, -Infinity);
+
+/** Counts of a target's examples in k domains, at least one of them positive. */
+export function histogram(k: number): fc.Arbitrary<number[]> {
+  return fc
+    .tuple(fc.nat(k - 1), vector(fc.oneof(fc.nat(100), fc.constant(0)), k))
+    .map(([sure, counts]) => counts.map((count, i) => (i === sure ? count + 1 : count)));
+}
+
+/** Everything that a rule can ask for; with `mild`, alignments of order 1 and norms that fit them. */
+export function signal(k: number, options: { mild?: boolean } = {}): fc.Arbitrary<FullSignal> {
+  const mild = options.mild === true;
+  const norm = mild ? finite(0.5, 10) : fc.oneof(finite(0, 10), fc.constantFrom(0, 1, 1e-300, 1e15));
+  return fc.record({
+    alignments: mild ? vector(finite(-3, 3), k) : alignments(k),
+    standardErrors: vector(mild ? finite(0, 1) : fc.oneof(finite(0, 3), fc.constantFrom(0, 1e-30, 1e30)), k),
+    norms: vector(norm, k),
+    targetNorm: norm,
+    losses: vector(mild ? finite(0.1, 10) : fc.oneof(finite(0, 10), fc.constantFrom(0, 1e-300, 700)), k),
+    targetLoss: finite(0, 10),
+  });
+}
+
+/** Signals of 1 to `maxLength` updates, one after the other. */
+export function updateSequence(
+  k: number,
+  options: { mild?: boolean; maxLength?: number } = {},
+): fc.Arbitrary<FullSignal[]> {
+  return fc.array(signal(k, options), { minLength: 1, maxLength: options.maxLength ?? 6 });
+}

@@ -1,0 +1,259 @@
+/** checkRule passes the rules that keep the invariants, and catches each way of breaking one, by its name. */
+import {
+  dga,
+  exponentiatedGradient,
+  fixedState,
+  importanceSampling,
+  movingAverage,
+  need,
+  normalisations,
+  normalise,
+  type Rule,
+  staticWeights,
+  uniform,
+  uniformWeights,
+} from "gradmix/dga";
+import {
+  checkRule,
+  type CheckRuleOptions,
+  type Knobs,
+  type MakeRule,
+  vertex,
+  nearlyDegenerate,
+} from "gradmix/testing";
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { errorOf } from "../dga/arbitraries.ts";
+
+/** Numbers that belong to names, so that they follow them through any order. */
+const number = (name: string): number => Number(name.replace("domain", "")) + 1;
+const byName = (domains: readonly string[]): Record<string, number> =>
+  Object.fromEntries(domains.map((name) => [name, number(name)]));
+
+/** Invariants that need no promise. */
+const always = ["stays on the simplex", "its state survives JSON", "one domain has weight 1"];
+const ofUpdates = [
+  ...always,
+  "changes no state and none of its signals",
+  "refuses what is not finite",
+  "permuting the domains permutes the weights",
+  "keeps the support",
+  "stays on the simplex over a long run",
+];
+
+describe("the rules of this package", () => {
+  test("uniform", () => {
+    expect(checkRule(() => uniform())).toEqual(expect.arrayContaining(always));
+  });
+  test("static and importanceSampling", () => {
+    const shares: MakeRule = (domains) => {
+      const weights = normalise(Object.values(byName(domains)));
+      return staticWeights({
+        name: "static",
+        weights: Object.fromEntries(domains.map((name, i) => [name, weights[i]])),
+      });
+    };
+    expect(checkRule(shares, { promises: { splits: false } })).toEqual(expect.arrayContaining(always));
+    const histogram: MakeRule = (domains) =>
+      importanceSampling({ name: "importanceSampling", histogram: byName(domains) });
+    expect(checkRule(histogram, { promises: { splits: false } })).toEqual(expect.arrayContaining(always));
+  });
+  test.each([...normalisations])("dga, %s", (kind) => {
+    const done = checkRule((_, knobs) => dga({ name: "dga", normalise: kind, ...knobs }), {
+      knobs: ["eta", "beta", "start"],
+      promises: { mirror: kind === "raw" },
+    });
+    expect(done).toEqual(
+      expect.arrayContaining([
+        ...ofUpdates,
+        "η = 0 changes nothing",
+        "β weights the new value, and β = 1 is no average",
+        "splitting the domains into equal halves keeps their totals",
+        "monotone: raising a domain's number never lowers its weight",
+      ]),
+    );
+    // 14 are all there are.
+    expect(done.length).toBe(kind === "raw" ? 14 : 12);
+  });
+  test("dga with a floor", () => {
+    const make: MakeRule = (_, knobs) => dga({ name: "dga", floor: 0.05, ...knobs });
+    expect(checkRule(make, { promises: { floor: 0.05 }, knobs: ["eta", "beta", "start"] })).toEqual(
+      expect.arrayContaining(ofUpdates),
+    );
+  });
+});
+
+/** Algorithm 1 with raw alignments, to break. */
+const algorithm = (
+  change: {
+    step?: (weights: readonly number[], a: Float64Array, eta: number) => ArrayLike<number>;
+    average?: typeof movingAverage;
+    update?: Rule["update"];
+  },
+  { eta = 1, beta = 0.3 }: Knobs = {},
+): Rule => ({
+  name: "mine",
+  needs: ["alignments"],
+  init: (domains) => {
+    const weights = Array.from(uniformWeights(domains.length));
+    return { ...fixedState("mine", domains, weights), memory: { alpha: weights } };
+  },
+  update:
+    change.update ??
+    ((state, signal) => {
+      const a = need("mine", state, signal, "alignments");
+      const alpha = Array.from((change.step ?? exponentiatedGradient)(state.memory["alpha"], a, eta));
+      const weights = (change.average ?? movingAverage)(state.weights, alpha, beta);
+      return { ...state, weights: Array.from(weights), updates: state.updates + 1, memory: { alpha } };
+    }),
+});
+
+const all: CheckRuleOptions = { knobs: ["eta", "beta"], promises: { mirror: true } };
+const good = algorithm({});
+
+describe("a broken rule is caught", () => {
+  test("none of them is, while nothing is broken", () => {
+    expect(checkRule((_, knobs) => algorithm({}, knobs), all).length).toBe(14);
+  });
+
+  test.each<[string, Parameters<typeof algorithm>[0], RegExp]>([
+    ["the minus sign", { step: (w, a, eta) => exponentiatedGradient(w, a, -eta) }, /monotone/],
+    [
+      "a forgotten normalisation",
+      {
+        step: (w, a, eta) => w.map((x, i) => x * Math.exp(eta * Math.min(a[i], 3))),
+        // The average of this package would make up for it.
+        average: (old, now, beta) => Float64Array.from(old, (x, i) => x + beta * (now[i] - x)),
+      },
+      /"stays on the simplex"/,
+    ],
+    [
+      "the average reversed",
+      { average: (old, now, beta) => movingAverage(now, old, beta) },
+      /β weights the new/,
+    ],
+    [
+      "an order of the domains",
+      {
+        step: (w, a, eta) =>
+          exponentiatedGradient(
+            w,
+            a.map((x, i) => x + i / 10),
+            eta,
+          ),
+      },
+      /permuting the domains/,
+    ],
+    ["η forgotten", { step: (w, a) => exponentiatedGradient(w, a, 1) }, /η = 0 changes nothing/],
+    ["twice the step", { step: (w, a, eta) => exponentiatedGradient(w, a, 2 * eta) }, /argmin/],
+    [
+      "exp without the maximum taken off",
+      { step: (w, a, eta) => w.map((x, i) => x * Math.exp(eta * a[i])) },
+      /"stays on the simplex"/,
+    ],
+    [
+      "a state that is changed",
+      {
+        update: (state, signal) => {
+          (state.memory["alpha"] as number[])[0] += 1e-3;
+          return good.update(state, signal);
+        },
+      },
+      /"changes no state/,
+    ],
+    [
+      "NaN that is let in",
+      {
+        update: (state, signal) => {
+          const safe = Array.from(signal.alignments ?? [], (a) => (Number.isFinite(a) ? a : 0));
+          return good.update(state, { alignments: safe });
+        },
+      },
+      /"refuses what is not finite": alignments of (NaN|-?Infinity) was taken/,
+    ],
+    [
+      "a typed array in the state",
+      {
+        update: (state, signal) => {
+          const next = good.update(state, signal);
+          return { ...next, weights: Float64Array.from(next.weights) as unknown as number[] };
+        },
+      },
+      /"its state survives JSON"/,
+    ],
+    [
+      "alignments divided by their sum",
+      {
+        step: (w, a, eta) => {
+          const sum = a.reduce((s, x) => s + Math.abs(x), 0);
+          return exponentiatedGradient(
+            w,
+            a.map((x) => (sum > 0 ? x / sum : 0)),
+            eta,
+          );
+        },
+      },
+      /constant added|monotone|argmin/,
+    ],
+  ])("%s", (_, change, message) => {
+    const error = errorOf(() => checkRule((__, knobs) => algorithm(change, knobs), all));
+    expect(error.code).toBe("numeric");
+    expect(error.message).toMatch(/^rule "mine" breaks "/);
+    expect(error.message).toMatch(message);
+    expect(error.message).toMatch(/the smallest case: /);
+  });
+
+  test("what is remembered outside the state", () => {
+    const make: MakeRule = (_, knobs) => {
+      let steps = 0;
+      const rule = algorithm({}, knobs);
+      return { ...rule, update: (state, signal) => ({ ...rule.update(state, signal), updates: ++steps }) };
+    };
+    // Every instance starts to count anew, so two of them differ after the first update of either.
+    const shared = make([], {});
+    expect(errorOf(() => checkRule(() => shared)).message).toMatch(/survives JSON/);
+  });
+
+  test("weights that vanish", () => {
+    const vanishing = algorithm({
+      step: (w, a) => normalise(exponentiatedGradient(w, a, 1).map((x) => (x < 1e-3 ? 0 : x))),
+      average: (_, now) => Float64Array.from(now),
+    });
+    expect(errorOf(() => checkRule(() => vanishing)).message).toMatch(
+      /"keeps the support": domain \d went from/,
+    );
+  });
+
+  test("a floor and a ceiling that are promised and not kept", () => {
+    const make: MakeRule = (_, knobs) => algorithm({}, knobs);
+    expect(errorOf(() => checkRule(make, { promises: { floor: 0.05 } })).message).toMatch(
+      /not in \[0.05, 1\]/,
+    );
+    expect(
+      errorOf(() => checkRule(make, { promises: { ceiling: 0.6 }, domains: { least: 2, most: 8 } })).message,
+    ).toMatch(/not in \[0, 0.6\]/);
+  });
+
+  test("a drift that shows only after thousands of updates", () => {
+    const lost: Parameters<typeof algorithm>[0] = {
+      average: (old) => Float64Array.from(old, (x) => x * (1 + 2 ** -51)),
+    };
+    expect(
+      errorOf(() => checkRule((_, knobs) => algorithm(lost, knobs), { promises: { splits: false } })).message,
+    ).toMatch(/"stays on the simplex over a long run": after \d{3,}/);
+  });
+});
+
+test("vertices and nearly degenerate weights are what they say", () => {
+  fc.assert(
+    fc.property(
+      fc.integer({ min: 1, max: 9 }).chain((k) => fc.tuple(vertex(k), nearlyDegenerate(k))),
+      ([corner, close]) => {
+        expect([...corner].filter((w) => w === 1).length).toBe(1);
+        expect(corner.filter((w) => w === 0).length).toBe(corner.length - 1);
+        expect(close.every((w) => w > 0)).toBe(true);
+        expect(close.filter((w) => w > 1e-11).length).toBe(1);
+      },
+    ),
+  );
+});
