@@ -18,6 +18,10 @@ export { dga, dgaDefaults, type DgaOptions, type Normalisation, normalisations }
 export { importanceSampling, type ImportanceSamplingOptions } from "./rules/importance-sampling.ts";
 export { staticWeights, type StaticOptions } from "./rules/static.ts";
 export { uniform, type UniformOptions } from "./rules/uniform.ts";
+export { ceiling, floor, repetitionCap, tokenBudget } from "./combinators/bounds.ts";
+export { ema } from "./combinators/ema.ts";
+export { etaSchedule } from "./combinators/eta-schedule.ts";
+export { warmup } from "./combinators/warmup.ts";
 export {
   advance,
   averageWeights,

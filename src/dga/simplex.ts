@@ -158,3 +158,74 @@ export function klDivergence(p: ArrayLike<number>, q: ArrayLike<number>): number
   for (let i = 0; i < p.length; i++) if (p[i] > 0) sum += q[i] > 0 ? p[i] * Math.log(p[i] / q[i]) : Infinity;
   return sum;
 }
+
+/**
+ * The KL projection on {α : floorᵢ ≤ αᵢ ≤ capᵢ}, argmin of KL(α′‖α): α′ᵢ = min(capᵢ, max(floorᵢ, c·αᵢ)) with the c that makes them sum
+ * to 1. With one floor and one cap for all it keeps the order of the weights, and the ratios of those that touch neither bound. A point
+ * that respects the bounds comes back as it is. Where positive weights cannot fill the simplex, weights of 0 share what is left, in
+ * proportion to the room below their caps.
+ *
+ * Throws `config` when no point respects the bounds: Σ floorᵢ > 1, Σ capᵢ < 1 or a floor above its cap.
+ */
+export function projectBounds(
+  alpha: ArrayLike<number>,
+  floors: ArrayLike<number>,
+  caps: ArrayLike<number>,
+): Weights {
+  const out = Float64Array.from(alpha);
+  const k = out.length;
+  if (out.every((weight, i) => weight >= floors[i] && weight <= caps[i])) return out;
+  for (let i = 0; i < k; i++)
+    if (!(floors[i] >= 0 && floors[i] <= caps[i]))
+      throw new GradmixError(
+        "config",
+        `weights: the floor ${floors[i]} of domain ${i} is above its cap ${caps[i]}`,
+      );
+  const [low, high] = [sumOf(floors), sumOf(caps)];
+  if (low > 1 + 1e-12 || high < 1 - 1e-12)
+    throw new GradmixError(
+      "config",
+      `weights: none lie between floors that sum to ${low} and caps that sum to ${high}; floors need at most 1, caps at least 1`,
+    );
+  const at = (c: number): Weights =>
+    out.map((weight, i) => Math.min(caps[i], Math.max(floors[i], c * weight)));
+  // Σ at(c) is piecewise linear and never falls in c; its kinks are where a weight leaves its floor and where it reaches its cap.
+  const kinks = new Float64Array(2 * k);
+  let count = 0;
+  for (let i = 0; i < k; i++)
+    if (out[i] > 0)
+      for (const bound of [floors[i], caps[i]])
+        if (Number.isFinite(bound / out[i])) kinks[count++] = bound / out[i];
+  const sorted = kinks.subarray(0, count).toSorted();
+  let [first, last] = [0, sorted.length];
+  while (first < last) {
+    const middle = (first + last) >> 1;
+    if (sumOf(at(sorted[middle])) >= 1) last = middle;
+    else first = middle + 1;
+  }
+  if (first < sorted.length) {
+    // Below this kink the bounds that bind are those just above the one before: solve for c among the free.
+    const [from, to] = [first === 0 ? 0 : sorted[first - 1], sorted[first]];
+    const inside = from + (to - from) / 2;
+    let [free, fixed] = [0, 0];
+    for (let i = 0; i < k; i++) {
+      const value = inside * out[i];
+      if (value > floors[i] && value < caps[i]) free += out[i];
+      else fixed += Math.min(caps[i], Math.max(floors[i], value));
+    }
+    return settle(at(free > 0 ? (1 - fixed) / free : to), floors, caps);
+  }
+  const full = at(Number.MAX_VALUE);
+  return settle(full, floors, caps);
+}
+
+/** Moves what is missing to 1 (or too much) into the room that the bounds leave, in proportion to it. */
+function settle(weights: Weights, floors: ArrayLike<number>, caps: ArrayLike<number>): Weights {
+  const missing = 1 - sumOf(weights);
+  if (Math.abs(missing) <= 1e-15) return weights;
+  const room = weights.map((weight, i) => (missing > 0 ? caps[i] - weight : weight - floors[i]));
+  const total = sumOf(room);
+  if (total <= 0) return weights;
+  const share = Math.min(1, Math.abs(missing) / total) * Math.sign(missing);
+  return weights.map((weight, i) => Math.min(caps[i], Math.max(floors[i], weight + share * room[i])));
+}

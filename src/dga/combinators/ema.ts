@@ -1,0 +1,13 @@
+/** The moving average of a rule's weights. */
+import { checkRange, type Rule } from "../rule.ts";
+import { movingAverage } from "../simplex.ts";
+import { wrap } from "./wrap.ts";
+
+/** Samples with (1 − β)·sampled + β·weights: β, 0 < β ≤ 1, weights the NEW value; 1 is no average. DGA's own is β = 0.1. */
+export function ema(rule: Rule, beta: number): Rule {
+  checkRange("beta", beta, { min: 0, max: 1, openMin: true });
+  return wrap(rule, {
+    name: "ema",
+    weights: (inner, before) => (before === null ? inner : movingAverage(before, inner, beta)),
+  });
+}

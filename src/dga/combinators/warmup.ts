@@ -1,0 +1,9 @@
+/** Updates that are measured but not taken. */
+import { checkRange, type Rule } from "../rule.ts";
+import { wrap } from "./wrap.ts";
+
+/** The weights stay where they start for the first `updates` updates; their signals are checked and dropped. */
+export function warmup(rule: Rule, updates: number): Rule {
+  checkRange("warmup", updates, { min: 0, max: Infinity, openMax: true, integer: true });
+  return wrap(rule, { name: "warmup", signal: (given, _, taken) => (taken < updates ? null : given) });
+}
