@@ -15,6 +15,7 @@ export {
   type Windows,
   windowsOf,
 } from "./tokens.ts";
+export { aliasTable, type Choice, cumulativeTable } from "./alias.ts";
 export {
   createSampler,
   type Draw,
