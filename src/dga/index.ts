@@ -22,6 +22,16 @@ export { ceiling, floor, repetitionCap, tokenBudget } from "./combinators/bounds
 export { ema } from "./combinators/ema.ts";
 export { etaSchedule } from "./combinators/eta-schedule.ts";
 export { warmup } from "./combinators/warmup.ts";
+export { type Bases, type BasesOptions, createBases, type Histogram, mixtureOf } from "./bases.ts";
+export { parseBases, type ParseBasesOptions } from "./bases-text.ts";
+export {
+  type BasisAlignments,
+  basisAlignments,
+  basisChoice,
+  type Examples,
+  proposal,
+  type ProposalOptions,
+} from "./reweighting.ts";
 export {
   advance,
   averageWeights,

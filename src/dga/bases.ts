@@ -1,0 +1,208 @@
+/**
+ * Basis distributions: N distributions p₁ … p_N over k domains, as sparse rows. With weights w on the N-simplex the domains get
+ * α = Σⱼ wⱼ pⱼ (distribution reweighting; Fan, Grangier, Ablin 2024, Algorithm 2). Plain data and pure functions.
+ */
+import { GradmixError } from "../errors.ts";
+import { nearest } from "../nearest.ts";
+import { show } from "./show.ts";
+import { SUM_TOLERANCE, sumOf, type Weights } from "./simplex.ts";
+
+/** Rows in compressed form: what basis j holds are the entries offsets[j] … offsets[j + 1] − 1 of `columns` and `values`. */
+export interface Bases {
+  /** Of the bases, N. */
+  readonly names: readonly string[];
+  /** k. */
+  readonly domains: readonly string[];
+  /** [N + 1]. */
+  readonly offsets: Int32Array;
+  /** Domains, ascending in a row. */
+  readonly columns: Int32Array;
+  /** pⱼ(i) > 0; each row sums to 1. */
+  readonly values: Float64Array;
+}
+
+/** One number a domain, in the domains' order, or by name; a domain that is not named has 0. */
+export type Histogram = ArrayLike<number> | Readonly<Record<string, number>> | ReadonlyMap<string, number>;
+
+export interface BasesOptions {
+  /**
+   * The numbers are counts (a histogram of how many examples of an auxiliary set fall into each domain), and each basis is divided by its sum.
+   * Default: they are shares, which must sum to 1 to 1e-6.
+   */
+  readonly counts?: boolean;
+}
+
+/** Entries of one basis as they were given. */
+export interface GivenRow {
+  readonly columns: number[];
+  readonly values: number[];
+  /** Where entry number i was given, for messages. */
+  place(i: number): string;
+}
+
+/**
+ * Bases from named histograms over the domains. Throws `config`, naming basis and domain, for a number that is negative or not finite, a
+ * name that is no domain (the nearest one is offered), a wrong count of numbers, a basis without weight, and one of shares that do not sum
+ * to 1.
+ */
+export function createBases(
+  given: ReadonlyMap<string, Histogram> | Readonly<Record<string, Histogram>>,
+  domains: readonly string[],
+  options: BasesOptions = {},
+): Bases {
+  const find = domainFinder(domains);
+  const rows = new Map<string, GivenRow>();
+  for (const [name, histogram] of given instanceof Map ? given : Object.entries(given)) {
+    const what = `basis "${name}"`;
+    if (typeof histogram !== "object" || histogram === null)
+      throw new GradmixError(
+        "config",
+        `${what}: ${show(histogram)} does not fit; it must be numbers, one a domain or by name`,
+      );
+    const row: GivenRow = { columns: [], values: [], place: () => what };
+    if (Array.isArray(histogram) || ArrayBuffer.isView(histogram)) {
+      const list = histogram as ArrayLike<number>;
+      if (list.length !== domains.length)
+        throw new GradmixError("config", `${what}: ${list.length} values for ${domains.length} domains`);
+      for (let i = 0; i < list.length; i++)
+        // Everything but a plain 0 goes on to be checked.
+        if (list[i] !== 0) {
+          row.columns.push(i);
+          row.values.push(list[i]);
+        }
+    } else
+      for (const [domain, value] of histogram instanceof Map ? histogram : Object.entries(histogram)) {
+        row.columns.push(find(domain, "config", what));
+        row.values.push(value);
+      }
+    rows.set(name, row);
+  }
+  return assemble(rows, domains, "config", options);
+}
+
+/** Index of a domain by its name; throws, offering the nearest, when there is none of that name. */
+export function domainFinder(
+  domains: readonly string[],
+): (name: string, code: "config" | "data", what: string) => number {
+  const indices = new Map(domains.map((name, i) => [name, i]));
+  if (indices.size < domains.length) {
+    const twice = domains.find((name, i) => indices.get(name) !== i) ?? "";
+    throw new GradmixError("config", `domains: two are called "${twice}"`);
+  }
+  return (name, code, what) => {
+    const index = indices.get(name);
+    if (index !== undefined) return index;
+    const close = nearest(name, domains);
+    const few =
+      domains.length <= 20 ? `the domains are ${domains.join(", ")}` : `there are ${domains.length}`;
+    throw new GradmixError(
+      code,
+      `${what}: there is no domain ${show(name)}; ${close === null ? few : `did you mean "${close}"?`}`,
+    );
+  };
+}
+
+/** Sparse rows from what was given, checked. Not part of the package's interface. */
+export function assemble(
+  rows: ReadonlyMap<string, GivenRow>,
+  domains: readonly string[],
+  code: "config" | "data",
+  { counts = false }: BasesOptions,
+): Bases {
+  if (domains.length === 0) throw new GradmixError("config", "domains: at least one is needed");
+  if (rows.size === 0) throw new GradmixError(code, "bases: at least one is needed");
+  let most = 0;
+  for (const { columns } of rows.values()) most += columns.length;
+  const offsets = new Int32Array(rows.size + 1);
+  const columns = new Int32Array(most);
+  const values = new Float64Array(most);
+  let end = 0;
+  let j = 0;
+  for (const [name, row] of rows) {
+    const start = end;
+    const order = [...row.columns.keys()].sort((a, b) => row.columns[a] - row.columns[b] || a - b);
+    let before = -1;
+    for (const entry of order) {
+      const [column, value] = [row.columns[entry], row.values[entry]];
+      if (column === before)
+        throw new GradmixError(code, `${row.place(entry)}: domain "${domains[column]}" is given twice`);
+      before = column;
+      if (typeof value !== "number" || !Number.isFinite(value) || value < 0)
+        throw new GradmixError(
+          code,
+          `${row.place(entry)}: domain "${domains[column]}" has ${show(value)}; weights are finite and ≥ 0`,
+        );
+      if (value === 0) continue;
+      columns[end] = column;
+      values[end++] = value;
+    }
+    if (end === start)
+      throw new GradmixError(
+        code,
+        `basis "${name}": it has no weight on any domain; leave it out or give it some`,
+      );
+    const own = values.subarray(start, end);
+    const sum = sumOf(own);
+    if (!counts && Math.abs(sum - 1) > SUM_TOLERANCE)
+      throw new GradmixError(
+        code,
+        `basis "${name}": its weights sum to ${sum}, not to 1; if they are counts, say so (counts)`,
+      );
+    // Sums of huge counts overflow; scaling them down first changes no share that a double can hold.
+    const scale = sum === Infinity ? 2 ** -600 : 1;
+    const total = sum === Infinity ? sumOf(own.map((value) => value * scale)) : sum;
+    for (let e = start; e < end; e++) values[e] = (values[e] * scale) / total;
+    offsets[++j] = end;
+  }
+  return {
+    names: [...rows.keys()],
+    domains: [...domains],
+    offsets,
+    columns: columns.slice(0, end),
+    values: values.slice(0, end),
+  };
+}
+
+/**
+ * α = Σⱼ wⱼ pⱼ over the domains [k], into `out` (overwritten) or a new array. Costs one multiply-add a non-zero and k stores. It lies on
+ * the simplex (to rounding) as w does. With one basis a domain (P = I) it is w to the bit.
+ *
+ * Throws `config`, naming the basis, for weights that are negative or not finite and for arrays of other lengths; `out` is then untouched.
+ */
+export function mixtureOf(bases: Bases, weights: ArrayLike<number>, out?: Weights): Weights {
+  const { names, domains, offsets, columns, values } = bases;
+  if (weights.length !== names.length)
+    throw new GradmixError("config", `weights: ${weights.length} values for ${names.length} bases`);
+  if (out !== undefined && out.length !== domains.length)
+    throw new GradmixError("config", `out: ${out.length} values for ${domains.length} domains`);
+  for (let j = 0; j < names.length; j++)
+    if (!Number.isFinite(weights[j]) || weights[j] < 0)
+      throw new GradmixError(
+        "config",
+        `weights: basis "${names[j]}" has ${weights[j]}; weights are finite and ≥ 0`,
+      );
+  const alpha = out?.fill(0) ?? new Float64Array(domains.length);
+  for (let j = 0; j < names.length; j++) {
+    const weight = weights[j];
+    if (weight === 0) continue;
+    for (let e = offsets[j]; e < offsets[j + 1]; e++) alpha[columns[e]] += weight * values[e];
+  }
+  return alpha;
+}
+
+/** 64 bits of what the bases are, as text: a saved run goes on only with the bases it began with. */
+export function fingerprint({ names, domains, offsets, columns, values }: Bases): string {
+  // FNV-1a in two lanes over 32-bit words.
+  let [a, b] = [0x811c9dc5, 0x2f0b4a27];
+  const word = (value: number): void => {
+    a = Math.imul(a ^ value, 0x01000193);
+    b = Math.imul(b ^ value ^ (a >>> 15), 0x01000193);
+  };
+  for (const name of [...names, "", ...domains]) {
+    word(name.length);
+    for (let i = 0; i < name.length; i++) word(name.charCodeAt(i));
+  }
+  for (const array of [offsets, columns, values])
+    for (const value of new Uint32Array(array.buffer, array.byteOffset, array.byteLength / 4)) word(value);
+  return [a, b].map((lane) => (lane >>> 0).toString(16).padStart(8, "0")).join("");
+}

@@ -1,0 +1,176 @@
+/**
+ * Distribution reweighting (Fan, Grangier, Ablin 2024, Algorithm 2): a rule moves the weights w of N basis distributions instead of those of k
+ * domains, and all N alignments come from one batch.
+ *
+ * There is nothing to plug in: the mixer is one over `bases.names`, its weights are w, and the domains get α = `mixtureOf(bases, w)`. By the
+ * chain rule the alignment of basis j is the mean over i ~ pⱼ of the domains' alignments, so a single batch of examples, drawn from any
+ * proposal q over the domains that covers the bases, tells all of them by importance weights pⱼ(i)/q(i).
+ */
+import { GradmixError } from "../errors.ts";
+import { type Choice, cumulativeTable } from "../data/alias.ts";
+import { type Bases, mixtureOf } from "./bases.ts";
+import { checkRange } from "./rule.ts";
+import type { Weights } from "./simplex.ts";
+
+export interface ProposalOptions {
+  /** λ, 0 < λ ≤ 1: how much of the proposal is the plain mean of the bases. Default 0.5. */
+  readonly defensive?: number;
+  /** [k], overwritten. */
+  readonly out?: Weights;
+}
+
+/**
+ * q = (1 − λ)·α + λ·(mean of the bases), a defensive mixture (T. Hesterberg, Technometrics 37(2), 1995): the bases with the weights
+ * vⱼ = (1 − λ)·wⱼ + λ/N. Since q ≥ vⱼ pⱼ everywhere, pⱼ(i)/q(i) ≤ 1/vⱼ ≤ N/λ whatever w is, a basis that weighs more is measured better
+ * (≤ 1/((1 − λ)·wⱼ)), and q has weight wherever a basis has.
+ */
+export function proposal(
+  bases: Bases,
+  weights: ArrayLike<number>,
+  { defensive = 0.5, out }: ProposalOptions = {},
+): Weights {
+  checkRange("defensive", defensive, { min: 0, max: 1, openMin: true });
+  const share = defensive / bases.names.length;
+  return mixtureOf(
+    bases,
+    Float64Array.from(weights, (weight) => (1 - defensive) * weight + share),
+    out,
+  );
+}
+
+/** Numbers of examples that were drawn independently: a domain from the proposal, then an example of it. */
+export interface Examples {
+  /** Domain of each. */
+  readonly domainOf: ArrayLike<number>;
+  /** Counted tokens of each, nₑ. Examples without tokens say nothing and do not count. */
+  readonly tokens: ArrayLike<number>;
+  /** dₑ = ⟨∇(summed loss of the example), ∇L_target⟩. */
+  readonly dots: ArrayLike<number>;
+  /** Summed loss of each. */
+  readonly losses?: ArrayLike<number>;
+  /** ‖∇(mean loss per token of the example)‖². */
+  readonly squaredNorms?: ArrayLike<number>;
+}
+
+/** One entry a basis: with `targetNorm` beside it, a signal for a rule. */
+export interface BasisAlignments {
+  /** aⱼ = Σ ωdₑ / Σ ωnₑ with ω = pⱼ(iₑ)/q(iₑ); 0 for a basis of which nothing was drawn. */
+  readonly alignments: Float64Array;
+  /** Of aⱼ over examples, the target's gradient taken as given; null where the effective sample size is not above 1. */
+  readonly standardErrors: readonly (number | null)[];
+  /** (Σω)²/Σω² (Kish): how many examples drawn from pⱼ itself the batch is worth. 0 where nothing was drawn. */
+  readonly effectiveSizes: Float64Array;
+  /** Counted tokens of the examples that basis j has weight on; 0 tells a rule that it was not measured. */
+  readonly tokens: Float64Array;
+  /** Mean loss per token under pⱼ. With `losses` given. */
+  readonly losses?: Float64Array;
+  /**
+   * √(Σ ω‖gₑ‖² / Σω), the root mean square of single examples' gradients. With `squaredNorms` given. The norm of their mean is not to be had
+   * from numbers of single examples; this one does not depend on how many were drawn.
+   */
+  readonly norms?: Float64Array;
+}
+
+/**
+ * The alignments of all bases from one batch, by importance sampling from `q` [k], in time proportional to the non-zeros.
+ *
+ * The estimate is a self-normalised ratio (A. Owen, Monte Carlo theory, methods and examples, ch. 9): consistent, with a bias of the order of
+ * 1/effective size. Its standard error is the delta method's, √(m/(m − 1)·Σ ω²(dₑ − aⱼnₑ)²)/Σ ωnₑ with m the effective size; where a basis
+ * weighs all its examples alike it is `domainAlignments` of them, to the bit in the alignment. A basis none of whose domains were drawn has
+ * alignment 0 and 0 tokens: rules take it as not measured, so it neither gains nor loses.
+ *
+ * Throws `shape` for arrays that do not fit each other, `config` for an example of a domain that q never draws.
+ */
+export function basisAlignments(bases: Bases, q: ArrayLike<number>, examples: Examples): BasisAlignments {
+  const { names, domains, offsets, columns, values } = bases;
+  const { domainOf, tokens, dots, losses, squaredNorms } = examples;
+  const [n, k, count] = [names.length, domains.length, dots.length];
+  if (q.length !== k) throw new GradmixError("shape", `q: ${q.length} values for ${k} domains`);
+  for (const [name, array] of Object.entries({ domainOf, tokens, losses, squaredNorms }))
+    if (array !== undefined && array.length !== count)
+      throw new GradmixError("shape", `${count} dots for ${array.length} ${name}`);
+
+  // Examples by domain, as chained lists in their order; 0 ends one, so they count from 1.
+  const first = new Int32Array(k);
+  const next = new Int32Array(count + 1);
+  for (let e = count - 1; e >= 0; e--) {
+    const domain = domainOf[e];
+    if (!Number.isInteger(domain) || domain < 0 || domain >= k)
+      throw new GradmixError("shape", `example ${e} is of domain ${domain}, but there are ${k}`);
+    if (!(q[domain] > 0))
+      throw new GradmixError(
+        "config",
+        `example ${e} is of domain "${domains[domain]}", which the proposal gives ${q[domain]}; draw from it with what q says`,
+      );
+    if (tokens[e] === 0) continue;
+    next[e + 1] = first[domain];
+    first[domain] = e + 1;
+  }
+
+  const alignments = new Float64Array(n);
+  const standardErrors = new Array<number | null>(n).fill(null);
+  const effectiveSizes = new Float64Array(n);
+  const tokensOf = new Float64Array(n);
+  const lossesOf = losses === undefined ? null : new Float64Array(n);
+  const norms = squaredNorms === undefined ? null : new Float64Array(n);
+  // The examples that a basis has weight on. A domain is at most once in a row, so each example is too.
+  const drawn = new Int32Array(count);
+  const ratios = new Float64Array(count);
+  for (let j = 0; j < n; j++) {
+    let size = 0;
+    let most = 0;
+    for (let entry = offsets[j]; entry < offsets[j + 1]; entry++) {
+      const domain = columns[entry];
+      if (first[domain] === 0) continue;
+      const ratio = values[entry] / q[domain];
+      most = Math.max(most, ratio);
+      for (let e = first[domain]; e !== 0; e = next[e]) {
+        drawn[size] = e - 1;
+        ratios[size++] = ratio;
+      }
+    }
+    if (!(most > 0)) continue;
+    let [weights, squares, weighted, sum, loss, norm] = [0, 0, 0, 0, 0, 0];
+    for (let s = 0; s < size; s++) {
+      // Only their ratios matter; with the largest as 1 nothing overflows, and equal ones do not even round.
+      const omega = (ratios[s] /= most);
+      const e = drawn[s];
+      weights += omega;
+      squares += omega * omega;
+      weighted += omega * tokens[e];
+      sum += omega * dots[e];
+      tokensOf[j] += tokens[e];
+      if (losses !== undefined) loss += omega * losses[e];
+      if (squaredNorms !== undefined) norm += omega * squaredNorms[e];
+    }
+    const alignment = sum / weighted;
+    alignments[j] = alignment;
+    const effective = (weights * weights) / squares;
+    effectiveSizes[j] = effective;
+    if (lossesOf !== null) lossesOf[j] = loss / weighted;
+    if (norms !== null) norms[j] = Math.sqrt(norm / weights);
+    // An effective size of 1 up to rounding is a single example.
+    if (size < 2 || effective <= 1 + 1e-9) continue;
+    let residuals = 0;
+    for (let s = 0; s < size; s++) {
+      const e = drawn[s];
+      residuals += (ratios[s] * (dots[e] - alignment * tokens[e])) ** 2;
+    }
+    standardErrors[j] = Math.sqrt((effective / (effective - 1)) * residuals) / weighted;
+  }
+  return {
+    alignments,
+    standardErrors,
+    effectiveSizes,
+    tokens: tokensOf,
+    ...(lossesOf === null ? {} : { losses: lossesOf }),
+    ...(norms === null ? {} : { norms }),
+  };
+}
+
+/** Draws a domain from basis j: O(log non-zeros of the row) a draw, 8 bytes a non-zero, for the sampler's `draw`. */
+export function basisChoice(bases: Bases, j: number): Choice {
+  const columns = bases.columns.subarray(bases.offsets[j], bases.offsets[j + 1]);
+  const inRow = cumulativeTable(bases.values.subarray(bases.offsets[j], bases.offsets[j + 1]));
+  return { size: bases.domains.length, at: (u) => columns[inRow.at(u)] };
+}
