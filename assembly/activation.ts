@@ -14,7 +14,8 @@ const CUBIC: f32 = 0.044715;
   return f32x4.mul(x, logistic4(inner));
 }
 
-export function activate(x: v128, kind: i32): v128 {
+// @ts-ignore: decorator
+@inline export function activate(x: v128, kind: i32): v128 {
   if (kind == 1) return gelu4(x);
   if (kind == 2) return f32x4.max(x, f32x4.splat(0));
   if (kind == 3) return f32x4.mul(x, logistic4(x));

@@ -147,13 +147,15 @@ function writeTile(
 }
 
 // A block of C. Slots: 0 a, 1 packed b, 2 c, 3 pre, 4 bias, 5 m, 6 n, 7 k, 8 a is k-major, 9 lda, 10 ldc, 11 accumulate,
-// 12 activation, 13 rows a block, 14 columns a block (a multiple of 8), 15 column blocks, 16 k a pass. Floats: 0 alpha.
+// 12 activation, 13 rows a block (a multiple of 4), 14 columns a block (a multiple of 8), 15 column blocks, 16 k a pass,
+// 17 a is packed already. Floats: 0 alpha.
 export function gemmBlock(p: usize, task: i32): void {
   const a = ptr(p, 0), b = ptr(p, 1), c = ptr(p, 2), pre = ptr(p, 3), bias = ptr(p, 4);
   const m = int(p, 5), n = int(p, 6), k = int(p, 7), kMajor = int(p, 8) != 0;
   const lda = <usize>int(p, 9) << 2, ldc = <usize>int(p, 10) << 2;
   const accumulate = int(p, 11) != 0, activation = int(p, 12);
   const mb = int(p, 13), nb = int(p, 14), columnBlocks = int(p, 15), kb = int(p, 16);
+  const ready = int(p, 17) != 0;
   const alpha = float(p, 0);
   const row0 = (task / columnBlocks) * mb, col0 = (task % columnBlocks) * nb;
   const rows = min(mb, m - row0), col1 = min(n, col0 + nb);
@@ -162,13 +164,19 @@ export function gemmBlock(p: usize, task: i32): void {
   for (let k0 = 0; k0 == 0 || k0 < k; k0 += kb) {
     const kc = min(kb, k - k0);
     const last = k0 + kb >= k;
-    const from = kMajor ? a + <usize>k0 * lda + (<usize>row0 << 2) : a + <usize>row0 * lda + (<usize>k0 << 2);
-    pack(from, lda, rows, kc, kMajor, MR, packed);
+    let panelA = packed, stepA = <usize>kc * MR << 2;
+    if (ready) {
+      panelA = a + ((<usize>row0 * <usize>k + <usize>k0 * MR) << 2);
+      stepA = <usize>k * MR << 2;
+    } else {
+      const from = kMajor ? a + <usize>k0 * lda + (<usize>row0 << 2) : a + <usize>row0 * lda + (<usize>k0 << 2);
+      pack(from, lda, rows, kc, kMajor, MR, packed);
+    }
     for (let j = col0; j < col1; j += NR) {
       const panelB = b + ((<usize>j * <usize>k + <usize>k0 * NR) << 2);
       const cols = min(NR, n - j);
       for (let i = 0; i < panels; i++) {
-        micro(packed + ((<usize>i * MR * <usize>kc) << 2), panelB, kc, tile);
+        micro(panelA + <usize>i * stepA, panelB, kc, tile);
         const row = row0 + i * MR;
         const at = <usize>row * ldc + (<usize>j << 2);
         writeTile(

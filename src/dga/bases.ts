@@ -52,7 +52,7 @@ export function createBases(
 ): Bases {
   const find = domainFinder(domains);
   const rows = new Map<string, GivenRow>();
-  for (const [name, histogram] of given instanceof Map ? given : Object.entries(given)) {
+  for (const [name, histogram] of entriesOf(given)) {
     const what = `basis "${name}"`;
     if (typeof histogram !== "object" || histogram === null)
       throw new GradmixError(
@@ -71,13 +71,21 @@ export function createBases(
           row.values.push(list[i]);
         }
     } else
-      for (const [domain, value] of histogram instanceof Map ? histogram : Object.entries(histogram)) {
+      for (const [domain, value] of entriesOf<number>(
+        histogram as ReadonlyMap<string, number> | Readonly<Record<string, number>>,
+      )) {
         row.columns.push(find(domain, "config", what));
         row.values.push(value);
       }
     rows.set(name, row);
   }
   return assemble(rows, domains, "config", options);
+}
+
+function entriesOf<T>(
+  given: ReadonlyMap<string, T> | Readonly<Record<string, T>>,
+): Iterable<readonly [string, T]> {
+  return given instanceof Map ? (given as ReadonlyMap<string, T>) : Object.entries(given);
 }
 
 /** Index of a domain by its name; throws, offering the nearest, when there is none of that name. */

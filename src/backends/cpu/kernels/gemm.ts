@@ -7,11 +7,13 @@ const MR = 4;
 const NR = 8;
 const activations: readonly Activation[] = ["none", "gelu", "relu", "silu"];
 
-/** Rows of A a task packs at a time, and k a pass: 96·384 floats stay in the second-level cache. */
+/** Rows of A in a task, and k a pass at most: 96·512 floats stay in the second-level cache, the panels of a tile in the first. */
 const BLOCK_ROWS = 96;
-const BLOCK_K = 384;
+const BLOCK_K = 512;
+/** A is packed once for all tasks where several would pack the same rows, up to this many bytes. */
+const SHARED_BYTES = 64 << 20;
 /** Tasks wanted for a large product, so that threads end together. */
-const TASKS = 24;
+const TASKS = 16;
 /** Packed B is bounded by this many bytes; wider products run in column ranges. */
 const PACKED_BYTES = 32 << 20;
 
@@ -61,12 +63,15 @@ export const gemm: Launcher<"gemm"> = (runtime, p, [a, b, bias], [c, pre]) => {
       const block = Math.max(8 * NR, Math.ceil(width / wanted / NR) * NR);
       const columnBlocks = Math.ceil(width / block);
       const offset = 4 * (item * p.strideC + first);
-      const pass = Math.max(1, Math.min(k, BLOCK_K));
+      // Passes of about equal length, so that none is a short rest.
+      const pass = k === 0 ? 1 : Math.ceil(k / Math.ceil(k / BLOCK_K));
+      const atItem = atA + 4 * item * p.strideA;
+      const share = columnBlocks > 1 && m * k * 4 <= SHARED_BYTES;
       runtime.launch({
         kernel: "gemmBlock",
         tasks: rowBlocks * columnBlocks,
         ints: [
-          atA + 4 * item * p.strideA,
+          share ? pack(runtime, atItem, p.transA, m, k, lda, MR) : atItem,
           packed,
           atC + offset,
           atPre === 0 ? 0 : atPre + offset,
@@ -83,9 +88,10 @@ export const gemm: Launcher<"gemm"> = (runtime, p, [a, b, bias], [c, pre]) => {
           block,
           columnBlocks,
           pass,
+          share ? 1 : 0,
         ],
         floats: [p.alpha],
-        scratch: 256 + (rows + MR) * pass * 4,
+        scratch: 256 + (share ? 0 : (rows + MR) * pass * 4),
         work: 2 * m * width * k,
       });
     }
