@@ -12,6 +12,7 @@ export {
   type RuleState,
   type Signal,
   type SignalName,
+  type TargetSignal,
 } from "./rule.ts";
 export { createRule, ruleNames, type RuleName, type RuleOptions } from "./rules/index.ts";
 export { dga, dgaDefaults, type DgaOptions, type Normalisation, normalisations } from "./rules/dga.ts";

@@ -22,11 +22,27 @@ export interface Signal {
   /** Lᵢ, mean loss per token. */
   readonly losses?: ArrayLike<number>;
   readonly targetLoss?: number;
+  /** ⟨∇Lᵢ, ∇Lⱼ⟩, row-major [k, k], symmetric. */
+  readonly gram?: ArrayLike<number>;
+  /** With several targets, one entry each: a_mi = ⟨∇Lᵢ, ∇L_m⟩ [k], ‖∇L_m‖, L_m, in the order the rule was told their names. */
+  readonly targets?: readonly TargetSignal[];
+  /** Lᵢ of a reference model on the same text, mean loss per token. */
+  readonly referenceLosses?: ArrayLike<number>;
+  /** Training tokens that each domain has given so far. */
+  readonly tokensSeen?: ArrayLike<number>;
   /**
    * Counted tokens behind each domain's numbers; left out when all domains were measured. A domain with 0 was not: whatever stands in its
    * place in the other arrays is not looked at.
    */
   readonly tokens?: ArrayLike<number>;
+}
+
+/** What was measured of one of several targets. */
+export interface TargetSignal {
+  readonly name: string;
+  readonly alignments: ArrayLike<number>;
+  readonly norm: number;
+  readonly loss: number;
 }
 
 /** The parts of a signal that a rule may ask for. */
