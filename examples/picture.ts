@@ -94,6 +94,8 @@ function drawPanel({ x, title, label, steps, range: [low, high], series, dots }:
     .sort((a, b) => a.y - b.y);
   let floor = -Infinity;
   for (const end of ends) floor = end.y = Math.max(end.y, floor + 15);
+  let ceiling = panel.top + panel.height + 15;
+  for (const end of ends.reverse()) ceiling = end.y = Math.min(end.y, ceiling - 15);
   series.forEach(({ points }, i) => {
     const colour = colours[i % colours.length] ?? "#000";
     const line = points.map(([step = 0, value = 0]) => `${at(step).toFixed(1)},${up(value).toFixed(1)}`);
