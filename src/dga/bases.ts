@@ -198,7 +198,10 @@ export function mixtureOf(bases: Bases, weights: ArrayLike<number>, out?: Weight
   return alpha;
 }
 
-/** 64 bits of what the bases are, as text: a saved run goes on only with the bases it began with. */
+/**
+ * 64 bits of what the bases are, as text: a saved run goes on only with the bases it began with.
+ * @public
+ */
 export function fingerprint({ names, domains, offsets, columns, values }: Bases): string {
   // FNV-1a in two lanes over 32-bit words.
   let [a, b] = [0x811c9dc5, 0x2f0b4a27];
