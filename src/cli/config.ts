@@ -2,7 +2,7 @@
  * From command line and config file to a checked `TrainConfig`: the command line goes before the file, the file
  * before the defaults. Unknown keys, wrong types and values that do not go together are errors before anything runs.
  */
-import type { TrainConfig } from "../dga/config.ts";
+import { ruleTakes, type TrainConfig } from "../dga/config.ts";
 import { GradmixError } from "../errors.ts";
 import { type OptionRow, optionRows, optionTable } from "./options.ts";
 import {
@@ -110,6 +110,18 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
     throw wrong('no domain was given: add --domain NAME=GLOB, or "data": {"domains": {…}} in a config file');
   if (mixing.rule === "dga" && data.target.length === 0)
     throw wrong("--rule dga needs a target: add --target GLOB, or choose --rule uniform");
+  if (mixing.rule === "grape" && Object.keys(data.targets).length === 0)
+    throw wrong("--rule grape needs targets: add --targets NAME=GLOB for each");
+  if (mixing.rule !== "grape" && Object.keys(data.targets).length > 0)
+    throw wrong(
+      `${label("data.targets")}: --rule ${mixing.rule} has no use for several targets; use --target`,
+    );
+  if (mixing.rule === "doremi" && mixing.reference === null)
+    throw wrong(
+      "--rule doremi needs a reference model: train one with --rule uniform, then add --reference DIR",
+    );
+  if (mixing.rule !== "doremi" && mixing.reference !== null)
+    throw wrong(`${label("mixing.reference")}: --rule ${mixing.rule} has no use for a reference model`);
   if (!["byte", "bpe"].includes(data.tokenizer) && !data.tokenizer.endsWith(".json"))
     throw wrong(
       `${label("data.tokenizer")}: ${show(data.tokenizer)} is not "bpe", "byte" or the path of a tokenizer.json${didYouMean(data.tokenizer, ["bpe", "byte"])}`,
@@ -131,7 +143,13 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
       `${label("model.kvHeads")}: ${kvHeads} is for --preset llama; gpt2 has one for each of its ${model.heads} heads`,
     );
 
-  if (mixing.floor > 0 && mixing.floor * domains.length >= 1)
+  // With bases the rule's weights are theirs, and how many there are stands in their file.
+  if (
+    mixing.bases === null &&
+    mixing.floor !== null &&
+    mixing.floor > 0 &&
+    mixing.floor * domains.length >= 1
+  )
     throw wrong(
       `${label("mixing.floor")}: ${mixing.floor} is not below 1 / ${domains.length}, the share of each of ${domains.length} domains`,
     );
@@ -139,24 +157,25 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
     throw wrong("--rule static needs weights: add --weights NAME=X,NAME=X");
   if (mixing.rule === "importanceSampling" && mixing.histogram === null)
     throw wrong("--rule importanceSampling needs a histogram of the target: add --histogram NAME=X,NAME=X");
-  if (mixing.weights !== null && mixing.rule !== "static" && mixing.rule !== "dga")
+  if (mixing.weights !== null && !ruleTakes(mixing.rule, "weights"))
     throw wrong(`${label("mixing.weights")}: --rule ${mixing.rule} has no use for weights`);
-  if (mixing.histogram !== null && mixing.rule !== "importanceSampling")
+  if (mixing.histogram !== null && !ruleTakes(mixing.rule, "histogram"))
     throw wrong(`${label("mixing.histogram")}: --rule ${mixing.rule} has no use for a histogram`);
-  if (mixing.weights !== null) {
+  if (mixing.weights !== null && mixing.bases === null) {
     const name = label("mixing.weights");
     checkNames(mixing.weights, domains, name);
     const missing = domains.find((domain) => !Object.hasOwn(mixing.weights ?? {}, domain));
     if (missing !== undefined) throw wrong(`${name}: gives no weight to the domain "${missing}"`);
   }
-  if (mixing.histogram !== null) checkNames(mixing.histogram, domains, label("mixing.histogram"));
+  if (mixing.histogram !== null && mixing.bases === null)
+    checkNames(mixing.histogram, domains, label("mixing.histogram"));
   if (mixing.alignFrom === "step" && mixing.estimator !== "segmented")
     throw wrong(
       `${label("mixing.estimator")}: --align-from step works with segmented only, not ${mixing.estimator}`,
     );
-  if (mixing.estimator === "forward" && mixing.normalise !== "raw")
+  if (mixing.estimator === "forward" && mixing.rule === "dga" && mixing.normalise !== "raw")
     throw wrong(
-      `${label("mixing.estimator")}: forward does not see the gradient norms that --normalise ${mixing.normalise} needs; choose raw`,
+      `${label("mixing.estimator")}: forward does not see the gradient norms that --normalise ${mixing.normalise ?? "cosine"} needs; choose raw`,
     );
 }
 

@@ -2,7 +2,10 @@
  * THE table of options of `gradmix train`: each key of `TrainConfig` with its flag, range, default and help. Flags,
  * config-file validation, `--help` and the list of keys that a resumed run may change all come from it.
  */
+import { combinatorNames } from "../dga/combinators/index.ts";
 import type { TrainConfig } from "../dga/config.ts";
+import { normalisations } from "../dga/rules/normalisation.ts";
+import { ruleNames } from "../dga/rules/index.ts";
 
 /** What values an option takes. */
 export type Kind =
@@ -14,7 +17,9 @@ export type Kind =
   | { type: "globs" }
   | { type: "domains" }
   /** Domain → number ≥ 0; `sumsToOne` or any positive sum. */
-  | { type: "shares"; sumsToOne: boolean };
+  | { type: "shares"; sumsToOne: boolean }
+  /** A JSON object, or a list of objects; a text on the command line. */
+  | { type: "json"; shape: "object" | "list" };
 
 export interface OptionSpec<V> {
   flag: string;
@@ -62,8 +67,16 @@ export const optionTable: OptionTable = {
       value: "GLOB",
       kind: { type: "globs" },
       default: [],
-      auto: "required by --rule dga",
+      auto: "required by rules that align, such as dga",
       help: "the small set of text that the model should become good at; repeatable",
+    },
+    targets: {
+      flag: "--targets",
+      value: "NAME=GLOB",
+      kind: { type: "domains" },
+      default: {},
+      auto: "required by --rule grape",
+      help: "several targets, each a name and its files; repeatable. Evaluation is on --target, and on the first of these without one",
     },
     textField: {
       flag: "--text-field",
@@ -220,30 +233,47 @@ export const optionTable: OptionTable = {
     rule: {
       flag: "--rule",
       value: "NAME",
-      kind: { type: "choice", choices: ["dga", "uniform", "static", "importanceSampling"] },
+      kind: { type: "choice", choices: ruleNames },
       default: "dga",
-      help: "dga: move the weights towards domains whose gradient points along the target's; uniform: equal weights; static: --weights as given; importanceSampling: the target's --histogram",
+      help: "dga: move the weights towards domains whose gradient points along the target's. Fixed: uniform, static (--weights), temperature (by size), importanceSampling (--histogram). Others, for comparison: doge, grape (several --targets), rnb, doremi (--reference), odm, ado",
+    },
+    ruleOptions: {
+      flag: "--rule-options",
+      value: "JSON",
+      kind: { type: "json", shape: "object" },
+      default: {},
+      help: 'options of the rule that have no flag here, such as {"towards": "target"} for doge; docs/rules.md lists them',
+    },
+    combinators: {
+      flag: "--combinators",
+      value: "JSON",
+      kind: { type: "json", shape: "list" },
+      default: [],
+      help: `what goes around the rule, in order, such as [{"name": "repetitionCap", "repetitions": 4}]: ${combinatorNames.join(", ")}`,
     },
     eta: {
       flag: "--eta",
       value: "X",
       kind: { type: "number", min: 0, max: 1000 },
-      default: 1,
+      default: null,
+      auto: "the rule's own; 1 for dga",
       help: "how far one update moves the weights (η); larger adapts faster and is noisier",
     },
     beta: {
       flag: "--beta",
       value: "X",
       kind: { type: "number", min: 0, max: 1, openMin: true },
-      default: 0.1,
+      default: null,
+      auto: "the rule's own; 0.1 for dga",
       help: "moving average of the weights that are sampled from: share of the newest; 1 is no average",
     },
     normalise: {
       flag: "--normalise",
       value: "NAME",
-      kind: { type: "choice", choices: ["raw", "clipped", "cosine"] },
-      default: "cosine",
-      help: "gradients before their inner product: raw, clipped to norm 1, or scaled to norm 1 (cosine)",
+      kind: { type: "choice", choices: normalisations },
+      default: null,
+      auto: "the rule's own; cosine for dga",
+      help: "gradients before their inner product: raw, clipped to norm 1, scaled to norm 1 (cosine), as in DoGE (doge), or against the step that Adam would take (adam)",
     },
     updateEvery: {
       flag: "--update-every",
@@ -263,7 +293,8 @@ export const optionTable: OptionTable = {
       flag: "--floor",
       value: "X",
       kind: share(),
-      default: 0,
+      default: null,
+      auto: "the rule's own; 0 for dga",
       help: "no domain's weight falls below this; less than 1 / number of domains",
     },
     weights: {
@@ -272,7 +303,7 @@ export const optionTable: OptionTable = {
       kind: { type: "shares", sumsToOne: true },
       default: null,
       auto: "equal",
-      help: "the weights of --rule static and the first weights of dga; they sum to 1. FILE: a weights.json of another run",
+      help: "the weights of --rule static and the first weights of the rules that move them; they sum to 1. FILE: a weights.json of another run",
     },
     histogram: {
       flag: "--histogram",
@@ -280,6 +311,27 @@ export const optionTable: OptionTable = {
       kind: { type: "shares", sumsToOne: false },
       default: null,
       help: "for --rule importanceSampling: how much of the target belongs to each domain, as shares or counts",
+    },
+    reference: {
+      flag: "--reference",
+      value: "DIR",
+      kind: { type: "text" },
+      default: null,
+      help: "for --rule doremi: the folder of an earlier run, whose model gives the reference losses; same domains and tokenizer",
+    },
+    bases: {
+      flag: "--bases",
+      value: "FILE",
+      kind: { type: "text" },
+      default: null,
+      help: "basis distributions over the domains (.json or .csv): the rule moves the weights of these instead, for thousands of domains",
+    },
+    basisAlignments: {
+      flag: "--basis-alignments",
+      value: "NAME",
+      kind: { type: "choice", choices: ["shared", "direct"] },
+      default: "shared",
+      help: "shared: the alignments of all bases from one batch, by importance weights; direct: a batch for each basis",
     },
     estimator: {
       flag: "--estimator",

@@ -2,7 +2,8 @@
  * A training run from its configuration: reads the data, builds the model and the mixer, trains, evaluates, saves. What the command
  * and the demo call; files go through the run's store.
  */
-import { resolve } from "node:path";
+import { readFileSync } from "node:fs";
+import { join, resolve } from "node:path";
 import {
   buildCorpus,
   type Corpus,
@@ -14,23 +15,27 @@ import {
   byteTokenizer,
 } from "../data/index.ts";
 import { evaluationWindows, type Windows, windowsOf } from "../data/tokens.ts";
+import type { Bases } from "../dga/bases.ts";
+import { parseBases } from "../dga/bases-text.ts";
 import {
   type Checkpoint,
+  type NamedWeights,
   type RunHooks,
   type RunResult,
-  ruleOptions,
+  ruleOf,
   type StepMetrics,
   totalSteps,
   type TrainConfig,
 } from "../dga/config.ts";
 import { createMixer, type Mixer } from "../dga/mixer.ts";
-import { createTrainer, type Trainer, type TrainStep } from "../dga/trainer.ts";
+import { planOf } from "../dga/plan.ts";
+import { createTrainer, type Trainer, type TrainStep, type WeightPair } from "../dga/trainer.ts";
 import { GradmixError } from "../errors.ts";
 import { init, shutdown } from "../init.ts";
 import { createGPT, type GPT, type GPTConfig, parameterCount } from "../nn/gpt.ts";
-import { toHuggingFace } from "../nn/huggingface.ts";
+import { fromHuggingFace, toHuggingFace } from "../nn/huggingface.ts";
 import { createSchedule } from "../nn/schedules.ts";
-import { readJson } from "./values.ts";
+import { readJson, reason } from "./values.ts";
 
 /** Text that the BPE learns from, at most, taken evenly from the domains. */
 const BPE_BYTES = 8_000_000;
@@ -39,14 +44,27 @@ const BPE_BYTES = 8_000_000;
 export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise<RunResult> {
   const names = Object.keys(config.data.domains);
   // Everything that can be said about the options alone comes before reading gigabytes.
-  const mixer = createMixer({
-    domains: names,
-    rule: ruleOptions(config),
-    updateEvery: config.mixing.updateEvery,
-    warmup: config.mixing.ruleWarmup,
-  });
+  const bases = readBases(config.mixing.bases, names);
+  const tokens = totalSteps(config) * config.training.batch * config.model.context;
+  const mixerOf = (sizes: Readonly<Record<string, number>>): Mixer =>
+    createMixer({
+      domains: bases?.names ?? names,
+      rule: ruleOf(config, { sizes, tokens }),
+      updateEvery: config.mixing.updateEvery,
+      warmup: config.mixing.ruleWarmup,
+    });
+  // How large the domains are is only known once they are read.
+  const { rule } = mixerOf(
+    Object.fromEntries((bases?.names ?? names).map((name) => [name, Number.MAX_SAFE_INTEGER])),
+  );
+  if (planOf(rule.needs).aligns && config.data.target.length === 0)
+    throw new GradmixError(
+      "config",
+      `--target: rule ${rule.name} needs one; give the text that the model should become good at`,
+    );
   const resumed = hooks.store.load();
-  const data = await readData(config, mixer, resumed?.checkpoint ?? null, hooks);
+  const data = await readData(config, resumed?.checkpoint ?? null, hooks);
+  const mixer = mixerOf(bases === null ? data.sizes : basisSizes(bases, data.sizes));
   const modelConfig = modelOf(config, data.tokenizer.vocabSize);
 
   const backend = await init({
@@ -61,11 +79,15 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
       `${backend.name} backend, ${threads} ${threads === 1 ? "thread" : "threads"}, ${simd}; ${config.model.preset} model of ${parameterCount(modelConfig).toLocaleString("en")} parameters; rule ${config.mixing.rule}`,
     );
     const model = createGPT(modelConfig, { seed: config.training.seed });
+    const reference = readReference(config.mixing.reference, data.tokenizer);
     const trainer = createTrainer({
       model,
       mixer,
       domains: data.domains.map((d) => d.train),
       target: mixer.rule.needs.length > 0 ? (data.target?.train ?? null) : null,
+      targets: new Map([...data.targets].map(([name, { train }]) => [name, train])),
+      ...(reference === null ? {} : { reference }),
+      ...(bases === null ? {} : { bases }),
       batch: config.training.batch,
       seed: config.training.seed,
       schedule: createSchedule({
@@ -86,6 +108,7 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
         from: config.mixing.alignFrom,
         domainExamples: config.mixing.alignBatch,
         targetExamples: config.mixing.targetBatch,
+        bases: config.mixing.basisAlignments,
       },
     });
     if (resumed !== null) {
@@ -93,7 +116,7 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
       hooks.onEvent(`going on from step ${resumed.step}`);
     }
     hooks.store.begin();
-    return await loop(config, hooks, trainer, model, data, names);
+    return await loop(config, hooks, trainer, model, data, names, bases);
   } finally {
     await shutdown();
   }
@@ -106,6 +129,7 @@ async function loop(
   model: GPT,
   data: Data,
   names: readonly string[],
+  bases: Bases | null,
 ): Promise<RunResult> {
   const steps = totalSteps(config);
   const { evalEvery, evalTokens, checkpointEvery } = config.run;
@@ -125,7 +149,7 @@ async function loop(
     const step = await trainer.step();
     const evaluates = (evalEvery > 0 && step.step % evalEvery === 0) || step.step === steps;
     const evaluation = evaluates ? await evaluate(trainer, data, names, evalTokens) : null;
-    last = metricsOf(step, names, evaluation, (performance.now() - start) / 1000);
+    last = metricsOf(step, names, bases, evaluation, (performance.now() - start) / 1000);
     hooks.onStep(last);
     if (checkpointEvery > 0 && step.step % checkpointEvery === 0) await save();
     // Lets signals and timers have their turn: kernels on the CPU never wait.
@@ -135,14 +159,19 @@ async function loop(
   await save();
   const evaluation = last?.evaluation ?? (await evaluate(trainer, data, names, evalTokens));
   const weights = trainer.weights();
-  const named = (values: ArrayLike<number>): Record<string, number> =>
-    Object.fromEntries(names.map((name, i) => [name, values[i]]));
+  const named = (of: readonly string[], { final, averaged }: WeightPair): NamedWeights => ({
+    final: Object.fromEntries(of.map((name, i) => [name, final[i]])),
+    averaged: Object.fromEntries(of.map((name, i) => [name, averaged[i]])),
+  });
   const result: RunResult = {
     step: trainer.steps,
     tokens: trainer.tokens,
     loss: trainer.loss ?? NaN,
     targetLoss: evaluation.target,
-    weights: { final: named(weights.final), averaged: named(weights.averaged) },
+    weights: {
+      ...named(names, weights.domains),
+      ...(bases === null ? {} : { bases: named(bases.names, weights) }),
+    },
     interrupted,
   };
   hooks.store.saveFile("weights.json", `${JSON.stringify(result.weights, null, 2)}\n`);
@@ -174,11 +203,13 @@ async function evaluate(
 function metricsOf(
   step: TrainStep,
   names: readonly string[],
+  bases: Bases | null,
   evaluation: Evaluation | null,
   seconds: number,
 ): StepMetrics {
-  const by = <T>(value: (i: number) => T): Record<string, T> =>
-    Object.fromEntries(names.map((name, i) => [name, value(i)]));
+  // Of thousands of domains a line holds those that the step trained on.
+  const shown = [...names.keys()].filter((i) => bases === null || step.domainLosses[i] !== null);
+  const mixed = bases?.names ?? names;
   const { alignments } = step;
   return {
     step: step.step,
@@ -187,17 +218,23 @@ function metricsOf(
     gradNorm: step.gradNorm,
     lr: step.lr,
     seconds,
-    weights: by((i) => step.weights[i]),
-    domains: by((i) => ({
-      loss: step.domainLosses[i],
-      tokens: step.domainTokens[i],
-      epochs: step.domainEpochs[i],
-    })),
+    weights: Object.fromEntries(mixed.map((name, i) => [name, step.weights[i]])),
+    domains: Object.fromEntries(
+      shown.map((i) => [
+        names[i],
+        {
+          ...(bases === null ? {} : { weight: step.domainWeights[i] }),
+          loss: step.domainLosses[i],
+          tokens: step.domainTokens[i],
+          epochs: step.domainEpochs[i],
+        },
+      ]),
+    ),
     ...(alignments === null
       ? {}
       : {
           alignments: Object.fromEntries(
-            names.flatMap((name, i) =>
+            mixed.flatMap((name, i) =>
               alignments.tokens[i] === 0
                 ? []
                 : [
@@ -207,6 +244,9 @@ function metricsOf(
                         value: alignments.alignments[i],
                         standardError: alignments.standardErrors?.[i] ?? null,
                         norm: alignments.norms?.[i] ?? null,
+                        ...(alignments.effectiveSizes === undefined
+                          ? {}
+                          : { effectiveSize: alignments.effectiveSizes[i] }),
                       },
                     ],
                   ],
@@ -226,25 +266,24 @@ interface Data {
   readonly tokenizer: Tokenizer;
   readonly domains: readonly Split[];
   readonly target: Split | null;
+  readonly targets: ReadonlyMap<string, Split>;
+  /** Training tokens of each domain. */
+  readonly sizes: Readonly<Record<string, number>>;
   /** Tokens of every training stream: what a resumed run must find again. */
   readonly fingerprint: Record<string, number>;
 }
 
-async function readData(
-  config: TrainConfig,
-  mixer: Mixer,
-  resumed: Checkpoint | null,
-  hooks: RunHooks,
-): Promise<Data> {
+async function readData(config: TrainConfig, resumed: Checkpoint | null, hooks: RunHooks): Promise<Data> {
   const { data, model, training } = config;
   const names = Object.keys(data.domains);
-  if (mixer.rule.needs.length > 0 && data.target.length === 0)
-    throw new GradmixError(
-      "config",
-      `--target: rule ${mixer.rule.name} needs one; give the text that the model should become good at`,
-    );
   const targetFiles = data.target.length === 0 ? [] : await listFiles(data.target, { what: "target" });
-  const exclude = new Set(targetFiles.map((file) => resolve(file)));
+  const severalFiles = new Map<string, string[]>();
+  for (const [name, globs] of Object.entries(data.targets))
+    severalFiles.set(name, await listFiles(globs, { what: `target "${name}"` }));
+  // A target's text is never also trained on as a domain's.
+  const exclude = new Set(
+    [...targetFiles, ...[...severalFiles.values()].flat()].map((file) => resolve(file)),
+  );
   const files: string[][] = [];
   for (const name of names)
     files.push(await listFiles(data.domains[name], { what: `domain "${name}"`, exclude }));
@@ -285,14 +324,82 @@ async function readData(
     target = split(corpus);
     fingerprint["(target)"] = corpus.train.tokens.length;
   }
+  const targets = new Map<string, Split>();
+  for (const [name, list] of severalFiles) {
+    const corpus = await read(`target ${name}`, list);
+    targets.set(name, split(corpus));
+    fingerprint[`(target ${name})`] = corpus.train.tokens.length;
+  }
+  target ??= targets.values().next().value ?? null;
   if (resumed !== null) checkSameData(resumed.json["corpus"], fingerprint);
   if (skipped.lines > 0)
     hooks.onEvent(`skipped ${skipped.lines} bad ${skipped.lines === 1 ? "line" : "lines"}`);
-  const tokens = names.map((name) => `${name} ${fingerprint[name].toLocaleString("en")}`).join(", ");
-  hooks.onEvent(
-    `training tokens: ${tokens}${target === null ? "" : `; target ${fingerprint["(target)"].toLocaleString("en")}`}`,
+  hooks.onEvent(`training tokens: ${tokensLine(names, fingerprint)}`);
+  const sizes = Object.fromEntries(names.map((name) => [name, fingerprint[name]]));
+  return { tokenizer, domains, target, targets, sizes, fingerprint };
+}
+
+/** Tokens of every domain, or of the largest of many, and of the targets. */
+function tokensLine(names: readonly string[], counts: Readonly<Record<string, number>>): string {
+  const one = (name: string): string => `${name} ${counts[name].toLocaleString("en")}`;
+  const sorted = names.length <= 12 ? names : [...names].sort((a, b) => counts[b] - counts[a]).slice(0, 8);
+  const rest = names.length - sorted.length;
+  const targets = Object.entries(counts).filter(([name]) => name.startsWith("(target"));
+  const parts = targets.map(([name, count]) => `; ${name.slice(1, -1)} ${count.toLocaleString("en")}`);
+  return `${sorted.map(one).join(", ")}${rest > 0 ? ` and ${rest} more` : ""}${parts.join("")}`;
+}
+
+/** The bases of a file. Throws `config` for a file that cannot be read, `data` with the line for what is wrong in it. */
+function readBases(path: string | null, domains: readonly string[]): Bases | null {
+  if (path === null) return null;
+  const format = /\.(json|csv)$/i.exec(path)?.[1]?.toLowerCase();
+  if (format !== "json" && format !== "csv")
+    throw new GradmixError("config", `--bases: ${path} ends in neither .json nor .csv`);
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (error) {
+    throw new GradmixError("config", `--bases: ${path} cannot be read (${reason(error)})`, { cause: error });
+  }
+  return parseBases(text, domains, { format, source: path });
+}
+
+/** What a basis offers: the tokens of the domains that it draws from. */
+function basisSizes(bases: Bases, sizes: Readonly<Record<string, number>>): Record<string, number> {
+  const { names, domains, offsets, columns } = bases;
+  return Object.fromEntries(
+    names.map((name, j) => {
+      let size = 0;
+      for (let e = offsets[j]; e < offsets[j + 1]; e++) size += sizes[domains[columns[e]]];
+      return [name, size];
+    }),
   );
-  return { tokenizer, domains, target, fingerprint };
+}
+
+/** The model of an earlier run. Throws `config` when there is none, or when its tokens mean something else. */
+function readReference(folder: string | null, tokenizer: Tokenizer): GPT | null {
+  if (folder === null) return null;
+  const file = (name: string): Uint8Array => {
+    const path = join(folder, "model", name);
+    try {
+      return readFileSync(path);
+    } catch (error) {
+      throw new GradmixError(
+        "config",
+        `--reference: ${path} cannot be read (${reason(error)}); it must be the folder of a finished run`,
+        { cause: error },
+      );
+    }
+  };
+  const names = ["config.json", "model.safetensors", "tokenizer.json"];
+  const files = new Map(names.map((name) => [name, file(name)]));
+  const saved: unknown = JSON.parse(new TextDecoder().decode(files.get("tokenizer.json")));
+  if (JSON.stringify(loadTokenizer(saved).toJSON()) !== JSON.stringify(tokenizer.toJSON()))
+    throw new GradmixError(
+      "config",
+      `--reference: ${folder} has another tokenizer; train both with --tokenizer ${join(folder, "model", "tokenizer.json")}`,
+    );
+  return fromHuggingFace(files);
 }
 
 function checkSameData(saved: unknown, found: Readonly<Record<string, number>>): void {

@@ -24,6 +24,8 @@ export function fromArguments(kind: Kind, raw: Raw, label: string): unknown {
       return gather(raw, label);
     case "shares":
       return last.includes("=") ? shares(last, label) : last;
+    case "json":
+      return parse(last, label);
     case "bytes":
     case "choice":
     case "text":
@@ -82,6 +84,12 @@ export function checkValue(kind: Kind, value: unknown, label: string): unknown {
       return checkRecord(value, label, (globs, name) => checkGlobs(globs, `${label} ${quote(name)}`));
     case "shares":
       return checkShares(kind.sumsToOne, value, label);
+    case "json":
+      if (kind.shape === "object" ? isObject(value) : Array.isArray(value) && value.every(isObject))
+        return value;
+      throw wrong(
+        `${label}: ${show(value)} is not ${kind.shape === "object" ? "a JSON object" : "a JSON list of objects"}`,
+      );
   }
 }
 
@@ -175,6 +183,10 @@ export function readJson(path: string, label: string): unknown {
   } catch (error) {
     throw wrong(`${label}: cannot be read (${reason(error)})`, error);
   }
+  return parse(text, label);
+}
+
+function parse(text: string, label: string): unknown {
   try {
     return JSON.parse(text.replace(/^\uFEFF/, "")) as unknown;
   } catch (error) {

@@ -4,8 +4,10 @@
  * run folder and hands it to `runTraining`.
  */
 import type { EstimatorName } from "./estimators.ts";
-import type { Normalisation } from "./rules/dga.ts";
-import type { RuleName, RuleOptions } from "./rules/index.ts";
+import type { Normalisation } from "./rules/normalisation.ts";
+import { type CombinatorOptions, combine, type RunFacts } from "./combinators/index.ts";
+import type { Rule } from "./rule.ts";
+import { createRule, type RuleName, type RuleOptions } from "./rules/index.ts";
 
 export type TokenizerChoice = "byte" | "bpe" | (string & {});
 export type ModelPreset = "llama" | "gpt2";
@@ -25,6 +27,8 @@ export interface DataConfig {
   domains: Record<string, string[]>;
   /** Globs of the target set. May be empty for a rule that needs no target. */
   target: string[];
+  /** Name → globs of several targets, for "grape". */
+  targets: Record<string, string[]>;
   /** Field of .jsonl lines that holds the text. */
   textField: string;
   /** Counts broken .jsonl lines and invalid UTF-8 instead of stopping at the first. */
@@ -72,21 +76,31 @@ export interface TrainingConfig {
 
 export interface MixingConfig {
   rule: RuleName;
-  /** Step size η of the mirror step. */
-  eta: number;
+  /** Options of the rule that have no key here, as the rule itself names them; they go before those below. */
+  ruleOptions: Record<string, unknown>;
+  /** Put around the rule in this order. */
+  combinators: CombinatorOptions[];
+  /** Step size η of the mirror step. null, here and below: the rule's own default. */
+  eta: number | null;
   /** Weight of the NEW value in the moving average of the weights; 1 is no average. */
-  beta: number;
-  normalise: Normalisation;
+  beta: number | null;
+  normalise: Normalisation | null;
   /** T_r: steps between two updates of the weights. */
   updateEvery: number;
   /** Steps before the first update. */
   ruleWarmup: number;
   /** No domain's weight falls below this. */
-  floor: number;
-  /** Domain → weight, for "static"; the starting point of "dga". They sum to 1. null: uniform. */
+  floor: number | null;
+  /** Domain → weight, for "static"; where other rules start. They sum to 1. null: uniform. */
   weights: Record<string, number> | null;
   /** Domain → share or count of the target, for "importanceSampling"; a domain that is not named has 0. */
   histogram: Record<string, number> | null;
+  /** Folder of an earlier run, whose model gives the reference losses of "doremi". */
+  reference: string | null;
+  /** Path of basis distributions over the domains (.json or .csv), whose weights the rule then moves; null: the domains themselves. */
+  bases: string | null;
+  /** "shared": all bases from one batch by importance weights; "direct": a batch each. */
+  basisAlignments: "shared" | "direct";
   estimator: EstimatorName;
   /** "batch": a separate alignment batch; "step": the training batch itself. */
   alignFrom: "batch" | "step";
@@ -120,19 +134,51 @@ export function totalSteps(config: TrainConfig): number {
   return steps ?? Math.ceil((tokens ?? 0) / (batch * config.model.context));
 }
 
-/** The rule of a run, for `createMixer`. */
-export function ruleOptions({ mixing }: TrainConfig): RuleOptions {
-  const { rule, eta, beta, normalise, floor, weights, histogram } = mixing;
-  switch (rule) {
-    case "dga":
-      return { name: "dga", eta, beta, normalise, floor, ...(weights === null ? {} : { start: weights }) };
-    case "static":
-      return { name: "static", weights: weights ?? {} };
-    case "importanceSampling":
-      return { name: "importanceSampling", histogram: histogram ?? {} };
-    case "uniform":
-      return { name: "uniform" };
+/** Which of the common options of `MixingConfig` a rule takes, and under what name. */
+const common: {
+  readonly [K in RuleName]: Partial<
+    Record<"eta" | "beta" | "normalise" | "floor" | "weights" | "histogram", string>
+  >;
+} = {
+  uniform: {},
+  static: { weights: "weights" },
+  temperature: {},
+  importanceSampling: { histogram: "histogram" },
+  dga: { eta: "eta", beta: "beta", normalise: "normalise", floor: "floor", weights: "start" },
+  doge: { eta: "eta", weights: "start" },
+  grape: { eta: "eta", beta: "beta", normalise: "normalise", weights: "start" },
+  rnb: {},
+  doremi: { eta: "eta", weights: "start" },
+  odm: {},
+  ado: { floor: "floor", weights: "start" },
+};
+
+/** Does the rule read this option? */
+export function ruleTakes(rule: RuleName, option: keyof (typeof common)["dga"]): boolean {
+  return common[rule][option] !== undefined;
+}
+
+/**
+ * The rule of a run, for `createMixer`: its options out of the common ones and `ruleOptions`, with the combinators around it. `facts` fill in
+ * what the data says. Throws `config`.
+ */
+export function ruleOf({ mixing, data }: TrainConfig, facts: RunFacts): Rule {
+  const options: Record<string, unknown> = { name: mixing.rule };
+  for (const [option, name] of Object.entries(common[mixing.rule])) {
+    const value = mixing[option as keyof (typeof common)["dga"]];
+    if (value !== null) options[name] = value;
   }
+  if (mixing.rule === "temperature" && facts.sizes !== undefined) options["sizes"] = facts.sizes;
+  if (mixing.rule === "grape") options["targets"] = Object.keys(data.targets);
+  // The rule checks its own options, whatever their source.
+  const rule = createRule({ ...options, ...mixing.ruleOptions } as unknown as RuleOptions);
+  // What a rule does not do itself is put around it.
+  const around: CombinatorOptions[] = [];
+  if (mixing.beta !== null && !ruleTakes(mixing.rule, "beta") && rule.needs.length > 0)
+    around.push({ name: "ema", beta: mixing.beta });
+  if (mixing.floor !== null && mixing.floor > 0 && !ruleTakes(mixing.rule, "floor"))
+    around.push({ name: "floor", least: mixing.floor });
+  return combine(combine(rule, around), mixing.combinators, facts);
 }
 
 /** One line of metrics.jsonl: what a step did. */
@@ -147,14 +193,22 @@ export interface StepMetrics {
   lr: number;
   /** Wall time of this step. The only field that differs between two runs of one configuration. */
   seconds: number;
-  /** The weights that this step's batch was drawn with. */
+  /** The weights that this step's batch was drawn with; with bases, theirs. */
   weights: Record<string, number>;
-  /** `loss` is null where the batch held nothing of the domain. */
-  domains: Record<string, { loss: number | null; tokens: number; epochs: number }>;
-  /** On steps that updated the weights: the domains that were measured. */
-  alignments?: Record<string, { value: number; standardError: number | null; norm: number | null }>;
+  /** `loss` is null where the batch held nothing of the domain. With bases only domains that the batch held, with what they weighed. */
+  domains: Record<string, { weight?: number; loss: number | null; tokens: number; epochs: number }>;
+  /** On steps that updated the weights: the domains (bases) that were measured. */
+  alignments?: Record<
+    string,
+    { value: number; standardError: number | null; norm: number | null; effectiveSize?: number }
+  >;
   /** On steps that evaluated: mean loss per token on the held-out sets. */
   evaluation?: { target: number | null; domains: Record<string, number> };
+}
+
+export interface NamedWeights {
+  final: Record<string, number>;
+  averaged: Record<string, number>;
 }
 
 /** What `runTraining` says when it ends. */
@@ -164,7 +218,8 @@ export interface RunResult {
   loss: number;
   /** On the held-out target; null without a target. */
   targetLoss: number | null;
-  weights: { final: Record<string, number>; averaged: Record<string, number> };
+  /** Of the domains; with bases also theirs. */
+  weights: NamedWeights & { bases?: NamedWeights };
   /** The signal ended it before the last step. */
   interrupted: boolean;
 }

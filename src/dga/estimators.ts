@@ -37,7 +37,7 @@ export interface Batch {
 /** What an estimator asks of a model; `GPT` is one. */
 export interface LossModel {
   /** All parameters as views of one arena (`value`), in a layout that the gradient arena shares. */
-  readonly parameters: Pick<Parameters, "list" | "value">;
+  readonly parameters: Pick<Parameters, "list" | "value" | "byName">;
   /** inputs, targets i32 [examples, time] → each example's summed loss [examples]. */
   losses(inputs: Tensor, targets: Tensor): Tensor;
 }
@@ -55,6 +55,8 @@ export interface Alignments {
   /** Mean loss per token of each domain's batch, and of the target's. */
   readonly losses: Float64Array;
   readonly targetLoss: number;
+  /** With bases measured from one batch: how many examples of a basis's own that batch is worth (Kish). */
+  readonly effectiveSizes?: Float64Array;
 }
 
 export function exampleCount(batch: Batch): number {
@@ -77,13 +79,19 @@ export function upload(batch: Batch): { inputs: Tensor; targets: Tensor } {
  * Backward pass of the mean loss per token, Σ losses / tokens, into `into` (overwritten, or added to). Returns the
  * examples' summed losses [examples], kept: the caller disposes them.
  */
-export function meanGradient(model: LossModel, batch: Batch, into: Arena, accumulate = false): Tensor {
+export function meanGradient(
+  model: LossModel,
+  batch: Batch,
+  into: Arena,
+  accumulate = false,
+  parameters: readonly Tensor[] = model.parameters.list,
+): Tensor {
   const weights = new Float64Array(exampleCount(batch)).fill(1 / Math.max(1, tokenCount(batch)));
   return keep(
     scope(() => {
       const { inputs, targets } = upload(batch);
       return gradients(() => model.losses(inputs, targets), {
-        parameters: model.parameters.list,
+        parameters,
         sink: sumSink({ gradientOf: into.of, accumulate }),
         weights,
       });
@@ -91,11 +99,36 @@ export function meanGradient(model: LossModel, batch: Batch, into: Arena, accumu
   );
 }
 
+/** Second moments of Adam, by which an alignment can be preconditioned: P = 1/(√(v/bias) + ε). */
+export interface Preconditioner {
+  /** v, in the layout of the parameters. */
+  readonly v: Arena;
+  /** 1 − β₂ᵗ. */
+  readonly bias: number;
+  readonly eps: number;
+}
+
 export interface EstimateOptions {
   /** Most examples in one pass, to bound memory; a domain is never split. Default: all at once. */
   readonly maxExamples?: number;
   /** Reused between calls; otherwise made for this one. */
   readonly direction?: Arena;
+  /**
+   * Names of the parameters that are looked at, for instance `lastBlocks(model, 2)`: alignments and norms are those of their gradients, and
+   * the backward passes stop where none of them is further up. Default: all.
+   */
+  readonly parameters?: (name: string) => boolean;
+  /** ⟨∇Lᵢ, P ∇L_target⟩ and ‖P ∇L_target‖ in place of ⟨∇Lᵢ, ∇L_target⟩ and ‖∇L_target‖. */
+  readonly precondition?: Preconditioner;
+}
+
+/** The parameters that `options` names. Throws `config` when there is none. */
+export function watched(model: LossModel, { parameters }: EstimateOptions = {}): readonly Tensor[] {
+  if (parameters === undefined) return model.parameters.list;
+  const chosen = [...model.parameters.byName].flatMap(([name, p]) => (parameters(name) ? [p] : []));
+  if (chosen.length === 0)
+    throw new GradmixError("config", "parameters: none of the model's has such a name");
+  return chosen;
 }
 
 /** Alignments of the domains' batches with the target's batch. */
@@ -106,34 +139,72 @@ export async function estimateAlignments(
   domains: readonly Batch[],
   options: EstimateOptions = {},
 ): Promise<Alignments> {
-  if (tokenCount(target) === 0)
-    throw new GradmixError("data", "the target batch has no tokens to learn from");
   const direction = options.direction ?? arenaLike(model.parameters);
   try {
-    const targetLosses = await take(meanGradient(model, target, direction));
-    const targetLoss = sum(targetLosses) / tokenCount(target);
-    const targetNorm = Math.sqrt(await reduceArena("sumSquares", [direction.arena]));
+    const { targetLoss, targetNorm } = await targetDirection(model, target, direction, options);
     const found =
       name === "perDomain"
-        ? await perDomain(model, domains, direction)
-        : await byRows(name, model, domains, direction, options.maxExamples ?? Infinity);
+        ? await perDomain(model, domains, direction, options)
+        : await byRows(name, model, domains, direction, options);
     return { ...found, tokens: Float64Array.from(domains, tokenCount), targetNorm, targetLoss };
   } finally {
     if (options.direction === undefined) direction.dispose();
   }
 }
 
+/** The target's (preconditioned) gradient into `direction`, with its norm and the target's mean loss. */
+export async function targetDirection(
+  model: LossModel,
+  target: Batch,
+  direction: Arena,
+  options: EstimateOptions = {},
+): Promise<{ targetLoss: number; targetNorm: number }> {
+  if (tokenCount(target) === 0)
+    throw new GradmixError("data", "the target batch has no tokens to learn from");
+  clearRest(direction, options);
+  const losses = await take(meanGradient(model, target, direction, false, watched(model, options)));
+  if (options.precondition !== undefined) precondition(direction.arena, options.precondition);
+  return {
+    targetLoss: sum(losses) / tokenCount(target),
+    targetNorm: Math.sqrt(await reduceArena("sumSquares", [direction.arena])),
+  };
+}
+
+/** What no pass writes is 0. */
+function clearRest(arena: Arena, { parameters }: EstimateOptions): void {
+  if (parameters !== undefined) run("fill", { value: 0 }, [], [arena.arena]);
+}
+
+/** direction ← direction / (√(v/bias) + ε). */
+function precondition(direction: Tensor, { v, bias, eps }: Preconditioner): void {
+  scope(() => {
+    const scale = empty([direction.size], "f32", direction.memory);
+    run("affine", { scale: 1 / bias, shift: 0 }, [v.arena], [scale]);
+    run("unary", { kind: "sqrt" }, [scale], [scale]);
+    run("affine", { scale: 1, shift: eps }, [scale], [scale]);
+    const shape = [direction.size];
+    run("binary", { kind: "div", shape, aStrides: [1], bStrides: [1] }, [direction, scale], [direction]);
+  });
+}
+
 type DomainPart = Omit<Alignments, "targetNorm" | "targetLoss" | "tokens">;
 
-async function perDomain(model: LossModel, domains: readonly Batch[], direction: Arena): Promise<DomainPart> {
+async function perDomain(
+  model: LossModel,
+  domains: readonly Batch[],
+  direction: Arena,
+  options: EstimateOptions,
+): Promise<DomainPart> {
+  const parameters = watched(model, options);
   const k = domains.length;
   const alignments = new Float64Array(k);
   const norms = new Float64Array(k);
   const losses = new Float64Array(k);
   const gradient = arenaLike(model.parameters);
   try {
+    clearRest(gradient, options);
     for (let i = 0; i < k; i++) {
-      const summed = await take(meanGradient(model, domains[i], gradient));
+      const summed = await take(meanGradient(model, domains[i], gradient, false, parameters));
       losses[i] = sum(summed) / Math.max(1, tokenCount(domains[i]));
       alignments[i] = await reduceArena("dot", [gradient.arena, direction.arena]);
       norms[i] = Math.sqrt(await reduceArena("sumSquares", [gradient.arena]));
@@ -149,20 +220,21 @@ async function byRows(
   model: LossModel,
   domains: readonly Batch[],
   direction: Arena,
-  maxExamples: number,
+  options: EstimateOptions,
 ): Promise<DomainPart> {
+  const parameters = watched(model, options);
   const k = domains.length;
   const alignments = new Float64Array(k);
   const standardErrors = new Array<number | null>(k).fill(null);
   const norms = name === "segmented" ? new Float64Array(k) : null;
   const losses = new Float64Array(k);
-  for (const [first, last] of chunks(domains, maxExamples)) {
+  for (const [first, last] of chunks(domains, options.maxExamples ?? Infinity)) {
     const part = domains.slice(first, last);
     const batch = concatenate(part);
     const measured =
       name === "segmented"
-        ? await segmentedPass(model, batch, part.map(exampleCount), direction)
-        : await forwardPass(model, batch, direction);
+        ? await segmentedPass(model, batch, part.map(exampleCount), direction, parameters)
+        : await forwardPass(model, batch, direction, parameters);
     let start = 0;
     part.forEach((domain, i) => {
       const end = start + exampleCount(domain);
@@ -186,7 +258,86 @@ interface RowNumbers {
   /** ⟨∇ (summed loss of example), ∇L_target⟩. */
   readonly dots: Float64Array;
   readonly losses: Float64Array;
+  /** ‖∇ (summed loss of example)‖². */
+  readonly squaredNorms: Float64Array | null;
   readonly groupSquaredNorms: Float64Array | null;
+}
+
+/** Numbers of every example of a batch, with the direction that `targetDirection` left: one segmented pass for each `maxExamples` of them. */
+export async function exampleNumbers(
+  model: LossModel,
+  batch: Batch,
+  direction: Arena,
+  options: EstimateOptions = {},
+): Promise<{ dots: Float64Array; squaredNorms: Float64Array; losses: Float64Array }> {
+  const count = exampleCount(batch);
+  const parameters = watched(model, options);
+  const out = {
+    dots: new Float64Array(count),
+    squaredNorms: new Float64Array(count),
+    losses: new Float64Array(count),
+  };
+  const most = Math.max(1, Math.min(count, options.maxExamples ?? count));
+  for (let first = 0; first < count; first += most) {
+    const last = Math.min(count, first + most);
+    const part: Batch = {
+      inputs: batch.inputs.subarray(first * batch.time, last * batch.time),
+      targets: batch.targets.subarray(first * batch.time, last * batch.time),
+      tokens: Array.from({ length: last - first }, (_, j) => batch.tokens[first + j]),
+      time: batch.time,
+    };
+    const numbers = await segmentedPass(model, part, [last - first], direction, parameters);
+    out.dots.set(numbers.dots, first);
+    out.losses.set(numbers.losses, first);
+    if (numbers.squaredNorms !== null) out.squaredNorms.set(numbers.squaredNorms, first);
+  }
+  return out;
+}
+
+/**
+ * The Gram matrix ⟨∇Lᵢ, ∇Lⱼ⟩ of the domains' gradients (mean losses per token), row-major [k, k], with the losses. Gradients are held in
+ * blocks of at most `held` (default 32) whole gradients, and computed again for later blocks: k + k²/(2·held) backward passes.
+ */
+export async function estimateGram(
+  model: LossModel,
+  domains: readonly Batch[],
+  options: EstimateOptions & { readonly held?: number } = {},
+): Promise<{ gram: Float64Array; losses: Float64Array }> {
+  const k = domains.length;
+  const held = Math.max(1, options.held ?? 32);
+  const parameters = watched(model, options);
+  const gram = new Float64Array(k * k);
+  const losses = new Float64Array(k);
+  const arenas: Arena[] = [];
+  const gradientOf = async (i: number, into: Arena): Promise<void> => {
+    const summed = await take(meanGradient(model, domains[i], into, false, parameters));
+    losses[i] = sum(summed) / Math.max(1, tokenCount(domains[i]));
+  };
+  const enter = async (i: number, j: number, a: Arena, b: Arena): Promise<void> => {
+    const value =
+      i === j ? await reduceArena("sumSquares", [a.arena]) : await reduceArena("dot", [a.arena, b.arena]);
+    gram[i * k + j] = gram[j * k + i] = value;
+  };
+  try {
+    for (let n = 0; n < Math.min(held, k) + (k > held ? 1 : 0); n++) {
+      arenas.push(arenaLike(model.parameters));
+      clearRest(arenas[n], options);
+    }
+    for (let first = 0; first < k; first += held) {
+      const last = Math.min(k, first + held);
+      for (let i = first; i < last; i++) {
+        await gradientOf(i, arenas[i - first]);
+        for (let j = first; j <= i; j++) await enter(i, j, arenas[i - first], arenas[j - first]);
+      }
+      for (let i = last; i < k; i++) {
+        await gradientOf(i, arenas[held]);
+        for (let j = first; j < last; j++) await enter(i, j, arenas[held], arenas[j - first]);
+      }
+    }
+  } finally {
+    for (const arena of arenas) arena.dispose();
+  }
+  return { gram, losses };
 }
 
 async function segmentedPass(
@@ -194,6 +345,7 @@ async function segmentedPass(
   batch: Batch,
   groupSizes: readonly number[],
   direction: Arena,
+  parameters: readonly Tensor[],
 ): Promise<RowNumbers> {
   const groups = [0];
   for (const size of groupSizes) groups.push(groups[groups.length - 1] + size);
@@ -202,25 +354,35 @@ async function segmentedPass(
     const losses = keep(
       scope(() => {
         const { inputs, targets } = upload(batch);
-        return gradients(() => model.losses(inputs, targets), { parameters: model.parameters.list, sink });
+        return gradients(() => model.losses(inputs, targets), { parameters, sink });
       }),
     );
-    const { dots, groupSquaredNorms } = await sink.result();
-    return { dots, groupSquaredNorms, losses: await take(losses) };
+    const { dots, squaredNorms, groupSquaredNorms } = await sink.result();
+    return { dots, squaredNorms, groupSquaredNorms, losses: await take(losses) };
   } finally {
     sink.dispose();
   }
 }
 
-async function forwardPass(model: LossModel, batch: Batch, direction: Arena): Promise<RowNumbers> {
-  const tangents = new Map(model.parameters.list.map((p) => [p, direction.of(p)]));
+async function forwardPass(
+  model: LossModel,
+  batch: Batch,
+  direction: Arena,
+  parameters: readonly Tensor[],
+): Promise<RowNumbers> {
+  const tangents = new Map(parameters.map((p) => [p, direction.of(p)]));
   const { losses, derivatives } = scope(() => {
     const { inputs, targets } = upload(batch);
     return forwardDerivative(() => model.losses(inputs, targets), tangents);
   });
   keep(losses);
   keep(derivatives);
-  return { losses: await take(losses), dots: await take(derivatives), groupSquaredNorms: null };
+  return {
+    losses: await take(losses),
+    dots: await take(derivatives),
+    squaredNorms: null,
+    groupSquaredNorms: null,
+  };
 }
 
 /** Ranges of whole domains with at most `maxExamples` examples (or a single larger domain). */

@@ -4,9 +4,11 @@ export { alignmentsByDomain, type DomainAlignment, domainAlignments } from "./st
 export {
   checkOptionNames,
   checkRange,
+  type DomainNumbers,
   fixedState,
   measuredDomains,
   need,
+  needGram,
   needTargetNorm,
   type Rule,
   type RuleState,
@@ -15,13 +17,23 @@ export {
   type TargetSignal,
 } from "./rule.ts";
 export { createRule, ruleNames, type RuleName, type RuleOptions } from "./rules/index.ts";
-export { dga, dgaDefaults, type DgaOptions, type Normalisation, normalisations } from "./rules/dga.ts";
+export { dga, dgaDefaults, type DgaOptions } from "./rules/dga.ts";
+export { type Normalisation, normalisations } from "./rules/normalisation.ts";
+export { ado, type AdoOptions } from "./rules/ado.ts";
+export { doge, type DogeOptions } from "./rules/doge.ts";
+export { doremi, type DoremiOptions } from "./rules/doremi.ts";
+export { grape, type GrapeOptions } from "./rules/grape.ts";
+export { odm, type OdmOptions } from "./rules/odm.ts";
+export { rnb, type RnbOptions } from "./rules/rnb.ts";
+export { temperature, type TemperatureOptions } from "./rules/temperature.ts";
 export { importanceSampling, type ImportanceSamplingOptions } from "./rules/importance-sampling.ts";
 export { staticWeights, type StaticOptions } from "./rules/static.ts";
 export { uniform, type UniformOptions } from "./rules/uniform.ts";
 export { ceiling, floor, repetitionCap, tokenBudget } from "./combinators/bounds.ts";
 export { ema } from "./combinators/ema.ts";
 export { etaSchedule } from "./combinators/eta-schedule.ts";
+export { combinatorNames, type CombinatorOptions, combine, type RunFacts } from "./combinators/index.ts";
+export { shrinkage } from "./combinators/shrinkage.ts";
 export { warmup } from "./combinators/warmup.ts";
 export { type Bases, type BasesOptions, createBases, type Histogram, mixtureOf } from "./bases.ts";
 export { parseBases, type ParseBasesOptions } from "./bases-text.ts";
@@ -49,11 +61,15 @@ export {
   type Alignments,
   type Batch,
   estimateAlignments,
+  estimateGram,
+  exampleNumbers,
   type EstimateOptions,
   type EstimatorName,
   estimatorNames,
   type LossModel,
   meanGradient,
+  type Preconditioner,
+  targetDirection,
 } from "./estimators.ts";
 export {
   type AlignmentOptions,

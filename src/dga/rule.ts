@@ -22,6 +22,10 @@ export interface Signal {
   /** Lᵢ, mean loss per token. */
   readonly losses?: ArrayLike<number>;
   readonly targetLoss?: number;
+  /** ⟨∇Lᵢ, ∇L_target / (√v̂ + ε)⟩: the alignments of a step of Adam, whose second moments are v̂. */
+  readonly preconditionedAlignments?: ArrayLike<number>;
+  /** ‖∇L_target / (√v̂ + ε)‖. */
+  readonly preconditionedTargetNorm?: number;
   /** ⟨∇Lᵢ, ∇Lⱼ⟩, row-major [k, k], symmetric. */
   readonly gram?: ArrayLike<number>;
   /** With several targets, one entry each: a_mi = ⟨∇Lᵢ, ∇L_m⟩ [k], ‖∇L_m‖, L_m, in the order the rule was told their names. */
@@ -84,36 +88,57 @@ export function measuredDomains(rule: string, state: RuleState, signal: Signal):
   return counts.every((count) => count > 0) ? null : counts.map((count) => count > 0);
 }
 
+/** The parts of a signal that hold a number a domain. */
+export type DomainNumbers =
+  "alignments" | "preconditionedAlignments" | "norms" | "losses" | "referenceLosses" | "tokensSeen";
+
 /**
- * The named part of the signal, checked: there (else `config`), one value a domain, finite, and not negative if it is `norms` (else
- * `numeric`). Domains that were not measured have 0.
+ * The named part of the signal, checked: there (else `config`), one value a domain, finite, and not negative if it is `norms` or
+ * `tokensSeen` (else `numeric`). Domains that were not measured have 0.
  */
-export function need(
-  rule: string,
-  state: RuleState,
-  signal: Signal,
-  name: "alignments" | "norms" | "losses",
-): Float64Array {
+export function need(rule: string, state: RuleState, signal: Signal, name: DomainNumbers): Float64Array {
   const values = signal[name];
   if (values === undefined) throw new GradmixError("config", `${rule}: the signal has no ${name}`);
   checkLength(rule, state, values.length, name);
-  const measured = measuredDomains(rule, state, signal);
+  const measured = name === "tokensSeen" ? null : measuredDomains(rule, state, signal);
   const out = Float64Array.from(values, (value, i) => (measured === null || measured[i] ? value : 0));
-  const bad = out.findIndex((value) => !Number.isFinite(value) || (name === "norms" && value < 0));
+  const least = name === "norms" || name === "tokensSeen" ? 0 : -Infinity;
+  const bad = out.findIndex((value) => !Number.isFinite(value) || value < least);
   if (bad >= 0) throw notUsable(rule, state, name, bad, out[bad]);
   return out;
 }
 
 /** The norm of the target's gradient, checked like `need`. */
-export function needTargetNorm(rule: string, signal: Signal): number {
-  const { targetNorm } = signal;
-  if (targetNorm === undefined) throw new GradmixError("config", `${rule}: the signal has no targetNorm`);
-  if (!Number.isFinite(targetNorm) || targetNorm < 0)
+export function needTargetNorm(
+  rule: string,
+  signal: Signal,
+  name: "targetNorm" | "preconditionedTargetNorm" = "targetNorm",
+): number {
+  const norm = signal[name];
+  if (norm === undefined) throw new GradmixError("config", `${rule}: the signal has no ${name}`);
+  if (!Number.isFinite(norm) || norm < 0)
     throw new GradmixError(
       "numeric",
-      `${rule}: the norm of the target's gradient is ${targetNorm}; the weights stay as they are`,
+      `${rule}: the norm of the target's gradient is ${norm}; the weights stay as they are`,
     );
-  return targetNorm;
+  return norm;
+}
+
+/** The Gram matrix of the domains' gradients, row-major [k, k], checked like `need`; entries of domains that were not measured are 0. */
+export function needGram(rule: string, state: RuleState, signal: Signal): Float64Array {
+  const { gram } = signal;
+  const k = state.domains.length;
+  if (gram === undefined) throw new GradmixError("config", `${rule}: the signal has no gram`);
+  if (gram.length !== k * k)
+    throw new GradmixError("config", `${rule}: a Gram matrix of ${gram.length} numbers for ${k} domains`);
+  const measured = measuredDomains(rule, state, signal);
+  const there = (i: number): boolean => measured === null || measured[i];
+  const out = Float64Array.from(gram, (value, at) =>
+    there(Math.floor(at / k)) && there(at % k) ? value : 0,
+  );
+  const bad = out.findIndex((value, at) => !Number.isFinite(value) || (at % (k + 1) === 0 && value < 0));
+  if (bad >= 0) throw notUsable(rule, state, "gram", Math.floor(bad / k), out[bad]);
+  return out;
 }
 
 function checkLength(rule: string, state: RuleState, length: number, name: string): void {

@@ -120,6 +120,11 @@ export function projectFloor(alpha: ArrayLike<number>, floor: number): Weights {
   return out.map((weight) => Math.max(floor, c * weight));
 }
 
+/** (1 − share)·α + share/k: a little of every domain. */
+export function mixUniform(alpha: Weights, share: number): Weights {
+  return share === 0 ? alpha : normalise(alpha.map((weight) => (1 - share) * weight + share / alpha.length));
+}
+
 /**
  * Throws `config`, naming the domain, unless `weights` lie on the simplex of these domains to within SUM_TOLERANCE. Returns
  * them summing to 1 up to rounding.

@@ -10,8 +10,8 @@
  */
 import { gradients } from "../autograd/grad.ts";
 import { alignSink } from "../autograd/sinks/align.ts";
-import { run } from "../backends/backend.ts";
 import { assembleBatch, type TokenBatch } from "../data/batch.ts";
+import type { Choice } from "../data/alias.ts";
 import { createSampler, type SamplingMode } from "../data/sampler.ts";
 import type { Windows } from "../data/tokens.ts";
 import { GradmixError } from "../errors.ts";
@@ -19,19 +19,26 @@ import type { GPT } from "../nn/gpt.ts";
 import { adamw, type AdamWOptions } from "../nn/optimizer.ts";
 import { arenaLike } from "../nn/parameters.ts";
 import type { Schedule } from "../nn/schedules.ts";
-import { empty, keep, scope, type Tensor } from "../tensor/tensor.ts";
+import { keep, scope, type Tensor } from "../tensor/tensor.ts";
+import { type Bases, fingerprint, mixtureOf } from "./bases.ts";
+import type { Checkpoint } from "./config.ts";
 import {
   type Alignments,
   type Batch,
   estimateAlignments,
+  estimateGram,
+  type EstimateOptions,
   type EstimatorName,
   exampleCount,
+  exampleNumbers,
+  type LossModel,
   meanGradient,
   take,
+  targetDirection,
   tokenCount,
   upload,
 } from "./estimators.ts";
-import type { Checkpoint } from "./config.ts";
+import { checkGathered, lossesOf, nothing, summarise, summariseBases, total } from "./gathered.ts";
 import {
   advance,
   averageWeights,
@@ -42,8 +49,9 @@ import {
   update,
   updateDue,
 } from "./mixer.ts";
+import { areDomains, planOf, signalOf } from "./plan.ts";
+import { basisAlignments, basisChoice, proposal } from "./reweighting.ts";
 import type { Signal } from "./rule.ts";
-import { domainAlignments } from "./statistics.ts";
 
 export interface AlignmentOptions {
   /** Default "segmented". */
@@ -56,6 +64,13 @@ export interface AlignmentOptions {
   readonly targetExamples?: number;
   /** With `from: "step"`: steps between two refreshes of the target gradient. Default 10, at most T_r. */
   readonly refreshEvery?: number;
+  /** The parameters whose gradients are aligned. Default: all. */
+  readonly parameters?: EstimateOptions["parameters"];
+  /**
+   * With bases: "shared" (default) draws one batch of 16·domainExamples windows for all of them and weighs them by importance, "direct" draws
+   * domainExamples windows from each basis. Bases that are single domains are measured directly anyway: there is nothing to share.
+   */
+  readonly bases?: "shared" | "direct";
 }
 
 export interface TrainerOptions {
@@ -65,6 +80,12 @@ export interface TrainerOptions {
   readonly domains: readonly Windows[];
   /** Windows of the target to align with; null for rules that need none. */
   readonly target: Windows | null;
+  /** Windows of several targets by name, for rules that ask for them. */
+  readonly targets?: ReadonlyMap<string, Windows>;
+  /** Gives the reference losses to rules that ask for them, on the rows of the training steps. Stays the caller's to dispose. */
+  readonly reference?: LossModel;
+  /** The mixer's "domains" are these bases over `domains`, which are drawn with α = Σ wⱼ pⱼ. */
+  readonly bases?: Bases;
   /** Windows in a step. */
   readonly batch: number;
   readonly schedule: Schedule;
@@ -75,7 +96,7 @@ export interface TrainerOptions {
   readonly seed: number;
 }
 
-/** What one step did; arrays have one entry a domain. */
+/** What one step did; arrays have one entry a domain, except `weights` and `alignments`: with bases these have one a basis. */
 export interface TrainStep {
   /** Steps done, this one included. */
   readonly step: number;
@@ -86,14 +107,21 @@ export interface TrainStep {
   /** Of the gradient before clipping. */
   readonly gradNorm: number;
   readonly lr: number;
-  /** The weights that the batch was drawn with. */
+  /** The weights of the step. */
   readonly weights: Float64Array;
+  /** What the batch was drawn with: `weights`, or with bases their mixture. */
+  readonly domainWeights: Float64Array;
   /** Mean loss per token of the domain's windows; null where the batch had none. */
   readonly domainLosses: readonly (number | null)[];
   readonly domainTokens: readonly number[];
   readonly domainEpochs: readonly number[];
   /** On steps after which the weights were updated. */
   readonly alignments: Alignments | null;
+}
+
+export interface WeightPair {
+  readonly final: Float64Array;
+  readonly averaged: Float64Array;
 }
 
 export interface Trainer {
@@ -106,8 +134,8 @@ export interface Trainer {
   /** Mean loss per token of the last step; null before the first. */
   readonly loss: number | null;
   readonly mixer: MixerState;
-  /** Weights sampled now, and their mean over the steps so far. */
-  weights(): { final: Float64Array; averaged: Float64Array };
+  /** Weights sampled now, and their mean over the steps so far; with bases `domains` has what they make of the domains. */
+  weights(): WeightPair & { readonly domains: WeightPair };
   /** Mean loss per token over the first windows that hold `tokens` tokens. */
   evaluate(windows: Windows, tokens: number): Promise<number>;
   /** Everything that `restore` needs to go on to the same bits. Throws `numeric` when a parameter is not finite. */
@@ -115,19 +143,6 @@ export interface Trainer {
   /** Throws `checkpoint`, naming what does not fit; then nothing was changed. */
   restore(checkpoint: Checkpoint): void;
   dispose(): void;
-}
-
-/** What the training steps since the last update have told about the domains. */
-interface Gathered {
-  /** ⟨∇(summed loss of example), V⟩ of the domain's examples. */
-  dots: number[][];
-  tokens: number[][];
-  /** ‖gradient of the example's mean loss‖². */
-  squaredNorms: number[][];
-  /** Summed losses of the examples. */
-  losses: number[][];
-  targetNorms: number[];
-  targetLosses: number[];
 }
 
 /** Independent streams of data order from one seed. */
@@ -143,64 +158,166 @@ export function createTrainer(options: TrainerOptions): Trainer {
     domainExamples = 4,
     targetExamples = 16,
   } = options.alignment ?? {};
+  const { bases } = options;
   const k = domains.length;
-  const names = mixer.domains;
-  if (k !== names.length)
-    throw new GradmixError("config", `${k} domains of windows for a mixer of ${names.length}`);
-  const measures = mixer.rule.needs.length > 0;
-  if (measures && target === null)
-    throw new GradmixError(
-      "config",
-      `rule ${mixer.rule.name}: it aligns domains with a target, and there is none; give a target`,
-    );
-  if (estimator === "forward" && from === "batch" && mixer.rule.needs.includes("norms"))
-    throw new GradmixError(
-      "config",
-      `estimator forward: it gives no gradient norms, which rule ${mixer.rule.name} asks for; use normalise = raw or estimator = segmented`,
-    );
+  checkFit(options);
+  const plan = planOf(mixer.rule.needs);
+  const direct = bases === undefined || options.alignment?.bases === "direct" || areDomains(bases);
   const refreshEvery = Math.min(options.alignment?.refreshEvery ?? 10, mixer.updateEvery);
-  const gathers = measures && from === "step";
+  /** The steps measure every example's alignment. */
+  const gathers = plan.aligns && from === "step";
+  /** The steps note losses, which is all that some rules ask for. */
+  const notes = gathers || (mixer.rule.needs.length > 0 && !plan.aligns);
 
   const { parameters } = model;
   const optimizer = adamw(parameters, options.optimizer);
   const gradient = arenaLike(parameters);
-  const direction = measures ? arenaLike(parameters) : null;
+  const direction = plan.aligns || plan.targets ? arenaLike(parameters) : null;
   const sampler = createSampler({
     domains,
     seed,
     ...(options.sampling === undefined ? {} : { mode: options.sampling }),
   });
   const alignmentSampler = createSampler({ domains, seed: seed + ALIGNMENT_STREAM });
-  const targetSampler = createSampler({
-    domains: target === null ? [] : [target],
-    seed: seed + TARGET_STREAM,
-  });
+  const targetWindows = [...(target === null ? [] : [target]), ...(options.targets?.values() ?? [])];
+  const targetSampler = createSampler({ domains: targetWindows, seed: seed + TARGET_STREAM });
 
   let state = mixer.initial;
   let seen = 0;
   let lastLoss: number | null = null;
   let gathered = nothing(k);
 
-  const targetBatch = (windows: Windows): Batch =>
-    assembleBatch(targetSampler.drawFrom(0, targetExamples), [windows]);
+  /** The next windows of target t. */
+  const targetBatch = (t = 0): Batch =>
+    assembleBatch(targetSampler.drawFrom(t, targetExamples), targetWindows);
 
-  /** Alignments from a separate batch of every domain, at the current parameters. */
-  async function alignBatch(windows: Windows): Promise<Alignments> {
-    const batches = domains.map((_, i) =>
-      assembleBatch(alignmentSampler.drawFrom(i, domainExamples), domains),
-    );
-    return estimateAlignments(estimator, model, targetBatch(windows), batches, {
-      maxExamples: Math.max(batch, domainExamples),
-      ...(direction === null ? {} : { direction }),
+  /** What the domains are drawn with, made ready once for all steps until the next update. */
+  let drawn: { weights: Float64Array; alpha: Float64Array; choice: Choice } | null = null;
+  const drawing = (): NonNullable<typeof drawn> => {
+    if (drawn === null) {
+      const weights = currentWeights(state);
+      const alpha = bases === undefined ? weights : mixtureOf(bases, weights);
+      drawn = { weights, alpha, choice: sampler.prepare(alpha) };
+    }
+    return drawn;
+  };
+
+  const estimation = (): EstimateOptions => ({
+    maxExamples: Math.max(batch, domainExamples),
+    ...(direction === null ? {} : { direction }),
+    ...(options.alignment?.parameters === undefined ? {} : { parameters: options.alignment.parameters }),
+    // Before the first step there are no moments yet.
+    ...(plan.preconditioned && optimizer.steps > 0
+      ? {
+          precondition: {
+            v: optimizer.v,
+            bias: 1 - (options.optimizer?.beta2 ?? 0.95) ** optimizer.steps,
+            eps: options.optimizer?.eps ?? 1e-8,
+          },
+        }
+      : {}),
+  });
+
+  /** A batch of every domain, or of every basis. */
+  const domainBatches = (): Batch[] => {
+    if (bases === undefined)
+      return domains.map((_, i) => assembleBatch(alignmentSampler.drawFrom(i, domainExamples), domains));
+    return bases.names.map((_, j) => {
+      const only = bases.offsets[j + 1] - bases.offsets[j] === 1 ? bases.columns[bases.offsets[j]] : null;
+      const draws =
+        only === null
+          ? alignmentSampler.draw(basisChoice(bases, j), domainExamples)
+          : alignmentSampler.drawFrom(only, domainExamples);
+      return assembleBatch(draws, domains);
     });
+  };
+
+  /** Alignments from a separate batch, at the current parameters. */
+  async function alignBatch(): Promise<Alignments> {
+    if (bases === undefined || direct)
+      return estimateAlignments(estimator, model, targetBatch(), domainBatches(), estimation());
+    if (direction === null) throw new GradmixError("config", "bases: the rule aligns nothing");
+    const q = proposal(bases, currentWeights(state));
+    const rows = assembleBatch(
+      alignmentSampler.draw(alignmentSampler.prepare(q), SHARED * domainExamples),
+      domains,
+    );
+    const found = await targetDirection(model, targetBatch(), direction, estimation());
+    const numbers = await exampleNumbers(model, rows, direction, estimation());
+    const measured = basisAlignments(bases, q, {
+      domainOf: rows.domainOf,
+      tokens: rows.tokens,
+      dots: numbers.dots,
+      losses: numbers.losses,
+      squaredNorms: numbers.squaredNorms.map((square, e) => square / Math.max(1, rows.tokens[e]) ** 2),
+    });
+    return {
+      ...measured,
+      ...found,
+      norms: measured.norms ?? null,
+      losses: measured.losses ?? new Float64Array(bases.names.length),
+    };
+  }
+
+  /** Everything that the rule asks for, at the current parameters; and what of it is worth a line in a log. */
+  async function measure(): Promise<{ signal: Signal; alignments: Alignments | null }> {
+    const tokensSeen = { tokensSeen: sampler.tokens() };
+    if (gathers) {
+      const alignments =
+        bases === undefined ? summarise(gathered) : summariseBases(gathered, bases, drawing().alpha);
+      return { signal: { ...signalOf(alignments, plan), ...tokensSeen }, alignments };
+    }
+    if (plan.aligns) {
+      const alignments = await alignBatch();
+      return { signal: { ...signalOf(alignments, plan), ...tokensSeen }, alignments };
+    }
+    if (plan.gram) {
+      const { gram, losses } = await estimateGram(model, domainBatches(), estimation());
+      return { signal: { gram, losses, ...tokensSeen }, alignments: null };
+    }
+    if (plan.targets) {
+      // One batch of the domains serves all targets.
+      const batches = domainBatches();
+      const found = [];
+      for (const [t, name] of [...(options.targets?.keys() ?? [])].entries()) {
+        const at = t + (target === null ? 0 : 1);
+        const measured = await estimateAlignments(estimator, model, targetBatch(at), batches, estimation());
+        found.push({ name, measured });
+      }
+      const signal: Signal = {
+        targets: found.map(({ name, measured }) => ({
+          name,
+          alignments: measured.alignments,
+          norm: measured.targetNorm,
+          loss: measured.targetLoss,
+        })),
+        losses: found[0].measured.losses,
+        ...(found[0].measured.norms === null ? {} : { norms: found[0].measured.norms }),
+        ...tokensSeen,
+      };
+      return { signal, alignments: null };
+    }
+    const { tokens, losses, referenceLosses } = lossesOf(gathered);
+    return {
+      signal: { tokens, losses, ...(plan.reference ? { referenceLosses } : {}), ...tokensSeen },
+      alignments: null,
+    };
   }
 
   /** The training gradient into `gradient`; the examples' summed losses. */
   async function trainingGradient(rows: TokenBatch): Promise<Float64Array> {
-    if (!gathers || direction === null) {
-      const losses = meanGradient(model, rows, gradient);
-      return take(losses);
-    }
+    const note = async (losses: Float64Array): Promise<Float64Array> => {
+      if (!notes) return losses;
+      const reference =
+        plan.reference && options.reference !== undefined ? await referenceOf(options.reference, rows) : null;
+      rows.domainOf.forEach((domain, j) => {
+        gathered.tokens[domain].push(rows.tokens[j]);
+        gathered.losses[domain].push(losses[j]);
+        if (reference !== null) gathered.referenceLosses[domain].push(reference[j]);
+      });
+      return losses;
+    };
+    if (!gathers || direction === null) return note(await take(meanGradient(model, rows, gradient)));
     const sink = alignSink({
       examples: exampleCount(rows),
       direction: { given: direction.of },
@@ -223,24 +340,19 @@ export function createTrainer(options: TrainerOptions): Trainer {
       rows.domainOf.forEach((domain, j) => {
         // The pass weighed every loss with 1/tokens; what is gathered is of the unweighted sums and of the examples' own means.
         gathered.dots[domain].push(dots[j] * tokens);
-        gathered.tokens[domain].push(rows.tokens[j]);
         gathered.squaredNorms[domain].push(squaredNorms[j] * (tokens / rows.tokens[j]) ** 2);
-        gathered.losses[domain].push(values[j]);
       });
-      return values;
+      return note(values);
     } finally {
       sink.dispose();
     }
   }
 
-  async function refreshDirection(windows: Windows): Promise<void> {
+  async function refreshDirection(): Promise<void> {
     if (direction === null) return;
-    const rows = targetBatch(windows);
-    const losses = await take(meanGradient(model, rows, direction));
-    const sumsq = keep(empty([1], "f32", parameters.value.memory));
-    run("sumSquares", {}, [direction.arena], [sumsq]);
-    gathered.targetLosses.push(total(losses) / Math.max(1, tokenCount(rows)));
-    gathered.targetNorms.push(Math.sqrt((await take(sumsq))[0]));
+    const found = await targetDirection(model, targetBatch(), direction, estimation());
+    gathered.targetLosses.push(found.targetLoss);
+    gathered.targetNorms.push(found.targetNorm);
   }
 
   const trainer: Trainer = {
@@ -257,18 +369,21 @@ export function createTrainer(options: TrainerOptions): Trainer {
     get mixer() {
       return state;
     },
-    weights: () => ({ final: currentWeights(state), averaged: averageWeights(state) }),
+    weights() {
+      const own = { final: currentWeights(state), averaged: averageWeights(state) };
+      const domainsOwn =
+        bases === undefined
+          ? own
+          : { final: mixtureOf(bases, own.final), averaged: mixtureOf(bases, own.averaged) };
+      return { ...own, domains: domainsOwn };
+    },
     async step() {
       const step = state.steps + 1;
-      const weights = currentWeights(state);
+      const { weights, alpha, choice } = drawing();
       const lr = schedule(state.steps);
-      if (
-        gathers &&
-        target !== null &&
-        (gathered.targetNorms.length === 0 || state.steps % refreshEvery === 0)
-      )
-        await refreshDirection(target);
-      const rows = assembleBatch(sampler.draw(weights, batch), domains, { sortByDomain: true });
+      if (gathers && (gathered.targetNorms.length === 0 || state.steps % refreshEvery === 0))
+        await refreshDirection();
+      const rows = assembleBatch(sampler.draw(choice, batch), domains, { sortByDomain: true });
       const losses = await trainingGradient(rows);
       const sumsq = optimizer.step(gradient.arena, lr);
       const gradNorm = Math.sqrt((await take(sumsq))[0]);
@@ -283,10 +398,12 @@ export function createTrainer(options: TrainerOptions): Trainer {
       lastLoss = loss;
       state = advance(state);
       let alignments: Alignments | null = null;
-      if (target !== null && updateDue(mixer, state)) {
-        alignments = gathers ? summarise(gathered) : await alignBatch(target);
+      if (updateDue(mixer, state)) {
+        const measured = await measure();
+        ({ alignments } = measured);
         gathered = nothing(k);
-        state = update(mixer, state, signalOf(alignments));
+        state = update(mixer, state, measured.signal);
+        drawn = null;
       }
       return {
         step,
@@ -295,6 +412,7 @@ export function createTrainer(options: TrainerOptions): Trainer {
         gradNorm,
         lr,
         weights,
+        domainWeights: alpha,
         domainLosses: meanByDomain(losses, rows, k),
         domainTokens: sampler.tokens(),
         domainEpochs: sampler.epochs(),
@@ -342,6 +460,7 @@ export function createTrainer(options: TrainerOptions): Trainer {
           tokens: seen,
           loss: lastLoss,
           gathered,
+          ...(bases === undefined ? {} : { bases: fingerprint(bases) }),
         },
         arrays: {
           value,
@@ -353,6 +472,8 @@ export function createTrainer(options: TrainerOptions): Trainer {
     },
     restore({ json, arrays }) {
       const restored = restoreMixer(mixer, json["mixer"]);
+      if (bases !== undefined && json["bases"] !== fingerprint(bases))
+        throw new GradmixError("checkpoint", "checkpoint: it was made with other bases, or with none");
       const number = (name: string): number => {
         const value = json[name];
         if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0)
@@ -387,6 +508,7 @@ export function createTrainer(options: TrainerOptions): Trainer {
       lastLoss = typeof json["loss"] === "number" ? json["loss"] : null;
       gathered = kept;
       state = restored;
+      drawn = null;
     },
     dispose() {
       optimizer.dispose();
@@ -397,53 +519,64 @@ export function createTrainer(options: TrainerOptions): Trainer {
   return trainer;
 }
 
-function nothing(k: number): Gathered {
-  const lists = (): number[][] => Array.from({ length: k }, () => []);
-  return {
-    dots: lists(),
-    tokens: lists(),
-    squaredNorms: lists(),
-    losses: lists(),
-    targetNorms: [],
-    targetLosses: [],
-  };
+/** Windows of a shared batch, for each `domainExamples`. */
+const SHARED = 16;
+
+/** Throws `config` when the options do not fit together. */
+function checkFit({
+  mixer,
+  domains,
+  target,
+  targets,
+  reference,
+  bases,
+  alignment = {},
+}: TrainerOptions): void {
+  const wrong = (what: string): GradmixError => new GradmixError("config", what);
+  const { name, needs } = mixer.rule;
+  const plan = planOf(needs);
+  const expected = bases?.domains.length ?? mixer.domains.length;
+  if (domains.length !== expected)
+    throw wrong(
+      bases === undefined
+        ? `${domains.length} domains of windows for a mixer of ${expected}`
+        : `${domains.length} domains of windows for bases over ${expected}`,
+    );
+  if (bases !== undefined && bases.names.join("\n") !== mixer.domains.join("\n"))
+    throw wrong(`bases: the mixer must have their ${bases.names.length} names as its domains`);
+  if (plan.aligns && target === null)
+    throw wrong(`rule ${name}: it aligns domains with a target, and there is none; give a target`);
+  if (plan.targets && (targets === undefined || targets.size === 0))
+    throw wrong(`rule ${name}: it aligns domains with several targets, and there are none; give targets`);
+  if (plan.reference && reference === undefined)
+    throw wrong(`rule ${name}: it compares with a reference model, and there is none; give a reference`);
+  const kinds = [plan.aligns, plan.gram, plan.targets, plan.reference].filter(Boolean).length;
+  if (kinds > 1)
+    throw wrong(`rule ${name}: it needs ${needs.join(", ")}, which the trainer does not measure together`);
+  if (plan.preconditioned && needs.includes("alignments"))
+    throw wrong(`rule ${name}: plain and preconditioned alignments are not measured together`);
+  if (bases !== undefined && needs.length > 0 && !plan.aligns)
+    throw wrong(
+      `rule ${name}: with bases a rule can use alignments with one target only; it needs ${needs.join(", ")}`,
+    );
+  if (alignment.from === "step" && alignment.parameters !== undefined)
+    throw wrong('alignment: "step" looks at all parameters; leave parameters out, or use "batch"');
+  if (alignment.estimator === "forward" && alignment.from !== "step" && needs.includes("norms"))
+    throw wrong(
+      `estimator forward: it gives no gradient norms, which rule ${name} asks for; use normalise = raw or estimator = segmented`,
+    );
 }
 
-/**
- * Alignments from what the steps gathered. A domain that was never drawn has 0 tokens, by which rules know that nothing was measured.
- *
- * The norm of a domain is here the root mean square of its single examples' gradients: unlike the norm of their mean it does not grow when few
- * are drawn, which would make a rare domain's cosine smaller and the domain rarer still.
- */
-function summarise(gathered: Gathered): Alignments {
-  const mean = (values: readonly number[]): number =>
-    values.length === 0 ? 0 : total(values) / values.length;
-  const tokens = Float64Array.from(gathered.tokens, total);
-  const measured = gathered.dots.map((dots, i) => domainAlignments(dots, gathered.tokens[i]));
-  return {
-    alignments: Float64Array.from(measured, ({ alignment }) => alignment),
-    standardErrors: measured.map(({ standardError }) => standardError),
-    norms: Float64Array.from(gathered.squaredNorms, (squares) => Math.sqrt(mean(squares))),
-    tokens,
-    targetNorm: mean(gathered.targetNorms),
-    losses: Float64Array.from(gathered.losses, (losses, i) =>
-      tokens[i] > 0 ? total(losses) / tokens[i] : 0,
+/** The reference model's summed losses of the rows. */
+async function referenceOf(reference: LossModel, rows: TokenBatch): Promise<Float64Array> {
+  return take(
+    keep(
+      scope(() => {
+        const { inputs, targets } = upload(rows);
+        return reference.losses(inputs, targets);
+      }),
     ),
-    targetLoss: mean(gathered.targetLosses),
-  };
-}
-
-function signalOf(measured: Alignments): Signal {
-  const { alignments, standardErrors, norms, tokens, targetNorm, losses, targetLoss } = measured;
-  return {
-    alignments,
-    tokens,
-    targetNorm,
-    losses,
-    targetLoss,
-    ...(standardErrors === null ? {} : { standardErrors }),
-    ...(norms === null ? {} : { norms }),
-  };
+  );
 }
 
 function meanByDomain(losses: Float64Array, rows: TokenBatch, k: number): (number | null)[] {
@@ -454,37 +587,4 @@ function meanByDomain(losses: Float64Array, rows: TokenBatch, k: number): (numbe
     tokens[rows.domainOf[j]] += rows.tokens[j];
   });
   return Array.from(sums, (sum, i) => (tokens[i] > 0 ? sum / tokens[i] : null));
-}
-
-function total(values: ArrayLike<number>): number {
-  let sum = 0;
-  for (let i = 0; i < values.length; i++) sum += values[i];
-  return sum;
-}
-
-function checkGathered(json: unknown, k: number): Gathered {
-  const wrong = (): GradmixError =>
-    new GradmixError("checkpoint", "checkpoint: what the steps gathered is malformed");
-  if (typeof json !== "object" || json === null) throw wrong();
-  const given = new Map<string, unknown>(Object.entries(json));
-  const numbers = (value: unknown): number[] => {
-    if (!Array.isArray(value)) throw wrong();
-    return value.map((entry: unknown) => {
-      if (typeof entry !== "number") throw wrong();
-      return entry;
-    });
-  };
-  const lists = (name: string): number[][] => {
-    const value = given.get(name);
-    if (!Array.isArray(value) || value.length !== k) throw wrong();
-    return value.map(numbers);
-  };
-  return {
-    dots: lists("dots"),
-    tokens: lists("tokens"),
-    squaredNorms: lists("squaredNorms"),
-    losses: lists("losses"),
-    targetNorms: numbers(given.get("targetNorms")),
-    targetLosses: numbers(given.get("targetLosses")),
-  };
 }

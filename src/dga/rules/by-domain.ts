@@ -2,6 +2,7 @@
 import { GradmixError } from "../../errors.ts";
 import { nearest } from "../../nearest.ts";
 import { show } from "../show.ts";
+import { checkSimplex, uniformWeights, type Weights } from "../simplex.ts";
 
 /** In the domains' order. A domain that is not named gets 0. Throws `config` for a name that is no domain. */
 export function byDomain(
@@ -29,4 +30,14 @@ export function byDomain(
       );
     }
   return domains.map((name) => values.get(name) ?? 0);
+}
+
+/** Where weights start: what was given, on the simplex, or uniform. Throws `config`. */
+export function startOf(
+  given: readonly number[] | Readonly<Record<string, number>> | undefined,
+  domains: readonly string[],
+): Weights {
+  return given === undefined
+    ? uniformWeights(domains.length)
+    : checkSimplex(byDomain(given, domains, "start"), domains, "start");
 }

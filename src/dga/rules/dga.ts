@@ -7,37 +7,10 @@
  * A domain that the signal did not measure (its `tokens` are 0) keeps its weight in α; the step is taken among the others. An alignment
  * of 0 in its place would read as "worse than all others" and starve, for good, just those domains that are drawn rarely.
  */
-import { GradmixError } from "../../errors.ts";
-import {
-  checkOptionNames,
-  checkRange,
-  measuredDomains,
-  need,
-  needTargetNorm,
-  type Rule,
-  type RuleState,
-  type Signal,
-} from "../rule.ts";
-import { show } from "../show.ts";
-import {
-  checkSimplex,
-  exponentiatedGradient,
-  movingAverage,
-  projectFloor,
-  sumOf,
-  uniformWeights,
-  type Weights,
-} from "../simplex.ts";
-import { byDomain } from "./by-domain.ts";
-
-/**
- * What goes into the exponent for aᵢ = ⟨gᵢ, g⟩:
- * - `raw`: aᵢ, as in the derivation;
- * - `clipped`: every gradient clipped to norm 1 first, aᵢ·min(1, 1/‖gᵢ‖)·min(1, 1/‖g‖) (GRAPE's setting);
- * - `cosine`: aᵢ/(‖gᵢ‖·‖g‖), free of the gradients' scale and in [−1, 1]; 0 for a zero gradient.
- */
-export type Normalisation = "raw" | "clipped" | "cosine";
-export const normalisations: readonly Normalisation[] = ["raw", "clipped", "cosine"];
+import { checkOptionNames, checkRange, measuredDomains, type Rule } from "../rule.ts";
+import { exponentiatedGradient, movingAverage, projectFloor, sumOf, type Weights } from "../simplex.ts";
+import { startOf } from "./by-domain.ts";
+import { checkNormalisation, directionOf, type Normalisation, normalisationNeeds } from "./normalisation.ts";
 
 export interface DgaOptions {
   readonly name: "dga";
@@ -80,26 +53,18 @@ export function dga(options: DgaOptions = { name: "dga" }): Rule {
   checkRange("eta", eta, { min: 0, max: Infinity, openMax: true });
   checkRange("beta", beta, { min: 0, max: 1, openMin: true });
   checkRange("floor", floor, { min: 0, max: 1 });
-  if (!normalisations.includes(normalise))
-    throw new GradmixError(
-      "config",
-      `normalise: there is no ${show(normalise)}; it is one of ${normalisations.join(", ")}`,
-    );
+  checkNormalisation(normalise);
   return {
     name: "dga",
-    needs: normalise === "raw" ? ["alignments"] : ["alignments", "norms", "targetNorm"],
+    needs: normalisationNeeds(normalise),
     init(domains) {
       checkRange("floor", floor, { min: 0, max: 1 / domains.length, openMax: domains.length > 1 });
-      const start =
-        options.start === undefined
-          ? uniformWeights(domains.length)
-          : checkSimplex(byDomain(options.start, domains, "start"), domains, "start");
-      const alpha = Array.from(projectFloor(start, floor));
+      const alpha = Array.from(projectFloor(startOf(options.start, domains), floor));
       return { rule: "dga", domains: [...domains], weights: alpha, updates: 0, memory: { alpha } };
     },
     update(state, signal) {
       const measured = measuredDomains("dga", state, signal);
-      const direction = directionOf(state, signal, normalise);
+      const direction = directionOf("dga", state, signal, normalise);
       const step = stepAmong(measured, state.memory["alpha"], direction, eta);
       const alpha = projectFloor(step, floor);
       // An average of floored points respects the floor; only its correction of rounding may not.
@@ -139,16 +104,4 @@ function stepAmong(
   // A positive weight stays positive.
   indices.forEach((i, j) => (out[i] = Math.max(total * part[j], Number.MIN_VALUE)));
   return out;
-}
-
-function directionOf(state: RuleState, signal: Signal, kind: Normalisation): Weights {
-  const alignments = need("dga", state, signal, "alignments");
-  if (kind === "raw") return alignments;
-  const norms = need("dga", state, signal, "norms");
-  const target = needTargetNorm("dga", signal);
-  if (kind === "clipped") return alignments.map((a, i) => a / Math.max(1, norms[i]) / Math.max(1, target));
-  // By Cauchy–Schwarz |cosine| ≤ 1; the dots and norms of tiny gradients in single precision need not know.
-  return alignments.map((a, i) =>
-    norms[i] > 0 && target > 0 ? Math.max(-1, Math.min(1, a / norms[i] / target)) : 0,
-  );
 }

@@ -3,19 +3,44 @@ import { GradmixError } from "../../errors.ts";
 import { nearest } from "../../nearest.ts";
 import type { Rule } from "../rule.ts";
 import { show } from "../show.ts";
+import { ado, type AdoOptions } from "./ado.ts";
 import { dga, type DgaOptions } from "./dga.ts";
+import { doge, type DogeOptions } from "./doge.ts";
+import { doremi, type DoremiOptions } from "./doremi.ts";
+import { grape, type GrapeOptions } from "./grape.ts";
 import { importanceSampling, type ImportanceSamplingOptions } from "./importance-sampling.ts";
+import { odm, type OdmOptions } from "./odm.ts";
+import { rnb, type RnbOptions } from "./rnb.ts";
 import { staticWeights, type StaticOptions } from "./static.ts";
+import { temperature, type TemperatureOptions } from "./temperature.ts";
 import { uniform, type UniformOptions } from "./uniform.ts";
 
-export type RuleOptions = UniformOptions | StaticOptions | ImportanceSamplingOptions | DgaOptions;
+export type RuleOptions =
+  | UniformOptions
+  | StaticOptions
+  | TemperatureOptions
+  | ImportanceSamplingOptions
+  | DgaOptions
+  | DogeOptions
+  | GrapeOptions
+  | RnbOptions
+  | DoremiOptions
+  | OdmOptions
+  | AdoOptions;
 export type RuleName = RuleOptions["name"];
 
 const registry: { readonly [K in RuleName]: (options: Extract<RuleOptions, { name: K }>) => Rule } = {
   uniform,
   static: staticWeights,
+  temperature,
   importanceSampling,
   dga,
+  doge,
+  grape,
+  rnb,
+  doremi,
+  odm,
+  ado,
 };
 
 export const ruleNames: readonly string[] = Object.keys(registry);

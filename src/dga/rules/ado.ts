@@ -1,0 +1,173 @@
+/**
+ * ADO, adaptive data optimization (Jiang et al., arXiv 2410.11820): fits a learning curve L(n) = ε + b·n^−c to every domain's losses and prefers the
+ * domains that are falling fastest.
+ *
+ *     ρᵢ ∝ μᵢ·hᵢ^s·(−∂Lᵢ/∂n),  −∂Lᵢ/∂n = c·b·n^−c / n
+ *     π = γ₂·ρ + (1 − γ₂)·π̄, no entry below δ;  h ← γ₁·π + (1 − γ₁)·h;  π̄ ← π̄ + (π − π̄)/(t + 1)
+ *
+ * n counts the training tokens of all domains, since domains teach each other (the paper's choice). h credits a domain for what it was given;
+ * μ is a prior. What differs from the paper: the fit is least squares over a grid of c with b, ε ≥ 0, not a Huber loss on logarithms from many
+ * starts; the curve is refitted at every update from at most 64 points, which are thinned by half when they are full; a floor is a KL
+ * projection. One public reimplementation averages ρ in π̄ where this averages π.
+ */
+import { checkOptionNames, checkRange, measuredDomains, need, type Rule } from "../rule.ts";
+import { normalise, projectFloor, sumOf, type Weights } from "../simplex.ts";
+import { startOf } from "./by-domain.ts";
+
+export interface AdoOptions {
+  readonly name: "ado";
+  /** μ: the prior, and the weights until there are curves. Default uniform. */
+  readonly start?: readonly number[] | Readonly<Record<string, number>>;
+  /** γ₁ of the credit h, 0 < γ₁ ≤ 1. Default 0.1, the paper's. */
+  readonly creditRate?: number;
+  /** γ₂, the share of ρ in π, 0 < γ₂ ≤ 1. Default 0.1, the paper's. */
+  readonly policyRate?: number;
+  /** s ≥ 0, the exponent of the credit. Default 0.5, the paper's. */
+  readonly creditExponent?: number;
+  /** δ, the least weight, 0 ≤ δ < 1/k. Default 0.01, the paper's, or 1/(2k) where that is less. */
+  readonly floor?: number;
+  /** Measurements of a domain before its curve counts, at least 3 (a curve has three parameters). Default 5. */
+  readonly minPoints?: number;
+}
+
+const POINTS = 64;
+/** Exponents tried in the fit; the paper bounds them by 0.8. */
+const EXPONENTS: readonly number[] = Array.from({ length: 32 }, (_, i) => (0.8 * (i + 1)) / 32);
+
+export function ado(options: AdoOptions = { name: "ado" }): Rule {
+  checkOptionNames("ado", options, [
+    "start",
+    "creditRate",
+    "policyRate",
+    "creditExponent",
+    "floor",
+    "minPoints",
+  ]);
+  const { creditRate = 0.1, policyRate = 0.1, creditExponent = 0.5, minPoints = 5 } = options;
+  checkRange("creditRate", creditRate, { min: 0, max: 1, openMin: true });
+  checkRange("policyRate", policyRate, { min: 0, max: 1, openMin: true });
+  checkRange("creditExponent", creditExponent, { min: 0, max: Infinity, openMax: true });
+  checkRange("minPoints", minPoints, { min: 3, max: POINTS / 2, integer: true });
+  const floorOf = (k: number): number => options.floor ?? Math.min(0.01, 1 / (2 * k));
+  return {
+    name: "ado",
+    needs: ["losses", "tokensSeen"],
+    init(domains) {
+      const k = domains.length;
+      checkRange("floor", floorOf(k), { min: 0, max: 1 / k, openMax: k > 1 });
+      const prior = Array.from(projectFloor(startOf(options.start, domains), floorOf(k)));
+      return {
+        rule: "ado",
+        domains: [...domains],
+        weights: prior,
+        updates: 0,
+        memory: {
+          prior,
+          credit: prior,
+          average: prior,
+          /** Points kept. */
+          count: [0],
+          /** n of each point. */
+          seen: new Array<number>(POINTS).fill(0),
+          /** [points, k]; −1 where a domain was not measured. */
+          losses: new Array<number>(POINTS * k).fill(-1),
+        },
+      };
+    },
+    update(state, signal) {
+      const k = state.domains.length;
+      const losses = need("ado", state, signal, "losses");
+      const n = sumOf(need("ado", state, signal, "tokensSeen"));
+      const measured = measuredDomains("ado", state, signal);
+      const { prior, credit, average } = state.memory;
+      const seen = [...state.memory["seen"]];
+      const curves = [...state.memory["losses"]];
+      let count = state.memory["count"][0];
+      if (count === POINTS) {
+        for (let p = 0; 2 * p < POINTS; p++) {
+          seen[p] = seen[2 * p];
+          for (let i = 0; i < k; i++) curves[p * k + i] = curves[2 * p * k + i];
+        }
+        count = POINTS / 2;
+      }
+      seen[count] = n;
+      for (let i = 0; i < k; i++)
+        curves[count * k + i] = measured === null || measured[i] ? Math.max(0, losses[i]) : -1;
+      count++;
+      const speeds = Float64Array.from({ length: k }, (_, i) => {
+        const points = [...Array(count).keys()].filter((p) => seen[p] > 0 && curves[p * k + i] >= 0);
+        return points.length < minPoints
+          ? NaN
+          : fallingSpeed(
+              points.map((p) => seen[p]),
+              points.map((p) => curves[p * k + i]),
+              n,
+            );
+      });
+      const rho = preference(prior, credit, speeds, creditExponent);
+      const policy =
+        rho === null
+          ? Float64Array.from(state.weights)
+          : projectFloor(
+              normalise(rho.map((r, i) => policyRate * r + (1 - policyRate) * average[i])),
+              floorOf(k),
+            );
+      const t = state.updates + 1;
+      return {
+        ...state,
+        weights: Array.from(policy),
+        updates: t,
+        memory: {
+          prior,
+          credit: credit.map((h, i) => creditRate * policy[i] + (1 - creditRate) * h),
+          average: average.map((a, i) => a + (policy[i] - a) / (t + 1)),
+          count: [count],
+          seen,
+          losses: curves,
+        },
+      };
+    },
+    memoryFault({ count, average, credit }) {
+      if (!Number.isInteger(count[0]) || count[0] < 0 || count[0] > POINTS) return `count is ${count[0]}`;
+      return [...average, ...credit].every((value) => value >= 0) ? null : "a credit is negative";
+    },
+  };
+}
+
+/** μ ⊙ h^s ⊙ speed, normalised. A domain without a curve yet gets the mean of the others' speeds; null when there is none, or nothing falls. */
+function preference(
+  prior: readonly number[],
+  credit: readonly number[],
+  speeds: Float64Array,
+  exponent: number,
+): Weights | null {
+  const known = speeds.filter((speed) => !Number.isNaN(speed));
+  const top = Math.max(...known);
+  if (known.length === 0 || !(top > 0)) return null;
+  const mean = sumOf(known.map((speed) => speed / top)) / known.length;
+  const shares = speeds.map(
+    (speed, i) => prior[i] * credit[i] ** exponent * (Number.isNaN(speed) ? mean : speed / top),
+  );
+  return sumOf(shares) > 0 ? normalise(shares) : null;
+}
+
+/** n·(−∂L/∂n) = c·b·n^−c at `n` of the least-squares curve ε + b·n^−c with ε, b ≥ 0; 0 for losses that do not fall. */
+export function fallingSpeed(seen: readonly number[], losses: readonly number[], n: number): number {
+  let best = { error: Infinity, speed: 0 };
+  for (const c of EXPONENTS) {
+    // Relative to n, so that the powers are of order one.
+    const x = seen.map((value) => (value / n) ** -c);
+    const [mx, my] = [sumOf(x) / x.length, sumOf(losses) / losses.length];
+    const xx = sumOf(x.map((value) => (value - mx) ** 2));
+    const xy = sumOf(x.map((value, p) => (value - mx) * (losses[p] - my)));
+    let b = xx > 0 ? Math.max(0, xy / xx) : 0;
+    let epsilon = my - b * mx;
+    if (epsilon < 0) {
+      epsilon = 0;
+      b = Math.max(0, sumOf(x.map((value, p) => value * losses[p])) / sumOf(x.map((value) => value * value)));
+    }
+    const error = sumOf(x.map((value, p) => (epsilon + b * value - losses[p]) ** 2));
+    if (error < best.error) best = { error, speed: c * b };
+  }
+  return best.speed;
+}
