@@ -4,9 +4,9 @@ import type { Signal } from "../dga/rule.ts";
 import { normalise, type Weights } from "../dga/simplex.ts";
 
 /** What a signal holds when everything is measured. */
-export type FullSignal = Required<
-  Pick<Signal, "alignments" | "norms" | "targetNorm" | "losses" | "targetLoss">
-> & { readonly standardErrors: readonly number[] };
+export type FullSignal = Required<Omit<Signal, "tokens" | "standardErrors">> & {
+  readonly standardErrors: readonly number[];
+};
 
 const finite = (min: number, max: number): fc.Arbitrary<number> => fc.double({ min, max, noNaN: true });
 const vector = <T>(one: fc.Arbitrary<T>, k: number): fc.Arbitrary<T[]> =>
@@ -61,18 +61,38 @@ export function histogram(k: number): fc.Arbitrary<number[]> {
     .map(([sure, counts]) => counts.map((count, i) => (i === sure ? count + 1 : count)));
 }
 
+/** Names of the targets of `signal`. */
+export const targetNames: readonly string[] = ["first", "second"];
+
 /** Everything that a rule can ask for; with `mild`, alignments of order 1 and norms that fit them. */
 export function signal(k: number, options: { mild?: boolean } = {}): fc.Arbitrary<FullSignal> {
   const mild = options.mild === true;
   const norm = mild ? finite(0.5, 10) : fc.oneof(finite(0, 10), fc.constantFrom(0, 1, 1e-300, 1e15));
+  const aligned = mild ? vector(finite(-3, 3), k) : alignments(k);
+  const losses = vector(mild ? finite(0.1, 10) : fc.oneof(finite(0, 10), fc.constantFrom(0, 1e-300, 700)), k);
   return fc.record({
-    alignments: mild ? vector(finite(-3, 3), k) : alignments(k),
+    alignments: aligned,
     standardErrors: vector(mild ? finite(0, 1) : fc.oneof(finite(0, 3), fc.constantFrom(0, 1e-30, 1e30)), k),
+    preconditionedAlignments: aligned,
+    preconditionedTargetNorm: norm,
     norms: vector(norm, k),
     targetNorm: norm,
-    losses: vector(mild ? finite(0.1, 10) : fc.oneof(finite(0, 10), fc.constantFrom(0, 1e-300, 700)), k),
+    losses,
     targetLoss: finite(0, 10),
+    referenceLosses: losses,
+    tokensSeen: vector(fc.nat(1e9), k),
+    gram: vector(vector(finite(-3, 3), 3), k).map(gramOf),
+    targets: fc.tuple(
+      ...targetNames.map((name) =>
+        fc.record({ name: fc.constant(name), alignments: aligned, norm, loss: finite(1e-3, 10) }),
+      ),
+    ),
   });
+}
+
+/** Inner products of rows, row-major. */
+export function gramOf(rows: readonly (readonly number[])[]): number[] {
+  return rows.flatMap((a) => rows.map((b) => a.reduce((sum, value, i) => sum + value * b[i], 0)));
 }
 
 /** Signals of 1 to `maxLength` updates, one after the other. */

@@ -7,7 +7,16 @@ import type { Rule, RuleState, Signal } from "../dga/rule.ts";
 import { klDivergence, normalise, sumOf } from "../dga/simplex.ts";
 import { GradmixError } from "../errors.ts";
 import { foldIn, key, uniformAt } from "../tensor/rng.ts";
-import { type FullSignal, names, nonFinite, signal, simplexPoint, updateSequence } from "./arbitraries.ts";
+import {
+  type FullSignal,
+  gramOf,
+  names,
+  nonFinite,
+  signal,
+  simplexPoint,
+  targetNames,
+  updateSequence,
+} from "./arbitraries.ts";
 
 /** What a checked rule lets `checkRule` set; only those named in `knobs` are given. */
 export interface Knobs {
@@ -25,8 +34,8 @@ export type MakeRule = (domains: readonly string[], knobs: Knobs) => Rule;
 export interface Promises {
   /** A constant added to all alignments changes nothing. Default: the rule needs alignments and no norms. */
   readonly shiftInvariant: boolean;
-  /** Raising one domain's number never lowers its weight. Default: `alignments` if the rule needs them. */
-  readonly monotone: readonly ("alignments" | "losses")[];
+  /** Raising one domain's number never lowers its weight. Default: the kinds of alignments that the rule needs. */
+  readonly monotone: readonly ("alignments" | "preconditionedAlignments" | "losses")[];
   /** Renaming and reordering the domains does nothing else. Default true. */
   readonly equivariant: boolean;
   /** A positive weight stays positive, and (with the knob `start` and no floor) a weight of 0 stays 0. Default true. */
@@ -109,16 +118,37 @@ function follow(rule: Rule, domains: readonly string[], signals: readonly Signal
 const copy = (state: RuleState): RuleState => JSON.parse(JSON.stringify(state)) as RuleState;
 const needsUpdates = (_: Context, rule: Rule): boolean => rule.needs.length > 0;
 
-/** Every array of a signal with the entries at `indices`. */
+/** The signal of the domains at `indices`. */
 function pick(given: FullSignal, indices: readonly number[]): FullSignal {
   const of = (values: ArrayLike<number>): number[] => indices.map((i) => values[i]);
+  const k = given.norms.length;
   return {
     ...given,
     alignments: of(given.alignments),
     standardErrors: of(given.standardErrors),
+    preconditionedAlignments: of(given.preconditionedAlignments),
     norms: of(given.norms),
     losses: of(given.losses),
+    referenceLosses: of(given.referenceLosses),
+    tokensSeen: of(given.tokensSeen),
+    gram: indices.flatMap((i) => indices.map((j) => given.gram[i * k + j])),
+    targets: given.targets.map((target) => ({ ...target, alignments: of(target.alignments) })),
   };
+}
+
+/** The signal with one number of a domain (or the number that is no domain's) replaced. */
+function spoilt(given: FullSignal, name: keyof FullSignal, at: number, value: number): Signal {
+  if (name === "gram") return { ...given, gram: Array.from(given.gram).with(at * given.norms.length, value) };
+  if (name === "targets")
+    return {
+      ...given,
+      targets: given.targets.map((target) => ({
+        ...target,
+        alignments: Array.from(target.alignments).with(at, value),
+      })),
+    };
+  const whole = given[name];
+  return { ...given, [name]: typeof whole === "number" ? value : Array.from(whole).with(at, value) };
 }
 
 function offSimplex(weights: readonly number[], k: number): string | null {
@@ -158,8 +188,19 @@ function longSignal(k: number, seed: number, step: number): FullSignal {
     standardErrors: list((i) => at(k + i)),
     norms: list((i) => scale * (0.1 + at(2 * k + i))),
     targetNorm: 1,
+    preconditionedAlignments: list((i) => scale * (2 * at(i) - 1 - i / 4)),
+    preconditionedTargetNorm: 1,
     losses: list((i) => 4 * at(3 * k + i) + i / 4),
     targetLoss: 2,
+    referenceLosses: list((i) => 4 * at(4 * k + i)),
+    tokensSeen: list(() => 1000 * (step + 1)),
+    gram: gramOf(Array.from({ length: k }, (_, i) => [1, at(5 * k + i) - i / 4, at(6 * k + i)])),
+    targets: targetNames.map((name, m) => ({
+      name,
+      alignments: list((i) => scale * (2 * at((7 + m) * k + i) - 1 + (m === 0 ? -i : i) / 4)),
+      norm: 1,
+      loss: 2,
+    })),
   };
 }
 
@@ -224,9 +265,8 @@ const invariants: readonly Invariant[] = [
       const before = JSON.stringify(state);
       return first(
         rule.needs.map((name) => {
-          const whole: unknown = given[name as keyof FullSignal];
-          if (whole === undefined) return null;
-          const bad = { ...given, [name]: Array.isArray(whole) ? whole.with(at, value) : value };
+          if (name === "tokens") return null;
+          const bad = spoilt(given, name, at, value);
           let message: string | null = null;
           try {
             rule.update(state, bad);
@@ -235,7 +275,7 @@ const invariants: readonly Invariant[] = [
           }
           if (JSON.stringify(state) !== before) return `${name} of ${value} changed the state`;
           if (message === null) return `${name} of ${value} was taken`;
-          if (Array.isArray(whole) && !message.includes(`domain${at}`))
+          if (typeof given[name] !== "number" && !message.includes(`domain${at}`))
             return `the error does not name the domain: ${message}`;
           return null;
         }),
@@ -446,7 +486,9 @@ export function checkRule(make: MakeRule, options: CheckRuleOptions = {}): strin
   const ceiling = options.promises?.ceiling ?? 1;
   const promises: Promises = {
     shiftInvariant: aligned && !rule.needs.includes("norms"),
-    monotone: aligned ? ["alignments"] : [],
+    monotone: (["alignments", "preconditionedAlignments"] as const).filter((name) =>
+      rule.needs.includes(name),
+    ),
     equivariant: true,
     keepsSupport: true,
     splits: floor === 0 && ceiling === 1,

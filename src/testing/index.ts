@@ -8,6 +8,7 @@ export {
   nonFinite,
   signal,
   simplexPoint,
+  targetNames,
   updateSequence,
   vertex,
 } from "./arbitraries.ts";
