@@ -122,6 +122,25 @@ export interface EstimateOptions {
   readonly precondition?: Preconditioner;
 }
 
+/**
+ * For `parameters`: the last `count` blocks of a GPT with what comes after them (the final norm and the head); 0 is those two alone. R&B aligns
+ * last layers only: the backward pass ends there.
+ */
+export function lastBlocks(model: LossModel, count: number): (name: string) => boolean {
+  const block = (name: string): number | null => {
+    const found = /^blocks\.(\d+)\./.exec(name);
+    return found === null ? null : Number(found[1]);
+  };
+  const names = [...model.parameters.byName.keys()];
+  const blocks = 1 + Math.max(-1, ...names.map((name) => block(name) ?? -1));
+  if (!Number.isInteger(count) || count < 0 || count > blocks)
+    throw new GradmixError("config", `lastBlocks: ${count} is not a number of blocks from 0 to ${blocks}`);
+  return (name) => {
+    const own = block(name);
+    return own === null ? /^(norm|head)\./.test(name) : own >= blocks - count;
+  };
+}
+
 /** The parameters that `options` names. Throws `config` when there is none. */
 export function watched(model: LossModel, { parameters }: EstimateOptions = {}): readonly Tensor[] {
   if (parameters === undefined) return model.parameters.list;

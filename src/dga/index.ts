@@ -63,6 +63,7 @@ export {
   estimateAlignments,
   estimateGram,
   exampleNumbers,
+  lastBlocks,
   type EstimateOptions,
   type EstimatorName,
   estimatorNames,

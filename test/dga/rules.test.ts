@@ -12,7 +12,6 @@ import {
   normalisations,
   projectFloor,
   type Rule,
-  ruleNames,
   type RuleOptions,
   type RuleState,
   type Signal,
@@ -26,7 +25,6 @@ import { describe, expect, test } from "vitest";
 import { names, signal, simplexPoint } from "gradmix/testing";
 import { errorOf, gaussian, random } from "./arbitraries.ts";
 
-const round = (state: RuleState): RuleState => JSON.parse(JSON.stringify(state)) as RuleState;
 const alphaOf = (state: RuleState): readonly number[] => state.memory["alpha"];
 
 /** Random options of dga, with domains and a few signals. */

@@ -10,40 +10,16 @@ import {
   type Trainer,
   type TrainerOptions,
 } from "gradmix/dga";
-import { tokenWriter, type Windows, windowsOf } from "gradmix/data";
-import { createGPT, createSchedule, type GPT } from "gradmix/nn";
+import { createSchedule } from "gradmix/nn";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { foldIn, key, uniformAt } from "#dist/tensor/rng.js";
+import { language, time, tiny, windows } from "./languages.ts";
 
-const vocabSize = 24;
-const time = 16;
 let backend: Backend;
 
 beforeEach(async () => {
   backend = await init({ backend: "cpu", threads: 2 });
 });
 afterEach(shutdown);
-
-/** A language: from each token one of three others, which ones being the language's own. */
-function language(seed: number, tokens: number): number[] {
-  const rules = foldIn(key(17), seed);
-  const walk = foldIn(key(18), seed);
-  const out = [seed % vocabSize];
-  for (let i = 1; i < tokens; i++) {
-    const choice = Math.floor(uniformAt(walk, i) * 3);
-    out.push(Math.floor(uniformAt(rules, (out[i - 1] ?? 0) * 3 + choice) * (vocabSize - 1)));
-  }
-  return out;
-}
-
-function windows(name: string, documents: number[][]): Windows {
-  const writer = tokenWriter(vocabSize, vocabSize - 1);
-  for (const document of documents) writer.document(document);
-  return windowsOf(name, writer.finish(), time);
-}
-
-const tiny = (seed = 1, preset: "llama" | "gpt2" = "llama"): GPT =>
-  createGPT({ preset, vocabSize, dim: 16, layers: 1, heads: 2, context: time }, { seed });
 
 function setup(
   options: Partial<TrainerOptions> & { rule?: RuleOptions; updateEvery?: number } = {},
