@@ -167,10 +167,29 @@ describe("grape", () => {
     ];
     const rates = targets.map(({ alignments, loss }) => alignments.map((a) => a / loss));
     const improvement = rates.map((row) => row.reduce((sum, r) => sum + r / 3, 0));
-    const z = softmax(improvement.map((r) => -3 * r));
+    const z = softmax(improvement.map((r) => -3 * r)).map((w) => 0.999 * w + 0.001 / 2);
     const state = run(rule, abc, [{ targets }]);
     close(state.memory["targets"], z);
     close(state.weights, softmax([0, 1, 2].map((i) => 2 * (z[0] * rates[0][i] + z[1] * rates[1][i]))));
+  });
+  test("clips the gradients of the domains and of log ℓ, not of ℓ", () => {
+    const rule = grape({ name: "grape", targets: ["s"], eta: 2 });
+    // ‖∇log ℓ‖ is 6 / 4; of the domains' gradients the second is longer than 1.
+    const targets = [{ name: "s", alignments: [0.9, 3, -0.3], norm: 6, loss: 4 }];
+    const rates = [0.9 / 4 / 1.5, 3 / 4 / 1.5 / 2, -0.3 / 4 / 1.5];
+    close(run(rule, abc, [{ targets, norms: [0.5, 2, 1] }]).weights, softmax(rates.map((r) => 2 * r)));
+    // A larger loss makes ∇log ℓ short enough.
+    const far = [{ ...targets[0], loss: 8 }];
+    const plain = [0.9 / 8, 3 / 8 / 2, -0.3 / 8];
+    close(run(rule, abc, [{ targets: far, norms: [0.5, 2, 1] }]).weights, softmax(plain.map((r) => 2 * r)));
+  });
+  test("with μ = 0 the targets keep their weights", () => {
+    const rule = grape({ name: "grape", targets: ["s", "t"], mu: 0, targetWeights: { t: 0.8, s: 0.2 } });
+    const target = { name: "s", alignments: [1, 0.5, 0], norm: 1, loss: 2 };
+    const state = run(rule, abc, [
+      { targets: [target, { ...target, name: "t", loss: 9 }], norms: [1, 1, 1] },
+    ]);
+    close(state.memory["targets"], [0.2, 0.8]);
   });
   test("with one target and a loss of 1 it is DGA", () => {
     fc.assert(

@@ -2,16 +2,18 @@
  * GRAPE, group robust multi-target pretraining (Fan, Glarou, Jaggi, arXiv 2505.20380): domain weights α for several targets, whose own weights z
  * move to the targets that improve least.
  *
- *     zₘ ← normalise(z ⊙ exp(−μ·rₘ)),  rₘ = Σᵢ αᵢ·a_mi / ℓₘ   (the rate of improvement, ⟨∇log ℓₘ, Σ αᵢgᵢ⟩)
- *     αᵢ ← normalise(α ⊙ exp(+η·Σₘ zₘ·a_mi / ℓₘ))
+ *     zₘ ← normalise(z ⊙ exp(−μ·rₘ)), then (1 − c)·z + c/M,  rₘ = Σᵢ αᵢ·a_mi   (the rate of improvement, ⟨∇log ℓₘ, Σ αᵢgᵢ⟩)
+ *     αᵢ ← normalise(α ⊙ exp(+η·Σₘ zₘ·a_mi)), with the new z
  *
- * with a_mi = ⟨gᵢ, ∇ℓₘ⟩, every gradient clipped to norm 1 before the product (their setting). One target is DGA on log ℓ. Rewritten from the
- * paper's equations; the order of the two updates (z first, then α with the new z) is a choice.
+ * with a_mi = ⟨gᵢ, ∇log ℓₘ⟩ = ⟨gᵢ, ∇ℓₘ⟩/ℓₘ, and every gradient, of log ℓₘ too, clipped to norm 1 first (their setting). One target is DGA on
+ * log ℓ. The order of the two updates, the smoothing c and the numbers are the authors' code's. That code takes one gradient of text drawn
+ * with α (for r) and one of targets drawn with z (for α) and clips those; here the clipped gradients of the parts are summed, so that the
+ * same a_mi serve both.
  */
 import { GradmixError } from "../../errors.ts";
 import { checkOptionNames, checkRange, need, type Rule, type RuleState, type Signal } from "../rule.ts";
 import { show } from "../show.ts";
-import { checkSimplex, exponentiatedGradient, movingAverage, sumOf } from "../simplex.ts";
+import { checkSimplex, exponentiatedGradient, mixUniform, movingAverage, sumOf } from "../simplex.ts";
 import { byDomain, startOf } from "./by-domain.ts";
 import { checkNormalisation, scaled } from "./normalisation.ts";
 
@@ -19,13 +21,15 @@ export interface GrapeOptions {
   readonly name: "grape";
   /** Names of the targets, in the order of `signal.targets`. At least one. */
   readonly targets: readonly string[];
-  /** η ≥ 0 of the domain weights. Default 1.5, the paper's multiplier of clipped products. */
+  /** η ≥ 0 of the domain weights. Default 1.5, as in all of the authors' configurations (an update every 100 steps). */
   readonly eta?: number;
-  /** μ ≥ 0 of the target weights; 0 keeps them fixed. Default 1.5, the same. */
+  /** μ ≥ 0 of the target weights; 0 keeps them fixed. Default 5, as in most of them (10 in the others). */
   readonly mu?: number;
+  /** c, the share of uniform weights that is mixed into z, 0 ≤ c < 1. Default 1e-3, their code's. */
+  readonly smoothing?: number;
   /** β of the moving average of the domain weights, the weight of the new value. Default 1: none. */
   readonly beta?: number;
-  /** Default "clipped", the paper's. */
+  /** Of the gradients of ℓᵢ and log ℓₘ. Default "clipped", the authors'. */
   readonly normalise?: "raw" | "clipped" | "cosine";
   /** Where z starts, by target; default uniform. */
   readonly targetWeights?: readonly number[] | Readonly<Record<string, number>>;
@@ -33,9 +37,21 @@ export interface GrapeOptions {
   readonly start?: readonly number[] | Readonly<Record<string, number>>;
 }
 
+/** Sums of rates of tiny losses stay finite. */
+const LARGEST_RATE = 1e300;
+
 export function grape(options: GrapeOptions): Rule {
-  checkOptionNames("grape", options, ["targets", "eta", "mu", "beta", "normalise", "targetWeights", "start"]);
-  const { targets, eta = 1.5, mu = 1.5, beta = 1, normalise = "clipped" } = options;
+  checkOptionNames("grape", options, [
+    "targets",
+    "eta",
+    "mu",
+    "smoothing",
+    "beta",
+    "normalise",
+    "targetWeights",
+    "start",
+  ]);
+  const { targets, eta = 1.5, mu = 5, smoothing = 1e-3, beta = 1, normalise = "clipped" } = options;
   if (!Array.isArray(targets) || targets.length === 0 || targets.some((name) => typeof name !== "string"))
     throw new GradmixError(
       "config",
@@ -45,6 +61,7 @@ export function grape(options: GrapeOptions): Rule {
   if (twice !== undefined) throw new GradmixError("config", `targets: two are called "${twice}"`);
   checkRange("eta", eta, { min: 0, max: Infinity, openMax: true });
   checkRange("mu", mu, { min: 0, max: Infinity, openMax: true });
+  checkRange("smoothing", smoothing, { min: 0, max: 1, openMax: true });
   checkRange("beta", beta, { min: 0, max: 1, openMin: true });
   checkNormalisation(normalise, ["raw", "clipped", "cosine"]);
   const z =
@@ -67,8 +84,8 @@ export function grape(options: GrapeOptions): Rule {
     update(state, signal) {
       const { alpha: old, targets: oldTargets } = state.memory;
       const rates = ratesOf(state, signal, targets, normalise);
-      const improvement = rates.map((row) => sumOf(row.map((rate, i) => old[i] * rate)));
-      const weights = exponentiatedGradient(oldTargets, improvement, -mu);
+      const lag = rates.map((row) => -sumOf(row.map((rate, i) => old[i] * rate)));
+      const weights = mixUniform(exponentiatedGradient(oldTargets, lag, mu), mu === 0 ? 0 : smoothing);
       const direction = Float64Array.from(old, (_, i) => sumOf(rates.map((row, m) => weights[m] * row[i])));
       const alpha = exponentiatedGradient(old, direction, eta);
       return {
@@ -110,8 +127,8 @@ function ratesOf(
         `grape: target "${name}" has a loss of ${loss} and a gradient of norm ${norm}; the weights stay as they are`,
       );
     return numbers.map((a, i) => {
-      const rate = scaled(normalise, a, norms[i], norm) / loss;
-      return Math.max(-Number.MAX_VALUE, Math.min(Number.MAX_VALUE, rate));
+      const rate = scaled(normalise, a / loss, norms[i], norm / loss);
+      return Math.max(-LARGEST_RATE, Math.min(LARGEST_RATE, rate));
     });
   });
 }
