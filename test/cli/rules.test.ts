@@ -1,0 +1,211 @@
+/** Rules, combinators and bases through the command: what comes out, what is refused, and that a run goes on to the same bits. */
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+
+const command = resolve(import.meta.dirname, "../../dist/cli/main.js");
+let folder = "";
+
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "gradmix-rules-"));
+  const lines = (words: string, n: number): string =>
+    Array.from({ length: n }, (_, i) =>
+      JSON.stringify({ text: `${words} ${(i * 7919) % 97}. `.repeat(3) }),
+    ).join("\n");
+  writeFileSync(join(folder, "prose.jsonl"), lines("the dog sleeps while the quick fox jumps over it", 60));
+  writeFileSync(join(folder, "code.jsonl"), lines("for (let i = 0; i < n; i++) sum += items[i]", 40));
+  writeFileSync(join(folder, "list.jsonl"), lines("one, two, three, four, five, six, seven", 40));
+  writeFileSync(join(folder, "target.jsonl"), lines("while (j < n) total += items[j++]", 24));
+  writeFileSync(join(folder, "other.jsonl"), lines("a cat sleeps under the old table", 24));
+  const bases = { left: { prose: 0.5, code: 0.5 }, right: { code: 0.25, list: 0.75 } };
+  writeFileSync(join(folder, "bases.json"), JSON.stringify(bases));
+  writeFileSync(
+    join(folder, "bases.csv"),
+    "basis,domain,weight\nleft,prose,0.5\nleft,code,0.5\nright,code,0.25\nright,list,0.75\n",
+  );
+  writeFileSync(join(folder, "heavy.csv"), "basis,domain,weight\nleft,prose,0.5\nleft,code,0.7\n");
+  writeFileSync(join(folder, "unknown.csv"), "basis,domain,weight\nleft,prose,0.5\nleft,cod,0.5\n");
+  writeFileSync(join(folder, "empty.json"), JSON.stringify({ left: { prose: 1 }, right: {} }));
+  writeFileSync(join(folder, "short.json"), JSON.stringify({ left: [0.5, 0.5] }));
+});
+afterAll(() => {
+  rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
+});
+
+const domains = ["prose", "code", "list"].flatMap((name) => ["--domain", `${name}=${name}.jsonl`]);
+const small =
+  "--tokenizer byte --dim 16 --layers 1 --heads 2 --context 16 --batch 4 --update-every 2 --align-batch 2 --target-batch 2 --eval-tokens 64 --eval-every 0 --checkpoint-every 3 --warmup-steps 2 --threads 1".split(
+    " ",
+  );
+const withTarget = ["--target", "target.jsonl"];
+
+function gradmix(...args: string[]): { code: number | null; out: string; err: string } {
+  const { status, stdout, stderr } = spawnSync(
+    process.execPath,
+    [command, "train", ...domains, ...small, ...args],
+    { cwd: folder, encoding: "utf8", timeout: 60_000 },
+  );
+  return { code: status, out: stdout, err: stderr };
+}
+
+interface Line {
+  weights: Record<string, number>;
+  domains: Record<string, { weight?: number; loss: number | null }>;
+  alignments?: Record<string, { value: number; effectiveSize?: number }>;
+}
+const metrics = (run: string): Line[] =>
+  readFileSync(join(folder, run, "metrics.jsonl"), "utf8")
+    .trim()
+    .split("\n")
+    .map((line) => JSON.parse(line) as Line);
+interface Weights {
+  final: Record<string, number>;
+  averaged: Record<string, number>;
+}
+const weights = (run: string): Weights & { bases?: Weights } =>
+  JSON.parse(readFileSync(join(folder, run, "weights.json"), "utf8")) as Weights & { bases?: Weights };
+
+describe("every rule by its name", () => {
+  const several = ["--targets", "code=target.jsonl", "--targets", "prose=other.jsonl"];
+  test.each<[string, string[]]>([
+    ["temperature", []],
+    ["doge", ["--eta", "1"]],
+    ["doge", [...withTarget, "--rule-options", '{"towards":"target","eta":0.5}']],
+    ["grape", several],
+    ["rnb", ["--rule-options", '{"lambda":3}']],
+    ["odm", []],
+    ["ado", ["--rule-options", '{"minPoints":3}', "--floor", "0.05"]],
+    ["dga", [...withTarget, "--normalise", "adam", "--combinators", '[{"name":"ceiling","most":0.5}]']],
+    [
+      "dga",
+      [
+        ...withTarget,
+        "--normalise",
+        "raw",
+        "--combinators",
+        '[{"name":"shrinkage"},{"name":"repetitionCap","repetitions":3}]',
+      ],
+    ],
+  ])("%s %j", (rule, args) => {
+    const out = `by-name-${rule}-${args.length}-${args.at(-1)?.length ?? 0}`;
+    const { code, err } = gradmix("--rule", rule, ...args, "--steps", "9", "--out", out);
+    expect(err).not.toContain("Error");
+    expect(code).toBe(0);
+    const { final } = weights(out);
+    expect(Object.keys(final)).toEqual(["prose", "code", "list"]);
+    expect(Object.values(final).reduce((a, b) => a + b)).toBeCloseTo(1, 12);
+    if (rule === "temperature") {
+      expect(final["prose"]).toBeGreaterThan(final["code"]);
+      expect(final["prose"]).toBeLessThan(0.5);
+    }
+    if (args.includes("--combinators") && args.join().includes("ceiling"))
+      expect(Math.max(...Object.values(final))).toBeLessThanOrEqual(0.5 + 1e-12);
+  });
+
+  test("doremi compares with the model of an earlier run", () => {
+    expect(gradmix("--rule", "uniform", "--steps", "4", "--out", "reference").code).toBe(0);
+    const run = gradmix("--rule", "doremi", "--reference", "reference", "--steps", "6", "--out", "doremi");
+    expect(run.err).not.toContain("Error");
+    expect(run.code).toBe(0);
+    // A young model is behind the reference somewhere.
+    expect(new Set(Object.values(weights("doremi").final)).size).toBeGreaterThan(1);
+  });
+});
+
+describe("bases", () => {
+  const args = [...withTarget, "--rule", "dga", "--steps", "8"];
+  test("move instead of the domains; JSON and CSV say the same; a resumed run goes on to the same bits", () => {
+    expect(gradmix(...args, "--bases", "bases.json", "--out", "json").code).toBe(0);
+    expect(gradmix(...args, "--bases", "bases.csv", "--out", "csv").code).toBe(0);
+    const found = weights("json");
+    expect(weights("csv")).toEqual(found);
+    const w = found.bases?.final ?? {};
+    expect(Object.keys(w)).toEqual(["left", "right"]);
+    expect(found.final["prose"]).toBeCloseTo(0.5 * w["left"], 14);
+    expect(found.final["code"]).toBeCloseTo(0.5 * w["left"] + 0.25 * w["right"], 14);
+    expect(found.final["list"]).toBeCloseTo(0.75 * w["right"], 14);
+    const lines = metrics("json");
+    expect(Object.keys(lines[0].weights)).toEqual(["left", "right"]);
+    for (const { domains: seen } of lines)
+      for (const one of Object.values(seen)) {
+        expect(one.loss).not.toBeNull();
+        expect(one.weight).toBeGreaterThan(0);
+      }
+    const measured = lines.find((line) => line.alignments !== undefined)?.alignments;
+    expect(measured?.["left"].effectiveSize).toBeGreaterThan(1);
+
+    // The same configuration, but for the steps: not the run that it was.
+    const { code, err } = gradmix(...args, "--bases", "bases.csv", "--resume", "json");
+    expect(code).toBe(2);
+    expect(err).toContain("mixing.bases");
+  });
+
+  test.each<[string, string[], RegExp]>([
+    [
+      "a file that is not there",
+      ["--bases", "none.json"],
+      /--bases: none\.json cannot be read \(no such file/,
+    ],
+    [
+      "another kind of file",
+      ["--bases", "bases.txt"],
+      /--bases: bases\.txt ends in neither \.json nor \.csv/,
+    ],
+    [
+      "a sum that is not 1",
+      ["--bases", "heavy.csv"],
+      /heavy\.csv: basis "left": its weights sum to 1\.2, not to 1/,
+    ],
+    [
+      "a domain that is none",
+      ["--bases", "unknown.csv"],
+      /unknown\.csv.*line 3.*"cod"; did you mean "code"\?/,
+    ],
+    ["a basis without weight", ["--bases", "empty.json"], /empty\.json: basis "right": it has no weight/],
+    ["a wrong number of domains", ["--bases", "short.json"], /short\.json.*2 values for 3 domains/],
+    ["an unknown rule", ["--rule", "dogee"], /--rule: "dogee" is not one of .*; did you mean doge\?/],
+    [
+      "an unknown option of a rule",
+      ["--rule-options", '{"etta":1}'],
+      /dga: there is no option "etta"; did you mean "eta"\?/,
+    ],
+    ["an option out of range", ["--rule-options", '{"beta":2}'], /beta: 2 does not fit/],
+    ["text that is not JSON", ["--rule-options", "{eta"], /--rule-options: is not JSON/],
+    [
+      "an unknown combinator",
+      ["--combinators", '[{"name":"celing","most":1}]'],
+      /combinators\[0\]: there is no combinator "celing"; did you mean "ceiling"\?/,
+    ],
+    [
+      "a ceiling that is too low",
+      ["--combinators", '[{"name":"ceiling","most":0.2}]'],
+      /ceiling: 0\.2 does not fit/,
+    ],
+    [
+      "a rule without its target",
+      ["--rule", "doge", "--rule-options", '{"towards":"target"}'],
+      /--target: rule doge needs one/,
+    ],
+    ["a rule without its targets", ["--rule", "grape"], /--rule grape needs targets/],
+    ["a rule without its reference", ["--rule", "doremi"], /--rule doremi needs a reference model/],
+    [
+      "a reference that is not there",
+      ["--rule", "doremi", "--reference", "nowhere"],
+      /--reference: nowhere.*cannot be read/,
+    ],
+    [
+      "bases with a rule that cannot use them",
+      ["--rule", "odm", "--bases", "bases.json"],
+      /rule odm: with bases/,
+    ],
+  ])("%s is refused in one line, and nothing is written", (name, extra, message) => {
+    const target = name.startsWith("a rule without its target") ? [] : withTarget;
+    const { code, err } = gradmix(...target, ...extra, "--steps", "2", "--out", "refused");
+    expect(code).toBe(2);
+    const said = err.trim().split("\n").at(-1) ?? "";
+    expect(said).toMatch(message);
+    expect(existsSync(join(folder, "refused"))).toBe(false);
+  });
+});
