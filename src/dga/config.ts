@@ -168,7 +168,8 @@ export function ruleOf({ mixing, data }: TrainConfig, facts: RunFacts): Rule {
     const value = mixing[option as keyof (typeof common)["dga"]];
     if (value !== null) options[name] = value;
   }
-  if (mixing.rule === "temperature" && facts.sizes !== undefined) options["sizes"] = facts.sizes;
+  if ((mixing.rule === "temperature" || mixing.rule === "ado") && facts.sizes !== undefined)
+    options["sizes"] = facts.sizes;
   if (mixing.rule === "grape") options["targets"] = Object.keys(data.targets);
   // The rule checks its own options, whatever their source.
   const rule = createRule({ ...options, ...mixing.ruleOptions } as unknown as RuleOptions);

@@ -81,6 +81,23 @@ describe("doge", () => {
     const huge = gram.map((g) => 1e8 * g);
     close(run(doge({ name: "doge", eta: 0.7 }), abc, [{ gram: huge }]).weights, softmax([0, 0, 0.7 * 5]));
   });
+  test("without a domain's own gradient, as in the authors' code", () => {
+    const mean = (1 + Math.SQRT2 + 3) / 3;
+    const scores = [-1 - 1, 0 - 2, 3 - 9].map((s) => Math.min(5, Math.max(0, s / mean)));
+    close(
+      run(doge({ name: "doge", eta: 0.7, own: false }), abc, [{ gram }]).weights,
+      softmax(scores.map((s) => 0.7 * s)),
+    );
+    // Three pairs of which two agree.
+    const pairs = [4, 1, 0, 1, 9, 2, 0, 2, 16];
+    close(
+      run(doge({ name: "doge", eta: 0.7, own: false }), abc, [{ gram: pairs }]).weights,
+      softmax([1 / 3, 3 / 3, 2 / 3].map((s) => 0.7 * s)),
+    );
+    expect(errorOf(() => doge({ name: "doge", own: "no" as unknown as boolean })).message).toMatch(
+      /^own: "no"/,
+    );
+  });
   test("towards a target, with smoothing", () => {
     const rule = doge({ name: "doge", towards: "target", eta: 2, smoothing: 0.3, start: [0.5, 0.25, 0.25] });
     const stepped = softmax([0.4, 0.1, 0].map((s, i) => (2 * s) / 2 + Math.log([0.5, 0.25, 0.25][i])));
@@ -256,6 +273,28 @@ describe("ado", () => {
     const [a, b, c] = state.weights;
     expect(a).toBeGreaterThan(b);
     expect(b).toBeGreaterThan(c);
+  });
+  test("starts from the sizes of the domains, unless it is told where", () => {
+    const start = (options: object): readonly number[] => ado({ name: "ado", ...options }).init(abc).weights;
+    close(start({ sizes: { a: 20, b: 30, c: 50 } }), [0.2, 0.3, 0.5]);
+    close(start({ sizes: [1, 1, 998] }), [0.01, 0.01, 0.98]);
+    close(start({ sizes: [20, 30, 50], start: [0.5, 0.25, 0.25] }), [0.5, 0.25, 0.25]);
+    expect(errorOf(() => start({ sizes: [1, 0, 1] })).message).toMatch(/^sizes: "b" has 0;/);
+  });
+  test("a prior weighs on the preference", () => {
+    // Equal curves, policy all of the preference: ρ ∝ μ·h^s with h = μ.
+    const rule = ado({ name: "ado", start: [0.5, 0.3, 0.2], policyRate: 1, creditRate: 1e-9, floor: 0 });
+    const signals = Array.from({ length: 5 }, (_, t) => ({
+      losses: abc.map(() => curve(3000 * (t + 1))[0]),
+      tokensSeen: [3000 * (t + 1), 0, 0],
+    }));
+    const p = [0.5, 0.3, 0.2].map((m) => m ** 1.5);
+    const sum = p[0] + p[1] + p[2];
+    close(
+      run(rule, abc, signals).weights,
+      p.map((x) => x / sum),
+      6,
+    );
   });
   test("keeps its history bounded, and its floor", () => {
     const rule = ado({ name: "ado", policyRate: 1, floor: 0.05 });

@@ -96,7 +96,7 @@ function one<K extends CombinatorOptions["name"]>(rule: Rule, options: Of<K>, fa
       close === null ? `the combinators are ${combinatorNames.join(", ")}` : `did you mean "${close}"?`;
     throw new GradmixError("config", `there is no combinator ${show(name)}; ${hint}`);
   }
-  const { make, options: known } = registry[options.name as K];
+  const { make, options: known } = registry[options.name];
   checkOptionNames(name, options, known);
   return make(rule, options, facts);
 }

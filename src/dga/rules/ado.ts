@@ -5,18 +5,23 @@
  *     ρᵢ ∝ μᵢ·hᵢ^s·(−∂Lᵢ/∂n),  −∂Lᵢ/∂n = c·b·n^−c / n
  *     π = γ₂·ρ + (1 − γ₂)·π̄, no entry below δ;  h ← γ₁·π + (1 − γ₁)·h;  π̄ ← π̄ + (π − π̄)/(t + 1)
  *
- * n counts the training tokens of all domains, since domains teach each other (the paper's choice). h credits a domain for what it was given;
- * μ is a prior. What differs from the paper: the fit is least squares over a grid of c with b, ε ≥ 0, not a Huber loss on logarithms from many
- * starts; the curve is refitted at every update from at most 64 points, which are thinned by half when they are full; a floor is a KL
- * projection. One public reimplementation averages ρ in π̄ where this averages π.
+ * n counts the training tokens of all domains, since domains teach each other (the paper's choice; c·b·n^−c is compared at the same n, so 1/n
+ * drops out). h credits a domain for what it was given; μ is a prior, the domains' shares of the text in the paper.
+ *
+ * What differs from the paper: the fit is least squares over a grid of c in (0, 0.8] with b, ε ≥ 0, not a Huber loss on logarithms from many
+ * starts with soft bounds; the curve is refitted at every update (theirs: every 1,000 steps, on smoothed losses) from at most 64 points, which
+ * are thinned by half when they are full; the floor is a KL projection. Unlike the authors' public code, in which the floor is put on ρ, π̄
+ * averages ρ, and h follows the batches that were drawn, here all three are about π.
  */
 import { checkOptionNames, checkRange, measuredDomains, need, type Rule } from "../rule.ts";
 import { normalise, projectFloor, sumOf, type Weights } from "../simplex.ts";
-import { startOf } from "./by-domain.ts";
+import { sizesOf, startOf } from "./by-domain.ts";
 
 export interface AdoOptions {
   readonly name: "ado";
-  /** μ: the prior, and the weights until there are curves. Default uniform. */
+  /** nᵢ: tokens of each domain, for μ ∝ n, the paper's. The trainer's command fills in its tokens. */
+  readonly sizes?: readonly number[] | Readonly<Record<string, number>>;
+  /** μ: the prior, and the weights until there are curves. Default by `sizes`, else uniform. */
   readonly start?: readonly number[] | Readonly<Record<string, number>>;
   /** γ₁ of the credit h, 0 < γ₁ ≤ 1. Default 0.1, the paper's. */
   readonly creditRate?: number;
@@ -36,6 +41,7 @@ const EXPONENTS: readonly number[] = Array.from({ length: 32 }, (_, i) => (0.8 *
 
 export function ado(options: AdoOptions = { name: "ado" }): Rule {
   checkOptionNames("ado", options, [
+    "sizes",
     "start",
     "creditRate",
     "policyRate",
@@ -55,7 +61,11 @@ export function ado(options: AdoOptions = { name: "ado" }): Rule {
     init(domains) {
       const k = domains.length;
       checkRange("floor", floorOf(k), { min: 0, max: 1 / k, openMax: k > 1 });
-      const prior = Array.from(projectFloor(startOf(options.start, domains), floorOf(k)));
+      const given =
+        options.start === undefined && options.sizes !== undefined
+          ? normalise(sizesOf(options.sizes, domains))
+          : startOf(options.start, domains);
+      const prior = Array.from(projectFloor(given, floorOf(k)));
       return {
         rule: "ado",
         domains: [...domains],
@@ -142,8 +152,8 @@ function preference(
   exponent: number,
 ): Weights | null {
   const known = speeds.filter((speed) => !Number.isNaN(speed));
-  const top = Math.max(...known);
-  if (known.length === 0 || !(top > 0)) return null;
+  const top = known.reduce((most, speed) => Math.max(most, speed), 0);
+  if (top === 0) return null;
   const mean = sumOf(known.map((speed) => speed / top)) / known.length;
   const shares = speeds.map(
     (speed, i) => prior[i] * credit[i] ** exponent * (Number.isNaN(speed) ? mean : speed / top),

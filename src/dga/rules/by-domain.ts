@@ -41,3 +41,18 @@ export function startOf(
     ? uniformWeights(domains.length)
     : checkSimplex(byDomain(given, domains, "start"), domains, "start");
 }
+
+/** One size a domain. Throws `config` for one that is not finite and positive. */
+export function sizesOf(
+  given: readonly number[] | Readonly<Record<string, number>>,
+  domains: readonly string[],
+): number[] {
+  const sizes = byDomain(given, domains, "sizes");
+  const bad = sizes.findIndex((size) => !Number.isFinite(size) || size <= 0);
+  if (bad >= 0)
+    throw new GradmixError(
+      "config",
+      `sizes: "${domains[bad]}" has ${show(sizes[bad])}; sizes are finite and positive`,
+    );
+  return sizes;
+}

@@ -3,9 +3,10 @@
  *
  *     λᵢ = max(ℓᵢ − ℓᵢ^ref, 0),  α ← normalise(α ⊙ exp(η·λ)),  α ← (1 − c)·α + c/k.
  *
- * Both losses are means per token of the same text. The paper clips at 0 token by token, which means per domain cannot show; its
- * successors' code clips the domain's mean, as here. A domain without text in this signal keeps the excess it had last. The paper trains the final
- * model with the mean of the weights over the steps: the averaged weights of a run.
+ * Both losses are means per token of the same text. The paper and its public code clip at 0 token by token, which means per domain cannot
+ * show (by Jensen's inequality theirs is never less). DoGE's code of the same rule clips the domain's mean, as here. A domain without
+ * text in this signal keeps the excess it had last; before its first it has 0 (the public code: log |V|, so that it gains until it is seen).
+ * The paper trains the final model with the mean of the weights over the steps: the averaged weights of a run.
  */
 import { checkOptionNames, checkRange, measuredDomains, need, type Rule } from "../rule.ts";
 import { exponentiatedGradient, mixUniform } from "../simplex.ts";
@@ -15,7 +16,7 @@ export interface DoremiOptions {
   readonly name: "doremi";
   /** η ≥ 0. Default 1, the paper's. */
   readonly eta?: number;
-  /** c, the share of uniform weights that is mixed in, 0 ≤ c < 1. Default 1e-3, the paper's. */
+  /** c, the share of uniform weights that is mixed in, 0 ≤ c < 1. Default 1e-3, the paper's; its public code has 1e-4. */
   readonly smoothing?: number;
   /** Default uniform. */
   readonly start?: readonly number[] | Readonly<Record<string, number>>;

@@ -51,12 +51,8 @@ export function grape(options: GrapeOptions): Rule {
     "targetWeights",
     "start",
   ]);
-  const { targets, eta = 1.5, mu = 5, smoothing = 1e-3, beta = 1, normalise = "clipped" } = options;
-  if (!Array.isArray(targets) || targets.length === 0 || targets.some((name) => typeof name !== "string"))
-    throw new GradmixError(
-      "config",
-      `targets: ${show(targets)} does not fit; it must name at least one target`,
-    );
+  const { eta = 1.5, mu = 5, smoothing = 1e-3, beta = 1, normalise = "clipped" } = options;
+  const targets = targetNames(options.targets);
   const twice = targets.find((name, m) => targets.indexOf(name) < m);
   if (twice !== undefined) throw new GradmixError("config", `targets: two are called "${twice}"`);
   checkRange("eta", eta, { min: 0, max: Infinity, openMax: true });
@@ -102,6 +98,16 @@ export function grape(options: GrapeOptions): Rule {
       return null;
     },
   };
+}
+
+function targetNames(given: unknown): readonly string[] {
+  const names = Array.isArray(given) ? given.filter((name) => typeof name === "string") : [];
+  if (!Array.isArray(given) || given.length === 0 || names.length < given.length)
+    throw new GradmixError(
+      "config",
+      `targets: ${show(given)} does not fit; it must name at least one target`,
+    );
+  return names;
 }
 
 /** ⟨gᵢ, ∇log ℓₘ⟩ for every target (outer) and domain (inner), with gradients scaled as asked. */

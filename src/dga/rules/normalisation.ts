@@ -36,7 +36,8 @@ export function normalisationNeeds(kind: Normalisation): readonly SignalName[] {
       return ["alignments", "norms"];
     case "adam":
       return ["preconditionedAlignments", "norms", "preconditionedTargetNorm"];
-    default:
+    case "clipped":
+    case "cosine":
       return ["alignments", "norms", "targetNorm"];
   }
 }

@@ -4,7 +4,9 @@
  *     R̂ᵢ ← ρ·R̂ᵢ + (1 − ρ)·ℓᵢ/πᵢ  for the domains that were sampled,  εₜ = min(1/k, √(ln k / (k·t))),
  *     πᵢ = (1 − k·εₜ)·softmax(εₜ₋₁·R̂)ᵢ + εₜ.
  *
- * ℓᵢ/πᵢ is the importance-weighted reward. It is meant for signals of what was sampled (training steps): a domain without text keeps its
+ * ℓᵢ/πᵢ is the importance-weighted reward; t counts updates. While t ≤ ln(k)·k exploration is all there is and the weights stay uniform (68
+ * updates for k = 22). The authors' public code differs from their algorithm: the class that it names as the paper's keeps ρ·R̂ + (1 − ρ)·exp(ℓ)
+ * without the division by π, another one adds up ℓ/(10·π) without decay. It is meant for signals of what was sampled (training steps): a domain without text keeps its
  * R̂. A signal that measures every domain every time, as from a batch of each, counts all of them as sampled.
  */
 import { checkOptionNames, checkRange, measuredDomains, need, type Rule } from "../rule.ts";

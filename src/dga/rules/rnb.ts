@@ -1,8 +1,8 @@
 /**
  * The balance step of R&B, regroup and balance (Ge et al., arXiv 2505.00358): α = softmax(λ·G q / ‖G q‖), G the Gram matrix of the domains'
  * gradients and q the share that each domain has in what the model is evaluated on. G q is the inner product of every domain's gradient with
- * that of the evaluation mixture, so this is an alignment without a target set, from no state at all. Regrouping, the other half of the
- * method, is a matter of the data.
+ * that of the evaluation mixture, so this is an alignment without a target set, from no state at all. The authors collect the gradients of
+ * training steps; here the trainer measures G from a batch of each domain. Regrouping, the other half of the method, is a matter of the data.
  */
 import { checkOptionNames, checkRange, needGram, type Rule } from "../rule.ts";
 import { checkSimplex, exponentiatedGradient, sumOf, uniformWeights } from "../simplex.ts";

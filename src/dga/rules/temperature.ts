@@ -2,11 +2,9 @@
  * Weights from the domains' sizes: αᵢ ∝ nᵢ^τ, fixed. τ = 1 is proportional sampling, τ = 0 uniform; in between small domains gain. Language
  * models for many languages sample this way (Conneau et al. 2020, XLM-R, τ = 0.3; Raffel et al. 2020 write τ = 1/T).
  */
-import { GradmixError } from "../../errors.ts";
 import { checkOptionNames, checkRange, fixedState, type Rule } from "../rule.ts";
-import { show } from "../show.ts";
 import { normalise } from "../simplex.ts";
-import { byDomain } from "./by-domain.ts";
+import { sizesOf } from "./by-domain.ts";
 
 export interface TemperatureOptions {
   readonly name: "temperature";
@@ -28,22 +26,7 @@ export function temperature(options: TemperatureOptions): Rule {
   };
 }
 
-/** One size a domain. Throws `config` for one that is not finite and positive. */
-export function sizesOf(
-  given: readonly number[] | Readonly<Record<string, number>>,
-  domains: readonly string[],
-): number[] {
-  const sizes = byDomain(given, domains, "sizes");
-  const bad = sizes.findIndex((size) => !Number.isFinite(size) || size <= 0);
-  if (bad >= 0)
-    throw new GradmixError(
-      "config",
-      `sizes: "${domains[bad]}" has ${show(sizes[bad])}; sizes are finite and positive`,
-    );
-  return sizes;
-}
-
 function powers(sizes: readonly number[], exponent: number): Float64Array {
-  const largest = Math.max(...sizes);
+  const largest = sizes.reduce((most, size) => Math.max(most, size), 0);
   return normalise(sizes.map((size) => (size / largest) ** exponent));
 }
