@@ -31,6 +31,7 @@ export {
   vjp,
 } from "./autograd/grad.ts";
 export type { GradientSink } from "./autograd/sink.ts";
+export { sketchSink, type SketchSink, type SketchSinkOptions } from "./autograd/sinks/sketch.ts";
 export { sumSink } from "./autograd/sinks/sum.ts";
 export type { SumTarget } from "./autograd/sinks/rows.ts";
 export {

@@ -4,6 +4,7 @@
  */
 import { combinatorNames } from "../dga/combinators/index.ts";
 import type { TrainConfig } from "../dga/config.ts";
+import { estimatorNames } from "../dga/estimators.ts";
 import { normalisations } from "../dga/rules/normalisation.ts";
 import { ruleNames } from "../dga/rules/index.ts";
 
@@ -336,9 +337,9 @@ export const optionTable: OptionTable = {
     estimator: {
       flag: "--estimator",
       value: "NAME",
-      kind: { type: "choice", choices: ["segmented", "perDomain", "forward"] },
+      kind: { type: "choice", choices: estimatorNames },
       default: "segmented",
-      help: "how alignments are computed: segmented (one backward pass for all domains), perDomain (one each), forward (one jvp)",
+      help: "how alignments are computed: segmented (one backward pass for all domains), perDomain (one each), forward (one jvp), sketch (random projections, in error by some per cent)",
     },
     alignFrom: {
       flag: "--align-from",

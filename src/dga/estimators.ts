@@ -9,146 +9,38 @@
  * | `perDomain` | one backward pass a domain (the paper's)   | yes          | no              |
  * | `segmented` | one backward pass over all rows, segmented | yes          | yes             |
  * | `forward`   | one forward-mode pass over all rows        | no           | yes             |
+ * | `sketch`    | one backward pass over all rows, projected | projected    | of projection   |
  *
- * each after one backward pass over the target batch.
+ * the first three after one backward pass over the target batch, and exactly. `sketch` is a random projection (sketches.ts): its sketches of
+ * domains can be kept and aligned with any number of targets.
  */
 import { forwardDerivative, gradients } from "../autograd/grad.ts";
 import { alignSink } from "../autograd/sinks/align.ts";
-import { sumSink } from "../autograd/sinks/sum.ts";
 import { run } from "../backends/backend.ts";
 import { GradmixError } from "../errors.ts";
-import { type Arena, arenaLike, type Parameters } from "../nn/parameters.ts";
-import { empty, keep, scope, type Tensor, tensor } from "../tensor/tensor.ts";
+import { type Arena, arenaLike } from "../nn/parameters.ts";
+import { empty, keep, scope, type Tensor } from "../tensor/tensor.ts";
+import {
+  type Alignments,
+  type Batch,
+  chunks,
+  concatenate,
+  type EstimateOptions,
+  exampleCount,
+  type LossModel,
+  meanGradient,
+  type Preconditioner,
+  sum,
+  take,
+  tokenCount,
+  upload,
+  watched,
+} from "./passes.ts";
+import { alignSketches, sketchGradients } from "./sketches.ts";
 import { type DomainAlignment, domainAlignments } from "./statistics.ts";
 
-export type EstimatorName = "perDomain" | "segmented" | "forward";
-export const estimatorNames: readonly EstimatorName[] = ["perDomain", "segmented", "forward"];
-
-/** Examples of equal length. `targets` < 0 are ignored, so that examples may be ragged. */
-export interface Batch {
-  /** Token ids, [examples · time]. */
-  readonly inputs: Int32Array;
-  readonly targets: Int32Array;
-  /** Counted (not ignored) targets of each example. */
-  readonly tokens: ArrayLike<number>;
-  readonly time: number;
-}
-
-/** What an estimator asks of a model; `GPT` is one. */
-export interface LossModel {
-  /** All parameters as views of one arena (`value`), in a layout that the gradient arena shares. */
-  readonly parameters: Pick<Parameters, "list" | "value" | "byName">;
-  /** inputs, targets i32 [examples, time] → each example's summed loss [examples]. */
-  losses(inputs: Tensor, targets: Tensor): Tensor;
-}
-
-export interface Alignments {
-  /** aᵢ, one a domain. */
-  readonly alignments: Float64Array;
-  /** Standard error of each aᵢ over the domain's examples, the target batch taken as given; null where it is not known. */
-  readonly standardErrors: readonly (number | null)[] | null;
-  /** ‖∇Lᵢ‖, or null when the estimator does not see it. */
-  readonly norms: Float64Array | null;
-  /** Counted tokens that were measured of each domain; 0 for one of which nothing was. */
-  readonly tokens: Float64Array;
-  readonly targetNorm: number;
-  /** Mean loss per token of each domain's batch, and of the target's. */
-  readonly losses: Float64Array;
-  readonly targetLoss: number;
-  /** With bases measured from one batch: how many examples of a basis's own that batch is worth (Kish). */
-  readonly effectiveSizes?: Float64Array;
-}
-
-export function exampleCount(batch: Batch): number {
-  return batch.inputs.length / batch.time;
-}
-
-export function tokenCount(batch: Batch): number {
-  let sum = 0;
-  for (let i = 0; i < batch.tokens.length; i++) sum += batch.tokens[i];
-  return sum;
-}
-
-/** The batch's tensors, in the current scope. */
-export function upload(batch: Batch): { inputs: Tensor; targets: Tensor } {
-  const shape = [exampleCount(batch), batch.time];
-  return { inputs: tensor(batch.inputs, shape, "i32"), targets: tensor(batch.targets, shape, "i32") };
-}
-
-/**
- * Backward pass of the mean loss per token, Σ losses / tokens, into `into` (overwritten, or added to). Returns the
- * examples' summed losses [examples], kept: the caller disposes them.
- */
-export function meanGradient(
-  model: LossModel,
-  batch: Batch,
-  into: Arena,
-  accumulate = false,
-  parameters: readonly Tensor[] = model.parameters.list,
-): Tensor {
-  const weights = new Float64Array(exampleCount(batch)).fill(1 / Math.max(1, tokenCount(batch)));
-  return keep(
-    scope(() => {
-      const { inputs, targets } = upload(batch);
-      return gradients(() => model.losses(inputs, targets), {
-        parameters,
-        sink: sumSink({ gradientOf: into.of, accumulate }),
-        weights,
-      });
-    }),
-  );
-}
-
-/** Second moments of Adam, by which an alignment can be preconditioned: P = 1/(√(v/bias) + ε). */
-export interface Preconditioner {
-  /** v, in the layout of the parameters. */
-  readonly v: Arena;
-  /** 1 − β₂ᵗ. */
-  readonly bias: number;
-  readonly eps: number;
-}
-
-export interface EstimateOptions {
-  /** Most examples in one pass, to bound memory; a domain is never split. Default: all at once. */
-  readonly maxExamples?: number;
-  /** Reused between calls; otherwise made for this one. */
-  readonly direction?: Arena;
-  /**
-   * Names of the parameters that are looked at, for instance `lastBlocks(model, 2)`: alignments and norms are those of their gradients, and
-   * the backward passes stop where none of them is further up. Default: all.
-   */
-  readonly parameters?: (name: string) => boolean;
-  /** ⟨∇Lᵢ, P ∇L_target⟩ and ‖P ∇L_target‖ in place of ⟨∇Lᵢ, ∇L_target⟩ and ‖∇L_target‖. */
-  readonly precondition?: Preconditioner;
-}
-
-/**
- * For `parameters`: the last `count` blocks of a GPT with what comes after them (the final norm and the head); 0 is those two alone. R&B aligns
- * last layers only: the backward pass ends there.
- */
-export function lastBlocks(model: LossModel, count: number): (name: string) => boolean {
-  const block = (name: string): number | null => {
-    const found = /^blocks\.(\d+)\./.exec(name);
-    return found === null ? null : Number(found[1]);
-  };
-  const names = [...model.parameters.byName.keys()];
-  const blocks = 1 + Math.max(-1, ...names.map((name) => block(name) ?? -1));
-  if (!Number.isInteger(count) || count < 0 || count > blocks)
-    throw new GradmixError("config", `lastBlocks: ${count} is not a number of blocks from 0 to ${blocks}`);
-  return (name) => {
-    const own = block(name);
-    return own === null ? /^(norm|head)\./.test(name) : own >= blocks - count;
-  };
-}
-
-/** The parameters that `options` names. Throws `config` when there is none. */
-export function watched(model: LossModel, { parameters }: EstimateOptions = {}): readonly Tensor[] {
-  if (parameters === undefined) return model.parameters.list;
-  const chosen = [...model.parameters.byName].flatMap(([name, p]) => (parameters(name) ? [p] : []));
-  if (chosen.length === 0)
-    throw new GradmixError("config", "parameters: none of the model's has such a name");
-  return chosen;
-}
+export type EstimatorName = "perDomain" | "segmented" | "forward" | "sketch";
+export const estimatorNames: readonly EstimatorName[] = ["perDomain", "segmented", "forward", "sketch"];
 
 /** Alignments of the domains' batches with the target's batch. */
 export async function estimateAlignments(
@@ -158,6 +50,20 @@ export async function estimateAlignments(
   domains: readonly Batch[],
   options: EstimateOptions = {},
 ): Promise<Alignments> {
+  if (name === "sketch") {
+    if (options.precondition !== undefined)
+      throw new GradmixError(
+        "config",
+        "estimator sketch: it cannot precondition; use segmented, perDomain or forward",
+      );
+    if (tokenCount(target) === 0)
+      throw new GradmixError("data", "the target batch has no tokens to learn from");
+    const sketched = await sketchGradients(model, domains, options);
+    return {
+      ...alignSketches(sketched, await sketchGradients(model, [target], options)),
+      norms: sketched.norms,
+    };
+  }
   const direction = options.direction ?? arenaLike(model.parameters);
   try {
     const { targetLoss, targetNorm } = await targetDirection(model, target, direction, options);
@@ -404,66 +310,8 @@ async function forwardPass(
   };
 }
 
-/** Ranges of whole domains with at most `maxExamples` examples (or a single larger domain). */
-function chunks(domains: readonly Batch[], maxExamples: number): [number, number][] {
-  const ranges: [number, number][] = [];
-  let first = 0;
-  let examples = 0;
-  domains.forEach((domain, i) => {
-    const count = exampleCount(domain);
-    if (i > first && examples + count > maxExamples) {
-      ranges.push([first, i]);
-      first = i;
-      examples = 0;
-    }
-    examples += count;
-  });
-  if (domains.length > first) ranges.push([first, domains.length]);
-  return ranges;
-}
-
-/** One batch of all examples, in order. All must have the same length. */
-function concatenate(batches: readonly Batch[]): Batch {
-  const time = batches[0].time;
-  if (batches.some((b) => b.time !== time))
-    throw new GradmixError(
-      "shape",
-      `batches of different lengths: ${batches.map((b) => b.time).join(", ")} tokens`,
-    );
-  const join = (parts: readonly ArrayLike<number>[]): Int32Array => {
-    const out = new Int32Array(parts.reduce((n, part) => n + part.length, 0));
-    let at = 0;
-    for (const part of parts) {
-      out.set(part, at);
-      at += part.length;
-    }
-    return out;
-  };
-  return {
-    inputs: join(batches.map((b) => b.inputs)),
-    targets: join(batches.map((b) => b.targets)),
-    tokens: join(batches.map((b) => b.tokens)),
-    time,
-  };
-}
-
-/** The numbers of a kept tensor, which is let go of. */
-export async function take(t: Tensor): Promise<Float64Array> {
-  try {
-    return Float64Array.from(await t.data());
-  } finally {
-    t.dispose();
-  }
-}
-
 async function reduceArena(kernel: "dot" | "sumSquares", arenas: readonly Tensor[]): Promise<number> {
   const out = keep(empty([1], "f32", arenas[0].memory));
   run(kernel, {}, arenas, [out]);
   return (await take(out))[0];
-}
-
-function sum(values: ArrayLike<number>): number {
-  let total = 0;
-  for (let i = 0; i < values.length; i++) total += values[i];
-  return total;
 }

@@ -1,7 +1,7 @@
 /** What training steps tell about the domains between two updates of their weights. Plain JSON, part of a checkpoint. */
 import { GradmixError } from "../errors.ts";
 import { type Bases } from "./bases.ts";
-import type { Alignments } from "./estimators.ts";
+import type { Alignments } from "./passes.ts";
 import { basisAlignments, type Examples } from "./reweighting.ts";
 import { domainAlignments } from "./statistics.ts";
 

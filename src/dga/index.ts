@@ -60,18 +60,21 @@ export {
 export {
   type Alignments,
   type Batch,
-  estimateAlignments,
-  estimateGram,
-  exampleNumbers,
-  lastBlocks,
   type EstimateOptions,
-  type EstimatorName,
-  estimatorNames,
+  lastBlocks,
   type LossModel,
   meanGradient,
   type Preconditioner,
+} from "./passes.ts";
+export {
+  estimateAlignments,
+  estimateGram,
+  type EstimatorName,
+  estimatorNames,
+  exampleNumbers,
   targetDirection,
 } from "./estimators.ts";
+export { alignSketches, type Sketches, sketchGradients } from "./sketches.ts";
 export {
   type AlignmentOptions,
   createTrainer,

@@ -1,6 +1,6 @@
 /** From what a rule needs to what the trainer measures, and back to the rule's signal. */
 import type { Bases } from "./bases.ts";
-import type { Alignments } from "./estimators.ts";
+import type { Alignments } from "./passes.ts";
 import type { Signal, SignalName } from "./rule.ts";
 
 /** What a rule asks the trainer to measure. */

@@ -23,20 +23,11 @@ import { keep, scope, type Tensor } from "../tensor/tensor.ts";
 import { type Bases, fingerprint, mixtureOf } from "./bases.ts";
 import type { Checkpoint } from "./config.ts";
 import {
-  type Alignments,
-  type Batch,
   estimateAlignments,
   estimateGram,
-  type EstimateOptions,
   type EstimatorName,
-  exampleCount,
   exampleNumbers,
-  type LossModel,
-  meanGradient,
-  take,
   targetDirection,
-  tokenCount,
-  upload,
 } from "./estimators.ts";
 import { checkGathered, lossesOf, nothing, summarise, summariseBases, total } from "./gathered.ts";
 import {
@@ -49,6 +40,17 @@ import {
   update,
   updateDue,
 } from "./mixer.ts";
+import {
+  type Alignments,
+  type Batch,
+  type EstimateOptions,
+  exampleCount,
+  type LossModel,
+  meanGradient,
+  take,
+  tokenCount,
+  upload,
+} from "./passes.ts";
 import { areDomains, planOf, signalOf } from "./plan.ts";
 import { basisAlignments, basisChoice, proposal } from "./reweighting.ts";
 import type { Signal } from "./rule.ts";

@@ -8,7 +8,6 @@ import {
   createTrainer,
   estimateAlignments,
   estimateGram,
-  estimatorNames,
   exampleNumbers,
   lastBlocks,
   meanGradient,
@@ -27,6 +26,8 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { arenaLike } from "#dist/nn/parameters.js";
 import { errorOf } from "./arbitraries.ts";
 import { language, time, tiny, vocabSize, windows } from "./languages.ts";
+
+const exact = ["perDomain", "segmented", "forward"] as const;
 
 let backend: Backend;
 beforeEach(async () => {
@@ -315,7 +316,7 @@ describe("estimates", () => {
       };
       const goal = await gradientOf(batches[4]);
       expect(goal.length).toBeGreaterThan(0);
-      for (const estimator of estimatorNames) {
+      for (const estimator of exact) {
         const found = await estimateAlignments(estimator, model, batches[4], batches.slice(0, 4), {
           parameters: chosen,
         });
@@ -337,7 +338,7 @@ describe("estimates", () => {
     },
   );
 
-  test.each(estimatorNames)("preconditioned by Adam's second moments (%s)", async (estimator) => {
+  test.each(exact)("preconditioned by Adam's second moments (%s)", async (estimator) => {
     const model = tiny(2);
     const optimizer = adamw(model.parameters, { beta2: 0.9 });
     const arena = arenaLike(model.parameters);

@@ -1,0 +1,111 @@
+/**
+ * Alignments by random projection: the gradient of each domain is kept as a short sketch (autograd/sinks/sketch.ts) that can be aligned with any
+ * number of targets, now or later, at the price of a product of two short vectors each.
+ */
+import { gradients } from "../autograd/grad.ts";
+import { sketchSink } from "../autograd/sinks/sketch.ts";
+import { GradmixError } from "../errors.ts";
+import { keep, scope } from "../tensor/tensor.ts";
+import {
+  type Alignments,
+  type Batch,
+  chunks,
+  concatenate,
+  type EstimateOptions,
+  exampleCount,
+  type LossModel,
+  sum,
+  take,
+  tokenCount,
+  upload,
+  watched,
+} from "./passes.ts";
+
+/** Sketches of the gradients of mean losses per token, one a batch. Plain data. */
+export interface Sketches {
+  /** r: matrices were projected to r × r numbers. */
+  readonly rank: number;
+  readonly seed: number;
+  /** Numbers in a sketch. */
+  readonly size: number;
+  /** Row-major [batches, size]. */
+  readonly values: Float64Array;
+  /** ‖sketch‖, an estimate of ‖∇L‖. */
+  readonly norms: Float64Array;
+  /** Mean loss per token. */
+  readonly losses: Float64Array;
+  readonly tokens: Float64Array;
+}
+
+/** One backward pass over all batches (in pieces of at most `maxExamples`), in which every batch is a segment. */
+export async function sketchGradients(
+  model: LossModel,
+  batches: readonly Batch[],
+  options: EstimateOptions = {},
+): Promise<Sketches> {
+  const { rank = 16, seed = 1 } = options.sketch ?? {};
+  const parameters = watched(model, options);
+  const k = batches.length;
+  const tokens = Float64Array.from(batches, tokenCount);
+  const losses = new Float64Array(k);
+  let [size, values] = [0, new Float64Array(0)];
+  for (const [first, last] of chunks(batches, options.maxExamples ?? Infinity)) {
+    const part = batches.slice(first, last);
+    const batch = concatenate(part);
+    const offsets = [0];
+    for (const one of part) offsets.push(offsets[offsets.length - 1] + exampleCount(one));
+    const sink = sketchSink({ offsets, parameters, rank, seed });
+    try {
+      const summed = await take(
+        keep(
+          scope(() => {
+            const { inputs, targets } = upload(batch);
+            return gradients(() => model.losses(inputs, targets), { parameters, sink });
+          }),
+        ),
+      );
+      const found = await sink.result();
+      size = sink.size;
+      if (values.length === 0) values = new Float64Array(k * size);
+      for (let i = first; i < last; i++) {
+        const per = Math.max(1, tokens[i]);
+        losses[i] = sum(summed.subarray(offsets[i - first], offsets[i - first + 1])) / per;
+        for (let n = 0; n < size; n++) values[i * size + n] = found[(i - first) * size + n] / per;
+      }
+    } finally {
+      sink.dispose();
+    }
+  }
+  const norms = Float64Array.from({ length: k }, (_, i) => Math.sqrt(dot(values, i, values, i, size)));
+  return { rank, seed, size, values, norms, losses, tokens };
+}
+
+/**
+ * The alignments of sketched domains with the first batch of `target`, sketched alike (`config` otherwise). The standard errors are those of the
+ * projection, √(4/r + 4/r²)·‖gᵢ‖·‖g‖ at most and about √L less for a model of L matrices of like weight; the error of the sample is not in them.
+ */
+export function alignSketches(domains: Sketches, target: Sketches): Alignments {
+  for (const name of ["rank", "seed", "size"] as const)
+    if (domains[name] !== target[name])
+      throw new GradmixError(
+        "config",
+        `sketches: those of the domains have ${name} ${domains[name]}, the target's ${target[name]}; only sketches made alike can be aligned`,
+      );
+  const { rank, size } = domains;
+  const bound = Math.sqrt(4 / rank + 4 / rank ** 2) * target.norms[0];
+  return {
+    alignments: Float64Array.from(domains.tokens, (_, i) => dot(domains.values, i, target.values, 0, size)),
+    standardErrors: Array.from(domains.norms, (norm) => bound * norm),
+    norms: domains.norms,
+    tokens: domains.tokens,
+    losses: domains.losses,
+    targetNorm: target.norms[0],
+    targetLoss: target.losses[0],
+  };
+}
+
+function dot(a: Float64Array, i: number, b: Float64Array, j: number, size: number): number {
+  let total = 0;
+  for (let n = 0; n < size; n++) total += a[i * size + n] * b[j * size + n];
+  return total;
+}
