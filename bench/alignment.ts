@@ -1,89 +1,131 @@
 /**
- * What the alignments of k domains cost beside a plain training step on the same tokens, for growing k.
+ * What the alignments of k domains cost beside a plain training step, and how good they are.
  *
- * - segmented: the training step itself, that also yields every domain's alignment and norm.
- * - forward: one forward-mode pass on top of the step.
- * - perDomain: a gradient for each domain on top of the step (the paper's way).
+ * Cost, as time over a plain step of the same batch (so 1 is free), for growing k and a fixed training batch:
+ * - segmented: the training step itself, which also yields the alignment and the norm of every example, whatever its domain.
+ * - forward: one forward-mode pass over the training batch on top of the step.
+ * - sketch: one sketching pass over the training batch on top of the step.
+ * - perDomain: a gradient of one window of each domain on top of the step (the paper's way; it uses more than one window).
+ * The direction (the target's gradient) is given; every way needs it. The model is small (d 128, 4 layers, T 64), so that what does not shrink
+ * with the model shows.
  *
- * The direction (the target's gradient) is given; every way needs it. The model is small (d 128, 4 layers, T 64), so that what does not shrink with the
- * model shows. Options: --k 4,16,64,256,1024, --threads N (2), --seconds N a case (2), --svg FILE to draw the figure.
+ * Accuracy: alignments from repeated draws of a few windows a domain against those of all windows, as shares of ‖gᵢ‖·‖g‖: the bias (root mean square
+ * over domains of the mean error) and the deviation of a draw.
+ *
+ * Options: --k 4,16,64,256,1024, --batches 16,64, --threads N (2), --seconds N a case (2), --backend cpu|webgpu (all that are here), --figure
+ * FILE, --draws N (30; 0 leaves accuracy out).
  */
 import benny from "benny";
 import { writeFileSync } from "node:fs";
 import {
   alignSink,
   forwardDerivative,
+  GradmixError,
   gradients,
   init,
+  type InitOptions,
   keep,
   scope,
   shutdown,
+  sketchSink,
   type Tensor,
   tensor,
 } from "gradmix";
-import { type Batch, meanGradient } from "gradmix/dga";
+import { type Batch, estimateAlignments, meanGradient } from "gradmix/dga";
 import { adamw, arenaLike, createGPT } from "gradmix/nn";
+import { joined, windowsOf } from "./_languages.js";
 import type { BenchOptions } from "./main.ts";
 
-const vocabSize = 1024;
-const time = 64;
-const least = 64;
+const shape = { time: 64, vocabSize: 1024 };
+const ways = ["segmented", "forward", "sketch", "perDomain"] as const;
+type Way = (typeof ways)[number];
 
-interface Row {
+interface Row extends Record<Way, number> {
   k: number;
-  examples: number;
+  /** Windows in the training batch. */
+  batch: number;
   plainSeconds: number;
-  /** Seconds over the plain step's, all with the step. */
-  segmented: number;
-  forward: number;
-  perDomain: number;
 }
 
 export async function run(options: BenchOptions): Promise<Record<string, unknown>> {
   const threads = Number(options["threads"] ?? 2);
-  const seconds = Number(options["seconds"] ?? 2);
-  const ks = typeof options["k"] === "string" ? options["k"].split(",").map(Number) : [4, 16, 64, 256, 1024];
-  const backend = await init({ backend: "cpu", threads });
-  const model = createGPT({ vocabSize, dim: 128, layers: 4, heads: 4, context: time });
-  const { parameters } = model;
+  const list = (name: string, otherwise: number[]): number[] => {
+    const given = options[name];
+    return typeof given === "string" ? given.split(",").map(Number) : otherwise;
+  };
+  const wanted = typeof options["backend"] === "string" ? [options["backend"]] : ["cpu", "webgpu"];
+  const backends = [];
+  for (const name of wanted) {
+    try {
+      const { capabilities } = await init({ backend: name, threads } as InitOptions);
+      const rows: Row[] = [];
+      for (const batch of list("batches", [16, 64]))
+        rows.push(
+          ...(await costs(batch, list("k", [4, 16, 64, 256, 1024]), Number(options["seconds"] ?? 2))),
+        );
+      const draws = Number(options["draws"] ?? 30);
+      backends.push({
+        backend: name,
+        simd: capabilities.simd,
+        threads: capabilities.threads,
+        rows,
+        accuracy: draws > 0 ? await accuracy(draws) : null,
+      });
+    } catch (error) {
+      // A backend that this machine does not have is left out, unless it was asked for.
+      if (!(error instanceof GradmixError) || wanted.length === 1) throw error;
+      console.error(`${name}: ${error.message}`);
+    } finally {
+      await shutdown();
+    }
+  }
+  const figure = options["figure"];
+  const first = backends[0];
+  if (typeof figure === "string" && first !== undefined) writeFileSync(figure, draw(first.rows));
+  return { node: process.version, backends };
+}
+
+const model = (): ReturnType<typeof createGPT> =>
+  createGPT({ vocabSize: shape.vocabSize, dim: 128, layers: 4, heads: 4, context: shape.time });
+
+async function done(...tensors: Tensor[]): Promise<void> {
+  for (const t of tensors) {
+    await t.data();
+    t.dispose();
+  }
+}
+
+async function costs(examples: number, ks: readonly number[], seconds: number): Promise<Row[]> {
+  const gpt = model();
+  const { parameters } = gpt;
   const optimizer = adamw(parameters);
   const [gradient, direction, other] = [arenaLike(parameters), arenaLike(parameters), arenaLike(parameters)];
-  const done = async (...tensors: Tensor[]): Promise<void> => {
-    for (const t of tensors) {
-      await t.data();
-      t.dispose();
-    }
-  };
-  const update = (): Promise<void> => done(optimizer.step(gradient.arena, 1e-4));
-
+  await done(meanGradient(gpt, windowsOf(0, 8, shape), direction));
   const rows: Row[] = [];
   for (const k of ks) {
-    const examples = Math.max(k, least);
-    const batch = batchOf(examples);
-    const segments = Array.from({ length: k + 1 }, (_, i) => Math.round((i * examples) / k));
-    await done(meanGradient(model, batchOf(8), direction));
+    const batch = joined(
+      Array.from({ length: examples }, (_, e) => windowsOf(e % k, 1, { ...shape, seed: e })),
+    );
+    const own = Array.from({ length: k }, (_, i) => windowsOf(i, 1, shape));
+    const update = (): Promise<void> => done(optimizer.step(gradient.arena, 1e-4));
     const plain = async (): Promise<void> => {
-      await done(meanGradient(model, batch, gradient));
+      await done(meanGradient(gpt, batch, gradient));
       await update();
     };
-    const ways = {
+    const offsets = Array.from({ length: examples + 1 }, (_, e) => e);
+    const cases: Record<Way | "plain", () => Promise<void>> = {
       plain,
       segmented: async () => {
         const sink = alignSink({
           examples,
-          segments,
           direction: { given: (p) => direction.of(p) },
           total: { gradientOf: (p) => gradient.of(p) },
         });
+        const weights = new Float64Array(examples).fill(1 / (examples * shape.time));
         const losses = keep(
-          scope(() => {
-            const weights = new Float64Array(examples).fill(1 / (examples * time));
-            return gradients(() => model.losses(...upload(batch)), {
-              parameters: parameters.list,
-              sink,
-              weights,
-            });
-          }),
+          scope(() =>
+            gradients(() => gpt.losses(...upload(batch)), { parameters: parameters.list, sink, weights }),
+          ),
         );
         await sink.result();
         sink.dispose();
@@ -94,110 +136,180 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
         await plain();
         const tangents = new Map(parameters.list.map((p) => [p, direction.of(p)]));
         const { losses, derivatives } = scope(() =>
-          forwardDerivative(() => model.losses(...upload(batch)), tangents),
+          forwardDerivative(() => gpt.losses(...upload(batch)), tangents),
         );
         await done(keep(losses), keep(derivatives));
       },
+      sketch: async () => {
+        await plain();
+        const sink = sketchSink({ offsets, parameters: parameters.list });
+        const losses = keep(
+          scope(() => gradients(() => gpt.losses(...upload(batch)), { parameters: parameters.list, sink })),
+        );
+        await sink.result();
+        sink.dispose();
+        await done(losses);
+      },
       perDomain: async () => {
         await plain();
-        for (let i = 0; i < k; i++) {
-          const [first = 0, last = 0] = segments.slice(i, i + 2);
-          await done(meanGradient(model, part(batch, first, last), other));
-        }
+        for (const one of own) await done(meanGradient(gpt, one, other));
       },
     };
     const { log } = console;
     console.log = console.error;
     const summary = await benny.suite(
-      `k = ${k}`,
-      ...Object.entries(ways).map(([name, way]) => benny.add(name, way, { maxTime: seconds, minSamples: 3 })),
+      `k = ${k}, ${examples} windows`,
+      ...Object.entries(cases).map(([name, way]) =>
+        benny.add(name, way, { maxTime: seconds, minSamples: 3 }),
+      ),
     );
     console.log = log;
     const median = (name: string): number =>
       summary.results.find((r) => r.name === name)?.details.median ?? NaN;
     const plainSeconds = median("plain");
+    const over = (way: Way): number => median(way) / plainSeconds;
     rows.push({
-      k,
-      examples,
-      plainSeconds,
-      segmented: median("segmented") / plainSeconds,
-      forward: median("forward") / plainSeconds,
-      perDomain: median("perDomain") / plainSeconds,
+      ...{ k, batch: examples, plainSeconds, segmented: over("segmented"), forward: over("forward") },
+      ...{ sketch: over("sketch"), perDomain: over("perDomain") },
     });
   }
-  const result = {
-    node: process.version,
-    threads,
-    simd: backend.capabilities.simd,
-    params: parameters.count,
-    rows,
-  };
-  await shutdown();
-  if (typeof options["svg"] === "string") writeFileSync(options["svg"], draw(rows));
-  return result;
+  for (const it of [gradient, direction, other, optimizer, gpt]) it.dispose();
+  return rows;
+}
+
+interface Accuracy {
+  estimator: string;
+  windowsPerDomain: number;
+  /** Shares of ‖gᵢ‖·‖g‖. */
+  bias: number;
+  /** What the bias would look like if there were none: deviation/√draws. */
+  biasNoise: number;
+  deviation: number;
+}
+
+/** Against the alignments of all windows, with the target's gradient of all of its windows. */
+async function accuracy(draws: number): Promise<Accuracy[]> {
+  const [k, all] = [8, 64];
+  const gpt = model();
+  const optimizer = adamw(gpt.parameters);
+  const gradient = arenaLike(gpt.parameters);
+  const whole = Array.from({ length: k }, (_, i) => windowsOf(i, all, { ...shape, seed: 5 }));
+  const take = (i: number, windows: readonly number[]): Batch =>
+    joined(
+      windows.map((w) => ({
+        inputs: whole[i]?.inputs.subarray(w * shape.time, (w + 1) * shape.time) ?? new Int32Array(),
+        targets: whole[i]?.targets.subarray(w * shape.time, (w + 1) * shape.time) ?? new Int32Array(),
+        tokens: [shape.time],
+        time: shape.time,
+      })),
+    );
+  // A model that has learnt a little, so that the domains differ.
+  for (let step = 0; step < 30; step++) {
+    await done(
+      meanGradient(
+        gpt,
+        joined(whole.map((_, i) => take(i, [(step * 5) % all, (step * 11 + 3) % all]))),
+        gradient,
+      ),
+    );
+    await done(optimizer.step(gradient.arena, 2e-3));
+  }
+  const target = joined([0, 1].map((i) => windowsOf(i, 32, { ...shape, seed: 9 })));
+  const truth = await estimateAlignments("segmented", gpt, target, whole, { maxExamples: 128 });
+  const out: Accuracy[] = [];
+  for (const count of [1, 4])
+    for (const estimator of ["perDomain", "segmented", "forward", "sketch"] as const) {
+      const errors = Array.from({ length: k }, (): number[] => []);
+      for (let d = 0; d < draws; d++) {
+        const drawn = whole.map((_, i) =>
+          take(
+            i,
+            Array.from({ length: count }, (__, n) => (37 * d + 13 * i + 29 * n) % all),
+          ),
+        );
+        const found = await estimateAlignments(estimator, gpt, target, drawn, { sketch: { seed: d + 1 } });
+        found.alignments.forEach((a, i) => {
+          const scale = (truth.norms?.[i] ?? NaN) * truth.targetNorm;
+          errors[i]?.push((a - (truth.alignments[i] ?? NaN)) / scale);
+        });
+      }
+      const means = errors.map((own) => own.reduce((sum, e) => sum + e, 0) / draws);
+      const variances = errors.map(
+        (own, i) => own.reduce((sum, e) => sum + (e - (means[i] ?? 0)) ** 2, 0) / Math.max(1, draws - 1),
+      );
+      const rms = (values: readonly number[]): number =>
+        Math.sqrt(values.reduce((sum, v) => sum + v, 0) / values.length);
+      out.push({
+        estimator,
+        windowsPerDomain: count,
+        bias: rms(means.map((m) => m * m)),
+        biasNoise: rms(variances) / Math.sqrt(draws),
+        deviation: rms(variances),
+      });
+    }
+  for (const it of [gradient, optimizer, gpt]) it.dispose();
+  return out;
 }
 
 function upload(batch: Batch): [Tensor, Tensor] {
-  const shape = [batch.inputs.length / batch.time, batch.time];
-  return [tensor(batch.inputs, shape, "i32"), tensor(batch.targets, shape, "i32")];
+  const extents = [batch.inputs.length / batch.time, batch.time];
+  return [tensor(batch.inputs, extents, "i32"), tensor(batch.targets, extents, "i32")];
 }
 
-function batchOf(examples: number): Batch {
-  let state = 7;
-  const next = (): number => (state = (state * 48271) % 2147483647) % vocabSize;
-  return {
-    inputs: Int32Array.from({ length: examples * time }, next),
-    targets: Int32Array.from({ length: examples * time }, next),
-    tokens: new Int32Array(examples).fill(time),
-    time,
-  };
-}
-
-function part(batch: Batch, first: number, last: number): Batch {
-  return {
-    inputs: batch.inputs.subarray(first * time, last * time),
-    targets: batch.targets.subarray(first * time, last * time),
-    tokens: Array.from(batch.tokens).slice(first, last),
-    time,
-  };
-}
-
-/** Cost over a plain step against k, both on logarithmic axes. */
+/** Cost over a plain step against k, both on logarithmic axes: a panel for every size of the training batch. */
 function draw(rows: readonly Row[]): string {
-  const [left, top, width, height] = [60, 46, 430, 230];
-  const most = Math.max(4, ...rows.map((row) => row.perDomain));
-  const highest = 2 ** Math.ceil(Math.log2(most));
-  const x = (k: number): number => left + (Math.log2(k / 4) / 8) * width;
-  const y = (cost: number): number => top + (1 - Math.log2(Math.max(1, cost)) / Math.log2(highest)) * height;
+  const batches = [...new Set(rows.map((row) => row.batch))];
+  const [left, top, width, height, gap] = [56, 52, 300, 230, 170];
+  const highest = 2 ** Math.ceil(Math.log2(Math.max(4, ...rows.map((row) => row.perDomain))));
+  const ks = [...new Set(rows.map((row) => row.k))].sort((a, b) => a - b);
+  const [lowest = 4, largest = 1024] = [ks[0], ks.at(-1)];
+  const total = left + batches.length * (width + gap);
+  const colours: Record<Way, string> = {
+    perDomain: "#ff725c",
+    sketch: "#6cc5b0",
+    forward: "#efb118",
+    segmented: "#4269d0",
+  };
   const out = [
-    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 620 330" width="620" height="330" font-family="system-ui, sans-serif" font-size="12">`,
-    `<rect width="620" height="330" fill="#ffffff"/>`,
-    `<text x="${left}" y="22" font-weight="600" font-size="14">Alignments of k domains with the training step</text>`,
-    `<text x="${left}" y="38" fill="#666">time over a plain step</text>`,
+    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${total} 340" width="${total}" height="340" font-family="system-ui, sans-serif" font-size="12">`,
+    `<rect width="${total}" height="340" fill="#ffffff"/>`,
+    `<text x="${left}" y="20" font-weight="600" font-size="14">A training step that also yields the alignments of k domains</text>`,
   ];
-  for (let cost = 1; cost <= highest; cost *= 2)
+  batches.forEach((batch, panel) => {
+    const at = left + panel * (width + gap);
+    const x = (k: number): number =>
+      at + (Math.log2(k / lowest) / Math.max(1, Math.log2(largest / lowest))) * width;
+    const y = (cost: number): number =>
+      top + (1 - Math.log2(Math.max(1, cost)) / Math.log2(highest)) * height;
     out.push(
-      `<line x1="${left}" x2="${left + width}" y1="${y(cost).toFixed(1)}" y2="${y(cost).toFixed(1)}" stroke="#e5e5e5"/>`,
-      `<text x="${left - 6}" y="${(y(cost) + 4).toFixed(1)}" text-anchor="end" fill="#666">${cost}×</text>`,
+      `<text x="${at}" y="40" fill="#666">time over a plain step of ${batch} windows</text>`,
+      `<text x="${at + width / 2}" y="${top + height + 36}" text-anchor="middle" fill="#666">domains k</text>`,
     );
-  for (const { k } of rows)
-    out.push(`<text x="${x(k)}" y="${top + height + 18}" text-anchor="middle" fill="#666">${k}</text>`);
-  out.push(
-    `<text x="${left + width / 2}" y="${top + height + 36}" text-anchor="middle" fill="#666">domains k</text>`,
-  );
-  const series = [
-    ["perDomain", "#ff725c"],
-    ["forward", "#efb118"],
-    ["segmented", "#4269d0"],
-  ] as const;
-  for (const [name, colour] of series) {
-    const points = rows.map((row) => `${x(row.k).toFixed(1)},${y(row[name]).toFixed(1)}`);
-    const end = rows.at(-1)?.[name] ?? 1;
-    out.push(
-      `<polyline points="${points.join(" ")}" fill="none" stroke="${colour}" stroke-width="2"/>`,
-      `<text x="${left + width + 8}" y="${(y(end) + 4).toFixed(1)}" fill="${colour}" font-weight="600">${name} ${end.toFixed(end < 10 ? 2 : 0)}×</text>`,
-    );
-  }
+    for (let cost = 1; cost <= highest; cost *= 2)
+      out.push(
+        `<line x1="${at}" x2="${at + width}" y1="${y(cost).toFixed(1)}" y2="${y(cost).toFixed(1)}" stroke="#e5e5e5"/>`,
+        `<text x="${at - 6}" y="${(y(cost) + 4).toFixed(1)}" text-anchor="end" fill="#666">${cost}×</text>`,
+      );
+    for (const k of ks)
+      out.push(
+        `<text x="${x(k).toFixed(1)}" y="${top + height + 18}" text-anchor="middle" fill="#666">${k}</text>`,
+      );
+    const own = rows.filter((row) => row.batch === batch);
+    // Names beside the ends of the lines, pushed apart where they would lie on each other.
+    const ends = ways
+      .map((way) => ({ way, end: own.at(-1)?.[way] ?? 1 }))
+      .map(({ way, end }) => ({ way, end, y: y(end) }))
+      .sort((a, b) => b.y - a.y);
+    let lowestFree = Infinity;
+    for (const end of ends) lowestFree = end.y = Math.min(end.y, lowestFree - 15);
+    for (const { way, end, y: label } of ends) {
+      const points = own.map((row) => `${x(row.k).toFixed(1)},${y(row[way]).toFixed(1)}`);
+      out.push(
+        `<polyline points="${points.join(" ")}" fill="none" stroke="${colours[way]}" stroke-width="2"/>`,
+        `<text x="${at + width + 8}" y="${(label + 4).toFixed(1)}" fill="${colours[way]}" font-weight="600">${way} ${end.toFixed(end < 10 ? 2 : 0)}×</text>`,
+      );
+    }
+  });
   out.push("</svg>", "");
   return out.join("\n");
 }
