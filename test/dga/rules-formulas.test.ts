@@ -413,6 +413,31 @@ describe("combine", () => {
       softmax(alignments.map((a) => a * (1 + 0.75 + 0.5))),
     );
   });
+  test("schedules and shrinks whatever alignments the rule steps on", () => {
+    const adam = dga({ name: "dga", normalise: "adam", eta: 2, beta: 1 });
+    const half: CombinatorOptions = { name: "etaSchedule", decay: "linear", updates: 1, final: 0.5 };
+    const signal = { preconditionedAlignments: [0.8, 0.4, 0], preconditionedTargetNorm: 1, norms: [1, 1, 1] };
+    // The factor is 1 at the first update and ½ from the second on.
+    close(run(combine(adam, [half]), abc, [signal, signal]).weights, softmax([2.4, 1.2, 0]));
+    const errors = { ...signal, standardErrors: [9, 9, 9] };
+    close(run(combine(adam, [{ name: "shrinkage" }]), abc, [errors]).weights, [1 / 3, 1 / 3, 1 / 3]);
+    const several = grape({ name: "grape", targets: ["t"], eta: 2, normalise: "raw" });
+    const targets = [{ name: "t", alignments: [0.8, 0.4, 0], norm: 1, loss: 1 }];
+    close(run(combine(several, [half]), abc, [{ targets }, { targets }]).weights, softmax([2.4, 1.2, 0]));
+  });
+  test("refuses to schedule or shrink what the rule does not step on", () => {
+    const message = (inner: Rule, name: "etaSchedule" | "shrinkage"): string =>
+      errorOf(() =>
+        combine(inner, [name === "shrinkage" ? { name } : { name, decay: "linear" as const, updates: 3 }]),
+      ).message;
+    expect(message(odm(), "etaSchedule")).toMatch(
+      /^combinators\[0\]: etaSchedule: the rule "odm" steps on losses; it can be around one that steps on alignments or/,
+    );
+    expect(message(doge(), "shrinkage")).toContain('the rule "doge" steps on gram');
+    expect(message(grape({ name: "grape", targets: ["t"] }), "shrinkage")).toContain("steps on targets");
+    // Fixed weights stay what they are.
+    close(weights([{ name: "shrinkage" }]), [0.7, 0.2, 0.1]);
+  });
   test.each<[unknown, RegExp]>([
     [
       { name: "flor", least: 0.1 },

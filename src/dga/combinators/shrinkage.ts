@@ -2,24 +2,34 @@
 import { GradmixError } from "../../errors.ts";
 import { measuredDomains, need, type Rule, type RuleState, type Signal } from "../rule.ts";
 import { sumOf } from "../simplex.ts";
-import { wrap } from "./wrap.ts";
+import { stepsOn, wrap } from "./wrap.ts";
 
 /**
  * Shrinks every alignment towards the mean of the measured ones by its standard error, aᵢ′ = ā + (aᵢ − ā)·τ²/(τ² + sᵢ²), with the spread of the true
  * alignments estimated by moments, τ² = max(0, Var(a) − mean(s²)): empirical Bayes for the normal means problem (James & Stein 1961; Morris,
  * JASA 78, 1983). Alignments that differ by no more than their errors become equal, and the rule rests. A standard error that is not known
- * counts as the largest that is; if none is, nothing is shrunk.
+ * counts as the largest that is; if none is, nothing is shrunk. Throws `config` around a rule that does not step on the alignments with one
+ * target.
  */
 export function shrinkage(rule: Rule): Rule {
+  const parts = stepsOn("shrinkage", rule, ["alignments", "preconditionedAlignments"]);
   return wrap(rule, {
     name: "shrinkage",
-    needs: ["alignments", "standardErrors"],
-    signal: (given, state) => ({ ...given, alignments: Array.from(shrunk(given, state)) }),
+    needs: ["standardErrors"],
+    signal(given, state) {
+      const shrunken = { ...given };
+      for (const part of parts) shrunken[part] = Array.from(shrunk(given, state, part));
+      return shrunken;
+    },
   });
 }
 
-function shrunk(given: Signal, state: RuleState): Float64Array {
-  const values = need("shrinkage", state, given, "alignments");
+function shrunk(
+  given: Signal,
+  state: RuleState,
+  part: "alignments" | "preconditionedAlignments",
+): Float64Array {
+  const values = need("shrinkage", state, given, part);
   const measured = measuredDomains("shrinkage", state, given);
   const there = [...values.keys()].filter((i) => measured === null || measured[i]);
   const errors = given.standardErrors;

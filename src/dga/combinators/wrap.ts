@@ -2,6 +2,7 @@
  * What combinators share: a rule around a rule. The outer state holds the inner one in its memory: `weights` are the inner rule's, and what
  * the inner rule remembers follows under `inner.`, so combinators nest and a saved state is checked like any other.
  */
+import { GradmixError } from "../../errors.ts";
 import type { Rule, RuleState, Signal, SignalName } from "../rule.ts";
 
 export interface Wrapping {
@@ -20,6 +21,20 @@ export interface Wrapping {
 }
 
 const PREFIX = "inner.";
+
+/**
+ * Which of the parts of the signal, in which a rule's step is linear, this rule asks for; none for fixed weights. Throws `config` for a rule
+ * that steps on something else, which a combinator of that name would leave as it is without a word.
+ */
+export function stepsOn<T extends SignalName>(name: string, rule: Rule, parts: readonly T[]): readonly T[] {
+  const found = parts.filter((part) => rule.needs.includes(part));
+  if (found.length === 0 && rule.needs.length > 0)
+    throw new GradmixError(
+      "config",
+      `${name}: the rule "${rule.name}" steps on ${rule.needs.join(", ")}; it can be around one that steps on ${parts.join(" or ")}`,
+    );
+  return found;
+}
 
 export function wrap(inner: Rule, { name, needs = [], weights, signal }: Wrapping): Rule {
   const whole = `${name}(${inner.name})`;
