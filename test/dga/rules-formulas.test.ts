@@ -3,12 +3,14 @@ import {
   ado,
   combine,
   type CombinatorOptions,
+  createMixer,
   createRule,
   dga,
   doge,
   doremi,
   grape,
   odm,
+  restoreMixer,
   rnb,
   type Rule,
   type RuleState,
@@ -456,4 +458,32 @@ describe("combine", () => {
     expect(error.code).toBe("config");
     expect(error.message).toMatch(message);
   });
+});
+
+test("a saved memory that no update could have left is refused", () => {
+  const cases: [Rule, Readonly<Record<string, number[]>>, string][] = [
+    [
+      grape({ name: "grape", targets: ["s", "t"] }),
+      { targets: [0.5, 0.6] },
+      "targets does not lie on the simplex",
+    ],
+    [
+      grape({ name: "grape", targets: ["s"] }),
+      { alpha: [1.5, -0.5, 0] },
+      "alpha does not lie on the simplex",
+    ],
+    [doremi(), { excess: [0, -1, 0] }, "an excess loss is negative"],
+    [ado(), { count: [65] }, "count is 65"],
+    [ado(), { count: [0.5] }, "count is 0.5"],
+    [ado(), { prior: [0.5, -0.1, 0.6] }, "prior is negative somewhere"],
+  ];
+  for (const [rule, changed, fault] of cases) {
+    const mixer = createMixer({ domains: abc, rule });
+    const { initial } = mixer;
+    expect(restoreMixer(mixer, JSON.parse(JSON.stringify(initial)))).toEqual(initial);
+    const memory = { ...initial.rule.memory, ...changed };
+    const error = errorOf(() => restoreMixer(mixer, { ...initial, rule: { ...initial.rule, memory } }));
+    expect(error.code).toBe("checkpoint");
+    expect(error.message).toContain(fault);
+  }
 });

@@ -137,9 +137,11 @@ export function ado(options: AdoOptions = { name: "ado" }): Rule {
         },
       };
     },
-    memoryFault({ count, average, credit }) {
+    memoryFault({ count, prior, average, credit }) {
       if (!Number.isInteger(count[0]) || count[0] < 0 || count[0] > POINTS) return `count is ${count[0]}`;
-      return [...average, ...credit].every((value) => value >= 0) ? null : "a credit is negative";
+      for (const [name, values] of Object.entries({ prior, average, credit }))
+        if (values.some((value) => value < 0)) return `${name} is negative somewhere`;
+      return null;
     },
   };
 }
@@ -162,7 +164,7 @@ function preference(
 }
 
 /** n·(−∂L/∂n) = c·b·n^−c at `n` of the least-squares curve ε + b·n^−c with ε, b ≥ 0; 0 for losses that do not fall. */
-export function fallingSpeed(seen: readonly number[], losses: readonly number[], n: number): number {
+function fallingSpeed(seen: readonly number[], losses: readonly number[], n: number): number {
   let best = { error: Infinity, speed: 0 };
   for (const c of EXPONENTS) {
     // Relative to n, so that the powers are of order one.
