@@ -1,0 +1,63 @@
+/**
+ * A GPT on a synthetic language of planted domains: the target is mix(α̃) of four languages, and DGA recovers α̃. Stated error: Σ |αᵢ − α̃ᵢ| < 0.2
+ * at the end of each of five runs of 400 steps, less than 0.12 in the mean of the five (uniform weights: 0.5). Measured: 0.01 to 0.11, mean
+ * 0.07, with alignments from batches; 0.04 to 0.14, mean 0.08, from the steps.
+ */
+import { init, shutdown } from "gradmix";
+import { createMixer, createTrainer } from "gradmix/dga";
+import { createSchedule } from "gradmix/nn";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { language, time, tiny, windows } from "./languages.ts";
+
+beforeAll(async () => {
+  await init({ backend: "cpu", threads: 2 });
+});
+afterAll(shutdown);
+
+const languages = [1, 2, 3, 4];
+const planted = [0.5, 0.3, 0.2, 0];
+const domains = languages.map((seed) => windows(`language ${seed}`, [language(seed, 20_000)]));
+/** Documents of one window each, in the planted shares; of the same languages, but later text. */
+const target = windows(
+  "target",
+  planted.flatMap((share, i) => {
+    const text = language(languages[i], 40_000).slice(25_000);
+    return Array.from({ length: Math.round(share * 100) }, (_, d) =>
+      text.slice(d * time, (d + 1) * time - 1),
+    );
+  }),
+);
+
+test.each([
+  ["batch", 0.3],
+  ["step", 0.5],
+] as const)("the planted mixture is recovered over five seeds (alignments from a %s)", async (from, eta) => {
+  const distances: number[] = [];
+  for (let seed = 1; seed <= 5; seed++) {
+    const trainer = createTrainer({
+      model: tiny(seed),
+      mixer: createMixer({
+        domains: domains.map(({ name }) => name),
+        rule: { name: "dga", eta, beta: 0.1 },
+        updateEvery: 4,
+      }),
+      domains,
+      target,
+      batch: 16,
+      alignment: { from, domainExamples: 8, targetExamples: 40 },
+      schedule: createSchedule({ name: "constant", lr: 0.01, steps: 400 }),
+      seed,
+    });
+    for (let i = 0; i < 400; i++) await trainer.step();
+    const { final } = trainer.weights();
+    distances.push(planted.reduce((sum, share, i) => sum + Math.abs(share - final[i]), 0));
+    // The order is that of the plant, and the domain that the target has nothing of is all but gone.
+    expect(final[0]).toBeGreaterThan(final[1]);
+    expect(final[1]).toBeGreaterThan(final[2]);
+    expect(final[3]).toBeLessThan(0.05);
+    trainer.dispose();
+    trainer.model.dispose();
+  }
+  expect(Math.max(...distances)).toBeLessThan(0.2);
+  expect(distances.reduce((a, b) => a + b) / 5).toBeLessThan(0.12);
+});
