@@ -2,6 +2,8 @@
 import type { Backend } from "#dist/backends/backend.js";
 import { createCpuBackend } from "#dist/backends/cpu/index.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
+import { createNodeDevice } from "#dist/backends/webgpu/host-node.js";
+import { createWebgpuBackend } from "#dist/backends/webgpu/index.js";
 
 export interface BackendOptions {
   readonly memoryLimit?: number;
@@ -12,6 +14,15 @@ export interface TestedBackend {
   readonly create: (options?: BackendOptions) => Promise<Backend>;
 }
 
+/** On whatever adapter there is; with the variants of kernels for software adapters, or with those for GPUs. */
+const webgpu = (name: string, software: boolean): TestedBackend => ({
+  name,
+  create: async (options) => {
+    const { device, adapter } = await createNodeDevice({ software: true });
+    return createWebgpuBackend({ device, adapter, software, ...options });
+  },
+});
+
 export const backends: readonly TestedBackend[] = [
   // One line each.
   { name: "reference", create: async (options) => createReferenceBackend(options) },
@@ -21,4 +32,7 @@ export const backends: readonly TestedBackend[] = [
     name: "cpu, plain SIMD",
     create: (options) => createCpuBackend({ ...options, threads: 1, simd: "plain" }),
   },
+  ...(process.env["GRADMIX_WEBGPU"] === "software"
+    ? [webgpu("webgpu", true), webgpu("webgpu, workgroup variants", false)]
+    : []),
 ];

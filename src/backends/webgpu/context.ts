@@ -1,0 +1,99 @@
+/** What a WebGPU kernel is given, and what it is: a function that turns a call of the table into dispatches. */
+import type { DType } from "../../tensor/dtype.ts";
+import type { View } from "../../tensor/memory.ts";
+import type { KernelName, KernelParams } from "../kernels.ts";
+import type { ScalarType } from "./shader.ts";
+
+export interface Operand {
+  readonly name: string;
+  readonly view: View;
+  readonly written?: boolean;
+}
+
+export interface Dispatch {
+  /**
+   * Names the shader: calls with one key have the same operands, scalars and body, but for what lies in one buffer. Everything that is baked into
+   * the body belongs into it.
+   */
+  readonly key: string;
+  readonly operands: readonly Operand[];
+  readonly scalars?: Readonly<Record<string, readonly [type: ScalarType, value: number]>>;
+  /** Invocations in a workgroup. Default 64. */
+  readonly workgroup?: number;
+  /** Workgroups, however many. */
+  readonly groups: number;
+  readonly declarations?: string;
+  readonly body: string;
+}
+
+export interface DeviceTraits {
+  /** A software adapter: barriers and workgroup memory are slow there, and every core is busy with few invocations. */
+  readonly software: boolean;
+  readonly workgroupStorage: number;
+}
+
+export interface KernelContext {
+  readonly traits: DeviceTraits;
+  dispatch(dispatch: Dispatch): void;
+  /** Memory for the rest of this kernel call. */
+  scratch(elements: number, dtype?: DType): View;
+  /** Numbers that do not change, made and uploaded once for a key; they belong to the backend. */
+  constant(key: string, make: () => Float32Array): View;
+}
+
+export type Launcher<K extends KernelName> = (
+  context: KernelContext,
+  params: KernelParams[K],
+  inputs: readonly (View | null)[],
+  outputs: readonly (View | null)[],
+) => void;
+
+/** A kernel that is missing does not compile. */
+export type Launchers = { readonly [K in KernelName]: Launcher<K> };
+
+export const u32 = (value: number): readonly ["u32", number] => ["u32", value];
+export const f32 = (value: number): readonly ["f32", number] => ["f32", value];
+
+/** An operand that must be there; the table has checked it. */
+export function given(view: View | null, name: string): View {
+  if (view === null) throw new TypeError(`operand "${name}" is missing`);
+  return view;
+}
+
+/** Operands by name; those that are null are left out. */
+export function operandsOf(
+  read: Readonly<Record<string, View | null>>,
+  written: Readonly<Record<string, View | null>>,
+): Operand[] {
+  const list = (views: Readonly<Record<string, View | null>>, isWritten: boolean): Operand[] =>
+    Object.entries(views).flatMap(([name, view]) =>
+      view === null ? [] : [{ name, view, written: isWritten }],
+    );
+  return [...list(read, false), ...list(written, true)];
+}
+
+/** One invocation for each of `count` elements, which the body knows as `i`. */
+export function elementwise(
+  context: KernelContext,
+  count: number,
+  dispatch: Omit<Dispatch, "groups" | "workgroup">,
+): void {
+  if (count === 0) return;
+  context.dispatch({
+    ...dispatch,
+    scalars: { ...dispatch.scalars, count: u32(count) },
+    groups: Math.ceil(count / 64),
+    body: `  let i = thread;\n  if (i >= p.count) { return; }\n${dispatch.body}`,
+  });
+}
+
+/** A stride-free index into a shape, as WGSL: `fn name(i: u32) -> u32` sums index·stride over the axes. Extents and strides are baked in. */
+export function stridedIndex(name: string, shape: readonly number[], strides: readonly number[]): string {
+  const lines: string[] = [];
+  for (let axis = shape.length - 1; axis >= 0; axis--) {
+    if (shape[axis] === 1) continue;
+    if (strides[axis] !== 0) lines.push(`  at += (rest % ${shape[axis]}u) * ${strides[axis]}u;`);
+    lines.push(`  rest /= ${shape[axis]}u;`);
+  }
+  return `fn ${name}(i: u32) -> u32 {\n  var rest = i;\n  var at = 0u;\n${lines.join("\n")}\n  return at;\n}`;
+}

@@ -1,0 +1,433 @@
+/**
+ * The WebGPU backend, on a device that is handed to it: it knows neither Dawn nor Node (host-node.ts does), so a browser's device will do.
+ *
+ * Kernels are encoded into one compute pass until something has to be read, then submitted together. Scalars go through one uniform buffer, a slot a
+ * dispatch, written once a submit. Pipelines are kept by their source, bind groups by pipeline and buffers; the pool hands out the same buffers step
+ * after step, so a running training makes neither.
+ */
+import { GradmixError } from "../../errors.ts";
+import type { DType, TensorData } from "../../tensor/dtype.ts";
+import type { View } from "../../tensor/memory.ts";
+import { sizeOf } from "../../tensor/shape.ts";
+import type { Backend } from "../backend.ts";
+import type { KernelName, KernelParams } from "../kernels.ts";
+import type { Dispatch, KernelContext, Launcher } from "./context.ts";
+import { launchers } from "./kernels/index.ts";
+import { type BufferPool, createPool, type PooledBuffer } from "./pool.ts";
+import { scalarLayout, type ShaderOperand, shaderOf, type ShaderSlot } from "./shader.ts";
+
+export interface WebgpuOptions {
+  /** A `GPUDevice`. It belongs to the backend from here on, which destroys it. */
+  readonly device: object;
+  /** What reports call it. */
+  readonly adapter?: string;
+  /** Is it a software adapter? Kernels then avoid barriers. */
+  readonly software?: boolean;
+  /** Most bytes of tensors at once. Default 64 GiB: the device says no before. */
+  readonly memoryLimit?: number;
+}
+
+/** What the backend has done so far, for benchmarks: in a running training only the first two grow. */
+export interface WebgpuCounters {
+  readonly dispatches: number;
+  readonly submits: number;
+  readonly pipelines: number;
+  readonly bindGroups: number;
+  readonly buffers: number;
+  /** Bytes of GPU buffers that exist, in use and pooled. */
+  readonly poolBytes: number;
+}
+
+export interface WebgpuBackend extends Backend {
+  readonly counters: WebgpuCounters;
+}
+
+interface Entry {
+  readonly pooled: PooledBuffer;
+  readonly count: number;
+  readonly dtype: DType;
+}
+
+interface Pipeline {
+  readonly id: number;
+  readonly pipeline: GPUComputePipeline;
+  readonly layout: GPUBindGroupLayout;
+  /** Bytes of its scalars. */
+  readonly scalarBytes: number;
+}
+
+/** Slots of the uniform buffer; 256 bytes is what dynamic offsets must be multiples of. */
+const SLOT = 256;
+const SLOTS = 1024;
+const MOST_GROUPS = 65535;
+const INFINITY_BITS = 0x7f800000;
+/** Free buffers beyond this are destroyed. */
+const POOL_CAP = 2 ** 30;
+
+// The specification's numbers; the globals with their names are not there in every host.
+const USAGE = { mapRead: 1, copySource: 4, copyTarget: 8, uniform: 64, storage: 128 };
+const MAP_READ = 1;
+const COMPUTE = 4;
+
+export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
+  const device = options.device as GPUDevice;
+  const { queue, limits } = device;
+  const memoryLimit = options.memoryLimit ?? 2 ** 36;
+  if (!(memoryLimit > 0))
+    throw new GradmixError(
+      "config",
+      `webgpu: memoryLimit must be a positive number of bytes, it is ${memoryLimit}`,
+    );
+  const mostBytes = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize);
+  const traits = {
+    software: options.software === true,
+    workgroupStorage: limits.maxComputeWorkgroupStorageSize,
+  };
+
+  let failure: GradmixError | null = null;
+  let disposed = false;
+  const fail = (error: GradmixError): void => {
+    failure ??= error;
+  };
+  void device.lost.then(({ reason, message }) => {
+    if (!disposed)
+      fail(new GradmixError("backend", `webgpu: the device was lost (${reason}): ${firstLine(message)}`));
+  });
+  device.addEventListener("uncapturederror", (event) => {
+    event.preventDefault();
+    fail(new GradmixError("backend", `webgpu: ${firstLine(event.error.message)}`));
+  });
+  const check = (): void => {
+    if (disposed) throw new GradmixError("backend", "webgpu: the backend was disposed");
+    if (failure === null) return;
+    const thrown = failure;
+    // Running out of memory once leaves the device usable.
+    if (thrown.code === "memory") failure = null;
+    throw thrown;
+  };
+
+  const bindGroups = new Map<string, { group: GPUBindGroup; buffers: readonly number[] }>();
+  const pipelines = new Map<string, Pipeline>();
+  const make = (bytes: number, usage: number): GPUBuffer => {
+    device.pushErrorScope("out-of-memory");
+    const buffer = device.createBuffer({ size: bytes, usage });
+    void device.popErrorScope().then((error) => {
+      if (error !== null)
+        fail(
+          new GradmixError(
+            "memory",
+            `webgpu: the device refused ${bytes} bytes while ${liveBytes} are live; lower the batch`,
+          ),
+        );
+    });
+    return buffer;
+  };
+  const forget = (id: number): void => {
+    for (const [key, { buffers: used }] of bindGroups) if (used.includes(id)) bindGroups.delete(key);
+  };
+  const pool: BufferPool = createPool(
+    (bytes) => make(bytes, USAGE.storage | USAGE.copySource | USAGE.copyTarget),
+    POOL_CAP,
+    forget,
+  );
+  const staging: BufferPool = createPool(
+    (bytes) => make(bytes, USAGE.mapRead | USAGE.copyTarget),
+    2 ** 28,
+    () => {},
+  );
+  const scalars = device.createBuffer({ size: SLOT * SLOTS, usage: USAGE.uniform | USAGE.copyTarget });
+  const scalarBytes = new ArrayBuffer(SLOT * SLOTS);
+  const scalarData = new DataView(scalarBytes);
+  let usedSlots = 0;
+
+  const entries = new Map<number, Entry>();
+  let nextBuffer = 1;
+  let liveBytes = 0;
+  let peakBytes = 0;
+  let dispatches = 0;
+  let submits = 0;
+  let encoder: GPUCommandEncoder | null = null;
+  let pass: GPUComputePassEncoder | null = null;
+  /** Pool buffers that the open encoder uses. */
+  const pending = new Set<number>();
+
+  const entryOf = (buffer: number): Entry => {
+    const entry = entries.get(buffer);
+    if (entry === undefined) throw new GradmixError("backend", `webgpu: buffer ${buffer} does not exist`);
+    return entry;
+  };
+  const inside = (entry: Entry, offset: number, count: number): void => {
+    if (offset < 0 || offset + count > entry.count)
+      throw new GradmixError(
+        "shape",
+        `webgpu: elements ${offset} to ${offset + count} are outside of a buffer of ${entry.count}`,
+      );
+  };
+  const submit = (): void => {
+    if (encoder === null) return;
+    pass?.end();
+    queue.writeBuffer(scalars, 0, scalarBytes, 0, usedSlots * SLOT);
+    queue.submit([encoder.finish()]);
+    submits++;
+    encoder = pass = null;
+    usedSlots = 0;
+    pending.clear();
+  };
+  const open = (): GPUComputePassEncoder => {
+    encoder ??= device.createCommandEncoder();
+    return (pass ??= encoder.beginComputePass());
+  };
+
+  const pipelineOf = (
+    dispatch: Dispatch,
+    operands: readonly ShaderOperand[],
+    slots: readonly ShaderSlot[],
+  ): Pipeline => {
+    const layoutKey = operands.map(({ name, slot }) => `${name}${slot}`).join();
+    const key = `${dispatch.key}|${layoutKey}|${slots.map(({ written }) => (written ? "w" : "r")).join("")}`;
+    const known = pipelines.get(key);
+    if (known !== undefined) return known;
+    const source = {
+      operands,
+      slots,
+      scalars: Object.entries(dispatch.scalars ?? {}).map(([name, [type]]) => [name, type] as const),
+      workgroup: dispatch.workgroup ?? 64,
+      ...(dispatch.declarations === undefined ? {} : { declarations: dispatch.declarations }),
+      body: dispatch.body,
+    };
+    const bytes = 16 * Math.ceil(scalarLayout(source).length / 4);
+    const layout = device.createBindGroupLayout({
+      entries: [
+        {
+          binding: 0,
+          visibility: COMPUTE,
+          buffer: { type: "uniform", hasDynamicOffset: true, minBindingSize: bytes },
+        },
+        ...slots.map(({ written }, slot) => ({
+          binding: slot + 1,
+          visibility: COMPUTE,
+          buffer: { type: (written ? "storage" : "read-only-storage") as GPUBufferBindingType },
+        })),
+      ],
+    });
+    const made: Pipeline = {
+      id: pipelines.size,
+      layout,
+      scalarBytes: bytes,
+      pipeline: device.createComputePipeline({
+        label: dispatch.key,
+        layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
+        compute: {
+          module: device.createShaderModule({ label: dispatch.key, code: shaderOf(source) }),
+          entryPoint: "main",
+        },
+      }),
+    };
+    pipelines.set(key, made);
+    return made;
+  };
+
+  const encode = (dispatch: Dispatch): void => {
+    if (dispatch.groups === 0) return;
+    const slots: { entry: Entry; dtype: DType; written: boolean }[] = [];
+    const operands = dispatch.operands.map(({ name, view, written = false }) => {
+      const entry = entryOf(view.buffer);
+      inside(entry, view.offset, sizeOf(view.shape));
+      let slot = slots.findIndex((other) => other.entry === entry);
+      if (slot < 0) slot = slots.push({ entry, dtype: view.dtype, written }) - 1;
+      else slots[slot].written ||= written;
+      return { name, dtype: view.dtype, slot, at: view.offset };
+    });
+    const { id, pipeline, layout, scalarBytes: bytes } = pipelineOf(dispatch, operands, slots);
+    const used = slots.map(({ entry }) => entry.pooled.id);
+    const key = `${id}|${used.join()}`;
+    let bound = bindGroups.get(key);
+    if (bound === undefined) {
+      const group = device.createBindGroup({
+        layout,
+        entries: [
+          { binding: 0, resource: { buffer: scalars, size: bytes } },
+          ...slots.map(({ entry }, slot) => ({
+            binding: slot + 1,
+            resource: { buffer: entry.pooled.buffer },
+          })),
+        ],
+      });
+      bound = { group, buffers: used };
+      bindGroups.set(key, bound);
+      madeBindGroups++;
+    }
+    if (usedSlots === SLOTS) submit();
+    const base = usedSlots * SLOT;
+    const width = Math.min(dispatch.groups, MOST_GROUPS);
+    let at = base;
+    const put = (type: "u32" | "i32" | "f32", value: number): void => {
+      if (type === "f32") scalarData.setFloat32(at, value, true);
+      else if (type === "i32") scalarData.setInt32(at, value, true);
+      else scalarData.setUint32(at, value, true);
+      at += 4;
+    };
+    put("u32", width);
+    put("u32", dispatch.groups);
+    put("u32", INFINITY_BITS);
+    for (const operand of operands) put("u32", operand.at);
+    for (const [type, value] of Object.values(dispatch.scalars ?? {})) put(type, value);
+    if (at - base > SLOT) throw new GradmixError("backend", `webgpu: ${dispatch.key} has too many scalars`);
+    usedSlots++;
+    const current = open();
+    current.setPipeline(pipeline);
+    current.setBindGroup(0, bound.group, [base]);
+    current.dispatchWorkgroups(width, Math.ceil(dispatch.groups / width));
+    for (const buffer of used) pending.add(buffer);
+    dispatches++;
+  };
+  let madeBindGroups = 0;
+
+  const alloc = (elements: number, dtype: DType): number => {
+    check();
+    const bytes = elements * 4;
+    if (bytes > mostBytes)
+      throw new GradmixError(
+        "memory",
+        `webgpu: a tensor of ${bytes} bytes was asked for; this device binds at most ${mostBytes} bytes at once. Lower the batch or the context`,
+      );
+    if (liveBytes + bytes > memoryLimit)
+      throw new GradmixError(
+        "memory",
+        `webgpu: ${bytes} bytes were requested while ${liveBytes} are live; the limit is ${memoryLimit}. Lower the batch or raise memoryLimit`,
+      );
+    const pooled = pool.take(Math.max(4, bytes));
+    const buffer = nextBuffer++;
+    entries.set(buffer, { pooled, count: elements, dtype });
+    liveBytes += bytes;
+    peakBytes = Math.max(peakBytes, liveBytes);
+    return buffer;
+  };
+  const free = (buffer: number): void => {
+    const entry = entryOf(buffer);
+    entries.delete(buffer);
+    liveBytes -= entry.count * 4;
+    pool.give(entry.pooled);
+  };
+
+  const constants = new Map<string, View>();
+  const constant = (key: string, values: () => Float32Array): View => {
+    let view = constants.get(key);
+    if (view === undefined) {
+      const data = values();
+      const pooled = pool.take(Math.max(4, data.byteLength));
+      const buffer = nextBuffer++;
+      entries.set(buffer, { pooled, count: data.length, dtype: "f32" });
+      if (pending.has(pooled.id)) submit();
+      queue.writeBuffer(pooled.buffer, 0, data as Float32Array<ArrayBuffer>);
+      view = { buffer, offset: 0, shape: [data.length], dtype: "f32" };
+      constants.set(key, view);
+    }
+    return view;
+  };
+
+  return {
+    name: "webgpu",
+    capabilities: { threads: 1, simd: options.adapter ?? "GPU", memoryLimit },
+    alloc,
+    free,
+    write(buffer, offset, data) {
+      check();
+      const entry = entryOf(buffer);
+      inside(entry, offset, data.length);
+      if (data.length === 0) return;
+      // Writes go before what was encoded and not yet submitted, so that must not use the buffer.
+      if (pending.has(entry.pooled.id)) submit();
+      const values = entry.dtype === "f32" ? Float32Array.from(data) : Int32Array.from(data);
+      queue.writeBuffer(entry.pooled.buffer, offset * 4, values);
+    },
+    async read(buffer, offset, count): Promise<TensorData> {
+      check();
+      const entry = entryOf(buffer);
+      inside(entry, offset, count);
+      const wrap = (bytes: ArrayBuffer): TensorData =>
+        entry.dtype === "f32" ? new Float32Array(bytes) : new Int32Array(bytes);
+      if (count === 0) return wrap(new ArrayBuffer(0));
+      const target = staging.take(count * 4);
+      pass?.end();
+      pass = null;
+      encoder ??= device.createCommandEncoder();
+      encoder.copyBufferToBuffer(entry.pooled.buffer, offset * 4, target.buffer, 0, count * 4);
+      submit();
+      try {
+        await target.buffer.mapAsync(MAP_READ, 0, count * 4);
+      } catch (error) {
+        check();
+        throw new GradmixError(
+          "backend",
+          `webgpu: a result could not be read (${firstLine(String(error))})`,
+          {
+            cause: error,
+          },
+        );
+      }
+      const bytes = target.buffer.getMappedRange(0, count * 4).slice(0);
+      target.buffer.unmap();
+      staging.give(target);
+      check();
+      return wrap(bytes);
+    },
+    run<K extends KernelName>(
+      kernel: K,
+      params: KernelParams[K],
+      inputs: readonly (View | null)[],
+      outputs: readonly (View | null)[],
+    ) {
+      check();
+      const launch: Launcher<K> = launchers[kernel];
+      const temporary: number[] = [];
+      const context: KernelContext = {
+        traits,
+        dispatch: encode,
+        constant,
+        scratch(elements, dtype = "f32") {
+          const buffer = alloc(elements, dtype);
+          temporary.push(buffer);
+          return { buffer, offset: 0, shape: [elements], dtype };
+        },
+      };
+      try {
+        launch(context, params, inputs, outputs);
+      } finally {
+        for (const buffer of temporary) free(buffer);
+      }
+    },
+    flush: submit,
+    get liveBytes() {
+      return liveBytes;
+    },
+    get peakBytes() {
+      return peakBytes;
+    },
+    get counters() {
+      return {
+        dispatches,
+        submits,
+        pipelines: pipelines.size,
+        bindGroups: madeBindGroups,
+        buffers: pool.created,
+        poolBytes: pool.bytes,
+      };
+    },
+    async dispose() {
+      if (disposed) return;
+      disposed = true;
+      pass?.end();
+      encoder = pass = null;
+      entries.clear();
+      pool.destroy();
+      staging.destroy();
+      scalars.destroy();
+      device.destroy();
+    },
+  };
+}
+
+function firstLine(message: string): string {
+  return message.split("\n")[0].trim();
+}

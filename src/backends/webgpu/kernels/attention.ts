@@ -1,0 +1,178 @@
+/**
+ * Causal attention and its derivatives. An invocation takes a query (or, for dk and dv, a key) and walks the keys (queries) in order with a running
+ * softmax, so nothing of size T × T exists. Head width is baked in; the query and what is summed stay in private arrays.
+ */
+import type { View } from "../../../tensor/memory.ts";
+import type { AttentionParams } from "../../kernels.ts";
+import { elementwise as each, f32, type Launchers, operandsOf, u32 } from "../context.ts";
+
+const scalarsOf = ({ time, heads, kvHeads, scale }: AttentionParams) => ({
+  time: u32(time),
+  heads: u32(heads),
+  kv_heads: u32(kvHeads),
+  scale: f32(scale),
+});
+
+/** Where things are; `qkv`-like operands share the layout. */
+const places = (d: number): string => `const D = ${d}u;
+fn cols() -> u32 { return (p.heads + 2u * p.kv_heads) * D; }
+// First element of the query (key, value) of head h at time t of item b.
+fn q_of(b: u32, h: u32, t: u32) -> u32 { return (b * p.time + t) * cols() + h * D; }
+fn k_of(b: u32, g: u32, t: u32) -> u32 { return (b * p.time + t) * cols() + (p.heads + g) * D; }
+fn v_of(b: u32, g: u32, t: u32) -> u32 { return (b * p.time + t) * cols() + (p.heads + p.kv_heads + g) * D; }
+fn o_of(b: u32, h: u32, t: u32) -> u32 { return ((b * p.time + t) * p.heads + h) * D; }
+fn lse_of(b: u32, h: u32, t: u32) -> u32 { return (b * p.heads + h) * p.time + t; }
+`;
+
+/** The invocation's query: item b, head h, time t, key/value head g. */
+const query = `  let t = i % p.time;
+  let h = (i / p.time) % p.heads;
+  let b = i / (p.time * p.heads);
+  let g = h * p.kv_heads / p.heads;
+  let q = q_of(b, h, t);
+`;
+
+export const attention: Pick<Launchers, "attention" | "attentionVjp" | "attentionJvp"> = {
+  attention(context, params, [qkv], [o, lse]) {
+    const { batch, time, heads, headDim } = params;
+    each(context, batch * heads * time, {
+      key: `attention ${headDim}`,
+      operands: operandsOf({ qkv }, { o, lse }),
+      scalars: scalarsOf(params),
+      declarations: places(headDim),
+      body: `${query}  var own: array<f32, D>;
+  var sum: array<f32, D>;
+  for (var j = 0u; j < D; j++) { own[j] = qkv(q + j); sum[j] = 0.0; }
+  var most = -inf();
+  var total = 0.0;
+  for (var s = 0u; s <= t; s++) {
+    let k = k_of(b, g, s);
+    var score = 0.0;
+    for (var j = 0u; j < D; j++) { score += own[j] * qkv(k + j); }
+    score *= p.scale;
+    // NaN must stay: a comparison with it is false either way.
+    let next = select(max(most, score), score, is_nan(score));
+    let keep = select(exp(most - next), 0.0, s == 0u);
+    let weight = exp(score - next);
+    total = total * keep + weight;
+    let v = v_of(b, g, s);
+    for (var j = 0u; j < D; j++) { sum[j] = sum[j] * keep + weight * qkv(v + j); }
+    most = next;
+  }
+  for (var j = 0u; j < D; j++) { set_o(o_of(b, h, t) + j, sum[j] / total); }
+  set_lse(lse_of(b, h, t), most + log(total));`,
+    });
+  },
+  attentionVjp(context, params, [qkv, o, lse, dOut], [dqkv]) {
+    const { batch, time, heads, kvHeads, headDim } = params;
+    // ⟨do, o⟩ of every query: the mean of dP under P.
+    const mean: View = context.scratch(Math.max(1, batch * heads * time));
+    each(context, batch * heads * time, {
+      key: `attentionVjp mean ${headDim}`,
+      operands: operandsOf({ o, d_out: dOut }, { mean }),
+      scalars: scalarsOf(params),
+      declarations: places(headDim),
+      body: `  let t = i % p.time;
+  let h = (i / p.time) % p.heads;
+  let b = i / (p.time * p.heads);
+  let at = o_of(b, h, t);
+  var sum = 0.0;
+  for (var j = 0u; j < D; j++) { sum += d_out(at + j) * o(at + j); }
+  set_mean(i, sum);`,
+    });
+    each(context, batch * heads * time, {
+      key: `attentionVjp dq ${headDim}`,
+      operands: operandsOf({ qkv, lse, d_out: dOut, mean }, { dqkv }),
+      scalars: scalarsOf(params),
+      declarations: places(headDim),
+      body: `${query}  let at = o_of(b, h, t);
+  let log_sum = lse(lse_of(b, h, t));
+  let center = mean(i);
+  var own: array<f32, D>;
+  var d: array<f32, D>;
+  var sum: array<f32, D>;
+  for (var j = 0u; j < D; j++) { own[j] = qkv(q + j); d[j] = d_out(at + j); sum[j] = 0.0; }
+  for (var s = 0u; s <= t; s++) {
+    let k = k_of(b, g, s);
+    let v = v_of(b, g, s);
+    var score = 0.0;
+    var slope = 0.0;
+    for (var j = 0u; j < D; j++) {
+      score += own[j] * qkv(k + j);
+      slope += d[j] * qkv(v + j);
+    }
+    let ds = p.scale * exp(p.scale * score - log_sum) * (slope - center);
+    for (var j = 0u; j < D; j++) { sum[j] += ds * qkv(k + j); }
+  }
+  for (var j = 0u; j < D; j++) { set_dqkv(q + j, sum[j]); }`,
+    });
+    each(context, batch * kvHeads * time, {
+      key: `attentionVjp dkv ${headDim}`,
+      operands: operandsOf({ qkv, lse, d_out: dOut, mean }, { dqkv }),
+      scalars: scalarsOf(params),
+      declarations: places(headDim),
+      // The heads that read a key/value head follow each other.
+      body: `  let s = i % p.time;
+  let g = (i / p.time) % p.kv_heads;
+  let b = i / (p.time * p.kv_heads);
+  let k = k_of(b, g, s);
+  let v = v_of(b, g, s);
+  var key: array<f32, D>;
+  var value: array<f32, D>;
+  var dk: array<f32, D>;
+  var dv: array<f32, D>;
+  for (var j = 0u; j < D; j++) { key[j] = qkv(k + j); value[j] = qkv(v + j); dk[j] = 0.0; dv[j] = 0.0; }
+  for (var h = 0u; h < p.heads; h++) {
+    if (h * p.kv_heads / p.heads != g) { continue; }
+    for (var t = s; t < p.time; t++) {
+      let q = q_of(b, h, t);
+      let at = o_of(b, h, t);
+      var score = 0.0;
+      var slope = 0.0;
+      for (var j = 0u; j < D; j++) {
+        score += qkv(q + j) * key[j];
+        slope += d_out(at + j) * value[j];
+      }
+      let prob = exp(p.scale * score - lse(lse_of(b, h, t)));
+      let ds = p.scale * prob * (slope - mean(lse_of(b, h, t)));
+      for (var j = 0u; j < D; j++) {
+        dk[j] += ds * qkv(q + j);
+        dv[j] += prob * d_out(at + j);
+      }
+    }
+  }
+  for (var j = 0u; j < D; j++) { set_dqkv(k + j, dk[j]); set_dqkv(v + j, dv[j]); }`,
+    });
+  },
+  attentionJvp(context, params, [qkv, o, lse, dqkv], [dOut]) {
+    const { batch, time, heads, headDim } = params;
+    each(context, batch * heads * time, {
+      key: `attentionJvp ${headDim}`,
+      operands: operandsOf({ qkv, o, lse, dqkv }, { d_out: dOut }),
+      scalars: scalarsOf(params),
+      declarations: places(headDim),
+      body: `${query}  let at = o_of(b, h, t);
+  let log_sum = lse(lse_of(b, h, t));
+  var own: array<f32, D>;
+  var d: array<f32, D>;
+  var sum: array<f32, D>;
+  for (var j = 0u; j < D; j++) { own[j] = qkv(q + j); d[j] = dqkv(q + j); sum[j] = 0.0; }
+  var center = 0.0;
+  for (var s = 0u; s <= t; s++) {
+    let k = k_of(b, g, s);
+    let v = v_of(b, g, s);
+    var score = 0.0;
+    var slope = 0.0;
+    for (var j = 0u; j < D; j++) {
+      score += own[j] * qkv(k + j);
+      slope += d[j] * qkv(k + j) + own[j] * dqkv(k + j);
+    }
+    let prob = exp(p.scale * score - log_sum);
+    let ds = p.scale * slope;
+    center += prob * ds;
+    for (var j = 0u; j < D; j++) { sum[j] += prob * (ds * qkv(v + j) + dqkv(v + j)); }
+  }
+  for (var j = 0u; j < D; j++) { set_d_out(at + j, sum[j] - center * o(at + j)); }`,
+    });
+  },
+};

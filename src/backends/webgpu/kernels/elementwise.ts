@@ -1,0 +1,264 @@
+/** Kernels that treat each element on its own. */
+import type { Activation, BinaryKind, UnaryKind } from "../../kernels.ts";
+import { sizeOf } from "../../../tensor/shape.ts";
+import {
+  elementwise as each,
+  f32,
+  given,
+  type Launchers,
+  operandsOf,
+  stridedIndex,
+  u32,
+} from "../context.ts";
+
+/** f(x) and f′(x) as WGSL expressions of x. A kink has the slope 0; NaN stays NaN. */
+const unary: { readonly [K in UnaryKind]: readonly [value: string, slope: string] } = {
+  neg: ["-x", "-1.0"],
+  exp: ["keep_nan(x, exp(x))", "keep_nan(x, exp(x))"],
+  // Drivers differ in what they say outside of a domain; IEEE is the table's.
+  log: ["log_ieee(x)", "1.0 / x"],
+  sqrt: ["sqrt_ieee(x)", "0.5 / sqrt_ieee(x)"],
+  rsqrt: ["1.0 / sqrt_ieee(x)", "-0.5 / (x * sqrt_ieee(x))"],
+  square: ["x * x", "2.0 * x"],
+  reciprocal: ["1.0 / x", "-1.0 / (x * x)"],
+  abs: ["abs(x)", "sign_of(x)"],
+  tanh: ["tanh_safe(x)", "1.0 - tanh_safe(x) * tanh_safe(x)"],
+  sigmoid: ["sigmoid(x)", "sigmoid(x) * sigmoid(-x)"],
+  relu: ["keep_nan(x, max(x, 0.0))", "keep_nan(x, select(0.0, 1.0, x > 0.0))"],
+  silu: ["x * sigmoid(x)", "silu_slope(x)"],
+  gelu: ["gelu(x)", "gelu_slope(x)"],
+  sin: ["sin_precise(x)", "cos_precise(x)"],
+  cos: ["cos_precise(x)", "-sin_precise(x)"],
+};
+
+/**
+ * WGSL promises sin and cos to 2⁻¹¹ only. These take multiples of π/2 off in three parts (Cody and Waite) and use the polynomials of S. Moshier's Cephes
+ * library (sinf.c): good to single precision for |x| up to some thousands.
+ */
+export const PRECISE: string = `
+fn quarter_turns(x: f32, shift: i32) -> f32 {
+  let k = round(x * 0.6366197723675814);
+  let r = ((x - k * 1.5703125) - k * 4.837512969970703e-4) - k * 7.549789954891882e-8;
+  let z = r * r;
+  let s = r + r * z * (-1.6666654611e-1 + z * (8.3321608736e-3 - z * 1.9515295891e-4));
+  let c = 1.0 - 0.5 * z + z * z * (4.166664568298827e-2 + z * (-1.388731625493765e-3 + z * 2.443315711809948e-5));
+  let turn = (i32(k) + shift) & 3;
+  let value = select(s, c, (turn & 1) == 1);
+  return select(value, -value, turn >= 2);
+}
+// The same for log, whose absolute error WGSL bounds by 2⁻²¹ around 1 (logf.c).
+fn log_precise(x: f32) -> f32 {
+  let bits = bitcast<u32>(x);
+  var e = f32(i32(bits >> 23u) - 126);
+  var m = bitcast<f32>((bits & 0x7fffffu) | 0x3f000000u);
+  if (m < 0.7071067811865476) { e -= 1.0; m += m; }
+  let f = m - 1.0;
+  let z = f * f;
+  var y = 7.0376836292e-2;
+  y = y * f - 1.1514610310e-1;
+  y = y * f + 1.1676998740e-1;
+  y = y * f - 1.2420140846e-1;
+  y = y * f + 1.4249322787e-1;
+  y = y * f - 1.6668057665e-1;
+  y = y * f + 2.0000714765e-1;
+  y = y * f - 2.4999993993e-1;
+  y = y * f + 3.3333331174e-1;
+  return f + ((y * f * z - 2.12194440e-4 * e) - 0.5 * z) + 0.693359375 * e;
+}
+fn sin_precise(x: f32) -> f32 { return quarter_turns(x, 0); }
+fn cos_precise(x: f32) -> f32 { return quarter_turns(x, 1); }
+`;
+
+/** Functions that the expressions use. tanh is written out, since some drivers overflow in it. */
+export const MATH: string = `
+${PRECISE}
+fn keep_nan(x: f32, y: f32) -> f32 { return select(y, x, is_nan(x)); }
+fn sign_of(x: f32) -> f32 { return keep_nan(x, sign(x)); }
+fn log_ieee(x: f32) -> f32 {
+  if (is_nan(x) || x < 0.0) { return nan(); }
+  if (x == 0.0) { return -inf(); }
+  // Numbers below the normal ones, and ∞, are left to the driver.
+  if (x < 1.1754944e-38 || x == inf()) { return log(x); }
+  return log_precise(x);
+}
+fn sqrt_ieee(x: f32) -> f32 {
+  if (is_nan(x) || x < 0.0) { return nan(); }
+  return sqrt(x);
+}
+fn tanh_safe(x: f32) -> f32 {
+  let t = exp(-2.0 * abs(x));
+  // Near 0 the quotient cancels; the series does not.
+  let small = x * (1.0 - x * x * (1.0 / 3.0 - x * x * (2.0 / 15.0 - x * x * (17.0 / 315.0))));
+  return keep_nan(x, select(sign(x) * (1.0 - t) / (1.0 + t), small, abs(x) < 0.1));
+}
+fn sigmoid(x: f32) -> f32 {
+  let e = exp(-abs(x));
+  return keep_nan(x, select(e / (1.0 + e), 1.0 / (1.0 + e), x >= 0.0));
+}
+fn silu_slope(x: f32) -> f32 {
+  let s = sigmoid(x);
+  return s * (1.0 + x * (1.0 - s));
+}
+fn gelu(x: f32) -> f32 {
+  return 0.5 * x * (1.0 + tanh_safe(0.7978845608028654 * (x + 0.044715 * x * x * x)));
+}
+fn gelu_slope(x: f32) -> f32 {
+  let t = tanh_safe(0.7978845608028654 * (x + 0.044715 * x * x * x));
+  return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * 0.7978845608028654 * (1.0 + 0.134145 * x * x);
+}
+`;
+
+const binary: { readonly [K in BinaryKind]: string } = {
+  add: "x + y",
+  sub: "x - y",
+  mul: "x * y",
+  div: "x / y",
+  max: "keep_nan(x, keep_nan(y, max(x, y)))",
+  min: "keep_nan(x, keep_nan(y, min(x, y)))",
+};
+
+/** activation(x) as WGSL; needs MATH. */
+export const activated: { readonly [K in Activation]: string } = {
+  none: "x",
+  gelu: unary.gelu[0],
+  relu: unary.relu[0],
+  silu: unary.silu[0],
+};
+
+export const elementwise: Pick<
+  Launchers,
+  | "fill"
+  | "stridedCopy"
+  | "unary"
+  | "unaryVjp"
+  | "binary"
+  | "affine"
+  | "accumulate"
+  | "select"
+  | "cast"
+  | "swiglu"
+  | "swigluVjp"
+  | "swigluJvp"
+> = {
+  fill(context, { value }, _, [view]) {
+    const out = given(view, "out");
+    const integer = out.dtype === "i32";
+    const clamped = Number.isNaN(value) ? 0 : Math.min(2147483647, Math.max(-2147483648, Math.trunc(value)));
+    each(context, sizeOf(out.shape), {
+      key: `fill ${out.dtype}`,
+      operands: operandsOf({}, { out }),
+      scalars: { value: integer ? ["i32", clamped] : f32(value) },
+      body: "  set_out(i, p.value);",
+    });
+  },
+  stridedCopy(context, { shape, inStrides, inOffset, outStrides, outOffset }, [x], [y]) {
+    each(context, sizeOf(shape), {
+      key: `stridedCopy ${given(x, "in").dtype} ${shape.join()} ${inStrides.join()} ${outStrides.join()}`,
+      operands: operandsOf({ x }, { y }),
+      scalars: { read_at: u32(inOffset), write_at: u32(outOffset) },
+      declarations: `${stridedIndex("source", shape, inStrides)}\n${stridedIndex("sink", shape, outStrides)}`,
+      body: "  set_y(p.write_at + sink(i), x(p.read_at + source(i)));",
+    });
+  },
+  unary(context, { kind }, [x], [y]) {
+    each(context, sizeOf(given(x, "x").shape), {
+      key: `unary ${kind}`,
+      operands: operandsOf({ arg: x }, { y }),
+      declarations: MATH,
+      body: `  let x = arg(i);\n  set_y(i, ${unary[kind][0]});`,
+    });
+  },
+  unaryVjp(context, { kind }, [x, dy], [dx]) {
+    each(context, sizeOf(given(x, "x").shape), {
+      key: `unaryVjp ${kind}`,
+      operands: operandsOf({ arg: x, dy }, { dx }),
+      declarations: MATH,
+      body: `  let x = arg(i);\n  set_dx(i, (${unary[kind][1]}) * dy(i));`,
+    });
+  },
+  binary(context, { kind, shape, aStrides, bStrides }, [a, b], [c]) {
+    each(context, sizeOf(shape), {
+      key: `binary ${kind} ${shape.join()} ${aStrides.join()} ${bStrides.join()}`,
+      operands: operandsOf({ a, b }, { c }),
+      declarations: `${MATH}\n${stridedIndex("of_a", shape, aStrides)}\n${stridedIndex("of_b", shape, bStrides)}`,
+      body: `  let x = a(of_a(i));\n  let y = b(of_b(i));\n  set_c(i, ${binary[kind]});`,
+    });
+  },
+  affine(context, { scale, shift }, [x], [y]) {
+    each(context, sizeOf(given(x, "x").shape), {
+      key: "affine",
+      operands: operandsOf({ x }, { y }),
+      scalars: { scale: f32(scale), shift: f32(shift) },
+      body: "  set_y(i, p.scale * x(i) + p.shift);",
+    });
+  },
+  accumulate(context, { scale }, [x], [y]) {
+    each(context, sizeOf(given(x, "x").shape), {
+      key: "accumulate",
+      operands: operandsOf({ x }, { y }),
+      scalars: { scale: f32(scale) },
+      body: "  set_y(i, y(i) + p.scale * x(i));",
+    });
+  },
+  select(context, _, [condition, a, b], [c]) {
+    each(context, sizeOf(given(condition, "condition").shape), {
+      key: "select",
+      operands: operandsOf({ condition, a, b }, { c }),
+      // Chosen as bits, so that NaN passes as it is.
+      body: "  set_c(i, bitcast<f32>(select(bitcast<u32>(b(i)), bitcast<u32>(a(i)), condition(i) != 0)));",
+    });
+  },
+  cast(context, _, [x], [y]) {
+    const [from, to] = [given(x, "x").dtype, given(y, "y").dtype];
+    each(context, sizeOf(given(x, "x").shape), {
+      key: `cast ${from} ${to}`,
+      operands: operandsOf({ x }, { y }),
+      body:
+        from === to
+          ? "  set_y(i, x(i));"
+          : to === "f32"
+            ? "  set_y(i, f32(x(i)));"
+            : `  let v = x(i);
+  if (is_nan(v)) { set_y(i, 0); }
+  else if (v >= 2147483648.0) { set_y(i, 2147483647); }
+  else if (v <= -2147483648.0) { set_y(i, -2147483647 - 1); }
+  else { set_y(i, i32(trunc(v))); }`,
+    });
+  },
+  swiglu(context, { rows, width }, [x], [y]) {
+    each(context, rows * width, {
+      key: "swiglu",
+      operands: operandsOf({ x }, { y }),
+      scalars: { width: u32(width) },
+      declarations: MATH,
+      body: `  let at = (i / p.width) * 2u * p.width + i % p.width;
+  let gate = x(at);
+  set_y(i, gate * sigmoid(gate) * x(at + p.width));`,
+    });
+  },
+  swigluVjp(context, { rows, width }, [x, dy], [dx]) {
+    each(context, rows * width, {
+      key: "swigluVjp",
+      operands: operandsOf({ x, dy }, { dx }),
+      scalars: { width: u32(width) },
+      declarations: MATH,
+      body: `  let at = (i / p.width) * 2u * p.width + i % p.width;
+  let gate = x(at);
+  let up = x(at + p.width);
+  let d = dy(i);
+  set_dx(at, silu_slope(gate) * up * d);
+  set_dx(at + p.width, gate * sigmoid(gate) * d);`,
+    });
+  },
+  swigluJvp(context, { rows, width }, [x, dx], [dy]) {
+    each(context, rows * width, {
+      key: "swigluJvp",
+      operands: operandsOf({ x, dx }, { dy }),
+      scalars: { width: u32(width) },
+      declarations: MATH,
+      body: `  let at = (i / p.width) * 2u * p.width + i % p.width;
+  let gate = x(at);
+  set_dy(i, silu_slope(gate) * x(at + p.width) * dx(at) + gate * sigmoid(gate) * dx(at + p.width));`,
+    });
+  },
+};

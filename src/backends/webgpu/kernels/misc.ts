@@ -1,0 +1,111 @@
+/** Rotary positions, random numbers, AdamW. */
+import { sizeOf } from "../../../tensor/shape.ts";
+import { elementwise as each, f32, given, type Launchers, operandsOf, u32 } from "../context.ts";
+import { PRECISE } from "./elementwise.ts";
+
+export const misc: Pick<Launchers, "rope" | "random" | "adamw"> = {
+  rope(context, { batch, time, cols, heads, headDim, theta, inverse }, [x], [y]) {
+    const half = headDim / 2;
+    // cos and sin of every position and pair, in doubles: angles of thousands of radians leave single precision little.
+    const angles = context.constant(`rope ${time} ${headDim} ${theta}`, () => {
+      const table = new Float32Array(2 * time * half);
+      for (let t = 0; t < time; t++)
+        for (let i = 0; i < half; i++) {
+          const angle = t * theta ** ((-2 * i) / headDim);
+          table[2 * (t * half + i)] = Math.cos(angle);
+          table[2 * (t * half + i) + 1] = Math.sin(angle);
+        }
+      return table;
+    });
+    each(context, batch * time * cols, {
+      key: `rope ${headDim}`,
+      operands: operandsOf({ x, angles }, { y }),
+      scalars: {
+        time: u32(time),
+        cols: u32(cols),
+        rotated: u32(heads * headDim),
+        sign: f32(inverse ? -1 : 1),
+      },
+      // One invocation turns both members of a pair, so that x may be y.
+      body: `  let col = i % p.cols;
+  if (col >= p.rotated) { set_y(i, x(i)); return; }
+  let j = col % ${headDim}u;
+  if (j >= ${half}u) { return; }
+  let at = 2u * (((i / p.cols) % p.time) * ${half}u + j);
+  let c = angles(at);
+  let s = p.sign * angles(at + 1u);
+  let a = x(i);
+  let b = x(i + ${half}u);
+  set_y(i, a * c - b * s);
+  set_y(i + ${half}u, b * c + a * s);`,
+    });
+  },
+  random(context, { kind, key0, key1, offset }, _, [out]) {
+    const count = sizeOf(given(out, "out").shape);
+    each(context, Math.ceil(count / 2), {
+      key: `random ${kind}`,
+      operands: operandsOf({}, { out }),
+      scalars: {
+        key0: u32(key0 >>> 0),
+        key1: u32(key1 >>> 0),
+        offset: u32(offset >>> 0),
+        elements: u32(count),
+      },
+      declarations: `${PRECISE}
+fn turn(x: u32, by: u32) -> u32 { return (x << by) | (x >> (32u - by)); }
+fn unit(word: u32) -> f32 { return f32(word >> 8u) * ${2 ** -24}; }
+// Threefry-2x32, 20 rounds (Salmon et al. 2011).
+fn block(counter: u32) -> vec2u {
+  let keys = array<u32, 3>(p.key0, p.key1, 0x1bd11bdau ^ p.key0 ^ p.key1);
+  var x = vec2u(p.key0, counter + p.key1);
+  let turns = array<array<u32, 4>, 2>(array<u32, 4>(13u, 15u, 26u, 6u), array<u32, 4>(17u, 29u, 16u, 24u));
+  for (var round = 0u; round < 5u; round++) {
+    for (var step = 0u; step < 4u; step++) {
+      x.x += x.y;
+      x.y = turn(x.y, turns[round % 2u][step]) ^ x.x;
+    }
+    x.x += keys[(round + 1u) % 3u];
+    x.y += keys[(round + 2u) % 3u] + round + 1u;
+  }
+  return x;
+}`,
+      body: `  let words = block(p.offset + i);
+${
+  kind === "bits"
+    ? "  let first = bitcast<i32>(words.x);\n  let second = bitcast<i32>(words.y);"
+    : kind === "uniform"
+      ? "  let first = unit(words.x);\n  let second = unit(words.y);"
+      : `  let radius = sqrt(-2.0 * log_precise(f32((words.x >> 8u) + 1u) * ${2 ** -24}));
+  let angle = 6.283185307179586 * unit(words.y);
+  let first = radius * cos_precise(angle);
+  let second = radius * sin_precise(angle);`
+}
+  set_out(2u * i, first);
+  if (2u * i + 1u < p.elements) { set_out(2u * i + 1u, second); }`,
+    });
+  },
+  adamw(context, { lr, beta1, beta2, eps, weightDecay, step }, [grad, gradScale], [value, m, v]) {
+    each(context, sizeOf(given(grad, "grad").shape), {
+      key: `adamw ${gradScale === null ? "" : "scaled"}`,
+      operands: operandsOf({ grad, grad_scale: gradScale }, { value, m, v }),
+      scalars: {
+        lr: f32(lr),
+        beta1: f32(beta1),
+        beta2: f32(beta2),
+        rest1: f32(1 - beta1),
+        rest2: f32(1 - beta2),
+        bias1: f32(1 / (1 - beta1 ** step)),
+        bias2: f32(1 / (1 - beta2 ** step)),
+        eps: f32(eps),
+        decay: f32(weightDecay),
+      },
+      body: `  let g = grad(i)${gradScale === null ? "" : " * grad_scale(0u)"};
+  let first = p.beta1 * m(i) + p.rest1 * g;
+  let second = p.beta2 * v(i) + p.rest2 * g * g;
+  set_m(i, first);
+  set_v(i, second);
+  let old = value(i);
+  set_value(i, old - p.lr * (first * p.bias1 / (sqrt(second * p.bias2) + p.eps) + p.decay * old));`,
+    });
+  },
+};

@@ -1,0 +1,376 @@
+/**
+ * Kernels that work row by row: softmax, norms, cross-entropy, reductions.
+ *
+ * A workgroup takes a row: each of its invocations goes through the row with a stride, then a tree in workgroup memory joins what they found, always in
+ * the same order. On a software adapter an invocation takes a whole row, without barriers. One text serves both: `LANES` is the number of invocations a
+ * row, and join_sum and join_max join.
+ */
+import type { View } from "../../../tensor/memory.ts";
+import { sizeOf } from "../../../tensor/shape.ts";
+import {
+  type Dispatch,
+  elementwise as each,
+  f32,
+  given,
+  type KernelContext,
+  type Launchers,
+  operandsOf,
+  u32,
+} from "../context.ts";
+import { MATH } from "./elementwise.ts";
+
+const LANES = 128;
+
+/** The body knows `row`, `lane`, LANES; join_sum(x) and join_max(x) give all lanes of a row the same. */
+export function byRow(
+  context: KernelContext,
+  rows: number,
+  dispatch: Omit<Dispatch, "groups" | "workgroup">,
+): void {
+  if (rows === 0) return;
+  const scalars = { ...dispatch.scalars, rows: u32(rows) };
+  if (context.traits.software) {
+    context.dispatch({
+      ...dispatch,
+      scalars,
+      key: `${dispatch.key} alone`,
+      groups: Math.ceil(rows / 64),
+      workgroup: 64,
+      declarations: `${MAX}
+const LANES = 1u;
+fn join_sum(x: f32) -> f32 { return x; }
+fn join_max(x: f32) -> f32 { return x; }
+${dispatch.declarations ?? ""}`,
+      body: `  let row = thread;\n  let lane = 0u;\n  if (row >= p.rows) { return; }\n${dispatch.body}`,
+    });
+    return;
+  }
+  const tree = (name: string, join: string): string => `fn ${name}(x: f32) -> f32 {
+  workgroupBarrier();
+  lanes[lane_index] = x;
+  for (var half = LANES / 2u; half > 0u; half /= 2u) {
+    workgroupBarrier();
+    if (lane_index < half) {
+      let y = lanes[lane_index + half];
+      lanes[lane_index] = ${join};
+    }
+  }
+  workgroupBarrier();
+  return lanes[0];
+}`;
+  context.dispatch({
+    ...dispatch,
+    scalars,
+    groups: rows,
+    workgroup: LANES,
+    declarations: `${MAX}
+const LANES = ${LANES}u;
+var<workgroup> lanes: array<f32, ${LANES}>;
+var<private> lane_index: u32;
+${tree("join_sum", "lanes[lane_index] + y")}
+${tree("join_max", "max_nan(lanes[lane_index], y)")}
+${dispatch.declarations ?? ""}`,
+    body: `  let row = group;\n  let lane = local;\n  lane_index = local;\n${dispatch.body}`,
+  });
+}
+
+/** max and min that keep NaN. */
+const MAX = `
+fn max_nan(a: f32, b: f32) -> f32 {
+  if (is_nan(a)) { return a; }
+  if (is_nan(b)) { return b; }
+  return max(a, b);
+}
+fn min_nan(a: f32, b: f32) -> f32 {
+  if (is_nan(a)) { return a; }
+  if (is_nan(b)) { return b; }
+  return min(a, b);
+}
+`;
+
+/** Partial sums of a whole operand: workgroups of a fixed share each, then one that joins them. */
+const SHARE = 16384;
+
+/** out[at] = Σ x·y, in two stages of fixed order. */
+export function dotInto(context: KernelContext, x: View, y: View, out: View): void {
+  const count = sizeOf(x.shape);
+  const parts = Math.max(1, Math.ceil(count / SHARE));
+  const partial = context.scratch(parts);
+  const same = x === y;
+  byRow(context, parts, {
+    key: same ? "dot same" : "dot",
+    operands: operandsOf(same ? { x } : { x, y }, { partial }),
+    scalars: { count: u32(count) },
+    // Neumaier's compensation in every lane: a long sum of squares keeps its last bits.
+    body: `  var sum = 0.0;
+  var lost = 0.0;
+  let end = min(p.count, (row + 1u) * ${SHARE}u);
+  for (var i = row * ${SHARE}u + lane; i < end; i += LANES) {
+    let value = x(i) * ${same ? "x" : "y"}(i);
+    let next = sum + value;
+    lost += select((value - next) + sum, (sum - next) + value, abs(sum) >= abs(value));
+    sum = next;
+  }
+  let total = join_sum(sum + select(lost, 0.0, is_nan(lost)));
+  if (lane == 0u) { set_partial(row, total); }`,
+  });
+  sumInto(context, partial, parts, out);
+}
+
+/** out = Σ of `count` elements. */
+function sumInto(context: KernelContext, x: View, count: number, out: View): void {
+  byRow(context, 1, {
+    key: "sum",
+    operands: operandsOf({ x }, { out }),
+    scalars: { count: u32(count) },
+    body: `  var sum = 0.0;
+  for (var i = lane; i < p.count; i += LANES) { sum += x(i); }
+  let total = join_sum(sum);
+  if (lane == 0u) { set_out(0u, total); }`,
+  });
+}
+
+export const rows: Pick<
+  Launchers,
+  | "reduce"
+  | "softmax"
+  | "softmaxVjp"
+  | "alignRows"
+  | "norm"
+  | "normVjp"
+  | "normJvp"
+  | "crossEntropy"
+  | "crossEntropyVjp"
+  | "crossEntropyJvp"
+  | "sumSquares"
+  | "dot"
+  | "clipScale"
+> = {
+  reduce(context, { kind, outer, length, inner }, [x], [y]) {
+    const start = kind === "sum" ? "0.0" : kind === "max" ? "-inf()" : "inf()";
+    const join =
+      kind === "sum"
+        ? "result + value"
+        : kind === "max"
+          ? "max_nan(result, value)"
+          : "min_nan(result, value)";
+    each(context, outer * inner, {
+      key: `reduce ${kind}`,
+      operands: operandsOf({ x }, { y }),
+      scalars: { length: u32(length), inner: u32(inner) },
+      declarations: MAX,
+      body: `  let base = (i / p.inner) * p.length * p.inner + i % p.inner;
+  var result = ${start};
+  for (var l = 0u; l < p.length; l++) {
+    let value = x(base + l * p.inner);
+    result = ${join};
+  }
+  set_y(i, result);`,
+    });
+  },
+  softmax(context, { rows: count, cols }, [x], [y]) {
+    byRow(context, count, {
+      key: "softmax",
+      operands: operandsOf({ x }, { y }),
+      scalars: { cols: u32(cols) },
+      // What is written may be what is read: every lane has read its elements of the row before it writes them.
+      body: `  let base = row * p.cols;
+  var top = -inf();
+  for (var j = lane; j < p.cols; j += LANES) { top = max_nan(top, x(base + j)); }
+  let most = join_max(top);
+  var sum = 0.0;
+  for (var j = lane; j < p.cols; j += LANES) { sum += exp(x(base + j) - most); }
+  let total = join_sum(sum);
+  for (var j = lane; j < p.cols; j += LANES) {
+    let value = exp(x(base + j) - most) / total;
+    // A row of −∞ only is NaN.
+    set_y(base + j, select(value, nan(), most == -inf()));
+  }`,
+    });
+  },
+  softmaxVjp(context, { rows: count, cols }, [y, dy], [dx]) {
+    byRow(context, count, {
+      key: "softmaxVjp",
+      operands: operandsOf({ y, dy }, { dx }),
+      scalars: { cols: u32(cols) },
+      body: `  let base = row * p.cols;
+  var sum = 0.0;
+  for (var j = lane; j < p.cols; j += LANES) { sum += y(base + j) * dy(base + j); }
+  let mean = join_sum(sum);
+  for (var j = lane; j < p.cols; j += LANES) { set_dx(base + j, y(base + j) * (dy(base + j) - mean)); }`,
+    });
+  },
+  alignRows(context, { rows: count, width }, [g, v], [dots, sumsq]) {
+    byRow(context, count, {
+      key: "alignRows",
+      operands: operandsOf({ g, v }, { dots, sumsq }),
+      scalars: { width: u32(width) },
+      body: `  var along = 0.0;
+  var square = 0.0;
+  for (var j = lane; j < p.width; j += LANES) {
+    let value = g(row * p.width + j);
+    along += value * v(j);
+    square += value * value;
+  }
+  let dot = join_sum(along);
+  let norm = join_sum(square);
+  if (lane == 0u) {
+    set_dots(row, dot);
+    set_sumsq(row, norm);
+  }`,
+    });
+  },
+  norm(context, { kind, rows: count, width, eps }, [x, gain, bias], [y, stats]) {
+    byRow(context, count, {
+      key: `norm ${kind} ${gain === null ? "" : "gain"} ${bias === null ? "" : "bias"}`,
+      operands: operandsOf({ x, gain, bias }, { y, stats }),
+      scalars: { width: u32(width), eps: f32(eps) },
+      body: `  let base = row * p.width;
+  var center = 0.0;
+${
+  kind === "layer"
+    ? `  var sum = 0.0;
+  for (var j = lane; j < p.width; j += LANES) { sum += x(base + j); }
+  center = join_sum(sum) / f32(p.width);`
+    : ""
+}
+  var squares = 0.0;
+  for (var j = lane; j < p.width; j += LANES) {
+    let d = x(base + j) - center;
+    squares += d * d;
+  }
+  let rstd = 1.0 / sqrt(join_sum(squares) / f32(p.width) + p.eps);
+  for (var j = lane; j < p.width; j += LANES) {
+    let unit = (x(base + j) - center) * rstd;
+    set_y(base + j, unit${gain === null ? "" : " * gain(j)"}${bias === null ? "" : " + bias(j)"});
+  }
+  if (lane == 0u) {
+    set_stats(2u * row, center);
+    set_stats(2u * row + 1u, rstd);
+  }`,
+    });
+  },
+  normVjp(context, { kind, rows: count, width }, [x, gain, stats, dy], [dx]) {
+    byRow(context, count, {
+      key: `normVjp ${kind} ${gain === null ? "" : "gain"}`,
+      operands: operandsOf({ x, gain, stats, dy }, { dx }),
+      scalars: { width: u32(width) },
+      body: `  let base = row * p.width;
+  let mean = stats(2u * row);
+  let rstd = stats(2u * row + 1u);
+  var sum = 0.0;
+  var along = 0.0;
+  for (var j = lane; j < p.width; j += LANES) {
+    let d = dy(base + j)${gain === null ? "" : " * gain(j)"};
+    sum += d;
+    along += (x(base + j) - mean) * rstd * d;
+  }
+  let center = ${kind === "layer" ? "join_sum(sum) / f32(p.width)" : "0.0"};
+  let slope = join_sum(along) / f32(p.width);
+  for (var j = lane; j < p.width; j += LANES) {
+    let d = dy(base + j)${gain === null ? "" : " * gain(j)"};
+    set_dx(base + j, rstd * (d - center - (x(base + j) - mean) * rstd * slope));
+  }`,
+    });
+  },
+  normJvp(context, { kind, rows: count, width }, [x, gain, stats, dx, dgain, dbias], [dy]) {
+    byRow(context, count, {
+      key: `normJvp ${kind} ${[gain, dgain, dbias].map((v) => (v === null ? 0 : 1)).join("")}`,
+      operands: operandsOf({ x, gain, stats, dx, dgain, dbias }, { dy }),
+      scalars: { width: u32(width) },
+      body: `  let base = row * p.width;
+  let mean = stats(2u * row);
+  let rstd = stats(2u * row + 1u);
+  var sum = 0.0;
+  var along = 0.0;
+  for (var j = lane; j < p.width; j += LANES) {
+    let d = dx(base + j);
+    sum += d;
+    along += (x(base + j) - mean) * rstd * d;
+  }
+  let center = ${kind === "layer" ? "join_sum(sum) / f32(p.width)" : "0.0"};
+  let slope = join_sum(along) / f32(p.width);
+  for (var j = lane; j < p.width; j += LANES) {
+    let unit = (x(base + j) - mean) * rstd;
+    let d = rstd * (dx(base + j) - center - unit * slope);
+    set_dy(base + j, d${gain === null ? "" : " * gain(j)"}${dgain === null ? "" : " + unit * dgain(j)"}${dbias === null ? "" : " + dbias(j)"});
+  }`,
+    });
+  },
+  crossEntropy(context, { rows: count, cols }, [logits, targets], [losses, lse]) {
+    byRow(context, count, {
+      key: "crossEntropy",
+      operands: operandsOf({ logits, targets }, { losses, lse }),
+      scalars: { cols: u32(cols) },
+      body: `  let base = row * p.cols;
+  var top = -inf();
+  for (var j = lane; j < p.cols; j += LANES) { top = max_nan(top, logits(base + j)); }
+  let most = join_max(top);
+  var sum = 0.0;
+  for (var j = lane; j < p.cols; j += LANES) { sum += exp(logits(base + j) - most); }
+  let total = join_sum(sum);
+  if (lane == 0u) {
+    let log_sum = most + log(total);
+    set_lse(row, log_sum);
+    let goal = targets(row);
+    if (goal < 0) { set_losses(row, 0.0); }
+    else if (u32(goal) >= p.cols) { set_losses(row, nan()); }
+    else { set_losses(row, log_sum - logits(base + u32(goal))); }
+  }`,
+    });
+  },
+  crossEntropyVjp(context, { rows: count, cols }, [logits, targets, lse, dlosses], [dlogits]) {
+    each(context, count * cols, {
+      key: "crossEntropyVjp",
+      operands: operandsOf({ logits, targets, lse, dlosses }, { dlogits }),
+      scalars: { cols: u32(cols) },
+      body: `  let row = i / p.cols;
+  let goal = targets(row);
+  if (goal < 0) { set_dlogits(i, 0.0); }
+  else if (u32(goal) >= p.cols) { set_dlogits(i, nan()); }
+  else {
+    let hit = select(0.0, 1.0, i % p.cols == u32(goal));
+    set_dlogits(i, (exp(logits(i) - lse(row)) - hit) * dlosses(row));
+  }`,
+    });
+  },
+  crossEntropyJvp(context, { rows: count, cols }, [logits, targets, lse, dlogits], [dlosses]) {
+    byRow(context, count, {
+      key: "crossEntropyJvp",
+      operands: operandsOf({ logits, targets, lse, dlogits }, { dlosses }),
+      scalars: { cols: u32(cols) },
+      body: `  let base = row * p.cols;
+  let log_sum = lse(row);
+  var sum = 0.0;
+  for (var j = lane; j < p.cols; j += LANES) { sum += exp(logits(base + j) - log_sum) * dlogits(base + j); }
+  let total = join_sum(sum);
+  if (lane == 0u) {
+    let goal = targets(row);
+    if (goal < 0) { set_dlosses(row, 0.0); }
+    else if (u32(goal) >= p.cols) { set_dlosses(row, nan()); }
+    else { set_dlosses(row, total - dlogits(base + u32(goal))); }
+  }`,
+    });
+  },
+  sumSquares(context, _, [x], [out]) {
+    const view = given(x, "x");
+    dotInto(context, view, view, given(out, "out"));
+  },
+  dot(context, _, [x, y], [out]) {
+    dotInto(context, given(x, "x"), given(y, "y"), given(out, "out"));
+  },
+  clipScale(context, { maxNorm }, [sumsq], [scale]) {
+    each(context, 1, {
+      key: "clipScale",
+      operands: operandsOf({ sumsq }, { scale }),
+      scalars: { most: f32(maxNorm) },
+      declarations: MATH,
+      body: `  let norm = sqrt_ieee(sumsq(0u));
+  var value = 1.0;
+  if (is_nan(norm)) { value = norm; }
+  else if (norm == inf()) { value = 0.0; }
+  else if (norm > p.most) { value = p.most / norm; }
+  set_scale(0u, value);`,
+    });
+  },
+};

@@ -1,0 +1,89 @@
+/**
+ * GPU buffers that are used again. Sizes go by classes, each class is a stack, and what is free beyond a cap is destroyed, oldest classes first: a
+ * training step that asks for the same sizes in the same order gets the same buffers, so bind groups that were made for them fit again.
+ */
+export interface PooledBuffer {
+  readonly buffer: GPUBuffer;
+  /** Of the class. */
+  readonly bytes: number;
+  /** Names it in keys of bind groups. */
+  readonly id: number;
+}
+
+export interface BufferPool {
+  take(bytes: number): PooledBuffer;
+  /** The buffer may be handed out again at once: commands run in the order they were given. */
+  give(buffer: PooledBuffer): void;
+  /** Buffers made so far, and bytes that exist now, in use and free. */
+  readonly created: number;
+  readonly bytes: number;
+  readonly freeBytes: number;
+  destroy(): void;
+}
+
+/** The class of a size: multiples of 256 bytes, above 4 KiB with three significant bits, so that at most an eighth is wasted. */
+export function sizeClass(bytes: number): number {
+  const least = Math.max(256, Math.ceil(bytes / 256) * 256);
+  if (least <= 4096) return least;
+  const step = 2 ** (Math.floor(Math.log2(least)) - 3);
+  return Math.ceil(least / step) * step;
+}
+
+export function createPool(
+  make: (bytes: number) => GPUBuffer,
+  cap: number,
+  onDestroy: (id: number) => void,
+): BufferPool {
+  const free = new Map<number, PooledBuffer[]>();
+  const all = new Set<PooledBuffer>();
+  let created = 0;
+  let bytes = 0;
+  let freeBytes = 0;
+  const destroy = (entry: PooledBuffer): void => {
+    all.delete(entry);
+    bytes -= entry.bytes;
+    onDestroy(entry.id);
+    entry.buffer.destroy();
+  };
+  return {
+    take(wanted) {
+      const size = sizeClass(wanted);
+      const found = free.get(size)?.pop();
+      if (found !== undefined) {
+        freeBytes -= size;
+        return found;
+      }
+      const entry = { buffer: make(size), bytes: size, id: ++created };
+      all.add(entry);
+      bytes += size;
+      return entry;
+    },
+    give(entry) {
+      const stack = free.get(entry.bytes) ?? [];
+      free.set(entry.bytes, stack);
+      stack.push(entry);
+      freeBytes += entry.bytes;
+      for (const [size, others] of free)
+        while (freeBytes > cap) {
+          const oldest = others.shift();
+          if (oldest === undefined) break;
+          freeBytes -= size;
+          destroy(oldest);
+        }
+    },
+    get created() {
+      return created;
+    },
+    get bytes() {
+      return bytes;
+    },
+    get freeBytes() {
+      return freeBytes;
+    },
+    destroy() {
+      for (const entry of all) destroy(entry);
+      free.clear();
+      freeBytes = 0;
+    },
+  };
+}

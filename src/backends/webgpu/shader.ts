@@ -1,0 +1,88 @@
+/**
+ * From what a kernel says (operands, scalars, a WGSL body) to a shader.
+ *
+ * Operands are bound as whole buffers; where a view begins is a scalar. Operands that lie in one buffer share a binding, since WebGPU allows no two
+ * writable bindings of one buffer: an in-place kernel and two neighbours in an arena look the same to the body, which reads `x(i)` and writes
+ * `set_y(i, value)`.
+ */
+import type { DType } from "../../tensor/dtype.ts";
+
+/** An operand as the shader knows it. */
+export interface ShaderOperand {
+  readonly name: string;
+  readonly dtype: DType;
+  /** Which binding it lies in. */
+  readonly slot: number;
+}
+
+export interface ShaderSlot {
+  readonly dtype: DType;
+  readonly written: boolean;
+}
+
+export type ScalarType = "u32" | "i32" | "f32";
+
+export interface ShaderSource {
+  readonly operands: readonly ShaderOperand[];
+  readonly slots: readonly ShaderSlot[];
+  readonly scalars: readonly (readonly [name: string, type: ScalarType])[];
+  readonly workgroup: number;
+  /** Declarations at module scope: functions, workgroup memory. */
+  readonly declarations?: string;
+  /**
+   * Statements of the entry point. They know `local` (the invocation in its workgroup), `group` (the workgroup, counted over the whole grid) and
+   * `thread` = group · workgroup size + local, all u32; the scalars as p.name; and inf(), nan(), is_nan(x).
+   */
+  readonly body: string;
+}
+
+/** Scalars that every shader has, before its own: the grid's width and its workgroups, and the bits of ∞, which WGSL has no literal for. */
+const COMMON: readonly (readonly [string, ScalarType])[] = [
+  ["grid_width", "u32"],
+  ["groups", "u32"],
+  ["inf_bits", "u32"],
+];
+
+/** The scalars in the order of the parameter block, 4 bytes each: the common ones, each operand's first element, the kernel's own. */
+export function scalarLayout(
+  source: Pick<ShaderSource, "operands" | "scalars">,
+): (readonly [string, ScalarType])[] {
+  return [...COMMON, ...source.operands.map(({ name }) => [`${name}_at`, "u32"] as const), ...source.scalars];
+}
+
+const wgslType = (dtype: DType): string => (dtype === "f32" ? "f32" : "i32");
+
+export function shaderOf(source: ShaderSource): string {
+  const { operands, slots, workgroup, declarations = "", body } = source;
+  const fields = scalarLayout(source).map(([name, type]) => `  ${name}: ${type},`);
+  const bindings = slots.map(
+    ({ dtype, written }, slot) =>
+      `@group(0) @binding(${slot + 1}) var<storage, ${written ? "read_write" : "read"}> slot${slot}: array<${wgslType(dtype)}>;`,
+  );
+  const accessors = operands.map(({ name, dtype, slot }) => {
+    const type = wgslType(dtype);
+    const read = `fn ${name}(i: u32) -> ${type} { return slot${slot}[p.${name}_at + i]; }`;
+    return slots[slot].written
+      ? `${read}\nfn set_${name}(i: u32, value: ${type}) { slot${slot}[p.${name}_at + i] = value; }`
+      : read;
+  });
+  return `struct Scalars {
+${fields.join("\n")}
+}
+@group(0) @binding(0) var<uniform> p: Scalars;
+${bindings.join("\n")}
+${accessors.join("\n")}
+fn inf() -> f32 { return bitcast<f32>(p.inf_bits); }
+fn nan() -> f32 { return bitcast<f32>(p.inf_bits | 0x400000u); }
+// Compilers may take x != x for false; bits they leave alone.
+fn is_nan(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }
+${declarations}
+@compute @workgroup_size(${workgroup})
+fn main(@builtin(workgroup_id) workgroup_id: vec3u, @builtin(local_invocation_index) local: u32) {
+  let group = workgroup_id.y * p.grid_width + workgroup_id.x;
+  if (group >= p.groups) { return; }
+  let thread = group * ${workgroup}u + local;
+${body}
+}
+`;
+}
