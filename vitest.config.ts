@@ -3,6 +3,10 @@
  * `new URL(…, import.meta.url)` then work as they do for users.
  */
 import { defineConfig } from "vitest/config";
+import { webgpuEnvironment } from "./scripts/software-vulkan.mjs";
+
+// Before the tests' processes start: a loader reads its paths once.
+Object.assign(process.env, webgpuEnvironment());
 
 export default defineConfig({
   test: {

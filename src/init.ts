@@ -5,8 +5,11 @@ import { GradmixError } from "./errors.ts";
 import { setCurrentMemory } from "./tensor/memory.ts";
 
 export interface InitOptions {
-  /** Default: the environment variable GRADMIX_BACKEND, or "cpu". "reference" is slow and exact: an oracle. */
-  readonly backend?: "cpu" | "reference";
+  /**
+   * Default: the environment variable GRADMIX_BACKEND, or "cpu". "webgpu" needs the optional package `webgpu` and a GPU; a software adapter is used only
+   * with GRADMIX_WEBGPU=software. "reference" is slow and exact: an oracle.
+   */
+  readonly backend?: "cpu" | "webgpu" | "reference";
   /** Threads that run kernels, the calling one included. Default: one a core. */
   readonly threads?: number;
   /** "relaxed" fuses multiply-adds where the engine can; "plain" runs everywhere. Default: "auto", relaxed if possible. */
@@ -22,7 +25,7 @@ let running: Backend | null = null;
  * `config` for impossible options, `backend` when it cannot start.
  */
 export async function init(options: InitOptions = {}): Promise<Backend> {
-  const name = options.backend ?? environmentBackend() ?? "cpu";
+  const name = options.backend ?? environment("GRADMIX_BACKEND") ?? "cpu";
   await shutdown();
   running = await create(name, options);
   setCurrentMemory(running);
@@ -41,9 +44,20 @@ export async function shutdown(): Promise<void> {
 async function create(name: string, { threads, simd, memoryLimit }: InitOptions): Promise<Backend> {
   const limit = memoryLimit === undefined ? {} : { memoryLimit };
   if (name === "reference") return createReferenceBackend(limit);
+  if (name === "webgpu") {
+    const { createNodeDevice } = await import("./backends/webgpu/host-node.ts");
+    const { createWebgpuBackend } = await import("./backends/webgpu/index.ts");
+    const { device, adapter, software } = await createNodeDevice({
+      software: environment("GRADMIX_WEBGPU") === "software",
+    });
+    return createWebgpuBackend({ device, adapter, software, ...limit });
+  }
   if (name !== "cpu")
-    throw new GradmixError("config", `no backend is called "${name}"; there are "cpu" and "reference"`);
-  // Only here: the reference needs none of its code.
+    throw new GradmixError(
+      "config",
+      `no backend is called "${name}"; there are "cpu", "webgpu" and "reference"`,
+    );
+  // Only here: the others need none of its code.
   const { createCpuBackend } = await import("./backends/cpu/index.ts");
   return createCpuBackend({
     ...limit,
@@ -52,6 +66,6 @@ async function create(name: string, { threads, simd, memoryLimit }: InitOptions)
   });
 }
 
-function environmentBackend(): string | undefined {
-  return typeof process === "undefined" ? undefined : process.env["GRADMIX_BACKEND"];
+function environment(name: string): string | undefined {
+  return typeof process === "undefined" ? undefined : process.env[name];
 }

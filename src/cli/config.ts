@@ -184,8 +184,9 @@ function checkNames(
   domains: readonly string[],
   label: string,
 ): void {
+  const known = new Set(domains);
   for (const name of Object.keys(given))
-    if (!domains.includes(name))
+    if (!known.has(name))
       throw wrong(`${label}: ${show(name)} is not a domain of this run${didYouMean(name, domains)}`);
 }
 

@@ -3,6 +3,8 @@ import { availableParallelism, cpus, freemem, totalmem } from "node:os";
 import type { Backend } from "../backends/backend.ts";
 import { createCpuBackend } from "../backends/cpu/index.ts";
 import { createReferenceBackend } from "../backends/reference/index.ts";
+import { createNodeDevice, type NodeDevice } from "../backends/webgpu/host-node.ts";
+import { createWebgpuBackend } from "../backends/webgpu/index.ts";
 
 interface Output {
   write(text: string): unknown;
@@ -12,6 +14,12 @@ interface Output {
 export async function doctor(output: Output): Promise<number> {
   const print = (name: string, value: string): void => {
     output.write(`${name.padEnd(10)} ${value}\n`);
+  };
+  let found: NodeDevice[] = [];
+  const startWebgpu = async (): Promise<Backend> => {
+    const device = await createNodeDevice({ software: process.env["GRADMIX_WEBGPU"] === "software" });
+    found = [device];
+    return createWebgpuBackend({ device: device.device, adapter: device.adapter, software: device.software });
   };
   print("node", `${process.version}, ${process.platform} ${process.arch}`);
   print(
@@ -23,6 +31,20 @@ export async function doctor(output: Output): Promise<number> {
   const cpu = await examine(() => createCpuBackend(), 512);
   print("cpu", cpu.text);
   if (cpu.threads > 1) print("", (await examine(() => createCpuBackend({ threads: 1 }), 512)).text);
+  print("webgpu", (await examine(startWebgpu, 256)).text);
+  for (const device of found) {
+    const { features, limits, driver, vendor, architecture } = device.details;
+    print(
+      "",
+      `${vendor} ${architecture}${driver === "" ? "" : `, driver ${driver}`}; features ${features.join(", ")}`,
+    );
+    print(
+      "",
+      `limits ${Object.entries(limits)
+        .map(([name, value]) => `${name} ${value}`)
+        .join(", ")}`,
+    );
+  }
   print("reference", (await examine(() => Promise.resolve(createReferenceBackend()), 64)).text);
   return cpu.works ? 0 : 1;
 }

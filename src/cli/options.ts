@@ -399,10 +399,10 @@ export const optionTable: OptionTable = {
     },
     backend: {
       flag: "--backend",
-      value: "cpu|reference",
-      kind: { type: "choice", choices: ["cpu", "reference"] },
+      value: "cpu|webgpu|reference",
+      kind: { type: "choice", choices: ["cpu", "webgpu", "reference"] },
       default: "cpu",
-      help: "cpu: WebAssembly SIMD on all cores; reference: plain TypeScript, slow, for checking",
+      help: "cpu: WebAssembly SIMD on all cores; webgpu: the GPU, through Dawn; reference: plain TypeScript, slow, for checking",
     },
     threads: {
       flag: "--threads",

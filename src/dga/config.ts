@@ -119,7 +119,7 @@ export interface RunConfig {
   checkpointEvery: number;
   /** The run folder. */
   out: string;
-  backend: "cpu" | "reference";
+  backend: "cpu" | "webgpu" | "reference";
   /** null: one a core. */
   threads: number | null;
   simd: "auto" | "relaxed" | "plain";

@@ -1,47 +1,67 @@
-/** What training steps tell about the domains between two updates of their weights. Plain JSON, part of a checkpoint. */
+/**
+ * What training steps tell about the domains between two updates of their weights: a list of examples, whatever the number of domains. Plain
+ * JSON, part of a checkpoint.
+ */
 import { GradmixError } from "../errors.ts";
 import { type Bases } from "./bases.ts";
 import type { Alignments } from "./passes.ts";
-import { basisAlignments, type Examples } from "./reweighting.ts";
-import { domainAlignments } from "./statistics.ts";
+import { basisAlignments } from "./reweighting.ts";
+import { alignmentsByDomain } from "./statistics.ts";
 
 export interface Gathered {
-  /** Counted tokens of every example, a list a domain, like those below. */
-  tokens: number[][];
-  /** Summed loss of the example. */
-  losses: number[][];
-  /** ⟨∇(summed loss of example), V⟩; empty for rules that do not align. */
-  dots: number[][];
-  /** ‖gradient of the example's mean loss‖². */
-  squaredNorms: number[][];
-  /** The reference model's summed loss of the example; empty without one. */
-  referenceLosses: number[][];
+  /** Domain of every example, in the order they were drawn, like those below. */
+  domainOf: number[];
+  /** Counted tokens. */
+  tokens: number[];
+  /** Summed loss. */
+  losses: number[];
+  /** ⟨∇(summed loss), V⟩; empty for rules that do not align, like `squaredNorms`. */
+  dots: number[];
+  /** ‖gradient of the mean loss‖². */
+  squaredNorms: number[];
+  /** The reference model's summed loss; empty without one. */
+  referenceLosses: number[];
   targetNorms: number[];
   targetLosses: number[];
 }
 
-export function nothing(k: number): Gathered {
-  const lists = (): number[][] => Array.from({ length: k }, () => []);
+const lists = [
+  "domainOf",
+  "tokens",
+  "losses",
+  "dots",
+  "squaredNorms",
+  "referenceLosses",
+  "targetNorms",
+  "targetLosses",
+] as const satisfies readonly (keyof Gathered)[];
+
+export function nothing(): Gathered {
   return {
-    tokens: lists(),
-    losses: lists(),
-    dots: lists(),
-    squaredNorms: lists(),
-    referenceLosses: lists(),
+    domainOf: [],
+    tokens: [],
+    losses: [],
+    dots: [],
+    squaredNorms: [],
+    referenceLosses: [],
     targetNorms: [],
     targetLosses: [],
   };
 }
 
-/** Mean losses per token by domain; 0 with 0 tokens for a domain that was never drawn. */
-export function lossesOf(gathered: Gathered): {
-  tokens: Float64Array;
-  losses: Float64Array;
-  referenceLosses: Float64Array;
-} {
-  const tokens = Float64Array.from(gathered.tokens, total);
-  const perToken = (lists: readonly number[][]): Float64Array =>
-    Float64Array.from(lists, (losses, i) => (tokens[i] > 0 ? total(losses) / tokens[i] : 0));
+/** Mean losses per token of k domains; 0 with 0 tokens for a domain that was never drawn. */
+export function lossesOf(
+  { domainOf, ...gathered }: Gathered,
+  k: number,
+): { tokens: Float64Array; losses: Float64Array; referenceLosses: Float64Array } {
+  const sums = (values: readonly number[]): Float64Array => {
+    const out = new Float64Array(k);
+    values.forEach((value, e) => (out[domainOf[e]] += value));
+    return out;
+  };
+  const tokens = sums(gathered.tokens);
+  const perToken = (values: readonly number[]): Float64Array =>
+    sums(values).map((sum, i) => (tokens[i] > 0 ? sum / tokens[i] : 0));
   return { tokens, losses: perToken(gathered.losses), referenceLosses: perToken(gathered.referenceLosses) };
 }
 
@@ -51,13 +71,20 @@ export function lossesOf(gathered: Gathered): {
  * The norm of a domain is here the root mean square of its single examples' gradients: unlike the norm of their mean it does not grow when few
  * are drawn, which would make a rare domain's cosine smaller and the domain rarer still.
  */
-export function summarise(gathered: Gathered): Alignments {
-  const { tokens, losses } = lossesOf(gathered);
-  const measured = gathered.dots.map((dots, i) => domainAlignments(dots, gathered.tokens[i]));
+export function summarise(gathered: Gathered, k: number): Alignments {
+  const { domainOf, dots, squaredNorms } = gathered;
+  const { tokens, losses } = lossesOf(gathered, k);
+  const measured = alignmentsByDomain(dots, gathered.tokens, domainOf, k);
+  const squares = new Float64Array(k);
+  const counts = new Float64Array(k);
+  squaredNorms.forEach((square, e) => {
+    squares[domainOf[e]] += square;
+    counts[domainOf[e]]++;
+  });
   return {
     alignments: Float64Array.from(measured, ({ alignment }) => alignment),
     standardErrors: measured.map(({ standardError }) => standardError),
-    norms: Float64Array.from(gathered.squaredNorms, (squares) => Math.sqrt(mean(squares))),
+    norms: squares.map((sum, i) => Math.sqrt(sum / Math.max(1, counts[i]))),
     tokens,
     targetNorm: mean(gathered.targetNorms),
     losses,
@@ -67,14 +94,7 @@ export function summarise(gathered: Gathered): Alignments {
 
 /** The bases' alignments from what the steps gathered, all of it drawn with the domain weights `q`. */
 export function summariseBases(gathered: Gathered, bases: Bases, q: Float64Array): Alignments {
-  const examples: Examples = {
-    domainOf: gathered.tokens.flatMap((list, i) => list.map(() => i)),
-    tokens: gathered.tokens.flat(),
-    dots: gathered.dots.flat(),
-    losses: gathered.losses.flat(),
-    squaredNorms: gathered.squaredNorms.flat(),
-  };
-  const measured = basisAlignments(bases, q, examples);
+  const measured = basisAlignments(bases, q, gathered);
   return {
     ...measured,
     norms: measured.norms ?? null,
@@ -84,33 +104,31 @@ export function summariseBases(gathered: Gathered, bases: Bases, q: Float64Array
   };
 }
 
-/** Throws `checkpoint` unless it is what `nothing(k)` grew into. */
+/** Throws `checkpoint` unless it is what `nothing()` may have grown into with k domains. */
 export function checkGathered(json: unknown, k: number): Gathered {
-  const wrong = (): GradmixError =>
-    new GradmixError("checkpoint", "checkpoint: what the steps gathered is malformed");
-  if (typeof json !== "object" || json === null) throw wrong();
+  const wrong = (what: string): GradmixError =>
+    new GradmixError("checkpoint", `checkpoint: what the steps gathered is malformed: ${what}`);
+  if (typeof json !== "object" || json === null) throw wrong("it is no object");
   const given = new Map<string, unknown>(Object.entries(json));
-  const numbers = (value: unknown): number[] => {
-    if (!Array.isArray(value)) throw wrong();
-    return value.map((entry: unknown) => {
-      if (typeof entry !== "number") throw wrong();
+  const out = nothing();
+  for (const name of lists) {
+    const value = given.get(name);
+    if (!Array.isArray(value)) throw wrong(`it has no ${name}`);
+    out[name] = value.map((entry: unknown) => {
+      if (typeof entry !== "number" || !Number.isFinite(entry)) throw wrong(`${name} holds ${String(entry)}`);
       return entry;
     });
-  };
-  const lists = (name: string): number[][] => {
-    const value = given.get(name);
-    if (!Array.isArray(value) || value.length !== k) throw wrong();
-    return value.map(numbers);
-  };
-  return {
-    tokens: lists("tokens"),
-    losses: lists("losses"),
-    dots: lists("dots"),
-    squaredNorms: lists("squaredNorms"),
-    referenceLosses: lists("referenceLosses"),
-    targetNorms: numbers(given.get("targetNorms")),
-    targetLosses: numbers(given.get("targetLosses")),
-  };
+  }
+  const examples = out.domainOf.length;
+  for (const name of ["tokens", "losses", "dots", "squaredNorms", "referenceLosses"] as const) {
+    const { length } = out[name];
+    const optional = name !== "tokens" && name !== "losses";
+    if (length !== examples && !(optional && length === 0))
+      throw wrong(`${length} ${name} for ${examples} examples`);
+  }
+  if (!out.domainOf.every((domain) => Number.isInteger(domain) && domain >= 0 && domain < k))
+    throw wrong(`an example is of none of ${k} domains`);
+  return out;
 }
 
 export function total(values: ArrayLike<number>): number {

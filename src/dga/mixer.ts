@@ -39,7 +39,8 @@ export interface Mixer {
 /** Throws `config` for impossible options. */
 export function createMixer({ domains, rule, updateEvery = 10, warmup = 0 }: MixerOptions): Mixer {
   if (domains.length === 0) throw new GradmixError("config", "domains: at least one is needed");
-  const twice = domains.find((name, i) => domains.indexOf(name) < i);
+  const last = new Map(domains.map((name, i) => [name, i]));
+  const twice = domains.find((name, i) => last.get(name) !== i);
   if (twice !== undefined) throw new GradmixError("config", `domains: two are called "${twice}"`);
   checkRange("updateEvery", updateEvery, { min: 1, max: Infinity, openMax: true, integer: true });
   checkRange("warmup", warmup, { min: 0, max: Infinity, openMax: true, integer: true });

@@ -187,7 +187,7 @@ export function createTrainer(options: TrainerOptions): Trainer {
   let state = mixer.initial;
   let seen = 0;
   let lastLoss: number | null = null;
-  let gathered = nothing(k);
+  let gathered = nothing();
 
   /** The next windows of target t. */
   const targetBatch = (t = 0): Batch =>
@@ -266,7 +266,7 @@ export function createTrainer(options: TrainerOptions): Trainer {
     const tokensSeen = { tokensSeen: sampler.tokens() };
     if (gathers) {
       const alignments =
-        bases === undefined ? summarise(gathered) : summariseBases(gathered, bases, drawing().alpha);
+        bases === undefined ? summarise(gathered, k) : summariseBases(gathered, bases, drawing().alpha);
       return { signal: { ...signalOf(alignments, plan), ...tokensSeen }, alignments };
     }
     if (plan.aligns) {
@@ -299,7 +299,7 @@ export function createTrainer(options: TrainerOptions): Trainer {
       };
       return { signal, alignments: null };
     }
-    const { tokens, losses, referenceLosses } = lossesOf(gathered);
+    const { tokens, losses, referenceLosses } = lossesOf(gathered, k);
     return {
       signal: { tokens, losses, ...(plan.reference ? { referenceLosses } : {}), ...tokensSeen },
       alignments: null,
@@ -313,9 +313,10 @@ export function createTrainer(options: TrainerOptions): Trainer {
       const reference =
         plan.reference && options.reference !== undefined ? await referenceOf(options.reference, rows) : null;
       rows.domainOf.forEach((domain, j) => {
-        gathered.tokens[domain].push(rows.tokens[j]);
-        gathered.losses[domain].push(losses[j]);
-        if (reference !== null) gathered.referenceLosses[domain].push(reference[j]);
+        gathered.domainOf.push(domain);
+        gathered.tokens.push(rows.tokens[j]);
+        gathered.losses.push(losses[j]);
+        if (reference !== null) gathered.referenceLosses.push(reference[j]);
       });
       return losses;
     };
@@ -339,10 +340,10 @@ export function createTrainer(options: TrainerOptions): Trainer {
       );
       const values = await take(losses);
       const { dots, squaredNorms } = await sink.result();
-      rows.domainOf.forEach((domain, j) => {
+      dots.forEach((dot, j) => {
         // The pass weighed every loss with 1/tokens; what is gathered is of the unweighted sums and of the examples' own means.
-        gathered.dots[domain].push(dots[j] * tokens);
-        gathered.squaredNorms[domain].push(squaredNorms[j] * (tokens / rows.tokens[j]) ** 2);
+        gathered.dots.push(dot * tokens);
+        gathered.squaredNorms.push(squaredNorms[j] * (tokens / rows.tokens[j]) ** 2);
       });
       return note(values);
     } finally {
@@ -403,7 +404,7 @@ export function createTrainer(options: TrainerOptions): Trainer {
       if (updateDue(mixer, state)) {
         const measured = await measure();
         ({ alignments } = measured);
-        gathered = nothing(k);
+        gathered = nothing();
         state = update(mixer, state, measured.signal);
         drawn = null;
       }

@@ -32,7 +32,7 @@ export const backends: readonly TestedBackend[] = [
     name: "cpu, plain SIMD",
     create: (options) => createCpuBackend({ ...options, threads: 1, simd: "plain" }),
   },
-  ...(process.env["GRADMIX_WEBGPU"] === "software"
-    ? [webgpu("webgpu", true), webgpu("webgpu, workgroup variants", false)]
-    : []),
+  ...(process.env["GRADMIX_WEBGPU"] === "off"
+    ? []
+    : [webgpu("webgpu", true), webgpu("webgpu, workgroup variants", false)]),
 ];

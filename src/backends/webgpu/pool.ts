@@ -1,6 +1,7 @@
 /**
- * GPU buffers that are used again. Sizes go by classes, each class is a stack, and what is free beyond a cap is destroyed, oldest classes first: a
- * training step that asks for the same sizes in the same order gets the same buffers, so bind groups that were made for them fit again.
+ * GPU buffers that are used again. Sizes go by classes; of those that are free the one that was made first is handed out, and what is free beyond a
+ * cap is destroyed. What a step gets depends on what is free when it begins, not on the order it became free in: a training step that asks for the
+ * same sizes in the same order gets the same buffers, so bind groups that were made for them fit again.
  */
 export interface PooledBuffer {
   readonly buffer: GPUBuffer;
@@ -48,7 +49,7 @@ export function createPool(
   return {
     take(wanted) {
       const size = sizeClass(wanted);
-      const found = free.get(size)?.pop();
+      const found = free.get(size)?.shift();
       if (found !== undefined) {
         freeBytes -= size;
         return found;
@@ -61,14 +62,17 @@ export function createPool(
     give(entry) {
       const stack = free.get(entry.bytes) ?? [];
       free.set(entry.bytes, stack);
-      stack.push(entry);
+      // In the order they were made; most are given back near the end.
+      let at = stack.length;
+      while (at > 0 && stack[at - 1].id > entry.id) at--;
+      stack.splice(at, 0, entry);
       freeBytes += entry.bytes;
       for (const [size, others] of free)
         while (freeBytes > cap) {
-          const oldest = others.shift();
-          if (oldest === undefined) break;
+          const last = others.pop();
+          if (last === undefined) break;
           freeBytes -= size;
-          destroy(oldest);
+          destroy(last);
         }
     },
     get created() {

@@ -1,0 +1,173 @@
+/** The WebGPU backend beyond its kernels: training, leaks, limits, large grids, and that processes end. */
+import { spawnSync } from "node:child_process";
+import { resolve } from "node:path";
+import { type Backend, GradmixError, init, shutdown } from "gradmix";
+import { createMixer, createTrainer, type TrainStep } from "gradmix/dga";
+import { createGPT, createSchedule } from "gradmix/nn";
+import { afterEach, describe, expect, test } from "vitest";
+import { createNodeDevice } from "#dist/backends/webgpu/host-node.js";
+import { createWebgpuBackend, type WebgpuBackend } from "#dist/backends/webgpu/index.js";
+import { setCurrentMemory } from "#dist/tensor/memory.js";
+import { language, time, vocabSize, windows } from "../dga/languages.ts";
+
+const off = process.env["GRADMIX_WEBGPU"] === "off";
+const open: Backend[] = [];
+const start = async (options: { memoryLimit?: number } = {}): Promise<WebgpuBackend> => {
+  const { device, adapter, software } = await createNodeDevice({ software: true });
+  const backend = createWebgpuBackend({ device, adapter, software, ...options });
+  open.push(backend);
+  return backend;
+};
+afterEach(async () => {
+  setCurrentMemory(null);
+  for (const backend of open.splice(0)) await backend.dispose();
+});
+
+test("an adapter runs, or it is said why none does", async ({ skip }) => {
+  if (off) skip(process.env["GRADMIX_WEBGPU_REASON"] ?? "no reason was given");
+  const { adapter, software } = await createNodeDevice({ software: true });
+  console.log(`webgpu adapter: ${adapter}${software ? " (software)" : ""}`);
+  expect(adapter).not.toBe("");
+});
+
+/** A short run of DGA; the aligned step too. */
+async function train(preset: "llama" | "gpt2", from: "batch" | "step", steps: number): Promise<TrainStep[]> {
+  const names = ["a", "b"];
+  const trainer = createTrainer({
+    model: createGPT({ preset, vocabSize, dim: 16, layers: 1, heads: 2, context: time }, { seed: 1 }),
+    mixer: createMixer({ domains: names, rule: { name: "dga" }, updateEvery: 4 }),
+    domains: names.map((name, i) => windows(name, [language(i + 1, 400)])),
+    target: windows("target", [language(1, 200)]),
+    batch: 4,
+    alignment: { from, domainExamples: 2, targetExamples: 4 },
+    schedule: createSchedule({ name: "constant", lr: 0.01, steps }),
+    seed: 3,
+  });
+  const out: TrainStep[] = [];
+  for (let i = 0; i < steps; i++) out.push(await trainer.step());
+  trainer.dispose();
+  trainer.model.dispose();
+  return out;
+}
+
+describe.skipIf(off)("webgpu", () => {
+  test.each([
+    ["llama", "batch"],
+    ["gpt2", "step"],
+  ] as const)(
+    "trains like the cpu does, twice to the same bits (%s, alignments from a %s)",
+    async (preset, from) => {
+      await init({ backend: "cpu", threads: 1 });
+      const wanted = await train(preset, from, 12);
+      await shutdown();
+      setCurrentMemory(await start());
+      const found = await train(preset, from, 12);
+      const again = await train(preset, from, 12);
+      expect(again).toEqual(found);
+      found.forEach((step, i) => {
+        expect(Math.abs(step.loss / wanted[i].loss - 1)).toBeLessThan(1e-3);
+        expect(Math.abs(step.gradNorm / wanted[i].gradNorm - 1)).toBeLessThan(1e-2);
+        step.alignments?.alignments.forEach((a, d) => {
+          const scale = (wanted[i].alignments?.norms?.[d] ?? 0) * (wanted[i].alignments?.targetNorm ?? 0);
+          expect(Math.abs(a - (wanted[i].alignments?.alignments[d] ?? NaN))).toBeLessThan(1e-2 * scale);
+        });
+      });
+    },
+  );
+
+  test("a running training makes no buffer and no bind group, and nothing leaks", async () => {
+    const backend = await start();
+    setCurrentMemory(backend);
+    const names = ["a", "b"];
+    const trainer = createTrainer({
+      model: createGPT({ vocabSize, dim: 16, layers: 1, heads: 2, context: time }, { seed: 1 }),
+      mixer: createMixer({ domains: names, rule: { name: "dga" }, updateEvery: 4 }),
+      domains: names.map((name, i) => windows(name, [language(i + 1, 400)])),
+      target: windows("target", [language(1, 200)]),
+      batch: 4,
+      alignment: { domainExamples: 2, targetExamples: 4 },
+      schedule: createSchedule({ name: "constant", lr: 0.01, steps: 200 }),
+      seed: 3,
+    });
+    const live: number[] = [];
+    let early = backend.counters;
+    for (let i = 0; i < 200; i++) {
+      await trainer.step();
+      live.push(backend.liveBytes);
+      if (i === 40) early = backend.counters;
+    }
+    expect(new Set(live.slice(1)).size).toBe(1);
+    const { dispatches, buffers, bindGroups, pipelines, poolBytes } = backend.counters;
+    expect(dispatches).toBeGreaterThan(early.dispatches);
+    expect({ buffers, bindGroups, pipelines, poolBytes }).toEqual({
+      buffers: early.buffers,
+      bindGroups: early.bindGroups,
+      pipelines: early.pipelines,
+      poolBytes: early.poolBytes,
+    });
+    trainer.dispose();
+    trainer.model.dispose();
+    expect(backend.liveBytes).toBe(0);
+  });
+
+  test("what is too large is refused with the sizes, and the device goes on", async () => {
+    const backend = await start({ memoryLimit: 1 << 20 });
+    const message = (elements: number): string => {
+      try {
+        backend.alloc(elements, "f32");
+      } catch (error) {
+        if (error instanceof GradmixError && error.code === "memory") return error.message;
+        throw error;
+      }
+      return "";
+    };
+    expect(message(2 ** 34)).toMatch(
+      /a tensor of 68719476736 bytes was asked for; this device binds at most \d+/,
+    );
+    expect(message(2 ** 19)).toMatch(/2097152 bytes were requested while 0 are live; the limit is 1048576/);
+    const buffer = backend.alloc(3, "f32");
+    backend.write(buffer, 0, [1, 2, 3]);
+    expect([...(await backend.read(buffer, 0, 3))]).toEqual([1, 2, 3]);
+  });
+
+  test("more workgroups than a dimension has", async () => {
+    const backend = await start();
+    const count = 65_535 * 64 + 1000;
+    const buffer = backend.alloc(count, "f32");
+    const view = { buffer, offset: 0, shape: [count], dtype: "f32" as const };
+    backend.run("fill", { value: 7 }, [], [view]);
+    backend.run("affine", { scale: 2, shift: 1 }, [view], [view]);
+    for (const at of [0, 65_535 * 64 - 1, 65_535 * 64, count - 1])
+      expect([...(await backend.read(buffer, at, 1))]).toEqual([15]);
+  });
+
+  test("a write waits for what was enqueued before it", async () => {
+    const backend = await start();
+    const [a, b] = [0, 1].map((): number => backend.alloc(4, "f32"));
+    const view = (buffer: number) => ({ buffer, offset: 0, shape: [4], dtype: "f32" as const });
+    backend.write(a, 0, [1, 2, 3, 4]);
+    backend.run("affine", { scale: 10, shift: 0 }, [view(a)], [view(b)]);
+    backend.write(a, 0, [9, 9, 9, 9]);
+    expect([...(await backend.read(b, 0, 4))]).toEqual([10, 20, 30, 40]);
+    expect([...(await backend.read(a, 1, 2))]).toEqual([9, 9]);
+  });
+
+  test.each([
+    ["that used the GPU", "await t.data();"],
+    ["with a read under way", "void t.data();"],
+    ["that never gave its backend back, and throws", "await t.data(); throw new Error('on purpose');"],
+  ])("a process ends: one %s", (_, rest) => {
+    const script = `
+      const { init, ones, add } = await import(${JSON.stringify(resolve(import.meta.dirname, "../../dist/index.js"))});
+      await init({ backend: "webgpu" });
+      const t = add(ones([4]), 1);
+      ${rest}
+    `;
+    const { status, signal } = spawnSync(process.execPath, ["--input-type=module", "-e", script], {
+      encoding: "utf8",
+      timeout: 20_000,
+    });
+    expect(signal).toBeNull();
+    expect(status).toBe(rest.includes("throw") ? 1 : 0);
+  });
+});
