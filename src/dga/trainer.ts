@@ -343,7 +343,7 @@ export function createTrainer(options: TrainerOptions): Trainer {
       dots.forEach((dot, j) => {
         // The pass weighed every loss with 1/tokens; what is gathered is of the unweighted sums and of the examples' own means.
         gathered.dots.push(dot * tokens);
-        gathered.squaredNorms.push(squaredNorms[j] * (tokens / rows.tokens[j]) ** 2);
+        gathered.squaredNorms.push(squaredNorms[j] * (tokens / Math.max(1, rows.tokens[j])) ** 2);
       });
       return note(values);
     } finally {

@@ -21,12 +21,15 @@ export function byDomain(
     return domains.map((_, i) => (given as readonly number[])[i]);
   }
   const values = new Map(Object.entries(given));
+  const known = new Set(domains);
   for (const name of values.keys())
-    if (!domains.includes(name)) {
+    if (!known.has(name)) {
       const close = nearest(name, domains);
+      const few =
+        domains.length <= 20 ? `the domains are ${domains.join(", ")}` : `there are ${domains.length}`;
       throw new GradmixError(
         "config",
-        `${what}: there is no domain "${name}"${close === null ? `; the domains are ${domains.join(", ")}` : `; did you mean "${close}"?`}`,
+        `${what}: there is no domain "${name}"; ${close === null ? few : `did you mean "${close}"?`}`,
       );
     }
   return domains.map((name) => values.get(name) ?? 0);
