@@ -262,7 +262,7 @@ function draw(rows: readonly Row[]): string {
   const [left, top, width, height, gap] = [56, 52, 300, 230, 170];
   const highest = 2 ** Math.ceil(Math.log2(Math.max(4, ...rows.map((row) => row.perDomain))));
   const ks = [...new Set(rows.map((row) => row.k))].sort((a, b) => a - b);
-  const [lowest = 4, largest = 1024] = [ks[0], ks.at(-1)];
+  const [lowest, largest] = [Math.min(...ks), Math.max(...ks)];
   const total = left + batches.length * (width + gap);
   const colours: Record<Way, string> = {
     perDomain: "#ff725c",

@@ -101,8 +101,7 @@ describe.each(Object.entries(rules))("%s", (_, options) => {
     const losses: number[] = [];
     for (let i = 0; i < 10; i++) losses.push((await whole.step()).loss);
     expect(signals.length).toBe(rule.needs.length > 0 ? 3 : 0);
-    for (const signal of signals)
-      for (const name of rule.needs) expect(signal[name as keyof Signal]).toBeDefined();
+    for (const signal of signals) for (const name of rule.needs) expect(signal[name]).toBeDefined();
     const final = whole.weights().final;
     // Bandits explore at first, curves want points, and a fresh model is not behind a fresh reference.
     if (rule.needs.length > 0 && !["odm", "ado", "doremi"].includes(options.name))

@@ -127,7 +127,10 @@ export function sketchSink({ offsets, parameters, rank = 16, seed = 1 }: SketchS
     accumulate: boolean,
     fill: (into: Tensor, add: boolean) => void,
   ): void => {
-    if (part.numbers === width) return fill(part.out, accumulate);
+    if (part.numbers === width) {
+      fill(part.out, accumulate);
+      return;
+    }
     scope(() => {
       const whole = empty([segments, width], "f32", part.out.memory);
       fill(whole, false);

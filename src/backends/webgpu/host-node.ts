@@ -47,7 +47,7 @@ export async function createNodeDevice({
     );
   const { vendor, architecture, device: name, description } = adapter.info;
   const isSoftware =
-    adapter.info.isFallbackAdapter === true ||
+    adapter.info.isFallbackAdapter ||
     /swiftshader|llvmpipe|lavapipe/i.test(`${architecture} ${name} ${description}`);
   if (isSoftware && !software)
     throw new GradmixError(

@@ -89,10 +89,12 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
   const fail = (error: GradmixError): void => {
     failure ??= error;
   };
-  void device.lost.then(({ reason, message }) => {
+  const watch = async (): Promise<void> => {
+    const { reason, message } = await device.lost;
     if (!disposed)
       fail(new GradmixError("backend", `webgpu: the device was lost (${reason}): ${firstLine(message)}`));
-  });
+  };
+  void watch();
   device.addEventListener("uncapturederror", (event) => {
     event.preventDefault();
     fail(new GradmixError("backend", `webgpu: ${firstLine(event.error.message)}`));
@@ -108,18 +110,21 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
 
   const bindGroups = new Map<string, { group: GPUBindGroup; buffers: readonly number[] }>();
   const pipelines = new Map<string, Pipeline>();
+  /** The device says later that it had no memory. */
+  const refused = async (bytes: number): Promise<void> => {
+    const error = await device.popErrorScope();
+    if (error !== null)
+      fail(
+        new GradmixError(
+          "memory",
+          `webgpu: the device refused ${bytes} bytes while ${liveBytes} are live; lower the batch`,
+        ),
+      );
+  };
   const make = (bytes: number, usage: number): GPUBuffer => {
     device.pushErrorScope("out-of-memory");
     const buffer = device.createBuffer({ size: bytes, usage });
-    void device.popErrorScope().then((error) => {
-      if (error !== null)
-        fail(
-          new GradmixError(
-            "memory",
-            `webgpu: the device refused ${bytes} bytes while ${liveBytes} are live; lower the batch`,
-          ),
-        );
-    });
+    void refused(bytes);
     return buffer;
   };
   const forget = (id: number): void => {
@@ -203,10 +208,10 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
           visibility: COMPUTE,
           buffer: { type: "uniform", hasDynamicOffset: true, minBindingSize: bytes },
         },
-        ...slots.map(({ written }, slot) => ({
+        ...slots.map(({ written }, slot): GPUBindGroupLayoutEntry => ({
           binding: slot + 1,
           visibility: COMPUTE,
-          buffer: { type: (written ? "storage" : "read-only-storage") as GPUBufferBindingType },
+          buffer: { type: written ? "storage" : "read-only-storage" },
         })),
       ],
     });

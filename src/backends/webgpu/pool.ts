@@ -23,7 +23,7 @@ export interface BufferPool {
 }
 
 /** The class of a size: multiples of 256 bytes, above 4 KiB with three significant bits, so that at most an eighth is wasted. */
-export function sizeClass(bytes: number): number {
+function sizeClass(bytes: number): number {
   const least = Math.max(256, Math.ceil(bytes / 256) * 256);
   if (least <= 4096) return least;
   const step = 2 ** (Math.floor(Math.log2(least)) - 3);

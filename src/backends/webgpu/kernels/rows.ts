@@ -92,7 +92,7 @@ fn min_nan(a: f32, b: f32) -> f32 {
 const SHARE = 16384;
 
 /** out[at] = Σ x·y, in two stages of fixed order. */
-export function dotInto(context: KernelContext, x: View, y: View, out: View): void {
+function dotInto(context: KernelContext, x: View, y: View, out: View): void {
   const count = sizeOf(x.shape);
   const parts = Math.max(1, Math.ceil(count / SHARE));
   const partial = context.scratch(parts);

@@ -95,7 +95,10 @@ export const tables: Pick<
       segmentTotals(context, along, given(segments, "segments"), null, given(dots, "dots"), segmentCount);
     } else zeros(context, given(dots, "dots"), segmentCount);
     const squares = (ranges: View | null, count: number, out: View): void => {
-      if (rows === 0) return zeros(context, out, count);
+      if (rows === 0) {
+        zeros(context, out, count);
+        return;
+      }
       const square = context.scratch(rows);
       const bounds = context.scratch(2 * rows, "i32");
       zeros(context, bounds, 2 * rows);
