@@ -29,12 +29,13 @@ import {
 } from "../dga/config.ts";
 import { createMixer, type Mixer } from "../dga/mixer.ts";
 import { planOf } from "../dga/plan.ts";
-import { createTrainer, type Trainer, type TrainStep, type WeightPair } from "../dga/trainer.ts";
+import { createTrainer, type Trainer, type WeightPair } from "../dga/trainer.ts";
 import { GradmixError } from "../errors.ts";
 import { init, shutdown } from "../init.ts";
 import { createGPT, type GPT, type GPTConfig, parameterCount } from "../nn/gpt.ts";
 import { fromHuggingFace, toHuggingFace } from "../nn/huggingface.ts";
 import { createSchedule } from "../nn/schedules.ts";
+import { createMetrics, type Evaluation, evaluated } from "./metrics.ts";
 import { readJson, reason } from "./values.ts";
 
 /** Text that the BPE learns from, at most, taken evenly from the domains. */
@@ -133,6 +134,7 @@ async function loop(
 ): Promise<RunResult> {
   const steps = totalSteps(config);
   const { evalEvery, evalTokens, checkpointEvery } = config.run;
+  const metricsOf = createMetrics(names, bases);
   let last: StepMetrics | null = null;
   let saved = trainer.steps;
   const save = async (): Promise<void> => {
@@ -149,7 +151,7 @@ async function loop(
     const step = await trainer.step();
     const evaluates = (evalEvery > 0 && step.step % evalEvery === 0) || step.step === steps;
     const evaluation = evaluates ? await evaluate(trainer, data, names, evalTokens) : null;
-    last = metricsOf(step, names, bases, evaluation, (performance.now() - start) / 1000);
+    last = metricsOf(step, evaluation, (performance.now() - start) / 1000);
     hooks.onStep(last);
     if (checkpointEvery > 0 && step.step % checkpointEvery === 0) await save();
     // Lets signals and timers have their turn: kernels on the CPU never wait.
@@ -185,8 +187,6 @@ async function loop(
   return result;
 }
 
-type Evaluation = NonNullable<StepMetrics["evaluation"]>;
-
 async function evaluate(
   trainer: Trainer,
   data: Data,
@@ -194,67 +194,12 @@ async function evaluate(
   tokens: number,
 ): Promise<Evaluation> {
   const domains: Record<string, number> = {};
-  for (const [i, { heldOut }] of data.domains.entries())
+  for (const i of evaluated(names.length)) {
+    const { heldOut } = data.domains[i];
     if (heldOut !== null) domains[names[i]] = await trainer.evaluate(heldOut, tokens);
+  }
   const held = data.target?.heldOut ?? null;
   return { target: held === null ? null : await trainer.evaluate(held, tokens), domains };
-}
-
-function metricsOf(
-  step: TrainStep,
-  names: readonly string[],
-  bases: Bases | null,
-  evaluation: Evaluation | null,
-  seconds: number,
-): StepMetrics {
-  // Of thousands of domains a line holds those that the step trained on.
-  const shown = [...names.keys()].filter((i) => bases === null || step.domainLosses[i] !== null);
-  const mixed = bases?.names ?? names;
-  const { alignments } = step;
-  return {
-    step: step.step,
-    tokens: step.tokens,
-    loss: step.loss,
-    gradNorm: step.gradNorm,
-    lr: step.lr,
-    seconds,
-    weights: Object.fromEntries(mixed.map((name, i) => [name, step.weights[i]])),
-    domains: Object.fromEntries(
-      shown.map((i) => [
-        names[i],
-        {
-          ...(bases === null ? {} : { weight: step.domainWeights[i] }),
-          loss: step.domainLosses[i],
-          tokens: step.domainTokens[i],
-          epochs: step.domainEpochs[i],
-        },
-      ]),
-    ),
-    ...(alignments === null
-      ? {}
-      : {
-          alignments: Object.fromEntries(
-            mixed.flatMap((name, i) =>
-              alignments.tokens[i] === 0
-                ? []
-                : [
-                    [
-                      name,
-                      {
-                        value: alignments.alignments[i],
-                        standardError: alignments.standardErrors?.[i] ?? null,
-                        norm: alignments.norms?.[i] ?? null,
-                        ...(alignments.effectiveSizes === undefined
-                          ? {}
-                          : { effectiveSize: alignments.effectiveSizes[i] }),
-                      },
-                    ],
-                  ],
-            ),
-          ),
-        }),
-    ...(evaluation === null ? {} : { evaluation }),
-  };
 }
 
 interface Split {

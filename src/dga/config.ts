@@ -182,7 +182,10 @@ export function ruleOf({ mixing, data }: TrainConfig, facts: RunFacts): Rule {
   return combine(combine(rule, around), mixing.combinators, facts);
 }
 
-/** One line of metrics.jsonl: what a step did. */
+/**
+ * One line of metrics.jsonl: what a step did. Of more than 100 domains (or bases) `weights` and `alignments` hold the 100 heaviest, `domains` those
+ * that the batch held, and every ⌈k/100⌉-th domain is evaluated.
+ */
 export interface StepMetrics {
   /** Steps done, this one included. */
   step: number;
@@ -196,7 +199,7 @@ export interface StepMetrics {
   seconds: number;
   /** The weights that this step's batch was drawn with; with bases, theirs. */
   weights: Record<string, number>;
-  /** `loss` is null where the batch held nothing of the domain. With bases only domains that the batch held, with what they weighed. */
+  /** `loss` is null where the batch held nothing of the domain. With bases, or many domains, only those that it held, with what they weighed. */
   domains: Record<string, { weight?: number; loss: number | null; tokens: number; epochs: number }>;
   /** On steps that updated the weights: the domains (bases) that were measured. */
   alignments?: Record<

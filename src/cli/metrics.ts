@@ -1,0 +1,84 @@
+/**
+ * From a training step to its line in metrics.jsonl. A line stays short however many domains there are: of more than `MANY` names it holds
+ * the heaviest, and of the domains those that the step trained on. weights.json has all of them.
+ */
+import type { Bases } from "../dga/bases.ts";
+import type { StepMetrics } from "../dga/config.ts";
+import type { TrainStep } from "../dga/trainer.ts";
+
+/** Most names in one part of a line, and most domains that are evaluated. */
+export const MANY = 100;
+
+export type Evaluation = NonNullable<StepMetrics["evaluation"]>;
+
+/** Which of k domains are evaluated: all, or of many every so many-th, the same ones each time. */
+export function evaluated(k: number): number[] {
+  const every = Math.ceil(k / MANY);
+  return Array.from({ length: Math.ceil(k / every) }, (_, i) => i * every);
+}
+
+/** Indices of the `most` largest, ascending; of equal ones the first. */
+export function heaviest(weights: ArrayLike<number>, most: number): number[] {
+  const all = Array.from({ length: weights.length }, (_, i) => i);
+  if (all.length <= most) return all;
+  return all
+    .sort((i, j) => weights[j] - weights[i] || i - j)
+    .slice(0, most)
+    .sort((i, j) => i - j);
+}
+
+export type MetricsOf = (step: TrainStep, evaluation: Evaluation | null, seconds: number) => StepMetrics;
+
+/** `names` are the domains'. */
+export function createMetrics(names: readonly string[], bases: Bases | null): MetricsOf {
+  const mixed = bases?.names ?? names;
+  const trainedOnly = bases !== null || names.length > MANY;
+  // Weights change with updates only, so what is heaviest is looked for once between them.
+  let last: { weights: Float64Array; shown: number[] } | null = null;
+  return (step, evaluation, seconds) => {
+    if (last?.weights !== step.weights) last = { weights: step.weights, shown: heaviest(step.weights, MANY) };
+    const { shown } = last;
+    const trained = [...names.keys()].filter((i) => !trainedOnly || step.domainLosses[i] !== null);
+    const { alignments } = step;
+    return {
+      step: step.step,
+      tokens: step.tokens,
+      loss: step.loss,
+      gradNorm: step.gradNorm,
+      lr: step.lr,
+      seconds,
+      weights: Object.fromEntries(shown.map((i) => [mixed[i], step.weights[i]])),
+      domains: Object.fromEntries(
+        trained.map((i) => [
+          names[i],
+          {
+            ...(trainedOnly ? { weight: step.domainWeights[i] } : {}),
+            loss: step.domainLosses[i],
+            tokens: step.domainTokens[i],
+            epochs: step.domainEpochs[i],
+          },
+        ]),
+      ),
+      ...(alignments === null
+        ? {}
+        : {
+            alignments: Object.fromEntries(
+              shown
+                .filter((i) => alignments.tokens[i] > 0)
+                .map((i) => [
+                  mixed[i],
+                  {
+                    value: alignments.alignments[i],
+                    standardError: alignments.standardErrors?.[i] ?? null,
+                    norm: alignments.norms?.[i] ?? null,
+                    ...(alignments.effectiveSizes === undefined
+                      ? {}
+                      : { effectiveSize: alignments.effectiveSizes[i] }),
+                  },
+                ]),
+            ),
+          }),
+      ...(evaluation === null ? {} : { evaluation }),
+    };
+  };
+}
