@@ -1,0 +1,82 @@
+/**
+ * What the host spends on the WebGPU backend: microseconds a dispatch, and dispatches, bind groups and buffers a training step in steady state.
+ * Options: --backend webgpu (the only one), --dispatches N (2000), --steps N (30).
+ */
+import { GradmixError, init, shutdown, type Tensor } from "gradmix";
+import { type Batch, meanGradient } from "gradmix/dga";
+import { adamw, arenaLike, createGPT } from "gradmix/nn";
+import type { WebgpuBackend } from "../src/backends/webgpu/index.ts";
+import { windowsOf } from "./_languages.js";
+import type { BenchOptions } from "./main.ts";
+
+const median = (values: readonly number[]): number =>
+  values.toSorted((a, b) => a - b)[values.length >> 1] ?? NaN;
+
+export async function run(options: BenchOptions): Promise<Record<string, unknown>> {
+  const backend = (await init({ backend: "webgpu" })) as WebgpuBackend;
+  if (options["backend"] !== undefined && options["backend"] !== "webgpu")
+    throw new GradmixError("config", "bench dispatch: only the webgpu backend dispatches");
+  const count = Number(options["dispatches"] ?? 2000);
+  const buffers = [backend.alloc(256, "f32"), backend.alloc(256, "f32")];
+  const [x, y] = buffers.map((buffer) => ({ buffer, offset: 0, shape: [256], dtype: "f32" as const }));
+  if (x === undefined || y === undefined) throw new GradmixError("backend", "bench dispatch: no memory");
+  backend.write(x.buffer, 0, new Float32Array(256));
+  const encoding: number[] = [];
+  const reading: number[] = [];
+  for (let round = 0; round < 15; round++) {
+    const began = performance.now();
+    for (let i = 0; i < count / 2; i++) {
+      backend.run("affine", { scale: 1, shift: 1 }, [x], [y]);
+      backend.run("affine", { scale: 1, shift: 1 }, [y], [x]);
+    }
+    encoding.push(((performance.now() - began) / count) * 1e3);
+    await backend.read(x.buffer, 0, 1);
+    const before = performance.now();
+    await backend.read(x.buffer, 0, 1);
+    reading.push(performance.now() - before);
+  }
+  for (const buffer of buffers) backend.free(buffer);
+
+  const [time, vocabSize] = [64, 256];
+  const model = createGPT({ vocabSize, dim: 64, layers: 4, heads: 4, context: time });
+  const optimizer = adamw(model.parameters);
+  const gradient = arenaLike(model.parameters);
+  const batch: Batch = windowsOf(0, 4, { time, vocabSize });
+  const step = async (): Promise<number> => {
+    const began = performance.now();
+    const losses: Tensor = meanGradient(model, batch, gradient);
+    const norm = optimizer.step(gradient.arena, 1e-3);
+    const host = performance.now() - began;
+    await norm.data();
+    losses.dispose();
+    norm.dispose();
+    return host;
+  };
+  for (let i = 0; i < 5; i++) await step();
+  const before = backend.counters;
+  const hosts: number[] = [];
+  const steps = Number(options["steps"] ?? 30);
+  const began = performance.now();
+  for (let i = 0; i < steps; i++) hosts.push(await step());
+  const seconds = (performance.now() - began) / 1e3 / steps;
+  const after = backend.counters;
+  const result = {
+    node: process.version,
+    adapter: backend.capabilities.simd,
+    hostMicrosecondsPerDispatch: median(encoding),
+    readMilliseconds: median(reading),
+    stepSeconds: seconds,
+    hostSecondsPerStep: median(hosts) / 1e3,
+    perStep: {
+      dispatches: (after.dispatches - before.dispatches) / steps,
+      submits: (after.submits - before.submits) / steps,
+      bindGroupsMade: (after.bindGroups - before.bindGroups) / steps,
+      buffersMade: (after.buffers - before.buffers) / steps,
+      pipelinesMade: (after.pipelines - before.pipelines) / steps,
+    },
+    poolBytes: after.poolBytes,
+    liveBytes: backend.liveBytes,
+  };
+  await shutdown();
+  return result;
+}
