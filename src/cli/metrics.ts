@@ -18,7 +18,7 @@ export function evaluated(k: number): number[] {
 }
 
 /** Indices of the `most` largest, ascending; of equal ones the first. */
-export function heaviest(weights: ArrayLike<number>, most: number): number[] {
+function heaviest(weights: ArrayLike<number>, most: number): number[] {
   const all = Array.from({ length: weights.length }, (_, i) => i);
   if (all.length <= most) return all;
   return all

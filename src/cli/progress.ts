@@ -1,5 +1,6 @@
 /** What `gradmix train` prints while it runs: one rewritten line on a terminal, now and then a plain line elsewhere. */
 import type { RunResult, StepMetrics } from "../dga/config.ts";
+import { MANY } from "./metrics.ts";
 
 /** Where output goes; `process.stderr` is one. */
 export interface Screen {
@@ -27,15 +28,19 @@ export function formatProgress(metrics: StepMetrics, state: ProgressState, width
     parts.push(`${formatCount(speed.tokensPerSecond)} tok/s`);
     if (metrics.step < totalSteps) parts.push(`${formatDuration(speed.secondsLeft)} left`);
   }
-  parts.push(formatWeights(metrics.weights));
+  parts.push(formatWeights(metrics.weights, 4, Object.keys(metrics.weights).length >= MANY));
   return fit(parts.join("  "), width);
 }
 
-/** The largest weights first: `code 62% prose 30% +3`, where 3 more domains share the rest. */
-export function formatWeights(weights: Readonly<Record<string, number>>, most: number = 4): string {
+/** The largest weights first: `code 62% prose 30% +3`, where 3 more domains share the rest; with `more` there are others that are not given. */
+export function formatWeights(
+  weights: Readonly<Record<string, number>>,
+  most: number = 4,
+  more: boolean = false,
+): string {
   const sorted = Object.entries(weights).sort(([, a], [, b]) => b - a);
   const named = sorted.slice(0, most).map(([name, weight]) => `${name} ${formatPercent(weight)}`);
-  if (sorted.length > most) named.push(`+${sorted.length - most}`);
+  if (sorted.length > most) named.push(more ? "…" : `+${sorted.length - most}`);
   return named.join(" ");
 }
 

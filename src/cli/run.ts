@@ -3,7 +3,7 @@
  * and the demo call; files go through the run's store.
  */
 import { readFileSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { resolve } from "node:path";
 import {
   buildCorpus,
   type Corpus,
@@ -26,6 +26,7 @@ import {
   type StepMetrics,
   totalSteps,
   type TrainConfig,
+  unusedOptions,
 } from "../dga/config.ts";
 import { createMixer, type Mixer } from "../dga/mixer.ts";
 import { planOf } from "../dga/plan.ts";
@@ -33,9 +34,10 @@ import { createTrainer, type Trainer, type WeightPair } from "../dga/trainer.ts"
 import { GradmixError } from "../errors.ts";
 import { init, shutdown } from "../init.ts";
 import { createGPT, type GPT, type GPTConfig, parameterCount } from "../nn/gpt.ts";
-import { fromHuggingFace, toHuggingFace } from "../nn/huggingface.ts";
+import { toHuggingFace } from "../nn/huggingface.ts";
 import { createSchedule } from "../nn/schedules.ts";
 import { createMetrics, type Evaluation, evaluated } from "./metrics.ts";
+import { readReference, referenceModel } from "./reference.ts";
 import { readJson, reason } from "./values.ts";
 
 /** Text that the BPE learns from, at most, taken evenly from the domains. */
@@ -63,7 +65,15 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
       "config",
       `--target: rule ${rule.name} needs one; give the text that the model should become good at`,
     );
+  const earlier = config.mixing.reference === null ? null : readReference(config.mixing.reference);
+  for (const option of unusedOptions(config.mixing))
+    hooks.onEvent(`mixing.${option} has no effect: rule ${config.mixing.rule} does not look at it`);
   const resumed = hooks.store.load();
+  if (resumed !== null && (earlier?.fingerprint ?? null) !== (resumed.checkpoint.json["reference"] ?? null))
+    throw new GradmixError(
+      "checkpoint",
+      `--resume: the model in ${config.mixing.reference ?? ""} is not the one that the run began with; restore it, or start a new run`,
+    );
   const data = await readData(config, resumed?.checkpoint ?? null, hooks);
   const mixer = mixerOf(bases === null ? data.sizes : basisSizes(bases, data.sizes));
   const modelConfig = modelOf(config, data.tokenizer.vocabSize);
@@ -80,7 +90,14 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
       `${backend.name} backend, ${threads} ${threads === 1 ? "thread" : "threads"}, ${simd}; ${config.model.preset} model of ${parameterCount(modelConfig).toLocaleString("en")} parameters; rule ${config.mixing.rule}`,
     );
     const model = createGPT(modelConfig, { seed: config.training.seed });
-    const reference = readReference(config.mixing.reference, data.tokenizer);
+    const reference =
+      earlier === null
+        ? null
+        : referenceModel(earlier, {
+            ...modelConfig,
+            context: model.config.context,
+            tokenizer: data.tokenizer,
+          });
     const trainer = createTrainer({
       model,
       mixer,
@@ -117,20 +134,34 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
       hooks.onEvent(`going on from step ${resumed.step}`);
     }
     hooks.store.begin();
-    return await loop(config, hooks, trainer, model, data, names, bases);
+    return await loop(config, hooks, {
+      trainer,
+      model,
+      data,
+      names,
+      bases,
+      reference: earlier?.fingerprint ?? null,
+    });
   } finally {
     await shutdown();
   }
 }
 
+/** What a run is made of once it is set up. */
+interface Parts {
+  readonly trainer: Trainer;
+  readonly model: GPT;
+  readonly data: Data;
+  readonly names: readonly string[];
+  readonly bases: Bases | null;
+  /** The reference model's fingerprint. */
+  readonly reference: string | null;
+}
+
 async function loop(
   config: TrainConfig,
   hooks: RunHooks,
-  trainer: Trainer,
-  model: GPT,
-  data: Data,
-  names: readonly string[],
-  bases: Bases | null,
+  { trainer, model, data, names, bases, reference }: Parts,
 ): Promise<RunResult> {
   const steps = totalSteps(config);
   const { evalEvery, evalTokens, checkpointEvery } = config.run;
@@ -141,7 +172,12 @@ async function loop(
     if (trainer.steps === saved && trainer.steps > 0) return;
     const state = await trainer.save();
     hooks.store.saveCheckpoint(trainer.steps, {
-      json: { ...state.json, tokenizer: data.tokenizer.toJSON(), corpus: data.fingerprint },
+      json: {
+        ...state.json,
+        tokenizer: data.tokenizer.toJSON(),
+        corpus: data.fingerprint,
+        ...(reference === null ? {} : { reference }),
+      },
       arrays: state.arrays,
     });
     saved = trainer.steps;
@@ -319,32 +355,6 @@ function basisSizes(bases: Bases, sizes: Readonly<Record<string, number>>): Reco
       return [name, size];
     }),
   );
-}
-
-/** The model of an earlier run. Throws `config` when there is none, or when its tokens mean something else. */
-function readReference(folder: string | null, tokenizer: Tokenizer): GPT | null {
-  if (folder === null) return null;
-  const file = (name: string): Uint8Array => {
-    const path = join(folder, "model", name);
-    try {
-      return readFileSync(path);
-    } catch (error) {
-      throw new GradmixError(
-        "config",
-        `--reference: ${path} cannot be read (${reason(error)}); it must be the folder of a finished run`,
-        { cause: error },
-      );
-    }
-  };
-  const names = ["config.json", "model.safetensors", "tokenizer.json"];
-  const files = new Map(names.map((name) => [name, file(name)]));
-  const saved: unknown = JSON.parse(new TextDecoder().decode(files.get("tokenizer.json")));
-  if (JSON.stringify(loadTokenizer(saved).toJSON()) !== JSON.stringify(tokenizer.toJSON()))
-    throw new GradmixError(
-      "config",
-      `--reference: ${folder} has another tokenizer; train both with --tokenizer ${join(folder, "model", "tokenizer.json")}`,
-    );
-  return fromHuggingFace(files);
 }
 
 function checkSameData(saved: unknown, found: Readonly<Record<string, number>>): void {

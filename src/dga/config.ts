@@ -158,6 +158,18 @@ export function ruleTakes(rule: RuleName, option: keyof (typeof common)["dga"]):
   return common[rule][option] !== undefined;
 }
 
+/** Options that were given and change nothing with this rule. */
+export function unusedOptions(mixing: MixingConfig): string[] {
+  const { rule } = mixing;
+  const fixed = ["uniform", "static", "temperature", "importanceSampling"].includes(rule);
+  return [
+    ...(mixing.eta !== null && !ruleTakes(rule, "eta") ? ["eta"] : []),
+    ...(mixing.normalise !== null && !ruleTakes(rule, "normalise") ? ["normalise"] : []),
+    // An average goes around any rule that moves the weights.
+    ...(mixing.beta !== null && fixed ? ["beta"] : []),
+  ];
+}
+
 /**
  * The rule of a run, for `createMixer`: its options out of the common ones and `ruleOptions`, with the combinators around it. `facts` fill in
  * what the data says. Throws `config`.

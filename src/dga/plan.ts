@@ -1,5 +1,8 @@
-/** From what a rule needs to what the trainer measures, and back to the rule's signal. */
+/** From what a rule needs to what the trainer measures, and back to the rule's signal; what options of a trainer go together. */
+import { GradmixError } from "../errors.ts";
 import type { Bases } from "./bases.ts";
+import type { EstimatorName } from "./estimators.ts";
+import type { Mixer } from "./mixer.ts";
 import type { Alignments } from "./passes.ts";
 import type { Signal, SignalName } from "./rule.ts";
 
@@ -49,4 +52,71 @@ export function signalOf(measured: Alignments, { preconditioned }: Plan): Signal
     ...(standardErrors === null ? {} : { standardErrors }),
     ...(norms === null ? {} : { norms }),
   };
+}
+
+/** The options of a trainer that have to fit together. */
+interface Fit {
+  readonly mixer: Mixer;
+  readonly domains: { readonly length: number };
+  readonly target: unknown;
+  readonly targets?: { readonly size: number };
+  readonly reference?: object;
+  readonly bases?: Bases;
+  readonly alignment?: {
+    readonly estimator?: EstimatorName;
+    readonly from?: "batch" | "step";
+    readonly parameters?: unknown;
+    readonly bases?: "shared" | "direct";
+  };
+}
+
+/** Throws `config` when the options of a trainer do not fit together. */
+export function checkFit({ mixer, domains, target, targets, reference, bases, alignment = {} }: Fit): void {
+  const wrong = (what: string): GradmixError => new GradmixError("config", what);
+  const { name, needs } = mixer.rule;
+  const plan = planOf(needs);
+  const expected = bases?.domains.length ?? mixer.domains.length;
+  if (domains.length !== expected)
+    throw wrong(
+      bases === undefined
+        ? `${domains.length} domains of windows for a mixer of ${expected}`
+        : `${domains.length} domains of windows for bases over ${expected}`,
+    );
+  if (bases !== undefined && bases.names.join("\n") !== mixer.domains.join("\n"))
+    throw wrong(`bases: the mixer must have their ${bases.names.length} names as its domains`);
+  if (plan.aligns && target === null)
+    throw wrong(`rule ${name}: it aligns domains with a target, and there is none; give a target`);
+  if (plan.targets && (targets === undefined || targets.size === 0))
+    throw wrong(`rule ${name}: it aligns domains with several targets, and there are none; give targets`);
+  if (plan.reference && reference === undefined)
+    throw wrong(`rule ${name}: it compares with a reference model, and there is none; give a reference`);
+  const kinds = [plan.aligns, plan.gram, plan.targets, plan.reference].filter(Boolean).length;
+  if (kinds > 1)
+    throw wrong(`rule ${name}: it needs ${needs.join(", ")}, which the trainer does not measure together`);
+  if (plan.preconditioned && needs.includes("alignments"))
+    throw wrong(`rule ${name}: plain and preconditioned alignments are not measured together`);
+  if (bases !== undefined && needs.length > 0 && !plan.aligns)
+    throw wrong(
+      `rule ${name}: with bases a rule can use alignments with one target only; it needs ${needs.join(", ")}`,
+    );
+  if (alignment.from === "step" && (plan.gram || plan.targets))
+    throw wrong(
+      `rule ${name}: it needs ${plan.gram ? "a Gram matrix" : "several targets"}, which the training steps do not measure; leave from out, or use "batch"`,
+    );
+  const { estimator = "segmented" } = alignment;
+  const shared = bases !== undefined && alignment.bases !== "direct" && !areDomains(bases);
+  if (shared && alignment.from !== "step" && estimator !== "segmented")
+    throw wrong(
+      `estimator ${estimator}: a shared batch of bases takes segmented; use that, or bases = direct`,
+    );
+  if (estimator === "perDomain" && alignment.from !== "step" && needs.includes("standardErrors"))
+    throw wrong(
+      `estimator perDomain: it gives no standard errors, which rule ${name} asks for; use estimator = segmented`,
+    );
+  if (alignment.from === "step" && alignment.parameters !== undefined)
+    throw wrong('alignment: "step" looks at all parameters; leave parameters out, or use "batch"');
+  if (alignment.estimator === "forward" && alignment.from !== "step" && needs.includes("norms"))
+    throw wrong(
+      `estimator forward: it gives no gradient norms, which rule ${name} asks for; use normalise = raw or estimator = segmented`,
+    );
 }

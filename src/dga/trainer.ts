@@ -51,7 +51,7 @@ import {
   tokenCount,
   upload,
 } from "./passes.ts";
-import { areDomains, planOf, signalOf } from "./plan.ts";
+import { areDomains, checkFit, planOf, signalOf } from "./plan.ts";
 import { basisAlignments, basisChoice, proposal } from "./reweighting.ts";
 import type { Signal } from "./rule.ts";
 
@@ -345,7 +345,7 @@ export function createTrainer(options: TrainerOptions): Trainer {
         gathered.dots.push(dot * tokens);
         gathered.squaredNorms.push(squaredNorms[j] * (tokens / Math.max(1, rows.tokens[j])) ** 2);
       });
-      return note(values);
+      return await note(values);
     } finally {
       sink.dispose();
     }
@@ -524,51 +524,6 @@ export function createTrainer(options: TrainerOptions): Trainer {
 
 /** Windows of a shared batch, for each `domainExamples`. */
 const SHARED = 16;
-
-/** Throws `config` when the options do not fit together. */
-function checkFit({
-  mixer,
-  domains,
-  target,
-  targets,
-  reference,
-  bases,
-  alignment = {},
-}: TrainerOptions): void {
-  const wrong = (what: string): GradmixError => new GradmixError("config", what);
-  const { name, needs } = mixer.rule;
-  const plan = planOf(needs);
-  const expected = bases?.domains.length ?? mixer.domains.length;
-  if (domains.length !== expected)
-    throw wrong(
-      bases === undefined
-        ? `${domains.length} domains of windows for a mixer of ${expected}`
-        : `${domains.length} domains of windows for bases over ${expected}`,
-    );
-  if (bases !== undefined && bases.names.join("\n") !== mixer.domains.join("\n"))
-    throw wrong(`bases: the mixer must have their ${bases.names.length} names as its domains`);
-  if (plan.aligns && target === null)
-    throw wrong(`rule ${name}: it aligns domains with a target, and there is none; give a target`);
-  if (plan.targets && (targets === undefined || targets.size === 0))
-    throw wrong(`rule ${name}: it aligns domains with several targets, and there are none; give targets`);
-  if (plan.reference && reference === undefined)
-    throw wrong(`rule ${name}: it compares with a reference model, and there is none; give a reference`);
-  const kinds = [plan.aligns, plan.gram, plan.targets, plan.reference].filter(Boolean).length;
-  if (kinds > 1)
-    throw wrong(`rule ${name}: it needs ${needs.join(", ")}, which the trainer does not measure together`);
-  if (plan.preconditioned && needs.includes("alignments"))
-    throw wrong(`rule ${name}: plain and preconditioned alignments are not measured together`);
-  if (bases !== undefined && needs.length > 0 && !plan.aligns)
-    throw wrong(
-      `rule ${name}: with bases a rule can use alignments with one target only; it needs ${needs.join(", ")}`,
-    );
-  if (alignment.from === "step" && alignment.parameters !== undefined)
-    throw wrong('alignment: "step" looks at all parameters; leave parameters out, or use "batch"');
-  if (alignment.estimator === "forward" && alignment.from !== "step" && needs.includes("norms"))
-    throw wrong(
-      `estimator forward: it gives no gradient norms, which rule ${name} asks for; use normalise = raw or estimator = segmented`,
-    );
-}
 
 /** The reference model's summed losses of the rows. */
 async function referenceOf(reference: LossModel, rows: TokenBatch): Promise<Float64Array> {

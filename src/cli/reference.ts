@@ -1,0 +1,68 @@
+/** The model of an earlier run, which gives reference losses: read and checked before the data, made once the backend runs. */
+import { createHash } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import { loadTokenizer, type Tokenizer } from "../data/index.ts";
+import { GradmixError } from "../errors.ts";
+import type { GPT } from "../nn/gpt.ts";
+import { fromHuggingFace, type ModelFiles } from "../nn/huggingface.ts";
+import { readJson, reason } from "./values.ts";
+
+export interface Reference {
+  readonly folder: string;
+  /** SHA-256 of the model: a run goes on only with the reference it began with. */
+  readonly fingerprint: string;
+  readonly tokenizer: Tokenizer;
+  readonly files: ModelFiles;
+}
+
+const names = ["config.json", "model.safetensors"];
+
+/** Throws `config` when the folder holds no finished run. */
+export function readReference(folder: string): Reference {
+  const files: ModelFiles = new Map();
+  const hash = createHash("sha256");
+  for (const name of names) {
+    const path = join(folder, "model", name);
+    try {
+      const bytes = readFileSync(path);
+      files.set(name, bytes);
+      hash.update(bytes);
+    } catch (error) {
+      throw new GradmixError(
+        "config",
+        `--reference: ${path} cannot be read (${reason(error)}); it must be the folder of a finished run`,
+        { cause: error },
+      );
+    }
+  }
+  const path = join(folder, "model", "tokenizer.json");
+  const tokenizer = loadTokenizer(readJson(path, `--reference: ${path}`));
+  return { folder, fingerprint: hash.digest("hex"), tokenizer, files };
+}
+
+/**
+ * The model, whose losses are compared with those of a model of these tokens and this context. Throws `config` when its tokens mean something
+ * else, or its windows are shorter; what is wrong with the files themselves in their own words.
+ */
+export function referenceModel(
+  { folder, tokenizer, files }: Reference,
+  wanted: { readonly tokenizer: Tokenizer; readonly vocabSize: number; readonly context: number },
+): GPT {
+  const wrong = (what: string): GradmixError => new GradmixError("config", `--reference: ${folder} ${what}`);
+  if (JSON.stringify(tokenizer.toJSON()) !== JSON.stringify(wanted.tokenizer.toJSON()))
+    throw wrong(
+      `has another tokenizer; train both with --tokenizer ${join(folder, "model", "tokenizer.json")}`,
+    );
+  const model = fromHuggingFace(files);
+  const { vocabSize, context } = model.config;
+  const fault =
+    vocabSize !== wanted.vocabSize
+      ? `has a model of ${vocabSize} tokens, this run's has ${wanted.vocabSize}; it must be the folder of a finished run`
+      : context < wanted.context
+        ? `has windows of ${context} tokens, this run's have ${wanted.context}; give --context ${context} or a reference of longer ones`
+        : null;
+  if (fault === null) return model;
+  model.dispose();
+  throw wrong(fault);
+}
