@@ -499,9 +499,14 @@ export function createTrainer(options: TrainerOptions): Trainer {
             `checkpoint: ${name} has ${found} values, the model has ${arena.size}`,
           );
       }
-      sampler.restore(json["sampler"]);
-      alignmentSampler.restore(json["alignmentSampler"]);
-      targetSampler.restore(json["targetSampler"]);
+      const samplers = { sampler, alignmentSampler, targetSampler };
+      const before = Object.values(samplers).map((one) => [one, one.state()] as const);
+      try {
+        for (const [name, one] of Object.entries(samplers)) one.restore(json[name]);
+      } catch (error) {
+        for (const [one, own] of before) one.restore(own);
+        throw error;
+      }
       for (const [name, arena] of wanted) {
         const values = arrays[name];
         if (values instanceof Float32Array) arena.write(values);

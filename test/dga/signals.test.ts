@@ -3,8 +3,10 @@ import { type Backend, init, shutdown } from "gradmix";
 import {
   type Bases,
   type Batch,
+  combine,
   createBases,
   createMixer,
+  createRule,
   createTrainer,
   estimateAlignments,
   estimateGram,
@@ -245,6 +247,25 @@ describe("bases", () => {
   });
 
   test("what does not fit is refused in one line", () => {
+    const refused = (rule: RuleOptions | Rule, options: Partial<TrainerOptions>): string =>
+      errorOf(() => setup(rule, options)).message;
+    for (const rule of ["rnb", "grape"])
+      expect(refused(rules[rule], { alignment: { from: "step" } })).toMatch(
+        /which the training steps do not measure; leave from out, or use "batch"$/,
+      );
+    for (const estimator of ["perDomain", "forward", "sketch"] as const) {
+      const raw: RuleOptions = { name: "dga", normalise: "raw" };
+      expect(refused(raw, { bases: mixed, alignment: { estimator } })).toBe(
+        `estimator ${estimator}: a shared batch of bases takes segmented; use that, or bases = direct`,
+      );
+      setup(raw, { bases: mixed, alignment: { estimator, bases: "direct" } }).dispose();
+    }
+    expect(
+      refused(combine(createRule(rules["dga"]), [{ name: "shrinkage" }]), {
+        alignment: { estimator: "perDomain" },
+      }),
+    ).toMatch(/^estimator perDomain: it gives no standard errors, which rule .* asks for/);
+
     expect(errorOf(() => setup(rules["rnb"], { bases: mixed })).message).toMatch(/rule rnb: with bases/);
     expect(
       errorOf(() =>

@@ -186,6 +186,43 @@ describe("the trainer", () => {
     expect(() => setup().restore(short)).toThrow(/m has 3 values, the model has \d+/);
   });
 
+  test("a checkpoint with any part damaged or of another run leaves the trainer as it was", async () => {
+    const options = { alignment: { from: "step" } } as const;
+    const plain = setup(options);
+    const tried = setup(options);
+    for (let i = 0; i < 5; i++) {
+      await plain.step();
+      await tried.step();
+    }
+    const ahead = setup(options);
+    for (let i = 0; i < 7; i++) await ahead.step();
+    const good = await ahead.save();
+    const gathered = good.json["gathered"] as Record<string, number[]>;
+    const without = ({ domainOf: _, ...rest }: Record<string, unknown>): object => rest;
+    const damages: [Record<string, unknown>, RegExp][] = [
+      [{ mixer: { ...(good.json["mixer"] as object), version: 2 } }, /mixer state: it is not/],
+      [{ sampler: null }, /sampler state: it is not an object/],
+      [
+        { alignmentSampler: { ...(good.json["alignmentSampler"] as object), taken: [1] } },
+        /taken has not one/,
+      ],
+      [{ targetSampler: { ...(good.json["targetSampler"] as object), draws: -1 } }, /draws holds -1/],
+      [{ optimizerSteps: 1.5 }, /optimizerSteps is 1.5/],
+      [{ tokens: "many" }, /tokens is many/],
+      [{ gathered: null }, /gathered is malformed: it is no object/],
+      [{ gathered: without(gathered) }, /it has no domainOf/],
+      [{ gathered: { ...gathered, losses: [NaN] } }, /losses holds NaN/],
+      [{ gathered: { ...gathered, dots: [1] } }, /1 dots for \d+ examples/],
+      [{ gathered: { ...gathered, domainOf: gathered["domainOf"].map(() => 3) } }, /of none of 3 domains/],
+    ];
+    for (const [damage, message] of damages)
+      expect(() => tried.restore({ ...good, json: { ...good.json, ...damage } })).toThrow(message);
+    const { direction, ...arrays } = good.arrays;
+    expect(direction).toBeDefined();
+    expect(() => tried.restore({ ...good, arrays })).toThrow(/direction has 0 values/);
+    for (let i = 0; i < 6; i++) expect(await tried.step()).toEqual(await plain.step());
+  });
+
   test("a lost loss is an error with its step, and cannot be saved", async () => {
     const trainer = setup();
     await trainer.step();
