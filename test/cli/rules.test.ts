@@ -1,6 +1,6 @@
 /** Rules, combinators and bases through the command: what comes out, what is refused, and that a run goes on to the same bits. */
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -51,9 +51,11 @@ function gradmix(...args: string[]): { code: number | null; out: string; err: st
 }
 
 interface Line {
+  seconds: number;
   weights: Record<string, number>;
   domains: Record<string, { weight?: number; loss: number | null }>;
   alignments?: Record<string, { value: number; effectiveSize?: number }>;
+  evaluation?: { domains: Record<string, number> };
 }
 const metrics = (run: string): Line[] =>
   readFileSync(join(folder, run, "metrics.jsonl"), "utf8")
@@ -111,6 +113,72 @@ describe("every rule by its name", () => {
     expect(run.code).toBe(0);
     // A young model is behind the reference somewhere.
     expect(new Set(Object.values(weights("doremi").final)).size).toBeGreaterThan(1);
+
+    const doremi = ["--rule", "doremi", "--steps", "2", "--out", "refused", "--reference"];
+    const said = (...args: string[]): string => gradmix(...doremi, ...args).err.trim();
+    // A model whose tokens mean something else, and one with shorter windows.
+    expect(
+      gradmix(
+        "--rule",
+        "uniform",
+        "--steps",
+        "2",
+        "--tokenizer",
+        "bpe",
+        "--vocab-size",
+        "260",
+        "--out",
+        "bpe",
+      ).code,
+    ).toBe(0);
+    expect(said("bpe").split("\n").at(-1)).toMatch(
+      /^gradmix: --reference: bpe has another tokenizer; train both with/,
+    );
+    expect(said("reference", "--context", "32").split("\n").at(-1)).toMatch(
+      /--reference: reference has windows of 16 tokens, this run's have 32; give --context 16/,
+    );
+    const config = join(folder, "reference", "model", "config.json");
+    const before = readFileSync(config, "utf8");
+    writeFileSync(config, before.replace(/"vocab_size": *\d+/, '"vocab_size": 300'));
+    expect(said("reference").split("\n").at(-1)).toMatch(/embed_tokens/);
+    expect(existsSync(join(folder, "refused"))).toBe(false);
+
+    // It is another model now, so the run that began with it does not go on.
+    const { code, err } = gradmix("--resume", "doremi");
+    expect(code).toBe(2);
+    expect(err).toContain("the model in reference is not the one that the run began with");
+    writeFileSync(config, before);
+    expect(gradmix("--resume", "doremi").err).not.toContain("not the one");
+  });
+
+  test("an option that changes nothing is pointed out", () => {
+    const { code, err } = gradmix("--rule", "odm", "--eta", "2", "--steps", "1", "--out", "unused");
+    expect(code).toBe(0);
+    expect(err).toContain("mixing.eta has no effect: rule odm does not look at it");
+  });
+
+  test("many domains: short lines, whole weights", () => {
+    const many = Object.fromEntries(
+      Array.from({ length: 130 }, (_, i) => [`part ${i}`, [i % 2 === 0 ? "prose.jsonl" : "code.jsonl"]]),
+    );
+    writeFileSync(
+      join(folder, "many.json"),
+      JSON.stringify({ data: { domains: many, target: ["target.jsonl"], tokenizer: "byte" } }),
+    );
+    const result = spawnSync(
+      process.execPath,
+      [command, "train", "many.json", ...small.slice(2), "--steps", "3", "--out", "many"],
+      { cwd: folder, encoding: "utf8", timeout: 60_000 },
+    );
+    expect(result.stderr).toContain("and 122 more; target");
+    expect(result.status).toBe(0);
+    expect(Object.keys(weights("many").final).length).toBe(130);
+    for (const line of metrics("many")) {
+      expect(Object.keys(line.weights).length).toBe(100);
+      expect(Object.keys(line.domains).length).toBeLessThanOrEqual(4);
+    }
+    const { evaluation } = metrics("many")[2];
+    expect(Object.keys(evaluation?.domains ?? {}).length).toBe(65);
   });
 });
 
@@ -136,7 +204,28 @@ describe("bases", () => {
     const measured = lines.find((line) => line.alignments !== undefined)?.alignments;
     expect(measured?.["left"].effectiveSize).toBeGreaterThan(1);
 
-    // The same configuration, but for the steps: not the run that it was.
+    // The last checkpoint is lost: the one before it leads to the same weights.
+    const done = readFileSync(join(folder, "json", "weights.json"), "utf8");
+    rmSync(join(folder, "json", "weights.json"));
+    for (const name of readdirSync(join(folder, "json", "checkpoints")))
+      if (name.includes("0008")) rmSync(join(folder, "json", "checkpoints", name));
+    const resumed = gradmix(...args, "--bases", "bases.json", "--resume", "json");
+    expect(resumed.err).toContain("going on from step 6");
+    expect(resumed.code).toBe(0);
+    expect(readFileSync(join(folder, "json", "weights.json"), "utf8")).toBe(done);
+    expect(metrics("json").map(({ seconds: _, ...line }) => line)).toEqual(
+      lines.map(({ seconds: _, ...line }) => line),
+    );
+    // What is in the file counts, not only its name.
+    const text = readFileSync(join(folder, "bases.json"), "utf8");
+    writeFileSync(
+      join(folder, "bases.json"),
+      text.replaceAll("0.5", "0.50").replace("0.25", "0.3").replace("0.75", "0.7"),
+    );
+    expect(gradmix("--resume", "json").err).toContain("it was made with other bases");
+    writeFileSync(join(folder, "bases.json"), text);
+
+    // The same configuration, but for the bases: not the run that it was.
     const { code, err } = gradmix(...args, "--bases", "bases.csv", "--resume", "json");
     expect(code).toBe(2);
     expect(err).toContain("mixing.bases");

@@ -1,0 +1,100 @@
+/** Lines of metrics.jsonl: whole for few domains, short for many. */
+import { createBases, type TrainStep, uniformWeights } from "gradmix/dga";
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { createMetrics, evaluated, MANY } from "#dist/cli/metrics.js";
+
+const named = (letter: string, n: number): string[] => Array.from({ length: n }, (_, i) => `${letter}${i}`);
+
+/** A step on k domains that trained on those in `held`, with n weights. */
+function step(k: number, weights: Float64Array, held: readonly number[], measured = true): TrainStep {
+  const n = weights.length;
+  return {
+    step: 1,
+    tokens: 10,
+    loss: 2,
+    gradNorm: 1,
+    lr: 0.1,
+    weights,
+    domainWeights: uniformWeights(k),
+    domainLosses: Array.from({ length: k }, (_, i) => (held.includes(i) ? i : null)),
+    domainTokens: new Array<number>(k).fill(5),
+    domainEpochs: new Array<number>(k).fill(0.5),
+    alignments: measured
+      ? {
+          alignments: Float64Array.from({ length: n }, (_, i) => i),
+          standardErrors: null,
+          norms: null,
+          tokens: Float64Array.from({ length: n }, (_, i) => i % 2),
+          targetNorm: 1,
+          losses: new Float64Array(n),
+          targetLoss: 1,
+        }
+      : null,
+  };
+}
+
+test("few domains: all of them, with null where the batch held nothing", () => {
+  const line = createMetrics(["a", "b", "c"], null)(step(3, uniformWeights(3), [2]), null, 0.25);
+  expect(line).toEqual({
+    step: 1,
+    tokens: 10,
+    loss: 2,
+    gradNorm: 1,
+    lr: 0.1,
+    seconds: 0.25,
+    weights: { a: 1 / 3, b: 1 / 3, c: 1 / 3 },
+    domains: {
+      a: { loss: null, tokens: 5, epochs: 0.5 },
+      b: { loss: null, tokens: 5, epochs: 0.5 },
+      c: { loss: 2, tokens: 5, epochs: 0.5 },
+    },
+    alignments: { b: { value: 1, standardError: null, norm: null } },
+  });
+});
+
+describe("many domains", () => {
+  const k = 50_000;
+  test("a line holds the heaviest weights and the domains that were trained on", () => {
+    const weights = new Float64Array(k).fill(1);
+    const heavy = Array.from({ length: MANY - 1 }, (_, i) => 7 + 501 * i);
+    for (const i of heavy) weights[i] = 2;
+    const metricsOf = createMetrics(named("d", k), null);
+    const line = metricsOf(step(k, weights, [3, 49_999]), null, 1);
+    // Of equally light ones the first fills up.
+    expect(Object.keys(line.weights)).toEqual([0, ...heavy].map((i) => `d${i}`));
+    expect(line.domains).toEqual({
+      d3: { weight: 1 / k, loss: 3, tokens: 5, epochs: 0.5 },
+      d49999: { weight: 1 / k, loss: 49_999, tokens: 5, epochs: 0.5 },
+    });
+    expect(Object.keys(line.alignments ?? {})).toEqual(heavy.filter((i) => i % 2 === 1).map((i) => `d${i}`));
+    expect(JSON.stringify(line).length).toBeLessThan(200 * MANY);
+    // The next weights have other heaviest.
+    const next = metricsOf(step(k, weights.toReversed(), [], false), null, 1);
+    expect(Object.keys(next.weights)).toContain(`d${k - 1 - 7}`);
+    expect(next.domains).toEqual({});
+    expect(next.alignments).toBeUndefined();
+  });
+
+  test("with bases the weights are theirs", () => {
+    const names = named("d", 4);
+    const bases = createBases({ left: [0.5, 0.5, 0, 0], right: [0, 0, 0, 1] }, names);
+    const line = createMetrics(names, bases)(step(4, uniformWeights(2), [1]), null, 1);
+    expect(line.weights).toEqual({ left: 0.5, right: 0.5 });
+    expect(line.domains).toEqual({ d1: { weight: 0.25, loss: 1, tokens: 5, epochs: 0.5 } });
+  });
+
+  test("at most so many are evaluated, evenly; few are all evaluated", () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: 300_000 }), (k) => {
+        const chosen = evaluated(k);
+        expect(chosen.length).toBeLessThanOrEqual(MANY);
+        expect(chosen.length).toBeGreaterThan(Math.min(k, MANY) / 2);
+        expect(chosen[0]).toBe(0);
+        expect(new Set(chosen.slice(1).map((i, at) => i - chosen[at])).size).toBeLessThan(2);
+        expect(chosen.at(-1)).toBeLessThan(k);
+        if (k <= MANY) expect(chosen.length).toBe(k);
+      }),
+    );
+  });
+});
