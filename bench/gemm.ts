@@ -2,9 +2,11 @@
  * Matrix products, f32: GFLOP/s of square NN, NT and TN on one thread and on two, and of the segmented weight gradient beside the plain
  * one. Beside each figure stands its share of what the micro-kernel alone reaches on one core's first-level cache, times the threads.
  *
- * Options: --simd relaxed|plain|auto, --threads 1,2, --sizes 512,1024, --seconds N a case (1).
+ * Options: --simd relaxed|plain|auto, --threads 1,2, --sizes 512,1024, --seconds N a case (1). With --backend webgpu: the GPU, from the time of many
+ * products enqueued together; --sizes 1024,4096.
  */
 import benny from "benny";
+import { init, shutdown } from "gradmix";
 import { type CpuOptions, createCpuBackend, startMachine } from "#dist/backends/cpu/index.js";
 import type { BenchOptions } from "./main.ts";
 
@@ -23,6 +25,7 @@ const list = (option: string | true | undefined, otherwise: number[]): number[] 
 const PEAK_FLOPS = 2 * 4 * 8 * 128;
 
 export async function run(options: BenchOptions): Promise<Record<string, unknown>> {
+  if (options["backend"] === "webgpu") return onGpu(list(options["sizes"], [1024, 4096]));
   const level = options["simd"];
   const simd: CpuOptions = level === "plain" || level === "relaxed" ? { simd: level } : {};
   const seconds = Number(options["seconds"] ?? 1);
@@ -107,6 +110,56 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
     await backend.dispose();
   }
   return { node: process.version, simd: capabilities.simd, peakGflopsOneCore: peak, rows };
+}
+
+/** GFLOP/s on the GPU: enough products in a row for about half a second, then one read. */
+async function onGpu(sizes: readonly number[]): Promise<Record<string, unknown>> {
+  const backend = await init({ backend: "webgpu" });
+  const rows = [];
+  for (const size of sizes)
+    for (const [transA, transB] of [
+      [false, false],
+      [false, true],
+      [true, false],
+    ] as const) {
+      const [a, b, c] = [0, 1, 2].map(() => {
+        const buffer = backend.alloc(size * size, "f32");
+        backend.write(
+          buffer,
+          0,
+          Float32Array.from({ length: size * size }, (_, i) => (i % 7) - 3),
+        );
+        return { buffer, offset: 0, shape: [size, size], dtype: "f32" as const };
+      });
+      if (a === undefined || b === undefined || c === undefined) continue;
+      const once = (): void =>
+        backend.run(
+          "gemm",
+          {
+            ...{ m: size, n: size, k: size, transA, transB, batch: 1, strideA: 0, strideB: 0, strideC: 0 },
+            ...{ alpha: 1, accumulate: false, activation: "none" },
+          },
+          [a, b, null],
+          [c, null],
+        );
+      const time = async (count: number): Promise<number> => {
+        const began = performance.now();
+        for (let i = 0; i < count; i++) once();
+        await backend.read(c.buffer, 0, 1);
+        return (performance.now() - began) / 1000 / count;
+      };
+      await time(1);
+      const count = Math.max(1, Math.min(200, Math.round(0.1 / (await time(1)))));
+      const seconds: number[] = [];
+      for (let round = 0; round < 5; round++) seconds.push(await time(count));
+      const median = seconds.sort((x, y) => x - y)[2] ?? NaN;
+      const shape = `${transA ? "T" : "N"}${transB ? "T" : "N"} ${size}x${size}x${size}`;
+      rows.push({ kernel: "gemm", shape, gflops: (2 * size ** 3) / median / 1e9 });
+      for (const { buffer } of [a, b, c]) backend.free(buffer);
+    }
+  const adapter = backend.capabilities.simd;
+  await shutdown();
+  return { node: process.version, backend: "webgpu", adapter, rows };
 }
 
 interface Case {

@@ -1,5 +1,5 @@
 /**
- * One training step, with and without gradient alignment: GPT with d 256, 6 layers, 8 heads, T 256, B 8, vocabulary 1024 (LayerNorm, biases,
+ * One training step, with and without gradient alignment: by default a GPT with d 256, 6 layers, 8 heads, T 256, B 8, vocabulary 1024 (LayerNorm, biases,
  * learned positions, GELU, untied head, AdamW).
  *
  * Variants run in turn, round after round, so that drift of the machine falls on all of them; figures are medians in seconds.
@@ -10,12 +10,14 @@
  * - perDomain: a target gradient and 16 domain gradients one after another, without the step (the paper's way).
  * - forwardMode: one jvp over the batch in a given direction.
  *
- * Options: --threads N (2), --simd relaxed|plain|auto, --rounds N (7), --peer COMMAND (its JSON output is included, run before and after).
+ * Options: --backend cpu|webgpu, --model small|124m|tiny (d 256; d 768, 12 layers, T 1,024, vocabulary 50,304; or d 32, to see that it runs), --threads N (2),
+ * --simd relaxed|plain|auto, --rounds N (7), --peer COMMAND (its JSON output is included, run before and after).
  */
 import { execSync } from "node:child_process";
 import {
   alignSink,
   forwardDerivative,
+  GradmixError,
   gradients,
   init,
   keep,
@@ -28,33 +30,43 @@ import { type Batch, meanGradient } from "gradmix/dga";
 import { adamw, arenaLike, createGPT } from "gradmix/nn";
 import type { BenchOptions } from "./main.ts";
 
-const vocabSize = 1024;
-const B = 8;
-const T = 256;
+interface Shape {
+  readonly vocabSize: number;
+  readonly dim: number;
+  readonly layers: number;
+  readonly heads: number;
+  /** Windows and tokens in each. */
+  readonly B: number;
+  readonly T: number;
+}
+
+const shapes: Readonly<Record<string, Shape>> = {
+  tiny: { vocabSize: 256, dim: 32, layers: 2, heads: 2, B: 8, T: 32 },
+  small: { vocabSize: 1024, dim: 256, layers: 6, heads: 8, B: 8, T: 256 },
+  "124m": { vocabSize: 50_304, dim: 768, layers: 12, heads: 12, B: 8, T: 1024 },
+};
 const DOMAINS = 16;
 
 export async function run(options: BenchOptions): Promise<Record<string, unknown>> {
   const threads = Number(options["threads"] ?? 2);
   const rounds = Number(options["rounds"] ?? 7);
   const simd = options["simd"] === "plain" || options["simd"] === "relaxed" ? options["simd"] : "auto";
+  const name = typeof options["model"] === "string" ? options["model"] : "small";
+  const shape = shapes[name];
+  if (shape === undefined) throw new GradmixError("config", `--model: there is no "${name}"`);
+  const { vocabSize, dim, layers, heads, B, T } = shape;
   const before = peer(options["peer"]);
-  const backend = await init({ backend: "cpu", threads, simd });
-  const model = createGPT({
-    preset: "gpt2",
-    vocabSize,
-    dim: 256,
-    layers: 6,
-    heads: 8,
-    context: T,
-  });
+  const chosen = options["backend"] === "webgpu" ? "webgpu" : "cpu";
+  const backend = await init({ backend: chosen, threads, simd });
+  const model = createGPT({ preset: "gpt2", vocabSize, dim, layers, heads, context: T });
   const { parameters } = model;
   const optimizer = adamw(parameters);
   const gradient = arenaLike(parameters);
   const direction = arenaLike(parameters);
   const other = arenaLike(parameters);
-  const whole = batchOf(B, T);
-  const domains = batchOf(DOMAINS, T / 2);
-  const single = batchOf(1, T);
+  const whole = batchOf(B, T, vocabSize);
+  const domains = batchOf(DOMAINS, T / 2, vocabSize);
+  const single = batchOf(1, T, vocabSize);
 
   const done = async (t: Tensor): Promise<void> => {
     await t.data();
@@ -83,10 +95,16 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
     sink.dispose();
     await optimise();
   };
+  /** Until everything was enqueued: all of the step on the cpu backend, the host's share of it on a GPU. */
+  const hosts: number[] = [];
   const variants = {
     plain: async () => {
-      await done(meanGradient(model, whole, gradient));
-      await optimise();
+      const start = performance.now();
+      const losses = meanGradient(model, whole, gradient);
+      const norm = optimizer.step(gradient.arena, 1e-3);
+      hosts.push((performance.now() - start) / 1000);
+      await done(losses);
+      await done(norm);
     },
     aligned: () => aligned(whole),
     domains: () => aligned(domains),
@@ -129,13 +147,14 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
   };
   const tokens = B * T;
   // 6 FLOPs a parameter and token for the linear layers, 12·L·d·T/2 a token for causal attention.
-  const flops = tokens * (6 * (parameters.count - (vocabSize + T) * 256) + (12 * 6 * 256 * T) / 2);
+  const flops = tokens * (6 * (parameters.count - (vocabSize + T) * dim) + (12 * layers * dim * T) / 2);
   const peakBytes = backend.peakBytes;
   const { simd: level } = backend.capabilities;
   await shutdown();
   const after = peer(options["peer"]);
   return {
-    backend: "cpu",
+    backend: chosen,
+    model: name,
     threads,
     simd: level,
     node: process.version,
@@ -148,6 +167,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
     domains: DOMAINS,
     perDomainSeconds: median("perDomain"),
     forwardModeSeconds: median("forwardMode"),
+    hostSeconds: hosts.sort((a, b) => a - b)[hosts.length >> 1],
     plainStepGflops: flops / median("plain") / 1e9,
     peakBytes,
     ...(before === null ? {} : { peer: { before, after } }),
@@ -159,7 +179,7 @@ function upload(batch: Batch): [Tensor, Tensor] {
   return [tensor(batch.inputs, shape, "i32"), tensor(batch.targets, shape, "i32")];
 }
 
-function batchOf(examples: number, time: number): Batch {
+function batchOf(examples: number, time: number, vocabSize: number): Batch {
   let state = 1;
   const draw = (): number => (state = (state * 48271) % 2147483647) % vocabSize;
   return {
