@@ -5,9 +5,12 @@ import { type Backend, GradmixError, init, shutdown } from "gradmix";
 import { createMixer, createTrainer, type TrainStep } from "gradmix/dga";
 import { createGPT, createSchedule } from "gradmix/nn";
 import { afterEach, describe, expect, test } from "vitest";
+import type { KernelName } from "#dist/backends/kernels.js";
+import { createReferenceBackend } from "#dist/backends/reference/index.js";
 import { createNodeDevice } from "#dist/backends/webgpu/host-node.js";
 import { createWebgpuBackend, type WebgpuBackend } from "#dist/backends/webgpu/index.js";
 import { setCurrentMemory } from "#dist/tensor/memory.js";
+import { type Case, difference, f, i, integers, out, runCase, sumScale, values } from "./harness.ts";
 import { language, time, vocabSize, windows } from "../dga/languages.ts";
 
 const off = process.env["GRADMIX_WEBGPU"] === "off";
@@ -139,6 +142,98 @@ describe.skipIf(off)("webgpu", () => {
     backend.run("affine", { scale: 2, shift: 1 }, [view], [view]);
     for (const at of [0, 65_535 * 64 - 1, 65_535 * 64, count - 1])
       expect([...(await backend.read(buffer, at, 1))]).toEqual([15]);
+  });
+
+  describe("large shapes, against the reference", () => {
+    const oracle = createReferenceBackend({ precision: "f64" });
+    const cases: { [K in KernelName]?: [string, Case<K>][] } = {
+      crossEntropy: [
+        [
+          "a vocabulary of 50,304",
+          {
+            name: "large",
+            params: { rows: 3, cols: 50_304 },
+            inputs: [f(values(3 * 50_304, 1, -4, 4)), i([7, 50_303, -1])],
+            outputs: [out(3), out(3)],
+          },
+        ],
+      ],
+      scatterAdd: [
+        [
+          "a table of 50,304 rows",
+          {
+            name: "large",
+            params: { rows: 300, width: 8, tableRows: 50_304, accumulate: false },
+            inputs: [f(values(2400, 2)), i(integers(300, 3, 0, 40))],
+            outputs: [out(50_304 * 8)],
+          },
+        ],
+      ],
+      attention: [
+        [
+          "a context of 2,048",
+          {
+            name: "large",
+            params: { batch: 1, time: 2048, heads: 1, kvHeads: 1, headDim: 8, scale: 0.35 },
+            inputs: [f(values(2048 * 24, 4))],
+            outputs: [out(2048 * 8), out(2048)],
+            scale: 4,
+          },
+        ],
+      ],
+      gemmSegmented: [
+        [
+          "1,024 segments",
+          {
+            name: "large",
+            params: {
+              ...{ rows: 2048, m: 9, n: 13, segmentCount: 1024, groupCount: 32 },
+              ...{ targetSegments: 0, firstAccumulated: 0, accumulate: false },
+            },
+            inputs: [
+              f(values(2048 * 9, 5)),
+              f(values(2048 * 13, 6)),
+              i(Array.from({ length: 1025 }, (_, s) => 2 * s)),
+              i(Array.from({ length: 33 }, (_, g) => 32 * g)),
+              f(values(9 * 13, 7)),
+            ],
+            outputs: [out(9 * 13), out(1024), out(1024), out(32), out(1)],
+            scale: sumScale(2048),
+          },
+        ],
+      ],
+    };
+    const list = Object.entries(cases).flatMap(([kernel, own]) =>
+      own.map(([name, one]) => [kernel as KernelName, name, one as Case<KernelName>] as const),
+    );
+    test.each([true, false])("both variants (software %s)", async (software) => {
+      const { device } = await createNodeDevice({ software: true });
+      const backend = createWebgpuBackend({ device, software });
+      open.push(backend);
+      for (const [kernel, name, one] of list) {
+        const wanted = await runCase(oracle, kernel, one, 0);
+        expect({
+          name,
+          problem: difference(kernel, one, await runCase(backend, kernel, one, 0), wanted),
+        }).toEqual({
+          name,
+          problem: null,
+        });
+      }
+    });
+  });
+
+  test("a lost device is an error that says so, from then on", async () => {
+    const { device } = await createNodeDevice({ software: true });
+    const backend = createWebgpuBackend({ device, software: true });
+    const buffer = backend.alloc(4, "f32");
+    backend.write(buffer, 0, [1, 2, 3, 4]);
+    await backend.read(buffer, 0, 4);
+    (device as { destroy(): void }).destroy();
+    await new Promise((next) => setTimeout(next, 50));
+    await expect(backend.read(buffer, 0, 4)).rejects.toThrow(/webgpu: the device was lost/);
+    expect(() => backend.alloc(4, "f32")).toThrow(/webgpu: the device was lost/);
+    await backend.dispose();
   });
 
   test("a write waits for what was enqueued before it", async () => {
