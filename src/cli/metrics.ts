@@ -4,7 +4,7 @@
  */
 import type { Bases } from "../dga/bases.ts";
 import type { StepMetrics } from "../dga/config.ts";
-import type { TrainStep } from "../dga/trainer.ts";
+import type { Trainer, TrainStep } from "../dga/trainer.ts";
 
 /** Most names in one part of a line, and most domains that are evaluated. */
 export const MANY = 100;
@@ -29,8 +29,12 @@ function heaviest(weights: ArrayLike<number>, most: number): number[] {
 
 export type MetricsOf = (step: TrainStep, evaluation: Evaluation | null, seconds: number) => StepMetrics;
 
-/** `names` are the domains'. */
-export function createMetrics(names: readonly string[], bases: Bases | null): MetricsOf {
+/** `names` are the domains'; `seen` tells how much of one was trained on so far. */
+export function createMetrics(
+  names: readonly string[],
+  bases: Bases | null,
+  seen: Trainer["seen"],
+): MetricsOf {
   const mixed = bases?.names ?? names;
   const trainedOnly = bases !== null || names.length > MANY;
   // Weights change with updates only, so what is heaviest is looked for once between them.
@@ -38,8 +42,8 @@ export function createMetrics(names: readonly string[], bases: Bases | null): Me
   return (step, evaluation, seconds) => {
     if (last?.weights !== step.weights) last = { weights: step.weights, shown: heaviest(step.weights, MANY) };
     const { shown } = last;
-    const trained = [...names.keys()].filter((i) => !trainedOnly || step.domainLosses[i] !== null);
-    const { alignments } = step;
+    const { alignments, trained } = step;
+    const lossOf = new Map(trained.map(({ domain, loss }) => [domain, loss]));
     return {
       step: step.step,
       tokens: step.tokens,
@@ -49,15 +53,12 @@ export function createMetrics(names: readonly string[], bases: Bases | null): Me
       seconds,
       weights: Object.fromEntries(shown.map((i) => [mixed[i], step.weights[i]])),
       domains: Object.fromEntries(
-        trained.map((i) => [
-          names[i],
-          {
-            ...(trainedOnly ? { weight: step.domainWeights[i] } : {}),
-            loss: step.domainLosses[i],
-            tokens: step.domainTokens[i],
-            epochs: step.domainEpochs[i],
-          },
-        ]),
+        trainedOnly
+          ? trained.map(({ domain, ...own }) => [
+              names[domain],
+              { weight: step.domainWeights[domain], ...own },
+            ])
+          : names.map((name, i) => [name, { loss: lossOf.get(i) ?? null, ...seen(i) }]),
       ),
       ...(alignments === null
         ? {}

@@ -19,6 +19,8 @@ export type Kind =
   | { type: "domains" }
   /** Domain → number ≥ 0; `sumsToOne` or any positive sum. */
   | { type: "shares"; sumsToOne: boolean }
+  /** The path of a file; in a config file also the JSON object that it would hold. */
+  | { type: "file" }
   /** A JSON object, or a list of objects; a text on the command line. */
   | { type: "json"; shape: "object" | "list" };
 
@@ -323,7 +325,7 @@ export const optionTable: OptionTable = {
     bases: {
       flag: "--bases",
       value: "FILE",
-      kind: { type: "text" },
+      kind: { type: "file" },
       default: null,
       help: "basis distributions over the domains (.json or .csv): the rule moves the weights of these instead, for thousands of domains",
     },

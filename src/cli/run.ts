@@ -15,7 +15,7 @@ import {
   byteTokenizer,
 } from "../data/index.ts";
 import { evaluationWindows, type Windows, windowsOf } from "../data/tokens.ts";
-import type { Bases } from "../dga/bases.ts";
+import { type Bases, createBases } from "../dga/bases.ts";
 import { parseBases } from "../dga/bases-text.ts";
 import {
   type Checkpoint,
@@ -165,7 +165,7 @@ async function loop(
 ): Promise<RunResult> {
   const steps = totalSteps(config);
   const { evalEvery, evalTokens, checkpointEvery } = config.run;
-  const metricsOf = createMetrics(names, bases);
+  const metricsOf = createMetrics(names, bases, trainer.seen);
   let last: StepMetrics | null = null;
   let saved = trainer.steps;
   const save = async (): Promise<void> => {
@@ -330,9 +330,10 @@ function tokensLine(names: readonly string[], counts: Readonly<Record<string, nu
   return `${sorted.map(one).join(", ")}${rest > 0 ? ` and ${rest} more` : ""}${parts.join("")}`;
 }
 
-/** The bases of a file. Throws `config` for a file that cannot be read, `data` with the line for what is wrong in it. */
-function readBases(path: string | null, domains: readonly string[]): Bases | null {
+/** The bases of a file, or those given. Throws `config` for a file that cannot be read, `data` with the line for what is wrong in it. */
+function readBases(path: TrainConfig["mixing"]["bases"], domains: readonly string[]): Bases | null {
   if (path === null) return null;
+  if (typeof path === "object") return inlineBases(path, domains);
   const format = /\.(json|csv)$/i.exec(path)?.[1]?.toLowerCase();
   if (format !== "json" && format !== "csv")
     throw new GradmixError("config", `--bases: ${path} ends in neither .json nor .csv`);
@@ -343,6 +344,18 @@ function readBases(path: string | null, domains: readonly string[]): Bases | nul
     throw new GradmixError("config", `--bases: ${path} cannot be read (${reason(error)})`, { cause: error });
   }
   return parseBases(text, domains, { format, source: path });
+}
+
+function inlineBases(
+  given: Exclude<TrainConfig["mixing"]["bases"], string | null>,
+  domains: readonly string[],
+): Bases {
+  try {
+    return createBases(given, domains);
+  } catch (error) {
+    if (!(error instanceof GradmixError)) throw error;
+    throw new GradmixError(error.code, `mixing.bases: ${error.message}`, { cause: error });
+  }
 }
 
 /** What a basis offers: the tokens of the domains that it draws from. */

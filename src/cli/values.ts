@@ -29,6 +29,7 @@ export function fromArguments(kind: Kind, raw: Raw, label: string): unknown {
     case "bytes":
     case "choice":
     case "text":
+    case "file":
     case "switch":
       return last;
   }
@@ -72,6 +73,8 @@ export function checkValue(kind: Kind, value: unknown, label: string): unknown {
       throw wrong(
         `${label}: ${show(value)} is not one of ${kind.choices.join(", ")}${typeof value === "string" ? didYouMean(value, kind.choices) : ""}`,
       );
+    case "file":
+      return isObject(value) ? value : checkValue({ type: "text" }, value, label);
     case "text":
       if (typeof value === "string" && value !== "") return value;
       throw wrong(`${label}: ${value === "" ? "is empty" : `${show(value)} is not a text`}`);

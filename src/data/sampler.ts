@@ -64,6 +64,8 @@ export interface Sampler {
   /** Epochs of each domain so far, as a fraction: 1.5 is once and a half. */
   epochs(): number[];
   tokens(): readonly number[];
+  /** Both of one domain. */
+  seen(domain: number): { readonly tokens: number; readonly epochs: number };
   state(): SamplerState;
   /** Throws `checkpoint` when the state is not one of these domains and this seed. */
   restore(json: unknown): void;
@@ -120,6 +122,7 @@ export function createSampler({ domains, seed, mode = "multinomial" }: SamplerOp
     },
     epochs: () => taken.map((count, i) => count / domains[i].count),
     tokens: () => [...tokens],
+    seen: (domain) => ({ tokens: tokens[domain], epochs: taken[domain] / domains[domain].count }),
     state: () => ({ version: 1, seed, draws, taken: [...taken], tokens: [...tokens] }),
     restore(json) {
       const state = checkState(json, domains, seed);

@@ -97,8 +97,8 @@ export interface MixingConfig {
   histogram: Record<string, number> | null;
   /** Folder of an earlier run, whose model gives the reference losses of "doremi". */
   reference: string | null;
-  /** Path of basis distributions over the domains (.json or .csv), whose weights the rule then moves; null: the domains themselves. */
-  bases: string | null;
+  /** Basis distributions over the domains, whose weights the rule then moves: a path (.json or .csv) or by name; null: the domains themselves. */
+  bases: string | Record<string, Record<string, number> | number[]> | null;
   /** "shared": all bases from one batch by importance weights; "direct": a batch each. */
   basisAlignments: "shared" | "direct";
   estimator: EstimatorName;

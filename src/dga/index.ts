@@ -78,6 +78,7 @@ export { alignSketches, type Sketches, sketchGradients } from "./sketches.ts";
 export {
   type AlignmentOptions,
   createTrainer,
+  type TrainedDomain,
   type Trainer,
   type TrainerOptions,
   type TrainStep,

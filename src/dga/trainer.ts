@@ -98,7 +98,18 @@ export interface TrainerOptions {
   readonly seed: number;
 }
 
-/** What one step did; arrays have one entry a domain, except `weights` and `alignments`: with bases these have one a basis. */
+/** What a step did with one domain. */
+export interface TrainedDomain {
+  readonly domain: number;
+  /** Mean loss per token of the domain's windows in the batch. */
+  readonly loss: number;
+  /** Training tokens of the domain so far. */
+  readonly tokens: number;
+  /** Epochs of the domain so far, as a fraction. */
+  readonly epochs: number;
+}
+
+/** What one step did. `weights` and `alignments` have one entry a domain, with bases one a basis. */
 export interface TrainStep {
   /** Steps done, this one included. */
   readonly step: number;
@@ -111,12 +122,10 @@ export interface TrainStep {
   readonly lr: number;
   /** The weights of the step. */
   readonly weights: Float64Array;
-  /** What the batch was drawn with: `weights`, or with bases their mixture. */
+  /** What the batch was drawn with, one entry a domain: `weights`, or with bases their mixture. */
   readonly domainWeights: Float64Array;
-  /** Mean loss per token of the domain's windows; null where the batch had none. */
-  readonly domainLosses: readonly (number | null)[];
-  readonly domainTokens: readonly number[];
-  readonly domainEpochs: readonly number[];
+  /** The domains that the batch held, ascending; a step costs nothing for the others. */
+  readonly trained: readonly TrainedDomain[];
   /** On steps after which the weights were updated. */
   readonly alignments: Alignments | null;
 }
@@ -138,6 +147,8 @@ export interface Trainer {
   readonly mixer: MixerState;
   /** Weights sampled now, and their mean over the steps so far; with bases `domains` has what they make of the domains. */
   weights(): WeightPair & { readonly domains: WeightPair };
+  /** Training tokens and epochs of one domain so far. */
+  seen(domain: number): { readonly tokens: number; readonly epochs: number };
   /** Mean loss per token over the first windows that hold `tokens` tokens. */
   evaluate(windows: Windows, tokens: number): Promise<number>;
   /** Everything that `restore` needs to go on to the same bits. Throws `numeric` when a parameter is not finite. */
@@ -380,6 +391,7 @@ export function createTrainer(options: TrainerOptions): Trainer {
           : { final: mixtureOf(bases, own.final), averaged: mixtureOf(bases, own.averaged) };
       return { ...own, domains: domainsOwn };
     },
+    seen: (domain) => sampler.seen(domain),
     async step() {
       const step = state.steps + 1;
       const { weights, alpha, choice } = drawing();
@@ -416,9 +428,11 @@ export function createTrainer(options: TrainerOptions): Trainer {
         lr,
         weights,
         domainWeights: alpha,
-        domainLosses: meanByDomain(losses, rows, k),
-        domainTokens: sampler.tokens(),
-        domainEpochs: sampler.epochs(),
+        trained: lossByDomain(losses, rows).map(([domain, loss]) => ({
+          domain,
+          loss,
+          ...sampler.seen(domain),
+        })),
         alignments,
       };
     },
@@ -542,12 +556,13 @@ async function referenceOf(reference: LossModel, rows: TokenBatch): Promise<Floa
   );
 }
 
-function meanByDomain(losses: Float64Array, rows: TokenBatch, k: number): (number | null)[] {
-  const sums = new Float64Array(k);
-  const tokens = new Float64Array(k);
-  losses.forEach((loss, j) => {
-    sums[rows.domainOf[j]] += loss;
-    tokens[rows.domainOf[j]] += rows.tokens[j];
-  });
-  return Array.from(sums, (sum, i) => (tokens[i] > 0 ? sum / tokens[i] : null));
+/** Mean loss per token of each domain that the rows hold, which are sorted by domain. */
+function lossByDomain(losses: Float64Array, { domainOf, tokens }: TokenBatch): [number, number][] {
+  const out: [number, number][] = [];
+  for (let first = 0, end = 0; first < losses.length; first = end) {
+    while (end < losses.length && domainOf[end] === domainOf[first]) end++;
+    const count = total(tokens.subarray(first, end));
+    out.push([domainOf[first], total(losses.subarray(first, end)) / Math.max(1, count)]);
+  }
+  return out;
 }

@@ -6,6 +6,8 @@ import { createMetrics, evaluated, MANY } from "#dist/cli/metrics.js";
 
 const named = (letter: string, n: number): string[] => Array.from({ length: n }, (_, i) => `${letter}${i}`);
 
+const seen = (): { tokens: number; epochs: number } => ({ tokens: 5, epochs: 0.5 });
+
 /** A step on k domains that trained on those in `held`, with n weights. */
 function step(k: number, weights: Float64Array, held: readonly number[], measured = true): TrainStep {
   const n = weights.length;
@@ -17,9 +19,7 @@ function step(k: number, weights: Float64Array, held: readonly number[], measure
     lr: 0.1,
     weights,
     domainWeights: uniformWeights(k),
-    domainLosses: Array.from({ length: k }, (_, i) => (held.includes(i) ? i : null)),
-    domainTokens: new Array<number>(k).fill(5),
-    domainEpochs: new Array<number>(k).fill(0.5),
+    trained: held.map((domain) => ({ domain, loss: domain, ...seen() })),
     alignments: measured
       ? {
           alignments: Float64Array.from({ length: n }, (_, i) => i),
@@ -35,7 +35,7 @@ function step(k: number, weights: Float64Array, held: readonly number[], measure
 }
 
 test("few domains: all of them, with null where the batch held nothing", () => {
-  const line = createMetrics(["a", "b", "c"], null)(step(3, uniformWeights(3), [2]), null, 0.25);
+  const line = createMetrics(["a", "b", "c"], null, seen)(step(3, uniformWeights(3), [2]), null, 0.25);
   expect(line).toEqual({
     step: 1,
     tokens: 10,
@@ -59,7 +59,7 @@ describe("many domains", () => {
     const weights = new Float64Array(k).fill(1);
     const heavy = Array.from({ length: MANY - 1 }, (_, i) => 7 + 501 * i);
     for (const i of heavy) weights[i] = 2;
-    const metricsOf = createMetrics(named("d", k), null);
+    const metricsOf = createMetrics(named("d", k), null, seen);
     const line = metricsOf(step(k, weights, [3, 49_999]), null, 1);
     // Of equally light ones the first fills up.
     expect(Object.keys(line.weights)).toEqual([0, ...heavy].map((i) => `d${i}`));
@@ -79,7 +79,7 @@ describe("many domains", () => {
   test("with bases the weights are theirs", () => {
     const names = named("d", 4);
     const bases = createBases({ left: [0.5, 0.5, 0, 0], right: [0, 0, 0, 1] }, names);
-    const line = createMetrics(names, bases)(step(4, uniformWeights(2), [1]), null, 1);
+    const line = createMetrics(names, bases, seen)(step(4, uniformWeights(2), [1]), null, 1);
     expect(line.weights).toEqual({ left: 0.5, right: 0.5 });
     expect(line.domains).toEqual({ d1: { weight: 0.25, loss: 1, tokens: 5, epochs: 0.5 } });
   });

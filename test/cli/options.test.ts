@@ -89,6 +89,8 @@ function valid(kind: Kind): fc.Arbitrary<{ json: unknown; raw: Raw }> {
           const shares = entries.map(([name, n]) => [name, n / sum] as const);
           return { json: Object.fromEntries(shares), raw: [shares.map(([n, x]) => `${n}=${x}`).join(",")] };
         });
+    case "file":
+      return texts.map((text) => ({ json: text, raw: [text] }));
     case "json":
       return fc
         .array(fc.dictionary(names, fc.oneof(fc.nat(), fc.boolean())), { minLength: 1, maxLength: 3 })

@@ -138,6 +138,34 @@ describe("the trainer", () => {
     }
   });
 
+  test("a step tells of the domains in its batch: their losses make up the step's, their tokens add up", async () => {
+    const trainer = setup({ batch: 3 });
+    const before = [0, 0, 0];
+    let few = 0;
+    for (let i = 0; i < 12; i++) {
+      const { loss, tokens, trained } = await trainer.step();
+      expect(trained.map(({ domain }) => domain)).toEqual(
+        [...new Set(trained.map(({ domain }) => domain))].sort((a, b) => a - b),
+      );
+      let sum = 0;
+      let counted = 0;
+      for (const one of trained) {
+        expect({ tokens: one.tokens, epochs: one.epochs }).toEqual(trainer.seen(one.domain));
+        const own = one.tokens - before[one.domain];
+        expect(own).toBeGreaterThan(0);
+        before[one.domain] = one.tokens;
+        sum += own * one.loss;
+        counted += own;
+      }
+      expect(sum / counted).toBeCloseTo(loss, 10);
+      expect([0, 1, 2].map((d) => trainer.seen(d).tokens)).toEqual(before);
+      expect(before.reduce((a, b) => a + b)).toBe(tokens);
+      if (trained.length < 3) few++;
+    }
+    // So that the test sees domains that are left out.
+    expect(few).toBeGreaterThan(0);
+  });
+
   test("fixed rules measure nothing", async () => {
     const trainer = setup({ rule: { name: "static", weights: [0.2, 0.3, 0.5] }, target: null });
     for (let i = 0; i < 7; i++) {
@@ -198,7 +226,6 @@ describe("the trainer", () => {
     for (let i = 0; i < 7; i++) await ahead.step();
     const good = await ahead.save();
     const gathered = good.json["gathered"] as Record<string, number[]>;
-    const without = ({ domainOf: _, ...rest }: Record<string, unknown>): object => rest;
     const damages: [Record<string, unknown>, RegExp][] = [
       [{ mixer: { ...(good.json["mixer"] as object), version: 2 } }, /mixer state: it is not/],
       [{ sampler: null }, /sampler state: it is not an object/],
@@ -210,7 +237,7 @@ describe("the trainer", () => {
       [{ optimizerSteps: 1.5 }, /optimizerSteps is 1.5/],
       [{ tokens: "many" }, /tokens is many/],
       [{ gathered: null }, /gathered is malformed: it is no object/],
-      [{ gathered: without(gathered) }, /it has no domainOf/],
+      [{ gathered: { ...gathered, domainOf: undefined } }, /it has no domainOf/],
       [{ gathered: { ...gathered, losses: [NaN] } }, /losses holds NaN/],
       [{ gathered: { ...gathered, dots: [1] } }, /1 dots for \d+ examples/],
       [{ gathered: { ...gathered, domainOf: gathered["domainOf"].map(() => 3) } }, /of none of 3 domains/],

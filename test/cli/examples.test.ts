@@ -1,0 +1,30 @@
+/** The configurations in examples/configs say what the command understands. */
+import { readdirSync, readFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { createMixer, parseBases } from "gradmix/dga";
+import { expect, test } from "vitest";
+import { fileLayer, resolveConfig } from "#dist/cli/config.js";
+import { ruleOf, unusedOptions } from "#dist/dga/config.js";
+
+const root = resolve(import.meta.dirname, "../..");
+const folder = join(root, "examples/configs");
+const configs = readdirSync(folder).filter((name) => name.endsWith(".json"));
+
+test("there are some, each for a rule or a way of its own", () => {
+  expect(configs.length).toBeGreaterThan(3);
+});
+
+test.each(configs)("%s", (name) => {
+  const config = resolveConfig([fileLayer(join(folder, name))]);
+  const own = Object.keys(config.data.domains);
+  const path = config.mixing.bases;
+  const bases =
+    typeof path === "string"
+      ? parseBases(readFileSync(join(root, path), "utf8"), own, { format: "csv" })
+      : null;
+  const domains = bases?.names ?? own;
+  const sizes = Object.fromEntries(domains.map((domain, i) => [domain, 1e7 * (i + 1)]));
+  const mixer = createMixer({ domains, rule: ruleOf(config, { sizes, tokens: 2e7 }) });
+  expect(mixer.initial.rule.weights.length).toBe(domains.length);
+  expect(unusedOptions(config.mixing)).toEqual([]);
+});
