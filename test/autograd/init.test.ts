@@ -37,7 +37,9 @@ describe("init", () => {
   it("needs to be called, and refuses what it does not know", async () => {
     expect(() => tensor([1])).toThrow(/call `await init\(\)` first/);
     process.env["GRADMIX_BACKEND"] = "abacus";
-    await expect(init()).rejects.toThrow(/no backend is called "abacus"; there are "cpu" and "reference"/);
+    await expect(init()).rejects.toThrow(
+      /no backend is called "abacus"; there are "cpu", "webgpu" and "reference"/,
+    );
     await expect(init({ backend: "cpu", threads: 0 })).rejects.toThrow(/threads/);
     expect(() => tensor([1])).toThrow(/init/);
   });

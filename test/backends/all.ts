@@ -1,4 +1,4 @@
-/** The backends that every kernel is tested on. */
+/** The backends that the engine is tested on, and those that every kernel is tested on. */
 import type { Backend } from "#dist/backends/backend.js";
 import { createCpuBackend } from "#dist/backends/cpu/index.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
@@ -13,6 +13,8 @@ export interface TestedBackend {
   readonly name: string;
   readonly create: (options?: BackendOptions) => Promise<Backend>;
 }
+
+const off = process.env["GRADMIX_WEBGPU"] === "off";
 
 /** On whatever adapter there is; with the variants of kernels for software adapters, or with those for GPUs. */
 const webgpu = (name: string, software: boolean): TestedBackend => ({
@@ -32,7 +34,11 @@ export const backends: readonly TestedBackend[] = [
     name: "cpu, plain SIMD",
     create: (options) => createCpuBackend({ ...options, threads: 1, simd: "plain" }),
   },
-  ...(process.env["GRADMIX_WEBGPU"] === "off"
-    ? []
-    : [webgpu("webgpu", true), webgpu("webgpu, workgroup variants", false)]),
+  ...(off ? [] : [webgpu("webgpu", true)]),
+];
+
+/** For kernels one by one: software adapters are slow with workgroup memory, whole trainings take too long there. */
+export const kernelBackends: readonly TestedBackend[] = [
+  ...backends,
+  ...(off ? [] : [webgpu("webgpu, workgroup variants", false)]),
 ];

@@ -4,7 +4,7 @@ import type { Backend } from "#dist/backends/backend.js";
 import { type KernelName, kernelNames, kernels } from "#dist/backends/kernels.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
 import type { TensorData } from "#dist/tensor/dtype.js";
-import { backends } from "./all.ts";
+import { kernelBackends } from "./all.ts";
 import { cases } from "./cases.ts";
 import { difference, runCase } from "./harness.ts";
 
@@ -41,7 +41,7 @@ it("every kernel of the table has cases", () => {
   expect(kernelNames.filter((kernel) => cases[kernel]().length === 0)).toEqual([]);
 });
 
-describe.each(backends)("$name", ({ create }) => {
+describe.each(kernelBackends)("$name", ({ create }) => {
   let backend: Backend;
   const ran = new Set<KernelName>();
   beforeAll(async () => {
