@@ -29,8 +29,8 @@ import {
   unusedOptions,
 } from "../dga/config.ts";
 import { createMixer, type Mixer } from "../dga/mixer.ts";
-import { planOf } from "../dga/plan.ts";
-import { createTrainer, type Trainer, type WeightPair } from "../dga/trainer.ts";
+import { checkFit, planOf } from "../dga/plan.ts";
+import { type AlignmentOptions, createTrainer, type Trainer, type WeightPair } from "../dga/trainer.ts";
 import { GradmixError } from "../errors.ts";
 import { init, shutdown } from "../init.ts";
 import { createGPT, type GPT, type GPTConfig, parameterCount } from "../nn/gpt.ts";
@@ -57,15 +57,32 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
       warmup: config.mixing.ruleWarmup,
     });
   // How large the domains are is only known once they are read.
-  const { rule } = mixerOf(
+  const planned = mixerOf(
     Object.fromEntries((bases?.names ?? names).map((name) => [name, Number.MAX_SAFE_INTEGER])),
   );
+  const { rule } = planned;
   if (planOf(rule.needs).aligns && config.data.target.length === 0)
     throw new GradmixError(
       "config",
       `--target: rule ${rule.name} needs one; give the text that the model should become good at`,
     );
   const earlier = config.mixing.reference === null ? null : readReference(config.mixing.reference);
+  const alignment: AlignmentOptions = {
+    estimator: config.mixing.estimator,
+    from: config.mixing.alignFrom,
+    domainExamples: config.mixing.alignBatch,
+    targetExamples: config.mixing.targetBatch,
+    bases: config.mixing.basisAlignments,
+  };
+  checkFit({
+    mixer: planned,
+    domains: names,
+    target: config.data.target.length === 0 ? null : config.data.target,
+    targets: { size: Object.keys(config.data.targets).length },
+    ...(earlier === null ? {} : { reference: earlier }),
+    ...(bases === null ? {} : { bases }),
+    alignment,
+  });
   for (const option of unusedOptions(config.mixing))
     hooks.onEvent(`mixing.${option} has no effect: rule ${config.mixing.rule} does not look at it`);
   const resumed = hooks.store.load();
@@ -121,13 +138,7 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
         weightDecay: config.training.weightDecay,
         clip: config.training.clip,
       },
-      alignment: {
-        estimator: config.mixing.estimator,
-        from: config.mixing.alignFrom,
-        domainExamples: config.mixing.alignBatch,
-        targetExamples: config.mixing.targetBatch,
-        bases: config.mixing.basisAlignments,
-      },
+      alignment,
     });
     if (resumed !== null) {
       trainer.restore(resumed.checkpoint);

@@ -300,6 +300,16 @@ describe("bases", () => {
       /--reference: nowhere.*cannot be read/,
     ],
     [
+      "another estimator for a shared batch",
+      ["--bases", "bases.json", "--estimator", "perDomain", "--domain", "extra=not-there.jsonl"],
+      /estimator perDomain: a shared batch of bases takes segmented/,
+    ],
+    [
+      "several targets from the steps",
+      ["--rule", "grape", "--targets", "code=not-there.jsonl", "--align-from", "step"],
+      /rule grape: it needs several targets, which the training steps do not measure/,
+    ],
+    [
       "bases with a rule that cannot use them",
       ["--rule", "odm", "--bases", "bases.json"],
       /rule odm: with bases/,
