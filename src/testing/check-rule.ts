@@ -42,6 +42,8 @@ export interface Promises {
   readonly keepsSupport: boolean;
   /** Splitting every domain into two equal halves keeps each total. Default: there is neither floor nor cap. */
   readonly splits: boolean;
+  /** So does splitting one of them alone (needs the knob `start`). Not when a mean over the domains has a say. Default: `splits`. */
+  readonly splitsOne: boolean;
   /** With β = 1 the new weights are the argmin of −η⟨a, α⟩ + KL(α‖old). Needs the knob `eta`. Default false. */
   readonly mirror: boolean;
   /** No weight is below it. Default 0. */
@@ -425,6 +427,34 @@ const invariants: readonly Invariant[] = [
     },
   ),
   invariant(
+    "splitting one domain into equal halves keeps its total",
+    ({ promises, has }) => promises.splitsOne && has.has("start"),
+    (context) => runs(context, true).chain((run) => fc.tuple(fc.constant(run), fc.nat(run.k - 1))),
+    ({ make }, [{ k, signals }, at]) => {
+      // The second half comes last.
+      const parts = [...Array(k).keys(), at];
+      const startOf = (weights: readonly number[]): Record<string, number> =>
+        Object.fromEntries(weights.map((weight, i) => [`domain${i}`, weight]));
+      const even = parts.slice(0, k).map(() => 1 / k);
+      const halves = parts.map((i) => (i === at ? 0.5 / k : 1 / k));
+      const whole = follow(make(names(k), { start: startOf(even) }), names(k), signals);
+      const split = follow(
+        make(names(k + 1), { start: startOf(halves) }),
+        names(k + 1),
+        signals.map((s) => pick(s, parts)),
+      );
+      return first(
+        whole.map(({ weights }, t) =>
+          differ(
+            weights.map((_, i) => split[t].weights[i] + (i === at ? split[t].weights[k] : 0)),
+            weights,
+            CLOSE,
+          ),
+        ),
+      );
+    },
+  ),
+  invariant(
     "mirror descent: the update is the argmin of −η⟨a, α⟩ + KL(α‖old)",
     ({ promises, has }) => promises.mirror && has.has("eta"),
     (context) =>
@@ -492,6 +522,7 @@ export function checkRule(make: MakeRule, options: CheckRuleOptions = {}): strin
     equivariant: true,
     keepsSupport: true,
     splits: floor === 0 && ceiling === 1,
+    splitsOne: options.promises?.splits ?? (floor === 0 && ceiling === 1),
     mirror: false,
     floor,
     ceiling,

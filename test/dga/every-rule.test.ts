@@ -54,7 +54,11 @@ const rules: { readonly [K in RuleName]: readonly Checked[] } = {
   ],
   dga: (["raw", "clipped", "cosine", "doge", "adam"] as const).map((normalise) => ({
     options: (_, knobs) => ({ name: "dga", normalise, ...knobs }),
-    check: { knobs: ["eta", "beta", "start"], promises: { mirror: normalise === "raw" } },
+    // The scale of "doge" is a mean over the domains, which splitting one of them moves.
+    check: {
+      knobs: ["eta", "beta", "start"],
+      promises: { mirror: normalise === "raw", splitsOne: normalise !== "doge" },
+    },
     ran: [eta, beta, splits, monotone, support],
   })),
   doge: [
@@ -66,7 +70,7 @@ const rules: { readonly [K in RuleName]: readonly Checked[] } = {
     },
     {
       options: (_, knobs) => ({ name: "doge", towards: "target", eta: 0.5, ...knobs }),
-      check: { knobs: ["eta", "start"] },
+      check: { knobs: ["eta", "start"], promises: { splitsOne: false } },
       ran: [eta, support, monotone, splits],
     },
   ],
