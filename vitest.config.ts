@@ -14,8 +14,8 @@ export default defineConfig({
     pool: "forks",
     maxWorkers: process.env["CI"] === undefined ? "50%" : 2,
     server: { deps: { external: [/\/dist\//] } },
-    testTimeout: 30_000,
-    hookTimeout: 30_000,
+    testTimeout: 150_000,
+    hookTimeout: 60_000,
     teardownTimeout: 5_000,
     reporters: [
       "default",
