@@ -1,4 +1,4 @@
-/** `gradmix doctor`: which backends this machine gives, and how fast a matrix product is on each. */
+/** `gradmix doctor`: which backends this machine gives, and how fast a matrix product and a copy are on each. */
 import { availableParallelism, cpus, freemem, totalmem } from "node:os";
 import type { Backend } from "../backends/backend.ts";
 import { createCpuBackend } from "../backends/cpu/index.ts";
@@ -61,9 +61,9 @@ async function examine(start: () => Promise<Backend>, size: number): Promise<Fin
   try {
     backend = await start();
     const { threads, simd, memoryLimit } = backend.capabilities;
-    const { gigaflops, right } = await measure(backend, size);
+    const { gigaflops, gigabytes, right } = await measure(backend, size);
     const what = `${threads} ${threads === 1 ? "thread" : "threads"}, ${simd}, at most ${gib(memoryLimit)}`;
-    const speed = `${gigaflops.toPrecision(3)} GFLOP/s (${size}×${size} f32 product)`;
+    const speed = `${gigaflops.toPrecision(3)} GFLOP/s (${size}×${size} f32 product), ${gigabytes.toPrecision(3)} GB/s (copy)`;
     return { works: right, threads, text: `${what}, ${speed}${right ? "" : "; THE RESULT IS WRONG"}` };
   } catch (error) {
     return {
@@ -76,20 +76,21 @@ async function examine(start: () => Promise<Backend>, size: number): Promise<Fin
   }
 }
 
-/** The best of several runs, within about half a second. */
-async function measure(backend: Backend, size: number): Promise<{ gigaflops: number; right: boolean }> {
-  const shape = [size, size];
+/** GFLOP/s of a product and GB/s of a copy (bytes read and written), the best of several runs, within about half a second each. */
+async function measure(
+  backend: Backend,
+  size: number,
+): Promise<{ gigaflops: number; gigabytes: number; right: boolean }> {
+  const place = (data: Float32Array) => {
+    const buffer = backend.alloc(data.length, "f32");
+    backend.write(buffer, 0, data);
+    return { buffer, offset: 0, shape: [data.length], dtype: "f32" as const };
+  };
   // Small whole numbers: their products sum up exactly in any order.
   const a = Float32Array.from({ length: size * size }, (_, i) => ((i * 7) % 5) - 2);
   const b = Float32Array.from({ length: size * size }, (_, i) => ((i * 3) % 7) - 3);
-  const views = [a, b, new Float32Array(size * size)].map((data) => {
-    const buffer = backend.alloc(data.length, "f32");
-    backend.write(buffer, 0, data);
-    return { buffer, offset: 0, shape, dtype: "f32" as const };
-  });
-  const [x, y, z] = views;
-  const once = async (): Promise<number> => {
-    const began = performance.now();
+  const [x, y, z] = [a, b, new Float32Array(size * size)].map(place);
+  const product = await best(backend, z.buffer, () => {
     backend.run(
       "gemm",
       {
@@ -99,20 +100,37 @@ async function measure(backend: Backend, size: number): Promise<{ gigaflops: num
       [x, y, null],
       [z, null],
     );
-    await backend.read(z.buffer, 0, 1);
-    return (performance.now() - began) / 1000;
-  };
-  let best = await once();
-  for (let spent = best, runs = 0; spent < 0.5 && runs < 50; runs++) {
-    const seconds = await once();
-    spent += seconds;
-    best = Math.min(best, seconds);
-  }
+  });
   const last = await backend.read(z.buffer, size * size - 1, 1);
   let expected = 0;
   for (let k = 0; k < size; k++) expected += a[(size - 1) * size + k] * b[k * size + size - 1];
-  for (const { buffer } of views) backend.free(buffer);
-  return { gigaflops: (2 * size ** 3) / best / 1e9, right: last[0] === expected };
+  // Larger than a cache, for all but the smallest size.
+  const count = 32 * size * size;
+  const [from, to] = [new Float32Array(count).fill(3), new Float32Array(count)].map(place);
+  const copy = await best(backend, to.buffer, () => {
+    backend.run("affine", { scale: 1, shift: 0 }, [from], [to]);
+  });
+  const copied = await backend.read(to.buffer, count - 1, 1);
+  for (const { buffer } of [x, y, z, from, to]) backend.free(buffer);
+  return {
+    gigaflops: (2 * size ** 3) / product / 1e9,
+    gigabytes: (8 * count) / copy / 1e9,
+    right: last[0] === expected && copied[0] === 3,
+  };
+}
+
+/** Seconds of a call, up to a number of `result` that is read. */
+async function best(backend: Backend, result: number, call: () => void): Promise<number> {
+  let least = Infinity;
+  for (let spent = 0, runs = 0; runs < 2 || (spent < 0.5 && runs < 50); runs++) {
+    const began = performance.now();
+    call();
+    await backend.read(result, 0, 1);
+    const seconds = (performance.now() - began) / 1000;
+    spent += seconds;
+    least = Math.min(least, seconds);
+  }
+  return least;
 }
 
 function gib(bytes: number): string {
