@@ -1,6 +1,8 @@
 /** The WebGPU backend beyond its kernels: training, leaks, limits, large grids, and that processes end. */
 import { spawnSync } from "node:child_process";
-import { resolve } from "node:path";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
 import { type Backend, GradmixError, init, shutdown } from "gradmix";
 import { createMixer, createTrainer, type TrainStep } from "gradmix/dga";
 import { createGPT, createSchedule } from "gradmix/nn";
@@ -245,6 +247,46 @@ describe.skipIf(off)("webgpu", () => {
     backend.write(a, 0, [9, 9, 9, 9]);
     expect([...(await backend.read(b, 0, 4))]).toEqual([10, 20, 30, 40]);
     expect([...(await backend.read(a, 1, 2))]).toEqual([9, 9]);
+  });
+
+  test("the command trains on it with no other change", () => {
+    const folder = mkdtempSync(join(tmpdir(), "gradmix-webgpu-"));
+    try {
+      const text = (words: string): string =>
+        Array.from({ length: 60 }, (_, n) => `${words} ${n}.`).join(" ");
+      writeFileSync(join(folder, "a.txt"), text("the dog sleeps while the fox jumps"));
+      writeFileSync(join(folder, "b.txt"), text("for (let i = 0; i < n; i++) sum += x[i]"));
+      writeFileSync(join(folder, "target.txt"), text("while (j < n) total += x[j++]"));
+      const losses = ["cpu", "webgpu"].map((backend) => {
+        const args =
+          "train --domain a=a.txt --domain b=b.txt --target target.txt --tokenizer byte --dim 16 --layers 1 --heads 2 --context 16 --batch 4 --steps 8 --update-every 4 --align-batch 2 --target-batch 2 --eval-every 0 --eval-tokens 64";
+        const { status, stderr } = spawnSync(
+          process.execPath,
+          [
+            resolve(import.meta.dirname, "../../dist/cli/main.js"),
+            ...args.split(" "),
+            "--backend",
+            backend,
+            "--out",
+            backend,
+          ],
+          { cwd: folder, encoding: "utf8", timeout: 60_000 },
+        );
+        expect({ backend, status, stderr: status === 0 ? "" : stderr }).toEqual({
+          backend,
+          status: 0,
+          stderr: "",
+        });
+        return readFileSync(join(folder, backend, "metrics.jsonl"), "utf8")
+          .trim()
+          .split("\n")
+          .map((line) => (JSON.parse(line) as { loss: number }).loss);
+      });
+      expect(losses[1].length).toBe(8);
+      losses[1].forEach((loss, n) => expect(Math.abs(loss / losses[0][n] - 1)).toBeLessThan(1e-3));
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
   });
 
   test.each([
