@@ -44,7 +44,8 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
     );
   const before = process.memoryUsage().arrayBuffers;
   const bases = createBases(histograms, domains, { counts: true });
-  const bytes = process.memoryUsage().arrayBuffers - before;
+  const makingBytes = process.memoryUsage().arrayBuffers - before;
+  const bytes = [bases.offsets, bases.columns, bases.values].reduce((sum, held) => sum + held.byteLength, 0);
 
   const mixer = createMixer({ domains: bases.names, rule: { name: "dga", normalise: "cosine" } });
   const sampler = samplerOf(domains);
@@ -101,6 +102,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
     nonzeros: bases.values.length,
     examples: count,
     updateMilliseconds: 1e3 * median("update"),
+    makingBytes,
     bytes,
     bytesPerNonzero: bytes / bases.values.length,
     drawNanoseconds: (1e9 * median("draw")) / draws,
@@ -109,7 +111,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
   };
 }
 
-const sizes = [2 ** 12, 2 ** 14, 2 ** 16, 2 ** 18];
+const sizes = [2 ** 10, 2 ** 12, 2 ** 14, 2 ** 16, 2 ** 18];
 
 function samplerOf(names: readonly string[]): ReturnType<typeof createSampler> {
   return createSampler({
