@@ -11,7 +11,7 @@
  * | `forward`   | one forward-mode pass over all rows        | no           | yes             |
  * | `sketch`    | one backward pass over all rows, projected | projected    | of projection   |
  *
- * the first three after one backward pass over the target batch, and exactly. `sketch` is a random projection (sketches.ts): its sketches of
+ * all after one backward pass over the target batch. The first three are exact. `sketch` is a random projection (sketches.ts): its sketches of
  * domains can be kept and aligned with any number of targets.
  */
 import { forwardDerivative, gradients } from "../autograd/grad.ts";

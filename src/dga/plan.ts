@@ -109,6 +109,10 @@ export function checkFit({ mixer, domains, target, targets, reference, bases, al
     throw wrong(
       `estimator ${estimator}: a shared batch of bases takes segmented; use that, or bases = direct`,
     );
+  if (estimator === "sketch" && alignment.from !== "step" && plan.preconditioned)
+    throw wrong(
+      `estimator sketch: it cannot precondition, which rule ${name} asks for; use estimator = segmented`,
+    );
   if (estimator === "perDomain" && alignment.from !== "step" && needs.includes("standardErrors"))
     throw wrong(
       `estimator perDomain: it gives no standard errors, which rule ${name} asks for; use estimator = segmented`,

@@ -1,8 +1,18 @@
 /** Sketches: unbiased, with the documented error, the same however batches are cut, and of use for several targets. */
 import { type Backend, init, shutdown } from "gradmix";
-import { alignSketches, type Batch, estimateAlignments, sketchGradients } from "gradmix/dga";
+import {
+  alignSketches,
+  type Batch,
+  createMixer,
+  createTrainer,
+  estimateAlignments,
+  lastBlocks,
+  sketchGradients,
+} from "gradmix/dga";
+import { adamw, createSchedule } from "gradmix/nn";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { language, time, tiny } from "./languages.ts";
+import { errorOf } from "./arbitraries.ts";
+import { language, time, tiny, windows } from "./languages.ts";
 
 let backend: Backend;
 beforeEach(async () => {
@@ -97,4 +107,50 @@ test("kept sketches are aligned with several targets; only with those made alike
   const coarse = await sketchGradients(model, [target], { sketch: { rank: 4 } });
   expect(() => alignSketches(restored, coarse)).toThrow(/those of the domains have rank 16, the target's 4/);
   await expect(sketchGradients(model, domains, { sketch: { rank: 0.5 } })).rejects.toThrow(/rank 0\.5/);
+});
+
+test("of some parameters only: sketches are shorter, and unbiased for the alignments of those", async () => {
+  const model = tiny(2);
+  const parameters = lastBlocks(model, 0);
+  const exact = await estimateAlignments("segmented", model, target, domains, { parameters });
+  const whole = await sketchGradients(model, domains, { sketch: { rank: 8 } });
+  const part = await sketchGradients(model, domains, { parameters, sketch: { rank: 8 } });
+  // The head's matrix and the final gain, which is kept as it is.
+  expect(part.size).toBe(8 * 8 + 16);
+  expect(part.size).toBeLessThan(whole.size);
+  const seeds = 60;
+  const errors = domains.map((): number[] => []);
+  for (let seed = 1; seed <= seeds; seed++) {
+    const options = { parameters, sketch: { rank: 8, seed } };
+    const found = await estimateAlignments("sketch", model, target, domains, options);
+    found.alignments.forEach((a, i) => errors[i].push(a - exact.alignments[i]));
+  }
+  errors.forEach((own, i) => {
+    const mean = own.reduce((sum, e) => sum + e, 0) / seeds;
+    const deviation = Math.sqrt(own.reduce((sum, e) => sum + e * e, 0) / seeds);
+    expect(Math.abs(mean)).toBeLessThan((4 * deviation) / Math.sqrt(seeds));
+    expect(deviation).toBeLessThan(Math.sqrt(4 / 8 + 4 / 64) * (exact.norms?.[i] ?? NaN) * exact.targetNorm);
+  });
+});
+
+test("they cannot be preconditioned: said when asked, and before a run that would ask", async () => {
+  const model = tiny(2);
+  const optimizer = adamw(model.parameters);
+  const precondition = { v: optimizer.v, bias: 0.1, eps: 1e-8 };
+  await expect(estimateAlignments("sketch", model, target, domains, { precondition })).rejects.toThrow(
+    /^estimator sketch: it cannot precondition; use segmented, perDomain or forward$/,
+  );
+  const run = (): void => {
+    createTrainer({
+      model,
+      mixer: createMixer({ domains: ["a"], rule: { name: "dga", normalise: "adam" } }),
+      domains: [windows("a", [language(1, 300)])],
+      target: windows("target", [language(2, 100)]),
+      batch: 2,
+      schedule: createSchedule({ name: "constant", lr: 0.01, steps: 10 }),
+      seed: 1,
+      alignment: { estimator: "sketch" },
+    });
+  };
+  expect(errorOf(run).message).toMatch(/^estimator sketch: it cannot precondition, which rule dga asks for/);
 });
