@@ -6,16 +6,24 @@ import { setCurrentMemory } from "./tensor/memory.ts";
 
 export interface InitOptions {
   /**
-   * Default: the environment variable GRADMIX_BACKEND, or "cpu". "webgpu" needs the optional package `webgpu` and a GPU; a software adapter is used only
-   * with GRADMIX_WEBGPU=software. "reference" is slow and exact: an oracle.
+   * "auto" (the default, unless the environment variable GRADMIX_BACKEND names another) takes the GPU where the machine has one that the optional package
+   * `webgpu` can use, else the cpu; options that only the cpu backend has take it at once. "webgpu" insists on a GPU; a software adapter is used only with
+   * GRADMIX_WEBGPU=software. "reference" is slow and exact: an oracle.
    */
-  readonly backend?: "cpu" | "webgpu" | "reference";
-  /** Threads that run kernels, the calling one included. Default: one a core. */
+  readonly backend?: "auto" | "cpu" | "webgpu" | "reference";
+  /** Threads that run kernels of the cpu backend, the calling one included. Default: one a core. */
   readonly threads?: number;
-  /** "relaxed" fuses multiply-adds where the engine can; "plain" runs everywhere. Default: "auto", relaxed if possible. */
+  /** Of the cpu backend: "relaxed" fuses multiply-adds where the engine can; "plain" runs everywhere. Default: "auto", relaxed if possible. */
   readonly simd?: "auto" | "relaxed" | "plain";
   /** Most bytes of tensors at once. */
   readonly memoryLimit?: number;
+  /**
+   * On webgpu the variants of a kernel are timed once for a device and a size, and the choice is kept in the user's cache folder. With `deterministic`
+   * none are timed: every call takes the variant that the shape alone names. Default false. (Either way the same call gives the same bits.)
+   */
+  readonly deterministic?: boolean;
+  /** Told, a line each, what was chosen: a variant of a kernel, or the cpu in place of a GPU that computes wrongly. */
+  readonly log?: (line: string) => void;
 }
 
 let running: Backend | null = null;
@@ -25,9 +33,8 @@ let running: Backend | null = null;
  * `config` for impossible options, `backend` when it cannot start.
  */
 export async function init(options: InitOptions = {}): Promise<Backend> {
-  const name = options.backend ?? environment("GRADMIX_BACKEND") ?? "cpu";
   await shutdown();
-  running = await create(name, options);
+  running = await create(options);
   setCurrentMemory(running);
   return running;
 }
@@ -41,21 +48,19 @@ export async function shutdown(): Promise<void> {
   await backend.dispose();
 }
 
-async function create(name: string, { threads, simd, memoryLimit }: InitOptions): Promise<Backend> {
+async function create(options: InitOptions): Promise<Backend> {
+  const { backend = "auto", threads, simd, memoryLimit, log = () => {} } = options;
   const limit = memoryLimit === undefined ? {} : { memoryLimit };
+  const name = backend === "auto" ? (environment("GRADMIX_BACKEND") ?? "auto") : backend;
   if (name === "reference") return createReferenceBackend(limit);
-  if (name === "webgpu") {
-    const { createNodeDevice } = await import("./backends/webgpu/host-node.ts");
-    const { createWebgpuBackend } = await import("./backends/webgpu/index.ts");
-    const { device, adapter, software } = await createNodeDevice({
-      software: environment("GRADMIX_WEBGPU") === "software",
-    });
-    return createWebgpuBackend({ device, adapter, software, ...limit });
-  }
-  if (name !== "cpu")
+  if (name === "webgpu") return startWebgpu(options, environment("GRADMIX_WEBGPU") === "software");
+  if (name === "auto" && threads === undefined && (simd ?? "auto") === "auto") {
+    const found = await tryWebgpu(options, log);
+    if (found !== null) return found;
+  } else if (name !== "cpu" && name !== "auto")
     throw new GradmixError(
       "config",
-      `no backend is called "${name}"; there are "cpu", "webgpu" and "reference"`,
+      `no backend is called "${name}"; there are "auto", "cpu", "webgpu" and "reference"`,
     );
   // Only here: the others need none of its code.
   const { createCpuBackend } = await import("./backends/cpu/index.ts");
@@ -64,6 +69,39 @@ async function create(name: string, { threads, simd, memoryLimit }: InitOptions)
     ...(threads === undefined ? {} : { threads }),
     ...(simd === undefined || simd === "auto" ? {} : { simd }),
   });
+}
+
+async function startWebgpu(options: InitOptions, allowSoftware: boolean): Promise<Backend> {
+  const { memoryLimit, deterministic = false, log = () => {} } = options;
+  const { createNodeDevice, tuningStore } = await import("./backends/webgpu/host-node.ts");
+  const { createWebgpuBackend } = await import("./backends/webgpu/index.ts");
+  const found = await createNodeDevice({ software: allowSoftware });
+  const { device, adapter, software } = found;
+  return createWebgpuBackend({
+    ...{ device, adapter, software },
+    ...(memoryLimit === undefined ? {} : { memoryLimit }),
+    // A software adapter is for checking; what is fast on it is nobody's question.
+    ...(deterministic || software ? {} : { tuning: tuningStore(found, log) }),
+  });
+}
+
+/** The GPU, if there is one and it computes right; else null. */
+async function tryWebgpu(options: InitOptions, log: (line: string) => void): Promise<Backend | null> {
+  let backend: Backend | null = null;
+  try {
+    const { mayHaveGpu } = await import("./backends/webgpu/host-node.ts");
+    if (!mayHaveGpu()) return null;
+    backend = await startWebgpu(options, false);
+    const { computesRight } = await import("./backends/self-check.ts");
+    if (await computesRight(backend)) return backend;
+    log(
+      `webgpu: ${backend.capabilities.simd} computed a small product wrongly; the cpu is used (update the driver, or see gradmix doctor)`,
+    );
+  } catch (error) {
+    if (!(error instanceof GradmixError)) throw error;
+  }
+  await backend?.dispose();
+  return null;
 }
 
 function environment(name: string): string | undefined {

@@ -401,10 +401,10 @@ export const optionTable: OptionTable = {
     },
     backend: {
       flag: "--backend",
-      value: "cpu|webgpu|reference",
-      kind: { type: "choice", choices: ["cpu", "webgpu", "reference"] },
-      default: "cpu",
-      help: "cpu: WebAssembly SIMD on all cores; webgpu: the GPU, through Dawn; reference: plain TypeScript, slow, for checking",
+      value: "NAME",
+      kind: { type: "choice", choices: ["auto", "cpu", "webgpu", "reference"] },
+      default: "auto",
+      help: "auto: webgpu where there is a GPU, else cpu; cpu: WebAssembly SIMD on all cores; webgpu: the GPU, through Dawn; reference: plain TypeScript, slow, for checking",
     },
     threads: {
       flag: "--threads",

@@ -95,8 +95,12 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
   const mixer = mixerOf(bases === null ? data.sizes : basisSizes(bases, data.sizes));
   const modelConfig = modelOf(config, data.tokenizer.vocabSize);
 
+  // A run that began on "auto" goes on where it began: other backends round differently.
+  const began = resumed?.checkpoint.json["backend"];
   const backend = await init({
-    backend: config.run.backend,
+    backend:
+      config.run.backend === "auto" && (began === "cpu" || began === "webgpu") ? began : config.run.backend,
+    log: hooks.onEvent,
     ...(config.run.threads === null ? {} : { threads: config.run.threads }),
     ...(config.run.simd === "auto" ? {} : { simd: config.run.simd }),
     ...(config.run.memoryLimit === null ? {} : { memoryLimit: config.run.memoryLimit }),
@@ -152,6 +156,7 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
       names,
       bases,
       reference: earlier?.fingerprint ?? null,
+      backend: backend.name,
     });
   } finally {
     await shutdown();
@@ -167,12 +172,14 @@ interface Parts {
   readonly bases: Bases | null;
   /** The reference model's fingerprint. */
   readonly reference: string | null;
+  /** The backend's name. */
+  readonly backend: string;
 }
 
 async function loop(
   config: TrainConfig,
   hooks: RunHooks,
-  { trainer, model, data, names, bases, reference }: Parts,
+  { trainer, model, data, names, bases, reference, backend }: Parts,
 ): Promise<RunResult> {
   const steps = totalSteps(config);
   const { evalEvery, evalTokens, checkpointEvery } = config.run;
@@ -187,6 +194,7 @@ async function loop(
         ...state.json,
         tokenizer: data.tokenizer.toJSON(),
         corpus: data.fingerprint,
+        backend,
         ...(reference === null ? {} : { reference }),
       },
       arrays: state.arrays,

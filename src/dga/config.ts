@@ -119,7 +119,8 @@ export interface RunConfig {
   checkpointEvery: number;
   /** The run folder. */
   out: string;
-  backend: "cpu" | "webgpu" | "reference";
+  /** "auto": a GPU if there is one, else the cpu; a resumed run goes on where it began. */
+  backend: "auto" | "cpu" | "webgpu" | "reference";
   /** null: one a core. */
   threads: number | null;
   simd: "auto" | "relaxed" | "plain";

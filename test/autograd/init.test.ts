@@ -23,9 +23,13 @@ afterEach(async () => {
 });
 
 describe("init", () => {
-  it("starts the backend that is named, by default the CPU", async () => {
+  it("starts the backend that is named; a software adapter is no GPU, so the CPU otherwise", async () => {
     expect((await init({ backend: "reference" })).name).toBe("reference");
     expect((await init({ threads: 1 })).name).toBe("cpu");
+    if (process.env["GRADMIX_WEBGPU"] !== "hardware") {
+      expect((await init({ backend: "auto" })).name).toBe("cpu");
+      expect((await init()).name).toBe("cpu");
+    }
     process.env["GRADMIX_BACKEND"] = "reference";
     expect((await init()).name).toBe("reference");
     expect((await init({ backend: "cpu", threads: 2, simd: "plain" })).capabilities).toMatchObject({
@@ -38,7 +42,7 @@ describe("init", () => {
     expect(() => tensor([1])).toThrow(/call `await init\(\)` first/);
     process.env["GRADMIX_BACKEND"] = "abacus";
     await expect(init()).rejects.toThrow(
-      /no backend is called "abacus"; there are "cpu", "webgpu" and "reference"/,
+      /no backend is called "abacus"; there are "auto", "cpu", "webgpu" and "reference"/,
     );
     await expect(init({ backend: "cpu", threads: 0 })).rejects.toThrow(/threads/);
     expect(() => tensor([1])).toThrow(/init/);

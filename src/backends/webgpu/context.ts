@@ -37,6 +37,11 @@ export interface KernelContext {
   dispatch(dispatch: Dispatch): void;
   /** Memory for the rest of this kernel call. */
   scratch(elements: number, dtype?: DType): View;
+  /**
+   * One of several ways to compute the same bits: the one that was fastest when it was timed on this device for calls like this one (`bucket`), else the
+   * first.
+   */
+  choose<V extends string>(bucket: string, variants: readonly [V, ...V[]]): V;
   /** Numbers that do not change, made and uploaded once for a key; they belong to the backend. */
   constant(key: string, make: () => Float32Array): View;
 }

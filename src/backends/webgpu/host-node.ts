@@ -1,5 +1,9 @@
 /** The one file that knows Dawn and Node: finds an adapter and makes a device with the limits that it has. */
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { delimiter, dirname, join } from "node:path";
 import { GradmixError } from "../../errors.ts";
+import type { TuningStore } from "./tuning.ts";
 
 export interface NodeDevice {
   /** A `GPUDevice`. */
@@ -64,6 +68,32 @@ export async function createNodeDevice({
   };
 }
 
+/**
+ * Is there any sign of a GPU driver? Dawn takes a tenth of a second to load and prints a warning of its own where Linux has no Vulkan, so who only wonders
+ * asks this first. On Linux drivers are named by files in a few folders (the Vulkan loader's rules); elsewhere the system has its own.
+ */
+export function mayHaveGpu(): boolean {
+  if (process.platform !== "linux") return true;
+  const list = (name: string, otherwise = ""): string[] =>
+    (process.env[name] ?? otherwise).split(delimiter).filter((part) => part !== "");
+  const named = ["VK_DRIVER_FILES", "VK_ICD_FILENAMES", "VK_ADD_DRIVER_FILES"].flatMap((name) => list(name));
+  if (named.some((file) => existsSync(file))) return true;
+  const roots = [
+    ...list("XDG_CONFIG_HOME", join(homedir(), ".config")),
+    ...list("XDG_CONFIG_DIRS", "/etc/xdg"),
+    "/etc",
+    ...list("XDG_DATA_HOME", join(homedir(), ".local", "share")),
+    ...list("XDG_DATA_DIRS", "/usr/local/share:/usr/share"),
+  ];
+  return roots.some((root) => {
+    try {
+      return readdirSync(join(root, "vulkan", "icd.d")).some((file) => file.endsWith(".json"));
+    } catch {
+      return false;
+    }
+  });
+}
+
 async function loadDawn(): Promise<GPU> {
   try {
     const { create } = (await import("webgpu")) as { create: (flags: string[]) => GPU };
@@ -76,4 +106,68 @@ async function loadDawn(): Promise<GPU> {
       { cause: error },
     );
   }
+}
+
+/** Changes when the variants of a kernel do, so that older choices are forgotten. */
+const VARIANTS = 1;
+
+/** Where choices of variants are kept: in GRADMIX_CACHE, or gradmix's folder in the user's cache folder. */
+export function tuningFile(): string {
+  const { env, platform } = process;
+  const base =
+    env["GRADMIX_CACHE"] ??
+    join(
+      platform === "win32"
+        ? (env["LOCALAPPDATA"] ?? join(homedir(), "AppData", "Local"))
+        : platform === "darwin"
+          ? join(homedir(), "Library", "Caches")
+          : (env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache")),
+      "gradmix",
+    );
+  return join(base, "webgpu-variants.json");
+}
+
+/**
+ * Choices that were timed on this device before, and a place for new ones. A file that cannot be read counts as empty, one that cannot be written is left
+ * alone: the choices then hold for this process.
+ */
+export function tuningStore(
+  { adapter, details }: Pick<NodeDevice, "adapter" | "details">,
+  log: (line: string) => void = () => {},
+): TuningStore {
+  const file = tuningFile();
+  const device = `${adapter}, ${details.driver}, variants ${VARIANTS}`;
+  const read = (): Record<string, Record<string, string>> => {
+    try {
+      const all: unknown = JSON.parse(readFileSync(file, "utf8"));
+      return typeof all === "object" && all !== null ? (all as Record<string, Record<string, string>>) : {};
+    } catch {
+      return {};
+    }
+  };
+  return {
+    known: Object.fromEntries(
+      Object.entries(read()[device] ?? {}).filter(([, variant]) => typeof variant === "string"),
+    ),
+    learn(bucket, variant, milliseconds) {
+      const others = Object.entries(milliseconds)
+        .filter(([name]) => name !== variant)
+        .map(([name, time]) => `${name} ${time.toPrecision(3)}`);
+      const best = milliseconds[variant];
+      log(
+        `webgpu: ${bucket} takes ${variant} (${best === undefined ? "" : `${best.toPrecision(3)} ms; `}${others.join(", ")})`,
+      );
+      try {
+        // Another process may have learned something in between.
+        const all = read();
+        all[device] = { ...all[device], [bucket]: variant };
+        mkdirSync(dirname(file), { recursive: true });
+        const fresh = `${file}.${process.pid}`;
+        writeFileSync(fresh, `${JSON.stringify(all, null, 2)}\n`);
+        renameSync(fresh, file);
+      } catch {
+        // A home that cannot be written to.
+      }
+    },
+  };
 }

@@ -15,6 +15,7 @@ import type { Dispatch, KernelContext, Launcher } from "./context.ts";
 import { launchers } from "./kernels/index.ts";
 import { type BufferPool, createPool, type PooledBuffer } from "./pool.ts";
 import { scalarLayout, type ShaderOperand, shaderOf, type ShaderSlot } from "./shader.ts";
+import { createTuner, type Tuner, type TuningStore } from "./tuning.ts";
 
 export interface WebgpuOptions {
   /** A `GPUDevice`. It belongs to the backend from here on, which destroys it. */
@@ -25,6 +26,8 @@ export interface WebgpuOptions {
   readonly software?: boolean;
   /** Most bytes of tensors at once. Default 64 GiB: the device says no before. */
   readonly memoryLimit?: number;
+  /** Variants of kernels are timed, and the choices kept there. Without it nothing is timed: every kernel takes its default variant. */
+  readonly tuning?: TuningStore;
 }
 
 /** What the backend has done so far, for benchmarks: in a running training only the first two grow. */
@@ -40,6 +43,8 @@ export interface WebgpuCounters {
 
 export interface WebgpuBackend extends Backend {
   readonly counters: WebgpuCounters;
+  /** Variants of kernels that were chosen by time, by bucket. */
+  readonly chosen: ReadonlyMap<string, string>;
 }
 
 interface Entry {
@@ -63,8 +68,8 @@ const MOST_GROUPS = 65535;
 const INFINITY_BITS = 0x7f800000;
 /** Milliseconds below which a sleep is not worth its wake-up. */
 const LEAST_SLEEP = 4;
-/** Free buffers beyond this are destroyed. */
-const POOL_CAP = 2 ** 30;
+/** Bytes of free buffers that are kept in any case; beyond that, as much as was ever live at one time: a step's buffers wait for the next step. */
+const POOL_FLOOR = 2 ** 30;
 
 // The specification's numbers; the globals with their names are not there in every host.
 const USAGE = { mapRead: 1, copySource: 4, copyTarget: 8, uniform: 64, storage: 128 };
@@ -134,12 +139,12 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
   };
   const pool: BufferPool = createPool(
     (bytes) => make(bytes, USAGE.storage | USAGE.copySource | USAGE.copyTarget),
-    POOL_CAP,
+    { most: mostBytes - (mostBytes % 4), cap: () => Math.max(POOL_FLOOR, peakBytes) },
     forget,
   );
   const staging: BufferPool = createPool(
     (bytes) => make(bytes, USAGE.mapRead | USAGE.copyTarget),
-    2 ** 28,
+    { most: limits.maxBufferSize, cap: () => 2 ** 28 },
     () => {},
   );
   const scalars = device.createBuffer({ size: SLOT * SLOTS, usage: USAGE.uniform | USAGE.copyTarget });
@@ -340,6 +345,54 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
     return view;
   };
 
+  const tuner: Tuner | null =
+    options.tuning === undefined
+      ? null
+      : createTuner(options.tuning, {
+          alloc,
+          free,
+          async done() {
+            submit();
+            await queue.onSubmittedWorkDone();
+          },
+        });
+  function launch<K extends KernelName>(
+    kernel: K,
+    params: KernelParams[K],
+    inputs: readonly (View | null)[],
+    outputs: readonly (View | null)[],
+    forced: string | null = null,
+  ): void {
+    check();
+    const launcher: Launcher<K> = launchers[kernel];
+    const temporary: number[] = [];
+    const context: KernelContext = {
+      traits,
+      dispatch: encode,
+      constant,
+      choose<V extends string>(bucket: string, variants: readonly [V, ...V[]]): V {
+        const name =
+          forced ??
+          tuner?.choose(bucket, variants, {
+            inputs,
+            outputs,
+            run: (variant, ins, outs) => launch(kernel, params, ins, outs, variant),
+          });
+        return variants.find((variant) => variant === name) ?? variants[0];
+      },
+      scratch(elements, dtype = "f32") {
+        const buffer = alloc(elements, dtype);
+        temporary.push(buffer);
+        return { buffer, offset: 0, shape: [elements], dtype };
+      },
+    };
+    try {
+      launcher(context, params, inputs, outputs);
+    } finally {
+      for (const buffer of temporary) free(buffer);
+    }
+  }
+
   return {
     name: "webgpu",
     capabilities: { threads: 1, simd: options.adapter ?? "GPU", memoryLimit },
@@ -391,34 +444,12 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
       target.buffer.unmap();
       staging.give(target);
       check();
+      await tuner?.settle();
       return wrap(bytes);
     },
-    run<K extends KernelName>(
-      kernel: K,
-      params: KernelParams[K],
-      inputs: readonly (View | null)[],
-      outputs: readonly (View | null)[],
-    ) {
-      check();
-      const launch: Launcher<K> = launchers[kernel];
-      const temporary: number[] = [];
-      const context: KernelContext = {
-        traits,
-        dispatch: encode,
-        constant,
-        scratch(elements, dtype = "f32") {
-          const buffer = alloc(elements, dtype);
-          temporary.push(buffer);
-          return { buffer, offset: 0, shape: [elements], dtype };
-        },
-      };
-      try {
-        launch(context, params, inputs, outputs);
-      } finally {
-        for (const buffer of temporary) free(buffer);
-      }
-    },
+    run: launch,
     flush: submit,
+    chosen: tuner?.chosen ?? new Map<string, string>(),
     get liveBytes() {
       return liveBytes;
     },

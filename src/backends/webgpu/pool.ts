@@ -30,9 +30,10 @@ function sizeClass(bytes: number): number {
   return Math.ceil(least / step) * step;
 }
 
+/** `most`: of one buffer; sizes are not rounded up beyond it. `cap`: bytes that may lie free at one time. */
 export function createPool(
   make: (bytes: number) => GPUBuffer,
-  cap: number,
+  { most, cap }: { readonly most: number; readonly cap: () => number },
   onDestroy: (id: number) => void,
 ): BufferPool {
   const free = new Map<number, PooledBuffer[]>();
@@ -48,7 +49,7 @@ export function createPool(
   };
   return {
     take(wanted) {
-      const size = sizeClass(wanted);
+      const size = Math.max(wanted, Math.min(sizeClass(wanted), most));
       const found = free.get(size)?.shift();
       if (found !== undefined) {
         freeBytes -= size;
@@ -67,8 +68,9 @@ export function createPool(
       while (at > 0 && stack[at - 1].id > entry.id) at--;
       stack.splice(at, 0, entry);
       freeBytes += entry.bytes;
+      const allowed = cap();
       for (const [size, others] of free)
-        while (freeBytes > cap) {
+        while (freeBytes > allowed) {
           const last = others.pop();
           if (last === undefined) break;
           freeBytes -= size;

@@ -1,16 +1,35 @@
 /**
- * Matrix products.
+ * Matrix products: on GPUs through workgroup memory (gemm-tiled.ts), on software adapters without barriers. Which tile is fastest depends on the GPU and the
+ * shape and is chosen by time; all of them give the same bits.
  *
- * `tiled` is the portable design: a workgroup of 16 × 16 invocations makes a tile of 64 × 64, an invocation 4 × 4 of it; slices of 16 of k go through
- * workgroup memory, A transposed so that both operands are read along rows. `plain` is for software adapters: an invocation makes a strip of 1 × 4
- * without barriers.
+ * A product with few tiles and a long k (weight gradients) would leave most of a GPU idle, so k is cut into shares whose sums a second kernel adds in order.
+ * How many shares there are depends on the shape alone.
  */
 import { GradmixError } from "../../../errors.ts";
 import type { KernelParams } from "../../kernels.ts";
-import { type Dispatch, f32, type KernelContext, type Launchers, operandsOf, u32 } from "../context.ts";
+import {
+  type Dispatch,
+  elementwise,
+  f32,
+  type KernelContext,
+  type Launchers,
+  type Operand,
+  operandsOf,
+  u32,
+} from "../context.ts";
 import { activated, MATH } from "./elementwise.ts";
+import { invocations, type Tile, type TileName, tiledText, tileNames, tiles } from "./gemm-tiled.ts";
 
 type Params = KernelParams["gemm"];
+
+/** What the variants share: operands, scalars, and the functions that find elements and finish sums. */
+interface Shared {
+  readonly operands: readonly Operand[];
+  readonly scalars: NonNullable<Dispatch["scalars"]>;
+  readonly declarations: string;
+  /** Names transposes and epilogue. */
+  readonly kind: string;
+}
 
 export const gemm: Pick<Launchers, "gemm"> = {
   gemm(context, params, [a, b, bias], [c, pre]) {
@@ -19,10 +38,10 @@ export const gemm: Pick<Launchers, "gemm"> = {
         "shape",
         `gemm: "accumulate" goes with the activation "none", not "${params.activation}"`,
       );
-    const { m, n, k, batch, strideA, strideB, strideC, alpha } = params;
+    const { m, n, k, batch, strideA, strideB, strideC, alpha, transA, transB } = params;
     if (m === 0 || n === 0 || batch === 0) return;
-    const epilogue = [params.accumulate, params.activation, bias !== null, pre !== null].join();
-    const shared: Omit<Dispatch, "key" | "groups" | "body" | "workgroup"> = {
+    const layout = `${transA ? "T" : "N"}${transB ? "T" : "N"}`;
+    const shared: Shared = {
       operands: operandsOf({ a, b, bias }, { c, pre }),
       scalars: {
         m: u32(m),
@@ -32,106 +51,147 @@ export const gemm: Pick<Launchers, "gemm"> = {
         stride_b: u32(strideB),
         stride_c: u32(strideC),
         alpha: f32(alpha),
-        tiles_m: u32(Math.ceil(m / TILE)),
-        tiles_n: u32(Math.ceil(n / TILE)),
         batch: u32(batch),
       },
       declarations: `${MATH}
-fn at_a(item: u32, i: u32, l: u32) -> u32 { return item * p.stride_a + ${params.transA ? "l * p.m + i" : "i * p.k + l"}; }
-fn at_b(item: u32, l: u32, j: u32) -> u32 { return item * p.stride_b + ${params.transB ? "j * p.k + l" : "l * p.n + j"}; }
+fn at_a(item: u32, i: u32, l: u32) -> u32 { return item * p.stride_a + ${transA ? "l * p.m + i" : "i * p.k + l"}; }
+fn at_b(item: u32, l: u32, j: u32) -> u32 { return item * p.stride_b + ${transB ? "j * p.k + l" : "l * p.n + j"}; }
 fn finish(item: u32, i: u32, j: u32, sum: f32) {
   let at = item * p.stride_c + i * p.n + j;
   let x = p.alpha * sum${bias === null ? "" : " + bias(j)"}${params.accumulate ? " + c(at)" : ""};
 ${pre === null ? "" : "  set_pre(at, x);\n"}  set_c(at, ${activated[params.activation]});
 }`,
+      kind: [layout, params.accumulate, params.activation, bias !== null, pre !== null].join(),
     };
-    const kind = `${params.transA ? "T" : "N"}${params.transB ? "T" : "N"} ${epilogue}`;
-    (context.traits.software ? plain : tiled)(context, params, shared, kind);
+    const bucket = `gemm ${layout} ${[batch, m, n, k].map(nearestPower).join("x")}`;
+    if (context.traits.software) {
+      const across = context.choose(bucket, ["strip", "block"]) === "strip" ? 1 : 4;
+      plain(context, params, shared, across);
+    } else tiled(context, params, shared, tiles[context.choose(bucket, candidates(params))]);
   },
 };
 
-const TILE = 64;
-const SLICE = 16;
+const nearestPower = (x: number): number => 2 ** Math.round(Math.log2(Math.max(1, x)));
 
-function tiled(
-  context: KernelContext,
-  { m, n, batch }: Params,
-  shared: Omit<Dispatch, "key" | "groups" | "body" | "workgroup">,
-  kind: string,
-): void {
-  const four = [0, 1, 2, 3];
-  const products = four.flatMap((i) =>
-    four.map((j) => `      sum${i}${j} = fma(a${i}, b${j}, sum${i}${j});`),
-  );
-  context.dispatch({
-    ...shared,
-    key: `gemm tiled ${kind}`,
-    workgroup: 256,
-    groups: batch * Math.ceil(m / TILE) * Math.ceil(n / TILE),
-    declarations: `${shared.declarations ?? ""}
-// Rows are padded, so that the invocations of a warp fall on different banks.
-var<workgroup> tile_a: array<f32, ${SLICE * (TILE + 1)}>;
-var<workgroup> tile_b: array<f32, ${SLICE * (TILE + 1)}>;`,
-    body: `  let tiles = p.tiles_m * p.tiles_n;
-  let item = group / tiles;
-  let row0 = ((group % tiles) / p.tiles_n) * ${TILE}u;
-  let col0 = ((group % tiles) % p.tiles_n) * ${TILE}u;
-  let ti = (local / 16u) * 4u;
-  let tj = (local % 16u) * 4u;
-${four.map((i) => `  var ${four.map((j) => `sum${i}${j} = 0.0;`).join(" var ")}`).join("\n")}
-  for (var l0 = 0u; l0 < p.k; l0 += ${SLICE}u) {
-    workgroupBarrier();
-    for (var e = local; e < ${TILE * SLICE}u; e += 256u) {
-      // Neighbouring invocations read neighbouring elements of either storage.
-      let ia = ${kind.startsWith("T") ? `e % ${TILE}u` : `e / ${SLICE}u`};
-      let la = ${kind.startsWith("T") ? `e / ${TILE}u` : `e % ${SLICE}u`};
-      let inside_a = row0 + ia < p.m && l0 + la < p.k;
-      tile_a[la * ${TILE + 1}u + ia] = select(0.0, a(select(0u, at_a(item, row0 + ia, l0 + la), inside_a)), inside_a);
-      let jb = ${kind[1] === "T" ? `e / ${SLICE}u` : `e % ${TILE}u`};
-      let lb = ${kind[1] === "T" ? `e % ${SLICE}u` : `e / ${TILE}u`};
-      let inside_b = col0 + jb < p.n && l0 + lb < p.k;
-      tile_b[lb * ${TILE + 1}u + jb] = select(0.0, b(select(0u, at_b(item, l0 + lb, col0 + jb), inside_b)), inside_b);
-    }
-    workgroupBarrier();
-    for (var l = 0u; l < ${SLICE}u; l++) {
-${four.map((i) => `      let a${i} = tile_a[l * ${TILE + 1}u + ti + ${i}u];\n      let b${i} = tile_b[l * ${TILE + 1}u + tj + ${i}u];`).join("\n")}
-${products.join("\n")}
-    }
+/** All tiles; the first is taken where nothing is timed. */
+function candidates({ m, n }: Params): readonly [TileName, ...TileName[]] {
+  const least = Math.min(m, n);
+  const first = least <= 32 ? "32x32" : least < 128 ? "64x64" : "128x128";
+  return [first, ...tileNames.filter((name) => name !== first)];
+}
+
+/** Tiles of 64 × 64 that fill a large GPU, and the least share of k that is worth its own sum. */
+const ENOUGH_TILES = 384;
+const LEAST_SHARE = 512;
+
+/** Into how many shares k is cut. */
+export function sharesOf({ m, n, k, batch }: Pick<Params, "m" | "n" | "k" | "batch">): number {
+  const count = batch * Math.ceil(m / 64) * Math.ceil(n / 64);
+  return Math.max(1, Math.min(Math.ceil(ENOUGH_TILES / count), Math.floor(k / LEAST_SHARE), 16));
+}
+
+function tiled(context: KernelContext, params: Params, shared: Shared, tile: Tile): void {
+  const { m, n, k, batch } = params;
+  const wanted = sharesOf(params);
+  const share = Math.max(16, 16 * Math.ceil(k / wanted / 16));
+  const splits = Math.max(1, Math.ceil(k / share));
+  const [tilesM, tilesN] = [Math.ceil(m / tile.rows), Math.ceil(n / tile.cols)];
+  const full = m % tile.rows === 0 && n % tile.cols === 0 && k % tile.depth === 0;
+  const { transA, transB } = params;
+  const name = [tile.rows, tile.cols, tile.ownRows, full].join("x");
+  const scalars = {
+    ...shared.scalars,
+    tiles_m: u32(tilesM),
+    tiles_n: u32(tilesN),
+    split_k: u32(share),
+    splits: u32(splits),
+  };
+  const groups = batch * splits * tilesM * tilesN;
+  if (splits === 1) {
+    const text = tiledText(tile, { transA, transB, full, emit: "finish_split" });
+    context.dispatch({
+      key: `gemm ${name} ${shared.kind}`,
+      operands: shared.operands,
+      scalars,
+      workgroup: invocations(tile),
+      groups,
+      declarations: `${shared.declarations}
+fn finish_split(item: u32, split: u32, i: u32, j: u32, sum: f32) { finish(item, i, j, sum); }
+${text.declarations}`,
+      body: text.body,
+    });
+    return;
   }
-${four
-  .flatMap((i) =>
-    four.map(
-      (j) =>
-        `  if (row0 + ti + ${i}u < p.m && col0 + tj + ${j}u < p.n) { finish(item, row0 + ti + ${i}u, col0 + tj + ${j}u, sum${i}${j}); }`,
-    ),
-  )
-  .join("\n")}`,
+  const partial = context.scratch(batch * splits * m * n);
+  const text = tiledText(tile, { transA, transB, full, emit: "keep" });
+  const factors = shared.operands.filter(({ name: operand }) => operand === "a" || operand === "b");
+  const layout = shared.kind.slice(0, 2);
+  context.dispatch({
+    key: `gemm ${name} ${layout} shares`,
+    operands: [...factors, { name: "partial", view: partial, written: true }],
+    scalars,
+    workgroup: invocations(tile),
+    groups,
+    declarations: `${finders(shared)}
+fn keep(item: u32, split: u32, i: u32, j: u32, sum: f32) {
+  set_partial((((item * p.splits) + split) * p.m + i) * p.n + j, sum);
+}
+${text.declarations}`,
+    body: text.body,
+  });
+  elementwise(context, batch * m * n, {
+    key: `gemm join ${shared.kind}`,
+    operands: [
+      ...shared.operands.filter(({ name: operand }) => operand !== "a" && operand !== "b"),
+      { name: "partial", view: partial },
+    ],
+    scalars,
+    declarations: shared.declarations,
+    body: `  let item = i / (p.m * p.n);
+  let inside = i % (p.m * p.n);
+  var sum = 0.0;
+  for (var split = 0u; split < p.splits; split++) {
+    sum += partial((item * p.splits + split) * p.m * p.n + inside);
+  }
+  finish(item, inside / p.n, inside % p.n, sum);`,
   });
 }
 
+/** The functions at_a and at_b alone. */
+const finders = ({ declarations }: Shared): string =>
+  declarations
+    .split("\n")
+    .filter((line) => line.startsWith("fn at_"))
+    .join("\n");
+
+/** An invocation makes a block of `height` × 4, without barriers. */
 function plain(
   context: KernelContext,
   { m, n, batch }: Params,
-  shared: Omit<Dispatch, "key" | "groups" | "body" | "workgroup">,
-  kind: string,
+  { kind, ...shared }: Shared,
+  height: 1 | 4,
 ): void {
-  const strips = Math.ceil(n / 4);
   const four = [0, 1, 2, 3];
+  const rows = four.slice(0, height);
+  const strips = Math.ceil(n / 4);
   context.dispatch({
     ...shared,
-    key: `gemm plain ${kind}`,
-    groups: Math.ceil((batch * m * strips) / 64),
+    key: `gemm plain ${height} ${kind}`,
+    groups: Math.ceil((batch * Math.ceil(m / height) * strips) / 64),
     body: `  let strips = (p.n + 3u) / 4u;
-  if (thread >= p.batch * p.m * strips) { return; }
-  let item = thread / (p.m * strips);
-  let i = (thread / strips) % p.m;
+  let bands = (p.m + ${height - 1}u) / ${height}u;
+  if (thread >= p.batch * bands * strips) { return; }
+  let item = thread / (bands * strips);
+  let i = ((thread / strips) % bands) * ${height}u;
   let j = (thread % strips) * 4u;
-  // Beyond the last column the last one is read again, and not written.
-${four.map((c) => `  let j${c} = min(j + ${c}u, p.n - 1u);\n  var sum${c} = 0.0;`).join("\n")}
+  // Beyond the last row or column the last one is read again, and not written.
+${rows.map((r) => `  let i${r} = min(i + ${r}u, p.m - 1u);`).join("\n")}
+${four.map((c) => `  let j${c} = min(j + ${c}u, p.n - 1u);`).join("\n")}
+${rows.map((r) => four.map((c) => `  var sum${r}${c} = 0.0;`).join("")).join("\n")}
   for (var l = 0u; l < p.k; l++) {
-    let value = a(at_a(item, i, l));
-${four.map((c) => `    sum${c} = fma(value, b(at_b(item, l, j${c})), sum${c});`).join("\n")}
+${four.map((c) => `    let b${c} = b(at_b(item, l, j${c}));`).join("\n")}
+${rows.map((r) => `    let a${r} = a(at_a(item, i${r}, l));\n${four.map((c) => `    sum${r}${c} = fma(a${r}, b${c}, sum${r}${c});`).join("\n")}`).join("\n")}
   }
-${four.map((c) => `  if (j + ${c}u < p.n) { finish(item, i, j${c}, sum${c}); }`).join("\n")}`,
+${rows.flatMap((r) => four.map((c) => `  if (i + ${r}u < p.m && j + ${c}u < p.n) { finish(item, i${r}, j${c}, sum${r}${c}); }`)).join("\n")}`,
   });
 }

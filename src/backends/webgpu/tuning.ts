@@ -1,0 +1,126 @@
+/**
+ * Which variant of a kernel is fastest on this device, found by time.
+ *
+ * A call of a bucket (a kernel and its shape, rounded) that was not timed yet takes the default variant. When results are next waited for, its variants are
+ * timed on operands of the same sizes, and the choice holds from then on. Variants of a kernel give the same bits, so when this happens cannot be seen in
+ * any result.
+ */
+import { GradmixError } from "../../errors.ts";
+import type { View } from "../../tensor/memory.ts";
+import { sizeOf } from "../../tensor/shape.ts";
+import type { DType } from "../../tensor/dtype.ts";
+
+/** What outlives the process: choices made before, and where new ones go. */
+export interface TuningStore {
+  /** Variants by bucket. */
+  readonly known: Readonly<Record<string, string>>;
+  /** `milliseconds` has what each variant took. */
+  learn(bucket: string, variant: string, milliseconds: Readonly<Record<string, number>>): void;
+}
+
+/** A call of a kernel that can be made again. */
+export interface Call {
+  /** Enqueues it with the given variant, on given operands. */
+  run(variant: string, inputs: readonly (View | null)[], outputs: readonly (View | null)[]): void;
+  readonly inputs: readonly (View | null)[];
+  readonly outputs: readonly (View | null)[];
+}
+
+export interface Tuner {
+  /** The variant for a call of this bucket; a bucket that is new is noted with its call. */
+  choose(bucket: string, variants: readonly string[], call: Call): string;
+  /** Times the buckets that were noted. */
+  settle(): Promise<void>;
+  /** Choices in force. */
+  readonly chosen: ReadonlyMap<string, string>;
+}
+
+export interface TunerDevice {
+  alloc(elements: number, dtype: DType): number;
+  free(buffer: number): void;
+  /** Submits what is enqueued; resolves when it was run. */
+  done(): Promise<void>;
+}
+
+/** Milliseconds that a round of one variant takes at least, and rounds. */
+const ROUND = 4;
+const ROUNDS = 3;
+/** Operands of more bytes than this are not made a second time: the default variant stays. */
+const MOST_BYTES = 2 ** 30;
+
+export function createTuner(store: TuningStore, device: TunerDevice): Tuner {
+  const chosen = new Map(Object.entries(store.known));
+  const untimed = new Map<string, { variants: readonly string[]; call: Call }>();
+  let settling: Promise<void> | null = null;
+
+  const time = async (call: Call, variants: readonly string[]): Promise<Record<string, number>> => {
+    const buffers: number[] = [];
+    const again = (view: View | null): View | null => {
+      if (view === null) return null;
+      const buffer = device.alloc(sizeOf(view.shape), view.dtype);
+      buffers.push(buffer);
+      return { ...view, buffer, offset: 0 };
+    };
+    try {
+      const [inputs, outputs] = [call.inputs.map(again), call.outputs.map(again)];
+      const round = async (variant: string, count: number): Promise<number> => {
+        const start = performance.now();
+        for (let i = 0; i < count; i++) call.run(variant, inputs, outputs);
+        await device.done();
+        return performance.now() - start;
+      };
+      const counts = new Map<string, number>();
+      for (const variant of variants) {
+        // The first makes the pipeline.
+        await round(variant, 1);
+        counts.set(variant, Math.min(100, Math.ceil(ROUND / Math.max(0.01, await round(variant, 1)))));
+      }
+      const times: Record<string, number> = {};
+      // In turns, so that whatever else happens on the machine falls on all of them.
+      for (let i = 0; i < ROUNDS; i++)
+        for (const variant of variants) {
+          const count = counts.get(variant) ?? 1;
+          times[variant] = Math.min(times[variant] ?? Infinity, (await round(variant, count)) / count);
+        }
+      return times;
+    } finally {
+      for (const buffer of buffers) device.free(buffer);
+    }
+  };
+
+  const settle = async (): Promise<void> => {
+    for (const [bucket, { variants, call }] of untimed) {
+      untimed.delete(bucket);
+      const times = await time(call, variants).catch((error: unknown) => {
+        // Operands that do not fit a second time: the default variant stays.
+        if (error instanceof GradmixError && error.code === "memory") return {};
+        throw error;
+      });
+      const [fastest] = Object.entries(times).sort(([, x], [, y]) => x - y);
+      if (fastest === undefined) continue;
+      chosen.set(bucket, fastest[0]);
+      store.learn(bucket, fastest[0], times);
+    }
+  };
+
+  return {
+    chosen,
+    choose(bucket, variants, call) {
+      const known = chosen.get(bucket);
+      if (known !== undefined && variants.includes(known)) return known;
+      const bytes = [...call.inputs, ...call.outputs].reduce(
+        (sum, view) => sum + (view === null ? 0 : 4 * sizeOf(view.shape)),
+        0,
+      );
+      if (bytes <= MOST_BYTES && variants.length > 1 && !untimed.has(bucket))
+        untimed.set(bucket, { variants, call });
+      return variants[0] ?? "";
+    },
+    async settle() {
+      settling ??= settle().finally(() => {
+        settling = null;
+      });
+      await settling;
+    },
+  };
+}

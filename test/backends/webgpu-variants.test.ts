@@ -1,0 +1,160 @@
+/** Variants of a kernel: all give the same bits; the fastest is chosen by time, remembered, and read again. */
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, describe, expect, test } from "vitest";
+import type { Backend } from "#dist/backends/backend.js";
+import type { KernelParams } from "#dist/backends/kernels.js";
+import { computesRight } from "#dist/backends/self-check.js";
+import { createCpuBackend } from "#dist/backends/cpu/index.js";
+import { createReferenceBackend } from "#dist/backends/reference/index.js";
+import { createNodeDevice, tuningStore } from "#dist/backends/webgpu/host-node.js";
+import { createWebgpuBackend, type WebgpuBackend, type WebgpuOptions } from "#dist/backends/webgpu/index.js";
+import { sharesOf } from "#dist/backends/webgpu/kernels/gemm.js";
+import { tileNames } from "#dist/backends/webgpu/kernels/gemm-tiled.js";
+import { values } from "./harness.ts";
+
+const off = process.env["GRADMIX_WEBGPU"] === "off";
+const open: Backend[] = [];
+afterEach(async () => {
+  for (const backend of open.splice(0)) await backend.dispose();
+});
+const start = async (options: Partial<WebgpuOptions>): Promise<WebgpuBackend> => {
+  const { device, adapter } = await createNodeDevice({ software: true });
+  const backend = createWebgpuBackend({ device, adapter, ...options });
+  open.push(backend);
+  return backend;
+};
+
+const params = (
+  more: Partial<KernelParams["gemm"]> & { m: number; n: number; k: number },
+): KernelParams["gemm"] => ({
+  ...{ transA: false, transB: false, batch: 1, strideA: 0, strideB: 0, strideC: 0 },
+  ...{ alpha: 1, accumulate: false, activation: "none" },
+  ...more,
+});
+
+async function product(backend: Backend, p: KernelParams["gemm"]): Promise<Float32Array> {
+  const place = (data: number[]) => {
+    const buffer = backend.alloc(data.length, "f32");
+    backend.write(buffer, 0, data);
+    return { buffer, offset: 0, shape: [data.length], dtype: "f32" as const };
+  };
+  const [a, b, c] = [values(p.m * p.k, 1), values(p.k * p.n, 2), values(p.m * p.n, 3)].map(place);
+  if (a === undefined || b === undefined || c === undefined) throw new Error("three operands");
+  backend.run("gemm", p, [a, b, null], [c, null]);
+  const out = await backend.read(c.buffer, 0, p.m * p.n);
+  for (const { buffer } of [a, b, c]) backend.free(buffer);
+  return Float32Array.from(out);
+}
+
+const LAYOUTS = ["NN", "NT", "TN", "TT"];
+/** One variant for the shapes below. */
+const always = (variant: string): NonNullable<WebgpuOptions["tuning"]> => ({
+  known: Object.fromEntries(LAYOUTS.map((layout) => [`gemm ${layout} 1x128x128x128`, variant])),
+  learn: () => {
+    throw new Error("nothing is left to time");
+  },
+});
+
+describe.skipIf(off)("variants", () => {
+  test.each(LAYOUTS)("all tiles give the same bits, whole and with ragged edges (%s)", async (layout) => {
+    for (const [m, n, k] of [
+      [128, 128, 128],
+      [131, 150, 101],
+    ] as const) {
+      const p = params({ m, n, k, transA: layout[0] === "T", transB: layout[1] === "T" });
+      const wanted = await product(await start({ software: false }), p);
+      const oracle = await product(createReferenceBackend({ precision: "f64" }), p);
+      wanted.forEach((value, i) => expect(Math.abs(value - (oracle[i] ?? NaN))).toBeLessThan(1e-4));
+      for (const tile of tileNames)
+        expect({
+          tile,
+          found: await product(await start({ software: false, tuning: always(tile) }), p),
+        }).toEqual({
+          tile,
+          found: wanted,
+        });
+      await Promise.all(open.splice(0).map((backend) => backend.dispose()));
+    }
+  });
+
+  test("a long k is cut into shares that the shape alone decides, and their sum is right", async () => {
+    const p = params({ m: 40, n: 30, k: 1500, transA: true });
+    expect(sharesOf(p)).toBe(2);
+    expect(sharesOf({ ...p, k: 1000 })).toBe(1);
+    expect(sharesOf({ ...p, m: 4096, n: 4096 })).toBe(1);
+    const oracle = await product(createReferenceBackend({ precision: "f64" }), p);
+    const found = await product(await start({ software: false }), p);
+    found.forEach((value, i) => expect(Math.abs(value - (oracle[i] ?? NaN))).toBeLessThan(1e-3));
+  });
+
+  test("a new bucket is timed once, when a result is waited for, and then kept", async () => {
+    const folder = mkdtempSync(join(tmpdir(), "gradmix-variants-"));
+    const before = process.env["GRADMIX_CACHE"];
+    process.env["GRADMIX_CACHE"] = join(folder, "deep");
+    try {
+      const found = await createNodeDevice({ software: true });
+      const lines: string[] = [];
+      const p = params({ m: 12, n: 9, k: 10 });
+      const plain = await product(await start({ software: true }), p);
+
+      const first = await start({ software: true, tuning: tuningStore(found, (line) => lines.push(line)) });
+      expect(first.chosen.size).toBe(0);
+      const live = first.liveBytes;
+      expect(await product(first, p)).toEqual(plain);
+      expect(first.liveBytes).toBe(live);
+      const bucket = "gemm NN 1x16x8x8";
+      const variant = first.chosen.get(bucket) ?? "";
+      expect(["strip", "block"]).toContain(variant);
+      expect(lines.join("\n")).toMatch(
+        /^webgpu: gemm NN 1x16x8x8 takes (strip|block) \(.* ms; (strip|block) .*\)$/,
+      );
+      const { dispatches } = first.counters;
+      expect(await product(first, p)).toEqual(plain);
+      expect(first.counters.dispatches).toBe(dispatches + 1);
+
+      const file = join(folder, "deep", "webgpu-variants.json");
+      const kept = JSON.parse(readFileSync(file, "utf8")) as Record<string, Record<string, string>>;
+      expect(Object.values(kept)).toEqual([{ [bucket]: variant }]);
+      const second = await start({ software: true, tuning: tuningStore(found, (line) => lines.push(line)) });
+      expect(await product(second, p)).toEqual(plain);
+      expect(second.counters.dispatches).toBe(1);
+      expect(lines).toHaveLength(1);
+
+      writeFileSync(file, "no JSON");
+      expect(tuningStore(found).known).toEqual({});
+    } finally {
+      if (before === undefined) delete process.env["GRADMIX_CACHE"];
+      else process.env["GRADMIX_CACHE"] = before;
+      rmSync(folder, { recursive: true, force: true });
+    }
+  });
+
+  test("without a store nothing is timed", async () => {
+    const backend = await start({ software: true });
+    await product(backend, params({ m: 5, n: 5, k: 5 }));
+    expect(backend.counters.dispatches).toBe(1);
+    expect(backend.chosen.size).toBe(0);
+  });
+
+  test("the check before a GPU is taken: right results pass", async () => {
+    expect(await computesRight(await start({ software: true }), 24)).toBe(true);
+  });
+});
+
+test("the check before a GPU is taken: wrong results do not", async () => {
+  const cpu = await createCpuBackend({ threads: 1 });
+  open.push(cpu);
+  expect(await computesRight(cpu)).toBe(true);
+  for (const broken of ["gemm", "softmax", "dot"] as const)
+    expect(
+      await computesRight({
+        ...cpu,
+        alloc: cpu.alloc,
+        run: (kernel, ...rest) => {
+          if (kernel !== broken) cpu.run(kernel, ...rest);
+        },
+      }),
+    ).toBe(false);
+});
