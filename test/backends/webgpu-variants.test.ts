@@ -8,9 +8,10 @@ import type { KernelParams } from "#dist/backends/kernels.js";
 import { computesRight } from "#dist/backends/self-check.js";
 import { createCpuBackend } from "#dist/backends/cpu/index.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
-import { createNodeDevice, tuningStore } from "#dist/backends/webgpu/host-node.js";
+import { createNodeDevice, createNullDevice, tuningStore } from "#dist/backends/webgpu/host-node.js";
 import { createWebgpuBackend, type WebgpuBackend, type WebgpuOptions } from "#dist/backends/webgpu/index.js";
 import { sharesOf } from "#dist/backends/webgpu/kernels/gemm.js";
+import { tensorTileNames } from "#dist/backends/webgpu/kernels/gemm-tensor.js";
 import { tileNames } from "#dist/backends/webgpu/kernels/gemm-tiled.js";
 import { values } from "./harness.ts";
 
@@ -140,6 +141,121 @@ describe.skipIf(off)("variants", () => {
 
   test("the check before a GPU is taken: right results pass", async () => {
     expect(await computesRight(await start({ software: true }), 24)).toBe(true);
+  });
+});
+
+/** The nearest f16, as a double: 10 bits of mantissa, subnormals down to 2⁻²⁴. */
+function half(x: number): number {
+  if (Math.abs(x) >= 65520) return Math.sign(x) * Infinity;
+  const step = 2 ** (Math.max(-14, Math.floor(Math.log2(Math.abs(x) || 1))) - 10);
+  const whole = x / step;
+  const down = Math.floor(whole);
+  const rest = whole - down;
+  return (rest > 0.5 || (rest === 0.5 && down % 2 !== 0) ? down + 1 : down) * step;
+}
+
+describe.skipIf(off)("mixed precision", () => {
+  const edges = [
+    0,
+    1,
+    -1,
+    1 + 2 ** -11,
+    1 + 3 * 2 ** -11,
+    65504,
+    65519,
+    65520,
+    -1e6,
+    2 ** -14,
+    2 ** -25,
+    3e-8,
+    1e-9,
+  ];
+
+  test("operands are rounded to f16, sums are f32", async () => {
+    const backend = await start({ software: true, precision: "f16" });
+    const place = (data: number[]) => {
+      const buffer = backend.alloc(data.length, "f32");
+      backend.write(buffer, 0, data);
+      return { buffer, offset: 0, shape: [data.length], dtype: "f32" as const };
+    };
+    const [x, one, c] = [place(edges), place([1]), place(edges)];
+    const p = params({ m: edges.length, n: 1, k: 1 });
+    backend.run("gemm", p, [x, one, null], [c, null]);
+    const rounded = await backend.read(c.buffer, 0, edges.length);
+    // Subnormals may be flushed; what remains is the nearest f16.
+    edges.forEach((value, i) => {
+      if (rounded[i] !== 0 || Math.abs(value) >= 2 ** -14) expect(rounded[i]).toBe(half(value));
+    });
+
+    const size = params({ m: 37, n: 29, k: 70, transB: true });
+    const oracle = createReferenceBackend({ precision: "f64" });
+    const run = async (b: Backend, round: (v: number) => number): Promise<Float32Array> => {
+      const make = (data: number[]) => {
+        const buffer = b.alloc(data.length, "f32");
+        b.write(buffer, 0, data.map(round));
+        return { buffer, offset: 0, shape: [data.length], dtype: "f32" as const };
+      };
+      const [u, v, w] = [make(values(37 * 70, 1)), make(values(70 * 29, 2)), make(values(37 * 29, 3))];
+      b.run("gemm", size, [u, v, null], [w, null]);
+      return Float32Array.from(await b.read(w.buffer, 0, 37 * 29));
+    };
+    const found = await run(backend, (v) => v);
+    const wanted = await run(oracle, half);
+    found.forEach((value, i) => expect(Math.abs(value - (wanted[i] ?? NaN))).toBeLessThan(2e-5));
+  });
+
+  test("a GPU without tensor cores refuses it in one line", async () => {
+    const { device } = await createNodeDevice({ software: true });
+    expect(() => createWebgpuBackend({ device, adapter: "Some GPU", precision: "f16" })).toThrow(
+      /^webgpu: Some GPU offers no tensor cores .* use precision "f32"$/,
+    );
+  });
+
+  test.each(LAYOUTS)(
+    "the tensor-core shaders are valid (%s; on Dawn's null backend, which runs nothing)",
+    async (layout) => {
+      const beyond: string[] = [];
+      for (const tile of tensorTileNames)
+        for (const [m, n, k, batch] of [
+          [128, 128, 64, 1],
+          [130, 70, 45, 2],
+          [64, 64, 4096, 1],
+        ] as const) {
+          const bucket = [batch, m, n, k].map((v) => 2 ** Math.round(Math.log2(v))).join("x");
+          const backend = createWebgpuBackend({
+            device: await createNullDevice(),
+            precision: "f16",
+            tensorCores: { subgroup: 32 },
+            tuning: { known: { [`gemm ${layout} ${bucket} f16`]: tile }, learn: () => {} },
+          });
+          const place = (elements: number) => {
+            const buffer = backend.alloc(elements, "f32");
+            return { buffer, offset: 0, shape: [elements], dtype: "f32" as const };
+          };
+          const [a, b, c] = [place(batch * m * k), place(batch * k * n), place(batch * m * n)];
+          const p = params({
+            ...{ m, n, k, batch, strideA: m * k, strideB: k * n, strideC: m * n },
+            ...{ transA: layout[0] === "T", transB: layout[1] === "T", activation: "gelu" },
+          });
+          try {
+            backend.run("gemm", p, [a, b, place(n)], [c, place(batch * m * n)]);
+            await backend.read(c.buffer, 0, 1);
+            expect(backend.counters.dispatches).toBe(k === 4096 ? 2 : 1);
+          } catch (error) {
+            // The null device has 16 KiB of workgroup memory, which is asked for after everything else in a shader was checked; GPUs have 32 or more.
+            const found = /workgroup storage \((\d+) bytes\) is larger/.exec(String(error));
+            if (found === null) throw error;
+            expect(Number(found[1])).toBeLessThanOrEqual(32_768);
+            beyond.push(tile);
+          }
+          await backend.dispose();
+        }
+      expect(beyond).not.toContain("tensor 64x64");
+    },
+  );
+
+  test("executing them", ({ skip }) => {
+    skip("this adapter has no tensor cores: their shaders are validated, not run");
   });
 });
 

@@ -23,6 +23,8 @@ export interface Dispatch {
   /** Workgroups, however many. */
   readonly groups: number;
   readonly declarations?: string;
+  /** WGSL features that the shader enables. */
+  readonly features?: readonly string[];
   readonly body: string;
 }
 
@@ -30,6 +32,10 @@ export interface DeviceTraits {
   /** A software adapter: barriers and workgroup memory are slow there, and every core is busy with few invocations. */
   readonly software: boolean;
   readonly workgroupStorage: number;
+  /** Mixed precision: matrix products round their operands to f16, and sum in f32. */
+  readonly rounds: boolean;
+  /** Subgroup matrices of 16 × 16 × 16, f16 to f32, and the invocations of a subgroup; null where there are none. */
+  readonly tensorCores: { readonly subgroup: number } | null;
 }
 
 export interface KernelContext {

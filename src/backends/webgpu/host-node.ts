@@ -10,6 +10,8 @@ export interface NodeDevice {
   readonly device: object;
   readonly adapter: string;
   readonly software: boolean;
+  /** For `createWebgpuBackend`; null where there are none, or where they were not asked for. */
+  readonly tensorCores: { readonly subgroup: number } | null;
   /** For reports. */
   readonly details: {
     readonly vendor: string;
@@ -17,14 +19,24 @@ export interface NodeDevice {
     readonly driver: string;
     readonly features: readonly string[];
     readonly limits: Readonly<Record<string, number>>;
+    /** Shapes and types of subgroup matrices, a line each. */
+    readonly matrices: readonly string[];
   };
 }
 
 /**
- * Whatever `create` returns must outlive every device: if it is collected, the process crashes or hangs. globalThis keeps it even when this module
- * is loaded twice.
+ * Whatever `create` returns must outlive every device: if it is collected, the process crashes or hangs. globalThis keeps it, by its flags, even when this
+ * module is loaded twice.
  */
-const keeper: { gradmixDawn?: GPU } = globalThis as typeof globalThis & { gradmixDawn?: GPU };
+const keeper: { gradmixDawn?: Map<string, GPU> } = globalThis as typeof globalThis & {
+  gradmixDawn?: Map<string, GPU>;
+};
+
+/** Tensor cores are experimental in WebGPU, and on NVIDIA f16 is hidden without the second. */
+const EXPERIMENTAL: readonly string[] = [
+  "enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia",
+];
+const TENSOR_FEATURES = ["shader-f16", "subgroups", "chromium-experimental-subgroup-matrix"];
 
 const LIMITS = [
   "maxBufferSize",
@@ -35,14 +47,23 @@ const LIMITS = [
   "maxComputeWorkgroupSizeX",
 ] as const;
 
+interface MatrixConfig {
+  readonly componentType: string;
+  readonly resultComponentType: string;
+  readonly M: number;
+  readonly N: number;
+  readonly K: number;
+}
+
 /**
- * The machine's GPU; a software adapter only with `software`. Throws `backend`, saying why, when there is none, and when the npm package `webgpu`
- * is not installed or does not run here.
+ * The machine's GPU; a software adapter only with `software`. `tensorCores` asks for what mixed precision needs, if the GPU has it. Throws `backend`, saying
+ * why, when there is none, and when the npm package `webgpu` is not installed or does not run here.
  */
 export async function createNodeDevice({
   software = false,
-}: { software?: boolean } = {}): Promise<NodeDevice> {
-  const gpu = (keeper.gradmixDawn ??= await loadDawn());
+  tensorCores = false,
+}: { software?: boolean; tensorCores?: boolean } = {}): Promise<NodeDevice> {
+  const gpu = await dawn(tensorCores ? EXPERIMENTAL : []);
   const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
   if (adapter === null)
     throw new GradmixError(
@@ -58,14 +79,58 @@ export async function createNodeDevice({
       "backend",
       `webgpu: the only adapter is a software one (${description || architecture}); set GRADMIX_WEBGPU=software to use it`,
     );
-  const limits = Object.fromEntries(LIMITS.map((limit) => [limit, adapter.limits[limit]]));
-  const device = await adapter.requestDevice({ requiredLimits: limits });
+  const info: GPUAdapterInfo & {
+    subgroupMatrixConfigs?: readonly MatrixConfig[];
+  } = adapter.info;
+  const configs = info.subgroupMatrixConfigs ?? [];
+  const has = (feature: string): boolean => adapter.features.has(feature);
+  // Tiles are cut for one size of subgroups.
+  const usable =
+    tensorCores &&
+    !isSoftware &&
+    adapter.limits.maxComputeWorkgroupStorageSize >= 32768 &&
+    TENSOR_FEATURES.every(has) &&
+    info.subgroupMinSize === info.subgroupMaxSize &&
+    configs.some(
+      ({ componentType, resultComponentType, M, N, K }) =>
+        componentType === "f16" && resultComponentType === "f32" && M === 16 && N === 16 && K === 16,
+    );
+  const limits = limitsOf(adapter);
+  const device = await adapter.requestDevice({
+    requiredLimits: limits,
+    ...(usable ? { requiredFeatures: TENSOR_FEATURES as GPUFeatureName[] } : {}),
+  });
   return {
     device,
     adapter: [name || architecture || vendor, description].filter((part) => part !== "").join(", "),
     software: isSoftware,
-    details: { vendor, architecture, driver: description, features: [...adapter.features].sort(), limits },
+    tensorCores: usable ? { subgroup: info.subgroupMinSize } : null,
+    details: {
+      vendor,
+      architecture,
+      driver: description,
+      features: [...adapter.features].sort(),
+      limits,
+      matrices: configs.map(
+        ({ componentType, resultComponentType, M, N, K }) =>
+          `${componentType}→${resultComponentType} ${M}×${N}×${K}`,
+      ),
+    },
   };
+}
+
+const limitsOf = (adapter: GPUAdapter): Record<string, number> =>
+  Object.fromEntries(LIMITS.map((limit) => [limit, adapter.limits[limit]]));
+
+/** A device that runs nothing, of Dawn's null backend: it validates shaders, those for tensor cores too. For tests. */
+export async function createNullDevice(): Promise<object> {
+  const gpu = await dawn(["backend=null", ...EXPERIMENTAL]);
+  const adapter = await gpu.requestAdapter();
+  if (adapter === null) throw new GradmixError("backend", "webgpu: Dawn has no null backend");
+  return adapter.requestDevice({
+    requiredFeatures: TENSOR_FEATURES as GPUFeatureName[],
+    requiredLimits: limitsOf(adapter),
+  });
 }
 
 /**
@@ -94,10 +159,16 @@ export function mayHaveGpu(): boolean {
   });
 }
 
-async function loadDawn(): Promise<GPU> {
+async function dawn(flags: readonly string[]): Promise<GPU> {
+  const key = flags.join(" ");
+  const kept = (keeper.gradmixDawn ??= new Map());
+  const known = kept.get(key);
+  if (known !== undefined) return known;
   try {
     const { create } = (await import("webgpu")) as { create: (flags: string[]) => GPU };
-    return create([]);
+    const gpu = create([...flags]);
+    kept.set(key, gpu);
+    return gpu;
   } catch (error) {
     const reason = (error instanceof Error ? error.message : String(error)).split("\n")[0];
     throw new GradmixError(

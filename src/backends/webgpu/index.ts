@@ -24,6 +24,13 @@ export interface WebgpuOptions {
   readonly adapter?: string;
   /** Is it a software adapter? Kernels then avoid barriers. */
   readonly software?: boolean;
+  /**
+   * "f16": matrix products round their operands to f16 and sum in f32, on tensor cores; everything else stays f32. A software adapter computes the same
+   * without being faster. Default "f32".
+   */
+  readonly precision?: "f32" | "f16";
+  /** Given when the device has subgroup matrices of 16 × 16 × 16, f16 to f32, and subgroups of always this many invocations. */
+  readonly tensorCores?: { readonly subgroup: number } | null;
   /** Most bytes of tensors at once. Default 64 GiB: the device says no before. */
   readonly memoryLimit?: number;
   /** Variants of kernels are timed, and the choices kept there. Without it nothing is timed: every kernel takes its default variant. */
@@ -89,7 +96,14 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
   const traits = {
     software: options.software === true,
     workgroupStorage: limits.maxComputeWorkgroupStorageSize,
+    rounds: options.precision === "f16",
+    tensorCores: options.tensorCores ?? null,
   };
+  if (traits.rounds && !traits.software && traits.tensorCores === null)
+    throw new GradmixError(
+      "config",
+      `webgpu: ${options.adapter ?? "this GPU"} offers no tensor cores through WebGPU (f16 products with f32 sums); use precision "f32"`,
+    );
 
   let failure: GradmixError | null = null;
   let disposed = false;
@@ -212,6 +226,7 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
       scalars: Object.entries(dispatch.scalars ?? {}).map(([name, [type]]) => [name, type] as const),
       workgroup: dispatch.workgroup ?? 64,
       ...(dispatch.declarations === undefined ? {} : { declarations: dispatch.declarations }),
+      ...(dispatch.features === undefined ? {} : { features: dispatch.features }),
       body: dispatch.body,
     };
     const bytes = 16 * Math.ceil(scalarLayout(source).length / 4);

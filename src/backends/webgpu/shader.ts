@@ -27,6 +27,7 @@ export interface ShaderSource {
   readonly slots: readonly ShaderSlot[];
   readonly scalars: readonly (readonly [name: string, type: ScalarType])[];
   readonly workgroup: number;
+  readonly features?: readonly string[];
   /** Declarations at module scope: functions, workgroup memory. */
   readonly declarations?: string;
   /**
@@ -50,10 +51,13 @@ export function scalarLayout(
   return [...COMMON, ...source.operands.map(({ name }) => [`${name}_at`, "u32"] as const), ...source.scalars];
 }
 
+/** The feature of subgroup matrices. */
+const MATRICES = "chromium_experimental_subgroup_matrix";
+
 const wgslType = (dtype: DType): string => (dtype === "f32" ? "f32" : "i32");
 
 export function shaderOf(source: ShaderSource): string {
-  const { operands, slots, workgroup, declarations = "", body } = source;
+  const { operands, slots, workgroup, declarations = "", features = [], body } = source;
   const fields = scalarLayout(source).map(([name, type]) => `  ${name}: ${type},`);
   const bindings = slots.map(
     ({ dtype, written }, slot) =>
@@ -66,7 +70,12 @@ export function shaderOf(source: ShaderSource): string {
       ? `${read}\nfn set_${name}(i: u32, value: ${type}) { slot${slot}[p.${name}_at + i] = value; }`
       : read;
   });
-  return `struct Scalars {
+  // Which subgroup an invocation is in is the same for all of a subgroup, but not for the compiler.
+  const directives = [
+    ...features.map((feature) => `enable ${feature};\n`),
+    ...(features.includes(MATRICES) ? ["diagnostic(off, chromium.subgroup_matrix_uniformity);\n"] : []),
+  ];
+  return `${directives.join("")}struct Scalars {
 ${fields.join("\n")}
 }
 @group(0) @binding(0) var<uniform> p: Scalars;

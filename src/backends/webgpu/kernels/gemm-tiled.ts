@@ -43,7 +43,7 @@ const COMPONENTS = ["x", "y", "z", "w"] as const;
 
 /**
  * `full`: the tile divides m, n and every share of k, so that nothing has to be checked. `emit` is called as emit(item, split, i, j, sum), once an element.
- * `operand` wraps what is read (rounding of operands, in mixed precision).
+ *
  */
 export function tiledText(
   tile: Tile,
@@ -52,13 +52,11 @@ export function tiledText(
     transB,
     full,
     emit,
-    operand = (x) => x,
   }: {
     readonly transA: boolean;
     readonly transB: boolean;
     readonly full: boolean;
     readonly emit: string;
-    readonly operand?: (x: string) => string;
   },
 ): TiledText {
   const { rows, cols, depth, ownRows, ownCols } = tile;
@@ -87,9 +85,7 @@ export function tiledText(
     // `&`, not `&&`: a branch an element is slow everywhere, and software adapters choke on it.
     const checks = range(4).map((c) => `  let in${c} = (l < end) & (first + ${c}u < ${extent});\n`);
     const one = (c: number): string =>
-      full
-        ? operand(`${name}(${at(c)})`)
-        : `select(0.0, ${operand(`${name}(select(0u, ${at(c)}, in${c}))`)}, in${c})`;
+      full ? `${name}(${at(c)})` : `select(0.0, ${name}(select(0u, ${at(c)}, in${c})), in${c})`;
     return `fn fetch_${name}(item: u32, first: u32, l: u32, end: u32) -> vec4f {
 ${full ? "" : checks.join("")}  return vec4f(${range(4).map(one).join(",\n    ")});
 }`;

@@ -18,7 +18,15 @@ import {
   u32,
 } from "../context.ts";
 import { activated, MATH } from "./elementwise.ts";
-import { invocations, type Tile, type TileName, tiledText, tileNames, tiles } from "./gemm-tiled.ts";
+import {
+  tensorFeatures,
+  tensorInvocations,
+  tensorText,
+  type TensorTileName,
+  tensorTileNames,
+  tensorTiles,
+} from "./gemm-tensor.ts";
+import { invocations, type TiledText, type TileName, tiledText, tileNames, tiles } from "./gemm-tiled.ts";
 
 type Params = KernelParams["gemm"];
 
@@ -64,12 +72,55 @@ ${pre === null ? "" : "  set_pre(at, x);\n"}  set_c(at, ${activated[params.activ
       kind: [layout, params.accumulate, params.activation, bias !== null, pre !== null].join(),
     };
     const bucket = `gemm ${layout} ${[batch, m, n, k].map(nearestPower).join("x")}`;
-    if (context.traits.software) {
-      const across = context.choose(bucket, ["strip", "block"]) === "strip" ? 1 : 4;
-      plain(context, params, shared, across);
-    } else tiled(context, params, shared, tiles[context.choose(bucket, candidates(params))]);
+    const { software, rounds, tensorCores } = context.traits;
+    if (rounds && tensorCores !== null) {
+      const { subgroup } = tensorCores;
+      const tile = tensorTiles[context.choose(`${bucket} f16`, tensorCandidates(params))];
+      tiled(context, params, shared, {
+        ...tile,
+        key: `f16 ${tile.ownRows}x${tile.ownCols}`,
+        workgroup: tensorInvocations(tile, subgroup),
+        features: tensorFeatures,
+        text: (options) => tensorText(tile, { ...options, subgroup }),
+      });
+    } else if (software) {
+      const height = context.choose(bucket, ["strip", "block"]) === "strip" ? 1 : 4;
+      plain(context, params, shared, height);
+    } else {
+      const tile = tiles[context.choose(bucket, candidates(params))];
+      tiled(context, params, shared, {
+        ...tile,
+        key: `${tile.ownRows}x${tile.ownCols}`,
+        workgroup: invocations(tile),
+        text: (options) => tiledText(tile, options),
+      });
+    }
   },
 };
+
+/** A tile and who makes its text. */
+interface Tiling {
+  readonly rows: number;
+  readonly cols: number;
+  readonly depth: number;
+  readonly key: string;
+  readonly workgroup: number;
+  readonly features?: readonly string[];
+  readonly text: (options: { transA: boolean; transB: boolean; full: boolean; emit: string }) => TiledText;
+}
+
+/**
+ * Rounds to f16 on software adapters, which have no tensor cores: the numbers of mixed precision without its speed. To the nearest, ties to even; beyond the
+ * range is ∞. (quantizeToF16 may round either way.)
+ */
+const ROUND = `
+fn half(x: f32) -> f32 {
+  let bits = bitcast<u32>(x);
+  let normal = bitcast<f32>((bits + 0xfffu + ((bits >> 13u) & 1u)) & 0xffffe000u);
+  let value = select(normal, round(x * ${2 ** 24}.0) * ${2 ** -24}, abs(x) < ${2 ** -14});
+  return select(select(value, sign(x) * inf(), abs(x) >= 65520.0), x, is_nan(x));
+}
+`;
 
 const nearestPower = (x: number): number => 2 ** Math.round(Math.log2(Math.max(1, x)));
 
@@ -78,6 +129,11 @@ function candidates({ m, n }: Params): readonly [TileName, ...TileName[]] {
   const least = Math.min(m, n);
   const first = least <= 32 ? "32x32" : least < 128 ? "64x64" : "128x128";
   return [first, ...tileNames.filter((name) => name !== first)];
+}
+
+function tensorCandidates({ m, n }: Params): readonly [TensorTileName, ...TensorTileName[]] {
+  const first = Math.min(m, n) < 128 ? "tensor 64x64" : "tensor 128x128";
+  return [first, ...tensorTileNames.filter((name) => name !== first)];
 }
 
 /** Tiles of 64 × 64 that fill a large GPU, and the least share of k that is worth its own sum. */
@@ -90,15 +146,16 @@ export function sharesOf({ m, n, k, batch }: Pick<Params, "m" | "n" | "k" | "bat
   return Math.max(1, Math.min(Math.ceil(ENOUGH_TILES / count), Math.floor(k / LEAST_SHARE), 16));
 }
 
-function tiled(context: KernelContext, params: Params, shared: Shared, tile: Tile): void {
+function tiled(context: KernelContext, params: Params, shared: Shared, tile: Tiling): void {
   const { m, n, k, batch } = params;
   const wanted = sharesOf(params);
-  const share = Math.max(16, 16 * Math.ceil(k / wanted / 16));
+  const share = Math.max(32, 32 * Math.ceil(k / wanted / 32));
   const splits = Math.max(1, Math.ceil(k / share));
   const [tilesM, tilesN] = [Math.ceil(m / tile.rows), Math.ceil(n / tile.cols)];
   const full = m % tile.rows === 0 && n % tile.cols === 0 && k % tile.depth === 0;
   const { transA, transB } = params;
-  const name = [tile.rows, tile.cols, tile.ownRows, full].join("x");
+  const name = `${tile.rows}x${tile.cols} ${tile.key} ${full}`;
+  const features = tile.features === undefined ? {} : { features: tile.features };
   const scalars = {
     ...shared.scalars,
     tiles_m: u32(tilesM),
@@ -108,12 +165,13 @@ function tiled(context: KernelContext, params: Params, shared: Shared, tile: Til
   };
   const groups = batch * splits * tilesM * tilesN;
   if (splits === 1) {
-    const text = tiledText(tile, { transA, transB, full, emit: "finish_split" });
+    const text = tile.text({ transA, transB, full, emit: "finish_split" });
     context.dispatch({
       key: `gemm ${name} ${shared.kind}`,
       operands: shared.operands,
       scalars,
-      workgroup: invocations(tile),
+      workgroup: tile.workgroup,
+      ...features,
       groups,
       declarations: `${shared.declarations}
 fn finish_split(item: u32, split: u32, i: u32, j: u32, sum: f32) { finish(item, i, j, sum); }
@@ -123,14 +181,15 @@ ${text.declarations}`,
     return;
   }
   const partial = context.scratch(batch * splits * m * n);
-  const text = tiledText(tile, { transA, transB, full, emit: "keep" });
+  const text = tile.text({ transA, transB, full, emit: "keep" });
   const factors = shared.operands.filter(({ name: operand }) => operand === "a" || operand === "b");
   const layout = shared.kind.slice(0, 2);
   context.dispatch({
     key: `gemm ${name} ${layout} shares`,
     operands: [...factors, { name: "partial", view: partial, written: true }],
     scalars,
-    workgroup: invocations(tile),
+    workgroup: tile.workgroup,
+    ...features,
     groups,
     declarations: `${finders(shared)}
 fn keep(item: u32, split: u32, i: u32, j: u32, sum: f32) {
@@ -174,9 +233,12 @@ function plain(
   const four = [0, 1, 2, 3];
   const rows = four.slice(0, height);
   const strips = Math.ceil(n / 4);
+  const { rounds } = context.traits;
+  const round = (x: string): string => (rounds ? `half(${x})` : x);
   context.dispatch({
     ...shared,
-    key: `gemm plain ${height} ${kind}`,
+    declarations: `${shared.declarations}${rounds ? ROUND : ""}`,
+    key: `gemm plain ${height} ${rounds ? "rounded" : ""} ${kind}`,
     groups: Math.ceil((batch * Math.ceil(m / height) * strips) / 64),
     body: `  let strips = (p.n + 3u) / 4u;
   let bands = (p.m + ${height - 1}u) / ${height}u;
@@ -189,8 +251,8 @@ ${rows.map((r) => `  let i${r} = min(i + ${r}u, p.m - 1u);`).join("\n")}
 ${four.map((c) => `  let j${c} = min(j + ${c}u, p.n - 1u);`).join("\n")}
 ${rows.map((r) => four.map((c) => `  var sum${r}${c} = 0.0;`).join("")).join("\n")}
   for (var l = 0u; l < p.k; l++) {
-${four.map((c) => `    let b${c} = b(at_b(item, l, j${c}));`).join("\n")}
-${rows.map((r) => `    let a${r} = a(at_a(item, i${r}, l));\n${four.map((c) => `    sum${r}${c} = fma(a${r}, b${c}, sum${r}${c});`).join("\n")}`).join("\n")}
+${four.map((c) => `    let b${c} = ${round(`b(at_b(item, l, j${c}))`)};`).join("\n")}
+${rows.map((r) => `    let a${r} = ${round(`a(at_a(item, i${r}, l))`)};\n${four.map((c) => `    sum${r}${c} = fma(a${r}, b${c}, sum${r}${c});`).join("\n")}`).join("\n")}
   }
 ${rows.flatMap((r) => four.map((c) => `  if (i + ${r}u < p.m && j + ${c}u < p.n) { finish(item, i${r}, j${c}, sum${r}${c}); }`)).join("\n")}`,
   });
