@@ -26,6 +26,10 @@ const LARGE = [-80, -30, -9.5, -3, -1, -1e-4, 0, 1e-4, 1, 3, 9.5, 30, 80];
 const ragged = (rows: number): number[] =>
   [0.05, 0.05, 0.25, 0.3, 0.8, 0.8, 0.95].map((x) => Math.floor(x * rows));
 
+/** Where segments of such lengths begin and end, the first at row `start`. */
+const offsets = (lengths: readonly number[], start: number): number[] =>
+  lengths.reduce((ends, length) => [...ends, (ends.at(-1) ?? 0) + length], [start]);
+
 const POSITIVE: readonly UnaryKind[] = ["log", "sqrt", "rsqrt", "reciprocal"];
 /** Values in the domain of a unary kind, of order one. */
 const domain = (kind: UnaryKind, count: number, seed: number): number[] =>
@@ -422,8 +426,14 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
   ],
 
   reduce: () =>
-    reduceKinds.flatMap((kind) =>
-      [
+    reduceKinds.flatMap((kind) => [
+      {
+        name: `${kind} of rows with NaN`,
+        params: { kind, outer: 2, length: 200, inner: 1 },
+        inputs: [f(values(400, 1).map((x, at) => (at === 150 ? NaN : x)))],
+        outputs: [out(2)],
+      },
+      ...[
         [1, 0, 3],
         [0, 3, 2],
         [1, 1, 1],
@@ -434,6 +444,7 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         [1, 3, 1003],
         [300, 70, 1],
         [1, 300, 260],
+        [2, 9001, 1],
       ].map(([outer = 0, length = 0, inner = 0]) => ({
         name: `${kind} ${outer}·${length}·${inner}`,
         params: { kind, outer, length, inner },
@@ -441,7 +452,7 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         outputs: [out(outer * inner)],
         scale: sumScale(length),
       })),
-    ),
+    ]),
 
   softmax: () => [
     ...SOFTMAX.map(({ rows, cols, high }): Case<"softmax"> => ({
@@ -624,17 +635,31 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       [37, 3],
       [40, 33],
       [300, 250],
-    ].flatMap(([rows = 0, width = 0]) =>
-      [false, true].flatMap((withY) =>
-        [false, true].map((accumulate): Case<"segmentSum"> => ({
-          name: `${rows} rows of ${width}, y ${withY}, accumulate ${accumulate}`,
-          params: { rows, width, segmentCount: 6, accumulate },
-          inputs: [f(values(rows * width, 1)), withY ? f(values(rows * width, 2)) : null, i(ragged(rows))],
-          outputs: [f(values(6 * width, 3))],
-          scale: sumScale(rows),
-        })),
+    ]
+      .flatMap(([rows = 0, width = 0]) =>
+        [false, true].flatMap((withY) =>
+          [false, true].map((accumulate): Case<"segmentSum"> => ({
+            name: `${rows} rows of ${width}, y ${withY}, accumulate ${accumulate}`,
+            params: { rows, width, segmentCount: 6, accumulate },
+            inputs: [f(values(rows * width, 1)), withY ? f(values(rows * width, 2)) : null, i(ragged(rows))],
+            outputs: [f(values(6 * width, 3))],
+            scale: sumScale(rows),
+          })),
+        ),
+      )
+      // Long segments, which a GPU takes in parts.
+      .concat(
+        [[500], [301, 0, 199], [7, 490, 3]].map((lengths): Case<"segmentSum"> => {
+          const [rows, width, segmentCount] = [510, 67, lengths.length];
+          return {
+            name: `segments of ${lengths.join()} rows`,
+            params: { rows, width, segmentCount, accumulate: segmentCount > 1 },
+            inputs: [f(values(rows * width, 1)), null, i(offsets(lengths, 4))],
+            outputs: [f(values(segmentCount * width, 3))],
+            scale: sumScale(rows),
+          };
+        }),
       ),
-    ),
 
   alignRows: () =>
     [
@@ -727,6 +752,21 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         outputs: [f(values(6 * s.width, 5))],
         scale: normScale(s) * sumScale(s.rows),
       })),
+    ).concat(
+      // Long segments, which a GPU takes in parts.
+      [[500], [301, 0, 199]].map((lengths) => {
+        const s = { kind: "layer" as const, rows: 510, width: 67, offset: 0 };
+        return {
+          name: `segments of ${lengths.join()} rows`,
+          params: {
+            ...{ kind: s.kind, rows: s.rows, width: s.width },
+            ...{ segmentCount: lengths.length, accumulate: lengths.length > 1 },
+          },
+          inputs: [f(normX(s)), normStats(s), f(values(s.rows * s.width, 4)), i(offsets(lengths, 4))],
+          outputs: [f(values(lengths.length * s.width, 5))],
+          scale: normScale(s) * sumScale(s.rows),
+        };
+      }),
     ),
 
   rope: () =>
