@@ -27,8 +27,11 @@ const ragged = (rows: number): number[] =>
   [0.05, 0.05, 0.25, 0.3, 0.8, 0.8, 0.95].map((x) => Math.floor(x * rows));
 
 /** Where segments of such lengths begin and end, the first at row `start`. */
-const offsets = (lengths: readonly number[], start: number): number[] =>
-  lengths.reduce((ends, length) => [...ends, (ends.at(-1) ?? 0) + length], [start]);
+const offsets = (lengths: readonly number[], start: number): number[] => {
+  const ends = [start];
+  for (const length of lengths) ends.push(ends[ends.length - 1] + length);
+  return ends;
+};
 
 const POSITIVE: readonly UnaryKind[] = ["log", "sqrt", "rsqrt", "reciprocal"];
 /** Values in the domain of a unary kind, of order one. */
@@ -625,6 +628,47 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       first: 1,
       groups: [1, 3, 4],
       accumulate: true,
+    }),
+    // Several tiles of a GPU, segments of less and more than a slice of rows, ranges of segments and of groups.
+    ...[false, true].map((accumulate) =>
+      segmentedCase(
+        `slices, accumulate ${accumulate}`,
+        { rows: 120, m: 67, n: 130 },
+        offsets([33, 0, 16, 1, 17, 48], 2),
+        { v: true, first: 1, accumulate },
+      ),
+    ),
+    // More segments than ranges, and the larger tile.
+    segmentedCase("many segments", { rows: 150, m: 100, n: 65 }, offsets(integers(136, 1, 0, 3), 1), {
+      v: true,
+      first: 3,
+      accumulate: true,
+    }),
+    segmentedCase("one segment, accumulate", { rows: 37, m: 66, n: 65 }, [1, 36], {
+      v: true,
+      accumulate: true,
+    }),
+    ...[
+      { first: 0, accumulate: true },
+      { first: 1, groups: [1, 1, 2, 4, 4] },
+      { first: 1, accumulate: true },
+      { first: 3, groups: [4, 4, 5, 6, 6], accumulate: true },
+      { first: 3, accumulate: true },
+      { first: 5 },
+      { first: 5, groups: [0, 2, 7] },
+      { first: 7, groups: [2, 6] },
+    ].map((more) =>
+      segmentedCase(
+        `three make the direction, total from ${more.first}, groups ${more.groups?.join() ?? "none"}`,
+        { rows: 52, m: 66, n: 9 },
+        offsets([5, 18, 0, 9, 0, 3, 15], 1),
+        { target: 3, ...more },
+      ),
+    ),
+    segmentedCase("all make the direction", { rows: 30, m: 9, n: 66 }, [0, 11, 30], { target: 2, first: 2 }),
+    segmentedCase("groups only of nothing", { rows: 9, m: 4, n: 5 }, [0, 3, 9], {
+      v: true,
+      groups: [2, 2, 2],
     }),
   ],
 

@@ -58,7 +58,7 @@ export function tiled(
   params: Params,
   { a, b, segments, groups, v, total }: Operands,
 ): Tiled {
-  const { m, n, segmentCount, groupCount, firstAccumulated, accumulate } = params;
+  const { m, n, segmentCount, firstAccumulated, accumulate } = params;
   const tiling = tilingOf(params, groups !== null);
   const targets = v === null ? params.targetSegments : 0;
   return {
@@ -66,20 +66,24 @@ export function tiled(
     run(partials) {
       if (tiling.tiles === 0) return;
       const shared = { params, tiling, a, b, segments, partials };
-      let direction = v;
-      if (targets > 0) {
-        direction = context.scratch(m * n);
+      if (targets === 0) {
         walk(context, {
-          ...{ ...shared, begin: 0, end: targets, known: 0, first: 0, last: false },
-          ...{ groups: null, v: null, total: direction, accumulate: false },
+          ...{ ...shared, groups, v, total, accumulate },
+          ...{ begin: 0, end: segmentCount, known: 0, first: firstAccumulated, last: true, fromV: false },
         });
+        return;
       }
+      const direction = context.scratch(m * n);
       walk(context, {
-        ...shared,
-        // The target's segments once more where the total or a group has them.
-        ...{ begin: Math.min(targets, firstAccumulated), end: segmentCount, known: targets },
-        ...{ first: firstAccumulated, last: true, v: direction, total, accumulate },
-        groups: groupCount === 0 ? null : groups,
+        ...{ ...shared, groups: null, v: null, total: direction, accumulate: false },
+        ...{ begin: 0, end: targets, known: 0, first: 0, last: false, fromV: false },
+      });
+      // The target's segments are walked once more if the total has some of them, or a group one.
+      const fromV = total !== null && firstAccumulated === 0;
+      const first = fromV || total === null ? targets : firstAccumulated;
+      walk(context, {
+        ...{ ...shared, groups, v: direction, total, accumulate },
+        ...{ begin: Math.min(targets, first), end: segmentCount, known: targets, first, last: true, fromV },
       });
     },
   };
@@ -105,6 +109,8 @@ interface Walk {
   readonly accumulate: boolean;
   /** The walk that has V, if there is one. */
   readonly last: boolean;
+  /** The total has V too. */
+  readonly fromV: boolean;
 }
 
 /** Depends on shapes alone, and so do the bits. */
@@ -129,8 +135,7 @@ function walk(context: KernelContext, w: Walk): void {
   const quads = Array.from({ length: high / 4 }, (_, h) => h);
   const each = (line: (r: number) => string): string => rows.map(line).join("\n");
   /** Σ over an invocation's elements. */
-  const dot = (x: string, y: (r: number) => string): string =>
-    `let ${x} = ${rows.reduce((sum, r) => (sum === "" ? `${y(r)}` : `${sum} + ${y(r)}`), "")};`;
+  const dot = (x: string, y: (r: number) => string): string => `let ${x} = ${rows.map(y).join(" + ")};`;
   const put = (row: string, value: string): string =>
     `if (local == 0u) { set_partials((${row}) * p.tiles + tile, ${value}); }`;
   const load = (r: string): string =>
@@ -145,7 +150,7 @@ ${quads.map((h) => `        let a${h} = tile_a[at_a + ${h * LANES + k * EDGE}u];
 ${rows.map((r) => `        w${r} = fma(vec4f(a${r >> 2}.${"xyzw"[r & 3]}), b, w${r});`).join("\n")}
       }`;
   context.dispatch({
-    key: `gemmSegmented tiled ${[high, v !== null, total !== null, groups !== null, adds, last].join()}`,
+    key: `gemmSegmented tiled ${[high, v !== null, total !== null, groups !== null, adds, last, w.fromV].join()}`,
     operands: operandsOf({ a, b, segments, groups, v }, { total: sums, partials }),
     scalars: {
       m: u32(m),
@@ -219,7 +224,7 @@ ${[0, 1, 2, 3].map((c) => `  if (j + ${c * EDGE}u < p.n) { set_total(at + ${c * 
   let i = (tile / p.tiles_n) * ${high * EDGE}u + row;
 ${
   groups === null
-    ? `  // Without a product: segments times ranges may be too much for 32 bits.
+    ? `  // Segments times ranges may be too much for 32 bits.
   let count = p.end - p.begin;
   let share = count / p.ranges;
   let more = count % p.ranges;
@@ -239,6 +244,7 @@ ${
 ${each((r) => `  var g${r} = vec4f();`)}`
 }
 ${total === null ? "" : each((r) => `  var t${r} = vec4f();`)}
+${w.fromV ? `  if (range == 0u) {\n${each((r) => `    t${r} = v4(i + ${r * EDGE}u, j0);`)}\n  }` : ""}
   // What is read next lies behind what is multiplied, in this segment or the ones that follow.
   var r = u32(segments(s_first));
   let rows_end = u32(segments(s_end));
