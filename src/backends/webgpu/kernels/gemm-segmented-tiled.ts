@@ -144,11 +144,11 @@ function walk(context: KernelContext, w: Walk): void {
       ...quads.map((h) => `      next_a${h} = a4(${r}, i0 + ${64 * h}u);`),
     ].join("\n");
   const step = (k: number): string =>
-    `      {
-        let b = tile_b[at_b + ${k * EDGE}u];
-${quads.map((h) => `        let a${h} = tile_a[at_a + ${h * LANES + k * EDGE}u];`).join("\n")}
-${rows.map((r) => `        w${r} = fma(vec4f(a${r >> 2}.${"xyzw"[r & 3]}), b, w${r});`).join("\n")}
-      }`;
+    `        {
+          let b = tile_b[part][${k}][column];
+${quads.map((h) => `          let a${h} = tile_a[${h}][part][${k}][row];`).join("\n")}
+${rows.map((r) => `          w${r} = fma(vec4f(a${r >> 2}.${"xyzw"[r & 3]}), b, w${r});`).join("\n")}
+        }`;
   context.dispatch({
     key: `gemmSegmented tiled ${[high, v !== null, total !== null, groups !== null, adds, last, w.fromV].join()}`,
     operands: operandsOf({ a, b, segments, groups, v }, { total: sums, partials }),
@@ -168,9 +168,11 @@ ${rows.map((r) => `        w${r} = fma(vec4f(a${r >> 2}.${"xyzw"[r & 3]}), b, w$
     workgroup: LANES,
     groups: tiling.tiles * ranges,
     declarations: `
-// A slice of rows. An element holds four of a row, ${EDGE} apart, as they are read from memory; invocations write whole elements.
-var<workgroup> tile_a: array<vec4f, ${(LANES * high) / 4}>;
-var<workgroup> tile_b: array<vec4f, ${LANES}>;
+// A slice of rows. An element holds four of a row, ${EDGE} apart, as they are read from memory; invocations write whole elements. Indices are apart
+// and most are constants, so that bounds are not checked for every read.
+alias Slice = array<array<array<vec4f, ${EDGE}>, 4>, ${EDGE / 4}>;
+var<workgroup> tile_a: array<Slice, ${high / 4}>;
+var<workgroup> tile_b: Slice;
 var<workgroup> lanes: array<vec2f, ${LANES}>;
 // What all invocations found, in a fixed order; only the first is told.
 fn join(x: vec2f, local: u32) -> vec2f {
@@ -188,22 +190,22 @@ fn join(x: vec2f, local: u32) -> vec2f {
   }
   return sum;
 }
-fn column(j: u32) -> vec4u { return vec4u(j, j + ${EDGE}u, j + ${2 * EDGE}u, j + ${3 * EDGE}u); }
+fn four(j: u32) -> vec4u { return vec4u(j, j + ${EDGE}u, j + ${2 * EDGE}u, j + ${3 * EDGE}u); }
 // Beyond the edge of W the last element is read again and counts 0.
 fn a4(r: u32, i: u32) -> vec4f {
-  let at = min(column(i), vec4u(p.m - 1u)) + r * p.m;
-  return select(vec4f(), vec4f(a(at.x), a(at.y), a(at.z), a(at.w)), column(i) < vec4u(p.m));
+  let at = min(four(i), vec4u(p.m - 1u)) + r * p.m;
+  return select(vec4f(), vec4f(a(at.x), a(at.y), a(at.z), a(at.w)), four(i) < vec4u(p.m));
 }
 fn b4(r: u32, j: u32) -> vec4f {
-  let at = min(column(j), vec4u(p.n - 1u)) + r * p.n;
-  return select(vec4f(), vec4f(b(at.x), b(at.y), b(at.z), b(at.w)), column(j) < vec4u(p.n));
+  let at = min(four(j), vec4u(p.n - 1u)) + r * p.n;
+  return select(vec4f(), vec4f(b(at.x), b(at.y), b(at.z), b(at.w)), four(j) < vec4u(p.n));
 }
 ${
   v === null
     ? ""
     : `fn v4(i: u32, j: u32) -> vec4f {
-  let at = min(column(j), vec4u(p.n - 1u)) + min(i, p.m - 1u) * p.n;
-  return select(vec4f(), vec4f(v(at.x), v(at.y), v(at.z), v(at.w)), (column(j) < vec4u(p.n)) & vec4<bool>(i < p.m));
+  let at = min(four(j), vec4u(p.n - 1u)) + min(i, p.m - 1u) * p.n;
+  return select(vec4f(), vec4f(v(at.x), v(at.y), v(at.z), v(at.w)), (four(j) < vec4u(p.n)) & vec4<bool>(i < p.m));
 }`
 }
 ${
@@ -218,8 +220,9 @@ ${[0, 1, 2, 3].map((c) => `  if (j + ${c * EDGE}u < p.n) { set_total(at + ${c * 
     body: `  let tile = group % p.tiles;
   let range = group / p.tiles;
   let row = local / ${EDGE}u;
-  let i0 = (tile / p.tiles_n) * ${high * EDGE}u + local % ${EDGE}u;
-  let j0 = (tile % p.tiles_n) * ${4 * EDGE}u + local % ${EDGE}u;
+  let column = local % ${EDGE}u;
+  let i0 = (tile / p.tiles_n) * ${high * EDGE}u + column;
+  let j0 = (tile % p.tiles_n) * ${4 * EDGE}u + column;
   // Its elements of W begin here.
   let i = (tile / p.tiles_n) * ${high * EDGE}u + row;
 ${
@@ -259,17 +262,17 @@ ${each((r) => `    var w${r} = vec4f();`)}
     while (r < end) {
       let inside = r + row < end;
       workgroupBarrier();
-      tile_b[local] = select(vec4f(), next_b, inside);
-${quads.map((h) => `      tile_a[local + ${h * LANES}u] = select(vec4f(), next_a${h}, inside);`).join("\n")}
+      tile_b[row / 4u][row % 4u][column] = select(vec4f(), next_b, inside);
+${quads.map((h) => `      tile_a[${h}][row / 4u][row % 4u][column] = select(vec4f(), next_a${h}, inside);`).join("\n")}
       workgroupBarrier();
       let depth = min(${EDGE}u, end - r);
       r += depth;
       if (r + row < rows_end) {
 ${load("r + row")}
       }
-      for (var k = 0u; k < depth; k += 4u) {
-        let at_a = k * ${EDGE}u + row;
-        let at_b = k * ${EDGE}u + local % ${EDGE}u;
+      for (var part = 0u; part < ${EDGE / 4}u; part++) {
+        // Rows of a slice beyond the segment are 0.
+        if (4u * part >= depth) { break; }
 ${[0, 1, 2, 3].map(step).join("\n")}
       }
     }
