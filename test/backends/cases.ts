@@ -26,6 +26,13 @@ const LARGE = [-80, -30, -9.5, -3, -1, -1e-4, 0, 1e-4, 1, 3, 9.5, 30, 80];
 const ragged = (rows: number): number[] =>
   [0.05, 0.05, 0.25, 0.3, 0.8, 0.8, 0.95].map((x) => Math.floor(x * rows));
 
+/** Where segments of such lengths begin and end, the first at row `start`. */
+const offsets = (lengths: readonly number[], start: number): number[] => {
+  const ends = [start];
+  for (const length of lengths) ends.push(ends[ends.length - 1] + length);
+  return ends;
+};
+
 const POSITIVE: readonly UnaryKind[] = ["log", "sqrt", "rsqrt", "reciprocal"];
 /** Values in the domain of a unary kind, of order one. */
 const domain = (kind: UnaryKind, count: number, seed: number): number[] =>
@@ -422,8 +429,14 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
   ],
 
   reduce: () =>
-    reduceKinds.flatMap((kind) =>
-      [
+    reduceKinds.flatMap((kind) => [
+      {
+        name: `${kind} of rows with NaN`,
+        params: { kind, outer: 2, length: 200, inner: 1 },
+        inputs: [f(values(400, 1).map((x, at) => (at === 150 ? NaN : x)))],
+        outputs: [out(2)],
+      },
+      ...[
         [1, 0, 3],
         [0, 3, 2],
         [1, 1, 1],
@@ -434,6 +447,7 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         [1, 3, 1003],
         [300, 70, 1],
         [1, 300, 260],
+        [2, 9001, 1],
       ].map(([outer = 0, length = 0, inner = 0]) => ({
         name: `${kind} ${outer}·${length}·${inner}`,
         params: { kind, outer, length, inner },
@@ -441,7 +455,7 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         outputs: [out(outer * inner)],
         scale: sumScale(length),
       })),
-    ),
+    ]),
 
   softmax: () => [
     ...SOFTMAX.map(({ rows, cols, high }): Case<"softmax"> => ({
@@ -615,6 +629,47 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       groups: [1, 3, 4],
       accumulate: true,
     }),
+    // Several tiles of a GPU, segments of less and more than a slice of rows, ranges of segments and of groups.
+    ...[false, true].map((accumulate) =>
+      segmentedCase(
+        `slices, accumulate ${accumulate}`,
+        { rows: 120, m: 67, n: 130 },
+        offsets([33, 0, 16, 1, 17, 48], 2),
+        { v: true, first: 1, accumulate },
+      ),
+    ),
+    // More segments than ranges, and the larger tile.
+    segmentedCase("many segments", { rows: 150, m: 100, n: 65 }, offsets(integers(136, 1, 0, 3), 1), {
+      v: true,
+      first: 3,
+      accumulate: true,
+    }),
+    segmentedCase("one segment, accumulate", { rows: 37, m: 66, n: 65 }, [1, 36], {
+      v: true,
+      accumulate: true,
+    }),
+    ...[
+      { first: 0, accumulate: true },
+      { first: 1, groups: [1, 1, 2, 4, 4] },
+      { first: 1, accumulate: true },
+      { first: 3, groups: [4, 4, 5, 6, 6], accumulate: true },
+      { first: 3, accumulate: true },
+      { first: 5 },
+      { first: 5, groups: [0, 2, 7] },
+      { first: 7, groups: [2, 6] },
+    ].map((more) =>
+      segmentedCase(
+        `three make the direction, total from ${more.first}, groups ${more.groups?.join() ?? "none"}`,
+        { rows: 52, m: 66, n: 9 },
+        offsets([5, 18, 0, 9, 0, 3, 15], 1),
+        { target: 3, ...more },
+      ),
+    ),
+    segmentedCase("all make the direction", { rows: 30, m: 9, n: 66 }, [0, 11, 30], { target: 2, first: 2 }),
+    segmentedCase("groups only of nothing", { rows: 9, m: 4, n: 5 }, [0, 3, 9], {
+      v: true,
+      groups: [2, 2, 2],
+    }),
   ],
 
   segmentSum: () =>
@@ -624,17 +679,31 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       [37, 3],
       [40, 33],
       [300, 250],
-    ].flatMap(([rows = 0, width = 0]) =>
-      [false, true].flatMap((withY) =>
-        [false, true].map((accumulate): Case<"segmentSum"> => ({
-          name: `${rows} rows of ${width}, y ${withY}, accumulate ${accumulate}`,
-          params: { rows, width, segmentCount: 6, accumulate },
-          inputs: [f(values(rows * width, 1)), withY ? f(values(rows * width, 2)) : null, i(ragged(rows))],
-          outputs: [f(values(6 * width, 3))],
-          scale: sumScale(rows),
-        })),
+    ]
+      .flatMap(([rows = 0, width = 0]) =>
+        [false, true].flatMap((withY) =>
+          [false, true].map((accumulate): Case<"segmentSum"> => ({
+            name: `${rows} rows of ${width}, y ${withY}, accumulate ${accumulate}`,
+            params: { rows, width, segmentCount: 6, accumulate },
+            inputs: [f(values(rows * width, 1)), withY ? f(values(rows * width, 2)) : null, i(ragged(rows))],
+            outputs: [f(values(6 * width, 3))],
+            scale: sumScale(rows),
+          })),
+        ),
+      )
+      // Long segments, which a GPU takes in parts.
+      .concat(
+        [[500], [301, 0, 199], [7, 490, 3]].map((lengths): Case<"segmentSum"> => {
+          const [rows, width, segmentCount] = [510, 67, lengths.length];
+          return {
+            name: `segments of ${lengths.join()} rows`,
+            params: { rows, width, segmentCount, accumulate: segmentCount > 1 },
+            inputs: [f(values(rows * width, 1)), null, i(offsets(lengths, 4))],
+            outputs: [f(values(segmentCount * width, 3))],
+            scale: sumScale(rows),
+          };
+        }),
       ),
-    ),
 
   alignRows: () =>
     [
@@ -727,6 +796,21 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         outputs: [f(values(6 * s.width, 5))],
         scale: normScale(s) * sumScale(s.rows),
       })),
+    ).concat(
+      // Long segments, which a GPU takes in parts.
+      [[500], [301, 0, 199]].map((lengths) => {
+        const s = { kind: "layer" as const, rows: 510, width: 67, offset: 0 };
+        return {
+          name: `segments of ${lengths.join()} rows`,
+          params: {
+            ...{ kind: s.kind, rows: s.rows, width: s.width },
+            ...{ segmentCount: lengths.length, accumulate: lengths.length > 1 },
+          },
+          inputs: [f(normX(s)), normStats(s), f(values(s.rows * s.width, 4)), i(offsets(lengths, 4))],
+          outputs: [f(values(lengths.length * s.width, 5))],
+          scale: normScale(s) * sumScale(s.rows),
+        };
+      }),
     ),
 
   rope: () =>

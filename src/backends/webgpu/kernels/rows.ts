@@ -3,10 +3,11 @@
  *
  * A workgroup takes a row: each of its invocations goes through the row with a stride, then a tree in workgroup memory joins what they found, always in
  * the same order. On a software adapter an invocation takes a whole row, without barriers. One text serves both: `LANES` is the number of invocations a
- * row, and join_sum and join_max join.
+ * row, and join_sum, join_max and join_min join.
  */
 import type { View } from "../../../tensor/memory.ts";
 import { sizeOf } from "../../../tensor/shape.ts";
+import type { ReduceKind } from "../../kernels.ts";
 import {
   type Dispatch,
   elementwise as each,
@@ -21,7 +22,7 @@ import { MATH } from "./elementwise.ts";
 
 const LANES = 128;
 
-/** The body knows `row`, `lane`, LANES; join_sum(x) and join_max(x) give all lanes of a row the same. */
+/** The body knows `row`, `lane`, LANES; join_sum(x), join_max(x) and join_min(x) give all lanes of a row the same. */
 export function byRow(
   context: KernelContext,
   rows: number,
@@ -40,6 +41,7 @@ export function byRow(
 const LANES = 1u;
 fn join_sum(x: f32) -> f32 { return x; }
 fn join_max(x: f32) -> f32 { return x; }
+fn join_min(x: f32) -> f32 { return x; }
 ${dispatch.declarations ?? ""}`,
       body: `  let row = thread;\n  let lane = 0u;\n  if (row >= p.rows) { return; }\n${dispatch.body}`,
     });
@@ -69,6 +71,7 @@ var<workgroup> lanes: array<f32, ${LANES}>;
 var<private> lane_index: u32;
 ${tree("join_sum", "lanes[lane_index] + y")}
 ${tree("join_max", "max_nan(lanes[lane_index], y)")}
+${tree("join_min", "min_nan(lanes[lane_index], y)")}
 ${dispatch.declarations ?? ""}`,
     body: `  let row = group;\n  let lane = local;\n  lane_index = local;\n${dispatch.body}`,
   });
@@ -130,6 +133,42 @@ function sumInto(context: KernelContext, x: View, count: number, out: View): voi
   });
 }
 
+const REDUCE: Record<ReduceKind, { start: string; join: (a: string, b: string) => string }> = {
+  sum: { start: "0.0", join: (a, b) => `${a} + ${b}` },
+  max: { start: "-inf()", join: (a, b) => `max_nan(${a}, ${b})` },
+  min: { start: "inf()", join: (a, b) => `min_nan(${a}, ${b})` },
+};
+
+/** Rows from here on are worth a workgroup, and so many numbers one of several. */
+const LONG = 64;
+const PART = 4096;
+
+/** Rows that lie together; few long ones go in parts, which are rows of a second round. */
+function reduceRows(
+  context: KernelContext,
+  kind: ReduceKind,
+  outer: number,
+  length: number,
+  x: View,
+  y: View,
+): void {
+  const parts = Math.max(1, Math.min(Math.ceil(256 / outer), Math.ceil(length / PART)));
+  const out = parts === 1 ? y : context.scratch(outer * parts);
+  byRow(context, outer * parts, {
+    key: `reduce row ${kind}`,
+    operands: operandsOf({ x }, { out }),
+    scalars: { length: u32(length), parts: u32(parts), share: u32(Math.ceil(length / parts)) },
+    body: `  let base = (row / p.parts) * p.length;
+  let start = (row % p.parts) * p.share;
+  let end = min(p.length, start + p.share);
+  var result = ${REDUCE[kind].start};
+  for (var l = start + lane; l < end; l += LANES) { result = ${REDUCE[kind].join("result", "x(base + l)")}; }
+  let whole = join_${kind}(result);
+  if (lane == 0u) { set_out(row, whole); }`,
+  });
+  if (parts > 1) reduceRows(context, kind, outer, parts, out, y);
+}
+
 export const rows: Pick<
   Launchers,
   | "reduce"
@@ -147,24 +186,18 @@ export const rows: Pick<
   | "clipScale"
 > = {
   reduce(context, { kind, outer, length, inner }, [x], [y]) {
-    const start = kind === "sum" ? "0.0" : kind === "max" ? "-inf()" : "inf()";
-    const join =
-      kind === "sum"
-        ? "result + value"
-        : kind === "max"
-          ? "max_nan(result, value)"
-          : "min_nan(result, value)";
+    if (!context.traits.software && inner === 1 && length >= LONG) {
+      reduceRows(context, kind, outer, length, given(x, "x"), given(y, "y"));
+      return;
+    }
     each(context, outer * inner, {
       key: `reduce ${kind}`,
       operands: operandsOf({ x }, { y }),
       scalars: { length: u32(length), inner: u32(inner) },
       declarations: MAX,
       body: `  let base = (i / p.inner) * p.length * p.inner + i % p.inner;
-  var result = ${start};
-  for (var l = 0u; l < p.length; l++) {
-    let value = x(base + l * p.inner);
-    result = ${join};
-  }
+  var result = ${REDUCE[kind].start};
+  for (var l = 0u; l < p.length; l++) { result = ${REDUCE[kind].join("result", "x(base + l * p.inner)")}; }
   set_y(i, result);`,
     });
   },

@@ -8,6 +8,7 @@ import {
   operandsOf,
   u32,
 } from "../context.ts";
+import { columnSums } from "./columns.ts";
 import { byRow } from "./rows.ts";
 
 /**
@@ -136,32 +137,24 @@ export const tables: Pick<
     squares(null, segmentCount, given(sumsq, "sumsq"));
     if (groupSumsq !== null) squares(given(groups, "groups"), groupCount, groupSumsq);
   },
-  segmentSum(context, { rows, width, segmentCount, accumulate }, [x, y, segments], [out]) {
-    each(context, segmentCount * width, {
-      key: `segmentSum ${y === null ? "" : "y"} ${accumulate}`,
-      operands: operandsOf({ x, y, segments }, { out }),
-      scalars: { width: u32(width), rows: u32(rows) },
-      body: `  let s = i / p.width;
-  let j = i % p.width;
-  var sum = ${accumulate ? "out(i)" : "0.0"};
-  let end = u32(segments(s + 1u));
-  for (var r = u32(segments(s)); r < end; r++) { sum += x(r * p.width + j)${y === null ? "" : " * y(r * p.width + j)"}; }
-  set_out(i, sum);`,
+  segmentSum(context, params, [x, y, segments], [out]) {
+    columnSums(context, {
+      ...params,
+      key: `segmentSum ${y === null ? "" : "y"}`,
+      inputs: { x, y },
+      segments,
+      out,
+      term: `x(r * p.width + j)${y === null ? "" : " * y(r * p.width + j)"}`,
     });
   },
-  normGainGrad(context, { width, segmentCount, accumulate }, [x, stats, dy, segments], [dgain]) {
-    each(context, segmentCount * width, {
-      key: `normGainGrad ${accumulate}`,
-      operands: operandsOf({ x, stats, dy, segments }, { dgain }),
-      scalars: { width: u32(width) },
-      body: `  let s = i / p.width;
-  let j = i % p.width;
-  var sum = ${accumulate ? "dgain(i)" : "0.0"};
-  let end = u32(segments(s + 1u));
-  for (var r = u32(segments(s)); r < end; r++) {
-    sum += dy(r * p.width + j) * (x(r * p.width + j) - stats(2u * r)) * stats(2u * r + 1u);
-  }
-  set_dgain(i, sum);`,
+  normGainGrad(context, params, [x, stats, dy, segments], [dgain]) {
+    columnSums(context, {
+      ...params,
+      key: "normGainGrad",
+      inputs: { x, stats, dy },
+      segments,
+      out: dgain,
+      term: "dy(r * p.width + j) * (x(r * p.width + j) - stats(2u * r)) * stats(2u * r + 1u)",
     });
   },
 };

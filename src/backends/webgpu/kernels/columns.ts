@@ -1,0 +1,117 @@
+/**
+ * Sums down the columns of segments of rows.
+ *
+ * On a GPU a workgroup takes a part of a segment and a block of columns: its lanes go through the part's rows with a stride and are joined in
+ * workgroup memory, in order; where a segment has several parts a second kernel adds them, in order. How many depends on shapes alone. On a software
+ * adapter, and where segments are short, an invocation walks a column of a segment.
+ */
+import type { View } from "../../../tensor/memory.ts";
+import {
+  elementwise as each,
+  type Dispatch,
+  given,
+  type KernelContext,
+  operandsOf,
+  u32,
+} from "../context.ts";
+
+export interface ColumnSums {
+  /** Names `term`. */
+  readonly key: string;
+  readonly rows: number;
+  readonly width: number;
+  readonly segmentCount: number;
+  readonly accumulate: boolean;
+  /** What `term` reads. */
+  readonly inputs: Readonly<Record<string, View | null>>;
+  readonly segments: View | null;
+  readonly out: View | null;
+  /** What row `r` adds to column `j`, in WGSL; p.width is known. */
+  readonly term: string;
+}
+
+const COLUMNS = 64;
+const LANES = 4;
+/** Workgroups that keep a large GPU busy. */
+const ENOUGH = 256;
+const LEAST_ROWS = 32;
+/** Segments below are not worth lanes. */
+const SHORT = 8;
+
+/** out[s, j] (+)= Σ term over the rows of segment s. */
+export function columnSums(context: KernelContext, sums: ColumnSums): void {
+  const { rows, width, segmentCount, accumulate, inputs, term } = sums;
+  const count = segmentCount * width;
+  if (count === 0) return;
+  const segments = given(sums.segments, "segments");
+  const out = given(sums.out, "out");
+  const scalars: Dispatch["scalars"] = { width: u32(width) };
+  if (context.traits.software || rows < SHORT * segmentCount) {
+    each(context, count, {
+      key: `${sums.key} alone ${accumulate}`,
+      operands: operandsOf({ ...inputs, segments }, { out }),
+      scalars,
+      body: `  let s = i / p.width;
+  let j = i % p.width;
+  var sum = ${accumulate ? "out(i)" : "0.0"};
+  let end = u32(segments(s + 1u));
+  for (var r = u32(segments(s)); r < end; r++) { sum += ${term}; }
+  set_out(i, sum);`,
+    });
+    return;
+  }
+  const blocks = Math.ceil(width / COLUMNS);
+  const parts = Math.max(
+    1,
+    Math.min(Math.ceil(ENOUGH / (segmentCount * blocks)), Math.floor(rows / segmentCount / LEAST_ROWS)),
+  );
+  const whole = parts === 1;
+  const into = whole ? out : context.scratch(parts * count);
+  const adds = accumulate && whole;
+  context.dispatch({
+    key: `${sums.key} ${adds}`,
+    operands: operandsOf({ ...inputs, segments }, { into }),
+    scalars: { ...scalars, blocks: u32(blocks), parts: u32(parts), segment_count: u32(segmentCount) },
+    workgroup: COLUMNS * LANES,
+    groups: blocks * parts * segmentCount,
+    declarations: `var<workgroup> lanes: array<f32, ${COLUMNS * LANES}>;`,
+    body: `  let j = (group % p.blocks) * ${COLUMNS}u + local % ${COLUMNS}u;
+  let part = (group / p.blocks) % p.parts;
+  let s = group / p.blocks / p.parts;
+  let first = u32(segments(s));
+  let length = u32(segments(s + 1u)) - first;
+  // The first length % parts parts have a row more.
+  let start = first + part * (length / p.parts) + min(part, length % p.parts);
+  let end = start + length / p.parts + select(0u, 1u, part < length % p.parts);
+  var sum = 0.0;
+  if (j < p.width) {
+    for (var r = start + local / ${COLUMNS}u; r < end; r += ${LANES}u) { sum += ${term}; }
+  }
+  lanes[local] = sum;
+  workgroupBarrier();
+  if (local >= ${COLUMNS}u || j >= p.width) { return; }
+  let at = (part * p.segment_count + s) * p.width + j;
+${Array.from({ length: LANES - 1 }, (_, lane) => `  sum += lanes[local + ${(lane + 1) * COLUMNS}u];`).join("\n")}
+  set_into(at, sum${adds ? " + into(at)" : ""});`,
+  });
+  if (!whole) addParts(context, into, parts, count, accumulate, out);
+}
+
+/** out (+)= Σ of `parts` blocks of `count` numbers, in order. */
+export function addParts(
+  context: KernelContext,
+  partial: View,
+  parts: number,
+  count: number,
+  accumulate: boolean,
+  out: View,
+): void {
+  each(context, count, {
+    key: `addParts ${accumulate}`,
+    operands: operandsOf({ partial }, { out }),
+    scalars: { parts: u32(parts) },
+    body: `  var sum = ${accumulate ? "out(i)" : "0.0"};
+  for (var part = 0u; part < p.parts; part++) { sum += partial(part * p.count + i); }
+  set_out(i, sum);`,
+  });
+}
