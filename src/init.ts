@@ -14,6 +14,13 @@ export interface InitOptions {
   readonly threads?: number;
   /** "relaxed" fuses multiply-adds where the engine can; "plain" runs everywhere. Default: "auto", relaxed if possible. */
   readonly simd?: "auto" | "relaxed" | "plain";
+  /**
+   * Of the operands of matrix products; their sums, and all tensors, are f32. "f16" needs "webgpu", and loss scaling in training. Default:
+   * "f32".
+   */
+  readonly precision?: "f32" | "f16";
+  /** Kernel variants are pinned, not chosen by timing them, on "webgpu"; the other backends time none. Default: false. */
+  readonly deterministic?: boolean;
   /** Most bytes of tensors at once. */
   readonly memoryLimit?: number;
 }
@@ -41,8 +48,11 @@ export async function shutdown(): Promise<void> {
   await backend.dispose();
 }
 
-async function create(name: string, { threads, simd, memoryLimit }: InitOptions): Promise<Backend> {
+async function create(name: string, options: InitOptions): Promise<Backend> {
+  const { threads, simd, precision, deterministic, memoryLimit } = options;
   const limit = memoryLimit === undefined ? {} : { memoryLimit };
+  if (precision === "f16" && (name === "cpu" || name === "reference"))
+    throw new GradmixError("config", `precision: "f16" needs the backend "webgpu", not "${name}"`);
   if (name === "reference") return createReferenceBackend(limit);
   if (name === "webgpu") {
     const { createNodeDevice } = await import("./backends/webgpu/host-node.ts");
@@ -50,7 +60,14 @@ async function create(name: string, { threads, simd, memoryLimit }: InitOptions)
     const { device, adapter, software } = await createNodeDevice({
       software: environment("GRADMIX_WEBGPU") === "software",
     });
-    return createWebgpuBackend({ device, adapter, software, ...limit });
+    return createWebgpuBackend({
+      device,
+      adapter,
+      software,
+      ...limit,
+      ...(precision === undefined ? {} : { precision }),
+      ...(deterministic === undefined ? {} : { deterministic }),
+    });
   }
   if (name !== "cpu")
     throw new GradmixError(

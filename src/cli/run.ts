@@ -99,6 +99,8 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
     backend: config.run.backend,
     ...(config.run.threads === null ? {} : { threads: config.run.threads }),
     ...(config.run.simd === "auto" ? {} : { simd: config.run.simd }),
+    ...(config.run.precision === "f32" ? {} : { precision: config.run.precision }),
+    ...(config.run.deterministic ? { deterministic: true } : {}),
     ...(config.run.memoryLimit === null ? {} : { memoryLimit: config.run.memoryLimit }),
   });
   try {
@@ -139,6 +141,7 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
         clip: config.training.clip,
       },
       alignment,
+      lossScale: config.run.precision === "f16" ? {} : null,
     });
     if (resumed !== null) {
       trainer.restore(resumed.checkpoint);

@@ -64,10 +64,9 @@ export function backoff({ scale }: LossScale, { min }: Required<LossScaleOptions
   return { scale: Math.max(min, scale / 2), good: 0 };
 }
 
-/** From a checkpoint; one that says nothing starts at `initial`. Throws `checkpoint`. */
+/** From a checkpoint. Throws `checkpoint`. */
 export function restoreLossScale(json: unknown, options: Required<LossScaleOptions>): LossScale {
-  if (json === undefined || json === null) return { scale: options.initial, good: 0 };
-  const { scale, good } = json as { scale?: unknown; good?: unknown };
+  const { scale, good } = Object(json) as Record<string, unknown>;
   if (!isScale(scale) || typeof good !== "number" || !Number.isSafeInteger(good) || good < 0)
     throw new GradmixError("checkpoint", `checkpoint: the loss scale is ${JSON.stringify(json)}`);
   // Other bounds than it was saved with hold from here on.

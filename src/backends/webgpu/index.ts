@@ -25,6 +25,10 @@ export interface WebgpuOptions {
   readonly software?: boolean;
   /** Most bytes of tensors at once. Default 64 GiB: the device says no before. */
   readonly memoryLimit?: number;
+  /** Of the operands of matrix products; sums are f32. Default: "f32". */
+  readonly precision?: "f32" | "f16";
+  /** Kernel variants are pinned, not chosen by timing them. Default: false. */
+  readonly deterministic?: boolean;
 }
 
 /** What the backend has done so far, for benchmarks: in a running training only the first two grow. */
