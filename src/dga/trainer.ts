@@ -30,15 +30,7 @@ import {
   exampleNumbers,
   targetDirection,
 } from "./estimators.ts";
-import {
-  checkGathered,
-  type Gathered,
-  lossesOf,
-  nothing,
-  summarise,
-  summariseBases,
-  total,
-} from "./gathered.ts";
+import { checkGathered, lossesOf, nothing, summarise, summariseBases, total } from "./gathered.ts";
 import {
   backoff,
   grow,
@@ -381,19 +373,13 @@ export function createTrainer(options: TrainerOptions): Trainer {
   }
 
   /** Notes what a step told of its examples. */
-  async function note(rows: TokenBatch, { losses, dots, squaredNorms }: Told): Promise<void> {
+  function note(rows: TokenBatch, told: Told): void {
     if (!notes) return;
-    const reference =
-      plan.reference && options.reference !== undefined ? await referenceOf(options.reference, rows) : null;
     rows.domainOf.forEach((domain, j) => {
       gathered.domainOf.push(domain);
       gathered.tokens.push(rows.tokens[j]);
-      gathered.losses.push(losses[j]);
-      if (reference !== null) gathered.referenceLosses.push(reference[j]);
-      if (gathers) {
-        gathered.dots.push(dots[j]);
-        gathered.squaredNorms.push(squaredNorms[j]);
-      }
+      for (const name of ["losses", "dots", "squaredNorms", "referenceLosses"] as const)
+        if (told[name].length > 0) gathered[name].push(told[name][j]);
     });
   }
 
@@ -404,6 +390,8 @@ export function createTrainer(options: TrainerOptions): Trainer {
         losses: await take(meanGradient(model, rows, gradient, false, parameters.list, lossScale)),
         dots: [],
         squaredNorms: [],
+        referenceLosses:
+          plan.reference && options.reference !== undefined ? await referenceOf(options.reference, rows) : [],
       };
     const sink = alignSink({
       examples: exampleCount(rows),
@@ -432,6 +420,8 @@ export function createTrainer(options: TrainerOptions): Trainer {
           squaredNorms,
           (square, j) => (square / lossScale ** 2) * (tokens / Math.max(1, rows.tokens[j])) ** 2,
         ),
+        // No rule aligns and compares with a reference at once.
+        referenceLosses: [],
       };
     } finally {
       sink.dispose();
@@ -524,7 +514,7 @@ export function createTrainer(options: TrainerOptions): Trainer {
           `the ${Number.isFinite(loss) ? "gradient" : "loss"} became ${Number.isFinite(loss) ? gradNorm : loss} at step ${step}; go on from the last checkpoint with a smaller learning rate`,
         );
       // The losses of a step that overflowed are right, its alignments are not.
-      if (!overflowed || !gathers) await note(rows, told);
+      if (!overflowed || !gathers) note(rows, told);
       seen += tokens;
       lastLoss = loss;
       state = advance(state);
@@ -675,15 +665,16 @@ export function createTrainer(options: TrainerOptions): Trainer {
 /** Windows of a shared batch, for each `domainExamples`. */
 const SHARED = 16;
 
-/** What a training gradient told of its examples; without alignments no dots and no norms. */
-type Told = { readonly losses: Float64Array } & Pick<Gathered, "dots" | "squaredNorms">;
+/** What a training gradient told of its examples, like `Gathered`; lists that are not asked for are empty. */
+type Told = { readonly losses: Float64Array } & Readonly<
+  Record<"dots" | "squaredNorms" | "referenceLosses", ArrayLike<number>>
+>;
 
 /** Is every number in it finite? */
 function allFinite(value: unknown): boolean {
   if (typeof value === "number") return Number.isFinite(value);
   if (typeof value !== "object" || value === null) return true;
-  const all: unknown[] = value instanceof Float64Array ? [...value] : Object.values(value);
-  return all.every(allFinite);
+  return Object.values(value).every(allFinite);
 }
 
 /** The reference model's summed losses of the rows. */

@@ -62,9 +62,11 @@ test("with loss scaling a line holds the scale, and says where a step was skippe
   const good = metricsOf({ ...plain, lossScale: 1024 }, null, 1);
   expect(good).toMatchObject({ gradNorm: 1, lossScale: 1024 });
   expect(good).not.toHaveProperty("skipped");
-  expect(
-    metricsOf({ ...plain, gradNorm: Infinity, lossScale: 1024, skipped: true }, null, 1),
-  ).toMatchObject({ gradNorm: null, lossScale: 1024, skipped: true });
+  expect(metricsOf({ ...plain, gradNorm: Infinity, lossScale: 1024, skipped: true }, null, 1)).toMatchObject({
+    gradNorm: null,
+    lossScale: 1024,
+    skipped: true,
+  });
 });
 
 describe("many domains", () => {
