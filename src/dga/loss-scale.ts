@@ -24,13 +24,8 @@ export interface LossScale {
 }
 
 /** A power of two that, like its inverse, is a normal f32. */
-export function isScale(value: unknown): value is number {
-  return (
-    typeof value === "number" &&
-    value >= 2 ** -126 &&
-    value <= 2 ** 126 &&
-    2 ** Math.round(Math.log2(value)) === value
-  );
+export function isScale(value: number): boolean {
+  return value >= 2 ** -126 && value <= 2 ** 126 && 2 ** Math.round(Math.log2(value)) === value;
 }
 
 /** Every option. Throws `config` for impossible ones. */
@@ -67,7 +62,13 @@ export function backoff({ scale }: LossScale, { min }: Required<LossScaleOptions
 /** From a checkpoint. Throws `checkpoint`. */
 export function restoreLossScale(json: unknown, options: Required<LossScaleOptions>): LossScale {
   const { scale, good } = Object(json) as Record<string, unknown>;
-  if (!isScale(scale) || typeof good !== "number" || !Number.isSafeInteger(good) || good < 0)
+  if (
+    typeof scale !== "number" ||
+    !isScale(scale) ||
+    typeof good !== "number" ||
+    !Number.isSafeInteger(good) ||
+    good < 0
+  )
     throw new GradmixError("checkpoint", `checkpoint: the loss scale is ${JSON.stringify(json)}`);
   // Other bounds than it was saved with hold from here on.
   return { scale: Math.max(options.min, Math.min(options.max, scale)), good };

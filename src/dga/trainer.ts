@@ -193,6 +193,10 @@ export function createTrainer(options: TrainerOptions): Trainer {
   const { bases } = options;
   const k = domains.length;
   checkFit(options);
+  const scaling =
+    options.lossScale === undefined || options.lossScale === null
+      ? null
+      : lossScaleOptions(options.lossScale);
   const plan = planOf(mixer.rule.needs);
   const direct = bases === undefined || options.alignment?.bases === "direct" || areDomains(bases);
   const refreshEvery = Math.min(options.alignment?.refreshEvery ?? 10, mixer.updateEvery);
@@ -219,13 +223,12 @@ export function createTrainer(options: TrainerOptions): Trainer {
   let lastLoss: number | null = null;
   let gathered = nothing();
 
-  const scaling =
-    options.lossScale === undefined || options.lossScale === null
-      ? null
-      : lossScaleOptions(options.lossScale);
-  /** The alignments have a scale of their own: their passes are of other batches and overflow at other scales. */
-  const start: LossScale | null = scaling === null ? null : { scale: scaling.initial, good: 0 };
-  let scale = start === null ? null : { step: start, alignment: start };
+  const first = (): Scales | null => {
+    if (scaling === null) return null;
+    const state: LossScale = { scale: scaling.initial, good: 0 };
+    return { step: state, alignment: state };
+  };
+  let scale = first();
   /** What the target's gradient in `direction` is multiplied by. */
   let directionScale = 1;
 
@@ -269,7 +272,7 @@ export function createTrainer(options: TrainerOptions): Trainer {
       const { alignment } = scale;
       const found = await pass({ ...estimation(), lossScale: alignment.scale });
       const good = allFinite(found);
-      scale = { ...scale, alignment: good ? grow(alignment, scaling) : backoff(alignment, scaling) };
+      scale.alignment = good ? grow(alignment, scaling) : backoff(alignment, scaling);
       // Losses that are not finite are of the forward pass, which has no scale.
       if (good || alignment.scale === scaling.min || !allFinite([found.losses, found.targetLoss]))
         return found;
@@ -439,9 +442,8 @@ export function createTrainer(options: TrainerOptions): Trainer {
     gathered.targetNorms.push(found.targetNorm);
   }
 
-  function restoredScale(json: unknown): typeof scale {
-    if (scaling === null || start === null) return null;
-    if (json === undefined) return { step: start, alignment: start };
+  function restoredScale(json: unknown): Scales | null {
+    if (scaling === null || json === undefined) return first();
     const { step, alignment } = Object(json) as Record<string, unknown>;
     return { step: restoreLossScale(step, scaling), alignment: restoreLossScale(alignment, scaling) };
   }
@@ -461,7 +463,7 @@ export function createTrainer(options: TrainerOptions): Trainer {
         optimizer.step(gradient.arena, lr, { lossScale: step.scale, squaredNorm });
       // Numbers of single examples may overflow where their sum does not.
       const overflowed = !allFinite([gradNorm, told.dots, told.squaredNorms]);
-      scale = { ...scale, step: overflowed ? backoff(step, scaling) : grow(step, scaling) };
+      scale.step = overflowed ? backoff(step, scaling) : grow(step, scaling);
       return { gradNorm, overflowed };
     } finally {
       squaredNorm.dispose();
@@ -586,7 +588,7 @@ export function createTrainer(options: TrainerOptions): Trainer {
           tokens: seen,
           loss: lastLoss,
           gathered,
-          ...(scale === null ? {} : { lossScale: scale }),
+          ...(scale === null ? {} : { lossScale: { ...scale } }),
           ...(directionScale === 1 ? {} : { directionScale }),
           ...(bases === undefined ? {} : { bases: fingerprint(bases) }),
         },
@@ -613,7 +615,7 @@ export function createTrainer(options: TrainerOptions): Trainer {
       const keptScale = restoredScale(json["lossScale"]);
       // The direction may be scaled when scaling is off by now.
       const keptDirectionScale = json["directionScale"] ?? 1;
-      if (!isScale(keptDirectionScale))
+      if (typeof keptDirectionScale !== "number" || !isScale(keptDirectionScale))
         throw new GradmixError(
           "checkpoint",
           `checkpoint: directionScale is ${JSON.stringify(keptDirectionScale)}`,
@@ -664,6 +666,12 @@ export function createTrainer(options: TrainerOptions): Trainer {
 
 /** Windows of a shared batch, for each `domainExamples`. */
 const SHARED = 16;
+
+/** The alignments have a scale of their own: their passes are of other batches and overflow at other scales. */
+interface Scales {
+  step: LossScale;
+  alignment: LossScale;
+}
 
 /** What a training gradient told of its examples, like `Gathered`; lists that are not asked for are empty. */
 type Told = { readonly losses: Float64Array } & Readonly<
