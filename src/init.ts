@@ -15,6 +15,11 @@ export interface InitOptions {
   readonly threads?: number;
   /** Of the cpu backend: "relaxed" fuses multiply-adds where the engine can; "plain" runs everywhere. Default: "auto", relaxed if possible. */
   readonly simd?: "auto" | "relaxed" | "plain";
+  /**
+   * Of the operands of matrix products; their sums, and all tensors, are f32. "f16" needs "webgpu" and a GPU with tensor cores, and loss scaling in
+   * training (`lossScale`). Default: "f32".
+   */
+  readonly precision?: "f32" | "f16";
   /** Most bytes of tensors at once. */
   readonly memoryLimit?: number;
   /**
@@ -52,6 +57,8 @@ async function create(options: InitOptions): Promise<Backend> {
   const { backend = "auto", threads, simd, memoryLimit, log = () => {} } = options;
   const limit = memoryLimit === undefined ? {} : { memoryLimit };
   const name = backend === "auto" ? (environment("GRADMIX_BACKEND") ?? "auto") : backend;
+  if (options.precision === "f16" && name !== "webgpu")
+    throw new GradmixError("config", `precision: "f16" needs the backend "webgpu", not "${name}"`);
   if (name === "reference") return createReferenceBackend(limit);
   if (name === "webgpu") return startWebgpu(options, environment("GRADMIX_WEBGPU") === "software");
   if (name === "auto" && threads === undefined && (simd ?? "auto") === "auto") {
@@ -72,13 +79,13 @@ async function create(options: InitOptions): Promise<Backend> {
 }
 
 async function startWebgpu(options: InitOptions, allowSoftware: boolean): Promise<Backend> {
-  const { memoryLimit, deterministic = false, log = () => {} } = options;
+  const { memoryLimit, precision = "f32", deterministic = false, log = () => {} } = options;
   const { createNodeDevice, tuningStore } = await import("./backends/webgpu/host-node.ts");
   const { createWebgpuBackend } = await import("./backends/webgpu/index.ts");
-  const found = await createNodeDevice({ software: allowSoftware });
-  const { device, adapter, software } = found;
+  const found = await createNodeDevice({ software: allowSoftware, tensorCores: precision === "f16" });
+  const { device, adapter, software, tensorCores } = found;
   return createWebgpuBackend({
-    ...{ device, adapter, software },
+    ...{ device, adapter, software, precision, tensorCores },
     ...(memoryLimit === undefined ? {} : { memoryLimit }),
     // A software adapter is for checking; what is fast on it is nobody's question.
     ...(deterministic || software ? {} : { tuning: tuningStore(found, log) }),

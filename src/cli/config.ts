@@ -104,7 +104,7 @@ export function resolveConfig(layers: readonly Layer[]): TrainConfig {
 }
 
 function checkTogether(config: TrainConfig, label: (path: string) => string): void {
-  const { data, model, training, mixing } = config;
+  const { data, model, training, mixing, run } = config;
   const domains = Object.keys(data.domains);
   if (domains.length === 0)
     throw wrong('no domain was given: add --domain NAME=GLOB, or "data": {"domains": {…}} in a config file');
@@ -177,6 +177,8 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
     throw wrong(
       `${label("mixing.estimator")}: forward does not see the gradient norms that --normalise ${mixing.normalise ?? "cosine"} needs; choose raw`,
     );
+  if (run.precision === "f16" && run.backend !== "webgpu")
+    throw wrong(`${label("run.precision")}: f16 needs --backend webgpu, not ${run.backend}`);
 }
 
 function checkNames(

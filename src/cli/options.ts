@@ -422,6 +422,19 @@ export const optionTable: OptionTable = {
       default: "auto",
       help: "SIMD instructions; relaxed and plain round differently",
     },
+    precision: {
+      flag: "--precision",
+      value: "f32|f16",
+      kind: { type: "choice", choices: ["f32", "f16"] },
+      default: "f32",
+      help: "f16: matrix products with f16 operands on GPUs that have tensor cores, with loss scaling; needs --backend webgpu",
+    },
+    deterministic: {
+      flag: "--deterministic",
+      kind: { type: "switch" },
+      default: false,
+      help: "pins kernel variants instead of timing them; webgpu only",
+    },
     memoryLimit: {
       flag: "--memory-limit",
       value: "SIZE",

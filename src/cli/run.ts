@@ -103,6 +103,8 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
     log: hooks.onEvent,
     ...(config.run.threads === null ? {} : { threads: config.run.threads }),
     ...(config.run.simd === "auto" ? {} : { simd: config.run.simd }),
+    ...(config.run.precision === "f32" ? {} : { precision: config.run.precision }),
+    ...(config.run.deterministic ? { deterministic: true } : {}),
     ...(config.run.memoryLimit === null ? {} : { memoryLimit: config.run.memoryLimit }),
   });
   try {
@@ -143,6 +145,7 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
         clip: config.training.clip,
       },
       alignment,
+      lossScale: config.run.precision === "f16" ? {} : null,
     });
     if (resumed !== null) {
       trainer.restore(resumed.checkpoint);

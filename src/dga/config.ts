@@ -124,6 +124,10 @@ export interface RunConfig {
   /** null: one a core. */
   threads: number | null;
   simd: "auto" | "relaxed" | "plain";
+  /** "f16": of the operands of matrix products, with loss scaling. With backend "webgpu" only. */
+  precision: "f32" | "f16";
+  /** Kernel variants are pinned, not chosen by timing them. Matters to backend "webgpu" only. */
+  deterministic: boolean;
   /** Most bytes of tensors at once. null: the backend's own limit. */
   memoryLimit: number | null;
   quiet: boolean;
@@ -206,7 +210,12 @@ export interface StepMetrics {
   tokens: number;
   /** Mean loss per token of this step's batch, in nats. */
   loss: number;
-  gradNorm: number;
+  /** null where it overflowed. */
+  gradNorm: number | null;
+  /** With loss scaling: the scale of the step. */
+  lossScale?: number;
+  /** With loss scaling, where the gradient overflowed: the optimizer took no step. */
+  skipped?: true;
   lr: number;
   /** Wall time of this step. The only field that differs between two runs of one configuration. */
   seconds: number;

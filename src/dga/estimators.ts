@@ -27,9 +27,11 @@ import {
   concatenate,
   type EstimateOptions,
   exampleCount,
+  exampleWeight,
   type LossModel,
   meanGradient,
   type Preconditioner,
+  scaleOf,
   sum,
   take,
   tokenCount,
@@ -77,7 +79,7 @@ export async function estimateAlignments(
   }
 }
 
-/** The target's (preconditioned) gradient into `direction`, with its norm and the target's mean loss. */
+/** The target's (preconditioned) gradient into `direction`, times the loss scale, with its norm and the target's mean loss. */
 export async function targetDirection(
   model: LossModel,
   target: Batch,
@@ -86,12 +88,13 @@ export async function targetDirection(
 ): Promise<{ targetLoss: number; targetNorm: number }> {
   if (tokenCount(target) === 0)
     throw new GradmixError("data", "the target batch has no tokens to learn from");
+  const scale = scaleOf(options);
   clearRest(direction, options);
-  const losses = await take(meanGradient(model, target, direction, false, watched(model, options)));
+  const losses = await take(meanGradient(model, target, direction, false, watched(model, options), scale));
   if (options.precondition !== undefined) precondition(direction.arena, options.precondition);
   return {
     targetLoss: sum(losses) / tokenCount(target),
-    targetNorm: Math.sqrt(await reduceArena("sumSquares", [direction.arena])),
+    targetNorm: Math.sqrt(await reduceArena("sumSquares", [direction.arena])) / scale,
   };
 }
 
@@ -112,6 +115,8 @@ function precondition(direction: Tensor, { v, bias, eps }: Preconditioner): void
   });
 }
 
+// From here on `direction` holds the loss scale times V.
+
 type DomainPart = Omit<Alignments, "targetNorm" | "targetLoss" | "tokens">;
 
 async function perDomain(
@@ -121,6 +126,7 @@ async function perDomain(
   options: EstimateOptions,
 ): Promise<DomainPart> {
   const parameters = watched(model, options);
+  const scale = scaleOf(options);
   const k = domains.length;
   const alignments = new Float64Array(k);
   const norms = new Float64Array(k);
@@ -129,10 +135,10 @@ async function perDomain(
   try {
     clearRest(gradient, options);
     for (let i = 0; i < k; i++) {
-      const summed = await take(meanGradient(model, domains[i], gradient, false, parameters));
+      const summed = await take(meanGradient(model, domains[i], gradient, false, parameters, scale));
       losses[i] = sum(summed) / Math.max(1, tokenCount(domains[i]));
-      alignments[i] = await reduceArena("dot", [gradient.arena, direction.arena]);
-      norms[i] = Math.sqrt(await reduceArena("sumSquares", [gradient.arena]));
+      alignments[i] = (await reduceArena("dot", [gradient.arena, direction.arena])) / scale ** 2;
+      norms[i] = Math.sqrt(await reduceArena("sumSquares", [gradient.arena])) / scale;
     }
   } finally {
     gradient.dispose();
@@ -147,7 +153,6 @@ async function byRows(
   direction: Arena,
   options: EstimateOptions,
 ): Promise<DomainPart> {
-  const parameters = watched(model, options);
   const k = domains.length;
   const alignments = new Float64Array(k);
   const standardErrors = new Array<number | null>(k).fill(null);
@@ -158,8 +163,8 @@ async function byRows(
     const batch = concatenate(part);
     const measured =
       name === "segmented"
-        ? await segmentedPass(model, batch, part.map(exampleCount), direction, parameters)
-        : await forwardPass(model, batch, direction, parameters);
+        ? await segmentedPass(model, batch, part.map(exampleCount), direction, options)
+        : await forwardPass(model, batch, direction, options);
     let start = 0;
     part.forEach((domain, i) => {
       const end = start + exampleCount(domain);
@@ -196,7 +201,6 @@ export async function exampleNumbers(
   options: EstimateOptions = {},
 ): Promise<{ dots: Float64Array; squaredNorms: Float64Array; losses: Float64Array }> {
   const count = exampleCount(batch);
-  const parameters = watched(model, options);
   const out = {
     dots: new Float64Array(count),
     squaredNorms: new Float64Array(count),
@@ -211,7 +215,7 @@ export async function exampleNumbers(
       tokens: Array.from({ length: last - first }, (_, j) => batch.tokens[first + j]),
       time: batch.time,
     };
-    const numbers = await segmentedPass(model, part, [last - first], direction, parameters);
+    const numbers = await segmentedPass(model, part, [last - first], direction, options);
     out.dots.set(numbers.dots, first);
     out.losses.set(numbers.losses, first);
     if (numbers.squaredNorms !== null) out.squaredNorms.set(numbers.squaredNorms, first);
@@ -231,17 +235,18 @@ export async function estimateGram(
   const k = domains.length;
   const held = Math.max(1, options.held ?? 32);
   const parameters = watched(model, options);
+  const scale = scaleOf(options);
   const gram = new Float64Array(k * k);
   const losses = new Float64Array(k);
   const arenas: Arena[] = [];
   const gradientOf = async (i: number, into: Arena): Promise<void> => {
-    const summed = await take(meanGradient(model, domains[i], into, false, parameters));
+    const summed = await take(meanGradient(model, domains[i], into, false, parameters, scale));
     losses[i] = sum(summed) / Math.max(1, tokenCount(domains[i]));
   };
   const enter = async (i: number, j: number, a: Arena, b: Arena): Promise<void> => {
     const value =
       i === j ? await reduceArena("sumSquares", [a.arena]) : await reduceArena("dot", [a.arena, b.arena]);
-    gram[i * k + j] = gram[j * k + i] = value;
+    gram[i * k + j] = gram[j * k + i] = value / scale ** 2;
   };
   try {
     for (let n = 0; n < Math.min(held, k) + (k > held ? 1 : 0); n++) {
@@ -270,8 +275,10 @@ async function segmentedPass(
   batch: Batch,
   groupSizes: readonly number[],
   direction: Arena,
-  parameters: readonly Tensor[],
+  options: EstimateOptions,
 ): Promise<RowNumbers> {
+  const parameters = watched(model, options);
+  const weight = exampleWeight(batch, options);
   const groups = [0];
   for (const size of groupSizes) groups.push(groups[groups.length - 1] + size);
   const sink = alignSink({ examples: exampleCount(batch), groups, direction: { given: direction.of } });
@@ -279,11 +286,20 @@ async function segmentedPass(
     const losses = keep(
       scope(() => {
         const { inputs, targets } = upload(batch);
-        return gradients(() => model.losses(inputs, targets), { parameters, sink });
+        return gradients(() => model.losses(inputs, targets), {
+          parameters,
+          sink,
+          weights: new Float64Array(exampleCount(batch)).fill(weight),
+        });
       }),
     );
     const { dots, squaredNorms, groupSquaredNorms } = await sink.result();
-    return { dots, squaredNorms, groupSquaredNorms, losses: await take(losses) };
+    return {
+      dots: divided(dots, weight * scaleOf(options)),
+      squaredNorms: divided(squaredNorms, weight ** 2),
+      groupSquaredNorms: divided(groupSquaredNorms, weight ** 2),
+      losses: await take(losses),
+    };
   } finally {
     sink.dispose();
   }
@@ -293,9 +309,9 @@ async function forwardPass(
   model: LossModel,
   batch: Batch,
   direction: Arena,
-  parameters: readonly Tensor[],
+  options: EstimateOptions,
 ): Promise<RowNumbers> {
-  const tangents = new Map(parameters.map((p) => [p, direction.of(p)]));
+  const tangents = new Map(watched(model, options).map((p) => [p, direction.of(p)]));
   const { losses, derivatives } = scope(() => {
     const { inputs, targets } = upload(batch);
     return forwardDerivative(() => model.losses(inputs, targets), tangents);
@@ -304,10 +320,14 @@ async function forwardPass(
   keep(derivatives);
   return {
     losses: await take(losses),
-    dots: await take(derivatives),
+    dots: divided(await take(derivatives), scaleOf(options)),
     squaredNorms: null,
     groupSquaredNorms: null,
   };
+}
+
+function divided(values: Float64Array, by: number): Float64Array {
+  return by === 1 ? values : values.map((value) => value / by);
 }
 
 async function reduceArena(kernel: "dot" | "sumSquares", arenas: readonly Tensor[]): Promise<number> {

@@ -74,6 +74,7 @@ export {
   exampleNumbers,
   targetDirection,
 } from "./estimators.ts";
+export { type LossScaleOptions } from "./loss-scale.ts";
 export { alignSketches, type Sketches, sketchGradients } from "./sketches.ts";
 export {
   type AlignmentOptions,

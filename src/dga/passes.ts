@@ -4,6 +4,7 @@ import { sumSink } from "../autograd/sinks/sum.ts";
 import { GradmixError } from "../errors.ts";
 import type { Arena, Parameters } from "../nn/parameters.ts";
 import { keep, scope, type Tensor, tensor } from "../tensor/tensor.ts";
+import { isScale } from "./loss-scale.ts";
 
 /** Examples of equal length. `targets` < 0 are ignored, so that examples may be ragged. */
 export interface Batch {
@@ -57,8 +58,8 @@ export function upload(batch: Batch): { inputs: Tensor; targets: Tensor } {
 }
 
 /**
- * Backward pass of the mean loss per token, Σ losses / tokens, into `into` (overwritten, or added to). Returns the
- * examples' summed losses [examples], kept: the caller disposes them.
+ * Backward pass of the mean loss per token, Σ losses / tokens, times `lossScale`, into `into` (overwritten, or added to). Returns the
+ * examples' summed losses [examples], without the scale and kept: the caller disposes them.
  */
 export function meanGradient(
   model: LossModel,
@@ -66,8 +67,9 @@ export function meanGradient(
   into: Arena,
   accumulate = false,
   parameters: readonly Tensor[] = model.parameters.list,
+  lossScale = 1,
 ): Tensor {
-  const weights = new Float64Array(exampleCount(batch)).fill(1 / Math.max(1, tokenCount(batch)));
+  const weights = new Float64Array(exampleCount(batch)).fill(lossScale / Math.max(1, tokenCount(batch)));
   return keep(
     scope(() => {
       const { inputs, targets } = upload(batch);
@@ -103,6 +105,28 @@ export interface EstimateOptions {
   readonly sketch?: { readonly rank?: number; readonly seed?: number };
   /** ⟨∇Lᵢ, P ∇L_target⟩ and ‖P ∇L_target‖ in place of ⟨∇Lᵢ, ∇L_target⟩ and ‖∇L_target‖. */
   readonly precondition?: Preconditioner;
+  /**
+   * A power of two by which losses are multiplied before a backward pass, for backends whose products would lose small gradients
+   * (loss-scale.ts). Results are without it, but for the direction: `targetDirection` leaves there the gradient times this scale, and
+   * `exampleNumbers` takes it so. Default: none.
+   */
+  readonly lossScale?: number;
+}
+
+/** The scale, 1 without one. Throws `config` for what is not a power of two. */
+export function scaleOf({ lossScale = 1 }: EstimateOptions): number {
+  if (!isScale(lossScale))
+    throw new GradmixError("config", `lossScale: ${lossScale} is not a power of two from 2^-126 to 2^126`);
+  return lossScale;
+}
+
+/**
+ * What every example's summed loss is multiplied by in a pass that measures examples: 1, or with a loss scale S/tokens to the next power of
+ * two below, since S is meant for a mean per token and would overflow with sums.
+ */
+export function exampleWeight(batch: Batch, options: EstimateOptions): number {
+  if (options.lossScale === undefined) return 1;
+  return scaleOf(options) / 2 ** Math.ceil(Math.log2(Math.max(1, tokenCount(batch))));
 }
 
 /**

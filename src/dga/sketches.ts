@@ -13,6 +13,7 @@ import {
   concatenate,
   type EstimateOptions,
   exampleCount,
+  exampleWeight,
   type LossModel,
   sum,
   take,
@@ -54,13 +55,18 @@ export async function sketchGradients(
     const batch = concatenate(part);
     const offsets = [0];
     for (const one of part) offsets.push(offsets[offsets.length - 1] + exampleCount(one));
+    const weight = exampleWeight(batch, options);
     const sink = sketchSink({ offsets, parameters, rank, seed });
     try {
       const summed = await take(
         keep(
           scope(() => {
             const { inputs, targets } = upload(batch);
-            return gradients(() => model.losses(inputs, targets), { parameters, sink });
+            return gradients(() => model.losses(inputs, targets), {
+              parameters,
+              sink,
+              weights: new Float64Array(exampleCount(batch)).fill(weight),
+            });
           }),
         ),
       );
@@ -70,7 +76,7 @@ export async function sketchGradients(
       for (let i = first; i < last; i++) {
         const per = Math.max(1, tokens[i]);
         losses[i] = sum(summed.subarray(offsets[i - first], offsets[i - first + 1])) / per;
-        for (let n = 0; n < size; n++) values[i * size + n] = found[(i - first) * size + n] / per;
+        for (let n = 0; n < size; n++) values[i * size + n] = found[(i - first) * size + n] / (weight * per);
       }
     } finally {
       sink.dispose();

@@ -10,6 +10,7 @@
  */
 import { gradients } from "../autograd/grad.ts";
 import { alignSink } from "../autograd/sinks/align.ts";
+import { run } from "../backends/backend.ts";
 import { assembleBatch, type TokenBatch } from "../data/batch.ts";
 import type { Choice } from "../data/alias.ts";
 import { createSampler, type SamplingMode } from "../data/sampler.ts";
@@ -19,7 +20,7 @@ import type { GPT } from "../nn/gpt.ts";
 import { adamw, type AdamWOptions } from "../nn/optimizer.ts";
 import { arenaLike } from "../nn/parameters.ts";
 import type { Schedule } from "../nn/schedules.ts";
-import { keep, scope, type Tensor } from "../tensor/tensor.ts";
+import { empty, keep, scope, type Tensor } from "../tensor/tensor.ts";
 import { type Bases, fingerprint, mixtureOf } from "./bases.ts";
 import type { Checkpoint } from "./config.ts";
 import {
@@ -30,6 +31,15 @@ import {
   targetDirection,
 } from "./estimators.ts";
 import { checkGathered, lossesOf, nothing, summarise, summariseBases, total } from "./gathered.ts";
+import {
+  backoff,
+  grow,
+  isScale,
+  type LossScale,
+  type LossScaleOptions,
+  lossScaleOptions,
+  restoreLossScale,
+} from "./loss-scale.ts";
 import {
   advance,
   averageWeights,
@@ -93,6 +103,8 @@ export interface TrainerOptions {
   readonly schedule: Schedule;
   readonly optimizer?: AdamWOptions;
   readonly alignment?: AlignmentOptions;
+  /** Dynamic loss scaling, for a backend whose products are in f16. Default null: none. */
+  readonly lossScale?: LossScaleOptions | null;
   readonly sampling?: SamplingMode;
   /** Of the order of the data. */
   readonly seed: number;
@@ -117,8 +129,12 @@ export interface TrainStep {
   readonly tokens: number;
   /** Mean loss per token, in nats. */
   readonly loss: number;
-  /** Of the gradient before clipping. */
+  /** Of the gradient before clipping; not finite on a skipped step. */
   readonly gradNorm: number;
+  /** What the losses of the step were multiplied by for the backward pass; null without loss scaling. */
+  readonly lossScale: number | null;
+  /** The gradient overflowed, and the optimizer took no step: data was seen, parameters and moments are what they were. Only with loss scaling. */
+  readonly skipped: boolean;
   readonly lr: number;
   /** The weights of the step. */
   readonly weights: Float64Array;
@@ -137,7 +153,10 @@ export interface WeightPair {
 
 export interface Trainer {
   readonly model: GPT;
-  /** Takes one step. Throws `numeric`, with the step, when the loss or the gradient is not finite; the trainer is then spoiled. */
+  /**
+   * Takes one step. Throws `numeric`, with the step, when the loss or the gradient is not finite, with loss scaling only when the loss is not or
+   * no smaller scale is left; the trainer is then spoiled.
+   */
   step(): Promise<TrainStep>;
   readonly steps: number;
   /** Training tokens seen so far. */
@@ -174,6 +193,10 @@ export function createTrainer(options: TrainerOptions): Trainer {
   const { bases } = options;
   const k = domains.length;
   checkFit(options);
+  const scaling =
+    options.lossScale === undefined || options.lossScale === null
+      ? null
+      : lossScaleOptions(options.lossScale);
   const plan = planOf(mixer.rule.needs);
   const direct = bases === undefined || options.alignment?.bases === "direct" || areDomains(bases);
   const refreshEvery = Math.min(options.alignment?.refreshEvery ?? 10, mixer.updateEvery);
@@ -199,6 +222,15 @@ export function createTrainer(options: TrainerOptions): Trainer {
   let seen = 0;
   let lastLoss: number | null = null;
   let gathered = nothing();
+
+  const first = (): Scales | null => {
+    if (scaling === null) return null;
+    const state: LossScale = { scale: scaling.initial, good: 0 };
+    return { step: state, alignment: state };
+  };
+  let scale = first();
+  /** What the target's gradient in `direction` is multiplied by. */
+  let directionScale = 1;
 
   /** The next windows of target t. */
   const targetBatch = (t = 0): Batch =>
@@ -231,6 +263,22 @@ export function createTrainer(options: TrainerOptions): Trainer {
       : {}),
   });
 
+  /** Measures; with loss scaling again at half the scale while an overflow spoils the numbers, which is no reason to end a run. */
+  async function measured<T extends Partial<Pick<Alignments, "losses" | "targetLoss">>>(
+    pass: (options: EstimateOptions) => Promise<T>,
+  ): Promise<T> {
+    for (;;) {
+      if (scaling === null || scale === null) return pass(estimation());
+      const { alignment } = scale;
+      const found = await pass({ ...estimation(), lossScale: alignment.scale });
+      const good = allFinite(found);
+      scale.alignment = good ? grow(alignment, scaling) : backoff(alignment, scaling);
+      // Losses that are not finite are of the forward pass, which has no scale.
+      if (good || alignment.scale === scaling.min || !allFinite([found.losses, found.targetLoss]))
+        return found;
+    }
+  }
+
   /** A batch of every domain, or of every basis. */
   const domainBatches = (): Batch[] => {
     if (bases === undefined)
@@ -247,17 +295,22 @@ export function createTrainer(options: TrainerOptions): Trainer {
 
   /** Alignments from a separate batch, at the current parameters. */
   async function alignBatch(): Promise<Alignments> {
-    if (bases === undefined || direct)
-      return estimateAlignments(estimator, model, targetBatch(), domainBatches(), estimation());
+    const ofTarget = targetBatch();
+    if (bases === undefined || direct) {
+      const batches = domainBatches();
+      return measured((options) => estimateAlignments(estimator, model, ofTarget, batches, options));
+    }
     if (direction === null) throw new GradmixError("config", "bases: the rule aligns nothing");
     const q = proposal(bases, currentWeights(state));
     const rows = assembleBatch(
       alignmentSampler.draw(alignmentSampler.prepare(q), SHARED * domainExamples),
       domains,
     );
-    const found = await targetDirection(model, targetBatch(), direction, estimation());
-    const numbers = await exampleNumbers(model, rows, direction, estimation());
-    const measured = basisAlignments(bases, q, {
+    const { targetLoss, targetNorm, ...numbers } = await measured(async (options) => ({
+      ...(await targetDirection(model, ofTarget, direction, options)),
+      ...(await exampleNumbers(model, rows, direction, options)),
+    }));
+    const found = basisAlignments(bases, q, {
       domainOf: rows.domainOf,
       tokens: rows.tokens,
       dots: numbers.dots,
@@ -265,10 +318,11 @@ export function createTrainer(options: TrainerOptions): Trainer {
       squaredNorms: numbers.squaredNorms.map((square, e) => square / Math.max(1, rows.tokens[e]) ** 2),
     });
     return {
-      ...measured,
       ...found,
-      norms: measured.norms ?? null,
-      losses: measured.losses ?? new Float64Array(bases.names.length),
+      targetLoss,
+      targetNorm,
+      norms: found.norms ?? null,
+      losses: found.losses ?? new Float64Array(bases.names.length),
     };
   }
 
@@ -285,7 +339,8 @@ export function createTrainer(options: TrainerOptions): Trainer {
       return { signal: { ...signalOf(alignments, plan), ...tokensSeen }, alignments };
     }
     if (plan.gram) {
-      const { gram, losses } = await estimateGram(model, domainBatches(), estimation());
+      const batches = domainBatches();
+      const { gram, losses } = await measured((options) => estimateGram(model, batches, options));
       return { signal: { gram, losses, ...tokensSeen }, alignments: null };
     }
     if (plan.targets) {
@@ -294,18 +349,21 @@ export function createTrainer(options: TrainerOptions): Trainer {
       const found = [];
       for (const [t, name] of [...(options.targets?.keys() ?? [])].entries()) {
         const at = t + (target === null ? 0 : 1);
-        const measured = await estimateAlignments(estimator, model, targetBatch(at), batches, estimation());
-        found.push({ name, measured });
+        const ofTarget = targetBatch(at);
+        const own = await measured((options) =>
+          estimateAlignments(estimator, model, ofTarget, batches, options),
+        );
+        found.push({ name, own });
       }
       const signal: Signal = {
-        targets: found.map(({ name, measured }) => ({
+        targets: found.map(({ name, own }) => ({
           name,
-          alignments: measured.alignments,
-          norm: measured.targetNorm,
-          loss: measured.targetLoss,
+          alignments: own.alignments,
+          norm: own.targetNorm,
+          loss: own.targetLoss,
         })),
-        losses: found[0].measured.losses,
-        ...(found[0].measured.norms === null ? {} : { norms: found[0].measured.norms }),
+        losses: found[0].own.losses,
+        ...(found[0].own.norms === null ? {} : { norms: found[0].own.norms }),
         ...tokensSeen,
       };
       return { signal, alignments: null };
@@ -317,21 +375,27 @@ export function createTrainer(options: TrainerOptions): Trainer {
     };
   }
 
-  /** The training gradient into `gradient`; the examples' summed losses. */
-  async function trainingGradient(rows: TokenBatch): Promise<Float64Array> {
-    const note = async (losses: Float64Array): Promise<Float64Array> => {
-      if (!notes) return losses;
-      const reference =
-        plan.reference && options.reference !== undefined ? await referenceOf(options.reference, rows) : null;
-      rows.domainOf.forEach((domain, j) => {
-        gathered.domainOf.push(domain);
-        gathered.tokens.push(rows.tokens[j]);
-        gathered.losses.push(losses[j]);
-        if (reference !== null) gathered.referenceLosses.push(reference[j]);
-      });
-      return losses;
-    };
-    if (!gathers || direction === null) return note(await take(meanGradient(model, rows, gradient)));
+  /** Notes what a step told of its examples. */
+  function note(rows: TokenBatch, told: Told): void {
+    if (!notes) return;
+    rows.domainOf.forEach((domain, j) => {
+      gathered.domainOf.push(domain);
+      gathered.tokens.push(rows.tokens[j]);
+      for (const name of ["losses", "dots", "squaredNorms", "referenceLosses"] as const)
+        if (told[name].length > 0) gathered[name].push(told[name][j]);
+    });
+  }
+
+  /** The training gradient, times the loss scale, into `gradient`. */
+  async function trainingGradient(rows: TokenBatch, lossScale: number): Promise<Told> {
+    if (!gathers || direction === null)
+      return {
+        losses: await take(meanGradient(model, rows, gradient, false, parameters.list, lossScale)),
+        dots: [],
+        squaredNorms: [],
+        referenceLosses:
+          plan.reference && options.reference !== undefined ? await referenceOf(options.reference, rows) : [],
+      };
     const sink = alignSink({
       examples: exampleCount(rows),
       direction: { given: direction.of },
@@ -345,18 +409,23 @@ export function createTrainer(options: TrainerOptions): Trainer {
           return gradients(() => model.losses(inputs, targets), {
             parameters: parameters.list,
             sink,
-            weights: new Float64Array(exampleCount(rows)).fill(1 / tokens),
+            weights: new Float64Array(exampleCount(rows)).fill(lossScale / tokens),
           });
         }),
       );
       const values = await take(losses);
       const { dots, squaredNorms } = await sink.result();
-      dots.forEach((dot, j) => {
-        // The pass weighed every loss with 1/tokens; what is gathered is of the unweighted sums and of the examples' own means.
-        gathered.dots.push(dot * tokens);
-        gathered.squaredNorms.push(squaredNorms[j] * (tokens / Math.max(1, rows.tokens[j])) ** 2);
-      });
-      return await note(values);
+      // The pass weighed every loss with S/tokens; what is gathered is of the unweighted sums and of the examples' own means.
+      return {
+        losses: values,
+        dots: Array.from(dots, (dot) => (dot / (lossScale * directionScale)) * tokens),
+        squaredNorms: Array.from(
+          squaredNorms,
+          (square, j) => (square / lossScale ** 2) * (tokens / Math.max(1, rows.tokens[j])) ** 2,
+        ),
+        // No rule aligns and compares with a reference at once.
+        referenceLosses: [],
+      };
     } finally {
       sink.dispose();
     }
@@ -364,9 +433,41 @@ export function createTrainer(options: TrainerOptions): Trainer {
 
   async function refreshDirection(): Promise<void> {
     if (direction === null) return;
-    const found = await targetDirection(model, targetBatch(), direction, estimation());
+    const ofTarget = targetBatch();
+    const found = await measured((options) => {
+      directionScale = options.lossScale ?? 1;
+      return targetDirection(model, ofTarget, direction, options);
+    });
     gathered.targetLosses.push(found.targetLoss);
     gathered.targetNorms.push(found.targetNorm);
+  }
+
+  function restoredScale(json: unknown): Scales | null {
+    if (scaling === null || json === undefined) return first();
+    const { step, alignment } = Object(json) as Record<string, unknown>;
+    return { step: restoreLossScale(step, scaling), alignment: restoreLossScale(alignment, scaling) };
+  }
+
+  /** An optimizer step with what `trainingGradient` left; ‖gradient‖. With loss scaling and an overflow none is taken, and the scale halves. */
+  async function optimize(lr: number, told: Told): Promise<{ gradNorm: number; overflowed: boolean }> {
+    if (scaling === null || scale === null) {
+      const sumsq = optimizer.step(gradient.arena, lr);
+      return { gradNorm: Math.sqrt((await take(sumsq))[0]), overflowed: false };
+    }
+    const { step } = scale;
+    const squaredNorm = keep(empty([1], "f32", gradient.arena.memory));
+    try {
+      run("sumSquares", {}, [gradient.arena], [squaredNorm]);
+      const gradNorm = Math.sqrt((await squaredNorm.data())[0]) / step.scale;
+      if (Number.isFinite(gradNorm))
+        optimizer.step(gradient.arena, lr, { lossScale: step.scale, squaredNorm });
+      // Numbers of single examples may overflow where their sum does not.
+      const overflowed = !allFinite([gradNorm, told.dots, told.squaredNorms]);
+      scale.step = overflowed ? backoff(step, scaling) : grow(step, scaling);
+      return { gradNorm, overflowed };
+    } finally {
+      squaredNorm.dispose();
+    }
   }
 
   const trainer: Trainer = {
@@ -399,25 +500,33 @@ export function createTrainer(options: TrainerOptions): Trainer {
       if (gathers && (gathered.targetNorms.length === 0 || state.steps % refreshEvery === 0))
         await refreshDirection();
       const rows = assembleBatch(sampler.draw(choice, batch), domains, { sortByDomain: true });
-      const losses = await trainingGradient(rows);
-      const sumsq = optimizer.step(gradient.arena, lr);
-      const gradNorm = Math.sqrt((await take(sumsq))[0]);
+      const lossScale = scale?.step.scale ?? null;
+      const told = await trainingGradient(rows, lossScale ?? 1);
+      const { losses } = told;
+      const { gradNorm, overflowed } = await optimize(lr, told);
+      const skipped = overflowed && !Number.isFinite(gradNorm);
       const tokens = tokenCount(rows);
       const loss = total(losses) / tokens;
-      if (!Number.isFinite(loss) || !Number.isFinite(gradNorm))
+      if (
+        !Number.isFinite(loss) ||
+        (!Number.isFinite(gradNorm) && (lossScale === null || lossScale === scaling?.min))
+      )
         throw new GradmixError(
           "numeric",
           `the ${Number.isFinite(loss) ? "gradient" : "loss"} became ${Number.isFinite(loss) ? gradNorm : loss} at step ${step}; go on from the last checkpoint with a smaller learning rate`,
         );
+      // The losses of a step that overflowed are right, its alignments are not.
+      if (!overflowed || !gathers) note(rows, told);
       seen += tokens;
       lastLoss = loss;
       state = advance(state);
       let alignments: Alignments | null = null;
-      if (updateDue(mixer, state)) {
-        const measured = await measure();
-        ({ alignments } = measured);
+      // Where all steps overflowed there is nothing to ask the rule about.
+      if (updateDue(mixer, state) && !(gathers && gathered.domainOf.length === 0)) {
+        const found = await measure();
+        ({ alignments } = found);
         gathered = nothing();
-        state = update(mixer, state, measured.signal);
+        state = update(mixer, state, found.signal);
         drawn = null;
       }
       return {
@@ -425,6 +534,8 @@ export function createTrainer(options: TrainerOptions): Trainer {
         tokens: seen,
         loss,
         gradNorm,
+        lossScale,
+        skipped,
         lr,
         weights,
         domainWeights: alpha,
@@ -477,6 +588,8 @@ export function createTrainer(options: TrainerOptions): Trainer {
           tokens: seen,
           loss: lastLoss,
           gathered,
+          ...(scale === null ? {} : { lossScale: { ...scale } }),
+          ...(directionScale === 1 ? {} : { directionScale }),
           ...(bases === undefined ? {} : { bases: fingerprint(bases) }),
         },
         arrays: {
@@ -499,6 +612,14 @@ export function createTrainer(options: TrainerOptions): Trainer {
       };
       const [steps, tokens] = [number("optimizerSteps"), number("tokens")];
       const kept = checkGathered(json["gathered"], k);
+      const keptScale = restoredScale(json["lossScale"]);
+      // The direction may be scaled when scaling is off by now.
+      const keptDirectionScale = json["directionScale"] ?? 1;
+      if (typeof keptDirectionScale !== "number" || !isScale(keptDirectionScale))
+        throw new GradmixError(
+          "checkpoint",
+          `checkpoint: directionScale is ${JSON.stringify(keptDirectionScale)}`,
+        );
       const wanted = new Map<string, Tensor>([
         ["value", parameters.value],
         ["m", optimizer.m.arena],
@@ -529,6 +650,8 @@ export function createTrainer(options: TrainerOptions): Trainer {
       seen = tokens;
       lastLoss = typeof json["loss"] === "number" ? json["loss"] : null;
       gathered = kept;
+      scale = keptScale;
+      directionScale = keptDirectionScale;
       state = restored;
       drawn = null;
     },
@@ -543,6 +666,24 @@ export function createTrainer(options: TrainerOptions): Trainer {
 
 /** Windows of a shared batch, for each `domainExamples`. */
 const SHARED = 16;
+
+/** The alignments have a scale of their own: their passes are of other batches and overflow at other scales. */
+interface Scales {
+  step: LossScale;
+  alignment: LossScale;
+}
+
+/** What a training gradient told of its examples, like `Gathered`; lists that are not asked for are empty. */
+type Told = { readonly losses: Float64Array } & Readonly<
+  Record<"dots" | "squaredNorms" | "referenceLosses", ArrayLike<number>>
+>;
+
+/** Is every number in it finite? */
+function allFinite(value: unknown): boolean {
+  if (typeof value === "number") return Number.isFinite(value);
+  if (typeof value !== "object" || value === null) return true;
+  return Object.values(value).every(allFinite);
+}
 
 /** The reference model's summed losses of the rows. */
 async function referenceOf(reference: LossModel, rows: TokenBatch): Promise<Float64Array> {

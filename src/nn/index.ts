@@ -1,5 +1,5 @@
 /** Layers, the GPT, its optimizer and files. */
-export { adamw, type AdamW, type AdamWOptions } from "./optimizer.ts";
+export { adamw, type AdamW, type AdamWOptions, type AdamWStepOptions } from "./optimizer.ts";
 export {
   type Arena,
   arenaLike,

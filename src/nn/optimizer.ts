@@ -20,6 +20,13 @@ export interface AdamWOptions {
   readonly clip?: number;
 }
 
+export interface AdamWStepOptions {
+  /** The gradient arena holds this power of two times the gradient (loss scaling), which the step undoes. Default 1. */
+  readonly lossScale?: number;
+  /** ‖gradient arena‖² [1], where the caller has it: it is then not added up again, and returned. */
+  readonly squaredNorm?: Tensor;
+}
+
 export interface AdamW {
   /** First and second moments, in the layout of the parameters. */
   readonly m: Arena;
@@ -27,10 +34,10 @@ export interface AdamW {
   /** Steps taken. Set it, with the moments, to go on from a saved state. */
   steps: number;
   /**
-   * One step with the gradient arena (which is read only) at the given rate. Returns ‖gradient‖² [1] from before clipping; the caller disposes
-   * it.
+   * One step with the gradient arena (which is read only) at the given rate. Returns ‖gradient arena‖² [1], from before clipping and with the
+   * loss scale in it; the caller disposes it.
    */
-  step(gradient: Tensor, lr: number): Tensor;
+  step(gradient: Tensor, lr: number, options?: AdamWStepOptions): Tensor;
   dispose(): void;
 }
 
@@ -63,14 +70,20 @@ export function adamw(parameters: Parameters, options: AdamWOptions = {}): AdamW
     m,
     v,
     steps: 0,
-    step(gradient, lr) {
-      return keep(
+    step(gradient, lr, { lossScale = 1, squaredNorm } = {}) {
+      const unscales = lossScale !== 1;
+      const take = (): Tensor =>
         scope(() => {
           // All memory is asked for before a parameter changes.
-          const sumsq = empty([1], "f32", value.memory);
-          const scale = clip > 0 ? empty([1], "f32", value.memory) : null;
-          run("sumSquares", {}, [gradient], [sumsq]);
-          if (scale !== null) run("clipScale", { maxNorm: clip }, [sumsq], [scale]);
+          const sumsq = squaredNorm ?? empty([1], "f32", value.memory);
+          const scale = clip > 0 || unscales ? empty([1], "f32", value.memory) : null;
+          if (squaredNorm === undefined) run("sumSquares", {}, [gradient], [sumsq]);
+          if (scale !== null) {
+            // min(1, clip·S/‖S·g‖)/S: powers of two, so that nothing is rounded that would not be without S.
+            if (clip > 0) run("clipScale", { maxNorm: clip * lossScale }, [sumsq], [scale]);
+            else run("fill", { value: 1 }, [], [scale]);
+            if (unscales) run("affine", { scale: 1 / lossScale, shift: 0 }, [scale], [scale]);
+          }
           state.steps++;
           for (const { from, size, weightDecay: decay } of parts) {
             const part = (arena: Tensor): Tensor => arena.view([size], from);
@@ -82,8 +95,8 @@ export function adamw(parameters: Parameters, options: AdamWOptions = {}): AdamW
             );
           }
           return sumsq;
-        }),
-      );
+        });
+      return squaredNorm === undefined ? keep(take()) : take();
     },
     dispose() {
       m.dispose();

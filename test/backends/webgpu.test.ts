@@ -4,7 +4,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { type Backend, GradmixError, init, shutdown } from "gradmix";
-import { createMixer, createTrainer, type TrainStep } from "gradmix/dga";
+import { createMixer, createTrainer, type LossScaleOptions, type TrainStep } from "gradmix/dga";
 import { createGPT, createSchedule } from "gradmix/nn";
 import { afterEach, describe, expect, test } from "vitest";
 import type { KernelName } from "#dist/backends/kernels.js";
@@ -36,7 +36,12 @@ test("an adapter runs, or it is said why none does", async ({ skip }) => {
 });
 
 /** A short run of DGA; the aligned step too. */
-async function train(preset: "llama" | "gpt2", from: "batch" | "step", steps: number): Promise<TrainStep[]> {
+async function train(
+  preset: "llama" | "gpt2",
+  from: "batch" | "step",
+  steps: number,
+  lossScale: LossScaleOptions | null = null,
+): Promise<TrainStep[]> {
   const names = ["a", "b"];
   const trainer = createTrainer({
     model: createGPT({ preset, vocabSize, dim: 16, layers: 1, heads: 2, context: time }, { seed: 1 }),
@@ -46,6 +51,7 @@ async function train(preset: "llama" | "gpt2", from: "batch" | "step", steps: nu
     batch: 4,
     alignment: { from, domainExamples: 2, targetExamples: 4 },
     schedule: createSchedule({ name: "constant", lr: 0.01, steps }),
+    lossScale,
     seed: 3,
   });
   const out: TrainStep[] = [];
@@ -79,6 +85,21 @@ describe.skipIf(off)("webgpu", () => {
       });
     },
   );
+
+  test.each([
+    ["llama", "batch"],
+    ["gpt2", "step"],
+  ] as const)("a loss scale changes nothing in f32 (%s, from a %s)", async (preset, from) => {
+    setCurrentMemory(await start());
+    const wanted = await train(preset, from, 6);
+    const found = await train(preset, from, 6, {});
+    expect(found.every(({ lossScale, skipped }) => lossScale === 2 ** 16 && !skipped)).toBe(true);
+    expect(found.map((step) => ({ ...step, lossScale: null }))).toEqual(wanted);
+    // f32 overflows with it: steps are skipped until it does not.
+    const overflowed = await train(preset, from, 70, { initial: 2 ** 120, max: 2 ** 120 });
+    expect(overflowed[0].skipped).toBe(true);
+    expect(overflowed[69].skipped).toBe(false);
+  });
 
   test("a running training makes no buffer and no bind group, and nothing leaks", async () => {
     const backend = await start();

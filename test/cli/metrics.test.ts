@@ -16,6 +16,8 @@ function step(k: number, weights: Float64Array, held: readonly number[], measure
     tokens: 10,
     loss: 2,
     gradNorm: 1,
+    lossScale: null,
+    skipped: false,
     lr: 0.1,
     weights,
     domainWeights: uniformWeights(k),
@@ -50,6 +52,20 @@ test("few domains: all of them, with null where the batch held nothing", () => {
       c: { loss: 2, tokens: 5, epochs: 0.5 },
     },
     alignments: { b: { value: 1, standardError: null, norm: null } },
+  });
+});
+
+test("with loss scaling a line holds the scale, and says where a step was skipped", () => {
+  const metricsOf = createMetrics(["a"], null, seen);
+  const plain = step(1, uniformWeights(1), [0], false);
+  expect(metricsOf(plain, null, 1)).not.toHaveProperty("lossScale");
+  const good = metricsOf({ ...plain, lossScale: 1024 }, null, 1);
+  expect(good).toMatchObject({ gradNorm: 1, lossScale: 1024 });
+  expect(good).not.toHaveProperty("skipped");
+  expect(metricsOf({ ...plain, gradNorm: Infinity, lossScale: 1024, skipped: true }, null, 1)).toMatchObject({
+    gradNorm: null,
+    lossScale: 1024,
+    skipped: true,
   });
 });
 

@@ -3,8 +3,10 @@ import { describe, expect, it } from "vitest";
 import * as fc from "fast-check";
 import { GradmixError } from "gradmix";
 import { adamw, type AdamWOptions, arenaLike, createParameters, type ParameterSpec } from "gradmix/nn";
+import { run } from "#dist/backends/backend.js";
 import { setCurrentMemory } from "#dist/tensor/memory.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
+import { empty } from "#dist/tensor/tensor.js";
 import { backends } from "../backends/all.ts";
 import { values } from "../backends/harness.ts";
 import { numbers } from "./models.ts";
@@ -87,6 +89,40 @@ describe.each(backends)("on $name", ({ create }) => {
       });
     }
     expect(optimizer.steps).toBe(5);
+    await backend.dispose();
+  });
+
+  it.each([
+    { clip: 1, scale: 3 },
+    { clip: 1, scale: 1e-3 },
+    { clip: 0, scale: 3 },
+  ])("undoes a loss scale to the bit (clip $clip, gradients up to $scale)", async ({ clip, scale }) => {
+    const backend = await create();
+    setCurrentMemory(backend);
+    const live = backend.liveBytes;
+    const ends = [];
+    // A norm that the caller has already, or none.
+    for (const [lossScale, given] of [[1], [2 ** 16], [2 ** 16, true], [2 ** -7]] as const) {
+      const parameters = createParameters(specs, 4);
+      const gradient = arenaLike(parameters);
+      const squaredNorm = given === true ? empty([1]) : null;
+      const optimizer = adamw(parameters, { clip });
+      const norms = [];
+      for (let t = 1; t <= 3; t++) {
+        gradient.arena.write(values(gradient.arena.size, t, -scale, scale).map((g) => g * lossScale));
+        if (squaredNorm !== null) run("sumSquares", {}, [gradient.arena], [squaredNorm]);
+        const options = { lossScale, ...(squaredNorm === null ? {} : { squaredNorm }) };
+        const sumsq = optimizer.step(gradient.arena, 0.02, options);
+        norms.push((await sumsq.item()) / lossScale ** 2);
+        if (squaredNorm === null) sumsq.dispose();
+        else expect(sumsq).toBe(squaredNorm);
+      }
+      ends.push([norms, await numbers(parameters.value), await numbers(optimizer.v.arena)]);
+      squaredNorm?.dispose();
+      for (const held of [optimizer, gradient, parameters]) held.dispose();
+    }
+    for (const end of ends) expect(end).toEqual(ends[0]);
+    expect(backend.liveBytes).toBe(live);
     await backend.dispose();
   });
 

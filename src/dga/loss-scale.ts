@@ -1,0 +1,75 @@
+/**
+ * Dynamic loss scaling (Micikevicius et al. 2018, "Mixed Precision Training", §3.2): the losses are multiplied by a scale S before the backward
+ * pass, so that small gradients do not vanish in f16, and the gradient is divided by S after it. S is found while training: after an overflow
+ * it halves, after many steps without one it doubles. All scales are powers of two, by which numbers are multiplied and divided exactly.
+ */
+import { GradmixError } from "../errors.ts";
+
+export interface LossScaleOptions {
+  /** The first scale. Default 2¹⁶, or the nearest that `min` and `max` allow. */
+  readonly initial?: number;
+  /** Steps without an overflow, in a row, after which the scale doubles. Default 2000. */
+  readonly growthInterval?: number;
+  /** Default 2²⁴. */
+  readonly max?: number;
+  /** Default 1. */
+  readonly min?: number;
+}
+
+/** Plain JSON, part of a checkpoint. */
+export interface LossScale {
+  readonly scale: number;
+  /** Steps without an overflow since the scale last changed. */
+  readonly good: number;
+}
+
+/** A power of two that, like its inverse, is a normal f32. */
+export function isScale(value: number): boolean {
+  return value >= 2 ** -126 && value <= 2 ** 126 && 2 ** Math.round(Math.log2(value)) === value;
+}
+
+/** Every option. Throws `config` for impossible ones. */
+export function lossScaleOptions(options: LossScaleOptions): Required<LossScaleOptions> {
+  const { growthInterval = 2000, max = 2 ** 24, min = 1 } = options;
+  const initial = options.initial ?? Math.max(min, Math.min(max, 2 ** 16));
+  for (const [field, value] of Object.entries({ initial, max, min }))
+    if (!isScale(value))
+      throw new GradmixError(
+        "config",
+        `lossScale: ${field} is ${value}; it must be a power of two from 2^-126 to 2^126`,
+      );
+  if (!(min <= initial && initial <= max))
+    throw new GradmixError("config", `lossScale: initial is ${initial}, not from min ${min} to max ${max}`);
+  if (!Number.isSafeInteger(growthInterval) || growthInterval < 1)
+    throw new GradmixError(
+      "config",
+      `lossScale: growthInterval is ${growthInterval}; it must be a whole number of at least 1`,
+    );
+  return { initial, growthInterval, max, min };
+}
+
+/** After a step without an overflow. */
+export function grow({ scale, good }: LossScale, options: Required<LossScaleOptions>): LossScale {
+  if (good + 1 < options.growthInterval) return { scale, good: good + 1 };
+  return { scale: Math.min(options.max, scale * 2), good: 0 };
+}
+
+/** After an overflow. */
+export function backoff({ scale }: LossScale, { min }: Required<LossScaleOptions>): LossScale {
+  return { scale: Math.max(min, scale / 2), good: 0 };
+}
+
+/** From a checkpoint. Throws `checkpoint`. */
+export function restoreLossScale(json: unknown, options: Required<LossScaleOptions>): LossScale {
+  const { scale, good } = Object(json) as Record<string, unknown>;
+  if (
+    typeof scale !== "number" ||
+    !isScale(scale) ||
+    typeof good !== "number" ||
+    !Number.isSafeInteger(good) ||
+    good < 0
+  )
+    throw new GradmixError("checkpoint", `checkpoint: the loss scale is ${JSON.stringify(json)}`);
+  // Other bounds than it was saved with hold from here on.
+  return { scale: Math.max(options.min, Math.min(options.max, scale)), good };
+}
