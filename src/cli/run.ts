@@ -204,19 +204,23 @@ async function loop(
     });
     saved = trainer.steps;
   };
-  while (trainer.steps < steps && !hooks.signal.aborted) {
-    const start = performance.now();
-    const step = await trainer.step();
-    const evaluates = (evalEvery > 0 && step.step % evalEvery === 0) || step.step === steps;
-    const evaluation = evaluates ? await evaluate(trainer, data, names, evalTokens) : null;
-    last = metricsOf(step, evaluation, (performance.now() - start) / 1000);
-    hooks.onStep(last);
-    if (checkpointEvery > 0 && step.step % checkpointEvery === 0) await save();
-    // Lets signals and timers have their turn: kernels on the CPU never wait.
-    await new Promise((next) => setImmediate(next));
+  try {
+    while (trainer.steps < steps && !hooks.signal.aborted) {
+      const start = performance.now();
+      const step = await trainer.step();
+      const evaluates = (evalEvery > 0 && step.step % evalEvery === 0) || step.step === steps;
+      const evaluation = evaluates ? await evaluate(trainer, data, names, evalTokens) : null;
+      last = metricsOf(step, evaluation, (performance.now() - start) / 1000);
+      hooks.onStep(last);
+      if (checkpointEvery > 0 && step.step % checkpointEvery === 0) await save();
+      // Lets signals and timers have their turn: kernels on the CPU never wait.
+      await new Promise((next) => setImmediate(next));
+    }
+    await save();
+  } catch (error) {
+    throw withCheckpoint(error, trainer.steps, saved, config.run.out);
   }
   const interrupted = trainer.steps < steps;
-  await save();
   const evaluation = last?.evaluation ?? (await evaluate(trainer, data, names, evalTokens));
   const weights = trainer.weights();
   const named = (of: readonly string[], { final, averaged }: WeightPair): NamedWeights => ({
@@ -243,6 +247,18 @@ async function loop(
     for (const [name, contents] of files) hooks.store.saveFile(`model/${name}`, contents);
   }
   return result;
+}
+
+/** What is left of a run whose device was lost: its parameters are gone with it, the last checkpoint is not. */
+function withCheckpoint(error: unknown, steps: number, saved: number, folder: string): unknown {
+  if (!(error instanceof GradmixError) || error.code !== "backend") return error;
+  const kept =
+    saved === 0
+      ? "there was no checkpoint yet (--checkpoint-every)"
+      : `the checkpoint of step ${saved} is kept, gradmix train --resume ${folder} goes on from it`;
+  return new GradmixError("backend", `${error.message}. The run ends after step ${steps}; ${kept}`, {
+    cause: error,
+  });
 }
 
 async function evaluate(

@@ -6,6 +6,8 @@ import { join, resolve } from "node:path";
 import { type Backend, GradmixError, init, shutdown } from "gradmix";
 import { createMixer, createTrainer, type LossScaleOptions, type TrainStep } from "gradmix/dga";
 import { createGPT, createSchedule } from "gradmix/nn";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import { afterEach, describe, expect, test } from "vitest";
 import type { KernelName } from "#dist/backends/kernels.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
@@ -17,7 +19,9 @@ import { language, time, vocabSize, windows } from "../dga/languages.ts";
 
 const off = process.env["GRADMIX_WEBGPU"] === "off";
 const open: Backend[] = [];
-const start = async (options: { memoryLimit?: number } = {}): Promise<WebgpuBackend> => {
+const start = async (
+  options: { memoryLimit?: number; precision?: "f32" | "f16" } = {},
+): Promise<WebgpuBackend> => {
   const { device, adapter, software } = await createNodeDevice({ software: true });
   const backend = createWebgpuBackend({ device, adapter, software, ...options });
   open.push(backend);
@@ -34,6 +38,14 @@ test("an adapter runs, or it is said why none does", async ({ skip }) => {
   console.log(`webgpu adapter: ${adapter}${software ? " (software)" : ""}`);
   expect(adapter).not.toBe("");
 });
+
+/** Of this process, after a collection. */
+function residentBytes(): number {
+  setFlagsFromString("--expose-gc");
+  const collect: unknown = runInNewContext("gc");
+  if (typeof collect === "function") collect();
+  return process.memoryUsage.rss();
+}
 
 /** A short run of DGA; the aligned step too. */
 async function train(
@@ -101,6 +113,25 @@ describe.skipIf(off)("webgpu", () => {
     expect(overflowed[69].skipped).toBe(false);
   });
 
+  test("in mixed precision, with a loss scale, it trains like in f32", async () => {
+    const run = async (precision: "f32" | "f16"): Promise<TrainStep[]> => {
+      setCurrentMemory(await start({ precision }));
+      return train("llama", "batch", 40, precision === "f16" ? {} : null);
+    };
+    const [exact, mixed] = [await run("f32"), await run("f16")];
+    expect(mixed.map((step) => step.loss)).not.toEqual(exact.map((step) => step.loss));
+    mixed.forEach((step, i) => {
+      expect(step.skipped).toBe(false);
+      expect(Math.abs(step.loss / exact[i].loss - 1)).toBeLessThan(0.01);
+      step.alignments?.alignments.forEach((a, d) => {
+        const scale = (exact[i].alignments?.norms?.[d] ?? 0) * (exact[i].alignments?.targetNorm ?? 0);
+        expect(Math.abs(a - (exact[i].alignments?.alignments[d] ?? NaN))).toBeLessThan(0.05 * scale);
+      });
+    });
+    // They have learnt something.
+    expect(mixed[39].loss).toBeLessThan(0.8 * mixed[0].loss);
+  });
+
   test("a running training makes no buffer and no bind group, and nothing leaks", async () => {
     const backend = await start();
     setCurrentMemory(backend);
@@ -117,11 +148,15 @@ describe.skipIf(off)("webgpu", () => {
     });
     const live: number[] = [];
     let early = backend.counters;
+    let resident = 0;
     for (let i = 0; i < 200; i++) {
       await trainer.step();
       live.push(backend.liveBytes);
       if (i === 40) early = backend.counters;
+      if (i === 100) resident = residentBytes();
     }
+    // Allocators keep some of what they are given back; a leaked buffer a dispatch would be hundreds of megabytes.
+    expect(residentBytes() - resident).toBeLessThan(40e6);
     expect(new Set(live.slice(1)).size).toBe(1);
     const { dispatches, buffers, bindGroups, pipelines, poolBytes } = backend.counters;
     expect(dispatches).toBeGreaterThan(early.dispatches);
@@ -305,6 +340,61 @@ describe.skipIf(off)("webgpu", () => {
       });
       expect(losses[1].length).toBe(8);
       losses[1].forEach((loss, n) => expect(Math.abs(loss / losses[0][n] - 1)).toBeLessThan(1e-3));
+    } finally {
+      rmSync(folder, { recursive: true, force: true });
+    }
+  });
+
+  test("a device that is lost in a run of the command: the last checkpoint is kept, and a resumed run goes on", () => {
+    const folder = mkdtempSync(join(tmpdir(), "gradmix-lost-"));
+    try {
+      for (const name of ["a", "b", "target"])
+        writeFileSync(
+          join(folder, `${name}.txt`),
+          Array.from({ length: 200 }, (_, n) => `${name} ${n}.`).join(" "),
+        );
+      const dist = (file: string): string => JSON.stringify(resolve(import.meta.dirname, "../../dist", file));
+      const args =
+        "train --domain a=a.txt --domain b=b.txt --target target.txt --tokenizer byte --dim 16 --layers 1 --heads 2 --context 16 --batch 4 --steps 60 --update-every 4 --align-batch 2 --target-batch 2 --eval-every 0 --eval-tokens 64 --checkpoint-every 5 --backend webgpu --out run";
+      // The device that the command gets is destroyed when it has written a checkpoint.
+      const script = `
+        import { existsSync, readdirSync } from "node:fs";
+        const { createNodeDevice } = await import(${dist("backends/webgpu/host-node.js")});
+        (await createNodeDevice({ software: true })).device.destroy();
+        const [gpu] = globalThis.gradmixDawn.values();
+        const requestAdapter = gpu.requestAdapter.bind(gpu);
+        gpu.requestAdapter = async (options) => {
+          const adapter = await requestAdapter(options);
+          const requestDevice = adapter.requestDevice.bind(adapter);
+          adapter.requestDevice = async (descriptor) => {
+            const device = await requestDevice(descriptor);
+            const timer = setInterval(() => {
+              if (!existsSync("run/checkpoints") || readdirSync("run/checkpoints").length === 0) return;
+              clearInterval(timer);
+              device.destroy();
+            }, 2);
+            return device;
+          };
+          return adapter;
+        };
+        process.argv = [process.execPath, "gradmix", ...${JSON.stringify(args.split(" "))}];
+        await import(${dist("cli/main.js")});
+      `;
+      const options = { cwd: folder, encoding: "utf8", timeout: 60_000 } as const;
+      const lost = spawnSync(process.execPath, ["--input-type=module", "-e", script], options);
+      expect({ status: lost.status, signal: lost.signal }).toEqual({ status: 2, signal: null });
+      const message =
+        /gradmix: webgpu: the device was lost .* The run ends after step (\d+); the checkpoint of step (\d+) is kept, gradmix train --resume run goes on from it/;
+      const [, ended, kept] = message.exec(lost.stderr) ?? expect.fail(lost.stderr);
+      expect(Number(kept) % 5).toBe(0);
+      expect(Number(ended)).toBeGreaterThanOrEqual(Number(kept));
+      const resumed = spawnSync(
+        process.execPath,
+        [resolve(import.meta.dirname, "../../dist/cli/main.js"), "train", "--resume", "run"],
+        options,
+      );
+      expect(resumed.stderr).toContain(`going on from step ${kept}`);
+      expect(resumed.status).toBe(0);
     } finally {
       rmSync(folder, { recursive: true, force: true });
     }
