@@ -3,11 +3,12 @@
  * one. Beside each figure stands its share of what the micro-kernel alone reaches on one core's first-level cache, times the threads.
  *
  * Options: --simd relaxed|plain|auto, --threads 1,2, --sizes 512,1024, --seconds N a case (1). With --backend webgpu: the GPU, from the time of many
- * products enqueued together; --sizes 1024,4096.
+ * products enqueued together; --sizes 1024,4096, --precision f32|f16; every variant's figure stands beside the chosen one's.
  */
 import benny from "benny";
-import { init, shutdown } from "gradmix";
 import { type CpuOptions, createCpuBackend, startMachine } from "#dist/backends/cpu/index.js";
+import { createNodeDevice } from "#dist/backends/webgpu/host-node.js";
+import { createWebgpuBackend } from "#dist/backends/webgpu/index.js";
 import type { BenchOptions } from "./main.ts";
 
 interface Row {
@@ -25,7 +26,7 @@ const list = (option: string | true | undefined, otherwise: number[]): number[] 
 const PEAK_FLOPS = 2 * 4 * 8 * 128;
 
 export async function run(options: BenchOptions): Promise<Record<string, unknown>> {
-  if (options["backend"] === "webgpu") return onGpu(list(options["sizes"], [1024, 4096]));
+  if (options["backend"] === "webgpu") return onGpu(list(options["sizes"], [1024, 4096]), options);
   const level = options["simd"];
   const simd: CpuOptions = level === "plain" || level === "relaxed" ? { simd: level } : {};
   const seconds = Number(options["seconds"] ?? 1);
@@ -113,8 +114,21 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
 }
 
 /** GFLOP/s on the GPU: enough products in a row for about half a second, then one read. */
-async function onGpu(sizes: readonly number[]): Promise<Record<string, unknown>> {
-  const backend = await init({ backend: "webgpu" });
+async function onGpu(sizes: readonly number[], options: BenchOptions): Promise<Record<string, unknown>> {
+  const precision = options["precision"] === "f16" ? "f16" : "f32";
+  const timings: Record<string, Readonly<Record<string, number>>> = {};
+  const found = await createNodeDevice({
+    software: process.env["GRADMIX_WEBGPU"] === "software",
+    tensorCores: precision === "f16",
+  });
+  const { device, adapter, software, tensorCores } = found;
+  const tuning = {
+    known: {},
+    learn: (bucket: string, _: string, milliseconds: Readonly<Record<string, number>>) => {
+      timings[bucket] = milliseconds;
+    },
+  };
+  const backend = createWebgpuBackend({ ...{ device, adapter, software, tensorCores, precision, tuning } });
   const rows = [];
   for (const size of sizes)
     for (const [transA, transB] of [
@@ -148,19 +162,32 @@ async function onGpu(sizes: readonly number[]): Promise<Record<string, unknown>>
         await backend.read(c.buffer, 0, 1);
         return (performance.now() - began) / 1000 / count;
       };
+      // The variants are timed within the first.
       await time(1);
       const count = Math.max(1, Math.min(200, Math.round(0.1 / (await time(1)))));
       const seconds: number[] = [];
       for (let round = 0; round < 5; round++) seconds.push(await time(count));
       const median = seconds.sort((x, y) => x - y)[2] ?? NaN;
-      const shape = `${transA ? "T" : "N"}${transB ? "T" : "N"} ${size}x${size}x${size}`;
-      rows.push({ kernel: "gemm", shape, gflops: (2 * size ** 3) / median / 1e9 });
+      const layout = `${transA ? "T" : "N"}${transB ? "T" : "N"}`;
+      const bucket = `gemm ${layout} 1x${size}x${size}x${size}${precision === "f16" && !software ? " f16" : ""}`;
+      rows.push({
+        kernel: "gemm",
+        shape: `${layout} ${size}x${size}x${size}`,
+        gflops: (2 * size ** 3) / median / 1e9,
+        variant: backend.chosen.get(bucket),
+        // Of sizes that are powers of two.
+        ...(timings[bucket] === undefined ? {} : { gflopsByVariant: gflopsOf(timings[bucket], size) }),
+      });
       for (const { buffer } of [a, b, c]) backend.free(buffer);
     }
-  const adapter = backend.capabilities.simd;
-  await shutdown();
-  return { node: process.version, backend: "webgpu", adapter, rows };
+  await backend.dispose();
+  return { node: process.version, backend: "webgpu", adapter, precision, rows };
 }
+
+const gflopsOf = (milliseconds: Readonly<Record<string, number>>, size: number): Record<string, number> =>
+  Object.fromEntries(
+    Object.entries(milliseconds).map(([variant, time]) => [variant, (2 * size ** 3) / time / 1e6]),
+  );
 
 interface Case {
   name: string;

@@ -11,7 +11,7 @@
  * - forwardMode: one jvp over the batch in a given direction.
  *
  * Options: --backend cpu|webgpu, --model small|124m|tiny (d 256; d 768, 12 layers, T 1,024, vocabulary 50,304; or d 32, to see that it runs), --threads N (2),
- * --simd relaxed|plain|auto, --rounds N (7), --peer COMMAND (its JSON output is included, run before and after).
+ * --simd relaxed|plain|auto, --precision f32|f16 (webgpu), --rounds N (7), --peer COMMAND (its JSON output is included, run before and after).
  */
 import { execSync } from "node:child_process";
 import {
@@ -57,7 +57,12 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
   const { vocabSize, dim, layers, heads, B, T } = shape;
   const before = peer(options["peer"]);
   const chosen = options["backend"] === "webgpu" ? "webgpu" : "cpu";
-  const backend = await init({ backend: chosen, threads, simd });
+  const precision = options["precision"] === "f16" ? "f16" : "f32";
+  const backend = await init({
+    backend: chosen,
+    precision,
+    ...(chosen === "cpu" ? { threads, simd } : { log: console.error }),
+  });
   const model = createGPT({ preset: "gpt2", vocabSize, dim, layers, heads, context: T });
   const { parameters } = model;
   const optimizer = adamw(parameters);
@@ -155,6 +160,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
   return {
     backend: chosen,
     model: name,
+    precision,
     threads,
     simd: level,
     node: process.version,

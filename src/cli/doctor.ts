@@ -2,9 +2,13 @@
 import { availableParallelism, cpus, freemem, totalmem } from "node:os";
 import type { Backend } from "../backends/backend.ts";
 import { createCpuBackend } from "../backends/cpu/index.ts";
+import { computesRight } from "../backends/self-check.ts";
 import { createReferenceBackend } from "../backends/reference/index.ts";
-import { createNodeDevice, type NodeDevice } from "../backends/webgpu/host-node.ts";
+import { createNodeDevice, mayHaveGpu, type NodeDevice, tuningStore } from "../backends/webgpu/host-node.ts";
 import { createWebgpuBackend } from "../backends/webgpu/index.ts";
+
+import { GradmixError } from "../errors.ts";
+import type { View } from "../tensor/memory.ts";
 
 interface Output {
   write(text: string): unknown;
@@ -16,10 +20,22 @@ export async function doctor(output: Output): Promise<number> {
     output.write(`${name.padEnd(10)} ${value}\n`);
   };
   let found: NodeDevice[] = [];
+  let chosen: ReadonlyMap<string, string> = new Map();
   const startWebgpu = async (): Promise<Backend> => {
-    const device = await createNodeDevice({ software: process.env["GRADMIX_WEBGPU"] === "software" });
-    found = [device];
-    return createWebgpuBackend({ device: device.device, adapter: device.adapter, software: device.software });
+    if (!mayHaveGpu()) throw new GradmixError("backend", "this machine has no driver for a GPU (Vulkan)");
+    // With what mixed precision needs, to see whether it is there.
+    const node = await createNodeDevice({
+      software: process.env["GRADMIX_WEBGPU"] === "software",
+      tensorCores: true,
+    });
+    found = [node];
+    const { device, adapter, software, tensorCores } = node;
+    const backend = createWebgpuBackend({
+      ...{ device, adapter, software, tensorCores },
+      ...(software ? {} : { tuning: tuningStore(node) }),
+    });
+    chosen = backend.chosen;
+    return backend;
   };
   print("node", `${process.version}, ${process.platform} ${process.arch}`);
   print(
@@ -31,9 +47,9 @@ export async function doctor(output: Output): Promise<number> {
   const cpu = await examine(() => createCpuBackend(), 512);
   print("cpu", cpu.text);
   if (cpu.threads > 1) print("", (await examine(() => createCpuBackend({ threads: 1 }), 512)).text);
-  print("webgpu", (await examine(startWebgpu, 256)).text);
-  for (const device of found) {
-    const { features, limits, driver, vendor, architecture } = device.details;
+  print("webgpu", (await examine(startWebgpu, 256, 4096)).text);
+  for (const { details, tensorCores } of found) {
+    const { features, limits, driver, vendor, architecture, matrices } = details;
     print(
       "",
       `${vendor} ${architecture}${driver === "" ? "" : `, driver ${driver}`}; features ${features.join(", ")}`,
@@ -43,6 +59,16 @@ export async function doctor(output: Output): Promise<number> {
       `limits ${Object.entries(limits)
         .map(([name, value]) => `${name} ${value}`)
         .join(", ")}`,
+    );
+    print(
+      "",
+      `tensor cores ${matrices.length === 0 ? "none" : matrices.join(", ")}; --precision f16 ${tensorCores === null ? "is not possible" : "is possible"}`,
+    );
+    print(
+      "",
+      chosen.size === 0
+        ? "variants of kernels: the default ones, none was timed"
+        : `variants of kernels chosen by time: ${[...chosen].map(([bucket, variant]) => `${bucket} ${variant}`).join(", ")}`,
     );
   }
   print("reference", (await examine(() => Promise.resolve(createReferenceBackend()), 64)).text);
@@ -55,15 +81,23 @@ interface Finding {
   text: string;
 }
 
-/** Starts a backend, multiplies two square matrices of `size`, checks the result and takes the time. */
-async function examine(start: () => Promise<Backend>, size: number): Promise<Finding> {
+/** Starts a backend, multiplies two square matrices of `size` (or of `large`, where that takes little time), checks the result and takes the time. */
+async function examine(start: () => Promise<Backend>, size: number, large: number = size): Promise<Finding> {
   let backend: Backend | null = null;
   try {
     backend = await start();
     const { threads, simd, memoryLimit } = backend.capabilities;
-    const { gigaflops, gigabytes, right } = await measure(backend, size);
+    const right = await computesRight(backend);
+    let seconds = await product(backend, size);
+    // The time grows with the cube; what takes a tenth of a second measures well.
+    const wanted = seconds * (large / size) ** 3 < 2 ? large : size;
+    if (wanted !== size) seconds = await product(backend, wanted);
+    const gigaflops = (2 * wanted ** 3) / seconds / 1e9;
+    // Larger than a cache, for all but the smallest size.
+    const count = Math.min(2 ** 26, 32 * wanted * wanted);
+    const gigabytes = (8 * count) / (await copy(backend, count)) / 1e9;
     const what = `${threads} ${threads === 1 ? "thread" : "threads"}, ${simd}, at most ${gib(memoryLimit)}`;
-    const speed = `${gigaflops.toPrecision(3)} GFLOP/s (${size}×${size} f32 product), ${gigabytes.toPrecision(3)} GB/s (copy)`;
+    const speed = `${gigaflops.toPrecision(3)} GFLOP/s (${wanted}×${wanted} f32 product), ${gigabytes.toPrecision(3)} GB/s (copy)`;
     return { works: right, threads, text: `${what}, ${speed}${right ? "" : "; THE RESULT IS WRONG"}` };
   } catch (error) {
     return {
@@ -76,21 +110,9 @@ async function examine(start: () => Promise<Backend>, size: number): Promise<Fin
   }
 }
 
-/** GFLOP/s of a product and GB/s of a copy (bytes read and written), the best of several runs, within about half a second each. */
-async function measure(
-  backend: Backend,
-  size: number,
-): Promise<{ gigaflops: number; gigabytes: number; right: boolean }> {
-  const place = (data: Float32Array) => {
-    const buffer = backend.alloc(data.length, "f32");
-    backend.write(buffer, 0, data);
-    return { buffer, offset: 0, shape: [data.length], dtype: "f32" as const };
-  };
-  // Small whole numbers: their products sum up exactly in any order.
-  const a = Float32Array.from({ length: size * size }, (_, i) => ((i * 7) % 5) - 2);
-  const b = Float32Array.from({ length: size * size }, (_, i) => ((i * 3) % 7) - 3);
-  const [x, y, z] = [a, b, new Float32Array(size * size)].map(place);
-  const product = await best(backend, z.buffer, () => {
+/** Seconds of a product of square matrices. */
+async function product(backend: Backend, size: number): Promise<number> {
+  return timed(backend, [size * size, size * size, size * size], ([x, y, z]) => {
     backend.run(
       "gemm",
       {
@@ -101,35 +123,46 @@ async function measure(
       [z, null],
     );
   });
-  const last = await backend.read(z.buffer, size * size - 1, 1);
-  let expected = 0;
-  for (let k = 0; k < size; k++) expected += a[(size - 1) * size + k] * b[k * size + size - 1];
-  // Larger than a cache, for all but the smallest size.
-  const count = 32 * size * size;
-  const [from, to] = [new Float32Array(count).fill(3), new Float32Array(count)].map(place);
-  const copy = await best(backend, to.buffer, () => {
-    backend.run("affine", { scale: 1, shift: 0 }, [from], [to]);
-  });
-  const copied = await backend.read(to.buffer, count - 1, 1);
-  for (const { buffer } of [x, y, z, from, to]) backend.free(buffer);
-  return {
-    gigaflops: (2 * size ** 3) / product / 1e9,
-    gigabytes: (8 * count) / copy / 1e9,
-    right: last[0] === expected && copied[0] === 3,
-  };
 }
 
-/** Seconds of a call, up to a number of `result` that is read. */
-async function best(backend: Backend, result: number, call: () => void): Promise<number> {
-  let least = Infinity;
-  for (let spent = 0, runs = 0; runs < 2 || (spent < 0.5 && runs < 50); runs++) {
+/** Seconds of a copy of `count` numbers. */
+async function copy(backend: Backend, count: number): Promise<number> {
+  return timed(backend, [count, count], ([from, to]) => {
+    backend.run("affine", { scale: 1, shift: 0 }, [from], [to]);
+  });
+}
+
+/** Measuring one thing takes about this many seconds. */
+const BUDGET = 1;
+
+/** Seconds of a call, the best of rounds of several calls each: a result is read once a round, since that takes as long as a small kernel on a GPU. */
+async function timed(
+  backend: Backend,
+  sizes: readonly number[],
+  call: (operands: readonly View[]) => void,
+): Promise<number> {
+  const operands = sizes.map((size): View => {
+    const buffer = backend.alloc(size, "f32");
+    const view: View = { buffer, offset: 0, shape: [size], dtype: "f32" };
+    backend.run("fill", { value: 0.5 }, [], [view]);
+    return view;
+  });
+  const round = async (count: number): Promise<number> => {
     const began = performance.now();
-    call();
-    await backend.read(result, 0, 1);
-    const seconds = (performance.now() - began) / 1000;
+    for (let i = 0; i < count; i++) call(operands);
+    await backend.read(operands[operands.length - 1].buffer, 0, 1);
+    return (performance.now() - began) / 1000;
+  };
+  await round(1);
+  let count = 1;
+  let least = Infinity;
+  for (let spent = 0, rounds = 0; rounds < 2 || (spent < BUDGET && rounds < 50); rounds++) {
+    const seconds = await round(count);
     spent += seconds;
-    least = Math.min(least, seconds);
+    least = Math.min(least, seconds / count);
+    if (seconds < BUDGET / 10) count *= 2;
   }
+  for (const { buffer } of operands) backend.free(buffer);
   return least;
 }
 

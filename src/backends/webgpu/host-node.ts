@@ -149,6 +149,8 @@ export function mayHaveGpu(): boolean {
     "/etc",
     ...list("XDG_DATA_HOME", join(homedir(), ".local", "share")),
     ...list("XDG_DATA_DIRS", "/usr/local/share:/usr/share"),
+    // NixOS.
+    "/run/opengl-driver/share",
   ];
   return roots.some((root) => {
     try {

@@ -84,7 +84,7 @@ ${pre === null ? "" : "  set_pre(at, x);\n"}  set_c(at, ${activated[params.activ
         text: (options) => tensorText(tile, { ...options, subgroup }),
       });
     } else if (software) {
-      const height = context.choose(bucket, ["strip", "block"]) === "strip" ? 1 : 4;
+      const height = context.choose(bucket, ["block", "strip"]) === "strip" ? 1 : 4;
       plain(context, params, shared, height);
     } else {
       const tile = tiles[context.choose(bucket, candidates(params))];
