@@ -185,7 +185,7 @@ async function dawn(flags: readonly string[]): Promise<GPU> {
 const VARIANTS = 1;
 
 /** Where choices of variants are kept: in GRADMIX_CACHE, or gradmix's folder in the user's cache folder. */
-export function tuningFile(): string {
+function tuningFile(): string {
   const { env, platform } = process;
   const base =
     env["GRADMIX_CACHE"] ??
