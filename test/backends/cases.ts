@@ -205,6 +205,7 @@ const ATTENTIONS: readonly AttentionParams[] = [
   { batch: 1, time: 129, heads: 3, kvHeads: 1, headDim: 20, scale: 0.22 },
   { batch: 1, time: 64, heads: 1, kvHeads: 1, headDim: 64, scale: 0.125 },
   { batch: 1, time: 301, heads: 2, kvHeads: 1, headDim: 9, scale: 0.33 },
+  { batch: 1, time: 37, heads: 1, kvHeads: 1, headDim: 128, scale: 0.09 },
   // Scores up to about ±80.
   { batch: 1, time: 40, heads: 2, kvHeads: 1, headDim: 16, scale: 12 },
 ];

@@ -1,10 +1,12 @@
 /**
- * Causal attention and its derivatives. An invocation takes a query (or, for dk and dv, a key) and walks the keys (queries) in order with a running
+ * Causal attention and its derivatives. GPUs compute by tiles (attention-tiled.ts). On software adapters, and for heads that are too wide for a
+ * workgroup's memory, an invocation takes a query (or, for dk and dv, a key) and walks the keys (queries) in order with a running
  * softmax, so nothing of size T × T exists. Head width is baked in; the query and what is summed stay in private arrays.
  */
 import type { View } from "../../../tensor/memory.ts";
 import type { AttentionParams } from "../../kernels.ts";
-import { elementwise as each, f32, type Launchers, operandsOf, u32 } from "../context.ts";
+import { elementwise as each, f32, type KernelContext, type Launchers, operandsOf, u32 } from "../context.ts";
+import { tiledBackward, tiledForward, tiledForwardMode } from "./attention-tiled.ts";
 
 const scalarsOf = ({ time, heads, kvHeads, scale }: AttentionParams) => ({
   time: u32(time),
@@ -24,6 +26,12 @@ fn o_of(b: u32, h: u32, t: u32) -> u32 { return ((b * p.time + t) * p.heads + h)
 fn lse_of(b: u32, h: u32, t: u32) -> u32 { return (b * p.heads + h) * p.time + t; }
 `;
 
+/** For the kernels by tiles, which software adapters do without. */
+const tiledWith = ({ traits }: KernelContext, params: AttentionParams) =>
+  traits.software
+    ? null
+    : { scalars: scalarsOf(params), places: places(params.headDim), storage: traits.workgroupStorage };
+
 /** The invocation's query: item b, head h, time t, key/value head g. */
 const query = `  let t = i % p.time;
   let h = (i / p.time) % p.heads;
@@ -35,6 +43,8 @@ const query = `  let t = i % p.time;
 export const attention: Pick<Launchers, "attention" | "attentionVjp" | "attentionJvp"> = {
   attention(context, params, [qkv], [o, lse]) {
     const { batch, time, heads, headDim } = params;
+    const tiled = tiledWith(context, params);
+    if (tiled !== null && tiledForward(context, params, tiled, [qkv, o, lse])) return;
     each(context, batch * heads * time, {
       key: `attention ${headDim}`,
       operands: operandsOf({ qkv }, { o, lse }),
@@ -80,6 +90,8 @@ export const attention: Pick<Launchers, "attention" | "attentionVjp" | "attentio
   for (var j = 0u; j < D; j++) { sum += d_out(at + j) * o(at + j); }
   set_mean(i, sum);`,
     });
+    const tiled = tiledWith(context, params);
+    if (tiled !== null && tiledBackward(context, params, tiled, [qkv, lse, dOut, mean, dqkv])) return;
     each(context, batch * heads * time, {
       key: `attentionVjp dq ${headDim}`,
       operands: operandsOf({ qkv, lse, d_out: dOut, mean }, { dqkv }),
@@ -146,6 +158,8 @@ export const attention: Pick<Launchers, "attention" | "attentionVjp" | "attentio
   },
   attentionJvp(context, params, [qkv, o, lse, dqkv], [dOut]) {
     const { batch, time, heads, headDim } = params;
+    const tiled = tiledWith(context, params);
+    if (tiled !== null && tiledForwardMode(context, params, tiled, [qkv, o, lse, dqkv, dOut])) return;
     each(context, batch * heads * time, {
       key: `attentionJvp ${headDim}`,
       operands: operandsOf({ qkv, o, lse, dqkv }, { d_out: dOut }),
