@@ -200,7 +200,7 @@ describe("refusals, in one line that names the place, the value and what is allo
     ["a domain without a weight", { mixing: { weights: { a: 1 } } }, 'c.json: mixing.weights: gives no weight to the domain "b"'],
     ["weights that nobody uses", { mixing: { rule: "uniform", weights: { a: 0.5, b: 0.5 } } }, "c.json: mixing.weights: --rule uniform has no use for weights"],
     ["an empty histogram", { mixing: { rule: "importanceSampling", histogram: { a: 0 } } }, "c.json: mixing.histogram: all shares are 0"],
-    ["f16 on the cpu", { run: { precision: "f16" } }, "c.json: run.precision: f16 needs --backend webgpu, not cpu"],
+    ["f16 without a GPU asked for", { run: { precision: "f16" } }, "c.json: run.precision: f16 needs --backend webgpu, not auto"],
     ["forward with norms", { mixing: { estimator: "forward" } }, "c.json: mixing.estimator: forward does not see the gradient norms that --normalise cosine needs; choose raw"],
     ["a tokenizer that is none", { data: { tokenizer: "bytes" } }, 'c.json: data.tokenizer: "bytes" is not "bpe", "byte" or the path of a tokenizer.json; did you mean byte?'],
   ]; // prettier-ignore

@@ -27,7 +27,7 @@ const SHAPES: readonly Blocks[] = [
 const LANES = 8;
 
 /** The largest blocks that fit the workgroup's memory with so many tiles of rows; null when none does. */
-export function blocksFor(headDim: number, storage: number, fixed: 1 | 2): Blocks | null {
+function blocksFor(headDim: number, storage: number, fixed: 1 | 2): Blocks | null {
   const stride = Math.ceil(headDim / 4) + 1;
   const bytes = ({ rows, cols }: Blocks): number =>
     16 * ((fixed * rows + cols) * stride + LANES + (cols + LANES) * (rows / 4));
