@@ -1,19 +1,27 @@
 /**
  * What the host spends on the WebGPU backend: microseconds a dispatch, and dispatches, bind groups and buffers a training step in steady state.
- * Options: --backend webgpu (the only one), --dispatches N (2000), --steps N (30).
+ * Options: --backend webgpu (the only one), --dispatches N (2000), --steps N (30), --model tiny|small|124m as in `step` (default: d 64, 4 layers, T 64), and
+ * --device null: Dawn's null device, which runs nothing, so that the host's share of a step can be measured without a GPU, with the kernels that GPUs get.
  */
 import { GradmixError, init, shutdown, type Tensor } from "gradmix";
 import { type Batch, meanGradient } from "gradmix/dga";
 import { adamw, arenaLike, createGPT } from "gradmix/nn";
-import type { WebgpuBackend } from "../src/backends/webgpu/index.ts";
+import { createNullDevice } from "#dist/backends/webgpu/host-node.js";
+import { createWebgpuBackend, type WebgpuBackend } from "#dist/backends/webgpu/index.js";
+import { setCurrentMemory } from "#dist/tensor/memory.js";
 import { windowsOf } from "./_languages.js";
+import { shapeOf, stepFlops } from "./_models.js";
 import type { BenchOptions } from "./main.ts";
 
 const median = (values: readonly number[]): number =>
   values.toSorted((a, b) => a - b)[values.length >> 1] ?? NaN;
 
 export async function run(options: BenchOptions): Promise<Record<string, unknown>> {
-  const backend = (await init({ backend: "webgpu" })) as WebgpuBackend;
+  const onNull = options["device"] === "null";
+  const backend = onNull
+    ? createWebgpuBackend({ device: await createNullDevice(), adapter: "null" })
+    : ((await init({ backend: "webgpu" })) as WebgpuBackend);
+  if (onNull) setCurrentMemory(backend);
   if (options["backend"] !== undefined && options["backend"] !== "webgpu")
     throw new GradmixError("config", "bench dispatch: only the webgpu backend dispatches");
   const count = Number(options["dispatches"] ?? 2000);
@@ -37,11 +45,17 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
   }
   for (const buffer of buffers) backend.free(buffer);
 
-  const [time, vocabSize] = [64, 256];
-  const model = createGPT({ vocabSize, dim: 64, layers: 4, heads: 4, context: time });
+  const named = typeof options["model"] === "string" ? options["model"] : null;
+  const shape =
+    named === null ? { vocabSize: 256, dim: 64, layers: 4, heads: 4, B: 4, T: 64 } : shapeOf(named);
+  const { vocabSize, dim, layers, heads, B, T: time } = shape;
+  const model = createGPT({
+    ...(named === null ? {} : { preset: "gpt2" as const }),
+    ...{ vocabSize, dim, layers, heads, context: time },
+  });
   const optimizer = adamw(model.parameters);
   const gradient = arenaLike(model.parameters);
-  const batch: Batch = windowsOf(0, 4, { time, vocabSize });
+  const batch: Batch = windowsOf(0, B, { time, vocabSize });
   const step = async (): Promise<number> => {
     const began = performance.now();
     const losses: Tensor = meanGradient(model, batch, gradient);
@@ -67,6 +81,8 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
     readMilliseconds: median(reading),
     stepSeconds: seconds,
     hostSecondsPerStep: median(hosts) / 1e3,
+    params: model.parameters.count,
+    stepGflop: stepFlops(shape, model.parameters.count) / 1e9,
     perStep: {
       dispatches: (after.dispatches - before.dispatches) / steps,
       submits: (after.submits - before.submits) / steps,
@@ -77,6 +93,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
     poolBytes: after.poolBytes,
     liveBytes: backend.liveBytes,
   };
-  await shutdown();
+  if (onNull) await backend.dispose();
+  else await shutdown();
   return result;
 }

@@ -17,7 +17,6 @@ import { execSync } from "node:child_process";
 import {
   alignSink,
   forwardDerivative,
-  GradmixError,
   gradients,
   init,
   keep,
@@ -28,23 +27,9 @@ import {
 } from "gradmix";
 import { type Batch, meanGradient } from "gradmix/dga";
 import { adamw, arenaLike, createGPT } from "gradmix/nn";
+import { shapeOf, stepFlops } from "./_models.js";
 import type { BenchOptions } from "./main.ts";
 
-interface Shape {
-  readonly vocabSize: number;
-  readonly dim: number;
-  readonly layers: number;
-  readonly heads: number;
-  /** Windows and tokens in each. */
-  readonly B: number;
-  readonly T: number;
-}
-
-const shapes: Readonly<Record<string, Shape>> = {
-  tiny: { vocabSize: 256, dim: 32, layers: 2, heads: 2, B: 8, T: 32 },
-  small: { vocabSize: 1024, dim: 256, layers: 6, heads: 8, B: 8, T: 256 },
-  "124m": { vocabSize: 50_304, dim: 768, layers: 12, heads: 12, B: 8, T: 1024 },
-};
 const DOMAINS = 16;
 
 export async function run(options: BenchOptions): Promise<Record<string, unknown>> {
@@ -52,8 +37,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
   const rounds = Number(options["rounds"] ?? 7);
   const simd = options["simd"] === "plain" || options["simd"] === "relaxed" ? options["simd"] : "auto";
   const name = typeof options["model"] === "string" ? options["model"] : "small";
-  const shape = shapes[name];
-  if (shape === undefined) throw new GradmixError("config", `--model: there is no "${name}"`);
+  const shape = shapeOf(name);
   const { vocabSize, dim, layers, heads, B, T } = shape;
   const before = peer(options["peer"]);
   const chosen = options["backend"] === "webgpu" ? "webgpu" : "cpu";
@@ -151,8 +135,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
     return ratios[ratios.length >> 1] ?? NaN;
   };
   const tokens = B * T;
-  // 6 FLOPs a parameter and token for the linear layers, 12·L·d·T/2 a token for causal attention.
-  const flops = tokens * (6 * (parameters.count - (vocabSize + T) * dim) + (12 * layers * dim * T) / 2);
+  const flops = stepFlops(shape, parameters.count);
   const peakBytes = backend.peakBytes;
   const { simd: level } = backend.capabilities;
   await shutdown();

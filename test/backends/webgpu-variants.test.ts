@@ -35,10 +35,14 @@ const params = (
   ...more,
 });
 
-async function product(backend: Backend, p: KernelParams["gemm"]): Promise<Float32Array> {
+async function product(
+  backend: Backend,
+  p: KernelParams["gemm"],
+  round = (x: number): number => x,
+): Promise<Float32Array> {
   const place = (data: number[]) => {
     const buffer = backend.alloc(data.length, "f32");
-    backend.write(buffer, 0, data);
+    backend.write(buffer, 0, data.map(round));
     return { buffer, offset: 0, shape: [data.length], dtype: "f32" as const };
   };
   const [a, b, c] = [values(p.m * p.k, 1), values(p.k * p.n, 2), values(p.m * p.n, 3)].map(place);
@@ -188,19 +192,8 @@ describe.skipIf(off)("mixed precision", () => {
     });
 
     const size = params({ m: 37, n: 29, k: 70, transB: true });
-    const oracle = createReferenceBackend({ precision: "f64" });
-    const run = async (b: Backend, round: (v: number) => number): Promise<Float32Array> => {
-      const make = (data: number[]) => {
-        const buffer = b.alloc(data.length, "f32");
-        b.write(buffer, 0, data.map(round));
-        return { buffer, offset: 0, shape: [data.length], dtype: "f32" as const };
-      };
-      const [u, v, w] = [make(values(37 * 70, 1)), make(values(70 * 29, 2)), make(values(37 * 29, 3))];
-      b.run("gemm", size, [u, v, null], [w, null]);
-      return Float32Array.from(await b.read(w.buffer, 0, 37 * 29));
-    };
-    const found = await run(backend, (v) => v);
-    const wanted = await run(oracle, half);
+    const found = await product(backend, size);
+    const wanted = await product(createReferenceBackend({ precision: "f64" }), size, half);
     found.forEach((value, i) => expect(Math.abs(value - (wanted[i] ?? NaN))).toBeLessThan(2e-5));
   });
 
@@ -254,8 +247,26 @@ describe.skipIf(off)("mixed precision", () => {
     },
   );
 
-  test("executing them", ({ skip }) => {
-    skip("this adapter has no tensor cores: their shaders are validated, not run");
+  test.for(LAYOUTS)("on tensor cores: the products of what was rounded (%s)", async (layout, { skip }) => {
+    for (const tile of tensorTileNames)
+      for (const [m, n, k] of [
+        [128, 128, 128],
+        [131, 150, 101],
+      ] as const) {
+        const { device, adapter, tensorCores } = await createNodeDevice({
+          software: true,
+          tensorCores: true,
+        });
+        if (tensorCores === null)
+          skip(`${adapter} has no tensor cores: their shaders are validated, not run`);
+        const tuning = { known: { [`gemm ${layout} 1x128x128x128 f16`]: tile }, learn: () => {} };
+        const backend = createWebgpuBackend({ device, adapter, tensorCores, precision: "f16", tuning });
+        open.push(backend);
+        const p = params({ m, n, k, transA: layout[0] === "T", transB: layout[1] === "T" });
+        const found = await product(backend, p);
+        const wanted = await product(createReferenceBackend({ precision: "f64" }), p, half);
+        found.forEach((value, i) => expect(Math.abs(value - (wanted[i] ?? NaN))).toBeLessThan(1e-4));
+      }
   });
 });
 

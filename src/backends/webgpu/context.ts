@@ -10,6 +10,11 @@ export interface Operand {
   readonly written?: boolean;
 }
 
+/** Of a shader; a function where making it takes time, as it is asked for only when the shader is made. */
+export type Text = string | (() => string);
+
+export const textOf = (text: Text): string => (typeof text === "string" ? text : text());
+
 export interface Dispatch {
   /**
    * Names the shader: calls with one key have the same operands, scalars and body, but for what lies in one buffer. Everything that is baked into
@@ -22,10 +27,10 @@ export interface Dispatch {
   readonly workgroup?: number;
   /** Workgroups, however many. */
   readonly groups: number;
-  readonly declarations?: string;
+  readonly declarations?: Text;
   /** WGSL features that the shader enables. */
   readonly features?: readonly string[];
-  readonly body: string;
+  readonly body: Text;
 }
 
 export interface DeviceTraits {
@@ -94,7 +99,7 @@ export function elementwise(
     ...dispatch,
     scalars: { ...dispatch.scalars, count: u32(count) },
     groups: Math.ceil(count / 64),
-    body: `  let i = thread;\n  if (i >= p.count) { return; }\n${dispatch.body}`,
+    body: () => `  let i = thread;\n  if (i >= p.count) { return; }\n${textOf(dispatch.body)}`,
   });
 }
 

@@ -11,7 +11,7 @@ import type { View } from "../../tensor/memory.ts";
 import { sizeOf } from "../../tensor/shape.ts";
 import type { Backend } from "../backend.ts";
 import type { KernelName, KernelParams } from "../kernels.ts";
-import type { Dispatch, KernelContext, Launcher } from "./context.ts";
+import { type Dispatch, type KernelContext, type Launcher, textOf } from "./context.ts";
 import { launchers } from "./kernels/index.ts";
 import { type BufferPool, createPool, type PooledBuffer } from "./pool.ts";
 import { scalarLayout, type ShaderOperand, shaderOf, type ShaderSlot } from "./shader.ts";
@@ -225,9 +225,9 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
       slots,
       scalars: Object.entries(dispatch.scalars ?? {}).map(([name, [type]]) => [name, type] as const),
       workgroup: dispatch.workgroup ?? 64,
-      ...(dispatch.declarations === undefined ? {} : { declarations: dispatch.declarations }),
+      ...(dispatch.declarations === undefined ? {} : { declarations: textOf(dispatch.declarations) }),
       ...(dispatch.features === undefined ? {} : { features: dispatch.features }),
-      body: dispatch.body,
+      body: textOf(dispatch.body),
     };
     const bytes = 16 * Math.ceil(scalarLayout(source).length / 4);
     const layout = device.createBindGroupLayout({

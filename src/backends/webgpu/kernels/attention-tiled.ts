@@ -172,12 +172,12 @@ export function tiledForward(
     scalars,
     workgroup: steps.workgroup,
     groups: batch * heads * Math.ceil(time / rows),
-    declarations: `${places}
+    declarations: () => `${places}
 ${steps.declarations(1)}
 ${fetcher("fetch_q", "qkv", "q_of")}
 ${fetcher("fetch_k", "qkv", "k_of")}
 ${fetcher("fetch_v", "qkv", "v_of")}`,
-    body: `${queryBlock(blocks)}
+    body: () => `${queryBlock(blocks)}
 ${steps.start}
 ${steps.fill("fixed0", rows, "row_first", (t, quad) => `fetch_q(b, h, ${t}, ${quad})`)}
   var most = vec4f(-inf());
@@ -231,7 +231,7 @@ export function tiledBackward(
     operands: operandsOf({ qkv, lse, d_out: dOut, mean }, { dqkv }),
     scalars,
     workgroup: steps.workgroup,
-    declarations: `${places}
+    declarations: () => `${places}
 ${steps.declarations(2)}
 ${fetcher("fetch_q", "qkv", "q_of")}
 ${fetcher("fetch_k", "qkv", "k_of")}
@@ -242,7 +242,7 @@ ${fetcher("fetch_d_out", "d_out", "o_of")}`,
     ...shared,
     key: `attentionVjp tiled dq ${headDim} ${rows}x${cols}`,
     groups: batch * heads * Math.ceil(time / rows),
-    body: `${queryBlock(blocks)}
+    body: () => `${queryBlock(blocks)}
 ${steps.start}
 ${steps.fill("fixed0", rows, "row_first", (t, quad) => `fetch_q(b, h, ${t}, ${quad})`)}
 ${steps.fill("fixed1", rows, "row_first", (t, quad) => `fetch_d_out(b, h, ${t}, ${quad})`)}
@@ -273,7 +273,7 @@ ${steps.store("sum", (i, d, value) => `set_dqkv(q_of(b, h, row${i}) + ${d}, ${va
     key: `attentionVjp tiled dkv ${headDim} ${rows}x${cols}`,
     groups: batch * kvHeads * Math.ceil(time / rows),
     // Here rows are keys and columns queries. The first keys are seen by most queries: they go first.
-    body: `  let blocks = (p.time + ${rows - 1}u) / ${rows}u;
+    body: () => `  let blocks = (p.time + ${rows - 1}u) / ${rows}u;
   let row_first = (group % blocks) * ${rows}u;
   let g = (group / blocks) % p.kv_heads;
   let b = group / (blocks * p.kv_heads);
@@ -331,7 +331,7 @@ export function tiledForwardMode(
     scalars,
     workgroup: steps.workgroup,
     groups: batch * heads * Math.ceil(time / rows),
-    declarations: `${places}
+    declarations: () => `${places}
 ${steps.declarations(2)}
 ${fetcher("fetch_q", "qkv", "q_of")}
 ${fetcher("fetch_k", "qkv", "k_of")}
@@ -339,7 +339,7 @@ ${fetcher("fetch_v", "qkv", "v_of")}
 ${fetcher("fetch_dq", "dqkv", "q_of")}
 ${fetcher("fetch_dk", "dqkv", "k_of")}
 ${fetcher("fetch_dv", "dqkv", "v_of")}`,
-    body: `${queryBlock(blocks)}
+    body: () => `${queryBlock(blocks)}
 ${steps.start}
 ${steps.fill("fixed0", rows, "row_first", (t, quad) => `fetch_q(b, h, ${t}, ${quad})`)}
 ${steps.fill("fixed1", rows, "row_first", (t, quad) => `fetch_dq(b, h, ${t}, ${quad})`)}

@@ -51,7 +51,7 @@ export function columnSums(context: KernelContext, sums: ColumnSums): void {
       key: `${sums.key} alone ${accumulate}`,
       operands: operandsOf({ ...inputs, segments }, { out }),
       scalars,
-      body: `  let s = i / p.width;
+      body: () => `  let s = i / p.width;
   let j = i % p.width;
   var sum = ${accumulate ? "out(i)" : "0.0"};
   let end = u32(segments(s + 1u));
@@ -74,8 +74,8 @@ export function columnSums(context: KernelContext, sums: ColumnSums): void {
     scalars: { ...scalars, blocks: u32(blocks), parts: u32(parts), segment_count: u32(segmentCount) },
     workgroup: COLUMNS * LANES,
     groups: blocks * parts * segmentCount,
-    declarations: `var<workgroup> lanes: array<f32, ${COLUMNS * LANES}>;`,
-    body: `  let j = (group % p.blocks) * ${COLUMNS}u + local % ${COLUMNS}u;
+    declarations: () => `var<workgroup> lanes: array<f32, ${COLUMNS * LANES}>;`,
+    body: () => `  let j = (group % p.blocks) * ${COLUMNS}u + local % ${COLUMNS}u;
   let part = (group / p.blocks) % p.parts;
   let s = group / p.blocks / p.parts;
   let first = u32(segments(s));
@@ -110,7 +110,7 @@ export function addParts(
     key: `addParts ${accumulate}`,
     operands: operandsOf({ partial }, { out }),
     scalars: { parts: u32(parts) },
-    body: `  var sum = ${accumulate ? "out(i)" : "0.0"};
+    body: () => `  var sum = ${accumulate ? "out(i)" : "0.0"};
   for (var part = 0u; part < p.parts; part++) { sum += partial(part * p.count + i); }
   set_out(i, sum);`,
   });

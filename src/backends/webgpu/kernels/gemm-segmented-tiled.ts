@@ -167,7 +167,7 @@ ${rows.map((r) => `          w${r} = fma(vec4f(a${r >> 2}.${"xyzw"[r & 3]}), b, 
     },
     workgroup: LANES,
     groups: tiling.tiles * ranges,
-    declarations: `
+    declarations: () => `
 // A slice of rows. An element holds four of a row, ${EDGE} apart, as they are read from memory; invocations write whole elements. Indices are apart
 // and most are constants, so that bounds are not checked for every read.
 alias Slice = array<array<array<vec4f, ${EDGE}>, 4>, ${EDGE / 4}>;
@@ -217,7 +217,7 @@ ${
 ${[0, 1, 2, 3].map((c) => `  if (j + ${c * EDGE}u < p.n) { set_total(at + ${c * EDGE}u, ${adds ? `total(at + ${c * EDGE}u) + ` : ""}x[${c}]); }`).join("\n")}
 }`
 }`,
-    body: `  let tile = group % p.tiles;
+    body: () => `  let tile = group % p.tiles;
   let range = group / p.tiles;
   let row = local / ${EDGE}u;
   let column = local % ${EDGE}u;

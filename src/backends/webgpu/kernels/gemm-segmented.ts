@@ -38,7 +38,7 @@ export const gemmSegmented: Pick<Launchers, "gemmSegmented"> = {
       key: `gemmSegmented join ${grouped}`,
       operands: operandsOf({ partials }, { dots, sumsq, group_sumsq: groupSumsq, v_sumsq: vSumsq }),
       scalars: { segment_count: u32(segmentCount), group_count: u32(groupCount), tiles: u32(tiles) },
-      body: `  var sum = 0.0;
+      body: () => `  var sum = 0.0;
   for (var e = lane; e < p.tiles; e += LANES) { sum += partials(row * p.tiles + e); }
   let whole = join_sum(sum);
   if (lane > 0u) { return; }
@@ -75,11 +75,11 @@ function plain(
           target_segments: u32(v === null ? targetSegments : 0),
           first: u32(firstAccumulated),
         },
-        declarations: `
+        declarations: () => `
 // Beyond the edge of W the last row (column) is read again and counts 0.
 fn value_a(r: u32, i: u32) -> f32 { return select(0.0, a(r * p.m + min(i, p.m - 1u)), i < p.m); }
 fn value_b(r: u32, j: u32) -> f32 { return select(0.0, b(r * p.n + min(j, p.n - 1u)), j < p.n); }`,
-        body: `  let tile = i;
+        body: () => `  let tile = i;
   let i0 = (tile / p.tiles_n) * 4u;
   let j0 = (tile % p.tiles_n) * 4u;
 ${each((i, j) => `  var v${i}${j} = 0.0; var t${i}${j} = 0.0; var g${i}${j} = 0.0;`)}

@@ -34,7 +34,7 @@ type Params = KernelParams["gemm"];
 interface Shared {
   readonly operands: readonly Operand[];
   readonly scalars: NonNullable<Dispatch["scalars"]>;
-  readonly declarations: string;
+  readonly declarations: () => string;
   /** Names transposes and epilogue. */
   readonly kind: string;
 }
@@ -61,7 +61,7 @@ export const gemm: Pick<Launchers, "gemm"> = {
         alpha: f32(alpha),
         batch: u32(batch),
       },
-      declarations: `${MATH}
+      declarations: () => `${MATH}
 fn at_a(item: u32, i: u32, l: u32) -> u32 { return item * p.stride_a + ${transA ? "l * p.m + i" : "i * p.k + l"}; }
 fn at_b(item: u32, l: u32, j: u32) -> u32 { return item * p.stride_b + ${transB ? "j * p.k + l" : "l * p.n + j"}; }
 fn finish(item: u32, i: u32, j: u32, sum: f32) {
@@ -165,7 +165,7 @@ function tiled(context: KernelContext, params: Params, shared: Shared, tile: Til
   };
   const groups = batch * splits * tilesM * tilesN;
   if (splits === 1) {
-    const text = tile.text({ transA, transB, full, emit: "finish_split" });
+    const text = (): TiledText => tile.text({ transA, transB, full, emit: "finish_split" });
     context.dispatch({
       key: `gemm ${name} ${shared.kind}`,
       operands: shared.operands,
@@ -173,15 +173,15 @@ function tiled(context: KernelContext, params: Params, shared: Shared, tile: Til
       workgroup: tile.workgroup,
       ...features,
       groups,
-      declarations: `${shared.declarations}
+      declarations: () => `${shared.declarations()}
 fn finish_split(item: u32, split: u32, i: u32, j: u32, sum: f32) { finish(item, i, j, sum); }
-${text.declarations}`,
-      body: text.body,
+${text().declarations}`,
+      body: () => text().body,
     });
     return;
   }
   const partial = context.scratch(batch * splits * m * n);
-  const text = tile.text({ transA, transB, full, emit: "keep" });
+  const text = (): TiledText => tile.text({ transA, transB, full, emit: "keep" });
   const factors = shared.operands.filter(({ name: operand }) => operand === "a" || operand === "b");
   const layout = shared.kind.slice(0, 2);
   context.dispatch({
@@ -191,12 +191,12 @@ ${text.declarations}`,
     workgroup: tile.workgroup,
     ...features,
     groups,
-    declarations: `${finders(shared)}
+    declarations: () => `${finders(shared)}
 fn keep(item: u32, split: u32, i: u32, j: u32, sum: f32) {
   set_partial((((item * p.splits) + split) * p.m + i) * p.n + j, sum);
 }
-${text.declarations}`,
-    body: text.body,
+${text().declarations}`,
+    body: () => text().body,
   });
   elementwise(context, batch * m * n, {
     key: `gemm join ${shared.kind}`,
@@ -206,7 +206,7 @@ ${text.declarations}`,
     ],
     scalars,
     declarations: shared.declarations,
-    body: `  let item = i / (p.m * p.n);
+    body: () => `  let item = i / (p.m * p.n);
   let inside = i % (p.m * p.n);
   var sum = 0.0;
   for (var split = 0u; split < p.splits; split++) {
@@ -218,7 +218,7 @@ ${text.declarations}`,
 
 /** The functions at_a and at_b alone. */
 const finders = ({ declarations }: Shared): string =>
-  declarations
+  declarations()
     .split("\n")
     .filter((line) => line.startsWith("fn at_"))
     .join("\n");
@@ -237,10 +237,10 @@ function plain(
   const round = (x: string): string => (rounds ? `half(${x})` : x);
   context.dispatch({
     ...shared,
-    declarations: `${shared.declarations}${rounds ? ROUND : ""}`,
+    declarations: () => `${shared.declarations()}${rounds ? ROUND : ""}`,
     key: `gemm plain ${height} ${rounds ? "rounded" : ""} ${kind}`,
     groups: Math.ceil((batch * Math.ceil(m / height) * strips) / 64),
-    body: `  let strips = (p.n + 3u) / 4u;
+    body: () => `  let strips = (p.n + 3u) / 4u;
   let bands = (p.m + ${height - 1}u) / ${height}u;
   if (thread >= p.batch * bands * strips) { return; }
   let item = thread / (bands * strips);

@@ -16,6 +16,7 @@ import {
   type KernelContext,
   type Launchers,
   operandsOf,
+  textOf,
   u32,
 } from "../context.ts";
 import { MATH } from "./elementwise.ts";
@@ -37,13 +38,14 @@ export function byRow(
       key: `${dispatch.key} alone`,
       groups: Math.ceil(rows / 64),
       workgroup: 64,
-      declarations: `${MAX}
+      declarations: () => `${MAX}
 const LANES = 1u;
 fn join_sum(x: f32) -> f32 { return x; }
 fn join_max(x: f32) -> f32 { return x; }
 fn join_min(x: f32) -> f32 { return x; }
-${dispatch.declarations ?? ""}`,
-      body: `  let row = thread;\n  let lane = 0u;\n  if (row >= p.rows) { return; }\n${dispatch.body}`,
+${textOf(dispatch.declarations ?? "")}`,
+      body: () =>
+        `  let row = thread;\n  let lane = 0u;\n  if (row >= p.rows) { return; }\n${textOf(dispatch.body)}`,
     });
     return;
   }
@@ -65,15 +67,15 @@ ${dispatch.declarations ?? ""}`,
     scalars,
     groups: rows,
     workgroup: LANES,
-    declarations: `${MAX}
+    declarations: () => `${MAX}
 const LANES = ${LANES}u;
 var<workgroup> lanes: array<f32, ${LANES}>;
 var<private> lane_index: u32;
 ${tree("join_sum", "lanes[lane_index] + y")}
 ${tree("join_max", "max_nan(lanes[lane_index], y)")}
 ${tree("join_min", "min_nan(lanes[lane_index], y)")}
-${dispatch.declarations ?? ""}`,
-    body: `  let row = group;\n  let lane = local;\n  lane_index = local;\n${dispatch.body}`,
+${textOf(dispatch.declarations ?? "")}`,
+    body: () => `  let row = group;\n  let lane = local;\n  lane_index = local;\n${textOf(dispatch.body)}`,
   });
 }
 

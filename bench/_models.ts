@@ -1,0 +1,29 @@
+/** Models and batches that benchmarks share. */
+import { GradmixError } from "gradmix";
+
+export interface Shape {
+  readonly vocabSize: number;
+  readonly dim: number;
+  readonly layers: number;
+  readonly heads: number;
+  /** Windows and tokens in each. */
+  readonly B: number;
+  readonly T: number;
+}
+
+const shapes: Readonly<Record<string, Shape>> = {
+  tiny: { vocabSize: 256, dim: 32, layers: 2, heads: 2, B: 8, T: 32 },
+  small: { vocabSize: 1024, dim: 256, layers: 6, heads: 8, B: 8, T: 256 },
+  "124m": { vocabSize: 50_304, dim: 768, layers: 12, heads: 12, B: 8, T: 1024 },
+};
+
+export function shapeOf(name: string): Shape {
+  const shape = shapes[name];
+  if (shape === undefined) throw new GradmixError("config", `--model: there is no "${name}"`);
+  return shape;
+}
+
+/** Floating-point operations of a step: 6 a parameter and token for the linear layers, 12·L·d·T/2 a token for causal attention. */
+export function stepFlops({ vocabSize, dim, layers, B, T }: Shape, parameters: number): number {
+  return B * T * (6 * (parameters - (vocabSize + T) * dim) + (12 * layers * dim * T) / 2);
+}
