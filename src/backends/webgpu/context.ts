@@ -10,6 +10,14 @@ export interface Operand {
   readonly written?: boolean;
 }
 
+/** Subgroup matrices of 16 × 16 × 16, f16 to f32. */
+export interface TensorCores {
+  /** Invocations of a subgroup, always. */
+  readonly subgroup: number;
+  /** There are none: the same shaders, with matrices made of plain WGSL. Slow; it lets any device test them. */
+  readonly emulated?: boolean;
+}
+
 /** Of a shader; a function where making it takes time, as it is asked for only when the shader is made. */
 export type Text = string | (() => string);
 
@@ -39,8 +47,7 @@ export interface DeviceTraits {
   readonly workgroupStorage: number;
   /** Mixed precision: matrix products round their operands to f16, and sum in f32. */
   readonly rounds: boolean;
-  /** Subgroup matrices of 16 × 16 × 16, f16 to f32, and the invocations of a subgroup; null where there are none. */
-  readonly tensorCores: { readonly subgroup: number } | null;
+  readonly tensorCores: TensorCores | null;
 }
 
 export interface KernelContext {

@@ -11,7 +11,7 @@ import type { View } from "../../tensor/memory.ts";
 import { sizeOf } from "../../tensor/shape.ts";
 import type { Backend } from "../backend.ts";
 import type { KernelName, KernelParams } from "../kernels.ts";
-import { type Dispatch, type KernelContext, type Launcher, textOf } from "./context.ts";
+import { type Dispatch, type KernelContext, type Launcher, type TensorCores, textOf } from "./context.ts";
 import { launchers } from "./kernels/index.ts";
 import { type BufferPool, createPool, type PooledBuffer } from "./pool.ts";
 import { scalarLayout, type ShaderOperand, shaderOf, type ShaderSlot } from "./shader.ts";
@@ -29,8 +29,8 @@ export interface WebgpuOptions {
    * without being faster. Default "f32".
    */
   readonly precision?: "f32" | "f16";
-  /** Given when the device has subgroup matrices of 16 × 16 × 16, f16 to f32, and subgroups of always this many invocations. */
-  readonly tensorCores?: { readonly subgroup: number } | null;
+  /** Given when the device has them. */
+  readonly tensorCores?: TensorCores | null;
   /** Most bytes of tensors at once. Default 64 GiB: the device says no before. */
   readonly memoryLimit?: number;
   /** Variants of kernels are timed, and the choices kept there. Without it nothing is timed: every kernel takes its default variant. */

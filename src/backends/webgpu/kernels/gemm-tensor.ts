@@ -1,11 +1,13 @@
 /**
- * The text of a matrix product on tensor cores: operands rounded to f16, sums in f32 (WGSL's experimental subgroup matrices, 16 × 16 × 16).
+ * The text of a matrix product on tensor cores (matrices.ts): operands rounded to f16, sums in f32.
  *
  * A workgroup makes a tile, each of its subgroups a rectangle of it in matrices of 16 × 16. Operands are rounded while they are brought into workgroup
  * memory, where they keep the layout of their storage; a matrix is then loaded by rows or by columns. The next slice of k is fetched into registers while
  * this one is multiplied. Sums leave through workgroup memory, a matrix a subgroup at a time, since the epilogue needs to know which element is which.
  */
+import type { TensorCores } from "../context.ts";
 import type { TiledText } from "./gemm-tiled.ts";
+import { EDGE, matricesFor } from "./matrices.ts";
 
 export interface TensorTile {
   readonly rows: number;
@@ -31,18 +33,13 @@ export const tensorTileNames: readonly TensorTileName[] = [
   "tensor 64x64",
 ];
 
-export const tensorFeatures: readonly string[] = [
-  "f16",
-  "subgroups",
-  "chromium_experimental_subgroup_matrix",
-];
-
-/** `subgroup`: invocations in one. */
-export function tensorInvocations({ rows, cols, ownRows, ownCols }: TensorTile, subgroup: number): number {
+export function tensorInvocations(
+  { rows, cols, ownRows, ownCols }: TensorTile,
+  { subgroup }: TensorCores,
+): number {
   return (rows / ownRows) * (cols / ownCols) * subgroup;
 }
 
-const EDGE = 16;
 const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 
 /** As `tiledText`: needs the same scalars and functions, calls `emit` in the same way. */
@@ -53,17 +50,18 @@ export function tensorText(
     transB,
     full,
     emit,
-    subgroup,
+    cores,
   }: {
     readonly transA: boolean;
     readonly transB: boolean;
     readonly full: boolean;
     readonly emit: string;
-    readonly subgroup: number;
+    readonly cores: TensorCores;
   },
 ): TiledText {
   const { rows, cols, depth, ownRows, ownCols } = tile;
-  const count = tensorInvocations(tile, subgroup);
+  const { subgroup } = cores;
+  const count = tensorInvocations(tile, cores);
   const subgroups = count / subgroup;
   /** `alongTile`: what is contiguous in storage runs along the tile, not along k. */
   const side = (name: "a" | "b", extent: number, alongTile: boolean) => ({
@@ -80,6 +78,11 @@ export function tensorText(
   });
   const a = side("a", rows, transA);
   const b = side("b", cols, !transB);
+  // The left matrix is rows × k, the right one k × columns.
+  const matrices = matricesFor(cores, {
+    a: { byRows: !a.alongTile, stride: a.stride },
+    b: { byRows: b.alongTile, stride: b.stride },
+  });
   const place = ({ quads }: typeof a, f: number): { quad: string; line: string } => {
     const e = f === 0 ? "local" : `(local + ${f * count}u)`;
     return { quad: `(${e} % ${quads}u)`, line: `(${e} / ${quads}u)` };
@@ -109,27 +112,16 @@ ${full ? "" : checks.join("")}  return vec4f(${range(4).map(one).join(",\n    ")
     range(s.fetches)
       .map((f) => {
         const { quad, line } = place(s, f);
-        const at = `${line} * ${s.stride}u + 4u * ${quad}`;
-        return range(4)
-          .map((c) => `  tile_${s.name}[${at} + ${c}u] = to_f16(next_${s.name}${f}[${c}]);`)
-          .join("\n");
+        return `  ${matrices.fill(s.name, `${line} * ${s.stride}u + 4u * ${quad}`, `next_${s.name}${f}`)}`;
       })
       .join("\n");
   /** A matrix of A at row `x` of the tile and depth l, or of B at column `x`. */
-  const load = (s: typeof a, x: string, l: string): string => {
-    const type = `subgroup_matrix_${s.name === "a" ? "left" : "right"}<f16, ${EDGE}, ${EDGE}>`;
-    // The left matrix is rows × k, the right one k × columns.
-    const byRows = s.name === "a" ? !s.alongTile : s.alongTile;
-    const at = s.alongTile ? `${l} * ${s.stride}u + ${x}` : `${x} * ${s.stride}u + ${l}`;
-    return `subgroupMatrixLoad<${type}, ${byRows ? "row_major" : "col_major"}>(&tile_${s.name}, ${at}, ${s.stride}u)`;
-  };
+  const load = (s: typeof a, x: string, l: string): string =>
+    matrices.load(s.name, s.alongTile ? `${l} * ${s.stride}u + ${x}` : `${x} * ${s.stride}u + ${l}`);
   const [down, across] = [range(ownRows / EDGE), range(ownCols / EDGE)];
   return {
-    declarations: `var<workgroup> tile_a: array<f16, ${a.lines * a.stride}>;
-var<workgroup> tile_b: array<f16, ${b.lines * b.stride}>;
+    declarations: `${matrices.declarations({ a: a.lines * a.stride, b: b.lines * b.stride })}
 var<workgroup> sums: array<f32, ${subgroups * EDGE * EDGE}>;
-// Beyond the range of f16 is ∞, so that a loss scale that is too large shows.
-fn to_f16(x: f32) -> f16 { return f16(select(x, sign(x) * inf(), abs(x) >= 65520.0)); }
 ${loader(a)}
 ${loader(b)}`,
     body: `  let per_item = p.tiles_m * p.tiles_n;
@@ -143,10 +135,10 @@ ${loader(b)}`,
   let col0 = (in_band / height) * ${cols}u;
   let begin = split * p.split_k;
   let end = min(p.k, begin + p.split_k);
-  let own = subgroupBroadcastFirst(local / ${subgroup}u);
+  let own = ${matrices.same(`local / ${subgroup}u`)};
   let y0 = (own / ${cols / ownCols}u) * ${ownRows}u;
   let x0 = (own % ${cols / ownCols}u) * ${ownCols}u;
-${down.flatMap((i) => across.map((j) => `  var sum${i}_${j}: subgroup_matrix_result<f32, ${EDGE}, ${EDGE}>;`)).join("\n")}
+${down.flatMap((i) => across.map((j) => `  ${matrices.zero(`sum${i}_${j}`)}`)).join("\n")}
 ${fetch(a, "begin", "var ")}
 ${fetch(b, "begin", "var ")}
   for (var l0 = begin; l0 < end; l0 += ${depth}u) {
@@ -161,14 +153,14 @@ ${fetch(b, `l0 + ${depth}u`, "")}
   for (var l = 0u; l < ${depth}u; l += ${EDGE}u) {
 ${down.map((i) => `    let a${i} = ${load(a, `(y0 + ${i * EDGE}u)`, "l")};`).join("\n")}
 ${across.map((j) => `    let b${j} = ${load(b, `(x0 + ${j * EDGE}u)`, "l")};`).join("\n")}
-${down.flatMap((i) => across.map((j) => `    sum${i}_${j} = subgroupMatrixMultiplyAccumulate(a${i}, b${j}, sum${i}_${j});`)).join("\n")}
+${down.flatMap((i) => across.map((j) => `    ${matrices.multiply(`sum${i}_${j}`, `a${i}`, `b${j}`)}`)).join("\n")}
   }
   }
 ${down
   .flatMap((i) =>
     across.map(
       (j) => `  workgroupBarrier();
-  subgroupMatrixStore<row_major>(&sums, own * ${EDGE * EDGE}u, sum${i}_${j}, ${EDGE}u);
+  ${matrices.store("sums", `own * ${EDGE * EDGE}u`, `sum${i}_${j}`)}
   workgroupBarrier();
   for (var e = local % ${subgroup}u; e < ${EDGE * EDGE}u; e += ${subgroup}u) {
     let i = row0 + y0 + ${i * EDGE}u + e / ${EDGE}u;

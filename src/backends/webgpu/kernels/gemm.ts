@@ -19,13 +19,13 @@ import {
 } from "../context.ts";
 import { activated, MATH } from "./elementwise.ts";
 import {
-  tensorFeatures,
   tensorInvocations,
   tensorText,
   type TensorTileName,
   tensorTileNames,
   tensorTiles,
 } from "./gemm-tensor.ts";
+import { HALF, tensorFeatures } from "./matrices.ts";
 import { invocations, type TiledText, type TileName, tiledText, tileNames, tiles } from "./gemm-tiled.ts";
 
 type Params = KernelParams["gemm"];
@@ -74,14 +74,13 @@ ${pre === null ? "" : "  set_pre(at, x);\n"}  set_c(at, ${activated[params.activ
     const bucket = `gemm ${layout} ${[batch, m, n, k].map(nearestPower).join("x")}`;
     const { software, rounds, tensorCores } = context.traits;
     if (rounds && tensorCores !== null) {
-      const { subgroup } = tensorCores;
       const tile = tensorTiles[context.choose(`${bucket} f16`, tensorCandidates(params))];
       tiled(context, params, shared, {
         ...tile,
         key: `f16 ${tile.ownRows}x${tile.ownCols}`,
-        workgroup: tensorInvocations(tile, subgroup),
-        features: tensorFeatures,
-        text: (options) => tensorText(tile, { ...options, subgroup }),
+        workgroup: tensorInvocations(tile, tensorCores),
+        features: tensorFeatures(tensorCores),
+        text: (options) => tensorText(tile, { ...options, cores: tensorCores }),
       });
     } else if (software) {
       const height = context.choose(bucket, ["block", "strip"]) === "strip" ? 1 : 4;
@@ -108,19 +107,6 @@ interface Tiling {
   readonly features?: readonly string[];
   readonly text: (options: { transA: boolean; transB: boolean; full: boolean; emit: string }) => TiledText;
 }
-
-/**
- * Rounds to f16 on software adapters, which have no tensor cores: the numbers of mixed precision without its speed. To the nearest, ties to even; beyond the
- * range is ∞. (quantizeToF16 may round either way.)
- */
-const ROUND = `
-fn half(x: f32) -> f32 {
-  let bits = bitcast<u32>(x);
-  let normal = bitcast<f32>((bits + 0xfffu + ((bits >> 13u) & 1u)) & 0xffffe000u);
-  let value = select(normal, round(x * ${2 ** 24}.0) * ${2 ** -24}, abs(x) < ${2 ** -14});
-  return select(select(value, sign(x) * inf(), abs(x) >= 65520.0), x, is_nan(x));
-}
-`;
 
 const nearestPower = (x: number): number => 2 ** Math.round(Math.log2(Math.max(1, x)));
 
@@ -237,7 +223,7 @@ function plain(
   const round = (x: string): string => (rounds ? `half(${x})` : x);
   context.dispatch({
     ...shared,
-    declarations: () => `${shared.declarations()}${rounds ? ROUND : ""}`,
+    declarations: () => `${shared.declarations()}${rounds ? HALF : ""}`,
     key: `gemm plain ${height} ${rounds ? "rounded" : ""} ${kind}`,
     groups: Math.ceil((batch * Math.ceil(m / height) * strips) / 64),
     body: () => `  let strips = (p.n + 3u) / 4u;
