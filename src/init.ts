@@ -1,6 +1,7 @@
 /** Starting and stopping a backend. */
 import type { Backend } from "./backends/backend.ts";
 import { createReferenceBackend } from "./backends/reference/index.ts";
+import type { NodeDevice } from "./backends/webgpu/host-node.ts";
 import { GradmixError } from "./errors.ts";
 import { setCurrentMemory } from "./tensor/memory.ts";
 
@@ -54,15 +55,16 @@ export async function shutdown(): Promise<void> {
 }
 
 async function create(options: InitOptions): Promise<Backend> {
-  const { backend = "auto", threads, simd, memoryLimit, log = () => {} } = options;
+  const { backend = "auto", threads, simd, memoryLimit } = options;
   const limit = memoryLimit === undefined ? {} : { memoryLimit };
   const name = backend === "auto" ? (environment("GRADMIX_BACKEND") ?? "auto") : backend;
   if (options.precision === "f16" && name !== "webgpu")
     throw new GradmixError("config", `precision: "f16" needs the backend "webgpu", not "${name}"`);
   if (name === "reference") return createReferenceBackend(limit);
-  if (name === "webgpu") return startWebgpu(options, environment("GRADMIX_WEBGPU") === "software");
+  if (name === "webgpu")
+    return startWebgpu(await findDevice(options, environment("GRADMIX_WEBGPU") === "software"), options);
   if (name === "auto" && threads === undefined && (simd ?? "auto") === "auto") {
-    const found = await tryWebgpu(options, log);
+    const found = await tryWebgpu(options);
     if (found !== null) return found;
   } else if (name !== "cpu" && name !== "auto")
     throw new GradmixError(
@@ -78,37 +80,55 @@ async function create(options: InitOptions): Promise<Backend> {
   });
 }
 
-async function startWebgpu(options: InitOptions, allowSoftware: boolean): Promise<Backend> {
+async function findDevice({ precision }: InitOptions, software: boolean): Promise<NodeDevice> {
+  const { createNodeDevice } = await import("./backends/webgpu/host-node.ts");
+  return createNodeDevice({ software, tensorCores: precision === "f16" });
+}
+
+/** A GPU must compute a few known sums right first: drivers have been known to fail silently. */
+async function startWebgpu(found: NodeDevice, options: InitOptions): Promise<Backend> {
   const { memoryLimit, precision = "f32", deterministic = false, log = () => {} } = options;
-  const { createNodeDevice, tuningStore } = await import("./backends/webgpu/host-node.ts");
+  const { tuningStore } = await import("./backends/webgpu/host-node.ts");
   const { createWebgpuBackend } = await import("./backends/webgpu/index.ts");
-  const found = await createNodeDevice({ software: allowSoftware, tensorCores: precision === "f16" });
+  const { computesRight } = await import("./backends/self-check.ts");
   const { device, adapter, software, tensorCores } = found;
-  return createWebgpuBackend({
+  const backend = createWebgpuBackend({
     ...{ device, adapter, software, precision, tensorCores },
     ...(memoryLimit === undefined ? {} : { memoryLimit }),
     // A software adapter is for checking; what is fast on it is nobody's question.
     ...(deterministic || software ? {} : { tuning: tuningStore(found, log) }),
   });
+  try {
+    if (software || (await computesRight(backend))) return backend;
+  } catch (error) {
+    await backend.dispose();
+    throw error;
+  }
+  await backend.dispose();
+  throw new GradmixError(
+    "backend",
+    `webgpu: ${adapter} computed small products wrongly; update its driver, or use the backend "cpu"`,
+  );
 }
 
-/** The GPU, if there is one and it computes right; else null. */
-async function tryWebgpu(options: InitOptions, log: (line: string) => void): Promise<Backend | null> {
-  let backend: Backend | null = null;
+/** The GPU, if there is one that works; else null. */
+async function tryWebgpu(options: InitOptions): Promise<Backend | null> {
+  const { mayHaveGpu } = await import("./backends/webgpu/host-node.ts");
+  if (!mayHaveGpu()) return null;
+  let found: NodeDevice;
   try {
-    const { mayHaveGpu } = await import("./backends/webgpu/host-node.ts");
-    if (!mayHaveGpu()) return null;
-    backend = await startWebgpu(options, false);
-    const { computesRight } = await import("./backends/self-check.ts");
-    if (await computesRight(backend)) return backend;
-    log(
-      `webgpu: ${backend.capabilities.simd} computed a small product wrongly; the cpu is used (update the driver, or see gradmix doctor)`,
-    );
+    found = await findDevice(options, false);
+  } catch (error) {
+    if (error instanceof GradmixError) return null;
+    throw error;
+  }
+  try {
+    return await startWebgpu(found, options);
   } catch (error) {
     if (!(error instanceof GradmixError)) throw error;
+    options.log?.(`${error.message}; the cpu is used`);
+    return null;
   }
-  await backend?.dispose();
-  return null;
 }
 
 function environment(name: string): string | undefined {

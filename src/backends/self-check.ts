@@ -1,19 +1,25 @@
 /** Does a backend compute? A few sums whose results are known exactly, in milliseconds: drivers have been known to fail silently. */
 import type { Backend } from "./backend.ts";
 
-/** Multiplies, sums and normalises small whole numbers. */
+/** Multiplies, sums and normalises small whole numbers; they are the same in f16. */
 export async function computesRight(backend: Backend, size: number = 96): Promise<boolean> {
-  const place = (data: Float32Array) => {
-    const buffer = backend.alloc(data.length, "f32");
+  const place = (data: Float32Array | Int32Array) => {
+    const dtype = data instanceof Int32Array ? "i32" : "f32";
+    const buffer = backend.alloc(data.length, dtype);
     backend.write(buffer, 0, data);
-    return { buffer, offset: 0, shape: [data.length], dtype: "f32" as const };
+    return { buffer, offset: 0, shape: [data.length], dtype } as const;
   };
   const count = size * size;
+  const half = Math.floor(size / 2);
   // Products of small whole numbers sum up exactly in any order.
   const a = Float32Array.from({ length: count }, (_, i) => ((i * 7) % 5) - 2);
   const b = Float32Array.from({ length: count }, (_, i) => ((i * 3) % 7) - 3);
-  const views = [a, b, new Float32Array(count), new Float32Array(count), new Float32Array(1)].map(place);
-  const [x, y, product, shares, dot] = views;
+  const zeros = (length: number): Float32Array => new Float32Array(length);
+  const views = [
+    ...[a, b, zeros(count), zeros(count), zeros(1)],
+    ...[Int32Array.of(0, half, size), zeros(count), zeros(2), zeros(2), zeros(1)],
+  ].map(place);
+  const [x, y, product, shares, dot, segments, total, dots, squares, square] = views;
   try {
     backend.run(
       "gemm",
@@ -24,6 +30,14 @@ export async function computesRight(backend: Backend, size: number = 96): Promis
       [x, y, null],
       [product, null],
     );
+    backend.run(
+      "gemmSegmented",
+      {
+        rows: size, m: size, n: size, segmentCount: 2, groupCount: 0, targetSegments: 1, firstAccumulated: 0, accumulate: false,
+      }, // prettier-ignore
+      [x, y, segments, null, null],
+      [total, dots, squares, null, square],
+    );
     backend.run("softmax", { rows: size, cols: size }, [x], [shares]);
     backend.run("dot", {}, [x, y], [dot]);
     const found = await backend.read(product.buffer, 0, count);
@@ -31,16 +45,30 @@ export async function computesRight(backend: Backend, size: number = 96): Promis
     let wanted = 0;
     for (let i = 0; i < count; i++) wanted += a[i] * b[i];
     if ((await backend.read(dot.buffer, 0, 1))[0] !== wanted) return false;
+    const whole = await backend.read(total.buffer, 0, count);
+    let inner = 0;
+    const norms = [0, 0];
     for (let i = 0; i < size; i++) {
-      let total = 0;
+      let mass = 0;
       for (let j = 0; j < size; j++) {
         let sum = 0;
-        for (let k = 0; k < size; k++) sum += a[i * size + k] * b[k * size + j];
-        if (found[i * size + j] !== sum) return false;
-        total += rows[i * size + j];
+        const halves = [0, 0];
+        for (let k = 0; k < size; k++) {
+          sum += a[i * size + k] * b[k * size + j];
+          halves[k < half ? 0 : 1] += a[k * size + i] * b[k * size + j];
+        }
+        if (found[i * size + j] !== sum || whole[i * size + j] !== halves[0] + halves[1]) return false;
+        mass += rows[i * size + j];
+        inner += halves[0] * halves[1];
+        for (const s of [0, 1]) norms[s] += halves[s] ** 2;
       }
-      if (!(Math.abs(total - 1) < 1e-5)) return false;
+      if (!(Math.abs(mass - 1) < 1e-5)) return false;
     }
+    // These are too large to be exact.
+    const near = (x: number, y: number): boolean => Math.abs(x - y) <= 1e-4 * Math.sqrt(norms[0] * norms[1]);
+    const along = await backend.read(dots.buffer, 0, 2);
+    const squared = await backend.read(squares.buffer, 0, 2);
+    if (!near(along[1], inner) || !near(squared[0], norms[0]) || !near(squared[1], norms[1])) return false;
     return true;
   } finally {
     for (const { buffer } of views) backend.free(buffer);

@@ -640,7 +640,7 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       ),
     ),
     // More segments than ranges, and the larger tile.
-    segmentedCase("many segments", { rows: 150, m: 100, n: 65 }, offsets(integers(136, 1, 0, 3), 1), {
+    segmentedCase("many segments", { rows: 300, m: 100, n: 70 }, offsets(integers(260, 1, 0, 3), 1), {
       v: true,
       first: 3,
       accumulate: true,

@@ -13,7 +13,8 @@ import { createWebgpuBackend, type WebgpuBackend, type WebgpuOptions } from "#di
 import { sharesOf } from "#dist/backends/webgpu/kernels/gemm.js";
 import { tensorTileNames } from "#dist/backends/webgpu/kernels/gemm-tensor.js";
 import { tileNames } from "#dist/backends/webgpu/kernels/gemm-tiled.js";
-import { values } from "./harness.ts";
+import { cases } from "./cases.ts";
+import { difference, f, type Operand, runCase, values } from "./harness.ts";
 
 const off = process.env["GRADMIX_WEBGPU"] === "off";
 const open: Backend[] = [];
@@ -145,6 +146,10 @@ describe.skipIf(off)("variants", () => {
 
   test("the check before a GPU is taken: right results pass", async () => {
     expect(await computesRight(await start({ software: true }), 24)).toBe(true);
+    const cores = { subgroup: 32, emulated: true };
+    expect(
+      await computesRight(await start({ software: false, precision: "f16", tensorCores: cores }), 24),
+    ).toBe(true);
   });
 });
 
@@ -156,6 +161,15 @@ function half(x: number): number {
   const down = Math.floor(whole);
   const rest = whole - down;
   return (rest > 0.5 || (rest === 0.5 && down % 2 !== 0) ? down + 1 : down) * step;
+}
+
+/**
+ * Is all that the null device minds its 16 KiB of workgroup memory, and are the 32 of a GPU enough? That is asked after everything else in a shader was
+ * checked.
+ */
+function withinOtherLimits(error: unknown): boolean {
+  const found = /workgroup storage \((\d+) bytes\) is larger/.exec(String(error));
+  return found !== null && Number(found[1]) <= 32_768;
 }
 
 describe.skipIf(off)("mixed precision", () => {
@@ -197,11 +211,62 @@ describe.skipIf(off)("mixed precision", () => {
     found.forEach((value, i) => expect(Math.abs(value - (wanted[i] ?? NaN))).toBeLessThan(2e-5));
   });
 
+  // By hand on a software adapter, and by the shaders for tensor cores.
+  test.each([
+    ["by hand", { software: true }],
+    ["emulated tensor cores", { software: false, tensorCores: { subgroup: 32, emulated: true } }],
+  ] as const)(
+    "the segmented weight gradient of what was rounded (%s)",
+    async (_, options) => {
+      const backend = await start({ ...options, precision: "f16" });
+      const oracle = createReferenceBackend({ precision: "f64" });
+      const rounded = cases.gemmSegmented().map((c) => ({
+        ...c,
+        inputs: c.inputs.map((operand, at) =>
+          at < 2 && operand !== null ? f(Array.from(operand.data, half)) : operand,
+        ),
+      }));
+      for (const c of rounded) {
+        const wanted = await runCase(oracle, "gemmSegmented", c, 0);
+        const found = await runCase(backend, "gemmSegmented", c, 3);
+        expect(difference("gemmSegmented", c, found, wanted)).toBe(null);
+      }
+    },
+    120_000,
+  );
+
   test("a GPU without tensor cores refuses it in one line", async () => {
     const { device } = await createNodeDevice({ software: true });
     expect(() => createWebgpuBackend({ device, adapter: "Some GPU", precision: "f16" })).toThrow(
       /^webgpu: Some GPU offers no tensor cores .* use precision "f32"$/,
     );
+  });
+
+  test("the segmented weight gradient's tensor-core shaders are valid (on Dawn's null backend)", async () => {
+    const beyond: string[] = [];
+    for (const c of cases.gemmSegmented()) {
+      const backend = createWebgpuBackend({
+        device: await createNullDevice(),
+        ...{ precision: "f16", tensorCores: { subgroup: 32 } },
+      });
+      const place = (operand: Operand | null) =>
+        operand === null
+          ? null
+          : {
+              buffer: backend.alloc(Math.max(1, operand.data.length), operand.dtype),
+              ...{ offset: 0, shape: [operand.data.length], dtype: operand.dtype },
+            };
+      try {
+        const outputs = c.outputs.map(place);
+        backend.run("gemmSegmented", c.params, c.inputs.map(place), outputs);
+        await backend.read(outputs.at(-1)?.buffer ?? -1, 0, 1);
+      } catch (error) {
+        if (!withinOtherLimits(error)) throw error;
+        beyond.push(c.name);
+      }
+      await backend.dispose();
+    }
+    expect(beyond.map((name) => name.split(" rows")[0])).toEqual(["many segments"]);
   });
 
   test.each(LAYOUTS)(
@@ -235,10 +300,7 @@ describe.skipIf(off)("mixed precision", () => {
             await backend.read(c.buffer, 0, 1);
             expect(backend.counters.dispatches).toBe(k === 4096 ? 2 : 1);
           } catch (error) {
-            // The null device has 16 KiB of workgroup memory, which is asked for after everything else in a shader was checked; GPUs have 32 or more.
-            const found = /workgroup storage \((\d+) bytes\) is larger/.exec(String(error));
-            if (found === null) throw error;
-            expect(Number(found[1])).toBeLessThanOrEqual(32_768);
+            if (!withinOtherLimits(error)) throw error;
             beyond.push(tile);
           }
           await backend.dispose();
@@ -285,16 +347,19 @@ describe.skipIf(off)("mixed precision", () => {
     ["tensor 64x64", "TT", WHOLE],
     ["tensor 128x128", "TT", RAGGED],
     ["tensor 128x128 of 64x64", "NN", RAGGED],
-  ] as const)("on emulated tensor cores: the products of what was rounded (%s, %s, %o)", async (...which) => {
-    await checkTile(...which, await createNodeDevice({ software: true }));
-  });
+  ] as const)(
+    "on emulated tensor cores: the products of what was rounded (%s, %s, %o)",
+    async (tile, layout, shape) => {
+      await checkTile(tile, layout, shape, await createNodeDevice({ software: true }));
+    },
+  );
 });
 
 test("the check before a GPU is taken: wrong results do not", async () => {
   const cpu = await createCpuBackend({ threads: 1 });
   open.push(cpu);
   expect(await computesRight(cpu)).toBe(true);
-  for (const broken of ["gemm", "softmax", "dot"] as const)
+  for (const broken of ["gemm", "gemmSegmented", "softmax", "dot"] as const)
     expect(
       await computesRight({
         ...cpu,

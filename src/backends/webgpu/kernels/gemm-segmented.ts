@@ -1,11 +1,12 @@
 /**
  * The segmented weight gradient: whoever owns a tile of W walks the segments in order. The tile of one segment stays in registers; at the segment's end
  * it is dotted with the tile of V, squared, and added to the total and to its group. What the tiles found is added up by a last kernel, in order. On a
- * GPU a workgroup owns a tile (gemm-segmented-tiled.ts), on a software adapter an invocation, without barriers.
+ * GPU a workgroup owns a tile (gemm-segmented-walk.ts), on a software adapter an invocation, without barriers.
  */
 import type { KernelParams } from "../../kernels.ts";
 import { elementwise, given, type KernelContext, type Launchers, operandsOf, u32 } from "../context.ts";
-import { type Operands, tiled, type Tiled } from "./gemm-segmented-tiled.ts";
+import { type Operands, tiled, type Tiled } from "./gemm-segmented-walk.ts";
+import { HALF } from "./matrices.ts";
 import { byRow } from "./rows.ts";
 
 type Params = KernelParams["gemmSegmented"];
@@ -60,11 +61,13 @@ function plain(
   const [tilesM, tilesN] = [Math.ceil(m / 4), Math.ceil(n / 4)];
   const tiles = tilesM * tilesN;
   const grouped = groups !== null;
+  const { rounds } = context.traits;
+  const round = (x: string): string => (rounds ? `half(${x})` : x);
   return {
     tiles,
     run(partials) {
       elementwise(context, tiles, {
-        key: `gemmSegmented plain ${[v !== null, total !== null, grouped, accumulate].join()}`,
+        key: `gemmSegmented plain ${rounds ? "rounded " : ""}${[v !== null, total !== null, grouped, accumulate].join()}`,
         operands: operandsOf({ a, b, segments, groups, v }, { total, partials }),
         scalars: {
           m: u32(m),
@@ -77,8 +80,8 @@ function plain(
         },
         declarations: () => `
 // Beyond the edge of W the last row (column) is read again and counts 0.
-fn value_a(r: u32, i: u32) -> f32 { return select(0.0, a(r * p.m + min(i, p.m - 1u)), i < p.m); }
-fn value_b(r: u32, j: u32) -> f32 { return select(0.0, b(r * p.n + min(j, p.n - 1u)), j < p.n); }`,
+fn value_a(r: u32, i: u32) -> f32 { return select(0.0, ${round("a(r * p.m + min(i, p.m - 1u))")}, i < p.m); }
+fn value_b(r: u32, j: u32) -> f32 { return select(0.0, ${round("b(r * p.n + min(j, p.n - 1u))")}, j < p.n); }${rounds ? HALF : ""}`,
         body: () => `  let tile = i;
   let i0 = (tile / p.tiles_n) * 4u;
   let j0 = (tile % p.tiles_n) * 4u;
