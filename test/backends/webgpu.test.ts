@@ -11,7 +11,7 @@ import { runInNewContext } from "node:vm";
 import { afterEach, describe, expect, test } from "vitest";
 import type { KernelName } from "#dist/backends/kernels.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
-import { createNodeDevice } from "#dist/backends/webgpu/host-node.js";
+import { createNodeDevice, createNullDevice } from "#dist/backends/webgpu/host-node.js";
 import { createWebgpuBackend, type WebgpuBackend } from "#dist/backends/webgpu/index.js";
 import { setCurrentMemory } from "#dist/tensor/memory.js";
 import { type Case, difference, f, i, integers, out, runCase, sumScale, values } from "./harness.ts";
@@ -189,6 +189,40 @@ describe.skipIf(off)("webgpu", () => {
     const buffer = backend.alloc(3, "f32");
     backend.write(buffer, 0, [1, 2, 3]);
     expect([...(await backend.read(buffer, 0, 3))]).toEqual([1, 2, 3]);
+  });
+
+  test("what the device has no memory for is refused with the sizes, and the device goes on", async () => {
+    // Dawn's null device, which has 512 MiB.
+    const backend = createWebgpuBackend({ device: await createNullDevice() });
+    const count = 2 ** 24;
+    const filled = () => {
+      const view = { buffer: backend.alloc(count, "f32"), offset: 0, shape: [count], dtype: "f32" as const };
+      backend.run("fill", { value: 1 }, [], [view]);
+      return view.buffer;
+    };
+    const message = /^webgpu: the device refused 67108864 bytes while 469762048 are live; lower the batch$/;
+    for (const how of ["read", "flush"]) {
+      const buffers = Array.from({ length: 10 }, filled);
+      if (how === "read") await expect(backend.read(buffers[9] ?? -1, 0, 1)).rejects.toThrow(message);
+      else {
+        backend.flush();
+        await new Promise((resume) => setTimeout(resume, 50));
+        expect(filled).toThrow(message);
+      }
+      for (const buffer of buffers) backend.free(buffer);
+      expect(backend.liveBytes).toBe(0);
+      const again = Array.from({ length: 6 }, filled);
+      await backend.read(again[5] ?? -1, 0, 1);
+      for (const buffer of again) backend.free(buffer);
+    }
+    // What is encoded and not submitted must not reach the device later.
+    const buffers = Array.from({ length: 10 }, filled);
+    await new Promise((resume) => setTimeout(resume, 50));
+    expect(filled).toThrow(message);
+    for (const buffer of buffers) backend.free(buffer);
+    const last = filled();
+    await backend.read(last, 0, 1);
+    await backend.dispose();
   });
 
   test("more workgroups than a dimension has", async () => {

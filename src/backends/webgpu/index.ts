@@ -116,9 +116,18 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
       fail(new GradmixError("backend", `webgpu: the device was lost (${reason}): ${firstLine(message)}`));
   };
   void watch();
+  /** Buffers that the device may yet refuse, and those that it refused and that are still in use: commands with one of them are errors too. */
+  const asked = new Set<Promise<void>>();
+  const refusals = new Map<GPUBuffer, GradmixError>();
   device.addEventListener("uncapturederror", (event) => {
     event.preventDefault();
-    fail(new GradmixError("backend", `webgpu: ${firstLine(event.error.message)}`));
+    const { message } = event.error;
+    const judge = (): void => {
+      const [refusal] = refusals.values();
+      fail(refusal ?? new GradmixError("backend", `webgpu: ${firstLine(message)}`));
+    };
+    if (asked.size === 0) judge();
+    else void Promise.all(asked).then(judge);
   });
   const check = (): void => {
     if (disposed) throw new GradmixError("backend", "webgpu: the backend was disposed");
@@ -131,35 +140,46 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
 
   const bindGroups = new Map<string, { group: GPUBindGroup; buffers: readonly number[] }>();
   const pipelines = new Map<string, Pipeline>();
-  /** The device says later that it had no memory. */
-  const refused = async (bytes: number): Promise<void> => {
-    const error = await device.popErrorScope();
-    if (error !== null)
-      fail(
-        new GradmixError(
-          "memory",
-          `webgpu: the device refused ${bytes} bytes while ${liveBytes} are live; lower the batch`,
-        ),
-      );
-  };
-  const make = (bytes: number, usage: number): GPUBuffer => {
+  const make = (bytes: number, usage: number, refused: (buffer: GPUBuffer) => void): GPUBuffer => {
     device.pushErrorScope("out-of-memory");
     const buffer = device.createBuffer({ size: bytes, usage });
-    void refused(bytes);
+    const live = liveBytes;
+    // The device says later whether it had the memory.
+    const answer = device.popErrorScope().then((error) => {
+      asked.delete(answer);
+      if (error === null || disposed) return;
+      const refusal = new GradmixError(
+        "memory",
+        `webgpu: the device refused ${bytes} bytes while ${live} are live; lower the batch`,
+      );
+      refusals.set(buffer, refusal);
+      refused(buffer);
+      drop();
+      fail(refusal);
+    });
+    asked.add(answer);
     return buffer;
   };
   const forget = (id: number): void => {
     for (const [key, { buffers: used }] of bindGroups) if (used.includes(id)) bindGroups.delete(key);
   };
   const pool: BufferPool = createPool(
-    (bytes) => make(bytes, USAGE.storage | USAGE.copySource | USAGE.copyTarget),
+    (bytes) =>
+      make(bytes, USAGE.storage | USAGE.copySource | USAGE.copyTarget, (buffer) => {
+        for (const [key, view] of constants)
+          if (entries.get(view.buffer)?.pooled.buffer === buffer) constants.delete(key);
+        pool.refuse(buffer);
+      }),
     { most: mostBytes - (mostBytes % 4), cap: () => Math.max(POOL_FLOOR, peakBytes) },
-    forget,
+    ({ id, buffer }) => {
+      refusals.delete(buffer);
+      forget(id);
+    },
   );
   const staging: BufferPool = createPool(
-    (bytes) => make(bytes, USAGE.mapRead | USAGE.copyTarget),
+    (bytes) => make(bytes, USAGE.mapRead | USAGE.copyTarget, (buffer) => staging.refuse(buffer)),
     { most: limits.maxBufferSize, cap: () => 2 ** 28 },
-    () => {},
+    ({ buffer }) => refusals.delete(buffer),
   );
   const scalars = device.createBuffer({ size: SLOT * SLOTS, usage: USAGE.uniform | USAGE.copyTarget });
   const scalarBytes = new ArrayBuffer(SLOT * SLOTS);
@@ -196,15 +216,21 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
         `webgpu: elements ${offset} to ${offset + count} are outside of a buffer of ${entry.count}`,
       );
   };
+  /** Forgets what is encoded and was not submitted. */
+  const drop = (): void => {
+    pass?.end();
+    encoder = pass = null;
+    usedSlots = 0;
+    pending.clear();
+  };
   const submit = (): void => {
     if (encoder === null) return;
     pass?.end();
     queue.writeBuffer(scalars, 0, scalarBytes, 0, usedSlots * SLOT);
     queue.submit([encoder.finish()]);
     submits++;
-    encoder = pass = null;
-    usedSlots = 0;
-    pending.clear();
+    pass = null;
+    drop();
   };
   const open = (): GPUComputePassEncoder => {
     encoder ??= device.createCommandEncoder();
@@ -441,24 +467,29 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
       const began = performance.now();
       const expected = waits.get(work) ?? 0;
       if (expected > LEAST_SLEEP) await new Promise((wake) => setTimeout(wake, 0.8 * expected));
+      let bytes: ArrayBuffer;
       try {
         await target.buffer.mapAsync(MAP_READ, 0, count * 4);
-      } catch (error) {
+        await Promise.all(asked);
         check();
+        bytes = target.buffer.getMappedRange(0, count * 4).slice(0);
+      } catch (error) {
+        await Promise.all(asked);
+        check();
+        if (error instanceof GradmixError) throw error;
         throw new GradmixError(
           "backend",
           `webgpu: a result could not be read (${firstLine(String(error))})`,
-          {
-            cause: error,
-          },
+          { cause: error },
         );
+      } finally {
+        if (!disposed) {
+          target.buffer.unmap();
+          staging.give(target);
+        }
       }
       if (waits.size > 1000) waits.clear();
       waits.set(work, performance.now() - began);
-      const bytes = target.buffer.getMappedRange(0, count * 4).slice(0);
-      target.buffer.unmap();
-      staging.give(target);
-      check();
       await tuner?.settle();
       return wrap(bytes);
     },
@@ -484,8 +515,7 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
     async dispose() {
       if (disposed) return;
       disposed = true;
-      pass?.end();
-      encoder = pass = null;
+      drop();
       entries.clear();
       pool.destroy();
       staging.destroy();

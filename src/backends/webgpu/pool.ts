@@ -15,6 +15,8 @@ export interface BufferPool {
   take(bytes: number): PooledBuffer;
   /** The buffer may be handed out again at once: commands run in the order they were given. */
   give(buffer: PooledBuffer): void;
+  /** The device had no memory for this one: it is not handed out again, and what lies free is destroyed to make room. */
+  refuse(buffer: GPUBuffer): void;
   /** Buffers made so far, and bytes that exist now, in use and free. */
   readonly created: number;
   readonly bytes: number;
@@ -34,18 +36,30 @@ function sizeClass(bytes: number): number {
 export function createPool(
   make: (bytes: number) => GPUBuffer,
   { most, cap }: { readonly most: number; readonly cap: () => number },
-  onDestroy: (id: number) => void,
+  onDestroy: (entry: PooledBuffer) => void,
 ): BufferPool {
   const free = new Map<number, PooledBuffer[]>();
   const all = new Set<PooledBuffer>();
+  const refused = new Set<PooledBuffer>();
   let created = 0;
   let bytes = 0;
   let freeBytes = 0;
   const destroy = (entry: PooledBuffer): void => {
     all.delete(entry);
+    refused.delete(entry);
     bytes -= entry.bytes;
-    onDestroy(entry.id);
+    onDestroy(entry);
     entry.buffer.destroy();
+  };
+  /** Destroys what is free until no more than so many bytes are. */
+  const trim = (allowed: number): void => {
+    for (const [size, others] of free)
+      while (freeBytes > allowed) {
+        const last = others.pop();
+        if (last === undefined) break;
+        freeBytes -= size;
+        destroy(last);
+      }
   };
   return {
     take(wanted) {
@@ -61,6 +75,10 @@ export function createPool(
       return entry;
     },
     give(entry) {
+      if (refused.has(entry)) {
+        destroy(entry);
+        return;
+      }
       const stack = free.get(entry.bytes) ?? [];
       free.set(entry.bytes, stack);
       // In the order they were made; most are given back near the end.
@@ -68,14 +86,11 @@ export function createPool(
       while (at > 0 && stack[at - 1].id > entry.id) at--;
       stack.splice(at, 0, entry);
       freeBytes += entry.bytes;
-      const allowed = cap();
-      for (const [size, others] of free)
-        while (freeBytes > allowed) {
-          const last = others.pop();
-          if (last === undefined) break;
-          freeBytes -= size;
-          destroy(last);
-        }
+      trim(cap());
+    },
+    refuse(buffer) {
+      for (const entry of all) if (entry.buffer === buffer) refused.add(entry);
+      trim(0);
     },
     get created() {
       return created;
