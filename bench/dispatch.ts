@@ -1,7 +1,8 @@
 /**
  * What the host spends on the WebGPU backend: microseconds a dispatch, and dispatches, bind groups and buffers a training step in steady state.
- * Options: --backend webgpu (the only one), --dispatches N (2000), --steps N (30), --model tiny|small|124m as in `step` (default: d 64, 4 layers, T 64), and
- * --device null: Dawn's null device, which runs nothing, so that the host's share of a step can be measured without a GPU, with the kernels that GPUs get.
+ * Options: --backend webgpu (the only one), --dispatches N (2000), --steps N (30), --model tiny|small|124m as in `step` (default: d 64, 4 layers, T 64),
+ * --layers N and --batch N in place of the model's, and --device null: Dawn's null device, which runs nothing, so that the host's share of a step can be
+ * measured without a GPU, with the kernels that GPUs get. (It has 512 MiB, and binds 128.)
  */
 import { GradmixError, init, shutdown, type Tensor } from "gradmix";
 import { type Batch, meanGradient } from "gradmix/dga";
@@ -46,8 +47,13 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
   for (const buffer of buffers) backend.free(buffer);
 
   const named = typeof options["model"] === "string" ? options["model"] : null;
-  const shape =
+  const base =
     named === null ? { vocabSize: 256, dim: 64, layers: 4, heads: 4, B: 4, T: 64 } : shapeOf(named);
+  const shape = {
+    ...base,
+    layers: Number(options["layers"] ?? base.layers),
+    B: Number(options["batch"] ?? base.B),
+  };
   const { vocabSize, dim, layers, heads, B, T: time } = shape;
   const model = createGPT({
     ...(named === null ? {} : { preset: "gpt2" as const }),
