@@ -3,6 +3,7 @@
  * that exports `run(options)` and gives back plain data; with --json that is all that goes to standard output.
  */
 import { readdirSync } from "node:fs";
+import { GradmixError } from "gradmix";
 
 /** What was given after the name: `--threads 2` is `{ threads: "2" }`, `--quick` is `{ quick: true }`. */
 export type BenchOptions = Readonly<Record<string, string | true>>;
@@ -32,7 +33,11 @@ const file = readdirSync(import.meta.dirname).find(
   (found) => found === `${name}.js` || found === `${name}.mjs`,
 );
 const benchmark = (await import(`./${file ?? ""}`)) as Benchmark;
-const result = await benchmark.run(options);
+const result = await benchmark.run(options).catch((error: unknown) => {
+  if (!(error instanceof GradmixError)) throw error;
+  process.stderr.write(`bench: ${error.message}\n`);
+  process.exit(1);
+});
 if (options["json"] === true) process.stdout.write(`${JSON.stringify(result)}\n`);
 else printPlain(result);
 
