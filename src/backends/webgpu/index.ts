@@ -122,12 +122,12 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
   device.addEventListener("uncapturederror", (event) => {
     event.preventDefault();
     const { message } = event.error;
-    const judge = (): void => {
+    const judge = async (): Promise<void> => {
+      if (asked.size > 0) await Promise.all(asked);
       const [refusal] = refusals.values();
       fail(refusal ?? new GradmixError("backend", `webgpu: ${firstLine(message)}`));
     };
-    if (asked.size === 0) judge();
-    else void Promise.all(asked).then(judge);
+    void judge();
   });
   const check = (): void => {
     if (disposed) throw new GradmixError("backend", "webgpu: the backend was disposed");
@@ -144,8 +144,9 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
     device.pushErrorScope("out-of-memory");
     const buffer = device.createBuffer({ size: bytes, usage });
     const live = liveBytes;
-    // The device says later whether it had the memory.
-    const answer = device.popErrorScope().then((error) => {
+    // The device says later whether it had the memory; a lost one says nothing.
+    const listen = async (): Promise<void> => {
+      const error = await device.popErrorScope().catch(() => null);
       asked.delete(answer);
       if (error === null || disposed) return;
       const refusal = new GradmixError(
@@ -156,7 +157,8 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
       refused(buffer);
       drop();
       fail(refusal);
-    });
+    };
+    const answer = listen();
     asked.add(answer);
     return buffer;
   };
