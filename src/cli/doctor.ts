@@ -20,8 +20,8 @@ export async function doctor(output: Output): Promise<number> {
     output.write(`${name.padEnd(10)} ${value}\n`);
   };
   let found: NodeDevice[] = [];
-  let chosen: ReadonlyMap<string, string> = new Map();
-  const startWebgpu = async (): Promise<Backend> => {
+  const choices: ReadonlyMap<string, string>[] = [];
+  const startWebgpu = async (precision: "f32" | "f16"): Promise<Backend> => {
     if (!mayHaveGpu()) throw new GradmixError("backend", "this machine has no driver for a GPU (Vulkan)");
     // With what mixed precision needs, to see whether it is there.
     const node = await createNodeDevice({
@@ -31,10 +31,10 @@ export async function doctor(output: Output): Promise<number> {
     found = [node];
     const { device, adapter, software, tensorCores } = node;
     const backend = createWebgpuBackend({
-      ...{ device, adapter, software, tensorCores },
+      ...{ device, adapter, software, precision, tensorCores },
       ...(software ? {} : { tuning: tuningStore(node) }),
     });
-    chosen = backend.chosen;
+    choices.push(backend.chosen);
     return backend;
   };
   print("node", `${process.version}, ${process.platform} ${process.arch}`);
@@ -47,7 +47,10 @@ export async function doctor(output: Output): Promise<number> {
   const cpu = await examine(() => createCpuBackend(), 512);
   print("cpu", cpu.text);
   if (cpu.threads > 1) print("", (await examine(() => createCpuBackend({ threads: 1 }), 512)).text);
-  print("webgpu", (await examine(startWebgpu, 256, 4096)).text);
+  print("webgpu", (await examine(() => startWebgpu("f32"), 256, 4096)).text);
+  if (found.some(({ tensorCores }) => tensorCores !== null))
+    print("", (await examine(() => startWebgpu("f16"), 256, 4096, "f16")).text);
+  const chosen = new Map(choices.flatMap((choice) => [...choice]));
   for (const { details, tensorCores } of found) {
     const { features, limits, driver, vendor, architecture, matrices } = details;
     print(
@@ -82,11 +85,17 @@ interface Finding {
 }
 
 /** Starts a backend, multiplies two square matrices of `size` (or of `large`, where that takes little time), checks the result and takes the time. */
-async function examine(start: () => Promise<Backend>, size: number, large: number = size): Promise<Finding> {
+async function examine(
+  start: () => Promise<Backend>,
+  size: number,
+  large: number = size,
+  precision: "f32" | "f16" = "f32",
+): Promise<Finding> {
   let backend: Backend | null = null;
   try {
     backend = await start();
-    const { threads, simd, memoryLimit } = backend.capabilities;
+    const { name, capabilities } = backend;
+    const { threads, simd, memoryLimit } = capabilities;
     const right = await computesRight(backend);
     let seconds = await product(backend, size);
     // The time grows with the cube; what takes a tenth of a second measures well.
@@ -96,8 +105,9 @@ async function examine(start: () => Promise<Backend>, size: number, large: numbe
     // Larger than a cache, for all but the smallest size.
     const count = Math.min(2 ** 26, 32 * wanted * wanted);
     const gigabytes = (8 * count) / (await copy(backend, count)) / 1e9;
-    const what = `${threads} ${threads === 1 ? "thread" : "threads"}, ${simd}, at most ${gib(memoryLimit)}`;
-    const speed = `${gigaflops.toPrecision(3)} GFLOP/s (${wanted}×${wanted} f32 product), ${gigabytes.toPrecision(3)} GB/s (copy)`;
+    const runners = name === "webgpu" ? "" : `${threads} ${threads === 1 ? "thread" : "threads"}, `;
+    const what = `${runners}${simd}, at most ${gib(memoryLimit)}`;
+    const speed = `${gigaflops.toPrecision(3)} GFLOP/s (${wanted}×${wanted} ${precision} product), ${gigabytes.toPrecision(3)} GB/s (copy)`;
     return { works: right, threads, text: `${what}, ${speed}${right ? "" : "; THE RESULT IS WRONG"}` };
   } catch (error) {
     return {
