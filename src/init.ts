@@ -2,6 +2,7 @@
 import type { Backend } from "./backends/backend.ts";
 import { createReferenceBackend } from "./backends/reference/index.ts";
 import type { NodeDevice } from "./backends/webgpu/host-node.ts";
+import type { TuningStore } from "./backends/webgpu/tuning.ts";
 import { GradmixError } from "./errors.ts";
 import { setCurrentMemory } from "./tensor/memory.ts";
 
@@ -12,6 +13,11 @@ export interface InitOptions {
    * GRADMIX_WEBGPU=software. "reference" is slow and exact: an oracle.
    */
   readonly backend?: "auto" | "cpu" | "webgpu" | "reference";
+  /**
+   * A `GPUDevice` of yours, such as a browser's, in place of one that is looked for. Ask for it with the limits that its adapter has, as WebGPU's defaults bind
+   * 128 MiB at most. It belongs to the backend from here on, which destroys it.
+   */
+  readonly device?: object;
   /** Threads that run kernels of the cpu backend, the calling one included. Default: one a core. */
   readonly threads?: number;
   /** Of the cpu backend: "relaxed" fuses multiply-adds where the engine can; "plain" runs everywhere. Default: "auto", relaxed if possible. */
@@ -57,6 +63,10 @@ export async function shutdown(): Promise<void> {
 async function create(options: InitOptions): Promise<Backend> {
   const { backend = "auto", threads, simd, memoryLimit } = options;
   const limit = memoryLimit === undefined ? {} : { memoryLimit };
+  const { device } = options;
+  if (device !== undefined && backend !== "auto" && backend !== "webgpu")
+    throw new GradmixError("config", `device: a GPUDevice needs the backend "webgpu", not "${backend}"`);
+  if (device !== undefined) return startWebgpu(await described(device, options), options);
   const name = backend === "auto" ? (environment("GRADMIX_BACKEND") ?? "auto") : backend;
   if (options.precision === "f16" && name !== "webgpu")
     throw new GradmixError("config", `precision: "f16" needs the backend "webgpu", not "${name}"`);
@@ -80,23 +90,42 @@ async function create(options: InitOptions): Promise<Backend> {
   });
 }
 
-async function findDevice({ precision }: InitOptions, software: boolean): Promise<NodeDevice> {
-  const { createNodeDevice } = await import("./backends/webgpu/host-node.ts");
-  return createNodeDevice({ software, tensorCores: precision === "f16" });
+/** A device, and where choices of variants are kept for it. */
+interface Found extends Pick<NodeDevice, "device" | "adapter" | "software" | "tensorCores"> {
+  readonly tuning: TuningStore;
+}
+
+async function findDevice({ precision, log }: InitOptions, allowSoftware: boolean): Promise<Found> {
+  const { createNodeDevice, tuningStore } = await import("./backends/webgpu/host-node.ts");
+  const found = await createNodeDevice({ software: allowSoftware, tensorCores: precision === "f16" });
+  return { ...found, tuning: tuningStore(found, log) };
+}
+
+/** What there is to know of a device that was handed in. Its choices of variants hold as long as it does. */
+async function described(device: object, { log }: InitOptions): Promise<Found> {
+  const { features, limits, adapterInfo: info } = device as GPUDevice;
+  const { choiceLine } = await import("./backends/webgpu/tuning.ts");
+  const { adapterName, isSoftware, tensorCoresOf } = await import("./backends/webgpu/adapter-info.ts");
+  return {
+    device,
+    adapter: adapterName(info) || "the given device",
+    software: isSoftware(info),
+    tensorCores: tensorCoresOf(features, info, limits),
+    tuning: { known: {}, learn: (...choice) => log?.(choiceLine(...choice)) },
+  };
 }
 
 /** A GPU must compute a few known sums right first: drivers have been known to fail silently. */
-async function startWebgpu(found: NodeDevice, options: InitOptions): Promise<Backend> {
-  const { memoryLimit, precision = "f32", deterministic = false, log = () => {} } = options;
-  const { tuningStore } = await import("./backends/webgpu/host-node.ts");
+async function startWebgpu(found: Found, options: InitOptions): Promise<Backend> {
+  const { memoryLimit, precision = "f32", deterministic = false } = options;
   const { createWebgpuBackend } = await import("./backends/webgpu/index.ts");
   const { computesRight } = await import("./backends/self-check.ts");
-  const { device, adapter, software, tensorCores } = found;
+  const { device, adapter, software, tensorCores, tuning } = found;
   const backend = createWebgpuBackend({
     ...{ device, adapter, software, precision, tensorCores },
     ...(memoryLimit === undefined ? {} : { memoryLimit }),
     // A software adapter is for checking; what is fast on it is nobody's question.
-    ...(deterministic || software ? {} : { tuning: tuningStore(found, log) }),
+    ...(deterministic || software ? {} : { tuning }),
   });
   try {
     if (software || (await computesRight(backend))) return backend;
@@ -115,7 +144,7 @@ async function startWebgpu(found: NodeDevice, options: InitOptions): Promise<Bac
 async function tryWebgpu(options: InitOptions): Promise<Backend | null> {
   const { mayHaveGpu } = await import("./backends/webgpu/host-node.ts");
   if (!mayHaveGpu()) return null;
-  let found: NodeDevice;
+  let found: Found;
   try {
     found = await findDevice(options, false);
   } catch (error) {

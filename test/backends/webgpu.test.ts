@@ -3,7 +3,7 @@ import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { type Backend, GradmixError, init, shutdown } from "gradmix";
+import { add, type Backend, GradmixError, init, ones, shutdown } from "gradmix";
 import { createMixer, createTrainer, type LossScaleOptions, type TrainStep } from "gradmix/dga";
 import { createGPT, createSchedule } from "gradmix/nn";
 import { setFlagsFromString } from "node:v8";
@@ -439,6 +439,21 @@ describe.skipIf(off)("webgpu", () => {
     } finally {
       rmSync(folder, { recursive: true, force: true });
     }
+  });
+
+  test("init takes a device that is handed in, as a browser would; one that does not compute is refused", async () => {
+    const { device, adapter } = await createNodeDevice({ software: true });
+    const backend = await init({ device });
+    expect([backend.name, backend.capabilities.simd]).toEqual(["webgpu", adapter]);
+    expect([...(await add(ones([3]), 1).data())]).toEqual([2, 2, 2]);
+    await shutdown();
+    // The null device runs nothing.
+    await expect(init({ device: await createNullDevice() })).rejects.toThrow(
+      /^webgpu: null-backend computed small products wrongly; update its driver, or use the backend "cpu"$/,
+    );
+    await expect(init({ device, backend: "cpu" })).rejects.toThrow(
+      /^device: a GPUDevice needs the backend "webgpu", not "cpu"$/,
+    );
   });
 
   test.each([

@@ -3,7 +3,15 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFile
 import { homedir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
 import { GradmixError } from "../../errors.ts";
-import type { TuningStore } from "./tuning.ts";
+import type { TensorCores } from "./context.ts";
+import {
+  type AdapterInfo,
+  adapterName,
+  isSoftware,
+  tensorCoreFeatures,
+  tensorCoresOf,
+} from "./adapter-info.ts";
+import { choiceLine, type TuningStore } from "./tuning.ts";
 
 export interface NodeDevice {
   /** A `GPUDevice`. */
@@ -11,7 +19,7 @@ export interface NodeDevice {
   readonly adapter: string;
   readonly software: boolean;
   /** For `createWebgpuBackend`; null where there are none, or where they were not asked for. */
-  readonly tensorCores: { readonly subgroup: number } | null;
+  readonly tensorCores: TensorCores | null;
   /** For reports. */
   readonly details: {
     readonly vendor: string;
@@ -36,7 +44,6 @@ const keeper: { gradmixDawn?: Map<string, GPU> } = globalThis as typeof globalTh
 const EXPERIMENTAL: readonly string[] = [
   "enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia",
 ];
-const TENSOR_FEATURES = ["shader-f16", "subgroups", "chromium-experimental-subgroup-matrix"];
 
 const LIMITS = [
   "maxBufferSize",
@@ -46,14 +53,6 @@ const LIMITS = [
   "maxComputeInvocationsPerWorkgroup",
   "maxComputeWorkgroupSizeX",
 ] as const;
-
-interface MatrixConfig {
-  readonly componentType: string;
-  readonly resultComponentType: string;
-  readonly M: number;
-  readonly N: number;
-  readonly K: number;
-}
 
 /**
  * The machine's GPU; a software adapter only with `software`. `tensorCores` asks for what mixed precision needs, if the GPU has it. Throws `backend`, saying
@@ -70,48 +69,32 @@ export async function createNodeDevice({
       "backend",
       "webgpu: this machine shows no GPU (no Vulkan, Metal or Direct3D 12 adapter)",
     );
-  const { vendor, architecture, device: name, description } = adapter.info;
-  const isSoftware =
-    adapter.info.isFallbackAdapter ||
-    /swiftshader|llvmpipe|lavapipe/i.test(`${architecture} ${name} ${description}`);
-  if (isSoftware && !software)
+  const info: AdapterInfo = adapter.info;
+  const { vendor, architecture, description } = info;
+  const onCpu = isSoftware(info);
+  if (onCpu && !software)
     throw new GradmixError(
       "backend",
       `webgpu: the only adapter is a software one (${description || architecture}); set GRADMIX_WEBGPU=software to use it`,
     );
-  const info: GPUAdapterInfo & {
-    subgroupMatrixConfigs?: readonly MatrixConfig[];
-  } = adapter.info;
-  const configs = info.subgroupMatrixConfigs ?? [];
-  const has = (feature: string): boolean => adapter.features.has(feature);
-  // Tiles are cut for one size of subgroups.
-  const usable =
-    tensorCores &&
-    !isSoftware &&
-    adapter.limits.maxComputeWorkgroupStorageSize >= 32768 &&
-    TENSOR_FEATURES.every(has) &&
-    info.subgroupMinSize === info.subgroupMaxSize &&
-    configs.some(
-      ({ componentType, resultComponentType, M, N, K }) =>
-        componentType === "f16" && resultComponentType === "f32" && M === 16 && N === 16 && K === 16,
-    );
+  const cores = tensorCores && !onCpu ? tensorCoresOf(adapter.features, info, adapter.limits) : null;
   const limits = limitsOf(adapter);
   const device = await adapter.requestDevice({
     requiredLimits: limits,
-    ...(usable ? { requiredFeatures: TENSOR_FEATURES as GPUFeatureName[] } : {}),
+    ...(cores === null ? {} : { requiredFeatures: tensorCoreFeatures as GPUFeatureName[] }),
   });
   return {
     device,
-    adapter: [name || architecture || vendor, description].filter((part) => part !== "").join(", "),
-    software: isSoftware,
-    tensorCores: usable ? { subgroup: info.subgroupMinSize } : null,
+    adapter: adapterName(info),
+    software: onCpu,
+    tensorCores: cores,
     details: {
       vendor,
       architecture,
       driver: description,
       features: [...adapter.features].sort(),
       limits,
-      matrices: configs.map(
+      matrices: (info.subgroupMatrixConfigs ?? []).map(
         ({ componentType, resultComponentType, M, N, K }) =>
           `${componentType}→${resultComponentType} ${M}×${N}×${K}`,
       ),
@@ -128,7 +111,7 @@ export async function createNullDevice(): Promise<object> {
   const adapter = await gpu.requestAdapter();
   if (adapter === null) throw new GradmixError("backend", "webgpu: Dawn has no null backend");
   return adapter.requestDevice({
-    requiredFeatures: TENSOR_FEATURES as GPUFeatureName[],
+    requiredFeatures: tensorCoreFeatures as GPUFeatureName[],
     requiredLimits: limitsOf(adapter),
   });
 }
@@ -223,13 +206,7 @@ export function tuningStore(
       Object.entries(read()[device] ?? {}).filter(([, variant]) => typeof variant === "string"),
     ),
     learn(bucket, variant, milliseconds) {
-      const others = Object.entries(milliseconds)
-        .filter(([name]) => name !== variant)
-        .map(([name, time]) => `${name} ${time.toPrecision(3)}`);
-      const best = milliseconds[variant];
-      log(
-        `webgpu: ${bucket} takes ${variant} (${best === undefined ? "" : `${best.toPrecision(3)} ms; `}${others.join(", ")})`,
-      );
+      log(choiceLine(bucket, variant, milliseconds));
       try {
         // Another process may have learned something in between.
         const all = read();

@@ -18,6 +18,19 @@ export interface TuningStore {
   learn(bucket: string, variant: string, milliseconds: Readonly<Record<string, number>>): void;
 }
 
+/** A choice, for a log. */
+export function choiceLine(
+  bucket: string,
+  variant: string,
+  milliseconds: Readonly<Record<string, number>>,
+): string {
+  const others = Object.entries(milliseconds)
+    .filter(([name]) => name !== variant)
+    .map(([name, time]) => `${name} ${time.toPrecision(3)}`);
+  const best = milliseconds[variant];
+  return `webgpu: ${bucket} takes ${variant} (${best === undefined ? "" : `${best.toPrecision(3)} ms; `}${others.join(", ")})`;
+}
+
 /** A call of a kernel that can be made again. */
 export interface Call {
   /** Enqueues it with the given variant, on given operands. */
