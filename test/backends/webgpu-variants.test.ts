@@ -11,10 +11,11 @@ import { createReferenceBackend } from "#dist/backends/reference/index.js";
 import { createNodeDevice, createNullDevice, tuningStore } from "#dist/backends/webgpu/host-node.js";
 import { createWebgpuBackend, type WebgpuBackend, type WebgpuOptions } from "#dist/backends/webgpu/index.js";
 import { sharesOf } from "#dist/backends/webgpu/kernels/gemm.js";
+import { floatTileNames } from "#dist/backends/webgpu/kernels/gemm-segmented-tiles.js";
 import { tensorTileNames } from "#dist/backends/webgpu/kernels/gemm-tensor.js";
 import { tileNames } from "#dist/backends/webgpu/kernels/gemm-tiled.js";
 import { cases } from "./cases.ts";
-import { difference, f, type Operand, runCase, values } from "./harness.ts";
+import { difference, f, i, type Operand, out, runCase, values } from "./harness.ts";
 
 const off = process.env["GRADMIX_WEBGPU"] === "off";
 const open: Backend[] = [];
@@ -83,6 +84,45 @@ describe.skipIf(off)("variants", () => {
         });
       await Promise.all(open.splice(0).map((backend) => backend.dispose()));
     }
+  });
+
+  test("all tiles of the segmented weight gradient give the same bits", async () => {
+    const ends = [0, 33, 33, 70, 71, 150];
+    // 130 × 100: blocks of 64 that a larger tile has beyond W, and ranges of segments.
+    const c = {
+      name: "tiles",
+      params: {
+        ...{ rows: 150, m: 130, n: 100, segmentCount: 5, groupCount: 0 },
+        ...{ targetSegments: 0, firstAccumulated: 1, accumulate: true },
+      },
+      inputs: [f(values(150 * 130, 1)), f(values(150 * 100, 2)), i(ends), null, f(values(13000, 3))],
+      outputs: [f(values(13000, 4)), out(5), out(5), null, out(1)],
+      scale: 20,
+    };
+    const wanted = await runCase(createReferenceBackend({ precision: "f64" }), "gemmSegmented", c, 0);
+    const bucket = "gemmSegmented 4x128x128x128";
+    const learn = (): void => {
+      throw new Error("nothing is left to time");
+    };
+    const run = async (tile: string) =>
+      runCase(
+        await start({ software: false, tuning: { known: { [bucket]: tile }, learn } }),
+        "gemmSegmented",
+        c,
+        0,
+      );
+    const first = await run("64x64");
+    expect(difference("gemmSegmented", c, first, wanted)).toBe(null);
+    for (const tile of floatTileNames)
+      expect({ tile, found: await run(tile) }).toEqual({ tile, found: first });
+
+    // Timed, on copies of the segments.
+    const learned: string[] = [];
+    const tuning = { known: {}, learn: (name: string, tile: string) => learned.push(`${name} ${tile}`) };
+    const timed = await start({ software: false, tuning });
+    expect(await runCase(timed, "gemmSegmented", c, 0)).toEqual(first);
+    expect(learned.join()).toMatch(/^gemmSegmented 4x128x128x128 (64x64|128x64|128x128)$/);
+    expect(timed.liveBytes).toBe(0);
   });
 
   test("a long k is cut into shares that the shape alone decides, and their sum is right", async () => {

@@ -77,6 +77,9 @@ export type Launchers = { readonly [K in KernelName]: Launcher<K> };
 export const u32 = (value: number): readonly ["u32", number] => ["u32", value];
 export const f32 = (value: number): readonly ["f32", number] => ["f32", value];
 
+/** Shapes are of one bucket when they round to the same powers of two. */
+export const nearestPower = (x: number): number => 2 ** Math.round(Math.log2(Math.max(1, x)));
+
 /** An operand that must be there; the table has checked it. */
 export function given(view: View | null, name: string): View {
   if (view === null) throw new TypeError(`operand "${name}" is missing`);

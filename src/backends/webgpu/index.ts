@@ -394,6 +394,7 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
       : createTuner(options.tuning, {
           alloc,
           free,
+          copy: (from, to) => launch("cast", {}, [from], [to]),
           async done() {
             submit();
             await queue.onSubmittedWorkDone();

@@ -39,6 +39,13 @@ export interface Call {
   readonly outputs: readonly (View | null)[];
 }
 
+interface Untimed {
+  readonly call: Call;
+  readonly variants: readonly string[];
+  /** Inputs of the call that belong to it. */
+  readonly indices: readonly View[];
+}
+
 export interface Tuner {
   /** The variant for a call of this bucket; a bucket that is new is noted with its call. */
   choose(bucket: string, variants: readonly string[], call: Call): string;
@@ -51,6 +58,8 @@ export interface Tuner {
 export interface TunerDevice {
   alloc(elements: number, dtype: DType): number;
   free(buffer: number): void;
+  /** Enqueues a copy. */
+  copy(from: View, to: View): void;
   /** Submits what is enqueued; resolves when it was run. */
   done(): Promise<void>;
 }
@@ -63,16 +72,34 @@ const MOST_BYTES = 2 ** 30;
 
 export function createTuner(store: TuningStore, device: TunerDevice): Tuner {
   const chosen = new Map(Object.entries(store.known));
-  const untimed = new Map<string, { variants: readonly string[]; call: Call }>();
+  const untimed = new Map<string, Untimed>();
   let settling: Promise<void> | null = null;
 
-  const time = async (call: Call, variants: readonly string[]): Promise<Record<string, number>> => {
-    const buffers: number[] = [];
+  const another = (view: View): View => ({
+    ...view,
+    buffer: device.alloc(sizeOf(view.shape), view.dtype),
+    offset: 0,
+  });
+  /** Of the numbers of its operands the time does not depend, but on indices it does: these are copied now, as they may be gone later. */
+  const note = (bucket: string, variants: readonly string[], call: Call): void => {
+    const indices: View[] = [];
+    const inputs = call.inputs.map((view) => {
+      if (view?.dtype !== "i32") return view;
+      const copy = another(view);
+      indices.push(copy);
+      device.copy(view, copy);
+      return copy;
+    });
+    untimed.set(bucket, { variants, call: { ...call, inputs }, indices });
+  };
+
+  const time = async ({ call, variants, indices }: Untimed): Promise<Record<string, number>> => {
+    const views = [...indices];
     const again = (view: View | null): View | null => {
-      if (view === null) return null;
-      const buffer = device.alloc(sizeOf(view.shape), view.dtype);
-      buffers.push(buffer);
-      return { ...view, buffer, offset: 0 };
+      if (view === null || indices.includes(view)) return view;
+      const own = another(view);
+      views.push(own);
+      return own;
     };
     try {
       const [inputs, outputs] = [call.inputs.map(again), call.outputs.map(again)];
@@ -97,14 +124,14 @@ export function createTuner(store: TuningStore, device: TunerDevice): Tuner {
         }
       return times;
     } finally {
-      for (const buffer of buffers) device.free(buffer);
+      for (const { buffer } of views) device.free(buffer);
     }
   };
 
   const settle = async (): Promise<void> => {
-    for (const [bucket, { variants, call }] of untimed) {
+    for (const [bucket, call] of untimed) {
       untimed.delete(bucket);
-      const times = await time(call, variants).catch((error: unknown) => {
+      const times = await time(call).catch((error: unknown) => {
         // Operands that do not fit a second time: the default variant stays.
         if (error instanceof GradmixError && error.code === "memory") return {};
         throw error;
@@ -125,8 +152,7 @@ export function createTuner(store: TuningStore, device: TunerDevice): Tuner {
         (sum, view) => sum + (view === null ? 0 : 4 * sizeOf(view.shape)),
         0,
       );
-      if (bytes <= MOST_BYTES && variants.length > 1 && !untimed.has(bucket))
-        untimed.set(bucket, { variants, call });
+      if (bytes <= MOST_BYTES && variants.length > 1 && !untimed.has(bucket)) note(bucket, variants, call);
       return variants[0] ?? "";
     },
     async settle() {

@@ -11,6 +11,12 @@ export interface SegmentTile {
   /** An invocation's share of W comes in pieces: an element, or four of a row, `EDGE` apart. */
   readonly piece: "f32" | "vec4f";
   readonly pieces: number;
+  /** What is found of W is joined by square blocks with this edge, which divides the tile's. */
+  readonly block: number;
+  /** The block of the tile, by rows, that a piece lies in. */
+  blockOf(piece: number): number;
+  /** Bytes of workgroup memory. */
+  readonly bytes: number;
   readonly text: () => SegmentTileText;
 }
 
@@ -37,42 +43,60 @@ export const EDGE = 16;
 
 const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 
-/**
- * 64 × 64, or 128 × 64. An invocation has 4 or 8 × 4 elements, each 16 rows or columns from the next, so that neighbours read and write neighbouring
- * memory. Slices of 16 rows of both operands go through workgroup memory.
- */
-export function floatTile(large: boolean): SegmentTile {
-  const high = large ? 8 : 4;
+/** Rows and columns of W that an invocation has: each 16 from the next, so that neighbours read and write neighbouring memory. */
+const floatShapes = {
+  "64x64": { high: 4, wide: 4 },
+  "128x64": { high: 8, wide: 4 },
+  "128x128": { high: 8, wide: 8 },
+} as const;
+
+export type FloatTileName = keyof typeof floatShapes;
+
+export const floatTileNames: readonly FloatTileName[] = ["64x64", "128x64", "128x128"];
+
+/** Slices of 16 rows of both operands go through workgroup memory. All of these tiles give the same bits: an invocation has the same places in each block of 64. */
+export function floatTile(name: FloatTileName): SegmentTile {
+  const { high, wide } = floatShapes[name];
+  const across = wide / 4;
   return {
-    key: `f32 ${high}`,
+    key: `f32 ${name}`,
     rows: high * EDGE,
-    cols: 4 * EDGE,
+    cols: wide * EDGE,
     workgroup: EDGE * EDGE,
     piece: "vec4f",
-    pieces: high,
-    text: () => floatText(high),
+    pieces: high * across,
+    block: 4 * EDGE,
+    blockOf: (piece) => (Math.floor(piece / across) >> 2) * across + (piece % across),
+    // Slices, and two numbers of every invocation and block.
+    bytes: 4 * EDGE * EDGE * (high + wide) + 8 * EDGE * EDGE * (high / 4) * across,
+    text: () => floatText(high, across),
   };
 }
 
-function floatText(high: number): SegmentTileText {
+function floatText(high: number, across: number): SegmentTileText {
   const rows = range(high);
   const quads = range(high / 4);
-  const load = `next_b = b4(r + row, j0); ${quads.map((h) => `next_a${h} = a4(r + row, i0 + ${64 * h}u);`).join(" ")}`;
+  const columns = range(across);
+  const pieces = rows.flatMap((i) => columns.map((q) => ({ i, q, name: `w${i}_${q}` })));
+  const load = [
+    ...columns.map((q) => `next_b${q} = b4(r + row, j0 + ${64 * q}u);`),
+    ...quads.map((h) => `next_a${h} = a4(r + row, i0 + ${64 * h}u);`),
+  ].join(" ");
   const step = (k: number): string =>
     `        {
-          let b = tile_b[part][${k}][column];
+${columns.map((q) => `          let b${q} = tile_b[${q}][part][${k}][column];`).join("\n")}
 ${quads.map((h) => `          let a${h} = tile_a[${h}][part][${k}][row];`).join("\n")}
-${rows.map((i) => `          w${i} = fma(vec4f(a${i >> 2}.${"xyzw"[i & 3]}), b, w${i});`).join("\n")}
+${pieces.map(({ i, q, name }) => `          ${name} = fma(vec4f(a${i >> 2}.${"xyzw"[i & 3]}), b${q}, ${name});`).join("\n")}
         }`;
   return {
-    place: (piece) => `i + ${piece * EDGE}u, j0`,
-    found: (use) => rows.map((i) => use(i, `w${i}`)).join("\n"),
+    place: (piece) => `i + ${Math.floor(piece / across) * EDGE}u, j0 + ${64 * (piece % across)}u`,
+    found: (use) => pieces.map(({ name }, piece) => use(piece, name)).join("\n"),
     declarations: `
 // A slice of rows. An element holds four of a row, ${EDGE} apart, as they are read from memory; invocations write whole elements. Indices are apart
 // and most are constants, so that bounds are not checked for every read.
 alias Slice = array<array<array<vec4f, ${EDGE}>, 4>, ${EDGE / 4}>;
 var<workgroup> tile_a: array<Slice, ${high / 4}>;
-var<workgroup> tile_b: Slice;
+var<workgroup> tile_b: array<Slice, ${across}>;
 fn four(j: u32) -> vec4u { return vec4u(j, j + ${EDGE}u, j + ${2 * EDGE}u, j + ${3 * EDGE}u); }
 // Beyond the edge of W the last element is read again and counts 0.
 fn a4(r: u32, i: u32) -> vec4f {
@@ -89,15 +113,15 @@ fn b4(r: u32, j: u32) -> vec4f {
   let j0 = tile_j + column;
   // Its elements of W begin here.
   let i = tile_i + row;
-  var next_b: vec4f;
+${columns.map((q) => `  var next_b${q}: vec4f;`).join("\n")}
 ${quads.map((h) => `  var next_a${h}: vec4f;`).join("\n")}
   if (r + row < rows_end) { ${load} }
-${rows.map((q) => `  var w${q}: vec4f;`).join("\n")}`,
-    clear: rows.map((q) => `    w${q} = vec4f();`).join("\n"),
+${pieces.map(({ name }) => `  var ${name}: vec4f;`).join("\n")}`,
+    clear: pieces.map(({ name }) => `    ${name} = vec4f();`).join("\n"),
     take: `    while (r < end) {
       let inside = r + row < end;
       workgroupBarrier();
-      tile_b[row / 4u][row % 4u][column] = select(vec4f(), next_b, inside);
+${columns.map((q) => `      tile_b[${q}][row / 4u][row % 4u][column] = select(vec4f(), next_b${q}, inside);`).join("\n")}
 ${quads.map((h) => `      tile_a[${h}][row / 4u][row % 4u][column] = select(vec4f(), next_a${h}, inside);`).join("\n")}
       workgroupBarrier();
       let depth = min(${EDGE}u, end - r);
@@ -111,6 +135,11 @@ ${range(4).map(step).join("\n")}
     }`,
   };
 }
+
+/** Rows of a slice. */
+const DEPTH = 32;
+/** Against bank conflicts; matrices must begin at multiples of 16 bytes. */
+const PADDING = 8;
 
 /**
  * 64 × 64, or 128 × 128; a subgroup has 32 × 32 or 64 × 32 of it in matrices of 16 × 16. Operands are rounded to f16 on their way into workgroup memory, in
@@ -126,6 +155,9 @@ export function tensorTile(large: boolean, cores: TensorCores): SegmentTile {
     workgroup: subgroups * cores.subgroup,
     piece: "f32",
     pieces: (high * wide) / cores.subgroup,
+    block: side,
+    blockOf: () => 0,
+    bytes: 2 * 2 * DEPTH * (side + PADDING) + subgroups * (4 * MATRIX * MATRIX + 8 * cores.subgroup),
     text: () => tensorText({ side, high, wide, subgroups }, cores),
   };
 }
@@ -141,9 +173,7 @@ function tensorText(
 ): SegmentTileText {
   const { subgroup } = cores;
   const workgroup = subgroups * subgroup;
-  const DEPTH = 32;
-  // Padding against bank conflicts; matrices must begin at multiples of 16 bytes.
-  const stride = side + 8;
+  const stride = side + PADDING;
   const quads = side / 4;
   const fetches = (side * DEPTH) / 4 / workgroup;
   // Rows of the operands are contiguous along W's rows and columns.

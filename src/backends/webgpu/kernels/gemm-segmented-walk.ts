@@ -9,9 +9,16 @@
  */
 import type { View } from "../../../tensor/memory.ts";
 import type { KernelParams } from "../../kernels.ts";
-import { given, type KernelContext, operandsOf, u32 } from "../context.ts";
+import { given, type KernelContext, nearestPower, operandsOf, u32 } from "../context.ts";
 import { addParts } from "./columns.ts";
-import { EDGE, floatTile, type SegmentTile, tensorTile } from "./gemm-segmented-tiles.ts";
+import {
+  EDGE,
+  floatTile,
+  type FloatTileName,
+  floatTileNames,
+  type SegmentTile,
+  tensorTile,
+} from "./gemm-segmented-tiles.ts";
 import { tensorFeatures } from "./matrices.ts";
 
 type Params = KernelParams["gemmSegmented"];
@@ -30,35 +37,50 @@ export interface Operands {
   readonly total: View | null;
 }
 
-/** How W is divided. */
+/** How W is divided: among workgroups, and into blocks of which results are kept. */
 interface Tiling {
   readonly tile: SegmentTile;
   readonly features: readonly string[];
   readonly tilesN: number;
   readonly tiles: number;
+  readonly blocksM: number;
+  readonly blocksN: number;
 }
 
 export interface Tiled {
-  readonly tiles: number;
-  /** Into partials[row · tiles + tile]: dots, squares, groups, ‖V‖². */
+  readonly blocks: number;
+  /** Into partials[row · blocks + block]: dots, squares, groups, ‖V‖². */
   run(partials: View): void;
 }
 
-function tilingOf({ traits }: KernelContext, { m, n, segmentCount }: Params, grouped: boolean): Tiling {
-  const { rounds, tensorCores } = traits;
-  const cores = rounds ? tensorCores : null;
-  const tiling = (large: boolean): Tiling => {
-    const tile = cores === null ? floatTile(large) : tensorTile(large, cores);
-    const tilesN = Math.ceil(n / tile.cols);
-    const features = cores === null ? [] : tensorFeatures(cores);
-    return { tile, features, tilesN, tiles: Math.ceil(m / tile.rows) * tilesN };
-  };
-  const [large, small] = [tiling(true), tiling(false)];
+function tilingWith(tile: SegmentTile, features: readonly string[], { m, n }: Params): Tiling {
+  const tilesN = Math.ceil(n / tile.cols);
+  const [blocksM, blocksN] = [Math.ceil(m / tile.block), Math.ceil(n / tile.block)];
+  return { tile, features, tilesN, tiles: Math.ceil(m / tile.rows) * tilesN, blocksM, blocksN };
+}
+
+/** Does the larger of two tilings leave enough workgroups, and not hang far over W? Its tile reads memory less. */
+function pays(large: Tiling, small: Tiling, segmentCount: number): boolean {
   const area = ({ tile, tiles }: Tiling): number => tiles * tile.rows * tile.cols;
-  // The large tile reads memory less. A group's sums beside would cost too many registers, and it should not hang far over W.
-  return !grouped && area(large) <= 1.125 * area(small) && large.tiles * segmentCount >= ENOUGH
-    ? large
-    : small;
+  return area(large) <= 1.125 * area(small) && large.tiles * segmentCount >= ENOUGH;
+}
+
+function tilingOf(context: KernelContext, params: Params, grouped: boolean): Tiling {
+  const { rounds, tensorCores, workgroupStorage } = context.traits;
+  const { rows, m, n, segmentCount } = params;
+  if (rounds && tensorCores !== null) {
+    const [large, small] = [true, false].map((size) =>
+      tilingWith(tensorTile(size, tensorCores), tensorFeatures(tensorCores), params),
+    );
+    return !grouped && pays(large, small, segmentCount) ? large : small;
+  }
+  const tiling = (name: FloatTileName): Tiling => tilingWith(floatTile(name), [], params);
+  // A group's sums beside would cost too many registers.
+  if (grouped) return tiling("64x64");
+  const first = pays(tiling("128x64"), tiling("64x64"), segmentCount) ? "128x64" : "64x64";
+  const others = floatTileNames.filter((name) => name !== first && floatTile(name).bytes <= workgroupStorage);
+  const bucket = `gemmSegmented ${[segmentCount, rows, m, n].map(nearestPower).join("x")}`;
+  return tiling(context.choose(bucket, [first, ...others]));
 }
 
 export function tiled(
@@ -70,7 +92,7 @@ export function tiled(
   const tiling = tilingOf(context, params, groups !== null);
   const targets = v === null ? params.targetSegments : 0;
   return {
-    tiles: tiling.tiles,
+    blocks: tiling.blocksM * tiling.blocksN,
     run(partials) {
       if (tiling.tiles === 0) return;
       const shared = { params, tiling, a, b, segments, partials };
@@ -124,9 +146,10 @@ interface Walk {
 /** Depends on shapes alone, and so do the bits. */
 function rangesOf({ params, tiling, begin, end, groups }: Walk): number {
   const rows = (params.rows / Math.max(1, params.segmentCount)) * (end - begin);
+  const blocks = tiling.blocksM * tiling.blocksN;
   const wanted = Math.max(
-    Math.ceil(ENOUGH / tiling.tiles),
-    Math.min(Math.ceil(SPREAD / tiling.tiles), Math.floor(rows / SPREAD_ROWS)),
+    Math.ceil(ENOUGH / blocks),
+    Math.min(Math.ceil(SPREAD / blocks), Math.floor(rows / SPREAD_ROWS)),
   );
   return Math.max(1, Math.min(groups === null ? end - begin : params.groupCount, wanted));
 }
@@ -152,9 +175,14 @@ function walk(context: KernelContext, w: Walk): void {
   const adds = w.accumulate && total !== null && !split;
   const all = Array.from({ length: tile.pieces }, (_, piece) => piece);
   const each = (line: (piece: number) => string): string => all.map(line).join("\n");
-  const put = (row: string, value: string): string =>
-    `if (local == 0u) { set_partials((${row}) * p.tiles + tile, ${value}); }`;
+  const perRow = tile.cols / tile.block;
+  const blocks = Array.from({ length: (tile.rows / tile.block) * perRow }, (_, block) => block);
+  /** `value` of every block. */
+  const put = (row: string, value: (block: number) => string): string =>
+    `if (local == 0u) {\n${blocks.map((block) => `      put(${row}, block_i + ${Math.floor(block / perRow)}u, block_j + ${block % perRow}u, ${value(block)});`).join("\n")}\n    }`;
+  const perBlock = (text: (block: number) => string): string => blocks.map(text).join("\n");
   const sum = (x: string): string => (tile.piece === "f32" ? x : `${x}.x + ${x}.y + ${x}.z + ${x}.w`);
+  const alone = (x: string): string => blocks.map((block) => `vec2f(${sum(`${x}${block}`)}, 0.0)`).join(", ");
   const zero = `${tile.piece}(${tile.piece === "f32" ? "0.0" : ""})`;
   context.dispatch({
     key: `gemmSegmented ${tile.key} ${[v !== null, total !== null, groups !== null, adds, last, w.fromV].join()}`,
@@ -164,6 +192,8 @@ function walk(context: KernelContext, w: Walk): void {
       n: u32(n),
       tiles_n: u32(tiling.tilesN),
       tiles: u32(tiling.tiles),
+      blocks_m: u32(tiling.blocksM),
+      blocks_n: u32(tiling.blocksN),
       ranges: u32(ranges),
       segment_count: u32(segmentCount),
       group_count: u32(groupCount),
@@ -176,22 +206,32 @@ function walk(context: KernelContext, w: Walk): void {
     features: tiling.features,
     groups: tiling.tiles * ranges,
     declarations: () => `${tile.text().declarations}
-var<workgroup> lanes: array<vec2f, ${tile.workgroup}>;
+// A number or two of each block.
+alias Found = array<vec2f, ${blocks.length}>;
+var<workgroup> lanes: array<Found, ${tile.workgroup}>;
 // What all invocations found, in a fixed order; only the first is told.
-fn join(x: vec2f, local: u32) -> vec2f {
+fn join(x: Found, local: u32) -> Found {
   workgroupBarrier();
   lanes[local] = x;
   workgroupBarrier();
   var sum = x;
   if (local < ${EDGE}u) {
-    for (var e = local + ${EDGE}u; e < ${tile.workgroup}u; e += ${EDGE}u) { sum += lanes[e]; }
+    for (var e = local + ${EDGE}u; e < ${tile.workgroup}u; e += ${EDGE}u) {
+${perBlock((block) => `      sum[${block}] += lanes[e][${block}];`)}
+    }
     lanes[local] = sum;
   }
   workgroupBarrier();
   if (local == 0u) {
-    for (var e = 1u; e < ${EDGE}u; e++) { sum += lanes[e]; }
+    for (var e = 1u; e < ${EDGE}u; e++) {
+${perBlock((block) => `      sum[${block}] += lanes[e][${block}];`)}
+    }
   }
   return sum;
+}
+// Blocks may lie beyond W.
+fn put(row: u32, i: u32, j: u32, value: f32) {
+  if (i < p.blocks_m && j < p.blocks_n) { set_partials((row * p.blocks_m + i) * p.blocks_n + j, value); }
 }
 ${v === null ? "" : READ_V[tile.piece]}
 ${
@@ -214,6 +254,8 @@ ${(tile.piece === "f32" ? [0] : [0, 1, 2, 3])
   let range = group / p.tiles;
   let tile_i = (tile / p.tiles_n) * ${tile.rows}u;
   let tile_j = (tile % p.tiles_n) * ${tile.cols}u;
+  let block_i = tile_i / ${tile.block}u;
+  let block_j = tile_j / ${tile.block}u;
 ${
   groups === null
     ? `  // Segments times ranges may be too much for 32 bits.
@@ -230,7 +272,7 @@ ${
   let s_first = select(u32(groups(next)), min(p.begin, u32(groups(0u))), range == 0u);
   let s_end = select(u32(groups(groups_end)), p.end, range + 1u == p.ranges);
   while (next < groups_end && u32(groups(next + 1u)) <= s_first) {
-    ${put("2u * p.segment_count + next", "0.0")}
+    ${put("2u * p.segment_count + next", () => "0.0")}
     next++;
   }
 ${each((piece) => `  var g${piece} = ${zero};`)}`
@@ -248,28 +290,27 @@ ${w.fromV ? `  if (range == 0u) {\n${each((piece) => `    t${piece} = v_at(${tex
 ${groups === null ? "" : "    let in_group = next < groups_end && s >= u32(groups(next));"}
 ${text.clear}
 ${text.take}
-    var squares = ${zero};
-    var along = ${zero};
+${perBlock((block) => `    var squares${block} = ${zero};\n    var along${block} = ${zero};`)}
 ${text.found((piece, value) =>
   [
-    `    if (counts) { squares += ${value} * ${value}; ${v === null ? "" : `along += ${value} * v_at(${text.place(piece)});`} }`,
+    `    if (counts) { squares${tile.blockOf(piece)} += ${value} * ${value}; ${v === null ? "" : `along${tile.blockOf(piece)} += ${value} * v_at(${text.place(piece)});`} }`,
     ...(total === null ? [] : [`    if (adds) { t${piece} += ${value}; }`]),
     ...(groups === null ? [] : [`    if (in_group) { g${piece} += ${value}; }`]),
   ].join("\n"),
 )}
     if (counts) {
-      let found = join(vec2f(${sum("along")}, ${sum("squares")}), local);
-      ${put("s", "found.x")}
-      ${put("p.segment_count + s", "found.y")}
+      let found = join(Found(${blocks.map((block) => `vec2f(${sum(`along${block}`)}, ${sum(`squares${block}`)})`).join(", ")}), local);
+      ${put("s", (block) => `found[${block}].x`)}
+      ${put("p.segment_count + s", (block) => `found[${block}].y`)}
     }
 ${
   groups === null
     ? ""
     : `    while (next < groups_end && s + 1u >= u32(groups(next + 1u))) {
-      var group_squares = ${zero};
-${each((piece) => `      group_squares += g${piece} * g${piece};\n      g${piece} = ${zero};`)}
-      let group_found = join(vec2f(${sum("group_squares")}, 0.0), local);
-      ${put("2u * p.segment_count + next", "group_found.x")}
+${perBlock((block) => `      var group_squares${block} = ${zero};`)}
+${each((piece) => `      group_squares${tile.blockOf(piece)} += g${piece} * g${piece};\n      g${piece} = ${zero};`)}
+      let group_found = join(Found(${alone("group_squares")}), local);
+      ${put("2u * p.segment_count + next", (block) => `group_found[${block}].x`)}
       next++;
     }`
 }
@@ -279,12 +320,12 @@ ${
   !last
     ? ""
     : v === null
-      ? `  ${put("2u * p.segment_count + p.group_count", "0.0")}`
+      ? `  ${put("2u * p.segment_count + p.group_count", () => "0.0")}`
       : `  if (range == 0u) {
-    var v_squares = ${zero};
-${each((piece) => `    { let x = v_at(${text.place(piece)}); v_squares += x * x; }`)}
-    let v_found = join(vec2f(${sum("v_squares")}, 0.0), local);
-    ${put("2u * p.segment_count + p.group_count", "v_found.x")}
+${perBlock((block) => `    var v_squares${block} = ${zero};`)}
+${each((piece) => `    { let x = v_at(${text.place(piece)}); v_squares${tile.blockOf(piece)} += x * x; }`)}
+    let v_found = join(Found(${alone("v_squares")}), local);
+    ${put("2u * p.segment_count + p.group_count", (block) => `v_found[${block}].x`)}
   }`
 }`;
     },

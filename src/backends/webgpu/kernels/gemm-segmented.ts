@@ -31,16 +31,16 @@ export const gemmSegmented: Pick<Launchers, "gemmSegmented"> = {
       v,
       total,
     };
-    const { tiles, run } = (context.traits.software ? plain : tiled)(context, params, operands);
+    const { blocks, run } = (context.traits.software ? plain : tiled)(context, params, operands);
     const rows = 2 * segmentCount + groupCount + 1;
-    const partials = context.scratch(Math.max(1, tiles * rows));
+    const partials = context.scratch(Math.max(1, blocks * rows));
     run(partials);
     byRow(context, rows, {
       key: `gemmSegmented join ${grouped}`,
       operands: operandsOf({ partials }, { dots, sumsq, group_sumsq: groupSumsq, v_sumsq: vSumsq }),
-      scalars: { segment_count: u32(segmentCount), group_count: u32(groupCount), tiles: u32(tiles) },
+      scalars: { segment_count: u32(segmentCount), group_count: u32(groupCount), blocks: u32(blocks) },
       body: () => `  var sum = 0.0;
-  for (var e = lane; e < p.tiles; e += LANES) { sum += partials(row * p.tiles + e); }
+  for (var e = lane; e < p.blocks; e += LANES) { sum += partials(row * p.blocks + e); }
   let whole = join_sum(sum);
   if (lane > 0u) { return; }
   let own = row - 2u * p.segment_count;
@@ -64,7 +64,7 @@ function plain(
   const { rounds } = context.traits;
   const round = (x: string): string => (rounds ? `half(${x})` : x);
   return {
-    tiles,
+    blocks: tiles,
     run(partials) {
       elementwise(context, tiles, {
         key: `gemmSegmented plain ${rounds ? "rounded " : ""}${[v !== null, total !== null, grouped, accumulate].join()}`,

@@ -12,6 +12,7 @@ import {
   elementwise,
   f32,
   type KernelContext,
+  nearestPower,
   type Launchers,
   type Operand,
   operandsOf,
@@ -107,8 +108,6 @@ interface Tiling {
   readonly features?: readonly string[];
   readonly text: (options: { transA: boolean; transB: boolean; full: boolean; emit: string }) => TiledText;
 }
-
-const nearestPower = (x: number): number => 2 ** Math.round(Math.log2(Math.max(1, x)));
 
 /** All tiles; the first is taken where nothing is timed. */
 function candidates({ m, n }: Params): readonly [TileName, ...TileName[]] {
