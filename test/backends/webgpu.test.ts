@@ -12,16 +12,14 @@ import { afterEach, describe, expect, test } from "vitest";
 import type { KernelName } from "#dist/backends/kernels.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
 import { createNodeDevice, createNullDevice } from "#dist/backends/webgpu/host-node.js";
-import { createWebgpuBackend, type WebgpuBackend } from "#dist/backends/webgpu/index.js";
+import { createWebgpuBackend, type WebgpuBackend, type WebgpuOptions } from "#dist/backends/webgpu/index.js";
 import { setCurrentMemory } from "#dist/tensor/memory.js";
 import { type Case, difference, f, i, integers, out, runCase, sumScale, values } from "./harness.ts";
 import { language, time, vocabSize, windows } from "../dga/languages.ts";
 
 const off = process.env["GRADMIX_WEBGPU"] === "off";
 const open: Backend[] = [];
-const start = async (
-  options: { memoryLimit?: number; precision?: "f32" | "f16" } = {},
-): Promise<WebgpuBackend> => {
+const start = async (options: Partial<WebgpuOptions> = {}): Promise<WebgpuBackend> => {
   const { device, adapter, software } = await createNodeDevice({ software: true });
   const backend = createWebgpuBackend({ device, adapter, software, ...options });
   open.push(backend);
@@ -73,6 +71,18 @@ async function train(
   return out;
 }
 
+/** Losses within `tolerance`, norms and alignments (as cosines) within ten times that. */
+function expectAlike(found: readonly TrainStep[], wanted: readonly TrainStep[], tolerance: number): void {
+  found.forEach((step, i) => {
+    expect(Math.abs(step.loss / wanted[i].loss - 1)).toBeLessThan(tolerance);
+    expect(Math.abs(step.gradNorm / wanted[i].gradNorm - 1)).toBeLessThan(10 * tolerance);
+    step.alignments?.alignments.forEach((a, d) => {
+      const scale = (wanted[i].alignments?.norms?.[d] ?? 0) * (wanted[i].alignments?.targetNorm ?? 0);
+      expect(Math.abs(a - (wanted[i].alignments?.alignments[d] ?? NaN))).toBeLessThan(10 * tolerance * scale);
+    });
+  });
+}
+
 describe.skipIf(off)("webgpu", () => {
   test.each([
     ["llama", "batch"],
@@ -87,14 +97,24 @@ describe.skipIf(off)("webgpu", () => {
       const found = await train(preset, from, 12);
       const again = await train(preset, from, 12);
       expect(again).toEqual(found);
-      found.forEach((step, i) => {
-        expect(Math.abs(step.loss / wanted[i].loss - 1)).toBeLessThan(1e-3);
-        expect(Math.abs(step.gradNorm / wanted[i].gradNorm - 1)).toBeLessThan(1e-2);
-        step.alignments?.alignments.forEach((a, d) => {
-          const scale = (wanted[i].alignments?.norms?.[d] ?? 0) * (wanted[i].alignments?.targetNorm ?? 0);
-          expect(Math.abs(a - (wanted[i].alignments?.alignments[d] ?? NaN))).toBeLessThan(1e-2 * scale);
-        });
-      });
+      expectAlike(found, wanted, 1e-3);
+    },
+  );
+
+  // Compiling their shaders for a CPU takes most of the time.
+  test.each([
+    ["f32", {}, 1e-3],
+    ["f16, emulated tensor cores", { precision: "f16", tensorCores: { subgroup: 32, emulated: true } }, 1e-2],
+  ] as const)(
+    "with the variants for GPUs it trains like the cpu does (%s)",
+    async (_, options, tolerance) => {
+      await init({ backend: "cpu", threads: 1 });
+      const wanted = await train("gpt2", "step", 4, {});
+      await shutdown();
+      setCurrentMemory(await start({ ...options, software: false }));
+      const found = await train("gpt2", "step", 4, {});
+      expect(found.some(({ alignments }) => alignments !== null)).toBe(true);
+      expectAlike(found, wanted, tolerance);
     },
   );
 
