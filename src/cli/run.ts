@@ -91,11 +91,7 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
       "checkpoint",
       `--resume: the model in ${config.mixing.reference ?? ""} is not the one that the run began with; restore it, or start a new run`,
     );
-  const data = await readData(config, resumed?.checkpoint ?? null, hooks);
-  const mixer = mixerOf(bases === null ? data.sizes : basisSizes(bases, data.sizes));
-  const modelConfig = modelOf(config, data.tokenizer.vocabSize);
-
-  // A run that began on "auto" goes on where it began: other backends round differently.
+  // Before text is read, which may take minutes. A run that began on "auto" goes on where it began: other backends round differently.
   const began = resumed?.checkpoint.json["backend"];
   const backend = await init({
     backend:
@@ -108,9 +104,13 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
     ...(config.run.memoryLimit === null ? {} : { memoryLimit: config.run.memoryLimit }),
   });
   try {
+    const data = await readData(config, resumed?.checkpoint ?? null, hooks);
+    const mixer = mixerOf(bases === null ? data.sizes : basisSizes(bases, data.sizes));
+    const modelConfig = modelOf(config, data.tokenizer.vocabSize);
     const { threads, simd } = backend.capabilities;
+    const runners = backend.name === "webgpu" ? "" : `${threads} ${threads === 1 ? "thread" : "threads"}, `;
     hooks.onEvent(
-      `${backend.name} backend, ${threads} ${threads === 1 ? "thread" : "threads"}, ${simd}; ${config.model.preset} model of ${parameterCount(modelConfig).toLocaleString("en")} parameters; rule ${config.mixing.rule}`,
+      `${backend.name} backend, ${runners}${simd}; ${config.model.preset} model of ${parameterCount(modelConfig).toLocaleString("en")} parameters; rule ${config.mixing.rule}`,
     );
     const model = createGPT(modelConfig, { seed: config.training.seed });
     const reference =
