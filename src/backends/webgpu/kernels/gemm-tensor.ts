@@ -6,7 +6,7 @@
  * this one is multiplied. Sums leave through workgroup memory, a matrix a subgroup at a time, since the epilogue needs to know which element is which.
  */
 import type { TensorCores } from "../context.ts";
-import type { TiledText } from "./gemm-tiled.ts";
+import { type TiledText, tilePlace } from "./gemm-tiled.ts";
 import { EDGE, matricesFor } from "./matrices.ts";
 
 export interface TensorTile {
@@ -124,17 +124,7 @@ ${full ? "" : checks.join("")}  return vec4f(${range(4).map(one).join(",\n    ")
 var<workgroup> sums: array<f32, ${subgroups * EDGE * EDGE}>;
 ${loader(a)}
 ${loader(b)}`,
-    body: `  let per_item = p.tiles_m * p.tiles_n;
-  let split = (group / per_item) % p.splits;
-  let item = group / (per_item * p.splits);
-  let t = group % per_item;
-  let band = t / (8u * p.tiles_n);
-  let height = min(p.tiles_m - 8u * band, 8u);
-  let in_band = t % (8u * p.tiles_n);
-  let row0 = (8u * band + in_band % height) * ${rows}u;
-  let col0 = (in_band / height) * ${cols}u;
-  let begin = split * p.split_k;
-  let end = min(p.k, begin + p.split_k);
+    body: `${tilePlace(tile)}
   let own = ${matrices.same(`local / ${subgroup}u`)};
   let y0 = (own / ${cols / ownCols}u) * ${ownRows}u;
   let x0 = (own % ${cols / ownCols}u) * ${ownCols}u;

@@ -41,9 +41,28 @@ export interface TiledText {
 const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 const COMPONENTS = ["x", "y", "z", "w"] as const;
 
+/** Which tile of C a workgroup makes, and of which rows of k: `item`, `split`, `row0`, `col0`, `begin`, `end`. */
+export const tilePlace = ({
+  rows,
+  cols,
+}: {
+  readonly rows: number;
+  readonly cols: number;
+}): string => `  let per_item = p.tiles_m * p.tiles_n;
+  let split = (group / per_item) % p.splits;
+  let item = group / (per_item * p.splits);
+  // Bands of eight rows of tiles: what runs at one time shares rows of A and columns of B in the cache.
+  let t = group % per_item;
+  let band = t / (8u * p.tiles_n);
+  let height = min(p.tiles_m - 8u * band, 8u);
+  let in_band = t % (8u * p.tiles_n);
+  let row0 = (8u * band + in_band % height) * ${rows}u;
+  let col0 = (in_band / height) * ${cols}u;
+  let begin = split * p.split_k;
+  let end = min(p.k, begin + p.split_k);`;
+
 /**
  * `full`: the tile divides m, n and every share of k, so that nothing has to be checked. `emit` is called as emit(item, split, i, j, sum), once an element.
- *
  */
 export function tiledText(
   tile: Tile,
@@ -114,18 +133,7 @@ ${full ? "" : checks.join("")}  return vec4f(${range(4).map(one).join(",\n    ")
 var<workgroup> tile_b: array<vec4f, ${depth * b.stride}>;
 ${loader(a)}
 ${loader(b)}`,
-    body: `  let per_item = p.tiles_m * p.tiles_n;
-  let split = (group / per_item) % p.splits;
-  let item = group / (per_item * p.splits);
-  // Bands of eight rows of tiles: what runs at one time shares rows of A and columns of B in the cache.
-  let t = group % per_item;
-  let band = t / (8u * p.tiles_n);
-  let height = min(p.tiles_m - 8u * band, 8u);
-  let in_band = t % (8u * p.tiles_n);
-  let row0 = (8u * band + in_band % height) * ${rows}u;
-  let col0 = (in_band / height) * ${cols}u;
-  let begin = split * p.split_k;
-  let end = min(p.k, begin + p.split_k);
+    body: `${tilePlace(tile)}
   let y = local / ${across}u;
   let x = local % ${across}u;
 ${sums.map((sum) => `  var ${sum} = vec4f();`).join("\n")}
