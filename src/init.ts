@@ -104,14 +104,18 @@ async function findDevice({ precision, log }: InitOptions, allowSoftware: boolea
 /** What there is to know of a device that was handed in. Its choices of variants hold as long as it does. */
 async function described(device: object, { log }: InitOptions): Promise<Found> {
   const { features, limits, adapterInfo: info } = device as GPUDevice;
-  const { choiceLine } = await import("./backends/webgpu/tuning.ts");
+  const { choiceLine, differenceLine } = await import("./backends/webgpu/tuning.ts");
   const { adapterName, isSoftware, tensorCoresOf } = await import("./backends/webgpu/adapter-info.ts");
   return {
     device,
     adapter: adapterName(info) || "the given device",
     software: isSoftware(info),
     tensorCores: tensorCoresOf(features, info, limits),
-    tuning: { known: {}, learn: (...choice) => log?.(choiceLine(...choice)) },
+    tuning: {
+      known: {},
+      learn: (...choice) => log?.(choiceLine(...choice)),
+      differs: (...variant) => log?.(differenceLine(...variant)),
+    },
   };
 }
 

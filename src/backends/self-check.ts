@@ -1,8 +1,12 @@
 /** Does a backend compute? A few sums whose results are known exactly, in milliseconds: drivers have been known to fail silently. */
+import type { View } from "../tensor/memory.ts";
 import type { Backend } from "./backend.ts";
 
-/** Multiplies, sums and normalises small whole numbers; they are the same in f16. */
-export async function computesRight(backend: Backend, size: number = 96): Promise<boolean> {
+/**
+ * Multiplies, sums and normalises small whole numbers; they are the same in f16. What is beyond the range of f16 must stay as it is or become ∞, since an
+ * overflow that does not show would spoil a training that scales its loss. `size`: by default large tiles are needed, and hang over the edge.
+ */
+export async function computesRight(backend: Backend, size: number = 160): Promise<boolean> {
   const place = (data: Float32Array | Int32Array) => {
     const dtype = data instanceof Int32Array ? "i32" : "f32";
     const buffer = backend.alloc(data.length, dtype);
@@ -18,18 +22,22 @@ export async function computesRight(backend: Backend, size: number = 96): Promis
   const views = [
     ...[a, b, zeros(count), zeros(count), zeros(1)],
     ...[Int32Array.of(0, half, size), zeros(count), zeros(2), zeros(2), zeros(1)],
+    ...[Float32Array.of(70_000, -70_000, 1, -1), Float32Array.of(1), zeros(4)],
   ].map(place);
-  const [x, y, product, shares, dot, segments, total, dots, squares, square] = views;
-  try {
+  const [x, y, product, shares, dot, segments, total, dots, squares, square, large, one, kept] = views;
+  const multiply = (m: number, n: number, a: View, b: View, c: View): void =>
     backend.run(
       "gemm",
       {
-        m: size, n: size, k: size, transA: false, transB: false, batch: 1, strideA: 0, strideB: 0, strideC: 0,
+        m, n, k: b.shape[0] / n, transA: false, transB: false, batch: 1, strideA: 0, strideB: 0, strideC: 0,
         alpha: 1, accumulate: false, activation: "none",
       }, // prettier-ignore
-      [x, y, null],
-      [product, null],
+      [a, b, null],
+      [c, null],
     );
+  try {
+    multiply(size, size, x, y, product);
+    multiply(4, 1, large, one, kept);
     backend.run(
       "gemmSegmented",
       {
@@ -42,6 +50,8 @@ export async function computesRight(backend: Backend, size: number = 96): Promis
     backend.run("dot", {}, [x, y], [dot]);
     const found = await backend.read(product.buffer, 0, count);
     const rows = await backend.read(shares.buffer, 0, count);
+    const [plus, minus, ...rest] = await backend.read(kept.buffer, 0, 4);
+    if (![70_000, Infinity].includes(plus) || minus !== -plus || rest.join() !== "1,-1") return false;
     let wanted = 0;
     for (let i = 0; i < count; i++) wanted += a[i] * b[i];
     if ((await backend.read(dot.buffer, 0, 1))[0] !== wanted) return false;

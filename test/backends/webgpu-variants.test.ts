@@ -203,6 +203,22 @@ function half(x: number): number {
   return (rest > 0.5 || (rest === 0.5 && down % 2 !== 0) ? down + 1 : down) * step;
 }
 
+/** Dawn's null device, which has 16 KiB of workgroup memory, as a GPU that has more: its shaders are checked, up to that. */
+async function nullDeviceWith(bytes: number): Promise<object> {
+  const device = (await createNullDevice()) as GPUDevice;
+  const limits = new Proxy(device.limits, {
+    get: (target, name) =>
+      name === "maxComputeWorkgroupStorageSize" ? bytes : (Reflect.get(target, name) as unknown),
+  });
+  return new Proxy(device, {
+    get(target, name) {
+      if (name === "limits") return limits;
+      const value: unknown = Reflect.get(target, name);
+      return typeof value === "function" ? (value.bind(target) as unknown) : value;
+    },
+  });
+}
+
 /**
  * Is all that the null device minds its 16 KiB of workgroup memory, and are the 32 of a GPU enough? That is asked after everything else in a shader was
  * checked.
@@ -286,7 +302,7 @@ describe.skipIf(off)("mixed precision", () => {
     const beyond: string[] = [];
     for (const c of cases.gemmSegmented()) {
       const backend = createWebgpuBackend({
-        device: await createNullDevice(),
+        device: await nullDeviceWith(32_768),
         ...{ precision: "f16", tensorCores: { subgroup: 32 } },
       });
       const place = (operand: Operand | null) =>
@@ -386,6 +402,8 @@ describe.skipIf(off)("mixed precision", () => {
     ["tensor 64x64", "NN", RAGGED],
     ["tensor 64x64", "TT", WHOLE],
     ["tensor 128x128", "TT", RAGGED],
+    ["tensor 128x128 by 16", "NT", RAGGED],
+    ["tensor 256x128 by 16", "TN", RAGGED],
     ["tensor 128x128 of 64x64", "NN", RAGGED],
   ] as const)(
     "on emulated tensor cores: the products of what was rounded (%s, %s, %o)",

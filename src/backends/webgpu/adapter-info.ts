@@ -2,11 +2,15 @@
 import type { TensorCores } from "./context.ts";
 
 /** Features that the shaders for tensor cores need. */
-export const tensorCoreFeatures: readonly string[] = [
-  "shader-f16",
-  "subgroups",
-  "chromium-experimental-subgroup-matrix",
-];
+const FEATURES: readonly string[] = ["shader-f16", "subgroups", "chromium-experimental-subgroup-matrix"];
+/** And another where a GPU has subgroups of several sizes, as AMD's have. */
+const SIZED = "subgroup-size-control";
+/** The size that is then asked for. */
+const SIZE = 32;
+
+/** What a device must be asked for. */
+export const tensorCoreFeatures = ({ sized = false }: Pick<TensorCores, "sized"> = {}): readonly string[] =>
+  sized ? [...FEATURES, SIZED] : FEATURES;
 
 /** One of the products of small matrices that an adapter has. */
 export interface MatrixConfig {
@@ -39,21 +43,23 @@ export function isSoftware({ architecture, device, description, isFallbackAdapte
   );
 }
 
-/** Tiles are cut for one size of subgroups, matrices of 16 × 16 × 16 from f16 to f32, and 32 KiB of workgroup memory. Null if any of that is missing. */
+/** Tiles are cut for subgroups of one size, matrices of 16 × 16 × 16 from f16 to f32, and 32 KiB of workgroup memory. Null if any of that is missing. */
 export function tensorCoresOf(
   features: { has(feature: string): boolean },
   info: AdapterInfo,
   limits: { readonly maxComputeWorkgroupStorageSize: number },
 ): TensorCores | null {
   const { subgroupMinSize = 0, subgroupMaxSize = 0, subgroupMatrixConfigs = [] } = info;
+  const sized = subgroupMinSize !== subgroupMaxSize;
   const usable =
     limits.maxComputeWorkgroupStorageSize >= 32_768 &&
-    tensorCoreFeatures.every((feature) => features.has(feature)) &&
+    tensorCoreFeatures({ sized }).every((feature) => features.has(feature)) &&
     subgroupMinSize > 0 &&
-    subgroupMinSize === subgroupMaxSize &&
+    (!sized || (subgroupMinSize <= SIZE && SIZE <= subgroupMaxSize)) &&
     subgroupMatrixConfigs.some(
       ({ componentType, resultComponentType, M, N, K }) =>
         componentType === "f16" && resultComponentType === "f32" && M === 16 && N === 16 && K === 16,
     );
-  return usable ? { subgroup: subgroupMinSize } : null;
+  if (!usable) return null;
+  return sized ? { subgroup: SIZE, sized } : { subgroup: subgroupMinSize };
 }

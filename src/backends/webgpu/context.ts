@@ -8,12 +8,16 @@ export interface Operand {
   readonly name: string;
   readonly view: View;
   readonly written?: boolean;
+  /** The body knows it by fours, too (shader.ts). */
+  readonly fours?: boolean;
 }
 
 /** Subgroup matrices of 16 × 16 × 16, f16 to f32. */
 export interface TensorCores {
-  /** Invocations of a subgroup, always. */
+  /** Invocations of a subgroup, always; */
   readonly subgroup: number;
+  /** or when a shader asks for it: the device has subgroups of several sizes. */
+  readonly sized?: boolean;
   /** There are none: the same shaders, with matrices made of plain WGSL. Slow; it lets any device test them. */
   readonly emulated?: boolean;
 }
@@ -38,6 +42,8 @@ export interface Dispatch {
   readonly declarations?: Text;
   /** WGSL features that the shader enables. */
   readonly features?: readonly string[];
+  /** Invocations of a subgroup, where the device leaves the choice. */
+  readonly subgroupSize?: number;
   readonly body: Text;
 }
 
@@ -96,6 +102,11 @@ export function operandsOf(
       view === null ? [] : [{ name, view, written: isWritten }],
     );
   return [...list(read, false), ...list(written, true)];
+}
+
+/** The same operands; those named are read and written by fours. */
+export function byFours(operands: readonly Operand[], names: readonly string[]): Operand[] {
+  return operands.map((operand) => (names.includes(operand.name) ? { ...operand, fours: true } : operand));
 }
 
 /** One invocation for each of `count` elements, which the body knows as `i`. */

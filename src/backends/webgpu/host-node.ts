@@ -11,7 +11,7 @@ import {
   tensorCoreFeatures,
   tensorCoresOf,
 } from "./adapter-info.ts";
-import { choiceLine, type TuningStore } from "./tuning.ts";
+import { choiceLine, differenceLine, type TuningStore } from "./tuning.ts";
 
 export interface NodeDevice {
   /** A `GPUDevice`. */
@@ -81,7 +81,7 @@ export async function createNodeDevice({
   const limits = limitsOf(adapter);
   const device = await adapter.requestDevice({
     requiredLimits: limits,
-    ...(cores === null ? {} : { requiredFeatures: tensorCoreFeatures as GPUFeatureName[] }),
+    ...(cores === null ? {} : { requiredFeatures: tensorCoreFeatures(cores) as GPUFeatureName[] }),
   });
   return {
     device,
@@ -111,7 +111,7 @@ export async function createNullDevice(): Promise<object> {
   const adapter = await gpu.requestAdapter();
   if (adapter === null) throw new GradmixError("backend", "webgpu: Dawn has no null backend");
   return adapter.requestDevice({
-    requiredFeatures: tensorCoreFeatures as GPUFeatureName[],
+    requiredFeatures: tensorCoreFeatures() as GPUFeatureName[],
     requiredLimits: limitsOf(adapter),
   });
 }
@@ -165,7 +165,7 @@ async function dawn(flags: readonly string[]): Promise<GPU> {
 }
 
 /** Changes when the variants of a kernel do, so that older choices are forgotten. */
-const VARIANTS = 1;
+const VARIANTS = 2;
 
 /** Where choices of variants are kept: in GRADMIX_CACHE, or gradmix's folder in the user's cache folder. */
 function tuningFile(): string {
@@ -219,5 +219,6 @@ export function tuningStore(
         // A home that cannot be written to.
       }
     },
+    differs: (...variant) => log(differenceLine(...variant)),
   };
 }

@@ -172,7 +172,7 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
           if (entries.get(view.buffer)?.pooled.buffer === buffer) constants.delete(key);
         pool.refuse(buffer);
       }),
-    { most: mostBytes - (mostBytes % 4), cap: () => Math.max(POOL_FLOOR, peakBytes) },
+    { most: mostBytes - (mostBytes % 16), cap: () => Math.max(POOL_FLOOR, peakBytes) },
     ({ id, buffer }) => {
       refusals.delete(buffer);
       forget(id);
@@ -245,7 +245,10 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
     slots: readonly ShaderSlot[],
   ): Pipeline => {
     const layoutKey = operands.map(({ name, slot }) => `${name}${slot}`).join();
-    const key = `${dispatch.key}|${layoutKey}|${slots.map(({ written }) => (written ? "w" : "r")).join("")}`;
+    const bindings = slots.map(
+      ({ written, vectors }) => (written ? "w" : "r") + (vectors === true ? "4" : ""),
+    );
+    const key = `${dispatch.key}|${layoutKey}|${bindings.join("")}`;
     const known = pipelines.get(key);
     if (known !== undefined) return known;
     const source = {
@@ -255,6 +258,7 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
       workgroup: dispatch.workgroup ?? 64,
       ...(dispatch.declarations === undefined ? {} : { declarations: textOf(dispatch.declarations) }),
       ...(dispatch.features === undefined ? {} : { features: dispatch.features }),
+      ...(dispatch.subgroupSize === undefined ? {} : { subgroupSize: dispatch.subgroupSize }),
       body: textOf(dispatch.body),
     };
     const bytes = 16 * Math.ceil(scalarLayout(source).length / 4);
@@ -291,15 +295,21 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
 
   const encode = (dispatch: Dispatch): void => {
     if (dispatch.groups === 0) return;
-    const slots: { entry: Entry; dtype: DType; written: boolean }[] = [];
-    const operands = dispatch.operands.map(({ name, view, written = false }) => {
+    const slots: { entry: Entry; dtype: DType; written: boolean; vectors: boolean; scalars: boolean }[] = [];
+    const operands = dispatch.operands.map(({ name, view, written = false, fours = false }) => {
       const entry = entryOf(view.buffer);
       inside(entry, view.offset, sizeOf(view.shape));
       let slot = slots.findIndex((other) => other.entry === entry);
-      if (slot < 0) slot = slots.push({ entry, dtype: view.dtype, written }) - 1;
-      else slots[slot].written ||= written;
-      return { name, dtype: view.dtype, slot, at: view.offset };
+      if (slot < 0)
+        slot = slots.push({ entry, dtype: view.dtype, written, vectors: false, scalars: false }) - 1;
+      const own = slots[slot];
+      own.written ||= written;
+      own.vectors ||= fours;
+      // A single element of a vector can be read, but not written without its neighbours.
+      own.scalars ||= fours ? view.offset % 4 !== 0 : written;
+      return { name, dtype: view.dtype, slot, at: view.offset, fours };
     });
+    for (const slot of slots) slot.vectors &&= !slot.scalars;
     const { id, pipeline, layout, scalarBytes: bytes } = pipelineOf(dispatch, operands, slots);
     const used = slots.map(({ entry }) => entry.pooled.id);
     const key = `${id}|${used.join()}`;
@@ -388,6 +398,46 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
     return view;
   };
 
+  const readBytes = async (buffer: number, offset: number, count: number): Promise<ArrayBuffer> => {
+    check();
+    const entry = entryOf(buffer);
+    inside(entry, offset, count);
+    if (count === 0) return new ArrayBuffer(0);
+    const target = staging.take(count * 4);
+    pass?.end();
+    pass = null;
+    encoder ??= device.createCommandEncoder();
+    encoder.copyBufferToBuffer(entry.pooled.buffer, offset * 4, target.buffer, 0, count * 4);
+    submit();
+    const work = dispatches - readUpTo;
+    readUpTo = dispatches;
+    const began = performance.now();
+    const expected = waits.get(work) ?? 0;
+    if (expected > LEAST_SLEEP) await new Promise((wake) => setTimeout(wake, 0.8 * expected));
+    let bytes: ArrayBuffer;
+    try {
+      await target.buffer.mapAsync(MAP_READ, 0, count * 4);
+      await Promise.all(asked);
+      check();
+      bytes = target.buffer.getMappedRange(0, count * 4).slice(0);
+    } catch (error) {
+      await Promise.all(asked);
+      check();
+      if (error instanceof GradmixError) throw error;
+      throw new GradmixError("backend", `webgpu: a result could not be read (${firstLine(String(error))})`, {
+        cause: error,
+      });
+    } finally {
+      if (!disposed) {
+        target.buffer.unmap();
+        staging.give(target);
+      }
+    }
+    if (waits.size > 1000) waits.clear();
+    waits.set(work, performance.now() - began);
+    return bytes;
+  };
+
   const tuner: Tuner | null =
     options.tuning === undefined
       ? null
@@ -395,6 +445,9 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
           alloc,
           free,
           copy: (from, to) => launch("cast", {}, [from], [to]),
+          randomise: (view) => launch("random", { kind: "normal", key0: 1, key1: 2, offset: 0 }, [], [view]),
+          bits: async (view, most) =>
+            new Int32Array(await readBytes(view.buffer, view.offset, Math.min(most, sizeOf(view.shape)))),
           async done() {
             submit();
             await queue.onSubmittedWorkDone();
@@ -453,48 +506,10 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
       queue.writeBuffer(entry.pooled.buffer, offset * 4, values);
     },
     async read(buffer, offset, count): Promise<TensorData> {
-      check();
-      const entry = entryOf(buffer);
-      inside(entry, offset, count);
-      const wrap = (bytes: ArrayBuffer): TensorData =>
-        entry.dtype === "f32" ? new Float32Array(bytes) : new Int32Array(bytes);
-      if (count === 0) return wrap(new ArrayBuffer(0));
-      const target = staging.take(count * 4);
-      pass?.end();
-      pass = null;
-      encoder ??= device.createCommandEncoder();
-      encoder.copyBufferToBuffer(entry.pooled.buffer, offset * 4, target.buffer, 0, count * 4);
-      submit();
-      const work = dispatches - readUpTo;
-      readUpTo = dispatches;
-      const began = performance.now();
-      const expected = waits.get(work) ?? 0;
-      if (expected > LEAST_SLEEP) await new Promise((wake) => setTimeout(wake, 0.8 * expected));
-      let bytes: ArrayBuffer;
-      try {
-        await target.buffer.mapAsync(MAP_READ, 0, count * 4);
-        await Promise.all(asked);
-        check();
-        bytes = target.buffer.getMappedRange(0, count * 4).slice(0);
-      } catch (error) {
-        await Promise.all(asked);
-        check();
-        if (error instanceof GradmixError) throw error;
-        throw new GradmixError(
-          "backend",
-          `webgpu: a result could not be read (${firstLine(String(error))})`,
-          { cause: error },
-        );
-      } finally {
-        if (!disposed) {
-          target.buffer.unmap();
-          staging.give(target);
-        }
-      }
-      if (waits.size > 1000) waits.clear();
-      waits.set(work, performance.now() - began);
+      const { dtype } = entryOf(buffer);
+      const bytes = await readBytes(buffer, offset, count);
       await tuner?.settle();
-      return wrap(bytes);
+      return dtype === "f32" ? new Float32Array(bytes) : new Int32Array(bytes);
     },
     run: launch,
     flush: submit,

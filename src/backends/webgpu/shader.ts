@@ -4,6 +4,9 @@
  * Operands are bound as whole buffers; where a view begins is a scalar. Operands that lie in one buffer share a binding, since WebGPU allows no two
  * writable bindings of one buffer: an in-place kernel and two neighbours in an arena look the same to the body, which reads `x(i)` and writes
  * `set_y(i, value)`.
+ *
+ * An operand by fours can also be read as `x4(i)`, the elements 4i to 4i + 3, and if it is written, then with `set_x4(i, value)` alone. Where everything
+ * in its buffer allows it, the binding is one of vectors, and a GPU moves 16 bytes at once; else four elements are put together.
  */
 import type { DType } from "../../tensor/dtype.ts";
 
@@ -13,11 +16,14 @@ export interface ShaderOperand {
   readonly dtype: DType;
   /** Which binding it lies in. */
   readonly slot: number;
+  readonly fours?: boolean;
 }
 
 export interface ShaderSlot {
   readonly dtype: DType;
   readonly written: boolean;
+  /** Bound as vectors of four. */
+  readonly vectors?: boolean;
 }
 
 export type ScalarType = "u32" | "i32" | "f32";
@@ -28,6 +34,7 @@ export interface ShaderSource {
   readonly scalars: readonly (readonly [name: string, type: ScalarType])[];
   readonly workgroup: number;
   readonly features?: readonly string[];
+  readonly subgroupSize?: number;
   /** Declarations at module scope: functions, workgroup memory. */
   readonly declarations?: string;
   /**
@@ -56,23 +63,47 @@ const MATRICES = "chromium_experimental_subgroup_matrix";
 
 const wgslType = (dtype: DType): string => (dtype === "f32" ? "f32" : "i32");
 
+/** Functions that read and write an operand. */
+function accessorsOf(
+  { name, dtype, slot, fours = false }: ShaderOperand,
+  { written, vectors = false }: ShaderSlot,
+): string {
+  const type = wgslType(dtype);
+  const at = `p.${name}_at`;
+  const lines = vectors
+    ? [`fn ${name}(i: u32) -> ${type} { return slot${slot}[(${at} + i) / 4u][(${at} + i) % 4u]; }`]
+    : [`fn ${name}(i: u32) -> ${type} { return slot${slot}[${at} + i]; }`];
+  if (written && !vectors)
+    lines.push(`fn set_${name}(i: u32, value: ${type}) { slot${slot}[${at} + i] = value; }`);
+  if (fours) {
+    const four = (read: (c: number) => string): string => [0, 1, 2, 3].map(read).join(", ");
+    lines.push(
+      `fn ${name}4(i: u32) -> vec4<${type}> { return ${vectors ? `slot${slot}[${at} / 4u + i]` : `vec4(${four((c) => `${name}(4u * i + ${c}u)`)})`}; }`,
+    );
+    if (written)
+      lines.push(
+        `fn set_${name}4(i: u32, value: vec4<${type}>) { ${
+          vectors
+            ? `slot${slot}[${at} / 4u + i] = value;`
+            : [0, 1, 2, 3].map((c) => `set_${name}(4u * i + ${c}u, value[${c}]);`).join(" ")
+        } }`,
+      );
+  }
+  return lines.join("\n");
+}
+
 export function shaderOf(source: ShaderSource): string {
-  const { operands, slots, workgroup, declarations = "", features = [], body } = source;
+  const { operands, slots, workgroup, declarations = "", features = [], subgroupSize, body } = source;
   const fields = scalarLayout(source).map(([name, type]) => `  ${name}: ${type},`);
   const bindings = slots.map(
-    ({ dtype, written }, slot) =>
-      `@group(0) @binding(${slot + 1}) var<storage, ${written ? "read_write" : "read"}> slot${slot}: array<${wgslType(dtype)}>;`,
+    ({ dtype, written, vectors = false }, slot) =>
+      `@group(0) @binding(${slot + 1}) var<storage, ${written ? "read_write" : "read"}> slot${slot}: array<${vectors ? `vec4<${wgslType(dtype)}>` : wgslType(dtype)}>;`,
   );
-  const accessors = operands.map(({ name, dtype, slot }) => {
-    const type = wgslType(dtype);
-    const read = `fn ${name}(i: u32) -> ${type} { return slot${slot}[p.${name}_at + i]; }`;
-    return slots[slot].written
-      ? `${read}\nfn set_${name}(i: u32, value: ${type}) { slot${slot}[p.${name}_at + i] = value; }`
-      : read;
-  });
+  const accessors = operands.map((operand) => accessorsOf(operand, slots[operand.slot]));
   // Which subgroup an invocation is in is the same for all of a subgroup, but not for the compiler.
   const directives = [
     ...features.map((feature) => `enable ${feature};\n`),
+    ...(subgroupSize === undefined ? [] : ["enable subgroup_size_control;\n"]),
     ...(features.includes(MATRICES) ? ["diagnostic(off, chromium.subgroup_matrix_uniformity);\n"] : []),
   ];
   return `${directives.join("")}struct Scalars {
@@ -86,7 +117,7 @@ fn nan() -> f32 { return bitcast<f32>(p.inf_bits | 0x400000u); }
 // Compilers may take x != x for false; bits they leave alone.
 fn is_nan(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }
 ${declarations}
-@compute @workgroup_size(${workgroup})
+@compute @workgroup_size(${workgroup})${subgroupSize === undefined ? "" : ` @subgroup_size(${subgroupSize})`}
 fn main(@builtin(workgroup_id) workgroup_id: vec3u, @builtin(local_invocation_index) local: u32) {
   let group = workgroup_id.y * p.grid_width + workgroup_id.x;
   if (group >= p.groups) { return; }

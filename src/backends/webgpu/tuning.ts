@@ -3,7 +3,7 @@
  *
  * A call of a bucket (a kernel and its shape, rounded) that was not timed yet takes the default variant. When results are next waited for, its variants are
  * timed on operands of the same sizes, and the choice holds from then on. Variants of a kernel give the same bits, so when this happens cannot be seen in
- * any result.
+ * any result. That is not taken on trust: a variant whose result on random operands is not the default's, on this device, is left out.
  */
 import { GradmixError } from "../../errors.ts";
 import type { View } from "../../tensor/memory.ts";
@@ -16,7 +16,13 @@ export interface TuningStore {
   readonly known: Readonly<Record<string, string>>;
   /** `milliseconds` has what each variant took. */
   learn(bucket: string, variant: string, milliseconds: Readonly<Record<string, number>>): void;
+  /** A variant's result is not the default's on this device: it is not taken. */
+  differs?(bucket: string, variant: string): void;
 }
+
+/** The same, for a log. */
+export const differenceLine = (bucket: string, variant: string): string =>
+  `webgpu: ${bucket} cannot take ${variant}: on this device its result is not that of the default variant`;
 
 /** A choice, for a log. */
 export function choiceLine(
@@ -41,14 +47,14 @@ export interface Call {
 
 interface Untimed {
   readonly call: Call;
-  readonly variants: readonly string[];
+  readonly variants: readonly [string, ...string[]];
   /** Inputs of the call that belong to it. */
   readonly indices: readonly View[];
 }
 
 export interface Tuner {
   /** The variant for a call of this bucket; a bucket that is new is noted with its call. */
-  choose(bucket: string, variants: readonly string[], call: Call): string;
+  choose(bucket: string, variants: readonly [string, ...string[]], call: Call): string;
   /** Times the buckets that were noted. */
   settle(): Promise<void>;
   /** Choices in force. */
@@ -60,10 +66,16 @@ export interface TunerDevice {
   free(buffer: number): void;
   /** Enqueues a copy. */
   copy(from: View, to: View): void;
+  /** Enqueues random numbers. */
+  randomise(view: View): void;
   /** Submits what is enqueued; resolves when it was run. */
   done(): Promise<void>;
+  /** The first elements of a view, as bits. */
+  bits(view: View, most: number): Promise<Int32Array>;
 }
 
+/** Elements of a result that are compared. */
+const COMPARED = 2 ** 16;
 /** Milliseconds that a round of one variant takes at least, and rounds. */
 const ROUND = 4;
 const ROUNDS = 3;
@@ -81,7 +93,7 @@ export function createTuner(store: TuningStore, device: TunerDevice): Tuner {
     offset: 0,
   });
   /** Of the numbers of its operands the time does not depend, but on indices it does: these are copied now, as they may be gone later. */
-  const note = (bucket: string, variants: readonly string[], call: Call): void => {
+  const note = (bucket: string, variants: Untimed["variants"], call: Call): void => {
     const indices: View[] = [];
     const inputs = call.inputs.map((view) => {
       if (view?.dtype !== "i32") return view;
@@ -93,16 +105,28 @@ export function createTuner(store: TuningStore, device: TunerDevice): Tuner {
     untimed.set(bucket, { variants, call: { ...call, inputs }, indices });
   };
 
-  const time = async ({ call, variants, indices }: Untimed): Promise<Record<string, number>> => {
+  const time = async (
+    { call, variants, indices }: Untimed,
+    differ: (variant: string) => void,
+  ): Promise<Record<string, number>> => {
     const views = [...indices];
     const again = (view: View | null): View | null => {
       if (view === null || indices.includes(view)) return view;
       const own = another(view);
       views.push(own);
+      if (own.dtype === "f32") device.randomise(own);
       return own;
     };
     try {
       const [inputs, outputs] = [call.inputs.map(again), call.outputs.map(again)];
+      /** All of its outputs; what a kernel adds to is the same before each. */
+      const result = async (variant: string): Promise<Int32Array[]> => {
+        const found: Int32Array[] = [];
+        for (const view of outputs) if (view?.dtype === "f32") device.randomise(view);
+        call.run(variant, inputs, outputs);
+        for (const view of outputs) if (view !== null) found.push(await device.bits(view, COMPARED));
+        return found;
+      };
       const round = async (variant: string, count: number): Promise<number> => {
         const start = performance.now();
         for (let i = 0; i < count; i++) call.run(variant, inputs, outputs);
@@ -110,18 +134,21 @@ export function createTuner(store: TuningStore, device: TunerDevice): Tuner {
         return performance.now() - start;
       };
       const counts = new Map<string, number>();
+      const wanted = await result(variants[0]);
       for (const variant of variants) {
-        // The first makes the pipeline.
-        await round(variant, 1);
+        // This makes the pipeline, too.
+        const found = await result(variant);
+        if (!wanted.every((bits, i) => bits.every((word, at) => word === found[i][at]))) {
+          differ(variant);
+          continue;
+        }
         counts.set(variant, Math.min(100, Math.ceil(ROUND / Math.max(0.01, await round(variant, 1)))));
       }
       const times: Record<string, number> = {};
       // In turns, so that whatever else happens on the machine falls on all of them.
       for (let i = 0; i < ROUNDS; i++)
-        for (const variant of variants) {
-          const count = counts.get(variant) ?? 1;
+        for (const [variant, count] of counts)
           times[variant] = Math.min(times[variant] ?? Infinity, (await round(variant, count)) / count);
-        }
       return times;
     } finally {
       for (const { buffer } of views) device.free(buffer);
@@ -131,11 +158,13 @@ export function createTuner(store: TuningStore, device: TunerDevice): Tuner {
   const settle = async (): Promise<void> => {
     for (const [bucket, call] of untimed) {
       untimed.delete(bucket);
-      const times = await time(call).catch((error: unknown) => {
-        // Operands that do not fit a second time: the default variant stays.
-        if (error instanceof GradmixError && error.code === "memory") return {};
-        throw error;
-      });
+      const times = await time(call, (variant) => store.differs?.(bucket, variant)).catch(
+        (error: unknown) => {
+          // Operands that do not fit a second time: the default variant stays.
+          if (error instanceof GradmixError && error.code === "memory") return {};
+          throw error;
+        },
+      );
       const [fastest] = Object.entries(times).sort(([, x], [, y]) => x - y);
       if (fastest === undefined) continue;
       chosen.set(bucket, fastest[0]);
@@ -153,7 +182,7 @@ export function createTuner(store: TuningStore, device: TunerDevice): Tuner {
         0,
       );
       if (bytes <= MOST_BYTES && variants.length > 1 && !untimed.has(bucket)) note(bucket, variants, call);
-      return variants[0] ?? "";
+      return variants[0];
     },
     async settle() {
       settling ??= settle().finally(() => {

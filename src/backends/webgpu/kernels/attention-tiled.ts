@@ -4,12 +4,12 @@
  *
  * A workgroup owns a block of rows of one head (queries; for dk and dv, keys) and walks the blocks on the other side. Of every block of scores an invocation
  * has four rows and a few columns; of what is summed it has the same four rows and every eighth vector of four along the head. Tiles hold vectors of four
- * along the head, padded to whole vectors with zeros. Positions that a query does not see weigh 0; a NaN there can still reach the queries of its own block
+ * along the head, padded to whole vectors with zeros. What a tile gets next is fetched into registers while the one before is used. Positions that a query does not see weigh 0; a NaN there can still reach the queries of its own block
  * (0 · NaN), where the walk one by one would not touch it. No atomics: dq and dk, dv are made by two kernels, each adding up in a fixed order.
  */
 import type { View } from "../../../tensor/memory.ts";
 import type { AttentionParams } from "../../kernels.ts";
-import { type Dispatch, type KernelContext, operandsOf } from "../context.ts";
+import { byFours, type Dispatch, type KernelContext, type Operand, operandsOf } from "../context.ts";
 
 /** Rows and columns of a block of scores. */
 interface Blocks {
@@ -37,8 +37,44 @@ function blocksFor(headDim: number, storage: number, fixed: 1 | 2): Blocks | nul
 const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 const XYZW = ["x", "y", "z", "w"] as const;
 
+/** Vectors of a tile that an invocation fetches ahead, at most. */
+const MOST_TURNS = 8;
+
+/** Can operands be read and written by fours? A position has whole heads, so all rows begin at a multiple of four. */
+export const inFours = (headDim: number): boolean => headDim % 4 === 0;
+
+/** The operands of a pass. */
+export const operandsFor = (
+  headDim: number,
+  read: Readonly<Record<string, View | null>>,
+  written: Readonly<Record<string, View | null>>,
+): Operand[] =>
+  inFours(headDim)
+    ? byFours(operandsOf(read, written), ["qkv", "o", "d_out", "dqkv"])
+    : operandsOf(read, written);
+
+/** A loop over 0 ≤ name < count, four turns written out if that divides. The compiler knows what such indices are, and that they are within bounds. */
+function unrolled(name: string, count: number, body: (index: string) => string): string {
+  const turns = count % 4 === 0 ? 4 : 1;
+  return `  for (var ${name} = 0u; ${name} < ${count / turns}u; ${name}++) {
+${range(turns)
+  .map((u) => `    {\n${body(turns === 1 ? name : `${turns}u * ${name} + ${u}u`)}\n    }`)
+  .join("\n")}
+  }`;
+}
+
+/** An expression for the vector `quad` of row t. */
+type Fetch = (t: string, quad: string) => string;
+
+interface Stage {
+  readonly declare: string;
+  load(first: string): string;
+  put(first: string): string;
+}
+
 /** What the passes share: the text of their steps. */
 function stepsFor(headDim: number, { rows, cols }: Blocks) {
+  const fours = inFours(headDim);
   const quads = Math.ceil(headDim / 4);
   const stride = quads + 1;
   /** Invocations along the rows: an invocation's rows lie so far apart. */
@@ -46,6 +82,45 @@ function stepsFor(headDim: number, { rows, cols }: Blocks) {
   const [own, across, along] = [range(4), range(cols / LANES), range(Math.ceil(quads / LANES))];
   const each = (line: (i: number, j: number) => string): string =>
     own.map((i) => across.map((j) => line(i, j)).join(" ")).join("\n");
+  /**
+   * A tile of `count` rows by way of registers called `name`: `load` fetches it, `put` stores it. `fetch(t, quad)` is an expression for the vector `quad` of
+   * row t. Where a tile does not divide among the invocations it is fetched when it is stored.
+   */
+  const stage = (name: string, tile: string, count: number, fetch: Fetch): Stage => {
+    const invocations = high * LANES;
+    const turns = (count * quads) / invocations;
+    const place = (e: string): string => `(${e} / QUADS) * ${stride}u + ${e} % QUADS`;
+    const nth = (turn: number): string => (turn === 0 ? "local" : `(local + ${turn * invocations}u)`);
+    if (Number.isInteger(turns) && turns <= MOST_TURNS)
+      return {
+        declare: range(turns)
+          .map((turn) => `  var ${name}${turn}: vec4f;`)
+          .join("\n"),
+        load: (first) =>
+          range(turns)
+            .map(
+              (turn) =>
+                `  ${name}${turn} = ${fetch(`${first} + ${nth(turn)} / QUADS`, `${nth(turn)} % QUADS`)};`,
+            )
+            .join("\n"),
+        put: () =>
+          range(turns)
+            .map((turn) => `  ${tile}[${place(nth(turn))}] = ${name}${turn};`)
+            .join("\n"),
+      };
+    return {
+      declare: "",
+      load: () => "",
+      put: (first) => `  for (var e = local; e < ${count * quads}u; e += ${invocations}u) {
+    ${tile}[${place("e")}] = ${fetch(`${first} + e / QUADS`, "e % QUADS")};
+  }`,
+    };
+  };
+  /** A tile that is stored at once. */
+  const fill = (tile: string, count: number, first: string, fetch: Fetch): string => {
+    const { declare, load, put } = stage(`${tile}_`, tile, count, fetch);
+    return `  {\n${declare}\n${load(first)}\n${put(first)}\n  }`;
+  };
   return {
     workgroup: high * LANES,
     own,
@@ -65,20 +140,20 @@ var<workgroup> joins: array<vec4f, ${LANES * high}>;`;
     start: `  let y = local / ${LANES}u;
   let x = local % ${LANES}u;
 ${own.map((i) => `  let row${i} = row_first + y + ${i * high}u;`).join("\n")}`,
-    /** `fetch(t, quad)` is an expression for the vector `quad` of row t. */
-    fill(tile: string, count: number, first: string, fetch: (t: string, quad: string) => string): string {
-      return `  for (var e = local; e < ${count * quads}u; e += ${high * LANES}u) {
-    ${tile}[(e / QUADS) * ${stride}u + e % QUADS] = ${fetch(`${first} + e / QUADS`, "e % QUADS")};
-  }`;
-    },
+    stage,
+    fill,
     zeros: (name: string): string => each((i, j) => `  var ${name}${i}${j} = 0.0;`),
     /** name[i][j] += ⟨row i of the tile, row j of the stream⟩. */
     products(name: string, tile: string): string {
-      return `  for (var quad = 0u; quad < QUADS; quad++) {
-${own.map((i) => `    let f${i} = ${tile}[(y + ${i * high}u) * ${stride}u + quad];`).join("\n")}
-${across.map((j) => `    let c${j} = stream[(x + ${j * LANES}u) * ${stride}u + quad];`).join("\n")}
-${each((i, j) => `    ${name}${i}${j} += dot(f${i}, c${j});`)}
-  }`;
+      return unrolled(
+        "quad",
+        quads,
+        (
+          quad,
+        ) => `${own.map((i) => `    let f${i} = ${tile}[(y + ${i * high}u) * ${stride}u + ${quad}];`).join("\n")}
+${across.map((j) => `    let c${j} = stream[(x + ${j * LANES}u) * ${stride}u + ${quad}];`).join("\n")}
+${each((i, j) => `    ${name}${i}${j} += dot(f${i}, c${j});`)}`,
+      );
     },
     /** What `accumulate` will weigh with. */
     keep: (name: string): string =>
@@ -94,11 +169,13 @@ ${each((i, j) => `    ${name}${i}${j} += dot(f${i}, c${j});`)}
       own.map((i) => along.map((e) => `  ${name}${i}_${e} *= ${factor}.${XYZW[i]};`).join(" ")).join("\n"),
     /** sum[row] += Σ over columns of weight · row of the stream. */
     accumulate(name: string): string {
-      return `  for (var c = 0u; c < ${cols}u; c++) {
-    let w = weights[c * ${high}u + y];
-${along.map((e) => `    let s${e} = stream[c * ${stride}u + x + ${e * LANES}u];`).join("\n")}
-${own.map((i) => along.map((e) => `    ${name}${i}_${e} = fma(vec4f(w.${XYZW[i]}), s${e}, ${name}${i}_${e});`).join(" ")).join("\n")}
-  }`;
+      return unrolled(
+        "c",
+        cols,
+        (c) => `    let w = weights[(${c}) * ${high}u + y];
+${along.map((e) => `    let s${e} = stream[(${c}) * ${stride}u + x + ${e * LANES}u];`).join("\n")}
+${own.map((i) => along.map((e) => `    ${name}${i}_${e} = fma(vec4f(w.${XYZW[i]}), s${e}, ${name}${i}_${e});`).join(" ")).join("\n")}`,
+      );
     },
     /** Every lane of four rows gets what all of them have, joined. */
     join(name: string, value: string, first: string, combine: (a: string, b: string) => string): string {
@@ -107,18 +184,33 @@ ${own.map((i) => along.map((e) => `    ${name}${i}_${e} = fma(vec4f(w.${XYZW[i]}
   var ${name} = ${first};
   for (var lane = 0u; lane < ${LANES}u; lane++) { ${name} = ${combine(name, `joins[lane * ${high}u + y]`)}; }`;
     },
-    /** `set(t, d, value)` stores element d of row t. */
-    store(name: string, set: (row: number, d: string, value: string) => string): string {
+    /**
+     * Stores `operand` from element `first(i)` of its row i on, `value(i, sum, at, four)` of a sum: of an element, or by fours of four; `at` is its place in the
+     * operand, in elements or fours.
+     */
+    store(
+      name: string,
+      operand: string,
+      first: (i: number) => string,
+      value: (i: number, sum: string, at: string) => string = (_, sum) => sum,
+    ): string {
       return own
         .map(
           (i) => `  if (row${i} < p.time) {
+    let first = ${first(i)};
 ${along
-  .flatMap((e) =>
-    range(4).map((c) => {
+  .flatMap((e) => {
+    if (fours) {
+      const at = `first / 4u + x + ${e * LANES}u`;
+      return [
+        `    if (x + ${e * LANES}u < QUADS) { set_${operand}4(${at}, ${value(i, `${name}${i}_${e}`, at)}); }`,
+      ];
+    }
+    return range(4).map((c) => {
       const d = `4u * (x + ${e * LANES}u) + ${c}u`;
-      return `    if (${d} < D) { ${set(i, d, `${name}${i}_${e}.${XYZW[c]}`)} }`;
-    }),
-  )
+      return `    if (${d} < D) { set_${operand}(first + ${d}, ${value(i, `${name}${i}_${e}.${XYZW[c]}`, `first + ${d}`)}); }`;
+    });
+  })
   .join("\n")}
   }`,
         )
@@ -128,8 +220,13 @@ ${along
 }
 
 /** A function that reads four neighbours along the head, zeros beyond its width and beyond the last position. */
-const fetcher = (name: string, operand: string, place: string): string =>
-  `fn ${name}(b: u32, h: u32, t: u32, quad: u32) -> vec4f {
+const fetcher = (headDim: number, name: string, operand: string, place: string): string =>
+  inFours(headDim)
+    ? `fn ${name}(b: u32, h: u32, t: u32, quad: u32) -> vec4f {
+  let inside = t < p.time;
+  return select(vec4f(), ${operand}4(${place}(b, h, select(0u, t, inside)) / 4u + quad), inside);
+}`
+    : `fn ${name}(b: u32, h: u32, t: u32, quad: u32) -> vec4f {
   let inside = t < p.time;
   let at = ${place}(b, h, select(0u, t, inside)) + 4u * quad;
   return vec4f(${range(4)
@@ -168,17 +265,22 @@ export function tiledForward(
     `vec4f(${own.map((i) => f(across.map((j) => `s${i}${j}`))).join(", ")})`;
   context.dispatch({
     key: `attention tiled ${headDim} ${rows}x${cols}`,
-    operands: operandsOf({ qkv }, { o, lse }),
+    operands: operandsFor(headDim, { qkv }, { o, lse }),
     scalars,
     workgroup: steps.workgroup,
     groups: batch * heads * Math.ceil(time / rows),
     declarations: () => `${places}
 ${steps.declarations(1)}
-${fetcher("fetch_q", "qkv", "q_of")}
-${fetcher("fetch_k", "qkv", "k_of")}
-${fetcher("fetch_v", "qkv", "v_of")}`,
-    body: () => `${queryBlock(blocks)}
+${fetcher(headDim, "fetch_q", "qkv", "q_of")}
+${fetcher(headDim, "fetch_k", "qkv", "k_of")}
+${fetcher(headDim, "fetch_v", "qkv", "v_of")}`,
+    body: () => {
+      const k = steps.stage("k", "stream", cols, (t, quad) => `fetch_k(b, g, ${t}, ${quad})`);
+      const v = steps.stage("v", "stream", cols, (t, quad) => `fetch_v(b, g, ${t}, ${quad})`);
+      return `${queryBlock(blocks)}
 ${steps.start}
+${k.declare}
+${k.load("0u")}
 ${steps.fill("fixed0", rows, "row_first", (t, quad) => `fetch_q(b, h, ${t}, ${quad})`)}
   var most = vec4f(-inf());
   // Of this lane's columns alone.
@@ -186,7 +288,9 @@ ${steps.fill("fixed0", rows, "row_first", (t, quad) => `fetch_q(b, h, ${t}, ${qu
 ${steps.sums("sum")}
   for (var first = 0u; first < key_end; first += ${cols}u) {
 ${barrier}
-${steps.fill("stream", cols, "first", (t, quad) => `fetch_k(b, g, ${t}, ${quad})`)}
+${k.put("first")}
+${v.declare}
+${v.load("first")}
 ${barrier}
 ${steps.zeros("s")}
 ${steps.products("s", "fixed0")}
@@ -202,15 +306,22 @@ ${steps.each((i, j) => `  s${i}${j} = exp(s${i}${j} - next.${XYZW[i]});`)}
   total = total * old + ${rowOf((terms) => terms.join(" + "))};
   most = next;
 ${steps.keep("s")}
-${steps.fill("stream", cols, "first", (t, quad) => `fetch_v(b, g, ${t}, ${quad})`)}
+${v.put("first")}
+${k.load(`first + ${cols}u`)}
 ${barrier}
 ${steps.scaled("sum", "old")}
 ${steps.accumulate("sum")}
   }
 ${barrier}
 ${steps.join("whole", "total", "vec4f()", (a, b) => `${a} + ${b}`)}
-${steps.store("sum", (i, d, value) => `set_o(o_of(b, h, row${i}) + ${d}, ${value} / whole.${XYZW[i]});`)}
-${own.map((i) => `  if (x == 0u && row${i} < p.time) { set_lse(lse_of(b, h, row${i}), most.${XYZW[i]} + log(whole.${XYZW[i]})); }`).join("\n")}`,
+${steps.store(
+  "sum",
+  "o",
+  (i) => `o_of(b, h, row${i})`,
+  (i, sum) => `${sum} / whole.${XYZW[i]}`,
+)}
+${own.map((i) => `  if (x == 0u && row${i} < p.time) { set_lse(lse_of(b, h, row${i}), most.${XYZW[i]} + log(whole.${XYZW[i]})); }`).join("\n")}`;
+    },
   });
   return true;
 }
@@ -228,52 +339,64 @@ export function tiledBackward(
   const steps = stepsFor(headDim, blocks);
   const { own, across } = steps;
   const shared = {
-    operands: operandsOf({ qkv, lse, d_out: dOut, mean }, { dqkv }),
+    operands: operandsFor(headDim, { qkv, lse, d_out: dOut, mean }, { dqkv }),
     scalars,
     workgroup: steps.workgroup,
     declarations: () => `${places}
 ${steps.declarations(2)}
-${fetcher("fetch_q", "qkv", "q_of")}
-${fetcher("fetch_k", "qkv", "k_of")}
-${fetcher("fetch_v", "qkv", "v_of")}
-${fetcher("fetch_d_out", "d_out", "o_of")}`,
+${fetcher(headDim, "fetch_q", "qkv", "q_of")}
+${fetcher(headDim, "fetch_k", "qkv", "k_of")}
+${fetcher(headDim, "fetch_v", "qkv", "v_of")}
+${fetcher(headDim, "fetch_d_out", "d_out", "o_of")}`,
   };
   context.dispatch({
     ...shared,
     key: `attentionVjp tiled dq ${headDim} ${rows}x${cols}`,
     groups: batch * heads * Math.ceil(time / rows),
-    body: () => `${queryBlock(blocks)}
+    body: () => {
+      const k = steps.stage("k", "stream", cols, (t, quad) => `fetch_k(b, g, ${t}, ${quad})`);
+      const v = steps.stage("v", "stream", cols, (t, quad) => `fetch_v(b, g, ${t}, ${quad})`);
+      return `${queryBlock(blocks)}
 ${steps.start}
+${k.declare}
+${k.load("0u")}
 ${steps.fill("fixed0", rows, "row_first", (t, quad) => `fetch_q(b, h, ${t}, ${quad})`)}
 ${steps.fill("fixed1", rows, "row_first", (t, quad) => `fetch_d_out(b, h, ${t}, ${quad})`)}
 ${own.map((i) => `  let at${i} = lse_of(b, h, min(row${i}, p.time - 1u));\n  let log_sum${i} = lse(at${i});\n  let center${i} = mean(at${i});`).join("\n")}
 ${steps.sums("sum")}
   for (var first = 0u; first < key_end; first += ${cols}u) {
 ${barrier}
-${steps.fill("stream", cols, "first", (t, quad) => `fetch_k(b, g, ${t}, ${quad})`)}
+${k.put("first")}
+${v.declare}
+${v.load("first")}
 ${barrier}
 ${steps.zeros("s")}
 ${steps.products("s", "fixed0")}
 ${barrier}
-${steps.fill("stream", cols, "first", (t, quad) => `fetch_v(b, g, ${t}, ${quad})`)}
+${v.put("first")}
 ${barrier}
 ${steps.zeros("slope")}
 ${steps.products("slope", "fixed1")}
 ${steps.each((i, j) => `  s${i}${j} = select(0.0, p.scale * exp(p.scale * s${i}${j} - log_sum${i}) * (slope${i}${j} - center${i}), first + x + ${j * LANES}u <= row${i});`)}
 ${barrier}
 ${steps.keep("s")}
-${steps.fill("stream", cols, "first", (t, quad) => `fetch_k(b, g, ${t}, ${quad})`)}
+${k.put("first")}
+${k.load(`first + ${cols}u`)}
 ${barrier}
 ${steps.accumulate("sum")}
   }
-${steps.store("sum", (i, d, value) => `set_dqkv(q_of(b, h, row${i}) + ${d}, ${value});`)}`,
+${steps.store("sum", "dqkv", (i) => `q_of(b, h, row${i})`)}`;
+    },
   });
   context.dispatch({
     ...shared,
     key: `attentionVjp tiled dkv ${headDim} ${rows}x${cols}`,
     groups: batch * kvHeads * Math.ceil(time / rows),
     // Here rows are keys and columns queries. The first keys are seen by most queries: they go first.
-    body: () => `  let blocks = (p.time + ${rows - 1}u) / ${rows}u;
+    body: () => {
+      const q = steps.stage("q", "stream", cols, (t, quad) => `fetch_q(b, h, ${t}, ${quad})`);
+      const dOuts = steps.stage("d", "stream", cols, (t, quad) => `fetch_d_out(b, h, ${t}, ${quad})`);
+      return `  let blocks = (p.time + ${rows - 1}u) / ${rows}u;
   let row_first = (group % blocks) * ${rows}u;
   let g = (group / blocks) % p.kv_heads;
   let b = group / (blocks * p.kv_heads);
@@ -284,14 +407,18 @@ ${steps.sums("dk")}
 ${steps.sums("dv")}
   for (var h = 0u; h < p.heads; h++) {
   if (h * p.kv_heads / p.heads != g) { continue; }
+${q.declare}
+${q.load("row_first")}
   for (var first = row_first; first < p.time; first += ${cols}u) {
 ${barrier}
-${steps.fill("stream", cols, "first", (t, quad) => `fetch_q(b, h, ${t}, ${quad})`)}
+${q.put("first")}
+${dOuts.declare}
+${dOuts.load("first")}
 ${barrier}
 ${steps.zeros("s")}
 ${steps.products("s", "fixed0")}
 ${barrier}
-${steps.fill("stream", cols, "first", (t, quad) => `fetch_d_out(b, h, ${t}, ${quad})`)}
+${dOuts.put("first")}
 ${barrier}
 ${steps.zeros("slope")}
 ${steps.products("slope", "fixed1")}
@@ -302,13 +429,15 @@ ${barrier}
 ${steps.accumulate("dv")}
 ${barrier}
 ${steps.keep("slope")}
-${steps.fill("stream", cols, "first", (t, quad) => `fetch_q(b, h, ${t}, ${quad})`)}
+${q.put("first")}
+${q.load(`first + ${cols}u`)}
 ${barrier}
 ${steps.accumulate("dk")}
   }
   }
-${steps.store("dk", (i, d, value) => `set_dqkv(k_of(b, g, row${i}) + ${d}, ${value});`)}
-${steps.store("dv", (i, d, value) => `set_dqkv(v_of(b, g, row${i}) + ${d}, ${value});`)}`,
+${steps.store("dk", "dqkv", (i) => `k_of(b, g, row${i})`)}
+${steps.store("dv", "dqkv", (i) => `v_of(b, g, row${i})`)}`;
+    },
   });
   return true;
 }
@@ -327,20 +456,26 @@ export function tiledForwardMode(
   const { own, across } = steps;
   context.dispatch({
     key: `attentionJvp tiled ${headDim} ${rows}x${cols}`,
-    operands: operandsOf({ qkv, o, lse, dqkv }, { d_out: dOut }),
+    operands: operandsFor(headDim, { qkv, o, lse, dqkv }, { d_out: dOut }),
     scalars,
     workgroup: steps.workgroup,
     groups: batch * heads * Math.ceil(time / rows),
     declarations: () => `${places}
 ${steps.declarations(2)}
-${fetcher("fetch_q", "qkv", "q_of")}
-${fetcher("fetch_k", "qkv", "k_of")}
-${fetcher("fetch_v", "qkv", "v_of")}
-${fetcher("fetch_dq", "dqkv", "q_of")}
-${fetcher("fetch_dk", "dqkv", "k_of")}
-${fetcher("fetch_dv", "dqkv", "v_of")}`,
-    body: () => `${queryBlock(blocks)}
+${fetcher(headDim, "fetch_q", "qkv", "q_of")}
+${fetcher(headDim, "fetch_k", "qkv", "k_of")}
+${fetcher(headDim, "fetch_v", "qkv", "v_of")}
+${fetcher(headDim, "fetch_dq", "dqkv", "q_of")}
+${fetcher(headDim, "fetch_dk", "dqkv", "k_of")}
+${fetcher(headDim, "fetch_dv", "dqkv", "v_of")}`,
+    body: () => {
+      const [k, dk, v, dv] = ["k", "dk", "v", "dv"].map((name) =>
+        steps.stage(name, "stream", cols, (t, quad) => `fetch_${name}(b, g, ${t}, ${quad})`),
+      );
+      return `${queryBlock(blocks)}
 ${steps.start}
+${k.declare}
+${k.load("0u")}
 ${steps.fill("fixed0", rows, "row_first", (t, quad) => `fetch_q(b, h, ${t}, ${quad})`)}
 ${steps.fill("fixed1", rows, "row_first", (t, quad) => `fetch_dq(b, h, ${t}, ${quad})`)}
 ${own.map((i) => `  let log_sum${i} = lse(lse_of(b, h, min(row${i}, p.time - 1u)));`).join("\n")}
@@ -349,32 +484,45 @@ ${own.map((i) => `  let log_sum${i} = lse(lse_of(b, h, min(row${i}, p.time - 1u)
 ${steps.sums("sum")}
   for (var first = 0u; first < key_end; first += ${cols}u) {
 ${barrier}
-${steps.fill("stream", cols, "first", (t, quad) => `fetch_k(b, g, ${t}, ${quad})`)}
+${k.put("first")}
+${dk.declare}
+${dk.load("first")}
 ${barrier}
 ${steps.zeros("s")}
 ${steps.zeros("slope")}
 ${steps.products("s", "fixed0")}
 ${steps.products("slope", "fixed1")}
 ${barrier}
-${steps.fill("stream", cols, "first", (t, quad) => `fetch_dk(b, g, ${t}, ${quad})`)}
+${dk.put("first")}
+${v.declare}
+${v.load("first")}
 ${barrier}
 ${steps.products("slope", "fixed0")}
 ${steps.each((i, j) => `  s${i}${j} = select(0.0, exp(p.scale * s${i}${j} - log_sum${i}), first + x + ${j * LANES}u <= row${i}); slope${i}${j} = select(0.0, p.scale * slope${i}${j} * s${i}${j}, first + x + ${j * LANES}u <= row${i});`)}
   center += vec4f(${own.map((i) => across.map((j) => `slope${i}${j}`).join(" + ")).join(", ")});
 ${barrier}
 ${steps.keep("slope")}
-${steps.fill("stream", cols, "first", (t, quad) => `fetch_v(b, g, ${t}, ${quad})`)}
+${v.put("first")}
+${dv.declare}
+${dv.load("first")}
 ${barrier}
 ${steps.accumulate("sum")}
 ${barrier}
 ${steps.keep("s")}
-${steps.fill("stream", cols, "first", (t, quad) => `fetch_dv(b, g, ${t}, ${quad})`)}
+${dv.put("first")}
+${k.load(`first + ${cols}u`)}
 ${barrier}
 ${steps.accumulate("sum")}
   }
 ${barrier}
 ${steps.join("whole", "center", "vec4f()", (a, b) => `${a} + ${b}`)}
-${steps.store("sum", (i, d, value) => `set_d_out(o_of(b, h, row${i}) + ${d}, ${value} - whole.${XYZW[i]} * o(o_of(b, h, row${i}) + ${d}));`)}`,
+${steps.store(
+  "sum",
+  "d_out",
+  (i) => `o_of(b, h, row${i})`,
+  (i, sum, at) => `${sum} - whole.${XYZW[i]} * ${inFours(headDim) ? "o4" : "o"}(${at})`,
+)}`;
+    },
   });
   return true;
 }

@@ -6,7 +6,7 @@
 import type { View } from "../../../tensor/memory.ts";
 import type { AttentionParams } from "../../kernels.ts";
 import { elementwise as each, f32, type KernelContext, type Launchers, operandsOf, u32 } from "../context.ts";
-import { tiledBackward, tiledForward, tiledForwardMode } from "./attention-tiled.ts";
+import { inFours, operandsFor, tiledBackward, tiledForward, tiledForwardMode } from "./attention-tiled.ts";
 
 const scalarsOf = ({ time, heads, kvHeads, scale }: AttentionParams) => ({
   time: u32(time),
@@ -79,15 +79,19 @@ export const attention: Pick<Launchers, "attention" | "attentionVjp" | "attentio
     const mean: View = context.scratch(Math.max(1, batch * heads * time));
     each(context, batch * heads * time, {
       key: `attentionVjp mean ${headDim}`,
-      operands: operandsOf({ o, d_out: dOut }, { mean }),
+      operands: operandsFor(headDim, { o, d_out: dOut }, { mean }),
       scalars: scalarsOf(params),
       declarations: places(headDim),
-      body: `  let t = i % p.time;
+      body: () => `  let t = i % p.time;
   let h = (i / p.time) % p.heads;
   let b = i / (p.time * p.heads);
   let at = o_of(b, h, t);
   var sum = 0.0;
-  for (var j = 0u; j < D; j++) { sum += d_out(at + j) * o(at + j); }
+${
+  inFours(headDim)
+    ? "  for (var j = 0u; j < D / 4u; j++) { sum += dot(d_out4(at / 4u + j), o4(at / 4u + j)); }"
+    : "  for (var j = 0u; j < D; j++) { sum += d_out(at + j) * o(at + j); }"
+}
   set_mean(i, sum);`,
     });
     const tiled = tiledWith(context, params);

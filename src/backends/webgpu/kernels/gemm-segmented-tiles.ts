@@ -1,6 +1,7 @@
 /** How a workgroup makes the tile of W of one segment of rows: in f32 with its sums in registers, or on tensor cores. */
 import type { TensorCores } from "../context.ts";
-import { EDGE as MATRIX, matricesFor } from "./matrices.ts";
+import { gridPlace } from "./gemm-tiled.ts";
+import { BLOCK_BYTES, EDGE as MATRIX, matricesFor } from "./matrices.ts";
 
 export interface SegmentTile {
   readonly key: string;
@@ -8,17 +9,29 @@ export interface SegmentTile {
   readonly rows: number;
   readonly cols: number;
   readonly workgroup: number;
-  /** An invocation's share of W comes in pieces: an element, or four of a row, `EDGE` apart. */
+  /** An invocation's share of W comes in pieces: an element, or four neighbours of a row. */
   readonly piece: "f32" | "vec4f";
   readonly pieces: number;
   /** What is found of W is joined by square blocks with this edge, which divides the tile's. */
   readonly block: number;
   /** The block of the tile, by rows, that a piece lies in. */
   blockOf(piece: number): number;
+  /** Workgroup memory for two numbers of every invocation and block: an array that the walk declares, or one of the tile's that is idle by then. */
+  readonly lanes: "lanes" | "sums";
   /** Bytes of workgroup memory. */
   readonly bytes: number;
-  readonly text: () => SegmentTileText;
+  /** `fours`: rows of both operands come in whole fours, and they are read by fours. */
+  readonly text: (fours: boolean) => SegmentTileText;
 }
+
+/** A piece of what was found, and the variable that has it. */
+export interface Piece {
+  readonly piece: number;
+  readonly value: string;
+}
+
+/** Pieces that are used together: V is read for all of them at once. */
+const TOGETHER = 8;
 
 /**
  * It knows p.m, p.n and `local`, the tile's first row and column of W (`tile_i`, `tile_j`), and rows of the operands: the next, `r`, where this segment
@@ -32,8 +45,8 @@ export interface SegmentTileText {
   readonly clear: string;
   /** Takes the rows from r to end; then r = end. */
   readonly take: string;
-  /** What came out of it: `use` is called once for each piece. */
-  found(use: (piece: number, value: string) => string): string;
+  /** What came out of it: `use` is called for a few pieces at a time, until it was for each. */
+  found(use: (pieces: readonly Piece[]) => string): string;
   /** Row and column of W, "i, j", of a piece's (first) element. */
   place(piece: number): string;
 }
@@ -43,7 +56,7 @@ export const EDGE = 16;
 
 const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 
-/** Rows and columns of W that an invocation has: each 16 from the next, so that neighbours read and write neighbouring memory. */
+/** Rows and columns of W that an invocation has: fours of neighbours, in every block of 64. */
 const floatShapes = {
   "64x64": { high: 4, wide: 4 },
   "128x64": { high: 8, wide: 4 },
@@ -67,52 +80,71 @@ export function floatTile(name: FloatTileName): SegmentTile {
     pieces: high * across,
     block: 4 * EDGE,
     blockOf: (piece) => (Math.floor(piece / across) >> 2) * across + (piece % across),
+    lanes: "lanes",
     // Slices, and two numbers of every invocation and block.
     bytes: 4 * EDGE * EDGE * (high + wide) + 8 * EDGE * EDGE * (high / 4) * across,
-    text: () => floatText(high, across),
+    text: (fours) => floatText(high, across, fours),
   };
 }
 
-function floatText(high: number, across: number): SegmentTileText {
+/** Four neighbours of row r, from x on. Beyond the edge of W the last element (by fours: the first vector) is read again and counts 0. */
+function rowReader(name: "a" | "b", extent: string, fours: boolean): string {
+  const body = fours
+    ? `  let inside = x < ${extent};
+  return select(vec4f(), ${name}4(select(0u, r * ${extent} + x, inside) / 4u), inside);`
+    : `  let xs = vec4u(x, x + 1u, x + 2u, x + 3u);
+  let at = min(xs, vec4u(${extent} - 1u)) + r * ${extent};
+  return select(vec4f(), vec4f(${name}(at.x), ${name}(at.y), ${name}(at.z), ${name}(at.w)), xs < vec4u(${extent}));`;
+  return `fn row_${name}(r: u32, x: u32) -> vec4f {
+${body}
+}`;
+}
+
+function floatText(high: number, across: number, fours: boolean): SegmentTileText {
   const rows = range(high);
   const quads = range(high / 4);
   const columns = range(across);
   const pieces = rows.flatMap((i) => columns.map((q) => ({ i, q, name: `w${i}_${q}` })));
   const load = [
-    ...columns.map((q) => `next_b${q} = b4(r + row, j0 + ${64 * q}u);`),
-    ...quads.map((h) => `next_a${h} = a4(r + row, i0 + ${64 * h}u);`),
+    ...columns.map((q) => `next_b${q} = row_b(r + row, j0 + ${64 * q}u);`),
+    ...quads.map((h) => `next_a${h} = row_a(r + row, i0 + ${64 * h}u);`),
   ].join(" ");
   const step = (k: number): string =>
     `        {
-${columns.map((q) => `          let b${q} = tile_b[${q}][part][${k}][column];`).join("\n")}
-${quads.map((h) => `          let a${h} = tile_a[${h}][part][${k}][row];`).join("\n")}
+${columns.map((q) => `          let b${q} = tile_b[${q}][part][${k}][x];`).join("\n")}
+${quads.map((h) => `          let a${h} = tile_a[${h}][part][${k}][y];`).join("\n")}
 ${pieces.map(({ i, q, name }) => `          ${name} = fma(vec4f(a${i >> 2}.${"xyzw"[i & 3]}), b${q}, ${name});`).join("\n")}
         }`;
   return {
-    place: (piece) => `i + ${Math.floor(piece / across) * EDGE}u, j0 + ${64 * (piece % across)}u`,
-    found: (use) => pieces.map(({ name }, piece) => use(piece, name)).join("\n"),
+    place(piece) {
+      const i = Math.floor(piece / across);
+      return `i + ${64 * (i >> 2) + (i & 3)}u, j + ${64 * (piece % across)}u`;
+    },
+    found: (use) =>
+      range(Math.ceil(pieces.length / TOGETHER))
+        .map((group) =>
+          pieces
+            .map(({ name }, piece) => ({ piece, value: name }))
+            .slice(group * TOGETHER, (group + 1) * TOGETHER),
+        )
+        .map(use)
+        .join("\n"),
     declarations: `
-// A slice of rows. An element holds four of a row, ${EDGE} apart, as they are read from memory; invocations write whole elements. Indices are apart
-// and most are constants, so that bounds are not checked for every read.
+// A slice of rows. An element holds four of a row. Indices are apart and most are constants, so that bounds are not checked for every read.
 alias Slice = array<array<array<vec4f, ${EDGE}>, 4>, ${EDGE / 4}>;
 var<workgroup> tile_a: array<Slice, ${high / 4}>;
 var<workgroup> tile_b: array<Slice, ${across}>;
-fn four(j: u32) -> vec4u { return vec4u(j, j + ${EDGE}u, j + ${2 * EDGE}u, j + ${3 * EDGE}u); }
-// Beyond the edge of W the last element is read again and counts 0.
-fn a4(r: u32, i: u32) -> vec4f {
-  let at = min(four(i), vec4u(p.m - 1u)) + r * p.m;
-  return select(vec4f(), vec4f(a(at.x), a(at.y), a(at.z), a(at.w)), four(i) < vec4u(p.m));
-}
-fn b4(r: u32, j: u32) -> vec4f {
-  let at = min(four(j), vec4u(p.n - 1u)) + r * p.n;
-  return select(vec4f(), vec4f(b(at.x), b(at.y), b(at.z), b(at.w)), four(j) < vec4u(p.n));
-}`,
-    start: `  let row = local / ${EDGE}u;
+${rowReader("a", "p.m", fours)}
+${rowReader("b", "p.n", fours)}`,
+    start: `  // What it fetches.
+  let row = local / ${EDGE}u;
   let column = local % ${EDGE}u;
-  let i0 = tile_i + column;
-  let j0 = tile_j + column;
+${gridPlace(EDGE)}
+  let i0 = tile_i + 4u * column;
+  let j0 = tile_j + 4u * column;
   // Its elements of W begin here.
-  let i = tile_i + row;
+  let i = tile_i + 4u * y;
+  let j = tile_j + 4u * x;
 ${columns.map((q) => `  var next_b${q}: vec4f;`).join("\n")}
 ${quads.map((h) => `  var next_a${h}: vec4f;`).join("\n")}
   if (r + row < rows_end) { ${load} }
@@ -138,8 +170,6 @@ ${range(4).map(step).join("\n")}
 
 /** Rows of a slice. */
 const DEPTH = 32;
-/** Against bank conflicts; matrices must begin at multiples of 16 bytes. */
-const PADDING = 8;
 
 /**
  * 64 × 64, or 128 × 128; a subgroup has 32 × 32 or 64 × 32 of it in matrices of 16 × 16. Operands are rounded to f16 on their way into workgroup memory, in
@@ -157,8 +187,9 @@ export function tensorTile(large: boolean, cores: TensorCores): SegmentTile {
     pieces: (high * wide) / cores.subgroup,
     block: side,
     blockOf: () => 0,
-    bytes: 2 * 2 * DEPTH * (side + PADDING) + subgroups * (4 * MATRIX * MATRIX + 8 * cores.subgroup),
-    text: () => tensorText({ side, high, wide, subgroups }, cores),
+    lanes: "sums",
+    bytes: 2 * ((DEPTH * side) / MATRIX ** 2) * BLOCK_BYTES + subgroups * 4 * MATRIX * MATRIX,
+    text: (fours) => tensorText({ side, high, wide, subgroups }, cores, fours),
   };
 }
 
@@ -170,30 +201,29 @@ function tensorText(
     subgroups,
   }: { readonly side: number; readonly high: number; readonly wide: number; readonly subgroups: number },
   cores: TensorCores,
+  fours: boolean,
 ): SegmentTileText {
   const { subgroup } = cores;
   const workgroup = subgroups * subgroup;
-  const stride = side + PADDING;
   const quads = side / 4;
+  const blocks = (DEPTH * side) / MATRIX ** 2;
   const fetches = (side * DEPTH) / 4 / workgroup;
   // Rows of the operands are contiguous along W's rows and columns.
-  const matrices = matricesFor(cores, { a: { byRows: false, stride }, b: { byRows: true, stride } });
+  const matrices = matricesFor(cores, { a: "columns", b: "rows" });
   const [down, across] = [range(high / MATRIX), range(wide / MATRIX)];
   /** An invocation's elements of a matrix. */
   const own = range((MATRIX * MATRIX) / subgroup);
   const element = (q: number): string => `(lane + ${q * subgroup}u)`;
   const line = (f: number): string => `(local + ${f * workgroup}u) / ${quads}u`;
   const quad = (f: number): string => `4u * ((local + ${f * workgroup}u) % ${quads}u)`;
+  const block = (f: number): string =>
+    `(${line(f)}) / ${MATRIX}u * ${side / MATRIX}u + ${quad(f)} / ${MATRIX}u`;
   const load = range(fetches)
     .map(
       (f) =>
-        `    if (r + ${line(f)} < rows_end) { next_a${f} = a4(r + ${line(f)}, tile_i + ${quad(f)}); next_b${f} = b4(r + ${line(f)}, tile_j + ${quad(f)}); }`,
+        `    if (r + ${line(f)} < rows_end) { next_a${f} = row_a(r + ${line(f)}, tile_i + ${quad(f)}); next_b${f} = row_b(r + ${line(f)}, tile_j + ${quad(f)}); }`,
     )
     .join("\n");
-  const four = (name: "a" | "b", extent: string): string => `fn ${name}4(r: u32, x: u32) -> vec4f {
-  let at = min(vec4u(x, x + 1u, x + 2u, x + 3u), vec4u(${extent} - 1u)) + r * ${extent};
-  return select(vec4f(), vec4f(${name}(at.x), ${name}(at.y), ${name}(at.z), ${name}(at.w)), vec4u(x, x + 1u, x + 2u, x + 3u) < vec4u(${extent}));
-}`;
   return {
     place(piece) {
       const q = piece % own.length;
@@ -209,15 +239,15 @@ function tensorText(
             return `    workgroupBarrier();
     ${matrices.store("sums", `own * ${MATRIX * MATRIX}u`, `w${i}_${j}`)}
     workgroupBarrier();
-${own.map((q) => `    let e${first + q} = sums[own * ${MATRIX * MATRIX}u + ${element(q)}];\n${use(first + q, `e${first + q}`)}`).join("\n")}`;
+${own.map((q) => `    let e${first + q} = sums[own * ${MATRIX * MATRIX}u + ${element(q)}];`).join("\n")}
+${use(own.map((q) => ({ piece: first + q, value: `e${first + q}` })))}`;
           }),
         )
         .join("\n"),
-    declarations: `${matrices.declarations({ a: DEPTH * stride, b: DEPTH * stride })}
+    declarations: `${matrices.declarations({ a: blocks, b: blocks })}
 var<workgroup> sums: array<f32, ${subgroups * MATRIX * MATRIX}>;
-// Beyond the edge of W the last element is read again and counts 0.
-${four("a", "p.m")}
-${four("b", "p.n")}`,
+${rowReader("a", "p.m", fours)}
+${rowReader("b", "p.n", fours)}`,
     start: `  let lane = local % ${subgroup}u;
   let own = ${matrices.same(`local / ${subgroup}u`)};
   let y0 = (own / ${side / wide}u) * ${high}u;
@@ -237,7 +267,7 @@ ${range(fetches)
   .flatMap((f) =>
     (["a", "b"] as const).map(
       (name) =>
-        `      ${matrices.fill(name, `(${line(f)}) * ${stride}u + ${quad(f)}`, `select(vec4f(), next_${name}${f}, r + ${line(f)} < end)`)}`,
+        `      ${matrices.fill(name, block(f), `(${line(f)}) % ${MATRIX}u`, `${quad(f)} % ${MATRIX}u`, `select(vec4f(), next_${name}${f}, r + ${line(f)} < end)`)}`,
     ),
   )
   .join("\n")}
@@ -245,11 +275,15 @@ ${range(fetches)
       let depth = min(${DEPTH}u, end - r);
       r += depth;
 ${load}
-      for (var l = 0u; l < depth; l += ${MATRIX}u) {
-${down.map((y) => `        let a${y} = ${matrices.load("a", `l * ${stride}u + y0 + ${y * MATRIX}u`)};`).join("\n")}
-${across.map((x) => `        let b${x} = ${matrices.load("b", `l * ${stride}u + x0 + ${x * MATRIX}u`)};`).join("\n")}
+${range(DEPTH / MATRIX)
+  .map(
+    (part) => `      if (depth > ${part * MATRIX}u) {
+${down.map((y) => `        let a${y} = ${matrices.load("a", `${(part * side) / MATRIX}u + y0 / ${MATRIX}u + ${y}u`)};`).join("\n")}
+${across.map((x) => `        let b${x} = ${matrices.load("b", `${(part * side) / MATRIX}u + x0 / ${MATRIX}u + ${x}u`)};`).join("\n")}
 ${down.flatMap((y) => across.map((x) => `        ${matrices.multiply(`w${y}_${x}`, `a${y}`, `b${x}`)}`)).join("\n")}
-      }
+      }`,
+  )
+  .join("\n")}
     }`,
   };
 }

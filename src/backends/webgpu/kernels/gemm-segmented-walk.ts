@@ -9,7 +9,7 @@
  */
 import type { View } from "../../../tensor/memory.ts";
 import type { KernelParams } from "../../kernels.ts";
-import { given, type KernelContext, nearestPower, operandsOf, u32 } from "../context.ts";
+import { byFours, given, type KernelContext, nearestPower, operandsOf, u32 } from "../context.ts";
 import { addParts } from "./columns.ts";
 import {
   EDGE,
@@ -19,7 +19,7 @@ import {
   type SegmentTile,
   tensorTile,
 } from "./gemm-segmented-tiles.ts";
-import { tensorFeatures } from "./matrices.ts";
+import { type Needs, tensorNeeds } from "./matrices.ts";
 
 type Params = KernelParams["gemmSegmented"];
 
@@ -40,7 +40,7 @@ export interface Operands {
 /** How W is divided: among workgroups, and into blocks of which results are kept. */
 interface Tiling {
   readonly tile: SegmentTile;
-  readonly features: readonly string[];
+  readonly needs: Needs;
   readonly tilesN: number;
   readonly tiles: number;
   readonly blocksM: number;
@@ -53,10 +53,10 @@ export interface Tiled {
   run(partials: View): void;
 }
 
-function tilingWith(tile: SegmentTile, features: readonly string[], { m, n }: Params): Tiling {
+function tilingWith(tile: SegmentTile, needs: Needs, { m, n }: Params): Tiling {
   const tilesN = Math.ceil(n / tile.cols);
   const [blocksM, blocksN] = [Math.ceil(m / tile.block), Math.ceil(n / tile.block)];
-  return { tile, features, tilesN, tiles: Math.ceil(m / tile.rows) * tilesN, blocksM, blocksN };
+  return { tile, needs, tilesN, tiles: Math.ceil(m / tile.rows) * tilesN, blocksM, blocksN };
 }
 
 /** Does the larger of two tilings leave enough workgroups, and not hang far over W? Its tile reads memory less. */
@@ -70,15 +70,18 @@ function tilingOf(context: KernelContext, params: Params, grouped: boolean): Til
   const { rows, m, n, segmentCount } = params;
   if (rounds && tensorCores !== null) {
     const [large, small] = [true, false].map((size) =>
-      tilingWith(tensorTile(size, tensorCores), tensorFeatures(tensorCores), params),
+      tilingWith(tensorTile(size, tensorCores), tensorNeeds(tensorCores), params),
     );
-    return !grouped && pays(large, small, segmentCount) ? large : small;
+    const fits = large.tile.bytes <= workgroupStorage;
+    return !grouped && fits && pays(large, small, segmentCount) ? large : small;
   }
-  const tiling = (name: FloatTileName): Tiling => tilingWith(floatTile(name), [], params);
+  const tiling = (name: FloatTileName): Tiling => tilingWith(floatTile(name), {}, params);
   // A group's sums beside would cost too many registers.
   if (grouped) return tiling("64x64");
-  const first = pays(tiling("128x64"), tiling("64x64"), segmentCount) ? "128x64" : "64x64";
-  const others = floatTileNames.filter((name) => name !== first && floatTile(name).bytes <= workgroupStorage);
+  const fits = (name: FloatTileName): boolean => floatTile(name).bytes <= workgroupStorage;
+  const larger = fits("128x64") && pays(tiling("128x64"), tiling("64x64"), segmentCount);
+  const first = larger ? "128x64" : "64x64";
+  const others = floatTileNames.filter((name) => name !== first && fits(name));
   const bucket = `gemmSegmented ${[segmentCount, rows, m, n].map(nearestPower).join("x")}`;
   return tiling(context.choose(bucket, [first, ...others]));
 }
@@ -154,16 +157,39 @@ function rangesOf({ params, tiling, begin, end, groups }: Walk): number {
   return Math.max(1, Math.min(groups === null ? end - begin : params.groupCount, wanted));
 }
 
-/** V at a piece of W; beyond the edge the last element is read again and counts 0. */
-const READ_V = {
-  f32: `fn v_at(i: u32, j: u32) -> f32 {
+/** V at a piece of W; beyond the edge another element is read and counts 0. */
+function readV(piece: SegmentTile["piece"], fours: boolean): string {
+  if (piece === "f32")
+    return `fn v_at(i: u32, j: u32) -> f32 {
   return select(0.0, v(min(i, p.m - 1u) * p.n + min(j, p.n - 1u)), (i < p.m) & (j < p.n));
-}`,
-  vec4f: `fn v_at(i: u32, j: u32) -> vec4f {
-  let at = min(four(j), vec4u(p.n - 1u)) + min(i, p.m - 1u) * p.n;
-  return select(vec4f(), vec4f(v(at.x), v(at.y), v(at.z), v(at.w)), (four(j) < vec4u(p.n)) & vec4<bool>(i < p.m));
-}`,
-};
+}`;
+  if (fours)
+    return `fn v_at(i: u32, j: u32) -> vec4f {
+  let inside = (i < p.m) & (j < p.n);
+  return select(vec4f(), v4(select(0u, i * p.n + j, inside) / 4u), inside);
+}`;
+  return `fn v_at(i: u32, j: u32) -> vec4f {
+  let js = vec4u(j, j + 1u, j + 2u, j + 3u);
+  let at = min(js, vec4u(p.n - 1u)) + min(i, p.m - 1u) * p.n;
+  return select(vec4f(), vec4f(v(at.x), v(at.y), v(at.z), v(at.w)), (js < vec4u(p.n)) & vec4<bool>(i < p.m));
+}`;
+}
+
+/** Writes a piece of the total, `adds`: to what is there. */
+function addTotal(piece: SegmentTile["piece"], fours: boolean, adds: boolean): string {
+  const set = (at: string, x: string): string => `set_total(${at}, ${adds ? `total(${at}) + ` : ""}${x});`;
+  const writes =
+    piece === "f32"
+      ? `if (j < p.n) { ${set("at", "x")} }`
+      : fours
+        ? `if (j < p.n) { set_total4(at / 4u, ${adds ? "total4(at / 4u) + " : ""}x); }`
+        : [0, 1, 2, 3].map((c) => `if (j + ${c}u < p.n) { ${set(`at + ${c}u`, `x[${c}]`)} }`).join(" ");
+  return `fn add_total(range: u32, i: u32, j: u32, x: ${piece}) {
+  if (i >= p.m) { return; }
+  let at = (range * p.m + i) * p.n + j;
+  ${writes}
+}`;
+}
 
 function walk(context: KernelContext, w: Walk): void {
   const { tiling, a, b, segments, groups, v, total, partials, last } = w;
@@ -173,6 +199,7 @@ function walk(context: KernelContext, w: Walk): void {
   const split = ranges > 1 && total !== null;
   const sums = split ? context.scratch(ranges * m * n) : total;
   const adds = w.accumulate && total !== null && !split;
+  const fours = m % 4 === 0 && n % 4 === 0;
   const all = Array.from({ length: tile.pieces }, (_, piece) => piece);
   const each = (line: (piece: number) => string): string => all.map(line).join("\n");
   const perRow = tile.cols / tile.block;
@@ -185,8 +212,11 @@ function walk(context: KernelContext, w: Walk): void {
   const alone = (x: string): string => blocks.map((block) => `vec2f(${sum(`${x}${block}`)}, 0.0)`).join(", ");
   const zero = `${tile.piece}(${tile.piece === "f32" ? "0.0" : ""})`;
   context.dispatch({
-    key: `gemmSegmented ${tile.key} ${[v !== null, total !== null, groups !== null, adds, last, w.fromV].join()}`,
-    operands: operandsOf({ a, b, segments, groups, v }, { total: sums, partials }),
+    key: `gemmSegmented ${tile.key} ${[fours, v !== null, total !== null, groups !== null, adds, last, w.fromV].join()}`,
+    operands: byFours(
+      operandsOf({ a, b, segments, groups, v }, { total: sums, partials }),
+      fours ? ["a", "b", ...(tile.piece === "vec4f" ? ["v", "total"] : [])] : [],
+    ),
     scalars: {
       m: u32(m),
       n: u32(n),
@@ -203,28 +233,38 @@ function walk(context: KernelContext, w: Walk): void {
       first: u32(w.first),
     },
     workgroup: tile.workgroup,
-    features: tiling.features,
+    ...tiling.needs,
     groups: tiling.tiles * ranges,
-    declarations: () => `${tile.text().declarations}
+    declarations: () => `${tile.text(fours).declarations}
 // A number or two of each block.
 alias Found = array<vec2f, ${blocks.length}>;
-var<workgroup> lanes: array<Found, ${tile.workgroup}>;
+${tile.lanes === "lanes" ? `var<workgroup> lanes: array<f32, ${2 * blocks.length * tile.workgroup}>;` : ""}
+fn found_of(e: u32) -> Found {
+  let at = ${2 * blocks.length}u * e;
+  return Found(${blocks.map((block) => `vec2f(${tile.lanes}[at + ${2 * block}u], ${tile.lanes}[at + ${2 * block + 1}u])`).join(", ")});
+}
+fn keep_found(e: u32, x: Found) {
+  let at = ${2 * blocks.length}u * e;
+${perBlock((block) => `  ${tile.lanes}[at + ${2 * block}u] = x[${block}].x; ${tile.lanes}[at + ${2 * block + 1}u] = x[${block}].y;`)}
+}
 // What all invocations found, in a fixed order; only the first is told.
 fn join(x: Found, local: u32) -> Found {
   workgroupBarrier();
-  lanes[local] = x;
+  keep_found(local, x);
   workgroupBarrier();
   var sum = x;
   if (local < ${EDGE}u) {
     for (var e = local + ${EDGE}u; e < ${tile.workgroup}u; e += ${EDGE}u) {
-${perBlock((block) => `      sum[${block}] += lanes[e][${block}];`)}
+      let other = found_of(e);
+${perBlock((block) => `      sum[${block}] += other[${block}];`)}
     }
-    lanes[local] = sum;
+    keep_found(local, sum);
   }
   workgroupBarrier();
   if (local == 0u) {
     for (var e = 1u; e < ${EDGE}u; e++) {
-${perBlock((block) => `      sum[${block}] += lanes[e][${block}];`)}
+      let other = found_of(e);
+${perBlock((block) => `      sum[${block}] += other[${block}];`)}
     }
   }
   return sum;
@@ -233,23 +273,10 @@ ${perBlock((block) => `      sum[${block}] += lanes[e][${block}];`)}
 fn put(row: u32, i: u32, j: u32, value: f32) {
   if (i < p.blocks_m && j < p.blocks_n) { set_partials((row * p.blocks_m + i) * p.blocks_n + j, value); }
 }
-${v === null ? "" : READ_V[tile.piece]}
-${
-  total === null
-    ? ""
-    : `fn add_total(range: u32, i: u32, j: u32, x: ${tile.piece}) {
-  if (i >= p.m) { return; }
-  let at = (range * p.m + i) * p.n + j;
-${(tile.piece === "f32" ? [0] : [0, 1, 2, 3])
-  .map((c) => {
-    const at_c = `at + ${c * EDGE}u`;
-    return `  if (j + ${c * EDGE}u < p.n) { set_total(${at_c}, ${adds ? `total(${at_c}) + ` : ""}${tile.piece === "f32" ? "x" : `x[${c}]`}); }`;
-  })
-  .join("\n")}
-}`
-}`,
+${v === null ? "" : readV(tile.piece, fours)}
+${total === null ? "" : addTotal(tile.piece, fours, adds)}`,
     body: () => {
-      const text = tile.text();
+      const text = tile.text(fours);
       return `  let tile = group % p.tiles;
   let range = group / p.tiles;
   let tile_i = (tile / p.tiles_n) * ${tile.rows}u;
@@ -291,13 +318,17 @@ ${groups === null ? "" : "    let in_group = next < groups_end && s >= u32(group
 ${text.clear}
 ${text.take}
 ${perBlock((block) => `    var squares${block} = ${zero};\n    var along${block} = ${zero};`)}
-${text.found((piece, value) =>
-  [
-    `    if (counts) { squares${tile.blockOf(piece)} += ${value} * ${value}; ${v === null ? "" : `along${tile.blockOf(piece)} += ${value} * v_at(${text.place(piece)});`} }`,
-    ...(total === null ? [] : [`    if (adds) { t${piece} += ${value}; }`]),
-    ...(groups === null ? [] : [`    if (in_group) { g${piece} += ${value}; }`]),
-  ].join("\n"),
-)}
+${text.found((pieces) => {
+  const lines = (line: (piece: number, value: string) => string): string =>
+    pieces.map(({ piece, value }) => line(piece, value)).join("\n");
+  return `    if (counts) {
+${v === null ? "" : lines((piece) => `      let v${piece} = v_at(${text.place(piece)});`)}
+${lines((piece, value) => `      squares${tile.blockOf(piece)} += ${value} * ${value};`)}
+${v === null ? "" : lines((piece, value) => `      along${tile.blockOf(piece)} += ${value} * v${piece};`)}
+    }
+${total === null ? "" : `    if (adds) {\n${lines((piece, value) => `      t${piece} += ${value};`)}\n    }`}
+${groups === null ? "" : `    if (in_group) {\n${lines((piece, value) => `      g${piece} += ${value};`)}\n    }`}`;
+})}
     if (counts) {
       let found = join(Found(${blocks.map((block) => `vec2f(${sum(`along${block}`)}, ${sum(`squares${block}`)})`).join(", ")}), local);
       ${put("s", (block) => `found[${block}].x`)}

@@ -6,7 +6,7 @@
  * this one is multiplied. Sums leave through workgroup memory, a matrix a subgroup at a time, since the epilogue needs to know which element is which.
  */
 import type { TensorCores } from "../context.ts";
-import { type TiledText, tilePlace } from "./gemm-tiled.ts";
+import { type TextOptions, type TiledText, tilePlace } from "./gemm-tiled.ts";
 import { EDGE, matricesFor } from "./matrices.ts";
 
 export interface TensorTile {
@@ -19,16 +19,26 @@ export interface TensorTile {
   readonly ownCols: number;
 }
 
-export type TensorTileName = "tensor 128x128" | "tensor 128x128 of 64x64" | "tensor 64x64";
+export type TensorTileName =
+  | "tensor 128x128"
+  | "tensor 128x128 by 16"
+  | "tensor 256x128 by 16"
+  | "tensor 128x128 of 64x64"
+  | "tensor 64x64";
 
 export const tensorTiles: { readonly [K in TensorTileName]: TensorTile } = {
   "tensor 128x128": { rows: 128, cols: 128, depth: 32, ownRows: 64, ownCols: 32 },
-  "tensor 128x128 of 64x64": { rows: 128, cols: 128, depth: 32, ownRows: 64, ownCols: 64 },
+  // Shorter slices need fewer registers, so that more workgroups run at one time; larger tiles read memory less.
+  "tensor 128x128 by 16": { rows: 128, cols: 128, depth: 16, ownRows: 64, ownCols: 32 },
+  "tensor 256x128 by 16": { rows: 256, cols: 128, depth: 16, ownRows: 64, ownCols: 64 },
+  "tensor 128x128 of 64x64": { rows: 128, cols: 128, depth: 16, ownRows: 64, ownCols: 64 },
   "tensor 64x64": { rows: 64, cols: 64, depth: 32, ownRows: 32, ownCols: 32 },
 };
 
 export const tensorTileNames: readonly TensorTileName[] = [
   "tensor 128x128",
+  "tensor 128x128 by 16",
+  "tensor 256x128 by 16",
   "tensor 128x128 of 64x64",
   "tensor 64x64",
 ];
@@ -45,106 +55,140 @@ const range = (count: number): number[] => Array.from({ length: count }, (_, i) 
 /** As `tiledText`: needs the same scalars and functions, calls `emit` in the same way. */
 export function tensorText(
   tile: TensorTile,
-  {
-    transA,
-    transB,
-    full,
-    emit,
-    cores,
-  }: {
-    readonly transA: boolean;
-    readonly transB: boolean;
-    readonly full: boolean;
-    readonly emit: string;
-    readonly cores: TensorCores;
-  },
+  { transA, transB, full, fours, emit, fourSums, cores }: TextOptions & { readonly cores: TensorCores },
 ): TiledText {
   const { rows, cols, depth, ownRows, ownCols } = tile;
   const { subgroup } = cores;
   const count = tensorInvocations(tile, cores);
   const subgroups = count / subgroup;
   /** `alongTile`: what is contiguous in storage runs along the tile, not along k. */
-  const side = (name: "a" | "b", extent: number, alongTile: boolean) => ({
+  const side = (name: "a" | "b", length: number, alongTile: boolean) => ({
     name,
     alongTile,
+    length,
     extent: name === "a" ? "p.m" : "p.n",
     origin: name === "a" ? "row0" : "col0",
     /** Vectors of four in a line of the storage. */
-    quads: (alongTile ? extent : depth) / 4,
-    // Padding against bank conflicts; multiples of 16 bytes, as matrices must be aligned.
-    stride: (alongTile ? extent : depth) + 8,
-    lines: alongTile ? depth : extent,
-    fetches: (extent * depth) / 4 / count,
+    quads: (alongTile ? length : depth) / 4,
+    fetches: (length * depth) / 4 / count,
+    /** Where an invocation's vector f is: lines of the storage from its first one. */
+    apart: (4 * count) / (alongTile ? length : depth),
   });
+  type Side = ReturnType<typeof side>;
   const a = side("a", rows, transA);
   const b = side("b", cols, !transB);
-  // The left matrix is rows × k, the right one k × columns.
+  // The left matrix is rows × k, the right one k × columns; a block's lines are lines of the storage.
   const matrices = matricesFor(cores, {
-    a: { byRows: !a.alongTile, stride: a.stride },
-    b: { byRows: b.alongTile, stride: b.stride },
+    a: a.alongTile ? "columns" : "rows",
+    b: b.alongTile ? "rows" : "columns",
   });
-  const place = ({ quads }: typeof a, f: number): { quad: string; line: string } => {
-    const e = f === 0 ? "local" : `(local + ${f * count}u)`;
-    return { quad: `(${e} % ${quads}u)`, line: `(${e} / ${quads}u)` };
+  /** Vector f in the tile: x along it, l along k. */
+  const place = ({ name, alongTile, apart }: Side, f: number): { x: string; l: string } => {
+    const line = `(line_${name} + ${f * apart}u)`;
+    return alongTile ? { x: `quad_${name}`, l: line } : { x: line, l: `quad_${name}` };
   };
-  const loader = ({ name, alongTile, extent }: typeof a): string => {
-    // Four neighbours in storage: from (x, l) along the tile or along k.
-    const x = (c: number): string => (alongTile ? `x + ${c}u` : "x");
-    const l = (c: number): string => (alongTile ? "l" : `l + ${c}u`);
-    const at = (c: number): string =>
-      name === "a" ? `at_a(item, ${x(c)}, ${l(c)})` : `at_b(item, ${l(c)}, ${x(c)})`;
-    const checks = range(4).map((c) => `  let in${c} = (${l(c)} < end) & (${x(c)} < ${extent});\n`);
-    const one = (c: number): string =>
-      full ? `${name}(${at(c)})` : `select(0.0, ${name}(select(0u, ${at(c)}, in${c})), in${c})`;
-    return `fn fetch_${name}(item: u32, x: u32, l: u32, end: u32) -> vec4f {
-${full ? "" : checks.join("")}  return vec4f(${range(4).map(one).join(",\n    ")});
-}`;
+  /** What does not change from slice to slice. */
+  const start = (s: Side): string => {
+    const { name, alongTile, extent, origin, quads } = s;
+    const { x, l } = place(s, 0);
+    const at =
+      name === "a"
+        ? `at_a(item, ${origin} + ${x}, begin + ${l})`
+        : `at_b(item, begin + ${l}, ${origin} + ${x})`;
+    const inside = alongTile
+      ? [`  let inside_${name} = ${origin} + ${x} < ${extent};`]
+      : range(s.fetches).map((f) => `  let inside_${name}${f} = ${origin} + ${place(s, f).x} < ${extent};`);
+    return `  let line_${name} = local / ${quads}u;
+  let quad_${name} = 4u * (local % ${quads}u);
+  var next_at_${name} = ${at};
+${full ? "" : inside.join("\n")}
+${range(s.fetches)
+  .map((f) => `  var next_${name}${f}: vec4f;`)
+  .join("\n")}`;
   };
-  const fetch = (s: typeof a, from: string, declare: string): string =>
+  /** Four neighbours in storage, from element `at` on; those beyond the edges are 0. */
+  const four = (s: Side, at: string, f: number): string => {
+    const { name, alongTile, extent, origin } = s;
+    const { x, l } = place(s, f);
+    const own = alongTile ? `inside_${name}` : `inside_${name}${f}`;
+    if (fours) {
+      if (full) return `${name}4(${at} / 4u)`;
+      const inside = `${own} & (l0 + ${l} < end)`;
+      return `select(vec4f(), ${name}4(select(0u, ${at}, ${inside}) / 4u), ${inside})`;
+    }
+    const one = (c: number): string => {
+      const inside = alongTile
+        ? `(${origin} + ${x} + ${c}u < ${extent}) & (l0 + ${l} < end)`
+        : `${own} & (l0 + ${l} + ${c}u < end)`;
+      return full
+        ? `${name}(${at} + ${c}u)`
+        : `select(0.0, ${name}(select(0u, ${at} + ${c}u, ${inside})), ${inside})`;
+    };
+    return `vec4f(${range(4).map(one).join(", ")})`;
+  };
+  const fetch = (s: Side): string => {
+    const { name, alongTile, extent, apart } = s;
+    const stride = alongTile ? extent : "p.k";
+    const loads = range(s.fetches).map(
+      (f) => `  next_${name}${f} = ${four(s, `(next_at_${name} + ${f * apart}u * ${stride})`, f)};`,
+    );
+    return `${loads.join("\n")}
+  next_at_${name} += ${alongTile ? `${depth}u * ${extent}` : `${depth}u`};`;
+  };
+  const store = (s: Side): string =>
     range(s.fetches)
       .map((f) => {
-        const { quad, line } = place(s, f);
-        const [x, l] = s.alongTile ? [`4u * ${quad}`, line] : [line, `4u * ${quad}`];
-        return `  ${declare}next_${s.name}${f} = fetch_${s.name}(item, ${s.origin} + ${x}, ${from} + ${l}, end);`;
+        const { x, l } = place(s, f);
+        const [line, at] = s.alongTile ? [l, x] : [x, l];
+        const block = `${l} / ${EDGE}u * ${s.length / EDGE}u + ${x} / ${EDGE}u`;
+        return `  ${matrices.fill(s.name, block, `${line} % ${EDGE}u`, `${at} % ${EDGE}u`, `next_${s.name}${f}`)}`;
       })
       .join("\n");
-  const store = (s: typeof a): string =>
-    range(s.fetches)
-      .map((f) => {
-        const { quad, line } = place(s, f);
-        return `  ${matrices.fill(s.name, `${line} * ${s.stride}u + 4u * ${quad}`, `next_${s.name}${f}`)}`;
-      })
-      .join("\n");
-  /** A matrix of A at row `x` of the tile and depth l, or of B at column `x`. */
-  const load = (s: typeof a, x: string, l: string): string =>
-    matrices.load(s.name, s.alongTile ? `${l} * ${s.stride}u + ${x}` : `${x} * ${s.stride}u + ${l}`);
+  /** The matrix of A at row `x` of the tile, or of B at column `x`, at depth l. */
+  const load = (s: Side, x: string, l: number): string =>
+    matrices.load(s.name, `${(l / EDGE) * (s.length / EDGE)}u + ${x}`);
   const [down, across] = [range(ownRows / EDGE), range(ownCols / EDGE)];
+  const steps = range(depth / EDGE).map((u) => u * EDGE);
   return {
-    declarations: `${matrices.declarations({ a: a.lines * a.stride, b: b.lines * b.stride })}
-var<workgroup> sums: array<f32, ${subgroups * EDGE * EDGE}>;
-${loader(a)}
-${loader(b)}`,
+    declarations: `${matrices.declarations({
+      a: (a.length * depth) / EDGE ** 2,
+      b: (b.length * depth) / EDGE ** 2,
+    })}
+var<workgroup> sums: array<f32, ${subgroups * EDGE * EDGE}>;`,
     body: `${tilePlace(tile)}
   let own = ${matrices.same(`local / ${subgroup}u`)};
   let y0 = (own / ${cols / ownCols}u) * ${ownRows}u;
   let x0 = (own % ${cols / ownCols}u) * ${ownCols}u;
+  // Its first block along either side.
+  let block_y = y0 / ${EDGE}u;
+  let block_x = x0 / ${EDGE}u;
 ${down.flatMap((i) => across.map((j) => `  ${matrices.zero(`sum${i}_${j}`)}`)).join("\n")}
-${fetch(a, "begin", "var ")}
-${fetch(b, "begin", "var ")}
+${start(a)}
+${start(b)}
+  {
+  let l0 = begin;
+${fetch(a)}
+${fetch(b)}
+  }
   for (var l0 = begin; l0 < end; l0 += ${depth}u) {
   workgroupBarrier();
 ${store(a)}
 ${store(b)}
   workgroupBarrier();
   if (l0 + ${depth}u < end) {
-${fetch(a, `l0 + ${depth}u`, "")}
-${fetch(b, `l0 + ${depth}u`, "")}
+  let l0 = l0 + ${depth}u;
+${fetch(a)}
+${fetch(b)}
   }
-  for (var l = 0u; l < ${depth}u; l += ${EDGE}u) {
-${down.map((i) => `    let a${i} = ${load(a, `(y0 + ${i * EDGE}u)`, "l")};`).join("\n")}
-${across.map((j) => `    let b${j} = ${load(b, `(x0 + ${j * EDGE}u)`, "l")};`).join("\n")}
+${steps
+  .map(
+    (l) => `  {
+${down.map((i) => `    let a${i} = ${load(a, `block_y + ${i}u`, l)};`).join("\n")}
+${across.map((j) => `    let b${j} = ${load(b, `block_x + ${j}u`, l)};`).join("\n")}
 ${down.flatMap((i) => across.map((j) => `    ${matrices.multiply(`sum${i}_${j}`, `a${i}`, `b${j}`)}`)).join("\n")}
-  }
+  }`,
+  )
+  .join("\n")}
   }
 ${down
   .flatMap((i) =>
@@ -152,10 +196,11 @@ ${down
       (j) => `  workgroupBarrier();
   ${matrices.store("sums", `own * ${EDGE * EDGE}u`, `sum${i}_${j}`)}
   workgroupBarrier();
-  for (var e = local % ${subgroup}u; e < ${EDGE * EDGE}u; e += ${subgroup}u) {
+  for (var e = ${fourSums ? "4u * " : ""}(local % ${subgroup}u); e < ${EDGE * EDGE}u; e += ${fourSums ? 4 * subgroup : subgroup}u) {
     let i = row0 + y0 + ${i * EDGE}u + e / ${EDGE}u;
     let j = col0 + x0 + ${j * EDGE}u + e % ${EDGE}u;
-    ${full ? "" : "if (i < p.m && j < p.n) "}{ ${emit}(item, split, i, j, sums[own * ${EDGE * EDGE}u + e]); }
+    let at = own * ${EDGE * EDGE}u + e;
+    ${full ? "" : "if (i < p.m && j < p.n) "}{ ${emit}(item, split, i, j, ${fourSums ? "vec4f(sums[at], sums[at + 1u], sums[at + 2u], sums[at + 3u])" : "sums[at]"}); }
   }`,
     ),
   )

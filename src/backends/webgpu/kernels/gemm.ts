@@ -8,6 +8,7 @@
 import { GradmixError } from "../../../errors.ts";
 import type { KernelParams } from "../../kernels.ts";
 import {
+  byFours,
   type Dispatch,
   elementwise,
   f32,
@@ -26,8 +27,17 @@ import {
   tensorTileNames,
   tensorTiles,
 } from "./gemm-tensor.ts";
-import { HALF, tensorFeatures } from "./matrices.ts";
-import { invocations, type TiledText, type TileName, tiledText, tileNames, tiles } from "./gemm-tiled.ts";
+import { HALF, type Needs, tensorNeeds } from "./matrices.ts";
+import {
+  invocations,
+  storageOf,
+  type TextOptions,
+  type TiledText,
+  type TileName,
+  tiledText,
+  tileNames,
+  tiles,
+} from "./gemm-tiled.ts";
 
 type Params = KernelParams["gemm"];
 
@@ -36,6 +46,8 @@ interface Shared {
   readonly operands: readonly Operand[];
   readonly scalars: NonNullable<Dispatch["scalars"]>;
   readonly declarations: () => string;
+  /** As `finish`, which `declarations` have, of four neighbours of a row. */
+  readonly finish4: () => string;
   /** Names transposes and epilogue. */
   readonly kind: string;
 }
@@ -62,13 +74,18 @@ export const gemm: Pick<Launchers, "gemm"> = {
         alpha: f32(alpha),
         batch: u32(batch),
       },
-      declarations: () => `${MATH}
-fn at_a(item: u32, i: u32, l: u32) -> u32 { return item * p.stride_a + ${transA ? "l * p.m + i" : "i * p.k + l"}; }
-fn at_b(item: u32, l: u32, j: u32) -> u32 { return item * p.stride_b + ${transB ? "j * p.k + l" : "l * p.n + j"}; }
+      declarations: () => `${MATH}${finders(params)}
 fn finish(item: u32, i: u32, j: u32, sum: f32) {
   let at = item * p.stride_c + i * p.n + j;
   let x = p.alpha * sum${bias === null ? "" : " + bias(j)"}${params.accumulate ? " + c(at)" : ""};
 ${pre === null ? "" : "  set_pre(at, x);\n"}  set_c(at, ${activated[params.activation]});
+}`,
+      finish4: () => `${MATH}${finders(params)}
+fn activated(x: f32) -> f32 { return ${activated[params.activation]}; }
+fn finish(item: u32, i: u32, j: u32, sum: vec4f) {
+  let at = (item * p.stride_c + i * p.n + j) / 4u;
+  let x = p.alpha * sum${bias === null ? "" : " + bias4(j / 4u)"}${params.accumulate ? " + c4(at)" : ""};
+${pre === null ? "" : "  set_pre4(at, x);\n"}  set_c4(at, ${params.activation === "none" ? "x" : "vec4f(activated(x.x), activated(x.y), activated(x.z), activated(x.w))"});
 }`,
       kind: [layout, params.accumulate, params.activation, bias !== null, pre !== null].join(),
     };
@@ -80,14 +97,14 @@ ${pre === null ? "" : "  set_pre(at, x);\n"}  set_c(at, ${activated[params.activ
         ...tile,
         key: `f16 ${tile.ownRows}x${tile.ownCols}`,
         workgroup: tensorInvocations(tile, tensorCores),
-        features: tensorFeatures(tensorCores),
+        needs: tensorNeeds(tensorCores),
         text: (options) => tensorText(tile, { ...options, cores: tensorCores }),
       });
     } else if (software) {
       const height = context.choose(bucket, ["block", "strip"]) === "strip" ? 1 : 4;
       plain(context, params, shared, height);
     } else {
-      const tile = tiles[context.choose(bucket, candidates(params))];
+      const tile = tiles[context.choose(bucket, candidates(params, context.traits.workgroupStorage))];
       tiled(context, params, shared, {
         ...tile,
         key: `${tile.ownRows}x${tile.ownCols}`,
@@ -105,15 +122,16 @@ interface Tiling {
   readonly depth: number;
   readonly key: string;
   readonly workgroup: number;
-  readonly features?: readonly string[];
-  readonly text: (options: { transA: boolean; transB: boolean; full: boolean; emit: string }) => TiledText;
+  readonly needs?: Needs;
+  readonly text: (options: TextOptions) => TiledText;
 }
 
-/** All tiles; the first is taken where nothing is timed. */
-function candidates({ m, n }: Params): readonly [TileName, ...TileName[]] {
+/** The tiles that the device has workgroup memory for; the first is taken where nothing is timed. */
+function candidates({ m, n }: Params, storage: number): readonly [TileName, ...TileName[]] {
   const least = Math.min(m, n);
-  const first = least <= 32 ? "32x32" : least < 128 ? "64x64" : "128x128";
-  return [first, ...tileNames.filter((name) => name !== first)];
+  const fits = (name: TileName): boolean => storageOf(tiles[name]) <= storage;
+  const first = least <= 32 ? "32x32" : least >= 128 && fits("128x128") ? "128x128" : "64x64";
+  return [first, ...tileNames.filter((name) => name !== first && fits(name))];
 }
 
 function tensorCandidates({ m, n }: Params): readonly [TensorTileName, ...TensorTileName[]] {
@@ -131,16 +149,21 @@ export function sharesOf({ m, n, k, batch }: Pick<Params, "m" | "n" | "k" | "bat
   return Math.max(1, Math.min(Math.ceil(ENOUGH_TILES / count), Math.floor(k / LEAST_SHARE), 16));
 }
 
+/** Can an operand whose rows have so many elements be read by fours? */
+const inFours = (width: number, { batch }: Params, stride: number): boolean =>
+  width % 4 === 0 && (batch === 1 || stride % 4 === 0);
+
 function tiled(context: KernelContext, params: Params, shared: Shared, tile: Tiling): void {
-  const { m, n, k, batch } = params;
+  const { m, n, k, batch, transA, transB } = params;
   const wanted = sharesOf(params);
   const share = Math.max(32, 32 * Math.ceil(k / wanted / 32));
   const splits = Math.max(1, Math.ceil(k / share));
   const [tilesM, tilesN] = [Math.ceil(m / tile.rows), Math.ceil(n / tile.cols)];
   const full = m % tile.rows === 0 && n % tile.cols === 0 && k % tile.depth === 0;
-  const { transA, transB } = params;
-  const name = `${tile.rows}x${tile.cols} ${tile.key} ${full}`;
-  const features = tile.features === undefined ? {} : { features: tile.features };
+  const fours =
+    inFours(transA ? m : k, params, params.strideA) && inFours(transB ? k : n, params, params.strideB);
+  const fourSums = inFours(n, params, params.strideC);
+  const name = `${tile.rows}x${tile.cols} ${tile.key} ${[full, fours, fourSums].join()}`;
   const scalars = {
     ...shared.scalars,
     tiles_m: u32(tilesM),
@@ -150,35 +173,44 @@ function tiled(context: KernelContext, params: Params, shared: Shared, tile: Til
   };
   const groups = batch * splits * tilesM * tilesN;
   if (splits === 1) {
-    const text = (): TiledText => tile.text({ transA, transB, full, emit: "finish_split" });
+    const text = (): TiledText => tile.text({ transA, transB, full, fours, emit: "finish_split", fourSums });
     context.dispatch({
       key: `gemm ${name} ${shared.kind}`,
-      operands: shared.operands,
+      operands: byFours(shared.operands, [
+        ...(fours ? ["a", "b"] : []),
+        ...(fourSums ? ["bias", "c", "pre"] : []),
+      ]),
       scalars,
       workgroup: tile.workgroup,
-      ...features,
+      ...tile.needs,
       groups,
-      declarations: () => `${shared.declarations()}
-fn finish_split(item: u32, split: u32, i: u32, j: u32, sum: f32) { finish(item, i, j, sum); }
+      declarations: () => `${fourSums ? shared.finish4() : shared.declarations()}
+fn finish_split(item: u32, split: u32, i: u32, j: u32, sum: ${fourSums ? "vec4f" : "f32"}) { finish(item, i, j, sum); }
 ${text().declarations}`,
       body: () => text().body,
     });
     return;
   }
   const partial = context.scratch(batch * splits * m * n);
-  const text = (): TiledText => tile.text({ transA, transB, full, emit: "keep" });
+  // Its memory is its own, whatever C is like.
+  const fourParts = n % 4 === 0;
+  const text = (): TiledText => tile.text({ transA, transB, full, fours, emit: "keep", fourSums: fourParts });
   const factors = shared.operands.filter(({ name: operand }) => operand === "a" || operand === "b");
   const layout = shared.kind.slice(0, 2);
   context.dispatch({
     key: `gemm ${name} ${layout} shares`,
-    operands: [...factors, { name: "partial", view: partial, written: true }],
+    operands: byFours(
+      [...factors, { name: "partial", view: partial, written: true }],
+      [...(fours ? ["a", "b"] : []), ...(fourParts ? ["partial"] : [])],
+    ),
     scalars,
     workgroup: tile.workgroup,
-    ...features,
+    ...tile.needs,
     groups,
-    declarations: () => `${finders(shared)}
-fn keep(item: u32, split: u32, i: u32, j: u32, sum: f32) {
-  set_partial((((item * p.splits) + split) * p.m + i) * p.n + j, sum);
+    declarations: () => `${finders(params)}
+fn keep(item: u32, split: u32, i: u32, j: u32, sum: ${fourParts ? "vec4f" : "f32"}) {
+  let at = (((item * p.splits) + split) * p.m + i) * p.n + j;
+  ${fourParts ? "set_partial4(at / 4u, sum);" : "set_partial(at, sum);"}
 }
 ${text().declarations}`,
     body: () => text().body,
@@ -201,18 +233,16 @@ ${text().declarations}`,
   });
 }
 
-/** The functions at_a and at_b alone. */
-const finders = ({ declarations }: Shared): string =>
-  declarations()
-    .split("\n")
-    .filter((line) => line.startsWith("fn at_"))
-    .join("\n");
+/** Where elements are: at_a(item, i, l) and at_b(item, l, j). */
+const finders = ({ transA, transB }: Params): string => `
+fn at_a(item: u32, i: u32, l: u32) -> u32 { return item * p.stride_a + ${transA ? "l * p.m + i" : "i * p.k + l"}; }
+fn at_b(item: u32, l: u32, j: u32) -> u32 { return item * p.stride_b + ${transB ? "j * p.k + l" : "l * p.n + j"}; }`;
 
 /** An invocation makes a block of `height` × 4, without barriers. */
 function plain(
   context: KernelContext,
   { m, n, batch }: Params,
-  { kind, ...shared }: Shared,
+  { kind, finish4: _, ...shared }: Shared,
   height: 1 | 4,
 ): void {
   const four = [0, 1, 2, 3];

@@ -1,0 +1,90 @@
+/** What is decided about a GPU without one: whether it has tensor cores to use, and which variants of a kernel may be taken. */
+import { describe, expect, test } from "vitest";
+import { type AdapterInfo, tensorCoreFeatures, tensorCoresOf } from "#dist/backends/webgpu/adapter-info.js";
+import { createTuner, type TunerDevice } from "#dist/backends/webgpu/tuning.js";
+
+describe("tensor cores", () => {
+  const matrix = { componentType: "f16", resultComponentType: "f32", M: 16, N: 16, K: 16 };
+  const info = (least: number, most: number, configs = [matrix]): AdapterInfo => ({
+    ...{ vendor: "", architecture: "", device: "", description: "", isFallbackAdapter: false },
+    ...{ subgroupMinSize: least, subgroupMaxSize: most, subgroupMatrixConfigs: configs },
+  });
+  const all = new Set(["shader-f16", "subgroups", "chromium-experimental-subgroup-matrix"]);
+  const limits = { maxComputeWorkgroupStorageSize: 32_768 };
+
+  test("of a GPU with subgroups of one size", () => {
+    expect(tensorCoresOf(all, info(32, 32), limits)).toEqual({ subgroup: 32 });
+    expect(tensorCoresOf(all, info(64, 64), limits)).toEqual({ subgroup: 64 });
+  });
+
+  test("of a GPU with several sizes: 32 is asked for, where that can be", () => {
+    const sized = new Set([...all, "subgroup-size-control"]);
+    expect(tensorCoresOf(all, info(32, 64), limits)).toBe(null);
+    expect(tensorCoresOf(sized, info(32, 64), limits)).toEqual({ subgroup: 32, sized: true });
+    expect(tensorCoresOf(sized, info(8, 16), limits)).toBe(null);
+    expect(tensorCoreFeatures({ sized: true })).toEqual([...sized]);
+    expect(tensorCoreFeatures()).toEqual([...all]);
+  });
+
+  test.each([
+    ["no f16", new Set([...all].slice(1)), info(32, 32), limits],
+    ["too little workgroup memory", all, info(32, 32), { maxComputeWorkgroupStorageSize: 16_384 }],
+    ["matrices of other sizes", all, info(32, 32, [{ ...matrix, K: 8 }]), limits],
+    ["f16 sums", all, info(32, 32, [{ ...matrix, resultComponentType: "f16" }]), limits],
+    ["no matrices", all, info(32, 32, []), limits],
+  ])("none: %s", (_, features, found, storage) => {
+    expect(tensorCoresOf(features, found, storage)).toBe(null);
+  });
+});
+
+describe("the choice of a variant", () => {
+  /** A device on which a call writes one number, which says what ran. */
+  function fake() {
+    const memory = new Map<number, number>();
+    let next = 1;
+    const device: TunerDevice = {
+      alloc: () => {
+        memory.set(next, 0);
+        return next++;
+      },
+      free: (buffer) => memory.delete(buffer),
+      copy: (from, to) => memory.set(to.buffer, memory.get(from.buffer) ?? NaN),
+      randomise: ({ buffer }) => memory.set(buffer, 0),
+      done: () => Promise.resolve(),
+      bits: ({ buffer }) => Promise.resolve(Int32Array.of(memory.get(buffer) ?? NaN)),
+    };
+    return { memory, device };
+  }
+
+  test("one whose result is another is not taken, and that is said", async () => {
+    const { memory, device } = fake();
+    const learnt: [string, string, Readonly<Record<string, number>>][] = [];
+    const differing: string[] = [];
+    const tuner = createTuner(
+      {
+        known: {},
+        learn: (...choice) => learnt.push(choice),
+        differs: (bucket, variant) => differing.push(`${bucket} ${variant}`),
+      },
+      device,
+    );
+    const own = { buffer: device.alloc(1, "f32"), offset: 0, shape: [1], dtype: "f32" as const };
+    const call = {
+      inputs: [],
+      outputs: [own, null],
+      run: (variant: string, _: unknown, [out]: readonly ({ buffer: number } | null)[]): void => {
+        if (out === undefined || out === null) throw new Error("an output");
+        memory.set(out.buffer, (memory.get(out.buffer) ?? NaN) + (variant === "broken" ? 2 : 1));
+      },
+    };
+    expect(tuner.choose("k 1", ["safe", "broken", "other"], call)).toBe("safe");
+    await tuner.settle();
+    expect(differing).toEqual(["k 1 broken"]);
+    expect(learnt.map(([bucket, , times]) => [bucket, Object.keys(times)])).toEqual([
+      ["k 1", ["safe", "other"]],
+    ]);
+    expect(["safe", "other"]).toContain(tuner.chosen.get("k 1"));
+    // The call's own memory is not touched, and nothing is left.
+    expect([...memory]).toEqual([[own.buffer, 0]]);
+  });
+});
