@@ -69,7 +69,7 @@ function inAnotherProcess(options: BenchOptions): Record<string, unknown> {
     if (child.status !== 0)
       throw new GradmixError(
         "backend",
-        `bench shaders: the driver without hardware does not run (${child.stderr.trim().split("\n").at(-1) ?? child.signal}); it needs Mesa's RADV, version 25 or later (Debian: mesa-vulkan-drivers)`,
+        `bench shaders: the driver without hardware does not run (${child.signal ?? child.status}: ${child.stderr.trim()}); it needs Mesa's RADV, version 25 or later (Debian: mesa-vulkan-drivers)`,
       );
     return JSON.parse(child.stdout) as Record<string, unknown>;
   } finally {
@@ -148,7 +148,7 @@ async function compile(statistics: string, options: BenchOptions): Promise<Recor
   });
   await finish(backend);
 
-  const size = 1024;
+  const size = 2048;
   for (const layout of ["NN", "NT", "TN"])
     for (const tile of precision === "f16" ? tensorTileNames : tileNames) {
       const bucket = `gemm ${layout} ${[1, size, size, size].join("x")}${precision === "f16" ? " f16" : ""}`;

@@ -133,7 +133,7 @@ static VKAPI_ATTR PFN_vkVoidFunction VKAPI_CALL get_device_function(VkDevice dev
       "vkCmd", "vkBeginCommandBuffer", "vkEndCommandBuffer", "vkResetCommandPool", "vkQueueSubmit", "vkQueueWaitIdle",
       "vkDeviceWaitIdle", "vkWaitForFences", "vkGetFenceStatus", "vkResetFences", "vkDestroyFence", "vkBindBufferMemory",
       "vkUnmapMemory", "vkFlushMappedMemoryRanges", "vkInvalidateMappedMemoryRanges", "vkUpdateDescriptorSets",
-      "vkDestroyDescriptorPool", "vkResetDescriptorPool", "vkFreeDescriptorSets",
+      "vkDestroyDescriptorPool", "vkResetDescriptorPool", "vkFreeDescriptorSets", "vkDestroyCommandPool", "vkFreeCommandBuffers",
   };
   for (size_t i = 0; i < sizeof ours / sizeof *ours; i++)
     if (strcmp(name, ours[i].name) == 0) return ours[i].function;

@@ -130,6 +130,8 @@ describe.skipIf(off)("variants", () => {
     expect(sharesOf(p)).toBe(2);
     expect(sharesOf({ ...p, k: 1000 })).toBe(1);
     expect(sharesOf({ ...p, m: 4096, n: 4096 })).toBe(1);
+    // A weight gradient of a GPT of 124M: 36 tiles of 128 × 128 would leave most of a large GPU idle.
+    expect(sharesOf({ ...p, m: 768, n: 768, k: 8192 })).toBe(12);
     const oracle = await product(createReferenceBackend({ precision: "f64" }), p);
     const found = await product(await start({ software: false }), p);
     found.forEach((value, i) => expect(Math.abs(value - (oracle[i] ?? NaN))).toBeLessThan(1e-3));

@@ -168,15 +168,12 @@ ${range(4).map(step).join("\n")}
   };
 }
 
-/** Rows of a slice. */
-const DEPTH = 32;
-
 /**
  * 64 × 64, or 128 × 128; a subgroup has 32 × 32 or 64 × 32 of it in matrices of 16 × 16. Operands are rounded to f16 on their way into workgroup memory, in
- * slices of 32 rows. At a segment's end its sums leave through workgroup memory, a matrix at a time: only there is it known which element is which.
+ * slices of 32 rows, or of 16 where the tile needs the registers. At a segment's end its sums leave through workgroup memory, a matrix at a time: only there is it known which element is which.
  */
 export function tensorTile(large: boolean, cores: TensorCores): SegmentTile {
-  const [side, high, wide] = large ? ([128, 64, 32] as const) : ([64, 32, 32] as const);
+  const [side, high, wide, depth] = large ? ([128, 64, 32, 16] as const) : ([64, 32, 32, 32] as const);
   const subgroups = (side / high) * (side / wide);
   return {
     key: `f16 ${side}`,
@@ -188,8 +185,8 @@ export function tensorTile(large: boolean, cores: TensorCores): SegmentTile {
     block: side,
     blockOf: () => 0,
     lanes: "sums",
-    bytes: 2 * ((DEPTH * side) / MATRIX ** 2) * BLOCK_BYTES + subgroups * 4 * MATRIX * MATRIX,
-    text: (fours) => tensorText({ side, high, wide, subgroups }, cores, fours),
+    bytes: 2 * ((depth * side) / MATRIX ** 2) * BLOCK_BYTES + subgroups * 4 * MATRIX * MATRIX,
+    text: (fours) => tensorText({ side, high, wide, depth, subgroups }, cores, fours),
   };
 }
 
@@ -198,16 +195,23 @@ function tensorText(
     side,
     high,
     wide,
+    depth,
     subgroups,
-  }: { readonly side: number; readonly high: number; readonly wide: number; readonly subgroups: number },
+  }: {
+    readonly side: number;
+    readonly high: number;
+    readonly wide: number;
+    readonly depth: number;
+    readonly subgroups: number;
+  },
   cores: TensorCores,
   fours: boolean,
 ): SegmentTileText {
   const { subgroup } = cores;
   const workgroup = subgroups * subgroup;
   const quads = side / 4;
-  const blocks = (DEPTH * side) / MATRIX ** 2;
-  const fetches = (side * DEPTH) / 4 / workgroup;
+  const blocks = (depth * side) / MATRIX ** 2;
+  const fetches = (side * depth) / 4 / workgroup;
   // Rows of the operands are contiguous along W's rows and columns.
   const matrices = matricesFor(cores, { a: "columns", b: "rows" });
   const [down, across] = [range(high / MATRIX), range(wide / MATRIX)];
@@ -272,12 +276,12 @@ ${range(fetches)
   )
   .join("\n")}
       workgroupBarrier();
-      let depth = min(${DEPTH}u, end - r);
-      r += depth;
+      let rows = min(${depth}u, end - r);
+      r += rows;
 ${load}
-${range(DEPTH / MATRIX)
+${range(depth / MATRIX)
   .map(
-    (part) => `      if (depth > ${part * MATRIX}u) {
+    (part) => `      if (rows > ${part * MATRIX}u) {
 ${down.map((y) => `        let a${y} = ${matrices.load("a", `${(part * side) / MATRIX}u + y0 / ${MATRIX}u + ${y}u`)};`).join("\n")}
 ${across.map((x) => `        let b${x} = ${matrices.load("b", `${(part * side) / MATRIX}u + x0 / ${MATRIX}u + ${x}u`)};`).join("\n")}
 ${down.flatMap((y) => across.map((x) => `        ${matrices.multiply(`w${y}_${x}`, `a${y}`, `b${x}`)}`)).join("\n")}

@@ -23,9 +23,9 @@ import { type Needs, tensorNeeds } from "./matrices.ts";
 
 type Params = KernelParams["gemmSegmented"];
 
-/** Workgroups that a large GPU needs, and more that it spreads better, if each has this many rows. */
+/** Workgroups that a large GPU needs, and more that it spreads better (as a product's, gemm.ts), if each has this many rows. */
 const ENOUGH = 256;
-const SPREAD = 1024;
+const SPREAD = 4608;
 const SPREAD_ROWS = 512;
 
 export interface Operands {
@@ -152,9 +152,12 @@ function rangesOf({ params, tiling, begin, end, groups }: Walk): number {
   const blocks = tiling.blocksM * tiling.blocksN;
   const wanted = Math.max(
     Math.ceil(ENOUGH / blocks),
-    Math.min(Math.ceil(SPREAD / blocks), Math.floor(rows / SPREAD_ROWS)),
+    Math.min(Math.floor(SPREAD / blocks), Math.floor(rows / SPREAD_ROWS)),
   );
-  return Math.max(1, Math.min(groups === null ? end - begin : params.groupCount, wanted));
+  const whole = Math.max(1, groups === null ? end - begin : params.groupCount);
+  const ranges = Math.min(whole, wanted);
+  // With few segments, ranges of equal length: the longest takes the time.
+  return Math.ceil(whole / Math.floor(whole / ranges));
 }
 
 /** V at a piece of W; beyond the edge another element is read and counts 0. */

@@ -95,7 +95,7 @@ ${pre === null ? "" : "  set_pre4(at, x);\n"}  set_c4(at, ${params.activation ==
       const tile = tensorTiles[context.choose(`${bucket} f16`, tensorCandidates(params))];
       tiled(context, params, shared, {
         ...tile,
-        key: `f16 ${tile.ownRows}x${tile.ownCols}`,
+        key: `f16 ${tile.ownRows}x${tile.ownCols} by ${tile.depth}`,
         workgroup: tensorInvocations(tile, tensorCores),
         needs: tensorNeeds(tensorCores),
         text: (options) => tensorText(tile, { ...options, cores: tensorCores }),
@@ -142,11 +142,16 @@ function tensorCandidates({ m, n }: Params): readonly [TensorTileName, ...Tensor
 /** Tiles of 64 × 64 that fill a large GPU, and the least share of k that is worth its own sum. */
 const ENOUGH_TILES = 384;
 const LEAST_SHARE = 512;
+/** Tiles after which it matters little that the last ones leave some of a large GPU idle; for that alone, shares must be longer. */
+const SPREAD_TILES = 4608;
+const SPREAD_SHARE = 640;
 
 /** Into how many shares k is cut. */
 export function sharesOf({ m, n, k, batch }: Pick<Params, "m" | "n" | "k" | "batch">): number {
   const count = batch * Math.ceil(m / 64) * Math.ceil(n / 64);
-  return Math.max(1, Math.min(Math.ceil(ENOUGH_TILES / count), Math.floor(k / LEAST_SHARE), 16));
+  const filled = Math.min(Math.ceil(ENOUGH_TILES / count), Math.floor(k / LEAST_SHARE));
+  const spread = Math.min(Math.floor(SPREAD_TILES / count), Math.floor(k / SPREAD_SHARE));
+  return Math.max(1, Math.min(Math.max(filled, spread), 16));
 }
 
 /** Can an operand whose rows have so many elements be read by fours? */
@@ -242,7 +247,7 @@ fn at_b(item: u32, l: u32, j: u32) -> u32 { return item * p.stride_b + ${transB 
 function plain(
   context: KernelContext,
   { m, n, batch }: Params,
-  { kind, finish4: _, ...shared }: Shared,
+  { kind, operands, scalars, declarations }: Shared,
   height: 1 | 4,
 ): void {
   const four = [0, 1, 2, 3];
@@ -251,8 +256,9 @@ function plain(
   const { rounds } = context.traits;
   const round = (x: string): string => (rounds ? `half(${x})` : x);
   context.dispatch({
-    ...shared,
-    declarations: () => `${shared.declarations()}${rounds ? HALF : ""}`,
+    operands,
+    scalars,
+    declarations: () => `${declarations()}${rounds ? HALF : ""}`,
     key: `gemm plain ${height} ${rounds ? "rounded" : ""} ${kind}`,
     groups: Math.ceil((batch * Math.ceil(m / height) * strips) / 64),
     body: () => `  let strips = (p.n + 3u) / 4u;
