@@ -24,7 +24,6 @@ import {
   GradmixError,
   gradients,
   init,
-  type InitOptions,
   keep,
   scope,
   shutdown,
@@ -35,6 +34,7 @@ import {
 import { type Batch, estimateAlignments, lastBlocks, meanGradient } from "gradmix/dga";
 import { adamw, arenaLike, createGPT } from "gradmix/nn";
 import { joined, windowsOf } from "./_languages.js";
+import { readOptions } from "./_options.js";
 import type { BenchOptions } from "./main.ts";
 
 const shape = { time: 64, vocabSize: 1024 };
@@ -50,21 +50,23 @@ interface Row extends Record<Way, number | null> {
 }
 
 export async function run(options: BenchOptions): Promise<Record<string, unknown>> {
-  const threads = Number(options["threads"] ?? 2);
-  const list = (name: string, otherwise: number[]): number[] => {
-    const given = options[name];
-    return typeof given === "string" ? given.split(",").map(Number) : otherwise;
-  };
-  const limits = { seconds: Number(options["seconds"] ?? 2), cap: Number(options["cap"] ?? 30) };
-  const wanted = typeof options["backend"] === "string" ? [options["backend"]] : ["cpu", "webgpu"];
+  const read = readOptions(options, [
+    ...["k", "batches", "threads", "seconds", "cap", "backend", "figure", "draws"],
+  ]);
+  const threads = read.count("threads", 2);
+  const ks = read.counts("k", [4, 16, 64, 256, 1024]);
+  const batches = read.counts("batches", [16, 64]);
+  const draws = read.count("draws", 30, 0);
+  const figure = read.text("figure");
+  const limits = { seconds: read.positive("seconds", 2), cap: read.positive("cap", 30) };
+  const only = read.choice("backend", ["cpu", "webgpu", "all"], "all");
+  const wanted = only === "all" ? (["cpu", "webgpu"] as const) : [only];
   const backends = [];
   for (const name of wanted) {
     try {
-      const { capabilities } = await init({ backend: name, threads } as InitOptions);
+      const { capabilities } = await init({ backend: name, ...(name === "cpu" ? { threads } : {}) });
       const rows: Row[] = [];
-      for (const batch of list("batches", [16, 64]))
-        rows.push(...(await costs(batch, list("k", [4, 16, 64, 256, 1024]), limits)));
-      const draws = Number(options["draws"] ?? 30);
+      for (const batch of batches) rows.push(...(await costs(batch, ks, limits)));
       backends.push({
         backend: name,
         simd: capabilities.simd,
@@ -80,9 +82,8 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
       await shutdown();
     }
   }
-  const figure = options["figure"];
   const first = backends[0];
-  if (typeof figure === "string" && first !== undefined) writeFileSync(figure, draw(first.rows));
+  if (figure !== null && first !== undefined) writeFileSync(figure, draw(first.rows));
   return { node: process.version, backends };
 }
 

@@ -12,23 +12,35 @@ import { createWebgpuBackend, type WebgpuBackend } from "#dist/backends/webgpu/i
 import { setCurrentMemory } from "#dist/tensor/memory.js";
 import { windowsOf } from "./_languages.js";
 import { shapeOf, stepFlops } from "./_models.js";
+import { readOptions } from "./_options.js";
 import type { BenchOptions } from "./main.ts";
 
 const median = (values: readonly number[]): number =>
   values.toSorted((a, b) => a - b)[values.length >> 1] ?? NaN;
 
 export async function run(options: BenchOptions): Promise<Record<string, unknown>> {
-  const onNull = options["device"] === "null";
+  const read = readOptions(options, [
+    ...["backend", "dispatches", "steps", "model", "layers", "batch", "device"],
+  ]);
+  read.choice("backend", ["webgpu"], "webgpu");
+  const onNull = read.choice("device", ["null", "own"], "own") === "null";
+  const named = read.text("model");
+  const base =
+    named === null ? { vocabSize: 256, dim: 64, layers: 4, heads: 4, B: 4, T: 64 } : shapeOf(named);
+  const shape = {
+    ...base,
+    layers: read.count("layers", base.layers),
+    B: read.count("batch", base.B),
+  };
+  const count = read.count("dispatches", 2000, 2);
+  const steps = read.count("steps", 30);
   const backend = onNull
     ? createWebgpuBackend({ device: await createNullDevice(), adapter: "null" })
     : ((await init({ backend: "webgpu" })) as WebgpuBackend);
   if (onNull) setCurrentMemory(backend);
-  if (options["backend"] !== undefined && options["backend"] !== "webgpu")
-    throw new GradmixError("config", "bench dispatch: only the webgpu backend dispatches");
-  const count = Number(options["dispatches"] ?? 2000);
   const buffers = [backend.alloc(256, "f32"), backend.alloc(256, "f32")];
   const [x, y] = buffers.map((buffer) => ({ buffer, offset: 0, shape: [256], dtype: "f32" as const }));
-  if (x === undefined || y === undefined) throw new GradmixError("backend", "bench dispatch: no memory");
+  if (x === undefined || y === undefined) throw new GradmixError("backend", "no memory");
   backend.write(x.buffer, 0, new Float32Array(256));
   const encoding: number[] = [];
   const reading: number[] = [];
@@ -46,14 +58,6 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
   }
   for (const buffer of buffers) backend.free(buffer);
 
-  const named = typeof options["model"] === "string" ? options["model"] : null;
-  const base =
-    named === null ? { vocabSize: 256, dim: 64, layers: 4, heads: 4, B: 4, T: 64 } : shapeOf(named);
-  const shape = {
-    ...base,
-    layers: Number(options["layers"] ?? base.layers),
-    B: Number(options["batch"] ?? base.B),
-  };
   const { vocabSize, dim, layers, heads, B, T: time } = shape;
   const model = createGPT({
     ...(named === null ? {} : { preset: "gpt2" as const }),
@@ -75,7 +79,6 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
   for (let i = 0; i < 5; i++) await step();
   const before = backend.counters;
   const hosts: number[] = [];
-  const steps = Number(options["steps"] ?? 30);
   const began = performance.now();
   for (let i = 0; i < steps; i++) hosts.push(await step());
   const seconds = (performance.now() - began) / 1e3 / steps;

@@ -9,6 +9,7 @@ import benny from "benny";
 import { type CpuOptions, createCpuBackend, startMachine } from "#dist/backends/cpu/index.js";
 import { createNodeDevice } from "#dist/backends/webgpu/host-node.js";
 import { createWebgpuBackend } from "#dist/backends/webgpu/index.js";
+import { readOptions } from "./_options.js";
 import type { BenchOptions } from "./main.ts";
 
 interface Row {
@@ -19,17 +20,19 @@ interface Row {
   shareOfPeak: number;
 }
 
-const list = (option: string | true | undefined, otherwise: number[]): number[] =>
-  typeof option === "string" ? option.split(",").map(Number) : otherwise;
-
 /** Multiply-adds of one round of the micro-kernel that measures the peak. */
 const PEAK_FLOPS = 2 * 4 * 8 * 128;
 
 export async function run(options: BenchOptions): Promise<Record<string, unknown>> {
-  if (options["backend"] === "webgpu") return onGpu(list(options["sizes"], [1024, 4096]), options);
-  const level = options["simd"];
+  const read = readOptions(options, ["backend", "simd", "threads", "sizes", "seconds", "precision"]);
+  const precision = read.choice("precision", ["f32", "f16"], "f32");
+  if (read.choice("backend", ["cpu", "webgpu"], "cpu") === "webgpu")
+    return onGpu(read.counts("sizes", [1024, 4096]), precision);
+  const level = read.choice("simd", ["auto", "relaxed", "plain"], "auto");
   const simd: CpuOptions = level === "plain" || level === "relaxed" ? { simd: level } : {};
-  const seconds = Number(options["seconds"] ?? 1);
+  const seconds = read.positive("seconds", 1);
+  const sizes = read.counts("sizes", [512, 1024]);
+  const threadCounts = read.counts("threads", [1, 2]);
   const { machine, capabilities } = await startMachine({ threads: 1, ...simd });
   const rounds = 20_000;
   const [peak = NaN] = await medians("peak of the micro-kernel", seconds, [
@@ -42,7 +45,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
   ]);
 
   const rows: Row[] = [];
-  for (const threads of list(options["threads"], [1, 2])) {
+  for (const threads of threadCounts) {
     const backend = await createCpuBackend({ threads, ...simd });
     const filled = (
       shape: number[],
@@ -92,7 +95,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
         call,
       };
     };
-    const cases = list(options["sizes"], [512, 1024]).flatMap((size) => [
+    const cases = sizes.flatMap((size) => [
       product(size, size, size, false, false),
       product(size, size, size, false, true),
       product(size, size, size, true, false),
@@ -114,8 +117,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
 }
 
 /** GFLOP/s on the GPU: enough products in a row for about half a second, then one read. */
-async function onGpu(sizes: readonly number[], options: BenchOptions): Promise<Record<string, unknown>> {
-  const precision = options["precision"] === "f16" ? "f16" : "f32";
+async function onGpu(sizes: readonly number[], precision: "f32" | "f16"): Promise<Record<string, unknown>> {
   const timings: Record<string, Readonly<Record<string, number>>> = {};
   const found = await createNodeDevice({
     software: process.env["GRADMIX_WEBGPU"] === "software",

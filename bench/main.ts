@@ -35,7 +35,7 @@ const file = readdirSync(import.meta.dirname).find(
 const benchmark = (await import(`./${file ?? ""}`)) as Benchmark;
 const result = await benchmark.run(options).catch((error: unknown) => {
   if (!(error instanceof GradmixError)) throw error;
-  process.stderr.write(`bench: ${error.message}\n`);
+  process.stderr.write(`bench ${name}: ${error.message}\n`);
   process.exit(1);
 });
 if (options["json"] === true) process.stdout.write(`${JSON.stringify(result)}\n`);

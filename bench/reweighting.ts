@@ -18,17 +18,19 @@ import {
   update,
 } from "gradmix/dga";
 import { random } from "./_languages.js";
+import { readOptions } from "./_options.js";
 import type { BenchOptions } from "./main.ts";
 
 export async function run(options: BenchOptions): Promise<Record<string, unknown>> {
-  const number = (name: string, otherwise: number): number => Number(options[name] ?? otherwise);
+  const read = readOptions(options, ["k", "bases", "nonzeros", "examples", "seconds"]);
+  const number = read.count;
   const [k, n, nonzeros, count] = [
     number("k", 2 ** 18),
     number("bases", 1000),
     number("nonzeros", 300),
     number("examples", 4096),
   ];
-  const seconds = number("seconds", 2);
+  const seconds = read.positive("seconds", 2);
   const next = random(3);
   const domains = Array.from({ length: k }, (_, i) => `d${i}`);
   const histograms = new Map<string, Map<string, number>>();

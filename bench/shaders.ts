@@ -22,15 +22,17 @@ import { tileNames } from "#dist/backends/webgpu/kernels/gemm-tiled.js";
 import { setCurrentMemory } from "#dist/tensor/memory.js";
 import { windowsOf } from "./_languages.js";
 import { shapeOf } from "./_models.js";
+import { type OptionReader, readOptions } from "./_options.js";
 import type { BenchOptions } from "./main.ts";
 
 export async function run(options: BenchOptions): Promise<Record<string, unknown>> {
   const statistics = process.env["NULL_GPU_STATISTICS"];
-  return statistics === undefined ? inAnotherProcess(options) : compile(statistics, options);
+  const read = readOptions(options, ["gpu", "precision", "model", "batch"]);
+  return statistics === undefined ? inAnotherProcess(options, read) : compile(statistics, read);
 }
 
 /** The loader of Vulkan reads its environment when a process starts. */
-function inAnotherProcess(options: BenchOptions): Record<string, unknown> {
+function inAnotherProcess(options: BenchOptions, read: OptionReader): Record<string, unknown> {
   const folder = mkdtempSync(join(tmpdir(), "gradmix-null-gpu-"));
   try {
     const driver = join(folder, "null-gpu.so");
@@ -41,7 +43,7 @@ function inAnotherProcess(options: BenchOptions): Record<string, unknown> {
     if (built.status !== 0)
       throw new GradmixError(
         "config",
-        `bench shaders: ${source} does not compile (${built.error?.message ?? built.stderr.split("\n")[0] ?? ""}); it needs a C compiler and Vulkan's headers (Debian: gcc libvulkan-dev)`,
+        `${source} does not compile (${built.error?.message ?? built.stderr.split("\n")[0] ?? ""}); it needs a C compiler and Vulkan's headers (Debian: gcc libvulkan-dev)`,
       );
     const manifest = join(folder, "null-gpu.json");
     writeFileSync(
@@ -60,7 +62,7 @@ function inAnotherProcess(options: BenchOptions): Record<string, unknown> {
       env: {
         ...process.env,
         NULL_GPU_STATISTICS: join(folder, "statistics.jsonl"),
-        RADV_FORCE_FAMILY: typeof options["gpu"] === "string" ? options["gpu"] : "navi31",
+        RADV_FORCE_FAMILY: read.text("gpu") ?? "navi31",
         MESA_SHADER_CACHE_DISABLE: "true",
         VK_DRIVER_FILES: manifest,
         VK_ICD_FILENAMES: manifest,
@@ -69,7 +71,7 @@ function inAnotherProcess(options: BenchOptions): Record<string, unknown> {
     if (child.status !== 0)
       throw new GradmixError(
         "backend",
-        `bench shaders: the driver without hardware does not run (${child.signal ?? child.status}: ${child.stderr.trim()}); it needs Mesa's RADV, version 25 or later (Debian: mesa-vulkan-drivers)`,
+        `the driver without hardware does not run (${child.signal ?? child.status}: ${child.stderr.trim()}); it needs Mesa's RADV, version 25 or later (Debian: mesa-vulkan-drivers)`,
       );
     return JSON.parse(child.stdout) as Record<string, unknown>;
   } finally {
@@ -77,11 +79,11 @@ function inAnotherProcess(options: BenchOptions): Record<string, unknown> {
   }
 }
 
-async function compile(statistics: string, options: BenchOptions): Promise<Record<string, unknown>> {
-  const precision = options["precision"] === "f16" ? "f16" : "f32";
-  const { layers: _, ...shape } = shapeOf(typeof options["model"] === "string" ? options["model"] : "124m");
+async function compile(statistics: string, read: OptionReader): Promise<Record<string, unknown>> {
+  const precision = read.choice("precision", ["f32", "f16"], "f32");
+  const { layers: _, ...shape } = shapeOf(read.text("model") ?? "124m");
   const { vocabSize, dim, heads, T } = shape;
-  const examples = Number(options["batch"] ?? shape.B);
+  const examples = read.count("batch", shape.B);
   const labels: string[] = [];
   const rows: Record<string, unknown>[] = [];
   let adapter = "";

@@ -28,20 +28,25 @@ import {
 import { type Batch, meanGradient } from "gradmix/dga";
 import { adamw, arenaLike, createGPT } from "gradmix/nn";
 import { shapeOf, stepFlops } from "./_models.js";
+import { readOptions } from "./_options.js";
 import type { BenchOptions } from "./main.ts";
 
 const DOMAINS = 16;
 
 export async function run(options: BenchOptions): Promise<Record<string, unknown>> {
-  const threads = Number(options["threads"] ?? 2);
-  const rounds = Number(options["rounds"] ?? 7);
-  const simd = options["simd"] === "plain" || options["simd"] === "relaxed" ? options["simd"] : "auto";
-  const name = typeof options["model"] === "string" ? options["model"] : "small";
+  const read = readOptions(options, [
+    ...["backend", "model", "threads", "simd", "precision", "rounds", "peer"],
+  ]);
+  const threads = read.count("threads", 2);
+  const rounds = read.count("rounds", 7);
+  const simd = read.choice("simd", ["auto", "relaxed", "plain"], "auto");
+  const name = read.text("model") ?? "small";
+  const peerCommand = read.text("peer");
   const shape = shapeOf(name);
   const { vocabSize, dim, layers, heads, B, T } = shape;
-  const before = peer(options["peer"]);
-  const chosen = options["backend"] === "webgpu" ? "webgpu" : "cpu";
-  const precision = options["precision"] === "f16" ? "f16" : "f32";
+  const before = peer(peerCommand);
+  const chosen = read.choice("backend", ["cpu", "webgpu"], "cpu");
+  const precision = read.choice("precision", ["f32", "f16"], "f32");
   const backend = await init({
     backend: chosen,
     precision,
@@ -139,12 +144,12 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
   const peakBytes = backend.peakBytes;
   const { simd: level } = backend.capabilities;
   await shutdown();
-  const after = peer(options["peer"]);
+  const after = peer(peerCommand);
   return {
     backend: chosen,
     model: name,
     precision,
-    threads,
+    ...(chosen === "cpu" ? { threads } : {}),
     simd: level,
     node: process.version,
     params: parameters.count,
@@ -179,7 +184,7 @@ function batchOf(examples: number, time: number, vocabSize: number): Batch {
   };
 }
 
-function peer(command: string | true | undefined): unknown {
-  if (typeof command !== "string") return null;
+function peer(command: string | null): unknown {
+  if (command === null) return null;
   return JSON.parse(execSync(command, { encoding: "utf8" })) as unknown;
 }

@@ -39,20 +39,35 @@ export interface InitOptions {
 }
 
 let running: Backend | null = null;
+/** Calls of `init` and `shutdown` come one after the other. */
+let turn: Promise<unknown> = Promise.resolve();
+
+function inTurn<T>(task: () => Promise<T>): Promise<T> {
+  const mine = turn.then(task);
+  turn = mine.catch(() => undefined);
+  return mine;
+}
 
 /**
  * Starts a backend and makes it the one on which tensors are created. A backend that runs already is stopped first. Throws
  * `config` for impossible options, `backend` when it cannot start.
  */
-export async function init(options: InitOptions = {}): Promise<Backend> {
-  await shutdown();
-  running = await create(options);
-  setCurrentMemory(running);
-  return running;
+export function init(options: InitOptions = {}): Promise<Backend> {
+  return inTurn(async () => {
+    await stop();
+    const started = await create(options);
+    running = started;
+    setCurrentMemory(started);
+    return started;
+  });
 }
 
 /** Stops the backend; its tensors are gone. Without one it does nothing. */
-export async function shutdown(): Promise<void> {
+export function shutdown(): Promise<void> {
+  return inTurn(stop);
+}
+
+async function stop(): Promise<void> {
   const backend = running;
   running = null;
   if (backend === null) return;
@@ -63,12 +78,25 @@ export async function shutdown(): Promise<void> {
 async function create(options: InitOptions): Promise<Backend> {
   const { backend = "auto", threads, simd, memoryLimit } = options;
   const limit = memoryLimit === undefined ? {} : { memoryLimit };
-  const { device } = options;
+  const { device, precision = "f32" } = options;
+  if (!["f32", "f16"].includes(precision))
+    throw new GradmixError("config", `precision: there is no "${precision}"; there are "f32" and "f16"`);
+  if (backend === "webgpu" && (threads !== undefined || (simd ?? "auto") !== "auto"))
+    throw new GradmixError(
+      "config",
+      `${threads === undefined ? "simd" : "threads"}: an option of the backend "cpu"; leave it out with "webgpu"`,
+    );
+  if (device !== undefined && !isDevice(device))
+    throw new GradmixError(
+      "config",
+      "device: not a GPUDevice; give what adapter.requestDevice() resolves to",
+    );
   if (device !== undefined && backend !== "auto" && backend !== "webgpu")
     throw new GradmixError("config", `device: a GPUDevice needs the backend "webgpu", not "${backend}"`);
   if (device !== undefined) return startWebgpu(await described(device, options), options);
-  const name = backend === "auto" ? (environment("GRADMIX_BACKEND") ?? "auto") : backend;
-  if (options.precision === "f16" && name !== "webgpu")
+  const named = backend === "auto" ? environment("GRADMIX_BACKEND") : undefined;
+  const name = named ?? backend;
+  if (precision === "f16" && name !== "webgpu")
     throw new GradmixError("config", `precision: "f16" needs the backend "webgpu", not "${name}"`);
   if (name === "reference") return createReferenceBackend(limit);
   if (name === "webgpu")
@@ -79,7 +107,7 @@ async function create(options: InitOptions): Promise<Backend> {
   } else if (name !== "cpu" && name !== "auto")
     throw new GradmixError(
       "config",
-      `no backend is called "${name}"; there are "auto", "cpu", "webgpu" and "reference"`,
+      `${named === undefined ? "" : "GRADMIX_BACKEND: "}no backend is called "${name}"; there are "auto", "cpu", "webgpu" and "reference"`,
     );
   // Only here: the others need none of its code.
   const { createCpuBackend } = await import("./backends/cpu/index.ts");
@@ -164,6 +192,15 @@ async function tryWebgpu(options: InitOptions): Promise<Backend | null> {
   }
 }
 
+/** One that is empty counts as not set. */
 function environment(name: string): string | undefined {
-  return typeof process === "undefined" ? undefined : process.env[name];
+  const value = typeof process === "undefined" ? undefined : process.env[name];
+  return value === "" ? undefined : value;
+}
+
+function isDevice(value: unknown): value is GPUDevice {
+  if (typeof value !== "object" || value === null) return false;
+  return ["queue", "limits", "features", "lost"].every(
+    (name) => typeof Reflect.get(value, name) === "object",
+  );
 }

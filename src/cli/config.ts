@@ -177,6 +177,13 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
     throw wrong(
       `${label("mixing.estimator")}: forward does not see the gradient norms that --normalise ${mixing.normalise ?? "cosine"} needs; choose raw`,
     );
+  if (
+    (run.backend === "webgpu" || run.backend === "reference") &&
+    (run.threads !== null || run.simd !== "auto")
+  )
+    throw wrong(
+      `${label(run.threads === null ? "run.simd" : "run.threads")}: an option of the cpu backend, not of ${run.backend}; leave it out`,
+    );
   if (run.precision === "f16" && run.backend !== "webgpu")
     throw wrong(`${label("run.precision")}: f16 needs --backend webgpu, not ${run.backend}`);
 }

@@ -47,7 +47,8 @@ export async function doctor(output: Output): Promise<number> {
   const cpu = await examine(() => createCpuBackend(), 512);
   print("cpu", cpu.text);
   if (cpu.threads > 1) print("", (await examine(() => createCpuBackend({ threads: 1 }), 512)).text);
-  print("webgpu", (await examine(() => startWebgpu("f32"), 256, 4096)).text);
+  const gpu = await examine(() => startWebgpu("f32"), 256, 4096);
+  print("webgpu", gpu.text);
   if (found.some(({ tensorCores }) => tensorCores !== null))
     print("", (await examine(() => startWebgpu("f16"), 256, 4096, "f16")).text);
   const chosen = new Map(choices.flatMap((choice) => [...choice]));
@@ -69,12 +70,13 @@ export async function doctor(output: Output): Promise<number> {
     );
     print(
       "",
-      chosen.size === 0
-        ? "variants of kernels: the default ones, none was timed"
-        : `variants of kernels chosen by time: ${[...chosen].map(([bucket, variant]) => `${bucket} ${variant}`).join(", ")}`,
+      `variants of kernels: ${chosen.size === 0 ? "the default ones, none was timed" : "chosen by time"}`,
     );
+    for (const [bucket, variant] of chosen) print("", `  ${bucket} takes ${variant}`);
   }
   print("reference", (await examine(() => Promise.resolve(createReferenceBackend()), 64)).text);
+  const takesGpu = gpu.works && found.some(({ software }) => !software);
+  print("auto", takesGpu ? "takes webgpu" : "takes cpu");
   return cpu.works ? 0 : 1;
 }
 
@@ -105,8 +107,9 @@ async function examine(
     // Larger than a cache, for all but the smallest size.
     const count = Math.min(2 ** 26, 32 * wanted * wanted);
     const gigabytes = (8 * count) / (await copy(backend, count)) / 1e9;
-    const runners = name === "webgpu" ? "" : `${threads} ${threads === 1 ? "thread" : "threads"}, `;
-    const what = `${runners}${simd}, at most ${gib(memoryLimit)}`;
+    const runners = `${threads} ${threads === 1 ? "thread" : "threads"}, `;
+    // What a GPU has, it tells nobody.
+    const what = name === "webgpu" ? simd : `${runners}${simd}, at most ${gib(memoryLimit)}`;
     const speed = `${gigaflops.toPrecision(3)} GFLOP/s (${wanted}×${wanted} ${precision} product), ${gigabytes.toPrecision(3)} GB/s (copy)`;
     return { works: right, threads, text: `${what}, ${speed}${right ? "" : "; THE RESULT IS WRONG"}` };
   } catch (error) {

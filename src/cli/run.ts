@@ -93,15 +93,22 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
     );
   // Before text is read, which may take minutes. A run that began on "auto" goes on where it began: other backends round differently.
   const began = resumed?.checkpoint.json["backend"];
+  const goesOn = config.run.backend === "auto" && (began === "cpu" || began === "webgpu");
   const backend = await init({
-    backend:
-      config.run.backend === "auto" && (began === "cpu" || began === "webgpu") ? began : config.run.backend,
+    backend: goesOn ? began : config.run.backend,
     log: hooks.onEvent,
     ...(config.run.threads === null ? {} : { threads: config.run.threads }),
     ...(config.run.simd === "auto" ? {} : { simd: config.run.simd }),
     ...(config.run.precision === "f32" ? {} : { precision: config.run.precision }),
     ...(config.run.deterministic ? { deterministic: true } : {}),
     ...(config.run.memoryLimit === null ? {} : { memoryLimit: config.run.memoryLimit }),
+  }).catch((error: unknown) => {
+    if (!goesOn || !(error instanceof GradmixError) || error.code !== "backend") throw error;
+    throw new GradmixError(
+      "backend",
+      `${error.message}. The run began on ${began} and goes on there alone, since other backends round differently`,
+      { cause: error },
+    );
   });
   try {
     const data = await readData(config, resumed?.checkpoint ?? null, hooks);
@@ -249,14 +256,14 @@ async function loop(
   return result;
 }
 
-/** What is left of a run whose device was lost: its parameters are gone with it, the last checkpoint is not. */
+/** What is left of a run whose device was lost or had too little memory: its parameters are gone with it, the last checkpoint is not. */
 function withCheckpoint(error: unknown, steps: number, saved: number, folder: string): unknown {
-  if (!(error instanceof GradmixError) || error.code !== "backend") return error;
+  if (!(error instanceof GradmixError) || !["backend", "memory"].includes(error.code)) return error;
   const kept =
     saved === 0
       ? "there was no checkpoint yet (--checkpoint-every)"
       : `the checkpoint of step ${saved} is kept, gradmix train --resume ${folder} goes on from it`;
-  return new GradmixError("backend", `${error.message}. The run ends after step ${steps}; ${kept}`, {
+  return new GradmixError(error.code, `${error.message}. The run ends after step ${steps}; ${kept}`, {
     cause: error,
   });
 }

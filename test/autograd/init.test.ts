@@ -44,8 +44,34 @@ describe("init", () => {
     await expect(init()).rejects.toThrow(
       /no backend is called "abacus"; there are "auto", "cpu", "webgpu" and "reference"/,
     );
+    await expect(init()).rejects.toThrow(/^GRADMIX_BACKEND: /);
+    process.env["GRADMIX_BACKEND"] = "";
+    expect((await init({ threads: 1 })).name).toBe("cpu");
+    await shutdown();
     await expect(init({ backend: "cpu", threads: 0 })).rejects.toThrow(/threads/);
+    await expect(init({ backend: "webgpu", threads: 2 })).rejects.toThrow(
+      /^threads: an option of the backend "cpu"/,
+    );
+    await expect(init({ backend: "webgpu", simd: "plain" })).rejects.toThrow(
+      /^simd: an option of the backend "cpu"/,
+    );
+    // @ts-expect-error No such precision.
+    await expect(init({ precision: "f64" })).rejects.toThrow(/^precision: there is no "f64"/);
+    for (const device of [{}, "gpu", null])
+      // @ts-expect-error No devices.
+      await expect(init({ device })).rejects.toThrow(/^device: not a GPUDevice/);
     expect(() => tensor([1])).toThrow(/init/);
+  });
+
+  it("calls at the same time come one after the other", async () => {
+    const [first, second] = await Promise.all([
+      init({ backend: "reference" }),
+      init({ backend: "cpu", threads: 1 }),
+    ]);
+    expect([first.name, second.name]).toEqual(["reference", "cpu"]);
+    expect(await sum(ones([3])).item()).toBe(3);
+    expect(second.liveBytes).toBeGreaterThan(0);
+    expect(first.liveBytes).toBe(0);
   });
 
   it("keeps to the memory limit", async () => {

@@ -1,6 +1,10 @@
-/** What is decided about a GPU without one: whether it has tensor cores to use, and which variants of a kernel may be taken. */
-import { describe, expect, test } from "vitest";
+/** What is decided about a GPU without one: whether it has tensor cores to use, which variants of a kernel may be taken, and what is remembered of that. */
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { type AdapterInfo, tensorCoreFeatures, tensorCoresOf } from "#dist/backends/webgpu/adapter-info.js";
+import { tuningStore } from "#dist/backends/webgpu/host-node.js";
 import { createTuner, type TunerDevice } from "#dist/backends/webgpu/tuning.js";
 
 describe("tensor cores", () => {
@@ -86,5 +90,55 @@ describe("the choice of a variant", () => {
     expect(["safe", "other"]).toContain(tuner.chosen.get("k 1"));
     // The call's own memory is not touched, and nothing is left.
     expect([...memory]).toEqual([[own.buffer, 0]]);
+  });
+});
+
+describe("the file of choices", () => {
+  const before = process.env["GRADMIX_CACHE"];
+  let folder = "";
+  beforeEach(() => {
+    folder = mkdtempSync(join(tmpdir(), "gradmix-choices-"));
+    process.env["GRADMIX_CACHE"] = folder;
+  });
+  afterEach(() => {
+    if (before === undefined) delete process.env["GRADMIX_CACHE"];
+    else process.env["GRADMIX_CACHE"] = before;
+    rmSync(folder, { recursive: true, force: true });
+  });
+  const file = (): string => join(folder, "webgpu-variants.json");
+  const store = (adapter = "A GPU") => tuningStore({ adapter });
+
+  test("keeps what other devices and other processes learnt", () => {
+    const [mine, other] = [store(), store()];
+    mine.learn("gemm a", "x", { x: 1 });
+    other.learn("gemm b", "y", { y: 1 });
+    store("Another GPU").learn("gemm a", "z", { z: 1 });
+    expect(store().known).toEqual({ "gemm a": "x", "gemm b": "y" });
+    expect(store("Another GPU").known).toEqual({ "gemm a": "z" });
+    expect(readdirSync(folder)).toEqual(["webgpu-variants.json"]);
+  });
+
+  test.each([
+    "",
+    "no JSON",
+    "[]",
+    "null",
+    "3",
+    '{"A GPU, variants 2":"text"}',
+    '{"A GPU, variants 2":[1,2]}',
+  ])("one that holds %j counts as empty, and is mended", (text) => {
+    writeFileSync(file(), text);
+    expect(store().known).toEqual({});
+    store().learn("gemm a", "x", { x: 1 });
+    expect(store().known).toEqual({ "gemm a": "x" });
+    expect(() => JSON.parse(readFileSync(file(), "utf8")) as unknown).not.toThrow();
+  });
+
+  test("one that cannot be written leaves nothing behind", () => {
+    process.env["GRADMIX_CACHE"] = join(file(), "below a file");
+    writeFileSync(file(), "{}");
+    store().learn("gemm a", "x", { x: 1 });
+    expect(store().known).toEqual({});
+    expect(readdirSync(folder)).toEqual(["webgpu-variants.json"]);
   });
 });

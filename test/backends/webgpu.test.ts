@@ -3,7 +3,7 @@ import { spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
-import { add, type Backend, GradmixError, init, ones, shutdown } from "gradmix";
+import { add, type Backend, GradmixError, init, ones, scope, shutdown, tensor } from "gradmix";
 import { createMixer, createTrainer, type LossScaleOptions, type TrainStep } from "gradmix/dga";
 import { createGPT, createSchedule } from "gradmix/nn";
 import { setFlagsFromString } from "node:v8";
@@ -189,6 +189,56 @@ describe.skipIf(off)("webgpu", () => {
     trainer.dispose();
     trainer.model.dispose();
     expect(backend.liveBytes).toBe(0);
+  });
+
+  test("with hardly a pool: free buffers that an open encoder still uses are not destroyed under it", async () => {
+    setCurrentMemory(await start());
+    const wanted = await train("llama", "batch", 6);
+    setCurrentMemory(await start({ poolFloor: 0 }));
+    expect(await train("llama", "batch", 6)).toEqual(wanted);
+    const backend = await start({ poolFloor: 0 });
+    const count = 2 ** 16;
+    for (let round = 0; round < 4; round++) {
+      const views = [0, 1, 2, 3].map(() => ({
+        buffer: backend.alloc(count * (round + 1), "f32"),
+        ...{ offset: 0, shape: [count * (round + 1)], dtype: "f32" as const },
+      }));
+      for (const view of views) backend.run("fill", { value: round }, [], [view]);
+      for (const { buffer } of views) backend.free(buffer);
+    }
+    const last = backend.alloc(4, "f32");
+    backend.write(last, 0, [1, 2, 3, 4]);
+    expect([...(await backend.read(last, 0, 4))]).toEqual([1, 2, 3, 4]);
+    // As much as was live at one time, and the last.
+    expect(backend.counters.poolBytes).toBeLessThanOrEqual(2 ** 22 + 256);
+  });
+
+  test("sequences of many lengths share shaders and tables", async () => {
+    const backend = await start();
+    setCurrentMemory(backend);
+    const model = createGPT({ vocabSize, dim: 16, layers: 1, heads: 2, context: 64 }, { seed: 1 });
+    const made: number[] = [];
+    for (const length of [17, 23, 32, 29]) {
+      const ids = tensor(
+        Int32Array.from({ length }, (_, i) => i % vocabSize),
+        [1, length],
+        "i32",
+      );
+      await scope(() => model.logits(ids)).data();
+      made.push(backend.counters.pipelines);
+      ids.dispose();
+    }
+    expect(new Set(made).size).toBe(1);
+    model.dispose();
+  });
+
+  test("what outlives its backend can be freed, and says that the backend was disposed", async () => {
+    const backend = await start();
+    const buffer = backend.alloc(4, "f32");
+    await backend.dispose();
+    expect(() => backend.free(buffer)).not.toThrow();
+    await expect(backend.read(buffer, 0, 4)).rejects.toThrow("webgpu: the backend was disposed");
+    expect(() => backend.alloc(4, "f32")).toThrow("webgpu: the backend was disposed");
   });
 
   test("what is too large is refused with the sizes, and the device goes on", async () => {

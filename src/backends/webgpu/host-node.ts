@@ -1,5 +1,5 @@
 /** The one file that knows Dawn and Node: finds an adapter and makes a device with the limits that it has. */
-import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
 import { GradmixError } from "../../errors.ts";
@@ -116,9 +116,12 @@ export async function createNullDevice(): Promise<object> {
   });
 }
 
+/** Lavapipe's file is lvp_icd.x86_64.json. */
+const SOFTWARE_DRIVER = /^lvp_|swiftshader/i;
+
 /**
  * Is there any sign of a GPU driver? Dawn takes a tenth of a second to load and prints a warning of its own where Linux has no Vulkan, so who only wonders
- * asks this first. On Linux drivers are named by files in a few folders (the Vulkan loader's rules); elsewhere the system has its own.
+ * asks this first. Drivers in software do not count, unless the environment names them. On Linux drivers are named by files in a few folders (the Vulkan loader's rules); elsewhere the system has its own.
  */
 export function mayHaveGpu(): boolean {
   if (process.platform !== "linux") return true;
@@ -137,7 +140,9 @@ export function mayHaveGpu(): boolean {
   ];
   return roots.some((root) => {
     try {
-      return readdirSync(join(root, "vulkan", "icd.d")).some((file) => file.endsWith(".json"));
+      return readdirSync(join(root, "vulkan", "icd.d")).some(
+        (file) => file.endsWith(".json") && !SOFTWARE_DRIVER.test(file),
+      );
     } catch {
       return false;
     }
@@ -164,20 +169,30 @@ async function dawn(flags: readonly string[]): Promise<GPU> {
   }
 }
 
+function discard(file: string): void {
+  try {
+    rmSync(file, { force: true });
+  } catch {
+    // It was never there.
+  }
+}
+
 /** Changes when the variants of a kernel do, so that older choices are forgotten. */
 const VARIANTS = 2;
 
 /** Where choices of variants are kept: in GRADMIX_CACHE, or gradmix's folder in the user's cache folder. */
 function tuningFile(): string {
   const { env, platform } = process;
+  // A variable that is empty counts as not set.
+  const given = (name: string): string | undefined => (env[name] === "" ? undefined : env[name]);
   const base =
-    env["GRADMIX_CACHE"] ??
+    given("GRADMIX_CACHE") ??
     join(
       platform === "win32"
-        ? (env["LOCALAPPDATA"] ?? join(homedir(), "AppData", "Local"))
+        ? (given("LOCALAPPDATA") ?? join(homedir(), "AppData", "Local"))
         : platform === "darwin"
           ? join(homedir(), "Library", "Caches")
-          : (env["XDG_CACHE_HOME"] ?? join(homedir(), ".cache")),
+          : (given("XDG_CACHE_HOME") ?? join(homedir(), ".cache")),
       "gradmix",
     );
   return join(base, "webgpu-variants.json");
@@ -188,35 +203,41 @@ function tuningFile(): string {
  * alone: the choices then hold for this process.
  */
 export function tuningStore(
-  { adapter, details }: Pick<NodeDevice, "adapter" | "details">,
+  { adapter }: Pick<NodeDevice, "adapter">,
   log: (line: string) => void = () => {},
 ): TuningStore {
   const file = tuningFile();
-  const device = `${adapter}, ${details.driver}, variants ${VARIANTS}`;
-  const read = (): Record<string, Record<string, string>> => {
+  // An adapter's name has its driver.
+  const device = `${adapter}, variants ${VARIANTS}`;
+  const entries = (value: unknown): [string, unknown][] =>
+    typeof value === "object" && value !== null && !Array.isArray(value) ? Object.entries(value) : [];
+  const read = (): Record<string, unknown> => {
     try {
-      const all: unknown = JSON.parse(readFileSync(file, "utf8"));
-      return typeof all === "object" && all !== null ? (all as Record<string, Record<string, string>>) : {};
+      return Object.fromEntries(entries(JSON.parse(readFileSync(file, "utf8"))));
     } catch {
       return {};
     }
   };
+  const known = (): Record<string, string> =>
+    Object.fromEntries(
+      entries(read()[device]).flatMap(([bucket, variant]) =>
+        typeof variant === "string" ? [[bucket, variant]] : [],
+      ),
+    );
   return {
-    known: Object.fromEntries(
-      Object.entries(read()[device] ?? {}).filter(([, variant]) => typeof variant === "string"),
-    ),
+    known: known(),
     learn(bucket, variant, milliseconds) {
       log(choiceLine(bucket, variant, milliseconds));
+      const fresh = `${file}.${process.pid}`;
       try {
         // Another process may have learned something in between.
-        const all = read();
-        all[device] = { ...all[device], [bucket]: variant };
+        const all = { ...read(), [device]: { ...known(), [bucket]: variant } };
         mkdirSync(dirname(file), { recursive: true });
-        const fresh = `${file}.${process.pid}`;
         writeFileSync(fresh, `${JSON.stringify(all, null, 2)}\n`);
         renameSync(fresh, file);
       } catch {
         // A home that cannot be written to.
+        discard(fresh);
       }
     },
     differs: (...variant) => log(differenceLine(...variant)),

@@ -33,6 +33,8 @@ export interface WebgpuOptions {
   readonly tensorCores?: TensorCores | null;
   /** Most bytes of tensors at once. Default 64 GiB: the device says no before. */
   readonly memoryLimit?: number;
+  /** Bytes of free buffers that are kept in any case, for what is allocated next. Default 1 GiB. */
+  readonly poolFloor?: number;
   /** Variants of kernels are timed, and the choices kept there. Without it nothing is timed: every kernel takes its default variant. */
   readonly tuning?: TuningStore;
 }
@@ -75,7 +77,6 @@ const MOST_GROUPS = 65535;
 const INFINITY_BITS = 0x7f800000;
 /** Milliseconds below which a sleep is not worth its wake-up. */
 const LEAST_SLEEP = 4;
-/** Bytes of free buffers that are kept in any case; beyond that, as much as was ever live at one time: a step's buffers wait for the next step. */
 const POOL_FLOOR = 2 ** 30;
 
 // The specification's numbers; the globals with their names are not there in every host.
@@ -87,6 +88,8 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
   const device = options.device as GPUDevice;
   const { queue, limits } = device;
   const memoryLimit = options.memoryLimit ?? 2 ** 36;
+  // Beyond it as much is kept as was ever live at one time: a step's buffers wait for the next step.
+  const poolFloor = options.poolFloor ?? POOL_FLOOR;
   if (!(memoryLimit > 0))
     throw new GradmixError(
       "config",
@@ -154,8 +157,8 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
         `webgpu: the device refused ${bytes} bytes while ${live} are live; lower the batch`,
       );
       refusals.set(buffer, refusal);
-      refused(buffer);
       drop();
+      refused(buffer);
       fail(refusal);
     };
     const answer = listen();
@@ -172,8 +175,10 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
           if (entries.get(view.buffer)?.pooled.buffer === buffer) constants.delete(key);
         pool.refuse(buffer);
       }),
-    { most: mostBytes - (mostBytes % 16), cap: () => Math.max(POOL_FLOOR, peakBytes) },
+    { most: mostBytes - (mostBytes % 16), cap: () => Math.max(poolFloor, peakBytes) },
     ({ id, buffer }) => {
+      // What is encoded and uses it has to be submitted first: a submit with a destroyed buffer runs nothing.
+      if (pending.has(id)) submit();
       refusals.delete(buffer);
       forget(id);
     },
@@ -200,10 +205,11 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
   const pending = new Set<number>();
 
   /**
-   * Dawn keeps a core busy while a result is waited for, so most of the wait is slept: four fifths of what as many dispatches took the last time,
-   * in milliseconds. A sleep that was too long shortens the next one.
+   * Dawn keeps a core busy while a result is waited for, so most of the wait is slept: four fifths of the least that as many dispatches took the
+   * last few times, in milliseconds.
    */
-  const waits = new Map<number, number>();
+  const waits = new Map<number, number[]>();
+  let nap: Promise<void> = Promise.resolve();
   let readUpTo = 0;
 
   const entryOf = (buffer: number): Entry => {
@@ -366,7 +372,7 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
     if (liveBytes + bytes > memoryLimit)
       throw new GradmixError(
         "memory",
-        `webgpu: ${bytes} bytes were requested while ${liveBytes} are live; the limit is ${memoryLimit}. Lower the batch or raise memoryLimit`,
+        `webgpu: ${bytes} bytes were requested while ${liveBytes} are live; the limit is ${memoryLimit}. Lower the batch or raise the memory limit`,
       );
     const pooled = pool.take(Math.max(4, bytes));
     const buffer = nextBuffer++;
@@ -376,6 +382,8 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
     return buffer;
   };
   const free = (buffer: number): void => {
+    // Tensors may outlive their backend, on the cpu too.
+    if (disposed) return;
     const entry = entryOf(buffer);
     entries.delete(buffer);
     liveBytes -= entry.count * 4;
@@ -412,8 +420,14 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
     const work = dispatches - readUpTo;
     readUpTo = dispatches;
     const began = performance.now();
-    const expected = waits.get(work) ?? 0;
-    if (expected > LEAST_SLEEP) await new Promise((wake) => setTimeout(wake, 0.8 * expected));
+    // The shortest of the last few: a wait during which the process stood still, or that was for something larger, must not be slept again.
+    const recent = waits.get(work) ?? [];
+    const expected = recent.length < 2 ? 0 : Math.min(...recent);
+    // Without work of its own a read waits as long as the one before.
+    if (work > 0)
+      nap =
+        expected > LEAST_SLEEP ? new Promise((wake) => setTimeout(wake, 0.8 * expected)) : Promise.resolve();
+    await nap;
     let bytes: ArrayBuffer;
     try {
       await target.buffer.mapAsync(MAP_READ, 0, count * 4);
@@ -434,7 +448,7 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
       }
     }
     if (waits.size > 1000) waits.clear();
-    waits.set(work, performance.now() - began);
+    if (work > 0) waits.set(work, [...recent.slice(-3), performance.now() - began]);
     return bytes;
   };
 
@@ -506,6 +520,7 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
       queue.writeBuffer(entry.pooled.buffer, offset * 4, values);
     },
     async read(buffer, offset, count): Promise<TensorData> {
+      check();
       const { dtype } = entryOf(buffer);
       const bytes = await readBytes(buffer, offset, count);
       await tuner?.settle();

@@ -82,6 +82,8 @@ const ROUNDS = 3;
 /** Operands of more bytes than this are not made a second time: the default variant stays. */
 const MOST_BYTES = 2 ** 30;
 
+const isMemory = (error: unknown): boolean => error instanceof GradmixError && error.code === "memory";
+
 export function createTuner(store: TuningStore, device: TunerDevice): Tuner {
   const chosen = new Map(Object.entries(store.known));
   const untimed = new Map<string, Untimed>();
@@ -95,14 +97,20 @@ export function createTuner(store: TuningStore, device: TunerDevice): Tuner {
   /** Of the numbers of its operands the time does not depend, but on indices it does: these are copied now, as they may be gone later. */
   const note = (bucket: string, variants: Untimed["variants"], call: Call): void => {
     const indices: View[] = [];
-    const inputs = call.inputs.map((view) => {
-      if (view?.dtype !== "i32") return view;
-      const copy = another(view);
-      indices.push(copy);
-      device.copy(view, copy);
-      return copy;
-    });
-    untimed.set(bucket, { variants, call: { ...call, inputs }, indices });
+    try {
+      const inputs = call.inputs.map((view) => {
+        if (view?.dtype !== "i32") return view;
+        const copy = another(view);
+        indices.push(copy);
+        device.copy(view, copy);
+        return copy;
+      });
+      untimed.set(bucket, { variants, call: { ...call, inputs }, indices });
+    } catch (error) {
+      for (const { buffer } of indices) device.free(buffer);
+      // No room for copies: the call itself must not fail for that.
+      if (!isMemory(error)) throw error;
+    }
   };
 
   const time = async (
@@ -161,7 +169,7 @@ export function createTuner(store: TuningStore, device: TunerDevice): Tuner {
       const times = await time(call, (variant) => store.differs?.(bucket, variant)).catch(
         (error: unknown) => {
           // Operands that do not fit a second time: the default variant stays.
-          if (error instanceof GradmixError && error.code === "memory") return {};
+          if (isMemory(error)) return {};
           throw error;
         },
       );

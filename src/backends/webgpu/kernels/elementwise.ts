@@ -1,6 +1,6 @@
 /** Kernels that treat each element on its own. */
 import type { Activation, BinaryKind, UnaryKind } from "../../kernels.ts";
-import { sizeOf } from "../../../tensor/shape.ts";
+import { sizeOf, stridesOf } from "../../../tensor/shape.ts";
 import {
   elementwise as each,
   f32,
@@ -177,6 +177,21 @@ export const elementwise: Pick<
     });
   },
   binary(context, { kind, shape, aStrides, bStrides }, [a, b], [c]) {
+    const packed = stridesOf(shape);
+    if (
+      [aStrides, bStrides].every((strides) =>
+        shape.every((extent, axis) => extent === 1 || strides[axis] === packed[axis]),
+      )
+    ) {
+      // Nothing is broadcast: one shader for all shapes.
+      each(context, sizeOf(shape), {
+        key: `binary ${kind}`,
+        operands: operandsOf({ a, b }, { c }),
+        declarations: MATH,
+        body: `  let x = a(i);\n  let y = b(i);\n  set_c(i, ${binary[kind]});`,
+      });
+      return;
+    }
     each(context, sizeOf(shape), {
       key: `binary ${kind} ${shape.join()} ${aStrides.join()} ${bStrides.join()}`,
       operands: operandsOf({ a, b }, { c }),

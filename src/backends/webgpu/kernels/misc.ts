@@ -7,9 +7,11 @@ export const misc: Pick<Launchers, "rope" | "random" | "adamw"> = {
   rope(context, { batch, time, cols, heads, headDim, theta, inverse }, [x], [y]) {
     const half = headDim / 2;
     // cos and sin of every position and pair, in doubles: angles of thousands of radians leave single precision little.
-    const angles = context.constant(`rope ${time} ${headDim} ${theta}`, () => {
-      const table = new Float32Array(2 * time * half);
-      for (let t = 0; t < time; t++)
+    // One table serves all lengths up to the next power of two.
+    const most = 2 ** Math.ceil(Math.log2(Math.max(1, time)));
+    const angles = context.constant(`rope ${most} ${headDim} ${theta}`, () => {
+      const table = new Float32Array(2 * most * half);
+      for (let t = 0; t < most; t++)
         for (let i = 0; i < half; i++) {
           const angle = t * theta ** ((-2 * i) / headDim);
           table[2 * (t * half + i)] = Math.cos(angle);

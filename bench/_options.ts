@@ -1,0 +1,62 @@
+/** Options of a benchmark as they are typed, checked: what is unknown or is no such value is an error of one line. */
+import { GradmixError } from "gradmix";
+import type { BenchOptions } from "./main.ts";
+
+export interface OptionReader {
+  /** A whole number, `least` (1) or more. */
+  count(name: string, otherwise: number, least?: number): number;
+  /** Whole numbers of 1 or more, separated by commas. */
+  counts(name: string, otherwise: readonly number[]): number[];
+  /** A number above 0. */
+  positive(name: string, otherwise: number): number;
+  choice<V extends string>(name: string, values: readonly V[], otherwise: V): V;
+  /** A text; null when it was not given. */
+  text(name: string): string | null;
+}
+
+/** `known`: the benchmark's options; `--json` is everyone's. */
+export function readOptions(options: BenchOptions, known: readonly string[]): OptionReader {
+  for (const name of Object.keys(options))
+    if (name !== "json" && !known.includes(name))
+      throw new GradmixError(
+        "config",
+        `there is no option --${name}; there are --${[...known, "json"].join(", --")}`,
+      );
+  const text = (name: string): string | null => {
+    const value = options[name];
+    if (value === true) throw new GradmixError("config", `--${name}: needs a value`);
+    return value ?? null;
+  };
+  const number = (name: string, value: string, fits: (x: number) => boolean, what: string): number => {
+    const x = value.trim() === "" ? NaN : Number(value);
+    if (!fits(x)) throw new GradmixError("config", `--${name}: "${value}" is not ${what}`);
+    return x;
+  };
+  const whole = (name: string, value: string, least: number): number =>
+    number(name, value, (x) => Number.isSafeInteger(x) && x >= least, `a whole number of ${least} or more`);
+  return {
+    text,
+    count: (name, otherwise, least = 1) => {
+      const value = text(name);
+      return value === null ? otherwise : whole(name, value, least);
+    },
+    counts: (name, otherwise) =>
+      text(name)
+        ?.split(",")
+        .map((part) => whole(name, part, 1)) ?? [...otherwise],
+    positive: (name, otherwise) => {
+      const value = text(name);
+      return value === null
+        ? otherwise
+        : number(name, value, (x) => x > 0 && Number.isFinite(x), "a number above 0");
+    },
+    choice: (name, values, otherwise) => {
+      const value = text(name);
+      if (value === null) return otherwise;
+      const found = values.find((one) => one === value);
+      if (found === undefined)
+        throw new GradmixError("config", `--${name}: "${value}" is none of ${values.join(", ")}`);
+      return found;
+    },
+  };
+}
