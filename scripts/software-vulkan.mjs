@@ -3,7 +3,8 @@
  * A software Vulkan without root: the npm package @sparticuz/chromium carries SwiftShader and a Vulkan loader. Unpacks them once into .cache/swiftshader and
  * says what the environment of a process must hold, from its start, for Dawn to find them.
  *
- * GRADMIX_WEBGPU chooses: "software" (the default of the tests), "hardware" (the machine's own Vulkan, Metal or Direct3D 12), "off".
+ * GRADMIX_WEBGPU chooses: "software" (the default of the tests; another driver in software, such as Mesa's lavapipe, if VK_DRIVER_FILES names its file),
+ * "hardware" (the machine's own Vulkan, Metal or Direct3D 12), "off".
  */
 import { existsSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -20,6 +21,7 @@ export function webgpuEnvironment(env = process.env) {
   if (choice === "hardware") return { GRADMIX_WEBGPU: "hardware" };
   const off = (/** @type {string} */ reason) => ({ GRADMIX_WEBGPU: "off", GRADMIX_WEBGPU_REASON: reason });
   if (choice !== "software") return off("GRADMIX_WEBGPU=off");
+  if (env["GRADMIX_WEBGPU"] === "software" && env["VK_DRIVER_FILES"]) return { GRADMIX_WEBGPU: "software" };
   if (process.platform !== "linux" || process.arch !== "x64")
     return off(
       `SwiftShader comes for Linux on x86-64, this is ${process.platform} ${process.arch}; GRADMIX_WEBGPU=hardware tests on the GPU`,

@@ -37,7 +37,8 @@ function blocksFor(headDim: number, storage: number, fixed: 1 | 2): Blocks | nul
 const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 const XYZW = ["x", "y", "z", "w"] as const;
 
-/** Vectors of a tile that an invocation fetches ahead, at most. */
+/** Vectors of a tile that an invocation fetches ahead, at most: they keep their registers meanwhile. And at once. */
+const MOST_AHEAD = 4;
 const MOST_TURNS = 8;
 
 /** Can operands be read and written by fours? A position has whole heads, so all rows begin at a multiple of four. */
@@ -84,29 +85,32 @@ function stepsFor(headDim: number, { rows, cols }: Blocks) {
     own.map((i) => across.map((j) => line(i, j)).join(" ")).join("\n");
   /**
    * A tile of `count` rows by way of registers called `name`: `load` fetches it, `put` stores it. `fetch(t, quad)` is an expression for the vector `quad` of
-   * row t. Where a tile does not divide among the invocations it is fetched when it is stored.
+   * row t. Where there is too much of it, or it does not divide among the invocations, it is fetched when it is stored.
    */
   const stage = (name: string, tile: string, count: number, fetch: Fetch): Stage => {
     const invocations = high * LANES;
     const turns = (count * quads) / invocations;
     const place = (e: string): string => `(${e} / QUADS) * ${stride}u + ${e} % QUADS`;
     const nth = (turn: number): string => (turn === 0 ? "local" : `(local + ${turn * invocations}u)`);
+    const declare = range(turns)
+      .map((turn) => `  var ${name}${turn}: vec4f;`)
+      .join("\n");
+    const load = (first: string): string =>
+      range(turns)
+        .map(
+          (turn) => `  ${name}${turn} = ${fetch(`${first} + ${nth(turn)} / QUADS`, `${nth(turn)} % QUADS`)};`,
+        )
+        .join("\n");
+    const put = (): string =>
+      range(turns)
+        .map((turn) => `  ${tile}[${place(nth(turn))}] = ${name}${turn};`)
+        .join("\n");
+    if (Number.isInteger(turns) && turns <= MOST_AHEAD) return { declare, load, put };
     if (Number.isInteger(turns) && turns <= MOST_TURNS)
       return {
-        declare: range(turns)
-          .map((turn) => `  var ${name}${turn}: vec4f;`)
-          .join("\n"),
-        load: (first) =>
-          range(turns)
-            .map(
-              (turn) =>
-                `  ${name}${turn} = ${fetch(`${first} + ${nth(turn)} / QUADS`, `${nth(turn)} % QUADS`)};`,
-            )
-            .join("\n"),
-        put: () =>
-          range(turns)
-            .map((turn) => `  ${tile}[${place(nth(turn))}] = ${name}${turn};`)
-            .join("\n"),
+        declare: "",
+        load: () => "",
+        put: (first) => `  {\n${declare}\n${load(first)}\n${put()}\n  }`,
       };
     return {
       declare: "",

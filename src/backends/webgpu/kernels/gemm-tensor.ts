@@ -36,8 +36,8 @@ export const tensorTiles: { readonly [K in TensorTileName]: TensorTile } = {
 };
 
 export const tensorTileNames: readonly TensorTileName[] = [
-  "tensor 128x128",
   "tensor 128x128 by 16",
+  "tensor 128x128",
   "tensor 256x128 by 16",
   "tensor 128x128 of 64x64",
   "tensor 64x64",

@@ -20,7 +20,7 @@ export type TileName = "64x64" | "128x128" | "128x64" | "64x64 of 8x8" | "32x32"
 /** By the names that a timed choice is remembered by. */
 export const tiles: { readonly [K in TileName]: Tile } = {
   "64x64": { rows: 64, cols: 64, depth: 16, ownRows: 4, ownCols: 4 },
-  "128x128": { rows: 128, cols: 128, depth: 16, ownRows: 8, ownCols: 8 },
+  "128x128": { rows: 128, cols: 128, depth: 8, ownRows: 8, ownCols: 8 },
   "128x64": { rows: 128, cols: 64, depth: 16, ownRows: 8, ownCols: 4 },
   "64x64 of 8x8": { rows: 64, cols: 64, depth: 8, ownRows: 8, ownCols: 8 },
   "32x32": { rows: 32, cols: 32, depth: 16, ownRows: 4, ownCols: 4 },
@@ -93,7 +93,6 @@ export interface TextOptions {
 
 /** An operand's slice on its way into workgroup memory. */
 interface Loader {
-  readonly declarations: string;
   /** Fetches the first slice into registers. */
   readonly start: string;
   /** Fetches the slice after the one that begins at l0. */
@@ -119,116 +118,59 @@ const lineOf = ({ length }: Pick<Side, "length">): number => length / 4 + 1;
  * Steps of k that are written out one after the other: a part of a slice. Parts, lines and places in a line are indices of their own, and lines are constants
  * where the product is made: the compiler then knows that they are within bounds, and checks none.
  */
-const PART = 8;
-
-/** Line `l` of a tile in workgroup memory, at vector `quad`. */
-const placeIn = (name: "a" | "b", l: string, quad: string): string =>
-  `tile_${name}[(${l}) / ${PART}u][(${l}) % ${PART}u][${quad}]`;
-
-/** Element by element, whatever the shape. All invocations fetch of both operands; neighbours read neighbouring elements of either storage. */
-function elementLoader(side: Side, { depth }: Tile, count: number, full: boolean): Loader {
-  const { name, length, extent, origin, alongTile } = side;
-  const quads = length / 4;
-  const fetches = (length * depth) / 4 / count;
-  const place = (f: number): { quad: string; l: string } => {
-    const e = f === 0 ? "local" : `(local + ${f * count}u)`;
-    return alongTile
-      ? { quad: `(${e} % ${quads}u)`, l: `(${e} / ${quads}u)` }
-      : { quad: `(${e} / ${depth}u)`, l: `(${e} % ${depth}u)` };
-  };
-  const at = (c: number): string =>
-    name === "a" ? `at_a(item, first + ${c}u, l)` : `at_b(item, l, first + ${c}u)`;
-  // `&`, not `&&`: a branch an element is slow everywhere, and software adapters choke on it.
-  const checks = range(4).map((c) => `  let in${c} = (l < end) & (first + ${c}u < ${extent});\n`);
-  const one = (c: number): string =>
-    full ? `${name}(${at(c)})` : `select(0.0, ${name}(select(0u, ${at(c)}, in${c})), in${c})`;
-  const fetch = (from: string, declare: "var " | ""): string =>
-    range(fetches)
-      .map((f) => {
-        const { quad, l } = place(f);
-        return `${declare}next_${name}${f} = fetch_${name}(item, ${origin} + 4u * ${quad}, ${from} + ${l}, end);`;
-      })
-      .join(" ");
-  return {
-    declarations: `fn fetch_${name}(item: u32, first: u32, l: u32, end: u32) -> vec4f {
-${full ? "" : checks.join("")}  return vec4f(${range(4).map(one).join(",\n    ")});
-}`,
-    start: fetch("begin", "var "),
-    next: fetch(`l0 + ${depth}u`, ""),
-    store: range(fetches)
-      .map((f) => {
-        const { quad, l } = place(f);
-        return `${placeIn(name, l, quad)} = next_${name}${f};`;
-      })
-      .join(" "),
-  };
-}
+const PART = 4;
 
 /**
- * By fours. An invocation fetches four vectors of one operand, the first invocations of A, the next ones of B: four neighbours along the tile, or a block of
- * 4 × 4 along k, which is turned on its way. The two share their registers, and what does not change from slice to slice is worked out once.
+ * An invocation fetches vectors of four along the tile: as they are, by fours, where that is how they are stored, else element by element. Neighbours read
+ * neighbouring memory of either storage. What does not change from slice to slice is worked out once.
  */
-function foursLoader(sides: readonly Side[], { depth }: Tile, full: boolean): Loader {
-  const bounds = sides.map(({ length }) => (length * depth) / 16);
-  const parts = sides.map((side, i) => ({ side, begin: i === 0 ? 0 : bounds[0], count: bounds[i] }));
-  const each = (text: (part: (typeof parts)[number]) => string): string =>
-    parts
-      .map((part, i) => `${i === 0 ? "" : "else "}if (local < ${part.begin + part.count}u) { ${text(part)} }`)
-      .join(" ");
-  /** Lines of k from one vector along the tile to the next. */
-  const apart = depth / 4;
-  const begin = ({ side, begin: first }: (typeof parts)[number]): string => {
-    const { name, origin, extent, length, alongTile } = side;
-    const own = first === 0 ? "local" : `(local - ${first}u)`;
-    const [quad, line] = alongTile
-      ? [`${own} % ${length / 4}u`, `${own} / ${length / 4}u`]
-      : [`${own} / ${depth / 4}u`, `4u * (${own} % ${depth / 4}u)`];
-    const element = name === "a" ? "at_a(item, x, begin + line)" : "at_b(item, begin + line, x)";
-    const inside = alongTile
-      ? `inside0 = x < ${extent};`
-      : range(4)
-          .map((f) => `inside${f} = x + ${f}u < ${extent};`)
-          .join(" ");
-    return `quad = ${quad}; line = ${line}; let x = ${origin} + 4u * quad; at = ${element} / 4u; ${full ? "" : inside}`;
-  };
-  const fetches = each(({ side: { name, extent, alongTile } }) => {
-    const stride = alongTile ? `${apart}u * (${extent} / 4u)` : "(p.k / 4u)";
-    const loads = range(4).map((f) => {
-      const own = `at + ${f}u * ${stride}`;
-      if (full) return `next${f} = ${name}4(${own});`;
-      const inside = alongTile
-        ? `inside0 & (l0 + line + ${f * apart}u < end)`
-        : `inside${f} & (l0 + line < end)`;
-      return `{ let inside = ${inside}; next${f} = select(vec4f(), ${name}4(select(0u, ${own}, inside)), inside); }`;
+function loaderOf(side: Side, { depth }: Tile, count: number, full: boolean, fours: boolean): Loader {
+  const { name, length, extent, origin, alongTile } = side;
+  const quads = length / 4;
+  /** From one of its vectors to the next: lines of k, or vectors along the tile. */
+  const apart = count / (alongTile ? quads : depth);
+  const fetches = range((quads * depth) / count);
+  const place = (f: number): { quad: string; line: string } =>
+    alongTile
+      ? { quad: `quad_${name}`, line: `(line_${name} + ${f * apart}u)` }
+      : { quad: `(quad_${name} + ${f * apart}u)`, line: `line_${name}` };
+  const first = `${origin} + 4u * quad_${name}`;
+  const at = name === "a" ? `at_a(item, ${first}, begin + line_a)` : `at_b(item, begin + line_b, ${first})`;
+  const fetch = (from: string): string => {
+    const loads = fetches.map((f) => {
+      const { quad, line } = place(f);
+      const element = (c: number): string =>
+        `source_${name} + ${alongTile ? `${f * apart}u * ${extent} + ${c}u` : `${4 * f * apart + c}u * p.k`}`;
+      // `&`, not `&&`: a branch an element is slow everywhere, and software adapters choke on it.
+      const inside = (c: number): string =>
+        `((${from} + ${line} < end) & (${origin} + 4u * ${quad} + ${c}u < ${extent}))`;
+      const checked = (value: (index: string) => string, c: number, zero: string): string =>
+        full
+          ? value(element(c))
+          : `select(${zero}, ${value(`select(0u, ${element(c)}, ${inside(c)})`)}, ${inside(c)})`;
+      return `next_${name}${f} = ${
+        fours && alongTile
+          ? checked((index) => `${name}4((${index}) / 4u)`, 0, "vec4f()")
+          : `vec4f(${range(4)
+              .map((c) => checked((index) => `${name}(${index})`, c, "0.0"))
+              .join(", ")})`
+      };`;
     });
-    return `${loads.join(" ")} at += ${alongTile ? `${depth}u * (${extent} / 4u)` : `${depth / 4}u`};`;
-  });
+    return `${loads.join(" ")} source_${name} += ${depth}u${alongTile ? ` * ${extent}` : ""};`;
+  };
   return {
-    declarations: "",
-    start: `var at = 0u; var quad = 0u; var line = 0u; ${
-      full
-        ? ""
-        : range(4)
-            .map((f) => `var inside${f} = false;`)
-            .join(" ")
-    }
-  ${range(4)
-    .map((f) => `var next${f}: vec4f;`)
-    .join(" ")}
-  ${each(begin)}
-  { let l0 = begin; ${fetches} }
-  let part_line = line / ${PART}u; let own_line = line % ${PART}u;`,
-    next: `{ let l0 = l0 + ${depth}u; ${fetches} }`,
-    store: each(({ side: { name, alongTile } }) =>
-      range(4)
-        .map((f) => {
-          if (alongTile) return `${placeIn(name, `line + ${f * apart}u`, "quad")} = next${f};`;
-          const turned = range(4).map((c) => `next${c}.${COMPONENTS[f]}`);
-          // Blocks lie within parts.
-          return `tile_${name}[part_line][own_line + ${f}u][quad] = vec4f(${turned.join(", ")});`;
-        })
-        .join(" "),
-    ),
+    start: `let quad_${name} = local ${alongTile ? `% ${quads}u` : `/ ${depth}u`};
+  let line_${name} = local ${alongTile ? `/ ${quads}u` : `% ${depth}u`};
+  var source_${name} = ${at};
+  ${fetches.map((f) => `var next_${name}${f}: vec4f;`).join(" ")}
+  ${fetch("begin")}`,
+    next: fetch(`l0 + ${depth}u`),
+    store: fetches
+      .map((f) => {
+        const { quad, line } = place(f);
+        return `tile_${name}[(${line}) / ${PART}u][(${line}) % ${PART}u][${quad}] = next_${name}${f};`;
+      })
+      .join(" "),
   };
 }
 
@@ -240,9 +182,7 @@ export function tiledText(
   const count = invocations(tile);
   const a: Side = { name: "a", length: rows, extent: "p.m", origin: "row0", alongTile: transA };
   const b: Side = { name: "b", length: cols, extent: "p.n", origin: "col0", alongTile: !transB };
-  const loaders = fours
-    ? [foursLoader([a, b], tile, full)]
-    : [a, b].map((side) => elementLoader(side, tile, count, full));
+  const loaders = [a, b].map((side) => loaderOf(side, tile, count, full, fours));
   const rowQuads = range(ownRows / 4);
   const colQuads = range(ownCols / 4);
   const across = cols / ownCols;
@@ -261,8 +201,7 @@ ${range(ownRows)
       }`;
   return {
     declarations: `var<workgroup> tile_a: array<array<array<vec4f, ${lineOf(a)}>, ${PART}>, ${depth / PART}>;
-var<workgroup> tile_b: array<array<array<vec4f, ${lineOf(b)}>, ${PART}>, ${depth / PART}>;
-${loaders.map(({ declarations }) => declarations).join("\n")}`,
+var<workgroup> tile_b: array<array<array<vec4f, ${lineOf(b)}>, ${PART}>, ${depth / PART}>;`,
     body: `${tilePlace(tile)}
 ${gridPlace(across)}
 ${sums.map((sum) => `  var ${sum} = vec4f();`).join("\n")}

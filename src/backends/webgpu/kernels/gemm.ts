@@ -135,7 +135,7 @@ function candidates({ m, n }: Params, storage: number): readonly [TileName, ...T
 }
 
 function tensorCandidates({ m, n }: Params): readonly [TensorTileName, ...TensorTileName[]] {
-  const first = Math.min(m, n) < 128 ? "tensor 64x64" : "tensor 128x128";
+  const first = Math.min(m, n) < 128 ? "tensor 64x64" : "tensor 128x128 by 16";
   return [first, ...tensorTileNames.filter((name) => name !== first)];
 }
 
