@@ -11,6 +11,8 @@ export interface BackendOptions {
 
 export interface TestedBackend {
   readonly name: string;
+  /** Where views begin makes other shaders, which take seconds to compile for a CPU: cases take turns. */
+  readonly marginsInTurns?: boolean;
   readonly create: (options?: BackendOptions) => Promise<Backend>;
 }
 
@@ -40,5 +42,5 @@ export const backends: readonly TestedBackend[] = [
 /** For kernels one by one: software adapters are slow with workgroup memory, whole trainings take too long there. */
 export const kernelBackends: readonly TestedBackend[] = [
   ...backends,
-  ...(off ? [] : [webgpu("webgpu, workgroup variants", false)]),
+  ...(off ? [] : [{ ...webgpu("webgpu, workgroup variants", false), marginsInTurns: true }]),
 ];
