@@ -62,6 +62,20 @@ interface Entry {
   readonly dtype: DType;
 }
 
+/** A buffer that a dispatch binds. */
+interface Slot extends ShaderSlot {
+  readonly entry: Entry;
+  written: boolean;
+  vectors: boolean;
+  /** Something in it has to be reached element by element. */
+  scalars: boolean;
+}
+
+interface BoundOperand extends ShaderOperand {
+  /** Its first element. */
+  readonly at: number;
+}
+
 interface Pipeline {
   readonly id: number;
   readonly pipeline: GPUComputePipeline;
@@ -142,7 +156,9 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
   };
 
   const bindGroups = new Map<string, { group: GPUBindGroup; buffers: readonly number[] }>();
-  const pipelines = new Map<string, Pipeline>();
+  /** By a dispatch's key, and by how its operands are bound. */
+  const pipelines = new Map<string, Map<string, Pipeline>>();
+  let pipelineCount = 0;
   const make = (bytes: number, usage: number, refused: (buffer: GPUBuffer) => void): GPUBuffer => {
     device.pushErrorScope("out-of-memory");
     const buffer = device.createBuffer({ size: bytes, usage });
@@ -245,17 +261,14 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
     return (pass ??= encoder.beginComputePass());
   };
 
+  /** `layout` says which operands share a binding and how each is bound; all else that a shader depends on is in the dispatch's key. */
   const pipelineOf = (
     dispatch: Dispatch,
+    layoutKey: string,
     operands: readonly ShaderOperand[],
     slots: readonly ShaderSlot[],
   ): Pipeline => {
-    const layoutKey = operands.map(({ name, slot }) => `${name}${slot}`).join();
-    const bindings = slots.map(
-      ({ written, vectors }) => (written ? "w" : "r") + (vectors === true ? "4" : ""),
-    );
-    const key = `${dispatch.key}|${layoutKey}|${bindings.join("")}`;
-    const known = pipelines.get(key);
+    const known = pipelines.get(dispatch.key)?.get(layoutKey);
     if (known !== undefined) return known;
     const source = {
       operands,
@@ -283,7 +296,7 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
       ],
     });
     const made: Pipeline = {
-      id: pipelines.size,
+      id: pipelineCount++,
       layout,
       scalarBytes: bytes,
       pipeline: device.createComputePipeline({
@@ -295,30 +308,39 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
         },
       }),
     };
-    pipelines.set(key, made);
+    const alike = pipelines.get(dispatch.key) ?? new Map<string, Pipeline>();
+    pipelines.set(dispatch.key, alike.set(layoutKey, made));
     return made;
   };
 
   const encode = (dispatch: Dispatch): void => {
     if (dispatch.groups === 0) return;
-    const slots: { entry: Entry; dtype: DType; written: boolean; vectors: boolean; scalars: boolean }[] = [];
-    const operands = dispatch.operands.map(({ name, view, written = false, fours = false }) => {
+    const slots: Slot[] = [];
+    const operands: BoundOperand[] = [];
+    let layoutKey = "";
+    for (const { name, view, written = false, fours = false } of dispatch.operands) {
       const entry = entryOf(view.buffer);
       inside(entry, view.offset, sizeOf(view.shape));
-      let slot = slots.findIndex((other) => other.entry === entry);
-      if (slot < 0)
-        slot = slots.push({ entry, dtype: view.dtype, written, vectors: false, scalars: false }) - 1;
+      let slot = 0;
+      while (slot < slots.length && slots[slot].entry !== entry) slot++;
+      if (slot === slots.length)
+        slots.push({ entry, dtype: view.dtype, written: false, vectors: false, scalars: false });
       const own = slots[slot];
       own.written ||= written;
       own.vectors ||= fours;
       // A single element of a vector can be read, but not written without its neighbours.
       own.scalars ||= fours ? view.offset % 4 !== 0 : written;
-      return { name, dtype: view.dtype, slot, at: view.offset, fours };
-    });
-    for (const slot of slots) slot.vectors &&= !slot.scalars;
-    const { id, pipeline, layout, scalarBytes: bytes } = pipelineOf(dispatch, operands, slots);
-    const used = slots.map(({ entry }) => entry.pooled.id);
-    const key = `${id}|${used.join()}`;
+      operands.push({ name, dtype: view.dtype, slot, at: view.offset, fours });
+      layoutKey += slot;
+    }
+    let used = "";
+    for (const slot of slots) {
+      slot.vectors &&= !slot.scalars;
+      layoutKey += slot.written ? (slot.vectors ? "W" : "w") : slot.vectors ? "R" : "r";
+      used += `,${slot.entry.pooled.id}`;
+    }
+    const { id, pipeline, layout, scalarBytes: bytes } = pipelineOf(dispatch, layoutKey, operands, slots);
+    const key = id + used;
     let bound = bindGroups.get(key);
     if (bound === undefined) {
       const group = device.createBindGroup({
@@ -331,7 +353,7 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
           })),
         ],
       });
-      bound = { group, buffers: used };
+      bound = { group, buffers: slots.map(({ entry }) => entry.pooled.id) };
       bindGroups.set(key, bound);
       madeBindGroups++;
     }
@@ -356,7 +378,7 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
     current.setPipeline(pipeline);
     current.setBindGroup(0, bound.group, [base]);
     current.dispatchWorkgroups(width, Math.ceil(dispatch.groups / width));
-    for (const buffer of used) pending.add(buffer);
+    for (const { entry } of slots) pending.add(entry.pooled.id);
     dispatches++;
   };
   let madeBindGroups = 0;
@@ -539,7 +561,7 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
       return {
         dispatches,
         submits,
-        pipelines: pipelines.size,
+        pipelines: pipelineCount,
         bindGroups: madeBindGroups,
         buffers: pool.created,
         poolBytes: pool.bytes,
