@@ -111,7 +111,7 @@ export async function createNullDevice(): Promise<object> {
   const adapter = await gpu.requestAdapter();
   if (adapter === null) throw new GradmixError("backend", "webgpu: Dawn has no null backend");
   return adapter.requestDevice({
-    requiredFeatures: tensorCoreFeatures() as GPUFeatureName[],
+    requiredFeatures: tensorCoreFeatures({ sized: true }) as GPUFeatureName[],
     requiredLimits: limitsOf(adapter),
   });
 }
