@@ -98,6 +98,7 @@ ${pre === null ? "" : "  set_pre4(at, x);\n"}  set_c4(at, ${params.activation ==
         key: `f16 ${tile.ownRows}x${tile.ownCols} by ${tile.depth}`,
         workgroup: tensorInvocations(tile, tensorCores),
         needs: tensorNeeds(tensorCores),
+        reads: "all",
         text: (options) => tensorText(tile, { ...options, cores: tensorCores }),
       });
     } else if (software) {
@@ -109,6 +110,7 @@ ${pre === null ? "" : "  set_pre4(at, x);\n"}  set_c4(at, ${params.activation ==
         ...tile,
         key: `${tile.ownRows}x${tile.ownCols}`,
         workgroup: invocations(tile),
+        reads: "along the tile",
         text: (options) => tiledText(tile, options),
       });
     }
@@ -123,6 +125,8 @@ interface Tiling {
   readonly key: string;
   readonly workgroup: number;
   readonly needs?: Needs;
+  /** What it reads by fours: all, or only what is contiguous along the tile. */
+  readonly reads: "all" | "along the tile";
   readonly text: (options: TextOptions) => TiledText;
 }
 
@@ -167,6 +171,8 @@ function tiled(context: KernelContext, params: Params, shared: Shared, tile: Til
   const full = m % tile.rows === 0 && n % tile.cols === 0 && k % tile.depth === 0;
   const fours =
     inFours(transA ? m : k, params, params.strideA) && inFours(transB ? k : n, params, params.strideB);
+  const all = tile.reads === "all";
+  const byFour = fours ? [...(all || transA ? ["a"] : []), ...(all || !transB ? ["b"] : [])] : [];
   const fourSums = inFours(n, params, params.strideC);
   const name = `${tile.rows}x${tile.cols} ${tile.key} ${[full, fours, fourSums].join()}`;
   const scalars = {
@@ -181,10 +187,7 @@ function tiled(context: KernelContext, params: Params, shared: Shared, tile: Til
     const text = (): TiledText => tile.text({ transA, transB, full, fours, emit: "finish_split", fourSums });
     context.dispatch({
       key: `gemm ${name} ${shared.kind}`,
-      operands: byFours(shared.operands, [
-        ...(fours ? ["a", "b"] : []),
-        ...(fourSums ? ["bias", "c", "pre"] : []),
-      ]),
+      operands: byFours(shared.operands, [...byFour, ...(fourSums ? ["bias", "c", "pre"] : [])]),
       scalars,
       workgroup: tile.workgroup,
       ...tile.needs,
@@ -206,7 +209,7 @@ ${text().declarations}`,
     key: `gemm ${name} ${layout} shares`,
     operands: byFours(
       [...factors, { name: "partial", view: partial, written: true }],
-      [...(fours ? ["a", "b"] : []), ...(fourParts ? ["partial"] : [])],
+      [...byFour, ...(fourParts ? ["partial"] : [])],
     ),
     scalars,
     workgroup: tile.workgroup,
