@@ -81,7 +81,10 @@ async function create(options: InitOptions): Promise<Backend> {
   const { device, precision = "f32" } = options;
   if (!["f32", "f16"].includes(precision))
     throw new GradmixError("config", `precision: there is no "${precision}"; there are "f32" and "f16"`);
-  if (backend === "webgpu" && (threads !== undefined || (simd ?? "auto") !== "auto"))
+  if (
+    (backend === "webgpu" || device !== undefined) &&
+    (threads !== undefined || (simd ?? "auto") !== "auto")
+  )
     throw new GradmixError(
       "config",
       `${threads === undefined ? "simd" : "threads"}: an option of the backend "cpu"; leave it out with "webgpu"`,
@@ -131,7 +134,11 @@ async function findDevice({ precision, log }: InitOptions, allowSoftware: boolea
 
 /** What there is to know of a device that was handed in. Its choices of variants hold as long as it does. */
 async function described(device: object, { log }: InitOptions): Promise<Found> {
-  const { features, limits, adapterInfo: info } = device as GPUDevice;
+  const { features, limits } = device as GPUDevice;
+  // Not every host has it.
+  const info = (device as Partial<GPUDevice>).adapterInfo ?? {
+    ...{ vendor: "", architecture: "", device: "", description: "", isFallbackAdapter: false },
+  };
   const { choiceLine, differenceLine } = await import("./backends/webgpu/tuning.ts");
   const { adapterName, isSoftware, tensorCoresOf } = await import("./backends/webgpu/adapter-info.ts");
   return {

@@ -76,7 +76,13 @@ export async function doctor(output: Output): Promise<number> {
   }
   print("reference", (await examine(() => Promise.resolve(createReferenceBackend()), 64)).text);
   const takesGpu = gpu.works && found.some(({ software }) => !software);
-  print("auto", takesGpu ? "takes webgpu" : "takes cpu");
+  const named = process.env["GRADMIX_BACKEND"] ?? "";
+  print(
+    "auto",
+    named === "" || named === "auto"
+      ? `takes ${takesGpu ? "webgpu" : "cpu"}`
+      : `takes ${named}, as GRADMIX_BACKEND says`,
+  );
   return cpu.works ? 0 : 1;
 }
 

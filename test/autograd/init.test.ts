@@ -55,6 +55,7 @@ describe("init", () => {
     await expect(init({ backend: "webgpu", simd: "plain" })).rejects.toThrow(
       /^simd: an option of the backend "cpu"/,
     );
+    await expect(init({ device: {}, threads: 2 })).rejects.toThrow(/^threads: /);
     // @ts-expect-error No such precision.
     await expect(init({ precision: "f64" })).rejects.toThrow(/^precision: there is no "f64"/);
     for (const device of [{}, "gpu", null])

@@ -2,10 +2,11 @@
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { GradmixError } from "gradmix";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { type AdapterInfo, tensorCoreFeatures, tensorCoresOf } from "#dist/backends/webgpu/adapter-info.js";
 import { tuningStore } from "#dist/backends/webgpu/host-node.js";
-import { createTuner, type TunerDevice } from "#dist/backends/webgpu/tuning.js";
+import { choiceLine, createTuner, type TunerDevice } from "#dist/backends/webgpu/tuning.js";
 
 describe("tensor cores", () => {
   const matrix = { componentType: "f16", resultComponentType: "f32", M: 16, N: 16, K: 16 };
@@ -14,7 +15,7 @@ describe("tensor cores", () => {
     ...{ subgroupMinSize: least, subgroupMaxSize: most, subgroupMatrixConfigs: configs },
   });
   const all = new Set(["shader-f16", "subgroups", "chromium-experimental-subgroup-matrix"]);
-  const limits = { maxComputeWorkgroupStorageSize: 32_768 };
+  const limits = { maxComputeWorkgroupStorageSize: 32_768, maxComputeInvocationsPerWorkgroup: 1024 };
 
   test("of a GPU with subgroups of one size", () => {
     expect(tensorCoresOf(all, info(32, 32), limits)).toEqual({ subgroup: 32 });
@@ -32,7 +33,8 @@ describe("tensor cores", () => {
 
   test.each([
     ["no f16", new Set([...all].slice(1)), info(32, 32), limits],
-    ["too little workgroup memory", all, info(32, 32), { maxComputeWorkgroupStorageSize: 16_384 }],
+    ["too little workgroup memory", all, info(32, 32), { ...limits, maxComputeWorkgroupStorageSize: 16_384 }],
+    ["too small workgroups", all, info(64, 64), { ...limits, maxComputeInvocationsPerWorkgroup: 256 }],
     ["matrices of other sizes", all, info(32, 32, [{ ...matrix, K: 8 }]), limits],
     ["f16 sums", all, info(32, 32, [{ ...matrix, resultComponentType: "f16" }]), limits],
     ["no matrices", all, info(32, 32, []), limits],
@@ -59,6 +61,57 @@ describe("the choice of a variant", () => {
     };
     return { memory, device };
   }
+
+  test("a bucket that cannot be timed keeps its default, and is not tried again", async () => {
+    const { memory, device } = fake();
+    const own = { buffer: device.alloc(1, "f32"), offset: 0, shape: [1], dtype: "f32" as const };
+    let asked = 0;
+    const full: TunerDevice = {
+      ...device,
+      alloc: () => {
+        asked++;
+        throw new GradmixError("memory", "no room");
+      },
+    };
+    const differing: string[] = [];
+    const store = {
+      known: {},
+      learn: () => {
+        throw new Error("nothing was timed");
+      },
+      differs: (_: string, variant: string) => differing.push(variant),
+    };
+    const index = { ...own, dtype: "i32" as const };
+    let runs = 0;
+    const call = {
+      inputs: [own],
+      outputs: [own],
+      run: (_: string, __: unknown, [out]: readonly ({ buffer: number } | null)[]): void => {
+        memory.set(out?.buffer ?? 0, runs++);
+      },
+    };
+    const tuner = createTuner(store, full);
+    for (let step = 0; step < 3; step++) {
+      expect(tuner.choose("k", ["safe", "other"], call)).toBe("safe");
+      expect(tuner.choose("indices", ["safe", "other"], { ...call, inputs: [index] })).toBe("safe");
+      await tuner.settle();
+    }
+    expect(asked).toBe(2);
+
+    // A default that is not the same twice is compared with nothing.
+    const restless = createTuner(store, device);
+    for (let step = 0; step < 3; step++) {
+      expect(restless.choose("k", ["safe", "other"], call)).toBe("safe");
+      await restless.settle();
+    }
+    expect(differing).toEqual(["safe"]);
+    expect([...memory.keys()]).toEqual([own.buffer]);
+  });
+
+  test("a line for a log", () => {
+    expect(choiceLine("k", "a", { a: 1.234, b: 2 })).toBe("webgpu: k takes a (1.23 ms; b 2.00)");
+    expect(choiceLine("k", "a", { a: 1 })).toBe("webgpu: k takes a (1.00 ms)");
+  });
 
   test("one whose result is another is not taken, and that is said", async () => {
     const { memory, device } = fake();

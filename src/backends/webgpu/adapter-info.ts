@@ -47,7 +47,10 @@ export function isSoftware({ architecture, device, description, isFallbackAdapte
 export function tensorCoresOf(
   features: { has(feature: string): boolean },
   info: AdapterInfo,
-  limits: { readonly maxComputeWorkgroupStorageSize: number },
+  limits: {
+    readonly maxComputeWorkgroupStorageSize: number;
+    readonly maxComputeInvocationsPerWorkgroup: number;
+  },
 ): TensorCores | null {
   const { subgroupMinSize = 0, subgroupMaxSize = 0, subgroupMatrixConfigs = [] } = info;
   const sized = subgroupMinSize !== subgroupMaxSize;
@@ -60,6 +63,8 @@ export function tensorCoresOf(
       ({ componentType, resultComponentType, M, N, K }) =>
         componentType === "f16" && resultComponentType === "f32" && M === 16 && N === 16 && K === 16,
     );
-  if (!usable) return null;
-  return sized ? { subgroup: SIZE, sized } : { subgroup: subgroupMinSize };
+  const subgroup = sized ? SIZE : subgroupMinSize;
+  // The largest tiles have eight subgroups.
+  if (!usable || limits.maxComputeInvocationsPerWorkgroup < 8 * subgroup) return null;
+  return sized ? { subgroup, sized } : { subgroup };
 }

@@ -56,6 +56,8 @@ export interface WebgpuBackend extends Backend {
   readonly chosen: ReadonlyMap<string, string>;
 }
 
+type Owner = "caller" | "tuner";
+
 interface Entry {
   readonly pooled: PooledBuffer;
   readonly count: number;
@@ -109,7 +111,9 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
       "config",
       `webgpu: memoryLimit must be a positive number of bytes, it is ${memoryLimit}`,
     );
-  const mostBytes = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize);
+  // In whole vectors of four.
+  const bindable = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize);
+  const mostBytes = bindable - (bindable % 16);
   const traits = {
     software: options.software === true,
     workgroupStorage: limits.maxComputeWorkgroupStorageSize,
@@ -124,8 +128,23 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
 
   let failure: GradmixError | null = null;
   let disposed = false;
-  const fail = (error: GradmixError): void => {
-    failure ??= error;
+  /**
+   * Who allocates and encodes: the tuner tries things while its caller waits for something else, so memory that is refused to one is none of the other's
+   * business.
+   */
+  let owner: Owner = "caller";
+  let refusedToTuner: GradmixError | null = null;
+  const fail = (error: GradmixError, whose: Owner = "caller"): void => {
+    if (whose === "caller") failure ??= error;
+    else refusedToTuner ??= error;
+  };
+  const asTuner = <T>(task: () => T): T => {
+    owner = "tuner";
+    try {
+      return task();
+    } finally {
+      owner = "caller";
+    }
   };
   const watch = async (): Promise<void> => {
     const { reason, message } = await device.lost;
@@ -135,20 +154,26 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
   void watch();
   /** Buffers that the device may yet refuse, and those that it refused and that are still in use: commands with one of them are errors too. */
   const asked = new Set<Promise<void>>();
-  const refusals = new Map<GPUBuffer, GradmixError>();
+  const refusals = new Map<GPUBuffer, { readonly error: GradmixError; readonly whose: Owner }>();
   device.addEventListener("uncapturederror", (event) => {
     event.preventDefault();
     const { message } = event.error;
     const judge = async (): Promise<void> => {
       if (asked.size > 0) await Promise.all(asked);
       const [refusal] = refusals.values();
-      fail(refusal ?? new GradmixError("backend", `webgpu: ${firstLine(message)}`));
+      if (refusal === undefined) fail(new GradmixError("backend", `webgpu: ${firstLine(message)}`));
+      else fail(refusal.error, refusal.whose);
     };
     void judge();
   });
-  const check = (): void => {
+  const check = (whose: Owner = owner): void => {
     if (disposed) throw new GradmixError("backend", "webgpu: the backend was disposed");
-    if (failure === null) return;
+    if (whose === "tuner" && refusedToTuner !== null) {
+      const thrown = refusedToTuner;
+      refusedToTuner = null;
+      throw thrown;
+    }
+    if (failure === null || (whose === "tuner" && failure.code === "memory")) return;
     const thrown = failure;
     // Running out of memory once leaves the device usable.
     if (thrown.code === "memory") failure = null;
@@ -163,6 +188,7 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
     device.pushErrorScope("out-of-memory");
     const buffer = device.createBuffer({ size: bytes, usage });
     const live = liveBytes;
+    const whose = owner;
     // The device says later whether it had the memory; a lost one says nothing.
     const listen = async (): Promise<void> => {
       const error = await device.popErrorScope().catch(() => null);
@@ -172,10 +198,15 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
         "memory",
         `webgpu: the device refused ${bytes} bytes while ${live} are live; lower the batch`,
       );
-      refusals.set(buffer, refusal);
-      drop();
+      refusals.set(buffer, { error: refusal, whose });
+      fail(refusal, whose);
+      const { id } = pool.find(buffer) ?? {};
+      if (id !== undefined && pending.has(id)) {
+        // What is encoded can no longer run, and whoever encoded something has to know.
+        for (const one of encodedBy) fail(refusal, one);
+        drop();
+      }
       refused(buffer);
-      fail(refusal);
     };
     const answer = listen();
     asked.add(answer);
@@ -187,11 +218,16 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
   const pool: BufferPool = createPool(
     (bytes) =>
       make(bytes, USAGE.storage | USAGE.copySource | USAGE.copyTarget, (buffer) => {
-        for (const [key, view] of constants)
-          if (entries.get(view.buffer)?.pooled.buffer === buffer) constants.delete(key);
         pool.refuse(buffer);
+        for (const [key, view] of constants) {
+          const entry = entries.get(view.buffer);
+          if (entry?.pooled.buffer !== buffer) continue;
+          constants.delete(key);
+          entries.delete(view.buffer);
+          pool.give(entry.pooled);
+        }
       }),
-    { most: mostBytes - (mostBytes % 16), cap: () => Math.max(poolFloor, peakBytes) },
+    { most: mostBytes, cap: () => Math.max(poolFloor, peakBytes) },
     ({ id, buffer }) => {
       // What is encoded and uses it has to be submitted first: a submit with a destroyed buffer runs nothing.
       if (pending.has(id)) submit();
@@ -217,8 +253,9 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
   let submits = 0;
   let encoder: GPUCommandEncoder | null = null;
   let pass: GPUComputePassEncoder | null = null;
-  /** Pool buffers that the open encoder uses. */
+  /** Pool buffers that the open encoder uses, and whose commands it has. */
   const pending = new Set<number>();
+  const encodedBy = new Set<Owner>();
 
   /**
    * Dawn keeps a core busy while a result is waited for, so most of the wait is slept: four fifths of the least that as many dispatches took the
@@ -246,6 +283,7 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
     encoder = pass = null;
     usedSlots = 0;
     pending.clear();
+    encodedBy.clear();
   };
   const submit = (): void => {
     if (encoder === null) return;
@@ -379,6 +417,7 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
     current.setBindGroup(0, bound.group, [base]);
     current.dispatchWorkgroups(width, Math.ceil(dispatch.groups / width));
     for (const { entry } of slots) pending.add(entry.pooled.id);
+    encodedBy.add(owner);
     dispatches++;
   };
   let madeBindGroups = 0;
@@ -428,8 +467,13 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
     return view;
   };
 
-  const readBytes = async (buffer: number, offset: number, count: number): Promise<ArrayBuffer> => {
-    check();
+  const readBytes = async (
+    buffer: number,
+    offset: number,
+    count: number,
+    whose: Owner = "caller",
+  ): Promise<ArrayBuffer> => {
+    check(whose);
     const entry = entryOf(buffer);
     inside(entry, offset, count);
     if (count === 0) return new ArrayBuffer(0);
@@ -454,11 +498,11 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
     try {
       await target.buffer.mapAsync(MAP_READ, 0, count * 4);
       await Promise.all(asked);
-      check();
+      check(whose);
       bytes = target.buffer.getMappedRange(0, count * 4).slice(0);
     } catch (error) {
       await Promise.all(asked);
-      check();
+      check(whose);
       if (error instanceof GradmixError) throw error;
       throw new GradmixError("backend", `webgpu: a result could not be read (${firstLine(String(error))})`, {
         cause: error,
@@ -478,12 +522,13 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
     options.tuning === undefined
       ? null
       : createTuner(options.tuning, {
-          alloc,
+          alloc: (elements, dtype) => asTuner(() => alloc(elements, dtype)),
           free,
-          copy: (from, to) => launch("cast", {}, [from], [to]),
-          randomise: (view) => launch("random", { kind: "normal", key0: 1, key1: 2, offset: 0 }, [], [view]),
-          bits: async (view, most) =>
-            new Int32Array(await readBytes(view.buffer, view.offset, Math.min(most, sizeOf(view.shape)))),
+          copy: (from, to) => asTuner(() => launch("cast", {}, [from], [to])),
+          randomise: (view) =>
+            asTuner(() => launch("random", { kind: "normal", key0: 1, key1: 2, offset: 0 }, [], [view])),
+          bits: async (view, from, count) =>
+            new Int32Array(await readBytes(view.buffer, view.offset + from, count, "tuner")),
           async done() {
             submit();
             await queue.onSubmittedWorkDone();
@@ -509,7 +554,7 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
           tuner?.choose(bucket, variants, {
             inputs,
             outputs,
-            run: (variant, ins, outs) => launch(kernel, params, ins, outs, variant),
+            run: (variant, ins, outs) => asTuner(() => launch(kernel, params, ins, outs, variant)),
           });
         return variants.find((variant) => variant === name) ?? variants[0];
       },

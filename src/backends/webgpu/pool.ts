@@ -15,6 +15,7 @@ export interface BufferPool {
   take(bytes: number): PooledBuffer;
   /** The buffer may be handed out again at once: commands run in the order they were given. */
   give(buffer: PooledBuffer): void;
+  find(buffer: GPUBuffer): PooledBuffer | undefined;
   /** The device had no memory for this one: it is not handed out again, and what lies free is destroyed to make room. */
   refuse(buffer: GPUBuffer): void;
   /** Buffers made so far, and bytes that exist now, in use and free. */
@@ -61,6 +62,10 @@ export function createPool(
         destroy(last);
       }
   };
+  const find = (buffer: GPUBuffer): PooledBuffer | undefined => {
+    for (const entry of all) if (entry.buffer === buffer) return entry;
+    return undefined;
+  };
   return {
     take(wanted) {
       const size = Math.max(wanted, Math.min(sizeClass(wanted), most));
@@ -88,8 +93,10 @@ export function createPool(
       freeBytes += entry.bytes;
       trim(cap());
     },
+    find,
     refuse(buffer) {
-      for (const entry of all) if (entry.buffer === buffer) refused.add(entry);
+      const entry = find(buffer);
+      if (entry !== undefined) refused.add(entry);
       trim(0);
     },
     get created() {

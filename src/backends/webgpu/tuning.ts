@@ -3,7 +3,8 @@
  *
  * A call of a bucket (a kernel and its shape, rounded) that was not timed yet takes the default variant. When results are next waited for, its variants are
  * timed on operands of the same sizes, and the choice holds from then on. Variants of a kernel give the same bits, so when this happens cannot be seen in
- * any result. That is not taken on trust: a variant whose result on random operands is not the default's, on this device, is left out.
+ * any result. That is not taken on trust: a variant whose result on random operands is not the default's, on this device, is left out (the first and the
+ * last elements are compared).
  */
 import { GradmixError } from "../../errors.ts";
 import type { View } from "../../tensor/memory.ts";
@@ -22,7 +23,7 @@ export interface TuningStore {
 
 /** The same, for a log. */
 export const differenceLine = (bucket: string, variant: string): string =>
-  `webgpu: ${bucket} cannot take ${variant}: on this device its result is not that of the default variant`;
+  `webgpu: ${bucket} cannot take ${variant}: on this device its result is not that of the default variant, or not the same twice`;
 
 /** A choice, for a log. */
 export function choiceLine(
@@ -34,7 +35,8 @@ export function choiceLine(
     .filter(([name]) => name !== variant)
     .map(([name, time]) => `${name} ${time.toPrecision(3)}`);
   const best = milliseconds[variant];
-  return `webgpu: ${bucket} takes ${variant} (${best === undefined ? "" : `${best.toPrecision(3)} ms; `}${others.join(", ")})`;
+  const own = best === undefined ? [] : [`${best.toPrecision(3)} ms`];
+  return `webgpu: ${bucket} takes ${variant} (${[...own, ...(others.length === 0 ? [] : [others.join(", ")])].join("; ")})`;
 }
 
 /** A call of a kernel that can be made again. */
@@ -70,11 +72,11 @@ export interface TunerDevice {
   randomise(view: View): void;
   /** Submits what is enqueued; resolves when it was run. */
   done(): Promise<void>;
-  /** The first elements of a view, as bits. */
-  bits(view: View, most: number): Promise<Int32Array>;
+  /** Elements of a view, as bits. */
+  bits(view: View, from: number, count: number): Promise<Int32Array>;
 }
 
-/** Elements of a result that are compared. */
+/** Elements of a result that are compared, at either end. */
 const COMPARED = 2 ** 16;
 /** Milliseconds that a round of one variant takes at least, and rounds. */
 const ROUND = 4;
@@ -87,6 +89,8 @@ const isMemory = (error: unknown): boolean => error instanceof GradmixError && e
 export function createTuner(store: TuningStore, device: TunerDevice): Tuner {
   const chosen = new Map(Object.entries(store.known));
   const untimed = new Map<string, Untimed>();
+  /** Buckets that could not be timed, and keep their default variant. */
+  const kept = new Set<string>();
   let settling: Promise<void> | null = null;
 
   const another = (view: View): View => ({
@@ -110,6 +114,7 @@ export function createTuner(store: TuningStore, device: TunerDevice): Tuner {
       for (const { buffer } of indices) device.free(buffer);
       // No room for copies: the call itself must not fail for that.
       if (!isMemory(error)) throw error;
+      kept.add(bucket);
     }
   };
 
@@ -132,9 +137,16 @@ export function createTuner(store: TuningStore, device: TunerDevice): Tuner {
         const found: Int32Array[] = [];
         for (const view of outputs) if (view?.dtype === "f32") device.randomise(view);
         call.run(variant, inputs, outputs);
-        for (const view of outputs) if (view !== null) found.push(await device.bits(view, COMPARED));
+        for (const view of outputs) {
+          if (view === null) continue;
+          const size = sizeOf(view.shape);
+          const most = Math.min(COMPARED, size);
+          for (const from of new Set([0, size - most])) found.push(await device.bits(view, from, most));
+        }
         return found;
       };
+      const agree = (found: readonly Int32Array[]): boolean =>
+        wanted.every((bits, i) => bits.every((word, at) => word === found[i][at]));
       const round = async (variant: string, count: number): Promise<number> => {
         const start = performance.now();
         for (let i = 0; i < count; i++) call.run(variant, inputs, outputs);
@@ -142,12 +154,12 @@ export function createTuner(store: TuningStore, device: TunerDevice): Tuner {
         return performance.now() - start;
       };
       const counts = new Map<string, number>();
+      // This makes the pipelines, too. A default that does not agree with itself is not compared with others.
       const wanted = await result(variants[0]);
       for (const variant of variants) {
-        // This makes the pipeline, too.
-        const found = await result(variant);
-        if (!wanted.every((bits, i) => bits.every((word, at) => word === found[i][at]))) {
+        if (!agree(await result(variant))) {
           differ(variant);
+          if (variant === variants[0]) return {};
           continue;
         }
         counts.set(variant, Math.min(100, Math.ceil(ROUND / Math.max(0.01, await round(variant, 1)))));
@@ -174,7 +186,10 @@ export function createTuner(store: TuningStore, device: TunerDevice): Tuner {
         },
       );
       const [fastest] = Object.entries(times).sort(([, x], [, y]) => x - y);
-      if (fastest === undefined) continue;
+      if (fastest === undefined) {
+        kept.add(bucket);
+        continue;
+      }
       chosen.set(bucket, fastest[0]);
       store.learn(bucket, fastest[0], times);
     }
@@ -189,7 +204,8 @@ export function createTuner(store: TuningStore, device: TunerDevice): Tuner {
         (sum, view) => sum + (view === null ? 0 : 4 * sizeOf(view.shape)),
         0,
       );
-      if (bytes <= MOST_BYTES && variants.length > 1 && !untimed.has(bucket)) note(bucket, variants, call);
+      if (bytes <= MOST_BYTES && variants.length > 1 && !untimed.has(bucket) && !kept.has(bucket))
+        note(bucket, variants, call);
       return variants[0];
     },
     async settle() {

@@ -148,16 +148,16 @@ interface Walk {
 
 /** Depends on shapes alone, and so do the bits. */
 function rangesOf({ params, tiling, begin, end, groups }: Walk): number {
+  const { m, n } = params;
   const rows = (params.rows / Math.max(1, params.segmentCount)) * (end - begin);
   const blocks = tiling.blocksM * tiling.blocksN;
   const wanted = Math.max(
     Math.ceil(ENOUGH / blocks),
-    Math.min(Math.floor(SPREAD / blocks), Math.floor(rows / SPREAD_ROWS)),
+    Math.min(Math.floor(SPREAD / (Math.ceil(m / 64) * Math.ceil(n / 64))), Math.floor(rows / SPREAD_ROWS)),
   );
   const whole = Math.max(1, groups === null ? end - begin : params.groupCount);
-  const ranges = Math.min(whole, wanted);
-  // With few segments, ranges of equal length: the longest takes the time.
-  return Math.ceil(whole / Math.floor(whole / ranges));
+  // Of equal length where there are few segments: the longest range takes the time.
+  return Math.ceil(whole / Math.ceil(whole / Math.min(whole, wanted)));
 }
 
 /** V at a piece of W; beyond the edge another element is read and counts 0. */

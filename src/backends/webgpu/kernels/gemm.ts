@@ -206,7 +206,7 @@ ${text().declarations}`,
   const factors = shared.operands.filter(({ name: operand }) => operand === "a" || operand === "b");
   const layout = shared.kind.slice(0, 2);
   context.dispatch({
-    key: `gemm ${name} ${layout} shares`,
+    key: `gemm ${name} ${layout} shares ${fourParts}`,
     operands: byFours(
       [...factors, { name: "partial", view: partial, written: true }],
       [...byFour, ...(fourParts ? ["partial"] : [])],
