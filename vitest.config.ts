@@ -2,6 +2,7 @@
  * Tests run against the built package. `/dist/` stays external, so that Node itself loads it: worker threads and
  * `new URL(…, import.meta.url)` then work as they do for users.
  */
+import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { defineConfig } from "vitest/config";
 import { webgpuEnvironment } from "./scripts/software-vulkan.mjs";
@@ -16,7 +17,8 @@ export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
     pool: "forks",
-    maxWorkers: process.env["CI"] === undefined ? "50%" : 2,
+    // Some tests use threads of their own.
+    maxWorkers: Math.max(2, availableParallelism() >> 1),
     server: { deps: { external: [/\/dist\//] } },
     testTimeout: 150_000,
     hookTimeout: 60_000,
