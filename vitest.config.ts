@@ -5,6 +5,7 @@
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { defineConfig } from "vitest/config";
+import { BaseSequencer } from "vitest/node";
 import { webgpuEnvironment } from "./scripts/software-vulkan.mjs";
 
 // Before the tests' processes start: a loader reads its paths once.
@@ -13,10 +14,26 @@ Object.assign(process.env, webgpuEnvironment());
 process.env["GRADMIX_BACKEND"] ??= "cpu";
 process.env["GRADMIX_CACHE"] ??= join(import.meta.dirname, ".cache", "variants");
 
+/** Files that take minutes begin first, so that no worker is left alone with one at the end. */
+const LONGEST = ["webgpu-variants", "kernels", "webgpu"].map((name) => `backends/${name}.test.ts`);
+
+class LongestFirst extends BaseSequencer {
+  override async sort(
+    files: Parameters<BaseSequencer["sort"]>[0],
+  ): Promise<Parameters<BaseSequencer["sort"]>[0]> {
+    const rank = (file: string): number => {
+      const at = LONGEST.findIndex((name) => file.endsWith(name));
+      return at < 0 ? LONGEST.length : at;
+    };
+    return (await super.sort(files)).sort((a, b) => rank(a.moduleId) - rank(b.moduleId));
+  }
+}
+
 export default defineConfig({
   test: {
     include: ["test/**/*.test.ts"],
     pool: "forks",
+    sequence: { sequencer: LongestFirst },
     // Some tests use threads of their own.
     maxWorkers: Math.max(2, availableParallelism() >> 1),
     server: { deps: { external: [/\/dist\//] } },

@@ -89,13 +89,14 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
     sink.dispose();
     await optimise();
   };
-  /** Until everything was enqueued: all of the step on the cpu backend, the host's share of it on a GPU. */
+  /** Until everything was submitted: all of the step on the cpu backend, the host's share of it on a GPU. */
   const hosts: number[] = [];
   const variants = {
     plain: async () => {
       const start = performance.now();
       const losses = meanGradient(model, whole, gradient);
       const norm = optimizer.step(gradient.arena, 1e-3);
+      backend.flush();
       hosts.push((performance.now() - start) / 1000);
       await done(losses);
       await done(norm);
