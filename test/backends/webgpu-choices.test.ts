@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { GradmixError } from "gradmix";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { type AdapterInfo, tensorCoreFeatures, tensorCoresOf } from "#dist/backends/webgpu/adapter-info.js";
+import { createNaps } from "#dist/backends/webgpu/naps.js";
 import { tuningStore } from "#dist/backends/webgpu/host-node.js";
 import { choiceLine, createTuner, type TunerDevice } from "#dist/backends/webgpu/tuning.js";
 
@@ -193,5 +194,44 @@ describe("the file of choices", () => {
     store().learn("gemm a", "x", { x: 1 });
     expect(store().known).toEqual({});
     expect(readdirSync(folder)).toEqual(["webgpu-variants.json"]);
+  });
+});
+
+describe("sleeps before waits", () => {
+  test("most of what a wait took, once it is known", () => {
+    const naps = createNaps();
+    expect(naps.before(10)).toBe(0);
+    naps.took(10, 100);
+    expect(naps.before(10)).toBe(0);
+    naps.took(10, 90);
+    expect(naps.before(10)).toBeCloseTo(72);
+    expect(naps.before(11)).toBe(0);
+    naps.took(5, 1);
+    naps.took(5, 1);
+    expect(naps.before(5)).toBe(0);
+  });
+
+  test("a process that stood still does not sleep that again, even if it slept too long", () => {
+    const naps = createNaps();
+    // A step takes 50 ms, however long is slept before its result.
+    const step = (stall = 0): number => {
+      const took = Math.max(50, naps.before(7)) + stall;
+      naps.took(7, took);
+      return took;
+    };
+    for (let i = 0; i < 4; i++) expect(step()).toBe(50);
+    expect(step(25_000)).toBe(25_050);
+    for (let i = 0; i < 20; i++) expect(step()).toBe(50);
+  });
+
+  test("steps that become faster are slept less", () => {
+    const naps = createNaps();
+    for (let i = 0; i < 4; i++) naps.took(7, 100);
+    let took = 100;
+    for (let i = 0; i < 20; i++) {
+      took = Math.max(10, naps.before(7));
+      naps.took(7, took);
+    }
+    expect(took).toBeLessThan(12);
   });
 });

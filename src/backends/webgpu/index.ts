@@ -13,6 +13,7 @@ import type { Backend } from "../backend.ts";
 import type { KernelName, KernelParams } from "../kernels.ts";
 import { type Dispatch, type KernelContext, type Launcher, type TensorCores, textOf } from "./context.ts";
 import { launchers } from "./kernels/index.ts";
+import { createNaps } from "./naps.ts";
 import { type BufferPool, createPool, type PooledBuffer } from "./pool.ts";
 import { scalarLayout, type ShaderOperand, shaderOf, type ShaderSlot } from "./shader.ts";
 import { createTuner, type Tuner, type TuningStore } from "./tuning.ts";
@@ -91,8 +92,6 @@ const SLOT = 256;
 const SLOTS = 1024;
 const MOST_GROUPS = 65535;
 const INFINITY_BITS = 0x7f800000;
-/** Milliseconds below which a sleep is not worth its wake-up. */
-const LEAST_SLEEP = 4;
 const POOL_FLOOR = 2 ** 30;
 
 // The specification's numbers; the globals with their names are not there in every host.
@@ -257,11 +256,7 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
   const pending = new Set<number>();
   const encodedBy = new Set<Owner>();
 
-  /**
-   * Dawn keeps a core busy while a result is waited for, so most of the wait is slept: four fifths of the least that as many dispatches took the
-   * last few times, in milliseconds.
-   */
-  const waits = new Map<number, number[]>();
+  const naps = createNaps();
   let nap: Promise<void> = Promise.resolve();
   let readUpTo = 0;
 
@@ -486,13 +481,11 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
     const work = dispatches - readUpTo;
     readUpTo = dispatches;
     const began = performance.now();
-    // The shortest of the last few: a wait during which the process stood still, or that was for something larger, must not be slept again.
-    const recent = waits.get(work) ?? [];
-    const expected = recent.length < 2 ? 0 : Math.min(...recent);
     // Without work of its own a read waits as long as the one before.
-    if (work > 0)
-      nap =
-        expected > LEAST_SLEEP ? new Promise((wake) => setTimeout(wake, 0.8 * expected)) : Promise.resolve();
+    if (work > 0) {
+      const pause = naps.before(work);
+      nap = pause > 0 ? new Promise((wake) => setTimeout(wake, pause)) : Promise.resolve();
+    }
     await nap;
     let bytes: ArrayBuffer;
     try {
@@ -513,8 +506,7 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
         staging.give(target);
       }
     }
-    if (waits.size > 1000) waits.clear();
-    if (work > 0) waits.set(work, [...recent.slice(-3), performance.now() - began]);
+    if (work > 0) naps.took(work, performance.now() - began);
     return bytes;
   };
 
