@@ -25,19 +25,19 @@ export async function computesRight(backend: Backend, size: number = 160): Promi
     ...[Float32Array.of(70_000, -70_000, 1, -1), Float32Array.of(1), zeros(4)],
   ].map(place);
   const [x, y, product, shares, dot, segments, total, dots, squares, square, large, one, kept] = views;
-  const multiply = (m: number, n: number, a: View, b: View, c: View): void =>
+  const multiply = (m: number, n: number, k: number, a: View, b: View, c: View): void =>
     backend.run(
       "gemm",
       {
-        m, n, k: b.shape[0] / n, transA: false, transB: false, batch: 1, strideA: 0, strideB: 0, strideC: 0,
+        m, n, k, transA: false, transB: false, batch: 1, strideA: 0, strideB: 0, strideC: 0,
         alpha: 1, accumulate: false, activation: "none",
       }, // prettier-ignore
       [a, b, null],
       [c, null],
     );
   try {
-    multiply(size, size, x, y, product);
-    multiply(4, 1, large, one, kept);
+    multiply(size, size, size, x, y, product);
+    multiply(4, 1, 1, large, one, kept);
     backend.run(
       "gemmSegmented",
       {

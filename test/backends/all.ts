@@ -1,5 +1,6 @@
 /** The backends that the engine is tested on, and those that every kernel is tested on. */
 import type { Backend } from "#dist/backends/backend.js";
+import type { KernelName } from "#dist/backends/kernels.js";
 import { createCpuBackend } from "#dist/backends/cpu/index.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
 import { createNodeDevice } from "#dist/backends/webgpu/host-node.js";
@@ -11,8 +12,8 @@ export interface BackendOptions {
 
 export interface TestedBackend {
   readonly name: string;
-  /** Where views begin makes other shaders, which take seconds to compile for a CPU: cases take turns. */
-  readonly marginsInTurns?: boolean;
+  /** Of these kernels, where views begin makes other shaders, which take seconds to compile for a CPU: their cases take turns. */
+  readonly marginsInTurns?: ReadonlySet<KernelName>;
   readonly create: (options?: BackendOptions) => Promise<Backend>;
 }
 
@@ -39,8 +40,12 @@ export const backends: readonly TestedBackend[] = [
   ...(off ? [] : [webgpu("webgpu", true)]),
 ];
 
+const READ_BY_FOURS: ReadonlySet<KernelName> = new Set([
+  ...(["gemm", "gemmSegmented", "attention", "attentionVjp", "attentionJvp"] as const),
+]);
+
 /** For kernels one by one: software adapters are slow with workgroup memory, whole trainings take too long there. */
 export const kernelBackends: readonly TestedBackend[] = [
   ...backends,
-  ...(off ? [] : [{ ...webgpu("webgpu, workgroup variants", false), marginsInTurns: true }]),
+  ...(off ? [] : [{ ...webgpu("webgpu, workgroup variants", false), marginsInTurns: READ_BY_FOURS }]),
 ];

@@ -8,15 +8,15 @@ export interface Operand {
   readonly name: string;
   readonly view: View;
   readonly written?: boolean;
-  /** The body knows it by fours, too (shader.ts). */
+  /** The body reads it by fours, too, and if it is written, writes it by fours alone (shader.ts). */
   readonly fours?: boolean;
 }
 
 /** Subgroup matrices of 16 × 16 × 16, f16 to f32. */
 export interface TensorCores {
-  /** Invocations of a subgroup, always; */
+  /** Invocations of a subgroup. */
   readonly subgroup: number;
-  /** or when a shader asks for it: the device has subgroups of several sizes. */
+  /** The device has subgroups of several sizes: a shader must ask for this one. */
   readonly sized?: boolean;
   /** There are none: the same shaders, with matrices made of plain WGSL. Slow; it lets any device test them. */
   readonly emulated?: boolean;

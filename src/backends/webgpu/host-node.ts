@@ -121,7 +121,8 @@ const SOFTWARE_DRIVER = /^lvp_|swiftshader/i;
 
 /**
  * Is there any sign of a GPU driver? Dawn takes a tenth of a second to load and prints a warning of its own where Linux has no Vulkan, so who only wonders
- * asks this first. Drivers in software do not count, unless the environment names them. On Linux drivers are named by files in a few folders (the Vulkan loader's rules); elsewhere the system has its own.
+ * asks this first. Drivers in software do not count, unless the environment names them. On Linux drivers are named by files in a few folders (the Vulkan
+ * loader's rules); elsewhere the system has its own.
  */
 export function mayHaveGpu(): boolean {
   if (process.platform !== "linux") return true;

@@ -294,7 +294,7 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
     return (pass ??= encoder.beginComputePass());
   };
 
-  /** `layout` says which operands share a binding and how each is bound; all else that a shader depends on is in the dispatch's key. */
+  /** `layoutKey` says which operands share a binding and how each is bound; all else that a shader depends on is in the dispatch's key. */
   const pipelineOf = (
     dispatch: Dispatch,
     layoutKey: string,

@@ -4,8 +4,9 @@
  *
  * A workgroup owns a block of rows of one head (queries; for dk and dv, keys) and walks the blocks on the other side. Of every block of scores an invocation
  * has four rows and a few columns; of what is summed it has the same four rows and every eighth vector of four along the head. Tiles hold vectors of four
- * along the head, padded to whole vectors with zeros. What a tile gets next is fetched into registers while the one before is used. Positions that a query does not see weigh 0; a NaN there can still reach the queries of its own block
- * (0 · NaN), where the walk one by one would not touch it. No atomics: dq and dk, dv are made by two kernels, each adding up in a fixed order.
+ * along the head, padded to whole vectors with zeros. What a tile gets next is fetched into registers while the one before is used, where there are enough.
+ * Positions that a query does not see weigh 0; a NaN there can still reach the queries of its own block (0 · NaN), where the walk one by one would not
+ * touch it. No atomics: dq and dk, dv are made by two kernels, each adding up in a fixed order.
  */
 import type { View } from "../../../tensor/memory.ts";
 import type { AttentionParams } from "../../kernels.ts";
@@ -37,8 +38,9 @@ function blocksFor(headDim: number, storage: number, fixed: 1 | 2): Blocks | nul
 const range = (count: number): number[] => Array.from({ length: count }, (_, i) => i);
 const XYZW = ["x", "y", "z", "w"] as const;
 
-/** Vectors of a tile that an invocation fetches ahead, at most: they keep their registers meanwhile. And at once. */
+/** Vectors of a tile that an invocation fetches ahead, at most: they keep their registers meanwhile. */
 const MOST_AHEAD = 4;
+/** And those that it fetches together just before they are stored. */
 const MOST_TURNS = 8;
 
 /** Can operands be read and written by fours? A position has whole heads, so all rows begin at a multiple of four. */
@@ -189,8 +191,8 @@ ${own.map((i) => along.map((e) => `    ${name}${i}_${e} = fma(vec4f(w.${XYZW[i]}
   for (var lane = 0u; lane < ${LANES}u; lane++) { ${name} = ${combine(name, `joins[lane * ${high}u + y]`)}; }`;
     },
     /**
-     * Stores `operand` from element `first(i)` of its row i on, `value(i, sum, at, four)` of a sum: of an element, or by fours of four; `at` is its place in the
-     * operand, in elements or fours.
+     * Stores row i of `name` into `operand` from element `first(i)` on: `value(i, sum, at)` of each sum, which is an element or, by fours, four of them; `at` is
+     * its place in the operand, in elements or fours.
      */
     store(
       name: string,
