@@ -6,7 +6,7 @@
  */
 import { GradmixError } from "../errors.ts";
 import { assemble, type Bases, type BasesOptions, domainFinder, type GivenRow } from "./bases.ts";
-import { show } from "./show.ts";
+import { show } from "../options.ts";
 
 export interface ParseBasesOptions extends BasesOptions {
   readonly format: "json" | "csv";

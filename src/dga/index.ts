@@ -1,9 +1,9 @@
 /** Mixing: simplex arithmetic, rules, the mixer, alignment estimators, the trainer. */
 export * from "./simplex.ts";
 export { alignmentsByDomain, type DomainAlignment, domainAlignments } from "./statistics.ts";
+export { checkRange } from "../options.ts";
 export {
   checkOptionNames,
-  checkRange,
   type DomainNumbers,
   fixedState,
   measuredDomains,

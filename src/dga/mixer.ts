@@ -3,9 +3,8 @@
  */
 import { GradmixError } from "../errors.ts";
 import type { Rule, RuleState, Signal } from "./rule.ts";
-import { checkRange } from "./rule.ts";
+import { checkRange, show } from "../options.ts";
 import { createRule, type RuleOptions } from "./rules/index.ts";
-import { show } from "./show.ts";
 import { normalise, sumOf } from "./simplex.ts";
 
 export interface MixerOptions {

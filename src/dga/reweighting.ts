@@ -9,7 +9,7 @@
 import { GradmixError } from "../errors.ts";
 import { type Choice, cumulativeTable } from "../data/alias.ts";
 import { type Bases, mixtureOf } from "./bases.ts";
-import { checkRange } from "./rule.ts";
+import { checkRange } from "../options.ts";
 import type { Weights } from "./simplex.ts";
 
 export interface ProposalOptions {

@@ -6,8 +6,7 @@
  * from rule to rule that keeps what it remembers beside the inner rule's memory.
  */
 import { GradmixError } from "../errors.ts";
-import { nearest } from "../nearest.ts";
-import { show } from "./show.ts";
+import { checkNames } from "../options.ts";
 
 /** What was measured about the domains at one step; arrays have one entry a domain. */
 export interface Signal {
@@ -158,39 +157,8 @@ export function fixedState(rule: string, domains: readonly string[], weights: Ar
   return { rule, domains: [...domains], weights: Array.from(weights), updates: 0, memory: {} };
 }
 
-/** Throws `config` unless value is a number with min ≤ value ≤ max (< with `openMin`, `openMax`). */
-export function checkRange(
-  field: string,
-  value: unknown,
-  range: { min: number; max: number; openMin?: boolean; openMax?: boolean; integer?: boolean },
-): void {
-  const { min, max, openMin = false, openMax = false, integer = false } = range;
-  const fits =
-    typeof value === "number" &&
-    (openMin ? value > min : value >= min) &&
-    (openMax ? value < max : value <= max) &&
-    (!integer || Number.isInteger(value));
-  if (!fits) {
-    const low = openMin ? `more than ${min}` : `at least ${min}`;
-    const high = max === Infinity ? "finite" : openMax ? `less than ${max}` : `at most ${max}`;
-    throw new GradmixError(
-      "config",
-      `${field}: ${show(value)} does not fit; it must be ${integer ? "an integer, " : ""}${low} and ${high}`,
-    );
-  }
-}
-
 /** Throws `config` for an option that the rule does not have, offering the nearest one. */
 export function checkOptionNames(rule: string, options: object, known: readonly string[]): void {
-  for (const key of Object.keys(options))
-    if (key !== "name" && !known.includes(key)) {
-      const close = nearest(key, known);
-      const hint =
-        close !== null
-          ? `did you mean "${close}"?`
-          : known.length === 0
-            ? "it has none"
-            : `its options are ${known.join(", ")}`;
-      throw new GradmixError("config", `${rule}: there is no option "${key}"; ${hint}`);
-    }
+  const names = Object.keys(options).filter((name) => name !== "name");
+  checkNames(rule, names, known);
 }

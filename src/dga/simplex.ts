@@ -4,7 +4,7 @@
  * All return weights that sum to 1 up to rounding (a few 1e-16), however many domains there are.
  */
 import { GradmixError } from "../errors.ts";
-import { show } from "./show.ts";
+import { show } from "../options.ts";
 
 export type Weights = Float64Array;
 

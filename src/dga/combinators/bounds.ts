@@ -3,9 +3,9 @@
  * weight that it has driven far below a floor takes as many updates to come back as it took to get there.
  */
 import { GradmixError } from "../../errors.ts";
-import { checkRange, type Rule } from "../rule.ts";
+import { checkRange, show } from "../../options.ts";
+import { type Rule } from "../rule.ts";
 import { byDomain } from "../rules/by-domain.ts";
-import { show } from "../show.ts";
 import { projectBounds } from "../simplex.ts";
 import { wrap } from "./wrap.ts";
 

@@ -1,5 +1,6 @@
 /** The moving average of a rule's weights. */
-import { checkRange, type Rule } from "../rule.ts";
+import { checkRange } from "../../options.ts";
+import { type Rule } from "../rule.ts";
 import { movingAverage } from "../simplex.ts";
 import { wrap } from "./wrap.ts";
 

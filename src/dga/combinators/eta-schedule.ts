@@ -1,5 +1,6 @@
 /** A schedule of the step size η. */
-import { checkRange, need, type Rule } from "../rule.ts";
+import { checkRange } from "../../options.ts";
+import { need, type Rule } from "../rule.ts";
 import { stepsOn, wrap } from "./wrap.ts";
 
 /**

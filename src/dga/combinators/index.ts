@@ -1,8 +1,8 @@
 /** The combinators by name, from plain options: one line each. */
 import { GradmixError } from "../../errors.ts";
 import { nearest } from "../../nearest.ts";
-import { checkOptionNames, checkRange, type Rule } from "../rule.ts";
-import { show } from "../show.ts";
+import { checkRange, show } from "../../options.ts";
+import { checkOptionNames, type Rule } from "../rule.ts";
 import { ceiling, floor, repetitionCap, tokenBudget } from "./bounds.ts";
 import { ema } from "./ema.ts";
 import { etaSchedule } from "./eta-schedule.ts";

@@ -1,5 +1,6 @@
 /** Updates that are measured but not taken. */
-import { checkRange, type Rule } from "../rule.ts";
+import { checkRange } from "../../options.ts";
+import { type Rule } from "../rule.ts";
 import { wrap } from "./wrap.ts";
 
 /** The weights stay where they start for the first `updates` updates; their signals are checked and dropped. */

@@ -13,7 +13,8 @@
  * are thinned by half when they are full; the floor is a KL projection. Unlike the authors' public code, in which the floor is put on ρ, π̄
  * averages ρ, and h follows the batches that were drawn, here all three are about π.
  */
-import { checkOptionNames, checkRange, measuredDomains, need, type Rule } from "../rule.ts";
+import { checkRange } from "../../options.ts";
+import { checkOptionNames, measuredDomains, need, type Rule } from "../rule.ts";
 import { normalise, projectFloor, sumOf, type Weights } from "../simplex.ts";
 import { sizesOf, startOf } from "./by-domain.ts";
 

@@ -1,7 +1,7 @@
 /** Reads numbers that a user gives by domain. */
 import { GradmixError } from "../../errors.ts";
 import { nearest } from "../../nearest.ts";
-import { show } from "../show.ts";
+import { show } from "../../options.ts";
 import { checkSimplex, uniformWeights, type Weights } from "../simplex.ts";
 
 /** In the domains' order. A domain that is not named gets 0. Throws `config` for a name that is no domain. */

@@ -7,7 +7,8 @@
  * A domain that the signal did not measure (its `tokens` are 0) keeps its weight in α; the step is taken among the others. An alignment
  * of 0 in its place would read as "worse than all others" and starve, for good, just those domains that are drawn rarely.
  */
-import { checkOptionNames, checkRange, measuredDomains, type Rule } from "../rule.ts";
+import { checkRange } from "../../options.ts";
+import { checkOptionNames, measuredDomains, type Rule } from "../rule.ts";
 import { exponentiatedGradient, movingAverage, projectFloor, sumOf, type Weights } from "../simplex.ts";
 import { startOf } from "./by-domain.ts";
 import { checkNormalisation, directionOf, type Normalisation, normalisationNeeds } from "./normalisation.ts";

@@ -10,8 +10,8 @@
  * the weights over time: the averaged weights of a run.
  */
 import { GradmixError } from "../../errors.ts";
-import { checkOptionNames, checkRange, need, needGram, type Rule } from "../rule.ts";
-import { show } from "../show.ts";
+import { checkRange, show } from "../../options.ts";
+import { checkOptionNames, need, needGram, type Rule } from "../rule.ts";
 import { exponentiatedGradient, mixUniform, sumOf } from "../simplex.ts";
 import { dogeScaled } from "./normalisation.ts";
 import { startOf } from "./by-domain.ts";

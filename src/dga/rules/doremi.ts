@@ -8,7 +8,8 @@
  * text in this signal keeps the excess it had last; before its first it has 0 (the public code: log |V|, so that it gains until it is seen).
  * The paper trains the final model with the mean of the weights over the steps: the averaged weights of a run.
  */
-import { checkOptionNames, checkRange, measuredDomains, need, type Rule } from "../rule.ts";
+import { checkRange } from "../../options.ts";
+import { checkOptionNames, measuredDomains, need, type Rule } from "../rule.ts";
 import { exponentiatedGradient, mixUniform } from "../simplex.ts";
 import { startOf } from "./by-domain.ts";
 

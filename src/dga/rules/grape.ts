@@ -11,8 +11,8 @@
  * same a_mi serve both.
  */
 import { GradmixError } from "../../errors.ts";
-import { checkOptionNames, checkRange, need, type Rule, type RuleState, type Signal } from "../rule.ts";
-import { show } from "../show.ts";
+import { checkRange, show } from "../../options.ts";
+import { checkOptionNames, need, type Rule, type RuleState, type Signal } from "../rule.ts";
 import { checkSimplex, exponentiatedGradient, mixUniform, movingAverage, sumOf } from "../simplex.ts";
 import { byDomain, startOf } from "./by-domain.ts";
 import { checkNormalisation, scaled } from "./normalisation.ts";

@@ -4,7 +4,7 @@
  */
 import { GradmixError } from "../../errors.ts";
 import { checkOptionNames, fixedState, type Rule } from "../rule.ts";
-import { show } from "../show.ts";
+import { show } from "../../options.ts";
 import { normalise } from "../simplex.ts";
 import { byDomain } from "./by-domain.ts";
 

@@ -2,7 +2,7 @@
 import { GradmixError } from "../../errors.ts";
 import { nearest } from "../../nearest.ts";
 import type { Rule } from "../rule.ts";
-import { show } from "../show.ts";
+import { show } from "../../options.ts";
 import { ado, type AdoOptions } from "./ado.ts";
 import { dga, type DgaOptions } from "./dga.ts";
 import { doge, type DogeOptions } from "./doge.ts";

@@ -1,7 +1,7 @@
 /** What an alignment becomes before a mirror step: the scales of gradients differ between models and change during training. */
 import { GradmixError } from "../../errors.ts";
 import { need, needTargetNorm, type RuleState, type Signal, type SignalName } from "../rule.ts";
-import { show } from "../show.ts";
+import { show } from "../../options.ts";
 import { sumOf, type Weights } from "../simplex.ts";
 
 /**

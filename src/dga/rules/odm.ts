@@ -9,7 +9,8 @@
  * without the division by π, another one adds up ℓ/(10·π) without decay. It is meant for signals of what was sampled (training steps): a domain without text keeps its
  * R̂. A signal that measures every domain every time, as from a batch of each, counts all of them as sampled.
  */
-import { checkOptionNames, checkRange, measuredDomains, need, type Rule } from "../rule.ts";
+import { checkRange } from "../../options.ts";
+import { checkOptionNames, measuredDomains, need, type Rule } from "../rule.ts";
 import { exponentiatedGradient, normalise, uniformWeights } from "../simplex.ts";
 
 export interface OdmOptions {

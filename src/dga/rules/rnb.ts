@@ -4,7 +4,8 @@
  * that of the evaluation mixture, so this is an alignment without a target set, from no state at all. The authors collect the gradients of
  * training steps; here the trainer measures G from a batch of each domain. Regrouping, the other half of the method, is a matter of the data.
  */
-import { checkOptionNames, checkRange, needGram, type Rule } from "../rule.ts";
+import { checkRange } from "../../options.ts";
+import { checkOptionNames, needGram, type Rule } from "../rule.ts";
 import { checkSimplex, exponentiatedGradient, sumOf, uniformWeights } from "../simplex.ts";
 import { byDomain } from "./by-domain.ts";
 

@@ -2,7 +2,8 @@
  * Weights from the domains' sizes: αᵢ ∝ nᵢ^τ, fixed. τ = 1 is proportional sampling, τ = 0 uniform; in between small domains gain. Language
  * models for many languages sample this way (Conneau et al. 2020, XLM-R, τ = 0.3; Raffel et al. 2020 write τ = 1/T).
  */
-import { checkOptionNames, checkRange, fixedState, type Rule } from "../rule.ts";
+import { checkRange } from "../../options.ts";
+import { checkOptionNames, fixedState, type Rule } from "../rule.ts";
 import { normalise } from "../simplex.ts";
 import { sizesOf } from "./by-domain.ts";
 
