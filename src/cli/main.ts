@@ -2,4 +2,5 @@
 /** The `gradmix` command. */
 import { main } from "./program.ts";
 
-process.exitCode = await main(process.argv.slice(2));
+// Not by itself: a reader that takes nothing would keep the process waiting.
+process.exit(await main(process.argv.slice(2)));

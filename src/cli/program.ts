@@ -2,13 +2,15 @@
  * The command line: what there is to type, its help, and what an error looks like. Exit codes: 0 done, 2 the input
  * cannot be used (one line says why), 130 interrupted, 1 anything else.
  */
-import { readFileSync } from "node:fs";
+import { closeSync, openSync, readFileSync } from "node:fs";
+import { isatty } from "node:tty";
 import { Command, CommanderError, Option } from "commander";
 import { GradmixError } from "../errors.ts";
 import { doctor } from "./doctor.ts";
 import { groups, type OptionRow, optionRows } from "./options.ts";
+import { openOutput, type Output } from "./output.ts";
 import { train } from "./train.ts";
-import { didYouMean, errorCode, isObject, type Raw, wrong } from "./values.ts";
+import { didYouMean, isObject, type Raw, reasonOf, wrong } from "./values.ts";
 
 const examples = `
 Examples:
@@ -31,31 +33,63 @@ Quote globs, so that gradmix expands them and not the shell.
 
 /** Runs the command with the arguments after its name. Gives the exit code; never throws. */
 export async function main(args: readonly string[]): Promise<number> {
-  // A reader that went away (`gradmix --help | head`) is no failure.
-  for (const stream of [process.stdout, process.stderr])
-    stream.on("error", (error: unknown) => {
-      if (errorCode(error) === "EPIPE") process.exit(0);
-      throw error;
-    });
-  try {
-    return await run(args);
-  } catch (error) {
-    if (error instanceof CommanderError && error.exitCode === 0) return 0;
+  const out = openOutput(1);
+  const err = openOutput(2);
+  const terminals = [0, 1, 2].filter((fd) => isatty(fd));
+  const fail = (error: unknown): number => {
     const known = error instanceof GradmixError ? error : null;
     const message =
       known?.message ?? `internal error: ${error instanceof Error ? error.message : String(error)}`;
     const hint = known === null && !debugging() ? " (GRADMIX_DEBUG=1 shows where)" : "";
-    process.stderr.write(`gradmix: ${message.replaceAll(/\s*\n\s*/g, " ")}${hint}\n`);
-    if (debugging() && error instanceof Error) process.stderr.write(`${error.stack ?? ""}\n`);
+    err.write(`gradmix: ${message.replaceAll(/\s*\n\s*/g, " ")}${hint}\n`);
+    if (debugging() && error instanceof Error) err.write(`${error.stack ?? ""}\n`);
     return known === null ? 1 : 2;
+  };
+  // What escapes all handling still ends with one line, and with the listeners of "exit".
+  const end = async (error: unknown): Promise<never> => {
+    const code = fail(error);
+    await err.flush();
+    process.exit(code);
+  };
+  process.on("uncaughtException", (error) => void end(error));
+  let code: number;
+  try {
+    code = await run(args, out, err);
+  } catch (error) {
+    code = error instanceof CommanderError && error.exitCode === 0 ? 0 : fail(error);
   }
+  await out.flush();
+  // A reader that went away (`gradmix --help | head`) chose to; text that found no room is missing.
+  if (out.lost !== null && out.lost !== "EPIPE") {
+    err.write(`gradmix: the output could not be written (${reasonOf(out.lost)})\n`);
+    if (code === 0) code = 1;
+  }
+  await err.flush();
+  leaveLostTerminals(terminals);
+  return code;
+}
+
+/**
+ * On its way out Node sets back the terminals that it began on, and ends by a signal where one is gone by then (up to Node 24 at least). A descriptor that leads
+ * somewhere else is left alone.
+ */
+function leaveLostTerminals(terminals: readonly number[]): void {
+  for (const fd of terminals)
+    if (!isatty(fd))
+      try {
+        closeSync(fd);
+        // The lowest number that is free, which is this one.
+        openSync("/dev/null", "r+");
+      } catch {
+        // Then Node does what it does.
+      }
 }
 
 function debugging(): boolean {
   return process.env["GRADMIX_DEBUG"] === "1";
 }
 
-async function run(args: readonly string[]): Promise<number> {
+async function run(args: readonly string[], out: Output, err: Output): Promise<number> {
   let code = 0;
   const program = new Command("gradmix")
     .description("Train a language model while finding the mixture of its training data.")
@@ -86,7 +120,11 @@ async function run(args: readonly string[]): Promise<number> {
       if (typeof value === "boolean" || Array.isArray(value)) given.set(row.path, value as Raw);
     }
     const { resume } = options;
-    code = await train({ config: config ?? null, given, resume: typeof resume === "string" ? resume : null });
+    code = await train(
+      { config: config ?? null, given, resume: typeof resume === "string" ? resume : null },
+      undefined,
+      { out, err },
+    );
   });
 
   const doctorCommand = program
@@ -96,7 +134,7 @@ async function run(args: readonly string[]): Promise<number> {
       "Show which backends run here, with how many threads and which SIMD level, and how fast they are.",
     )
     .action(async () => {
-      code = await doctor(process.stdout);
+      code = await doctor(out);
     });
 
   for (const command of [program, trainCommand, doctorCommand])
@@ -105,9 +143,13 @@ async function run(args: readonly string[]): Promise<number> {
         throw oneLine(error, command);
       })
       .showSuggestionAfterError(false)
-      .configureOutput({ writeErr: () => {} });
+      .configureOutput({
+        writeOut: (text) => out.write(text),
+        writeErr: () => {},
+        getOutHelpWidth: () => out.columns ?? 80,
+      });
   if (args.length === 0) {
-    process.stdout.write(program.helpInformation());
+    out.write(program.helpInformation());
     return 0;
   }
   await program.parseAsync(args, { from: "user" });

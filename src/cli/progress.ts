@@ -2,11 +2,13 @@
 import type { RunResult, StepMetrics } from "../dga/config.ts";
 import { MANY } from "./metrics.ts";
 
-/** Where output goes; `process.stderr` is one. */
+/** Where output goes. */
 export interface Screen {
   write(text: string): unknown;
   readonly isTTY?: boolean;
-  readonly columns?: number;
+  readonly columns?: number | undefined;
+  /** The reader does not keep up: steps are left out. */
+  readonly behind?: boolean;
 }
 
 /** What the line tells that one step's metrics do not. */
@@ -128,6 +130,7 @@ export function startProgress(
       recent.push({ time, step: metrics.step, tokens: metrics.tokens });
       if (recent.length > speedSteps) recent.shift();
       targetLoss = metrics.evaluation?.target ?? targetLoss;
+      if (screen.behind === true) return;
       const due = time - shown >= (terminal ? terminalInterval : plainInterval);
       if (!due && metrics.evaluation === undefined && metrics.step < totalSteps) return;
       shown = time;

@@ -14,6 +14,7 @@ import {
   trainBpe,
   byteTokenizer,
 } from "../data/index.ts";
+import { giveTurn } from "../backends/turn.ts";
 import { evaluationWindows, type Windows, windowsOf } from "../data/tokens.ts";
 import { type Bases, createBases } from "../dga/bases.ts";
 import { parseBases } from "../dga/bases-text.ts";
@@ -38,7 +39,7 @@ import { toHuggingFace } from "../nn/huggingface.ts";
 import { createSchedule } from "../nn/schedules.ts";
 import { createMetrics, type Evaluation, evaluated } from "./metrics.ts";
 import { readReference, referenceModel } from "./reference.ts";
-import { readJson, reason } from "./values.ts";
+import { isObject, readJson, reason } from "./values.ts";
 
 /** Text that the BPE learns from, at most, taken evenly from the domains. */
 const BPE_BYTES = 8_000_000;
@@ -167,6 +168,7 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
       bases,
       reference: earlier?.fingerprint ?? null,
       backend: backend.name,
+      resumed: resumed?.checkpoint ?? null,
     });
   } finally {
     await shutdown();
@@ -184,20 +186,28 @@ interface Parts {
   readonly reference: string | null;
   /** The backend's name. */
   readonly backend: string;
+  /** What the run goes on from. */
+  readonly resumed: Checkpoint | null;
 }
 
 async function loop(
   config: TrainConfig,
   hooks: RunHooks,
-  { trainer, model, data, names, bases, reference, backend }: Parts,
+  { trainer, model, data, names, bases, reference, backend, resumed }: Parts,
 ): Promise<RunResult> {
   const steps = totalSteps(config);
   const { evalEvery, evalTokens, checkpointEvery } = config.run;
+  const { signal } = hooks;
   const metricsOf = createMetrics(names, bases, trainer.seen);
   let last: StepMetrics | null = null;
-  let saved = trainer.steps;
+  /** The last step's line, as long as its evaluation is still to come. */
+  let unevaluated = unevaluatedOf(resumed);
+  /** The step of the newest checkpoint. */
+  let saved = resumed === null ? null : trainer.steps;
+  let saving = false;
   const save = async (): Promise<void> => {
-    if (trainer.steps === saved && trainer.steps > 0) return;
+    if (trainer.steps === saved) return;
+    saving = true;
     const state = await trainer.save();
     hooks.store.saveCheckpoint(trainer.steps, {
       json: {
@@ -206,61 +216,98 @@ async function loop(
         corpus: data.fingerprint,
         backend,
         ...(reference === null ? {} : { reference }),
+        ...(unevaluated === null ? {} : { unevaluated }),
       },
       arrays: state.arrays,
     });
     saved = trainer.steps;
+    saving = false;
+  };
+  const tell = (metrics: StepMetrics): void => {
+    last = metrics;
+    hooks.onStep(metrics);
+  };
+  /** Evaluates the last step and tells of it. Cut short by the signal, it tells what is known; the evaluation is made up for when the run goes on. */
+  const finishStep = async (step: StepMetrics): Promise<void> => {
+    unevaluated = step;
+    const start = performance.now();
+    try {
+      const evaluation = await evaluate(trainer, data, names, evalTokens, signal);
+      unevaluated = null;
+      tell({ ...step, seconds: step.seconds + (performance.now() - start) / 1000, evaluation });
+    } catch (error) {
+      if (!signal.aborted || error !== signal.reason) throw error;
+      tell(step);
+    }
   };
   try {
-    while (trainer.steps < steps && !hooks.signal.aborted) {
+    if (unevaluated !== null) await finishStep(unevaluated);
+    while (trainer.steps < steps && !signal.aborted) {
       const start = performance.now();
       const step = await trainer.step();
-      const evaluates = (evalEvery > 0 && step.step % evalEvery === 0) || step.step === steps;
-      const evaluation = evaluates ? await evaluate(trainer, data, names, evalTokens) : null;
-      last = metricsOf(step, evaluation, (performance.now() - start) / 1000);
-      hooks.onStep(last);
+      const metrics = metricsOf(step, null, (performance.now() - start) / 1000);
+      if ((evalEvery > 0 && step.step % evalEvery === 0) || step.step === steps) await finishStep(metrics);
+      else tell(metrics);
       if (checkpointEvery > 0 && step.step % checkpointEvery === 0) await save();
       // Lets signals and timers have their turn: kernels on the CPU never wait.
       await new Promise((next) => setImmediate(next));
     }
     await save();
+    return await finish();
   } catch (error) {
+    // Where a file other than the checkpoint found no room, the checkpoint may.
+    if (error instanceof GradmixError && error.code === "io" && !saving)
+      await save().catch(() => {
+        // The first error is the one to tell.
+      });
     throw withCheckpoint(error, trainer.steps, saved, config.run.out);
   }
-  const interrupted = trainer.steps < steps;
-  const evaluation = last?.evaluation ?? (await evaluate(trainer, data, names, evalTokens));
-  const weights = trainer.weights();
-  const named = (of: readonly string[], { final, averaged }: WeightPair): NamedWeights => ({
-    final: Object.fromEntries(of.map((name, i) => [name, final[i]])),
-    averaged: Object.fromEntries(of.map((name, i) => [name, averaged[i]])),
-  });
-  const result: RunResult = {
-    step: trainer.steps,
-    tokens: trainer.tokens,
-    loss: trainer.loss ?? NaN,
-    targetLoss: evaluation.target,
-    weights: {
-      ...named(names, weights.domains),
-      ...(bases === null ? {} : { bases: named(bases.names, weights) }),
-    },
-    interrupted,
-  };
-  hooks.store.saveFile("weights.json", `${JSON.stringify(result.weights, null, 2)}\n`);
-  if (!interrupted) {
-    const files = await toHuggingFace(model, {
-      tokenizer: data.tokenizer.toJSON(),
-      endOfText: data.tokenizer.endOfText,
+
+  /** What the run leaves: the weights, and the model when it is done. */
+  async function finish(): Promise<RunResult> {
+    const interrupted = trainer.steps < steps || unevaluated !== null;
+    const evaluation =
+      last?.evaluation ?? (interrupted ? null : await evaluate(trainer, data, names, evalTokens, signal));
+    const weights = trainer.weights();
+    const named = (of: readonly string[], { final, averaged }: WeightPair): NamedWeights => ({
+      final: Object.fromEntries(of.map((name, i) => [name, final[i]])),
+      averaged: Object.fromEntries(of.map((name, i) => [name, averaged[i]])),
     });
-    for (const [name, contents] of files) hooks.store.saveFile(`model/${name}`, contents);
+    const result: RunResult = {
+      step: trainer.steps,
+      tokens: trainer.tokens,
+      loss: trainer.loss ?? NaN,
+      targetLoss: evaluation?.target ?? null,
+      weights: {
+        ...named(names, weights.domains),
+        ...(bases === null ? {} : { bases: named(bases.names, weights) }),
+      },
+      interrupted,
+    };
+    hooks.store.saveFile("weights.json", `${JSON.stringify(result.weights, null, 2)}\n`);
+    if (!interrupted) {
+      const files = await toHuggingFace(model, {
+        tokenizer: data.tokenizer.toJSON(),
+        endOfText: data.tokenizer.endOfText,
+      });
+      for (const [name, contents] of files) hooks.store.saveFile(`model/${name}`, contents);
+    }
+    return result;
   }
-  return result;
 }
 
-/** What is left of a run whose device was lost or had too little memory: its parameters are gone with it, the last checkpoint is not. */
-function withCheckpoint(error: unknown, steps: number, saved: number, folder: string): unknown {
-  if (!(error instanceof GradmixError) || !["backend", "memory"].includes(error.code)) return error;
+/** The line of a checkpoint's step, when the run was stopped while it evaluated. */
+function unevaluatedOf(resumed: Checkpoint | null): StepMetrics | null {
+  // The checkpoint's checksum says that it is what was written.
+  const line = resumed?.json["unevaluated"];
+  return isObject(line) ? (line as unknown as StepMetrics) : null;
+}
+
+/** What is left of a run whose device was lost, whose memory or disk was full: the last checkpoint. */
+function withCheckpoint(error: unknown, steps: number, saved: number | null, folder: string): unknown {
+  if (!(error instanceof GradmixError) || !["backend", "memory", "io"].includes(error.code)) return error;
   const kept =
-    saved === 0
+    saved === null
       ? "there was no checkpoint yet (--checkpoint-every)"
       : `the checkpoint of step ${saved} is kept, gradmix train --resume ${folder} goes on from it`;
   return new GradmixError(error.code, `${error.message}. The run ends after step ${steps}; ${kept}`, {
@@ -273,14 +320,15 @@ async function evaluate(
   data: Data,
   names: readonly string[],
   tokens: number,
+  signal: AbortSignal,
 ): Promise<Evaluation> {
   const domains: Record<string, number> = {};
   for (const i of evaluated(names.length)) {
     const { heldOut } = data.domains[i];
-    if (heldOut !== null) domains[names[i]] = await trainer.evaluate(heldOut, tokens);
+    if (heldOut !== null) domains[names[i]] = await trainer.evaluate(heldOut, tokens, signal);
   }
   const held = data.target?.heldOut ?? null;
-  return { target: held === null ? null : await trainer.evaluate(held, tokens), domains };
+  return { target: held === null ? null : await trainer.evaluate(held, tokens, signal), domains };
 }
 
 interface Split {
@@ -313,14 +361,18 @@ async function readData(config: TrainConfig, resumed: Checkpoint | null, hooks: 
   const files: string[][] = [];
   for (const name of names)
     files.push(await listFiles(data.domains[name], { what: `domain "${name}"`, exclude }));
+  hooks.signal.throwIfAborted();
 
   const skipped = { lines: 0 };
   const documents = (list: readonly string[]) =>
-    readDocuments(list, {
-      textField: data.textField,
-      skipBadLines: data.skipBadLines,
-      onSkip: () => skipped.lines++,
-    });
+    inTurns(
+      readDocuments(list, {
+        textField: data.textField,
+        skipBadLines: data.skipBadLines,
+        onSkip: () => skipped.lines++,
+      }),
+      hooks.signal,
+    );
   const tokenizer = await chooseTokenizer(config, resumed, files, documents, hooks);
   // Learning a tokenizer reads text that is read again below; its bad lines count once.
   skipped.lines = 0;
@@ -363,6 +415,15 @@ async function readData(config: TrainConfig, resumed: Checkpoint | null, hooks: 
   hooks.onEvent(`training tokens: ${tokensLine(names, fingerprint)}`);
   const sizes = Object.fromEntries(names.map((name) => [name, fingerprint[name]]));
   return { tokenizer, domains, target, targets, sizes, fingerprint };
+}
+
+/** The same items, with a turn for the event loop now and then; ends with the reason of `signal` once that is aborted. */
+async function* inTurns<T>(items: AsyncIterable<T>, signal: AbortSignal): AsyncGenerator<T, void, undefined> {
+  for await (const item of items) {
+    await giveTurn();
+    signal.throwIfAborted();
+    yield item;
+  }
 }
 
 /** Tokens of every domain, or of the largest of many, and of the targets. */
@@ -448,7 +509,7 @@ async function chooseTokenizer(
     }
   }
   const start = performance.now();
-  const trained = await trainBpe(sample(), { vocabSize });
+  const trained = await trainBpe(sample(), { vocabSize, signal: hooks.signal });
   hooks.onEvent(
     `trained a tokenizer of ${trained.vocabSize} tokens in ${((performance.now() - start) / 1000).toFixed(1)} s`,
   );

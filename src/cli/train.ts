@@ -10,7 +10,9 @@ import {
   type Layer,
   resolveConfig,
 } from "./config.ts";
-import { formatResult, type Progress, startProgress } from "./progress.ts";
+import { listenForInterrupt } from "./interrupt.ts";
+import { openOutput, type Output } from "./output.ts";
+import { formatResult, startProgress } from "./progress.ts";
 import { checkFree, findRun, openRunFolder, type ResumeFrom } from "./run-folder.ts";
 import type { Raw } from "./values.ts";
 
@@ -21,6 +23,12 @@ export interface TrainArguments {
   given: ReadonlyMap<string, Raw>;
   /** A run folder or a checkpoint in one. */
   resume: string | null;
+}
+
+/** Where the result goes, and where progress goes. */
+export interface Outputs {
+  readonly out: Output;
+  readonly err: Output;
 }
 
 /** What is left to do once the arguments are checked. */
@@ -56,16 +64,36 @@ function defaultFolder(date: Date): string {
   return `runs/${day.replaceAll("-", "")}-${time.slice(0, 8).replaceAll(":", "")}`;
 }
 
+/** Where a run is; decides what an interruption does. */
+type Phase = "reading" | "training";
+
+const offers: { readonly [P in Phase]: string } = {
+  reading: "stopping before the first step; Ctrl-C again to stop at once",
+  training: "stopping after this step, with a checkpoint; Ctrl-C again to stop at once",
+};
+
 /** Runs the command; gives the exit code. `trainer` is what trains. */
-export async function train(args: TrainArguments, trainer?: RunTraining): Promise<number> {
+export async function train(
+  args: TrainArguments,
+  trainer?: RunTraining,
+  { out, err }: Outputs = { out: openOutput(1), err: openOutput(2) },
+): Promise<number> {
   const { config, resume } = plan(args);
-  // Only here: `--help` and a refusal need none of its code.
-  const runTraining = trainer ?? (await import("./run.ts")).runTraining;
   const folder = openRunFolder(config, resume);
-  const progress = startProgress(process.stderr, totalSteps(config));
+  const progress = startProgress(err, totalSteps(config));
   const quiet = config.run.quiet;
-  const interrupt = listenForInterrupt(progress);
+  let phase: Phase = "reading";
+  // However the process ends, its lock goes with it.
+  const release = (): void => folder.close();
+  process.once("exit", release);
+  const interrupt = listenForInterrupt({
+    output: err,
+    line: () => progress.line(offers[phase]),
+    atOnce: release,
+  });
   try {
+    // Only here: `--help` and a refusal need none of its code.
+    const runTraining = trainer ?? (await import("./run.ts")).runTraining;
     const result = await runTraining(config, {
       onStep(metrics) {
         folder.appendMetrics(metrics);
@@ -75,42 +103,32 @@ export async function train(args: TrainArguments, trainer?: RunTraining): Promis
         if (!quiet) progress.line(line);
       },
       signal: interrupt.signal,
-      store: folder,
+      store: {
+        ...folder,
+        begin() {
+          folder.begin();
+          phase = "training";
+        },
+      },
     });
     progress.end();
-    process.stdout.write(formatResult(result, config.run.out));
+    await err.flush();
+    out.write(formatResult(result, config.run.out));
     return result.interrupted ? interrupt.exitCode() : 0;
+  } catch (error) {
+    if (!interrupt.signal.aborted || error !== interrupt.signal.reason) throw error;
+    progress.line(
+      resume === null
+        ? "stopped before the first step; nothing was written"
+        : `stopped before the first step; ${resume.folder} is as it was`,
+    );
+    return interrupt.exitCode();
   } finally {
     progress.end();
     interrupt.stop();
     folder.close();
+    process.off("exit", release);
+    await out.flush();
+    await err.flush();
   }
-}
-
-interface Interrupt {
-  signal: AbortSignal;
-  exitCode(): number;
-  stop(): void;
-}
-
-/** The first Ctrl-C asks for a clean end, the second one ends at once. SIGTERM and SIGHUP count as Ctrl-C. */
-function listenForInterrupt(progress: Progress): Interrupt {
-  const codes = { SIGINT: 130, SIGTERM: 143, SIGHUP: 129 } as const;
-  const controller = new AbortController();
-  let code = 130;
-  const listener = (name: NodeJS.Signals): void => {
-    code = codes[name as keyof typeof codes];
-    if (controller.signal.aborted) process.exit(code);
-    progress.line("stopping after this step, with a checkpoint; Ctrl-C again to stop at once");
-    controller.abort();
-  };
-  const names = Object.keys(codes) as (keyof typeof codes)[];
-  for (const name of names) process.on(name, listener);
-  return {
-    signal: controller.signal,
-    exitCode: () => code,
-    stop() {
-      for (const name of names) process.off(name, listener);
-    },
-  };
 }

@@ -218,12 +218,19 @@ const reasons: Readonly<Record<string, string>> = {
   EFBIG: "the file is too large",
   EMFILE: "too many open files",
   EIO: "input/output error",
+  EAGAIN: "nobody reads it",
+  ENOMEM: "no memory is left",
 };
 
 /** A file-system error in words. */
 export function reason(error: unknown): string {
   const code = errorCode(error);
-  return reasons[code] ?? (code === "" ? String(error) : code);
+  return code === "" ? String(error) : reasonOf(code);
+}
+
+/** The system's code of an error in words. */
+export function reasonOf(code: string): string {
+  return reasons[code] ?? code;
 }
 
 export function errorCode(error: unknown): string {

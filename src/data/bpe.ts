@@ -1,6 +1,7 @@
 /**
  * Byte-level byte-pair encoding (Sennrich et al. 2016; Radford et al. 2019): learning merges, and encoding with them.
  */
+import { giveTurn } from "../backends/turn.ts";
 import { GradmixError } from "../errors.ts";
 import { byteCharacters, END_OF_TEXT, type Tokenizer } from "./byte-level.ts";
 
@@ -189,6 +190,8 @@ export interface TrainBpeOptions {
   readonly vocabSize: number;
   /** Told the number of merges found so far, now and then. */
   readonly onProgress?: (merges: number) => void;
+  /** Ends the learning, with its reason, between two merges. */
+  readonly signal?: AbortSignal;
 }
 
 /**
@@ -199,7 +202,7 @@ export async function trainBpe(
   texts: Iterable<string> | AsyncIterable<string>,
   options: TrainBpeOptions,
 ): Promise<Tokenizer> {
-  const { vocabSize, onProgress } = options;
+  const { vocabSize, onProgress, signal } = options;
   if (!Number.isInteger(vocabSize) || vocabSize < 257 || vocabSize > 1_000_000)
     throw new GradmixError("config", `vocabSize: ${vocabSize} is not an integer from 257 to 1000000`);
   const counts = new Map<string, number>();
@@ -230,6 +233,8 @@ export async function trainBpe(
 
   const merges: Merge[] = [];
   while (tokens.length < vocabSize - 1) {
+    await giveTurn();
+    signal?.throwIfAborted();
     const top = heap.pop();
     if (top === null) break;
     const pair = pairs.get(top.key);

@@ -168,8 +168,8 @@ export interface Trainer {
   weights(): WeightPair & { readonly domains: WeightPair };
   /** Training tokens and epochs of one domain so far. */
   seen(domain: number): { readonly tokens: number; readonly epochs: number };
-  /** Mean loss per token over the first windows that hold `tokens` tokens. */
-  evaluate(windows: Windows, tokens: number): Promise<number>;
+  /** Mean loss per token over the first windows that hold `tokens` tokens. Rejects with the reason of `signal` once that is aborted. */
+  evaluate(windows: Windows, tokens: number, signal?: AbortSignal): Promise<number>;
   /** Everything that `restore` needs to go on to the same bits. Throws `numeric` when a parameter is not finite. */
   save(): Promise<Checkpoint>;
   /** Throws `checkpoint`, naming what does not fit; then nothing was changed. */
@@ -180,6 +180,12 @@ export interface Trainer {
 /** Independent streams of data order from one seed. */
 const ALIGNMENT_STREAM = 1_000_003;
 const TARGET_STREAM = 2_000_003;
+
+/** The seed of another stream: the sum modulo 2⁵³, so that every seed has one, and different ones from the same constant are different. */
+function streamSeed(seed: number, stream: number): number {
+  const room = Number.MAX_SAFE_INTEGER - seed;
+  return stream <= room ? seed + stream : stream - room - 1;
+}
 
 /** Throws `config` when the options do not fit together. The model stays the caller's to dispose. */
 export function createTrainer(options: TrainerOptions): Trainer {
@@ -214,9 +220,9 @@ export function createTrainer(options: TrainerOptions): Trainer {
     seed,
     ...(options.sampling === undefined ? {} : { mode: options.sampling }),
   });
-  const alignmentSampler = createSampler({ domains, seed: seed + ALIGNMENT_STREAM });
+  const alignmentSampler = createSampler({ domains, seed: streamSeed(seed, ALIGNMENT_STREAM) });
   const targetWindows = [...(target === null ? [] : [target]), ...(options.targets?.values() ?? [])];
-  const targetSampler = createSampler({ domains: targetWindows, seed: seed + TARGET_STREAM });
+  const targetSampler = createSampler({ domains: targetWindows, seed: streamSeed(seed, TARGET_STREAM) });
 
   let state = mixer.initial;
   let seen = 0;
@@ -547,10 +553,11 @@ export function createTrainer(options: TrainerOptions): Trainer {
         alignments,
       };
     },
-    async evaluate(windows, tokens) {
+    async evaluate(windows, tokens, signal) {
       let sum = 0;
       let count = 0;
       for (let first = 0; first < windows.count && count < tokens; first += batch) {
+        signal?.throwIfAborted();
         const draws = [];
         let planned = count;
         for (let w = first; w < Math.min(windows.count, first + batch) && planned < tokens; w++) {

@@ -9,6 +9,7 @@ import type { DType, TensorData } from "../../tensor/dtype.ts";
 import type { View } from "../../tensor/memory.ts";
 import type { Backend, Capabilities } from "../backend.ts";
 import type { KernelName, KernelParams } from "../kernels.ts";
+import { giveTurn } from "../turn.ts";
 import {
   cores,
   kernelBytes,
@@ -131,7 +132,9 @@ function cpuBackend(machine: CpuMachine, capabilities: Capabilities): Backend {
       slice(buffer, offset, data.length).set(data);
     },
     async read(buffer, offset, count): Promise<TensorData> {
-      return slice(buffer, offset, count).slice();
+      const data = slice(buffer, offset, count).slice();
+      await giveTurn();
+      return data;
     },
     run<K extends KernelName>(
       kernel: K,

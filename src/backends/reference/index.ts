@@ -12,6 +12,7 @@ import type { View } from "../../tensor/memory.ts";
 import { sizeOf } from "../../tensor/shape.ts";
 import type { Backend } from "../backend.ts";
 import { checkCall, type KernelName } from "../kernels.ts";
+import { giveTurn } from "../turn.ts";
 import { attention } from "./attention.ts";
 import { elementwise } from "./elementwise.ts";
 import { gather } from "./gather.ts";
@@ -143,7 +144,9 @@ export function createReferenceBackend(options: ReferenceOptions = {}): Backend 
     },
 
     async read(buffer, offset, count) {
-      return slice(buffer, offset, count, "read").slice();
+      const data = slice(buffer, offset, count, "read").slice();
+      await giveTurn();
+      return data;
     },
 
     run(kernel, params, inputs, outputs) {
