@@ -8,14 +8,13 @@
 //
 // A tile is 4 queries × 8 keys in two halves of 4 keys, `step` bytes apart; rows of a half are 16 bytes apart. Along a strip
 // the halves follow one another at that step, so a query's scores are vectors `step` bytes apart.
+import {
+  ATTENTION_KEYS as KEY_CHUNK, ATTENTION_QUERIES as QUERIES, ATTENTION_STRIP as STRIP,
+} from "../src/backends/cpu/blocks";
 import { expClamped4, logf } from "./functions";
 import { float, fma, int, ptr, scratch, sumLanes } from "./simd";
 
-const STRIP = 4;
 const OUT_TILE: usize = 128; // bytes of an output tile [4][8]
-// The vjp's block. src/backends/cpu/kernels/attention.ts repeats both.
-const QUERIES = 32;
-const KEY_CHUNK = 128;
 const STRIP_STEP: usize = 16 * STRIP;
 const BLOCK_STEP: usize = 16 * QUERIES;
 

@@ -3,11 +3,10 @@
 // Packed operands are panels: A in panels of 4 rows of op(A), [panel][k][4]; B in panels of 8 columns of op(B),
 // [panel][k][8]; short panels are padded with zeros. The micro-kernel multiplies one panel by another into a 4×8 tile in
 // memory, from which each caller goes on; that costs about 1 % of the tile's work.
+import { TILE_COLS as NR, TILE_ROWS as MR } from "../src/backends/cpu/blocks";
 import { activate } from "./activation";
 import { float, fma, int, ptr, scratch } from "./simd";
 
-const MR = 4;
-const NR = 8;
 const TILE: usize = MR * NR * 4;
 
 // tile[4][8] = Σ_k a[k][4] ⊗ b[k][8]. Eight accumulators are what hides the latency of two multiply-add units, and with the

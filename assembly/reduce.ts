@@ -1,9 +1,9 @@
 // Reductions. Long f32 sums run in chunks, so that rounding grows with the number of chunks only; sums of products that
 // decide norms and alignments run in doubles.
+import { SUM_ELEMENTS, SUM_ROWS as CHUNK_ROWS } from "../src/backends/cpu/blocks";
 import { fma, int, ptr } from "./simd";
 
-const CHUNK_ROWS = 64;
-const CHUNK_BYTES: usize = 8192;
+const CHUNK_BYTES: usize = SUM_ELEMENTS * 4;
 
 // Σ of the four products in doubles, added to `sum`.
 // @ts-ignore: decorator

@@ -1,4 +1,5 @@
 // Embedding tables: gather, scatter-add, and the alignment of a table's gradient that is never formed.
+import { SORT_BITS as DIGIT_BITS, SORT_VALUES as DIGITS } from "../src/backends/cpu/blocks";
 import { dotRange } from "./reduce";
 import { int, ptr, scratch } from "./simd";
 
@@ -33,9 +34,6 @@ export function scatterAdd(p: usize, task: i32): void {
   }
 }
 
-const DIGIT_BITS = 11;
-const DIGITS = 1 << DIGIT_BITS;
-
 // One stable pass of radix sort: `from` to `to`, pairs (id, row) of 8 bytes.
 function sortPass(from: usize, to: usize, count: i32, shift: i32, counters: usize): void {
   memory.fill(counters, 0, DIGITS << 2);
@@ -60,7 +58,7 @@ function sortPass(from: usize, to: usize, count: i32, shift: i32, counters: usiz
 // A task is a segment, or after those a group of segments. Pairs (id, row) are sorted by id, so that the rows of one id
 // follow one another in order; their sum is squared in doubles, four columns at a time.
 // Slots: 0 dy, 1 ids, 2 segments, 3 groups, 4 v, 5 dots, 6 sumsq, 7 groupSumsq, 8 width, 9 tableRows, 10 segments' count.
-// Scratch bytes: 4·2^11 + 16·(rows of the longest task).
+// Scratch bytes: 4·DIGITS + 16·(rows of the longest task).
 export function embeddingAlign(p: usize, task: i32): void {
   const width = int(p, 8), tableRows = int(p, 9), segments = ptr(p, 2), bytes = <usize>width << 2;
   const group = task - int(p, 10);

@@ -12,6 +12,7 @@ const sources = readdirSync(join(root, "assembly"))
 const hash = createHash("sha256");
 for (const name of [
   ...sources.map((s) => join("assembly", s)),
+  "src/backends/cpu/blocks.ts",
   "scripts/build-wasm.mjs",
   "node_modules/assemblyscript/package.json",
 ])

@@ -1,7 +1,7 @@
 /**
  * Calls of every kernel: sizes 0 and 1, sizes that no vector width or tile divides, ragged and empty segments, left-out
- * operands, in-place outputs, ids outside of the table, ignored targets, large values. A kernel without cases does not
- * compile.
+ * operands, in-place outputs, ids outside of the table, ignored targets, large values; and sizes around and past every block, tile and
+ * share at which a backend cuts its work (cuts.ts). A kernel without cases does not compile.
  */
 import {
   type Activation,
@@ -15,16 +15,27 @@ import {
   unaryKinds,
 } from "#dist/backends/kernels.js";
 import { broadcastStrides, sizeOf, stridesOf } from "#dist/tensor/shape.js";
+import { around, block, past, tileSizes } from "./cuts.ts";
 import { type Case, f, i, integers, type Operand, out, sumScale, values } from "./harness.ts";
-import { naiveAttention, naiveLse, naiveStats } from "./naive.ts";
+import { naiveAttention, naiveGemm, naiveLse, naiveStats } from "./naive.ts";
 
 /** The last one is large enough to be shared among threads. */
 const SIZES = [0, 1, 3, 8, 31, 130, 1029, 70_003];
+/** Around a task of the cpu. */
+const TASKS = past("cpu", "TASK_ELEMENTS");
+/** One more element than a row of the GPU's grid has invocations. */
+const GRID = 64 * block("webgpu", "GRID_GROUPS") + 1;
 const LARGE = [-80, -30, -9.5, -3, -1, -1e-4, 0, 1e-4, 1, 3, 9.5, 30, 80];
 
 /** Ascending offsets with empty segments, a gap before the first row and one after the last. */
 const ragged = (rows: number): number[] =>
   [0.05, 0.05, 0.25, 0.3, 0.8, 0.8, 0.95].map((x) => Math.floor(x * rows));
+
+/** Segments around the rows that are summed together, and a GPU's lanes and parts. */
+const SEGMENTS = [
+  ...["SUM_ROWS" as const].flatMap((name) => past("cpu", name)),
+  ...(["COLUMN_LANES", "COLUMN_SHORT", "COLUMN_ROWS"] as const).flatMap((name) => past("webgpu", name)),
+].map((length) => [length, length + 1]);
 
 /** Where segments of such lengths begin and end, the first at row `start`. */
 const offsets = (lengths: readonly number[], start: number): number[] => {
@@ -32,6 +43,8 @@ const offsets = (lengths: readonly number[], start: number): number[] => {
   for (const length of lengths) ends.push(ends[ends.length - 1] + length);
   return ends;
 };
+
+const DOTS = [...SIZES, ...past("cpu", "DOT_ELEMENTS"), ...past("webgpu", "DOT_SHARE")];
 
 const POSITIVE: readonly UnaryKind[] = ["log", "sqrt", "rsqrt", "reciprocal"];
 /** Values in the domain of a unary kind, of order one. */
@@ -89,6 +102,79 @@ function gemmCase(
     scale: sumScale(k),
   };
 }
+
+/** The same case with what it must give from plain loops: the reference takes long for large products. */
+function byLoops(c: Case<"gemm">, family: "cpu" | "webgpu"): Case<"gemm"> {
+  const [a, b, bias] = c.inputs.map((operand) => (operand === null ? null : Float32Array.from(operand.data)));
+  const old = Float32Array.from(c.outputs[0]?.data ?? []);
+  return {
+    ...c,
+    family,
+    expected: () => {
+      if (!a || !b) throw new Error("a product has two operands");
+      const made = naiveGemm(c.params, a, b, bias ?? null, old);
+      return [made.c, c.outputs[1] === null ? null : made.pre];
+    },
+  };
+}
+
+/** What is done with the sums, in turns. */
+const EPILOGUES: readonly Parameters<typeof gemmCase>[2][] = [
+  { bias: true, alpha: -0.5 },
+  { bias: true, accumulate: true },
+  { bias: true, pre: true, activation: "gelu" },
+  {},
+];
+
+/** Products that cross one block of a backend at a time, in every layout or, as each costs a GPU a shader, in one. */
+const blockedGemms = (): Case<"gemm">[] => {
+  const cpu = (sizes: readonly number[], extents: (size: number) => [m: number, n: number, k: number]) =>
+    TRANSPOSES.flatMap((trans, t) =>
+      sizes.map((size, at) => {
+        const [m, n, k] = extents(size);
+        return byLoops(gemmCase("blocks", { m, n, k, ...trans }, EPILOGUES[(at + t) % 4]), "cpu");
+      }),
+    );
+  const webgpu = (
+    sizes: readonly number[],
+    extents: (size: number) => [m: number, n: number, k: number],
+    more: Parameters<typeof gemmCase>[2] = { bias: true, alpha: -0.5, accumulate: true },
+  ) =>
+    sizes.map((size) => {
+      const [m, n, k] = extents(size);
+      return byLoops(gemmCase("tiles", { m, n, k, transA: false, transB: false }, more), "webgpu");
+    });
+  const rows = block("cpu", "GEMM_ROWS") + 1;
+  const several = block("cpu", "GEMM_COLS") + 6;
+  const share = block("webgpu", "GEMM_SHARE");
+  const spread = block("webgpu", "SPREAD_SHARE");
+  const enough = block("webgpu", "ENOUGH_TILES");
+  // Items overlap in A and B, so that many cost little.
+  const items = (batch: number, k: number): Case<"gemm"> =>
+    byLoops(
+      gemmCase(
+        `${batch} items`,
+        { m: 1, n: 1, k, transA: false, transB: false },
+        { batch, strideA: 1, strideB: 1 },
+      ),
+      "webgpu",
+    );
+  return [
+    ...cpu([...around(block("cpu", "TILE_ROWS")), ...past("cpu", "GEMM_ROWS")], (m) => [m, 9, 11]),
+    ...cpu(past("cpu", "GEMM_ROWS"), (m) => [m, several, 11]),
+    ...cpu([...around(block("cpu", "TILE_COLS")), ...past("cpu", "GEMM_COLS")], (n) => [9, n, 11]),
+    // With one block of columns, and with several, for which A is packed once.
+    ...cpu(past("cpu", "GEMM_K"), (k) => [rows, 9, k]),
+    ...cpu(past("cpu", "GEMM_K"), (k) => [rows, several, k]),
+    ...webgpu(tileSizes("rows"), (m) => [m, 5, 7]),
+    ...webgpu(tileSizes("cols"), (n) => [5, n, 7]),
+    ...webgpu(tileSizes("depth"), (k) => [5, 6, k]),
+    ...webgpu([...around(share), ...around(2 * share), 3 * share + 1], (k) => [9, 10, k]),
+    ...webgpu(around(2 * share), (k) => [9, 10, k], { bias: true, pre: true, activation: "gelu" }),
+    ...[enough - 1, enough, enough + 1].map((batch) => items(batch, 2 * share + 1)),
+    ...[0, 1].map((more) => items(block("webgpu", "SPREAD_TILES") / 2 + more, 2 * spread + 1)),
+  ];
+};
 
 const TRANSPOSES = [
   { transA: false, transB: false },
@@ -171,6 +257,12 @@ function embeddingCase(
   };
 }
 
+/** Around the vectors of the cpu, and the invocations that share a row on a GPU. */
+const ROW_SIZES = [...around(8), ...past("webgpu", "ROW_LANES")];
+/** Rows of which the cpu takes sixteen a task, and how many of them. */
+const ROW_OF_16 = block("cpu", "TASK_ELEMENTS") / 16;
+const ROW_COUNTS = around(16);
+
 interface NormShape {
   kind: "layer" | "rms";
   rows: number;
@@ -186,6 +278,8 @@ const NORMS: readonly NormShape[] = (["layer", "rms"] as const).flatMap((kind) =
   { kind, rows: 3, width: 33, offset: 0 },
   { kind, rows: 5, width: 64, offset: 60 },
   { kind, rows: 130, width: 257, offset: 0 },
+  ...ROW_SIZES.map((width) => ({ kind, rows: 5, width, offset: 0 })),
+  ...ROW_COUNTS.map((rows) => ({ kind, rows, width: ROW_OF_16, offset: 0 })),
 ]);
 const EPS = 1e-5;
 const normX = (s: NormShape): number[] => values(s.rows * s.width, 1, s.offset - 1, s.offset + 1);
@@ -206,6 +300,14 @@ const ATTENTIONS: readonly AttentionParams[] = [
   { batch: 1, time: 64, heads: 1, kvHeads: 1, headDim: 64, scale: 0.125 },
   { batch: 1, time: 301, heads: 2, kvHeads: 1, headDim: 9, scale: 0.33 },
   { batch: 1, time: 37, heads: 1, kvHeads: 1, headDim: 128, scale: 0.09 },
+  // Around the blocks of queries and keys, and parts of a head; the GPU's blocks are of 16, 32 and 64.
+  ...[
+    ...past("cpu", "ATTENTION_STRIP"),
+    ...past("cpu", "ATTENTION_QUERIES"),
+    ...past("cpu", "ATTENTION_PART"),
+    ...past("cpu", "ATTENTION_KEYS"),
+    ...around(16),
+  ].map((time, at) => ({ batch: 1, time, heads: 2, kvHeads: 1 + (at % 2), headDim: 9, scale: 0.33 })),
   // Scores up to about ±80.
   { batch: 1, time: 40, heads: 2, kvHeads: 1, headDim: 16, scale: 12 },
 ];
@@ -230,6 +332,8 @@ const LOSSES: readonly LossShape[] = [
   { rows: 17, cols: 33, low: -3, high: 3 },
   { rows: 12, cols: 70, low: -80, high: 80 },
   { rows: 66, cols: 1030, low: -3, high: 3 },
+  ...ROW_SIZES.map((cols) => ({ rows: 5, cols, low: -3, high: 3 })),
+  ...ROW_COUNTS.map((rows) => ({ rows, cols: ROW_OF_16, low: -3, high: 3 })),
 ];
 const lossName = (s: LossShape): string => `${s.rows} rows of ${s.cols} in ${s.low}..${s.high}`;
 /** Some ignored (−1, −2) and some beyond the columns. */
@@ -244,6 +348,7 @@ const SWIGLU = [
   { rows: 5, width: 3 },
   { rows: 7, width: 33 },
   { rows: 130, width: 260 },
+  ...ROW_COUNTS.map((rows) => ({ rows, width: ROW_OF_16 })),
 ];
 
 const SOFTMAX = [
@@ -252,14 +357,30 @@ const SOFTMAX = [
   { rows: 9, cols: 3, high: 3 },
   { rows: 12, cols: 70, high: 80 },
   { rows: 150, cols: 517, high: 3 },
+  ...ROW_SIZES.map((cols) => ({ rows: 5, cols, high: 3 })),
+  ...ROW_COUNTS.map((rows) => ({ rows, cols: ROW_OF_16, high: 3 })),
 ];
+
+const ofCpu = <K extends KernelName>(c: Case<K>): Case<K> => ({ ...c, family: "cpu" });
 
 export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
   fill: () =>
     SIZES.flatMap((n): Case<"fill">[] => [
       { name: `f32 ${n}`, params: { value: 0.1 }, inputs: [], outputs: [out(n)] },
       { name: `i32 ${n}`, params: { value: -7 }, inputs: [], outputs: [out(n, "i32")] },
-    ]),
+    ]).concat(
+      past("cpu", "FILL_ELEMENTS").map((n) => ({
+        ...{ name: `${n}`, params: { value: 3 }, inputs: [], outputs: [out(n)], family: "cpu" },
+      })),
+      {
+        name: "more than a row of the grid",
+        params: { value: 2 },
+        inputs: [],
+        outputs: [out(GRID)],
+        family: "webgpu",
+        expected: () => [new Float32Array(GRID).fill(2)],
+      },
+    ),
 
   stridedCopy: () => {
     const copy = (
@@ -295,6 +416,18 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       ...copy("broadcast one", [5, 9], [0, 0], [9, 1], { inSize: 1 }),
       ...copy("concat on the last axis", [4, 3], [3, 1], [8, 1], { outOffset: 5, outSize: 32 }),
       ...copy("scatter with gaps", [6, 2], [2, 1], [7, 3], { outOffset: 2, outSize: 41 }),
+      // Rows that are longer than a task, rows of which a task takes several, and wide transposes.
+      ...TASKS.flatMap((n) =>
+        copy("long rows", [2, n], [n + 3, 1], [n, 1], { inSize: 2 * n + 3 }).map(ofCpu<"stridedCopy">),
+      ),
+      ...ROW_COUNTS.flatMap((rows) =>
+        copy("rows", [rows, ROW_OF_16], [ROW_OF_16 + 1, 1], [ROW_OF_16, 1], {
+          inSize: rows * (ROW_OF_16 + 1),
+        }).map(ofCpu<"stridedCopy">),
+      ),
+      ...ROW_COUNTS.flatMap((rows) =>
+        copy("transposes", [rows, ROW_OF_16], [1, rows], [ROW_OF_16, 1]).map(ofCpu<"stridedCopy">),
+      ),
     ];
   },
 
@@ -304,6 +437,9 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         const x = domain(kind, n, n + 1);
         return { name: `${kind} ${n}`, params: { kind }, inputs: [f(x)], outputs: [out(n)] };
       }),
+      ...(kind === "neg" ? TASKS : []).map((n): Case<"unary"> => ({
+        ...{ name: `${kind} ${n}`, params: { kind }, inputs: [f(values(n, n))], outputs: [out(n)] },
+      })),
       {
         name: `${kind} in place`,
         params: { kind },
@@ -327,6 +463,11 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
           name: `${kind} ${n}`,
           params: { kind },
           inputs: [f(domain(kind, n, n + 1)), f(values(n, n + 2))],
+          outputs: [out(n)],
+        })),
+        ...(kind === "neg" ? TASKS : []).map((n): Case<"unaryVjp"> => ({
+          ...{ name: `${kind} ${n}`, params: { kind } },
+          inputs: [f(values(n, n)), f(values(n, n + 2))],
           outputs: [out(n)],
         })),
         {
@@ -366,6 +507,15 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       broadcast(kind, [2, 1, 3, 1], [4, 1, 5], [2, 4, 3, 5]),
       broadcast(kind, [2, 1, 2, 1, 2, 3], [3, 1, 2, 1, 1], [2, 3, 2, 2, 2, 3]),
       broadcast(kind, [260, 301], [301], [260, 301]),
+      ...(kind === "sub"
+        ? [
+            ...TASKS.flatMap((n) => [
+              broadcast(kind, [n], [n], [n]),
+              broadcast(kind, [2, n], [2, 1], [2, n]),
+            ]),
+            ...ROW_COUNTS.map((rows) => broadcast(kind, [rows, 1], [ROW_OF_16], [rows, ROW_OF_16])),
+          ].map(ofCpu<"binary">)
+        : []),
       {
         name: `${kind} of a transposed operand`,
         params: { kind, shape: [5, 7], aStrides: [1, 5], bStrides: [7, 1] },
@@ -379,7 +529,7 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
   },
 
   affine: () => [
-    ...SIZES.map((n): Case<"affine"> => ({
+    ...[...SIZES, ...TASKS].map((n): Case<"affine"> => ({
       name: `${n}`,
       params: { scale: -1.75, shift: 0.3 },
       inputs: [f(values(n, 1))],
@@ -395,7 +545,7 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
   ],
 
   accumulate: () =>
-    SIZES.map((n) => ({
+    [...SIZES, ...TASKS].map((n) => ({
       name: `${n}`,
       params: { scale: -0.7 },
       inputs: [f(values(n, 1))],
@@ -403,7 +553,7 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
     })),
 
   select: () =>
-    SIZES.map((n) => ({
+    [...SIZES, ...TASKS].map((n) => ({
       name: `${n}`,
       params: {},
       inputs: [i(integers(n, 1, -1, 2)), f(values(n, 2)), f(values(n, 3))],
@@ -411,7 +561,7 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
     })),
 
   cast: () => [
-    ...SIZES.flatMap((n): Case<"cast">[] => [
+    ...[...SIZES, ...TASKS].flatMap((n): Case<"cast">[] => [
       { name: `to i32 ${n}`, params: {}, inputs: [f(values(n, 1, -99, 99))], outputs: [out(n, "i32")] },
       { name: `to f32 ${n}`, params: {}, inputs: [i(integers(n, 1, -99, 99))], outputs: [out(n)] },
     ]),
@@ -449,6 +599,13 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         [300, 70, 1],
         [1, 300, 260],
         [2, 9001, 1],
+        ...[...past("cpu", "SUM_ELEMENTS"), ...past("webgpu", "REDUCE_PART")].map((length) => [2, length, 1]),
+        ...past("webgpu", "REDUCE_ROW").flatMap((length) => [
+          [3, length, 1],
+          [2, length, 17],
+        ]),
+        ...past("cpu", "SUM_ROWS").map((length) => [2, length, 33]),
+        ...ROW_COUNTS.map((outer) => [outer, ROW_OF_16, 1]),
       ].map(([outer = 0, length = 0, inner = 0]) => ({
         name: `${kind} ${outer}·${length}·${inner}`,
         params: { kind, outer, length, inner },
@@ -456,6 +613,19 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         outputs: [out(outer * inner)],
         scale: sumScale(length),
       })),
+      ...(kind === "sum"
+        ? [
+            {
+              // A workgroup a row.
+              name: "more rows than a row of the grid",
+              ...{ params: { kind, outer: block("webgpu", "GRID_GROUPS") + 1, length: 64, inner: 1 } },
+              inputs: [f(new Float32Array(64 * (block("webgpu", "GRID_GROUPS") + 1)).fill(0.5))],
+              outputs: [out(block("webgpu", "GRID_GROUPS") + 1)],
+              family: "webgpu" as const,
+              expected: () => [new Float32Array(block("webgpu", "GRID_GROUPS") + 1).fill(32)],
+            },
+          ]
+        : []),
     ]),
 
   softmax: () => [
@@ -499,6 +669,7 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       [130, 260, 70],
       [300, 260, 70],
       [3, 4, 0],
+      ...ROW_COUNTS.map((rows) => [rows, ROW_OF_16, 5]),
     ].map(([rows = 0, width = 0, tableRows = 0]) => ({
       name: `${rows} rows of ${width} from ${tableRows}`,
       params: { rows, width, tableRows },
@@ -515,6 +686,7 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       [260, 130, 70],
       [700, 130, 70],
       [3, 4, 0],
+      ...past("cpu", "TABLE_RANGES").map((tableRows) => [90, 3, tableRows]),
     ].flatMap(([rows = 0, width = 0, tableRows = 0]) =>
       [false, true].map((accumulate) => ({
         name: `${rows} rows of ${width} into ${tableRows}, accumulate ${accumulate}`,
@@ -586,6 +758,7 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         { m: 5, n: 6, k: 7, ...NN },
         { batch: 3, pre: true, activation: "gelu", bias: true },
       ),
+      ...blockedGemms(),
     ];
   },
 
@@ -666,6 +839,17 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         { target: 3, ...more },
       ),
     ),
+    ...[
+      ...past("cpu", "SEGMENTED_ROWS").map((m) => ({ m, n: 9, family: "cpu" as const })),
+      ...past("cpu", "SEGMENTED_COLS").map((n) => ({ m: 5, n, family: "cpu" as const })),
+      ...tileSizes("rows").map((m) => ({ m, n: 9, family: "webgpu" as const })),
+      ...tileSizes("cols").map((n) => ({ m: 5, n, family: "webgpu" as const })),
+    ].map(({ m, n, family }): Case<"gemmSegmented"> => ({
+      ...segmentedCase("blocks", { rows: 52, m, n }, offsets([5, 18, 0, 9, 0, 3, 15], 1), {
+        ...{ target: 3, first: 1, accumulate: true },
+      }),
+      family,
+    })),
     segmentedCase("all make the direction", { rows: 30, m: 9, n: 66 }, [0, 11, 30], { target: 2, first: 2 }),
     segmentedCase("groups only of nothing", { rows: 9, m: 4, n: 5 }, [0, 3, 9], {
       v: true,
@@ -694,7 +878,7 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       )
       // Long segments, which a GPU takes in parts.
       .concat(
-        [[500], [301, 0, 199], [7, 490, 3]].map((lengths): Case<"segmentSum"> => {
+        [...[[500], [301, 0, 199], [7, 490, 3]], ...SEGMENTS].map((lengths): Case<"segmentSum"> => {
           const [rows, width, segmentCount] = [510, 67, lengths.length];
           return {
             name: `segments of ${lengths.join()} rows`,
@@ -704,6 +888,15 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
             scale: sumScale(rows),
           };
         }),
+      )
+      .concat(
+        past("webgpu", "COLUMN_WIDTH").map((width): Case<"segmentSum"> => ({
+          name: `columns ${width}`,
+          params: { rows: 70, width, segmentCount: 2, accumulate: true },
+          inputs: [f(values(70 * width, 1)), f(values(70 * width, 2)), i([1, 33, 69])],
+          outputs: [f(values(2 * width, 3))],
+          scale: 2,
+        })),
       ),
 
   alignRows: () =>
@@ -713,6 +906,8 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       [1, 1],
       [7, 33],
       [70, 1029],
+      ...ROW_SIZES.map((width) => [5, width]),
+      ...ROW_COUNTS.map((rows) => [rows, ROW_OF_16]),
     ].map(([rows = 0, width = 0]) => ({
       name: `${rows} rows of ${width}`,
       params: { rows, width },
@@ -730,6 +925,35 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
     embeddingCase("groups", 60, 9, 6, ragged(60), { groups: [1, 3, 3, 5] }),
     embeddingCase("groups, no direction", 60, 9, 40, ragged(60), { groups: [0, 6], v: false }),
     embeddingCase("large", 300, 130, 70, [0, 64, 129, 300], { groups: [0, 1, 3] }),
+    // Digits of the sort by id; without a direction there is no table to have.
+    ...[
+      ...past("cpu", "SORT_VALUES").map((tableRows) => ({ tableRows, v: true })),
+      ...past("cpu", "SORT_VALUES", block("cpu", "SORT_VALUES")).map((tableRows) => ({
+        tableRows,
+        v: false,
+      })),
+    ].map(({ tableRows, v }): Case<"embeddingAlign"> => {
+      const c = embeddingCase("digits", 240, 3, tableRows, [0, 70, 71, 240], { v, groups: [0, 1, 3] });
+      // Few ids, far apart, which have some digits in common.
+      const digit = 2 ** block("cpu", "SORT_BITS");
+      const ids = [
+        0,
+        1,
+        digit - 1,
+        digit,
+        digit + 1,
+        2 * digit,
+        digit * digit,
+        digit * digit + 1,
+        tableRows - 1,
+      ];
+      return {
+        ...c,
+        inputs: c.inputs.map((operand, at) =>
+          at === 1 ? i(integers(240, 5, 0, ids.length).map((n) => ids[n] % tableRows)) : operand,
+        ),
+      };
+    }),
   ],
 
   norm: () =>
@@ -799,7 +1023,7 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       })),
     ).concat(
       // Long segments, which a GPU takes in parts.
-      [[500], [301, 0, 199]].map((lengths) => {
+      [...[[500], [301, 0, 199]], ...SEGMENTS].map((lengths) => {
         const s = { kind: "layer" as const, rows: 510, width: 67, offset: 0 };
         return {
           name: `segments of ${lengths.join()} rows`,
@@ -939,10 +1163,10 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
     })),
 
   sumSquares: () =>
-    SIZES.map((n) => ({ name: `${n}`, params: {}, inputs: [f(values(n, 1, -3, 3))], outputs: [out(1)] })),
+    DOTS.map((n) => ({ name: `${n}`, params: {}, inputs: [f(values(n, 1, -3, 3))], outputs: [out(1)] })),
 
   dot: () =>
-    SIZES.map((n) => ({
+    DOTS.map((n) => ({
       name: `${n}`,
       params: {},
       inputs: [f(values(n, 1)), f(values(n, 2))],

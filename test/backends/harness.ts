@@ -27,6 +27,10 @@ export interface Case<K extends KernelName> {
    * errors add up like a random walk, it is √(n/64), at least 1 (`sumScale`).
    */
   readonly scale?: number;
+  /** Only for backends of this family: its sizes are cut there. */
+  readonly family?: "cpu" | "webgpu";
+  /** What the outputs must be, where the reference would take long. */
+  readonly expected?: () => (TensorData | null)[];
 }
 
 export const sumScale = (n: number): number => Math.max(1, Math.sqrt(n / 64));

@@ -1,5 +1,53 @@
 /** Textbook formulas that share no code with the backends: what some kernels take from an earlier one, and attention. */
-import type { AttentionParams } from "#dist/backends/kernels.js";
+import type { Activation, AttentionParams, KernelParams } from "#dist/backends/kernels.js";
+
+const activations: { readonly [K in Activation]: (x: number) => number } = {
+  none: (x) => x,
+  relu: (x) => Math.max(0, x),
+  silu: (x) => x / (1 + Math.exp(-x)),
+  gelu: (x) => 0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3))),
+};
+
+/** One element of a product, before its activation: row i, column j of an item; `old` is what stands in c. */
+export function naiveElement(
+  p: KernelParams["gemm"],
+  a: Float32Array,
+  b: Float32Array,
+  bias: Float32Array | null,
+  old: number,
+  [item, i, j]: readonly [item: number, i: number, j: number],
+): number {
+  const [stepA, stepB] = [p.transA ? p.m : 1, p.transB ? 1 : p.n];
+  let atA = item * p.strideA + (p.transA ? i : i * p.k);
+  let atB = item * p.strideB + (p.transB ? j * p.k : j);
+  let sum = 0;
+  for (let l = 0; l < p.k; l++) {
+    sum += a[atA] * b[atB];
+    atA += stepA;
+    atB += stepB;
+  }
+  return p.alpha * sum + (bias === null ? 0 : bias[j]) + (p.accumulate ? old : 0);
+}
+
+/** A product with its epilogue: c and what it was before the activation. Elements between items stay. */
+export function naiveGemm(
+  p: KernelParams["gemm"],
+  a: Float32Array,
+  b: Float32Array,
+  bias: Float32Array | null,
+  c: Float32Array,
+): { c: Float64Array; pre: Float64Array } {
+  const out = Float64Array.from(c);
+  const pre = Float64Array.from(c);
+  for (let item = 0; item < p.batch; item++)
+    for (let i = 0; i < p.m; i++)
+      for (let j = 0; j < p.n; j++) {
+        const at = item * p.strideC + i * p.n + j;
+        pre[at] = naiveElement(p, a, b, bias, c[at], [item, i, j]);
+        out[at] = activations[p.activation](pre[at]);
+      }
+  return { c: out, pre };
+}
 
 /** (mean, rstd) of each row. */
 export function naiveStats(

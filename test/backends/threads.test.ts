@@ -22,6 +22,7 @@ const sameBits = (a: TensorData | null, b: TensorData | null): boolean =>
 it.each(kernelNames)("%s", async (kernel) => {
   const different: string[] = [];
   for (const c of cases[kernel]()) {
+    if (c.family === "webgpu") continue;
     const [one, ...others] = await Promise.all(backends.map((backend) => runCase(backend, kernel, c, 0)));
     for (const other of others) if (!other.every((data, o) => sameBits(data, one[o]))) different.push(c.name);
   }

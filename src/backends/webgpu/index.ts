@@ -11,6 +11,7 @@ import type { View } from "../../tensor/memory.ts";
 import { sizeOf } from "../../tensor/shape.ts";
 import type { Backend } from "../backend.ts";
 import type { KernelName, KernelParams } from "../kernels.ts";
+import { GRID_GROUPS, SLOTS } from "./blocks.ts";
 import { type Dispatch, type KernelContext, type Launcher, type TensorCores, textOf } from "./context.ts";
 import { launchers } from "./kernels/index.ts";
 import { createNaps } from "./naps.ts";
@@ -87,10 +88,8 @@ interface Pipeline {
   readonly scalarBytes: number;
 }
 
-/** Slots of the uniform buffer; 256 bytes is what dynamic offsets must be multiples of. */
+/** Bytes of a slot of the uniform buffer: what dynamic offsets must be multiples of. */
 const SLOT = 256;
-const SLOTS = 1024;
-const MOST_GROUPS = 65535;
 const INFINITY_BITS = 0x7f800000;
 const POOL_FLOOR = 2 ** 30;
 
@@ -392,7 +391,7 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
     }
     if (usedSlots === SLOTS) submit();
     const base = usedSlots * SLOT;
-    const width = Math.min(dispatch.groups, MOST_GROUPS);
+    const width = Math.min(dispatch.groups, GRID_GROUPS);
     let at = base;
     const put = (type: "u32" | "i32" | "f32", value: number): void => {
       if (type === "f32") scalarData.setFloat32(at, value, true);

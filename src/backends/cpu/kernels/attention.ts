@@ -1,12 +1,14 @@
 /** Launchers of causal attention (assembly/attention.ts) and rotary positions (assembly/rope.ts). */
 import { GradmixError } from "../../../errors.ts";
 import type { AttentionParams } from "../../kernels.ts";
+import {
+  ATTENTION_KEYS as KEY_CHUNK,
+  ATTENTION_PART,
+  ATTENTION_QUERIES as QUERIES,
+  ATTENTION_STRIP as STRIP,
+} from "../blocks.ts";
 import type { Launchers } from "./launcher.ts";
 
-/** As in the assembly: queries a strip and a block of the vjp, keys it takes at a time. */
-const STRIP = 4;
-const QUERIES = 32;
-const KEY_CHUNK = 128;
 /** Tasks wanted from a large call. A head is cut into parts below that; each part packs the keys again. */
 const TASKS = 24;
 const MOST_PARTS = 8;
@@ -16,7 +18,11 @@ const roundUp = (n: number, multiple: number): number => Math.ceil(n / multiple)
 /** How the queries of a head are cut. */
 function parts(p: AttentionParams): { queries: number; count: number } {
   const heads = p.batch * p.heads;
-  const wanted = Math.min(MOST_PARTS, Math.ceil(TASKS / Math.max(1, heads)), Math.ceil(p.time / 64));
+  const wanted = Math.min(
+    MOST_PARTS,
+    Math.ceil(TASKS / Math.max(1, heads)),
+    Math.ceil(p.time / ATTENTION_PART),
+  );
   const queries = roundUp(Math.ceil(p.time / Math.max(1, wanted)), STRIP);
   return { queries, count: Math.ceil(p.time / queries) };
 }

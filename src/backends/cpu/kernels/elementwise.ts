@@ -1,6 +1,7 @@
 /** Launchers of the element-by-element kernels (assembly/elementwise.ts). */
 import type { Launchers } from "./launcher.ts";
-import { elements, PER_TASK, rowsPerTask } from "./views.ts";
+import { TASK_ELEMENTS as PER_TASK } from "../blocks.ts";
+import { elements, rowsPerTask } from "./views.ts";
 
 /** Weight of a transcendental function against a plain load and store. */
 const COSTLY = 8;

@@ -1,8 +1,7 @@
 /** Launcher of fill (assembly/fill.ts). */
 import { sizeOf } from "../../../tensor/shape.ts";
+import { FILL_ELEMENTS as PER_TASK } from "../blocks.ts";
 import type { Launcher } from "./launcher.ts";
-
-const PER_TASK = 65536;
 
 const bits = new Float32Array(1);
 const words = new Int32Array(bits.buffer);

@@ -1,21 +1,23 @@
 /** Launchers of the matrix products (assembly/gemm.ts). */
 import { type Activation } from "../../kernels.ts";
+import {
+  GEMM_COLS,
+  GEMM_K,
+  GEMM_PACKED,
+  GEMM_ROWS,
+  GEMM_SHARED,
+  SEGMENTED_COLS,
+  SEGMENTED_ROWS,
+  TILE_COLS as NR,
+  TILE_ROWS as MR,
+} from "../blocks.ts";
 import type { Runtime } from "../runtime.ts";
 import type { Launcher } from "./launcher.ts";
 
-const MR = 4;
-const NR = 8;
 const activations: readonly Activation[] = ["none", "gelu", "relu", "silu"];
 
-/** Rows of A in a task, and k a pass at most: 96·512 floats stay in the second-level cache, the panels of a tile in the first. */
-const BLOCK_ROWS = 96;
-const BLOCK_K = 512;
-/** A is packed once for all tasks where several would pack the same rows, up to this many bytes. */
-const SHARED_BYTES = 64 << 20;
 /** Tasks wanted for a large product, so that threads end together. */
 const TASKS = 16;
-/** Packed B is bounded by this many bytes; wider products run in column ranges. */
-const PACKED_BYTES = 32 << 20;
 
 function pack(
   runtime: Runtime,
@@ -48,7 +50,7 @@ export const gemm: Launcher<"gemm"> = (runtime, p, [a, b, bias], [c, pre]) => {
   const atPre = runtime.address(pre);
   const atBias = runtime.address(bias);
   const lda = p.transA ? m : k;
-  const columns = Math.max(NR, Math.floor(PACKED_BYTES / 4 / Math.max(1, k) / NR) * NR);
+  const columns = Math.max(NR, Math.floor(GEMM_PACKED / Math.max(1, k) / NR) * NR);
   for (let first = 0; first < n; first += columns) {
     const width = Math.min(columns, n - first);
     let packed = 0;
@@ -57,16 +59,16 @@ export const gemm: Launcher<"gemm"> = (runtime, p, [a, b, bias], [c, pre]) => {
         const at = atB + 4 * (item * p.strideB + first * (p.transB ? k : 1));
         packed = pack(runtime, at, !p.transB, width, k, p.transB ? k : n, NR);
       }
-      const rows = Math.min(BLOCK_ROWS, Math.ceil(m / MR) * MR);
+      const rows = Math.min(GEMM_ROWS, Math.ceil(m / MR) * MR);
       const rowBlocks = Math.ceil(m / rows);
       const wanted = Math.max(1, Math.ceil(TASKS / rowBlocks));
-      const block = Math.max(8 * NR, Math.ceil(width / wanted / NR) * NR);
+      const block = Math.max(GEMM_COLS, Math.ceil(width / wanted / NR) * NR);
       const columnBlocks = Math.ceil(width / block);
       const offset = 4 * (item * p.strideC + first);
       // Passes of about equal length, so that none is a short rest.
-      const pass = k === 0 ? 1 : Math.ceil(k / Math.ceil(k / BLOCK_K));
+      const pass = k === 0 ? 1 : Math.ceil(k / Math.ceil(k / GEMM_K));
       const atItem = atA + 4 * item * p.strideA;
-      const share = columnBlocks > 1 && m * k * 4 <= SHARED_BYTES;
+      const share = columnBlocks > 1 && m * k <= GEMM_SHARED;
       runtime.launch({
         kernel: "gemmBlock",
         tasks: rowBlocks * columnBlocks,
@@ -98,9 +100,9 @@ export const gemm: Launcher<"gemm"> = (runtime, p, [a, b, bias], [c, pre]) => {
   }
 };
 
-/** Panels of a task's block of the weight: 96 × 128 elements, so that the blocks of V, total and group stay in the second-level cache. */
-const BLOCK_PANELS_A = 24;
-const BLOCK_PANELS_B = 16;
+/** Panels of a task's block of the weight. */
+const BLOCK_PANELS_A = SEGMENTED_ROWS / MR;
+const BLOCK_PANELS_B = SEGMENTED_COLS / NR;
 
 export const gemmSegmented: Launcher<"gemmSegmented"> = (
   runtime,

@@ -1,6 +1,7 @@
 /** Launchers of the optimizer step (assembly/optimizer.ts). */
 import type { Launchers } from "./launcher.ts";
-import { elements, PER_TASK } from "./views.ts";
+import { TASK_ELEMENTS as PER_TASK } from "../blocks.ts";
+import { elements } from "./views.ts";
 
 export const optimizer: Pick<Launchers, "clipScale" | "adamw"> = {
   clipScale(runtime, { maxNorm }, [sumsq], [scale]) {

@@ -1,6 +1,7 @@
 /** Launcher of random fill (assembly/random.ts). */
 import type { Launchers } from "./launcher.ts";
-import { elements, PER_TASK } from "./views.ts";
+import { TASK_ELEMENTS as PER_TASK } from "../blocks.ts";
+import { elements } from "./views.ts";
 
 export const random: Pick<Launchers, "random"> = {
   random(runtime, { kind, key0, key1, offset }, _inputs, [out]) {

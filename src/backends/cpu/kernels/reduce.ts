@@ -2,11 +2,9 @@
 import type { View } from "../../../tensor/memory.ts";
 import { reduceKinds } from "../../kernels.ts";
 import type { Runtime } from "../runtime.ts";
+import { DOT_ELEMENTS as PARTIAL } from "../blocks.ts";
 import type { Launchers } from "./launcher.ts";
 import { columnsPerTask, elements, rowsPerTask } from "./views.ts";
-
-/** Elements a partial sum of `sumSquares` and `dot` covers. */
-const PARTIAL = 32768;
 
 function dot(runtime: Runtime, x: View | null, y: View | null, out: View | null): void {
   const count = elements(x);

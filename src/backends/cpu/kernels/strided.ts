@@ -1,7 +1,7 @@
 /** Launchers of the kernels that read or write with strides (assembly/strided.ts): they merge axes first. */
 import { binaryKinds } from "../../kernels.ts";
 import type { Launchers } from "./launcher.ts";
-import { PER_TASK } from "./views.ts";
+import { TASK_ELEMENTS as PER_TASK } from "../blocks.ts";
 
 const OUTER_AXES = 5;
 

@@ -1,11 +1,10 @@
 /** Launchers of the embedding kernels (assembly/table.ts). */
+import { SORT_VALUES, TABLE_RANGES } from "../blocks.ts";
 import type { Launchers } from "./launcher.ts";
 import { rowsPerTask } from "./views.ts";
 
-/** Ranges of a table's rows; each reads all ids, so they are few. */
-const RANGES = 16;
 /** Bytes of the radix sort's counters. */
-const COUNTERS = 8192;
+const COUNTERS = 4 * SORT_VALUES;
 
 export const table: Pick<Launchers, "gather" | "scatterAdd" | "embeddingAlign"> = {
   gather(runtime, { rows, width, tableRows }, [source, ids], [out]) {
@@ -19,7 +18,7 @@ export const table: Pick<Launchers, "gather" | "scatterAdd" | "embeddingAlign"> 
   },
 
   scatterAdd(runtime, { rows, width, tableRows, accumulate }, [x, ids], [out]) {
-    const perTask = Math.max(1, Math.ceil(tableRows / RANGES));
+    const perTask = Math.max(1, Math.ceil(tableRows / TABLE_RANGES));
     runtime.launch({
       kernel: "scatterAdd",
       tasks: Math.ceil(tableRows / perTask),

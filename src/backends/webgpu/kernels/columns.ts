@@ -14,6 +14,12 @@ import {
   operandsOf,
   u32,
 } from "../context.ts";
+import {
+  COLUMN_LANES as LANES,
+  COLUMN_ROWS as LEAST_ROWS,
+  COLUMN_SHORT as SHORT,
+  COLUMN_WIDTH as COLUMNS,
+} from "../blocks.ts";
 
 export interface ColumnSums {
   /** Names `term`. */
@@ -30,13 +36,8 @@ export interface ColumnSums {
   readonly term: string;
 }
 
-const COLUMNS = 64;
-const LANES = 4;
 /** Workgroups that keep a large GPU busy. */
 const ENOUGH = 256;
-const LEAST_ROWS = 32;
-/** Segments below are not worth lanes. */
-const SHORT = 8;
 
 /** out[s, j] (+)= Σ term over the rows of segment s. */
 export function columnSums(context: KernelContext, sums: ColumnSums): void {

@@ -7,6 +7,7 @@
  */
 import { GradmixError } from "../../../errors.ts";
 import type { KernelParams } from "../../kernels.ts";
+import { ENOUGH_TILES, GEMM_SHARE, SPREAD_SHARE, SPREAD_TILES } from "../blocks.ts";
 import {
   byFours,
   type Dispatch,
@@ -143,17 +144,10 @@ function tensorCandidates({ m, n }: Params): readonly [TensorTileName, ...Tensor
   return [first, ...tensorTileNames.filter((name) => name !== first)];
 }
 
-/** Tiles of 64 × 64 that fill a large GPU, and the least share of k that is worth its own sum. */
-const ENOUGH_TILES = 384;
-const LEAST_SHARE = 512;
-/** Tiles after which it matters little that the last ones leave some of a large GPU idle; for that alone, shares must be longer. */
-const SPREAD_TILES = 4608;
-const SPREAD_SHARE = 640;
-
 /** Into how many shares k is cut. */
 export function sharesOf({ m, n, k, batch }: Pick<Params, "m" | "n" | "k" | "batch">): number {
   const count = batch * Math.ceil(m / 64) * Math.ceil(n / 64);
-  const filled = Math.min(Math.ceil(ENOUGH_TILES / count), Math.floor(k / LEAST_SHARE));
+  const filled = Math.min(Math.ceil(ENOUGH_TILES / count), Math.floor(k / GEMM_SHARE));
   const spread = Math.min(Math.floor(SPREAD_TILES / count), Math.floor(k / SPREAD_SHARE));
   return Math.max(1, Math.min(Math.max(filled, spread), 16));
 }

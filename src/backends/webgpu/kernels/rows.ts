@@ -19,9 +19,13 @@ import {
   textOf,
   u32,
 } from "../context.ts";
+import {
+  DOT_SHARE as SHARE,
+  REDUCE_PART as PART,
+  REDUCE_ROW as LONG,
+  ROW_LANES as LANES,
+} from "../blocks.ts";
 import { MATH } from "./elementwise.ts";
-
-const LANES = 128;
 
 /** The body knows `row`, `lane`, LANES; join_sum(x), join_max(x) and join_min(x) give all lanes of a row the same. */
 export function byRow(
@@ -93,10 +97,7 @@ fn min_nan(a: f32, b: f32) -> f32 {
 }
 `;
 
-/** Partial sums of a whole operand: workgroups of a fixed share each, then one that joins them. */
-const SHARE = 16384;
-
-/** out[at] = Σ x·y, in two stages of fixed order. */
+/** out = Σ x·y, in two stages of fixed order: workgroups of a fixed share each, then one that joins them. */
 function dotInto(context: KernelContext, x: View, y: View, out: View): void {
   const count = sizeOf(x.shape);
   const parts = Math.max(1, Math.ceil(count / SHARE));
@@ -140,10 +141,6 @@ const REDUCE: Record<ReduceKind, { start: string; join: (a: string, b: string) =
   max: { start: "-inf()", join: (a, b) => `max_nan(${a}, ${b})` },
   min: { start: "inf()", join: (a, b) => `min_nan(${a}, ${b})` },
 };
-
-/** Rows from here on are worth a workgroup, and so many numbers one of several. */
-const LONG = 64;
-const PART = 4096;
 
 /** Rows that lie together; few long ones go in parts, which are rows of a second round. */
 function reduceRows(

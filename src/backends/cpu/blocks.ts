@@ -1,0 +1,42 @@
+/**
+ * Where the cpu's kernels cut their work: tiles, passes, tasks. The launchers and the kernels in assembly/ both import these numbers, so this file is also
+ * AssemblyScript: plain integer constants only. The tests take their sizes from here, so that every cut is crossed.
+ */
+
+/** Rows and columns of the register tile of a product. */
+export const TILE_ROWS = 4;
+export const TILE_COLS = 8;
+/** Rows of A in a task of a product, and k a pass at most: 96·512 floats stay in the second-level cache, the panels of a tile in the first. */
+export const GEMM_ROWS = 96;
+export const GEMM_K = 512;
+/** Columns of a task of a product, at least. */
+export const GEMM_COLS = 64;
+/** Packed B holds at most this many elements (32 MiB); wider products run in column ranges. */
+export const GEMM_PACKED = 8388608;
+/** A of up to this many elements (64 MiB) is packed once for all tasks where several would pack the same rows. */
+export const GEMM_SHARED = 16777216;
+/** Rows and columns of a task of the segmented weight gradient, so that its blocks of V, total and group stay in the second-level cache. */
+export const SEGMENTED_ROWS = 96;
+export const SEGMENTED_COLS = 128;
+
+/** Queries of a strip of attention; queries and keys of a block of its vjp; queries of a part of a head, at least. */
+export const ATTENTION_STRIP = 4;
+export const ATTENTION_QUERIES = 32;
+export const ATTENTION_KEYS = 128;
+export const ATTENTION_PART = 64;
+
+/** Elements of a task of most kernels: enough to hide what taking a task costs, few enough to share a launch evenly. */
+export const TASK_ELEMENTS = 16384;
+/** Elements of a task of `fill`. */
+export const FILL_ELEMENTS = 65536;
+/** Elements of a partial sum of `dot` and `sumSquares`. */
+export const DOT_ELEMENTS = 32768;
+/** Long f32 sums run in chunks of so many elements of a row, or rows of a column. */
+export const SUM_ELEMENTS = 2048;
+export const SUM_ROWS = 64;
+
+/** Ranges of a table's rows in `scatterAdd`; each reads all ids, so they are few. */
+export const TABLE_RANGES = 16;
+/** Values of a digit of the radix sort of `embeddingAlign`: 2^SORT_BITS. */
+export const SORT_BITS = 11;
+export const SORT_VALUES = 2048;

@@ -1,0 +1,31 @@
+/**
+ * Where the WebGPU kernels cut their work, but for the tiles of products (gemm-tiled.ts, gemm-tensor.ts, gemm-segmented-tiles.ts) and attention
+ * (attention-tiled.ts). The tests take their sizes from here, so that every cut is crossed.
+ */
+
+/** Dispatches before a submit: slots of the uniform buffer. */
+export const SLOTS = 1024;
+/** Workgroups of a row of the grid, the most that WebGPU promises. */
+export const GRID_GROUPS = 65535;
+
+/** Invocations of a row of numbers. */
+export const ROW_LANES = 128;
+/** Elements of a partial sum of `dot` and `sumSquares`. */
+export const DOT_SHARE = 16384;
+/** Rows to reduce are worth a workgroup from so many elements on, and are cut into parts of so many. */
+export const REDUCE_ROW = 64;
+export const REDUCE_PART = 4096;
+
+/** Columns and lanes of a workgroup that sums columns of segments. */
+export const COLUMN_WIDTH = 64;
+export const COLUMN_LANES = 4;
+/** Rows of a part of a segment, at least; segments that are shorter on average than the second number are not worth lanes. */
+export const COLUMN_ROWS = 32;
+export const COLUMN_SHORT = 8;
+
+/** Tiles of 64 × 64 that fill a large GPU, and the least share of k that is worth its own sum. */
+export const ENOUGH_TILES = 384;
+export const GEMM_SHARE = 512;
+/** Tiles after which it matters little that the last ones leave some of a large GPU idle; for that alone, shares must be longer. */
+export const SPREAD_TILES = 4608;
+export const SPREAD_SHARE = 640;
