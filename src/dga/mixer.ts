@@ -61,12 +61,16 @@ export function advance(state: MixerState): MixerState {
 
 /** Is an update due after the steps taken so far? Never for fixed weights. */
 export function updateDue(mixer: Mixer, state: MixerState): boolean {
-  return (
-    mixer.rule.needs.length > 0 &&
-    state.steps > 0 &&
-    state.steps >= mixer.warmup &&
-    state.steps % mixer.updateEvery === 0
-  );
+  return state.steps > 0 && nextUpdate(mixer, state.steps - 1) === state.steps;
+}
+
+/**
+ * The number of steps after which the next update is due when `steps` were taken: the first multiple of `updateEvery` that is more, and not less than
+ * `warmup`. Infinity for fixed weights. What steps measure for an update is of the `updateEvery` steps before it.
+ */
+export function nextUpdate({ rule, updateEvery, warmup }: Mixer, steps: number): number {
+  if (rule.needs.length === 0) return Infinity;
+  return updateEvery * Math.max(1, Math.floor(steps / updateEvery) + 1, Math.ceil(warmup / updateEvery));
 }
 
 /** The state after the rule has seen a signal. Throws `numeric` for a signal that is not finite; `state` is never changed. */

@@ -46,6 +46,7 @@ import {
   currentWeights,
   type Mixer,
   type MixerState,
+  nextUpdate,
   restoreMixer,
   update,
   updateDue,
@@ -74,7 +75,7 @@ export interface AlignmentOptions {
   readonly domainExamples?: number;
   /** Windows of the target in an alignment. Default 16. */
   readonly targetExamples?: number;
-  /** With `from: "step"`: steps between two refreshes of the target gradient. Default 10, at most T_r. */
+  /** With `from: "step"`: steps between two refreshes of the target gradient, which is also refreshed after every update. Default 10. */
   readonly refreshEvery?: number;
   /** The parameters whose gradients are aligned. Default: all. */
   readonly parameters?: EstimateOptions["parameters"];
@@ -205,7 +206,7 @@ export function createTrainer(options: TrainerOptions): Trainer {
       : lossScaleOptions(options.lossScale);
   const plan = planOf(mixer.rule.needs);
   const direct = bases === undefined || options.alignment?.bases === "direct" || areDomains(bases);
-  const refreshEvery = Math.min(options.alignment?.refreshEvery ?? 10, mixer.updateEvery);
+  const refreshEvery = options.alignment?.refreshEvery ?? 10;
   /** The steps measure every example's alignment. */
   const gathers = plan.aligns && from === "step";
   /** The steps note losses, which is all that some rules ask for. */
@@ -383,7 +384,6 @@ export function createTrainer(options: TrainerOptions): Trainer {
 
   /** Notes what a step told of its examples. */
   function note(rows: TokenBatch, told: Told): void {
-    if (!notes) return;
     rows.domainOf.forEach((domain, j) => {
       gathered.domainOf.push(domain);
       gathered.tokens.push(rows.tokens[j]);
@@ -393,14 +393,19 @@ export function createTrainer(options: TrainerOptions): Trainer {
   }
 
   /** The training gradient, times the loss scale, into `gradient`. */
-  async function trainingGradient(rows: TokenBatch, lossScale: number): Promise<Told> {
-    if (!gathers || direction === null)
+  async function trainingGradient(
+    rows: TokenBatch,
+    lossScale: number,
+    aligned: boolean,
+    compared: boolean,
+  ): Promise<Told> {
+    if (!aligned || direction === null)
       return {
         losses: await take(meanGradient(model, rows, gradient, false, parameters.list, lossScale)),
         dots: [],
         squaredNorms: [],
         referenceLosses:
-          plan.reference && options.reference !== undefined ? await referenceOf(options.reference, rows) : [],
+          compared && options.reference !== undefined ? await referenceOf(options.reference, rows) : [],
       };
     const sink = alignSink({
       examples: exampleCount(rows),
@@ -503,11 +508,15 @@ export function createTrainer(options: TrainerOptions): Trainer {
       const step = state.steps + 1;
       const { weights, alpha, choice } = drawing();
       const lr = schedule(state.steps);
-      if (gathers && (gathered.targetNorms.length === 0 || state.steps % refreshEvery === 0))
+      // Steps of a warm-up that no update covers measure nothing.
+      const since = state.steps - (nextUpdate(mixer, state.steps) - mixer.updateEvery);
+      const observed = notes && since >= 0;
+      const aligned = gathers && observed;
+      if (aligned && (gathered.targetNorms.length === 0 || since % refreshEvery === 0))
         await refreshDirection();
       const rows = assembleBatch(sampler.draw(choice, batch), domains, { sortByDomain: true });
       const lossScale = scale?.step.scale ?? null;
-      const told = await trainingGradient(rows, lossScale ?? 1);
+      const told = await trainingGradient(rows, lossScale ?? 1, aligned, observed && plan.reference);
       const { losses } = told;
       const { gradNorm, overflowed } = await optimize(lr, told);
       const skipped = overflowed && !Number.isFinite(gradNorm);
@@ -522,18 +531,20 @@ export function createTrainer(options: TrainerOptions): Trainer {
           `the ${Number.isFinite(loss) ? "gradient" : "loss"} became ${Number.isFinite(loss) ? gradNorm : loss} at step ${step}; go on from the last checkpoint with a smaller learning rate`,
         );
       // The losses of a step that overflowed are right, its alignments are not.
-      if (!overflowed || !gathers) note(rows, told);
+      if (observed && !(overflowed && gathers)) note(rows, told);
       seen += tokens;
       lastLoss = loss;
       state = advance(state);
       let alignments: Alignments | null = null;
-      // Where all steps overflowed there is nothing to ask the rule about.
-      if (updateDue(mixer, state) && !(gathers && gathered.domainOf.length === 0)) {
-        const found = await measure();
-        ({ alignments } = found);
+      if (updateDue(mixer, state)) {
+        // Where all steps overflowed there is nothing to ask the rule about.
+        const found = gathers && gathered.domainOf.length === 0 ? null : await measure();
         gathered = nothing();
-        state = update(mixer, state, found.signal);
-        drawn = null;
+        if (found !== null) {
+          ({ alignments } = found);
+          state = update(mixer, state, found.signal);
+          drawn = null;
+        }
       }
       return {
         step,

@@ -41,6 +41,7 @@ import { createReferenceBackend } from "#dist/backends/reference/index.js";
 import { setCurrentMemory } from "#dist/tensor/memory.js";
 import { values } from "../backends/harness.ts";
 import { tinyModel } from "./model.ts";
+import { expectNear } from "../near.ts";
 
 let backend: Backend;
 beforeEach(() => {
@@ -49,12 +50,8 @@ beforeEach(() => {
 });
 
 const numbers = async (t: Tensor): Promise<number[]> => Array.from(await t.data());
-const near = (got: readonly number[], want: readonly number[], digits = 10): void => {
-  expect(got.length).toBe(want.length);
-  got.forEach((x, n) =>
-    expect(x / Math.max(1, Math.abs(want[n]))).toBeCloseTo(want[n] / Math.max(1, Math.abs(want[n])), digits),
-  );
-};
+const near = (got: readonly number[], want: readonly number[], digits = 10): void =>
+  expectNear(got, want, 10 ** -digits);
 const code = (fn: () => unknown): string => {
   try {
     fn();
@@ -274,7 +271,11 @@ describe("gradients and forwardDerivative", () => {
     let dot = 0;
     for (const [n, p] of model.parameters.entries())
       (await numbers(v.get(p)!)).forEach((x, e) => (dot += x * want[n][e]));
-    expect(along.reduce((s, d, b) => s + d * weights[b], 0)).toBeCloseTo(dot, 9);
+    expectNear(
+      along.reduce((s, d, b) => s + d * weights[b], 0),
+      dot,
+      1e-9,
+    );
   });
 
   it("a parameter that the loss does not reach gets zeros, unless it accumulates; a dense use is summed", async () => {

@@ -13,6 +13,7 @@ import { createReferenceBackend } from "#dist/backends/reference/index.js";
 import { threefry2x32 } from "#dist/tensor/rng.js";
 import { evaluate, f, i, integers, type Operand, out, values } from "./harness.ts";
 import { naiveAttention, naiveLse, naiveStats } from "./naive.ts";
+import { expectNear } from "../near.ts";
 
 const backend = createReferenceBackend({ precision: "f64" });
 
@@ -243,8 +244,8 @@ describe("attention and positions", () => {
       for (let pair = 0; pair < 4; pair++) {
         const [a, b] = [x[t * 8 + pair], x[t * 8 + pair + 4]];
         const angle = Math.atan2(b, a) + t / 50 ** (pair / 4);
-        expect(y[t * 8 + pair]).toBeCloseTo(Math.hypot(a, b) * Math.cos(angle), 12);
-        expect(y[t * 8 + pair + 4]).toBeCloseTo(Math.hypot(a, b) * Math.sin(angle), 12);
+        expectNear(y[t * 8 + pair], Math.hypot(a, b) * Math.cos(angle), 1e-12);
+        expectNear(y[t * 8 + pair + 4], Math.hypot(a, b) * Math.sin(angle), 1e-12);
       }
     expect(gap(await first("rope", { ...p, inverse: true }, [y], [72]), x)).toBeLessThan(1e-14);
   });
@@ -257,7 +258,7 @@ describe("attention and positions", () => {
     };
     const [q, k] = await Promise.all([turned(1), turned(2)]);
     const score = (t: number, s: number): number => dot(q.slice(t * 8, t * 8 + 8), k.slice(s * 8, s * 8 + 8));
-    for (let t = 1; t < 9; t++) expect(score(t, t - 1)).toBeCloseTo(score(1, 0), 12);
+    for (let t = 1; t < 9; t++) expectNear(score(t, t - 1), score(1, 0), 1e-12);
     expect(Math.abs(score(4, 0) - score(1, 0))).toBeGreaterThan(1e-3);
   });
 });
@@ -319,8 +320,8 @@ describe("products", () => {
                 b[4 + column],
               ])
             : gaps[place];
-        expect(pre[place]).toBeCloseTo(want, 14);
-        expect(c[place]).toBeCloseTo(at < 4 ? Math.max(0, want) : want, 14);
+        expectNear(pre[place], want, 1e-14);
+        expectNear(c[place], at < 4 ? Math.max(0, want) : want, 1e-14);
       }
   });
 
@@ -432,7 +433,7 @@ describe("products", () => {
     const gathered = await first("gather", { rows, width, tableRows }, [x, ids], [rows * width]);
     const params = { rows, width, tableRows, accumulate: false };
     const spread = await first("scatterAdd", params, [y, ids], [tableRows * width]);
-    expect(dot(gathered, y)).toBeCloseTo(dot(x, spread), 12);
+    expectNear(dot(gathered, y), dot(x, spread), 1e-12);
   });
 
   it("segmentSum, alignRows, dot, sumSquares and reduce agree with sums written out", async () => {
@@ -446,11 +447,11 @@ describe("products", () => {
     const v = [1, -2, 3];
     const [dots, sumsq] = await evaluate(backend, "alignRows", { rows: 4, width: 3 }, [x, v], [4, 4]);
     for (let r = 0; r < 4; r++) {
-      expect(dots[r]).toBeCloseTo(x[3 * r] - 2 * x[3 * r + 1] + 3 * x[3 * r + 2], 14);
-      expect(sumsq[r]).toBeCloseTo(x[3 * r] ** 2 + x[3 * r + 1] ** 2 + x[3 * r + 2] ** 2, 14);
+      expectNear(dots[r], x[3 * r] - 2 * x[3 * r + 1] + 3 * x[3 * r + 2], 1e-14);
+      expectNear(sumsq[r], x[3 * r] ** 2 + x[3 * r + 1] ** 2 + x[3 * r + 2] ** 2, 1e-14);
     }
-    expect((await first("dot", {}, [x, y], [1]))[0]).toBeCloseTo(dot(x, y), 14);
-    expect((await first("sumSquares", {}, [x], [1]))[0]).toBeCloseTo(dot(x, x), 14);
+    expectNear((await first("dot", {}, [x, y], [1]))[0], dot(x, y), 1e-14);
+    expectNear((await first("sumSquares", {}, [x], [1]))[0], dot(x, x), 1e-14);
 
     const shape = { outer: 2, length: 3, inner: 2 };
     for (const [kind, fold] of [
@@ -486,16 +487,16 @@ describe("small kernels by hand", () => {
     expect(await at("sqrt", 9)).toBe(3);
     expect(await at("log", Math.E)).toBe(1);
     expect(await at("exp", 1)).toBe(Math.E);
-    expect(await at("sigmoid", Math.log(3))).toBeCloseTo(0.75, 15);
-    expect(await at("silu", Math.log(3))).toBeCloseTo(0.75 * Math.log(3), 15);
-    expect(await at("tanh", Math.log(2))).toBeCloseTo(0.6, 15);
-    expect(await at("sin", Math.PI / 6)).toBeCloseTo(0.5, 15);
-    expect(await at("cos", Math.PI / 3)).toBeCloseTo(0.5, 15);
+    expectNear(await at("sigmoid", Math.log(3)), 0.75, 1e-15);
+    expectNear(await at("silu", Math.log(3)), 0.75 * Math.log(3), 1e-15);
+    expectNear(await at("tanh", Math.log(2)), 0.6, 1e-15);
+    expectNear(await at("sin", Math.PI / 6), 0.5, 1e-15);
+    expectNear(await at("cos", Math.PI / 3), 0.5, 1e-15);
     // GPT-2's tanh approximation, written with tanh(z) = 2σ(2z) − 1; 0.8412 is PyTorch's value at 1, as printed.
-    expect(await at("gelu", 1)).toBeCloseTo(0.8412, 4);
+    expectNear(await at("gelu", 1), 0.8412, 1e-4);
     for (const x of [-2, 0.7, 1, 3]) {
       const z = Math.sqrt(2 / Math.PI) * (x + 0.044715 * x * x * x);
-      expect(await at("gelu", x)).toBeCloseTo(x / (1 + Math.exp(-2 * z)), 14);
+      expectNear(await at("gelu", x), x / (1 + Math.exp(-2 * z)), 1e-14);
     }
   });
 
@@ -565,10 +566,10 @@ describe("small kernels by hand", () => {
     );
     const want = naiveLse(logits, 3);
     expect(gap(lse, want)).toBeLessThan(1e-14);
-    expect(losses[0]).toBeCloseTo(want[0] - logits[2], 12);
+    expectNear(losses[0], want[0] - logits[2], 1e-12);
     expect(losses[1]).toBe(0);
     expect(losses[2]).toBeNaN();
-    expect(losses[3]).toBeCloseTo(want[3] - logits[9], 12);
+    expectNear(losses[3], want[3] - logits[9], 1e-12);
   });
 
   it("adamw: with a constant gradient every bias-corrected moment is the gradient's own", async () => {
@@ -636,8 +637,8 @@ describe("random", () => {
     expect(uniform).toEqual(words.map((word) => Math.floor(word / 256) / 2 ** 24));
     for (let at = 0; at < 8; at += 2) {
       const radius = Math.sqrt(-2 * Math.log(uniform[at] + 2 ** -24));
-      expect(normal[at]).toBeCloseTo(radius * Math.cos(2 * Math.PI * uniform[at + 1]), 14);
-      expect(normal[at + 1]).toBeCloseTo(radius * Math.sin(2 * Math.PI * uniform[at + 1]), 14);
+      expectNear(normal[at], radius * Math.cos(2 * Math.PI * uniform[at + 1]), 1e-14);
+      expectNear(normal[at + 1], radius * Math.sin(2 * Math.PI * uniform[at + 1]), 1e-14);
     }
   });
 

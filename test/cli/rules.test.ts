@@ -4,6 +4,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSy
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { expectNear } from "../near.ts";
 
 const command = resolve(import.meta.dirname, "../../dist/cli/main.js");
 let folder = "";
@@ -101,7 +102,11 @@ describe("every rule by its name", () => {
     expect(code).toBe(0);
     const { final } = weights(out);
     expect(Object.keys(final)).toEqual(["prose", "code", "list"]);
-    expect(Object.values(final).reduce((a, b) => a + b)).toBeCloseTo(1, 12);
+    expectNear(
+      Object.values(final).reduce((a, b) => a + b),
+      1,
+      1e-12,
+    );
     if (rule === "temperature") {
       expect(final["prose"]).toBeGreaterThan(final["code"]);
       expect(final["prose"]).toBeLessThan(0.5);
@@ -202,9 +207,9 @@ describe("bases", () => {
     expect(weights("csv")).toEqual(found);
     const w = found.bases?.final ?? {};
     expect(Object.keys(w)).toEqual(["left", "right"]);
-    expect(found.final["prose"]).toBeCloseTo(0.5 * w["left"], 14);
-    expect(found.final["code"]).toBeCloseTo(0.5 * w["left"] + 0.25 * w["right"], 14);
-    expect(found.final["list"]).toBeCloseTo(0.75 * w["right"], 14);
+    expectNear(found.final["prose"], 0.5 * w["left"], 1e-14);
+    expectNear(found.final["code"], 0.5 * w["left"] + 0.25 * w["right"], 1e-14);
+    expectNear(found.final["list"], 0.75 * w["right"], 1e-14);
     const lines = metrics("json");
     expect(Object.keys(lines[0].weights)).toEqual(["left", "right"]);
     for (const { domains: seen } of lines)

@@ -340,14 +340,14 @@ describe("the trainer", () => {
     const wanted = await train(plain, 8);
     const scaled = setup({ ...options, lossScale: { initial: 2 ** 10 } });
     scaled.restore(saved);
-    const first = await train(scaled, 3);
+    const first = await train(scaled, 4);
     expect(first[0].lossScale).toBe(2 ** 10);
     // The direction that is saved here holds a scale.
     const held = await saveOf(scaled);
     expect(held.json["directionScale"]).toBe(2 ** 10);
     const off = setup(options);
     off.restore(held);
-    const rest = await train(off, 5);
+    const rest = await train(off, 4);
     expect([...first, ...rest].map((step) => ({ ...step, lossScale: null }))).toEqual(wanted);
   });
 

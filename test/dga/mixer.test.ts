@@ -12,10 +12,12 @@ import {
   update,
   updateDue,
 } from "#dist/dga/index.js";
+import { nextUpdate } from "#dist/dga/mixer.js";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { names, signal } from "gradmix/testing";
 import { errorOf, random } from "./arbitraries.ts";
+import { expectNear } from "../near.ts";
 
 const saved = (state: MixerState): unknown => JSON.parse(JSON.stringify(state));
 
@@ -37,6 +39,19 @@ describe("createMixer", () => {
   });
 });
 
+const mixers = fc
+  .record({
+    k: fc.integer({ min: 1, max: 6 }),
+    updateEvery: fc.integer({ min: 1, max: 7 }),
+    warmup: fc.nat(20),
+    eta: fc.double({ min: 0, max: 3, noNaN: true }),
+    beta: fc.double({ min: 0.01, max: 1, noNaN: true }),
+    floor: fc.double({ min: 0, max: 0.1, noNaN: true }),
+  })
+  .map(({ k, updateEvery, warmup, ...rule }) =>
+    createMixer({ domains: names(k), rule: { name: "dga", ...rule }, updateEvery, warmup }),
+  );
+
 describe("updateDue", () => {
   const dueAt = (options: Partial<MixerOptions>, steps: number): number[] => {
     const mixer = createMixer({ domains: ["a", "b"], rule: { name: "dga" }, ...options });
@@ -57,6 +72,18 @@ describe("updateDue", () => {
     expect(dueAt({ updateEvery: 1, rule: { name: "uniform" } }, 5)).toEqual([]);
     const mixer = createMixer({ domains: ["a"], rule: { name: "dga" }, updateEvery: 1 });
     expect(updateDue(mixer, mixer.initial)).toBe(false);
+  });
+
+  test("the next update is the first step at which one is due", () => {
+    fc.assert(
+      fc.property(mixers, fc.nat(60), (mixer, steps) => {
+        let next = steps + 1;
+        while (next % mixer.updateEvery !== 0 || next < mixer.warmup) next++;
+        expect(nextUpdate(mixer, steps)).toBe(next);
+        for (let s = steps + 1; s <= next; s++)
+          expect(updateDue(mixer, { ...mixer.initial, steps: s })).toBe(s === next);
+      }),
+    );
   });
 });
 
@@ -80,19 +107,6 @@ function drive(
   return { state, sampled };
 }
 
-const mixers = fc
-  .record({
-    k: fc.integer({ min: 1, max: 6 }),
-    updateEvery: fc.integer({ min: 1, max: 7 }),
-    warmup: fc.nat(20),
-    eta: fc.double({ min: 0, max: 3, noNaN: true }),
-    beta: fc.double({ min: 0.01, max: 1, noNaN: true }),
-    floor: fc.double({ min: 0, max: 0.1, noNaN: true }),
-  })
-  .map(({ k, updateEvery, warmup, ...rule }) =>
-    createMixer({ domains: names(k), rule: { name: "dga", ...rule }, updateEvery, warmup }),
-  );
-
 describe("weights", () => {
   test("the average is the mean over steps of what was sampled", () => {
     fc.assert(
@@ -100,7 +114,7 @@ describe("weights", () => {
         const { state, sampled } = drive(mixer, mixer.initial, steps);
         const average = averageWeights(state);
         expect(sampled.length).toBe(steps);
-        average.forEach((w, i) => expect(w).toBeCloseTo(sumOf(sampled.map((s) => s[i])) / steps, 12));
+        average.forEach((w, i) => expectNear(w, sumOf(sampled.map((s) => s[i])) / steps, 1e-12));
         expect(Math.abs(sumOf(average) - 1)).toBeLessThanOrEqual(1e-12);
       }),
     );

@@ -18,6 +18,7 @@ import {
 } from "gradmix/dga";
 import { describe, expect, test } from "vitest";
 import { errorOf, gaussian, random } from "./arbitraries.ts";
+import { expectNear } from "../near.ts";
 
 const named = (letter: string, n: number): string[] => Array.from({ length: n }, (_, i) => `${letter}${i}`);
 const total = (values: ArrayLike<number>): number => Array.from(values).reduce((a, b) => a + b, 0);
@@ -66,7 +67,7 @@ describe("bases", () => {
         const domains = named("d", rows[0].length);
         const bases = basesOf(rows);
         rows.forEach((row, j) =>
-          row.forEach((v, i) => expect(dense(bases)[j][i]).toBeCloseTo(v / total(row), 12)),
+          row.forEach((v, i) => expectNear(dense(bases)[j][i], v / total(row), 1e-12)),
         );
         for (const row of dense(bases)) expect(Math.abs(total(row) - 1)).toBeLessThan(1e-14);
         // Only non-zeros are kept.
@@ -251,9 +252,10 @@ describe("the mixture of bases", () => {
         const alpha = mixtureOf(bases, w, out);
         expect(alpha).toBe(out);
         bases.domains.forEach((_, i) =>
-          expect(alpha[i]).toBeCloseTo(
+          expectNear(
+            alpha[i],
             w.reduce((sum, weight, j) => sum + weight * p[j][i], 0),
-            13,
+            1e-13,
           ),
         );
         expect(Math.abs(total(alpha) - 1)).toBeLessThan(1e-13);
@@ -385,11 +387,13 @@ describe("alignments of all bases from one batch", () => {
             expect([found.losses?.[j], found.norms?.[j]]).toEqual([0, 0]);
             return;
           }
-          expect(found.alignments[j]).toBeCloseTo(mean((e) => e.dot) / mean((e) => e.tokens), 9);
-          expect(found.losses?.[j]).toBeCloseTo(mean((e) => e.loss) / mean((e) => e.tokens), 9);
-          expect(found.norms?.[j]).toBeCloseTo(Math.sqrt(mean((e) => e.square) / total(omega)), 9);
+          const size = mean((e) => Math.abs(e.dot)) / mean((e) => e.tokens);
+          expectNear(found.alignments[j], mean((e) => e.dot) / mean((e) => e.tokens), 1e-9, size);
+          expectNear(found.losses?.[j], mean((e) => e.loss) / mean((e) => e.tokens), 1e-9);
+          const square = mean((e) => e.square) / total(omega);
+          expectNear((found.norms?.[j] ?? NaN) ** 2, square, 1e-9);
           const effective = total(omega) ** 2 / total(omega.map((o) => o * o));
-          expect(found.effectiveSizes[j]).toBeCloseTo(effective, 9);
+          expectNear(found.effectiveSizes[j], effective, 1e-9);
           expect(found.effectiveSizes[j]).toBeLessThanOrEqual(used.length * (1 + 1e-12));
         });
         for (const array of [found.alignments, found.effectiveSizes, found.losses, found.norms])
@@ -418,7 +422,7 @@ describe("alignments of all bases from one batch", () => {
             );
             expect(found.alignments[i]).toBe(expected.alignment);
             if (expected.standardError === null) expect(found.standardErrors[i]).toBeNull();
-            else expect(found.standardErrors[i]).toBeCloseTo(expected.standardError, 12);
+            else expectNear(found.standardErrors[i], expected.standardError, 1e-12);
           });
         },
       ),

@@ -22,6 +22,7 @@ import { simplexPoint } from "gradmix/testing";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { errorOf, gaussian, random } from "./arbitraries.ts";
+import { expectNear } from "../near.ts";
 
 const softmax = (logits: readonly number[]): number[] => {
   const e = logits.map((l) => Math.exp(l - Math.max(...logits)));
@@ -30,7 +31,7 @@ const softmax = (logits: readonly number[]): number[] => {
 };
 const close = (found: readonly number[], wanted: readonly number[], digits = 12): void => {
   expect(found.length).toBe(wanted.length);
-  found.forEach((x, i) => expect(x).toBeCloseTo(wanted[i], digits));
+  found.forEach((x, i) => expectNear(x, wanted[i], 10 ** -digits));
 };
 const run = (rule: Rule, domains: readonly string[], signals: readonly Signal[]): RuleState =>
   signals.reduce((state, given) => rule.update(state, given), rule.init(domains));

@@ -24,6 +24,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { names, signal, simplexPoint } from "gradmix/testing";
 import { errorOf, gaussian, random } from "./arbitraries.ts";
+import { expectNear } from "../near.ts";
 
 const alphaOf = (state: RuleState): readonly number[] => state.memory["alpha"];
 
@@ -180,8 +181,8 @@ describe("dga", () => {
   test("one step by hand: k = 2, α = ½, ½, a = (ln 3, 0), η = 1 gives α = ¾, ¼; sampled is 0.9·½ + 0.1·¾", () => {
     const rule = dga({ name: "dga", eta: 1, beta: 0.1, normalise: "raw" });
     const state = rule.update(rule.init(["a", "b"]), { alignments: [Math.log(3), 0] });
-    expect(alphaOf(state)[0]).toBeCloseTo(0.75, 15);
-    expect(state.weights[0]).toBeCloseTo(0.525, 15);
+    expectNear(alphaOf(state)[0], 0.75, 1e-15);
+    expectNear(state.weights[0], 0.525, 1e-15);
   });
 
   test("stays on the simplex to 1e-12 over 10,000 updates, with its support or its floor kept", () => {
@@ -237,8 +238,8 @@ describe("dga", () => {
       const rule = dga({ name: "dga", beta, normalise: "raw" });
       return rule.update(rule.init(["a", "b"]), { alignments: [100, 0] }).weights[0];
     };
-    expect(after(0.1)).toBeCloseTo(0.55, 12);
-    expect(after(0.9)).toBeCloseTo(0.95, 12);
+    expectNear(after(0.1), 0.55, 1e-12);
+    expectNear(after(0.9), 0.95, 1e-12);
   });
 
   test("clipped and cosine do not see the scale of gradients above norm 1; cosine sees none", () => {
@@ -257,7 +258,7 @@ describe("dga", () => {
               norms: norms.map((n) => n * s),
               targetNorm: s,
             }).weights;
-          at(scale).forEach((w, i) => expect(w).toBeCloseTo(at(1)[i], 10));
+          at(scale).forEach((w, i) => expectNear(w, at(1)[i], 1e-10));
         }
       }),
     );

@@ -28,6 +28,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { arenaLike } from "#dist/nn/parameters.js";
 import { errorOf } from "./arbitraries.ts";
 import { language, time, tiny, vocabSize, windows } from "./languages.ts";
+import { expectNear } from "../near.ts";
 
 const exact = ["perDomain", "segmented", "forward"] as const;
 
@@ -162,7 +163,7 @@ test("reference losses are the reference model's on the rows of the steps", asyn
   const [{ losses = [], referenceLosses = [], tokens = [] }] = signals;
   names.forEach((_, i) => {
     if (tokens[i] > 0) expect(losses[i]).toBeGreaterThan(1);
-    expect(referenceLosses[i]).toBeCloseTo(losses[i], 5);
+    expectNear(referenceLosses[i], losses[i], 1e-5);
   });
 });
 
@@ -341,12 +342,12 @@ describe("estimates", () => {
           parameters: chosen,
         });
         const norm = Math.hypot(...goal);
-        expect(found.targetNorm / norm).toBeCloseTo(1, 4);
+        expectNear(found.targetNorm / norm, 1, 1e-4);
         for (let i = 0; i < 4; i++) {
           const own = await gradientOf(batches[i]);
           const wanted = own.reduce((sum, x, p) => sum + x * goal[p], 0);
           expect(Math.abs(found.alignments[i] - wanted)).toBeLessThan(1e-4 * norm * Math.hypot(...own));
-          if (found.norms !== null) expect(found.norms[i] / Math.hypot(...own)).toBeCloseTo(1, 4);
+          if (found.norms !== null) expectNear(found.norms[i] / Math.hypot(...own), 1, 1e-4);
         }
       }
       const counted = [...model.parameters.byName.keys()].filter(lastBlocks(model, 1));
@@ -377,7 +378,7 @@ describe("estimates", () => {
     };
     const goal = (await data(batches[4])).map((g, p) => g / (Math.sqrt(v[p] / bias) + 1e-6));
     const norm = Math.sqrt(goal.reduce((sum, x) => sum + x * x, 0));
-    expect(found.targetNorm / norm).toBeCloseTo(1, 4);
+    expectNear(found.targetNorm / norm, 1, 1e-4);
     for (let i = 0; i < 3; i++) {
       const own = await data(batches[i]);
       const wanted = own.reduce((sum, x, p) => sum + x * goal[p], 0);
@@ -394,10 +395,8 @@ describe("estimates", () => {
       await exampleNumbers(model, batches[1], direction),
       await exampleNumbers(model, batches[1], direction, { maxExamples: 2 }),
     ];
-    for (let e = 0; e < 3; e++) {
-      expect(pieces.dots[e]).toBeCloseTo(whole.dots[e], 4);
-      expect(pieces.squaredNorms[e] / whole.squaredNorms[e]).toBeCloseTo(1, 5);
-      expect(pieces.losses[e]).toBeCloseTo(whole.losses[e], 4);
-    }
+    expectNear(pieces.dots, whole.dots, 1e-5);
+    expectNear(pieces.squaredNorms, whole.squaredNorms, 1e-5);
+    expectNear(pieces.losses, whole.losses, 1e-6);
   });
 });

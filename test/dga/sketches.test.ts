@@ -13,6 +13,7 @@ import { adamw, createSchedule } from "gradmix/nn";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { errorOf } from "./arbitraries.ts";
 import { language, time, tiny, windows } from "./languages.ts";
+import { expectNear } from "../near.ts";
 
 let backend: Backend;
 beforeEach(async () => {
@@ -43,8 +44,8 @@ describe.each(["llama", "gpt2"] as const)("%s", (preset) => {
       const errors = domains.map((): number[] => []);
       for (let seed = 1; seed <= seeds; seed++) {
         const found = await estimateAlignments("sketch", model, target, domains, { sketch: { rank, seed } });
-        expect(found.targetLoss).toBeCloseTo(exact.targetLoss, 5);
-        found.losses.forEach((loss, i) => expect(loss).toBeCloseTo(exact.losses[i], 5));
+        expectNear(found.targetLoss, exact.targetLoss, 1e-5);
+        expectNear(found.losses, exact.losses, 1e-5);
         found.alignments.forEach((a, i) => errors[i].push(a - exact.alignments[i]));
       }
       const all: number[] = [];

@@ -8,6 +8,7 @@ import { dga, type Rule, type RuleState, uniformWeights } from "gradmix/dga";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { gaussian, random } from "./arbitraries.ts";
+import { expectNear } from "../near.ts";
 
 type Vector = number[];
 type Matrix = Vector[];
@@ -123,7 +124,7 @@ describe("Theorem 1", () => {
                 alpha.map((x, i) => (i === j ? x + e : x)),
               ),
             );
-          expect(h[j]).toBeCloseTo((at(1e-4) - at(-1e-4)) / 2e-4, 5);
+          expectNear(h[j], (at(1e-4) - at(-1e-4)) / 2e-4, 1e-5);
         }
       }),
     );
@@ -326,7 +327,7 @@ describe("noise and the moving average", () => {
       [0.2, 0.1],
     ]) {
       const ratio = ((2 - beta) * (2 - kappa)) / (4 - 2 * beta - beta * kappa);
-      expect(predict(kappa, beta) / predict(kappa, 1)).toBeCloseTo(ratio, 12);
+      expectNear(predict(kappa, beta) / predict(kappa, 1), ratio, 1e-12);
       expect(ratio).toBeLessThan(1);
     }
     expect(simulate(1.6, 0.1)).toBeLessThan(0.3 * simulate(1.6, 1));

@@ -10,6 +10,7 @@ import { empty } from "#dist/tensor/tensor.js";
 import { backends } from "../backends/all.ts";
 import { values } from "../backends/harness.ts";
 import { numbers } from "./models.ts";
+import { expectNear } from "../near.ts";
 
 const normal = { kind: "normal", deviation: 0.5 } as const;
 const specs: ParameterSpec[] = [
@@ -68,7 +69,7 @@ describe.each(backends)("on $name", ({ create }) => {
       parameters.list.forEach((p, n) => gradient.of(p).write(g[n]));
       const sumsq = optimizer.step(gradient.arena, lr);
       const squared = g.flat().reduce((s, x) => s + x * x, 0);
-      expect((await sumsq.item()) / squared).toBeCloseTo(1, 6);
+      expectNear((await sumsq.item()) / squared, 1, 1e-6);
       sumsq.dispose();
       const factor = o.clip > 0 ? Math.min(1, o.clip / Math.sqrt(squared)) : 1;
       want.forEach((ps, n) => ps.forEach((p, i) => step(p, g[n][i] * factor, t, lr, o)));
@@ -172,7 +173,7 @@ it("a step is free of scale when it is clipped, and moves no further than lr wit
           moved.push(await numbers(parameters.list[0]));
         }
         for (const [i, x] of moved[0].entries()) {
-          expect(x).toBeCloseTo(moved[1][i], 9);
+          expectNear(x, moved[1][i], 1e-9);
           expect(Math.abs(x - 1)).toBeLessThanOrEqual(0.1 + 1e-12);
           // Against the gradient.
           if (Math.abs(g[i]) > 1e-3) expect(Math.sign(1 - x)).toBe(Math.sign(g[i]));

@@ -30,6 +30,7 @@ import {
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { errorOf } from "../dga/arbitraries.ts";
+import { expectNear } from "../near.ts";
 
 const inner = (knobs: Knobs = {}): Rule => dga({ name: "dga", normalise: "raw", beta: 1, ...knobs });
 
@@ -172,7 +173,7 @@ test("a constant schedule is a smaller η; a warm-up takes only what follows it"
         etaSchedule(inner(), () => 0.5),
         signals,
       );
-      last(inner({ eta: 0.5 }), signals).forEach((w, i) => expect(scheduled[i]).toBeCloseTo(w, 12));
+      last(inner({ eta: 0.5 }), signals).forEach((w, i) => expectNear(scheduled[i], w, 1e-12));
       const first = last(warmup(inner(), 1), signals);
       const rest = signals.slice(1);
       if (rest.length > 0) expect(first).toEqual(last(inner(), rest));

@@ -1,0 +1,285 @@
+/**
+ * The trainer against Algorithm 1 written out: every batch drawn by a sampler of the test's own, every gradient by itself,
+ * every inner product in doubles. What the trainer fuses, caches or streams must not show.
+ */
+import { init, shutdown } from "gradmix";
+import { assembleBatch, createSampler, type Draw, type TokenBatch, type Windows } from "gradmix/data";
+import {
+  createMixer,
+  createRule,
+  createTrainer,
+  type Batch,
+  meanGradient,
+  type RuleOptions,
+  type Trainer,
+} from "gradmix/dga";
+import { adamw, arenaLike, createSchedule, type GPT } from "gradmix/nn";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { expectNear } from "../near.ts";
+import { language, time, tiny, windows } from "./languages.ts";
+
+beforeEach(async () => {
+  await init({ backend: "cpu", threads: 1 });
+});
+afterEach(shutdown);
+
+const names = ["a", "b", "c"];
+const domains = [1, 2, 3].map((seed) => windows(names[seed - 1], [language(seed, 40 * seed + 300)]));
+// As many windows as the first domain: streams that are not apart would then give the same order.
+const target = windows("target", [language(1, 200), language(2, 138)]);
+const optimizer = { beta1: 0.8, beta2: 0.9, eps: 1e-3, weightDecay: 0.2, clip: 0.7 };
+const schedule = createSchedule({ name: "cosine", lr: 0.02, warmup: 2, steps: 20 });
+
+interface Case {
+  readonly rule: RuleOptions;
+  readonly from: "batch" | "step";
+  readonly updateEvery: number;
+  readonly warmup?: number;
+  readonly refreshEvery: number;
+  readonly batch: number;
+  readonly seed: number;
+}
+
+interface Told {
+  readonly loss: number;
+  readonly weights: readonly number[];
+  readonly alignments: readonly number[] | null;
+  readonly targetNorm: number | null;
+}
+
+const [domainExamples, targetExamples] = [3, 4];
+
+const dot = (a: ArrayLike<number>, b: ArrayLike<number>): number =>
+  Array.from(a).reduce((sum, x, i) => sum + x * b[i], 0);
+const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
+
+/** The gradient of the batch's mean loss per token, and its summed losses. */
+async function gradientOf(model: GPT, batch: Batch): Promise<{ g: number[]; losses: number[] }> {
+  const arena = arenaLike(model.parameters);
+  const losses = meanGradient(model, batch, arena);
+  const found = { g: Array.from(await arena.arena.data()), losses: Array.from(await losses.data()) };
+  losses.dispose();
+  arena.dispose();
+  return found;
+}
+
+/** Row e of a batch. */
+const row = (rows: TokenBatch, e: number): Batch => ({
+  inputs: rows.inputs.subarray(e * time, (e + 1) * time),
+  targets: rows.targets.subarray(e * time, (e + 1) * time),
+  tokens: [rows.tokens[e]],
+  time,
+});
+
+async function algorithm1(options: Case, steps: number): Promise<Told[]> {
+  const { from, updateEvery, refreshEvery, batch, seed, warmup = 0 } = options;
+  const rule = createRule(options.rule);
+  const model = tiny();
+  const adam = adamw(model.parameters, optimizer);
+  const step = arenaLike(model.parameters);
+  const training = createSampler({ domains, seed });
+  const alignment = createSampler({ domains, seed: seed + 1_000_003 });
+  const targets = createSampler({ domains: [target], seed: seed + 2_000_003 });
+  const nextTarget = (): TokenBatch => assembleBatch(targets.drawFrom(0, targetExamples), [target]);
+  let state = rule.init(names);
+  let v: number[] = [];
+  let targetNorms: number[] = [];
+  /** Of every example since the last update: its domain, its tokens, and its summed loss's product with V. */
+  let examples: { domain: number; tokens: number; dot: number }[] = [];
+  const told: Told[] = [];
+  for (let t = 0; t < steps; t++) {
+    const weights = [...state.weights];
+    const updates = (step: number): boolean => step % updateEvery === 0 && step >= warmup;
+    // The steps that lead to an update are those since the one before, or the last T_r of a warm-up.
+    const leads = from === "step" && updates(updateEvery * (Math.floor(t / updateEvery) + 1));
+    if (leads && (t % updateEvery) % refreshEvery === 0) {
+      ({ g: v } = await gradientOf(model, nextTarget()));
+      targetNorms.push(Math.sqrt(dot(v, v)));
+    }
+    const drawn = training.draw(weights, batch).sort((a, b) => a.domain - b.domain);
+    const rows = assembleBatch(drawn, domains);
+    if (leads)
+      for (let e = 0; e < batch; e++) {
+        const { g } = await gradientOf(model, row(rows, e));
+        const tokens = rows.tokens[e];
+        examples.push({ domain: rows.domainOf[e], tokens, dot: tokens * dot(g, v) });
+      }
+    const losses = meanGradient(model, rows, step);
+    adam.step(step.arena, schedule(t)).dispose();
+    const tokens = rows.tokens.reduce((a, b) => a + b, 0);
+    const loss = Array.from(await losses.data()).reduce((a, b) => a + b, 0) / tokens;
+    losses.dispose();
+    let found: { alignments: number[]; norms: number[]; targetNorm: number } | null = null;
+    const adamLike = rule.needs.includes("preconditionedAlignments");
+    if (updates(t + 1) && from === "batch") {
+      let { g: direction } = await gradientOf(model, nextTarget());
+      if (adamLike) {
+        const second = Array.from(await adam.v.arena.data());
+        const bias = 1 - optimizer.beta2 ** (t + 1);
+        direction = direction.map((x, p) => x / (Math.sqrt(second[p] / bias) + optimizer.eps));
+      }
+      const gradients = [];
+      for (const i of domains.keys()) {
+        const draws: Draw[] = alignment.drawFrom(i, domainExamples);
+        gradients.push((await gradientOf(model, assembleBatch(draws, domains))).g);
+      }
+      found = {
+        alignments: gradients.map((g) => dot(g, direction)),
+        norms: gradients.map((g) => Math.sqrt(dot(g, g))),
+        targetNorm: Math.sqrt(dot(direction, direction)),
+      };
+    }
+    if (updates(t + 1) && from === "step") {
+      const sum = (i: number, of: "tokens" | "dot"): number =>
+        examples.filter(({ domain }) => domain === i).reduce((s, e) => s + e[of], 0);
+      found = {
+        alignments: names.map((_, i) => sum(i, "dot") / Math.max(1, sum(i, "tokens"))),
+        norms: [],
+        targetNorm: mean(targetNorms),
+      };
+      examples = [];
+      targetNorms = [];
+    }
+    told.push({
+      loss,
+      weights,
+      alignments: found?.alignments ?? null,
+      targetNorm: found?.targetNorm ?? null,
+    });
+    if (found !== null) {
+      const { alignments, norms, targetNorm } = found;
+      state = rule.update(state, {
+        ...(adamLike
+          ? { preconditionedAlignments: alignments, preconditionedTargetNorm: targetNorm }
+          : { alignments, targetNorm }),
+        ...(norms.length > 0 ? { norms } : {}),
+      });
+    }
+  }
+  for (const it of [adam, step, model]) it.dispose();
+  return told;
+}
+
+function trainerOf({ rule, from, updateEvery, refreshEvery, batch, seed, warmup = 0 }: Case): Trainer {
+  return createTrainer({
+    model: tiny(),
+    mixer: createMixer({ domains: names, rule, updateEvery, warmup }),
+    domains,
+    target,
+    batch,
+    optimizer,
+    schedule,
+    alignment: { from, refreshEvery, domainExamples, targetExamples },
+    seed,
+  });
+}
+
+const raw: RuleOptions = { name: "dga", normalise: "raw", eta: 3 };
+const cases: [string, Case][] = [
+  [
+    "cosines from batches",
+    {
+      rule: { name: "dga", eta: 1 },
+      from: "batch",
+      updateEvery: 3,
+      refreshEvery: 10,
+      batch: 4,
+      seed: 5,
+    },
+  ],
+  [
+    "preconditioned, from batches",
+    {
+      rule: { name: "dga", normalise: "adam", eta: 1 },
+      from: "batch",
+      updateEvery: 2,
+      refreshEvery: 10,
+      batch: 3,
+      seed: 6,
+    },
+  ],
+  [
+    "from steps, the target refreshed every 2",
+    { rule: raw, from: "step", updateEvery: 5, refreshEvery: 2, batch: 6, seed: 7 },
+  ],
+  [
+    "from steps, the target refreshed every 3",
+    { rule: raw, from: "step", updateEvery: 4, refreshEvery: 3, batch: 6, seed: 8 },
+  ],
+  [
+    "from steps, the target refreshed at updates only",
+    { rule: raw, from: "step", updateEvery: 3, refreshEvery: 10, batch: 6, seed: 9 },
+  ],
+  [
+    "from batches, after a warm-up",
+    { rule: raw, from: "batch", updateEvery: 2, warmup: 5, refreshEvery: 10, batch: 3, seed: 10 },
+  ],
+  [
+    "from steps, after a warm-up that ends between updates",
+    { rule: raw, from: "step", updateEvery: 3, warmup: 5, refreshEvery: 2, batch: 6, seed: 11 },
+  ],
+  [
+    "from steps, after a warm-up that ends at an update",
+    { rule: raw, from: "step", updateEvery: 2, warmup: 4, refreshEvery: 10, batch: 6, seed: 12 },
+  ],
+];
+
+describe("the trainer is Algorithm 1", () => {
+  test.each(cases)("%s", async (_, options) => {
+    const steps = 10;
+    const wanted = await algorithm1(options, steps);
+    const trainer = trainerOf(options);
+    let updates = 0;
+    for (const { loss, weights, alignments, targetNorm } of wanted) {
+      const found = await trainer.step();
+      expectNear(found.loss, loss, 1e-5);
+      expectNear(found.weights, weights, 1e-4);
+      expect(found.alignments === null).toBe(alignments === null);
+      if (found.alignments === null || alignments === null || targetNorm === null) continue;
+      updates++;
+      expectNear(found.alignments.alignments, alignments, 1e-4);
+      expectNear(found.alignments.targetNorm, targetNorm, 1e-4);
+    }
+    const { updateEvery, warmup = 0 } = options;
+    expect(updates).toBe(
+      Array.from({ length: steps }, (_, t) => t + 1).filter((t) => t % updateEvery === 0 && t >= warmup)
+        .length,
+    );
+  });
+});
+
+describe("evaluate", () => {
+  test.each([1, 4])("is the mean over the first windows that hold the tokens (%i at once)", async (batch) => {
+    const trainer = trainerOf({ ...cases[0][1], batch });
+    const { model } = trainer;
+    const sums: number[] = [];
+    for (let w = 0; w < target.count; w++) {
+      const rows = assembleBatch([{ domain: 0, window: w, epoch: 0 }], [target]);
+      sums.push((await gradientOf(model, rows)).losses[0]);
+    }
+    const expected = (windows: Windows, tokens: number): number => {
+      let [sum, counted] = [0, 0];
+      for (let w = 0; w < windows.count && counted < tokens; w++) {
+        sum += sums[w];
+        counted += windows.tokensOf(w);
+      }
+      return sum / counted;
+    };
+    // The last window is a short one.
+    expect(target.tokensOf(target.count - 1)).toBeLessThan(time);
+    const all = target.stream.tokens.length - 1;
+    for (const tokens of [
+      1,
+      time - 1,
+      time,
+      time + 1,
+      4 * time,
+      4 * time + 1,
+      6 * time,
+      all - 1,
+      all,
+      10 * all,
+    ])
+      expectNear(await trainer.evaluate(target, tokens), expected(target, tokens), 1e-6);
+  });
+});

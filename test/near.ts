@@ -1,0 +1,25 @@
+/** Comparisons of numbers whose tolerance is relative, so that they hold a test to the same digits at any scale. */
+import { expect } from "vitest";
+
+/**
+ * |got − want| ≤ tolerance·scale for every number. The scale is |want| or, of a list, its largest |want|; where what is
+ * wanted comes of a sum that cancels, say what the sum is made of. What is missing is near to nothing.
+ */
+export function expectNear(
+  got: number | ArrayLike<number> | null | undefined,
+  want: number | ArrayLike<number>,
+  tolerance: number,
+  scale?: number,
+): void {
+  const [found, wanted] = [got ?? NaN, want].map((x) => (typeof x === "number" ? [x] : Array.from(x)));
+  expect(found.length).toBe(wanted.length);
+  const size = scale ?? Math.max(0, ...wanted.map(Math.abs));
+  wanted.forEach((x, i) => {
+    const difference = Math.abs(found[i] - x);
+    // Doubles below this have fewer digits.
+    if (!(difference <= Math.max(tolerance * size, 1e-300)))
+      expect.fail(
+        `${wanted.length > 1 ? `number ${i} is ` : ""}${found[i]}, not ${x}: off by ${(difference / size).toPrecision(3)}, with ${tolerance} allowed`,
+      );
+  });
+}
