@@ -136,7 +136,13 @@ export function needGram(rule: string, state: RuleState, signal: Signal): Float6
     there(Math.floor(at / k)) && there(at % k) ? value : 0,
   );
   const bad = out.findIndex((value, at) => !Number.isFinite(value) || (at % (k + 1) === 0 && value < 0));
-  if (bad >= 0) throw notUsable(rule, state, "gram", Math.floor(bad / k), out[bad]);
+  if (bad >= 0) {
+    const [i, j] = [state.domains[Math.floor(bad / k)], state.domains[bad % k]];
+    throw new GradmixError(
+      "numeric",
+      `${rule}: gram of domains "${i}" and "${j}" is ${out[bad]}; the weights stay as they are`,
+    );
+  }
   return out;
 }
 

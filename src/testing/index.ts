@@ -12,4 +12,5 @@ export {
   updateSequence,
   vertex,
 } from "./arbitraries.ts";
-export { checkRule, type CheckRuleOptions, type Knobs, type MakeRule, type Promises } from "./check-rule.ts";
+export { checkRule, type CheckRuleOptions, type Replay } from "./check-rule.ts";
+export { type Knobs, type MakeRule, type Promises } from "./invariant.ts";

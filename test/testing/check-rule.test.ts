@@ -18,9 +18,11 @@ import {
   type CheckRuleOptions,
   type Knobs,
   type MakeRule,
+  type Replay,
   vertex,
   nearlyDegenerate,
 } from "gradmix/testing";
+import { GradmixError } from "gradmix";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { errorOf } from "../dga/arbitraries.ts";
@@ -72,8 +74,8 @@ describe("the rules of this package", () => {
         "monotone: raising a domain's number never lowers its weight",
       ]),
     );
-    // 15 are all there are; the scale of "doge" is a mean over the domains.
-    expect(done.length).toBe(kind === "raw" ? 15 : kind === "doge" ? 12 : 13);
+    // The scale of "doge" is a mean over the domains.
+    expect(done.length).toBe(kind === "raw" ? 18 : kind === "doge" ? 12 : 13);
   });
   test("dga with a floor", () => {
     const make: MakeRule = (_, knobs) => dga({ name: "dga", floor: 0.05, ...knobs });
@@ -88,6 +90,8 @@ const algorithm = (
   change: {
     step?: (weights: readonly number[], a: Float64Array, eta: number) => ArrayLike<number>;
     average?: typeof movingAverage;
+    /** The weights that the step starts from: what it had without the average, or what was sampled with. */
+    from?: "alpha" | "weights";
     update?: Rule["update"];
   },
   { eta = 1, beta = 0.3 }: Knobs = {},
@@ -102,22 +106,133 @@ const algorithm = (
     change.update ??
     ((state, signal) => {
       const a = need("mine", state, signal, "alignments");
-      const alpha = Array.from((change.step ?? exponentiatedGradient)(state.memory["alpha"], a, eta));
+      const alpha = Array.from(
+        (change.step ?? exponentiatedGradient)(
+          change.from === "weights" ? state.weights : state.memory["alpha"],
+          a,
+          eta,
+        ),
+      );
       const weights = (change.average ?? movingAverage)(state.weights, alpha, beta);
       return { ...state, weights: Array.from(weights), updates: state.updates + 1, memory: { alpha } };
     }),
 });
+
+const normalised = (values: Float64Array): Float64Array => {
+  const sum = values.reduce((s, x) => s + x, 0);
+  return values.map((x) => x / sum);
+};
+
+/** The report of a rule that must not pass: a line per invariant that it breaks. */
+function brokenBy(make: MakeRule, options: CheckRuleOptions = {}): string {
+  try {
+    checkRule(make, options);
+  } catch (error) {
+    if (error instanceof GradmixError && error.code === "numeric") return error.message;
+    throw error;
+  }
+  throw new Error("the rule passed");
+}
 
 const all: CheckRuleOptions = { knobs: ["eta", "beta"], promises: { mirror: true } };
 const good = algorithm({});
 
 describe("a broken rule is caught", () => {
   test("none of them is, while nothing is broken", () => {
-    expect(checkRule((_, knobs) => algorithm({}, knobs), all).length).toBe(14);
+    expect(checkRule((_, knobs) => algorithm({}, knobs), all).length).toBe(17);
+  });
+
+  test("nor by the formula as the docs print it, which rounds at η = 0", () => {
+    const step: Parameters<typeof algorithm>[0]["step"] = (w, a, eta) => {
+      const top = Math.max(...a);
+      const scaled = w.map((x, i) => Math.max(1e-300, x * Math.exp(eta * (a[i] - top))));
+      const sum = scaled.reduce((s, x) => s + x, 0);
+      return scaled.map((x) => x / sum);
+    };
+    expect(checkRule((_, knobs) => algorithm({ step }, knobs), all).length).toBe(17);
+  });
+
+  test("every invariant that it breaks is reported, with what the rule needs and no more", () => {
+    const report = brokenBy(
+      (_, knobs) => algorithm({ step: (w, a, eta) => exponentiatedGradient(w, a, -eta) }, knobs),
+      all,
+    );
+    const lines = report.replace(/^rule "mine" breaks 5 of 17 invariants: /, "").split("\n");
+    expect(lines.map((line) => line.slice(1, 5))).toEqual(["mono", "mirr", "clos", "tele", "regr"]);
+    for (const line of lines) {
+      expect(line).toContain('"alignments":[');
+      expect(line).not.toMatch(/norms|losses|gram|targets/);
+      expect(line).toMatch(/\{ replay: \{"invariant":"[^"]+","seed":1,"path":"\d+"\} \}$/);
+    }
+  });
+
+  test("a case can be run again by what was printed, alone", () => {
+    const make: MakeRule = (_, knobs) => algorithm({ step: (w, a) => exponentiatedGradient(w, a, 1) }, knobs);
+    const lines = brokenBy(make, { ...all, seed: 77 }).split("\n");
+    expect(lines.length).toBeGreaterThan(1);
+    for (const line of lines) {
+      const replay = JSON.parse(/replay: (\{.*\}) \}$/.exec(line)?.[1] ?? "") as Replay;
+      expect(replay.seed).toBe(77);
+      const again = brokenBy(make, { ...all, replay });
+      expect(again).toBe(
+        `rule "mine" breaks 1 of 1 invariants: ${line.slice(line.indexOf(`"${replay.invariant}`))}`,
+      );
+    }
+  });
+
+  test.each<[string, unknown, RegExp]>([
+    ["an option", { knob: ["eta"] }, /there is no option "knob"; did you mean "knobs"\?/],
+    ["a knob", { knobs: ["etta"] }, /^checkRule: knobs: a list does not fit/],
+    [
+      "a promise",
+      { promises: { miror: true } },
+      /^checkRule: promises: there is no option "miror"; did you mean "mirror"\?/,
+    ],
+    ["a value", { promises: { mirror: "yes" } }, /^checkRule: promises: mirror: "yes"/],
+    [
+      "a range",
+      { domains: { least: 4, most: 3 } },
+      /^checkRule: domains: most: 3 does not fit; it must be an integer, at least 4/,
+    ],
+    ["runs", { numRuns: 0 }, /^checkRule: numRuns: 0/],
+    [
+      "a replay",
+      { replay: { invariant: "none", seed: 1, path: "0" } },
+      /^checkRule: replay: invariant: "none"/,
+    ],
+    ["no object", null, /^checkRule: the options are null/],
+  ])("%s that is none is refused", (_, options, message) => {
+    const error = errorOf(() => checkRule(() => uniform(), options as CheckRuleOptions));
+    expect(error.code).toBe("config");
+    expect(error.message).toMatch(message);
   });
 
   test.each<[string, Parameters<typeof algorithm>[0], RegExp]>([
-    ["the minus sign", { step: (w, a, eta) => exponentiatedGradient(w, a, -eta) }, /monotone/],
+    ["the minus sign", { step: (w, a, eta) => exponentiatedGradient(w, a, -eta) }, /"monotone/],
+    // α̂ᵢ = aᵢ·exp(−lr·aᵢ), published as a baseline called DGA; as printed, divided by its sum, and without what is negative.
+    [
+      "a formula called DGA",
+      {
+        step: (_, a, eta) => a.map((x) => x * Math.exp(-eta * x)),
+        average: (_, now) => Float64Array.from(now),
+      },
+      /"stays on the simplex"/,
+    ],
+    [
+      "the same, normalised",
+      { step: (_, a, eta) => normalised(a.map((x) => x * Math.exp(-eta * x))) },
+      /"stays on the simplex"/,
+    ],
+    [
+      "the same, normalised and cut off at 0",
+      { step: (_, a, eta) => normalised(a.map((x) => Math.max(1e-9, x * Math.exp(-eta * Math.max(-5, x))))) },
+      /"closed form/,
+    ],
+    [
+      "a step that starts from the average",
+      { from: "weights" },
+      /"β weights the new value, and β = 1 is no average"/,
+    ],
     [
       "a forgotten normalisation",
       {
@@ -196,11 +311,10 @@ describe("a broken rule is caught", () => {
       /constant added|monotone|argmin/,
     ],
   ])("%s", (_, change, message) => {
-    const error = errorOf(() => checkRule((__, knobs) => algorithm(change, knobs), all));
-    expect(error.code).toBe("numeric");
-    expect(error.message).toMatch(/^rule "mine" breaks "/);
-    expect(error.message).toMatch(message);
-    expect(error.message).toMatch(/the smallest case: /);
+    const found = brokenBy((__, knobs) => algorithm(change, knobs), all);
+    expect(found).toMatch(/^rule "mine" breaks \d+ of \d+ invariants: "/);
+    expect(found).toMatch(message);
+    expect(found).toMatch(/the smallest case: /);
   });
 
   test("what is remembered outside the state", () => {
@@ -211,7 +325,7 @@ describe("a broken rule is caught", () => {
     };
     // Every instance starts to count anew, so two of them differ after the first update of either.
     const shared = make([], {});
-    expect(errorOf(() => checkRule(() => shared)).message).toMatch(/survives JSON/);
+    expect(brokenBy(() => shared)).toMatch(/survives JSON/);
   });
 
   test("weights that vanish", () => {
@@ -219,28 +333,24 @@ describe("a broken rule is caught", () => {
       step: (w, a) => normalise(exponentiatedGradient(w, a, 1).map((x) => (x < 1e-3 ? 0 : x))),
       average: (_, now) => Float64Array.from(now),
     });
-    expect(errorOf(() => checkRule(() => vanishing)).message).toMatch(
-      /"keeps the support": domain \d went from/,
-    );
+    expect(brokenBy(() => vanishing)).toMatch(/"keeps the support": domain \d went from/);
   });
 
   test("a floor and a ceiling that are promised and not kept", () => {
     const make: MakeRule = (_, knobs) => algorithm({}, knobs);
-    expect(errorOf(() => checkRule(make, { promises: { floor: 0.05 } })).message).toMatch(
-      /not in \[0.05, 1\]/,
+    expect(brokenBy(make, { promises: { floor: 0.05 } })).toMatch(/not in \[0.05, 1\]/);
+    expect(brokenBy(make, { promises: { ceiling: 0.6 }, domains: { least: 2, most: 8 } })).toMatch(
+      /not in \[0, 0.6\]/,
     );
-    expect(
-      errorOf(() => checkRule(make, { promises: { ceiling: 0.6 }, domains: { least: 2, most: 8 } })).message,
-    ).toMatch(/not in \[0, 0.6\]/);
   });
 
   test("a drift that shows only after thousands of updates", () => {
     const lost: Parameters<typeof algorithm>[0] = {
       average: (old) => Float64Array.from(old, (x) => x * (1 + 2 ** -51)),
     };
-    expect(
-      errorOf(() => checkRule((_, knobs) => algorithm(lost, knobs), { promises: { splits: false } })).message,
-    ).toMatch(/"stays on the simplex over a long run": after \d{3,}/);
+    expect(brokenBy((_, knobs) => algorithm(lost, knobs), { promises: { splits: false } })).toMatch(
+      /"stays on the simplex over a long run": after \d{3,}/,
+    );
   });
 });
 

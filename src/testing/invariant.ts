@@ -1,0 +1,200 @@
+/** What the invariants of `checkRule` are made of: what they know of the rule, how they run, and the tolerances. */
+import fc from "fast-check";
+import type { Rule, RuleState, Signal, SignalName } from "../dga/rule.ts";
+import { sumOf } from "../dga/simplex.ts";
+import { GradmixError } from "../errors.ts";
+import { type FullSignal, signal } from "./arbitraries.ts";
+
+/** All the rounding that `checkRule` allows, as absolute differences of weights (of order 1). */
+export const tolerance = {
+  /** Where nothing but a sum or one step may round: the simplex, bounds, weights that must stay. */
+  rounding: 1e-12,
+  /** Where the same weights come out of two computations of several updates. */
+  computations: 1e-9,
+} as const;
+
+/** What a checked rule lets `checkRule` set; only those named in `knobs` are given. */
+export interface Knobs {
+  /** Step size; 0 must not move the weights. */
+  readonly eta?: number;
+  /** Weight of the new value in the moving average of the weights; 1 must be no average. */
+  readonly beta?: number;
+  /** Where the weights start, by domain name. */
+  readonly start?: Readonly<Record<string, number>>;
+}
+
+/** A rule for these domains. Options by domain must follow the names, since domains come in several orders and numbers. */
+export type MakeRule = (domains: readonly string[], knobs: Knobs) => Rule;
+
+export interface Promises {
+  /** A constant added to all alignments changes nothing. Default: the rule needs alignments and no norms. */
+  readonly shiftInvariant: boolean;
+  /** Raising one domain's number never lowers its weight. Default: the kinds of alignments that the rule needs. */
+  readonly monotone: readonly ("alignments" | "preconditionedAlignments" | "losses")[];
+  /** Renaming and reordering the domains does nothing else. Default true. */
+  readonly equivariant: boolean;
+  /** A positive weight stays positive, and (with the knob `start` and no floor) a weight of 0 stays 0. Default true. */
+  readonly keepsSupport: boolean;
+  /** Splitting every domain into two equal halves keeps each total. Default: there is neither floor nor cap. */
+  readonly splits: boolean;
+  /** So does splitting one of them alone (needs the knob `start`). Not when a mean over the domains has a say. Default: `splits`. */
+  readonly splitsOne: boolean;
+  /**
+   * With β = 1 every update is the mirror step α ← α ⊙ exp(+η·direction), normalised, on the option `direction`. Needs the knob `eta`.
+   * Default false.
+   */
+  readonly mirror: boolean;
+  /** No weight is below it. Default 0. */
+  readonly floor: number;
+  /** No weight is above it. Default 1. */
+  readonly ceiling: number;
+}
+
+/** What an invariant knows of the rule. */
+export interface Context {
+  readonly make: MakeRule;
+  /** One of them, for its name and needs. */
+  readonly rule: Rule;
+  readonly promises: Promises;
+  readonly has: ReadonlySet<keyof Knobs>;
+  readonly sizes: fc.Arbitrary<number>;
+  readonly longRun: number;
+  readonly most: number;
+  readonly direction: (given: Signal) => ArrayLike<number>;
+}
+
+/** An invariant: whether it applies, and its property, whose predicate says what is wrong or null. */
+export interface Invariant {
+  readonly name: string;
+  /** It is one long case, not many random ones. */
+  readonly once: boolean;
+  applies(context: Context): boolean;
+  run(context: Context, params: fc.Parameters<unknown>): fc.RunDetails<unknown>;
+}
+
+export function invariant<T>(
+  name: string,
+  applies: (context: Context) => boolean,
+  input: (context: Context) => fc.Arbitrary<T>,
+  fault: (context: Context, given: T) => string | null,
+  { once = false }: { readonly once?: boolean } = {},
+): Invariant {
+  return {
+    name,
+    once,
+    applies,
+    run: (context, params) =>
+      fc.check(
+        fc.property(input(context), (given) => {
+          const found = fault(context, given);
+          if (found !== null) throw new GradmixError("numeric", found);
+        }),
+        params as fc.Parameters<[T]>,
+      ) as fc.RunDetails<unknown>,
+  };
+}
+
+/** The parts of a signal that the rule asks for, and no others: a rule that reads more than its `needs` does not get it. */
+export type Measured = Partial<FullSignal> & Pick<Signal, "tokens">;
+
+export function only(given: FullSignal, needs: readonly SignalName[]): Measured {
+  const tokens = Array.from(given.norms, () => 64);
+  return Object.fromEntries(
+    Object.entries({ ...given, tokens }).filter(([name]) => needs.includes(name as SignalName)),
+  );
+}
+
+/** A signal of k domains, of what the rule needs. */
+export const signalOf = ({ rule }: Context, k: number, mild: boolean): fc.Arbitrary<Measured> =>
+  signal(k, { mild }).map((given) => only(given, rule.needs));
+
+export interface Run {
+  readonly k: number;
+  readonly signals: Measured[];
+}
+
+/** k domains and the signals of 1 to 6 updates. */
+export const runs = (context: Context, mild: boolean): fc.Arbitrary<Run> =>
+  context.sizes.chain((k) =>
+    fc.record({
+      k: fc.constant(k),
+      signals: fc.array(signalOf(context, k, mild), { minLength: 1, maxLength: 6 }),
+    }),
+  );
+
+/** The states from the first on. */
+export function follow(rule: Rule, domains: readonly string[], signals: readonly Signal[]): RuleState[] {
+  let state = rule.init(domains);
+  return [state, ...signals.map((given) => (state = rule.update(state, given)))];
+}
+
+/** Does the rule ever move the weights? */
+export const moves = ({ rule }: Context): boolean => rule.needs.length > 0;
+
+/** The signal of the domains at `indices`. */
+export function pick(given: Measured, k: number, indices: readonly number[]): Measured {
+  const of = (values: ArrayLike<number>): number[] => indices.map((i) => values[i]);
+  const { gram, targets, ...rest } = given;
+  const picked: Record<string, unknown> = {};
+  for (const [name, value] of Object.entries(rest))
+    picked[name] = typeof value === "number" ? value : of(value);
+  if (gram !== undefined) picked["gram"] = indices.flatMap((i) => indices.map((j) => gram[i * k + j]));
+  if (targets !== undefined)
+    picked["targets"] = targets.map((target) => ({ ...target, alignments: of(target.alignments) }));
+  return picked;
+}
+
+/** The signal with what it says of one domain (or the number that is no domain's) replaced; of a Gram matrix, its row and column. */
+export function replaced(
+  given: Measured,
+  name: keyof FullSignal,
+  k: number,
+  at: number,
+  value: number,
+): Measured {
+  if (given[name] === undefined) return given;
+  if (name === "gram")
+    return {
+      ...given,
+      gram: Array.from(given.gram ?? [], (g, e) => (Math.floor(e / k) === at || e % k === at ? value : g)),
+    };
+  if (name === "targets")
+    return {
+      ...given,
+      targets: (given.targets ?? []).map((target) => ({
+        ...target,
+        alignments: Array.from(target.alignments).with(at, value),
+      })),
+    };
+  const whole = given[name];
+  return {
+    ...given,
+    [name]: typeof whole === "number" ? value : Array.from(whole as ArrayLike<number>).with(at, value),
+  };
+}
+
+export function offSimplex(weights: readonly number[], k: number): string | null {
+  if (weights.length !== k) return `${weights.length} weights for ${k} domains`;
+  const bad = weights.findIndex((w) => !(w >= 0));
+  if (bad >= 0) return `the weight of domain ${bad} is ${weights[bad]}`;
+  const sum = sumOf(weights);
+  return Math.abs(sum - 1) <= tolerance.rounding ? null : `the weights sum to ${sum}`;
+}
+
+export function outOfBounds(weights: readonly number[], { floor, ceiling }: Promises): string | null {
+  const bad = weights.findIndex((w) => w < floor - tolerance.rounding || w > ceiling + tolerance.rounding);
+  return bad < 0 ? null : `the weight of domain ${bad} is ${weights[bad]}, not in [${floor}, ${ceiling}]`;
+}
+
+export function differ(found: ArrayLike<number>, wanted: ArrayLike<number>, within: number): string | null {
+  for (let i = 0; i < wanted.length; i++)
+    if (!(Math.abs(found[i] - wanted[i]) <= within))
+      return `the weight of domain ${i} is ${found[i]}, not ${wanted[i]}`;
+  return null;
+}
+
+/** The first fault there is. */
+export function first(faults: Iterable<string | null>): string | null {
+  for (const fault of faults) if (fault !== null) return fault;
+  return null;
+}
