@@ -12,12 +12,14 @@ import {
   cpSync,
   existsSync,
   mkdirSync,
+  mkdtempSync,
   readdirSync,
   readFileSync,
   rmSync,
   symlinkSync,
   writeFileSync,
 } from "node:fs";
+import { tmpdir } from "node:os";
 import { dirname, join, relative, resolve } from "node:path";
 import { parseArgs } from "node:util";
 import { findMutants, instrument } from "./mutate/mutants.mjs";
@@ -25,7 +27,7 @@ import { drawSample, summarise } from "./mutate/sample.mjs";
 
 /** @typedef {{ id: number, file: string, line: number, source: string, change: string, reason: string | null }} Mutant */
 /** @typedef {{ ms: number, loaded: number[], tests: { id: string, name: string, ms: number, reached: number[] }[] }} Coverage */
-/** @typedef {Mutant & { verdict: "killed" | "survived" | "not covered", by: string | null, ms: number }} Outcome */
+/** @typedef {Mutant & { verdict: "killed" | "survived" | "not covered", by: string | null, leftOut: number, ms: number }} Outcome */
 /** @typedef {{ passed: boolean, why: string | null, tests: { id: string, name: string, state: string, ms: number }[] }} Answer */
 
 const HELP = `npm run mutate -- PLACE … [options]      PLACE: a folder or file of src/
@@ -33,6 +35,7 @@ const HELP = `npm run mutate -- PLACE … [options]      PLACE: a folder or file
   --sample N        try N mutants of each place, drawn at random (default: all)
   --seed S          of the sample (default 1)
   --tests WORD      only the test files with WORD in their name
+  --limit S         give a mutant up as survived after S seconds of tests (default: all tests that reach it)
   --concurrency N   test processes at a time (default 1)
   --again           only what survived in the last run
   --list            print the mutants, try none
@@ -44,6 +47,7 @@ const { values: options, positionals } = parseArgs({
     sample: { type: "string" },
     seed: { type: "string", default: "1" },
     tests: { type: "string", default: "" },
+    limit: { type: "string", default: "Infinity" },
     concurrency: { type: "string", default: "1" },
     again: { type: "boolean", default: false },
     list: { type: "boolean", default: false },
@@ -59,6 +63,8 @@ if (options.help || places.length === 0) {
 
 const cache = join(root, ".cache", "mutate");
 const tree = join(cache, "tree");
+/** What tests write; those that are killed leave it behind. */
+const temporary = mkdtempSync(join(tmpdir(), "gradmix-mutate-"));
 const reportPath = join(cache, "report.json");
 const say = (/** @type {string} */ line) => process.stdout.write(`${line}\n`);
 const readJson = (/** @type {string} */ path) => JSON.parse(readFileSync(path, "utf8"));
@@ -116,8 +122,6 @@ function mutateTree(/** @type {readonly string[]} */ files) {
 
 /** A vitest that is kept warm, in a process group of its own so that all of it can be ended. */
 function createDriver(/** @type {number} */ bail) {
-  const temporary = join(cache, "tmp");
-  mkdirSync(temporary, { recursive: true });
   /** @type {import("node:child_process").ChildProcess | null} */
   let child = null;
   /** @type {string[]} */
@@ -290,13 +294,16 @@ async function tryMutants(
       const plan = testsFor(id, coverage).sort((a, b) => worth(b) - worth(a));
       const start = performance.now();
       let by = null;
+      let tries = 0;
       for (const { file, ids, time } of plan) {
+        if (performance.now() - start > 1000 * Number(options.limit)) break;
         const { passed, why } = await driver.run(
           file,
           ids,
           { GRADMIX_MUTANT: String(id) },
           15_000 + 6 * time,
         );
+        tries++;
         const { tried, killed } = record.get(file) ?? { tried: 0, killed: 0 };
         record.set(file, { tried: tried + 1, killed: killed + Number(!passed) });
         if (!passed) {
@@ -305,9 +312,13 @@ async function tryMutants(
         }
       }
       const verdict = plan.length === 0 ? "not covered" : by === null ? "survived" : "killed";
-      const outcome = { ...mutant, verdict, by, ms: Math.round(performance.now() - start) };
+      const leftOut = by === null ? plan.length - tries : 0;
+      const outcome = { ...mutant, verdict, by, leftOut, ms: Math.round(performance.now() - start) };
       outcomes.push(/** @type {Outcome} */ (outcome));
-      if (verdict !== "killed") say(`  ${verdict}: ${mutated}:${mutant.line}: ${mutant.change}`);
+      if (verdict !== "killed")
+        say(
+          `  ${verdict}: ${mutated}:${mutant.line}: ${mutant.change}${leftOut > 0 ? ` (${leftOut} test files left out)` : ""}`,
+        );
       if (outcomes.length % 25 === 0) say(`  ${outcomes.length} of ${mutants.length}`);
       writeFileSync(reportPath, JSON.stringify({ places, seed: Number(options.seed), outcomes }, null, 1));
     }
@@ -321,6 +332,7 @@ const placeOf = (/** @type {{ file: string }} */ { file }) =>
   places.find((place) => file === place || file.startsWith(`${place}/`)) ?? file;
 
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => process.exit(1));
+process.on("exit", () => rmSync(temporary, { recursive: true, force: true }));
 mkdirSync(cache, { recursive: true });
 const survivors = options.again
   ? readJson(reportPath).outcomes.filter((/** @type {Outcome} */ o) => o.verdict !== "killed")
@@ -355,5 +367,4 @@ else {
   for (const line of summarise(places, outcomes, mutants, placeOf)) say(line);
   say(`\n${relative(root, reportPath)} names every mutant that was tried, and the test that killed it`);
 }
-rmSync(join(cache, "tmp"), { recursive: true, force: true });
 process.exit(0);
