@@ -1,61 +1,98 @@
 /** Making tensors: constants, ranges, random numbers. They live on the current backend. */
 import { run } from "../backends/backend.ts";
+import type { RandomKind } from "../backends/kernels.ts";
 import { GradmixError } from "../errors.ts";
-import type { DType } from "../tensor/dtype.ts";
+import { integerIn, show } from "../options.ts";
+import { checkDType, type DType } from "../tensor/dtype.ts";
 import type { Key } from "../tensor/rng.ts";
-import { type Shape, sizeOf } from "../tensor/shape.ts";
-import { empty, type Tensor, tensor } from "../tensor/tensor.ts";
+import { checkShape, formatShape, type Shape, sizeOf } from "../tensor/shape.ts";
+import { empty, type Tensor } from "../tensor/tensor.ts";
 
-/** A tensor of one value. */
+/** A tensor of one value; of type i32 it is an integer of 32 bits. */
 export function full(shape: Shape, value: number, dtype: DType = "f32"): Tensor {
+  return constant("full", shape, value, dtype);
+}
+
+export function zeros(shape: Shape, dtype: DType = "f32"): Tensor {
+  return constant("zeros", shape, 0, dtype);
+}
+
+export function ones(shape: Shape, dtype: DType = "f32"): Tensor {
+  return constant("ones", shape, 1, dtype);
+}
+
+function constant(name: string, shape: Shape, value: number, dtype: DType): Tensor {
+  checkShape(shape, name);
+  checkDType(dtype, name);
+  if (typeof value !== "number" || (dtype === "i32" && value !== (value | 0)))
+    throw new GradmixError(
+      "shape",
+      `${name}: ${show(value)} is not ${dtype === "i32" ? "an integer of 32 bits, as i32 needs" : "a number"}`,
+    );
   const out = empty(shape, dtype);
   if (out.size > 0) run("fill", { value }, [], [out]);
   return out;
 }
 
-export function zeros(shape: Shape, dtype: DType = "f32"): Tensor {
-  return full(shape, 0, dtype);
-}
-
-export function ones(shape: Shape, dtype: DType = "f32"): Tensor {
-  return full(shape, 1, dtype);
-}
-
 /** The identity matrix [n, n]. */
 export function eye(n: number): Tensor {
-  const data = new Float32Array(n * n);
-  for (let i = 0; i < n; i++) data[i * (n + 1)] = 1;
-  return tensor(data, [n, n]);
+  const out = constant("eye", [n, n], 0, "f32");
+  const one = constant("eye", [1], 1, "f32");
+  if (n > 0)
+    run(
+      "stridedCopy",
+      { shape: [n], inStrides: [0], inOffset: 0, outStrides: [n + 1], outOffset: 0 },
+      [one],
+      [out],
+    );
+  one.dispose();
+  return out;
 }
+
+/** f32 holds every integer up to here. */
+const EXACT = 2 ** 24;
 
 /** 0, 1 … count − 1. */
 export function arange(count: number, dtype: DType = "f32"): Tensor {
-  return tensor(
-    Float64Array.from({ length: count }, (_, i) => i),
-    [count],
-    dtype,
-  );
+  integerIn(0)("arange: count", count);
+  checkDType(dtype, "arange");
+  if (count - 1 > (dtype === "f32" ? EXACT : 2 ** 31 - 1))
+    throw new GradmixError(
+      "shape",
+      `arange: ${dtype} does not hold every integer below ${count}${dtype === "f32" ? "; use i32" : ""}`,
+    );
+  const out = empty([count], dtype);
+  out.write(Int32Array.from({ length: count }, (_, i) => i));
+  return out;
 }
 
-function random(kind: "bits" | "uniform" | "normal", [key0, key1]: Key, shape: Shape): Tensor {
-  const out = empty(shape, kind === "bits" ? "i32" : "f32");
+function random(name: string, kind: RandomKind, key: Key, shape: Shape): Tensor {
+  checkShape(shape, name);
+  const words: readonly unknown[] = Array.isArray(key) ? key : [];
+  if (words.length !== 2 || !words.every((word) => typeof word === "number" && word === word >>> 0))
+    throw new GradmixError("shape", `${name}: ${show(key)} is not a key; make one with key(seed)`);
   if (sizeOf(shape) > 2 ** 32)
-    throw new GradmixError("shape", `random: ${sizeOf(shape)} numbers from one key; draw at most 2³²`);
+    throw new GradmixError(
+      "shape",
+      `${name}: ${formatShape(shape)} has over 2³² elements; draw fewer from one key`,
+    );
+  const out = empty(shape, kind === "bits" ? "i32" : "f32");
+  const [key0, key1] = key;
   if (out.size > 0) run("random", { kind, key0, key1, offset: 0 }, [], [out]);
   return out;
 }
 
-/** 32 random bits an element, i32. */
+/** 32 random bits per element, i32. */
 export function randomBits(key: Key, shape: Shape): Tensor {
-  return random("bits", key, shape);
+  return random("randomBits", "bits", key, shape);
 }
 
 /** Uniform in [0, 1). */
 export function randomUniform(key: Key, shape: Shape): Tensor {
-  return random("uniform", key, shape);
+  return random("randomUniform", "uniform", key, shape);
 }
 
 /** Standard normal. */
 export function randomNormal(key: Key, shape: Shape): Tensor {
-  return random("normal", key, shape);
+  return random("randomNormal", "normal", key, shape);
 }

@@ -7,18 +7,17 @@
  * of ops, seen only by the transformations further out. That is what lets them nest.
  */
 import { run } from "../backends/backend.ts";
+export { MAX_RANK } from "../backends/kernels.ts";
 import { GradmixError } from "../errors.ts";
 import type { DType } from "../tensor/dtype.ts";
 import { type Shape, sizeOf } from "../tensor/shape.ts";
 import { empty, type Tensor } from "../tensor/tensor.ts";
+import { wantTensors } from "./checks.ts";
 import type { GradientSink } from "./sink.ts";
 
 /** Attributes of an op that has none. */
 export type None = Record<never, never>;
 export const none: None = {};
-
-/** Most axes that a strided kernel walks. */
-export const MAX_RANK = 6;
 
 export interface Spec {
   readonly shape: Shape;
@@ -156,6 +155,7 @@ export function transforming(): boolean {
 
 /** Applies an op: checks shapes, computes, and lets the active transformations note it. */
 export function apply<A>(op: Op<A>, inputs: readonly Tensor[], attrs: A): Tensor[] {
+  wantTensors(op.name, inputs);
   const specs = op.infer(inputs, attrs);
   if (op.compose !== undefined && active.length > 0) {
     const watching = active.filter((transform) => transform.tracks(inputs)).length;

@@ -10,6 +10,7 @@
  */
 import { GradmixError } from "../errors.ts";
 import type { View } from "../tensor/memory.ts";
+import { show } from "../options.ts";
 import { formatShape, sizeOf } from "../tensor/shape.ts";
 
 export type UnaryKind =
@@ -27,6 +28,14 @@ export const unaryKinds: readonly UnaryKind[] = [
 ]; // prettier-ignore
 export const binaryKinds: readonly BinaryKind[] = ["add", "sub", "mul", "div", "max", "min"];
 export const reduceKinds: readonly ReduceKind[] = ["sum", "max", "min"];
+export const activations: readonly Activation[] = ["none", "gelu", "relu", "silu"];
+export type NormKind = "layer" | "rms";
+export const normKinds: readonly NormKind[] = ["layer", "rms"];
+export type RandomKind = "bits" | "uniform" | "normal";
+export const randomKinds: readonly RandomKind[] = ["bits", "uniform", "normal"];
+
+/** Most axes that a strided kernel walks. */
+export const MAX_RANK = 6;
 
 /** Parameters of each kernel. */
 export interface KernelParams {
@@ -135,14 +144,14 @@ export interface KernelParams {
    * [x, gain | null, bias | null] → [y, stats: rows·2]: "layer": x̂ = (x − mean)·rstd with rstd = 1/√(var + eps), "rms":
    * x̂ = x·rstd with rstd = 1/√(mean x² + eps); y = x̂ ⊙ gain + bias. stats[r] = (mean, rstd); mean is 0 for "rms".
    */
-  norm: { kind: "layer" | "rms"; rows: number; width: number; eps: number };
+  norm: { kind: NormKind; rows: number; width: number; eps: number };
   /** [x, gain | null, stats, dy] → [dx]. */
-  normVjp: { kind: "layer" | "rms"; rows: number; width: number };
+  normVjp: { kind: NormKind; rows: number; width: number };
   /** [x, gain | null, stats, dx, dgain | null, dbias | null] → [dy]. */
-  normJvp: { kind: "layer" | "rms"; rows: number; width: number };
+  normJvp: { kind: NormKind; rows: number; width: number };
   /** [x, stats, dy, segments i32: S+1] → [dgain: S·width]: Σ_{r in s} dy[r] ⊙ x̂[r]. `accumulate` adds. */
   normGainGrad: {
-    kind: "layer" | "rms";
+    kind: NormKind;
     rows: number;
     width: number;
     segmentCount: number;
@@ -201,7 +210,7 @@ export interface KernelParams {
    * "uniform": [0, 1) from the top 24 bits, "normal": Box–Muller on pairs (u1 from word 0, u2 from word 1 of a block: element 2j is
    * the cosine, 2j+1 the sine; u1 is taken as ((bits >>> 8) + 1)·2⁻²⁴, u2 as (bits >>> 8)·2⁻²⁴). `offset` counts blocks; offset + (i >> 1) wraps at 2³².
    */
-  random: { kind: "bits" | "uniform" | "normal"; key0: number; key1: number; offset: number };
+  random: { kind: RandomKind; key0: number; key1: number; offset: number };
 }
 
 export interface AttentionParams {
@@ -217,15 +226,31 @@ export type KernelName = keyof KernelParams;
 
 type Extent = (view: View | null) => number;
 
+/** What a parameter must be, in words and as a test. */
+interface ParamCheck {
+  readonly what: string;
+  fits(value: unknown): boolean;
+}
+
 export interface KernelSpec<P> {
   /** Operand names in order; a trailing "?" marks one that may be null, a leading "i32:" or "any:" its type (f32 otherwise). */
   readonly inputs: readonly string[];
   readonly outputs: readonly string[];
+  /** One row per parameter. */
+  readonly params: { readonly [K in keyof P]-?: ParamCheck };
+  /** What the parameters must be together, and where strides may reach: null, or what is wrong. O(rank). */
+  readonly together?: (
+    p: P,
+    inputs: readonly (View | null)[],
+    outputs: readonly (View | null)[],
+  ) => string | null;
   /** Elements each operand must have, in the order inputs then outputs; null where any count will do. */
   readonly sizes: (p: P, inputs: readonly (View | null)[], size: Extent) => readonly (number | null)[];
   /** Largest |got − reference| ≤ atol + rtol·|reference| on operands of order one. */
   readonly tolerance: { readonly rtol: number; readonly atol: number };
 }
+
+const elements: Extent = (view) => (view === null ? 0 : sizeOf(view.shape));
 
 const loose = { rtol: 2e-5, atol: 2e-5 };
 const tight = { rtol: 2e-6, atol: 1e-6 };
@@ -236,44 +261,173 @@ const attentionQkv = (p: AttentionParams): number => p.batch * p.time * attentio
 const attentionOut = (p: AttentionParams): number => p.batch * p.time * p.heads * p.headDim;
 const attentionRows = (p: AttentionParams): number => p.batch * p.time * p.heads;
 
+const flag: ParamCheck = { what: "true or false", fits: (value) => typeof value === "boolean" };
+const number: ParamCheck = { what: "a number", fits: (value) => typeof value === "number" };
+const finite: ParamCheck = { what: "a finite number", fits: (value) => Number.isFinite(value) };
+const atLeast = (least: number, what: string): ParamCheck => ({
+  what,
+  fits: (value) => typeof value === "number" && Number.isSafeInteger(value) && value >= least,
+});
+const extent = atLeast(0, "an integer of at least 0");
+const positive = atLeast(1, "an integer of at least 1");
+const word: ParamCheck = {
+  what: "an integer of 32 bits",
+  fits: (value) => typeof value === "number" && (value === value >>> 0 || value === (value | 0)),
+};
+const oneOf = (names: readonly string[]): ParamCheck => ({
+  what: `one of ${names.map(show).join(", ")}`,
+  fits: (value) => typeof value === "string" && names.includes(value),
+});
+const extents: ParamCheck = {
+  what: `up to ${MAX_RANK} integers of at least 0`,
+  fits: (value) => Array.isArray(value) && value.length <= MAX_RANK && value.every(extent.fits),
+};
+
+/** The last element, counted from the first, that such strides reach; −1 for an empty shape. */
+function reach(shape: readonly number[], strides: readonly number[]): number {
+  let last = 0;
+  for (let axis = 0; axis < shape.length; axis++) {
+    if (shape[axis] === 0) return -1;
+    last += (shape[axis] - 1) * strides[axis];
+  }
+  return last;
+}
+
+/** Null when the operand has every element that strides reach, from `offset` on. */
+function within(
+  name: string,
+  operand: View | null,
+  shape: readonly number[],
+  strides: readonly number[],
+  offset = 0,
+): string | null {
+  if (strides.length !== shape.length)
+    return `the strides ${formatShape(strides)} of "${name}" do not fit the shape ${formatShape(shape)}`;
+  const last = reach(shape, strides);
+  const size = elements(operand);
+  if (last < 0 || offset + last < size) return null;
+  return `"${name}" is addressed at element ${offset + last} of ${size}`;
+}
+
+const rowsOf = { rows: extent, cols: extent };
+const widths = { rows: extent, width: extent };
+const attentionParams = {
+  ...{ batch: extent, time: extent, heads: positive, kvHeads: positive, headDim: positive },
+  scale: finite,
+};
+const normParams = { kind: oneOf(normKinds), ...widths };
+const groupsGiven = (groups: View | null, sums: View | null): string | null =>
+  sums === null || groups !== null ? null : `"groupSumsq" needs the operand "groups"`;
+const heads = ({ heads, kvHeads }: AttentionParams): string | null =>
+  heads % kvHeads === 0 ? null : `${heads} heads cannot share ${kvHeads} key/value heads`;
+
 function spec<P>(
   inputs: string,
   outputs: string,
   tolerance: KernelSpec<P>["tolerance"],
+  params: KernelSpec<NoInfer<P>>["params"],
   sizes: KernelSpec<P>["sizes"],
+  together?: KernelSpec<P>["together"],
 ): KernelSpec<P> {
-  return { inputs: inputs.split(" "), outputs: outputs.split(" "), sizes, tolerance };
+  const names = (list: string): string[] => (list === "" ? [] : list.split(" "));
+  return {
+    ...{ inputs: names(inputs), outputs: names(outputs), params, sizes, tolerance },
+    ...(together === undefined ? {} : { together }),
+  };
 }
 
 const batched = (items: number, stride: number, size: number): number =>
   items === 0 ? 0 : (items - 1) * stride + size;
 
 export const kernels: { readonly [K in KernelName]: KernelSpec<KernelParams[K]> } = {
-  fill: { inputs: [], outputs: ["any:out"], tolerance: exact, sizes: () => [null] },
-  stridedCopy: spec("any:in", "any:out", exact, () => [null, null]),
-  unary: spec("x", "y", tight, (_, [x], n) => [null, n(x)]),
-  unaryVjp: spec("x dy", "dx", loose, (_, [x], n) => [null, n(x), n(x)]),
-  binary: spec("a b", "c", tight, (p) => [null, null, sizeOf(p.shape)]),
-  affine: spec("x", "y", tight, (_, [x], n) => [null, n(x)]),
-  accumulate: spec("x", "y", tight, (_, [x], n) => [null, n(x)]),
-  select: spec("i32:condition a b", "c", exact, (_, [c], n) => [null, n(c), n(c), n(c)]),
-  cast: spec("any:x", "any:y", exact, (_, [x], n) => [null, n(x)]),
-  reduce: spec("x", "y", loose, (p) => [p.outer * p.length * p.inner, p.outer * p.inner]),
-  softmax: spec("x", "y", tight, (p) => [p.rows * p.cols, p.rows * p.cols]),
-  softmaxVjp: spec("y dy", "dx", loose, (p) => [p.rows * p.cols, p.rows * p.cols, p.rows * p.cols]),
-  gather: spec("table i32:ids", "out", exact, (p) => [p.tableRows * p.width, p.rows, p.rows * p.width]),
-  scatterAdd: spec("x i32:ids", "out", loose, (p) => [p.rows * p.width, p.rows, p.tableRows * p.width]),
-  gemm: spec("a b bias?", "c pre?", loose, (p) => [
-    batched(p.batch, p.strideA, p.m * p.k),
-    batched(p.batch, p.strideB, p.k * p.n),
-    p.n,
-    batched(p.batch, p.strideC, p.m * p.n),
-    batched(p.batch, p.strideC, p.m * p.n),
+  fill: spec(
+    "",
+    "any:out",
+    exact,
+    { value: number },
+    () => [null],
+    ({ value }, _, [out]) =>
+      out?.dtype !== "i32" || value === (value | 0) ? null : `${value} is not an integer of 32 bits`,
+  ),
+  stridedCopy: spec(
+    "any:in",
+    "any:out",
+    exact,
+    { shape: extents, inStrides: extents, inOffset: extent, outStrides: extents, outOffset: extent },
+    () => [null, null],
+    ({ shape, inStrides, inOffset, outStrides, outOffset }, [input], [out]) => {
+      if (input?.dtype !== out?.dtype) return "both operands must be of one type";
+      return (
+        within("in", input, shape, inStrides, inOffset) ?? within("out", out, shape, outStrides, outOffset)
+      );
+    },
+  ),
+  unary: spec("x", "y", tight, { kind: oneOf(unaryKinds) }, (_, [x], n) => [null, n(x)]),
+  unaryVjp: spec("x dy", "dx", loose, { kind: oneOf(unaryKinds) }, (_, [x], n) => [null, n(x), n(x)]),
+  binary: spec(
+    "a b",
+    "c",
+    tight,
+    { kind: oneOf(binaryKinds), shape: extents, aStrides: extents, bStrides: extents },
+    (p) => [null, null, sizeOf(p.shape)],
+    ({ shape, aStrides, bStrides }, [a, b]) =>
+      within("a", a, shape, aStrides) ?? within("b", b, shape, bStrides),
+  ),
+  affine: spec("x", "y", tight, { scale: number, shift: number }, (_, [x], n) => [null, n(x)]),
+  accumulate: spec("x", "y", tight, { scale: number }, (_, [x], n) => [null, n(x)]),
+  select: spec("i32:condition a b", "c", exact, {}, (_, [c], n) => [null, n(c), n(c), n(c)]),
+  cast: spec("any:x", "any:y", exact, {}, (_, [x], n) => [null, n(x)]),
+  reduce: spec(
+    "x",
+    "y",
+    loose,
+    { kind: oneOf(reduceKinds), outer: extent, length: extent, inner: extent },
+    (p) => [p.outer * p.length * p.inner, p.outer * p.inner],
+  ),
+  softmax: spec("x", "y", tight, rowsOf, (p) => [p.rows * p.cols, p.rows * p.cols]),
+  softmaxVjp: spec("y dy", "dx", loose, rowsOf, (p) => [p.rows * p.cols, p.rows * p.cols, p.rows * p.cols]),
+  gather: spec("table i32:ids", "out", exact, { ...widths, tableRows: extent }, (p) => [
+    p.tableRows * p.width,
+    p.rows,
+    p.rows * p.width,
   ]),
+  scatterAdd: spec("x i32:ids", "out", loose, { ...widths, tableRows: extent, accumulate: flag }, (p) => [
+    p.rows * p.width,
+    p.rows,
+    p.tableRows * p.width,
+  ]),
+  gemm: spec(
+    "a b bias?",
+    "c pre?",
+    loose,
+    {
+      ...{ m: extent, n: extent, k: extent, transA: flag, transB: flag },
+      ...{ batch: extent, strideA: extent, strideB: extent, strideC: extent },
+      ...{ alpha: number, accumulate: flag, activation: oneOf(activations) },
+    },
+    (p) => [
+      batched(p.batch, p.strideA, p.m * p.k),
+      batched(p.batch, p.strideB, p.k * p.n),
+      p.n,
+      batched(p.batch, p.strideC, p.m * p.n),
+      batched(p.batch, p.strideC, p.m * p.n),
+    ],
+    (p) => {
+      if (p.accumulate && p.activation !== "none")
+        return `"accumulate" goes with the activation "none", not ${show(p.activation)}`;
+      return p.batch < 2 || p.strideC >= p.m * p.n
+        ? null
+        : `items of c overlap: they are ${p.strideC} elements apart`;
+    },
+  ),
   gemmSegmented: spec(
     "a b i32:segments i32:groups? v?",
     "total? dots sumsq groupSumsq? vSumsq",
     { rtol: 5e-5, atol: 1e-4 },
+    {
+      ...{ rows: extent, m: extent, n: extent, segmentCount: extent, groupCount: extent },
+      ...{ targetSegments: extent, firstAccumulated: extent, accumulate: flag },
+    },
     (p) => [
       p.rows * p.m,
       p.rows * p.n,
@@ -286,39 +440,57 @@ export const kernels: { readonly [K in KernelName]: KernelSpec<KernelParams[K]> 
       p.groupCount,
       1,
     ],
+    (p, [, , , groups], [, , , groupSumsq]) =>
+      p.targetSegments > p.segmentCount
+        ? `${p.targetSegments} of ${p.segmentCount} segments cannot make the direction`
+        : groupsGiven(groups, groupSumsq),
   ),
-  segmentSum: spec("x y? i32:segments", "out", loose, (p) => [
-    p.rows * p.width,
-    p.rows * p.width,
-    p.segmentCount + 1,
-    p.segmentCount * p.width,
-  ]),
-  alignRows: spec("g v", "dots sumsq", loose, (p) => [p.rows * p.width, p.width, p.rows, p.rows]),
-  embeddingAlign: spec("dy i32:ids i32:segments i32:groups? v?", "dots sumsq groupSumsq?", loose, (p) => [
-    p.rows * p.width,
-    p.rows,
-    p.segmentCount + 1,
-    p.groupCount + 1,
-    p.tableRows * p.width,
-    p.segmentCount,
-    p.segmentCount,
-    p.groupCount,
-  ]),
-  norm: spec("x gain? bias?", "y stats", loose, (p) => [
+  segmentSum: spec(
+    "x y? i32:segments",
+    "out",
+    loose,
+    { ...widths, segmentCount: extent, accumulate: flag },
+    (p) => [p.rows * p.width, p.rows * p.width, p.segmentCount + 1, p.segmentCount * p.width],
+  ),
+  alignRows: spec("g v", "dots sumsq", loose, widths, (p) => [p.rows * p.width, p.width, p.rows, p.rows]),
+  embeddingAlign: spec(
+    "dy i32:ids i32:segments i32:groups? v?",
+    "dots sumsq groupSumsq?",
+    loose,
+    { ...widths, tableRows: extent, segmentCount: extent, groupCount: extent },
+    (p) => [
+      p.rows * p.width,
+      p.rows,
+      p.segmentCount + 1,
+      p.groupCount + 1,
+      p.tableRows * p.width,
+      p.segmentCount,
+      p.segmentCount,
+      p.groupCount,
+    ],
+    (_, [, , , groups], [, , groupSumsq]) => groupsGiven(groups, groupSumsq),
+  ),
+  norm: spec(
+    "x gain? bias?",
+    "y stats",
+    loose,
+    {
+      ...normParams,
+      eps: {
+        what: "a finite number of at least 0",
+        fits: (eps) => typeof eps === "number" && eps >= 0 && eps < Infinity,
+      },
+    },
+    (p) => [p.rows * p.width, p.width, p.width, p.rows * p.width, p.rows * 2],
+  ),
+  normVjp: spec("x gain? stats dy", "dx", loose, normParams, (p) => [
     p.rows * p.width,
     p.width,
-    p.width,
-    p.rows * p.width,
     p.rows * 2,
-  ]),
-  normVjp: spec("x gain? stats dy", "dx", loose, (p) => [
-    p.rows * p.width,
-    p.width,
-    p.rows * 2,
     p.rows * p.width,
     p.rows * p.width,
   ]),
-  normJvp: spec("x gain? stats dx dgain? dbias?", "dy", loose, (p) => [
+  normJvp: spec("x gain? stats dx dgain? dbias?", "dy", loose, normParams, (p) => [
     p.rows * p.width,
     p.width,
     p.rows * 2,
@@ -327,57 +499,107 @@ export const kernels: { readonly [K in KernelName]: KernelSpec<KernelParams[K]> 
     p.width,
     p.rows * p.width,
   ]),
-  normGainGrad: spec("x stats dy i32:segments", "dgain", loose, (p) => [
+  normGainGrad: spec(
+    "x stats dy i32:segments",
+    "dgain",
+    loose,
+    { ...normParams, segmentCount: extent, accumulate: flag },
+    (p) => [p.rows * p.width, p.rows * 2, p.rows * p.width, p.segmentCount + 1, p.segmentCount * p.width],
+  ),
+  rope: spec(
+    "x",
+    "y",
+    loose,
+    {
+      ...{ batch: extent, time: extent, cols: extent, heads: extent, headDim: extent },
+      theta: {
+        what: "a finite number above 0",
+        fits: (theta) => typeof theta === "number" && theta > 0 && theta < Infinity,
+      },
+      inverse: flag,
+    },
+    (p) => [p.batch * p.time * p.cols, p.batch * p.time * p.cols],
+    ({ heads, headDim, cols }) => {
+      if (headDim % 2 !== 0) return `headDim must be even, it is ${headDim}`;
+      return heads * headDim <= cols ? null : `${heads} heads of ${headDim} do not fit into ${cols} columns`;
+    },
+  ),
+  attention: spec(
+    "qkv",
+    "o lse",
+    loose,
+    attentionParams,
+    (p) => [attentionQkv(p), attentionOut(p), attentionRows(p)],
+    heads,
+  ),
+  attentionVjp: spec(
+    "qkv o lse do",
+    "dqkv",
+    { rtol: 5e-5, atol: 5e-5 },
+    attentionParams,
+    (p) => [attentionQkv(p), attentionOut(p), attentionRows(p), attentionOut(p), attentionQkv(p)],
+    heads,
+  ),
+  attentionJvp: spec(
+    "qkv o lse dqkv",
+    "do",
+    { rtol: 5e-5, atol: 5e-5 },
+    attentionParams,
+    (p) => [attentionQkv(p), attentionOut(p), attentionRows(p), attentionQkv(p), attentionOut(p)],
+    heads,
+  ),
+  crossEntropy: spec("logits i32:targets", "losses lse", loose, rowsOf, (p) => [
+    p.rows * p.cols,
+    p.rows,
+    p.rows,
+    p.rows,
+  ]),
+  crossEntropyVjp: spec("logits i32:targets lse dlosses", "dlogits", loose, rowsOf, (p) => [
+    p.rows * p.cols,
+    p.rows,
+    p.rows,
+    p.rows,
+    p.rows * p.cols,
+  ]),
+  crossEntropyJvp: spec("logits i32:targets lse dlogits", "dlosses", loose, rowsOf, (p) => [
+    p.rows * p.cols,
+    p.rows,
+    p.rows,
+    p.rows * p.cols,
+    p.rows,
+  ]),
+  swiglu: spec("x", "y", loose, widths, (p) => [p.rows * 2 * p.width, p.rows * p.width]),
+  swigluVjp: spec("x dy", "dx", loose, widths, (p) => [
+    p.rows * 2 * p.width,
     p.rows * p.width,
-    p.rows * 2,
+    p.rows * 2 * p.width,
+  ]),
+  swigluJvp: spec("x dx", "dy", loose, widths, (p) => [
+    p.rows * 2 * p.width,
+    p.rows * 2 * p.width,
     p.rows * p.width,
-    p.segmentCount + 1,
-    p.segmentCount * p.width,
   ]),
-  rope: spec("x", "y", loose, (p) => [p.batch * p.time * p.cols, p.batch * p.time * p.cols]),
-  attention: spec("qkv", "o lse", loose, (p) => [attentionQkv(p), attentionOut(p), attentionRows(p)]),
-  attentionVjp: spec("qkv o lse do", "dqkv", { rtol: 5e-5, atol: 5e-5 }, (p) => [
-    attentionQkv(p),
-    attentionOut(p),
-    attentionRows(p),
-    attentionOut(p),
-    attentionQkv(p),
-  ]),
-  attentionJvp: spec("qkv o lse dqkv", "do", { rtol: 5e-5, atol: 5e-5 }, (p) => [
-    attentionQkv(p),
-    attentionOut(p),
-    attentionRows(p),
-    attentionQkv(p),
-    attentionOut(p),
-  ]),
-  crossEntropy: spec("logits i32:targets", "losses lse", loose, (p) => [
-    p.rows * p.cols,
-    p.rows,
-    p.rows,
-    p.rows,
-  ]),
-  crossEntropyVjp: spec("logits i32:targets lse dlosses", "dlogits", loose, (p) => [
-    p.rows * p.cols,
-    p.rows,
-    p.rows,
-    p.rows,
-    p.rows * p.cols,
-  ]),
-  crossEntropyJvp: spec("logits i32:targets lse dlogits", "dlosses", loose, (p) => [
-    p.rows * p.cols,
-    p.rows,
-    p.rows,
-    p.rows * p.cols,
-    p.rows,
-  ]),
-  swiglu: spec("x", "y", loose, (p) => [p.rows * 2 * p.width, p.rows * p.width]),
-  swigluVjp: spec("x dy", "dx", loose, (p) => [p.rows * 2 * p.width, p.rows * p.width, p.rows * 2 * p.width]),
-  swigluJvp: spec("x dx", "dy", loose, (p) => [p.rows * 2 * p.width, p.rows * 2 * p.width, p.rows * p.width]),
-  sumSquares: spec("x", "out", loose, () => [null, 1]),
-  dot: spec("x y", "out", loose, (_, [x], n) => [null, n(x), 1]),
-  clipScale: spec("sumsq", "scale", tight, () => [1, 1]),
-  adamw: spec("grad gradScale?", "value m v", loose, (_, [grad], n) => [null, 1, n(grad), n(grad), n(grad)]),
-  random: { inputs: [], outputs: ["any:out"], tolerance: { rtol: 1e-5, atol: 2e-6 }, sizes: () => [null] },
+  sumSquares: spec("x", "out", loose, {}, () => [null, 1]),
+  dot: spec("x y", "out", loose, {}, (_, [x], n) => [null, n(x), 1]),
+  clipScale: spec("sumsq", "scale", tight, { maxNorm: number }, () => [1, 1]),
+  adamw: spec(
+    "grad gradScale?",
+    "value m v",
+    loose,
+    { lr: number, beta1: number, beta2: number, eps: number, weightDecay: number, step: positive },
+    (_, [grad], n) => [null, 1, n(grad), n(grad), n(grad)],
+  ),
+  random: spec(
+    "",
+    "any:out",
+    { rtol: 1e-5, atol: 2e-6 },
+    { kind: oneOf(randomKinds), key0: word, key1: word, offset: word },
+    () => [null],
+    ({ kind }, _, [out]) =>
+      (kind === "bits") === (out?.dtype === "i32")
+        ? null
+        : `"${kind}" fills a tensor of type ${kind === "bits" ? "i32" : "f32"}`,
+  ),
 };
 
 export const kernelNames: readonly KernelName[] = Object.keys(kernels).filter(isKernelName);
@@ -386,9 +608,15 @@ function isKernelName(name: string): name is KernelName {
   return name in kernels;
 }
 
-const elements: Extent = (view) => (view === null ? 0 : sizeOf(view.shape));
+/** The rows of a kernel's parameters, as a list. */
+const paramRows: ReadonlyMap<string, readonly (readonly [name: string, check: ParamCheck])[]> = new Map(
+  kernelNames.map((kernel) => [kernel, Object.entries<ParamCheck>(kernels[kernel].params)]),
+);
 
-/** The table's shape and type rule. Throws `shape`, naming the kernel and the operand. */
+/**
+ * The table's rule for parameters, sizes and types, and for where strides may reach. Throws `shape`, naming the kernel and the parameter or operand. What
+ * stands in i32 operands (ids, targets, segments) cannot be seen from here: kernels pass over ids outside of a table.
+ */
 export function checkCall<K extends KernelName>(
   kernel: K,
   params: KernelParams[K],
@@ -401,6 +629,11 @@ export function checkCall<K extends KernelName>(
       "shape",
       `${kernel}: wants inputs (${row.inputs.join(", ")}) and outputs (${row.outputs.join(", ")})`,
     );
+  for (const [name, check] of paramRows.get(kernel) ?? []) {
+    const value: unknown = Reflect.get(params, name);
+    if (!check.fits(value))
+      throw new GradmixError("shape", `${kernel}: ${name} is ${show(value)}, not ${check.what}`);
+  }
   const sizes = row.sizes(params, inputs, elements);
   for (let i = 0; i < sizes.length; i++) {
     const output = i - inputs.length;
@@ -419,4 +652,6 @@ export function checkCall<K extends KernelName>(
     if (!label.startsWith("any:") && operand.dtype !== (label.startsWith("i32:") ? "i32" : "f32"))
       throw new GradmixError("shape", `${kernel}: operand "${label}" has the type ${operand.dtype}`);
   }
+  const wrong = row.together?.(params, inputs, outputs) ?? null;
+  if (wrong !== null) throw new GradmixError("shape", `${kernel}: ${wrong}`);
 }

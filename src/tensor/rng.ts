@@ -4,6 +4,8 @@
  * element can be drawn on its own.
  */
 
+import { integerIn } from "../options.ts";
+
 /** A key: two 32-bit words. */
 export type Key = readonly [number, number];
 
@@ -34,8 +36,9 @@ export function threefry2x32(
   return [x0, x1];
 }
 
-/** The key of a seed: its high and low 32 bits (JAX's PRNGKey). Seeds are integers 0 ≤ seed < 2⁵³. */
+/** The key of a seed: its high and low 32 bits (JAX's PRNGKey). Seeds are integers 0 ≤ seed < 2⁵³; others throw `config`. */
 export function key(seed: number): Key {
+  integerIn(0)("key: seed", seed);
   return [Math.floor(seed / 2 ** 32) >>> 0, seed >>> 0];
 }
 

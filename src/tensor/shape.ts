@@ -1,5 +1,6 @@
 /** Shape arithmetic: sizes, row-major strides, broadcasting, axes. Pure. */
 import { GradmixError } from "../errors.ts";
+import { show } from "../options.ts";
 
 export type Shape = readonly number[];
 
@@ -10,7 +11,7 @@ export function sizeOf(shape: Shape): number {
 }
 
 export function formatShape(shape: Shape): string {
-  return `[${shape.join(", ")}]`;
+  return `[${shape.map(show).join(", ")}]`;
 }
 
 export function sameShape(a: Shape, b: Shape): boolean {
@@ -56,15 +57,23 @@ export function broadcastStrides(shape: Shape, to: Shape): number[] {
 export function normaliseAxis(axis: number, rank: number, op: string): number {
   const normal = axis < 0 ? axis + rank : axis;
   if (!Number.isInteger(normal) || normal < 0 || normal >= rank)
-    throw new GradmixError("shape", `${op}: axis ${axis} is out of range for a tensor of rank ${rank}`);
+    throw new GradmixError("shape", `${op}: axis ${show(axis)} is out of range for a tensor of rank ${rank}`);
   return normal;
 }
 
+/** Throws `shape` for what is not a list of extents, or has more elements than can be counted. */
 export function checkShape(shape: Shape, op: string): void {
+  if (!Array.isArray(shape))
+    throw new GradmixError(
+      "shape",
+      `${op}: ${show(shape)} is not a shape; a shape is a list of integers ≥ 0`,
+    );
   for (const extent of shape)
     if (!Number.isSafeInteger(extent) || extent < 0)
       throw new GradmixError(
         "shape",
         `${op}: ${formatShape(shape)} is not a shape; extents are integers ≥ 0`,
       );
+  if (!Number.isSafeInteger(sizeOf(shape)))
+    throw new GradmixError("shape", `${op}: ${formatShape(shape)} has more elements than any memory`);
 }

@@ -6,7 +6,9 @@
  * releases it. The memory goes back when owner and holders have let go. Model code frees nothing by hand.
  */
 import { GradmixError } from "../errors.ts";
-import type { DType, TensorData } from "./dtype.ts";
+import { show } from "../options.ts";
+import { checkElements, flatten, type NestedNumbers } from "./data.ts";
+import { checkDType, type DType, type TensorData } from "./dtype.ts";
 import { currentMemory, type Memory, type View } from "./memory.ts";
 import { checkShape, formatShape, type Shape, sizeOf } from "./shape.ts";
 
@@ -112,16 +114,18 @@ export class Tensor implements View {
   /** Another handle on the same memory: a contiguous part, or the same elements under another shape. */
   view(shape: Shape, offset = 0): Tensor {
     void this.buffer;
-    if (offset < 0 || offset + sizeOf(shape) > this.size)
+    checkShape(shape, "view");
+    if (!(Number.isSafeInteger(offset) && offset >= 0 && offset + sizeOf(shape) <= this.size))
       throw new GradmixError(
         "shape",
-        `view: ${formatShape(shape)} from element ${offset} does not fit into ${formatShape(this.shape)}`,
+        `view: ${formatShape(shape)} from element ${show(offset)} does not fit into ${formatShape(this.shape)}`,
       );
     return new Tensor(this.#storage, shape, this.dtype, this.offset + offset);
   }
 
-  /** Overwrites the elements. `data` must have exactly `size` of them. */
+  /** Overwrites the elements. `data` must have exactly `size` of them, numbers that the type can hold. */
   write(data: ArrayLike<number>): void {
+    checkElements("write", data, this.dtype, this.shape);
     if (data.length !== this.size)
       throw new GradmixError(
         "shape",
@@ -149,19 +153,29 @@ export class Tensor implements View {
 /** A tensor with undefined contents. */
 export function empty(shape: Shape, dtype: DType = "f32", memory: Memory = currentMemory()): Tensor {
   checkShape(shape, "empty");
+  checkDType(dtype, "empty");
   const buffer = memory.alloc(sizeOf(shape), dtype);
   return new Tensor({ memory, buffer, handles: 0 }, shape, dtype, 0);
 }
 
-/** A tensor holding `data`, row-major. `shape` defaults to one axis. Throws `shape` when the counts differ. */
-export function tensor(data: ArrayLike<number>, shape: Shape = [data.length], dtype: DType = "f32"): Tensor {
-  if (sizeOf(shape) !== data.length)
+/**
+ * A tensor holding `data`, row-major: a number, a list or a typed array of numbers, or lists of those to any depth. `shape` defaults to that of the lists.
+ * Numbers are rounded to f32; i32 takes integers of 32 bits. Throws `shape`, with the index, for lists of different lengths and for what the type cannot
+ * hold, and when the counts differ.
+ */
+export function tensor(data: NestedNumbers, shape?: Shape, dtype: DType = "f32"): Tensor {
+  const { values, shape: own } = flatten("tensor", data);
+  const wanted = shape ?? own;
+  checkShape(wanted, "tensor");
+  checkDType(dtype, "tensor");
+  if (sizeOf(wanted) !== values.length)
     throw new GradmixError(
       "shape",
-      `tensor: ${data.length} values do not fill the shape ${formatShape(shape)}`,
+      `tensor: ${values.length} values do not fill the shape ${formatShape(wanted)}`,
     );
-  const out = empty(shape, dtype);
-  out.write(data);
+  checkElements("tensor", values, dtype, own);
+  const out = empty(wanted, dtype);
+  out.memory.write(out.buffer, out.offset, values);
   return out;
 }
 

@@ -1,10 +1,12 @@
 /** Functions of one tensor, element by element, and SwiGLU. */
 import { run } from "../../backends/backend.ts";
-import type { UnaryKind } from "../../backends/kernels.ts";
+import { type UnaryKind, unaryKinds } from "../../backends/kernels.ts";
 import { GradmixError } from "../../errors.ts";
+import { oneOf } from "../../options.ts";
 import { formatShape, sizeOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { allocate, apply1, linearIn, type None, none, type Op, type Spec, specOf, wantType } from "../op.ts";
+import { wantLike } from "../checks.ts";
 import { add, affine, maximum, mul, sign } from "./arithmetic.ts";
 import { slice } from "./shape.ts";
 
@@ -15,7 +17,10 @@ export function slopeTimes(kind: UnaryKind, x: Tensor, t: Tensor): Tensor {
 
 export const unaryVjpOp: Op<{ kind: UnaryKind }> = {
   name: "unaryVjp",
-  infer([x]) {
+  infer([x, t], { kind }) {
+    oneOf(...unaryKinds)("unaryVjp: kind", kind);
+    wantType("unaryVjp", "x", x, "f32");
+    wantLike("unaryVjp", "t", t, x);
     return [specOf(x)];
   },
   forward([x, t], attrs, [spec]) {
@@ -168,7 +173,8 @@ function halves(x: Tensor): [Tensor, Tensor] {
 /** [x, ct] → the cotangent of x; linear in ct, with `swigluJvp` as its transpose. */
 export const swigluVjpOp: Op<None> = {
   name: "swigluVjp",
-  infer([x]) {
+  infer([x, ct]) {
+    wantLike("swigluVjp", "the cotangent", ct, swigluOp.infer([x], none)[0]);
     return [specOf(x)];
   },
   forward([x, ct], _, [spec]) {
@@ -187,7 +193,8 @@ export const swigluVjpOp: Op<None> = {
 /** [x, tangent of x] → the tangent of y. */
 export const swigluJvpOp: Op<None> = {
   name: "swigluJvp",
-  infer([x]) {
+  infer([x, tangent]) {
+    wantLike("swigluJvp", "the tangent", tangent, x);
     return swigluOp.infer([x], none);
   },
   forward([x, tangent], _, [spec]) {

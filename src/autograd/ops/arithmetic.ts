@@ -2,7 +2,8 @@
 import { run } from "../../backends/backend.ts";
 import type { BinaryKind } from "../../backends/kernels.ts";
 import { GradmixError } from "../../errors.ts";
-import type { DType } from "../../tensor/dtype.ts";
+import { valueThat } from "../../options.ts";
+import { checkDType, type DType } from "../../tensor/dtype.ts";
 import { broadcastShapes, broadcastStrides, formatShape, sameShape } from "../../tensor/shape.ts";
 import { Tensor } from "../../tensor/tensor.ts";
 import {
@@ -17,7 +18,10 @@ import {
   specOf,
   wantType,
 } from "../op.ts";
+import { wantLike, wantTensor } from "../checks.ts";
 import { broadcastTo, sumTo } from "./broadcast.ts";
+
+const number = valueThat("a number", (value) => typeof value === "number");
 
 interface BinaryRules {
   /** What the vjp and the jvp need, out of the operands a and b and the result c. */
@@ -101,7 +105,9 @@ export const minimumOp: Op<None> = binaryOp("minimum", "min", {
 /** y = scale·x + shift. */
 export const affineOp: Op<{ scale: number; shift: number }> = {
   name: "affine",
-  infer([x]) {
+  infer([x], { scale, shift }) {
+    number("affine: scale", scale);
+    number("affine: shift", shift);
     wantType("affine", "x", x, "f32");
     return [specOf(x)];
   },
@@ -146,6 +152,8 @@ export const whereOp: Op<None> = {
     wantType("where", "the condition", condition, "i32");
     wantType("where", "the first choice", a, "f32");
     wantType("where", "the second choice", b, "f32");
+    wantLike("where", "the second choice", b, a);
+    wantLike("where", "the condition", condition, { shape: a.shape, dtype: "i32" });
     return [{ shape: a.shape, dtype: "f32" }];
   },
   forward([condition, a, b], _, [spec]) {
@@ -169,6 +177,7 @@ export const castOp: Op<{ dtype: DType }> = {
   name: "cast",
   constant: true,
   infer([x], { dtype }) {
+    checkDType(dtype, "cast");
     return [{ shape: x.shape, dtype }];
   },
   forward([x], _, [spec]) {
@@ -200,6 +209,7 @@ function toTensors(name: string, a: Operand, b: Operand): [Tensor, Tensor] {
   if (!(like instanceof Tensor))
     throw new GradmixError("shape", `${name}: one of the operands must be a tensor, both are numbers`);
   const scalar: Spec = { shape: [], dtype: "f32" };
+  for (const [at, x] of [a, b].entries()) if (typeof x !== "number") wantTensor(name, `operand ${at}`, x);
   const wrap = (x: Operand): Tensor => (typeof x === "number" ? filled(x, scalar, like) : x);
   return [wrap(a), wrap(b)];
 }
@@ -252,6 +262,7 @@ export function sign(x: Tensor): Tensor {
 
 /** condition ≠ 0 ? a : b by element, broadcast; `condition` is i32. */
 export function where(condition: Tensor, a: Operand, b: Operand): Tensor {
+  wantTensor("where", "the condition", condition);
   const [x, y] = toTensors("where", a, b);
   const shape = broadcastShapes(condition.shape, broadcastShapes(x.shape, y.shape, "where"), "where");
   const to = (t: Tensor): Tensor => (sameShape(t.shape, shape) ? t : broadcastTo(t, shape));
@@ -260,6 +271,7 @@ export function where(condition: Tensor, a: Operand, b: Operand): Tensor {
 
 /** The elements as `dtype`; towards zero to i32. No gradient passes a conversion. */
 export function cast(x: Tensor, dtype: DType): Tensor {
+  wantTensor("cast", "x", x);
   return x.dtype === dtype ? x : apply1(castOp, [x], { dtype });
 }
 

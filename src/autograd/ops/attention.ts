@@ -2,9 +2,11 @@
 import { run } from "../../backends/backend.ts";
 import type { AttentionParams } from "../../backends/kernels.ts";
 import { GradmixError } from "../../errors.ts";
+import { checkOptions, integerIn, unchecked } from "../../options.ts";
 import { formatShape, type Shape } from "../../tensor/shape.ts";
 import { empty, type Tensor } from "../../tensor/tensor.ts";
 import { allocate, apply1, linearIn, type Op, type Spec, specOf, wantType } from "../op.ts";
+import { wantLike } from "../checks.ts";
 import { add, affine } from "./arithmetic.ts";
 import { broadcastTo, reshape } from "./broadcast.ts";
 import { matmul } from "./matmul.ts";
@@ -32,12 +34,17 @@ export const causalAttentionOp: Op<AttentionAttrs> = {
   infer([qkv], attrs) {
     wantType("causalAttention", "qkv", qkv, "f32");
     const { heads, kvHeads } = attrs;
-    if (heads < 1 || kvHeads < 1 || heads % kvHeads !== 0)
+    integerIn(1)("causalAttention: heads", heads);
+    integerIn(1)("causalAttention: kvHeads", kvHeads);
+    if (heads % kvHeads !== 0)
       throw new GradmixError(
         "shape",
         `causalAttention: ${heads} heads cannot share ${kvHeads} key/value heads`,
       );
-    if (qkv.shape.length !== 3 || !Number.isInteger(paramsOf(qkv, attrs).headDim))
+    if (
+      qkv.shape.length !== 3 ||
+      !(paramsOf(qkv, attrs).headDim >= 1 && Number.isInteger(paramsOf(qkv, attrs).headDim))
+    )
       throw new GradmixError(
         "shape",
         `causalAttention: qkv ${formatShape(qkv.shape)} does not hold ${heads} query and 2·${kvHeads} key/value heads; wanted [batch, time, (heads + 2·kvHeads)·headDim]`,
@@ -94,10 +101,19 @@ function causalMask(time: number, like: Tensor): Tensor {
   return mask;
 }
 
+/** What the forward pass left, as it left it. */
+function wantSaved(name: string, attrs: AttentionAttrs, qkv: Spec, o: Spec, lse: Spec): void {
+  wantLike(name, "o", o, causalAttentionOp.infer([qkv], attrs)[0]);
+  const [batch, time] = qkv.shape;
+  wantLike(name, "lse", lse, { shape: [batch, attrs.heads, time], dtype: "f32" });
+}
+
 /** [qkv, o, lse, do] → dqkv; linear in do, with `attentionJvp` as its transpose. */
 export const attentionVjpOp: Op<AttentionAttrs> = {
   name: "attentionVjp",
-  infer([qkv]) {
+  infer([qkv, o, lse, ct], attrs) {
+    wantSaved("attentionVjp", attrs, qkv, o, lse);
+    wantLike("attentionVjp", "the cotangent", ct, o);
     return [specOf(qkv)];
   },
   forward([qkv, o, lse, ct], attrs, [spec]) {
@@ -116,7 +132,9 @@ export const attentionVjpOp: Op<AttentionAttrs> = {
 /** [qkv, o, lse, tangent of qkv] → the tangent of o. */
 export const attentionJvpOp: Op<AttentionAttrs> = {
   name: "attentionJvp",
-  infer([qkv], attrs) {
+  infer([qkv, o, lse, tangent], attrs) {
+    wantSaved("attentionJvp", attrs, qkv, o, lse);
+    wantLike("attentionJvp", "the tangent", tangent, qkv);
     return [outputSpec(qkv, attrs)];
   },
   forward([qkv, o, lse, tangent], attrs, [spec]) {
@@ -137,9 +155,8 @@ export const attentionJvpOp: Op<AttentionAttrs> = {
  * columns in the order all q heads, all k heads, all v heads → [batch, time, heads·headDim]. Scores are scaled by
  * 1/√headDim; query head h reads key/value head ⌊h·kvHeads/heads⌋ (default: as many as heads).
  */
-export function causalAttention(
-  qkv: Tensor,
-  { heads, kvHeads = heads }: { heads: number; kvHeads?: number },
-): Tensor {
+export function causalAttention(qkv: Tensor, options: { heads: number; kvHeads?: number }): Tensor {
+  checkOptions("causalAttention", options, { heads: unchecked, kvHeads: unchecked });
+  const { heads, kvHeads = heads } = options;
   return apply1(causalAttentionOp, [qkv], { heads, kvHeads });
 }

@@ -5,6 +5,7 @@
 import { run } from "../../backends/backend.ts";
 import type { ReduceKind } from "../../backends/kernels.ts";
 import { GradmixError } from "../../errors.ts";
+import { boolean, integerIn } from "../../options.ts";
 import {
   broadcastShapes,
   broadcastStrides,
@@ -17,6 +18,7 @@ import {
   stridesOf,
 } from "../../tensor/shape.ts";
 import { empty, type Tensor } from "../../tensor/tensor.ts";
+import { wantList, wantTensor } from "../checks.ts";
 import { allocate, apply1, MAX_RANK, type Op, type Spec, wantType } from "../op.ts";
 
 export function wantRank(name: string, spec: Spec): void {
@@ -133,6 +135,11 @@ export function reduceOp(kind: ReduceKind, rules: Pick<Op<ReduceAttrs>, "vjp" | 
     name: kind,
     infer([x], { axes, keepDims }) {
       wantType(kind, "x", x, "f32");
+      wantList(kind, "axes", axes);
+      axes.forEach((axis, at) =>
+        integerIn(at === 0 ? 0 : axes[at - 1] + 1, x.shape.length - 1)(`${kind}: axis`, axis),
+      );
+      boolean(`${kind}: keepDims`, keepDims);
       const shape = keepDims ? keptShape(x.shape, axes) : x.shape.filter((_, axis) => !axes.includes(axis));
       return [{ shape, dtype: "f32" }];
     },
@@ -159,14 +166,23 @@ export const sumOp: Op<ReduceAttrs> = reduceOp("sum", {
 
 /** The same elements under another shape; one extent may be −1 and is worked out. */
 export function reshape(x: Tensor, shape: Shape): Tensor {
+  wantTensor("reshape", "x", x);
+  wantList("reshape", "the shape", shape);
   const unknown = shape.indexOf(-1);
   if (unknown < 0) return apply1(reshapeOp, [x], { shape });
   const rest = sizeOf(shape.filter((_, axis) => axis !== unknown));
+  if (!Number.isInteger(x.size / rest))
+    throw new GradmixError(
+      "shape",
+      `reshape: ${formatShape(x.shape)} has ${x.size} elements, which do not divide into ${formatShape(shape)}`,
+    );
   return apply1(reshapeOp, [x], { shape: shape.map((e, axis) => (axis === unknown ? x.size / rest : e)) });
 }
 
 /** x repeated along its axes of extent 1 and along new leading axes. */
 export function broadcastTo(x: Tensor, shape: Shape): Tensor {
+  wantTensor("broadcastTo", "x", x);
+  wantList("broadcastTo", "the shape", shape);
   return sameShape(x.shape, shape) ? x : apply1(broadcastToOp, [x], { shape });
 }
 
@@ -182,8 +198,10 @@ export function sumTo(x: Tensor, shape: Shape): Tensor {
 }
 
 export function axesOf(x: Tensor, axis: Axis | undefined, name: string): number[] {
+  wantTensor(name, "x", x);
   if (axis === undefined) return x.shape.map((_, i) => i);
   const given = typeof axis === "number" ? [axis] : axis;
+  wantList(name, "axis", given);
   const axes = given.map((a) => normaliseAxis(a, x.rank, name)).sort((a, b) => a - b);
   if (new Set(axes).size < axes.length)
     throw new GradmixError("shape", `${name}: an axis is named twice in ${formatShape(given)}`);
@@ -192,6 +210,7 @@ export function axesOf(x: Tensor, axis: Axis | undefined, name: string): number[
 
 export function reduce(op: Op<ReduceAttrs>, x: Tensor, axis: Axis | undefined, keepDims: boolean): Tensor {
   const axes = axesOf(x, axis, op.name);
+  boolean(`${op.name}: keepDims`, keepDims);
   return axes.length === 0 ? x : apply1(op, [x], { axes, keepDims });
 }
 

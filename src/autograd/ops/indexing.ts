@@ -1,6 +1,7 @@
 /** Rows by index: gather and its transpose scatterAdd. */
 import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
+import { integerIn } from "../../options.ts";
 import { formatShape, sameShape, sizeOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { allocate, apply1, type None, none, type Op, type Spec, wantType } from "../op.ts";
@@ -58,6 +59,7 @@ export const scatterAddOp: Op<{ rows: number }> = {
         "shape",
         `scatterAdd: x ${formatShape(x.shape)} and the index ${formatShape(ids.shape)} do not fit; x has one more axis`,
       );
+    integerIn(0)("scatterAdd: rows", rows);
     return [{ shape: [rows, x.shape[x.shape.length - 1]], dtype: "f32" }];
   },
   forward([x, ids], { rows }, [spec]) {

@@ -1,7 +1,8 @@
 /** The affine layer: product with a weight, bias and activation in one kernel. Its weight gradient leaves as factors. */
 import { run } from "../../backends/backend.ts";
-import type { Activation } from "../../backends/kernels.ts";
+import { type Activation, activations } from "../../backends/kernels.ts";
 import { GradmixError } from "../../errors.ts";
+import { checkOptions, oneOf, unchecked } from "../../options.ts";
 import { formatShape, sizeOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { allocate, apply1, type Op, wantType } from "../op.ts";
@@ -19,7 +20,8 @@ const rows = (t: Tensor): Tensor => reshape(t, [-1, t.shape[t.rank - 1]]);
 export const linearOp: Op<LinearAttrs> = {
   name: "linear",
   emits: [1, 2],
-  infer([x, weight, bias]) {
+  infer([x, weight, bias], { activation }) {
+    oneOf(...activations)("linear: activation", activation);
     wantType("linear", "x", x, "f32");
     wantType("linear", "the weight", weight, "f32");
     const width = x.shape.at(-1);
@@ -28,6 +30,7 @@ export const linearOp: Op<LinearAttrs> = {
         "shape",
         `linear: x ${formatShape(x.shape)} and the weight ${formatShape(weight.shape)} do not fit; wanted [batch, …, in] and [out, in]`,
       );
+    if (bias !== undefined) wantType("linear", "the bias", bias, "f32");
     if (bias !== undefined && (bias.shape.length !== 1 || bias.shape[0] !== weight.shape[0]))
       throw new GradmixError(
         "shape",
@@ -107,7 +110,9 @@ export function linear(
   x: Tensor,
   weight: Tensor,
   bias?: Tensor,
-  { activation = "none" }: { activation?: Activation } = {},
+  options: { activation?: Activation } = {},
 ): Tensor {
+  checkOptions("linear", options, { activation: unchecked });
+  const { activation = "none" } = options;
   return apply1(linearOp, bias === undefined ? [x, weight] : [x, weight, bias], { activation });
 }

@@ -1,6 +1,7 @@
 /** Softmax cross-entropy, one loss per token. */
 import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
+import { integerIn } from "../../options.ts";
 import { formatShape, sameShape } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import {
@@ -16,6 +17,7 @@ import {
   transforming,
   wantType,
 } from "../op.ts";
+import { wantLike } from "../checks.ts";
 import { mul, sub } from "./arithmetic.ts";
 import { sum } from "./broadcast.ts";
 import { logSumExp } from "./reduce.ts";
@@ -76,6 +78,8 @@ export const oneHotOp: Op<{ cols: number }> = {
   name: "oneHot",
   constant: true,
   infer([targets], { cols }) {
+    wantType("oneHot", "the targets", targets, "i32");
+    integerIn(0)("oneHot: cols", cols);
     return [{ shape: [...targets.shape, cols], dtype: "f32" }];
   },
   forward([targets], _, [spec]) {
@@ -90,10 +94,18 @@ export const oneHotOp: Op<{ cols: number }> = {
   },
 };
 
+/** What the forward pass left, as it left it. */
+function wantSaved(name: string, logits: Spec, targets: Spec, lse: Spec): void {
+  check(name, logits, targets);
+  wantLike(name, "lse", lse, { shape: targets.shape, dtype: "f32" });
+}
+
 /** [logits, targets, lse, dlosses] → dlogits; linear in dlosses, with `crossEntropyJvp` as its transpose. */
 export const crossEntropyVjpOp: Op<None> = {
   name: "crossEntropyVjp",
-  infer([logits]) {
+  infer([logits, targets, lse, ct]) {
+    wantSaved("crossEntropyVjp", logits, targets, lse);
+    wantLike("crossEntropyVjp", "the cotangent", ct, lse);
     return [specOf(logits)];
   },
   forward([logits, targets, lse, ct], _, [spec]) {
@@ -112,7 +124,9 @@ export const crossEntropyVjpOp: Op<None> = {
 /** [logits, targets, lse, tangent of the logits] → the tangent of the losses. */
 export const crossEntropyJvpOp: Op<None> = {
   name: "crossEntropyJvp",
-  infer([, targets]) {
+  infer([logits, targets, lse, tangent]) {
+    wantSaved("crossEntropyJvp", logits, targets, lse);
+    wantLike("crossEntropyJvp", "the tangent", tangent, logits);
     return [{ shape: targets.shape, dtype: "f32" }];
   },
   forward([logits, targets, lse, tangent], _, [spec]) {

@@ -1,9 +1,11 @@
 /** Matrix products, batched over leading axes. */
 import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
+import { boolean, checkOptions, unchecked } from "../../options.ts";
 import { broadcastShapes, formatShape, sameShape, type Shape, sizeOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { allocate, apply1, type Op, type Spec, wantType } from "../op.ts";
+import { wantTensors } from "../checks.ts";
 import { add } from "./arithmetic.ts";
 import { broadcastTo, reshape, sumTo } from "./broadcast.ts";
 
@@ -54,6 +56,8 @@ export const matmulOp: Op<MatmulAttrs> = {
   infer([a, b], attrs) {
     wantType("matmul", "the first operand", a, "f32");
     wantType("matmul", "the second operand", b, "f32");
+    boolean("matmul: transposeA", attrs.transposeA);
+    boolean("matmul: transposeB", attrs.transposeB);
     return [{ shape: plan(a, b, attrs).shape, dtype: "f32" }];
   },
   forward([a, b], attrs, [spec]) {
@@ -114,8 +118,11 @@ function matmulVjpB(a: Tensor, ct: Tensor, transposeA: boolean, transposeB: bool
 export function matmul(
   a: Tensor,
   b: Tensor,
-  { transposeA = false, transposeB = false }: { transposeA?: boolean; transposeB?: boolean } = {},
+  options: { transposeA?: boolean; transposeB?: boolean } = {},
 ): Tensor {
+  checkOptions("matmul", options, { transposeA: unchecked, transposeB: unchecked });
+  const { transposeA = false, transposeB = false } = options;
+  wantTensors("matmul", [a, b]);
   const [batchA, batchB] = [batchOf(a.shape), batchOf(b.shape)];
   if (a.rank > 2 && b.rank > 2 && !sameShape(batchA, batchB)) {
     const lead = broadcastShapes(batchA, batchB, "matmul");

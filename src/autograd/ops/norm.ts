@@ -1,15 +1,16 @@
 /** LayerNorm and RMSNorm over the last axis; the gain's and the bias's gradients leave as factors. */
 import { run } from "../../backends/backend.ts";
+import { type NormKind, normKinds } from "../../backends/kernels.ts";
 import { GradmixError } from "../../errors.ts";
+import { boolean, numberIn, oneOf } from "../../options.ts";
 import { formatShape, sizeOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { allocate, apply1, linearIn, type Op, type Spec, specOf, wantType } from "../op.ts";
+import { wantLike } from "../checks.ts";
 import { rsqrt, square } from "./activation.ts";
 import { add, affine, mul, sub } from "./arithmetic.ts";
 import { broadcastTo, sumTo } from "./broadcast.ts";
 import { mean } from "./reduce.ts";
-
-type NormKind = "layer" | "rms";
 
 interface NormAttrs {
   readonly eps: number;
@@ -36,10 +37,12 @@ function normOp(kind: NormKind, name: string): Op<NormAttrs> {
   return {
     name,
     emits: [1, 2],
-    infer([x, ...rest]) {
+    infer([x, ...rest], { eps }) {
       wantType(name, "x", x, "f32");
+      numberIn({ min: 0 })(`${name}: eps`, eps);
       if (x.shape.length < 2)
         throw new GradmixError("shape", `${name}: x ${formatShape(x.shape)} needs a batch and a width`);
+      for (const t of rest) wantType(name, "a gain or bias", t, "f32");
       for (const t of rest)
         if (t.shape.length !== 1 || t.shape[0] !== widthOf(x))
           throw new GradmixError(
@@ -114,7 +117,14 @@ function normRule(kernel: "normVjp" | "normJvp"): Op<RuleAttrs> {
   const [plain, gained] = [linear(2), linear(3)];
   return {
     name: kernel,
-    infer([x]) {
+    infer(inputs, { kind, gain }) {
+      const [x, stats] = inputs;
+      oneOf(...normKinds)(`${kernel}: kind`, kind);
+      boolean(`${kernel}: gain`, gain);
+      wantType(kernel, "x", x, "f32");
+      wantLike(kernel, "stats", stats, { shape: [rowsOf(x), 2], dtype: "f32" });
+      if (gain) wantLike(kernel, "the gain", inputs[2], { shape: [widthOf(x)], dtype: "f32" });
+      wantLike(kernel, "the last operand", inputs[gain ? 3 : 2], x);
       return [specOf(x)];
     },
     forward(inputs, { kind, gain }, [spec]) {

@@ -4,6 +4,7 @@ import { GradmixError } from "../../errors.ts";
 import { sizeOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { allocate, apply1, type None, none, type Op, type Spec, specOf, wantType } from "../op.ts";
+import { wantLike } from "../checks.ts";
 import { exp, log } from "./activation.ts";
 import { add, affine, div, mul, sign, stopGradient, sub } from "./arithmetic.ts";
 import {
@@ -70,7 +71,10 @@ export const softmaxOp: Op<None> = {
 /** [y, t] → y ⊙ (t − Σ y·t): the Jacobian of softmax, which is symmetric. */
 export const softmaxVjpOp: Op<None> = {
   name: "softmaxVjp",
-  infer([y]) {
+  infer([y, t]) {
+    wantType("softmaxVjp", "y", y, "f32");
+    wantLike("softmaxVjp", "t", t, y);
+    rowsOf("softmaxVjp", y);
     return [specOf(y)];
   },
   forward([y, t], _, [spec]) {

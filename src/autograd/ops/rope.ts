@@ -1,6 +1,7 @@
 /** Rotary position embedding (Su et al. 2021), in the half-split pairing of the Llama code. */
 import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
+import { boolean, checkOptions, integerIn, numberIn, unchecked } from "../../options.ts";
 import { formatShape } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { allocate, apply1, type Op, specOf, wantType } from "../op.ts";
@@ -19,8 +20,12 @@ interface RopeAttrs extends Required<RopeOptions> {
 
 export const ropeOp: Op<RopeAttrs> = {
   name: "rope",
-  infer([x], { heads, headDim }) {
+  infer([x], { heads, headDim, theta, inverse }) {
     wantType("rope", "x", x, "f32");
+    integerIn(1)("rope: heads", heads);
+    integerIn(2)("rope: headDim", headDim);
+    numberIn({ min: 0, openMin: true })("rope: theta", theta);
+    boolean("rope: inverse", inverse);
     if (x.shape.length !== 3 || x.shape[2] < heads * headDim || headDim % 2 !== 0)
       throw new GradmixError(
         "shape",
@@ -43,6 +48,8 @@ export const ropeOp: Op<RopeAttrs> = {
 };
 
 /** Rotates the first `heads` blocks of `headDim` columns of x [batch, time, columns] by their position 0 … time − 1. */
-export function rope(x: Tensor, { heads, headDim, theta = 10000 }: RopeOptions): Tensor {
+export function rope(x: Tensor, options: RopeOptions): Tensor {
+  checkOptions("rope", options, { heads: unchecked, headDim: unchecked, theta: unchecked });
+  const { heads, headDim, theta = 10000 } = options;
   return apply1(ropeOp, [x], { heads, headDim, theta, inverse: false });
 }

@@ -1,9 +1,19 @@
 /** Moving elements: transpose, slice, pad, concat. */
 import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
-import { formatShape, normaliseAxis, sameShape, type Shape, sizeOf, stridesOf } from "../../tensor/shape.ts";
+import { integerIn } from "../../options.ts";
+import {
+  checkShape,
+  formatShape,
+  normaliseAxis,
+  sameShape,
+  type Shape,
+  sizeOf,
+  stridesOf,
+} from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { allocate, apply1, filled, type Op, specOf } from "../op.ts";
+import { wantList, wantTensor, wantTensors } from "../checks.ts";
 import { moving, wantRank } from "./broadcast.ts";
 
 export const transposeOp: Op<{ perm: readonly number[] }> = moving(
@@ -11,6 +21,7 @@ export const transposeOp: Op<{ perm: readonly number[] }> = moving(
     name: "transpose",
     infer([x], { perm }) {
       wantRank("transpose", x);
+      wantList("transpose", "the permutation", perm);
       if (perm.length !== x.shape.length || perm.some((_, axis) => !perm.includes(axis)))
         throw new GradmixError(
           "shape",
@@ -48,6 +59,8 @@ export const sliceOp: Op<Window> = moving(
     name: "slice",
     infer([x], { starts, sizes }) {
       wantRank("slice", x);
+      wantList("slice", "starts", starts);
+      wantList("slice", "sizes", sizes);
       const fits = (extent: number, axis: number): boolean =>
         Number.isInteger(starts[axis]) &&
         Number.isInteger(sizes[axis]) &&
@@ -88,10 +101,11 @@ export const padOp: Op<{ starts: readonly number[]; shape: Shape }> = moving(
     name: "pad",
     infer([x], { starts, shape }) {
       wantRank("pad", x);
-      if (
-        shape.length !== x.shape.length ||
-        x.shape.some((extent, axis) => starts[axis] + extent > shape[axis])
-      )
+      wantList("pad", "starts", starts);
+      checkShape(shape, "pad");
+      const fits = (extent: number, axis: number): boolean =>
+        Number.isInteger(starts[axis]) && starts[axis] >= 0 && starts[axis] + extent <= shape[axis];
+      if (shape.length !== x.shape.length || starts.length !== x.shape.length || !x.shape.every(fits))
         throw new GradmixError(
           "shape",
           `pad: ${formatShape(x.shape)} at ${formatShape(starts)} does not fit into ${formatShape(shape)}`,
@@ -124,6 +138,7 @@ export const concatOp: Op<{ axis: number }> = {
   name: "concat",
   infer(xs, { axis }) {
     const [first] = xs;
+    integerIn(0, first.shape.length - 1)("concat: axis", axis);
     for (const x of xs) {
       wantRank("concat", x);
       const fits =
@@ -177,6 +192,8 @@ function startsAt(axis: number, start: number, rank: number): number[] {
 
 /** Permutes the axes; by default it swaps the last two. */
 export function transpose(x: Tensor, perm?: readonly number[]): Tensor {
+  wantTensor("transpose", "x", x);
+  if (perm !== undefined) wantList("transpose", "the permutation", perm);
   if (perm !== undefined)
     return apply1(transposeOp, [x], { perm: perm.map((a) => (a < 0 ? a + x.rank : a)) });
   if (x.rank < 2)
@@ -198,6 +215,8 @@ export function pad(x: Tensor, starts: readonly number[], shape: Shape): Tensor 
 
 /** Joins tensors along an axis. */
 export function concat(xs: readonly Tensor[], axis: number): Tensor {
+  wantList("concat", "what to join", xs);
+  wantTensors("concat", xs);
   if (xs.length === 0) throw new GradmixError("shape", "concat: no tensors were given");
   return apply1(concatOp, xs, { axis: normaliseAxis(axis, xs[0].rank, "concat") });
 }

@@ -5,11 +5,6 @@ import { type Data, dotProduct, kernel, type Kernels, type Optional, segmentRang
 
 export const gemm: Kernels<"gemm" | "gemmSegmented"> = {
   gemm: kernel((p, [a, b, bias]: [Data, Data, Optional], [c, pre]: [Data, Optional]) => {
-    if (p.accumulate && p.activation !== "none")
-      throw new GradmixError(
-        "shape",
-        `gemm: "accumulate" goes with the activation "none", not "${p.activation}"`,
-      );
     for (let item = 0; item < p.batch; item++)
       for (let i = 0; i < p.m; i++)
         for (let j = 0; j < p.n; j++) {

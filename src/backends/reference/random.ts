@@ -1,5 +1,4 @@
 /** Random fill from Threefry-2x32 (tensor/rng.ts). */
-import { GradmixError } from "../../errors.ts";
 import { threefry2x32 } from "../../tensor/rng.ts";
 import { type Data, kernel, type Kernels } from "./kernel.ts";
 
@@ -7,11 +6,6 @@ const STEP = 2 ** -24;
 
 export const random: Kernels<"random"> = {
   random: kernel((p, _inputs: [], [out]: [Data]) => {
-    if ((p.kind === "bits") !== out instanceof Int32Array)
-      throw new GradmixError(
-        "shape",
-        `random: "${p.kind}" fills a tensor of type ${p.kind === "bits" ? "i32" : "f32"}`,
-      );
     for (let i = 0; i < out.length; i += 2) {
       const words = threefry2x32(p.key0, p.key1, 0, (p.offset + i / 2) >>> 0);
       const pair = p.kind === "normal" ? boxMuller(words) : p.kind === "uniform" ? words.map(unit) : words;

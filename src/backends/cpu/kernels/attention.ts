@@ -1,5 +1,4 @@
 /** Launchers of causal attention (assembly/attention.ts) and rotary positions (assembly/rope.ts). */
-import { GradmixError } from "../../../errors.ts";
 import type { AttentionParams } from "../../kernels.ts";
 import {
   ATTENTION_KEYS as KEY_CHUNK,
@@ -86,8 +85,6 @@ export const attention: Pick<Launchers, "attention" | "attentionVjp" | "attentio
   },
 
   rope(runtime, p, [x], [y]) {
-    if (p.headDim % 2 !== 0)
-      throw new GradmixError("shape", `rope: headDim must be even, it is ${p.headDim}`);
     const half = p.headDim / 2;
     const frequencies = Float64Array.from({ length: half + (half % 2) }, (_, i) => p.theta ** (-i / half));
     const perTask = Math.max(1, Math.floor(8192 / Math.max(1, p.batch * p.cols)));

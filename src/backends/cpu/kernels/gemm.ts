@@ -1,5 +1,5 @@
 /** Launchers of the matrix products (assembly/gemm.ts). */
-import { type Activation } from "../../kernels.ts";
+import { activations } from "../../kernels.ts";
 import {
   GEMM_COLS,
   GEMM_K,
@@ -13,8 +13,6 @@ import {
 } from "../blocks.ts";
 import type { Runtime } from "../runtime.ts";
 import type { Launcher } from "./launcher.ts";
-
-const activations: readonly Activation[] = ["none", "gelu", "relu", "silu"];
 
 /** Tasks wanted for a large product, so that threads end together. */
 const TASKS = 16;

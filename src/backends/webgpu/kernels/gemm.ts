@@ -5,7 +5,6 @@
  * A product with few tiles and a long k (weight gradients) would leave most of a GPU idle, so k is cut into shares whose sums a second kernel adds in order.
  * How many shares there are depends on the shape alone.
  */
-import { GradmixError } from "../../../errors.ts";
 import type { KernelParams } from "../../kernels.ts";
 import { ENOUGH_TILES, GEMM_SHARE, SPREAD_SHARE, SPREAD_TILES } from "../blocks.ts";
 import {
@@ -55,11 +54,6 @@ interface Shared {
 
 export const gemm: Pick<Launchers, "gemm"> = {
   gemm(context, params, [a, b, bias], [c, pre]) {
-    if (params.accumulate && params.activation !== "none")
-      throw new GradmixError(
-        "shape",
-        `gemm: "accumulate" goes with the activation "none", not "${params.activation}"`,
-      );
     const { m, n, k, batch, strideA, strideB, strideC, alpha, transA, transB } = params;
     if (m === 0 || n === 0 || batch === 0) return;
     const layout = `${transA ? "T" : "N"}${transB ? "T" : "N"}`;
