@@ -4,14 +4,15 @@
  */
 import { ruleTakes, type TrainConfig } from "../dga/config.ts";
 import { GradmixError } from "../errors.ts";
+import { formatJson } from "../json.ts";
 import { type OptionRow, optionRows, optionTable } from "./options.ts";
 import {
   checkValue,
   didYouMean,
   fromArguments,
-  isObject,
+  membersOf,
   type Raw,
-  readJson,
+  readInput,
   show,
   wrong,
 } from "./values.ts";
@@ -39,19 +40,21 @@ export function commandLineLayer(given: ReadonlyMap<string, Raw>): Layer {
 
 /** A config file, checked. Throws `config`, naming the file and the key. */
 export function fileLayer(path: string): Layer {
-  return jsonLayer(readJson(path, path), path);
+  return jsonLayer(readInput(path, path), path);
 }
 
 export function jsonLayer(json: unknown, source: string): Layer {
-  if (!isObject(json))
+  const sections = membersOf(json);
+  if (sections === null)
     throw wrong(`${source}: is ${show(json)}, not a JSON object with sections data, model, …`);
   const values = new Map<string, unknown>();
   const label = (path: string): string => `${source}: ${path}`;
-  for (const [section, content] of Object.entries(json)) {
+  for (const [section, content] of sections) {
     if (!Object.hasOwn(optionTable, section))
       throw wrong(`${source}: unknown key ${show(section)}${suggest(section)}`);
-    if (!isObject(content)) throw wrong(`${source}: ${section}: ${show(content)} is not an object`);
-    for (const [key, value] of Object.entries(content)) {
+    const members = membersOf(content);
+    if (members === null) throw wrong(`${source}: ${section}: ${show(content)} is not an object`);
+    for (const [key, value] of members) {
       const path = `${section}.${key}`;
       const row = byPath.get(path);
       if (row === undefined) throw wrong(`${source}: unknown key "${path}"${suggest(key, section)}`);
@@ -105,14 +108,14 @@ export function resolveConfig(layers: readonly Layer[]): TrainConfig {
 
 function checkTogether(config: TrainConfig, label: (path: string) => string): void {
   const { data, model, training, mixing, run } = config;
-  const domains = Object.keys(data.domains);
+  const domains = [...data.domains.keys()];
   if (domains.length === 0)
     throw wrong('no domain was given: add --domain NAME=GLOB, or "data": {"domains": {…}} in a config file');
   if (mixing.rule === "dga" && data.target.length === 0)
     throw wrong("--rule dga needs a target: add --target GLOB, or choose --rule uniform");
-  if (mixing.rule === "grape" && Object.keys(data.targets).length === 0)
+  if (mixing.rule === "grape" && data.targets.size === 0)
     throw wrong("--rule grape needs targets: add --targets NAME=GLOB for each");
-  if (mixing.rule !== "grape" && Object.keys(data.targets).length > 0)
+  if (mixing.rule !== "grape" && data.targets.size > 0)
     throw wrong(
       `${label("data.targets")}: --rule ${mixing.rule} has no use for several targets; use --target`,
     );
@@ -164,7 +167,7 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
   if (mixing.weights !== null && mixing.bases === null) {
     const name = label("mixing.weights");
     checkNames(mixing.weights, domains, name);
-    const missing = domains.find((domain) => !Object.hasOwn(mixing.weights ?? {}, domain));
+    const missing = domains.find((domain) => mixing.weights?.has(domain) !== true);
     if (missing !== undefined) throw wrong(`${name}: gives no weight to the domain "${missing}"`);
   }
   if (mixing.histogram !== null && mixing.bases === null)
@@ -188,13 +191,9 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
     throw wrong(`${label("run.precision")}: f16 needs --backend webgpu, not ${run.backend}`);
 }
 
-function checkNames(
-  given: Readonly<Record<string, number>>,
-  domains: readonly string[],
-  label: string,
-): void {
+function checkNames(given: ReadonlyMap<string, number>, domains: readonly string[], label: string): void {
   const known = new Set(domains);
-  for (const name of Object.keys(given))
+  for (const name of given.keys())
     if (!known.has(name))
       throw wrong(`${label}: ${show(name)} is not a domain of this run${didYouMean(name, domains)}`);
 }
@@ -229,5 +228,5 @@ export function flatten(config: TrainConfig): Map<string, unknown> {
 
 /** Key order counts: the order of the domains is the order of the weights. */
 function canonical(value: unknown): string {
-  return JSON.stringify(value) ?? "undefined";
+  return formatJson(value);
 }

@@ -53,8 +53,8 @@ export function createMetrics(
       ...(step.skipped ? { skipped: true } : {}),
       lr: step.lr,
       seconds,
-      weights: Object.fromEntries(shown.map((i) => [mixed[i], step.weights[i]])),
-      domains: Object.fromEntries(
+      weights: new Map(shown.map((i) => [mixed[i], step.weights[i]])),
+      domains: new Map(
         trainedOnly
           ? trained.map(({ domain, ...own }) => [
               names[domain],
@@ -65,7 +65,7 @@ export function createMetrics(
       ...(alignments === null
         ? {}
         : {
-            alignments: Object.fromEntries(
+            alignments: new Map(
               shown
                 .filter((i) => alignments.tokens[i] > 0)
                 .map((i) => [

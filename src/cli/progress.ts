@@ -1,4 +1,5 @@
 /** What `gradmix train` prints while it runs: one rewritten line on a terminal, now and then a plain line elsewhere. */
+import { eastAsianWidth } from "get-east-asian-width";
 import type { RunResult, StepMetrics } from "../dga/config.ts";
 import { MANY } from "./metrics.ts";
 
@@ -30,17 +31,17 @@ export function formatProgress(metrics: StepMetrics, state: ProgressState, width
     parts.push(`${formatCount(speed.tokensPerSecond)} tok/s`);
     if (metrics.step < totalSteps) parts.push(`${formatDuration(speed.secondsLeft)} left`);
   }
-  parts.push(formatWeights(metrics.weights, 4, Object.keys(metrics.weights).length >= MANY));
+  parts.push(formatWeights(metrics.weights, 4, metrics.weights.size >= MANY));
   return fit(parts.join("  "), width);
 }
 
 /** The largest weights first: `code 62% prose 30% +3`, where 3 more domains share the rest; with `more` there are others that are not given. */
 export function formatWeights(
-  weights: Readonly<Record<string, number>>,
+  weights: ReadonlyMap<string, number>,
   most: number = 4,
   more: boolean = false,
 ): string {
-  const sorted = Object.entries(weights).sort(([, a], [, b]) => b - a);
+  const sorted = [...weights].sort(([, a], [, b]) => b - a);
   const named = sorted.slice(0, most).map(([name, weight]) => `${name} ${formatPercent(weight)}`);
   if (sorted.length > most) named.push(more ? "…" : `+${sorted.length - most}`);
   return named.join(" ");
@@ -79,7 +80,28 @@ export function formatDuration(seconds: number): string {
 
 /** Cuts a line so that a terminal does not wrap it; a wrapped line cannot be rewritten. */
 function fit(line: string, width: number): string {
-  return line.length < width ? line : `${line.slice(0, Math.max(0, width - 2))}…`;
+  if (displayWidth(line) < width) return line;
+  let cut = "";
+  let used = 0;
+  // Letters stay whole with their marks.
+  for (const { segment } of new Intl.Segmenter().segment(line)) {
+    used += displayWidth(segment);
+    if (used > width - 2) break;
+    cut += segment;
+  }
+  return `${cut}…`;
+}
+
+/**
+ * Columns that a text takes on a terminal. Marks that stand above or below their letter take none; those beside it count, as in the
+ * width tables of most terminals, and a terminal that joins them has room to spare.
+ */
+export function displayWidth(text: string): number {
+  let width = 0;
+  for (const character of text)
+    if (!/^[\p{Mn}\p{Me}\p{Cf}]$/u.test(character))
+      width += eastAsianWidth(character.codePointAt(0) ?? 0, { ambiguousAsWide: false });
+  return width;
 }
 
 /** The lines after a run. */

@@ -16,9 +16,10 @@ import { basename, dirname, join, resolve } from "node:path";
 import type { Checkpoint, RunStore, StepMetrics, TrainConfig } from "../dga/config.ts";
 import { GradmixError } from "../errors.ts";
 import { decodeCheckpoint, encodeCheckpoint } from "./checkpoint-file.ts";
-import { checkSameConfig, flatten, jsonLayer, resolveConfig } from "./config.ts";
+import { checkSameConfig, fileLayer, flatten, jsonLayer, resolveConfig } from "./config.ts";
 import { ioError, readWhole, temporaryName, writeAll, writeFileAtomic, type WriteFs } from "./files.ts";
-import { errorCode, isObject, readJson, reason, wrong } from "./values.ts";
+import { formatJson, parseJson } from "../json.ts";
+import { errorCode, isObject, membersOf, reason, wrong } from "./values.ts";
 
 /** Checkpoints that are kept: the newest, and one to fall back to. */
 const keptCheckpoints = 2;
@@ -65,7 +66,7 @@ export function findRun(path: string): ResumeFrom {
   const file = join(folder, "config.json");
   if (!nodeFs.existsSync(file))
     throw new GradmixError("checkpoint", `--resume ${path}: holds no run (there is no ${file})`);
-  const config = resolveConfig([jsonLayer(readJson(file, file), file)]);
+  const config = resolveConfig([fileLayer(file)]);
   return { folder, config: { ...config, run: { ...config.run, out: folder } }, file: isFile ? path : null };
 }
 
@@ -90,9 +91,11 @@ export function openRunFolder(
     if (file === null) return null;
     const { step, checkpoint } = readCheckpointOrOffer(file);
     const { config: saved, state } = checkpoint.json;
-    if (!isObject(saved) || !isObject(state))
+    // As text, which keeps the order of the domains; an object in checkpoints of before.
+    const before = typeof saved === "string" ? parseJson(saved, { source: file, code: "checkpoint" }) : saved;
+    if (membersOf(before) === null || !isObject(state))
       throw new GradmixError("checkpoint", `${file}: was not written by a training run`);
-    checkSameConfig(resolveConfig([jsonLayer(saved, file)]), flatten(config), file);
+    checkSameConfig(resolveConfig([jsonLayer(before, file)]), flatten(config), file);
     resumedStep = step;
     return { step, checkpoint: { json: state, arrays: checkpoint.arrays } };
   };
@@ -129,7 +132,7 @@ export function openRunFolder(
       begin();
       const path = join(folder, "metrics.jsonl");
       try {
-        if (metricsFile !== null) writeAll(metricsFile, encode(`${JSON.stringify(metrics)}\n`), fs);
+        if (metricsFile !== null) writeAll(metricsFile, encode(`${formatJson(metrics)}\n`), fs);
       } catch (error) {
         throw ioError(path, error);
       }
@@ -137,7 +140,12 @@ export function openRunFolder(
     saveCheckpoint(step, { json, arrays }) {
       begin();
       if (metricsFile !== null) fs.fsyncSync(metricsFile);
-      writeCheckpoint(join(folder, "checkpoints"), step, { json: { config, state: json }, arrays }, fs);
+      writeCheckpoint(
+        join(folder, "checkpoints"),
+        step,
+        { json: { config: formatJson(config), state: json }, arrays },
+        fs,
+      );
       for (const { path } of listCheckpoints(folder).slice(0, -keptCheckpoints))
         fs.rmSync(path, { force: true });
     },
@@ -319,7 +327,7 @@ function readFolder(folder: string): string[] {
 }
 
 function writeJson(path: string, value: unknown, fs: WriteFs): void {
-  writeFileAtomic(path, [encode(`${JSON.stringify(value, null, 2)}\n`)], fs);
+  writeFileAtomic(path, [encode(`${formatJson(value, 2)}\n`)], fs);
 }
 
 function encode(text: string): Uint8Array {

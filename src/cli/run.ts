@@ -34,19 +34,20 @@ import { checkFit, planOf } from "../dga/plan.ts";
 import { type AlignmentOptions, createTrainer, type Trainer, type WeightPair } from "../dga/trainer.ts";
 import { GradmixError } from "../errors.ts";
 import { init, shutdown } from "../init.ts";
+import { formatJson, type Json, parseJson } from "../json.ts";
 import { createGPT, type GPT, type GPTConfig, parameterCount } from "../nn/gpt.ts";
 import { toHuggingFace } from "../nn/huggingface.ts";
 import { createSchedule } from "../nn/schedules.ts";
 import { createMetrics, type Evaluation, evaluated } from "./metrics.ts";
 import { readReference, referenceModel } from "./reference.ts";
-import { isObject, readJson, reason } from "./values.ts";
+import { readJson, reason } from "./values.ts";
 
 /** Text that the BPE learns from, at most, taken evenly from the domains. */
 const BPE_BYTES = 8_000_000;
 
 /** Trains as `config` says. Throws `data` and `config` before anything is written, `numeric` when the loss is lost. */
 export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise<RunResult> {
-  const names = Object.keys(config.data.domains);
+  const names = [...config.data.domains.keys()];
   // Everything that can be said about the options alone comes before reading gigabytes.
   const bases = readBases(config.mixing.bases, names);
   const tokens = totalSteps(config) * config.training.batch * config.model.context;
@@ -79,7 +80,7 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
     mixer: planned,
     domains: names,
     target: config.data.target.length === 0 ? null : config.data.target,
-    targets: { size: Object.keys(config.data.targets).length },
+    targets: { size: config.data.targets.size },
     ...(earlier === null ? {} : { reference: earlier }),
     ...(bases === null ? {} : { bases }),
     alignment,
@@ -216,7 +217,7 @@ async function loop(
         corpus: data.fingerprint,
         backend,
         ...(reference === null ? {} : { reference }),
-        ...(unevaluated === null ? {} : { unevaluated }),
+        ...(unevaluated === null ? {} : { unevaluated: formatJson(unevaluated) }),
       },
       arrays: state.arrays,
     });
@@ -270,8 +271,8 @@ async function loop(
       last?.evaluation ?? (interrupted ? null : await evaluate(trainer, data, names, evalTokens, signal));
     const weights = trainer.weights();
     const named = (of: readonly string[], { final, averaged }: WeightPair): NamedWeights => ({
-      final: Object.fromEntries(of.map((name, i) => [name, final[i]])),
-      averaged: Object.fromEntries(of.map((name, i) => [name, averaged[i]])),
+      final: new Map(of.map((name, i) => [name, final[i]])),
+      averaged: new Map(of.map((name, i) => [name, averaged[i]])),
     });
     const result: RunResult = {
       step: trainer.steps,
@@ -284,7 +285,7 @@ async function loop(
       },
       interrupted,
     };
-    hooks.store.saveFile("weights.json", `${JSON.stringify(result.weights, null, 2)}\n`);
+    hooks.store.saveFile("weights.json", `${formatJson(result.weights, 2)}\n`);
     if (!interrupted) {
       const files = await toHuggingFace(model, {
         tokenizer: data.tokenizer.toJSON(),
@@ -299,8 +300,12 @@ async function loop(
 /** The line of a checkpoint's step, when the run was stopped while it evaluated. */
 function unevaluatedOf(resumed: Checkpoint | null): StepMetrics | null {
   // The checkpoint's checksum says that it is what was written.
-  const line = resumed?.json["unevaluated"];
-  return isObject(line) ? (line as unknown as StepMetrics) : null;
+  const text = resumed?.json["unevaluated"];
+  if (typeof text !== "string") return null;
+  const line = parseJson(text, { source: "the last step", code: "checkpoint" });
+  return line instanceof Map
+    ? (Object.fromEntries(line as ReadonlyMap<string, Json>) as unknown as StepMetrics)
+    : null;
 }
 
 /** What is left of a run whose device was lost, whose memory or disk was full: the last checkpoint. */
@@ -322,10 +327,10 @@ async function evaluate(
   tokens: number,
   signal: AbortSignal,
 ): Promise<Evaluation> {
-  const domains: Record<string, number> = {};
+  const domains = new Map<string, number>();
   for (const i of evaluated(names.length)) {
     const { heldOut } = data.domains[i];
-    if (heldOut !== null) domains[names[i]] = await trainer.evaluate(heldOut, tokens, signal);
+    if (heldOut !== null) domains.set(names[i], await trainer.evaluate(heldOut, tokens, signal));
   }
   const held = data.target?.heldOut ?? null;
   return { target: held === null ? null : await trainer.evaluate(held, tokens, signal), domains };
@@ -349,18 +354,18 @@ interface Data {
 
 async function readData(config: TrainConfig, resumed: Checkpoint | null, hooks: RunHooks): Promise<Data> {
   const { data, model, training } = config;
-  const names = Object.keys(data.domains);
+  const names = [...data.domains.keys()];
   const targetFiles = data.target.length === 0 ? [] : await listFiles(data.target, { what: "target" });
   const severalFiles = new Map<string, string[]>();
-  for (const [name, globs] of Object.entries(data.targets))
+  for (const [name, globs] of data.targets)
     severalFiles.set(name, await listFiles(globs, { what: `target "${name}"` }));
   // A target's text is never also trained on as a domain's.
   const exclude = new Set(
     [...targetFiles, ...[...severalFiles.values()].flat()].map((file) => resolve(file)),
   );
   const files: string[][] = [];
-  for (const name of names)
-    files.push(await listFiles(data.domains[name], { what: `domain "${name}"`, exclude }));
+  for (const [name, globs] of data.domains)
+    files.push(await listFiles(globs, { what: `domain "${name}"`, exclude }));
   hooks.signal.throwIfAborted();
 
   const skipped = { lines: 0 };

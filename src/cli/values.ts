@@ -4,6 +4,7 @@
  */
 import { readFileSync } from "node:fs";
 import { GradmixError } from "../errors.ts";
+import { formatJson, type Json, parseJson, plainJson } from "../json.ts";
 import { nearest } from "../nearest.ts";
 import type { Kind } from "./options.ts";
 
@@ -25,7 +26,7 @@ export function fromArguments(kind: Kind, raw: Raw, label: string): unknown {
     case "shares":
       return last.includes("=") ? shares(last, label) : last;
     case "json":
-      return parse(last, label);
+      return parseJson(last, { source: label });
     case "bytes":
     case "choice":
     case "text":
@@ -35,21 +36,21 @@ export function fromArguments(kind: Kind, raw: Raw, label: string): unknown {
   }
 }
 
-function gather(raw: readonly string[], label: string): Record<string, string[]> {
-  const domains: Record<string, string[]> = {};
+function gather(raw: readonly string[], label: string): Map<string, string[]> {
+  const domains = new Map<string, string[]>();
   for (const item of raw) {
     const [name, glob] = split(item, label, "NAME=GLOB, for example code='src/**/*.ts'");
-    domains[name] = [...(Object.hasOwn(domains, name) ? (domains[name] ?? []) : []), glob];
+    domains.set(name, [...(domains.get(name) ?? []), glob]);
   }
   return domains;
 }
 
-function shares(text: string, label: string): Record<string, unknown> {
-  const out: Record<string, unknown> = {};
+function shares(text: string, label: string): Map<string, unknown> {
+  const out = new Map<string, unknown>();
   for (const item of text.split(",")) {
     const [name, value] = split(item, label, "NAME=X,NAME=X, for example code=0.7,prose=0.3");
-    if (Object.hasOwn(out, name)) throw wrong(`${label}: names the domain ${quote(name)} twice`);
-    out[name] = value.trim() === "" ? value : Number(value);
+    if (out.has(name)) throw wrong(`${label}: names the domain ${quote(name)} twice`);
+    out.set(name, value.trim() === "" ? value : Number(value));
   }
   return out;
 }
@@ -57,7 +58,7 @@ function shares(text: string, label: string): Record<string, unknown> {
 function split(item: string, label: string, form: string): [string, string] {
   const at = item.indexOf("=");
   if (at < 1 || at === item.length - 1) throw wrong(`${label}: ${quote(item)} is not of the form ${form}`);
-  return [item.slice(0, at), item.slice(at + 1)];
+  return [item.slice(0, at).normalize(), item.slice(at + 1)];
 }
 
 /** Checks `value` and gives it in the form that `TrainConfig` holds. `label` says where it was found. */
@@ -74,7 +75,9 @@ export function checkValue(kind: Kind, value: unknown, label: string): unknown {
         `${label}: ${show(value)} is not one of ${kind.choices.join(", ")}${typeof value === "string" ? didYouMean(value, kind.choices) : ""}`,
       );
     case "file":
-      return isObject(value) ? value : checkValue({ type: "text" }, value, label);
+      return membersOf(value) === null
+        ? checkValue({ type: "text" }, value, label)
+        : checkBases(value, label);
     case "text":
       if (typeof value === "string" && value !== "") return value;
       throw wrong(`${label}: ${value === "" ? "is empty" : `${show(value)} is not a text`}`);
@@ -87,12 +90,14 @@ export function checkValue(kind: Kind, value: unknown, label: string): unknown {
       return checkRecord(value, label, (globs, name) => checkGlobs(globs, `${label} ${quote(name)}`));
     case "shares":
       return checkShares(kind.sumsToOne, value, label);
-    case "json":
-      if (kind.shape === "object" ? isObject(value) : Array.isArray(value) && value.every(isObject))
-        return value;
+    case "json": {
+      const plain = plainJson(value as Json);
+      if (kind.shape === "object" ? isObject(plain) : Array.isArray(plain) && plain.every(isObject))
+        return plain;
       throw wrong(
         `${label}: ${show(value)} is not ${kind.shape === "object" ? "a JSON object" : "a JSON list of objects"}`,
       );
+    }
   }
 }
 
@@ -145,27 +150,48 @@ function checkRecord<V>(
   value: unknown,
   label: string,
   check: (item: unknown, name: string) => V,
-): Record<string, V> {
-  if (!isObject(value)) throw wrong(`${label}: ${show(value)} is not an object with a key for each domain`);
-  const out: Record<string, V> = {};
-  for (const [name, item] of Object.entries(value)) {
-    if (!/^[\p{L}\p{N}][\p{L}\p{N}_. -]*$/u.test(name))
+): Map<string, V> {
+  const members = membersOf(value);
+  if (members === null) throw wrong(`${label}: ${show(value)} is not an object with a key for each domain`);
+  const out = new Map<string, V>();
+  for (const [given, item] of members) {
+    // Composed, so that é is one name however it was typed.
+    const name = given.normalize();
+    if (!domainName.test(name))
       throw wrong(
-        `${label}: ${quote(name)} is not a name for a domain: letters, digits, "_", "-", "." and spaces`,
+        `${label}: ${quote(name)} is not a name for a domain: letters with their marks, digits, "_", "-", "." and spaces`,
       );
-    out[name] = check(item, name);
+    if (out.has(name)) throw wrong(`${label}: names the domain ${quote(name)} twice`);
+    out.set(name, check(item, name));
   }
   return out;
 }
 
-function checkShares(sumsToOne: boolean, value: unknown, label: string): Record<string, number> {
+/** The joiners (U+200C, U+200D) are part of how Persian and Indic words are spelt. */
+const domainName = /^[\p{L}\p{N}][\p{L}\p{M}\p{N}\p{Join_Control}_. -]*$/u;
+
+/** Bases as they stand in a config file: name → numbers by domain, or a list of them. Their numbers are checked once the domains are known. */
+function checkBases(value: unknown, label: string): Map<string, Map<string, unknown> | readonly unknown[]> {
+  return new Map(
+    (membersOf(value) ?? []).map(([name, basis]) => {
+      const members = membersOf(basis);
+      if (members === null && !Array.isArray(basis))
+        throw wrong(
+          `${label}: basis ${quote(name)}: ${show(basis)} is not numbers, one per domain or by name`,
+        );
+      return [name, members === null ? (basis as readonly unknown[]) : new Map(members)];
+    }),
+  );
+}
+
+function checkShares(sumsToOne: boolean, value: unknown, label: string): Map<string, number> {
   if (typeof value === "string")
     return checkShares(sumsToOne, readShares(value, label), `${label} (${value})`);
   const checked = checkRecord(value, label, (item, name) => {
     if (typeof item === "number" && Number.isFinite(item) && item >= 0) return item;
     throw wrong(`${label}: ${quote(name)} is ${show(item)}, not a number of at least 0`);
   });
-  const sum = Object.values(checked).reduce((total, x) => total + x, 0);
+  const sum = [...checked.values()].reduce((total, x) => total + x, 0);
   if (sumsToOne && Math.abs(sum - 1) > 1e-6)
     throw wrong(`${label}: the weights sum to ${Number(sum.toPrecision(9))}, not to 1`);
   if (!(sum > 0)) throw wrong(`${label}: all shares are 0`);
@@ -174,26 +200,31 @@ function checkShares(sumsToOne: boolean, value: unknown, label: string): Record<
 
 /** A JSON file of domain → number, or a run's weights.json, of which the averaged weights are taken. */
 function readShares(path: string, label: string): unknown {
-  const json = readJson(path, `${label} ${path}`);
-  return isObject(json) && isObject(json["averaged"]) ? json["averaged"] : json;
+  const json = readInput(path, `${label} ${path}`);
+  const averaged = json instanceof Map ? (json as ReadonlyMap<string, Json>).get("averaged") : undefined;
+  return averaged instanceof Map ? averaged : json;
 }
 
-/** Throws `config`, on one line, when the file cannot be read or is not JSON. */
+/** JSON that a person wrote. Throws `config`, on one line, when the file cannot be read, is not JSON or has a name twice in one object. */
+export function readInput(path: string, label: string): Json {
+  return parseJson(readText(path, label), { source: label });
+}
+
+/** JSON that a program wrote, such as a tokenizer. Throws `config`, on one line, when the file cannot be read or is not JSON. */
 export function readJson(path: string, label: string): unknown {
-  let text: string;
-  try {
-    text = readFileSync(path, "utf8");
-  } catch (error) {
-    throw wrong(`${label}: cannot be read (${reason(error)})`, error);
-  }
-  return parse(text, label);
-}
-
-function parse(text: string, label: string): unknown {
+  const text = readText(path, label);
   try {
     return JSON.parse(text.replace(/^\uFEFF/, "")) as unknown;
   } catch (error) {
     throw wrong(`${label}: is not JSON (${jsonReason(error, text)})`, error);
+  }
+}
+
+function readText(path: string, label: string): string {
+  try {
+    return readFileSync(path, "utf8");
+  } catch (error) {
+    throw wrong(`${label}: cannot be read (${reason(error)})`, error);
   }
 }
 
@@ -238,7 +269,13 @@ export function errorCode(error: unknown): string {
 }
 
 export function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
+  return typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof Map);
+}
+
+/** The members of an object, in order, whether it is a Map or plain; null for anything else. */
+export function membersOf(value: unknown): readonly (readonly [string, unknown])[] | null {
+  if (value instanceof Map) return [...(value as ReadonlyMap<string, unknown>)];
+  return isObject(value) ? Object.entries(value) : null;
 }
 
 export function didYouMean(word: string, known: Iterable<string>): string {
@@ -258,6 +295,6 @@ function quote(text: string): string {
 export function show(value: unknown): string {
   if (typeof value === "string") return quote(value);
   if (typeof value === "number") return String(value);
-  const text = JSON.stringify(value) ?? String(value);
+  const text = formatJson(value);
   return text.length > 80 ? `${text.slice(0, 80)}…` : text;
 }

@@ -1,10 +1,11 @@
 /**
  * Basis distributions from text: JSON or CSV. Reading the file is the caller's; every complaint says on which line.
  *
- * JSON: `{ "target": { "web": 0.2, "code": 0.8 }, "mmlu": [0.5, 0.5] }`, numbers by domain name or one a domain. CSV: a header with the columns
- * basis, domain and weight in any order, then a line an entry. A domain that is left out has 0.
+ * JSON: `{ "target": { "web": 0.2, "code": 0.8 }, "mmlu": [0.5, 0.5] }`, numbers by domain name or one per domain. CSV: a header with the columns
+ * basis, domain and weight in any order, then a line per entry. A domain that is left out has 0.
  */
 import { GradmixError } from "../errors.ts";
+import { type Json, jsonLine, type JsonPath, parseJson } from "../json.ts";
 import { assemble, type Bases, type BasesOptions, domainFinder, type GivenRow } from "./bases.ts";
 import { show } from "../options.ts";
 
@@ -17,12 +18,9 @@ export interface ParseBasesOptions extends BasesOptions {
 /** Throws `data`, naming the line, for text that is not of this form; otherwise like `createBases`, with the code `data`. */
 export function parseBases(text: string, domains: readonly string[], options: ParseBasesOptions): Bases {
   const { format, source = "bases" } = options;
-  const plain = text.replace(/^\uFEFF/, "");
-  const rows = new Rows(source, domains);
-  if (format === "csv") readCsv(plain, rows);
-  else readJson(plain, rows);
+  const rows = format === "csv" ? readCsv(text, new Rows(source, domains)) : readJson(text, source, domains);
   try {
-    return assemble(rows.rows, domains, "data", options);
+    return assemble(rows, domains, "data", options);
   } catch (error) {
     // What concerns a whole basis has no line; it gets the source.
     if (error instanceof GradmixError && error.code === "data" && !error.message.startsWith(source))
@@ -37,20 +35,13 @@ class Rows {
   private readonly lines = new Map<string, number[]>();
   private readonly find: ReturnType<typeof domainFinder>;
   private readonly source: string;
-  readonly count: number;
 
   constructor(source: string, domains: readonly string[]) {
     this.source = source;
-    this.count = domains.length;
     this.find = domainFinder(domains);
   }
 
-  has(basis: string): boolean {
-    return this.rows.has(basis);
-  }
-
-  /** A basis, which may stay without entries. */
-  open(basis: string): { row: GivenRow; lines: number[] } {
+  private open(basis: string): { row: GivenRow; lines: number[] } {
     const row = this.rows.get(basis);
     const lines = this.lines.get(basis);
     if (row !== undefined && lines !== undefined) return { row, lines };
@@ -65,9 +56,8 @@ class Rows {
     return { row: made, lines: fresh };
   }
 
-  add(basis: string, domain: string | number, value: number, line: number): void {
-    const column =
-      typeof domain === "number" ? domain : this.find(domain, "data", `${this.at(line)}: basis "${basis}"`);
+  add(basis: string, domain: string, value: number, line: number): void {
+    const column = this.find(domain, "data", () => `${this.at(line)}: basis "${basis}"`);
     const { row, lines } = this.open(basis);
     row.columns.push(column);
     row.values.push(value);
@@ -85,8 +75,8 @@ class Rows {
 
 const COLUMNS = ["basis", "domain", "weight"] as const;
 
-function readCsv(text: string, rows: Rows): void {
-  const lines = text.split(/\r\n|\n|\r/);
+function readCsv(text: string, rows: Rows): ReadonlyMap<string, GivenRow> {
+  const lines = text.replace(/^\uFEFF/, "").split(/\r\n|\n|\r/);
   let order: readonly number[] | null = null;
   lines.forEach((content, i) => {
     const line = i + 1;
@@ -106,9 +96,10 @@ function readCsv(text: string, rows: Rows): void {
     // Number("") is 0 and Number("0x10") is 16; neither is meant.
     const value = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(weight) ? Number(weight) : NaN;
     if (Number.isNaN(value)) throw rows.fault(line, `the weight ${show(weight)} is not a number`);
-    rows.add(basis, domain, value, line);
+    rows.add(basis.normalize(), domain, value, line);
   });
   if (order === null) throw rows.fault(1, 'it is empty; the header must be "basis,domain,weight"');
+  return rows.rows;
 }
 
 /** Fields of a line; those with commas or quotes are quoted as in RFC 4180, quotes doubled. No line breaks inside fields. */
@@ -123,85 +114,37 @@ function csvCells(content: string, line: number, rows: Rows): string[] {
   }
 }
 
-/** `JSON.parse` tells no line for much of what it refuses, and drops keys given twice without a word. */
-function readJson(text: string, rows: Rows): void {
-  const token = /[ \t\r\n]*(?:([{}[\],:])|("(?:[^"\\\u0000-\u001f]|\\.)*")|([^\s{}[\],:"]+)|([^])|$)/y;
-  let line = 1;
-  let counted = 0;
-  let word = "";
-  let kind: "sign" | "string" | "other" | "end" = "end";
-  const advance = (): void => {
-    const match = token.exec(text);
-    const end = token.lastIndex;
-    // A token holds no line break, so counting up to its end gives the line that it stands on.
-    for (; counted < end; counted++) if (text.charCodeAt(counted) === 10) line++;
-    const [sign, string, other, stray] = match === null ? [] : match.slice(1);
-    if (sign !== undefined) [word, kind] = [sign, "sign"];
-    else if (string !== undefined) [word, kind] = [string, "string"];
-    else if ((other ?? stray) !== undefined) [word, kind] = [other ?? stray, "other"];
-    else [word, kind] = ["", "end"];
-  };
-  const found = (): string => (kind === "end" ? "the end" : kind === "string" ? word : `"${word}"`);
-  const expected = (what: string): GradmixError => rows.fault(line, `${what} expected, not ${found()}`);
-  const isSign = (sign: string): boolean => kind === "sign" && word === sign;
-  const eat = (sign: string): void => {
-    if (!isSign(sign)) throw expected(`"${sign}"`);
-    advance();
-  };
-  const string = (what: string): string => {
-    if (kind !== "string") throw expected(what);
-    try {
-      return JSON.parse(word) as string;
-    } catch {
-      throw rows.fault(line, `${word} is not a JSON string`);
+function readJson(text: string, source: string, domains: readonly string[]): Map<string, GivenRow> {
+  const at = (path: JsonPath): string => `${source}, line ${jsonLine(text, path)}`;
+  const fault = (path: JsonPath, what: string): GradmixError =>
+    new GradmixError("data", `${at(path)}: ${what}`);
+  const find = domainFinder(domains);
+  const bases = parseJson(text, { source, code: "data" });
+  if (!(bases instanceof Map)) throw fault([], `it is ${show(bases)}, not an object of bases`);
+  const rows = new Map<string, GivenRow>();
+  for (const [basis, given] of bases as ReadonlyMap<string, Json>) {
+    const what = `basis "${basis}"`;
+    const isList = Array.isArray(given);
+    if (!isList && !(given instanceof Map))
+      throw fault(
+        [basis],
+        `${what}: ${show(given)} does not fit; it must be numbers, one per domain or by name`,
+      );
+    const entries = [...(given as readonly Json[] | ReadonlyMap<string, Json>).entries()];
+    if (isList && entries.length !== domains.length)
+      throw fault([basis], `${what}: ${entries.length} values for ${domains.length} domains`);
+    const row: GivenRow = {
+      columns: [],
+      values: [],
+      // Found by reading once more, so that good files cost nothing for it.
+      place: (i) => `${at([basis, entries[i][0]])}: ${what}`,
+    };
+    for (const [i, [domain, value]] of entries.entries()) {
+      if (typeof value !== "number") throw fault([basis, domain], `${what}: ${show(value)} is not a number`);
+      row.columns.push(typeof domain === "number" ? domain : find(domain, "data", () => row.place(i)));
+      row.values.push(value);
     }
-  };
-  const number = (): number => {
-    if (kind !== "other" || !/^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$/.test(word)) throw expected("a number");
-    return Number(word);
-  };
-  /** Members of an object or a list, up to and with its closing sign. */
-  const each = (close: "}" | "]", member: () => void): void => {
-    advance();
-    if (!isSign(close))
-      for (;;) {
-        member();
-        if (isSign(close)) break;
-        if (!isSign(",")) throw expected(`"," or "${close}"`);
-        advance();
-      }
-    advance();
-  };
-
-  advance();
-  if (!isSign("{")) throw expected('an object of bases, "{",');
-  each("}", () => {
-    const basis = string("the name of a basis");
-    const start = line;
-    if (rows.has(basis)) throw rows.fault(line, `there are two bases "${basis}"`);
-    rows.open(basis);
-    advance();
-    eat(":");
-    if (isSign("[")) {
-      let at = 0;
-      each("]", () => {
-        const value = number();
-        if (at < rows.count) rows.add(basis, at, value, line);
-        at++;
-        advance();
-      });
-      if (at !== rows.count)
-        throw rows.fault(start, `basis "${basis}": ${at} values for ${rows.count} domains`);
-    } else if (isSign("{"))
-      each("}", () => {
-        const domain = string("the name of a domain");
-        const at = line;
-        advance();
-        eat(":");
-        rows.add(basis, domain, number(), at);
-        advance();
-      });
-    else throw expected(`basis "${basis}": "{" or "["`);
-  });
-  if (kind !== "end") throw expected("the end");
+    rows.set(basis, row);
+  }
+  return rows;
 }

@@ -42,8 +42,8 @@ export interface GivenRow {
 
 /**
  * Bases from named histograms over the domains. Throws `config`, naming basis and domain, for a number that is negative or not finite, a
- * name that is no domain (the nearest one is offered), a wrong count of numbers, a basis without weight, and one of shares that do not sum
- * to 1.
+ * name that is no domain (the nearest one is offered), a wrong count of numbers, a basis without weight, one of shares that do not sum
+ * to 1, and an object whose order JavaScript changes: names that are whole numbers, such as "10", need a Map.
  */
 export function createBases(
   given: ReadonlyMap<string, Histogram> | Readonly<Record<string, Histogram>>,
@@ -52,6 +52,7 @@ export function createBases(
 ): Bases {
   const find = domainFinder(domains);
   const rows = new Map<string, GivenRow>();
+  checkOrder(given);
   for (const [name, histogram] of entriesOf(given)) {
     const what = `basis "${name}"`;
     if (typeof histogram !== "object" || histogram === null)
@@ -74,12 +75,24 @@ export function createBases(
       for (const [domain, value] of entriesOf<number>(
         histogram as ReadonlyMap<string, number> | Readonly<Record<string, number>>,
       )) {
-        row.columns.push(find(domain, "config", what));
+        row.columns.push(find(domain, "config", () => what));
         row.values.push(value);
       }
     rows.set(name, row);
   }
   return assemble(rows, domains, "config", options);
+}
+
+/** The weights of bases are lists in their order, and an object has its whole numbers first, whatever order they were written in. */
+function checkOrder(given: ReadonlyMap<string, Histogram> | Readonly<Record<string, Histogram>>): void {
+  if (given instanceof Map) return;
+  const names = Object.keys(given);
+  const number = names.find((name) => /^(0|[1-9]\d*)$/.test(name));
+  if (number !== undefined && names.length > 1)
+    throw new GradmixError(
+      "config",
+      `bases: an object does not keep the order of names that are whole numbers, such as "${number}"; give a Map`,
+    );
 }
 
 function entriesOf<T>(
@@ -91,21 +104,22 @@ function entriesOf<T>(
 /** Index of a domain by its name; throws, offering the nearest, when there is none of that name. */
 export function domainFinder(
   domains: readonly string[],
-): (name: string, code: "config" | "data", what: string) => number {
-  const indices = new Map(domains.map((name, i) => [name, i]));
+): (name: string, code: "config" | "data", what: () => string) => number {
+  // Composed, so that é is one name however it was typed.
+  const indices = new Map(domains.map((name, i) => [name.normalize(), i]));
   if (indices.size < domains.length) {
-    const twice = domains.find((name, i) => indices.get(name) !== i) ?? "";
+    const twice = domains.find((name, i) => indices.get(name.normalize()) !== i) ?? "";
     throw new GradmixError("config", `domains: two are called "${twice}"`);
   }
   return (name, code, what) => {
-    const index = indices.get(name);
+    const index = indices.get(name) ?? indices.get(name.normalize());
     if (index !== undefined) return index;
     const close = nearest(name, domains);
     const few =
       domains.length <= 20 ? `the domains are ${domains.join(", ")}` : `there are ${domains.length}`;
     throw new GradmixError(
       code,
-      `${what}: there is no domain ${show(name)}; ${close === null ? few : `did you mean "${close}"?`}`,
+      `${what()}: there is no domain ${show(name)}; ${close === null ? few : `did you mean "${close}"?`}`,
     );
   };
 }

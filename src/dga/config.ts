@@ -23,12 +23,12 @@ export interface TrainConfig {
 }
 
 export interface DataConfig {
-  /** Name → globs. At least one domain. */
-  domains: Record<string, string[]>;
+  /** Name → globs, in the order of the weights. At least one domain. */
+  domains: ReadonlyMap<string, readonly string[]>;
   /** Globs of the target set. May be empty for a rule that needs no target. */
   target: string[];
   /** Name → globs of several targets, for "grape". */
-  targets: Record<string, string[]>;
+  targets: ReadonlyMap<string, readonly string[]>;
   /** Field of .jsonl lines that holds the text. */
   textField: string;
   /** Counts broken .jsonl lines and invalid UTF-8 instead of stopping at the first. */
@@ -92,13 +92,13 @@ export interface MixingConfig {
   /** No domain's weight falls below this. */
   floor: number | null;
   /** Domain → weight, for "static"; where other rules start. They sum to 1. null: uniform. */
-  weights: Record<string, number> | null;
+  weights: ReadonlyMap<string, number> | null;
   /** Domain → share or count of the target, for "importanceSampling"; a domain that is not named has 0. */
-  histogram: Record<string, number> | null;
+  histogram: ReadonlyMap<string, number> | null;
   /** Folder of an earlier run, whose model gives the reference losses of "doremi". */
   reference: string | null;
   /** Basis distributions over the domains, whose weights the rule then moves: a path (.json or .csv) or by name; null: the domains themselves. */
-  bases: string | Record<string, Record<string, number> | number[]> | null;
+  bases: string | ReadonlyMap<string, ReadonlyMap<string, number> | readonly number[]> | null;
   /** "shared": all bases from one batch by importance weights; "direct": a batch each. */
   basisAlignments: "shared" | "direct";
   estimator: EstimatorName;
@@ -183,11 +183,11 @@ export function ruleOf({ mixing, data }: TrainConfig, facts: RunFacts): Rule {
   const options: Record<string, unknown> = { name: mixing.rule };
   for (const [option, name] of Object.entries(common[mixing.rule])) {
     const value = mixing[option as keyof (typeof common)["dga"]];
-    if (value !== null) options[name] = value;
+    if (value !== null) options[name] = value instanceof Map ? Object.fromEntries(value) : value;
   }
   if ((mixing.rule === "temperature" || mixing.rule === "ado") && facts.sizes !== undefined)
     options["sizes"] = facts.sizes;
-  if (mixing.rule === "grape") options["targets"] = Object.keys(data.targets);
+  if (mixing.rule === "grape") options["targets"] = [...data.targets.keys()];
   // The rule checks its own options, whatever their source.
   const rule = createRule({ ...options, ...mixing.ruleOptions } as unknown as RuleOptions);
   // What a rule does not do itself is put around it.
@@ -200,7 +200,7 @@ export function ruleOf({ mixing, data }: TrainConfig, facts: RunFacts): Rule {
 }
 
 /**
- * One line of metrics.jsonl: what a step did. Of more than 100 domains (or bases) `weights` and `alignments` hold the 100 heaviest, `domains` those
+ * One line of metrics.jsonl, in which Maps are objects: what a step did. Of more than 100 domains (or bases) `weights` and `alignments` hold the 100 heaviest, `domains` those
  * that the batch held, and every ⌈k/100⌉-th domain is evaluated.
  */
 export interface StepMetrics {
@@ -220,21 +220,21 @@ export interface StepMetrics {
   /** Wall time of this step. The only field that differs between two runs of one configuration. */
   seconds: number;
   /** The weights that this step's batch was drawn with; with bases, theirs. */
-  weights: Record<string, number>;
+  weights: ReadonlyMap<string, number>;
   /** `loss` is null where the batch held nothing of the domain. With bases, or many domains, only those that it held, with what they weighed. */
-  domains: Record<string, { weight?: number; loss: number | null; tokens: number; epochs: number }>;
+  domains: ReadonlyMap<string, { weight?: number; loss: number | null; tokens: number; epochs: number }>;
   /** On steps that updated the weights: the domains (bases) that were measured. */
-  alignments?: Record<
+  alignments?: ReadonlyMap<
     string,
     { value: number; standardError: number | null; norm: number | null; effectiveSize?: number }
   >;
   /** On steps that evaluated: mean loss per token on the held-out sets. */
-  evaluation?: { target: number | null; domains: Record<string, number> };
+  evaluation?: { target: number | null; domains: ReadonlyMap<string, number> };
 }
 
 export interface NamedWeights {
-  final: Record<string, number>;
-  averaged: Record<string, number>;
+  final: ReadonlyMap<string, number>;
+  averaged: ReadonlyMap<string, number>;
 }
 
 /** What `runTraining` says when it ends. */

@@ -16,7 +16,7 @@ test("there are some, each for a rule or a way of its own", () => {
 
 test.each(configs)("%s", (name) => {
   const config = resolveConfig([fileLayer(join(folder, name))]);
-  const own = Object.keys(config.data.domains);
+  const own = [...config.data.domains.keys()];
   const path = config.mixing.bases;
   const bases =
     typeof path === "string"

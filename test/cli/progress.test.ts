@@ -1,5 +1,6 @@
 /** The progress line, as pure text and on a pretended screen. */
 import {
+  displayWidth,
   formatCount,
   formatDuration,
   formatProgress,
@@ -11,6 +12,8 @@ import type { StepMetrics } from "#dist/dga/config.js";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 
+const weights = (of: Record<string, number>): Map<string, number> => new Map(Object.entries(of));
+
 function metrics(step: number, extra: Partial<StepMetrics> = {}): StepMetrics {
   return {
     step,
@@ -19,8 +22,8 @@ function metrics(step: number, extra: Partial<StepMetrics> = {}): StepMetrics {
     gradNorm: 1,
     lr: 0.001,
     seconds: 0.1,
-    weights: { code: 0.62, prose: 0.3, mail: 0.08 },
-    domains: {},
+    weights: weights({ code: 0.62, prose: 0.3, mail: 0.08 }),
+    domains: new Map(),
     ...extra,
   };
 }
@@ -40,8 +43,8 @@ describe("formats", () => {
   });
 
   test("weights: the largest first, small ones not shown as nothing", () => {
-    expect(formatWeights({ a: 0.001, b: 0.999 })).toBe("b 100% a <1%");
-    expect(formatWeights({ a: 0.1, b: 0.2, c: 0.3, d: 0.4, e: 0 }, 2)).toBe("d 40% c 30% +3");
+    expect(formatWeights(weights({ a: 0.001, b: 0.999 }))).toBe("b 100% a <1%");
+    expect(formatWeights(weights({ a: 0.1, b: 0.2, c: 0.3, d: 0.4, e: 0 }), 2)).toBe("d 40% c 30% +3");
   });
 
   test("the whole line", () => {
@@ -63,9 +66,37 @@ describe("formats", () => {
     );
   });
 
+  test("fits it with names in any script: wide letters take two columns, marks above none, and none is cut in two", () => {
+    // Columns by the letters' own tables: CJK and Hangul 2, Latin and Devanagari letters and spacing signs 1, combining marks 0.
+    const letters: [string, number][] = [
+      ["a", 1], ["中", 2], ["ウ", 2], ["한", 2], ["e\u0301", 1], ["न्", 1], ["का", 2], ["ก็", 1], ["𠮷", 2], ["é", 1],
+    ]; // prettier-ignore
+    const state = { totalSteps: 9, speed: null, targetLoss: null };
+    const named = fc.array(fc.constantFrom(...letters), { minLength: 1, maxLength: 30 });
+    fc.assert(
+      fc.property(named, fc.integer({ min: 2, max: 90 }), (parts, width) => {
+        const name = parts.map(([letter]) => letter).join("");
+        const columns = parts.reduce((n, [, wide]) => n + wide, 0);
+        expect(displayWidth(name)).toBe(columns);
+        const only = metrics(1, { weights: new Map([[name, 1]]) });
+        const whole = formatProgress(only, state);
+        const line = formatProgress(only, state, width);
+        expect(displayWidth(line)).toBeLessThan(width);
+        const fits = whole.length - name.length + columns < width;
+        expect(line === whole).toBe(fits);
+        if (fits) return;
+        const kept = line.slice(0, -1);
+        expect(whole.startsWith(kept)).toBe(true);
+        expect(whole.slice(kept.length)).not.toMatch(/^[\p{M}\udc00-\udfff]/u);
+        // What is cut off would not have fitted: a letter of two columns, and the column that the line leaves free.
+        expect(displayWidth(line)).toBeGreaterThanOrEqual(width - 2);
+      }),
+    );
+  });
+
   test("the result says how to go on after an interruption", () => {
-    const weights = { final: { a: 1 }, averaged: { a: 1 } };
-    const result = { step: 5, tokens: 10_240, loss: 2, targetLoss: 1.5, weights, interrupted: true };
+    const named = { final: weights({ a: 1 }), averaged: weights({ a: 1 }) };
+    const result = { step: 5, tokens: 10_240, loss: 2, targetLoss: 1.5, weights: named, interrupted: true };
     expect(formatResult(result, "runs/a")).toContain("gradmix train --resume runs/a");
     expect(formatResult({ ...result, interrupted: false }, "runs/a")).toContain(
       "done: 5 steps, 10.2k tokens",
@@ -84,7 +115,7 @@ describe("on a screen", () => {
     );
     times.forEach((at, i) => {
       time = at;
-      const evaluation = { target: 1.5, domains: {} };
+      const evaluation = { target: 1.5, domains: new Map<string, number>() };
       progress.step(metrics(i + 1, evaluated.includes(i + 1) ? { evaluation } : {}));
     });
     progress.end();

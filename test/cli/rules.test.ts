@@ -281,7 +281,11 @@ describe("bases", () => {
       /dga: there is no option "etta"; did you mean "eta"\?/,
     ],
     ["an option out of range", ["--rule-options", '{"beta":2}'], /beta: 2 does not fit/],
-    ["text that is not JSON", ["--rule-options", "{eta"], /--rule-options: is not JSON/],
+    [
+      "text that is not JSON",
+      ["--rule-options", "{eta"],
+      /--rule-options, line 1, column 2: a name in quotes expected, not "eta"/,
+    ],
     [
       "an unknown combinator",
       ["--combinators", '[{"name":"celing","most":1}]'],

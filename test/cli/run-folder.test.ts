@@ -19,6 +19,7 @@ import {
 } from "#dist/cli/run-folder.js";
 import type { Checkpoint, CheckpointArray, StepMetrics, TrainConfig } from "#dist/dga/config.js";
 import { GradmixError } from "#dist/errors.js";
+import { formatJson } from "#dist/json.js";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 
@@ -36,7 +37,16 @@ function configOf(folder: string, lr = 0.001): TrainConfig {
 }
 
 function metrics(step: number): StepMetrics {
-  return { step, tokens: step, loss: 1, gradNorm: 1, lr: 1, seconds: 1, weights: {}, domains: {} };
+  return {
+    step,
+    tokens: step,
+    loss: 1,
+    gradNorm: 1,
+    lr: 1,
+    seconds: 1,
+    weights: new Map(),
+    domains: new Map(),
+  };
 }
 
 function state(step: number): Checkpoint {
@@ -190,7 +200,7 @@ describe("writing", () => {
         const folder = join(root, `kill-${delay}`);
         const child = spawn(
           process.execPath,
-          [join(import.meta.dirname, "write-checkpoints.mjs"), folder, JSON.stringify(configOf(folder))],
+          [join(import.meta.dirname, "write-checkpoints.mjs"), folder, formatJson(configOf(folder))],
           { stdio: ["ignore", "pipe", "inherit"] },
         );
         await once(child.stdout, "data");

@@ -20,13 +20,13 @@ async function runTraining({ training, run }, { onStep, onEvent, signal, store }
       gradNorm: 1,
       lr: 1,
       seconds: 0,
-      weights: { a: 1 },
-      domains: {},
+      weights: new Map([["a", 1]]),
+      domains: new Map(),
     });
     if (step % run.checkpointEvery === 0) store.saveCheckpoint(step, { json: { step }, arrays: {} });
   }
   store.saveCheckpoint(step, { json: { step }, arrays: {} });
-  const weights = { final: { a: 1 }, averaged: { a: 1 } };
+  const weights = { final: new Map([["a", 1]]), averaged: new Map([["a", 1]]) };
   return {
     step,
     tokens: step * 10,

@@ -1,7 +1,9 @@
 // Child of run-folder.test.ts: writes checkpoints into the folder argv[2] until it is killed. Each holds its step throughout.
+import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
+import { parseJson } from "#dist/json.js";
 import { openRunFolder } from "#dist/cli/run-folder.js";
 
-const config = JSON.parse(process.argv[3]);
+const config = resolveConfig([jsonLayer(parseJson(process.argv[3], { source: "argv" }), "argv")]);
 const folder = openRunFolder(config);
 for (let step = 1; ; step++) {
   folder.appendMetrics({ step, padding: "x".repeat(2000) });

@@ -113,61 +113,6 @@ describe("bases", () => {
     );
   });
 
-  test("the JSON reader takes just what JSON.parse takes", () => {
-    const pieces = fc.array(
-      fc.constantFrom(
-        "{",
-        "}",
-        "[",
-        "]",
-        ",",
-        ":",
-        '"a"',
-        '"b"',
-        "1",
-        "-0.5e1",
-        "\n",
-        " ",
-        "01",
-        "x",
-        '"',
-        "\u00a0",
-      ),
-      { maxLength: 9 },
-    );
-    fc.assert(
-      fc.property(pieces, (parts) => {
-        const text = `{"a":{"a":1}${parts.join("")}`;
-        let parsed: unknown = null;
-        try {
-          parsed = JSON.parse(text);
-        } catch {
-          parsed = undefined;
-        }
-        let found: Bases | string;
-        try {
-          found = parseBases(text, ["a", "b"], { format: "json" });
-        } catch (error) {
-          found = error instanceof Error ? error.message : "?";
-        }
-        if (parsed === undefined) expect(found).toMatch(/^bases, line \d+: /);
-        // What is JSON is read, or refused for what it says, never as a matter of syntax.
-        else expect(typeof found === "string" && found.includes("expected")).toBe(badShape(parsed));
-      }),
-      { numRuns: 2000 },
-    );
-    /** Valid JSON that is not an object of lists and objects of numbers. */
-    function badShape(value: unknown): boolean {
-      const rows = Object.values(value as Record<string, unknown>);
-      return rows.some(
-        (row) =>
-          typeof row !== "object" ||
-          row === null ||
-          Object.values(row).some((entry) => typeof entry !== "number"),
-      );
-    }
-  });
-
   test.each([
     [{ a: [1] }, 'basis "a": 1 values for 3 domains'],
     [
@@ -188,21 +133,54 @@ describe("bases", () => {
     expect(error).toMatchObject({ code: "config", message });
   });
 
+  test("keep the order that they were given in; an object that cannot keep it is refused", () => {
+    const given: [string, number[]][] = [["second", [0, 1]], ["10", [1, 0]], ["1", [0.5, 0.5]], ["__proto__", [1, 0]]]; // prettier-ignore
+    expect(createBases(new Map(given), ["x", "1"]).names).toEqual(["second", "10", "1", "__proto__"]);
+    const text = `{${given.map(([name, row]) => `"${name}": [${row.join()}]`).join()}}`;
+    expect(parseBases(text, ["x", "1"], { format: "json" }).names).toEqual([
+      "second",
+      "10",
+      "1",
+      "__proto__",
+    ]);
+    expect(errorOf(() => createBases({ second: [0, 1], "10": [1, 0] }, ["x", "1"])).message).toBe(
+      'bases: an object does not keep the order of names that are whole numbers, such as "10"; give a Map',
+    );
+    expect(createBases({ "10": [1, 0] }, ["x", "1"]).names).toEqual(["10"]);
+  });
+
+  test("find a domain however its marks were typed", () => {
+    const domains = ["caf\u00e9", "b"];
+    expect(parseBases('{"p": {"cafe\u0301": 1}}', domains, { format: "json" }).columns).toEqual(
+      Int32Array.of(0),
+    );
+    expect(parseBases("basis,domain,weight\np,cafe\u0301,1", domains, { format: "csv" }).columns).toEqual(
+      Int32Array.of(0),
+    );
+    expect(errorOf(() => createBases({ a: [1, 0] }, ["caf\u00e9", "cafe\u0301"])).message).toMatch(
+      /^domains: two are called/,
+    );
+  });
+
   test("refuses domains that are called the same", () => {
     expect(errorOf(() => createBases({ a: [1, 0] }, ["d", "d"])).message).toBe('domains: two are called "d"');
   });
 
   test.each([
-    ["json", "", 'line 1: an object of bases, "{", expected, not the end'],
-    ["json", "[]", 'line 1: an object of bases, "{", expected, not "["'],
-    ["json", '{\n"a": {"web": 1,\n}}', 'line 3: the name of a domain expected, not "}"'],
-    ["json", '{"a": {"web": 1}}\n}', 'line 2: the end expected, not "}"'],
-    ["json", '{"a":\n{"web": 01}}', 'line 2: a number expected, not "01"'],
-    ["json", '{"a": {"web": "1"}}', 'line 1: a number expected, not "1"'],
-    ["json", '{"a": {"web"\n: 1', 'line 2: "," or "}" expected, not the end'],
-    ["json", '{"a": 1}', 'line 1: basis "a": "{" or "[" expected, not "1"'],
-    ["json", '{"a": [1, 0],\n"a": [1, 0]}', 'line 2: there are two bases "a"'],
-    ["json", '{"a": {"web": 0.5,\n"web": 0.5}}', 'line 2: basis "a": domain "web" is given twice'],
+    ["json", "", "line 1, column 1: a value expected, not the end"],
+    ["json", "[]", "line 1: it is a list, not an object of bases"],
+    ["json", '{\n"a": {"web": 1,\n}}', 'line 3, column 1: a name in quotes expected, not "}"'],
+    ["json", '{"a": {"web": 1}}\n}', 'line 2, column 1: the end expected, not "}"'],
+    ["json", '{"a":\n{"web": 01}}', 'line 2, column 9: a value expected, not "01"'],
+    ["json", '{"a": {"web": "1"}}', 'line 1: basis "a": "1" is not a number'],
+    ["json", '{"a": {"web"\n: 1', 'line 2, column 4: "," or "}" expected, not the end'],
+    ["json", '{"a": 1}', 'line 1: basis "a": 1 does not fit; it must be numbers, one per domain or by name'],
+    ["json", '{"a": [1, 0],\n"a": [1, 0]}', 'line 2, column 1: the name "a" stands twice in one object'],
+    [
+      "json",
+      '{"a": {"web": 0.5,\n"web": 0.5}}',
+      'line 2, column 1: the name "web" stands twice in one object',
+    ],
     ["json", '{"a":\n[1]}', 'line 1: basis "a": 1 values for 2 domains'],
     ["json", '{"a": {\n"web": -1}}', 'line 2: basis "a": domain "web" has -1; weights are finite and ≥ 0'],
     [

@@ -1,0 +1,178 @@
+/**
+ * JSON that people write: config files, bases, weights, options on the command line. `JSON.parse` keeps the last of two members of one name without
+ * a word, moves names that are whole numbers to the front, and often tells no place. Here a name that stands twice is refused, members keep
+ * their order (objects become Maps), and every complaint has line and column.
+ */
+import { type ErrorCode, GradmixError } from "./errors.ts";
+
+/** Objects are Maps, in the order of the text. Their names are in Unicode's composed form (NFC), so that é is one name however it was typed. */
+export type Json = null | boolean | number | string | readonly Json[] | ReadonlyMap<string, Json>;
+
+/** Names of members and numbers of items that lead to a value. */
+export type JsonPath = readonly (string | number)[];
+
+export interface JsonOptions {
+  /** What messages call the text, such as the path of its file. */
+  readonly source: string;
+  /** Code of the errors. Default "config". */
+  readonly code?: ErrorCode;
+}
+
+/** Deeper nesting than anything that gradmix reads. */
+const MOST_DEPTH = 100;
+
+/** Throws, with source, line and column, for what is not JSON and for an object with two members of one name. */
+export function parseJson(text: string, options: JsonOptions): Json {
+  return read(text, options, null).value;
+}
+
+/** The line of the value that `path` leads to, in text that `parseJson` has read; the line of the name for a member. */
+export function jsonLine(text: string, path: JsonPath): number {
+  const { line } = place(text, read(text, { source: "" }, path).at);
+  return line;
+}
+
+function place(text: string, at: number): { line: number; column: number } {
+  let [line, start] = [1, text.startsWith("\uFEFF") ? 1 : 0];
+  for (let end = text.indexOf("\n"); end >= 0 && end < at; end = text.indexOf("\n", start)) {
+    line++;
+    start = end + 1;
+  }
+  return { line, column: at - start + 1 };
+}
+
+/** Groups: a sign, a whole string, any other word, a character that begins none of these. */
+const token = /[ \t\r\n]*(?:([{}[\],:])|("(?:[^"\\\u0000-\u001f]|\\.)*")|([^\s{}[\],:"]+)|([^])|$)/y;
+
+/** Reads the whole text. `at` is where the value at `watched` begins, or the end. */
+function read(
+  text: string,
+  { source, code = "config" }: JsonOptions,
+  watched: JsonPath | null,
+): { value: Json; at: number } {
+  let kind: "sign" | "string" | "other" | "end" = "end";
+  let word = "";
+  let start = 0;
+  let end = text.startsWith("\uFEFF") ? 1 : 0;
+  let found = text.length;
+  const path: (string | number)[] = [];
+
+  const advance = (): void => {
+    token.lastIndex = end;
+    const [, sign, string, other, stray] = token.exec(text) ?? [];
+    end = token.lastIndex;
+    word = sign ?? string ?? other ?? stray ?? "";
+    kind = sign !== undefined ? "sign" : string !== undefined ? "string" : word !== "" ? "other" : "end";
+    start = end - word.length;
+  };
+  const fault = (what: string, at: number = start): GradmixError => {
+    const { line, column } = place(text, at);
+    return new GradmixError(code, `${source}, line ${line}, column ${column}: ${what}`);
+  };
+  const expected = (what: string): GradmixError => {
+    const shown = word.length > 60 ? `${word.slice(0, 60)}…` : word;
+    return fault(
+      `${what} expected, not ${kind === "end" ? "the end" : kind === "string" ? shown : JSON.stringify(shown)}`,
+    );
+  };
+  const isSign = (sign: string): boolean => kind === "sign" && word === sign;
+  const string = (): string => {
+    try {
+      return JSON.parse(word) as string;
+    } catch {
+      throw fault(`${word} has an escape that JSON does not know`);
+    }
+  };
+  /** Members of an object or a list, up to and with its closing sign. */
+  const each = (close: "}" | "]", member: () => void): void => {
+    if (path.length >= MOST_DEPTH) throw fault(`it is nested more than ${MOST_DEPTH} deep`);
+    advance();
+    if (!isSign(close))
+      for (;;) {
+        member();
+        if (isSign(close)) break;
+        if (!isSign(",")) throw expected(`"," or "${close}"`);
+        advance();
+      }
+    advance();
+  };
+  const watch = (): void => {
+    if (watched?.length === path.length && watched.every((step, i) => step === path[i])) found = start;
+  };
+  const object = (): Map<string, Json> => {
+    const members = new Map<string, Json>();
+    each("}", () => {
+      if (kind !== "string") throw expected("a name in quotes");
+      const name = string().normalize();
+      if (members.has(name)) throw fault(`the name ${JSON.stringify(name)} stands twice in one object`);
+      path.push(name);
+      watch();
+      advance();
+      if (!isSign(":")) throw expected('":"');
+      advance();
+      members.set(name, value());
+      path.pop();
+    });
+    return members;
+  };
+  const list = (): Json[] => {
+    const items: Json[] = [];
+    each("]", () => {
+      path.push(items.length);
+      watch();
+      items.push(value());
+      path.pop();
+    });
+    return items;
+  };
+  const value = (): Json => {
+    if (isSign("{")) return object();
+    if (isSign("[")) return list();
+    const scalar = kind === "string" ? string() : kind === "other" ? scalarOf(word) : undefined;
+    if (scalar === undefined) throw expected("a value");
+    advance();
+    return scalar;
+  };
+
+  advance();
+  watch();
+  const whole = value();
+  if (kind !== "end") throw expected("the end");
+  return { value: whole, at: found };
+}
+
+function scalarOf(word: string): null | boolean | number | undefined {
+  if (/^-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?$/.test(word)) return Number(word);
+  return word === "null" ? null : word === "true" ? true : word === "false" ? false : undefined;
+}
+
+/** The same with plain objects, for what is looked up by name alone. */
+export function plainJson(value: Json): unknown {
+  if (value instanceof Map)
+    return Object.fromEntries(
+      [...(value as ReadonlyMap<string, Json>)].map(([name, member]) => [name, plainJson(member)]),
+    );
+  return Array.isArray(value) ? (value as readonly Json[]).map(plainJson) : value;
+}
+
+/** JSON text of plain data, in which Maps are objects that keep their order. With `indent` as `JSON.stringify` lays it out. */
+export function formatJson(value: unknown, indent: number = 0, depth: number = 0): string {
+  const members =
+    value instanceof Map
+      ? [...(value as ReadonlyMap<string, unknown>)]
+      : Array.isArray(value) || typeof value !== "object" || value === null
+        ? null
+        : Object.entries(value);
+  if (members === null && !Array.isArray(value)) return JSON.stringify(value) ?? "null";
+  const inner = (item: unknown): string => formatJson(item, indent, depth + 1);
+  const parts =
+    members === null
+      ? (value as readonly unknown[]).map(inner)
+      : members
+          .filter(([, member]) => member !== undefined)
+          .map(([name, member]) => `${JSON.stringify(name)}:${indent > 0 ? " " : ""}${inner(member)}`);
+  const [open, close] = members === null ? "[]" : "{}";
+  if (indent === 0 || parts.length === 0) return `${open}${parts.join(",")}${close}`;
+  const [margin, last] = [depth + 1, depth].map((n) => `\n${" ".repeat(indent * n)}`);
+  return `${open}${margin}${parts.join(`,${margin}`)}${last}${close}`;
+}
