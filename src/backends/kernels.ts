@@ -630,7 +630,7 @@ export function checkCall<K extends KernelName>(
       `${kernel}: wants inputs (${row.inputs.join(", ")}) and outputs (${row.outputs.join(", ")})`,
     );
   for (const [name, check] of paramRows.get(kernel) ?? []) {
-    const value: unknown = Reflect.get(params, name);
+    const value = (params as Readonly<Record<string, unknown>>)[name];
     if (!check.fits(value))
       throw new GradmixError("shape", `${kernel}: ${name} is ${show(value)}, not ${check.what}`);
   }

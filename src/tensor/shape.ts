@@ -55,7 +55,7 @@ export function broadcastStrides(shape: Shape, to: Shape): number[] {
 
 /** Axis in 0..rank−1; negative axes count from the end. Throws `shape`. */
 export function normaliseAxis(axis: number, rank: number, op: string): number {
-  const normal = axis < 0 ? axis + rank : axis;
+  const normal = typeof axis === "number" && axis < 0 ? axis + rank : axis;
   if (!Number.isInteger(normal) || normal < 0 || normal >= rank)
     throw new GradmixError("shape", `${op}: axis ${show(axis)} is out of range for a tensor of rank ${rank}`);
   return normal;

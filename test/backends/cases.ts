@@ -15,7 +15,7 @@ import {
   unaryKinds,
 } from "#dist/backends/kernels.js";
 import { broadcastStrides, sizeOf, stridesOf } from "#dist/tensor/shape.js";
-import { around, block, past, tileSizes } from "./cuts.ts";
+import { around, block, past } from "./cuts.ts";
 import { type Case, f, i, integers, type Operand, out, sumScale, values } from "./harness.ts";
 import { naiveAttention, naiveGemm, naiveLse, naiveStats } from "./naive.ts";
 
@@ -147,18 +147,6 @@ const blockedGemms = (): Case<"gemm">[] => {
   const rows = block("cpu", "GEMM_ROWS") + 1;
   const several = block("cpu", "GEMM_COLS") + 6;
   const share = block("webgpu", "GEMM_SHARE");
-  const spread = block("webgpu", "SPREAD_SHARE");
-  const enough = block("webgpu", "ENOUGH_TILES");
-  // Items overlap in A and B, so that many cost little.
-  const items = (batch: number, k: number): Case<"gemm"> =>
-    byLoops(
-      gemmCase(
-        `${batch} items`,
-        { m: 1, n: 1, k, transA: false, transB: false },
-        { batch, strideA: 1, strideB: 1 },
-      ),
-      "webgpu",
-    );
   return [
     ...cpu([...around(block("cpu", "TILE_ROWS")), ...past("cpu", "GEMM_ROWS")], (m) => [m, 9, 11]),
     ...cpu(past("cpu", "GEMM_ROWS"), (m) => [m, several, 11]),
@@ -166,13 +154,18 @@ const blockedGemms = (): Case<"gemm">[] => {
     // With one block of columns, and with several, for which A is packed once.
     ...cpu(past("cpu", "GEMM_K"), (k) => [rows, 9, k]),
     ...cpu(past("cpu", "GEMM_K"), (k) => [rows, several, k]),
-    ...webgpu(tileSizes("rows"), (m) => [m, 5, 7]),
-    ...webgpu(tileSizes("cols"), (n) => [5, n, 7]),
-    ...webgpu(tileSizes("depth"), (k) => [5, 6, k]),
+    // The smaller extent decides which tile is taken.
+    ...webgpu(around(32), (m) => [m, 5, 7]),
+    ...webgpu(around(32), (n) => [5, n, 7]),
+    ...webgpu(around(64), (m) => [m, 41, 7]),
+    ...webgpu(around(64), (n) => [41, n, 7]),
+    ...webgpu(around(128).slice(1), (m) => [m, 131, 7]),
+    ...webgpu(around(128).slice(1), (n) => [131, n, 7]),
+    ...webgpu(around(16), (k) => [5, 6, k]),
+    ...webgpu(around(8), (k) => [131, 131, k]),
     ...webgpu([...around(share), ...around(2 * share), 3 * share + 1], (k) => [9, 10, k]),
-    ...webgpu(around(2 * share), (k) => [9, 10, k], { bias: true, pre: true, activation: "gelu" }),
-    ...[enough - 1, enough, enough + 1].map((batch) => items(batch, 2 * share + 1)),
-    ...[0, 1].map((more) => items(block("webgpu", "SPREAD_TILES") / 2 + more, 2 * spread + 1)),
+    ...webgpu([2 * share + 1], (k) => [9, 10, k], { bias: true, pre: true, activation: "gelu" }),
+    ...webgpu([3 * share + 1], (k) => [9, 10, k], { batch: 3, bias: true, accumulate: true }),
   ];
 };
 
@@ -613,19 +606,6 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         outputs: [out(outer * inner)],
         scale: sumScale(length),
       })),
-      ...(kind === "sum"
-        ? [
-            {
-              // A workgroup a row.
-              name: "more rows than a row of the grid",
-              ...{ params: { kind, outer: block("webgpu", "GRID_GROUPS") + 1, length: 64, inner: 1 } },
-              inputs: [f(new Float32Array(64 * (block("webgpu", "GRID_GROUPS") + 1)).fill(0.5))],
-              outputs: [out(block("webgpu", "GRID_GROUPS") + 1)],
-              family: "webgpu" as const,
-              expected: () => [new Float32Array(block("webgpu", "GRID_GROUPS") + 1).fill(32)],
-            },
-          ]
-        : []),
     ]),
 
   softmax: () => [
@@ -842,8 +822,8 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
     ...[
       ...past("cpu", "SEGMENTED_ROWS").map((m) => ({ m, n: 9, family: "cpu" as const })),
       ...past("cpu", "SEGMENTED_COLS").map((n) => ({ m: 5, n, family: "cpu" as const })),
-      ...tileSizes("rows").map((m) => ({ m, n: 9, family: "webgpu" as const })),
-      ...tileSizes("cols").map((n) => ({ m: 5, n, family: "webgpu" as const })),
+      ...around(64).map((m) => ({ m, n: 9, family: "webgpu" as const })),
+      ...around(64).map((n) => ({ m: 5, n, family: "webgpu" as const })),
     ].map(({ m, n, family }): Case<"gemmSegmented"> => ({
       ...segmentedCase("blocks", { rows: 52, m, n }, offsets([5, 18, 0, 9, 0, 3, 15], 1), {
         ...{ target: 3, first: 1, accumulate: true },

@@ -4,8 +4,6 @@
  */
 import * as cpu from "#dist/backends/cpu/blocks.js";
 import * as webgpu from "#dist/backends/webgpu/blocks.js";
-import { tensorTiles } from "#dist/backends/webgpu/kernels/gemm-tensor.js";
-import { tiles } from "#dist/backends/webgpu/kernels/gemm-tiled.js";
 
 const blocks = { cpu, webgpu };
 type Family = keyof typeof blocks;
@@ -28,12 +26,6 @@ export const past = <F extends Family>(
   name: keyof (typeof blocks)[F] & string,
   times = 1,
 ): number[] => around(times * block(family, name));
-
-const distinct = (sizes: readonly number[]): number[] => [...new Set(sizes)].sort((a, b) => a - b);
-
-/** Around the tiles of the GPU's products, on tensor cores or not: rows, columns, and slices of k. */
-export const tileSizes = (along: "rows" | "cols" | "depth"): number[] =>
-  distinct([...Object.values(tiles), ...Object.values(tensorTiles)].flatMap((tile) => around(tile[along])));
 
 /** Constants that no call of `block` or `past` has named so far. */
 export const unused = (): string[] =>

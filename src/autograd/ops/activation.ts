@@ -135,16 +135,20 @@ const swigluParams = (x: Spec): { rows: number; width: number } => ({
   width: widthOf(x),
 });
 
+function swigluSpec(name: string, x: Spec): Spec {
+  wantType(name, "x", x, "f32");
+  if (x.shape.length === 0 || !Number.isInteger(widthOf(x)))
+    throw new GradmixError(
+      "shape",
+      `${name}: the last axis of ${formatShape(x.shape)} does not split in two`,
+    );
+  return { shape: [...x.shape.slice(0, -1), widthOf(x)], dtype: "f32" };
+}
+
 export const swigluOp: Op<None> = {
   name: "swiglu",
   infer([x]) {
-    wantType("swiglu", "x", x, "f32");
-    if (x.shape.length === 0 || !Number.isInteger(widthOf(x)))
-      throw new GradmixError(
-        "shape",
-        `swiglu: the last axis of ${formatShape(x.shape)} does not split in two`,
-      );
-    return [{ shape: [...x.shape.slice(0, -1), widthOf(x)], dtype: "f32" }];
+    return [swigluSpec("swiglu", x)];
   },
   forward([x], _, [spec]) {
     const y = allocate(spec, x);
@@ -174,7 +178,7 @@ function halves(x: Tensor): [Tensor, Tensor] {
 export const swigluVjpOp: Op<None> = {
   name: "swigluVjp",
   infer([x, ct]) {
-    wantLike("swigluVjp", "the cotangent", ct, swigluOp.infer([x], none)[0]);
+    wantLike("swigluVjp", "the cotangent", ct, swigluSpec("swigluVjp", x));
     return [specOf(x)];
   },
   forward([x, ct], _, [spec]) {
@@ -195,7 +199,7 @@ export const swigluJvpOp: Op<None> = {
   name: "swigluJvp",
   infer([x, tangent]) {
     wantLike("swigluJvp", "the tangent", tangent, x);
-    return swigluOp.infer([x], none);
+    return [swigluSpec("swigluJvp", x)];
   },
   forward([x, tangent], _, [spec]) {
     const dy = allocate(spec, x);

@@ -24,32 +24,27 @@ function paramsOf(qkv: { shape: Shape }, { heads, kvHeads }: AttentionAttrs): At
   return { batch, time, heads, kvHeads, headDim, scale: 1 / Math.sqrt(headDim) };
 }
 
-function outputSpec(qkv: Spec, attrs: AttentionAttrs): Spec {
-  const { batch, time, heads, headDim } = paramsOf(qkv, attrs);
+/** Of o. Throws for what attention cannot be computed of. */
+function outputSpec(name: string, qkv: Spec, attrs: AttentionAttrs): Spec {
+  wantType(name, "qkv", qkv, "f32");
+  const { heads, kvHeads } = attrs;
+  integerIn(1)(`${name}: heads`, heads);
+  integerIn(1)(`${name}: kvHeads`, kvHeads);
+  if (heads % kvHeads !== 0)
+    throw new GradmixError("shape", `${name}: ${heads} heads cannot share ${kvHeads} key/value heads`);
+  const { batch, time, headDim } = paramsOf(qkv, attrs);
+  if (qkv.shape.length !== 3 || !Number.isInteger(headDim) || headDim < 1)
+    throw new GradmixError(
+      "shape",
+      `${name}: qkv ${formatShape(qkv.shape)} does not hold ${heads} query and 2·${kvHeads} key/value heads; wanted [batch, time, (heads + 2·kvHeads)·headDim]`,
+    );
   return { shape: [batch, time, heads * headDim], dtype: "f32" };
 }
 
 export const causalAttentionOp: Op<AttentionAttrs> = {
   name: "causalAttention",
   infer([qkv], attrs) {
-    wantType("causalAttention", "qkv", qkv, "f32");
-    const { heads, kvHeads } = attrs;
-    integerIn(1)("causalAttention: heads", heads);
-    integerIn(1)("causalAttention: kvHeads", kvHeads);
-    if (heads % kvHeads !== 0)
-      throw new GradmixError(
-        "shape",
-        `causalAttention: ${heads} heads cannot share ${kvHeads} key/value heads`,
-      );
-    if (
-      qkv.shape.length !== 3 ||
-      !(paramsOf(qkv, attrs).headDim >= 1 && Number.isInteger(paramsOf(qkv, attrs).headDim))
-    )
-      throw new GradmixError(
-        "shape",
-        `causalAttention: qkv ${formatShape(qkv.shape)} does not hold ${heads} query and 2·${kvHeads} key/value heads; wanted [batch, time, (heads + 2·kvHeads)·headDim]`,
-      );
-    return [outputSpec(qkv, attrs)];
+    return [outputSpec("causalAttention", qkv, attrs)];
   },
   forward([qkv], attrs, [spec]) {
     const params = paramsOf(qkv, attrs);
@@ -103,7 +98,7 @@ function causalMask(time: number, like: Tensor): Tensor {
 
 /** What the forward pass left, as it left it. */
 function wantSaved(name: string, attrs: AttentionAttrs, qkv: Spec, o: Spec, lse: Spec): void {
-  wantLike(name, "o", o, causalAttentionOp.infer([qkv], attrs)[0]);
+  wantLike(name, "o", o, outputSpec(name, qkv, attrs));
   const [batch, time] = qkv.shape;
   wantLike(name, "lse", lse, { shape: [batch, attrs.heads, time], dtype: "f32" });
 }
@@ -135,7 +130,7 @@ export const attentionJvpOp: Op<AttentionAttrs> = {
   infer([qkv, o, lse, tangent], attrs) {
     wantSaved("attentionJvp", attrs, qkv, o, lse);
     wantLike("attentionJvp", "the tangent", tangent, qkv);
-    return [outputSpec(qkv, attrs)];
+    return [outputSpec("attentionJvp", qkv, attrs)];
   },
   forward([qkv, o, lse, tangent], attrs, [spec]) {
     const out = allocate(spec, qkv);

@@ -17,7 +17,7 @@ import {
   transforming,
   wantType,
 } from "../op.ts";
-import { wantLike } from "../checks.ts";
+import { wantLike, wantTensors } from "../checks.ts";
 import { mul, sub } from "./arithmetic.ts";
 import { sum } from "./broadcast.ts";
 import { logSumExp } from "./reduce.ts";
@@ -152,6 +152,7 @@ export function crossEntropy(logits: Tensor, targets: Tensor): Tensor {
 
 /** The loss of each example, summed over its tokens: logits [batch, …, vocabulary], targets i32 [batch, …] → [batch]. */
 export function exampleLosses(logits: Tensor, targets: Tensor): Tensor {
+  wantTensors("exampleLosses", [logits, targets]);
   const losses = crossEntropy(logits, targets);
   return sum(losses, losses.shape.map((_, axis) => axis).slice(1));
 }

@@ -63,6 +63,8 @@ export const matmulOp: Op<MatmulAttrs> = {
   forward([a, b], attrs, [spec]) {
     const { m, n, k, batch, strideA, strideB } = plan(a, b, attrs);
     const c = allocate(spec, a);
+    // Of no items a shared operand would be too large.
+    if (c.size === 0) return { outputs: [c], saved: [a, b] };
     run(
       "gemm",
       {

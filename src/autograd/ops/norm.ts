@@ -37,9 +37,11 @@ function normOp(kind: NormKind, name: string): Op<NormAttrs> {
   return {
     name,
     emits: [1, 2],
-    infer([x, ...rest], { eps }) {
+    infer([x, ...rest], { eps, gain, bias }) {
       wantType(name, "x", x, "f32");
       numberIn({ min: 0 })(`${name}: eps`, eps);
+      boolean(`${name}: gain`, gain);
+      boolean(`${name}: bias`, bias);
       if (x.shape.length < 2)
         throw new GradmixError("shape", `${name}: x ${formatShape(x.shape)} needs a batch and a width`);
       for (const t of rest) wantType(name, "a gain or bias", t, "f32");

@@ -1,6 +1,7 @@
 /** Reductions over axes: mean, max, min, softmax, logSumExp. */
 import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
+import { boolean } from "../../options.ts";
 import { sizeOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { allocate, apply1, type None, none, type Op, type Spec, specOf, wantType } from "../op.ts";
@@ -89,6 +90,7 @@ export const softmaxVjpOp: Op<None> = {
 
 /** The average over the axes (default: all). */
 export function mean(x: Tensor, axis?: Axis, keepDims = false): Tensor {
+  boolean("mean: keepDims", keepDims);
   const count = sizeOf(axesOf(x, axis, "mean").map((a) => x.shape[a]));
   return affine(sum(x, axis, keepDims), 1 / count, 0);
 }

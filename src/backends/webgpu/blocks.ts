@@ -23,9 +23,5 @@ export const COLUMN_LANES = 4;
 export const COLUMN_ROWS = 32;
 export const COLUMN_SHORT = 8;
 
-/** Tiles of 64 × 64 that fill a large GPU, and the least share of k that is worth its own sum. */
-export const ENOUGH_TILES = 384;
+/** The least share of k of a product that is worth its own sum. */
 export const GEMM_SHARE = 512;
-/** Tiles after which it matters little that the last ones leave some of a large GPU idle; for that alone, shares must be longer. */
-export const SPREAD_TILES = 4608;
-export const SPREAD_SHARE = 640;

@@ -6,7 +6,7 @@
  * How many shares there are depends on the shape alone.
  */
 import type { KernelParams } from "../../kernels.ts";
-import { ENOUGH_TILES, GEMM_SHARE, SPREAD_SHARE, SPREAD_TILES } from "../blocks.ts";
+import { GEMM_SHARE } from "../blocks.ts";
 import {
   byFours,
   type Dispatch,
@@ -137,6 +137,12 @@ function tensorCandidates({ m, n }: Params): readonly [TensorTileName, ...Tensor
   const first = Math.min(m, n) < 128 ? "tensor 64x64" : "tensor 128x128 by 16";
   return [first, ...tensorTileNames.filter((name) => name !== first)];
 }
+
+/** Tiles of 64 × 64 that fill a large GPU. */
+const ENOUGH_TILES = 384;
+/** Tiles after which it matters little that the last ones leave some of a large GPU idle; for that alone, shares must be longer. */
+const SPREAD_TILES = 4608;
+const SPREAD_SHARE = 640;
 
 /** Into how many shares k is cut. */
 export function sharesOf({ m, n, k, batch }: Pick<Params, "m" | "n" | "k" | "batch">): number {

@@ -1,0 +1,439 @@
+/**
+ * Right or refused, for every op on every backend: valid random input gives the oracle's number; invalid input gives a GradmixError that names the op,
+ * before anything is allocated or enqueued, so that other tensors are as they were and the backend goes on.
+ */
+import fc from "fast-check";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import * as gradmix from "gradmix";
+import { apply, type Op } from "#dist/autograd/op.js";
+import { ops } from "#dist/autograd/ops/index.js";
+import type { Backend } from "#dist/backends/backend.js";
+import { createReferenceBackend } from "#dist/backends/reference/index.js";
+import { GradmixError } from "#dist/errors.js";
+import { setCurrentMemory } from "#dist/tensor/memory.js";
+import { scope, tensor, Tensor } from "#dist/tensor/tensor.js";
+import { backends } from "../backends/all.ts";
+import { integers, values } from "../backends/harness.ts";
+import { type Sample, samples, upload } from "./samples.ts";
+
+const names = Object.keys(ops);
+const oracle = createReferenceBackend({ precision: "f64" });
+
+/** Attributes that may be any real number, and those among them that must be positive (or at least 0). */
+const REAL: readonly string[] = ["scale", "shift"];
+const NONNEGATIVE: readonly string[] = ["eps", "theta"];
+/** Lists that may have another length. */
+const ANY_LENGTH: readonly string[] = ["sum axes", "max axes", "min axes", "broadcastTo shape"];
+
+const noNumber = [null, undefined, "1", {}, [], true, 1n];
+const noInteger = [...noNumber, NaN, 0.5, -1, -(2 ** 40), Infinity, 2 ** 53];
+const noList = [null, undefined, 3, "12", {}, true];
+
+/** Values that an attribute may never have, given one that it may have. */
+function junk(op: string, name: string, valid: unknown): unknown[] {
+  if (typeof valid === "boolean") return [null, undefined, 0, 1, "true", []];
+  if (typeof valid === "string") return [null, undefined, "", `${valid}x`, "TANH", 0, [valid], { valid }];
+  if (typeof valid === "number")
+    return REAL.includes(name)
+      ? noNumber
+      : NONNEGATIVE.includes(name)
+        ? [...noNumber, NaN, -1, Infinity]
+        : noInteger;
+  if (!Array.isArray(valid)) throw new Error(`an attribute ${name} of another kind`);
+  const replaced = valid.flatMap((_, at) => noInteger.map((bad) => valid.with(at, bad)));
+  const lengths = ANY_LENGTH.includes(`${op} ${name}`) ? [] : [[...valid, 7], valid.slice(0, -1)];
+  return [...noList, ...replaced, ...(valid.length === 0 ? [] : lengths)];
+}
+
+interface Attempt {
+  readonly what: string;
+  /** It may not succeed. */
+  readonly must: boolean;
+  readonly given: readonly unknown[];
+  readonly run: () => unknown;
+}
+
+/** Every way to spoil one attribute or one operand of a sample. Those with `must` are never valid. */
+function spoilt(name: string, sample: Sample, inputs: readonly Tensor[]): Attempt[] {
+  const op = ops[name] as Op<unknown>;
+  const attrs = sample.attrs as Readonly<Record<string, unknown>>;
+  const call = (given: readonly unknown[], withAttrs: unknown) => ({
+    given,
+    run: () => apply(op, given as readonly Tensor[], withAttrs),
+  });
+  const byAttribute = Object.entries(attrs).flatMap(([key, valid]) =>
+    junk(name, key, valid).map((bad) => ({
+      what: `${key} = ${describeValue(bad)}`,
+      must: true,
+      ...call(inputs, { ...attrs, [key]: bad }),
+    })),
+  );
+  const byOperand = inputs.flatMap((input, slot) => {
+    const others = [
+      ...[null, undefined, 1, "x", {}, [1]].map((bad) => ({ what: String(bad), bad, must: true })),
+      // Reading integers as f32 or the other way round, another rank, another extent.
+      ...(["cast", "stopGradient", "reshape", "broadcastTo", "transpose", "slice", "pad"].includes(name)
+        ? []
+        : [
+            {
+              what: "the other type",
+              bad: tensor(new Float32Array(input.size), input.shape, input.dtype === "f32" ? "i32" : "f32"),
+              must: name !== "concat" || inputs.length > 1,
+            },
+          ]),
+      ...[[...input.shape, 1], [2, ...input.shape], input.shape.map((e) => e + 1), input.shape.slice(1)].map(
+        (shape) => ({
+          what: `shape [${shape.join()}]`,
+          bad: tensor(
+            values(
+              shape.reduce((a, b) => a * b, 1),
+              3,
+              0.5,
+              2,
+            ).map((x) => (input.dtype === "i32" ? 0 : x)),
+            shape,
+            input.dtype,
+          ),
+          must: false,
+        }),
+      ),
+    ];
+    return others.map(({ what, bad, must }) => ({
+      what: `operand ${slot}: ${what}`,
+      must,
+      ...call(
+        inputs.map((t, at) => (at === slot ? bad : t)),
+        attrs,
+      ),
+    }));
+  });
+  return [...byAttribute, ...byOperand];
+}
+
+const numbers = async (t: Tensor): Promise<number[]> => Array.from(await t.data());
+
+/** What an attempt came to: numbers with their shape, or the error. */
+async function outcome(
+  run: () => unknown,
+  given: readonly unknown[] = [],
+): Promise<{ error: unknown } | { shape: string; data: number[] }> {
+  let result: unknown;
+  try {
+    result = scope(run);
+  } catch (error) {
+    return { error };
+  }
+  const outputs = (Array.isArray(result) ? result : [result]) as unknown[];
+  const [first] = outputs;
+  if (!(first instanceof Tensor)) return { error: `not a tensor: ${String(first)}` };
+  const found = { shape: `${first.dtype}[${first.shape.join()}]`, data: await numbers(first) };
+  // Some functions hand on what they were given.
+  for (const t of outputs) if (t instanceof Tensor && !given.includes(t)) t.dispose();
+  return found;
+}
+
+const close = (got: readonly number[], want: readonly number[], tolerance = 1e-4): boolean =>
+  got.length === want.length &&
+  got.every(
+    (x, at) =>
+      Object.is(x, want[at]) ||
+      x === want[at] ||
+      Math.abs(x - want[at]) <= tolerance * (1 + Math.abs(want[at])),
+  );
+
+/** Tensors that no call names, and a small op with a known result. */
+async function intact(canaries: readonly Tensor[]): Promise<void> {
+  for (const canary of canaries) expect(await numbers(canary)).toEqual([5, 6, 7, 8]);
+  const total = scope(() => gradmix.sum(gradmix.mul(canaries[0], 2)));
+  expect(await total.item()).toBe(52);
+  total.dispose();
+}
+
+type Call = readonly [name: string, args: readonly unknown[]];
+
+/** A valid call of every public function that makes or takes tensors. */
+function calls(): Call[] {
+  const x = tensor(values(6, 1, 0.5, 2), [2, 3]);
+  const x3 = tensor(values(24, 2), [2, 3, 4]);
+  const [row, weight, gain] = [[3], [4, 3], [4]].map((shape, n) =>
+    tensor(
+      values(
+        shape.reduce((a, b) => a * b, 1),
+        n,
+      ),
+      shape,
+    ),
+  );
+  const ids = tensor([1, 0], [2], "i32");
+  const condition = tensor([1, 0, 2, 0, 1, 0], [2, 3], "i32");
+  const unary = [
+    "neg",
+    "exp",
+    "log",
+    "sqrt",
+    "rsqrt",
+    "square",
+    "reciprocal",
+    "abs",
+    "tanh",
+    "sigmoid",
+    "relu",
+  ];
+  return [
+    ...[...unary, "silu", "gelu", "sin", "cos", "sign", "stopGradient", "softmax"].map((name): Call => [
+      name,
+      [x],
+    ]),
+    ...["add", "sub", "mul", "div", "maximum", "minimum"].map((name): Call => [name, [x, row]]),
+    ["affine", [x, 2, -1]],
+    ["where", [condition, x, row]],
+    ["cast", [x, "i32"]],
+    ...["sum", "mean", "max", "min"].map((name): Call => [name, [x, 1, true]]),
+    ["sum", [x, [0, 1], false]],
+    ["logSumExp", [x, 1]],
+    ["reshape", [x, [3, -1]]],
+    ["broadcastTo", [row, [2, 3]]],
+    ["transpose", [x3, [2, 0, 1]]],
+    ["slice", [x, [0, 1], [2, 2]]],
+    ["pad", [x, [1, 0], [4, 5]]],
+    ["concat", [[x, x], 1]],
+    ["gather", [weight, ids]],
+    ["scatterAdd", [x, ids, 4]],
+    ["embedding", [weight, ids]],
+    ["matmul", [x, weight, { transposeB: true }]],
+    ["linear", [x, weight, gain, { activation: "gelu" }]],
+    ["layerNorm", [x3, gain, gain, 1e-5]],
+    ["rmsNorm", [x3, gain, 1e-5]],
+    ["rope", [x3, { heads: 1, headDim: 4, theta: 100 }]],
+    ["causalAttention", [x3, { heads: 2, kvHeads: 1 }]],
+    ["swiglu", [x3]],
+    ["crossEntropy", [x, ids]],
+    ["exampleLosses", [x, ids]],
+    ["tensor", [[1, 2, 3], [3], "f32"]],
+    ["full", [[2, 2], 3, "i32"]],
+    ["zeros", [[2], "f32"]],
+    ["ones", [[2], "i32"]],
+    ["eye", [3]],
+    ["arange", [4, "f32"]],
+    ...["randomBits", "randomUniform", "randomNormal"].map((name): Call => [name, [gradmix.key(3), [5]]]),
+  ];
+}
+
+const functions: Readonly<Record<string, unknown>> = gradmix;
+function callPublic([name, args]: Call): unknown {
+  const fn = functions[name];
+  if (typeof fn !== "function") throw new Error(`gradmix has no function ${name}`);
+  return Reflect.apply(fn, undefined, args);
+}
+
+/** Anything that JavaScript may hand over in place of an argument. */
+const anything: fc.Arbitrary<unknown> = fc.oneof(
+  fc.constantFrom<unknown>(
+    ...[NaN, 0.5, -1, 0, 1, 2, -7, 2 ** 31, 2 ** 32, 2 ** 53, 1e300, Infinity, -Infinity],
+    ...["", "tanh", "f16", "int", "f64", null, true, 1n, Symbol("x"), () => 1, {}, new Map()],
+    ...[[], [NaN], [-1], [0.5], [2 ** 53], [1e300, 1e300], [null], ["1"], [[1], [2, 3]], [[1, 2], 3]],
+    ...[new BigInt64Array(2), new DataView(new ArrayBuffer(8)), Object.create(null)],
+  ),
+  fc.record({ heads: fc.double(), headDim: fc.double(), activation: fc.string(), transposeB: fc.string() }),
+  fc.array(fc.double(), { maxLength: 4 }),
+  fc.double(),
+  fc.string(),
+);
+
+interface Given {
+  readonly shape: readonly number[];
+  readonly low?: number;
+  readonly ids?: number;
+}
+
+/** Random valid calls: shapes of operands, and the arguments after them. */
+const extent = fc.integer({ min: 0, max: 5 });
+const shapes = (min: number, max: number): fc.Arbitrary<number[]> =>
+  fc.array(extent, { minLength: min, maxLength: max });
+const valid: { readonly [name: string]: fc.Arbitrary<{ given: Given[]; rest: unknown[] }> } = {
+  tanh: shapes(0, 3).map((shape) => ({ given: [{ shape }], rest: [] })),
+  add: fc
+    .tuple(shapes(0, 3), fc.array(fc.boolean(), { minLength: 3, maxLength: 3 }))
+    .map(([shape, ones]) => ({
+      given: [{ shape }, { shape: shape.map((e, n) => (ones[n] ? 1 : e)) }],
+      rest: [],
+    })),
+  div: fc
+    .tuple(shapes(1, 3), fc.nat(2))
+    .map(([shape, drop]) => ({ given: [{ shape: shape.slice(drop) }, { shape, low: 0.5 }], rest: [] })),
+  sum: fc
+    .tuple(shapes(1, 4), fc.array(fc.boolean(), { minLength: 4, maxLength: 4 }), fc.boolean())
+    .map(([shape, some, keep]) => ({
+      given: [{ shape }],
+      rest: [shape.flatMap((_, n) => (some[n] ? [n - (keep ? shape.length : 0)] : [])), keep],
+    })),
+  logSumExp: shapes(1, 3).map((shape) => ({ given: [{ shape }], rest: [-1] })),
+  softmax: shapes(1, 3).map((shape) => ({ given: [{ shape }], rest: [] })),
+  transpose: shapes(2, 4)
+    .chain((shape) =>
+      fc.tuple(
+        fc.constant(shape),
+        fc.shuffledSubarray(
+          shape.map((_, n) => n),
+          { minLength: shape.length, maxLength: shape.length },
+        ),
+      ),
+    )
+    .map(([shape, perm]) => ({ given: [{ shape }], rest: [perm] })),
+  slice: fc.array(fc.tuple(fc.nat(2), fc.nat(3), fc.nat(2)), { minLength: 1, maxLength: 3 }).map((axes) => ({
+    given: [{ shape: axes.map(([a, b, c]) => a + b + c) }],
+    rest: [axes.map(([a]) => a), axes.map(([, b]) => b)],
+  })),
+  pad: fc.array(fc.tuple(fc.nat(2), fc.nat(3), fc.nat(2)), { minLength: 1, maxLength: 3 }).map((axes) => ({
+    given: [{ shape: axes.map(([, b]) => b) }],
+    rest: [axes.map(([a]) => a), axes.map(([a, b, c]) => a + b + c)],
+  })),
+  gather: fc.tuple(fc.integer({ min: 1, max: 5 }), shapes(0, 2), shapes(0, 2)).map(([rows, width, ids]) => ({
+    given: [{ shape: [rows, ...width] }, { shape: ids, ids: rows + 1 }],
+    rest: [],
+  })),
+  matmul: fc
+    .tuple(extent, extent, extent, shapes(0, 1), fc.boolean(), fc.boolean())
+    .map(([m, k, n, lead, transposeA, transposeB]) => ({
+      given: [
+        { shape: [...lead, ...(transposeA ? [k, m] : [m, k])] },
+        { shape: transposeB ? [n, k] : [k, n] },
+      ],
+      rest: [{ transposeA, transposeB }],
+    })),
+  linear: fc
+    .tuple(extent, extent, extent, fc.constantFrom("none", "gelu", "relu", "silu"))
+    .map(([m, k, n, activation]) => ({
+      given: [{ shape: [2, m, k] }, { shape: [n, k] }, { shape: [n] }],
+      rest: [{ activation }],
+    })),
+  layerNorm: fc.tuple(extent, fc.integer({ min: 2, max: 9 })).map(([rows, width]) => ({
+    given: [{ shape: [rows, width] }, { shape: [width] }, { shape: [width] }],
+    rest: [0.1],
+  })),
+  rope: fc
+    .tuple(extent, extent, fc.integer({ min: 1, max: 3 }), fc.integer({ min: 1, max: 3 }), fc.nat(3))
+    .map(([batch, time, heads, half, more]) => ({
+      given: [{ shape: [batch, time, 2 * heads * half + more] }],
+      rest: [{ heads, headDim: 2 * half, theta: 50 }],
+    })),
+  causalAttention: fc
+    .tuple(
+      extent,
+      extent,
+      fc.integer({ min: 1, max: 2 }),
+      fc.integer({ min: 1, max: 2 }),
+      fc.integer({ min: 1, max: 5 }),
+    )
+    .map(([batch, time, kvHeads, group, width]) => ({
+      given: [{ shape: [batch, time, (kvHeads * group + 2 * kvHeads) * width] }],
+      rest: [{ heads: kvHeads * group, kvHeads }],
+    })),
+  crossEntropy: fc
+    .tuple(shapes(1, 2), fc.integer({ min: 1, max: 6 }))
+    .map(([rows, cols]) => ({ given: [{ shape: [...rows, cols] }, { shape: rows, ids: cols }], rest: [] })),
+};
+
+describe.each(backends)("on $name", ({ name: backendName, create }) => {
+  let backend: Backend;
+  beforeAll(async () => {
+    backend = await create();
+  });
+  afterAll(async () => {
+    await backend.dispose();
+  });
+  const slow = backendName.startsWith("webgpu");
+
+  /** Every attempt on the backend: refused with the op's name, or, unless it must be refused, what the oracle says. */
+  async function judge(op: string, attempts: (memory: Backend) => readonly Attempt[]): Promise<string[]> {
+    const wrong: string[] = [];
+    const [mine, theirs] = [backend, oracle].map((memory) => {
+      setCurrentMemory(memory);
+      return attempts(memory);
+    });
+    setCurrentMemory(backend);
+    const canaries = [tensor([5, 6, 7, 8]), tensor([5, 6, 7, 8], [2, 2], "i32"), tensor([5, 6, 7, 8])];
+    for (const [at, { what, must, run, given }] of mine.entries()) {
+      setCurrentMemory(backend);
+      const live = backend.liveBytes;
+      const found = await outcome(run, given);
+      if ("error" in found) {
+        const { error } = found;
+        if (!(error instanceof GradmixError)) wrong.push(`${what}: ${String(error)}`);
+        else if (error.code !== "memory" && !error.message.startsWith(`${op}:`))
+          wrong.push(`${what}: does not name ${op}: ${error.message}`);
+      } else if (must) wrong.push(`${what}: accepted, gives ${found.shape} ${found.data.join()}`);
+      else {
+        setCurrentMemory(oracle);
+        const want = await outcome(theirs[at].run, theirs[at].given);
+        if ("error" in want || want.shape !== found.shape || !close(found.data, want.data.map(Math.fround)))
+          wrong.push(`${what}: ${JSON.stringify(found)}, the oracle says ${JSON.stringify(want)}`);
+      }
+      if (backend.liveBytes !== live) wrong.push(`${what}: leaves ${backend.liveBytes - live} bytes behind`);
+    }
+    setCurrentMemory(backend);
+    await intact(canaries);
+    for (const canary of canaries) canary.dispose();
+    return wrong.map((line) => `${op}: ${line}`);
+  }
+
+  it.each(names)("%s refuses what it cannot do", async (name) => {
+    for (const sample of samples[name].slice(0, slow ? 1 : undefined))
+      expect(await judge(name, () => spoilt(name, sample, sample.inputs().map(upload)))).toEqual([]);
+  });
+
+  it("public functions refuse anything in place of an argument, or take it and are right", async () => {
+    setCurrentMemory(backend);
+    const [mine, theirs] = [backend, oracle].map((memory) => {
+      setCurrentMemory(memory);
+      return calls();
+    });
+    const wrong: string[] = [];
+    for (const [at, [name, args]] of mine.entries())
+      for (const slot of args.keys()) {
+        const bad = fc.sample(anything, { numRuns: slow ? 15 : 60, seed: 1000 * at + slot });
+        const spoil = ([, given]: Call, value: unknown): Call => [name, given.with(slot, value)];
+        const found = await judge(name, (memory) =>
+          bad.map((value) => {
+            const spoiltCall = spoil(memory === backend ? mine[at] : theirs[at], value);
+            const what = `argument ${slot} = ${describeValue(value)}`;
+            return { what, must: false, given: spoiltCall[1].flat(), run: () => callPublic(spoiltCall) };
+          }),
+        );
+        wrong.push(...found);
+      }
+    expect(wrong).toEqual([]);
+  });
+
+  it.each(Object.keys(valid))("%s of random valid input is the oracle's", async (name) => {
+    await fc.assert(
+      fc.asyncProperty(valid[name], fc.nat(1000), async ({ given, rest }, seed) => {
+        const run = (memory: Backend) => () => {
+          setCurrentMemory(memory);
+          const operands = given.map(({ shape, low = -1, ids }, n) => {
+            const count = shape.reduce((a, b) => a * b, 1);
+            return ids === undefined
+              ? tensor(values(count, seed + n, low), shape)
+              : tensor(integers(count, seed, -1, ids), shape, "i32");
+          });
+          return callPublic([name, [...operands, ...rest]]);
+        };
+        const want = await outcome(run(oracle));
+        const found = await outcome(run(backend));
+        expect(found).not.toHaveProperty("error");
+        if ("error" in found || "error" in want) throw new Error(JSON.stringify([found, want]));
+        expect(found.shape).toBe(want.shape);
+        if (!close(found.data, want.data)) expect(found.data).toEqual(want.data);
+      }),
+      { numRuns: slow ? 8 : 40 },
+    );
+  });
+});
+
+function describeValue(value: unknown): string {
+  if (typeof value === "bigint" || typeof value === "symbol") return value.toString();
+  if (typeof value === "object" && value !== null && !Array.isArray(value))
+    return Object.getPrototypeOf(value) === null ? "an object without a prototype" : value.constructor.name;
+  if (Array.isArray(value)) return `[${value.map(describeValue).join()}]`;
+  return typeof value === "string" ? JSON.stringify(value) : String(value);
+}
