@@ -2,18 +2,21 @@
 export * from "./simplex.ts";
 export { alignmentsByDomain, type DomainAlignment, domainAlignments } from "./statistics.ts";
 export { checkRange } from "../options.ts";
+export { mirrorStep } from "./mirror-step.ts";
 export {
-  checkOptionNames,
+  type ChangeStep,
   type DomainNumbers,
-  fixedState,
+  initialState,
   measuredDomains,
   need,
+  needErrors,
   needGram,
   needTargetNorm,
   type Rule,
   type RuleState,
   type Signal,
   type SignalName,
+  type Step,
   type TargetSignal,
 } from "./rule.ts";
 export { createRule, ruleNames, type RuleName, type RuleOptions } from "./rules/index.ts";

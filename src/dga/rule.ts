@@ -6,9 +6,9 @@
  * from rule to rule that keeps what it remembers beside the inner rule's memory.
  */
 import { GradmixError } from "../errors.ts";
-import { checkNames } from "../options.ts";
+import { show } from "../options.ts";
 
-/** What was measured about the domains at one step; arrays have one entry a domain. */
+/** What was measured about the domains at one step; arrays have one entry per domain. */
 export interface Signal {
   /** aᵢ = ⟨∇Lᵢ, ∇L_target⟩, of mean losses per token. */
   readonly alignments?: ArrayLike<number>;
@@ -34,8 +34,9 @@ export interface Signal {
   /** Training tokens that each domain has given so far. */
   readonly tokensSeen?: ArrayLike<number>;
   /**
-   * Counted tokens behind each domain's numbers; left out when all domains were measured. A domain with 0 was not: whatever stands in its
-   * place in the other arrays is not looked at.
+   * Counted tokens behind each domain's numbers; left out when all domains were measured. A domain with 0 was not measured: whatever stands
+   * in its place in the other arrays, in its row and column of `gram` and in `standardErrors` is not looked at. `tokensSeen` is a count of
+   * the run, not a measurement, and holds for all.
    */
   readonly tokens?: ArrayLike<number>;
 }
@@ -62,14 +63,36 @@ export interface RuleState {
   readonly memory: Readonly<Record<string, readonly number[]>>;
 }
 
+/** The mirror step α ← α ⊙ exp(η·direction) that a rule is about to take. */
+export interface Step {
+  readonly eta: number;
+  /** One entry per domain; NaN for those that take no part. */
+  readonly direction: Float64Array;
+  /** Which domains take part; null for all. The others keep their weights. */
+  readonly among: readonly boolean[] | null;
+  /**
+   * The standard error of direction[i], from that of the alignment that it was made of; null where there is none (a zero gradient has no
+   * cosine). Only for rules that step on alignments with one target.
+   */
+  readonly errorOf?: (i: number, standardError: number) => number | null;
+}
+
+/** What a combinator makes of a step. */
+export type ChangeStep = (step: Step) => Step;
+
 export interface Rule {
   readonly name: string;
   /** What `update` needs; empty for fixed weights, which never need a measurement. */
   readonly needs: readonly SignalName[];
   /** Throws `config` when the options do not fit the domains. */
   init(domains: readonly string[]): RuleState;
-  /** Throws `numeric`, naming the domain, when the signal is not finite; the given state is never changed. */
-  update(state: RuleState, signal: Signal): RuleState;
+  /**
+   * Throws `numeric`, naming the domain, when the signal is not finite; the given state is never changed. A rule that says in `stepsOn` what
+   * it steps on hands its step through `change`, if that is given, and takes the one that comes back.
+   */
+  update(state: RuleState, signal: Signal, change?: ChangeStep): RuleState;
+  /** What the direction of its mirror step is made of. Left out: it takes none, or none that combinators can change. */
+  readonly stepsOn?: SignalName;
   /**
    * What is wrong with the memory of a state that was read from a file (its names, its lengths and finite numbers are checked already), in
    * a few words; null when nothing is. Left out: any memory will do.
@@ -80,29 +103,25 @@ export interface Rule {
 /** Which domains the signal measured, or null for all of them. */
 export function measuredDomains(rule: string, state: RuleState, signal: Signal): readonly boolean[] | null {
   if (signal.tokens === undefined) return null;
-  const counts = Array.from(signal.tokens);
-  checkLength(rule, state, counts.length, "tokens");
-  const bad = counts.findIndex((count) => !Number.isFinite(count) || count < 0);
+  const counts = numbers(rule, state, signal.tokens, "tokens", null);
+  const bad = counts.findIndex((count) => count < 0);
   if (bad >= 0) throw notUsable(rule, state, "tokens", bad, counts[bad]);
-  return counts.every((count) => count > 0) ? null : counts.map((count) => count > 0);
+  return counts.every((count) => count > 0) ? null : Array.from(counts, (count) => count > 0);
 }
 
-/** The parts of a signal that hold a number a domain. */
+/** The parts of a signal that hold a number per domain. */
 export type DomainNumbers =
   "alignments" | "preconditionedAlignments" | "norms" | "losses" | "referenceLosses" | "tokensSeen";
 
 /**
- * The named part of the signal, checked: there (else `config`), one value a domain, finite, and not negative if it is `norms` or
- * `tokensSeen` (else `numeric`). Domains that were not measured have 0.
+ * The named part of the signal, checked: there (else `config`), one value per domain, finite, and not negative if it is `norms` or
+ * `tokensSeen` (else `numeric`). Domains that were not measured have NaN, so that nobody takes them for a number: see `within`.
  */
 export function need(rule: string, state: RuleState, signal: Signal, name: DomainNumbers): Float64Array {
-  const values = signal[name];
-  if (values === undefined) throw new GradmixError("config", `${rule}: the signal has no ${name}`);
-  checkLength(rule, state, values.length, name);
   const measured = name === "tokensSeen" ? null : measuredDomains(rule, state, signal);
-  const out = Float64Array.from(values, (value, i) => (measured === null || measured[i] ? value : 0));
-  const least = name === "norms" || name === "tokensSeen" ? 0 : -Infinity;
-  const bad = out.findIndex((value) => !Number.isFinite(value) || value < least);
+  const out = numbers(rule, state, there(rule, signal, name), name, measured);
+  if (name !== "norms" && name !== "tokensSeen") return out;
+  const bad = out.findIndex((value) => value < 0);
   if (bad >= 0) throw notUsable(rule, state, name, bad, out[bad]);
   return out;
 }
@@ -113,58 +132,144 @@ export function needTargetNorm(
   signal: Signal,
   name: "targetNorm" | "preconditionedTargetNorm" = "targetNorm",
 ): number {
-  const norm = signal[name];
-  if (norm === undefined) throw new GradmixError("config", `${rule}: the signal has no ${name}`);
-  if (!Number.isFinite(norm) || norm < 0)
+  const norm: unknown = there(rule, signal, name);
+  if (typeof norm !== "number" || !Number.isFinite(norm) || norm < 0)
     throw new GradmixError(
       "numeric",
-      `${rule}: the norm of the target's gradient is ${norm}; the weights stay as they are`,
+      `${rule}: ${name}, the norm of the target's gradient, is ${show(norm)}; the weights stay as they are`,
     );
   return norm;
 }
 
-/** The Gram matrix of the domains' gradients, row-major [k, k], checked like `need`; entries of domains that were not measured are 0. */
+/** How far the two halves of a Gram matrix may be apart, relative to the product of the two norms: single precision, not another matrix. */
+const ASYMMETRY = 1e-3;
+
+/** The Gram matrix of the domains' gradients, row-major [k, k], checked like `need`; NaN in the rows and columns of unmeasured domains. */
 export function needGram(rule: string, state: RuleState, signal: Signal): Float64Array {
-  const { gram } = signal;
   const k = state.domains.length;
-  if (gram === undefined) throw new GradmixError("config", `${rule}: the signal has no gram`);
+  const gram: unknown = there(rule, signal, "gram");
+  if (!isList(gram))
+    throw new GradmixError("config", `${rule}: gram is ${show(gram)}, not a list of numbers`);
   if (gram.length !== k * k)
     throw new GradmixError("config", `${rule}: a Gram matrix of ${gram.length} numbers for ${k} domains`);
   const measured = measuredDomains(rule, state, signal);
-  const there = (i: number): boolean => measured === null || measured[i];
-  const out = Float64Array.from(gram, (value, at) =>
-    there(Math.floor(at / k)) && there(at % k) ? value : 0,
-  );
-  const bad = out.findIndex((value, at) => !Number.isFinite(value) || (at % (k + 1) === 0 && value < 0));
-  if (bad >= 0) {
-    const [i, j] = [state.domains[Math.floor(bad / k)], state.domains[bad % k]];
-    throw new GradmixError(
+  const out = new Float64Array(k * k).fill(NaN);
+  const wrong = (i: number, j: number, what: string): GradmixError =>
+    new GradmixError(
       "numeric",
-      `${rule}: gram of domains "${i}" and "${j}" is ${out[bad]}; the weights stay as they are`,
+      `${rule}: gram of domains "${state.domains[i]}" and "${state.domains[j]}" is ${what}; the weights stay as they are`,
     );
-  }
+  const indices = state.domains.map((_, i) => i).filter((i) => measured === null || measured[i]);
+  for (const i of indices)
+    for (const j of indices) {
+      const value = gram[i * k + j];
+      if (typeof value !== "number" || !Number.isFinite(value) || (i === j && value < 0))
+        throw wrong(i, j, show(value));
+      out[i * k + j] = value;
+    }
+  for (const i of indices)
+    for (const j of indices) {
+      const [above, below] = [out[i * k + j], out[j * k + i]];
+      // Square roots first: products of huge entries overflow.
+      const largest = Math.sqrt(out[i * (k + 1)]) * Math.sqrt(out[j * (k + 1)]);
+      if (Math.abs(above / 2 - below / 2) > ASYMMETRY * largest)
+        throw wrong(i, j, `${above}, and the other way round ${below}; it must be symmetric`);
+    }
   return out;
 }
 
-function checkLength(rule: string, state: RuleState, length: number, name: string): void {
-  const k = state.domains.length;
-  if (length !== k) throw new GradmixError("config", `${rule}: ${length} ${name} for ${k} domains`);
+/**
+ * The standard errors of the alignments, checked: there (else `config`), each null (not known) or finite and not negative (else `numeric`).
+ * null for domains that were not measured.
+ */
+export function needErrors(rule: string, state: RuleState, signal: Signal): (number | null)[] {
+  const errors: unknown = there(rule, signal, "standardErrors");
+  checkList(rule, state, errors, "standardErrors");
+  const measured = measuredDomains(rule, state, signal);
+  return state.domains.map((_, i) => {
+    const error = errors[i];
+    if (error === null || (measured !== null && !measured[i])) return null;
+    if (typeof error !== "number" || !Number.isFinite(error) || error < 0)
+      throw notUsable(rule, state, "standardErrors", i, error);
+    return error;
+  });
 }
 
-function notUsable(rule: string, state: RuleState, name: string, i: number, value: number): GradmixError {
+/** Throws `config` when the signal has no such part. */
+function there<N extends SignalName>(rule: string, signal: Signal, name: N): NonNullable<Signal[N]> {
+  const value = signal[name];
+  if (value === undefined || value === null)
+    throw new GradmixError("config", `${rule}: the signal has no ${name}`);
+  return value;
+}
+
+function isList(value: unknown): value is ArrayLike<unknown> {
+  return Array.isArray(value) || (ArrayBuffer.isView(value) && !(value instanceof DataView));
+}
+
+function checkList(
+  rule: string,
+  state: RuleState,
+  values: unknown,
+  name: string,
+): asserts values is ArrayLike<unknown> {
+  const k = state.domains.length;
+  if (!isList(values))
+    throw new GradmixError("config", `${rule}: ${name} is ${show(values)}, not a list of numbers`);
+  if (values.length !== k)
+    throw new GradmixError("config", `${rule}: ${values.length} ${name} for ${k} domains`);
+}
+
+/** A finite number per measured domain, and NaN for the others. Signals may come from files, where NaN is written as null. */
+export function numbers(
+  rule: string,
+  state: RuleState,
+  values: unknown,
+  name: string,
+  measured: readonly boolean[] | null,
+): Float64Array {
+  checkList(rule, state, values, name);
+  return Float64Array.from(state.domains, (_, i) => {
+    const value = values[i];
+    if (measured !== null && !measured[i]) return NaN;
+    if (typeof value !== "number" || !Number.isFinite(value)) throw notUsable(rule, state, name, i, value);
+    return value;
+  });
+}
+
+function notUsable(rule: string, state: RuleState, name: string, i: number, value: unknown): GradmixError {
   return new GradmixError(
     "numeric",
-    `${rule}: ${name} of domain "${state.domains[i]}" is ${value}; the weights stay as they are`,
+    `${rule}: ${name} of domain "${state.domains[i]}" is ${show(value)}; the weights stay as they are`,
   );
 }
 
-/** A state with fixed weights and no memory. */
-export function fixedState(rule: string, domains: readonly string[], weights: ArrayLike<number>): RuleState {
-  return { rule, domains: [...domains], weights: Array.from(weights), updates: 0, memory: {} };
+/**
+ * The first state of a rule, on the simplex. Throws `config` unless there is at least one domain, and no two have the same name.
+ */
+export function initialState(
+  rule: string,
+  domains: readonly string[],
+  weights: ArrayLike<number>,
+  memory: Readonly<Record<string, ArrayLike<number>>> = {},
+): RuleState {
+  checkDomains(domains);
+  return {
+    rule,
+    domains: [...domains],
+    weights: Array.from(weights),
+    updates: 0,
+    memory: Object.fromEntries(Object.entries(memory).map(([name, values]) => [name, Array.from(values)])),
+  };
 }
 
-/** Throws `config` for an option that the rule does not have, offering the nearest one. */
-export function checkOptionNames(rule: string, options: object, known: readonly string[]): void {
-  const names = Object.keys(options).filter((name) => name !== "name");
-  checkNames(rule, names, known);
+/** Throws `config` unless there is at least one domain, all are strings and no two are the same. */
+export function checkDomains(domains: readonly string[]): void {
+  const given: unknown = domains;
+  if (!Array.isArray(given) || given.some((name) => typeof name !== "string"))
+    throw new GradmixError("config", `domains: ${show(given)} does not fit; it must be a list of names`);
+  if (domains.length === 0) throw new GradmixError("config", "domains: at least one is needed");
+  const last = new Map(domains.map((name, i) => [name, i]));
+  const twice = domains.find((name, i) => last.get(name) !== i);
+  if (twice !== undefined) throw new GradmixError("config", `domains: two are called "${twice}"`);
 }

@@ -95,8 +95,12 @@ export function movingAverage(average: ArrayLike<number>, next: ArrayLike<number
     // This form leaves equal weights exactly as they are; rounding must not carry it past either end.
     out[i] = Math.min(Math.max(a + beta * (b - a), Math.min(a, b)), Math.max(a, b));
   }
-  // With a small β rounding errors add up over thousands of steps; small sums of them are left alone so that nothing moves at rest.
-  return Math.abs(sumOf(out) - 1) > 1e-14 ? normalise(out) : out;
+  return settled(out);
+}
+
+/** Rounding errors add up over thousands of steps; small sums of them are left alone so that nothing moves at rest. */
+function settled(alpha: Weights): Weights {
+  return Math.abs(sumOf(alpha) - 1) > 1e-14 ? normalise(alpha) : alpha;
 }
 
 /**
@@ -118,6 +122,29 @@ export function projectFloor(alpha: ArrayLike<number>, floor: number): Weights {
   if (m === 0) return uniformWeights(k);
   const c = (1 - (k - m) * floor) / sumOf(sorted.subarray(0, m));
   return out.map((weight) => Math.max(floor, c * weight));
+}
+
+/**
+ * A change among some of the domains: `change` gets their weights, divided by their total, and what it gives back is scaled to that total.
+ * The other weights, and the support of these, stay. `among` null means all domains; one alone has nobody to trade with.
+ */
+export function within(
+  alpha: ArrayLike<number>,
+  among: readonly boolean[] | null,
+  change: (part: Weights, total: number, indices: readonly number[]) => Weights,
+): Weights {
+  const out = Float64Array.from(alpha);
+  const indices = [...out.keys()].filter((i) => among === null || among[i]);
+  if (indices.length === out.length) return change(out, 1, indices);
+  const total = sumOf(indices.map((i) => alpha[i]));
+  if (indices.length < 2 || total === 0) return out;
+  const part = change(
+    Float64Array.from(indices, (i) => alpha[i] / total),
+    total,
+    indices,
+  );
+  indices.forEach((i, j) => (out[i] = part[j] > 0 ? Math.max(total * part[j], LEAST_WEIGHT) : 0));
+  return settled(out);
 }
 
 /** (1 − share)·α + share/k: a little of every domain. */

@@ -12,6 +12,7 @@ import {
   integerIn,
   numberIn,
   object,
+  oneOf,
   required,
   string,
   valueThat,
@@ -69,6 +70,7 @@ function check(options: CheckRuleOptions): void {
     splits: boolean,
     splitsOne: boolean,
     mirror: boolean,
+    unmeasured: oneOf("keeps", "remembers", "refuses"),
     floor: numberIn({ min: 0, max: 1 }),
     ceiling: numberIn({ min: 0, max: 1 }),
   });
@@ -104,6 +106,7 @@ function contextOf(make: MakeRule, options: CheckRuleOptions): Context {
       keepsSupport: true,
       splitsOne: splits,
       mirror: false,
+      unmeasured: "keeps",
       ...options.promises,
       splits,
       floor,

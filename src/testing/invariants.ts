@@ -20,6 +20,8 @@ import {
   tolerance,
 } from "./invariant.ts";
 import { mirrorInvariants } from "./mirror-invariants.ts";
+import { stepInvariants } from "./step-invariants.ts";
+import { unmeasuredInvariants } from "./unmeasured-invariants.ts";
 
 const copy = (state: RuleState): RuleState => JSON.parse(JSON.stringify(state)) as RuleState;
 
@@ -311,7 +313,9 @@ export const invariants: readonly Invariant[] = [
       );
     },
   ),
+  ...unmeasuredInvariants,
   ...mirrorInvariants,
+  ...stepInvariants,
   invariant(
     "stays on the simplex over a long run",
     moves,

@@ -98,7 +98,7 @@ const rules: { readonly [K in RuleName]: readonly Checked[] } = {
   doremi: [
     {
       options: (_, knobs) => ({ name: "doremi", ...knobs }),
-      check: { knobs: ["eta"], promises: { monotone: ["losses"] } },
+      check: { knobs: ["eta"], promises: { monotone: ["losses"], unmeasured: "remembers" } },
       ran: [eta, monotone, splits, support],
     },
   ],
@@ -106,7 +106,7 @@ const rules: { readonly [K in RuleName]: readonly Checked[] } = {
     {
       options: () => ({ name: "odm" }),
       // A reward is divided by its weight, which half a domain has half of.
-      check: { promises: { monotone: ["losses"], splits: false } },
+      check: { promises: { monotone: ["losses"], splits: false, unmeasured: "remembers" } },
       ran: [monotone, support],
     },
   ],
@@ -114,8 +114,18 @@ const rules: { readonly [K in RuleName]: readonly Checked[] } = {
     {
       options: () => ({ name: "ado" }),
       // Its floor is a number, not a share of the domain; and every update fits k curves.
-      check: { promises: { floor: 0.01, splits: false }, longRun: 300, numRuns: 30 },
+      check: { promises: { floor: 0.01, splits: false, unmeasured: "remembers" }, longRun: 300, numRuns: 30 },
       ran: [support],
+    },
+    {
+      options: () => ({ name: "ado", floor: 0, minPoints: 3, policyRate: 1 }),
+      // With all of the policy on what falls, a domain that does not fall gets nothing.
+      check: {
+        promises: { splits: false, keepsSupport: false, unmeasured: "remembers" },
+        longRun: 100,
+        numRuns: 60,
+      },
+      ran: [],
     },
   ],
 };

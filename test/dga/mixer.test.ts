@@ -30,8 +30,8 @@ describe("createMixer", () => {
     [{ updateEvery: Infinity }, /^updateEvery: Infinity /],
     [{ warmup: -1 }, /^warmup: -1 /],
     [{ warmup: NaN }, /^warmup: NaN /],
-    [{ rule: { name: "dga", beta: 2 } }, /^beta: 2 /],
-    [{ rule: { name: "dga", floor: 0.5 } }, /^floor: 0\.5 /],
+    [{ rule: { name: "dga", beta: 2 } }, /^dga: beta: 2 /],
+    [{ rule: { name: "dga", floor: 0.5 } }, /^dga: floor: 0\.5 /],
   ] as [Partial<MixerOptions>, RegExp][])("refuses %j", (options, message) => {
     const error = errorOf(() => createMixer({ domains: ["a", "b"], rule: { name: "dga" }, ...options }));
     expect(error.code).toBe("config");

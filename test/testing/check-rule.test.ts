@@ -2,8 +2,10 @@
 import {
   dga,
   exponentiatedGradient,
-  fixedState,
+  initialState,
   importanceSampling,
+  measuredDomains,
+  mirrorStep,
   movingAverage,
   need,
   normalisations,
@@ -12,6 +14,7 @@ import {
   staticWeights,
   uniform,
   uniformWeights,
+  within,
 } from "gradmix/dga";
 import {
   checkRule,
@@ -75,7 +78,7 @@ describe("the rules of this package", () => {
       ]),
     );
     // The scale of "doge" is a mean over the domains.
-    expect(done.length).toBe(kind === "raw" ? 18 : kind === "doge" ? 12 : 13);
+    expect(done.length).toBe(kind === "raw" ? 22 : kind === "doge" ? 16 : 17);
   });
   test("dga with a floor", () => {
     const make: MakeRule = (_, knobs) => dga({ name: "dga", floor: 0.05, ...knobs });
@@ -100,18 +103,27 @@ const algorithm = (
   needs: ["alignments"],
   init: (domains) => {
     const weights = Array.from(uniformWeights(domains.length));
-    return { ...fixedState("mine", domains, weights), memory: { alpha: weights } };
+    return { ...initialState("mine", domains, weights), memory: { alpha: weights } };
   },
   update:
     change.update ??
-    ((state, signal) => {
-      const a = need("mine", state, signal, "alignments");
+    ((state, signal, changeStep) => {
+      const direction = need("mine", state, signal, "alignments");
+      const among = measuredDomains("mine", state, signal);
+      const from = change.from === "weights" ? state.weights : state.memory["alpha"];
+      const step = { eta, direction, among };
       const alpha = Array.from(
-        (change.step ?? exponentiatedGradient)(
-          change.from === "weights" ? state.weights : state.memory["alpha"],
-          a,
-          eta,
-        ),
+        change.step === undefined
+          ? mirrorStep(from, step, changeStep)
+          : within(from, among, (part, _, indices) =>
+              Float64Array.from(
+                change.step?.(
+                  [...part],
+                  Float64Array.from(indices, (i) => direction[i]),
+                  eta,
+                ) ?? [],
+              ),
+            ),
       );
       const weights = (change.average ?? movingAverage)(state.weights, alpha, beta);
       return { ...state, weights: Array.from(weights), updates: state.updates + 1, memory: { alpha } };
@@ -139,7 +151,7 @@ const good = algorithm({});
 
 describe("a broken rule is caught", () => {
   test("none of them is, while nothing is broken", () => {
-    expect(checkRule((_, knobs) => algorithm({}, knobs), all).length).toBe(17);
+    expect(checkRule((_, knobs) => algorithm({}, knobs), all).length).toBe(19);
   });
 
   test("nor by the formula as the docs print it, which rounds at η = 0", () => {
@@ -149,7 +161,7 @@ describe("a broken rule is caught", () => {
       const sum = scaled.reduce((s, x) => s + x, 0);
       return scaled.map((x) => x / sum);
     };
-    expect(checkRule((_, knobs) => algorithm({ step }, knobs), all).length).toBe(17);
+    expect(checkRule((_, knobs) => algorithm({ step }, knobs), all).length).toBe(19);
   });
 
   test("every invariant that it breaks is reported, with what the rule needs and no more", () => {
@@ -157,7 +169,7 @@ describe("a broken rule is caught", () => {
       (_, knobs) => algorithm({ step: (w, a, eta) => exponentiatedGradient(w, a, -eta) }, knobs),
       all,
     );
-    const lines = report.replace(/^rule "mine" breaks 5 of 17 invariants: /, "").split("\n");
+    const lines = report.replace(/^rule "mine" breaks 5 of 19 invariants: /, "").split("\n");
     expect(lines.map((line) => line.slice(1, 5))).toEqual(["mono", "mirr", "clos", "tele", "regr"]);
     for (const line of lines) {
       expect(line).toContain('"alignments":[');
@@ -227,6 +239,24 @@ describe("a broken rule is caught", () => {
       "the same, normalised and cut off at 0",
       { step: (_, a, eta) => normalised(a.map((x) => Math.max(1e-9, x * Math.exp(-eta * Math.max(-5, x))))) },
       /"closed form/,
+    ],
+    [
+      "a missing domain taken as 0",
+      {
+        update: (state, signal) => {
+          const a = need("mine", state, signal, "alignments").map((x) => (Number.isNaN(x) ? 0 : x));
+          return good.update(state, { alignments: a });
+        },
+      },
+      /"a domain that was not measured keeps its weight": the weight of domain \d went from/,
+    ],
+    [
+      "what stands in the place of a missing domain",
+      {
+        update: (state, { alignments = [] }) =>
+          good.update(state, { alignments: Array.from(alignments, (x) => (Number.isFinite(x) ? x : 0)) }),
+      },
+      /"what stands in the place of a domain that was not measured changes nothing": update 0 with/,
     ],
     [
       "a step that starts from the average",

@@ -178,7 +178,7 @@ test("a constant schedule is a smaller η; a warm-up takes only what follows it"
   );
   const rule = etaSchedule(inner(), () => 2);
   expect(errorOf(() => rule.update(rule.init(["a"]), { alignments: [1] })).message).toMatch(
-    /^factor of update 0: 2 /,
+    /^etaSchedule: factor of update 0: 2 /,
   );
 });
 

@@ -3,13 +3,13 @@
  * weight that it has driven far below a floor takes as many updates to come back as it took to get there.
  */
 import { GradmixError } from "../../errors.ts";
-import { checkRange, show } from "../../options.ts";
+import { checkOptions, checkRange, numberIn, required, show } from "../../options.ts";
 import { type Rule } from "../rule.ts";
-import { byDomain } from "../rules/by-domain.ts";
+import { byDomain, type ByDomain, numbersByDomain } from "../rules/by-domain.ts";
 import { projectBounds } from "../simplex.ts";
 import { wrap } from "./wrap.ts";
 
-type ByDomain = readonly number[] | Readonly<Record<string, number>>;
+const positive = numberIn({ min: 0, openMin: true });
 
 /** No weight below `least`, 0 ≤ least < 1/k (`config` for too many domains). Keeps the order of the weights. */
 export function floor(rule: Rule, least: number): Rule {
@@ -40,7 +40,7 @@ export function tokenBudget(
   rule: Rule,
   options: { readonly budgets: ByDomain; readonly tokens: number },
 ): Rule {
-  checkRange("tokens", options.tokens, { min: 0, max: Infinity, openMin: true, openMax: true });
+  checkOptions("tokenBudget", options, { budgets: required(numbersByDomain), tokens: required(positive) });
   return capped(rule, "tokenBudget", options.budgets, "budgets", 1 / options.tokens);
 }
 
@@ -49,9 +49,12 @@ export function repetitionCap(
   rule: Rule,
   options: { readonly sizes: ByDomain; readonly repetitions: number; readonly tokens: number },
 ): Rule {
+  checkOptions("repetitionCap", options, {
+    sizes: required(numbersByDomain),
+    repetitions: required(positive),
+    tokens: required(positive),
+  });
   const { sizes, repetitions, tokens } = options;
-  checkRange("repetitions", repetitions, { min: 0, max: Infinity, openMin: true, openMax: true });
-  checkRange("tokens", tokens, { min: 0, max: Infinity, openMin: true, openMax: true });
   return capped(rule, "repetitionCap", sizes, "sizes", repetitions / tokens);
 }
 
@@ -60,7 +63,7 @@ function capped(rule: Rule, name: string, given: ByDomain, what: string, factor:
   return wrap(rule, {
     name,
     weights(inner, _, domains) {
-      const values = byDomain(given, domains, what);
+      const values = byDomain(given, domains, what, { mustName: true });
       const bad = values.findIndex((value) => !Number.isFinite(value) || value < 0);
       if (bad >= 0)
         throw new GradmixError(

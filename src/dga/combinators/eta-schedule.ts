@@ -1,30 +1,26 @@
 /** A schedule of the step size η. */
-import { checkRange } from "../../options.ts";
-import { need, type Rule } from "../rule.ts";
-import { stepsOn, wrap } from "./wrap.ts";
+import { GradmixError } from "../../errors.ts";
+import { callback, checkRange } from "../../options.ts";
+import { type Rule } from "../rule.ts";
+import { wrap } from "./wrap.ts";
 
 /**
- * Multiplies the alignments of update t (from 0) by factor(t), 0 ≤ factor ≤ 1. For a mirror step on ⟨gᵢ, g⟩ that is a step size of
- * η·factor(t), whatever the alignments are divided by (with several targets, of both steps). Throws `config` around a rule that does not
- * step on alignments, and at an update whose factor is out of range.
+ * Update t (from 0) is taken with a step size of η·factor(t), 0 ≤ factor ≤ 1, whatever the direction is made of. (The μ of `grape`, with
+ * which its targets move, stays.) Throws `config` around a rule without such a step, and at an update whose factor is out of range.
  */
 export function etaSchedule(rule: Rule, factor: (update: number) => number): Rule {
-  const parts = stepsOn("etaSchedule", rule, ["alignments", "preconditionedAlignments", "targets"]);
+  callback("etaSchedule: factor", factor);
+  if (rule.needs.length > 0 && rule.stepsOn === undefined)
+    throw new GradmixError(
+      "config",
+      `etaSchedule: the rule "${rule.name}" takes no step of a size η; leave the schedule out`,
+    );
   return wrap(rule, {
     name: "etaSchedule",
-    signal(given, state, update) {
+    step(step, _given, _state, update) {
       const scale = factor(update);
-      checkRange(`factor of update ${update}`, scale, { min: 0, max: 1 });
-      const scaled = { ...given };
-      for (const part of parts)
-        if (part !== "targets")
-          scaled[part] = Array.from(need("etaSchedule", state, given, part), (a) => scale * a);
-        else if (given.targets !== undefined)
-          scaled.targets = given.targets.map((target) => ({
-            ...target,
-            alignments: Array.from(target.alignments, (a) => scale * a),
-          }));
-      return scaled;
+      checkRange(`etaSchedule: factor of update ${update}`, scale, { min: 0, max: 1 });
+      return { ...step, eta: scale * step.eta };
     },
   });
 }

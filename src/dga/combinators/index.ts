@@ -1,15 +1,23 @@
 /** The combinators by name, from plain options: one line each. */
 import { GradmixError } from "../../errors.ts";
 import { nearest } from "../../nearest.ts";
-import { checkRange, show } from "../../options.ts";
-import { checkOptionNames, type Rule } from "../rule.ts";
+import {
+  checkOptions,
+  integerIn,
+  numberIn,
+  oneOf,
+  type OptionCheck,
+  type OptionChecks,
+  required,
+  show,
+} from "../../options.ts";
+import type { Rule } from "../rule.ts";
+import { type ByDomain, numbersByDomain } from "../rules/by-domain.ts";
 import { ceiling, floor, repetitionCap, tokenBudget } from "./bounds.ts";
 import { ema } from "./ema.ts";
 import { etaSchedule } from "./eta-schedule.ts";
 import { shrinkage } from "./shrinkage.ts";
 import { warmup } from "./warmup.ts";
-
-type ByDomain = readonly number[] | Readonly<Record<string, number>>;
 
 export type CombinatorOptions =
   | { readonly name: "ema"; readonly beta: number }
@@ -42,22 +50,28 @@ export interface RunFacts {
 
 type Of<K extends CombinatorOptions["name"]> = Extract<CombinatorOptions, { name: K }>;
 
+const positive: OptionCheck = numberIn({ min: 0, openMin: true });
+const share: OptionCheck = required(numberIn({ min: 0, max: 1 }));
+
 const registry: {
   readonly [K in CombinatorOptions["name"]]: {
-    readonly options: readonly string[];
+    readonly checks: OptionChecks<Omit<Of<K>, "name">>;
     readonly make: (rule: Rule, options: Of<K>, facts: RunFacts) => Rule;
   };
 } = {
-  ema: { options: ["beta"], make: (rule, { beta }) => ema(rule, beta) },
-  floor: { options: ["least"], make: (rule, { least }) => floor(rule, least) },
-  ceiling: { options: ["most"], make: (rule, { most }) => ceiling(rule, most) },
+  ema: {
+    checks: { beta: required(numberIn({ min: 0, max: 1, openMin: true })) },
+    make: (rule, { beta }) => ema(rule, beta),
+  },
+  floor: { checks: { least: share }, make: (rule, { least }) => floor(rule, least) },
+  ceiling: { checks: { most: share }, make: (rule, { most }) => ceiling(rule, most) },
   tokenBudget: {
-    options: ["budgets", "tokens"],
+    checks: { budgets: required(numbersByDomain), tokens: positive },
     make: (rule, { budgets, tokens }, facts) =>
       tokenBudget(rule, { budgets, tokens: given("tokenBudget", "tokens", tokens ?? facts.tokens) }),
   },
   repetitionCap: {
-    options: ["repetitions", "sizes", "tokens"],
+    checks: { repetitions: required(positive), sizes: numbersByDomain, tokens: positive },
     make: (rule, { repetitions, sizes, tokens }, facts) =>
       repetitionCap(rule, {
         repetitions,
@@ -65,9 +79,16 @@ const registry: {
         tokens: given("repetitionCap", "tokens", tokens ?? facts.tokens),
       }),
   },
-  warmup: { options: ["updates"], make: (rule, { updates }) => warmup(rule, updates) },
-  etaSchedule: { options: ["decay", "updates", "final"], make: (rule, options) => scheduled(rule, options) },
-  shrinkage: { options: [], make: (rule) => shrinkage(rule) },
+  warmup: { checks: { updates: required(integerIn(0)) }, make: (rule, { updates }) => warmup(rule, updates) },
+  etaSchedule: {
+    checks: {
+      decay: required(oneOf("linear", "cosine")),
+      updates: required(integerIn(1)),
+      final: numberIn({ min: 0, max: 1 }),
+    },
+    make: (rule, options) => scheduled(rule, options),
+  },
+  shrinkage: { checks: {}, make: (rule) => shrinkage(rule) },
 };
 
 export const combinatorNames: readonly string[] = Object.keys(registry);
@@ -77,6 +98,12 @@ export const combinatorNames: readonly string[] = Object.keys(registry);
  * one is offered) and for options out of range.
  */
 export function combine(rule: Rule, list: readonly CombinatorOptions[], facts: RunFacts = {}): Rule {
+  const given: unknown = list;
+  if (!Array.isArray(given))
+    throw new GradmixError(
+      "config",
+      `combinators: ${show(given)} does not fit; it must be a list of options`,
+    );
   return list.reduce<Rule>((inner, options, at) => {
     try {
       return one(inner, options, facts);
@@ -96,16 +123,13 @@ function one<K extends CombinatorOptions["name"]>(rule: Rule, options: Of<K>, fa
       close === null ? `the combinators are ${combinatorNames.join(", ")}` : `did you mean "${close}"?`;
     throw new GradmixError("config", `there is no combinator ${show(name)}; ${hint}`);
   }
-  const { make, options: known } = registry[options.name];
-  checkOptionNames(name, options, known);
+  const { make, checks } = registry[options.name];
+  const { name: _name, ...own } = options;
+  checkOptions<Omit<Of<K>, "name">>(name, own, checks);
   return make(rule, options, facts);
 }
 
 function scheduled(rule: Rule, { decay, updates, final = 0 }: Of<"etaSchedule">): Rule {
-  checkRange("updates", updates, { min: 1, max: Infinity, openMax: true, integer: true });
-  checkRange("final", final, { min: 0, max: 1 });
-  if (decay !== "linear" && decay !== "cosine")
-    throw new GradmixError("config", `decay: there is no ${show(decay)}; it is "linear" or "cosine"`);
   return etaSchedule(rule, (update) => {
     const part = Math.min(1, update / updates);
     const left = decay === "linear" ? 1 - part : (1 + Math.cos(Math.PI * part)) / 2;

@@ -1,67 +1,54 @@
-/** Alignments that are mostly noise count less. */
+/** Directions that are mostly noise count less. */
 import { GradmixError } from "../../errors.ts";
-import { measuredDomains, need, type Rule, type RuleState, type Signal } from "../rule.ts";
+import { needErrors, type Rule, type Step } from "../rule.ts";
 import { sumOf } from "../simplex.ts";
-import { stepsOn, wrap } from "./wrap.ts";
+import { wrap } from "./wrap.ts";
 
 /**
- * Shrinks every alignment towards the mean of the measured ones by its standard error, aᵢ′ = ā + (aᵢ − ā)·τ²/(τ² + sᵢ²), with the spread of the true
- * alignments estimated by moments, τ² = max(0, Var(a) − mean(s²)): empirical Bayes for the normal means problem (James & Stein 1961; Morris,
- * JASA 78, 1983). Alignments that differ by no more than their errors become equal, and the rule rests. A standard error that is not known
- * counts as the largest that is; if none is, nothing is shrunk. Throws `config` around a rule that does not step on the alignments with one
- * target.
+ * Shrinks every entry of the direction of the step towards the mean of the measured ones by its standard error,
+ * aᵢ′ = ā + (aᵢ − ā)·τ²/(τ² + sᵢ²), with the spread of the true ones estimated by moments, τ² = max(0, Var(a) − mean(s²)): empirical Bayes for
+ * the normal means problem (James & Stein 1961; Morris, JASA 78, 1983). The direction is what the rule makes of the alignments (cosines, …),
+ * and the errors are scaled as they were. Entries that differ by no more than their errors become equal, and the rule rests. A standard
+ * error that is not known counts as the largest that is; if none is, nothing is shrunk. Throws `config` around a rule that does not step on
+ * the alignments with one target.
  */
 export function shrinkage(rule: Rule): Rule {
-  const parts = stepsOn("shrinkage", rule, ["alignments", "preconditionedAlignments"]);
+  const { needs, stepsOn } = rule;
+  if (needs.length > 0 && stepsOn !== "alignments" && stepsOn !== "preconditionedAlignments")
+    throw new GradmixError(
+      "config",
+      `shrinkage: the rule "${rule.name}" steps on ${stepsOn ?? needs.join(", ")}; it can be around one that steps on alignments with one target`,
+    );
   return wrap(rule, {
     name: "shrinkage",
     needs: ["standardErrors"],
-    signal(given, state) {
-      const shrunken = { ...given };
-      for (const part of parts) shrunken[part] = Array.from(shrunk(given, state, part));
-      return shrunken;
-    },
+    step: (step, given, state) => ({
+      ...step,
+      direction: shrunk(step, needErrors("shrinkage", state, given)),
+    }),
   });
 }
 
-function shrunk(
-  given: Signal,
-  state: RuleState,
-  part: "alignments" | "preconditionedAlignments",
-): Float64Array {
-  const values = need("shrinkage", state, given, part);
-  const measured = measuredDomains("shrinkage", state, given);
-  const there = [...values.keys()].filter((i) => measured === null || measured[i]);
-  const errors = given.standardErrors;
-  if (errors === undefined) throw new GradmixError("config", "shrinkage: the signal has no standardErrors");
-  if (errors.length !== values.length)
-    throw new GradmixError(
-      "config",
-      `shrinkage: ${errors.length} standardErrors for ${values.length} domains`,
-    );
-  for (const i of there) {
-    const error = errors[i];
-    if (error !== null && (!Number.isFinite(error) || error < 0))
-      throw new GradmixError(
-        "numeric",
-        `shrinkage: standardErrors of domain "${state.domains[i]}" is ${error}; the weights stay as they are`,
-      );
-  }
+function shrunk({ direction, among, errorOf }: Step, given: readonly (number | null)[]): Float64Array {
+  const there = [...direction.keys()].filter((i) => among === null || among[i]);
+  const errors = given.map((error, i) => {
+    const own = error === null || errorOf === undefined ? null : errorOf(i, error);
+    // An error that overflows where it is scaled is as good as any that is huge.
+    return own === null ? null : Math.min(own, Number.MAX_VALUE);
+  });
   const known = there.flatMap((i) => errors[i] ?? []);
-  if (there.length < 2 || known.length === 0) return values;
   const worst = known.reduce((most, error) => Math.max(most, error), 0);
+  if (there.length < 2 || worst === 0) return direction;
   // Relative to the largest number at hand, so that no square overflows.
-  const scale = there.reduce((most, i) => Math.max(most, Math.abs(values[i])), worst);
-  if (scale === 0) return values;
-  const errorOf = (i: number): number => (errors[i] ?? worst) / scale;
-  const mean = sumOf(there.map((i) => values[i] / scale)) / there.length;
-  const variance = sumOf(there.map((i) => (values[i] / scale - mean) ** 2)) / (there.length - 1);
-  const spread = Math.max(0, variance - sumOf(there.map((i) => errorOf(i) ** 2)) / there.length);
-  const out = Float64Array.from(values);
+  const scale = there.reduce((most, i) => Math.max(most, Math.abs(direction[i])), worst);
+  const errorsOf = (i: number): number => (errors[i] ?? worst) / scale;
+  const mean = sumOf(there.map((i) => direction[i] / scale)) / there.length;
+  const variance = sumOf(there.map((i) => (direction[i] / scale - mean) ** 2)) / (there.length - 1);
+  const spread = Math.max(0, variance - sumOf(there.map((i) => errorsOf(i) ** 2)) / there.length);
+  const out = Float64Array.from(direction);
   for (const i of there) {
-    const squared = errorOf(i) ** 2;
-    const keep = spread + squared > 0 ? spread / (spread + squared) : 1;
-    out[i] = scale * (mean + keep * (values[i] / scale - mean));
+    const keep = spread > 0 ? spread / (spread + errorsOf(i) ** 2) : 0;
+    out[i] = scale * (mean + keep * (direction[i] / scale - mean));
   }
   return out;
 }

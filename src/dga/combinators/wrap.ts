@@ -2,8 +2,7 @@
  * What combinators share: a rule around a rule. The outer state holds the inner one in its memory: `weights` are the inner rule's, and what
  * the inner rule remembers follows under `inner.`, so combinators nest and a saved state is checked like any other.
  */
-import { GradmixError } from "../../errors.ts";
-import type { Rule, RuleState, Signal, SignalName } from "../rule.ts";
+import type { ChangeStep, Rule, RuleState, Signal, SignalName, Step } from "../rule.ts";
 
 export interface Wrapping {
   /** Goes before the inner rule's name: `name(inner)`. */
@@ -16,27 +15,15 @@ export interface Wrapping {
     before: ArrayLike<number> | null,
     domains: readonly string[],
   ): ArrayLike<number>;
-  /** The signal that the inner rule gets; null for none, which leaves it as it is. `updates` were taken before. */
-  signal?(given: Signal, state: RuleState, updates: number): Signal | null;
+  /** The step that the inner rule takes, from the one that it was about to take. `updates` were taken before. */
+  step?(step: Step, given: Signal, state: RuleState, updates: number): Step;
+  /** Is this update dropped, once its signal has been checked? */
+  drops?(updates: number): boolean;
 }
 
 const PREFIX = "inner.";
 
-/**
- * Which of the parts of the signal, in which a rule's step is linear, this rule asks for; none for fixed weights. Throws `config` for a rule
- * that steps on something else, which a combinator of that name would leave as it is without a word.
- */
-export function stepsOn<T extends SignalName>(name: string, rule: Rule, parts: readonly T[]): readonly T[] {
-  const found = parts.filter((part) => rule.needs.includes(part));
-  if (found.length === 0 && rule.needs.length > 0)
-    throw new GradmixError(
-      "config",
-      `${name}: the rule "${rule.name}" steps on ${rule.needs.join(", ")}; it can be around one that steps on ${parts.join(" or ")}`,
-    );
-  return found;
-}
-
-export function wrap(inner: Rule, { name, needs = [], weights, signal }: Wrapping): Rule {
+export function wrap(inner: Rule, { name, needs = [], weights, step, drops }: Wrapping): Rule {
   const whole = `${name}(${inner.name})`;
   const outer = (made: RuleState, before: RuleState | null): RuleState => ({
     rule: whole,
@@ -59,8 +46,9 @@ export function wrap(inner: Rule, { name, needs = [], weights, signal }: Wrappin
     name: whole,
     // Fixed weights need no measurement, whatever is around them.
     needs: inner.needs.length === 0 ? [] : [...new Set([...inner.needs, ...needs])],
+    ...(inner.stepsOn === undefined ? {} : { stepsOn: inner.stepsOn }),
     init: (domains) => outer(inner.init(domains), null),
-    update(state, given) {
+    update(state, given, change) {
       if (inner.needs.length === 0) return state;
       const old: RuleState = {
         rule: inner.name,
@@ -69,10 +57,13 @@ export function wrap(inner: Rule, { name, needs = [], weights, signal }: Wrappin
         updates: state.memory["updates"][0],
         memory: memoryOf(state.memory),
       };
-      const seen = signal === undefined ? given : signal(given, state, state.updates);
-      // A signal that will not be used is still checked.
-      const next = inner.update(old, seen ?? given);
-      return outer(seen === null ? old : next, state);
+      // What is next to the rule changes its step first.
+      const changed: ChangeStep = (own) => {
+        const next = step === undefined ? own : step(own, given, state, state.updates);
+        return change === undefined ? next : change(next);
+      };
+      const next = inner.update(old, given, inner.stepsOn === undefined ? undefined : changed);
+      return outer(drops?.(state.updates) === true ? old : next, state);
     },
     memoryFault: (memory) => inner.memoryFault?.(memoryOf(memory)) ?? null,
   };

@@ -13,17 +13,18 @@
  * are thinned by half when they are full; the floor is a KL projection. Unlike the authors' public code, in which the floor is put on ρ, π̄
  * averages ρ, and h follows the batches that were drawn, here all three are about π.
  */
-import { checkRange } from "../../options.ts";
-import { checkOptionNames, measuredDomains, need, type Rule } from "../rule.ts";
-import { normalise, projectFloor, sumOf, type Weights } from "../simplex.ts";
-import { sizesOf, startOf } from "./by-domain.ts";
+import { GradmixError } from "../../errors.ts";
+import { checkOptions, checkRange, integerIn, numberIn, oneOf, type OptionChecks } from "../../options.ts";
+import { initialState, measuredDomains, need, type Rule } from "../rule.ts";
+import { normalise, projectFloor, sumOf, type Weights, within } from "../simplex.ts";
+import { type ByDomain, numbersByDomain, sizesOf, startOf } from "./by-domain.ts";
 
 export interface AdoOptions {
   readonly name: "ado";
   /** nᵢ: tokens of each domain, for μ ∝ n, the paper's. The trainer's command fills in its tokens. */
-  readonly sizes?: readonly number[] | Readonly<Record<string, number>>;
+  readonly sizes?: ByDomain;
   /** μ: the prior, and the weights until there are curves. Default by `sizes`, else uniform. */
-  readonly start?: readonly number[] | Readonly<Record<string, number>>;
+  readonly start?: ByDomain;
   /** γ₁ of the credit h, 0 < γ₁ ≤ 1. Default 0.1, the paper's. */
   readonly creditRate?: number;
   /** γ₂, the share of ρ in π, 0 < γ₂ ≤ 1. Default 0.1, the paper's. */
@@ -40,54 +41,53 @@ const POINTS = 64;
 /** Exponents tried in the fit; the paper bounds them by 0.8. */
 const EXPONENTS: readonly number[] = Array.from({ length: 32 }, (_, i) => (0.8 * (i + 1)) / 32);
 
+const checks: OptionChecks<AdoOptions> = {
+  name: oneOf("ado"),
+  sizes: numbersByDomain,
+  start: numbersByDomain,
+  creditRate: numberIn({ min: 0, max: 1, openMin: true }),
+  policyRate: numberIn({ min: 0, max: 1, openMin: true }),
+  creditExponent: numberIn({ min: 0 }),
+  floor: numberIn({ min: 0, max: 1 }),
+  minPoints: integerIn(3, POINTS / 2),
+};
+
 export function ado(options: AdoOptions = { name: "ado" }): Rule {
-  checkOptionNames("ado", options, [
-    "sizes",
-    "start",
-    "creditRate",
-    "policyRate",
-    "creditExponent",
-    "floor",
-    "minPoints",
-  ]);
+  checkOptions("ado", options, checks);
   const { creditRate = 0.1, policyRate = 0.1, creditExponent = 0.5, minPoints = 5 } = options;
-  checkRange("creditRate", creditRate, { min: 0, max: 1, openMin: true });
-  checkRange("policyRate", policyRate, { min: 0, max: 1, openMin: true });
-  checkRange("creditExponent", creditExponent, { min: 0, max: Infinity, openMax: true });
-  checkRange("minPoints", minPoints, { min: 3, max: POINTS / 2, integer: true });
   const floorOf = (k: number): number => options.floor ?? Math.min(0.01, 1 / (2 * k));
   return {
     name: "ado",
     needs: ["losses", "tokensSeen"],
     init(domains) {
       const k = domains.length;
-      checkRange("floor", floorOf(k), { min: 0, max: 1 / k, openMax: k > 1 });
+      checkRange("ado: floor", floorOf(k), { min: 0, max: 1 / k, openMax: k > 1 });
       const given =
         options.start === undefined && options.sizes !== undefined
           ? normalise(sizesOf(options.sizes, domains))
           : startOf(options.start, domains);
       const prior = Array.from(projectFloor(given, floorOf(k)));
-      return {
-        rule: "ado",
-        domains: [...domains],
-        weights: prior,
-        updates: 0,
-        memory: {
-          prior,
-          credit: prior,
-          average: prior,
-          /** Points kept. */
-          count: [0],
-          /** n of each point. */
-          seen: new Array<number>(POINTS).fill(0),
-          /** [points, k]; −1 where a domain was not measured. */
-          losses: new Array<number>(POINTS * k).fill(-1),
-        },
-      };
+      return initialState("ado", domains, prior, {
+        prior,
+        credit: prior,
+        average: prior,
+        /** Points kept. */
+        count: [0],
+        /** n of each point. */
+        seen: new Array<number>(POINTS).fill(0),
+        /** [points, k]; −1 where a domain was not measured. */
+        losses: new Array<number>(POINTS * k).fill(-1),
+      });
     },
     update(state, signal) {
       const k = state.domains.length;
       const losses = need("ado", state, signal, "losses");
+      const negative = losses.findIndex((loss) => loss < 0);
+      if (negative >= 0)
+        throw new GradmixError(
+          "numeric",
+          `ado: losses of domain "${state.domains[negative]}" is ${losses[negative]}, and its curves are of losses ≥ 0; the weights stay as they are`,
+        );
       const n = sumOf(need("ado", state, signal, "tokensSeen"));
       const measured = measuredDomains("ado", state, signal);
       const { prior, credit, average } = state.memory;
@@ -102,8 +102,7 @@ export function ado(options: AdoOptions = { name: "ado" }): Rule {
         count = POINTS / 2;
       }
       seen[count] = n;
-      for (let i = 0; i < k; i++)
-        curves[count * k + i] = measured === null || measured[i] ? Math.max(0, losses[i]) : -1;
+      for (let i = 0; i < k; i++) curves[count * k + i] = measured === null || measured[i] ? losses[i] : -1;
       count++;
       const speeds = Float64Array.from({ length: k }, (_, i) => {
         const points = [...Array(count).keys()].filter((p) => seen[p] > 0 && curves[p * k + i] >= 0);
@@ -115,14 +114,17 @@ export function ado(options: AdoOptions = { name: "ado" }): Rule {
               n,
             );
       });
-      const rho = preference(prior, credit, speeds, creditExponent);
-      const policy =
-        rho === null
-          ? Float64Array.from(state.weights)
-          : projectFloor(
-              normalise(rho.map((r, i) => policyRate * r + (1 - policyRate) * average[i])),
-              floorOf(k),
-            );
+      // A domain without a curve keeps its weight, as one that was not measured does in any rule.
+      const curved = Array.from(speeds, (speed) => !Number.isNaN(speed));
+      const stepped = within(state.weights, curved, (part, total, indices) => {
+        const of = (values: ArrayLike<number>): number[] => indices.map((i) => values[i]);
+        const rho = preference(of(prior), of(credit), of(speeds), creditExponent);
+        if (rho === null) return part;
+        const before = normalise(of(average));
+        const mixed = rho.map((r, i) => policyRate * r + (1 - policyRate) * before[i]);
+        return projectFloor(normalise(mixed), floorOf(k) / total);
+      });
+      const policy = projectFloor(stepped, floorOf(k));
       const t = state.updates + 1;
       return {
         ...state,
@@ -147,20 +149,16 @@ export function ado(options: AdoOptions = { name: "ado" }): Rule {
   };
 }
 
-/** μ ⊙ h^s ⊙ speed, normalised. A domain without a curve yet gets the mean of the others' speeds; null when there is none, or nothing falls. */
+/** μ ⊙ h^s ⊙ speed, normalised; null when nothing falls. */
 function preference(
   prior: readonly number[],
   credit: readonly number[],
-  speeds: Float64Array,
+  speeds: readonly number[],
   exponent: number,
 ): Weights | null {
-  const known = speeds.filter((speed) => !Number.isNaN(speed));
-  const top = known.reduce((most, speed) => Math.max(most, speed), 0);
+  const top = speeds.reduce((most, speed) => Math.max(most, speed), 0);
   if (top === 0) return null;
-  const mean = sumOf(known.map((speed) => speed / top)) / known.length;
-  const shares = speeds.map(
-    (speed, i) => prior[i] * credit[i] ** exponent * (Number.isNaN(speed) ? mean : speed / top),
-  );
+  const shares = speeds.map((speed, i) => prior[i] * credit[i] ** exponent * (speed / top));
   return sumOf(shares) > 0 ? normalise(shares) : null;
 }
 

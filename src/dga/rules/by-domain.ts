@@ -1,20 +1,29 @@
 /** Reads numbers that a user gives by domain. */
 import { GradmixError } from "../../errors.ts";
 import { nearest } from "../../nearest.ts";
-import { show } from "../../options.ts";
+import { type OptionCheck, show, valueThat } from "../../options.ts";
 import { checkSimplex, uniformWeights, type Weights } from "../simplex.ts";
 
-/** In the domains' order. A domain that is not named gets 0. Throws `config` for a name that is no domain. */
+/** A list has a number per domain, in their order; a record is looked up by name, and the order of its keys says nothing. */
+export type ByDomain = readonly number[] | Readonly<Record<string, number>>;
+
+/** An option of this kind; what is in it is checked when the domains are known. */
+export const numbersByDomain: OptionCheck = valueThat(
+  "a list with a number per domain, or numbers by name",
+  (value) => typeof value === "object" && value !== null,
+);
+
+/**
+ * In the domains' order. A domain that is not named gets 0, or is refused where each `mustName` one. Throws `config` for a name that is no
+ * domain, and a list of another length.
+ */
 export function byDomain(
-  given: readonly number[] | Readonly<Record<string, number>>,
+  given: ByDomain,
   domains: readonly string[],
   what: string,
+  { mustName = false }: { readonly mustName?: boolean } = {},
 ): number[] {
-  if (typeof given !== "object" || given === null)
-    throw new GradmixError(
-      "config",
-      `${what}: ${show(given)} does not fit; it must be numbers, one a domain or by name`,
-    );
+  numbersByDomain(what, given);
   if (Array.isArray(given)) {
     if (given.length !== domains.length)
       throw new GradmixError("config", `${what}: ${given.length} values for ${domains.length} domains`);
@@ -32,25 +41,25 @@ export function byDomain(
         `${what}: there is no domain "${name}"; ${close === null ? few : `did you mean "${close}"?`}`,
       );
     }
-  return domains.map((name) => values.get(name) ?? 0);
+  const unnamed = mustName ? domains.find((name) => !values.has(name)) : undefined;
+  if (unnamed !== undefined)
+    throw new GradmixError(
+      "config",
+      `${what}: there is no number for domain "${unnamed}"; every domain needs one`,
+    );
+  return domains.map((name) => (values.has(name) ? (values.get(name) as number) : 0));
 }
 
 /** Where weights start: what was given, on the simplex, or uniform. Throws `config`. */
-export function startOf(
-  given: readonly number[] | Readonly<Record<string, number>> | undefined,
-  domains: readonly string[],
-): Weights {
+export function startOf(given: ByDomain | undefined, domains: readonly string[]): Weights {
   return given === undefined
     ? uniformWeights(domains.length)
     : checkSimplex(byDomain(given, domains, "start"), domains, "start");
 }
 
-/** One size a domain. Throws `config` for one that is not finite and positive. */
-export function sizesOf(
-  given: readonly number[] | Readonly<Record<string, number>>,
-  domains: readonly string[],
-): number[] {
-  const sizes = byDomain(given, domains, "sizes");
+/** One size per domain. Throws `config` for one that is not finite and positive. */
+export function sizesOf(given: ByDomain, domains: readonly string[]): number[] {
+  const sizes = byDomain(given, domains, "sizes", { mustName: true });
   const bad = sizes.findIndex((size) => !Number.isFinite(size) || size <= 0);
   if (bad >= 0)
     throw new GradmixError(

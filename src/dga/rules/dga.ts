@@ -4,14 +4,14 @@
  * α ← α ⊙ exp(+η a), normalised; then what is sampled is the moving average (1 − β)·average + β·α. The sign is +: after a step of size γ
  * on the mixture the target loss changes by −γ Σ αᵢ⟨gᵢ, g_target⟩, so a domain that aligns with the target should gain.
  *
- * A domain that the signal did not measure (its `tokens` are 0) keeps its weight in α; the step is taken among the others. An alignment
- * of 0 in its place would read as "worse than all others" and starve, for good, just those domains that are drawn rarely.
+ * A domain that the signal did not measure (its `tokens` are 0) keeps its weight in α; the step is taken among the others.
  */
-import { checkRange } from "../../options.ts";
-import { checkOptionNames, measuredDomains, type Rule } from "../rule.ts";
-import { exponentiatedGradient, movingAverage, projectFloor, sumOf, type Weights } from "../simplex.ts";
-import { startOf } from "./by-domain.ts";
-import { checkNormalisation, directionOf, type Normalisation, normalisationNeeds } from "./normalisation.ts";
+import { checkOptions, checkRange, numberIn, oneOf, type OptionChecks } from "../../options.ts";
+import { mirrorStep } from "../mirror-step.ts";
+import { initialState, type Rule, type Step } from "../rule.ts";
+import { movingAverage, projectFloor, sumOf } from "../simplex.ts";
+import { type ByDomain, numbersByDomain, startOf } from "./by-domain.ts";
+import { directionOf, type Normalisation, normalisationNeeds, normalisations } from "./normalisation.ts";
 
 export interface DgaOptions {
   readonly name: "dga";
@@ -33,7 +33,7 @@ export interface DgaOptions {
   /** No weight falls below this, 0 ≤ floor < 1/k. Default 0. */
   readonly floor?: number;
   /** Where α starts; default uniform. A domain at 0 stays at 0, unless there is a floor. */
-  readonly start?: readonly number[] | Readonly<Record<string, number>>;
+  readonly start?: ByDomain;
 }
 
 export const dgaDefaults: {
@@ -48,26 +48,39 @@ export const dgaDefaults: {
   floor: 0,
 };
 
+const checks: OptionChecks<DgaOptions> = {
+  name: oneOf("dga"),
+  eta: numberIn({ min: 0 }),
+  beta: numberIn({ min: 0, max: 1, openMin: true }),
+  normalise: oneOf(...normalisations),
+  floor: numberIn({ min: 0, max: 1 }),
+  start: numbersByDomain,
+};
+
 export function dga(options: DgaOptions = { name: "dga" }): Rule {
-  checkOptionNames("dga", options, ["eta", "beta", "normalise", "floor", "start"]);
-  const { eta, beta, normalise, floor } = { ...dgaDefaults, ...options };
-  checkRange("eta", eta, { min: 0, max: Infinity, openMax: true });
-  checkRange("beta", beta, { min: 0, max: 1, openMin: true });
-  checkRange("floor", floor, { min: 0, max: 1 });
-  checkNormalisation(normalise);
+  checkOptions("dga", options, checks);
+  const {
+    eta = dgaDefaults.eta,
+    beta = dgaDefaults.beta,
+    normalise = dgaDefaults.normalise,
+    floor = dgaDefaults.floor,
+  } = options;
   return {
     name: "dga",
     needs: normalisationNeeds(normalise),
+    stepsOn: normalise === "adam" ? "preconditionedAlignments" : "alignments",
     init(domains) {
-      checkRange("floor", floor, { min: 0, max: 1 / domains.length, openMax: domains.length > 1 });
-      const alpha = Array.from(projectFloor(startOf(options.start, domains), floor));
-      return { rule: "dga", domains: [...domains], weights: alpha, updates: 0, memory: { alpha } };
+      checkRange("dga: floor", floor, { min: 0, max: 1 / domains.length, openMax: domains.length > 1 });
+      const alpha = projectFloor(startOf(options.start, domains), floor);
+      return initialState("dga", domains, alpha, { alpha });
     },
-    update(state, signal) {
-      const measured = measuredDomains("dga", state, signal);
-      const direction = directionOf("dga", state, signal, normalise);
-      const step = stepAmong(measured, state.memory["alpha"], direction, eta);
-      const alpha = projectFloor(step, floor);
+    update(state, signal, change) {
+      const step: Step = { eta, ...directionOf("dga", state, signal, normalise) };
+      // The floor is kept among those that step, so that the others stay; what rounding leaves of it, by all.
+      const stepped = mirrorStep(state.memory["alpha"], step, change, (part, total) =>
+        projectFloor(part, floor / total),
+      );
+      const alpha = projectFloor(stepped, floor);
       // An average of floored points respects the floor; only its correction of rounding may not.
       const weights = projectFloor(movingAverage(state.weights, alpha, beta), floor);
       return {
@@ -82,27 +95,4 @@ export function dga(options: DgaOptions = { name: "dga" }): Rule {
       return sums && alpha.every((weight) => weight >= 0) ? null : "alpha does not lie on the simplex";
     },
   };
-}
-
-/** The mirror step among the measured domains, whose total stays what it was; the others keep their weights. */
-function stepAmong(
-  measured: readonly boolean[] | null,
-  alpha: readonly number[],
-  direction: Weights,
-  eta: number,
-): Weights {
-  if (measured === null) return exponentiatedGradient(alpha, direction, eta);
-  const indices = [...measured.keys()].filter((i) => measured[i] && alpha[i] > 0);
-  const total = sumOf(indices.map((i) => alpha[i]));
-  const out = Float64Array.from(alpha);
-  // One alone has nobody to trade with.
-  if (eta === 0 || indices.length < 2) return out;
-  const part = exponentiatedGradient(
-    indices.map((i) => alpha[i] / total),
-    indices.map((i) => direction[i]),
-    eta,
-  );
-  // A positive weight stays positive.
-  indices.forEach((i, j) => (out[i] = Math.max(total * part[j], Number.MIN_VALUE)));
-  return out;
 }

@@ -9,12 +9,20 @@
  * every gradient to norm 5 first and lets η fall with the learning rate (`etaSchedule`). The paper trains the final model with the mean of
  * the weights over time: the averaged weights of a run.
  */
-import { GradmixError } from "../../errors.ts";
-import { checkRange, show } from "../../options.ts";
-import { checkOptionNames, need, needGram, type Rule } from "../rule.ts";
-import { exponentiatedGradient, mixUniform, sumOf } from "../simplex.ts";
-import { dogeScaled } from "./normalisation.ts";
-import { startOf } from "./by-domain.ts";
+import { boolean, checkOptions, numberIn, oneOf, type OptionChecks } from "../../options.ts";
+import { mirrorStep } from "../mirror-step.ts";
+import {
+  initialState,
+  measuredDomains,
+  needGram,
+  type Rule,
+  type RuleState,
+  type Signal,
+  type Step,
+} from "../rule.ts";
+import { mixUniform, sumOf } from "../simplex.ts";
+import { dogeScaled, directionOf } from "./normalisation.ts";
+import { type ByDomain, numbersByDomain, startOf } from "./by-domain.ts";
 
 export interface DogeOptions {
   readonly name: "doge";
@@ -30,48 +38,51 @@ export interface DogeOptions {
   /** Share of uniform weights that is mixed in after a step, 0 ≤ c < 1. Default 0, the code's. */
   readonly smoothing?: number;
   /** Default uniform. */
-  readonly start?: readonly number[] | Readonly<Record<string, number>>;
+  readonly start?: ByDomain;
 }
 
+const checks: OptionChecks<DogeOptions> = {
+  name: oneOf("doge"),
+  towards: oneOf("domains", "target"),
+  own: boolean,
+  eta: numberIn({ min: 0 }),
+  smoothing: numberIn({ min: 0, max: 1, openMax: true }),
+  start: numbersByDomain,
+};
+
 export function doge(options: DogeOptions = { name: "doge" }): Rule {
-  checkOptionNames("doge", options, ["towards", "own", "eta", "smoothing", "start"]);
+  checkOptions("doge", options, checks);
   const { towards = "domains", own = true, eta = 0.01, smoothing = 0 } = options;
-  if (towards !== "domains" && towards !== "target")
-    throw new GradmixError("config", `towards: there is no ${show(towards)}; it is "domains" or "target"`);
-  if (typeof own !== "boolean")
-    throw new GradmixError("config", `own: ${show(own)} does not fit; it must be true or false`);
-  checkRange("eta", eta, { min: 0, max: Infinity, openMax: true });
-  checkRange("smoothing", smoothing, { min: 0, max: 1, openMax: true });
   return {
     name: "doge",
     needs: towards === "domains" ? ["gram"] : ["alignments", "norms"],
-    init: (domains) => ({
-      rule: "doge",
-      domains: [...domains],
-      weights: Array.from(startOf(options.start, domains)),
-      updates: 0,
-      memory: {},
-    }),
-    update(state, signal) {
-      const k = state.domains.length;
-      let scores: Float64Array;
-      if (towards === "domains") {
-        const gram = needGram("doge", state, signal);
-        const rows = Float64Array.from({ length: k }, (_, i) =>
-          sumOf(gram.subarray(i * k, (i + 1) * k).map((g, j) => (own || i !== j ? g : 0))),
-        );
-        scores = dogeScaled(
-          rows,
-          Float64Array.from({ length: k }, (_, i) => Math.sqrt(gram[i * (k + 1)])),
-        );
-      } else
-        scores = dogeScaled(need("doge", state, signal, "alignments"), need("doge", state, signal, "norms"));
-      const stepped = exponentiatedGradient(state.weights, scores, eta);
-      return {
-        ...state,
-        weights: Array.from(mixUniform(stepped, eta === 0 ? 0 : smoothing)),
-        updates: state.updates + 1,
-      };
+    stepsOn: towards === "domains" ? "gram" : "alignments",
+    init: (domains) => initialState("doge", domains, startOf(options.start, domains)),
+    update(state, signal, change) {
+      const direction =
+        towards === "domains"
+          ? towardsDomains(state, signal, own)
+          : directionOf("doge", state, signal, "doge");
+      const weights = mirrorStep(state.weights, { eta, ...direction }, change, (part) =>
+        mixUniform(part, smoothing),
+      );
+      return { ...state, weights: Array.from(weights), updates: state.updates + 1 };
     },
   };
+}
+
+/** ⟨gᵢ, Σⱼ gⱼ⟩ over the mean norm, clamped; of the domains that were measured. */
+function towardsDomains(state: RuleState, signal: Signal, own: boolean): Pick<Step, "direction" | "among"> {
+  const k = state.domains.length;
+  const among = measuredDomains("doge", state, signal);
+  const gram = needGram("doge", state, signal);
+  const rows = Float64Array.from({ length: k }, (_, i) =>
+    sumOf(
+      gram
+        .subarray(i * k, (i + 1) * k)
+        .map((g, j) => ((among !== null && !among[j]) || (!own && i === j) ? 0 : g)),
+    ),
+  );
+  const norms = Float64Array.from({ length: k }, (_, i) => Math.sqrt(gram[i * (k + 1)]));
+  return { direction: dogeScaled(rows, norms).direction, among };
 }

@@ -11,11 +11,36 @@
  * same a_mi serve both.
  */
 import { GradmixError } from "../../errors.ts";
-import { checkRange, show } from "../../options.ts";
-import { checkOptionNames, need, type Rule, type RuleState, type Signal } from "../rule.ts";
-import { checkSimplex, exponentiatedGradient, mixUniform, movingAverage, sumOf } from "../simplex.ts";
-import { byDomain, startOf } from "./by-domain.ts";
-import { checkNormalisation, scaled } from "./normalisation.ts";
+import {
+  checkOptions,
+  numberIn,
+  oneOf,
+  type OptionChecks,
+  required,
+  show,
+  valueThat,
+} from "../../options.ts";
+import { mirrorStep } from "../mirror-step.ts";
+import {
+  initialState,
+  measuredDomains,
+  need,
+  numbers,
+  type Rule,
+  type RuleState,
+  type Signal,
+} from "../rule.ts";
+import {
+  checkSimplex,
+  exponentiatedGradient,
+  mixUniform,
+  movingAverage,
+  sumOf,
+  uniformWeights,
+  type Weights,
+} from "../simplex.ts";
+import { byDomain, type ByDomain, numbersByDomain, startOf } from "./by-domain.ts";
+import { scaled } from "./normalisation.ts";
 
 export interface GrapeOptions {
   readonly name: "grape";
@@ -32,58 +57,58 @@ export interface GrapeOptions {
   /** Of the gradients of ℓᵢ and log ℓₘ. Default "clipped", the authors'. */
   readonly normalise?: "raw" | "clipped" | "cosine";
   /** Where z starts, by target; default uniform. */
-  readonly targetWeights?: readonly number[] | Readonly<Record<string, number>>;
+  readonly targetWeights?: ByDomain;
   /** Where α starts, by domain; default uniform. */
-  readonly start?: readonly number[] | Readonly<Record<string, number>>;
+  readonly start?: ByDomain;
 }
 
 /** Sums of rates of tiny losses stay finite. */
 const LARGEST_RATE = 1e300;
 
+const checks: OptionChecks<GrapeOptions> = {
+  name: oneOf("grape"),
+  targets: required(
+    valueThat(
+      "a list that names at least one target, each once",
+      (names) =>
+        Array.isArray(names) &&
+        names.length > 0 &&
+        names.every((name) => typeof name === "string") &&
+        new Set(names).size === names.length,
+    ),
+  ),
+  eta: numberIn({ min: 0 }),
+  mu: numberIn({ min: 0 }),
+  smoothing: numberIn({ min: 0, max: 1, openMax: true }),
+  beta: numberIn({ min: 0, max: 1, openMin: true }),
+  normalise: oneOf("raw", "clipped", "cosine"),
+  targetWeights: numbersByDomain,
+  start: numbersByDomain,
+};
+
 export function grape(options: GrapeOptions): Rule {
-  checkOptionNames("grape", options, [
-    "targets",
-    "eta",
-    "mu",
-    "smoothing",
-    "beta",
-    "normalise",
-    "targetWeights",
-    "start",
-  ]);
+  checkOptions("grape", options, checks);
   const { eta = 1.5, mu = 5, smoothing = 1e-3, beta = 1, normalise = "clipped" } = options;
-  const targets = targetNames(options.targets);
-  const twice = targets.find((name, m) => targets.indexOf(name) < m);
-  if (twice !== undefined) throw new GradmixError("config", `targets: two are called "${twice}"`);
-  checkRange("eta", eta, { min: 0, max: Infinity, openMax: true });
-  checkRange("mu", mu, { min: 0, max: Infinity, openMax: true });
-  checkRange("smoothing", smoothing, { min: 0, max: 1, openMax: true });
-  checkRange("beta", beta, { min: 0, max: 1, openMin: true });
-  checkNormalisation(normalise, ["raw", "clipped", "cosine"]);
+  const targets = [...options.targets];
   const z =
     options.targetWeights === undefined
-      ? startOf(undefined, targets)
+      ? uniformWeights(targets.length)
       : checkSimplex(byDomain(options.targetWeights, targets, "targetWeights"), targets, "targetWeights");
   return {
     name: "grape",
     needs: normalise === "raw" ? ["targets"] : ["targets", "norms"],
+    stepsOn: "targets",
     init(domains) {
-      const alpha = Array.from(startOf(options.start, domains));
-      return {
-        rule: "grape",
-        domains: [...domains],
-        weights: alpha,
-        updates: 0,
-        memory: { alpha, targets: Array.from(z) },
-      };
+      const alpha = startOf(options.start, domains);
+      return initialState("grape", domains, alpha, { alpha, targets: z });
     },
-    update(state, signal) {
+    update(state, signal, change) {
       const { alpha: old, targets: oldTargets } = state.memory;
+      const among = measuredDomains("grape", state, signal);
       const rates = ratesOf(state, signal, targets, normalise);
-      const lag = rates.map((row) => -sumOf(row.map((rate, i) => old[i] * rate)));
-      const weights = mixUniform(exponentiatedGradient(oldTargets, lag, mu), mu === 0 ? 0 : smoothing);
+      const weights = targetStep(oldTargets, rates, old, among, mu, smoothing);
       const direction = Float64Array.from(old, (_, i) => sumOf(rates.map((row, m) => weights[m] * row[i])));
-      const alpha = exponentiatedGradient(old, direction, eta);
+      const alpha = mirrorStep(old, { eta, direction, among }, change);
       return {
         ...state,
         weights: Array.from(movingAverage(state.weights, alpha, beta)),
@@ -100,39 +125,57 @@ export function grape(options: GrapeOptions): Rule {
   };
 }
 
-function targetNames(given: unknown): readonly string[] {
-  const names = Array.isArray(given) ? given.filter((name) => typeof name === "string") : [];
-  if (!Array.isArray(given) || given.length === 0 || names.length < given.length)
-    throw new GradmixError(
-      "config",
-      `targets: ${show(given)} does not fit; it must name at least one target`,
-    );
-  return names;
+/** The targets' new weights. Their rates of improvement are means over the domains that were measured; without any, z stays. */
+function targetStep(
+  z: readonly number[],
+  rates: readonly Float64Array[],
+  alpha: readonly number[],
+  among: readonly boolean[] | null,
+  mu: number,
+  smoothing: number,
+): Weights {
+  const indices = [...alpha.keys()].filter((i) => among === null || among[i]);
+  const total = among === null ? 1 : sumOf(indices.map((i) => alpha[i]));
+  if (mu === 0 || total === 0) return Float64Array.from(z);
+  const lag = rates.map((row) => -sumOf(indices.map((i) => (alpha[i] / total) * row[i])));
+  return mixUniform(exponentiatedGradient(z, lag, mu), smoothing);
 }
 
-/** ⟨gᵢ, ∇log ℓₘ⟩ for every target (outer) and domain (inner), with gradients scaled as asked. */
+/** ⟨gᵢ, ∇log ℓₘ⟩ for every target (outer) and domain (inner), with gradients scaled as asked; NaN for unmeasured domains. */
 function ratesOf(
   state: RuleState,
   signal: Signal,
   names: readonly string[],
   normalise: "raw" | "clipped" | "cosine",
 ): Float64Array[] {
-  const given = signal.targets;
-  if (given === undefined) throw new GradmixError("config", "grape: the signal has no targets");
-  if (given.length !== names.length)
-    throw new GradmixError("config", `grape: ${given.length} targets were measured, not ${names.length}`);
+  const given: unknown = signal.targets;
+  if (given === undefined || given === null)
+    throw new GradmixError("config", "grape: the signal has no targets");
+  if (!Array.isArray(given) || given.length !== names.length)
+    throw new GradmixError(
+      "config",
+      `grape: ${Array.isArray(given) ? given.length : show(given)} targets were measured, not ${names.length}`,
+    );
+  const measured = measuredDomains("grape", state, signal);
   const norms =
     normalise === "raw" ? new Float64Array(state.domains.length) : need("grape", state, signal, "norms");
-  return given.map(({ name, alignments, norm, loss }, m) => {
+  return given.map((target: unknown, m) => {
+    const { name, alignments, norm, loss }: Partial<Record<string, unknown>> =
+      typeof target === "object" && target !== null ? { ...target } : {};
     if (name !== names[m])
-      throw new GradmixError("config", `grape: target ${m + 1} is "${name}", not "${names[m]}"`);
-    const numbers = need("grape", state, { ...signal, alignments }, "alignments");
-    if (!Number.isFinite(norm) || norm < 0 || !Number.isFinite(loss) || loss <= 0)
+      throw new GradmixError("config", `grape: target ${m + 1} is ${show(name)}, not "${names[m]}"`);
+    const own = numbers("grape", state, alignments, `alignments with target "${names[m]}"`, measured);
+    if (
+      typeof norm !== "number" ||
+      typeof loss !== "number" ||
+      !(norm >= 0 && norm < Infinity && loss > 0 && loss < Infinity)
+    )
       throw new GradmixError(
         "numeric",
-        `grape: target "${name}" has a loss of ${loss} and a gradient of norm ${norm}; the weights stay as they are`,
+        `grape: target "${names[m]}" has a loss of ${show(loss)} and a gradient of norm ${show(norm)}; the weights stay as they are`,
       );
-    return numbers.map((a, i) => {
+    return own.map((a, i) => {
+      if (Number.isNaN(a)) return NaN;
       const rate = scaled(normalise, a / loss, norms[i], norm / loss);
       return Math.max(-LARGEST_RATE, Math.min(LARGEST_RATE, rate));
     });

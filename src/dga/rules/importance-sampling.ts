@@ -3,19 +3,24 @@
  * arXiv 2410.03735). Uniform inside a domain.
  */
 import { GradmixError } from "../../errors.ts";
-import { checkOptionNames, fixedState, type Rule } from "../rule.ts";
-import { show } from "../../options.ts";
+import { checkOptions, oneOf, type OptionChecks, required, show } from "../../options.ts";
+import { initialState, type Rule } from "../rule.ts";
 import { normalise } from "../simplex.ts";
-import { byDomain } from "./by-domain.ts";
+import { byDomain, type ByDomain, numbersByDomain } from "./by-domain.ts";
 
 export interface ImportanceSamplingOptions {
   readonly name: "importanceSampling";
-  /** Target examples (or their share) whose nearest domain is i; any non-negative numbers, one a domain or by name. */
-  readonly histogram: readonly number[] | Readonly<Record<string, number>>;
+  /** Target examples (or their share) whose nearest domain is i; any non-negative numbers, one per domain or by name. */
+  readonly histogram: ByDomain;
 }
 
+const checks: OptionChecks<ImportanceSamplingOptions> = {
+  name: oneOf("importanceSampling"),
+  histogram: required(numbersByDomain),
+};
+
 export function importanceSampling(options: ImportanceSamplingOptions): Rule {
-  checkOptionNames("importanceSampling", options, ["histogram"]);
+  checkOptions("importanceSampling", options, checks);
   return {
     name: "importanceSampling",
     needs: [],
@@ -29,7 +34,7 @@ export function importanceSampling(options: ImportanceSamplingOptions): Rule {
         );
       if (counts.every((count) => count === 0))
         throw new GradmixError("config", "histogram: all counts are 0, so no domain could be drawn");
-      return fixedState("importanceSampling", domains, normalise(counts, "histogram"));
+      return initialState("importanceSampling", domains, normalise(counts, "histogram"));
     },
     update: (state) => state,
   };

@@ -48,7 +48,8 @@ export const ruleNames: readonly string[] = Object.keys(registry);
 /** The rule of the given options. Throws `config` for an unknown name, offering the nearest one, and for options out of range. */
 export function createRule<K extends RuleName>(options: Extract<RuleOptions, { name: K }>): Rule {
   // The options often come from a file, so the type is only a promise.
-  const name: unknown = options.name;
+  const given: unknown = options;
+  const name: unknown = typeof given === "object" && given !== null ? Reflect.get(given, "name") : undefined;
   if (typeof name !== "string" || !Object.hasOwn(registry, name)) {
     const close = typeof name === "string" ? nearest(name, ruleNames) : null;
     const hint = close === null ? `the rules are ${ruleNames.join(", ")}` : `did you mean "${close}"?`;

@@ -1,8 +1,14 @@
 /** What an alignment becomes before a mirror step: the scales of gradients differ between models and change during training. */
-import { GradmixError } from "../../errors.ts";
-import { need, needTargetNorm, type RuleState, type Signal, type SignalName } from "../rule.ts";
-import { show } from "../../options.ts";
-import { sumOf, type Weights } from "../simplex.ts";
+import {
+  measuredDomains,
+  need,
+  needTargetNorm,
+  type RuleState,
+  type Signal,
+  type SignalName,
+  type Step,
+} from "../rule.ts";
+import { sumOf } from "../simplex.ts";
 
 /**
  * What goes into the exponent for aᵢ = ⟨gᵢ, g⟩:
@@ -17,15 +23,6 @@ export const normalisations: readonly Normalisation[] = ["raw", "clipped", "cosi
 
 /** The clamp of DoGE's code. */
 const DOGE_LARGEST = 5;
-
-/** Throws `config` unless `kind` is one of the names. */
-export function checkNormalisation(kind: unknown, known: readonly Normalisation[] = normalisations): void {
-  if (!known.some((name) => name === kind))
-    throw new GradmixError(
-      "config",
-      `normalise: there is no ${show(kind)}; it is one of ${known.join(", ")}`,
-    );
-}
 
 /** What a rule must ask for. */
 export function normalisationNeeds(kind: Normalisation): readonly SignalName[] {
@@ -55,19 +52,53 @@ export function scaled(
   return norm > 0 && target > 0 ? Math.max(-1, Math.min(1, alignment / norm / target)) : 0;
 }
 
-/** Scores by DoGE's code: divided by the mean norm of the domains' gradients, clamped to [0, 5]. */
-export function dogeScaled(scores: Float64Array, norms: ArrayLike<number>): Weights {
-  const mean = sumOf(norms) / norms.length;
-  return scores.map((score) => (mean > 0 ? Math.min(DOGE_LARGEST, Math.max(0, score / mean)) : 0));
+/**
+ * Scores by DoGE's code: divided by the mean norm of the domains' gradients, clamped to [0, 5]; and that mean. Domains that were not measured
+ * are NaN in both and have no part in the mean.
+ */
+export function dogeScaled(
+  scores: Float64Array,
+  norms: Float64Array,
+): { direction: Float64Array; mean: number } {
+  const known = norms.filter((norm) => !Number.isNaN(norm));
+  // Huge norms overflow their sum.
+  const mean = sumOf(known.map((norm) => norm / known.length));
+  return {
+    mean,
+    // Math.max hands NaN on.
+    direction: scores.map((score) =>
+      Math.min(DOGE_LARGEST, Math.max(0, score / (mean > 0 ? mean : Infinity))),
+    ),
+  };
 }
 
-/** The direction of the mirror step. Throws like `need`. */
-export function directionOf(rule: string, state: RuleState, signal: Signal, kind: Normalisation): Weights {
-  if (kind === "raw") return need(rule, state, signal, "alignments");
-  const norms = need(rule, state, signal, "norms");
-  if (kind === "doge") return dogeScaled(need(rule, state, signal, "alignments"), norms);
+/** The direction of the mirror step, with the domains that take part. Throws like `need`. */
+export function directionOf(
+  rule: string,
+  state: RuleState,
+  signal: Signal,
+  kind: Normalisation,
+): Pick<Step, "direction" | "among"> & Required<Pick<Step, "errorOf">> {
+  const among = measuredDomains(rule, state, signal);
   const adam = kind === "adam";
   const alignments = need(rule, state, signal, adam ? "preconditionedAlignments" : "alignments");
+  if (kind === "raw") return { direction: alignments, among, errorOf: (_, error) => error };
+  const norms = need(rule, state, signal, "norms");
+  if (kind === "doge") {
+    const { direction, mean } = dogeScaled(alignments, norms);
+    // The clamp moves no two numbers further apart, so this is the most that the error can be.
+    return { direction, among, errorOf: (_, error) => (mean > 0 ? error / mean : null) };
+  }
   const target = needTargetNorm(rule, signal, adam ? "preconditionedTargetNorm" : "targetNorm");
-  return alignments.map((a, i) => scaled(adam ? "cosine" : kind, a, norms[i], target));
+  const way = adam ? "cosine" : kind;
+  return {
+    direction: alignments.map((a, i) => (Number.isNaN(a) ? NaN : scaled(way, a, norms[i], target))),
+    among,
+    errorOf: (i, error) =>
+      way === "clipped"
+        ? scaled(way, error, norms[i], target)
+        : norms[i] > 0 && target > 0
+          ? error / norms[i] / target
+          : null,
+  };
 }

@@ -7,11 +7,11 @@
  * ℓᵢ/πᵢ is the importance-weighted reward; t counts updates. While t ≤ ln(k)·k exploration is all there is and the weights stay uniform (68
  * updates for k = 22). The authors' public code differs from their algorithm: the class that it names as the paper's keeps ρ·R̂ + (1 − ρ)·exp(ℓ)
  * without the division by π, another one adds up ℓ/(10·π) without decay. It is meant for signals of what was sampled (training steps): a domain without text keeps its
- * R̂. A signal that measures every domain every time, as from a batch of each, counts all of them as sampled.
+ * R̂, and one that never had any keeps its weight: its R̂ of 0 would say that it is the worst. A signal that measures every domain every time, as from a batch of each, counts all of them as sampled.
  */
-import { checkRange } from "../../options.ts";
-import { checkOptionNames, measuredDomains, need, type Rule } from "../rule.ts";
-import { exponentiatedGradient, normalise, uniformWeights } from "../simplex.ts";
+import { checkOptions, numberIn, oneOf, type OptionChecks } from "../../options.ts";
+import { initialState, measuredDomains, need, type Rule } from "../rule.ts";
+import { exponentiatedGradient, normalise, uniformWeights, within } from "../simplex.ts";
 
 export interface OdmOptions {
   readonly name: "odm";
@@ -22,41 +22,54 @@ export interface OdmOptions {
 /** Rewards of absurd losses over tiny weights stay finite. */
 const LARGEST_REWARD = 1e300;
 
+const checks: OptionChecks<OdmOptions> = {
+  name: oneOf("odm"),
+  decay: numberIn({ min: 0, max: 1, openMax: true }),
+};
+
 export function odm(options: OdmOptions = { name: "odm" }): Rule {
-  checkOptionNames("odm", options, ["decay"]);
+  checkOptions("odm", options, checks);
   const decay = options.decay ?? 0.9;
-  checkRange("decay", decay, { min: 0, max: 1, openMax: true });
   return {
     name: "odm",
     needs: ["losses"],
-    init: (domains) => ({
-      rule: "odm",
-      domains: [...domains],
-      weights: Array.from(uniformWeights(domains.length)),
-      updates: 0,
-      memory: { rewards: domains.map(() => 0) },
-    }),
+    init: (domains) =>
+      initialState("odm", domains, uniformWeights(domains.length), {
+        rewards: domains.map(() => 0),
+        /** 1 for a domain that was ever measured. */
+        known: domains.map(() => 0),
+      }),
     update(state, signal) {
       const k = state.domains.length;
       const losses = need("odm", state, signal, "losses");
       const measured = measuredDomains("odm", state, signal);
+      const drawn = (i: number): boolean => measured === null || measured[i];
       const rewards = state.memory["rewards"].map((before, i) =>
-        measured === null || measured[i]
-          ? decay * before + (1 - decay) * bounded(losses[i] / state.weights[i])
-          : before,
+        drawn(i) ? decay * before + (1 - decay) * bounded(losses[i] / state.weights[i]) : before,
       );
+      const known = state.memory["known"].map((before, i) => (drawn(i) ? 1 : before));
       const epsilon = (t: number): number =>
         t === 0 ? 1 / k : Math.min(1 / k, Math.sqrt(Math.log(k) / (k * t)));
       const t = state.updates + 1;
-      const explore = epsilon(t);
-      const exploit = exponentiatedGradient(uniformWeights(k), rewards, epsilon(t - 1));
-      return {
-        ...state,
-        weights: Array.from(normalise(exploit.map((weight) => (1 - k * explore) * weight + explore))),
-        updates: t,
-        memory: { rewards },
-      };
+      // Those that were never measured have kept 1/k each; the others share the rest, none below εₜ.
+      const weights = within(
+        state.weights,
+        known.map((one) => one === 1),
+        (part, total, indices) => {
+          const m = part.length;
+          const explore = Math.min(1 / m, epsilon(t) / total);
+          const exploit = exponentiatedGradient(
+            uniformWeights(m),
+            indices.map((i) => rewards[i]),
+            epsilon(t - 1),
+          );
+          return normalise(exploit.map((weight) => (1 - m * explore) * weight + explore));
+        },
+      );
+      return { ...state, weights: Array.from(weights), updates: t, memory: { rewards, known } };
     },
+    memoryFault: ({ known }) =>
+      known.every((one) => one === 0 || one === 1) ? null : "known is neither 0 nor 1 somewhere",
   };
 }
 

@@ -3,24 +3,30 @@
  * gradients and q the share that each domain has in what the model is evaluated on. G q is the inner product of every domain's gradient with
  * that of the evaluation mixture, so this is an alignment without a target set, from no state at all. The authors collect the gradients of
  * training steps; here the trainer measures G from a batch of each domain. Regrouping, the other half of the method, is a matter of the data.
+ * A domain that was not measured keeps its weight, and the others share the rest by what is known of them.
  */
-import { checkRange } from "../../options.ts";
-import { checkOptionNames, needGram, type Rule } from "../rule.ts";
-import { checkSimplex, exponentiatedGradient, sumOf, uniformWeights } from "../simplex.ts";
-import { byDomain } from "./by-domain.ts";
+import { checkOptions, numberIn, oneOf, type OptionChecks } from "../../options.ts";
+import { initialState, measuredDomains, needGram, type Rule } from "../rule.ts";
+import { checkSimplex, exponentiatedGradient, sumOf, uniformWeights, within } from "../simplex.ts";
+import { byDomain, type ByDomain, numbersByDomain } from "./by-domain.ts";
 
 export interface RnbOptions {
   readonly name: "rnb";
   /** q on the simplex, in the domains' order or by name. Default uniform. */
-  readonly target?: readonly number[] | Readonly<Record<string, number>>;
+  readonly target?: ByDomain;
   /** λ ≥ 0, the inverse temperature. Default 1, ours: the direction has norm 1, so at most e^√2 lies between two weights. */
   readonly lambda?: number;
 }
 
+const checks: OptionChecks<RnbOptions> = {
+  name: oneOf("rnb"),
+  target: numbersByDomain,
+  lambda: numberIn({ min: 0 }),
+};
+
 export function rnb(options: RnbOptions = { name: "rnb" }): Rule {
-  checkOptionNames("rnb", options, ["target", "lambda"]);
+  checkOptions("rnb", options, checks);
   const lambda = options.lambda ?? 1;
-  checkRange("lambda", lambda, { min: 0, max: Infinity, openMax: true });
   const shares = (domains: readonly string[]): Float64Array =>
     options.target === undefined
       ? uniformWeights(domains.length)
@@ -31,30 +37,24 @@ export function rnb(options: RnbOptions = { name: "rnb" }): Rule {
     init(domains) {
       // Read now, so that a mistake shows before training.
       shares(domains);
-      return {
-        rule: "rnb",
-        domains: [...domains],
-        weights: Array.from(uniformWeights(domains.length)),
-        updates: 0,
-        memory: {},
-      };
+      return initialState("rnb", domains, uniformWeights(domains.length));
     },
     update(state, signal) {
       const k = state.domains.length;
       const q = shares(state.domains);
       const gram = needGram("rnb", state, signal);
-      // The largest entry goes first: squares of huge numbers would overflow.
-      const largest = gram.reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-      const direction = Float64Array.from({ length: k }, (_, i) =>
-        largest === 0 ? 0 : sumOf(gram.subarray(i * k, (i + 1) * k).map((g, j) => (g / largest) * q[j])),
-      );
-      const norm = Math.hypot(...direction);
-      const unit = direction.map((value) => (norm > 0 ? value / norm : 0));
-      return {
-        ...state,
-        weights: Array.from(exponentiatedGradient(uniformWeights(k), unit, lambda)),
-        updates: state.updates + 1,
-      };
+      const weights = within(state.weights, measuredDomains("rnb", state, signal), (part, _, indices) => {
+        // The largest entry goes first: squares of huge numbers would overflow.
+        const entries = indices.map((i) => indices.map((j) => gram[i * k + j]));
+        const largest = entries.flat().reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+        const direction = entries.map((row) =>
+          largest === 0 ? 0 : sumOf(row.map((g, j) => (g / largest) * q[indices[j]])),
+        );
+        const norm = Math.hypot(...direction);
+        const unit = direction.map((value) => (norm > 0 ? value / norm : 0));
+        return exponentiatedGradient(uniformWeights(part.length), unit, lambda);
+      });
+      return { ...state, weights: Array.from(weights), updates: state.updates + 1 };
     },
   };
 }

@@ -1,21 +1,24 @@
 /** Weights given by the user, always. */
-import { checkOptionNames, fixedState, type Rule } from "../rule.ts";
+import { checkOptions, oneOf, type OptionChecks, required } from "../../options.ts";
+import { initialState, type Rule } from "../rule.ts";
 import { checkSimplex } from "../simplex.ts";
-import { byDomain } from "./by-domain.ts";
+import { byDomain, type ByDomain, numbersByDomain } from "./by-domain.ts";
 
 export interface StaticOptions {
   readonly name: "static";
-  /** One weight a domain, in the domains' order or by name; they sum to 1. */
-  readonly weights: readonly number[] | Readonly<Record<string, number>>;
+  /** One weight per domain, in the domains' order or by name; they sum to 1. */
+  readonly weights: ByDomain;
 }
 
+const checks: OptionChecks<StaticOptions> = { name: oneOf("static"), weights: required(numbersByDomain) };
+
 export function staticWeights(options: StaticOptions): Rule {
-  checkOptionNames("static", options, ["weights"]);
+  checkOptions("static", options, checks);
   return {
     name: "static",
     needs: [],
     init: (domains) =>
-      fixedState("static", domains, checkSimplex(byDomain(options.weights, domains, "weights"), domains)),
+      initialState("static", domains, checkSimplex(byDomain(options.weights, domains, "weights"), domains)),
     update: (state) => state,
   };
 }

@@ -2,27 +2,33 @@
  * Weights from the domains' sizes: αᵢ ∝ nᵢ^τ, fixed. τ = 1 is proportional sampling, τ = 0 uniform; in between small domains gain. Language
  * models for many languages sample this way (Conneau et al. 2020, XLM-R, τ = 0.3; Raffel et al. 2020 write τ = 1/T).
  */
-import { checkRange } from "../../options.ts";
-import { checkOptionNames, fixedState, type Rule } from "../rule.ts";
+import { checkOptions, numberIn, oneOf, type OptionChecks, required } from "../../options.ts";
+import { initialState, type Rule } from "../rule.ts";
 import { normalise } from "../simplex.ts";
-import { sizesOf } from "./by-domain.ts";
+import { type ByDomain, numbersByDomain, sizesOf } from "./by-domain.ts";
 
 export interface TemperatureOptions {
   readonly name: "temperature";
   /** nᵢ: tokens (or documents) of each domain, in the domains' order or by name. The trainer's command fills in its tokens. */
-  readonly sizes: readonly number[] | Readonly<Record<string, number>>;
+  readonly sizes: ByDomain;
   /** τ ≥ 0. Default 0.3, XLM-R's. */
   readonly exponent?: number;
 }
 
+const checks: OptionChecks<TemperatureOptions> = {
+  name: oneOf("temperature"),
+  sizes: required(numbersByDomain),
+  exponent: numberIn({ min: 0 }),
+};
+
 export function temperature(options: TemperatureOptions): Rule {
-  checkOptionNames("temperature", options, ["sizes", "exponent"]);
+  checkOptions("temperature", options, checks);
   const exponent = options.exponent ?? 0.3;
-  checkRange("exponent", exponent, { min: 0, max: Infinity, openMax: true });
   return {
     name: "temperature",
     needs: [],
-    init: (domains) => fixedState("temperature", domains, powers(sizesOf(options.sizes, domains), exponent)),
+    init: (domains) =>
+      initialState("temperature", domains, powers(sizesOf(options.sizes, domains), exponent)),
     update: (state) => state,
   };
 }

@@ -1,5 +1,6 @@
 /** Every domain the same weight, always. */
-import { checkOptionNames, fixedState, type Rule } from "../rule.ts";
+import { checkOptions, oneOf } from "../../options.ts";
+import { initialState, type Rule } from "../rule.ts";
 import { uniformWeights } from "../simplex.ts";
 
 export interface UniformOptions {
@@ -7,11 +8,11 @@ export interface UniformOptions {
 }
 
 export function uniform(options: UniformOptions = { name: "uniform" }): Rule {
-  checkOptionNames("uniform", options, []);
+  checkOptions("uniform", options, { name: oneOf("uniform") });
   return {
     name: "uniform",
     needs: [],
-    init: (domains) => fixedState("uniform", domains, uniformWeights(domains.length)),
+    init: (domains) => initialState("uniform", domains, uniformWeights(domains.length)),
     update: (state) => state,
   };
 }

@@ -1,0 +1,60 @@
+/** Combinators change the step that a rule takes: for rules that say what they step on (`stepsOn`). */
+import fc from "fast-check";
+import { etaSchedule } from "../dga/combinators/eta-schedule.ts";
+import { shrinkage } from "../dga/combinators/shrinkage.ts";
+import { names } from "./arbitraries.ts";
+import {
+  type Context,
+  differ,
+  first,
+  follow,
+  type Invariant,
+  invariant,
+  runs,
+  tolerance,
+} from "./invariant.ts";
+
+const aligned = ({ rule }: Context): boolean =>
+  rule.stepsOn === "alignments" || rule.stepsOn === "preconditionedAlignments";
+
+export const stepInvariants: readonly Invariant[] = [
+  invariant(
+    "a schedule of η is a smaller η",
+    ({ rule, has }) => rule.stepsOn !== undefined && has.has("eta"),
+    (context) =>
+      fc.tuple(
+        runs(context, false),
+        fc.double({ min: 0, max: 1, noNaN: true }),
+        fc.double({ min: 0, max: 3, noNaN: true }),
+      ),
+    ({ make }, [{ k, signals }, factor, eta]) => {
+      const scheduled = follow(
+        etaSchedule(make(names(k), { eta }), () => factor),
+        names(k),
+        signals,
+      );
+      const smaller = follow(make(names(k), { eta: factor * eta }), names(k), signals);
+      return first(
+        smaller.map(({ weights }, t) => differ(scheduled[t].weights, weights, tolerance.rounding)),
+      );
+    },
+  ),
+  invariant(
+    "shrinkage with errors of 0 changes nothing, and with huge errors the rule rests",
+    aligned,
+    (context) => fc.tuple(runs(context, false), fc.constantFrom(1e100, 1e300)),
+    ({ make }, [{ k, signals }, huge]) => {
+      const rule = make(names(k), {});
+      const shrunk = shrinkage(rule);
+      const exact = signals.map((given) => ({ ...given, standardErrors: new Array<number>(k).fill(0) }));
+      const noisy = signals.map((given) => ({ ...given, standardErrors: new Array<number>(k).fill(huge) }));
+      const plain = follow(rule, names(k), signals);
+      const same = follow(shrunk, names(k), exact);
+      const [start, ...rested] = follow(shrunk, names(k), noisy);
+      return first([
+        ...plain.map(({ weights }, t) => differ(same[t].weights, weights, 0)),
+        ...rested.map(({ weights }) => differ(weights, start.weights, tolerance.rounding)),
+      ]);
+    },
+  ),
+];

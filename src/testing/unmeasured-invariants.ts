@@ -1,0 +1,134 @@
+/** Not measured is not zero: what a rule does about a domain of which a signal says nothing. */
+import fc from "fast-check";
+import type { Signal } from "../dga/rule.ts";
+import { GradmixError } from "../errors.ts";
+import { names, simplexPoint } from "./arbitraries.ts";
+import {
+  type Context,
+  differ,
+  first,
+  type Invariant,
+  invariant,
+  type Measured,
+  moves,
+  replaced,
+  type Run,
+  runs,
+  tolerance,
+} from "./invariant.ts";
+
+/** What could stand in the place of a number that was not measured. */
+const junk: fc.Arbitrary<number> = fc.constantFrom(0, NaN, 1e9, -1e30, Infinity);
+
+/** All that is measured of single domains. `tokensSeen` is counted, not measured. */
+const measurable = [
+  "alignments",
+  "preconditionedAlignments",
+  "norms",
+  "losses",
+  "referenceLosses",
+  "standardErrors",
+  "gram",
+  "targets",
+] as const;
+
+/** The signal with 0 tokens for the domains that are not `there`, and `value` in the place of their numbers; null leaves those. */
+function without(given: Measured, k: number, there: readonly boolean[], value: number | null): Measured {
+  let out: Measured = { ...given, tokens: there.map((is) => (is ? 64 : 0)) };
+  if (value !== null)
+    for (let at = 0; at < k; at++)
+      if (!there[at]) for (const name of measurable) out = replaced(out, name, k, at, value);
+  return out;
+}
+
+/** A run, and which domains each of its updates measured. */
+const partial = (context: Context): fc.Arbitrary<{ run: Run; there: boolean[][] }> =>
+  runs(context, false).chain((run) =>
+    fc.record({
+      run: fc.constant(run),
+      there: fc.array(fc.array(fc.boolean(), { minLength: run.k, maxLength: run.k }), {
+        minLength: run.signals.length,
+        maxLength: run.signals.length,
+      }),
+    }),
+  );
+
+export const unmeasuredInvariants: readonly Invariant[] = [
+  invariant(
+    "what stands in the place of a domain that was not measured changes nothing",
+    (context) => context.promises.unmeasured !== "refuses" && moves(context),
+    (context) => fc.tuple(partial(context), junk),
+    ({ make }, [{ run, there }, value]) => {
+      const { k, signals } = run;
+      const rule = make(names(k), {});
+      let state = rule.init(names(k));
+      for (const [t, given] of signals.entries()) {
+        const next = rule.update(state, without(given, k, there[t], null));
+        const other = rule.update(state, without(given, k, there[t], value));
+        if (JSON.stringify(next) !== JSON.stringify(other))
+          return `update ${t} with ${value} in its place gave ${fc.stringify(other)}, not ${fc.stringify(next)}`;
+        state = next;
+      }
+      return null;
+    },
+  ),
+  invariant(
+    "a domain that was not measured keeps its weight",
+    (context) =>
+      context.promises.unmeasured !== "refuses" &&
+      context.promises.floor === 0 &&
+      context.promises.ceiling === 1 &&
+      moves(context),
+    (context) =>
+      partial(context).chain((given) =>
+        fc.tuple(fc.constant(given), simplexPoint(given.run.k, { positive: true })),
+      ),
+    ({ make, has, promises }, [{ run, there }, point]) => {
+      const { k, signals } = run;
+      const rule = make(names(k), {
+        ...(has.has("beta") ? { beta: 1 } : {}),
+        ...(has.has("start")
+          ? { start: Object.fromEntries(names(k).map((name, i) => [name, point[i]])) }
+          : {}),
+      });
+      let state = rule.init(names(k));
+      const ever = there[0].map(() => false);
+      for (const [t, given] of signals.entries()) {
+        const { weights } = state;
+        state = rule.update(state, without(given, k, there[t], null));
+        // A rule that remembers moves domains by what it knows of them, in every update.
+        there[t].forEach((is, i) => (ever[i] ||= is));
+        const stay = promises.unmeasured === "keeps" ? there[t] : ever;
+        const moved = first(
+          weights.map((weight, i) =>
+            stay[i] || Math.abs(state.weights[i] - weight) <= tolerance.rounding
+              ? null
+              : `the weight of domain ${i} went from ${weight} to ${state.weights[i]} in update ${t}`,
+          ),
+        );
+        if (moved !== null) return moved;
+        if (there[t].every((is) => !is) && promises.unmeasured === "keeps") {
+          const fault = differ(state.weights, weights, tolerance.rounding);
+          if (fault !== null) return `nothing was measured, and ${fault}`;
+        }
+      }
+      return null;
+    },
+  ),
+  invariant(
+    "a signal that leaves a domain out is refused",
+    (context) => context.promises.unmeasured === "refuses" && moves(context),
+    (context) => partial(context),
+    ({ make }, { run: { k, signals }, there }) => {
+      const rule = make(names(k), {});
+      const given: Signal = without(signals[0], k, there[0], 0);
+      if (there[0].every((is) => is)) return null;
+      try {
+        rule.update(rule.init(names(k)), given);
+      } catch (error) {
+        return error instanceof GradmixError ? null : `it is no GradmixError: ${String(error)}`;
+      }
+      return "it was taken";
+    },
+  ),
+];
