@@ -96,17 +96,13 @@ export function aliasTable(weights: ArrayLike<number>, nameOf: (i: number) => st
     }
   }
   // What is left fills its column, but for rounding; only an index without weight must not be drawn because of it.
-  for (; large < k; large++) own[stack[large]] = 1;
-  while (small > 0) {
-    const i = stack[--small];
-    other[i] = heaviest;
-    own[i] = weights[i] > 0 ? 1 : 0;
-  }
+  for (const i of stack.subarray(0, small)) other[i] = heaviest;
   return {
     size: k,
     at(u) {
       const place = u * k;
-      const i = Math.min(Math.floor(place), k - 1);
+      // Less than k for every double below 1: the product rounds down.
+      const i = Math.floor(place);
       return place - i < own[i] ? i : other[i];
     },
   };
