@@ -213,13 +213,24 @@ function calls(): Call[] {
     ["full", [[2, 2], 3, "i32"]],
     ["zeros", [[2], "f32"]],
     ["ones", [[2], "i32"]],
+    ["view", [[2, 2], 1]],
+    ["write", [[3, 4], "f32"]],
+    ["write", [[3, 4], "i32"]],
     ["eye", [3]],
     ["arange", [4, "f32"]],
     ...["randomBits", "randomUniform", "randomNormal"].map((name): Call => [name, [gradmix.key(3), [5]]]),
   ];
 }
 
-const functions: Readonly<Record<string, unknown>> = gradmix;
+const functions: Readonly<Record<string, unknown>> = {
+  ...gradmix,
+  view: (shape: readonly number[], offset: number) => tensor([1, 2, 3, 4, 5, 6]).view(shape, offset),
+  write(data: readonly number[], dtype: "f32" | "i32") {
+    const x = tensor([1, 2], [2], dtype === "i32" ? dtype : "f32");
+    x.write(data);
+    return x;
+  },
+};
 function callPublic([name, args]: Call): unknown {
   const fn = functions[name];
   if (typeof fn !== "function") throw new Error(`gradmix has no function ${name}`);
@@ -230,6 +241,14 @@ function callPublic([name, args]: Call): unknown {
 const anything: fc.Arbitrary<unknown> = fc.oneof(
   fc.constantFrom<unknown>(
     ...[NaN, 0.5, -1, 0, 1, 2, -7, 2 ** 31, 2 ** 32, 2 ** 53, 1e300, Infinity, -Infinity],
+    ...[
+      [3, 4.5],
+      [3, -(2 ** 31)],
+      [2 ** 31, 1],
+      [1, NaN],
+      new Float64Array([1, 2.5]),
+      new Float32Array([1, NaN]),
+    ],
     ...["", "tanh", "f16", "int", "f64", null, true, 1n, Symbol("x"), () => 1, {}, new Map()],
     ...[[], [NaN], [-1], [0.5], [2 ** 53], [1e300, 1e300], [null], ["1"], [[1], [2, 3]], [[1, 2], 3]],
     ...[new BigInt64Array(2), new DataView(new ArrayBuffer(8)), Object.create(null)],

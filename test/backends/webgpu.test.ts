@@ -423,6 +423,39 @@ describe.skipIf(off)("webgpu", () => {
     });
   });
 
+  test("a kernel that does not compile is an error of its own call; all others go on", async () => {
+    const backend = await start();
+    const place = (data: number[]) => {
+      const buffer = backend.alloc(data.length, "f32");
+      backend.write(buffer, 0, data);
+      return { buffer, offset: 0, shape: [data.length], dtype: "f32" as const };
+    };
+    const [x, y, z] = [place([1, 2, 3]), place([7, 7, 7]), place([8, 8, 8])];
+    const broken = (): void =>
+      // The table would refuse this activation.
+      backend.run(
+        "gemm",
+        {
+          ...{ m: 3, n: 1, k: 1, transA: false, transB: false, batch: 1, strideA: 0, strideB: 0, strideC: 0 },
+          ...{ alpha: 1, accumulate: false, activation: "tanh" as "gelu" },
+        },
+        [x, z, null],
+        [y, null],
+      );
+    backend.run("affine", { scale: 2, shift: 0 }, [x], [z]);
+    broken();
+    backend.run("affine", { scale: 1, shift: 1 }, [z], [z]);
+    await expect(backend.read(z.buffer, 0, 3)).rejects.toThrow(
+      /^webgpu: the kernel "gemm .*tanh.*" does not compile: /,
+    );
+    // What came before it and after it in one go has run, and what it should have written is as it was.
+    expect([...(await backend.read(z.buffer, 0, 3))]).toEqual([3, 5, 7]);
+    expect([...(await backend.read(y.buffer, 0, 3))]).toEqual([7, 7, 7]);
+    expect(broken).toThrow(/"gemm .*tanh.*" does not compile/);
+    backend.run("affine", { scale: 3, shift: 0 }, [x], [y]);
+    expect([...(await backend.read(y.buffer, 0, 3))]).toEqual([3, 6, 9]);
+  });
+
   test("a lost device is an error that says so, from then on", async () => {
     const { device } = await createNodeDevice({ software: true });
     const backend = createWebgpuBackend({ device, software: true });

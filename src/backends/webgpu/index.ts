@@ -86,6 +86,9 @@ interface Pipeline {
   readonly layout: GPUBindGroupLayout;
   /** Bytes of its scalars. */
   readonly scalarBytes: number;
+  /** The device may still say that it does not compile. */
+  proven: boolean;
+  failure: GradmixError | null;
 }
 
 /** Bytes of a slot of the uniform buffer: what dynamic offsets must be multiples of. */
@@ -150,20 +153,27 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
       fail(new GradmixError("backend", `webgpu: the device was lost (${reason}): ${firstLine(message)}`));
   };
   void watch();
-  /** Buffers that the device may yet refuse, and those that it refused and that are still in use: commands with one of them are errors too. */
+  /** Errors after which the device goes on: thrown once. */
+  const passing = new WeakSet<GradmixError>();
+  /** What the device may yet refuse, and buffers that it refused and that are still in use: commands with one of them are errors too. */
   const asked = new Set<Promise<void>>();
   const refusals = new Map<GPUBuffer, { readonly error: GradmixError; readonly whose: Owner }>();
+  const judge = async (message: string): Promise<void> => {
+    if (asked.size > 0) await Promise.all(asked);
+    const [refusal] = refusals.values();
+    if (refusal === undefined) fail(new GradmixError("backend", `webgpu: ${firstLine(message)}`));
+    else fail(refusal.error, refusal.whose);
+  };
   device.addEventListener("uncapturederror", (event) => {
     event.preventDefault();
-    const { message } = event.error;
-    const judge = async (): Promise<void> => {
-      if (asked.size > 0) await Promise.all(asked);
-      const [refusal] = refusals.values();
-      if (refusal === undefined) fail(new GradmixError("backend", `webgpu: ${firstLine(message)}`));
-      else fail(refusal.error, refusal.whose);
-    };
-    void judge();
+    void judge(event.error.message);
   });
+  /** Remembers the question until it is answered; whoever reads waits for that. */
+  const ask = (listen: () => Promise<void>): void => {
+    const answer = listen();
+    asked.add(answer);
+    void answer.finally(() => asked.delete(answer));
+  };
   const check = (whose: Owner = owner): void => {
     if (disposed) throw new GradmixError("backend", "webgpu: the backend was disposed");
     if (whose === "tuner" && refusedToTuner !== null) {
@@ -173,8 +183,8 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
     }
     if (failure === null || (whose === "tuner" && failure.code === "memory")) return;
     const thrown = failure;
-    // Running out of memory once leaves the device usable.
-    if (thrown.code === "memory") failure = null;
+    // Running out of memory, or a kernel that does not compile, leaves the device usable.
+    if (thrown.code === "memory" || passing.has(thrown)) failure = null;
     throw thrown;
   };
 
@@ -188,9 +198,8 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
     const live = liveBytes;
     const whose = owner;
     // The device says later whether it had the memory; a lost one says nothing.
-    const listen = async (): Promise<void> => {
+    ask(async () => {
       const error = await device.popErrorScope().catch(() => null);
-      asked.delete(answer);
       if (error === null || disposed) return;
       const refusal = new GradmixError(
         "memory",
@@ -205,9 +214,7 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
         drop();
       }
       refused(buffer);
-    };
-    const answer = listen();
-    asked.add(answer);
+    });
     return buffer;
   };
   const forget = (id: number): void => {
@@ -279,11 +286,18 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
     pending.clear();
     encodedBy.clear();
   };
-  const submit = (): void => {
+  /** `trial`: what is encoded is a dispatch of this pipeline alone, which may turn out not to compile. */
+  const submit = (trial: Pipeline | null = null): void => {
     if (encoder === null) return;
     pass?.end();
     queue.writeBuffer(scalars, 0, scalarBytes, 0, usedSlots * SLOT);
+    if (trial !== null) device.pushErrorScope("validation");
     queue.submit([encoder.finish()]);
+    if (trial !== null)
+      ask(async () => {
+        const error = await device.popErrorScope().catch(() => null);
+        if (error !== null && !disposed && trial.failure === null) void judge(error.message);
+      });
     submits++;
     pass = null;
     drop();
@@ -327,7 +341,11 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
         })),
       ],
     });
+    device.pushErrorScope("internal");
+    device.pushErrorScope("validation");
     const made: Pipeline = {
+      proven: false,
+      failure: null,
       id: pipelineCount++,
       layout,
       scalarBytes: bytes,
@@ -340,6 +358,19 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
         },
       }),
     };
+    const whose = owner;
+    const answers = [device.popErrorScope(), device.popErrorScope()];
+    ask(async () => {
+      const [error = null] = (await Promise.all(answers).catch(() => [])).filter((found) => found !== null);
+      made.proven = true;
+      if (error === null || disposed) return;
+      made.failure = new GradmixError(
+        "backend",
+        `webgpu: the kernel "${dispatch.key}" does not compile: ${firstLine(error.message)}`,
+      );
+      passing.add(made.failure);
+      fail(made.failure, whose);
+    });
     const alike = pipelines.get(dispatch.key) ?? new Map<string, Pipeline>();
     pipelines.set(dispatch.key, alike.set(layoutKey, made));
     return made;
@@ -371,7 +402,12 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
       layoutKey += slot.written ? (slot.vectors ? "W" : "w") : slot.vectors ? "R" : "r";
       used += `,${slot.entry.pooled.id}`;
     }
-    const { id, pipeline, layout, scalarBytes: bytes } = pipelineOf(dispatch, layoutKey, operands, slots);
+    const made = pipelineOf(dispatch, layoutKey, operands, slots);
+    if (made.failure !== null) throw made.failure;
+    const { id, pipeline, layout, scalarBytes: bytes } = made;
+    // A pass with a pipeline that does not compile runs nothing: until the device has said that it does, it runs alone.
+    const trial = !made.proven;
+    if (trial) submit();
     const key = id + used;
     let bound = bindGroups.get(key);
     if (bound === undefined) {
@@ -413,6 +449,7 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
     for (const { entry } of slots) pending.add(entry.pooled.id);
     encodedBy.add(owner);
     dispatches++;
+    if (trial) submit(made);
   };
   let madeBindGroups = 0;
 
@@ -585,7 +622,7 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
       return dtype === "f32" ? new Float32Array(bytes) : new Int32Array(bytes);
     },
     run: launch,
-    flush: submit,
+    flush: () => submit(),
     chosen: tuner?.chosen ?? new Map<string, string>(),
     get liveBytes() {
       return liveBytes;
