@@ -1,5 +1,5 @@
 // Activations that products apply as they finish a tile. Kinds: 1 GELU (tanh form), 2 ReLU, 3 SiLU.
-import { logistic4 } from "./math";
+import { gated4 } from "./math";
 import { fma } from "./simd";
 
 // √(2/π) and the cubic coefficient of the tanh form (Hendrycks & Gimpel 2016).
@@ -11,13 +11,13 @@ const CUBIC: f32 = 0.044715;
 @inline export function gelu4(x: v128): v128 {
   const cube = f32x4.mul(f32x4.mul(x, x), x);
   const inner = f32x4.mul(f32x4.splat(2 * ROOT), fma(f32x4.splat(CUBIC), cube, x));
-  return f32x4.mul(x, logistic4(inner));
+  return gated4(x, inner);
 }
 
 // @ts-ignore: decorator
 @inline export function activate(x: v128, kind: i32): v128 {
   if (kind == 1) return gelu4(x);
   if (kind == 2) return f32x4.max(x, f32x4.splat(0));
-  if (kind == 3) return f32x4.mul(x, logistic4(x));
+  if (kind == 3) return gated4(x, x);
   return x;
 }

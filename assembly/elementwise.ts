@@ -1,6 +1,6 @@
 // Kernels that treat each element on its own. The last elements of a range go through the same vector code, one at a
 // time, so that an element's bits do not depend on its place.
-import { logistic4, siluSlope4, unarySlope, unaryValue } from "./functions";
+import { gated4, logistic4, siluSlope4, unarySlope, unaryValue } from "./functions";
 import { float, fma, int, ptr } from "./simd";
 
 // Bytes from the start of the task's range to its end. Slot `slot` holds the elements, the next one those of a task.
@@ -121,7 +121,7 @@ export function cast(p: usize, task: i32): void {
 
 // @ts-ignore: decorator
 @inline function swigluValue(gate: v128, up: v128): v128 {
-  return f32x4.mul(f32x4.mul(gate, logistic4(gate)), up);
+  return f32x4.mul(gated4(gate, gate), up);
 }
 
 // Slots: 0 x, 1 y, 2 rows, 3 rows a task, 4 width.
@@ -150,13 +150,13 @@ export function swigluVjp(p: usize, task: i32): void {
     for (; i + 16 <= bytes; i += 16) {
       const gate = v128.load(x + i), d = v128.load(dy + i), s = logistic4(gate);
       v128.store(dx + i, f32x4.mul(siluSlope4(gate, s), f32x4.mul(v128.load(x + bytes + i), d)));
-      v128.store(dx + bytes + i, f32x4.mul(f32x4.mul(gate, s), d));
+      v128.store(dx + bytes + i, f32x4.mul(gated4(gate, gate), d));
     }
     for (; i < bytes; i += 4) {
       const gate = v128.load_splat<f32>(x + i), d = v128.load_splat<f32>(dy + i), s = logistic4(gate);
       const up = v128.load_splat<f32>(x + bytes + i);
       v128.store_lane<f32>(dx + i, f32x4.mul(siluSlope4(gate, s), f32x4.mul(up, d)), 0);
-      v128.store_lane<f32>(dx + bytes + i, f32x4.mul(f32x4.mul(gate, s), d), 0);
+      v128.store_lane<f32>(dx + bytes + i, f32x4.mul(gated4(gate, gate), d), 0);
     }
   }
 }
@@ -164,7 +164,7 @@ export function swigluVjp(p: usize, task: i32): void {
 // @ts-ignore: decorator
 @inline function swigluTangent(gate: v128, up: v128, dGate: v128, dUp: v128): v128 {
   const s = logistic4(gate);
-  return fma(f32x4.mul(siluSlope4(gate, s), up), dGate, f32x4.mul(f32x4.mul(gate, s), dUp));
+  return fma(f32x4.mul(siluSlope4(gate, s), up), dGate, f32x4.mul(gated4(gate, gate), dUp));
 }
 
 // Slots: 0 x, 1 dx, 2 dy, 3 rows, 4 rows a task, 5 width.

@@ -1,9 +1,9 @@
 // Elementary functions beyond math.ts, and the table's unary kinds with their slopes (f32x4).
 import { gelu4 } from "./activation";
-import { exp4, expClamped4, logistic4, tanh4 } from "./math";
+import { exp4, expClamped4, gated4, logistic4, tanh4 } from "./math";
 import { fma } from "./simd";
 
-export { expClamped4, logistic4 } from "./math";
+export { expClamped4, gated4, logistic4 } from "./math";
 
 // ln x: the mantissa in [√½, √2), a degree-8 polynomial (Cephes logf). ln 0 = −∞, ln of less is NaN, subnormals are right.
 export function log4(x: v128): v128 {
@@ -62,9 +62,44 @@ export function sinQuarter(x: v128, quarter: f64): v128 {
   return i8x16.shuffle(x, x, 8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15);
 }
 
+// 2/π in windows of 32 bits, each 8 bits on.
+const TWO_OVER_PI = memory.data<u32>([
+  0x000000a2, 0x0000a2f9, 0x00a2f983, 0xa2f9836e, 0xf9836e4e, 0x836e4e44, 0x6e4e4415, 0x4e441529,
+  0x441529fc, 0x1529fc27, 0x29fc2757, 0xfc2757d1, 0x2757d1f5, 0x57d1f534, 0xd1f534dd, 0xf534ddc0,
+  0x34ddc0db, 0xddc0db62, 0xc0db6295, 0xdb629599, 0x6295993c, 0x95993c43, 0x993c4390, 0x3c439041,
+]);
+
+// An angle below 2π that has the sine and the cosine of x, |x| ≥ 2: 24 bits of x times the 96 bits of 2/π that matter (Payne & Hanek 1983, in the form
+// of ARM's optimized routines).
+function smallAngle(x: f32): f64 {
+  const bits = reinterpret<u32>(x) & 0x7fffffff;
+  if (bits >= 0x7f800000) return NaN;
+  const at = TWO_OVER_PI + <usize>(((bits >> 26) & 15) << 2);
+  const mantissa = ((bits & 0xffffff) | 0x800000) << ((bits >> 23) & 7);
+  const high = <u64>(mantissa * load<u32>(at)) << 32;
+  const turns = (high | ((<u64>mantissa * <u64>load<u32>(at, 32)) >> 32)) + <u64>mantissa * <u64>load<u32>(at, 16);
+  // Quarter turns in the upper two bits; what is left is a fraction of one, above or below.
+  const quarters = (turns + (<u64>1 << 61)) >> 62;
+  const rest = <f64>(<i64>(turns - (quarters << 62))) * 1.5707963267948966 * 2.168404344971009e-19; // π/2·2⁻⁶²
+  const angle = <f64>(quarters & 3) * 1.5707963267948966 + rest;
+  return x < 0 ? -angle : angle;
+}
+
+// Beyond it Cody and Waite's reduction loses digits.
+const FAR: f32 = 1048576;
+
 function sinQuarter4(x: v128, quarter: f64): v128 {
-  const low = f32x4.demote_f64x2_zero(sinQuarter(f64x2.promote_low_f32x4(x), quarter));
-  const high = f32x4.demote_f64x2_zero(sinQuarter(f64x2.promote_low_f32x4(upper(x)), quarter));
+  let first = f64x2.promote_low_f32x4(x), second = f64x2.promote_low_f32x4(upper(x));
+  if (v128.any_true(f32x4.ge(f32x4.abs(x), f32x4.splat(FAR)))) {
+    const x0 = f32x4.extract_lane(x, 0), x1 = f32x4.extract_lane(x, 1);
+    const x2 = f32x4.extract_lane(x, 2), x3 = f32x4.extract_lane(x, 3);
+    if (abs(x0) >= FAR) first = f64x2.replace_lane(first, 0, smallAngle(x0));
+    if (abs(x1) >= FAR) first = f64x2.replace_lane(first, 1, smallAngle(x1));
+    if (abs(x2) >= FAR) second = f64x2.replace_lane(second, 0, smallAngle(x2));
+    if (abs(x3) >= FAR) second = f64x2.replace_lane(second, 1, smallAngle(x3));
+  }
+  const low = f32x4.demote_f64x2_zero(sinQuarter(first, quarter));
+  const high = f32x4.demote_f64x2_zero(sinQuarter(second, quarter));
   return i8x16.shuffle(low, high, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
 }
 
@@ -82,7 +117,7 @@ function sinQuarter4(x: v128, quarter: f64): v128 {
   if (kind == 8) return tanh4(x);
   if (kind == 9) return logistic4(x);
   if (kind == 10) return f32x4.max(x, f32x4.splat(0));
-  if (kind == 11) return f32x4.mul(x, logistic4(x));
+  if (kind == 11) return gated4(x, x);
   if (kind == 12) return gelu4(x);
   if (kind == 13) return sinQuarter4(x, 0);
   return sinQuarter4(x, 1);
@@ -95,9 +130,16 @@ function sinQuarter4(x: v128, quarter: f64): v128 {
   if (kind == 1) return exp4(x);
   if (kind == 2) return f32x4.div(one, x);
   if (kind == 3) return f32x4.div(f32x4.splat(0.5), f32x4.sqrt(x));
-  if (kind == 4) return f32x4.div(f32x4.splat(-0.5), f32x4.mul(x, f32x4.sqrt(x)));
+  // By the reciprocals: powers of x would overflow, or lose digits among the subnormal numbers, where the slope does not.
+  if (kind == 4) {
+    const r = f32x4.div(one, f32x4.sqrt(x));
+    return f32x4.mul(f32x4.mul(f32x4.splat(-0.5), r), f32x4.mul(r, r));
+  }
   if (kind == 5) return f32x4.add(x, x);
-  if (kind == 6) return f32x4.div(f32x4.splat(-1), f32x4.mul(x, x));
+  if (kind == 6) {
+    const r = f32x4.div(one, x);
+    return f32x4.neg(f32x4.mul(r, r));
+  }
   if (kind == 7) {
     const unit = v128.or(v128.and(x, i32x4.splat(<i32>0x80000000)), one);
     return v128.bitselect(unit, x, f32x4.gt(f32x4.abs(x), f32x4.splat(0)));
@@ -111,24 +153,31 @@ function sinQuarter4(x: v128, quarter: f64): v128 {
     const s = f32x4.div(one, f32x4.add(one, e));
     return f32x4.mul(f32x4.mul(e, s), s);
   }
-  if (kind == 10) return v128.and(f32x4.gt(x, f32x4.splat(0)), one);
+  if (kind == 10) return v128.bitselect(x, v128.and(f32x4.gt(x, f32x4.splat(0)), one), f32x4.ne(x, x));
   if (kind == 11) return siluSlope4(x, logistic4(x));
   if (kind == 12) return geluSlope4(x);
   if (kind == 13) return sinQuarter4(x, 1);
   return sinQuarter4(x, 2);
 }
 
+// x held to ±`most`, where a slope has long been 0 or 1: its powers would make ∞·0. NaN stays.
+// @ts-ignore: decorator
+@inline function held(x: v128, most: f32): v128 {
+  return f32x4.pmax(f32x4.pmin(x, f32x4.splat(most)), f32x4.splat(-most));
+}
+
 // d silu/dx = s·(1 + x·(1 − s)), with s the logistic of x.
 // @ts-ignore: decorator
 @inline export function siluSlope4(x: v128, s: v128): v128 {
   const one = f32x4.splat(1);
-  return f32x4.mul(s, fma(x, f32x4.sub(one, s), one));
+  return f32x4.mul(s, fma(held(x, 100), f32x4.sub(one, s), one));
 }
 
 // With u = √(2/π)·(x + 0.044715x³) and s = 1/(1 + e^{−2u}): gelu = x·s, its slope s + x·(2u)′·s·(1 − s).
 // @ts-ignore: decorator
 @inline export function geluSlope4(x: v128): v128 {
   const one = f32x4.splat(1);
+  x = held(x, 16);
   const square = f32x4.mul(x, x);
   const twice = f32x4.mul(f32x4.splat(1.5957691216057308), x);
   const inner = f32x4.mul(twice, fma(f32x4.splat(0.044715), square, one));

@@ -55,8 +55,15 @@ export function tanh4(x: v128): v128 {
   return v128.or(positive, v128.and(x, i32x4.splat(<i32>0x80000000)));
 }
 
-// 1/(1 + e^{−x})
+// 1/(1 + e^{−x}); below −88, where the exponential is held, it is exactly 0, so that multiplied by a large x it stays 0.
 // @ts-ignore: decorator
 @inline export function logistic4(x: v128): v128 {
-  return f32x4.div(f32x4.splat(1), f32x4.add(f32x4.splat(1), expClamped4(f32x4.neg(x))));
+  const s = f32x4.div(f32x4.splat(1), f32x4.add(f32x4.splat(1), expClamped4(f32x4.neg(x))));
+  return v128.andnot(s, f32x4.lt(x, f32x4.splat(-88)));
+}
+
+// x·logistic(inner) for an `inner` that is as negative where x is: −∞ gives 0, as its limit, not −∞·0.
+// @ts-ignore: decorator
+@inline export function gated4(x: v128, inner: v128): v128 {
+  return f32x4.mul(f32x4.pmax(x, f32x4.splat(-1e30)), logistic4(inner));
 }

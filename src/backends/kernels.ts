@@ -52,7 +52,10 @@ export interface KernelParams {
     outStrides: readonly number[];
     outOffset: number;
   };
-  /** [x] → [y]: y = kind(x). In place. Outside of a kind's domain: IEEE (log 0 = −∞, √−1 = NaN, 1/0 = ∞). */
+  /**
+   * [x] → [y]: y = kind(x). In place. Right over the whole range of f32. Outside of a kind's domain: IEEE (log 0 = −∞, √−1 = NaN, 1/0 = ∞); at ±∞ silu,
+   * gelu and the slopes are their limits. A GPU may take numbers below 2⁻¹²⁶ for 0.
+   */
   unary: { kind: UnaryKind };
   /** [x, dy] → [dx]: dx = kind′(x) ⊙ dy, the rule of both vjp and jvp. At a kink (abs, relu at 0) kind′ = 0. `dx` may be `dy`. */
   unaryVjp: { kind: UnaryKind };
@@ -73,7 +76,7 @@ export interface KernelParams {
   cast: Record<never, never>;
   /** [x: outer·length·inner] → [y: outer·inner]: reduces the middle axis. An empty sum is 0, an empty max −∞, an empty min +∞. */
   reduce: { kind: ReduceKind; outer: number; length: number; inner: number };
-  /** [x] → [y], rows of `cols`; −∞ gives 0, a row of −∞ only gives NaN. In place. */
+  /** [x] → [y], rows of `cols`; −∞ gives 0; a row of −∞ only, or with +∞, gives NaN. In place. */
   softmax: { rows: number; cols: number };
   /** [y, dy] → [dx]: dx = y ⊙ (dy − Σ y·dy) by row; vjp and jvp alike. */
   softmaxVjp: { rows: number; cols: number };

@@ -1,8 +1,12 @@
-/** Elementary functions of the CPU backend over their whole range, in units in the last place of the exact value. */
+/**
+ * Elementary functions: of the CPU backend in units in the last place of the exact value, and every kind and its slope on every backend at random f32 bit
+ * patterns, against doubles.
+ */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Backend } from "#dist/backends/backend.js";
 import { createCpuBackend } from "#dist/backends/cpu/index.js";
-import type { UnaryKind } from "#dist/backends/kernels.js";
+import { kernels, type UnaryKind, unaryKinds } from "#dist/backends/kernels.js";
+import { kernelBackends } from "./all.ts";
 
 const COUNT = 20_001;
 
@@ -70,4 +74,90 @@ describe.each(["relaxed", "plain"] as const)("%s SIMD", (simd) => {
       expect(worst, `at ${where}`).toBeLessThanOrEqual(ulps);
     },
   );
+});
+
+const logistic = (x: number): number => {
+  const e = Math.exp(-Math.abs(x));
+  return x < 0 ? e / (1 + e) : 1 / (1 + e);
+};
+const [ROOT, CUBIC] = [Math.sqrt(2 / Math.PI), 0.044715];
+/** x·share(x) and its slope, whose limits at ±∞ are those of max(x, 0). */
+const gated = (share: (x: number) => number, inner: (x: number) => number): [Exact, Exact] => [
+  (x) => (x === -Infinity ? 0 : x * share(x)),
+  (x) => (Math.abs(x) > 1e6 ? Number(x > 0) : share(x) + x * share(x) * share(-x) * inner(x)),
+];
+type Exact = (x: number) => number;
+const exactly: { readonly [K in UnaryKind]: readonly [value: Exact, slope: Exact] } = {
+  neg: [(x) => -x, () => -1],
+  exp: [Math.exp, Math.exp],
+  log: [Math.log, (x) => 1 / x],
+  sqrt: [Math.sqrt, (x) => 0.5 / Math.sqrt(x)],
+  rsqrt: [(x) => 1 / Math.sqrt(x), (x) => -0.5 / (x * Math.sqrt(x))],
+  square: [(x) => x * x, (x) => 2 * x],
+  reciprocal: [(x) => 1 / x, (x) => -1 / (x * x)],
+  abs: [Math.abs, Math.sign],
+  tanh: [Math.tanh, (x) => Math.cosh(x) ** -2],
+  sigmoid: [logistic, (x) => logistic(x) * logistic(-x)],
+  relu: [(x) => Math.max(x, 0), (x) => (x > 0 ? 1 : 0)],
+  silu: gated(logistic, () => 1),
+  gelu: gated(
+    (x) => logistic(2 * ROOT * (x + CUBIC * x ** 3)),
+    (x) => 2 * ROOT * (1 + 3 * CUBIC * x * x),
+  ),
+  sin: [Math.sin, Math.cos],
+  cos: [Math.cos, (x) => -Math.sin(x)],
+};
+
+/** Random bit patterns, every exponent with its ends, both signs, and places where kinds change. */
+function patterns(): Float32Array {
+  const bits: number[] = [];
+  for (let exponent = 0; exponent < 256; exponent++)
+    for (const sign of [0, 0x80000000])
+      for (const mantissa of [0, 1, 0x7fffff, 0x490fdb, ...Array.from({ length: 12 }, () => -1)]) {
+        const n = bits.length;
+        const random = (Math.imul(n ^ (n >>> 7), 0x9e3779b1) ^ Math.imul(n + 1, 0x85ebca6b)) >>> 9;
+        bits.push((sign | (exponent << 23) | (mantissa < 0 ? random : mantissa)) >>> 0);
+      }
+  const named = [1e5, -1e5, 1e20, -1e20, 1e30, -1e13, 1e13, 88, -88, 88.7, -103, 16, -16, 1000, 1048576];
+  const turns = Array.from({ length: 400 }, (_, n) => (n * 7919 * Math.PI) / 2);
+  return Float32Array.of(...new Float32Array(Uint32Array.from(bits).buffer), ...named, ...turns);
+}
+
+const MOST = 3.4028234663852886e38;
+const LEAST = 2 ** -126;
+
+describe.each(kernelBackends)("every kind over all of f32, $name", ({ name, create }) => {
+  let backend: Backend;
+  beforeAll(async () => {
+    backend = await create();
+  });
+  afterAll(() => backend.dispose());
+
+  it.each(unaryKinds)("%s and its slope", async (kind) => {
+    // A GPU may take what is below the normal numbers for 0.
+    const x = patterns().filter((v) => !name.startsWith("webgpu") || v === 0 || !(Math.abs(v) < LEAST));
+    const place = (data: Float32Array) => {
+      const buffer = backend.alloc(data.length, "f32");
+      backend.write(buffer, 0, data);
+      return { buffer, offset: 0, shape: [data.length], dtype: "f32" as const };
+    };
+    const [at, ones, y, slope] = [x, x.map(() => 1), x, x].map(place);
+    backend.run("unary", { kind }, [at], [y]);
+    backend.run("unaryVjp", { kind }, [at, ones], [slope]);
+    for (const [n, kernel] of (["unary", "unaryVjp"] as const).entries()) {
+      const got = await backend.read([y, slope][n].buffer, 0, x.length);
+      const { rtol, atol } = kernels[kernel].tolerance;
+      const wrong: string[] = [];
+      x.forEach((v, i) => {
+        const want = Number.isNaN(v) && kind !== "neg" ? NaN : exactly[kind][n](v);
+        // Beyond the largest number, or next to it, it may be infinite.
+        const overflows = Math.abs(want) >= MOST * (1 - rtol) && got[i] === Math.sign(want) * Infinity;
+        const near = Math.abs(got[i] - want) <= atol + rtol * Math.abs(want);
+        const both = (Number.isNaN(want) && Number.isNaN(got[i])) || got[i] === Math.fround(want);
+        if (!near && !both && !overflows) wrong.push(`${kernel} ${kind}(${v}) = ${got[i]}, not ${want}`);
+      });
+      expect(wrong.slice(0, 8)).toEqual([]);
+    }
+    for (const { buffer } of [at, ones, y, slope]) backend.free(buffer);
+  });
 });

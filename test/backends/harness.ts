@@ -35,9 +35,11 @@ export interface Case<K extends KernelName> {
 
 export const sumScale = (n: number): number => Math.max(1, Math.sqrt(n / 64));
 
-/** Marks elements that no kernel may touch, and outputs that a kernel must overwrite. */
+/** Marks outputs that a kernel must overwrite, and, with what `guard` adds, elements that no kernel may touch. */
 const GUARD = 12345;
 const GUARD_AFTER = 9;
+/** Others for each operand and place, so that guards that are copied onto guards show. */
+const guard = (operand: number, at: number): number => GUARD + 100 * operand + (at % 97);
 
 /** Deterministic values in [low, high), rounded to f32 so that every backend is given the same. */
 export function values(count: number, seed: number, low = -1, high = 1): number[] {
@@ -79,13 +81,20 @@ export async function runCase<K extends KernelName>(
   margin: number,
 ): Promise<(TensorData | null)[]> {
   const mine: number[] = [];
+  const numbers = new Map<number, number>();
   const place = (operand: Operand | null): View | null => {
     if (operand === null) return null;
     const size = operand.data.length;
     const buffer = backend.alloc(margin + size + GUARD_AFTER, operand.dtype);
     mine.push(buffer);
-    backend.write(buffer, 0, new Array<number>(margin + size + GUARD_AFTER).fill(GUARD));
+    const number = mine.length;
+    backend.write(
+      buffer,
+      0,
+      Int32Array.from({ length: margin + size + GUARD_AFTER }, (_, at) => guard(number, at)),
+    );
     backend.write(buffer, margin, operand.data);
+    numbers.set(buffer, number);
     return { buffer, offset: margin, shape: [size], dtype: operand.dtype };
   };
   const contents = async (view: View | null, what: string): Promise<TensorData | null> => {
@@ -93,7 +102,7 @@ export async function runCase<K extends KernelName>(
     const size = view.shape[0];
     const all = await backend.read(view.buffer, 0, margin + size + GUARD_AFTER);
     for (let at = 0; at < all.length; at++)
-      if ((at < margin || at >= margin + size) && all[at] !== GUARD)
+      if ((at < margin || at >= margin + size) && all[at] !== guard(numbers.get(view.buffer) ?? 0, at))
         throw new Error(
           `${kernel}, ${c.name}: ${what} was written outside, at its element ${at - margin} of ${size}`,
         );

@@ -8,14 +8,18 @@ const GELU_SCALE = Math.sqrt(2 / Math.PI);
 const GELU_CUBIC = 0.044715;
 
 const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x));
-const silu = (x: number): number => x * sigmoid(x);
-const siluSlope = (x: number): number => sigmoid(x) * (1 + x * (1 - sigmoid(x)));
+// Infinities go to the functions' limits, where the formulas have ∞·0.
+const silu = (x: number): number => (x === -Infinity ? 0 : x * sigmoid(x));
+const siluSlope = (x: number): number =>
+  Math.abs(x) === Infinity ? Number(x > 0) : sigmoid(x) * (1 + x * (1 - sigmoid(x)));
 
 function gelu(x: number): number {
+  if (x === -Infinity) return 0;
   return 0.5 * x * (1 + Math.tanh(GELU_SCALE * (x + GELU_CUBIC * x ** 3)));
 }
 
 function geluSlope(x: number): number {
+  if (Math.abs(x) === Infinity) return Number(x > 0);
   const t = Math.tanh(GELU_SCALE * (x + GELU_CUBIC * x ** 3));
   return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * GELU_SCALE * (1 + 3 * GELU_CUBIC * x * x);
 }
@@ -34,7 +38,7 @@ const unary: {
   abs: [Math.abs, Math.sign],
   tanh: [Math.tanh, (x) => 1 - Math.tanh(x) ** 2],
   sigmoid: [sigmoid, (x) => sigmoid(x) * sigmoid(-x)],
-  relu: [(x) => Math.max(x, 0), (x) => (x > 0 ? 1 : 0)],
+  relu: [(x) => Math.max(x, 0), (x) => (x > 0 ? 1 : Number.isNaN(x) ? x : 0)],
   silu: [silu, siluSlope],
   gelu: [gelu, geluSlope],
   sin: [Math.sin, Math.cos],

@@ -14,31 +14,64 @@ import {
 /** f(x) and f′(x) as WGSL expressions of x. A kink has the slope 0; NaN stays NaN. */
 const unary: { readonly [K in UnaryKind]: readonly [value: string, slope: string] } = {
   neg: ["-x", "-1.0"],
-  exp: ["keep_nan(x, exp(x))", "keep_nan(x, exp(x))"],
+  exp: ["exp_precise(x)", "exp_precise(x)"],
   // Drivers differ in what they say outside of a domain; IEEE is the table's.
   log: ["log_ieee(x)", "1.0 / x"],
   sqrt: ["sqrt_ieee(x)", "0.5 / sqrt_ieee(x)"],
-  rsqrt: ["1.0 / sqrt_ieee(x)", "-0.5 / (x * sqrt_ieee(x))"],
+  // By the reciprocals: powers of x would overflow, or be flushed, where the slope is not.
+  rsqrt: ["1.0 / sqrt_ieee(x)", "rsqrt_slope(x)"],
   square: ["x * x", "2.0 * x"],
-  reciprocal: ["1.0 / x", "-1.0 / (x * x)"],
+  reciprocal: ["1.0 / x", "-(1.0 / x) * (1.0 / x)"],
   abs: ["abs(x)", "sign_of(x)"],
   tanh: ["tanh_safe(x)", "1.0 - tanh_safe(x) * tanh_safe(x)"],
   sigmoid: ["sigmoid(x)", "sigmoid(x) * sigmoid(-x)"],
   relu: ["keep_nan(x, max(x, 0.0))", "keep_nan(x, select(0.0, 1.0, x > 0.0))"],
-  silu: ["x * sigmoid(x)", "silu_slope(x)"],
+  silu: ["silu(x)", "silu_slope(x)"],
   gelu: ["gelu(x)", "gelu_slope(x)"],
   sin: ["sin_precise(x)", "cos_precise(x)"],
   cos: ["cos_precise(x)", "-sin_precise(x)"],
 };
 
 /**
- * WGSL promises sin and cos to 2⁻¹¹ only. These take multiples of π/2 off in three parts (Cody and Waite) and use the polynomials of S. Moshier's Cephes
- * library (sinf.c): good to single precision for |x| up to some thousands.
+ * WGSL promises sin and cos to 2⁻¹¹ only. These take multiples of π/2 off in three parts (Cody and Waite), good to single precision for |x| up to some
+ * thousands, and beyond 1,000 multiply by the bits of 2/π that matter (Payne & Hanek 1983, in the form of ARM's optimized routines); then they use the
+ * polynomials of S. Moshier's Cephes library (sinf.c).
  */
 export const PRECISE: string = `
+// 32 × 32 bits: the lower and the upper word.
+fn long_product(a: u32, b: u32) -> vec2u {
+  let low = (a & 0xffffu) * (b & 0xffffu);
+  let mid = (a >> 16u) * (b & 0xffffu) + (low >> 16u);
+  let cross = (a & 0xffffu) * (b >> 16u) + (mid & 0xffffu);
+  return vec2u(a * b, (a >> 16u) * (b >> 16u) + (mid >> 16u) + (cross >> 16u));
+}
+// Quarter turns of |x| ≥ 2, and what is left of an angle in −π/4 … π/4, as bits.
+fn far_turns(x: f32) -> vec2u {
+  var words = array<u32, 24>(
+    0x000000a2u, 0x0000a2f9u, 0x00a2f983u, 0xa2f9836eu, 0xf9836e4eu, 0x836e4e44u, 0x6e4e4415u, 0x4e441529u,
+    0x441529fcu, 0x1529fc27u, 0x29fc2757u, 0xfc2757d1u, 0x2757d1f5u, 0x57d1f534u, 0xd1f534ddu, 0xf534ddc0u,
+    0x34ddc0dbu, 0xddc0db62u, 0xc0db6295u, 0xdb629599u, 0x6295993cu, 0x95993c43u, 0x993c4390u, 0x3c439041u);
+  let bits = bitcast<u32>(x) & 0x7fffffffu;
+  let at = (bits >> 26u) & 15u;
+  let mantissa = ((bits & 0xffffffu) | 0x800000u) << ((bits >> 23u) & 7u);
+  let middle = long_product(mantissa, words[at + 4u]);
+  let low = middle.x + long_product(mantissa, words[at + 8u]).y;
+  let high = middle.y + mantissa * words[at] + select(0u, 1u, low < middle.x);
+  // The upper two bits are quarter turns; the rest is a fraction of one, above or below.
+  let quarters = (high + 0x20000000u) >> 30u;
+  let rest = bitcast<i32>(high - (quarters << 30u));
+  let angle = (f32(rest) + f32(low) * 2.3283064365386963e-10) * 1.462918079267160e-9;
+  return vec2u(quarters, bitcast<u32>(angle));
+}
 fn quarter_turns(x: f32, shift: i32) -> f32 {
-  let k = round(x * 0.6366197723675814);
-  let r = ((x - k * 1.5703125) - k * 4.837512969970703e-4) - k * 7.549789954891882e-8;
+  if (is_nan(x) || abs(x) == inf()) { return nan(); }
+  var k = round(x * 0.6366197723675814);
+  var r = ((x - k * 1.5703125) - k * 4.837512969970703e-4) - k * 7.549789954891882e-8;
+  if (abs(x) >= 1000.0) {
+    let far = far_turns(x);
+    r = select(bitcast<f32>(far.y), -bitcast<f32>(far.y), x < 0.0);
+    k = select(f32(far.x), -f32(far.x), x < 0.0);
+  }
   let z = r * r;
   let s = r + r * z * (-1.6666654611e-1 + z * (8.3321608736e-3 - z * 1.9515295891e-4));
   let c = 1.0 - 0.5 * z + z * z * (4.166664568298827e-2 + z * (-1.388731625493765e-3 + z * 2.443315711809948e-5));
@@ -72,6 +105,22 @@ fn cos_precise(x: f32) -> f32 { return quarter_turns(x, 1); }
 /** Functions that the expressions use. tanh is written out, since some drivers overflow in it. */
 export const MATH: string = `
 ${PRECISE}
+// WGSL lets the error of exp grow with x (expf.c). Scaled in two steps, so that the ends are right.
+fn exp_precise(x: f32) -> f32 {
+  let y = clamp(x, -104.0, 89.0);
+  let k = round(y * 1.4426950408889634);
+  let r = (y - k * 0.693359375) + k * 2.12194440e-4;
+  var p = 1.9875691500e-4;
+  p = p * r + 1.3981999507e-3;
+  p = p * r + 8.3334519073e-3;
+  p = p * r + 4.1665795894e-2;
+  p = p * r + 1.6666665459e-1;
+  p = p * r + 5.0000001201e-1;
+  p = p * r * r + (r + 1.0);
+  let half = i32(k) / 2;
+  let rest = i32(k) - half;
+  return keep_nan(x, p * bitcast<f32>((half + 127) << 23u) * bitcast<f32>((rest + 127) << 23u));
+}
 fn keep_nan(x: f32, y: f32) -> f32 { return select(y, x, is_nan(x)); }
 fn sign_of(x: f32) -> f32 { return keep_nan(x, sign(x)); }
 fn log_ieee(x: f32) -> f32 {
@@ -95,14 +144,24 @@ fn sigmoid(x: f32) -> f32 {
   let e = exp(-abs(x));
   return keep_nan(x, select(e / (1.0 + e), 1.0 / (1.0 + e), x >= 0.0));
 }
+fn rsqrt_slope(x: f32) -> f32 {
+  let r = 1.0 / sqrt_ieee(x);
+  return (-0.5 * r) * (r * r);
+}
+// Where a function or its slope has long been at its limit, x is held: its powers would make ∞·0.
+fn held(x: f32, least: f32, most: f32) -> f32 { return keep_nan(x, clamp(x, least, most)); }
+fn silu(x: f32) -> f32 { return held(x, -1e30, inf()) * sigmoid(x); }
 fn silu_slope(x: f32) -> f32 {
   let s = sigmoid(x);
-  return s * (1.0 + x * (1.0 - s));
+  return s * (1.0 + held(x, -100.0, 100.0) * (1.0 - s));
 }
-fn gelu(x: f32) -> f32 {
-  return 0.5 * x * (1.0 + tanh_safe(0.7978845608028654 * (x + 0.044715 * x * x * x)));
+fn gelu(wide: f32) -> f32 {
+  let x = held(wide, -16.0, inf());
+  let y = min(x, 16.0);
+  return 0.5 * x * (1.0 + tanh_safe(0.7978845608028654 * (y + 0.044715 * y * y * y)));
 }
-fn gelu_slope(x: f32) -> f32 {
+fn gelu_slope(wide: f32) -> f32 {
+  let x = held(wide, -16.0, 16.0);
   let t = tanh_safe(0.7978845608028654 * (x + 0.044715 * x * x * x));
   return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * 0.7978845608028654 * (1.0 + 0.134145 * x * x);
 }
@@ -248,7 +307,7 @@ export const elementwise: Pick<
       declarations: MATH,
       body: `  let at = (i / p.width) * 2u * p.width + i % p.width;
   let gate = x(at);
-  set_y(i, gate * sigmoid(gate) * x(at + p.width));`,
+  set_y(i, silu(gate) * x(at + p.width));`,
     });
   },
   swigluVjp(context, { rows, width }, [x, dy], [dx]) {
@@ -262,7 +321,7 @@ export const elementwise: Pick<
   let up = x(at + p.width);
   let d = dy(i);
   set_dx(at, silu_slope(gate) * up * d);
-  set_dx(at + p.width, gate * sigmoid(gate) * d);`,
+  set_dx(at + p.width, silu(gate) * d);`,
     });
   },
   swigluJvp(context, { rows, width }, [x, dx], [dy]) {
@@ -273,7 +332,7 @@ export const elementwise: Pick<
       declarations: MATH,
       body: `  let at = (i / p.width) * 2u * p.width + i % p.width;
   let gate = x(at);
-  set_dy(i, silu_slope(gate) * x(at + p.width) * dx(at) + gate * sigmoid(gate) * dx(at + p.width));`,
+  set_dy(i, silu_slope(gate) * x(at + p.width) * dx(at) + silu(gate) * dx(at + p.width));`,
     });
   },
 };
