@@ -1,6 +1,22 @@
 // LayerNorm and RMSNorm over rows. `layer` is 1 for LayerNorm.
 import { float, fma, int, ptr, sumLanes } from "./simd";
 
+// Mean and rstd of a row in doubles, for rows whose sums overflow.
+let farMean: f32 = 0;
+function farRow(x: usize, width: i32, layer: bool, eps: f32): f32 {
+  let mean: f64 = 0, sum: f64 = 0;
+  if (layer) {
+    for (let i = 0; i < width; i++) mean += <f64>load<f32>(x + (<usize>i << 2));
+    mean /= <f64>width;
+  }
+  for (let i = 0; i < width; i++) {
+    const d = <f64>load<f32>(x + (<usize>i << 2)) - mean;
+    sum += d * d;
+  }
+  farMean = <f32>mean;
+  return <f32>(1 / sqrt<f64>(sum / <f64>width + <f64>eps));
+}
+
 // Slots: 0 x, 1 gain, 2 bias, 3 y, 4 stats, 5 rows, 6 rows a task, 7 width, 8 layer; floats: 0 eps.
 export function norm(p: usize, task: i32): void {
   const width = int(p, 7), bytes = <usize>width << 2, gain = ptr(p, 1), bias = ptr(p, 2);
@@ -20,7 +36,7 @@ export function norm(p: usize, task: i32): void {
       for (; i < bytes; i += 4) mean += load<f32>(x + i);
       mean /= count;
     }
-    const center = f32x4.splat(mean);
+    let center = f32x4.splat(mean);
     let q0 = zero, q1 = zero;
     for (i = 0; i + 32 <= bytes; i += 32) {
       const a = f32x4.sub(v128.load(x + i), center), b = f32x4.sub(v128.load(x + i, 16), center);
@@ -32,7 +48,13 @@ export function norm(p: usize, task: i32): void {
       const a = load<f32>(x + i) - mean;
       sum += a * a;
     }
-    const rstd: f32 = 1 / sqrt<f32>(sum / count + float(p, 0)), scale = f32x4.splat(rstd);
+    let rstd: f32 = 1 / sqrt<f32>(sum / count + float(p, 0));
+    if (!(sum < Infinity)) {
+      rstd = farRow(x, width, int(p, 8) != 0, float(p, 0));
+      mean = farMean;
+      center = f32x4.splat(mean);
+    }
+    const scale = f32x4.splat(rstd);
     for (i = 0; i + 16 <= bytes; i += 16) {
       const unit = f32x4.mul(f32x4.sub(v128.load(x + i), center), scale);
       v128.store(y + i, fma(unit, gain ? v128.load(gain + i) : one, bias ? v128.load(bias + i) : zero));

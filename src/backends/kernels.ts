@@ -5,7 +5,9 @@
  * Conventions: everything is contiguous and row-major; extents and strides count elements; operands are f32 unless a
  * comment says i32; `| null` operands may be left out. Kernels marked "in place" allow the named output to be the
  * named input. Sums run in a fixed order that depends on the shapes only, so that results are the same bits for any
- * number of threads. NaN in gives NaN out, also of relu, max and min. An in-place output is exactly the named input
+ * number of threads. Statistics that decide norms and alignments (dots, sumsq, groupSumsq, vSumsq and the results of dot and sumSquares) are summed beyond
+ * single precision: in doubles on the cpu, by compensated sums (Neumaier 1974) in parts of fixed size on a GPU. However long the sum, and however it cancels,
+ * |error| ≤ STATISTICS·‖x‖·‖y‖ for Σ x·y of the given f32 operands (for a segment's gradient W, which is itself a product in f32, beside its own error). NaN in gives NaN out, also of relu, max and min. An in-place output is exactly the named input
  * (same offset and size); no other output may overlap an input or another output. Segment and group offsets ascend.
  */
 import { GradmixError } from "../errors.ts";
@@ -111,8 +113,7 @@ export interface KernelParams {
    * Segment s is the rows segments[s] … segments[s+1]−1 and W_s = Σ_rows aᵣ bᵣᵀ its gradient. The direction V is `v`,
    * or, when `v` is null, Σ_{s < targetSegments} W_s. Then dots[s] = ⟨W_s, V⟩ and sumsq[s] = ‖W_s‖² (for s <
    * targetSegments with `v` null, dots[s] = 0: V is not yet known); groupSumsq[g] = ‖Σ_{groups[g] ≤ s < groups[g+1]}
-   * W_s‖²; vSumsq = ‖V‖²; total = Σ_{s ≥ firstAccumulated} W_s, added to `total` when `accumulate`. Statistics are
-   * summed in double precision. Segments ascend and may be empty; rows before the first and after the last are
+   * W_s‖²; vSumsq = ‖V‖²; total = Σ_{s ≥ firstAccumulated} W_s, added to `total` when `accumulate`. Segments ascend and may be empty; rows before the first and after the last are
    * ignored; groups ascend and cover consecutive segments (segments outside every group are allowed). No direction (`v`
    * null, targetSegments 0) is V = 0. With `v` given, dots are written for every segment. `groupSumsq` needs `groups`.
    */
@@ -196,9 +197,9 @@ export interface KernelParams {
   swigluVjp: { rows: number; width: number };
   /** [x, dx] → [dy]. */
   swigluJvp: { rows: number; width: number };
-  /** [x] → [out: 1]: Σ x², summed in double precision. */
+  /** [x] → [out: 1]: Σ x². */
   sumSquares: Record<never, never>;
-  /** [x, y] → [out: 1]: Σ x·y, summed in double precision. */
+  /** [x, y] → [out: 1]: Σ x·y. */
   dot: Record<never, never>;
   /** [sumsq: 1] → [scale: 1]: min(1, maxNorm/√sumsq); global-norm clipping without a read-back. NaN stays NaN, ∞ gives 0. */
   clipScale: { maxNorm: number };
@@ -254,6 +255,9 @@ export interface KernelSpec<P> {
 }
 
 const elements: Extent = (view) => (view === null ? 0 : sizeOf(view.shape));
+
+/** Error of a statistic Σ x·y in units of ‖x‖·‖y‖, at most. */
+export const STATISTICS = 1e-6;
 
 const loose = { rtol: 2e-5, atol: 2e-5 };
 const tight = { rtol: 2e-6, atol: 1e-6 };

@@ -335,6 +335,15 @@ const lossLogits = (s: LossShape): number[] => values(s.rows * s.cols, 1, s.low,
 /** An error of lse (about one ulp of 80) is a relative error of the probabilities. */
 const lossScale = (s: LossShape): number => sumScale(s.cols) * Math.max(1, s.high / 10);
 
+/** Rows of three. */
+const EXTREME_ROWS = [
+  ...[-Infinity, -Infinity, -Infinity],
+  ...[1, Infinity, 2],
+  ...[NaN, 1, 2],
+  ...[3e38, -3e38, 1],
+  ...[-Infinity, 4, 5],
+];
+
 const SWIGLU = [
   { rows: 0, width: 4 },
   { rows: 1, width: 1 },
@@ -622,6 +631,12 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       inputs: [f([0, 1, -Infinity, 2, -Infinity, -Infinity, -Infinity, -Infinity, -Infinity, 3])],
       outputs: [null],
       inPlace: 0,
+    },
+    {
+      name: "only −∞, and with +∞, NaN or the largest numbers",
+      params: { rows: 5, cols: 3 },
+      inputs: [f(EXTREME_ROWS)],
+      outputs: [out(15)],
     },
   ],
 
@@ -950,6 +965,17 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         outputs: [out(s.rows * s.width), out(2 * s.rows)],
         scale: normScale(s),
       })),
+    ).concat(
+      // Their squares overflow, or vanish.
+      (["layer", "rms"] as const).flatMap((kind) =>
+        [1e30, 1e25, 1e-15, 1e-30].map((size) => ({
+          name: `${kind} rows of about ${size}`,
+          params: { kind, rows: 3, width: 33, eps: EPS },
+          inputs: [f(values(99, 1).map((x) => x * size + size)), null, null],
+          outputs: [out(99), out(6)],
+          scale: 1,
+        })),
+      ),
     ),
 
   normVjp: () =>
@@ -1077,13 +1103,20 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       };
     }),
 
-  crossEntropy: () =>
-    LOSSES.map((s) => ({
+  crossEntropy: () => [
+    ...LOSSES.map((s): Case<"crossEntropy"> => ({
       name: lossName(s),
       params: { rows: s.rows, cols: s.cols },
       inputs: [f(lossLogits(s)), lossTargets(s)],
       outputs: [out(s.rows), out(s.rows)],
     })),
+    ...[0, 1].map((target): Case<"crossEntropy"> => ({
+      name: `target ${target} among −∞, +∞, NaN and the largest numbers`,
+      params: { rows: 5, cols: 3 },
+      inputs: [f(EXTREME_ROWS), i(new Array<number>(5).fill(target))],
+      outputs: [out(5), out(5)],
+    })),
+  ],
 
   crossEntropyVjp: () =>
     LOSSES.flatMap((s): Case<"crossEntropyVjp">[] => {
@@ -1112,6 +1145,12 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
     }),
 
   swiglu: () => [
+    {
+      name: "far values",
+      params: { rows: 1, width: 6 },
+      inputs: [f([1e30, -1e30, -1e38, -Infinity, -100, 1e-30, 1e-30, 1e30, 1e38, 2, 1e30, 1e30])],
+      outputs: [out(6)],
+    },
     ...SWIGLU.map(({ rows, width }): Case<"swiglu"> => ({
       name: `${rows} rows of ${width}`,
       params: { rows, width },

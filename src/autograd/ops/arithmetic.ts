@@ -89,8 +89,14 @@ export const divOp: Op<None> = binaryOp("div", "div", {
   slopeA: (t, [b]) => div(t, b),
   slopeB: (t, [b, c]) => affine(mul(t, div(c, b)), -1, 0),
 });
+/** The largest finite f32. */
+export const MOST: number = 3.4028234663852886e38;
+/** x with infinities at the ends of the finite numbers. */
+export const bounded = (x: Tensor): Tensor => minimum(maximum(x, -MOST), MOST);
+/** The sign of a − b; of equal infinities too, whose difference is NaN, it is 0. */
+export const order = (a: Tensor, b: Tensor): Tensor => sign(sub(bounded(a), bounded(b)));
 /** Share of the slope that goes to a: 1 where a > b, 0 where a < b, ½ where they are equal. */
-const larger = (a: Tensor, b: Tensor): Tensor => affine(sign(sub(a, b)), 0.5, 0.5);
+const larger = (a: Tensor, b: Tensor): Tensor => affine(order(a, b), 0.5, 0.5);
 export const maximumOp: Op<None> = binaryOp("maximum", "max", {
   saved: (a, b) => [a, b],
   slopeA: (t, [a, b]) => mul(t, larger(a, b)),

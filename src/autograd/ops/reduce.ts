@@ -6,8 +6,23 @@ import { sizeOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { allocate, apply1, type None, none, type Op, type Spec, specOf, wantType } from "../op.ts";
 import { wantLike } from "../checks.ts";
-import { exp, log } from "./activation.ts";
-import { add, affine, div, mul, sign, stopGradient, sub } from "./arithmetic.ts";
+import { abs, exp, log, relu } from "./activation.ts";
+import {
+  add,
+  affine,
+  bounded,
+  cast,
+  div,
+  maximum,
+  minimum,
+  MOST,
+  mul,
+  order,
+  sign,
+  stopGradient,
+  sub,
+  where,
+} from "./arithmetic.ts";
 import {
   axesOf,
   type Axis,
@@ -22,7 +37,7 @@ import {
 
 /** Equal shares over the elements that attain the extremum. */
 function shares(x: Tensor, extremum: Tensor, axes: readonly number[]): Tensor {
-  const distance = sign(sub(x, reshape(extremum, keptShape(x.shape, axes))));
+  const distance = order(x, reshape(extremum, keptShape(x.shape, axes)));
   const attained = affine(mul(distance, distance), -1, 1);
   return div(attained, sum(attained, axes, true));
 }
@@ -110,11 +125,19 @@ export function softmax(x: Tensor): Tensor {
   return apply1(softmaxOp, [x], none);
 }
 
-/** log Σ exp(x) over the axes (default: all), without overflow. */
+/**
+ * log Σ exp(x) over the axes (default: all), without overflow. Where the largest element is infinite (all are −∞, or one is +∞), so is the result, and the
+ * elements that attain it share the gradient.
+ */
 export function logSumExp(x: Tensor, axis?: Axis): Tensor {
   const axes = axesOf(x, axis, "logSumExp");
-  const top = stopGradient(max(x, axes, true));
-  const total = add(log(sum(exp(sub(x, top)), axes, true)), top);
+  const top = max(x, axes, true);
+  const base = stopGradient(bounded(top));
+  // Of finite elements the largest is 0 and the sum at least 1, so that the bounds change nothing; of others they keep ∞·0 out of the gradient.
+  const shares = exp(minimum(sub(x, base), 1));
+  const finite = add(log(maximum(sum(shares, axes, true), 0.5)), base);
+  const infinite = cast(relu(sign(affine(abs(top), 1, -MOST))), "i32");
+  const total = where(infinite, top, finite);
   return reshape(
     total,
     x.shape.filter((_, i) => !axes.includes(i)),

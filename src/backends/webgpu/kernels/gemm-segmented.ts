@@ -39,14 +39,14 @@ export const gemmSegmented: Pick<Launchers, "gemmSegmented"> = {
       key: `gemmSegmented join ${grouped}`,
       operands: operandsOf({ partials }, { dots, sumsq, group_sumsq: groupSumsq, v_sumsq: vSumsq }),
       scalars: { segment_count: u32(segmentCount), group_count: u32(groupCount), blocks: u32(blocks) },
-      body: () => `  var sum = 0.0;
-  for (var e = lane; e < p.blocks; e += LANES) { sum += partials(row * p.blocks + e); }
-  let whole = join_sum(sum);
+      body: () => `  var sum = Sum();
+  for (var e = lane; e < p.blocks; e += LANES) { sum = plus(sum, partials(row * p.blocks + e)); }
+  let found = join_sum(whole(sum));
   if (lane > 0u) { return; }
   let own = row - 2u * p.segment_count;
-  if (row < p.segment_count) { set_dots(row, whole); }
-  else if (row < 2u * p.segment_count) { set_sumsq(row - p.segment_count, whole); }
-${grouped ? "  else if (own < p.group_count) { set_group_sumsq(own, whole); }\n" : ""}  else { set_v_sumsq(0u, whole); }`,
+  if (row < p.segment_count) { set_dots(row, found); }
+  else if (row < 2u * p.segment_count) { set_sumsq(row - p.segment_count, found); }
+${grouped ? "  else if (own < p.group_count) { set_group_sumsq(own, found); }\n" : ""}  else { set_v_sumsq(0u, found); }`,
     });
   },
 };

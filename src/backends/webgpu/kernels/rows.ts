@@ -42,7 +42,7 @@ export function byRow(
       key: `${dispatch.key} alone`,
       groups: Math.ceil(rows / 64),
       workgroup: 64,
-      declarations: () => `${MAX}
+      declarations: () => `${MAX}${SUM}
 const LANES = 1u;
 fn join_sum(x: f32) -> f32 { return x; }
 fn join_max(x: f32) -> f32 { return x; }
@@ -71,7 +71,7 @@ ${textOf(dispatch.declarations ?? "")}`,
     scalars,
     groups: rows,
     workgroup: LANES,
-    declarations: () => `${MAX}
+    declarations: () => `${MAX}${SUM}
 const LANES = ${LANES}u;
 var<workgroup> lanes: array<f32, ${LANES}>;
 var<private> lane_index: u32;
@@ -97,6 +97,19 @@ fn min_nan(a: f32, b: f32) -> f32 {
 }
 `;
 
+/**
+ * Neumaier's compensated sum: a long sum, in which one number is large and many are small, keeps its last bits. All statistics are summed so, in every lane and
+ * where parts are joined.
+ */
+const SUM = `
+struct Sum { total: f32, lost: f32 }
+fn plus(sum: Sum, x: f32) -> Sum {
+  let next = sum.total + x;
+  return Sum(next, sum.lost + select((x - next) + sum.total, (sum.total - next) + x, abs(sum.total) >= abs(x)));
+}
+fn whole(sum: Sum) -> f32 { return sum.total + select(sum.lost, 0.0, is_nan(sum.lost)); }
+`;
+
 /** out = Σ x·y, in two stages of fixed order: workgroups of a fixed share each, then one that joins them. */
 function dotInto(context: KernelContext, x: View, y: View, out: View): void {
   const count = sizeOf(x.shape);
@@ -107,17 +120,12 @@ function dotInto(context: KernelContext, x: View, y: View, out: View): void {
     key: same ? "dot same" : "dot",
     operands: operandsOf(same ? { x } : { x, y }, { partial }),
     scalars: { count: u32(count) },
-    // Neumaier's compensation in every lane: a long sum of squares keeps its last bits.
-    body: `  var sum = 0.0;
-  var lost = 0.0;
+    body: `  var sum = Sum();
   let end = min(p.count, (row + 1u) * ${SHARE}u);
   for (var i = row * ${SHARE}u + lane; i < end; i += LANES) {
-    let value = x(i) * ${same ? "x" : "y"}(i);
-    let next = sum + value;
-    lost += select((value - next) + sum, (sum - next) + value, abs(sum) >= abs(value));
-    sum = next;
+    sum = plus(sum, x(i) * ${same ? "x" : "y"}(i));
   }
-  let total = join_sum(sum + select(lost, 0.0, is_nan(lost)));
+  let total = join_sum(whole(sum));
   if (lane == 0u) { set_partial(row, total); }`,
   });
   sumInto(context, partial, parts, out);
@@ -129,9 +137,9 @@ function sumInto(context: KernelContext, x: View, count: number, out: View): voi
     key: "sum",
     operands: operandsOf({ x }, { out }),
     scalars: { count: u32(count) },
-    body: `  var sum = 0.0;
-  for (var i = lane; i < p.count; i += LANES) { sum += x(i); }
-  let total = join_sum(sum);
+    body: `  var sum = Sum();
+  for (var i = lane; i < p.count; i += LANES) { sum = plus(sum, x(i)); }
+  let total = join_sum(whole(sum));
   if (lane == 0u) { set_out(0u, total); }`,
   });
 }
@@ -237,15 +245,15 @@ export const rows: Pick<
       key: "alignRows",
       operands: operandsOf({ g, v }, { dots, sumsq }),
       scalars: { width: u32(width) },
-      body: `  var along = 0.0;
-  var square = 0.0;
+      body: `  var along = Sum();
+  var square = Sum();
   for (var j = lane; j < p.width; j += LANES) {
     let value = g(row * p.width + j);
-    along += value * v(j);
-    square += value * value;
+    along = plus(along, value * v(j));
+    square = plus(square, value * value);
   }
-  let dot = join_sum(along);
-  let norm = join_sum(square);
+  let dot = join_sum(whole(along));
+  let norm = join_sum(whole(square));
   if (lane == 0u) {
     set_dots(row, dot);
     set_sumsq(row, norm);
@@ -266,12 +274,17 @@ ${
   center = join_sum(sum) / f32(p.width);`
     : ""
 }
+  // Squares of numbers from 2⁶⁴ on overflow: these are summed in smaller units, beside which eps is nothing.
   var squares = 0.0;
+  var far = 0.0;
   for (var j = lane; j < p.width; j += LANES) {
     let d = x(base + j) - center;
     squares += d * d;
+    far += (d * ${2 ** -64}) * (d * ${2 ** -64});
   }
-  let rstd = 1.0 / sqrt(join_sum(squares) / f32(p.width) + p.eps);
+  let near_mean = join_sum(squares) / f32(p.width) + p.eps;
+  let far_mean = join_sum(far) / f32(p.width);
+  let rstd = select(1.0 / sqrt(near_mean), ${2 ** -64} / sqrt(far_mean), near_mean == inf());
   for (var j = lane; j < p.width; j += LANES) {
     let unit = (x(base + j) - center) * rstd;
     set_y(base + j, unit${gain === null ? "" : " * gain(j)"}${bias === null ? "" : " + bias(j)"});

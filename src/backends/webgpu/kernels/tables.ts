@@ -86,11 +86,11 @@ export const tables: Pick<
         operands: operandsOf({ dy, ids, v }, { along }),
         scalars,
         body: `  let id = ids(row);
-  var sum = 0.0;
+  var sum = Sum();
   if (id >= 0 && u32(id) < p.table_rows) {
-    for (var j = lane; j < p.width; j += LANES) { sum += ${v === null ? "0.0" : "dy(row * p.width + j) * v(u32(id) * p.width + j)"}; }
+    for (var j = lane; j < p.width; j += LANES) { sum = plus(sum, ${v === null ? "0.0" : "dy(row * p.width + j) * v(u32(id) * p.width + j)"}); }
   }
-  let total = join_sum(sum);
+  let total = join_sum(whole(sum));
   if (lane == 0u) { set_along(row, total); }`,
       });
       segmentTotals(context, along, given(segments, "segments"), null, given(dots, "dots"), segmentCount);
@@ -120,16 +120,16 @@ export const tables: Pick<
         body: `  let id = ids(row);
   let start = bounds(2u * row);
   let end = bounds(2u * row + 1u);
-  var sum = 0.0;
+  var sum = Sum();
   // The first row of an id within the range adds up all of them.
   if (end > start && before(row) < start && id >= 0 && u32(id) < p.table_rows) {
     for (var j = lane; j < p.width; j += LANES) {
       var value = 0.0;
       for (var r = i32(row); r < end; r = after(u32(r))) { value += dy(u32(r) * p.width + j); }
-      sum += value * value;
+      sum = plus(sum, value * value);
     }
   }
-  let total = join_sum(sum);
+  let total = join_sum(whole(sum));
   if (lane == 0u) { set_square(row, total); }`,
       });
       segmentTotals(context, square, given(segments, "segments"), ranges, out, count);
@@ -181,9 +181,9 @@ function segmentTotals(
     operands: operandsOf({ x, segments, ranges }, { out }),
     body: `  let start = u32(${ranges === null ? "segments(row)" : "segments(u32(ranges(row)))"});
   let end = u32(${ranges === null ? "segments(row + 1u)" : "segments(u32(ranges(row + 1u)))"});
-  var sum = 0.0;
-  for (var r = start + lane; r < end; r += LANES) { sum += x(r); }
-  let total = join_sum(sum);
+  var sum = Sum();
+  for (var r = start + lane; r < end; r += LANES) { sum = plus(sum, x(r)); }
+  let total = join_sum(whole(sum));
   if (lane == 0u) { set_out(row, total); }`,
   });
 }
