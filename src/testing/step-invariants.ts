@@ -48,7 +48,7 @@ export const stepInvariants: readonly Invariant[] = [
       const shrunk = shrinkage(rule);
       const exact = signals.map((given) => ({ ...given, standardErrors: new Array<number>(k).fill(0) }));
       const noisy = signals.map((given) => ({ ...given, standardErrors: new Array<number>(k).fill(huge) }));
-      const plain = follow(rule, names(k), signals);
+      const plain = follow(rule, names(k), exact);
       const same = follow(shrunk, names(k), exact);
       const [start, ...rested] = follow(shrunk, names(k), noisy);
       return first([
