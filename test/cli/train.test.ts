@@ -375,21 +375,3 @@ describe("bad data: one line, exit code 2, nothing written", () => {
     expect(err).toMatch(/gradmix: cpu: \d+ bytes were asked for with \d+ of 8388608 bytes in use/);
   });
 });
-
-test("the example in the README runs as printed", () => {
-  const readme = readFileSync(resolve(import.meta.dirname, "../../README.md"), "utf8");
-  const code = /```js\n([\s\S]*?)```/.exec(readme)?.[1] ?? "";
-  expect(code.trim().split("\n").length).toBeLessThanOrEqual(20);
-  const scope = join(folder, "node_modules");
-  mkdirSync(scope);
-  const file = resolve(import.meta.dirname, "../../.cache/readme-example.mjs");
-  mkdirSync(resolve(file, ".."), { recursive: true });
-  writeFileSync(file, code);
-  const { status, stdout, stderr } = spawnSync(process.execPath, [file], {
-    encoding: "utf8",
-    timeout: 60_000,
-  });
-  expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
-  const [, prose, other] = /prose, code: Float64Array\(2\) \[ ([\d.]+), ([\d.]+) \]/.exec(stdout) ?? [];
-  expect(Number(other)).toBeGreaterThan(Number(prose));
-});

@@ -1,0 +1,176 @@
+/** The code in README.md, CONTRIBUTING.md and docs/: every block compiles with the package's own types and runs as printed. */
+import { execFileSync, spawnSync } from "node:child_process";
+import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { beforeAll, describe, expect, test } from "vitest";
+import { fileLayer } from "#dist/cli/config.js";
+
+const root = resolve(import.meta.dirname, "..");
+const folder = join(root, ".cache/docs");
+const bin = (name: string): string => join(root, "node_modules", name);
+
+interface Block {
+  /** File and line, for messages. */
+  readonly place: string;
+  readonly language: string;
+  readonly code: string;
+}
+
+const files = [
+  "README.md",
+  "CONTRIBUTING.md",
+  ...readdirSync(join(root, "docs")).map((name) => `docs/${name}`),
+].filter((name) => name.endsWith(".md"));
+const textOf = (file: string): string => readFileSync(join(root, file), "utf8");
+const blocks: readonly Block[] = files.flatMap((file) =>
+  [...textOf(file).matchAll(/^```(\w*)\n([\s\S]*?)^```$/gm)].map(
+    ({ index, 1: language = "", 2: code = "" }) => ({
+      place: `${file}:${textOf(file).slice(0, index).split("\n").length}`,
+      language,
+      code,
+    }),
+  ),
+);
+const of = (...languages: string[]): Block[] => blocks.filter(({ language }) => languages.includes(language));
+const fileOf = ({ place, language, code }: Block): string =>
+  `${place.replaceAll(/\W/g, "-")}${code.includes('"vitest"') ? ".test" : ""}.${language}`;
+/** A block that needs a test runner is one of tests. */
+const tests = of("ts").filter((block) => fileOf(block).endsWith(".test.ts"));
+const programs = of("js", "ts").filter((block) => !tests.includes(block));
+
+test("every block is of a language that is checked here, and there are some of each", () => {
+  expect(blocks.filter(({ language }) => !["js", "ts", "json", ""].includes(language))).toEqual([]);
+  for (const some of [programs, tests, of("json"), of("")]) expect(some.length).toBeGreaterThan(0);
+  // A fence that does not close would swallow what follows.
+  for (const file of files) expect(textOf(file).split("\n```").length % 2, file).toBe(1);
+});
+
+describe("code", () => {
+  beforeAll(() => {
+    rmSync(folder, { recursive: true, force: true });
+    mkdirSync(folder, { recursive: true });
+    for (const block of of("js", "ts")) writeFileSync(join(folder, fileOf(block)), block.code);
+    writeFileSync(join(folder, "vitest.config.js"), 'export default { test: { include: ["*.test.ts"] } };');
+    // What a user with strict types has.
+    const compilerOptions = {
+      target: "ES2022",
+      module: "NodeNext",
+      strict: true,
+      skipLibCheck: true,
+      allowJs: true,
+      types: ["node"],
+      outDir: "out",
+    };
+    writeFileSync(
+      join(folder, "tsconfig.json"),
+      JSON.stringify({ compilerOptions, include: ["*-md-*.ts", "*-md-*.js"] }),
+    );
+  });
+
+  test("compiles", () => {
+    const { status, stdout } = spawnSync(process.execPath, [bin("typescript/bin/tsc"), "-p", folder], {
+      encoding: "utf8",
+    });
+    expect(stdout).toBe("");
+    expect(status).toBe(0);
+  });
+
+  test.each(programs.map((block) => [block.place, block] as const))("of %s runs", (_, block) => {
+    const file = join(folder, "out", fileOf(block).replace(/ts$/, "js"));
+    const { status, stdout, stderr } = spawnSync(process.execPath, [file], {
+      encoding: "utf8",
+      timeout: 60_000,
+    });
+    expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+    if (!block.place.startsWith("README")) return;
+    // The first example is one that a reader takes in at a glance, and it finds what it says.
+    expect(block.code.trim().split("\n").length).toBeLessThanOrEqual(20);
+    const [, prose, other] = /prose, code: Float64Array\(2\) \[ ([\d.]+), ([\d.]+) \]/.exec(stdout) ?? [];
+    expect(Number(other)).toBeGreaterThan(Number(prose));
+  });
+
+  test("of tests passes", () => {
+    const env = Object.fromEntries(
+      Object.entries(process.env).filter(([name]) => !name.startsWith("VITEST")),
+    );
+    const { status, stdout, stderr } = spawnSync(
+      process.execPath,
+      [bin("vitest/vitest.mjs"), "run", "--root", folder, "--maxWorkers", "1", "--reporter", "json"],
+      { encoding: "utf8", env, timeout: 120_000 },
+    );
+    expect({ status, stderr }).toEqual({ status: 0, stderr: "" });
+    const report = JSON.parse(stdout) as {
+      numPassedTests: number;
+
+      testResults: unknown[];
+    };
+    expect(report.testResults.length).toBe(tests.length);
+    expect(report.numPassedTests).toBeGreaterThanOrEqual(tests.length);
+  });
+});
+
+test.each(of("json").map((block) => [block.place, block.code] as const))(
+  "%s is a configuration",
+  (_, code) => {
+    mkdirSync(folder, { recursive: true });
+    const file = join(folder, "config.json");
+    writeFileSync(file, code);
+    expect(() => fileLayer(file)).not.toThrow();
+  },
+);
+
+describe("commands", () => {
+  const help = execFileSync(process.execPath, [join(root, "dist/cli/main.js"), "train", "--help"], {
+    encoding: "utf8",
+  });
+  const flags = new Set(help.match(/--[a-z][a-z0-9-]*/g));
+  const { scripts } = JSON.parse(textOf("package.json")) as { scripts: Record<string, string> };
+
+  /** What is wrong with a line for the shell, or null. */
+  function fault(command: string): string | null {
+    const [first = "", second = "", ...rest] = command.trim().split(/\s+/);
+    if (first === "npm") {
+      if (second === "ci" || second === "test") return null;
+      const script = rest.find((word) => !word.startsWith("--")) ?? "";
+      return second === "run" && Object.hasOwn(scripts, script) ? null : `there is no script "${script}"`;
+    }
+    const words = first === "npx" ? rest : [second, ...rest];
+    if ((first === "npx" ? second : first) !== "gradmix") return `"${first}" is no command of this package`;
+    if (!["train", "doctor"].includes(words[0] ?? "")) return `there is no command "gradmix ${words[0]}"`;
+    const unknown = words.find((word) => word.startsWith("--") && word !== "--help" && !flags.has(word));
+    return unknown === undefined ? null : `there is no option ${unknown}`;
+  }
+
+  test.each(of("").map((block) => [block.place, block.code] as const))("of %s exist", (_, code) => {
+    const lines = code
+      .replaceAll(/\\\n/g, " ")
+      .split("\n")
+      .map((line) => line.replace(/#.*/, ""))
+      .filter((line) => line.trim() !== "");
+    for (const line of lines)
+      for (const command of line.split("&&")) expect(fault(command), command).toBe(null);
+  });
+
+  test("and options between the lines exist", () => {
+    const spans = files.flatMap((file) =>
+      [...textOf(file).matchAll(/`([^`\n]+)`/g)].map(([, code = ""]) => ({ file, code })),
+    );
+    const commands = spans.filter(({ code }) => /^(gradmix|npx gradmix|npm run) /.test(code));
+    expect(commands.length).toBeGreaterThan(5);
+    for (const { file, code } of commands) expect(fault(code), `${file}: ${code}`).toBe(null);
+    const options = spans.filter(({ code }) => /^--[a-z]/.test(code));
+    expect(options.length).toBeGreaterThan(5);
+    for (const { file, code } of options)
+      for (const flag of code.match(/--[a-z][a-z0-9-]*/g) ?? [])
+        // Of `npm test`, and of the benchmarks.
+        if (!["--no-tests", "--json", "--device"].includes(flag))
+          expect([...flags], `${file}: ${code}`).toContain(flag);
+  });
+
+  test("and what does not exist would be seen", () => {
+    expect(fault("npm run nothing")).toMatch(/no script/);
+    expect(fault("gradmix tran x.json")).toMatch(/no command/);
+    expect(fault("npx gradmix train --steps 4 --stpes 3")).toBe("there is no option --stpes");
+    expect(fault("rm -rf")).toMatch(/no command of this package/);
+  });
+});
