@@ -76,6 +76,12 @@ it("stops at the token that ends the text, without giving it; or when the caller
   expect(backend.liveBytes).toBe(live);
 });
 
+it("the defaults: 100 tokens, temperature 1, of all tokens, seed 0", async () => {
+  const model = await scrambled(configs[0]);
+  const written = { maxTokens: 100, temperature: 1, topK: 0, seed: 0 };
+  expect(await collect(model, [0])).toEqual(await collect(model, [0], written));
+});
+
 it("a prompt longer than the context is cropped to its end", async () => {
   const model = await scrambled(configs[1]);
   const prompt = Array.from({ length: 30 }, (_, i) => (i * 7) % 11);
@@ -156,6 +162,10 @@ describe("sampleToken", () => {
         },
       ),
     );
+  });
+
+  it("a number on the border of two tokens belongs to the second", () => {
+    for (let i = 0; i < 8; i++) expect(sampleToken(new Array<number>(8).fill(3), 1, 0, i / 8)).toBe(i);
   });
 
   it.each([
