@@ -224,10 +224,10 @@ export function projectBounds(
   // Σ at(c) is piecewise linear and never falls in c; its kinks are where a weight leaves its floor and where it reaches its cap.
   const kinks = new Float64Array(2 * k);
   let count = 0;
+  // A weight of 0 has none: its quotients are not finite.
   for (let i = 0; i < k; i++)
-    if (out[i] > 0)
-      for (const bound of [floors[i], caps[i]])
-        if (Number.isFinite(bound / out[i])) kinks[count++] = bound / out[i];
+    for (const bound of [floors[i], caps[i]])
+      if (Number.isFinite(bound / out[i])) kinks[count++] = bound / out[i];
   const sorted = kinks.subarray(0, count).toSorted();
   let [first, last] = [0, sorted.length];
   while (first < last) {

@@ -17,7 +17,7 @@ import { rope } from "../autograd/ops/rope.ts";
 import { swiglu } from "../autograd/ops/activation.ts";
 import { GradmixError } from "../errors.ts";
 import { formatShape } from "../tensor/shape.ts";
-import { scope, type Tensor, tensor } from "../tensor/tensor.ts";
+import { empty, scope, type Tensor } from "../tensor/tensor.ts";
 import { createParameters, type Init, type Parameters, type ParameterSpec } from "./parameters.ts";
 
 export interface GPTConfig {
@@ -204,6 +204,8 @@ export function createGPT(given: GPTConfig, options: GPTOptions = {}): GPT {
     const [batch, time] = tokens.shape;
     const ids = new Int32Array(batch * time);
     for (let i = 0; i < ids.length; i++) ids[i] = i % time;
-    return tensor(ids, [batch, time], "i32");
+    const out = empty([batch, time], "i32", tokens.memory);
+    out.write(ids);
+    return out;
   }
 }

@@ -16,7 +16,6 @@ import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
 import { foldIn, key } from "../../tensor/rng.ts";
 import { empty, keep, scope, type Tensor } from "../../tensor/tensor.ts";
-import { randomNormal } from "../create.ts";
 import type { GradientSink } from "../sink.ts";
 import { checkExamples, checkOffsets, noRule, Offsets, rowsOf, rowsPerExample } from "./rows.ts";
 
@@ -83,8 +82,9 @@ export function sketchSink({ offsets, parameters, rank = 16, seed = 1 }: SketchS
   ): Tensor => {
     let made = part.projections.get(what);
     if (made === undefined) {
-      const stream = foldIn(foldIn(root, part.index), ["left", "right", "only"].indexOf(what));
-      made = keep(scope(() => randomNormal(stream, [width, columns])));
+      const [key0, key1] = foldIn(foldIn(root, part.index), ["left", "right", "only"].indexOf(what));
+      made = keep(empty([width, columns], "f32", part.out.memory));
+      run("random", { kind: "normal", key0, key1, offset: 0 }, [], [made]);
       part.projections.set(what, made);
     }
     return made;
