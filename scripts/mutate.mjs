@@ -34,7 +34,7 @@ const HELP = `npm run mutate -- PLACE … [options]      PLACE: a folder or file
 
   --sample N        try N mutants of each place, drawn at random (default: all)
   --seed S          of the sample (default 1)
-  --tests WORD      only the test files with WORD in their name
+  --tests WORDS     only the test files with one of WORDS, separated by commas, in their path
   --limit S         give a mutant up as survived after S seconds of tests (default: all tests that reach it)
   --concurrency N   test processes at a time (default 1)
   --again           only what survived in the last run
@@ -133,7 +133,8 @@ function createDriver(/** @type {number} */ bail) {
       cwd: tree,
       env,
       detached: true,
-      stdio: ["ignore", "ignore", "inherit", "ipc"],
+      // Some mutants crash with pages of text.
+      stdio: ["ignore", "ignore", bail > 0 ? "ignore" : "inherit", "ipc"],
     });
     child = started;
     files = await new Promise((done, fail) => {
@@ -210,7 +211,8 @@ async function cover(
   const covered = new Map();
   const store = join(cache, "coverage");
   mkdirSync(store, { recursive: true });
-  for (const file of (await driver.files()).filter((file) => file.includes(options.tests))) {
+  const words = options.tests.split(",");
+  for (const file of (await driver.files()).filter((file) => words.some((word) => file.includes(word)))) {
     const key = createHash("sha256")
       .update(common)
       .update(digest([file]))
