@@ -87,7 +87,13 @@ describe("the logic", () => {
         code: "config",
         message: expect.stringMatching(message),
       });
-    for (const json of [null, 5, {}, { scale: 3, good: 0 }, { scale: 2, good: -1 }, { scale: 2 }])
+    const damaged = [
+      ...[null, 5, {}, { scale: 2 }, { good: 0 }],
+      ...[3, "2", 0, NaN].map((scale) => ({ scale, good: 0 })),
+      ...[-1, 0.5, "1", NaN].map((good) => ({ scale: 2, good })),
+    ];
+    expect(restoreLossScale({ scale: 2, good: 0 }, lossScaleOptions({}))).toEqual({ scale: 2, good: 0 });
+    for (const json of damaged)
       expect(errorOf(() => restoreLossScale(json, lossScaleOptions({}))).code).toBe("checkpoint");
     // Bounds hold for what was saved under others.
     expect(restoreLossScale({ scale: 2 ** 20, good: 3 }, lossScaleOptions({ max: 2 ** 18 })).scale).toBe(

@@ -61,6 +61,19 @@ const simplex = (n: number): fc.Arbitrary<number[]> =>
 const withWeights = counts.chain((rows) => fc.tuple(fc.constant(rows), simplex(rows.length)));
 
 describe("bases", () => {
+  test("counts of any size: those whose sum no double holds give the shares of the same counts made smaller", () => {
+    fc.assert(
+      fc.property(counts, (rows) => {
+        const huge = rows.map((row) => {
+          const exponent = 1022 - Math.floor(Math.log2(Math.max(...row)));
+          return row.map((count) => count * 2 ** 500 * 2 ** (exponent - 500));
+        });
+        const [got, want] = [dense(basesOf(huge)), dense(basesOf(rows))];
+        got.forEach((row, j) => expectNear(row, want[j], 1e-14));
+      }),
+    );
+  });
+
   test("hold each row divided by its sum, whatever form it was given in", () => {
     fc.assert(
       fc.property(counts, (rows) => {
