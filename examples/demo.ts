@@ -12,7 +12,7 @@ import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
-import { glob } from "tinyglobby";
+import { listFiles } from "gradmix/data";
 import { drawRuns, type DrawnRun } from "./picture.js";
 
 const { values: options } = parseArgs({
@@ -43,7 +43,7 @@ const kinds: Record<string, string[]> = {
 const rank = (file: string): string => createHash("sha256").update(file).digest("hex");
 
 async function pick(globs: string[], most: number, not: ReadonlySet<string> = new Set()): Promise<string[]> {
-  const found = await glob(globs, { onlyFiles: true });
+  const found = await listFiles(globs, { skipUnreadable: true });
   const files = found.filter((file) => !not.has(file)).sort((a, b) => (rank(a) < rank(b) ? -1 : 1));
   const picked: string[] = [];
   let bytes = 0;

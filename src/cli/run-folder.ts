@@ -27,6 +27,15 @@ const keptCheckpoints = 2;
 /** What marks a folder as holding a run. */
 const traces = ["config.json", "metrics.jsonl", "weights.json", "checkpoints", "model"];
 
+/**
+ * Of the names in a folder, those that a run wrote there. A folder is a run's when it has all that a run makes before its first step; `own` says that it is
+ * the folder of the run that asks.
+ */
+export function runNames(names: ReadonlySet<string>, own: boolean): ReadonlySet<string> {
+  const isRun = own || ["config.json", "metrics.jsonl", "checkpoints"].every((name) => names.has(name));
+  return new Set(isRun ? [...traces, "lock"].filter((name) => names.has(name)) : []);
+}
+
 export interface RunFolder extends RunStore {
   /** Adds a line to metrics.jsonl. */
   appendMetrics(metrics: StepMetrics): void;

@@ -3,11 +3,9 @@
  * and the demo call; files go through the run's store.
  */
 import { readFileSync } from "node:fs";
-import { resolve } from "node:path";
 import {
   buildCorpus,
   type Corpus,
-  listFiles,
   loadTokenizer,
   readDocuments,
   type Tokenizer,
@@ -38,6 +36,7 @@ import { formatJson, type Json, parseJson } from "../json.ts";
 import { createGPT, type GPT, type GPTConfig, parameterCount } from "../nn/gpt.ts";
 import { toHuggingFace } from "../nn/huggingface.ts";
 import { createSchedule } from "../nn/schedules.ts";
+import { checkSameText, type Content, createWitness, listInputs } from "./inputs.ts";
 import { createMetrics, type Evaluation, evaluated } from "./metrics.ts";
 import { readReference, referenceModel } from "./reference.ts";
 import { readJson, reason } from "./values.ts";
@@ -214,7 +213,7 @@ async function loop(
       json: {
         ...state.json,
         tokenizer: data.tokenizer.toJSON(),
-        corpus: data.fingerprint,
+        corpus: data.contents,
         backend,
         ...(reference === null ? {} : { reference }),
         ...(unevaluated === null ? {} : { unevaluated: formatJson(unevaluated) }),
@@ -348,24 +347,14 @@ interface Data {
   readonly targets: ReadonlyMap<string, Split>;
   /** Training tokens of each domain. */
   readonly sizes: Readonly<Record<string, number>>;
-  /** Tokens of every training stream: what a resumed run must find again. */
-  readonly fingerprint: Record<string, number>;
+  /** What a resumed run must find again. */
+  readonly contents: readonly Content[];
 }
 
 async function readData(config: TrainConfig, resumed: Checkpoint | null, hooks: RunHooks): Promise<Data> {
   const { data, model, training } = config;
   const names = [...data.domains.keys()];
-  const targetFiles = data.target.length === 0 ? [] : await listFiles(data.target, { what: "target" });
-  const severalFiles = new Map<string, string[]>();
-  for (const [name, globs] of data.targets)
-    severalFiles.set(name, await listFiles(globs, { what: `target "${name}"` }));
-  // A target's text is never also trained on as a domain's.
-  const exclude = new Set(
-    [...targetFiles, ...[...severalFiles.values()].flat()].map((file) => resolve(file)),
-  );
-  const files: string[][] = [];
-  for (const [name, globs] of data.domains)
-    files.push(await listFiles(globs, { what: `domain "${name}"`, exclude }));
+  const files = await listInputs(config, hooks.onEvent);
   hooks.signal.throwIfAborted();
 
   const skipped = { lines: 0 };
@@ -378,48 +367,41 @@ async function readData(config: TrainConfig, resumed: Checkpoint | null, hooks: 
       }),
       hooks.signal,
     );
-  const tokenizer = await chooseTokenizer(config, resumed, files, documents, hooks);
+  const tokenizer = await chooseTokenizer(config, resumed, [...files.domains.values()], documents, hooks);
   // Learning a tokenizer reads text that is read again below; its bad lines count once.
   skipped.lines = 0;
 
-  const read = async (what: string, list: readonly string[]): Promise<Corpus> => {
-    const corpus = await buildCorpus(what, documents(list), tokenizer, {
+  const witness = createWitness();
+  const tokens = new Map<string, number>();
+  const read = async (what: string, label: string, list: readonly string[]): Promise<Corpus> => {
+    const corpus = await buildCorpus(what, witness.watch(label, list, documents), tokenizer, {
       heldOut: data.heldOut,
       seed: training.seed,
     });
     if (corpus.note !== null) hooks.onEvent(corpus.note);
+    tokens.set(label, corpus.train.tokens.length);
     return corpus;
   };
   const split = (corpus: Corpus): Split => ({
     train: windowsOf(corpus.name, corpus.train, model.context),
     heldOut: corpus.heldOut === null ? null : evaluationWindows(corpus.name, corpus.heldOut, model.context),
   });
-  const fingerprint: Record<string, number> = {};
   const domains: Split[] = [];
-  for (const [i, name] of names.entries()) {
-    const corpus = await read(name, files[i]);
-    domains.push(split(corpus));
-    fingerprint[name] = corpus.train.tokens.length;
-  }
-  let target: Split | null = null;
-  if (targetFiles.length > 0) {
-    const corpus = await read("target", targetFiles);
-    target = split(corpus);
-    fingerprint["(target)"] = corpus.train.tokens.length;
-  }
+  for (const [name, list] of files.domains) domains.push(split(await read(name, `domain "${name}"`, list)));
+  let target = files.target.length === 0 ? null : split(await read("target", "target", files.target));
   const targets = new Map<string, Split>();
-  for (const [name, list] of severalFiles) {
-    const corpus = await read(`target ${name}`, list);
-    targets.set(name, split(corpus));
-    fingerprint[`(target ${name})`] = corpus.train.tokens.length;
-  }
+  for (const [name, list] of files.targets)
+    targets.set(name, split(await read(`target ${name}`, `target "${name}"`, list)));
   target ??= targets.values().next().value ?? null;
-  if (resumed !== null) checkSameData(resumed.json["corpus"], fingerprint);
+  const contents = witness.contents(tokens);
+  const unchecked = resumed === null ? null : checkSameText(resumed.json["corpus"], contents);
+  for (const line of [...witness.copies(), ...(unchecked === null ? [] : [unchecked])]) hooks.onEvent(line);
   if (skipped.lines > 0)
     hooks.onEvent(`skipped ${skipped.lines} bad ${skipped.lines === 1 ? "line" : "lines"}`);
-  hooks.onEvent(`training tokens: ${tokensLine(names, fingerprint)}`);
-  const sizes = Object.fromEntries(names.map((name) => [name, fingerprint[name]]));
-  return { tokenizer, domains, target, targets, sizes, fingerprint };
+  const counts = domains.map(({ train }) => train.stream.tokens.length);
+  hooks.onEvent(`training tokens: ${tokensLine(names, counts, contents)}`);
+  const sizes = Object.fromEntries(names.map((name, i) => [name, counts[i]]));
+  return { tokenizer, domains, target, targets, sizes, contents };
 }
 
 /** The same items, with a turn for the event loop now and then; ends with the reason of `signal` once that is aborted. */
@@ -432,13 +414,17 @@ async function* inTurns<T>(items: AsyncIterable<T>, signal: AbortSignal): AsyncG
 }
 
 /** Tokens of every domain, or of the largest of many, and of the targets. */
-function tokensLine(names: readonly string[], counts: Readonly<Record<string, number>>): string {
-  const one = (name: string): string => `${name} ${counts[name].toLocaleString("en")}`;
-  const sorted = names.length <= 12 ? names : [...names].sort((a, b) => counts[b] - counts[a]).slice(0, 8);
-  const rest = names.length - sorted.length;
-  const targets = Object.entries(counts).filter(([name]) => name.startsWith("(target"));
-  const parts = targets.map(([name, count]) => `; ${name.slice(1, -1)} ${count.toLocaleString("en")}`);
-  return `${sorted.map(one).join(", ")}${rest > 0 ? ` and ${rest} more` : ""}${parts.join("")}`;
+function tokensLine(
+  names: readonly string[],
+  counts: readonly number[],
+  contents: readonly Content[],
+): string {
+  const order = [...names.keys()];
+  const shown = names.length <= 12 ? order : order.sort((i, j) => counts[j] - counts[i]).slice(0, 8);
+  const rest = names.length - shown.length;
+  const n = (count: number): string => count.toLocaleString("en");
+  const targets = contents.filter(({ label }) => label.startsWith("target"));
+  return `${shown.map((i) => `${names[i]} ${n(counts[i])}`).join(", ")}${rest > 0 ? ` and ${rest} more` : ""}${targets.map(({ label, tokens }) => `; ${label} ${n(tokens)}`).join("")}`;
 }
 
 /** The bases of a file, or those given. Throws `config` for a file that cannot be read, `data` with the line for what is wrong in it. */
@@ -479,16 +465,6 @@ function basisSizes(bases: Bases, sizes: Readonly<Record<string, number>>): Reco
       return [name, size];
     }),
   );
-}
-
-function checkSameData(saved: unknown, found: Readonly<Record<string, number>>): void {
-  const before = new Map<string, unknown>(Object.entries(saved ?? {}));
-  for (const [name, tokens] of Object.entries(found))
-    if (before.get(name) !== tokens)
-      throw new GradmixError(
-        "checkpoint",
-        `--resume: the text of ${name} has changed (${String(before.get(name))} tokens then, ${tokens} now); restore it, or start a new run`,
-      );
 }
 
 async function chooseTokenizer(

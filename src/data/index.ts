@@ -1,5 +1,6 @@
 /** From text files to batches of tokens: sources, tokenizers, corpora, windows, the sampler. */
-export { type Document, type ListOptions, listFiles, readDocuments, type ReadOptions } from "./sources.ts";
+export { type LeftOut, type ListOptions, listFiles } from "./files.ts";
+export { type Document, readDocuments, type ReadOptions } from "./sources.ts";
 export { END_OF_TEXT, type Tokenizer } from "./byte-level.ts";
 export { byteTokenizer, loadTokenizer } from "./tokenizer.ts";
 export { trainBpe, type TrainBpeOptions } from "./bpe.ts";

@@ -1,77 +1,14 @@
 /**
- * Text sources: which files a pattern means, and the documents in them, as a stream.
+ * Text sources: the documents in files, as a stream.
  *
  * `.jsonl` and `.ndjson` hold a document a line; any other file is one document, or several of at most 16 MiB. `.gz` and `.zst` are
  * unpacked on the way. What is held is a line or 16 MiB, so files may be larger than memory.
  */
 import { isUtf8 } from "node:buffer";
 import { createReadStream } from "node:fs";
-import { realpath, stat } from "node:fs/promises";
-import { resolve } from "node:path";
 import { createGunzip } from "node:zlib";
 import { Decompress } from "fzstd";
-import { escapePath, glob, isDynamicPattern } from "tinyglobby";
 import { GradmixError } from "../errors.ts";
-
-export interface ListOptions {
-  /** What the files are for, in errors: 'domain "code"'. */
-  readonly what?: string;
-  /** Paths that are left out, under whatever name they are reached: a target's files are never also in a domain. */
-  readonly exclude?: ReadonlySet<string>;
-}
-
-/**
- * The files that paths, folders and glob patterns mean, sorted, each once (also when links lead to it twice). Throws `data` for a path that does not exist and a pattern that
- * matches nothing.
- */
-export async function listFiles(patterns: readonly string[], options: ListOptions = {}): Promise<string[]> {
-  const { what = "files", exclude = new Set() } = options;
-  // By real path, so that a file reached in two ways is read once, and a target's file is known by any of its names.
-  const found = new Map<string, string>();
-  for (const pattern of patterns)
-    for (const file of (await expand(pattern, what)).sort()) {
-      const path = await identity(file);
-      if (!found.has(path)) found.set(path, file);
-    }
-  const excluded = new Set(await Promise.all([...exclude].map(identity)));
-  const kept = [...found].flatMap(([path, file]) => (excluded.has(path) ? [] : [file])).sort();
-  if (kept.length === 0)
-    throw new GradmixError(
-      "data",
-      found.size > 0
-        ? `${what}: all ${found.size} files of ${patterns.join(", ")} belong to the target too; a target file cannot be in a domain`
-        : `${what}: no files were named`,
-    );
-  return kept;
-}
-
-/** The path that all names of a file lead to. */
-const identity = (file: string): Promise<string> => realpath(file).catch(() => resolve(file));
-
-async function expand(pattern: string, what: string): Promise<string[]> {
-  const info = await stat(pattern).catch((cause: NodeJS.ErrnoException) => {
-    if (cause.code === "EACCES" || cause.code === "EPERM")
-      throw new GradmixError("data", `${what}: ${pattern}: ${readProblem(cause)}`, { cause });
-    return null;
-  });
-  if (info?.isFile() === true) return [pattern];
-  // Typed dots are meant; hidden files that a star would match are not.
-  const options = { onlyFiles: true, dot: /(^|\/)\.[^./]/.test(pattern), expandDirectories: false };
-  if (info?.isDirectory() === true) {
-    const inside = await glob(`${escapePath(pattern.replace(/\/+$/, ""))}/**`, options);
-    if (inside.length === 0) throw new GradmixError("data", `${what}: the folder ${pattern} holds no files`);
-    return inside;
-  }
-  if (info !== null)
-    throw new GradmixError(
-      "data",
-      `${what}: ${pattern} is neither a file nor a folder; write the text to a file first`,
-    );
-  if (!isDynamicPattern(pattern)) throw new GradmixError("data", `${what}: no such file: ${pattern}`);
-  const matches = await glob(pattern, options);
-  if (matches.length === 0) throw new GradmixError("data", `${what}: nothing matches ${pattern}`);
-  return matches;
-}
 
 export interface Document {
   readonly text: string;

@@ -1,6 +1,6 @@
 /** Reading text: which files, which documents, and what is said when something is broken. Real files in a temporary folder. */
 import { spawnSync } from "node:child_process";
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { linkSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { gzipSync } from "node:zlib";
@@ -55,7 +55,11 @@ describe("files", () => {
     expect(await listFiles(["**/*.txt"])).toEqual(["a.txt", "b.txt", "sub/deep/d.txt"]);
     expect(await listFiles([".hidden.txt"])).toEqual([".hidden.txt"]);
     expect(await listFiles([resolve("a.txt")])).toEqual([resolve("a.txt")]);
-    expect(await listFiles([`${resolve("sub")}/**`, "sub"])).toEqual(["sub/c.md", "sub/deep/d.txt"]);
+    // As they were named first.
+    expect(await listFiles(["sub/*", `${resolve("sub")}/**`])).toEqual([
+      `${resolve("sub")}/deep/d.txt`,
+      "sub/c.md",
+    ]);
   });
 
   test("names with spaces and glob characters", async () => {
@@ -70,8 +74,8 @@ describe("files", () => {
     put("sub/b.txt", "x");
     symlinkSync("a.txt", "link.txt");
     symlinkSync("..", "sub/up");
-    symlinkSync("nowhere", "broken.txt");
     expect(await listFiles(["**/*.txt"])).toEqual(["a.txt", "sub/b.txt"]);
+    expect(await listFiles(["sub/../*.txt", "sub/up/*.txt"])).toEqual(["sub/../a.txt"]);
     expect(await listFiles(["link.txt", "a.txt"])).toEqual(["link.txt"]);
     expect(await listFiles(["*.txt", "sub/b.txt"], { exclude: new Set([resolve("link.txt")]) })).toEqual([
       "sub/b.txt",
@@ -79,7 +83,12 @@ describe("files", () => {
     await expect(listFiles(["link.txt"], { exclude: new Set([resolve("a.txt")]) })).rejects.toThrow(
       /belong to the target/,
     );
-    await expect(listFiles(["broken.txt"])).rejects.toThrow(/no such file: broken\.txt/);
+    linkSync("a.txt", "sub/hard.txt");
+    expect(await listFiles(["a.txt", "sub"])).toEqual(["a.txt", "sub/b.txt"]);
+    symlinkSync("nowhere", "broken.txt");
+    await expect(listFiles(["broken.txt"])).rejects.toThrow(
+      /no such file: broken\.txt \(it is a link to nowhere, which is not there\)/,
+    );
     await expect(listFiles(["/dev/null"])).rejects.toThrow(/\/dev\/null is neither a file nor a folder/);
   });
 

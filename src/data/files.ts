@@ -1,0 +1,324 @@
+/**
+ * Which files paths, folders and glob patterns mean. What a pattern reaches is either in the result or told: a link to nothing, a folder that may
+ * not be read, a path that is too long for the system and whatever is no file end the search with an error, or are left out by name.
+ */
+import type { BigIntStats, Dirent } from "node:fs";
+import { readdir, readlink, realpath, stat } from "node:fs/promises";
+import { basename, dirname, resolve } from "node:path";
+import picomatch from "picomatch";
+import { GradmixError } from "../errors.ts";
+
+export interface ListOptions {
+  /** What the files are for, in errors: 'domain "code"'. */
+  readonly what?: string;
+  /** Paths that are left out, under whatever name they are reached: a target's files are never also in a domain. */
+  readonly exclude?: ReadonlySet<string>;
+  /** Of the names in a folder, those that folders and patterns pass over, with all that is in them. A path of its own is not asked about. */
+  readonly passOver?: (folder: string, names: ReadonlySet<string>) => ReadonlySet<string>;
+  /** What cannot be read is left out instead of ending the search. Default false. */
+  readonly skipUnreadable?: boolean;
+  /** Told of each path that a pattern matches and that is left out, and why. */
+  readonly onLeftOut?: (path: string, why: LeftOut, detail: string) => void;
+}
+
+/** "link": a link to nothing whose name does not match, but which may have been a folder with files that do. */
+export type LeftOut = "excluded" | "passed over" | "unreadable" | "link";
+
+export interface FoundFile {
+  readonly path: string;
+  /** The same for all names of a file. */
+  readonly identity: string;
+}
+
+/**
+ * The files that paths, folders and glob patterns mean, sorted, each once (also when links lead to it twice). Hidden files that a star would match
+ * are not meant, unless the pattern has a dot where a name begins. Throws `data` for a path that does not exist, a pattern that matches nothing and, without
+ * `skipUnreadable`, for what cannot be read.
+ */
+export async function listFiles(patterns: readonly string[], options: ListOptions = {}): Promise<string[]> {
+  return (await findFiles(patterns, options)).map(({ path }) => path);
+}
+
+/** As `listFiles`, with what tells a file from another. Not part of the package's interface. */
+export async function findFiles(
+  patterns: readonly string[],
+  options: ListOptions = {},
+): Promise<FoundFile[]> {
+  const { what = "files", exclude = new Set(), skipUnreadable = false, onLeftOut } = options;
+  const found = new Map<string, FoundFile>();
+  const unreadable: { path: string; detail: string }[] = [];
+  const counts = { excluded: 0, "passed over": 0, unreadable: 0, link: 0 };
+  const told = new Set<string>();
+  const leaveOut = (path: string, why: LeftOut, detail: string): void => {
+    // Several patterns may lead to one path.
+    if (told.has(path)) return;
+    told.add(path);
+    counts[why]++;
+    if (why === "unreadable") unreadable.push({ path, detail });
+    onLeftOut?.(path, why, detail);
+  };
+  for (const pattern of patterns)
+    for (const file of await expand(pattern, what, options.passOver ?? nothing, leaveOut))
+      if (!found.has(file.identity)) found.set(file.identity, file);
+  const [first] = unreadable;
+  if (first !== undefined && !skipUnreadable)
+    throw new GradmixError(
+      "data",
+      `${what}: ${shorten(first.path)} cannot be read: ${first.detail}${unreadable.length > 1 ? ` (and ${unreadable.length - 1} more like it)` : ""}; mend it, or leave it out with --skip-bad-lines`,
+    );
+  const excluded = new Set(
+    await Promise.all([...exclude].map(async (path) => (await identify(path))?.identity ?? resolve(path))),
+  );
+  const kept = [...found.values()].filter(({ path, identity }) => {
+    if (excluded.has(identity)) leaveOut(path, "excluded", "it belongs to the target");
+    return !excluded.has(identity);
+  });
+  if (kept.length > 0) return kept.sort((a, b) => (a.path < b.path ? -1 : 1));
+  const all = patterns.join(", ");
+  const reason =
+    counts.excluded > 0
+      ? `all ${counts.excluded} files of ${all} belong to the target too; a target file cannot be in a domain`
+      : counts["passed over"] > 0
+        ? `all ${counts["passed over"]} files of ${all} were written by a run; name one by its own path where it is meant`
+        : counts.unreadable > 0
+          ? `none of ${all} can be read`
+          : "no files were named";
+  throw new GradmixError("data", `${what}: ${reason}`);
+}
+
+const nothing = (): ReadonlySet<string> => new Set();
+
+/** A file's identity, through links; null for what is no file. Hard links are known by their number on the disk, which is asked for only where there are several. */
+async function identify(path: string): Promise<FoundFile | null> {
+  try {
+    const info = await stat(path, { bigint: true });
+    if (!info.isFile()) return null;
+    return { path, identity: info.nlink > 1n && info.ino > 0n ? numberOf(info) : await realpath(path) };
+  } catch {
+    return null;
+  }
+}
+
+const numberOf = ({ dev, ino }: BigIntStats): string => `${dev}:${ino}`;
+
+type LeaveOut = (path: string, why: LeftOut, detail: string) => void;
+type PassOver = NonNullable<ListOptions["passOver"]>;
+
+async function expand(
+  pattern: string,
+  what: string,
+  passOver: PassOver,
+  leaveOut: LeaveOut,
+): Promise<FoundFile[]> {
+  const fails = (problem: string): GradmixError => new GradmixError("data", `${what}: ${problem}`);
+  const info = await stat(pattern).catch((error: unknown) => error);
+  const code = codeOf(info);
+  if (code !== "" && code !== "ENOENT" && code !== "ENOTDIR")
+    throw fails(`${shorten(pattern)}: ${await reasonOf(info, pattern)}`);
+  const isFolder = code === "" && (info as { isDirectory(): boolean }).isDirectory();
+  if (code === "" && !isFolder) {
+    const file = await identify(pattern);
+    if (file === null)
+      throw fails(`${pattern} is neither a file nor a folder; write the text to a file first`);
+    return [file];
+  }
+  const paths = isFolder
+    ? [{ base: pattern.replace(/(.)\/+$/, "$1"), parts: ["**"] }]
+    : partsOf(pattern, fails);
+  if (paths.length === 1 && paths[0].parts.length === 0) {
+    const target = await readlink(pattern).catch(() => null);
+    throw fails(
+      `no such file: ${shorten(pattern)}${target === null ? "" : ` (it is a link to ${target}, which is not there)`}`,
+    );
+  }
+  // Typed dots are meant; hidden files that a star would match are not.
+  const dot = /(^|\/)\.[^./]/.test(pattern);
+  const files: FoundFile[] = [];
+  let told = 0;
+  for (const { base, parts } of paths) {
+    if (parts.length === 0) {
+      const file = await identify(base);
+      if (file !== null) files.push(file);
+      continue;
+    }
+    const start = await startOf(base, passOver);
+    if (start === null) continue;
+    await walk(start, {
+      // At the end "**" stands for what is below the folder, not for a file in its place.
+      parts: (parts.at(-1) === "**" ? [...parts, "*"] : parts).map((part) =>
+        part === "**" ? null : picomatch.makeRe(part, { dot, nonegate: true }),
+      ),
+      dot,
+      passOver,
+      seen: new Set(),
+      found: (file) => files.push(file),
+      leaveOut(...args) {
+        told++;
+        leaveOut(...args);
+      },
+    });
+  }
+  if (files.length === 0 && told === 0)
+    throw fails(isFolder ? `the folder ${pattern} holds no files` : `nothing matches ${pattern}`);
+  return files.sort((a, b) => (a.path < b.path ? -1 : 1));
+}
+
+/** A pattern as the folder it begins in and the names from there on, once for each alternative of braces that hold a "/". Without names: a path. */
+function partsOf(pattern: string, fails: (problem: string) => Error): { base: string; parts: string[] }[] {
+  return alternatives(pattern).map((one) => {
+    if (/\([^)]*\//.test(one) && picomatch.scan(one).isGlob)
+      throw fails(`${pattern}: a "/" inside of (…) cannot be matched; use several patterns or {…,…}`);
+    const names = one.replace(/^(\.\/+)+/, "").split("/");
+    const at = names.findIndex((name) => picomatch.scan(name).isGlob);
+    const plain = (at < 0 ? names : names.slice(0, at)).map((name) => name.replaceAll(/\\(.)/g, "$1"));
+    const base = plain.length === 1 && plain[0] === "" ? "/" : plain.join("/");
+    return { base, parts: at < 0 ? [] : names.slice(at).filter((name) => name !== "") };
+  });
+}
+
+/** `{a/b,c}/*` as `a/b/*` and `c/*`; braces without a "/" stay, for they are within one name. */
+function alternatives(pattern: string): string[] {
+  for (let open = pattern.indexOf("{"); open >= 0; open = pattern.indexOf("{", open + 1)) {
+    if (pattern[open - 1] === "\\") continue;
+    const commas: number[] = [];
+    let depth = 0;
+    let close = open;
+    for (; close < pattern.length; close++) {
+      if (pattern[close] === "{") depth++;
+      else if (pattern[close] === "}" && --depth === 0) break;
+      else if (pattern[close] === "," && depth === 1) commas.push(close);
+    }
+    if (close === pattern.length || commas.length === 0 || !pattern.slice(open, close).includes("/"))
+      continue;
+    const ends = [open, ...commas, close];
+    return ends
+      .slice(1)
+      .flatMap((end, i) =>
+        alternatives(pattern.slice(0, open) + pattern.slice(ends[i] + 1, end) + pattern.slice(close + 1)),
+      );
+  }
+  return [pattern];
+}
+
+interface Walk {
+  /** A pattern for each name of a path below the start; null for any number of folders. */
+  readonly parts: readonly (RegExp | null)[];
+  readonly dot: boolean;
+  readonly passOver: PassOver;
+  /** Folders that were read, by their number on the disk and what was looked for: links may lead round in circles. */
+  readonly seen: Set<string>;
+  found(file: FoundFile): void;
+  readonly leaveOut: LeaveOut;
+}
+
+/** A folder, and the parts of the pattern that its entries may match. */
+interface Place {
+  readonly folder: string;
+  readonly states: readonly number[];
+  readonly passedOver: boolean;
+}
+
+/** The start of a walk; null where there is nothing. A folder inside of something that is passed over is, too. */
+async function startOf(base: string, passOver: PassOver): Promise<Place | null> {
+  const folder = base === "." ? "" : base;
+  try {
+    if (!(await stat(placeOf(folder))).isDirectory()) return null;
+  } catch (error) {
+    // What else is wrong with it the walk will say.
+    if (["ENOENT", "ENOTDIR"].includes(codeOf(error))) return null;
+  }
+  let passedOver = false;
+  for (let inner = resolve(base); dirname(inner) !== inner; inner = dirname(inner)) {
+    const names = await readdir(dirname(inner)).catch(() => []);
+    passedOver ||= passOver(dirname(inner), new Set(names)).has(basename(inner));
+  }
+  return { folder, states: [0], passedOver };
+}
+
+/** Paths below the current folder begin with no "./". */
+const placeOf = (folder: string): string => (folder === "" ? "." : folder);
+
+/** With the parts that may match nothing stepped over. The number of all parts stands for a match. */
+function closure(states: readonly number[], { parts }: Walk): number[] {
+  const all = new Set(states);
+  for (const state of all) if (state < parts.length && parts[state] === null) all.add(state + 1);
+  return [...all].sort((a, b) => a - b);
+}
+
+function step(states: readonly number[], name: string, walk: Walk): number[] {
+  const next = states.flatMap((state) => {
+    if (state === walk.parts.length) return [];
+    const part = walk.parts[state];
+    if (part === null) return walk.dot || !name.startsWith(".") ? [state] : [];
+    return part.test(name) ? [state + 1] : [];
+  });
+  return closure(next, walk);
+}
+
+async function walk(place: Place, of: Walk): Promise<void> {
+  const { folder } = place;
+  const states = closure(place.states, of);
+  let entries: Dirent[];
+  try {
+    const own = numberOf(await stat(placeOf(folder), { bigint: true }));
+    const key = `${own} ${states.join()} ${place.passedOver}`;
+    if (of.seen.has(key)) return;
+    of.seen.add(key);
+    entries = await readdir(placeOf(folder), { withFileTypes: true });
+  } catch (error) {
+    of.leaveOut(placeOf(folder), "unreadable", await reasonOf(error, placeOf(folder)));
+    return;
+  }
+  const passed = of.passOver(placeOf(folder), new Set(entries.map(({ name }) => name)));
+  const folders: Place[] = [];
+  const looks = entries.map(async (entry) => {
+    const next = step(states, entry.name, of);
+    const path = folder === "" || folder.endsWith("/") ? folder + entry.name : `${folder}/${entry.name}`;
+    const matches = next.includes(of.parts.length);
+    const deeper = next.some((state) => state < of.parts.length);
+    if (!matches && !deeper) return;
+    const kind = await kindOf(entry, path);
+    const passedOver = place.passedOver || passed.has(entry.name);
+    if (kind === "folder") {
+      if (deeper) folders.push({ folder: path, states: next, passedOver });
+    } else if (kind === "file") {
+      const file = matches ? await identify(path) : null;
+      if (file !== null && passedOver) of.leaveOut(path, "passed over", "a run wrote it");
+      else if (file !== null) of.found(file);
+      else if (matches) of.leaveOut(path, "unreadable", "it went away meanwhile");
+    } else if (matches) of.leaveOut(path, "unreadable", kind.reason);
+    // What is no file and has no file's name may have been a folder only where it is a link.
+    else if (entry.isSymbolicLink()) of.leaveOut(path, "link", kind.reason);
+  });
+  await Promise.all(looks);
+  for (const next of folders.sort((a, b) => (a.folder < b.folder ? -1 : 1))) await walk(next, of);
+}
+
+async function kindOf(entry: Dirent, path: string): Promise<"file" | "folder" | { reason: string }> {
+  try {
+    const kind = entry.isSymbolicLink() ? await stat(path) : entry;
+    if (kind.isFile()) return "file";
+    return kind.isDirectory() ? "folder" : { reason: "it is neither a file nor a folder" };
+  } catch (error) {
+    return { reason: await reasonOf(error, path) };
+  }
+}
+
+function codeOf(error: unknown): string {
+  return error instanceof Error && "code" in error ? String(error.code) : "";
+}
+
+async function reasonOf(error: unknown, path: string): Promise<string> {
+  const code = codeOf(error);
+  if (code === "EACCES" || code === "EPERM") return "it may not be read (permission denied)";
+  if (code === "ENAMETOOLONG") return `its path is longer than the system takes (${path.length} characters)`;
+  // Fails for what is no link.
+  const link = await readlink(path).catch(() => null);
+  if (link !== null && code === "ELOOP") return `it is a link to ${link}, which leads round in a circle`;
+  if (link !== null && code === "ENOENT") return `it is a link to ${link}, which is not there`;
+  return code === "ENOENT" ? "it is not there" : (error as Error).message;
+}
+
+function shorten(path: string): string {
+  return path.length <= 200 ? path : `${path.slice(0, 100)}…${path.slice(-60)}`;
+}

@@ -1,0 +1,177 @@
+/** What a run reads: which files, what is said of the others, and whether the text is still what it was. */
+import { linkSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { checkSameText, type Content, createWitness, type Inputs, listInputs } from "#dist/cli/inputs.js";
+import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
+import { GradmixError } from "#dist/errors.js";
+import fc from "fast-check";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+
+let folder = "";
+const previous = process.cwd();
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "gradmix-inputs-"));
+  process.chdir(folder);
+});
+afterEach(() => {
+  process.chdir(previous);
+  rmSync(folder, { recursive: true });
+});
+
+function put(...paths: string[]): void {
+  for (const path of paths) {
+    mkdirSync(dirname(path), { recursive: true });
+    writeFileSync(path, path);
+  }
+}
+
+async function list(data: object, out = "runs/new"): Promise<Inputs & { events: string[] }> {
+  const events: string[] = [];
+  const config = resolveConfig([jsonLayer({ data, run: { out } }, "c.json")]);
+  return { ...(await listInputs(config, (line) => events.push(line))), events };
+}
+
+const runFiles = ["config.json", "metrics.jsonl", "weights.json", "model/config.json", "model/tokenizer.json", "checkpoints/step-00000001.safetensors"]; // prettier-ignore
+
+describe("files", () => {
+  test("of any run are left out of folders and patterns and counted; other files in its folder are text", async () => {
+    put("a.json", "t.txt", "runs/x/notes.json", "config.json");
+    for (const run of ["runs/x", "runs/y", "old"]) put(...runFiles.map((file) => `${run}/${file}`));
+    const data = { domains: { j: "**/*.json" }, target: "t.txt" };
+    const { domains, events } = await list(data);
+    expect(domains.get("j")).toEqual(["a.json", "config.json", "runs/x/notes.json"]);
+    expect(events).toEqual([
+      'domain "j": left out 12 files that a run wrote: old/config.json, old/weights.json, old/model/config.json and 9 more',
+    ]);
+    // A folder that has only some of it is no run's; the run's own is, from its first file on.
+    put("half/config.json", "half/metrics.jsonl", "mine/weights.json", "mine/b.json");
+    expect((await list({ ...data, domains: { j: ["half", "mine"] } }, "mine")).domains.get("j")).toEqual([
+      "half/config.json",
+      "half/metrics.jsonl",
+      "mine/b.json",
+    ]);
+    await expect(list({ ...data, domains: { j: "runs/x/model" } })).rejects.toThrow(
+      'domain "j": all 2 files of runs/x/model were written by a run; name one by its own path where it is meant',
+    );
+    const own = await list({ ...data, domains: { j: "runs/x/model/config.json" } });
+    expect(own.domains.get("j")).toEqual(["runs/x/model/config.json"]);
+  });
+
+  test("in two domains are said, and a target's are left out of every domain and said, under whatever name", async () => {
+    put("a/1.txt", "a/2.txt", "b/3.txt", "t/4.txt");
+    symlinkSync("../a/1.txt", "b/link.txt");
+    linkSync("a/2.txt", "b/hard.txt");
+    linkSync("t/4.txt", "b/target.txt");
+    const { domains, events } = await list({ domains: { a: "a", b: "b" }, target: "t" });
+    expect(domains.get("b")).toEqual(["b/3.txt", "b/hard.txt", "b/link.txt"]);
+    expect(events).toEqual([
+      'domain "b": left out 1 file that belongs to the target: b/target.txt',
+      "2 files are in more than one domain: b/hard.txt (a, b), b/link.txt (a, b)",
+    ]);
+  });
+
+  test("that cannot be read end it, or are left out by name with skipBadLines", async () => {
+    put("d/a.txt", "t.txt");
+    for (let n = 1; n < 6; n++) symlinkSync("nowhere", `d/lost-${n}`);
+    const data = { domains: { d: "d" }, target: "t.txt" };
+    await expect(list(data)).rejects.toThrow(
+      'domain "d": d/lost-1 cannot be read: it is a link to nowhere, which is not there (and 4 more like it); mend it, or leave it out with --skip-bad-lines',
+    );
+    const { domains, events } = await list({ ...data, skipBadLines: true });
+    expect(domains.get("d")).toEqual(["d/a.txt"]);
+    expect(events.join()).toMatch(
+      /^domain "d": left out 5 paths that cannot be read: d\/lost-1: it is a link/,
+    );
+  });
+});
+
+/** Text by label, file and document. */
+type Text = Record<string, Record<string, string[]>>;
+
+async function contentsOf(text: Text): Promise<{ contents: Content[]; copies: string[] }> {
+  const witness = createWitness();
+  for (const [label, files] of Object.entries(text)) {
+    async function* documents(paths: readonly string[]): AsyncGenerator<{ text: string }> {
+      for (const path of paths) for (const text of files[path]) yield { text };
+    }
+    const given = Object.values(files).flat();
+    const passed: string[] = [];
+    for await (const { text } of witness.watch(label, Object.keys(files), documents)) passed.push(text);
+    expect(passed).toEqual(given);
+  }
+  // As a checkpoint keeps it.
+  const contents = witness.contents(new Map(Object.keys(text).map((label) => [label, 7])));
+  return { contents: JSON.parse(JSON.stringify(contents)) as Content[], copies: witness.copies() };
+}
+
+function errorOf(fn: () => unknown): GradmixError {
+  try {
+    fn();
+  } catch (error) {
+    if (error instanceof GradmixError) return error;
+    throw error;
+  }
+  throw new Error("nothing was thrown");
+}
+
+describe("text", () => {
+  const files = fc.dictionary(fc.constantFrom("f", "g", "h"), fc.array(fc.string({ maxLength: 4 }), { maxLength: 3 }), { noNullPrototype: true }); // prettier-ignore
+  const texts = fc.record(
+    { 'domain "a"': files, 'domain "10"': files, target: files },
+    { noNullPrototype: true },
+  );
+
+  test("is the same when every document of every file is, and otherwise the first label that differs is named", async () => {
+    await fc.assert(
+      fc.asyncProperty(texts, texts, fc.boolean(), async (then, other, same) => {
+        const now = same ? structuredClone(then) : other;
+        const saved = (await contentsOf(then)).contents;
+        const found = (await contentsOf(now)).contents;
+        // Files without text count for nothing but their number.
+        const order = (of: Text, label: string): string => JSON.stringify(Object.values(of[label]).filter((d) => d.length > 0)); // prettier-ignore
+        const label = Object.keys(then).find((label) => order(then, label) !== order(now, label));
+        if (label === undefined) expect(checkSameText(saved, found)).toBeNull();
+        else {
+          const { code, message } = errorOf(() => checkSameText(saved, found));
+          expect([code, message.split(" has changed")[0]]).toEqual([
+            "checkpoint",
+            `--resume: the text of ${label}`,
+          ]);
+        }
+      }),
+    );
+  });
+
+  test("that was edited to as many tokens is said to be other text", async () => {
+    const saved = (await contentsOf({ 'domain "a"': { f: ["one", "two"] } })).contents;
+    const found = (await contentsOf({ 'domain "a"': { f: ["one", "owt"] } })).contents;
+    expect(errorOf(() => checkSameText(saved, found)).message).toBe(
+      '--resume: the text of domain "a" has changed (then 1 file, 2 documents, 7 training tokens; now 1 file, 2 documents, 7 training tokens, but other text); restore it, or start a new run from the checkpoint with --init-from',
+    );
+    expect(errorOf(() => checkSameText([], found)).message).toContain("(then none; now 1 file");
+  });
+
+  test("of a checkpoint from before hashes is compared by its tokens, and the rest is said to be unchecked", async () => {
+    const { contents } = await contentsOf({ 'domain "a"': {}, target: {}, 'target "x y"': {} });
+    const old = { a: 7, "(target)": 7, "(target x y)": 7 };
+    expect(checkSameText(old, contents)).toMatch(/has no hash of the text/);
+    for (const name of Object.keys(old))
+      expect(errorOf(() => checkSameText({ ...old, [name]: 8 }, contents)).message).toMatch(
+        /\(then 8 tokens; now 7 tokens\)/,
+      );
+    expect(errorOf(() => checkSameText(undefined, contents)).code).toBe("checkpoint");
+  });
+
+  test("that stands under two labels is told, for the target with what it means", async () => {
+    const { copies } = await contentsOf({
+      'domain "a"': { "a/1": ["same"], "a/2": ["own", "x"], "a/3": ["same"] },
+      'domain "b"': { "b/1": ["same"], "b/2": ["ownx"], "a/2": ["own", "x"] },
+      target: { "t/1": ["own", "x"], "t/2": [] },
+    });
+    expect(copies).toEqual([
+      'domain "a" and domain "b" hold the same text in 1 file each: a/1 and b/1',
+      'domain "a" and target hold the same text in 1 file each: a/2 and t/1; the target is then measured on text that is trained on',
+    ]);
+  });
+});
