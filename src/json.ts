@@ -70,6 +70,8 @@ function read(
     return new GradmixError(code, `${source}, line ${line}, column ${column}: ${what}`);
   };
   const expected = (what: string): GradmixError => {
+    if (word === '"')
+      return fault("a string that is not closed, or has a line break or another control character");
     const shown = word.length > 60 ? `${word.slice(0, 60)}…` : word;
     return fault(
       `${what} expected, not ${kind === "end" ? "the end" : kind === "string" ? shown : JSON.stringify(shown)}`,

@@ -101,6 +101,10 @@ describe("the reader", () => {
     ['{"a": 1,\n   "b": {},\n   "a": 2}', 'line 3, column 4: the name "a" stands twice in one object'],
     ['{"caf\u00e9": 1, "cafe\u0301": 2}', 'line 1, column 13: the name "café" stands twice in one object'],
     ['["\\u12"]', 'line 1, column 2: "\\u12" has an escape that JSON does not know'],
+    [
+      '["a\nb"]',
+      "line 1, column 2: a string that is not closed, or has a line break or another control character",
+    ],
     ["[".repeat(200), "line 1, column 101: it is nested more than 100 deep"],
   ])("%j: %s", (text, message) => {
     expect(messageOf(text)).toBe(`c.json, ${message}`);

@@ -209,7 +209,7 @@ export function checkSameConfig(
 ): void {
   const before = flatten(saved);
   for (const row of rows) {
-    if (row.free === true || !wanted.has(row.path)) continue;
+    if (row.free === true || row.said === true || !wanted.has(row.path)) continue;
     const was = before.get(row.path);
     const is = wanted.get(row.path);
     if (canonical(was) !== canonical(is))

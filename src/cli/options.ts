@@ -35,6 +35,8 @@ export interface OptionSpec<V> {
   help: string;
   /** A resumed run may change it: it does not touch the numbers that training gives. */
   free?: boolean;
+  /** A resumed run may change it where that makes sense, and its metrics say so. */
+  said?: boolean;
 }
 
 export type OptionTable = {
@@ -156,6 +158,14 @@ export const optionTable: OptionTable = {
       default: 128,
       help: "tokens in a training window",
     },
+    initFrom: {
+      flag: "--init-from",
+      value: "PATH",
+      kind: { type: "text" },
+      default: null,
+      auto: "random parameters",
+      help: "begin with the parameters of a model: a run's folder, one of its checkpoints, or a Hugging Face folder. Its tokenizer is used, and the options above come from it",
+    },
   },
   training: {
     steps: {
@@ -164,7 +174,8 @@ export const optionTable: OptionTable = {
       kind: count(1),
       default: null,
       auto: "1000 unless --tokens is given",
-      help: "optimizer steps",
+      help: "optimizer steps. With --resume another number extends the run, where the learning rates so far stay the same: constant, or wsd before its decay",
+      said: true,
     },
     tokens: {
       flag: "--tokens",
@@ -172,6 +183,7 @@ export const optionTable: OptionTable = {
       kind: count(1, Number.MAX_SAFE_INTEGER),
       default: null,
       help: "training tokens, instead of --steps",
+      said: true,
     },
     batch: {
       flag: "--batch",
@@ -404,7 +416,8 @@ export const optionTable: OptionTable = {
       value: "NAME",
       kind: { type: "choice", choices: ["auto", "cpu", "webgpu", "reference"] },
       default: "auto",
-      help: "auto: webgpu where there is a GPU, else cpu; cpu: WebAssembly SIMD on all cores; webgpu: the GPU, through Dawn; reference: plain TypeScript, slow, for checking",
+      help: "auto: webgpu where there is a GPU, else cpu; cpu: WebAssembly SIMD on all cores; webgpu: the GPU, through Dawn; reference: plain TypeScript, slow, for checking. A resumed run goes on where it began, unless this says otherwise",
+      said: true,
     },
     threads: {
       flag: "--threads",
@@ -420,7 +433,8 @@ export const optionTable: OptionTable = {
       value: "auto|relaxed|plain",
       kind: { type: "choice", choices: ["auto", "relaxed", "plain"] },
       default: "auto",
-      help: "SIMD instructions; relaxed and plain round differently",
+      help: "SIMD instructions; relaxed and plain round differently. A resumed run goes on as it began, unless this says otherwise",
+      said: true,
     },
     precision: {
       flag: "--precision",

@@ -2,7 +2,7 @@
  * The command line: what there is to type, its help, and what an error looks like. Exit codes: 0 done, 2 the input
  * cannot be used (one line says why), 130 interrupted, 1 anything else.
  */
-import { closeSync, openSync, readFileSync } from "node:fs";
+import { closeSync, openSync } from "node:fs";
 import { isatty } from "node:tty";
 import { Command, CommanderError, Option } from "commander";
 import { GradmixError } from "../errors.ts";
@@ -10,7 +10,8 @@ import { doctor } from "./doctor.ts";
 import { groups, type OptionRow, optionRows } from "./options.ts";
 import { openOutput, type Output } from "./output.ts";
 import { train } from "./train.ts";
-import { didYouMean, isObject, type Raw, reasonOf, wrong } from "./values.ts";
+import { version } from "./version.ts";
+import { didYouMean, type Raw, reasonOf, wrong } from "./values.ts";
 
 const examples = `
 Examples:
@@ -25,8 +26,13 @@ Examples:
     { "data": { "domains": { "code": "src/**/*.ts" }, "target": "answer.md" },
       "training": { "steps": 2000, "lr": 0.001 }, "mixing": { "eta": 2 } }
 
-  Go on with a run that was stopped:
+  Go on with a run that was stopped; make one of --schedule constant longer:
     $ gradmix train --resume runs/first
+    $ gradmix train --resume runs/steady --steps 4000
+
+  A new run that begins with the parameters of another, or of a Hugging Face
+  folder:
+    $ gradmix train config.json --init-from runs/first --lr 0.0005
 
 Quote globs, so that gradmix expands them and not the shell.
 `;
@@ -202,9 +208,4 @@ function oneLine(error: CommanderError, command: Command): Error {
     default:
       return wrong(error.message.replace(/^error: /, ""));
   }
-}
-
-function version(): string {
-  const manifest: unknown = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
-  return isObject(manifest) ? String(manifest["version"]) : "";
 }

@@ -13,7 +13,7 @@
 import * as nodeFs from "node:fs";
 import { hostname } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
-import type { Checkpoint, RunStore, StepMetrics, TrainConfig } from "../dga/config.ts";
+import type { Checkpoint, ResumeLine, RunStore, StepMetrics, TrainConfig } from "../dga/config.ts";
 import { GradmixError } from "../errors.ts";
 import { decodeCheckpoint, encodeCheckpoint } from "./checkpoint-file.ts";
 import { checkSameConfig, fileLayer, flatten, jsonLayer, resolveConfig } from "./config.ts";
@@ -38,7 +38,7 @@ export function runNames(names: ReadonlySet<string>, own: boolean): ReadonlySet<
 
 export interface RunFolder extends RunStore {
   /** Adds a line to metrics.jsonl. */
-  appendMetrics(metrics: StepMetrics): void;
+  appendMetrics(metrics: StepMetrics | ResumeLine): void;
   /** Gives the folder back: closes the metrics file, removes the lock. */
   close(): void;
 }
@@ -98,15 +98,10 @@ export function openRunFolder(
     const file = resume.file ?? listCheckpoints(folder).at(-1)?.path ?? null;
     resumedStep = 0;
     if (file === null) return null;
-    const { step, checkpoint } = readCheckpointOrOffer(file);
-    const { config: saved, state } = checkpoint.json;
-    // As text, which keeps the order of the domains; an object in checkpoints of before.
-    const before = typeof saved === "string" ? parseJson(saved, { source: file, code: "checkpoint" }) : saved;
-    if (membersOf(before) === null || !isObject(state))
-      throw new GradmixError("checkpoint", `${file}: was not written by a training run`);
-    checkSameConfig(resolveConfig([jsonLayer(before, file)]), flatten(config), file);
+    const { step, config: before, state, arrays } = readRun(file);
+    checkSameConfig(before, flatten(config), file);
     resumedStep = step;
-    return { step, checkpoint: { json: state, arrays: checkpoint.arrays } };
+    return { step, checkpoint: { json: state, arrays }, config: before };
   };
 
   const begin = (): void => {
@@ -193,6 +188,22 @@ export function readCheckpoint(path: string): { step: number; checkpoint: Checkp
     throw new GradmixError("io", `${path}: cannot be read (${reason(error)})`, { cause: error });
   }
   return decodeCheckpoint(file, path);
+}
+
+/** What a checkpoint of a run holds: the configuration, the state of the trainer and of the run. Throws as `readCheckpoint`. */
+export function readRun(file: string): {
+  step: number;
+  config: TrainConfig;
+  state: Checkpoint["json"];
+  arrays: Checkpoint["arrays"];
+} {
+  const { step, checkpoint } = readCheckpointOrOffer(file);
+  const { config: saved, state } = checkpoint.json;
+  // As text, which keeps the order of the domains; an object in checkpoints of before.
+  const config = typeof saved === "string" ? parseJson(saved, { source: file, code: "checkpoint" }) : saved;
+  if (membersOf(config) === null || !isObject(state))
+    throw new GradmixError("checkpoint", `${file}: was not written by a training run`);
+  return { step, config: resolveConfig([jsonLayer(config, file)]), state, arrays: checkpoint.arrays };
 }
 
 /** As `readCheckpoint`, and the error for a broken one names the newest good one before it. */

@@ -2,7 +2,8 @@
  * A training run from its configuration: reads the data, builds the model and the mixer, trains, evaluates, saves. What the command
  * and the demo call; files go through the run's store.
  */
-import { readFileSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
 import {
   buildCorpus,
   type Corpus,
@@ -19,6 +20,7 @@ import { parseBases } from "../dga/bases-text.ts";
 import {
   type Checkpoint,
   type NamedWeights,
+  type RunChanges,
   type RunHooks,
   type RunResult,
   ruleOf,
@@ -30,16 +32,20 @@ import {
 import { createMixer, type Mixer } from "../dga/mixer.ts";
 import { checkFit, planOf } from "../dga/plan.ts";
 import { type AlignmentOptions, createTrainer, type Trainer, type WeightPair } from "../dga/trainer.ts";
+import type { Backend } from "../backends/backend.ts";
 import { GradmixError } from "../errors.ts";
 import { init, shutdown } from "../init.ts";
 import { formatJson, type Json, parseJson } from "../json.ts";
-import { createGPT, type GPT, type GPTConfig, parameterCount } from "../nn/gpt.ts";
+import { createGPT, type GPT, parameterCount } from "../nn/gpt.ts";
 import { toHuggingFace } from "../nn/huggingface.ts";
-import { createSchedule } from "../nn/schedules.ts";
 import { checkSameText, type Content, createWitness, listInputs } from "./inputs.ts";
 import { createMetrics, type Evaluation, evaluated } from "./metrics.ts";
 import { readReference, referenceModel } from "./reference.ts";
+import { type Engine, engineChanges, savedEngine, scheduleOf, stepChanges } from "./resume.ts";
+import { listCheckpoints } from "./run-folder.ts";
+import { checkStart, modelOf, readStart, savedModel, type Start } from "./start.ts";
 import { readJson, reason } from "./values.ts";
+import { version } from "./version.ts";
 
 /** Text that the BPE learns from, at most, taken evenly from the domains. */
 const BPE_BYTES = 8_000_000;
@@ -49,11 +55,17 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
   const names = [...config.data.domains.keys()];
   // Everything that can be said about the options alone comes before reading gigabytes.
   const bases = readBases(config.mixing.bases, names);
-  const tokens = totalSteps(config) * config.training.batch * config.model.context;
+  let countsTokens = false;
   const mixerOf = (sizes: Readonly<Record<string, number>>): Mixer =>
     createMixer({
       domains: bases?.names ?? names,
-      rule: ruleOf(config, { sizes, tokens }),
+      rule: ruleOf(config, {
+        sizes,
+        get tokens() {
+          countsTokens = true;
+          return totalSteps(config) * config.training.batch * config.model.context;
+        },
+      }),
       updateEvery: config.mixing.updateEvery,
       warmup: config.mixing.ruleWarmup,
     });
@@ -92,41 +104,43 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
       "checkpoint",
       `--resume: the model in ${config.mixing.reference ?? ""} is not the one that the run began with; restore it, or start a new run`,
     );
-  // Before text is read, which may take minutes. A run that began on "auto" goes on where it began: other backends round differently.
-  const began = resumed?.checkpoint.json["backend"];
-  const goesOn = config.run.backend === "auto" && (began === "cpu" || began === "webgpu");
-  const backend = await init({
-    backend: goesOn ? began : config.run.backend,
-    log: hooks.onEvent,
-    ...(config.run.threads === null ? {} : { threads: config.run.threads }),
-    ...(config.run.simd === "auto" ? {} : { simd: config.run.simd }),
-    ...(config.run.precision === "f32" ? {} : { precision: config.run.precision }),
-    ...(config.run.deterministic ? { deterministic: true } : {}),
-    ...(config.run.memoryLimit === null ? {} : { memoryLimit: config.run.memoryLimit }),
-  }).catch((error: unknown) => {
-    if (!goesOn || !(error instanceof GradmixError) || error.code !== "backend") throw error;
-    throw new GradmixError(
-      "backend",
-      `${error.message}. The run began on ${began} and goes on there alone, since other backends round differently`,
-      { cause: error },
-    );
-  });
+  const changes = resumed === null ? {} : stepChanges(resumed.config, config, resumed.step, countsTokens);
+  const from = resumed === null ? config.model.initFrom : null;
+  const start = from === null ? null : readStart(from);
+  if (start !== null) checkStart(start, config);
+  // Before text is read, which may take minutes.
+  const then = resumed === null ? {} : savedEngine(resumed.checkpoint.json);
+  const backend = await startBackend(config, then, hooks.onEvent);
+  const engine: Engine = {
+    backend: backend.name,
+    simd: backend.capabilities.simd,
+    precision: config.run.precision,
+    version: version(),
+  };
   try {
-    const data = await readData(config, resumed?.checkpoint ?? null, hooks);
+    const data = await readData(config, resumed?.checkpoint ?? null, start, hooks);
     const mixer = mixerOf(bases === null ? data.sizes : basisSizes(bases, data.sizes));
-    const modelConfig = modelOf(config, data.tokenizer.vocabSize);
+    const { vocabSize } = data.tokenizer;
+    const saved = resumed === null ? null : savedModel(resumed.checkpoint.json);
+    const model =
+      start?.model() ?? createGPT(saved ?? modelOf(config, vocabSize), { seed: config.training.seed });
+    if (vocabSize > model.config.vocabSize)
+      throw new GradmixError(
+        "config",
+        `--tokenizer: it has ${vocabSize} tokens, the model of --init-from ${config.model.initFrom ?? ""} has ${model.config.vocabSize}`,
+      );
     const { threads, simd } = backend.capabilities;
     const runners = backend.name === "webgpu" ? "" : `${threads} ${threads === 1 ? "thread" : "threads"}, `;
     hooks.onEvent(
-      `${backend.name} backend, ${runners}${simd}; ${config.model.preset} model of ${parameterCount(modelConfig).toLocaleString("en")} parameters; rule ${config.mixing.rule}`,
+      `${backend.name} backend, ${runners}${simd}; ${config.model.preset} model of ${parameterCount(model.config).toLocaleString("en")} parameters; rule ${config.mixing.rule}`,
     );
-    const model = createGPT(modelConfig, { seed: config.training.seed });
+    if (start !== null) hooks.onEvent(`beginning with the parameters of ${start.path}`);
     const reference =
       earlier === null
         ? null
         : referenceModel(earlier, {
-            ...modelConfig,
-            context: model.config.context,
+            vocabSize: model.config.vocabSize,
+            context: config.model.context,
             tokenizer: data.tokenizer,
           });
     const trainer = createTrainer({
@@ -139,13 +153,7 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
       ...(bases === null ? {} : { bases }),
       batch: config.training.batch,
       seed: config.training.seed,
-      schedule: createSchedule({
-        name: config.training.schedule,
-        lr: config.training.lr,
-        minRatio: config.training.minLr,
-        warmup: config.training.warmupSteps,
-        steps: totalSteps(config),
-      }),
+      schedule: scheduleOf(config, totalSteps(config)),
       optimizer: {
         beta1: config.training.beta1,
         beta2: config.training.beta2,
@@ -160,6 +168,7 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
       hooks.onEvent(`going on from step ${resumed.step}`);
     }
     hooks.store.begin();
+    if (resumed !== null) tellChanges(resumed.step, { ...changes, ...engineChanges(then, engine) }, hooks);
     return await loop(config, hooks, {
       trainer,
       model,
@@ -167,12 +176,59 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
       names,
       bases,
       reference: earlier?.fingerprint ?? null,
-      backend: backend.name,
+      engine,
       resumed: resumed?.checkpoint ?? null,
     });
   } finally {
     await shutdown();
   }
+}
+
+/** The backend that the options name. A resumed run goes on where it began and as it began, unless they say otherwise. */
+async function startBackend(
+  { run }: TrainConfig,
+  then: Partial<Engine>,
+  log: (line: string) => void,
+): Promise<Backend> {
+  const kept = run.backend === "auto" && (then.backend === "cpu" || then.backend === "webgpu");
+  const backend = kept ? then.backend : run.backend;
+  const keptSimd =
+    run.simd === "auto" && then.backend === "cpu" && backend === "cpu" && isSimd(then.simd)
+      ? then.simd
+      : null;
+  const simd = keptSimd ?? run.simd;
+  try {
+    return await init({
+      backend,
+      log,
+      ...(run.threads === null ? {} : { threads: run.threads }),
+      ...(simd === "auto" ? {} : { simd }),
+      ...(run.precision === "f32" ? {} : { precision: run.precision }),
+      ...(run.deterministic ? { deterministic: true } : {}),
+      ...(run.memoryLimit === null ? {} : { memoryLimit: run.memoryLimit }),
+    });
+  } catch (error) {
+    if (!(kept || keptSimd !== null) || !(error instanceof GradmixError) || error.code !== "backend")
+      throw error;
+    throw new GradmixError(
+      "backend",
+      `${error.message}. The run began on ${then.backend ?? ""}${keptSimd === null ? "" : ` with ${keptSimd} SIMD`} and goes on so, since others round differently; ${keptSimd === null ? "--backend" : "--simd or --backend"} names another, and the metrics say it`,
+      { cause: error },
+    );
+  }
+}
+
+const isSimd = (level: string | undefined): level is "relaxed" | "plain" =>
+  level === "relaxed" || level === "plain";
+
+/** One line for the user and one for metrics.jsonl. */
+function tellChanges(step: number, changes: RunChanges, hooks: RunHooks): void {
+  const all = Object.entries(changes);
+  if (all.length === 0) return;
+  hooks.onEvent(
+    `from here on otherwise than before: ${all.map(([name, { from, to }]) => `${name} ${to} (was ${from})`).join(", ")}`,
+  );
+  hooks.onResume({ step, event: "resumed", changes });
 }
 
 /** What a run is made of once it is set up. */
@@ -184,8 +240,7 @@ interface Parts {
   readonly bases: Bases | null;
   /** The reference model's fingerprint. */
   readonly reference: string | null;
-  /** The backend's name. */
-  readonly backend: string;
+  readonly engine: Engine;
   /** What the run goes on from. */
   readonly resumed: Checkpoint | null;
 }
@@ -193,7 +248,7 @@ interface Parts {
 async function loop(
   config: TrainConfig,
   hooks: RunHooks,
-  { trainer, model, data, names, bases, reference, backend, resumed }: Parts,
+  { trainer, model, data, names, bases, reference, engine, resumed }: Parts,
 ): Promise<RunResult> {
   const steps = totalSteps(config);
   const { evalEvery, evalTokens, checkpointEvery } = config.run;
@@ -214,7 +269,8 @@ async function loop(
         ...state.json,
         tokenizer: data.tokenizer.toJSON(),
         corpus: data.contents,
-        backend,
+        engine,
+        model: model.config,
         ...(reference === null ? {} : { reference }),
         ...(unevaluated === null ? {} : { unevaluated: formatJson(unevaluated) }),
       },
@@ -260,7 +316,7 @@ async function loop(
       await save().catch(() => {
         // The first error is the one to tell.
       });
-    throw withCheckpoint(error, trainer.steps, saved, config.run.out);
+    throw withCheckpoint(error, trainer.steps, saved, config);
   }
 
   /** What the run leaves: the weights, and the model when it is done. */
@@ -307,17 +363,37 @@ function unevaluatedOf(resumed: Checkpoint | null): StepMetrics | null {
     : null;
 }
 
-/** What is left of a run whose device was lost, whose memory or disk was full: the last checkpoint. */
-function withCheckpoint(error: unknown, steps: number, saved: number | null, folder: string): unknown {
-  if (!(error instanceof GradmixError) || !["backend", "memory", "io"].includes(error.code)) return error;
-  const kept =
-    saved === null
-      ? "there was no checkpoint yet (--checkpoint-every)"
-      : `the checkpoint of step ${saved} is kept, gradmix train --resume ${folder} goes on from it`;
-  return new GradmixError(error.code, `${error.message}. The run ends after step ${steps}; ${kept}`, {
-    cause: error,
-  });
+/** What is left of a run whose loss, device, memory or disk was lost: the last checkpoint, and how to go on from it. */
+function withCheckpoint(error: unknown, steps: number, saved: number | null, config: TrainConfig): unknown {
+  if (!(error instanceof GradmixError)) return error;
+  const { code, message } = error;
+  const ends = `${message}. The run ends after step ${steps}`;
+  const told = (rest: string): GradmixError => new GradmixError(code, `${ends}; ${rest}`, { cause: error });
+  if (code === "numeric") {
+    // Parameters that gave no loss once will not give one again.
+    const good = listCheckpoints(config.run.out).findLast(({ step }) => step < steps) ?? null;
+    const from = good === null ? "" : ` from the checkpoint of step ${good.step}`;
+    return told(`to begin again${from} with a lower learning rate: ${lowerRate(config, good?.path ?? null)}`);
+  }
+  if (!["backend", "memory", "io"].includes(code)) return error;
+  if (saved === null) return told("there was no checkpoint yet (--checkpoint-every)");
+  return told(
+    `the checkpoint of step ${saved} is kept, gradmix train --resume ${shellWord(config.run.out)} goes on from it`,
+  );
 }
+
+/** The command of a run like this one with a tenth of its learning rate. */
+function lowerRate({ run, training }: TrainConfig, checkpoint: string | null): string {
+  let out = run.out;
+  for (let n = 2; existsSync(out); n++) out = `${run.out.replace(/\/+$/, "")}-${n}`;
+  const from = checkpoint === null ? [] : ["--init-from", checkpoint];
+  const lr = String(Number((training.lr / 10).toPrecision(3)));
+  const words = ["gradmix", "train", join(run.out, "config.json"), ...from, "--lr", lr, "--out", out];
+  return words.map(shellWord).join(" ");
+}
+
+const shellWord = (word: string): string =>
+  /^[\w./:@%+=,-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;
 
 async function evaluate(
   trainer: Trainer,
@@ -351,7 +427,12 @@ interface Data {
   readonly contents: readonly Content[];
 }
 
-async function readData(config: TrainConfig, resumed: Checkpoint | null, hooks: RunHooks): Promise<Data> {
+async function readData(
+  config: TrainConfig,
+  resumed: Checkpoint | null,
+  start: Start | null,
+  hooks: RunHooks,
+): Promise<Data> {
   const { data, model, training } = config;
   const names = [...data.domains.keys()];
   const files = await listInputs(config, hooks.onEvent);
@@ -367,7 +448,14 @@ async function readData(config: TrainConfig, resumed: Checkpoint | null, hooks: 
       }),
       hooks.signal,
     );
-  const tokenizer = await chooseTokenizer(config, resumed, [...files.domains.values()], documents, hooks);
+  const tokenizer = await chooseTokenizer(
+    config,
+    resumed,
+    start,
+    [...files.domains.values()],
+    documents,
+    hooks,
+  );
   // Learning a tokenizer reads text that is read again below; its bad lines count once.
   skipped.lines = 0;
 
@@ -470,11 +558,13 @@ function basisSizes(bases: Bases, sizes: Readonly<Record<string, number>>): Reco
 async function chooseTokenizer(
   config: TrainConfig,
   resumed: Checkpoint | null,
+  start: Start | null,
   files: readonly (readonly string[])[],
   documents: (list: readonly string[]) => AsyncIterable<{ readonly text: string }>,
   hooks: RunHooks,
 ): Promise<Tokenizer> {
   if (resumed !== null) return loadTokenizer(resumed.json["tokenizer"]);
+  if (start !== null && start.tokenizer !== null) return start.tokenizer;
   const { tokenizer, vocabSize } = config.data;
   if (tokenizer === "byte") return byteTokenizer();
   if (tokenizer !== "bpe") return loadTokenizer(readJson(tokenizer, `--tokenizer ${tokenizer}`));
@@ -489,24 +579,10 @@ async function chooseTokenizer(
       }
     }
   }
-  const start = performance.now();
+  const began = performance.now();
   const trained = await trainBpe(sample(), { vocabSize, signal: hooks.signal });
   hooks.onEvent(
-    `trained a tokenizer of ${trained.vocabSize} tokens in ${((performance.now() - start) / 1000).toFixed(1)} s`,
+    `trained a tokenizer of ${trained.vocabSize} tokens in ${((performance.now() - began) / 1000).toFixed(1)} s`,
   );
   return trained;
-}
-
-function modelOf(config: TrainConfig, vocabSize: number): GPTConfig {
-  const { preset, dim, layers, heads, kvHeads, hiddenDim, context } = config.model;
-  return {
-    preset,
-    vocabSize,
-    dim,
-    layers,
-    heads,
-    context,
-    ...(kvHeads === null ? {} : { kvHeads }),
-    ...(hiddenDim === null ? {} : { hiddenDim }),
-  };
 }

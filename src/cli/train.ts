@@ -38,11 +38,11 @@ interface Plan {
 }
 
 /** Checks the arguments and the run folder; writes nothing. Throws `config` or `checkpoint`. */
-function plan({ config: file, given, resume: path }: TrainArguments): Plan {
+async function plan({ config: file, given, resume: path }: TrainArguments): Promise<Plan> {
   const layers: Layer[] = [commandLineLayer(given)];
   if (file !== null) layers.push(fileLayer(file));
   if (path === null) {
-    const config = resolveConfig(layers);
+    const config = await configOf(layers);
     if (config.run.out === "") config.run.out = defaultFolder(new Date());
     checkFree(config.run.out);
     return { config, resume: null };
@@ -57,6 +57,17 @@ function plan({ config: file, given, resume: path }: TrainArguments): Plan {
     label: (key) => `${resume.folder}: ${key}`,
   };
   return { config: resolveConfig([...layers, saved]), resume };
+}
+
+/** With a model to begin with, its options go before the defaults. */
+async function configOf(layers: readonly Layer[]): Promise<TrainConfig> {
+  const from = layers.map(({ values }) => values.get("model.initFrom")).find((value) => value !== undefined);
+  if (typeof from !== "string") return resolveConfig(layers);
+  const { checkStart, readStart, startLayer } = await import("./start.ts");
+  const start = readStart(from);
+  const config = resolveConfig([...layers, startLayer(start)]);
+  checkStart(start, config);
+  return config;
 }
 
 function defaultFolder(date: Date): string {
@@ -78,7 +89,7 @@ export async function train(
   trainer?: RunTraining,
   { out, err }: Outputs = { out: openOutput(1), err: openOutput(2) },
 ): Promise<number> {
-  const { config, resume } = plan(args);
+  const { config, resume } = await plan(args);
   const folder = openRunFolder(config, resume);
   const progress = startProgress(err, totalSteps(config));
   const quiet = config.run.quiet;
@@ -99,6 +110,7 @@ export async function train(
         folder.appendMetrics(metrics);
         if (!quiet) progress.step(metrics);
       },
+      onResume: (line) => folder.appendMetrics(line),
       onEvent(line) {
         if (!quiet) progress.line(line);
       },

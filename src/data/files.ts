@@ -308,15 +308,15 @@ function codeOf(error: unknown): string {
   return error instanceof Error && "code" in error ? String(error.code) : "";
 }
 
-async function reasonOf(error: unknown, path: string): Promise<string> {
-  const code = codeOf(error);
+async function reasonOf(failure: unknown, path: string): Promise<string> {
+  const code = codeOf(failure);
   if (code === "EACCES" || code === "EPERM") return "it may not be read (permission denied)";
   if (code === "ENAMETOOLONG") return `its path is longer than the system takes (${path.length} characters)`;
   // Fails for what is no link.
   const link = await readlink(path).catch(() => null);
   if (link !== null && code === "ELOOP") return `it is a link to ${link}, which leads round in a circle`;
   if (link !== null && code === "ENOENT") return `it is a link to ${link}, which is not there`;
-  return code === "ENOENT" ? "it is not there" : (error as Error).message;
+  return code === "ENOENT" ? "it is not there" : (failure as Error).message;
 }
 
 function shorten(path: string): string {

@@ -52,6 +52,8 @@ export interface ModelConfig {
   hiddenDim: number | null;
   /** Tokens in a window, T. */
   context: number;
+  /** A run, a checkpoint or a Hugging Face folder whose parameters are begun with; null: random ones. */
+  initFrom: string | null;
 }
 
 export interface TrainingConfig {
@@ -232,6 +234,18 @@ export interface StepMetrics {
   evaluation?: { target: number | null; domains: ReadonlyMap<string, number> };
 }
 
+/** What a resumed run does otherwise than the run before it, by name. */
+export type RunChanges = Readonly<
+  Record<string, { readonly from: string | number; readonly to: string | number }>
+>;
+
+/** A line of metrics.jsonl after step `step`, where a run was resumed and does something otherwise. */
+export interface ResumeLine {
+  step: number;
+  event: "resumed";
+  changes: RunChanges;
+}
+
 export interface NamedWeights {
   final: ReadonlyMap<string, number>;
   averaged: ReadonlyMap<string, number>;
@@ -261,8 +275,8 @@ export interface Checkpoint {
 
 /** Where a run keeps its files; the command gives a folder (cli/run-folder.ts). All writes are whole or not at all. */
 export interface RunStore {
-  /** The state to continue from, or null for a fresh start. Reads only. */
-  load(): { step: number; checkpoint: Checkpoint } | null;
+  /** The state to continue from, with the configuration that led to it, or null for a fresh start. Reads only. */
+  load(): { step: number; checkpoint: Checkpoint; config: TrainConfig } | null;
   /** Called once, when all input has been validated and before the first step: makes the folder. */
   begin(): void;
   /** The state after `step` steps. Metrics up to `step` are on disk before it is. */
@@ -274,6 +288,8 @@ export interface RunStore {
 export interface RunHooks {
   /** After each step, in order. */
   onStep(metrics: StepMetrics): void;
+  /** Before the first step of a resumed run that does something otherwise. */
+  onResume(line: ResumeLine): void;
   /** Something worth a line: a tokenizer was trained, lines were skipped. */
   onEvent(line: string): void;
   /** Aborted: finish the step, save a checkpoint, return with `interrupted`. */

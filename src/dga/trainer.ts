@@ -528,7 +528,7 @@ export function createTrainer(options: TrainerOptions): Trainer {
       )
         throw new GradmixError(
           "numeric",
-          `the ${Number.isFinite(loss) ? "gradient" : "loss"} became ${Number.isFinite(loss) ? gradNorm : loss} at step ${step}; go on from the last checkpoint with a smaller learning rate`,
+          `the ${Number.isFinite(loss) ? "gradient" : "loss"} became ${Number.isFinite(loss) ? gradNorm : loss} at step ${step}; lower the learning rate`,
         );
       // The losses of a step that overflowed are right, its alignments are not.
       if (observed && !(overflowed && gathers)) note(rows, told);
@@ -594,7 +594,7 @@ export function createTrainer(options: TrainerOptions): Trainer {
       if (!value.every(Number.isFinite))
         throw new GradmixError(
           "numeric",
-          `the parameters are no longer finite after step ${state.steps}; go on from the last checkpoint with a smaller learning rate`,
+          `the parameters are no longer finite after step ${state.steps}; lower the learning rate`,
         );
       return {
         json: {

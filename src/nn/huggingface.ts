@@ -346,3 +346,8 @@ function ropeTheta(json: ReadonlyMap<string, unknown>, wrong: (what: string) => 
   if (typeof theta !== "number") throw wrong(`rope_theta is ${JSON.stringify(theta)}, not a number`);
   return theta;
 }
+
+/** What `config.json` says of the model. Throws as `fromHuggingFace` does. */
+export function huggingFaceConfig(files: ReadonlyMap<string, Uint8Array>): ResolvedGPTConfig {
+  return readConfig(files.get("config.json")).config;
+}

@@ -256,6 +256,49 @@ describe("refusals, in one line that names the place, the value and what is allo
   });
 });
 
+describe("of every option in a config file", () => {
+  const text = (path: string, ...members: string[]): string => {
+    const [section = ""] = path.split(".");
+    return `{\n  "${section}": {\n    ${members.join(",\n    ")}\n  }\n}`;
+  };
+  const read = (json: string): unknown => jsonLayer(parseJson(json, { source: "c.json" }), "c.json");
+
+  test.each(rows.map((row) => [row.path, row] as const))("%s", (path, { key, kind }) => {
+    const member = `"${key}": {}`;
+    // Twice, whatever the values.
+    expect(errorOf(() => read(text(path, member, member))).message).toBe(
+      `c.json, line 4, column 5: the name "${key}" stands twice in one object`,
+    );
+    // Misspelt: two letters that change places, one that is missing, other capitals.
+    const swapped = key.slice(0, -2) + [...key.slice(-2)].toReversed().join("");
+    for (const wrong of [swapped, key.slice(0, -1), key.toUpperCase()]) {
+      if (rows.some((row) => row.path === `${path.split(".")[0]}.${wrong}`) || wrong.length < 2) continue;
+      const { code, message } = errorOf(() => read(text(path, `"${wrong}": 1`)));
+      expect(code).toBe("config");
+      expect(message).toMatch(
+        new RegExp(
+          `^c\\.json: unknown key "${path.split(".")[0]}\\.${wrong}"; did you mean [a-z]+\\.[A-Za-z0-9]+\\?$`,
+        ),
+      );
+    }
+    // Of another type: the message has the file and the key's path.
+    const wrongs = ["[null]", "-1e99", '""', "[[]]", '{"\\u0000": 1}', "true", "null"];
+    const refused = wrongs.filter((value) => {
+      try {
+        read(text(path, `"${key}": ${value}`));
+        return false;
+      } catch (error) {
+        expect(error).toBeInstanceOf(GradmixError);
+        expect((error as Error).message).toMatch(new RegExp(`^c\\.json: ${path}[: ]`));
+        return true;
+      }
+    });
+    // A switch takes true; null says "decide for me" where there is something to decide.
+    const most = wrongs.length - (kind.type === "switch" ? 1 : 0) - 1;
+    expect(refused.length).toBeGreaterThanOrEqual(most);
+  });
+});
+
 describe("files", () => {
   let folder = "";
   beforeAll(() => {
@@ -281,12 +324,12 @@ describe("files", () => {
   });
 });
 
-test("a resumed run may change free keys only, and the first other one is named", () => {
+test("a resumed run may change free keys and those that it tells of, and the first other one is named", () => {
   const saved = resolve({ run: { out: "r" } });
   for (const row of rows) {
     const changed = new Map(flatten(saved)).set(row.path, "another");
     const check = (): void => checkSameConfig(saved, changed, "r");
-    if (row.free === true) check();
+    if (row.free === true || row.said === true) check();
     else
       expect(errorOf(check)).toMatchObject({
         code: "checkpoint",

@@ -238,6 +238,45 @@ describe("a run that was cut short goes on to the same bits", () => {
     expect(await ended).not.toEqual([null, "SIGKILL"]);
   });
 
+  test("with more steps it becomes the run that would have begun with them, and its metrics say so", () => {
+    const args = [...small, "--schedule", "constant", "--checkpoint-every", "4"];
+    expect(gradmix(...args, "--steps", "12", "--out", "whole").code).toBe(0);
+    expect(gradmix(...args, "--steps", "8", "--out", "short").code).toBe(0);
+    const { code, err } = gradmix("--resume", "short", "--steps", "12");
+    expect(code).toBe(0);
+    expect(err).toContain("from here on otherwise than before: steps 12 (was 8)");
+    const line = { step: 8, event: "resumed", changes: { steps: { from: 8, to: 12 } } };
+    const lines = readFileSync(join(folder, "short/metrics.jsonl"), "utf8").trim().split("\n");
+    expect(lines.length).toBe(13);
+    expect(JSON.parse(lines[8])).toEqual(line);
+    expect(model("short").equals(model("whole"))).toBe(true);
+    expect(weights("short")).toEqual(weights("whole"));
+  });
+
+  test("on the SIMD level it began with, and on another one only where it is asked for", () => {
+    const args = [...small, "--backend", "cpu", "--steps", "8", "--checkpoint-every", "4"];
+    expect(gradmix(...args, "--simd", "plain", "--out", "whole").code).toBe(0);
+    for (const out of ["kept", "changed"]) {
+      expect(gradmix(...args, "--simd", "plain", "--out", out).code).toBe(0);
+      // As if "auto" had found no relaxed instructions when it began.
+      const file = join(folder, out, "config.json");
+      writeFileSync(file, readFileSync(file, "utf8").replace('"simd": "plain"', '"simd": "auto"'));
+      rmSync(join(folder, out, "checkpoints/step-00000008.safetensors"));
+    }
+    const kept = gradmix("--resume", "kept");
+    expect([kept.code, kept.err.includes("otherwise")]).toEqual([0, false]);
+    expectSame("whole", "kept");
+    const changed = gradmix("--resume", "changed", "--simd", "relaxed");
+    expect(changed.code).toBe(0);
+    expect(changed.err).toContain("from here on otherwise than before: simd relaxed (was plain)");
+    const line = readFileSync(join(folder, "changed/metrics.jsonl"), "utf8").split("\n")[4] ?? "";
+    expect(JSON.parse(line)).toEqual({
+      step: 4,
+      event: "resumed",
+      changes: { simd: { from: "plain", to: "relaxed" } },
+    });
+  });
+
   test("a finished run has nothing to do", () => {
     expect(gradmix(...small, "--steps", "6", "--out", "run").code).toBe(0);
     const before = metrics("run");
@@ -258,6 +297,48 @@ describe("a run that was cut short goes on to the same bits", () => {
     expect(err).toMatch(
       /^gradmix: --resume: the text of domain "prose" has changed \(then 1 file, 60 documents, .*; now 1 file, 61 documents, .*\n$/,
     );
+  });
+});
+
+describe("a run that begins with the parameters of another", () => {
+  test("has them to the bit, from the run, its checkpoint or its model, with its tokenizer and shape", () => {
+    const texts = small.slice(0, 6);
+    const shape = ["--dim", "32", "--layers", "1", "--heads", "2", "--kv-heads", "1", "--context", "32"];
+    const quick = ["--batch", "4", "--eval-every", "0", "--steps", "2", "--align-batch", "2"];
+    const first = gradmix(
+      ...texts,
+      ...shape,
+      ...quick,
+      "--tokenizer",
+      "bpe",
+      "--vocab-size",
+      "300",
+      "--out",
+      "run",
+    );
+    expect(first.code).toBe(0);
+    // With a learning rate of nothing the parameters stay what they were.
+    const still = [...texts, ...quick, "--lr", "1e-300", "--rule", "uniform"];
+    const checkpoint = "run/checkpoints/step-00000002.safetensors";
+    for (const [n, from] of ["run", checkpoint, "run/model"].entries()) {
+      const out = `from-${n}`;
+      const { code, err } = gradmix(...still, "--init-from", from, "--out", out);
+      expect({ code, err: code === 0 ? "" : err }).toEqual({ code: 0, err: "" });
+      expect(err).toContain(`beginning with the parameters of ${from}\n`);
+      expect(model(out).equals(model("run"))).toBe(true);
+      for (const name of ["tokenizer.json", "config.json"])
+        expect(readFileSync(join(folder, out, "model", name))).toEqual(
+          readFileSync(join(folder, "run/model", name)),
+        );
+    }
+    // Shorter windows are trained with the same model, and a run goes on with it when what it began with is gone.
+    expect(gradmix(...still, "--init-from", "run/model", "--context", "16", "--out", "shorter").code).toBe(0);
+    rmSync(join(folder, "run"), { recursive: true });
+    expect(gradmix("--resume", "shorter", "--steps", "3").code).toBe(0);
+    expect(JSON.parse(readFileSync(join(folder, "shorter/model/config.json"), "utf8"))).toMatchObject({
+      max_position_embeddings: 32,
+      num_key_value_heads: 1,
+    });
   });
 });
 
@@ -337,7 +418,7 @@ describe("bad data: one line, exit code 2, nothing written", () => {
       "--lr",
       "10",
       "--weight-decay",
-      "10",
+      "1",
       "--schedule",
       "constant",
       "--warmup-steps",
@@ -349,8 +430,15 @@ describe("bad data: one line, exit code 2, nothing written", () => {
     );
     expect(code).toBe(2);
     expect(err).toMatch(
-      /gradmix: the (loss became|gradient became|parameters are no longer finite).* step \d+; go on from the last checkpoint/,
+      /gradmix: the (loss became|gradient became|parameters are no longer finite).* step \d+; lower the learning rate\. The run ends after step \d+; to begin again from the checkpoint of step \d+ /,
     );
+    const advised = /lower learning rate: gradmix (train .*)\n$/.exec(err)?.[1] ?? "";
+    expect(advised).toMatch(
+      /^train run\/config\.json --init-from run\/checkpoints\/step-\d+\.safetensors --lr 1 --out run-2$/,
+    );
+    const again = gradmix(...advised.split(" ").slice(1));
+    expect({ code: again.code, err: again.code === 0 ? "" : again.err }).toEqual({ code: 0, err: "" });
+    expect(again.err).toContain("beginning with the parameters of run/checkpoints");
     expect(metrics("run").every(({ loss }) => Number.isFinite(loss))).toBe(true);
     expect(readdirSync(join(folder, "run/checkpoints")).length).toBeGreaterThan(0);
   });

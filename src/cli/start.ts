@@ -1,0 +1,163 @@
+/** What `--init-from` means: a model to begin with, out of a run, one of its checkpoints or a Hugging Face folder. Its parameters only; nothing of its optimizer or weights. */
+import { existsSync, readdirSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { loadTokenizer, type Tokenizer } from "../data/index.ts";
+import type { Checkpoint, TrainConfig } from "../dga/config.ts";
+import { GradmixError } from "../errors.ts";
+import { createGPT, type GPT, type GPTConfig, type ResolvedGPTConfig, resolveGPTConfig } from "../nn/gpt.ts";
+import { fromHuggingFace, huggingFaceConfig, type ModelFiles } from "../nn/huggingface.ts";
+import type { Layer } from "./config.ts";
+import { readWhole } from "./files.ts";
+import { optionTable } from "./options.ts";
+import { listCheckpoints, readRun } from "./run-folder.ts";
+import { isObject, readJson, reason, wrong } from "./values.ts";
+
+export interface Start {
+  /** The path that was given. */
+  readonly path: string;
+  readonly config: ResolvedGPTConfig;
+  /** The one that the model was trained with; null for a folder that has none. */
+  readonly tokenizer: Tokenizer | null;
+  /** What `data.tokenizer` was in the run, or the path of the file. */
+  readonly tokenizerName: string | null;
+  /** Size of the vocabulary that "bpe" trained. */
+  readonly vocabSize: number | null;
+  /** The model, on the current backend. */
+  model(): GPT;
+}
+
+/** Throws `config` for a path that holds no model; what is wrong with its files in their own words. */
+export function readStart(path: string): Start {
+  const isFile = statSync(path, { throwIfNoEntry: false })?.isFile() === true;
+  const checkpoint = isFile ? path : listCheckpoints(path).at(-1)?.path;
+  if (checkpoint !== undefined) return fromCheckpoint(path, checkpoint);
+  const files: ModelFiles = new Map();
+  try {
+    for (const name of readdirSync(path))
+      if (name === "config.json" || /\.safetensors(\.index\.json)?$/.test(name))
+        files.set(name, readWhole(join(path, name)));
+  } catch (error) {
+    throw wrong(`--init-from: ${path} cannot be read (${reason(error)})`, error);
+  }
+  if (![...files.keys()].some((name) => name.endsWith(".safetensors")))
+    throw wrong(
+      `--init-from: ${path} holds no model; give a run's folder, one of its checkpoints, or a Hugging Face folder with config.json and model.safetensors`,
+    );
+  const tokenizerName = join(path, "tokenizer.json");
+  const tokenizer = existsSync(tokenizerName)
+    ? loadTokenizer(readJson(tokenizerName, `--init-from: ${tokenizerName}`))
+    : null;
+  return {
+    path,
+    config: huggingFaceConfig(files),
+    tokenizer,
+    tokenizerName: tokenizer === null ? null : tokenizerName,
+    vocabSize: null,
+    model: () => fromHuggingFace(files),
+  };
+}
+
+function fromCheckpoint(path: string, file: string): Start {
+  const { config, state, arrays } = readRun(file);
+  const tokenizer = loadTokenizer(state["tokenizer"]);
+  const shape = savedModel(state) ?? resolveGPTConfig(modelOf(config, tokenizer.vocabSize));
+  const values = arrays["value"];
+  return {
+    path,
+    config: shape,
+    tokenizer,
+    tokenizerName: config.data.tokenizer,
+    vocabSize: config.data.vocabSize,
+    model() {
+      const model = createGPT(shape);
+      const { value } = model.parameters;
+      if (!(values instanceof Float32Array) || values.length !== value.size) {
+        model.dispose();
+        throw new GradmixError(
+          "checkpoint",
+          `--init-from: ${file} has ${values?.length ?? 0} parameters, a model of its configuration has ${value.size}`,
+        );
+      }
+      value.write(values);
+      return model;
+    },
+  };
+}
+
+/** The model that the options describe. */
+export function modelOf(config: TrainConfig, vocabSize: number): GPTConfig {
+  const { preset, dim, layers, heads, kvHeads, hiddenDim, context } = config.model;
+  return {
+    preset,
+    vocabSize,
+    dim,
+    layers,
+    heads,
+    context,
+    ...(kvHeads === null ? {} : { kvHeads }),
+    ...(hiddenDim === null ? {} : { hiddenDim }),
+  };
+}
+
+/** The model of a checkpoint, which its options alone do not tell when it came from elsewhere; null in checkpoints of before. */
+export function savedModel(state: Checkpoint["json"]): ResolvedGPTConfig | null {
+  const { model } = state;
+  // The checkpoint's checksum says that it is what was written; the fields are checked all the same.
+  return isObject(model) ? resolveGPTConfig(model as unknown as GPTConfig) : null;
+}
+
+/** The options that the model decides. */
+const decided = ["preset", "dim", "layers", "heads", "kvHeads", "hiddenDim", "context"] as const;
+
+/** What the model says of the options, under those that were given. */
+export function startLayer(start: Start): Layer {
+  const { tokenizerName, vocabSize } = start;
+  return {
+    values: new Map<string, unknown>([
+      ...decided.map((key) => [`model.${key}`, start.config[key]] as const),
+      ...(tokenizerName === null ? [] : [["data.tokenizer", tokenizerName] as const]),
+      ...(vocabSize === null ? [] : [["data.vocabSize", vocabSize] as const]),
+    ]),
+    label: (key) => `${start.path}: ${key}`,
+  };
+}
+
+/** Throws `config`, naming the option, unless the model and its tokenizer fit what the options say. */
+export function checkStart(start: Start, { data, model }: TrainConfig): void {
+  const { path, config, tokenizer, tokenizerName } = start;
+  const refuse = (flag: string, given: unknown, theirs: string): GradmixError =>
+    wrong(`${flag}: ${String(given)} does not fit --init-from ${path}, ${theirs}; leave ${flag} out`);
+  for (const key of decided) {
+    const given = model[key] ?? config[key];
+    // Shorter windows than the model can take are no other model.
+    if (key === "context" ? model.context > config.context : given !== config[key])
+      throw refuse(
+        optionTable.model[key].flag,
+        given,
+        key === "context"
+          ? `whose windows have at most ${config.context} tokens`
+          : `whose model has ${String(config[key])}`,
+      );
+  }
+  if (tokenizer === null) {
+    if (data.tokenizer === "bpe")
+      throw wrong(
+        `--init-from: ${path} has no tokenizer.json; name the one that its model was trained with by --tokenizer FILE`,
+      );
+    return;
+  }
+  if (data.tokenizer === tokenizerName) {
+    if (data.tokenizer === "bpe" && data.vocabSize !== start.vocabSize)
+      throw refuse(
+        "--vocab-size",
+        data.vocabSize,
+        `whose vocabulary was trained with ${String(start.vocabSize)}`,
+      );
+    return;
+  }
+  const same =
+    data.tokenizer.endsWith(".json") &&
+    JSON.stringify(loadTokenizer(readJson(data.tokenizer, `--tokenizer ${data.tokenizer}`)).toJSON()) ===
+      JSON.stringify(tokenizer.toJSON());
+  if (!same) throw refuse("--tokenizer", data.tokenizer, "whose model was trained with another tokenizer");
+}

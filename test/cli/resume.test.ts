@@ -1,0 +1,86 @@
+/** What a resumed run may do otherwise: a number of steps under which all that was done stays right, another backend or SIMD level where it is said. */
+import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
+import { type Engine, engineChanges, savedEngine, stepChanges } from "#dist/cli/resume.js";
+import { GradmixError } from "#dist/errors.js";
+import type { TrainConfig } from "#dist/dga/config.js";
+import { createSchedule } from "gradmix/nn";
+import fc from "fast-check";
+import { expect, test } from "vitest";
+
+function configOf(training: object): TrainConfig {
+  const data = { domains: { a: "a" }, target: "t" };
+  return resolveConfig([jsonLayer({ data, training }, "c.json")]);
+}
+
+const cases = fc.record({
+  schedule: fc.constantFrom("cosine", "wsd", "constant" as const),
+  from: fc.integer({ min: 1, max: 40 }),
+  to: fc.integer({ min: 1, max: 60 }),
+  warmupSteps: fc.nat(15),
+  share: fc.double({ min: 0, max: 1, noNaN: true }),
+});
+
+test("the steps change exactly where every step that was done had the learning rate of the new schedule", () => {
+  fc.assert(
+    fc.property(cases, ({ schedule: name, from, to, warmupSteps, share }) => {
+      const done = Math.round(from * share);
+      const common = { schedule: name, warmupSteps, lr: 0.01 };
+      const [then, now] = [configOf({ ...common, steps: from }), configOf({ ...common, steps: to })];
+      const rates = (steps: number): number[] => {
+        const rate = createSchedule({ name, lr: 0.01, minRatio: 0.1, warmup: warmupSteps, steps });
+        return Array.from({ length: done }, (_, step) => rate(step));
+      };
+      const same = JSON.stringify(rates(from)) === JSON.stringify(rates(to));
+      const change = (countsTokens: boolean): unknown => {
+        try {
+          return stepChanges(then, now, done, countsTokens);
+        } catch (error) {
+          if (error instanceof GradmixError) return error.message;
+          throw error;
+        }
+      };
+      if (from === to) expect([change(false), change(true)]).toEqual([{}, {}]);
+      else if (to < done)
+        expect(change(false)).toMatch(
+          new RegExp(`: ${done} are done; to train on from its parameters, .*--init-from$`),
+        );
+      else if (!same)
+        expect(change(false)).toMatch(
+          /^--steps: .* would have had another learning rate; constant can be extended/,
+        );
+      else {
+        expect(change(false)).toEqual({ steps: { from, to } });
+        expect(change(true)).toMatch(/its combinators count with the run's tokens/);
+      }
+    }),
+    { numRuns: 500 },
+  );
+});
+
+test("constant always extends, wsd before its decay, cosine only within the warm-up", () => {
+  const extends_ = (schedule: string, done: number): boolean => {
+    const config = (steps: number): TrainConfig => configOf({ schedule, steps, warmupSteps: 5 });
+    try {
+      stepChanges(config(100), config(200), done, false);
+      return true;
+    } catch {
+      return false;
+    }
+  };
+  expect([extends_("constant", 100), extends_("wsd", 80), extends_("wsd", 81)]).toEqual([true, true, false]);
+  expect([extends_("cosine", 5), extends_("cosine", 7)]).toEqual([true, false]);
+});
+
+test("of the engine what is known on both sides and differs is said", () => {
+  const engine: Engine = { backend: "cpu", simd: "relaxed", precision: "f32", version: "1.0.0" };
+  expect(engineChanges(savedEngine({ engine }), engine)).toEqual({});
+  for (const name of Object.keys(engine) as (keyof Engine)[])
+    expect(engineChanges(savedEngine({ engine: { ...engine, [name]: "other" } }), engine)).toEqual({
+      [name]: { from: "other", to: engine[name] },
+    });
+  // A checkpoint from before knows its backend alone.
+  expect(engineChanges(savedEngine({ backend: "webgpu" }), engine)).toEqual({
+    backend: { from: "webgpu", to: "cpu" },
+  });
+  expect(engineChanges(savedEngine({}), engine)).toEqual({});
+});

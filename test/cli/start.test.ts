@@ -1,0 +1,105 @@
+/** What a model to begin with says of the options: they come from it, and those given otherwise are refused by their flag. */
+import { byteTokenizer, trainBpe } from "gradmix/data";
+import { commandLineLayer, jsonLayer, type Layer, resolveConfig } from "#dist/cli/config.js";
+import { optionRows } from "#dist/cli/options.js";
+import { checkStart, readStart, type Start, startLayer } from "#dist/cli/start.js";
+import type { TrainConfig } from "#dist/dga/config.js";
+import { GradmixError } from "#dist/errors.js";
+import { resolveGPTConfig } from "#dist/nn/gpt.js";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+
+const tokenizer = byteTokenizer();
+const shape = { preset: "llama", vocabSize: 257, dim: 48, layers: 3, heads: 6, kvHeads: 2, hiddenDim: 96, context: 24 } as const; // prettier-ignore
+const run: Start = {
+  path: "runs/x",
+  config: resolveGPTConfig(shape),
+  tokenizer,
+  tokenizerName: "byte",
+  vocabSize: 1024,
+  model: () => {
+    throw new Error("not needed");
+  },
+};
+const minimal = jsonLayer({ data: { domains: { a: "a" }, target: "t" } }, "minimal.json");
+const resolve = (start: Start, ...layers: Layer[]): TrainConfig =>
+  resolveConfig([...layers, minimal, startLayer(start)]);
+const given = (path: string, value: string): Layer => commandLineLayer(new Map([[path, [value]]]));
+
+function messageOf(fn: () => unknown): string {
+  try {
+    fn();
+  } catch (error) {
+    if (error instanceof GradmixError) return error.message;
+    throw error;
+  }
+  return "";
+}
+
+test("the model decides the options that describe it, and each one given otherwise is named", () => {
+  const config = resolve(run);
+  const { vocabSize, ...own } = shape;
+  expect({ ...config.model, vocabSize }).toEqual({ ...own, initFrom: null, vocabSize });
+  expect(config.data.tokenizer).toBe("byte");
+  checkStart(run, config);
+  // The same values may be given, and shorter windows.
+  for (const [key, value] of Object.entries(own))
+    checkStart(run, resolve(run, given(`model.${key}`, String(value))));
+  checkStart(run, resolve(run, given("model.context", "16")));
+  const others = {
+    preset: "gpt2",
+    dim: "96",
+    layers: "2",
+    heads: "12",
+    kvHeads: "3",
+    hiddenDim: "64",
+    context: "25",
+  };
+  expect(Object.keys(others)).toEqual(Object.keys(own));
+  for (const [key, value] of Object.entries(others)) {
+    // gpt2 has no grouped heads.
+    const also = key === "preset" ? [given("model.kvHeads", "6")] : [];
+    const config = resolve(run, given(`model.${key}`, value), ...also);
+    const flag = optionRows().find(({ path }) => path === `model.${key}`)?.flag;
+    expect(messageOf(() => checkStart(run, config))).toMatch(
+      new RegExp(`^${flag}: ${value} does not fit --init-from runs/x, whose .*; leave ${flag} out$`),
+    );
+  }
+});
+
+test("the tokenizer is the model's: another name for the same one is taken, another one refused", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "gradmix-start-"));
+  try {
+    const file = (name: string, json: unknown): string => {
+      writeFileSync(join(folder, name), JSON.stringify(json));
+      return join(folder, name);
+    };
+    const other = await trainBpe(["some text that has pairs, some text"], { vocabSize: 260 });
+    const same = file("same.json", tokenizer.toJSON());
+    checkStart(run, resolve(run, given("data.tokenizer", same)));
+    for (const wrong of ["bpe", file("other.json", other.toJSON())])
+      expect(messageOf(() => checkStart(run, resolve(run, given("data.tokenizer", wrong))))).toBe(
+        `--tokenizer: ${wrong} does not fit --init-from runs/x, whose model was trained with another tokenizer; leave --tokenizer out`,
+      );
+    const learned: Start = { ...run, tokenizer: other, tokenizerName: "bpe", vocabSize: 260 };
+    checkStart(learned, resolve(learned));
+    expect(messageOf(() => checkStart(learned, resolve(learned, given("data.vocabSize", "300"))))).toMatch(
+      /^--vocab-size: 300 /,
+    );
+    // A folder without a tokenizer needs one.
+    const bare: Start = { ...run, tokenizer: null, tokenizerName: null, vocabSize: null };
+    expect(messageOf(() => checkStart(bare, resolve(bare)))).toMatch(
+      /runs\/x has no tokenizer\.json; .* --tokenizer FILE$/,
+    );
+    checkStart(bare, resolve(bare, given("data.tokenizer", same)));
+    expect(messageOf(() => readStart(join(folder, "none")))).toMatch(
+      /^--init-from: .*none cannot be read \(no such file/,
+    );
+    expect(messageOf(() => readStart(folder))).toMatch(/^--init-from: .* holds no model; /);
+    expect(messageOf(() => readStart(same))).toMatch(/not a checkpoint/);
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
