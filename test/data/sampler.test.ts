@@ -157,6 +157,39 @@ describe("the sampler", () => {
     expect(hits[4]).toBe(0);
   });
 
+  test("gives every epoch of every domain, under every seed, the order of a key of its own", () => {
+    const sizes = [30, 30, 31];
+    const orders = [1, 2].flatMap((seed) => {
+      const sampler = createSampler({ domains: domainsOf(sizes), seed });
+      return sizes.flatMap((count, domain) =>
+        [0, 1, 2].map((epoch) => {
+          const order = sampler.drawFrom(domain, count).map(({ window }) => window);
+          // The definition: a permutation whose key is folded from the seed, the domain and the epoch.
+          const own = foldIn(foldIn(key(seed), domain + 1), epoch);
+          expect(order).toEqual(Array.from({ length: count }, (_, i) => permute(own, count, i)));
+          return order.join();
+        }),
+      );
+    });
+    expect(new Set(orders).size).toBe(orders.length);
+  });
+
+  test("a systematic draw of few rows gives every domain its weight over many draws", () => {
+    const weights = [0.4, 0.35, 0.25];
+    for (const rows of [1, 2]) {
+      const sampler = createSampler({ domains: domainsOf([3, 4, 5]), seed: 11, mode: "systematic" });
+      const rounds = 6000;
+      // The domain of the first row: its share of [0, 1/rows), since the offset is uniform there.
+      const hits = [0, 0, 0];
+      for (let i = 0; i < rounds; i++) hits[sampler.draw(weights, rows)[0].domain]++;
+      const expected = rows === 1 ? weights : [0.8, 0.2, 0];
+      hits.forEach((hit, i) => {
+        const deviation = Math.sqrt(rounds * expected[i] * (1 - expected[i]));
+        expect(Math.abs(hit - rounds * expected[i])).toBeLessThanOrEqual(4 * deviation);
+      });
+    }
+  });
+
   test("refuses weights off the simplex, naming the domain, and draws nothing", () => {
     const sampler = createSampler({ domains: domainsOf([3, 4]), seed: 1 });
     const before = sampler.state();

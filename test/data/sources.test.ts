@@ -15,6 +15,7 @@ import {
   type ReadOptions,
 } from "gradmix/data";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { foldIn, key, uniformAt } from "#dist/tensor/rng.js";
 
 let folder = "";
 const previous = process.cwd();
@@ -293,6 +294,47 @@ describe("a corpus", () => {
           ]);
           const again = await buildCorpus("d", all, tokenizer, { heldOut, seed });
           expect(again).toEqual(corpus);
+        },
+      ),
+    );
+  });
+
+  test("holds out the documents whose number is below the share, and moves the first only for an empty side", async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.integer({ min: 2, max: 12 }),
+        fc.double({ min: 0.01, max: 0.95, noNaN: true }),
+        fc.maxSafeNat(),
+        async (count, heldOut, seed) => {
+          const all = documents(count);
+          const corpus = await buildCorpus("d", all, tokenizer, { heldOut, seed });
+          const stream = foldIn(key(seed), 0x5b17);
+          const below = all.map((_, i) => uniformAt(stream, i) < heldOut);
+          const others = below.slice(1);
+          if (others.every((isHeldOut) => isHeldOut === others[0])) below[0] = !others[0];
+          expect(decode(corpus.heldOut?.tokens ?? [])).toEqual(
+            all.flatMap(({ text }, i) => (below[i] ? [text] : [])).sort(),
+          );
+        },
+      ),
+    );
+  });
+
+  test("splits a single document at the token nearest to the share", async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.integer({ min: 1, max: 300 }),
+        fc.double({ min: 0, max: 0.99, noNaN: true }),
+        async (length, heldOut) => {
+          const text = Array.from({ length }, (_, i) => String.fromCharCode(32 + (i % 90))).join("");
+          const { train, heldOut: held } = await buildCorpus("d", [{ text }], tokenizer, {
+            heldOut,
+            seed: 1,
+          });
+          expect(train.tokens.length).toBe(
+            heldOut === 0 ? length + 1 : Math.round((length + 1) * (1 - heldOut)),
+          );
+          expect(tokenizer.decode([...train.tokens, ...(held?.tokens ?? [])])).toBe(`${text}<|endoftext|>`);
         },
       ),
     );

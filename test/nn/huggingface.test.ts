@@ -265,6 +265,18 @@ describe("folders as they are found", () => {
     );
   });
 
+  it("a key that is left out means what `transformers` takes for it", async () => {
+    const [l, g] = [await folderOf(llama), await folderOf({ ...gpt2, hiddenDim: 32 })];
+    const without = (files: ModelFiles, ...names: string[]): GPTConfig =>
+      fromHuggingFace(changed(files, same, Object.fromEntries(names.map((name) => [name, undefined]))))
+        .config;
+    expect(without(l, "rms_norm_eps", "rope_theta")).toMatchObject({ normEps: 1e-6, ropeTheta: 10_000 });
+    expect(without(g, "layer_norm_epsilon", "n_inner")).toMatchObject({ normEps: 1e-5, hiddenDim: 32 });
+    // As many key/value heads as heads.
+    const full = await folderOf({ ...llama, kvHeads: 4 });
+    expect(without(full, "num_key_value_heads").kvHeads).toBe(4);
+  });
+
   it("other keys for the same: defaults left out, rope_parameters, gelu by its other name", async () => {
     const files = await folderOf({ ...llama, ropeTheta: 500 });
     const want = await logitsOf(files);
