@@ -1,9 +1,10 @@
 /**
- * Byte-level byte-pair encoding (Sennrich et al. 2016; Radford et al. 2019): learning merges, and encoding with them.
+ * Byte-level byte-pair encoding (Sennrich et al. 2016; Radford et al. 2019): encoding with merges that were learned (train-bpe.ts) or read
+ * (tokenizer.ts).
  */
-import { giveTurn } from "../backends/turn.ts";
 import { GradmixError } from "../errors.ts";
-import { byteCharacters, END_OF_TEXT, type Tokenizer } from "./byte-level.ts";
+import { END_OF_TEXT, readBytes, type Tokenizer, writeBytes } from "./byte-level.ts";
+import { escapePattern, gpt2PreTokenizer, type Normalizer, type PreTokenizer } from "./pre-tokenizer.ts";
 
 export interface Merge {
   readonly left: number;
@@ -11,11 +12,12 @@ export interface Merge {
   readonly joined: number;
 }
 
-/** GPT-2's pieces: contractions, words, numbers, punctuation, each with a space before it, and runs of white space. */
-const PIECES = /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+/gu;
-
 /** Pairs of ids below 2²⁶ as one number. */
-const pairKey = (left: number, right: number): number => left * 67108864 + right;
+export const pairKey = (left: number, right: number): number => left * 67108864 + right;
+export const splitKey = (pair: number): [left: number, right: number] => [
+  Math.floor(pair / 67108864),
+  pair % 67108864,
+];
 
 /** Pieces whose ids are remembered; words repeat, long pieces hardly ever. */
 const CACHE_SIZE = 1 << 16;
@@ -24,63 +26,213 @@ const CACHED_LENGTH = 64;
 /** From this many ids on a piece is merged with a heap: text without spaces (DNA, base64, some scripts) makes pieces of megabytes. */
 const LONG_PIECE = 128;
 
-/** When learning, longer pieces are cut: no useful token is as long, and a merge touches only the cuts that hold its pair. */
-const LONGEST_LEARNED = /.{1,128}/gsu;
+/** Ids that are handed on at a time. */
+const BLOCK = 1 << 14;
 
-/** A piece as a string of its own. One cut from a text by a regular expression would keep the whole text in memory. */
-const detach = (piece: string): string =>
+/** A piece as a string of its own. One cut from a text would keep the whole text in memory. */
+export const detach = (piece: string): string =>
   piece.length < 13 ? piece : Buffer.from(piece, "utf16le").toString("utf16le");
 
-/** A tokenizer of tokens (their bytes by id, the 256 single bytes among them) and merges in order of rank. */
-export function bpeTokenizer(
-  tokens: readonly Uint8Array[],
-  merges: readonly Merge[],
-  kind: Tokenizer["kind"],
-): Tokenizer {
-  const endOfText = tokens.length;
-  const ranks = new Map<number, number>();
-  merges.forEach(({ left, right }, rank) => {
-    if (!ranks.has(pairKey(left, right))) ranks.set(pairKey(left, right), rank);
-  });
-  const single = new Uint32Array(256);
-  tokens.forEach((bytes, id) => {
-    if (bytes.length === 1) single[bytes[0]] = id;
-  });
+/** An added token that text can spell: it is one token wherever it stands, before anything else is looked at. */
+export interface AddedToken {
+  readonly content: string;
+  readonly id: number;
+  /** Looked for in the normalized text, not in the text as it is. */
+  readonly normalized: boolean;
+  /** Text that spells a special token stays text; it only hides other added tokens in it. */
+  readonly special: boolean;
+}
+
+export interface TokenizerParts {
+  readonly kind: Tokenizer["kind"];
+  /** Each token's bytes, by id. */
+  readonly tokens: readonly Uint8Array[];
+  readonly endOfText: number;
+  /** The token of each byte, or −1. */
+  readonly bytes: Int32Array;
+  /** In order of rank. */
+  readonly merges: readonly Merge[];
+  readonly preTokenizer?: PreTokenizer;
+  readonly normalizer?: Normalizer | null;
+  readonly added?: readonly AddedToken[];
+  /** Tokens by their bytes as written, when a piece that is a token is not merged but taken whole (`ignore_merges`). */
+  readonly whole?: ReadonlyMap<string, number> | null;
+  /** What stands for bytes without a token, once for several in a row if `fuse`. Default: such a text is refused. */
+  readonly unknown?: { readonly id: number; readonly fuse: boolean } | null;
+  readonly toJSON: () => Record<string, unknown>;
+}
+
+/** A tokenizer of its parts. */
+export function tokenizerOf(parts: TokenizerParts): Tokenizer {
+  const { kind, tokens, endOfText, normalizer = null } = parts;
+  const segments = segmenter(parts.added ?? [], normalizer);
+  const encodeSegment = isByBytes(parts) ? byteEncoder(parts.bytes) : pieceEncoder(parts);
+
+  const encodeBlocks = (text: string, take: (ids: Uint32Array) => void): void => {
+    const block = new Uint32Array(BLOCK);
+    let length = 0;
+    const put = (ids: Uint32Array): void => {
+      for (let from = 0; from < ids.length;) {
+        const count = Math.min(BLOCK - length, ids.length - from);
+        for (let i = 0; i < count; i++) block[length + i] = ids[from + i];
+        length += count;
+        from += count;
+        if (length === BLOCK) {
+          take(block);
+          length = 0;
+        }
+      }
+    };
+    for (const segment of segments(text))
+      if (typeof segment === "number") put(Uint32Array.of(segment));
+      else encodeSegment(segment, put);
+    if (length > 0) take(block.subarray(0, length));
+  };
+
+  return {
+    kind,
+    vocabSize: tokens.length,
+    endOfText,
+    encodeBlocks,
+    encode(text) {
+      const blocks: Uint32Array[] = [];
+      encodeBlocks(text, (ids) => blocks.push(ids.slice()));
+      return joinIds(blocks);
+    },
+    decode(ids) {
+      const parts: Uint8Array[] = [];
+      for (let i = 0; i < ids.length; i++) {
+        const bytes = tokens[ids[i]];
+        if (bytes !== undefined) parts.push(bytes);
+      }
+      return new TextDecoder("utf-8", { ignoreBOM: true }).decode(Buffer.concat(parts));
+    },
+    toJSON: parts.toJSON,
+  };
+}
+
+function joinIds(blocks: readonly Uint32Array[]): Uint32Array {
+  if (blocks.length === 1) return blocks[0];
+  const out = new Uint32Array(blocks.reduce((n, block) => n + block.length, 0));
+  let at = 0;
+  for (const block of blocks) {
+    out.set(block, at);
+    at += block.length;
+  }
+  return out;
+}
+
+/** Hands the ids of a text on, in order, in arrays of any length. */
+type SegmentEncoder = (text: string, put: (ids: Uint32Array) => void) => void;
+
+/** Whether every byte is a token and nothing is merged, so that pieces do not matter. */
+function isByBytes({ merges, whole, bytes, preTokenizer = gpt2PreTokenizer }: TokenizerParts): boolean {
+  return merges.length === 0 && (whole ?? null) === null && preTokenizer.complete && !bytes.includes(-1);
+}
+
+function byteEncoder(bytes: Int32Array): SegmentEncoder {
   const utf8 = new TextEncoder();
+  return (text, put) => {
+    const scratch = new Uint8Array(3 * BLOCK);
+    for (let from = 0; from < text.length;) {
+      const { read, written } = utf8.encodeInto(text.slice(from, from + BLOCK + 1), scratch);
+      // A part ends between characters: of a pair that the cut parts, the first half waits for the next part.
+      const cutPair = from + read < text.length && isHigh(text.charCodeAt(from + read - 1));
+      put(Uint32Array.from(scratch.subarray(0, written - (cutPair ? 3 : 0)), (byte) => bytes[byte]));
+      from += read - (cutPair ? 1 : 0);
+    }
+  };
+}
+
+const isHigh = (unit: number): boolean => unit >= 0xd800 && unit <= 0xdbff;
+
+function pieceEncoder(parts: TokenizerParts): SegmentEncoder {
+  const { merges, whole = null, preTokenizer = gpt2PreTokenizer } = parts;
+  const utf8 = new TextEncoder();
+  const bytesOf = (piece: string): Uint8Array =>
+    preTokenizer.written ? (readBytes(piece) ?? new Uint8Array(0)) : utf8.encode(piece);
+  const idsOf = byteIds(parts);
+  const merge = merger(merges);
   const cache = new Map<string, Uint32Array>();
 
   const encodePiece = (piece: string): Uint32Array => {
-    const bytes = utf8.encode(piece);
-    if (bytes.length >= LONG_PIECE) return mergeLong(Uint32Array.from(bytes, (byte) => single[byte]));
-    const ids = Array.from(bytes, (byte) => single[byte]);
-    for (;;) {
+    const bytes = bytesOf(piece);
+    const id = whole?.get(writeBytes(bytes));
+    return id === undefined ? merge(idsOf(bytes)) : Uint32Array.of(id);
+  };
+
+  return (text, put) => {
+    for (const piece of preTokenizer.pieces(text)) {
+      let ids = cache.get(piece);
+      if (ids === undefined) {
+        ids = encodePiece(piece);
+        if (piece.length <= CACHED_LENGTH) {
+          if (cache.size >= CACHE_SIZE) cache.clear();
+          cache.set(detach(piece), ids);
+        }
+      }
+      put(ids);
+    }
+  };
+}
+
+/** The tokens of single bytes. Throws `data` for a byte that has none, unless the tokenizer has one for what is unknown. */
+function byteIds({ bytes: ids, unknown = null }: TokenizerParts): (bytes: Uint8Array) => Uint32Array {
+  return (bytes) => {
+    const out = new Uint32Array(bytes.length);
+    let length = 0;
+    let inUnknown = false;
+    for (const byte of bytes) {
+      const id = ids[byte];
+      if (id < 0 && unknown === null)
+        throw new GradmixError(
+          "data",
+          `the tokenizer has no token for the byte 0x${byte.toString(16)}, which is in ${JSON.stringify(Buffer.from(bytes.subarray(0, 40)).toString())}; use one whose vocabulary has all 256 bytes (in Hugging Face's BpeTrainer: initial_alphabet = ByteLevel.alphabet())`,
+        );
+      if (id >= 0) out[length++] = id;
+      else if (unknown !== null && !(inUnknown && unknown.fuse)) out[length++] = unknown.id;
+      inUnknown = id < 0;
+    }
+    return out.subarray(0, length);
+  };
+}
+
+/** Merges the ids of a piece: the pair of the lowest rank first, the leftmost of equals. The array given may be written to. */
+function merger(merges: readonly Merge[]): (ids: Uint32Array) => Uint32Array {
+  // A pair that is listed twice has its last rank, as in Hugging Face's library.
+  const ranks = new Map(merges.map(({ left, right }, rank) => [pairKey(left, right), rank]));
+  const inOrder = isInOrder(merges);
+  return (ids) => (inOrder && ids.length < LONG_PIECE ? mergeShort(ids) : mergeLong(ids));
+
+  function mergeShort(ids: Uint32Array): Uint32Array {
+    for (let length = ids.length; ;) {
       let best = -1;
       let bestRank = Infinity;
-      for (let i = 0; i + 1 < ids.length; i++) {
+      for (let i = 0; i + 1 < length; i++) {
         const rank = ranks.get(pairKey(ids[i], ids[i + 1]));
         if (rank !== undefined && rank < bestRank) [best, bestRank] = [i, rank];
       }
-      if (best < 0) return Uint32Array.from(ids);
-      // All places of this merge at once, from the left.
+      if (best < 0) return ids.slice(0, length);
+      // All places of this merge at once, from the left: no pair that comes of it can have a lower rank.
       const { left, right, joined } = merges[bestRank];
       let to = best;
-      for (let from = best; from < ids.length; from++) {
-        if (ids[from] === left && ids[from + 1] === right) {
+      for (let from = best; from < length; from++) {
+        if (from + 1 < length && ids[from] === left && ids[from + 1] === right) {
           ids[to++] = joined;
           from++;
         } else ids[to++] = ids[from];
       }
-      ids.length = to;
+      length = to;
     }
-  };
+  }
 
-  /** The same merges in O(n log n): places in a linked list, a heap of (rank, place) with the leftmost of the lowest rank on top. */
-  const mergeLong = (ids: Uint32Array): Uint32Array => {
+  /** The same in O(n log n), one place at a time: places in a linked list, a heap of (rank, place) with the leftmost of the lowest rank on top. */
+  function mergeLong(ids: Uint32Array): Uint32Array {
     const n = ids.length;
     const next = Int32Array.from(ids, (_, i) => i + 1);
     const before = Int32Array.from(ids, (_, i) => i - 1);
     const alive = new Uint8Array(n).fill(1);
-    const heap = numberHeap();
+    const heap = numberHeap(n);
     const rankAt = (i: number): number =>
       next[i] < n ? (ranks.get(pairKey(ids[i], ids[next[i]])) ?? -1) : -1;
     const offer = (i: number): void => {
@@ -100,193 +252,82 @@ export function bpeTokenizer(
       if (before[i] >= 0) offer(before[i]);
     }
     return ids.filter((_, i) => alive[i] === 1);
-  };
-
-  return {
-    kind,
-    vocabSize: tokens.length + 1,
-    endOfText,
-    encode(text) {
-      if (merges.length === 0) return Uint32Array.from(utf8.encode(text), (byte) => single[byte]);
-      let out = new Uint32Array(text.length + 16);
-      let length = 0;
-      for (const [piece] of text.matchAll(PIECES)) {
-        let ids = cache.get(piece);
-        if (ids === undefined) {
-          ids = encodePiece(piece);
-          if (piece.length <= CACHED_LENGTH) {
-            if (cache.size >= CACHE_SIZE) cache.clear();
-            cache.set(detach(piece), ids);
-          }
-        }
-        if (length + ids.length > out.length) {
-          const larger = new Uint32Array(2 * out.length + ids.length);
-          larger.set(out.subarray(0, length));
-          out = larger;
-        }
-        out.set(ids, length);
-        length += ids.length;
-      }
-      return out.slice(0, length);
-    },
-    decode(ids) {
-      const parts: Uint8Array[] = [];
-      for (let i = 0; i < ids.length; i++) {
-        const bytes = ids[i] === endOfText ? utf8.encode(END_OF_TEXT) : tokens[ids[i]];
-        if (bytes !== undefined) parts.push(bytes);
-      }
-      const all = new Uint8Array(parts.reduce((n, part) => n + part.length, 0));
-      let at = 0;
-      for (const part of parts) {
-        all.set(part, at);
-        at += part.length;
-      }
-      return new TextDecoder("utf-8", { ignoreBOM: true }).decode(all);
-    },
-    toJSON() {
-      const written = tokens.map((bytes) => Array.from(bytes, (byte) => byteCharacters[byte]).join(""));
-      const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
-      return {
-        version: "1.0",
-        truncation: null,
-        padding: null,
-        added_tokens: [
-          {
-            id: endOfText,
-            content: END_OF_TEXT,
-            single_word: false,
-            lstrip: false,
-            rstrip: false,
-            normalized: false,
-            special: true,
-          },
-        ],
-        normalizer: null,
-        pre_tokenizer: byteLevel,
-        post_processor: null,
-        decoder: byteLevel,
-        model: {
-          type: "BPE",
-          dropout: null,
-          unk_token: null,
-          continuing_subword_prefix: null,
-          end_of_word_suffix: null,
-          fuse_unk: false,
-          byte_fallback: false,
-          ignore_merges: false,
-          vocab: Object.fromEntries<number>([
-            ...written.map((token, id): [string, number] => [token, id]),
-            [END_OF_TEXT, endOfText],
-          ]),
-          merges: merges.map(({ left, right }) => [written[left], written[right]]),
-        },
-      };
-    },
-  };
+  }
 }
 
-export interface TrainBpeOptions {
-  /** Ids in all: 256 bytes, the merges, and the end of text. At least 257. */
-  readonly vocabSize: number;
-  /** Told the number of merges found so far, now and then. */
-  readonly onProgress?: (merges: number) => void;
-  /** Ends the learning, with its reason, between two merges. */
-  readonly signal?: AbortSignal;
+/** Whether each merge comes after those that make its two tokens, as learned ones do. */
+function isInOrder(merges: readonly Merge[]): boolean {
+  const madeLast = new Map<number, number>();
+  merges.forEach(({ joined }, rank) => madeLast.set(joined, rank));
+  return merges.every(
+    ({ left, right }, rank) => (madeLast.get(left) ?? -1) < rank && (madeLast.get(right) ?? -1) < rank,
+  );
 }
 
 /**
- * Learns merges from texts: the most frequent pair inside pieces first, of equally frequent ones that of the smaller ids. Fewer merges come out when no
- * pair appears twice. What is held is the different pieces, not the texts. Throws `config` for an impossible size.
+ * Cuts a text at added tokens: ids, and the texts between them, normalized. Of several added tokens at a place the longest is taken. As in
+ * Hugging Face's library, those that are not `normalized` are looked for in the text as it is, the others in what is left, normalized.
  */
-export async function trainBpe(
-  texts: Iterable<string> | AsyncIterable<string>,
-  options: TrainBpeOptions,
-): Promise<Tokenizer> {
-  const { vocabSize, onProgress, signal } = options;
-  if (!Number.isInteger(vocabSize) || vocabSize < 257 || vocabSize > 1_000_000)
-    throw new GradmixError("config", `vocabSize: ${vocabSize} is not an integer from 257 to 1000000`);
-  const counts = new Map<string, number>();
-  for await (const text of texts)
-    for (const [piece] of text.matchAll(PIECES))
-      for (const part of piece.match(LONGEST_LEARNED) ?? []) {
-        const count = counts.get(part);
-        // Only a new key is stored, so only it has to be detached.
-        if (count === undefined) counts.set(detach(part), 1);
-        else counts.set(part, count + 1);
-      }
-
-  const tokens = Array.from({ length: 256 }, (_, byte) => Uint8Array.of(byte));
-  const utf8 = new TextEncoder();
-  const words = [...counts].map(([piece, count]) => ({ ids: Array.from(utf8.encode(piece)), count }));
-  const pairs = new Map<number, { count: number; words: Set<number> }>();
-  const note = (key: number, word: number, count: number): void => {
-    let pair = pairs.get(key);
-    if (pair === undefined) pairs.set(key, (pair = { count: 0, words: new Set() }));
-    pair.count += count;
-    if (count > 0) pair.words.add(word);
+function segmenter(
+  added: readonly AddedToken[],
+  normalizer: Normalizer | null,
+): (text: string) => Iterable<string | number> {
+  const normalize = normalizer ?? ((text: string): string => text);
+  // A lone half of a surrogate pair has no bytes; it becomes U+FFFD, which patterns then see.
+  const wellFormed = (text: string): string =>
+    /\p{Cs}/u.test(text) ? text.replaceAll(/\p{Cs}/gu, "\ufffd") : text;
+  const raw = finder(added.filter(({ normalized }) => !normalized));
+  const inNormalized = finder(
+    added
+      .filter(({ normalized }) => normalized)
+      .map((token) => ({ ...token, content: normalize(token.content) })),
+  );
+  if (raw === null && inNormalized === null && normalizer === null) return (text) => [wellFormed(text)];
+  return function* (text) {
+    for (const part of raw?.(wellFormed(text)) ?? [wellFormed(text)])
+      if (typeof part === "number") yield part;
+      else yield* inNormalized?.(normalize(part)) ?? [normalize(part)];
   };
-  words.forEach(({ ids, count }, w) => {
-    for (let i = 0; i + 1 < ids.length; i++) note(pairKey(ids[i], ids[i + 1]), w, count);
-  });
-  const heap = pairHeap();
-  for (const [key, { count }] of pairs) heap.push(key, count);
+}
 
-  const merges: Merge[] = [];
-  while (tokens.length < vocabSize - 1) {
-    await giveTurn();
-    signal?.throwIfAborted();
-    const top = heap.pop();
-    if (top === null) break;
-    const pair = pairs.get(top.key);
-    if (pair === undefined || pair.count < 2) continue;
-    // Counts only fall after they were pushed, or were pushed again when they rose.
-    if (pair.count !== top.count) {
-      heap.push(top.key, pair.count);
-      continue;
+/** Finds added tokens in a text; null when there is none that text can spell. */
+function finder(added: readonly AddedToken[]): ((text: string) => Iterable<string | number>) | null {
+  if (added.every(({ special }) => special)) return null;
+  const byContent = new Map(added.map((token) => [token.content, token]));
+  const pattern = new RegExp(
+    added
+      .map(({ content }) => content)
+      .filter((content) => content !== "")
+      .sort((a, b) => b.length - a.length)
+      .map(escapePattern)
+      .join("|"),
+    "gu",
+  );
+  return function* (text) {
+    let end = 0;
+    for (const { 0: content, index } of text.matchAll(pattern)) {
+      const token = byContent.get(content);
+      if (token === undefined || token.special) continue;
+      if (index > end) yield text.slice(end, index);
+      yield token.id;
+      end = index + content.length;
     }
-    const left = Math.floor(top.key / 67108864);
-    const right = top.key % 67108864;
-    const joined = tokens.length;
-    tokens.push(Uint8Array.from([...tokens[left], ...tokens[right]]));
-    merges.push({ left, right, joined });
-    pairs.delete(top.key);
-    const risen = new Set<number>();
-    for (const w of pair.words) {
-      const { ids, count } = words[w];
-      let to = 0;
-      for (let from = 0; from < ids.length; from++) {
-        if (ids[from] === left && ids[from + 1] === right) {
-          // The neighbours' pairs change: the one before is already written, the one after is still to come.
-          if (to > 0) {
-            note(pairKey(ids[to - 1], left), w, -count);
-            note(pairKey(ids[to - 1], joined), w, count);
-            risen.add(pairKey(ids[to - 1], joined));
-          }
-          if (from + 2 < ids.length) {
-            note(pairKey(right, ids[from + 2]), w, -count);
-            note(pairKey(joined, ids[from + 2]), w, count);
-            risen.add(pairKey(joined, ids[from + 2]));
-          }
-          ids[to++] = joined;
-          from++;
-        } else ids[to++] = ids[from];
-      }
-      ids.length = to;
-    }
-    pairs.delete(top.key);
-    for (const key of risen) heap.push(key, pairs.get(key)?.count ?? 0);
-    if (merges.length % 256 === 0) onProgress?.(merges.length);
-  }
-  return bpeTokenizer(tokens, merges, "bpe");
+    if (end < text.length) yield text.slice(end);
+  };
 }
 
 /** A binary heap of numbers ≥ 0, the least first; −1 when empty. */
-function numberHeap(): { push(value: number): void; pop(): number } {
-  const items: number[] = [];
+function numberHeap(capacity: number): { push(value: number): void; pop(): number } {
+  let items = new Float64Array(capacity);
+  let size = 0;
   return {
     push(value) {
-      let i = items.length;
-      items.push(value);
+      if (size === items.length) {
+        const larger = new Float64Array(2 * size + 16);
+        larger.set(items);
+        items = larger;
+      }
+      let i = size++;
       while (i > 0 && items[(i - 1) >> 1] > value) {
         items[i] = items[(i - 1) >> 1];
         i = (i - 1) >> 1;
@@ -294,12 +335,12 @@ function numberHeap(): { push(value: number): void; pop(): number } {
       items[i] = value;
     },
     pop() {
-      const top = items[0] ?? -1;
-      const last = items.pop();
-      if (last === undefined || items.length === 0) return top;
+      if (size === 0) return -1;
+      const top = items[0];
+      const last = items[--size];
       let i = 0;
-      for (let child = 1; child < items.length; child = 2 * i + 1) {
-        if (child + 1 < items.length && items[child + 1] < items[child]) child++;
+      for (let child = 1; child < size; child = 2 * i + 1) {
+        if (child + 1 < size && items[child + 1] < items[child]) child++;
         if (items[child] >= last) break;
         items[i] = items[child];
         i = child;
@@ -310,42 +351,70 @@ function numberHeap(): { push(value: number): void; pop(): number } {
   };
 }
 
-interface PairHeap {
-  push(key: number, count: number): void;
-  pop(): { key: number; count: number } | null;
+/**
+ * A tokenizer of learned tokens (their bytes by id, the 256 single bytes among them) and merges in order of rank, with GPT-2's pieces. The
+ * end-of-text token gets the id after theirs.
+ */
+export function bpeTokenizer(
+  learned: readonly Uint8Array[],
+  merges: readonly Merge[],
+  kind: Tokenizer["kind"],
+): Tokenizer {
+  const endOfText = learned.length;
+  const bytes = new Int32Array(256).fill(-1);
+  learned.forEach((token, id) => {
+    if (token.length === 1) bytes[token[0]] = id;
+  });
+  return tokenizerOf({
+    kind,
+    tokens: [...learned, new TextEncoder().encode(END_OF_TEXT)],
+    endOfText,
+    bytes,
+    merges,
+    toJSON: () => learnedJson(learned, merges, endOfText),
+  });
 }
 
-/** A binary heap: the largest count first, then the smallest key. */
-function pairHeap(): PairHeap {
-  const items: { key: number; count: number }[] = [];
-  const before = (a: number, b: number): boolean =>
-    items[a].count > items[b].count || (items[a].count === items[b].count && items[a].key < items[b].key);
-  const swap = (a: number, b: number): void => {
-    [items[a], items[b]] = [items[b], items[a]];
-  };
+function learnedJson(
+  learned: readonly Uint8Array[],
+  merges: readonly Merge[],
+  endOfText: number,
+): Record<string, unknown> {
+  const written = learned.map(writeBytes);
+  const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
   return {
-    push(key, count) {
-      items.push({ key, count });
-      for (let i = items.length - 1; i > 0;) {
-        const parent = (i - 1) >> 1;
-        if (!before(i, parent)) return;
-        swap(i, parent);
-        i = parent;
-      }
-    },
-    pop() {
-      if (items.length === 0) return null;
-      swap(0, items.length - 1);
-      const top = items.pop() ?? null;
-      for (let i = 0; ;) {
-        const [a, b] = [2 * i + 1, 2 * i + 2];
-        let best = i;
-        if (a < items.length && before(a, best)) best = a;
-        if (b < items.length && before(b, best)) best = b;
-        if (best === i) return top;
-        swap(i, best);
-        i = best;
-      }
+    version: "1.0",
+    truncation: null,
+    padding: null,
+    added_tokens: [
+      {
+        id: endOfText,
+        content: END_OF_TEXT,
+        single_word: false,
+        lstrip: false,
+        rstrip: false,
+        normalized: false,
+        special: true,
+      },
+    ],
+    normalizer: null,
+    pre_tokenizer: byteLevel,
+    post_processor: null,
+    decoder: byteLevel,
+    model: {
+      type: "BPE",
+      dropout: null,
+      unk_token: null,
+      continuing_subword_prefix: null,
+      end_of_word_suffix: null,
+      fuse_unk: false,
+      byte_fallback: false,
+      ignore_merges: false,
+      vocab: Object.fromEntries<number>([
+        ...written.map((token, id): [string, number] => [token, id]),
+        [END_OF_TEXT, endOfText],
+      ]),
+      merges: merges.map(({ left, right }) => [written[left], written[right]]),
     },
   };
 }

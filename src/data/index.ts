@@ -3,7 +3,7 @@ export { type LeftOut, type ListOptions, listFiles } from "./files.ts";
 export { type Document, readDocuments, type ReadOptions } from "./sources.ts";
 export { END_OF_TEXT, type Tokenizer } from "./byte-level.ts";
 export { byteTokenizer, loadTokenizer } from "./tokenizer.ts";
-export { trainBpe, type TrainBpeOptions } from "./bpe.ts";
+export { trainBpe, type TrainBpeOptions } from "./train-bpe.ts";
 export { buildCorpus, type Corpus, type CorpusOptions } from "./corpus.ts";
 export {
   evaluationWindows,

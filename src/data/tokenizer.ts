@@ -1,12 +1,13 @@
 /**
  * Tokenizers: text to ids and back, and their `tokenizer.json`, which Hugging Face's libraries read with the same ids.
  *
- * Both are byte-level, so every string can be encoded: `byte` has a token for each byte, `bpe` (bpe.ts) merges frequent ones. The last id
- * is the end-of-text token, which only ever separates documents: text that spells its name is encoded as that text.
+ * All are byte-level, so every string can be encoded: `byte` has a token for each byte, `bpe` (bpe.ts) merges frequent ones. Special tokens
+ * only ever stand between and around documents: text that spells one, the end of text for instance, is encoded as that text.
  */
 import { GradmixError } from "../errors.ts";
-import { bpeTokenizer, type Merge } from "./bpe.ts";
-import { byteCharacters, END_OF_TEXT, type Tokenizer } from "./byte-level.ts";
+import { type AddedToken, bpeTokenizer, type Merge, tokenizerOf } from "./bpe.ts";
+import { byteCharacters, END_OF_TEXT, readBytes, type Tokenizer } from "./byte-level.ts";
+import { field, readNormalizer, readPreTokenizer } from "./pre-tokenizer.ts";
 
 /** One token a byte, and the end of text: 257 ids. */
 export function byteTokenizer(): Tokenizer {
@@ -17,74 +18,132 @@ export function byteTokenizer(): Tokenizer {
   );
 }
 
-const bytesOfCharacters = new Map(byteCharacters.map((character, byte) => [character, byte]));
+/** Names under which tokenizers have the token that ends a document, the likeliest first. */
+const ENDS_OF_TEXT = [END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]", "<EOS>"];
 
-/** The bytes of a token as it is written in a vocabulary, or null when it is not byte-level. */
-function tokenBytes(token: string): Uint8Array | null {
-  const bytes: number[] = [];
-  for (const character of token) {
-    const byte = bytesOfCharacters.get(character);
-    if (byte === undefined) return null;
-    bytes.push(byte);
-  }
-  return Uint8Array.from(bytes);
-}
+/** Ids beyond these make an embedding that nobody trains here; a file that says so is taken for broken. */
+const MOST_TOKENS = 1 << 22;
 
-const OTHER_IDS = [
-  "dropout",
-  "continuing_subword_prefix",
-  "end_of_word_suffix",
-  "byte_fallback",
-  "ignore_merges",
-];
+type Wrong = (what: string) => GradmixError;
 
-/** Reads a byte-level BPE `tokenizer.json`: what `toJSON` gives, or GPT-2's. Throws `data`, saying what is not supported. */
+/**
+ * Reads a byte-level BPE `tokenizer.json`: what `toJSON` gives, or one of GPT-2, Llama 3, Qwen and others that cut text into pieces by patterns.
+ * Throws `data`, naming the part that is not supported or broken.
+ */
 export function loadTokenizer(json: unknown): Tokenizer {
   const wrong = (what: string): GradmixError =>
-    new GradmixError(
-      "data",
-      `tokenizer.json: ${what}; byte-level BPE with GPT-2's pre-tokenizer can be read`,
-    );
+    new GradmixError("data", `tokenizer.json: ${what}; byte-level BPE can be read`);
+  const model = readModel(json, wrong);
+  const added = readAdded(json, model.ids, wrong);
+  const contents = tokensById(model.ids, added, wrong);
+  const specials = new Set(added.filter(({ special }) => special).map(({ content }) => content));
+  const merges = readMerges(field(model.json, "merges"), model.ids, wrong);
+  const bytes = Int32Array.from(byteCharacters, (character) => model.ids.get(character) ?? -1);
+  const raw = new Set(added.map(({ content }) => content));
+  const utf8 = new TextEncoder();
+  return tokenizerOf({
+    kind: merges.length === 0 ? "byte" : "bpe",
+    tokens: contents.map((token) => (raw.has(token) ? null : readBytes(token)) ?? utf8.encode(token)),
+    endOfText: findEndOfText(contents, specials, wrong),
+    bytes,
+    merges,
+    preTokenizer: readPreTokenizer(field(json, "pre_tokenizer"), wrong),
+    normalizer: readNormalizer(field(json, "normalizer"), wrong),
+    added,
+    whole:
+      field(model.json, "ignore_merges") === true
+        ? new Map([...model.ids].filter(([token]) => !specials.has(token)))
+        : null,
+    unknown: readUnknown(model.json, model.ids, bytes, wrong),
+    // As it was given: what is not used here, a post-processor for instance, is for others.
+    toJSON: () => structuredClone(json) as Record<string, unknown>,
+  });
+}
+
+interface Model {
+  readonly json: unknown;
+  /** Id of each token of the model's vocabulary. */
+  readonly ids: ReadonlyMap<string, number>;
+}
+
+function readModel(json: unknown, wrong: Wrong): Model {
   const model = field(json, "model");
-  if (field(model, "type") !== "BPE")
-    throw wrong(`the model is ${JSON.stringify(field(model, "type"))}, not BPE`);
-  const pre = field(json, "pre_tokenizer");
-  if (field(pre, "type") !== "ByteLevel" || field(pre, "add_prefix_space") === true)
-    throw wrong("the pre-tokenizer is not ByteLevel without a prefix space");
-  if (field(pre, "use_regex") === false) throw wrong("the pre-tokenizer does not split (use_regex is false)");
-  if ((field(json, "normalizer") ?? null) !== null) throw wrong("it has a normalizer");
-  // Options of the model that would give other ids; absent, null, false, 0 and "" leave them out.
-  for (const option of OTHER_IDS) if (field(model, option)) throw wrong(`the model has ${option}`);
   const vocab = field(model, "vocab");
-  if (typeof vocab !== "object" || vocab === null || Array.isArray(vocab))
-    throw wrong("it has no vocabulary");
+  const isMap = typeof vocab === "object" && vocab !== null && !Array.isArray(vocab);
+  // Files of before 2021 do not say which model they have; the one with merges is BPE.
+  const type = field(model, "type") ?? (isMap && Array.isArray(field(model, "merges")) ? "BPE" : undefined);
+  if (type !== "BPE") throw wrong(`the model is ${JSON.stringify(type) ?? "missing"}, not BPE`);
+  if (!isMap) throw wrong("it has no vocabulary");
+  // Absent, null, 0 and "" leave them out.
+  for (const option of ["dropout", "continuing_subword_prefix", "end_of_word_suffix"])
+    if (field(model, option)) throw wrong(`the model has ${option}, which is not supported`);
   const ids = new Map<string, number>();
   for (const [token, id] of Object.entries(vocab)) {
-    if (typeof id !== "number" || !Number.isInteger(id) || id < 0)
-      throw wrong(`the token ${JSON.stringify(token)} has no id`);
+    if (!isId(id)) throw wrong(`the token ${JSON.stringify(token)} has no id`);
     ids.set(token, id);
   }
-  const added = field(json, "added_tokens");
-  for (const entry of Array.isArray(added) ? added : []) {
+  return { json: model, ids };
+}
+
+const isId = (value: unknown): value is number =>
+  typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
+
+function readAdded(json: unknown, ids: ReadonlyMap<string, number>, wrong: Wrong): AddedToken[] {
+  const entries = field(json, "added_tokens") ?? [];
+  if (!Array.isArray(entries)) throw wrong("added_tokens is not a list");
+  return entries.map((entry: unknown, i): AddedToken => {
     const [content, id] = [field(entry, "content"), field(entry, "id")];
-    if (typeof content === "string" && typeof id === "number") ids.set(content, id);
+    if (typeof content !== "string" || content === "" || !isId(id))
+      throw wrong(`entry ${i} of added_tokens has no content or no id`);
+    const own = ids.get(content);
+    if (own !== undefined && own !== id)
+      throw wrong(
+        `the token ${JSON.stringify(content)} has the id ${own} in the vocabulary and ${id} in added_tokens`,
+      );
+    const special = field(entry, "special") === true;
+    if (!special)
+      for (const option of ["single_word", "lstrip", "rstrip"])
+        if (field(entry, option) === true)
+          throw wrong(`the added token ${JSON.stringify(content)} has ${option}, which is not supported`);
+    return { content, id, special, normalized: (field(entry, "normalized") ?? !special) === true };
+  });
+}
+
+/** All tokens by id. Throws unless every id from 0 to the last has exactly one token. */
+function tokensById(
+  ids: ReadonlyMap<string, number>,
+  added: readonly AddedToken[],
+  wrong: Wrong,
+): readonly string[] {
+  const all = new Map([...ids, ...added.map(({ content, id }): [string, number] => [content, id])]);
+  if (all.size > MOST_TOKENS) throw wrong(`it has ${all.size} tokens, more than ${MOST_TOKENS}`);
+  const contents = new Array<string | null>(all.size).fill(null);
+  for (const [token, id] of all) {
+    if (id >= all.size)
+      throw wrong(
+        `the token ${JSON.stringify(token)} has the id ${id}, but there are only ${all.size} tokens: ids are missing before it`,
+      );
+    const other = contents[id];
+    if (other !== null && other !== undefined)
+      throw wrong(`the tokens ${JSON.stringify(other)} and ${JSON.stringify(token)} have the same id, ${id}`);
+    contents[id] = token;
   }
-  const endOfText = ids.get(END_OF_TEXT);
-  if (endOfText === undefined) throw wrong(`it has no token ${END_OF_TEXT}`);
-  if (endOfText !== ids.size - 1) throw wrong(`${END_OF_TEXT} is not the last of its ${ids.size} ids`);
-  const tokens: Uint8Array[] = [];
-  for (const [token, id] of ids) {
-    if (id === endOfText) continue;
-    const bytes = tokenBytes(token);
-    if (bytes === null || id >= endOfText || tokens[id] !== undefined)
-      throw wrong(`the token ${JSON.stringify(token)} is not byte-level, or its id ${id} is taken`);
-    tokens[id] = bytes;
-  }
-  for (const character of byteCharacters)
-    if (!ids.has(character)) throw wrong(`the byte ${JSON.stringify(character)} has no token`);
-  const given = field(model, "merges");
+  return contents.map((token) => token ?? "");
+}
+
+function findEndOfText(contents: readonly string[], specials: ReadonlySet<string>, wrong: Wrong): number {
+  const found =
+    ENDS_OF_TEXT.find((name) => specials.has(name)) ?? ENDS_OF_TEXT.find((name) => contents.includes(name));
+  if (found !== undefined) return contents.indexOf(found);
+  const known = [...specials].slice(0, 8).join(" ");
+  throw wrong(
+    `it has no token that ends a text: none of ${ENDS_OF_TEXT.join(" ")}${known === "" ? "" : ` is among its special tokens (${known}${specials.size > 8 ? " …" : ""})`}; add one of them to added_tokens, as "special"`,
+  );
+}
+
+function readMerges(given: unknown, ids: ReadonlyMap<string, number>, wrong: Wrong): Merge[] {
   if (!Array.isArray(given)) throw wrong("it has no merges");
-  const merges = given.map((merge: unknown, rank): Merge => {
+  return given.map((merge: unknown, rank): Merge => {
     const parts: unknown[] = typeof merge === "string" ? merge.split(" ") : Array.isArray(merge) ? merge : [];
     const [left, right] = parts;
     if (parts.length !== 2 || typeof left !== "string" || typeof right !== "string")
@@ -94,10 +153,19 @@ export function loadTokenizer(json: unknown): Tokenizer {
       throw wrong(`merge ${rank} (${left} ${right}) names an unknown token`);
     return { left: a, right: b, joined };
   });
-  return bpeTokenizer(tokens, merges, merges.length === 0 ? "byte" : "bpe");
 }
 
-function field(value: unknown, name: string): unknown {
-  if (typeof value !== "object" || value === null) return undefined;
-  return new Map<string, unknown>(Object.entries(value)).get(name);
+/** What stands for bytes that have no token. */
+function readUnknown(
+  model: unknown,
+  ids: ReadonlyMap<string, number>,
+  bytes: Int32Array,
+  wrong: Wrong,
+): { id: number; fuse: boolean } | null {
+  if (!bytes.includes(-1)) return null;
+  if (field(model, "byte_fallback") === true)
+    throw wrong("the model has byte_fallback, which is not supported where bytes have no token of their own");
+  const unknown = field(model, "unk_token");
+  const id = typeof unknown === "string" ? ids.get(unknown) : undefined;
+  return id === undefined ? null : { id, fuse: field(model, "fuse_unk") === true };
 }

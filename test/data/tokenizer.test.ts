@@ -1,4 +1,6 @@
 /** Tokenizers against Hugging Face's library and against a naive trainer. */
+import { readFileSync } from "node:fs";
+import { resolve } from "node:path";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { Tokenizer as HuggingFaceTokenizer } from "@huggingface/tokenizers";
@@ -6,6 +8,7 @@ import fc from "fast-check";
 import { GradmixError } from "gradmix";
 import { byteTokenizer, END_OF_TEXT, loadTokenizer, type Tokenizer, trainBpe } from "gradmix/data";
 import { beforeAll, describe, expect, test } from "vitest";
+import { gpt2Pieces } from "#dist/data/pieces.js";
 
 const sample = `The quick brown fox jumps over the lazy dog; it's 1234 o'clock, and they've run.
 const total = items.map((item) => item.price * 1.19).reduce((a, b) => a + b, 0);
@@ -33,6 +36,9 @@ const text = fc.oneof(
         "🎉",
         "\u0000",
         "\u00a0",
+        "\u0085",
+        "\ufeff",
+        "\u2028",
         "e\u0301",
         "!?",
         sample,
@@ -40,6 +46,36 @@ const text = fc.oneof(
       { maxLength: 20 },
     )
     .map((parts) => parts.join("")),
+);
+
+/**
+ * Hugging Face's library for JavaScript. Its own pattern for ByteLevel has JavaScript's white space; in a Split it has Unicode's, as the
+ * library in Rust, so it is given GPT-2's pattern there.
+ */
+function theirs(json: unknown): (value: string) => number[] {
+  const file = JSON.parse(JSON.stringify(json)) as { pre_tokenizer: Record<string, unknown> };
+  const { type, use_regex: useRegex } = file.pre_tokenizer;
+  if (type === "ByteLevel" && useRegex === true)
+    file.pre_tokenizer = {
+      type: "Sequence",
+      pretokenizers: [
+        { type: "Split", pattern: { Regex: PIECES }, behavior: "Isolated", invert: false },
+        { ...file.pre_tokenizer, use_regex: false },
+      ],
+    };
+  const library = new HuggingFaceTokenizer(file, {});
+  return (value) => library.encode(value, { add_special_tokens: false }).ids;
+}
+
+/** GPT-2's pattern, as it is published. */
+const PIECES = String.raw`'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`;
+/** The same with Unicode's white space in place of JavaScript's. */
+const PATTERN = new RegExp(
+  PIECES.replaceAll(String.raw`\s`, String.raw`\p{White_Space}`).replace(
+    String.raw`\S`,
+    String.raw`\P{White_Space}`,
+  ),
+  "gu",
 );
 
 let tokenizers: [string, Tokenizer][] = [];
@@ -65,15 +101,12 @@ describe.each([0, 1])("tokenizer %i", (which) => {
   });
 
   test("gives the ids that Hugging Face's library gives for its tokenizer.json", () => {
-    const json = JSON.parse(JSON.stringify(tokenizer().toJSON())) as object;
-    const theirs = new HuggingFaceTokenizer(json, {});
+    const expected = theirs(tokenizer().toJSON());
     fc.assert(
       fc.property(text, (value) => {
         // Text that spells the special token is that token to them, and text to us.
         fc.pre(!value.includes(END_OF_TEXT) && value === wellFormed(value));
-        expect([...tokenizer().encode(value)]).toEqual(
-          theirs.encode(value, { add_special_tokens: false }).ids,
-        );
+        expect([...tokenizer().encode(value)]).toEqual(expected(value));
       }),
     );
   });
@@ -100,18 +133,66 @@ describe.each([0, 1])("tokenizer %i", (which) => {
   });
 });
 
+test("pieces are what the published pattern matches, for every character", () => {
+  const everywhere = fc.oneof(
+    text,
+    fc.string({ unit: fc.constantFrom(...Array.from(" 's'll\n\t\u0085\ufeff\u200b\u2028a1!é🎉𝒜")) }),
+  );
+  fc.assert(
+    fc.property(everywhere, (value) => {
+      expect([...gpt2Pieces(value)]).toEqual(value.match(PATTERN) ?? []);
+    }),
+    { numRuns: 1000 },
+  );
+  // Each character alone, doubled, and among others.
+  let all = "";
+  for (let point = 0; point <= 0x10ffff; point += point < 0x3100 ? 1 : 257)
+    if (point < 0xd800 || point > 0xdfff)
+      all += `${String.fromCodePoint(point, point)} a${String.fromCodePoint(point)}1`;
+  expect([...gpt2Pieces(all)].join("|")).toBe((all.match(PATTERN) ?? []).join("|"));
+});
+
+test("a text may be one piece of millions of characters", () => {
+  // A regular expression needs stack for each of them.
+  const long = "日".repeat(9_000_000);
+  expect([...gpt2Pieces(long)].map((piece) => piece.length)).toEqual([9_000_000]);
+  let length = 0;
+  byteTokenizer().encodeBlocks(long, (ids) => (length += ids.length));
+  expect(length).toBe(27_000_000);
+});
+
+test("the ids of a text in blocks are the ids of the text", () => {
+  const long = fc
+    .tuple(
+      fc.array(fc.constantFrom("日", "🎉", "a", " the", "é", "\ud83c"), { minLength: 1, maxLength: 9 }),
+      fc.integer({ min: 1, max: 9000 }),
+    )
+    .map(([parts, times]) => parts.join("").repeat(times));
+  fc.assert(
+    fc.property(long, fc.constantFrom(0, 1), (value, which) => {
+      const tokenizer = tokenizers[which][1];
+      const ids: number[] = [];
+      tokenizer.encodeBlocks(value, (block) => {
+        for (const id of block) ids.push(id);
+      });
+      expect(ids.length).toBe(tokenizer.encode(value).length);
+      expect(tokenizer.decode(ids)).toBe(wellFormed(value));
+      if (which === 0) expect(ids).toEqual([...Buffer.from(value)]);
+    }),
+    { numRuns: 25 },
+  );
+});
+
 test("byte ids are bytes", () => {
   expect([...byteTokenizer().encode("aé")]).toEqual([97, 0xc3, 0xa9]);
   expect([byteTokenizer().vocabSize, byteTokenizer().endOfText]).toEqual([257, 256]);
 });
 
 describe("training", () => {
-  const PIECES = /'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+/gu;
-
   /** The definition: count all pairs anew for every merge. */
   function naive(texts: readonly string[], merges: number): [number, number][] {
     const words = texts.flatMap((value) =>
-      [...value.matchAll(PIECES)].map(([piece]) => [...new TextEncoder().encode(piece)]),
+      [...value.matchAll(PATTERN)].map(([piece]) => [...new TextEncoder().encode(piece)]),
     );
     const found: [number, number][] = [];
     while (found.length < merges) {
@@ -179,12 +260,83 @@ test("pieces of any length get the ids that Hugging Face's library gives", async
     .map((parts) => parts.join(""));
   const learned = fc.sample(piece, { seed: 5, numRuns: 40 });
   const tokenizer = await trainBpe(learned, { vocabSize: 600 });
-  const theirs = new HuggingFaceTokenizer(JSON.parse(JSON.stringify(tokenizer.toJSON())) as object, {});
+  const expected = theirs(tokenizer.toJSON());
   fc.assert(
     fc.property(piece, (value) => {
-      expect([...tokenizer.encode(value)]).toEqual(theirs.encode(value, { add_special_tokens: false }).ids);
+      expect([...tokenizer.encode(value)]).toEqual(expected(value));
     }),
   );
+});
+
+describe("merges", () => {
+  /** The definition, as Hugging Face's library has it: the pair of the lowest rank, the leftmost of them, one at a time. */
+  function naive(
+    ids: readonly number[],
+    merges: readonly [number, number][],
+    joined: readonly number[],
+  ): number[] {
+    const out = [...ids];
+    const ranks = new Map(merges.map(([a, b], rank) => [`${a},${b}`, rank]));
+    for (;;) {
+      let [at, best] = [-1, Infinity];
+      for (let i = 0; i + 1 < out.length; i++) {
+        const rank = ranks.get(`${out[i]},${out[i + 1]}`) ?? Infinity;
+        if (rank < best) [at, best] = [i, rank];
+      }
+      if (at < 0) return out;
+      out.splice(at, 2, joined[best]);
+    }
+  }
+
+  /** Merges over three letters, each of two tokens that there are, in the order of learning or in any other. */
+  const merges = fc
+    .array(fc.tuple(fc.nat(), fc.nat()), { minLength: 1, maxLength: 14 })
+    .map((picks) => {
+      const tokens = ["a", "b", "c"];
+      const pairs = new Map<string, [string, string]>();
+      for (const [i, j] of picks) {
+        const [left, right] = [tokens[i % tokens.length], tokens[j % tokens.length]];
+        if ((left + right).length > 12 || pairs.has(`${left} ${right}`)) continue;
+        pairs.set(`${left} ${right}`, [left, right]);
+        if (!tokens.includes(left + right)) tokens.push(left + right);
+      }
+      return { added: tokens.slice(3), pairs: [...pairs.values()] };
+    })
+    .chain((learned) =>
+      fc
+        .tuple(fc.boolean(), fc.shuffledSubarray(learned.pairs, { minLength: learned.pairs.length }))
+        .map(([shuffled, pairs]) => ({ added: learned.added, pairs: shuffled ? pairs : learned.pairs })),
+    );
+
+  test.each([
+    ["short", 1, 40],
+    ["long", 120, 400],
+  ])("of %s pieces follow the definition, whatever their order", (_, minLength, maxLength) => {
+    fc.assert(
+      fc.property(
+        merges,
+        fc.array(fc.constantFrom("a", "b", "c"), { minLength, maxLength }),
+        ({ added, pairs }, letters) => {
+          const json = JSON.parse(JSON.stringify(byteTokenizer().toJSON())) as {
+            model: { vocab: Record<string, number>; merges: [string, string][] };
+            added_tokens: { id: number }[];
+          };
+          const { vocab } = json.model;
+          added.forEach((token, i) => (vocab[token] = 256 + i));
+          vocab[END_OF_TEXT] = 256 + added.length;
+          json.added_tokens[0].id = 256 + added.length;
+          json.model.merges = pairs;
+          const expected = naive(
+            letters.map((letter) => vocab[letter]),
+            pairs.map(([left, right]) => [vocab[left], vocab[right]]),
+            pairs.map(([left, right]) => vocab[left + right]),
+          );
+          expect([...loadTokenizer(json).encode(letters.join(""))]).toEqual(expected);
+        },
+      ),
+      { numRuns: 200 },
+    );
+  });
 });
 
 test("texts are not kept once they are learned from or encoded", async () => {
@@ -209,36 +361,202 @@ test("texts are not kept once they are learned from or encoded", async () => {
   expect(most).toBeLessThan(4e6);
 });
 
-test("a tokenizer.json that cannot be used is refused, with the reason", () => {
-  const good = JSON.parse(JSON.stringify(byteTokenizer().toJSON())) as Record<
-    string,
-    Record<string, unknown>
-  >;
-  const without = (section: string, change: Record<string, unknown>): unknown => ({
-    ...good,
-    [section]: { ...good[section], ...change },
+interface Golden {
+  readonly name: string;
+  readonly file: TokenizerFile;
+  readonly texts: readonly [string, string][];
+}
+interface TokenizerFile {
+  readonly added_tokens: readonly { content: string; id: number; special: boolean }[];
+  readonly pre_tokenizer: Record<string, unknown>;
+  readonly model: { readonly vocab: Record<string, number>; readonly merges: readonly unknown[] };
+}
+const golden = JSON.parse(
+  readFileSync(resolve(import.meta.dirname, "../golden/tokenizers.json"), "utf8"),
+) as readonly Golden[];
+
+describe.each(golden)("a tokenizer.json like that of $name", ({ file, texts }) => {
+  test("gives the ids of Hugging Face's library in Rust", () => {
+    const tokenizer = loadTokenizer(file);
+    for (const [value, ids] of texts)
+      expect([value, [...tokenizer.encode(value)].join(" ")]).toEqual([value, ids]);
+    // As many ids as tokens, and an end of text that is one of them.
+    const contents = new Set([
+      ...Object.keys(file.model.vocab),
+      ...file.added_tokens.map(({ content }) => content),
+    ]);
+    expect(tokenizer.vocabSize).toBe(contents.size);
+    const { content } =
+      file.added_tokens.find(({ id }) => id === tokenizer.endOfText) ?? expect.unreachable();
+    expect(["<|endoftext|>", "<|end_of_text|>", "</s>"]).toContain(content);
+    expect(tokenizer.decode([tokenizer.endOfText])).toBe(content);
   });
+
+  test("is kept as it is, and read again", () => {
+    const tokenizer = loadTokenizer(file);
+    expect(tokenizer.toJSON()).toEqual(file);
+    const again = loadTokenizer(JSON.parse(JSON.stringify(tokenizer.toJSON())));
+    for (const [value] of texts) expect(again.encode(value)).toEqual(tokenizer.encode(value));
+  });
+});
+
+/** Those that the library for JavaScript reads as the one in Rust does. */
+const alike = ["gpt2", "special first", "llama 3", "qwen", "gpt-neox"];
+test.each(golden.filter(({ name }) => alike.includes(name)))(
+  "a tokenizer.json like that of $name gives the ids of Hugging Face's library in JavaScript for any text",
+  ({ file }) => {
+    const tokenizer = loadTokenizer(file);
+    const specials = file.added_tokens.filter(({ special }) => special);
+    const expected = theirs({ ...file, model: { type: "BPE", ...file.model } });
+    fc.assert(
+      fc.property(text, (value) => {
+        fc.pre(value === wellFormed(value) && !specials.some(({ content }) => value.includes(content)));
+        expect([...tokenizer.encode(value)]).toEqual(expected(value));
+      }),
+    );
+  },
+);
+
+describe("a tokenizer.json that cannot be used", () => {
+  type Json = Record<string, Record<string, unknown>>;
+  const good = (): Json => JSON.parse(JSON.stringify(byteTokenizer().toJSON())) as Json;
+  const change = (section: string, changes: Record<string, unknown>): object => ({
+    ...good(),
+    [section]: { ...good()[section], ...changes },
+  });
+  const vocab = (changes: Record<string, unknown>): object =>
+    change("model", { vocab: { ...(good().model["vocab"] as object), ...changes } });
+  const added = (...entries: unknown[]): object => ({ ...good(), added_tokens: entries });
+  const end = { id: 256, content: END_OF_TEXT, special: true };
+
   const cases: [unknown, RegExp][] = [
-    [null, /the model is undefined, not BPE/],
+    [null, /the model is missing, not BPE/],
     ["text", /not BPE/],
     [{}, /not BPE/],
-    [without("model", { type: "WordPiece" }), /"WordPiece", not BPE/],
-    [without("pre_tokenizer", { type: "Whitespace" }), /pre-tokenizer is not ByteLevel/],
-    [without("pre_tokenizer", { add_prefix_space: true }), /prefix space/],
-    [without("pre_tokenizer", { use_regex: false }), /use_regex is false/],
-    [without("model", { ignore_merges: true }), /the model has ignore_merges/],
-    [without("model", { dropout: 0.1 }), /the model has dropout/],
-    [without("model", { end_of_word_suffix: "</w>" }), /the model has end_of_word_suffix/],
-    [{ ...good, normalizer: { type: "NFC" } }, /normalizer/],
-    [without("model", { vocab: 3 }), /no vocabulary/],
-    [without("model", { vocab: { a: -1 } }), /"a" has no id/],
-    [without("model", { vocab: { a: 0 } }), /id|byte/],
-    [without("model", { merges: "no" }), /no merges/],
-    [without("model", { merges: ["a"] }), /merge 0 is malformed/],
-    [without("model", { merges: ["a qq"] }), /merge 0 \(a qq\) names an unknown token/],
+    [change("model", { type: "WordPiece" }), /the model is "WordPiece", not BPE; byte-level BPE can be read/],
+    [change("model", { type: "Unigram" }), /"Unigram"/],
+    [change("pre_tokenizer", { type: "Whitespace" }), /the pre-tokenizer "Whitespace" is not supported/],
+    [change("pre_tokenizer", { type: "Metaspace" }), /the pre-tokenizer "Metaspace" is not supported/],
+    [{ ...good(), pre_tokenizer: null }, /it has no pre-tokenizer/],
+    [
+      change("pre_tokenizer", { type: "Sequence", pretokenizers: [] }),
+      /the pre-tokenizer "Sequence" has no part ByteLevel/,
+    ],
+    [change("pre_tokenizer", { type: "Digits" }), /the pre-tokenizer "Digits" has no part ByteLevel/],
+    [
+      change("pre_tokenizer", {
+        type: "Sequence",
+        pretokenizers: [{ type: "ByteLevel" }, { type: "ByteLevel" }],
+      }),
+      /two pre-tokenizers of the type ByteLevel/,
+    ],
+    [
+      change("pre_tokenizer", { type: "Split", pattern: { Regex: "(" }, behavior: "Isolated" }),
+      /the pattern "\(" of its pre-tokenizer is not supported/,
+    ],
+    [
+      change("pre_tokenizer", { type: "Split", pattern: { Regex: "a" }, behavior: "Somehow" }),
+      /the pre-tokenizer Split with the behavior "Somehow" is not supported/,
+    ],
+    [change("pre_tokenizer", { type: "Split", behavior: "Isolated" }), /Split has no pattern/],
+    [
+      { ...good(), normalizer: { type: "BertNormalizer" } },
+      /the normalizer "BertNormalizer" is not supported/,
+    ],
+    [
+      { ...good(), normalizer: { type: "Sequence", normalizers: [{ type: "Strip" }] } },
+      /the normalizer "Strip"/,
+    ],
+    [change("model", { dropout: 0.1 }), /the model has dropout, which is not supported/],
+    [change("model", { end_of_word_suffix: "</w>" }), /the model has end_of_word_suffix/],
+    [change("model", { continuing_subword_prefix: "##" }), /the model has continuing_subword_prefix/],
+    [change("model", { vocab: 3 }), /no vocabulary/],
+    [change("model", { vocab: { a: -1 } }), /"a" has no id/],
+    [change("model", { vocab: { a: 2 ** 53 } }), /"a" has no id/],
+    [
+      { ...change("model", { vocab: { a: 0, [END_OF_TEXT]: 1 }, byte_fallback: true }), added_tokens: [] },
+      /byte_fallback/,
+    ],
+    [vocab({ ab: 256 }), /the tokens "<\|endoftext\|>" and "ab" have the same id, 256/],
+    [vocab({ ab: 97 }), /have the same id, 97/],
+    [vocab({ ab: 258 }), /the token "ab" has the id 258, but there are only 258 tokens: ids are missing/],
+    [
+      added(end, { id: 4_000_000_000, content: "x y", special: true }),
+      /"x y" has the id 4000000000, but there are only 258 tokens/,
+    ],
+    [
+      added({ ...end, id: 300 }),
+      /"<\|endoftext\|>" has the id 256 in the vocabulary and 300 in added_tokens/,
+    ],
+    [added(end, { id: 257 }), /entry 1 of added_tokens has no content or no id/],
+    [
+      added(end, { id: 257, content: "yes", lstrip: true }),
+      /the added token "yes" has lstrip, which is not supported/,
+    ],
+    [{ ...good(), added_tokens: 3 }, /added_tokens is not a list/],
+    [
+      {
+        ...change("model", { vocab: Object.fromEntries(byteTokenizerVocab()) }),
+        added_tokens: [{ id: 256, content: "<|stop|>", special: true }],
+      },
+      /no token that ends a text: none of <\|endoftext\|> .* is among its special tokens \(<\|stop\|>\)/,
+    ],
+    [change("model", { merges: "no" }), /no merges|not BPE/],
+    [change("model", { merges: ["a"] }), /merge 0 is malformed/],
+    [change("model", { merges: ["a qq"] }), /merge 0 \(a qq\) names an unknown token/],
+    [change("model", { merges: [["a", "b"]] }), /merge 0 \(a b\) names an unknown token/],
   ];
-  for (const [json, message] of cases) {
+  test.each(cases)("%#: is refused, with the reason", (json, message) => {
     expect(() => loadTokenizer(json)).toThrow(message);
     expect(() => loadTokenizer(json)).toThrow(GradmixError);
+  });
+
+  test("or texts that it cannot express are", () => {
+    const vocabulary = byteTokenizerVocab().filter(([, id]) => id !== 0xc3);
+    const file = {
+      ...change("model", { vocab: Object.fromEntries(vocabulary.map(([token], id) => [token, id])) }),
+      added_tokens: [{ ...end, id: 255 }],
+    };
+    const tokenizer = loadTokenizer(file);
+    expect(tokenizer.decode(tokenizer.encode("plain"))).toBe("plain");
+    expect(() => tokenizer.encode("plain é")).toThrow(
+      /the tokenizer has no token for the byte 0xc3, which is in " é"; use one whose vocabulary has all 256 bytes/,
+    );
+  });
+
+  function byteTokenizerVocab(): [string, number][] {
+    return Object.entries(good().model["vocab"] as Record<string, number>).filter(
+      ([token]) => token !== END_OF_TEXT,
+    );
   }
+});
+
+/** Any JSON in any place of a file that was good: loaded and usable, or refused. */
+test("a broken tokenizer.json is refused, or is a tokenizer", () => {
+  const paths = ["added_tokens", "normalizer", "pre_tokenizer", "model", "version", "decoder"];
+  fc.assert(
+    fc.property(
+      fc.constantFrom(...golden),
+      fc.constantFrom(...paths),
+      fc.nat(9),
+      fc.jsonValue(),
+      ({ file }, path, pick, value) => {
+        const broken = structuredClone(file) as unknown as Record<string, unknown>;
+        const inner = broken[path];
+        // The part itself, or something in it.
+        const keys = typeof inner === "object" && inner !== null ? Object.keys(inner) : [];
+        if (pick === 0 || keys.length === 0) broken[path] = value;
+        else (inner as Record<string, unknown>)[keys[pick % keys.length]] = value;
+        let tokenizer: Tokenizer;
+        try {
+          tokenizer = loadTokenizer(broken);
+        } catch (error) {
+          expect(error).toBeInstanceOf(GradmixError);
+          return;
+        }
+        for (const id of tokenizer.encode("the 12 ")) expect(id).toBeLessThan(tokenizer.vocabSize);
+      },
+    ),
+    { numRuns: 300 },
+  );
 });

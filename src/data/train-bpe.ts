@@ -1,0 +1,143 @@
+/** Learning a byte-level BPE from texts (Sennrich et al. 2016). */
+import { giveTurn } from "../backends/turn.ts";
+import { GradmixError } from "../errors.ts";
+import { bpeTokenizer, detach, type Merge, pairKey, splitKey } from "./bpe.ts";
+import type { Tokenizer } from "./byte-level.ts";
+import { gpt2Pieces } from "./pieces.ts";
+
+/** When learning, longer pieces are cut: no useful token is as long, and a merge touches only the cuts that hold its pair. */
+const LONGEST_LEARNED = /.{1,128}/gsu;
+
+export interface TrainBpeOptions {
+  /** Ids in all: 256 bytes, the merges, and the end of text. At least 257. */
+  readonly vocabSize: number;
+  /** Told the number of merges found so far, now and then. */
+  readonly onProgress?: (merges: number) => void;
+  /** Ends the learning, with its reason, between two merges. */
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * Learns merges from texts: the most frequent pair inside pieces first, of equally frequent ones that of the smaller ids. Fewer merges come out when no
+ * pair appears twice. What is held is the different pieces, not the texts. Throws `config` for an impossible size.
+ */
+export async function trainBpe(
+  texts: Iterable<string> | AsyncIterable<string>,
+  options: TrainBpeOptions,
+): Promise<Tokenizer> {
+  const { vocabSize, onProgress, signal } = options;
+  if (!Number.isInteger(vocabSize) || vocabSize < 257 || vocabSize > 1_000_000)
+    throw new GradmixError("config", `vocabSize: ${vocabSize} is not an integer from 257 to 1000000`);
+  const counts = new Map<string, number>();
+  for await (const text of texts)
+    for (const piece of gpt2Pieces(text))
+      for (const [part] of piece.length <= 128 ? [[piece]] : piece.matchAll(LONGEST_LEARNED)) {
+        const count = counts.get(part);
+        // Only a new key is stored, so only it has to be detached.
+        if (count === undefined) counts.set(detach(part), 1);
+        else counts.set(part, count + 1);
+      }
+
+  const tokens = Array.from({ length: 256 }, (_, byte) => Uint8Array.of(byte));
+  const utf8 = new TextEncoder();
+  const words = [...counts].map(([piece, count]) => ({ ids: Array.from(utf8.encode(piece)), count }));
+  const pairs = new Map<number, { count: number; words: Set<number> }>();
+  const note = (key: number, word: number, count: number): void => {
+    let pair = pairs.get(key);
+    if (pair === undefined) pairs.set(key, (pair = { count: 0, words: new Set() }));
+    pair.count += count;
+    if (count > 0) pair.words.add(word);
+  };
+  words.forEach(({ ids, count }, w) => {
+    for (let i = 0; i + 1 < ids.length; i++) note(pairKey(ids[i], ids[i + 1]), w, count);
+  });
+  const heap = pairHeap();
+  for (const [key, { count }] of pairs) heap.push(key, count);
+
+  const merges: Merge[] = [];
+  while (tokens.length < vocabSize - 1) {
+    await giveTurn();
+    signal?.throwIfAborted();
+    const top = heap.pop();
+    if (top === null) break;
+    const pair = pairs.get(top.key);
+    if (pair === undefined || pair.count < 2) continue;
+    // Counts only fall after they were pushed, or were pushed again when they rose.
+    if (pair.count !== top.count) {
+      heap.push(top.key, pair.count);
+      continue;
+    }
+    const [left, right] = splitKey(top.key);
+    const joined = tokens.length;
+    tokens.push(Uint8Array.from([...tokens[left], ...tokens[right]]));
+    merges.push({ left, right, joined });
+    pairs.delete(top.key);
+    const risen = new Set<number>();
+    for (const w of pair.words) {
+      const { ids, count } = words[w];
+      let to = 0;
+      for (let from = 0; from < ids.length; from++) {
+        if (ids[from] === left && ids[from + 1] === right) {
+          // The neighbours' pairs change: the one before is already written, the one after is still to come.
+          if (to > 0) {
+            note(pairKey(ids[to - 1], left), w, -count);
+            note(pairKey(ids[to - 1], joined), w, count);
+            risen.add(pairKey(ids[to - 1], joined));
+          }
+          if (from + 2 < ids.length) {
+            note(pairKey(right, ids[from + 2]), w, -count);
+            note(pairKey(joined, ids[from + 2]), w, count);
+            risen.add(pairKey(joined, ids[from + 2]));
+          }
+          ids[to++] = joined;
+          from++;
+        } else ids[to++] = ids[from];
+      }
+      ids.length = to;
+    }
+    pairs.delete(top.key);
+    for (const key of risen) heap.push(key, pairs.get(key)?.count ?? 0);
+    if (merges.length % 256 === 0) onProgress?.(merges.length);
+  }
+  return bpeTokenizer(tokens, merges, "bpe");
+}
+
+interface PairHeap {
+  push(key: number, count: number): void;
+  pop(): { key: number; count: number } | null;
+}
+
+/** A binary heap: the largest count first, then the smallest key. */
+function pairHeap(): PairHeap {
+  const items: { key: number; count: number }[] = [];
+  const before = (a: number, b: number): boolean =>
+    items[a].count > items[b].count || (items[a].count === items[b].count && items[a].key < items[b].key);
+  const swap = (a: number, b: number): void => {
+    [items[a], items[b]] = [items[b], items[a]];
+  };
+  return {
+    push(key, count) {
+      items.push({ key, count });
+      for (let i = items.length - 1; i > 0;) {
+        const parent = (i - 1) >> 1;
+        if (!before(i, parent)) return;
+        swap(i, parent);
+        i = parent;
+      }
+    },
+    pop() {
+      if (items.length === 0) return null;
+      swap(0, items.length - 1);
+      const top = items.pop() ?? null;
+      for (let i = 0; ;) {
+        const [a, b] = [2 * i + 1, 2 * i + 2];
+        let best = i;
+        if (a < items.length && before(a, best)) best = a;
+        if (b < items.length && before(b, best)) best = b;
+        if (best === i) return top;
+        swap(i, best);
+        i = best;
+      }
+    },
+  };
+}
