@@ -6,9 +6,10 @@
  */
 import { isUtf8 } from "node:buffer";
 import { createReadStream } from "node:fs";
+import { stat } from "node:fs/promises";
 import { createGunzip } from "node:zlib";
-import { Decompress } from "fzstd";
 import { GradmixError } from "../errors.ts";
+import { ArchiveError, unpackZstd } from "./zstd.ts";
 
 export interface Document {
   readonly text: string;
@@ -165,8 +166,8 @@ async function* lines(file: string): AsyncGenerator<Uint8Array, void, undefined>
 async function* contents(file: string): AsyncGenerator<Uint8Array, void, undefined> {
   const stream = createReadStream(file, { highWaterMark: 1 << 18 });
   try {
-    if (/\.zst$/i.test(file)) yield* zstd(stream);
-    else if (/\.gz$/i.test(file)) yield* stream.pipe(forwardErrors(stream, createGunzip()));
+    if (/\.zst$/i.test(file)) yield* unpackZstd(stream);
+    else if (/\.gz$/i.test(file)) yield* unpackGzip(stream, file);
     else yield* stream;
   } catch (cause) {
     if (cause instanceof GradmixError) throw cause;
@@ -181,36 +182,27 @@ function forwardErrors<T extends { destroy(error?: Error): unknown }>(from: Node
   return to;
 }
 
-async function* zstd(stream: AsyncIterable<Uint8Array>): AsyncGenerator<Uint8Array, void, undefined> {
-  let out: Uint8Array[] = [];
-  let given = 0;
-  // Not even an empty text packs into no bytes.
-  let ended = false;
-  const unpack = new Decompress((chunk, final) => {
-    out.push(chunk);
-    ended = final === true && given > 0;
-  });
-  for await (const chunk of stream) {
-    given += chunk.length;
-    // fzstd keeps views of what it is given.
-    unpack.push(chunk.slice());
-    const ready = out;
-    out = [];
-    yield* ready;
-  }
-  unpack.push(new Uint8Array(0), true);
-  yield* out;
-  if (!ended) throw new Error("unexpected EOF");
+/** Members one after another. What follows them must be zeros, with which tapes are filled up: zlib would leave out the rest without a word. */
+async function* unpackGzip(
+  stream: NodeJS.ReadableStream,
+  file: string,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const unpack = createGunzip();
+  yield* stream.pipe(forwardErrors(stream, unpack));
+  const end = unpack.bytesWritten;
+  if ((await stat(file)).size <= end) return;
+  for await (const chunk of createReadStream(file, { start: end }))
+    if ((chunk as Uint8Array).some((byte) => byte !== 0))
+      throw new ArchiveError(`it is not a whole archive (bytes that are no gzip follow from byte ${end} on)`);
 }
 
 function readProblem(cause: unknown): string {
   const message = cause instanceof Error ? cause.message : String(cause);
+  if (cause instanceof ArchiveError) return message;
   const code = typeof cause === "object" && cause !== null && "code" in cause ? String(cause.code) : "";
   if (code === "ENOENT") return "no such file";
   if (code === "EACCES" || code === "EPERM") return "it may not be read (permission denied)";
-  if (code === "Z_BUF_ERROR" || /unexpected (EOF|end)/i.test(message))
-    return "it is cut off: the archive ends too early";
-  if (code.startsWith("Z_") || /zst|magic|frame|huffman|block/i.test(message))
-    return `it is not a whole archive (${message})`;
+  if (code === "Z_BUF_ERROR") return "it is cut off: the archive ends too early";
+  if (code.startsWith("Z_")) return `it is not a whole archive (${message})`;
   return `it cannot be read (${message})`;
 }

@@ -1,0 +1,141 @@
+/**
+ * Zstandard archives, unpacked as a stream by the reference decoder (zstd 1.5.7) as WebAssembly, out of the package `zstddec`.
+ *
+ * It is the same on every Node.js. The decoder of Node.js itself, where there is one, ignores what follows the last frame. Checksums are verified;
+ * memory is the window that a frame declares (`WINDOW` at most), whatever comes out of it. Only the compiled module is taken from the
+ * package: its own loop ignores errors.
+ */
+
+/** Largest window, the limit of the `zstd` command too. Only `--long=28` and more, or `--ultra` with such a `--zstd=wlog`, goes beyond. */
+const WINDOW = 1 << 27;
+
+/** The exports of the module that are used. Pointers and sizes are of 32 bits. */
+interface Zstd {
+  readonly memory: WebAssembly.Memory;
+  malloc(size: number): number;
+  ZSTD_createDCtx(): number;
+  ZSTD_freeDCtx(context: number): number;
+  /** The number of bytes that it would like next, 0 at the end of a frame, or an error: minus its number. */
+  ZSTD_decompressStream(context: number, output: number, input: number): number;
+}
+
+/** Numbers of errors (zstd_errors.h) are below this. */
+const ERRORS = 120;
+
+let compiled: Promise<WebAssembly.Module> | null = null;
+
+async function compile(): Promise<WebAssembly.Module> {
+  const { ZSTDDecoder } = await import("zstddec/stream");
+  const found: WebAssembly.Module[] = [];
+  class Compiled extends ZSTDDecoder {
+    override _init(result: WebAssembly.WebAssemblyInstantiatedSource): void {
+      found.push(result.module);
+      super._init(result);
+    }
+  }
+  await new Compiled().init();
+  if (found.length === 0)
+    throw new Error(
+      "the package zstddec was used elsewhere in this process before gradmix; unpack the file first",
+    );
+  return found[0];
+}
+
+/** What is wrong with an archive, as far as its bytes tell. The message goes on from the file's name. */
+export class ArchiveError extends Error {}
+
+function problem(code: number, isStart: boolean): ArchiveError {
+  switch (code) {
+    case 10:
+    case 12:
+      return new ArchiveError(
+        isStart
+          ? "it is not a whole archive (it does not begin as zstd)"
+          : "it is not a whole archive (bytes that are no zstd follow a frame)",
+      );
+    case 14:
+      return new ArchiveError("it is not a whole archive (its header has bits that zstd does not know)");
+    case 16:
+      return new ArchiveError(
+        `its window is larger than ${WINDOW >> 20} MiB, which is more than is unpacked here; pack it again with a smaller one: zstd -dc --long=31 FILE | zstd -o NEW.zst`,
+      );
+    case 22:
+      return new ArchiveError("it is damaged: its text does not match its checksum");
+    case 32:
+      return new ArchiveError("it was packed with a dictionary; unpack it with zstd -D first");
+    case 64:
+      return new ArchiveError("there is not enough memory to unpack it");
+    default:
+      return new ArchiveError(`it is damaged (zstd error ${code})`);
+  }
+}
+
+/** A decoder with its buffers: addresses in its memory. */
+interface Decoder {
+  readonly zstd: Zstd;
+  readonly input: number;
+  readonly output: number;
+  /** ZSTD_inBuffer and ZSTD_outBuffer: address, size, position. */
+  readonly source: number;
+  readonly sink: number;
+}
+
+/** Bytes that are handed to the decoder, and taken from it, at a time: a block is never larger. */
+const ROOM = 1 << 17;
+
+/** One that is free, unless its memory has grown: memory is only given back with the whole instance. */
+let idle: Decoder | null = null;
+const SMALL = 1 << 25;
+
+async function openDecoder(): Promise<Decoder> {
+  const module = await (compiled ??= compile());
+  if (idle !== null) {
+    const decoder = idle;
+    idle = null;
+    return decoder;
+  }
+  const { exports } = new WebAssembly.Instance(module, {
+    env: { emscripten_notify_memory_growth: () => {} },
+  });
+  const zstd = exports as unknown as Zstd;
+  const [input, output, source] = [zstd.malloc(ROOM), zstd.malloc(ROOM), zstd.malloc(24)];
+  return { zstd, input, output, source, sink: source + 12 };
+}
+
+/** The bytes of a stream of frames. Throws `ArchiveError` unless they are whole and the decoder accepts all of them. */
+export async function* unpackZstd(
+  chunks: AsyncIterable<Uint8Array>,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const decoder = await openDecoder();
+  const { zstd, input, output, source, sink } = decoder;
+  const context = zstd.ZSTD_createDCtx();
+  // Memory may grow in a call, which empties the views that there were.
+  const bytes = (): Uint8Array => new Uint8Array(zstd.memory.buffer);
+  const struct = (at: number): Uint32Array => new Uint32Array(zstd.memory.buffer, at, 3);
+  let isStart = true;
+  let wanted = 1;
+  try {
+    for await (const chunk of chunks)
+      for (let from = 0; from < chunk.length; from += ROOM) {
+        const part = chunk.subarray(from, from + ROOM);
+        bytes().set(part, input);
+        struct(source).set([input, part.length, 0]);
+        for (let [read, written] = [0, ROOM]; read < part.length || (written === ROOM && wanted !== 0);) {
+          struct(sink).set([output, ROOM, 0]);
+          wanted = zstd.ZSTD_decompressStream(context, sink, source);
+          if (wanted < 0 && wanted > -ERRORS) throw problem(-wanted, isStart);
+          const before = read;
+          read = struct(source)[2];
+          written = struct(sink)[2];
+          if (written > 0) yield bytes().slice(output, output + written);
+          else if (read === before && read < part.length) throw problem(20, isStart);
+          if (wanted === 0) isStart = false;
+        }
+      }
+  } finally {
+    zstd.ZSTD_freeDCtx(context);
+    if (zstd.memory.buffer.byteLength <= SMALL) idle = decoder;
+  }
+  // Not even an empty text packs into no bytes.
+  if (wanted !== 0) throw new ArchiveError("it is cut off: the archive ends too early");
+}

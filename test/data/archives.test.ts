@@ -1,0 +1,238 @@
+/** Packed files: what is damaged, cut off, or larger than it should be is refused; whatever is read is what was packed. */
+import { createHash } from "node:crypto";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { gzipSync } from "node:zlib";
+import fc from "fast-check";
+import { GradmixError } from "gradmix";
+import { readDocuments } from "gradmix/data";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { ArchiveError, unpackZstd } from "#dist/data/zstd.js";
+
+interface Golden {
+  readonly frames: readonly { name: string; bytes: number; sha256: string; archive: string }[];
+  readonly flips: Readonly<Record<string, readonly [bit: number, hash: string | null][]>>;
+}
+const golden = JSON.parse(
+  readFileSync(resolve(import.meta.dirname, "../golden/zstd.json"), "utf8"),
+) as Golden;
+const archives = golden.frames.map((frame) => ({ ...frame, packed: Buffer.from(frame.archive, "base64") }));
+const named = (name: string): Buffer =>
+  archives.find((archive) => archive.name === name)?.packed ?? expect.unreachable();
+const sha256 = (bytes: Uint8Array): string => createHash("sha256").update(bytes).digest("hex");
+
+/** The unpacked bytes, or null when the archive is refused. */
+async function unpack(archive: Uint8Array, step = archive.length): Promise<Buffer | null> {
+  async function* chunks(): AsyncGenerator<Uint8Array> {
+    for (let at = 0; at < archive.length; at += step) yield archive.subarray(at, at + step);
+  }
+  const parts: Uint8Array[] = [];
+  try {
+    for await (const part of unpackZstd(chunks())) parts.push(part);
+  } catch (error) {
+    expect(error).toBeInstanceOf(ArchiveError);
+    return null;
+  }
+  return Buffer.concat(parts);
+}
+
+const flipped = (archive: Uint8Array, bit: number): Buffer => {
+  const out = Buffer.from(archive);
+  out[bit >> 3] ^= 1 << (bit & 7);
+  return out;
+};
+
+describe(".zst", () => {
+  test.each(archives)("$name, whatever its chunks are", async ({ bytes, sha256: hash, packed }) => {
+    for (const step of [packed.length, 1000, 7]) {
+      if (packed.length / step > 10_000) continue;
+      const out = await unpack(packed, step);
+      expect([out?.length, sha256(out ?? Buffer.of(1))]).toEqual([bytes, hash]);
+    }
+  });
+
+  test.each(archives)("$name, cut off, is refused", async ({ name, packed }) => {
+    // An archive of several frames may end after each of them.
+    const ends = name === "several frames" ? 3 : 0;
+    const step = name === "several frames" ? 1 : Math.max(1, Math.floor(packed.length / 60));
+    let whole = 0;
+    for (let length = 0; length < packed.length; length += step)
+      if ((await unpack(packed.subarray(0, length))) !== null) whole++;
+    expect(whole).toBe(ends);
+  });
+
+  test.each(archives)("$name, with bytes after it, is refused", async ({ packed }) => {
+    for (const more of ["\0", "\0\0\0\0\0\0", "(", "some text after it", "\x1f\x8b\x08"])
+      expect(await unpack(Buffer.concat([packed, Buffer.from(more, "latin1")]))).toBeNull();
+    await fc.assert(
+      fc.asyncProperty(fc.uint8Array({ minLength: 1, maxLength: 40 }), async (more) => {
+        expect(await unpack(Buffer.concat([packed, more]))).toBeNull();
+      }),
+      { numRuns: 10 },
+    );
+  });
+
+  // The oracle is the archive's own checksum: of a frame that has one, no other text is ever read.
+  test.each(archives.filter(({ name }) => !/without|skipped/.test(name)))(
+    "$name, with a bit that is wrong, is refused or is the same text",
+    async ({ name, bytes, sha256: hash, packed }) => {
+      // Every bit of the first, some of the others.
+      const step = name === "level 19" ? 1 : Math.max(1, Math.floor((packed.length * 8) / 150));
+      for (let bit = 0; bit < packed.length * 8; bit += step) {
+        const out = await unpack(flipped(packed, bit));
+        if (out !== null) expect([bit, out.length, sha256(out)]).toEqual([bit, bytes, hash]);
+      }
+    },
+  );
+
+  test("broken in any way, an archive is refused or is the same text", async () => {
+    const checked = archives.filter(({ name }) => /level 3|level 19|raw|a run|128/.test(name));
+    await fc.assert(
+      fc.asyncProperty(
+        fc.constantFrom(...checked),
+        fc.array(fc.tuple(fc.nat(), fc.nat(3), fc.uint8Array({ maxLength: 5 })), {
+          minLength: 1,
+          maxLength: 3,
+        }),
+        async ({ packed, sha256: hash }, edits) => {
+          let broken = packed;
+          for (const [pick, removed, added] of edits) {
+            const at = pick % (broken.length + 1);
+            broken = Buffer.concat([broken.subarray(0, at), added, broken.subarray(at + removed)]);
+          }
+          const out = await unpack(broken, 100);
+          if (out !== null) expect(sha256(out)).toBe(hash);
+        },
+      ),
+      { numRuns: 300 },
+    );
+  });
+
+  test("without a checksum, the reference decoder says what is read", async () => {
+    for (const [name, flips] of Object.entries(golden.flips))
+      for (const [bit, hash] of flips) {
+        const out = await unpack(flipped(named(name), bit));
+        expect([name, bit, out === null ? null : sha256(out).slice(0, 8)]).toEqual([name, bit, hash]);
+      }
+  });
+
+  const refused: [string, Buffer, RegExp][] = [
+    ["nothing", Buffer.alloc(0), /it is cut off/],
+    ["text", Buffer.from("plain text"), /it is not a whole archive \(it does not begin as zstd\)/],
+    [
+      "text after a frame",
+      Buffer.concat([named("level 3"), Buffer.from("more text")]),
+      /it is not a whole archive \(bytes that are no zstd follow a frame\)/,
+    ],
+    [
+      "a dictionary",
+      Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 1, 0x38, 5, 9, 0, 0, 97]),
+      /it was packed with a dictionary; unpack it with zstd -D first/,
+    ],
+    // Ten bytes whose window descriptor says 1.9 GiB.
+    [
+      "a window of 1.9 GiB",
+      Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0, 0xa7, 1, 0, 0, 0]),
+      /its window is larger than 128 MiB, which is more than is unpacked here; pack it again with a smaller one: zstd -dc --long=31/,
+    ],
+    // A frame that says it is one segment of 2^62 bytes.
+    [
+      "a size of 2^62",
+      Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0xe0, 0, 0, 0, 0, 0, 0, 0, 0x40, 1, 0, 0]),
+      /its window is larger than 128 MiB/,
+    ],
+    [
+      "a checksum that is wrong",
+      flipped(named("level 3"), named("level 3").length * 8 - 1),
+      /does not match its checksum/,
+    ],
+  ];
+  test.each(refused)("%s: says what is wrong", async (_, archive, message) => {
+    async function* chunks(): AsyncGenerator<Uint8Array> {
+      yield archive;
+    }
+    const read = async (): Promise<void> => {
+      for await (const part of unpackZstd(chunks())) expect(part.length).toBeGreaterThan(0);
+    };
+    await expect(read()).rejects.toThrow(message);
+  });
+
+  test("what comes out is never held whole", async () => {
+    // A gigabyte of zeros in 32 KB: blocks of 128 KiB that say "this byte so often".
+    const block = Buffer.from([0x02, 0x00, 0x10, 0]);
+    const blocks = 8192;
+    const header = Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0, 0x38]);
+    const last = Buffer.from([0x01, 0, 0]);
+    let [length, most] = [0, 0];
+    async function* chunks(): AsyncGenerator<Uint8Array> {
+      yield Buffer.concat([header, ...new Array<Buffer>(blocks).fill(block), last]);
+    }
+    const before = process.memoryUsage().rss;
+    for await (const part of unpackZstd(chunks())) {
+      length += part.length;
+      if (length % (1 << 26) === 0) most = Math.max(most, process.memoryUsage().rss - before);
+    }
+    expect(length).toBe(blocks << 17);
+    expect(most).toBeLessThan(200e6);
+  });
+});
+
+describe(".gz", () => {
+  let folder = "";
+  beforeAll(() => {
+    folder = mkdtempSync(join(tmpdir(), "gradmix-archives-"));
+  });
+  afterAll(() => rmSync(folder, { recursive: true }));
+
+  /** The text of a packed file, or what is said about it. */
+  async function read(archive: Uint8Array): Promise<{ text: string } | { message: string }> {
+    const file = join(folder, "a.txt.gz");
+    writeFileSync(file, archive);
+    let text = "";
+    try {
+      for await (const document of readDocuments([file])) text += document.text;
+    } catch (error) {
+      if (!(error instanceof GradmixError)) throw error;
+      return { message: error.message };
+    }
+    return { text };
+  }
+  const text = "some text, and more of it\n".repeat(30);
+  const one = gzipSync(text);
+
+  test("several members, and the zeros that fill up a tape", async () => {
+    expect(await read(one)).toEqual({ text });
+    expect(await read(Buffer.concat([one, gzipSync(""), gzipSync("b")]))).toEqual({ text: `${text}b` });
+    expect(await read(Buffer.concat([one, Buffer.alloc(700)]))).toEqual({ text });
+  });
+
+  test("anything else after a member is refused", async () => {
+    for (const more of [
+      Buffer.of(1),
+      Buffer.of(0, 0, 5),
+      Buffer.from("text"),
+      Buffer.concat([Buffer.alloc(9), one]),
+    ])
+      expect(await read(Buffer.concat([one, more]))).toMatchObject({
+        message: expect.stringMatching(/a\.txt\.gz: it is (not a whole archive|cut off)/) as string,
+      });
+    const far = Buffer.concat([one, Buffer.alloc(1 << 20), Buffer.of(1)]);
+    expect(await read(far)).toMatchObject({
+      message: expect.stringContaining(
+        `(bytes that are no gzip follow from byte ${one.length} on)`,
+      ) as string,
+    });
+  });
+
+  test("cut off anywhere it is refused, and with a bit that is wrong it is refused or the same text", async () => {
+    for (let length = 0; length < one.length; length++)
+      expect(await read(one.subarray(0, length))).toMatchObject({
+        message: expect.stringContaining("a.txt.gz: it is cut off: the archive ends too early") as string,
+      });
+    for (let bit = 0; bit < one.length * 8; bit++) {
+      const out = await read(flipped(one, bit));
+      if ("text" in out) expect([bit, out.text]).toEqual([bit, text]);
+    }
+  });
+});
