@@ -3,9 +3,10 @@
  * as raw little-endian data without gaps. State that is not an array stands as JSON text under `__metadata__`, beside a
  * SHA-256 of header and data, so that a file cut short or altered anywhere is recognised.
  */
-import { createHash } from "node:crypto";
+import { createHash, type Hash } from "node:crypto";
 import type { Checkpoint, CheckpointArray } from "../dga/config.ts";
 import { GradmixError } from "../errors.ts";
+import type { ByteSource } from "./files.ts";
 import { isObject } from "./values.ts";
 
 const constructors = {
@@ -56,16 +57,46 @@ export function encodeCheckpoint(step: number, { json, arrays }: Checkpoint): Ui
 }
 
 /** The inverse of `encodeCheckpoint`. Throws `checkpoint`, beginning with `label`, when the file is not whole. */
-export function decodeCheckpoint(file: Uint8Array, label: string): { step: number; checkpoint: Checkpoint } {
+export function decodeCheckpoint(
+  file: ByteSource | Uint8Array,
+  label: string,
+): { step: number; checkpoint: Checkpoint } {
+  const source = file instanceof Uint8Array ? inMemory(file) : file;
+  const { metadata, tensors, start } = verifyCheckpoint(source, label);
+  const arrays: Record<string, CheckpointArray> = {};
+  for (const [name, entry] of tensors) {
+    const [from, to] = offsets(entry) ?? [0, 0];
+    const constructor = constructors[(entry as { dtype: FileType }).dtype];
+    const bytes = new Uint8Array(to - from);
+    source.read(start + from, bytes);
+    arrays[name] = new constructor(bytes.buffer);
+  }
+  const json = JSON.parse(String(metadata["json"])) as Record<string, unknown>;
+  return { step: Number(metadata["step"]), checkpoint: { json, arrays } };
+}
+
+/** What a file holds, once its checksum is found right: then it is what was written. */
+interface Contents {
+  readonly metadata: Record<string, unknown>;
+  readonly tensors: readonly (readonly [string, unknown])[];
+  /** Where the data begins. */
+  readonly start: number;
+}
+
+/** Checks a file without keeping its arrays. Throws `checkpoint`, beginning with `label`, when it is not whole. */
+export function verifyCheckpoint(source: ByteSource, label: string): Contents {
   const broken = (what: string): GradmixError => new GradmixError("checkpoint", `${label}: ${what}`);
-  if (file.length < 8) throw broken(`is cut short: ${file.length} bytes`);
-  const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
-  const headerLength = Number(view.getBigUint64(0, true));
-  if (headerLength > file.length - 8)
+  if (source.size < 8) throw broken(`is cut short: ${source.size} bytes`);
+  const head = new Uint8Array(8);
+  source.read(0, head);
+  const headerLength = Number(new DataView(head.buffer).getBigUint64(0, true));
+  if (headerLength > Math.min(source.size - 8, mostHeaderBytes))
     throw broken(
-      `is cut short or not a checkpoint: a header of ${headerLength} bytes in a file of ${file.length}`,
+      `is cut short or not a checkpoint: a header of ${headerLength} bytes in a file of ${source.size}`,
     );
-  const text = new TextDecoder().decode(file.subarray(8, 8 + headerLength));
+  const headerBytes = new Uint8Array(headerLength);
+  source.read(8, headerBytes);
+  const text = new TextDecoder().decode(headerBytes);
   let header: unknown;
   try {
     header = JSON.parse(text);
@@ -79,27 +110,39 @@ export function decodeCheckpoint(file: Uint8Array, label: string): { step: numbe
     throw broken("is not a checkpoint of this version of gradmix");
 
   const tensors = Object.entries(header).filter(([name]) => name !== "__metadata__");
-  const data = file.subarray(8 + headerLength);
+  const start = 8 + headerLength;
+  const dataBytes = source.size - start;
   const size = tensors.reduce((end, [, entry]) => Math.max(end, offsets(entry)?.[1] ?? Infinity), 0);
-  if (size > data.length) throw broken(`is cut short: ${data.length} of ${size} bytes of data`);
+  if (size > dataBytes) throw broken(`is cut short: ${dataBytes} of ${size} bytes of data`);
   const sum = metadata["sha256"];
   if (typeof sum !== "string" || sum.length !== 64 || sum === blankSum) throw broken("has no checksum");
-  const blanked = new TextEncoder().encode(text.replace(sum, blankSum));
-  if (sha256([file.subarray(0, 8), blanked, data]) !== sum)
-    throw broken("does not match its checksum: the file was damaged");
+  const hash = createHash("sha256");
+  hash.update(head).update(new TextEncoder().encode(text.replace(sum, blankSum)));
+  hashSource(hash, source, start);
+  if (hash.digest("hex") !== sum) throw broken("does not match its checksum: the file was damaged");
+  return { metadata, tensors, start };
+}
 
-  // From here on the file is what was written.
-  const arrays: Record<string, CheckpointArray> = {};
-  for (const [name, entry] of tensors) {
-    const [start, end] = offsets(entry) ?? [0, 0];
-    const constructor = constructors[(entry as { dtype: FileType }).dtype];
-    // Not `slice`: a Buffer's gives a view, and an unaligned one.
-    const bytes = new Uint8Array(end - start);
-    bytes.set(data.subarray(start, end));
-    arrays[name] = new constructor(bytes.buffer);
+/** No header is as long; a damaged file may say it is. */
+const mostHeaderBytes = 2 ** 28;
+
+/** Bytes that are hashed at a time. */
+const hashedBytes = 2 ** 24;
+
+function hashSource(hash: Hash, source: ByteSource, from: number): void {
+  const chunk = new Uint8Array(Math.min(hashedBytes, source.size - from));
+  for (let at = from; at < source.size; at += chunk.length) {
+    const part = chunk.subarray(0, Math.min(chunk.length, source.size - at));
+    source.read(at, part);
+    hash.update(part);
   }
-  const json = JSON.parse(String(metadata["json"])) as Record<string, unknown>;
-  return { step: Number(metadata["step"]), checkpoint: { json, arrays } };
+}
+
+function inMemory(bytes: Uint8Array): ByteSource {
+  return {
+    size: bytes.length,
+    read: (at, into) => into.set(bytes.subarray(at, at + into.length)),
+  };
 }
 
 function sha256(parts: readonly Uint8Array[]): string {

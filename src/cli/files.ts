@@ -2,12 +2,20 @@
 import * as nodeFs from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { GradmixError } from "../errors.ts";
-import { reason } from "./values.ts";
+import { errorCode, reason } from "./values.ts";
 
 /** The calls that writing needs; tests hand in a disk that fills up. */
 export type WriteFs = Pick<
   typeof nodeFs,
-  "openSync" | "writeSync" | "fsyncSync" | "closeSync" | "renameSync" | "rmSync" | "mkdirSync"
+  | "openSync"
+  | "writeSync"
+  | "fsyncSync"
+  | "ftruncateSync"
+  | "closeSync"
+  | "renameSync"
+  | "linkSync"
+  | "rmSync"
+  | "mkdirSync"
 >;
 
 /** Names of files that a killed writer may leave behind. */
@@ -36,7 +44,11 @@ export function writeFileAtomic(path: string, parts: readonly Uint8Array[], fs: 
     }
     throw ioError(path, error);
   }
-  syncFolder(folder, fs);
+  try {
+    syncFolder(folder, fs);
+  } catch (error) {
+    throw ioError(path, error);
+  }
 }
 
 /** `writeSync` may write less than it was given. */
@@ -46,35 +58,59 @@ export function writeAll(file: number, bytes: Uint8Array, fs: WriteFs = nodeFs):
     at += fs.writeSync(file, bytes, at, Math.min(bytes.length - at, 2 ** 30));
 }
 
-/** Makes a rename last through a power cut. Not every system can open a folder; then there is nothing to do. */
+/** Makes a rename last through a power cut. */
 function syncFolder(folder: string, fs: WriteFs): void {
+  let handle: number;
   try {
-    const handle = fs.openSync(folder, "r");
-    try {
-      fs.fsyncSync(handle);
-    } finally {
-      fs.closeSync(handle);
-    }
+    handle = fs.openSync(folder, "r");
   } catch {
-    // Windows.
+    // Not every system can open a folder; then there is nothing to do.
+    return;
+  }
+  try {
+    fs.fsyncSync(handle);
+  } catch (error) {
+    // Nor can every file system sync one.
+    if (!["EINVAL", "ENOTSUP", "EPERM", "EACCES", "EBADF", "EISDIR"].includes(errorCode(error))) throw error;
+  } finally {
+    fs.closeSync(handle);
+  }
+}
+
+/** Bytes that are read by place, so that what is held is what was asked for. */
+export interface ByteSource {
+  readonly size: number;
+  /** Fills `into` with the bytes from `at` on. */
+  read(at: number, into: Uint8Array): void;
+}
+
+/** Opens a file of any size for `use`, and closes it. */
+export function withFile<T>(path: string, use: (source: ByteSource) => T): T {
+  const file = nodeFs.openSync(path, "r");
+  try {
+    return use({
+      size: nodeFs.fstatSync(file).size,
+      read(from, into) {
+        for (let at = 0; at < into.length;) {
+          // At most 1 GiB a call: the system call itself stops a little below 2 GiB.
+          const count = nodeFs.readSync(file, into, at, Math.min(into.length - at, 2 ** 30), from + at);
+          if (count === 0) throw new Error(`the file became shorter while it was read`);
+          at += count;
+        }
+      },
+    });
+  } finally {
+    nodeFs.closeSync(file);
   }
 }
 
 /** A whole file, also one over 2 GiB, which `readFileSync` refuses. */
 export function readWhole(path: string): Uint8Array {
-  const file = nodeFs.openSync(path, "r");
-  try {
-    const bytes = new Uint8Array(nodeFs.fstatSync(file).size);
-    let at = 0;
-    while (at < bytes.length) {
-      const count = nodeFs.readSync(file, bytes, at, Math.min(bytes.length - at, 2 ** 30), null);
-      if (count === 0) break;
-      at += count;
-    }
-    return bytes.subarray(0, at);
-  } finally {
-    nodeFs.closeSync(file);
-  }
+  return withFile(path, (source) => {
+    const bytes = new Uint8Array(source.size);
+    source.read(0, bytes);
+    return bytes;
+  });
 }
 
 export function ioError(path: string, error: unknown): GradmixError {

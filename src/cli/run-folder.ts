@@ -11,13 +11,20 @@
  * A kill at any moment leaves whole files, except for the last line of metrics.jsonl, which a resumed run removes.
  */
 import * as nodeFs from "node:fs";
-import { hostname } from "node:os";
 import { basename, dirname, join, resolve } from "node:path";
 import type { Checkpoint, ResumeLine, RunStore, StepMetrics, TrainConfig } from "../dga/config.ts";
 import { GradmixError } from "../errors.ts";
-import { decodeCheckpoint, encodeCheckpoint } from "./checkpoint-file.ts";
 import { checkSameConfig, fileLayer, flatten, jsonLayer, resolveConfig } from "./config.ts";
-import { ioError, readWhole, temporaryName, writeAll, writeFileAtomic, type WriteFs } from "./files.ts";
+import {
+  type ByteSource,
+  ioError,
+  temporaryName,
+  withFile,
+  writeAll,
+  writeFileAtomic,
+  type WriteFs,
+} from "./files.ts";
+import { type Lock, removeLockRemains, takeLock } from "./lock.ts";
 import { formatJson, parseJson } from "../json.ts";
 import { errorCode, isObject, membersOf, reason, wrong } from "./values.ts";
 
@@ -89,81 +96,212 @@ export function openRunFolder(
   fs: WriteFs = nodeFs,
 ): RunFolder {
   const folder = config.run.out;
-  let begun = false;
-  let metricsFile: number | null = null;
-  let resumedStep: number | null = resume === null ? 0 : null;
+  /** What a run that has begun holds. */
+  let held: { lock: Lock; metrics: MetricsFile } | null = null;
+  /** What the run goes on from; null before that is known. */
+  let from: Point | null = resume === null ? beginning : null;
 
   const load: RunStore["load"] = () => {
     if (resume === null) return null;
+    const seen = stateOf(folder);
     const file = resume.file ?? listCheckpoints(folder).at(-1)?.path ?? null;
-    resumedStep = 0;
+    from = { ...beginning, seen };
     if (file === null) return null;
-    const { step, config: before, state, arrays } = readRun(file);
+    const { step, config: before, state: json, arrays, lines, unwritten } = readRun(file);
     checkSameConfig(before, flatten(config), file);
-    resumedStep = step;
-    return { step, checkpoint: { json: state, arrays }, config: before };
+    from = { lines, step, unwritten, seen };
+    return { step, checkpoint: { json, arrays }, config: before };
   };
 
-  const begin = (): void => {
-    if (begun) return;
+  const begin = (): NonNullable<typeof held> => {
+    if (held !== null) return held;
     if (resume === null) checkFree(folder);
-    if (resumedStep === null) load();
-    const from = resumedStep ?? 0;
+    if (from === null) load();
+    const { step, lines, unwritten, seen } = from ?? beginning;
+    let made: string | undefined;
     try {
-      fs.mkdirSync(resolve(folder, "checkpoints"), { recursive: true });
+      made = fs.mkdirSync(resolve(folder), { recursive: true });
     } catch (error) {
       throw ioError(folder, error);
     }
-    takeLock(folder, fs);
-    begun = true;
-    removeTemporaries(folder);
-    writeJson(join(folder, "config.json"), config, fs);
-    // What lies after the point that the run goes on from will be written again.
-    for (const { path, step } of listCheckpoints(folder)) if (step > from) fs.rmSync(path, { force: true });
-    const metrics = join(folder, "metrics.jsonl");
+    let lock: Lock | null = null;
+    let metrics: MetricsFile | null = null;
+    // Before config.json there is no run; what fails until a new one is whole leaves nothing behind.
+    const undo: (() => void)[] = [];
     try {
-      if (resume !== null) truncateMetrics(metrics, from);
-      metricsFile = fs.openSync(metrics, "a");
+      lock = takeLock(folder, fs);
+      // What was seen before may have changed until the lock was taken.
+      if (resume === null) checkFree(folder);
+      else if (stateOf(folder) !== seen)
+        throw new GradmixError(
+          "checkpoint",
+          `--resume: another process went on with ${folder} just now; try again`,
+        );
+      removeLockRemains(folder, fs);
+      removeTemporaries(folder);
+      const place = (name: string): string => {
+        const path = join(folder, name);
+        undo.push(() => fs.rmSync(path, { force: true, recursive: true }));
+        return path;
+      };
+      writeJson(place("config.json"), config, fs);
+      const checkpoints = place("checkpoints");
+      try {
+        fs.mkdirSync(resolve(checkpoints), { recursive: true });
+      } catch (error) {
+        throw ioError(checkpoints, error);
+      }
+      // What lies after the point that the run goes on from will be written again.
+      for (const { path, step: other } of listCheckpoints(folder)) if (other > step) remove(path, fs);
+      metrics = openMetrics(place("metrics.jsonl"), resume === null ? null : lines, fs);
+      for (const line of unwritten) metrics.append(line);
+      held = { lock, metrics };
+      return held;
     } catch (error) {
-      throw ioError(metrics, error);
+      if (metrics !== null) quietly(metrics.close);
+      if (resume === null && lock !== null) for (const take of undo.reverse()) quietly(take);
+      if (lock !== null) quietly(lock.release);
+      if (made !== undefined) quietly(() => removeEmpty(resolve(folder), made));
+      throw error;
     }
   };
 
   return {
     load,
-    begin,
+    begin: () => void begin(),
     appendMetrics(metrics) {
-      begin();
-      const path = join(folder, "metrics.jsonl");
-      try {
-        if (metricsFile !== null) writeAll(metricsFile, encode(`${formatJson(metrics)}\n`), fs);
-      } catch (error) {
-        throw ioError(path, error);
-      }
+      begin().metrics.append(`${formatJson(metrics)}\n`);
     },
-    saveCheckpoint(step, { json, arrays }) {
-      begin();
-      if (metricsFile !== null) fs.fsyncSync(metricsFile);
+    saveCheckpoint(step, { json, arrays }, lines = step) {
+      const unwritten = begin().metrics.sync();
       writeCheckpoint(
         join(folder, "checkpoints"),
         step,
-        { json: { config: formatJson(config), state: json }, arrays },
+        {
+          json: {
+            config: formatJson(config),
+            state: json,
+            ...(lines === step ? {} : { lines }),
+            ...(unwritten.length === 0 ? {} : { unwritten }),
+          },
+          arrays,
+        },
         fs,
       );
-      for (const { path } of listCheckpoints(folder).slice(0, -keptCheckpoints))
-        fs.rmSync(path, { force: true });
+      for (const { path } of listCheckpoints(folder).slice(0, -keptCheckpoints)) remove(path, fs);
     },
     saveFile(name, contents) {
       begin();
       writeFileAtomic(join(folder, name), [typeof contents === "string" ? encode(contents) : contents], fs);
     },
     close() {
-      if (!begun) return;
-      if (metricsFile !== null) fs.closeSync(metricsFile);
-      metricsFile = null;
-      begun = false;
-      fs.rmSync(join(folder, "lock"), { force: true });
+      const ended = held;
+      if (ended === null) return;
+      held = null;
+      quietly(ended.metrics.close);
+      quietly(ended.lock.release);
     },
+  };
+}
+
+/** Where a run goes on from. */
+interface Point {
+  readonly step: number;
+  /** Lines of metrics.jsonl are kept up to this step … */
+  readonly lines: number;
+  /** … and these, which had found no room, follow. */
+  readonly unwritten: readonly string[];
+  /** What the folder looked like. */
+  readonly seen: string;
+}
+
+const beginning: Point = { step: 0, lines: 0, unwritten: [], seen: "" };
+
+/** What tells whether another process has written to the folder. */
+function stateOf(folder: string): string {
+  return JSON.stringify(
+    listCheckpoints(folder).map(({ path }) => {
+      const file = nodeFs.statSync(path, { throwIfNoEntry: false });
+      return [path, file?.ino, file?.mtimeMs, file?.size];
+    }),
+  );
+}
+
+/** Where an earlier error is the one to tell. */
+function quietly(task: () => void): void {
+  try {
+    task();
+  } catch {
+    // See above.
+  }
+}
+
+/** Removes empty folders from `folder` up to `top`, which holds it. */
+function removeEmpty(folder: string, top: string): void {
+  for (let path = folder; ; path = dirname(path)) {
+    nodeFs.rmdirSync(path);
+    if (path === resolve(top)) return;
+  }
+}
+
+function remove(path: string, fs: WriteFs): void {
+  try {
+    fs.rmSync(path, { force: true });
+  } catch (error) {
+    throw ioError(path, error);
+  }
+}
+
+/** metrics.jsonl while it is written: whole lines. */
+interface MetricsFile {
+  /** Adds a line. Throws `io`; then the line is kept, and the file ends with a whole line where that is possible. */
+  append(line: string): void;
+  /** Makes what was written last. Gives the lines that could not be. Throws `io`. */
+  sync(): readonly string[];
+  close(): void;
+}
+
+/** Opens the file for adding lines; of one that is there the lines up to `step` are kept. */
+function openMetrics(path: string, step: number | null, fs: WriteFs): MetricsFile {
+  let file: number;
+  let bytes = 0;
+  try {
+    if (step !== null) bytes = truncateMetrics(path, step);
+    file = fs.openSync(path, "a");
+  } catch (error) {
+    throw ioError(path, error);
+  }
+  const unwritten: string[] = [];
+  const writeAllOf = (lines: string[]): void => {
+    for (let line = lines[0]; line !== undefined; line = lines[0]) {
+      const text = encode(line);
+      try {
+        writeAll(file, text, fs);
+      } catch (error) {
+        // Half a line goes. Where not even that is possible, a resumed run removes it.
+        quietly(() => fs.ftruncateSync(file, bytes));
+        throw ioError(path, error);
+      }
+      bytes += text.length;
+      lines.shift();
+    }
+  };
+  return {
+    append(line) {
+      unwritten.push(line);
+      writeAllOf(unwritten);
+    },
+    sync() {
+      // The checkpoint holds what finds no room here.
+      quietly(() => writeAllOf(unwritten));
+      try {
+        fs.fsyncSync(file);
+      } catch (error) {
+        throw ioError(path, error);
+      }
+      return unwritten;
+    },
+    close: () => fs.closeSync(file),
   };
 }
 
@@ -181,13 +319,16 @@ export function writeCheckpoint(
 
 /** Reads one file and checks it. Throws `checkpoint` when it is broken, `io` when it cannot be read. */
 export function readCheckpoint(path: string): { step: number; checkpoint: Checkpoint } {
-  let file: Uint8Array;
+  return reading(path, (source) => decodeCheckpoint(source, path));
+}
+
+function reading<T>(path: string, use: (source: ByteSource) => T): T {
   try {
-    file = readWhole(path);
+    return withFile(path, use);
   } catch (error) {
+    if (error instanceof GradmixError) throw error;
     throw new GradmixError("io", `${path}: cannot be read (${reason(error)})`, { cause: error });
   }
-  return decodeCheckpoint(file, path);
 }
 
 /** What a checkpoint of a run holds: the configuration, the state of the trainer and of the run. Throws as `readCheckpoint`. */
@@ -196,14 +337,26 @@ export function readRun(file: string): {
   config: TrainConfig;
   state: Checkpoint["json"];
   arrays: Checkpoint["arrays"];
+  /** metrics.jsonl is whole up to this step … */
+  lines: number;
+  /** … but for these lines, which found no room there. */
+  unwritten: readonly string[];
 } {
   const { step, checkpoint } = readCheckpointOrOffer(file);
-  const { config: saved, state } = checkpoint.json;
+  // The checksum says that they are what was written.
+  const { config: saved, state, lines = step, unwritten = [] } = checkpoint.json;
   // As text, which keeps the order of the domains; an object in checkpoints of before.
   const config = typeof saved === "string" ? parseJson(saved, { source: file, code: "checkpoint" }) : saved;
   if (membersOf(config) === null || !isObject(state))
     throw new GradmixError("checkpoint", `${file}: was not written by a training run`);
-  return { step, config: resolveConfig([jsonLayer(config, file)]), state, arrays: checkpoint.arrays };
+  return {
+    step,
+    config: resolveConfig([jsonLayer(config, file)]),
+    state,
+    arrays: checkpoint.arrays,
+    lines: Number(lines),
+    unwritten: Array.isArray(unwritten) ? unwritten.map(String) : [],
+  };
 }
 
 /** As `readCheckpoint`, and the error for a broken one names the newest good one before it. */
@@ -226,7 +379,7 @@ function readCheckpointOrOffer(path: string): { step: number; checkpoint: Checkp
 
 function isWhole(path: string): boolean {
   try {
-    readCheckpoint(path);
+    reading(path, (source) => verifyCheckpoint(source, path));
     return true;
   } catch {
     return false;
@@ -245,12 +398,14 @@ export function listCheckpoints(folder: string): { step: number; path: string }[
     .sort((a, b) => a.step - b.step);
 }
 
-/** Keeps the lines of whole steps up to `step`; what follows was written by a run that did not get further. */
-export function truncateMetrics(path: string, step: number): void {
-  if (!nodeFs.existsSync(path)) return;
+/** Keeps the lines of whole steps up to `step`; what follows was written by a run that did not get further. Gives the bytes that are left. */
+export function truncateMetrics(path: string, step: number): number {
+  if (!nodeFs.existsSync(path)) return 0;
   const file = nodeFs.openSync(path, "r+");
   try {
-    nodeFs.ftruncateSync(file, wholeLines(file, step));
+    const kept = wholeLines(file, step);
+    nodeFs.ftruncateSync(file, kept);
+    return kept;
   } finally {
     nodeFs.closeSync(file);
   }
@@ -260,16 +415,16 @@ export function truncateMetrics(path: string, step: number): void {
 function wholeLines(file: number, step: number): number {
   const chunk = Buffer.alloc(2 ** 20);
   let rest = Buffer.alloc(0);
-  let keep = 0;
+  let kept = 0;
   for (let at = 0; ;) {
     const count = nodeFs.readSync(file, chunk, 0, chunk.length, at);
-    if (count === 0) return keep;
+    if (count === 0) return kept;
     at += count;
     const bytes = Buffer.concat([rest, chunk.subarray(0, count)]);
     let start = 0;
     for (let end = bytes.indexOf(10); end >= 0; end = bytes.indexOf(10, start)) {
-      if (!(stepOfLine(bytes.toString("utf8", start, end)) <= step)) return keep;
-      keep += end + 1 - start;
+      if (!(stepOfLine(bytes.toString("utf8", start, end)) <= step)) return kept;
+      kept += end + 1 - start;
       start = end + 1;
     }
     rest = bytes.subarray(start);
@@ -285,53 +440,6 @@ function stepOfLine(line: string): number {
   }
 }
 
-function takeLock(folder: string, fs: WriteFs): void {
-  const path = join(folder, "lock");
-  for (let attempt = 0; ; attempt++) {
-    try {
-      const file = fs.openSync(path, "wx");
-      try {
-        writeAll(file, encode(`${process.pid} ${hostname()} ${startOf(process.pid)}\n`), fs);
-      } finally {
-        fs.closeSync(file);
-      }
-      return;
-    } catch (error) {
-      if (errorCode(error) !== "EEXIST" || attempt > 0) throw ioError(path, error);
-      const [pid = "", host = "", start = ""] = nodeFs.readFileSync(path, "utf8").trim().split(" ");
-      // A killed run leaves its lock behind. On another machine nobody can tell.
-      if (host === hostname() && isAlive(Number(pid)) && start === startOf(Number(pid)))
-        throw wrong(`${folder}: is being written by process ${pid}; wait for it, or choose another folder`);
-      if (host !== hostname() && host !== "")
-        throw wrong(
-          `${folder}: is being written by process ${pid} on ${host}; if that has ended, delete ${path}`,
-        );
-      fs.rmSync(path, { force: true });
-    }
-  }
-}
-
-/** When a process began, in the system's own units: ids are used again, in containers at once. "" where it is not told. */
-function startOf(pid: number): string {
-  try {
-    // The 22nd field of proc(5) stat; the second, in brackets, may hold spaces.
-    const stat = nodeFs.readFileSync(`/proc/${pid}/stat`, "utf8");
-    return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19] ?? "";
-  } catch {
-    return "";
-  }
-}
-
-function isAlive(pid: number): boolean {
-  if (!Number.isInteger(pid) || pid <= 0) return false;
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch (error) {
-    return errorCode(error) === "EPERM";
-  }
-}
-
 function removeTemporaries(folder: string): void {
   for (const place of [folder, join(folder, "checkpoints"), join(folder, "model")])
     for (const name of readFolder(place))
@@ -341,8 +449,9 @@ function removeTemporaries(folder: string): void {
 function readFolder(folder: string): string[] {
   try {
     return nodeFs.readdirSync(folder);
-  } catch {
-    return [];
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return [];
+    throw new GradmixError("io", `${folder}: cannot be read (${reason(error)})`, { cause: error });
   }
 }
 

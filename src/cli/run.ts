@@ -264,18 +264,23 @@ async function loop(
     if (trainer.steps === saved) return;
     saving = true;
     const state = await trainer.save();
-    hooks.store.saveCheckpoint(trainer.steps, {
-      json: {
-        ...state.json,
-        tokenizer: data.tokenizer.toJSON(),
-        corpus: data.contents,
-        engine,
-        model: model.config,
-        ...(reference === null ? {} : { reference }),
-        ...(unevaluated === null ? {} : { unevaluated: formatJson(unevaluated) }),
+    hooks.store.saveCheckpoint(
+      trainer.steps,
+      {
+        json: {
+          ...state.json,
+          tokenizer: data.tokenizer.toJSON(),
+          corpus: data.contents,
+          engine,
+          model: model.config,
+          ...(reference === null ? {} : { reference }),
+          ...(unevaluated === null ? {} : { unevaluated: formatJson(unevaluated) }),
+        },
+        arrays: state.arrays,
       },
-      arrays: state.arrays,
-    });
+      // A line without its evaluation is written anew.
+      unevaluated === null ? trainer.steps : trainer.steps - 1,
+    );
     saved = trainer.steps;
     saving = false;
   };

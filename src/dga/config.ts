@@ -279,8 +279,11 @@ export interface RunStore {
   load(): { step: number; checkpoint: Checkpoint; config: TrainConfig } | null;
   /** Called once, when all input has been validated and before the first step: makes the folder. */
   begin(): void;
-  /** The state after `step` steps. Metrics up to `step` are on disk before it is. */
-  saveCheckpoint(step: number, checkpoint: Checkpoint): void;
+  /**
+   * The state after `step` steps. Metrics are on disk before it is; of those a run that goes on from it keeps the lines up to the step `lines`, by default
+   * `step`.
+   */
+  saveCheckpoint(step: number, checkpoint: Checkpoint, lines?: number): void;
   /** `name` is relative to the run folder, e.g. "model/config.json"; folders are made. */
   saveFile(name: string, contents: string | Uint8Array): void;
 }

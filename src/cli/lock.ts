@@ -1,0 +1,227 @@
+/**
+ * The lock of a run folder: a file that names the process that writes there. It comes into being whole (a link to a file that was written before), and a
+ * lock whose process has ended is taken over by one process alone, however many try at once.
+ */
+import { createHash, randomUUID } from "node:crypto";
+import * as nodeFs from "node:fs";
+import { hostname } from "node:os";
+import { dirname, join } from "node:path";
+import type { GradmixError } from "../errors.ts";
+import { ioError, writeAll, type WriteFs } from "./files.ts";
+import { errorCode, wrong } from "./values.ts";
+
+export interface Lock {
+  /** Removes the lock, if it still is this process's. */
+  release(): void;
+}
+
+/** Who holds a lock. What a system does not tell is "-". */
+interface Owner {
+  readonly pid: number;
+  readonly host: string;
+  /** When the process began: ids are used again, in containers at once. */
+  readonly start: string;
+  /** This run of the system. */
+  readonly boot: string;
+  /** Tells machines of one name apart. */
+  readonly machine: string;
+}
+
+/** A lock that is not whole comes from a system without links; it is younger than this while it is being written. */
+const writtenMilliseconds = 10_000;
+
+/** More attempts than this are no race any more. */
+const mostAttempts = 1000;
+
+/** Takes the lock of `folder`, which is there. Throws `config` when a process that lives holds it, `io` when it cannot be written. */
+export function takeLock(folder: string, fs: WriteFs = nodeFs): Lock {
+  const path = join(folder, "lock");
+  const own = contents();
+  try {
+    take(path, own, folder, fs);
+  } catch (error) {
+    throw ioError(path, error);
+  }
+  return {
+    release() {
+      if (read(path) === own) fs.rmSync(path, { force: true });
+    },
+  };
+}
+
+/** Removes what processes left behind that were killed while they took the lock. The lock must be held. */
+export function removeLockRemains(folder: string, fs: WriteFs = nodeFs): void {
+  for (const name of nodeFs.readdirSync(folder)) {
+    if (!name.startsWith("lock.")) continue;
+    const path = join(folder, name);
+    const held = read(path);
+    if (held !== null && stateOf(held, path) === "ended") fs.rmSync(path, { force: true });
+  }
+}
+
+/**
+ * Makes the file `path` with our contents. One that names a process that has ended is replaced, by whoever first makes the claim: a file of the same kind, named after
+ * the contents that it is about to replace. Contents are never the same twice, so whoever comes late finds others than those it claimed.
+ */
+function take(path: string, own: string, folder: string, fs: WriteFs): void {
+  for (let attempt = 0; attempt < mostAttempts; attempt++) {
+    if (create(path, own, fs)) return;
+    const held = read(path);
+    if (held === null) continue;
+    const state = stateOf(held, path);
+    if (state !== "ended") throw refusal(state, held, path, folder);
+    const claim = `${path}.${createHash("sha256").update(held).digest("hex").slice(0, 16)}`;
+    take(claim, own, folder, fs);
+    try {
+      if (read(path) === held) {
+        withTemporary(path, own, fs, (temporary) => fs.renameSync(temporary, path));
+        return;
+      }
+    } finally {
+      fs.rmSync(claim, { force: true });
+    }
+  }
+  throw wrong(`${folder}: its lock changes all the time; delete ${path} if no run is going on there`);
+}
+
+/** False when the file is there already. */
+function create(path: string, own: string, fs: WriteFs): boolean {
+  return withTemporary(path, own, fs, (temporary) => {
+    try {
+      fs.linkSync(temporary, path);
+      return true;
+    } catch (error) {
+      // Network file systems may report a failure of what was done.
+      if ((nodeFs.statSync(temporary, { throwIfNoEntry: false })?.nlink ?? 1) > 1) return true;
+      if (errorCode(error) === "EEXIST") return false;
+      if (
+        !["EPERM", "ENOTSUP", "EOPNOTSUPP", "ENOSYS", "EINVAL", "EACCES", "UNKNOWN"].includes(
+          errorCode(error),
+        )
+      )
+        throw error;
+    }
+    // A file system without links.
+    try {
+      write(path, own, "wx", fs);
+      return true;
+    } catch (error) {
+      if (errorCode(error) === "EEXIST") return false;
+      throw error;
+    }
+  });
+}
+
+function withTemporary<T>(path: string, own: string, fs: WriteFs, use: (temporary: string) => T): T {
+  const temporary = join(dirname(path), `lock.new-${randomUUID()}`);
+  try {
+    write(temporary, own, "wx", fs);
+    return use(temporary);
+  } finally {
+    fs.rmSync(temporary, { force: true });
+  }
+}
+
+/** Writes a new file, or none. */
+function write(path: string, text: string, flags: string, fs: WriteFs): void {
+  const file = fs.openSync(path, flags);
+  try {
+    try {
+      writeAll(file, new TextEncoder().encode(text), fs);
+    } finally {
+      fs.closeSync(file);
+    }
+  } catch (error) {
+    fs.rmSync(path, { force: true });
+    throw error;
+  }
+}
+
+/** null when there is none. */
+function read(path: string): string | null {
+  try {
+    return nodeFs.readFileSync(path, "utf8");
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return null;
+    throw error;
+  }
+}
+
+type State = "lives" | "elsewhere" | "ended" | "being written";
+
+function stateOf(held: string, path: string): State {
+  const owner = parse(held);
+  if (owner === null) {
+    const written = nodeFs.statSync(path, { throwIfNoEntry: false })?.mtimeMs ?? 0;
+    return Date.now() - written > writtenMilliseconds ? "ended" : "being written";
+  }
+  const own = ownOwner();
+  const differs = (a: string, b: string): boolean => a !== "-" && b !== "-" && a !== b;
+  if (owner.host !== own.host || differs(owner.machine, own.machine)) return "elsewhere";
+  if (differs(owner.boot, own.boot)) return "ended";
+  return isAlive(owner.pid) && !differs(owner.start, startOf(owner.pid)) ? "lives" : "ended";
+}
+
+function refusal(state: State, held: string, path: string, folder: string): GradmixError {
+  const owner = parse(held);
+  if (owner === null || state === "being written")
+    return wrong(`${folder}: another process is about to write there; wait, or choose another folder`);
+  return state === "lives"
+    ? wrong(`${folder}: is being written by process ${owner.pid}; wait for it, or choose another folder`)
+    : wrong(
+        `${folder}: is being written by process ${owner.pid} on ${owner.host}; if that has ended, delete ${path}`,
+      );
+}
+
+function contents(): string {
+  const { pid, host, start, boot, machine } = ownOwner();
+  return `${pid} ${host} ${start} ${boot} ${machine} ${randomUUID()}\n`;
+}
+
+function parse(held: string): Owner | null {
+  const [pid = "", host = "", start = "-", boot = "-", machine = "-"] = held.trim().split(" ");
+  if (!held.endsWith("\n") || !/^\d+$/.test(pid) || host === "") return null;
+  return { pid: Number(pid), host, start, boot, machine };
+}
+
+let known: Owner | null = null;
+function ownOwner(): Owner {
+  known ??= {
+    pid: process.pid,
+    host: hostname().replaceAll(/\s/g, "_") || "-",
+    start: startOf(process.pid),
+    boot: told("/proc/sys/kernel/random/boot_id"),
+    machine: told("/etc/machine-id"),
+  };
+  return known;
+}
+
+/** Contents of a file that the system keeps, not as they are: a machine's id is its own affair. */
+function told(path: string): string {
+  try {
+    const text = nodeFs.readFileSync(path, "utf8").trim();
+    return text === "" ? "-" : createHash("sha256").update(text).digest("hex").slice(0, 12);
+  } catch {
+    return "-";
+  }
+}
+
+/** When a process began, in the system's own units. */
+function startOf(pid: number): string {
+  try {
+    // The 22nd field of proc(5) stat; the second, in brackets, may hold spaces.
+    const stat = nodeFs.readFileSync(`/proc/${pid}/stat`, "utf8");
+    return stat.slice(stat.lastIndexOf(")") + 2).split(" ")[19] ?? "-";
+  } catch {
+    return "-";
+  }
+}
+
+function isAlive(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return pid > 0;
+  } catch (error) {
+    return errorCode(error) === "EPERM";
+  }
+}

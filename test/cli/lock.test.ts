@@ -1,0 +1,170 @@
+/** The lock of a run folder: one process at a time, whoever is dead, elsewhere, or racing. */
+import { type ChildProcess, fork, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import * as nodeFs from "node:fs";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
+import { hostname, tmpdir } from "node:os";
+import { join } from "node:path";
+import type { WriteFs } from "#dist/cli/files.js";
+import { removeLockRemains, takeLock } from "#dist/cli/lock.js";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+
+let folder = "";
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), "gradmix-lock-"));
+});
+afterEach(() => rmSync(folder, { recursive: true }));
+
+/** A process that has ended. */
+const dead = Number(spawnSync(process.execPath, ["-p", "process.pid"], { encoding: "utf8" }).stdout);
+const held = (): string => readFileSync(join(folder, "lock"), "utf8");
+
+/** File systems with links, and without them. */
+const systems: [string, WriteFs][] = [
+  ["links", nodeFs],
+  [
+    "no links",
+    {
+      ...nodeFs,
+      linkSync: () => {
+        throw Object.assign(new Error("link"), { code: "EPERM" });
+      },
+    },
+  ],
+];
+
+describe.each(systems)("with %s", (_, fs) => {
+  test("is taken once, and gone when given back", () => {
+    const lock = takeLock(folder, fs);
+    expect(held()).toMatch(new RegExp(`^${process.pid} `));
+    expect(() => takeLock(folder, fs)).toThrow(`is being written by process ${process.pid}; wait for it`);
+    expect(readdirSync(folder)).toEqual(["lock"]);
+    lock.release();
+    expect(readdirSync(folder)).toEqual([]);
+    takeLock(folder, fs).release();
+  });
+
+  test("of a process that has ended, or had this one's number, or ran before the system started again: taken over", () => {
+    const lock = takeLock(folder, fs);
+    const [pid, host, start, boot, machine] = held().trim().split(" ");
+    lock.release();
+    const stale = [
+      `${dead} ${host} ${start} ${boot} ${machine} x\n`,
+      `${pid} ${host} 1 ${boot} ${machine} x\n`,
+      `${pid} ${host} ${start} 000000000000 ${machine} x\n`,
+      // As written before the system's start and the machine were noted.
+      `${dead} ${hostname()} 1\n`,
+    ];
+    // Not every system tells when it and its processes began.
+    for (const text of stale.filter((one) => start !== "-" || one.startsWith(String(dead)))) {
+      writeFileSync(join(folder, "lock"), text);
+      const taken = takeLock(folder, fs);
+      expect(held()).not.toBe(text);
+      expect(readdirSync(folder)).toEqual(["lock"]);
+      taken.release();
+    }
+  });
+
+  test("of another machine is respected, also of one with the same name", () => {
+    const lock = takeLock(folder, fs);
+    const [, host, start, boot, machine] = held().trim().split(" ");
+    lock.release();
+    const foreign = [`${dead} not-${host} ${start} ${boot} ${machine} x\n`];
+    if (machine !== "-") foreign.push(`${dead} ${host} ${start} 000000000000 000000000000 x\n`);
+    for (const text of foreign) {
+      writeFileSync(join(folder, "lock"), text);
+      expect(() => takeLock(folder, fs)).toThrow(
+        /is being written by process \d+ on .*; if that has ended, delete .*lock$/,
+      );
+      expect(held()).toBe(text);
+    }
+  });
+
+  test("that is not whole is another's who is writing it, for a while", () => {
+    for (const text of ["", "12", `${dead} ${hostname()} 1`]) {
+      const path = join(folder, "lock");
+      writeFileSync(path, text);
+      expect(() => takeLock(folder, fs)).toThrow(/another process is about to write there/);
+      utimesSync(path, new Date(), new Date(Date.now() - 60_000));
+      takeLock(folder, fs).release();
+    }
+  });
+
+  test("leaves nothing behind where the disk is full", () => {
+    const full: WriteFs = {
+      ...fs,
+      writeSync: (() => {
+        throw Object.assign(new Error("write"), { code: "ENOSPC" });
+      }) as typeof nodeFs.writeSync,
+    };
+    expect(() => takeLock(folder, full)).toThrow(/lock: cannot be written \(the disk is full\)/);
+    writeFileSync(join(folder, "lock"), `${dead} ${hostname()} 1\n`);
+    expect(() => takeLock(folder, full)).toThrow(/the disk is full/);
+    expect(readdirSync(folder)).toEqual(["lock"]);
+  });
+});
+
+test("what is not ours any more is not given back", () => {
+  const lock = takeLock(folder);
+  writeFileSync(join(folder, "lock"), "another\n");
+  lock.release();
+  expect(held()).toBe("another\n");
+});
+
+test("remains of processes that were killed in the middle are removed, those of living ones are not", () => {
+  const lock = takeLock(folder);
+  writeFileSync(join(folder, "lock.new-a"), `${dead} ${hostname()} 1\n`);
+  writeFileSync(join(folder, "lock.claim"), `${dead} ${hostname()} 1\n`);
+  writeFileSync(join(folder, "lock.new-b"), held());
+  removeLockRemains(folder);
+  expect(readdirSync(folder).sort()).toEqual(["lock", "lock.new-b"]);
+  lock.release();
+});
+
+test("a claim of a process that was killed while it took over is taken over too", () => {
+  const stale = `${dead} ${hostname()} 1\n`;
+  writeFileSync(join(folder, "lock"), stale);
+  // Killed before it could replace the lock.
+  const killed: WriteFs = {
+    ...nodeFs,
+    renameSync: () => {
+      throw Object.assign(new Error("killed"), { code: "EIO" });
+    },
+    rmSync: (path, options) => {
+      if (!/lock\.[0-9a-f]{16}$/.test(String(path))) nodeFs.rmSync(path, options);
+    },
+  };
+  expect(() => takeLock(folder, killed)).toThrow();
+  const claim = readdirSync(folder).find((name) => /^lock\.[0-9a-f]{16}$/.test(name)) ?? "";
+  // This process lives, so for now nobody else may take over …
+  expect(() => takeLock(folder)).toThrow(/is being written/);
+  // … but once it is gone anyone may.
+  writeFileSync(join(folder, claim), stale);
+  takeLock(folder).release();
+  expect(readdirSync(folder)).toEqual([]);
+});
+
+test("of many processes that race for a stale lock exactly one wins, each time", async () => {
+  const children: ChildProcess[] = [];
+  const answers = (ask: object): Promise<string[]> =>
+    Promise.all(
+      children.map(async (child) => {
+        const answer = once(child, "message");
+        child.send(ask);
+        return String((await answer)[0]);
+      }),
+    );
+  try {
+    for (let i = 0; i < 6; i++) children.push(fork(join(import.meta.dirname, "lock-racer.mjs")));
+    await Promise.all(children.map((child) => once(child, "message")));
+    for (let round = 0; round < 60; round++) {
+      writeFileSync(join(folder, "lock"), `${dead} ${hostname()} ${round}\n`);
+      const told = await answers({ folder, at: Date.now() + 8 });
+      expect(told.sort()).toEqual(["refused", "refused", "refused", "refused", "refused", "taken"]);
+      await answers({});
+      expect(readdirSync(folder)).toEqual([]);
+    }
+  } finally {
+    for (const child of children) child.kill("SIGKILL");
+  }
+});
