@@ -181,6 +181,82 @@ describe("memory", () => {
   });
 });
 
+describe.runIf(process.platform === "linux")("a limited address space (ulimit -v)", () => {
+  /** What a Node takes that does nothing yet, in KiB. */
+  const bare = Number(
+    /^VmSize:\s+(\d+)/m.exec(
+      spawnSync(process.execPath, ["-p", 'fs.readFileSync("/proc/self/status", "utf8")'], {
+        encoding: "utf8",
+      }).stdout,
+    )?.[1],
+  );
+  const within = (gib: number, options: string, flags: string[]): { status: number | null; out: string } => {
+    const source = `
+      import { createCpuBackend } from "./dist/backends/cpu/index.js";
+      try {
+        const backend = await createCpuBackend(${options});
+        const a = backend.alloc(1 << 18, "f32");
+        backend.run("fill", { value: 2 }, [], [{ buffer: a, offset: 0, shape: [1 << 18], dtype: "f32" }]);
+        const { threads, memoryLimit } = backend.capabilities;
+        console.log((await backend.read(a, 7, 1))[0], threads, memoryLimit / 2 ** 30);
+        for (;;) backend.alloc(1 << 22, "f32");
+      } catch (error) {
+        console.log(error.code + ": " + error.message);
+      }`;
+    const { status, stdout, stderr } = spawnSync(
+      "bash",
+      [
+        "-c",
+        `ulimit -v ${Math.round(bare + gib * 2 ** 20)}; exec "$0" "$@"`,
+        process.execPath,
+        ...flags,
+        "--input-type=module",
+        "-e",
+        source,
+      ],
+      { cwd: root, encoding: "utf8", timeout: 30_000 },
+    );
+    return { status, out: stdout + stderr };
+  };
+
+  it.each([1, 4, 8])(
+    "of %i GiB: refused in one line that says what to do, whatever the memory limit",
+    (gib) => {
+      for (const options of ["{}", "{ memoryLimit: 64 << 20, threads: 1 }"]) {
+        const { status, out } = within(gib, options, []);
+        expect(out).toMatch(
+          /^memory: cpu: WebAssembly takes 10 GiB of address space, and its limit \(ulimit -v\) leaves \d\.\d GiB; raise it [^\n]*disable-wasm-trap-handler[^\n]*\n$/,
+        );
+        expect(status).toBe(0);
+      }
+    },
+  );
+
+  it("that has room for the memory but not for workers: one thread, or a refusal where more were asked for", () => {
+    const alone = within(10.7, "{ memoryLimit: 64 << 20 }", []);
+    expect(alone.out).toMatch(/^2 1 0\.0625\nmemory: .* of 67108864 bytes in use; .*\n$/);
+    expect(within(10.7, "{ memoryLimit: 64 << 20, threads: 4 }", []).out).toMatch(
+      /^memory: cpu: 4 threads need 3\.\d GiB more of address space, .*; raise it, or take 1 thread\n$/,
+    );
+    expect(within(12.2, "{ memoryLimit: 64 << 20, threads: 2 }", []).out).toMatch(/^2 2 0\.0625\nmemory: /);
+  });
+
+  // Bounds are then checked by the code, and as much is set aside as the memory may grow to.
+  it.each([0.9, 2.5, 6])(
+    "of %d GiB, without V8's guard regions: a limit that fits, which is reached with the numbers",
+    (gib) => {
+      const { status, out } = within(gib, "{}", ["--disable-wasm-trap-handler"]);
+      const [, limit = "", numbers = ""] = /^2 \d+ ([\d.]+)\n(memory: .*)\n$/.exec(out) ?? [];
+      expect(Number(limit), out).toBeGreaterThan(0);
+      expect(Number(limit)).toBeLessThanOrEqual(Math.min(4, gib));
+      expect(numbers).toMatch(
+        /bytes were asked for with \d+ of \d+ bytes in use|the system gave no memory beyond/,
+      );
+      expect(status).toBe(0);
+    },
+  );
+});
+
 describe("the process", () => {
   it("ends by itself with workers running", () => {
     expect(child(start)).toMatchObject({ status: 0, stdout: "2\n" });

@@ -1,4 +1,5 @@
 /** What the CPU backend needs of Node: the kernels' bytes, flags of the engine, worker threads. */
+import { readFileSync } from "node:fs";
 import { readFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { setFlagsFromString } from "node:v8";
@@ -30,6 +31,20 @@ export async function kernelBytes(simd: SimdLevel): Promise<Uint8Array<ArrayBuff
 
 export function cores(): number {
   return availableParallelism();
+}
+
+/**
+ * Bytes of address space that this process may still take; Infinity where nothing limits it, or where it cannot be told (other systems than
+ * Linux). A limit is set by `ulimit -v`.
+ */
+export function addressRoom(): number {
+  try {
+    const most = /^Max address space\s+(\d+)/m.exec(readFileSync("/proc/self/limits", "utf8"))?.[1];
+    const used = /^VmSize:\s+(\d+) kB/m.exec(readFileSync("/proc/self/status", "utf8"))?.[1];
+    return most === undefined || used === undefined ? Infinity : Number(most) - Number(used) * 1024;
+  } catch {
+    return Infinity;
+  }
 }
 
 export interface WorkerHandle {

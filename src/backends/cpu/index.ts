@@ -11,6 +11,7 @@ import type { Backend, Capabilities } from "../backend.ts";
 import type { KernelName, KernelParams } from "../kernels.ts";
 import { giveTurn } from "../turn.ts";
 import {
+  addressRoom,
   cores,
   kernelBytes,
   relaxedSimd,
@@ -35,7 +36,11 @@ export interface CpuOptions {
 
 const PAGE = 65536;
 const MOST_BYTES = 65536 * PAGE;
+const LEAST_BYTES = 64 * PAGE;
 const MOST_THREADS = 64;
+/** Address space that a worker thread takes (0.6 to 0.9 GiB were measured), and what is left to the heap of the calling thread. */
+const WORKER_ROOM = 2 ** 30;
+const OWN_ROOM = 2 ** 28;
 
 /** Starts the backend. Throws `config` for impossible options, `backend` when the asked SIMD level is not there. */
 export async function createCpuBackend(options: CpuOptions = {}): Promise<Backend> {
@@ -50,9 +55,9 @@ export async function startMachine(
   const threads = options.threads ?? Math.min(16, cores());
   if (!Number.isInteger(threads) || threads < 1 || threads > MOST_THREADS)
     throw new GradmixError("config", `threads: ${threads} is not an integer from 1 to ${MOST_THREADS}`);
-  const memoryLimit = Math.min(options.memoryLimit ?? MOST_BYTES, MOST_BYTES);
-  if (!(memoryLimit >= 64 * PAGE))
-    throw new GradmixError("config", `memoryLimit: ${memoryLimit} bytes; at least ${64 * PAGE} are needed`);
+  const wanted = Math.min(options.memoryLimit ?? MOST_BYTES, MOST_BYTES);
+  if (!(wanted >= LEAST_BYTES))
+    throw new GradmixError("config", `memoryLimit: ${wanted} bytes; at least ${LEAST_BYTES} are needed`);
   const relaxed = options.simd !== "plain" && relaxedSimd();
   if (options.simd === "relaxed" && !relaxed)
     throw new GradmixError("backend", "cpu: this engine has no relaxed SIMD; use simd = plain");
@@ -60,13 +65,20 @@ export async function startMachine(
 
   const bytes = await kernelBytes(simd);
   const shared = typeof SharedArrayBuffer !== "undefined";
-  const maximum = Math.ceil(memoryLimit / PAGE);
-  const memory = new WebAssembly.Memory({ initial: 16, maximum, shared });
+  const { memory, memoryLimit } = reserve(wanted, shared);
   const module = await WebAssembly.compile(shared ? bytes : withUnsharedMemory(bytes));
   const machine = createMachine(module, memory, memoryLimit, shared ? threads : 1);
   const workers: WorkerHandle[] = [];
-  if (shared && threads > 1) {
-    const starting = Array.from({ length: threads - 1 }, (_, i) =>
+  // A worker that finds no room for its heap ends the whole process, so what has no room is not started.
+  const room = addressRoom();
+  const helpers = Math.min(threads - 1, Math.max(0, Math.floor((room - OWN_ROOM) / WORKER_ROOM)));
+  if (shared && options.threads !== undefined && helpers < threads - 1)
+    throw new GradmixError(
+      "memory",
+      `cpu: ${threads} threads need ${gib((threads - 1) * WORKER_ROOM + OWN_ROOM)} more of address space, and its limit (ulimit -v) leaves ${gib(Math.max(0, room))}; raise it, or take ${helpers + 1} ${helpers === 0 ? "thread" : "threads"}`,
+    );
+  if (shared && helpers > 0) {
+    const starting = Array.from({ length: helpers }, (_, i) =>
       startWorker({
         module,
         memory,
@@ -78,7 +90,7 @@ export async function startMachine(
     const settled = await Promise.allSettled(starting);
     for (const outcome of settled) if (outcome.status === "fulfilled") workers.push(outcome.value);
     // Without workers everything still runs, on the calling thread; results are the same.
-    if (options.threads !== undefined && workers.length < threads - 1) {
+    if (options.threads !== undefined && workers.length < helpers) {
       machine.stop();
       const reason: unknown = settled.find((outcome) => outcome.status === "rejected")?.reason;
       throw reason instanceof GradmixError
@@ -88,6 +100,38 @@ export async function startMachine(
     machine.workers = workers;
   }
   return { machine, capabilities: { threads: workers.length + 1, simd, memoryLimit } };
+}
+
+/**
+ * A memory of at most `wanted` bytes, or of fewer where the address space is limited. V8 sets 10 GiB of addresses aside for each memory, whatever its maximum, unless Node
+ * was started with --disable-wasm-trap-handler: then as much as the maximum. Throws `memory`.
+ */
+function reserve(wanted: number, shared: boolean): { memory: WebAssembly.Memory; memoryLimit: number } {
+  const room = addressRoom();
+  let cause: unknown;
+  for (let bytes = wanted; bytes >= LEAST_BYTES; bytes /= 2) {
+    if (bytes > room - OWN_ROOM && bytes / 2 >= LEAST_BYTES) continue;
+    const maximum = Math.ceil(bytes / PAGE);
+    try {
+      const memory = new WebAssembly.Memory({ initial: 16, maximum, shared });
+      return { memory, memoryLimit: Math.floor(bytes) };
+    } catch (error) {
+      cause = error;
+    }
+  }
+  const leaves =
+    room === Infinity
+      ? "the system has no room for it"
+      : `its limit (ulimit -v) leaves ${gib(Math.max(0, room))}`;
+  throw new GradmixError(
+    "memory",
+    `cpu: WebAssembly takes 10 GiB of address space, and ${leaves}; raise it with ulimit -v unlimited, or set NODE_OPTIONS=--disable-wasm-trap-handler, with which it takes as much as the memory limit`,
+    { cause },
+  );
+}
+
+function gib(bytes: number): string {
+  return `${(bytes / 2 ** 30).toFixed(1)} GiB`;
 }
 
 function cpuBackend(machine: CpuMachine, capabilities: Capabilities): Backend {

@@ -92,7 +92,15 @@ export function createMachine(
   const grow = (end: number): void => {
     const missing = Math.ceil((end - buffer.byteLength) / PAGE);
     if (missing > 0) {
-      memory.grow(missing);
+      try {
+        memory.grow(missing);
+      } catch (cause) {
+        throw new GradmixError(
+          "memory",
+          `cpu: the system gave no memory beyond ${buffer.byteLength} bytes; use a smaller batch or model, or end other programs`,
+          { cause },
+        );
+      }
       refresh();
     }
   };
