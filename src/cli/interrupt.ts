@@ -36,11 +36,11 @@ export function listenForInterrupt({ output, line, atOnce }: InterruptOptions): 
   let code: number = codes.SIGINT;
   let offered = false;
   const ignored = new Set<Name>(ignoresHangups() ? ["SIGHUP"] : []);
-  /** Signals that came while the event loop stood still are handled one right after the other, before what follows the flush. */
   const offer = async (): Promise<void> => {
     if (!(await output.flush())) return;
+    // Signals that came while the event loop stood still are handled one right after the other, before the next immediate.
     if (output.isTTY) setTimeout(() => (offered = true), readingMilliseconds).unref();
-    else offered = true;
+    else setImmediate(() => (offered = true));
   };
   const listener = (name: NodeJS.Signals): void => {
     const known = names.find((one) => one === name) ?? "SIGINT";

@@ -39,8 +39,8 @@ Quote globs, so that gradmix expands them and not the shell.
 
 /** Runs the command with the arguments after its name. Gives the exit code; never throws. */
 export async function main(args: readonly string[]): Promise<number> {
-  const out = openOutput(1);
-  const err = openOutput(2);
+  const out = openOutput(process.stdout);
+  const err = openOutput(process.stderr);
   const terminals = [0, 1, 2].filter((fd) => isatty(fd));
   const fail = (error: unknown): number => {
     const known = error instanceof GradmixError ? error : null;

@@ -87,7 +87,7 @@ const offers: { readonly [P in Phase]: string } = {
 export async function train(
   args: TrainArguments,
   trainer?: RunTraining,
-  { out, err }: Outputs = { out: openOutput(1), err: openOutput(2) },
+  { out, err }: Outputs = { out: openOutput(process.stdout), err: openOutput(process.stderr) },
 ): Promise<number> {
   const { config, resume } = await plan(args);
   const folder = openRunFolder(config, resume);

@@ -70,7 +70,7 @@ test("doctor: the backends, what they run with, a figure for each", () => {
   const { code, out, err } = gradmix("doctor");
   expect([code, err]).toEqual([0, ""]);
   expect(out).toMatch(/^node +v\d+/);
-  expect(out).toMatch(/^cpu +\d+ threads?, (relaxed|plain), at most [\d.]+ GiB, [\d.]+ GFLOP\/s/m);
+  expect(out).toMatch(/^cpu +\d+ threads?, (relaxed|plain), at most 4\.0 GiB, [\d.]+ GFLOP\/s/m);
   expect(out).toMatch(/^reference +1 thread, .* GFLOP\/s/m);
   expect(out).not.toContain("WRONG");
 });
@@ -221,5 +221,7 @@ describe("while it runs", () => {
     writeConfig(3);
     const { code, out } = await interrupted(["60000", "c.json"], [["loss", "SIGINT"], ["stopping after", "SIGINT"]]); // prettier-ignore
     expect([code, out]).toEqual([130, ""]);
+    // Its lock went with it.
+    expect(readdirSync(join(folder, "run"))).not.toContain("lock");
   });
 });

@@ -93,9 +93,9 @@ describe.each(systems)("with %s", (_, fs) => {
   test("leaves nothing behind where the disk is full", () => {
     const full: WriteFs = {
       ...fs,
-      writeSync: (() => {
+      writeSync: () => {
         throw Object.assign(new Error("write"), { code: "ENOSPC" });
-      }) as typeof nodeFs.writeSync,
+      },
     };
     expect(() => takeLock(folder, full)).toThrow(/lock: cannot be written \(the disk is full\)/);
     writeFileSync(join(folder, "lock"), `${dead} ${hostname()} 1\n`);

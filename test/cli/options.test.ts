@@ -105,6 +105,20 @@ function valid(kind: Kind): fc.Arbitrary<{ json: unknown; raw: Raw }> {
   }
 }
 
+test("sizes are powers of ten or of two, as their units say, from a file and from the command line", () => {
+  const sizes: [string, number][] = [
+    ["100000000", 1e8], ["100000000B", 1e8], ["40000kB", 4e7], ["40000KB", 4e7], ["16MB", 16e6], ["3gb", 3e9], ["1TB", 1e12],
+    ["5120KiB", 5120 * 1024], ["16MiB", 16 * 1024 ** 2], ["16mib", 16 * 1024 ** 2], ["1.5GiB", 1.5 * 1024 ** 3], ["0.5 TiB", 0.5 * 1024 ** 4],
+  ]; // prettier-ignore
+  const { kind } = rows.find(({ flag }) => flag === "--memory-limit")!;
+  for (const [text, bytes] of sizes) {
+    expect(checkValue(kind, text, "run.memoryLimit"), text).toBe(bytes);
+    expect(checkValue(kind, fromArguments(kind, [text], "--memory-limit"), "--memory-limit"), text).toBe(
+      bytes,
+    );
+  }
+});
+
 describe("the table", () => {
   test("flags are unique, long and in kebab case", () => {
     const flags = rows.map((row) => row.flag);
