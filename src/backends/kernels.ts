@@ -34,7 +34,7 @@ export const activations: readonly Activation[] = ["none", "gelu", "relu", "silu
 export type NormKind = "layer" | "rms";
 export const normKinds: readonly NormKind[] = ["layer", "rms"];
 export type RandomKind = "bits" | "uniform" | "normal";
-export const randomKinds: readonly RandomKind[] = ["bits", "uniform", "normal"];
+const randomKinds: readonly RandomKind[] = ["bits", "uniform", "normal"];
 
 /** Most axes that a strided kernel walks. */
 export const MAX_RANK = 6;

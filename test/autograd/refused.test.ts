@@ -70,7 +70,7 @@ function spoilt(name: string, sample: Sample, inputs: readonly Tensor[]): Attemp
   );
   const byOperand = inputs.flatMap((input, slot) => {
     const others = [
-      ...[null, undefined, 1, "x", {}, [1]].map((bad) => ({ what: String(bad), bad, must: true })),
+      ...[null, undefined, 1, "x", {}, [1]].map((bad) => ({ what: describeValue(bad), bad, must: true })),
       // Reading integers as f32 or the other way round, another rank, another extent.
       ...(["cast", "stopGradient", "reshape", "broadcastTo", "transpose", "slice", "pad"].includes(name)
         ? []

@@ -361,7 +361,8 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
     const whose = owner;
     const answers = [device.popErrorScope(), device.popErrorScope()];
     ask(async () => {
-      const [error = null] = (await Promise.all(answers).catch(() => [])).filter((found) => found !== null);
+      const found = await Promise.all(answers).catch(() => []);
+      const error = found.find((each) => each !== null) ?? null;
       made.proven = true;
       if (error === null || disposed) return;
       made.failure = new GradmixError(
