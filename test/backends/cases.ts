@@ -1130,6 +1130,12 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         { ...common, name: lossName(s), outputs: [out(s.rows * s.cols)] },
         { ...common, name: `${lossName(s)}, dlogits is logits`, outputs: [null], inPlace: 0 },
       ];
+    }).concat({
+      name: "among −∞, +∞, NaN and the largest numbers",
+      params: { rows: 5, cols: 3 },
+      // As the forward pass leaves them.
+      inputs: [f(EXTREME_ROWS), i([0, 1, 2, 0, 1]), f([NaN, NaN, NaN, 3e38, 5.3132617]), f([1, 1, 1, 1, 1])],
+      outputs: [out(15)],
     }),
 
   crossEntropyJvp: () =>

@@ -1,0 +1,98 @@
+/** The table refuses every parameter that no kernel may see, and strides that leave their operand, before a backend is asked. */
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { run } from "#dist/backends/backend.js";
+import { checkCall, type KernelName, kernelNames, type KernelParams } from "#dist/backends/kernels.js";
+import { createReferenceBackend } from "#dist/backends/reference/index.js";
+import { GradmixError } from "#dist/errors.js";
+import type { View } from "#dist/tensor/memory.js";
+import { cases } from "./cases.ts";
+import type { Operand } from "./harness.ts";
+
+const view = (operand: Operand | null): View | null =>
+  operand === null ? null : { buffer: 1, offset: 0, shape: [operand.data.length], dtype: operand.dtype };
+
+/** Values that a parameter may never have, given one that it may have. */
+function junk(valid: unknown): unknown[] {
+  const none = [null, undefined, {}, "1", 1n];
+  if (typeof valid === "boolean") return [...none, 0, 1];
+  if (typeof valid === "string") return [null, undefined, {}, 0, "", `${valid} `, [valid]];
+  if (Array.isArray(valid))
+    return [
+      ...none,
+      3,
+      ...valid.flatMap((_, at) => [NaN, 0.5, -1, "1", null].map((bad) => valid.with(at, bad))),
+      [1, 1, 1, 1, 1, 1, 1],
+    ];
+  return none;
+}
+/** Numbers that count something. */
+const COUNTS =
+  /^(rows|cols|width|m|n|k|batch|time|heads|kvHeads|headDim|outer|length|inner|tableRows|step|offset|key\d|stride[ABC]|(in|out)Offset|\w+(Count|Segments|Accumulated))$/;
+
+const message = (call: () => void): string => {
+  try {
+    call();
+  } catch (error) {
+    return error instanceof GradmixError ? error.message : `not a GradmixError: ${String(error)}`;
+  }
+  return "accepted";
+};
+
+describe("the table", () => {
+  it.each(kernelNames)("%s refuses parameters that are nothing", (kernel: KernelName) => {
+    const wrong: string[] = [];
+    for (const c of cases[kernel]().slice(0, 5)) {
+      const [inputs, outputs] = [
+        c.inputs.map(view),
+        c.outputs.map((operand, o) =>
+          view(o === 0 && c.inPlace !== undefined ? c.inputs[c.inPlace]! : operand),
+        ),
+      ];
+      const check = (params: unknown): string =>
+        message(() => checkCall(kernel, params as KernelParams[KernelName], inputs, outputs));
+      if (check(c.params) !== "accepted") wrong.push(`${c.name}: ${check(c.params)}`);
+      for (const [name, valid] of Object.entries<unknown>({ ...c.params })) {
+        const bad = [...junk(valid), ...(COUNTS.test(name) ? [NaN, 0.5, -1, Infinity, 2 ** 54] : [])];
+        // As words, some negative numbers are numbers of 32 bits.
+        for (const value of name.startsWith("key") || name === "offset" ? bad.filter((b) => b !== -1) : bad) {
+          const found = check({ ...c.params, [name]: value });
+          if (!found.startsWith(`${kernel}: `)) wrong.push(`${c.name}: ${name} = ${typeof value}: ${found}`);
+        }
+      }
+    }
+    expect(wrong.slice(0, 10)).toEqual([]);
+  });
+
+  it("strides may reach every element of an operand and none beyond it", () => {
+    const small = fc.integer({ min: 0, max: 4 });
+    const axes = fc.array(fc.tuple(small, small, small), { maxLength: 4 });
+    const reach = (shape: readonly number[], strides: readonly number[]): number =>
+      shape.includes(0) ? -1 : shape.reduce((sum, extent, axis) => sum + (extent - 1) * strides[axis], 0);
+    fc.assert(
+      fc.property(axes, small, small, fc.integer({ min: -2, max: 3 }), (list, inOffset, outOffset, more) => {
+        const [shape, inStrides, outStrides] = ([0, 1, 2] as const).map((n) => list.map((axis) => axis[n]));
+        const [lastIn, lastOut] = [reach(shape, inStrides), reach(shape, outStrides)];
+        const sizes = [inOffset + lastIn + 1 + more, outOffset + lastOut + 1].map((n) => Math.max(0, n));
+        const [input, out] = sizes.map((n) => view({ data: new Float32Array(n), dtype: "f32" }));
+        const params = { shape, inStrides, inOffset, outStrides, outOffset };
+        const found = message(() => checkCall("stridedCopy", params, [input], [out]));
+        const fits = lastIn < 0 || inOffset + lastIn < sizes[0];
+        expect(found).toMatch(fits ? /^accepted$/ : /^stridedCopy: "in" is addressed at element/);
+      }),
+    );
+  });
+
+  it("an operand of another backend, or of none, is refused", async () => {
+    const [one, other] = [createReferenceBackend(), createReferenceBackend()];
+    const place = (memory: typeof one) => ({
+      ...view({ data: [0], dtype: "f32" })!,
+      buffer: memory.alloc(1, "f32"),
+      memory,
+    });
+    expect(() => run("affine", { scale: 1, shift: 0 }, [place(one)], [place(other)])).toThrow(
+      /^affine: operands live on different backends/,
+    );
+    for (const memory of [one, other]) await memory.dispose();
+  });
+});
