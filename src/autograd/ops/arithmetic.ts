@@ -211,11 +211,12 @@ function binary(op: Op<None>, a: Operand, b: Operand): Tensor {
 }
 
 function toTensors(name: string, a: Operand, b: Operand): [Tensor, Tensor] {
+  if (typeof a !== "number") wantTensor(name, "operand 0", a);
+  if (typeof b !== "number") wantTensor(name, "operand 1", b);
   const like = a instanceof Tensor ? a : b;
   if (!(like instanceof Tensor))
     throw new GradmixError("shape", `${name}: one of the operands must be a tensor, both are numbers`);
   const scalar: Spec = { shape: [], dtype: "f32" };
-  for (const [at, x] of [a, b].entries()) if (typeof x !== "number") wantTensor(name, `operand ${at}`, x);
   const wrap = (x: Operand): Tensor => (typeof x === "number" ? filled(x, scalar, like) : x);
   return [wrap(a), wrap(b)];
 }
