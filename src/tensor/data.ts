@@ -29,7 +29,7 @@ const MOST_DEPTH = 32;
 
 /** "tensor: element [1, 2]" */
 const place = (where: string, index: readonly number[]): string =>
-  index.length === 0 ? where : `${where}: element ${formatShape(index)}`;
+  `${where}: ${index.length === 0 ? "the data" : `element ${formatShape(index)}`}`;
 
 /** The numbers in row-major order, and their shape. Throws `shape` for ragged lists and for what is no number, with the index. */
 export function flatten(where: string, data: unknown): { values: ArrayLike<number>; shape: Shape } {

@@ -95,6 +95,58 @@ describe("creation", () => {
     expect(() => zeros([1.5])).toThrow(/is not a shape/);
   });
 
+  it("nested lists, whose shape is theirs; typed arrays may be the innermost", async () => {
+    await init({ backend: "reference" });
+    const shaped = async (...args: Parameters<typeof tensor>) => {
+      const t = tensor(...args);
+      return { shape: t.shape, data: [...(await t.data())] };
+    };
+    expect(await shaped([[1, 2], [3, 4]])).toEqual({ shape: [2, 2], data: [1, 2, 3, 4] }); // prettier-ignore
+    expect(await shaped([[[1], [2]], [[3], [4]]])).toEqual({ shape: [2, 2, 1], data: [1, 2, 3, 4] }); // prettier-ignore
+    expect(await shaped([Int32Array.of(1, 2), [3, 4]], [4], "i32")).toEqual({
+      shape: [4],
+      data: [1, 2, 3, 4],
+    });
+    expect(await shaped(7)).toEqual({ shape: [], data: [7] });
+    expect(await shaped([])).toEqual({ shape: [0], data: [] });
+    expect(await shaped([[], []])).toEqual({ shape: [2, 0], data: [] });
+  });
+
+  it("refuses what is no list of numbers of one shape, with the index", async () => {
+    await init({ backend: "reference" });
+    const refusals: [unknown, RegExp][] = [
+      [[[1, 2], [3]], /^tensor: element \[1\] has 1 elements, its neighbours have 2/],
+      [[[1, 2], 3], /^tensor: element \[1\] is 3, its neighbours are lists/],
+      [[[1, 2], [3, [4]]], /^tensor: element \[1, 1\] is a list, its neighbours are numbers/],
+      [[[1, 2], [3, "4"]], /^tensor: element \[1, 1\] is "4", not a number/],
+      [[1, null], /^tensor: element \[1\] is null, not a number/],
+      [new BigInt64Array(2), /^tensor: element \[0\] is 0, not a number/],
+      ["12", /^tensor: the data is "12", not a number/],
+      [{}, /^tensor: the data is an object, not a number/],
+    ]; // prettier-ignore
+    const endless: unknown[] = [];
+    endless.push(endless);
+    refusals.push([endless, /^tensor: lists in lists go deeper than 32/]);
+    for (const [data, message] of refusals) expect(() => tensor(data as number[])).toThrow(message);
+  });
+
+  it("refuses types, values and sizes that there are not", async () => {
+    await init({ backend: "reference" });
+    // @ts-expect-error No such type.
+    expect(() => full([1], 1.5, "int")).toThrow(
+      /^full: the type "int" is not known; there are "f32" and "i32"/,
+    );
+    expect(() => full([1], 1.5, "i32")).toThrow(/^full: 1\.5 is not an integer of 32 bits/);
+    expect(() => tensor([1, 2 ** 31], [2], "i32")).toThrow(/^tensor: element \[1\] is 2147483648/);
+    expect(() => zeros([2], "i32").write([1, 0.5])).toThrow(/^write: element \[1\] is 0\.5/);
+    expect(() => ones([2 ** 40, 2 ** 40])).toThrow(/^ones: .* has more elements than any memory/);
+    expect(() => eye(1e9)).toThrow(/^eye: .*more elements/);
+    expect(() => eye(1e6)).toThrow(/bytes/);
+    expect(() => arange(2 ** 24 + 2)).toThrow(/^arange: f32 does not hold every integer/);
+    expect(() => randomNormal(key(1), [NaN])).toThrow(/^randomNormal: \[NaN\] is not a shape/);
+    expect(() => key(-1)).toThrow(/^key: seed/);
+  });
+
   it("random numbers come from the key alone", async () => {
     await init({ backend: "reference" });
     const bits = await randomBits(key(7), [4]).data();

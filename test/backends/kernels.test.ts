@@ -137,6 +137,9 @@ describe.each(kernelBackends)("$name", ({ create, marginsInTurns }) => {
     const view = (buffer: number) => ({ buffer, offset: 0, shape: [1], dtype: "f32" as const });
     backend.write(one, 0, [1]);
     backend.write(sum, 0, [0]);
+    // A shader that is known to compile: one that is new runs alone.
+    backend.run("accumulate", { scale: 0 }, [view(one)], [view(sum)]);
+    await backend.read(sum, 0, 1);
     for (let n = 0; n < CALLS; n++) backend.run("accumulate", { scale: n }, [view(one)], [view(sum)]);
     expect([...(await backend.read(sum, 0, 1))]).toEqual([(CALLS * (CALLS - 1)) / 2]);
     for (const buffer of [one, sum]) backend.free(buffer);
