@@ -31,8 +31,9 @@ export async function listInputs(
       skipUnreadable: data.skipBadLines,
       passOver: (folder, names) => runNames(names, resolve(folder) === out),
       onLeftOut(path, why, detail) {
-        const told = why === "unreadable" ? `${path}: ${detail}` : path;
-        leftOut.set(why, [...(leftOut.get(why) ?? []), told]);
+        const paths = leftOut.get(why) ?? [];
+        paths.push(why === "unreadable" ? `${path}: ${detail}` : path);
+        leftOut.set(why, paths);
       },
     });
     for (const [why, paths] of leftOut)

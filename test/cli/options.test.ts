@@ -284,7 +284,7 @@ describe("of every option in a config file", () => {
       `c.json, line 4, column 5: the name "${key}" stands twice in one object`,
     );
     // Misspelt: two letters that change places, one that is missing, other capitals.
-    const swapped = key.slice(0, -2) + [...key.slice(-2)].toReversed().join("");
+    const swapped = key.slice(0, -2) + key.slice(-2).split("").toReversed().join("");
     for (const wrong of [swapped, key.slice(0, -1), key.toUpperCase()]) {
       if (rows.some((row) => row.path === `${path.split(".")[0]}.${wrong}`) || wrong.length < 2) continue;
       const { code, message } = errorOf(() => read(text(path, `"${wrong}": 1`)));

@@ -265,7 +265,7 @@ describe("a run", () => {
       "weights.json",
     ]);
     expect([...readFileSync(join(out, "model/model.safetensors"))]).toEqual([1, 2]);
-    expect(openRunFolder(config, findRun(out)).load()).toEqual({ step: 3, checkpoint: state(3) });
+    expect(openRunFolder(config, findRun(out)).load()).toEqual({ step: 3, checkpoint: state(3), config });
   });
 
   test("does not take a folder that holds a run, nor one that is a file", () => {
