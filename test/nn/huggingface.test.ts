@@ -176,14 +176,16 @@ describe("what is written", () => {
     const tokenizer = { model: { type: "BPE" } };
     const files = await toHuggingFace(createGPT(llama), { tokenizer, endOfText: 10 });
     expect(parse(files.get("tokenizer.json"))).toEqual(tokenizer);
-    expect(parse(files.get("tokenizer_config.json"))).toMatchObject({
+    expect(parse(files.get("tokenizer_config.json"))).toEqual({
       tokenizer_class: "PreTrainedTokenizerFast",
       model_max_length: 6,
       bos_token: "<|endoftext|>",
       eos_token: "<|endoftext|>",
+      clean_up_tokenization_spaces: false,
     });
-    for (const name of ["config.json", "generation_config.json"])
-      expect(parse(files.get(name))).toMatchObject({ bos_token_id: 10, eos_token_id: 10 });
+    const ids = { bos_token_id: 10, eos_token_id: 10 };
+    expect(parse(files.get("config.json"))).toMatchObject(ids);
+    expect(parse(files.get("generation_config.json"))).toEqual({ ...ids, do_sample: true });
   });
 });
 
