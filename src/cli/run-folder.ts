@@ -14,6 +14,7 @@ import * as nodeFs from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import type { Checkpoint, ResumeLine, RunStore, StepMetrics, TrainConfig } from "../dga/config.ts";
 import { GradmixError } from "../errors.ts";
+import { decodeCheckpoint, encodeCheckpoint, verifyCheckpoint } from "./checkpoint-file.ts";
 import { checkSameConfig, fileLayer, flatten, jsonLayer, resolveConfig } from "./config.ts";
 import {
   type ByteSource,

@@ -9,7 +9,14 @@ import { createMixer, createTrainer } from "gradmix/dga";
 import { createGPT, createSchedule } from "gradmix/nn";
 import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
 import type { WriteFs } from "#dist/cli/files.js";
-import { checkFree, findRun, listCheckpoints, openRunFolder, type RunFolder } from "#dist/cli/run-folder.js";
+import {
+  checkFree,
+  findRun,
+  listCheckpoints,
+  openRunFolder,
+  readCheckpoint,
+  type RunFolder,
+} from "#dist/cli/run-folder.js";
 import { runTraining } from "#dist/cli/run.js";
 import type { RunResult, TrainConfig } from "#dist/dga/config.js";
 import { GradmixError } from "#dist/errors.js";
@@ -73,6 +80,7 @@ async function train(
   try {
     return await runTraining(config, {
       onStep: (metrics) => folder.appendMetrics(metrics),
+      onResume: (line) => folder.appendMetrics(line),
       onEvent: () => {},
       signal: signal ?? new AbortController().signal,
       store: {
@@ -278,6 +286,12 @@ test.each([
   const stop = new AbortController();
   const stopped = train(config, { signal: stop.signal, onBegin: () => stop.abort() });
   expect((await stopped).step).toBe(0);
+  // Three streams of data order, from one seed.
+  const { json } = readCheckpoint(listCheckpoints(config.run.out)[0].path).checkpoint;
+  const { sampler, alignmentSampler, targetSampler } = json["state"] as Record<string, { seed: number }>;
+  const seeds = [sampler.seed, alignmentSampler.seed, targetSampler.seed];
+  expect(new Set(seeds).size).toBe(3);
+  for (const one of seeds) expect(Number.isSafeInteger(one) && one >= 0).toBe(true);
   expect(await train(config, { resume: true })).toMatchObject({ step: 7 });
   const again = { ...config, run: { ...config.run, out: join(root, `run${runs++}`) } };
   await train(again);

@@ -134,7 +134,7 @@ test("a claim of a process that was killed while it took over is taken over too"
       if (!/lock\.[0-9a-f]{16}$/.test(String(path))) nodeFs.rmSync(path, options);
     },
   };
-  expect(() => takeLock(folder, killed)).toThrow();
+  expect(() => takeLock(folder, killed)).toThrow("lock: cannot be written");
   const claim = readdirSync(folder).find((name) => /^lock\.[0-9a-f]{16}$/.test(name)) ?? "";
   // This process lives, so for now nobody else may take over …
   expect(() => takeLock(folder)).toThrow(/is being written/);
