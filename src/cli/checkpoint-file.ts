@@ -6,7 +6,7 @@
 import { createHash, type Hash } from "node:crypto";
 import type { Checkpoint, CheckpointArray } from "../dga/config.ts";
 import { GradmixError } from "../errors.ts";
-import type { ByteSource } from "./files.ts";
+import { type ByteSource, inMemory } from "../nn/safetensors.ts";
 import { isObject } from "./values.ts";
 
 const constructors = {
@@ -136,13 +136,6 @@ function hashSource(hash: Hash, source: ByteSource, from: number): void {
     source.read(at, part);
     hash.update(part);
   }
-}
-
-function inMemory(bytes: Uint8Array): ByteSource {
-  return {
-    size: bytes.length,
-    read: (at, into) => into.set(bytes.subarray(at, at + into.length)),
-  };
 }
 
 function sha256(parts: readonly Uint8Array[]): string {

@@ -2,6 +2,7 @@
 import * as nodeFs from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { GradmixError } from "../errors.ts";
+import type { ByteSource } from "../nn/safetensors.ts";
 import { errorCode, reason } from "./values.ts";
 
 /** The calls that writing needs; tests hand in a disk that fills up. */
@@ -77,13 +78,6 @@ function syncFolder(folder: string, fs: WriteFs): void {
   }
 }
 
-/** Bytes that are read by place, so that what is held is what was asked for. */
-export interface ByteSource {
-  readonly size: number;
-  /** Fills `into` with the bytes from `at` on. */
-  read(at: number, into: Uint8Array): void;
-}
-
 /** Opens a file of any size for `use`, and closes it. */
 export function withFile<T>(path: string, use: (source: ByteSource) => T): T {
   const file = nodeFs.openSync(path, "r");
@@ -104,13 +98,10 @@ export function withFile<T>(path: string, use: (source: ByteSource) => T): T {
   }
 }
 
-/** A whole file, also one over 2 GiB, which `readFileSync` refuses. */
-export function readWhole(path: string): Uint8Array {
-  return withFile(path, (source) => {
-    const bytes = new Uint8Array(source.size);
-    source.read(0, bytes);
-    return bytes;
-  });
+/** A file of any size, opened whenever a part of it is read. Throws what the system says when it is not there. */
+export function fileSource(path: string): ByteSource {
+  const { size } = nodeFs.statSync(path);
+  return { size, read: (at, into) => withFile(path, (source) => source.read(at, into)) };
 }
 
 export function ioError(path: string, error: unknown): GradmixError {

@@ -1,11 +1,13 @@
 /** The model of an earlier run, which gives reference losses: read and checked before the data, made once the backend runs. */
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
+import { createReadStream } from "node:fs";
 import { join } from "node:path";
 import { loadTokenizer, type Tokenizer } from "../data/index.ts";
 import { GradmixError } from "../errors.ts";
 import type { GPT } from "../nn/gpt.ts";
-import { fromHuggingFace, type ModelFiles } from "../nn/huggingface.ts";
+import { fromHuggingFace } from "../nn/huggingface.ts";
+import type { ByteSource } from "../nn/safetensors.ts";
+import { fileSource } from "./files.ts";
 import { readJson, reason } from "./values.ts";
 
 export interface Reference {
@@ -13,22 +15,27 @@ export interface Reference {
   /** SHA-256 of the model: a run goes on only with the reference it began with. */
   readonly fingerprint: string;
   readonly tokenizer: Tokenizer;
-  readonly files: ModelFiles;
+  /** Read by place, once the model is made. */
+  readonly files: ReadonlyMap<string, ByteSource>;
 }
 
 const names = ["config.json", "model.safetensors"];
 
-/** Throws `config` when the folder holds no finished run. */
-export function readReference(folder: string): Reference {
-  const files: ModelFiles = new Map();
+/** Throws `config` when the folder holds no finished run; rejects with the reason of `signal` once that is aborted. */
+export async function readReference(folder: string, signal: AbortSignal): Promise<Reference> {
+  const files = new Map<string, ByteSource>();
   const hash = createHash("sha256");
   for (const name of names) {
     const path = join(folder, "model", name);
     try {
-      const bytes = readFileSync(path);
-      files.set(name, bytes);
-      hash.update(bytes);
+      files.set(name, fileSource(path));
+      // A part at a time, with what waits in the event loop between them.
+      for await (const part of createReadStream(path, { highWaterMark: 1 << 22 })) {
+        signal.throwIfAborted();
+        hash.update(part as Uint8Array);
+      }
     } catch (error) {
+      signal.throwIfAborted();
       throw new GradmixError(
         "config",
         `--reference: ${path} cannot be read (${reason(error)}); it must be the folder of a finished run`,

@@ -14,17 +14,10 @@ import * as nodeFs from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import type { Checkpoint, ResumeLine, RunStore, StepMetrics, TrainConfig } from "../dga/config.ts";
 import { GradmixError } from "../errors.ts";
+import type { ByteSource } from "../nn/safetensors.ts";
 import { decodeCheckpoint, encodeCheckpoint, verifyCheckpoint } from "./checkpoint-file.ts";
 import { checkSameConfig, fileLayer, flatten, jsonLayer, resolveConfig } from "./config.ts";
-import {
-  type ByteSource,
-  ioError,
-  temporaryName,
-  withFile,
-  writeAll,
-  writeFileAtomic,
-  type WriteFs,
-} from "./files.ts";
+import { ioError, temporaryName, withFile, writeAll, writeFileAtomic, type WriteFs } from "./files.ts";
 import { type Lock, removeLockRemains, takeLock } from "./lock.ts";
 import { formatJson, parseJson } from "../json.ts";
 import { errorCode, isObject, membersOf, reason, wrong } from "./values.ts";

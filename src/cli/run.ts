@@ -79,7 +79,8 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
       "config",
       `--target: rule ${rule.name} needs one; give the text that the model should become good at`,
     );
-  const earlier = config.mixing.reference === null ? null : readReference(config.mixing.reference);
+  const earlier =
+    config.mixing.reference === null ? null : await readReference(config.mixing.reference, hooks.signal);
   const alignment: AlignmentOptions = {
     estimator: config.mixing.estimator,
     from: config.mixing.alignFrom,

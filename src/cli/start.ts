@@ -5,9 +5,10 @@ import { loadTokenizer, type Tokenizer } from "../data/index.ts";
 import type { Checkpoint, TrainConfig } from "../dga/config.ts";
 import { GradmixError } from "../errors.ts";
 import { createGPT, type GPT, type GPTConfig, type ResolvedGPTConfig, resolveGPTConfig } from "../nn/gpt.ts";
-import { fromHuggingFace, huggingFaceConfig, type ModelFiles } from "../nn/huggingface.ts";
+import { fromHuggingFace, huggingFaceConfig } from "../nn/huggingface.ts";
+import type { ByteSource } from "../nn/safetensors.ts";
 import type { Layer } from "./config.ts";
-import { readWhole } from "./files.ts";
+import { fileSource } from "./files.ts";
 import { optionTable } from "./options.ts";
 import { listCheckpoints, readRun } from "./run-folder.ts";
 import { isObject, readJson, reason, wrong } from "./values.ts";
@@ -31,11 +32,11 @@ export function readStart(path: string): Start {
   const isFile = statSync(path, { throwIfNoEntry: false })?.isFile() === true;
   const checkpoint = isFile ? path : listCheckpoints(path).at(-1)?.path;
   if (checkpoint !== undefined) return fromCheckpoint(path, checkpoint);
-  const files: ModelFiles = new Map();
+  const files = new Map<string, ByteSource>();
   try {
     for (const name of readdirSync(path))
       if (name === "config.json" || /\.safetensors(\.index\.json)?$/.test(name))
-        files.set(name, readWhole(join(path, name)));
+        files.set(name, fileSource(join(path, name)));
   } catch (error) {
     throw wrong(`--init-from: ${path} cannot be read (${reason(error)})`, error);
   }

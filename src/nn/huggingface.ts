@@ -4,7 +4,7 @@
 import { GradmixError } from "../errors.ts";
 import { formatShape, sameShape } from "../tensor/shape.ts";
 import { createGPT, type GPT, type GPTConfig, type ResolvedGPTConfig, resolveGPTConfig } from "./gpt.ts";
-import { decodeSafetensors, encodeSafetensors, type StoredTensor } from "./safetensors.ts";
+import { type ByteSource, decodeSafetensors, encodeSafetensors, type StoredTensor } from "./safetensors.ts";
 
 /** File name → contents. */
 export type ModelFiles = Map<string, Uint8Array>;
@@ -193,10 +193,10 @@ function configJson(config: ResolvedGPTConfig, endOfText: number | undefined): R
 
 /**
  * The model of a folder's files, on the current backend: `config.json` and one or several `.safetensors` (F32, F16 or BF16), with a head of
- * its own or tied to the embedding, with or without the prefix of the base model. Throws `data`, naming the file and what does not fit or
+ * its own or tied to the embedding, with or without the prefix of the base model. Weights of a `ByteSource` are read tensor by tensor. Throws `data`, naming the file and what does not fit or
  * cannot be computed here.
  */
-export function fromHuggingFace(files: ReadonlyMap<string, Uint8Array>): GPT {
+export function fromHuggingFace(files: ReadonlyMap<string, Uint8Array | ByteSource>): GPT {
   const { config, tied } = readConfig(files.get("config.json"));
   const names = slots(config).flatMap(({ parts }) => parts.map(({ name }) => name));
   const stored = readWeights(files, new Set(names.map(baseName)));
@@ -241,7 +241,7 @@ const baseName = (name: string): string => name.replace(/^(?:model|transformer)\
 
 /** The tensors of all `.safetensors` files by their base names; only `wanted` ones, as checkpoints also hold masks and tables. */
 function readWeights(
-  files: ReadonlyMap<string, Uint8Array>,
+  files: ReadonlyMap<string, Uint8Array | ByteSource>,
   wanted: ReadonlySet<string>,
 ): Map<string, StoredTensor> {
   const stored = new Map<string, StoredTensor>();
@@ -254,9 +254,11 @@ function readWeights(
 }
 
 /** The configuration, and whether the head may be the embedding. Refuses what this model would compute otherwise. */
-function readConfig(bytes: Uint8Array | undefined): { config: ResolvedGPTConfig; tied: boolean } {
+function readConfig(file: Uint8Array | ByteSource | undefined): { config: ResolvedGPTConfig; tied: boolean } {
   const wrong = (what: string): GradmixError => new GradmixError("data", `config.json: ${what}`);
-  if (bytes === undefined) throw wrong("the file is missing");
+  if (file === undefined) throw wrong("the file is missing");
+  const bytes = file instanceof Uint8Array ? file : new Uint8Array(file.size);
+  if (!(file instanceof Uint8Array)) file.read(0, bytes);
   let parsed: unknown;
   try {
     parsed = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
@@ -348,6 +350,6 @@ function ropeTheta(json: ReadonlyMap<string, unknown>, wrong: (what: string) => 
 }
 
 /** What `config.json` says of the model. Throws as `fromHuggingFace` does. */
-export function huggingFaceConfig(files: ReadonlyMap<string, Uint8Array>): ResolvedGPTConfig {
+export function huggingFaceConfig(files: ReadonlyMap<string, Uint8Array | ByteSource>): ResolvedGPTConfig {
   return readConfig(files.get("config.json")).config;
 }

@@ -19,5 +19,5 @@ export {
 } from "./gpt.ts";
 export { generate, type GenerateOptions, sampleToken } from "./generate.ts";
 export { fromHuggingFace, type ModelFiles, type SpecialTokens, toHuggingFace } from "./huggingface.ts";
-export { decodeSafetensors, encodeSafetensors, type StoredTensor } from "./safetensors.ts";
+export { type ByteSource, decodeSafetensors, encodeSafetensors, type StoredTensor } from "./safetensors.ts";
 export { createSchedule, type Schedule, type ScheduleName, type ScheduleOptions } from "./schedules.ts";

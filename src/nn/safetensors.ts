@@ -37,6 +37,21 @@ export function encodeSafetensors(
   return out;
 }
 
+/** Bytes that are read by place, such as an open file's, so that what is held is what was asked for; files may be larger than an array can be. */
+export interface ByteSource {
+  readonly size: number;
+  /** Fills `into` with the bytes from `at` on. */
+  read(at: number, into: Uint8Array): void;
+}
+
+/** Bytes in memory, read by place. */
+export function inMemory(bytes: Uint8Array): ByteSource {
+  return {
+    size: bytes.length,
+    read: (at, into) => into.set(bytes.subarray(at, at + into.length)),
+  };
+}
+
 const WIDTHS: ReadonlyMap<string, number> = new Map([
   ["F32", 4],
   ["F16", 2],
@@ -44,20 +59,27 @@ const WIDTHS: ReadonlyMap<string, number> = new Map([
 ]);
 
 /**
- * Reads F32, F16 and BF16 tensors as f32; only those that `wanted` says, others may have any type. Like the format's own reader it insists
- * that the tensors fill the file without gaps or overlaps. Throws `data`, saying what is broken.
+ * Reads F32, F16 and BF16 tensors as f32; only those that `wanted` says, others may have any type and are not read. Like the format's own reader it
+ * insists that the tensors fill the file without gaps or overlaps. Throws `data`, saying what is broken.
  */
 export function decodeSafetensors(
-  bytes: Uint8Array,
+  bytes: Uint8Array | ByteSource,
   file = "model.safetensors",
   wanted: (name: string) => boolean = () => true,
 ): Map<string, StoredTensor> {
+  const source = bytes instanceof Uint8Array ? inMemory(bytes) : bytes;
+  const read = (at: number, length: number): Uint8Array<ArrayBuffer> => {
+    const part = new Uint8Array(length);
+    source.read(at, part);
+    return part;
+  };
   const wrong = (what: string): GradmixError => new GradmixError("data", `${file}: ${what}`);
-  if (bytes.length < 8) throw wrong(`${bytes.length} bytes are no safetensors file`);
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const headerLength = Number(view.getBigUint64(0, true));
-  if (headerLength > bytes.length - 8) throw wrong(`the header of ${headerLength} bytes is cut off`);
-  const header = parseHeader(bytes.subarray(8, 8 + headerLength), wrong);
+  if (source.size < 8) throw wrong(`${source.size} bytes are no safetensors file`);
+  const headerLength = Number(new DataView(read(0, 8).buffer).getBigUint64(0, true));
+  if (headerLength > source.size - 8) throw wrong(`the header of ${headerLength} bytes is cut off`);
+  // The format's own limit.
+  if (headerLength > 1e8) throw wrong(`a header of ${headerLength} bytes is too long`);
+  const header = parseHeader(read(8, headerLength), wrong);
   const entries = [...header]
     .filter(([name]) => name !== "__metadata__")
     .map(([name, entry]) => ({
@@ -71,8 +93,8 @@ export function decodeSafetensors(
     if (start + from !== end) throw wrong(`"${name}" does not begin where the tensor before it ends`);
     end = start + to;
   }
-  if (end > bytes.length) throw wrong(`it has ${bytes.length} of ${end} bytes; it is cut off`);
-  if (end < bytes.length) throw wrong(`${bytes.length - end} bytes at its end belong to no tensor`);
+  if (end > source.size) throw wrong(`it has ${source.size} of ${end} bytes; it is cut off`);
+  if (end < source.size) throw wrong(`${source.size - end} bytes at its end belong to no tensor`);
 
   const out = new Map<string, StoredTensor>();
   for (const { name, dtype, shape, from, to } of entries) {
@@ -82,16 +104,15 @@ export function decodeSafetensors(
     const count = sizeOf(shape);
     if (to - from !== count * width)
       throw wrong(`"${name}" has ${to - from} bytes for ${dtype} [${shape.join(", ")}]`);
+    const view = new DataView(read(start + from, to - from).buffer);
     const data = new Float32Array(count);
-    for (let i = 0; i < count; i++) {
-      const at = start + from + i * width;
+    for (let i = 0; i < count; i++)
       data[i] =
         dtype === "F32"
-          ? view.getFloat32(at, true)
+          ? view.getFloat32(i * width, true)
           : dtype === "F16"
-            ? half(view.getUint16(at, true))
-            : bfloat(view.getUint16(at, true));
-    }
+            ? half(view.getUint16(i * width, true))
+            : bfloat(view.getUint16(i * width, true));
     out.set(name, { shape, data });
   }
   return out;

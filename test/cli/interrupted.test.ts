@@ -17,6 +17,7 @@ import {
   readCheckpoint,
   type RunFolder,
 } from "#dist/cli/run-folder.js";
+import { readReference } from "#dist/cli/reference.js";
 import { runTraining } from "#dist/cli/run.js";
 import type { RunResult, TrainConfig } from "#dist/dga/config.js";
 import { GradmixError } from "#dist/errors.js";
@@ -235,6 +236,19 @@ describe("a disk that fails", () => {
       );
     },
   );
+});
+
+test("a reference model in a file of more than 2 GiB is read in parts, and a signal ends the reading", async () => {
+  const config = newConfig();
+  await train(config);
+  const whole = await readReference(config.run.out, new AbortController().signal);
+  expect(whole.fingerprint).toMatch(/^[0-9a-f]{64}$/);
+  // Zeros that take no room on the disk.
+  nodeFs.truncateSync(join(config.run.out, "model/model.safetensors"), 2 ** 31 + 1024);
+  const controller = new AbortController();
+  const reading = readReference(config.run.out, controller.signal);
+  setTimeout(() => controller.abort(), 50);
+  await expect(reading).rejects.toMatchObject({ name: "AbortError" });
 });
 
 describe("the event loop has its turn", () => {

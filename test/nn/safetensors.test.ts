@@ -2,7 +2,7 @@
 import { describe, expect, it } from "vitest";
 import * as fc from "fast-check";
 import { GradmixError } from "gradmix";
-import { decodeSafetensors, encodeSafetensors, type StoredTensor } from "gradmix/nn";
+import { type ByteSource, decodeSafetensors, encodeSafetensors, type StoredTensor } from "gradmix/nn";
 
 type Tensors = Map<string, StoredTensor>;
 
@@ -266,4 +266,47 @@ describe("broken files", () => {
     bytes.fill(255, 0, 8);
     expect(attempt(bytes)).toMatch(/^some\.safetensors: the header of \d+ bytes is cut off$/);
   });
+});
+
+it("is read by place: the header and the tensors that are wanted, of a file larger than any array", () => {
+  fc.assert(
+    fc.property(tensors, fc.infiniteStream(fc.boolean()), (stored, choices) => {
+      const wanted = new Set([...stored.keys()].filter(() => choices.next().value));
+      const bytes = encodeSafetensors(stored);
+      const end = headerEnd(bytes);
+      const header = JSON.parse(new TextDecoder().decode(bytes.subarray(8, end))) as Record<string, unknown>;
+      // A tensor of 2⁴⁰ bytes comes first, so that all others lie behind it.
+      const gap = 2 ** 40;
+      const entries = Object.entries(header).map(([name, entry]): [string, unknown] => {
+        const { data_offsets: at } = entry as { data_offsets?: [number, number] };
+        return at === undefined
+          ? [name, entry]
+          : [name, { ...(entry as object), data_offsets: [at[0] + gap, at[1] + gap] }];
+      });
+      // Names may be those of an object's own parts, so the text is put together from its members.
+      const members = [
+        ...entries,
+        [`huge ${bytes.length}`, { dtype: "I8", shape: [gap], data_offsets: [0, gap] }] as const,
+      ];
+      const text = `{${members.map(([name, entry]) => `${JSON.stringify(name)}:${JSON.stringify(entry)}`).join(",")}}`;
+      const front = file(text, new Uint8Array(0));
+      let asked = 0;
+      const source: ByteSource = {
+        size: front.length + gap + bytes.length - end,
+        read(at, into) {
+          asked += into.length;
+          const back = at - front.length - gap;
+          if (back >= 0) into.set(bytes.subarray(end + back, end + back + into.length));
+          else {
+            expect(at + into.length).toBeLessThanOrEqual(front.length);
+            into.set(front.subarray(at, at + into.length));
+          }
+        },
+      };
+      const read = decodeSafetensors(source, "huge.safetensors", (name) => wanted.has(name));
+      expect(read).toEqual(new Map([...stored].filter(([name]) => wanted.has(name))));
+      const values = [...read.values()].reduce((sum, { data }) => sum + data.byteLength, 0);
+      expect(asked).toBe(front.length + values);
+    }),
+  );
 });
