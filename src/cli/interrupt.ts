@@ -72,18 +72,9 @@ export function listenForInterrupt({ output, line, atOnce }: InterruptOptions): 
  * what `nohup` leaves behind: its name as the last command (bash, zsh and ksh export it as `_`), the standard input that GNU's makes unreadable,
  * or a parent that ignores hang-ups, such as a script under nohup.
  */
-export function ignoresHangups({
-  environment = process.env,
-  platform = process.platform,
-  parent = process.ppid,
-}: {
-  environment?: Readonly<Record<string, string | undefined>>;
-  platform?: string;
-  parent?: number;
-} = {}): boolean {
-  if (basename(environment["_"] ?? "") === "nohup") return true;
-  if (platform !== "linux") return false;
-  return inputIsUnreadableNull() || parentIgnoresHangups(parent);
+function ignoresHangups(): boolean {
+  if (basename(process.env["_"] ?? "") === "nohup") return true;
+  return process.platform === "linux" && (inputIsUnreadableNull() || parentIgnoresHangups(process.ppid));
 }
 
 function inputIsUnreadableNull(): boolean {

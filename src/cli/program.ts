@@ -1,7 +1,4 @@
-/**
- * The command line: what there is to type, its help, and what an error looks like. Exit codes: 0 done, 2 the input
- * cannot be used (one line says why), 130 interrupted, 1 anything else.
- */
+/** The command line: what there is to type, its help, and what an error looks like. docs/runs.md has the exit codes. */
 import { closeSync, openSync } from "node:fs";
 import { isatty } from "node:tty";
 import { Command, CommanderError, Option } from "commander";
@@ -35,6 +32,13 @@ Examples:
     $ gradmix train config.json --init-from runs/first --lr 0.0005
 
 Quote globs, so that gradmix expands them and not the shell.
+
+Exit codes:
+  0              the run is done
+  1              an error of gradmix itself, or the result could not be printed
+  2              refused, or ended by what the last line says
+  129, 130, 143  stopped by a hang-up, Ctrl-C or SIGTERM: with a checkpoint when
+                 it trained, or at once when a line offered that
 `;
 
 /** Runs the command with the arguments after its name. Gives the exit code; never throws. */
