@@ -30,7 +30,7 @@ function constant(name: string, shape: Shape, value: number, dtype: DType): Tens
       `${name}: ${show(value)} is not ${dtype === "i32" ? "an integer of 32 bits, as i32 needs" : "a number"}`,
     );
   const out = empty(shape, dtype);
-  if (out.size > 0) run("fill", { value }, [], [out]);
+  run("fill", { value }, [], [out]);
   return out;
 }
 
@@ -38,13 +38,8 @@ function constant(name: string, shape: Shape, value: number, dtype: DType): Tens
 export function eye(n: number): Tensor {
   const out = constant("eye", [n, n], 0, "f32");
   const one = constant("eye", [1], 1, "f32");
-  if (n > 0)
-    run(
-      "stridedCopy",
-      { shape: [n], inStrides: [0], inOffset: 0, outStrides: [n + 1], outOffset: 0 },
-      [one],
-      [out],
-    );
+  const diagonal = { shape: [n], inStrides: [0], inOffset: 0, outStrides: [n + 1], outOffset: 0 };
+  run("stridedCopy", diagonal, [one], [out]);
   one.dispose();
   return out;
 }
@@ -78,7 +73,7 @@ function random(name: string, kind: RandomKind, key: Key, shape: Shape): Tensor 
     );
   const out = empty(shape, kind === "bits" ? "i32" : "f32");
   const [key0, key1] = key;
-  if (out.size > 0) run("random", { kind, key0, key1, offset: 0 }, [], [out]);
+  run("random", { kind, key0, key1, offset: 0 }, [], [out]);
   return out;
 }
 

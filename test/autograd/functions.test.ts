@@ -277,8 +277,10 @@ test("constants: of the shape, type and value asked for", async () => {
     expect(arange(3, dtype).dtype).toBe(type);
     await expectTensor(arange(3, dtype), [3], [0, 1, 2]);
   }
+  await expectTensor(eye(0), [0, 0], []);
   await expectTensor(eye(3), [3, 3], [1, 0, 0, 0, 1, 0, 0, 0, 1]);
   for (const [n, make] of [randomBits, randomUniform, randomNormal].entries()) {
+    expect(make(key(1), [0, 2]).shape).toEqual([0, 2]);
     const [a, b, c] = [key(1), key(1), key(2)].map((k) => make(k, [5, 5]));
     expect(a.dtype).toBe(n === 0 ? "i32" : "f32");
     expect(await numbers(a)).toEqual(await numbers(b));
