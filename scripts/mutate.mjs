@@ -91,7 +91,7 @@ function copyTree() {
 
 /** Puts the mutants of the places into the copy's dist/. @returns {Mutant[]} */
 function mutateTree(/** @type {readonly string[]} */ files) {
-  /** @type {{ file: string, line: string, change: string, reason: string }[]} */
+  /** One mutant by its line and change; or all of a file or folder whose change matches. @type {{ file: string, line?: string, change?: string, matches?: string, reason: string }[]} */
   const equivalent = readJson(join(root, "scripts/mutate/equivalent.json"));
   const used = new Set();
   /** @type {Mutant[]} */
@@ -108,14 +108,18 @@ function mutateTree(/** @type {readonly string[]} */ files) {
       instrument(code, mutants, all.length, runtime.startsWith(".") ? runtime : `./${runtime}`),
     );
     for (const { line, source, change } of mutants) {
-      const judged = equivalent.find((e) => e.file === file && e.line === source && e.change === change);
+      const judged = equivalent.find((entry) =>
+        entry.matches === undefined
+          ? entry.file === file && entry.line === source && entry.change === change
+          : file.startsWith(entry.file) && new RegExp(entry.matches).test(change),
+      );
       if (judged !== undefined) used.add(judged);
       all.push({ id: all.length, file, line, source, change, reason: judged?.reason ?? null });
     }
   }
   for (const entry of equivalent)
     if (places.some((place) => entry.file.startsWith(place)) && !used.has(entry))
-      say(`equivalent.json: no such mutant any more: ${entry.file}: ${entry.line}: ${entry.change}`);
+      say(`equivalent.json: no such mutant any more: ${entry.file}: ${entry.matches ?? entry.change}`);
   cpSync(join(root, "scripts/mutate/runtime.mjs"), join(tree, "dist/mutant.js"));
   return all;
 }

@@ -4,6 +4,7 @@ import {
   add,
   arange,
   broadcastTo,
+  causalAttention,
   concat,
   div,
   eye,
@@ -261,6 +262,17 @@ test("defaults: ε of 1e-5, θ of 10,000", async () => {
   await expectTensor(rmsNorm(tiny), [2, 3, 4], await numbers(rmsNorm(tiny, plain, 1e-5)));
   const heads = { heads: 1, headDim: 4 };
   await expectTensor(rope(t, heads), [2, 3, 4], await numbers(rope(t, { ...heads, theta: 10_000 })));
+});
+
+test("what almost fits is refused with what is wrong", () => {
+  const { t } = filled([1, 2, 4]);
+  expect(() => reshape(t, [3, -1])).toThrow(
+    /reshape: \[1, 2, 4\] has 8 elements, which do not divide into \[3, -1\]/,
+  );
+  // [0 query, 1 key and 1 value] heads of 2 would fill it.
+  expect(() => causalAttention(t, { heads: 0, kvHeads: 1 })).toThrow(
+    /causalAttention: heads: 0 does not fit/,
+  );
 });
 
 test("constants: of the shape, type and value asked for", async () => {
