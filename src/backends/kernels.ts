@@ -5,10 +5,13 @@
  * Conventions: everything is contiguous and row-major; extents and strides count elements; operands are f32 unless a
  * comment says i32; `| null` operands may be left out. Kernels marked "in place" allow the named output to be the
  * named input. Sums run in a fixed order that depends on the shapes only, so that results are the same bits for any
- * number of threads. Statistics that decide norms and alignments (dots, sumsq, groupSumsq, vSumsq and the results of dot and sumSquares) are summed beyond
- * single precision: in doubles on the cpu, by compensated sums (Neumaier 1974) in parts of fixed size on a GPU. However long the sum, and however it cancels,
- * |error| ≤ STATISTICS·‖x‖·‖y‖ for Σ x·y of the given f32 operands (for a segment's gradient W, which is itself a product in f32, beside its own error). NaN in gives NaN out, also of relu, max and min. An in-place output is exactly the named input
+ * number of threads. NaN in gives NaN out, also of relu, max and min. An in-place output is exactly the named input
  * (same offset and size); no other output may overlap an input or another output. Segment and group offsets ascend.
+ *
+ * Statistics that decide norms and alignments (dots, sumsq, groupSumsq, vSumsq, the results of dot and sumSquares) are
+ * summed beyond single precision: on the cpu in doubles (a segment's gradient tile by tile, each tile of 32 in f32), on
+ * a GPU by compensated sums (Neumaier 1974) in parts of fixed size. However long a sum is and however it cancels, a sum
+ * Σ x·y of f32 numbers has |error| ≤ STATISTICS·‖x‖·‖y‖.
  */
 import { GradmixError } from "../errors.ts";
 import type { View } from "../tensor/memory.ts";
