@@ -133,12 +133,16 @@ function isByBytes({ merges, whole, bytes, preTokenizer = gpt2PreTokenizer }: To
 function byteEncoder(bytes: Int32Array): SegmentEncoder {
   const utf8 = new TextEncoder();
   return (text, put) => {
-    const scratch = new Uint8Array(3 * BLOCK);
+    const room = Math.min(BLOCK, text.length) + 1;
+    const scratch = new Uint8Array(3 * room);
+    const ids = new Uint32Array(3 * room);
     for (let from = 0; from < text.length;) {
-      const { read, written } = utf8.encodeInto(text.slice(from, from + BLOCK + 1), scratch);
+      const { read, written } = utf8.encodeInto(text.slice(from, from + room), scratch);
       // A part ends between characters: of a pair that the cut parts, the first half waits for the next part.
       const cutPair = from + read < text.length && isHigh(text.charCodeAt(from + read - 1));
-      put(Uint32Array.from(scratch.subarray(0, written - (cutPair ? 3 : 0)), (byte) => bytes[byte]));
+      const count = written - (cutPair ? 3 : 0);
+      for (let i = 0; i < count; i++) ids[i] = bytes[scratch[i]];
+      put(ids.subarray(0, count));
       from += read - (cutPair ? 1 : 0);
     }
   };

@@ -1,8 +1,9 @@
 /** A domain's text as tokens, split by document into a training and a held-out stream. */
 import { GradmixError } from "../errors.ts";
+import { checkOptions, integerIn, numberIn, required } from "../options.ts";
 import { foldIn, key, uniformAt } from "../tensor/rng.ts";
 import type { Tokenizer } from "./byte-level.ts";
-import { splitStream, type TokenStream, tokenWriter } from "./tokens.ts";
+import { type CorpusWriter, corpusWriter, splitStream, type TokenStream } from "./tokens.ts";
 
 export interface Corpus {
   readonly name: string;
@@ -24,79 +25,81 @@ export interface CorpusOptions {
   readonly seed: number;
 }
 
+/** A document: its text, and where it is from, for errors. */
+interface Text {
+  readonly text: string;
+  readonly source?: string;
+}
+
 /** Separates the choice of held-out documents from other uses of the seed. */
 const SPLIT_STREAM = 0x5b17;
 
 /**
  * Encodes documents. Each is held out with the given probability, decided by the seed and its index alone; with two documents or more at least one is
- * held out and one is not. A single document is split at a token. Throws `data` when there is no text.
+ * held out and one is not. A single document is split at a token. Throws `data` when there is no
+ * text and for text that the tokenizer cannot express, `config` for options that do not fit, `memory` when the tokens do not fit.
  */
 export async function buildCorpus(
   name: string,
-  documents: Iterable<{ readonly text: string }> | AsyncIterable<{ readonly text: string }>,
+  documents: Iterable<Text> | AsyncIterable<Text>,
   tokenizer: Tokenizer,
   options: CorpusOptions,
 ): Promise<Corpus> {
+  checkOptions<CorpusOptions>("buildCorpus", options, {
+    heldOut: required(numberIn({ min: 0, max: 1, openMax: true })),
+    seed: required(integerIn(0)),
+  });
   const { heldOut: share, seed } = options;
-  if (!(share >= 0 && share < 1))
-    throw new GradmixError(
-      "config",
-      `heldOut: ${share} is out of range; it must be at least 0 and less than 1`,
-    );
   const stream = foldIn(key(seed), SPLIT_STREAM);
-  const writers = {
-    train: tokenWriter(tokenizer.vocabSize, tokenizer.endOfText),
-    heldOut: tokenWriter(tokenizer.vocabSize, tokenizer.endOfText),
-  };
-  // The first document waits until it is known whether the others leave a side empty.
-  let first: Uint32Array | null = null;
+  const chosen = (index: number): boolean => uniformAt(stream, index) < share;
+  const writer = (): CorpusWriter => corpusWriter(tokenizer.vocabSize, tokenizer.endOfText);
+  const [train, heldOut, first] = [writer(), writer(), writer()];
   let count = 0;
   let heldOutDocuments = 0;
   let bytes = 0;
-  let last: Uint32Array | null = null;
-  const utf8 = new TextEncoder();
-  const add = (ids: Uint32Array, isHeldOut: boolean): void => {
+  for await (const { text, source } of documents) {
+    // The first document waits until it is known whether the others leave a side empty.
+    const isHeldOut = count > 0 && chosen(count);
     if (isHeldOut) heldOutDocuments++;
-    (isHeldOut ? writers.heldOut : writers.train).document(ids);
-  };
-  // One document is always pending, so that the last one can still be given to an empty side.
-  for await (const { text } of documents) {
-    const ids = tokenizer.encode(text);
-    bytes += utf8.encode(text).length;
-    if (first === null) first = ids;
-    else {
-      if (last !== null) add(last, chosen(count - 1));
-      last = ids;
-    }
+    const to = count === 0 ? first : isHeldOut ? heldOut : train;
+    encodeTo(to, text, source, tokenizer);
+    bytes += Buffer.byteLength(text);
     count++;
   }
-  function chosen(index: number): boolean {
-    return uniformAt(stream, index) < share;
-  }
-  if (first === null) throw new GradmixError("data", `"${name}": it is empty; give text to learn from`);
-  if (last === null) return single(name, first, tokenizer, share, bytes);
+  if (count === 0) throw new GradmixError("data", `"${name}": it is empty; give text to learn from`);
+  if (count === 1) return single(name, first.finish(), share, bytes);
 
-  const lastHeldOut = share > 0 && chosen(count - 1);
-  const othersHeldOut = heldOutDocuments + (lastHeldOut ? 1 : 0);
   // With the other documents decided, the first goes where its number says unless a side would stay empty.
-  const firstHeldOut = share > 0 && (othersHeldOut === 0 || (othersHeldOut < count - 1 && chosen(0)));
-  add(last, lastHeldOut);
-  add(first, firstHeldOut);
+  const firstHeldOut = share > 0 && (heldOutDocuments === 0 || (heldOutDocuments < count - 1 && chosen(0)));
+  (firstHeldOut ? heldOut : train).take(first);
   return {
     name,
-    train: writers.train.finish(),
-    heldOut: share > 0 ? writers.heldOut.finish() : null,
+    train: train.finish(),
+    heldOut: share > 0 ? heldOut.finish() : null,
     documents: count,
-    heldOutDocuments,
+    heldOutDocuments: heldOutDocuments + (firstHeldOut ? 1 : 0),
     bytes,
     note: null,
   };
 }
 
-function single(name: string, ids: Uint32Array, tokenizer: Tokenizer, share: number, bytes: number): Corpus {
-  const writer = tokenWriter(tokenizer.vocabSize, tokenizer.endOfText);
-  writer.document(ids);
-  const whole = writer.finish();
+/** Writes a document block by block, so that its ids are never held apart from the stream. */
+function encodeTo(
+  writer: CorpusWriter,
+  text: string,
+  source: string | undefined,
+  tokenizer: Tokenizer,
+): void {
+  try {
+    tokenizer.encodeBlocks(text, (ids) => writer.append(ids));
+  } catch (error) {
+    if (source === undefined || !(error instanceof GradmixError)) throw error;
+    throw new GradmixError(error.code, `${source}: ${error.message}`, { cause: error });
+  }
+  writer.end();
+}
+
+function single(name: string, whole: TokenStream, share: number, bytes: number): Corpus {
   const common = { name, documents: 1, bytes };
   if (share === 0) return { ...common, train: whole, heldOut: null, heldOutDocuments: 0, note: null };
   const [train, heldOut] = splitStream(whole, Math.round(whole.tokens.length * (1 - share)));

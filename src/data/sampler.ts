@@ -5,6 +5,7 @@
  * has an order of its own.
  */
 import { GradmixError } from "../errors.ts";
+import { checkOptions, checkRange, integerIn, oneOf, required, valueThat } from "../options.ts";
 import { foldIn, type Key, key, uniformAt } from "../tensor/rng.ts";
 import { ALIAS_FROM, aliasTable, type Choice, cumulativeTable } from "./alias.ts";
 import { permute } from "./permutation.ts";
@@ -51,7 +52,7 @@ export interface SamplerOptions {
 export interface Sampler {
   /**
    * The next n windows for the given weights (on the simplex of the domains), or for weights that `prepare` made ready. Throws `config` for
-   * weights that are not, naming the domain.
+   * weights that are not, naming the domain, and for a count that is none.
    */
   draw(weights: ArrayLike<number> | Choice, n: number): Draw[];
   /**
@@ -59,7 +60,7 @@ export interface Sampler {
    * again. From 4,096 domains on a multinomial draw of a domain is then O(1). Throws `config` like `draw`.
    */
   prepare(weights: ArrayLike<number>): Choice;
-  /** The next n windows of one domain. */
+  /** The next n windows of one domain. Throws `config` for a domain that is none. */
   drawFrom(domain: number, n: number): Draw[];
   /** Epochs of each domain so far, as a fraction: 1.5 is once and a half. */
   epochs(): number[];
@@ -71,10 +72,14 @@ export interface Sampler {
   restore(json: unknown): void;
 }
 
-/** Throws `config` for a seed that is none and a domain without windows. */
-export function createSampler({ domains, seed, mode = "multinomial" }: SamplerOptions): Sampler {
-  if (!Number.isSafeInteger(seed) || seed < 0)
-    throw new GradmixError("config", `seed: ${seed} is not an integer from 0 to 2^53 − 1`);
+/** Throws `config` for options that do not fit and a domain without windows. */
+export function createSampler(options: SamplerOptions): Sampler {
+  checkOptions<SamplerOptions>("createSampler", options, {
+    domains: required(valueThat("a list of domains", Array.isArray)),
+    seed: required(integerIn(0)),
+    mode: oneOf("multinomial", "systematic"),
+  });
+  const { domains, seed, mode = "multinomial" } = options;
   for (const { name, count } of domains)
     if (!Number.isSafeInteger(count) || count < 1)
       throw new GradmixError(
@@ -106,6 +111,7 @@ export function createSampler({ domains, seed, mode = "multinomial" }: SamplerOp
   return {
     prepare,
     draw(weights, n) {
+      checkCount(n);
       const choice = isChoice(weights) ? weights : prepare(weights);
       checkSize(choice.size, domains.length);
       const out: Draw[] = [];
@@ -118,6 +124,8 @@ export function createSampler({ domains, seed, mode = "multinomial" }: SamplerOp
       return out;
     },
     drawFrom(domain, n) {
+      checkCount(n);
+      checkRange("domain", domain, { min: 0, max: domains.length - 1, integer: true });
       return Array.from({ length: n }, () => next(domain));
     },
     epochs: () => taken.map((count, i) => count / domains[i].count),
@@ -137,6 +145,10 @@ export function createSampler({ domains, seed, mode = "multinomial" }: SamplerOp
 
 function isChoice(weights: ArrayLike<number> | Choice): weights is Choice {
   return "size" in weights;
+}
+
+function checkCount(n: number): void {
+  checkRange("n", n, { min: 0, max: Number.MAX_SAFE_INTEGER, integer: true });
 }
 
 function checkSize(size: number, k: number): void {

@@ -2,13 +2,14 @@
  * Text sources: the documents in files, as a stream.
  *
  * `.jsonl` and `.ndjson` hold a document a line; any other file is one document, or several of at most 16 MiB. `.gz` and `.zst` are
- * unpacked on the way. What is held is a line or 16 MiB, so files may be larger than memory.
+ * unpacked on the way. What is held is a line (of at most 256 MiB) or 16 MiB, so files may be larger than memory.
  */
 import { isUtf8 } from "node:buffer";
 import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
 import { createGunzip } from "node:zlib";
 import { GradmixError } from "../errors.ts";
+import { boolean, callback, checkOptions, string } from "../options.ts";
 import { ArchiveError, unpackZstd } from "./zstd.ts";
 
 export interface Document {
@@ -27,13 +28,18 @@ export interface ReadOptions {
 }
 
 /**
- * The documents of files, in order; empty ones are left out. Throws `data`, naming the file and line, for a line that is not JSON or has no text, for
- * invalid UTF-8 (with the byte) and for archives that are cut off.
+ * The documents of files, in order; empty ones are left out. Throws `data`, naming the file and line, for a line that is not JSON, has no text or is
+ * longer than 256 MiB, for invalid UTF-8 (with the byte) and for archives that are cut off or damaged; `config` for options that do not fit.
  */
 export async function* readDocuments(
   files: Iterable<string>,
   options: ReadOptions = {},
 ): AsyncGenerator<Document, void, undefined> {
+  checkOptions<ReadOptions>("readDocuments", options, {
+    textField: string,
+    skipBadLines: boolean,
+    onSkip: callback,
+  });
   const bad = (source: string, reason: string): void => {
     if (options.skipBadLines !== true)
       throw new GradmixError("data", `${source}: ${reason}; mend it, or leave it out with --skip-bad-lines`);
@@ -45,7 +51,10 @@ export async function* readDocuments(
       for await (const line of lines(file)) {
         number++;
         const source = `${file}:${number}`;
-        const decoded = decode(line, " of the line");
+        const decoded =
+          line === null
+            ? { reason: `the line is longer than ${LINE >> 20} MiB; a document has at most that` }
+            : decode(line, " of the line");
         if ("reason" in decoded) bad(source, decoded.reason);
         else if (decoded.text.trim() !== "") {
           const parsed = parseLine(decoded.text, options.textField ?? "text");
@@ -145,21 +154,34 @@ async function* parts(file: string): AsyncGenerator<{ bytes: Uint8Array; at: num
   if (size > 0) yield { bytes: join(held), at };
 }
 
-/** Lines without their ends. What is held is one chunk and the line that lies across it. */
-async function* lines(file: string): AsyncGenerator<Uint8Array, void, undefined> {
+/** Most bytes of a line. Half of what a string can hold, so that its text always fits. */
+const LINE = 1 << 28;
+
+/** Lines without their ends; null for one that is longer than LINE, of which no more is held. What is held is one chunk and the line that lies across it. */
+async function* lines(file: string): AsyncGenerator<Uint8Array | null, void, undefined> {
   let rest: Uint8Array[] = [];
+  let size = 0;
+  const take = (): Uint8Array | null => {
+    const line = size > LINE ? null : join(rest);
+    rest = [];
+    size = 0;
+    return line;
+  };
   for await (const chunk of contents(file)) {
     let from = 0;
     for (let end = chunk.indexOf(10); end >= 0; end = chunk.indexOf(10, from)) {
       rest.push(chunk.subarray(from, end));
-      yield join(rest);
-      rest = [];
+      size += end - from;
+      yield take();
       from = end + 1;
     }
+    if (from === chunk.length) continue;
+    size += chunk.length - from;
     // A copy, since streams reuse their chunks' memory.
-    if (from < chunk.length) rest.push(chunk.slice(from));
+    if (size > LINE) rest = [];
+    else rest.push(chunk.slice(from));
   }
-  if (rest.length > 0) yield join(rest);
+  if (size > 0) yield take();
 }
 
 /** A file's bytes, unpacked. Throws `data` when it cannot be read or is cut off. */

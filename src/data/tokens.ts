@@ -4,6 +4,7 @@
  * Tokens are kept in memory, two bytes each where the vocabulary allows (a corpus of a billion tokens takes 2 GB); text is not.
  */
 import { GradmixError } from "../errors.ts";
+import { checkOptions, checkRange, oneOf } from "../options.ts";
 
 export interface TokenStream {
   readonly tokens: Uint16Array | Uint32Array;
@@ -12,36 +13,174 @@ export interface TokenStream {
 }
 
 export interface TokenWriter {
+  /** Appends tokens to the document that is being written. */
+  append(ids: ArrayLike<number>): void;
+  /** Ends the document with the end-of-text token. */
+  end(): void;
   /** Appends a document's tokens and the end-of-text token. */
   document(ids: ArrayLike<number>): void;
+  /** The stream. The writer is empty after that. Throws `memory` when its tokens do not fit. */
   finish(): TokenStream;
 }
 
-/** Collects documents in arrays that double as they grow. */
-export function tokenWriter(vocabSize: number, endOfText: number): TokenWriter {
-  const wide = vocabSize > 65536;
-  let tokens: Uint16Array | Uint32Array = wide ? new Uint32Array(1 << 14) : new Uint16Array(1 << 14);
-  let length = 0;
-  const starts: number[] = [0];
+type Tokens = Uint16Array | Uint32Array;
+
+/** An ArrayBuffer that can be made smaller (ES2024), which gives its memory back at once and not when it is collected some time. */
+interface Resizable extends ArrayBuffer {
+  resize(bytes: number): void;
+}
+const resizable = (bytes: number): Resizable =>
+  Reflect.construct(ArrayBuffer, [bytes, { maxByteLength: bytes }]) as Resizable;
+
+/** Bytes of the pieces that a writer collects tokens in: the first, and the largest. Each is twice the one before it. */
+const FIRST_PIECE = 1 << 13;
+const LARGEST_PIECE = 1 << 22;
+
+/** Tokens as they come, in pieces: nothing is copied until they are joined, and each piece's memory is free once it has been. */
+interface Pieces {
+  append(ids: ArrayLike<number>): void;
+  /** Moves the tokens of other pieces behind these. */
+  take(other: Pieces): void;
+  /** Hands over what has been collected. */
+  give(): { tokens: Tokens; buffer: Resizable }[];
+  join(): Tokens;
+}
+
+function tokenPieces(wide: boolean): Pieces {
+  let done: { tokens: Tokens; buffer: Resizable }[] = [];
+  let buffer: Resizable | null = null;
+  let current: Tokens = new Uint16Array(0);
+  let used = 0;
+  let size = FIRST_PIECE;
+  const close = (): void => {
+    if (buffer !== null) done.push({ tokens: current.subarray(0, used), buffer });
+    [buffer, current, used] = [null, new Uint16Array(0), 0];
+  };
+  const open = (): void => {
+    close();
+    buffer = resizable(size);
+    current = wide ? new Uint32Array(buffer) : new Uint16Array(buffer);
+    size = Math.min(2 * size, LARGEST_PIECE);
+  };
+  const give = (): { tokens: Tokens; buffer: Resizable }[] => {
+    close();
+    const given = done;
+    done = [];
+    return given;
+  };
   return {
-    document(ids) {
-      const end = length + ids.length + 1;
-      if (end > tokens.length) {
-        const size = Math.max(end, tokens.length * 2);
-        const larger = wide ? new Uint32Array(size) : new Uint16Array(size);
-        larger.set(tokens.subarray(0, length));
-        tokens = larger;
+    append(ids) {
+      for (let from = 0; from < ids.length;) {
+        if (used === current.length) open();
+        const count = Math.min(ids.length - from, current.length - used);
+        for (let i = 0; i < count; i++) current[used + i] = ids[from + i];
+        used += count;
+        from += count;
       }
-      tokens.set(ids, length);
-      tokens[end - 1] = endOfText;
-      length = end;
-      starts.push(end);
     },
-    finish: () => ({ tokens: tokens.slice(0, length), documents: Float64Array.from(starts) }),
+    take(other) {
+      close();
+      done.push(...other.give());
+    },
+    give,
+    join() {
+      const given = give();
+      const length = given.reduce((n, { tokens }) => n + tokens.length, 0);
+      const out = allocate(wide, length);
+      let at = 0;
+      for (const { tokens, buffer } of given) {
+        out.set(tokens, at);
+        at += tokens.length;
+        buffer.resize(0);
+      }
+      return out;
+    },
   };
 }
 
-/** Cuts a stream in two at a token; a document that lies across belongs to both parts. */
+function allocate(wide: boolean, length: number): Tokens {
+  try {
+    return wide ? new Uint32Array(length) : new Uint16Array(length);
+  } catch (cause) {
+    throw new GradmixError(
+      "memory",
+      `${length} tokens of ${wide ? 4 : 2} bytes do not fit into memory; use less text`,
+      { cause },
+    );
+  }
+}
+
+/** A writer, and what only a corpus needs of it. */
+export interface CorpusWriter extends TokenWriter {
+  /** Moves the documents of another writer behind this one's. */
+  take(other: CorpusWriter): void;
+  give(): { pieces: Pieces; starts: readonly number[] };
+}
+
+export function corpusWriter(vocabSize: number, endOfText: number): CorpusWriter {
+  const pieces = tokenPieces(vocabSize > 65536);
+  let length = 0;
+  let starts: number[] = [0];
+  const append = (ids: ArrayLike<number>): void => {
+    pieces.append(ids);
+    length += ids.length;
+  };
+  const end = (): void => {
+    append([endOfText]);
+    starts.push(length);
+  };
+  return {
+    append,
+    end,
+    document(ids) {
+      append(ids);
+      end();
+    },
+    take(other) {
+      const given = other.give();
+      pieces.take(given.pieces);
+      for (const start of given.starts.slice(1)) starts.push(length + start);
+      length = starts[starts.length - 1];
+    },
+    give() {
+      const given = { pieces, starts };
+      [length, starts] = [0, [0]];
+      return given;
+    },
+    finish() {
+      const documents = Float64Array.from(starts);
+      [length, starts] = [0, [0]];
+      return { tokens: pieces.join(), documents };
+    },
+  };
+}
+
+/**
+ * Collects documents. Memory while it does is what their tokens take. Throws `config` for a size or an end of text that is none, and `data` for ids
+ * that are not below `vocabSize`.
+ */
+export function tokenWriter(vocabSize: number, endOfText: number): TokenWriter {
+  checkRange("vocabSize", vocabSize, { min: 1, max: 2 ** 32, integer: true });
+  checkRange("endOfText", endOfText, { min: 0, max: vocabSize - 1, integer: true });
+  const writer = corpusWriter(vocabSize, endOfText);
+  const append = (ids: ArrayLike<number>): void => {
+    for (let i = 0; i < ids.length; i++)
+      if (!Number.isInteger(ids[i]) || ids[i] < 0 || ids[i] >= vocabSize)
+        throw new GradmixError("data", `token ${i} is ${ids[i]}, which is no id of ${vocabSize} tokens`);
+    writer.append(ids);
+  };
+  return {
+    append,
+    end: writer.end,
+    document(ids) {
+      append(ids);
+      writer.end();
+    },
+    finish: writer.finish,
+  };
+}
+
+/** Cuts a stream in two at a token; a document that lies across belongs to both parts. Both share the memory of the whole. */
 export function splitStream(stream: TokenStream, at: number): [TokenStream, TokenStream] {
   const length = stream.tokens.length;
   const inner = [...stream.documents];
@@ -49,8 +188,8 @@ export function splitStream(stream: TokenStream, at: number): [TokenStream, Toke
   const tail = [0, ...inner.filter((start) => start > at).map((start) => start - at)];
   if (tail[tail.length - 1] !== length - at) tail.push(length - at);
   return [
-    { tokens: stream.tokens.slice(0, at), documents: Float64Array.from(head) },
-    { tokens: stream.tokens.slice(at), documents: Float64Array.from(tail) },
+    { tokens: stream.tokens.subarray(0, at), documents: Float64Array.from(head) },
+    { tokens: stream.tokens.subarray(at), documents: Float64Array.from(tail) },
   ];
 }
 
@@ -72,26 +211,33 @@ export interface WindowOptions {
 
 /**
  * Cuts a stream of n tokens into ⌈(n−1)/T⌉ windows, ⌊(n−1)/T⌋ when a partial one is dropped. Throws `data` when not even one full window is
- * there, naming the domain.
+ * there, naming the domain; `config` for a T or options that do not fit.
  */
 export function windowsOf(
   name: string,
   stream: TokenStream,
   time: number,
-  { partial = "pad" }: WindowOptions = {},
+  options: WindowOptions = {},
 ): Windows {
+  checkOptions<WindowOptions>("windowsOf", options, { partial: oneOf("pad", "drop") });
+  checkTime(time);
   const pairs = stream.tokens.length - 1;
   if (pairs < time)
     throw new GradmixError(
       "data",
       `"${name}": ${Math.max(0, stream.tokens.length)} tokens are less than one window of ${time} + 1; add text or make the context shorter`,
     );
-  return cut(name, stream, time, partial);
+  return cut(name, stream, time, options.partial ?? "pad");
 }
 
 /** The same for evaluation, where one short window is enough; null for a stream without a single pair. */
 export function evaluationWindows(name: string, stream: TokenStream, time: number): Windows | null {
+  checkTime(time);
   return stream.tokens.length < 2 ? null : cut(name, stream, time, "pad");
+}
+
+function checkTime(time: number): void {
+  checkRange("time", time, { min: 1, max: Number.MAX_SAFE_INTEGER, integer: true });
 }
 
 function cut(name: string, stream: TokenStream, time: number, partial: "pad" | "drop"): Windows {
@@ -100,7 +246,10 @@ function cut(name: string, stream: TokenStream, time: number, partial: "pad" | "
   return { name, stream, time, count, tokensOf: (index) => Math.min(time, pairs - index * time) };
 }
 
-/** Writes window `index` into row `row` of a batch; targets that do not count are −1. */
+/**
+ * Writes window `index` into row `row` of a batch; targets that do not count are −1. Throws `data` for a window that there is not, `shape` for a row
+ * beyond the arrays.
+ */
 export function readWindow(
   windows: Windows,
   index: number,
@@ -108,7 +257,14 @@ export function readWindow(
   targets: Int32Array,
   row: number,
 ): void {
-  const { time, stream } = windows;
+  const { time, stream, name, count } = windows;
+  if (!Number.isInteger(index) || index < 0 || index >= count)
+    throw new GradmixError("data", `"${name}": there is no window ${index}; it has ${count}`);
+  if (!Number.isInteger(row) || row < 0 || (row + 1) * time > Math.min(inputs.length, targets.length))
+    throw new GradmixError(
+      "shape",
+      `row ${row} of ${time} tokens is not within arrays of ${inputs.length} and ${targets.length}`,
+    );
   const valid = windows.tokensOf(index);
   const from = index * time;
   const to = row * time;

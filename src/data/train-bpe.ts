@@ -1,6 +1,6 @@
 /** Learning a byte-level BPE from texts (Sennrich et al. 2016). */
 import { giveTurn } from "../backends/turn.ts";
-import { GradmixError } from "../errors.ts";
+import { callback, checkOptions, integerIn, required, valueThat } from "../options.ts";
 import { bpeTokenizer, detach, type Merge, pairKey, splitKey } from "./bpe.ts";
 import type { Tokenizer } from "./byte-level.ts";
 import { gpt2Pieces } from "./pieces.ts";
@@ -25,9 +25,12 @@ export async function trainBpe(
   texts: Iterable<string> | AsyncIterable<string>,
   options: TrainBpeOptions,
 ): Promise<Tokenizer> {
+  checkOptions<TrainBpeOptions>("trainBpe", options, {
+    vocabSize: required(integerIn(257, 1_000_000)),
+    onProgress: callback,
+    signal: valueThat("an AbortSignal", (value) => value instanceof AbortSignal),
+  });
   const { vocabSize, onProgress, signal } = options;
-  if (!Number.isInteger(vocabSize) || vocabSize < 257 || vocabSize > 1_000_000)
-    throw new GradmixError("config", `vocabSize: ${vocabSize} is not an integer from 257 to 1000000`);
   const counts = new Map<string, number>();
   for await (const text of texts)
     for (const piece of gpt2Pieces(text))

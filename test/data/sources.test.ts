@@ -11,6 +11,7 @@ import {
   byteTokenizer,
   type Document,
   listFiles,
+  loadTokenizer,
   readDocuments,
   type ReadOptions,
 } from "gradmix/data";
@@ -245,6 +246,30 @@ describe("documents", () => {
     await expect(read(["folder.txt"])).rejects.toThrow(/folder\.txt: it cannot be read/);
   });
 
+  test("a line that is longer than 256 MiB is refused by its number, or left out, and never held", async () => {
+    // One byte, repeated in blocks of 128 KiB: an archive of 8 KB.
+    const raw = (value: string): Buffer => {
+      const bytes = Buffer.from(value);
+      return Buffer.concat([Buffer.from([bytes.length * 8, bytes.length >> 5, 0]), bytes]);
+    };
+    const run = Buffer.from([0x02, 0x00, 0x10, 120]);
+    const archive = Buffer.concat([
+      Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0, 0x38]),
+      raw('{"text":"first"}\n{"text":"'),
+      ...new Array<Buffer>(2049).fill(run),
+      raw('"}\n{"text":"last"}'),
+      Buffer.from([0x01, 0, 0]),
+    ]);
+    put("long.jsonl.zst", archive);
+    await expect(read(["long.jsonl.zst"])).rejects.toThrow(
+      /long\.jsonl\.zst:2: the line is longer than 256 MiB; a document has at most that; mend it/,
+    );
+    const skipped: string[] = [];
+    const options = { skipBadLines: true, onSkip: (source: string): void => void skipped.push(source) };
+    expect(await texts(["long.jsonl.zst"], options)).toEqual(["first", "last"]);
+    expect(skipped).toEqual(["long.jsonl.zst:2"]);
+  });
+
   test("a large file of lines is never held whole", () => {
     const line = `${JSON.stringify({ text: "word ".repeat(400) })}\n`;
     put("large.jsonl", line.repeat(60_000));
@@ -359,6 +384,40 @@ describe("a corpus", () => {
       await expect(buildCorpus("d", documents(3), tokenizer, { heldOut, seed: 1 })).rejects.toThrow(
         /heldOut/,
       );
+  });
+
+  test("takes little more memory than its tokens", () => {
+    const script = `
+      import { buildCorpus, byteTokenizer } from "gradmix/data";
+      const size = 5e7;
+      const documents = [{ text: Buffer.alloc(size, "some words of text, ").toString("latin1") }, { text: "x" }];
+      const before = process.memoryUsage().rss;
+      const { train } = await buildCorpus("d", documents, byteTokenizer(), { heldOut: 0, seed: 1 });
+      const bytes = (process.resourceUsage().maxRSS * 1024 - before) / size;
+      console.log(train.tokens.length, bytes < 3.5 ? "little" : bytes);`;
+    const file = resolve(import.meta.dirname, "../../.cache/corpus.mjs");
+    mkdirSync(resolve(file, ".."), { recursive: true });
+    writeFileSync(file, script);
+    const { stdout, stderr } = spawnSync(process.execPath, [file], { cwd: folder, encoding: "utf8" });
+    expect({ stdout, stderr }).toEqual({ stdout: "50000003 little\n", stderr: "" });
+  });
+
+  test("says which document the tokenizer cannot express", async () => {
+    const json = JSON.parse(JSON.stringify(tokenizer.toJSON())) as {
+      model: { vocab: Record<string, number> };
+      added_tokens: { id: number }[];
+    };
+    // Without the letter z.
+    const kept = Object.keys(json.model.vocab).filter((token) => token !== "z" && token !== "<|endoftext|>");
+    json.model.vocab = Object.fromEntries([...kept, "<|endoftext|>"].map((token, id) => [token, id]));
+    json.added_tokens[0].id = 255;
+    const given = [
+      { text: "plain", source: "a.jsonl:1" },
+      { text: "fuzz", source: "a.jsonl:2" },
+    ];
+    await expect(buildCorpus("d", given, loadTokenizer(json), { heldOut: 0, seed: 1 })).rejects.toThrow(
+      /^a\.jsonl:2: the tokenizer has no token for the byte 0x7a/,
+    );
   });
 
   test("counts what it read", async () => {

@@ -248,7 +248,7 @@ describe("training", () => {
   test("refuses impossible sizes", async () => {
     for (const vocabSize of [256, 0, 300.5, NaN, 2_000_000])
       await expect(trainBpe(["text"], { vocabSize })).rejects.toThrow(
-        /vocabSize: .* is not an integer from 257/,
+        /trainBpe: vocabSize: .* does not fit; it must be an integer, at least 257/,
       );
   });
 });
