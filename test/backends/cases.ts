@@ -1075,7 +1075,21 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       inputs: [f(attentionQkv(p))],
       outputs: [out(outSize(p)), out(p.batch * p.time * p.heads)],
       scale: attentionScale(p),
-    })),
+    })).concat(
+      // NaN in a query is seen by its own row alone.
+      [9, 33].map((time) => {
+        const p = { batch: 1, time, heads: 2, kvHeads: 1, headDim: 9, scale: 0.33 };
+        const cols = (p.heads + 2 * p.kvHeads) * p.headDim;
+        const bad = [(time - 1) * cols + 3, Math.floor(time / 2) * cols + p.headDim + 2];
+        return {
+          name: `NaN in two queries of ${time}`,
+          params: p,
+          inputs: [f(attentionQkv(p).map((x, at) => (bad.includes(at) ? NaN : x)))],
+          outputs: [out(outSize(p)), out(p.batch * p.time * p.heads)],
+          scale: attentionScale(p),
+        };
+      }),
+    ),
 
   attentionVjp: () =>
     ATTENTIONS.map((p) => {

@@ -308,7 +308,7 @@ ${steps.join(
   (a, b) => `max(${a}, ${b})`,
 )}
   let old = exp(most - next);
-${steps.each((i, j) => `  s${i}${j} = exp(s${i}${j} - next.${XYZW[i]});`)}
+${steps.each((i, j) => `  s${i}${j} = exp_nan(s${i}${j} - next.${XYZW[i]});`)}
   total = total * old + ${rowOf((terms) => terms.join(" + "))};
   most = next;
 ${steps.keep("s")}
@@ -326,7 +326,7 @@ ${steps.store(
   (i) => `o_of(b, h, row${i})`,
   (i, sum) => `${sum} / whole.${XYZW[i]}`,
 )}
-${own.map((i) => `  if (x == 0u && row${i} < p.time) { set_lse(lse_of(b, h, row${i}), most.${XYZW[i]} + log(whole.${XYZW[i]})); }`).join("\n")}`;
+${own.map((i) => `  if (x == 0u && row${i} < p.time) { set_lse(lse_of(b, h, row${i}), select(most.${XYZW[i]} + log(whole.${XYZW[i]}), whole.${XYZW[i]}, is_nan(whole.${XYZW[i]}))); }`).join("\n")}`;
     },
   });
   return true;
@@ -383,7 +383,7 @@ ${v.put("first")}
 ${barrier}
 ${steps.zeros("slope")}
 ${steps.products("slope", "fixed1")}
-${steps.each((i, j) => `  s${i}${j} = select(0.0, p.scale * exp(p.scale * s${i}${j} - log_sum${i}) * (slope${i}${j} - center${i}), first + x + ${j * LANES}u <= row${i});`)}
+${steps.each((i, j) => `  s${i}${j} = select(0.0, p.scale * exp_nan(p.scale * s${i}${j} - log_sum${i}) * (slope${i}${j} - center${i}), first + x + ${j * LANES}u <= row${i});`)}
 ${barrier}
 ${steps.keep("s")}
 ${k.put("first")}
@@ -429,7 +429,7 @@ ${barrier}
 ${steps.zeros("slope")}
 ${steps.products("slope", "fixed1")}
 ${across.map((j) => `  let col${j} = first + x + ${j * LANES}u;\n  let at${j} = lse_of(b, h, min(col${j}, p.time - 1u));\n  let log_sum${j} = lse(at${j});\n  let center${j} = mean(at${j});`).join("\n")}
-${steps.each((i, j) => `  s${i}${j} = select(0.0, exp(p.scale * s${i}${j} - log_sum${j}), (row${i} <= col${j}) & (col${j} < p.time)); slope${i}${j} = select(0.0, p.scale * s${i}${j} * (slope${i}${j} - center${j}), (row${i} <= col${j}) & (col${j} < p.time));`)}
+${steps.each((i, j) => `  s${i}${j} = select(0.0, exp_nan(p.scale * s${i}${j} - log_sum${j}), (row${i} <= col${j}) & (col${j} < p.time)); slope${i}${j} = select(0.0, p.scale * s${i}${j} * (slope${i}${j} - center${j}), (row${i} <= col${j}) & (col${j} < p.time));`)}
 ${steps.keep("s")}
 ${barrier}
 ${steps.accumulate("dv")}
@@ -504,7 +504,7 @@ ${v.declare}
 ${v.load("first")}
 ${barrier}
 ${steps.products("slope", "fixed0")}
-${steps.each((i, j) => `  s${i}${j} = select(0.0, exp(p.scale * s${i}${j} - log_sum${i}), first + x + ${j * LANES}u <= row${i}); slope${i}${j} = select(0.0, p.scale * slope${i}${j} * s${i}${j}, first + x + ${j * LANES}u <= row${i});`)}
+${steps.each((i, j) => `  s${i}${j} = select(0.0, exp_nan(p.scale * s${i}${j} - log_sum${i}), first + x + ${j * LANES}u <= row${i}); slope${i}${j} = select(0.0, p.scale * slope${i}${j} * s${i}${j}, first + x + ${j * LANES}u <= row${i});`)}
   center += vec4f(${own.map((i) => across.map((j) => `slope${i}${j}`).join(" + ")).join(", ")});
 ${barrier}
 ${steps.keep("slope")}

@@ -6,6 +6,7 @@
 import type { View } from "../../../tensor/memory.ts";
 import type { AttentionParams } from "../../kernels.ts";
 import { elementwise as each, f32, type KernelContext, type Launchers, operandsOf, u32 } from "../context.ts";
+import { EXP_NAN } from "./elementwise.ts";
 import { inFours, operandsFor, tiledBackward, tiledForward, tiledForwardMode } from "./attention-tiled.ts";
 
 const scalarsOf = ({ time, heads, kvHeads, scale }: AttentionParams) => ({
@@ -16,7 +17,8 @@ const scalarsOf = ({ time, heads, kvHeads, scale }: AttentionParams) => ({
 });
 
 /** Where things are; `qkv`-like operands share the layout. */
-const places = (d: number): string => `const D = ${d}u;
+const places = (d: number): string => `${EXP_NAN}
+const D = ${d}u;
 fn cols() -> u32 { return (p.heads + 2u * p.kv_heads) * D; }
 // First element of the query (key, value) of head h at time t of item b.
 fn q_of(b: u32, h: u32, t: u32) -> u32 { return (b * p.time + t) * cols() + h * D; }
@@ -62,15 +64,15 @@ export const attention: Pick<Launchers, "attention" | "attentionVjp" | "attentio
     score *= p.scale;
     // NaN must stay: a comparison with it is false either way.
     let next = select(max(most, score), score, is_nan(score));
-    let keep = select(exp(most - next), 0.0, s == 0u);
-    let weight = exp(score - next);
+    let keep = select(exp_nan(most - next), 0.0, s == 0u);
+    let weight = exp_nan(score - next);
     total = total * keep + weight;
     let v = v_of(b, g, s);
     for (var j = 0u; j < D; j++) { sum[j] = sum[j] * keep + weight * qkv(v + j); }
     most = next;
   }
   for (var j = 0u; j < D; j++) { set_o(o_of(b, h, t) + j, sum[j] / total); }
-  set_lse(lse_of(b, h, t), most + log(total));`,
+  set_lse(lse_of(b, h, t), select(most + log(total), total, is_nan(total)));`,
     });
   },
   attentionVjp(context, params, [qkv, o, lse, dOut], [dqkv]) {
@@ -117,7 +119,7 @@ ${
       score += own[j] * qkv(k + j);
       slope += d[j] * qkv(v + j);
     }
-    let ds = p.scale * exp(p.scale * score - log_sum) * (slope - center);
+    let ds = p.scale * exp_nan(p.scale * score - log_sum) * (slope - center);
     for (var j = 0u; j < D; j++) { sum[j] += ds * qkv(k + j); }
   }
   for (var j = 0u; j < D; j++) { set_dqkv(q + j, sum[j]); }`,
@@ -149,7 +151,7 @@ ${
         score += qkv(q + j) * key[j];
         slope += d_out(at + j) * value[j];
       }
-      let prob = exp(p.scale * score - lse(lse_of(b, h, t)));
+      let prob = exp_nan(p.scale * score - lse(lse_of(b, h, t)));
       let ds = p.scale * prob * (slope - mean(lse_of(b, h, t)));
       for (var j = 0u; j < D; j++) {
         dk[j] += ds * qkv(q + j);
@@ -185,7 +187,7 @@ ${
       score += own[j] * qkv(k + j);
       slope += d[j] * qkv(k + j) + own[j] * dqkv(k + j);
     }
-    let prob = exp(p.scale * score - log_sum);
+    let prob = exp_nan(p.scale * score - log_sum);
     let ds = p.scale * slope;
     center += prob * ds;
     for (var j = 0u; j < D; j++) { sum[j] += prob * (ds * qkv(v + j) + dqkv(v + j)); }

@@ -102,6 +102,9 @@ fn sin_precise(x: f32) -> f32 { return quarter_turns(x, 0); }
 fn cos_precise(x: f32) -> f32 { return quarter_turns(x, 1); }
 `;
 
+/** exp is left to the driver where its error is small; what it makes of NaN is not. */
+export const EXP_NAN: string = "fn exp_nan(x: f32) -> f32 { return select(exp(x), x, is_nan(x)); }";
+
 /** Functions that the expressions use. tanh is written out, since some drivers overflow in it. */
 export const MATH: string = `
 ${PRECISE}

@@ -25,7 +25,7 @@ import {
   REDUCE_ROW as LONG,
   ROW_LANES as LANES,
 } from "../blocks.ts";
-import { MATH } from "./elementwise.ts";
+import { EXP_NAN, MATH } from "./elementwise.ts";
 
 /** The body knows `row`, `lane`, LANES; join_sum(x), join_max(x) and join_min(x) give all lanes of a row the same. */
 export function byRow(
@@ -83,8 +83,9 @@ ${textOf(dispatch.declarations ?? "")}`,
   });
 }
 
-/** max and min that keep NaN. */
+/** max, min and exp that keep NaN, of which WGSL says nothing. */
 const MAX = `
+${EXP_NAN}
 fn max_nan(a: f32, b: f32) -> f32 {
   if (is_nan(a)) { return a; }
   if (is_nan(b)) { return b; }
@@ -223,8 +224,8 @@ export const rows: Pick<
   let total = join_sum(sum);
   for (var j = lane; j < p.cols; j += LANES) {
     let value = exp(x(base + j) - most) / total;
-    // A row of −∞ only is NaN.
-    set_y(base + j, select(value, nan(), most == -inf()));
+    // A row of −∞ only, or with +∞ or NaN, is NaN.
+    set_y(base + j, select(value, nan(), is_nan(most) || abs(most) == inf()));
   }`,
     });
   },
@@ -355,7 +356,7 @@ ${
   for (var j = lane; j < p.cols; j += LANES) { sum += exp(logits(base + j) - most); }
   let total = join_sum(sum);
   if (lane == 0u) {
-    let log_sum = most + log(total);
+    let log_sum = select(most + log(total), nan(), is_nan(most) || abs(most) == inf());
     set_lse(row, log_sum);
     let goal = targets(row);
     if (goal < 0) { set_losses(row, 0.0); }
@@ -369,13 +370,14 @@ ${
       key: "crossEntropyVjp",
       operands: operandsOf({ logits, targets, lse, dlosses }, { dlogits }),
       scalars: { cols: u32(cols) },
+      declarations: EXP_NAN,
       body: `  let row = i / p.cols;
   let goal = targets(row);
   if (goal < 0) { set_dlogits(i, 0.0); }
   else if (u32(goal) >= p.cols) { set_dlogits(i, nan()); }
   else {
     let hit = select(0.0, 1.0, i % p.cols == u32(goal));
-    set_dlogits(i, (exp(logits(i) - lse(row)) - hit) * dlosses(row));
+    set_dlogits(i, (exp_nan(logits(i) - lse(row)) - hit) * dlosses(row));
   }`,
     });
   },
@@ -387,7 +389,7 @@ ${
       body: `  let base = row * p.cols;
   let log_sum = lse(row);
   var sum = 0.0;
-  for (var j = lane; j < p.cols; j += LANES) { sum += exp(logits(base + j) - log_sum) * dlogits(base + j); }
+  for (var j = lane; j < p.cols; j += LANES) { sum += exp_nan(logits(base + j) - log_sum) * dlogits(base + j); }
   let total = join_sum(sum);
   if (lane == 0u) {
     let goal = targets(row);
