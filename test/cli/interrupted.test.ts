@@ -167,7 +167,7 @@ test("stopped wherever it listens, while reading or in any batch of an evaluatio
       }
       expect(outcome(out)).toEqual(whole);
     }),
-    { numRuns: 25 },
+    { numRuns: 15 },
   );
   expect(evaluating).toBeGreaterThan(0);
 });
@@ -232,7 +232,7 @@ describe("a disk that fails", () => {
           }
           expect(outcome(out)).toEqual(whole);
         }),
-        { numRuns: 30 },
+        { numRuns: 20 },
       );
     },
   );
