@@ -2,6 +2,7 @@
  * Every number among the options of the rules, the combinators, the mixer and the library's other makers: what lies in its range is taken,
  * with the ends that belong to it; everything else is refused by name.
  */
+import { sketchSink, zeros } from "gradmix";
 import { combine, type CombinatorOptions, createMixer, createRule, type RuleOptions } from "gradmix/dga";
 import { adamw, createSchedule } from "gradmix/nn";
 import { expect, test } from "vitest";
@@ -30,6 +31,11 @@ const optimizer = (option: string) => (value: unknown) => {
   setCurrentMemory(createReferenceBackend());
   const specs = [{ name: "w", shape: [2], init: { kind: "constant", value: 1 }, decay: true }] as const;
   return adamw(createParameters(specs, 1), { [option]: value });
+};
+
+const sketch = (option: string) => (value: unknown) => {
+  setCurrentMemory(createReferenceBackend());
+  return sketchSink({ offsets: [0, 1], parameters: [zeros([2, 2])], [option]: value });
 };
 
 const much = [1e12, 1e12, 1e12, 1e12];
@@ -66,6 +72,7 @@ test.each<[string, string, (value: unknown) => unknown]>([
   ["warmup: updates", "integer [0, ∞)", combinator("warmup", "updates")],
   ["etaSchedule: updates", "integer [1, ∞)", combinator("etaSchedule", "updates", { decay: "linear" })],
   ["etaSchedule: final", "[0, 1]", combinator("etaSchedule", "final", { decay: "linear", updates: 3 })],
+  ["sketchSink: rank", "integer [1, ∞)", sketch("rank")],
   ["updateEvery", "integer [1, ∞)", mixer("updateEvery")],
   ["warmup", "integer [0, ∞)", mixer("warmup")],
   ["eps", "(0, ∞)", optimizer("eps")],

@@ -351,7 +351,8 @@ describe("folders that cannot be read", () => {
       "model.safetensors: the file is missing",
     );
     refused(new Map(files).set("config.json", Uint8Array.of(123)), "config.json: it is not JSON");
-    refused(new Map(files).set("config.json", bytesOf([])), "config.json: it is not an object");
+    for (const json of [[], null, 3, "x", true])
+      refused(new Map(files).set("config.json", bytesOf(json)), "config.json: it is not an object");
     refused(
       new Map(files).set("model.safetensors", new Uint8Array(3)),
       "model.safetensors: 3 bytes are no safetensors file",

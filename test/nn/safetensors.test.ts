@@ -224,13 +224,28 @@ describe("broken files", () => {
 
   it.each<[string, unknown, string]>([
     ["no object", [1], "the header is not an object"],
+    ...[null, 3, []].map((header): [string, unknown, string] => [
+      `the header ${JSON.stringify(header)}`,
+      header,
+      "the header is not an object",
+    ]),
     ["no JSON", "{", "the header is not JSON"],
-    ["no entry", { w: 3 }, 'the entry of "w" is malformed'],
-    [
-      "a negative size",
-      { w: { dtype: "F32", shape: [-1], data_offsets: [0, 8] } },
+    ...[3, null, "F32"].map((w): [string, unknown, string] => [
+      `the entry ${JSON.stringify(w)}`,
+      { w },
       'the entry of "w" is malformed',
-    ],
+    ]),
+    ...[
+      ...[-1, 1.5, "1", null, 2 ** 53].map((size) => ({ shape: [size] })),
+      ...[-1, 0.5, "0", null].map((from) => ({ data_offsets: [from, 8] })),
+      ...[-1, 8.5, "8", null].map((to) => ({ data_offsets: [0, to] })),
+      ...[[0], [0, 8, 8], [8, 0], 8, null].map((offsets) => ({ data_offsets: offsets })),
+      ...[{ shape: 2 }, { shape: null }, { dtype: 32 }, { dtype: null }],
+    ].map((fields): [string, unknown, string] => [
+      JSON.stringify(fields),
+      { w: { dtype: "F32", shape: [2], data_offsets: [0, 8], ...fields } },
+      'the entry of "w" is malformed',
+    ]),
     [
       "a shape beyond the data",
       { w: { dtype: "F32", shape: [2 ** 40, 2 ** 40], data_offsets: [0, 8] } },
