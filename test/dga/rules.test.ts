@@ -23,6 +23,7 @@ import {
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { names, signal, simplexPoint } from "gradmix/testing";
+import { measuredDomains } from "#dist/dga/rule.js";
 import { errorOf, gaussian, random } from "./arbitraries.ts";
 import { expectNear } from "../near.ts";
 
@@ -352,4 +353,20 @@ test("a rule of one's own goes into the mixer like a built-in one", () => {
       currentWeights({ ...mixer.initial, rule: greedy.update(mixer.initial.rule, { losses: [3, 1] }) }),
     ),
   ).toEqual([0.75, 0.25]);
+});
+
+test("tokens say which domains were measured; numbers that count nothing are refused, naming the domain", () => {
+  const rule = createRule({ name: "dga" });
+  const state = rule.init(names(3));
+  const measured = (tokens: number[]): readonly boolean[] | null =>
+    measuredDomains("dga", state, { alignments: [1, 2, 3], tokens });
+  expect(measured([1, 2, 3])).toBe(null);
+  expect(measured([1, 0, 0.5])).toEqual([true, false, true]);
+  expect(measuredDomains("dga", state, { alignments: [1, 2, 3] })).toBe(null);
+  for (const bad of [-1, -1e-300, NaN, Infinity]) {
+    const error = errorOf(() => rule.update(state, { alignments: [1, 2, 3], tokens: [1, bad, 3] }));
+    expect(error.code).toBe("numeric");
+    expect(error.message).toContain(`tokens of domain "${names(3)[1]}" is ${bad}`);
+  }
+  expect(errorOf(() => measured([1, 2])).message).toMatch(/tokens/);
 });
