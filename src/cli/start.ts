@@ -37,10 +37,12 @@ export function readStart(path: string): Start {
     for (const name of readdirSync(path))
       if (name === "config.json" || /\.safetensors(\.index\.json)?$/.test(name))
         files.set(name, fileSource(join(path, name)));
+      // Its name alone says what has to be done.
+      else if (/^pytorch_model.*\.bin$/.test(name)) files.set(name, fileSource(join(path, name)));
   } catch (error) {
     throw wrong(`--init-from: ${path} cannot be read (${reason(error)})`, error);
   }
-  if (![...files.keys()].some((name) => name.endsWith(".safetensors")))
+  if (![...files.keys()].some((name) => /\.(safetensors|json|bin)$/.test(name) && name !== "config.json"))
     throw wrong(
       `--init-from: ${path} holds no model; give a run's folder, one of its checkpoints, or a Hugging Face folder with config.json and model.safetensors`,
     );

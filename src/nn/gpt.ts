@@ -105,7 +105,8 @@ export interface GPTOptions {
 /** Names of the parameters of block `i` start with this. */
 const block = (i: number): string => `blocks.${i}.`;
 
-function gptSpecs(config: ResolvedGPTConfig): ParameterSpec[] {
+/** The parameters of a model. */
+export function gptSpecs(config: ResolvedGPTConfig): ParameterSpec[] {
   const { preset, vocabSize, dim, layers, heads, kvHeads, hiddenDim, context } = config;
   const gpt2 = preset === "gpt2";
   const headDim = dim / heads;

@@ -2,9 +2,16 @@
  * Models as Hugging Face folders: `LlamaForCausalLM` and `GPT2LMHeadModel` load what is written here and give the same logits.
  */
 import { GradmixError } from "../errors.ts";
-import { formatShape, sameShape } from "../tensor/shape.ts";
-import { createGPT, type GPT, type GPTConfig, type ResolvedGPTConfig, resolveGPTConfig } from "./gpt.ts";
-import { type ByteSource, decodeSafetensors, encodeSafetensors, type StoredTensor } from "./safetensors.ts";
+import { formatShape, sameShape, type Shape } from "../tensor/shape.ts";
+import {
+  createGPT,
+  type GPT,
+  type GPTConfig,
+  gptSpecs,
+  type ResolvedGPTConfig,
+  resolveGPTConfig,
+} from "./gpt.ts";
+import { type ByteSource, encodeSafetensors, openSafetensors, type StoredTensor } from "./safetensors.ts";
 
 /** File name → contents. */
 export type ModelFiles = Map<string, Uint8Array>;
@@ -130,12 +137,26 @@ export async function toHuggingFace(
         model_max_length: model.config.context,
         ...(options.endOfText === undefined
           ? {}
-          : { bos_token: "<|endoftext|>", eos_token: "<|endoftext|>" }),
+          : {
+              bos_token: tokenName(options.tokenizer, options.endOfText),
+              eos_token: tokenName(options.tokenizer, options.endOfText),
+            }),
         clean_up_tokenization_spaces: false,
       }),
     );
   }
   return files;
+}
+
+/** How a `tokenizer.json` writes the token of an id; the end of text's usual name when it does not say. */
+function tokenName(tokenizer: unknown, id: number): string {
+  const fields = (value: unknown): [string, unknown][] =>
+    typeof value === "object" && value !== null ? Object.entries(value) : [];
+  const of = (value: unknown, name: string): unknown => new Map(fields(value)).get(name);
+  const added = fields(of(tokenizer, "added_tokens")).find(([, token]) => of(token, "id") === id);
+  const content = added === undefined ? undefined : of(added[1], "content");
+  if (typeof content === "string") return content;
+  return fields(of(of(tokenizer, "model"), "vocab")).find(([, own]) => own === id)?.[0] ?? "<|endoftext|>";
 }
 
 /** Keys whose values `transformers` wants as floats: its configurations check types, and take no 0 for 0.0. */
@@ -192,40 +213,24 @@ function configJson(config: ResolvedGPTConfig, endOfText: number | undefined): R
 }
 
 /**
- * The model of a folder's files, on the current backend: `config.json` and one or several `.safetensors` (F32, F16 or BF16), with a head of
- * its own or tied to the embedding, with or without the prefix of the base model. Weights of a `ByteSource` are read tensor by tensor. Throws `data`, naming the file and what does not fit or
- * cannot be computed here.
+ * The model of a folder's files, on the current backend: `config.json` and the weights as `.safetensors` (F32, F16 or BF16), in one file or in
+ * shards, with a head of its own or tied to the embedding, with or without the prefix of the base model. Weights of a `ByteSource` are read tensor by tensor. Throws `data`, naming the file and what
+ * does not fit, is missing, is left over or cannot be computed here; that is all known before a model is made.
  */
 export function fromHuggingFace(files: ReadonlyMap<string, Uint8Array | ByteSource>): GPT {
-  const { config, tied } = readConfig(files.get("config.json"));
-  const names = slots(config).flatMap(({ parts }) => parts.map(({ name }) => name));
-  const stored = readWeights(files, new Set(names.map(baseName)));
-  const find = (name: string): StoredTensor | undefined =>
-    stored.get(baseName(name)) ??
-    (tied && name === "lm_head.weight"
-      ? stored.get(config.preset === "llama" ? "embed_tokens.weight" : "wte.weight")
-      : undefined);
+  const { config, weights, tied } = openModel(files);
+  if (tied) checkTied(weights, config);
   const model = createGPT(config);
   try {
     for (const { parameter, parts, transposed } of slots(config)) {
       const target = model.parameters.byName.get(parameter);
       if (target === undefined) throw new GradmixError("data", `the model has no parameter "${parameter}"`);
       const values = new Float32Array(target.size);
-      const flip = transposed && target.rank === 2;
       let at = 0;
-      for (const { name, rows } of parts) {
-        const part = find(name);
-        if (part === undefined)
-          throw new GradmixError("data", `model.safetensors: the tensor "${name}" is missing`);
-        const ours = [rows, ...target.shape.slice(1)];
-        const theirs = flip ? ours.toReversed() : ours;
-        if (!sameShape(part.shape, theirs))
-          throw new GradmixError(
-            "data",
-            `model.safetensors: "${name}" has the shape ${formatShape(part.shape)}; by config.json it is ${formatShape(theirs)}`,
-          );
-        values.set(flip ? transpose(part.data, theirs[0], theirs[1]) : part.data, at);
-        at += part.data.length;
+      for (const { name } of parts) {
+        const { shape, data } = weights.find(tied ? embeddingFor(name, config) : name).read();
+        values.set(transposed && shape.length === 2 ? transpose(data, shape[0], shape[1]) : data, at);
+        at += data.length;
       }
       target.write(values);
     }
@@ -236,27 +241,192 @@ export function fromHuggingFace(files: ReadonlyMap<string, Uint8Array | ByteSour
   return model;
 }
 
+/** What `config.json` says of the model. Throws as `fromHuggingFace` does, without making a model. */
+export function huggingFaceConfig(files: ReadonlyMap<string, Uint8Array | ByteSource>): ResolvedGPTConfig {
+  return openModel(files).config;
+}
+
+interface OpenModel {
+  readonly config: ResolvedGPTConfig;
+  readonly tied: boolean;
+  readonly weights: Weights;
+}
+
+/** Checks `config.json` against the tensors that the files hold, by their headers. */
+function openModel(files: ReadonlyMap<string, Uint8Array | ByteSource>): OpenModel {
+  const { config, tied } = readConfig(files.get("config.json"));
+  const weights = openWeights(files);
+  // First, so that a count which is far off costs nothing.
+  checkLayers(config, weights);
+  const shapes = new Map(gptSpecs(config).map(({ name, shape }) => [name, shape]));
+  const known = new Set<string>();
+  for (const { parameter, parts, transposed } of slots(config))
+    for (const { name, rows } of parts) {
+      known.add(baseName(name));
+      const { file, shape } = weights.find(tied ? embeddingFor(name, config) : name);
+      const ours = [rows, ...(shapes.get(parameter) ?? []).slice(1)];
+      const theirs = transposed && ours.length === 2 ? ours.toReversed() : ours;
+      if (!sameShape(shape, theirs))
+        throw new GradmixError(
+          "data",
+          `${file}: "${name}" has the shape ${formatShape(shape)}; by config.json it is ${formatShape(theirs)}`,
+        );
+    }
+  for (const { file, name } of weights.list)
+    if (!known.has(baseName(name)) && !IN_PASSING.test(name))
+      throw new GradmixError(
+        "data",
+        `${file}: the tensor "${name}" has no place in this model, which would compute something else without it`,
+      );
+  return { config, tied, weights };
+}
+
+/** Tensors that checkpoints hold and that say nothing: GPT-2's masks, Llama's table of rotary angles. */
+const IN_PASSING = /(?:^|\.)attn\.(?:bias|masked_bias)$|\.rotary_emb\.inv_freq$/;
+
+/** With a tied head, the embedding stands for it. */
+function embeddingFor(name: string, { preset }: ResolvedGPTConfig): string {
+  if (name !== "lm_head.weight") return name;
+  return preset === "llama" ? "model.embed_tokens.weight" : "transformer.wte.weight";
+}
+
+/** Throws unless a head that is stored beside the embedding that it is tied to is the same. */
+function checkTied(weights: Weights, config: ResolvedGPTConfig): void {
+  const head = weights.list.find(({ name }) => name === "lm_head.weight");
+  if (head === undefined) return;
+  const [own, shared] = [head.read(), weights.find(embeddingFor("lm_head.weight", config)).read()];
+  if (!sameShape(own.shape, shared.shape) || own.data.some((value, i) => !Object.is(value, shared.data[i])))
+    throw new GradmixError(
+      "data",
+      `${head.file}: "lm_head.weight" is not the embedding, but config.json ties it to it (tie_word_embeddings); say false there if the head is one of its own`,
+    );
+}
+
+/** Layers by the tensors' names, which must be those of the configuration. */
+function checkLayers({ preset, layers }: ResolvedGPTConfig, { list }: Weights): void {
+  const pattern = preset === "llama" ? /^(?:model\.)?layers\.(\d+)\./ : /^(?:transformer\.)?h\.(\d+)\./;
+  const stored = list.reduce(
+    (most, { name }) => Math.max(most, 1 + Number(pattern.exec(name)?.[1] ?? -1)),
+    0,
+  );
+  if (stored !== layers)
+    throw new GradmixError(
+      "data",
+      `config.json: ${preset === "llama" ? "num_hidden_layers" : "n_layer"} is ${layers}, but the weights have ${stored} layers`,
+    );
+}
+
 /** Names inside of the base model: checkpoints of it alone lack the prefix. */
 const baseName = (name: string): string => name.replace(/^(?:model|transformer)\./, "");
 
-/** The tensors of all `.safetensors` files by their base names; only `wanted` ones, as checkpoints also hold masks and tables. */
-function readWeights(
-  files: ReadonlyMap<string, Uint8Array | ByteSource>,
-  wanted: ReadonlySet<string>,
-): Map<string, StoredTensor> {
-  const stored = new Map<string, StoredTensor>();
-  const found = [...files].filter(([file]) => file.endsWith(".safetensors"));
-  if (found.length === 0) throw new GradmixError("data", "model.safetensors: the file is missing");
-  for (const [file, bytes] of found)
-    for (const [name, tensor] of decodeSafetensors(bytes, file, (name) => wanted.has(baseName(name))))
-      stored.set(baseName(name), tensor);
-  return stored;
+interface Weight {
+  readonly file: string;
+  readonly name: string;
+  readonly shape: Shape;
+  read(): StoredTensor;
 }
 
-/** The configuration, and whether the head may be the embedding. Refuses what this model would compute otherwise. */
-function readConfig(file: Uint8Array | ByteSource | undefined): { config: ResolvedGPTConfig; tied: boolean } {
-  const wrong = (what: string): GradmixError => new GradmixError("data", `config.json: ${what}`);
-  if (file === undefined) throw wrong("the file is missing");
+interface Weights {
+  readonly list: readonly Weight[];
+  /** With or without the base model's prefix. Throws `data` when it is missing. */
+  find(name: string): Weight;
+}
+
+const WHOLE = "model.safetensors";
+const INDEX = "model.safetensors.index.json";
+
+/** The tensors of a folder, by the headers of its files. */
+function openWeights(files: ReadonlyMap<string, Uint8Array | ByteSource>): Weights {
+  const parts = weightFiles(files);
+  const byName = new Map<string, Weight>();
+  for (const [file, bytes] of parts) {
+    const { shapes, read } = openSafetensors(bytes, file);
+    for (const [name, shape] of shapes) {
+      const other = byName.get(baseName(name));
+      if (other !== undefined)
+        throw new GradmixError(
+          "data",
+          `${file}: the tensor "${name}" is in ${other.file} too, as "${other.name}"`,
+        );
+      byName.set(baseName(name), { file, name, shape, read: () => read(name) });
+    }
+  }
+  const where = parts.length === 1 ? parts[0][0] : `${parts.length} files of weights`;
+  return {
+    list: [...byName.values()],
+    find(name) {
+      const weight = byName.get(baseName(name));
+      if (weight === undefined) throw new GradmixError("data", `${where}: the tensor "${name}" is missing`);
+      return weight;
+    },
+  };
+}
+
+/** The files that hold the weights, as `transformers` looks for them: one file, or the shards of an index. Throws `data` for a shard that is missing. */
+function weightFiles(
+  files: ReadonlyMap<string, Uint8Array | ByteSource>,
+): readonly (readonly [string, Uint8Array | ByteSource])[] {
+  const whole = files.get(WHOLE);
+  if (whole !== undefined) return [[WHOLE, whole]];
+  const index = files.get(INDEX);
+  if (index !== undefined) return indexedShards(files, index);
+  const found = [...files].filter(([file]) => file.endsWith(".safetensors"));
+  const gone = found.map(([file]) => missingShard(file, files)).find((file) => file !== null);
+  if (gone !== undefined) throw new GradmixError("data", `${gone}: this shard of the weights is missing`);
+  if (found.length > 0) return found;
+  const pickled = [...files.keys()].find((file) => /^pytorch_model.*\.bin(?:\.index\.json)?$/.test(file));
+  throw new GradmixError(
+    "data",
+    pickled === undefined
+      ? `${WHOLE}: the file is missing`
+      : `${pickled}: only .safetensors can be read; with Python, transformers.AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER) writes them`,
+  );
+}
+
+/** For a name like "model-00001-of-00003.safetensors", the first of its shards that is missing, or null. */
+function missingShard(file: string, files: ReadonlyMap<string, unknown>): string | null {
+  const match = /^(.*-)(\d+)-of-(\d+)\.safetensors$/.exec(file);
+  if (match === null) return null;
+  const [, before, number, of] = match;
+  // No more than there could be files: a count that is far off is found at the first gap.
+  for (let i = 1; i <= Number(of); i++) {
+    const shard = `${before}${String(i).padStart(number.length, "0")}-of-${of}.safetensors`;
+    if (!files.has(shard)) return shard;
+  }
+  return null;
+}
+
+function indexedShards(
+  files: ReadonlyMap<string, Uint8Array | ByteSource>,
+  index: Uint8Array | ByteSource,
+): readonly (readonly [string, Uint8Array | ByteSource])[] {
+  const wrong = (what: string): GradmixError => new GradmixError("data", `${INDEX}: ${what}`);
+  const map = parseObject(index, wrong).get("weight_map");
+  if (typeof map !== "object" || map === null || Array.isArray(map)) throw wrong("it has no weight_map");
+  const tensors = new Map<string, string[]>();
+  for (const [tensor, shard] of Object.entries(map)) {
+    if (typeof shard !== "string") throw wrong(`the file of "${tensor}" is not a string`);
+    const list = tensors.get(shard);
+    if (list === undefined) tensors.set(shard, [tensor]);
+    else list.push(tensor);
+  }
+  return [...tensors].map(([shard, names]) => {
+    const bytes = files.get(shard);
+    if (bytes === undefined)
+      throw wrong(
+        `the shard ${shard} is missing; it holds ${names.length} tensors, "${names[0]}" among them`,
+      );
+    const { shapes } = openSafetensors(bytes, shard);
+    const gone = names.find((name) => !shapes.has(name));
+    if (gone !== undefined) throw wrong(`the shard ${shard} does not hold the tensor "${gone}"`);
+    return [shard, bytes];
+  });
+}
+
+function parseObject(
+  file: Uint8Array | ByteSource,
+  wrong: (what: string) => GradmixError,
+): Map<string, unknown> {
   const bytes = file instanceof Uint8Array ? file : new Uint8Array(file.size);
   if (!(file instanceof Uint8Array)) file.read(0, bytes);
   let parsed: unknown;
@@ -267,7 +437,17 @@ function readConfig(file: Uint8Array | ByteSource | undefined): { config: Resolv
   }
   if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed))
     throw wrong("it is not an object");
-  const json = new Map<string, unknown>(Object.entries(parsed));
+  return new Map<string, unknown>(Object.entries(parsed));
+}
+
+/** The configuration, and whether the head may be the embedding. Refuses what this model would compute otherwise. */
+function readConfig(bytes: Uint8Array | ByteSource | undefined): {
+  config: ResolvedGPTConfig;
+  tied: boolean;
+} {
+  const wrong = (what: string): GradmixError => new GradmixError("data", `config.json: ${what}`);
+  if (bytes === undefined) throw wrong("the file is missing");
+  const json = parseObject(bytes, wrong);
   const show = (value: unknown): string => JSON.stringify(value) ?? "missing";
   const number = (name: string, fallback?: number): number => {
     const value = json.get(name) ?? fallback;
@@ -281,12 +461,15 @@ function readConfig(file: Uint8Array | ByteSource | undefined): { config: Resolv
       throw wrong(`${name} is ${show(value)}; only ${values.map(show).join(" or ")} can be computed`);
   };
   const resolve = (config: GPTConfig, tied: boolean): { config: ResolvedGPTConfig; tied: boolean } => {
+    const own = json.get("tie_word_embeddings") ?? tied;
+    if (typeof own !== "boolean") throw wrong(`tie_word_embeddings is ${show(own)}, not true or false`);
     try {
-      return { config: resolveGPTConfig(config), tied: (json.get("tie_word_embeddings") ?? tied) === true };
+      return { config: resolveGPTConfig(config), tied: own };
     } catch (error) {
       throw error instanceof GradmixError ? wrong(`it describes no model here: ${error.message}`) : error;
     }
   };
+  only("quantization_config", null);
   const type = json.get("model_type");
   if (type === "llama") {
     const [dim, heads] = [number("hidden_size"), number("num_attention_heads")];
@@ -294,6 +477,7 @@ function readConfig(file: Uint8Array | ByteSource | undefined): { config: Resolv
     only("attention_bias", false);
     only("mlp_bias", false);
     only("head_dim", dim / heads);
+    only("partial_rotary_factor", 1);
     return resolve(
       {
         preset: "llama",
@@ -315,6 +499,7 @@ function readConfig(file: Uint8Array | ByteSource | undefined): { config: Resolv
     only("activation_function", "gelu_new", "gelu_pytorch_tanh");
     only("scale_attn_weights", true);
     only("scale_attn_by_inverse_layer_idx", false);
+    only("add_cross_attention", false);
     return resolve(
       {
         preset: "gpt2",
@@ -347,9 +532,4 @@ function ropeTheta(json: ReadonlyMap<string, unknown>, wrong: (what: string) => 
   theta ??= 10_000;
   if (typeof theta !== "number") throw wrong(`rope_theta is ${JSON.stringify(theta)}, not a number`);
   return theta;
-}
-
-/** What `config.json` says of the model. Throws as `fromHuggingFace` does. */
-export function huggingFaceConfig(files: ReadonlyMap<string, Uint8Array | ByteSource>): ResolvedGPTConfig {
-  return readConfig(files.get("config.json")).config;
 }

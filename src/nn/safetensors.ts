@@ -58,64 +58,89 @@ const WIDTHS: ReadonlyMap<string, number> = new Map([
   ["BF16", 2],
 ]);
 
+/** Longest header, as in the format's own reader: what a file declares is checked before it is parsed. */
+const LONGEST_HEADER = 100_000_000;
+
+/** A file whose header has been checked, with no tensor read yet. */
+export interface SafetensorsFile {
+  readonly shapes: ReadonlyMap<string, Shape>;
+  /** One tensor as f32. Throws `data` for a type other than F32, F16 and BF16. */
+  read(name: string): StoredTensor;
+}
+
 /**
- * Reads F32, F16 and BF16 tensors as f32; only those that `wanted` says, others may have any type and are not read. Like the format's own reader it
- * insists that the tensors fill the file without gaps or overlaps. Throws `data`, saying what is broken.
+ * Checks a file's header. Like the format's own reader it insists that the tensors fill the file without gaps or overlaps. Throws `data`,
+ * saying what is broken. Takes no memory but the header's.
  */
-export function decodeSafetensors(
-  bytes: Uint8Array | ByteSource,
-  file = "model.safetensors",
-  wanted: (name: string) => boolean = () => true,
-): Map<string, StoredTensor> {
-  const source = bytes instanceof Uint8Array ? inMemory(bytes) : bytes;
-  const read = (at: number, length: number): Uint8Array<ArrayBuffer> => {
-    const part = new Uint8Array(length);
-    source.read(at, part);
-    return part;
-  };
+export function openSafetensors(bytes: Uint8Array | ByteSource, file = "model.safetensors"): SafetensorsFile {
   const wrong = (what: string): GradmixError => new GradmixError("data", `${file}: ${what}`);
+  const source = bytes instanceof Uint8Array ? inMemory(bytes) : bytes;
+  const part = (at: number, length: number): Uint8Array<ArrayBuffer> => {
+    const out = new Uint8Array(length);
+    source.read(at, out);
+    return out;
+  };
   if (source.size < 8) throw wrong(`${source.size} bytes are no safetensors file`);
-  const headerLength = Number(new DataView(read(0, 8).buffer).getBigUint64(0, true));
+  const headerLength = Number(new DataView(part(0, 8).buffer).getBigUint64(0, true));
   if (headerLength > source.size - 8) throw wrong(`the header of ${headerLength} bytes is cut off`);
-  // The format's own limit.
-  if (headerLength > 1e8) throw wrong(`a header of ${headerLength} bytes is too long`);
-  const header = parseHeader(read(8, headerLength), wrong);
-  const entries = [...header]
-    .filter(([name]) => name !== "__metadata__")
-    .map(([name, entry]) => ({
-      name,
-      ...checkEntry(entry, () => wrong(`the entry of "${name}" is malformed`)),
-    }));
+  if (headerLength > LONGEST_HEADER)
+    throw wrong(`the header has ${headerLength} bytes; the format allows ${LONGEST_HEADER}`);
+  const header = parseHeader(part(8, headerLength), wrong);
+  const entries = new Map<string, Entry>();
+  for (const [name, entry] of header)
+    if (name !== "__metadata__")
+      entries.set(
+        name,
+        checkEntry(entry, () => wrong(`the entry of "${name}" is malformed`)),
+      );
 
   const start = 8 + headerLength;
   let end = start;
-  for (const { name, from, to } of entries.toSorted((a, b) => a.from - b.from || a.to - b.to)) {
+  for (const [name, { from, to }] of [...entries].sort(([, a], [, b]) => a.from - b.from || a.to - b.to)) {
     if (start + from !== end) throw wrong(`"${name}" does not begin where the tensor before it ends`);
     end = start + to;
   }
   if (end > source.size) throw wrong(`it has ${source.size} of ${end} bytes; it is cut off`);
   if (end < source.size) throw wrong(`${source.size - end} bytes at its end belong to no tensor`);
 
-  const out = new Map<string, StoredTensor>();
-  for (const { name, dtype, shape, from, to } of entries) {
-    if (!wanted(name)) continue;
-    const width = WIDTHS.get(dtype);
-    if (width === undefined) throw wrong(`"${name}" has the type ${dtype}; F32, F16 and BF16 can be read`);
-    const count = sizeOf(shape);
-    if (to - from !== count * width)
-      throw wrong(`"${name}" has ${to - from} bytes for ${dtype} [${shape.join(", ")}]`);
-    const view = new DataView(read(start + from, to - from).buffer);
-    const data = new Float32Array(count);
-    for (let i = 0; i < count; i++)
-      data[i] =
-        dtype === "F32"
-          ? view.getFloat32(i * width, true)
-          : dtype === "F16"
-            ? half(view.getUint16(i * width, true))
-            : bfloat(view.getUint16(i * width, true));
-    out.set(name, { shape, data });
-  }
-  return out;
+  return {
+    shapes: new Map([...entries].map(([name, { shape }]) => [name, shape])),
+    read(name) {
+      const entry = entries.get(name);
+      if (entry === undefined) throw wrong(`the tensor "${name}" is missing`);
+      const { dtype, shape, from, to } = entry;
+      const width = WIDTHS.get(dtype);
+      if (width === undefined) throw wrong(`"${name}" has the type ${dtype}; F32, F16 and BF16 can be read`);
+      const count = sizeOf(shape);
+      if (to - from !== count * width)
+        throw wrong(`"${name}" has ${to - from} bytes for ${dtype} [${shape.join(", ")}]`);
+      return { shape, data: readValues(new DataView(part(start + from, to - from).buffer), count, dtype) };
+    },
+  };
+}
+
+function readValues(view: DataView, count: number, dtype: string): Float32Array {
+  const data = new Float32Array(count);
+  for (let i = 0; i < count; i++)
+    data[i] =
+      dtype === "F32"
+        ? view.getFloat32(4 * i, true)
+        : dtype === "F16"
+          ? half(view.getUint16(2 * i, true))
+          : bfloat(view.getUint16(2 * i, true));
+  return data;
+}
+
+/**
+ * Reads F32, F16 and BF16 tensors as f32; only those that `wanted` says, others may have any type and are not read. Throws `data`, saying what is broken.
+ */
+export function decodeSafetensors(
+  bytes: Uint8Array | ByteSource,
+  file = "model.safetensors",
+  wanted: (name: string) => boolean = () => true,
+): Map<string, StoredTensor> {
+  const { shapes, read } = openSafetensors(bytes, file);
+  return new Map([...shapes.keys()].filter(wanted).map((name) => [name, read(name)]));
 }
 
 function parseHeader(bytes: Uint8Array, wrong: (what: string) => GradmixError): Map<string, unknown> {

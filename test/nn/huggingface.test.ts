@@ -1,4 +1,5 @@
 /** Hugging Face folders: the round trip, what `transformers` expects of them, and folders as they are found. */
+import fc from "fast-check";
 import { beforeEach, describe, expect, it } from "vitest";
 import { GradmixError } from "gradmix";
 import {
@@ -37,6 +38,20 @@ async function logitsOf(files: ReadonlyMap<string, Uint8Array>): Promise<number[
   const out = await numbers(model.logits(ids(batchOf(model.config, 2, 5).tokens)));
   model.dispose();
   return out;
+}
+
+/** The same folder in two shards and an index. */
+function sharded(files: ModelFiles): ModelFiles {
+  const all = [...weightsOf(files)];
+  const parts = [all.slice(0, 7), all.slice(7)];
+  const out: ModelFiles = new Map([["config.json", files.get("config.json") ?? expect.fail()]]);
+  const map: Record<string, string> = {};
+  parts.forEach((part, i) => {
+    const shard = `model-0000${i + 1}-of-00002.safetensors`;
+    out.set(shard, encodeSafetensors(new Map(part)));
+    for (const [name] of part) map[name] = shard;
+  });
+  return out.set("model.safetensors.index.json", bytesOf({ metadata: { total_size: 1 }, weight_map: map }));
 }
 
 /** A folder with other weights, or with other keys in its configuration. */
@@ -186,6 +201,18 @@ describe("what is written", () => {
     const ids = { bos_token_id: 10, eos_token_id: 10 };
     expect(parse(files.get("config.json"))).toMatchObject(ids);
     expect(parse(files.get("generation_config.json"))).toEqual({ ...ids, do_sample: true });
+    // The end of text is called what the tokenizer calls it.
+    const named = (file: unknown): Promise<ModelFiles> =>
+      toHuggingFace(createGPT(llama), { tokenizer: file, endOfText: 10 });
+    const added = await named({
+      added_tokens: [
+        { id: 3, content: "<s>" },
+        { id: 10, content: "</s>" },
+      ],
+    });
+    expect(parse(added.get("tokenizer_config.json"))).toMatchObject({ bos_token: "</s>", eos_token: "</s>" });
+    const own = await named({ model: { vocab: { a: 0, "<eos>": 10 } } });
+    expect(parse(own.get("tokenizer_config.json"))).toMatchObject({ eos_token: "<eos>" });
   });
 });
 
@@ -226,14 +253,35 @@ describe("folders as they are found", () => {
     else expect(() => fromHuggingFace(silent)).toThrow(/"lm_head.weight" is missing/);
   });
 
-  it("several files of weights", async () => {
+  it("several files of weights, with their index or without", async () => {
     const files = await folderOf(llama);
-    const all = [...weightsOf(files)];
-    const shards = new Map(files);
-    shards.delete("model.safetensors");
-    shards.set("model-00001-of-00002.safetensors", encodeSafetensors(new Map(all.slice(0, 7))));
-    shards.set("model-00002-of-00002.safetensors", encodeSafetensors(new Map(all.slice(7))));
+    const shards = sharded(files);
     expect(await logitsOf(shards)).toEqual(await logitsOf(files));
+    shards.delete("model.safetensors.index.json");
+    expect(await logitsOf(shards)).toEqual(await logitsOf(files));
+  });
+
+  it("other files of weights beside the one that is asked for", async () => {
+    const files = await folderOf(llama);
+    const other = encodeSafetensors(new Map([["lora.a", { shape: [1], data: new Float32Array(1) }]]));
+    const names = ["adapter_model.safetensors", "consolidated.safetensors"];
+    const more: [string, Uint8Array][] = names.map((name) => [name, other]);
+    expect(await logitsOf(new Map([...more, ...files]))).toEqual(await logitsOf(files));
+    expect(await logitsOf(new Map([...more, ...sharded(files)]))).toEqual(await logitsOf(files));
+  });
+
+  it("a head that is stored beside the embedding that it is tied to", async () => {
+    const files = await folderOf(llama);
+    const copied = changed(
+      files,
+      (stored) => stored.set("lm_head.weight", stored.get("model.embed_tokens.weight") ?? expect.fail()),
+      { tie_word_embeddings: true },
+    );
+    const model = fromHuggingFace(copied);
+    const [head, embedding] = ["head.weight", "embedding.weight"].map((name) =>
+      model.parameters.byName.get(name),
+    );
+    expect(await numbers(head ?? expect.fail())).toEqual(await numbers(embedding ?? expect.fail()));
   });
 
   it("F16 weights, beside a mask of a type that cannot be read", async () => {
@@ -253,7 +301,7 @@ describe("folders as they are found", () => {
       halves.push(...data.map((x) => bits[quarters.indexOf(x)]));
     }
     entries.push([
-      "mask",
+      "model.layers.0.self_attn.rotary_emb.inv_freq",
       { dtype: "BOOL", shape: [2], data_offsets: [2 * halves.length, 2 * halves.length + 2] },
     ]);
     halves.push(1);
@@ -313,6 +361,14 @@ describe("folders that cannot be read", () => {
     [llama, { vocab_size: undefined }, "vocab_size is missing, not a number"],
     [llama, { hidden_act: "gelu" }, 'hidden_act is "gelu"; only "silu" or "swish" can be computed'],
     [llama, { attention_bias: true }, "attention_bias is true; only false can be computed"],
+    [llama, { tie_word_embeddings: "no" }, 'tie_word_embeddings is "no", not true or false'],
+    [
+      llama,
+      { quantization_config: { bits: 4 } },
+      'quantization_config is {"bits":4}; only null can be computed',
+    ],
+    [llama, { partial_rotary_factor: 0.5 }, "partial_rotary_factor is 0.5; only 1 can be computed"],
+    [gpt2, { add_cross_attention: true }, "add_cross_attention is true; only false can be computed"],
     [llama, { mlp_bias: true }, "mlp_bias is true; only false can be computed"],
     [llama, { head_dim: 16 }, "head_dim is 16; only 2 can be computed"],
     [
@@ -356,6 +412,95 @@ describe("folders that cannot be read", () => {
     refused(
       new Map(files).set("model.safetensors", new Uint8Array(3)),
       "model.safetensors: 3 bytes are no safetensors file",
+    );
+  });
+
+  it("shards that are missing, and indices that are broken", async () => {
+    const files = await folderOf(llama);
+    const name = "model.safetensors.index.json";
+    const [one, two] = [1, 2].map((i) => `model-0000${i}-of-00002.safetensors`);
+    const without = (...gone: string[]): ModelFiles => {
+      const out = sharded(files);
+      for (const file of gone) out.delete(file);
+      return out;
+    };
+    refused(
+      without(two),
+      `${name}: the shard ${two} is missing; it holds 14 tensors, "model.layers.0.mlp.gate_proj.weight" among them`,
+    );
+    refused(without(name, two), `${two}: this shard of the weights is missing`);
+    refused(without(name, one), `${one}: this shard of the weights is missing`);
+    const whole = weightsOf(files);
+    const gone = without(name).set(two, encodeSafetensors(new Map([...whole].slice(8))));
+    refused(gone, '2 files of weights: the tensor "model.layers.0.mlp.gate_proj.weight" is missing');
+    refused(
+      new Map([...sharded(files), ...gone]),
+      `${name}: the shard ${two} does not hold the tensor "model.layers.0.mlp.gate_proj.weight"`,
+    );
+    refused(
+      without(name).set(two, encodeSafetensors(new Map([...whole].slice(6)))),
+      `${two}: the tensor "model.layers.0.post_attention_layernorm.weight" is in ${one} too, as "model.layers.0.post_attention_layernorm.weight"`,
+    );
+    refused(sharded(files).set(name, bytesOf({})), `${name}: it has no weight_map`);
+    refused(sharded(files).set(name, bytesOf([])), `${name}: it is not an object`);
+    refused(sharded(files).set(name, Uint8Array.of(1)), `${name}: it is not JSON`);
+    refused(
+      sharded(files).set(name, bytesOf({ weight_map: { a: 3 } })),
+      `${name}: the file of "a" is not a string`,
+    );
+    refused(
+      new Map([
+        ["config.json", files.get("config.json") ?? expect.fail()],
+        ["pytorch_model.bin", new Uint8Array(3)],
+      ]),
+      "pytorch_model.bin: only .safetensors can be read; with Python, transformers.AutoModelForCausalLM.from_pretrained(FOLDER).save_pretrained(NEW_FOLDER) writes them",
+    );
+  });
+
+  it.each<[GPTConfig, string, string]>([
+    [llama, "num_hidden_layers", "model.layers.0.self_attn.q_proj.bias"],
+    [gpt2, "n_layer", "transformer.h.0.crossattention.c_attn.weight"],
+  ])("$preset: layers and tensors that the configuration does not have", async (config, layers, extra) => {
+    const files = await folderOf(config);
+    for (const count of [1, 3, 3e7, 1e15])
+      refused(
+        changed(files, same, { [layers]: count }),
+        `config.json: ${layers} is ${count}, but the weights have 2 layers`,
+      );
+    refused(
+      changed(files, (stored) => stored.set(extra, { shape: [8], data: new Float32Array(8) })),
+      `model.safetensors: the tensor "${extra}" has no place in this model, which would compute something else without it`,
+    );
+    refused(
+      changed(files, same, { tie_word_embeddings: true }),
+      'model.safetensors: "lm_head.weight" is not the embedding, but config.json ties it to it (tie_word_embeddings); say false there if the head is one of its own',
+    );
+  });
+
+  it("any number in the place of another: refused, or the same model, before memory is taken", async () => {
+    const folders = await Promise.all([folderOf(llama), folderOf(gpt2)]);
+    const want = await Promise.all(folders.map(logitsOf));
+    const odd = fc.oneof(
+      fc.constantFrom(0, -1, 0.5, 1e9, 2 ** 31, 2 ** 53, 1e30, "8", true, [], {}),
+      fc.integer({ min: 1, max: 16 }),
+    );
+    // What sets no size may be anything that is valid.
+    const free = /eps|theta|epsilon|max_position|pdrop|n_ctx|_token_id|torch_dtype|architectures/;
+    await fc.assert(
+      fc.asyncProperty(fc.constantFrom(0, 1), fc.nat(40), odd, async (which, pick, value) => {
+        const keys = Object.keys(parse(folders[which].get("config.json"))).filter((key) => !free.test(key));
+        const files = changed(folders[which], same, { [keys[pick % keys.length]]: value });
+        let logits: number[];
+        try {
+          logits = await logitsOf(files);
+        } catch (error) {
+          expect(error).toBeInstanceOf(GradmixError);
+          return;
+        }
+        // Other numbers of heads give the same shapes; only those are another model.
+        if (!/head/.test(keys[pick % keys.length])) expect(logits).toEqual(want[which]);
+      }),
+      { numRuns: 150 },
     );
   });
 

@@ -276,6 +276,14 @@ describe("broken files", () => {
     expect(attempt(file(header, new Uint8Array(8)))).toBe(`some.safetensors: ${message}`);
   });
 
+  it("a header longer than the format allows, which is not parsed", () => {
+    const bytes = new Uint8Array(100_000_020);
+    new DataView(bytes.buffer).setBigUint64(0, 100_000_001n, true);
+    expect(attempt(bytes)).toBe(
+      "some.safetensors: the header has 100000001 bytes; the format allows 100000000",
+    );
+  });
+
   it("a header longer than any file", () => {
     const bytes = whole.slice();
     bytes.fill(255, 0, 8);
