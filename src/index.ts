@@ -18,8 +18,8 @@ export {
   zeros,
 } from "./autograd/create.ts";
 export * from "./autograd/ops/index.ts";
+export { checkpoint } from "./autograd/checkpoint.ts";
 export {
-  checkpoint,
   forwardDerivative,
   grad,
   gradients,

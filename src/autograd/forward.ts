@@ -5,10 +5,13 @@
 import { GradmixError } from "../errors.ts";
 import { formatShape, sameShape } from "../tensor/shape.ts";
 import { scope, type Tensor } from "../tensor/tensor.ts";
+import { type Blocks, follow } from "./batch.ts";
 import type { Application, Transform } from "./op.ts";
 
 export class ForwardPass implements Transform {
   readonly #tangents = new Map<Tensor, Tensor>();
+  /** Of values that hold a row for each example. */
+  readonly #blocks = new Map<Tensor, Blocks>();
 
   /** `tangents` gives a tangent of the same shape to each tensor it holds. */
   constructor(tangents: ReadonlyMap<Tensor, Tensor>) {
@@ -26,6 +29,11 @@ export class ForwardPass implements Transform {
     return this.#tangents.get(primal) ?? null;
   }
 
+  /** What is known of axis 0 of a value; null where it depends on parameters alone. */
+  blocksOf(primal: Tensor): Blocks | null {
+    return this.#blocks.get(primal) ?? null;
+  }
+
   tracks(inputs: readonly Tensor[]): boolean {
     return inputs.some((t) => this.#tangents.has(t));
   }
@@ -35,11 +43,17 @@ export class ForwardPass implements Transform {
     if (rule === undefined)
       throw new GradmixError("autograd", `${op.name} has no jvp rule; build the function out of other ops`);
     const incoming = inputs.map((t) => this.tangentOf(t));
+    const known = inputs.map((t, slot) => {
+      const takesRows = op.emits?.includes(slot) === true && this.#tangents.has(t);
+      return this.#blocks.get(t) ?? (takesRows ? "all" : null);
+    });
     const tangents = scope(() => rule(incoming, { attrs, inputs, outputs, saved }));
     tangents.forEach((tangent, i) => {
       if (tangent === null) return;
       const output = outputs[i];
       this.#tangents.set(output, tangent.retain());
+      const blocks = follow(op, attrs, inputs, output, known);
+      if (blocks !== null) this.#blocks.set(output, blocks);
       output.onRelease(() => this.#forget(output));
     });
     // A rule may hand an input's tangent on; that one keeps its owner.
@@ -49,10 +63,12 @@ export class ForwardPass implements Transform {
   #forget(primal: Tensor): void {
     this.#tangents.get(primal)?.release();
     this.#tangents.delete(primal);
+    this.#blocks.delete(primal);
   }
 
   dispose(): void {
     for (const tangent of this.#tangents.values()) tangent.release();
     this.#tangents.clear();
+    this.#blocks.clear();
   }
 }

@@ -1,25 +1,17 @@
 /**
- * The transformations: vjp, jvp, grad, valueAndGrad, checkpoint, and the two passes that training is made of,
+ * The transformations: vjp, jvp, grad, valueAndGrad, and the two passes that training is made of,
  * `gradients` (reverse, into a sink) and `forwardDerivative`.
  *
  * Everything made inside and not returned is freed at the end; what is returned belongs to the caller's scope, or to
- * the caller where there is none.
+ * the caller where there is none. Every result has a handle of its own: none is an input, and none is there twice.
  */
 import { GradmixError } from "../errors.ts";
 import { formatShape } from "../tensor/shape.ts";
 import { empty, scope, Tensor } from "../tensor/tensor.ts";
 import { ForwardPass } from "./forward.ts";
-import {
-  apply1,
-  filled,
-  innermost,
-  instead,
-  specOf,
-  type Transform,
-  transforming,
-  withTransform,
-} from "./op.ts";
-import { reshapeOp } from "./ops/broadcast.ts";
+import { wantExamples } from "./batch.ts";
+import { alias, apart, fresh } from "./handles.ts";
+import { filled, specOf, transforming, withTransform } from "./op.ts";
 import type { GradientSink } from "./sink.ts";
 import { Tape } from "./tape.ts";
 
@@ -32,20 +24,13 @@ const list = (result: Tensor | readonly Tensor[]): Tensor[] =>
  * A handle of its own for each input, so that a transformation that watches it does not also see other uses of the same
  * tensor (given twice, or captured by the function).
  */
-function alias(t: Tensor, what: string): Tensor {
+function own(t: Tensor, what: string): Tensor {
   if (t.dtype !== "f32")
     throw new GradmixError(
       "autograd",
       `${what}: ${t.name ?? "an input"} is ${t.dtype}; only f32 has derivatives`,
     );
-  const own = apply1(reshapeOp, [t], { shape: t.shape });
-  own.name = t.name;
-  return own;
-}
-
-/** A result with a handle of its own, where a rule handed on what the caller gave: both can be disposed. */
-function apart(result: Tensor, given: readonly Tensor[]): Tensor {
-  return given.includes(result) ? alias(result, "vjp") : result;
+  return alias(t);
 }
 
 /** A function's values and its pullback. */
@@ -60,11 +45,11 @@ export interface Vjp {
 /** f at the primals, and Jᵀ·ct for cotangents of its outputs. */
 export function vjp(f: TensorFunction, primals: readonly Tensor[]): Vjp {
   return scope(() => {
-    const inputs = primals.map((t) => alias(t, "vjp"));
+    const inputs = primals.map((t) => own(t, "vjp"));
     const tape = new Tape(inputs);
     let outputs: Tensor[];
     try {
-      outputs = withTransform(tape, () => list(f(...inputs)));
+      outputs = withTransform(tape, () => fresh(() => list(f(...inputs))));
     } catch (error) {
       tape.dispose();
       throw error;
@@ -85,7 +70,7 @@ export function vjp(f: TensorFunction, primals: readonly Tensor[]): Vjp {
             `vjp: ${given.length} cotangents were given for ${outputs.length} outputs`,
           );
         played = true;
-        return scope(() => tape.backward(outputs, given).map((t) => apart(t, given)));
+        return scope(() => apart(tape.backward(outputs, given), [...given, ...outputs]));
       },
       dispose() {
         played = true;
@@ -107,11 +92,12 @@ export function jvp(
       `jvp: ${tangents.length} tangents were given for ${primals.length} primals`,
     );
   return scope(() => {
-    const inputs = primals.map((t) => alias(t, "jvp"));
+    const inputs = primals.map((t) => own(t, "jvp"));
     const pass = new ForwardPass(new Map(inputs.map((t, i) => [t, tangents[i]])));
     try {
-      const outputs = withTransform(pass, () => list(f(...inputs)));
-      return { outputs, tangents: outputs.map((t) => apart(tangentOf(pass, t), tangents)) };
+      const outputs = withTransform(pass, () => fresh(() => list(f(...inputs))));
+      const moved = outputs.map((t) => tangentOf(pass, t));
+      return { outputs, tangents: apart(moved, [...tangents, ...outputs]) };
     } finally {
       pass.dispose();
     }
@@ -146,44 +132,6 @@ export function valueAndGrad(
     });
 }
 
-/**
- * f(...inputs), without saving what f computes: the backward pass runs f again (Chen et al. 2016). Parameters may be used
- * freely inside; every other tensor that depends on them must be one of `inputs`. Outside of a backward pass it is
- * just f.
- */
-export function checkpoint<R extends Tensor | Tensor[]>(
-  f: (...inputs: Tensor[]) => R,
-  ...inputs: Tensor[]
-): R {
-  const tape = innermost();
-  if (!(tape instanceof Tape)) return scope(() => f(...inputs));
-  const guard: Transform = {
-    tracks: (used) => used.some((t) => tape.isValue(t) && !inputs.includes(t)),
-    note({ op }) {
-      throw new GradmixError(
-        "autograd",
-        `checkpoint: ${op.name} uses a tensor that depends on parameters but is not an input of the checkpoint; pass it as one`,
-      );
-    },
-  };
-  const result = scope(() => instead(tape, guard, () => f(...inputs)));
-  const outputs = list(result);
-  const tracked = inputs.map((t) => tape.isValue(t));
-  tape.noteStep(inputs, outputs, (cotangents, sink) => {
-    const again = inputs.map((t, i) => (tracked[i] ? alias(t, "checkpoint") : t));
-    const leaves = again.filter((_, i) => tracked[i]);
-    const replay = new Tape(leaves, tape.parameters);
-    try {
-      const recomputed = scope(() => withTransform(replay, () => list(f(...again))));
-      const gradients = replay.backward(recomputed, cotangents, sink);
-      return inputs.map((_, i) => (tracked[i] ? (gradients.shift() ?? null) : null));
-    } finally {
-      replay.dispose();
-    }
-  });
-  return result;
-}
-
 export interface GradientsOptions {
   /** Tensors whose gradients go to the sink. */
   readonly parameters: Iterable<Tensor>;
@@ -193,8 +141,12 @@ export interface GradientsOptions {
 }
 
 /**
- * Runs `loss`, which gives one loss an example [batch], and plays it back into the sink: ∇ Σ_b weights[b]·loss[b].
+ * Runs `loss`, which gives one loss per example [batch], and plays it back into the sink: ∇ Σ_b weights[b]·loss[b].
  * Returns the losses. Throws `autograd` for a loss of another shape or one that depends on no parameter.
+ *
+ * Sinks that tell examples apart (all but `sumSink`) need losses that do: loss b depends on row b alone, along axis 0, of every value that depends
+ * on parameters. A loss that mixes examples (batch norm, a contrastive loss) is refused with `autograd`, naming the op; so is a parameter that is
+ * used by anything but linear, embedding, layerNorm and rmsNorm. The batch may be flattened, [B, T, …] → [B·T, …], and shaped back.
  */
 export function gradients(loss: () => Tensor, { parameters, sink, weights }: GradientsOptions): Tensor {
   if (transforming())
@@ -203,12 +155,14 @@ export function gradients(loss: () => Tensor, { parameters, sink, weights }: Gra
   const tape = new Tape([], watched);
   return scope(() => {
     try {
-      const losses = scope(() => withTransform(tape, loss));
+      const losses = scope(() => withTransform(tape, () => fresh(loss)));
       wantLosses("gradients", losses);
       if (!tape.isValue(losses))
         throw new GradmixError("autograd", "gradients: the loss depends on none of the parameters");
+      if (sink.perExample !== false)
+        wantExamples(`gradients into the sink "${sink.name}"`, losses, tape.blocksOf(losses));
       const cotangent = weightsOf(losses, weights);
-      sink.begin?.(watched);
+      sink.begin?.(watched, losses.size);
       tape.backward([losses], [cotangent], sink);
       sink.end?.();
       return losses;
@@ -238,7 +192,8 @@ function weightsOf(losses: Tensor, weights: Tensor | ArrayLike<number> | undefin
 
 /**
  * The derivative of each example's loss along `tangents` (parameter → direction of the same shape), by one forward-mode
- * pass: ⟨∇loss_b, V⟩ for every b at once, with nothing saved. Both results are [batch].
+ * pass: ⟨∇loss_b, V⟩ for every b at once, with nothing saved. Both results are [batch]. Like the sinks that tell examples apart it refuses
+ * losses that mix them (`autograd`).
  */
 export function forwardDerivative(
   loss: () => Tensor,
@@ -247,9 +202,11 @@ export function forwardDerivative(
   return scope(() => {
     const pass = new ForwardPass(tangents);
     try {
-      const losses = withTransform(pass, loss);
+      const losses = withTransform(pass, () => fresh(loss));
       wantLosses("forwardDerivative", losses);
-      return { losses, derivatives: tangentOf(pass, losses) };
+      wantExamples("forwardDerivative", losses, pass.blocksOf(losses));
+      const [derivatives] = apart([tangentOf(pass, losses)], [...tangents.values(), losses]);
+      return { losses, derivatives };
     } finally {
       pass.dispose();
     }

@@ -13,6 +13,7 @@ import type { DType } from "../tensor/dtype.ts";
 import { type Shape, sizeOf } from "../tensor/shape.ts";
 import { empty, type Tensor } from "../tensor/tensor.ts";
 import { wantTensors } from "./checks.ts";
+import type { KeepsBatch } from "./batch.ts";
 import type { GradientSink } from "./sink.ts";
 
 /** Attributes of an op that has none. */
@@ -41,6 +42,11 @@ export interface Op<A> {
   readonly name: string;
   /** Output shapes and types. Throws `shape`, naming the shapes that do not fit. */
   infer(inputs: readonly Spec[], attrs: A): Spec[];
+  /**
+   * Is axis 0 of the input `slot` the output's axis 0, row for row, such that no row of it reaches another row of the output? Passes that tell
+   * examples apart ask (batch.ts); batch.ts has the usual answers. "No" is always safe.
+   */
+  readonly keepsBatch: KeepsBatch<A>;
   /** Computes the outputs (of the inferred specs) and says which tensors the rules below need. */
   forward(
     inputs: readonly Tensor[],
@@ -106,6 +112,8 @@ export interface Application<A> {
 }
 
 export interface Transform {
+  /** Told the inputs of every op that is applied. */
+  sees?(inputs: readonly Tensor[]): void;
   /** Does it know any of these inputs? */
   tracks(inputs: readonly Tensor[]): boolean;
   note<A>(application: Application<A>): void;
@@ -157,6 +165,7 @@ export function transforming(): boolean {
 export function apply<A>(op: Op<A>, inputs: readonly Tensor[], attrs: A): Tensor[] {
   wantTensors(op.name, inputs);
   const specs = op.infer(inputs, attrs);
+  for (const transform of active) transform.sees?.(inputs);
   if (op.compose !== undefined && active.length > 0) {
     const watching = active.filter((transform) => transform.tracks(inputs)).length;
     if (watching > (op.vjp === undefined ? 0 : 1)) return op.compose(inputs, attrs);

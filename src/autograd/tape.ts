@@ -8,10 +8,12 @@ import { run } from "../backends/backend.ts";
 import { GradmixError } from "../errors.ts";
 import { formatShape, sameShape } from "../tensor/shape.ts";
 import { scope, type Tensor } from "../tensor/tensor.ts";
+import { type Blocks, follow, shared } from "./batch.ts";
 import {
   type Application,
   below,
   filled,
+  type Op,
   type Spec,
   specOf,
   type Transform,
@@ -24,10 +26,18 @@ import type { GradientSink } from "./sink.ts";
 /** Something that was computed, or a leaf. It holds its cotangent. */
 interface Value {
   readonly spec: Spec;
+  /** Whether axis 0 is still the batch; null where nobody asks. */
+  readonly blocks: Blocks | null;
   cotangent: Tensor | null;
 }
 
 type Pull = (cotangents: readonly (Tensor | null)[], sink: GradientSink) => (Tensor | null)[];
+
+/** A tensor that an entry defines. */
+interface Defined {
+  readonly t: Tensor;
+  readonly blocks: Blocks | null;
+}
 
 interface Entry {
   readonly inputs: readonly (Value | null)[];
@@ -55,7 +65,7 @@ export class Tape implements Transform {
   constructor(leaves: readonly Tensor[], parameters: ReadonlySet<Tensor> = new Set()) {
     this.#leaves = leaves;
     this.#parameters = parameters;
-    for (const leaf of leaves) this.#values.set(leaf, { spec: specOf(leaf), cotangent: null });
+    for (const leaf of leaves) this.#values.set(leaf, { spec: specOf(leaf), blocks: null, cotangent: null });
   }
 
   get parameters(): ReadonlySet<Tensor> {
@@ -69,6 +79,19 @@ export class Tape implements Transform {
   /** Depends on a leaf or on the output of an op that did (parameters themselves do not count). */
   isValue(t: Tensor): boolean {
     return this.#values.has(t);
+  }
+
+  /** What is known of axis 0 of an op's input. */
+  known<A>(op: Op<A>, t: Tensor, slot: number): Blocks | "all" | null {
+    const value = this.#values.get(t);
+    if (value !== undefined) return value.blocks;
+    if (!this.#parameters.has(t)) return null;
+    return op.emits?.includes(slot) === true ? "all" : shared(t, op.name);
+  }
+
+  /** What is known of axis 0 of a value. */
+  blocksOf(t: Tensor): Blocks | null {
+    return this.#values.get(t)?.blocks ?? null;
   }
 
   note<A>({ op, attrs, inputs, outputs, saved }: Application<A>): void {
@@ -87,7 +110,9 @@ export class Tape implements Transform {
       needs: values.map((value, slot) => value !== null || dense[slot] !== null),
       parameters: parameters.map((t, slot) => (emits.includes(slot) ? t : null)),
     };
-    this.#push(values, outputs, context.saved, (cotangents, sink) => {
+    const known = inputs.map((t, slot) => this.known(op, t, slot));
+    const defined = outputs.map((t) => ({ t, blocks: follow(op, attrs, inputs, t, known) }));
+    this.#push(values, defined, context.saved, (cotangents, sink) => {
       const gradients = rule(cotangents, { ...context, sink });
       dense.forEach((parameter, slot) => {
         const gradient = gradients[slot] ?? null;
@@ -97,25 +122,30 @@ export class Tape implements Transform {
     });
   }
 
-  /** Notes a composite step with a pull of its own (checkpointing). */
-  noteStep(inputs: readonly Tensor[], outputs: readonly Tensor[], pull: Pull): void {
+  /** Notes a composite step with a pull of its own (checkpointing), which needs the tensors `used` again. */
+  noteStep(
+    inputs: readonly Tensor[],
+    used: readonly Tensor[],
+    outputs: readonly Defined[],
+    pull: Pull,
+  ): void {
     const values = inputs.map((t) => this.#values.get(t) ?? null);
     this.#push(
       values,
       outputs,
-      inputs.map((t) => t.retain()),
+      used.map((t) => t.retain()),
       pull,
     );
   }
 
   #push(
     inputs: readonly (Value | null)[],
-    outputs: readonly Tensor[],
+    outputs: readonly Defined[],
     retained: readonly Tensor[],
     pull: Pull,
   ): void {
-    const defined = outputs.map((t) => {
-      const value: Value = { spec: specOf(t), cotangent: null };
+    const defined = outputs.map(({ t, blocks }) => {
+      const value: Value = { spec: specOf(t), blocks, cotangent: null };
       this.#values.set(t, value);
       return value;
     });

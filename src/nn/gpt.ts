@@ -6,7 +6,7 @@
  *
  * Query, key and value come from one packed linear, gate and up from another; the head is not tied to the embedding.
  */
-import { checkpoint } from "../autograd/grad.ts";
+import { checkpoint } from "../autograd/checkpoint.ts";
 import { add } from "../autograd/ops/arithmetic.ts";
 import { causalAttention } from "../autograd/ops/attention.ts";
 import { embedding } from "../autograd/ops/embedding.ts";

@@ -18,6 +18,13 @@ interface Storage {
   handles: number;
 }
 
+let made = 0;
+
+/** @internal The serial number of the youngest tensor: those made from here on have a higher one. */
+export function youngest(): number {
+  return made;
+}
+
 export class Tensor implements View {
   readonly shape: Shape;
   readonly dtype: DType;
@@ -29,6 +36,8 @@ export class Tensor implements View {
   /** Holders, the owner included. */
   #count = 1;
   #owned = true;
+  /** @internal Counts up from tensor to tensor, views included: which of two was made first. */
+  readonly serial: number = ++made;
   #onRelease: (() => void)[] | null = null;
 
   /** @internal Use `empty`, `tensor`, `zeros` or an op. */

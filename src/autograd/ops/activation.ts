@@ -5,6 +5,7 @@ import { GradmixError } from "../../errors.ts";
 import { oneOf } from "../../options.ts";
 import { formatShape, sizeOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
+import { keepsElementwise, keepsRows } from "../batch.ts";
 import { allocate, apply1, linearIn, type None, none, type Op, type Spec, specOf, wantType } from "../op.ts";
 import { wantLike } from "../checks.ts";
 import { add, affine, maximum, mul, sign } from "./arithmetic.ts";
@@ -17,6 +18,7 @@ export function slopeTimes(kind: UnaryKind, x: Tensor, t: Tensor): Tensor {
 
 export const unaryVjpOp: Op<{ kind: UnaryKind }> = {
   name: "unaryVjp",
+  keepsBatch: keepsElementwise,
   infer([x, t], { kind }) {
     oneOf(...unaryKinds)("unaryVjp: kind", kind);
     wantType("unaryVjp", "x", x, "f32");
@@ -36,6 +38,7 @@ export const unaryVjpOp: Op<{ kind: UnaryKind }> = {
 function unaryOp(kind: UnaryKind): Op<None> {
   return {
     name: kind,
+    keepsBatch: keepsElementwise,
     infer([x]) {
       wantType(kind, "x", x, "f32");
       return [specOf(x)];
@@ -147,6 +150,7 @@ function swigluSpec(name: string, x: Spec): Spec {
 
 export const swigluOp: Op<None> = {
   name: "swiglu",
+  keepsBatch: keepsRows,
   infer([x]) {
     return [swigluSpec("swiglu", x)];
   },
@@ -177,6 +181,7 @@ function halves(x: Tensor): [Tensor, Tensor] {
 /** [x, ct] → the cotangent of x; linear in ct, with `swigluJvp` as its transpose. */
 export const swigluVjpOp: Op<None> = {
   name: "swigluVjp",
+  keepsBatch: keepsRows,
   infer([x, ct]) {
     wantLike("swigluVjp", "the cotangent", ct, swigluSpec("swigluVjp", x));
     return [specOf(x)];
@@ -197,6 +202,7 @@ export const swigluVjpOp: Op<None> = {
 /** [x, tangent of x] → the tangent of y. */
 export const swigluJvpOp: Op<None> = {
   name: "swigluJvp",
+  keepsBatch: keepsRows,
   infer([x, tangent]) {
     wantLike("swigluJvp", "the tangent", tangent, x);
     return [swigluSpec("swigluJvp", x)];

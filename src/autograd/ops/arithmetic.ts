@@ -6,6 +6,7 @@ import { valueThat } from "../../options.ts";
 import { checkDType, type DType } from "../../tensor/dtype.ts";
 import { broadcastShapes, broadcastStrides, formatShape, sameShape } from "../../tensor/shape.ts";
 import { Tensor } from "../../tensor/tensor.ts";
+import { keepsElementwise } from "../batch.ts";
 import {
   allocate,
   apply1,
@@ -34,6 +35,7 @@ interface BinaryRules {
 function binaryOp(name: string, kind: BinaryKind, rules: BinaryRules): Op<None> {
   return {
     name,
+    keepsBatch: keepsElementwise,
     infer([a, b]) {
       wantType(name, "the first operand", a, "f32");
       wantType(name, "the second operand", b, "f32");
@@ -111,6 +113,7 @@ export const minimumOp: Op<None> = binaryOp("minimum", "min", {
 /** y = scale·x + shift. */
 export const affineOp: Op<{ scale: number; shift: number }> = {
   name: "affine",
+  keepsBatch: keepsElementwise,
   infer([x], { scale, shift }) {
     number("affine: scale", scale);
     number("affine: shift", shift);
@@ -137,6 +140,7 @@ function scaled(t: Tensor, scale: number): Tensor {
 /** −1, 0 or 1. A step function: gradients stop here. */
 export const signOp: Op<None> = {
   name: "sign",
+  keepsBatch: keepsElementwise,
   constant: true,
   infer([x]) {
     wantType("sign", "x", x, "f32");
@@ -154,6 +158,7 @@ export const signOp: Op<None> = {
 
 export const whereOp: Op<None> = {
   name: "where",
+  keepsBatch: keepsElementwise,
   infer([condition, a, b]) {
     wantType("where", "the condition", condition, "i32");
     wantType("where", "the first choice", a, "f32");
@@ -181,6 +186,7 @@ export const whereOp: Op<None> = {
 /** f32 ↔ i32. To i32 gradients stop; from i32 there are none. */
 export const castOp: Op<{ dtype: DType }> = {
   name: "cast",
+  keepsBatch: keepsElementwise,
   constant: true,
   infer([x], { dtype }) {
     checkDType(dtype, "cast");
@@ -195,6 +201,7 @@ export const castOp: Op<{ dtype: DType }> = {
 
 export const stopGradientOp: Op<None> = {
   name: "stopGradient",
+  keepsBatch: keepsElementwise,
   constant: true,
   infer([x]) {
     return [specOf(x)];

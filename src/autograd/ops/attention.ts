@@ -5,6 +5,7 @@ import { GradmixError } from "../../errors.ts";
 import { checkOptions, integerIn, unchecked } from "../../options.ts";
 import { formatShape, type Shape } from "../../tensor/shape.ts";
 import { empty, type Tensor } from "../../tensor/tensor.ts";
+import { keepsRows } from "../batch.ts";
 import { allocate, apply1, linearIn, type Op, type Spec, specOf, wantType } from "../op.ts";
 import { wantLike } from "../checks.ts";
 import { add, affine } from "./arithmetic.ts";
@@ -43,6 +44,7 @@ function outputSpec(name: string, qkv: Spec, attrs: AttentionAttrs): Spec {
 
 export const causalAttentionOp: Op<AttentionAttrs> = {
   name: "causalAttention",
+  keepsBatch: keepsRows,
   infer([qkv], attrs) {
     return [outputSpec("causalAttention", qkv, attrs)];
   },
@@ -106,6 +108,7 @@ function wantSaved(name: string, attrs: AttentionAttrs, qkv: Spec, o: Spec, lse:
 /** [qkv, o, lse, do] → dqkv; linear in do, with `attentionJvp` as its transpose. */
 export const attentionVjpOp: Op<AttentionAttrs> = {
   name: "attentionVjp",
+  keepsBatch: keepsRows,
   infer([qkv, o, lse, ct], attrs) {
     wantSaved("attentionVjp", attrs, qkv, o, lse);
     wantLike("attentionVjp", "the cotangent", ct, o);
@@ -127,6 +130,7 @@ export const attentionVjpOp: Op<AttentionAttrs> = {
 /** [qkv, o, lse, tangent of qkv] → the tangent of o. */
 export const attentionJvpOp: Op<AttentionAttrs> = {
   name: "attentionJvp",
+  keepsBatch: keepsRows,
   infer([qkv, o, lse, tangent], attrs) {
     wantSaved("attentionJvp", attrs, qkv, o, lse);
     wantLike("attentionJvp", "the tangent", tangent, qkv);

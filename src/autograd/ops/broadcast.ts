@@ -19,6 +19,7 @@ import {
 } from "../../tensor/shape.ts";
 import { empty, type Tensor } from "../../tensor/tensor.ts";
 import { wantList, wantTensor } from "../checks.ts";
+import { keepsElementwise } from "../batch.ts";
 import { allocate, apply1, MAX_RANK, type Op, type Spec, wantType } from "../op.ts";
 
 export function wantRank(name: string, spec: Spec): void {
@@ -31,7 +32,7 @@ export function wantRank(name: string, spec: Spec): void {
 
 /** A linear op of one input: the same function moves tangents, and `back` moves cotangents. */
 export function moving<A>(
-  op: Pick<Op<A>, "name" | "infer" | "forward">,
+  op: Pick<Op<A>, "name" | "infer" | "keepsBatch" | "forward">,
   again: (t: Tensor, attrs: A) => Tensor,
   back: (ct: Tensor, attrs: A, input: Spec) => Tensor,
 ): Op<A> {
@@ -49,6 +50,8 @@ export function moving<A>(
 export const reshapeOp: Op<{ shape: Shape }> = moving(
   {
     name: "reshape",
+    // In the order of memory: blocks that fit both shapes stay together.
+    keepsBatch: () => true,
     infer([x], { shape }) {
       checkShape(shape, "reshape");
       if (sizeOf(shape) !== sizeOf(x.shape))
@@ -69,6 +72,7 @@ export const reshapeOp: Op<{ shape: Shape }> = moving(
 export const broadcastToOp: Op<{ shape: Shape }> = moving(
   {
     name: "broadcastTo",
+    keepsBatch: keepsElementwise,
     infer([x], { shape }) {
       checkShape(shape, "broadcastTo");
       wantRank("broadcastTo", { shape, dtype: x.dtype });
@@ -133,6 +137,7 @@ function reduceForward(kind: ReduceKind, x: Tensor, { axes }: ReduceAttrs, spec:
 export function reduceOp(kind: ReduceKind, rules: Pick<Op<ReduceAttrs>, "vjp" | "jvp">): Op<ReduceAttrs> {
   return {
     name: kind,
+    keepsBatch: (_slot, _inputs, _output, { axes }) => !axes.includes(0),
     infer([x], { axes, keepDims }) {
       wantType(kind, "x", x, "f32");
       wantList(kind, "axes", axes);

@@ -2,11 +2,13 @@
 import { GradmixError } from "../../errors.ts";
 import { formatShape } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
+import { mixesBatch } from "../batch.ts";
 import { apply1, type None, none, type Op } from "../op.ts";
 import { gather, gatheredSpec, gatherForward, gatherVjp } from "./indexing.ts";
 
 export const embeddingOp: Op<None> = {
   name: "embedding",
+  keepsBatch: mixesBatch,
   emits: [0],
   infer([table, ids]) {
     if (table.shape.length !== 2 || ids.shape.length === 0)

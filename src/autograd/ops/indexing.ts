@@ -4,6 +4,7 @@ import { GradmixError } from "../../errors.ts";
 import { integerIn } from "../../options.ts";
 import { formatShape, sameShape, sizeOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
+import { mixesBatch } from "../batch.ts";
 import { allocate, apply1, type None, none, type Op, type Spec, wantType } from "../op.ts";
 import { reshape } from "./broadcast.ts";
 
@@ -29,6 +30,7 @@ export function gatherForward(table: Tensor, ids: Tensor, spec: Spec): Tensor {
 
 export const gatherOp: Op<None> = {
   name: "gather",
+  keepsBatch: mixesBatch,
   infer([table, ids]) {
     return [gatheredSpec("gather", table, ids)];
   },
@@ -51,6 +53,7 @@ export function gatherVjp(ct: Tensor, ids: Tensor, table: Spec): Tensor {
 
 export const scatterAddOp: Op<{ rows: number }> = {
   name: "scatterAdd",
+  keepsBatch: mixesBatch,
   infer([x, ids], { rows }) {
     wantType("scatterAdd", "x", x, "f32");
     wantType("scatterAdd", "the index", ids, "i32");

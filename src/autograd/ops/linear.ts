@@ -5,6 +5,7 @@ import { GradmixError } from "../../errors.ts";
 import { checkOptions, oneOf, unchecked } from "../../options.ts";
 import { formatShape, sizeOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
+import { keepsRowsOfFirst } from "../batch.ts";
 import { allocate, apply1, type Op, wantType } from "../op.ts";
 import { relu, silu, gelu, slopeTimes } from "./activation.ts";
 import { add } from "./arithmetic.ts";
@@ -19,6 +20,7 @@ const rows = (t: Tensor): Tensor => reshape(t, [-1, t.shape[t.rank - 1]]);
 
 export const linearOp: Op<LinearAttrs> = {
   name: "linear",
+  keepsBatch: keepsRowsOfFirst,
   emits: [1, 2],
   infer([x, weight, bias], { activation }) {
     oneOf(...activations)("linear: activation", activation);

@@ -4,6 +4,7 @@ import { GradmixError } from "../../errors.ts";
 import { integerIn } from "../../options.ts";
 import { formatShape, sameShape } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
+import { keepsElementwise, type KeepsBatch, keepsRows } from "../batch.ts";
 import {
   allocate,
   apply1,
@@ -39,6 +40,7 @@ function check(name: string, logits: Spec, targets: Spec): void {
 
 export const crossEntropyOp: Op<None> = {
   name: "crossEntropy",
+  keepsBatch: keepsRows,
   infer([logits, targets]) {
     check("crossEntropy", logits, targets);
     return [{ shape: targets.shape, dtype: "f32" }];
@@ -76,6 +78,7 @@ function oneHot(targets: Tensor, logits: Tensor): Tensor {
 
 export const oneHotOp: Op<{ cols: number }> = {
   name: "oneHot",
+  keepsBatch: keepsElementwise,
   constant: true,
   infer([targets], { cols }) {
     wantType("oneHot", "the targets", targets, "i32");
@@ -100,9 +103,14 @@ function wantSaved(name: string, logits: Spec, targets: Spec, lse: Spec): void {
   wantLike(name, "lse", lse, { shape: targets.shape, dtype: "f32" });
 }
 
+/** By rows of the logits, which are the first input. */
+const keepsTokens: KeepsBatch<None> = (slot, inputs, output) =>
+  inputs[0].shape.length > 1 && inputs[slot].shape[0] === output.shape[0];
+
 /** [logits, targets, lse, dlosses] → dlogits; linear in dlosses, with `crossEntropyJvp` as its transpose. */
 export const crossEntropyVjpOp: Op<None> = {
   name: "crossEntropyVjp",
+  keepsBatch: keepsTokens,
   infer([logits, targets, lse, ct]) {
     wantSaved("crossEntropyVjp", logits, targets, lse);
     wantLike("crossEntropyVjp", "the cotangent", ct, lse);
@@ -124,6 +132,7 @@ export const crossEntropyVjpOp: Op<None> = {
 /** [logits, targets, lse, tangent of the logits] → the tangent of the losses. */
 export const crossEntropyJvpOp: Op<None> = {
   name: "crossEntropyJvp",
+  keepsBatch: keepsTokens,
   infer([logits, targets, lse, tangent]) {
     wantSaved("crossEntropyJvp", logits, targets, lse);
     wantLike("crossEntropyJvp", "the tangent", tangent, logits);

@@ -53,6 +53,11 @@ function plan(a: Spec, b: Spec, { transposeA, transposeB }: MatmulAttrs): Plan {
 
 export const matmulOp: Op<MatmulAttrs> = {
   name: "matmul",
+  keepsBatch(slot, inputs, { shape }, { transposeA }) {
+    const { length: rank } = inputs[slot].shape;
+    // A leading axis; or, of two matrices, the rows of the first.
+    return rank > 2 ? rank === shape.length : shape.length === 2 && slot === 0 && !transposeA;
+  },
   infer([a, b], attrs) {
     wantType("matmul", "the first operand", a, "f32");
     wantType("matmul", "the second operand", b, "f32");

@@ -5,6 +5,7 @@ import { GradmixError } from "../../errors.ts";
 import { boolean, numberIn, oneOf } from "../../options.ts";
 import { formatShape, sizeOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
+import { keepsRows, keepsRowsOfFirst } from "../batch.ts";
 import { allocate, apply1, linearIn, type Op, type Spec, specOf, wantType } from "../op.ts";
 import { wantLike } from "../checks.ts";
 import { rsqrt, square } from "./activation.ts";
@@ -36,6 +37,7 @@ function normOp(kind: NormKind, name: string): Op<NormAttrs> {
   ];
   return {
     name,
+    keepsBatch: keepsRowsOfFirst,
     emits: [1, 2],
     infer([x, ...rest], { eps, gain, bias }) {
       wantType(name, "x", x, "f32");
@@ -119,6 +121,9 @@ function normRule(kernel: "normVjp" | "normJvp"): Op<RuleAttrs> {
   const [plain, gained] = [linear(2), linear(3)];
   return {
     name: kernel,
+    // [x, stats, gain?, t]
+    keepsBatch: (slot, inputs, output, attrs) =>
+      !(attrs.gain && slot === 2) && keepsRows(slot, inputs, output),
     infer(inputs, { kind, gain }) {
       const [x, stats] = inputs;
       oneOf(...normKinds)(`${kernel}: kind`, kind);

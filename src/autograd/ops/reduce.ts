@@ -4,6 +4,7 @@ import { GradmixError } from "../../errors.ts";
 import { boolean } from "../../options.ts";
 import { sizeOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
+import { keepsRows } from "../batch.ts";
 import { allocate, apply1, type None, none, type Op, type Spec, specOf, wantType } from "../op.ts";
 import { wantLike } from "../checks.ts";
 import { abs, exp, log, relu } from "./activation.ts";
@@ -66,6 +67,7 @@ function rowsOf(name: string, x: Spec): { rows: number; cols: number } {
 
 export const softmaxOp: Op<None> = {
   name: "softmax",
+  keepsBatch: keepsRows,
   infer([x]) {
     wantType("softmax", "x", x, "f32");
     rowsOf("softmax", x);
@@ -87,6 +89,7 @@ export const softmaxOp: Op<None> = {
 /** [y, t] → y ⊙ (t − Σ y·t): the Jacobian of softmax, which is symmetric. */
 export const softmaxVjpOp: Op<None> = {
   name: "softmaxVjp",
+  keepsBatch: keepsRows,
   infer([y, t]) {
     wantType("softmaxVjp", "y", y, "f32");
     wantLike("softmaxVjp", "t", t, y);

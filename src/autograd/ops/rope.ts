@@ -4,6 +4,7 @@ import { GradmixError } from "../../errors.ts";
 import { boolean, checkOptions, integerIn, numberIn, unchecked } from "../../options.ts";
 import { formatShape } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
+import { keepsRows } from "../batch.ts";
 import { allocate, apply1, type Op, specOf, wantType } from "../op.ts";
 
 export interface RopeOptions {
@@ -20,6 +21,7 @@ interface RopeAttrs extends Required<RopeOptions> {
 
 export const ropeOp: Op<RopeAttrs> = {
   name: "rope",
+  keepsBatch: keepsRows,
   infer([x], { heads, headDim, theta, inverse }) {
     wantType("rope", "x", x, "f32");
     integerIn(1)("rope: heads", heads);

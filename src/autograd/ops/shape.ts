@@ -12,6 +12,7 @@ import {
   stridesOf,
 } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
+import { keepsElementwise } from "../batch.ts";
 import { allocate, apply1, filled, type Op, specOf } from "../op.ts";
 import { wantList, wantTensor, wantTensors } from "../checks.ts";
 import { moving, wantRank } from "./broadcast.ts";
@@ -19,6 +20,7 @@ import { moving, wantRank } from "./broadcast.ts";
 export const transposeOp: Op<{ perm: readonly number[] }> = moving(
   {
     name: "transpose",
+    keepsBatch: (_slot, _inputs, _output, { perm }) => perm[0] === 0,
     infer([x], { perm }) {
       wantRank("transpose", x);
       wantList("transpose", "the permutation", perm);
@@ -57,6 +59,7 @@ const offsetOf = (starts: readonly number[], strides: readonly number[]): number
 export const sliceOp: Op<Window> = moving(
   {
     name: "slice",
+    keepsBatch: keepsElementwise,
     infer([x], { starts, sizes }) {
       wantRank("slice", x);
       wantList("slice", "starts", starts);
@@ -99,6 +102,7 @@ export const sliceOp: Op<Window> = moving(
 export const padOp: Op<{ starts: readonly number[]; shape: Shape }> = moving(
   {
     name: "pad",
+    keepsBatch: keepsElementwise,
     infer([x], { starts, shape }) {
       wantRank("pad", x);
       wantList("pad", "starts", starts);
@@ -136,6 +140,7 @@ function copyInto(y: Tensor, x: Tensor, starts: readonly number[]): void {
 
 export const concatOp: Op<{ axis: number }> = {
   name: "concat",
+  keepsBatch: (_slot, inputs, _output, { axis }) => axis > 0 || inputs.length === 1,
   infer(xs, { axis }) {
     const [first] = xs;
     integerIn(0, first.shape.length - 1)("concat: axis", axis);

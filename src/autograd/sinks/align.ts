@@ -60,7 +60,10 @@ export interface AlignSink extends GradientSink {
   dispose(): void;
 }
 
-/** Makes the sink. Throws `config` for segments or groups that do not fit. */
+/**
+ * Makes the sink. Throws `config` for segments or groups that do not fit; a pass throws `shape` for a batch of another size, and `autograd` for a loss
+ * that mixes examples (`gradients`).
+ */
 export function alignSink(options: AlignSinkOptions): AlignSink {
   const { examples, direction } = options;
   const segments = options.segments ?? Array.from({ length: examples + 1 }, (_, i) => i);
@@ -85,12 +88,13 @@ export function alignSink(options: AlignSinkOptions): AlignSink {
   let twice: Tensor | null = null;
 
   /** Notes a use of the parameter; gives the tensors that its numbers go to. */
-  const begin = (parameter: Tensor, factor: Tensor): Row => {
-    checkExamples("alignSink", factor, examples, examples);
+  const begin = (parameter: Tensor): Row => {
     if (used.has(parameter)) twice ??= parameter;
     used.add(parameter);
     return statistics.next(parameter, watched.size);
   };
+  const perExample = (parameter: Tensor, factor: Tensor): number =>
+    rowsPerExample("alignSink", parameter, factor, examples);
   const groupOffsets = (like: Tensor): Tensor | null =>
     groups === null ? null : offsets.get(groups, 1, like);
 
@@ -127,7 +131,8 @@ export function alignSink(options: AlignSinkOptions): AlignSink {
 
   return {
     name: "align",
-    begin(parameters) {
+    begin(parameters, batch) {
+      checkExamples("alignSink", batch, examples);
       watched = parameters;
       used.clear();
       twice = null;
@@ -147,7 +152,7 @@ export function alignSink(options: AlignSinkOptions): AlignSink {
     },
     linear(parameter, x, dy) {
       scope(() => {
-        const row = begin(parameter, x);
+        const row = begin(parameter);
         const sum = sums?.next(parameter) ?? null;
         const rows = rowsOf(x);
         const [m, n] = parameter.shape;
@@ -163,20 +168,26 @@ export function alignSink(options: AlignSinkOptions): AlignSink {
             firstAccumulated: from,
             accumulate: sum?.accumulate ?? false,
           },
-          [dy, x, offsets.get(segments, rowsPerExample(x), x), groupOffsets(x), given?.(parameter) ?? null],
+          [
+            dy,
+            x,
+            offsets.get(segments, perExample(parameter, x), x),
+            groupOffsets(x),
+            given?.(parameter) ?? null,
+          ],
           [sum?.gradient ?? null, row.dots, row.squares, row.groups, row.direction],
         );
       });
     },
     bias(parameter, dy) {
       scope(() => {
-        const row = begin(parameter, dy);
+        const row = begin(parameter);
         const width = parameter.size;
         const sum = empty([segmentCount, width], "f32", dy.memory);
         run(
           "segmentSum",
           { rows: rowsOf(dy), width, segmentCount, accumulate: false },
-          [dy, null, offsets.get(segments, rowsPerExample(dy), dy)],
+          [dy, null, offsets.get(segments, perExample(parameter, dy), dy)],
           [sum],
         );
         alignVectors(parameter, row, sum);
@@ -184,13 +195,13 @@ export function alignSink(options: AlignSinkOptions): AlignSink {
     },
     gain(parameter, kind, x, stats, dy) {
       scope(() => {
-        const row = begin(parameter, dy);
+        const row = begin(parameter);
         const width = parameter.size;
         const sum = empty([segmentCount, width], "f32", dy.memory);
         run(
           "normGainGrad",
           { kind, rows: rowsOf(dy), width, segmentCount, accumulate: false },
-          [x, stats, dy, offsets.get(segments, rowsPerExample(dy), dy)],
+          [x, stats, dy, offsets.get(segments, perExample(parameter, dy), dy)],
           [sum],
         );
         alignVectors(parameter, row, sum);
@@ -198,15 +209,12 @@ export function alignSink(options: AlignSinkOptions): AlignSink {
     },
     embedding(parameter, ids, dy) {
       scope(() => {
-        const row = begin(parameter, dy);
+        const row = begin(parameter);
         const [tableRows, width] = parameter.shape;
-        const perExample = rowsPerExample(dy);
+        const rowsEach = perExample(parameter, dy);
         /** Adds the rows of segments first … end − 1 into a table. */
         const scatter = (first: number, end: number, into: Tensor, accumulate: boolean): void => {
-          const [start, rows] = [
-            segments[first] * perExample,
-            (segments[end] - segments[first]) * perExample,
-          ];
+          const [start, rows] = [segments[first] * rowsEach, (segments[end] - segments[first]) * rowsEach];
           const operands = [dy.view([rows, width], start * width), ids.view([rows], start)];
           run("scatterAdd", { rows, width, tableRows, accumulate }, operands, [into]);
         };
@@ -218,7 +226,7 @@ export function alignSink(options: AlignSinkOptions): AlignSink {
         run(
           "embeddingAlign",
           { rows: ids.size, width, tableRows, segmentCount, groupCount },
-          [dy, ids, offsets.get(segments, perExample, dy), groupOffsets(dy), v],
+          [dy, ids, offsets.get(segments, rowsEach, dy), groupOffsets(dy), v],
           [row.dots, row.squares, row.groups],
         );
         if (v !== null) run("sumSquares", {}, [v], [row.direction]);

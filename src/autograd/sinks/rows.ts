@@ -32,9 +32,19 @@ export function rowsOf(factor: Tensor): number {
   return sizeOf(factor.shape.slice(0, -1));
 }
 
-/** Rows an example of a factor [batch, …, width]: tokens, for a language model. */
-export function rowsPerExample(factor: Tensor): number {
-  return sizeOf(factor.shape.slice(1, -1));
+/**
+ * Rows of each example in a factor [batch, …, width] or [batch·rows, …, width] of so many examples: tokens, for a language model. Throws `shape` for rows
+ * that do not share out equally.
+ */
+export function rowsPerExample(sink: string, parameter: Tensor, factor: Tensor, examples: number): number {
+  const rows = rowsOf(factor);
+  const per = examples === 0 ? 0 : rows / examples;
+  if (!Number.isInteger(per))
+    throw new GradmixError(
+      "shape",
+      `${sink}: parameter ${parameter.name ?? "(unnamed)"} is used on ${rows} rows, which are not the rows of ${examples} examples`,
+    );
+  return per;
 }
 
 /** Where a sink's sum of a parameter goes. */
@@ -88,13 +98,12 @@ export function checkOffsets(
     );
 }
 
-/** Throws `shape` unless the batch of the factor is as long as the sink was told. */
-export function checkExamples(sink: string, factor: Tensor, least: number, most: number = Infinity): void {
-  const [examples] = factor.shape;
-  if (examples < least || examples > most)
+/** Throws `shape` unless the batch is as long as the sink was told. */
+export function checkExamples(sink: string, examples: number, wanted: number): void {
+  if (examples !== wanted)
     throw new GradmixError(
       "shape",
-      `${sink}: the batch has ${examples} examples, the sink was made for ${least}`,
+      `${sink}: the batch has ${examples} examples, the sink was made for ${wanted}`,
     );
 }
 

@@ -13,6 +13,8 @@ export interface SegmentSinkOptions {
   /** Where segments begin, in examples, and where the last one ends: S + 1 ascending numbers. */
   readonly offsets: readonly number[];
   readonly parameters: Iterable<Tensor>;
+  /** Examples of the batch, if not all of them belong to segments. Default: where the last segment ends. */
+  readonly examples?: number;
 }
 
 export interface SegmentSink extends GradientSink {
@@ -22,10 +24,14 @@ export interface SegmentSink extends GradientSink {
   dispose(): void;
 }
 
-/** The gradient of each segment of examples. Throws `config` for offsets that do not ascend. */
-export function segmentSink({ offsets, parameters }: SegmentSinkOptions): SegmentSink {
-  checkOffsets("segmentSink", "offsets", offsets);
+/**
+ * The gradient of each segment of examples. Throws `config` for offsets that do not ascend; a pass throws `shape` for a batch of another size, and
+ * `autograd` for a loss that mixes examples (`gradients`).
+ */
+export function segmentSink({ offsets, parameters, examples: given }: SegmentSinkOptions): SegmentSink {
+  checkOffsets("segmentSink", "offsets", offsets, given);
   const segments = offsets.length - 1;
+  const examples = given ?? offsets[segments];
   const result = new Map<Tensor, Tensor>();
   for (const p of parameters) result.set(p, keep(empty([segments, ...p.shape], "f32", p.memory)));
   const uploaded = new Offsets();
@@ -42,22 +48,20 @@ export function segmentSink({ offsets, parameters }: SegmentSinkOptions): Segmen
     written.add(parameter);
     return { gradient, accumulate };
   };
-  const rowOffsets = (factor: Tensor): Tensor => {
-    checkExamples("segmentSink", factor, offsets[segments]);
-    return uploaded.get(offsets, rowsPerExample(factor), factor);
-  };
+  const perExample = (parameter: Tensor, factor: Tensor): number =>
+    rowsPerExample("segmentSink", parameter, factor, examples);
+  const rowOffsets = (parameter: Tensor, factor: Tensor): Tensor =>
+    uploaded.get(offsets, perExample(parameter, factor), factor);
   /** Calls `fn` for each segment with its gradient and a cut that takes its rows out of a factor. */
   const eachSegment = (
     gradient: Tensor,
-    factor: Tensor,
+    per: number,
     fn: (into: Tensor, cut: (t: Tensor, width: number) => Tensor) => void,
   ): void => {
-    checkExamples("segmentSink", factor, offsets[segments]);
-    const perExample = rowsPerExample(factor);
     const size = gradient.size / segments;
     for (let s = 0; s < segments; s++)
       scope(() => {
-        const [first, rows] = [offsets[s] * perExample, (offsets[s + 1] - offsets[s]) * perExample];
+        const [first, rows] = [offsets[s] * per, (offsets[s + 1] - offsets[s]) * per];
         fn(gradient.view(gradient.shape.slice(1), s * size), (t, width) =>
           t.view([rows, width], first * width),
         );
@@ -67,7 +71,8 @@ export function segmentSink({ offsets, parameters }: SegmentSinkOptions): Segmen
   return {
     name: "segments",
     result,
-    begin() {
+    begin(_, batch) {
+      checkExamples("segmentSink", batch, examples);
       written.clear();
     },
     end() {
@@ -78,7 +83,7 @@ export function segmentSink({ offsets, parameters }: SegmentSinkOptions): Segmen
     linear(parameter, x, dy) {
       const { gradient, accumulate } = next(parameter);
       const [out, width] = parameter.shape;
-      eachSegment(gradient, x, (into, cut) => {
+      eachSegment(gradient, perExample(parameter, x), (into, cut) => {
         const rows = cut(x, width);
         if (rows.size > 0) weightGradient(rows, cut(dy, out), into, accumulate);
         else if (!accumulate) run("fill", { value: 0 }, [], [into]);
@@ -87,17 +92,17 @@ export function segmentSink({ offsets, parameters }: SegmentSinkOptions): Segmen
     bias(parameter, dy) {
       const { gradient, accumulate } = next(parameter);
       const params = { rows: rowsOf(dy), width: parameter.size, segmentCount: segments, accumulate };
-      run("segmentSum", params, [dy, null, rowOffsets(dy)], [gradient]);
+      run("segmentSum", params, [dy, null, rowOffsets(parameter, dy)], [gradient]);
     },
     gain(parameter, kind, x, stats, dy) {
       const { gradient, accumulate } = next(parameter);
       const params = { kind, rows: rowsOf(dy), width: parameter.size, segmentCount: segments, accumulate };
-      run("normGainGrad", params, [x, stats, dy, rowOffsets(dy)], [gradient]);
+      run("normGainGrad", params, [x, stats, dy, rowOffsets(parameter, dy)], [gradient]);
     },
     embedding(parameter, ids, dy) {
       const { gradient, accumulate } = next(parameter);
       const [tableRows, width] = parameter.shape;
-      eachSegment(gradient, dy, (into, cut) => {
+      eachSegment(gradient, perExample(parameter, dy), (into, cut) => {
         const rows = cut(dy, width);
         const cutIds = ids.view([rows.shape[0]], rows.shape[0] === 0 ? 0 : (rows.offset - dy.offset) / width);
         run("scatterAdd", { rows: rows.shape[0], width, tableRows, accumulate }, [rows, cutIds], [into]);
@@ -114,12 +119,12 @@ export function segmentSink({ offsets, parameters }: SegmentSinkOptions): Segmen
   };
 }
 
-/** A gradient for every example of a batch of `examples`. */
+/** A gradient for every example of a batch of `examples`; see `segmentSink`. */
 export function perExampleSink(examples: number, parameters: Iterable<Tensor>): SegmentSink {
   return segmentSink({ offsets: Array.from({ length: examples + 1 }, (_, i) => i), parameters });
 }
 
-/** A gradient for every domain: examples sorted by domain, `offsets` where each begins. */
+/** A gradient for every domain: examples sorted by domain, `offsets` where each begins and where the last one, and with it the batch, ends; see `segmentSink`. */
 export function perDomainSink(offsets: readonly number[], parameters: Iterable<Tensor>): SegmentSink {
   return segmentSink({ offsets, parameters });
 }

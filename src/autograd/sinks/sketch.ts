@@ -23,6 +23,8 @@ export interface SketchSinkOptions {
   /** Where segments begin, in examples, and where the last one ends: S + 1 ascending numbers. */
   readonly offsets: readonly number[];
   readonly parameters: readonly Tensor[];
+  /** Examples of the batch, if not all of them belong to segments. Default: where the last segment ends. */
+  readonly examples?: number;
   /** r: a matrix is sketched by r² numbers. Default 16. */
   readonly rank?: number;
   /** Of the projections. Default 1. */
@@ -46,12 +48,22 @@ interface Part {
   readonly index: number;
 }
 
-/** Throws `config` for offsets that do not ascend and a rank that is not a whole number of at least 1. */
-export function sketchSink({ offsets, parameters, rank = 16, seed = 1 }: SketchSinkOptions): SketchSink {
-  checkOffsets("sketchSink", "offsets", offsets);
+/**
+ * Sketches of the gradients of segments. Throws `config` for offsets that do not ascend and a rank that is not a whole number of at least 1; a pass
+ * throws `shape` for a batch of another size, and `autograd` for a loss that mixes examples (`gradients`).
+ */
+export function sketchSink({
+  offsets,
+  parameters,
+  examples: given,
+  rank = 16,
+  seed = 1,
+}: SketchSinkOptions): SketchSink {
+  checkOffsets("sketchSink", "offsets", offsets, given);
   if (!Number.isInteger(rank) || rank < 1)
     throw new GradmixError("config", `sketchSink: rank ${rank} is not a whole number of at least 1`);
   const segments = offsets.length - 1;
+  const examples = given ?? offsets[segments];
   const uploaded = new Offsets();
   const written = new Set<Part>();
   const root = key(seed);
@@ -116,10 +128,10 @@ export function sketchSink({ offsets, parameters, rank = 16, seed = 1 }: SketchS
       row += size;
     });
   };
-  const segmentsOf = (factor: Tensor): Tensor => {
-    checkExamples("sketchSink", factor, offsets[segments]);
-    return uploaded.get(offsets, rowsPerExample(factor), factor);
-  };
+  const perExample = (parameter: Tensor, factor: Tensor): number =>
+    rowsPerExample("sketchSink", parameter, factor, examples);
+  const segmentsOf = (parameter: Tensor, factor: Tensor): Tensor =>
+    uploaded.get(offsets, perExample(parameter, factor), factor);
   /** A vector's gradients by segment [S, width], as they are or projected. */
   const vector = (
     part: Part,
@@ -152,7 +164,8 @@ export function sketchSink({ offsets, parameters, rank = 16, seed = 1 }: SketchS
   return {
     name: "sketch",
     size: [...parts.values()].reduce((sum, { numbers }) => sum + numbers, 0),
-    begin() {
+    begin(_, batch) {
+      checkExamples("sketchSink", batch, examples);
       written.clear();
     },
     end() {
@@ -161,19 +174,18 @@ export function sketchSink({ offsets, parameters, rank = 16, seed = 1 }: SketchS
       uploaded.dispose();
     },
     linear(parameter, x, dy) {
-      checkExamples("sketchSink", x, offsets[segments]);
       const { part, accumulate } = next(parameter);
       const [out, width] = parameter.shape;
       scope(() => {
         const left = project(dy, rowsOf(dy), projection(part, "left", out, rank));
         const right = project(x, rowsOf(x), projection(part, "right", width, rank));
-        meet(part, left, right, rowsPerExample(x), accumulate);
+        meet(part, left, right, perExample(parameter, x), accumulate);
       });
     },
     bias(parameter, dy) {
       const { part, accumulate } = next(parameter);
       const width = parameter.size;
-      const rows = segmentsOf(dy);
+      const rows = segmentsOf(parameter, dy);
       vector(part, width, accumulate, (into, add) => {
         const params = { rows: rowsOf(dy), width, segmentCount: segments, accumulate: add };
         run("segmentSum", params, [dy, null, rows], [into]);
@@ -182,14 +194,13 @@ export function sketchSink({ offsets, parameters, rank = 16, seed = 1 }: SketchS
     gain(parameter, kind, x, stats, dy) {
       const { part, accumulate } = next(parameter);
       const width = parameter.size;
-      const rows = segmentsOf(dy);
+      const rows = segmentsOf(parameter, dy);
       vector(part, width, accumulate, (into, add) => {
         const params = { kind, rows: rowsOf(dy), width, segmentCount: segments, accumulate: add };
         run("normGainGrad", params, [x, stats, dy, rows], [into]);
       });
     },
     embedding(parameter, ids, dy) {
-      checkExamples("sketchSink", dy, offsets[segments]);
       const { part, accumulate } = next(parameter);
       const [tableRows, width] = parameter.shape;
       const rows = rowsOf(dy);
@@ -198,7 +209,7 @@ export function sketchSink({ offsets, parameters, rank = 16, seed = 1 }: SketchS
         const table = projection(part, "left", tableRows, rank);
         run("gather", { rows, width: rank, tableRows }, [table, ids], [left]);
         const right = project(dy, rows, projection(part, "right", width, rank));
-        meet(part, left, right, rowsPerExample(dy), accumulate);
+        meet(part, left, right, perExample(parameter, dy), accumulate);
       });
     },
     dense(parameter, op) {

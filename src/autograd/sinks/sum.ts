@@ -10,6 +10,7 @@ export function sumSink(target: SumTarget): GradientSink {
   let watched: ReadonlySet<Tensor> = new Set();
   return {
     name: "sum",
+    perExample: false,
     begin(parameters) {
       watched = parameters;
       sums.begin();

@@ -1,0 +1,89 @@
+/** Trading time for memory: parts of a function that the backward pass computes again. */
+import { GradmixError } from "../errors.ts";
+import { scope, Tensor, youngest } from "../tensor/tensor.ts";
+import { type Blocks, follow } from "./batch.ts";
+import { fresh } from "./handles.ts";
+import { type Application, innermost, instead, type Transform, withTransform } from "./op.ts";
+import { Tape } from "./tape.ts";
+
+const list = (result: Tensor | readonly Tensor[]): readonly Tensor[] =>
+  result instanceof Tensor ? [result] : result;
+
+/** Stands in for the tape while the function runs for the first time: what depends on what, without saving any of it. */
+class Rehearsal implements Transform {
+  /** What the function uses besides its inputs, and did not make itself. */
+  readonly captured = new Set<Tensor>();
+  readonly #tape: Tape;
+  readonly #inputs: ReadonlySet<Tensor>;
+  readonly #before = youngest();
+  readonly #dependent = new Map<Tensor, Blocks | null>();
+
+  constructor(tape: Tape, inputs: readonly Tensor[]) {
+    this.#tape = tape;
+    this.#inputs = new Set(inputs);
+  }
+
+  sees(used: readonly Tensor[]): void {
+    for (const t of used) if (t.serial <= this.#before && !this.#inputs.has(t)) this.captured.add(t);
+  }
+
+  tracks(used: readonly Tensor[]): boolean {
+    return this.#tape.tracks(used) || used.some((t) => this.#dependent.has(t));
+  }
+
+  note<A>({ op, attrs, inputs, outputs }: Application<A>): void {
+    if (inputs.some((t) => this.#tape.isValue(t) && !this.#inputs.has(t)))
+      throw new GradmixError(
+        "autograd",
+        `checkpoint: ${op.name} uses a tensor that depends on parameters but is not an input of the checkpoint; pass it as one`,
+      );
+    const known = inputs.map((t, slot) => this.#dependent.get(t) ?? this.#tape.known(op, t, slot));
+    for (const output of outputs) this.#dependent.set(output, follow(op, attrs, inputs, output, known));
+  }
+
+  /** Of an output: undefined where it depends on nothing that the tape follows. */
+  blocksOf(output: Tensor): Blocks | null | undefined {
+    return this.#dependent.get(output);
+  }
+}
+
+/**
+ * f(...inputs), without saving what f computes: the backward pass runs f again (Chen et al. 2016), so f must compute the same again. Parameters,
+ * constants and its own inputs may be used freely inside; every other tensor that depends on parameters must be one of `inputs` (`autograd`
+ * otherwise). Outside of a backward pass it is just f. Like an op, it gives handles of its own.
+ */
+export function checkpoint<R extends Tensor | Tensor[]>(
+  f: (...inputs: Tensor[]) => R,
+  ...inputs: Tensor[]
+): R {
+  const tape = innermost();
+  if (!(tape instanceof Tape)) return scope(() => fresh(() => f(...inputs)));
+  const rehearsal = new Rehearsal(tape, inputs);
+  const result = scope(() => instead(tape, rehearsal, () => fresh(() => f(...inputs))));
+  const outputs = list(result).map((t) => ({ t, blocks: rehearsal.blocksOf(t) }));
+  const dependent = outputs.flatMap(({ t, blocks }) => (blocks === undefined ? [] : [{ t, blocks }]));
+  if (dependent.length === 0) return result;
+  // The very tensors, not other handles on them: f may also have captured them.
+  const leaves = [...new Set(inputs.filter((t) => tape.isValue(t)))];
+  tape.noteStep(
+    [...leaves],
+    [...new Set([...inputs, ...rehearsal.captured])],
+    dependent,
+    (cotangents, sink) => {
+      const replay = new Tape(leaves, tape.parameters);
+      try {
+        const recomputed = scope(() => withTransform(replay, () => list(fresh(() => f(...inputs)))));
+        if (recomputed.length !== outputs.length)
+          throw new GradmixError(
+            "autograd",
+            `checkpoint: the function gave ${outputs.length} outputs at first and ${recomputed.length} when it ran again`,
+          );
+        const again = recomputed.filter((_, i) => outputs[i].blocks !== undefined);
+        return replay.backward(again, cotangents, sink);
+      } finally {
+        replay.dispose();
+      }
+    },
+  );
+  return result;
+}

@@ -1,0 +1,45 @@
+/**
+ * Every result has a handle of its own. Who disposes what an op or a transformation returned must not take anything from whoever gave the
+ * inputs, nor from whoever holds another of the results.
+ */
+import { sizeOf } from "../tensor/shape.ts";
+import { Tensor, youngest } from "../tensor/tensor.ts";
+import { apply1 } from "./op.ts";
+import { broadcastToOp, reshapeOp } from "./ops/broadcast.ts";
+
+/** Another handle on the same memory. */
+export function alias(t: Tensor): Tensor {
+  const own = apply1(reshapeOp, [t], { shape: t.shape });
+  own.name = t.name;
+  return own;
+}
+
+/** The same elements in memory of their own. */
+function copied(t: Tensor): Tensor {
+  const flat = [sizeOf(t.shape)];
+  const copy = apply1(broadcastToOp, [apply1(reshapeOp, [t], { shape: flat })], { shape: flat });
+  return apply1(reshapeOp, [copy], { shape: t.shape });
+}
+
+/** What `fn` returns, with other handles for tensors that were there before, and for those that it returns more than once. */
+export function fresh<R extends Tensor | readonly Tensor[]>(fn: () => R): R {
+  const before = youngest();
+  const result = fn();
+  if (result instanceof Tensor) return (result.serial > before ? result : alias(result)) as R;
+  const seen = new Set<Tensor>();
+  return result.map((t) => {
+    const own = t.serial > before && !seen.has(t) ? t : alias(t);
+    seen.add(own);
+    return own;
+  }) as readonly Tensor[] as R;
+}
+
+/** Derivatives apart from each other and from what was `given`: copies of those that are not, since gradients may be written to. */
+export function apart(derivatives: readonly Tensor[], given: readonly Tensor[]): Tensor[] {
+  const taken = new Set(given);
+  return derivatives.map((t) => {
+    const own = taken.has(t) ? copied(t) : t;
+    taken.add(own);
+    return own;
+  });
+}
