@@ -5,7 +5,8 @@
 import { sizeOf } from "../tensor/shape.ts";
 import { Tensor, youngest } from "../tensor/tensor.ts";
 import { apply1 } from "./op.ts";
-import { broadcastToOp, reshapeOp } from "./ops/broadcast.ts";
+import { reshapeOp } from "./ops/broadcast.ts";
+import { padOp } from "./ops/shape.ts";
 
 /** Another handle on the same memory. */
 export function alias(t: Tensor): Tensor {
@@ -16,9 +17,10 @@ export function alias(t: Tensor): Tensor {
 
 /** The same elements in memory of their own. */
 function copied(t: Tensor): Tensor {
-  const flat = [sizeOf(t.shape)];
-  const copy = apply1(broadcastToOp, [apply1(reshapeOp, [t], { shape: flat })], { shape: flat });
-  return apply1(reshapeOp, [copy], { shape: t.shape });
+  // Two axes, since strided kernels walk few of them; the first stays, since it may be the batch.
+  const shape = [t.shape.at(0) ?? 1, sizeOf(t.shape.slice(1))];
+  const flat = apply1(reshapeOp, [t], { shape });
+  return apply1(reshapeOp, [apply1(padOp, [flat], { starts: [0, 0], shape })], { shape: t.shape });
 }
 
 /** What `fn` returns, with other handles for tensors that were there before, and for those that it returns more than once. */

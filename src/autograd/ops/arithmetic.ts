@@ -4,7 +4,7 @@ import type { BinaryKind } from "../../backends/kernels.ts";
 import { GradmixError } from "../../errors.ts";
 import { valueThat } from "../../options.ts";
 import { checkDType, type DType } from "../../tensor/dtype.ts";
-import { broadcastShapes, broadcastStrides, formatShape, sameShape } from "../../tensor/shape.ts";
+import { broadcastShapes, broadcastStrides, formatShape } from "../../tensor/shape.ts";
 import { Tensor } from "../../tensor/tensor.ts";
 import { keepsElementwise } from "../batch.ts";
 import {
@@ -20,7 +20,7 @@ import {
   wantType,
 } from "../op.ts";
 import { wantLike, wantTensor } from "../checks.ts";
-import { broadcastTo, sumTo } from "./broadcast.ts";
+import { reshape, stretch, sumTo } from "./broadcast.ts";
 
 const number = valueThat("a number", (value) => typeof value === "number");
 
@@ -64,8 +64,8 @@ function binaryOp(name: string, kind: BinaryKind, rules: BinaryRules): Op<None> 
     jvp([ta, tb], { inputs: [a, b], outputs: [c] }) {
       const saved = rules.saved(a, b, c);
       // An operand's tangent broadcasts with the other factor by itself, except where it is handed on as it is.
-      const fromA = ta === null ? null : broadcastTo(rules.slopeA(ta, saved), c.shape);
-      const fromB = tb === null ? null : broadcastTo(rules.slopeB(tb, saved), c.shape);
+      const fromA = ta === null ? null : stretch(rules.slopeA(ta, saved), c.shape);
+      const fromB = tb === null ? null : stretch(rules.slopeB(tb, saved), c.shape);
       return [fromA === null ? fromB : fromB === null ? fromA : add(fromA, fromB)];
     },
   };
@@ -279,14 +279,17 @@ export function where(condition: Tensor, a: Operand, b: Operand): Tensor {
   wantTensor("where", "the condition", condition);
   const [x, y] = toTensors("where", a, b);
   const shape = broadcastShapes(condition.shape, broadcastShapes(x.shape, y.shape, "where"), "where");
-  const to = (t: Tensor): Tensor => (sameShape(t.shape, shape) ? t : broadcastTo(t, shape));
-  return apply1(whereOp, [to(condition), to(x), to(y)], none);
+  return apply1(
+    whereOp,
+    [condition, x, y].map((t) => stretch(t, shape)),
+    none,
+  );
 }
 
-/** The elements as `dtype`; towards zero to i32. No gradient passes a conversion. */
+/** The elements as `dtype`; towards zero to i32. No gradient passes a conversion; to its own type x keeps its gradient. */
 export function cast(x: Tensor, dtype: DType): Tensor {
   wantTensor("cast", "x", x);
-  return x.dtype === dtype ? x : apply1(castOp, [x], { dtype });
+  return x.dtype === dtype ? reshape(x, x.shape) : apply1(castOp, [x], { dtype });
 }
 
 /** x, as a constant: no gradient and no tangent passes. */

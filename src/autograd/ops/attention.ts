@@ -9,7 +9,7 @@ import { keepsRows } from "../batch.ts";
 import { allocate, apply1, linearIn, type Op, type Spec, specOf, wantType } from "../op.ts";
 import { wantLike } from "../checks.ts";
 import { add, affine } from "./arithmetic.ts";
-import { broadcastTo, reshape } from "./broadcast.ts";
+import { stretch, reshape } from "./broadcast.ts";
 import { matmul } from "./matmul.ts";
 import { softmax } from "./reduce.ts";
 import { slice, transpose } from "./shape.ts";
@@ -70,7 +70,7 @@ export const causalAttentionOp: Op<AttentionAttrs> = {
     // Each key/value head repeated for the query heads that read it.
     const shared = (t: Tensor): Tensor =>
       reshape(
-        broadcastTo(reshape(t, [batch, kvHeads, 1, time, headDim]), [
+        stretch(reshape(t, [batch, kvHeads, 1, time, headDim]), [
           batch,
           kvHeads,
           heads / kvHeads,

@@ -84,6 +84,7 @@ export const broadcastToOp: Op<{ shape: Shape }> = moving(
       return [{ shape, dtype: x.dtype }];
     },
     forward([x], { shape }, [spec]) {
+      if (sameShape(x.shape, shape)) return { outputs: [x.view(shape)] };
       const y = allocate(spec, x);
       const inStrides = broadcastStrides(x.shape, shape);
       run(
@@ -95,7 +96,7 @@ export const broadcastToOp: Op<{ shape: Shape }> = moving(
       return { outputs: [y] };
     },
   },
-  (t, { shape }) => broadcastTo(t, shape),
+  (t, { shape }) => stretch(t, shape),
   (ct, _, input) => sumTo(ct, input.shape),
 );
 
@@ -118,6 +119,8 @@ function reduceForward(kind: ReduceKind, x: Tensor, { axes }: ReduceAttrs, spec:
     if (last !== undefined && last[1] === axis) last[1] = axis + 1;
     else runs.push([axis, axis + 1]);
   }
+  // Nothing to reduce: the same elements under a handle of their own.
+  if (runs.length === 0) return x.view(spec.shape);
   let current = x;
   let shape = x.shape;
   for (const [first, end] of runs.reverse()) {
@@ -158,7 +161,7 @@ export function reduceOp(kind: ReduceKind, rules: Pick<Op<ReduceAttrs>, "vjp" | 
 
 /** The reduced axes back as extents of 1, then repeated. */
 export const spread = (t: Tensor, shape: Shape, axes: readonly number[]): Tensor =>
-  broadcastTo(reshape(t, keptShape(shape, axes)), shape);
+  stretch(reshape(t, keptShape(shape, axes)), shape);
 
 export const sumOp: Op<ReduceAttrs> = reduceOp("sum", {
   vjp([ct], { attrs, inputs: [x] }) {
@@ -186,12 +189,15 @@ export function reshape(x: Tensor, shape: Shape): Tensor {
 
 /** x repeated along its axes of extent 1 and along new leading axes. */
 export function broadcastTo(x: Tensor, shape: Shape): Tensor {
-  wantTensor("broadcastTo", "x", x);
-  wantList("broadcastTo", "the shape", shape);
-  return sameShape(x.shape, shape) ? x : apply1(broadcastToOp, [x], { shape });
+  return apply1(broadcastToOp, [x], { shape });
 }
 
-/** Sums over the axes along which `shape` was broadcast: the transpose of `broadcastTo`. */
+/** `broadcastTo` for rules: x itself where it has the shape. */
+export function stretch(x: Tensor, shape: Shape): Tensor {
+  return sameShape(x.shape, shape) ? x : broadcastTo(x, shape);
+}
+
+/** Sums over the axes along which `shape` was broadcast, the transpose of `stretch`: x itself where there is none. */
 export function sumTo(x: Tensor, shape: Shape): Tensor {
   if (sameShape(x.shape, shape)) return x;
   const lead = x.rank - shape.length;
@@ -216,7 +222,7 @@ export function axesOf(x: Tensor, axis: Axis | undefined, name: string): number[
 export function reduce(op: Op<ReduceAttrs>, x: Tensor, axis: Axis | undefined, keepDims: boolean): Tensor {
   const axes = axesOf(x, axis, op.name);
   boolean(`${op.name}: keepDims`, keepDims);
-  return axes.length === 0 ? x : apply1(op, [x], { axes, keepDims });
+  return apply1(op, [x], { axes, keepDims });
 }
 
 /** Σ over the axes (default: all). */

@@ -9,7 +9,7 @@ import { keepsRowsOfFirst } from "../batch.ts";
 import { allocate, apply1, type Op, wantType } from "../op.ts";
 import { relu, silu, gelu, slopeTimes } from "./activation.ts";
 import { add } from "./arithmetic.ts";
-import { broadcastTo, reshape, sumTo } from "./broadcast.ts";
+import { stretch, reshape, sumTo } from "./broadcast.ts";
 import { matmul } from "./matmul.ts";
 
 interface LinearAttrs {
@@ -88,7 +88,7 @@ export const linearOp: Op<LinearAttrs> = {
       const fromWeight = linear(x, tw, sum === null ? (tb ?? undefined) : undefined);
       sum = sum === null ? fromWeight : add(sum, fromWeight);
     }
-    sum ??= tb === null ? null : broadcastTo(tb, y.shape);
+    sum ??= tb === null ? null : stretch(tb, y.shape);
     return [sum === null || activation === "none" ? sum : slopeTimes(activation, pre, sum)];
   },
   compose(inputs, { activation }) {

@@ -7,7 +7,7 @@ import type { Tensor } from "../../tensor/tensor.ts";
 import { allocate, apply1, type Op, type Spec, wantType } from "../op.ts";
 import { wantTensors } from "../checks.ts";
 import { add } from "./arithmetic.ts";
-import { broadcastTo, reshape, sumTo } from "./broadcast.ts";
+import { stretch, reshape, sumTo } from "./broadcast.ts";
 
 interface MatmulAttrs {
   readonly transposeA: boolean;
@@ -133,7 +133,7 @@ export function matmul(
   const [batchA, batchB] = [batchOf(a.shape), batchOf(b.shape)];
   if (a.rank > 2 && b.rank > 2 && !sameShape(batchA, batchB)) {
     const lead = broadcastShapes(batchA, batchB, "matmul");
-    const to = (t: Tensor): Tensor => broadcastTo(t, [...lead, ...t.shape.slice(-2)]);
+    const to = (t: Tensor): Tensor => stretch(t, [...lead, ...t.shape.slice(-2)]);
     return apply1(matmulOp, [to(a), to(b)], { transposeA, transposeB });
   }
   return apply1(matmulOp, [a, b], { transposeA, transposeB });

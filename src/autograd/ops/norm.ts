@@ -10,7 +10,7 @@ import { allocate, apply1, linearIn, type Op, type Spec, specOf, wantType } from
 import { wantLike } from "../checks.ts";
 import { rsqrt, square } from "./activation.ts";
 import { add, affine, mul, sub } from "./arithmetic.ts";
-import { broadcastTo, sumTo } from "./broadcast.ts";
+import { stretch, sumTo } from "./broadcast.ts";
 import { mean } from "./reduce.ts";
 
 interface NormAttrs {
@@ -83,7 +83,7 @@ function normOp(kind: NormKind, name: string): Op<NormAttrs> {
       if (tx !== null) parts.push(apply1(normJvpOp, [...saved, tx], { kind, gain: attrs.gain }));
       if (tg !== null) parts.push(mul(normalised(kind, x, attrs.eps), tg));
       if (tb !== null) parts.push(tb);
-      return [parts.length === 0 ? null : broadcastTo(parts.reduce(add), x.shape)];
+      return [parts.length === 0 ? null : stretch(parts.reduce(add), x.shape)];
     },
     compose(inputs, attrs) {
       const [x, gain, bias] = split(inputs, attrs);
