@@ -7,9 +7,23 @@ import { formatShape, sameShape } from "../tensor/shape.ts";
 import { scope, type Tensor } from "../tensor/tensor.ts";
 import { type Blocks, follow } from "./batch.ts";
 import type { Application, Transform } from "./op.ts";
+import { overwritten } from "./tape.ts";
+
+/** A tangent, and the versions at which it and the tensor it belongs to belong together. */
+interface Pushed {
+  readonly tangent: Tensor;
+  readonly version: number;
+  readonly primalVersion: number;
+}
+
+const pushed = (primal: Tensor, tangent: Tensor): Pushed => ({
+  tangent: tangent.retain(),
+  version: tangent.version,
+  primalVersion: primal.version,
+});
 
 export class ForwardPass implements Transform {
-  readonly #tangents = new Map<Tensor, Tensor>();
+  readonly #tangents = new Map<Tensor, Pushed>();
   /** Of values that hold a row for each example. */
   readonly #blocks = new Map<Tensor, Blocks>();
 
@@ -21,12 +35,17 @@ export class ForwardPass implements Transform {
           "shape",
           `jvp: tangent ${formatShape(tangent.shape)} for ${primal.name ?? "a tensor"} of shape ${formatShape(primal.shape)}`,
         );
-      this.#tangents.set(primal, tangent.retain());
+      this.#tangents.set(primal, pushed(primal, tangent));
     }
   }
 
   tangentOf(primal: Tensor): Tensor | null {
-    return this.#tangents.get(primal) ?? null;
+    const found = this.#tangents.get(primal);
+    if (found === undefined) return null;
+    const { tangent, version, primalVersion } = found;
+    if (primal.version !== primalVersion) throw overwritten(primal, "and its tangent is of what it was");
+    if (tangent.version !== version) throw overwritten(tangent, "and is the tangent of what follows");
+    return tangent;
   }
 
   /** What is known of axis 0 of a value; null where it depends on parameters alone. */
@@ -51,7 +70,7 @@ export class ForwardPass implements Transform {
     tangents.forEach((tangent, i) => {
       if (tangent === null) return;
       const output = outputs[i];
-      this.#tangents.set(output, tangent.retain());
+      this.#tangents.set(output, pushed(output, tangent));
       const blocks = follow(op, attrs, inputs, output, known);
       if (blocks !== null) this.#blocks.set(output, blocks);
       output.onRelease(() => this.#forget(output));
@@ -61,13 +80,13 @@ export class ForwardPass implements Transform {
   }
 
   #forget(primal: Tensor): void {
-    this.#tangents.get(primal)?.release();
+    this.#tangents.get(primal)?.tangent.release();
     this.#tangents.delete(primal);
     this.#blocks.delete(primal);
   }
 
   dispose(): void {
-    for (const tangent of this.#tangents.values()) tangent.release();
+    for (const { tangent } of this.#tangents.values()) tangent.release();
     this.#tangents.clear();
     this.#blocks.clear();
   }

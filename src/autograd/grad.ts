@@ -50,6 +50,7 @@ export function vjp(f: TensorFunction, primals: readonly Tensor[]): Vjp {
     let outputs: Tensor[];
     try {
       outputs = withTransform(tape, () => fresh(() => list(f(...inputs))));
+      tape.wantIntact(outputs);
     } catch (error) {
       tape.dispose();
       throw error;
@@ -157,6 +158,7 @@ export function gradients(loss: () => Tensor, { parameters, sink, weights }: Gra
     try {
       const losses = scope(() => withTransform(tape, () => fresh(loss)));
       wantLosses("gradients", losses);
+      tape.wantIntact([losses]);
       if (!tape.isValue(losses))
         throw new GradmixError("autograd", "gradients: the loss depends on none of the parameters");
       if (sink.perExample !== false)

@@ -28,6 +28,8 @@ interface Value {
   readonly spec: Spec;
   /** Whether axis 0 is still the batch; null where nobody asks. */
   readonly blocks: Blocks | null;
+  /** Of the tensor, when it was defined. */
+  readonly version: number;
   cotangent: Tensor | null;
 }
 
@@ -40,9 +42,13 @@ interface Defined {
 }
 
 interface Entry {
+  /** The op. */
+  readonly name: string;
   readonly inputs: readonly (Value | null)[];
   readonly outputs: readonly Value[];
   readonly retained: readonly Tensor[];
+  /** Of what is retained. */
+  readonly versions: readonly number[];
   readonly pull: Pull;
 }
 
@@ -65,7 +71,8 @@ export class Tape implements Transform {
   constructor(leaves: readonly Tensor[], parameters: ReadonlySet<Tensor> = new Set()) {
     this.#leaves = leaves;
     this.#parameters = parameters;
-    for (const leaf of leaves) this.#values.set(leaf, { spec: specOf(leaf), blocks: null, cotangent: null });
+    for (const leaf of leaves)
+      this.#values.set(leaf, { spec: specOf(leaf), blocks: null, version: leaf.version, cotangent: null });
   }
 
   get parameters(): ReadonlySet<Tensor> {
@@ -94,12 +101,17 @@ export class Tape implements Transform {
     return this.#values.get(t)?.blocks ?? null;
   }
 
+  /** Throws `autograd` for a result that was overwritten after it was computed. */
+  wantIntact(results: readonly Tensor[]): void {
+    for (const t of results) this.#valueOf(t, "the function returned");
+  }
+
   note<A>({ op, attrs, inputs, outputs, saved }: Application<A>): void {
     if (op.vjp === undefined)
       throw new GradmixError("autograd", `${op.name} has no vjp rule; build the function out of other ops`);
     const rule = op.vjp.bind(op);
     const emits = op.emits ?? [];
-    const values = inputs.map((t) => this.#values.get(t) ?? null);
+    const values = inputs.map((t) => this.#valueOf(t, `${op.name} used`));
     const parameters = inputs.map((t) => (this.#parameters.has(t) ? t : null));
     const dense = parameters.map((t, slot) => (emits.includes(slot) ? null : t));
     const context: Omit<VjpContext<A>, "sink"> = {
@@ -112,7 +124,7 @@ export class Tape implements Transform {
     };
     const known = inputs.map((t, slot) => this.known(op, t, slot));
     const defined = outputs.map((t) => ({ t, blocks: follow(op, attrs, inputs, t, known) }));
-    this.#push(values, defined, context.saved, (cotangents, sink) => {
+    this.#push(op.name, values, defined, context.saved, (cotangents, sink) => {
       const gradients = rule(cotangents, { ...context, sink });
       dense.forEach((parameter, slot) => {
         const gradient = gradients[slot] ?? null;
@@ -129,8 +141,9 @@ export class Tape implements Transform {
     outputs: readonly Defined[],
     pull: Pull,
   ): void {
-    const values = inputs.map((t) => this.#values.get(t) ?? null);
+    const values = inputs.map((t) => this.#valueOf(t, "checkpoint used"));
     this.#push(
+      "checkpoint",
       values,
       outputs,
       used.map((t) => t.retain()),
@@ -138,18 +151,26 @@ export class Tape implements Transform {
     );
   }
 
+  #valueOf(t: Tensor, user: string): Value | null {
+    const value = this.#values.get(t) ?? null;
+    if (value !== null && value.version !== t.version) throw overwritten(t, `before ${user} it`);
+    return value;
+  }
+
   #push(
+    name: string,
     inputs: readonly (Value | null)[],
     outputs: readonly Defined[],
     retained: readonly Tensor[],
     pull: Pull,
   ): void {
     const defined = outputs.map(({ t, blocks }) => {
-      const value: Value = { spec: specOf(t), blocks, cotangent: null };
+      const value: Value = { spec: specOf(t), blocks, version: t.version, cotangent: null };
       this.#values.set(t, value);
       return value;
     });
-    this.#entries.push({ inputs, outputs: defined, retained, pull });
+    const versions = retained.map((t) => t.version);
+    this.#entries.push({ name, inputs, outputs: defined, retained, versions, pull });
   }
 
   /**
@@ -190,6 +211,9 @@ export class Tape implements Transform {
     const incoming = entry.outputs.map((value) => value.cotangent);
     try {
       if (incoming.every((t) => t === null)) return;
+      for (const [i, t] of entry.retained.entries())
+        if (t.version !== entry.versions[i])
+          throw overwritten(t, `and ${entry.name} needs it for the gradient`);
       const gradients = scope(() => below(this, () => entry.pull(incoming, sink)));
       gradients.forEach((gradient, slot) => {
         const value = entry.inputs[slot];
@@ -213,6 +237,14 @@ export class Tape implements Transform {
     this.#entries = [];
     this.#values.clear();
   }
+}
+
+/** The error for a tensor whose elements are no longer those that were recorded. */
+export function overwritten(t: Tensor, why: string): GradmixError {
+  return new GradmixError(
+    "autograd",
+    `tensor ${t.name ?? ""}${formatShape(t.shape)}, or what shares its memory, was overwritten (by write, or by an optimizer's step) after it was recorded, ${why}; overwrite it before recording or after playing back`,
+  );
 }
 
 function letGo(entry: Entry): void {

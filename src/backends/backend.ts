@@ -54,10 +54,13 @@ export function run<K extends KernelName>(
     if (operand !== null && operand.memory !== memory)
       throw new GradmixError("backend", `${kernel}: operands live on different backends; create them on one`);
   checkCall(kernel, params, inputs, outputs);
+  for (const output of outputs) output?.written?.();
   memory.run(kernel, params, inputs, outputs);
 }
 
 /** A view that knows its memory; tensors are such. */
 export interface Operand extends View {
   readonly memory: Memory;
+  /** Told before a kernel writes to it. */
+  written?(): void;
 }

@@ -16,6 +16,8 @@ interface Storage {
   readonly memory: Memory;
   readonly buffer: number;
   handles: number;
+  /** How often it was written to. */
+  version: number;
 }
 
 let made = 0;
@@ -70,6 +72,16 @@ export class Tensor implements View {
 
   get disposed(): boolean {
     return this.#count === 0;
+  }
+
+  /** @internal How often the memory has been written to, through this or any other handle on it. */
+  get version(): number {
+    return this.#storage.version;
+  }
+
+  /** @internal Whoever writes to the memory says so. */
+  written(): void {
+    this.#storage.version++;
   }
 
   /** True when there is one holder and no other view of the memory, so that this holder may overwrite it. */
@@ -132,7 +144,11 @@ export class Tensor implements View {
     return new Tensor(this.#storage, shape, this.dtype, this.offset + offset);
   }
 
-  /** Overwrites the elements. `data` must have exactly `size` of them, numbers that the type can hold. */
+  /**
+   * Overwrites the elements; other handles on the same memory (of reshape, of a slice of whole rows) see it. `data` must have exactly `size` of them, numbers
+   * that the type can hold.
+   * What a transformation has recorded cannot be played back once a tensor that it needs was overwritten (`autograd`).
+   */
   write(data: ArrayLike<number>): void {
     checkElements("write", data, this.dtype, this.shape);
     if (data.length !== this.size)
@@ -141,6 +157,7 @@ export class Tensor implements View {
         `write: ${data.length} values for a tensor of shape ${formatShape(this.shape)}`,
       );
     this.memory.write(this.buffer, this.offset, data);
+    this.written();
   }
 
   /** A copy of the elements, row-major. */
@@ -164,7 +181,7 @@ export function empty(shape: Shape, dtype: DType = "f32", memory: Memory = curre
   checkShape(shape, "empty");
   checkDType(dtype, "empty");
   const buffer = memory.alloc(sizeOf(shape), dtype);
-  return new Tensor({ memory, buffer, handles: 0 }, shape, dtype, 0);
+  return new Tensor({ memory, buffer, handles: 0, version: 0 }, shape, dtype, 0);
 }
 
 /**
