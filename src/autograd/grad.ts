@@ -38,9 +38,12 @@ export interface Vjp {
   readonly outputs: Tensor[];
   /** Cotangents of the outputs → cotangents of the primals. Once: it lets go of what was saved. */
   readonly pullback: (cotangents: Tensor | readonly Tensor[]) => Tensor[];
-  /** Lets go of what was saved, if `pullback` will not be called. */
+  /** Lets go of what was saved, if `pullback` will not be called (else the garbage collector does, in time). */
   readonly dispose: () => void;
 }
+
+/** Tapes that nobody can play any more let go of what they saved. */
+const forgotten = new FinalizationRegistry<Tape>((tape) => tape.dispose());
 
 /** f at the primals, and Jᵀ·ct for cotangents of its outputs. */
 export function vjp(f: TensorFunction, primals: readonly Tensor[]): Vjp {
@@ -55,12 +58,14 @@ export function vjp(f: TensorFunction, primals: readonly Tensor[]): Vjp {
       tape.dispose();
       throw error;
     }
-    let played = false;
+    // Both functions reach it: when it is gone, nobody will play the tape.
+    const state = { played: false };
+    forgotten.register(state, tape, state);
     return {
       outputs,
       pullback(cotangents) {
         const given = list(cotangents);
-        if (played)
+        if (state.played)
           throw new GradmixError(
             "autograd",
             "vjp: the pullback was used already; call vjp again for another",
@@ -70,11 +75,13 @@ export function vjp(f: TensorFunction, primals: readonly Tensor[]): Vjp {
             "autograd",
             `vjp: ${given.length} cotangents were given for ${outputs.length} outputs`,
           );
-        played = true;
+        state.played = true;
+        forgotten.unregister(state);
         return scope(() => apart(tape.backward(outputs, given), [...given, ...outputs]));
       },
       dispose() {
-        played = true;
+        state.played = true;
+        forgotten.unregister(state);
         tape.dispose();
       },
     };

@@ -59,7 +59,7 @@ export function upload(batch: Batch): { inputs: Tensor; targets: Tensor } {
 
 /**
  * Backward pass of the mean loss per token, Σ losses / tokens, times `lossScale`, into `into` (overwritten, or added to). Returns the
- * examples' summed losses [examples], without the scale and kept: the caller disposes them.
+ * examples' summed losses [examples], without the scale; they belong to the caller's scope.
  */
 export function meanGradient(
   model: LossModel,
@@ -70,16 +70,14 @@ export function meanGradient(
   lossScale = 1,
 ): Tensor {
   const weights = new Float64Array(exampleCount(batch)).fill(lossScale / Math.max(1, tokenCount(batch)));
-  return keep(
-    scope(() => {
-      const { inputs, targets } = upload(batch);
-      return gradients(() => model.losses(inputs, targets), {
-        parameters,
-        sink: sumSink({ gradientOf: into.of, accumulate }),
-        weights,
-      });
-    }),
-  );
+  return scope(() => {
+    const { inputs, targets } = upload(batch);
+    return gradients(() => model.losses(inputs, targets), {
+      parameters,
+      sink: sumSink({ gradientOf: into.of, accumulate }),
+      weights,
+    });
+  });
 }
 
 /** Second moments of Adam, by which an alignment can be preconditioned: P = 1/(√(v/bias) + ε). */
@@ -200,8 +198,9 @@ export function concatenate(batches: readonly Batch[]): Batch {
   };
 }
 
-/** The numbers of a kept tensor, which is let go of. */
+/** The numbers of a tensor, which is let go of. It is out of every scope meanwhile: a scope may end before the numbers are there. */
 export async function take(t: Tensor): Promise<Float64Array> {
+  keep(t);
   try {
     return Float64Array.from(await t.data());
   } finally {

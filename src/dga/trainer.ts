@@ -471,7 +471,7 @@ export function createTrainer(options: TrainerOptions): Trainer {
       run("sumSquares", {}, [gradient.arena], [squaredNorm]);
       const gradNorm = Math.sqrt((await squaredNorm.data())[0]) / step.scale;
       if (Number.isFinite(gradNorm))
-        optimizer.step(gradient.arena, lr, { lossScale: step.scale, squaredNorm });
+        optimizer.step(gradient.arena, lr, { lossScale: step.scale, squaredNorm }).dispose();
       // Numbers of single examples may overflow where their sum does not.
       const overflowed = !allFinite([gradNorm, told.dots, told.squaredNorms]);
       scale.step = overflowed ? backoff(step, scaling) : grow(step, scaling);

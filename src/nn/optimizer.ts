@@ -4,7 +4,7 @@
  */
 import { run } from "../backends/backend.ts";
 import { GradmixError } from "../errors.ts";
-import { empty, keep, scope, type Tensor } from "../tensor/tensor.ts";
+import { empty, scope, type Tensor } from "../tensor/tensor.ts";
 import { type Arena, arenaLike, orDispose, type Parameters } from "./parameters.ts";
 
 export interface AdamWOptions {
@@ -23,7 +23,7 @@ export interface AdamWOptions {
 export interface AdamWStepOptions {
   /** The gradient arena holds this power of two times the gradient (loss scaling), which the step undoes. Default 1. */
   readonly lossScale?: number;
-  /** ‖gradient arena‖² [1], where the caller has it: it is then not added up again, and returned. */
+  /** ‖gradient arena‖² [1], where the caller has it: it is then not added up again. */
   readonly squaredNorm?: Tensor;
 }
 
@@ -35,7 +35,7 @@ export interface AdamW {
   steps: number;
   /**
    * One step with the gradient arena (which is read only) at the given rate. Returns ‖gradient arena‖² [1], from before clipping and with the
-   * loss scale in it; the caller disposes it.
+   * loss scale in it; it belongs to the caller's scope.
    */
   step(gradient: Tensor, lr: number, options?: AdamWStepOptions): Tensor;
   dispose(): void;
@@ -72,31 +72,29 @@ export function adamw(parameters: Parameters, options: AdamWOptions = {}): AdamW
     steps: 0,
     step(gradient, lr, { lossScale = 1, squaredNorm } = {}) {
       const unscales = lossScale !== 1;
-      const take = (): Tensor =>
-        scope(() => {
-          // All memory is asked for before a parameter changes.
-          const sumsq = squaredNorm ?? empty([1], "f32", value.memory);
-          const scale = clip > 0 || unscales ? empty([1], "f32", value.memory) : null;
-          if (squaredNorm === undefined) run("sumSquares", {}, [gradient], [sumsq]);
-          if (scale !== null) {
-            // min(1, clip·S/‖S·g‖)/S: powers of two, so that nothing is rounded that would not be without S.
-            if (clip > 0) run("clipScale", { maxNorm: clip * lossScale }, [sumsq], [scale]);
-            else run("fill", { value: 1 }, [], [scale]);
-            if (unscales) run("affine", { scale: 1 / lossScale, shift: 0 }, [scale], [scale]);
-          }
-          state.steps++;
-          for (const { from, size, weightDecay: decay } of parts) {
-            const part = (arena: Tensor): Tensor => arena.view([size], from);
-            run(
-              "adamw",
-              { lr, beta1, beta2, eps, weightDecay: decay, step: state.steps },
-              [part(gradient), scale],
-              [part(value), part(m.arena), part(v.arena)],
-            );
-          }
-          return sumsq;
-        });
-      return squaredNorm === undefined ? keep(take()) : take();
+      return scope(() => {
+        // All memory is asked for before a parameter changes.
+        const sumsq = squaredNorm ?? empty([1], "f32", value.memory);
+        const scale = clip > 0 || unscales ? empty([1], "f32", value.memory) : null;
+        if (squaredNorm === undefined) run("sumSquares", {}, [gradient], [sumsq]);
+        if (scale !== null) {
+          // min(1, clip·S/‖S·g‖)/S: powers of two, so that nothing is rounded that would not be without S.
+          if (clip > 0) run("clipScale", { maxNorm: clip * lossScale }, [sumsq], [scale]);
+          else run("fill", { value: 1 }, [], [scale]);
+          if (unscales) run("affine", { scale: 1 / lossScale, shift: 0 }, [scale], [scale]);
+        }
+        state.steps++;
+        for (const { from, size, weightDecay: decay } of parts) {
+          const part = (arena: Tensor): Tensor => arena.view([size], from);
+          run(
+            "adamw",
+            { lr, beta1, beta2, eps, weightDecay: decay, step: state.steps },
+            [part(gradient), scale],
+            [part(value), part(m.arena), part(v.arena)],
+          );
+        }
+        return squaredNorm === undefined ? sumsq : squaredNorm.view(squaredNorm.shape);
+      });
     },
     dispose() {
       m.dispose();

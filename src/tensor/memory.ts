@@ -24,7 +24,12 @@ export interface Memory {
   write(buffer: number, offset: number, data: ArrayLike<number>): void;
   /** A copy of `count` elements, after everything enqueued so far has run. */
   read(buffer: number, offset: number, count: number): Promise<TensorData>;
+  /**
+   * Bytes of all buffers that were allocated and not freed: of every tensor that is alive, views not counted again. The same after each step of a loop that
+   * forgets no tensor; where it grows, something made outside of every `scope`, or kept, is not disposed.
+   */
   readonly liveBytes: number;
+  /** The most that were live at once; on the CPU with its rounding and its scratch memory. */
   readonly peakBytes: number;
 }
 

@@ -4,6 +4,9 @@
  * A tensor has one owner and any number of holders. Its owner is the innermost `scope`, which disposes it at its end
  * unless the tensor is returned or kept (then the caller owns it); whoever else needs it (a tape, a sink) retains and
  * releases it. The memory goes back when owner and holders have let go. Model code frees nothing by hand.
+ *
+ * A tensor that no scope owns (made outside of every scope, returned from the outermost, or kept) is its holder's to dispose. If that is
+ * forgotten, its memory goes back when the garbage collector finds that no handle on it is left: late, since the collector does not see how large it is, but not never.
  */
 import { GradmixError } from "../errors.ts";
 import { show } from "../options.ts";
@@ -18,6 +21,31 @@ interface Storage {
   handles: number;
   /** How often it was written to. */
   version: number;
+  /** Is it in the net? */
+  netted: boolean;
+}
+
+/**
+ * The net below tensors that no scope owns: gives back memory that no handle reaches any more. Storages are in it, not handles, which would cost
+ * about a microsecond a tensor, and only those that left all scopes: inside of one a tensor costs nothing.
+ */
+const net = new FinalizationRegistry<Pick<Storage, "memory" | "buffer">>(({ memory, buffer }) => {
+  try {
+    memory.free(buffer);
+  } catch {
+    // The backend was shut down, and the memory with it.
+  }
+});
+
+function intoNet(storage: Storage): void {
+  if (storage.netted) return;
+  storage.netted = true;
+  net.register(storage, { memory: storage.memory, buffer: storage.buffer }, storage);
+}
+
+function giveBack(storage: Storage): void {
+  if (storage.netted) net.unregister(storage);
+  storage.memory.free(storage.buffer);
 }
 
 let made = 0;
@@ -100,7 +128,7 @@ export class Tensor implements View {
   release(): void {
     if (this.#count === 0 || --this.#count > 0) return;
     const storage = this.#storage;
-    if (--storage.handles === 0) storage.memory.free(storage.buffer);
+    if (--storage.handles === 0) giveBack(storage);
     const hooks = this.#onRelease;
     this.#onRelease = null;
     if (hooks !== null) for (const hook of hooks) hook();
@@ -110,8 +138,13 @@ export class Tensor implements View {
   dispose(): void {
     if (!this.#owned) return;
     this.#owned = false;
-    keep(this);
+    leave(this);
     this.release();
+  }
+
+  /** @internal No scope owns it: the net does, if nobody else. */
+  net(): void {
+    intoNet(this.#storage);
   }
 
   /** @internal Gives a tensor without an owner to the innermost scope. */
@@ -181,7 +214,7 @@ export function empty(shape: Shape, dtype: DType = "f32", memory: Memory = curre
   checkShape(shape, "empty");
   checkDType(dtype, "empty");
   const buffer = memory.alloc(sizeOf(shape), dtype);
-  return new Tensor({ memory, buffer, handles: 0, version: 0 }, shape, dtype, 0);
+  return new Tensor({ memory, buffer, handles: 0, version: 0, netted: false }, shape, dtype, 0);
 }
 
 /**
@@ -208,18 +241,30 @@ export function tensor(data: NestedNumbers, shape?: Shape, dtype: DType = "f32")
 const scopes: Set<Tensor>[] = [];
 
 function track(t: Tensor): void {
-  scopes.at(-1)?.add(t);
+  const scope = scopes.at(-1);
+  if (scope === undefined) t.net();
+  else scope.add(t);
 }
 
 /** Takes a tensor out of its scope: the caller owns it and disposes it. */
 export function keep<T extends Tensor>(t: T): T {
-  for (let i = scopes.length - 1; i >= 0; i--) if (scopes[i].delete(t)) return t;
+  if (leave(t)) t.net();
   return t;
 }
 
+/** Takes a tensor out of the scope that owns it, if one does. */
+function leave(t: Tensor): boolean {
+  for (let i = scopes.length - 1; i >= 0; i--) if (scopes[i].delete(t)) return true;
+  return false;
+}
+
 /**
- * Runs `fn` and lets go of every tensor made in it, except those in what it returns (tensors, or arrays and plain
- * objects of them), which pass to the enclosing scope. Synchronous only: a promise cannot be followed.
+ * Runs `fn` and lets go of every tensor made in it, except those in what it returns (tensors, or arrays, maps and plain
+ * objects of them), which pass to the enclosing scope.
+ *
+ * A scope is synchronous: other code runs while a promise waits, and would make its tensors in this scope. Do all that makes tensors in the scope, return the one to be
+ * read, and await and dispose it outside: `const loss = scope(() => …); const value = await loss.item(); loss.dispose();`. For a function that returns a
+ * promise it throws `autograd`; what that made before its first await is freed, and what it makes later belongs to no scope.
  */
 export function scope<T>(fn: () => T): T {
   const mine = new Set<Tensor>();
@@ -231,12 +276,21 @@ export function scope<T>(fn: () => T): T {
     closeScope(mine, undefined);
     throw error;
   }
-  if (result instanceof Promise) {
+  if (isThenable(result)) {
     closeScope(mine, undefined);
-    throw new GradmixError("autograd", "scope: the function returned a promise; await outside of the scope");
+    // Its tensors are gone, so it fails, and nobody waits for it.
+    result.then(undefined, () => {});
+    throw new GradmixError(
+      "autograd",
+      "scope: the function returned a promise; a scope is synchronous: return the tensor from it, and await its data outside",
+    );
   }
   closeScope(mine, result);
   return result;
+}
+
+function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof value === "object" && value !== null && "then" in value && typeof value.then === "function";
 }
 
 function closeScope(mine: Set<Tensor>, result: unknown): void {

@@ -1,0 +1,221 @@
+/** Who frees a tensor: the caller's scope what a function returns, the net what nobody reaches any more, nobody twice. */
+import { setTimeout as wait } from "node:timers/promises";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
+import { afterEach, beforeEach, describe, expect, it } from "vitest";
+import {
+  arange,
+  checkpoint,
+  exp,
+  eye,
+  forwardDerivative,
+  full,
+  grad,
+  gradients,
+  GradmixError,
+  jvp,
+  keep,
+  key,
+  linear,
+  mul,
+  ones,
+  randomBits,
+  randomNormal,
+  randomUniform,
+  scope,
+  sum,
+  sumSink,
+  tensor,
+  type Tensor,
+  valueAndGrad,
+  vjp,
+  zeros,
+} from "gradmix";
+import { adamw, createGPT } from "gradmix/nn";
+import { meanGradient, take } from "#dist/dga/passes.js";
+import { arenaLike } from "#dist/nn/parameters.js";
+import { ops } from "#dist/autograd/ops/index.js";
+import type { Backend } from "#dist/backends/backend.js";
+import { createReferenceBackend } from "#dist/backends/reference/index.js";
+import { setCurrentMemory } from "#dist/tensor/memory.js";
+import { applySample, samples, upload } from "./samples.ts";
+
+let backend: Backend;
+beforeEach(() => {
+  backend = createReferenceBackend();
+  setCurrentMemory(backend);
+});
+
+setFlagsFromString("--expose-gc");
+const collect = runInNewContext("gc") as () => void;
+
+/** Collects garbage until `done`, and a few times more; the collector promises nothing about one pass. */
+async function collected(done: () => boolean): Promise<void> {
+  for (let i = 0; i < 200 && !done(); i++) {
+    collect();
+    await wait(5);
+  }
+  for (let i = 0; i < 3; i++) {
+    collect();
+    await wait(0);
+  }
+}
+
+describe("what a function returns belongs to the caller's scope", () => {
+  const x = (): Tensor => tensor([1, 2, 3, 4], [2, 2]);
+  it.each<[string, (t: Tensor) => unknown]>([
+    ["tensor", x],
+    ["zeros", () => zeros([2])],
+    ["ones", () => ones([2])],
+    ["full", () => full([2], 3)],
+    ["eye", () => eye(2)],
+    ["arange", () => arange(3)],
+    ["randomBits", () => randomBits(key(1), [2])],
+    ["randomUniform", () => randomUniform(key(1), [2])],
+    ["randomNormal", () => randomNormal(key(1), [2])],
+    ["scope", () => scope(x)],
+    ["checkpoint", (t) => checkpoint(exp, t)],
+    ["vjp", (t) => vjp(exp, [t]).pullback(x())],
+    ["jvp", (t) => jvp(exp, [t], [t])],
+    ["grad", (t) => grad((y) => sum(mul(y, y)))(t)],
+    ["valueAndGrad", (t) => valueAndGrad((y) => sum(mul(y, y)))(t)],
+    ["gradients", (t) => gradients(() => sum(linear(t, t), 1), { parameters: [t], sink: sumSink({ gradientOf: x }) })],
+    ["forwardDerivative", (t) => forwardDerivative(() => sum(linear(t, t), 1), new Map([[t, t]]))],
+    ...Object.keys(ops).map((name): [string, () => unknown] => [
+      `op ${name}`,
+      () => samples[name].map((sample) => applySample(ops[name], sample.inputs().map(upload), sample.attrs)),
+    ]),
+  ])("%s", (_, fn) => {
+    const t = x();
+    const before = backend.liveBytes;
+    scope(() => void fn(t));
+    expect(backend.liveBytes).toBe(before);
+  }); // prettier-ignore
+
+  it("models, optimizers and passes", async () => {
+    const model = createGPT({ vocabSize: 5, dim: 4, layers: 1, heads: 2, context: 3 });
+    const optimizer = adamw(model.parameters);
+    const into = arenaLike(model.parameters);
+    const batch = { inputs: Int32Array.of(0, 1, 2), targets: Int32Array.of(1, 2, 3), tokens: [3], time: 3 };
+    const tokens = tensor([0, 1, 2], [1, 3], "i32");
+    const known = tensor([1]);
+    const before = backend.liveBytes;
+    for (const fn of [
+      () => model.logits(tokens),
+      () => model.losses(tokens, tokens),
+      () => meanGradient(model, batch, into),
+      () => optimizer.step(into.arena, 0.1),
+      () => optimizer.step(into.arena, 0.1, { lossScale: 2, squaredNorm: known }),
+    ]) {
+      scope(() => void fn());
+      expect(backend.liveBytes).toBe(before);
+      // Outside of a scope it is the caller's, alone.
+      const own = fn();
+      expect(own.disposed).toBe(false);
+      own.dispose();
+    }
+    // A norm that is handed in stays the caller's.
+    const squaredNorm = tensor([4]);
+    optimizer.step(into.arena, 0.1, { squaredNorm }).dispose();
+    expect(await squaredNorm.item()).toBe(4);
+    // Numbers that are still on their way when the scope ends.
+    let numbers: Promise<Float64Array> = Promise.resolve(new Float64Array(0));
+    scope(() => void (numbers = take(tensor([1, 2]))));
+    expect([...(await numbers)]).toEqual([1, 2]);
+  });
+});
+
+describe("the net", () => {
+  /** Made in a function of its own, so that nothing on the stack holds them. */
+  const forget = (make: () => unknown): void => void make();
+
+  it.each<[string, () => unknown]>([
+    ["made outside of every scope", () => [zeros([100]), zeros([100]).view([50]), exp(zeros([100]))]],
+    ["returned from the outermost scope", () => scope(() => scope(() => [exp(zeros([100]))]))],
+    ["kept, or a view of it", () => scope(() => [keep(zeros([100])), keep(zeros([100]).view([10]))].length)],
+    ["saved for a pullback that nobody calls", () => vjp((y) => exp(exp(y)), [zeros([100])])],
+    ["the same, with the function alone", () => {
+      const { pullback, outputs } = vjp((y) => exp(exp(y)), [zeros([100])]);
+      for (const t of outputs) t.dispose();
+      return pullback;
+    }],
+  ])("frees what was %s", async (_, make) => {
+    const before = backend.liveBytes;
+    for (let i = 0; i < 20; i++) forget(make);
+    expect(backend.liveBytes).toBeGreaterThan(before);
+    await collected(() => backend.liveBytes === before);
+    expect(backend.liveBytes).toBe(before);
+  }); // prettier-ignore
+
+  it("frees nothing that a handle reaches, and nothing twice", async () => {
+    const view = ((): Tensor => tensor([1, 2, 3, 4]).view([2], 2))();
+    const recorded = ((): ReturnType<typeof vjp> => vjp((y) => mul(y, tensor([2, 2])), [tensor([3, 4])]))();
+    const before = backend.liveBytes;
+    forget(() => zeros([100]).dispose());
+    const freed = backend.liveBytes;
+    forget(() => zeros([100]));
+    await collected(() => backend.liveBytes === before);
+    expect(backend.liveBytes).toBe(before);
+    expect(freed).toBe(before);
+    expect(Array.from(await view.data())).toEqual([3, 4]);
+    const [dx] = recorded.pullback(tensor([1, 1]));
+    expect(Array.from(await dx.data())).toEqual([2, 2]);
+  });
+
+  it("may find a backend that was shut down", async () => {
+    const errors: unknown[] = [];
+    const note = (error: unknown): void => void errors.push(error);
+    process.on("uncaughtException", note);
+    const old = backend;
+    forget(() => vjp(exp, [zeros([100])]));
+    await old.dispose();
+    backend = createReferenceBackend();
+    setCurrentMemory(backend);
+    forget(() => zeros([100]));
+    await collected(() => backend.liveBytes === 0);
+    process.off("uncaughtException", note);
+    expect(backend.liveBytes).toBe(0);
+    expect(errors).toEqual([]);
+  });
+});
+
+describe("a scope of a function that returns a promise", () => {
+  const unhandled: unknown[] = [];
+  const note = (error: unknown): void => void unhandled.push(error);
+  beforeEach(() => {
+    unhandled.length = 0;
+    process.on("unhandledRejection", note);
+  });
+  afterEach(() => void process.off("unhandledRejection", note));
+
+  it("is an error that says what to do; what was made in it is freed, and its failure is nobody's", async () => {
+    const before = backend.liveBytes;
+    const work = async (): Promise<number> => {
+      const t = tensor([1, 2]);
+      await wait(0);
+      return exp(t).item();
+    };
+    const refused = (fn: () => unknown): GradmixError => {
+      try {
+        scope(fn);
+      } catch (error) {
+        if (error instanceof GradmixError) return error;
+      }
+      return expect.fail("it was not refused");
+    };
+    // A promise of any kind.
+    const then = (_: unknown, reject: (error: Error) => void): void => reject(new Error("planted"));
+    for (const fn of [work, () => Promise.reject(new Error("planted")), () => ({ then })]) {
+      const { code, message } = refused(fn);
+      expect(code).toBe("autograd");
+      expect(message).toMatch(
+        /a scope is synchronous: return the tensor from it, and await its data outside/,
+      );
+      expect(backend.liveBytes).toBe(before);
+    }
+    await wait(20);
+    expect(unhandled).toEqual([]);
+    // The enclosing scope is none the worse.
+    expect(scope(() => (refused(work), tensor([1]))).disposed).toBe(false);
+  });
+});
