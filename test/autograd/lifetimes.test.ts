@@ -1,7 +1,5 @@
 /** Who frees a tensor: the caller's scope what a function returns, the net what nobody reaches any more, nobody twice. */
 import { setTimeout as wait } from "node:timers/promises";
-import { setFlagsFromString } from "node:v8";
-import { runInNewContext } from "node:vm";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import {
   arange,
@@ -38,6 +36,7 @@ import { ops } from "#dist/autograd/ops/index.js";
 import type { Backend } from "#dist/backends/backend.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
 import { setCurrentMemory } from "#dist/tensor/memory.js";
+import { garbageCollected } from "../garbage.ts";
 import { applySample, samples, upload } from "./samples.ts";
 
 let backend: Backend;
@@ -45,21 +44,6 @@ beforeEach(() => {
   backend = createReferenceBackend();
   setCurrentMemory(backend);
 });
-
-setFlagsFromString("--expose-gc");
-const collect = runInNewContext("gc") as () => void;
-
-/** Collects garbage until `done`, and a few times more; the collector promises nothing about one pass. */
-async function collected(done: () => boolean): Promise<void> {
-  for (let i = 0; i < 200 && !done(); i++) {
-    collect();
-    await wait(5);
-  }
-  for (let i = 0; i < 3; i++) {
-    collect();
-    await wait(0);
-  }
-}
 
 describe("what a function returns belongs to the caller's scope", () => {
   const x = (): Tensor => tensor([1, 2, 3, 4], [2, 2]);
@@ -143,7 +127,7 @@ describe("the net", () => {
     const before = backend.liveBytes;
     for (let i = 0; i < 20; i++) forget(make);
     expect(backend.liveBytes).toBeGreaterThan(before);
-    await collected(() => backend.liveBytes === before);
+    await garbageCollected(() => backend.liveBytes === before);
     expect(backend.liveBytes).toBe(before);
   }); // prettier-ignore
 
@@ -154,7 +138,7 @@ describe("the net", () => {
     forget(() => zeros([100]).dispose());
     const freed = backend.liveBytes;
     forget(() => zeros([100]));
-    await collected(() => backend.liveBytes === before);
+    await garbageCollected(() => backend.liveBytes === before);
     expect(backend.liveBytes).toBe(before);
     expect(freed).toBe(before);
     expect(Array.from(await view.data())).toEqual([3, 4]);
@@ -172,7 +156,7 @@ describe("the net", () => {
     backend = createReferenceBackend();
     setCurrentMemory(backend);
     forget(() => zeros([100]));
-    await collected(() => backend.liveBytes === 0);
+    await garbageCollected(() => backend.liveBytes === 0);
     process.off("uncaughtException", note);
     expect(backend.liveBytes).toBe(0);
     expect(errors).toEqual([]);

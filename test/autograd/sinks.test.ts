@@ -27,6 +27,7 @@ import { createReferenceBackend } from "#dist/backends/reference/index.js";
 import { setCurrentMemory } from "#dist/tensor/memory.js";
 import { backends } from "../backends/all.ts";
 import { values } from "../backends/harness.ts";
+import { garbageCollected } from "../garbage.ts";
 import { type TinyModel, tinyModel } from "./model.ts";
 
 const numbers = async (t: Tensor): Promise<number[]> => Array.from(await t.data());
@@ -287,6 +288,8 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
   it("nothing is left behind by 50 passes with every sink", async () => {
     const v = direction();
     const into = buffers();
+    // What other tests forgot on this backend is not to go back in between.
+    await garbageCollected();
     const before = backend.liveBytes;
     let peak = 0;
     for (let step = 0; step < 50; step++) {
