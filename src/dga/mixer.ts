@@ -2,7 +2,7 @@
  * The mixer: a rule, when it is due, and the history of its weights, as plain JSON. Pure functions from state to state.
  */
 import { GradmixError } from "../errors.ts";
-import type { Rule, RuleState, Signal } from "./rule.ts";
+import { checkDomains, type Rule, type RuleState, type Signal } from "./rule.ts";
 import { checkRange, show } from "../options.ts";
 import { createRule, type RuleOptions } from "./rules/index.ts";
 import { normalise, sumOf } from "./simplex.ts";
@@ -37,10 +37,7 @@ export interface Mixer {
 
 /** Throws `config` for impossible options. */
 export function createMixer({ domains, rule, updateEvery = 10, warmup = 0 }: MixerOptions): Mixer {
-  if (domains.length === 0) throw new GradmixError("config", "domains: at least one is needed");
-  const last = new Map(domains.map((name, i) => [name, i]));
-  const twice = domains.find((name, i) => last.get(name) !== i);
-  if (twice !== undefined) throw new GradmixError("config", `domains: two are called "${twice}"`);
+  checkDomains(domains);
   checkRange("updateEvery", updateEvery, { min: 1, max: Infinity, openMax: true, integer: true });
   checkRange("warmup", warmup, { min: 0, max: Infinity, openMax: true, integer: true });
   const made = "update" in rule ? rule : createRule(rule);

@@ -6,6 +6,7 @@ import {
   klDivergence,
   movingAverage,
   normalise,
+  projectBounds,
   projectFloor,
   sumOf,
   uniformWeights,
@@ -305,6 +306,70 @@ describe("movingAverage", () => {
     for (let step = 0; step < 20_000; step++) uneven = movingAverage(uneven, [0.1, 0.9], 5e-17);
     expect(Math.abs(sumOf(uneven) - 1)).toBeLessThanOrEqual(2e-14);
   });
+});
+
+describe("both projections, as Bregman projections under the entropy", () => {
+  /** Bounds with a point between them, and other points of the simplex between them. */
+  const cases = fc.integer({ min: 1, max: 8 }).chain((k) =>
+    fc.record({
+      alpha: simplexPoint(k, { positive: true }),
+      middle: simplexPoint(k),
+      // At 1 the bounds leave nothing but rounding.
+      share: fc.double({ min: 0, max: 0.99, noNaN: true }),
+      rival: simplexPoint(k),
+    }),
+  );
+  const projections: [
+    string,
+    (alpha: ArrayLike<number>, middle: Weights, share: number) => [Weights, Weights, Weights],
+  ][] = [
+    [
+      "projectFloor",
+      (alpha, { length: k }, share) => [
+        projectFloor(alpha, share / k),
+        new Float64Array(k).fill(share / k),
+        new Float64Array(k).fill(1),
+      ],
+    ],
+    [
+      "projectBounds",
+      (alpha, middle, share) => {
+        const floors = middle.map((w) => share * w);
+        const caps = middle.map((w) => w + (1 - w) * (1 - share) * 0.5);
+        return [projectBounds(alpha, floors, caps), floors, caps];
+      },
+    ],
+  ];
+  test.each(projections)(
+    "%s: done twice it changes nothing, and KL(p‖α) ≥ KL(p‖Πα) + KL(Πα‖α) for p within",
+    (_, project) => {
+      fc.assert(
+        fc.property(cases, ({ alpha, middle, share, rival }) => {
+          const [out, floors, caps] = project(alpha, middle, share);
+          expect(project(out, middle, share)[0]).toEqual(out);
+          const center = Float64Array.from(
+            floors.every((f) => f === floors[0]) ? uniformWeights(alpha.length) : middle,
+          );
+          for (const towards of [rival, alpha]) {
+            // As far towards another point as the bounds allow.
+            const steps = center.map((w, i) => {
+              const way = towards[i] - w;
+              return way > 0 ? (caps[i] - w) / way : way < 0 ? (floors[i] - w) / way : 1;
+            });
+            const t = Math.max(0, Math.min(1, ...steps));
+            const p = normalise(center.map((w, i) => Math.max(0, w + t * (towards[i] - w))));
+            const [whole, rest, own] = [
+              klDivergence(p, alpha),
+              klDivergence(p, out),
+              klDivergence(out, alpha),
+            ];
+            expect(whole).toBeGreaterThanOrEqual(rest + own - 1e-9 * Math.max(1, own));
+          }
+        }),
+        { numRuns: 500 },
+      );
+    },
+  );
 });
 
 describe("projectFloor", () => {

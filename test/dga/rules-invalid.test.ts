@@ -1,0 +1,332 @@
+/**
+ * Whatever is put in the place of an option or of a part of a signal: a rule takes it and stays on the simplex, or refuses it with one
+ * GradmixError that names it, and the state is what it was. And what is given by name does not depend on the order of the names.
+ */
+import {
+  combinatorNames,
+  type CombinatorOptions,
+  combine,
+  createMixer,
+  createRule,
+  dga,
+  type Rule,
+  type RuleName,
+  ruleNames,
+  type RuleOptions,
+  type RuleState,
+  type Signal,
+  sumOf,
+} from "gradmix/dga";
+import { GradmixError } from "gradmix";
+import { histogram, names, signal, simplexPoint, targetNames } from "gradmix/testing";
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { errorOf } from "./arbitraries.ts";
+
+const K = 3;
+const shares = [0.5, 0.3, 0.2];
+
+/** Options with which each rule can be made, all that there are. */
+const valid: { readonly [N in RuleName]: Required<Extract<RuleOptions, { name: N }>> } = {
+  uniform: { name: "uniform" },
+  static: { name: "static", weights: shares },
+  temperature: { name: "temperature", sizes: [1, 2, 3], exponent: 0.5 },
+  importanceSampling: { name: "importanceSampling", histogram: [1, 0, 3] },
+  dga: { name: "dga", eta: 1, beta: 0.5, normalise: "clipped", floor: 0.01, start: shares },
+  doge: { name: "doge", towards: "target", own: false, eta: 0.5, smoothing: 0.1, start: shares },
+  grape: {
+    name: "grape",
+    targets: targetNames,
+    eta: 1,
+    mu: 1,
+    smoothing: 0.01,
+    beta: 0.5,
+    normalise: "cosine",
+    targetWeights: [0.5, 0.5],
+    start: shares,
+  },
+  rnb: { name: "rnb", target: shares, lambda: 2 },
+  doremi: { name: "doremi", eta: 1, smoothing: 0.1, start: shares },
+  odm: { name: "odm", decay: 0.5 },
+  ado: {
+    name: "ado",
+    sizes: [1, 2, 3],
+    start: shares,
+    creditRate: 0.1,
+    policyRate: 0.1,
+    creditExponent: 0.5,
+    floor: 0.01,
+    minPoints: 3,
+  },
+};
+const combinators: {
+  readonly [N in CombinatorOptions["name"]]: Required<Extract<CombinatorOptions, { name: N }>>;
+} = {
+  ema: { name: "ema", beta: 0.5 },
+  floor: { name: "floor", least: 0.1 },
+  ceiling: { name: "ceiling", most: 0.8 },
+  tokenBudget: { name: "tokenBudget", budgets: [50, 50, 50], tokens: 100 },
+  repetitionCap: { name: "repetitionCap", repetitions: 4, sizes: [20, 20, 20], tokens: 100 },
+  warmup: { name: "warmup", updates: 2 },
+  etaSchedule: { name: "etaSchedule", decay: "linear", updates: 4, final: 0.5 },
+  shrinkage: { name: "shrinkage" },
+};
+
+/** Anything: what no one would type, and what a file or a slip brings. */
+const anything: fc.Arbitrary<unknown> = fc.oneof(
+  fc.constantFrom<unknown>(
+    null,
+    NaN,
+    Infinity,
+    -Infinity,
+    -1,
+    0,
+    0.5,
+    1e308,
+    "",
+    "1",
+    "raw",
+    true,
+    [],
+    {},
+    [NaN, 1, 1],
+    [null, 1, 0],
+    ["1", 0, 0],
+    [1, 0],
+    [0, 0, 0],
+    [1, 1, 1, 1],
+    [-1, 1, 1],
+    { domain0: 1 },
+    { domain0: null, domain1: 1 },
+    { domain9: 1 },
+    { length: 3 },
+    new Map([["domain0", 1]]),
+    () => 1,
+    1n,
+    [1n, 0, 0],
+    new Float64Array([1, NaN, 0]),
+    new Float64Array(3),
+    new DataView(new ArrayBuffer(24)),
+  ),
+  fc.anything({ withBigInt: true, withTypedArray: true, withNullPrototype: true }),
+);
+
+function onSimplex(state: RuleState): void {
+  expect(state.weights.length).toBe(K);
+  expect(state.weights.every((w) => w >= 0)).toBe(true);
+  expect(Math.abs(sumOf(state.weights) - 1)).toBeLessThanOrEqual(1e-12);
+  // Nothing that JSON cannot hold.
+  expect(JSON.parse(JSON.stringify(state))).toEqual(state);
+}
+
+/** Runs it; a GradmixError of one of these codes counts as an answer, and is given back. */
+function answer(run: () => void): GradmixError | null {
+  try {
+    run();
+    return null;
+  } catch (error) {
+    if (!(error instanceof GradmixError)) throw error;
+    expect(["config", "numeric"]).toContain(error.code);
+    expect(error.message).not.toContain("\n");
+    return error;
+  }
+}
+
+const replacing = (valid: object): fc.Arbitrary<{ options: Record<string, unknown>; name: string }> =>
+  fc.record({ name: fc.constantFrom(...Object.keys(valid)), value: anything }).map(({ name, value }) => ({
+    name,
+    options: { ...valid, [name]: value },
+  }));
+
+describe.each(Object.entries(valid))("%s", (name, options) => {
+  const rule = createRule(options as RuleOptions);
+
+  test("anything in the place of an option gives weights, or an error that names it", () => {
+    fc.assert(
+      fc.property(replacing(options), signal(K), ({ options: given, name: changed }, one) => {
+        const error = answer(() => {
+          const made = createRule(given as unknown as RuleOptions);
+          const state = made.init(names(K));
+          onSimplex(state);
+          onSimplex(made.update(state, one));
+        });
+        if (error?.code === "config") expect(error.message).toContain(changed === "name" ? "rule" : changed);
+      }),
+      { numRuns: 150 },
+    );
+    expect(createRule(options as RuleOptions).name).toBe(name);
+  });
+
+  test("anything in the place of a part of the signal gives weights, or an error that names it", () => {
+    if (rule.needs.length === 0) return;
+    const parts = fc.constantFrom(...rule.needs, "tokens" as const);
+    fc.assert(
+      fc.property(
+        signal(K),
+        parts,
+        anything,
+        fc.nat(K - 1),
+        fc.constantFrom("whole", "entry"),
+        (given, part, value, at, what) => {
+          const state = rule.init(names(K));
+          const before = JSON.stringify(state);
+          const whole = part === "tokens" ? [1, 1, 1] : given[part as keyof typeof given];
+          const bad =
+            what === "entry" && Array.isArray(whole)
+              ? (whole as unknown[]).with(at % whole.length, value)
+              : value;
+          const error = answer(() =>
+            onSimplex(rule.update(state, { ...given, [part]: bad } as unknown as Signal)),
+          );
+          expect(JSON.stringify(state)).toBe(before);
+          if (error !== null)
+            expect(error.message).toMatch(
+              new RegExp(part === "gram" ? "gram|Gram" : part === "targets" ? "target" : part),
+            );
+        },
+      ),
+      { numRuns: 300 },
+    );
+  });
+
+  test("no signal at all is refused", () => {
+    if (rule.needs.length === 0) return;
+    const state = rule.init(names(K));
+    for (const none of [{}, Object.fromEntries(rule.needs.map((part) => [part, null]))])
+      expect(errorOf(() => rule.update(state, none as Signal)).code).toBe("config");
+  });
+
+  test("domains that are none are refused", () => {
+    for (const domains of [[], ["a", "a"], ["a", "b", "a"]])
+      expect(errorOf(() => rule.init(domains)).code).toBe("config");
+  });
+});
+
+describe.each(Object.entries(combinators))("the combinator %s", (_, options) => {
+  test("anything in the place of an option gives weights, or an error that names it", () => {
+    fc.assert(
+      fc.property(replacing(options), signal(K), ({ options: given, name: changed }, one) => {
+        const error = answer(() => {
+          const rule = combine(dga(), [given as unknown as CombinatorOptions]);
+          const state = rule.init(names(K));
+          onSimplex(state);
+          onSimplex(rule.update(state, one));
+        });
+        if (error?.code === "config")
+          expect(error.message).toMatch(
+            changed === "name" ? /combinator/ : new RegExp(`${changed}|floor|ceiling|caps`),
+          );
+      }),
+      { numRuns: 150 },
+    );
+  });
+});
+
+test("the tables cover every rule and every combinator", () => {
+  expect(Object.keys(valid)).toEqual([...ruleNames]);
+  expect(Object.keys(combinators)).toEqual([...combinatorNames]);
+});
+
+test("the list of combinators and a rule's options are what they should be", () => {
+  for (const none of [null, undefined, "dga", 3, []])
+    expect(errorOf(() => createRule(none as unknown as RuleOptions)).code).toBe("config");
+  for (const none of [null, "ema", { name: "ema", beta: 0.5 }])
+    expect(errorOf(() => combine(dga(), none as unknown as CombinatorOptions[])).code).toBe("config");
+  expect(errorOf(() => dga({ name: "doge" } as unknown as { name: "dga" })).message).toContain("dga: name");
+});
+
+test("a mixer's domains are a list of names", () => {
+  for (const domains of [[], ["a", "a"], ["a", 1], "abc", null, { length: 3 }])
+    expect(errorOf(() => createMixer({ domains: domains as string[], rule: dga() })).message).toMatch(
+      /^domains: /,
+    );
+});
+
+test("a Gram matrix that is not symmetric, or of targets in another order, is refused", () => {
+  const rnb = createRule({ name: "rnb" });
+  const message = (gram: number[]): string =>
+    errorOf(() => rnb.update(rnb.init(["a", "b"]), { gram })).message;
+  expect(message([1, 0.5, -0.5, 1])).toMatch(
+    /^rnb: gram of domains "a" and "b" is 0.5, and the other way round -0.5;/,
+  );
+  expect(message([1, NaN, NaN, 1])).toContain('"a" and "b" is NaN');
+  // Rounding in single precision is no other matrix.
+  expect(() => rnb.update(rnb.init(["a", "b"]), { gram: [1, 0.5, 0.5 + 1e-6, 1] })).not.toThrow();
+  const grape = createRule({ name: "grape", targets: [...targetNames], normalise: "raw" });
+  const [given] = fc.sample(signal(K, { mild: true }), { numRuns: 1, seed: 1 });
+  expect(
+    errorOf(() => grape.update(grape.init(names(K)), { targets: given.targets.toReversed() })).message,
+  ).toBe('grape: target 1 is "second", not "first"');
+});
+
+describe("numbers by name", () => {
+  /** Names of every kind: numbers, which objects put first, and those that objects have of their own. */
+  const domains = fc
+    .uniqueArray(
+      fc.oneof(
+        fc.nat(200).map(String),
+        fc.constantFrom("__proto__", "constructor", "toString", "length", "01", "-1", "web", "हिन्दी", "café"),
+        fc.string({ minLength: 1, maxLength: 8 }),
+      ),
+      { minLength: 2, maxLength: 6 },
+    )
+    .chain((all) =>
+      fc.record({
+        all: fc.constant(all),
+        order: fc.shuffledSubarray([...all.keys()], { minLength: all.length, maxLength: all.length }),
+        weights: simplexPoint(all.length).map((point) => Array.from(point)),
+        counts: histogram(all.length),
+      }),
+    );
+
+  test("are the same as the list in the order of the domains, whatever the order of the names", () => {
+    fc.assert(
+      fc.property(domains, ({ all, order, weights, counts }) => {
+        const record = (values: readonly number[]): Record<string, number> =>
+          Object.fromEntries(order.map((i) => [all[i], values[i]]));
+        const sizes = counts.map((count) => count + 1);
+        const both = (
+          of: (give: (values: readonly number[]) => readonly number[] | Record<string, number>) => Rule,
+        ): void => {
+          const [byName, inOrder] = [of(record), of((values) => values)].map((rule) => rule.init(all));
+          expect(byName).toEqual(inOrder);
+          expect(byName.domains).toEqual(all);
+        };
+        both((give) => createRule({ name: "static", weights: give(weights) }));
+        both((give) => createRule({ name: "importanceSampling", histogram: give(counts) }));
+        both((give) => createRule({ name: "temperature", sizes: give(sizes) }));
+        both((give) => createRule({ name: "ado", sizes: give(sizes) }));
+        for (const name of ["dga", "doge", "doremi", "ado"] as const)
+          both((give) => createRule({ name, start: give(weights) }));
+        both((give) => createRule({ name: "grape", targets: [...targetNames], start: give(weights) }));
+        both((give) => createRule({ name: "grape", targets: all, targetWeights: give(weights) }));
+        both((give) =>
+          combine(createRule({ name: "uniform" }), [
+            { name: "repetitionCap", repetitions: 1, sizes: give(sizes), tokens: Math.min(...sizes) },
+          ]),
+        );
+        both((give) =>
+          combine(createRule({ name: "uniform" }), [
+            { name: "tokenBudget", budgets: give(sizes), tokens: Math.min(...sizes) },
+          ]),
+        );
+        const gram = all.flatMap((_, i) => all.map((__, j) => (i === j ? i + 1 : 0)));
+        const [byName, inOrder] = [record(weights), weights].map((target) => {
+          const rule = createRule({ name: "rnb", target });
+          return rule.update(rule.init(all), { gram }).weights;
+        });
+        expect(byName).toEqual(inOrder);
+      }),
+      { numRuns: 100 },
+    );
+  });
+
+  test("a size or a budget for every domain, so that none is capped at 0 by an oversight", () => {
+    const rule = combine(createRule({ name: "uniform" }), [
+      { name: "tokenBudget", budgets: { a: 50, b: 60 }, tokens: 100 },
+    ]);
+    expect(errorOf(() => rule.init(["a", "b", "c"])).message).toBe(
+      'budgets: there is no number for domain "c"; every domain needs one',
+    );
+  });
+});
