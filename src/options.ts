@@ -38,7 +38,7 @@ export function checkOptions<O extends object>(where: string, options: O, checks
 }
 
 /** Throws `config` for a name that is not known, offering the nearest one. */
-export function checkNames(where: string, names: Iterable<string>, known: readonly string[]): void {
+function checkNames(where: string, names: Iterable<string>, known: readonly string[]): void {
   for (const name of names) {
     if (known.includes(name)) continue;
     const close = nearest(name, known);

@@ -170,14 +170,12 @@ describe.each(Object.entries(valid))("%s", (name, options) => {
         (given, part, value, at, what) => {
           const state = rule.init(names(K));
           const before = JSON.stringify(state);
-          const whole = part === "tokens" ? [1, 1, 1] : given[part as keyof typeof given];
+          const whole = part === "tokens" ? [1, 1, 1] : given[part];
           const bad =
             what === "entry" && Array.isArray(whole)
               ? (whole as unknown[]).with(at % whole.length, value)
               : value;
-          const error = answer(() =>
-            onSimplex(rule.update(state, { ...given, [part]: bad } as unknown as Signal)),
-          );
+          const error = answer(() => onSimplex(rule.update(state, { ...given, [part]: bad })));
           expect(JSON.stringify(state)).toBe(before);
           if (error !== null)
             expect(error.message).toMatch(
