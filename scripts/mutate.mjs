@@ -287,6 +287,14 @@ async function tryMutants(
   const queue = [...mutants];
   const stem = (/** @type {string} */ path) => (path.split("/").at(-1) ?? "").split(".")[0] ?? "";
 
+  /** Whatever else makes tests fail would count as kills. */
+  const control = async (/** @type {ReturnType<typeof createDriver>} */ driver) => {
+    const [cheapest] = [...coverage].sort(([, a], [, b]) => a.ms - b.ms);
+    if (cheapest === undefined) return;
+    const { passed, why } = await driver.run(cheapest[0], null, { GRADMIX_MUTANT: "-1" }, 60_000);
+    if (!passed) throw new Error(`${cheapest[0]} fails without a mutant (${why}): what was counted is void`);
+  };
+
   const worker = async () => {
     const driver = createDriver(1);
     for (let mutant = queue.shift(); mutant !== undefined; mutant = queue.shift()) {
@@ -325,6 +333,7 @@ async function tryMutants(
         say(
           `  ${verdict}: ${mutated}:${mutant.line}: ${mutant.change}${leftOut > 0 ? ` (${leftOut} test files left out)` : ""}`,
         );
+      if (outcomes.length % 25 === 0) await control(driver);
       if (outcomes.length % 25 === 0) say(`  ${outcomes.length} of ${mutants.length}`);
       writeFileSync(reportPath, JSON.stringify({ places, seed: Number(options.seed), outcomes }, null, 1));
     }

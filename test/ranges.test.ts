@@ -3,7 +3,17 @@
  * with the ends that belong to it; everything else is refused by name.
  */
 import { sketchSink, zeros } from "gradmix";
-import { combine, type CombinatorOptions, createMixer, createRule, type RuleOptions } from "gradmix/dga";
+import {
+  ceiling,
+  combine,
+  type CombinatorOptions,
+  createMixer,
+  createRule,
+  ema,
+  floor,
+  type RuleOptions,
+  warmup,
+} from "gradmix/dga";
 import { adamw, createSchedule } from "gradmix/nn";
 import { expect, test } from "vitest";
 import { createParameters } from "#dist/nn/parameters.js";
@@ -13,6 +23,7 @@ import { errorOf } from "./dga/arbitraries.ts";
 
 const domains = ["a", "b", "c", "d"];
 
+const anyRule = createRule({ name: "dga" });
 const rule =
   (name: string, option: string, more: object = {}) =>
   (value: unknown): unknown =>
@@ -72,6 +83,10 @@ test.each<[string, string, (value: unknown) => unknown]>([
   ["warmup: updates", "integer [0, ∞)", combinator("warmup", "updates")],
   ["etaSchedule: updates", "integer [1, ∞)", combinator("etaSchedule", "updates", { decay: "linear" })],
   ["etaSchedule: final", "[0, 1]", combinator("etaSchedule", "final", { decay: "linear", updates: 3 })],
+  ["ema's beta", "(0, 1]", (value) => ema(anyRule, value as number)],
+  ["the floor", "[0, 1]", (value) => floor(anyRule, value as number)],
+  ["the ceiling", "(0, 1]", (value) => ceiling(anyRule, value as number)],
+  ["the warmup", "integer [0, ∞)", (value) => warmup(anyRule, value as number)],
   ["sketchSink: rank", "integer [1, ∞)", sketch("rank")],
   ["updateEvery", "integer [1, ∞)", mixer("updateEvery")],
   ["warmup", "integer [0, ∞)", mixer("warmup")],

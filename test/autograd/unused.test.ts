@@ -1,4 +1,4 @@
-/** A parameter that a pass does not use has the gradient 0 in every sink, also after a pass that did use it. */
+/** What sinks hold where nobody says otherwise: 0 for a parameter that a pass does not use, also after one that did; their defaults. */
 import { beforeEach, expect, it } from "vitest";
 import {
   add,
@@ -67,4 +67,17 @@ it.each([[[1]], [[3]], [[3, 2]]])("of shape %j", async (shape) => {
       expect((await found()).every((value) => value === 0)).toBe(zero);
       sums.get(other)?.write(new Array<number>(other.size).fill(NaN));
     }
+});
+
+it("sketches have rank 16 and the seed 1 unless told otherwise", async () => {
+  const weight = tensor(values(400, 1), [20, 20]);
+  const x = tensor(values(40, 2), [2, 20]);
+  const found: number[][] = [];
+  for (const options of [{}, { rank: 16, seed: 1 }, { rank: 16, seed: 2 }, { rank: 15, seed: 1 }]) {
+    const sink = sketchSink({ offsets: [0, 2], parameters: [weight], ...options });
+    gradients(() => sum(linear(x, weight), 1), { parameters: [weight], sink });
+    found.push([...(await sink.result())]);
+  }
+  expect(found[1]).toEqual(found[0]);
+  for (const other of found.slice(2)) expect(other).not.toEqual(found[0]);
 });
