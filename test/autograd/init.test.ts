@@ -71,8 +71,10 @@ describe("init", () => {
       init({ backend: "cpu", threads: 1 }),
     ]);
     expect([first.name, second.name]).toEqual(["reference", "cpu"]);
-    expect(await sum(ones([3])).item()).toBe(3);
+    const three = sum(ones([3]));
+    expect(await three.item()).toBe(3);
     expect(second.liveBytes).toBeGreaterThan(0);
+    expect(three.memory).toBe(second);
     expect(first.liveBytes).toBe(0);
   });
 

@@ -388,7 +388,8 @@ describe.each(backends)("on $name", ({ name: backendName, create }) => {
         if ("error" in want || want.shape !== found.shape || !close(found.data, want.data.map(Math.fround)))
           wrong.push(`${what}: ${JSON.stringify(found)}, the oracle says ${JSON.stringify(want)}`);
       }
-      if (backend.liveBytes !== live) wrong.push(`${what}: leaves ${backend.liveBytes - live} bytes behind`);
+      // Less: what an earlier attempt forgot went back meanwhile.
+      if (backend.liveBytes > live) wrong.push(`${what}: leaves ${backend.liveBytes - live} bytes behind`);
     }
     setCurrentMemory(backend);
     await intact(canaries);
