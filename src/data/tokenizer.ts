@@ -105,7 +105,7 @@ function readAdded(json: unknown, ids: ReadonlyMap<string, number>, wrong: Wrong
       for (const option of ["single_word", "lstrip", "rstrip"])
         if (field(entry, option) === true)
           throw wrong(`the added token ${JSON.stringify(content)} has ${option}, which is not supported`);
-    return { content, id, special, normalized: (field(entry, "normalized") ?? !special) === true };
+    return { content, id, special, normalized: field(entry, "normalized") !== false };
   });
 }
 

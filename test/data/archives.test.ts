@@ -158,6 +158,14 @@ describe(".zst", () => {
     await expect(read()).rejects.toThrow(message);
   });
 
+  test("text that is still to come when the archive has ended is waited for", async () => {
+    // A block of 1,000 bytes and one of 128 KiB, which together are more than is taken at a time.
+    const small = Buffer.concat([Buffer.from([0x40, 0x1f, 0]), Buffer.alloc(1000, "a")]);
+    const last = Buffer.from([0x03, 0x00, 0x10, 98]);
+    const out = await unpack(Buffer.concat([Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0, 0x38]), small, last]));
+    expect(out?.toString()).toBe("a".repeat(1000) + "b".repeat(1 << 17));
+  });
+
   test("what comes out is never held whole", async () => {
     // A gigabyte of zeros in 32 KB: blocks of 128 KiB that say "this byte so often".
     const block = Buffer.from([0x02, 0x00, 0x10, 0]);

@@ -12,6 +12,7 @@ import {
 } from "gradmix/data";
 import { describe, expect, test } from "vitest";
 import { permute } from "#dist/data/permutation.js";
+import { corpusWriter } from "#dist/data/tokens.js";
 import { foldIn, key } from "#dist/tensor/rng.js";
 
 const counts = fc.array(fc.integer({ min: 1, max: 40 }), { minLength: 1, maxLength: 6 });
@@ -330,6 +331,24 @@ describe("windows", () => {
         },
       ),
     );
+  });
+
+  test("of one writer may be moved behind those of another, and writing goes on", () => {
+    const writers = [corpusWriter(300, 299), corpusWriter(300, 299)];
+    writers[0].document([1, 2]);
+    writers[1].document([3]);
+    writers[1].document([]);
+    writers[0].take(writers[1]);
+    writers[0].append([4]);
+    writers[0].end();
+    writers[1].document([5]);
+    const [first, second] = writers.map((writer) => writer.finish());
+    expect([...first.tokens]).toEqual([1, 2, 299, 3, 299, 299, 4, 299]);
+    expect([...first.documents]).toEqual([0, 3, 5, 6, 8]);
+    expect([[...second.tokens], [...second.documents]]).toEqual([
+      [5, 299],
+      [0, 2],
+    ]);
   });
 
   test("two bytes a token where that is enough", () => {

@@ -511,6 +511,18 @@ describe("a tokenizer.json that cannot be used", () => {
     expect(() => loadTokenizer(json)).toThrow(GradmixError);
   });
 
+  test("but not one whose pieces may spell a special token: that text stays text", () => {
+    const whole = { type: "Split", pattern: { String: "\n" }, behavior: "Isolated" };
+    const file = {
+      ...change("model", { ignore_merges: true }),
+      pre_tokenizer: {
+        type: "Sequence",
+        pretokenizers: [whole, { type: "ByteLevel", add_prefix_space: false, use_regex: false }],
+      },
+    };
+    expect([...loadTokenizer(file).encode(END_OF_TEXT)]).toEqual([...Buffer.from(END_OF_TEXT)]);
+  });
+
   test("or texts that it cannot express are", () => {
     const vocabulary = byteTokenizerVocab().filter(([, id]) => id !== 0xc3);
     const file = {
