@@ -9,7 +9,7 @@ import { keepsRows, keepsRowsOfFirst } from "../batch.ts";
 import { allocate, apply1, linearIn, type Op, type Spec, specOf, wantType } from "../op.ts";
 import { wantLike } from "../checks.ts";
 import { rsqrt, square } from "./activation.ts";
-import { add, affine, mul, sub } from "./arithmetic.ts";
+import { add, affine, MOST, mul, sub } from "./arithmetic.ts";
 import { stretch, sumTo } from "./broadcast.ts";
 import { mean } from "./reduce.ts";
 
@@ -41,7 +41,8 @@ function normOp(kind: NormKind, name: string): Op<NormAttrs> {
     emits: [1, 2],
     infer([x, ...rest], { eps, gain, bias }) {
       wantType(name, "x", x, "f32");
-      numberIn({ min: 0 })(`${name}: eps`, eps);
+      // Kernels take it as an f32.
+      numberIn({ min: 0, max: MOST })(`${name}: eps`, eps);
       boolean(`${name}: gain`, gain);
       boolean(`${name}: bias`, bias);
       if (x.shape.length < 2)
