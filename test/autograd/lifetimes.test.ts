@@ -1,5 +1,6 @@
 /** Who frees a tensor: the caller's scope what a function returns, the net what nobody reaches any more, nobody twice. */
 import { setTimeout as wait } from "node:timers/promises";
+import { runInNewContext } from "node:vm";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import {
   arange,
@@ -187,13 +188,9 @@ describe("a scope of a function that returns a promise", () => {
       }
       return expect.fail("it was not refused");
     };
-    // A promise of any kind.
-    const then = (_: unknown, reject: (error: Error) => void): void => reject(new Error("planted"));
-    for (const fn of [
-      work,
-      () => Promise.reject(new Error("planted")),
-      () => Object.fromEntries([["then", then]]),
-    ]) {
+    // Of another realm, it is no instance of our Promise.
+    const foreign = (): unknown => runInNewContext(`Promise.reject(new Error("planted"))`);
+    for (const fn of [work, () => Promise.reject(new Error("planted")), foreign]) {
       const { code, message } = refused(fn);
       expect(code).toBe("autograd");
       expect(message).toMatch(
