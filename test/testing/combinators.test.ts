@@ -142,7 +142,7 @@ describe("every combinator keeps the invariants", () => {
     ["around fixed weights", () => ema(floor(uniform(), 0.01), 0.5), { promises: { floor: 0.01 } }],
   ];
   test.each(cases)("%s", (_, make, options) => {
-    checkRule(make, options);
+    checkRule(make, { ...options, longRun: 2000, numRuns: 50 });
   });
 });
 
