@@ -26,7 +26,7 @@ import { findMutants, instrument } from "./mutate/mutants.mjs";
 import { drawSample, summarise } from "./mutate/sample.mjs";
 
 /** @typedef {{ id: number, file: string, line: number, source: string, change: string, reason: string | null }} Mutant */
-/** @typedef {{ ms: number, loaded: number[], tests: { id: string, name: string, ms: number, reached: number[] }[] }} Coverage */
+/** `whole`: all tests of the file count. @typedef {{ ms: number, whole: boolean, loaded: number[], tests: { id: string, name: string, ms: number, reached: number[] }[] }} Coverage */
 /** @typedef {Mutant & { verdict: "killed" | "survived" | "not covered", by: string | null, leftOut: number, ms: number }} Outcome */
 /** @typedef {{ passed: boolean, why: string | null, tests: { id: string, name: string, state: string, ms: number }[] }} Answer */
 
@@ -235,10 +235,15 @@ async function cover(
         600_000,
       );
       const ms = performance.now() - start;
-      if (!passed) {
-        say(`${file} is left out: without a mutant it fails (${why})`);
-        continue;
-      }
+      const [good, failed] = ["passed", "failed"].map((state) =>
+        tests.filter((test) => test.state === state),
+      );
+      if (!passed)
+        say(
+          `${file}: without a mutant it fails, and is left out: ${failed.map((t) => t.name).join("; ") || why}`,
+        );
+      // A file that fails as a whole says nothing about its tests.
+      if (!passed && failed.length === 0) continue;
       /** @type {{ test: string, ids: number[] }[]} */
       const found = readdirSync(folder).map((name) => readJson(join(folder, name)));
       const reachedBy = (/** @type {string} */ id) => [
@@ -247,10 +252,9 @@ async function cover(
       /** @type {Coverage} */
       const coverage = {
         ms,
+        whole: failed.length === 0,
         loaded: reachedBy(""),
-        tests: tests
-          .filter(({ state }) => state === "passed")
-          .map(({ id, name, ms }) => ({ id, name, ms, reached: reachedBy(id) })),
+        tests: good.map(({ id, name, ms }) => ({ id, name, ms, reached: reachedBy(id) })),
       };
       writeFileSync(path, JSON.stringify(coverage));
       say(`  ${file}: ${coverage.tests.length} tests, ${(ms / 1000).toFixed(1)} s`);
@@ -265,14 +269,14 @@ async function cover(
  * @param {number} id @param {Map<string, Coverage>} coverage
  */
 const testsFor = (id, coverage) =>
-  [...coverage].flatMap(([file, { ms, loaded, tests }]) => {
+  [...coverage].flatMap(([file, { ms, whole, loaded, tests }]) => {
     const all = loaded.includes(id);
     const ids = tests.filter(({ reached }) => all || reached.includes(id));
     if (ids.length === 0) return [];
     // What is not in a test: starting the process, loading.
     const rest = ms - tests.reduce((sum, test) => sum + test.ms, 0);
     const time = Math.max(0, rest) + ids.reduce((sum, test) => sum + test.ms, 0);
-    return [{ file, ids: ids.length === tests.length ? null : ids.map((test) => test.id), time }];
+    return [{ file, ids: whole && ids.length === tests.length ? null : ids.map((test) => test.id), time }];
   });
 
 /** Tries mutants, `concurrency` at a time. */

@@ -136,6 +136,9 @@ describe.each([0, 1])("tokenizer %i", (which) => {
 test("pieces are what the published pattern matches, for every character", () => {
   const everywhere = fc.oneof(
     text,
+    fc.string({
+      unit: fc.constantFrom("'s", "'t", "'m", "'d", "'re", "'ve", "'ll", "'ie", "'e", "'l", " ", "e"),
+    }),
     fc.string({ unit: fc.constantFrom(...Array.from(" 's'll\n\t\u0085\ufeff\u200b\u2028a1!é🎉𝒜")) }),
   );
   fc.assert(
@@ -181,6 +184,11 @@ test("the ids of a text in blocks are the ids of the text", () => {
     }),
     { numRuns: 25 },
   );
+  // A pair lies across every place where a block could end.
+  for (const before of ["", "a"]) {
+    const value = before + "🎉".repeat(20_000);
+    expect(Buffer.from(tokenizers[0][1].encode(value)).equals(Buffer.from(value))).toBe(true);
+  }
 });
 
 test("byte ids are bytes", () => {
