@@ -531,6 +531,16 @@ describe("a tokenizer.json that cannot be used", () => {
     expect([...loadTokenizer(file).encode(END_OF_TEXT)]).toEqual([...Buffer.from(END_OF_TEXT)]);
   });
 
+  test("a piece that is a token is that token where merges are ignored, and else what merges make of it", () => {
+    const vocab = { ...Object.fromEntries(byteTokenizerVocab()), the: 257 };
+    const idsWith = (ignore_merges: boolean): number[] => [
+      ...loadTokenizer(change("model", { vocab, ignore_merges })).encode("the thethe the"),
+    ];
+    const [letters, rest] = ["the", " thethe the"].map((piece) => [...Buffer.from(piece)]);
+    expect(idsWith(false)).toEqual([...letters, ...rest]);
+    expect(idsWith(true)).toEqual([257, ...rest]);
+  });
+
   test("or texts that it cannot express are", () => {
     const vocabulary = byteTokenizerVocab().filter(([, id]) => id !== 0xc3);
     const file = {
