@@ -5,6 +5,7 @@
 export type ErrorCode =
   | "shape" // operand shapes or dtypes do not fit
   | "disposed" // a tensor was used after its memory was given back
+  | "busy" // another call on the same object has not ended yet
   | "memory" // a memory limit was reached
   | "backend" // a backend is missing, failed to start, or failed while running
   | "autograd" // a transformation cannot be applied (a rule is missing, a value is not tracked)

@@ -32,7 +32,7 @@ export {
 } from "./autograd/grad.ts";
 export type { GradientSink } from "./autograd/sink.ts";
 export { sketchSink, type SketchSink, type SketchSinkOptions } from "./autograd/sinks/sketch.ts";
-export { sumSink } from "./autograd/sinks/sum.ts";
+export { type SumSink, sumSink } from "./autograd/sinks/sum.ts";
 export type { SumTarget } from "./autograd/sinks/rows.ts";
 export {
   perDomainSink,

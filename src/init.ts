@@ -4,6 +4,7 @@ import { createReferenceBackend } from "./backends/reference/index.ts";
 import type { NodeDevice } from "./backends/webgpu/host-node.ts";
 import type { TuningStore } from "./backends/webgpu/tuning.ts";
 import { GradmixError } from "./errors.ts";
+import { boolean, callback, checkOptions, integerIn, numberIn, oneOf, string, valueThat } from "./options.ts";
 import { setCurrentMemory } from "./tensor/memory.ts";
 
 export interface InitOptions {
@@ -32,6 +33,7 @@ export interface InitOptions {
   /**
    * On webgpu the variants of a kernel are timed once for a device and a size, and the choice is kept in the user's cache folder. With `deterministic`
    * none are timed: every call takes the variant that the shape alone names. Default false. (Either way the same call gives the same bits.)
+   * Other backends time nothing.
    */
   readonly deterministic?: boolean;
   /** Told, a line each, what was chosen: a variant of a kernel, or the cpu in place of a GPU that computes wrongly. */
@@ -50,10 +52,11 @@ function inTurn<T>(task: () => Promise<T>): Promise<T> {
 
 /**
  * Starts a backend and makes it the one on which tensors are created. A backend that runs already is stopped first. Throws
- * `config` for impossible options, `backend` when it cannot start.
+ * `config` for impossible options, and for those that the chosen backend does not have; `backend` when it cannot start.
  */
 export function init(options: InitOptions = {}): Promise<Backend> {
   return inTurn(async () => {
+    checkInit(options);
     await stop();
     const started = await create(options);
     running = started;
@@ -75,43 +78,59 @@ async function stop(): Promise<void> {
   await backend.dispose();
 }
 
+/** Throws `config` for an option that there is not, or a value that no backend takes. */
+function checkInit(options: InitOptions): void {
+  checkOptions("init", options, {
+    backend: string,
+    device: valueThat("a GPUDevice, which is what adapter.requestDevice() resolves to", isDevice),
+    threads: integerIn(1),
+    simd: oneOf("auto", "relaxed", "plain"),
+    precision: oneOf("f32", "f16"),
+    memoryLimit: numberIn({ min: 0 }),
+    deterministic: boolean,
+    log: callback,
+  });
+}
+
+/** Throws `config` for an option that the backend does not have, however it was chosen: `by` says how, where it was not by its name. */
+function checkHas(
+  backend: string,
+  by: string,
+  { threads, simd = "auto", precision, device }: InitOptions,
+): void {
+  const ofCpu = threads !== undefined ? "threads" : simd !== "auto" ? "simd" : null;
+  if (ofCpu !== null && backend !== "cpu" && backend !== "auto")
+    throw new GradmixError(
+      "config",
+      `${ofCpu}: an option of the backend "cpu"; leave it out with "${backend}"${by}`,
+    );
+  if (device !== undefined && backend !== "webgpu")
+    throw new GradmixError("config", `device: a GPUDevice needs the backend "webgpu", not "${backend}"${by}`);
+  if (precision === "f16" && backend !== "webgpu")
+    throw new GradmixError("config", `precision: "f16" needs the backend "webgpu", not "${backend}"${by}`);
+}
+
 async function create(options: InitOptions): Promise<Backend> {
-  const { backend = "auto", threads, simd, memoryLimit } = options;
+  const { backend = "auto", threads, simd, memoryLimit, device } = options;
   const limit = memoryLimit === undefined ? {} : { memoryLimit };
-  const { device, precision = "f32" } = options;
-  if (!["f32", "f16"].includes(precision))
-    throw new GradmixError("config", `precision: there is no "${precision}"; there are "f32" and "f16"`);
-  if (
-    (backend === "webgpu" || device !== undefined) &&
-    (threads !== undefined || (simd ?? "auto") !== "auto")
-  )
+  // A device says what is wanted, so the environment is not asked.
+  const asked = backend === "auto" && device === undefined;
+  const named = asked ? environment("GRADMIX_BACKEND") : undefined;
+  const name = named ?? (backend === "auto" && device !== undefined ? "webgpu" : backend);
+  if (!["auto", "cpu", "webgpu", "reference"].includes(name))
     throw new GradmixError(
       "config",
-      `${threads === undefined ? "simd" : "threads"}: an option of the backend "cpu"; leave it out with "webgpu"`,
+      `${named === undefined ? "" : "GRADMIX_BACKEND: "}no backend is called "${name}"; there are "auto", "cpu", "webgpu" and "reference"`,
     );
-  if (device !== undefined && !isDevice(device))
-    throw new GradmixError(
-      "config",
-      "device: not a GPUDevice; give what adapter.requestDevice() resolves to",
-    );
-  if (device !== undefined && backend !== "auto" && backend !== "webgpu")
-    throw new GradmixError("config", `device: a GPUDevice needs the backend "webgpu", not "${backend}"`);
+  checkHas(name, named === undefined ? "" : ", which GRADMIX_BACKEND names", options);
   if (device !== undefined) return startWebgpu(await described(device, options), options);
-  const named = backend === "auto" ? environment("GRADMIX_BACKEND") : undefined;
-  const name = named ?? backend;
-  if (precision === "f16" && name !== "webgpu")
-    throw new GradmixError("config", `precision: "f16" needs the backend "webgpu", not "${name}"`);
   if (name === "reference") return createReferenceBackend(limit);
   if (name === "webgpu")
     return startWebgpu(await findDevice(options, environment("GRADMIX_WEBGPU") === "software"), options);
   if (name === "auto" && threads === undefined && (simd ?? "auto") === "auto") {
     const found = await tryWebgpu(options);
     if (found !== null) return found;
-  } else if (name !== "cpu" && name !== "auto")
-    throw new GradmixError(
-      "config",
-      `${named === undefined ? "" : "GRADMIX_BACKEND: "}no backend is called "${name}"; there are "auto", "cpu", "webgpu" and "reference"`,
-    );
+  }
   // Only here: the others need none of its code.
   const { createCpuBackend } = await import("./backends/cpu/index.ts");
   return createCpuBackend({

@@ -70,6 +70,11 @@ export function checkRange(name: string, value: unknown, range: Range): void {
     (openMax ? value < max : value <= max) &&
     (!integer || Number.isInteger(value));
   if (!fits) {
+    if (integer && max === Number.MAX_SAFE_INTEGER)
+      throw new GradmixError(
+        "config",
+        `${name}: ${show(value)} does not fit; it must be an integer of at least ${min}`,
+      );
     const low = openMin ? `more than ${min}` : `at least ${min}`;
     const high = max === Infinity ? "finite" : openMax ? `less than ${max}` : `at most ${max}`;
     throw new GradmixError(
@@ -120,6 +125,8 @@ export function valueThat(what: string, fits: (value: unknown) => boolean): Opti
 export const boolean: OptionCheck = valueThat("true or false", (value) => typeof value === "boolean");
 export const string: OptionCheck = valueThat("a string", (value) => typeof value === "string");
 export const callback: OptionCheck = valueThat("a function", (value) => typeof value === "function");
+/** A list; what is in it is checked elsewhere. */
+export const list: OptionCheck = valueThat("a list", (value) => Array.isArray(value));
 /** Any object that is not null; what is in it is checked elsewhere. */
 export const object: OptionCheck = valueThat(
   "an object",

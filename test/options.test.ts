@@ -69,9 +69,7 @@ test("what does not fit is refused with the function, the option and the value",
   expect(refusal({ steps: 1, bta: 0.5 })).toBe('make: there is no option "bta"; did you mean "beta"?');
   expect(refusal({})).toBe("make: steps is missing");
   expect(refusal({ steps: undefined })).toBe("make: steps is missing");
-  expect(refusal({ steps: 2.5 })).toBe(
-    "make: steps: 2.5 does not fit; it must be an integer, at least 1 and at most 9007199254740991",
-  );
+  expect(refusal({ steps: 2.5 })).toBe("make: steps: 2.5 does not fit; it must be an integer of at least 1");
   expect(refusal({ steps: 1, beta: 1 })).toBe(
     "make: beta: 1 does not fit; it must be at least 0 and less than 1",
   );

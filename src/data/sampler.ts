@@ -9,11 +9,14 @@ import { checkOptions, checkRange, integerIn, oneOf, required, valueThat } from 
 import { foldIn, type Key, key, uniformAt } from "../tensor/rng.ts";
 import { ALIAS_FROM, aliasTable, type Choice, cumulativeTable } from "./alias.ts";
 import { permute } from "./permutation.ts";
+import { commonTime } from "./tokens.ts";
 
 export interface SampledDomain {
   readonly name: string;
   /** Windows in an epoch. */
   readonly count: number;
+  /** Tokens of a window. A batch takes one length, so those that say theirs have to agree. */
+  readonly time?: number;
   /** Counted tokens of a window. */
   tokensOf(index: number): number;
 }
@@ -80,6 +83,7 @@ export function createSampler(options: SamplerOptions): Sampler {
     mode: oneOf("multinomial", "systematic"),
   });
   const { domains, seed, mode = "multinomial" } = options;
+  commonTime(domains);
   for (const { name, count } of domains)
     if (!Number.isSafeInteger(count) || count < 1)
       throw new GradmixError(

@@ -247,6 +247,49 @@ function cut(name: string, stream: TokenStream, time: number, partial: "pad" | "
 }
 
 /**
+ * The T of windows that go into one batch, 0 of none. Throws `data`, naming two, when they are of different lengths. Sources that do not say theirs
+ * are passed over.
+ */
+export function commonTime(sources: Iterable<{ readonly name: string; readonly time?: number }>): number {
+  let first: { name: string; time: number } | null = null;
+  for (const { name, time } of sources) {
+    if (time === undefined) continue;
+    first ??= { name, time };
+    if (time !== first.time)
+      throw new GradmixError(
+        "data",
+        `"${first.name}" has windows of ${first.time} tokens, "${name}" of ${time}; a batch takes one length, so cut them alike`,
+      );
+  }
+  return first?.time ?? 0;
+}
+
+/**
+ * Throws `data`, naming the windows, when those from `first` to before `end` do not fit a model: longer than its context, or with a token that is not in
+ * its vocabulary.
+ */
+export function checkWindows(
+  { name, stream: { tokens }, time, count }: Windows,
+  model: { readonly context: number; readonly vocabSize: number },
+  first: number = 0,
+  end: number = count,
+): void {
+  if (time > model.context)
+    throw new GradmixError(
+      "data",
+      `"${name}": windows of ${time} tokens are longer than the model's context of ${model.context}`,
+    );
+  if (count < 1) throw new GradmixError("data", `"${name}": it has no windows`);
+  const last = Math.min(tokens.length, end * time + 1);
+  for (let i = first * time; i < last; i++)
+    if (!(tokens[i] < model.vocabSize))
+      throw new GradmixError(
+        "data",
+        `"${name}": token ${tokens[i]}, number ${i} of its stream, is not in the model's vocabulary of ${model.vocabSize}; use the tokenizer that the model was made for`,
+      );
+}
+
+/**
  * Writes window `index` into row `row` of a batch; targets that do not count are −1. Throws `data` for a window that there is not, `shape` for a row
  * beyond the arrays.
  */

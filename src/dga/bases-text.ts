@@ -7,7 +7,7 @@
 import { GradmixError } from "../errors.ts";
 import { type Json, jsonLine, type JsonPath, parseJson } from "../json.ts";
 import { assemble, type Bases, type BasesOptions, domainFinder, type GivenRow } from "./bases.ts";
-import { show } from "../options.ts";
+import { boolean, checkOptions, oneOf, required, show, string } from "../options.ts";
 
 export interface ParseBasesOptions extends BasesOptions {
   readonly format: "json" | "csv";
@@ -17,6 +17,11 @@ export interface ParseBasesOptions extends BasesOptions {
 
 /** Throws `data`, naming the line, for text that is not of this form; otherwise like `createBases`, with the code `data`. */
 export function parseBases(text: string, domains: readonly string[], options: ParseBasesOptions): Bases {
+  checkOptions("parseBases", options, {
+    format: required(oneOf("json", "csv")),
+    source: string,
+    counts: boolean,
+  });
   const { format, source = "bases" } = options;
   const rows = format === "csv" ? readCsv(text, new Rows(source, domains)) : readJson(text, source, domains);
   try {

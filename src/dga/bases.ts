@@ -4,7 +4,7 @@
  */
 import { GradmixError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
-import { show } from "../options.ts";
+import { boolean, checkOptions, show } from "../options.ts";
 import { SUM_TOLERANCE, sumOf, type Weights } from "./simplex.ts";
 
 /** Rows in compressed form: what basis j holds are the entries offsets[j] … offsets[j + 1] − 1 of `columns` and `values`. */
@@ -50,6 +50,7 @@ export function createBases(
   domains: readonly string[],
   options: BasesOptions = {},
 ): Bases {
+  checkOptions("createBases", options, { counts: boolean });
   const find = domainFinder(domains);
   const rows = new Map<string, GivenRow>();
   checkOrder(given);

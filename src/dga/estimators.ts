@@ -19,10 +19,13 @@ import { alignSink } from "../autograd/sinks/align.ts";
 import { run } from "../backends/backend.ts";
 import { GradmixError } from "../errors.ts";
 import { type Arena, arenaLike } from "../nn/parameters.ts";
+import { integerIn, oneOf } from "../options.ts";
 import { empty, keep, scope, type Tensor } from "../tensor/tensor.ts";
 import {
   type Alignments,
   type Batch,
+  checkBatch,
+  checkEstimate,
   chunks,
   concatenate,
   type EstimateOptions,
@@ -52,6 +55,10 @@ export async function estimateAlignments(
   domains: readonly Batch[],
   options: EstimateOptions = {},
 ): Promise<Alignments> {
+  oneOf(...estimatorNames)("estimateAlignments: name", name);
+  checkEstimate("estimateAlignments", options);
+  if (domains.length === 0)
+    throw new GradmixError("config", "estimateAlignments: at least one domain's batch is needed");
   if (name === "sketch") {
     if (options.precondition !== undefined)
       throw new GradmixError(
@@ -86,6 +93,7 @@ export async function targetDirection(
   direction: Arena,
   options: EstimateOptions = {},
 ): Promise<{ targetLoss: number; targetNorm: number }> {
+  checkEstimate("targetDirection", options);
   if (tokenCount(target) === 0)
     throw new GradmixError("data", "the target batch has no tokens to learn from");
   const scale = scaleOf(options);
@@ -200,6 +208,8 @@ export async function exampleNumbers(
   direction: Arena,
   options: EstimateOptions = {},
 ): Promise<{ dots: Float64Array; squaredNorms: Float64Array; losses: Float64Array }> {
+  checkEstimate("exampleNumbers", options);
+  checkBatch("exampleNumbers", batch);
   const count = exampleCount(batch);
   const out = {
     dots: new Float64Array(count),
@@ -232,8 +242,9 @@ export async function estimateGram(
   domains: readonly Batch[],
   options: EstimateOptions & { readonly held?: number } = {},
 ): Promise<{ gram: Float64Array; losses: Float64Array }> {
+  checkEstimate("estimateGram", options, { held: integerIn(1) });
   const k = domains.length;
-  const held = Math.max(1, options.held ?? 32);
+  const { held = 32 } = options;
   const parameters = watched(model, options);
   const scale = scaleOf(options);
   const gram = new Float64Array(k * k);
@@ -293,12 +304,13 @@ async function segmentedPass(
         });
       }),
     );
+    const values = await take(losses);
     const { dots, squaredNorms, groupSquaredNorms } = await sink.result();
     return {
       dots: divided(dots, weight * scaleOf(options)),
       squaredNorms: divided(squaredNorms, weight ** 2),
       groupSquaredNorms: divided(groupSquaredNorms, weight ** 2),
-      losses: await take(losses),
+      losses: values,
     };
   } finally {
     sink.dispose();
@@ -318,9 +330,10 @@ async function forwardPass(
   });
   keep(losses);
   keep(derivatives);
+  const [values, dots] = await Promise.all([take(losses), take(derivatives)]);
   return {
-    losses: await take(losses),
-    dots: divided(await take(derivatives), scaleOf(options)),
+    losses: values,
+    dots: divided(dots, scaleOf(options)),
     squaredNorms: null,
     groupSquaredNorms: null,
   };
@@ -331,7 +344,12 @@ function divided(values: Float64Array, by: number): Float64Array {
 }
 
 async function reduceArena(kernel: "dot" | "sumSquares", arenas: readonly Tensor[]): Promise<number> {
-  const out = keep(empty([1], "f32", arenas[0].memory));
-  run(kernel, {}, arenas, [out]);
+  const out = keep(
+    scope(() => {
+      const sum = empty([1], "f32", arenas[0].memory);
+      run(kernel, {}, arenas, [sum]);
+      return sum;
+    }),
+  );
   return (await take(out))[0];
 }

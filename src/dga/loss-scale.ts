@@ -4,6 +4,7 @@
  * it halves, after many steps without one it doubles. All scales are powers of two, by which numbers are multiplied and divided exactly.
  */
 import { GradmixError } from "../errors.ts";
+import { checkOptions, integerIn, type OptionCheck, valueThat } from "../options.ts";
 
 export interface LossScaleOptions {
   /** The first scale. Default 2¹⁶, or the nearest that `min` and `max` allow. */
@@ -24,28 +25,43 @@ export interface LossScale {
 }
 
 /** A power of two that, like its inverse, is a normal f32. */
-export function isScale(value: number): boolean {
-  return value >= 2 ** -126 && value <= 2 ** 126 && 2 ** Math.round(Math.log2(value)) === value;
+export function isScale(value: unknown): value is number {
+  return (
+    typeof value === "number" &&
+    value >= 2 ** -126 &&
+    value <= 2 ** 126 &&
+    2 ** Math.round(Math.log2(value)) === value
+  );
 }
+
+export const lossScaleCheck: OptionCheck = valueThat("a power of two from 2^-126 to 2^126", isScale);
 
 /** Every option. Throws `config` for impossible ones. */
 export function lossScaleOptions(options: LossScaleOptions): Required<LossScaleOptions> {
+  checkOptions("lossScale", options, {
+    initial: lossScaleCheck,
+    growthInterval: integerIn(1),
+    max: lossScaleCheck,
+    min: lossScaleCheck,
+  });
   const { growthInterval = 2000, max = 2 ** 24, min = 1 } = options;
   const initial = options.initial ?? Math.max(min, Math.min(max, 2 ** 16));
-  for (const [field, value] of Object.entries({ initial, max, min }))
-    if (!isScale(value))
-      throw new GradmixError(
-        "config",
-        `lossScale: ${field} is ${value}; it must be a power of two from 2^-126 to 2^126`,
-      );
   if (!(min <= initial && initial <= max))
     throw new GradmixError("config", `lossScale: initial is ${initial}, not from min ${min} to max ${max}`);
-  if (!Number.isSafeInteger(growthInterval) || growthInterval < 1)
-    throw new GradmixError(
-      "config",
-      `lossScale: growthInterval is ${growthInterval}; it must be a whole number of at least 1`,
-    );
   return { initial, growthInterval, max, min };
+}
+
+/** The alignments have a scale of their own: their passes are of other batches and overflow at other scales. */
+export interface Scales {
+  step: LossScale;
+  alignment: LossScale;
+}
+
+/** Where a run begins; null without loss scaling. */
+export function firstScales(options: Required<LossScaleOptions> | null): Scales | null {
+  if (options === null) return null;
+  const first: LossScale = { scale: options.initial, good: 0 };
+  return { step: first, alignment: first };
 }
 
 /** After a step without an overflow. */
@@ -62,13 +78,7 @@ export function backoff({ scale }: LossScale, { min }: Required<LossScaleOptions
 /** From a checkpoint. Throws `checkpoint`. */
 export function restoreLossScale(json: unknown, options: Required<LossScaleOptions>): LossScale {
   const { scale, good } = Object(json) as Record<string, unknown>;
-  if (
-    typeof scale !== "number" ||
-    !isScale(scale) ||
-    typeof good !== "number" ||
-    !Number.isSafeInteger(good) ||
-    good < 0
-  )
+  if (!isScale(scale) || typeof good !== "number" || !Number.isSafeInteger(good) || good < 0)
     throw new GradmixError("checkpoint", `checkpoint: the loss scale is ${JSON.stringify(json)}`);
   // Other bounds than it was saved with hold from here on.
   return { scale: Math.max(options.min, Math.min(options.max, scale)), good };

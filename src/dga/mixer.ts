@@ -3,7 +3,7 @@
  */
 import { GradmixError } from "../errors.ts";
 import { checkDomains, type Rule, type RuleState, type Signal } from "./rule.ts";
-import { checkRange, show } from "../options.ts";
+import { checkOptions, integerIn, list, object, required, show } from "../options.ts";
 import { createRule, type RuleOptions } from "./rules/index.ts";
 import { normalise, sumOf } from "./simplex.ts";
 
@@ -36,10 +36,15 @@ export interface Mixer {
 }
 
 /** Throws `config` for impossible options. */
-export function createMixer({ domains, rule, updateEvery = 10, warmup = 0 }: MixerOptions): Mixer {
+export function createMixer(options: MixerOptions): Mixer {
+  checkOptions("createMixer", options, {
+    domains: required(list),
+    rule: required(object),
+    updateEvery: integerIn(1),
+    warmup: integerIn(0),
+  });
+  const { domains, rule, updateEvery = 10, warmup = 0 } = options;
   checkDomains(domains);
-  checkRange("updateEvery", updateEvery, { min: 1, max: Infinity, openMax: true, integer: true });
-  checkRange("warmup", warmup, { min: 0, max: Infinity, openMax: true, integer: true });
   const made = "update" in rule ? rule : createRule(rule);
   const initial: MixerState = {
     version: 1,

@@ -4,7 +4,16 @@ import { sumSink } from "../autograd/sinks/sum.ts";
 import { GradmixError } from "../errors.ts";
 import type { Arena, Parameters } from "../nn/parameters.ts";
 import { keep, scope, type Tensor, tensor } from "../tensor/tensor.ts";
-import { isScale } from "./loss-scale.ts";
+import {
+  callback,
+  checkOptions,
+  integerIn,
+  numberIn,
+  object,
+  type OptionChecks,
+  required,
+} from "../options.ts";
+import { lossScaleCheck } from "./loss-scale.ts";
 
 /** Examples of equal length. `targets` < 0 are ignored, so that examples may be ragged. */
 export interface Batch {
@@ -69,15 +78,17 @@ export function meanGradient(
   parameters: readonly Tensor[] = model.parameters.list,
   lossScale = 1,
 ): Tensor {
+  checkBatch("meanGradient", batch);
   const weights = new Float64Array(exampleCount(batch)).fill(lossScale / Math.max(1, tokenCount(batch)));
-  return scope(() => {
-    const { inputs, targets } = upload(batch);
-    return gradients(() => model.losses(inputs, targets), {
-      parameters,
-      sink: sumSink({ gradientOf: into.of, accumulate }),
-      weights,
+  const sink = sumSink({ gradientOf: into.of, accumulate });
+  try {
+    return scope(() => {
+      const { inputs, targets } = upload(batch);
+      return gradients(() => model.losses(inputs, targets), { parameters, sink, weights });
     });
-  });
+  } finally {
+    sink.dispose();
+  }
 }
 
 /** Second moments of Adam, by which an alignment can be preconditioned: P = 1/(√(v/bias) + ε). */
@@ -111,10 +122,48 @@ export interface EstimateOptions {
   readonly lossScale?: number;
 }
 
-/** The scale, 1 without one. Throws `config` for what is not a power of two. */
+const estimateChecks: OptionChecks<EstimateOptions> = {
+  maxExamples: integerIn(1),
+  direction: object,
+  parameters: callback,
+  sketch: object,
+  precondition: object,
+  lossScale: lossScaleCheck,
+};
+
+/** Throws `config`, naming the function and the option. `more` are options that only this function takes. */
+export function checkEstimate<More extends object = object>(
+  where: string,
+  options: EstimateOptions & More,
+  more?: OptionChecks<More>,
+): void {
+  checkOptions<EstimateOptions>(where, options, { ...estimateChecks, ...more });
+  if (options.sketch !== undefined)
+    checkOptions(`${where}: sketch`, options.sketch, { rank: integerIn(1), seed: integerIn(0) });
+  if (options.precondition !== undefined)
+    checkOptions(`${where}: precondition`, options.precondition, {
+      v: required(object),
+      bias: required(numberIn({ min: 0, max: 1, openMin: true })),
+      eps: required(numberIn({ min: 0, openMin: true })),
+    });
+}
+
+/**
+ * Throws `shape`, naming the batch, unless its arrays are of one batch: whole windows, a target for each input, a count for each window.
+ */
+export function checkBatch(what: string, { inputs, targets, tokens, time }: Batch): void {
+  const examples = inputs.length / time;
+  if (!Number.isSafeInteger(time) || time < 1 || !Number.isInteger(examples))
+    throw new GradmixError("shape", `${what}: ${inputs.length} inputs are not windows of ${time}`);
+  if (targets.length !== inputs.length || tokens.length !== examples)
+    throw new GradmixError(
+      "shape",
+      `${what}: ${targets.length} targets and ${tokens.length} counts of tokens for ${examples} windows of ${time}`,
+    );
+}
+
+/** The loss scale, 1 without one. */
 export function scaleOf({ lossScale = 1 }: EstimateOptions): number {
-  if (!isScale(lossScale))
-    throw new GradmixError("config", `lossScale: ${lossScale} is not a power of two from 2^-126 to 2^126`);
   return lossScale;
 }
 
@@ -175,6 +224,7 @@ export function chunks(domains: readonly Batch[], maxExamples: number): [number,
 
 /** One batch of all examples, in order. All must have the same length. */
 export function concatenate(batches: readonly Batch[]): Batch {
+  batches.forEach((batch, i) => checkBatch(`batch ${i}`, batch));
   const time = batches[0].time;
   if (batches.some((b) => b.time !== time))
     throw new GradmixError(

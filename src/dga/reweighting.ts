@@ -9,7 +9,7 @@
 import { GradmixError } from "../errors.ts";
 import { type Choice, cumulativeTable } from "../data/alias.ts";
 import { type Bases, mixtureOf } from "./bases.ts";
-import { checkRange } from "../options.ts";
+import { checkOptions, numberIn, object } from "../options.ts";
 import type { Weights } from "./simplex.ts";
 
 export interface ProposalOptions {
@@ -24,12 +24,9 @@ export interface ProposalOptions {
  * vⱼ = (1 − λ)·wⱼ + λ/N. Since q ≥ vⱼ pⱼ everywhere, pⱼ(i)/q(i) ≤ 1/vⱼ ≤ N/λ whatever w is, a basis that weighs more is measured better
  * (≤ 1/((1 − λ)·wⱼ)), and q has weight wherever a basis has.
  */
-export function proposal(
-  bases: Bases,
-  weights: ArrayLike<number>,
-  { defensive = 0.5, out }: ProposalOptions = {},
-): Weights {
-  checkRange("defensive", defensive, { min: 0, max: 1, openMin: true });
+export function proposal(bases: Bases, weights: ArrayLike<number>, options: ProposalOptions = {}): Weights {
+  checkOptions("proposal", options, { defensive: numberIn({ min: 0, max: 1, openMin: true }), out: object });
+  const { defensive = 0.5, out } = options;
   const share = defensive / bases.names.length;
   return mixtureOf(
     bases,

@@ -9,6 +9,7 @@ import { keep, scope } from "../tensor/tensor.ts";
 import {
   type Alignments,
   type Batch,
+  checkEstimate,
   chunks,
   concatenate,
   type EstimateOptions,
@@ -44,6 +45,7 @@ export async function sketchGradients(
   batches: readonly Batch[],
   options: EstimateOptions = {},
 ): Promise<Sketches> {
+  checkEstimate("sketchGradients", options);
   const { rank = 16, seed = 1 } = options.sketch ?? {};
   const parameters = watched(model, options);
   const k = batches.length;

@@ -13,41 +13,26 @@ import { alignSink } from "../autograd/sinks/align.ts";
 import { run } from "../backends/backend.ts";
 import { assembleBatch, type TokenBatch } from "../data/batch.ts";
 import type { Choice } from "../data/alias.ts";
-import { createSampler, type SamplingMode } from "../data/sampler.ts";
+import { createSampler } from "../data/sampler.ts";
 import type { Windows } from "../data/tokens.ts";
 import { GradmixError } from "../errors.ts";
 import type { GPT } from "../nn/gpt.ts";
-import { adamw, type AdamWOptions } from "../nn/optimizer.ts";
-import { arenaLike } from "../nn/parameters.ts";
-import type { Schedule } from "../nn/schedules.ts";
+import { adamw, type AdamW, type AdamWOptions, adamwOptions } from "../nn/optimizer.ts";
+import { type Arena, arenaLike, orDispose, type Parameters } from "../nn/parameters.ts";
+import { checkRange, show } from "../options.ts";
 import { empty, keep, scope, type Tensor } from "../tensor/tensor.ts";
-import { type Bases, fingerprint, mixtureOf } from "./bases.ts";
+import { fingerprint, mixtureOf } from "./bases.ts";
 import type { Checkpoint } from "./config.ts";
-import {
-  estimateAlignments,
-  estimateGram,
-  type EstimatorName,
-  exampleNumbers,
-  targetDirection,
-} from "./estimators.ts";
-import { checkGathered, lossesOf, nothing, summarise, summariseBases, total } from "./gathered.ts";
-import {
-  backoff,
-  grow,
-  isScale,
-  type LossScale,
-  type LossScaleOptions,
-  lossScaleOptions,
-  restoreLossScale,
-} from "./loss-scale.ts";
+import { estimateAlignments, estimateGram, exampleNumbers, targetDirection } from "./estimators.ts";
+import { lossesOf, nothing, summarise, summariseBases, total } from "./gathered.ts";
+import { meanLoss } from "./evaluation.ts";
+import { backoff, firstScales, grow, lossScaleOptions } from "./loss-scale.ts";
 import {
   advance,
   averageWeights,
   currentWeights,
-  type Mixer,
   type MixerState,
   nextUpdate,
-  restoreMixer,
   update,
   updateDue,
 } from "./mixer.ts";
@@ -62,54 +47,14 @@ import {
   tokenCount,
   upload,
 } from "./passes.ts";
-import { areDomains, checkFit, planOf, signalOf } from "./plan.ts";
+import { areDomains, planOf, signalOf } from "./plan.ts";
 import { basisAlignments, basisChoice, proposal } from "./reweighting.ts";
 import type { Signal } from "./rule.ts";
+import { readSaved } from "./saved.ts";
+import { checkTrainer, type TrainerOptions } from "./trainer-options.ts";
+import { createTurns } from "./turns.ts";
 
-export interface AlignmentOptions {
-  /** Default "segmented". */
-  readonly estimator?: EstimatorName;
-  /** Default "batch". */
-  readonly from?: "batch" | "step";
-  /** Windows of each domain in an alignment batch. Default 4. */
-  readonly domainExamples?: number;
-  /** Windows of the target in an alignment. Default 16. */
-  readonly targetExamples?: number;
-  /** With `from: "step"`: steps between two refreshes of the target gradient, which is also refreshed after every update. Default 10. */
-  readonly refreshEvery?: number;
-  /** The parameters whose gradients are aligned. Default: all. */
-  readonly parameters?: EstimateOptions["parameters"];
-  /**
-   * With bases: "shared" (default) draws one batch of 16·domainExamples windows for all of them and weighs them by importance, "direct" draws
-   * domainExamples windows from each basis. Bases that are single domains are measured directly anyway: there is nothing to share.
-   */
-  readonly bases?: "shared" | "direct";
-}
-
-export interface TrainerOptions {
-  readonly model: GPT;
-  readonly mixer: Mixer;
-  /** Training windows of each domain of the mixer, in its order. */
-  readonly domains: readonly Windows[];
-  /** Windows of the target to align with; null for rules that need none. */
-  readonly target: Windows | null;
-  /** Windows of several targets by name, for rules that ask for them. */
-  readonly targets?: ReadonlyMap<string, Windows>;
-  /** Gives the reference losses to rules that ask for them, on the rows of the training steps. Stays the caller's to dispose. */
-  readonly reference?: LossModel;
-  /** The mixer's "domains" are these bases over `domains`, which are drawn with α = Σ wⱼ pⱼ. */
-  readonly bases?: Bases;
-  /** Windows in a step. */
-  readonly batch: number;
-  readonly schedule: Schedule;
-  readonly optimizer?: AdamWOptions;
-  readonly alignment?: AlignmentOptions;
-  /** Dynamic loss scaling, for a backend whose products are in f16. Default null: none. */
-  readonly lossScale?: LossScaleOptions | null;
-  readonly sampling?: SamplingMode;
-  /** Of the order of the data. */
-  readonly seed: number;
-}
+export type { AlignmentOptions, TrainerOptions } from "./trainer-options.ts";
 
 /** What a step did with one domain. */
 export interface TrainedDomain {
@@ -156,7 +101,9 @@ export interface Trainer {
   readonly model: GPT;
   /**
    * Takes one step. Throws `numeric`, with the step, when the loss or the gradient is not finite, with loss scaling only when the loss is not or
-   * no smaller scale is left; the trainer is then spoiled.
+   * no smaller scale is left. After an error in the middle of a step only `restore` goes on.
+   *
+   * One call of `step`, `evaluate`, `save`, `restore` and `dispose` at a time: a second one throws `busy` and changes nothing.
    */
   step(): Promise<TrainStep>;
   readonly steps: number;
@@ -188,8 +135,12 @@ function streamSeed(seed: number, stream: number): number {
   return stream <= room ? seed + stream : stream - room - 1;
 }
 
-/** Throws `config` when the options do not fit together. The model stays the caller's to dispose. */
+/**
+ * Throws `config` when the options do not fit together and `data`, naming the domain, when its windows do not fit the model. The model stays the
+ * caller's to dispose.
+ */
 export function createTrainer(options: TrainerOptions): Trainer {
+  checkTrainer(options);
   const { model, mixer, domains, target, batch, schedule, seed } = options;
   const {
     estimator = "segmented",
@@ -199,7 +150,6 @@ export function createTrainer(options: TrainerOptions): Trainer {
   } = options.alignment ?? {};
   const { bases } = options;
   const k = domains.length;
-  checkFit(options);
   const scaling =
     options.lossScale === undefined || options.lossScale === null
       ? null
@@ -213,9 +163,7 @@ export function createTrainer(options: TrainerOptions): Trainer {
   const notes = gathers || (mixer.rule.needs.length > 0 && !plan.aligns);
 
   const { parameters } = model;
-  const optimizer = adamw(parameters, options.optimizer);
-  const gradient = arenaLike(parameters);
-  const direction = plan.aligns || plan.targets ? arenaLike(parameters) : null;
+  const { beta2, eps } = adamwOptions(options.optimizer);
   const sampler = createSampler({
     domains,
     seed,
@@ -225,17 +173,17 @@ export function createTrainer(options: TrainerOptions): Trainer {
   const targetWindows = [...(target === null ? [] : [target]), ...(options.targets?.values() ?? [])];
   const targetSampler = createSampler({ domains: targetWindows, seed: streamSeed(seed, TARGET_STREAM) });
 
+  const { optimizer, gradient, direction, ...arenas } = makeArenas(
+    parameters,
+    options.optimizer,
+    plan.aligns || plan.targets,
+  );
+
   let state = mixer.initial;
   let seen = 0;
   let lastLoss: number | null = null;
   let gathered = nothing();
-
-  const first = (): Scales | null => {
-    if (scaling === null) return null;
-    const state: LossScale = { scale: scaling.initial, good: 0 };
-    return { step: state, alignment: state };
-  };
-  let scale = first();
+  let scale = firstScales(scaling);
   /** What the target's gradient in `direction` is multiplied by. */
   let directionScale = 1;
 
@@ -263,8 +211,8 @@ export function createTrainer(options: TrainerOptions): Trainer {
       ? {
           precondition: {
             v: optimizer.v,
-            bias: 1 - (options.optimizer?.beta2 ?? 0.95) ** optimizer.steps,
-            eps: options.optimizer?.eps ?? 1e-8,
+            bias: 1 - beta2 ** optimizer.steps,
+            eps,
           },
         }
       : {}),
@@ -453,12 +401,6 @@ export function createTrainer(options: TrainerOptions): Trainer {
     gathered.targetNorms.push(found.targetNorm);
   }
 
-  function restoredScale(json: unknown): Scales | null {
-    if (scaling === null || json === undefined) return first();
-    const { step, alignment } = Object(json) as Record<string, unknown>;
-    return { step: restoreLossScale(step, scaling), alignment: restoreLossScale(alignment, scaling) };
-  }
-
   /** An optimizer step with what `trainingGradient` left; ‖gradient‖. With loss scaling and an overflow none is taken, and the scale halves. */
   async function optimize(lr: number, told: Told): Promise<{ gradNorm: number; overflowed: boolean }> {
     if (scaling === null || scale === null) {
@@ -481,6 +423,151 @@ export function createTrainer(options: TrainerOptions): Trainer {
     }
   }
 
+  /** What a step that failed half-way left no state to go on from by. */
+  let spoiled: unknown = null;
+  const unspoiled = (): void => {
+    if (spoiled === null) return;
+    throw new GradmixError(
+      spoiled instanceof GradmixError ? spoiled.code : "numeric",
+      `the trainer cannot go on after an error (${spoiled instanceof Error ? spoiled.message : show(spoiled)}); restore a checkpoint`,
+      { cause: spoiled },
+    );
+  };
+
+  async function step(): Promise<TrainStep> {
+    unspoiled();
+    const lr = schedule(state.steps);
+    checkRange(`schedule(${state.steps})`, lr, { min: 0, max: Infinity, openMax: true });
+    let trained;
+    try {
+      trained = await train(lr);
+    } catch (error) {
+      spoiled = error;
+      throw error;
+    }
+    let alignments: Alignments | null = null;
+    if (updateDue(mixer, state)) {
+      // Where all steps overflowed there is nothing to ask the rule about.
+      const found = gathers && gathered.domainOf.length === 0 ? null : await measure();
+      gathered = nothing();
+      if (found !== null) {
+        ({ alignments } = found);
+        state = update(mixer, state, found.signal);
+        drawn = null;
+      }
+    }
+    return { ...trained, alignments };
+  }
+
+  /** The optimizer's step, without the mixer's. */
+  async function train(lr: number): Promise<Omit<TrainStep, "alignments">> {
+    const step = state.steps + 1;
+    const { weights, alpha, choice } = drawing();
+    // Steps of a warm-up that no update covers measure nothing.
+    const since = state.steps - (nextUpdate(mixer, state.steps) - mixer.updateEvery);
+    const observed = notes && since >= 0;
+    const aligned = gathers && observed;
+    if (aligned && (gathered.targetNorms.length === 0 || since % refreshEvery === 0))
+      await refreshDirection();
+    const rows = assembleBatch(sampler.draw(choice, batch), domains, { sortByDomain: true });
+    const lossScale = scale?.step.scale ?? null;
+    const told = await trainingGradient(rows, lossScale ?? 1, aligned, observed && plan.reference);
+    const { losses } = told;
+    const { gradNorm, overflowed } = await optimize(lr, told);
+    const skipped = overflowed && !Number.isFinite(gradNorm);
+    const tokens = tokenCount(rows);
+    const loss = total(losses) / tokens;
+    if (
+      !Number.isFinite(loss) ||
+      (!Number.isFinite(gradNorm) && (lossScale === null || lossScale === scaling?.min))
+    )
+      throw new GradmixError(
+        "numeric",
+        `the ${Number.isFinite(loss) ? "gradient" : "loss"} became ${Number.isFinite(loss) ? gradNorm : loss} at step ${step}; lower the learning rate`,
+      );
+    // The losses of a step that overflowed are right, its alignments are not.
+    if (observed && !(overflowed && gathers)) note(rows, told);
+    seen += tokens;
+    lastLoss = loss;
+    state = advance(state);
+    return {
+      step,
+      tokens: seen,
+      loss,
+      gradNorm,
+      lossScale,
+      skipped,
+      lr,
+      weights,
+      domainWeights: alpha,
+      trained: lossByDomain(losses, rows).map(([domain, loss]) => ({
+        domain,
+        loss,
+        ...sampler.seen(domain),
+      })),
+    };
+  }
+
+  async function save(): Promise<Checkpoint> {
+    unspoiled();
+    const array = async (t: Tensor): Promise<Float32Array> => Float32Array.from(await t.data());
+    const value = await array(parameters.value);
+    // The last update may have overflowed where loss and gradient had not; such a state must not replace a good one.
+    if (!value.every(Number.isFinite))
+      throw new GradmixError(
+        "numeric",
+        `the parameters are no longer finite after step ${state.steps}; lower the learning rate`,
+      );
+    return {
+      json: {
+        mixer: state,
+        sampler: sampler.state(),
+        alignmentSampler: alignmentSampler.state(),
+        targetSampler: targetSampler.state(),
+        optimizerSteps: optimizer.steps,
+        tokens: seen,
+        loss: lastLoss,
+        gathered: structuredClone(gathered),
+        ...(scale === null ? {} : { lossScale: { ...scale } }),
+        ...(directionScale === 1 ? {} : { directionScale }),
+        ...(bases === undefined ? {} : { bases: fingerprint(bases) }),
+      },
+      arrays: {
+        value,
+        m: await array(optimizer.m.arena),
+        v: await array(optimizer.v.arena),
+        ...(gathers && direction !== null ? { direction: await array(direction.arena) } : {}),
+      },
+    };
+  }
+
+  function restore(checkpoint: Checkpoint): void {
+    const wanted = new Map<string, Tensor>([
+      ["value", parameters.value],
+      ["m", optimizer.m.arena],
+      ["v", optimizer.v.arena],
+    ]);
+    if (gathers && direction !== null) wanted.set("direction", direction.arena);
+    const sizes = new Map([...wanted].map(([name, arena]) => [name, arena.size]));
+    const { json, arrays, ...saved } = readSaved(checkpoint, { mixer, bases, domains: k, scaling, sizes });
+    const samplers = { sampler, alignmentSampler, targetSampler };
+    const before = Object.values(samplers).map((one) => [one, one.state()] as const);
+    try {
+      for (const [name, one] of Object.entries(samplers)) one.restore(json[name]);
+    } catch (error) {
+      for (const [one, own] of before) one.restore(own);
+      throw error;
+    }
+    // From here on nothing can be wrong with the checkpoint. A device that fails half-way leaves no state to go on from.
+    spoiled = new GradmixError("checkpoint", "the checkpoint was not written whole to the device");
+    for (const [name, arena] of wanted) arena.write(arrays.get(name) ?? []);
+    optimizer.steps = saved.optimizerSteps;
+    ({ tokens: seen, loss: lastLoss, gathered, scales: scale, directionScale, mixer: state } = saved);
+    drawn = null;
+    spoiled = null;
+  }
+
+  const turns = createTurns("trainer");
   const trainer: Trainer = {
     model,
     get steps() {
@@ -504,192 +591,46 @@ export function createTrainer(options: TrainerOptions): Trainer {
       return { ...own, domains: domainsOwn };
     },
     seen: (domain) => sampler.seen(domain),
-    async step() {
-      const step = state.steps + 1;
-      const { weights, alpha, choice } = drawing();
-      const lr = schedule(state.steps);
-      // Steps of a warm-up that no update covers measure nothing.
-      const since = state.steps - (nextUpdate(mixer, state.steps) - mixer.updateEvery);
-      const observed = notes && since >= 0;
-      const aligned = gathers && observed;
-      if (aligned && (gathered.targetNorms.length === 0 || since % refreshEvery === 0))
-        await refreshDirection();
-      const rows = assembleBatch(sampler.draw(choice, batch), domains, { sortByDomain: true });
-      const lossScale = scale?.step.scale ?? null;
-      const told = await trainingGradient(rows, lossScale ?? 1, aligned, observed && plan.reference);
-      const { losses } = told;
-      const { gradNorm, overflowed } = await optimize(lr, told);
-      const skipped = overflowed && !Number.isFinite(gradNorm);
-      const tokens = tokenCount(rows);
-      const loss = total(losses) / tokens;
-      if (
-        !Number.isFinite(loss) ||
-        (!Number.isFinite(gradNorm) && (lossScale === null || lossScale === scaling?.min))
-      )
-        throw new GradmixError(
-          "numeric",
-          `the ${Number.isFinite(loss) ? "gradient" : "loss"} became ${Number.isFinite(loss) ? gradNorm : loss} at step ${step}; lower the learning rate`,
-        );
-      // The losses of a step that overflowed are right, its alignments are not.
-      if (observed && !(overflowed && gathers)) note(rows, told);
-      seen += tokens;
-      lastLoss = loss;
-      state = advance(state);
-      let alignments: Alignments | null = null;
-      if (updateDue(mixer, state)) {
-        // Where all steps overflowed there is nothing to ask the rule about.
-        const found = gathers && gathered.domainOf.length === 0 ? null : await measure();
-        gathered = nothing();
-        if (found !== null) {
-          ({ alignments } = found);
-          state = update(mixer, state, found.signal);
-          drawn = null;
-        }
-      }
-      return {
-        step,
-        tokens: seen,
-        loss,
-        gradNorm,
-        lossScale,
-        skipped,
-        lr,
-        weights,
-        domainWeights: alpha,
-        trained: lossByDomain(losses, rows).map(([domain, loss]) => ({
-          domain,
-          loss,
-          ...sampler.seen(domain),
-        })),
-        alignments,
-      };
-    },
-    async evaluate(windows, tokens, signal) {
-      let sum = 0;
-      let count = 0;
-      for (let first = 0; first < windows.count && count < tokens; first += batch) {
-        signal?.throwIfAborted();
-        const draws = [];
-        let planned = count;
-        for (let w = first; w < Math.min(windows.count, first + batch) && planned < tokens; w++) {
-          draws.push({ domain: 0, window: w, epoch: 0 });
-          planned += windows.tokensOf(w);
-        }
-        const rows = assembleBatch(draws, [windows]);
-        const losses = keep(
-          scope(() => {
-            const { inputs, targets } = upload(rows);
-            return model.losses(inputs, targets);
-          }),
-        );
-        sum += total(await take(losses));
-        count = planned;
-      }
-      return sum / Math.max(1, count);
-    },
-    async save() {
-      const array = async (t: Tensor): Promise<Float32Array> => Float32Array.from(await t.data());
-      const value = await array(parameters.value);
-      // The last update may have overflowed where loss and gradient had not; such a state must not replace a good one.
-      if (!value.every(Number.isFinite))
-        throw new GradmixError(
-          "numeric",
-          `the parameters are no longer finite after step ${state.steps}; lower the learning rate`,
-        );
-      return {
-        json: {
-          mixer: state,
-          sampler: sampler.state(),
-          alignmentSampler: alignmentSampler.state(),
-          targetSampler: targetSampler.state(),
-          optimizerSteps: optimizer.steps,
-          tokens: seen,
-          loss: lastLoss,
-          gathered,
-          ...(scale === null ? {} : { lossScale: { ...scale } }),
-          ...(directionScale === 1 ? {} : { directionScale }),
-          ...(bases === undefined ? {} : { bases: fingerprint(bases) }),
-        },
-        arrays: {
-          value,
-          m: await array(optimizer.m.arena),
-          v: await array(optimizer.v.arena),
-          ...(gathers && direction !== null ? { direction: await array(direction.arena) } : {}),
-        },
-      };
-    },
-    restore({ json, arrays }) {
-      const restored = restoreMixer(mixer, json["mixer"]);
-      if (bases !== undefined && json["bases"] !== fingerprint(bases))
-        throw new GradmixError("checkpoint", "checkpoint: it was made with other bases, or with none");
-      const number = (name: string): number => {
-        const value = json[name];
-        if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0)
-          throw new GradmixError("checkpoint", `checkpoint: ${name} is ${String(value)}`);
-        return value;
-      };
-      const [steps, tokens] = [number("optimizerSteps"), number("tokens")];
-      const kept = checkGathered(json["gathered"], k);
-      const keptScale = restoredScale(json["lossScale"]);
-      // The direction may be scaled when scaling is off by now.
-      const keptDirectionScale = json["directionScale"] ?? 1;
-      if (typeof keptDirectionScale !== "number" || !isScale(keptDirectionScale))
-        throw new GradmixError(
-          "checkpoint",
-          `checkpoint: directionScale is ${JSON.stringify(keptDirectionScale)}`,
-        );
-      const wanted = new Map<string, Tensor>([
-        ["value", parameters.value],
-        ["m", optimizer.m.arena],
-        ["v", optimizer.v.arena],
-      ]);
-      if (gathers && direction !== null) wanted.set("direction", direction.arena);
-      for (const [name, arena] of wanted) {
-        const found = arrays[name]?.length ?? 0;
-        if (found !== arena.size)
-          throw new GradmixError(
-            "checkpoint",
-            `checkpoint: ${name} has ${found} values, the model has ${arena.size}`,
-          );
-      }
-      const samplers = { sampler, alignmentSampler, targetSampler };
-      const before = Object.values(samplers).map((one) => [one, one.state()] as const);
-      try {
-        for (const [name, one] of Object.entries(samplers)) one.restore(json[name]);
-      } catch (error) {
-        for (const [one, own] of before) one.restore(own);
-        throw error;
-      }
-      for (const [name, arena] of wanted) {
-        const values = arrays[name];
-        if (values instanceof Float32Array) arena.write(values);
-      }
-      optimizer.steps = steps;
-      seen = tokens;
-      lastLoss = typeof json["loss"] === "number" ? json["loss"] : null;
-      gathered = kept;
-      scale = keptScale;
-      directionScale = keptDirectionScale;
-      state = restored;
-      drawn = null;
-    },
-    dispose() {
-      optimizer.dispose();
-      gradient.dispose();
-      direction?.dispose();
-    },
+    step: () => turns.run("step", step),
+    evaluate: (windows, tokens, signal) =>
+      turns.run("evaluate", () => meanLoss(model, windows, tokens, batch, signal)),
+    save: () => turns.run("save", save),
+    restore: (checkpoint) => turns.now("restore", () => restore(checkpoint)),
+    dispose: () => turns.end("dispose", arenas.dispose),
   };
   return trainer;
 }
 
+interface Arenas {
+  readonly optimizer: AdamW;
+  readonly gradient: Arena;
+  readonly direction: Arena | null;
+  dispose(): void;
+}
+
+/** All that a trainer holds on the device; when memory runs out, what was taken goes back. */
+function makeArenas(parameters: Parameters, options: AdamWOptions | undefined, directed: boolean): Arenas {
+  const made: { dispose(): void }[] = [];
+  const own = <T extends { dispose(): void }>(it: T): T => {
+    made.push(it);
+    return it;
+  };
+  const dispose = (): void => {
+    for (const it of made) it.dispose();
+  };
+  return orDispose(
+    () => ({
+      optimizer: own(adamw(parameters, options)),
+      gradient: own(arenaLike(parameters)),
+      direction: directed ? own(arenaLike(parameters)) : null,
+      dispose,
+    }),
+    { dispose },
+  );
+}
+
 /** Windows of a shared batch, for each `domainExamples`. */
 const SHARED = 16;
-
-/** The alignments have a scale of their own: their passes are of other batches and overflow at other scales. */
-interface Scales {
-  step: LossScale;
-  alignment: LossScale;
-}
 
 /** What a training gradient told of its examples, like `Gathered`; lists that are not asked for are empty. */
 type Told = { readonly losses: Float64Array } & Readonly<

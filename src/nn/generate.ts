@@ -1,5 +1,6 @@
 /** Text generation: one token at a time from the model's distribution. Deterministic in the seed. */
 import { GradmixError } from "../errors.ts";
+import { checkOptions, checkRange, integerIn, numberIn } from "../options.ts";
 import { uniformAt } from "../tensor/rng.ts";
 import { keep, scope, tensor } from "../tensor/tensor.ts";
 import type { GPT } from "./gpt.ts";
@@ -28,28 +29,19 @@ export async function* generate(
   prompt: ArrayLike<number>,
   options: GenerateOptions = {},
 ): AsyncGenerator<number, void, undefined> {
+  const count = integerIn(0);
+  checkOptions("generate", options, {
+    maxTokens: count,
+    temperature: numberIn({ min: 0 }),
+    topK: count,
+    seed: count,
+    stop: count,
+  });
   const { maxTokens = 100, temperature = 1, topK = 0, seed = 0, stop } = options;
   const { vocabSize, context } = model.config;
-  const check = (field: string, value: number, fits: boolean, range: string): void => {
-    if (!fits) throw new GradmixError("config", `${field}: ${value} is out of range; it must be ${range}`);
-  };
-  check("maxTokens", maxTokens, Number.isInteger(maxTokens) && maxTokens >= 0, "an integer of at least 0");
-  check(
-    "temperature",
-    temperature,
-    temperature >= 0 && Number.isFinite(temperature),
-    "finite and at least 0",
-  );
-  check("topK", topK, Number.isInteger(topK) && topK >= 0, "an integer of at least 0");
   const tokens = Array.from(prompt);
   if (tokens.length === 0) throw new GradmixError("config", "prompt: at least one token is needed");
-  for (const id of tokens)
-    check(
-      "prompt",
-      id,
-      Number.isInteger(id) && id >= 0 && id < vocabSize,
-      `an id from 0 to ${vocabSize - 1}`,
-    );
+  for (const id of tokens) checkRange("generate: prompt", id, { min: 0, max: vocabSize - 1, integer: true });
   const random = seedKey(seed);
   for (let i = 0; i < maxTokens; i++) {
     const seen = tokens.slice(-context);

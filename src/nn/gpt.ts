@@ -16,6 +16,7 @@ import { layerNorm, rmsNorm } from "../autograd/ops/norm.ts";
 import { rope } from "../autograd/ops/rope.ts";
 import { swiglu } from "../autograd/ops/activation.ts";
 import { GradmixError } from "../errors.ts";
+import { boolean, checkOptions, integerIn, numberIn, oneOf, required } from "../options.ts";
 import { formatShape } from "../tensor/shape.ts";
 import { empty, scope, type Tensor } from "../tensor/tensor.ts";
 import { createParameters, type Init, type Parameters, type ParameterSpec } from "./parameters.ts";
@@ -44,9 +45,21 @@ export type ResolvedGPTConfig = Required<GPTConfig>;
 
 /** Fills in defaults. Throws `config`, naming the field. */
 export function resolveGPTConfig(config: GPTConfig): ResolvedGPTConfig {
+  const size = integerIn(1);
+  const positive = numberIn({ min: 0, openMin: true });
+  checkOptions("GPT", config, {
+    preset: oneOf("llama", "gpt2"),
+    vocabSize: required(size),
+    dim: required(size),
+    layers: required(size),
+    heads: required(size),
+    kvHeads: size,
+    hiddenDim: size,
+    context: required(size),
+    normEps: positive,
+    ropeTheta: positive,
+  });
   const preset = config.preset ?? "llama";
-  if (preset !== "llama" && preset !== "gpt2")
-    throw new GradmixError("config", `preset: "${String(preset)}" is unknown; use "llama" or "gpt2"`);
   const resolved: ResolvedGPTConfig = {
     preset,
     vocabSize: config.vocabSize,
@@ -61,12 +74,6 @@ export function resolveGPTConfig(config: GPTConfig): ResolvedGPTConfig {
     ropeTheta: config.ropeTheta ?? 10_000,
   };
   const { dim, heads, kvHeads } = resolved;
-  for (const field of ["vocabSize", "dim", "layers", "heads", "kvHeads", "hiddenDim", "context"] as const)
-    if (!Number.isInteger(resolved[field]) || resolved[field] < 1)
-      throw new GradmixError("config", `${field}: ${resolved[field]} is not an integer of at least 1`);
-  for (const field of ["normEps", "ropeTheta"] as const)
-    if (!(resolved[field] > 0 && Number.isFinite(resolved[field])))
-      throw new GradmixError("config", `${field}: ${resolved[field]} is not a positive number`);
   if (dim % heads !== 0) throw new GradmixError("config", `heads: ${heads} does not divide dim ${dim}`);
   if (heads % kvHeads !== 0)
     throw new GradmixError("config", `kvHeads: ${kvHeads} does not divide heads ${heads}`);
@@ -142,6 +149,7 @@ export function gptSpecs(config: ResolvedGPTConfig): ParameterSpec[] {
 /** Builds and initialises a model on the current backend. Throws `config` for a configuration that does not fit together. */
 export function createGPT(given: GPTConfig, options: GPTOptions = {}): GPT {
   const config = resolveGPTConfig(given);
+  checkOptions("createGPT", options, { seed: integerIn(0), checkpoint: boolean });
   const { preset, heads, kvHeads, dim, layers, normEps, ropeTheta, context } = config;
   const parameters = createParameters(gptSpecs(config), options.seed ?? 0);
   const headDim = dim / heads;

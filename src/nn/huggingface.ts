@@ -2,6 +2,7 @@
  * Models as Hugging Face folders: `LlamaForCausalLM` and `GPT2LMHeadModel` load what is written here and give the same logits.
  */
 import { GradmixError } from "../errors.ts";
+import { checkOptions, integerIn, unchecked } from "../options.ts";
 import { formatShape, sameShape, type Shape } from "../tensor/shape.ts";
 import {
   createGPT,
@@ -103,6 +104,7 @@ export async function toHuggingFace(
   model: GPT,
   options: SpecialTokens & { readonly tokenizer?: unknown } = {},
 ): Promise<ModelFiles> {
+  checkOptions("toHuggingFace", options, { endOfText: integerIn(0), tokenizer: unchecked });
   const stored = new Map<string, StoredTensor>();
   for (const { parameter, parts, transposed } of slots(model.config)) {
     const source = model.parameters.byName.get(parameter);

@@ -4,6 +4,7 @@
  */
 import { run } from "../backends/backend.ts";
 import { GradmixError } from "../errors.ts";
+import { checkOptions, checkRange, numberIn, object, type OptionChecks } from "../options.ts";
 import { empty, scope, type Tensor } from "../tensor/tensor.ts";
 import { type Arena, arenaLike, orDispose, type Parameters } from "./parameters.ts";
 
@@ -41,24 +42,31 @@ export interface AdamW {
   dispose(): void;
 }
 
+const learningRate = { min: 0, max: Infinity, openMax: true };
+const stepOptions: OptionChecks<AdamWStepOptions> = {
+  lossScale: numberIn({ min: 0, openMin: true }),
+  squaredNorm: object,
+};
+
+/** Every option, with its default. Throws `config` for values out of range. */
+export function adamwOptions(options: AdamWOptions = {}): Required<AdamWOptions> {
+  const share = numberIn({ min: 0, max: 1, openMax: true });
+  const least0 = numberIn({ min: 0 });
+  checkOptions("adamw", options, {
+    beta1: share,
+    beta2: share,
+    // With 0 a parameter without gradients, such as the row of a token that never comes, would become 0/0.
+    eps: numberIn({ min: 0, openMin: true }),
+    weightDecay: least0,
+    clip: least0,
+  });
+  const { beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weightDecay = 0.1, clip = 1 } = options;
+  return { beta1, beta2, eps, weightDecay, clip };
+}
+
 /** AdamW (Loshchilov & Hutter 2019, Algorithm 2). Throws `config` for values out of range. */
 export function adamw(parameters: Parameters, options: AdamWOptions = {}): AdamW {
-  const { beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weightDecay = 0.1, clip = 1 } = options;
-  for (const [field, value] of Object.entries({ beta1, beta2 }))
-    if (!(value >= 0 && value < 1))
-      throw new GradmixError(
-        "config",
-        `${field}: ${value} is out of range; it must be at least 0 and less than 1`,
-      );
-  // With 0 a parameter without gradients, such as the row of a token that never comes, would become 0/0.
-  if (!(eps > 0 && Number.isFinite(eps)))
-    throw new GradmixError("config", `eps: ${eps} is out of range; it must be finite and greater than 0`);
-  for (const [field, value] of Object.entries({ weightDecay, clip }))
-    if (!(value >= 0 && Number.isFinite(value)))
-      throw new GradmixError(
-        "config",
-        `${field}: ${value} is out of range; it must be finite and at least 0`,
-      );
+  const { beta1, beta2, eps, weightDecay, clip } = adamwOptions(options);
   const m = arenaLike(parameters);
   const v = orDispose(() => arenaLike(parameters), m);
   const { value, decayed } = parameters;
@@ -70,7 +78,15 @@ export function adamw(parameters: Parameters, options: AdamWOptions = {}): AdamW
     m,
     v,
     steps: 0,
-    step(gradient, lr, { lossScale = 1, squaredNorm } = {}) {
+    step(gradient, lr, options = {}) {
+      checkOptions("adamw.step", options, stepOptions);
+      checkRange("adamw.step: lr", lr, learningRate);
+      if (gradient.size !== value.size || gradient.dtype !== "f32")
+        throw new GradmixError(
+          "shape",
+          `adamw.step: a gradient of ${gradient.size} ${gradient.dtype} for parameters of ${value.size}; give an arena of arenaLike`,
+        );
+      const { lossScale = 1, squaredNorm } = options;
       const unscales = lossScale !== 1;
       return scope(() => {
         // All memory is asked for before a parameter changes.

@@ -7,8 +7,19 @@
 import { run } from "../backends/backend.ts";
 import { randomNormal } from "../autograd/create.ts";
 import { GradmixError } from "../errors.ts";
+import {
+  boolean,
+  checkOptions,
+  checkRange,
+  list as isList,
+  numberIn,
+  object,
+  oneOf,
+  required,
+  string,
+} from "../options.ts";
 import { foldIn, type Key, key } from "../tensor/rng.ts";
-import { type Shape, sizeOf } from "../tensor/shape.ts";
+import { checkShape, type Shape, sizeOf } from "../tensor/shape.ts";
 import { empty, keep, scope, type Tensor } from "../tensor/tensor.ts";
 
 export type Init =
@@ -52,11 +63,7 @@ export function orDispose<T>(fn: () => T, ...made: readonly { dispose(): void }[
 
 /** The key of a seed. Throws `config` when it is not an integer from 0 to 2⁵³ − 1. */
 export function seedKey(seed: number): Key {
-  if (!Number.isSafeInteger(seed) || seed < 0)
-    throw new GradmixError(
-      "config",
-      `seed: ${seed} is out of range; it must be an integer from 0 to 2^53 - 1`,
-    );
+  checkRange("seed", seed, { min: 0, max: Number.MAX_SAFE_INTEGER, integer: true });
   return key(seed);
 }
 
@@ -66,6 +73,7 @@ export function seedKey(seed: number): Key {
  */
 export function createParameters(specs: readonly ParameterSpec[], seed: number): Parameters {
   const root = seedKey(seed);
+  for (const spec of specs) checkSpec(spec);
   const offsets = new Map<string, number>();
   let end = 0;
   let decayed = 0;
@@ -80,7 +88,7 @@ export function createParameters(specs: readonly ParameterSpec[], seed: number):
     if (decay) decayed = end;
   }
   const value = keep(empty([end]));
-  run("fill", { value: 0 }, [], [value]);
+  orDispose(() => run("fill", { value: 0 }, [], [value]), value);
   const byName = new Map<string, Tensor>();
   const list = specs.map((spec) => {
     const parameter = keep(value.view(spec.shape, offsets.get(spec.name)));
@@ -103,6 +111,23 @@ export function createParameters(specs: readonly ParameterSpec[], seed: number):
     count: list.reduce((n, p) => n + p.size, 0),
     dispose,
   };
+}
+
+function checkSpec(spec: ParameterSpec): void {
+  checkOptions("createParameters", spec, {
+    name: required(string),
+    shape: required(isList),
+    init: required(object),
+    decay: required(boolean),
+  });
+  checkShape(spec.shape, `parameter "${spec.name}"`);
+  const where = `createParameters: init of "${spec.name}"`;
+  const { kind } = spec.init;
+  required(oneOf("normal", "constant"))(`${where}: kind`, kind);
+  const any = required(oneOf("normal", "constant"));
+  if (spec.init.kind === "normal")
+    checkOptions(where, spec.init, { kind: any, deviation: required(numberIn({ min: 0 })) });
+  else checkOptions(where, spec.init, { kind: any, value: required(numberIn()) });
 }
 
 function initialise(parameter: Tensor, init: Init, k: Key): void {
@@ -131,7 +156,7 @@ export interface Arena {
 export function arenaLike(parameters: Pick<Parameters, "list" | "value">): Arena {
   const { list, value } = parameters;
   const arena = keep(empty(value.shape, "f32", value.memory));
-  run("fill", { value: 0 }, [], [arena]);
+  orDispose(() => run("fill", { value: 0 }, [], [arena]), arena);
   const views = new Map(list.map((p) => [p, keep(arena.view(p.shape, p.offset - value.offset))]));
   return {
     arena,

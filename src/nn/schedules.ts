@@ -1,5 +1,6 @@
 /** Learning-rate schedules: pure functions of the step, counted from 0. */
-import { GradmixError } from "../errors.ts";
+import { checkOptions, integerIn, numberIn, oneOf, required } from "../options.ts";
+import { timesShare } from "../share.ts";
 
 export type Schedule = (step: number) => number;
 const names = ["cosine", "wsd", "constant"] as const;
@@ -15,7 +16,7 @@ export interface ScheduleOptions {
   readonly warmup?: number;
   /** Steps of the whole run. */
   readonly steps: number;
-  /** "wsd": the share of the steps over which the rate falls linearly at the end. Default 0.2. */
+  /** "wsd": the share of the steps over which the rate falls linearly at the end, a part of a step counted as a whole one. Default 0.2. */
   readonly decayShare?: number;
 }
 
@@ -24,19 +25,18 @@ export interface ScheduleOptions {
  * 2024). "constant": warm-up, then flat. Throws `config` for values out of range.
  */
 export function createSchedule(options: ScheduleOptions): Schedule {
+  const share = numberIn({ min: 0, max: 1 });
+  checkOptions("createSchedule", options, {
+    name: required(oneOf(...names)),
+    lr: required(numberIn({ min: 0 })),
+    minRatio: share,
+    warmup: integerIn(0),
+    steps: required(integerIn(0)),
+    decayShare: share,
+  });
   const { name, lr, minRatio = 0.1, warmup = 0, steps, decayShare = 0.2 } = options;
-  const check = (field: string, value: number, fits: boolean, range: string): void => {
-    if (!fits) throw new GradmixError("config", `${field}: ${value} is out of range; it must be ${range}`);
-  };
-  if (!names.includes(name))
-    throw new GradmixError("config", `name: "${name as string}" is no schedule; use ${names.join(", ")}`);
-  check("lr", lr, Number.isFinite(lr) && lr >= 0, "finite and at least 0");
-  check("minRatio", minRatio, minRatio >= 0 && minRatio <= 1, "from 0 to 1");
-  check("warmup", warmup, Number.isInteger(warmup) && warmup >= 0, "an integer of at least 0");
-  check("steps", steps, Number.isInteger(steps) && steps >= 0, "an integer of at least 0");
-  check("decayShare", decayShare, decayShare >= 0 && decayShare <= 1, "from 0 to 1");
   const low = lr * minRatio;
-  const decayStart = Math.max(warmup, Math.floor(steps * (1 - decayShare)));
+  const decayStart = Math.max(warmup, steps - timesShare(steps, decayShare, "up"));
   return (step) => {
     if (step < warmup) return (lr * (step + 1)) / warmup;
     if (name === "constant") return lr;

@@ -56,12 +56,26 @@ describe("init", () => {
     await expect(init({ backend: "webgpu", simd: "plain" })).rejects.toThrow(
       /^simd: an option of the backend "cpu"/,
     );
-    await expect(init({ device: {}, threads: 2 })).rejects.toThrow(/^threads: /);
+    for (const name of ["reference", "webgpu"]) {
+      process.env["GRADMIX_BACKEND"] = name;
+      for (const [option, value] of [
+        ["threads", 2],
+        ["simd", "plain"],
+      ])
+        await expect(init({ [option as string]: value })).rejects.toThrow(
+          `${option}: an option of the backend "cpu"; leave it out with "${name}", which GRADMIX_BACKEND names`,
+        );
+    }
+    process.env["GRADMIX_BACKEND"] = "cpu";
+    await expect(init({ precision: "f16" })).rejects.toThrow(
+      'precision: "f16" needs the backend "webgpu", not "cpu", which GRADMIX_BACKEND names',
+    );
+    process.env["GRADMIX_BACKEND"] = "";
     // @ts-expect-error No such precision.
-    await expect(init({ precision: "f64" })).rejects.toThrow(/^precision: there is no "f64"/);
+    await expect(init({ precision: "f64" })).rejects.toThrow(/^init: precision: "f64" is not known/);
     for (const device of [{}, "gpu", null])
       // @ts-expect-error No devices.
-      await expect(init({ device })).rejects.toThrow(/^device: not a GPUDevice/);
+      await expect(init({ device })).rejects.toThrow(/^init: device: .* must be a GPUDevice/);
     expect(() => tensor([1])).toThrow(/init/);
   });
 

@@ -341,7 +341,7 @@ describe("refusals", () => {
     expect(options({ segments: [0] })).toThrow(/at least two/);
     expect(options({ groups: [0, 4] })).toThrow(/groups \[0, 4\]/);
     expect(options({ direction: { first: 4 } })).toThrow(/direction.first is 4, of 3 segments/);
-    expect(options({ total: { gradientOf: () => p, from: -1 } })).toThrow(/total.from is -1/);
+    expect(options({ total: { gradientOf: () => p, from: -1 } })).toThrow(/total: from: -1/);
     expect(() => segmentSink({ offsets: [1, 0.5], parameters: [] })).toThrow(GradmixError);
   });
 

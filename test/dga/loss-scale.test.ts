@@ -76,12 +76,12 @@ describe("the logic", () => {
     expect(lossScaleOptions({})).toEqual({ initial: 65536, growthInterval: 2000, max: 2 ** 24, min: 1 });
     expect(lossScaleOptions({ max: 256 }).initial).toBe(256);
     for (const [options, message] of [
-      [{ initial: 3 }, /lossScale: initial is 3; it must be a power of two/],
-      [{ min: 0 }, /lossScale: min is 0/],
-      [{ max: Infinity }, /lossScale: max is Infinity/],
+      [{ initial: 3 }, /lossScale: initial: 3 does not fit; it must be a power of two/],
+      [{ min: 0 }, /lossScale: min: 0 /],
+      [{ max: Infinity }, /lossScale: max: Infinity /],
       [{ initial: 2 ** 30 }, /lossScale: initial is 1073741824, not from min 1 to max 16777216/],
-      [{ growthInterval: 0 }, /lossScale: growthInterval is 0/],
-      [{ growthInterval: 1.5 }, /lossScale: growthInterval is 1.5/],
+      [{ growthInterval: 0 }, /lossScale: growthInterval: 0 /],
+      [{ growthInterval: 1.5 }, /lossScale: growthInterval: 1\.5 /],
     ] as const)
       expect(errorOf(() => lossScaleOptions(options))).toMatchObject({
         code: "config",
@@ -164,7 +164,7 @@ describe("estimators", () => {
     for (const lossScale of [0, 3, NaN])
       for (const name of estimatorNames)
         await expect(estimateAlignments(name, tiny(), target, domains, { lossScale })).rejects.toThrow(
-          /lossScale: .* is not a power of two/,
+          /lossScale: .* must be a power of two/,
         );
   });
 });

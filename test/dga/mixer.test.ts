@@ -25,11 +25,11 @@ describe("createMixer", () => {
   test.each([
     [{ domains: [] }, /^domains: at least one/],
     [{ domains: ["a", "b", "a"] }, /^domains: two are called "a"$/],
-    [{ updateEvery: 0 }, /^updateEvery: 0 does not fit; it must be an integer, at least 1 and finite$/],
-    [{ updateEvery: 1.5 }, /^updateEvery: 1\.5 /],
-    [{ updateEvery: Infinity }, /^updateEvery: Infinity /],
-    [{ warmup: -1 }, /^warmup: -1 /],
-    [{ warmup: NaN }, /^warmup: NaN /],
+    [{ updateEvery: 0 }, /^createMixer: updateEvery: 0 does not fit; it must be an integer of at least 1$/],
+    [{ updateEvery: 1.5 }, /^createMixer: updateEvery: 1\.5 /],
+    [{ updateEvery: Infinity }, /^createMixer: updateEvery: Infinity /],
+    [{ warmup: -1 }, /^createMixer: warmup: -1 /],
+    [{ warmup: NaN }, /^createMixer: warmup: NaN /],
     [{ rule: { name: "dga", beta: 2 } }, /^dga: beta: 2 /],
     [{ rule: { name: "dga", floor: 0.5 } }, /^dga: floor: 0\.5 /],
   ] as [Partial<MixerOptions>, RegExp][])("refuses %j", (options, message) => {

@@ -303,7 +303,9 @@ describe("the proposal", () => {
   test("refuses a share that is none", () => {
     const bases = identity(2);
     for (const defensive of [0, -1, 1.1, NaN])
-      expect(errorOf(() => proposal(bases, [0.5, 0.5], { defensive })).message).toMatch(/^defensive: /);
+      expect(errorOf(() => proposal(bases, [0.5, 0.5], { defensive })).message).toMatch(
+        /^proposal: defensive: /,
+      );
   });
 });
 

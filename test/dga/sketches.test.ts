@@ -107,7 +107,9 @@ test("kept sketches are aligned with several targets; only with those made alike
   expect(alignSketches(restored, second)).toEqual(other);
   const coarse = await sketchGradients(model, [target], { sketch: { rank: 4 } });
   expect(() => alignSketches(restored, coarse)).toThrow(/those of the domains have rank 16, the target's 4/);
-  await expect(sketchGradients(model, domains, { sketch: { rank: 0.5 } })).rejects.toThrow(/rank 0\.5/);
+  await expect(sketchGradients(model, domains, { sketch: { rank: 0.5 } })).rejects.toThrow(
+    /sketch: rank: 0\.5/,
+  );
 });
 
 test("of some parameters only: sketches are shorter, and unbiased for the alignments of those", async () => {

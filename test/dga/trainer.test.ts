@@ -276,7 +276,7 @@ describe("the trainer", () => {
       ],
       [{ targetSampler: { ...(good.json["targetSampler"] as object), draws: -1 } }, /draws holds -1/],
       [{ optimizerSteps: 1.5 }, /optimizerSteps is 1.5/],
-      [{ tokens: "many" }, /tokens is many/],
+      [{ tokens: "many" }, /tokens is "many"/],
       [{ gathered: null }, /gathered is malformed: it is no object/],
       [{ gathered: { ...gathered, domainOf: undefined } }, /it has no domainOf/],
       [{ gathered: { ...gathered, losses: [NaN] } }, /losses holds NaN/],
@@ -287,7 +287,7 @@ describe("the trainer", () => {
       expect(() => tried.restore({ ...good, json: { ...good.json, ...damage } })).toThrow(message);
     const { direction, ...arrays } = good.arrays;
     expect(direction).toBeDefined();
-    expect(() => tried.restore({ ...good, arrays })).toThrow(/direction has 0 values/);
+    expect(() => tried.restore({ ...good, arrays })).toThrow(/it has no direction, which takes \d+ values/);
     for (let i = 0; i < 6; i++) expect(await tried.step()).toEqual(await plain.step());
   });
 

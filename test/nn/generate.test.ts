@@ -182,15 +182,15 @@ describe("sampleToken", () => {
 
 it.each<[number[], GenerateOptions, string]>([
   [[], {}, "prompt: at least one token is needed"],
-  [[3, 11], {}, "prompt: 11 is out of range; it must be an id from 0 to 10"],
-  [[-1], {}, "prompt: -1 is out of range; it must be an id from 0 to 10"],
-  [[1.5], {}, "prompt: 1.5 is out of range; it must be an id from 0 to 10"],
-  [[1], { maxTokens: -1 }, "maxTokens: -1 is out of range; it must be an integer of at least 0"],
-  [[1], { maxTokens: NaN }, "maxTokens: NaN is out of range; it must be an integer of at least 0"],
-  [[1], { temperature: -0.5 }, "temperature: -0.5 is out of range; it must be finite and at least 0"],
-  [[1], { temperature: NaN }, "temperature: NaN is out of range; it must be finite and at least 0"],
-  [[1], { topK: 2.5 }, "topK: 2.5 is out of range; it must be an integer of at least 0"],
-  [[1], { seed: -1 }, "seed: -1 is out of range; it must be an integer from 0 to 2^53 - 1"],
+  [[3, 11], {}, "generate: prompt: 11 does not fit; it must be an integer, at least 0 and at most 10"],
+  [[-1], {}, "generate: prompt: -1 does not fit; it must be an integer, at least 0 and at most 10"],
+  [[1.5], {}, "generate: prompt: 1.5 does not fit; it must be an integer, at least 0 and at most 10"],
+  [[1], { maxTokens: -1 }, "generate: maxTokens: -1 does not fit; it must be an integer of at least 0"],
+  [[1], { maxTokens: NaN }, "generate: maxTokens: NaN does not fit; it must be an integer of at least 0"],
+  [[1], { temperature: -0.5 }, "generate: temperature: -0.5 does not fit; it must be at least 0 and finite"],
+  [[1], { temperature: NaN }, "generate: temperature: NaN does not fit; it must be at least 0 and finite"],
+  [[1], { topK: 2.5 }, "generate: topK: 2.5 does not fit; it must be an integer of at least 0"],
+  [[1], { seed: -1 }, "generate: seed: -1 does not fit; it must be an integer of at least 0"],
 ])("prompt %o with %o is refused at the first token", async (prompt, options, message) => {
   const model = createGPT(configs[0]);
   await expect(generate(model, prompt, options).next()).rejects.toThrow(new GradmixError("config", message));

@@ -394,7 +394,11 @@ describe("folders that cannot be read", () => {
       { scale_attn_by_inverse_layer_idx: true },
       "scale_attn_by_inverse_layer_idx is true; only false can be computed",
     ],
-    [gpt2, { n_layer: 0 }, "it describes no model here: layers: 0 is not an integer of at least 1"],
+    [
+      gpt2,
+      { n_layer: 0 },
+      "it describes no model here: GPT: layers: 0 does not fit; it must be an integer of at least 1",
+    ],
   ])("%#: %o with %o", async (config, keys, message) => {
     refused(changed(await folderOf(config), same, keys), `config.json: ${message}`);
   });

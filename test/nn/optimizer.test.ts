@@ -185,11 +185,11 @@ it("a step is free of scale when it is clipped, and moves no further than lr wit
 });
 
 it.each([
-  [{ beta1: 1 }, "beta1: 1 is out of range; it must be at least 0 and less than 1"],
-  [{ beta2: -0.1 }, "beta2: -0.1 is out of range; it must be at least 0 and less than 1"],
-  [{ eps: 0 }, "eps: 0 is out of range; it must be finite and greater than 0"],
-  [{ weightDecay: NaN }, "weightDecay: NaN is out of range; it must be finite and at least 0"],
-  [{ clip: Infinity }, "clip: Infinity is out of range; it must be finite and at least 0"],
+  [{ beta1: 1 }, "adamw: beta1: 1 does not fit; it must be at least 0 and less than 1"],
+  [{ beta2: -0.1 }, "adamw: beta2: -0.1 does not fit; it must be at least 0 and less than 1"],
+  [{ eps: 0 }, "adamw: eps: 0 does not fit; it must be more than 0 and finite"],
+  [{ weightDecay: NaN }, "adamw: weightDecay: NaN does not fit; it must be at least 0 and finite"],
+  [{ clip: Infinity }, "adamw: clip: Infinity does not fit; it must be at least 0 and finite"],
 ] as const)("%o is refused", (options, message) => {
   const backend = createReferenceBackend();
   setCurrentMemory(backend);

@@ -88,7 +88,7 @@ describe("the arena", () => {
     );
     for (const seed of [-1, 0.5, NaN, 2 ** 53])
       expect(() => createParameters([spec], seed)).toThrow(
-        new GradmixError("config", `seed: ${seed} is out of range; it must be an integer from 0 to 2^53 - 1`),
+        new GradmixError("config", `seed: ${seed} does not fit; it must be an integer of at least 0`),
       );
     expect(backend.liveBytes).toBe(0);
   });
@@ -207,17 +207,17 @@ it("defaults", () => {
 });
 
 it.each<[Partial<Record<keyof GPTConfig, unknown>>, string]>([
-  [{ preset: "bert" }, 'preset: "bert" is unknown; use "llama" or "gpt2"'],
-  [{ vocabSize: undefined }, "vocabSize: undefined is not an integer of at least 1"],
-  [{ dim: 0 }, "dim: 0 is not an integer of at least 1"],
-  [{ layers: 1.5 }, "layers: 1.5 is not an integer of at least 1"],
-  [{ heads: NaN }, "heads: NaN is not an integer of at least 1"],
+  [{ preset: "bert" }, 'GPT: preset: "bert" is not known; it must be one of "llama", "gpt2"'],
+  [{ vocabSize: undefined }, "GPT: vocabSize is missing"],
+  [{ dim: 0 }, "GPT: dim: 0 does not fit; it must be an integer of at least 1"],
+  [{ layers: 1.5 }, "GPT: layers: 1.5 does not fit; it must be an integer of at least 1"],
+  [{ heads: NaN }, "GPT: heads: NaN does not fit; it must be an integer of at least 1"],
   [{ heads: 3 }, "heads: 3 does not divide dim 8"],
   [{ kvHeads: 3 }, "kvHeads: 3 does not divide heads 4"],
-  [{ hiddenDim: -4 }, "hiddenDim: -4 is not an integer of at least 1"],
-  [{ context: "8" }, "context: 8 is not an integer of at least 1"],
-  [{ normEps: 0 }, "normEps: 0 is not a positive number"],
-  [{ ropeTheta: Infinity }, "ropeTheta: Infinity is not a positive number"],
+  [{ hiddenDim: -4 }, "GPT: hiddenDim: -4 does not fit; it must be an integer of at least 1"],
+  [{ context: "8" }, 'GPT: context: "8" does not fit; it must be an integer of at least 1'],
+  [{ normEps: 0 }, "GPT: normEps: 0 does not fit; it must be more than 0 and finite"],
+  [{ ropeTheta: Infinity }, "GPT: ropeTheta: Infinity does not fit; it must be more than 0 and finite"],
   [{ heads: 8, kvHeads: 8 }, "heads: rotary positions need an even head width, not 1 (dim 8 / heads 8)"],
   [{ preset: "gpt2", kvHeads: 2 }, "kvHeads: gpt2 has no grouped heads; leave it out or use 4"],
 ])("%o is refused", (wrong, message) => {

@@ -77,13 +77,16 @@ it("constant, and the defaults: no warm-up, down to a tenth", () => {
 });
 
 it.each([
-  [{ name: "linear" as "wsd" }, 'name: "linear" is no schedule; use cosine, wsd, constant'],
-  [{ lr: -1 }, "lr: -1 is out of range; it must be finite and at least 0"],
-  [{ lr: NaN }, "lr: NaN is out of range; it must be finite and at least 0"],
-  [{ minRatio: 1.1 }, "minRatio: 1.1 is out of range; it must be from 0 to 1"],
-  [{ warmup: 1.5 }, "warmup: 1.5 is out of range; it must be an integer of at least 0"],
-  [{ steps: -3 }, "steps: -3 is out of range; it must be an integer of at least 0"],
-  [{ decayShare: 2 }, "decayShare: 2 is out of range; it must be from 0 to 1"],
+  [
+    { name: "linear" as "wsd" },
+    'createSchedule: name: "linear" is not known; it must be one of "cosine", "wsd", "constant"',
+  ],
+  [{ lr: -1 }, "createSchedule: lr: -1 does not fit; it must be at least 0 and finite"],
+  [{ lr: NaN }, "createSchedule: lr: NaN does not fit; it must be at least 0 and finite"],
+  [{ minRatio: 1.1 }, "createSchedule: minRatio: 1.1 does not fit; it must be at least 0 and at most 1"],
+  [{ warmup: 1.5 }, "createSchedule: warmup: 1.5 does not fit; it must be an integer of at least 0"],
+  [{ steps: -3 }, "createSchedule: steps: -3 does not fit; it must be an integer of at least 0"],
+  [{ decayShare: 2 }, "createSchedule: decayShare: 2 does not fit; it must be at least 0 and at most 1"],
 ])("%o is refused", (wrong, message) => {
   expect(() => createSchedule({ name: "cosine", lr: 1, steps: 10, ...wrong })).toThrow(
     new GradmixError("config", message),

@@ -8,6 +8,7 @@
  */
 import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
+import { callback, checkOptions, integerIn, list, object, orNull, required } from "../../options.ts";
 import { empty, keep, scope, type Tensor } from "../../tensor/tensor.ts";
 import type { GradientSink } from "../sink.ts";
 import {
@@ -19,6 +20,7 @@ import {
   rowsPerExample,
   Sums,
   type SumTarget,
+  sumTargetChecks,
 } from "./rows.ts";
 
 /** What V is: the sum of the first segments, or a tensor a parameter. */
@@ -65,7 +67,21 @@ export interface AlignSink extends GradientSink {
  * that mixes examples (`gradients`).
  */
 export function alignSink(options: AlignSinkOptions): AlignSink {
+  return alignSinkOf("alignSink", options);
+}
+
+function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
+  checkOptions(name, options, {
+    examples: required(integerIn(0)),
+    segments: list,
+    groups: list,
+    direction: required(orNull(object)),
+    total: object,
+  });
   const { examples, direction } = options;
+  if (direction !== null) checkDirection(`${name}: direction`, direction);
+  if (options.total !== undefined)
+    checkOptions(`${name}: total`, options.total, { ...sumTargetChecks, from: integerIn(0) });
   const segments = options.segments ?? Array.from({ length: examples + 1 }, (_, i) => i);
   checkOffsets("alignSink", "segments", segments, examples);
   const segmentCount = segments.length - 1;
@@ -280,7 +296,15 @@ export function alignSink(options: AlignSinkOptions): AlignSink {
 
 /** `alignSink` without a direction: norms alone. */
 export function normSink(options: Omit<AlignSinkOptions, "direction">): AlignSink {
-  return alignSink({ ...options, direction: null });
+  if (Object.hasOwn(options, "direction"))
+    throw new GradmixError("config", 'normSink: there is no option "direction"; use alignSink');
+  return alignSinkOf("normSink", { ...options, direction: null });
+}
+
+function checkDirection(where: string, direction: Direction): void {
+  if ("given" in direction) checkOptions(where, direction, { given: required(callback) });
+  else
+    checkOptions<Extract<Direction, { first: number }>>(where, direction, { first: required(integerIn(0)) });
 }
 
 /** Where the numbers of one use of a parameter go. */

@@ -1,6 +1,7 @@
 /** Row offsets for the kernels that work on segments of rows, uploaded once for each distinct set. */
 import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
+import { boolean, callback, type OptionChecks, required } from "../../options.ts";
 import { sizeOf } from "../../tensor/shape.ts";
 import { empty, keep, type Tensor } from "../../tensor/tensor.ts";
 
@@ -53,6 +54,11 @@ export interface SumTarget {
   /** Adds to what stands there; otherwise the first contribution of a pass overwrites it. */
   readonly accumulate?: boolean;
 }
+
+export const sumTargetChecks: OptionChecks<SumTarget> = {
+  gradientOf: required(callback),
+  accumulate: boolean,
+};
 
 /** The sums of one pass: which have been written, and zeros for those that have not. */
 export class Sums {

@@ -4,6 +4,7 @@
  */
 import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
+import { checkOptions, integerIn, list, object, required } from "../../options.ts";
 import { empty, keep, scope, type Tensor } from "../../tensor/tensor.ts";
 import type { GradientSink } from "../sink.ts";
 import { checkExamples, checkOffsets, noRule, Offsets, rowsOf, rowsPerExample } from "./rows.ts";
@@ -28,12 +29,23 @@ export interface SegmentSink extends GradientSink {
  * The gradient of each segment of examples. Throws `config` for offsets that do not ascend; a pass throws `shape` for a batch of another size, and
  * `autograd` for a loss that mixes examples (`gradients`).
  */
-export function segmentSink({ offsets, parameters, examples: given }: SegmentSinkOptions): SegmentSink {
+export function segmentSink(options: SegmentSinkOptions): SegmentSink {
+  checkOptions("segmentSink", options, {
+    offsets: required(list),
+    parameters: required(object),
+    examples: integerIn(0),
+  });
+  const { offsets, parameters, examples: given } = options;
   checkOffsets("segmentSink", "offsets", offsets, given);
   const segments = offsets.length - 1;
   const examples = given ?? offsets[segments];
   const result = new Map<Tensor, Tensor>();
-  for (const p of parameters) result.set(p, keep(empty([segments, ...p.shape], "f32", p.memory)));
+  try {
+    for (const p of parameters) result.set(p, keep(empty([segments, ...p.shape], "f32", p.memory)));
+  } catch (error) {
+    for (const made of result.values()) made.dispose();
+    throw error;
+  }
   const uploaded = new Offsets();
   const written = new Set<Tensor>();
 

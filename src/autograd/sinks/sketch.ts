@@ -14,6 +14,7 @@
  */
 import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
+import { checkOptions, integerIn, list, required } from "../../options.ts";
 import { foldIn, key } from "../../tensor/rng.ts";
 import { empty, keep, scope, type Tensor } from "../../tensor/tensor.ts";
 import type { GradientSink } from "../sink.ts";
@@ -52,27 +53,32 @@ interface Part {
  * Sketches of the gradients of segments. Throws `config` for offsets that do not ascend and a rank that is not a whole number of at least 1; a pass
  * throws `shape` for a batch of another size, and `autograd` for a loss that mixes examples (`gradients`).
  */
-export function sketchSink({
-  offsets,
-  parameters,
-  examples: given,
-  rank = 16,
-  seed = 1,
-}: SketchSinkOptions): SketchSink {
+export function sketchSink(options: SketchSinkOptions): SketchSink {
+  checkOptions("sketchSink", options, {
+    offsets: required(list),
+    parameters: required(list),
+    examples: integerIn(0),
+    rank: integerIn(1),
+    seed: integerIn(0),
+  });
+  const { offsets, parameters, examples: given, rank = 16, seed = 1 } = options;
   checkOffsets("sketchSink", "offsets", offsets, given);
-  if (!Number.isInteger(rank) || rank < 1)
-    throw new GradmixError("config", `sketchSink: rank ${rank} is not a whole number of at least 1`);
   const segments = offsets.length - 1;
   const examples = given ?? offsets[segments];
   const uploaded = new Offsets();
   const written = new Set<Part>();
   const root = key(seed);
   const parts = new Map<Tensor, Part>();
-  parameters.forEach((parameter, index) => {
-    const numbers = parameter.shape.length === 2 ? rank * rank : Math.min(parameter.size, rank * rank);
-    const out = keep(empty([segments, numbers], "f32", parameter.memory));
-    parts.set(parameter, { out, numbers, projections: new Map(), index });
-  });
+  try {
+    parameters.forEach((parameter, index) => {
+      const numbers = parameter.shape.length === 2 ? rank * rank : Math.min(parameter.size, rank * rank);
+      const out = keep(empty([segments, numbers], "f32", parameter.memory));
+      parts.set(parameter, { out, numbers, projections: new Map(), index });
+    });
+  } catch (error) {
+    for (const { out } of parts.values()) out.dispose();
+    throw error;
+  }
 
   const next = (parameter: Tensor): { part: Part; accumulate: boolean } => {
     const part = parts.get(parameter);

@@ -1,10 +1,18 @@
 /** The training gradient: each parameter's contributions summed over the batch, into tensors that the caller owns. */
 import { run } from "../../backends/backend.ts";
+import { checkOptions } from "../../options.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { GradientSink } from "../sink.ts";
-import { Offsets, rowsOf, Sums, type SumTarget } from "./rows.ts";
+import { Offsets, rowsOf, Sums, type SumTarget, sumTargetChecks } from "./rows.ts";
 
-export function sumSink(target: SumTarget): GradientSink {
+export interface SumSink extends GradientSink {
+  /** Frees what a pass that failed has left. */
+  dispose(): void;
+}
+
+/** Throws `config` for a target that is none. */
+export function sumSink(target: SumTarget): SumSink {
+  checkOptions("sumSink", target, sumTargetChecks);
   const sums = new Sums(target);
   const offsets = new Offsets();
   let watched: ReadonlySet<Tensor> = new Set();
@@ -52,6 +60,9 @@ export function sumSink(target: SumTarget): GradientSink {
       const { gradient, accumulate } = sums.next(parameter);
       if (accumulate) run("accumulate", { scale: 1 }, [contribution], [gradient]);
       else run("affine", { scale: 1, shift: 0 }, [contribution], [gradient]);
+    },
+    dispose() {
+      offsets.dispose();
     },
   };
 }

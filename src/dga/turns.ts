@@ -1,0 +1,50 @@
+/** One call at a time of an object whose calls change one state. */
+import { GradmixError } from "../errors.ts";
+
+export interface Turns {
+  /** Throws `busy`, naming both, while another call runs, and `disposed` once there was an end. */
+  run<T>(name: string, call: () => Promise<T>): Promise<T>;
+  /** The same for a call that does not wait. */
+  now<T>(name: string, call: () => T): T;
+  /** Calls `last` once; no other call runs from then on. */
+  end(name: string, last: () => void): void;
+}
+
+export function createTurns(what: string): Turns {
+  let running: string | null = null;
+  let ended = false;
+  const begin = (name: string): void => {
+    if (running !== null)
+      throw new GradmixError(
+        "busy",
+        `${what}.${name}: ${running}() has not ended yet; await what it gives before the next call`,
+      );
+    if (ended) throw new GradmixError("disposed", `${what}.${name}: it was disposed; make another one`);
+    running = name;
+  };
+  return {
+    async run(name, call) {
+      begin(name);
+      try {
+        return await call();
+      } finally {
+        running = null;
+      }
+    },
+    now(name, call) {
+      begin(name);
+      try {
+        return call();
+      } finally {
+        running = null;
+      }
+    },
+    end(name, last) {
+      if (ended) return;
+      begin(name);
+      ended = true;
+      running = null;
+      last();
+    },
+  };
+}

@@ -1,0 +1,393 @@
+/**
+ * What a trainer refuses: windows that do not fit, calls that overlap, checkpoints that are not whole. And what it holds when memory runs out
+ * at any allocation: nothing.
+ */
+import { type Backend, GradmixError, init, shutdown } from "gradmix";
+import { assembleBatch, createSampler, tokenWriter, type Windows, windowsOf } from "gradmix/data";
+import {
+  createBases,
+  createMixer,
+  createTrainer,
+  estimateAlignments,
+  type EstimateOptions,
+  estimatorNames,
+  type RuleOptions,
+  type Trainer,
+  type TrainerOptions,
+} from "gradmix/dga";
+import { adamw, arenaLike, createGPT, createParameters, createSchedule } from "gradmix/nn";
+import fc from "fast-check";
+import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { errorOf } from "./arbitraries.ts";
+import { language, time, tiny, vocabSize } from "./languages.ts";
+
+let backend: Backend;
+beforeEach(async () => {
+  backend = await init({ backend: "cpu", threads: 1 });
+});
+afterEach(shutdown);
+
+const names = ["a", "b", "c"];
+
+function cut(name: string, length: number, tokens: readonly number[] = language(1, 300)): Windows {
+  const writer = tokenWriter(1000, 999);
+  writer.document(tokens);
+  // Without the end-of-text token, which the model of these tests does not know.
+  const { tokens: stream, documents } = writer.finish();
+  return windowsOf(name, { tokens: stream.slice(0, -1), documents }, length);
+}
+const windows = (name: string, seed: number): Windows => cut(name, time, language(seed, 300));
+
+type Setup = Partial<TrainerOptions> & { rule?: RuleOptions };
+
+function setup({ rule = { name: "dga" }, ...options }: Setup = {}): Trainer {
+  return createTrainer({
+    model: options.model ?? tiny(),
+    mixer: createMixer({ domains: options.bases?.names ?? names, rule, updateEvery: 3 }),
+    domains: [1, 2, 3].map((seed) => windows(names[seed - 1], seed)),
+    target: windows("target", 1),
+    batch: 4,
+    schedule: createSchedule({ name: "constant", lr: 0.01, steps: 100 }),
+    alignment: { domainExamples: 2, targetExamples: 2 },
+    seed: 3,
+    ...options,
+  });
+}
+
+describe("windows of one length, that fit the model", () => {
+  const twoOf = fc
+    .tuple(fc.integer({ min: 1, max: 40 }), fc.integer({ min: 1, max: 40 }), fc.nat(5), fc.nat(5))
+    .filter(([s, t]) => s !== t);
+
+  test("a batch and a sampler take one length; the refusal names two sources", () => {
+    fc.assert(
+      fc.property(twoOf, ([s, t, before, between]) => {
+        const sources = [
+          ...Array.from({ length: before }, (_, i) => cut(`first ${i}`, s)),
+          cut("short", s),
+          ...Array.from({ length: between }, (_, i) => cut(`second ${i}`, s)),
+          cut("long", t),
+        ];
+        const told = `"${sources[0].name}" has windows of ${s} tokens, "long" of ${t}; a batch takes one length, so cut them alike`;
+        const draws = sources.map((_, domain) => ({ domain, window: 0, epoch: 0 }));
+        for (const refused of [
+          () => assembleBatch(draws, sources),
+          () => createSampler({ domains: sources, seed: 1 }),
+        ])
+          expect(errorOf(refused)).toMatchObject({ code: "data", message: told });
+        // Those of one length go into a batch whatever else there is, with their own length.
+        const alike = draws.slice(0, -1);
+        expect(assembleBatch(alike, sources).time).toBe(s);
+        const [last] = draws.slice(-1);
+        const { inputs, targets } = assembleBatch([last, last], sources);
+        expect([...inputs]).toEqual([...language(1, t), ...language(1, t)]);
+        expect([...targets]).toEqual([...language(1, t + 1).slice(1), ...language(1, t + 1).slice(1)]);
+      }),
+      { numRuns: 50 },
+    );
+  });
+
+  test("draws that are of no source are refused", () => {
+    const sources = [windows("a", 1)];
+    for (const draw of [
+      { domain: 1, window: 0 },
+      { domain: -1, window: 0 },
+      { domain: NaN, window: 0 },
+      { domain: 0, window: -1 },
+      { domain: 0, window: 0.5 },
+      { domain: 0, window: sources[0].count },
+    ])
+      expect(errorOf(() => assembleBatch([{ ...draw, epoch: 0 }], sources)).code).toBe("config");
+    const sampler = createSampler({ domains: sources, seed: 1 });
+    for (const [domain, n] of [
+      [1, 1],
+      [-1, 1],
+      [0.5, 1],
+      [0, -1],
+      [0, 1.5],
+    ])
+      expect(errorOf(() => sampler.drawFrom(domain, n)).code).toBe("config");
+    expect(errorOf(() => sampler.draw([1], NaN)).code).toBe("config");
+  });
+
+  test("a trainer refuses, naming the domain, before it takes memory", () => {
+    const model = tiny();
+    const live = backend.liveBytes;
+    const refused = (options: Setup): string => {
+      const error = errorOf(() => setup({ model, ...options }));
+      expect(error.code).toBe("data");
+      expect(backend.liveBytes).toBe(live);
+      return error.message;
+    };
+    const good = [windows("a", 1), windows("b", 2), windows("c", 3)];
+    const long = cut("wide", 2 * time);
+    expect(refused({ domains: [good[0], cut("short", time / 2), good[2]] })).toBe(
+      `"a" has windows of ${time} tokens, "short" of ${time / 2}; a batch takes one length, so cut them alike`,
+    );
+    const tooLong = `"wide": windows of ${2 * time} tokens are longer than the model's context of ${time}`;
+    expect(refused({ domains: [long, long, long] })).toBe(tooLong);
+    expect(refused({ target: long })).toBe(tooLong);
+    expect(
+      refused({
+        rule: { name: "grape", targets: ["first"] },
+        target: null,
+        targets: new Map([["first", long]]),
+      }),
+    ).toBe(tooLong);
+    // The last token of all, which is only ever a target, counts too.
+    for (const at of [0, 17, 299]) {
+      const tokens = language(1, 300);
+      tokens[at] = vocabSize;
+      const strange = cut("strange", time, tokens);
+      const told = `"strange": token ${vocabSize}, number ${at} of its stream, is not in the model's vocabulary of ${vocabSize}; use the tokenizer that the model was made for`;
+      expect(refused({ domains: [good[0], good[1], strange] })).toBe(told);
+      expect(refused({ target: strange })).toBe(told);
+    }
+    expect(() => cut("none", 0)).toThrow(GradmixError);
+  });
+
+  test("a target may have shorter windows than the domains", async () => {
+    const trainer = setup({ target: cut("target", 5) });
+    for (let i = 0; i < 3; i++) await trainer.step();
+    expect(trainer.weights().final).not.toEqual(trainer.weights().averaged);
+  });
+
+  test("so does an evaluation, of what it reads", async () => {
+    const trainer = setup();
+    const tokens = language(1, 300);
+    tokens[100] = vocabSize;
+    const strange = cut("strange", time, tokens);
+    expect(await trainer.evaluate(strange, 90)).toBeGreaterThan(0);
+    await expect(trainer.evaluate(strange, 100)).rejects.toThrow(/"strange": token 24, number 100 of/);
+    await expect(trainer.evaluate(cut("wide", 2 * time), 1)).rejects.toThrow(/longer than the model's/);
+    for (const count of [0, -1, NaN])
+      await expect(trainer.evaluate(strange, count)).rejects.toThrow(/tokens: .* does not fit/);
+  });
+
+  test("a token that the vocabulary has not cannot be written", () => {
+    for (const id of [-1, 10, 70_000, NaN])
+      expect(errorOf(() => tokenWriter(10, 9).document([1, id])).code).toBe("data");
+  });
+});
+
+describe("one call at a time", () => {
+  const calls: Record<string, (trainer: Trainer) => unknown> = {
+    step: (trainer) => trainer.step(),
+    evaluate: (trainer) => trainer.evaluate(windows("held out", 4), 100),
+    save: (trainer) => trainer.save(),
+    restore: (trainer) => trainer.restore({ json: {}, arrays: {} }),
+    dispose: (trainer) => trainer.dispose(),
+  };
+  const codeOf = async (call: () => unknown): Promise<string> => {
+    try {
+      await call();
+    } catch (error) {
+      expect(error).toBeInstanceOf(GradmixError);
+      return (error as GradmixError).code;
+    }
+    return "none";
+  };
+  const waiting = ["step", "evaluate", "save"];
+  const pairs = waiting.flatMap((first) => Object.keys(calls).map((second) => [first, second]));
+
+  test.each(pairs)("during %s a call of %s is refused, and changes nothing", async (first, second) => {
+    const [alone, both] = [setup(), setup()];
+    for (let i = 0; i < 2; i++) for (const trainer of [alone, both]) await trainer.step();
+    const wanted = await calls[first](alone);
+    const pending = calls[first](both);
+    expect(await codeOf(() => calls[second](both))).toBe("busy");
+    expect(await pending).toEqual(wanted);
+    for (let i = 0; i < 4; i++) expect(await both.step()).toEqual(await alone.step());
+    expect(await both.save()).toEqual(await alone.save());
+  });
+
+  test("after dispose nothing is left to call; a second dispose does nothing", async () => {
+    const model = tiny();
+    const live = backend.liveBytes;
+    const trainer = setup({ model });
+    await trainer.step();
+    trainer.dispose();
+    expect(backend.liveBytes).toBe(live);
+    for (const name of ["step", "evaluate", "save", "restore"])
+      expect(await codeOf(() => calls[name](trainer))).toBe("disposed");
+    expect(await codeOf(() => trainer.dispose())).toBe("none");
+    expect(backend.liveBytes).toBe(live);
+  });
+
+  test("a refused call is no end of the trainer", async () => {
+    const trainer = setup();
+    const steps = await Promise.allSettled([trainer.step(), trainer.step(), trainer.step()]);
+    expect(steps.map(({ status }) => status)).toEqual(["fulfilled", "rejected", "rejected"]);
+    expect((await trainer.step()).step).toBe(2);
+  });
+});
+
+describe("a checkpoint is restored whole or not at all", () => {
+  const options: Setup = { alignment: { from: "step", targetExamples: 2 } };
+
+  test("arrays of another kind, length or with numbers that are none, and what is no checkpoint", async () => {
+    const ahead = setup(options);
+    for (let i = 0; i < 5; i++) await ahead.step();
+    const good = await ahead.save();
+    const [plain, tried] = [setup(options), setup(options)];
+    for (const trainer of [plain, tried]) await trainer.step();
+    const size = good.arrays["m"].length;
+    const nan = Float32Array.from(good.arrays["m"] as Float32Array);
+    nan[size - 1] = NaN;
+    const refusals: [unknown, RegExp][] = [
+      [null, /^checkpoint: json is undefined/],
+      [{ arrays: good.arrays }, /^checkpoint: json is undefined/],
+      [{ json: good.json }, /^checkpoint: arrays is undefined/],
+      [{ ...good, json: { ...good.json, loss: "low" } }, /^checkpoint: loss is "low"/],
+      [{ ...good, json: { ...good.json, optimizerSteps: 9 } }, /^checkpoint: optimizerSteps is 9, more than/],
+      [{ ...good, json: { ...good.json, bases: "0011" } }, /^checkpoint: it was made with other bases/],
+    ];
+    for (const name of ["value", "m", "v", "direction"]) {
+      const with_ = (array: unknown): unknown => ({ ...good, arrays: { ...good.arrays, [name]: array } });
+      refusals.push(
+        [with_(undefined), new RegExp(`^checkpoint: it has no ${name}`)],
+        [
+          with_(new Float64Array(size)),
+          new RegExp(`^checkpoint: ${name} is Float64Array, not a Float32Array`),
+        ],
+        [with_(new Int32Array(size)), new RegExp(`^checkpoint: ${name} is Int32Array`)],
+        [with_(new Array(size).fill(0)), new RegExp(`^checkpoint: ${name} is a list`)],
+        [with_(new Float32Array(size + 1)), new RegExp(`^checkpoint: ${name} has ${size + 1} values`)],
+        [with_(nan), new RegExp(`^checkpoint: ${name} has NaN at ${size - 1}`)],
+      );
+    }
+    for (const [checkpoint, message] of refusals) {
+      const error = errorOf(() => tried.restore(checkpoint as Awaited<ReturnType<Trainer["save"]>>));
+      expect(error).toMatchObject({ code: "checkpoint", message: expect.stringMatching(message) });
+    }
+    expect(await tried.save()).toEqual(await plain.save());
+    for (let i = 0; i < 5; i++) expect(await tried.step()).toEqual(await plain.step());
+    tried.restore(good);
+    expect(await tried.save()).toEqual(good);
+  });
+
+  test("what was saved is not changed by later steps", async () => {
+    const trainer = setup(options);
+    for (let i = 0; i < 4; i++) await trainer.step();
+    const saved = await trainer.save();
+    const text = JSON.stringify(saved.json);
+    await trainer.step();
+    expect(JSON.stringify(saved.json)).toBe(text);
+  });
+
+  test("a trainer that failed in the middle of a step goes on from a checkpoint only", async () => {
+    const [alone, broken] = [setup(), setup()];
+    for (const trainer of [alone, broken]) await trainer.step();
+    const saved = await broken.save();
+    const parameter = broken.model.parameters.list[0];
+    parameter.write(new Float32Array(parameter.size).fill(NaN));
+    await expect(broken.step()).rejects.toThrow(/became NaN at step 2/);
+    for (const call of [() => broken.step(), () => broken.save()])
+      await expect(call()).rejects.toThrow(/cannot go on after an error .*; restore a checkpoint$/);
+    broken.restore(saved);
+    for (let i = 0; i < 4; i++) expect(await broken.step()).toEqual(await alone.step());
+  });
+
+  test("a schedule that gives no rate is refused before the step", async () => {
+    let rate = NaN;
+    const [alone, tried] = [setup(), setup({ schedule: () => rate })];
+    for (rate of [NaN, -1, Infinity]) await expect(tried.step()).rejects.toThrow(/^schedule\(0\): /);
+    rate = 0.01;
+    expect(await tried.step()).toEqual(await alone.step());
+  });
+});
+
+describe("memory that runs out at any allocation", () => {
+  /** Calls `task` with the n-th allocation refused, for n = 1, 2, … until none is; `left` holds after each. */
+  async function starve(task: () => unknown, left: () => number): Promise<number> {
+    const whole = backend.alloc.bind(backend);
+    const before = left();
+    for (let n = 1; ; n++) {
+      let count = 0;
+      let refused = false;
+      Object.assign(backend, {
+        alloc(...args: Parameters<Backend["alloc"]>): number {
+          if (++count === n) {
+            refused = true;
+            throw new GradmixError("memory", "no more");
+          }
+          return whole(...args);
+        },
+      });
+      try {
+        await task();
+        if (!refused) return n - 1;
+        expect.fail(`allocation ${n} was refused, and nobody said so`);
+      } catch (error) {
+        expect(error).toMatchObject({ code: "memory" });
+      } finally {
+        Object.assign(backend, { alloc: whole });
+      }
+      expect(left(), `after allocation ${n} was refused`).toBe(before);
+    }
+  }
+  const live = (): number => backend.liveBytes;
+
+  test("what makes something holds nothing when it throws, and frees all when it is disposed", async () => {
+    const spec = { name: "w", shape: [3, 4], init: { kind: "normal", deviation: 1 }, decay: true } as const;
+    expect(
+      await starve(() => createParameters([spec, { ...spec, name: "v" }], 0).dispose(), live),
+    ).toBeGreaterThan(2);
+    expect(await starve(() => tiny().dispose(), live)).toBeGreaterThan(2);
+    const model = tiny();
+    expect(await starve(() => arenaLike(model.parameters).dispose(), live)).toBe(1);
+    expect(await starve(() => adamw(model.parameters).dispose(), live)).toBe(2);
+    const make = (): void => setup({ model }).dispose();
+    expect(await starve(make, live)).toBe(4);
+  });
+
+  const variants: [string, Setup][] = [
+    ["segmented", {}],
+    ["from the steps", { alignment: { from: "step", targetExamples: 2 } }],
+    ["one pass per domain", { alignment: { estimator: "perDomain", domainExamples: 1, targetExamples: 2 } }],
+    [
+      "forward",
+      { rule: { name: "dga", normalise: "raw" }, alignment: { estimator: "forward", domainExamples: 1 } },
+    ],
+    ["sketched", { alignment: { estimator: "sketch", domainExamples: 1, targetExamples: 2 } }],
+    ["preconditioned", { rule: { name: "dga", normalise: "adam" }, alignment: { domainExamples: 1 } }],
+    ["a Gram matrix", { rule: { name: "rnb" }, alignment: { domainExamples: 1 } }],
+    ["scaled losses", { lossScale: {} }],
+    [
+      "shared bases",
+      {
+        bases: createBases({ left: [0.5, 0.5, 0], right: [0, 0.5, 0.5] }, names),
+        alignment: { domainExamples: 1, targetExamples: 2 },
+      },
+    ],
+  ];
+  test.each(variants)("a step that fails leaves what a trainer holds, no more (%s)", async (_, options) => {
+    const model = tiny();
+    const mixer = createMixer({
+      domains: options.bases?.names ?? names,
+      rule: options.rule ?? { name: "dga" },
+      updateEvery: 1,
+    });
+    const trainer = setup({ ...options, model, mixer });
+    await trainer.step();
+    const saved = await trainer.save();
+    // A step that failed is gone back from.
+    const step = async (): Promise<void> => {
+      trainer.restore(saved);
+      await trainer.step();
+    };
+    const allocations = await starve(step, live);
+    expect(allocations).toBeGreaterThan(20);
+    trainer.dispose();
+    model.dispose();
+    expect(backend.liveBytes).toBe(0);
+  });
+
+  test.each(estimatorNames)("an estimate that fails leaves nothing (%s)", async (name) => {
+    const model = createGPT({ vocabSize, dim: 8, layers: 1, heads: 2, context: time, preset: "gpt2" });
+    const batch = (seed: number) => assembleBatch([{ domain: 0, window: 0, epoch: 0 }], [windows("x", seed)]);
+    const options: EstimateOptions = name === "sketch" ? { sketch: { rank: 2 } } : {};
+    const estimate = (): unknown => estimateAlignments(name, model, batch(1), [batch(2), batch(3)], options);
+    expect(await starve(estimate, live)).toBeGreaterThan(20);
+  });
+});
