@@ -1,9 +1,10 @@
 /** Shares of whole numbers, exactly: a share is the decimal that it is written as, not the binary fraction next to it. */
 
 /**
- * ⌊n·share⌋ or, "up", ⌈n·share⌉, for an integer n ≥ 0 and a finite share ≥ 0. In doubles 1000·(1 − 0.9) is just below 100.
+ * n·share as a whole number, rounded down, to the nearest (halves down) or up. For an integer n ≥ 0 and a finite share ≥ 0. In doubles 1000·(1 − 0.9) is
+ * just below 100, and its floor 99.
  */
-export function timesShare(n: number, share: number, round: "down" | "up"): number {
+export function timesShare(n: number, share: number, round: "down" | "nearest" | "up"): number {
   const [digits, exponent = "0"] = String(share).split("e");
   const [whole, fraction = ""] = digits.split(".");
   // share = numerator / denominator
@@ -11,5 +12,12 @@ export function timesShare(n: number, share: number, round: "down" | "up"): numb
   const numerator = BigInt(whole + fraction) * 10n ** BigInt(Math.max(0, power));
   const denominator = 10n ** BigInt(Math.max(0, -power));
   const product = BigInt(n) * numerator;
-  return Number((round === "down" ? product : product + denominator - 1n) / denominator);
+  switch (round) {
+    case "down":
+      return Number(product / denominator);
+    case "nearest":
+      return Number((2n * product + denominator - 1n) / (2n * denominator));
+    case "up":
+      return Number((product + denominator - 1n) / denominator);
+  }
 }

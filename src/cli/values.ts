@@ -6,6 +6,7 @@ import { readFileSync } from "node:fs";
 import { GradmixError } from "../errors.ts";
 import { formatJson, type Json, parseJson, plainJson } from "../json.ts";
 import { nearest } from "../nearest.ts";
+import { timesShare } from "../share.ts";
 import type { Kind } from "./options.ts";
 
 /** A value as the command line gives it: all arguments of a repeated flag, or a switch. */
@@ -134,7 +135,7 @@ function bytes(value: unknown, label: string): unknown {
   const unit = units[match?.[2]?.toLowerCase() ?? ""];
   if (match === null || unit === undefined)
     throw wrong(`${label}: ${quote(value)} is not a size such as 1000000, 512MiB or 2GiB`);
-  return Math.floor(Number(match[1]) * unit);
+  return timesShare(unit, Number(match[1]), "down");
 }
 
 function checkGlobs(value: unknown, label: string): string[] {

@@ -1,6 +1,7 @@
 /** A domain's text as tokens, split by document into a training and a held-out stream. */
 import { GradmixError } from "../errors.ts";
 import { checkOptions, integerIn, numberIn, required } from "../options.ts";
+import { timesShare } from "../share.ts";
 import { foldIn, key, uniformAt } from "../tensor/rng.ts";
 import type { Tokenizer } from "./byte-level.ts";
 import { type CorpusWriter, corpusWriter, splitStream, type TokenStream } from "./tokens.ts";
@@ -102,7 +103,8 @@ function encodeTo(
 function single(name: string, whole: TokenStream, share: number, bytes: number): Corpus {
   const common = { name, documents: 1, bytes };
   if (share === 0) return { ...common, train: whole, heldOut: null, heldOutDocuments: 0, note: null };
-  const [train, heldOut] = splitStream(whole, Math.round(whole.tokens.length * (1 - share)));
+  const { length } = whole.tokens;
+  const [train, heldOut] = splitStream(whole, length - timesShare(length, share, "nearest"));
   return {
     ...common,
     train,
