@@ -14,7 +14,6 @@ import {
   oneOf,
   orNull,
   required,
-  unchecked,
   valueThat,
 } from "../options.ts";
 import type { Bases } from "./bases.ts";
@@ -89,10 +88,10 @@ export function checkTrainer(options: TrainerOptions): void {
     bases: thing("bases of createBases", "names", "domains", "offsets"),
     batch: required(integerIn(1)),
     schedule: required(callback),
-    // Checked by adamw and by lossScaleOptions.
-    optimizer: unchecked,
+    // What is in them is checked by adamw and by lossScaleOptions.
+    optimizer: object,
     alignment: object,
-    lossScale: unchecked,
+    lossScale: orNull(object),
     sampling: oneOf("multinomial", "systematic"),
     seed: required(integerIn(0)),
   });
