@@ -121,7 +121,7 @@ function isWindows(value: unknown): boolean {
 }
 
 /** Throws `config`, naming the option. */
-export function checkAlignment(where: string, alignment: AlignmentOptions): void {
+function checkAlignment(where: string, alignment: AlignmentOptions): void {
   checkOptions(where, alignment, {
     estimator: oneOf(...estimatorNames),
     from: oneOf("batch", "step"),
