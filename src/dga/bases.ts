@@ -213,6 +213,14 @@ export function mixtureOf(bases: Bases, weights: ArrayLike<number>, out?: Weight
   return alpha;
 }
 
+/** Is every basis a single domain, each domain one? Then the bases' alignments are the domains' own. */
+export function areDomains(bases: Bases): boolean {
+  return (
+    bases.columns.length === bases.names.length &&
+    bases.names.every((_, j) => bases.offsets[j + 1] - bases.offsets[j] === 1)
+  );
+}
+
 /**
  * 64 bits of what the bases are, as text: a saved run goes on only with the bases it began with.
  * @public

@@ -3,10 +3,10 @@
  * JSON, part of a checkpoint.
  */
 import { GradmixError } from "../errors.ts";
-import { type Bases } from "./bases.ts";
+import { areDomains, type Bases } from "./bases.ts";
 import type { Alignments } from "./passes.ts";
 import { basisAlignments } from "./reweighting.ts";
-import { alignmentsByDomain } from "./statistics.ts";
+import { alignmentsByDomain, domainNorms } from "./statistics.ts";
 
 export interface Gathered {
   /** Domain of every example, in the order they were drawn, like those below. */
@@ -21,6 +21,12 @@ export interface Gathered {
   squaredNorms: number[];
   /** The reference model's summed loss; empty without one. */
   referenceLosses: number[];
+  /** Of a domain with two examples or more in a step, an entry for each such step: the domain, like `domainOf`. */
+  pairDomains: number[];
+  /** Σ ⟨dₛ, dₜ⟩ over ordered pairs of its examples in that step, d being gradients of summed losses. */
+  pairDots: number[];
+  /** Σ nₛ nₜ over them. */
+  pairTokens: number[];
   targetNorms: number[];
   targetLosses: number[];
 }
@@ -32,6 +38,9 @@ const lists = [
   "dots",
   "squaredNorms",
   "referenceLosses",
+  "pairDomains",
+  "pairDots",
+  "pairTokens",
   "targetNorms",
   "targetLosses",
 ] as const satisfies readonly (keyof Gathered)[];
@@ -44,6 +53,9 @@ export function nothing(): Gathered {
     dots: [],
     squaredNorms: [],
     referenceLosses: [],
+    pairDomains: [],
+    pairDots: [],
+    pairTokens: [],
     targetNorms: [],
     targetLosses: [],
   };
@@ -65,26 +77,26 @@ export function lossesOf(
   return { tokens, losses: perToken(gathered.losses), referenceLosses: perToken(gathered.referenceLosses) };
 }
 
-/**
- * Alignments from what the steps gathered. A domain that was never drawn has 0 tokens, by which rules know that nothing was measured.
- *
- * The norm of a domain is here the root mean square of its single examples' gradients: unlike the norm of their mean it does not grow when few
- * are drawn, which would make a rare domain's cosine smaller and the domain rarer still.
- */
+/** Alignments from what the steps gathered. A domain that was never drawn has 0 tokens, by which rules know that nothing was measured. */
 export function summarise(gathered: Gathered, k: number): Alignments {
-  const { domainOf, dots, squaredNorms } = gathered;
+  const { domainOf, dots, squaredNorms, pairDomains, pairDots, pairTokens } = gathered;
   const { tokens, losses } = lossesOf(gathered, k);
   const measured = alignmentsByDomain(dots, gathered.tokens, domainOf, k);
-  const squares = new Float64Array(k);
-  const counts = new Float64Array(k);
+  const parts = Array.from({ length: k }, () => ({ pairDots: 0, pairTokens: 0, squares: 0, examples: 0 }));
   squaredNorms.forEach((square, e) => {
-    squares[domainOf[e]] += square;
-    counts[domainOf[e]]++;
+    // An example without tokens says nothing.
+    if (gathered.tokens[e] === 0) return;
+    parts[domainOf[e]].squares += square;
+    parts[domainOf[e]].examples++;
+  });
+  pairDomains.forEach((domain, p) => {
+    parts[domain].pairDots += pairDots[p];
+    parts[domain].pairTokens += pairTokens[p];
   });
   return {
     alignments: Float64Array.from(measured, ({ alignment }) => alignment),
     standardErrors: measured.map(({ standardError }) => standardError),
-    norms: squares.map((sum, i) => Math.sqrt(sum / Math.max(1, counts[i]))),
+    norms: domainNorms(parts),
     tokens,
     targetNorm: mean(gathered.targetNorms),
     losses,
@@ -92,8 +104,23 @@ export function summarise(gathered: Gathered, k: number): Alignments {
   };
 }
 
-/** The bases' alignments from what the steps gathered, all of it drawn with the domain weights `q`. */
+/**
+ * The bases' alignments from what the steps gathered, all of it drawn with the domain weights `q`. Where each basis is a domain, they are the domains' own;
+ * elsewhere the norm of a basis is the root mean square of single examples' (`basisAlignments`).
+ */
 export function summariseBases(gathered: Gathered, bases: Bases, q: Float64Array): Alignments {
+  if (areDomains(bases)) {
+    const own = summarise(gathered, bases.domains.length);
+    const of = (values: Float64Array): Float64Array => Float64Array.from(bases.columns, (i) => values[i]);
+    return {
+      ...own,
+      alignments: of(own.alignments),
+      standardErrors: Array.from(bases.columns, (i) => own.standardErrors?.[i] ?? null),
+      norms: own.norms === null ? null : of(own.norms),
+      tokens: of(own.tokens),
+      losses: of(own.losses),
+    };
+  }
   const measured = basisAlignments(bases, q, gathered);
   return {
     ...measured,
@@ -112,7 +139,8 @@ export function checkGathered(json: unknown, k: number): Gathered {
   const given = new Map<string, unknown>(Object.entries(json));
   const out = nothing();
   for (const name of lists) {
-    const value = given.get(name);
+    // Checkpoints from before there were pairs have none.
+    const value = given.get(name) ?? (name.startsWith("pair") ? [] : undefined);
     if (!Array.isArray(value)) throw wrong(`it has no ${name}`);
     out[name] = value.map((entry: unknown) => {
       if (typeof entry !== "number" || !Number.isFinite(entry)) throw wrong(`${name} holds ${String(entry)}`);
@@ -126,8 +154,12 @@ export function checkGathered(json: unknown, k: number): Gathered {
     if (length !== examples && !(optional && length === 0))
       throw wrong(`${length} ${name} for ${examples} examples`);
   }
-  if (!out.domainOf.every((domain) => Number.isInteger(domain) && domain >= 0 && domain < k))
-    throw wrong(`an example is of none of ${k} domains`);
+  for (const name of ["pairDots", "pairTokens"] as const)
+    if (out[name].length !== out.pairDomains.length)
+      throw wrong(`${out[name].length} ${name} for ${out.pairDomains.length} pairs`);
+  for (const domain of [...out.domainOf, ...out.pairDomains])
+    if (!Number.isInteger(domain) || domain < 0 || domain >= k)
+      throw wrong(`an example is of none of ${k} domains`);
   return out;
 }
 

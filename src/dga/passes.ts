@@ -38,7 +38,10 @@ export interface Alignments {
   readonly alignments: Float64Array;
   /** Standard error of each aᵢ over the domain's examples, the target batch taken as given; null where it is not known. */
   readonly standardErrors: readonly (number | null)[] | null;
-  /** ‖∇Lᵢ‖, or null when the estimator does not see it. */
+  /**
+   * ‖∇Lᵢ‖, or null when the estimator does not see it. From a batch it is the norm of that batch's gradient; from the training steps an estimate that does
+   * not grow when few examples are drawn (`domainNorms`); of bases that share a batch the root mean square of single examples' norms.
+   */
   readonly norms: Float64Array | null;
   /** Counted tokens that were measured of each domain; 0 for one of which nothing was. */
   readonly tokens: Float64Array;

@@ -1,6 +1,6 @@
 /** From what a rule needs to what the trainer measures, and back to the rule's signal; what options of a trainer go together. */
 import { GradmixError } from "../errors.ts";
-import type { Bases } from "./bases.ts";
+import { areDomains, type Bases } from "./bases.ts";
 import type { EstimatorName } from "./estimators.ts";
 import type { Mixer } from "./mixer.ts";
 import type { Alignments } from "./passes.ts";
@@ -30,14 +30,6 @@ export function planOf(needs: readonly SignalName[]): Plan {
     targets,
     reference: any("referenceLosses"),
   };
-}
-
-/** Is every basis a single domain, each domain one? Then the bases' alignments are the domains' own. */
-export function areDomains(bases: Bases): boolean {
-  return (
-    bases.columns.length === bases.names.length &&
-    bases.names.every((_, j) => bases.offsets[j + 1] - bases.offsets[j] === 1)
-  );
 }
 
 export function signalOf(measured: Alignments, { preconditioned }: Plan): Signal {

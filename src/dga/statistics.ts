@@ -33,6 +33,41 @@ export function domainAlignments(dots: ArrayLike<number>, tokens: ArrayLike<numb
   return { alignment, standardError: Math.sqrt((n / (n - 1)) * squares) / count };
 }
 
+/** What the gradients of one domain's examples told of its gradient's norm. */
+export interface NormParts {
+  /** Σ ⟨dₛ, dₜ⟩ over ordered pairs of different examples that were measured at the same parameters, d being gradients of summed losses. */
+  readonly pairDots: number;
+  /** Σ nₛ nₜ over the same pairs. */
+  readonly pairTokens: number;
+  /** Σ ‖dₛ/nₛ‖² over all examples, and how many they are. */
+  readonly squares: number;
+  readonly examples: number;
+}
+
+/**
+ * ‖gᵢ‖ of the domains' gradients, from single examples and their groups.
+ *
+ * The mean of the pairs' products is an unbiased estimate of ‖gᵢ‖², since different examples are drawn independently (a U-statistic; Hoeffding 1948): neither
+ * the noise of single examples nor their number is in it. Where that noise hides it, which may make it negative, it is taken to be what the
+ * mean of the examples has from noise alone, ‖g‖² of one of them over their number. A domain without a pair (never two examples in a step) is taken to be as coherent as all
+ * those with pairs together; where there are no pairs at all, its norm is the root mean square of single examples'.
+ */
+export function domainNorms(parts: readonly NormParts[]): Float64Array {
+  const single = parts.map(({ squares, examples }) => squares / Math.max(1, examples));
+  // Σ over the domains of estimates of ‖gᵢ‖², and of what single examples have.
+  let [shared, alone] = [0, 0];
+  parts.forEach(({ pairDots, pairTokens, examples }, i) => {
+    if (pairTokens === 0) return;
+    shared += (pairDots / pairTokens) * examples;
+    alone += single[i] * examples;
+  });
+  const coherence = alone > 0 ? shared / alone : 1;
+  return Float64Array.from(parts, ({ pairDots, pairTokens, examples }, i) => {
+    const square = pairTokens > 0 ? pairDots / pairTokens : coherence * single[i];
+    return Math.sqrt(Math.max(square, single[i] / Math.max(1, examples)));
+  });
+}
+
 /** Every domain's, of examples in any order; `domainOf[j]` < k is the domain of example j. A domain may have none. */
 export function alignmentsByDomain(
   dots: ArrayLike<number>,

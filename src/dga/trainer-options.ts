@@ -38,7 +38,8 @@ export interface AlignmentOptions {
   readonly parameters?: EstimateOptions["parameters"];
   /**
    * With bases: "shared" (default) draws one batch of 16·domainExamples windows for all of them and weighs them by importance, "direct" draws
-   * domainExamples windows from each basis. Bases that are single domains are measured directly anyway: there is nothing to share.
+   * domainExamples windows from each basis. Bases that are single domains are measured directly anyway: there is nothing to share. A shared batch, and the
+   * training steps, do not tell the norm of a basis's gradient: cosines then divide by the root mean square of single examples' norms, which is larger.
    */
   readonly bases?: "shared" | "direct";
 }

@@ -21,7 +21,7 @@ import { adamw, type AdamW, type AdamWOptions, adamwOptions } from "../nn/optimi
 import { type Arena, arenaLike, orDispose, type Parameters } from "../nn/parameters.ts";
 import { checkRange, show } from "../options.ts";
 import { empty, keep, scope, type Tensor } from "../tensor/tensor.ts";
-import { fingerprint, mixtureOf } from "./bases.ts";
+import { areDomains, fingerprint, mixtureOf } from "./bases.ts";
 import type { Checkpoint } from "./config.ts";
 import { estimateAlignments, estimateGram, exampleNumbers, targetDirection } from "./estimators.ts";
 import { lossesOf, nothing, summarise, summariseBases, total } from "./gathered.ts";
@@ -47,7 +47,7 @@ import {
   tokenCount,
   upload,
 } from "./passes.ts";
-import { areDomains, planOf, signalOf } from "./plan.ts";
+import { planOf, signalOf } from "./plan.ts";
 import { basisAlignments, basisChoice, proposal } from "./reweighting.ts";
 import type { Signal } from "./rule.ts";
 import { readSaved } from "./saved.ts";
@@ -338,6 +338,11 @@ export function createTrainer(options: TrainerOptions): Trainer {
       for (const name of ["losses", "dots", "squaredNorms", "referenceLosses"] as const)
         if (told[name].length > 0) gathered[name].push(told[name][j]);
     });
+    for (const { domain, dots, tokens } of told.pairs) {
+      gathered.pairDomains.push(domain);
+      gathered.pairDots.push(dots);
+      gathered.pairTokens.push(tokens);
+    }
   }
 
   /** The training gradient, times the loss scale, into `gradient`. */
@@ -352,11 +357,14 @@ export function createTrainer(options: TrainerOptions): Trainer {
         losses: await take(meanGradient(model, rows, gradient, false, parameters.list, lossScale)),
         dots: [],
         squaredNorms: [],
+        pairs: [],
         referenceLosses:
           compared && options.reference !== undefined ? await referenceOf(options.reference, rows) : [],
       };
+    const groups = domainOffsets(rows);
     const sink = alignSink({
       examples: exampleCount(rows),
+      groups,
       direction: { given: direction.of },
       total: { gradientOf: gradient.of },
     });
@@ -373,15 +381,17 @@ export function createTrainer(options: TrainerOptions): Trainer {
         }),
       );
       const values = await take(losses);
-      const { dots, squaredNorms } = await sink.result();
+      const { dots, squaredNorms, groupSquaredNorms } = await sink.result();
       // The pass weighed every loss with S/tokens; what is gathered is of the unweighted sums and of the examples' own means.
+      const unweighted = (square: number): number => (square / lossScale ** 2) * tokens ** 2;
       return {
         losses: values,
         dots: Array.from(dots, (dot) => (dot / (lossScale * directionScale)) * tokens),
         squaredNorms: Array.from(
           squaredNorms,
-          (square, j) => (square / lossScale ** 2) * (tokens / Math.max(1, rows.tokens[j])) ** 2,
+          (square, j) => unweighted(square) / Math.max(1, rows.tokens[j]) ** 2,
         ),
+        pairs: pairsOf(rows, groups, squaredNorms.map(unweighted), groupSquaredNorms.map(unweighted)),
         // No rule aligns and compares with a reference at once.
         referenceLosses: [],
       };
@@ -415,7 +425,7 @@ export function createTrainer(options: TrainerOptions): Trainer {
       if (Number.isFinite(gradNorm))
         optimizer.step(gradient.arena, lr, { lossScale: step.scale, squaredNorm }).dispose();
       // Numbers of single examples may overflow where their sum does not.
-      const overflowed = !allFinite([gradNorm, told.dots, told.squaredNorms]);
+      const overflowed = !allFinite([gradNorm, told.dots, told.squaredNorms, told.pairs]);
       scale.step = overflowed ? backoff(step, scaling) : grow(step, scaling);
       return { gradNorm, overflowed };
     } finally {
@@ -633,9 +643,41 @@ function makeArenas(parameters: Parameters, options: AdamWOptions | undefined, d
 const SHARED = 16;
 
 /** What a training gradient told of its examples, like `Gathered`; lists that are not asked for are empty. */
-type Told = { readonly losses: Float64Array } & Readonly<
+type Told = { readonly losses: Float64Array; readonly pairs: readonly Pairs[] } & Readonly<
   Record<"dots" | "squaredNorms" | "referenceLosses", ArrayLike<number>>
 >;
+
+/** Of one domain in a step: sums over ordered pairs of its examples (gathered.ts). */
+interface Pairs {
+  readonly domain: number;
+  readonly dots: number;
+  readonly tokens: number;
+}
+
+/** Where each domain of the rows, which are sorted by it, begins, and where the last ends. */
+function domainOffsets({ domainOf }: TokenBatch): number[] {
+  const offsets = [0];
+  for (let e = 1; e < domainOf.length; e++) if (domainOf[e] !== domainOf[e - 1]) offsets.push(e);
+  return [...offsets, domainOf.length];
+}
+
+/** ‖Σ dₛ‖² − Σ ‖dₛ‖² and (Σ nₛ)² − Σ nₛ² of every domain with two examples or more. */
+function pairsOf(
+  { domainOf, tokens }: TokenBatch,
+  offsets: readonly number[],
+  squares: Float64Array,
+  groupSquares: Float64Array,
+): Pairs[] {
+  return offsets.slice(0, -1).flatMap((first, g) => {
+    const end = offsets[g + 1];
+    const own = tokens.subarray(first, end);
+    const pairs = total(own) ** 2 - total(own.map((n) => n * n));
+    if (pairs === 0) return [];
+    return [
+      { domain: domainOf[first], dots: groupSquares[g] - total(squares.subarray(first, end)), tokens: pairs },
+    ];
+  });
+}
 
 /** Is every number in it finite? */
 function allFinite(value: unknown): boolean {

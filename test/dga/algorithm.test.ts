@@ -44,6 +44,7 @@ interface Told {
   readonly loss: number;
   readonly weights: readonly number[];
   readonly alignments: readonly number[] | null;
+  readonly norms: readonly number[] | null;
   readonly targetNorm: number | null;
 }
 
@@ -84,8 +85,8 @@ async function algorithm1(options: Case, steps: number): Promise<Told[]> {
   let state = rule.init(names);
   let v: number[] = [];
   let targetNorms: number[] = [];
-  /** Of every example since the last update: its domain, its tokens, and its summed loss's product with V. */
-  let examples: { domain: number; tokens: number; dot: number }[] = [];
+  /** Of every example since the last update: its step, its domain, its tokens, the gradient of its summed loss and that one's product with V. */
+  let examples: { step: number; domain: number; tokens: number; g: number[]; dot: number }[] = [];
   const told: Told[] = [];
   for (let t = 0; t < steps; t++) {
     const weights = [...state.weights];
@@ -102,7 +103,8 @@ async function algorithm1(options: Case, steps: number): Promise<Told[]> {
       for (let e = 0; e < batch; e++) {
         const { g } = await gradientOf(model, row(rows, e));
         const tokens = rows.tokens[e];
-        examples.push({ domain: rows.domainOf[e], tokens, dot: tokens * dot(g, v) });
+        const summed = g.map((x) => x * tokens);
+        examples.push({ step: t, domain: rows.domainOf[e], tokens, g: summed, dot: dot(summed, v) });
       }
     const losses = meanGradient(model, rows, step);
     adam.step(step.arena, schedule(t)).dispose();
@@ -134,7 +136,7 @@ async function algorithm1(options: Case, steps: number): Promise<Told[]> {
         examples.filter(({ domain }) => domain === i).reduce((s, e) => s + e[of], 0);
       found = {
         alignments: names.map((_, i) => sum(i, "dot") / Math.max(1, sum(i, "tokens"))),
-        norms: [],
+        norms: normsOf(examples),
         targetNorm: mean(targetNorms),
       };
       examples = [];
@@ -144,6 +146,7 @@ async function algorithm1(options: Case, steps: number): Promise<Told[]> {
       loss,
       weights,
       alignments: found?.alignments ?? null,
+      norms: found?.norms ?? null,
       targetNorm: found?.targetNorm ?? null,
     });
     if (found !== null) {
@@ -152,12 +155,38 @@ async function algorithm1(options: Case, steps: number): Promise<Told[]> {
         ...(adamLike
           ? { preconditionedAlignments: alignments, preconditionedTargetNorm: targetNorm }
           : { alignments, targetNorm }),
-        ...(norms.length > 0 ? { norms } : {}),
+        norms,
       });
     }
   }
   for (const it of [adam, step, model]) it.dispose();
   return told;
+}
+
+/** ‖gᵢ‖: the mean product of two examples of a step, or what noise alone would make of it. */
+function normsOf(
+  examples: readonly { step: number; domain: number; tokens: number; g: readonly number[] }[],
+): number[] {
+  const parts = names.map((_, i) => {
+    const own = examples.filter(({ domain }) => domain === i);
+    let [dots, tokens] = [0, 0];
+    for (const a of own)
+      for (const b of own)
+        if (a !== b && a.step === b.step) {
+          dots += dot(a.g, b.g);
+          tokens += a.tokens * b.tokens;
+        }
+    const single = own.length === 0 ? 0 : mean(own.map(({ g, tokens: n }) => dot(g, g) / n ** 2));
+    return { count: own.length, pairs: tokens > 0 ? dots / tokens : null, single };
+  });
+  const paired = parts.filter(({ pairs }) => pairs !== null);
+  const total = (of: (part: (typeof parts)[number]) => number): number =>
+    paired.reduce((sum, part) => sum + part.count * of(part), 0);
+  const coherence =
+    paired.length === 0 ? 1 : total(({ pairs }) => pairs ?? NaN) / total(({ single }) => single);
+  return parts.map(({ count, pairs, single }) =>
+    Math.sqrt(Math.max(pairs ?? coherence * single, single / Math.max(1, count))),
+  );
 }
 
 function trainerOf({ rule, from, updateEvery, refreshEvery, batch, seed, warmup = 0 }: Case): Trainer {
@@ -203,6 +232,17 @@ const cases: [string, Case][] = [
     { rule: raw, from: "step", updateEvery: 5, refreshEvery: 2, batch: 6, seed: 7 },
   ],
   [
+    "cosines from steps",
+    {
+      rule: { name: "dga", eta: 1 },
+      from: "step",
+      updateEvery: 3,
+      refreshEvery: 10,
+      batch: 7,
+      seed: 13,
+    },
+  ],
+  [
     "from steps, the target refreshed every 3",
     { rule: raw, from: "step", updateEvery: 4, refreshEvery: 3, batch: 6, seed: 8 },
   ],
@@ -230,14 +270,15 @@ describe("the trainer is Algorithm 1", () => {
     const wanted = await algorithm1(options, steps);
     const trainer = trainerOf(options);
     let updates = 0;
-    for (const { loss, weights, alignments, targetNorm } of wanted) {
+    for (const { loss, weights, alignments, norms, targetNorm } of wanted) {
       const found = await trainer.step();
       expectNear(found.loss, loss, 1e-5);
       expectNear(found.weights, weights, 1e-4);
       expect(found.alignments === null).toBe(alignments === null);
-      if (found.alignments === null || alignments === null || targetNorm === null) continue;
+      if (found.alignments === null || alignments === null || norms === null || targetNorm === null) continue;
       updates++;
       expectNear(found.alignments.alignments, alignments, 1e-4);
+      expectNear(found.alignments.norms, norms, 1e-3);
       expectNear(found.alignments.targetNorm, targetNorm, 1e-4);
     }
     const { updateEvery, warmup = 0 } = options;
@@ -246,6 +287,60 @@ describe("the trainer is Algorithm 1", () => {
         .length,
     );
   });
+});
+
+test("cosines from the steps are those of the domains' gradients, not of single examples'", async () => {
+  const model = tiny();
+  const large = names.map((name, i) => windows(name, [language(i + 1, 12_000)]));
+  // Every refresh takes all of the target.
+  const trainer = createTrainer({
+    model,
+    mixer: createMixer({ domains: names, rule: { name: "dga" }, updateEvery: 150 }),
+    domains: large,
+    target,
+    batch: 12,
+    schedule: createSchedule({ name: "constant", lr: 0.02, steps: 150 }),
+    alignment: { from: "batch", targetExamples: target.count },
+    seed: 4,
+  });
+  // Not where it begins, where all domains have much the same gradient.
+  for (let i = 0; i < 60; i++) await trainer.step();
+  const { value } = model.parameters;
+  const start = Float32Array.from(await value.data());
+  const whole = (source: Windows): Promise<{ g: number[] }> =>
+    gradientOf(
+      model,
+      assembleBatch(
+        Array.from({ length: source.count }, (_, window) => ({ domain: 0, window, epoch: 0 })),
+        [source],
+      ),
+    );
+  const { g: v } = await whole(target);
+  const exact = [];
+  for (const source of large) {
+    const { g } = await whole(source);
+    exact.push(dot(g, v) / Math.sqrt(dot(g, g) * dot(v, v)));
+  }
+  const frozen = createTrainer({
+    model,
+    mixer: createMixer({ domains: names, rule: { name: "dga" }, updateEvery: 150 }),
+    domains: large,
+    target,
+    batch: 12,
+    optimizer: { weightDecay: 0 },
+    schedule: createSchedule({ name: "constant", lr: 0, steps: 150 }),
+    alignment: { from: "step", targetExamples: target.count, refreshEvery: 1000 },
+    seed: 5,
+  });
+  let found = null;
+  for (let i = 0; i < 150; i++) found = (await frozen.step()).alignments ?? found;
+  expect(Float32Array.from(await value.data())).toEqual(start);
+  const cosines = Array.from(
+    found?.alignments ?? [],
+    (a, i) => a / (found?.norms?.[i] ?? NaN) / (found?.targetNorm ?? NaN),
+  );
+  // Divided by the root mean square of single examples' norms they would be a third of it.
+  expectNear(cosines, exact, 0.1);
 });
 
 describe("evaluate", () => {

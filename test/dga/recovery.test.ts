@@ -1,7 +1,7 @@
 /**
  * A GPT on a synthetic language of planted domains: the target is mix(α̃) of four languages, and DGA recovers α̃. Stated error: Σ |αᵢ − α̃ᵢ| < 0.2
  * at the end of each of five runs of 400 steps, less than 0.12 in the mean of the five (uniform weights: 0.5). Measured: 0.01 to 0.11, mean
- * 0.07, with alignments from batches; 0.04 to 0.14, mean 0.08, from the steps.
+ * 0.07, with alignments from batches; 0.03 to 0.15, mean 0.08, from the steps.
  */
 import { init, shutdown } from "gradmix";
 import { createMixer, createTrainer } from "gradmix/dga";
@@ -30,7 +30,7 @@ const target = windows(
 
 test.each([
   ["batch", 0.3],
-  ["step", 0.5],
+  ["step", 0.2],
 ] as const)("the planted mixture is recovered over five seeds (alignments from a %s)", async (from, eta) => {
   const distances: number[] = [];
   for (let seed = 1; seed <= 5; seed++) {
