@@ -159,6 +159,11 @@ describe("windows of one length, that fit the model", () => {
     const strange = cut("strange", time, tokens);
     expect(await trainer.evaluate(strange, 90)).toBeGreaterThan(0);
     await expect(trainer.evaluate(strange, 100)).rejects.toThrow(/"strange": token 24, number 100 of/);
+    // The target of the last position is the first token of the next window.
+    const edge = language(1, 300);
+    edge[6 * time] = vocabSize;
+    expect(await trainer.evaluate(cut("edge", time, edge), 5 * time)).toBeGreaterThan(0);
+    await expect(trainer.evaluate(cut("edge", time, edge), 6 * time)).rejects.toThrow(/"edge": token 24/);
     await expect(trainer.evaluate(cut("wide", 2 * time), 1)).rejects.toThrow(/longer than the model's/);
     for (const count of [0, -1, NaN])
       await expect(trainer.evaluate(strange, count)).rejects.toThrow(/tokens: .* does not fit/);
