@@ -89,6 +89,8 @@ interface Pipeline {
   /** The device may still say that it does not compile. */
   proven: boolean;
   failure: GradmixError | null;
+  /** Resolves when the device has said whether it compiles. */
+  readonly answered: Promise<void>;
 }
 
 /** Bytes of a slot of the uniform buffer: what dynamic offsets must be multiples of. */
@@ -169,10 +171,11 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
     void judge(event.error.message);
   });
   /** Remembers the question until it is answered; whoever reads waits for that. */
-  const ask = (listen: () => Promise<void>): void => {
+  const ask = (listen: () => Promise<void>): Promise<void> => {
     const answer = listen();
     asked.add(answer);
     void answer.finally(() => asked.delete(answer));
+    return answer;
   };
   const check = (whose: Owner = owner): void => {
     if (disposed) throw new GradmixError("backend", "webgpu: the backend was disposed");
@@ -198,7 +201,7 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
     const live = liveBytes;
     const whose = owner;
     // The device says later whether it had the memory; a lost one says nothing.
-    ask(async () => {
+    void ask(async () => {
       const error = await device.popErrorScope().catch(() => null);
       if (error === null || disposed) return;
       const refusal = new GradmixError(
@@ -294,8 +297,10 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
     if (trial !== null) device.pushErrorScope("validation");
     queue.submit([encoder.finish()]);
     if (trial !== null)
-      ask(async () => {
+      void ask(async () => {
         const error = await device.popErrorScope().catch(() => null);
+        // Answers come in any order: that the pipeline does not compile is the cause, an invalid dispatch only follows from it.
+        await trial.answered;
         if (error !== null && !disposed && trial.failure === null) void judge(error.message);
       });
     submits++;
@@ -343,24 +348,17 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
     });
     device.pushErrorScope("internal");
     device.pushErrorScope("validation");
-    const made: Pipeline = {
-      proven: false,
-      failure: null,
-      id: pipelineCount++,
-      layout,
-      scalarBytes: bytes,
-      pipeline: device.createComputePipeline({
-        label: dispatch.key,
-        layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
-        compute: {
-          module: device.createShaderModule({ label: dispatch.key, code: shaderOf(source) }),
-          entryPoint: "main",
-        },
-      }),
-    };
+    const pipeline = device.createComputePipeline({
+      label: dispatch.key,
+      layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
+      compute: {
+        module: device.createShaderModule({ label: dispatch.key, code: shaderOf(source) }),
+        entryPoint: "main",
+      },
+    });
     const whose = owner;
     const answers = [device.popErrorScope(), device.popErrorScope()];
-    ask(async () => {
+    const answered = ask(async () => {
       const found = await Promise.all(answers).catch(() => []);
       const error = found.find((each) => each !== null) ?? null;
       made.proven = true;
@@ -372,6 +370,10 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
       passing.add(made.failure);
       fail(made.failure, whose);
     });
+    const made: Pipeline = {
+      ...{ id: pipelineCount++, pipeline, layout, scalarBytes: bytes },
+      ...{ proven: false, failure: null, answered },
+    };
     const alike = pipelines.get(dispatch.key) ?? new Map<string, Pipeline>();
     pipelines.set(dispatch.key, alike.set(layoutKey, made));
     return made;
