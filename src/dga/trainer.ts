@@ -462,11 +462,23 @@ export function createTrainer(options: TrainerOptions): Trainer {
       gathered = nothing();
       if (found !== null) {
         ({ alignments } = found);
-        state = update(mixer, state, found.signal);
+        state = updated(found.signal);
         drawn = null;
       }
     }
     return { ...trained, alignments };
+  }
+
+  /** The mixer's state after a signal. What was measured at parameters that blew up is not finite, so the advice is that of a lost loss. */
+  function updated(signal: Signal): MixerState {
+    try {
+      return update(mixer, state, signal);
+    } catch (error) {
+      if (!(error instanceof GradmixError) || error.code !== "numeric") throw error;
+      throw new GradmixError("numeric", `${error.message}, at step ${state.steps}; lower the learning rate`, {
+        cause: error,
+      });
+    }
   }
 
   /** The optimizer's step, without the mixer's. */

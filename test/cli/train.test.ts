@@ -430,7 +430,7 @@ describe("bad data: one line, exit code 2, nothing written", () => {
     );
     expect(code).toBe(2);
     expect(err).toMatch(
-      /gradmix: the (loss became|gradient became|parameters are no longer finite).* step \d+; lower the learning rate\. The run ends after step \d+; to begin again from the checkpoint of step \d+ /,
+      /gradmix: (the (loss became|gradient became|parameters are no longer finite)|dga: alignments of domain).* step \d+; lower the learning rate\. The run ends after step \d+; to begin again from the checkpoint of step \d+ /,
     );
     const advised = /lower learning rate: gradmix (train .*)\n$/.exec(err)?.[1] ?? "";
     expect(advised).toMatch(

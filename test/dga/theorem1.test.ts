@@ -124,7 +124,7 @@ describe("Theorem 1", () => {
                 alpha.map((x, i) => (i === j ? x + e : x)),
               ),
             );
-          return (at(1e-4) - at(-1e-4)) / 2e-4;
+          return (at(1e-5) - at(-1e-5)) / 2e-5;
         });
         expectNear(h, differences, 1e-4);
       }),
