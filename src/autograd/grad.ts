@@ -6,6 +6,7 @@
  * the caller where there is none. Every result has a handle of its own: none is an input, and none is there twice.
  */
 import { GradmixError } from "../errors.ts";
+import { checkOptions, object, required } from "../options.ts";
 import { formatShape } from "../tensor/shape.ts";
 import { empty, scope, Tensor } from "../tensor/tensor.ts";
 import { ForwardPass } from "./forward.ts";
@@ -156,7 +157,13 @@ export interface GradientsOptions {
  * on parameters. A loss that mixes examples (batch norm, a contrastive loss) is refused with `autograd`, naming the op; so is a parameter that is
  * used by anything but linear, embedding, layerNorm and rmsNorm. The batch may be flattened, [B, T, …] → [B·T, …], and shaped back.
  */
-export function gradients(loss: () => Tensor, { parameters, sink, weights }: GradientsOptions): Tensor {
+export function gradients(loss: () => Tensor, options: GradientsOptions): Tensor {
+  checkOptions("gradients", options, {
+    parameters: required(object),
+    sink: required(object),
+    weights: object,
+  });
+  const { parameters, sink, weights } = options;
   if (transforming())
     throw new GradmixError("autograd", "gradients: cannot run inside another transformation; use grad there");
   const watched = new Set(parameters);

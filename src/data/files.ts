@@ -7,6 +7,9 @@ import { readdir, readlink, realpath, stat } from "node:fs/promises";
 import { basename, dirname, resolve } from "node:path";
 import picomatch from "picomatch";
 import { GradmixError } from "../errors.ts";
+import { boolean, callback, checkOptions, string, valueThat } from "../options.ts";
+
+const aSet = valueThat("a Set", (value) => value instanceof Set);
 
 export interface ListOptions {
   /** What the files are for, in errors: 'domain "code"'. */
@@ -44,6 +47,9 @@ export async function findFiles(
   patterns: readonly string[],
   options: ListOptions = {},
 ): Promise<FoundFile[]> {
+  checkOptions("listFiles", options, {
+    ...{ what: string, exclude: aSet, passOver: callback, skipUnreadable: boolean, onLeftOut: callback },
+  });
   const { what = "files", exclude = new Set(), skipUnreadable = false, onLeftOut } = options;
   const found = new Map<string, FoundFile>();
   const unreadable: { path: string; detail: string }[] = [];

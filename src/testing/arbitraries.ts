@@ -2,6 +2,7 @@
 import fc from "fast-check";
 import type { Signal } from "../dga/rule.ts";
 import { normalise, type Weights } from "../dga/simplex.ts";
+import { boolean, checkOptions, integerIn } from "../options.ts";
 
 /** What a signal holds when everything is measured. */
 export type FullSignal = Required<Omit<Signal, "tokens" | "standardErrors">> & {
@@ -17,6 +18,7 @@ export const names = (k: number): string[] => Array.from({ length: k }, (_, i) =
 
 /** Points of the k-simplex: ordinary ones, vertices, faces, and weights down to 1e-300; with `positive` none is 0. */
 export function simplexPoint(k: number, options: { positive?: boolean } = {}): fc.Arbitrary<Weights> {
+  checkOptions("simplexPoint", options, { positive: boolean });
   const exponent = finite(-300, 0).map((e) => 10 ** e);
   const ordinary = finite(1e-3, 1);
   const weight =
@@ -66,6 +68,7 @@ export const targetNames: readonly string[] = ["first", "second"];
 
 /** Everything that a rule can ask for; with `mild`, alignments of order 1 and norms that fit them. */
 export function signal(k: number, options: { mild?: boolean } = {}): fc.Arbitrary<FullSignal> {
+  checkOptions("signal", options, { mild: boolean });
   const mild = options.mild === true;
   const norm = mild ? finite(0.5, 10) : fc.oneof(finite(0, 10), fc.constantFrom(0, 1, 1e-300, 1e15));
   const aligned = mild ? vector(finite(-3, 3), k) : alignments(k);
@@ -100,5 +103,7 @@ export function updateSequence(
   k: number,
   options: { mild?: boolean; maxLength?: number } = {},
 ): fc.Arbitrary<FullSignal[]> {
-  return fc.array(signal(k, options), { minLength: 1, maxLength: options.maxLength ?? 6 });
+  checkOptions("updateSequence", options, { mild: boolean, maxLength: integerIn(1) });
+  const { maxLength = 6, ...rest } = options;
+  return fc.array(signal(k, rest), { minLength: 1, maxLength });
 }
