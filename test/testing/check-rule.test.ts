@@ -202,7 +202,7 @@ describe("a broken rule is caught", () => {
     [
       "a range",
       { domains: { least: 4, most: 3 } },
-      /^checkRule: domains: most: 3 does not fit; it must be an integer, at least 4/,
+      /^checkRule: domains: most: 3 does not fit; it must be an integer of at least 4/,
     ],
     ["runs", { numRuns: 0 }, /^checkRule: numRuns: 0/],
     [
