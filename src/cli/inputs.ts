@@ -37,7 +37,7 @@ export async function listInputs(
       },
     });
     for (const [why, paths] of leftOut)
-      onEvent(`${what}: left out ${because[why](paths.length)}: ${few(paths)}`);
+      onEvent(`${what}: left out ${because[why](paths.length)}: ${few(paths.sort())}`);
     return found;
   };
   const none = new Set<string>();

@@ -66,7 +66,8 @@ export async function findFiles(
   for (const pattern of patterns)
     for (const file of await expand(pattern, what, options.passOver ?? nothing, leaveOut))
       if (!found.has(file.identity)) found.set(file.identity, file);
-  const [first] = unreadable;
+  // The looks of one folder end in any order.
+  const [first] = unreadable.sort((a, b) => (a.path < b.path ? -1 : 1));
   if (first !== undefined && !skipUnreadable)
     throw new GradmixError(
       "data",
