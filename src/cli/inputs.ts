@@ -37,7 +37,9 @@ export async function listInputs(
       },
     });
     for (const [why, paths] of leftOut)
-      onEvent(`${what}: left out ${because[why](paths.length)}: ${few(paths.sort())}`);
+      onEvent(
+        `${what}: left out ${because[why](paths.length)}: ${few(why === "unreadable" ? paths.sort() : paths)}`,
+      );
     return found;
   };
   const none = new Set<string>();
