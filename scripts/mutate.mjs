@@ -65,9 +65,24 @@ const cache = join(root, ".cache", "mutate");
 const tree = join(cache, "tree");
 /** What tests write; those that are killed leave it behind. */
 const temporary = mkdtempSync(join(tmpdir(), "gradmix-mutate-"));
+const lock = join(cache, "lock");
 const reportPath = join(cache, "report.json");
 const say = (/** @type {string} */ line) => process.stdout.write(`${line}\n`);
 const readJson = (/** @type {string} */ path) => JSON.parse(readFileSync(path, "utf8"));
+
+/** Two runs at a time would change each other's tree. */
+function takeLock() {
+  const holder = existsSync(lock) ? Number(readFileSync(lock, "utf8")) : 0;
+  try {
+    if (holder > 0 && process.kill(holder, 0)) {
+      say(`another run is at work in this checkout (process ${holder})`);
+      process.exit(2);
+    }
+  } catch {
+    // It has ended without a word.
+  }
+  writeFileSync(lock, String(process.pid));
+}
 
 /** The working tree, built, without node_modules. */
 function copyTree() {
@@ -351,8 +366,11 @@ const placeOf = (/** @type {{ file: string }} */ { file }) =>
   places.find((place) => file === place || file.startsWith(`${place}/`)) ?? file;
 
 for (const signal of ["SIGINT", "SIGTERM", "SIGHUP"]) process.on(signal, () => process.exit(1));
-process.on("exit", () => rmSync(temporary, { recursive: true, force: true }));
 mkdirSync(cache, { recursive: true });
+takeLock();
+process.on("exit", () => {
+  for (const path of [temporary, lock]) rmSync(path, { recursive: true, force: true });
+});
 const survivors = options.again
   ? readJson(reportPath).outcomes.filter((/** @type {Outcome} */ o) => o.verdict !== "killed")
   : [];

@@ -63,7 +63,7 @@ export function advance(state: MixerState): MixerState {
 
 /** Is an update due after the steps taken so far? Never for fixed weights. */
 export function updateDue(mixer: Mixer, state: MixerState): boolean {
-  return state.steps > 0 && nextUpdate(mixer, state.steps - 1) === state.steps;
+  return nextUpdate(mixer, state.steps - 1) === state.steps;
 }
 
 /**

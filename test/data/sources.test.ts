@@ -129,6 +129,10 @@ describe("documents", () => {
       "packed",
       "with a mark",
     ]);
+    for (const end of ["", "\n"]) {
+      put("last.jsonl", `{"text":"whole"}\nx${end}`);
+      await expect(texts(["last.jsonl"])).rejects.toThrow(/last\.jsonl:2: the line is not JSON/);
+    }
     put("g.jsonl", '{"body":"other field"}');
     expect(await texts(["g.jsonl"], { textField: "body" })).toEqual(["other field"]);
   });

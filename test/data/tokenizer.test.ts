@@ -541,6 +541,22 @@ describe("a tokenizer.json that cannot be used", () => {
     expect(idsWith(true)).toEqual([257, ...rest]);
   });
 
+  test("without merges, what comes before the bytes is still done", () => {
+    const file = change("pre_tokenizer", { add_prefix_space: true });
+    expect([...loadTokenizer(file).encode("word")]).toEqual([...Buffer.from(" word")]);
+  });
+
+  test("a long piece of which every merge makes two others possible", () => {
+    const [bytes, runs] = [Object.fromEntries(byteTokenizerVocab()), ["aa", "aaa", "aaaa", "aaaaa"]];
+    const vocab = { ...bytes, ...Object.fromEntries(runs.map((run, i) => [run, 257 + i])) };
+    const merges = ["a a", "a aa", "aa a", "aa aa", "a aaa", "aaa a", "aa aaa", "aaa aa", "aaaa a", "a aaaa"];
+    const file = change("model", { vocab, merges });
+    const [ours, expected] = [loadTokenizer(file), theirs(file)];
+    for (const n of [127, 128, 129, 500])
+      for (const piece of ["a".repeat(n), "aab".repeat(n)])
+        expect([...ours.encode(piece)]).toEqual(expected(piece));
+  });
+
   test("or texts that it cannot express are", () => {
     const vocabulary = byteTokenizerVocab().filter(([, id]) => id !== 0xc3);
     const file = {

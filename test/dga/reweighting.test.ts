@@ -17,6 +17,7 @@ import {
   update,
 } from "gradmix/dga";
 import { describe, expect, test } from "vitest";
+import { fingerprint } from "#dist/dga/bases.js";
 import { errorOf, gaussian, random } from "./arbitraries.ts";
 import { expectNear } from "../near.ts";
 
@@ -144,6 +145,37 @@ describe("bases", () => {
   ])("refuses %j", (given, message) => {
     const error = errorOf(() => createBases(given as never, ["web", "code", "books"]));
     expect(error).toMatchObject({ code: "config", message });
+  });
+
+  test("have a fingerprint of which both halves change with every weight, name and place", () => {
+    fc.assert(
+      fc.property(counts, fc.nat(), (rows, at) => {
+        const bases = basesOf(rows);
+        const halves = (of: Bases): string[] =>
+          fingerprint(of)
+            .match(/^([0-9a-f]{8})([0-9a-f]{8})$/)
+            ?.slice(1) ?? [];
+        expect(halves(bases)).toHaveLength(2);
+        expect(halves(basesOf(rows))).toEqual(halves(bases));
+        const entry = at % bases.values.length;
+        const others: Bases[] = [
+          {
+            ...bases,
+            values: bases.values.map((value, e) => (e === entry ? value * (1 + 2 ** -40) : value)),
+          },
+          { ...bases, columns: bases.columns.map((column, e) => (e === entry ? column + 1 : column)) },
+          { ...bases, names: bases.names.map((name) => `${name}'`) },
+          { ...bases, domains: bases.domains.toReversed().concat("x") },
+        ];
+        for (const other of others) {
+          const [a, b] = halves(other);
+          expect(a).not.toBe(halves(bases)[0]);
+          expect(b).not.toBe(halves(bases)[1]);
+        }
+      }),
+      // Two halves of 32 bits are equal by chance once in billions.
+      { numRuns: 50 },
+    );
   });
 
   test("keep the order that they were given in; an object that cannot keep it is refused", () => {

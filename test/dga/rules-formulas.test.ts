@@ -236,6 +236,12 @@ describe("grape", () => {
     expect(message([])).toContain("0 targets were measured, not 1");
     expect(message([{ ...target, name: "x" }])).toContain('target 1 is "x", not "s"');
     expect(message([{ ...target, loss: 0 }])).toContain('target "s" has a loss of 0');
+    for (const bad of [null, undefined, "1", NaN, -1, Infinity]) {
+      expect(message([{ ...target, norm: bad as number }])).toContain(
+        'target "s" has a loss of 1 and a gradient',
+      );
+      expect(message([{ ...target, loss: bad as number }])).toContain('target "s" has a loss of');
+    }
     expect(message([{ ...target, alignments: [1, NaN, 1] }])).toContain('domain "b" is NaN');
     for (const targets of [[], "s", ["s", "s"], undefined])
       expect(errorOf(() => grape({ name: "grape", targets: targets as string[] })).message).toMatch(
@@ -310,6 +316,19 @@ describe("ado", () => {
     }
     expect(JSON.stringify(state).length).toBeLessThan(20 * size);
     expect(state.weights[0]).toBeGreaterThan(state.weights[2]);
+  });
+  test("every point that it keeps lies on the curve, also once they are thinned", () => {
+    const rule = ado();
+    let state = rule.init(abc);
+    for (let t = 1; t <= 140; t++) {
+      const n = 100 * t;
+      state = rule.update(state, { losses: curve(n), tokensSeen: [n, 0, 0] });
+      const [count] = state.memory["count"];
+      const seen = state.memory["seen"].slice(0, count);
+      expect(seen).toEqual([...new Set(seen)].toSorted((a, b) => a - b));
+      expect(seen.at(-1)).toBe(n);
+      seen.forEach((at, p) => expect(state.memory["losses"].slice(3 * p, 3 * p + 3)).toEqual(curve(at)));
+    }
   });
   test("losses that rise have no preference", () => {
     const rule = ado();

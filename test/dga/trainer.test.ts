@@ -217,6 +217,11 @@ describe("the trainer", () => {
     expectNear(trainer.weights().averaged, [0.2, 0.3, 0.5], 1e-14);
   });
 
+  test("asks the rule after every step of a single example", async () => {
+    const trainer = setup({ alignment: { from: "step" }, batch: 1, updateEvery: 1 });
+    for (let i = 0; i < 6; i++) expect((await trainer.step()).alignments).not.toBeNull();
+  });
+
   test("uses no more memory in step 200 than in step 20", async () => {
     const trainer = setup({ alignment: { from: "step" } });
     const sizes: number[] = [];

@@ -257,6 +257,11 @@ describe("folders as they are found", () => {
     const files = await folderOf(llama);
     const shards = sharded(files);
     expect(await logitsOf(shards)).toEqual(await logitsOf(files));
+    // One file by whatever name.
+    const named = [...files].map(
+      ([name, bytes]) => [name.replace("model.safe", "weights.safe"), bytes] as const,
+    );
+    expect(await logitsOf(new Map(named))).toEqual(await logitsOf(files));
     shards.delete("model.safetensors.index.json");
     expect(await logitsOf(shards)).toEqual(await logitsOf(files));
   });
@@ -381,6 +386,11 @@ describe("folders that cannot be read", () => {
       { rope_parameters: { rope_type: "yarn" } },
       'rope_parameters scales positions by "yarn"; only "default" can be computed',
     ],
+    [
+      llama,
+      { rope_scaling: { type: "linear", factor: 2 } },
+      'rope_scaling scales positions by "linear"; only "default" can be computed',
+    ],
     [llama, { rope_scaling: 2 }, "rope_scaling is not an object"],
     [llama, { rope_theta: "x" }, 'rope_theta is "x", not a number'],
     [llama, { num_key_value_heads: 3 }, "it describes no model here: kvHeads: 3 does not divide heads 4"],
@@ -410,7 +420,8 @@ describe("folders that cannot be read", () => {
       new Map([["config.json", files.get("config.json") ?? expect.fail()]]),
       "model.safetensors: the file is missing",
     );
-    refused(new Map(files).set("config.json", Uint8Array.of(123)), "config.json: it is not JSON");
+    for (const bytes of [Uint8Array.of(123), Buffer.from('{"a": "\xff"}', "latin1")])
+      refused(new Map(files).set("config.json", bytes), "config.json: it is not JSON");
     for (const json of [[], null, 3, "x", true])
       refused(new Map(files).set("config.json", bytesOf(json)), "config.json: it is not an object");
     refused(

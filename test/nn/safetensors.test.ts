@@ -146,6 +146,13 @@ describe("half precision", () => {
     );
   });
 
+  it("several numbers of each type, one after another", () => {
+    const bits = [0x3f80, 0xbf80, 0x4049, 0x0001, 0x7f7f];
+    const upper = new Float32Array(Uint32Array.from(bits, (x) => x << 16).buffer);
+    expect(read("BF16", bits)).toEqual([...upper]);
+    expect(read("F16", bits)).toEqual(bits.flatMap((x) => read("F16", [x])));
+  });
+
   it("other types are refused by name, unless they are not wanted", () => {
     const data = new Uint8Array(12);
     const header = {
