@@ -19,7 +19,7 @@ import { expect, test } from "vitest";
 import { createParameters } from "#dist/nn/parameters.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
 import { setCurrentMemory } from "#dist/tensor/memory.js";
-import { errorOf } from "./dga/arbitraries.ts";
+import { errorOf } from "./errors.ts";
 
 const domains = ["a", "b", "c", "d"];
 

@@ -37,9 +37,7 @@ export async function listInputs(
       },
     });
     for (const [why, paths] of leftOut)
-      onEvent(
-        `${what}: left out ${because[why](paths.length)}: ${few(why === "unreadable" ? paths.sort() : paths)}`,
-      );
+      onEvent(`${what}: left out ${because[why](paths.length)}: ${few(paths)}`);
     return found;
   };
   const none = new Set<string>();

@@ -35,7 +35,7 @@ export interface FoundFile {
 
 /**
  * The files that paths, folders and glob patterns mean, sorted, each once (also when links lead to it twice). Hidden files that a star would match
- * are not meant, unless the pattern has a dot where a name begins. Throws `data` for a path that does not exist, a pattern that matches nothing and, without
+ * are not meant, unless a name of the pattern begins with a dot at its first star or after it. Throws `data` for a path that does not exist, a pattern that matches nothing and, without
  * `skipUnreadable`, for what cannot be read.
  */
 export async function listFiles(patterns: readonly string[], options: ListOptions = {}): Promise<string[]> {
@@ -66,8 +66,7 @@ export async function findFiles(
   for (const pattern of patterns)
     for (const file of await expand(pattern, what, options.passOver ?? nothing, leaveOut))
       if (!found.has(file.identity)) found.set(file.identity, file);
-  // The looks of one folder end in any order.
-  const [first] = unreadable.sort((a, b) => (a.path < b.path ? -1 : 1));
+  const [first] = unreadable;
   if (first !== undefined && !skipUnreadable)
     throw new GradmixError(
       "data",
@@ -138,8 +137,6 @@ async function expand(
       `no such file: ${shorten(pattern)}${target === null ? "" : ` (it is a link to ${target}, which is not there)`}`,
     );
   }
-  // Typed dots are meant; hidden files that a star would match are not.
-  const dot = /(^|\/)\.[^./]/.test(pattern);
   const files: FoundFile[] = [];
   let told = 0;
   for (const { base, parts } of paths) {
@@ -150,6 +147,8 @@ async function expand(
     }
     const start = await startOf(base, passOver);
     if (start === null) continue;
+    // Typed dots are meant; hidden files that a star would match are not, and a folder that the pattern begins in says nothing of them.
+    const dot = parts.some((part) => /^\.[^.]/.test(part));
     await walk(start, {
       // At the end "**" stands for what is below the folder, not for a file in its place.
       parts: (parts.at(-1) === "**" ? [...parts, "*"] : parts).map((part) =>
@@ -278,27 +277,30 @@ async function walk(place: Place, of: Walk): Promise<void> {
   }
   const passed = of.passOver(placeOf(folder), new Set(entries.map(({ name }) => name)));
   const folders: Place[] = [];
-  const looks = entries.map(async (entry) => {
+  // The looks end in any order; what they found is told in the order of the names.
+  entries.sort((a, b) => (a.name < b.name ? -1 : 1));
+  const looks = entries.map(async (entry): Promise<(() => void) | null> => {
     const next = step(states, entry.name, of);
     const path = folder === "" || folder.endsWith("/") ? folder + entry.name : `${folder}/${entry.name}`;
     const matches = next.includes(of.parts.length);
     const deeper = next.some((state) => state < of.parts.length);
-    if (!matches && !deeper) return;
+    if (!matches && !deeper) return null;
     const kind = await kindOf(entry, path);
     const passedOver = place.passedOver || passed.has(entry.name);
-    if (kind === "folder") {
-      if (deeper) folders.push({ folder: path, states: next, passedOver });
-    } else if (kind === "file") {
-      const file = matches ? await identify(path) : null;
-      if (file !== null && passedOver) of.leaveOut(path, "passed over", "a run wrote it");
-      else if (file !== null) of.found(file);
-      else if (matches) of.leaveOut(path, "unreadable", "it went away meanwhile");
-    } else if (matches) of.leaveOut(path, "unreadable", kind.reason);
+    if (kind === "folder")
+      return deeper ? () => folders.push({ folder: path, states: next, passedOver }) : null;
+    if (kind === "file") {
+      if (!matches) return null;
+      const file = await identify(path);
+      if (file === null) return () => of.leaveOut(path, "unreadable", "it went away meanwhile");
+      return passedOver ? () => of.leaveOut(path, "passed over", "a run wrote it") : () => of.found(file);
+    }
+    if (matches) return () => of.leaveOut(path, "unreadable", kind.reason);
     // What is no file and has no file's name may have been a folder only where it is a link.
-    else if (entry.isSymbolicLink()) of.leaveOut(path, "link", kind.reason);
+    return entry.isSymbolicLink() ? () => of.leaveOut(path, "link", kind.reason) : null;
   });
-  await Promise.all(looks);
-  for (const next of folders.sort((a, b) => (a.folder < b.folder ? -1 : 1))) await walk(next, of);
+  for (const tell of await Promise.all(looks)) tell?.();
+  for (const next of folders) await walk(next, of);
 }
 
 async function kindOf(entry: Dirent, path: string): Promise<"file" | "folder" | { reason: string }> {

@@ -17,6 +17,7 @@ import {
   oneOf,
   required,
   string,
+  unchecked,
 } from "../options.ts";
 import { foldIn, type Key, key } from "../tensor/rng.ts";
 import { checkShape, type Shape, sizeOf } from "../tensor/shape.ts";
@@ -122,12 +123,11 @@ function checkSpec(spec: ParameterSpec): void {
   });
   checkShape(spec.shape, `parameter "${spec.name}"`);
   const where = `createParameters: init of "${spec.name}"`;
-  const { kind } = spec.init;
-  required(oneOf("normal", "constant"))(`${where}: kind`, kind);
-  const any = required(oneOf("normal", "constant"));
+  // The kind decides which options there are, so it is checked first.
+  oneOf("normal", "constant")(`${where}: kind`, spec.init.kind);
   if (spec.init.kind === "normal")
-    checkOptions(where, spec.init, { kind: any, deviation: required(numberIn({ min: 0 })) });
-  else checkOptions(where, spec.init, { kind: any, value: required(numberIn()) });
+    checkOptions(where, spec.init, { kind: unchecked, deviation: required(numberIn({ min: 0 })) });
+  else checkOptions(where, spec.init, { kind: unchecked, value: required(numberIn()) });
 }
 
 function initialise(parameter: Tensor, init: Init, k: Key): void {

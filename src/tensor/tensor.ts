@@ -26,8 +26,8 @@ interface Storage {
 }
 
 /**
- * The net below tensors that no scope owns: gives back memory that no handle reaches any more. Storages are in it, not handles, which would cost
- * about a microsecond a tensor, and only those that left all scopes: inside of one a tensor costs nothing.
+ * The net below tensors that no scope owns: it gives back memory that no handle reaches any more. It holds storages, since registering every handle would
+ * cost about a microsecond per tensor, and it holds only the storages of tensors that left all scopes. A tensor inside a scope costs nothing.
  */
 const net = new FinalizationRegistry<Pick<Storage, "memory" | "buffer">>(({ memory, buffer }) => {
   try {

@@ -27,6 +27,7 @@ import type { Backend } from "#dist/backends/backend.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
 import { setCurrentMemory } from "#dist/tensor/memory.js";
 import { values } from "../backends/harness.ts";
+import { codeOf } from "../errors.ts";
 
 let backend: Backend;
 beforeEach(() => {
@@ -235,19 +236,11 @@ describe("what a checkpoint may use", () => {
   });
 
   it("not a tensor that depends on parameters and is no input, however deep; nor another number of results", () => {
-    const code = (fn: () => unknown): string => {
-      try {
-        fn();
-      } catch (error) {
-        return error instanceof GradmixError ? `${error.code}: ${error.message}` : String(error);
-      }
-      return "no error";
-    };
     const captured = (x: Tensor): Tensor => {
       const y = exp(x);
       return sum(checkpoint((x) => checkpoint((x) => mul(x, y), x), x));
     };
-    expect(code(() => grad(captured)(one(1)))).toMatch(
+    expect(codeOf(() => grad(captured)(one(1)))).toMatch(
       /^autograd: checkpoint: mul uses a tensor that depends/,
     );
     const inner = (x: Tensor): Tensor =>
@@ -257,11 +250,13 @@ describe("what a checkpoint may use", () => {
           return checkpoint((x) => mul(x, y), x);
         }, x),
       );
-    expect(code(() => grad(inner)(one(1)))).toMatch(/^autograd: checkpoint: mul uses a tensor that depends/);
+    expect(codeOf(() => grad(inner)(one(1)))).toMatch(
+      /^autograd: checkpoint: mul uses a tensor that depends/,
+    );
     let calls = 0;
     const changing = (x: Tensor): Tensor =>
       sum(checkpoint((x) => Array.from({ length: ++calls }, () => exp(x)), x)[0]);
-    expect(code(() => grad(changing)(one(1)))).toMatch(/gave 1 outputs at first and 2 when it ran again/);
+    expect(codeOf(() => grad(changing)(one(1)))).toMatch(/gave 1 outputs at first and 2 when it ran again/);
   });
 
   it("lets go of what it captured", () => {

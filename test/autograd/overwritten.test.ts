@@ -26,19 +26,12 @@ import { createReferenceBackend } from "#dist/backends/reference/index.js";
 import { setCurrentMemory } from "#dist/tensor/memory.js";
 import { values } from "../backends/harness.ts";
 import { applySample, samples, upload } from "./samples.ts";
+import { codeOf } from "../errors.ts";
 
 beforeEach(() => void setCurrentMemory(createReferenceBackend({ precision: "f64" })));
 
 const numbers = async (t: Tensor): Promise<number[]> => Array.from(await t.data());
 const many = (ts: readonly Tensor[]): Promise<number[][]> => Promise.all(ts.map(numbers));
-const code = (fn: () => unknown): string => {
-  try {
-    fn();
-  } catch (error) {
-    return error instanceof GradmixError ? `${error.code}: ${error.message}` : String(error);
-  }
-  return "no error";
-};
 
 const ways: { readonly [name: string]: (t: Tensor) => void } = {
   write: (t) => t.write(new Array<number>(t.size).fill(t.dtype === "i32" ? 1 : 0.375)),
@@ -88,21 +81,21 @@ describe("where it happens", () => {
       y.write([5, 5]);
       return sum(square(y));
     };
-    expect(code(() => grad(inPlace)(x()))).toMatch(/^autograd: tensor \[2\].* overwritten .*before square used it/);
-    expect(code(() => jvp(inPlace, [x()], [x()]))).toMatch(/^autograd: tensor \[2\].* and its tangent is of what it was/);
+    expect(codeOf(() => grad(inPlace)(x()))).toMatch(/^autograd: tensor \[2\].* overwritten .*before square used it/);
+    expect(codeOf(() => jvp(inPlace, [x()], [x()]))).toMatch(/^autograd: tensor \[2\].* and its tangent is of what it was/);
     const returned = (x: Tensor): Tensor => {
       const y = sum(x);
       y.write([5]);
       return y;
     };
-    expect(code(() => grad(returned)(x()))).toMatch(/before the function returned it/);
-    expect(code(() => jvp(returned, [x()], [x()]))).toMatch(/overwritten/);
+    expect(codeOf(() => grad(returned)(x()))).toMatch(/before the function returned it/);
+    expect(codeOf(() => jvp(returned, [x()], [x()]))).toMatch(/overwritten/);
     // An input, through the handle outside; and a tangent.
     const [a, v] = [x(), x()];
     const input = (y: Tensor): Tensor => (a.write([5, 5]), sum(square(y)));
-    expect(code(() => grad(input)(a))).toMatch(/before square used it/);
+    expect(codeOf(() => grad(input)(a))).toMatch(/before square used it/);
     const tangent = (y: Tensor): Tensor => (v.write([5, 5]), sum(square(y)));
-    expect(code(() => jvp(tangent, [a], [v]))).toMatch(/is the tangent of what follows/);
+    expect(codeOf(() => jvp(tangent, [a], [v]))).toMatch(/is the tangent of what follows/);
   }); // prettier-ignore
 
   it("what a checkpoint uses again: its inputs, what it captured, a parameter", () => {
@@ -112,17 +105,19 @@ describe("where it happens", () => {
     const record = () => vjp((x) => sum(checkpoint((y) => mul(y, c), reshape(x, [2]))), [x()]);
     const ct = tensor([1], []);
     const plain = record();
-    expect(code(() => plain.pullback(ct))).toBe("no error");
+    expect(codeOf(() => plain.pullback(ct))).toBe("no error");
     const { pullback } = record();
     c.write([5, 6]);
-    expect(code(() => pullback(ct))).toMatch(/^autograd: tensor \[2\].*checkpoint needs it for the gradient/);
+    expect(codeOf(() => pullback(ct))).toMatch(
+      /^autograd: tensor \[2\].*checkpoint needs it for the gradient/,
+    );
     const sink: GradientSink = sumSink({ gradientOf: () => tensor([0, 0, 0, 0], [2, 2]) });
     const loss = (): Tensor => {
       const y = checkpoint((h) => linear(exp(h), w), linear(tensor([1, 2], [1, 2]), w));
       w.write([9, 9, 9, 9]);
       return sum(y, 1);
     };
-    expect(code(() => gradients(loss, { parameters: [w], sink }))).toMatch(/^autograd: tensor w\[2, 2\]/);
+    expect(codeOf(() => gradients(loss, { parameters: [w], sink }))).toMatch(/^autograd: tensor w\[2, 2\]/);
   });
 
   it("parameters, by a step of the optimizer; the step after a pass is no matter", async () => {
@@ -145,9 +140,9 @@ describe("where it happens", () => {
     const before = recorded();
     optimizer.step(gradient, 0.1);
     const after = recorded();
-    expect(code(() => before.pullback(before.outputs))).toMatch(
+    expect(codeOf(() => before.pullback(before.outputs))).toMatch(
       /^autograd: tensor blocks.0.qkv.weight\[12, 4\]/,
     );
-    expect(code(() => after.pullback(after.outputs))).toBe("no error");
+    expect(codeOf(() => after.pullback(after.outputs))).toBe("no error");
   });
 });

@@ -11,7 +11,6 @@ import {
   forwardDerivative,
   grad,
   gradients,
-  GradmixError,
   jvp,
   keep,
   linear,
@@ -42,6 +41,7 @@ import { setCurrentMemory } from "#dist/tensor/memory.js";
 import { values } from "../backends/harness.ts";
 import { tinyModel } from "./model.ts";
 import { expectNear } from "../near.ts";
+import { codeOf } from "../errors.ts";
 
 let backend: Backend;
 beforeEach(() => {
@@ -52,14 +52,6 @@ beforeEach(() => {
 const numbers = async (t: Tensor): Promise<number[]> => Array.from(await t.data());
 const near = (got: readonly number[], want: readonly number[], digits = 10): void =>
   expectNear(got, want, 10 ** -digits);
-const code = (fn: () => unknown): string => {
-  try {
-    fn();
-  } catch (error) {
-    return error instanceof GradmixError ? `${error.code}: ${error.message}` : String(error);
-  }
-  return "no error";
-};
 
 describe("values", () => {
   it("valueAndGrad of Σ x³", async () => {
@@ -223,7 +215,7 @@ describe("checkpoint", () => {
       const y = exp(x);
       return sum(checkpoint((x) => mul(x, y), x));
     };
-    expect(code(() => grad(f)(tensor([1])))).toMatch(
+    expect(codeOf(() => grad(f)(tensor([1])))).toMatch(
       /^autograd: checkpoint: mul uses a tensor that depends on/,
     );
   });
@@ -311,24 +303,26 @@ describe("gradients and forwardDerivative", () => {
     const p = tensor([1, 2], [1, 2]);
     const sink = sumSink({ gradientOf: () => p });
     const run = (loss: () => Tensor, weights?: number[]): string =>
-      code(() => gradients(loss, { parameters: [p], sink, ...(weights && { weights }) }));
+      codeOf(() => gradients(loss, { parameters: [p], sink, ...(weights && { weights }) }));
     expect(run(() => sum(p))).toMatch(/^autograd: gradients: the loss has the shape \[\]/);
     expect(run(() => tensor([1]))).toMatch(/depends on none of the parameters/);
     expect(run(() => sum(p, 1), [1, 2])).toBe("shape: gradients: 2 weights for 1 losses");
-    expect(code(() => grad((x) => (run(() => sum(p, 1)), sum(x)))(p))).toBe("no error");
-    expect(code(() => grad((x) => gradients(() => sum(x, 1), { parameters: [p], sink }))(p))).toMatch(
+    expect(codeOf(() => grad((x) => (run(() => sum(p, 1)), sum(x)))(p))).toBe("no error");
+    expect(codeOf(() => grad((x) => gradients(() => sum(x, 1), { parameters: [p], sink }))(p))).toMatch(
       /gradients: cannot run inside/,
     );
-    expect(code(() => forwardDerivative(() => sum(p), new Map([[p, p]])))).toMatch(/one loss an example/);
-    expect(code(() => grad((x) => x)(p))).toMatch(/grad: the function gave \[1, 2\]/);
-    expect(code(() => jvp((x) => x, [p], []))).toMatch(/0 tangents were given for 1/);
-    expect(code(() => jvp((x) => x, [p], [tensor([1])]))).toMatch(
+    expect(codeOf(() => forwardDerivative(() => sum(p), new Map([[p, p]])))).toMatch(/one loss an example/);
+    expect(codeOf(() => grad((x) => x)(p))).toMatch(/grad: the function gave \[1, 2\]/);
+    expect(codeOf(() => jvp((x) => x, [p], []))).toMatch(/0 tangents were given for 1/);
+    expect(codeOf(() => jvp((x) => x, [p], [tensor([1])]))).toMatch(
       /tangent \[1\] for a tensor of shape \[1, 2\]/,
     );
-    expect(code(() => grad((x) => sum(x))(tensor([1], [1], "i32")))).toMatch(/i32; only f32 has derivatives/);
+    expect(codeOf(() => grad((x) => sum(x))(tensor([1], [1], "i32")))).toMatch(
+      /i32; only f32 has derivatives/,
+    );
     const { pullback } = vjp((x) => x, [p]);
-    expect(code(() => pullback(tensor([1])))).toMatch(/cotangent \[1\] for an output of shape \[1, 2\]/);
-    expect(code(() => pullback(p))).toMatch(/pullback was used already/);
+    expect(codeOf(() => pullback(tensor([1])))).toMatch(/cotangent \[1\] for an output of shape \[1, 2\]/);
+    expect(codeOf(() => pullback(p))).toMatch(/pullback was used already/);
   });
 });
 
@@ -350,8 +344,8 @@ describe("shape errors name both shapes", () => {
     [() => sum(t(2, 2), [0, -2]), /named twice/],
     [() => where(t(2), t(2), t(2)), /the condition is f32/],
   ])("%s", (fn, message) => {
-    expect(code(fn)).toMatch(message);
-    expect(code(fn)).toMatch(/^shape: /);
+    expect(codeOf(fn)).toMatch(message);
+    expect(codeOf(fn)).toMatch(/^shape: /);
   });
 });
 
@@ -420,8 +414,8 @@ describe("lifetimes", () => {
     );
     gone.dispose();
     gone.name = "w";
-    expect(code(() => add(kept, gone))).toMatch(/^disposed: tensor w\[1\] was used after its scope ended/);
-    expect(code(() => sub(kept, 1))).toBe("no error");
+    expect(codeOf(() => add(kept, gone))).toMatch(/^disposed: tensor w\[1\] was used after its scope ended/);
+    expect(codeOf(() => sub(kept, 1))).toBe("no error");
   });
 
   it("disposing by hand what a tape still needs does no harm", async () => {

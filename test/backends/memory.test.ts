@@ -5,17 +5,7 @@ import { createReferenceBackend } from "#dist/backends/reference/index.js";
 import { GradmixError } from "#dist/errors.js";
 import { backends } from "./all.ts";
 import { type Case, difference, f, i, out, runCase } from "./harness.ts";
-
-/** The GradmixError that `action` throws. */
-function thrown(action: () => unknown): GradmixError {
-  try {
-    action();
-  } catch (error) {
-    if (error instanceof GradmixError) return error;
-    throw error;
-  }
-  throw new Error("nothing was thrown");
-}
+import { errorOf } from "../errors.ts";
 
 describe.each(backends)("$name: memory", ({ create }) => {
   let backend: Backend;
@@ -74,11 +64,11 @@ describe.each(backends)("$name: memory", ({ create }) => {
       () => backend.write(987_654, 0, [1]),
       () => backend.free(987_654),
     ])
-      expect(["backend", "shape"]).toContain(thrown(action).code);
+      expect(["backend", "shape"]).toContain(errorOf(action).code);
     await expect(backend.read(buffer, 2, 2)).rejects.toBeInstanceOf(GradmixError);
     await expect(backend.read(987_654, 0, 1)).rejects.toMatchObject({ code: "backend" });
     backend.free(buffer);
-    expect(thrown(() => backend.free(buffer)).code).toBe("backend");
+    expect(errorOf(() => backend.free(buffer)).code).toBe("backend");
     await expect(backend.read(buffer, 0, 1)).rejects.toMatchObject({ code: "backend" });
     expect(backend.liveBytes).toBe(0);
   });
@@ -89,7 +79,7 @@ describe.each(backends)("$name: memory", ({ create }) => {
     expect(limited.capabilities.memoryLimit).toBe(limit);
     const buffer = limited.alloc(1_500_000, "f32");
     const live = limited.liveBytes;
-    const error = thrown(() => limited.alloc(3_000_000, "f32"));
+    const error = errorOf(() => limited.alloc(3_000_000, "f32"));
     expect(error.code).toBe("memory");
     const numbers = (error.message.match(/\d+/g) ?? []).map(Number);
     expect(numbers).toEqual(expect.arrayContaining([12_000_000, limit]));
@@ -104,8 +94,8 @@ describe.each(backends)("$name: memory", ({ create }) => {
     const other = await create();
     const view = { buffer: other.alloc(3, "f32"), offset: 0, shape: [3], dtype: "f32" } as const;
     await other.dispose();
-    expect(thrown(() => other.alloc(1, "f32")).code).toBe("backend");
-    expect(thrown(() => other.run("fill", { value: 1 }, [], [view])).code).toBe("backend");
+    expect(errorOf(() => other.alloc(1, "f32")).code).toBe("backend");
+    expect(errorOf(() => other.run("fill", { value: 1 }, [], [view])).code).toBe("backend");
   });
 });
 
@@ -132,37 +122,37 @@ describe("the reference is strict", () => {
       () => other.write(id, 0.5, [1]),
       () => other.write(id, 1, [1, 2, 3]),
     ];
-    for (const action of actions) expect(thrown(action).code).toBe("backend");
+    for (const action of actions) expect(errorOf(action).code).toBe("backend");
     await other.dispose();
-    expect(thrown(() => other.write(id, 0, [1])).message).toContain("dispose()");
+    expect(errorOf(() => other.write(id, 0, [1])).message).toContain("dispose()");
     await expect(other.read(id, 0, 1)).rejects.toMatchObject({ code: "backend" });
   });
 
   it("checks operands against the table", () => {
-    const error = thrown(() => backend.run("unary", { kind: "exp" }, [view(0, 3)], [view(4, 2)]));
+    const error = errorOf(() => backend.run("unary", { kind: "exp" }, [view(0, 3)], [view(4, 2)]));
     expect(error.code).toBe("shape");
     expect(error.message).toContain('unary: operand "y"');
-    expect(thrown(() => backend.run("unary", { kind: "exp" }, [view(0, 3)], [view(8, 3)])).code).toBe(
+    expect(errorOf(() => backend.run("unary", { kind: "exp" }, [view(0, 3)], [view(8, 3)])).code).toBe(
       "backend",
     );
     const ids = view(0, 2, "i32");
     const gather = { rows: 2, width: 1, tableRows: 1 };
-    expect(thrown(() => backend.run("gather", gather, [view(4, 1), ids], [view(6, 2)])).message).toContain(
+    expect(errorOf(() => backend.run("gather", gather, [view(4, 1), ids], [view(6, 2)])).message).toContain(
       "i32",
     );
   });
 
   it("refuses overlaps that the table does not allow", () => {
     const relu = { kind: "relu" } as const;
-    expect(thrown(() => backend.run("unary", relu, [view(0, 4)], [view(2, 4)])).message).toBe(
+    expect(errorOf(() => backend.run("unary", relu, [view(0, 4)], [view(2, 4)])).message).toBe(
       'unary: output "y" overlaps input "x"',
     );
-    expect(thrown(() => backend.run("accumulate", { scale: 1 }, [view(0, 4)], [view(0, 4)])).code).toBe(
+    expect(errorOf(() => backend.run("accumulate", { scale: 1 }, [view(0, 4)], [view(0, 4)])).code).toBe(
       "backend",
     );
     const norm = { kind: "rms", rows: 1, width: 2, eps: 0 } as const;
     expect(
-      thrown(() => backend.run("norm", norm, [view(0, 2), null, null], [view(4, 2), view(5, 2)])).message,
+      errorOf(() => backend.run("norm", norm, [view(0, 2), null, null], [view(4, 2), view(5, 2)])).message,
     ).toBe('norm: outputs "y" and "stats" overlap');
   });
 
@@ -183,11 +173,11 @@ describe("the reference is strict", () => {
 
   it("refuses addresses outside of an operand, an odd headDim, groups left out, a wrong type of random bits", () => {
     const copy = { shape: [3], inStrides: [2], inOffset: 0, outStrides: [1], outOffset: 0 };
-    expect(thrown(() => backend.run("stridedCopy", copy, [view(0, 3)], [view(4, 3)])).code).toBe("shape");
+    expect(errorOf(() => backend.run("stridedCopy", copy, [view(0, 3)], [view(4, 3)])).code).toBe("shape");
     const rope = { batch: 1, time: 1, cols: 3, heads: 1, headDim: 3, theta: 10, inverse: false };
-    expect(thrown(() => backend.run("rope", rope, [view(0, 3)], [view(4, 3)])).message).toContain("headDim");
+    expect(errorOf(() => backend.run("rope", rope, [view(0, 3)], [view(4, 3)])).message).toContain("headDim");
     const bits = { kind: "bits", key0: 0, key1: 0, offset: 0 } as const;
-    expect(thrown(() => backend.run("random", bits, [], [view(0, 3)])).code).toBe("shape");
+    expect(errorOf(() => backend.run("random", bits, [], [view(0, 3)])).code).toBe("shape");
     const align = { rows: 0, width: 1, tableRows: 1, segmentCount: 0, groupCount: 1 };
     const other = backend.alloc(1, "i32");
     backend.write(other, 0, [0]);
@@ -200,7 +190,7 @@ describe("the reference is strict", () => {
         [view(0, 0), none, offsets, null, null],
         [view(0, 0), view(0, 0), view(0, 1)],
       );
-    expect(thrown(call).message).toContain("groups");
+    expect(errorOf(call).message).toContain("groups");
   });
 
   it("stores doubles in f64 mode, and counts 8 bytes for each", async () => {
@@ -217,8 +207,8 @@ describe("the reference is strict", () => {
   });
 
   it("refuses a memory limit that is no number of bytes", () => {
-    expect(thrown(() => createReferenceBackend({ memoryLimit: 0 })).code).toBe("config");
-    expect(thrown(() => createReferenceBackend({ memoryLimit: NaN })).code).toBe("config");
+    expect(errorOf(() => createReferenceBackend({ memoryLimit: 0 })).code).toBe("config");
+    expect(errorOf(() => createReferenceBackend({ memoryLimit: NaN })).code).toBe("config");
   });
 });
 

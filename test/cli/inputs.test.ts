@@ -4,9 +4,9 @@ import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { checkSameText, type Content, createWitness, type Inputs, listInputs } from "#dist/cli/inputs.js";
 import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
-import { GradmixError } from "#dist/errors.js";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { errorOf } from "../errors.ts";
 
 let folder = "";
 const previous = process.cwd();
@@ -103,16 +103,6 @@ async function contentsOf(text: Text): Promise<{ contents: Content[]; copies: st
   // As a checkpoint keeps it.
   const contents = witness.contents(new Map(Object.keys(text).map((label) => [label, 7])));
   return { contents: JSON.parse(JSON.stringify(contents)) as Content[], copies: witness.copies() };
-}
-
-function errorOf(fn: () => unknown): GradmixError {
-  try {
-    fn();
-  } catch (error) {
-    if (error instanceof GradmixError) return error;
-    throw error;
-  }
-  throw new Error("nothing was thrown");
 }
 
 describe("text", () => {

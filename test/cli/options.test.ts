@@ -17,6 +17,7 @@ import { GradmixError } from "#dist/errors.js";
 import { formatJson, parseJson } from "#dist/json.js";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { errorOf } from "../errors.ts";
 
 const rows = optionRows();
 const minimal = { data: { domains: { a: "a.txt", b: ["b.txt"] }, target: "t.txt" } };
@@ -28,16 +29,6 @@ function given(values: Record<string, Raw>): Layer {
 /** Resolves a config file's JSON under the minimal one. */
 function resolve(json: unknown, ...before: Layer[]): TrainConfig {
   return resolveConfig([...before, jsonLayer(json, "c.json"), jsonLayer(minimal, "minimal.json")]);
-}
-
-function errorOf(fn: () => unknown): GradmixError {
-  try {
-    fn();
-  } catch (error) {
-    if (error instanceof GradmixError) return error;
-    throw error;
-  }
-  throw new Error("nothing was thrown");
 }
 
 // Numbers, which an object would reorder; members of every object; letters with marks, composed as the command composes them.

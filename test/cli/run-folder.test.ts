@@ -18,10 +18,10 @@ import {
   writeCheckpoint,
 } from "#dist/cli/run-folder.js";
 import type { Checkpoint, CheckpointArray, StepMetrics, TrainConfig } from "#dist/dga/config.js";
-import { GradmixError } from "#dist/errors.js";
 import { formatJson } from "#dist/json.js";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
+import { errorOf } from "../errors.ts";
 
 let root = "";
 let out = "";
@@ -51,16 +51,6 @@ function metrics(step: number): StepMetrics {
 
 function state(step: number): Checkpoint {
   return { json: { step }, arrays: { x: Float32Array.of(step, step) } };
-}
-
-function errorOf(fn: () => unknown): GradmixError {
-  try {
-    fn();
-  } catch (error) {
-    if (error instanceof GradmixError) return error;
-    throw error;
-  }
-  throw new Error("nothing was thrown");
 }
 
 function join_(parts: readonly Uint8Array[]): Uint8Array {

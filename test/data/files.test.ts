@@ -13,7 +13,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join, posix } from "node:path";
+import { dirname, join, posix, resolve } from "node:path";
 import fc from "fast-check";
 import { type LeftOut, listFiles } from "gradmix/data";
 import picomatch from "picomatch";
@@ -51,7 +51,10 @@ describe("patterns", () => {
       .filter((pattern) => picomatch.scan(pattern).isGlob && !existsSync(pattern));
     await fc.assert(
       fc.asyncProperty(patterns, async (pattern) => {
-        const dot = /(^|\/)\.[^./]/.test(pattern);
+        // Names before the first star say nothing of hidden files.
+        const names = pattern.split("/");
+        const starred = names.slice(names.findIndex((name) => picomatch.scan(name).isGlob));
+        const dot = starred.some((name) => name.startsWith("."));
         // At the end "**" is what is below a folder; for the matcher it may be nothing.
         const matches = picomatch.makeRe(pattern.replace(/(^|\/)\*\*$/, "$1**/*"), { dot, nonegate: true });
         const expected = tree.filter((path) => matches.test(path)).sort();
@@ -60,6 +63,14 @@ describe("patterns", () => {
       }),
       { numRuns: 400 },
     );
+  });
+
+  test("below a hidden folder mean no hidden files", async () => {
+    put(".h/.secret");
+    for (const base of [".h", resolve(".h")]) {
+      expect(await listFiles([`${base}/**`])).toEqual([`${base}/c`]);
+      expect(await listFiles([`${base}/.*`])).toEqual([`${base}/.secret`]);
+    }
   });
 
   test("do not look where they cannot match", async () => {

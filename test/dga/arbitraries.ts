@@ -1,19 +1,4 @@
 /** Small helpers for the tests of the mixture; the random input itself is in gradmix/testing. */
-import { GradmixError } from "#dist/errors.js";
-
-export function errorOf(fn: () => unknown): GradmixError {
-  try {
-    fn();
-  } catch (error) {
-    if (error instanceof GradmixError) {
-      if (error.message.includes("\n"))
-        throw new Error(`more than one line: ${error.message}`, { cause: error });
-      return error;
-    }
-    throw error;
-  }
-  throw new Error("nothing was thrown");
-}
 
 /** A small fast generator for tests that need many numbers (mulberry32). */
 export function random(seed: number): () => number {

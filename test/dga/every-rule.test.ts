@@ -15,7 +15,7 @@ import {
 import { checkRule, type CheckRuleOptions, type Knobs, names, signal, targetNames } from "gradmix/testing";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { errorOf } from "./arbitraries.ts";
+import { errorOf } from "../errors.ts";
 
 /** Numbers that belong to names, so that they follow them through any order. */
 const byName = (domains: readonly string[]): Record<string, number> =>

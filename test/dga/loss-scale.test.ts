@@ -22,7 +22,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { exampleNumbers, targetDirection } from "#dist/dga/estimators.js";
 import { backoff, grow, isScale, lossScaleOptions, restoreLossScale } from "#dist/dga/loss-scale.js";
 import { arenaLike } from "#dist/nn/parameters.js";
-import { errorOf } from "./arbitraries.ts";
+import { errorOf } from "../errors.ts";
 import { language, time, tiny, windows } from "./languages.ts";
 
 describe("the logic", () => {

@@ -16,7 +16,8 @@ import { nextUpdate } from "#dist/dga/mixer.js";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { names, signal } from "gradmix/testing";
-import { errorOf, random } from "./arbitraries.ts";
+import { random } from "./arbitraries.ts";
+import { errorOf } from "../errors.ts";
 import { expectNear } from "../near.ts";
 
 const saved = (state: MixerState): unknown => JSON.parse(JSON.stringify(state));

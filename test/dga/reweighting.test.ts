@@ -18,7 +18,8 @@ import {
 } from "gradmix/dga";
 import { describe, expect, test } from "vitest";
 import { fingerprint } from "#dist/dga/bases.js";
-import { errorOf, gaussian, random } from "./arbitraries.ts";
+import { gaussian, random } from "./arbitraries.ts";
+import { errorOf } from "../errors.ts";
 import { expectNear } from "../near.ts";
 
 const named = (letter: string, n: number): string[] => Array.from({ length: n }, (_, i) => `${letter}${i}`);

@@ -21,7 +21,8 @@ import {
 import { simplexPoint } from "gradmix/testing";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { errorOf, gaussian, random } from "./arbitraries.ts";
+import { gaussian, random } from "./arbitraries.ts";
+import { errorOf } from "../errors.ts";
 import { expectNear } from "../near.ts";
 
 const softmax = (logits: readonly number[]): number[] => {

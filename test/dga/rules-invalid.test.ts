@@ -21,7 +21,7 @@ import { GradmixError } from "gradmix";
 import { histogram, names, signal, simplexPoint, targetNames } from "gradmix/testing";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { errorOf } from "./arbitraries.ts";
+import { errorOf } from "../errors.ts";
 
 const K = 3;
 const shares = [0.5, 0.3, 0.2];

@@ -24,7 +24,8 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { names, signal, simplexPoint } from "gradmix/testing";
 import { measuredDomains } from "#dist/dga/rule.js";
-import { errorOf, gaussian, random } from "./arbitraries.ts";
+import { gaussian, random } from "./arbitraries.ts";
+import { errorOf } from "../errors.ts";
 import { expectNear } from "../near.ts";
 
 const alphaOf = (state: RuleState): readonly number[] => state.memory["alpha"];

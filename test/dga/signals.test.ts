@@ -26,7 +26,7 @@ import {
 import { adamw, createGPT, createSchedule } from "gradmix/nn";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { arenaLike } from "#dist/nn/parameters.js";
-import { errorOf } from "./arbitraries.ts";
+import { errorOf } from "../errors.ts";
 import { language, time, tiny, vocabSize, windows } from "./languages.ts";
 import { expectNear } from "../near.ts";
 

@@ -15,7 +15,8 @@ import {
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { alignments, names, simplexPoint } from "gradmix/testing";
-import { errorOf, gaussian, random } from "./arbitraries.ts";
+import { gaussian, random } from "./arbitraries.ts";
+import { errorOf } from "../errors.ts";
 import { expectNear } from "../near.ts";
 
 const sizes = fc.integer({ min: 1, max: 12 });

@@ -11,7 +11,7 @@ import {
 } from "gradmix/dga";
 import { adamw, createSchedule } from "gradmix/nn";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { errorOf } from "./arbitraries.ts";
+import { errorOf } from "../errors.ts";
 import { language, time, tiny, windows } from "./languages.ts";
 import { expectNear } from "../near.ts";
 

@@ -2,7 +2,8 @@
 import { alignmentsByDomain, domainAlignments } from "#dist/dga/index.js";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { errorOf, gaussian, random } from "./arbitraries.ts";
+import { gaussian, random } from "./arbitraries.ts";
+import { errorOf } from "../errors.ts";
 import { expectNear } from "../near.ts";
 
 const example = fc.record({

@@ -18,7 +18,7 @@ import {
 import { adamw, arenaLike, createGPT, createParameters, createSchedule } from "gradmix/nn";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
-import { errorOf } from "./arbitraries.ts";
+import { errorOf } from "../errors.ts";
 import { language, time, tiny, vocabSize } from "./languages.ts";
 
 let backend: Backend;

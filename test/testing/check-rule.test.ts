@@ -27,7 +27,7 @@ import {
 import { GradmixError } from "gradmix";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { errorOf } from "../dga/arbitraries.ts";
+import { errorOf } from "../errors.ts";
 
 /** Numbers that belong to names, so that they follow them through any order. */
 const number = (name: string): number => Number(name.replace("domain", "")) + 1;

@@ -29,7 +29,7 @@ import {
 } from "gradmix/testing";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { errorOf } from "../dga/arbitraries.ts";
+import { errorOf } from "../errors.ts";
 import { expectNear } from "../near.ts";
 
 const inner = (knobs: Knobs = {}): Rule => dga({ name: "dga", normalise: "raw", beta: 1, ...knobs });
