@@ -24,32 +24,28 @@ export function checkOptions<O extends object>(where: string, options: O, checks
   const given: unknown = options;
   if (typeof given !== "object" || given === null || Array.isArray(given))
     throw new GradmixError("config", `${where}: the options are ${show(given)}, not an object`);
-  const rows = Object.entries<OptionCheck>(checks);
-  checkNames(
-    where,
-    Object.keys(given),
-    rows.map(([name]) => name),
-  );
-  for (const [name, check] of rows) {
+  for (const name of Object.keys(given))
+    if (!Object.hasOwn(checks, name)) throw unknownName(where, name, checks);
+  for (const name in checks) {
+    const check = checks[name];
     const value: unknown = Reflect.get(given, name);
-    if (value !== undefined) check(`${where}: ${name}`, value);
-    else if (check.required === true) throw new GradmixError("config", `${where}: ${name} is missing`);
+    // Passes of a training step check their options too: what is not checked makes no string.
+    if (value !== undefined) {
+      if (check !== unchecked) check(`${where}: ${name}`, value);
+    } else if (check.required === true) throw new GradmixError("config", `${where}: ${name} is missing`);
   }
 }
 
-/** Throws `config` for a name that is not known, offering the nearest one. */
-function checkNames(where: string, names: Iterable<string>, known: readonly string[]): void {
-  for (const name of names) {
-    if (known.includes(name)) continue;
-    const close = nearest(name, known);
-    const hint =
-      close !== null
-        ? `did you mean "${close}"?`
-        : known.length === 0
-          ? "it has none"
-          : `its options are ${known.join(", ")}`;
-    throw new GradmixError("config", `${where}: there is no option "${name}"; ${hint}`);
-  }
+function unknownName(where: string, name: string, checks: object): GradmixError {
+  const known = Object.keys(checks);
+  const close = nearest(name, known);
+  const hint =
+    close !== null
+      ? `did you mean "${close}"?`
+      : known.length === 0
+        ? "it has none"
+        : `its options are ${known.join(", ")}`;
+  return new GradmixError("config", `${where}: there is no option "${name}"; ${hint}`);
 }
 
 /** The interval of a number: min ≤ value ≤ max, or < where an end is open. */

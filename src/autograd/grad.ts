@@ -149,6 +149,8 @@ export interface GradientsOptions {
   readonly weights?: Tensor | ArrayLike<number>;
 }
 
+const gradientsChecks = { parameters: required(object), sink: required(object), weights: object };
+
 /**
  * Runs `loss`, which gives one loss per example [batch], and plays it back into the sink: ∇ Σ_b weights[b]·loss[b].
  * Returns the losses. Throws `autograd` for a loss of another shape or one that depends on no parameter.
@@ -158,11 +160,7 @@ export interface GradientsOptions {
  * used by anything but linear, embedding, layerNorm and rmsNorm. The batch may be flattened, [B, T, …] → [B·T, …], and shaped back.
  */
 export function gradients(loss: () => Tensor, options: GradientsOptions): Tensor {
-  checkOptions("gradients", options, {
-    parameters: required(object),
-    sink: required(object),
-    weights: object,
-  });
+  checkOptions("gradients", options, gradientsChecks);
   const { parameters, sink, weights } = options;
   if (transforming())
     throw new GradmixError("autograd", "gradients: cannot run inside another transformation; use grad there");

@@ -16,11 +16,13 @@ export function slopeTimes(kind: UnaryKind, x: Tensor, t: Tensor): Tensor {
   return apply1(unaryVjpOp, [x, t], { kind });
 }
 
+const checkKind = oneOf(...unaryKinds);
+
 export const unaryVjpOp: Op<{ kind: UnaryKind }> = {
   name: "unaryVjp",
   keepsBatch: keepsElementwise,
   infer([x, t], { kind }) {
-    oneOf(...unaryKinds)("unaryVjp: kind", kind);
+    checkKind("unaryVjp: kind", kind);
     wantType("unaryVjp", "x", x, "f32");
     wantLike("unaryVjp", "t", t, x);
     return [specOf(x)];

@@ -18,12 +18,16 @@ interface LinearAttrs {
 
 const rows = (t: Tensor): Tensor => reshape(t, [-1, t.shape[t.rank - 1]]);
 
+const checkActivation = oneOf(...activations);
+/** Their values are checked by `infer`. */
+const optionNames = { activation: unchecked };
+
 export const linearOp: Op<LinearAttrs> = {
   name: "linear",
   keepsBatch: keepsRowsOfFirst,
   emits: [1, 2],
   infer([x, weight, bias], { activation }) {
-    oneOf(...activations)("linear: activation", activation);
+    checkActivation("linear: activation", activation);
     wantType("linear", "x", x, "f32");
     wantType("linear", "the weight", weight, "f32");
     const width = x.shape.at(-1);
@@ -114,7 +118,7 @@ export function linear(
   bias?: Tensor,
   options: { activation?: Activation } = {},
 ): Tensor {
-  checkOptions("linear", options, { activation: unchecked });
+  checkOptions("linear", options, optionNames);
   const { activation = "none" } = options;
   return apply1(linearOp, bias === undefined ? [x, weight] : [x, weight, bias], { activation });
 }

@@ -29,6 +29,10 @@ interface RuleAttrs {
 const widthOf = (x: Spec): number => x.shape[x.shape.length - 1];
 const rowsOf = (x: Spec): number => sizeOf(x.shape.slice(0, -1));
 
+/** Kernels take it as an f32. */
+const checkEps = numberIn({ min: 0, max: MOST });
+const checkKind = oneOf(...normKinds);
+
 function normOp(kind: NormKind, name: string): Op<NormAttrs> {
   const split = <T>([x, ...rest]: readonly T[], { gain, bias }: NormAttrs): [T, T | null, T | null] => [
     x,
@@ -41,8 +45,7 @@ function normOp(kind: NormKind, name: string): Op<NormAttrs> {
     emits: [1, 2],
     infer([x, ...rest], { eps, gain, bias }) {
       wantType(name, "x", x, "f32");
-      // Kernels take it as an f32.
-      numberIn({ min: 0, max: MOST })(`${name}: eps`, eps);
+      checkEps(`${name}: eps`, eps);
       boolean(`${name}: gain`, gain);
       boolean(`${name}: bias`, bias);
       if (x.shape.length < 2)
@@ -127,7 +130,7 @@ function normRule(kernel: "normVjp" | "normJvp"): Op<RuleAttrs> {
       !(attrs.gain && slot === 2) && keepsRows(slot, inputs, output),
     infer(inputs, { kind, gain }) {
       const [x, stats] = inputs;
-      oneOf(...normKinds)(`${kernel}: kind`, kind);
+      checkKind(`${kernel}: kind`, kind);
       boolean(`${kernel}: gain`, gain);
       wantType(kernel, "x", x, "f32");
       wantLike(kernel, "stats", stats, { shape: [rowsOf(x), 2], dtype: "f32" });
