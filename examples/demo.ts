@@ -93,7 +93,8 @@ const config = {
   data: { domains, target, heldOut: 0.2, vocabSize: 1024 },
   model: { dim: 128, layers: 4, heads: 4, context: 128 },
   training: { steps, batch: 16, seed: Number(options.seed), lr: 0.003 },
-  mixing: { eta: 3, beta: 0.3, updateEvery: 5, alignBatch: 2, targetBatch: 8 },
+  mixing: { eta: 3, beta: 0.3, updateEvery: 5 },
+  alignment: { domainExamples: 2, targetExamples: 8 },
   run: { evalEvery: Math.max(5, Math.floor(steps / 8)), evalTokens: 16_384, checkpointEvery: 0 },
 };
 const file = join(out, "config.json");

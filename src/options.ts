@@ -150,3 +150,9 @@ export function show(value: unknown): string {
   if (typeof value === "function") return "a function";
   return String(value);
 }
+
+/** The options over their defaults; one that is undefined is not given. */
+export function withDefaults<D extends object, O extends object>(defaults: D, options: O | undefined): D & O {
+  const given = Object.entries(options ?? {}).filter(([, value]) => value !== undefined);
+  return Object.assign({}, defaults, Object.fromEntries(given)) as D & O;
+}

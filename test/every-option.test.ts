@@ -235,8 +235,8 @@ const cases: Readonly<Record<string, Case | readonly Case[]>> = {
   },
   createMixer: {
     call: dga.createMixer,
-    valid: { domains: names, rule: { name: "dga" }, updateEvery: 1, warmup: 0 },
-    wrong: { updateEvery: counts, warmup: [-1, 0.5], domains: [[]] },
+    valid: { domains: names, rule: { name: "dga" }, updateEvery: 1, updateAfter: 0 },
+    wrong: { updateEvery: counts, updateAfter: [-1, 0.5], domains: [[]] },
   },
   createTrainer: [
     {

@@ -2,7 +2,8 @@
  * From command line and config file to a checked `TrainConfig`: the command line goes before the file, the file
  * before the defaults. Unknown keys, wrong types and values that do not go together are errors before anything runs.
  */
-import { ruleTakes, type TrainConfig } from "../dga/config.ts";
+import { ruleTakes } from "./mixing.ts";
+import type { TrainConfig } from "./train-config.ts";
 import { GradmixError } from "../errors.ts";
 import { formatJson } from "../json.ts";
 import { type OptionRow, optionRows, optionTable } from "./options.ts";
@@ -107,7 +108,7 @@ export function resolveConfig(layers: readonly Layer[]): TrainConfig {
 }
 
 function checkTogether(config: TrainConfig, label: (path: string) => string): void {
-  const { data, model, training, mixing, run } = config;
+  const { data, model, training, mixing, alignment, run } = config;
   const domains = [...data.domains.keys()];
   if (domains.length === 0)
     throw wrong('no domain was given: add --domain NAME=GLOB, or "data": {"domains": {…}} in a config file');
@@ -172,13 +173,13 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
   }
   if (mixing.histogram !== null && mixing.bases === null)
     checkNames(mixing.histogram, domains, label("mixing.histogram"));
-  if (mixing.alignFrom === "step" && mixing.estimator !== "segmented")
+  if (alignment.from === "step" && alignment.estimator !== "segmented")
     throw wrong(
-      `${label("mixing.estimator")}: --align-from step works with segmented only, not ${mixing.estimator}`,
+      `${label("alignment.estimator")}: --align-from step works with segmented only, not ${alignment.estimator}`,
     );
-  if (mixing.estimator === "forward" && mixing.rule === "dga" && mixing.normalise !== "raw")
+  if (alignment.estimator === "forward" && mixing.rule === "dga" && mixing.normalise !== "raw")
     throw wrong(
-      `${label("mixing.estimator")}: forward does not see the gradient norms that --normalise ${mixing.normalise ?? "cosine"} needs; choose raw`,
+      `${label("alignment.estimator")}: forward does not see the gradient norms that --normalise ${mixing.normalise ?? "cosine"} needs; choose raw`,
     );
   if (
     (run.backend === "webgpu" || run.backend === "reference") &&

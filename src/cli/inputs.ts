@@ -5,7 +5,7 @@
 import { createHash } from "node:crypto";
 import { resolve } from "node:path";
 import { findFiles, type FoundFile, type LeftOut } from "../data/files.ts";
-import type { TrainConfig } from "../dga/config.ts";
+import type { DataConfig } from "./train-config.ts";
 import { GradmixError } from "../errors.ts";
 import { runNames } from "./run-folder.ts";
 import { isObject } from "./values.ts";
@@ -19,16 +19,16 @@ export interface Inputs {
 
 /** Finds the files. Tells of everything that is left out, and of files that are in two domains. Throws `data`. */
 export async function listInputs(
-  { data, run }: Pick<TrainConfig, "data" | "run">,
+  plan: Pick<DataConfig, "domains" | "target" | "targets" | "skipBadLines"> & { readonly out: string },
   onEvent: (line: string) => void,
 ): Promise<Inputs> {
-  const out = resolve(run.out);
+  const out = resolve(plan.out);
   const find = async (what: string, globs: readonly string[], exclude: ReadonlySet<string>) => {
     const leftOut = new Map<LeftOut, string[]>();
     const found = await findFiles(globs, {
       what,
       exclude,
-      skipUnreadable: data.skipBadLines,
+      skipUnreadable: plan.skipBadLines,
       passOver: (folder, names) => runNames(names, resolve(folder) === out),
       onLeftOut(path, why, detail) {
         const paths = leftOut.get(why) ?? [];
@@ -41,13 +41,13 @@ export async function listInputs(
     return found;
   };
   const none = new Set<string>();
-  const target = data.target.length === 0 ? [] : await find("target", data.target, none);
+  const target = plan.target.length === 0 ? [] : await find("target", plan.target, none);
   const targets = new Map<string, FoundFile[]>();
-  for (const [name, globs] of data.targets) targets.set(name, await find(`target "${name}"`, globs, none));
+  for (const [name, globs] of plan.targets) targets.set(name, await find(`target "${name}"`, globs, none));
   // A target's text is never also trained on as a domain's.
   const exclude = new Set([...target, ...[...targets.values()].flat()].map(({ path }) => path));
   const domains = new Map<string, FoundFile[]>();
-  for (const [name, globs] of data.domains) domains.set(name, await find(`domain "${name}"`, globs, exclude));
+  for (const [name, globs] of plan.domains) domains.set(name, await find(`domain "${name}"`, globs, exclude));
   const twice = inTwo(domains);
   if (twice.length > 0)
     onEvent(`${count(twice.length, "file is", "files are")} in more than one domain: ${few(twice)}`);

@@ -3,8 +3,8 @@
  * the heaviest, and of the domains those that the step trained on. weights.json has all of them.
  */
 import type { Bases } from "../dga/bases.ts";
-import type { StepMetrics } from "../dga/config.ts";
 import type { Trainer, TrainStep } from "../dga/trainer.ts";
+import type { StepMetrics } from "./run-events.ts";
 
 /** Most names in one part of a line, and most domains that are evaluated. */
 export const MANY = 100;

@@ -3,10 +3,14 @@
  * config-file validation, `--help` and the list of keys that a resumed run may change all come from it.
  */
 import { combinatorNames } from "../dga/combinators/index.ts";
-import type { TrainConfig } from "../dga/config.ts";
 import { estimatorNames } from "../dga/estimators.ts";
 import { normalisations } from "../dga/rules/normalisation.ts";
 import { ruleNames } from "../dga/rules/index.ts";
+import { mixerDefaults } from "../dga/mixer.ts";
+import { alignmentDefaults } from "../dga/trainer-options.ts";
+import { adamwOptions } from "../nn/optimizer.ts";
+import { scheduleDefaults } from "../nn/schedules.ts";
+import type { TrainConfig } from "./train-config.ts";
 
 /** What values an option takes. */
 export type Kind =
@@ -51,11 +55,14 @@ export const groups: Readonly<Record<keyof TrainConfig, string>> = {
   model: "Model:",
   training: "Training:",
   mixing: "Mixing (how the domain weights move):",
+  alignment: "Alignment (how the rules that need it compare domains with the target):",
   run: "Run:",
 };
 
 const count = (min: number, max = 2 ** 31): Kind => ({ type: "integer", min, max });
 const share = (openMax = false): Kind => ({ type: "number", min: 0, max: 1, openMax });
+
+const adamw = adamwOptions();
 
 export const optionTable: OptionTable = {
   data: {
@@ -199,11 +206,11 @@ export const optionTable: OptionTable = {
       default: 0.002,
       help: "peak learning rate of AdamW",
     },
-    minLr: {
-      flag: "--min-lr",
+    minRatio: {
+      flag: "--min-ratio",
       value: "SHARE",
       kind: share(),
-      default: 0.1,
+      default: scheduleDefaults.minRatio,
       help: "where the schedule ends, as a share of --lr",
     },
     schedule: {
@@ -213,8 +220,8 @@ export const optionTable: OptionTable = {
       default: "cosine",
       help: "after the warm-up: cosine, wsd (stable, then decay over the last fifth) or constant",
     },
-    warmupSteps: {
-      flag: "--warmup-steps",
+    warmup: {
+      flag: "--warmup",
       value: "N",
       kind: count(0),
       default: 20,
@@ -224,16 +231,28 @@ export const optionTable: OptionTable = {
       flag: "--weight-decay",
       value: "X",
       kind: { type: "number", min: 0, max: 10 },
-      default: 0.1,
+      default: adamw.weightDecay,
       help: "decoupled weight decay; gains and biases have none",
     },
-    beta1: { flag: "--beta1", value: "X", kind: share(true), default: 0.9, help: "AdamW's first moment" },
-    beta2: { flag: "--beta2", value: "X", kind: share(true), default: 0.95, help: "AdamW's second moment" },
+    beta1: {
+      flag: "--beta1",
+      value: "X",
+      kind: share(true),
+      default: adamw.beta1,
+      help: "AdamW's first moment",
+    },
+    beta2: {
+      flag: "--beta2",
+      value: "X",
+      kind: share(true),
+      default: adamw.beta2,
+      help: "AdamW's second moment",
+    },
     clip: {
       flag: "--clip",
       value: "X",
       kind: { type: "number", min: 0, max: 1e9 },
-      default: 1,
+      default: adamw.clip,
       help: "largest gradient norm; 0 turns clipping off",
     },
     seed: {
@@ -294,14 +313,14 @@ export const optionTable: OptionTable = {
       flag: "--update-every",
       value: "N",
       kind: count(1),
-      default: 10,
+      default: mixerDefaults.updateEvery,
       help: "steps between two updates of the weights",
     },
-    ruleWarmup: {
-      flag: "--rule-warmup",
+    updateAfter: {
+      flag: "--update-after",
       value: "N",
       kind: count(0),
-      default: 0,
+      default: mixerDefaults.updateAfter,
       help: "steps before the first update",
     },
     floor: {
@@ -341,40 +360,49 @@ export const optionTable: OptionTable = {
       default: null,
       help: "basis distributions over the domains (.json or .csv): the rule moves the weights of these instead, for thousands of domains",
     },
-    basisAlignments: {
-      flag: "--basis-alignments",
-      value: "NAME",
-      kind: { type: "choice", choices: ["shared", "direct"] },
-      default: "shared",
-      help: "shared: the alignments of all bases from one batch, by importance weights; direct: a batch for each basis",
-    },
-    estimator: {
-      flag: "--estimator",
-      value: "NAME",
-      kind: { type: "choice", choices: estimatorNames },
-      default: "segmented",
-      help: "how alignments are computed: segmented (one backward pass for all domains), perDomain (one each), forward (one jvp), sketch (random projections, in error by some per cent)",
-    },
-    alignFrom: {
+  },
+  alignment: {
+    from: {
       flag: "--align-from",
       value: "batch|step",
       kind: { type: "choice", choices: ["batch", "step"] },
-      default: "batch",
+      default: alignmentDefaults.from,
       help: "align a separate batch with windows of every domain, or the training step's own batch (nearly free)",
     },
-    alignBatch: {
-      flag: "--align-batch",
+    estimator: {
+      flag: "--align-estimator",
+      value: "NAME",
+      kind: { type: "choice", choices: estimatorNames },
+      default: alignmentDefaults.estimator,
+      help: "how alignments are computed: segmented (one backward pass for all domains), perDomain (one each), forward (one jvp), sketch (random projections, in error by some per cent)",
+    },
+    domainExamples: {
+      flag: "--align-domain-examples",
       value: "N",
       kind: count(1, 65_536),
-      default: 4,
+      default: alignmentDefaults.domainExamples,
       help: "windows per domain in an alignment batch",
     },
-    targetBatch: {
-      flag: "--target-batch",
+    targetExamples: {
+      flag: "--align-target-examples",
       value: "N",
       kind: count(1, 65_536),
-      default: 16,
+      default: alignmentDefaults.targetExamples,
       help: "windows of the target in an alignment",
+    },
+    refreshEvery: {
+      flag: "--align-refresh-every",
+      value: "N",
+      kind: count(1),
+      default: alignmentDefaults.refreshEvery,
+      help: "with --align-from step: steps between two refreshes of the target's gradient",
+    },
+    bases: {
+      flag: "--align-bases",
+      value: "NAME",
+      kind: { type: "choice", choices: ["shared", "direct"] },
+      default: alignmentDefaults.bases,
+      help: "with --bases: shared, the alignments of all bases from one batch, by importance weights; direct, a batch for each basis",
     },
   },
   run: {

@@ -1,6 +1,6 @@
 /** What `gradmix train` prints while it runs: one rewritten line on a terminal, now and then a plain line elsewhere. */
 import { eastAsianWidth } from "get-east-asian-width";
-import type { RunResult, StepMetrics } from "../dga/config.ts";
+import type { RunResult, StepMetrics } from "./run-events.ts";
 import { MANY } from "./metrics.ts";
 
 /** Where output goes. */

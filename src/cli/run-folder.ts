@@ -12,7 +12,9 @@
  */
 import * as nodeFs from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
-import type { Checkpoint, ResumeLine, RunStore, StepMetrics, TrainConfig } from "../dga/config.ts";
+import type { Checkpoint } from "../dga/config.ts";
+import type { ResumeLine, RunStore, StepMetrics } from "./run-events.ts";
+import type { TrainConfig } from "./train-config.ts";
 import { GradmixError } from "../errors.ts";
 import type { ByteSource } from "../nn/safetensors.ts";
 import { decodeCheckpoint, encodeCheckpoint, verifyCheckpoint } from "./checkpoint-file.ts";

@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { loadTokenizer, type Tokenizer } from "../data/index.ts";
-import type { Checkpoint, TrainConfig } from "../dga/config.ts";
+import type { Checkpoint } from "../dga/config.ts";
 import { GradmixError } from "../errors.ts";
 import { createGPT, type GPT, type GPTConfig, type ResolvedGPTConfig, resolveGPTConfig } from "../nn/gpt.ts";
 import { fromHuggingFace, huggingFaceConfig } from "../nn/huggingface.ts";
@@ -11,6 +11,7 @@ import type { Layer } from "./config.ts";
 import { fileSource } from "./files.ts";
 import { optionTable } from "./options.ts";
 import { listCheckpoints, readRun } from "./run-folder.ts";
+import type { DataConfig, ModelConfig } from "./train-config.ts";
 import { isObject, readJson, reason, wrong } from "./values.ts";
 
 export interface Start {
@@ -63,7 +64,7 @@ export function readStart(path: string): Start {
 function fromCheckpoint(path: string, file: string): Start {
   const { config, state, arrays } = readRun(file);
   const tokenizer = loadTokenizer(state["tokenizer"]);
-  const shape = savedModel(state) ?? resolveGPTConfig(modelOf(config, tokenizer.vocabSize));
+  const shape = savedModel(state) ?? resolveGPTConfig(modelOf(config.model, tokenizer.vocabSize));
   const values = arrays["value"];
   return {
     path,
@@ -87,9 +88,15 @@ function fromCheckpoint(path: string, file: string): Start {
   };
 }
 
+/** What the options say of the model. */
+export interface ModelPlan extends Readonly<ModelConfig> {
+  /** Of its parameters. */
+  readonly seed: number;
+}
+
 /** The model that the options describe. */
-export function modelOf(config: TrainConfig, vocabSize: number): GPTConfig {
-  const { preset, dim, layers, heads, kvHeads, hiddenDim, context } = config.model;
+export function modelOf(config: Readonly<ModelConfig>, vocabSize: number): GPTConfig {
+  const { preset, dim, layers, heads, kvHeads, hiddenDim, context } = config;
   return {
     preset,
     vocabSize,
@@ -126,7 +133,11 @@ export function startLayer(start: Start): Layer {
 }
 
 /** Throws `config`, naming the option, unless the model and its tokenizer fit what the options say. */
-export function checkStart(start: Start, { data, model }: TrainConfig): void {
+export function checkStart(
+  start: Start,
+  data: Pick<DataConfig, "tokenizer" | "vocabSize">,
+  model: Pick<ModelConfig, (typeof decided)[number]>,
+): void {
   const { path, config, tokenizer, tokenizerName } = start;
   const refuse = (flag: string, given: unknown, theirs: string): GradmixError =>
     wrong(`${flag}: ${String(given)} does not fit --init-from ${path}, ${theirs}; leave ${flag} out`);

@@ -1,6 +1,4 @@
 /** `gradmix train`: checks everything, opens the run folder, runs the trainer and shows how it goes. */
-import type { RunTraining, TrainConfig } from "../dga/config.ts";
-import { totalSteps } from "../dga/config.ts";
 import { GradmixError } from "../errors.ts";
 import {
   checkSameConfig,
@@ -14,6 +12,8 @@ import { listenForInterrupt } from "./interrupt.ts";
 import { openOutput, type Output } from "./output.ts";
 import { formatResult, startProgress } from "./progress.ts";
 import { checkFree, findRun, openRunFolder, type ResumeFrom } from "./run-folder.ts";
+import type { RunTraining } from "./run-events.ts";
+import { totalSteps, type TrainConfig } from "./train-config.ts";
 import type { Raw } from "./values.ts";
 
 export interface TrainArguments {
@@ -66,7 +66,7 @@ async function configOf(layers: readonly Layer[]): Promise<TrainConfig> {
   const { checkStart, readStart, startLayer } = await import("./start.ts");
   const start = readStart(from);
   const config = resolveConfig([...layers, startLayer(start)]);
-  checkStart(start, config);
+  checkStart(start, config.data, config.model);
   return config;
 }
 

@@ -3,7 +3,7 @@
  */
 import { GradmixError } from "../errors.ts";
 import { checkDomains, type Rule, type RuleState, type Signal } from "./rule.ts";
-import { checkOptions, integerIn, list, object, required, show } from "../options.ts";
+import { checkOptions, integerIn, list, object, required, show, withDefaults } from "../options.ts";
 import { createRule, type RuleOptions } from "./rules/index.ts";
 import { normalise, sumOf } from "./simplex.ts";
 
@@ -14,7 +14,7 @@ export interface MixerOptions {
   /** T_r: training steps between two updates. Default 10. */
   readonly updateEvery?: number;
   /** Training steps before the first update may happen. Default 0. */
-  readonly warmup?: number;
+  readonly updateAfter?: number;
 }
 
 /** Plain JSON: save it, restore it, go on to the same bits. */
@@ -31,9 +31,12 @@ export interface Mixer {
   readonly rule: Rule;
   readonly domains: readonly string[];
   readonly updateEvery: number;
-  readonly warmup: number;
+  readonly updateAfter: number;
   readonly initial: MixerState;
 }
+
+/** What `createMixer` takes where nothing is said. */
+export const mixerDefaults = { updateEvery: 10, updateAfter: 0 };
 
 /** Throws `config` for impossible options. */
 export function createMixer(options: MixerOptions): Mixer {
@@ -41,9 +44,9 @@ export function createMixer(options: MixerOptions): Mixer {
     domains: required(list),
     rule: required(object),
     updateEvery: integerIn(1),
-    warmup: integerIn(0),
+    updateAfter: integerIn(0),
   });
-  const { domains, rule, updateEvery = 10, warmup = 0 } = options;
+  const { domains, rule, updateEvery, updateAfter } = withDefaults(mixerDefaults, options);
   checkDomains(domains);
   const made = "update" in rule ? rule : createRule(rule);
   const initial: MixerState = {
@@ -52,7 +55,7 @@ export function createMixer(options: MixerOptions): Mixer {
     steps: 0,
     weightSums: domains.map(() => 0),
   };
-  return { rule: made, domains: [...domains], updateEvery, warmup, initial };
+  return { rule: made, domains: [...domains], updateEvery, updateAfter, initial };
 }
 
 /** Notes that a training step was taken with the current weights. */
@@ -68,11 +71,11 @@ export function updateDue(mixer: Mixer, state: MixerState): boolean {
 
 /**
  * The number of steps after which the next update is due when `steps` were taken: the first multiple of `updateEvery` that is more, and not less than
- * `warmup`. Infinity for fixed weights. What steps measure for an update is of the `updateEvery` steps before it.
+ * `updateAfter`. Infinity for fixed weights. What steps measure for an update is of the `updateEvery` steps before it.
  */
-export function nextUpdate({ rule, updateEvery, warmup }: Mixer, steps: number): number {
+export function nextUpdate({ rule, updateEvery, updateAfter }: Mixer, steps: number): number {
   if (rule.needs.length === 0) return Infinity;
-  return updateEvery * Math.max(1, Math.floor(steps / updateEvery) + 1, Math.ceil(warmup / updateEvery));
+  return updateEvery * Math.max(1, Math.floor(steps / updateEvery) + 1, Math.ceil(updateAfter / updateEvery));
 }
 
 /** The state after the rule has seen a signal. Throws `numeric` for a signal that is not finite; `state` is never changed. */

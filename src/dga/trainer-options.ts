@@ -44,6 +44,16 @@ export interface AlignmentOptions {
   readonly bases?: "shared" | "direct";
 }
 
+/** What `createTrainer` takes for alignments where nothing is said; all parameters are looked at. */
+export const alignmentDefaults: Required<Omit<AlignmentOptions, "parameters">> = {
+  estimator: "segmented",
+  from: "batch",
+  domainExamples: 4,
+  targetExamples: 16,
+  refreshEvery: 10,
+  bases: "shared",
+};
+
 export interface TrainerOptions {
   readonly model: GPT;
   readonly mixer: Mixer;

@@ -19,7 +19,7 @@ import { GradmixError } from "../errors.ts";
 import type { GPT } from "../nn/gpt.ts";
 import { adamw, type AdamW, type AdamWOptions, adamwOptions } from "../nn/optimizer.ts";
 import { type Arena, arenaLike, orDispose, type Parameters } from "../nn/parameters.ts";
-import { checkRange, show } from "../options.ts";
+import { checkRange, show, withDefaults } from "../options.ts";
 import { empty, keep, scope, type Tensor } from "../tensor/tensor.ts";
 import { areDomains, fingerprint, mixtureOf } from "./bases.ts";
 import type { Checkpoint } from "./config.ts";
@@ -51,7 +51,7 @@ import { planOf, signalOf } from "./plan.ts";
 import { basisAlignments, basisChoice, proposal } from "./reweighting.ts";
 import type { Signal } from "./rule.ts";
 import { readSaved } from "./saved.ts";
-import { checkTrainer, type TrainerOptions } from "./trainer-options.ts";
+import { alignmentDefaults, checkTrainer, type TrainerOptions } from "./trainer-options.ts";
 import { createTurns } from "./turns.ts";
 
 export type { AlignmentOptions, TrainerOptions } from "./trainer-options.ts";
@@ -142,12 +142,10 @@ function streamSeed(seed: number, stream: number): number {
 export function createTrainer(options: TrainerOptions): Trainer {
   checkTrainer(options);
   const { model, mixer, domains, target, batch, schedule, seed } = options;
-  const {
-    estimator = "segmented",
-    from = "batch",
-    domainExamples = 4,
-    targetExamples = 16,
-  } = options.alignment ?? {};
+  const { estimator, from, domainExamples, targetExamples, refreshEvery } = withDefaults(
+    alignmentDefaults,
+    options.alignment,
+  );
   const { bases } = options;
   const k = domains.length;
   const scaling =
@@ -156,7 +154,6 @@ export function createTrainer(options: TrainerOptions): Trainer {
       : lossScaleOptions(options.lossScale);
   const plan = planOf(mixer.rule.needs);
   const direct = bases === undefined || options.alignment?.bases === "direct" || areDomains(bases);
-  const refreshEvery = options.alignment?.refreshEvery ?? 10;
   /** The steps measure every example's alignment. */
   const gathers = plan.aligns && from === "step";
   /** The steps note losses, which is all that some rules ask for. */

@@ -1,5 +1,5 @@
 /** Learning-rate schedules: pure functions of the step, counted from 0. */
-import { checkOptions, integerIn, numberIn, oneOf, required } from "../options.ts";
+import { checkOptions, integerIn, numberIn, oneOf, required, withDefaults } from "../options.ts";
 import { timesShare } from "../share.ts";
 
 export type Schedule = (step: number) => number;
@@ -20,6 +20,9 @@ export interface ScheduleOptions {
   readonly decayShare?: number;
 }
 
+/** What `createSchedule` takes where nothing is said. */
+export const scheduleDefaults = { minRatio: 0.1, warmup: 0, decayShare: 0.2 };
+
 /**
  * "cosine": warm-up, then half a cosine down to minRatio·lr (Loshchilov & Hutter 2017). "wsd": warm-up, stable, linear decay (Hu et al.
  * 2024). "constant": warm-up, then flat. Throws `config` for values out of range.
@@ -34,7 +37,7 @@ export function createSchedule(options: ScheduleOptions): Schedule {
     steps: required(integerIn(0)),
     decayShare: share,
   });
-  const { name, lr, minRatio = 0.1, warmup = 0, steps, decayShare = 0.2 } = options;
+  const { name, lr, minRatio, warmup, steps, decayShare } = withDefaults(scheduleDefaults, options);
   const low = lr * minRatio;
   const decayStart = Math.max(warmup, steps - timesShare(steps, decayShare, "up"));
   return (step) => {

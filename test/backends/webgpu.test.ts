@@ -491,7 +491,7 @@ describe.skipIf(off)("webgpu", () => {
       const runs = ["cpu", "webgpu", "webgpu --precision f16 --deterministic"];
       const losses = runs.map((backend) => {
         const args =
-          "train --domain a=a.txt --domain b=b.txt --target target.txt --tokenizer byte --dim 16 --layers 1 --heads 2 --context 16 --batch 4 --steps 8 --update-every 4 --align-batch 2 --target-batch 2 --eval-every 0 --eval-tokens 64";
+          "train --domain a=a.txt --domain b=b.txt --target target.txt --tokenizer byte --dim 16 --layers 1 --heads 2 --context 16 --batch 4 --steps 8 --update-every 4 --align-domain-examples 2 --align-target-examples 2 --eval-every 0 --eval-tokens 64";
         const { status, stderr } = spawnSync(
           process.execPath,
           [
@@ -537,7 +537,7 @@ describe.skipIf(off)("webgpu", () => {
         );
       const dist = (file: string): string => JSON.stringify(resolve(import.meta.dirname, "../../dist", file));
       const args =
-        "train --domain a=a.txt --domain b=b.txt --target target.txt --tokenizer byte --dim 16 --layers 1 --heads 2 --context 16 --batch 4 --steps 60 --update-every 4 --align-batch 2 --target-batch 2 --eval-every 0 --eval-tokens 64 --checkpoint-every 5 --backend webgpu --out run";
+        "train --domain a=a.txt --domain b=b.txt --target target.txt --tokenizer byte --dim 16 --layers 1 --heads 2 --context 16 --batch 4 --steps 60 --update-every 4 --align-domain-examples 2 --align-target-examples 2 --eval-every 0 --eval-tokens 64 --checkpoint-every 5 --backend webgpu --out run";
       // The device that the command gets is destroyed when it has written a checkpoint.
       const script = `
         import { existsSync, readdirSync } from "node:fs";

@@ -29,7 +29,7 @@ function put(...paths: string[]): void {
 async function list(data: object, out = "runs/new"): Promise<Inputs & { events: string[] }> {
   const events: string[] = [];
   const config = resolveConfig([jsonLayer({ data, run: { out } }, "c.json")]);
-  return { ...(await listInputs(config, (line) => events.push(line))), events };
+  return { ...(await listInputs({ ...config.data, out }, (line) => events.push(line))), events };
 }
 
 const runFiles = ["config.json", "metrics.jsonl", "weights.json", "model/config.json", "model/tokenizer.json", "checkpoints/step-00000001.safetensors"]; // prettier-ignore

@@ -19,7 +19,8 @@ import {
 } from "#dist/cli/run-folder.js";
 import { readReference } from "#dist/cli/reference.js";
 import { runTraining } from "#dist/cli/run.js";
-import type { RunResult, TrainConfig } from "#dist/dga/config.js";
+import type { RunResult } from "#dist/cli/run-events.js";
+import type { TrainConfig } from "#dist/cli/train-config.js";
 import { GradmixError } from "#dist/errors.js";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -50,7 +51,8 @@ function newConfig(): TrainConfig {
     data: { domains: { a: text("a"), b: text("b") }, target: text("target"), tokenizer: "byte" },
     model: { dim: 8, layers: 1, heads: 1, context: 8 },
     training: { steps: 7, batch: 2 },
-    mixing: { alignBatch: 1, targetBatch: 1, updateEvery: 2 },
+    mixing: { updateEvery: 2 },
+    alignment: { domainExamples: 1, targetExamples: 1 },
     run: {
       backend: "cpu",
       threads: 1,

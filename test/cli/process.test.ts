@@ -50,7 +50,16 @@ function tiny(...more: string[]): string[] {
   return [
     ...["train", "--domain", `a=${text("a")}`, "--domain", `b=${text("b")}`, "--target", text("target")],
     ...["--dim", "8", "--layers", "1", "--heads", "1", "--context", "8", "--batch", "2", "--threads", "1"],
-    ...["--align-batch", "1", "--target-batch", "1", "--tokenizer", "byte", "--update-every", "2"],
+    ...[
+      "--align-domain-examples",
+      "1",
+      "--align-target-examples",
+      "1",
+      "--tokenizer",
+      "byte",
+      "--update-every",
+      "2",
+    ],
     ...["--eval-every", "3", "--eval-tokens", "64", "--checkpoint-every", "2", "--out", "run", ...more],
   ];
 }

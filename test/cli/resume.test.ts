@@ -1,33 +1,33 @@
 /** What a resumed run may do otherwise: a number of steps under which all that was done stays right, another backend or SIMD level where it is said. */
 import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
-import { type Engine, engineChanges, savedEngine, stepChanges } from "#dist/cli/resume.js";
+import { type Engine, engineChanges, savedEngine } from "#dist/cli/engine.js";
+import { planTraining, stepChanges, type TrainingPlan } from "#dist/cli/training.js";
 import { GradmixError } from "#dist/errors.js";
-import type { TrainConfig } from "#dist/dga/config.js";
 import { createSchedule } from "gradmix/nn";
 import fc from "fast-check";
 import { expect, test } from "vitest";
 
-function configOf(training: object): TrainConfig {
+function planOf(training: object): TrainingPlan {
   const data = { domains: { a: "a" }, target: "t" };
-  return resolveConfig([jsonLayer({ data, training }, "c.json")]);
+  return planTraining(resolveConfig([jsonLayer({ data, training }, "c.json")]));
 }
 
 const cases = fc.record({
   schedule: fc.constantFrom("cosine", "wsd", "constant" as const),
   from: fc.integer({ min: 1, max: 40 }),
   to: fc.integer({ min: 1, max: 60 }),
-  warmupSteps: fc.nat(15),
+  warmup: fc.nat(15),
   share: fc.double({ min: 0, max: 1, noNaN: true }),
 });
 
 test("the steps change exactly where every step that was done had the learning rate of the new schedule", () => {
   fc.assert(
-    fc.property(cases, ({ schedule: name, from, to, warmupSteps, share }) => {
+    fc.property(cases, ({ schedule: name, from, to, warmup, share }) => {
       const done = Math.round(from * share);
-      const common = { schedule: name, warmupSteps, lr: 0.01 };
-      const [then, now] = [configOf({ ...common, steps: from }), configOf({ ...common, steps: to })];
+      const common = { schedule: name, warmup, lr: 0.01 };
+      const [then, now] = [planOf({ ...common, steps: from }), planOf({ ...common, steps: to })];
       const rates = (steps: number): number[] => {
-        const rate = createSchedule({ name, lr: 0.01, minRatio: 0.1, warmup: warmupSteps, steps });
+        const rate = createSchedule({ name, lr: 0.01, minRatio: 0.1, warmup, steps });
         return Array.from({ length: done }, (_, step) => rate(step));
       };
       const same = JSON.stringify(rates(from)) === JSON.stringify(rates(to));
@@ -59,9 +59,9 @@ test("the steps change exactly where every step that was done had the learning r
 
 test("constant always extends, wsd before its decay, cosine only within the warm-up", () => {
   const extends_ = (schedule: string, done: number): boolean => {
-    const config = (steps: number): TrainConfig => configOf({ schedule, steps, warmupSteps: 5 });
+    const plan = (steps: number): TrainingPlan => planOf({ schedule, steps, warmup: 5 });
     try {
-      stepChanges(config(100), config(200), done, false);
+      stepChanges(plan(100), plan(200), done, false);
       return true;
     } catch {
       return false;

@@ -41,7 +41,7 @@ afterAll(() => {
 
 const domains = ["prose", "code", "list"].flatMap((name) => ["--domain", `${name}=${name}.jsonl`]);
 const small =
-  "--tokenizer byte --dim 16 --layers 1 --heads 2 --context 16 --batch 4 --update-every 2 --align-batch 2 --target-batch 2 --eval-tokens 64 --eval-every 0 --checkpoint-every 3 --warmup-steps 2 --threads 1".split(
+  "--tokenizer byte --dim 16 --layers 1 --heads 2 --context 16 --batch 4 --update-every 2 --align-domain-examples 2 --align-target-examples 2 --eval-tokens 64 --eval-every 0 --checkpoint-every 3 --warmup 2 --threads 1".split(
     " ",
   );
 const withTarget = ["--target", "target.jsonl"];
@@ -310,7 +310,7 @@ describe("bases", () => {
     ],
     [
       "another estimator for a shared batch",
-      ["--bases", "bases.json", "--estimator", "perDomain", "--domain", "extra=not-there.jsonl"],
+      ["--bases", "bases.json", "--align-estimator", "perDomain", "--domain", "extra=not-there.jsonl"],
       /estimator perDomain: a shared batch of bases takes segmented/,
     ],
     [

@@ -17,7 +17,9 @@ import {
   truncateMetrics,
   writeCheckpoint,
 } from "#dist/cli/run-folder.js";
-import type { Checkpoint, CheckpointArray, StepMetrics, TrainConfig } from "#dist/dga/config.js";
+import type { Checkpoint, CheckpointArray } from "#dist/dga/config.js";
+import type { StepMetrics } from "#dist/cli/run-events.js";
+import type { TrainConfig } from "#dist/cli/train-config.js";
 import { formatJson } from "#dist/json.js";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";

@@ -3,7 +3,7 @@ import { byteTokenizer, trainBpe } from "gradmix/data";
 import { commandLineLayer, jsonLayer, type Layer, resolveConfig } from "#dist/cli/config.js";
 import { optionRows } from "#dist/cli/options.js";
 import { checkStart, readStart, type Start, startLayer } from "#dist/cli/start.js";
-import type { TrainConfig } from "#dist/dga/config.js";
+import type { TrainConfig } from "#dist/cli/train-config.js";
 import { GradmixError } from "#dist/errors.js";
 import { resolveGPTConfig } from "#dist/nn/gpt.js";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
@@ -38,16 +38,18 @@ function messageOf(fn: () => unknown): string {
   return "";
 }
 
+const check = (start: Start, { data, model }: TrainConfig): void => checkStart(start, data, model);
+
 test("the model decides the options that describe it, and each one given otherwise is named", () => {
   const config = resolve(run);
   const { vocabSize, ...own } = shape;
   expect({ ...config.model, vocabSize }).toEqual({ ...own, initFrom: null, vocabSize });
   expect(config.data.tokenizer).toBe("byte");
-  checkStart(run, config);
+  check(run, config);
   // The same values may be given, and shorter windows.
   for (const [key, value] of Object.entries(own))
-    checkStart(run, resolve(run, given(`model.${key}`, String(value))));
-  checkStart(run, resolve(run, given("model.context", "16")));
+    check(run, resolve(run, given(`model.${key}`, String(value))));
+  check(run, resolve(run, given("model.context", "16")));
   const others = {
     preset: "gpt2",
     dim: "96",
@@ -63,7 +65,7 @@ test("the model decides the options that describe it, and each one given otherwi
     const also = key === "preset" ? [given("model.kvHeads", "6")] : [];
     const config = resolve(run, given(`model.${key}`, value), ...also);
     const flag = optionRows().find(({ path }) => path === `model.${key}`)?.flag;
-    expect(messageOf(() => checkStart(run, config))).toMatch(
+    expect(messageOf(() => check(run, config))).toMatch(
       new RegExp(`^${flag}: ${value} does not fit --init-from runs/x, whose .*; leave ${flag} out$`),
     );
   }
@@ -78,22 +80,22 @@ test("the tokenizer is the model's: another name for the same one is taken, anot
     };
     const other = await trainBpe(["some text that has pairs, some text"], { vocabSize: 260 });
     const same = file("same.json", tokenizer.toJSON());
-    checkStart(run, resolve(run, given("data.tokenizer", same)));
+    check(run, resolve(run, given("data.tokenizer", same)));
     for (const wrong of ["bpe", file("other.json", other.toJSON())])
-      expect(messageOf(() => checkStart(run, resolve(run, given("data.tokenizer", wrong))))).toBe(
+      expect(messageOf(() => check(run, resolve(run, given("data.tokenizer", wrong))))).toBe(
         `--tokenizer: ${wrong} does not fit --init-from runs/x, whose model was trained with another tokenizer; leave --tokenizer out`,
       );
     const learned: Start = { ...run, tokenizer: other, tokenizerName: "bpe", vocabSize: 260 };
-    checkStart(learned, resolve(learned));
-    expect(messageOf(() => checkStart(learned, resolve(learned, given("data.vocabSize", "300"))))).toMatch(
+    check(learned, resolve(learned));
+    expect(messageOf(() => check(learned, resolve(learned, given("data.vocabSize", "300"))))).toMatch(
       /^--vocab-size: 300 /,
     );
     // A folder without a tokenizer needs one.
     const bare: Start = { ...run, tokenizer: null, tokenizerName: null, vocabSize: null };
-    expect(messageOf(() => checkStart(bare, resolve(bare)))).toMatch(
+    expect(messageOf(() => check(bare, resolve(bare)))).toMatch(
       /runs\/x has no tokenizer\.json; .* --tokenizer FILE$/,
     );
-    checkStart(bare, resolve(bare, given("data.tokenizer", same)));
+    check(bare, resolve(bare, given("data.tokenizer", same)));
     expect(messageOf(() => readStart(join(folder, "none")))).toMatch(
       /^--init-from: .*none cannot be read \(no such file/,
     );

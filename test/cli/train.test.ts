@@ -62,16 +62,16 @@ const small = [
   ...[
     "--update-every",
     "3",
-    "--align-batch",
+    "--align-domain-examples",
     "2",
-    "--target-batch",
+    "--align-target-examples",
     "2",
     "--eval-tokens",
     "128",
     "--eval-every",
     "6",
   ],
-  ...["--checkpoint-every", "5", "--warmup-steps", "2"],
+  ...["--checkpoint-every", "5", "--warmup", "2"],
 ];
 
 interface Ended {
@@ -189,9 +189,9 @@ describe("a run that was cut short goes on to the same bits", () => {
     ["alignments from the steps", ["--align-from", "step", "--update-every", "4"]],
     [
       "perDomain, clipped, with a floor",
-      ["--estimator", "perDomain", "--normalise", "clipped", "--floor", "0.1"],
+      ["--align-estimator", "perDomain", "--normalise", "clipped", "--floor", "0.1"],
     ],
-    ["forward, raw", ["--estimator", "forward", "--normalise", "raw", "--preset", "gpt2"]],
+    ["forward, raw", ["--align-estimator", "forward", "--normalise", "raw", "--preset", "gpt2"]],
   ];
   test.each(modes)("killed at any moment: %s", async (_, options) => {
     const args = [...small, "--steps", "17", "--threads", "2", ...options];
@@ -304,7 +304,7 @@ describe("a run that begins with the parameters of another", () => {
   test("has them to the bit, from the run, its checkpoint or its model, with its tokenizer and shape", () => {
     const texts = small.slice(0, 6);
     const shape = ["--dim", "32", "--layers", "1", "--heads", "2", "--kv-heads", "1", "--context", "32"];
-    const quick = ["--batch", "4", "--eval-every", "0", "--steps", "2", "--align-batch", "2"];
+    const quick = ["--batch", "4", "--eval-every", "0", "--steps", "2", "--align-domain-examples", "2"];
     const first = gradmix(
       ...texts,
       ...shape,
@@ -362,8 +362,8 @@ describe("bad data: one line, exit code 2, nothing written", () => {
     ],
     [
       "a forward estimator with cosines",
-      ["--estimator", "forward"],
-      /--estimator: forward does not see the gradient norms/,
+      ["--align-estimator", "forward"],
+      /--align-estimator: forward does not see the gradient norms/,
     ],
     ["a floor that does not fit", ["--floor", "0.6"], /--floor: 0\.6 is not below 1 \/ 2/],
     [
@@ -421,7 +421,7 @@ describe("bad data: one line, exit code 2, nothing written", () => {
       "1",
       "--schedule",
       "constant",
-      "--warmup-steps",
+      "--warmup",
       "4",
       "--checkpoint-every",
       "1",

@@ -34,7 +34,7 @@ interface Case {
   readonly rule: RuleOptions;
   readonly from: "batch" | "step";
   readonly updateEvery: number;
-  readonly warmup?: number;
+  readonly updateAfter?: number;
   readonly refreshEvery: number;
   readonly batch: number;
   readonly seed: number;
@@ -73,7 +73,7 @@ const row = (rows: TokenBatch, e: number): Batch => ({
 });
 
 async function algorithm1(options: Case, steps: number): Promise<Told[]> {
-  const { from, updateEvery, refreshEvery, batch, seed, warmup = 0 } = options;
+  const { from, updateEvery, refreshEvery, batch, seed, updateAfter = 0 } = options;
   const rule = createRule(options.rule);
   const model = tiny();
   const adam = adamw(model.parameters, optimizer);
@@ -90,7 +90,7 @@ async function algorithm1(options: Case, steps: number): Promise<Told[]> {
   const told: Told[] = [];
   for (let t = 0; t < steps; t++) {
     const weights = [...state.weights];
-    const updates = (step: number): boolean => step % updateEvery === 0 && step >= warmup;
+    const updates = (step: number): boolean => step % updateEvery === 0 && step >= updateAfter;
     // The steps that lead to an update are those since the one before, or the last T_r of a warm-up.
     const leads = from === "step" && updates(updateEvery * (Math.floor(t / updateEvery) + 1));
     if (leads && (t % updateEvery) % refreshEvery === 0) {
@@ -189,10 +189,10 @@ function normsOf(
   );
 }
 
-function trainerOf({ rule, from, updateEvery, refreshEvery, batch, seed, warmup = 0 }: Case): Trainer {
+function trainerOf({ rule, from, updateEvery, refreshEvery, batch, seed, updateAfter = 0 }: Case): Trainer {
   return createTrainer({
     model: tiny(),
-    mixer: createMixer({ domains: names, rule, updateEvery, warmup }),
+    mixer: createMixer({ domains: names, rule, updateEvery, updateAfter }),
     domains,
     target,
     batch,
@@ -252,15 +252,15 @@ const cases: [string, Case][] = [
   ],
   [
     "from batches, after a warm-up",
-    { rule: raw, from: "batch", updateEvery: 2, warmup: 5, refreshEvery: 10, batch: 3, seed: 10 },
+    { rule: raw, from: "batch", updateEvery: 2, updateAfter: 5, refreshEvery: 10, batch: 3, seed: 10 },
   ],
   [
     "from steps, after a warm-up that ends between updates",
-    { rule: raw, from: "step", updateEvery: 3, warmup: 5, refreshEvery: 2, batch: 6, seed: 11 },
+    { rule: raw, from: "step", updateEvery: 3, updateAfter: 5, refreshEvery: 2, batch: 6, seed: 11 },
   ],
   [
     "from steps, after a warm-up that ends at an update",
-    { rule: raw, from: "step", updateEvery: 2, warmup: 4, refreshEvery: 10, batch: 6, seed: 12 },
+    { rule: raw, from: "step", updateEvery: 2, updateAfter: 4, refreshEvery: 10, batch: 6, seed: 12 },
   ],
 ];
 
@@ -281,9 +281,9 @@ describe("the trainer is Algorithm 1", () => {
       expectNear(found.alignments.norms, norms, 1e-3);
       expectNear(found.alignments.targetNorm, targetNorm, 1e-4);
     }
-    const { updateEvery, warmup = 0 } = options;
+    const { updateEvery, updateAfter = 0 } = options;
     expect(updates).toBe(
-      Array.from({ length: steps }, (_, t) => t + 1).filter((t) => t % updateEvery === 0 && t >= warmup)
+      Array.from({ length: steps }, (_, t) => t + 1).filter((t) => t % updateEvery === 0 && t >= updateAfter)
         .length,
     );
   });

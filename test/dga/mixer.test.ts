@@ -29,8 +29,8 @@ describe("createMixer", () => {
     [{ updateEvery: 0 }, /^createMixer: updateEvery: 0 does not fit; it must be an integer of at least 1$/],
     [{ updateEvery: 1.5 }, /^createMixer: updateEvery: 1\.5 /],
     [{ updateEvery: Infinity }, /^createMixer: updateEvery: Infinity /],
-    [{ warmup: -1 }, /^createMixer: warmup: -1 /],
-    [{ warmup: NaN }, /^createMixer: warmup: NaN /],
+    [{ updateAfter: -1 }, /^createMixer: updateAfter: -1 /],
+    [{ updateAfter: NaN }, /^createMixer: updateAfter: NaN /],
     [{ rule: { name: "dga", beta: 2 } }, /^dga: beta: 2 /],
     [{ rule: { name: "dga", floor: 0.5 } }, /^dga: floor: 0\.5 /],
   ] as [Partial<MixerOptions>, RegExp][])("refuses %j", (options, message) => {
@@ -44,13 +44,13 @@ const mixers = fc
   .record({
     k: fc.integer({ min: 1, max: 6 }),
     updateEvery: fc.integer({ min: 1, max: 7 }),
-    warmup: fc.nat(20),
+    updateAfter: fc.nat(20),
     eta: fc.double({ min: 0, max: 3, noNaN: true }),
     beta: fc.double({ min: 0.01, max: 1, noNaN: true }),
     floor: fc.double({ min: 0, max: 0.1, noNaN: true }),
   })
-  .map(({ k, updateEvery, warmup, ...rule }) =>
-    createMixer({ domains: names(k), rule: { name: "dga", ...rule }, updateEvery, warmup }),
+  .map(({ k, updateEvery, updateAfter, ...rule }) =>
+    createMixer({ domains: names(k), rule: { name: "dga", ...rule }, updateEvery, updateAfter }),
   );
 
 describe("updateDue", () => {
@@ -67,8 +67,8 @@ describe("updateDue", () => {
 
   test("every T_r steps, none before the warm-up is over, never for fixed weights", () => {
     expect(dueAt({ updateEvery: 5 }, 16)).toEqual([5, 10, 15]);
-    expect(dueAt({ updateEvery: 5, warmup: 7 }, 16)).toEqual([10, 15]);
-    expect(dueAt({ updateEvery: 5, warmup: 10 }, 16)).toEqual([10, 15]);
+    expect(dueAt({ updateEvery: 5, updateAfter: 7 }, 16)).toEqual([10, 15]);
+    expect(dueAt({ updateEvery: 5, updateAfter: 10 }, 16)).toEqual([10, 15]);
     expect(dueAt({ updateEvery: 1 }, 3)).toEqual([1, 2, 3]);
     expect(dueAt({ updateEvery: 1, rule: { name: "uniform" } }, 5)).toEqual([]);
     const mixer = createMixer({ domains: ["a"], rule: { name: "dga" }, updateEvery: 1 });
@@ -79,7 +79,7 @@ describe("updateDue", () => {
     fc.assert(
       fc.property(mixers, fc.nat(60), (mixer, steps) => {
         let next = steps + 1;
-        while (next % mixer.updateEvery !== 0 || next < mixer.warmup) next++;
+        while (next % mixer.updateEvery !== 0 || next < mixer.updateAfter) next++;
         expect(nextUpdate(mixer, steps)).toBe(next);
         for (let s = steps + 1; s <= next; s++)
           expect(updateDue(mixer, { ...mixer.initial, steps: s })).toBe(s === next);

@@ -27,12 +27,12 @@ beforeEach(async () => {
 afterEach(shutdown);
 
 function setup(
-  options: Partial<TrainerOptions> & { rule?: RuleOptions; updateEvery?: number; warmup?: number } = {},
+  options: Partial<TrainerOptions> & { rule?: RuleOptions; updateEvery?: number; updateAfter?: number } = {},
 ): Trainer {
-  const { rule = { name: "dga" }, updateEvery = 3, warmup = 0, ...rest } = options;
+  const { rule = { name: "dga" }, updateEvery = 3, updateAfter = 0, ...rest } = options;
   return createTrainer({
     model: tiny(),
-    mixer: createMixer({ domains: ["a", "b", "c"], rule, updateEvery, warmup }),
+    mixer: createMixer({ domains: ["a", "b", "c"], rule, updateEvery, updateAfter }),
     domains: [1, 2, 3].map((seed) => windows("abc".charAt(seed - 1), [language(seed, 40 * seed + 300)])),
     target: windows("target", [language(1, 100), language(2, 40)]),
     batch: 5,
@@ -147,7 +147,7 @@ describe("the trainer", () => {
     const examples = async (trainer: Trainer): Promise<number> =>
       ((await trainer.save()).json["gathered"] as { domainOf: number[] }).domainOf.length;
     for (const rule of [{ name: "dga" }, { name: "odm" }] as const) {
-      const trainer = setup({ rule, alignment: { from: "step" }, warmup: 11, updateEvery: 4, batch: 5 });
+      const trainer = setup({ rule, alignment: { from: "step" }, updateAfter: 11, updateEvery: 4, batch: 5 });
       const counts = [];
       for (let i = 0; i < 17; i++) {
         await trainer.step();

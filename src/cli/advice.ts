@@ -1,0 +1,52 @@
+/** What to do about a run that ended by an error. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import { GradmixError } from "../errors.ts";
+import { listCheckpoints } from "./run-folder.ts";
+
+/** What the advice is made of. */
+export interface Advice {
+  /** The run folder. */
+  readonly out: string;
+  /** The learning rate of the run. */
+  readonly lr: number;
+}
+
+/** What is left of a run whose loss, device, memory or disk was lost: the last checkpoint, and how to go on from it. */
+export function withCheckpoint(
+  error: unknown,
+  steps: number,
+  saved: number | null,
+  { out, lr }: Advice,
+): unknown {
+  if (!(error instanceof GradmixError)) return error;
+  const { code, message } = error;
+  const ends = `${message}. The run ends after step ${steps}`;
+  const told = (rest: string): GradmixError => new GradmixError(code, `${ends}; ${rest}`, { cause: error });
+  if (code === "numeric") {
+    // Parameters that gave no loss once will not give one again.
+    const good = listCheckpoints(out).findLast(({ step }) => step < steps) ?? null;
+    const from = good === null ? "" : ` from the checkpoint of step ${good.step}`;
+    return told(
+      `to begin again${from} with a lower learning rate: ${lowerRate(out, lr, good?.path ?? null)}`,
+    );
+  }
+  if (!["backend", "memory", "io"].includes(code)) return error;
+  if (saved === null) return told("there was no checkpoint yet (--checkpoint-every)");
+  return told(
+    `the checkpoint of step ${saved} is kept, gradmix train --resume ${shellWord(out)} goes on from it`,
+  );
+}
+
+/** The command of a run like this one with a tenth of its learning rate. */
+function lowerRate(folder: string, rate: number, checkpoint: string | null): string {
+  let out = folder;
+  for (let n = 2; existsSync(out); n++) out = `${folder.replace(/\/+$/, "")}-${n}`;
+  const from = checkpoint === null ? [] : ["--init-from", checkpoint];
+  const lr = String(Number((rate / 10).toPrecision(3)));
+  const words = ["gradmix", "train", join(folder, "config.json"), ...from, "--lr", lr, "--out", out];
+  return words.map(shellWord).join(" ");
+}
+
+const shellWord = (word: string): string =>
+  /^[\w./:@%+=,-]+$/.test(word) ? word : `'${word.replaceAll("'", "'\\''")}'`;

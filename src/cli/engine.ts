@@ -1,0 +1,87 @@
+/** The backend of a run: which is started, what its numbers depend on, and what a resumed run changes of it. */
+import type { Backend } from "../backends/backend.ts";
+import { GradmixError } from "../errors.ts";
+import { init } from "../init.ts";
+import type { RunChanges } from "./run-events.ts";
+import type { RunConfig } from "./train-config.ts";
+import { isObject } from "./values.ts";
+import { version } from "./version.ts";
+
+/** What the options say of the backend. */
+export type EnginePlan = Pick<
+  RunConfig,
+  "backend" | "threads" | "simd" | "precision" | "deterministic" | "memoryLimit"
+>;
+
+/** What the numbers of a run depend on beside its configuration. */
+export interface Engine {
+  readonly backend: string;
+  /** SIMD level of the cpu, name of the GPU. */
+  readonly simd: string;
+  readonly precision: string;
+  /** Of gradmix. */
+  readonly version: string;
+}
+
+/** As a checkpoint says it. Those of before hold the backend only. */
+export function savedEngine(state: Readonly<Record<string, unknown>>): Partial<Engine> {
+  const engine = state["engine"];
+  const found: Record<string, unknown> = isObject(engine) ? engine : { backend: state["backend"] };
+  return Object.fromEntries(Object.entries(found).filter(([, value]) => typeof value === "string"));
+}
+
+/** Each part that is known of both and differs. */
+export function engineChanges(then: Partial<Engine>, now: Engine): RunChanges {
+  return Object.fromEntries(
+    Object.entries(now).flatMap(([name, value]: [string, string]) => {
+      const from = then[name as keyof Engine];
+      return from === undefined || from === value ? [] : [[name, { from, to: value }]];
+    }),
+  );
+}
+
+/** The backend that the options name. A resumed run goes on where it began and as it began, unless they say otherwise. */
+export async function startBackend(
+  wanted: EnginePlan,
+  then: Partial<Engine>,
+  log: (line: string) => void,
+): Promise<{ readonly backend: Backend; readonly engine: Engine }> {
+  const kept = wanted.backend === "auto" && (then.backend === "cpu" || then.backend === "webgpu");
+  const backend = kept ? then.backend : wanted.backend;
+  const keptSimd =
+    wanted.simd === "auto" && then.backend === "cpu" && backend === "cpu" && isSimd(then.simd)
+      ? then.simd
+      : null;
+  const simd = keptSimd ?? wanted.simd;
+  try {
+    const started = await init({
+      backend,
+      log,
+      ...(wanted.threads === null ? {} : { threads: wanted.threads }),
+      ...(simd === "auto" ? {} : { simd }),
+      ...(wanted.precision === "f32" ? {} : { precision: wanted.precision }),
+      ...(wanted.deterministic ? { deterministic: true } : {}),
+      ...(wanted.memoryLimit === null ? {} : { memoryLimit: wanted.memoryLimit }),
+    });
+    return {
+      backend: started,
+      engine: {
+        backend: started.name,
+        simd: started.capabilities.simd,
+        precision: wanted.precision,
+        version: version(),
+      },
+    };
+  } catch (error) {
+    if (!(kept || keptSimd !== null) || !(error instanceof GradmixError) || error.code !== "backend")
+      throw error;
+    throw new GradmixError(
+      "backend",
+      `${error.message}. The run began on ${then.backend ?? ""}${keptSimd === null ? "" : ` with ${keptSimd} SIMD`} and goes on so, since others round differently; ${keptSimd === null ? "--backend" : "--simd or --backend"} names another, and the metrics say it`,
+      { cause: error },
+    );
+  }
+}
+
+const isSimd = (level: string | undefined): level is "relaxed" | "plain" =>
+  level === "relaxed" || level === "plain";

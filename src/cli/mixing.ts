@@ -1,0 +1,186 @@
+/** How a run mixes: its bases, its rule with the combinators around it, and what is measured for it. Decided before any text is read. */
+import { readFileSync } from "node:fs";
+import { type Bases, createBases } from "../dga/bases.ts";
+import { parseBases } from "../dga/bases-text.ts";
+import { type CombinatorOptions, combine, type RunFacts } from "../dga/combinators/index.ts";
+import { createMixer, type Mixer } from "../dga/mixer.ts";
+import { checkFit, planOf } from "../dga/plan.ts";
+import type { Rule } from "../dga/rule.ts";
+import { createRule, type RuleName, type RuleOptions } from "../dga/rules/index.ts";
+import { GradmixError } from "../errors.ts";
+import type { AlignmentConfig, MixingConfig, TrainConfig } from "./train-config.ts";
+import { reason } from "./values.ts";
+
+export interface MixingPlan {
+  /** The domains, in the order of the weights. */
+  readonly names: readonly string[];
+  readonly bases: Bases | null;
+  readonly alignment: AlignmentConfig;
+  /** Folder of the run whose model gives the reference losses. */
+  readonly reference: string | null;
+  readonly ruleName: RuleName;
+  /** The rule looks at what is measured, so that it may ask for a target. */
+  readonly measures: boolean;
+  /** The rule or what is around it counts with the tokens of the whole run, so that the run cannot be extended. */
+  readonly countsTokens: boolean;
+  /** Options that were given and change nothing, as lines for the user. */
+  readonly unused: readonly string[];
+  /** The mixer, once it is known how many training tokens each domain has. */
+  mixerOf(sizes: Readonly<Record<string, number>>): Mixer;
+}
+
+/** `tokens` are those of the whole run. Throws `config` for what does not go together, `data` for bases that are malformed. */
+export function planMixing(
+  { mixing, alignment, data }: Pick<TrainConfig, "mixing" | "alignment" | "data">,
+  tokens: number,
+): MixingPlan {
+  const names = [...data.domains.keys()];
+  const bases = readBases(mixing.bases, names);
+  let countsTokens = false;
+  const build = (sizes: Readonly<Record<string, number>>): Mixer =>
+    createMixer({
+      domains: bases?.names ?? names,
+      rule: ruleOf(mixing, [...data.targets.keys()], {
+        sizes,
+        get tokens() {
+          countsTokens = true;
+          return tokens;
+        },
+      }),
+      updateEvery: mixing.updateEvery,
+      updateAfter: mixing.updateAfter,
+    });
+  // How large the domains are is only known once they are read.
+  const planned = build(
+    Object.fromEntries((bases?.names ?? names).map((name) => [name, Number.MAX_SAFE_INTEGER])),
+  );
+  const { rule } = planned;
+  const target = data.target.length === 0 ? null : data.target;
+  if (planOf(rule.needs).aligns && target === null)
+    throw new GradmixError(
+      "config",
+      `--target: rule ${rule.name} needs one; give the text that the model should become good at`,
+    );
+  checkFit({
+    mixer: planned,
+    domains: names,
+    target,
+    targets: { size: data.targets.size },
+    ...(mixing.reference === null ? {} : { reference: { folder: mixing.reference } }),
+    ...(bases === null ? {} : { bases }),
+    alignment,
+  });
+  return {
+    names,
+    bases,
+    alignment,
+    reference: mixing.reference,
+    ruleName: mixing.rule,
+    measures: rule.needs.length > 0,
+    countsTokens,
+    unused: unusedOptions(mixing).map(
+      (option) => `mixing.${option} has no effect: rule ${mixing.rule} does not look at it`,
+    ),
+    mixerOf: (sizes) => build(bases === null ? sizes : basisSizes(bases, sizes)),
+  };
+}
+
+/** Which of the common options of `MixingConfig` a rule takes, and under what name. */
+const common: {
+  readonly [K in RuleName]: Partial<
+    Record<"eta" | "beta" | "normalise" | "floor" | "weights" | "histogram", string>
+  >;
+} = {
+  uniform: {},
+  static: { weights: "weights" },
+  temperature: {},
+  importanceSampling: { histogram: "histogram" },
+  dga: { eta: "eta", beta: "beta", normalise: "normalise", floor: "floor", weights: "start" },
+  doge: { eta: "eta", weights: "start" },
+  grape: { eta: "eta", beta: "beta", normalise: "normalise", weights: "start" },
+  rnb: {},
+  doremi: { eta: "eta", weights: "start" },
+  odm: {},
+  ado: { floor: "floor", weights: "start" },
+};
+
+/** Does the rule read this option? */
+export function ruleTakes(rule: RuleName, option: keyof (typeof common)["dga"]): boolean {
+  return common[rule][option] !== undefined;
+}
+
+/** Options that were given and change nothing with this rule. */
+export function unusedOptions(mixing: MixingConfig): string[] {
+  const { rule } = mixing;
+  const fixed = ["uniform", "static", "temperature", "importanceSampling"].includes(rule);
+  return [
+    ...(mixing.eta !== null && !ruleTakes(rule, "eta") ? ["eta"] : []),
+    ...(mixing.normalise !== null && !ruleTakes(rule, "normalise") ? ["normalise"] : []),
+    // An average goes around any rule that moves the weights.
+    ...(mixing.beta !== null && fixed ? ["beta"] : []),
+  ];
+}
+
+/**
+ * The rule of a run, for `createMixer`: its options out of the common ones and `ruleOptions`, with the combinators around it. `facts` fill in
+ * what the data says. Throws `config`.
+ */
+export function ruleOf(mixing: MixingConfig, targets: readonly string[], facts: RunFacts): Rule {
+  const options: Record<string, unknown> = { name: mixing.rule };
+  for (const [option, name] of Object.entries(common[mixing.rule])) {
+    const value = mixing[option as keyof (typeof common)["dga"]];
+    if (value !== null) options[name] = value instanceof Map ? Object.fromEntries(value) : value;
+  }
+  if ((mixing.rule === "temperature" || mixing.rule === "ado") && facts.sizes !== undefined)
+    options["sizes"] = facts.sizes;
+  if (mixing.rule === "grape") options["targets"] = targets;
+  // The rule checks its own options, whatever their source.
+  const rule = createRule({ ...options, ...mixing.ruleOptions } as unknown as RuleOptions);
+  // What a rule does not do itself is put around it.
+  const around: CombinatorOptions[] = [];
+  if (mixing.beta !== null && !ruleTakes(mixing.rule, "beta") && rule.needs.length > 0)
+    around.push({ name: "ema", beta: mixing.beta });
+  if (mixing.floor !== null && mixing.floor > 0 && !ruleTakes(mixing.rule, "floor"))
+    around.push({ name: "floor", least: mixing.floor });
+  return combine(combine(rule, around), mixing.combinators, facts);
+}
+
+/** The bases of a file, or those given. Throws `config` for a file that cannot be read, `data` with the line for what is wrong in it. */
+function readBases(path: MixingConfig["bases"], domains: readonly string[]): Bases | null {
+  if (path === null) return null;
+  if (typeof path === "object") return inlineBases(path, domains);
+  const format = /\.(json|csv)$/i.exec(path)?.[1]?.toLowerCase();
+  if (format !== "json" && format !== "csv")
+    throw new GradmixError("config", `--bases: ${path} ends in neither .json nor .csv`);
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (error) {
+    throw new GradmixError("config", `--bases: ${path} cannot be read (${reason(error)})`, { cause: error });
+  }
+  return parseBases(text, domains, { format, source: path });
+}
+
+function inlineBases(
+  given: Exclude<MixingConfig["bases"], string | null>,
+  domains: readonly string[],
+): Bases {
+  try {
+    return createBases(given, domains);
+  } catch (error) {
+    if (!(error instanceof GradmixError)) throw error;
+    throw new GradmixError(error.code, `mixing.bases: ${error.message}`, { cause: error });
+  }
+}
+
+/** What a basis offers: the tokens of the domains that it draws from. */
+function basisSizes(bases: Bases, sizes: Readonly<Record<string, number>>): Record<string, number> {
+  const { names, domains, offsets, columns } = bases;
+  return Object.fromEntries(
+    names.map((name, j) => {
+      let size = 0;
+      for (let e = offsets[j]; e < offsets[j + 1]; e++) size += sizes[domains[columns[e]]];
+      return [name, size];
+    }),
+  );
+}

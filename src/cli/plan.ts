@@ -1,0 +1,45 @@
+/** A configuration as the plain parts of a run, each of which is all that one module is told. */
+import type { Advice } from "./advice.ts";
+import type { EnginePlan } from "./engine.ts";
+import { type MixingPlan, planMixing } from "./mixing.ts";
+import type { DataPlan } from "./read-data.ts";
+import type { ModelPlan } from "./start.ts";
+import type { TrainConfig } from "./train-config.ts";
+import { planTraining, type TrainingPlan } from "./training.ts";
+
+/** When a run evaluates and saves. */
+export interface CyclePlan {
+  readonly steps: number;
+  /** Steps between two evaluations; 0: only at the end. */
+  readonly evalEvery: number;
+  /** Tokens read from each held-out set for an evaluation. */
+  readonly evalTokens: number;
+  /** Steps between two checkpoints; 0: only at the end. */
+  readonly checkpointEvery: number;
+  /** What an error's advice is made of. */
+  readonly advice: Advice;
+}
+
+export interface RunPlan {
+  readonly data: DataPlan;
+  readonly model: ModelPlan;
+  readonly training: TrainingPlan;
+  readonly mixing: MixingPlan;
+  readonly engine: EnginePlan;
+  readonly cycle: CyclePlan;
+}
+
+/** Throws `config` and `data` for what can be said about the options alone, before gigabytes are read. */
+export function planRun(config: TrainConfig): RunPlan {
+  const { seed, lr } = config.training;
+  const { out, evalEvery, evalTokens, checkpointEvery } = config.run;
+  const training = planTraining(config);
+  return {
+    data: { ...config.data, context: config.model.context, seed, out },
+    model: { ...config.model, seed },
+    training,
+    mixing: planMixing(config, training.tokens),
+    engine: config.run,
+    cycle: { steps: training.steps, evalEvery, evalTokens, checkpointEvery, advice: { out, lr } },
+  };
+}

@@ -1,0 +1,135 @@
+/**
+ * What a training run is told. Plain data: the command builds a `TrainConfig` from its options and a config file (options.ts holds defaults, ranges and help),
+ * and writes it into the run folder. `plan.ts` turns it into the parts of a run; below that nobody sees the whole of it.
+ */
+import type { Normalisation } from "../dga/rules/normalisation.ts";
+import type { CombinatorOptions } from "../dga/combinators/index.ts";
+import type { RuleName } from "../dga/rules/index.ts";
+import type { AlignmentOptions } from "../dga/trainer-options.ts";
+
+export type TokenizerChoice = "byte" | "bpe" | (string & {});
+export type ModelPreset = "llama" | "gpt2";
+export type ScheduleName = "cosine" | "wsd" | "constant";
+
+/** `null` means: not given, decide for me. */
+export interface TrainConfig {
+  data: DataConfig;
+  model: ModelConfig;
+  training: TrainingConfig;
+  mixing: MixingConfig;
+  alignment: AlignmentConfig;
+  run: RunConfig;
+}
+
+export interface DataConfig {
+  /** Name → globs, in the order of the weights. At least one domain. */
+  domains: ReadonlyMap<string, readonly string[]>;
+  /** Globs of the target set. May be empty for a rule that needs no target. */
+  target: string[];
+  /** Name → globs of several targets, for "grape". */
+  targets: ReadonlyMap<string, readonly string[]>;
+  /** Field of .jsonl lines that holds the text. */
+  textField: string;
+  /** Counts broken .jsonl lines and invalid UTF-8 instead of stopping at the first. */
+  skipBadLines: boolean;
+  /** Share of the documents of each domain, and of the target, kept for evaluation. */
+  heldOut: number;
+  /** "byte", "bpe" (trained on the domains), or the path of a tokenizer.json. */
+  tokenizer: TokenizerChoice;
+  /** Size of the vocabulary that "bpe" trains. */
+  vocabSize: number;
+}
+
+export interface ModelConfig {
+  preset: ModelPreset;
+  dim: number;
+  layers: number;
+  heads: number;
+  /** Key/value heads; null: as many as `heads`. Divides `heads`. */
+  kvHeads: number | null;
+  /** Width inside the MLP; null: 4·dim (gpt2), 8/3·dim rounded up to a multiple of 32 (llama). */
+  hiddenDim: number | null;
+  /** Tokens in a window, T. */
+  context: number;
+  /** A run, a checkpoint or a Hugging Face folder whose parameters are begun with; null: random ones. */
+  initFrom: string | null;
+}
+
+export interface TrainingConfig {
+  /** Optimizer steps. Exactly one of `steps` and `tokens` is not null. */
+  steps: number | null;
+  /** Training tokens; rounded up to whole steps. */
+  tokens: number | null;
+  /** Windows in a step. */
+  batch: number;
+  lr: number;
+  /** Where the schedule ends, as a share of `lr`. */
+  minRatio: number;
+  schedule: ScheduleName;
+  warmup: number;
+  weightDecay: number;
+  beta1: number;
+  beta2: number;
+  /** Global-norm clipping; 0 turns it off. */
+  clip: number;
+  seed: number;
+}
+
+export interface MixingConfig {
+  rule: RuleName;
+  /** Options of the rule that have no key here, as the rule itself names them; they go before those below. */
+  ruleOptions: Record<string, unknown>;
+  /** Put around the rule in this order. */
+  combinators: CombinatorOptions[];
+  /** Step size η of the mirror step. null, here and below: the rule's own default. */
+  eta: number | null;
+  /** Weight of the NEW value in the moving average of the weights; 1 is no average. */
+  beta: number | null;
+  normalise: Normalisation | null;
+  /** T_r: steps between two updates of the weights. */
+  updateEvery: number;
+  /** Steps before the first update. */
+  updateAfter: number;
+  /** No domain's weight falls below this. */
+  floor: number | null;
+  /** Domain → weight, for "static"; where other rules start. They sum to 1. null: uniform. */
+  weights: ReadonlyMap<string, number> | null;
+  /** Domain → share or count of the target, for "importanceSampling"; a domain that is not named has 0. */
+  histogram: ReadonlyMap<string, number> | null;
+  /** Folder of an earlier run, whose model gives the reference losses of "doremi". */
+  reference: string | null;
+  /** Basis distributions over the domains, whose weights the rule then moves: a path (.json or .csv) or by name; null: the domains themselves. */
+  bases: string | ReadonlyMap<string, ReadonlyMap<string, number> | readonly number[]> | null;
+}
+
+/** Keys and meanings are those of the library's `AlignmentOptions`. */
+export type AlignmentConfig = Required<Omit<AlignmentOptions, "parameters">>;
+
+export interface RunConfig {
+  /** Steps between two evaluations; 0: only at the end. */
+  evalEvery: number;
+  /** Tokens read from each held-out set for an evaluation. */
+  evalTokens: number;
+  /** Steps between two checkpoints; 0: only at the end. */
+  checkpointEvery: number;
+  /** The run folder. */
+  out: string;
+  /** "auto": a GPU if there is one, else the cpu; a resumed run goes on where it began. */
+  backend: "auto" | "cpu" | "webgpu" | "reference";
+  /** null: one a core. */
+  threads: number | null;
+  simd: "auto" | "relaxed" | "plain";
+  /** "f16": of the operands of matrix products, with loss scaling. With backend "webgpu" only. */
+  precision: "f32" | "f16";
+  /** Kernel variants are pinned, not chosen by timing them. Matters to backend "webgpu" only. */
+  deterministic: boolean;
+  /** Most bytes of tensors at once. null: the backend's own limit. */
+  memoryLimit: number | null;
+  quiet: boolean;
+}
+
+/** Steps that a run takes: `steps`, or enough for `tokens`. */
+export function totalSteps(config: TrainConfig): number {
+  const { steps, tokens, batch } = config.training;
+  return steps ?? Math.ceil((tokens ?? 0) / (batch * config.model.context));
+}
