@@ -1,0 +1,211 @@
+/** The memory of the backend: tensors' buffers out of a pool, and numbers that do not change. */
+import { GradmixError } from "../../errors.ts";
+import type { DType, TensorData } from "../../tensor/dtype.ts";
+import type { View } from "../../tensor/memory.ts";
+import type { Commands } from "./commands.ts";
+import type { Faults } from "./faults.ts";
+import { createPool, type PooledBuffer } from "./pool.ts";
+import { USAGE } from "./usage.ts";
+
+/** A tensor's buffer. */
+export interface Entry {
+  readonly pooled: PooledBuffer;
+  /** Elements. */
+  readonly count: number;
+  readonly dtype: DType;
+}
+
+export interface Buffers {
+  /** Throws `memory` when the limit, or what the device binds, is exceeded. */
+  alloc(elements: number, dtype: DType): number;
+  free(buffer: number): void;
+  /** Throws `backend` for a buffer that does not exist. */
+  entryOf(buffer: number): Entry;
+  write(buffer: number, offset: number, data: TensorData | readonly number[]): void;
+  /** Numbers that are made and uploaded once per key; they belong to the backend. */
+  constant(key: string, values: () => Float32Array): View;
+  readonly liveBytes: number;
+  readonly peakBytes: number;
+  /** GPU buffers made so far, and bytes that exist now, in use and pooled. */
+  readonly created: number;
+  readonly poolBytes: number;
+  destroy(): void;
+}
+
+export interface BufferLimits {
+  /** Most bytes of tensors at once. */
+  readonly memoryLimit: number;
+  /** Bytes of free buffers that are kept in any case. */
+  readonly poolFloor: number;
+}
+
+/** Throws `shape` when elements are not inside of the buffer. */
+export function checkInside(entry: Entry, offset: number, count: number): void {
+  if (offset < 0 || offset + count > entry.count)
+    throw new GradmixError(
+      "shape",
+      `webgpu: elements ${offset} to ${offset + count} are outside of a buffer of ${entry.count}`,
+    );
+}
+
+/** `onDestroy` is told of buffers that are about to be destroyed. */
+export function createBuffers(
+  device: GPUDevice,
+  faults: Faults,
+  commands: Commands,
+  { memoryLimit, poolFloor }: BufferLimits,
+  onDestroy: (id: number) => void,
+): Buffers {
+  const { queue, limits } = device;
+  // In whole vectors of four.
+  const bindable = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize);
+  const mostBytes = bindable - (bindable % 16);
+  const entries = new Map<number, Entry>();
+  const constants = new Map<string, View>();
+  let nextBuffer = 1;
+  let liveBytes = 0;
+  let peakBytes = 0;
+
+  const pool = createPool(
+    (bytes) =>
+      createAsked(device, faults, bytes, USAGE.storage | USAGE.copySource | USAGE.copyTarget, {
+        live: liveBytes,
+        refused(buffer, refusal) {
+          const { id } = pool.find(buffer) ?? {};
+          if (id !== undefined && commands.pending(id)) {
+            // What is encoded can no longer run, and whoever encoded something has to know.
+            for (const one of commands.encodedBy) faults.fail(refusal, one);
+            commands.drop();
+          }
+          pool.refuse(buffer);
+          forgetConstants(buffer);
+        },
+      }),
+    // Beyond the floor as much is kept as was ever live at one time: a step's buffers wait for the next step.
+    { most: mostBytes, cap: () => Math.max(poolFloor, peakBytes) },
+    ({ id, buffer }) => {
+      // What is encoded and uses it has to be submitted first: a submit with a destroyed buffer runs nothing.
+      if (commands.pending(id)) commands.submit();
+      faults.forget(buffer);
+      onDestroy(id);
+    },
+  );
+  function forgetConstants(buffer: GPUBuffer): void {
+    for (const [key, view] of constants) {
+      const entry = entries.get(view.buffer);
+      if (entry?.pooled.buffer !== buffer) continue;
+      constants.delete(key);
+      entries.delete(view.buffer);
+      pool.give(entry.pooled);
+    }
+  }
+  const enter = (count: number, dtype: DType): number => {
+    const pooled = pool.take(Math.max(4, count * 4));
+    const buffer = nextBuffer++;
+    entries.set(buffer, { pooled, count, dtype });
+    return buffer;
+  };
+  const entryOf = (buffer: number): Entry => {
+    const entry = entries.get(buffer);
+    if (entry === undefined) throw new GradmixError("backend", `webgpu: buffer ${buffer} does not exist`);
+    return entry;
+  };
+  /** Writes go before what was encoded and not yet submitted, so that must not use the buffer. */
+  const put = ({ pooled }: Entry, offset: number, values: Float32Array | Int32Array): void => {
+    if (commands.pending(pooled.id)) commands.submit();
+    queue.writeBuffer(pooled.buffer, offset * 4, values as Float32Array<ArrayBuffer>);
+  };
+
+  return {
+    entryOf,
+    alloc(elements, dtype) {
+      faults.check();
+      const bytes = elements * 4;
+      if (bytes > mostBytes)
+        throw new GradmixError(
+          "memory",
+          `webgpu: a tensor of ${bytes} bytes was asked for; this device binds at most ${mostBytes} bytes at once. Lower the batch or the context`,
+        );
+      if (liveBytes + bytes > memoryLimit)
+        throw new GradmixError(
+          "memory",
+          `webgpu: ${bytes} bytes were requested while ${liveBytes} are live; the limit is ${memoryLimit}. Lower the batch or raise the memory limit`,
+        );
+      const buffer = enter(elements, dtype);
+      liveBytes += bytes;
+      peakBytes = Math.max(peakBytes, liveBytes);
+      return buffer;
+    },
+    free(buffer) {
+      // Tensors may outlive their backend, on the cpu too.
+      if (faults.disposed) return;
+      const entry = entryOf(buffer);
+      entries.delete(buffer);
+      liveBytes -= entry.count * 4;
+      pool.give(entry.pooled);
+    },
+    write(buffer, offset, data) {
+      faults.check();
+      const entry = entryOf(buffer);
+      checkInside(entry, offset, data.length);
+      if (data.length === 0) return;
+      put(entry, offset, entry.dtype === "f32" ? Float32Array.from(data) : Int32Array.from(data));
+    },
+    constant(key, values) {
+      const known = constants.get(key);
+      if (known !== undefined) return known;
+      const data = values();
+      const buffer = enter(data.length, "f32");
+      put(entryOf(buffer), 0, data);
+      const view: View = { buffer, offset: 0, shape: [data.length], dtype: "f32" };
+      constants.set(key, view);
+      return view;
+    },
+    get liveBytes() {
+      return liveBytes;
+    },
+    get peakBytes() {
+      return peakBytes;
+    },
+    get created() {
+      return pool.created;
+    },
+    get poolBytes() {
+      return pool.bytes;
+    },
+    destroy() {
+      entries.clear();
+      pool.destroy();
+    },
+  };
+}
+
+interface Asking {
+  /** Bytes of tensors that are live, for the message. */
+  readonly live: number;
+  refused(buffer: GPUBuffer, refusal: GradmixError): void;
+}
+
+/** A buffer. The device says later whether it had the memory; a lost one says nothing. */
+export function createAsked(
+  device: GPUDevice,
+  faults: Faults,
+  bytes: number,
+  usage: number,
+  { live, refused }: Asking,
+): GPUBuffer {
+  device.pushErrorScope("out-of-memory");
+  const buffer = device.createBuffer({ size: bytes, usage });
+  const whose = faults.owner;
+  void faults.ask(async () => {
+    const error = await device.popErrorScope().catch(() => null);
+    if (error === null || faults.disposed) return;
+    const refusal = new GradmixError(
+      "memory",
+      `webgpu: the device refused ${bytes} bytes while ${live} are live; lower the batch`,
+    );
+    faults.refuse(buffer, refusal, whose);
+    refused(buffer, refusal);
+  });
+  return buffer;
+}

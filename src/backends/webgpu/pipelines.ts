@@ -1,0 +1,140 @@
+/** Compute pipelines by what is dispatched, and bind groups by pipeline and buffers: a running training makes neither. */
+import { GradmixError } from "../../errors.ts";
+import { type Dispatch, textOf } from "./context.ts";
+import { type Faults, firstLine } from "./faults.ts";
+import type { PooledBuffer } from "./pool.ts";
+import { scalarLayout, type ShaderOperand, shaderOf, type ShaderSlot } from "./shader.ts";
+import { COMPUTE } from "./usage.ts";
+
+export interface Pipeline {
+  readonly id: number;
+  readonly pipeline: GPUComputePipeline;
+  readonly layout: GPUBindGroupLayout;
+  /** Bytes of its scalars. */
+  readonly scalarBytes: number;
+  /** The device has said whether it compiles. */
+  proven: boolean;
+  failure: GradmixError | null;
+  /** Resolves when the device has said whether it compiles. */
+  readonly answered: Promise<void>;
+}
+
+export interface Pipelines {
+  /** `layoutKey` says which operands share a binding and how each is bound; all else that a shader depends on is in the dispatch's key. */
+  pipelineOf(
+    dispatch: Dispatch,
+    layoutKey: string,
+    operands: readonly ShaderOperand[],
+    slots: readonly ShaderSlot[],
+  ): Pipeline;
+  /** The group that binds these buffers after the scalars. */
+  groupOf(pipeline: Pipeline, scalars: GPUBuffer, buffers: readonly PooledBuffer[]): GPUBindGroup;
+  /** Forgets the groups that bind this buffer. */
+  forget(id: number): void;
+  /** Made so far. */
+  readonly pipelines: number;
+  readonly bindGroups: number;
+}
+
+export function createPipelines(device: GPUDevice, faults: Faults): Pipelines {
+  /** By a dispatch's key, and by how its operands are bound. */
+  const known = new Map<string, Map<string, Pipeline>>();
+  const groups = new Map<string, { readonly group: GPUBindGroup; readonly buffers: readonly number[] }>();
+  let pipelines = 0;
+  let bindGroups = 0;
+  return {
+    pipelineOf(dispatch, layoutKey, operands, slots) {
+      const alike = known.get(dispatch.key) ?? new Map<string, Pipeline>();
+      const found = alike.get(layoutKey);
+      if (found !== undefined) return found;
+      const made = makePipeline(device, faults, dispatch, operands, slots, pipelines++);
+      known.set(dispatch.key, alike.set(layoutKey, made));
+      return made;
+    },
+    groupOf({ id, layout, scalarBytes }, scalars, buffers) {
+      let key = `${id}`;
+      for (const buffer of buffers) key += `,${buffer.id}`;
+      const found = groups.get(key);
+      if (found !== undefined) return found.group;
+      const group = device.createBindGroup({
+        layout,
+        entries: [
+          { binding: 0, resource: { buffer: scalars, size: scalarBytes } },
+          ...buffers.map(({ buffer }, slot) => ({ binding: slot + 1, resource: { buffer } })),
+        ],
+      });
+      groups.set(key, { group, buffers: buffers.map((buffer) => buffer.id) });
+      bindGroups++;
+      return group;
+    },
+    forget(id) {
+      for (const [key, { buffers }] of groups) if (buffers.includes(id)) groups.delete(key);
+    },
+    get pipelines() {
+      return pipelines;
+    },
+    get bindGroups() {
+      return bindGroups;
+    },
+  };
+}
+
+function makePipeline(
+  device: GPUDevice,
+  faults: Faults,
+  dispatch: Dispatch,
+  operands: readonly ShaderOperand[],
+  slots: readonly ShaderSlot[],
+  id: number,
+): Pipeline {
+  const source = {
+    operands,
+    slots,
+    scalars: Object.entries(dispatch.scalars ?? {}).map(([name, [type]]) => [name, type] as const),
+    workgroup: dispatch.workgroup ?? 64,
+    ...(dispatch.declarations === undefined ? {} : { declarations: textOf(dispatch.declarations) }),
+    ...(dispatch.features === undefined ? {} : { features: dispatch.features }),
+    ...(dispatch.subgroupSize === undefined ? {} : { subgroupSize: dispatch.subgroupSize }),
+    body: textOf(dispatch.body),
+  };
+  const scalarBytes = 16 * Math.ceil(scalarLayout(source).length / 4);
+  const layout = device.createBindGroupLayout({
+    entries: [
+      {
+        binding: 0,
+        visibility: COMPUTE,
+        buffer: { type: "uniform", hasDynamicOffset: true, minBindingSize: scalarBytes },
+      },
+      ...slots.map(({ written }, slot): GPUBindGroupLayoutEntry => ({
+        binding: slot + 1,
+        visibility: COMPUTE,
+        buffer: { type: written ? "storage" : "read-only-storage" },
+      })),
+    ],
+  });
+  device.pushErrorScope("internal");
+  device.pushErrorScope("validation");
+  const pipeline = device.createComputePipeline({
+    label: dispatch.key,
+    layout: device.createPipelineLayout({ bindGroupLayouts: [layout] }),
+    compute: {
+      module: device.createShaderModule({ label: dispatch.key, code: shaderOf(source) }),
+      entryPoint: "main",
+    },
+  });
+  const whose = faults.owner;
+  const answers = [device.popErrorScope(), device.popErrorScope()];
+  const answered = faults.ask(async () => {
+    const found = await Promise.all(answers).catch(() => []);
+    const error = found.find((each) => each !== null) ?? null;
+    made.proven = true;
+    if (error === null || faults.disposed) return;
+    made.failure = new GradmixError(
+      "backend",
+      `webgpu: the kernel "${dispatch.key}" does not compile: ${firstLine(error.message)}`,
+    );
+    faults.failPassing(made.failure, whose);
+  });
+  const made: Pipeline = { id, pipeline, layout, scalarBytes, proven: false, failure: null, answered };
+  return made;
+}

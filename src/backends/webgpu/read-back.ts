@@ -1,0 +1,84 @@
+/** Reading results: what is encoded is submitted, the bytes are copied to a buffer that can be mapped, and most of the wait is slept. */
+import { GradmixError } from "../../errors.ts";
+import { type Buffers, checkInside, createAsked } from "./buffers.ts";
+import type { Commands } from "./commands.ts";
+import { type Faults, firstLine, type Owner } from "./faults.ts";
+import { createNaps } from "./naps.ts";
+import { type BufferPool, createPool } from "./pool.ts";
+import { MAP_READ, USAGE } from "./usage.ts";
+
+export interface ReadBack {
+  /** The bytes of `count` elements. Throws what has failed on the way. */
+  read(buffer: number, offset: number, count: number, whose?: Owner): Promise<ArrayBuffer>;
+  destroy(): void;
+}
+
+/** Bytes of free staging buffers that are kept. */
+const STAGING = 2 ** 28;
+
+export function createReadBack(
+  device: GPUDevice,
+  faults: Faults,
+  buffers: Buffers,
+  commands: Commands,
+): ReadBack {
+  const staging: BufferPool = createPool(
+    (bytes) =>
+      createAsked(device, faults, bytes, USAGE.mapRead | USAGE.copyTarget, {
+        live: buffers.liveBytes,
+        refused: (buffer) => staging.refuse(buffer),
+      }),
+    { most: device.limits.maxBufferSize, cap: () => STAGING },
+    ({ buffer }) => faults.forget(buffer),
+  );
+  const naps = createNaps();
+  let nap: Promise<void> = Promise.resolve();
+  /** Dispatches that an earlier read has waited for. */
+  let readUpTo = 0;
+  return {
+    async read(buffer, offset, count, whose = "caller") {
+      faults.check(whose);
+      const entry = buffers.entryOf(buffer);
+      checkInside(entry, offset, count);
+      if (count === 0) return new ArrayBuffer(0);
+      const target = staging.take(count * 4);
+      commands.encoder().copyBufferToBuffer(entry.pooled.buffer, offset * 4, target.buffer, 0, count * 4);
+      commands.submit();
+      const work = commands.dispatches - readUpTo;
+      readUpTo = commands.dispatches;
+      const began = performance.now();
+      // Without work of its own a read waits as long as the one before.
+      if (work > 0) {
+        const pause = naps.before(work);
+        nap = pause > 0 ? new Promise((wake) => setTimeout(wake, pause)) : Promise.resolve();
+      }
+      await nap;
+      let bytes: ArrayBuffer;
+      try {
+        await target.buffer.mapAsync(MAP_READ, 0, count * 4);
+        await faults.settled();
+        faults.check(whose);
+        bytes = target.buffer.getMappedRange(0, count * 4).slice(0);
+      } catch (error) {
+        await faults.settled();
+        faults.check(whose);
+        if (error instanceof GradmixError) throw error;
+        throw new GradmixError(
+          "backend",
+          `webgpu: a result could not be read (${firstLine(String(error))})`,
+          {
+            cause: error,
+          },
+        );
+      } finally {
+        if (!faults.disposed) {
+          target.buffer.unmap();
+          staging.give(target);
+        }
+      }
+      if (work > 0) naps.took(work, performance.now() - began);
+      return bytes;
+    },
+    destroy: () => staging.destroy(),
+  };
+}

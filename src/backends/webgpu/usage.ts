@@ -1,0 +1,8 @@
+/** The specification's numbers; the globals with their names are not there in every host. */
+
+/** Of `GPUBufferUsage`. */
+export const USAGE = { mapRead: 1, copySource: 4, copyTarget: 8, uniform: 64, storage: 128 };
+/** Of `GPUMapMode`. */
+export const MAP_READ = 1;
+/** Of `GPUShaderStage`. */
+export const COMPUTE = 4;
