@@ -15,6 +15,12 @@ export type ErrorCode =
   | "numeric" // a loss or a weight became NaN or infinite
   | "io"; // a file could not be read or written
 
+/** The system's code of an error ("ENOENT"), "" for one that has none. Not part of the package's interface. */
+export function errorCode(error: unknown): string {
+  const { code } = Object(error) as { code?: unknown };
+  return typeof code === "string" ? code : "";
+}
+
 export class GradmixError extends Error {
   readonly code: ErrorCode;
   constructor(code: ErrorCode, message: string, options?: ErrorOptions) {

@@ -1,9 +1,9 @@
 /** Writing files whole or not at all: to a temporary file beside the target, synced, then renamed over it. */
 import * as nodeFs from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
-import { GradmixError } from "../errors.ts";
+import { errorCode, GradmixError } from "../errors.ts";
 import type { ByteSource } from "../nn/safetensors.ts";
-import { errorCode, reason } from "./values.ts";
+import { reason } from "./values.ts";
 
 /** The calls that writing needs; tests hand in a disk that fills up. */
 export type WriteFs = Pick<

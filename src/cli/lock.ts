@@ -6,9 +6,9 @@ import { createHash, randomUUID } from "node:crypto";
 import * as nodeFs from "node:fs";
 import { hostname } from "node:os";
 import { dirname, join } from "node:path";
-import type { GradmixError } from "../errors.ts";
+import { errorCode, type GradmixError } from "../errors.ts";
 import { ioError, writeAll, type WriteFs } from "./files.ts";
-import { errorCode, wrong } from "./values.ts";
+import { wrong } from "./values.ts";
 
 export interface Lock {
   /** Removes the lock, if it still is this process's. */

@@ -4,7 +4,7 @@
  * terminal that was closed) is dropped, and `lost` says why.
  */
 import type { Writable } from "node:stream";
-import { errorCode } from "./values.ts";
+import { errorCode } from "../errors.ts";
 
 export interface Output {
   write(text: string): void;

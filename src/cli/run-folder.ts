@@ -15,14 +15,14 @@ import { basename, dirname, join, resolve } from "node:path";
 import type { Checkpoint } from "../dga/config.ts";
 import type { ResumeLine, RunStore, StepMetrics } from "./run-events.ts";
 import type { TrainConfig } from "./train-config.ts";
-import { GradmixError } from "../errors.ts";
+import { errorCode, GradmixError } from "../errors.ts";
 import type { ByteSource } from "../nn/safetensors.ts";
 import { decodeCheckpoint, encodeCheckpoint, verifyCheckpoint } from "./checkpoint-file.ts";
 import { checkSameConfig, fileLayer, flatten, jsonLayer, resolveConfig } from "./config.ts";
 import { ioError, temporaryName, withFile, writeAll, writeFileAtomic, type WriteFs } from "./files.ts";
 import { type Lock, removeLockRemains, takeLock } from "./lock.ts";
 import { formatJson, parseJson } from "../json.ts";
-import { errorCode, isObject, membersOf, reason, wrong } from "./values.ts";
+import { isObject, membersOf, reason, wrong } from "./values.ts";
 
 /** Checkpoints that are kept: the newest, and one to fall back to. */
 const keptCheckpoints = 2;

@@ -3,7 +3,7 @@
  * the option as the user wrote it, the value, and what is allowed.
  */
 import { readFileSync } from "node:fs";
-import { GradmixError } from "../errors.ts";
+import { errorCode, GradmixError } from "../errors.ts";
 import { formatJson, type Json, parseJson, plainJson } from "../json.ts";
 import { nearest } from "../nearest.ts";
 import { timesShare } from "../share.ts";
@@ -263,10 +263,6 @@ export function reason(error: unknown): string {
 /** The system's code of an error in words. */
 export function reasonOf(code: string): string {
   return reasons[code] ?? code;
-}
-
-export function errorCode(error: unknown): string {
-  return error instanceof Error && "code" in error ? String(error.code) : "";
 }
 
 export function isObject(value: unknown): value is Record<string, unknown> {

@@ -6,7 +6,7 @@ import type { BigIntStats, Dirent } from "node:fs";
 import { readdir, readlink, realpath, stat } from "node:fs/promises";
 import { basename, dirname, resolve } from "node:path";
 import picomatch from "picomatch";
-import { GradmixError } from "../errors.ts";
+import { errorCode, GradmixError } from "../errors.ts";
 import { boolean, callback, checkOptions, string, valueThat } from "../options.ts";
 
 const aSet = valueThat("a Set", (value) => value instanceof Set);
@@ -88,7 +88,9 @@ export async function findFiles(
         ? `all ${counts["passed over"]} files of ${all} were written by a run; name one by its own path where it is meant`
         : counts.unreadable > 0
           ? `none of ${all} can be read`
-          : "no files were named";
+          : counts.link > 0
+            ? `nothing matches ${all}, and ${counts.link} links on the way lead to nothing`
+            : "no files were named";
   throw new GradmixError("data", `${what}: ${reason}`);
 }
 
@@ -118,7 +120,7 @@ async function expand(
 ): Promise<FoundFile[]> {
   const fails = (problem: string): GradmixError => new GradmixError("data", `${what}: ${problem}`);
   const info = await stat(pattern).catch((error: unknown) => error);
-  const code = codeOf(info);
+  const code = errorCode(info);
   if (code !== "" && code !== "ENOENT" && code !== "ENOTDIR")
     throw fails(`${shorten(pattern)}: ${await reasonOf(info, pattern)}`);
   const isFolder = code === "" && (info as { isDirectory(): boolean }).isDirectory();
@@ -138,7 +140,7 @@ async function expand(
     );
   }
   const files: FoundFile[] = [];
-  let told = 0;
+  let told = false;
   for (const { base, parts } of paths) {
     if (parts.length === 0) {
       const file = await identify(base);
@@ -159,12 +161,12 @@ async function expand(
       seen: new Set(),
       found: (file) => files.push(file),
       leaveOut(...args) {
-        told++;
+        told = true;
         leaveOut(...args);
       },
     });
   }
-  if (files.length === 0 && told === 0)
+  if (files.length === 0 && !told)
     throw fails(isFolder ? `the folder ${pattern} holds no files` : `nothing matches ${pattern}`);
   return files.sort((a, b) => (a.path < b.path ? -1 : 1));
 }
@@ -231,7 +233,7 @@ async function startOf(base: string, passOver: PassOver): Promise<Place | null> 
     if (!(await stat(placeOf(folder))).isDirectory()) return null;
   } catch (error) {
     // What else is wrong with it the walk will say.
-    if (["ENOENT", "ENOTDIR"].includes(codeOf(error))) return null;
+    if (["ENOENT", "ENOTDIR"].includes(errorCode(error))) return null;
   }
   let passedOver = false;
   for (let inner = resolve(base); dirname(inner) !== inner; inner = dirname(inner)) {
@@ -247,8 +249,8 @@ const placeOf = (folder: string): string => (folder === "" ? "." : folder);
 /** With the parts that may match nothing stepped over. The number of all parts stands for a match. */
 function closure(states: readonly number[], { parts }: Walk): number[] {
   const all = new Set(states);
-  for (const state of all) if (state < parts.length && parts[state] === null) all.add(state + 1);
-  return [...all].sort((a, b) => a - b);
+  for (const state of all) if (parts[state] === null) all.add(state + 1);
+  return [...all];
 }
 
 function step(states: readonly number[], name: string, walk: Walk): number[] {
@@ -313,12 +315,8 @@ async function kindOf(entry: Dirent, path: string): Promise<"file" | "folder" | 
   }
 }
 
-function codeOf(error: unknown): string {
-  return error instanceof Error && "code" in error ? String(error.code) : "";
-}
-
 async function reasonOf(failure: unknown, path: string): Promise<string> {
-  const code = codeOf(failure);
+  const code = errorCode(failure);
   if (code === "EACCES" || code === "EPERM") return "it may not be read (permission denied)";
   if (code === "ENAMETOOLONG") return `its path is longer than the system takes (${path.length} characters)`;
   // Fails for what is no link.

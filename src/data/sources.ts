@@ -8,7 +8,7 @@ import { isUtf8 } from "node:buffer";
 import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
 import { createGunzip } from "node:zlib";
-import { GradmixError } from "../errors.ts";
+import { errorCode, GradmixError } from "../errors.ts";
 import { boolean, callback, checkOptions, string } from "../options.ts";
 import { ArchiveError, unpackZstd } from "./zstd.ts";
 
@@ -221,7 +221,7 @@ async function* unpackGzip(
 function readProblem(cause: unknown): string {
   const message = cause instanceof Error ? cause.message : String(cause);
   if (cause instanceof ArchiveError) return message;
-  const code = typeof cause === "object" && cause !== null && "code" in cause ? String(cause.code) : "";
+  const code = errorCode(cause);
   if (code === "ENOENT") return "no such file";
   if (code === "EACCES" || code === "EPERM") return "it may not be read (permission denied)";
   if (code === "Z_BUF_ERROR") return "it is cut off: the archive ends too early";

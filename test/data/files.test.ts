@@ -37,12 +37,12 @@ const put = (path: string): void => {
 };
 
 describe("patterns", () => {
-  const tree = ["a", "b.txt", "c/a", "c/b.txt", "c/.h/a.txt", "c/d/a", "c/d/b.txt", "c/d/e/b.txt", "a.d/b.txt", ".h/c", ".x.txt", "d/d/d.txt", "[c]/b.txt", "{c,d}/b.txt"]; // prettier-ignore
+  const tree = ["a", "b.txt", "!b.txt", "c/.h/.y/a", "{c/d,d}/b.txt", "{d}/b.txt", "{c/d}/a", "c/a", "c/b.txt", "c/.h/a.txt", "c/d/a", "c/d/b.txt", "c/d/e/b.txt", "a.d/b.txt", ".h/c", ".x.txt", "d/d/d.txt", "[c]/b.txt", "{c,d}/b.txt"]; // prettier-ignore
   beforeEach(() => {
     for (const path of tree) put(path);
   });
 
-  const names = fc.constantFrom("a", "c", "d", "*", "**", "*.txt", "?", "{a,b.txt}", "{c,d}", "[cd]", "c*", "{c/d,d}", "{d/{d,e},c}", ".h", ".*", "*.d", "+(c|d)", "\\{c,d\\}", "\\[c\\]"); // prettier-ignore
+  const names = fc.constantFrom("a", "c", "d", "*", "**", "*.txt", "?", "{a,b.txt}", "{c,d}", "[cd]", "c*", "{c/d,d}", "{d/{d,e},c}", ".h", ".*", "*.d", "+(c|d)", "\\{c,d\\}", "\\[c\\]", "!*.txt", "{c/b.txt,b.txt}", "{d}", "{c/d}", "\\{c/d,d\\}", "{c/d,*"); // prettier-ignore
   test("mean the files whose whole paths they match", async () => {
     const patterns = fc
       .array(names, { minLength: 1, maxLength: 4 })
@@ -50,18 +50,25 @@ describe("patterns", () => {
       // A pattern that is the name of something means that.
       .filter((pattern) => picomatch.scan(pattern).isGlob && !existsSync(pattern));
     await fc.assert(
-      fc.asyncProperty(patterns, async (pattern) => {
-        // Names before the first star say nothing of hidden files.
-        const names = pattern.split("/");
-        const starred = names.slice(names.findIndex((name) => picomatch.scan(name).isGlob));
-        const dot = starred.some((name) => name.startsWith("."));
-        // At the end "**" is what is below a folder; for the matcher it may be nothing.
-        const matches = picomatch.makeRe(pattern.replace(/(^|\/)\*\*$/, "$1**/*"), { dot, nonegate: true });
-        const expected = tree.filter((path) => matches.test(path)).sort();
-        const found = await listFiles([pattern]).catch((error: Error) => error.message);
-        expect(found).toEqual(expected.length > 0 ? expected : `files: nothing matches ${pattern}`);
-      }),
-      { numRuns: 400 },
+      fc.asyncProperty(
+        patterns,
+        fc.constantFrom("", "./", ".//"),
+        fc.boolean(),
+        async (pattern, start, twice) => {
+          // Names before the first star say nothing of hidden files.
+          const names = pattern.split("/");
+          const starred = names.slice(names.findIndex((name) => picomatch.scan(name).isGlob));
+          const dot = starred.some((name) => name.startsWith("."));
+          // At the end "**" is what is below a folder; for the matcher it may be nothing.
+          const matches = picomatch.makeRe(pattern.replace(/(^|\/)\*\*$/, "$1**/*"), { dot, nonegate: true });
+          const expected = tree.filter((path) => matches.test(path)).sort();
+          // "./" at the start and a "/" too many change nothing.
+          const given = start + (twice ? pattern.replaceAll("/", "//") : pattern);
+          const found = await listFiles([given]).catch((error: Error) => error.message);
+          expect(found).toEqual(expected.length > 0 ? expected : `files: nothing matches ${given}`);
+        },
+      ),
+      { numRuns: 600 },
     );
   });
 
