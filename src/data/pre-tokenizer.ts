@@ -66,7 +66,7 @@ export function readPreTokenizer(json: unknown, wrong: Wrong): PreTokenizer {
         : `the pre-tokenizer ${named(field(json, "type"))} has no part ByteLevel`,
     );
   const written = byteLevel < cuts.length;
-  if (written) cuts.splice(byteLevel, 0, (piece) => [writeBytes(Buffer.from(piece, "utf8"))]);
+  if (written) cuts.splice(byteLevel, 0, (piece) => [writeBytes(Buffer.from(piece))]);
   return { pieces: chain(cuts), written, complete: complete && !written };
 }
 
@@ -87,13 +87,9 @@ function readCut(type: unknown, part: unknown, wrong: Wrong): Cut {
       return cutAt(pattern, readBehavior(field(part, "behavior"), wrong), field(part, "invert") === true);
     }
     case "Digits":
-      return cutAt(/\p{N}/gu, field(part, "individual_digits") === true ? "isolated" : "contiguous", false);
+      return cutAt(/\p{N}/gu, field(part, "individual_digits") === true ? "isolated" : "contiguous");
     case "Punctuation":
-      return cutAt(
-        /[!-/:-@[-`{-~\p{P}]/gu,
-        readBehavior(field(part, "behavior") ?? "Isolated", wrong),
-        false,
-      );
+      return cutAt(/[!-/:-@[-`{-~\p{P}]/gu, readBehavior(field(part, "behavior") ?? "Isolated", wrong));
     default:
       throw wrong(`the pre-tokenizer ${named(type)} is not supported`);
   }
@@ -151,36 +147,31 @@ function* rangesOf(text: string, pattern: RegExp): Generator<Range, void, undefi
       end = index + match.length;
     }
   } catch (cause) {
-    if (!(cause instanceof RangeError)) throw cause;
     throw new GradmixError(
       "data",
       `a text has ${text.length} characters without a break that the tokenizer's pattern ${String(pattern)} can cut at; that is too long for it, so break the text into lines`,
       { cause },
     );
   }
-  if (end < text.length) yield { from: end, to: text.length, matches: false };
+  yield { from: end, to: text.length, matches: false };
 }
 
-function cutAt(pattern: RegExp, behavior: Behavior, invert: boolean): Cut {
+function cutAt(pattern: RegExp, behavior: Behavior, invert = false): Cut {
   return function* (text) {
     // The last range is held, as the next may be joined to it.
-    let held: { from: number; to: number } | null = null;
-    let previous = false;
+    let held: Range | null = null;
     for (const range of rangesOf(text, pattern)) {
       const matches = range.matches !== invert;
       const joins =
         held !== null &&
         (behavior === "contiguous"
-          ? matches === previous
+          ? matches === held.matches
           : behavior === "mergedwithprevious"
-            ? matches && !previous
-            : behavior === "mergedwithnext" && !matches && previous);
-      if (held !== null && joins) held.to = range.to;
-      else {
-        if (held !== null && held.to > held.from) yield text.slice(held.from, held.to);
-        held = behavior === "removed" && matches ? null : { from: range.from, to: range.to };
-      }
-      previous = matches;
+            ? matches && !held.matches
+            : behavior === "mergedwithnext" && !matches && held.matches);
+      const from: number = held !== null && joins ? held.from : range.from;
+      if (held !== null && !joins && held.to > held.from) yield text.slice(held.from, held.to);
+      held = behavior === "removed" && matches ? null : { from, to: range.to, matches };
     }
     if (held !== null && held.to > held.from) yield text.slice(held.from, held.to);
   };

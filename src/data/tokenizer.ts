@@ -21,9 +21,6 @@ export function byteTokenizer(): Tokenizer {
 /** Names under which tokenizers have the token that ends a document, the likeliest first. */
 const ENDS_OF_TEXT = [END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]", "<EOS>"];
 
-/** Ids beyond these make an embedding that nobody trains here; a file that says so is taken for broken. */
-const MOST_TOKENS = 1 << 22;
-
 type Wrong = (what: string) => GradmixError;
 
 /**
@@ -116,7 +113,6 @@ function tokensById(
   wrong: Wrong,
 ): readonly string[] {
   const all = new Map([...ids, ...added.map(({ content, id }): [string, number] => [content, id])]);
-  if (all.size > MOST_TOKENS) throw wrong(`it has ${all.size} tokens, more than ${MOST_TOKENS}`);
   const contents = new Array<string | null>(all.size).fill(null);
   for (const [token, id] of all) {
     if (id >= all.size)

@@ -1,6 +1,7 @@
 /** Packed files: what is damaged, cut off, or larger than it should be is refused; whatever is read is what was packed. */
+import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { gzipSync } from "node:zlib";
@@ -9,6 +10,7 @@ import { GradmixError } from "gradmix";
 import { readDocuments } from "gradmix/data";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { ArchiveError, unpackZstd } from "#dist/data/zstd.js";
+import { random } from "../dga/arbitraries.ts";
 
 interface Golden {
   readonly frames: readonly { name: string; bytes: number; sha256: string; archive: string }[];
@@ -29,7 +31,10 @@ async function unpack(archive: Uint8Array, step = archive.length): Promise<Buffe
   }
   const parts: Uint8Array[] = [];
   try {
-    for await (const part of unpackZstd(chunks())) parts.push(part);
+    for await (const part of unpackZstd(chunks())) {
+      expect(part.length).toBeGreaterThan(0);
+      parts.push(part);
+    }
   } catch (error) {
     expect(error).toBeInstanceOf(ArchiveError);
     return null;
@@ -130,6 +135,16 @@ describe(".zst", () => {
       Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 1, 0x38, 5, 9, 0, 0, 97]),
       /it was packed with a dictionary; unpack it with zstd -D first/,
     ],
+    [
+      "a bit of the header that zstd does not know",
+      Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0x08, 0x38, 1, 0, 0]),
+      /it is not a whole archive \(its header has bits that zstd does not know\)/,
+    ],
+    [
+      "a frame of before 2016",
+      Buffer.from([0x27, 0xb5, 0x2f, 0xfd, 0, 0x38, 1, 0, 0]),
+      /it does not begin as zstd/,
+    ],
     // Ten bytes whose window descriptor says 1.9 GiB.
     [
       "a window of 1.9 GiB",
@@ -164,6 +179,70 @@ describe(".zst", () => {
     const last = Buffer.from([0x03, 0x00, 0x10, 98]);
     const out = await unpack(Buffer.concat([Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0, 0x38]), small, last]));
     expect(out?.toString()).toBe("a".repeat(1000) + "b".repeat(1 << 17));
+  });
+
+  /** A frame of raw blocks: what is in it, as it is. */
+  function rawFrame(text: Buffer): Buffer {
+    const blocks: Buffer[] = [];
+    for (let at = 0; at < text.length; at += 100_000) {
+      const block = text.subarray(at, at + 100_000);
+      const header = Buffer.alloc(4);
+      header.writeUInt32LE(block.length * 8 + Number(at + 100_000 >= text.length));
+      blocks.push(header.subarray(0, 3), block);
+    }
+    return Buffer.concat([Buffer.from([0x28, 0xb5, 0x2f, 0xfd, 0, 0x38]), ...blocks]);
+  }
+
+  test("chunks of any length, and several archives at a time, none in the other's way", async () => {
+    const [a, b] = [1, 2].map((seed) => {
+      const next = random(seed);
+      return Buffer.from(Uint8Array.from({ length: 700_000 }, () => 256 * next()));
+    });
+    const whole = await Promise.all([
+      unpack(rawFrame(a)),
+      unpack(rawFrame(b), 50_000),
+      unpack(rawFrame(a), 1 << 18),
+    ]);
+    expect(whole.map((out, i) => out?.equals([a, b, a][i]))).toEqual([true, true, true]);
+  });
+
+  /** What a process says that uses the package zstddec itself, before or after the library does. */
+  const other = `
+    import { mkdtempSync, writeFileSync } from "node:fs";
+    import { tmpdir } from "node:os";
+    import { join } from "node:path";
+    import { readDocuments } from "gradmix/data";
+    import { ZSTDDecoder } from "zstddec/stream";
+    const archive = Buffer.from(process.argv[2], "base64");
+    const file = join(mkdtempSync(join(tmpdir(), "gradmix-zstddec-")), "a.txt.zst");
+    writeFileSync(file, archive);
+    const ours = async () => {
+      let length = 0;
+      for await (const { text } of readDocuments([file])) length += Buffer.byteLength(text);
+      return length;
+    };
+    const theirs = async () => {
+      const decoder = new ZSTDDecoder();
+      await decoder.init();
+      return decoder.decode(archive).length;
+    };
+    for (const read of process.argv[3] === "after" ? [ours, theirs] : [theirs, ours])
+      console.log(await read().catch((error) => error.message.replace(/^.*: it/, "it")));`;
+  test.each(["after", "before"])("the package zstddec used by others %s us", (when) => {
+    const script = resolve(import.meta.dirname, "../../.cache/zstddec.mjs");
+    mkdirSync(resolve(script, ".."), { recursive: true });
+    writeFileSync(script, other);
+    const packed = rawFrame(Buffer.from("some text"));
+    const { stdout, stderr } = spawnSync(process.execPath, [script, packed.toString("base64"), when], {
+      encoding: "utf8",
+    });
+    expect(stderr).toBe("");
+    expect(stdout.trim().split("\n")).toEqual([
+      "9",
+      when === "after"
+        ? "9"
+        : "it cannot be read (the package zstddec was used elsewhere in this process before gradmix; unpack the file first)",
+    ]);
   });
 
   test("what comes out is never held whole", async () => {

@@ -1,6 +1,8 @@
 /** Which files patterns mean: against a matcher of whole paths, and on trees with links, sockets and paths that are too long, of which nothing may get lost. */
 import { execFileSync } from "node:child_process";
 import {
+  type BigIntStats,
+  chmodSync,
   existsSync,
   linkSync,
   lstatSync,
@@ -12,10 +14,12 @@ import {
   statSync,
   writeFileSync,
 } from "node:fs";
+import fs from "node:fs/promises";
+import { syncBuiltinESMExports } from "node:module";
 import { tmpdir } from "node:os";
 import { dirname, join, posix, resolve } from "node:path";
 import fc from "fast-check";
-import { type LeftOut, listFiles } from "gradmix/data";
+import { type LeftOut, listFiles, type ListOptions } from "gradmix/data";
 import picomatch from "picomatch";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 
@@ -42,7 +46,7 @@ describe("patterns", () => {
     for (const path of tree) put(path);
   });
 
-  const names = fc.constantFrom("a", "c", "d", "*", "**", "*.txt", "?", "{a,b.txt}", "{c,d}", "[cd]", "c*", "{c/d,d}", "{d/{d,e},c}", ".h", ".*", "*.d", "+(c|d)", "\\{c,d\\}", "\\[c\\]", "!*.txt", "{c/b.txt,b.txt}", "{d}", "{c/d}", "\\{c/d,d\\}", "{c/d,*"); // prettier-ignore
+  const names = fc.constantFrom("a", "c", "d", "*", "**", "*.txt", "?", "{a,b.txt}", "{c,d}", "[cd]", "c*", "{c/d,d}", "{d/{d,e},c}", ".h", ".*", "*.d", "+(c|d)", "\\{c,d\\}", "\\[c\\]", "!*.txt", "{c/b.txt,b.txt}", "{d}", "{c/d}", "\\{c/d,d\\}"); // prettier-ignore
   test("mean the files whose whole paths they match", async () => {
     const patterns = fc
       .array(names, { minLength: 1, maxLength: 4 })
@@ -64,7 +68,10 @@ describe("patterns", () => {
           const expected = tree.filter((path) => matches.test(path)).sort();
           // "./" at the start and a "/" too many change nothing.
           const given = start + (twice ? pattern.replaceAll("/", "//") : pattern);
-          const found = await listFiles([given]).catch((error: Error) => error.message);
+          const found = await listFiles([given]).then(
+            (files) => files.map((file) => posix.normalize(file)).sort(),
+            (error: Error) => error.message,
+          );
           expect(found).toEqual(expected.length > 0 ? expected : `files: nothing matches ${given}`);
         },
       ),
@@ -80,12 +87,25 @@ describe("patterns", () => {
     }
   });
 
+  test("may begin at the root, and a brace that is not closed stands for itself", async () => {
+    const [first, ...rest] = resolve("c").slice(1).split("/");
+    const base = [`[${first[0]}]${first.slice(1)}`, ...rest].join("/");
+    expect(await listFiles([`/${base}/b.txt`])).toEqual([resolve("c/b.txt")]);
+    expect(await listFiles(["{c/d,*/b.txt"])).toEqual(["{c/d,d}/b.txt"]);
+  });
+
   test("do not look where they cannot match", async () => {
     symlinkSync("nowhere", "c/d/lost");
     symlinkSync("nowhere", "lost.md");
-    expect(await listFiles(["*/b.txt"])).toEqual(["[c]/b.txt", "a.d/b.txt", "c/b.txt", "{c,d}/b.txt"]);
+    expect(await listFiles(["*/b.txt"])).toEqual([
+      "[c]/b.txt",
+      "a.d/b.txt",
+      "c/b.txt",
+      "{c,d}/b.txt",
+      "{d}/b.txt",
+    ]);
     expect(await listFiles(["c/*.txt"])).toEqual(["c/b.txt"]);
-    expect(await listFiles(["!(c|d|?c?)/*.txt"])).toEqual(["a.d/b.txt", "{c,d}/b.txt"]);
+    expect(await listFiles(["!(c|d|?c?)/*.txt"])).toEqual(["a.d/b.txt", "{c,d}/b.txt", "{d}/b.txt"]);
     await expect(listFiles(["c/**"])).rejects.toThrow(
       "files: c/d/lost cannot be read: it is a link to nowhere, which is not there; mend it, or leave it out with --skip-bad-lines",
     );
@@ -199,6 +219,191 @@ describe("nothing gets lost", () => {
     const told: string[] = [];
     const files = await listFiles(["d/**/*.txt"], { onLeftOut: (path, why) => told.push(`${why} ${path}`) });
     expect([files, told]).toEqual([["d/a.txt"], ["link d/lost"]]);
+  });
+
+  test("where only such a link is found, that is said", async () => {
+    mkdirSync("d");
+    symlinkSync("nowhere", "d/lost");
+    await expect(listFiles(["d/**/*.txt"])).rejects.toThrow(
+      "files: nothing matches d/**/*.txt, and 1 links on the way lead to nothing",
+    );
+  });
+
+  test("hard links: of a file's names the first, in order; what is told comes in order too", async () => {
+    // In UTF-8 the fullwidth tilde is before the letter, in UTF-16 after it.
+    const name = fc.constantFrom("a", "b", "b.txt", "b-", "\uff5e", "𝒜");
+    const path = fc.array(name, { minLength: 1, maxLength: 3 }).map((parts) => parts.join("/"));
+    let round = 0;
+    await fc.assert(
+      fc.asyncProperty(fc.array(fc.tuple(path, path), { minLength: 1, maxLength: 12 }), async (list) => {
+        const root = `h${round++}`;
+        for (const [path, other] of list)
+          make(root, [
+            ["file", path, ""],
+            ["hard", other, path],
+          ]);
+        const all = readdirSync(root, { recursive: true, encoding: "utf8" })
+          .map((path) => `${root}/${path}`)
+          .filter((path) => statSync(path).isFile())
+          .sort();
+        const byNumber = new Map<number, string>();
+        for (const path of all) if (!byNumber.has(statSync(path).ino)) byNumber.set(statSync(path).ino, path);
+        expect(await listFiles([root])).toEqual([...byNumber.values()]);
+        // Told folder by folder.
+        const told: string[] = [];
+        const passOver = (_: string, names: ReadonlySet<string>) => names;
+        const onLeftOut = (path: string) => told.push(path);
+        await expect(listFiles([root], { passOver, onLeftOut })).rejects.toThrow(/written by a run/);
+        const folders = new Set(told.map(dirname));
+        for (const folder of folders) {
+          const own = all.filter((path) => dirname(path) === folder);
+          expect(told.filter((path) => dirname(path) === folder)).toEqual(own);
+        }
+        expect(told.length).toBe(all.length);
+      }),
+      { numRuns: 40 },
+    );
+  });
+
+  /** Which file is which, on disks of other kinds: what the system says of a file is changed on its way. */
+  const disks: [string, (info: BigIntStats) => [links: bigint, number: bigint], number][] = [
+    ["numbers of 64 bits", (info) => [info.nlink, (info.ino % 64n) | (1n << 60n)], 2],
+    ["no numbers", () => [2n, 0n], 4],
+    ["one number for all, and no hard links", () => [1n, 7n], 4],
+  ];
+  test.each(disks)("files are told apart where there are %s", async (_, change, expected) => {
+    for (const name of ["d/a", "e/b"]) put(name);
+    linkSync("d/a", "d/c");
+    linkSync("e/b", "e/d");
+    const { stat } = fs;
+    fs.stat = (async (path: string, options?: { bigint?: boolean }) => {
+      const info = await stat(path, { bigint: true });
+      const [nlink, ino] = info.isFile() ? change(info) : [info.nlink, (info.ino % 64n) | (1n << 60n)];
+      const whole = options?.bigint === true;
+      const found = whole
+        ? { nlink, ino, dev: info.dev }
+        : { nlink: Number(nlink), ino: Number(ino), dev: 1 };
+      return Object.assign(Object.create(info) as typeof info, found, {
+        isFile: () => info.isFile(),
+        isDirectory: () => info.isDirectory(),
+      });
+    }) as typeof fs.stat;
+    syncBuiltinESMExports();
+    try {
+      expect(await listFiles(["."])).toHaveLength(expected);
+    } finally {
+      fs.stat = stat;
+      syncBuiltinESMExports();
+    }
+  });
+
+  test("what changes while it is looked at is told", async () => {
+    for (const name of ["d/a", "d/b", "d/gone/c", "d/other/c"]) put(name);
+    const told: string[][] = [];
+    const options: ListOptions = {
+      passOver(at) {
+        if (at === "d") {
+          execFileSync("rm", ["-r", "d/b", "d/gone", "d/other"]);
+          symlinkSync("nowhere", "d/gone");
+          symlinkSync("other", "d/other");
+        }
+        return new Set();
+      },
+      skipUnreadable: true,
+      onLeftOut: (...args) => told.push(args),
+    };
+    expect(await listFiles(["d"], options)).toEqual(["d/a"]);
+    expect(told).toEqual([
+      ["d/b", "unreadable", "it went away meanwhile"],
+      ["d/gone", "unreadable", "it is a link to nowhere, which is not there"],
+      ["d/other", "unreadable", "it is a link to other, which leads round in a circle"],
+    ]);
+    put("d/more/c");
+    const away = (at: string): ReadonlySet<string> => {
+      if (at === "d") execFileSync("rm", ["-r", "d/more"]);
+      return new Set();
+    };
+    await expect(listFiles(["d/m*/*"], { passOver: away })).rejects.toThrow(
+      "d/more cannot be read: it is not there",
+    );
+    put("d/more/c");
+    const replaced = (at: string): ReadonlySet<string> => {
+      if (at === "d") {
+        execFileSync("rm", ["-r", "d/more"]);
+        put("d/more");
+      }
+      return new Set();
+    };
+    await expect(listFiles(["d/m*/*"], { passOver: replaced })).rejects.toThrow(
+      /d\/more cannot be read: .*ENOTDIR/,
+    );
+  });
+
+  test("each is told with the reason", async () => {
+    for (const name of ["d/a.txt", "d/target.txt", "d/mine/b.txt"]) put(name);
+    symlinkSync("nowhere", "d/lost.txt");
+    symlinkSync("round.txt", "d/round.txt");
+    symlinkSync("nowhere", "d/folder");
+    const told: string[][] = [];
+    await listFiles(["d/**/*.txt"], {
+      exclude: new Set(["d/target.txt"]),
+      passOver: (_, names) => new Set(names.has("mine") ? ["mine"] : []),
+      skipUnreadable: true,
+      onLeftOut: (...args) => told.push(args),
+    });
+    expect(told).toEqual([
+      ["d/folder", "link", "it is a link to nowhere, which is not there"],
+      ["d/lost.txt", "unreadable", "it is a link to nowhere, which is not there"],
+      ["d/round.txt", "unreadable", "it is a link to round.txt, which leads round in a circle"],
+      ["d/mine/b.txt", "passed over", "a run wrote it"],
+      ["d/target.txt", "excluded", "it belongs to the target"],
+    ]);
+    // A pattern that they cannot match says nothing of them.
+    told.length = 0;
+    await listFiles(["d/a*"], { onLeftOut: (...args) => told.push(args) });
+    expect(told).toEqual([]);
+  });
+
+  test("paths that the system does not take, and how they are shown", async () => {
+    symlinkSync("round", "round");
+    await expect(listFiles(["round"])).rejects.toThrow(
+      "files: round: it is a link to round, which leads round in a circle",
+    );
+    const long = "x".repeat(5000);
+    await expect(listFiles([long])).rejects.toThrow(
+      `files: ${"x".repeat(100)}…${"x".repeat(60)}: its path is longer than the system takes (5000 characters)`,
+    );
+    const middling = Array.from({ length: 201 }, (_, i) => String.fromCharCode(97 + (i % 26))).join("");
+    await expect(listFiles([middling.slice(1)])).rejects.toThrow(`files: no such file: ${middling.slice(1)}`);
+    const cut = `files: no such file: ${middling.slice(0, 100)}…${middling.slice(-60)}`;
+    await expect(listFiles([middling])).rejects.toThrow(new RegExp(`^${cut}$`));
+  });
+
+  test("folders that may not be read", async () => {
+    put("d/a.txt");
+    put("d/closed/b.txt");
+    chmodSync("d/closed", 0);
+    chmodSync(folder, 0o755);
+    const user = process.geteuid?.();
+    // The superuser may read anything.
+    if (user === 0) process.seteuid?.(65534);
+    try {
+      const told: string[][] = [];
+      const options: ListOptions = { skipUnreadable: true, onLeftOut: (...args) => told.push(args) };
+      expect(await listFiles(["d"], options)).toEqual(["d/a.txt"]);
+      expect(told).toEqual([["d/closed", "unreadable", "it may not be read (permission denied)"]]);
+      // Nothing in it can match.
+      expect(await listFiles(["d/*"])).toEqual(["d/a.txt"]);
+      await expect(listFiles(["d/clos?d/*"], options)).rejects.toThrow(
+        "files: none of d/clos?d/* can be read",
+      );
+      await expect(listFiles(["d/closed/b.txt"])).rejects.toThrow(
+        "files: d/closed/b.txt: it may not be read (permission denied)",
+      );
+    } finally {
+      if (user === 0) process.seteuid?.(0);
+      chmodSync("d/closed", 0o755);
+    }
   });
 
   test("what is passed over is told, file by file, also where a pattern begins inside of it; a path of its own is read", async () => {

@@ -6,6 +6,7 @@ import {
   byteTokenizer,
   createSampler,
   evaluationWindows,
+  listFiles,
   readDocuments,
   readWindow,
   type TokenStream,
@@ -32,6 +33,17 @@ const functions: Record<
     call: async (options) => readDocuments([], options).next(),
     good: { textField: "text", skipBadLines: true, onSkip: () => {} },
     bad: { textField: [1, null], skipBadLines: ["yes", 1], onSkip: ["log", {}] },
+  },
+  listFiles: {
+    call: async (options) => listFiles([import.meta.filename], options),
+    good: {
+      what: "files",
+      exclude: new Set(),
+      passOver: () => new Set(),
+      skipUnreadable: true,
+      onLeftOut: () => {},
+    },
+    bad: { what: [1], exclude: [[], "a"], passOver: ["a"], skipUnreadable: [1], onLeftOut: [true] },
   },
   trainBpe: {
     call: async (options) => trainBpe(["some text"], options as { vocabSize: number }),

@@ -269,6 +269,33 @@ describe("documents", () => {
     expect(await texts(["long.jsonl.zst"], options)).toEqual(["first", "last"]);
     expect(skipped).toEqual(["long.jsonl.zst:2"]);
 
+    // Exactly at the limit it is read, which here ends at its first byte; one byte more is too long.
+    const wrong = (more: string): Buffer => {
+      const start = Buffer.concat([Buffer.of(0xff), Buffer.alloc(99, "x")]);
+      const end = Buffer.alloc((1 << 17) - 100, "x");
+      const block = (bytes: Buffer): Buffer => {
+        const size = Buffer.alloc(4);
+        size.writeUInt32LE(bytes.length * 8);
+        return Buffer.concat([size.subarray(0, 3), bytes]);
+      };
+      return Buffer.concat([
+        header,
+        block(start),
+        ...new Array<Buffer>(2047).fill(run),
+        block(end),
+        raw(`${more}\n`),
+        Buffer.from([0x01, 0, 0]),
+      ]);
+    };
+    put("limit.jsonl.zst", wrong(""));
+    await expect(read(["limit.jsonl.zst"])).rejects.toThrow(
+      /limit\.jsonl\.zst:1: invalid UTF-8 at byte 0 of the line/,
+    );
+    put("limit.jsonl.zst", wrong("x"));
+    await expect(read(["limit.jsonl.zst"])).rejects.toThrow(
+      /limit\.jsonl\.zst:1: the line is longer than 256 MiB/,
+    );
+
     // A line of a gigabyte takes no more than one that is just too long.
     put("longer.jsonl.zst", Buffer.concat([header, first, ...new Array<Buffer>(8192).fill(run), last]));
     const file = resolve(import.meta.dirname, "../../.cache/long-line.mjs");

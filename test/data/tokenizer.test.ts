@@ -9,6 +9,7 @@ import { GradmixError } from "gradmix";
 import { byteTokenizer, END_OF_TEXT, loadTokenizer, type Tokenizer, trainBpe } from "gradmix/data";
 import { beforeAll, describe, expect, test } from "vitest";
 import { gpt2Pieces } from "#dist/data/pieces.js";
+import { readPreTokenizer } from "#dist/data/pre-tokenizer.js";
 
 const sample = `The quick brown fox jumps over the lazy dog; it's 1234 o'clock, and they've run.
 const total = items.map((item) => item.price * 1.19).reduce((a, b) => a + b, 0);
@@ -200,7 +201,10 @@ describe("training", () => {
   /** The definition: count all pairs anew for every merge. */
   function naive(texts: readonly string[], merges: number): [number, number][] {
     const words = texts.flatMap((value) =>
-      [...value.matchAll(PATTERN)].map(([piece]) => [...new TextEncoder().encode(piece)]),
+      // Pieces are cut after 128 characters.
+      [...value.matchAll(PATTERN)]
+        .flatMap(([piece]) => [...piece.matchAll(/.{1,128}/gsu)])
+        .map(([part]) => [...new TextEncoder().encode(part)]),
     );
     const found: [number, number][] = [];
     while (found.length < merges) {
@@ -225,8 +229,11 @@ describe("training", () => {
 
   test("finds the merges of the definition", async () => {
     const word = fc
-      .array(fc.constantFrom("a", "b", "ab", "aa", " ", "ba", "c"), { maxLength: 12 })
-      .map((parts) => parts.join(""));
+      .tuple(
+        fc.array(fc.constantFrom("a", "b", "ab", "aa", " ", "ba", "c"), { maxLength: 12 }),
+        fc.constantFrom(0, 0, 0, 126, 127, 128, 255),
+      )
+      .map(([parts, padding]) => "x".repeat(padding) + parts.join(""));
     await fc.assert(
       fc.asyncProperty(fc.array(word, { maxLength: 8 }), async (texts) => {
         const tokenizer = await trainBpe(texts, { vocabSize: 257 + 12 });
@@ -347,6 +354,196 @@ describe("merges", () => {
   });
 });
 
+test.each([
+  [
+    "a token on the right is made later",
+    [
+      ["c", "ab"],
+      ["cab", "a"],
+      ["a", "b"],
+    ],
+  ],
+  [
+    "a token on the left is made later",
+    [
+      ["ab", "c"],
+      ["b", "abc"],
+      ["a", "b"],
+    ],
+  ],
+  [
+    "a token is made twice",
+    [
+      ["a", "b"],
+      ["ab", "c"],
+      ["b", "c"],
+      ["a", "bc"],
+    ],
+  ],
+] as const)("merges of which %s: every order, every text of five letters", (_, pairs) => {
+  const orders = (list: readonly (readonly [string, string])[]): (readonly [string, string])[][] =>
+    list.length === 0
+      ? [[]]
+      : list.flatMap((one) => orders(list.filter((other) => other !== one)).map((rest) => [one, ...rest]));
+  const texts = Array.from({ length: 3 ** 5 }, (_, n) =>
+    n
+      .toString(3)
+      .padStart(5, "0")
+      .replaceAll(/./g, (digit) => "abc"[Number(digit)]),
+  );
+  for (const order of orders(pairs)) {
+    const tokenizer = withMerges([...new Set(order.map((pair) => pair.join("")))], order);
+    for (const value of texts) {
+      // The definition: the first pair of the list that is there, the leftmost of them, one at a time.
+      let parts = [...value];
+      for (;;) {
+        const [left, right] =
+          order.find(([a, b]) => parts.some((part, i) => part === a && parts[i + 1] === b)) ?? [];
+        if (left === undefined) break;
+        const at = parts.findIndex((part, i) => part === left && parts[i + 1] === right);
+        parts = [...parts.slice(0, at), parts[at] + parts[at + 1], ...parts.slice(at + 2)];
+      }
+      const spelt = [...tokenizer.encode(value)].map((id) => tokenizer.decode([id]));
+      expect([order, value, spelt]).toEqual([order, value, parts]);
+    }
+  }
+});
+
+/** A tokenizer of the bytes, tokens, and merges that make them. */
+function withMerges(added: readonly string[], merges: readonly (readonly [string, string])[]): Tokenizer {
+  const json = JSON.parse(JSON.stringify(byteTokenizer().toJSON())) as {
+    model: { vocab: Record<string, number>; merges: unknown };
+    added_tokens: { id: number }[];
+  };
+  added.forEach((token, i) => (json.model.vocab[token] = 256 + i));
+  json.model.vocab[END_OF_TEXT] = 256 + added.length;
+  json.added_tokens[0].id = 256 + added.length;
+  json.model.merges = merges;
+  return loadTokenizer(json);
+}
+
+test("the tokenizer.json of a learned tokenizer is spelt out as Hugging Face's library does", async () => {
+  const json = (await trainBpe(["ab ab"], { vocabSize: 258 })).toJSON();
+  const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
+  const { vocab, ...model } = json["model"] as { vocab: Record<string, number> };
+  expect({ ...json, model }).toEqual({
+    version: "1.0",
+    truncation: null,
+    padding: null,
+    added_tokens: [
+      {
+        id: 257,
+        content: END_OF_TEXT,
+        single_word: false,
+        lstrip: false,
+        rstrip: false,
+        normalized: false,
+        special: true,
+      },
+    ],
+    normalizer: null,
+    pre_tokenizer: byteLevel,
+    post_processor: null,
+    decoder: byteLevel,
+    model: {
+      type: "BPE",
+      dropout: null,
+      unk_token: null,
+      continuing_subword_prefix: null,
+      end_of_word_suffix: null,
+      fuse_unk: false,
+      byte_fallback: false,
+      ignore_merges: false,
+      merges: [["a", "b"]],
+    },
+  });
+  expect([vocab["ab"], vocab[END_OF_TEXT], Object.keys(vocab).length]).toEqual([256, 257, 258]);
+});
+
+describe("pieces as a tokenizer.json asks for them", () => {
+  const wrong = (what: string): GradmixError => new GradmixError("data", what);
+  const piecesOf = (...parts: object[]): ((value: string) => string[]) => {
+    const bytes = { type: "ByteLevel", add_prefix_space: false, use_regex: false };
+    const { pieces } = readPreTokenizer({ type: "Sequence", pretokenizers: [...parts, bytes] }, wrong);
+    return (value) => [...pieces(value)];
+  };
+
+  /** What each behavior makes of a text and the delimiter "-", and of everything but it (`invert`), as patterns. */
+  const behaviors: [string, RegExp, RegExp][] = [
+    ["Removed", /[^-]+/g, /-/g],
+    ["Isolated", /-|[^-]+/g, /-|[^-]+/g],
+    ["MergedWithPrevious", /[^-]+-?|-/g, /-?[^-]+|-/g],
+    ["MergedWithNext", /-?[^-]+|-/g, /[^-]+-?|-/g],
+    ["Contiguous", /-+|[^-]+/g, /-+|[^-]+/g],
+  ];
+  test.each(behaviors)("Split and Punctuation with the behavior %s", (behavior, plain, inverted) => {
+    const snake = behavior.replaceAll(/\B[A-Z]/g, (letter) => `_${letter}`).toLowerCase();
+    fc.assert(
+      fc.property(fc.string({ unit: fc.constantFrom("-", "-", "a", "b", "é") }), (value) => {
+        for (const name of [behavior, snake])
+          for (const pattern of [{ String: "-" }, { Regex: "-" }]) {
+            const split = { type: "Split", pattern, behavior: name };
+            expect(piecesOf(split)(value)).toEqual(value.match(plain) ?? []);
+            expect(piecesOf({ ...split, invert: false })(value)).toEqual(value.match(plain) ?? []);
+            expect(piecesOf({ ...split, invert: true })(value)).toEqual(value.match(inverted) ?? []);
+          }
+        expect(piecesOf({ type: "Punctuation", behavior })(value)).toEqual(value.match(plain) ?? []);
+        if (behavior === "Isolated")
+          expect(piecesOf({ type: "Punctuation" })(value)).toEqual(value.match(plain) ?? []);
+      }),
+    );
+  });
+
+  test("a pattern may match nothing, and a text to split by means itself", () => {
+    const empty = piecesOf({ type: "Split", pattern: { Regex: "-*" }, behavior: "Isolated" });
+    expect(empty("a--bc")).toEqual(["a", "--", "b", "c"]);
+    for (const character of "\\^$.*+?()[]{}|/-x é") {
+      const split = piecesOf({ type: "Split", pattern: { String: character }, behavior: "Isolated" });
+      expect(split(`a${character}\n0`)).toEqual(["a", character, "\n0"]);
+    }
+  });
+
+  test("Digits, one by one or not", () => {
+    expect(piecesOf({ type: "Digits", individual_digits: true })("a12b٣4")).toEqual([
+      "a",
+      "1",
+      "2",
+      "b",
+      "٣",
+      "4",
+    ]);
+    expect(piecesOf({ type: "Digits", individual_digits: false })("a12b٣4")).toEqual(["a", "12", "b", "٣4"]);
+    expect(piecesOf({ type: "Digits" })("a12b")).toEqual(["a", "12", "b"]);
+  });
+
+  test("a text without a break that a pattern can cut at is refused where it is too long", () => {
+    const split = piecesOf({ type: "Split", pattern: { Regex: "(?:a|b)+" }, behavior: "Isolated" });
+    expect(() => split("ab".repeat(20_000_000))).toThrow(
+      /^a text has 40000000 characters without a break that the tokenizer's pattern .* can cut at; that is too long for it/,
+    );
+  });
+
+  test("without merges, what is removed stays away, and normalizers come one after the other", () => {
+    const json = byteTokenizer().toJSON();
+    const bytes = { type: "ByteLevel", add_prefix_space: false, use_regex: false };
+    const spaces = { type: "Split", pattern: { String: " " }, behavior: "Removed" };
+    const removing = loadTokenizer({
+      ...json,
+      pre_tokenizer: { type: "Sequence", pretokenizers: [spaces, bytes] },
+    });
+    expect(removing.decode(removing.encode("a b c"))).toBe("abc");
+    const none = { type: "Sequence", normalizers: [] };
+    for (const [normalizers, expected] of [
+      [[{ type: "NFD" }, { type: "Lowercase" }], "e\u0301"],
+      [[{ type: "Lowercase" }, none], "é"],
+      [[none, null], "É"],
+    ] as const) {
+      const tokenizer = loadTokenizer({ ...json, normalizer: { type: "Sequence", normalizers } });
+      expect(tokenizer.decode(tokenizer.encode("É"))).toBe(expected);
+    }
+  });
+});
+
 test("texts are not kept once they are learned from or encoded", async () => {
   setFlagsFromString("--expose-gc");
   const collect = runInNewContext("gc") as () => void;
@@ -446,6 +643,8 @@ describe("a tokenizer.json that cannot be used", () => {
     [change("pre_tokenizer", { type: "Whitespace" }), /the pre-tokenizer "Whitespace" is not supported/],
     [change("pre_tokenizer", { type: "Metaspace" }), /the pre-tokenizer "Metaspace" is not supported/],
     [{ ...good(), pre_tokenizer: null }, /it has no pre-tokenizer/],
+    [{ ...good(), pre_tokenizer: {} }, /the pre-tokenizer without a type is not supported/],
+    [change("pre_tokenizer", { type: "Punctuation", behavior: "Somehow" }), /with the behavior "Somehow"/],
     [
       change("pre_tokenizer", { type: "Sequence", pretokenizers: [] }),
       /the pre-tokenizer "Sequence" has no part ByteLevel/,
