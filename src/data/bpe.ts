@@ -126,8 +126,13 @@ function joinIds(blocks: readonly Uint32Array[]): Uint32Array {
 type SegmentEncoder = (text: string, put: (ids: Uint32Array) => void) => void;
 
 /** Whether every byte is a token and nothing is merged, so that pieces do not matter. */
-function isByBytes({ merges, whole, bytes, preTokenizer = gpt2PreTokenizer }: TokenizerParts): boolean {
-  return merges.length === 0 && (whole ?? null) === null && preTokenizer.complete && !bytes.includes(-1);
+function isByBytes({
+  merges,
+  whole = null,
+  bytes,
+  preTokenizer = gpt2PreTokenizer,
+}: TokenizerParts): boolean {
+  return merges.length === 0 && whole === null && preTokenizer.complete && !bytes.includes(-1);
 }
 
 function byteEncoder(bytes: Int32Array): SegmentEncoder {

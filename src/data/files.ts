@@ -79,7 +79,7 @@ export async function findFiles(
     if (excluded.has(identity)) leaveOut(path, "excluded", "it belongs to the target");
     return !excluded.has(identity);
   });
-  if (kept.length > 0) return kept.sort((a, b) => (a.path < b.path ? -1 : 1));
+  if (kept.length > 0) return sortBy(kept, ({ path }) => path);
   const all = patterns.join(", ");
   const reason =
     counts.excluded > 0
@@ -92,6 +92,11 @@ export async function findFiles(
             ? `nothing matches ${all}, and ${counts.link} links on the way lead to nothing`
             : "no files were named";
   throw new GradmixError("data", `${what}: ${reason}`);
+}
+
+/** Sorts in place, as `sort()` does texts. */
+function sortBy<T>(items: T[], textOf: (item: T) => string): T[] {
+  return items.sort((a, b) => (textOf(a) < textOf(b) ? -1 : 1));
 }
 
 const nothing = (): ReadonlySet<string> => new Set();
@@ -168,7 +173,7 @@ async function expand(
   }
   if (files.length === 0 && !told)
     throw fails(isFolder ? `the folder ${pattern} holds no files` : `nothing matches ${pattern}`);
-  return files.sort((a, b) => (a.path < b.path ? -1 : 1));
+  return sortBy(files, ({ path }) => path);
 }
 
 /** A pattern as the folder it begins in and the names from there on, once for each alternative of braces that hold a "/". Without names: a path. */
@@ -280,7 +285,7 @@ async function walk(place: Place, of: Walk): Promise<void> {
   const passed = of.passOver(placeOf(folder), new Set(entries.map(({ name }) => name)));
   const folders: Place[] = [];
   // The looks end in any order; what they found is told in the order of the names.
-  entries.sort((a, b) => (a.name < b.name ? -1 : 1));
+  sortBy(entries, ({ name }) => name);
   const looks = entries.map(async (entry): Promise<(() => void) | null> => {
     const next = step(states, entry.name, of);
     const path = folder === "" || folder.endsWith("/") ? folder + entry.name : `${folder}/${entry.name}`;

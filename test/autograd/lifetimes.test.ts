@@ -33,6 +33,7 @@ import {
 import { adamw, createGPT } from "gradmix/nn";
 import { meanGradient, take } from "#dist/dga/passes.js";
 import { arenaLike } from "#dist/nn/parameters.js";
+import { apply, type Op } from "#dist/autograd/op.js";
 import { ops } from "#dist/autograd/ops/index.js";
 import type { Backend } from "#dist/backends/backend.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
@@ -76,6 +77,16 @@ describe("what a function returns belongs to the caller's scope", () => {
     scope(() => void fn(t));
     expect(backend.liveBytes).toBe(before);
   }); // prettier-ignore
+
+  it.each(Object.keys(ops))("outside of a scope op %s leaves nothing but its outputs", (name) => {
+    for (const sample of samples[name]) {
+      const inputs = sample.inputs().map(upload);
+      const before = backend.liveBytes;
+      for (const output of apply(ops[name] as Op<unknown>, inputs, sample.attrs)) output.dispose();
+      expect(backend.liveBytes).toBe(before);
+      for (const input of inputs) input.dispose();
+    }
+  });
 
   it("models, optimizers and passes", async () => {
     const model = createGPT({ vocabSize: 5, dim: 4, layers: 1, heads: 2, context: 3 });

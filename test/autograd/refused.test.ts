@@ -14,6 +14,7 @@ import { setCurrentMemory } from "#dist/tensor/memory.js";
 import { scope, tensor, Tensor } from "#dist/tensor/tensor.js";
 import { backends } from "../backends/all.ts";
 import { integers, values } from "../backends/harness.ts";
+import { codeOf } from "../errors.ts";
 import { type Sample, samples, upload } from "./samples.ts";
 
 const names = Object.keys(ops);
@@ -400,6 +401,15 @@ describe.each(backends)("on $name", ({ name: backendName, create }) => {
   it.each(names)("%s refuses what it cannot do", async (name) => {
     for (const sample of samples[name].slice(0, slow ? 1 : undefined))
       expect(await judge(name, () => spoilt(name, sample, sample.inputs().map(upload)))).toEqual([]);
+  });
+
+  it("a scalar is no table of rows", () => {
+    scope(() => {
+      const [table, ids] = [tensor([1], []), tensor([0, 0], [2], "i32")];
+      expect(codeOf(() => gradmix.gather(table, ids))).toMatch(
+        /^shape: gather: a scalar is no table for indices/,
+      );
+    });
   });
 
   it("public functions refuse anything in place of an argument, or take it and are right", async () => {

@@ -185,6 +185,13 @@ test("the ids of a text in blocks are the ids of the text", () => {
     }),
     { numRuns: 25 },
   );
+  // No block is empty: of no text, and of a text that fills blocks to the last id.
+  for (const size of [0, 1, 2 ** 14, 2 ** 15]) {
+    const lengths: number[] = [];
+    tokenizers[0][1].encodeBlocks("a".repeat(size), (block) => lengths.push(block.length));
+    expect(lengths.reduce((a, b) => a + b, 0)).toBe(size);
+    expect(lengths).not.toContain(0);
+  }
   // A pair lies across every place where a block could end.
   for (const before of ["", "a"]) {
     const value = before + "🎉".repeat(20_000);
@@ -757,16 +764,21 @@ describe("a tokenizer.json that cannot be used", () => {
   });
 
   test("or texts that it cannot express are", () => {
-    const vocabulary = byteTokenizerVocab().filter(([, id]) => id !== 0xc3);
-    const file = {
-      ...change("model", { vocab: Object.fromEntries(vocabulary.map(([token], id) => [token, id])) }),
-      added_tokens: [{ ...end, id: 255 }],
-    };
-    const tokenizer = loadTokenizer(file);
-    expect(tokenizer.decode(tokenizer.encode("plain"))).toBe("plain");
-    expect(() => tokenizer.encode("plain é")).toThrow(
-      /the tokenizer has no token for the byte 0xc3, which is in " é"; use one whose vocabulary has all 256 bytes/,
-    );
+    const tokens = byteTokenizerVocab().flatMap(([token, id]) => (id === 0xc3 ? [] : [token]));
+    // Wherever the end of text is among them.
+    for (const at of [0, 1, 100, 255]) {
+      const file = {
+        ...change("model", {
+          vocab: Object.fromEntries(tokens.toSpliced(at, 0, END_OF_TEXT).map((token, id) => [token, id])),
+        }),
+        added_tokens: [{ ...end, id: at }],
+      };
+      const tokenizer = loadTokenizer(file);
+      expect(tokenizer.decode(tokenizer.encode("plain"))).toBe("plain");
+      expect(() => tokenizer.encode("plain é")).toThrow(
+        /the tokenizer has no token for the byte 0xc3, which is in " é"; use one whose vocabulary has all 256 bytes/,
+      );
+    }
   });
 
   function byteTokenizerVocab(): [string, number][] {

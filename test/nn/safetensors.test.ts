@@ -3,6 +3,8 @@ import { describe, expect, it } from "vitest";
 import * as fc from "fast-check";
 import { GradmixError } from "gradmix";
 import { type ByteSource, decodeSafetensors, encodeSafetensors, type StoredTensor } from "gradmix/nn";
+import { openSafetensors } from "#dist/nn/safetensors.js";
+import { errorOf } from "../errors.ts";
 
 type Tensors = Map<string, StoredTensor>;
 
@@ -151,6 +153,11 @@ describe("half precision", () => {
     const upper = new Float32Array(Uint32Array.from(bits, (x) => x << 16).buffer);
     expect(read("BF16", bits)).toEqual([...upper]);
     expect(read("F16", bits)).toEqual(bits.flatMap((x) => read("F16", [x])));
+  });
+
+  it("a tensor that is not there is refused by its name", () => {
+    const stored = openSafetensors(file({}, new Uint8Array(0)), "f");
+    expect(errorOf(() => stored.read("w")).message).toBe('f: the tensor "w" is missing');
   });
 
   it("other types are refused by name, unless they are not wanted", () => {

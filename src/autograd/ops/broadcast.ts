@@ -201,9 +201,7 @@ export function stretch(x: Tensor, shape: Shape): Tensor {
 export function sumTo(x: Tensor, shape: Shape): Tensor {
   if (sameShape(x.shape, shape)) return x;
   const lead = x.rank - shape.length;
-  const axes = x.shape.flatMap((extent, axis) =>
-    axis < lead || (shape[axis - lead] === 1 && extent !== 1) ? [axis] : [],
-  );
+  const axes = x.shape.flatMap((extent, axis) => (shape[axis - lead] === extent ? [] : [axis]));
   const summed = sum(x, axes);
   return sameShape(summed.shape, shape) ? summed : reshape(summed, shape);
 }
