@@ -74,7 +74,6 @@ export async function trainBpe(
     const joined = tokens.length;
     tokens.push(Uint8Array.from([...tokens[left], ...tokens[right]]));
     merges.push({ left, right, joined });
-    pairs.delete(top.key);
     const risen = new Set<number>();
     for (const w of pair.words) {
       const { ids, count } = words[w];

@@ -267,6 +267,28 @@ describe("training", () => {
     expect(tokenizer.encode("🎉é").length).toBeLessThan(3);
   });
 
+  test("tells how far it is after every 256 merges, and ends between two when asked to", async () => {
+    const learned = fc.sample(
+      fc.string({ unit: fc.constantFrom("a", "b", "c", "d", "e", "f", "g"), minLength: 60 }),
+      {
+        seed: 1,
+        numRuns: 200,
+      },
+    );
+    const texts = learned.flatMap((value) => [value, value]);
+    const told: number[] = [];
+    const all = await trainBpe(texts, { vocabSize: 257 + 600, onProgress: (merges) => told.push(merges) });
+    expect([all.vocabSize, told]).toEqual([857, [256, 512]]);
+    const stop = new AbortController();
+    const reason = new Error("enough");
+    const stopped = trainBpe(texts, {
+      vocabSize: 857,
+      signal: stop.signal,
+      onProgress: () => stop.abort(reason),
+    });
+    await expect(stopped).rejects.toBe(reason);
+  });
+
   test("refuses impossible sizes", async () => {
     for (const vocabSize of [256, 0, 300.5, NaN, 2_000_000])
       await expect(trainBpe(["text"], { vocabSize })).rejects.toThrow(
@@ -402,7 +424,7 @@ test.each([
     const tokenizer = withMerges([...new Set(order.map((pair) => pair.join("")))], order);
     for (const value of texts) {
       // The definition: the first pair of the list that is there, the leftmost of them, one at a time.
-      let parts = [...value];
+      let parts = Array.from(value);
       for (;;) {
         const [left, right] =
           order.find(([a, b]) => parts.some((part, i) => part === a && parts[i + 1] === b)) ?? [];
