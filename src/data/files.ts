@@ -189,28 +189,37 @@ function partsOf(pattern: string, fails: (problem: string) => Error): { base: st
   });
 }
 
-/** `{a/b,c}/*` as `a/b/*` and `c/*`; braces without a "/" stay, for they are within one name. */
+/**
+ * `{a/b,c}/*` as `a/b/*` and `c/*`; braces without a "/" stay, for they are within one name. One that is not closed, or holds a "/" and no
+ * comma, stands for itself.
+ */
 function alternatives(pattern: string): string[] {
-  for (let open = pattern.indexOf("{"); open >= 0; open = pattern.indexOf("{", open + 1)) {
-    if (pattern[open - 1] === "\\") continue;
+  let text = pattern;
+  for (let open = text.indexOf("{"); open >= 0; open = text.indexOf("{", open + 1)) {
+    if (text[open - 1] === "\\") continue;
     const commas: number[] = [];
     let depth = 0;
     let close = open;
-    for (; close < pattern.length; close++) {
-      if (pattern[close] === "{") depth++;
-      else if (pattern[close] === "}" && --depth === 0) break;
-      else if (pattern[close] === "," && depth === 1) commas.push(close);
+    for (; close < text.length; close++) {
+      if (text[close] === "{") depth++;
+      else if (text[close] === "}" && --depth === 0) break;
+      else if (text[close] === "," && depth === 1) commas.push(close);
     }
-    if (close === pattern.length || commas.length === 0 || !pattern.slice(open, close).includes("/"))
-      continue;
-    const ends = [open, ...commas, close];
-    return ends
-      .slice(1)
-      .flatMap((end, i) =>
-        alternatives(pattern.slice(0, open) + pattern.slice(ends[i] + 1, end) + pattern.slice(close + 1)),
-      );
+    const within = text.slice(open, close);
+    if (close === text.length || (within.includes("/") && commas.length === 0)) {
+      // The matcher of a name matches nothing where a brace is not closed.
+      text = `${text.slice(0, open)}\\${text.slice(open)}`;
+      open++;
+    } else if (within.includes("/")) {
+      const ends = [open, ...commas, close];
+      return ends
+        .slice(1)
+        .flatMap((end, i) =>
+          alternatives(text.slice(0, open) + text.slice(ends[i] + 1, end) + text.slice(close + 1)),
+        );
+    }
   }
-  return [pattern];
+  return [text];
 }
 
 interface Walk {
