@@ -113,18 +113,18 @@ function tokensById(
   wrong: Wrong,
 ): readonly string[] {
   const all = new Map([...ids, ...added.map(({ content, id }): [string, number] => [content, id])]);
-  const contents = new Array<string | null>(all.size).fill(null);
+  const contents = new Array<string>(all.size);
   for (const [token, id] of all) {
     if (id >= all.size)
       throw wrong(
         `the token ${JSON.stringify(token)} has the id ${id}, but there are only ${all.size} tokens: ids are missing before it`,
       );
-    const other = contents[id];
-    if (other !== null && other !== undefined)
+    const other = contents.at(id);
+    if (other !== undefined)
       throw wrong(`the tokens ${JSON.stringify(other)} and ${JSON.stringify(token)} have the same id, ${id}`);
     contents[id] = token;
   }
-  return contents.map((token) => token ?? "");
+  return contents;
 }
 
 function findEndOfText(contents: readonly string[], specials: ReadonlySet<string>, wrong: Wrong): number {

@@ -234,6 +234,25 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
     sink.dispose();
   });
 
+  it("every pass begins anew: what an earlier one met is not in the numbers of one that meets less", async () => {
+    const [p, q] = [tensor([1, 2], [1, 2]), tensor([3, -1], [1, 2])];
+    const x = tensor([1, 0, 0, 1, 1, 1], [3, 2]);
+    const sinkOf = () =>
+      alignSink({ examples: 3, groups: [0, 1, 3], direction: { given: (t) => (t === p ? q : p) } });
+    const one = (): Tensor => sum(linear(x, p), 1);
+    const both = (): Tensor => sum(mul(linear(x, p), linear(x, q)), 1);
+    const after = async (losses: readonly (() => Tensor)[]): Promise<Record<string, unknown>> => {
+      const sink = sinkOf();
+      for (const loss of losses) gradients(loss, { parameters: [p, q], sink });
+      const { dots, squaredNorms, groupSquaredNorms, directionSquaredNorm } = await sink.result();
+      sink.dispose();
+      return { dots, squaredNorms, groupSquaredNorms, directionSquaredNorm };
+    };
+    expect(await after([both, one])).toEqual(await after([one]));
+    expect(await after([one, both])).toEqual(await after([both]));
+    expect((await after([one]))["squaredNorms"]).toEqual(Float64Array.of(1, 1, 2));
+  });
+
   it("segments may leave examples out", async () => {
     const into = buffers();
     const v = direction();
