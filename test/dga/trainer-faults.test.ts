@@ -259,6 +259,8 @@ describe("a checkpoint is restored whole or not at all", () => {
         [with_(new Array(size).fill(0)), new RegExp(`^checkpoint: ${name} is a list`)],
         [with_(new Float32Array(size + 1)), new RegExp(`^checkpoint: ${name} has ${size + 1} values`)],
         [with_(nan), new RegExp(`^checkpoint: ${name} has NaN at ${size - 1}`)],
+        // The first of several.
+        [with_(nan.with(2, -Infinity)), new RegExp(`^checkpoint: ${name} has -Infinity at 2`)],
       );
     }
     for (const [checkpoint, message] of refusals) {
