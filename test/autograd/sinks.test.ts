@@ -253,6 +253,27 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
     expect((await after([one]))["squaredNorms"]).toEqual(Float64Array.of(1, 1, 2));
   });
 
+  it("segments of one row of one number, and memory where a sink cannot be made", async () => {
+    const p = tensor([2], [1, 1]);
+    const sink = segmentSink({ offsets: [0, 1, 1, 3], parameters: [p], examples: 3 });
+    gradients(() => sum(linear(tensor([3, 5, 7], [3, 1]), p), 1), { parameters: [p], sink });
+    expect(await numbers(sink.result.get(p)!)).toEqual([3, 0, 12]);
+    sink.dispose();
+    // A parameter of one number that a second pass does not reach.
+    const [q, x] = [tensor([4], [1, 1]), tensor([3, 5, 7], [3, 1])];
+    const whole = segmentSink({ offsets: [0, 3], parameters: [p, q] });
+    for (const used of [q, p]) gradients(() => sum(linear(x, used), 1), { parameters: [p, q], sink: whole });
+    expect([await numbers(whole.result.get(p)!), await numbers(whole.result.get(q)!)]).toEqual([[15], [0]]);
+    whole.dispose();
+    const before = backend.liveBytes;
+    const failing = function* (): Generator<Tensor> {
+      yield p;
+      throw new Error("no more of them");
+    };
+    expect(() => segmentSink({ offsets: [0, 3], parameters: failing() })).toThrow("no more of them");
+    expect(backend.liveBytes).toBe(before);
+  });
+
   it("segments may leave examples out", async () => {
     const into = buffers();
     const v = direction();
