@@ -1,5 +1,5 @@
 /** Synthetic text for benchmarks: a domain is a Markov chain of its own over the vocabulary. */
-import type { Batch } from "gradmix/dga";
+import type { TokenBatch } from "gradmix/nn";
 
 /** A small fast generator (mulberry32). */
 export function random(seed: number): () => number {
@@ -18,7 +18,7 @@ export function windowsOf(
   domain: number,
   examples: number,
   { time, vocabSize, seed = 0 }: { time: number; vocabSize: number; seed?: number },
-): Batch {
+): TokenBatch {
   const inputs = new Int32Array(examples * time);
   const targets = new Int32Array(examples * time);
   const walk = random(1_000_003 * seed + domain + 1);
@@ -34,7 +34,7 @@ export function windowsOf(
 }
 
 /** Batches one after the other. */
-export function joined(batches: readonly Batch[]): Batch {
+export function joined(batches: readonly TokenBatch[]): TokenBatch {
   const join = (parts: readonly ArrayLike<number>[]): Int32Array =>
     Int32Array.from(parts.flatMap((part) => Array.from(part)));
   return {

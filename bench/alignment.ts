@@ -29,10 +29,9 @@ import {
   shutdown,
   sketchSink,
   type Tensor,
-  tensor,
 } from "gradmix";
-import { type Batch, estimateAlignments, lastBlocks, meanGradient } from "gradmix/dga";
-import { adamw, arenaLike, createGPT } from "gradmix/nn";
+import { estimateAlignments, lastBlocks, meanGradient } from "gradmix/dga";
+import { adamw, arenaLike, createGPT, type TokenBatch } from "gradmix/nn";
 import { joined, windowsOf } from "./_languages.js";
 import { readOptions } from "./_options.js";
 import type { BenchOptions } from "./main.ts";
@@ -132,9 +131,7 @@ async function costs(
         });
         const weights = new Float64Array(examples).fill(1 / (examples * shape.time));
         const losses = keep(
-          scope(() =>
-            gradients(() => gpt.losses(...upload(batch)), { parameters: parameters.list, sink, weights }),
-          ),
+          scope(() => gradients(() => gpt.losses(batch), { parameters: parameters.list, sink, weights })),
         );
         await sink.result();
         sink.dispose();
@@ -144,16 +141,14 @@ async function costs(
       forward: async () => {
         await plain();
         const tangents = new Map(parameters.list.map((p) => [p, direction.of(p)]));
-        const { losses, derivatives } = scope(() =>
-          forwardDerivative(() => gpt.losses(...upload(batch)), tangents),
-        );
+        const { losses, derivatives } = scope(() => forwardDerivative(() => gpt.losses(batch), tangents));
         await done(keep(losses), keep(derivatives));
       },
       sketch: async () => {
         await plain();
         const sink = sketchSink({ offsets, parameters: parameters.list });
         const losses = keep(
-          scope(() => gradients(() => gpt.losses(...upload(batch)), { parameters: parameters.list, sink })),
+          scope(() => gradients(() => gpt.losses(batch), { parameters: parameters.list, sink })),
         );
         await sink.result();
         sink.dispose();
@@ -162,9 +157,7 @@ async function costs(
       lastBlock: async () => {
         await plain();
         const sink = alignSink({ examples, direction: { given: (p) => direction.of(p) } });
-        const losses = keep(
-          scope(() => gradients(() => gpt.losses(...upload(batch)), { parameters: last, sink })),
-        );
+        const losses = keep(scope(() => gradients(() => gpt.losses(batch), { parameters: last, sink })));
         await sink.result();
         sink.dispose();
         await done(losses);
@@ -224,7 +217,7 @@ async function accuracy(draws: number): Promise<Accuracy[]> {
   const optimizer = adamw(gpt.parameters);
   const gradient = arenaLike(gpt.parameters);
   const whole = Array.from({ length: k }, (_, i) => windowsOf(i, all, { ...shape, seed: 5 }));
-  const take = (i: number, windows: readonly number[]): Batch =>
+  const take = (i: number, windows: readonly number[]): TokenBatch =>
     joined(
       windows.map((w) => ({
         inputs: whole[i]?.inputs.subarray(w * shape.time, (w + 1) * shape.time) ?? new Int32Array(),
@@ -279,11 +272,6 @@ async function accuracy(draws: number): Promise<Accuracy[]> {
     }
   for (const it of [gradient, optimizer, gpt]) it.dispose();
   return out;
-}
-
-function upload(batch: Batch): [Tensor, Tensor] {
-  const extents = [batch.inputs.length / batch.time, batch.time];
-  return [tensor(batch.inputs, extents, "i32"), tensor(batch.targets, extents, "i32")];
 }
 
 /** Cost over a plain step against k, both on logarithmic axes: a panel for every size of the training batch. */

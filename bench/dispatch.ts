@@ -5,8 +5,8 @@
  * measured without a GPU, with the kernels that GPUs get. (It has 512 MiB, and binds 128.)
  */
 import { GradmixError, init, shutdown, type Tensor } from "gradmix";
-import { type Batch, meanGradient } from "gradmix/dga";
-import { adamw, arenaLike, createGPT } from "gradmix/nn";
+import { meanGradient } from "gradmix/dga";
+import { adamw, arenaLike, createGPT, type TokenBatch } from "gradmix/nn";
 import { createNullDevice } from "#dist/backends/webgpu/host-node.js";
 import { createWebgpuBackend, type WebgpuBackend } from "#dist/backends/webgpu/index.js";
 import { setCurrentMemory } from "#dist/tensor/memory.js";
@@ -65,7 +65,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
   });
   const optimizer = adamw(model.parameters);
   const gradient = arenaLike(model.parameters);
-  const batch: Batch = windowsOf(0, B, { time, vocabSize });
+  const batch: TokenBatch = windowsOf(0, B, { time, vocabSize });
   /** Milliseconds of the host until everything was enqueued, and with `submits` submitted too: a submit apart from the one that a step's read makes. */
   const step = async (submits = false): Promise<number> => {
     const began = performance.now();

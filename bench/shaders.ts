@@ -13,7 +13,7 @@ import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { alignSink, forwardDerivative, GradmixError, gradients, scope } from "gradmix";
-import { meanGradient, upload } from "#dist/dga/passes.js";
+import { meanGradient } from "#dist/dga/passes.js";
 import { adamw, arenaLike, createGPT } from "gradmix/nn";
 import { createNodeDevice } from "#dist/backends/webgpu/host-node.js";
 import { createWebgpuBackend } from "#dist/backends/webgpu/index.js";
@@ -132,21 +132,17 @@ async function compile(statistics: string, read: OptionReader): Promise<Record<s
   meanGradient(model, batch, gradient);
   adamw(parameters).step(gradient.arena, 1e-3);
   scope(() => {
-    const { inputs, targets } = upload(batch);
     const sink = alignSink({
       examples,
       direction: { given: (p) => direction.of(p) },
       total: { gradientOf: (p) => gradient.of(p) },
     });
-    gradients(() => model.losses(inputs, targets), {
+    gradients(() => model.losses(batch), {
       parameters: parameters.list,
       sink,
       weights: new Float64Array(examples).fill(1 / (examples * T)),
     });
-    forwardDerivative(
-      () => model.losses(inputs, targets),
-      new Map(parameters.list.map((p) => [p, direction.of(p)])),
-    );
+    forwardDerivative(() => model.losses(batch), new Map(parameters.list.map((p) => [p, direction.of(p)])));
   });
   await finish(backend);
 

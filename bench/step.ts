@@ -14,19 +14,9 @@
  * --simd relaxed|plain|auto, --precision f32|f16 (webgpu), --rounds N (7), --peer COMMAND (its JSON output is included, run before and after).
  */
 import { execSync } from "node:child_process";
-import {
-  alignSink,
-  forwardDerivative,
-  gradients,
-  init,
-  keep,
-  scope,
-  shutdown,
-  type Tensor,
-  tensor,
-} from "gradmix";
-import { type Batch, meanGradient } from "gradmix/dga";
-import { adamw, arenaLike, createGPT } from "gradmix/nn";
+import { alignSink, forwardDerivative, gradients, init, keep, scope, shutdown, type Tensor } from "gradmix";
+import { meanGradient } from "gradmix/dga";
+import { adamw, arenaLike, createGPT, type TokenBatch } from "gradmix/nn";
 import { shapeOf, stepFlops } from "./_models.js";
 import { readOptions } from "./_options.js";
 import type { BenchOptions } from "./main.ts";
@@ -67,7 +57,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
     t.dispose();
   };
   const optimise = async (): Promise<void> => done(optimizer.step(gradient.arena, 1e-3));
-  const aligned = async (batch: Batch): Promise<void> => {
+  const aligned = async (batch: TokenBatch): Promise<void> => {
     const examples = batch.inputs.length / batch.time;
     const sink = alignSink({
       examples,
@@ -76,8 +66,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
     });
     const losses = keep(
       scope(() => {
-        const [inputs, targets] = upload(batch);
-        return gradients(() => model.losses(inputs, targets), {
+        return gradients(() => model.losses(batch), {
           parameters: parameters.list,
           sink,
           weights: new Float64Array(examples).fill(1 / (examples * batch.time)),
@@ -112,8 +101,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
     forwardMode: async () => {
       const tangents = new Map(parameters.list.map((p) => [p, direction.of(p)]));
       const { losses, derivatives } = scope(() => {
-        const [inputs, targets] = upload(whole);
-        return forwardDerivative(() => model.losses(inputs, targets), tangents);
+        return forwardDerivative(() => model.losses(whole), tangents);
       });
       keep(losses);
       keep(derivatives);
@@ -169,12 +157,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
   };
 }
 
-function upload(batch: Batch): [Tensor, Tensor] {
-  const shape = [batch.inputs.length / batch.time, batch.time];
-  return [tensor(batch.inputs, shape, "i32"), tensor(batch.targets, shape, "i32")];
-}
-
-function batchOf(examples: number, time: number, vocabSize: number): Batch {
+function batchOf(examples: number, time: number, vocabSize: number): TokenBatch {
   let state = 1;
   const draw = (): number => (state = (state * 48271) % 2147483647) % vocabSize;
   return {

@@ -60,7 +60,7 @@ const schedule = (): number => 0.1;
 const domains = () => [1, 2].map((seed) => windows(names[seed - 1], [language(seed, 200)]));
 const bases = () => dga.createBases({ x: [1, 0], y: [0, 1] }, names);
 let model: nn.GPT;
-let batch: dga.Batch;
+let batch: nn.TokenBatch;
 let direction: nn.Arena;
 
 beforeAll(async () => {
@@ -241,8 +241,22 @@ const cases: Readonly<Record<string, Case | readonly Case[]>> = {
   createTrainer: [
     {
       call: (options: dga.TrainerOptions) => freed(dga.createTrainer(options)),
-      valid: () => ({ ...training(), batch: 2, seed: 0, lossScale: null, sampling: "systematic" }),
-      wrong: { batch: counts, seed: [-1, 0.5], sampling: ["random"], lossScale: [{ max: 3 }], model: [{}] },
+      valid: () => ({
+        ...training(),
+        batch: 2,
+        seed: 0,
+        lossScale: null,
+        sampling: "systematic",
+        optimizer: nn.adamw,
+      }),
+      wrong: {
+        batch: counts,
+        seed: [-1, 0.5],
+        sampling: ["random"],
+        lossScale: [{ max: 3 }],
+        model: [{}],
+        optimizer: [{}],
+      },
     },
     {
       call: (alignment: dga.AlignmentOptions) => train({ alignment }),
@@ -252,7 +266,6 @@ const cases: Readonly<Record<string, Case | readonly Case[]>> = {
         ...{ refreshEvery: counts, domainExamples: counts, targetExamples: counts },
       },
     },
-    { call: (optimizer: nn.AdamWOptions) => train({ optimizer }), valid: { clip: 2 }, wrong: { clip: [-1] } },
     {
       call: (lossScale: dga.LossScaleOptions) => train({ lossScale }),
       valid: { initial: 2, min: 1, max: 4, growthInterval: 3 },
@@ -272,7 +285,7 @@ const cases: Readonly<Record<string, Case | readonly Case[]>> = {
       wrong: { rank: counts, seed: [-1] },
     },
     {
-      call: (precondition: dga.Preconditioner) =>
+      call: (precondition: nn.Preconditioner) =>
         dga.estimateAlignments("segmented", model, batch, [batch], { precondition }),
       valid: () => ({ v: direction, bias: 0.5, eps: 1e-8 }),
       wrong: { bias: [0, 2], eps: [0] },

@@ -9,6 +9,7 @@ import { createTrainer, type Trainer } from "../dga/trainer.ts";
 import { GradmixError } from "../errors.ts";
 import { shutdown } from "../init.ts";
 import { createGPT, type GPT, parameterCount } from "../nn/gpt.ts";
+import { adamw } from "../nn/optimizer.ts";
 import { engineChanges, savedEngine, startBackend } from "./engine.ts";
 import { trainLoop } from "./loop.ts";
 import type { MixingPlan } from "./mixing.ts";
@@ -121,7 +122,7 @@ function makeTrainer(plan: RunPlan, data: Data, model: GPT, earlier: Reference |
     batch: training.batch,
     seed: training.seed,
     schedule: training.schedule,
-    optimizer: training.optimizer,
+    optimizer: (parameters) => adamw(parameters, training.optimizer),
     lossScale: training.lossScale,
   });
 }

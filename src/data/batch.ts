@@ -1,20 +1,16 @@
 /** Batches: windows drawn by the sampler, as rows of token ids. */
-import { GradmixError } from "../errors.ts";
 import { boolean, checkOptions } from "../options.ts";
+import type { TokenBatch } from "../nn/model.ts";
+import { assemble } from "./dataset.ts";
 import type { Draw } from "./sampler.ts";
-import { commonTime, readWindow, type Windows } from "./tokens.ts";
+import { commonTime, type Windows } from "./tokens.ts";
 
-export interface TokenBatch {
-  /** Token ids, [examples · time]. */
-  readonly inputs: Int32Array;
-  /** Next tokens, [examples · time]; −1 where nothing counts. */
-  readonly targets: Int32Array;
+/** Windows that were drawn, and from where. */
+export interface DrawnWindows extends TokenBatch {
   /** Counted targets of each example. */
   readonly tokens: Int32Array;
   /** Domain of each example. */
   readonly domainOf: Int32Array;
-  /** T. */
-  readonly time: number;
 }
 
 /**
@@ -25,25 +21,20 @@ export function assembleBatch(
   draws: readonly Draw[],
   sources: readonly Windows[],
   options: { readonly sortByDomain?: boolean } = {},
-): TokenBatch {
+): DrawnWindows {
   checkOptions("assembleBatch", options, { sortByDomain: boolean });
-  const rows = options.sortByDomain === true ? [...draws].sort((a, b) => a.domain - b.domain) : draws;
-  for (const { domain, window } of rows)
-    if (
-      ![domain, window].every((n) => Number.isInteger(n) && n >= 0) ||
-      !(window < (sources.at(domain)?.count ?? 0))
-    )
-      throw new GradmixError("config", `assembleBatch: source ${domain} has no window ${window}`);
-  const time = commonTime(rows.map(({ domain }) => sources[domain]));
-  const inputs = new Int32Array(rows.length * time);
-  const targets = new Int32Array(rows.length * time);
-  const tokens = new Int32Array(rows.length);
-  const domainOf = new Int32Array(rows.length);
-  rows.forEach(({ domain, window }, row) => {
-    const source = sources[domain];
-    readWindow(source, window, inputs, targets, row);
-    tokens[row] = source.tokensOf(window);
-    domainOf[row] = domain;
-  });
-  return { inputs, targets, tokens, domainOf, time };
+  const rows = options.sortByDomain === true ? byDomain(draws) : draws;
+  const domainOf = Int32Array.from(rows, ({ domain }) => domain);
+  if (rows.length === 0) {
+    const none = new Int32Array(0);
+    return { inputs: none, targets: none, tokens: none, domainOf, time: 0 };
+  }
+  commonTime(rows.flatMap(({ domain }) => sources.at(domain) ?? []));
+  const { tokens, ...batch } = assemble(rows, sources);
+  return { ...batch, tokens: Int32Array.from(tokens), domainOf };
+}
+
+/** In the order of their domains, and within one as they came. */
+export function byDomain(draws: readonly Draw[]): Draw[] {
+  return [...draws].sort((a, b) => a.domain - b.domain);
 }

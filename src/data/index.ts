@@ -26,4 +26,5 @@ export {
   type SamplerState,
   type SamplingMode,
 } from "./sampler.ts";
-export { assembleBatch, type TokenBatch } from "./batch.ts";
+export { assembleBatch, type DrawnWindows } from "./batch.ts";
+export { type Dataset, examplesOf, type RowBatch, rowsOf, type Table } from "./dataset.ts";

@@ -4,7 +4,9 @@
  * Tokens are kept in memory, two bytes each where the vocabulary allows (a corpus of a billion tokens takes 2 GB); text is not.
  */
 import { GradmixError } from "../errors.ts";
+import type { TokenBatch } from "../nn/model.ts";
 import { checkOptions, checkRange, oneOf } from "../options.ts";
+import type { Dataset } from "./dataset.ts";
 
 export interface TokenStream {
   readonly tokens: Uint16Array | Uint32Array;
@@ -194,12 +196,10 @@ export function splitStream(stream: TokenStream, at: number): [TokenStream, Toke
 }
 
 /** Non-overlapping windows of T inputs and their next tokens. */
-export interface Windows {
-  readonly name: string;
+export interface Windows extends Dataset<TokenBatch> {
   readonly stream: TokenStream;
   /** T. */
   readonly time: number;
-  readonly count: number;
   /** Targets of window `index` that count: T, or fewer in the last one. */
   tokensOf(index: number): number;
 }
@@ -243,7 +243,20 @@ function checkTime(time: number): void {
 function cut(name: string, stream: TokenStream, time: number, partial: "pad" | "drop"): Windows {
   const pairs = stream.tokens.length - 1;
   const count = partial === "pad" ? Math.ceil(pairs / time) : Math.floor(pairs / time);
-  return { name, stream, time, count, tokensOf: (index) => Math.min(time, pairs - index * time) };
+  const windows: Windows = {
+    name,
+    stream,
+    time,
+    count,
+    tokensOf: (index) => Math.min(time, pairs - index * time),
+    batchOf(indices) {
+      const inputs = new Int32Array(indices.length * time);
+      const targets = new Int32Array(indices.length * time);
+      indices.forEach((index, row) => readWindow(windows, index, inputs, targets, row));
+      return { inputs, targets, tokens: Int32Array.from(indices, windows.tokensOf), time };
+    },
+  };
+  return windows;
 }
 
 /**
@@ -262,31 +275,6 @@ export function commonTime(sources: Iterable<{ readonly name: string; readonly t
       );
   }
   return first?.time ?? 0;
-}
-
-/**
- * Throws `data`, naming the windows, when those from `first` to before `end` do not fit a model: longer than its context, or with a token that is not in
- * its vocabulary.
- */
-export function checkWindows(
-  { name, stream: { tokens }, time, count }: Windows,
-  model: { readonly context: number; readonly vocabSize: number },
-  first: number = 0,
-  end: number = count,
-): void {
-  if (time > model.context)
-    throw new GradmixError(
-      "data",
-      `"${name}": windows of ${time} tokens are longer than the model's context of ${model.context}`,
-    );
-  if (count < 1) throw new GradmixError("data", `"${name}": it has no windows`);
-  const last = Math.min(tokens.length, end * time + 1);
-  for (let i = first * time; i < last; i++)
-    if (!(tokens[i] < model.vocabSize))
-      throw new GradmixError(
-        "data",
-        `"${name}": token ${tokens[i]}, number ${i} of its stream, is not in the model's vocabulary of ${model.vocabSize}; use the tokenizer that the model was made for`,
-      );
 }
 
 /**

@@ -19,40 +19,42 @@ import { alignSink } from "../autograd/sinks/align.ts";
 import { run } from "../backends/backend.ts";
 import { GradmixError } from "../errors.ts";
 import { type Arena, arenaLike } from "../nn/parameters.ts";
+import { checkExamples, concatenate, cutExamples, exampleCount, tokenCount } from "../nn/examples.ts";
+import type { Examples, Model } from "../nn/model.ts";
+import type { Preconditioner } from "../nn/optimizer.ts";
 import { integerIn, oneOf } from "../options.ts";
 import { empty, keep, scope, type Tensor } from "../tensor/tensor.ts";
 import {
   type Alignments,
-  type Batch,
-  checkBatch,
+  type ExampleMeasurements,
+  measurementsOf,
+  type TargetMeasurements,
+  total,
+} from "./measurements.ts";
+import {
   checkEstimate,
   chunks,
-  concatenate,
   type EstimateOptions,
-  exampleCount,
   exampleWeight,
-  type LossModel,
   meanGradient,
-  type Preconditioner,
   scaleOf,
-  sum,
   take,
-  tokenCount,
-  upload,
   watched,
 } from "./passes.ts";
 import { alignSketches, sketchGradients } from "./sketches.ts";
-import { type DomainAlignment, domainAlignments } from "./statistics.ts";
 
 export type EstimatorName = "perDomain" | "segmented" | "forward" | "sketch";
 export const estimatorNames: readonly EstimatorName[] = ["perDomain", "segmented", "forward", "sketch"];
 
-/** Alignments of the domains' batches with the target's batch. */
-export async function estimateAlignments(
+/**
+ * Alignments of the domains' batches with the target's batch. Where a pass uses a parameter twice (tied weights), "segmented" gives no norms and names the
+ * parameter as `tied`; "perDomain", which has whole gradients, gives them.
+ */
+export async function estimateAlignments<B extends Examples>(
   name: EstimatorName,
-  model: LossModel,
-  target: Batch,
-  domains: readonly Batch[],
+  model: Model<NoInfer<B>>,
+  target: B,
+  domains: readonly B[],
   options: EstimateOptions = {},
 ): Promise<Alignments> {
   oneOf(...estimatorNames)("estimateAlignments: name", name);
@@ -70,7 +72,6 @@ export async function estimateAlignments(
     const sketched = await sketchGradients(model, domains, options);
     return {
       ...alignSketches(sketched, await sketchGradients(model, [target], options)),
-      norms: sketched.norms,
     };
   }
   const direction = options.direction ?? arenaLike(model.parameters);
@@ -80,19 +81,19 @@ export async function estimateAlignments(
       name === "perDomain"
         ? await perDomain(model, domains, direction, options)
         : await byRows(name, model, domains, direction, options);
-    return { ...found, tokens: Float64Array.from(domains, tokenCount), targetNorm, targetLoss };
+    return { ...found, targetNorm, targetLoss };
   } finally {
     if (options.direction === undefined) direction.dispose();
   }
 }
 
 /** The target's (preconditioned) gradient into `direction`, times the loss scale, with its norm and the target's mean loss. */
-export async function targetDirection(
-  model: LossModel,
-  target: Batch,
+export async function targetDirection<B extends Examples>(
+  model: Model<NoInfer<B>>,
+  target: B,
   direction: Arena,
   options: EstimateOptions = {},
-): Promise<{ targetLoss: number; targetNorm: number }> {
+): Promise<TargetMeasurements> {
   checkEstimate("targetDirection", options);
   if (tokenCount(target) === 0)
     throw new GradmixError("data", "the target batch has no tokens to learn from");
@@ -101,7 +102,7 @@ export async function targetDirection(
   const losses = await take(meanGradient(model, target, direction, false, watched(model, options), scale));
   if (options.precondition !== undefined) precondition(direction.arena, options.precondition);
   return {
-    targetLoss: sum(losses) / tokenCount(target),
+    targetLoss: total(losses) / tokenCount(target),
     targetNorm: Math.sqrt(await reduceArena("sumSquares", [direction.arena])) / scale,
   };
 }
@@ -125,11 +126,11 @@ function precondition(direction: Tensor, { v, bias, eps }: Preconditioner): void
 
 // From here on `direction` holds the loss scale times V.
 
-type DomainPart = Omit<Alignments, "targetNorm" | "targetLoss" | "tokens">;
+type DomainPart = Omit<Alignments, keyof TargetMeasurements>;
 
-async function perDomain(
-  model: LossModel,
-  domains: readonly Batch[],
+async function perDomain<B extends Examples>(
+  model: Model<NoInfer<B>>,
+  domains: readonly B[],
   direction: Arena,
   options: EstimateOptions,
 ): Promise<DomainPart> {
@@ -144,28 +145,33 @@ async function perDomain(
     clearRest(gradient, options);
     for (let i = 0; i < k; i++) {
       const summed = await take(meanGradient(model, domains[i], gradient, false, parameters, scale));
-      losses[i] = sum(summed) / Math.max(1, tokenCount(domains[i]));
+      losses[i] = total(summed) / Math.max(1, tokenCount(domains[i]));
       alignments[i] = (await reduceArena("dot", [gradient.arena, direction.arena])) / scale ** 2;
       norms[i] = Math.sqrt(await reduceArena("sumSquares", [gradient.arena])) / scale;
     }
   } finally {
     gradient.dispose();
   }
-  return { alignments, standardErrors: null, norms, losses };
+  return { alignments, norms, tokens: Float64Array.from(domains, tokenCount), losses };
 }
 
-async function byRows(
+async function byRows<B extends Examples>(
   name: "segmented" | "forward",
-  model: LossModel,
-  domains: readonly Batch[],
+  model: Model<NoInfer<B>>,
+  domains: readonly B[],
   direction: Arena,
   options: EstimateOptions,
 ): Promise<DomainPart> {
   const k = domains.length;
-  const alignments = new Float64Array(k);
-  const standardErrors = new Array<number | null>(k).fill(null);
-  const norms = name === "segmented" ? new Float64Array(k) : null;
-  const losses = new Float64Array(k);
+  const norms = new Float64Array(k);
+  const examples = {
+    domainOf: domains.flatMap((domain, i) => new Array<number>(exampleCount(domain)).fill(i)),
+    tokens: domains.flatMap(({ tokens }) => Array.from(tokens)),
+    dots: new Float64Array(total(domains.map(exampleCount))),
+    losses: new Float64Array(total(domains.map(exampleCount))),
+  };
+  let start = 0;
+  let tied: string | undefined;
   for (const [first, last] of chunks(domains, options.maxExamples ?? Infinity)) {
     const part = domains.slice(first, last);
     const batch = concatenate(part);
@@ -173,73 +179,76 @@ async function byRows(
       name === "segmented"
         ? await segmentedPass(model, batch, part.map(exampleCount), direction, options)
         : await forwardPass(model, batch, direction, options);
-    let start = 0;
+    examples.dots.set(measured.dots, start);
+    examples.losses.set(measured.losses, start);
+    start += exampleCount(batch);
+    ({ tied } = measured);
     part.forEach((domain, i) => {
-      const end = start + exampleCount(domain);
-      const tokens = tokenCount(domain);
-      const { alignment, standardError }: DomainAlignment = domainAlignments(
-        measured.dots.subarray(start, end),
-        domain.tokens,
-      );
-      alignments[first + i] = alignment;
-      standardErrors[first + i] = standardError;
-      losses[first + i] = sum(measured.losses.subarray(start, end)) / Math.max(1, tokens);
-      if (norms !== null && measured.groupSquaredNorms !== null)
-        norms[first + i] = Math.sqrt(measured.groupSquaredNorms[i]) / Math.max(1, tokens);
-      start = end;
+      const square = measured.groupSquaredNorms?.[i] ?? 0;
+      norms[first + i] = Math.sqrt(square) / Math.max(1, tokenCount(domain));
     });
   }
-  return { alignments, standardErrors, norms, losses };
+  return {
+    ...measurementsOf(examples, k, name === "segmented" && tied === undefined ? norms : undefined),
+    ...(tied === undefined ? {} : { tied }),
+  };
 }
 
-interface RowNumbers {
-  /** ⟨∇ (summed loss of example), ∇L_target⟩. */
+/** What a pass told of a batch's examples, as in `ExampleMeasurements`. */
+interface ExamplePass {
   readonly dots: Float64Array;
   readonly losses: Float64Array;
-  /** ‖∇ (summed loss of example)‖². */
-  readonly squaredNorms: Float64Array | null;
-  readonly groupSquaredNorms: Float64Array | null;
+  readonly squaredNorms?: Float64Array;
+  /** ‖∇ Σ ℓₑ‖² over each group's examples. */
+  readonly groupSquaredNorms?: Float64Array;
+  /** The parameter that stands in the way of norms. */
+  readonly tied?: string;
 }
 
-/** Numbers of every example of a batch, with the direction that `targetDirection` left: one segmented pass for each `maxExamples` of them. */
-export async function exampleNumbers(
-  model: LossModel,
-  batch: Batch,
+/**
+ * Numbers of every example of a batch, with the direction that `targetDirection` left: one segmented pass for each `maxExamples` of them. Where a pass uses
+ * a parameter twice (tied weights) there are no norms, and `tied` names it.
+ */
+export async function exampleNumbers<B extends Examples>(
+  model: Model<NoInfer<B>>,
+  batch: B,
   direction: Arena,
   options: EstimateOptions = {},
-): Promise<{ dots: Float64Array; squaredNorms: Float64Array; losses: Float64Array }> {
+): Promise<
+  Omit<ExampleMeasurements, "domainOf"> & {
+    readonly dots: Float64Array;
+    readonly losses: Float64Array;
+    readonly squaredNorms?: Float64Array;
+    readonly tied?: string;
+  }
+> {
   checkEstimate("exampleNumbers", options);
-  checkBatch("exampleNumbers", batch);
+  checkExamples("exampleNumbers", batch);
   const count = exampleCount(batch);
-  const out = {
-    dots: new Float64Array(count),
-    squaredNorms: new Float64Array(count),
-    losses: new Float64Array(count),
-  };
+  const dots = new Float64Array(count);
+  const losses = new Float64Array(count);
+  const squaredNorms = new Float64Array(count);
+  let tied: string | undefined;
   const most = Math.max(1, Math.min(count, options.maxExamples ?? count));
   for (let first = 0; first < count; first += most) {
     const last = Math.min(count, first + most);
-    const part: Batch = {
-      inputs: batch.inputs.subarray(first * batch.time, last * batch.time),
-      targets: batch.targets.subarray(first * batch.time, last * batch.time),
-      tokens: Array.from({ length: last - first }, (_, j) => batch.tokens[first + j]),
-      time: batch.time,
-    };
+    const part = cutExamples(batch, first, last);
     const numbers = await segmentedPass(model, part, [last - first], direction, options);
-    out.dots.set(numbers.dots, first);
-    out.losses.set(numbers.losses, first);
-    if (numbers.squaredNorms !== null) out.squaredNorms.set(numbers.squaredNorms, first);
+    dots.set(numbers.dots, first);
+    losses.set(numbers.losses, first);
+    if (numbers.squaredNorms !== undefined) squaredNorms.set(numbers.squaredNorms, first);
+    ({ tied } = numbers);
   }
-  return out;
+  return { tokens: batch.tokens, dots, losses, ...(tied === undefined ? { squaredNorms } : { tied }) };
 }
 
 /**
  * The Gram matrix ⟨∇Lᵢ, ∇Lⱼ⟩ of the domains' gradients (mean losses per token), row-major [k, k], with the losses. Gradients are held in
  * blocks of at most `held` (default 32) whole gradients, and computed again for later blocks: k + k²/(2·held) backward passes.
  */
-export async function estimateGram(
-  model: LossModel,
-  domains: readonly Batch[],
+export async function estimateGram<B extends Examples>(
+  model: Model<NoInfer<B>>,
+  domains: readonly B[],
   options: EstimateOptions & { readonly held?: number } = {},
 ): Promise<{ gram: Float64Array; losses: Float64Array }> {
   checkEstimate("estimateGram", options, { held: integerIn(1) });
@@ -252,7 +261,7 @@ export async function estimateGram(
   const arenas: Arena[] = [];
   const gradientOf = async (i: number, into: Arena): Promise<void> => {
     const summed = await take(meanGradient(model, domains[i], into, false, parameters, scale));
-    losses[i] = sum(summed) / Math.max(1, tokenCount(domains[i]));
+    losses[i] = total(summed) / Math.max(1, tokenCount(domains[i]));
   };
   const enter = async (i: number, j: number, a: Arena, b: Arena): Promise<void> => {
     const value =
@@ -281,62 +290,46 @@ export async function estimateGram(
   return { gram, losses };
 }
 
-async function segmentedPass(
-  model: LossModel,
-  batch: Batch,
+async function segmentedPass<B extends Examples>(
+  model: Model<NoInfer<B>>,
+  batch: B,
   groupSizes: readonly number[],
   direction: Arena,
   options: EstimateOptions,
-): Promise<RowNumbers> {
+): Promise<ExamplePass> {
   const parameters = watched(model, options);
   const weight = exampleWeight(batch, options);
+  const examples = exampleCount(batch);
   const groups = [0];
   for (const size of groupSizes) groups.push(groups[groups.length - 1] + size);
-  const sink = alignSink({ examples: exampleCount(batch), groups, direction: { given: direction.of } });
+  const sink = alignSink({ examples, groups, direction: { given: direction.of } });
   try {
-    const losses = keep(
-      scope(() => {
-        const { inputs, targets } = upload(batch);
-        return gradients(() => model.losses(inputs, targets), {
-          parameters,
-          sink,
-          weights: new Float64Array(exampleCount(batch)).fill(weight),
-        });
-      }),
-    );
-    const values = await take(losses);
-    const { dots, squaredNorms, groupSquaredNorms } = await sink.result();
+    const weights = new Float64Array(examples).fill(weight);
+    const losses = await take(gradients(() => model.losses(batch), { parameters, sink, weights }));
+    const found = await sink.result();
+    const dots = divided(found.dots, weight * scaleOf(options));
+    if (found.tied !== null) return { dots, losses, tied: found.tied };
     return {
-      dots: divided(dots, weight * scaleOf(options)),
-      squaredNorms: divided(squaredNorms, weight ** 2),
-      groupSquaredNorms: divided(groupSquaredNorms, weight ** 2),
-      losses: values,
+      dots,
+      losses,
+      squaredNorms: divided(found.squaredNorms, weight ** 2),
+      groupSquaredNorms: divided(found.groupSquaredNorms, weight ** 2),
     };
   } finally {
     sink.dispose();
   }
 }
 
-async function forwardPass(
-  model: LossModel,
-  batch: Batch,
+async function forwardPass<B extends Examples>(
+  model: Model<NoInfer<B>>,
+  batch: B,
   direction: Arena,
   options: EstimateOptions,
-): Promise<RowNumbers> {
+): Promise<ExamplePass> {
   const tangents = new Map(watched(model, options).map((p) => [p, direction.of(p)]));
-  const { losses, derivatives } = scope(() => {
-    const { inputs, targets } = upload(batch);
-    return forwardDerivative(() => model.losses(inputs, targets), tangents);
-  });
-  keep(losses);
-  keep(derivatives);
+  const { losses, derivatives } = forwardDerivative(() => model.losses(batch), tangents);
   const [values, dots] = await Promise.all([take(losses), take(derivatives)]);
-  return {
-    losses: values,
-    dots: divided(dots, scaleOf(options)),
-    squaredNorms: null,
-    groupSquaredNorms: null,
-  };
+  return { losses: values, dots: divided(dots, scaleOf(options)) };
 }
 
 function divided(values: Float64Array, by: number): Float64Array {

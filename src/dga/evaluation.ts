@@ -1,18 +1,17 @@
-/** The loss of a model on held-out windows. */
-import { assembleBatch } from "../data/batch.ts";
-import { checkWindows, type Windows } from "../data/tokens.ts";
+/** The loss of a model on held-out examples. */
+import { assemble, type Dataset } from "../data/dataset.ts";
+import type { Examples, Model } from "../nn/model.ts";
 import { checkRange } from "../options.ts";
-import type { GPT } from "../nn/gpt.ts";
-import { keep, scope } from "../tensor/tensor.ts";
-import { sum, take, upload } from "./passes.ts";
+import { total } from "./measurements.ts";
+import { lossesOf } from "./passes.ts";
 
 /**
- * Mean loss per token over the first windows that hold `tokens` tokens, `batch` of them at once. Throws `data` for windows that do not fit the model, and
+ * Mean loss per token over the first examples that hold `tokens` tokens, `batch` of them at once. Throws `data` for examples that do not fit the model, and
  * the reason of the signal when it is aborted before a batch.
  */
-export async function meanLoss(
-  model: GPT,
-  windows: Windows,
+export async function meanLoss<B extends Examples>(
+  model: Model<NoInfer<B>>,
+  source: Dataset<B>,
   tokens: number,
   batch: number,
   signal?: AbortSignal,
@@ -20,8 +19,8 @@ export async function meanLoss(
   checkRange("evaluate: tokens", tokens, { min: 1, max: Infinity, openMax: false });
   let end = 0;
   let counted = 0;
-  while (end < windows.count && counted < tokens) counted += windows.tokensOf(end++);
-  checkWindows(windows, model.config, 0, end);
+  while (end < source.count && counted < tokens) counted += source.tokensOf(end++);
+  model.check?.(source, 0, end);
   let summed = 0;
   for (let first = 0; first < end; first += batch) {
     signal?.throwIfAborted();
@@ -30,14 +29,7 @@ export async function meanLoss(
       window: first + i,
       epoch: 0,
     }));
-    const rows = assembleBatch(draws, [windows]);
-    const losses = keep(
-      scope(() => {
-        const { inputs, targets } = upload(rows);
-        return model.losses(inputs, targets);
-      }),
-    );
-    summed += sum(await take(losses));
+    summed += total(await lossesOf(model, assemble(draws, [source])));
   }
   return summed / counted;
 }

@@ -3,21 +3,28 @@
  * JSON, part of a checkpoint.
  */
 import { GradmixError } from "../errors.ts";
+import { show } from "../options.ts";
 import { areDomains, type Bases } from "./bases.ts";
-import type { Alignments } from "./passes.ts";
+import {
+  type Alignments,
+  type ExampleMeasurements,
+  measurementsOf,
+  perToken,
+  squarePerToken,
+  sumByDomain,
+  type TargetMeasurements,
+  total,
+} from "./measurements.ts";
 import { basisAlignments } from "./reweighting.ts";
-import { alignmentsByDomain, domainNorms } from "./statistics.ts";
+import { domainNorms, type NormParts } from "./statistics.ts";
 
-export interface Gathered {
-  /** Domain of every example, in the order they were drawn, like those below. */
+/** Lists of numbers. Those of examples have one entry each, in the order they were drawn, in the units of `ExampleMeasurements`. */
+export interface Gathered extends ExampleMeasurements {
   domainOf: number[];
-  /** Counted tokens. */
   tokens: number[];
-  /** Summed loss. */
   losses: number[];
-  /** ⟨∇(summed loss), V⟩; empty for rules that do not align, like `squaredNorms`. */
+  /** Empty for rules that do not align, like `squaredNorms`, which are left out for tied weights too. */
   dots: number[];
-  /** ‖gradient of the mean loss‖². */
   squaredNorms: number[];
   /** The reference model's summed loss; empty without one. */
   referenceLosses: number[];
@@ -31,16 +38,14 @@ export interface Gathered {
   targetLosses: number[];
 }
 
+/** In a checkpoint: since 2 the numbers of examples are all of summed losses. */
+const VERSION = 2;
+
+const ofExamples = ["domainOf", "tokens", "losses", "dots", "squaredNorms", "referenceLosses"] as const;
+const ofPairs = ["pairDomains", "pairDots", "pairTokens"] as const;
 const lists = [
-  "domainOf",
-  "tokens",
-  "losses",
-  "dots",
-  "squaredNorms",
-  "referenceLosses",
-  "pairDomains",
-  "pairDots",
-  "pairTokens",
+  ...ofExamples,
+  ...ofPairs,
   "targetNorms",
   "targetLosses",
 ] as const satisfies readonly (keyof Gathered)[];
@@ -61,74 +66,139 @@ export function nothing(): Gathered {
   };
 }
 
-/** Mean losses per token of k domains; 0 with 0 tokens for a domain that was never drawn. */
-export function lossesOf(
-  { domainOf, ...gathered }: Gathered,
-  k: number,
-): { tokens: Float64Array; losses: Float64Array; referenceLosses: Float64Array } {
-  const sums = (values: readonly number[]): Float64Array => {
-    const out = new Float64Array(k);
-    values.forEach((value, e) => (out[domainOf[e]] += value));
-    return out;
-  };
-  const tokens = sums(gathered.tokens);
-  const perToken = (values: readonly number[]): Float64Array =>
-    sums(values).map((sum, i) => (tokens[i] > 0 ? sum / tokens[i] : 0));
-  return { tokens, losses: perToken(gathered.losses), referenceLosses: perToken(gathered.referenceLosses) };
+/** Of one domain in a step: sums over ordered pairs of its examples. */
+export interface Pairs {
+  readonly domain: number;
+  readonly dots: number;
+  readonly tokens: number;
 }
 
-/** Alignments from what the steps gathered. A domain that was never drawn has 0 tokens, by which rules know that nothing was measured. */
-export function summarise(gathered: Gathered, k: number): Alignments {
-  const { domainOf, dots, squaredNorms, pairDomains, pairDots, pairTokens } = gathered;
-  const { tokens, losses } = lossesOf(gathered, k);
-  const measured = alignmentsByDomain(dots, gathered.tokens, domainOf, k);
-  const parts = Array.from({ length: k }, () => ({ pairDots: 0, pairTokens: 0, squares: 0, examples: 0 }));
-  squaredNorms.forEach((square, e) => {
-    // An example without tokens says nothing.
-    if (gathered.tokens[e] === 0) return;
-    parts[domainOf[e]].squares += square;
-    parts[domainOf[e]].examples++;
-  });
-  pairDomains.forEach((domain, p) => {
-    parts[domain].pairDots += pairDots[p];
-    parts[domain].pairTokens += pairTokens[p];
-  });
-  return {
-    alignments: Float64Array.from(measured, ({ alignment }) => alignment),
-    standardErrors: measured.map(({ standardError }) => standardError),
-    norms: domainNorms(parts),
-    tokens,
-    targetNorm: mean(gathered.targetNorms),
-    losses,
-    targetLoss: mean(gathered.targetLosses),
-  };
+/** What a training step told of its examples, which are sorted by domain; lists that were not asked for are empty. */
+export interface StepMeasurements extends ExampleMeasurements {
+  readonly losses: ArrayLike<number>;
+  readonly squaredNorms: ArrayLike<number>;
+  readonly referenceLosses: ArrayLike<number>;
+  readonly pairs: readonly Pairs[];
+  /** The parameter because of which there are no norms. */
+  readonly tied?: string;
+}
+
+/** Adds what a step told. */
+export function gather(gathered: Gathered, told: StepMeasurements): void {
+  for (const name of ofExamples)
+    for (let e = 0; e < told[name].length; e++) gathered[name].push(told[name][e]);
+  for (const { domain, dots, tokens } of told.pairs) {
+    gathered.pairDomains.push(domain);
+    gathered.pairDots.push(dots);
+    gathered.pairTokens.push(tokens);
+  }
+}
+
+/** Where each domain of examples that are sorted by it begins, and where the last ends. */
+export function domainOffsets(domainOf: ArrayLike<number>): number[] {
+  const offsets = [0];
+  for (let e = 1; e < domainOf.length; e++) if (domainOf[e] !== domainOf[e - 1]) offsets.push(e);
+  return [...offsets, domainOf.length];
 }
 
 /**
- * The bases' alignments from what the steps gathered, all of it drawn with the domain weights `q`. Where each basis is a domain, they are the domains' own;
- * elsewhere the norm of a basis is the root mean square of single examples' (`basisAlignments`).
+ * ‖Σ dₛ‖² − Σ ‖dₛ‖² and (Σ nₛ)² − Σ nₛ² of every domain with two examples or more; `groupSquares` are ‖Σ dₛ‖² of the domains that `offsets` tell
+ * apart.
  */
-export function summariseBases(gathered: Gathered, bases: Bases, q: Float64Array): Alignments {
+export function pairsOf(
+  domainOf: ArrayLike<number>,
+  tokens: Float64Array,
+  offsets: readonly number[],
+  squares: Float64Array,
+  groupSquares: Float64Array,
+): Pairs[] {
+  return offsets.slice(0, -1).flatMap((first, g) => {
+    const end = offsets[g + 1];
+    const own = tokens.subarray(first, end);
+    const pairs = total(own) ** 2 - total(own.map((n) => n * n));
+    if (pairs === 0) return [];
+    return [
+      { domain: domainOf[first], dots: groupSquares[g] - total(squares.subarray(first, end)), tokens: pairs },
+    ];
+  });
+}
+
+/** Mean losses per token of k domains; 0 with 0 tokens for a domain that was never drawn. */
+export function lossesByDomain(
+  gathered: Gathered,
+  k: number,
+): { tokens: Float64Array; losses: Float64Array; referenceLosses: Float64Array } {
+  const sums = (values: readonly number[]): Float64Array => sumByDomain(values, gathered.domainOf, k);
+  const tokens = sums(gathered.tokens);
+  return {
+    tokens,
+    losses: perToken(sums(gathered.losses), tokens),
+    referenceLosses: perToken(sums(gathered.referenceLosses), tokens),
+  };
+}
+
+/** Alignments from what the steps gathered. A domain that was never drawn has 0 tokens, by which rules know that nothing was measured. */
+function summarise(gathered: Gathered, k: number): Alignments {
+  // Where weights are tied there is a dot for each example and no norm.
+  const normed = gathered.squaredNorms.length === gathered.dots.length;
+  const norms = normed ? domainNorms(normParts(gathered, k)) : undefined;
+  return { ...measurementsOf(gathered, k, norms), ...targetOf(gathered) };
+}
+
+function normParts(gathered: Gathered, k: number): NormParts[] {
+  const parts = Array.from({ length: k }, () => ({ pairDots: 0, pairTokens: 0, squares: 0, examples: 0 }));
+  gathered.squaredNorms.forEach((square, e) => {
+    const tokens = gathered.tokens[e];
+    // An example without tokens says nothing.
+    if (tokens === 0) return;
+    const part = parts[gathered.domainOf[e]];
+    part.squares += squarePerToken(square, tokens);
+    part.examples++;
+  });
+  gathered.pairDomains.forEach((domain, p) => {
+    parts[domain].pairDots += gathered.pairDots[p];
+    parts[domain].pairTokens += gathered.pairTokens[p];
+  });
+  return parts;
+}
+
+function targetOf({ targetNorms, targetLosses }: Gathered): TargetMeasurements {
+  return { targetNorm: mean(targetNorms), targetLoss: mean(targetLosses) };
+}
+
+/**
+ * Alignments from what the steps gathered, of k domains, or of the bases, all of it drawn with the domain weights `q`. Where each basis is a domain, they
+ * are the domains' own; elsewhere the norm of a basis is the root mean square of single examples' (`basisAlignments`).
+ */
+export function gatheredAlignments(
+  gathered: Gathered,
+  k: number,
+  bases: Bases | undefined,
+  q: Float64Array,
+): Alignments {
+  if (bases === undefined) return summarise(gathered, k);
   if (areDomains(bases)) {
-    const own = summarise(gathered, bases.domains.length);
+    const own = summarise(gathered, k);
     const of = (values: Float64Array): Float64Array => Float64Array.from(bases.columns, (i) => values[i]);
     return {
       ...own,
       alignments: of(own.alignments),
       standardErrors: Array.from(bases.columns, (i) => own.standardErrors?.[i] ?? null),
-      norms: own.norms === null ? null : of(own.norms),
+      ...(own.norms === undefined ? {} : { norms: of(own.norms) }),
       tokens: of(own.tokens),
       losses: of(own.losses),
     };
   }
-  const measured = basisAlignments(bases, q, gathered);
-  return {
-    ...measured,
-    norms: measured.norms ?? null,
-    losses: measured.losses ?? new Float64Array(bases.names.length),
-    targetNorm: mean(gathered.targetNorms),
-    targetLoss: mean(gathered.targetLosses),
-  };
+  const { squaredNorms, ...linear } = gathered;
+  const normed = squaredNorms.length === gathered.dots.length;
+  const measured = basisAlignments(bases, q, normed ? gathered : linear);
+  const { losses = new Float64Array(bases.names.length) } = measured;
+  return { ...measured, losses, ...targetOf(gathered) };
+}
+
+/** A copy for a checkpoint. */
+export function savedGathered(gathered: Gathered): Gathered & { readonly version: number } {
+  return { ...structuredClone(gathered), version: VERSION };
 }
 
 /** Throws `checkpoint` unless it is what `nothing()` may have grown into with k domains. */
@@ -137,6 +207,8 @@ export function checkGathered(json: unknown, k: number): Gathered {
     new GradmixError("checkpoint", `checkpoint: what the steps gathered is malformed: ${what}`);
   if (typeof json !== "object" || json === null) throw wrong("it is no object");
   const given = new Map<string, unknown>(Object.entries(json));
+  const version = given.get("version");
+  if (version !== undefined && version !== VERSION) throw wrong(`its version is ${show(version)}`);
   const out = nothing();
   for (const name of lists) {
     // Checkpoints from before there were pairs have none.
@@ -148,25 +220,22 @@ export function checkGathered(json: unknown, k: number): Gathered {
     });
   }
   const examples = out.domainOf.length;
-  for (const name of ["tokens", "losses", "dots", "squaredNorms", "referenceLosses"] as const) {
+  for (const name of ofExamples) {
     const { length } = out[name];
-    const optional = name !== "tokens" && name !== "losses";
+    const optional = name !== "domainOf" && name !== "tokens" && name !== "losses";
     if (length !== examples && !(optional && length === 0))
       throw wrong(`${length} ${name} for ${examples} examples`);
   }
-  for (const name of ["pairDots", "pairTokens"] as const)
+  for (const name of ofPairs)
     if (out[name].length !== out.pairDomains.length)
       throw wrong(`${out[name].length} ${name} for ${out.pairDomains.length} pairs`);
   for (const domain of [...out.domainOf, ...out.pairDomains])
     if (!Number.isInteger(domain) || domain < 0 || domain >= k)
       throw wrong(`an example is of none of ${k} domains`);
+  // Checkpoints from before there were versions held the squared norms of mean losses.
+  if (version === undefined)
+    out.squaredNorms = out.squaredNorms.map((square, e) => square * Math.max(1, out.tokens[e]) ** 2);
   return out;
-}
-
-export function total(values: ArrayLike<number>): number {
-  let sum = 0;
-  for (let i = 0; i < values.length; i++) sum += values[i];
-  return sum;
 }
 
 function mean(values: readonly number[]): number {

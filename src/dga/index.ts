@@ -41,10 +41,9 @@ export { warmup } from "./combinators/warmup.ts";
 export { type Bases, type BasesOptions, createBases, type Histogram, mixtureOf } from "./bases.ts";
 export { parseBases, type ParseBasesOptions } from "./bases-text.ts";
 export {
-  type BasisAlignments,
   basisAlignments,
   basisChoice,
-  type Examples,
+  type BasisMeasurements,
   proposal,
   type ProposalOptions,
 } from "./reweighting.ts";
@@ -60,15 +59,8 @@ export {
   update,
   updateDue,
 } from "./mixer.ts";
-export {
-  type Alignments,
-  type Batch,
-  type EstimateOptions,
-  lastBlocks,
-  type LossModel,
-  meanGradient,
-  type Preconditioner,
-} from "./passes.ts";
+export type { Alignments, ExampleMeasurements, Measurements, TargetMeasurements } from "./measurements.ts";
+export { type EstimateOptions, lastBlocks, meanGradient } from "./passes.ts";
 export {
   estimateAlignments,
   estimateGram,

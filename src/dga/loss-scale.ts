@@ -75,6 +75,13 @@ export function backoff({ scale }: LossScale, { min }: Required<LossScaleOptions
   return { scale: Math.max(min, scale / 2), good: 0 };
 }
 
+/** Is every number in it finite? */
+export function allFinite(value: unknown): boolean {
+  if (typeof value === "number") return Number.isFinite(value);
+  if (typeof value !== "object" || value === null) return true;
+  return Object.values(value).every(allFinite);
+}
+
 /** From a checkpoint. Throws `checkpoint`. */
 export function restoreLossScale(json: unknown, options: Required<LossScaleOptions>): LossScale {
   const { scale, good } = Object(json) as Record<string, unknown>;

@@ -1,9 +1,12 @@
-/** What estimators are made of: batches, the model they ask, one backward pass, and what they say. */
+/** What estimators are made of: their options, one backward pass, and reading numbers. */
 import { gradients } from "../autograd/grad.ts";
 import { sumSink } from "../autograd/sinks/sum.ts";
 import { GradmixError } from "../errors.ts";
-import type { Arena, Parameters } from "../nn/parameters.ts";
-import { keep, scope, type Tensor, tensor } from "../tensor/tensor.ts";
+import { checkExamples, exampleCount, tokenCount } from "../nn/examples.ts";
+import type { Examples, Model } from "../nn/model.ts";
+import type { Preconditioner } from "../nn/optimizer.ts";
+import type { Arena } from "../nn/parameters.ts";
+import { keep, scope, type Tensor } from "../tensor/tensor.ts";
 import {
   callback,
   checkOptions,
@@ -15,92 +18,26 @@ import {
 } from "../options.ts";
 import { lossScaleCheck } from "./loss-scale.ts";
 
-/** Examples of equal length. `targets` < 0 are ignored, so that examples may be ragged. */
-export interface Batch {
-  /** Token ids, [examples · time]. */
-  readonly inputs: Int32Array;
-  readonly targets: Int32Array;
-  /** Counted (not ignored) targets of each example. */
-  readonly tokens: ArrayLike<number>;
-  readonly time: number;
-}
-
-/** What an estimator asks of a model; `GPT` is one. */
-export interface LossModel {
-  /** All parameters as views of one arena (`value`), in a layout that the gradient arena shares. */
-  readonly parameters: Pick<Parameters, "list" | "value" | "byName">;
-  /** inputs, targets i32 [examples, time] → each example's summed loss [examples]. */
-  losses(inputs: Tensor, targets: Tensor): Tensor;
-}
-
-export interface Alignments {
-  /** aᵢ, one a domain. */
-  readonly alignments: Float64Array;
-  /** Standard error of each aᵢ over the domain's examples, the target batch taken as given; null where it is not known. */
-  readonly standardErrors: readonly (number | null)[] | null;
-  /**
-   * ‖∇Lᵢ‖, or null when the estimator does not see it. From a batch it is the norm of that batch's gradient; from the training steps an estimate that does
-   * not grow when few examples are drawn (`domainNorms`); of bases that share a batch the root mean square of single examples' norms.
-   */
-  readonly norms: Float64Array | null;
-  /** Counted tokens that were measured of each domain; 0 for one of which nothing was. */
-  readonly tokens: Float64Array;
-  readonly targetNorm: number;
-  /** Mean loss per token of each domain's batch, and of the target's. */
-  readonly losses: Float64Array;
-  readonly targetLoss: number;
-  /** With bases measured from one batch: how many examples of a basis's own that batch is worth (Kish). */
-  readonly effectiveSizes?: Float64Array;
-}
-
-export function exampleCount(batch: Batch): number {
-  return batch.inputs.length / batch.time;
-}
-
-export function tokenCount(batch: Batch): number {
-  let sum = 0;
-  for (let i = 0; i < batch.tokens.length; i++) sum += batch.tokens[i];
-  return sum;
-}
-
-/** The batch's tensors, in the current scope. */
-export function upload(batch: Batch): { inputs: Tensor; targets: Tensor } {
-  const shape = [exampleCount(batch), batch.time];
-  return { inputs: tensor(batch.inputs, shape, "i32"), targets: tensor(batch.targets, shape, "i32") };
-}
-
 /**
  * Backward pass of the mean loss per token, Σ losses / tokens, times `lossScale`, into `into` (overwritten, or added to). Returns the
  * examples' summed losses [examples], without the scale; they belong to the caller's scope.
  */
-export function meanGradient(
-  model: LossModel,
-  batch: Batch,
+export function meanGradient<B extends Examples>(
+  model: Model<NoInfer<B>>,
+  batch: B,
   into: Arena,
   accumulate = false,
   parameters: readonly Tensor[] = model.parameters.list,
   lossScale = 1,
 ): Tensor {
-  checkBatch("meanGradient", batch);
+  checkExamples("meanGradient", batch);
   const weights = new Float64Array(exampleCount(batch)).fill(lossScale / Math.max(1, tokenCount(batch)));
   const sink = sumSink({ gradientOf: into.of, accumulate });
   try {
-    return scope(() => {
-      const { inputs, targets } = upload(batch);
-      return gradients(() => model.losses(inputs, targets), { parameters, sink, weights });
-    });
+    return gradients(() => model.losses(batch), { parameters, sink, weights });
   } finally {
     sink.dispose();
   }
-}
-
-/** Second moments of Adam, by which an alignment can be preconditioned: P = 1/(√(v/bias) + ε). */
-export interface Preconditioner {
-  /** v, in the layout of the parameters. */
-  readonly v: Arena;
-  /** 1 − β₂ᵗ. */
-  readonly bias: number;
-  readonly eps: number;
 }
 
 export interface EstimateOptions {
@@ -151,20 +88,6 @@ export function checkEstimate<More extends object = object>(
     });
 }
 
-/**
- * Throws `shape`, naming the batch, unless its arrays are of one batch: whole windows, a target for each input, a count for each window.
- */
-export function checkBatch(what: string, { inputs, targets, tokens, time }: Batch): void {
-  const examples = inputs.length / time;
-  if (!Number.isSafeInteger(time) || time < 1 || !Number.isInteger(examples))
-    throw new GradmixError("shape", `${what}: ${inputs.length} inputs are not windows of ${time}`);
-  if (targets.length !== inputs.length || tokens.length !== examples)
-    throw new GradmixError(
-      "shape",
-      `${what}: ${targets.length} targets and ${tokens.length} counts of tokens for ${examples} windows of ${time}`,
-    );
-}
-
 /** The loss scale, 1 without one. */
 export function scaleOf({ lossScale = 1 }: EstimateOptions): number {
   return lossScale;
@@ -174,7 +97,7 @@ export function scaleOf({ lossScale = 1 }: EstimateOptions): number {
  * What every example's summed loss is multiplied by in a pass that measures examples: 1, or with a loss scale S/tokens to the next power of
  * two below, since S is meant for a mean per token and would overflow with sums.
  */
-export function exampleWeight(batch: Batch, options: EstimateOptions): number {
+export function exampleWeight(batch: Examples, options: EstimateOptions): number {
   if (options.lossScale === undefined) return 1;
   return scaleOf(options) / 2 ** Math.ceil(Math.log2(Math.max(1, tokenCount(batch))));
 }
@@ -183,7 +106,7 @@ export function exampleWeight(batch: Batch, options: EstimateOptions): number {
  * For `parameters`: the last `count` blocks of a GPT with what comes after them (the final norm and the head); 0 is those two alone. R&B aligns
  * last layers only: the backward pass ends there.
  */
-export function lastBlocks(model: LossModel, count: number): (name: string) => boolean {
+export function lastBlocks(model: Named, count: number): (name: string) => boolean {
   const block = (name: string): number | null => {
     const found = /^blocks\.(\d+)\./.exec(name);
     return found === null ? null : Number(found[1]);
@@ -198,8 +121,11 @@ export function lastBlocks(model: LossModel, count: number): (name: string) => b
   };
 }
 
+/** All that is asked of a model whose examples do not matter. */
+type Named = Pick<Model<never>, "parameters">;
+
 /** The parameters that `options` names. Throws `config` when there is none. */
-export function watched(model: LossModel, { parameters }: EstimateOptions = {}): readonly Tensor[] {
+export function watched(model: Named, { parameters }: EstimateOptions = {}): readonly Tensor[] {
   if (parameters === undefined) return model.parameters.list;
   const chosen = [...model.parameters.byName].flatMap(([name, p]) => (parameters(name) ? [p] : []));
   if (chosen.length === 0)
@@ -208,7 +134,7 @@ export function watched(model: LossModel, { parameters }: EstimateOptions = {}):
 }
 
 /** Ranges of whole domains with at most `maxExamples` examples (or a single larger domain). */
-export function chunks(domains: readonly Batch[], maxExamples: number): [number, number][] {
+export function chunks(domains: readonly Examples[], maxExamples: number): [number, number][] {
   const ranges: [number, number][] = [];
   let first = 0;
   let examples = 0;
@@ -225,30 +151,12 @@ export function chunks(domains: readonly Batch[], maxExamples: number): [number,
   return ranges;
 }
 
-/** One batch of all examples, in order. All must have the same length. */
-export function concatenate(batches: readonly Batch[]): Batch {
-  batches.forEach((batch, i) => checkBatch(`batch ${i}`, batch));
-  const time = batches[0].time;
-  if (batches.some((b) => b.time !== time))
-    throw new GradmixError(
-      "shape",
-      `batches of different lengths: ${batches.map((b) => b.time).join(", ")} tokens`,
-    );
-  const join = (parts: readonly ArrayLike<number>[]): Int32Array => {
-    const out = new Int32Array(parts.reduce((n, part) => n + part.length, 0));
-    let at = 0;
-    for (const part of parts) {
-      out.set(part, at);
-      at += part.length;
-    }
-    return out;
-  };
-  return {
-    inputs: join(batches.map((b) => b.inputs)),
-    targets: join(batches.map((b) => b.targets)),
-    tokens: join(batches.map((b) => b.tokens)),
-    time,
-  };
+/** The model's summed losses of the batch's examples, without gradients. */
+export async function lossesOf<B extends Examples>(
+  model: Model<NoInfer<B>>,
+  batch: B,
+): Promise<Float64Array> {
+  return take(keep(scope(() => model.losses(batch))));
 }
 
 /** The numbers of a tensor, which is let go of. It is out of every scope meanwhile: a scope may end before the numbers are there. */
@@ -259,10 +167,4 @@ export async function take(t: Tensor): Promise<Float64Array> {
   } finally {
     t.dispose();
   }
-}
-
-export function sum(values: ArrayLike<number>): number {
-  let total = 0;
-  for (let i = 0; i < values.length; i++) total += values[i];
-  return total;
 }

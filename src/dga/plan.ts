@@ -3,8 +3,8 @@ import { GradmixError } from "../errors.ts";
 import { areDomains, type Bases } from "./bases.ts";
 import type { EstimatorName } from "./estimators.ts";
 import type { Mixer } from "./mixer.ts";
-import type { Alignments } from "./passes.ts";
-import type { Signal, SignalName } from "./rule.ts";
+import type { Alignments } from "./measurements.ts";
+import type { Rule, Signal, SignalName } from "./rule.ts";
 
 /** What a rule asks the trainer to measure. */
 export interface Plan {
@@ -32,18 +32,29 @@ export function planOf(needs: readonly SignalName[]): Plan {
   };
 }
 
-export function signalOf(measured: Alignments, { preconditioned }: Plan): Signal {
-  const { alignments, standardErrors, norms, tokens, targetNorm, losses, targetLoss } = measured;
+/** The rule's signal. Throws `config`, naming the parameter, when the rule needs norms and tied weights stand in their way. */
+export function signalOf(rule: Rule, measured: Alignments): Signal {
+  const { alignments, standardErrors, norms, tokens, targetNorm, losses, targetLoss, tied } = measured;
+  wantNorms(rule, norms, tied);
   return {
-    ...(preconditioned
+    ...(planOf(rule.needs).preconditioned
       ? { preconditionedAlignments: alignments, preconditionedTargetNorm: targetNorm }
       : { alignments, targetNorm }),
     tokens,
     losses,
     targetLoss,
-    ...(standardErrors === null ? {} : { standardErrors }),
-    ...(norms === null ? {} : { norms }),
+    ...(standardErrors === undefined ? {} : { standardErrors }),
+    ...(norms === undefined ? {} : { norms }),
   };
+}
+
+/** Throws `config` when the rule needs norms and they could not be measured, which `checkFit` had no way to know. */
+export function wantNorms(rule: Rule, norms: unknown, tied: string | undefined): void {
+  if (norms !== undefined || !rule.needs.includes("norms")) return;
+  throw new GradmixError(
+    "config",
+    `rule ${rule.name}: it needs the norms of the domains' gradients, and ${tied === undefined ? "they were not measured" : `parameter ${tied} is used twice in one pass (tied weights), so that its norm cannot be added up use by use`}; take alignment { from: "batch", estimator: "perDomain" }, which has whole gradients, or normalise = raw`,
+  );
 }
 
 /** The options of a trainer that have to fit together. */

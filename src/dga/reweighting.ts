@@ -10,6 +10,7 @@ import { GradmixError } from "../errors.ts";
 import { type Choice, cumulativeTable } from "../data/alias.ts";
 import { type Bases, mixtureOf } from "./bases.ts";
 import { checkOptions, numberIn, object } from "../options.ts";
+import { type ExampleMeasurements, type Measurements, squarePerToken } from "./measurements.ts";
 import type { Weights } from "./simplex.ts";
 
 export interface ProposalOptions {
@@ -35,38 +36,9 @@ export function proposal(bases: Bases, weights: ArrayLike<number>, options: Prop
   );
 }
 
-/** Numbers of examples that were drawn independently: a domain from the proposal, then an example of it. */
-export interface Examples {
-  /** Domain of each. */
-  readonly domainOf: ArrayLike<number>;
-  /** Counted tokens of each, nₑ. Examples without tokens say nothing and do not count. */
-  readonly tokens: ArrayLike<number>;
-  /** dₑ = ⟨∇(summed loss of the example), ∇L_target⟩. */
-  readonly dots: ArrayLike<number>;
-  /** Summed loss of each. */
-  readonly losses?: ArrayLike<number>;
-  /** ‖∇(mean loss per token of the example)‖². */
-  readonly squaredNorms?: ArrayLike<number>;
-}
-
-/** One entry a basis: with `targetNorm` beside it, a signal for a rule. */
-export interface BasisAlignments {
-  /** aⱼ = Σ ωdₑ / Σ ωnₑ with ω = pⱼ(iₑ)/q(iₑ); 0 for a basis of which nothing was drawn. */
-  readonly alignments: Float64Array;
-  /** Of aⱼ over examples, the target's gradient taken as given; null where the effective sample size is not above 1. */
-  readonly standardErrors: readonly (number | null)[];
-  /** (Σω)²/Σω² (Kish): how many examples drawn from pⱼ itself the batch is worth. 0 where nothing was drawn. */
-  readonly effectiveSizes: Float64Array;
-  /** Counted tokens of the examples that basis j has weight on; 0 tells a rule that it was not measured. */
-  readonly tokens: Float64Array;
-  /** Mean loss per token under pⱼ. With `losses` given. */
-  readonly losses?: Float64Array;
-  /**
-   * √(Σ ω‖gₑ‖² / Σω), the root mean square of single examples' gradients. With `squaredNorms` given. The norm of their mean is not to be had
-   * from numbers of single examples; this one does not depend on how many were drawn.
-   */
-  readonly norms?: Float64Array;
-}
+/** Of bases, from one batch: losses and norms with those of the examples. */
+export type BasisMeasurements = Measurements &
+  Required<Pick<Measurements, "standardErrors" | "effectiveSizes">>;
 
 /**
  * The alignments of all bases from one batch, by importance sampling from `q` [k], in time proportional to the non-zeros.
@@ -74,11 +46,16 @@ export interface BasisAlignments {
  * The estimate is a self-normalised ratio (A. Owen, Monte Carlo theory, methods and examples, ch. 9): consistent, with a bias of the order of
  * 1/effective size. Its standard error is the delta method's, √(m/(m − 1)·Σ ω²(dₑ − aⱼnₑ)²)/Σ ωnₑ with m the effective size; where a basis
  * weighs all its examples alike it is `domainAlignments` of them, to the bit in the alignment. A basis none of whose domains were drawn has
- * alignment 0 and 0 tokens: rules take it as not measured, so it neither gains nor loses.
+ * alignment 0 and 0 tokens: rules take it as not measured, so it neither gains nor loses. Its norm is the root mean square of single examples'
+ * gradients (`Measurements`): the norm of their mean is not to be had from numbers of single examples, and this one does not depend on how many were drawn.
  *
  * Throws `shape` for arrays that do not fit each other, `config` for an example of a domain that q never draws.
  */
-export function basisAlignments(bases: Bases, q: ArrayLike<number>, examples: Examples): BasisAlignments {
+export function basisAlignments(
+  bases: Bases,
+  q: ArrayLike<number>,
+  examples: ExampleMeasurements,
+): BasisMeasurements {
   const { names, domains, offsets, columns, values } = bases;
   const { domainOf, tokens, dots, losses, squaredNorms } = examples;
   const [n, k, count] = [names.length, domains.length, dots.length];
@@ -138,7 +115,7 @@ export function basisAlignments(bases: Bases, q: ArrayLike<number>, examples: Ex
       sum += omega * dots[e];
       tokensOf[j] += tokens[e];
       if (losses !== undefined) loss += omega * losses[e];
-      if (squaredNorms !== undefined) norm += omega * squaredNorms[e];
+      if (squaredNorms !== undefined) norm += omega * squarePerToken(squaredNorms[e], tokens[e]);
     }
     const alignment = sum / weighted;
     alignments[j] = alignment;

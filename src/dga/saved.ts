@@ -1,45 +1,93 @@
-/** A trainer's checkpoint, read back and checked as a whole before anything of a trainer changes. */
+/** State: a trainer's checkpoint, written, and read back and checked as a whole before anything of a trainer changes. */
 import { GradmixError } from "../errors.ts";
+import type { Examples } from "../nn/model.ts";
 import { show } from "../options.ts";
-import { type Bases, fingerprint } from "./bases.ts";
+import type { Tensor } from "../tensor/tensor.ts";
+import { fingerprint } from "./bases.ts";
 import type { Checkpoint } from "./config.ts";
-import { checkGathered, type Gathered } from "./gathered.ts";
+import { checkGathered, savedGathered } from "./gathered.ts";
 import { firstScales, isScale, type LossScaleOptions, restoreLossScale, type Scales } from "./loss-scale.ts";
-import { type Mixer, type MixerState, restoreMixer } from "./mixer.ts";
+import { restoreMixer } from "./mixer.ts";
+import type { TrainerState, Training } from "./training.ts";
 
-/** What the checkpoint has to fit. */
-export interface Expected {
-  readonly mixer: Mixer;
-  readonly bases: Bases | undefined;
-  /** How many. */
-  readonly domains: number;
-  readonly scaling: Required<LossScaleOptions> | null;
-  /** Numbers in each array. */
-  readonly sizes: ReadonlyMap<string, number>;
+/** What is saved of the device, by its name in a checkpoint. */
+function arenasOf<B extends Examples>({ options, device, gathers }: Training<B>): Map<string, Tensor> {
+  const { optimizer, direction } = device;
+  return new Map([
+    ["value", options.model.parameters.value],
+    ...Object.entries(optimizer.state).map(([name, { arena }]): [string, Tensor] => [name, arena]),
+    ...(gathers && direction !== null ? [["direction", direction.arena] as const] : []),
+  ]);
 }
 
-export interface Saved {
-  /** With the samplers' states, which they check themselves. */
-  readonly json: Readonly<Record<string, unknown>>;
-  readonly mixer: MixerState;
-  readonly optimizerSteps: number;
-  readonly tokens: number;
-  readonly loss: number | null;
-  readonly gathered: Gathered;
-  readonly scales: Scales | null;
-  readonly directionScale: number;
-  readonly arrays: ReadonlyMap<string, Float32Array>;
+/** Everything that `restore` needs. Throws `numeric` when a parameter is not finite. */
+export async function save<B extends Examples>(training: Training<B>): Promise<Checkpoint> {
+  const { options, drawing, device, state } = training;
+  const arrays: Record<string, Float32Array> = {};
+  for (const [name, arena] of arenasOf(training)) {
+    const values = Float32Array.from(await arena.data());
+    // The last update may have overflowed where loss and gradient had not; such a state must not replace a good one.
+    if (name === "value" && !values.every(Number.isFinite))
+      throw new GradmixError(
+        "numeric",
+        `the parameters are no longer finite after step ${state.mixer.steps}; lower the learning rate`,
+      );
+    arrays[name] = values;
+  }
+  const { mixer, tokens, loss, gathered, scales, directionScale } = state;
+  return {
+    json: {
+      mixer,
+      ...drawing.state(),
+      optimizer: device.optimizer.name,
+      optimizerSteps: device.optimizer.steps,
+      tokens,
+      loss,
+      gathered: savedGathered(gathered),
+      ...(scales === null ? {} : { lossScale: { ...scales } }),
+      ...(directionScale === 1 ? {} : { directionScale }),
+      ...(options.bases === undefined ? {} : { bases: fingerprint(options.bases) }),
+    },
+    arrays,
+  };
 }
 
-/** Throws `checkpoint`, naming what does not fit. */
-export function readSaved(
+/**
+ * Goes on from a checkpoint. Throws `checkpoint`, naming what does not fit; then nothing was changed. `writing` is called once nothing can be wrong with the
+ * checkpoint any more: a device that fails from then on leaves no state to go on from.
+ */
+export function restore<B extends Examples>(
+  training: Training<B>,
   checkpoint: Checkpoint,
-  { mixer, bases, domains, scaling, sizes }: Expected,
-): Saved {
+  writing: () => void,
+): void {
+  const { drawing, device, state } = training;
+  const arenas = arenasOf(training);
+  const saved = readSaved(training, checkpoint);
+  const arrays = arraysOf(record(checkpoint, "arrays"), arenas);
+  const { sampler, alignmentSampler, targetSampler } = record(checkpoint, "json");
+  drawing.restore({ sampler, alignmentSampler, targetSampler });
+  writing();
+  for (const [name, arena] of arenas) arena.write(arrays.get(name) ?? []);
+  device.optimizer.steps = saved.optimizerSteps;
+  Object.assign(state, saved.state);
+  training.mixture = null;
+}
+
+/** All but the arrays and the samplers, which check their states themselves. */
+function readSaved<B extends Examples>(
+  { options, device, scaling }: Training<B>,
+  checkpoint: Checkpoint,
+): { readonly optimizerSteps: number; readonly state: TrainerState } {
+  const { mixer, bases, domains } = options;
   const json = record(checkpoint, "json");
   const own = restoreMixer(mixer, json["mixer"]);
   if (json["bases"] !== (bases === undefined ? undefined : fingerprint(bases)))
     throw wrong("it was made with other bases, or with none");
+  // Checkpoints from before there were others are of adamw.
+  const { optimizer = "adamw" } = json;
+  if (optimizer !== device.optimizer.name)
+    throw wrong(`it was made with the optimizer ${show(optimizer)}, not "${device.optimizer.name}"`);
   const optimizerSteps = count(json, "optimizerSteps");
   // Fewer by the steps that overflowed.
   if (optimizerSteps > own.steps)
@@ -49,17 +97,15 @@ export function readSaved(
     throw wrong(`loss is ${show(loss)}`);
   // The direction may be scaled when scaling is off by now.
   if (!isScale(directionScale)) throw wrong(`directionScale is ${show(directionScale)}`);
-  return {
-    json,
+  const state: TrainerState = {
     mixer: own,
-    optimizerSteps,
     tokens: count(json, "tokens"),
     loss,
-    gathered: checkGathered(json["gathered"], domains),
+    gathered: checkGathered(json["gathered"], domains.length),
     scales: scalesOf(json["lossScale"], scaling),
     directionScale,
-    arrays: arraysOf(record(checkpoint, "arrays"), sizes),
   };
+  return { optimizerSteps, state };
 }
 
 function wrong(what: string): GradmixError {
@@ -89,10 +135,10 @@ function scalesOf(json: unknown, scaling: Required<LossScaleOptions> | null): Sc
 /** The arrays that are wanted, all of them finite f32 and of their sizes. */
 function arraysOf(
   given: Readonly<Record<string, unknown>>,
-  sizes: ReadonlyMap<string, number>,
+  arenas: ReadonlyMap<string, Tensor>,
 ): Map<string, Float32Array> {
   const out = new Map<string, Float32Array>();
-  for (const [name, size] of sizes) {
+  for (const [name, { size }] of arenas) {
     const values = given[name];
     if (values === undefined) throw wrong(`it has no ${name}, which takes ${size} values`);
     if (!(values instanceof Float32Array)) throw wrong(`${name} is ${kindOf(values)}, not a Float32Array`);

@@ -5,23 +5,10 @@
 import { gradients } from "../autograd/grad.ts";
 import { sketchSink } from "../autograd/sinks/sketch.ts";
 import { GradmixError } from "../errors.ts";
-import { keep, scope } from "../tensor/tensor.ts";
-import {
-  type Alignments,
-  type Batch,
-  checkEstimate,
-  chunks,
-  concatenate,
-  type EstimateOptions,
-  exampleCount,
-  exampleWeight,
-  type LossModel,
-  sum,
-  take,
-  tokenCount,
-  upload,
-  watched,
-} from "./passes.ts";
+import { concatenate, exampleCount, tokenCount } from "../nn/examples.ts";
+import type { Examples, Model } from "../nn/model.ts";
+import { type Alignments, total } from "./measurements.ts";
+import { checkEstimate, chunks, type EstimateOptions, exampleWeight, take, watched } from "./passes.ts";
 
 /** Sketches of the gradients of mean losses per token, one a batch. Plain data. */
 export interface Sketches {
@@ -40,9 +27,9 @@ export interface Sketches {
 }
 
 /** One backward pass over all batches (in pieces of at most `maxExamples`), in which every batch is a segment. */
-export async function sketchGradients(
-  model: LossModel,
-  batches: readonly Batch[],
+export async function sketchGradients<B extends Examples>(
+  model: Model<NoInfer<B>>,
+  batches: readonly B[],
   options: EstimateOptions = {},
 ): Promise<Sketches> {
   checkEstimate("sketchGradients", options);
@@ -61,23 +48,18 @@ export async function sketchGradients(
     const sink = sketchSink({ offsets, parameters, rank, seed });
     try {
       const summed = await take(
-        keep(
-          scope(() => {
-            const { inputs, targets } = upload(batch);
-            return gradients(() => model.losses(inputs, targets), {
-              parameters,
-              sink,
-              weights: new Float64Array(exampleCount(batch)).fill(weight),
-            });
-          }),
-        ),
+        gradients(() => model.losses(batch), {
+          parameters,
+          sink,
+          weights: new Float64Array(exampleCount(batch)).fill(weight),
+        }),
       );
       const found = await sink.result();
       size = sink.size;
       if (values.length === 0) values = new Float64Array(k * size);
       for (let i = first; i < last; i++) {
         const per = Math.max(1, tokens[i]);
-        losses[i] = sum(summed.subarray(offsets[i - first], offsets[i - first + 1])) / per;
+        losses[i] = total(summed.subarray(offsets[i - first], offsets[i - first + 1])) / per;
         for (let n = 0; n < size; n++) values[i * size + n] = found[(i - first) * size + n] / (weight * per);
       }
     } finally {

@@ -1,9 +1,12 @@
 /** The options of a trainer, and all that can be said about them before anything is made. */
+import type { Dataset } from "../data/dataset.ts";
 import type { SamplingMode } from "../data/sampler.ts";
-import { checkWindows, commonTime, type Windows } from "../data/tokens.ts";
+import { commonTime } from "../data/tokens.ts";
 import { GradmixError } from "../errors.ts";
-import type { GPT } from "../nn/gpt.ts";
-import type { AdamWOptions } from "../nn/optimizer.ts";
+import { concatenate } from "../nn/examples.ts";
+import type { Examples, Model, TokenBatch } from "../nn/model.ts";
+import type { Optimizer } from "../nn/optimizer.ts";
+import type { Parameters } from "../nn/parameters.ts";
 import type { Schedule } from "../nn/schedules.ts";
 import {
   callback,
@@ -20,7 +23,7 @@ import type { Bases } from "./bases.ts";
 import { type EstimatorName, estimatorNames } from "./estimators.ts";
 import type { LossScaleOptions } from "./loss-scale.ts";
 import type { Mixer } from "./mixer.ts";
-import type { EstimateOptions, LossModel } from "./passes.ts";
+import type { EstimateOptions } from "./passes.ts";
 import { checkFit } from "./plan.ts";
 
 export interface AlignmentOptions {
@@ -28,17 +31,17 @@ export interface AlignmentOptions {
   readonly estimator?: EstimatorName;
   /** Default "batch". */
   readonly from?: "batch" | "step";
-  /** Windows of each domain in an alignment batch. Default 4. */
+  /** Examples of each domain in an alignment batch. Default 4. */
   readonly domainExamples?: number;
-  /** Windows of the target in an alignment. Default 16. */
+  /** Examples of the target in an alignment. Default 16. */
   readonly targetExamples?: number;
   /** With `from: "step"`: steps between two refreshes of the target gradient, which is also refreshed after every update. Default 10. */
   readonly refreshEvery?: number;
   /** The parameters whose gradients are aligned. Default: all. */
   readonly parameters?: EstimateOptions["parameters"];
   /**
-   * With bases: "shared" (default) draws one batch of 16·domainExamples windows for all of them and weighs them by importance, "direct" draws
-   * domainExamples windows from each basis. Bases that are single domains are measured directly anyway: there is nothing to share. A shared batch, and the
+   * With bases: "shared" (default) draws one batch of 16·domainExamples examples for all of them and weighs them by importance, "direct" draws
+   * domainExamples examples from each basis. Bases that are single domains are measured directly anyway: there is nothing to share. A shared batch, and the
    * training steps, do not tell the norm of a basis's gradient: cosines then divide by the root mean square of single examples' norms, which is larger.
    */
   readonly bases?: "shared" | "direct";
@@ -54,23 +57,25 @@ export const alignmentDefaults: Required<Omit<AlignmentOptions, "parameters">> =
   bases: "shared",
 };
 
-export interface TrainerOptions {
-  readonly model: GPT;
+/** B is the batch that the domains give and the model takes: windows of tokens for a GPT. */
+export interface TrainerOptions<B extends Examples = TokenBatch> {
+  readonly model: Model<NoInfer<B>>;
   readonly mixer: Mixer;
-  /** Training windows of each domain of the mixer, in its order. */
-  readonly domains: readonly Windows[];
-  /** Windows of the target to align with; null for rules that need none. */
-  readonly target: Windows | null;
-  /** Windows of several targets by name, for rules that ask for them. */
-  readonly targets?: ReadonlyMap<string, Windows>;
-  /** Gives the reference losses to rules that ask for them, on the rows of the training steps. Stays the caller's to dispose. */
-  readonly reference?: LossModel;
+  /** Training examples of each domain of the mixer, in its order. */
+  readonly domains: readonly Dataset<B>[];
+  /** Examples of the target to align with; null for rules that need none. */
+  readonly target: Dataset<NoInfer<B>> | null;
+  /** Examples of several targets by name, for rules that ask for them. */
+  readonly targets?: ReadonlyMap<string, Dataset<NoInfer<B>>>;
+  /** Gives the reference losses to rules that ask for them, on the examples of the training steps. Stays the caller's to dispose. */
+  readonly reference?: Model<NoInfer<B>>;
   /** The mixer's "domains" are these bases over `domains`, which are drawn with α = Σ wⱼ pⱼ. */
   readonly bases?: Bases;
-  /** Windows in a step. */
+  /** Examples in a step. */
   readonly batch: number;
   readonly schedule: Schedule;
-  readonly optimizer?: AdamWOptions;
+  /** Makes the optimizer, which the trainer disposes. Default: `adamw` with its defaults. */
+  readonly optimizer?: (parameters: Parameters) => Optimizer;
   readonly alignment?: AlignmentOptions;
   /** Dynamic loss scaling, for a backend whose products are in f16. Default null: none. */
   readonly lossScale?: LossScaleOptions | null;
@@ -80,39 +85,70 @@ export interface TrainerOptions {
 }
 
 /**
- * Throws `config`, naming the option, for what there is not or does not fit together, and `data`, naming the domain, for windows of different lengths, windows
- * longer than the model's context and tokens outside of its vocabulary.
+ * Throws `config`, naming the option, for what there is not or does not fit together, and `data`, naming the domain, for examples that do not go into one
+ * batch, and for those that the model refuses (`Model.check`).
  */
-export function checkTrainer(options: TrainerOptions): void {
+export function checkTrainer<B extends Examples>(options: TrainerOptions<B>): void {
   checkOptions("createTrainer", options, {
-    model: required(thing("a model of createGPT", "config", "parameters", "losses")),
+    model: required(thing("a model, such as createGPT makes", "parameters", "losses")),
     mixer: required(thing("a mixer of createMixer", "rule", "domains", "updateEvery", "initial")),
     domains: required(
-      valueThat("a list of windows", (value) => Array.isArray(value) && value.every(isWindows)),
+      valueThat("a list of datasets", (value) => Array.isArray(value) && value.every(isDataset)),
     ),
-    target: required(orNull(valueThat("windows, such as windowsOf makes", isWindows))),
+    target: required(orNull(valueThat("a dataset, such as windowsOf makes", isDataset))),
     targets: valueThat(
-      "a Map from names to windows",
-      (value) => value instanceof Map && [...value.values()].every(isWindows),
+      "a Map from names to datasets",
+      (value) => value instanceof Map && [...value.values()].every(isDataset),
     ),
     reference: thing("a model", "parameters", "losses"),
     bases: thing("bases of createBases", "names", "domains", "offsets"),
     batch: required(integerIn(1)),
     schedule: required(callback),
-    // What is in them is checked by adamw and by lossScaleOptions.
-    optimizer: object,
+    optimizer: valueThat(
+      "a function from parameters to an optimizer, such as (parameters) => adamw(parameters)",
+      (value) => typeof value === "function",
+    ),
     alignment: object,
+    // What is in it is checked by lossScaleOptions.
     lossScale: orNull(object),
     sampling: oneOf("multinomial", "systematic"),
     seed: required(integerIn(0)),
   });
   if (options.alignment !== undefined) checkAlignment("createTrainer: alignment", options.alignment);
   checkFit(options);
-  const { model, domains, target, targets } = options;
+  const { model, reference, domains, target, targets } = options;
   if (domains.length === 0) throw new GradmixError("config", "createTrainer: at least one domain is needed");
+  checkTogether(domains);
+  for (const source of [...domains, ...(target === null ? [] : [target]), ...(targets?.values() ?? [])])
+    model.check?.(source);
+  for (const source of domains) aboutReference(() => reference?.check?.(source));
+}
+
+/** Throws `data`, naming two domains, unless one batch can hold examples of all of them. */
+function checkTogether<B extends Examples>(domains: readonly Dataset<B>[]): void {
   commonTime(domains);
-  for (const windows of [...domains, ...(target === null ? [] : [target]), ...(targets?.values() ?? [])])
-    checkWindows(windows, model.config);
+  const [first, ...others] = domains.filter(({ count }) => count > 0);
+  for (const other of others)
+    try {
+      concatenate([first.batchOf([0]), other.batchOf([0])]);
+    } catch (error) {
+      if (!(error instanceof GradmixError)) throw error;
+      throw new GradmixError(
+        "data",
+        `"${first.name}" and "${other.name}" cannot be drawn into one batch: ${error.message}`,
+        { cause: error },
+      );
+    }
+}
+
+/** What the reference model refuses is said to be of it. */
+function aboutReference(check: () => void): void {
+  try {
+    check();
+  } catch (error) {
+    if (!(error instanceof GradmixError)) throw error;
+    throw new GradmixError(error.code, `reference: ${error.message}`, { cause: error });
+  }
 }
 
 /** An object that has these. */
@@ -123,11 +159,11 @@ function thing(what: string, ...names: string[]): OptionCheck {
   );
 }
 
-function isWindows(value: unknown): boolean {
+function isDataset(value: unknown): boolean {
   return (
     typeof value === "object" &&
     value !== null &&
-    ["name", "stream", "time", "count", "tokensOf"].every((name) => name in value)
+    ["name", "count", "tokensOf", "batchOf"].every((name) => name in value)
   );
 }
 

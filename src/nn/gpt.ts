@@ -19,7 +19,9 @@ import { GradmixError } from "../errors.ts";
 import { boolean, checkOptions, integerIn, numberIn, oneOf, required } from "../options.ts";
 import { formatShape } from "../tensor/shape.ts";
 import { empty, scope, type Tensor } from "../tensor/tensor.ts";
+import type { Model, Source, TokenBatch } from "./model.ts";
 import { createParameters, type Init, type Parameters, type ParameterSpec } from "./parameters.ts";
+import { checkTokens, type TokenTensors, tokenTensors } from "./token-batch.ts";
 
 export interface GPTConfig {
   /** Default "llama". */
@@ -92,13 +94,18 @@ export function parameterCount(config: GPTConfig): number {
   return gptSpecs(resolveGPTConfig(config)).reduce((n, spec) => n + spec.shape.reduce((a, b) => a * b, 1), 0);
 }
 
-export interface GPT {
+export interface GPT extends Model {
   readonly config: ResolvedGPTConfig;
   readonly parameters: Parameters;
   /** tokens i32 [B, T], T ≤ context → logits [B, T, vocabSize]. */
   logits(tokens: Tensor): Tensor;
-  /** tokens, targets i32 [B, T] → each example's loss [B], summed over its tokens in nats; targets < 0 do not count. */
-  losses(tokens: Tensor, targets: Tensor): Tensor;
+  /**
+   * Windows of tokens, as arrays or as tensors i32 [B, T] → each example's loss [B], summed over its tokens in nats; targets < 0 do not count. Throws `shape`
+   * for windows longer than the context, and `data` for arrays with ids that are not in the vocabulary.
+   */
+  losses(batch: TokenBatch | TokenTensors): Tensor;
+  /** Throws `data` for a source of windows with tokens outside of the vocabulary, or longer than the context. */
+  check(source: Source, first?: number, end?: number): void;
   dispose(): void;
 }
 
@@ -202,9 +209,13 @@ export function createGPT(given: GPTConfig, options: GPTOptions = {}): GPT {
     config,
     parameters,
     logits,
-    losses(tokens, targets) {
-      return scope(() => exampleLosses(logits(tokens), targets));
+    losses(batch) {
+      return scope(() => {
+        const { inputs, targets } = tokenTensors(batch, config.vocabSize);
+        return exampleLosses(logits(inputs), targets);
+      });
     },
+    check: (source, first = 0, end = source.count) => checkTokens(source, config, first, end),
     dispose: () => parameters.dispose(),
   };
 

@@ -1,5 +1,14 @@
 /** Layers, the GPT, its optimizer and files. */
-export { adamw, type AdamW, type AdamWOptions, type AdamWStepOptions } from "./optimizer.ts";
+export type { Examples, Model, Source, TokenBatch } from "./model.ts";
+export type { TokenTensors } from "./token-batch.ts";
+export {
+  adamw,
+  type AdamW,
+  type AdamWOptions,
+  type Optimizer,
+  type OptimizerStepOptions,
+  type Preconditioner,
+} from "./optimizer.ts";
 export {
   type Arena,
   arenaLike,

@@ -21,29 +21,48 @@ export interface AdamWOptions {
   readonly clip?: number;
 }
 
-export interface AdamWStepOptions {
+export interface OptimizerStepOptions {
   /** The gradient arena holds this power of two times the gradient (loss scaling), which the step undoes. Default 1. */
   readonly lossScale?: number;
   /** ‖gradient arena‖² [1], where the caller has it: it is then not added up again. */
   readonly squaredNorm?: Tensor;
 }
 
-export interface AdamW {
-  /** First and second moments, in the layout of the parameters. */
-  readonly m: Arena;
+/** Second moments of Adam, by which an alignment can be preconditioned: P = 1/(√(v/bias) + ε). */
+export interface Preconditioner {
+  /** v, in the layout of the parameters. */
   readonly v: Arena;
-  /** Steps taken. Set it, with the moments, to go on from a saved state. */
+  /** 1 − β₂ᵗ. */
+  readonly bias: number;
+  readonly eps: number;
+}
+
+/** What a trainer asks of an optimizer. */
+export interface Optimizer {
+  readonly name: string;
+  /** Arenas of the state by name, in the layout of the parameters: saved and restored with a trainer. */
+  readonly state: Readonly<Record<string, Arena>>;
+  /** Steps taken. Set it, with the state, to go on from a saved one. */
   steps: number;
   /**
    * One step with the gradient arena (which is read only) at the given rate. Returns ‖gradient arena‖² [1], from before clipping and with the
    * loss scale in it; it belongs to the caller's scope.
    */
-  step(gradient: Tensor, lr: number, options?: AdamWStepOptions): Tensor;
+  step(gradient: Tensor, lr: number, options?: OptimizerStepOptions): Tensor;
+  /** For rules that ask for preconditioned alignments: null before the first step, left out by optimizers without second moments. */
+  preconditioner?(): Preconditioner | null;
   dispose(): void;
 }
 
+export interface AdamW extends Optimizer {
+  /** First and second moments, in the layout of the parameters. */
+  readonly m: Arena;
+  readonly v: Arena;
+  preconditioner(): Preconditioner | null;
+}
+
 const learningRate = { min: 0, max: Infinity, openMax: true };
-const stepOptions: OptionChecks<AdamWStepOptions> = {
+const stepOptions: OptionChecks<OptimizerStepOptions> = {
   lossScale: numberIn({ min: 0, openMin: true }),
   squaredNorm: object,
 };
@@ -74,9 +93,11 @@ export function adamw(parameters: Parameters, options: AdamWOptions = {}): AdamW
     { from: 0, size: decayed, weightDecay },
     { from: decayed, size: value.size - decayed, weightDecay: 0 },
   ].filter((part) => part.size > 0);
-  const state: AdamW = {
+  const optimizer: AdamW = {
+    name: "adamw",
     m,
     v,
+    state: { m, v },
     steps: 0,
     step(gradient, lr, options = {}) {
       checkOptions("adamw.step", options, stepOptions);
@@ -99,12 +120,12 @@ export function adamw(parameters: Parameters, options: AdamWOptions = {}): AdamW
           else run("fill", { value: 1 }, [], [scale]);
           if (unscales) run("affine", { scale: 1 / lossScale, shift: 0 }, [scale], [scale]);
         }
-        state.steps++;
+        optimizer.steps++;
         for (const { from, size, weightDecay: decay } of parts) {
           const part = (arena: Tensor): Tensor => arena.view([size], from);
           run(
             "adamw",
-            { lr, beta1, beta2, eps, weightDecay: decay, step: state.steps },
+            { lr, beta1, beta2, eps, weightDecay: decay, step: optimizer.steps },
             [part(gradient), scale],
             [part(value), part(m.arena), part(v.arena)],
           );
@@ -112,10 +133,11 @@ export function adamw(parameters: Parameters, options: AdamWOptions = {}): AdamW
         return squaredNorm === undefined ? sumsq : squaredNorm.view(squaredNorm.shape);
       });
     },
+    preconditioner: () => (optimizer.steps === 0 ? null : { v, bias: 1 - beta2 ** optimizer.steps, eps }),
     dispose() {
       m.dispose();
       v.dispose();
     },
   };
-  return state;
+  return optimizer;
 }

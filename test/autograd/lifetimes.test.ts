@@ -98,7 +98,7 @@ describe("what a function returns belongs to the caller's scope", () => {
     const before = backend.liveBytes;
     for (const fn of [
       () => model.logits(tokens),
-      () => model.losses(tokens, tokens),
+      () => model.losses({ inputs: tokens, targets: tokens }),
       () => meanGradient(model, batch, into),
       () => optimizer.step(into.arena, 0.1),
       () => optimizer.step(into.arena, 0.1, { lossScale: 2, squaredNorm: known }),

@@ -66,7 +66,7 @@ describe.each(configs)("$preset", (config) => {
     const { list } = model.parameters;
     const { tokens, targets } = batchOf(config, 3, 4);
     const [inputs, wanted] = [ids(tokens), ids(targets)];
-    const losses = (): Tensor => model.losses(inputs, wanted);
+    const losses = (): Tensor => model.losses({ inputs, targets: wanted });
     const direction = arenaLike(model.parameters);
     const gradient = arenaLike(model.parameters);
     const sinks = [

@@ -127,7 +127,7 @@ describe("where it happens", () => {
     const tokens = tensor([0, 1, 2], [1, 3], "i32");
     const { list } = model.parameters;
     const pass = (): Tensor =>
-      gradients(() => model.losses(tokens, tokens), {
+      gradients(() => model.losses({ inputs: tokens, targets: tokens }), {
         parameters: list,
         sink: sumSink({ gradientOf: (p) => gradient.view(p.shape, p.offset) }),
       });

@@ -67,7 +67,7 @@ async function train(
   const out: TrainStep[] = [];
   for (let i = 0; i < steps; i++) out.push(await trainer.step());
   trainer.dispose();
-  trainer.model.dispose();
+  trainer.model.parameters.dispose();
   return out;
 }
 
@@ -187,7 +187,7 @@ describe.skipIf(off)("webgpu", () => {
       poolBytes: early.poolBytes,
     });
     trainer.dispose();
-    trainer.model.dispose();
+    trainer.model.parameters.dispose();
     expect(backend.liveBytes).toBe(0);
   });
 

@@ -27,8 +27,6 @@ function step(k: number, weights: Float64Array, held: readonly number[], measure
     alignments: measured
       ? {
           alignments: Float64Array.from({ length: n }, (_, i) => i),
-          standardErrors: null,
-          norms: null,
           tokens: Float64Array.from({ length: n }, (_, i) => i % 2),
           targetNorm: 1,
           losses: new Float64Array(n),

@@ -3,17 +3,16 @@
  * every inner product in doubles. What the trainer fuses, caches or streams must not show.
  */
 import { init, shutdown } from "gradmix";
-import { assembleBatch, createSampler, type Draw, type TokenBatch, type Windows } from "gradmix/data";
+import { assembleBatch, createSampler, type Draw, type DrawnWindows, type Windows } from "gradmix/data";
 import {
   createMixer,
   createRule,
   createTrainer,
-  type Batch,
   meanGradient,
   type RuleOptions,
   type Trainer,
 } from "gradmix/dga";
-import { adamw, arenaLike, createSchedule, type GPT } from "gradmix/nn";
+import { adamw, arenaLike, createSchedule, type Model, type TokenBatch } from "gradmix/nn";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { expectNear } from "../near.ts";
 import { language, time, tiny, windows } from "./languages.ts";
@@ -55,7 +54,7 @@ const dot = (a: ArrayLike<number>, b: ArrayLike<number>): number =>
 const mean = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0) / values.length;
 
 /** The gradient of the batch's mean loss per token, and its summed losses. */
-async function gradientOf(model: GPT, batch: Batch): Promise<{ g: number[]; losses: number[] }> {
+async function gradientOf(model: Model, batch: TokenBatch): Promise<{ g: number[]; losses: number[] }> {
   const arena = arenaLike(model.parameters);
   const losses = meanGradient(model, batch, arena);
   const found = { g: Array.from(await arena.arena.data()), losses: Array.from(await losses.data()) };
@@ -65,7 +64,7 @@ async function gradientOf(model: GPT, batch: Batch): Promise<{ g: number[]; loss
 }
 
 /** Row e of a batch. */
-const row = (rows: TokenBatch, e: number): Batch => ({
+const row = (rows: DrawnWindows, e: number): TokenBatch => ({
   inputs: rows.inputs.subarray(e * time, (e + 1) * time),
   targets: rows.targets.subarray(e * time, (e + 1) * time),
   tokens: [rows.tokens[e]],
@@ -81,7 +80,7 @@ async function algorithm1(options: Case, steps: number): Promise<Told[]> {
   const training = createSampler({ domains, seed });
   const alignment = createSampler({ domains, seed: seed + 1_000_003 });
   const targets = createSampler({ domains: [target], seed: seed + 2_000_003 });
-  const nextTarget = (): TokenBatch => assembleBatch(targets.drawFrom(0, targetExamples), [target]);
+  const nextTarget = (): DrawnWindows => assembleBatch(targets.drawFrom(0, targetExamples), [target]);
   let state = rule.init(names);
   let v: number[] = [];
   let targetNorms: number[] = [];
@@ -196,7 +195,7 @@ function trainerOf({ rule, from, updateEvery, refreshEvery, batch, seed, updateA
     domains,
     target,
     batch,
-    optimizer,
+    optimizer: (parameters) => adamw(parameters, optimizer),
     schedule,
     alignment: { from, refreshEvery, domainExamples, targetExamples },
     seed,
@@ -327,7 +326,7 @@ test("cosines from the steps are those of the domains' gradients, not of single 
     domains: large,
     target,
     batch: 12,
-    optimizer: { weightDecay: 0 },
+    optimizer: (parameters) => adamw(parameters, { weightDecay: 0 }),
     schedule: createSchedule({ name: "constant", lr: 0, steps: 150 }),
     alignment: { from: "step", targetExamples: target.count, refreshEvery: 1000 },
     seed: 5,

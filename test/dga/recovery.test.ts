@@ -56,7 +56,7 @@ test.each([
     expect(final[1]).toBeGreaterThan(final[2]);
     expect(final[3]).toBeLessThan(0.05);
     trainer.dispose();
-    trainer.model.dispose();
+    trainer.model.parameters.dispose();
   }
   expect(Math.max(...distances)).toBeLessThan(0.2);
   expect(distances.reduce((a, b) => a + b) / 5).toBeLessThan(0.12);

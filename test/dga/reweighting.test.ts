@@ -416,7 +416,8 @@ describe("alignments of all bases from one batch", () => {
           const size = mean((e) => Math.abs(e.dot)) / mean((e) => e.tokens);
           expectNear(found.alignments[j], mean((e) => e.dot) / mean((e) => e.tokens), 1e-9, size);
           expectNear(found.losses?.[j], mean((e) => e.loss) / mean((e) => e.tokens), 1e-9);
-          const square = mean((e) => e.square) / total(omega);
+          // Of single examples per token; what is given is of their sums.
+          const square = mean((e) => e.square / e.tokens ** 2) / total(omega);
           expectNear((found.norms?.[j] ?? NaN) ** 2, square, 1e-9);
           const effective = total(omega) ** 2 / total(omega.map((o) => o * o));
           expectNear(found.effectiveSizes[j], effective, 1e-9);

@@ -2,7 +2,6 @@
 import { type Backend, init, shutdown } from "gradmix";
 import {
   type Bases,
-  type Batch,
   combine,
   createBases,
   createMixer,
@@ -23,7 +22,7 @@ import {
   type TrainerOptions,
   uniform,
 } from "gradmix/dga";
-import { adamw, createGPT, createSchedule } from "gradmix/nn";
+import { adamw, createGPT, createSchedule, type TokenBatch } from "gradmix/nn";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { arenaLike } from "#dist/nn/parameters.js";
 import { errorOf } from "../errors.ts";
@@ -119,7 +118,7 @@ describe.each(Object.entries(rules))("%s", (_, options) => {
     expect(second.weights().final).toEqual(final);
     for (const trainer of [whole, first, second]) {
       trainer.dispose();
-      trainer.model.dispose();
+      trainer.model.parameters.dispose();
     }
   });
 });
@@ -280,7 +279,7 @@ describe("bases", () => {
 });
 
 describe("estimates", () => {
-  const batch = (seed: number, examples: number): Batch => {
+  const batch = (seed: number, examples: number): TokenBatch => {
     const tokens = language(seed, examples * time + 1);
     return {
       inputs: Int32Array.from({ length: examples * time }, (_, i) => tokens[i]),
@@ -326,7 +325,7 @@ describe("estimates", () => {
           : part === "the head"
             ? lastBlocks(model, 0)
             : (name: string): boolean => name === "embedding.weight";
-      const gradientOf = async (of: Batch): Promise<number[]> => {
+      const gradientOf = async (of: TokenBatch): Promise<number[]> => {
         const arena = arenaLike(model.parameters);
         meanGradient(model, of, arena).dispose();
         const values: number[] = [];
@@ -347,7 +346,7 @@ describe("estimates", () => {
           const own = await gradientOf(batches[i]);
           const wanted = own.reduce((sum, x, p) => sum + x * goal[p], 0);
           expect(Math.abs(found.alignments[i] - wanted)).toBeLessThan(1e-4 * norm * Math.hypot(...own));
-          if (found.norms !== null) expectNear(found.norms[i] / Math.hypot(...own), 1, 1e-4);
+          if (found.norms !== undefined) expectNear(found.norms[i] / Math.hypot(...own), 1, 1e-4);
         }
       }
       const counted = [...model.parameters.byName.keys()].filter(lastBlocks(model, 1));
@@ -372,7 +371,7 @@ describe("estimates", () => {
       precondition: { v: optimizer.v, bias, eps: 1e-6 },
     });
     const v = await optimizer.v.arena.data();
-    const data = async (of: Batch): Promise<Float64Array> => {
+    const data = async (of: TokenBatch): Promise<Float64Array> => {
       meanGradient(model, of, arena).dispose();
       return Float64Array.from(await arena.arena.data());
     };
@@ -396,7 +395,7 @@ describe("estimates", () => {
       await exampleNumbers(model, batches[1], direction, { maxExamples: 2 }),
     ];
     expectNear(pieces.dots, whole.dots, 1e-5);
-    expectNear(pieces.squaredNorms, whole.squaredNorms, 1e-5);
+    expectNear(pieces.squaredNorms ?? [], whole.squaredNorms ?? [NaN], 1e-5);
     expectNear(pieces.losses, whole.losses, 1e-6);
   });
 });

@@ -2,14 +2,13 @@
 import { type Backend, init, shutdown } from "gradmix";
 import {
   alignSketches,
-  type Batch,
   createMixer,
   createTrainer,
   estimateAlignments,
   lastBlocks,
   sketchGradients,
 } from "gradmix/dga";
-import { adamw, createSchedule } from "gradmix/nn";
+import { adamw, createSchedule, type TokenBatch } from "gradmix/nn";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { errorOf } from "../errors.ts";
 import { language, time, tiny, windows } from "./languages.ts";
@@ -21,7 +20,7 @@ beforeEach(async () => {
 });
 afterEach(shutdown);
 
-const batch = (seed: number, examples: number): Batch => {
+const batch = (seed: number, examples: number): TokenBatch => {
   const tokens = language(seed, examples * time + 1);
   return {
     inputs: Int32Array.from({ length: examples * time }, (_, i) => tokens[i]),

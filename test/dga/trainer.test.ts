@@ -1,7 +1,6 @@
 /** The estimators against each other, the trainer as a state machine, and planted mixtures that DGA has to find. */
 import { type Backend, GradmixError, init, shutdown } from "gradmix";
 import {
-  type Batch,
   createMixer,
   createTrainer,
   estimateAlignments,
@@ -11,7 +10,7 @@ import {
   type TrainerOptions,
 } from "gradmix/dga";
 import { createSampler } from "gradmix/data";
-import { createSchedule } from "gradmix/nn";
+import { createSchedule, type TokenBatch } from "gradmix/nn";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { language, time, tiny, windows } from "./languages.ts";
 import { expectNear } from "../near.ts";
@@ -44,7 +43,7 @@ function setup(
 
 describe("estimators", () => {
   /** Uneven, ragged: some targets are ignored, one domain has one example. */
-  const batch = (seed: number, examples: number, ignored: number): Batch => {
+  const batch = (seed: number, examples: number, ignored: number): TokenBatch => {
     const tokens = language(seed, examples * (time + 1));
     const inputs = Int32Array.from({ length: examples * time }, (_, i) => tokens[i] ?? 0);
     const targets = Int32Array.from({ length: examples * time }, (_, i) =>
@@ -70,11 +69,11 @@ describe("estimators", () => {
     for (const other of others) {
       expectNear(other.alignments, first.alignments, 1e-4);
       expectNear(other.losses, first.losses, 1e-6);
-      if (other.norms !== null) expectNear(other.norms, first.norms ?? [], 1e-4);
+      if (other.norms !== undefined) expectNear(other.norms, first.norms ?? [], 1e-4);
       expectNear(other.targetNorm, first.targetNorm, 1e-5);
       expectNear(other.targetLoss, first.targetLoss, 1e-6);
     }
-    expect(others.map((o) => o.norms === null)).toEqual([false, true]);
+    expect(others.map((o) => o.norms === undefined)).toEqual([false, true]);
     // One example tells nothing about its spread.
     for (const { standardErrors } of others) {
       expect(standardErrors?.[1]).toBeNull();
@@ -92,7 +91,7 @@ describe("estimators", () => {
   });
 
   test("refuse a target without tokens", async () => {
-    const none: Batch = { ...target, targets: target.targets.map(() => -1), tokens: [0, 0, 0, 0] };
+    const none: TokenBatch = { ...target, targets: target.targets.map(() => -1), tokens: [0, 0, 0, 0] };
     await expect(estimateAlignments("segmented", tiny(), none, domains)).rejects.toThrow(/no tokens/);
   });
 });
@@ -122,7 +121,7 @@ describe("the trainer", () => {
       expect(await second.save()).toEqual(final);
       for (const trainer of [first, second]) {
         trainer.dispose();
-        trainer.model.dispose();
+        trainer.model.parameters.dispose();
       }
     }
   });
@@ -237,7 +236,7 @@ describe("the trainer", () => {
     expect(late - early).toBeLessThan(24 << 20);
     const held = backend.liveBytes;
     trainer.dispose();
-    trainer.model.dispose();
+    trainer.model.parameters.dispose();
     expect(backend.liveBytes).toBeLessThan(held);
     expect(backend.liveBytes).toBe(0);
   });

@@ -146,7 +146,7 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
         );
       }
     };
-    const losses = (): Tensor => model.losses(ids(golden.tokens), ids(golden.targets));
+    const losses = (): Tensor => model.losses({ inputs: ids(golden.tokens), targets: ids(golden.targets) });
 
     it("logits and losses", async () => {
       const [logits, each] = scope(() => [model.logits(ids(golden.tokens)), losses()]);

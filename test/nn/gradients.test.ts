@@ -19,7 +19,7 @@ import { values } from "../backends/harness.ts";
 import { batchOf, configs, differs, dot, ids, numbers, scrambled, type TokenBatch } from "./models.ts";
 
 const lossesOf = (model: GPT, { tokens, targets }: TokenBatch): Tensor =>
-  model.losses(ids(tokens), ids(targets));
+  model.losses({ inputs: ids(tokens), targets: ids(targets) });
 
 /** The gradient of the summed losses, in the layout of the parameter arena. */
 async function gradientOf(model: GPT, batch: TokenBatch, weights?: number[]): Promise<number[]> {

@@ -24,7 +24,7 @@ async function step(n) {
       "i32",
     );
   const [tokens, targets] = [rows(0), rows(1)];
-  const each = gradients(() => model.losses(tokens, targets), {
+  const each = gradients(() => model.losses({ inputs: tokens, targets }), {
     parameters: model.parameters.list,
     sink,
     weights: new Array(batch).fill(1 / (batch * time)),

@@ -30,7 +30,7 @@ function begin(config: GPTConfig, checkpoint = false): Training {
 function step({ model, gradient, optimizer }: Training, batch: TokenBatch, lr: number): Tensor[] {
   return scope(() => {
     const counted = batch.targets.flat().filter((id) => id >= 0).length;
-    const losses = gradients(() => model.losses(ids(batch.tokens), ids(batch.targets)), {
+    const losses = gradients(() => model.losses({ inputs: ids(batch.tokens), targets: ids(batch.targets) }), {
       parameters: model.parameters.list,
       sink: sumSink({ gradientOf: gradient.of }),
       weights: batch.tokens.map(() => 1 / counted),

@@ -49,6 +49,8 @@ export interface AlignResult {
   readonly groupSquaredNorms: Float64Array;
   /** ‖V‖²; 0 without a direction. */
   readonly directionSquaredNorm: number;
+  /** The name of a parameter that the pass used twice, because of which what is quadratic in gradients cannot be read; null where there is none. */
+  readonly tied: string | null;
 }
 
 export interface AlignSink extends GradientSink {
@@ -273,6 +275,7 @@ function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
         return value;
       };
       return {
+        tied: tied === null ? null : (tied.name ?? "(unnamed)"),
         get dots() {
           return linear(numbers.dots, "dots", targets === 0);
         },

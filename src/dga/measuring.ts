@@ -1,0 +1,165 @@
+/** Measuring: what the rule asks for, at the current parameters, and the rule's signal from it. */
+import { GradmixError } from "../errors.ts";
+import type { Examples } from "../nn/model.ts";
+import { areDomains, type Bases } from "./bases.ts";
+import { estimateAlignments, estimateGram, exampleNumbers, targetDirection } from "./estimators.ts";
+import { gatheredAlignments, lossesByDomain } from "./gathered.ts";
+import { allFinite, backoff, grow } from "./loss-scale.ts";
+import type { Alignments } from "./measurements.ts";
+import { currentWeights } from "./mixer.ts";
+import type { EstimateOptions } from "./passes.ts";
+import { signalOf, wantNorms } from "./plan.ts";
+import { basisAlignments, proposal } from "./reweighting.ts";
+import type { Signal } from "./rule.ts";
+import { currentMixture, type Training } from "./training.ts";
+
+/** A signal, and what of it is worth a line in a log. */
+export interface Measured {
+  readonly signal: Signal;
+  readonly alignments: Alignments | null;
+}
+
+/** Everything that the rule asks for. */
+export async function measure<B extends Examples>(training: Training<B>): Promise<Measured> {
+  const { plan, drawing, gathers, options } = training;
+  const tokensSeen = { tokensSeen: drawing.tokens() };
+  if (plan.aligns) {
+    const alignments = gathers ? fromSteps(training) : await fromBatch(training);
+    return { signal: { ...signalOf(options.mixer.rule, alignments), ...tokensSeen }, alignments };
+  }
+  const signal = plan.gram
+    ? await gramOf(training)
+    : plan.targets
+      ? await targetsOf(training)
+      : lossesOfSteps(training);
+  return { signal: { ...signal, ...tokensSeen }, alignments: null };
+}
+
+/** The target's gradient into `direction`, for the steps to come. */
+export async function refreshDirection<B extends Examples>(training: Training<B>): Promise<void> {
+  const { options, drawing, device, state } = training;
+  const { direction } = device;
+  if (direction === null) return;
+  const target = drawing.target(0);
+  const found = await measured(training, (estimation) => {
+    state.directionScale = estimation.lossScale ?? 1;
+    return targetDirection(options.model, target, direction, estimation);
+  });
+  state.gathered.targetLosses.push(found.targetLoss);
+  state.gathered.targetNorms.push(found.targetNorm);
+}
+
+/** Alignments from what the steps gathered. */
+function fromSteps<B extends Examples>(training: Training<B>): Alignments {
+  const { options, state } = training;
+  const { domainWeights } = currentMixture(training);
+  return gatheredAlignments(state.gathered, options.domains.length, options.bases, domainWeights);
+}
+
+/** Alignments from a separate batch. */
+async function fromBatch<B extends Examples>(training: Training<B>): Promise<Alignments> {
+  const { options, alignment, drawing } = training;
+  const { model, bases } = options;
+  const target = drawing.target(0);
+  if (bases !== undefined && alignment.bases !== "direct" && !areDomains(bases))
+    return fromShared(training, bases, target);
+  const batches = drawing.alignment();
+  return measured(training, (estimation) =>
+    estimateAlignments(alignment.estimator, model, target, batches, estimation),
+  );
+}
+
+/** The bases' alignments from one batch for all of them. */
+async function fromShared<B extends Examples>(
+  training: Training<B>,
+  bases: Bases,
+  target: B,
+): Promise<Alignments> {
+  const { options, drawing, device, state } = training;
+  const { direction } = device;
+  if (direction === null) throw new GradmixError("config", "bases: the rule aligns nothing");
+  const q = proposal(bases, currentWeights(state.mixer));
+  const { batch, domainOf } = drawing.shared(q);
+  const { targetLoss, targetNorm, tied, ...numbers } = await measured(training, async (estimation) => ({
+    ...(await targetDirection(options.model, target, direction, estimation)),
+    ...(await exampleNumbers(options.model, batch, direction, estimation)),
+  }));
+  const found = basisAlignments(bases, q, { ...numbers, domainOf });
+  const { losses = new Float64Array(bases.names.length) } = found;
+  return { ...found, losses, targetLoss, targetNorm, ...(tied === undefined ? {} : { tied }) };
+}
+
+async function gramOf<B extends Examples>(training: Training<B>): Promise<Signal> {
+  const batches = training.drawing.alignment();
+  const { model } = training.options;
+  const { gram, losses } = await measured(training, (estimation) => estimateGram(model, batches, estimation));
+  return { gram, losses };
+}
+
+/** Alignments with every target; one batch of the domains serves all of them. */
+async function targetsOf<B extends Examples>(training: Training<B>): Promise<Signal> {
+  const { options, alignment, drawing } = training;
+  const { model, mixer, target, targets } = options;
+  const batches = drawing.alignment();
+  const found = [];
+  for (const [t, name] of [...(targets?.keys() ?? [])].entries()) {
+    const ofTarget = drawing.target(t + (target === null ? 0 : 1));
+    const own = await measured(training, (estimation) =>
+      estimateAlignments(alignment.estimator, model, ofTarget, batches, estimation),
+    );
+    found.push({ name, own });
+  }
+  const [{ own: first }] = found;
+  wantNorms(mixer.rule, first.norms, first.tied);
+  return {
+    targets: found.map(({ name, own }) => ({
+      name,
+      alignments: own.alignments,
+      norm: own.targetNorm,
+      loss: own.targetLoss,
+    })),
+    losses: first.losses,
+    ...(first.norms === undefined ? {} : { norms: first.norms }),
+  };
+}
+
+function lossesOfSteps<B extends Examples>({ options, plan, state }: Training<B>): Signal {
+  const { referenceLosses, ...own } = lossesByDomain(state.gathered, options.domains.length);
+  return { ...own, ...(plan.reference ? { referenceLosses } : {}) };
+}
+
+/** Measures; with loss scaling again at half the scale while an overflow spoils the numbers, which is no reason to end a run. */
+async function measured<B extends Examples, T extends Partial<Pick<Alignments, "losses" | "targetLoss">>>(
+  training: Training<B>,
+  pass: (options: EstimateOptions) => Promise<T>,
+): Promise<T> {
+  const { scaling, state } = training;
+  const estimation = estimationOf(training);
+  for (;;) {
+    if (scaling === null || state.scales === null) return pass(estimation);
+    const { alignment } = state.scales;
+    const found = await pass({ ...estimation, lossScale: alignment.scale });
+    const good = allFinite(found);
+    state.scales.alignment = good ? grow(alignment, scaling) : backoff(alignment, scaling);
+    // Losses that are not finite are of the forward pass, which has no scale.
+    if (good || alignment.scale === scaling.min || !allFinite([found.losses, found.targetLoss])) return found;
+  }
+}
+
+function estimationOf<B extends Examples>({
+  options,
+  alignment,
+  plan,
+  device,
+}: Training<B>): EstimateOptions {
+  const { domainExamples, parameters } = alignment;
+  const { direction, optimizer } = device;
+  // Before the first step there are no moments yet.
+  const precondition = plan.preconditioned ? (optimizer.preconditioner?.() ?? null) : null;
+  return {
+    maxExamples: Math.max(options.batch, domainExamples),
+    ...(direction === null ? {} : { direction }),
+    ...(parameters === undefined ? {} : { parameters }),
+    ...(precondition === null ? {} : { precondition }),
+  };
+}

@@ -1,0 +1,214 @@
+/** Stepping: the training gradient with what its pass tells of the examples, the optimizer's step, the loss scale. */
+import { gradients } from "../autograd/grad.ts";
+import { alignSink } from "../autograd/sinks/align.ts";
+import { run } from "../backends/backend.ts";
+import { GradmixError } from "../errors.ts";
+import { tokenCount } from "../nn/examples.ts";
+import type { Examples } from "../nn/model.ts";
+import { empty, keep } from "../tensor/tensor.ts";
+import type { Drawn } from "./drawing.ts";
+import { domainOffsets, gather, pairsOf, type StepMeasurements } from "./gathered.ts";
+import { allFinite, backoff, grow } from "./loss-scale.ts";
+import { total } from "./measurements.ts";
+import { refreshDirection } from "./measuring.ts";
+import { advance, nextUpdate } from "./mixer.ts";
+import { lossesOf, meanGradient, take } from "./passes.ts";
+import { wantNorms } from "./plan.ts";
+import { currentMixture, type Training } from "./training.ts";
+
+/** What a step did with one domain. */
+export interface TrainedDomain {
+  readonly domain: number;
+  /** Mean loss per token of the domain's examples in the batch. */
+  readonly loss: number;
+  /** Training tokens of the domain so far. */
+  readonly tokens: number;
+  /** Epochs of the domain so far, as a fraction. */
+  readonly epochs: number;
+}
+
+/** What a step of the optimizer did, without the mixer's. */
+export interface OptimizerStep {
+  /** Steps done, this one included. */
+  readonly step: number;
+  /** Training tokens seen so far. */
+  readonly tokens: number;
+  /** Mean loss per token, in nats. */
+  readonly loss: number;
+  /** Of the gradient before clipping; not finite on a skipped step. */
+  readonly gradNorm: number;
+  /** What the losses of the step were multiplied by for the backward pass; null without loss scaling. */
+  readonly lossScale: number | null;
+  /** The gradient overflowed, and the optimizer took no step: data was seen, parameters and moments are what they were. Only with loss scaling. */
+  readonly skipped: boolean;
+  readonly lr: number;
+  /** The weights of the step. */
+  readonly weights: Float64Array;
+  /** What the batch was drawn with, one entry a domain: `weights`, or with bases their mixture. */
+  readonly domainWeights: Float64Array;
+  /** The domains that the batch held, ascending; a step costs nothing for the others. */
+  readonly trained: readonly TrainedDomain[];
+}
+
+/** Draws a batch and takes a step with it. Throws `numeric` when the loss, or without a smaller scale to try the gradient, is not finite. */
+export async function takeStep<B extends Examples>(
+  training: Training<B>,
+  lr: number,
+): Promise<OptimizerStep> {
+  const { options, plan, drawing, scaling, state } = training;
+  const { mixer } = options;
+  const step = state.mixer.steps + 1;
+  const mixture = currentMixture(training);
+  // Steps of a warm-up that no update covers measure nothing.
+  const since = state.mixer.steps - (nextUpdate(mixer, state.mixer.steps) - mixer.updateEvery);
+  const observed = training.notes && since >= 0;
+  const aligned = training.gathers && observed;
+  if (aligned && (state.gathered.targetNorms.length === 0 || since % training.alignment.refreshEvery === 0))
+    await refreshDirection(training);
+  const drawn = drawing.training(mixture);
+  const lossScale = state.scales?.step.scale ?? null;
+  const told = await trainingGradient(training, drawn, lossScale ?? 1, aligned, observed && plan.reference);
+  const { gradNorm, overflowed } = await optimize(training, lr, told);
+  const tokens = tokenCount(drawn.batch);
+  const loss = total(told.losses) / tokens;
+  if (
+    !Number.isFinite(loss) ||
+    (!Number.isFinite(gradNorm) && (lossScale === null || lossScale === scaling?.min))
+  )
+    throw new GradmixError(
+      "numeric",
+      `the ${Number.isFinite(loss) ? "gradient" : "loss"} became ${Number.isFinite(loss) ? gradNorm : loss} at step ${step}; lower the learning rate`,
+    );
+  // The losses of a step that overflowed are right, its alignments are not.
+  if (observed && !(overflowed && training.gathers)) gather(state.gathered, told);
+  state.tokens += tokens;
+  state.loss = loss;
+  state.mixer = advance(state.mixer);
+  return {
+    step,
+    tokens: state.tokens,
+    loss,
+    gradNorm,
+    lossScale,
+    skipped: overflowed && !Number.isFinite(gradNorm),
+    lr,
+    weights: mixture.weights,
+    domainWeights: mixture.domainWeights,
+    trained: lossByDomain(told).map(([domain, own]) => ({ domain, loss: own, ...drawing.seen(domain) })),
+  };
+}
+
+/** The training gradient, times the loss scale, into `gradient`, and what its pass tells of the examples. */
+async function trainingGradient<B extends Examples>(
+  training: Training<B>,
+  drawn: Drawn<B>,
+  lossScale: number,
+  aligned: boolean,
+  compared: boolean,
+): Promise<StepMeasurements> {
+  const { gradient, direction } = training.device;
+  if (aligned && direction !== null) return alignedGradient(training, drawn, lossScale);
+  const { model, reference } = training.options;
+  const { batch, domainOf } = drawn;
+  const { list } = model.parameters;
+  return {
+    domainOf,
+    tokens: batch.tokens,
+    losses: await take(meanGradient(model, batch, gradient, false, list, lossScale)),
+    dots: [],
+    squaredNorms: [],
+    pairs: [],
+    referenceLosses: compared && reference !== undefined ? await lossesOf(reference, batch) : [],
+  };
+}
+
+/** The same, out of one pass with every example's product with the target's gradient, and norms. */
+async function alignedGradient<B extends Examples>(
+  { options, device, state }: Training<B>,
+  { batch, domainOf }: Drawn<B>,
+  lossScale: number,
+): Promise<StepMeasurements> {
+  const { model, mixer } = options;
+  const { gradient, direction } = device;
+  const examples = domainOf.length;
+  const groups = domainOffsets(domainOf);
+  const sink = alignSink({
+    examples,
+    groups,
+    direction: direction === null ? null : { given: direction.of },
+    total: { gradientOf: gradient.of },
+  });
+  const tokens = tokenCount(batch);
+  try {
+    const weights = new Float64Array(examples).fill(lossScale / tokens);
+    const { list: parameters } = model.parameters;
+    const losses = await take(gradients(() => model.losses(batch), { parameters, sink, weights }));
+    const found = await sink.result();
+    const { tied } = found;
+    if (tied !== null) wantNorms(mixer.rule, undefined, tied);
+    // The pass weighed every loss with S/tokens; what is told is of the unweighted sums.
+    const unweighted = (square: number): number => (square / lossScale ** 2) * tokens ** 2;
+    const squaredNorms = tied === null ? found.squaredNorms.map(unweighted) : new Float64Array(0);
+    return {
+      domainOf,
+      tokens: batch.tokens,
+      losses,
+      dots: found.dots.map((dot) => (dot / (lossScale * state.directionScale)) * tokens),
+      squaredNorms,
+      pairs:
+        tied === null
+          ? pairsOf(
+              domainOf,
+              Float64Array.from(batch.tokens),
+              groups,
+              squaredNorms,
+              found.groupSquaredNorms.map(unweighted),
+            )
+          : [],
+      // No rule aligns and compares with a reference at once.
+      referenceLosses: [],
+    };
+  } finally {
+    sink.dispose();
+  }
+}
+
+/** An optimizer step with what `trainingGradient` left; ‖gradient‖. With loss scaling and an overflow none is taken, and the scale halves. */
+async function optimize<B extends Examples>(
+  { device: { optimizer, gradient }, scaling, state: { scales } }: Training<B>,
+  lr: number,
+  told: StepMeasurements,
+): Promise<{ gradNorm: number; overflowed: boolean }> {
+  if (scaling === null || scales === null) {
+    const sumsq = optimizer.step(gradient.arena, lr);
+    return { gradNorm: Math.sqrt((await take(sumsq))[0]), overflowed: false };
+  }
+  const { step } = scales;
+  const squaredNorm = keep(empty([1], "f32", gradient.arena.memory));
+  try {
+    run("sumSquares", {}, [gradient.arena], [squaredNorm]);
+    const gradNorm = Math.sqrt((await squaredNorm.data())[0]) / step.scale;
+    if (Number.isFinite(gradNorm))
+      optimizer.step(gradient.arena, lr, { lossScale: step.scale, squaredNorm }).dispose();
+    // Numbers of single examples may overflow where their sum does not.
+    const overflowed = !allFinite([gradNorm, told.dots, told.squaredNorms, told.pairs]);
+    scales.step = overflowed ? backoff(step, scaling) : grow(step, scaling);
+    return { gradNorm, overflowed };
+  } finally {
+    squaredNorm.dispose();
+  }
+}
+
+/** Mean loss per token of each domain in the batch. */
+function lossByDomain({ losses, domainOf, tokens }: StepMeasurements): [number, number][] {
+  const out: [number, number][] = [];
+  for (let first = 0, end = 0; first < losses.length; first = end) {
+    let [sum, count] = [0, 0];
+    for (; end < losses.length && domainOf[end] === domainOf[first]; end++) {
+      sum += losses[end];
+      count += tokens[end];
+    }
+    out.push([domainOf[first], sum / Math.max(1, count)]);
+  }
+  return out;
+}

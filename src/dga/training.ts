@@ -1,0 +1,139 @@
+/** What the parts of a trainer share: its options with what follows from them, what it holds on the device, and its state. */
+import type { Examples } from "../nn/model.ts";
+import { adamw, type Optimizer } from "../nn/optimizer.ts";
+import { type Arena, arenaLike, orDispose, type Parameters } from "../nn/parameters.ts";
+import { GradmixError } from "../errors.ts";
+import { show, withDefaults } from "../options.ts";
+import { createDrawing, type Drawing, type Mixture } from "./drawing.ts";
+import { type Gathered, nothing } from "./gathered.ts";
+import { firstScales, type LossScaleOptions, lossScaleOptions, type Scales } from "./loss-scale.ts";
+import { currentWeights, type MixerState } from "./mixer.ts";
+import { type Plan, planOf } from "./plan.ts";
+import {
+  alignmentDefaults,
+  type AlignmentOptions,
+  checkTrainer,
+  type TrainerOptions,
+} from "./trainer-options.ts";
+
+/** What decides how a trainer goes on, beside the arenas and the samplers. Saved and restored. */
+export interface TrainerState {
+  mixer: MixerState;
+  /** Training tokens seen so far. */
+  tokens: number;
+  /** Mean loss per token of the last step. */
+  loss: number | null;
+  gathered: Gathered;
+  scales: Scales | null;
+  /** What the target's gradient in `direction` is multiplied by. */
+  directionScale: number;
+}
+
+/** All that a trainer holds on the device. */
+export interface Device {
+  readonly optimizer: Optimizer;
+  readonly gradient: Arena;
+  /** The target's gradient; null for rules that align nothing. */
+  readonly direction: Arena | null;
+  dispose(): void;
+}
+
+export interface Training<B extends Examples> {
+  readonly options: TrainerOptions<B>;
+  /** With their defaults. */
+  readonly alignment: typeof alignmentDefaults & AlignmentOptions;
+  readonly plan: Plan;
+  /** The steps measure every example's alignment. */
+  readonly gathers: boolean;
+  /** The steps note losses, which is all that some rules ask for. */
+  readonly notes: boolean;
+  readonly scaling: Required<LossScaleOptions> | null;
+  readonly drawing: Drawing<B>;
+  readonly device: Device;
+  readonly state: TrainerState;
+  /** What the steps draw with until the weights change; null when it has to be made. */
+  mixture: Mixture | null;
+}
+
+/** Throws like `createTrainer`; then nothing is held. */
+export function createTraining<B extends Examples>(options: TrainerOptions<B>): Training<B> {
+  checkTrainer(options);
+  const { model, mixer, lossScale = null } = options;
+  const alignment = withDefaults(alignmentDefaults, options.alignment);
+  const { needs } = mixer.rule;
+  const scaling = lossScale === null ? null : lossScaleOptions(lossScale);
+  const plan = planOf(needs);
+  const gathers = plan.aligns && alignment.from === "step";
+  const drawing = createDrawing(options);
+  const device = makeDevice(model.parameters, options.optimizer ?? adamw, plan.aligns || plan.targets);
+  orDispose(() => checkOptimizer(device.optimizer, mixer.rule.name, plan), device);
+  return {
+    options,
+    alignment,
+    plan,
+    gathers,
+    notes: gathers || (needs.length > 0 && !plan.aligns),
+    scaling,
+    drawing,
+    device,
+    state: {
+      mixer: mixer.initial,
+      tokens: 0,
+      loss: null,
+      gathered: nothing(),
+      scales: firstScales(scaling),
+      directionScale: 1,
+    },
+    mixture: null,
+  };
+}
+
+export function currentMixture<B extends Examples>(training: Training<B>): Mixture {
+  return (training.mixture ??= training.drawing.prepare(currentWeights(training.state.mixer)));
+}
+
+/** When memory runs out, what was taken goes back. */
+function makeDevice(
+  parameters: Parameters,
+  optimizerOf: (parameters: Parameters) => Optimizer,
+  directed: boolean,
+): Device {
+  const made: { dispose(): void }[] = [];
+  const own = <T extends { dispose(): void }>(it: T): T => {
+    made.push(it);
+    return it;
+  };
+  const dispose = (): void => {
+    for (const it of made) it.dispose();
+  };
+  return orDispose(
+    () => ({
+      optimizer: own(optimizerOf(parameters)),
+      gradient: own(arenaLike(parameters)),
+      direction: directed ? own(arenaLike(parameters)) : null,
+      dispose,
+    }),
+    { dispose },
+  );
+}
+
+/** Arrays of a checkpoint that are not the optimizer's. */
+const ownArrays: readonly string[] = ["value", "direction"];
+
+/** Throws `config` for what is no optimizer, and one that cannot give what the rule asks for. */
+function checkOptimizer(optimizer: Optimizer, rule: string, plan: Plan): void {
+  for (const name of ["name", "state", "steps", "step"] as const)
+    if (!(name in optimizer))
+      throw new GradmixError("config", `createTrainer: optimizer: it has no ${name} (${show(optimizer)})`);
+  const taken = Object.keys(optimizer.state).find((name) => ownArrays.includes(name));
+  if (taken !== undefined)
+    throw new GradmixError(
+      "config",
+      `optimizer ${optimizer.name}: its state cannot be called "${taken}", as an array of the trainer's checkpoints is; give it another name`,
+    );
+  if (plan.preconditioned && optimizer.preconditioner === undefined)
+    throw new GradmixError(
+      "config",
+      `rule ${rule}: it asks for alignments preconditioned by second moments, and optimizer ${optimizer.name} has none; take adamw, or a normalise other than adam`,
+    );
+}

@@ -1,0 +1,170 @@
+/** Batches of any kind, joined, cut and picked from by the convention of `Examples`. */
+import { GradmixError } from "../errors.ts";
+import { show } from "../options.ts";
+import type { Examples } from "./model.ts";
+
+/** Arrays whose numbers belong to examples. */
+const kinds = [
+  Float32Array,
+  Int32Array,
+  Float64Array,
+  Uint32Array,
+  Int16Array,
+  Uint16Array,
+  Int8Array,
+  Uint8Array,
+  Uint8ClampedArray,
+] as const;
+type Column = InstanceType<(typeof kinds)[number]>;
+
+const kindOf = (value: unknown): (typeof kinds)[number] | undefined =>
+  kinds.find((kind) => value instanceof kind);
+
+function isColumn(value: unknown): value is Column {
+  return kindOf(value) !== undefined;
+}
+
+export function exampleCount({ tokens }: Examples): number {
+  return tokens.length;
+}
+
+/** Counted tokens of the whole batch. */
+export function tokenCount({ tokens }: Examples): number {
+  let sum = 0;
+  for (let i = 0; i < tokens.length; i++) sum += tokens[i];
+  return sum;
+}
+
+/**
+ * Throws `shape`, naming `where` and the field, for a typed array that does not hold the same number of values for each example, and `data` for counts
+ * that are none.
+ */
+export function checkExamples(where: string, batch: Examples): void {
+  const { tokens } = batch;
+  for (let e = 0; e < tokens.length; e++)
+    if (!(tokens[e] >= 0 && tokens[e] < Infinity))
+      throw new GradmixError(
+        "data",
+        `${where}: tokens of example ${e} are ${show(tokens[e])}; they are the terms of its loss, 0 or more`,
+      );
+  for (const [field, value] of Object.entries(batch)) {
+    if (!isColumn(value) || field === "tokens") continue;
+    if (tokens.length === 0 ? value.length > 0 : value.length % tokens.length !== 0)
+      throw new GradmixError(
+        "shape",
+        `${where}: ${value.length} ${field} do not share out among the ${tokens.length} examples that tokens counts`,
+      );
+  }
+}
+
+/**
+ * One batch of all examples, in order. Throws `shape`, naming the batches and the field, where they do not fit together: other fields, arrays of
+ * another kind or with another number of values for an example, numbers or words that differ, and what is neither of these.
+ */
+export function concatenate<B extends Examples>(batches: readonly B[]): B {
+  batches.forEach((batch, i) => checkExamples(`batch ${i}`, batch));
+  const [first] = batches;
+  if (batches.length === 1) return first;
+  if (batches.length === 0) throw new GradmixError("shape", "there is no batch to join");
+  const fields = Object.keys(first);
+  batches.forEach((batch, i) => {
+    for (const field of new Set([...fields, ...Object.keys(batch)]))
+      if (field !== "tokens") checkAlike(field, i, first, batch);
+  });
+  const join = (field: string): unknown => {
+    const parts = batches.map((batch) => valueOf(batch, field));
+    return field === "tokens" ? joinCounts(parts as ArrayLike<number>[]) : joinColumns(parts);
+  };
+  return Object.fromEntries(fields.map((field) => [field, join(field)])) as unknown as B;
+}
+
+const valueOf = (batch: Examples, field: string): unknown => Reflect.get(batch, field);
+
+/** Throws `shape` unless the field of batch `i` can stand behind that of batch 0. */
+function checkAlike(field: string, i: number, first: Examples, batch: Examples): void {
+  const [a, b] = [valueOf(first, field), valueOf(batch, field)];
+  const wrong = (what: string): GradmixError =>
+    new GradmixError("shape", `batches 0 and ${i} do not go together: ${field} is ${what}`);
+  if (!isColumn(a) || !isColumn(b)) {
+    wantScalar(field, a);
+    if (a !== b) throw wrong(`${describe(a)} in the one and ${describe(b)} in the other`);
+    return;
+  }
+  if (kindOf(a) !== kindOf(b)) throw wrong(`${describe(a)} in the one and ${describe(b)} in the other`);
+  // Batches without examples have no width.
+  const [m, n] = [exampleCount(first), exampleCount(batch)];
+  if (m > 0 && n > 0 && a.length / m !== b.length / n)
+    throw wrong(`${a.length / m} numbers an example in the one and ${b.length / n} in the other`);
+}
+
+/** Throws `shape` for what cannot be said of several examples at once. */
+function wantScalar(field: string, value: unknown): void {
+  const scalar =
+    value === null || ["number", "string", "boolean", "undefined"].includes(typeof value) || isColumn(value);
+  if (!scalar)
+    throw new GradmixError(
+      "shape",
+      `a batch's ${field} is ${describe(value)}; examples can be joined and cut where everything is a typed array with a row for each of them, or a number, a word or a boolean for all`,
+    );
+}
+
+function describe(value: unknown): string {
+  return ArrayBuffer.isView(value) ? Object.prototype.toString.call(value).slice(8, -1) : show(value);
+}
+
+/** Counts of tokens may stand in a list or in a typed array. */
+function joinCounts(parts: readonly ArrayLike<number>[]): ArrayLike<number> {
+  const [first] = parts;
+  const kind = kindOf(first);
+  if (kind !== undefined && parts.every((part) => kindOf(part) === kind)) return joinColumns(parts) as Column;
+  const all = parts.flatMap((part) => Array.from(part));
+  return parts.every((part) => Array.isArray(part)) ? all : Float64Array.from(all);
+}
+
+/** Typed arrays of one kind joined; of anything else, which is the same for all, the first. */
+function joinColumns(parts: readonly unknown[]): unknown {
+  const kind = kindOf(parts[0]);
+  if (kind === undefined) return parts[0];
+  const columns = parts.filter(isColumn);
+  const out = new kind(columns.reduce((n, part) => n + part.length, 0));
+  let at = 0;
+  for (const part of columns) {
+    out.set(part, at);
+    at += part.length;
+  }
+  return out;
+}
+
+/** The examples from `first` to before `end`; arrays share the batch's memory. Throws like `concatenate`. */
+export function cutExamples<B extends Examples>(batch: B, first: number, end: number): B {
+  const count = exampleCount(batch);
+  return mapColumns(batch, (column) => {
+    const width = column.length / count;
+    return column.subarray(first * width, end * width);
+  });
+}
+
+/** The examples of these indices, in order. Throws like `concatenate`. */
+export function pickExamples<B extends Examples>(batch: B, indices: readonly number[]): B {
+  const count = exampleCount(batch);
+  return mapColumns(batch, (column) => {
+    const width = column.length / count;
+    const kind = kindOf(column) ?? Float64Array;
+    const out = new kind(indices.length * width);
+    indices.forEach((index, e) => out.set(column.subarray(index * width, (index + 1) * width), e * width));
+    return out;
+  });
+}
+
+function mapColumns<B extends Examples>(batch: B, map: (column: Column) => Column): B {
+  const entries = Object.entries(batch).map(([field, value]): [string, unknown] => {
+    if (isColumn(value)) return [field, map(value)];
+    if (field === "tokens") {
+      const counts = map(Float64Array.from(value as ArrayLike<number>));
+      return [field, Array.isArray(value) ? Array.from(counts) : counts];
+    }
+    wantScalar(field, value);
+    return [field, value];
+  });
+  return Object.fromEntries(entries) as unknown as B;
+}
