@@ -12,7 +12,6 @@ import {
   type TrainerOptions,
 } from "gradmix/dga";
 import {
-  adamw,
   arenaLike,
   createGPT,
   createSchedule,
@@ -132,7 +131,7 @@ describe("an optimizer of one's own", () => {
     expect(refused({ optimizer: () => ({ ...stepless, dispose() {} }) as unknown as Optimizer })).toMatch(
       /^createTrainer: optimizer: it has no step/,
     );
-    expect(refused({ optimizer: {} as unknown as typeof adamw })).toMatch(
+    expect(refused({ optimizer: {} as unknown as typeof momentum })).toMatch(
       /^createTrainer: optimizer: an object does not fit; it must be a function from parameters to an optimizer/,
     );
   });
