@@ -19,19 +19,17 @@ export interface Dataset<B extends Examples> extends SampledDomain {
  * for, and for batches that do not go together.
  */
 export function assemble<B extends Examples>(draws: readonly Draw[], sources: readonly Dataset<B>[]): B {
+  for (const { domain, window } of draws)
+    if (
+      ![domain, window].every((n) => Number.isInteger(n) && n >= 0) ||
+      !(window < (sources.at(domain)?.count ?? 0))
+    )
+      throw new GradmixError("config", `a batch: source ${domain} has no example ${window}`);
   const parts: B[] = [];
   for (let first = 0, end = 0; first < draws.length; first = end) {
     const { domain } = draws[first];
-    const indices: number[] = [];
-    for (; end < draws.length && draws[end].domain === domain; end++) {
-      const { window } = draws[end];
-      if (
-        ![domain, window].every((n) => Number.isInteger(n) && n >= 0) ||
-        !(window < (sources.at(domain)?.count ?? 0))
-      )
-        throw new GradmixError("config", `assembleBatch: source ${domain} has no window ${window}`);
-      indices.push(window);
-    }
+    while (end < draws.length && draws[end].domain === domain) end++;
+    const indices = draws.slice(first, end).map(({ window }) => window);
     const part = sources[domain].batchOf(indices);
     if (exampleCount(part) !== indices.length)
       throw new GradmixError(
