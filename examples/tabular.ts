@@ -9,6 +9,7 @@ import { crossEntropy, init, linear, scope, shutdown, tensor, type Tensor } from
 import { type Dataset, type RowBatch, rowsOf } from "gradmix/data";
 import { createMixer, createTrainer } from "gradmix/dga";
 import { adamw, createParameters, createSchedule, type Model, type ParameterSpec } from "gradmix/nn";
+import { random } from "./_random.js";
 
 const CLASSES = 4;
 
@@ -54,17 +55,6 @@ export function perceptron(width: number, hidden: number, classes: number, seed:
         );
       });
     },
-  };
-}
-
-/** A small fast generator of uniform numbers (mulberry32). */
-function random(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), state | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
   };
 }
 

@@ -24,6 +24,7 @@ import {
 import { tokenWriter, type Windows, windowsOf } from "gradmix/data";
 import { type AlignmentOptions, createMixer, createTrainer, type RuleOptions } from "gradmix/dga";
 import { createParameters, createSchedule, type Model, type ParameterSpec } from "gradmix/nn";
+import { random } from "./_random.js";
 
 const [VOCAB, TIME, DIM] = [24, 16, 16];
 
@@ -55,17 +56,6 @@ export function tied(seed: number): Model {
         return exampleLosses(linear(rmsNorm(mixed, gain), table), tensor(targets, shape, "i32"));
       });
     },
-  };
-}
-
-/** A small fast generator of uniform numbers (mulberry32). */
-function random(seed: number): () => number {
-  let state = seed >>> 0;
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let t = Math.imul(state ^ (state >>> 15), state | 1);
-    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
-    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
   };
 }
 

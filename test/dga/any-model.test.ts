@@ -2,6 +2,7 @@
 import { type Backend, init, log, mul, neg, reshape, scope, shutdown, sigmoid, sum, tensor } from "gradmix";
 import { type Dataset, examplesOf, rowsOf } from "gradmix/data";
 import {
+  createBases,
   createMixer,
   createTrainer,
   estimateAlignments,
@@ -43,7 +44,7 @@ type Setup = Partial<TrainerOptions> & { rule?: RuleOptions };
 function setup({ rule = { name: "dga" }, ...options }: Setup = {}): Trainer {
   return createTrainer({
     model: options.model ?? tiny(),
-    mixer: createMixer({ domains: names, rule, updateEvery: 3 }),
+    mixer: createMixer({ domains: options.bases?.names ?? names, rule, updateEvery: 3 }),
     domains: sources,
     target,
     batch: 5,
@@ -121,7 +122,7 @@ describe("an optimizer of one's own", () => {
       return error.message;
     };
     expect(refused({ optimizer: momentum, rule: { name: "dga", normalise: "adam" } })).toMatch(
-      /^rule dga: it asks for alignments preconditioned by second moments, and optimizer momentum has none; take adamw/,
+      /^rule dga: it asks for alignments preconditioned by second moments, and optimizer momentum has none; take one that has, such as adamw,/,
     );
     expect(refused({ optimizer: (parameters) => momentum(parameters, "value") })).toMatch(
       /^optimizer momentum: its state cannot be called "value"/,
@@ -382,4 +383,36 @@ describe("tied weights", () => {
       1e-5,
     );
   });
+
+  const mixed = createBases({ left: [0.8, 0.2, 0], right: [0, 0.3, 0.7] }, names);
+  const raw: RuleOptions = { name: "dga", normalise: "raw" };
+  const targets = new Map([["other", target]]);
+  const ways: [string, Setup, RuleOptions, RuleOptions][] = [
+    ["a shared batch of bases", { bases: mixed }, raw, { name: "dga" }],
+    ["bases from the steps", { bases: mixed, alignment: { from: "step" } }, raw, { name: "dga" }],
+    [
+      "several targets",
+      { targets },
+      { name: "grape", targets: ["other"], normalise: "raw" },
+      { name: "grape", targets: ["other"], normalise: "cosine" },
+    ],
+  ];
+  test.each(ways)(
+    "a rule without norms trains, one with norms is refused by name (%s)",
+    async (_, options, plain, normed) => {
+      const trainer = setup({ ...options, model: tied(1), rule: plain });
+      for (let i = 0; i < 3; i++) await trainer.step();
+      expect([...trainer.weights().final]).not.toEqual([...trainer.mixer.weightSums.map((sum) => sum / 3)]);
+      const refused = setup({ ...options, model: tied(1), rule: normed });
+      const steps = async (): Promise<void> => {
+        for (let i = 0; i < 3; i++) await refused.step();
+      };
+      await expect(steps()).rejects.toMatchObject({
+        code: "config",
+        message: expect.stringMatching(
+          /^rule \w+: it needs the norms .* parameter embedding is used twice in one pass/,
+        ),
+      });
+    },
+  );
 });
