@@ -13,16 +13,17 @@ import { commonTime } from "./tokens.ts";
 
 export interface SampledDomain {
   readonly name: string;
-  /** Windows in an epoch. */
+  /** Examples (windows, of text) in an epoch. */
   readonly count: number;
   /** Tokens of a window. A batch takes one length, so those that say theirs have to agree. */
   readonly time?: number;
-  /** Counted tokens of a window. */
+  /** Counted tokens of an example. */
   tokensOf(index: number): number;
 }
 
 export interface Draw {
   readonly domain: number;
+  /** Which of the domain's examples. */
   readonly window: number;
   /** Times the whole domain had been seen before. */
   readonly epoch: number;
