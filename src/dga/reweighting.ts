@@ -56,30 +56,10 @@ export function basisAlignments(
   q: ArrayLike<number>,
   examples: ExampleMeasurements,
 ): BasisMeasurements {
-  const { names, domains, offsets, columns, values } = bases;
-  const { domainOf, tokens, dots, losses, squaredNorms } = examples;
-  const [n, k, count] = [names.length, domains.length, dots.length];
-  if (q.length !== k) throw new GradmixError("shape", `q: ${q.length} values for ${k} domains`);
-  for (const [name, array] of Object.entries({ domainOf, tokens, losses, squaredNorms }))
-    if (array !== undefined && array.length !== count)
-      throw new GradmixError("shape", `${count} dots for ${array.length} ${name}`);
-
-  // Examples by domain, as chained lists in their order; 0 ends one, so they count from 1.
-  const first = new Int32Array(k);
-  const next = new Int32Array(count + 1);
-  for (let e = count - 1; e >= 0; e--) {
-    const domain = domainOf[e];
-    if (!Number.isInteger(domain) || domain < 0 || domain >= k)
-      throw new GradmixError("shape", `example ${e} is of domain ${domain}, but there are ${k}`);
-    if (!(q[domain] > 0))
-      throw new GradmixError(
-        "config",
-        `example ${e} is of domain "${domains[domain]}", which the proposal gives ${q[domain]}; draw from it with what q says`,
-      );
-    if (tokens[e] === 0) continue;
-    next[e + 1] = first[domain];
-    first[domain] = e + 1;
-  }
+  const { names, offsets, columns, values } = bases;
+  const { tokens, dots, losses, squaredNorms } = examples;
+  const [n, count] = [names.length, dots.length];
+  const { first, next } = chained(bases, q, examples);
 
   const alignments = new Float64Array(n);
   const standardErrors = new Array<number | null>(n).fill(null);
@@ -140,6 +120,38 @@ export function basisAlignments(
     ...(lossesOf === null ? {} : { losses: lossesOf }),
     ...(norms === null ? {} : { norms }),
   };
+}
+
+/**
+ * Examples with tokens by domain, as chained lists in their order: `first[i]` and `next[e]` are numbers of examples counted from 1, and 0 ends a list. Throws like
+ * `basisAlignments`.
+ */
+function chained(
+  { domains }: Bases,
+  q: ArrayLike<number>,
+  { domainOf, tokens, dots, losses, squaredNorms }: ExampleMeasurements,
+): { readonly first: Int32Array; readonly next: Int32Array } {
+  const [k, count] = [domains.length, dots.length];
+  if (q.length !== k) throw new GradmixError("shape", `q: ${q.length} values for ${k} domains`);
+  for (const [name, array] of Object.entries({ domainOf, tokens, losses, squaredNorms }))
+    if (array !== undefined && array.length !== count)
+      throw new GradmixError("shape", `${count} dots for ${array.length} ${name}`);
+  const first = new Int32Array(k);
+  const next = new Int32Array(count + 1);
+  for (let e = count - 1; e >= 0; e--) {
+    const domain = domainOf[e];
+    if (!Number.isInteger(domain) || domain < 0 || domain >= k)
+      throw new GradmixError("shape", `example ${e} is of domain ${domain}, but there are ${k}`);
+    if (!(q[domain] > 0))
+      throw new GradmixError(
+        "config",
+        `example ${e} is of domain "${domains[domain]}", which the proposal gives ${q[domain]}; draw from it with what q says`,
+      );
+    if (tokens[e] === 0) continue;
+    next[e + 1] = first[domain];
+    first[domain] = e + 1;
+  }
+  return { first, next };
 }
 
 /** Draws a domain from basis j: O(log non-zeros of the row) a draw, 8 bytes a non-zero, for the sampler's `draw`. */
