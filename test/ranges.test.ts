@@ -89,7 +89,7 @@ test.each<[string, string, (value: unknown) => unknown]>([
   ["the warmup", "integer [0, ∞)", (value) => warmup(anyRule, value as number)],
   ["sketchSink: rank", "integer [1, ∞)", sketch("rank")],
   ["updateEvery", "integer [1, ∞)", mixer("updateEvery")],
-  ["warmup", "integer [0, ∞)", mixer("warmup")],
+  ["updateAfter", "integer [0, ∞)", mixer("updateAfter")],
   ["eps", "(0, ∞)", optimizer("eps")],
   ["weightDecay", "[0, ∞)", optimizer("weightDecay")],
   ["clip", "[0, ∞)", optimizer("clip")],
