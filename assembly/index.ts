@@ -1,9 +1,11 @@
 // Everything the CPU backend can launch: one export a kernel, (parameter block, task) → nothing.
 export { setThread } from "./simd";
+export { cumsum, scatterAddAlong, takeAlong, topk } from "./along";
 export * from "./fill";
 export { gemmBlock, microPeak, packPanels, segmentedBlock, segmentedReduce } from "./gemm";
 export { attention, attentionJvp, attentionVjp } from "./attention";
 export * from "./elementwise";
+export { maskedAttention, maskedAttentionJvp, maskedAttentionVjp } from "./masked-attention";
 export { norm, normJvp, normVjp } from "./norm";
 export { adamw, clipScale } from "./optimizer";
 export * from "./random";

@@ -146,15 +146,26 @@ const cases: Readonly<Record<string, Case | readonly Case[]>> = {
     valid: { transposeA: false, transposeB: false },
     wrong: { transposeA: [1], transposeB: ["yes"] },
   },
+  variance: {
+    call: (options: core.VarianceOptions) => core.variance(x(), 1, options),
+    valid: { correction: 0, keepDims: true },
+    wrong: { correction: [-1, Infinity, "1", 3], keepDims: [1] },
+  },
   causalAttention: {
     call: (options: { heads: number }) => core.causalAttention(core.ones([1, 2, 12]), options),
     valid: { heads: 2, kvHeads: 2 },
     wrong: { heads: counts, kvHeads: counts },
   },
+  attention: {
+    call: (options: core.AttentionOptions) =>
+      core.attention(core.ones([1, 2, 3, 4]), core.ones([1, 1, 5, 4]), core.ones([1, 1, 5, 4]), options),
+    valid: () => ({ causal: true, mask: core.ones([1, 2, 3, 5], "i32") }),
+    wrong: { causal: [1, "yes"], mask: [1, [1]] },
+  },
   rope: {
     call: (options: { heads: number; headDim: number }) => core.rope(core.ones([1, 2, 8]), options),
-    valid: { heads: 2, headDim: 2, theta: 100 },
-    wrong: { heads: [-1, 0.5], headDim: [-2, 0.5], theta: [NaN, "1"] },
+    valid: { heads: 2, headDim: 2, theta: 100, offset: 3 },
+    wrong: { heads: [-1, 0.5], headDim: [-2, 0.5], theta: [NaN, "1"], offset: [-1, 0.5, 2 ** 31] },
   },
   adamw: {
     call: (options: nn.AdamWOptions) => freed(nn.adamw(model.parameters, options)),

@@ -7,7 +7,6 @@
  * of ops, seen only by the transformations further out. That is what lets them nest.
  */
 import { run } from "../backends/backend.ts";
-export { MAX_RANK } from "../backends/kernels.ts";
 import { GradmixError } from "../errors.ts";
 import type { DType } from "../tensor/dtype.ts";
 import { type Shape, sizeOf } from "../tensor/shape.ts";

@@ -81,6 +81,23 @@ export interface KernelParams {
   cast: Record<never, never>;
   /** [x: outer·length·inner] → [y: outer·inner]: reduces the middle axis. An empty sum is 0, an empty max −∞, an empty min +∞. */
   reduce: { kind: ReduceKind; outer: number; length: number; inner: number };
+  /**
+   * [x: outer·length·inner] → [y: the same]: running sums along the middle axis, y[l] = Σ_{i ≤ l} x[i], or, with `reverse`, Σ_{i ≥ l} x[i]. Summed beyond
+   * single precision, as statistics are: each y has the error of one rounding, however long the axis is.
+   */
+  cumsum: { outer: number; length: number; inner: number; reverse: boolean };
+  /**
+   * [x: outer·length·inner] → [indices i32: outer·k·inner]: where the k largest elements of the middle axis are, the largest first; of equal ones (−0 and 0
+   * are equal) the one with the lower index first; NaN is above +∞, every NaN alike. k ≤ length.
+   */
+  topk: { outer: number; length: number; inner: number; k: number };
+  /**
+   * [x: outer·length·inner, indices i32: outer·count·inner] → [out: outer·count·inner]: out[o, c, i] = x[o, indices[o, c, i], i]; an index outside of the
+   * axis gives NaN.
+   */
+  takeAlong: AlongParams;
+  /** [y: outer·count·inner, indices i32: the same] → [out: outer·length·inner]: out[o, indices[o, c, i], i] = Σ y[o, c, i], in order of c; 0 where nothing is added; indices outside are skipped. */
+  scatterAddAlong: AlongParams;
   /** [x] → [y], rows of `cols`; −∞ gives 0; a row of −∞ only, or with +∞, gives NaN. In place. */
   softmax: { rows: number; cols: number };
   /** [y, dy] → [dx]: dx = y ⊙ (dy − Σ y·dy) by row; vjp and jvp alike. */
@@ -166,7 +183,7 @@ export interface KernelParams {
   };
   /**
    * [x: batch·time·cols] → [y]: rotates the first `heads` blocks of `headDim` columns by position·theta^(−2i/headDim)
-   * (pairs i, i + headDim/2, as in the Llama code; positions 0 … time−1) and copies the other columns. `inverse` turns
+   * (pairs i, i + headDim/2, as in the Llama code; positions offset … offset + time − 1, below 2³¹) and copies the other columns. `inverse` turns
    * back: it is the vjp. In place.
    */
   rope: {
@@ -176,6 +193,8 @@ export interface KernelParams {
     heads: number;
     headDim: number;
     theta: number;
+    /** Position of the first row of every item. */
+    offset: number;
     inverse: boolean;
   };
   /**
@@ -188,6 +207,17 @@ export interface KernelParams {
   attentionVjp: AttentionParams;
   /** [qkv, o, lse, dqkv] → [do]. */
   attentionJvp: AttentionParams;
+  /**
+   * Attention with an additive mask. [q: batch·heads·time·headDim, k: batch·kvHeads·keys·headDim, v: the same, mask: maskBatch·maskHeads·time·keys | null] →
+   * [o: as q, lse: batch·heads·time]: o = softmax(scale·q kᵀ + mask)·v; query head h reads key/value head ⌊h·kvHeads/heads⌋. The mask's first two extents are 1 or
+   * those of q; −∞ hides a key. `causal` hides the keys s > t + keys − time from query t: the last query sees all. A query from which every key is hidden gives o = 0 and
+   * lse = −∞, and has no part in any derivative.
+   */
+  maskedAttention: MaskedAttentionParams;
+  /** [q, k, v, mask | null, o, lse, do] → [dq, dk, dv]. */
+  maskedAttentionVjp: MaskedAttentionParams;
+  /** [q, k, v, mask | null, o, lse, dq, dk, dv] → [do]. */
+  maskedAttentionJvp: MaskedAttentionParams;
   /** [logits: rows·cols, targets i32: rows] → [losses: rows, lse: rows]: −log softmax(logits)[target]; a target < 0 is ignored (loss 0); one ≥ cols gives NaN. */
   crossEntropy: { rows: number; cols: number };
   /** [logits, targets i32, lse, dlosses: rows] → [dlogits]: (softmax − onehot)·dloss by row; 0 for ignored rows, NaN where the loss is. `dlogits` may be `logits`. */
@@ -227,6 +257,27 @@ export interface AttentionParams {
   kvHeads: number;
   headDim: number;
   scale: number;
+}
+
+export interface MaskedAttentionParams {
+  batch: number;
+  heads: number;
+  kvHeads: number;
+  time: number;
+  keys: number;
+  headDim: number;
+  scale: number;
+  causal: boolean;
+  maskBatch: number;
+  maskHeads: number;
+}
+
+/** Extents before, along and after an axis of x, and along that axis of the indices. */
+export interface AlongParams {
+  outer: number;
+  length: number;
+  inner: number;
+  count: number;
 }
 
 export type KernelName = keyof KernelParams;
@@ -320,10 +371,29 @@ function within(
 }
 
 const rowsOf = { rows: extent, cols: extent };
+const along = { outer: extent, length: extent, inner: extent };
 const widths = { rows: extent, width: extent };
 const attentionParams = {
   ...{ batch: extent, time: extent, heads: positive, kvHeads: positive, headDim: positive },
   scale: finite,
+};
+const maskedParams = {
+  ...{ batch: extent, heads: positive, kvHeads: positive, time: extent, keys: extent, headDim: positive },
+  ...{ scale: finite, causal: flag, maskBatch: positive, maskHeads: positive },
+};
+const maskedQ = (p: MaskedAttentionParams): number => p.batch * p.heads * p.time * p.headDim;
+const maskedK = (p: MaskedAttentionParams): number => p.batch * p.kvHeads * p.keys * p.headDim;
+const maskedRows = (p: MaskedAttentionParams): number => p.batch * p.heads * p.time;
+/** Of q, k, v and the mask. */
+const maskedInputs = (p: MaskedAttentionParams): number[] => [
+  ...[maskedQ(p), maskedK(p), maskedK(p)],
+  p.maskBatch * p.maskHeads * p.time * p.keys,
+];
+const maskFits = (p: MaskedAttentionParams): string | null => {
+  if (p.heads % p.kvHeads !== 0) return `${p.heads} heads cannot share ${p.kvHeads} key/value heads`;
+  return [1, p.batch].includes(p.maskBatch) && [1, p.heads].includes(p.maskHeads)
+    ? null
+    : `a mask of ${p.maskBatch} items and ${p.maskHeads} heads does not fit ${p.batch} items and ${p.heads} heads`;
 };
 const normParams = { kind: oneOf(normKinds), ...widths };
 const groupsGiven = (groups: View | null, sums: View | null): string | null =>
@@ -387,13 +457,32 @@ export const kernels: { readonly [K in KernelName]: KernelSpec<KernelParams[K]> 
   accumulate: spec("x", "y", tight, { scale: number }, (_, [x], n) => [null, n(x)]),
   select: spec("i32:condition a b", "c", exact, {}, (_, [c], n) => [null, n(c), n(c), n(c)]),
   cast: spec("any:x", "any:y", exact, {}, (_, [x], n) => [null, n(x)]),
-  reduce: spec(
+  reduce: spec("x", "y", loose, { kind: oneOf(reduceKinds), ...along }, (p) => [
+    p.outer * p.length * p.inner,
+    p.outer * p.inner,
+  ]),
+  cumsum: spec("x", "y", tight, { ...along, reverse: flag }, (p) => [
+    p.outer * p.length * p.inner,
+    p.outer * p.length * p.inner,
+  ]),
+  topk: spec(
     "x",
-    "y",
-    loose,
-    { kind: oneOf(reduceKinds), outer: extent, length: extent, inner: extent },
-    (p) => [p.outer * p.length * p.inner, p.outer * p.inner],
+    "i32:indices",
+    exact,
+    { ...along, k: extent },
+    (p) => [p.outer * p.length * p.inner, p.outer * p.k * p.inner],
+    ({ length, k }) => (k <= length ? null : `there are not ${k} elements along an axis of ${length}`),
   ),
+  takeAlong: spec("x i32:indices", "out", exact, { ...along, count: extent }, (p) => [
+    p.outer * p.length * p.inner,
+    p.outer * p.count * p.inner,
+    p.outer * p.count * p.inner,
+  ]),
+  scatterAddAlong: spec("y i32:indices", "out", loose, { ...along, count: extent }, (p) => [
+    p.outer * p.count * p.inner,
+    p.outer * p.count * p.inner,
+    p.outer * p.length * p.inner,
+  ]),
   softmax: spec("x", "y", tight, rowsOf, (p) => [p.rows * p.cols, p.rows * p.cols]),
   softmaxVjp: spec("y dy", "dx", loose, rowsOf, (p) => [p.rows * p.cols, p.rows * p.cols, p.rows * p.cols]),
   gather: spec("table i32:ids", "out", exact, { ...widths, tableRows: extent }, (p) => [
@@ -526,10 +615,12 @@ export const kernels: { readonly [K in KernelName]: KernelSpec<KernelParams[K]> 
         what: "a finite number above 0",
         fits: (theta) => typeof theta === "number" && theta > 0 && theta < Infinity,
       },
+      offset: extent,
       inverse: flag,
     },
     (p) => [p.batch * p.time * p.cols, p.batch * p.time * p.cols],
-    ({ heads, headDim, cols }) => {
+    ({ heads, headDim, cols, time, offset }) => {
+      if (offset + time > 2 ** 31 - 1) return `positions go up to ${offset + time}; at most 2³¹ − 1 fit`;
       if (headDim % 2 !== 0) return `headDim must be even, it is ${headDim}`;
       return heads * headDim <= cols ? null : `${heads} heads of ${headDim} do not fit into ${cols} columns`;
     },
@@ -557,6 +648,36 @@ export const kernels: { readonly [K in KernelName]: KernelSpec<KernelParams[K]> 
     attentionParams,
     (p) => [attentionQkv(p), attentionOut(p), attentionRows(p), attentionQkv(p), attentionOut(p)],
     heads,
+  ),
+  maskedAttention: spec(
+    "q k v mask?",
+    "o lse",
+    loose,
+    maskedParams,
+    (p) => [...maskedInputs(p), maskedQ(p), maskedRows(p)],
+    maskFits,
+  ),
+  maskedAttentionVjp: spec(
+    "q k v mask? o lse do",
+    "dq dk dv",
+    { rtol: 5e-5, atol: 5e-5 },
+    maskedParams,
+    (p) => [
+      ...[...maskedInputs(p), maskedQ(p), maskedRows(p), maskedQ(p)],
+      ...[maskedQ(p), maskedK(p), maskedK(p)],
+    ],
+    maskFits,
+  ),
+  maskedAttentionJvp: spec(
+    "q k v mask? o lse dq dk dv",
+    "do",
+    { rtol: 5e-5, atol: 5e-5 },
+    maskedParams,
+    (p) => [
+      ...[...maskedInputs(p), maskedQ(p), maskedRows(p)],
+      ...[maskedQ(p), maskedK(p), maskedK(p), maskedQ(p)],
+    ],
+    maskFits,
   ),
   crossEntropy: spec("logits i32:targets", "losses lse", loose, rowsOf, (p) => [
     p.rows * p.cols,

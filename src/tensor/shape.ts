@@ -61,6 +61,11 @@ export function normaliseAxis(axis: number, rank: number, op: string): number {
   return normal;
 }
 
+/** A shape as three axes: all before `axis`, it, and all after it. */
+export function aroundAxis(shape: Shape, axis: number): { outer: number; length: number; inner: number } {
+  return { outer: sizeOf(shape.slice(0, axis)), length: shape[axis], inner: sizeOf(shape.slice(axis + 1)) };
+}
+
 /** Throws `shape` for what is not a list of extents, or has more elements than can be counted. */
 export function checkShape(shape: Shape, op: string): void {
   if (!Array.isArray(shape))

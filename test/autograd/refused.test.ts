@@ -156,6 +156,7 @@ type Call = readonly [name: string, args: readonly unknown[]];
 function calls(): Call[] {
   const x = tensor(values(6, 1, 0.5, 2), [2, 3]);
   const x3 = tensor(values(24, 2), [2, 3, 4]);
+  const x4 = tensor(values(24, 3), [2, 3, 2, 2]);
   const [row, weight, gain] = [[3], [4, 3], [4]].map((shape, n) =>
     tensor(
       values(
@@ -198,6 +199,18 @@ function calls(): Call[] {
     ["slice", [x, [0, 1], [2, 2]]],
     ["pad", [x, [1, 0], [4, 5]]],
     ["concat", [[x, x], 1]],
+    ["split", [x, 3, 1]],
+    ["split", [x, [1, 0, 2], -1]],
+    ["stack", [[x, x], 1]],
+    ["squeeze", [tensor([1, 2, 3], [1, 3, 1]), [0, 2]]],
+    ["unsqueeze", [x, 1]],
+    ["variance", [x, 1, { correction: 0, keepDims: true }]],
+    ["cumsum", [x, 1]],
+    ["argmax", [x, 1, true]],
+    ["topk", [x, 2, 1]],
+    ["takeAlongAxis", [x, condition, 1]],
+    ["scatterAddAlongAxis", [x, condition, 1, 3]],
+    ["einsum", ["ij,kj->ik", x, weight]],
     ["gather", [weight, ids]],
     ["scatterAdd", [x, ids, 4]],
     ["embedding", [weight, ids]],
@@ -205,8 +218,9 @@ function calls(): Call[] {
     ["linear", [x, weight, gain, { activation: "gelu" }]],
     ["layerNorm", [x3, gain, gain, 1e-5]],
     ["rmsNorm", [x3, gain, 1e-5]],
-    ["rope", [x3, { heads: 1, headDim: 4, theta: 100 }]],
+    ["rope", [x3, { heads: 1, headDim: 4, theta: 100, offset: 7 }]],
     ["causalAttention", [x3, { heads: 2, kvHeads: 1 }]],
+    ["attention", [x4, x4, x4, { causal: true, mask: tensor([1, 0, 1, 1], [1, 1, 2, 2], "i32") }]],
     ["swiglu", [x3]],
     ["crossEntropy", [x, ids]],
     ["exampleLosses", [x, ids]],
@@ -225,6 +239,10 @@ function calls(): Call[] {
 
 const functions: Readonly<Record<string, unknown>> = {
   ...gradmix,
+  topk(...args: Parameters<typeof gradmix.topk>) {
+    const { values, indices } = gradmix.topk(...args);
+    return [values, indices];
+  },
   view: (shape: readonly number[], offset: number) => tensor([1, 2, 3, 4, 5, 6]).view(shape, offset),
   write(data: readonly number[], dtype: "f32" | "i32") {
     const x = tensor([1, 2], [2], dtype === "i32" ? dtype : "f32");
@@ -312,6 +330,25 @@ const valid: { readonly [name: string]: fc.Arbitrary<{ given: Given[]; rest: unk
     given: [{ shape: [rows, ...width] }, { shape: ids, ids: rows + 1 }],
     rest: [],
   })),
+  cumsum: shapes(1, 3).map((shape) => ({ given: [{ shape }], rest: [shape.length - 1] })),
+  topk: fc
+    .tuple(fc.array(fc.integer({ min: 1, max: 5 }), { minLength: 1, maxLength: 3 }), fc.nat(5), fc.nat(2))
+    .map(([shape, k, at]) => {
+      const axis = at % shape.length;
+      return { given: [{ shape }], rest: [Math.min(k, shape[axis]), axis] };
+    }),
+  takeAlongAxis: fc.tuple(shapes(1, 3), extent, fc.nat(2)).map(([shape, count, at]) => {
+    const axis = at % shape.length;
+    const index = shape.map((e, n) => (n === axis ? count : e));
+    return { given: [{ shape }, { shape: index, ids: shape[axis] + 1 }], rest: [axis] };
+  }),
+  scatterAddAlongAxis: fc.tuple(shapes(1, 3), extent, fc.nat(2)).map(([shape, rows, at]) => {
+    const axis = at % shape.length;
+    return { given: [{ shape }, { shape, ids: rows + 1 }], rest: [axis, rows] };
+  }),
+  variance: fc
+    .array(fc.integer({ min: 2, max: 5 }), { minLength: 1, maxLength: 3 })
+    .map((shape) => ({ given: [{ shape }], rest: [-1, { keepDims: true }] })),
   matmul: fc
     .tuple(extent, extent, extent, shapes(0, 1), fc.boolean(), fc.boolean())
     .map(([m, k, n, lead, transposeA, transposeB]) => ({
@@ -335,7 +372,7 @@ const valid: { readonly [name: string]: fc.Arbitrary<{ given: Given[]; rest: unk
     .tuple(extent, extent, fc.integer({ min: 1, max: 3 }), fc.integer({ min: 1, max: 3 }), fc.nat(3))
     .map(([batch, time, heads, half, more]) => ({
       given: [{ shape: [batch, time, 2 * heads * half + more] }],
-      rest: [{ heads, headDim: 2 * half, theta: 50 }],
+      rest: [{ heads, headDim: 2 * half, theta: 50, offset: 9 * more }],
     })),
   causalAttention: fc
     .tuple(
@@ -348,6 +385,23 @@ const valid: { readonly [name: string]: fc.Arbitrary<{ given: Given[]; rest: unk
     .map(([batch, time, kvHeads, group, width]) => ({
       given: [{ shape: [batch, time, (kvHeads * group + 2 * kvHeads) * width] }],
       rest: [{ heads: kvHeads * group, kvHeads }],
+    })),
+  attention: fc
+    .tuple(
+      extent,
+      extent,
+      extent,
+      fc.integer({ min: 1, max: 2 }),
+      fc.integer({ min: 1, max: 2 }),
+      fc.integer({ min: 1, max: 5 }),
+      fc.boolean(),
+    )
+    .map(([batch, time, keys, kvHeads, group, width, causal]) => ({
+      given: [
+        { shape: [batch, kvHeads * group, time, width] },
+        ...[1, 2].map(() => ({ shape: [batch, kvHeads, keys, width] })),
+      ],
+      rest: [{ causal }],
     })),
   crossEntropy: fc
     .tuple(shapes(1, 2), fc.integer({ min: 1, max: 6 }))

@@ -109,6 +109,13 @@ const byRow =
 
 const total = (x: readonly number[]): number => x.reduce((a, b) => a + b, 0);
 
+/** Zeros with x[n] added at place(n). */
+function scattered(count: number, x: readonly number[], place: (n: number) => number): number[] {
+  const out = new Array<number>(count).fill(0);
+  x.forEach((value, n) => (out[place(n)] += value));
+  return out;
+}
+
 /** Reductions of [2, 3, 2] over axis 1, over axes 0 and 2 (kept), over all. */
 const reductions = (fn: (xs: number[]) => number): Sample[] => {
   const at = (x: number[], a: number, b: number, c: number): number => x[a * 6 + b * 2 + c];
@@ -179,6 +186,32 @@ function matmuls(): Sample[] {
 const attention = (heads: number, kvHeads: number): [Numbers[], { heads: number; kvHeads: number }] => [
   [f([2, 4, (heads + 2 * kvHeads) * 2])],
   { heads, kvHeads },
+];
+
+/** 4 query heads over 2 key/value heads, 3 queries, 5 keys, in a batch of 2; with what follows q, k, v and the mask. */
+const masked = (
+  causal: boolean,
+  mask: readonly number[] | null,
+  more: readonly (readonly number[])[] = [],
+): Sample => {
+  const [q, kv] = [
+    [2, 4, 3, 2],
+    [2, 2, 5, 2],
+  ];
+  const hidden = (n: number, value: number): number =>
+    n % 4 === 1 || (n >= 5 && n < 10) ? -Infinity : value;
+  const made =
+    mask === null ? [] : [f(mask)].map((m) => ({ ...m, data: m.data.map((x, n) => hidden(n, x)) }));
+  return sample([f(q), f(kv), f(kv), ...made, ...more.map((shape) => f(shape))], {
+    causal,
+    masked: mask !== null,
+  });
+};
+const maskedSamples = (more: readonly (readonly number[])[] = []): Sample[] => [
+  masked(false, null, more),
+  masked(true, null, more),
+  masked(false, [2, 1, 3, 5], more),
+  masked(true, [1, 4, 3, 5], more),
 ];
 
 const norms = (): Sample[] => [
@@ -306,6 +339,76 @@ export const samples: { readonly [op: string]: readonly Sample[] } = {
       x[2], x[3], x[6], x[7], 0, 0, x[0] + x[4], x[1] + x[5], 0, 0,
     ]), // prettier-ignore
   ],
+  takeAlongAxis: [
+    sample([f([2, 4, 3]), i([2, 2, 3], [3, 0, 1, 3, 2, 1, 0, 0, 3, 1, 0, 2])], { axis: 1 }, (x, at) =>
+      at.map((l, n) => x[Math.floor(n / 6) * 12 + l * 3 + (n % 3)]),
+    ),
+    sample([f([3]), i([4], [2, 0, 2, 1])], { axis: 0 }, (x, at) => at.map((l) => x[l])),
+    sample([f([2, 3]), i([2, 1], [2, 0])], { axis: 1 }, (x) => [x[2], x[3]]),
+  ],
+  scatterAddAlongAxis: [
+    sample(
+      [f([2, 2, 3]), i([2, 2, 3], [3, 0, 1, 3, 2, 1, 0, 0, 3, 1, 0, 2])],
+      { axis: 1, extent: 4 },
+      (x, at) => scattered(24, x, (n) => Math.floor(n / 6) * 12 + at[n] * 3 + (n % 3)),
+    ),
+    sample([f([3]), i([3], [1, 0, 1])], { axis: 0, extent: 2 }, (x) => [x[1], x[0] + x[2]]),
+  ],
+  cumsum: [
+    sample(
+      [f([2, 4])],
+      { axis: 1, reverse: false },
+      byRow(4, (row) => row.map((_, l) => total(row.slice(0, l + 1)))),
+    ),
+    sample(
+      [f([2, 4])],
+      { axis: 1, reverse: true },
+      byRow(4, (row) => row.map((_, l) => total(row.slice(l)))),
+    ),
+    sample([f([3, 2])], { axis: 0, reverse: false }, (x) => [
+      x[0],
+      x[1],
+      x[0] + x[2],
+      x[1] + x[3],
+      x[0] + x[2] + x[4],
+      x[1] + x[3] + x[5],
+    ]),
+    sample([f([2, 3, 2])], { axis: 1, reverse: true }, (x) =>
+      x.map((_, n) =>
+        x.reduce(
+          (sum, y, m) =>
+            m >= n && (m - n) % 2 === 0 && Math.floor(m / 6) === Math.floor(n / 6) ? sum + y : sum,
+          0,
+        ),
+      ),
+    ),
+  ],
+  argmax: [
+    sample(
+      [f([2, 5])],
+      { axis: 1, keepDims: false },
+      byRow(5, (row) => [row.indexOf(Math.max(...row))]),
+    ),
+    sample([f([3, 2])], { axis: 0, keepDims: true }, (x) =>
+      [0, 1].map((c) => [0, 1, 2].reduce((best, r) => (x[2 * r + c] > x[2 * best + c] ? r : best))),
+    ),
+  ],
+  topk: [
+    sample(
+      [f([2, 5])],
+      { k: 3, axis: 1 },
+      byRow(5, (row) =>
+        row
+          .map((_, l) => l)
+          .sort((a, b) => row[b] - row[a])
+          .slice(0, 3),
+      ),
+    ),
+    sample([f([3, 2])], { k: 3, axis: 0 }, (x) => {
+      const columns = [0, 1].map((c) => [0, 1, 2].sort((a, b) => x[2 * b + c] - x[2 * a + c]));
+      return [0, 1, 2].flatMap((n) => columns.map((column) => column[n]));
+    }),
+  ],
   matmul: matmuls(),
   linear: [
     sample([f([2, 3, 4]), f([5, 4])], { activation: "none" }),
@@ -318,7 +421,7 @@ export const samples: { readonly [op: string]: readonly Sample[] } = {
   layerNorm: norms(),
   rmsNorm: norms(),
   rope: [
-    sample([f([2, 3, 9])], { heads: 2, headDim: 4, theta: 100, inverse: false }, (x) =>
+    sample([f([2, 3, 9])], { heads: 2, headDim: 4, theta: 100, offset: 0, inverse: false }, (x) =>
       Array.from(x, (value, n) => {
         const [row, c] = [Math.floor(n / 9), n % 9];
         if (c >= 8) return value;
@@ -328,10 +431,10 @@ export const samples: { readonly [op: string]: readonly Sample[] } = {
         return value * Math.cos(angle) + (j < 2 ? -1 : 1) * partner * Math.sin(angle);
       }),
     ),
-    sample([f([2, 3, 4])], { heads: 1, headDim: 4, theta: 10000, inverse: true }, (x) =>
+    sample([f([2, 3, 4])], { heads: 1, headDim: 4, theta: 10000, offset: 5, inverse: true }, (x) =>
       Array.from(x, (value, n) => {
         const [row, j] = [Math.floor(n / 4), n % 4];
-        const angle = -(row % 3) * 10000 ** (-(2 * (j % 2)) / 4);
+        const angle = -(5 + (row % 3)) * 10000 ** (-(2 * (j % 2)) / 4);
         return value * Math.cos(angle) + (j < 2 ? -1 : 1) * x[n - j + ((j + 2) % 4)] * Math.sin(angle);
       }),
     ),
@@ -339,6 +442,19 @@ export const samples: { readonly [op: string]: readonly Sample[] } = {
   causalAttention: [attention(1, 1), attention(2, 2), attention(4, 2)].map(([inputs, attrs]) =>
     sample(inputs, attrs),
   ),
+  attention: maskedSamples(),
+  maskedAttentionVjp: maskedSamples([
+    [2, 4, 3, 2],
+    [2, 4, 3],
+    [2, 4, 3, 2],
+  ]),
+  maskedAttentionJvp: maskedSamples([
+    [2, 4, 3, 2],
+    [2, 4, 3],
+    [2, 4, 3, 2],
+    [2, 2, 5, 2],
+    [2, 2, 5, 2],
+  ]),
   swiglu: [sample([f([2, 3, 6])])],
   crossEntropy: [sample(logits()), sample([f([3, 4]), i([3], [3, 1, 0])])],
   oneHot: [sample([i([2, 2], [2, -1, 0, 1])], { cols: 3 }, () => [0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0])],

@@ -10,6 +10,7 @@ import {
   binaryKinds,
   type KernelName,
   type KernelParams,
+  type MaskedAttentionParams,
   reduceKinds,
   type UnaryKind,
   unaryKinds,
@@ -17,7 +18,7 @@ import {
 import { broadcastStrides, sizeOf, stridesOf } from "#dist/tensor/shape.js";
 import { around, block, past } from "./cuts.ts";
 import { type Case, f, i, integers, type Operand, out, sumScale, values } from "./harness.ts";
-import { naiveAttention, naiveGemm, naiveLse, naiveStats } from "./naive.ts";
+import { naiveAttention, naiveGemm, naiveLse, naiveMaskedAttention, naiveStats } from "./naive.ts";
 
 /** The last one is large enough to be shared among threads. */
 const SIZES = [0, 1, 3, 8, 31, 130, 1029, 70_003];
@@ -312,6 +313,51 @@ const outSize = (p: AttentionParams): number => p.batch * p.time * p.heads * p.h
 const attentionScale = (p: AttentionParams): number => sumScale(p.time) * Math.max(1, 4 * p.scale);
 const attentionQkv = (p: AttentionParams): number[] => values(qkvSize(p), 1);
 
+type MaskedShape = Omit<MaskedAttentionParams, "maskBatch" | "maskHeads"> & {
+  mask: "none" | "own" | "shared";
+};
+/** Few head widths: each costs a GPU shaders. */
+const MASKED: readonly MaskedShape[] = [
+  { batch: 0, time: 4, keys: 3, heads: 1, kvHeads: 1, headDim: 9, scale: 0.5, causal: false, mask: "none" },
+  { batch: 2, time: 0, keys: 3, heads: 1, kvHeads: 1, headDim: 9, scale: 0.5, causal: true, mask: "own" },
+  { batch: 2, time: 3, keys: 0, heads: 2, kvHeads: 1, headDim: 9, scale: 0.5, causal: false, mask: "shared" },
+  { batch: 1, time: 1, keys: 1, heads: 1, kvHeads: 1, headDim: 9, scale: 0.5, causal: false, mask: "none" },
+  ...(["none", "own", "shared"] as const).flatMap((mask) =>
+    [false, true].flatMap((causal): MaskedShape[] => [
+      { batch: 2, time: 5, keys: 7, heads: 4, kvHeads: 2, headDim: 9, scale: 0.33, causal, mask },
+      // More queries than keys: the first see nothing where causal.
+      { batch: 1, time: 9, keys: 5, heads: 3, kvHeads: 1, headDim: 9, scale: 0.33, causal, mask },
+    ]),
+  ),
+  { batch: 2, time: 33, keys: 40, heads: 2, kvHeads: 2, headDim: 16, scale: 3, causal: false, mask: "own" },
+  ...past("cpu", "ATTENTION_PART").map((time): MaskedShape => ({
+    ...{ batch: 1, time, keys: 70, heads: 2, kvHeads: 1, headDim: 9, scale: 0.33 },
+    ...{ causal: true, mask: "shared" as const },
+  })),
+];
+const maskedName = (s: MaskedShape): string =>
+  `batch ${s.batch}, ${s.time} × ${s.keys}, heads ${s.heads}/${s.kvHeads} of ${s.headDim}, ${s.causal ? "causal, " : ""}mask ${s.mask}`;
+/** Parameters, q, k, v and a mask in which some keys are hidden, and all of some rows. */
+function maskedCall(s: MaskedShape): { params: MaskedAttentionParams; given: (number[] | null)[] } {
+  const { mask, ...rest } = s;
+  const [maskBatch, maskHeads] = mask === "own" ? [Math.max(1, s.batch), s.heads] : [1, 1];
+  const q = values(s.batch * s.heads * s.time * s.headDim, 1);
+  const [k, v] = [2, 3].map((seed) => values(s.batch * s.kvHeads * s.keys * s.headDim, seed));
+  const shifts = values(maskBatch * maskHeads * s.time * s.keys, 4, -2, 2).map((x, n) =>
+    x > 1.2 || Math.floor(n / s.keys) % 5 === 3 ? -Infinity : x,
+  );
+  return { params: { ...rest, maskBatch, maskHeads }, given: [q, k, v, mask === "none" ? null : shifts] };
+}
+const operand = (data: number[] | null): Operand | null => (data === null ? null : f(data));
+const maskedScale = (s: MaskedShape): number =>
+  sumScale(Math.max(s.keys, s.time * (s.heads / s.kvHeads))) * Math.max(1, 4 * s.scale);
+/** What a forward pass leaves. */
+function maskedSaved(s: MaskedShape): number[][] {
+  const { params, given } = maskedCall(s);
+  const { o, lse } = naiveMaskedAttention(params, given);
+  return [o, lse];
+}
+
 interface LossShape {
   rows: number;
   cols: number;
@@ -362,6 +408,33 @@ const SOFTMAX = [
   ...ROW_SIZES.map((cols) => ({ rows: 5, cols, high: 3 })),
   ...ROW_COUNTS.map((rows) => ({ rows, cols: ROW_OF_16, high: 3 })),
 ];
+
+/** Some indices lie outside of the axis. */
+const alongCases = <K extends "takeAlong" | "scatterAddAlong">(kernel: K): Case<K>[] =>
+  [
+    [0, 3, 2, 4],
+    [2, 0, 3, 4],
+    [2, 3, 4, 0],
+    [2, 3, 0, 2],
+    [1, 1, 1, 1],
+    [3, 7, 1, 5],
+    [2, 5, 9, 33],
+    [2, 5, 700, 3],
+    [1, 300, 1, 70_003],
+    [2, 3, 33, ROW_OF_16],
+    ...ROW_COUNTS.map((outer) => [outer, 5, 1, ROW_OF_16]),
+    ...ROW_COUNTS.map((outer) => [outer, ROW_OF_16, 1, 5]),
+  ].map(([outer = 0, length = 0, inner = 0, count = 0]) => {
+    const [all, some] = [outer * length * inner, outer * count * inner];
+    const [from, to] = kernel === "takeAlong" ? [all, some] : [some, all];
+    return {
+      name: `${count} of ${outer}·${length}·${inner}`,
+      params: { outer, length, inner, count },
+      inputs: [f(values(from, 1)), i(integers(some, 2, -1, length + 1))],
+      outputs: [out(to)],
+      scale: sumScale(count / Math.max(1, length)),
+    };
+  });
 
 const ofCpu = <K extends KernelName>(c: Case<K>): Case<K> => ({ ...c, family: "cpu" });
 
@@ -616,6 +689,100 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         scale: sumScale(length),
       })),
     ]),
+
+  cumsum: () =>
+    [
+      [0, 3, 2],
+      [3, 0, 2],
+      [2, 3, 0],
+      [1, 1, 1],
+      [3, 7, 1],
+      [5, 33, 9],
+      [2, 70, 5],
+      [1, 3, 1003],
+      [300, 70, 1],
+      ...past("webgpu", "SCAN_BLOCK").flatMap((length) => [
+        [2, length, 1],
+        [2, length, 3],
+      ]),
+      [1, 70_003, 1],
+      ...ROW_COUNTS.map((outer) => [outer, ROW_OF_16, 1]),
+      // Columns in blocks.
+      [2, 5, 700],
+    ]
+      .flatMap(([outer = 0, length = 0, inner = 0]) =>
+        [false, true].map((reverse): Case<"cumsum"> => ({
+          name: `${outer}·${length}·${inner}, reverse ${reverse}`,
+          params: { outer, length, inner, reverse },
+          inputs: [f(values(outer * length * inner, 1))],
+          outputs: [out(outer * length * inner)],
+        })),
+      )
+      .concat(
+        // What a sum in single precision forgets, within a block and from block to block.
+        [false, true].map((reverse): Case<"cumsum"> => ({
+          name: `a large number comes and goes, reverse ${reverse}`,
+          params: { outer: 1, length: 5000, inner: 1, reverse },
+          inputs: [f(values(5000, 1, 0, 1).map((x, l) => (l === 9 ? 1e8 : l === 4300 ? -1e8 : x)))],
+          outputs: [out(5000)],
+        })),
+        {
+          name: "NaN and infinity stay",
+          params: { outer: 1, length: 2100, inner: 2, reverse: false },
+          inputs: [f(values(4200, 1).map((x, at) => (at === 600 ? NaN : at === 901 ? Infinity : x)))],
+          outputs: [out(4200)],
+        },
+      ),
+
+  topk: () => {
+    const of = (
+      name: string,
+      outer: number,
+      inner: number,
+      k: number,
+      x: readonly number[],
+    ): Case<"topk"> => ({
+      name: `${name}, ${k} of ${outer}·${x.length / (outer * inner)}·${inner}`,
+      params: { outer, length: x.length / (outer * inner), inner, k },
+      inputs: [f(x)],
+      outputs: [out(outer * k * inner, "i32")],
+    });
+    const empty = { outer: 0, length: 3, inner: 2, k: 2 };
+    return [
+      { name: "no rows", params: empty, inputs: [f([])], outputs: [out(0, "i32")] },
+      { ...of("none", 2, 3, 0, values(30, 1)) },
+      ...[1, 2, 7].map((k) => of("few", 3, 2, k, values(42, k))),
+      ...[1, 5, 130].map((k) => of("one row", 1, 1, k, values(1029, k))),
+      ...past("webgpu", "ROW_LANES").map((length) =>
+        of("lanes", 2, 3, Math.min(3, length), values(6 * length, 4)),
+      ),
+      ...ROW_COUNTS.map((rows) => of("rows", rows, 1, 2, values(rows * ROW_OF_16, 5))),
+      of("all of a row", 1, 1, 260, values(260, 6)),
+      // Many are equal.
+      ...[1, 9, 200].map((k) => of("ties", 1, 2, k, integers(400, 7, -2, 3))),
+      of("alike", 2, 1, 5, new Array<number>(400).fill(0.25)),
+      ...[1, 4, 11].map((k) =>
+        of("special values", 1, 1, k, [
+          -Infinity,
+          0,
+          -0,
+          NaN,
+          3e38,
+          Infinity,
+          NaN,
+          1e-40,
+          -1e-40,
+          -3e38,
+          Infinity,
+        ]),
+      ),
+      of("nothing but −∞", 1, 1, 3, [-Infinity, -Infinity, -Infinity]),
+    ];
+  },
+
+  takeAlong: () => alongCases("takeAlong"),
+
+  scatterAddAlong: () => alongCases("scatterAddAlong"),
 
   softmax: () => [
     ...SOFTMAX.map(({ rows, cols, high }): Case<"softmax"> => ({
@@ -1051,16 +1218,21 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       { batch: 2, time: 5, cols: 16, heads: 2, headDim: 8 },
       { batch: 1, time: 33, cols: 23, heads: 3, headDim: 6 },
       { batch: 3, time: 129, cols: 96, heads: 4, headDim: 16 },
-    ].flatMap((shape) =>
+      { batch: 2, time: 1, cols: 12, heads: 2, headDim: 6, offset: 77 },
+      { batch: 1, time: 5, cols: 9, heads: 1, headDim: 8, offset: 100_003 },
+      ...past("webgpu", "ROPE_BLOCK").map((offset) => ({
+        ...{ batch: 2, time: 3, cols: 4, heads: 1, headDim: 4, offset },
+      })),
+    ].flatMap(({ offset = 0, ...shape }) =>
       [false, true].flatMap((inverse): Case<"rope">[] => {
         const size = shape.batch * shape.time * shape.cols;
         const common = {
-          params: { ...shape, theta: 10000, inverse },
+          params: { ...shape, theta: 10000, offset, inverse },
           inputs: [f(values(size, 1))],
           // An angle of up to `time` radians has that many ulps.
           scale: Math.max(1, shape.time / 32),
         };
-        const name = `batch ${shape.batch}, time ${shape.time}, ${shape.heads}·${shape.headDim} of ${shape.cols}, inverse ${inverse}`;
+        const name = `batch ${shape.batch}, time ${shape.time}, ${shape.heads}·${shape.headDim} of ${shape.cols}, from ${offset}, inverse ${inverse}`;
         return [
           { ...common, name, outputs: [out(size)] },
           { ...common, name: `${name}, in place`, outputs: [null], inPlace: 0 },
@@ -1114,6 +1286,64 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         inputs: [f(qkv), f(o), f(lse), f(values(qkvSize(p), 2))],
         outputs: [out(outSize(p))],
         scale: attentionScale(p),
+      };
+    }),
+
+  maskedAttention: () =>
+    MASKED.map((s): Case<"maskedAttention"> => {
+      const { params, given } = maskedCall(s);
+      const queries = s.batch * s.heads * s.time;
+      return {
+        name: maskedName(s),
+        params,
+        inputs: given.map(operand),
+        outputs: [out(queries * s.headDim), out(queries)],
+        scale: maskedScale(s),
+      };
+    }).concat(
+      [false, true].map((causal): Case<"maskedAttention"> => {
+        const s = { ...MASKED[4], causal, mask: "own" as const };
+        const { params, given } = maskedCall(s);
+        const queries = s.batch * s.heads * s.time;
+        return {
+          name: `NaN in a query, a key and the mask, causal ${causal}`,
+          params,
+          inputs: given.map((data, n) =>
+            operand(data?.map((x, at) => (at === 40 - n && n !== 2 ? NaN : x)) ?? null),
+          ),
+          outputs: [out(queries * s.headDim), out(queries)],
+          scale: maskedScale(s),
+        };
+      }),
+    ),
+
+  maskedAttentionVjp: () =>
+    MASKED.map((s) => {
+      const { params, given } = maskedCall(s);
+      const queries = s.batch * s.heads * s.time * s.headDim;
+      const keys = s.batch * s.kvHeads * s.keys * s.headDim;
+      return {
+        name: maskedName(s),
+        params,
+        inputs: [...given, ...maskedSaved(s), values(queries, 5)].map(operand),
+        outputs: [out(queries), out(keys), out(keys)],
+        scale: maskedScale(s),
+      };
+    }),
+
+  maskedAttentionJvp: () =>
+    MASKED.map((s) => {
+      const { params, given } = maskedCall(s);
+      const queries = s.batch * s.heads * s.time * s.headDim;
+      const keys = s.batch * s.kvHeads * s.keys * s.headDim;
+      return {
+        name: maskedName(s),
+        params,
+        inputs: [...given, ...maskedSaved(s), values(queries, 5), values(keys, 6), values(keys, 7)].map(
+          operand,
+        ),
+        outputs: [out(queries)],
+        scale: maskedScale(s),
       };
     }),
 

@@ -1,5 +1,10 @@
 /** Textbook formulas that share no code with the backends: what some kernels take from an earlier one, and attention. */
-import type { Activation, AttentionParams, KernelParams } from "#dist/backends/kernels.js";
+import type {
+  Activation,
+  AttentionParams,
+  KernelParams,
+  MaskedAttentionParams,
+} from "#dist/backends/kernels.js";
 
 const activations: { readonly [K in Activation]: (x: number) => number } = {
   none: (x) => x,
@@ -105,5 +110,43 @@ export function naiveAttention(p: AttentionParams, qkv: readonly number[]): { o:
           );
       });
     }
+  return { o, lse };
+}
+
+/** Attention with a mask by whole matrices per head; a row in which everything is hidden is 0. */
+export function naiveMaskedAttention(
+  p: MaskedAttentionParams,
+  [q, k, v, mask]: readonly (readonly number[] | null)[],
+): { o: number[]; lse: number[] } {
+  const d = p.headDim;
+  const row = (data: readonly number[] | null, at: number): readonly number[] =>
+    data?.slice(at * d, (at + 1) * d) ?? [];
+  const o: number[] = [];
+  const lse: number[] = [];
+  for (let b = 0; b < p.batch; b++)
+    for (let h = 0; h < p.heads; h++)
+      for (let t = 0; t < p.time; t++) {
+        const shared = b * p.kvHeads + Math.floor(h / (p.heads / p.kvHeads));
+        const own = (p.maskBatch === 1 ? 0 : b) * p.maskHeads + (p.maskHeads === 1 ? 0 : h);
+        const query = row(q, (b * p.heads + h) * p.time + t);
+        const scores = Array.from({ length: p.keys }, (_, s) => {
+          const key = row(k, shared * p.keys + s);
+          const score = p.scale * query.reduce((total, x, j) => total + x * key[j], 0);
+          // The last query stands beside the last key.
+          if (p.causal && p.keys - 1 - s < p.time - 1 - t) return -Infinity;
+          return score + (mask?.[(own * p.time + t) * p.keys + s] ?? 0);
+        });
+        const logSum = scores.every((score) => score === -Infinity) ? -Infinity : naiveLse(scores, p.keys)[0];
+        lse.push(logSum);
+        for (let j = 0; j < d; j++)
+          o.push(
+            logSum === -Infinity
+              ? 0
+              : scores.reduce(
+                  (total, score, s) => total + Math.exp(score - logSum) * row(v, shared * p.keys + s)[j],
+                  0,
+                ),
+          );
+      }
   return { o, lse };
 }

@@ -12,7 +12,7 @@ import {
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
 import { threefry2x32 } from "#dist/tensor/rng.js";
 import { evaluate, f, i, integers, type Operand, out, values } from "./harness.ts";
-import { naiveAttention, naiveLse, naiveStats } from "./naive.ts";
+import { naiveAttention, naiveLse, naiveMaskedAttention, naiveStats } from "./naive.ts";
 import { expectNear } from "../near.ts";
 
 const backend = createReferenceBackend({ precision: "f64" });
@@ -201,7 +201,7 @@ describe("derivatives", () => {
   });
 
   it("rope: the inverse is the vjp, and rope is its own jvp", async () => {
-    const p = { batch: 2, time: 6, cols: 11, heads: 2, headDim: 4, theta: 100 };
+    const p = { batch: 2, time: 6, cols: 11, heads: 2, headDim: 4, theta: 100, offset: 3 };
     const rope = (inverse: boolean, x: readonly number[]): Promise<number[]> =>
       first("rope", { ...p, inverse }, [x], [132]);
     const x = values(132, 1);
@@ -227,7 +227,68 @@ describe("attention and positions", () => {
     expect(gap(lse, want.lse)).toBeLessThan(1e-12);
   });
 
-  const p = { batch: 1, time: 9, cols: 8, heads: 1, headDim: 8, theta: 50 };
+  const MASKS = [false, true].flatMap((causal) =>
+    [
+      {
+        batch: 2,
+        heads: 4,
+        kvHeads: 2,
+        time: 5,
+        keys: 7,
+        headDim: 3,
+        scale: 0.7,
+        maskBatch: 2,
+        maskHeads: 1,
+      },
+      {
+        batch: 1,
+        heads: 2,
+        kvHeads: 2,
+        time: 6,
+        keys: 4,
+        headDim: 5,
+        scale: 1.5,
+        maskBatch: 1,
+        maskHeads: 2,
+      },
+    ].map((p) => ({ ...p, causal })),
+  );
+
+  it.each(MASKS)(
+    "attention with a mask is softmax(scale·q kᵀ + mask)·v, $time × $keys, causal $causal",
+    async (p) => {
+      const queries = p.batch * p.heads * p.time;
+      const keys = p.batch * p.kvHeads * p.keys * p.headDim;
+      const [q, k, v] = [queries * p.headDim, keys, keys].map((count, n) => values(count, n));
+      const mask = values(p.maskBatch * p.maskHeads * p.time * p.keys, 9).map((x, n) =>
+        x > 0.5 || Math.floor(n / p.keys) === 2 ? -Infinity : x,
+      );
+      for (const given of [
+        [q, k, v, mask],
+        [q, k, v, null],
+      ]) {
+        const want = naiveMaskedAttention(p, given);
+        const [o, lse] = await evaluate(backend, "maskedAttention", p, given, [want.o.length, queries]);
+        expect(gap(o, want.o)).toBeLessThan(1e-12);
+        const seen = want.lse.map((x) => (x === -Infinity ? -1e9 : x));
+        expect(
+          gap(
+            lse.map((x) => (x === -Infinity ? -1e9 : x)),
+            seen,
+          ),
+        ).toBeLessThan(1e-12);
+      }
+    },
+  );
+
+  const p = { batch: 1, time: 9, cols: 8, heads: 1, headDim: 8, theta: 50, offset: 0 };
+
+  it("rope: positions from an offset on are those of a longer row", async () => {
+    const x = values(72, 1);
+    const whole = await first("rope", { ...p, inverse: false }, [x], [72]);
+    const later = await first("rope", { ...p, time: 4, offset: 5, inverse: false }, [x.slice(40)], [32]);
+    expect(later).toEqual(whole.slice(40));
+  });
 
   it("rope: positions start again in every item of the batch", async () => {
     const x = values(72, 1);

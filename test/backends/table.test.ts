@@ -28,7 +28,7 @@ function junk(valid: unknown): unknown[] {
 }
 /** Numbers that count something. */
 const COUNTS =
-  /^(rows|cols|width|m|n|k|batch|time|heads|kvHeads|headDim|outer|length|inner|tableRows|step|offset|key\d|stride[ABC]|(in|out)Offset|\w+(Count|Segments|Accumulated))$/;
+  /^(rows|cols|width|m|n|k|batch|time|keys|mask(Batch|Heads)|heads|kvHeads|headDim|outer|length|inner|count|tableRows|step|offset|key\d|stride[ABC]|(in|out)Offset|\w+(Count|Segments|Accumulated))$/;
 
 const message = (call: () => void): string => {
   try {

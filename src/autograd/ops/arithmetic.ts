@@ -4,23 +4,13 @@ import type { BinaryKind } from "../../backends/kernels.ts";
 import { GradmixError } from "../../errors.ts";
 import { valueThat } from "../../options.ts";
 import { checkDType, type DType } from "../../tensor/dtype.ts";
-import { broadcastShapes, broadcastStrides, formatShape } from "../../tensor/shape.ts";
+import { broadcastShapes, broadcastStrides } from "../../tensor/shape.ts";
 import { Tensor } from "../../tensor/tensor.ts";
 import { keepsElementwise } from "../batch.ts";
-import {
-  allocate,
-  apply1,
-  filled,
-  MAX_RANK,
-  type None,
-  none,
-  type Op,
-  type Spec,
-  specOf,
-  wantType,
-} from "../op.ts";
+import { allocate, apply1, filled, type None, none, type Op, type Spec, specOf, wantType } from "../op.ts";
 import { wantLike, wantTensor } from "../checks.ts";
 import { reshape, stretch, sumTo } from "./broadcast.ts";
+import { binaryStrided } from "./strided.ts";
 
 const number = valueThat("a number", (value) => typeof value === "number");
 
@@ -40,18 +30,13 @@ function binaryOp(name: string, kind: BinaryKind, rules: BinaryRules): Op<None> 
       wantType(name, "the first operand", a, "f32");
       wantType(name, "the second operand", b, "f32");
       const shape = broadcastShapes(a.shape, b.shape, name);
-      if (shape.length > MAX_RANK)
-        throw new GradmixError(
-          "shape",
-          `${name}: ${formatShape(a.shape)} and ${formatShape(b.shape)} have over ${MAX_RANK} axes; reshape them`,
-        );
       return [{ shape, dtype: "f32" }];
     },
     forward([a, b], _, [spec]) {
       const c = allocate(spec, a);
       const aStrides = broadcastStrides(a.shape, spec.shape);
       const bStrides = broadcastStrides(b.shape, spec.shape);
-      run("binary", { kind, shape: spec.shape, aStrides, bStrides }, [a, b], [c]);
+      binaryStrided({ kind, shape: spec.shape, aStrides, bStrides }, a, b, c);
       return { outputs: [c], saved: rules.saved(a, b, c) };
     },
     vjp([ct], { saved, inputs: [a, b], needs }) {

@@ -20,15 +20,8 @@ import {
 import { empty, type Tensor } from "../../tensor/tensor.ts";
 import { wantList, wantTensor } from "../checks.ts";
 import { keepsElementwise } from "../batch.ts";
-import { allocate, apply1, MAX_RANK, type Op, type Spec, wantType } from "../op.ts";
-
-export function wantRank(name: string, spec: Spec): void {
-  if (spec.shape.length > MAX_RANK)
-    throw new GradmixError(
-      "shape",
-      `${name}: ${formatShape(spec.shape)} has over ${MAX_RANK} axes; reshape it`,
-    );
-}
+import { allocate, apply1, type Op, type Spec, wantType } from "../op.ts";
+import { copyStrided } from "./strided.ts";
 
 /** A linear op of one input: the same function moves tangents, and `back` moves cotangents. */
 export function moving<A>(
@@ -75,7 +68,6 @@ export const broadcastToOp: Op<{ shape: Shape }> = moving(
     keepsBatch: keepsElementwise,
     infer([x], { shape }) {
       checkShape(shape, "broadcastTo");
-      wantRank("broadcastTo", { shape, dtype: x.dtype });
       if (!sameShape(broadcastShapes(x.shape, shape, "broadcastTo"), shape))
         throw new GradmixError(
           "shape",
@@ -87,12 +79,7 @@ export const broadcastToOp: Op<{ shape: Shape }> = moving(
       if (sameShape(x.shape, shape)) return { outputs: [x.view(shape)] };
       const y = allocate(spec, x);
       const inStrides = broadcastStrides(x.shape, shape);
-      run(
-        "stridedCopy",
-        { shape, inStrides, inOffset: 0, outStrides: stridesOf(shape), outOffset: 0 },
-        [x],
-        [y],
-      );
+      copyStrided({ shape, inStrides, inOffset: 0, outStrides: stridesOf(shape), outOffset: 0 }, x, y);
       return { outputs: [y] };
     },
   },

@@ -17,13 +17,15 @@ import {
 import { attentionJvpOp, attentionVjpOp, causalAttentionOp } from "./attention.ts";
 import { broadcastToOp, reshapeOp, sumOp } from "./broadcast.ts";
 import { embeddingOp } from "./embedding.ts";
-import { gatherOp, scatterAddOp } from "./indexing.ts";
+import { gatherOp, scatterAddAlongAxisOp, scatterAddOp, takeAlongAxisOp } from "./indexing.ts";
 import { linearOp } from "./linear.ts";
 import { crossEntropyJvpOp, crossEntropyOp, crossEntropyVjpOp, oneHotOp } from "./loss.ts";
+import { attentionOp, maskedAttentionJvpOp, maskedAttentionVjpOp } from "./masked-attention.ts";
 import { matmulOp } from "./matmul.ts";
 import { layerNormOp, normJvpOp, normVjpOp, rmsNormOp } from "./norm.ts";
 import { maxOp, minOp, softmaxOp, softmaxVjpOp } from "./reduce.ts";
 import { ropeOp } from "./rope.ts";
+import { argmaxOp, cumsumOp, topkOp } from "./scan.ts";
 import { concatOp, padOp, sliceOp, transposeOp } from "./shape.ts";
 
 export {
@@ -61,14 +63,17 @@ export {
 export { causalAttention } from "./attention.ts";
 export { type Axis, broadcastTo, reshape, sum } from "./broadcast.ts";
 export { embedding } from "./embedding.ts";
-export { gather, scatterAdd } from "./indexing.ts";
+export { einsum } from "./einsum.ts";
+export { gather, scatterAdd, scatterAddAlongAxis, takeAlongAxis } from "./indexing.ts";
 export { linear } from "./linear.ts";
 export { crossEntropy, exampleLosses } from "./loss.ts";
+export { attention, type AttentionOptions } from "./masked-attention.ts";
 export { matmul } from "./matmul.ts";
 export { layerNorm, rmsNorm } from "./norm.ts";
-export { logSumExp, max, mean, min, softmax } from "./reduce.ts";
+export { logSumExp, max, mean, min, softmax, variance, type VarianceOptions } from "./reduce.ts";
 export { rope, type RopeOptions } from "./rope.ts";
-export { concat, pad, slice, transpose } from "./shape.ts";
+export { argmax, cumsum, topk, type TopK } from "./scan.ts";
+export { concat, pad, slice, split, squeeze, stack, transpose, unsqueeze } from "./shape.ts";
 
 /** Every op by its name. Attributes differ from op to op, hence `never`. */
 export const ops: { readonly [name: string]: Op<never> } = Object.fromEntries(
@@ -97,6 +102,11 @@ export const ops: { readonly [name: string]: Op<never> } = Object.fromEntries(
     softmaxOp,
     gatherOp,
     scatterAddOp,
+    takeAlongAxisOp,
+    scatterAddAlongAxisOp,
+    cumsumOp,
+    argmaxOp,
+    topkOp,
     matmulOp,
     linearOp,
     embeddingOp,
@@ -104,6 +114,7 @@ export const ops: { readonly [name: string]: Op<never> } = Object.fromEntries(
     rmsNormOp,
     ropeOp,
     causalAttentionOp,
+    attentionOp,
     swigluOp,
     crossEntropyOp,
     oneHotOp,
@@ -116,6 +127,8 @@ export const ops: { readonly [name: string]: Op<never> } = Object.fromEntries(
     normJvpOp,
     attentionVjpOp,
     attentionJvpOp,
+    maskedAttentionVjpOp,
+    maskedAttentionJvpOp,
     crossEntropyVjpOp,
     crossEntropyJvpOp,
   ].map((op): [string, Op<never>] => [op.name, op as Op<never>]),

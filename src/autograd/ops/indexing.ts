@@ -1,10 +1,11 @@
-/** Rows by index: gather and its transpose scatterAdd. */
+/** Rows by index: gather and its transpose scatterAdd. Elements along an axis by index: takeAlongAxis and its transpose scatterAddAlongAxis. */
 import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
 import { integerIn } from "../../options.ts";
-import { formatShape, sameShape, sizeOf } from "../../tensor/shape.ts";
+import { aroundAxis, formatShape, normaliseAxis, sameShape, sizeOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { mixesBatch } from "../batch.ts";
+import { wantLike, wantTensors } from "../checks.ts";
 import { allocate, apply1, type None, none, type Op, type Spec, wantType } from "../op.ts";
 import { reshape } from "./broadcast.ts";
 
@@ -91,4 +92,85 @@ export function gather(table: Tensor, ids: Tensor): Tensor {
 /** Adds the rows of x [n…, width] into row ids [n…] of zeros [rows, width]. Ids must be rows of the result. */
 export function scatterAdd(x: Tensor, ids: Tensor, rows: number): Tensor {
   return apply1(scatterAddOp, [x, ids], { rows });
+}
+
+/** Throws `shape` unless an index has as many axes as x, and its extents but for the axis. */
+function wantAlong(name: string, x: Spec, indices: Spec, axis: number): void {
+  wantType(name, "x", x, "f32");
+  wantType(name, "the index", indices, "i32");
+  integerIn(0, x.shape.length - 1)(`${name}: axis`, axis);
+  if (
+    !sameShape(
+      indices.shape,
+      x.shape.map((extent, i) => (i === axis ? indices.shape[i] : extent)),
+    )
+  )
+    throw new GradmixError(
+      "shape",
+      `${name}: the index ${formatShape(indices.shape)} does not fit ${formatShape(x.shape)} along axis ${axis}; all other axes must be alike`,
+    );
+}
+
+export const takeAlongAxisOp: Op<{ axis: number }> = {
+  name: "takeAlongAxis",
+  keepsBatch: (slot, _inputs, _output, { axis }) => slot === 0 && axis > 0,
+  infer([x, indices], { axis }) {
+    wantAlong("takeAlongAxis", x, indices, axis);
+    return [{ shape: indices.shape, dtype: "f32" }];
+  },
+  forward([x, indices], { axis }, [spec]) {
+    const out = allocate(spec, x);
+    const count = indices.shape[axis];
+    run("takeAlong", { ...aroundAxis(x.shape, axis), count }, [x, indices], [out]);
+    return { outputs: [out], saved: [indices] };
+  },
+  vjp([ct], { saved: [indices], inputs: [x], attrs: { axis } }) {
+    return [ct === null ? null : scatterAddAlongAxis(ct, indices, axis, x.shape[axis]), null];
+  },
+  jvp([tangent], { inputs: [, indices], attrs: { axis } }) {
+    return [tangent === null ? null : takeAlongAxis(tangent, indices, axis)];
+  },
+};
+
+export const scatterAddAlongAxisOp: Op<{ axis: number; extent: number }> = {
+  name: "scatterAddAlongAxis",
+  keepsBatch: (slot, _inputs, _output, { axis }) => slot === 0 && axis > 0,
+  infer([x, indices], { axis, extent }) {
+    wantType("scatterAddAlongAxis", "x", x, "f32");
+    wantLike("scatterAddAlongAxis", "the index", indices, { shape: x.shape, dtype: "i32" });
+    integerIn(0, x.shape.length - 1)("scatterAddAlongAxis: axis", axis);
+    integerIn(0)("scatterAddAlongAxis: extent", extent);
+    return [{ shape: x.shape.map((e, i) => (i === axis ? extent : e)), dtype: "f32" }];
+  },
+  forward([x, indices], { axis }, [spec]) {
+    const out = allocate(spec, x);
+    const count = x.shape[axis];
+    run("scatterAddAlong", { ...aroundAxis(spec.shape, axis), count }, [x, indices], [out]);
+    return { outputs: [out], saved: [indices] };
+  },
+  vjp([ct], { saved: [indices], attrs: { axis } }) {
+    return [ct === null ? null : takeAlongAxis(ct, indices, axis), null];
+  },
+  jvp([tangent], { inputs: [, indices], attrs: { axis, extent } }) {
+    return [tangent === null ? null : scatterAddAlongAxis(tangent, indices, axis, extent)];
+  },
+};
+
+/**
+ * Elements of x along an axis by index, as NumPy's take_along_axis and PyTorch's gather: out[…, c, …] = x[…, indices[…, c, …], …]. `indices` (i32) has the shape of
+ * x but for the axis; so has the result. An index outside of the axis gives NaN. Throws `shape` for shapes or types that do not fit.
+ */
+export function takeAlongAxis(x: Tensor, indices: Tensor, axis: number): Tensor {
+  wantTensors("takeAlongAxis", [x, indices]);
+  return apply1(takeAlongAxisOp, [x, indices], { axis: normaliseAxis(axis, x.rank, "takeAlongAxis") });
+}
+
+/**
+ * Zeros with x added along an axis by index, the transpose of `takeAlongAxis`: out[…, indices[…, c, …], …] += x[…, c, …], in order of c. `indices` (i32) has the shape
+ * of x; the result has it too, but `extent` along the axis. Indices must lie within it. Throws `shape` for shapes or types that do not fit.
+ */
+export function scatterAddAlongAxis(x: Tensor, indices: Tensor, axis: number, extent: number): Tensor {
+  wantTensors("scatterAddAlongAxis", [x, indices]);
+  const along = normaliseAxis(axis, x.rank, "scatterAddAlongAxis");
+  return apply1(scatterAddAlongAxisOp, [x, indices], { axis: along, extent });
 }

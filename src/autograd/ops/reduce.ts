@@ -1,13 +1,13 @@
-/** Reductions over axes: mean, max, min, softmax, logSumExp. */
+/** Reductions over axes: mean, variance, max, min, softmax, logSumExp. */
 import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
-import { boolean } from "../../options.ts";
+import { boolean, checkOptions, numberIn } from "../../options.ts";
 import { sizeOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { keepsRows } from "../batch.ts";
 import { allocate, apply1, type None, none, type Op, type Spec, specOf, wantType } from "../op.ts";
 import { wantLike } from "../checks.ts";
-import { abs, exp, log, relu } from "./activation.ts";
+import { abs, exp, log, relu, square } from "./activation.ts";
 import {
   add,
   affine,
@@ -111,6 +111,34 @@ export function mean(x: Tensor, axis?: Axis, keepDims = false): Tensor {
   boolean("mean: keepDims", keepDims);
   const count = sizeOf(axesOf(x, axis, "mean").map((a) => x.shape[a]));
   return affine(sum(x, axis, keepDims), 1 / count, 0);
+}
+
+export interface VarianceOptions {
+  /** Subtracted from the number of elements in the divisor: 1 (default) estimates the variance of what the elements were drawn from, 0 is their own. */
+  readonly correction?: number;
+  /** Keeps the axes, with extent 1. Default false. */
+  readonly keepDims?: boolean;
+}
+
+/**
+ * Σ (x − mean)² / (n − correction) over the axes (default: all), in two passes, so that a variance that is small beside the mean keeps its digits. Throws `shape`
+ * unless there are more than `correction` elements.
+ */
+export function variance(x: Tensor, axis?: Axis, options: VarianceOptions = {}): Tensor {
+  const axes = axesOf(x, axis, "variance");
+  wantType("variance", "x", x, "f32");
+  checkOptions("variance", options, { correction: numberIn({ min: 0 }), keepDims: boolean });
+  const { correction = 1, keepDims = false } = options;
+  const count = sizeOf(axes.map((a) => x.shape[a]));
+  if (!(count > correction))
+    throw new GradmixError(
+      "shape",
+      `variance: of ${count} elements a correction of ${correction} leaves nothing to divide by`,
+    );
+  // The mean is rounded to its own size; what that leaves is the mean of the differences, which are small.
+  const near = sub(x, stopGradient(mean(x, axes, true)));
+  const centred = sub(near, mean(near, axes, true));
+  return affine(sum(square(centred), axes, keepDims), 1 / (count - correction), 0);
 }
 
 /** The largest element over the axes (default: all). Equal ones share the gradient. */

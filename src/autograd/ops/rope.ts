@@ -13,6 +13,8 @@ export interface RopeOptions {
   readonly headDim: number;
   /** Default 10000. */
   readonly theta?: number;
+  /** Position of the first row: with the keys of earlier positions kept, a step of generation gives where it stands. Default 0; at most 2³⁰. */
+  readonly offset?: number;
 }
 
 interface RopeAttrs extends Required<RopeOptions> {
@@ -22,11 +24,12 @@ interface RopeAttrs extends Required<RopeOptions> {
 export const ropeOp: Op<RopeAttrs> = {
   name: "rope",
   keepsBatch: keepsRows,
-  infer([x], { heads, headDim, theta, inverse }) {
+  infer([x], { heads, headDim, theta, offset, inverse }) {
     wantType("rope", "x", x, "f32");
     integerIn(1)("rope: heads", heads);
     integerIn(2)("rope: headDim", headDim);
     numberIn({ min: 0, openMin: true })("rope: theta", theta);
+    integerIn(0, 2 ** 30)("rope: offset", offset);
     boolean("rope: inverse", inverse);
     if (x.shape.length !== 3 || x.shape[2] < heads * headDim || headDim % 2 !== 0)
       throw new GradmixError(
@@ -49,9 +52,14 @@ export const ropeOp: Op<RopeAttrs> = {
   },
 };
 
-/** Rotates the first `heads` blocks of `headDim` columns of x [batch, time, columns] by their position 0 … time − 1. */
+/** Rotates the first `heads` blocks of `headDim` columns of x [batch, time, columns] by their position, which is `offset` … offset + time − 1. */
 export function rope(x: Tensor, options: RopeOptions): Tensor {
-  checkOptions("rope", options, { heads: unchecked, headDim: unchecked, theta: unchecked });
-  const { heads, headDim, theta = 10000 } = options;
-  return apply1(ropeOp, [x], { heads, headDim, theta, inverse: false });
+  checkOptions("rope", options, {
+    heads: unchecked,
+    headDim: unchecked,
+    theta: unchecked,
+    offset: unchecked,
+  });
+  const { heads, headDim, theta = 10000, offset = 0 } = options;
+  return apply1(ropeOp, [x], { heads, headDim, theta, offset, inverse: false });
 }

@@ -1,5 +1,4 @@
-/** Moving elements: transpose, slice, pad, concat. */
-import { run } from "../../backends/backend.ts";
+/** Moving elements: transpose, slice, pad, concat; split, stack, squeeze and unsqueeze out of those. */
 import { GradmixError } from "../../errors.ts";
 import { integerIn } from "../../options.ts";
 import {
@@ -14,15 +13,15 @@ import {
 import type { Tensor } from "../../tensor/tensor.ts";
 import { keepsElementwise } from "../batch.ts";
 import { allocate, apply1, filled, type Op, specOf } from "../op.ts";
-import { wantList, wantTensor, wantTensors } from "../checks.ts";
-import { moving, wantRank } from "./broadcast.ts";
+import { wantLike, wantList, wantTensor, wantTensors } from "../checks.ts";
+import { axesOf, type Axis, moving, reshape } from "./broadcast.ts";
+import { copyStrided } from "./strided.ts";
 
 export const transposeOp: Op<{ perm: readonly number[] }> = moving(
   {
     name: "transpose",
     keepsBatch: (_slot, _inputs, _output, { perm }) => perm[0] === 0,
     infer([x], { perm }) {
-      wantRank("transpose", x);
       wantList("transpose", "the permutation", perm);
       if (perm.length !== x.shape.length || perm.some((_, axis) => !perm.includes(axis)))
         throw new GradmixError(
@@ -36,7 +35,7 @@ export const transposeOp: Op<{ perm: readonly number[] }> = moving(
       const strides = stridesOf(x.shape);
       const inStrides = perm.map((axis) => strides[axis]);
       const outStrides = stridesOf(spec.shape);
-      run("stridedCopy", { shape: spec.shape, inStrides, inOffset: 0, outStrides, outOffset: 0 }, [x], [y]);
+      copyStrided({ shape: spec.shape, inStrides, inOffset: 0, outStrides, outOffset: 0 }, x, y);
       return { outputs: [y] };
     },
   },
@@ -61,7 +60,6 @@ export const sliceOp: Op<Window> = moving(
     name: "slice",
     keepsBatch: keepsElementwise,
     infer([x], { starts, sizes }) {
-      wantRank("slice", x);
       wantList("slice", "starts", starts);
       wantList("slice", "sizes", sizes);
       const fits = (extent: number, axis: number): boolean =>
@@ -85,11 +83,10 @@ export const sliceOp: Op<Window> = moving(
       if (sizes.every((size, axis) => axis >= cut || size === 1))
         return { outputs: [x.view(sizes, sizeOf(sizes) === 0 ? 0 : inOffset)] };
       const y = allocate(spec, x);
-      run(
-        "stridedCopy",
+      copyStrided(
         { shape: sizes, inStrides: strides, inOffset, outStrides: stridesOf(sizes), outOffset: 0 },
-        [x],
-        [y],
+        x,
+        y,
       );
       return { outputs: [y] };
     },
@@ -104,7 +101,6 @@ export const padOp: Op<{ starts: readonly number[]; shape: Shape }> = moving(
     name: "pad",
     keepsBatch: keepsElementwise,
     infer([x], { starts, shape }) {
-      wantRank("pad", x);
       wantList("pad", "starts", starts);
       checkShape(shape, "pad");
       const fits = (extent: number, axis: number): boolean =>
@@ -130,12 +126,7 @@ export const padOp: Op<{ starts: readonly number[]; shape: Shape }> = moving(
 function copyInto(y: Tensor, x: Tensor, starts: readonly number[]): void {
   const outStrides = stridesOf(y.shape);
   const outOffset = offsetOf(starts, outStrides);
-  run(
-    "stridedCopy",
-    { shape: x.shape, inStrides: stridesOf(x.shape), inOffset: 0, outStrides, outOffset },
-    [x],
-    [y],
-  );
+  copyStrided({ shape: x.shape, inStrides: stridesOf(x.shape), inOffset: 0, outStrides, outOffset }, x, y);
 }
 
 export const concatOp: Op<{ axis: number }> = {
@@ -145,7 +136,6 @@ export const concatOp: Op<{ axis: number }> = {
     const [first] = xs;
     integerIn(0, first.shape.length - 1)("concat: axis", axis);
     for (const x of xs) {
-      wantRank("concat", x);
       const fits =
         x.dtype === first.dtype &&
         sameShape(
@@ -224,4 +214,88 @@ export function concat(xs: readonly Tensor[], axis: number): Tensor {
   wantTensors("concat", xs);
   if (xs.length === 0) throw new GradmixError("shape", "concat: no tensors were given");
   return apply1(concatOp, xs, { axis: normaliseAxis(axis, xs[0].rank, "concat") });
+}
+
+/** Extents of the parts of an axis. Throws `shape` unless they make it up. */
+function partsOf(parts: number | readonly number[], extent: number): number[] {
+  if (typeof parts !== "number") {
+    wantList("split", "the sizes of the parts", parts);
+    for (const size of parts) integerIn(0)("split: the size of a part", size);
+    const whole = parts.reduce((sum, size) => sum + size, 0);
+    if (whole !== extent)
+      throw new GradmixError(
+        "shape",
+        `split: parts of ${formatShape(parts)} make ${whole}, the axis has ${extent}`,
+      );
+    return [...parts];
+  }
+  integerIn(1)("split: the number of parts", parts);
+  if (extent % parts !== 0)
+    throw new GradmixError(
+      "shape",
+      `split: an axis of ${extent} does not divide into ${parts} equal parts; give their sizes`,
+    );
+  return new Array<number>(parts).fill(extent / parts);
+}
+
+/**
+ * Cuts x along an axis (negative ones count from the end): a number makes so many equal parts, a list parts of these sizes, which may be 0. `concat` along the
+ * axis puts them together again. Parts that lie together in memory (along axis 0, for one) share it with x, as those of `slice` do. Throws `shape` when the
+ * axis does not divide, or the sizes do not make it up.
+ */
+export function split(x: Tensor, parts: number | readonly number[], axis: number): Tensor[] {
+  wantTensor("split", "x", x);
+  const along = normaliseAxis(axis, x.rank, "split");
+  let at = 0;
+  return partsOf(parts, x.shape[along]).map((size) => {
+    const starts = startsAt(along, at, x.rank);
+    at += size;
+    return slice(
+      x,
+      starts,
+      x.shape.map((extent, i) => (i === along ? size : extent)),
+    );
+  });
+}
+
+/**
+ * Joins tensors of one shape along a new axis, which is `axis` of the result (negative ones count from its end): n of [a, b] along axis 1 → [a, n, b]. Throws
+ * `shape` for none, and for tensors of different shapes or types.
+ */
+export function stack(xs: readonly Tensor[], axis: number): Tensor {
+  wantList("stack", "what to join", xs);
+  wantTensors("stack", xs);
+  if (xs.length === 0) throw new GradmixError("shape", "stack: no tensors were given");
+  xs.forEach((x, n) => wantLike("stack", `tensor ${n}`, x, xs[0]));
+  const along = normaliseAxis(axis, xs[0].rank + 1, "stack");
+  return concat(
+    xs.map((x) => unsqueeze(x, along)),
+    along,
+  );
+}
+
+/** x without axes of extent 1: without those named, or, by default, without any: [2, 1, 3] → [2, 3]. Throws `shape` when an axis that is named has another extent. */
+export function squeeze(x: Tensor, axis?: Axis): Tensor {
+  wantTensor("squeeze", "x", x);
+  const axes =
+    axis === undefined
+      ? x.shape.flatMap((extent, at) => (extent === 1 ? [at] : []))
+      : axesOf(x, axis, "squeeze");
+  for (const at of axes)
+    if (x.shape[at] !== 1)
+      throw new GradmixError(
+        "shape",
+        `squeeze: axis ${at} of ${formatShape(x.shape)} has extent ${x.shape[at]}, not 1`,
+      );
+  return reshape(
+    x,
+    x.shape.filter((_, at) => !axes.includes(at)),
+  );
+}
+
+/** x with a new axis of extent 1, which is `axis` of the result (negative ones count from its end): [2, 3] with axis 1 → [2, 1, 3], with −1 → [2, 3, 1]. */
+export function unsqueeze(x: Tensor, axis: number): Tensor {
+  wantTensor("unsqueeze", "x", x);
+  const at = normaliseAxis(axis, x.rank + 1, "unsqueeze");
+  return reshape(x, [...x.shape.slice(0, at), 1, ...x.shape.slice(at)]);
 }

@@ -51,7 +51,8 @@ export const attention: Kernels<"rope" | "attention" | "attentionVjp" | "attenti
     for (let row = 0; row < p.batch * p.time; row++)
       for (let h = 0; h < p.heads; h++)
         for (let i = 0; i < half; i++) {
-          const angle = (p.inverse ? -1 : 1) * (row % p.time) * p.theta ** ((-2 * i) / p.headDim);
+          const angle =
+            (p.inverse ? -1 : 1) * (p.offset + (row % p.time)) * p.theta ** ((-2 * i) / p.headDim);
           const at = row * p.cols + h * p.headDim + i;
           const [first, second] = [x[at], x[at + half]];
           y[at] = first * Math.cos(angle) - second * Math.sin(angle);

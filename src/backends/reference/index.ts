@@ -13,12 +13,14 @@ import { sizeOf } from "../../tensor/shape.ts";
 import type { Backend } from "../backend.ts";
 import { checkCall, type KernelName } from "../kernels.ts";
 import { giveTurn } from "../turn.ts";
+import { along } from "./along.ts";
 import { attention } from "./attention.ts";
 import { elementwise } from "./elementwise.ts";
 import { gather } from "./gather.ts";
 import { gemm } from "./gemm.ts";
 import type { Kernels } from "./kernel.ts";
 import { loss } from "./loss.ts";
+import { maskedAttention } from "./masked-attention.ts";
 import { norm } from "./norm.ts";
 import { optimizer } from "./optimizer.ts";
 import { checkOverlap } from "./overlap.ts";
@@ -32,7 +34,9 @@ const implementations: Kernels<KernelName> = {
   ...gather,
   ...gemm,
   ...norm,
+  ...along,
   ...attention,
+  ...maskedAttention,
   ...loss,
   ...optimizer,
   ...random,

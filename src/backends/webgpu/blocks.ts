@@ -23,5 +23,11 @@ export const COLUMN_LANES = 4;
 export const COLUMN_ROWS = 32;
 export const COLUMN_SHORT = 8;
 
+/** Elements that an invocation of `cumsum` adds up; longer axes go in blocks of so many. */
+export const SCAN_BLOCK = 1024;
+
+/** Positions of a table of angles, at least; tables of later positions begin at multiples. */
+export const ROPE_BLOCK = 1024;
+
 /** The least share of k of a product that is worth its own sum. */
 export const GEMM_SHARE = 512;

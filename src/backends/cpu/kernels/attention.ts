@@ -94,7 +94,7 @@ export const attention: Pick<Launchers, "attention" | "attentionVjp" | "attentio
       ints: [
         ...[runtime.address(x), runtime.address(y), p.batch, p.time, perTask, p.cols, p.heads, p.headDim],
         runtime.integers(new Int32Array(frequencies.buffer)),
-        p.inverse ? 1 : 0,
+        ...[p.inverse ? 1 : 0, p.offset],
       ],
       scratch: 4 * (p.headDim + 8),
       work: p.batch * p.time * p.cols * 2,

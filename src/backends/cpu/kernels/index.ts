@@ -1,9 +1,11 @@
 /** The CPU backend's kernels, by their names in the table; one that is missing does not compile. */
+import { along } from "./along.ts";
 import { attention } from "./attention.ts";
 import { elementwise } from "./elementwise.ts";
 import { fill } from "./fill.ts";
 import { gemm, gemmSegmented } from "./gemm.ts";
 import type { Launchers } from "./launcher.ts";
+import { maskedAttention } from "./masked-attention.ts";
 import { norm } from "./norm.ts";
 import { optimizer } from "./optimizer.ts";
 import { random } from "./random.ts";
@@ -16,7 +18,9 @@ export const launchers: Launchers = {
   fill,
   gemm,
   gemmSegmented,
+  ...along,
   ...attention,
+  ...maskedAttention,
   ...elementwise,
   ...norm,
   ...optimizer,

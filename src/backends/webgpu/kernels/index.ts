@@ -1,15 +1,19 @@
 /** The WebGPU backend's kernels, by their names in the table; one that is missing does not compile. */
 import type { Launchers } from "../context.ts";
+import { along } from "./along.ts";
 import { attention } from "./attention.ts";
 import { elementwise } from "./elementwise.ts";
 import { gemm } from "./gemm.ts";
 import { gemmSegmented } from "./gemm-segmented.ts";
+import { maskedAttention } from "./masked-attention.ts";
 import { misc } from "./misc.ts";
 import { rows } from "./rows.ts";
 import { tables } from "./tables.ts";
 
 export const launchers: Launchers = {
+  ...along,
   ...attention,
+  ...maskedAttention,
   ...elementwise,
   ...gemm,
   ...gemmSegmented,

@@ -1,19 +1,25 @@
 /** Rotary positions, random numbers, AdamW. */
 import { sizeOf } from "../../../tensor/shape.ts";
 import { elementwise as each, f32, given, type Launchers, operandsOf, u32 } from "../context.ts";
+import { ROPE_BLOCK } from "../blocks.ts";
 import { PRECISE } from "./elementwise.ts";
 
+/** The least power of two that is at least x. */
+const powerFrom = (x: number): number => 2 ** Math.ceil(Math.log2(Math.max(1, x)));
+
 export const misc: Pick<Launchers, "rope" | "random" | "adamw"> = {
-  rope(context, { batch, time, cols, heads, headDim, theta, inverse }, [x], [y]) {
+  rope(context, { batch, time, cols, heads, headDim, theta, offset, inverse }, [x], [y]) {
     const half = headDim / 2;
     // cos and sin of every position and pair, in doubles: angles of thousands of radians leave single precision little.
-    // One table serves all lengths up to the next power of two.
-    const most = 2 ** Math.ceil(Math.log2(Math.max(1, time)));
-    const angles = context.constant(`rope ${most} ${headDim} ${theta}`, () => {
+    // One table serves all lengths up to the next power of two; those of later positions begin at multiples of a block.
+    const block = Math.max(ROPE_BLOCK, powerFrom(time));
+    const begin = offset - (offset % block);
+    const most = powerFrom(offset - begin + time);
+    const angles = context.constant(`rope ${begin} ${most} ${headDim} ${theta}`, () => {
       const table = new Float32Array(2 * most * half);
       for (let t = 0; t < most; t++)
         for (let i = 0; i < half; i++) {
-          const angle = t * theta ** ((-2 * i) / headDim);
+          const angle = (begin + t) * theta ** ((-2 * i) / headDim);
           table[2 * (t * half + i)] = Math.cos(angle);
           table[2 * (t * half + i) + 1] = Math.sin(angle);
         }
@@ -24,6 +30,7 @@ export const misc: Pick<Launchers, "rope" | "random" | "adamw"> = {
       operands: operandsOf({ x, angles }, { y }),
       scalars: {
         time: u32(time),
+        first: u32(offset - begin),
         cols: u32(cols),
         rotated: u32(heads * headDim),
         sign: f32(inverse ? -1 : 1),
@@ -33,7 +40,7 @@ export const misc: Pick<Launchers, "rope" | "random" | "adamw"> = {
   if (col >= p.rotated) { set_y(i, x(i)); return; }
   let j = col % ${headDim}u;
   if (j >= ${half}u) { return; }
-  let at = 2u * (((i / p.cols) % p.time) * ${half}u + j);
+  let at = 2u * ((p.first + (i / p.cols) % p.time) * ${half}u + j);
   let c = angles(at);
   let s = p.sign * angles(at + 1u);
   let a = x(i);

@@ -102,7 +102,7 @@ fn min_nan(a: f32, b: f32) -> f32 {
  * Neumaier's compensated sum: a long sum, in which one number is large and many are small, keeps its last bits. All statistics are summed so, in every lane and
  * where parts are joined.
  */
-const SUM = `
+export const SUM = `
 struct Sum { total: f32, lost: f32 }
 fn plus(sum: Sum, x: f32) -> Sum {
   let next = sum.total + x;

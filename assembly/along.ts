@@ -1,0 +1,136 @@
+// Along an axis, which need not be the last: running sums, the largest elements, elements by index. Operands are [outer, length, inner].
+import { int, ptr, scratch } from "./simd";
+
+// A task takes some rows (outer), or, where inner is long, a block of columns of one. Running sums are doubles.
+// Slots: 0 x, 1 y, 2 outer, 3 rows a task, 4 length, 5 inner, 6 columns a task, 7 blocks of columns, 8 reverse.
+export function cumsum(p: usize, task: i32): void {
+  const length = int(p, 4), inner = int(p, 5), blocks = int(p, 7);
+  const stride = <isize>inner << 2, step = int(p, 8) ? -stride : stride;
+  const first = (task / blocks) * int(p, 3), last = min(int(p, 2), first + int(p, 3));
+  const left = (task % blocks) * int(p, 6), right = min(inner, left + int(p, 6));
+  for (let o = first; o < last; o++) {
+    const top = <usize>(o * length + (int(p, 8) ? length - 1 : 0)) * <usize>stride;
+    let column = left;
+    for (; column + 4 <= right; column += 4) {
+      let x = ptr(p, 0) + top + (<usize>column << 2), y = ptr(p, 1) + top + (<usize>column << 2);
+      let low = f64x2.splat(0), high = low;
+      for (let l = 0; l < length; l++) {
+        const value = v128.load(x);
+        low = f64x2.add(low, f64x2.promote_low_f32x4(value));
+        high = f64x2.add(high, f64x2.promote_low_f32x4(i64x2.shuffle(value, value, 1, 1)));
+        v128.store(y, i64x2.shuffle(f32x4.demote_f64x2_zero(low), f32x4.demote_f64x2_zero(high), 0, 2));
+        x += step;
+        y += step;
+      }
+    }
+    for (; column < right; column++) {
+      let x = ptr(p, 0) + top + (<usize>column << 2), y = ptr(p, 1) + top + (<usize>column << 2);
+      let sum: f64 = 0;
+      for (let l = 0; l < length; l++) {
+        sum += <f64>load<f32>(x);
+        store<f32>(y, <f32>sum);
+        x += step;
+        y += step;
+      }
+    }
+  }
+}
+
+// Larger for what comes first: the order of f32 with −0 as 0 and every NaN on top, then the lower index.
+// @ts-ignore: decorator
+@inline function rankOf(x: usize, index: i32): u64 {
+  const bits = load<u32>(x), size = bits & 0x7fffffff;
+  let key: u32 = bits >> 31 ? ~bits : bits | 0x80000000;
+  if (size == 0) key = 0x80000000;
+  if (size > 0x7f800000) key = 0xffffffff;
+  return (<u64>key << 32) | <u64>(<u32>~index);
+}
+
+// Moves the rank at `at` of a heap down to where none below it is smaller.
+function settle(heap: usize, count: i32, at: i32): void {
+  const rank = load<u64>(heap + (<usize>at << 3));
+  for (;;) {
+    let child = 2 * at + 1;
+    if (child >= count) break;
+    if (child + 1 < count && load<u64>(heap + (<usize>child << 3), 8) < load<u64>(heap + (<usize>child << 3))) child++;
+    const least = load<u64>(heap + (<usize>child << 3));
+    if (least >= rank) break;
+    store<u64>(heap + (<usize>at << 3), least);
+    at = child;
+  }
+  store<u64>(heap + (<usize>at << 3), rank);
+}
+
+// A task takes some rows (an outer and an inner index). A heap holds the k ranks that are largest so far, the least of them on top.
+// Slots: 0 x, 1 indices, 2 rows, 3 rows a task, 4 length, 5 inner, 6 k. Scratch bytes: 8·k.
+export function topk(p: usize, task: i32): void {
+  const length = int(p, 4), inner = int(p, 5), k = int(p, 6), stride = <usize>inner << 2, heap = scratch(p);
+  const first = task * int(p, 3), last = min(int(p, 2), first + int(p, 3));
+  for (let r = first; r < last; r++) {
+    const outer = r / inner, column = <usize>(r % inner) << 2;
+    let x = ptr(p, 0) + <usize>(outer * length) * stride + column;
+    for (let l = 0; l < k; l++) {
+      store<u64>(heap + (<usize>l << 3), rankOf(x, l));
+      x += stride;
+    }
+    for (let at = (k >> 1) - 1; at >= 0; at--) settle(heap, k, at);
+    for (let l = k; l < length; l++) {
+      const rank = rankOf(x, l);
+      x += stride;
+      if (rank <= load<u64>(heap)) continue;
+      store<u64>(heap, rank);
+      settle(heap, k, 0);
+    }
+    // The least goes last, and so on.
+    for (let count = k - 1; count > 0; count--) {
+      const least = load<u64>(heap);
+      store<u64>(heap, load<u64>(heap + (<usize>count << 3)));
+      store<u64>(heap + (<usize>count << 3), least);
+      settle(heap, count, 0);
+    }
+    let out = ptr(p, 1) + <usize>(outer * k) * stride + column;
+    for (let n = 0; n < k; n++) {
+      store<i32>(out, ~(<i32>load<u64>(heap + (<usize>n << 3))));
+      out += stride;
+    }
+  }
+}
+
+// A task takes some elements of `out`. Slots: 0 x, 1 indices, 2 out, 3 elements, 4 elements a task, 5 length, 6 inner, 7 count.
+export function takeAlong(p: usize, task: i32): void {
+  const length = int(p, 5), inner = int(p, 6), item = int(p, 7) * inner;
+  const first = task * int(p, 4), last = min(int(p, 3), first + int(p, 4));
+  let outer = first / item, rest = first % item, column = first % inner;
+  for (let e = first; e < last; e++) {
+    const index = load<i32>(ptr(p, 1) + (<usize>e << 2)), out = ptr(p, 2) + (<usize>e << 2);
+    if (<u32>index < <u32>length)
+      store<f32>(out, load<f32>(ptr(p, 0) + (<usize>((outer * length + index) * inner + column) << 2)));
+    else store<f32>(out, NaN);
+    if (++column == inner) column = 0;
+    if (++rest == item) {
+      rest = 0;
+      outer++;
+    }
+  }
+}
+
+// Tasks as those of cumsum, each with outputs of its own.
+// Slots: 0 y, 1 indices, 2 out, 3 outer, 4 rows a task, 5 length, 6 inner, 7 count, 8 columns a task, 9 blocks of columns.
+export function scatterAddAlong(p: usize, task: i32): void {
+  const length = int(p, 5), inner = int(p, 6), count = int(p, 7), blocks = int(p, 9);
+  const first = (task / blocks) * int(p, 4), last = min(int(p, 3), first + int(p, 4));
+  const left = (task % blocks) * int(p, 8), right = min(inner, left + int(p, 8));
+  for (let o = first; o < last; o++) {
+    const out = ptr(p, 2) + (<usize>(o * length * inner) << 2);
+    for (let l = 0; l < length; l++) memory.fill(out + (<usize>(l * inner + left) << 2), 0, <usize>(right - left) << 2);
+    for (let c = 0; c < count; c++) {
+      const at = <usize>((o * count + c) * inner) << 2;
+      for (let column = left; column < right; column++) {
+        const place = at + (<usize>column << 2), index = load<i32>(ptr(p, 1) + place);
+        if (<u32>index >= <u32>length) continue;
+        const to = out + (<usize>(index * inner + column) << 2);
+        store<f32>(to, load<f32>(to) + load<f32>(ptr(p, 0) + place));
+      }
+    }
+  }
+}

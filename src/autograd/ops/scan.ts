@@ -1,0 +1,112 @@
+/** Along an axis: running sums, and where the largest elements are. */
+import { run } from "../../backends/backend.ts";
+import { boolean, integerIn } from "../../options.ts";
+import { aroundAxis, normaliseAxis } from "../../tensor/shape.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+import { wantTensor } from "../checks.ts";
+import { allocate, apply1, type Op, type Spec, specOf, wantType } from "../op.ts";
+import { moving } from "./broadcast.ts";
+import { takeAlongAxis } from "./indexing.ts";
+
+/** Throws unless x is f32 and has the axis. */
+function wantAxis(name: string, x: Spec, axis: number): void {
+  wantType(name, "x", x, "f32");
+  integerIn(0, x.shape.length - 1)(`${name}: axis`, axis);
+}
+
+interface ScanAttrs {
+  readonly axis: number;
+  readonly reverse: boolean;
+}
+
+export const cumsumOp: Op<ScanAttrs> = moving(
+  {
+    name: "cumsum",
+    keepsBatch: (_slot, _inputs, _output, { axis }) => axis > 0,
+    infer([x], { axis, reverse }) {
+      wantAxis("cumsum", x, axis);
+      boolean("cumsum: reverse", reverse);
+      return [specOf(x)];
+    },
+    forward([x], { axis, reverse }, [spec]) {
+      const y = allocate(spec, x);
+      run("cumsum", { ...aroundAxis(x.shape, axis), reverse }, [x], [y]);
+      return { outputs: [y] };
+    },
+  },
+  (t, attrs) => apply1(cumsumOp, [t], attrs),
+  (ct, { axis, reverse }) => apply1(cumsumOp, [ct], { axis, reverse: !reverse }),
+);
+
+function largest(x: Tensor, axis: number, k: number, spec: Spec): Tensor {
+  const indices = allocate(spec, x);
+  run("topk", { ...aroundAxis(x.shape, axis), k }, [x], [indices]);
+  return indices;
+}
+
+export const argmaxOp: Op<{ axis: number; keepDims: boolean }> = {
+  name: "argmax",
+  keepsBatch: (_slot, _inputs, _output, { axis }) => axis > 0,
+  constant: true,
+  infer([x], { axis, keepDims }) {
+    wantAxis("argmax", x, axis);
+    boolean("argmax: keepDims", keepDims);
+    integerIn(1)("argmax: the extent of the axis", x.shape[axis]);
+    const shape = x.shape.flatMap((extent, i) => (i !== axis ? [extent] : keepDims ? [1] : []));
+    return [{ shape, dtype: "i32" }];
+  },
+  forward([x], { axis }, [spec]) {
+    return { outputs: [largest(x, axis, 1, spec)] };
+  },
+};
+
+/** Where the k largest are. */
+export const topkOp: Op<{ k: number; axis: number }> = {
+  name: "topk",
+  keepsBatch: (_slot, _inputs, _output, { axis }) => axis > 0,
+  constant: true,
+  infer([x], { k, axis }) {
+    wantAxis("topk", x, axis);
+    integerIn(0, x.shape[axis])("topk: k", k);
+    return [{ shape: x.shape.map((extent, i) => (i === axis ? k : extent)), dtype: "i32" }];
+  },
+  forward([x], { k, axis }, [spec]) {
+    return { outputs: [largest(x, axis, k, spec)] };
+  },
+};
+
+/**
+ * Running sums along an axis: y[l] = Σ_{i ≤ l} x[i], of the shape of x. Summed beyond single precision, so that an element has the error of one rounding
+ * however long the axis is.
+ */
+export function cumsum(x: Tensor, axis: number): Tensor {
+  wantTensor("cumsum", "x", x);
+  return apply1(cumsumOp, [x], { axis: normaliseAxis(axis, x.rank, "cumsum"), reverse: false });
+}
+
+/**
+ * Where the largest element along an axis is (i32): the first of several; NaN is larger than any number. The axis goes, or stays with extent 1 with `keepDims`. No
+ * gradient. Throws `config` for an axis of extent 0, which has no largest.
+ */
+export function argmax(x: Tensor, axis: number, keepDims = false): Tensor {
+  wantTensor("argmax", "x", x);
+  return apply1(argmaxOp, [x], { axis: normaliseAxis(axis, x.rank, "argmax"), keepDims });
+}
+
+export interface TopK {
+  /** The elements, the largest first. */
+  readonly values: Tensor;
+  /** Where they are along the axis (i32). */
+  readonly indices: Tensor;
+}
+
+/**
+ * The k largest elements along an axis, sorted from the largest down, of equal ones that with the lower index first; NaN is larger than any number. Both have the
+ * shape of x with k along the axis. The gradient passes to the elements that were taken. Throws `config` unless 0 ≤ k ≤ the axis's extent.
+ */
+export function topk(x: Tensor, k: number, axis: number): TopK {
+  wantTensor("topk", "x", x);
+  const along = normaliseAxis(axis, x.rank, "topk");
+  const indices = apply1(topkOp, [x], { k, axis: along });
+  return { values: takeAlongAxis(x, indices, along), indices };
+}

@@ -1,0 +1,99 @@
+/** Strided kernels for any number of axes: they walk MAX_RANK; here axes are merged, and what is left over is walked in several calls. */
+import { run } from "../../backends/backend.ts";
+import { type KernelParams, MAX_RANK } from "../../backends/kernels.ts";
+import { sizeOf, type Shape } from "../../tensor/shape.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+
+/** An axis, with its stride in each operand. */
+interface Axis {
+  readonly extent: number;
+  readonly strides: readonly number[];
+}
+
+/** Axes of extent above 1; neighbours that every operand steps through as one are one. */
+function mergeAxes(shape: Shape, strides: readonly (readonly number[])[]): Axis[] {
+  const merged: Axis[] = [];
+  for (const [at, extent] of shape.entries()) {
+    if (extent === 1) continue;
+    const axis = { extent, strides: strides.map((of) => of[at]) };
+    const outer = merged.at(-1);
+    if (outer?.strides.every((stride, o) => stride === axis.strides[o] * extent))
+      merged[merged.length - 1] = { extent: outer.extent * extent, strides: axis.strides };
+    else merged.push(axis);
+  }
+  return merged;
+}
+
+/** Calls `visit` for every index of the axes, with how far each operand steps. */
+function forEachIndex(
+  axes: readonly Axis[],
+  visit: (steps: readonly number[]) => void,
+  at: readonly number[],
+): void {
+  const [axis, ...rest] = axes;
+  if (axis === undefined) visit(at);
+  else
+    for (let i = 0; i < axis.extent; i++)
+      forEachIndex(
+        rest,
+        visit,
+        at.map((step, o) => step + i * axis.strides[o]),
+      );
+}
+
+const extentsOf = (axes: readonly Axis[]): number[] => axes.map(({ extent }) => extent);
+const stridesOf = (axes: readonly Axis[], operand: number): number[] =>
+  axes.map(({ strides }) => strides[operand]);
+
+/** `stridedCopy` over any number of axes. */
+export function copyStrided(params: KernelParams["stridedCopy"], x: Tensor, y: Tensor): void {
+  if (params.shape.length <= MAX_RANK) {
+    run("stridedCopy", params, [x], [y]);
+    return;
+  }
+  if (params.shape.includes(0)) return;
+  // The order of the axes is free: the shortest are those that take calls of their own.
+  const axes = mergeAxes(params.shape, [params.inStrides, params.outStrides]);
+  const bySize = axes.toSorted((a, b) => a.extent - b.extent);
+  const apart = bySize.slice(0, Math.max(0, axes.length - MAX_RANK));
+  const together = axes.filter((axis) => !apart.includes(axis));
+  const shape = extentsOf(together);
+  const [inStrides, outStrides] = [stridesOf(together, 0), stridesOf(together, 1)];
+  forEachIndex(
+    apart,
+    ([inOffset, outOffset]) =>
+      run("stridedCopy", { shape, inStrides, inOffset, outStrides, outOffset }, [x], [y]),
+    [params.inOffset, params.outOffset],
+  );
+}
+
+/** `binary` over any number of axes. */
+export function binaryStrided(params: KernelParams["binary"], a: Tensor, b: Tensor, c: Tensor): void {
+  if (params.shape.length <= MAX_RANK) {
+    run("binary", params, [a, b], [c]);
+    return;
+  }
+  if (params.shape.includes(0)) return;
+  const axes = mergeAxes(params.shape, [params.aStrides, params.bStrides]);
+  // c is row-major: the leading axes are those that take calls of their own.
+  const apart = axes.slice(0, Math.max(0, axes.length - MAX_RANK));
+  const together = axes.slice(apart.length);
+  const shape = extentsOf(together);
+  const size = sizeOf(shape);
+  const [aStrides, bStrides] = [stridesOf(together, 0), stridesOf(together, 1)];
+  let at = 0;
+  forEachIndex(
+    apart,
+    ([fromA, fromB]) => {
+      const [partA, partB, partC] = [
+        a.view([a.size - fromA], fromA),
+        b.view([b.size - fromB], fromB),
+        c.view([size], at),
+      ];
+      run("binary", { kind: params.kind, shape, aStrides, bStrides }, [partA, partB], [partC]);
+      for (const part of [partA, partB, partC]) part.dispose();
+      at += size;
+    },
+    [0, 0],
+  );
+}

@@ -1,0 +1,70 @@
+/** Launchers of the kernels along an axis (assembly/along.ts). */
+import { TASK_ELEMENTS } from "../blocks.ts";
+import type { Launchers } from "./launcher.ts";
+import { columnsPerTask, rowsPerTask } from "./views.ts";
+
+/** How [outer, length, inner] is cut: some outer rows a task, or, where inner is long, a block of columns of one. */
+function cutColumns(
+  outer: number,
+  length: number,
+  inner: number,
+): { rows: number; columns: number; blocks: number; tasks: number } {
+  const columns = columnsPerTask(inner);
+  const blocks = Math.ceil(inner / columns);
+  const rows = blocks > 1 ? 1 : rowsPerTask(length * inner);
+  return { rows, columns, blocks, tasks: Math.ceil(outer / rows) * blocks };
+}
+
+export const along: Pick<Launchers, "cumsum" | "topk" | "takeAlong" | "scatterAddAlong"> = {
+  cumsum(runtime, { outer, length, inner, reverse }, [x], [y]) {
+    const cut = cutColumns(outer, length, inner);
+    runtime.launch({
+      kernel: "cumsum",
+      tasks: cut.tasks,
+      ints: [
+        ...[runtime.address(x), runtime.address(y), outer, cut.rows, length, inner],
+        ...[cut.columns, cut.blocks, reverse ? 1 : 0],
+      ],
+      work: outer * length * inner * 2,
+    });
+  },
+
+  topk(runtime, { outer, length, inner, k }, [x], [indices]) {
+    if (k === 0) return;
+    const rows = outer * inner;
+    const perTask = rowsPerTask(length);
+    runtime.launch({
+      kernel: "topk",
+      tasks: Math.ceil(rows / perTask),
+      ints: [runtime.address(x), runtime.address(indices), rows, perTask, length, inner, k],
+      scratch: 8 * k,
+      work: rows * length * 2,
+    });
+  },
+
+  takeAlong(runtime, { outer, length, inner, count }, [x, indices], [out]) {
+    const size = outer * count * inner;
+    runtime.launch({
+      kernel: "takeAlong",
+      tasks: Math.ceil(size / TASK_ELEMENTS),
+      ints: [
+        ...[x, indices, out].map((view) => runtime.address(view)),
+        ...[size, TASK_ELEMENTS, length, inner, count],
+      ],
+      work: size,
+    });
+  },
+
+  scatterAddAlong(runtime, { outer, length, inner, count }, [y, indices], [out]) {
+    const cut = cutColumns(outer, Math.max(length, count), inner);
+    runtime.launch({
+      kernel: "scatterAddAlong",
+      tasks: cut.tasks,
+      ints: [
+        ...[y, indices, out].map((view) => runtime.address(view)),
+        ...[outer, cut.rows, length, inner, count, cut.columns, cut.blocks],
+      ],
+      work: outer * (length + count) * inner,
+    });
+  },
+};

@@ -1,0 +1,108 @@
+/** Attention with an additive mask and its derivatives, one query at a time. */
+import type { MaskedAttentionParams } from "../kernels.ts";
+import { type Data, kernel, type Kernels, type Optional } from "./kernel.ts";
+
+interface Query {
+  /** Where its row starts in q and o, and its element of lse. */
+  readonly row: number;
+  readonly lse: number;
+  /** Where the key and the value of time s start. */
+  readonly key: (s: number) => number;
+  /** scale·⟨q, k_s⟩ + mask for the keys that it may see. */
+  readonly scores: readonly number[];
+}
+
+function forEachQuery(
+  p: MaskedAttentionParams,
+  q: Data,
+  k: Data,
+  mask: Optional,
+  visit: (query: Query) => void,
+): void {
+  const d = p.headDim;
+  for (let b = 0; b < p.batch; b++)
+    for (let h = 0; h < p.heads; h++) {
+      const kvHead = b * p.kvHeads + Math.floor((h * p.kvHeads) / p.heads);
+      const maskHead = (b % p.maskBatch) * p.maskHeads + (h % p.maskHeads);
+      const key = (s: number): number => (kvHead * p.keys + s) * d;
+      for (let t = 0; t < p.time; t++) {
+        const lse = (b * p.heads + h) * p.time + t;
+        const count = p.causal ? Math.max(0, Math.min(p.keys, t + 1 + p.keys - p.time)) : p.keys;
+        const scores = Array.from({ length: count }, (_, s) => {
+          const shift = mask === null ? 0 : mask[(maskHead * p.time + t) * p.keys + s];
+          return p.scale * dotAt(d, q, lse * d, k, key(s)) + shift;
+        });
+        visit({ row: lse * d, lse, key, scores });
+      }
+    }
+}
+
+function dotAt(length: number, a: Data, ia: number, b: Data, ib: number): number {
+  let sum = 0;
+  for (let i = 0; i < length; i++) sum += a[ia + i] * b[ib + i];
+  return sum;
+}
+
+/** exp(score − lse); a query that sees nothing has lse −∞ and no weights. */
+const weightsOf = ({ scores }: Query, lse: number): number[] =>
+  lse === -Infinity ? [] : scores.map((score) => Math.exp(score - lse));
+
+export const maskedAttention: Kernels<"maskedAttention" | "maskedAttentionVjp" | "maskedAttentionJvp"> = {
+  maskedAttention: kernel((p, [q, k, v, mask]: [Data, Data, Data, Optional], [o, lse]: [Data, Data]) => {
+    forEachQuery(p, q, k, mask, (query) => {
+      const most = query.scores.reduce((a, b) => Math.max(a, b), -Infinity);
+      const sum = query.scores.reduce((total, score) => total + Math.exp(score - most), 0);
+      const logSum = most === -Infinity ? -Infinity : most + Math.log(sum);
+      lse[query.lse] = logSum;
+      const weights = weightsOf(query, logSum);
+      for (let i = 0; i < p.headDim; i++)
+        o[query.row + i] = weights.reduce((total, weight, s) => total + weight * v[query.key(s) + i], 0);
+    });
+  }),
+
+  maskedAttentionVjp: kernel(
+    (
+      p,
+      [q, k, v, mask, o, lse, dOut]: [Data, Data, Data, Optional, Data, Data, Data],
+      [dq, dk, dv]: [Data, Data, Data],
+    ) => {
+      const d = p.headDim;
+      const sums = [dq, dk, dv].map((data) => new Float64Array(data.length));
+      const [sumQ, sumK, sumV] = sums;
+      forEachQuery(p, q, k, mask, (query) => {
+        const mean = dotAt(d, dOut, query.row, o, query.row);
+        weightsOf(query, lse[query.lse]).forEach((weight, s) => {
+          const at = query.key(s);
+          const slope = p.scale * weight * (dotAt(d, dOut, query.row, v, at) - mean);
+          for (let i = 0; i < d; i++) {
+            sumQ[query.row + i] += slope * k[at + i];
+            sumK[at + i] += slope * q[query.row + i];
+            sumV[at + i] += weight * dOut[query.row + i];
+          }
+        });
+      });
+      [dq, dk, dv].forEach((data, n) => data.set(sums[n]));
+    },
+  ),
+
+  maskedAttentionJvp: kernel(
+    (
+      p,
+      [q, k, v, mask, o, lse, tq, tk, tv]: [Data, Data, Data, Optional, Data, Data, Data, Data, Data],
+      [to]: [Data],
+    ) => {
+      const d = p.headDim;
+      forEachQuery(p, q, k, mask, (query) => {
+        const out = new Float64Array(d);
+        let mean = 0;
+        weightsOf(query, lse[query.lse]).forEach((weight, s) => {
+          const at = query.key(s);
+          const slope = p.scale * (dotAt(d, tq, query.row, k, at) + dotAt(d, q, query.row, tk, at));
+          mean += weight * slope;
+          for (let i = 0; i < d; i++) out[i] += weight * (slope * v[at + i] + tv[at + i]);
+        });
+        for (let i = 0; i < d; i++) to[query.row + i] = out[i] - mean * o[query.row + i];
+      });
+    },
+  ),
+};
