@@ -110,16 +110,16 @@ export function copyTiles(p: usize, task: i32): void {
   }
 }
 
-// Slots: 0 a, 1 b, 2 c, 3 length, 4 step in a, 5 step in b, 6 rows, 7 rows a task, 8 columns a task, 9 column blocks, 10 rank,
-// 11 shape (5), 16 strides in a (5), 21 strides in b (5), 26 kind. c is contiguous.
+// Slots: 0 a, 1 b, 2 c, 3 length, 4 step in a, 5 step in b, 6 rows, 7 rows a task, 8 columns a task, 9 column blocks, 10 kind,
+// 11 rank, 12 shape (5), 17 strides in a (5), 22 strides in b (5). c is contiguous.
 export function binary(p: usize, task: i32): void {
-  const length = int(p, 3), aStep = int(p, 4), bStep = int(p, 5), rank = int(p, 10), kind = int(p, 26);
+  const length = int(p, 3), aStep = int(p, 4), bStep = int(p, 5), kind = int(p, 10), rank = int(p, 11);
   const columnBlocks = int(p, 9), column = (task % columnBlocks) * int(p, 8);
   const bytes = <usize>min(int(p, 8), length - column) << 2;
   const first = (task / columnBlocks) * int(p, 7), last = min(int(p, 6), first + int(p, 7));
   for (let r = first; r < last; r++) {
-    const a = ptr(p, 0) + (<usize>(rowOffset(p, r, rank, 11, 16) + column * aStep) << 2);
-    const b = ptr(p, 1) + (<usize>(rowOffset(p, r, rank, 11, 21) + column * bStep) << 2);
+    const a = ptr(p, 0) + (<usize>(rowOffset(p, r, rank, 12, 17) + column * aStep) << 2);
+    const b = ptr(p, 1) + (<usize>(rowOffset(p, r, rank, 12, 22) + column * bStep) << 2);
     const c = ptr(p, 2) + (<usize>(r * length + column) << 2);
     switch (kind) {
       case 0: { binaryRow(0, a, aStep, b, bStep, c, bytes); break; }

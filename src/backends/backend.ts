@@ -50,9 +50,13 @@ export function run<K extends KernelName>(
   const memory = (inputs.find((t) => t !== null) ?? outputs.find((t) => t !== null))?.memory;
   if (memory === undefined || !isBackend(memory))
     throw new GradmixError("backend", `${kernel}: no operand lives on a backend that runs kernels`);
-  for (const operand of [...inputs, ...outputs])
-    if (operand !== null && operand.memory !== memory)
-      throw new GradmixError("backend", `${kernel}: operands live on different backends; create them on one`);
+  for (const operands of [inputs, outputs])
+    for (const operand of operands)
+      if (operand !== null && operand.memory !== memory)
+        throw new GradmixError(
+          "backend",
+          `${kernel}: operands live on different backends; create them on one`,
+        );
   checkCall(kernel, params, inputs, outputs);
   for (const output of outputs) output?.written?.();
   memory.run(kernel, params, inputs, outputs);

@@ -290,7 +290,12 @@ const oneOf = (names: readonly string[]): ParamCheck => ({
 });
 const extents: ParamCheck = {
   what: `up to ${MAX_RANK} integers of at least 0`,
-  fits: (value) => Array.isArray(value) && value.length <= MAX_RANK && value.every(extent.fits),
+  fits(value) {
+    if (!Array.isArray(value) || value.length > MAX_RANK) return false;
+    const list: readonly unknown[] = value;
+    for (let axis = 0; axis < list.length; axis++) if (!extent.fits(list[axis])) return false;
+    return true;
+  },
 };
 
 /** The last element, counted from the first, that such strides reach; −1 for an empty shape. */

@@ -1,10 +1,10 @@
 /** Elementwise arithmetic with broadcasting: add, sub, mul, div, maximum, minimum, affine, where, cast, stopGradient. */
 import { run } from "../../backends/backend.ts";
-import type { BinaryKind } from "../../backends/kernels.ts";
+import type { BinaryKind, KernelParams } from "../../backends/kernels.ts";
 import { GradmixError } from "../../errors.ts";
 import { valueThat } from "../../options.ts";
 import { checkDType, type DType } from "../../tensor/dtype.ts";
-import { broadcastShapes, broadcastStrides, formatShape } from "../../tensor/shape.ts";
+import { broadcastShapes, broadcastStrides, formatShape, sameShape, type Shape } from "../../tensor/shape.ts";
 import { Tensor } from "../../tensor/tensor.ts";
 import { keepsElementwise } from "../batch.ts";
 import {
@@ -32,6 +32,30 @@ interface BinaryRules {
   slopeB(t: Tensor, saved: readonly Tensor[]): Tensor;
 }
 
+/** The broadcast of two shapes, of as many axes as kernels walk. */
+function jointShape(name: string, a: Spec, b: Spec): Shape {
+  if (a.shape.length <= MAX_RANK && sameShape(a.shape, b.shape)) return a.shape;
+  const shape = broadcastShapes(a.shape, b.shape, name);
+  if (shape.length > MAX_RANK)
+    throw new GradmixError(
+      "shape",
+      `${name}: ${formatShape(a.shape)} and ${formatShape(b.shape)} have over ${MAX_RANK} axes; reshape them`,
+    );
+  return shape;
+}
+
+const STEP: readonly number[] = [1];
+type Walk = Omit<KernelParams["binary"], "kind">;
+
+/** How a kernel reads a and b for c. Where nothing is broadcast it is one long row: a call on small tensors costs little but this bookkeeping. */
+function walk<K>(kind: K, a: Tensor, b: Tensor, c: Tensor): Walk & { kind: K } {
+  if (a.size === c.size && b.size === c.size)
+    return { kind, shape: [c.size], aStrides: STEP, bStrides: STEP };
+  const { shape } = c;
+  const [aStrides, bStrides] = [broadcastStrides(a.shape, shape), broadcastStrides(b.shape, shape)];
+  return { kind, shape, aStrides, bStrides };
+}
+
 function binaryOp(name: string, kind: BinaryKind, rules: BinaryRules): Op<None> {
   return {
     name,
@@ -39,19 +63,11 @@ function binaryOp(name: string, kind: BinaryKind, rules: BinaryRules): Op<None> 
     infer([a, b]) {
       wantType(name, "the first operand", a, "f32");
       wantType(name, "the second operand", b, "f32");
-      const shape = broadcastShapes(a.shape, b.shape, name);
-      if (shape.length > MAX_RANK)
-        throw new GradmixError(
-          "shape",
-          `${name}: ${formatShape(a.shape)} and ${formatShape(b.shape)} have over ${MAX_RANK} axes; reshape them`,
-        );
-      return [{ shape, dtype: "f32" }];
+      return [{ shape: jointShape(name, a, b), dtype: "f32" }];
     },
     forward([a, b], _, [spec]) {
       const c = allocate(spec, a);
-      const aStrides = broadcastStrides(a.shape, spec.shape);
-      const bStrides = broadcastStrides(b.shape, spec.shape);
-      run("binary", { kind, shape: spec.shape, aStrides, bStrides }, [a, b], [c]);
+      run("binary", walk(kind, a, b, c), [a, b], [c]);
       return { outputs: [c], saved: rules.saved(a, b, c) };
     },
     vjp([ct], { saved, inputs: [a, b], needs }) {

@@ -96,6 +96,17 @@ export const strided: Pick<Launchers, "stridedCopy" | "binary"> = {
   },
 
   binary(runtime, { kind, shape, aStrides, bStrides }, [a, b], [c]) {
+    const operands = [runtime.address(a), runtime.address(b), runtime.address(c)] as const;
+    const number = binaryKinds.indexOf(kind);
+    if (shape.length === 1 && aStrides[0] === 1 && bStrides[0] === 1) {
+      // One row: nothing to merge. It is what most calls are, and on small tensors this function is what they cost.
+      const count = shape[0];
+      const tasks = Math.ceil(count / PER_TASK);
+      const [atA, atB, atC] = operands;
+      const ints = [atA, atB, atC, count, 1, 1, 1, 1, PER_TASK, tasks, number, 0];
+      runtime.launch({ kernel: "binary", tasks, ints, work: count });
+      return;
+    }
     if (shape.includes(0)) return;
     const axes = mergeAxes(
       shape.map((extent, axis) => ({ extent, strides: [aStrides[axis], bStrides[axis]] })),
@@ -107,10 +118,9 @@ export const strided: Pick<Launchers, "stridedCopy" | "binary"> = {
       kernel: "binary",
       tasks: cut.tasks,
       ints: [
-        ...[runtime.address(a), runtime.address(b), runtime.address(c)],
-        ...[row.extent, ...row.strides, rows, cut.rows, cut.columns, cut.blocks],
+        ...operands,
+        ...[row.extent, ...row.strides, rows, cut.rows, cut.columns, cut.blocks, number],
         ...outerSlots(axes, 2),
-        binaryKinds.indexOf(kind),
       ],
       work: rows * row.extent,
     });
