@@ -22,7 +22,11 @@ export type UnaryKind =
   | "neg" | "exp" | "log" | "sqrt" | "rsqrt" | "square" | "reciprocal" | "abs"
   | "tanh" | "sigmoid" | "relu" | "silu"
   /** Tanh approximation, as in GPT-2 ("gelu_new"). */
-  | "gelu" | "sin" | "cos"; // prettier-ignore
+  | "gelu" | "sin" | "cos"
+  /** The error function; and GELU by it, x·Φ(x) with the normal distribution's Φ (Hendrycks & Gimpel 2016). */
+  | "erf" | "geluErf"
+  /** log(1 + eˣ); log(1 + x) and eˣ − 1 without cancellation near 0. */
+  | "softplus" | "log1p" | "expm1"; // prettier-ignore
 export type BinaryKind = "add" | "sub" | "mul" | "div" | "max" | "min";
 export type Activation = "none" | "gelu" | "relu" | "silu";
 export type ReduceKind = "sum" | "max" | "min";
@@ -30,6 +34,7 @@ export type ReduceKind = "sum" | "max" | "min";
 export const unaryKinds: readonly UnaryKind[] = [
   "neg", "exp", "log", "sqrt", "rsqrt", "square", "reciprocal", "abs",
   "tanh", "sigmoid", "relu", "silu", "gelu", "sin", "cos",
+  "erf", "geluErf", "softplus", "log1p", "expm1",
 ]; // prettier-ignore
 export const binaryKinds: readonly BinaryKind[] = ["add", "sub", "mul", "div", "max", "min"];
 export const reduceKinds: readonly ReduceKind[] = ["sum", "max", "min"];
@@ -59,7 +64,7 @@ export interface KernelParams {
   };
   /**
    * [x] → [y]: y = kind(x). In place. Right over the whole range of f32. Outside of a kind's domain: IEEE (log 0 = −∞, √−1 = NaN, 1/0 = ∞); at ±∞ silu,
-   * gelu and the slopes are their limits. A GPU may take numbers below 2⁻¹²⁶ for 0.
+   * gelu, geluErf and the slopes are their limits. A GPU may take numbers below 2⁻¹²⁶ for 0.
    */
   unary: { kind: UnaryKind };
   /** [x, dy] → [dx]: dx = kind′(x) ⊙ dy, the rule of both vjp and jvp. At a kink (abs, relu at 0) kind′ = 0. `dx` may be `dy`. */

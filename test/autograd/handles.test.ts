@@ -58,7 +58,7 @@ describe("ops that have nothing to do", () => {
   /** By public op: inputs for which the result is the input, if there are such; a test asks for every op. */
   const cases: { readonly [name: string]: readonly [() => Tensor, (t: Tensor) => Tensor][] } = {
     ...Object.fromEntries(
-      "abs cos exp gelu log neg reciprocal relu rsqrt sigmoid sign silu sin sqrt square tanh softmax stopGradient"
+      "abs cos erf exp expm1 gelu log log1p softplus neg reciprocal relu rsqrt sigmoid sign silu sin sqrt square tanh softmax stopGradient"
         .split(" ")
         .map((name) => [name, same(Reflect.get(gradmix, name) as (t: Tensor) => Tensor)]),
     ),

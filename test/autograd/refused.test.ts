@@ -181,10 +181,21 @@ function calls(): Call[] {
     "relu",
   ];
   return [
-    ...[...unary, "silu", "gelu", "sin", "cos", "sign", "stopGradient", "softmax"].map((name): Call => [
-      name,
-      [x],
-    ]),
+    ...[
+      ...unary,
+      "silu",
+      "gelu",
+      "sin",
+      "cos",
+      "erf",
+      "softplus",
+      "log1p",
+      "expm1",
+      "sign",
+      "stopGradient",
+      "softmax",
+    ].map((name): Call => [name, [x]]),
+    ["gelu", [x, { approximate: "none" }]],
     ...["add", "sub", "mul", "div", "maximum", "minimum"].map((name): Call => [name, [x, row]]),
     ["affine", [x, 2, -1]],
     ["where", [condition, x, row]],

@@ -101,6 +101,16 @@ const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x));
 const gelu = (x: number): number =>
   0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)));
 
+/** By its Maclaurin series, for small x. */
+function erf(x: number): number {
+  let [sum, term] = [0, x];
+  for (let n = 0; n < 60; n++) {
+    sum += term / (2 * n + 1);
+    term *= -(x * x) / (n + 1);
+  }
+  return (2 / Math.sqrt(Math.PI)) * sum;
+}
+
 /** Rows of `cols`. */
 const byRow =
   (cols: number, fn: (row: number[]) => number[]) =>
@@ -219,6 +229,11 @@ export const samples: { readonly [op: string]: readonly Sample[] } = {
   gelu: unary(gelu),
   sin: unary(Math.sin),
   cos: unary(Math.cos),
+  erf: unary(erf),
+  geluErf: unary((x) => (x / 2) * (1 + erf(x * Math.SQRT1_2))),
+  softplus: unary((x) => Math.log(1 + Math.exp(x))),
+  log1p: unary((x) => Math.log(1 + x), -0.8, 3),
+  expm1: unary((x) => Math.exp(x) - 1),
   add: binary((a, b) => a + b),
   sub: binary((a, b) => a - b),
   mul: binary((a, b) => a * b),
@@ -342,7 +357,7 @@ export const samples: { readonly [op: string]: readonly Sample[] } = {
   swiglu: [sample([f([2, 3, 6])])],
   crossEntropy: [sample(logits()), sample([f([3, 4]), i([3], [3, 1, 0])])],
   oneHot: [sample([i([2, 2], [2, -1, 0, 1])], { cols: 3 }, () => [0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0])],
-  unaryVjp: Object.entries({ exp: -1, log: 0.3, sqrt: 0.3, rsqrt: 0.3, reciprocal: 0.3, gelu: -2, silu: -2, relu: -2, abs: -2, tanh: -2, sigmoid: -2, square: -2, neg: -2, sin: -2, cos: -2 }).map(
+  unaryVjp: Object.entries({ erf: -2, geluErf: -2, softplus: -2, log1p: -0.5, expm1: -2, exp: -1, log: 0.3, sqrt: 0.3, rsqrt: 0.3, reciprocal: 0.3, gelu: -2, silu: -2, relu: -2, abs: -2, tanh: -2, sigmoid: -2, square: -2, neg: -2, sin: -2, cos: -2 }).map(
     ([kind, low]) => sample([f([2, 3], low, 2), f([2, 3])], { kind }),
   ), // prettier-ignore
   softmaxVjp: [sample([f([2, 3]), f([2, 3])])],

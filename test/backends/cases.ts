@@ -46,7 +46,7 @@ const offsets = (lengths: readonly number[], start: number): number[] => {
 
 const DOTS = [...SIZES, ...past("cpu", "DOT_ELEMENTS"), ...past("webgpu", "DOT_SHARE")];
 
-const POSITIVE: readonly UnaryKind[] = ["log", "sqrt", "rsqrt", "reciprocal"];
+const POSITIVE: readonly UnaryKind[] = ["log", "sqrt", "rsqrt", "reciprocal", "log1p"];
 /** Values in the domain of a unary kind, of order one. */
 const domain = (kind: UnaryKind, count: number, seed: number): number[] =>
   POSITIVE.includes(kind) ? values(count, seed, 0.1, 4) : values(count, seed, -4, 4);
@@ -63,8 +63,15 @@ const special: { readonly [K in UnaryKind]?: readonly number[] } = {
   gelu: LARGE,
   sin: [-30, 30],
   cos: [-30, 30],
+  erf: LARGE,
+  geluErf: LARGE,
+  softplus: LARGE,
+  log1p: [0, -0, -1, -2, 1, 1e-30, 1e30],
+  expm1: [0, -0, -200, 100, -80, 80],
 };
-const SMOOTH_EVERYWHERE: readonly UnaryKind[] = ["tanh", "sigmoid", "relu", "silu", "gelu"];
+const SMOOTH_EVERYWHERE: readonly UnaryKind[] = [
+  ...(["tanh", "sigmoid", "relu", "silu", "gelu", "erf", "geluErf", "softplus"] as const),
+];
 
 type Extents = Pick<KernelParams["gemm"], "m" | "n" | "k" | "transA" | "transB">;
 

@@ -24,6 +24,32 @@ function geluSlope(x: number): number {
   return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * GELU_SCALE * (1 + 3 * GELU_CUBIC * x * x);
 }
 
+/** (1 − erf x)·e^{x²} for x ≥ 2, by its continued fraction. */
+function erfTail(x: number): number {
+  let rest = x;
+  for (let n = 80; n > 0; n--) rest = x + n / 2 / rest;
+  return 1 / (Math.sqrt(Math.PI) * rest);
+}
+
+/** By the series of positive terms, and where that gets long by the tail. */
+function erf(x: number): number {
+  if (Math.abs(x) >= 2) return Math.sign(x) * (1 - Math.exp(-x * x) * erfTail(Math.abs(x)));
+  let [sum, term] = [x, x];
+  for (let n = 1; Math.abs(term) > 1e-18 * Math.abs(sum); n++) {
+    term *= (2 * x * x) / (2 * n + 1);
+    sum += term;
+  }
+  return (2 / Math.sqrt(Math.PI)) * Math.exp(-x * x) * sum;
+}
+
+/** The normal distribution: its share below x, and its density. */
+const normalShare = (x: number): number =>
+  x < -3 ? 0.5 * Math.exp((-x * x) / 2) * erfTail(-x * Math.SQRT1_2) : 0.5 * (1 + erf(x * Math.SQRT1_2));
+const normalDensity = (x: number): number => Math.exp((-x * x) / 2) / Math.sqrt(2 * Math.PI);
+const geluErf = (x: number): number => (x === -Infinity ? 0 : x * normalShare(x));
+const geluErfSlope = (x: number): number =>
+  Math.abs(x) === Infinity ? Number(x > 0) : normalShare(x) + x * normalDensity(x);
+
 /** Each kind with its derivative. Kinks (abs, relu at 0) have the slope 0; NaN stays NaN. */
 const unary: {
   readonly [K in UnaryKind]: readonly [value: (x: number) => number, slope: (x: number) => number];
@@ -43,6 +69,11 @@ const unary: {
   gelu: [gelu, geluSlope],
   sin: [Math.sin, Math.cos],
   cos: [Math.cos, (x) => -Math.sin(x)],
+  erf: [erf, (x) => (2 / Math.sqrt(Math.PI)) * Math.exp(-x * x)],
+  geluErf: [geluErf, geluErfSlope],
+  softplus: [(x) => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x))), sigmoid],
+  log1p: [Math.log1p, (x) => 1 / (1 + x)],
+  expm1: [Math.expm1, Math.exp],
 };
 
 const binary: { readonly [K in BinaryKind]: (a: number, b: number) => number } = {

@@ -30,6 +30,11 @@ const unary: { readonly [K in UnaryKind]: readonly [value: string, slope: string
   gelu: ["gelu(x)", "gelu_slope(x)"],
   sin: ["sin_precise(x)", "cos_precise(x)"],
   cos: ["cos_precise(x)", "-sin_precise(x)"],
+  erf: ["erf(x)", "1.1283791670955126 * bell(x, 1.0)"],
+  geluErf: ["gelu_erf(x)", "gelu_erf_slope(x)"],
+  softplus: ["keep_nan(x, max(x, 0.0)) + log1p(exp_precise(-abs(x)))", "sigmoid(x)"],
+  log1p: ["log1p(x)", "1.0 / (1.0 + x)"],
+  expm1: ["expm1(x)", "exp_precise(x)"],
 };
 
 /**
@@ -79,14 +84,8 @@ fn quarter_turns(x: f32, shift: i32) -> f32 {
   let value = select(s, c, (turn & 1) == 1);
   return select(value, -value, turn >= 2);
 }
-// The same for log, whose absolute error WGSL bounds by 2⁻²¹ around 1 (logf.c).
-fn log_precise(x: f32) -> f32 {
-  let bits = bitcast<u32>(x);
-  var e = f32(i32(bits >> 23u) - 126);
-  var m = bitcast<f32>((bits & 0x7fffffu) | 0x3f000000u);
-  if (m < 0.7071067811865476) { e -= 1.0; m += m; }
-  let f = m - 1.0;
-  let z = f * f;
+// (log(1 + f) − f + f²/2)/f² for 1 + f from √½ to √2.
+fn log_rest(f: f32) -> f32 {
   var y = 7.0376836292e-2;
   y = y * f - 1.1514610310e-1;
   y = y * f + 1.1676998740e-1;
@@ -95,8 +94,18 @@ fn log_precise(x: f32) -> f32 {
   y = y * f - 1.6668057665e-1;
   y = y * f + 2.0000714765e-1;
   y = y * f - 2.4999993993e-1;
-  y = y * f + 3.3333331174e-1;
-  return f + ((y * f * z - 2.12194440e-4 * e) - 0.5 * z) + 0.693359375 * e;
+  return f * (y * f + 3.3333331174e-1);
+}
+fn log_near(f: f32) -> f32 { return f + f * f * (log_rest(f) - 0.5); }
+// The same for log, whose absolute error WGSL bounds by 2⁻²¹ around 1 (logf.c).
+fn log_precise(x: f32) -> f32 {
+  let bits = bitcast<u32>(x);
+  var e = f32(i32(bits >> 23u) - 126);
+  var m = bitcast<f32>((bits & 0x7fffffu) | 0x3f000000u);
+  if (m < 0.7071067811865476) { e -= 1.0; m += m; }
+  let f = m - 1.0;
+  let z = f * f;
+  return f + ((log_rest(f) * z - 2.12194440e-4 * e) - 0.5 * z) + 0.693359375 * e;
 }
 fn sin_precise(x: f32) -> f32 { return quarter_turns(x, 0); }
 fn cos_precise(x: f32) -> f32 { return quarter_turns(x, 1); }
@@ -108,18 +117,21 @@ export const EXP_NAN: string = "fn exp_nan(x: f32) -> f32 { return select(exp(x)
 /** Functions that the expressions use. tanh is written out, since some drivers overflow in it. */
 export const MATH: string = `
 ${PRECISE}
-// WGSL lets the error of exp grow with x (expf.c). Scaled in two steps, so that the ends are right.
-fn exp_precise(x: f32) -> f32 {
-  let y = clamp(x, -104.0, 89.0);
-  let k = round(y * 1.4426950408889634);
-  let r = (y - k * 0.693359375) + k * 2.12194440e-4;
+// (e^r − 1 − r)/r², |r| ≤ ½·ln 2.
+fn exp_rest(r: f32) -> f32 {
   var p = 1.9875691500e-4;
   p = p * r + 1.3981999507e-3;
   p = p * r + 8.3334519073e-3;
   p = p * r + 4.1665795894e-2;
   p = p * r + 1.6666665459e-1;
-  p = p * r + 5.0000001201e-1;
-  p = p * r * r + (r + 1.0);
+  return p * r + 5.0000001201e-1;
+}
+// WGSL lets the error of exp grow with x (expf.c). Scaled in two steps, so that the ends are right.
+fn exp_precise(x: f32) -> f32 {
+  let y = clamp(x, -104.0, 89.0);
+  let k = round(y * 1.4426950408889634);
+  let r = (y - k * 0.693359375) + k * 2.12194440e-4;
+  let p = exp_rest(r) * r * r + (r + 1.0);
   let half = i32(k) / 2;
   let rest = i32(k) - half;
   return keep_nan(x, p * bitcast<f32>((half + 127) << 23u) * bitcast<f32>((rest + 127) << 23u));
@@ -167,6 +179,62 @@ fn gelu_slope(wide: f32) -> f32 {
   let x = held(wide, -16.0, 16.0);
   let t = tanh_safe(0.7978845608028654 * (x + 0.044715 * x * x * x));
   return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * 0.7978845608028654 * (1.0 + 0.134145 * x * x);
+}
+fn log1p(x: f32) -> f32 {
+  if (x > -0.29 && x < 0.41) { return log_near(x); }
+  return log_ieee(1.0 + x);
+}
+fn expm1(x: f32) -> f32 {
+  if (abs(x) < 0.34) { return x + x * x * exp_rest(x); }
+  return exp_precise(x) - 1.0;
+}
+// e^{−scale·x²}: the leading 12 bits of x have an exact square.
+fn bell(x: f32, scale: f32) -> f32 {
+  let size = held(abs(x), 0.0, 16.0);
+  let high = bitcast<f32>(bitcast<u32>(size) & 0xfffff000u);
+  return exp_precise(-scale * (high * high)) * exp_precise(-scale * ((size - high) * (size + high)));
+}
+// erf z for 0 ≤ z ≤ 1, and e^{z²}·(1 − erf z) for z ≥ 1: fitted polynomials, with relative errors of 2e-9.
+fn erf_near(z: f32) -> f32 {
+  let s = z * z;
+  var y = 7.853857823647559e-5;
+  y = y * s - 8.010192541405559e-4;
+  y = y * s + 5.188327748328447e-3;
+  y = y * s - 2.6853810995817184e-2;
+  y = y * s + 1.128358542919159e-1;
+  y = y * s - 3.761262595653534e-1;
+  return z * (y * s + 1.1283791065216064);
+}
+fn erf_tail(z: f32) -> f32 {
+  let t = 1.0 / (z + 2.0);
+  var y = -78.76156616210938;
+  y = y * t + 127.5413818359375;
+  y = y * t - 62.884578704833984;
+  y = y * t + 3.108609914779663;
+  y = y * t - 1.5969674587249756;
+  y = y * t + 2.780158758163452;
+  y = y * t + 2.816587209701538;
+  y = y * t + 1.9747592210769653;
+  y = y * t + 1.1283783912658691;
+  return t * (y * t + 0.564189612865448);
+}
+fn erf(x: f32) -> f32 {
+  let size = held(abs(x), 0.0, 16.0);
+  if (size < 1.0) { return select(erf_near(size), -erf_near(size), x < 0.0); }
+  let far = 1.0 - bell(size, 1.0) * erf_tail(size);
+  return keep_nan(x, select(far, -far, x < 0.0));
+}
+// The normal distribution's share below x.
+fn normal_share(x: f32) -> f32 {
+  let z = 0.7071067811865476 * held(abs(x), 0.0, 16.0);
+  if (z < 1.0) { return 0.5 + select(0.5, -0.5, x < 0.0) * erf_near(z); }
+  let beyond = 0.5 * bell(x, 0.5) * erf_tail(z);
+  return select(1.0 - beyond, beyond, x < 0.0);
+}
+fn gelu_erf(x: f32) -> f32 { return held(x, -16.0, inf()) * normal_share(x); }
+fn gelu_erf_slope(wide: f32) -> f32 {
+  let x = held(wide, -16.0, 16.0);
+  return normal_share(x) + x * (0.3989422804014327 * bell(x, 0.5));
 }
 `;
 
