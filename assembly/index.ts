@@ -10,5 +10,5 @@ export * from "./random";
 export { alignRows, dotPartials, dotTotal, reduceColumns, reduceRows, segmentColumns } from "./reduce";
 export { rope } from "./rope";
 export { crossEntropy, crossEntropyJvp, crossEntropyVjp, softmax, softmaxVjp } from "./softmax";
-export { binary, copyRows, copyTiles } from "./strided";
+export { binary, compare, copyRows, copyTiles } from "./strided";
 export { embeddingAlign, gather, scatterAdd } from "./table";

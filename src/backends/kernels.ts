@@ -27,7 +27,11 @@ export type UnaryKind =
   | "erf" | "geluErf"
   /** log(1 + eˣ); log(1 + x) and eˣ − 1 without cancellation near 0. */
   | "softplus" | "log1p" | "expm1"; // prettier-ignore
-export type BinaryKind = "add" | "sub" | "mul" | "div" | "max" | "min";
+/** "pow" is C's: xᵖ of x < 0 for integers p alone, else NaN; 1ᵖ and x⁰ are 1, of NaN too. */
+export type BinaryKind = "add" | "sub" | "mul" | "div" | "max" | "min" | "pow";
+/** "and" and "or" take what is not 0 for true. */
+export type CompareKind =
+  | "equal" | "notEqual" | "less" | "lessEqual" | "greater" | "greaterEqual" | "and" | "or"; // prettier-ignore
 export type Activation = "none" | "gelu" | "relu" | "silu";
 export type ReduceKind = "sum" | "max" | "min";
 
@@ -36,7 +40,10 @@ export const unaryKinds: readonly UnaryKind[] = [
   "tanh", "sigmoid", "relu", "silu", "gelu", "sin", "cos",
   "erf", "geluErf", "softplus", "log1p", "expm1",
 ]; // prettier-ignore
-export const binaryKinds: readonly BinaryKind[] = ["add", "sub", "mul", "div", "max", "min"];
+export const binaryKinds: readonly BinaryKind[] = ["add", "sub", "mul", "div", "max", "min", "pow"];
+export const compareKinds: readonly CompareKind[] = [
+  "equal", "notEqual", "less", "lessEqual", "greater", "greaterEqual", "and", "or",
+]; // prettier-ignore
 export const reduceKinds: readonly ReduceKind[] = ["sum", "max", "min"];
 export const activations: readonly Activation[] = ["none", "gelu", "relu", "silu"];
 export type NormKind = "layer" | "rms";
@@ -76,11 +83,21 @@ export interface KernelParams {
     aStrides: readonly number[];
     bStrides: readonly number[];
   };
+  /**
+   * [a, b] → [c i32]: c = a kind b ? 1 : 0, with shapes and strides as in `binary`; a and b are both f32 or both i32, for "and" and "or" i32. Exact: −0 is 0,
+   * numbers below 2⁻¹²⁶ are not. With NaN all are false but "notEqual".
+   */
+  compare: {
+    kind: CompareKind;
+    shape: readonly number[];
+    aStrides: readonly number[];
+    bStrides: readonly number[];
+  };
   /** [x] → [y]: y = scale·x + shift. In place. */
   affine: { scale: number; shift: number };
   /** [x] → [y]: y += scale·x (y is read). */
   accumulate: { scale: number };
-  /** [condition i32, a, b] → [c]: c = condition ≠ 0 ? a : b; all of one size. */
+  /** [condition i32, a, b] → [c]: c = condition ≠ 0 ? a : b; all of one size, a, b and c of one type. */
   select: Record<never, never>;
   /** [x] → [y], f32 ↔ i32; towards zero to i32, out of range to the nearest end; to f32 the nearest, ties to even. */
   cast: Record<never, never>;
@@ -393,9 +410,29 @@ export const kernels: { readonly [K in KernelName]: KernelSpec<KernelParams[K]> 
     ({ shape, aStrides, bStrides }, [a, b]) =>
       within("a", a, shape, aStrides) ?? within("b", b, shape, bStrides),
   ),
+  compare: spec(
+    "any:a any:b",
+    "i32:c",
+    exact,
+    { kind: oneOf(compareKinds), shape: extents, aStrides: extents, bStrides: extents },
+    (p) => [null, null, sizeOf(p.shape)],
+    ({ kind, shape, aStrides, bStrides }, [a, b]) => {
+      if (a?.dtype !== b?.dtype) return "both operands must be of one type";
+      if ((kind === "and" || kind === "or") && a?.dtype !== "i32") return `"${kind}" is of integers`;
+      return within("a", a, shape, aStrides) ?? within("b", b, shape, bStrides);
+    },
+  ),
   affine: spec("x", "y", tight, { scale: number, shift: number }, (_, [x], n) => [null, n(x)]),
   accumulate: spec("x", "y", tight, { scale: number }, (_, [x], n) => [null, n(x)]),
-  select: spec("i32:condition a b", "c", exact, {}, (_, [c], n) => [null, n(c), n(c), n(c)]),
+  select: spec(
+    "i32:condition any:a any:b",
+    "any:c",
+    exact,
+    {},
+    (_, [c], n) => [null, n(c), n(c), n(c)],
+    (_, [, a, b], [c]) =>
+      a?.dtype === b?.dtype && a?.dtype === c?.dtype ? null : "a, b and c must be of one type",
+  ),
   cast: spec("any:x", "any:y", exact, {}, (_, [x], n) => [null, n(x)]),
   reduce: spec(
     "x",

@@ -1,16 +1,23 @@
 /** The public functions as they are called: defaults, numbers as operands, negative axes, broadcasting; against plain loops, in doubles. */
 import fc from "fast-check";
 import {
+  abs,
   add,
   arange,
   broadcastTo,
+  cast,
   causalAttention,
   concat,
   div,
+  equal,
   eye,
   full,
+  greater,
+  greaterEqual,
   key,
   layerNorm,
+  less,
+  lessEqual,
   logSumExp,
   matmul,
   max,
@@ -19,8 +26,10 @@ import {
   min,
   minimum,
   mul,
+  notEqual,
   ones,
   pad,
+  pow,
   randomBits,
   randomNormal,
   randomUniform,
@@ -116,6 +125,11 @@ describe("reductions", () => {
   );
 });
 
+/** Rounded to a few values, so that many are equal. */
+const halves = (x: Tensor | number): Tensor | number =>
+  typeof x === "number" ? Math.trunc(2 * x) : cast(cast(mul(x, 2), "i32"), "f32");
+const absolute = (x: Tensor | number): Tensor | number => (typeof x === "number" ? Math.abs(x) : abs(x));
+
 describe("two operands", () => {
   const functions: readonly [string, typeof add, (a: number, b: number) => number][] = [
     ["add", add, (a, b) => a + b],
@@ -124,6 +138,19 @@ describe("two operands", () => {
     ["div", div, (a, b) => a / b],
     ["maximum", maximum, Math.max],
     ["minimum", minimum, Math.min],
+    ["pow", (a, b) => pow(absolute(a), b), (a, b) => Math.abs(a) ** b],
+    ...[
+      ["equal", equal, (a: number, b: number) => a === b] as const,
+      ["notEqual", notEqual, (a: number, b: number) => a !== b] as const,
+      ["less", less, (a: number, b: number) => a < b] as const,
+      ["lessEqual", lessEqual, (a: number, b: number) => a <= b] as const,
+      ["greater", greater, (a: number, b: number) => a > b] as const,
+      ["greaterEqual", greaterEqual, (a: number, b: number) => a >= b] as const,
+    ].map(([name, f, of]): [string, typeof add, (a: number, b: number) => number] => [
+      name,
+      (a, b) => f(halves(a), halves(b)),
+      (a, b) => Number(of(Math.trunc(2 * a), Math.trunc(2 * b))),
+    ]),
     ["where", (a, b) => where(tensor([0], [1], "i32"), b, a), (a) => a],
   ];
 

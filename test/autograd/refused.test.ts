@@ -21,7 +21,7 @@ const names = Object.keys(ops);
 const oracle = createReferenceBackend({ precision: "f64" });
 
 /** Attributes that may be any real number, and those among them that must be positive (or at least 0). */
-const REAL: readonly string[] = ["scale", "shift"];
+const REAL: readonly string[] = ["scale", "shift", "min", "max"];
 const NONNEGATIVE: readonly string[] = ["eps", "theta"];
 /** Lists that may have another length. */
 const ANY_LENGTH: readonly string[] = ["sum axes", "max axes", "min axes", "broadcastTo shape"];
@@ -196,7 +196,16 @@ function calls(): Call[] {
       "softmax",
     ].map((name): Call => [name, [x]]),
     ["gelu", [x, { approximate: "none" }]],
-    ...["add", "sub", "mul", "div", "maximum", "minimum"].map((name): Call => [name, [x, row]]),
+    ...["add", "sub", "mul", "div", "pow", "maximum", "minimum"].map((name): Call => [name, [x, row]]),
+    ...["equal", "notEqual", "less", "lessEqual", "greater", "greaterEqual"].map((name): Call => [
+      name,
+      [x, row],
+    ]),
+    ["less", [ids, 1]],
+    ...["logicalAnd", "logicalOr"].map((name): Call => [name, [condition, condition]]),
+    ["logicalNot", [condition]],
+    ["clip", [x, 0.6, 1.5]],
+    ["where", [ids, ids, 7]],
     ["affine", [x, 2, -1]],
     ["where", [condition, x, row]],
     ["cast", [x, "i32"]],

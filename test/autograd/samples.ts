@@ -238,6 +238,39 @@ export const samples: { readonly [op: string]: readonly Sample[] } = {
   sub: binary((a, b) => a - b),
   mul: binary((a, b) => a * b),
   div: binary((a, b) => a / b, 0.3, 2),
+  pow: binary(Math.pow, 0.3, 2),
+  clip: [
+    sample(
+      [f([2, 5], -2, 2)],
+      { min: -0.75, max: 0.5 },
+      each((x) => Math.min(Math.max(x, -0.75), 0.5)),
+    ),
+    sample(
+      [f([7], -2, 2)],
+      { min: 0.25, max: Infinity },
+      each((x) => Math.max(x, 0.25)),
+    ),
+  ],
+  ...Object.fromEntries(
+    Object.entries<(a: number, b: number) => boolean>({
+      equal: (a, b) => a === b,
+      notEqual: (a, b) => a !== b,
+      less: (a, b) => a < b,
+      lessEqual: (a, b) => a <= b,
+      greater: (a, b) => a > b,
+      greaterEqual: (a, b) => a >= b,
+    }).map(([name, holds]) => [
+      name,
+      [
+        ...binary((a, b) => Number(holds(a, b))),
+        sample([i([2, 3], [1, 2, 3, 3, 2, 1]), i([3], [2, 2, 2])], {}, (x, y) =>
+          x.map((a, n) => Number(holds(a, y[n % 3]))),
+        ),
+      ],
+    ]),
+  ),
+  logicalAnd: [sample([i([2, 2], [0, 0, 3, -1]), i([2], [0, 2])], {}, () => [0, 0, 0, 1])],
+  logicalOr: [sample([i([2, 2], [0, 0, 3, -1]), i([2], [0, 2])], {}, () => [0, 1, 1, 1])],
   maximum: binary(Math.max),
   minimum: binary(Math.min),
   affine: [
@@ -249,6 +282,7 @@ export const samples: { readonly [op: string]: readonly Sample[] } = {
   ],
   sign: [sample([f([2, 3])], {}, each(Math.sign))],
   where: [
+    sample([i([3], [0, 1, -2]), i([3], [4, 5, 6]), i([3], [7, 8, 9])], {}, () => [7, 5, 6]),
     sample([i([2, 3], [0, 1, 2, 0, -1, 0]), f([2, 3]), f([2, 3])], {}, (c, a, b) =>
       c.map((yes, n) => (yes !== 0 ? a[n] : b[n])),
     ),

@@ -8,6 +8,7 @@ import {
   type AttentionParams,
   type BinaryKind,
   binaryKinds,
+  compareKinds,
   type KernelName,
   type KernelParams,
   reduceKinds,
@@ -497,7 +498,11 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
 
   binary: () => {
     const operand = (kind: BinaryKind, seed: number, size: number): Operand =>
-      f(kind === "div" && seed === 2 ? values(size, seed, 0.5, 3) : values(size, seed, -2, 2));
+      f(
+        (kind === "div" && seed === 2) || (kind === "pow" && seed === 1)
+          ? values(size, seed, 0.5, 3)
+          : values(size, seed, -2, 2),
+      );
     const broadcast = (kind: BinaryKind, a: readonly number[], b: readonly number[], c: readonly number[]) =>
       ({
         name: `${kind} [${a.join()}] with [${b.join()}]`,
@@ -512,6 +517,8 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       broadcast(kind, [33, 70], [33, 1], [33, 70]),
       broadcast(kind, [33, 1], [1, 70], [33, 70]),
       broadcast(kind, [], [5, 3], [5, 3]),
+      broadcast(kind, [37], [1], [37]),
+      broadcast(kind, [1], [37], [37]),
       broadcast(kind, [3, 0, 2], [2], [3, 0, 2]),
       broadcast(kind, [2, 1, 3, 1], [4, 1, 5], [2, 4, 3, 5]),
       broadcast(kind, [2, 1, 2, 1, 2, 3], [3, 1, 2, 1, 1], [2, 3, 2, 2, 2, 3]),
@@ -535,6 +542,45 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       { ...broadcast(kind, [33], [5, 33], [5, 33]), name: `${kind} c is b`, outputs: [null], inPlace: 1 },
       { ...broadcast(kind, [37], [37], [37]), name: `${kind} c is a, flat`, outputs: [null], inPlace: 0 },
     ]);
+  },
+
+  compare: () => {
+    // Of a few values, so that many are equal; then every pair of those that are told apart with care.
+    const some = (dtype: Operand["dtype"], count: number, seed: number): Operand =>
+      dtype === "f32" ? f(integers(count, seed, -2, 3).map((x) => x / 2)) : i(integers(count, seed, -1, 2));
+    const care = {
+      f32: [NaN, -Infinity, -3e38, -1, -1e-38, -1e-45, -0, 0, 1e-45, 1e-38, 1, 1.0000001, 3e38, Infinity],
+      i32: [-2147483648, -2147483647, -1, 0, 1, 16777217, 16777216, 2147483647],
+    };
+    return compareKinds.flatMap((kind) =>
+      (["f32", "i32"] as const).flatMap((dtype): Case<"compare">[] => {
+        if (dtype === "f32" && (kind === "and" || kind === "or")) return [];
+        const pair = (a: readonly number[], b: readonly number[], c: readonly number[]): Case<"compare"> => ({
+          name: `${kind} ${dtype} [${a.join()}] with [${b.join()}]`,
+          params: { kind, shape: c, aStrides: broadcastStrides(a, c), bStrides: broadcastStrides(b, c) },
+          inputs: [some(dtype, sizeOf(a), 1), some(dtype, sizeOf(b), 2)],
+          outputs: [out(sizeOf(c), "i32")],
+        });
+        const list = care[dtype];
+        const of = dtype === "f32" ? f : i;
+        return [
+          ...SIZES.map((n) => pair([n], [n], [n])),
+          pair([], [], []),
+          pair([37], [], [37]),
+          pair([], [37], [37]),
+          pair([33, 70], [33, 1], [33, 70]),
+          pair([33, 1], [1, 70], [33, 70]),
+          pair([3, 0, 2], [2], [3, 0, 2]),
+          pair([2, 1, 3, 1], [4, 1, 5], [2, 4, 3, 5]),
+          ...(kind === "less" ? TASKS.map((n) => ofCpu<"compare">(pair([n], [n], [n]))) : []),
+          {
+            ...pair([list.length, 1], [list.length], [list.length, list.length]),
+            name: `${kind} of ${dtype} with care`,
+            inputs: [of(list), of(list)],
+          },
+        ];
+      }),
+    );
   },
 
   affine: () => [
@@ -562,12 +608,15 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
     })),
 
   select: () =>
-    [...SIZES, ...TASKS].map((n) => ({
-      name: `${n}`,
-      params: {},
-      inputs: [i(integers(n, 1, -1, 2)), f(values(n, 2)), f(values(n, 3))],
-      outputs: [out(n)],
-    })),
+    [...SIZES, ...TASKS].flatMap((n): Case<"select">[] => {
+      const condition = i(integers(n, 1, -1, 2));
+      const [a, b] = [integers(n, 2, -99, 99), integers(n, 3, -99, 99)];
+      const params = {};
+      return [
+        { name: `${n}`, params, inputs: [condition, f(values(n, 2)), f(values(n, 3))], outputs: [out(n)] },
+        { name: `i32 ${n}`, params, inputs: [condition, i(a), i(b)], outputs: [out(n, "i32")] },
+      ];
+    }),
 
   cast: () => [
     ...[...SIZES, ...TASKS].flatMap((n): Case<"cast">[] => [

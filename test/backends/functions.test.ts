@@ -190,6 +190,52 @@ function patterns(): Float32Array {
 const MOST = 3.4028234663852886e38;
 const LEAST = 2 ** -126;
 
+/** C's pow, where JavaScript's has NaN. */
+const powOf = (x: number, y: number): number =>
+  x === 1 || (x === -1 && Math.abs(y) === Infinity) ? 1 : x ** y;
+const EXPONENTS = [
+  ...[0, -0, 1, -1, 2, -2, 3, -3, 0.5, -0.5, 1 / 3, 2.5, 7, 10, -10, 31, 63.5, 127, 1e-3, -1e-3, 1e-20],
+  ...[16777215, 16777216, -16777217, 1e6 + 1, 1e9, 1e20, -1e30, 3e38, Infinity, -Infinity, NaN],
+];
+
+describe.each(kernelBackends)("pow over all of f32, $name", ({ name, create }) => {
+  it("of every kind of base and exponent", async () => {
+    const backend = await create();
+    const gpu = name.startsWith("webgpu");
+    const near = Array.from({ length: 200 }, (_, n) => 1 + (n - 100) * (n % 2 === 0 ? 2 ** -23 : 2 ** -12));
+    const bases = [...patterns(), ...near, -1, -0.5, -2, -3].filter(
+      (x) => !gpu || x === 0 || !(Math.abs(x) < LEAST),
+    );
+    const place = (data: readonly number[]) => {
+      const buffer = backend.alloc(data.length, "f32");
+      backend.write(buffer, 0, data);
+      return { buffer, offset: 0, shape: [data.length], dtype: "f32" as const };
+    };
+    const [a, c] = [place(bases), place(bases)];
+    const { rtol, atol } = kernels.binary.tolerance;
+    const wrong: string[] = [];
+    for (const exponent of EXPONENTS) {
+      const y = Math.fround(exponent);
+      const b = place([y]);
+      const params = { kind: "pow", shape: [bases.length], aStrides: [1], bStrides: [0] } as const;
+      backend.run("binary", params, [a, b], [c]);
+      const got = await backend.read(c.buffer, 0, bases.length);
+      backend.free(b.buffer);
+      bases.forEach((base, i) => {
+        const want = powOf(Math.fround(base), y);
+        // Where the GPU may have 0 in its place.
+        if (gpu && Math.abs(y) < LEAST) return;
+        const overflows = Math.abs(want) >= MOST * (1 - rtol) && got[i] === Math.sign(want) * Infinity;
+        const close = Math.abs(got[i] - want) <= atol + rtol * Math.abs(want);
+        const same = Object.is(got[i], Math.fround(want)) || got[i] === Math.fround(want);
+        if (!close && !same && !overflows) wrong.push(`${base} ** ${y} = ${got[i]}, not ${want}`);
+      });
+    }
+    await backend.dispose();
+    expect(wrong.slice(0, 12)).toEqual([]);
+  });
+});
+
 describe.each(kernelBackends)("every kind over all of f32, $name", ({ name, create }) => {
   let backend: Backend;
   beforeAll(async () => {

@@ -1,26 +1,20 @@
-/** Elementwise arithmetic with broadcasting: add, sub, mul, div, maximum, minimum, affine, where, cast, stopGradient. */
+/** Elementwise arithmetic with broadcasting: add, sub, mul, div, pow, maximum, minimum, clip, affine, where, cast, stopGradient. */
 import { run } from "../../backends/backend.ts";
-import type { BinaryKind, KernelParams } from "../../backends/kernels.ts";
+import type { BinaryKind } from "../../backends/kernels.ts";
 import { GradmixError } from "../../errors.ts";
 import { valueThat } from "../../options.ts";
 import { checkDType, type DType } from "../../tensor/dtype.ts";
-import { broadcastShapes, broadcastStrides, formatShape, sameShape, type Shape } from "../../tensor/shape.ts";
+import { broadcastShapes } from "../../tensor/shape.ts";
 import { Tensor } from "../../tensor/tensor.ts";
 import { keepsElementwise } from "../batch.ts";
-import {
-  allocate,
-  apply1,
-  filled,
-  MAX_RANK,
-  type None,
-  none,
-  type Op,
-  type Spec,
-  specOf,
-  wantType,
-} from "../op.ts";
+import { allocate, apply1, filled, type None, none, type Op, type Spec, specOf, wantType } from "../op.ts";
 import { wantLike, wantTensor } from "../checks.ts";
+import { abs, log } from "./activation.ts";
 import { reshape, stretch, sumTo } from "./broadcast.ts";
+import { equal, greater, greaterEqual, less, logicalAnd, logicalNot, logicalOr } from "./compare.ts";
+import { jointShape, type Operand, toTensors, walk } from "./operands.ts";
+
+export type { Operand } from "./operands.ts";
 
 const number = valueThat("a number", (value) => typeof value === "number");
 
@@ -30,30 +24,6 @@ interface BinaryRules {
   /** ∂c/∂a · t and ∂c/∂b · t, of the result's shape; t is the cotangent or, broadcast, the tangent. */
   slopeA(t: Tensor, saved: readonly Tensor[]): Tensor;
   slopeB(t: Tensor, saved: readonly Tensor[]): Tensor;
-}
-
-/** The broadcast of two shapes, of as many axes as kernels walk. */
-function jointShape(name: string, a: Spec, b: Spec): Shape {
-  if (a.shape.length <= MAX_RANK && sameShape(a.shape, b.shape)) return a.shape;
-  const shape = broadcastShapes(a.shape, b.shape, name);
-  if (shape.length > MAX_RANK)
-    throw new GradmixError(
-      "shape",
-      `${name}: ${formatShape(a.shape)} and ${formatShape(b.shape)} have over ${MAX_RANK} axes; reshape them`,
-    );
-  return shape;
-}
-
-const STEP: readonly number[] = [1];
-type Walk = Omit<KernelParams["binary"], "kind">;
-
-/** How a kernel reads a and b for c. Where nothing is broadcast it is one long row: a call on small tensors costs little but this bookkeeping. */
-function walk<K>(kind: K, a: Tensor, b: Tensor, c: Tensor): Walk & { kind: K } {
-  if (a.size === c.size && b.size === c.size)
-    return { kind, shape: [c.size], aStrides: STEP, bStrides: STEP };
-  const { shape } = c;
-  const [aStrides, bStrides] = [broadcastStrides(a.shape, shape), broadcastStrides(b.shape, shape)];
-  return { kind, shape, aStrides, bStrides };
 }
 
 function binaryOp(name: string, kind: BinaryKind, rules: BinaryRules): Op<None> {
@@ -126,6 +96,56 @@ export const minimumOp: Op<None> = binaryOp("minimum", "min", {
   slopeB: (t, [a, b]) => mul(t, larger(a, b)),
 });
 
+/** The least normal f32: below it 1/x may overflow, and a GPU may take x for 0. */
+const LEAST = 2 ** -126;
+
+export const powOp: Op<None> = binaryOp("pow", "pow", {
+  saved: (a, b, c) => [a, b, c],
+  // b·a^(b−1), and 0 at b = 0, where a^(b−1) may be infinite.
+  slopeA(t, [a, b]) {
+    const still = logicalAnd(equal(b, 0), logicalNot(greater(abs(a), LEAST)));
+    return mul(t, mul(b, pow(a, where(still, b, affine(b, 1, -1)))));
+  },
+  // a^b·log a, and 0 at a = 0 where a^b is finite: there the limit from the right is.
+  slopeB(t, [a, b, c]) {
+    const still = logicalAnd(equal(a, 0), greaterEqual(b, 0));
+    return mul(t, mul(c, log(where(still, 1, a))));
+  },
+});
+
+/** x held to [min, max]. */
+export const clipOp: Op<{ min: number; max: number }> = {
+  name: "clip",
+  keepsBatch: keepsElementwise,
+  infer([x], { min, max }) {
+    number("clip: min", min);
+    number("clip: max", max);
+    if (!(min <= max)) throw new GradmixError("config", `clip: min ${min} must be at most max ${max}`);
+    wantType("clip", "x", x, "f32");
+    return [specOf(x)];
+  },
+  forward([x], { min, max }, [spec]) {
+    const y = allocate(spec, x);
+    const one: Spec = { shape: [], dtype: "f32" };
+    const [low, high] = [filled(min, one, x), filled(max, one, x)];
+    run("binary", walk("max", x, low, y), [x, low], [y]);
+    run("binary", walk("min", y, high, y), [y, high], [y]);
+    for (const t of [low, high]) t.dispose();
+    return { outputs: [y], saved: [x] };
+  },
+  vjp([ct], { saved: [x], attrs }) {
+    return [ct === null ? null : within(x, attrs, ct)];
+  },
+  jvp([tangent], { inputs: [x], attrs }) {
+    return [tangent === null ? null : within(x, attrs, tangent)];
+  },
+};
+
+/** t where min ≤ x ≤ max, else 0; of NaN it is t. */
+function within(x: Tensor, { min, max }: { min: number; max: number }, t: Tensor): Tensor {
+  return where(logicalOr(less(x, min), greater(x, max)), 0, t);
+}
+
 /** y = scale·x + shift. */
 export const affineOp: Op<{ scale: number; shift: number }> = {
   name: "affine",
@@ -177,11 +197,9 @@ export const whereOp: Op<None> = {
   keepsBatch: keepsElementwise,
   infer([condition, a, b]) {
     wantType("where", "the condition", condition, "i32");
-    wantType("where", "the first choice", a, "f32");
-    wantType("where", "the second choice", b, "f32");
     wantLike("where", "the second choice", b, a);
     wantLike("where", "the condition", condition, { shape: a.shape, dtype: "i32" });
-    return [{ shape: a.shape, dtype: "f32" }];
+    return [specOf(a)];
   },
   forward([condition, a, b], _, [spec]) {
     const c = allocate(spec, a);
@@ -227,21 +245,8 @@ export const stopGradientOp: Op<None> = {
   },
 };
 
-export type Operand = Tensor | number;
-
 function binary(op: Op<None>, a: Operand, b: Operand): Tensor {
   return apply1(op, toTensors(op.name, a, b), none);
-}
-
-function toTensors(name: string, a: Operand, b: Operand): [Tensor, Tensor] {
-  if (typeof a !== "number") wantTensor(name, "operand 0", a);
-  if (typeof b !== "number") wantTensor(name, "operand 1", b);
-  const like = a instanceof Tensor ? a : b;
-  if (!(like instanceof Tensor))
-    throw new GradmixError("shape", `${name}: one of the operands must be a tensor, both are numbers`);
-  const scalar: Spec = { shape: [], dtype: "f32" };
-  const wrap = (x: Operand): Tensor => (typeof x === "number" ? filled(x, scalar, like) : x);
-  return [wrap(a), wrap(b)];
 }
 
 /** a + b, broadcast. */
@@ -280,6 +285,24 @@ export function minimum(a: Operand, b: Operand): Tensor {
   return binary(minimumOp, a, b);
 }
 
+/**
+ * aᵇ, broadcast; a and b are f32 tensors, or one of them a number. As C's pow: of a < 0 it is right for integers b and NaN for others, a⁰ and 1ᵇ are 1.
+ * The gradient with respect to a is b·aᵇ⁻¹, 0 at b = 0; with respect to b it is aᵇ·log a, 0 at a = 0 for b ≥ 0 and NaN for a < 0: as PyTorch has them.
+ * Throws `shape` for other types and for shapes that do not broadcast.
+ */
+export function pow(a: Operand, b: Operand): Tensor {
+  const [x, y] = toTensors("pow", a, b);
+  return apply1(powOp, [x, y], none);
+}
+
+/**
+ * x held to [min, max], by element; an end that is infinite holds nothing. The slope is 1 from min to max, the ends included, and 0 beyond, as PyTorch has it;
+ * NaN stays. For bounds that are tensors: `minimum(maximum(x, low), high)`. Throws `shape` unless x is f32, `config` unless min ≤ max are numbers.
+ */
+export function clip(x: Tensor, min: number, max: number): Tensor {
+  return apply1(clipOp, [x], { min, max });
+}
+
 /** scale·x + shift. */
 export function affine(x: Tensor, scale: number, shift: number): Tensor {
   return apply1(affineOp, [x], { scale, shift });
@@ -290,16 +313,17 @@ export function sign(x: Tensor): Tensor {
   return apply1(signOp, [x], none);
 }
 
-/** condition ≠ 0 ? a : b by element, broadcast; `condition` is i32. */
+/**
+ * condition ≠ 0 ? a : b by element, broadcast. `condition` is i32, as `less` and the other comparisons give it; a and b are both f32 or both i32, or numbers. The
+ * element that is not chosen leaves no trace, NaN or ∞ neither: its gradient is 0. (What led to it may still turn that 0 into NaN, as 0·∞ in the rule of log
+ * at 0: choose before such a function, not after.) Throws `shape` for other types and for shapes that do not broadcast.
+ */
 export function where(condition: Tensor, a: Operand, b: Operand): Tensor {
   wantTensor("where", "the condition", condition);
-  const [x, y] = toTensors("where", a, b);
+  const [x, y] = toTensors("where", a, b, condition);
   const shape = broadcastShapes(condition.shape, broadcastShapes(x.shape, y.shape, "where"), "where");
-  return apply1(
-    whereOp,
-    [condition, x, y].map((t) => stretch(t, shape)),
-    none,
-  );
+  const wide = (t: Tensor): Tensor => stretch(t, shape);
+  return apply1(whereOp, [wide(condition), wide(x), wide(y)], none);
 }
 
 /** The elements as `dtype`; towards zero to i32. No gradient passes a conversion; to its own type x keeps its gradient. */

@@ -5,10 +5,12 @@ import {
   addOp,
   affineOp,
   castOp,
+  clipOp,
   divOp,
   maximumOp,
   minimumOp,
   mulOp,
+  powOp,
   signOp,
   stopGradientOp,
   subOp,
@@ -16,6 +18,7 @@ import {
 } from "./arithmetic.ts";
 import { attentionJvpOp, attentionVjpOp, causalAttentionOp } from "./attention.ts";
 import { broadcastToOp, reshapeOp, sumOp } from "./broadcast.ts";
+import { compareOps } from "./compare.ts";
 import { embeddingOp } from "./embedding.ts";
 import { gatherOp, scatterAddOp } from "./indexing.ts";
 import { linearOp } from "./linear.ts";
@@ -53,11 +56,13 @@ export {
   add,
   affine,
   cast,
+  clip,
   div,
   maximum,
   minimum,
   mul,
   type Operand,
+  pow,
   sign,
   stopGradient,
   sub,
@@ -65,6 +70,17 @@ export {
 } from "./arithmetic.ts";
 export { causalAttention } from "./attention.ts";
 export { type Axis, broadcastTo, reshape, sum } from "./broadcast.ts";
+export {
+  equal,
+  greater,
+  greaterEqual,
+  less,
+  lessEqual,
+  logicalAnd,
+  logicalNot,
+  logicalOr,
+  notEqual,
+} from "./compare.ts";
 export { embedding } from "./embedding.ts";
 export { gather, scatterAdd } from "./indexing.ts";
 export { linear } from "./linear.ts";
@@ -85,6 +101,9 @@ export const ops: { readonly [name: string]: Op<never> } = Object.fromEntries(
     divOp,
     maximumOp,
     minimumOp,
+    powOp,
+    clipOp,
+    ...Object.values(compareOps),
     affineOp,
     signOp,
     whereOp,

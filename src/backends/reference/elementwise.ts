@@ -1,7 +1,7 @@
 /** Kernels that treat each element on its own: fill, strided copy, unary, binary, SwiGLU and their derivatives. */
 import { GradmixError } from "../../errors.ts";
 import { sizeOf } from "../../tensor/shape.ts";
-import type { Activation, BinaryKind, UnaryKind } from "../kernels.ts";
+import type { Activation, BinaryKind, CompareKind, UnaryKind } from "../kernels.ts";
 import { type Data, kernel, type Kernels } from "./kernel.ts";
 
 const GELU_SCALE = Math.sqrt(2 / Math.PI);
@@ -83,6 +83,19 @@ const binary: { readonly [K in BinaryKind]: (a: number, b: number) => number } =
   div: (a, b) => a / b,
   max: Math.max,
   min: Math.min,
+  // C's: JavaScript has NaN for powers of ±1 where C has 1.
+  pow: (a, b) => (a === 1 || (a === -1 && Math.abs(b) === Infinity) ? 1 : a ** b),
+};
+
+const compare: { readonly [K in CompareKind]: (a: number, b: number) => boolean } = {
+  equal: (a, b) => a === b,
+  notEqual: (a, b) => a !== b,
+  less: (a, b) => a < b,
+  lessEqual: (a, b) => a <= b,
+  greater: (a, b) => a > b,
+  greaterEqual: (a, b) => a >= b,
+  and: (a, b) => a !== 0 && b !== 0,
+  or: (a, b) => a !== 0 || b !== 0,
 };
 
 export function activate(kind: Activation, x: number): number {
@@ -122,6 +135,7 @@ export const elementwise: Kernels<
   | "unary"
   | "unaryVjp"
   | "binary"
+  | "compare"
   | "affine"
   | "accumulate"
   | "select"
@@ -159,6 +173,15 @@ export const elementwise: Kernels<
       const ia = inside("binary", "a", stridedOffset(i, p.shape, p.aStrides), a);
       const ib = inside("binary", "b", stridedOffset(i, p.shape, p.bStrides), b);
       c[i] = apply(a[ia], b[ib]);
+    }
+  }),
+
+  compare: kernel((p, [a, b]: [Data, Data], [c]: [Data]) => {
+    const holds = compare[p.kind];
+    for (let i = 0; i < c.length; i++) {
+      const ia = inside("compare", "a", stridedOffset(i, p.shape, p.aStrides), a);
+      const ib = inside("compare", "b", stridedOffset(i, p.shape, p.bStrides), b);
+      c[i] = holds(a[ia], b[ib]) ? 1 : 0;
     }
   }),
 

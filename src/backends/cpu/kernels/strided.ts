@@ -1,5 +1,7 @@
 /** Launchers of the kernels that read or write with strides (assembly/strided.ts): they merge axes first. */
-import { binaryKinds } from "../../kernels.ts";
+import type { View } from "../../../tensor/memory.ts";
+import { binaryKinds, type CompareKind, type KernelParams } from "../../kernels.ts";
+import type { Runtime } from "../runtime.ts";
 import type { Launchers } from "./launcher.ts";
 import { TASK_ELEMENTS as PER_TASK } from "../blocks.ts";
 
@@ -52,7 +54,61 @@ function cutRows(
 
 const SINGLE: Axis = { extent: 1, strides: [1, 1] };
 
-export const strided: Pick<Launchers, "stridedCopy" | "binary"> = {
+/** A power against a sum. */
+const COSTLY = 16;
+
+/** The numbers of assembly/strided.ts; "and" and "or" are of integers. */
+const COMPARED: { readonly [K in CompareKind]: { readonly f32: number; readonly i32: number } } = {
+  equal: { f32: 10, i32: 14 },
+  notEqual: { f32: 11, i32: 15 },
+  less: { f32: 12, i32: 16 },
+  lessEqual: { f32: 13, i32: 17 },
+  greater: { f32: 12, i32: 16 },
+  greaterEqual: { f32: 13, i32: 17 },
+  and: { f32: 18, i32: 18 },
+  or: { f32: 19, i32: 19 },
+};
+
+/** Launches a kernel of two operands that are read with strides. */
+function walkTwo(
+  runtime: Runtime,
+  kernel: "binary" | "compare",
+  number: number,
+  cost: number,
+  { shape, aStrides, bStrides }: Pick<KernelParams["binary"], "shape" | "aStrides" | "bStrides">,
+  a: View | null,
+  b: View | null,
+  c: View | null,
+): void {
+  const [atA, atB, atC] = [runtime.address(a), runtime.address(b), runtime.address(c)];
+  if (shape.length === 1 && aStrides[0] <= 1 && bStrides[0] <= 1) {
+    // One row: nothing to merge. It is what most calls are, and on small tensors this function is what they cost.
+    const count = shape[0];
+    const tasks = Math.ceil(count / PER_TASK);
+    const ints = [atA, atB, atC, count, aStrides[0], bStrides[0], 1, 1, PER_TASK, tasks, number, 0];
+    runtime.launch({ kernel, tasks, ints, work: count * cost });
+    return;
+  }
+  if (shape.includes(0)) return;
+  const axes = mergeAxes(
+    shape.map((extent, axis) => ({ extent, strides: [aStrides[axis], bStrides[axis]] })),
+  );
+  const row = axes.pop() ?? SINGLE;
+  const rows = rowCount(axes);
+  const cut = cutRows(rows, row.extent);
+  runtime.launch({
+    kernel,
+    tasks: cut.tasks,
+    ints: [
+      ...[atA, atB, atC, row.extent, ...row.strides],
+      ...[rows, cut.rows, cut.columns, cut.blocks, number],
+      ...outerSlots(axes, 2),
+    ],
+    work: rows * row.extent * cost,
+  });
+}
+
+export const strided: Pick<Launchers, "stridedCopy" | "binary" | "compare"> = {
   stridedCopy(runtime, { shape, inStrides, inOffset, outStrides, outOffset }, [input], [out]) {
     if (shape.includes(0)) return;
     const from = runtime.address(input) + 4 * inOffset;
@@ -95,34 +151,16 @@ export const strided: Pick<Launchers, "stridedCopy" | "binary"> = {
     });
   },
 
-  binary(runtime, { kind, shape, aStrides, bStrides }, [a, b], [c]) {
-    const operands = [runtime.address(a), runtime.address(b), runtime.address(c)] as const;
-    const number = binaryKinds.indexOf(kind);
-    if (shape.length === 1 && aStrides[0] === 1 && bStrides[0] === 1) {
-      // One row: nothing to merge. It is what most calls are, and on small tensors this function is what they cost.
-      const count = shape[0];
-      const tasks = Math.ceil(count / PER_TASK);
-      const [atA, atB, atC] = operands;
-      const ints = [atA, atB, atC, count, 1, 1, 1, 1, PER_TASK, tasks, number, 0];
-      runtime.launch({ kernel: "binary", tasks, ints, work: count });
-      return;
-    }
-    if (shape.includes(0)) return;
-    const axes = mergeAxes(
-      shape.map((extent, axis) => ({ extent, strides: [aStrides[axis], bStrides[axis]] })),
-    );
-    const row = axes.pop() ?? SINGLE;
-    const rows = rowCount(axes);
-    const cut = cutRows(rows, row.extent);
-    runtime.launch({
-      kernel: "binary",
-      tasks: cut.tasks,
-      ints: [
-        ...operands,
-        ...[row.extent, ...row.strides, rows, cut.rows, cut.columns, cut.blocks, number],
-        ...outerSlots(axes, 2),
-      ],
-      work: rows * row.extent,
-    });
+  binary(runtime, params, [a, b], [c]) {
+    const { kind } = params;
+    walkTwo(runtime, "binary", binaryKinds.indexOf(kind), kind === "pow" ? COSTLY : 1, params, a, b, c);
+  },
+
+  compare(runtime, { kind, shape, aStrides, bStrides }, [a, b], [c]) {
+    const number = a?.dtype === "i32" ? COMPARED[kind].i32 : COMPARED[kind].f32;
+    // What is greater is less the other way round.
+    if (kind === "greater" || kind === "greaterEqual")
+      walkTwo(runtime, "compare", number, 1, { shape, aStrides: bStrides, bStrides: aStrides }, b, a, c);
+    else walkTwo(runtime, "compare", number, 1, { shape, aStrides, bStrides }, a, b, c);
   },
 };

@@ -1,5 +1,5 @@
 /** Kernels that treat each element on its own. */
-import type { Activation, BinaryKind, UnaryKind } from "../../kernels.ts";
+import type { Activation, BinaryKind, CompareKind, KernelParams, UnaryKind } from "../../kernels.ts";
 import { sizeOf, stridesOf } from "../../../tensor/shape.ts";
 import {
   elementwise as each,
@@ -245,7 +245,120 @@ const binary: { readonly [K in BinaryKind]: string } = {
   div: "x / y",
   max: "keep_nan(x, keep_nan(y, max(x, y)))",
   min: "keep_nan(x, keep_nan(y, min(x, y)))",
+  pow: "power(x, y)",
 };
+
+/**
+ * powf, as in C: WGSL's own has no sign and loses digits as the exponent of the result grows. Of x, in the form of FreeBSD's e_powf.c (Sun Microsystems), the
+ * logarithm is found in two parts, the upper of which has so few bits that its product with the upper bits of y is exact.
+ */
+const POWER: string = `
+fn head(x: f32) -> f32 { return bitcast<f32>(bitcast<u32>(x) & 0xfffff000u); }
+fn power_of(x: f32, y: f32) -> f32 {
+  let small = x < 1.1754944e-38;
+  var bits = bitcast<u32>(select(x, x * 16777216.0, small));
+  var n = i32(bits >> 23u) - select(127, 151, small);
+  // x = 2ⁿ·m, with m near 1 or near 1.5.
+  let mantissa = bits & 0x7fffffu;
+  bits = mantissa | 0x3f800000u;
+  let middle = mantissa > 0x1cc471u && mantissa < 0x5db3d7u;
+  if (mantissa >= 0x5db3d7u) { n += 1; bits -= 0x800000u; }
+  let m = bitcast<f32>(bits);
+  let near = select(1.0, 1.5, middle);
+  let log_near = select(0.0, 5.84960938e-1, middle);
+  // s = (m − near)/(m + near), log m/near = 2s + ⅔s³ + …
+  let u = m - near;
+  let v = 1.0 / (m + near);
+  let s = u * v;
+  let s_high = head(s);
+  let below = head(m + near);
+  let s_low = v * ((u - s_high * below) - s_high * (m - (below - near)));
+  let s2 = s * s;
+  let r = s2 * s2 * (6.0000002384e-1 + s2 * (4.2857143283e-1 + s2 * (3.3333334327e-1 + s2 * (2.7272811532e-1
+    + s2 * (2.3066075146e-1 + s2 * 2.0697501302e-1))))) + s_low * (s_high + s);
+  let square = s_high * s_high;
+  let t_high = head(3.0 + square + r);
+  let t_low = r - ((t_high - 3.0) - square);
+  let a = s_high * t_high;
+  let b = s_low * t_high + t_low * s;
+  // Times 2/(3·log 2).
+  let c_high = head(a + b);
+  let c_low = b - (c_high - a);
+  let z_high = 9.6191406250e-1 * c_high;
+  let z_low = -1.1736857402e-4 * c_high + c_low * 9.6179670095e-1 + select(0.0, 1.56322085e-6, middle);
+  let whole = f32(n);
+  let log_high = head(((z_high + z_low) + log_near) + whole);
+  let log_low = z_low - (((log_high - whole) - log_near) - z_high);
+  let y_high = head(y);
+  let low = (y - y_high) * log_high + y * log_low;
+  let high = y_high * log_high;
+  if (high + low >= 128.5) { return inf(); }
+  if (high + low <= -151.0) { return 0.0; }
+  // 2^(high + low)
+  let power = round(high + low);
+  let rest = ((high - power) + low) * 0.6931471805599453;
+  let half = i32(power) / 2;
+  let other = i32(power) - half;
+  let e = exp_rest(rest) * rest * rest + (rest + 1.0);
+  return e * bitcast<f32>((half + 127) << 23u) * bitcast<f32>((other + 127) << 23u);
+}
+fn power(x: f32, y: f32) -> f32 {
+  if (y == 0.0 || x == 1.0) { return 1.0; }
+  if (is_nan(x) || is_nan(y)) { return nan(); }
+  let size = abs(x);
+  if (abs(y) == inf()) {
+    if (size == 1.0) { return 1.0; }
+    return select(0.0, inf(), (size > 1.0) == (y > 0.0));
+  }
+  // From 2²⁴ on all numbers are even.
+  let integer = floor(y) == y;
+  let odd = integer && abs(y) < 16777216.0 && (i32(y) & 1) == 1;
+  let turned = odd && (bitcast<u32>(x) >> 31u) == 1u;
+  if (x < 0.0 && size != inf() && !integer) { return nan(); }
+  var value = 0.0;
+  if (size == 0.0 || size == inf()) { value = select(0.0, inf(), (size > 1.0) == (y > 0.0)); }
+  else { value = power_of(size, y); }
+  return select(value, -value, turned);
+}
+`;
+
+/** Of integers that are in the order of the operands. */
+const compare: { readonly [K in CompareKind]: string } = {
+  equal: "x == y",
+  notEqual: "x != y",
+  less: "x < y",
+  lessEqual: "x <= y",
+  greater: "x > y",
+  greaterEqual: "x >= y",
+  and: "x != 0 && y != 0",
+  or: "x != 0 || y != 0",
+};
+
+/** How a kernel of two operands finds the elements for `i`, and what of that its shader has baked in. */
+function walkTwo({
+  shape,
+  aStrides,
+  bStrides,
+}: Pick<KernelParams["binary"], "shape" | "aStrides" | "bStrides">): {
+  readonly key: string;
+  readonly declarations: string;
+  readonly a: string;
+  readonly b: string;
+} {
+  const packed = stridesOf(shape);
+  const places = [aStrides, bStrides].map((strides) => {
+    if (shape.every((extent, axis) => extent === 1 || strides[axis] === packed[axis])) return "i";
+    return strides.every((stride) => stride === 0) ? "0u" : null;
+  });
+  const [a, b] = places;
+  // One shader for all shapes.
+  if (a !== null && b !== null) return { key: places.join(" "), declarations: "", a, b };
+  return {
+    key: `${shape.join()} ${aStrides.join()} ${bStrides.join()}`,
+    declarations: `${stridedIndex("of_a", shape, aStrides)}\n${stridedIndex("of_b", shape, bStrides)}`,
+    ...{ a: "of_a(i)", b: "of_b(i)" },
+  };
+}
 
 /** activation(x) as WGSL; needs MATH. */
 export const activated: { readonly [K in Activation]: string } = {
@@ -262,6 +375,7 @@ export const elementwise: Pick<
   | "unary"
   | "unaryVjp"
   | "binary"
+  | "compare"
   | "affine"
   | "accumulate"
   | "select"
@@ -306,27 +420,36 @@ export const elementwise: Pick<
       body: `  let x = arg(i);\n  set_dx(i, (${unary[kind][1]}) * dy(i));`,
     });
   },
-  binary(context, { kind, shape, aStrides, bStrides }, [a, b], [c]) {
-    const packed = stridesOf(shape);
-    if (
-      [aStrides, bStrides].every((strides) =>
-        shape.every((extent, axis) => extent === 1 || strides[axis] === packed[axis]),
-      )
-    ) {
-      // Nothing is broadcast: one shader for all shapes.
-      each(context, sizeOf(shape), {
-        key: `binary ${kind}`,
-        operands: operandsOf({ a, b }, { c }),
-        declarations: MATH,
-        body: `  let x = a(i);\n  let y = b(i);\n  set_c(i, ${binary[kind]});`,
-      });
-      return;
-    }
+  binary(context, params, [a, b], [c]) {
+    const { kind, shape } = params;
+    const way = walkTwo(params);
     each(context, sizeOf(shape), {
-      key: `binary ${kind} ${shape.join()} ${aStrides.join()} ${bStrides.join()}`,
+      key: `binary ${kind} ${way.key}`,
       operands: operandsOf({ a, b }, { c }),
-      declarations: `${MATH}\n${stridedIndex("of_a", shape, aStrides)}\n${stridedIndex("of_b", shape, bStrides)}`,
-      body: `  let x = a(of_a(i));\n  let y = b(of_b(i));\n  set_c(i, ${binary[kind]});`,
+      declarations: `${MATH}${kind === "pow" ? POWER : ""}\n${way.declarations}`,
+      body: `  let x = a(${way.a});\n  let y = b(${way.b});\n  set_c(i, ${binary[kind]});`,
+    });
+  },
+  compare(context, params, [a, b], [c]) {
+    const { kind, shape } = params;
+    const way = walkTwo(params);
+    const floats = given(a, "a").dtype === "f32";
+    each(context, sizeOf(shape), {
+      key: `compare ${kind} ${floats ? "f32" : "i32"} ${way.key}`,
+      operands: operandsOf({ a, b }, { c }),
+      // Drivers may take small numbers for 0, and NaN for anything, in comparisons of floats; not in those of their bits.
+      declarations: `fn placed(x: f32) -> i32 {
+  let bits = bitcast<i32>(x);
+  return select(bits, -2147483647 - 1 - bits, bits < 0);
+}
+${way.declarations}`,
+      body: floats
+        ? `  let v = a(${way.a});
+  let w = b(${way.b});
+  let x = placed(v);
+  let y = placed(w);
+  set_c(i, select(0, 1, select(${compare[kind]}, ${kind === "notEqual"}, is_nan(v) || is_nan(w))));`
+        : `  let x = a(${way.a});\n  let y = b(${way.b});\n  set_c(i, select(0, 1, ${compare[kind]}));`,
     });
   },
   affine(context, { scale, shift }, [x], [y]) {
@@ -346,11 +469,12 @@ export const elementwise: Pick<
     });
   },
   select(context, _, [condition, a, b], [c]) {
+    const { dtype } = given(c, "c");
     each(context, sizeOf(given(condition, "condition").shape), {
-      key: "select",
+      key: `select ${dtype}`,
       operands: operandsOf({ condition, a, b }, { c }),
       // Chosen as bits, so that NaN passes as it is.
-      body: "  set_c(i, bitcast<f32>(select(bitcast<u32>(b(i)), bitcast<u32>(a(i)), condition(i) != 0)));",
+      body: `  set_c(i, bitcast<${dtype}>(select(bitcast<u32>(b(i)), bitcast<u32>(a(i)), condition(i) != 0)));`,
     });
   },
   cast(context, _, [x], [y]) {
