@@ -1,4 +1,4 @@
-/** Elementwise arithmetic with broadcasting: add, sub, mul, div, pow, maximum, minimum, clip, affine, where, cast, stopGradient. */
+/** Elementwise arithmetic with broadcasting: add, sub, mul, div, maximum, minimum, clip, affine, where, cast, stopGradient. */
 import { run } from "../../backends/backend.ts";
 import type { BinaryKind } from "../../backends/kernels.ts";
 import { GradmixError } from "../../errors.ts";
@@ -9,9 +9,8 @@ import { Tensor } from "../../tensor/tensor.ts";
 import { keepsElementwise } from "../batch.ts";
 import { allocate, apply1, filled, type None, none, type Op, type Spec, specOf, wantType } from "../op.ts";
 import { wantLike, wantTensor } from "../checks.ts";
-import { abs, log } from "./activation.ts";
 import { reshape, stretch, sumTo } from "./broadcast.ts";
-import { equal, greater, greaterEqual, less, logicalAnd, logicalNot, logicalOr } from "./compare.ts";
+import { greater, less, logicalOr } from "./compare.ts";
 import { jointShape, type Operand, toTensors, walk } from "./operands.ts";
 
 export type { Operand } from "./operands.ts";
@@ -26,7 +25,7 @@ interface BinaryRules {
   slopeB(t: Tensor, saved: readonly Tensor[]): Tensor;
 }
 
-function binaryOp(name: string, kind: BinaryKind, rules: BinaryRules): Op<None> {
+export function binaryOp(name: string, kind: BinaryKind, rules: BinaryRules): Op<None> {
   return {
     name,
     keepsBatch: keepsElementwise,
@@ -94,23 +93,6 @@ export const minimumOp: Op<None> = binaryOp("minimum", "min", {
   saved: (a, b) => [a, b],
   slopeA: (t, [a, b]) => mul(t, larger(b, a)),
   slopeB: (t, [a, b]) => mul(t, larger(a, b)),
-});
-
-/** The least normal f32: below it 1/x may overflow, and a GPU may take x for 0. */
-const LEAST = 2 ** -126;
-
-export const powOp: Op<None> = binaryOp("pow", "pow", {
-  saved: (a, b, c) => [a, b, c],
-  // b·a^(b−1), and 0 at b = 0, where a^(b−1) may be infinite.
-  slopeA(t, [a, b]) {
-    const still = logicalAnd(equal(b, 0), logicalNot(greater(abs(a), LEAST)));
-    return mul(t, mul(b, pow(a, where(still, b, affine(b, 1, -1)))));
-  },
-  // a^b·log a, and 0 at a = 0 where a^b is finite: there the limit from the right is.
-  slopeB(t, [a, b, c]) {
-    const still = logicalAnd(equal(a, 0), greaterEqual(b, 0));
-    return mul(t, mul(c, log(where(still, 1, a))));
-  },
 });
 
 /** x held to [min, max]. */
@@ -283,16 +265,6 @@ export function maximum(a: Operand, b: Operand): Tensor {
 /** The smaller of a and b, broadcast; where they are equal each gets half of the gradient. */
 export function minimum(a: Operand, b: Operand): Tensor {
   return binary(minimumOp, a, b);
-}
-
-/**
- * aᵇ, broadcast; a and b are f32 tensors, or one of them a number. As C's pow: of a < 0 it is right for integers b and NaN for others, a⁰ and 1ᵇ are 1.
- * The gradient with respect to a is b·aᵇ⁻¹, 0 at b = 0; with respect to b it is aᵇ·log a, 0 at a = 0 for b ≥ 0 and NaN for a < 0: as PyTorch has them.
- * Throws `shape` for other types and for shapes that do not broadcast.
- */
-export function pow(a: Operand, b: Operand): Tensor {
-  const [x, y] = toTensors("pow", a, b);
-  return apply1(powOp, [x, y], none);
 }
 
 /**

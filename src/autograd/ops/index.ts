@@ -10,7 +10,6 @@ import {
   maximumOp,
   minimumOp,
   mulOp,
-  powOp,
   signOp,
   stopGradientOp,
   subOp,
@@ -25,6 +24,7 @@ import { linearOp } from "./linear.ts";
 import { crossEntropyJvpOp, crossEntropyOp, crossEntropyVjpOp, oneHotOp } from "./loss.ts";
 import { matmulOp } from "./matmul.ts";
 import { layerNormOp, normJvpOp, normVjpOp, rmsNormOp } from "./norm.ts";
+import { powOp } from "./pow.ts";
 import { maxOp, minOp, softmaxOp, softmaxVjpOp } from "./reduce.ts";
 import { ropeOp } from "./rope.ts";
 import { concatOp, padOp, sliceOp, transposeOp } from "./shape.ts";
@@ -62,7 +62,6 @@ export {
   minimum,
   mul,
   type Operand,
-  pow,
   sign,
   stopGradient,
   sub,
@@ -87,6 +86,7 @@ export { linear } from "./linear.ts";
 export { crossEntropy, exampleLosses } from "./loss.ts";
 export { matmul } from "./matmul.ts";
 export { layerNorm, rmsNorm } from "./norm.ts";
+export { pow } from "./pow.ts";
 export { logSumExp, max, mean, min, softmax } from "./reduce.ts";
 export { rope, type RopeOptions } from "./rope.ts";
 export { concat, pad, slice, transpose } from "./shape.ts";
