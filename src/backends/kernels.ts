@@ -107,6 +107,10 @@ export interface KernelParams {
   softmax: { rows: number; cols: number };
   /** [y, dy] → [dx]: dx = y ⊙ (dy − Σ y·dy) by row; vjp and jvp alike. */
   softmaxVjp: { rows: number; cols: number };
+  /** [x] → [y]: y = x − log Σ exp(x), rows of `cols`; −∞ gives −∞; a row of −∞ only, or with +∞, gives NaN. */
+  logSoftmax: { rows: number; cols: number };
+  /** [y, dy] → [dx]: dx = dy − exp(y)·Σ dy by row. */
+  logSoftmaxVjp: { rows: number; cols: number };
   /** [table: tableRows·width, ids i32: rows] → [out: rows·width]: out[r] = table[ids[r]]; an id outside the table gives a row of NaN. */
   gather: { rows: number; width: number; tableRows: number };
   /** [x: rows·width, ids i32: rows] → [out: tableRows·width]: out[ids[r]] += x[r], in order of r; `accumulate` false zeroes `out` first; ids outside are skipped. */
@@ -240,6 +244,8 @@ export interface KernelParams {
    * the cosine, 2j+1 the sine; u1 is taken as ((bits >>> 8) + 1)·2⁻²⁴, u2 as (bits >>> 8)·2⁻²⁴). `offset` counts blocks; offset + (i >> 1) wraps at 2³².
    */
   random: { kind: RandomKind; key0: number; key1: number; offset: number };
+  /** [x] → [y]: y = scale·x, and 0 where the upper 24 bits of the element's word of `random`, with offset 0, are below `threshold`. */
+  dropout: { threshold: number; scale: number; key0: number; key1: number };
 }
 
 export interface AttentionParams {
@@ -443,6 +449,12 @@ export const kernels: { readonly [K in KernelName]: KernelSpec<KernelParams[K]> 
   ),
   softmax: spec("x", "y", tight, rowsOf, (p) => [p.rows * p.cols, p.rows * p.cols]),
   softmaxVjp: spec("y dy", "dx", loose, rowsOf, (p) => [p.rows * p.cols, p.rows * p.cols, p.rows * p.cols]),
+  logSoftmax: spec("x", "y", loose, rowsOf, (p) => [p.rows * p.cols, p.rows * p.cols]),
+  logSoftmaxVjp: spec("y dy", "dx", loose, rowsOf, (p) => [
+    p.rows * p.cols,
+    p.rows * p.cols,
+    p.rows * p.cols,
+  ]),
   gather: spec("table i32:ids", "out", exact, { ...widths, tableRows: extent }, (p) => [
     p.tableRows * p.width,
     p.rows,
@@ -656,6 +668,19 @@ export const kernels: { readonly [K in KernelName]: KernelSpec<KernelParams[K]> 
       (kind === "bits") === (out?.dtype === "i32")
         ? null
         : `"${kind}" fills a tensor of type ${kind === "bits" ? "i32" : "f32"}`,
+  ),
+  dropout: spec(
+    "x",
+    "y",
+    tight,
+    {
+      threshold: {
+        what: "an integer from 0 to 2²⁴",
+        fits: (value) => extent.fits(value) && Number(value) <= 2 ** 24,
+      },
+      ...{ scale: number, key0: word, key1: word },
+    },
+    (_, [x], n) => [null, n(x)],
   ),
 };
 

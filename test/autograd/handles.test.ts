@@ -59,7 +59,7 @@ describe("ops that have nothing to do", () => {
   /** By public op: inputs for which the result is the input, if there are such; a test asks for every op. */
   const cases: { readonly [name: string]: readonly [() => Tensor, (t: Tensor) => Tensor][] } = {
     ...Object.fromEntries(
-      "abs cos erf exp expm1 gelu log log1p softplus neg reciprocal relu rsqrt sigmoid sign silu sin sqrt square tanh softmax stopGradient"
+      "abs cos erf exp expm1 gelu log log1p softplus neg reciprocal relu rsqrt sigmoid sign silu sin sqrt square tanh softmax logSoftmax stopGradient"
         .split(" ")
         .map((name) => [name, same(Reflect.get(gradmix, name) as (t: Tensor) => Tensor)]),
     ),
@@ -70,6 +70,8 @@ describe("ops that have nothing to do", () => {
     div: same((t) => gradmix.div(t, 1)),
     affine: same((t) => affine(t, 1, 0)),
     pow: [...same((t) => gradmix.pow(t, 1)), ...same((t) => gradmix.pow(t, t), () => x(2))],
+    dropout: [...same((t) => gradmix.dropout(t, 0, { seed: 1 })), ...same((t) => gradmix.dropout(t, 0.5, { seed: 1 }))],
+    oneHot: same((t) => gradmix.oneHot(t, 2), bits),
     clip: same((t) => gradmix.clip(t, -9, 9)),
     ...Object.fromEntries(
       "equal notEqual less lessEqual greater greaterEqual logicalAnd logicalOr"

@@ -22,7 +22,7 @@ const oracle = createReferenceBackend({ precision: "f64" });
 
 /** Attributes that may be any real number, and those among them that must be positive (or at least 0). */
 const REAL: readonly string[] = ["scale", "shift", "min", "max"];
-const NONNEGATIVE: readonly string[] = ["eps", "theta"];
+const NONNEGATIVE: readonly string[] = ["eps", "theta", "rate"];
 /** Lists that may have another length. */
 const ANY_LENGTH: readonly string[] = ["sum axes", "max axes", "min axes", "broadcastTo shape"];
 
@@ -194,6 +194,7 @@ function calls(): Call[] {
       "sign",
       "stopGradient",
       "softmax",
+      "logSoftmax",
     ].map((name): Call => [name, [x]]),
     ["gelu", [x, { approximate: "none" }]],
     ...["add", "sub", "mul", "div", "pow", "maximum", "minimum"].map((name): Call => [name, [x, row]]),
@@ -204,6 +205,8 @@ function calls(): Call[] {
     ["less", [ids, 1]],
     ...["logicalAnd", "logicalOr"].map((name): Call => [name, [condition, condition]]),
     ["logicalNot", [condition]],
+    ["dropout", [x, 0.5, { seed: 3, stream: 4 }]],
+    ["oneHot", [ids, 3]],
     ["clip", [x, 0.6, 1.5]],
     ["where", [ids, ids, 7]],
     ["affine", [x, 2, -1]],
@@ -308,6 +311,7 @@ const valid: { readonly [name: string]: fc.Arbitrary<{ given: Given[]; rest: unk
       rest: [shape.flatMap((_, n) => (some[n] ? [n - (keep ? shape.length : 0)] : [])), keep],
     })),
   logSumExp: shapes(1, 3).map((shape) => ({ given: [{ shape }], rest: [-1] })),
+  logSoftmax: shapes(1, 3).map((shape) => ({ given: [{ shape }], rest: [] })),
   softmax: shapes(1, 3).map((shape) => ({ given: [{ shape }], rest: [] })),
   transpose: shapes(2, 4)
     .chain((shape) =>

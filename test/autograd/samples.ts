@@ -1,6 +1,7 @@
 /** Inputs for every registered op, and what it should give, in plain JavaScript. */
 import { apply, type Op } from "#dist/autograd/op.js";
 import { ops } from "#dist/autograd/ops/index.js";
+import { foldIn, key, threefry2x32 } from "#dist/tensor/rng.js";
 import { tensor, Tensor } from "#dist/tensor/tensor.js";
 import { values } from "../backends/harness.ts";
 
@@ -110,6 +111,16 @@ function erf(x: number): number {
   }
   return (2 / Math.sqrt(Math.PI)) * sum;
 }
+
+const dropped =
+  (rate: number, seed: number, stream: number) =>
+  (x: number[]): number[] => {
+    const [key0, key1] = foldIn(key(seed), stream);
+    return x.map((value, n) => {
+      const word = threefry2x32(key0, key1, 0, n >> 1)[n & 1];
+      return (word >>> 8) / 2 ** 24 < rate ? 0 : value / (1 - rate);
+    });
+  };
 
 /** Rows of `cols`. */
 const byRow =
@@ -343,6 +354,13 @@ export const samples: { readonly [op: string]: readonly Sample[] } = {
       byRow(4, (row) => row.map((x) => Math.exp(x) / total(row.map(Math.exp)))),
     ),
   ],
+  logSoftmax: [
+    sample(
+      [f([2, 4], -3, 3)],
+      {},
+      byRow(4, (row) => row.map((x) => x - Math.log(total(row.map(Math.exp))))),
+    ),
+  ],
   gather: [
     sample([f([4, 3]), i([2, 2], [3, 0, 3, 1])], {}, (t) =>
       [3, 0, 3, 1].flatMap((r) => t.slice(r * 3, r * 3 + 3)),
@@ -390,10 +408,16 @@ export const samples: { readonly [op: string]: readonly Sample[] } = {
   ),
   swiglu: [sample([f([2, 3, 6])])],
   crossEntropy: [sample(logits()), sample([f([3, 4]), i([3], [3, 1, 0])])],
-  oneHot: [sample([i([2, 2], [2, -1, 0, 1])], { cols: 3 }, () => [0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0])],
+  dropout: [
+    sample([f([3, 5])], { rate: 0.3, seed: 7, stream: 2 }, dropped(0.3, 7, 2)),
+    sample([f([4])], { rate: 0, seed: 1, stream: 0 }, (x) => x),
+    sample([f([2, 3])], { rate: 0.75, seed: 2 ** 40, stream: 2 ** 35 }, dropped(0.75, 2 ** 40, 2 ** 35)),
+  ],
+  oneHot: [sample([i([2, 2], [2, -1, 0, 1])], { classes: 3 }, () => [0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0])],
   unaryVjp: Object.entries({ erf: -2, geluErf: -2, softplus: -2, log1p: -0.5, expm1: -2, exp: -1, log: 0.3, sqrt: 0.3, rsqrt: 0.3, reciprocal: 0.3, gelu: -2, silu: -2, relu: -2, abs: -2, tanh: -2, sigmoid: -2, square: -2, neg: -2, sin: -2, cos: -2 }).map(
     ([kind, low]) => sample([f([2, 3], low, 2), f([2, 3])], { kind }),
   ), // prettier-ignore
+  logSoftmaxVjp: [sample([f([2, 3]), f([2, 3])])],
   softmaxVjp: [sample([f([2, 3]), f([2, 3])])],
   swigluVjp: [ruleSample("swiglu", [f([2, 6])], {}, {}, [2, 3])],
   swigluJvp: [ruleSample("swiglu", [f([2, 6])], {}, {}, [2, 6])],

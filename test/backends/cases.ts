@@ -371,6 +371,8 @@ const SOFTMAX = [
   ...ROW_COUNTS.map((rows) => ({ rows, cols: ROW_OF_16, high: 3 })),
 ];
 
+const KEYED = { key0: 0x12345678, key1: 0x9abcdef0 };
+
 const ofCpu = <K extends KernelName>(c: Case<K>): Case<K> => ({ ...c, family: "cpu" });
 
 export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
@@ -708,6 +710,61 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
           f(values(rows * cols, 2)),
         ],
         outputs: [out(rows * cols)],
+      };
+    }),
+
+  dropout: () => [
+    ...[...SIZES, ...TASKS].map((n): Case<"dropout"> => ({
+      name: `${n}`,
+      params: { ...KEYED, threshold: 5_033_165, scale: 1 / 0.7 },
+      inputs: [f(values(n, n))],
+      outputs: [out(n)],
+    })),
+    ...[0, 1, 2 ** 24 - 1, 2 ** 24].map((threshold): Case<"dropout"> => ({
+      name: `threshold ${threshold}`,
+      params: { ...KEYED, key0: -1, threshold, scale: 1 },
+      inputs: [f(values(1029, 3))],
+      outputs: [out(1029)],
+    })),
+    {
+      name: "what is dropped is 0, whatever it was",
+      params: { ...KEYED, threshold: 2 ** 23, scale: 2 },
+      inputs: [f(Array.from({ length: 67 }, (_, n) => [NaN, Infinity, -Infinity, 3e38, -0][n % 5]))],
+      outputs: [out(67)],
+    },
+  ],
+
+  logSoftmax: () => [
+    ...SOFTMAX.map(({ rows, cols, high }): Case<"logSoftmax"> => ({
+      name: `${rows} rows of ${cols} up to ${high}`,
+      params: { rows, cols },
+      inputs: [f(values(rows * cols, 1, -high, high))],
+      outputs: [out(rows * cols)],
+    })),
+    {
+      name: "a small probability beside one of almost 1, far from 0",
+      params: { rows: 2, cols: 3 },
+      inputs: [f([1000, 988, 900, -1e6, -1000012, -1000000])],
+      outputs: [out(6)],
+    },
+    {
+      name: "masked by −∞, only −∞, and with +∞, NaN or the largest numbers",
+      params: { rows: 5, cols: 3 },
+      inputs: [f(EXTREME_ROWS)],
+      outputs: [out(15)],
+    },
+  ],
+
+  logSoftmaxVjp: () =>
+    SOFTMAX.map(({ rows, cols }) => {
+      const logits = values(rows * cols, 1, -3, 3);
+      const lse = naiveLse(logits, cols);
+      return {
+        name: `${rows} rows of ${cols}`,
+        params: { rows, cols },
+        inputs: [f(logits.map((x, at) => x - lse[Math.floor(at / cols)])), f(values(rows * cols, 2))],
+        outputs: [out(rows * cols)],
+        scale: sumScale(cols),
       };
     }),
 

@@ -88,6 +88,14 @@ describe("derivatives", () => {
     await checkDerivatives((at) => first("unary", { kind }, [at], [40]), x, rule, rule);
   });
 
+  it("logSoftmaxVjp", async () => {
+    const shape = { rows: 3, cols: 7 };
+    const forward: Map1 = (x) => first("logSoftmax", shape, [x], [21]);
+    const x = values(21, 1, -2, 2);
+    const y = await forward(x);
+    await checkDerivatives(forward, x, (dy) => first("logSoftmaxVjp", shape, [y, dy], [21]));
+  });
+
   it("softmaxVjp", async () => {
     const shape = { rows: 3, cols: 7 };
     const forward: Map1 = (x) => first("softmax", shape, [x], [21]);

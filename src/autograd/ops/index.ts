@@ -18,6 +18,7 @@ import {
 import { attentionJvpOp, attentionVjpOp, causalAttentionOp } from "./attention.ts";
 import { broadcastToOp, reshapeOp, sumOp } from "./broadcast.ts";
 import { compareOps } from "./compare.ts";
+import { dropoutOp } from "./dropout.ts";
 import { embeddingOp } from "./embedding.ts";
 import { gatherOp, scatterAddOp } from "./indexing.ts";
 import { linearOp } from "./linear.ts";
@@ -25,7 +26,7 @@ import { crossEntropyJvpOp, crossEntropyOp, crossEntropyVjpOp, oneHotOp } from "
 import { matmulOp } from "./matmul.ts";
 import { layerNormOp, normJvpOp, normVjpOp, rmsNormOp } from "./norm.ts";
 import { powOp } from "./pow.ts";
-import { maxOp, minOp, softmaxOp, softmaxVjpOp } from "./reduce.ts";
+import { logSoftmaxOp, logSoftmaxVjpOp, maxOp, minOp, softmaxOp, softmaxVjpOp } from "./reduce.ts";
 import { ropeOp } from "./rope.ts";
 import { concatOp, padOp, sliceOp, transposeOp } from "./shape.ts";
 
@@ -80,14 +81,15 @@ export {
   logicalOr,
   notEqual,
 } from "./compare.ts";
+export { dropout, type DropoutOptions } from "./dropout.ts";
 export { embedding } from "./embedding.ts";
 export { gather, scatterAdd } from "./indexing.ts";
 export { linear } from "./linear.ts";
-export { crossEntropy, exampleLosses } from "./loss.ts";
+export { crossEntropy, exampleLosses, oneHot } from "./loss.ts";
 export { matmul } from "./matmul.ts";
 export { layerNorm, rmsNorm } from "./norm.ts";
 export { pow } from "./pow.ts";
-export { logSumExp, max, mean, min, softmax } from "./reduce.ts";
+export { logSoftmax, logSumExp, max, mean, min, softmax } from "./reduce.ts";
 export { rope, type RopeOptions } from "./rope.ts";
 export { concat, pad, slice, transpose } from "./shape.ts";
 
@@ -119,6 +121,7 @@ export const ops: { readonly [name: string]: Op<never> } = Object.fromEntries(
     maxOp,
     minOp,
     softmaxOp,
+    logSoftmaxOp,
     gatherOp,
     scatterAddOp,
     matmulOp,
@@ -131,9 +134,11 @@ export const ops: { readonly [name: string]: Op<never> } = Object.fromEntries(
     swigluOp,
     crossEntropyOp,
     oneHotOp,
+    dropoutOp,
     // The rules' own ops.
     unaryVjpOp,
     softmaxVjpOp,
+    logSoftmaxVjpOp,
     swigluVjpOp,
     swigluJvpOp,
     normVjpOp,
