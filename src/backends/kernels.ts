@@ -14,6 +14,7 @@
  * Σ x·y of f32 numbers has |error| ≤ STATISTICS·‖x‖·‖y‖.
  */
 import { GradmixError } from "../errors.ts";
+import type { DType } from "../tensor/dtype.ts";
 import type { View } from "../tensor/memory.ts";
 import { show } from "../options.ts";
 import { formatShape, sizeOf } from "../tensor/shape.ts";
@@ -695,6 +696,19 @@ const paramRows: ReadonlyMap<string, readonly (readonly [name: string, check: Pa
   kernelNames.map((kernel) => [kernel, Object.entries<ParamCheck>(kernels[kernel].params)]),
 );
 
+/** What the table's names say of the operands of each kernel, inputs first; a type of null is any. */
+const operandRows: ReadonlyMap<string, readonly { label: string; optional: boolean; dtype: DType | null }[]> =
+  new Map(
+    kernelNames.map((kernel) => [
+      kernel,
+      [...kernels[kernel].inputs, ...kernels[kernel].outputs].map((label) => ({
+        label,
+        optional: label.endsWith("?"),
+        dtype: label.startsWith("any:") ? null : label.startsWith("i32:") ? "i32" : "f32",
+      })),
+    ]),
+  );
+
 /**
  * The table's rule for parameters, sizes and types, and for where strides may reach. Throws `shape`, naming the kernel and the parameter or operand. What
  * stands in i32 operands (ids, targets, segments) cannot be seen from here: kernels pass over ids outside of a table.
@@ -717,12 +731,12 @@ export function checkCall<K extends KernelName>(
       throw new GradmixError("shape", `${kernel}: ${name} is ${show(value)}, not ${check.what}`);
   }
   const sizes = row.sizes(params, inputs, elements);
-  for (let i = 0; i < sizes.length; i++) {
-    const output = i - inputs.length;
-    const label = output < 0 ? row.inputs[i] : row.outputs[output];
-    const operand = output < 0 ? inputs[i] : outputs[output];
+  const rows = operandRows.get(kernel) ?? [];
+  for (let i = 0; i < rows.length; i++) {
+    const { label, optional, dtype } = rows[i];
+    const operand = i < inputs.length ? inputs[i] : outputs[i - inputs.length];
     if (operand === null) {
-      if (!label.endsWith("?")) throw new GradmixError("shape", `${kernel}: operand "${label}" is missing`);
+      if (!optional) throw new GradmixError("shape", `${kernel}: operand "${label}" is missing`);
       continue;
     }
     const size = sizes[i];
@@ -731,7 +745,7 @@ export function checkCall<K extends KernelName>(
         "shape",
         `${kernel}: operand "${label}" has shape ${formatShape(operand.shape)}, ${size} elements are needed`,
       );
-    if (!label.startsWith("any:") && operand.dtype !== (label.startsWith("i32:") ? "i32" : "f32"))
+    if (dtype !== null && operand.dtype !== dtype)
       throw new GradmixError("shape", `${kernel}: operand "${label}" has the type ${operand.dtype}`);
   }
   const wrong = row.together?.(params, inputs, outputs) ?? null;

@@ -13,13 +13,19 @@ interface Axis {
   readonly strides: readonly number[];
 }
 
+function asOne(outer: Axis, inner: Axis): boolean {
+  for (let o = 0; o < outer.strides.length; o++)
+    if (outer.strides[o] !== inner.strides[o] * inner.extent) return false;
+  return true;
+}
+
 /** Axes of extent above 1; neighbours that every operand steps through as one axis are merged. */
 function mergeAxes(axes: readonly Axis[]): Axis[] {
   const merged: Axis[] = [];
   for (const axis of axes) {
     if (axis.extent === 1) continue;
     const outer = merged.at(-1);
-    if (outer?.strides.every((stride, o) => stride === axis.strides[o] * axis.extent))
+    if (outer !== undefined && asOne(outer, axis))
       merged[merged.length - 1] = { extent: outer.extent * axis.extent, strides: axis.strides };
     else merged.push(axis);
   }
@@ -28,15 +34,11 @@ function mergeAxes(axes: readonly Axis[]): Axis[] {
 
 /** Rank, extents and strides of the outer axes, as the kernels' integer slots. */
 function outerSlots(axes: readonly Axis[], operands: number): number[] {
-  const pad = (values: number[]): number[] => [
-    ...values,
-    ...Array<number>(OUTER_AXES - values.length).fill(0),
-  ];
-  return [
-    axes.length,
-    ...pad(axes.map((axis) => axis.extent)),
-    ...Array.from({ length: operands }, (_, o) => pad(axes.map((axis) => axis.strides[o]))).flat(),
-  ];
+  const slots = [axes.length];
+  for (let axis = 0; axis < OUTER_AXES; axis++) slots.push(axis < axes.length ? axes[axis].extent : 0);
+  for (let o = 0; o < operands; o++)
+    for (let axis = 0; axis < OUTER_AXES; axis++) slots.push(axis < axes.length ? axes[axis].strides[o] : 0);
+  return slots;
 }
 
 const rowCount = (axes: readonly Axis[]): number => axes.reduce((rows, axis) => rows * axis.extent, 1);
