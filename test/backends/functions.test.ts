@@ -190,6 +190,40 @@ function patterns(): Float32Array {
 const MOST = 3.4028234663852886e38;
 const LEAST = 2 ** -126;
 
+describe.each(kernelBackends)("logSoftmax over all of f32, $name", ({ name, create }) => {
+  it("of rows of three: anything beside anything", async () => {
+    const backend = await create();
+    const all = patterns().filter((v) => !name.startsWith("webgpu") || v === 0 || !(Math.abs(v) < LEAST));
+    // Beside it one of the same size and one of any size.
+    const x = Float32Array.from({ length: 3 * all.length }, (_, at) => {
+      const [n, place] = [Math.floor(at / 3), at % 3];
+      return place === 0 ? all[n] : place === 1 ? all[n] * 0.9 + 1 : all[(n * 7919 + 5) % all.length];
+    });
+    const [from, to] = [x, x].map((data) => {
+      const buffer = backend.alloc(data.length, "f32");
+      backend.write(buffer, 0, data);
+      return { buffer, offset: 0, shape: [data.length], dtype: "f32" as const };
+    });
+    backend.run("logSoftmax", { rows: all.length, cols: 3 }, [from], [to]);
+    const got = await backend.read(to.buffer, 0, x.length);
+    await backend.dispose();
+    const { rtol, atol } = kernels.logSoftmax.tolerance;
+    const wrong: string[] = [];
+    for (let start = 0; start < x.length; start += 3) {
+      const row = Array.from(x.subarray(start, start + 3));
+      const top = Math.max(...row);
+      const log = Math.log(row.reduce((sum, v) => sum + Math.exp(v - top), 0));
+      for (const [j, v] of row.entries()) {
+        const want = Math.fround(v - top - log);
+        const close = Math.abs(got[start + j] - want) <= atol + rtol * Math.abs(want);
+        if (!close && !Object.is(got[start + j], want))
+          wrong.push(`${row.join()}: ${got[start + j]}, not ${want}`);
+      }
+    }
+    expect(wrong.slice(0, 8)).toEqual([]);
+  });
+});
+
 /** C's pow, where JavaScript's has NaN. */
 const powOf = (x: number, y: number): number =>
   x === 1 || (x === -1 && Math.abs(y) === Infinity) ? 1 : x ** y;

@@ -89,6 +89,8 @@ export const oneHotOp: Op<{ classes: number }> = {
     const minus = filled(-1, { shape: targets.shape, dtype: "f32" }, targets);
     const out = allocate(spec, targets);
     run("crossEntropyVjp", sizes(spec, targets), [zeros, targets, far, minus], [out]);
+    // Of −0 it makes 0.
+    run("affine", { scale: 1, shift: 0 }, [out], [out]);
     for (const t of [zeros, far, minus]) t.dispose();
     return { outputs: [out] };
   },
