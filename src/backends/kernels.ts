@@ -5,7 +5,7 @@
  * Conventions: everything is contiguous and row-major; extents and strides count elements; operands are f32 unless a
  * comment says i32; `| null` operands may be left out. Kernels marked "in place" allow the named output to be the
  * named input. Sums run in a fixed order that depends on the shapes only, so that results are the same bits for any
- * number of threads. NaN in gives NaN out, also of relu, max and min. An in-place output is exactly the named input
+ * number of threads. NaN in gives NaN out, also of relu, max and min (not of what `compare` and `select` decide, of 1ᵖ and x⁰, and of what `dropout` drops). An in-place output is exactly the named input
  * (same offset and size); no other output may overlap an input or another output. Segment and group offsets ascend.
  *
  * Statistics that decide norms and alignments (dots, sumsq, groupSumsq, vSumsq, the results of dot and sumSquares) are

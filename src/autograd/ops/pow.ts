@@ -16,7 +16,7 @@ export const powOp: Op<None> = binaryOp("pow", "pow", {
     const still = logicalAnd(equal(b, 0), logicalNot(greater(abs(a), LEAST)));
     return mul(t, mul(b, pow(a, where(still, b, affine(b, 1, -1)))));
   },
-  // a^b·log a, and 0 at a = 0 where a^b is finite: there the limit from the right is.
+  // a^b·log a. At a = 0 it is 0 for b > 0, as its limit, and for b = 0, as in PyTorch.
   slopeB(t, [a, b, c]) {
     const still = logicalAnd(equal(a, 0), greaterEqual(b, 0));
     return mul(t, mul(c, log(where(still, 1, a))));
