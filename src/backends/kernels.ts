@@ -691,23 +691,30 @@ function isKernelName(name: string): name is KernelName {
   return name in kernels;
 }
 
-/** The rows of a kernel's parameters, as a list. */
-const paramRows: ReadonlyMap<string, readonly (readonly [name: string, check: ParamCheck])[]> = new Map(
-  kernelNames.map((kernel) => [kernel, Object.entries<ParamCheck>(kernels[kernel].params)]),
-);
+/** What the table says of a kernel, as lists that are quick to go through: every call is checked. */
+interface Checks {
+  readonly params: readonly { readonly name: string; readonly check: ParamCheck }[];
+  /** Inputs first; a type of null is any. */
+  readonly operands: readonly {
+    readonly label: string;
+    readonly optional: boolean;
+    readonly dtype: DType | null;
+  }[];
+}
 
-/** What the table's names say of the operands of each kernel, inputs first; a type of null is any. */
-const operandRows: ReadonlyMap<string, readonly { label: string; optional: boolean; dtype: DType | null }[]> =
-  new Map(
-    kernelNames.map((kernel) => [
-      kernel,
-      [...kernels[kernel].inputs, ...kernels[kernel].outputs].map((label) => ({
-        label,
-        optional: label.endsWith("?"),
-        dtype: label.startsWith("any:") ? null : label.startsWith("i32:") ? "i32" : "f32",
-      })),
-    ]),
-  );
+function checksOf(kernel: KernelName): Checks {
+  const { params, inputs, outputs } = kernels[kernel];
+  return {
+    params: Object.entries<ParamCheck>(params).map(([name, check]) => ({ name, check })),
+    operands: [...inputs, ...outputs].map((label) => ({
+      label,
+      optional: label.endsWith("?"),
+      dtype: label.startsWith("any:") ? null : label.startsWith("i32:") ? "i32" : "f32",
+    })),
+  };
+}
+
+const checks: ReadonlyMap<string, Checks> = new Map(kernelNames.map((kernel) => [kernel, checksOf(kernel)]));
 
 /**
  * The table's rule for parameters, sizes and types, and for where strides may reach. Throws `shape`, naming the kernel and the parameter or operand. What
@@ -725,15 +732,17 @@ export function checkCall<K extends KernelName>(
       "shape",
       `${kernel}: wants inputs (${row.inputs.join(", ")}) and outputs (${row.outputs.join(", ")})`,
     );
-  for (const [name, check] of paramRows.get(kernel) ?? []) {
-    const value = (params as Readonly<Record<string, unknown>>)[name];
+  const { params: known, operands } = checks.get(kernel) ?? checksOf(kernel);
+  const given = params as Readonly<Record<string, unknown>>;
+  for (let i = 0; i < known.length; i++) {
+    const { name, check } = known[i];
+    const value = given[name];
     if (!check.fits(value))
       throw new GradmixError("shape", `${kernel}: ${name} is ${show(value)}, not ${check.what}`);
   }
   const sizes = row.sizes(params, inputs, elements);
-  const rows = operandRows.get(kernel) ?? [];
-  for (let i = 0; i < rows.length; i++) {
-    const { label, optional, dtype } = rows[i];
+  for (let i = 0; i < operands.length; i++) {
+    const { label, optional, dtype } = operands[i];
     const operand = i < inputs.length ? inputs[i] : outputs[i - inputs.length];
     if (operand === null) {
       if (!optional) throw new GradmixError("shape", `${kernel}: operand "${label}" is missing`);
