@@ -39,6 +39,11 @@ export function unary_silu(p: usize, task: i32): void { unary(11, p, task); }
 export function unary_gelu(p: usize, task: i32): void { unary(12, p, task); }
 export function unary_sin(p: usize, task: i32): void { unary(13, p, task); }
 export function unary_cos(p: usize, task: i32): void { unary(14, p, task); }
+export function unary_erf(p: usize, task: i32): void { unary(15, p, task); }
+export function unary_geluErf(p: usize, task: i32): void { unary(16, p, task); }
+export function unary_softplus(p: usize, task: i32): void { unary(17, p, task); }
+export function unary_log1p(p: usize, task: i32): void { unary(18, p, task); }
+export function unary_expm1(p: usize, task: i32): void { unary(19, p, task); }
 
 // Slots: 0 x, 1 dy, 2 dx, 3 elements, 4 a task's.
 // @ts-ignore: decorator
@@ -68,6 +73,11 @@ export function unaryVjp_silu(p: usize, task: i32): void { unaryVjp(11, p, task)
 export function unaryVjp_gelu(p: usize, task: i32): void { unaryVjp(12, p, task); }
 export function unaryVjp_sin(p: usize, task: i32): void { unaryVjp(13, p, task); }
 export function unaryVjp_cos(p: usize, task: i32): void { unaryVjp(14, p, task); }
+export function unaryVjp_erf(p: usize, task: i32): void { unaryVjp(15, p, task); }
+export function unaryVjp_geluErf(p: usize, task: i32): void { unaryVjp(16, p, task); }
+export function unaryVjp_softplus(p: usize, task: i32): void { unaryVjp(17, p, task); }
+export function unaryVjp_log1p(p: usize, task: i32): void { unaryVjp(18, p, task); }
+export function unaryVjp_expm1(p: usize, task: i32): void { unaryVjp(19, p, task); }
 
 // Slots: 0 x, 1 y, 2 elements, 3 a task's; floats: 0 scale, 1 shift.
 export function affine(p: usize, task: i32): void {

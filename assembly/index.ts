@@ -11,6 +11,6 @@ export { adamw, clipScale } from "./optimizer";
 export * from "./random";
 export { alignRows, dotPartials, dotTotal, reduceColumns, reduceRows, segmentColumns } from "./reduce";
 export { rope } from "./rope";
-export { crossEntropy, crossEntropyJvp, crossEntropyVjp, softmax, softmaxVjp } from "./softmax";
-export { binary, copyRows, copyTiles } from "./strided";
+export { crossEntropy, crossEntropyJvp, crossEntropyVjp, logSoftmax, logSoftmaxVjp, softmax, softmaxVjp } from "./softmax";
+export { binary, compare, copyRows, copyTiles } from "./strided";
 export { embeddingAlign, gather, scatterAdd } from "./table";

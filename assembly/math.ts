@@ -4,16 +4,21 @@ import { fma } from "./simd";
 // e^r·2ⁿ in parts: x = n·ln 2 + r, a degree-6 polynomial in r (Cephes expf).
 const ROUND: f32 = 12582912; // adding 1.5·2²³ rounds to an integer, which then stands in the low bits
 
+// (e^r − 1 − r)/r², |r| ≤ ½·ln 2.
 // @ts-ignore: decorator
-@inline function expRest4(x: v128, n: v128): v128 {
-  let r = fma(n, f32x4.splat(-0.693359375), x);
-  r = fma(n, f32x4.splat(2.12194440e-4), r);
+@inline function expPolynomial4(r: v128): v128 {
   let y = fma(f32x4.splat(1.9875691500e-4), r, f32x4.splat(1.3981999507e-3));
   y = fma(y, r, f32x4.splat(8.3334519073e-3));
   y = fma(y, r, f32x4.splat(4.1665795894e-2));
   y = fma(y, r, f32x4.splat(1.6666665459e-1));
-  y = fma(y, r, f32x4.splat(5.0000001201e-1));
-  return fma(y, f32x4.mul(r, r), f32x4.add(r, f32x4.splat(1)));
+  return fma(y, r, f32x4.splat(5.0000001201e-1));
+}
+
+// @ts-ignore: decorator
+@inline function expRest4(x: v128, n: v128): v128 {
+  let r = fma(n, f32x4.splat(-0.693359375), x);
+  r = fma(n, f32x4.splat(2.12194440e-4), r);
+  return fma(expPolynomial4(r), f32x4.mul(r, r), f32x4.add(r, f32x4.splat(1)));
 }
 
 // e^x, scaled by 2ⁿ in two steps so that subnormal results and the edges are right: above 88.73 it is ∞, below −104 it is 0.
@@ -27,6 +32,13 @@ export function exp4(x: v128): v128 {
   const bias = i32x4.splat(127);
   const scaled = f32x4.mul(y, i32x4.shl(i32x4.add(half, bias), 23));
   return f32x4.mul(scaled, i32x4.shl(i32x4.add(rest, bias), 23));
+}
+
+// e^x − 1: near 0 the polynomial without its 1.
+// @ts-ignore: decorator
+@inline export function expm14(x: v128): v128 {
+  const near = fma(expPolynomial4(x), f32x4.mul(x, x), x);
+  return v128.bitselect(near, f32x4.sub(exp4(x), f32x4.splat(1)), f32x4.lt(f32x4.abs(x), f32x4.splat(0.34)));
 }
 
 // e^x in one scaling step, for softmax and sigmoids: x is held to [−88, 88], and below −87.7 the result is exactly 0.

@@ -1,6 +1,6 @@
 // Threefry-2x32, 20 rounds (Salmon et al. 2011), four blocks at a time.
 import { log4 } from "./functions";
-import { fma, int, ptr, scratch } from "./simd";
+import { float, fma, int, ptr, scratch } from "./simd";
 
 // @ts-ignore: decorator
 @inline function rotate(x: v128, bits: i32): v128 {
@@ -82,6 +82,27 @@ import { fma, int, ptr, scratch } from "./simd";
     if (!whole) memory.copy(at, spare, <usize>(last - i) << 2);
   }
 }
+// Slots: 0 x, 1 y, 2 elements, 3 a task's (a multiple of 8), 4 key0, 5 key1, 6 threshold; floats: 0 scale. Scratch bytes: 32.
+export function dropout(p: usize, task: i32): void {
+  const first = task * int(p, 3), last = min(int(p, 2), first + int(p, 3));
+  const key0 = int(p, 4), key1 = int(p, 5), threshold = int(p, 6), words = scratch(p);
+  const least = i32x4.splat(threshold), scale = float(p, 0), scales = f32x4.splat(scale);
+  for (let i = first; i < last; i += 8) {
+    const x = ptr(p, 0) + (<usize>i << 2), y = ptr(p, 1) + (<usize>i << 2);
+    eight(0, key0, key1, i >> 1, words);
+    if (i + 8 <= last) {
+      const keep0 = i32x4.ge_s(i32x4.shr_u(v128.load(words), 8), least);
+      const keep1 = i32x4.ge_s(i32x4.shr_u(v128.load(words, 16), 8), least);
+      v128.store(y, v128.and(f32x4.mul(v128.load(x), scales), keep0));
+      v128.store(y, v128.and(f32x4.mul(v128.load(x, 16), scales), keep1), 16);
+    } else
+      for (let at: usize = 0; at < <usize>(last - i) << 2; at += 4) {
+        const keep = <i32>(load<u32>(words + at) >> 8) >= threshold;
+        store<f32>(y + at, keep ? load<f32>(x + at) * scale : 0);
+      }
+  }
+}
+
 export function random_bits(p: usize, task: i32): void { fill(0, p, task); }
 export function random_uniform(p: usize, task: i32): void { fill(1, p, task); }
 export function random_normal(p: usize, task: i32): void { fill(2, p, task); }

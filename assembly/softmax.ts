@@ -43,6 +43,52 @@ export function softmax(p: usize, task: i32): void {
   }
 }
 
+// Slots: 0 x, 1 y, 2 rows, 3 rows a task, 4 cols.
+export function logSoftmax(p: usize, task: i32): void {
+  const bytes = <usize>int(p, 4) << 2;
+  const first = task * int(p, 3), last = min(int(p, 2), first + int(p, 3));
+  for (let r = first; r < last; r++) {
+    const x = ptr(p, 0) + <usize>r * bytes, y = ptr(p, 1) + <usize>r * bytes;
+    const peak = rowMax(x, bytes), top = f32x4.splat(peak);
+    let s0 = f32x4.splat(0), s1 = s0, tail: f32 = 0;
+    let i: usize = 0;
+    for (; i + 32 <= bytes; i += 32) {
+      s0 = f32x4.add(s0, expClamped4(f32x4.sub(v128.load(x + i), top)));
+      s1 = f32x4.add(s1, expClamped4(f32x4.sub(v128.load(x + i, 16), top)));
+    }
+    for (; i < bytes; i += 4)
+      tail += f32x4.extract_lane(expClamped4(f32x4.sub(v128.load_splat<f32>(x + i), top)), 0);
+    // In two steps: the log-sum-exp itself is rounded at the size of the maximum.
+    const log = logf(sumLanes(f32x4.add(s0, s1)) + tail), logs = f32x4.splat(log);
+    for (i = 0; i + 16 <= bytes; i += 16)
+      v128.store(y + i, f32x4.sub(f32x4.sub(v128.load(x + i), top), logs));
+    for (; i < bytes; i += 4) store<f32>(y + i, load<f32>(x + i) - peak - log);
+  }
+}
+
+// Slots: 0 y, 1 dy, 2 dx, 3 rows, 4 rows a task, 5 cols.
+export function logSoftmaxVjp(p: usize, task: i32): void {
+  const bytes = <usize>int(p, 5) << 2;
+  const first = task * int(p, 4), last = min(int(p, 3), first + int(p, 4));
+  for (let r = first; r < last; r++) {
+    const at = <usize>r * bytes, y = ptr(p, 0) + at, dy = ptr(p, 1) + at, dx = ptr(p, 2) + at;
+    let s0 = f32x4.splat(0), s1 = s0, tail: f32 = 0;
+    let i: usize = 0;
+    for (; i + 32 <= bytes; i += 32) {
+      s0 = f32x4.add(s0, v128.load(dy + i));
+      s1 = f32x4.add(s1, v128.load(dy + i, 16));
+    }
+    for (; i < bytes; i += 4) tail += load<f32>(dy + i);
+    const minus = f32x4.splat(-(sumLanes(f32x4.add(s0, s1)) + tail));
+    for (i = 0; i + 16 <= bytes; i += 16)
+      v128.store(dx + i, fma(expClamped4(v128.load(y + i)), minus, v128.load(dy + i)));
+    for (; i < bytes; i += 4) {
+      const d = fma(expClamped4(v128.load_splat<f32>(y + i)), minus, v128.load_splat<f32>(dy + i));
+      v128.store_lane<f32>(dx + i, d, 0);
+    }
+  }
+}
+
 // Slots: 0 y, 1 dy, 2 dx, 3 rows, 4 rows a task, 5 cols.
 export function softmaxVjp(p: usize, task: i32): void {
   const bytes = <usize>int(p, 5) << 2;

@@ -85,7 +85,39 @@ export function copyTiles(p: usize, task: i32): void {
   if (kind == 2) return f32x4.mul(a, b);
   if (kind == 3) return f32x4.div(a, b);
   if (kind == 4) return f32x4.max(a, b);
-  return f32x4.min(a, b);
+  if (kind == 5) return f32x4.min(a, b);
+  if (kind == 6) return power4(a, b);
+  if (kind == 10) return truth(f32x4.eq(a, b));
+  if (kind == 11) return truth(f32x4.ne(a, b));
+  if (kind == 12) return truth(f32x4.lt(a, b));
+  if (kind == 13) return truth(f32x4.le(a, b));
+  if (kind == 14) return truth(i32x4.eq(a, b));
+  if (kind == 15) return truth(i32x4.ne(a, b));
+  if (kind == 16) return truth(i32x4.lt_s(a, b));
+  if (kind == 17) return truth(i32x4.le_s(a, b));
+  const zero = i32x4.splat(0);
+  const x = i32x4.ne(a, zero), y = i32x4.ne(b, zero);
+  return truth(kind == 18 ? v128.and(x, y) : v128.or(x, y));
+}
+
+// 1 where a mask has all bits.
+// @ts-ignore: decorator
+@inline function truth(mask: v128): v128 {
+  return i32x4.shr_u(mask, 31);
+}
+
+// C's powf: in doubles inside (AssemblyScript's port of musl's), with 1 where JavaScript has NaN for powers of ±1.
+function power4(a: v128, b: v128): v128 {
+  const one = f32x4.splat(1);
+  const endless = f32x4.eq(f32x4.abs(b), f32x4.splat(Infinity));
+  const isOne = v128.or(f32x4.eq(a, one), v128.and(f32x4.eq(a, f32x4.splat(-1)), endless));
+  const power = f32x4(
+    Mathf.pow(f32x4.extract_lane(a, 0), f32x4.extract_lane(b, 0)),
+    Mathf.pow(f32x4.extract_lane(a, 1), f32x4.extract_lane(b, 1)),
+    Mathf.pow(f32x4.extract_lane(a, 2), f32x4.extract_lane(b, 2)),
+    Mathf.pow(f32x4.extract_lane(a, 3), f32x4.extract_lane(b, 3)),
+  );
+  return v128.bitselect(one, power, isOne);
 }
 
 // One row; aStep and bStep are 0 or 1 in the first three loops.
@@ -110,16 +142,16 @@ export function copyTiles(p: usize, task: i32): void {
   }
 }
 
-// Slots: 0 a, 1 b, 2 c, 3 length, 4 step in a, 5 step in b, 6 rows, 7 rows a task, 8 columns a task, 9 column blocks, 10 rank,
-// 11 shape (5), 16 strides in a (5), 21 strides in b (5), 26 kind. c is contiguous.
+// Slots: 0 a, 1 b, 2 c, 3 length, 4 step in a, 5 step in b, 6 rows, 7 rows a task, 8 columns a task, 9 column blocks, 10 kind,
+// 11 rank, 12 shape (5), 17 strides in a (5), 22 strides in b (5). c is contiguous.
 export function binary(p: usize, task: i32): void {
-  const length = int(p, 3), aStep = int(p, 4), bStep = int(p, 5), rank = int(p, 10), kind = int(p, 26);
+  const length = int(p, 3), aStep = int(p, 4), bStep = int(p, 5), kind = int(p, 10), rank = int(p, 11);
   const columnBlocks = int(p, 9), column = (task % columnBlocks) * int(p, 8);
   const bytes = <usize>min(int(p, 8), length - column) << 2;
   const first = (task / columnBlocks) * int(p, 7), last = min(int(p, 6), first + int(p, 7));
   for (let r = first; r < last; r++) {
-    const a = ptr(p, 0) + (<usize>(rowOffset(p, r, rank, 11, 16) + column * aStep) << 2);
-    const b = ptr(p, 1) + (<usize>(rowOffset(p, r, rank, 11, 21) + column * bStep) << 2);
+    const a = ptr(p, 0) + (<usize>(rowOffset(p, r, rank, 12, 17) + column * aStep) << 2);
+    const b = ptr(p, 1) + (<usize>(rowOffset(p, r, rank, 12, 22) + column * bStep) << 2);
     const c = ptr(p, 2) + (<usize>(r * length + column) << 2);
     switch (kind) {
       case 0: { binaryRow(0, a, aStep, b, bStep, c, bytes); break; }
@@ -127,7 +159,33 @@ export function binary(p: usize, task: i32): void {
       case 2: { binaryRow(2, a, aStep, b, bStep, c, bytes); break; }
       case 3: { binaryRow(3, a, aStep, b, bStep, c, bytes); break; }
       case 4: { binaryRow(4, a, aStep, b, bStep, c, bytes); break; }
-      default: { binaryRow(5, a, aStep, b, bStep, c, bytes); break; }
+      case 5: { binaryRow(5, a, aStep, b, bStep, c, bytes); break; }
+      default: { binaryRow(6, a, aStep, b, bStep, c, bytes); break; }
+    }
+  }
+}
+
+// Slots as above. Kinds: from 10 on equal, not equal, less, at most of f32; from 14 on the same of i32; 18 and, 19 or.
+export function compare(p: usize, task: i32): void {
+  const length = int(p, 3), aStep = int(p, 4), bStep = int(p, 5), kind = int(p, 10), rank = int(p, 11);
+  const columnBlocks = int(p, 9), column = (task % columnBlocks) * int(p, 8);
+  const bytes = <usize>min(int(p, 8), length - column) << 2;
+  const first = (task / columnBlocks) * int(p, 7), last = min(int(p, 6), first + int(p, 7));
+  for (let r = first; r < last; r++) {
+    const a = ptr(p, 0) + (<usize>(rowOffset(p, r, rank, 12, 17) + column * aStep) << 2);
+    const b = ptr(p, 1) + (<usize>(rowOffset(p, r, rank, 12, 22) + column * bStep) << 2);
+    const c = ptr(p, 2) + (<usize>(r * length + column) << 2);
+    switch (kind) {
+      case 10: { binaryRow(10, a, aStep, b, bStep, c, bytes); break; }
+      case 11: { binaryRow(11, a, aStep, b, bStep, c, bytes); break; }
+      case 12: { binaryRow(12, a, aStep, b, bStep, c, bytes); break; }
+      case 13: { binaryRow(13, a, aStep, b, bStep, c, bytes); break; }
+      case 14: { binaryRow(14, a, aStep, b, bStep, c, bytes); break; }
+      case 15: { binaryRow(15, a, aStep, b, bStep, c, bytes); break; }
+      case 16: { binaryRow(16, a, aStep, b, bStep, c, bytes); break; }
+      case 17: { binaryRow(17, a, aStep, b, bStep, c, bytes); break; }
+      case 18: { binaryRow(18, a, aStep, b, bStep, c, bytes); break; }
+      default: { binaryRow(19, a, aStep, b, bStep, c, bytes); break; }
     }
   }
 }

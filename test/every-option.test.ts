@@ -141,6 +141,16 @@ const cases: Readonly<Record<string, Case | readonly Case[]>> = {
     valid: { activation: "relu" },
     wrong: { activation: ["tanh", 1] },
   },
+  gelu: {
+    call: (options: object) => core.gelu(x(), options),
+    valid: { approximate: "none" },
+    wrong: { approximate: ["erf", true] },
+  },
+  dropout: {
+    call: (options: { seed: number }) => core.dropout(x(), 0.5, options),
+    valid: { seed: 1, stream: 2 },
+    wrong: { seed: [-1, 0.5, 2 ** 53], stream: [-1, 0.5, 2 ** 53] },
+  },
   matmul: {
     call: (options: object) => core.matmul(x(), core.ones([3, 4]), options),
     valid: { transposeA: false, transposeB: false },

@@ -40,6 +40,16 @@ function isBackend(memory: Memory): memory is Backend {
   return "run" in memory;
 }
 
+function firstMemory(operands: readonly (Operand | null)[]): Memory | null {
+  for (const operand of operands) if (operand !== null) return operand.memory;
+  return null;
+}
+
+function allOn(memory: Memory, operands: readonly (Operand | null)[]): boolean {
+  for (const operand of operands) if (operand !== null && operand.memory !== memory) return false;
+  return true;
+}
+
 /** Checks a call against the table, then runs it on the backend that the operands live on. */
 export function run<K extends KernelName>(
   kernel: K,
@@ -47,12 +57,11 @@ export function run<K extends KernelName>(
   inputs: readonly (Operand | null)[],
   outputs: readonly (Operand | null)[],
 ): void {
-  const memory = (inputs.find((t) => t !== null) ?? outputs.find((t) => t !== null))?.memory;
-  if (memory === undefined || !isBackend(memory))
+  const memory = firstMemory(inputs) ?? firstMemory(outputs);
+  if (memory === null || !isBackend(memory))
     throw new GradmixError("backend", `${kernel}: no operand lives on a backend that runs kernels`);
-  for (const operand of [...inputs, ...outputs])
-    if (operand !== null && operand.memory !== memory)
-      throw new GradmixError("backend", `${kernel}: operands live on different backends; create them on one`);
+  if (!allOn(memory, inputs) || !allOn(memory, outputs))
+    throw new GradmixError("backend", `${kernel}: operands live on different backends; create them on one`);
   checkCall(kernel, params, inputs, outputs);
   for (const output of outputs) output?.written?.();
   memory.run(kernel, params, inputs, outputs);

@@ -5,7 +5,7 @@
  * Conventions: everything is contiguous and row-major; extents and strides count elements; operands are f32 unless a
  * comment says i32; `| null` operands may be left out. Kernels marked "in place" allow the named output to be the
  * named input. Sums run in a fixed order that depends on the shapes only, so that results are the same bits for any
- * number of threads. NaN in gives NaN out, also of relu, max and min. An in-place output is exactly the named input
+ * number of threads. NaN in gives NaN out, also of relu, max and min (not of what `compare` and `select` decide, of 1ᵖ and x⁰, and of what `dropout` drops). An in-place output is exactly the named input
  * (same offset and size); no other output may overlap an input or another output. Segment and group offsets ascend.
  *
  * Statistics that decide norms and alignments (dots, sumsq, groupSumsq, vSumsq, the results of dot and sumSquares) are
@@ -14,6 +14,7 @@
  * Σ x·y of f32 numbers has |error| ≤ STATISTICS·‖x‖·‖y‖.
  */
 import { GradmixError } from "../errors.ts";
+import type { DType } from "../tensor/dtype.ts";
 import type { View } from "../tensor/memory.ts";
 import { show } from "../options.ts";
 import { formatShape, sizeOf } from "../tensor/shape.ts";
@@ -22,16 +23,28 @@ export type UnaryKind =
   | "neg" | "exp" | "log" | "sqrt" | "rsqrt" | "square" | "reciprocal" | "abs"
   | "tanh" | "sigmoid" | "relu" | "silu"
   /** Tanh approximation, as in GPT-2 ("gelu_new"). */
-  | "gelu" | "sin" | "cos"; // prettier-ignore
-export type BinaryKind = "add" | "sub" | "mul" | "div" | "max" | "min";
+  | "gelu" | "sin" | "cos"
+  /** The error function; and GELU by it, x·Φ(x) with the normal distribution's Φ (Hendrycks & Gimpel 2016). */
+  | "erf" | "geluErf"
+  /** log(1 + eˣ); log(1 + x) and eˣ − 1 without cancellation near 0. */
+  | "softplus" | "log1p" | "expm1"; // prettier-ignore
+/** "pow" is C's: xᵖ of x < 0 for integers p alone, else NaN; 1ᵖ and x⁰ are 1, of NaN too. */
+export type BinaryKind = "add" | "sub" | "mul" | "div" | "max" | "min" | "pow";
+/** "and" and "or" take what is not 0 for true. */
+export type CompareKind =
+  | "equal" | "notEqual" | "less" | "lessEqual" | "greater" | "greaterEqual" | "and" | "or"; // prettier-ignore
 export type Activation = "none" | "gelu" | "relu" | "silu";
 export type ReduceKind = "sum" | "max" | "min";
 
 export const unaryKinds: readonly UnaryKind[] = [
   "neg", "exp", "log", "sqrt", "rsqrt", "square", "reciprocal", "abs",
   "tanh", "sigmoid", "relu", "silu", "gelu", "sin", "cos",
+  "erf", "geluErf", "softplus", "log1p", "expm1",
 ]; // prettier-ignore
-export const binaryKinds: readonly BinaryKind[] = ["add", "sub", "mul", "div", "max", "min"];
+export const binaryKinds: readonly BinaryKind[] = ["add", "sub", "mul", "div", "max", "min", "pow"];
+export const compareKinds: readonly CompareKind[] = [
+  "equal", "notEqual", "less", "lessEqual", "greater", "greaterEqual", "and", "or",
+]; // prettier-ignore
 export const reduceKinds: readonly ReduceKind[] = ["sum", "max", "min"];
 export const activations: readonly Activation[] = ["none", "gelu", "relu", "silu"];
 export type NormKind = "layer" | "rms";
@@ -59,7 +72,7 @@ export interface KernelParams {
   };
   /**
    * [x] → [y]: y = kind(x). In place. Right over the whole range of f32. Outside of a kind's domain: IEEE (log 0 = −∞, √−1 = NaN, 1/0 = ∞); at ±∞ silu,
-   * gelu and the slopes are their limits. A GPU may take numbers below 2⁻¹²⁶ for 0.
+   * gelu, geluErf and the slopes are their limits. A GPU may take numbers below 2⁻¹²⁶ for 0.
    */
   unary: { kind: UnaryKind };
   /** [x, dy] → [dx]: dx = kind′(x) ⊙ dy, the rule of both vjp and jvp. At a kink (abs, relu at 0) kind′ = 0. `dx` may be `dy`. */
@@ -71,11 +84,21 @@ export interface KernelParams {
     aStrides: readonly number[];
     bStrides: readonly number[];
   };
+  /**
+   * [a, b] → [c i32]: c = a kind b ? 1 : 0, with shapes and strides as in `binary`; a and b are both f32 or both i32, for "and" and "or" i32. Exact: −0 is 0,
+   * numbers below 2⁻¹²⁶ are not. With NaN all are false but "notEqual".
+   */
+  compare: {
+    kind: CompareKind;
+    shape: readonly number[];
+    aStrides: readonly number[];
+    bStrides: readonly number[];
+  };
   /** [x] → [y]: y = scale·x + shift. In place. */
   affine: { scale: number; shift: number };
   /** [x] → [y]: y += scale·x (y is read). */
   accumulate: { scale: number };
-  /** [condition i32, a, b] → [c]: c = condition ≠ 0 ? a : b; all of one size. */
+  /** [condition i32, a, b] → [c]: c = condition ≠ 0 ? a : b; all of one size, a, b and c of one type. */
   select: Record<never, never>;
   /** [x] → [y], f32 ↔ i32; towards zero to i32, out of range to the nearest end; to f32 the nearest, ties to even. */
   cast: Record<never, never>;
@@ -102,6 +125,10 @@ export interface KernelParams {
   softmax: { rows: number; cols: number };
   /** [y, dy] → [dx]: dx = y ⊙ (dy − Σ y·dy) by row; vjp and jvp alike. */
   softmaxVjp: { rows: number; cols: number };
+  /** [x] → [y]: y = x − log Σ exp(x), rows of `cols`; −∞ gives −∞; a row of −∞ only, or with +∞, gives NaN. */
+  logSoftmax: { rows: number; cols: number };
+  /** [y, dy] → [dx]: dx = dy − exp(y)·Σ dy by row. */
+  logSoftmaxVjp: { rows: number; cols: number };
   /** [table: tableRows·width, ids i32: rows] → [out: rows·width]: out[r] = table[ids[r]]; an id outside the table gives a row of NaN. */
   gather: { rows: number; width: number; tableRows: number };
   /** [x: rows·width, ids i32: rows] → [out: tableRows·width]: out[ids[r]] += x[r], in order of r; `accumulate` false zeroes `out` first; ids outside are skipped. */
@@ -248,6 +275,8 @@ export interface KernelParams {
    * the cosine, 2j+1 the sine; u1 is taken as ((bits >>> 8) + 1)·2⁻²⁴, u2 as (bits >>> 8)·2⁻²⁴). `offset` counts blocks; offset + (i >> 1) wraps at 2³².
    */
   random: { kind: RandomKind; key0: number; key1: number; offset: number };
+  /** [x] → [y]: y = scale·x, and 0 where the upper 24 bits of the element's word of `random`, with offset 0, are below `threshold`. */
+  dropout: { threshold: number; scale: number; key0: number; key1: number };
 }
 
 export interface AttentionParams {
@@ -341,7 +370,12 @@ const oneOf = (names: readonly string[]): ParamCheck => ({
 });
 const extents: ParamCheck = {
   what: `up to ${MAX_RANK} integers of at least 0`,
-  fits: (value) => Array.isArray(value) && value.length <= MAX_RANK && value.every(extent.fits),
+  fits(value) {
+    if (!Array.isArray(value) || value.length > MAX_RANK) return false;
+    const list: readonly unknown[] = value;
+    for (let axis = 0; axis < list.length; axis++) if (!extent.fits(list[axis])) return false;
+    return true;
+  },
 };
 
 /** The last element, counted from the first, that such strides reach; −1 for an empty shape. */
@@ -453,9 +487,29 @@ export const kernels: { readonly [K in KernelName]: KernelSpec<KernelParams[K]> 
     ({ shape, aStrides, bStrides }, [a, b]) =>
       within("a", a, shape, aStrides) ?? within("b", b, shape, bStrides),
   ),
+  compare: spec(
+    "any:a any:b",
+    "i32:c",
+    exact,
+    { kind: oneOf(compareKinds), shape: extents, aStrides: extents, bStrides: extents },
+    (p) => [null, null, sizeOf(p.shape)],
+    ({ kind, shape, aStrides, bStrides }, [a, b]) => {
+      if (a?.dtype !== b?.dtype) return "both operands must be of one type";
+      if ((kind === "and" || kind === "or") && a?.dtype !== "i32") return `"${kind}" is of integers`;
+      return within("a", a, shape, aStrides) ?? within("b", b, shape, bStrides);
+    },
+  ),
   affine: spec("x", "y", tight, { scale: number, shift: number }, (_, [x], n) => [null, n(x)]),
   accumulate: spec("x", "y", tight, { scale: number }, (_, [x], n) => [null, n(x)]),
-  select: spec("i32:condition a b", "c", exact, {}, (_, [c], n) => [null, n(c), n(c), n(c)]),
+  select: spec(
+    "i32:condition any:a any:b",
+    "any:c",
+    exact,
+    {},
+    (_, [c], n) => [null, n(c), n(c), n(c)],
+    (_, [, a, b], [c]) =>
+      a?.dtype === b?.dtype && a?.dtype === c?.dtype ? null : "a, b and c must be of one type",
+  ),
   cast: spec("any:x", "any:y", exact, {}, (_, [x], n) => [null, n(x)]),
   reduce: spec("x", "y", loose, { kind: oneOf(reduceKinds), ...along }, (p) => [
     p.outer * p.length * p.inner,
@@ -485,6 +539,12 @@ export const kernels: { readonly [K in KernelName]: KernelSpec<KernelParams[K]> 
   ]),
   softmax: spec("x", "y", tight, rowsOf, (p) => [p.rows * p.cols, p.rows * p.cols]),
   softmaxVjp: spec("y dy", "dx", loose, rowsOf, (p) => [p.rows * p.cols, p.rows * p.cols, p.rows * p.cols]),
+  logSoftmax: spec("x", "y", loose, rowsOf, (p) => [p.rows * p.cols, p.rows * p.cols]),
+  logSoftmaxVjp: spec("y dy", "dx", loose, rowsOf, (p) => [
+    p.rows * p.cols,
+    p.rows * p.cols,
+    p.rows * p.cols,
+  ]),
   gather: spec("table i32:ids", "out", exact, { ...widths, tableRows: extent }, (p) => [
     p.tableRows * p.width,
     p.rows,
@@ -731,6 +791,19 @@ export const kernels: { readonly [K in KernelName]: KernelSpec<KernelParams[K]> 
         ? null
         : `"${kind}" fills a tensor of type ${kind === "bits" ? "i32" : "f32"}`,
   ),
+  dropout: spec(
+    "x",
+    "y",
+    tight,
+    {
+      threshold: {
+        what: "an integer from 0 to 2²⁴",
+        fits: (value) => extent.fits(value) && Number(value) <= 2 ** 24,
+      },
+      ...{ scale: number, key0: word, key1: word },
+    },
+    (_, [x], n) => [null, n(x)],
+  ),
 };
 
 export const kernelNames: readonly KernelName[] = Object.keys(kernels).filter(isKernelName);
@@ -739,10 +812,30 @@ function isKernelName(name: string): name is KernelName {
   return name in kernels;
 }
 
-/** The rows of a kernel's parameters, as a list. */
-const paramRows: ReadonlyMap<string, readonly (readonly [name: string, check: ParamCheck])[]> = new Map(
-  kernelNames.map((kernel) => [kernel, Object.entries<ParamCheck>(kernels[kernel].params)]),
-);
+/** What the table says of a kernel, as lists that are quick to go through: every call is checked. */
+interface Checks {
+  readonly params: readonly { readonly name: string; readonly check: ParamCheck }[];
+  /** Inputs first; a type of null is any. */
+  readonly operands: readonly {
+    readonly label: string;
+    readonly optional: boolean;
+    readonly dtype: DType | null;
+  }[];
+}
+
+function checksOf(kernel: KernelName): Checks {
+  const { params, inputs, outputs } = kernels[kernel];
+  return {
+    params: Object.entries<ParamCheck>(params).map(([name, check]) => ({ name, check })),
+    operands: [...inputs, ...outputs].map((label) => ({
+      label,
+      optional: label.endsWith("?"),
+      dtype: label.startsWith("any:") ? null : label.startsWith("i32:") ? "i32" : "f32",
+    })),
+  };
+}
+
+const checks: ReadonlyMap<string, Checks> = new Map(kernelNames.map((kernel) => [kernel, checksOf(kernel)]));
 
 /**
  * The table's rule for parameters, sizes and types, and for where strides may reach. Throws `shape`, naming the kernel and the parameter or operand. What
@@ -760,18 +853,20 @@ export function checkCall<K extends KernelName>(
       "shape",
       `${kernel}: wants inputs (${row.inputs.join(", ")}) and outputs (${row.outputs.join(", ")})`,
     );
-  for (const [name, check] of paramRows.get(kernel) ?? []) {
-    const value = (params as Readonly<Record<string, unknown>>)[name];
+  const { params: known, operands } = checks.get(kernel) ?? checksOf(kernel);
+  const given = params as Readonly<Record<string, unknown>>;
+  for (let i = 0; i < known.length; i++) {
+    const { name, check } = known[i];
+    const value = given[name];
     if (!check.fits(value))
       throw new GradmixError("shape", `${kernel}: ${name} is ${show(value)}, not ${check.what}`);
   }
   const sizes = row.sizes(params, inputs, elements);
-  for (let i = 0; i < sizes.length; i++) {
-    const output = i - inputs.length;
-    const label = output < 0 ? row.inputs[i] : row.outputs[output];
-    const operand = output < 0 ? inputs[i] : outputs[output];
+  for (let i = 0; i < operands.length; i++) {
+    const { label, optional, dtype } = operands[i];
+    const operand = i < inputs.length ? inputs[i] : outputs[i - inputs.length];
     if (operand === null) {
-      if (!label.endsWith("?")) throw new GradmixError("shape", `${kernel}: operand "${label}" is missing`);
+      if (!optional) throw new GradmixError("shape", `${kernel}: operand "${label}" is missing`);
       continue;
     }
     const size = sizes[i];
@@ -780,7 +875,7 @@ export function checkCall<K extends KernelName>(
         "shape",
         `${kernel}: operand "${label}" has shape ${formatShape(operand.shape)}, ${size} elements are needed`,
       );
-    if (!label.startsWith("any:") && operand.dtype !== (label.startsWith("i32:") ? "i32" : "f32"))
+    if (dtype !== null && operand.dtype !== dtype)
       throw new GradmixError("shape", `${kernel}: operand "${label}" has the type ${operand.dtype}`);
   }
   const wrong = row.together?.(params, inputs, outputs) ?? null;

@@ -15,7 +15,10 @@ export function formatShape(shape: Shape): string {
 }
 
 export function sameShape(a: Shape, b: Shape): boolean {
-  return a.length === b.length && a.every((extent, axis) => extent === b[axis]);
+  if (a === b) return true;
+  if (a.length !== b.length) return false;
+  for (let axis = 0; axis < a.length; axis++) if (a[axis] !== b[axis]) return false;
+  return true;
 }
 
 /** Row-major strides in elements. */
@@ -48,9 +51,12 @@ export function broadcastShapes(a: Shape, b: Shape, op: string): number[] {
 
 /** Strides that read a tensor of `shape` as if it had the shape `to`: 0 on broadcast axes. */
 export function broadcastStrides(shape: Shape, to: Shape): number[] {
-  const strides = stridesOf(shape);
-  const lead = to.length - shape.length;
-  return to.map((_, axis) => (axis < lead || shape[axis - lead] === 1 ? 0 : strides[axis - lead]));
+  const strides = new Array<number>(to.length).fill(0);
+  for (let axis = shape.length - 1, at = to.length - 1, stride = 1; axis >= 0; axis--, at--) {
+    if (shape[axis] !== 1) strides[at] = stride;
+    stride *= shape[axis];
+  }
+  return strides;
 }
 
 /** Axis in 0..rank−1; negative axes count from the end. Throws `shape`. */

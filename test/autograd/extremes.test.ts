@@ -1,6 +1,9 @@
-/** Values and gradients of reductions among infinities: the largest element decides, and what attains it shares the gradient. */
+/**
+ * Values and gradients at the edges. Of reductions among infinities: the largest element decides, and what attains it shares the gradient. Of functions of one and two
+ * operands: at 0, where a power or a logarithm turns infinite; at the ends of `clip`; on the branch that `where` does not take.
+ */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { grad, logSumExp, max, maximum, min, sum, tensor, type Tensor } from "gradmix";
+import { clip, grad, logSumExp, max, maximum, min, mul, pow, sum, tensor, type Tensor, where } from "gradmix";
 import type { Backend } from "#dist/backends/backend.js";
 import { setCurrentMemory } from "#dist/tensor/memory.js";
 import { backends } from "../backends/all.ts";
@@ -34,6 +37,77 @@ describe.each(backends)("on $name", ({ create }) => {
   it("logSumExp keeps NaN", async () => {
     const [[value]] = await both((x) => logSumExp(x, 0), tensor([1, NaN]));
     expect(value).toBe(NaN);
+  });
+
+  it("pow has PyTorch's slopes: at a base or exponent of 0, of negative bases", async () => {
+    // base, exponent, power, slope by the base, slope by the exponent
+    const rows: readonly (readonly [number, number, number, number, number])[] = [
+      [0, 0, 1, 0, 0],
+      [0, 1, 0, 1, 0],
+      [0, 2, 0, 0, 0],
+      [0, 0.5, 0, INF, 0],
+      [0, -1, INF, -INF, -INF],
+      [2, 0, 1, 0, Math.log(2)],
+      [NaN, 0, 1, 0, NaN],
+      [1, NaN, 1, NaN, 0],
+      [-2, 3, -8, 12, NaN],
+      [-2, 2, 4, -4, NaN],
+      [-2, 0, 1, 0, NaN],
+      [-2, -1, -0.5, -0.25, NaN],
+      [-2, 0.5, NaN, NaN, NaN],
+      [INF, 0, 1, 0, INF],
+      [INF, 1, INF, 1, INF],
+    ];
+    const [a, b] = [0, 1].map((n) => tensor(rows.map((row) => row[n])));
+    const near = (got: ArrayLike<number>, column: number): void =>
+      rows.forEach((row, n) => {
+        const want = row[column];
+        const close =
+          Object.is(got[n], want) || got[n] === want || Math.abs(got[n] - want) <= 2e-6 * Math.abs(want);
+        expect(close, `${row[0]} ** ${row[1]}: ${got[n]}, not ${want} (column ${column})`).toBe(true);
+      });
+    near(await pow(a, b).data(), 2);
+    const [byBase, byExponent] = grad((x, y) => sum(pow(x, y)))(a, b);
+    near(await byBase.data(), 3);
+    near(await byExponent.data(), 4);
+    // Seconds: b·(b − 1)·a^(b−2) of a² at 0, and of a³.
+    const [twice] = grad((x) => sum(grad((t) => sum(pow(t, tensor([2, 3]))))(x)[0]))(tensor([0, 2]));
+    expect([...(await twice.data())].map((x) => Math.round(1e4 * x) / 1e4)).toEqual([2, 12]);
+  });
+
+  it("clip has the slope 1 from end to end, 0 beyond", async () => {
+    const x = tensor([-INF, -2, -1, 0, 0.5, 0.75, INF]);
+    expect(await both((t) => clip(t, -1, 0.5), x)).toEqual([
+      [-1, -1, -1, 0, 0.5, 0.5, 0.5],
+      [0, 0, 1, 1, 1, 0, 0],
+    ]);
+    expect(await both((t) => clip(t, -INF, 0.5), x)).toEqual([
+      [-INF, -2, -1, 0, 0.5, 0.5, 0.5],
+      [1, 1, 1, 1, 1, 0, 0],
+    ]);
+    expect((await both((t) => clip(t, -1, 1), tensor([NaN])))[0]).toEqual([NaN]);
+    expect(() => clip(x, 1, -1)).toThrow(/^clip: min 1 must be at most max -1/);
+    expect(() => clip(x, NaN, 1)).toThrow(/^clip: min NaN must be/);
+  });
+
+  it("where gives the branch that is not taken no gradient, whatever stands there", async () => {
+    const condition = tensor([1, 0, 1, 0], [4], "i32");
+    const a = tensor([1, NaN, 2, INF]);
+    const b = tensor([-INF, 3, NaN, 4]);
+    const weights = tensor([5, 6, 7, 8]);
+    expect([...(await where(condition, a, b).data())]).toEqual([1, 3, 2, 4]);
+    const [byA, byB] = grad((x, y) => sum(mul(where(condition, x, y), weights)))(a, b);
+    expect([...(await byA.data())]).toEqual([5, 0, 7, 0]);
+    expect([...(await byB.data())]).toEqual([0, 6, 0, 8]);
+    // Broadcast: the sum over the places where it was taken.
+    const [byOne] = grad((y) => sum(mul(where(condition, a, y), weights)))(tensor([9]));
+    expect([...(await byOne.data())]).toEqual([14]);
+    // A number for each, and integers.
+    expect([...(await where(condition, 1, 0).data())]).toEqual([1, 0, 1, 0]);
+    const ids = tensor([3, 4, 5, 16777217], [4], "i32");
+    const masked = where(condition, -1, ids);
+    expect([masked.dtype, ...(await masked.data())]).toEqual(["i32", -1, 4, -1, 16777217]);
+    expect(() => where(condition, 0.5, ids)).toThrow(/^where: 0.5 is not an integer of 32 bits/);
   });
 
   it("max, min and maximum among infinities", async () => {

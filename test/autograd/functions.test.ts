@@ -1,16 +1,27 @@
 /** The public functions as they are called: defaults, numbers as operands, negative axes, broadcasting; against plain loops, in doubles. */
 import fc from "fast-check";
 import {
+  abs,
   add,
   arange,
   broadcastTo,
+  cast,
   causalAttention,
   concat,
   div,
+  equal,
   eye,
   full,
+  gelu,
+  greater,
+  greaterEqual,
   key,
   layerNorm,
+  less,
+  lessEqual,
+  logicalAnd,
+  logicalNot,
+  logicalOr,
   logSumExp,
   matmul,
   max,
@@ -19,8 +30,11 @@ import {
   min,
   minimum,
   mul,
+  notEqual,
+  oneHot,
   ones,
   pad,
+  pow,
   randomBits,
   randomNormal,
   randomUniform,
@@ -116,6 +130,11 @@ describe("reductions", () => {
   );
 });
 
+/** Rounded to a few values, so that many are equal. */
+const halves = (x: Tensor | number): Tensor | number =>
+  typeof x === "number" ? Math.trunc(2 * x) : cast(cast(mul(x, 2), "i32"), "f32");
+const absolute = (x: Tensor | number): Tensor | number => (typeof x === "number" ? Math.abs(x) : abs(x));
+
 describe("two operands", () => {
   const functions: readonly [string, typeof add, (a: number, b: number) => number][] = [
     ["add", add, (a, b) => a + b],
@@ -124,6 +143,19 @@ describe("two operands", () => {
     ["div", div, (a, b) => a / b],
     ["maximum", maximum, Math.max],
     ["minimum", minimum, Math.min],
+    ["pow", (a, b) => pow(absolute(a), b), (a, b) => Math.abs(a) ** b],
+    ...[
+      ["equal", equal, (a: number, b: number) => a === b] as const,
+      ["notEqual", notEqual, (a: number, b: number) => a !== b] as const,
+      ["less", less, (a: number, b: number) => a < b] as const,
+      ["lessEqual", lessEqual, (a: number, b: number) => a <= b] as const,
+      ["greater", greater, (a: number, b: number) => a > b] as const,
+      ["greaterEqual", greaterEqual, (a: number, b: number) => a >= b] as const,
+    ].map(([name, f, of]): [string, typeof add, (a: number, b: number) => number] => [
+      name,
+      (a, b) => f(halves(a), halves(b)),
+      (a, b) => Number(of(Math.trunc(2 * a), Math.trunc(2 * b))),
+    ]),
     ["where", (a, b) => where(tensor([0], [1], "i32"), b, a), (a) => a],
   ];
 
@@ -160,6 +192,43 @@ describe("two operands", () => {
       { numRuns: 50 },
     );
   });
+});
+
+test("logic: what is not 0 holds; conditions are 0 and 1", async () => {
+  const [a, b] = [
+    [0, 0, 1, -3, 2],
+    [0, 5, 0, -3, 1],
+  ].map((data) => tensor(data, [5], "i32"));
+  for (const [t, want] of [
+    [logicalNot(a), [1, 1, 0, 0, 0]],
+    [logicalAnd(a, b), [0, 0, 0, 1, 1]],
+    [logicalOr(a, b), [0, 1, 1, 1, 1]],
+    [logicalOr(a, 0), [0, 0, 1, 1, 1]],
+    [equal(a, b), [1, 0, 0, 1, 0]],
+  ] as const) {
+    expect(t.dtype).toBe("i32");
+    await expectTensor(t, [5], want);
+  }
+  expect(() => less(a, ones([5]))).toThrow(/^less: the operands are i32 and f32/);
+  expect(() => less(a, 0.5)).toThrow(/^less: 0.5 is not an integer of 32 bits/);
+  expect(() => logicalNot(ones([5]))).toThrow(/^logicalNot: the condition is f32, i32 is needed/);
+});
+
+test("oneHot: a row an index; below 0 zeros, beyond the classes NaN", async () => {
+  const t = oneHot(tensor([1, -1, 0, 3], [2, 2], "i32"), 3);
+  await expectTensor(slice(t, [0, 0, 0], [1, 2, 3]), [1, 2, 3], [0, 1, 0, 0, 0, 0]);
+  expect((await numbers(t)).slice(6)).toEqual([1, 0, 0, NaN, NaN, NaN]);
+});
+
+test("gelu: the tanh approximation by default, or x·Φ(x); they differ by less than 5e-4", async () => {
+  const x = tensor(Array.from({ length: 2001 }, (_, n) => n / 100 - 10));
+  const [byDefault, byTanh, exact] = await Promise.all(
+    [gelu(x), gelu(x, { approximate: "tanh" }), gelu(x, { approximate: "none" })].map(numbers),
+  );
+  expect(byDefault).toEqual(byTanh);
+  const apart = Math.max(...exact.map((y, n) => Math.abs(y - byTanh[n])));
+  expect(apart).toBeGreaterThan(4e-4);
+  expect(apart).toBeLessThan(5e-4);
 });
 
 describe("shapes", () => {

@@ -55,10 +55,11 @@ describe("ops that have nothing to do", () => {
     ...same((t) => fn(t, [], true), () => x(2, 3)),
     ...same((t) => fn(t, 0, true), () => x(1, 3)),
   ]; // prettier-ignore
+  const bits = (): Tensor => i([1, 0, 1], [3]);
   /** By public op: inputs for which the result is the input, if there are such; a test asks for every op. */
   const cases: { readonly [name: string]: readonly [() => Tensor, (t: Tensor) => Tensor][] } = {
     ...Object.fromEntries(
-      "abs cos exp gelu log neg reciprocal relu rsqrt sigmoid sign silu sin sqrt square tanh softmax stopGradient"
+      "abs cos erf exp expm1 gelu log log1p softplus neg reciprocal relu rsqrt sigmoid sign silu sin sqrt square tanh softmax logSoftmax stopGradient"
         .split(" ")
         .map((name) => [name, same(Reflect.get(gradmix, name) as (t: Tensor) => Tensor)]),
     ),
@@ -68,6 +69,16 @@ describe("ops that have nothing to do", () => {
     mul: [...same((t) => mul(t, 1)), ...same((t) => mul(1, t)), ...same((t) => mul(t, t))],
     div: same((t) => gradmix.div(t, 1)),
     affine: same((t) => affine(t, 1, 0)),
+    pow: [...same((t) => gradmix.pow(t, 1)), ...same((t) => gradmix.pow(t, t), () => x(2))],
+    dropout: [...same((t) => gradmix.dropout(t, 0, { seed: 1 })), ...same((t) => gradmix.dropout(t, 0.5, { seed: 1 }))],
+    oneHot: same((t) => gradmix.oneHot(t, 2), bits),
+    clip: same((t) => gradmix.clip(t, -9, 9)),
+    ...Object.fromEntries(
+      "equal notEqual less lessEqual greater greaterEqual logicalAnd logicalOr"
+        .split(" ")
+        .map((name) => [name, same((t) => (Reflect.get(gradmix, name) as typeof gradmix.equal)(t, t), bits)]),
+    ),
+    logicalNot: same(gradmix.logicalNot, bits),
     maximum: [...same((t) => gradmix.maximum(t, t)), ...same((t) => gradmix.maximum(t, -9))],
     minimum: same((t) => gradmix.minimum(t, t)),
     where: same((t) => gradmix.where(i(ones(6), [2, 3]), t, t)),

@@ -21,8 +21,8 @@ const names = Object.keys(ops);
 const oracle = createReferenceBackend({ precision: "f64" });
 
 /** Attributes that may be any real number, and those among them that must be positive (or at least 0). */
-const REAL: readonly string[] = ["scale", "shift"];
-const NONNEGATIVE: readonly string[] = ["eps", "theta"];
+const REAL: readonly string[] = ["scale", "shift", "min", "max"];
+const NONNEGATIVE: readonly string[] = ["eps", "theta", "rate"];
 /** Lists that may have another length. */
 const ANY_LENGTH: readonly string[] = ["sum axes", "max axes", "min axes", "broadcastTo shape"];
 
@@ -182,11 +182,34 @@ function calls(): Call[] {
     "relu",
   ];
   return [
-    ...[...unary, "silu", "gelu", "sin", "cos", "sign", "stopGradient", "softmax"].map((name): Call => [
+    ...[
+      ...unary,
+      "silu",
+      "gelu",
+      "sin",
+      "cos",
+      "erf",
+      "softplus",
+      "log1p",
+      "expm1",
+      "sign",
+      "stopGradient",
+      "softmax",
+      "logSoftmax",
+    ].map((name): Call => [name, [x]]),
+    ["gelu", [x, { approximate: "none" }]],
+    ...["add", "sub", "mul", "div", "pow", "maximum", "minimum"].map((name): Call => [name, [x, row]]),
+    ...["equal", "notEqual", "less", "lessEqual", "greater", "greaterEqual"].map((name): Call => [
       name,
-      [x],
+      [x, row],
     ]),
-    ...["add", "sub", "mul", "div", "maximum", "minimum"].map((name): Call => [name, [x, row]]),
+    ["less", [ids, 1]],
+    ...["logicalAnd", "logicalOr"].map((name): Call => [name, [condition, condition]]),
+    ["logicalNot", [condition]],
+    ["dropout", [x, 0.5, { seed: 3, stream: 4 }]],
+    ["oneHot", [ids, 3]],
+    ["clip", [x, 0.6, 1.5]],
+    ["where", [ids, ids, 7]],
     ["affine", [x, 2, -1]],
     ["where", [condition, x, row]],
     ["cast", [x, "i32"]],
@@ -306,6 +329,7 @@ const valid: { readonly [name: string]: fc.Arbitrary<{ given: Given[]; rest: unk
       rest: [shape.flatMap((_, n) => (some[n] ? [n - (keep ? shape.length : 0)] : [])), keep],
     })),
   logSumExp: shapes(1, 3).map((shape) => ({ given: [{ shape }], rest: [-1] })),
+  logSoftmax: shapes(1, 3).map((shape) => ({ given: [{ shape }], rest: [] })),
   softmax: shapes(1, 3).map((shape) => ({ given: [{ shape }], rest: [] })),
   transpose: shapes(2, 4)
     .chain((shape) =>

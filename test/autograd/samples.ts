@@ -1,6 +1,7 @@
 /** Inputs for every registered op, and what it should give, in plain JavaScript. */
 import { apply, type Op } from "#dist/autograd/op.js";
 import { ops } from "#dist/autograd/ops/index.js";
+import { foldIn, key, threefry2x32 } from "#dist/tensor/rng.js";
 import { tensor, Tensor } from "#dist/tensor/tensor.js";
 import { values } from "../backends/harness.ts";
 
@@ -100,6 +101,26 @@ function binary(fn: (a: number, b: number) => number, low = -1, high = 1): Sampl
 const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x));
 const gelu = (x: number): number =>
   0.5 * x * (1 + Math.tanh(Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3)));
+
+/** By its Maclaurin series, for small x. */
+function erf(x: number): number {
+  let [sum, term] = [0, x];
+  for (let n = 0; n < 60; n++) {
+    sum += term / (2 * n + 1);
+    term *= -(x * x) / (n + 1);
+  }
+  return (2 / Math.sqrt(Math.PI)) * sum;
+}
+
+const dropped =
+  (rate: number, seed: number, stream: number) =>
+  (x: number[]): number[] => {
+    const [key0, key1] = foldIn(key(seed), stream);
+    return x.map((value, n) => {
+      const word = threefry2x32(key0, key1, 0, n >> 1)[n & 1];
+      return (word >>> 8) / 2 ** 24 < rate ? 0 : value / (1 - rate);
+    });
+  };
 
 /** Rows of `cols`. */
 const byRow =
@@ -252,10 +273,48 @@ export const samples: { readonly [op: string]: readonly Sample[] } = {
   gelu: unary(gelu),
   sin: unary(Math.sin),
   cos: unary(Math.cos),
+  erf: unary(erf),
+  geluErf: unary((x) => (x / 2) * (1 + erf(x * Math.SQRT1_2))),
+  softplus: unary((x) => Math.log(1 + Math.exp(x))),
+  log1p: unary((x) => Math.log(1 + x), -0.8, 3),
+  expm1: unary((x) => Math.exp(x) - 1),
   add: binary((a, b) => a + b),
   sub: binary((a, b) => a - b),
   mul: binary((a, b) => a * b),
   div: binary((a, b) => a / b, 0.3, 2),
+  pow: binary(Math.pow, 0.3, 2),
+  clip: [
+    sample(
+      [f([2, 5], -2, 2)],
+      { min: -0.75, max: 0.5 },
+      each((x) => Math.min(Math.max(x, -0.75), 0.5)),
+    ),
+    sample(
+      [f([7], -2, 2)],
+      { min: 0.25, max: Infinity },
+      each((x) => Math.max(x, 0.25)),
+    ),
+  ],
+  ...Object.fromEntries(
+    Object.entries<(a: number, b: number) => boolean>({
+      equal: (a, b) => a === b,
+      notEqual: (a, b) => a !== b,
+      less: (a, b) => a < b,
+      lessEqual: (a, b) => a <= b,
+      greater: (a, b) => a > b,
+      greaterEqual: (a, b) => a >= b,
+    }).map(([name, holds]) => [
+      name,
+      [
+        ...binary((a, b) => Number(holds(a, b))),
+        sample([i([2, 3], [1, 2, 3, 3, 2, 1]), i([3], [2, 2, 2])], {}, (x, y) =>
+          x.map((a, n) => Number(holds(a, y[n % 3]))),
+        ),
+      ],
+    ]),
+  ),
+  logicalAnd: [sample([i([2, 2], [0, 0, 3, -1]), i([2], [0, 2])], {}, () => [0, 0, 0, 1])],
+  logicalOr: [sample([i([2, 2], [0, 0, 3, -1]), i([2], [0, 2])], {}, () => [0, 1, 1, 1])],
   maximum: binary(Math.max),
   minimum: binary(Math.min),
   affine: [
@@ -267,6 +326,7 @@ export const samples: { readonly [op: string]: readonly Sample[] } = {
   ],
   sign: [sample([f([2, 3])], {}, each(Math.sign))],
   where: [
+    sample([i([3], [0, 1, -2]), i([3], [4, 5, 6]), i([3], [7, 8, 9])], {}, () => [7, 5, 6]),
     sample([i([2, 3], [0, 1, 2, 0, -1, 0]), f([2, 3]), f([2, 3])], {}, (c, a, b) =>
       c.map((yes, n) => (yes !== 0 ? a[n] : b[n])),
     ),
@@ -325,6 +385,13 @@ export const samples: { readonly [op: string]: readonly Sample[] } = {
       [f([2, 4], -3, 3)],
       {},
       byRow(4, (row) => row.map((x) => Math.exp(x) / total(row.map(Math.exp)))),
+    ),
+  ],
+  logSoftmax: [
+    sample(
+      [f([2, 4], -3, 3)],
+      {},
+      byRow(4, (row) => row.map((x) => x - Math.log(total(row.map(Math.exp))))),
     ),
   ],
   gather: [
@@ -457,10 +524,16 @@ export const samples: { readonly [op: string]: readonly Sample[] } = {
   ]),
   swiglu: [sample([f([2, 3, 6])])],
   crossEntropy: [sample(logits()), sample([f([3, 4]), i([3], [3, 1, 0])])],
-  oneHot: [sample([i([2, 2], [2, -1, 0, 1])], { cols: 3 }, () => [0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0])],
-  unaryVjp: Object.entries({ exp: -1, log: 0.3, sqrt: 0.3, rsqrt: 0.3, reciprocal: 0.3, gelu: -2, silu: -2, relu: -2, abs: -2, tanh: -2, sigmoid: -2, square: -2, neg: -2, sin: -2, cos: -2 }).map(
+  dropout: [
+    sample([f([3, 5])], { rate: 0.3, seed: 7, stream: 2 }, dropped(0.3, 7, 2)),
+    sample([f([4])], { rate: 0, seed: 1, stream: 0 }, (x) => x),
+    sample([f([2, 3])], { rate: 0.75, seed: 2 ** 40, stream: 2 ** 35 }, dropped(0.75, 2 ** 40, 2 ** 35)),
+  ],
+  oneHot: [sample([i([2, 2], [2, -1, 0, 1])], { classes: 3 }, () => [0, 0, 1, 0, 0, 0, 1, 0, 0, 0, 1, 0])],
+  unaryVjp: Object.entries({ erf: -2, geluErf: -2, softplus: -2, log1p: -0.5, expm1: -2, exp: -1, log: 0.3, sqrt: 0.3, rsqrt: 0.3, reciprocal: 0.3, gelu: -2, silu: -2, relu: -2, abs: -2, tanh: -2, sigmoid: -2, square: -2, neg: -2, sin: -2, cos: -2 }).map(
     ([kind, low]) => sample([f([2, 3], low, 2), f([2, 3])], { kind }),
   ), // prettier-ignore
+  logSoftmaxVjp: [sample([f([2, 3]), f([2, 3])])],
   softmaxVjp: [sample([f([2, 3]), f([2, 3])])],
   swigluVjp: [ruleSample("swiglu", [f([2, 6])], {}, {}, [2, 3])],
   swigluJvp: [ruleSample("swiglu", [f([2, 6])], {}, {}, [2, 6])],

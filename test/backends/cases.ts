@@ -8,6 +8,7 @@ import {
   type AttentionParams,
   type BinaryKind,
   binaryKinds,
+  compareKinds,
   type KernelName,
   type KernelParams,
   type MaskedAttentionParams,
@@ -47,7 +48,7 @@ const offsets = (lengths: readonly number[], start: number): number[] => {
 
 const DOTS = [...SIZES, ...past("cpu", "DOT_ELEMENTS"), ...past("webgpu", "DOT_SHARE")];
 
-const POSITIVE: readonly UnaryKind[] = ["log", "sqrt", "rsqrt", "reciprocal"];
+const POSITIVE: readonly UnaryKind[] = ["log", "sqrt", "rsqrt", "reciprocal", "log1p"];
 /** Values in the domain of a unary kind, of order one. */
 const domain = (kind: UnaryKind, count: number, seed: number): number[] =>
   POSITIVE.includes(kind) ? values(count, seed, 0.1, 4) : values(count, seed, -4, 4);
@@ -64,8 +65,15 @@ const special: { readonly [K in UnaryKind]?: readonly number[] } = {
   gelu: LARGE,
   sin: [-30, 30],
   cos: [-30, 30],
+  erf: LARGE,
+  geluErf: LARGE,
+  softplus: LARGE,
+  log1p: [0, -0, -1, -2, 1, 1e-30, 1e30],
+  expm1: [0, -0, -200, 100, -80, 80],
 };
-const SMOOTH_EVERYWHERE: readonly UnaryKind[] = ["tanh", "sigmoid", "relu", "silu", "gelu"];
+const SMOOTH_EVERYWHERE: readonly UnaryKind[] = [
+  ...(["tanh", "sigmoid", "relu", "silu", "gelu", "erf", "geluErf", "softplus"] as const),
+];
 
 type Extents = Pick<KernelParams["gemm"], "m" | "n" | "k" | "transA" | "transB">;
 
@@ -436,6 +444,8 @@ const alongCases = <K extends "takeAlong" | "scatterAddAlong">(kernel: K): Case<
     };
   });
 
+const KEYED = { key0: 0x12345678, key1: 0x9abcdef0 };
+
 const ofCpu = <K extends KernelName>(c: Case<K>): Case<K> => ({ ...c, family: "cpu" });
 
 export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
@@ -563,7 +573,11 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
 
   binary: () => {
     const operand = (kind: BinaryKind, seed: number, size: number): Operand =>
-      f(kind === "div" && seed === 2 ? values(size, seed, 0.5, 3) : values(size, seed, -2, 2));
+      f(
+        (kind === "div" && seed === 2) || (kind === "pow" && seed === 1)
+          ? values(size, seed, 0.5, 3)
+          : values(size, seed, -2, 2),
+      );
     const broadcast = (kind: BinaryKind, a: readonly number[], b: readonly number[], c: readonly number[]) =>
       ({
         name: `${kind} [${a.join()}] with [${b.join()}]`,
@@ -578,6 +592,8 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       broadcast(kind, [33, 70], [33, 1], [33, 70]),
       broadcast(kind, [33, 1], [1, 70], [33, 70]),
       broadcast(kind, [], [5, 3], [5, 3]),
+      broadcast(kind, [37], [1], [37]),
+      broadcast(kind, [1], [37], [37]),
       broadcast(kind, [3, 0, 2], [2], [3, 0, 2]),
       broadcast(kind, [2, 1, 3, 1], [4, 1, 5], [2, 4, 3, 5]),
       broadcast(kind, [2, 1, 2, 1, 2, 3], [3, 1, 2, 1, 1], [2, 3, 2, 2, 2, 3]),
@@ -601,6 +617,45 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       { ...broadcast(kind, [33], [5, 33], [5, 33]), name: `${kind} c is b`, outputs: [null], inPlace: 1 },
       { ...broadcast(kind, [37], [37], [37]), name: `${kind} c is a, flat`, outputs: [null], inPlace: 0 },
     ]);
+  },
+
+  compare: () => {
+    // Of a few values, so that many are equal; then every pair of those that are told apart with care.
+    const some = (dtype: Operand["dtype"], count: number, seed: number): Operand =>
+      dtype === "f32" ? f(integers(count, seed, -2, 3).map((x) => x / 2)) : i(integers(count, seed, -1, 2));
+    const care = {
+      f32: [NaN, -Infinity, -3e38, -1, -1e-38, -1e-45, -0, 0, 1e-45, 1e-38, 1, 1.0000001, 3e38, Infinity],
+      i32: [-2147483648, -2147483647, -1, 0, 1, 16777217, 16777216, 2147483647],
+    };
+    return compareKinds.flatMap((kind) =>
+      (["f32", "i32"] as const).flatMap((dtype): Case<"compare">[] => {
+        if (dtype === "f32" && (kind === "and" || kind === "or")) return [];
+        const pair = (a: readonly number[], b: readonly number[], c: readonly number[]): Case<"compare"> => ({
+          name: `${kind} ${dtype} [${a.join()}] with [${b.join()}]`,
+          params: { kind, shape: c, aStrides: broadcastStrides(a, c), bStrides: broadcastStrides(b, c) },
+          inputs: [some(dtype, sizeOf(a), 1), some(dtype, sizeOf(b), 2)],
+          outputs: [out(sizeOf(c), "i32")],
+        });
+        const list = care[dtype];
+        const of = dtype === "f32" ? f : i;
+        return [
+          ...SIZES.map((n) => pair([n], [n], [n])),
+          pair([], [], []),
+          pair([37], [], [37]),
+          pair([], [37], [37]),
+          pair([33, 70], [33, 1], [33, 70]),
+          pair([33, 1], [1, 70], [33, 70]),
+          pair([3, 0, 2], [2], [3, 0, 2]),
+          pair([2, 1, 3, 1], [4, 1, 5], [2, 4, 3, 5]),
+          ...(kind === "less" ? TASKS.map((n) => ofCpu<"compare">(pair([n], [n], [n]))) : []),
+          {
+            ...pair([list.length, 1], [list.length], [list.length, list.length]),
+            name: `${kind} of ${dtype} with care`,
+            inputs: [of(list), of(list)],
+          },
+        ];
+      }),
+    );
   },
 
   affine: () => [
@@ -628,12 +683,15 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
     })),
 
   select: () =>
-    [...SIZES, ...TASKS].map((n) => ({
-      name: `${n}`,
-      params: {},
-      inputs: [i(integers(n, 1, -1, 2)), f(values(n, 2)), f(values(n, 3))],
-      outputs: [out(n)],
-    })),
+    [...SIZES, ...TASKS].flatMap((n): Case<"select">[] => {
+      const condition = i(integers(n, 1, -1, 2));
+      const [a, b] = [integers(n, 2, -99, 99), integers(n, 3, -99, 99)];
+      const params = {};
+      return [
+        { name: `${n}`, params, inputs: [condition, f(values(n, 2)), f(values(n, 3))], outputs: [out(n)] },
+        { name: `i32 ${n}`, params, inputs: [condition, i(a), i(b)], outputs: [out(n, "i32")] },
+      ];
+    }),
 
   cast: () => [
     ...[...SIZES, ...TASKS].flatMap((n): Case<"cast">[] => [
@@ -819,6 +877,61 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
           f(values(rows * cols, 2)),
         ],
         outputs: [out(rows * cols)],
+      };
+    }),
+
+  dropout: () => [
+    ...[...SIZES, ...TASKS].map((n): Case<"dropout"> => ({
+      name: `${n}`,
+      params: { ...KEYED, threshold: 5_033_165, scale: 1 / 0.7 },
+      inputs: [f(values(n, n))],
+      outputs: [out(n)],
+    })),
+    ...[0, 1, 2 ** 24 - 1, 2 ** 24].map((threshold): Case<"dropout"> => ({
+      name: `threshold ${threshold}`,
+      params: { ...KEYED, key0: -1, threshold, scale: 1 },
+      inputs: [f(values(1029, 3))],
+      outputs: [out(1029)],
+    })),
+    {
+      name: "what is dropped is 0, whatever it was",
+      params: { ...KEYED, threshold: 2 ** 23, scale: 2 },
+      inputs: [f(Array.from({ length: 67 }, (_, n) => [NaN, Infinity, -Infinity, 3e38, -0][n % 5]))],
+      outputs: [out(67)],
+    },
+  ],
+
+  logSoftmax: () => [
+    ...SOFTMAX.map(({ rows, cols, high }): Case<"logSoftmax"> => ({
+      name: `${rows} rows of ${cols} up to ${high}`,
+      params: { rows, cols },
+      inputs: [f(values(rows * cols, 1, -high, high))],
+      outputs: [out(rows * cols)],
+    })),
+    {
+      name: "a small probability beside one of almost 1, far from 0",
+      params: { rows: 2, cols: 3 },
+      inputs: [f([1000, 988, 900, -1e6, -1000012, -1000000])],
+      outputs: [out(6)],
+    },
+    {
+      name: "masked by −∞, only −∞, and with +∞, NaN or the largest numbers",
+      params: { rows: 5, cols: 3 },
+      inputs: [f(EXTREME_ROWS)],
+      outputs: [out(15)],
+    },
+  ],
+
+  logSoftmaxVjp: () =>
+    SOFTMAX.map(({ rows, cols }) => {
+      const logits = values(rows * cols, 1, -3, 3);
+      const lse = naiveLse(logits, cols);
+      return {
+        name: `${rows} rows of ${cols}`,
+        params: { rows, cols },
+        inputs: [f(logits.map((x, at) => x - lse[Math.floor(at / cols)])), f(values(rows * cols, 2))],
+        outputs: [out(rows * cols)],
+        scale: sumScale(cols),
       };
     }),
 

@@ -22,6 +22,24 @@ function ulp(x: number): number {
 }
 
 const sigmoid = (x: number): number => 1 / (1 + Math.exp(-x));
+const softplus = (x: number): number => (x > 40 ? x : Math.log1p(Math.exp(x)));
+/** Gauss–Legendre quadrature of five nodes: on panels of ⅛ its error is below that of doubles. */
+const NODES: readonly (readonly [place: number, weight: number])[] = [-1, -1, 0, 1, 1].map((side, n) => {
+  const place = side === 0 ? 0 : (side / 3) * Math.sqrt(5 + (n % 4 === 0 ? 2 : -2) * Math.sqrt(10 / 7));
+  const weight = side === 0 ? 128 / 225 : (322 + (n % 4 === 0 ? -13 : 13) * Math.sqrt(70)) / 900;
+  return [place, weight];
+});
+/** The integral of its definition. */
+function erf(x: number): number {
+  const size = Math.min(Math.abs(x), 6.5);
+  const panels = Math.max(1, Math.ceil(8 * size));
+  const half = size / panels / 2;
+  let sum = 0;
+  for (let panel = 0; panel < panels; panel++)
+    for (const [place, weight] of NODES) sum += weight * Math.exp(-(((2 * panel + 1 + place) * half) ** 2));
+  return (Math.sign(x) * 2 * half * sum) / Math.sqrt(Math.PI);
+}
+const normalShare = (x: number): number => 0.5 * (1 + erf(x * Math.SQRT1_2));
 const gelu = (x: number): number => x * sigmoid(2 * Math.sqrt(2 / Math.PI) * (x + 0.044715 * x ** 3));
 
 /** `floor`: below it (the value of a result near a zero or an underflow) errors are counted in its ulp. */
@@ -45,6 +63,14 @@ const functions: readonly {
   { kind: "gelu", exact: gelu, low: -100, high: 0, ulps: 20, floor: 0.01 },
   { kind: "sin", exact: Math.sin, low: -1000, high: 1000, ulps: 1, floor: 2 ** -10 },
   { kind: "cos", exact: Math.cos, low: 1e-6, high: 1e6, ulps: 1, floor: 2 ** -10 },
+  { kind: "erf", exact: (x) => erf(x), low: -5, high: 5, ulps: 4 },
+  { kind: "erf", exact: (x) => erf(x), low: 1e-30, high: 20, ulps: 4 },
+  { kind: "geluErf", exact: (x) => x * normalShare(x), low: -1, high: 20, ulps: 6 },
+  { kind: "softplus", exact: softplus, low: -86, high: 100, ulps: 4 },
+  { kind: "log1p", exact: Math.log1p, low: 1e-44, high: 3e38, ulps: 4 },
+  { kind: "log1p", exact: Math.log1p, low: -1, high: 1, ulps: 4 },
+  { kind: "expm1", exact: Math.expm1, low: 1e-44, high: 88.7, ulps: 5 },
+  { kind: "expm1", exact: Math.expm1, low: -20, high: 2, ulps: 5 },
 ];
 
 describe.each(["relaxed", "plain"] as const)("%s SIMD", (simd) => {
@@ -74,6 +100,35 @@ describe.each(["relaxed", "plain"] as const)("%s SIMD", (simd) => {
       expect(worst, `at ${where}`).toBeLessThanOrEqual(ulps);
     },
   );
+});
+
+/** Far out, where x·Φ(x) by 1 + erf would have no digit left: by mpmath, to 30 digits. */
+const TAIL: readonly (readonly [x: number, gelu: number])[] = [
+  [-0.5, -0.15426876936299344],
+  [-1, -0.15865525393145705],
+  [-1.5, -0.1002108019032871],
+  [-2, -0.045500263896358417],
+  [-3, -0.0040496940948902835],
+  [-5, -1.4332578593959695e-6],
+  [-8, -4.9767684594174271e-15],
+  [-10, -7.6198530241605263e-23],
+  [-12.5, -4.6657053735971418e-35],
+];
+
+it.each(["relaxed", "plain"] as const)("GELU by erf keeps its digits far below 0, %s SIMD", async (simd) => {
+  const backend = await createCpuBackend({ threads: 1, simd });
+  const buffer = backend.alloc(TAIL.length, "f32");
+  const view = { buffer, offset: 0, shape: [TAIL.length], dtype: "f32" as const };
+  backend.write(
+    buffer,
+    0,
+    TAIL.map(([x]) => x),
+  );
+  backend.run("unary", { kind: "geluErf" }, [view], [view]);
+  const got = await backend.read(buffer, 0, TAIL.length);
+  await backend.dispose();
+  for (const [n, [x, want]] of TAIL.entries())
+    expect(Math.abs(got[n] - want) / ulp(want), `at ${x}`).toBeLessThanOrEqual(16);
 });
 
 const logistic = (x: number): number => {
@@ -106,6 +161,15 @@ const exactly: { readonly [K in UnaryKind]: readonly [value: Exact, slope: Exact
   ),
   sin: [Math.sin, Math.cos],
   cos: [Math.cos, (x) => -Math.sin(x)],
+  erf: [erf, (x) => (2 / Math.sqrt(Math.PI)) * Math.exp(-x * x)],
+  geluErf: [
+    // Below −10 it is under 1e-22, less than what 1 + erf gets wrong.
+    (x) => (x < -10 ? 0 : x * normalShare(x)),
+    (x) => normalShare(x) + (Math.abs(x) > 1e6 ? 0 : (x * Math.exp(-x * x * 0.5)) / Math.sqrt(2 * Math.PI)),
+  ],
+  softplus: [softplus, logistic],
+  log1p: [Math.log1p, (x) => 1 / (1 + x)],
+  expm1: [Math.expm1, Math.exp],
 };
 
 /** Random bit patterns, every exponent with its ends, both signs, and places where kinds change. */
@@ -125,6 +189,86 @@ function patterns(): Float32Array {
 
 const MOST = 3.4028234663852886e38;
 const LEAST = 2 ** -126;
+
+describe.each(kernelBackends)("logSoftmax over all of f32, $name", ({ name, create }) => {
+  it("of rows of three: anything beside anything", async () => {
+    const backend = await create();
+    const all = patterns().filter((v) => !name.startsWith("webgpu") || v === 0 || !(Math.abs(v) < LEAST));
+    // Beside it one of the same size and one of any size.
+    const x = Float32Array.from({ length: 3 * all.length }, (_, at) => {
+      const [n, place] = [Math.floor(at / 3), at % 3];
+      return place === 0 ? all[n] : place === 1 ? all[n] * 0.9 + 1 : all[(n * 7919 + 5) % all.length];
+    });
+    const [from, to] = [x, x].map((data) => {
+      const buffer = backend.alloc(data.length, "f32");
+      backend.write(buffer, 0, data);
+      return { buffer, offset: 0, shape: [data.length], dtype: "f32" as const };
+    });
+    backend.run("logSoftmax", { rows: all.length, cols: 3 }, [from], [to]);
+    const got = await backend.read(to.buffer, 0, x.length);
+    await backend.dispose();
+    const { rtol, atol } = kernels.logSoftmax.tolerance;
+    const wrong: string[] = [];
+    for (let start = 0; start < x.length; start += 3) {
+      const row = Array.from(x.subarray(start, start + 3));
+      const top = Math.max(...row);
+      const log = Math.log(row.reduce((sum, v) => sum + Math.exp(v - top), 0));
+      for (const [j, v] of row.entries()) {
+        const want = Math.fround(v - top - log);
+        const close = Math.abs(got[start + j] - want) <= atol + rtol * Math.abs(want);
+        if (!close && !Object.is(got[start + j], want))
+          wrong.push(`${row.join()}: ${got[start + j]}, not ${want}`);
+      }
+    }
+    expect(wrong.slice(0, 8)).toEqual([]);
+  });
+});
+
+/** C's pow, where JavaScript's has NaN. */
+const powOf = (x: number, y: number): number =>
+  x === 1 || (x === -1 && Math.abs(y) === Infinity) ? 1 : x ** y;
+const EXPONENTS = [
+  ...[0, -0, 1, -1, 2, -2, 3, -3, 0.5, -0.5, 1 / 3, 2.5, 7, 10, -10, 31, 63.5, 127, 1e-3, -1e-3, 1e-20],
+  ...[16777215, 16777216, -16777217, 1e6 + 1, 1e9, 1e20, -1e30, 3e38, Infinity, -Infinity, NaN],
+];
+
+describe.each(kernelBackends)("pow over all of f32, $name", ({ name, create }) => {
+  it("of every kind of base and exponent", async () => {
+    const backend = await create();
+    const gpu = name.startsWith("webgpu");
+    const near = Array.from({ length: 200 }, (_, n) => 1 + (n - 100) * (n % 2 === 0 ? 2 ** -23 : 2 ** -12));
+    const bases = [...patterns(), ...near, -1, -0.5, -2, -3].filter(
+      (x) => !gpu || x === 0 || !(Math.abs(x) < LEAST),
+    );
+    const place = (data: readonly number[]) => {
+      const buffer = backend.alloc(data.length, "f32");
+      backend.write(buffer, 0, data);
+      return { buffer, offset: 0, shape: [data.length], dtype: "f32" as const };
+    };
+    const [a, c] = [place(bases), place(bases)];
+    const { rtol, atol } = kernels.binary.tolerance;
+    const wrong: string[] = [];
+    for (const exponent of EXPONENTS) {
+      const y = Math.fround(exponent);
+      const b = place([y]);
+      const params = { kind: "pow", shape: [bases.length], aStrides: [1], bStrides: [0] } as const;
+      backend.run("binary", params, [a, b], [c]);
+      const got = await backend.read(c.buffer, 0, bases.length);
+      backend.free(b.buffer);
+      bases.forEach((base, i) => {
+        const want = powOf(Math.fround(base), y);
+        // Where the GPU may have 0 in its place.
+        if (gpu && Math.abs(y) < LEAST) return;
+        const overflows = Math.abs(want) >= MOST * (1 - rtol) && got[i] === Math.sign(want) * Infinity;
+        const close = Math.abs(got[i] - want) <= atol + rtol * Math.abs(want);
+        const same = Object.is(got[i], Math.fround(want)) || got[i] === Math.fround(want);
+        if (!close && !same && !overflows) wrong.push(`${base} ** ${y} = ${got[i]}, not ${want}`);
+      });
+    }
+    await backend.dispose();
+    expect(wrong.slice(0, 12)).toEqual([]);
+  });
+});
 
 describe.each(kernelBackends)("every kind over all of f32, $name", ({ name, create }) => {
   let backend: Backend;

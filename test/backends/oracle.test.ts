@@ -82,10 +82,18 @@ describe("derivatives", () => {
   it.each(unaryKinds)("unaryVjp %s", async (kind) => {
     // Away from the kinks of abs and relu, and inside the domain of log, sqrt, rsqrt and reciprocal.
     const x = values(40, 1, 0.3, 3).map((value, at) =>
-      ["log", "sqrt", "rsqrt", "reciprocal"].includes(kind) || at % 2 === 0 ? value : -value,
+      ["log", "log1p", "sqrt", "rsqrt", "reciprocal"].includes(kind) || at % 2 === 0 ? value : -value,
     );
     const rule = (d: number[]): Promise<number[]> => first("unaryVjp", { kind }, [x, d], [40]);
     await checkDerivatives((at) => first("unary", { kind }, [at], [40]), x, rule, rule);
+  });
+
+  it("logSoftmaxVjp", async () => {
+    const shape = { rows: 3, cols: 7 };
+    const forward: Map1 = (x) => first("logSoftmax", shape, [x], [21]);
+    const x = values(21, 1, -2, 2);
+    const y = await forward(x);
+    await checkDerivatives(forward, x, (dy) => first("logSoftmaxVjp", shape, [y, dy], [21]));
   });
 
   it("softmaxVjp", async () => {

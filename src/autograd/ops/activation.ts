@@ -2,12 +2,12 @@
 import { run } from "../../backends/backend.ts";
 import { type UnaryKind, unaryKinds } from "../../backends/kernels.ts";
 import { GradmixError } from "../../errors.ts";
-import { oneOf } from "../../options.ts";
+import { checkOptions, oneOf, type OptionChecks } from "../../options.ts";
 import { formatShape, sizeOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { keepsElementwise, keepsRows } from "../batch.ts";
 import { allocate, apply1, linearIn, type None, none, type Op, type Spec, specOf, wantType } from "../op.ts";
-import { wantLike } from "../checks.ts";
+import { wantLike, wantTensor } from "../checks.ts";
 import { add, affine, maximum, mul, sign } from "./arithmetic.ts";
 import { slice } from "./shape.ts";
 
@@ -75,6 +75,11 @@ export const unaryOps: { readonly [K in UnaryKind]: Op<None> } = {
   gelu: unaryOp("gelu"),
   sin: unaryOp("sin"),
   cos: unaryOp("cos"),
+  erf: unaryOp("erf"),
+  geluErf: unaryOp("geluErf"),
+  softplus: unaryOp("softplus"),
+  log1p: unaryOp("log1p"),
+  expm1: unaryOp("expm1"),
 };
 
 const unary =
@@ -99,10 +104,35 @@ export const sigmoid: (x: Tensor) => Tensor = unary("sigmoid");
 export const relu: (x: Tensor) => Tensor = unary("relu");
 /** x·sigmoid(x). */
 export const silu: (x: Tensor) => Tensor = unary("silu");
-/** GELU in the tanh approximation of GPT-2. */
-export const gelu: (x: Tensor) => Tensor = unary("gelu");
 export const sin: (x: Tensor) => Tensor = unary("sin");
 export const cos: (x: Tensor) => Tensor = unary("cos");
+/** The error function 2/√π·∫₀ˣ e^{−t²} dt, by element. */
+export const erf: (x: Tensor) => Tensor = unary("erf");
+/** log(1 + eˣ) by element, without overflow: max(x, 0) + log1p(e^{−|x|}). Its slope is the sigmoid. */
+export const softplus: (x: Tensor) => Tensor = unary("softplus");
+/** log(1 + x) by element, to full accuracy near 0: −∞ at −1, NaN below. */
+export const log1p: (x: Tensor) => Tensor = unary("log1p");
+/** eˣ − 1 by element, to full accuracy near 0. */
+export const expm1: (x: Tensor) => Tensor = unary("expm1");
+
+export interface GeluOptions {
+  /** "none": x·Φ(x) with the normal distribution's Φ. Default "tanh": GPT-2's approximation of it. */
+  readonly approximate?: "none" | "tanh";
+}
+
+const geluOptions: OptionChecks<GeluOptions> = { approximate: oneOf("none", "tanh") };
+
+/**
+ * GELU (Hendrycks & Gimpel 2016), by element. By default, and in `linear`, it is GPT-2's: ½·x·(1 + tanh(√(2/π)·(x + 0.044715·x³))), which PyTorch calls
+ * `approximate="tanh"`; with `approximate: "none"`, PyTorch's own default, it is x·Φ(x) itself. They differ by up to 5e-4. Throws `shape` unless x is f32, `config`
+ * for other options.
+ */
+export function gelu(x: Tensor, options: GeluOptions = {}): Tensor {
+  wantTensor("gelu", "x", x);
+  wantType("gelu", "x", x, "f32");
+  checkOptions("gelu", options, geluOptions);
+  return apply1(options.approximate === "none" ? unaryOps.geluErf : unaryOps.gelu, [x], none);
+}
 
 const GELU_SCALE = Math.sqrt(2 / Math.PI);
 const GELU_CUBIC = 0.044715;
@@ -132,6 +162,15 @@ const slopes: { readonly [K in UnaryKind]: (x: Tensor) => Tensor } = {
   },
   sin: cos,
   cos: (x) => neg(sin(x)),
+  erf: (x) => affine(exp(neg(square(x))), 2 / Math.sqrt(Math.PI), 0),
+  // Φ(x) + x·φ(x)
+  geluErf: (x) => {
+    const density = affine(exp(affine(square(x), -0.5, 0)), 1 / Math.sqrt(2 * Math.PI), 0);
+    return add(affine(erf(affine(x, Math.SQRT1_2, 0)), 0.5, 0.5), mul(x, density));
+  },
+  softplus: sigmoid,
+  log1p: (x) => reciprocal(affine(x, 1, 1)),
+  expm1: exp,
 };
 
 const widthOf = (x: Spec): number => (x.shape.at(-1) ?? 0) / 2;

@@ -1,16 +1,20 @@
-/** Elementwise arithmetic with broadcasting: add, sub, mul, div, maximum, minimum, affine, where, cast, stopGradient. */
+/** Elementwise arithmetic with broadcasting: add, sub, mul, div, maximum, minimum, clip, affine, where, cast, stopGradient. */
 import { run } from "../../backends/backend.ts";
 import type { BinaryKind } from "../../backends/kernels.ts";
 import { GradmixError } from "../../errors.ts";
 import { valueThat } from "../../options.ts";
 import { checkDType, type DType } from "../../tensor/dtype.ts";
-import { broadcastShapes, broadcastStrides } from "../../tensor/shape.ts";
+import { broadcastShapes } from "../../tensor/shape.ts";
 import { Tensor } from "../../tensor/tensor.ts";
 import { keepsElementwise } from "../batch.ts";
 import { allocate, apply1, filled, type None, none, type Op, type Spec, specOf, wantType } from "../op.ts";
 import { wantLike, wantTensor } from "../checks.ts";
 import { reshape, stretch, sumTo } from "./broadcast.ts";
-import { binaryStrided } from "./strided.ts";
+import { greater, less, logicalOr } from "./compare.ts";
+import { jointShape, type Operand, toTensors, walk } from "./operands.ts";
+import { runPairs } from "./strided.ts";
+
+export type { Operand } from "./operands.ts";
 
 const number = valueThat("a number", (value) => typeof value === "number");
 
@@ -22,21 +26,18 @@ interface BinaryRules {
   slopeB(t: Tensor, saved: readonly Tensor[]): Tensor;
 }
 
-function binaryOp(name: string, kind: BinaryKind, rules: BinaryRules): Op<None> {
+export function binaryOp(name: string, kind: BinaryKind, rules: BinaryRules): Op<None> {
   return {
     name,
     keepsBatch: keepsElementwise,
     infer([a, b]) {
       wantType(name, "the first operand", a, "f32");
       wantType(name, "the second operand", b, "f32");
-      const shape = broadcastShapes(a.shape, b.shape, name);
-      return [{ shape, dtype: "f32" }];
+      return [{ shape: jointShape(name, a, b), dtype: "f32" }];
     },
     forward([a, b], _, [spec]) {
       const c = allocate(spec, a);
-      const aStrides = broadcastStrides(a.shape, spec.shape);
-      const bStrides = broadcastStrides(b.shape, spec.shape);
-      binaryStrided({ kind, shape: spec.shape, aStrides, bStrides }, a, b, c);
+      runPairs("binary", walk(kind, a, b, c), a, b, c);
       return { outputs: [c], saved: rules.saved(a, b, c) };
     },
     vjp([ct], { saved, inputs: [a, b], needs }) {
@@ -95,6 +96,39 @@ export const minimumOp: Op<None> = binaryOp("minimum", "min", {
   slopeB: (t, [a, b]) => mul(t, larger(a, b)),
 });
 
+/** x held to [min, max]. */
+export const clipOp: Op<{ min: number; max: number }> = {
+  name: "clip",
+  keepsBatch: keepsElementwise,
+  infer([x], { min, max }) {
+    number("clip: min", min);
+    number("clip: max", max);
+    if (!(min <= max)) throw new GradmixError("config", `clip: min ${min} must be at most max ${max}`);
+    wantType("clip", "x", x, "f32");
+    return [specOf(x)];
+  },
+  forward([x], { min, max }, [spec]) {
+    const y = allocate(spec, x);
+    const one: Spec = { shape: [], dtype: "f32" };
+    const [low, high] = [filled(min, one, x), filled(max, one, x)];
+    runPairs("binary", walk("max", x, low, y), x, low, y);
+    runPairs("binary", walk("min", y, high, y), y, high, y);
+    for (const t of [low, high]) t.dispose();
+    return { outputs: [y], saved: [x] };
+  },
+  vjp([ct], { saved: [x], attrs }) {
+    return [ct === null ? null : within(x, attrs, ct)];
+  },
+  jvp([tangent], { inputs: [x], attrs }) {
+    return [tangent === null ? null : within(x, attrs, tangent)];
+  },
+};
+
+/** t where min ≤ x ≤ max, else 0; of NaN it is t. */
+function within(x: Tensor, { min, max }: { min: number; max: number }, t: Tensor): Tensor {
+  return where(logicalOr(less(x, min), greater(x, max)), 0, t);
+}
+
 /** y = scale·x + shift. */
 export const affineOp: Op<{ scale: number; shift: number }> = {
   name: "affine",
@@ -146,11 +180,9 @@ export const whereOp: Op<None> = {
   keepsBatch: keepsElementwise,
   infer([condition, a, b]) {
     wantType("where", "the condition", condition, "i32");
-    wantType("where", "the first choice", a, "f32");
-    wantType("where", "the second choice", b, "f32");
     wantLike("where", "the second choice", b, a);
     wantLike("where", "the condition", condition, { shape: a.shape, dtype: "i32" });
-    return [{ shape: a.shape, dtype: "f32" }];
+    return [specOf(a)];
   },
   forward([condition, a, b], _, [spec]) {
     const c = allocate(spec, a);
@@ -196,21 +228,8 @@ export const stopGradientOp: Op<None> = {
   },
 };
 
-export type Operand = Tensor | number;
-
 function binary(op: Op<None>, a: Operand, b: Operand): Tensor {
   return apply1(op, toTensors(op.name, a, b), none);
-}
-
-function toTensors(name: string, a: Operand, b: Operand): [Tensor, Tensor] {
-  if (typeof a !== "number") wantTensor(name, "operand 0", a);
-  if (typeof b !== "number") wantTensor(name, "operand 1", b);
-  const like = a instanceof Tensor ? a : b;
-  if (!(like instanceof Tensor))
-    throw new GradmixError("shape", `${name}: one of the operands must be a tensor, both are numbers`);
-  const scalar: Spec = { shape: [], dtype: "f32" };
-  const wrap = (x: Operand): Tensor => (typeof x === "number" ? filled(x, scalar, like) : x);
-  return [wrap(a), wrap(b)];
 }
 
 /** a + b, broadcast. */
@@ -249,6 +268,14 @@ export function minimum(a: Operand, b: Operand): Tensor {
   return binary(minimumOp, a, b);
 }
 
+/**
+ * x held to [min, max], by element; an end that is infinite holds nothing. The slope is 1 from min to max, the ends included, and 0 beyond, as PyTorch has it;
+ * NaN stays. For bounds that are tensors: `minimum(maximum(x, low), high)`. Throws `shape` unless x is f32, `config` unless min ≤ max are numbers.
+ */
+export function clip(x: Tensor, min: number, max: number): Tensor {
+  return apply1(clipOp, [x], { min, max });
+}
+
 /** scale·x + shift. */
 export function affine(x: Tensor, scale: number, shift: number): Tensor {
   return apply1(affineOp, [x], { scale, shift });
@@ -259,16 +286,17 @@ export function sign(x: Tensor): Tensor {
   return apply1(signOp, [x], none);
 }
 
-/** condition ≠ 0 ? a : b by element, broadcast; `condition` is i32. */
+/**
+ * condition ≠ 0 ? a : b by element, broadcast. `condition` is i32, as `less` and the other comparisons give it; a and b are both f32 or both i32, or numbers. The
+ * element that is not chosen leaves no trace, NaN or ∞ neither: its gradient is 0. (What led to it may still turn that 0 into NaN, as 0·∞ in the rule of log
+ * at 0: choose before such a function, not after.) Throws `shape` for other types and for shapes that do not broadcast.
+ */
 export function where(condition: Tensor, a: Operand, b: Operand): Tensor {
   wantTensor("where", "the condition", condition);
-  const [x, y] = toTensors("where", a, b);
+  const [x, y] = toTensors("where", a, b, condition);
   const shape = broadcastShapes(condition.shape, broadcastShapes(x.shape, y.shape, "where"), "where");
-  return apply1(
-    whereOp,
-    [condition, x, y].map((t) => stretch(t, shape)),
-    none,
-  );
+  const wide = (t: Tensor): Tensor => stretch(t, shape);
+  return apply1(whereOp, [wide(condition), wide(x), wide(y)], none);
 }
 
 /** The elements as `dtype`; towards zero to i32. No gradient passes a conversion; to its own type x keeps its gradient. */

@@ -5,6 +5,7 @@ import {
   addOp,
   affineOp,
   castOp,
+  clipOp,
   divOp,
   maximumOp,
   minimumOp,
@@ -16,6 +17,8 @@ import {
 } from "./arithmetic.ts";
 import { attentionJvpOp, attentionVjpOp, causalAttentionOp } from "./attention.ts";
 import { broadcastToOp, reshapeOp, sumOp } from "./broadcast.ts";
+import { compareOps } from "./compare.ts";
+import { dropoutOp } from "./dropout.ts";
 import { embeddingOp } from "./embedding.ts";
 import { gatherOp, scatterAddAlongAxisOp, scatterAddOp, takeAlongAxisOp } from "./indexing.ts";
 import { linearOp } from "./linear.ts";
@@ -23,7 +26,8 @@ import { crossEntropyJvpOp, crossEntropyOp, crossEntropyVjpOp, oneHotOp } from "
 import { attentionOp, maskedAttentionJvpOp, maskedAttentionVjpOp } from "./masked-attention.ts";
 import { matmulOp } from "./matmul.ts";
 import { layerNormOp, normJvpOp, normVjpOp, rmsNormOp } from "./norm.ts";
-import { maxOp, minOp, softmaxOp, softmaxVjpOp } from "./reduce.ts";
+import { powOp } from "./pow.ts";
+import { logSoftmaxOp, logSoftmaxVjpOp, maxOp, minOp, softmaxOp, softmaxVjpOp } from "./reduce.ts";
 import { ropeOp } from "./rope.ts";
 import { argmaxOp, cumsumOp, topkOp } from "./scan.ts";
 import { concatOp, padOp, sliceOp, transposeOp } from "./shape.ts";
@@ -31,9 +35,13 @@ import { concatOp, padOp, sliceOp, transposeOp } from "./shape.ts";
 export {
   abs,
   cos,
+  erf,
   exp,
+  expm1,
   gelu,
+  type GeluOptions,
   log,
+  log1p,
   neg,
   reciprocal,
   relu,
@@ -41,6 +49,7 @@ export {
   sigmoid,
   silu,
   sin,
+  softplus,
   sqrt,
   square,
   swiglu,
@@ -50,6 +59,7 @@ export {
   add,
   affine,
   cast,
+  clip,
   div,
   maximum,
   minimum,
@@ -62,15 +72,28 @@ export {
 } from "./arithmetic.ts";
 export { causalAttention } from "./attention.ts";
 export { type Axis, broadcastTo, reshape, sum } from "./broadcast.ts";
+export {
+  equal,
+  greater,
+  greaterEqual,
+  less,
+  lessEqual,
+  logicalAnd,
+  logicalNot,
+  logicalOr,
+  notEqual,
+} from "./compare.ts";
+export { dropout, type DropoutOptions } from "./dropout.ts";
 export { embedding } from "./embedding.ts";
 export { einsum } from "./einsum.ts";
 export { gather, scatterAdd, scatterAddAlongAxis, takeAlongAxis } from "./indexing.ts";
 export { linear } from "./linear.ts";
-export { crossEntropy, exampleLosses } from "./loss.ts";
+export { crossEntropy, exampleLosses, oneHot } from "./loss.ts";
 export { attention, type AttentionOptions } from "./masked-attention.ts";
 export { matmul } from "./matmul.ts";
 export { layerNorm, rmsNorm } from "./norm.ts";
-export { logSumExp, max, mean, min, softmax, variance, type VarianceOptions } from "./reduce.ts";
+export { pow } from "./pow.ts";
+export { logSoftmax, logSumExp, max, mean, min, softmax, variance, type VarianceOptions } from "./reduce.ts";
 export { rope, type RopeOptions } from "./rope.ts";
 export { argmax, cumsum, topk, type TopK } from "./scan.ts";
 export { concat, pad, slice, split, squeeze, stack, transpose, unsqueeze } from "./shape.ts";
@@ -85,6 +108,9 @@ export const ops: { readonly [name: string]: Op<never> } = Object.fromEntries(
     divOp,
     maximumOp,
     minimumOp,
+    powOp,
+    clipOp,
+    ...Object.values(compareOps),
     affineOp,
     signOp,
     whereOp,
@@ -100,6 +126,7 @@ export const ops: { readonly [name: string]: Op<never> } = Object.fromEntries(
     maxOp,
     minOp,
     softmaxOp,
+    logSoftmaxOp,
     gatherOp,
     scatterAddOp,
     takeAlongAxisOp,
@@ -118,9 +145,11 @@ export const ops: { readonly [name: string]: Op<never> } = Object.fromEntries(
     swigluOp,
     crossEntropyOp,
     oneHotOp,
+    dropoutOp,
     // The rules' own ops.
     unaryVjpOp,
     softmaxVjpOp,
+    logSoftmaxVjpOp,
     swigluVjpOp,
     swigluJvpOp,
     normVjpOp,

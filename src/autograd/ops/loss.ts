@@ -65,25 +65,22 @@ export const crossEntropyOp: Op<None> = {
     return [tangent === null ? null : apply1(crossEntropyJvpOp, [...saved, tangent], none)];
   },
   compose([logits, targets]) {
-    const target = oneHot(targets, logits);
+    const target = oneHot(targets, logits.shape[logits.rank - 1]);
     const counted = sum(target, -1);
     return [sub(mul(logSumExp(logits, -1), counted), sum(mul(logits, target), -1))];
   },
 };
 
-/** 1 at each target of `targets`, else 0, in the shape of `logits`; rows of ignored targets are 0. */
-function oneHot(targets: Tensor, logits: Tensor): Tensor {
-  return apply1(oneHotOp, [targets], { cols: logits.shape[logits.rank - 1] });
-}
+const checkClasses = integerIn(0);
 
-export const oneHotOp: Op<{ cols: number }> = {
+export const oneHotOp: Op<{ classes: number }> = {
   name: "oneHot",
   keepsBatch: keepsElementwise,
   constant: true,
-  infer([targets], { cols }) {
-    wantType("oneHot", "the targets", targets, "i32");
-    integerIn(0)("oneHot: cols", cols);
-    return [{ shape: [...targets.shape, cols], dtype: "f32" }];
+  infer([indices], { classes }) {
+    wantType("oneHot", "the indices", indices, "i32");
+    checkClasses("oneHot: classes", classes);
+    return [{ shape: [...indices.shape, classes], dtype: "f32" }];
   },
   forward([targets], _, [spec]) {
     // (softmax − onehot)·(−1) where the softmax is exp(−1000) = 0.
@@ -92,10 +89,21 @@ export const oneHotOp: Op<{ cols: number }> = {
     const minus = filled(-1, { shape: targets.shape, dtype: "f32" }, targets);
     const out = allocate(spec, targets);
     run("crossEntropyVjp", sizes(spec, targets), [zeros, targets, far, minus], [out]);
+    // Of −0 it makes 0.
+    run("affine", { scale: 1, shift: 0 }, [out], [out]);
     for (const t of [zeros, far, minus]) t.dispose();
     return { outputs: [out] };
   },
 };
+
+/**
+ * 1 at each index, 0 elsewhere: indices i32 [batch, …] → f32 [batch, …, classes]. As with the targets of `crossEntropy`, an index below 0 gives a row of zeros, and one
+ * of `classes` or above a row of NaN, so that it shows. No gradient. Throws `shape` unless the indices are i32, `config` unless `classes` is an integer of at
+ * least 0.
+ */
+export function oneHot(indices: Tensor, classes: number): Tensor {
+  return apply1(oneHotOp, [indices], { classes });
+}
 
 /** What the forward pass left, as it left it. */
 function wantSaved(name: string, logits: Spec, targets: Spec, lse: Spec): void {

@@ -1,4 +1,4 @@
-/** Reductions over axes: mean, variance, max, min, softmax, logSumExp. */
+/** Reductions over axes: mean, variance, max, min, softmax, logSoftmax, logSumExp. */
 import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
 import { boolean, checkOptions, numberIn } from "../../options.ts";
@@ -106,6 +106,47 @@ export const softmaxVjpOp: Op<None> = {
   },
 };
 
+export const logSoftmaxOp: Op<None> = {
+  name: "logSoftmax",
+  keepsBatch: keepsRows,
+  infer([x]) {
+    wantType("logSoftmax", "x", x, "f32");
+    rowsOf("logSoftmax", x);
+    return [specOf(x)];
+  },
+  forward([x], _, [spec]) {
+    const y = allocate(spec, x);
+    run("logSoftmax", rowsOf("logSoftmax", x), [x], [y]);
+    return { outputs: [y], saved: [y] };
+  },
+  vjp([ct], { saved: [y] }) {
+    return [ct === null ? null : apply1(logSoftmaxVjpOp, [y, ct], none)];
+  },
+  jvp([tangent], { saved: [y] }) {
+    return [tangent === null ? null : sub(tangent, sum(mul(exp(y), tangent), -1, true))];
+  },
+};
+
+/** [y, ct] → ct − exp(y)·Σ ct by row. */
+export const logSoftmaxVjpOp: Op<None> = {
+  name: "logSoftmaxVjp",
+  keepsBatch: keepsRows,
+  infer([y, ct]) {
+    wantType("logSoftmaxVjp", "y", y, "f32");
+    wantLike("logSoftmaxVjp", "the cotangent", ct, y);
+    rowsOf("logSoftmaxVjp", y);
+    return [specOf(y)];
+  },
+  forward([y, ct], _, [spec]) {
+    const dx = allocate(spec, y);
+    run("logSoftmaxVjp", rowsOf("logSoftmaxVjp", y), [y, ct], [dx]);
+    return { outputs: [dx] };
+  },
+  compose([y, ct]) {
+    return [sub(ct, mul(exp(y), sum(ct, -1, true)))];
+  },
+};
+
 /** The average over the axes (default: all). */
 export function mean(x: Tensor, axis?: Axis, keepDims = false): Tensor {
   boolean("mean: keepDims", keepDims);
@@ -154,6 +195,14 @@ export function min(x: Tensor, axis?: Axis, keepDims = false): Tensor {
 /** Softmax over the last axis. */
 export function softmax(x: Tensor): Tensor {
   return apply1(softmaxOp, [x], none);
+}
+
+/**
+ * The logarithm of the softmax over the last axis, x − log Σ exp(x), in one pass that neither overflows nor loses the digits of small probabilities: x [batch, …, classes]
+ * → the same shape. −∞ gives −∞; a row of −∞ only, or with +∞, gives NaN. Throws `shape` for a scalar, and unless x is f32.
+ */
+export function logSoftmax(x: Tensor): Tensor {
+  return apply1(logSoftmaxOp, [x], none);
 }
 
 /**

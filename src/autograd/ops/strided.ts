@@ -67,10 +67,16 @@ export function copyStrided(params: KernelParams["stridedCopy"], x: Tensor, y: T
   );
 }
 
-/** `binary` over any number of axes. */
-export function binaryStrided(params: KernelParams["binary"], a: Tensor, b: Tensor, c: Tensor): void {
+/** `binary` or `compare` over any number of axes. */
+export function runPairs<K extends "binary" | "compare">(
+  kernel: K,
+  params: KernelParams[K],
+  a: Tensor,
+  b: Tensor,
+  c: Tensor,
+): void {
   if (params.shape.length <= MAX_RANK) {
-    run("binary", params, [a, b], [c]);
+    run(kernel, params, [a, b], [c]);
     return;
   }
   if (params.shape.includes(0)) return;
@@ -90,7 +96,7 @@ export function binaryStrided(params: KernelParams["binary"], a: Tensor, b: Tens
         b.view([b.size - fromB], fromB),
         c.view([size], at),
       ];
-      run("binary", { kind: params.kind, shape, aStrides, bStrides }, [partA, partB], [partC]);
+      run(kernel, { ...params, shape, aStrides, bStrides }, [partA, partB], [partC]);
       for (const part of [partA, partB, partC]) part.dispose();
       at += size;
     },

@@ -176,7 +176,8 @@ export function createMachine(
         scratchStride = stride;
       }
       const slot = parametersAt / 4;
-      i32.set(ints, slot);
+      // One by one: `set` of a short list costs as much as a small kernel.
+      for (let i = 0; i < ints.length; i++) i32[slot + i] = ints[i];
       if (floats.length > 0) f32.set(floats, slot + FLOAT_SLOTS_AT / 4);
       i32[slot + SCRATCH_SLOT_AT / 4] = scratchAt;
       i32[slot + SCRATCH_SLOT_AT / 4 + 1] = scratchStride;

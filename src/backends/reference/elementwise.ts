@@ -1,7 +1,7 @@
 /** Kernels that treat each element on its own: fill, strided copy, unary, binary, SwiGLU and their derivatives. */
 import { GradmixError } from "../../errors.ts";
 import { sizeOf } from "../../tensor/shape.ts";
-import type { Activation, BinaryKind, UnaryKind } from "../kernels.ts";
+import type { Activation, BinaryKind, CompareKind, UnaryKind } from "../kernels.ts";
 import { type Data, kernel, type Kernels } from "./kernel.ts";
 
 const GELU_SCALE = Math.sqrt(2 / Math.PI);
@@ -24,6 +24,32 @@ function geluSlope(x: number): number {
   return 0.5 * (1 + t) + 0.5 * x * (1 - t * t) * GELU_SCALE * (1 + 3 * GELU_CUBIC * x * x);
 }
 
+/** (1 − erf x)·e^{x²} for x ≥ 2, by its continued fraction. */
+function erfTail(x: number): number {
+  let rest = x;
+  for (let n = 80; n > 0; n--) rest = x + n / 2 / rest;
+  return 1 / (Math.sqrt(Math.PI) * rest);
+}
+
+/** By the series of positive terms, and where that gets long by the tail. */
+function erf(x: number): number {
+  if (Math.abs(x) >= 2) return Math.sign(x) * (1 - Math.exp(-x * x) * erfTail(Math.abs(x)));
+  let [sum, term] = [x, x];
+  for (let n = 1; Math.abs(term) > 1e-18 * Math.abs(sum); n++) {
+    term *= (2 * x * x) / (2 * n + 1);
+    sum += term;
+  }
+  return (2 / Math.sqrt(Math.PI)) * Math.exp(-x * x) * sum;
+}
+
+/** The normal distribution: its share below x, and its density. */
+const normalShare = (x: number): number =>
+  x < -3 ? 0.5 * Math.exp((-x * x) / 2) * erfTail(-x * Math.SQRT1_2) : 0.5 * (1 + erf(x * Math.SQRT1_2));
+const normalDensity = (x: number): number => Math.exp((-x * x) / 2) / Math.sqrt(2 * Math.PI);
+const geluErf = (x: number): number => (x === -Infinity ? 0 : x * normalShare(x));
+const geluErfSlope = (x: number): number =>
+  Math.abs(x) === Infinity ? Number(x > 0) : normalShare(x) + x * normalDensity(x);
+
 /** Each kind with its derivative. Kinks (abs, relu at 0) have the slope 0; NaN stays NaN. */
 const unary: {
   readonly [K in UnaryKind]: readonly [value: (x: number) => number, slope: (x: number) => number];
@@ -43,6 +69,11 @@ const unary: {
   gelu: [gelu, geluSlope],
   sin: [Math.sin, Math.cos],
   cos: [Math.cos, (x) => -Math.sin(x)],
+  erf: [erf, (x) => (2 / Math.sqrt(Math.PI)) * Math.exp(-x * x)],
+  geluErf: [geluErf, geluErfSlope],
+  softplus: [(x) => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x))), sigmoid],
+  log1p: [Math.log1p, (x) => 1 / (1 + x)],
+  expm1: [Math.expm1, Math.exp],
 };
 
 const binary: { readonly [K in BinaryKind]: (a: number, b: number) => number } = {
@@ -52,6 +83,19 @@ const binary: { readonly [K in BinaryKind]: (a: number, b: number) => number } =
   div: (a, b) => a / b,
   max: Math.max,
   min: Math.min,
+  // C's: JavaScript has NaN for powers of ±1 where C has 1.
+  pow: (a, b) => (a === 1 || (a === -1 && Math.abs(b) === Infinity) ? 1 : a ** b),
+};
+
+const compare: { readonly [K in CompareKind]: (a: number, b: number) => boolean } = {
+  equal: (a, b) => a === b,
+  notEqual: (a, b) => a !== b,
+  less: (a, b) => a < b,
+  lessEqual: (a, b) => a <= b,
+  greater: (a, b) => a > b,
+  greaterEqual: (a, b) => a >= b,
+  and: (a, b) => a !== 0 && b !== 0,
+  or: (a, b) => a !== 0 || b !== 0,
 };
 
 export function activate(kind: Activation, x: number): number {
@@ -91,6 +135,7 @@ export const elementwise: Kernels<
   | "unary"
   | "unaryVjp"
   | "binary"
+  | "compare"
   | "affine"
   | "accumulate"
   | "select"
@@ -128,6 +173,15 @@ export const elementwise: Kernels<
       const ia = inside("binary", "a", stridedOffset(i, p.shape, p.aStrides), a);
       const ib = inside("binary", "b", stridedOffset(i, p.shape, p.bStrides), b);
       c[i] = apply(a[ia], b[ib]);
+    }
+  }),
+
+  compare: kernel((p, [a, b]: [Data, Data], [c]: [Data]) => {
+    const holds = compare[p.kind];
+    for (let i = 0; i < c.length; i++) {
+      const ia = inside("compare", "a", stridedOffset(i, p.shape, p.aStrides), a);
+      const ib = inside("compare", "b", stridedOffset(i, p.shape, p.bStrides), b);
+      c[i] = holds(a[ia], b[ib]) ? 1 : 0;
     }
   }),
 

@@ -4,7 +4,16 @@ import { type Data, dotProduct, kernel, type Kernels, type Optional, segmentRang
 const EMPTY = { sum: 0, max: -Infinity, min: Infinity } as const;
 
 export const reduce: Kernels<
-  "reduce" | "softmax" | "softmaxVjp" | "segmentSum" | "alignRows" | "sumSquares" | "dot" | "clipScale"
+  | "reduce"
+  | "softmax"
+  | "softmaxVjp"
+  | "logSoftmax"
+  | "logSoftmaxVjp"
+  | "segmentSum"
+  | "alignRows"
+  | "sumSquares"
+  | "dot"
+  | "clipScale"
 > = {
   reduce: kernel((p, [x]: [Data], [y]: [Data]) => {
     for (let o = 0; o < p.outer; o++)
@@ -37,6 +46,25 @@ export const reduce: Kernels<
       const start = r * p.cols;
       const mean = dotProduct(y.subarray(start, start + p.cols), dy.subarray(start, start + p.cols));
       for (let i = start; i < start + p.cols; i++) dx[i] = y[i] * (dy[i] - mean);
+    }
+  }),
+
+  logSoftmax: kernel((p, [x]: [Data], [y]: [Data]) => {
+    for (let start = 0; start < p.rows * p.cols; start += p.cols) {
+      const row = Array.from(x.subarray(start, start + p.cols));
+      let max = -Infinity;
+      for (const value of row) max = Math.max(max, value);
+      let sum = 0;
+      for (const value of row) sum += Math.exp(value - max);
+      row.forEach((value, j) => (y[start + j] = value - max - Math.log(sum)));
+    }
+  }),
+
+  logSoftmaxVjp: kernel((p, [y, dy]: [Data, Data], [dx]: [Data]) => {
+    for (let start = 0; start < p.rows * p.cols; start += p.cols) {
+      let total = 0;
+      for (let i = start; i < start + p.cols; i++) total += dy[i];
+      for (let i = start; i < start + p.cols; i++) dx[i] = dy[i] - Math.exp(y[i]) * total;
     }
   }),
 

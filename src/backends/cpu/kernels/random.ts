@@ -1,15 +1,27 @@
-/** Launcher of random fill (assembly/random.ts). */
+/** Launchers of random fill and dropout (assembly/random.ts). */
 import type { Launchers } from "./launcher.ts";
 import { TASK_ELEMENTS as PER_TASK } from "../blocks.ts";
 import { elements } from "./views.ts";
 
-export const random: Pick<Launchers, "random"> = {
+export const random: Pick<Launchers, "random" | "dropout"> = {
   random(runtime, { kind, key0, key1, offset }, _inputs, [out]) {
     const count = elements(out);
     runtime.launch({
       kernel: `random_${kind}`,
       tasks: Math.ceil(count / PER_TASK),
       ints: [runtime.address(out), count, PER_TASK, key0, key1, offset],
+      scratch: 32,
+      work: count * 16,
+    });
+  },
+
+  dropout(runtime, { threshold, scale, key0, key1 }, [x], [y]) {
+    const count = elements(x);
+    runtime.launch({
+      kernel: "dropout",
+      tasks: Math.ceil(count / PER_TASK),
+      ints: [runtime.address(x), runtime.address(y), count, PER_TASK, key0, key1, threshold],
+      floats: [scale],
       scratch: 32,
       work: count * 16,
     });

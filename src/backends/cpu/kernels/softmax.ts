@@ -1,4 +1,4 @@
-/** Launchers of softmax and cross-entropy (assembly/softmax.ts). */
+/** Launchers of softmax, its logarithm and cross-entropy (assembly/softmax.ts). */
 import type { Launchers } from "./launcher.ts";
 import { rowsPerTask } from "./views.ts";
 
@@ -7,7 +7,13 @@ const EXP = 8;
 
 export const softmax: Pick<
   Launchers,
-  "softmax" | "softmaxVjp" | "crossEntropy" | "crossEntropyVjp" | "crossEntropyJvp"
+  | "softmax"
+  | "softmaxVjp"
+  | "logSoftmax"
+  | "logSoftmaxVjp"
+  | "crossEntropy"
+  | "crossEntropyVjp"
+  | "crossEntropyJvp"
 > = {
   softmax(runtime, { rows, cols }, [x], [y]) {
     const perTask = rowsPerTask(cols);
@@ -26,6 +32,26 @@ export const softmax: Pick<
       tasks: Math.ceil(rows / perTask),
       ints: [runtime.address(y), runtime.address(dy), runtime.address(dx), rows, perTask, cols],
       work: rows * cols * 2,
+    });
+  },
+
+  logSoftmax(runtime, { rows, cols }, [x], [y]) {
+    const perTask = rowsPerTask(cols);
+    runtime.launch({
+      kernel: "logSoftmax",
+      tasks: Math.ceil(rows / perTask),
+      ints: [runtime.address(x), runtime.address(y), rows, perTask, cols],
+      work: rows * cols * EXP,
+    });
+  },
+
+  logSoftmaxVjp(runtime, { rows, cols }, [y, dy], [dx]) {
+    const perTask = rowsPerTask(cols);
+    runtime.launch({
+      kernel: "logSoftmaxVjp",
+      tasks: Math.ceil(rows / perTask),
+      ints: [runtime.address(y), runtime.address(dy), runtime.address(dx), rows, perTask, cols],
+      work: rows * cols * EXP,
     });
   },
 

@@ -1,5 +1,7 @@
 /** Launchers of the kernels that read or write with strides (assembly/strided.ts): they merge axes first. */
-import { binaryKinds } from "../../kernels.ts";
+import type { View } from "../../../tensor/memory.ts";
+import { binaryKinds, type CompareKind, type KernelParams } from "../../kernels.ts";
+import type { Runtime } from "../runtime.ts";
 import type { Launchers } from "./launcher.ts";
 import { TASK_ELEMENTS as PER_TASK } from "../blocks.ts";
 
@@ -11,13 +13,19 @@ interface Axis {
   readonly strides: readonly number[];
 }
 
+function asOne(outer: Axis, inner: Axis): boolean {
+  for (let o = 0; o < outer.strides.length; o++)
+    if (outer.strides[o] !== inner.strides[o] * inner.extent) return false;
+  return true;
+}
+
 /** Axes of extent above 1; neighbours that every operand steps through as one axis are merged. */
 function mergeAxes(axes: readonly Axis[]): Axis[] {
   const merged: Axis[] = [];
   for (const axis of axes) {
     if (axis.extent === 1) continue;
     const outer = merged.at(-1);
-    if (outer?.strides.every((stride, o) => stride === axis.strides[o] * axis.extent))
+    if (outer !== undefined && asOne(outer, axis))
       merged[merged.length - 1] = { extent: outer.extent * axis.extent, strides: axis.strides };
     else merged.push(axis);
   }
@@ -26,15 +34,11 @@ function mergeAxes(axes: readonly Axis[]): Axis[] {
 
 /** Rank, extents and strides of the outer axes, as the kernels' integer slots. */
 function outerSlots(axes: readonly Axis[], operands: number): number[] {
-  const pad = (values: number[]): number[] => [
-    ...values,
-    ...Array<number>(OUTER_AXES - values.length).fill(0),
-  ];
-  return [
-    axes.length,
-    ...pad(axes.map((axis) => axis.extent)),
-    ...Array.from({ length: operands }, (_, o) => pad(axes.map((axis) => axis.strides[o]))).flat(),
-  ];
+  const slots = [axes.length];
+  for (let axis = 0; axis < OUTER_AXES; axis++) slots.push(axis < axes.length ? axes[axis].extent : 0);
+  for (let o = 0; o < operands; o++)
+    for (let axis = 0; axis < OUTER_AXES; axis++) slots.push(axis < axes.length ? axes[axis].strides[o] : 0);
+  return slots;
 }
 
 const rowCount = (axes: readonly Axis[]): number => axes.reduce((rows, axis) => rows * axis.extent, 1);
@@ -52,7 +56,61 @@ function cutRows(
 
 const SINGLE: Axis = { extent: 1, strides: [1, 1] };
 
-export const strided: Pick<Launchers, "stridedCopy" | "binary"> = {
+/** A power against a sum. */
+const COSTLY = 16;
+
+/** The numbers of assembly/strided.ts; "and" and "or" are of integers. */
+const COMPARED: { readonly [K in CompareKind]: { readonly f32: number; readonly i32: number } } = {
+  equal: { f32: 10, i32: 14 },
+  notEqual: { f32: 11, i32: 15 },
+  less: { f32: 12, i32: 16 },
+  lessEqual: { f32: 13, i32: 17 },
+  greater: { f32: 12, i32: 16 },
+  greaterEqual: { f32: 13, i32: 17 },
+  and: { f32: 18, i32: 18 },
+  or: { f32: 19, i32: 19 },
+};
+
+/** Launches a kernel of two operands that are read with strides. */
+function walkTwo(
+  runtime: Runtime,
+  kernel: "binary" | "compare",
+  number: number,
+  cost: number,
+  { shape, aStrides, bStrides }: Pick<KernelParams["binary"], "shape" | "aStrides" | "bStrides">,
+  a: View | null,
+  b: View | null,
+  c: View | null,
+): void {
+  const [atA, atB, atC] = [runtime.address(a), runtime.address(b), runtime.address(c)];
+  if (shape.length === 1 && aStrides[0] <= 1 && bStrides[0] <= 1) {
+    // One row: nothing to merge. It is what most calls are, and on small tensors this function is what they cost.
+    const count = shape[0];
+    const tasks = Math.ceil(count / PER_TASK);
+    const ints = [atA, atB, atC, count, aStrides[0], bStrides[0], 1, 1, PER_TASK, tasks, number, 0];
+    runtime.launch({ kernel, tasks, ints, work: count * cost });
+    return;
+  }
+  if (shape.includes(0)) return;
+  const axes = mergeAxes(
+    shape.map((extent, axis) => ({ extent, strides: [aStrides[axis], bStrides[axis]] })),
+  );
+  const row = axes.pop() ?? SINGLE;
+  const rows = rowCount(axes);
+  const cut = cutRows(rows, row.extent);
+  runtime.launch({
+    kernel,
+    tasks: cut.tasks,
+    ints: [
+      ...[atA, atB, atC, row.extent, ...row.strides],
+      ...[rows, cut.rows, cut.columns, cut.blocks, number],
+      ...outerSlots(axes, 2),
+    ],
+    work: rows * row.extent * cost,
+  });
+}
+
+export const strided: Pick<Launchers, "stridedCopy" | "binary" | "compare"> = {
   stridedCopy(runtime, { shape, inStrides, inOffset, outStrides, outOffset }, [input], [out]) {
     if (shape.includes(0)) return;
     const from = runtime.address(input) + 4 * inOffset;
@@ -95,24 +153,16 @@ export const strided: Pick<Launchers, "stridedCopy" | "binary"> = {
     });
   },
 
-  binary(runtime, { kind, shape, aStrides, bStrides }, [a, b], [c]) {
-    if (shape.includes(0)) return;
-    const axes = mergeAxes(
-      shape.map((extent, axis) => ({ extent, strides: [aStrides[axis], bStrides[axis]] })),
-    );
-    const row = axes.pop() ?? SINGLE;
-    const rows = rowCount(axes);
-    const cut = cutRows(rows, row.extent);
-    runtime.launch({
-      kernel: "binary",
-      tasks: cut.tasks,
-      ints: [
-        ...[runtime.address(a), runtime.address(b), runtime.address(c)],
-        ...[row.extent, ...row.strides, rows, cut.rows, cut.columns, cut.blocks],
-        ...outerSlots(axes, 2),
-        binaryKinds.indexOf(kind),
-      ],
-      work: rows * row.extent,
-    });
+  binary(runtime, params, [a, b], [c]) {
+    const { kind } = params;
+    walkTwo(runtime, "binary", binaryKinds.indexOf(kind), kind === "pow" ? COSTLY : 1, params, a, b, c);
+  },
+
+  compare(runtime, { kind, shape, aStrides, bStrides }, [a, b], [c]) {
+    const number = a?.dtype === "i32" ? COMPARED[kind].i32 : COMPARED[kind].f32;
+    // What is greater is less the other way round.
+    if (kind === "greater" || kind === "greaterEqual")
+      walkTwo(runtime, "compare", number, 1, { shape, aStrides: bStrides, bStrides: aStrides }, b, a, c);
+    else walkTwo(runtime, "compare", number, 1, { shape, aStrides, bStrides }, a, b, c);
   },
 };

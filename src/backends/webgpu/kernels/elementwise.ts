@@ -1,5 +1,5 @@
 /** Kernels that treat each element on its own. */
-import type { Activation, BinaryKind, UnaryKind } from "../../kernels.ts";
+import type { Activation, BinaryKind, CompareKind, KernelParams, UnaryKind } from "../../kernels.ts";
 import { sizeOf, stridesOf } from "../../../tensor/shape.ts";
 import {
   elementwise as each,
@@ -30,6 +30,11 @@ const unary: { readonly [K in UnaryKind]: readonly [value: string, slope: string
   gelu: ["gelu(x)", "gelu_slope(x)"],
   sin: ["sin_precise(x)", "cos_precise(x)"],
   cos: ["cos_precise(x)", "-sin_precise(x)"],
+  erf: ["erf(x)", "1.1283791670955126 * bell(x, 1.0)"],
+  geluErf: ["gelu_erf(x)", "gelu_erf_slope(x)"],
+  softplus: ["keep_nan(x, max(x, 0.0)) + log1p(exp_precise(-abs(x)))", "sigmoid(x)"],
+  log1p: ["log1p(x)", "1.0 / (1.0 + x)"],
+  expm1: ["expm1(x)", "exp_precise(x)"],
 };
 
 /**
@@ -79,14 +84,8 @@ fn quarter_turns(x: f32, shift: i32) -> f32 {
   let value = select(s, c, (turn & 1) == 1);
   return select(value, -value, turn >= 2);
 }
-// The same for log, whose absolute error WGSL bounds by 2⁻²¹ around 1 (logf.c).
-fn log_precise(x: f32) -> f32 {
-  let bits = bitcast<u32>(x);
-  var e = f32(i32(bits >> 23u) - 126);
-  var m = bitcast<f32>((bits & 0x7fffffu) | 0x3f000000u);
-  if (m < 0.7071067811865476) { e -= 1.0; m += m; }
-  let f = m - 1.0;
-  let z = f * f;
+// (log(1 + f) − f + f²/2)/f² for 1 + f from √½ to √2.
+fn log_rest(f: f32) -> f32 {
   var y = 7.0376836292e-2;
   y = y * f - 1.1514610310e-1;
   y = y * f + 1.1676998740e-1;
@@ -95,8 +94,18 @@ fn log_precise(x: f32) -> f32 {
   y = y * f - 1.6668057665e-1;
   y = y * f + 2.0000714765e-1;
   y = y * f - 2.4999993993e-1;
-  y = y * f + 3.3333331174e-1;
-  return f + ((y * f * z - 2.12194440e-4 * e) - 0.5 * z) + 0.693359375 * e;
+  return f * (y * f + 3.3333331174e-1);
+}
+fn log_near(f: f32) -> f32 { return f + f * f * (log_rest(f) - 0.5); }
+// The same for log, whose absolute error WGSL bounds by 2⁻²¹ around 1 (logf.c).
+fn log_precise(x: f32) -> f32 {
+  let bits = bitcast<u32>(x);
+  var e = f32(i32(bits >> 23u) - 126);
+  var m = bitcast<f32>((bits & 0x7fffffu) | 0x3f000000u);
+  if (m < 0.7071067811865476) { e -= 1.0; m += m; }
+  let f = m - 1.0;
+  let z = f * f;
+  return f + ((log_rest(f) * z - 2.12194440e-4 * e) - 0.5 * z) + 0.693359375 * e;
 }
 fn sin_precise(x: f32) -> f32 { return quarter_turns(x, 0); }
 fn cos_precise(x: f32) -> f32 { return quarter_turns(x, 1); }
@@ -108,18 +117,21 @@ export const EXP_NAN: string = "fn exp_nan(x: f32) -> f32 { return select(exp(x)
 /** Functions that the expressions use. tanh is written out, since some drivers overflow in it. */
 export const MATH: string = `
 ${PRECISE}
-// WGSL lets the error of exp grow with x (expf.c). Scaled in two steps, so that the ends are right.
-fn exp_precise(x: f32) -> f32 {
-  let y = clamp(x, -104.0, 89.0);
-  let k = round(y * 1.4426950408889634);
-  let r = (y - k * 0.693359375) + k * 2.12194440e-4;
+// (e^r − 1 − r)/r², |r| ≤ ½·ln 2.
+fn exp_rest(r: f32) -> f32 {
   var p = 1.9875691500e-4;
   p = p * r + 1.3981999507e-3;
   p = p * r + 8.3334519073e-3;
   p = p * r + 4.1665795894e-2;
   p = p * r + 1.6666665459e-1;
-  p = p * r + 5.0000001201e-1;
-  p = p * r * r + (r + 1.0);
+  return p * r + 5.0000001201e-1;
+}
+// WGSL lets the error of exp grow with x (expf.c). Scaled in two steps, so that the ends are right.
+fn exp_precise(x: f32) -> f32 {
+  let y = clamp(x, -104.0, 89.0);
+  let k = round(y * 1.4426950408889634);
+  let r = (y - k * 0.693359375) + k * 2.12194440e-4;
+  let p = exp_rest(r) * r * r + (r + 1.0);
   let half = i32(k) / 2;
   let rest = i32(k) - half;
   return keep_nan(x, p * bitcast<f32>((half + 127) << 23u) * bitcast<f32>((rest + 127) << 23u));
@@ -168,6 +180,62 @@ fn gelu_slope(wide: f32) -> f32 {
   let t = tanh_safe(0.7978845608028654 * (x + 0.044715 * x * x * x));
   return 0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * 0.7978845608028654 * (1.0 + 0.134145 * x * x);
 }
+fn log1p(x: f32) -> f32 {
+  if (x > -0.29 && x < 0.41) { return log_near(x); }
+  return log_ieee(1.0 + x);
+}
+fn expm1(x: f32) -> f32 {
+  if (abs(x) < 0.34) { return x + x * x * exp_rest(x); }
+  return exp_precise(x) - 1.0;
+}
+// e^{−scale·x²}: the leading 12 bits of x have an exact square.
+fn bell(x: f32, scale: f32) -> f32 {
+  let size = held(abs(x), 0.0, 16.0);
+  let high = bitcast<f32>(bitcast<u32>(size) & 0xfffff000u);
+  return exp_precise(-scale * (high * high)) * exp_precise(-scale * ((size - high) * (size + high)));
+}
+// erf z for 0 ≤ z ≤ 1, and e^{z²}·(1 − erf z) for z ≥ 1: fitted polynomials, with relative errors of 2e-9.
+fn erf_near(z: f32) -> f32 {
+  let s = z * z;
+  var y = 7.853857823647559e-5;
+  y = y * s - 8.010192541405559e-4;
+  y = y * s + 5.188327748328447e-3;
+  y = y * s - 2.6853810995817184e-2;
+  y = y * s + 1.128358542919159e-1;
+  y = y * s - 3.761262595653534e-1;
+  return z * (y * s + 1.1283791065216064);
+}
+fn erf_tail(z: f32) -> f32 {
+  let t = 1.0 / (z + 2.0);
+  var y = -78.76156616210938;
+  y = y * t + 127.5413818359375;
+  y = y * t - 62.884578704833984;
+  y = y * t + 3.108609914779663;
+  y = y * t - 1.5969674587249756;
+  y = y * t + 2.780158758163452;
+  y = y * t + 2.816587209701538;
+  y = y * t + 1.9747592210769653;
+  y = y * t + 1.1283783912658691;
+  return t * (y * t + 0.564189612865448);
+}
+fn erf(x: f32) -> f32 {
+  let size = held(abs(x), 0.0, 16.0);
+  if (size < 1.0) { return select(erf_near(size), -erf_near(size), x < 0.0); }
+  let far = 1.0 - bell(size, 1.0) * erf_tail(size);
+  return keep_nan(x, select(far, -far, x < 0.0));
+}
+// The normal distribution's share below x.
+fn normal_share(x: f32) -> f32 {
+  let z = 0.7071067811865476 * held(abs(x), 0.0, 16.0);
+  if (z < 1.0) { return 0.5 + select(0.5, -0.5, x < 0.0) * erf_near(z); }
+  let beyond = 0.5 * bell(x, 0.5) * erf_tail(z);
+  return select(1.0 - beyond, beyond, x < 0.0);
+}
+fn gelu_erf(x: f32) -> f32 { return held(x, -16.0, inf()) * normal_share(x); }
+fn gelu_erf_slope(wide: f32) -> f32 {
+  let x = held(wide, -16.0, 16.0);
+  return normal_share(x) + x * (0.3989422804014327 * bell(x, 0.5));
+}
 `;
 
 const binary: { readonly [K in BinaryKind]: string } = {
@@ -177,7 +245,120 @@ const binary: { readonly [K in BinaryKind]: string } = {
   div: "x / y",
   max: "keep_nan(x, keep_nan(y, max(x, y)))",
   min: "keep_nan(x, keep_nan(y, min(x, y)))",
+  pow: "power(x, y)",
 };
+
+/**
+ * powf, as in C: WGSL's own has no sign and loses digits as the exponent of the result grows. Of x, in the form of FreeBSD's e_powf.c (Sun Microsystems), the
+ * logarithm is found in two parts, the upper of which has so few bits that its product with the upper bits of y is exact.
+ */
+const POWER: string = `
+fn head(x: f32) -> f32 { return bitcast<f32>(bitcast<u32>(x) & 0xfffff000u); }
+fn power_of(x: f32, y: f32) -> f32 {
+  let small = x < 1.1754944e-38;
+  var bits = bitcast<u32>(select(x, x * 16777216.0, small));
+  var n = i32(bits >> 23u) - select(127, 151, small);
+  // x = 2ⁿ·m, with m near 1 or near 1.5.
+  let mantissa = bits & 0x7fffffu;
+  bits = mantissa | 0x3f800000u;
+  let middle = mantissa > 0x1cc471u && mantissa < 0x5db3d7u;
+  if (mantissa >= 0x5db3d7u) { n += 1; bits -= 0x800000u; }
+  let m = bitcast<f32>(bits);
+  let near = select(1.0, 1.5, middle);
+  let log_near = select(0.0, 5.84960938e-1, middle);
+  // s = (m − near)/(m + near), log m/near = 2s + ⅔s³ + …
+  let u = m - near;
+  let v = 1.0 / (m + near);
+  let s = u * v;
+  let s_high = head(s);
+  let below = head(m + near);
+  let s_low = v * ((u - s_high * below) - s_high * (m - (below - near)));
+  let s2 = s * s;
+  let r = s2 * s2 * (6.0000002384e-1 + s2 * (4.2857143283e-1 + s2 * (3.3333334327e-1 + s2 * (2.7272811532e-1
+    + s2 * (2.3066075146e-1 + s2 * 2.0697501302e-1))))) + s_low * (s_high + s);
+  let square = s_high * s_high;
+  let t_high = head(3.0 + square + r);
+  let t_low = r - ((t_high - 3.0) - square);
+  let a = s_high * t_high;
+  let b = s_low * t_high + t_low * s;
+  // Times 2/(3·log 2).
+  let c_high = head(a + b);
+  let c_low = b - (c_high - a);
+  let z_high = 9.6191406250e-1 * c_high;
+  let z_low = -1.1736857402e-4 * c_high + c_low * 9.6179670095e-1 + select(0.0, 1.56322085e-6, middle);
+  let whole = f32(n);
+  let log_high = head(((z_high + z_low) + log_near) + whole);
+  let log_low = z_low - (((log_high - whole) - log_near) - z_high);
+  let y_high = head(y);
+  let low = (y - y_high) * log_high + y * log_low;
+  let high = y_high * log_high;
+  if (high + low >= 128.5) { return inf(); }
+  if (high + low <= -151.0) { return 0.0; }
+  // 2^(high + low)
+  let power = round(high + low);
+  let rest = ((high - power) + low) * 0.6931471805599453;
+  let half = i32(power) / 2;
+  let other = i32(power) - half;
+  let e = exp_rest(rest) * rest * rest + (rest + 1.0);
+  return e * bitcast<f32>((half + 127) << 23u) * bitcast<f32>((other + 127) << 23u);
+}
+fn power(x: f32, y: f32) -> f32 {
+  if (y == 0.0 || x == 1.0) { return 1.0; }
+  if (is_nan(x) || is_nan(y)) { return nan(); }
+  let size = abs(x);
+  if (abs(y) == inf()) {
+    if (size == 1.0) { return 1.0; }
+    return select(0.0, inf(), (size > 1.0) == (y > 0.0));
+  }
+  // From 2²⁴ on all numbers are even.
+  let integer = floor(y) == y;
+  let odd = integer && abs(y) < 16777216.0 && (i32(y) & 1) == 1;
+  let turned = odd && (bitcast<u32>(x) >> 31u) == 1u;
+  if (x < 0.0 && size != inf() && !integer) { return nan(); }
+  var value = 0.0;
+  if (size == 0.0 || size == inf()) { value = select(0.0, inf(), (size > 1.0) == (y > 0.0)); }
+  else { value = power_of(size, y); }
+  return select(value, -value, turned);
+}
+`;
+
+/** Of integers that are in the order of the operands. */
+const compare: { readonly [K in CompareKind]: string } = {
+  equal: "x == y",
+  notEqual: "x != y",
+  less: "x < y",
+  lessEqual: "x <= y",
+  greater: "x > y",
+  greaterEqual: "x >= y",
+  and: "x != 0 && y != 0",
+  or: "x != 0 || y != 0",
+};
+
+/** How a kernel of two operands finds the elements for `i`, and what of that its shader has baked in. */
+function walkTwo({
+  shape,
+  aStrides,
+  bStrides,
+}: Pick<KernelParams["binary"], "shape" | "aStrides" | "bStrides">): {
+  readonly key: string;
+  readonly declarations: string;
+  readonly a: string;
+  readonly b: string;
+} {
+  const packed = stridesOf(shape);
+  const places = [aStrides, bStrides].map((strides) => {
+    if (shape.every((extent, axis) => extent === 1 || strides[axis] === packed[axis])) return "i";
+    return strides.every((stride) => stride === 0) ? "0u" : null;
+  });
+  const [a, b] = places;
+  // One shader for all shapes.
+  if (a !== null && b !== null) return { key: places.join(" "), declarations: "", a, b };
+  return {
+    key: `${shape.join()} ${aStrides.join()} ${bStrides.join()}`,
+    declarations: `${stridedIndex("of_a", shape, aStrides)}\n${stridedIndex("of_b", shape, bStrides)}`,
+    ...{ a: "of_a(i)", b: "of_b(i)" },
+  };
+}
 
 /** activation(x) as WGSL; needs MATH. */
 export const activated: { readonly [K in Activation]: string } = {
@@ -194,6 +375,7 @@ export const elementwise: Pick<
   | "unary"
   | "unaryVjp"
   | "binary"
+  | "compare"
   | "affine"
   | "accumulate"
   | "select"
@@ -238,27 +420,36 @@ export const elementwise: Pick<
       body: `  let x = arg(i);\n  set_dx(i, (${unary[kind][1]}) * dy(i));`,
     });
   },
-  binary(context, { kind, shape, aStrides, bStrides }, [a, b], [c]) {
-    const packed = stridesOf(shape);
-    if (
-      [aStrides, bStrides].every((strides) =>
-        shape.every((extent, axis) => extent === 1 || strides[axis] === packed[axis]),
-      )
-    ) {
-      // Nothing is broadcast: one shader for all shapes.
-      each(context, sizeOf(shape), {
-        key: `binary ${kind}`,
-        operands: operandsOf({ a, b }, { c }),
-        declarations: MATH,
-        body: `  let x = a(i);\n  let y = b(i);\n  set_c(i, ${binary[kind]});`,
-      });
-      return;
-    }
+  binary(context, params, [a, b], [c]) {
+    const { kind, shape } = params;
+    const way = walkTwo(params);
     each(context, sizeOf(shape), {
-      key: `binary ${kind} ${shape.join()} ${aStrides.join()} ${bStrides.join()}`,
+      key: `binary ${kind} ${way.key}`,
       operands: operandsOf({ a, b }, { c }),
-      declarations: `${MATH}\n${stridedIndex("of_a", shape, aStrides)}\n${stridedIndex("of_b", shape, bStrides)}`,
-      body: `  let x = a(of_a(i));\n  let y = b(of_b(i));\n  set_c(i, ${binary[kind]});`,
+      declarations: `${MATH}${kind === "pow" ? POWER : ""}\n${way.declarations}`,
+      body: `  let x = a(${way.a});\n  let y = b(${way.b});\n  set_c(i, ${binary[kind]});`,
+    });
+  },
+  compare(context, params, [a, b], [c]) {
+    const { kind, shape } = params;
+    const way = walkTwo(params);
+    const floats = given(a, "a").dtype === "f32";
+    each(context, sizeOf(shape), {
+      key: `compare ${kind} ${floats ? "f32" : "i32"} ${way.key}`,
+      operands: operandsOf({ a, b }, { c }),
+      // Drivers may take small numbers for 0, and NaN for anything, in comparisons of floats; not in those of their bits.
+      declarations: `fn placed(x: f32) -> i32 {
+  let bits = bitcast<i32>(x);
+  return select(bits, -2147483647 - 1 - bits, bits < 0);
+}
+${way.declarations}`,
+      body: floats
+        ? `  let v = a(${way.a});
+  let w = b(${way.b});
+  let x = placed(v);
+  let y = placed(w);
+  set_c(i, select(0, 1, select(${compare[kind]}, ${kind === "notEqual"}, is_nan(v) || is_nan(w))));`
+        : `  let x = a(${way.a});\n  let y = b(${way.b});\n  set_c(i, select(0, 1, ${compare[kind]}));`,
     });
   },
   affine(context, { scale, shift }, [x], [y]) {
@@ -278,11 +469,12 @@ export const elementwise: Pick<
     });
   },
   select(context, _, [condition, a, b], [c]) {
+    const { dtype } = given(c, "c");
     each(context, sizeOf(given(condition, "condition").shape), {
-      key: "select",
+      key: `select ${dtype}`,
       operands: operandsOf({ condition, a, b }, { c }),
       // Chosen as bits, so that NaN passes as it is.
-      body: "  set_c(i, bitcast<f32>(select(bitcast<u32>(b(i)), bitcast<u32>(a(i)), condition(i) != 0)));",
+      body: `  set_c(i, bitcast<${dtype}>(select(bitcast<u32>(b(i)), bitcast<u32>(a(i)), condition(i) != 0)));`,
     });
   },
   cast(context, _, [x], [y]) {

@@ -1,4 +1,4 @@
-/** Rotary positions, random numbers, AdamW. */
+/** Rotary positions, random numbers, dropout, AdamW. */
 import { sizeOf } from "../../../tensor/shape.ts";
 import { elementwise as each, f32, given, type Launchers, operandsOf, u32 } from "../context.ts";
 import { ROPE_BLOCK } from "../blocks.ts";
@@ -7,7 +7,26 @@ import { PRECISE } from "./elementwise.ts";
 /** The least power of two that is at least x. */
 const powerFrom = (x: number): number => 2 ** Math.ceil(Math.log2(Math.max(1, x)));
 
-export const misc: Pick<Launchers, "rope" | "random" | "adamw"> = {
+/** Threefry-2x32, 20 rounds (Salmon et al. 2011), of the scalars key0 and key1. */
+const THREEFRY = `
+fn turn(x: u32, by: u32) -> u32 { return (x << by) | (x >> (32u - by)); }
+fn block(counter: u32) -> vec2u {
+  let keys = array<u32, 3>(p.key0, p.key1, 0x1bd11bdau ^ p.key0 ^ p.key1);
+  var x = vec2u(p.key0, counter + p.key1);
+  let turns = array<array<u32, 4>, 2>(array<u32, 4>(13u, 15u, 26u, 6u), array<u32, 4>(17u, 29u, 16u, 24u));
+  for (var round = 0u; round < 5u; round++) {
+    for (var step = 0u; step < 4u; step++) {
+      x.x += x.y;
+      x.y = turn(x.y, turns[round % 2u][step]) ^ x.x;
+    }
+    x.x += keys[(round + 1u) % 3u];
+    x.y += keys[(round + 2u) % 3u] + round + 1u;
+  }
+  return x;
+}
+`;
+
+export const misc: Pick<Launchers, "rope" | "random" | "dropout" | "adamw"> = {
   rope(context, { batch, time, cols, heads, headDim, theta, offset, inverse }, [x], [y]) {
     const half = headDim / 2;
     // cos and sin of every position and pair, in doubles: angles of thousands of radians leave single precision little.
@@ -60,24 +79,8 @@ export const misc: Pick<Launchers, "rope" | "random" | "adamw"> = {
         offset: u32(offset >>> 0),
         elements: u32(count),
       },
-      declarations: `${PRECISE}
-fn turn(x: u32, by: u32) -> u32 { return (x << by) | (x >> (32u - by)); }
-fn unit(word: u32) -> f32 { return f32(word >> 8u) * ${2 ** -24}; }
-// Threefry-2x32, 20 rounds (Salmon et al. 2011).
-fn block(counter: u32) -> vec2u {
-  let keys = array<u32, 3>(p.key0, p.key1, 0x1bd11bdau ^ p.key0 ^ p.key1);
-  var x = vec2u(p.key0, counter + p.key1);
-  let turns = array<array<u32, 4>, 2>(array<u32, 4>(13u, 15u, 26u, 6u), array<u32, 4>(17u, 29u, 16u, 24u));
-  for (var round = 0u; round < 5u; round++) {
-    for (var step = 0u; step < 4u; step++) {
-      x.x += x.y;
-      x.y = turn(x.y, turns[round % 2u][step]) ^ x.x;
-    }
-    x.x += keys[(round + 1u) % 3u];
-    x.y += keys[(round + 2u) % 3u] + round + 1u;
-  }
-  return x;
-}`,
+      declarations: `${PRECISE}${THREEFRY}
+fn unit(word: u32) -> f32 { return f32(word >> 8u) * ${2 ** -24}; }`,
       body: `  let words = block(p.offset + i);
 ${
   kind === "bits"
@@ -91,6 +94,21 @@ ${
 }
   set_out(2u * i, first);
   if (2u * i + 1u < p.elements) { set_out(2u * i + 1u, second); }`,
+    });
+  },
+  dropout(context, { threshold, scale, key0, key1 }, [x], [y]) {
+    const count = sizeOf(given(x, "x").shape);
+    each(context, Math.ceil(count / 2), {
+      key: "dropout",
+      operands: operandsOf({ x }, { y }),
+      scalars: {
+        ...{ key0: u32(key0 >>> 0), key1: u32(key1 >>> 0), threshold: u32(threshold) },
+        ...{ scale: f32(scale), elements: u32(count) },
+      },
+      declarations: THREEFRY,
+      body: `  let words = block(i) >> vec2u(8u);
+  set_y(2u * i, select(p.scale * x(2u * i), 0.0, words.x < p.threshold));
+  if (2u * i + 1u < p.elements) { set_y(2u * i + 1u, select(p.scale * x(2u * i + 1u), 0.0, words.y < p.threshold)); }`,
     });
   },
   adamw(context, { lr, beta1, beta2, eps, weightDecay, step }, [grad, gradScale], [value, m, v]) {

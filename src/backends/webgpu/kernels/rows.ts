@@ -25,7 +25,7 @@ import {
   REDUCE_ROW as LONG,
   ROW_LANES as LANES,
 } from "../blocks.ts";
-import { EXP_NAN, MATH } from "./elementwise.ts";
+import { EXP_NAN, MATH, PRECISE } from "./elementwise.ts";
 
 /** The body knows `row`, `lane`, LANES; join_sum(x), join_max(x) and join_min(x) give all lanes of a row the same. */
 export function byRow(
@@ -182,6 +182,8 @@ export const rows: Pick<
   | "reduce"
   | "softmax"
   | "softmaxVjp"
+  | "logSoftmax"
+  | "logSoftmaxVjp"
   | "alignRows"
   | "norm"
   | "normVjp"
@@ -239,6 +241,37 @@ export const rows: Pick<
   for (var j = lane; j < p.cols; j += LANES) { sum += y(base + j) * dy(base + j); }
   let mean = join_sum(sum);
   for (var j = lane; j < p.cols; j += LANES) { set_dx(base + j, y(base + j) * (dy(base + j) - mean)); }`,
+    });
+  },
+  logSoftmax(context, { rows: count, cols }, [x], [y]) {
+    byRow(context, count, {
+      key: "logSoftmax",
+      operands: operandsOf({ x }, { y }),
+      scalars: { cols: u32(cols) },
+      declarations: PRECISE,
+      body: `  let base = row * p.cols;
+  var top = -inf();
+  for (var j = lane; j < p.cols; j += LANES) { top = max_nan(top, x(base + j)); }
+  let most = join_max(top);
+  var sum = 0.0;
+  for (var j = lane; j < p.cols; j += LANES) { sum += exp(x(base + j) - most); }
+  let total = log_precise(join_sum(sum));
+  for (var j = lane; j < p.cols; j += LANES) {
+    // A row of −∞ only, or with +∞ or NaN, is NaN.
+    set_y(base + j, select((x(base + j) - most) - total, nan(), is_nan(most) || abs(most) == inf()));
+  }`,
+    });
+  },
+  logSoftmaxVjp(context, { rows: count, cols }, [y, dy], [dx]) {
+    byRow(context, count, {
+      key: "logSoftmaxVjp",
+      operands: operandsOf({ y, dy }, { dx }),
+      scalars: { cols: u32(cols) },
+      body: `  let base = row * p.cols;
+  var sum = 0.0;
+  for (var j = lane; j < p.cols; j += LANES) { sum += dy(base + j); }
+  let total = join_sum(sum);
+  for (var j = lane; j < p.cols; j += LANES) { set_dx(base + j, dy(base + j) - exp_nan(y(base + j)) * total); }`,
     });
   },
   alignRows(context, { rows: count, width }, [g, v], [dots, sumsq]) {

@@ -1,0 +1,94 @@
+/** Comparisons and logic: conditions, i32 tensors of 0 and 1, for `where`. No gradient passes. */
+import type { CompareKind } from "../../backends/kernels.ts";
+import { GradmixError } from "../../errors.ts";
+import type { Tensor } from "../../tensor/tensor.ts";
+import { keepsElementwise } from "../batch.ts";
+import { wantTensor } from "../checks.ts";
+import { allocate, apply1, filled, type None, none, type Op, wantType } from "../op.ts";
+import { jointShape, type Operand, toTensors, walk } from "./operands.ts";
+import { runPairs } from "./strided.ts";
+
+function compareOp(name: string, kind: CompareKind): Op<None> {
+  return {
+    name,
+    keepsBatch: keepsElementwise,
+    constant: true,
+    infer([a, b]) {
+      if (kind === "and" || kind === "or") wantType(name, "the first operand", a, "i32");
+      if (a.dtype !== b.dtype)
+        throw new GradmixError(
+          "shape",
+          `${name}: the operands are ${a.dtype} and ${b.dtype}, they must be of one type; cast one of them`,
+        );
+      return [{ shape: jointShape(name, a, b), dtype: "i32" }];
+    },
+    forward([a, b], _, [spec]) {
+      const c = allocate(spec, a);
+      runPairs("compare", walk(kind, a, b, c), a, b, c);
+      return { outputs: [c] };
+    },
+  };
+}
+
+export const compareOps: { readonly [K in CompareKind]: Op<None> } = {
+  equal: compareOp("equal", "equal"),
+  notEqual: compareOp("notEqual", "notEqual"),
+  less: compareOp("less", "less"),
+  lessEqual: compareOp("lessEqual", "lessEqual"),
+  greater: compareOp("greater", "greater"),
+  greaterEqual: compareOp("greaterEqual", "greaterEqual"),
+  and: compareOp("logicalAnd", "and"),
+  or: compareOp("logicalOr", "or"),
+};
+
+const compared = (op: Op<None>, a: Operand, b: Operand): Tensor => apply1(op, toTensors(op.name, a, b), none);
+
+/**
+ * a = b by element, broadcast: a condition for `where`, i32, 1 where it holds, else 0. Operands are tensors of one type (f32 or i32) or a tensor and a number. −0 equals 0,
+ * and NaN nothing. No gradient. Throws `shape` for operands of two types, and shapes that do not broadcast.
+ */
+export function equal(a: Operand, b: Operand): Tensor {
+  return compared(compareOps.equal, a, b);
+}
+
+/** a ≠ b by element, broadcast: the opposite of `equal`, so that NaN differs from everything, itself too. */
+export function notEqual(a: Operand, b: Operand): Tensor {
+  return compared(compareOps.notEqual, a, b);
+}
+
+/** a < b by element, broadcast: a condition as of `equal`; 0 where one is NaN. */
+export function less(a: Operand, b: Operand): Tensor {
+  return compared(compareOps.less, a, b);
+}
+
+/** a ≤ b by element, broadcast: a condition as of `equal`; 0 where one is NaN. */
+export function lessEqual(a: Operand, b: Operand): Tensor {
+  return compared(compareOps.lessEqual, a, b);
+}
+
+/** a > b by element, broadcast: a condition as of `equal`; 0 where one is NaN. */
+export function greater(a: Operand, b: Operand): Tensor {
+  return compared(compareOps.greater, a, b);
+}
+
+/** a ≥ b by element, broadcast: a condition as of `equal`; 0 where one is NaN. */
+export function greaterEqual(a: Operand, b: Operand): Tensor {
+  return compared(compareOps.greaterEqual, a, b);
+}
+
+/** 1 where the conditions a and b both hold, else 0: i32, broadcast. What is not 0 holds. Throws `shape` for other types. */
+export function logicalAnd(a: Operand, b: Operand): Tensor {
+  return compared(compareOps.and, a, b);
+}
+
+/** 1 where one of the conditions a and b holds, or both, else 0: i32, broadcast. What is not 0 holds. Throws `shape` for other types. */
+export function logicalOr(a: Operand, b: Operand): Tensor {
+  return compared(compareOps.or, a, b);
+}
+
+/** 1 where the condition does not hold, else 0: i32. What is not 0 holds. Throws `shape` for other types. */
+export function logicalNot(condition: Tensor): Tensor {
+  wantTensor("logicalNot", "the condition", condition);
+  wantType("logicalNot", "the condition", condition, "i32");
+  return apply1(compareOps.equal, [condition, filled(0, { shape: [], dtype: "i32" }, condition)], none);
+}
