@@ -1,6 +1,7 @@
 /** Functions that are made of other ops, and those that order or sum along an axis, against plain loops over random shapes. */
 import fc from "fast-check";
 import {
+  type Tensor,
   argmax,
   attention,
   broadcastTo,
@@ -9,6 +10,7 @@ import {
   cumsum,
   einsum,
   grad,
+  less,
   mul,
   pad,
   reshape,
@@ -21,11 +23,11 @@ import {
   sum,
   takeAlongAxis,
   tensor,
-  type Tensor,
   topk,
   transpose,
   unsqueeze,
   variance,
+  where,
 } from "gradmix";
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
 import type { Backend } from "#dist/backends/backend.js";
@@ -406,7 +408,7 @@ describe.each(backends)("many axes on $name", ({ name, create }) => {
           const turned = perm.map((a) => shape[a]);
           const transposed = new Array<number>(x.data.length);
           const summed = new Array<number>(y.data.length).fill(0);
-          const [sums, stretched, cuts, padded] = [[], [], [], []] as number[][];
+          const [sums, lower, stretched, cuts, padded] = [[], [], [], [], []] as number[][];
           indices(shape).forEach((index, n) => {
             transposed[
               placeOf(
@@ -415,6 +417,7 @@ describe.each(backends)("many axes on $name", ({ name, create }) => {
               )
             ] = x.data[n];
             sums.push(x.data[n] - y.data[placeOf(index, part)]);
+            lower.push(Math.min(x.data[n], y.data[placeOf(index, part)]));
             stretched.push(y.data[placeOf(index, part)]);
             summed[placeOf(index, part)] -= ct.data[n];
             const inside = index.map((i, a) => i - starts[a]);
@@ -426,6 +429,7 @@ describe.each(backends)("many axes on $name", ({ name, create }) => {
           return [
             [transpose(x.t, perm), turned, transposed],
             [subtract(x.t, y.t), shape, sums],
+            [where(less(x.t, y.t), x.t, y.t), shape, lower],
             [broadcastTo(y.t, shape), shape, stretched],
             [slice(x.t, starts, window), window, cuts],
             [pad(w.t, starts, shape), shape, padded],
