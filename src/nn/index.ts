@@ -2,13 +2,20 @@
 export type { Examples, Model, Source, TokenBatch } from "./model.ts";
 export type { TokenTensors } from "./token-batch.ts";
 export {
-  adamw,
+  type Adam,
+  adam,
+  type AdamOptions,
   type AdamW,
+  adamw,
   type AdamWOptions,
+  type AdamWStepOptions,
   type Optimizer,
   type OptimizerStepOptions,
   type Preconditioner,
+  sgd,
+  type SGDOptions,
 } from "./optimizer.ts";
+export { restoreOptimizer, type SavedOptimizer, saveOptimizer } from "./optimizer-state.ts";
 export {
   type Arena,
   arenaLike,
