@@ -33,6 +33,7 @@ export {
   type ResolvedGPTConfig,
   resolveGPTConfig,
 } from "./gpt.ts";
+export { loadParameters, type NamedParameters, saveParameters } from "./saved-parameters.ts";
 export { generate, type GenerateOptions, sampleToken } from "./generate.ts";
 export { fromHuggingFace, type ModelFiles, type SpecialTokens, toHuggingFace } from "./huggingface.ts";
 export { type ByteSource, decodeSafetensors, encodeSafetensors, type StoredTensor } from "./safetensors.ts";
