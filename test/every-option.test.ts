@@ -209,8 +209,8 @@ const cases: Readonly<Record<string, Case | readonly Case[]>> = {
   createParameters: [
     {
       call: (spec: nn.ParameterSpec) => freed(nn.createParameters([spec], 0)),
-      valid: { name: "w", shape: [2], init: { kind: "constant", value: 0 }, decay: true },
-      wrong: { decay: [1], init: [{ kind: "uniform" }] },
+      valid: { name: "w", shape: [2], init: { kind: "constant", value: 0 }, decay: true, block: 0 },
+      wrong: { decay: [1], block: [-1, 0.5, "before"], init: [{ kind: "uniform" }] },
     },
     {
       call: (init: nn.Init) => freed(nn.createParameters([{ name: "w", shape: [2], init, decay: true }], 0)),

@@ -8,7 +8,6 @@ export {
   type AdamW,
   adamw,
   type AdamWOptions,
-  type AdamWStepOptions,
   type Optimizer,
   type OptimizerStepOptions,
   type Preconditioner,

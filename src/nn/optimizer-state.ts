@@ -40,7 +40,7 @@ export function restoreOptimizer(optimizer: Optimizer, saved: SavedOptimizer): v
   const state = Object.entries(optimizer.state);
   const more = Object.keys(given).find((name) => !Object.hasOwn(optimizer.state, name));
   if (more !== undefined) throw wrongCheckpoint(`${optimizer.name} has no ${show(more)} in its state`);
-  const arrays = arraysOf(given, new Map(state.map(([name, { arena }]) => [name, arena.size])));
+  const arrays = arraysOf(given, new Map(state.map(([name, { arena }]) => [name, arena])));
   for (const [name, { arena }] of state) arena.write(arrays.get(name) ?? []);
   optimizer.steps = steps;
 }

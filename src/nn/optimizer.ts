@@ -44,8 +44,6 @@ export interface OptimizerStepOptions {
   readonly squaredNorm?: Tensor;
 }
 
-export type AdamWStepOptions = OptimizerStepOptions;
-
 /** Second moments of a gradient, by which an alignment can be preconditioned: P = 1/(√(v/bias) + ε). */
 export interface Preconditioner {
   /** v, in the layout of the parameters. */

@@ -18,6 +18,7 @@ import {
   required,
   string,
   unchecked,
+  valueThat,
 } from "../options.ts";
 import { foldIn, type Key, key } from "../tensor/rng.ts";
 import { checkShape, type Shape, sizeOf } from "../tensor/shape.ts";
@@ -33,11 +34,17 @@ export interface ParameterSpec {
   readonly init: Init;
   /** Does weight decay apply? */
   readonly decay: boolean;
+  /**
+   * Where it stands in a model of blocks: the index of its block, counted from 0 in the order of the forward pass, or "after" the last one (a final norm, a head).
+   * Left out before the first. `lastBlocks` asks.
+   */
+  readonly block?: number | "after";
 }
 
 export interface Parameters {
   /** In the order of their specs. */
   readonly list: readonly Tensor[];
+  readonly specs: readonly ParameterSpec[];
   readonly byName: ReadonlyMap<string, Tensor>;
   /** The arena. */
   readonly value: Tensor;
@@ -106,6 +113,7 @@ export function createParameters(specs: readonly ParameterSpec[], seed: number):
   });
   return {
     list,
+    specs: [...specs],
     byName,
     value,
     decayed,
@@ -120,6 +128,10 @@ function checkSpec(spec: ParameterSpec): void {
     shape: required(isList),
     init: required(object),
     decay: required(boolean),
+    block: valueThat(
+      'the index of a block, or "after"',
+      (value) => value === "after" || (Number.isSafeInteger(value) && Number(value) >= 0),
+    ),
   });
   checkShape(spec.shape, `parameter "${spec.name}"`);
   const where = `createParameters: init of "${spec.name}"`;

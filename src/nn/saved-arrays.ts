@@ -23,13 +23,13 @@ export function countOf(json: Readonly<Record<string, unknown>>, name: string): 
   return value;
 }
 
-/** The arrays that are wanted, by name and number of values. Throws `checkpoint` unless all of them are there, of their sizes, f32 and finite. */
+/** The arrays that are wanted, by name, with what has as many values. Throws `checkpoint` unless all of them are there, of their sizes, f32 and finite. */
 export function arraysOf(
   given: Readonly<Record<string, unknown>>,
-  sizes: ReadonlyMap<string, number>,
+  wanted: ReadonlyMap<string, { readonly size: number }>,
 ): Map<string, Float32Array> {
   const out = new Map<string, Float32Array>();
-  for (const [name, size] of sizes) {
+  for (const [name, { size }] of wanted) {
     const values = given[name];
     if (values === undefined) throw wrongCheckpoint(`it has no ${name}, which takes ${size} values`);
     if (!(values instanceof Float32Array))

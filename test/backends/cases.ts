@@ -46,8 +46,8 @@ const offsets = (lengths: readonly number[], start: number): number[] => {
   return ends;
 };
 
-/** Sizes of the optimizers' steps: none, a part of a vector, and several tasks with a rest. */
-const STEPS = [0, 1, 7, 1029, 70_003];
+/** Elements of the optimizers' steps. */
+const STEPS = [0, 1, 7, 1029, ...TASKS];
 const DOTS = [...SIZES, ...past("cpu", "DOT_ELEMENTS"), ...past("webgpu", "DOT_SHARE")];
 
 const POSITIVE: readonly UnaryKind[] = ["log", "sqrt", "rsqrt", "reciprocal", "log1p"];
@@ -80,7 +80,8 @@ const SMOOTH_EVERYWHERE: readonly UnaryKind[] = [
 type Extents = Pick<KernelParams["gemm"], "m" | "n" | "k" | "transA" | "transB">;
 
 /** A gemm case; strides default to packed items. */
-function adamCases(): Case<"adam" | "adamw">[] {
+/** Of `adam` and of `adamw`. */
+function adamCases() {
   return STEPS.flatMap((n) =>
     [1, 10, 2000].flatMap((step) =>
       [null, 0.37].map((gradScale) => ({
