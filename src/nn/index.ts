@@ -18,6 +18,7 @@ export { restoreOptimizer, type SavedOptimizer, saveOptimizer } from "./optimize
 export {
   type Arena,
   arenaLike,
+  assign,
   createParameters,
   type Init,
   type Parameters,

@@ -21,7 +21,7 @@ import {
   valueThat,
 } from "../options.ts";
 import { foldIn, type Key, key } from "../tensor/rng.ts";
-import { checkShape, type Shape, sizeOf } from "../tensor/shape.ts";
+import { checkShape, formatShape, sameShape, type Shape, sizeOf } from "../tensor/shape.ts";
 import { empty, keep, scope, type Tensor } from "../tensor/tensor.ts";
 
 export type Init =
@@ -186,4 +186,25 @@ export function arenaLike(parameters: Pick<Parameters, "list" | "value">): Arena
       arena.dispose();
     },
   };
+}
+
+/**
+ * target ← values, on the device: how a step of an optimizer of one's own ends. It is no op; derivatives do not follow it. Throws `shape` when the two differ in
+ * shape or type, and `autograd` when they share memory.
+ */
+export function assign(target: Tensor, values: Tensor): void {
+  if (!sameShape(target.shape, values.shape) || target.dtype !== values.dtype)
+    throw new GradmixError(
+      "shape",
+      `assign: ${values.dtype} ${formatShape(values.shape)} does not go into ${target.dtype} ${formatShape(target.shape)}`,
+    );
+  const { size } = target;
+  const apart =
+    target.memory !== values.memory ||
+    target.buffer !== values.buffer ||
+    target.offset >= values.offset + size ||
+    values.offset >= target.offset + size;
+  if (!apart) throw new GradmixError("autograd", "assign: the values stand in the target's own memory");
+  const along = { shape: [size], inStrides: [1], inOffset: 0, outStrides: [1], outOffset: 0 };
+  run("stridedCopy", along, [values], [target]);
 }

@@ -1,13 +1,14 @@
 /** The optimizers against their formulas in plain doubles: decay and no decay, clipping, loss scales, going on from a saved state; what is refused. */
 import { describe, expect, it } from "vitest";
 import * as fc from "fast-check";
-import { GradmixError, type Tensor } from "gradmix";
+import { add, GradmixError, mul, reshape, scope, sign, square, sub, sum, type Tensor, tensor } from "gradmix";
 import {
   adam,
   type AdamOptions,
   adamw,
   type AdamWOptions,
   arenaLike,
+  assign,
   createParameters,
   type Optimizer,
   type OptimizerStepOptions,
@@ -243,6 +244,75 @@ describe.each(backends)("on $name", ({ create }) => {
     expect(await saveOptimizer(second)).toEqual(await saveOptimizer(whole));
     await backend.dispose();
   });
+});
+
+/** Signs of a moving average (Bernstein et al. 2018, "Signum"), out of public functions alone. */
+function signum(parameters: Parameters): Optimizer {
+  const average = arenaLike(parameters);
+  const optimizer: Optimizer = {
+    name: "signum",
+    state: { average },
+    steps: 0,
+    step: (gradient, lr) =>
+      scope(() => {
+        const next = add(mul(average.arena, 0.9), mul(gradient, 0.1));
+        assign(average.arena, next);
+        assign(parameters.value, sub(parameters.value, mul(sign(next), lr)));
+        optimizer.steps++;
+        return reshape(sum(square(gradient), [0]), [1]);
+      }),
+    dispose: average.dispose,
+  };
+  return optimizer;
+}
+
+it.each(backends)("an optimizer of one's own, out of ops: on $name", async ({ create }) => {
+  const backend = await create();
+  setCurrentMemory(backend);
+  const parameters = createParameters(specs, 4);
+  const gradient = arenaLike(parameters);
+  const optimizer = signum(parameters);
+  const start = await numbers(parameters.value);
+  const want = start.map((value) => ({ value, average: 0 }));
+  const live = backend.liveBytes;
+  for (let t = 1; t <= 3; t++) {
+    const g = values(start.length, t);
+    gradient.arena.write(g);
+    const squared = optimizer.step(gradient.arena, 0.25);
+    expectNear(await squared.item(), g.reduce((s, x) => s + x * x, 0), 1e-5); // prettier-ignore
+    squared.dispose();
+    want.forEach((p, i) => {
+      p.average = 0.9 * p.average + 0.1 * g[i];
+      p.value -= 0.25 * Math.sign(p.average);
+    });
+  }
+  expect(backend.liveBytes).toBe(live);
+  expectNear(await numbers(parameters.value), want.map(({ value }) => value), 1e-6); // prettier-ignore
+  const saved = await saveOptimizer(optimizer);
+  expectNear(saved.arrays["average"], want.map(({ average }) => average), 1e-6); // prettier-ignore
+  const other = signum(parameters);
+  restoreOptimizer(other, saved);
+  expect(await saveOptimizer(other)).toEqual(saved);
+  await backend.dispose();
+});
+
+it("assign refuses other shapes, other types, and memory of the target's own", async () => {
+  setCurrentMemory(createReferenceBackend());
+  const target = tensor([1, -0, 3, 4], [4]);
+  assign(target.view([2], 1), tensor([-0, 7], [2]));
+  expect(await numbers(target)).toEqual([1, -0, 7, 4]);
+  expect(codeOf(() => assign(target, tensor([1, 2, 3, 4], [2, 2])))).toBe(
+    "shape: assign: f32 [2, 2] does not go into f32 [4]",
+  );
+  expect(codeOf(() => assign(target, tensor([1, 2, 3, 4], [4], "i32")))).toBe(
+    "shape: assign: i32 [4] does not go into f32 [4]",
+  );
+  for (const own of [target, target.view([4], 0)])
+    expect(codeOf(() => assign(target, own))).toMatch(/^autograd: assign: the values stand in/);
+  expect(codeOf(() => assign(target.view([2], 0), target.view([2], 1)))).toMatch(/^autograd: assign/);
+  expect(codeOf(() => assign(target.view([2], 1), target.view([2], 0)))).toMatch(/^autograd: assign/);
+  assign(target.view([2], 0), target.view([2], 2));
+  expect(await numbers(target)).toEqual([7, 4, 7, 4]);
 });
 
 it("a step is free of scale when it is clipped, and moves no further than lr without decay", async () => {
