@@ -7,7 +7,7 @@ export { attention, attentionJvp, attentionVjp } from "./attention";
 export * from "./elementwise";
 export { maskedAttention, maskedAttentionJvp, maskedAttentionVjp } from "./masked-attention";
 export { norm, normJvp, normVjp } from "./norm";
-export { adamw, clipScale } from "./optimizer";
+export { adam, adamw, clipScale, sgd } from "./optimizer";
 export * from "./random";
 export { alignRows, dotPartials, dotTotal, reduceColumns, reduceRows, segmentColumns } from "./reduce";
 export { rope } from "./rope";

@@ -178,3 +178,8 @@ export function formatJson(value: unknown, indent: number = 0, depth: number = 0
   const [margin, last] = [depth + 1, depth].map((n) => `\n${" ".repeat(indent * n)}`);
   return `${open}${margin}${parts.join(`,${margin}`)}${last}${close}`;
 }
+
+/** A plain object, as opposed to a list, a Map or null. */
+export function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof Map);
+}

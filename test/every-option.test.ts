@@ -177,6 +177,16 @@ const cases: Readonly<Record<string, Case | readonly Case[]>> = {
     valid: { heads: 2, headDim: 2, theta: 100, offset: 3 },
     wrong: { heads: [-1, 0.5], headDim: [-2, 0.5], theta: [NaN, "1"], offset: [-1, 0.5, 2 ** 31] },
   },
+  sgd: {
+    call: (options: nn.SGDOptions) => freed(nn.sgd(model.parameters, options)),
+    valid: { momentum: 0.5, nesterov: true, weightDecay: 0, clip: 0 },
+    wrong: { momentum: [1, -0.1], nesterov: [1], weightDecay: [-1], clip: [-1, Infinity] },
+  },
+  adam: {
+    call: (options: nn.AdamOptions) => freed(nn.adam(model.parameters, options)),
+    valid: { beta1: 0.5, beta2: 0.5, eps: 1e-6, weightDecay: 0, clip: 0 },
+    wrong: { beta1: [1, -0.1], beta2: [1], eps: [0], weightDecay: [-1], clip: [-1, Infinity] },
+  },
   adamw: {
     call: (options: nn.AdamWOptions) => freed(nn.adamw(model.parameters, options)),
     valid: { beta1: 0.5, beta2: 0.5, eps: 1e-6, weightDecay: 0, clip: 0 },
@@ -199,8 +209,8 @@ const cases: Readonly<Record<string, Case | readonly Case[]>> = {
   createParameters: [
     {
       call: (spec: nn.ParameterSpec) => freed(nn.createParameters([spec], 0)),
-      valid: { name: "w", shape: [2], init: { kind: "constant", value: 0 }, decay: true },
-      wrong: { decay: [1], init: [{ kind: "uniform" }] },
+      valid: { name: "w", shape: [2], init: { kind: "constant", value: 0 }, decay: true, block: 0 },
+      wrong: { decay: [1], block: [-1, 0.5, "before"], init: [{ kind: "uniform" }] },
     },
     {
       call: (init: nn.Init) => freed(nn.createParameters([{ name: "w", shape: [2], init, decay: true }], 0)),

@@ -264,11 +264,19 @@ export interface KernelParams {
   /** [sumsq: 1] → [scale: 1]: min(1, maxNorm/√sumsq); global-norm clipping without a read-back. NaN stays NaN, ∞ gives 0. */
   clipScale: { maxNorm: number };
   /**
-   * AdamW with decoupled decay (Loshchilov & Hutter 2019). [grad, gradScale: 1 | null] → [value, m, v], all updated in
-   * place: g = grad·gradScale; m, v moving averages; value −= lr·(m̂/(√v̂ + eps) + weightDecay·value), with m̂ =
-   * m/(1−beta1^step), v̂ = v/(1−beta2^step); step counts from 1.
+   * Stochastic gradient descent with momentum (Polyak 1964), as PyTorch writes it, without dampening. [grad, gradScale: 1 | null] → [value,
+   * velocity | null], updated in place: g = grad·gradScale + weightDecay·value; velocity = momentum·velocity + g; value −= lr·velocity, with
+   * `nesterov` lr·(g + momentum·velocity). Without `velocity` value −= lr·g, and momentum is 0.
    */
-  adamw: { lr: number; beta1: number; beta2: number; eps: number; weightDecay: number; step: number };
+  sgd: { lr: number; momentum: number; nesterov: boolean; weightDecay: number };
+  /**
+   * Adam (Kingma & Ba 2015) with L2 regularisation. [grad, gradScale: 1 | null] → [value, m, v], all updated in place: g = grad·gradScale +
+   * weightDecay·value; m, v moving averages of g and g²; value −= lr·m̂/(√v̂ + eps), with m̂ = m/(1−beta1^step), v̂ = v/(1−beta2^step); step
+   * counts from 1.
+   */
+  adam: AdamParams;
+  /** AdamW with decoupled decay (Loshchilov & Hutter 2019): as `adam`, with g = grad·gradScale and value −= lr·(m̂/(√v̂ + eps) + weightDecay·value). */
+  adamw: AdamParams;
   /**
    * Threefry-2x32: element i takes word (i & 1) of the block with counter (0, offset + (i >> 1)). "bits": the raw word (i32 out),
    * "uniform": [0, 1) from the top 24 bits, "normal": Box–Muller on pairs (u1 from word 0, u2 from word 1 of a block: element 2j is
@@ -277,6 +285,15 @@ export interface KernelParams {
   random: { kind: RandomKind; key0: number; key1: number; offset: number };
   /** [x] → [y]: y = scale·x, and 0 where the upper 24 bits of the element's word of `random`, with offset 0, are below `threshold`. */
   dropout: { threshold: number; scale: number; key0: number; key1: number };
+}
+
+export interface AdamParams {
+  lr: number;
+  beta1: number;
+  beta2: number;
+  eps: number;
+  weightDecay: number;
+  step: number;
 }
 
 export interface AttentionParams {
@@ -449,6 +466,14 @@ function spec<P>(
     ...(together === undefined ? {} : { together }),
   };
 }
+
+const adamSpec: KernelSpec<AdamParams> = spec(
+  "grad gradScale?",
+  "value m v",
+  loose,
+  { lr: number, beta1: number, beta2: number, eps: number, weightDecay: number, step: positive },
+  (_, [grad], n) => [null, 1, n(grad), n(grad), n(grad)],
+);
 
 const batched = (items: number, stride: number, size: number): number =>
   items === 0 ? 0 : (items - 1) * stride + size;
@@ -773,13 +798,17 @@ export const kernels: { readonly [K in KernelName]: KernelSpec<KernelParams[K]> 
   sumSquares: spec("x", "out", loose, {}, () => [null, 1]),
   dot: spec("x y", "out", loose, {}, (_, [x], n) => [null, n(x), 1]),
   clipScale: spec("sumsq", "scale", tight, { maxNorm: number }, () => [1, 1]),
-  adamw: spec(
+  sgd: spec(
     "grad gradScale?",
-    "value m v",
+    "value velocity?",
     loose,
-    { lr: number, beta1: number, beta2: number, eps: number, weightDecay: number, step: positive },
-    (_, [grad], n) => [null, 1, n(grad), n(grad), n(grad)],
+    { lr: number, momentum: number, nesterov: flag, weightDecay: number },
+    (_, [grad], n) => [null, 1, n(grad), n(grad)],
+    ({ momentum }, _, [, velocity]) =>
+      momentum === 0 || velocity !== null ? null : `momentum ${momentum} needs the operand "velocity"`,
   ),
+  adam: adamSpec,
+  adamw: adamSpec,
   random: spec(
     "",
     "any:out",

@@ -6,6 +6,7 @@ import { ruleTakes } from "./mixing.ts";
 import type { TrainConfig } from "./train-config.ts";
 import { GradmixError } from "../errors.ts";
 import { formatJson } from "../json.ts";
+import { presets } from "../nn/architecture.ts";
 import { type OptionRow, optionRows, optionTable } from "./options.ts";
 import {
   checkValue,
@@ -135,16 +136,16 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
     throw wrong(`${label("training.steps")} and ${label("training.tokens")}: give one of them, not both`);
   if (model.dim % model.heads !== 0)
     throw wrong(`${label("model.heads")}: ${model.heads} does not divide the width ${model.dim}`);
-  if (model.preset === "llama" && (model.dim / model.heads) % 2 !== 0)
+  if (presets[model.preset].positions === "rotary" && (model.dim / model.heads) % 2 !== 0)
     throw wrong(
       `${label("model.heads")}: ${model.heads} heads of width ${model.dim / model.heads}: rotary positions need an even width`,
     );
   const kvHeads = model.kvHeads ?? model.heads;
   if (model.heads % kvHeads !== 0)
     throw wrong(`${label("model.kvHeads")}: ${kvHeads} does not divide the ${model.heads} heads`);
-  if (model.preset === "gpt2" && kvHeads !== model.heads)
+  if (!presets[model.preset].groupedHeads && kvHeads !== model.heads)
     throw wrong(
-      `${label("model.kvHeads")}: ${kvHeads} is for --preset llama; gpt2 has one for each of its ${model.heads} heads`,
+      `${label("model.kvHeads")}: ${kvHeads} is for --preset llama; ${model.preset} has one for each of its ${model.heads} heads`,
     );
 
   // With bases the rule's weights are theirs, and how many there are stands in their file.

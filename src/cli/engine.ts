@@ -4,7 +4,7 @@ import { GradmixError } from "../errors.ts";
 import { init } from "../init.ts";
 import type { RunChanges } from "./run-events.ts";
 import type { RunConfig } from "./train-config.ts";
-import { isObject } from "./values.ts";
+import { isObject } from "../json.ts";
 import { version } from "./version.ts";
 
 /** What the options say of the backend. */

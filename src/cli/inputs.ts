@@ -8,7 +8,7 @@ import { findFiles, type FoundFile, type LeftOut } from "../data/files.ts";
 import type { DataConfig } from "./train-config.ts";
 import { GradmixError } from "../errors.ts";
 import { runNames } from "./run-folder.ts";
-import { isObject } from "./values.ts";
+import { isObject } from "../json.ts";
 
 /** Files of the domains and targets, each by its label: `domain "code"`, `target`, `target "exam"`. */
 export interface Inputs {

@@ -7,7 +7,7 @@ import * as nodeFs from "node:fs";
 import { hostname } from "node:os";
 import { dirname, join } from "node:path";
 import { errorCode, type GradmixError } from "../errors.ts";
-import { ioError, writeAll, type WriteFs } from "./files.ts";
+import { ioError, writeAll, type WriteFs } from "../node/files.ts";
 import { wrong } from "./values.ts";
 
 export interface Lock {

@@ -9,7 +9,7 @@ import type { Rule } from "../dga/rule.ts";
 import { createRule, type RuleName, type RuleOptions } from "../dga/rules/index.ts";
 import { GradmixError } from "../errors.ts";
 import type { AlignmentConfig, MixingConfig, TrainConfig } from "./train-config.ts";
-import { reason } from "./values.ts";
+import { reason } from "../node/system-errors.ts";
 
 export interface MixingPlan {
   /** The domains, in the order of the weights. */

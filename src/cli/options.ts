@@ -8,6 +8,7 @@ import { normalisations } from "../dga/rules/normalisation.ts";
 import { ruleNames } from "../dga/rules/index.ts";
 import { mixerDefaults } from "../dga/mixer.ts";
 import { alignmentDefaults } from "../dga/trainer-options.ts";
+import { presets } from "../nn/architecture.ts";
 import { adamwOptions } from "../nn/optimizer.ts";
 import { scheduleDefaults } from "../nn/schedules.ts";
 import type { TrainConfig } from "./train-config.ts";
@@ -129,7 +130,7 @@ export const optionTable: OptionTable = {
     preset: {
       flag: "--preset",
       value: "llama|gpt2",
-      kind: { type: "choice", choices: ["llama", "gpt2"] },
+      kind: { type: "choice", choices: Object.keys(presets) },
       default: "llama",
       help: "llama: RMSNorm, RoPE, SwiGLU, no biases; gpt2: LayerNorm, biases, learned positions, GELU",
     },

@@ -8,7 +8,8 @@ import { groups, type OptionRow, optionRows } from "./options.ts";
 import { openOutput, type Output } from "./output.ts";
 import { train } from "./train.ts";
 import { version } from "./version.ts";
-import { didYouMean, type Raw, reasonOf, wrong } from "./values.ts";
+import { reasonOf } from "../node/system-errors.ts";
+import { didYouMean, type Raw, wrong } from "./values.ts";
 
 const examples = `
 Examples:

@@ -7,8 +7,9 @@ import { GradmixError } from "../errors.ts";
 import type { GPT } from "../nn/gpt.ts";
 import { fromHuggingFace } from "../nn/huggingface.ts";
 import type { ByteSource } from "../nn/safetensors.ts";
-import { fileSource } from "./files.ts";
-import { readJson, reason } from "./values.ts";
+import { fileSource } from "../node/files.ts";
+import { reason } from "../node/system-errors.ts";
+import { readJson } from "./values.ts";
 
 export interface Reference {
   readonly folder: string;

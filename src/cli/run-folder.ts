@@ -16,13 +16,18 @@ import type { Checkpoint } from "../dga/config.ts";
 import type { ResumeLine, RunStore, StepMetrics } from "./run-events.ts";
 import type { TrainConfig } from "./train-config.ts";
 import { errorCode, GradmixError } from "../errors.ts";
-import type { ByteSource } from "../nn/safetensors.ts";
-import { decodeCheckpoint, encodeCheckpoint, verifyCheckpoint } from "./checkpoint-file.ts";
+import {
+  type CheckpointFile,
+  readCheckpoint,
+  verifyCheckpoint,
+  writeCheckpoint,
+} from "../node/checkpoint-file.ts";
 import { checkSameConfig, fileLayer, flatten, jsonLayer, resolveConfig } from "./config.ts";
-import { ioError, temporaryName, withFile, writeAll, writeFileAtomic, type WriteFs } from "./files.ts";
+import { ioError, temporaryName, reading, writeAll, writeFileAtomic, type WriteFs } from "../node/files.ts";
 import { type Lock, removeLockRemains, takeLock } from "./lock.ts";
-import { formatJson, parseJson } from "../json.ts";
-import { isObject, membersOf, reason, wrong } from "./values.ts";
+import { formatJson, isObject, parseJson } from "../json.ts";
+import { reason } from "../node/system-errors.ts";
+import { membersOf, wrong } from "./values.ts";
 
 /** Checkpoints that are kept: the newest, and one to fall back to. */
 const keptCheckpoints = 2;
@@ -171,9 +176,9 @@ export function openRunFolder(
     saveCheckpoint(step, { json, arrays }, lines = step) {
       const unwritten = begin().metrics.sync();
       writeCheckpoint(
-        join(folder, "checkpoints"),
-        step,
+        checkpointPath(folder, step),
         {
+          step,
           json: {
             config: formatJson(config),
             state: json,
@@ -301,32 +306,6 @@ function openMetrics(path: string, step: number | null, fs: WriteFs): MetricsFil
   };
 }
 
-/** Writes `folder`/step-N.safetensors whole or not at all. Throws `io`. */
-export function writeCheckpoint(
-  folder: string,
-  step: number,
-  checkpoint: Checkpoint,
-  fs: WriteFs = nodeFs,
-): string {
-  const path = join(folder, `step-${String(step).padStart(8, "0")}.safetensors`);
-  writeFileAtomic(path, encodeCheckpoint(step, checkpoint), fs);
-  return path;
-}
-
-/** Reads one file and checks it. Throws `checkpoint` when it is broken, `io` when it cannot be read. */
-export function readCheckpoint(path: string): { step: number; checkpoint: Checkpoint } {
-  return reading(path, (source) => decodeCheckpoint(source, path));
-}
-
-function reading<T>(path: string, use: (source: ByteSource) => T): T {
-  try {
-    return withFile(path, use);
-  } catch (error) {
-    if (error instanceof GradmixError) throw error;
-    throw new GradmixError("io", `${path}: cannot be read (${reason(error)})`, { cause: error });
-  }
-}
-
 /** What a checkpoint of a run holds: the configuration, the state of the trainer and of the run. Throws as `readCheckpoint`. */
 export function readRun(file: string): {
   step: number;
@@ -338,25 +317,25 @@ export function readRun(file: string): {
   /** … but for these lines, which found no room there. */
   unwritten: readonly string[];
 } {
-  const { step, checkpoint } = readCheckpointOrOffer(file);
+  const { step, json, arrays } = readCheckpointOrOffer(file);
   // The checksum says that they are what was written.
-  const { config: saved, state, lines = step, unwritten = [] } = checkpoint.json;
+  const { config: saved, state, lines = step, unwritten = [] } = json;
   // As text, which keeps the order of the domains; an object in checkpoints of before.
   const config = typeof saved === "string" ? parseJson(saved, { source: file, code: "checkpoint" }) : saved;
-  if (membersOf(config) === null || !isObject(state))
+  if (step === undefined || membersOf(config) === null || !isObject(state))
     throw new GradmixError("checkpoint", `${file}: was not written by a training run`);
   return {
     step,
     config: resolveConfig([jsonLayer(config, file)]),
     state,
-    arrays: checkpoint.arrays,
+    arrays,
     lines: Number(lines),
     unwritten: Array.isArray(unwritten) ? unwritten.map(String) : [],
   };
 }
 
 /** As `readCheckpoint`, and the error for a broken one names the newest good one before it. */
-function readCheckpointOrOffer(path: string): { step: number; checkpoint: Checkpoint } {
+function readCheckpointOrOffer(path: string): CheckpointFile {
   try {
     return readCheckpoint(path);
   } catch (error) {
@@ -380,6 +359,10 @@ function isWhole(path: string): boolean {
   } catch {
     return false;
   }
+}
+
+function checkpointPath(folder: string, step: number): string {
+  return join(folder, "checkpoints", `step-${String(step).padStart(8, "0")}.safetensors`);
 }
 
 /** The checkpoints of a run, oldest first. */

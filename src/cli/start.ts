@@ -8,11 +8,13 @@ import { createGPT, type GPT, type GPTConfig, type ResolvedGPTConfig, resolveGPT
 import { fromHuggingFace, huggingFaceConfig } from "../nn/huggingface.ts";
 import type { ByteSource } from "../nn/safetensors.ts";
 import type { Layer } from "./config.ts";
-import { fileSource } from "./files.ts";
+import { fileSource } from "../node/files.ts";
 import { optionTable } from "./options.ts";
 import { listCheckpoints, readRun } from "./run-folder.ts";
 import type { DataConfig, ModelConfig } from "./train-config.ts";
-import { isObject, readJson, reason, wrong } from "./values.ts";
+import { isObject } from "../json.ts";
+import { reason } from "../node/system-errors.ts";
+import { readJson, wrong } from "./values.ts";
 
 export interface Start {
   /** The path that was given. */

@@ -6,9 +6,9 @@ import type { Normalisation } from "../dga/rules/normalisation.ts";
 import type { CombinatorOptions } from "../dga/combinators/index.ts";
 import type { RuleName } from "../dga/rules/index.ts";
 import type { AlignmentOptions } from "../dga/trainer-options.ts";
+import type { PresetName } from "../nn/architecture.ts";
 
 export type TokenizerChoice = "byte" | "bpe" | (string & {});
-export type ModelPreset = "llama" | "gpt2";
 export type ScheduleName = "cosine" | "wsd" | "constant";
 
 /** `null` means: not given, decide for me. */
@@ -41,7 +41,7 @@ export interface DataConfig {
 }
 
 export interface ModelConfig {
-  preset: ModelPreset;
+  preset: PresetName;
   dim: number;
   layers: number;
   heads: number;

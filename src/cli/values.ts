@@ -3,9 +3,10 @@
  * the option as the user wrote it, the value, and what is allowed.
  */
 import { readFileSync } from "node:fs";
-import { errorCode, GradmixError } from "../errors.ts";
-import { formatJson, type Json, parseJson, plainJson } from "../json.ts";
+import { GradmixError } from "../errors.ts";
+import { formatJson, isObject, type Json, parseJson, plainJson } from "../json.ts";
 import { nearest } from "../nearest.ts";
+import { reason } from "../node/system-errors.ts";
 import { timesShare } from "../share.ts";
 import type { Kind } from "./options.ts";
 
@@ -236,37 +237,6 @@ function jsonReason(error: unknown, text: string): string {
   if (position === undefined || message.includes("line ")) return message;
   const before = text.slice(0, Number(position)).split("\n");
   return `${message}, line ${before.length} column ${(before.at(-1)?.length ?? 0) + 1}`;
-}
-
-const reasons: Readonly<Record<string, string>> = {
-  ENOENT: "no such file or folder",
-  EACCES: "permission denied",
-  EPERM: "not permitted",
-  EISDIR: "it is a folder",
-  ENOTDIR: "a part of the path is not a folder",
-  EROFS: "the file system is read-only",
-  ENOSPC: "the disk is full",
-  EDQUOT: "the disk quota is used up",
-  EFBIG: "the file is too large",
-  EMFILE: "too many open files",
-  EIO: "input/output error",
-  EAGAIN: "nobody reads it",
-  ENOMEM: "no memory is left",
-};
-
-/** A file-system error in words. */
-export function reason(error: unknown): string {
-  const code = errorCode(error);
-  return code === "" ? String(error) : reasonOf(code);
-}
-
-/** The system's code of an error in words. */
-export function reasonOf(code: string): string {
-  return reasons[code] ?? code;
-}
-
-export function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value) && !(value instanceof Map);
 }
 
 /** The members of an object, in order, whether it is a Map or plain; null for anything else. */

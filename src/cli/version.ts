@@ -1,5 +1,5 @@
 import { readFileSync } from "node:fs";
-import { isObject } from "./values.ts";
+import { isObject } from "../json.ts";
 
 /** Of the installed package. */
 export function version(): string {

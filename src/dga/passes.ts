@@ -103,22 +103,24 @@ export function exampleWeight(batch: Examples, options: EstimateOptions): number
 }
 
 /**
- * For `parameters`: the last `count` blocks of a GPT with what comes after them (the final norm and the head); 0 is those two alone. R&B aligns
- * last layers only: the backward pass ends there.
+ * For `parameters`: the last `count` blocks of a model with what comes after them (of a GPT the final norm and the head); 0 is what comes after them alone.
+ * Blocks are those of the parameters' specs (`ParameterSpec.block`). R&B aligns last layers only: the backward pass ends there. Throws `config` for more blocks
+ * than there are.
  */
 export function lastBlocks(model: Named, count: number): (name: string) => boolean {
-  const block = (name: string): number | null => {
-    const found = /^blocks\.(\d+)\./.exec(name);
-    return found === null ? null : Number(found[1]);
-  };
-  const names = [...model.parameters.byName.keys()];
-  const blocks = 1 + Math.max(-1, ...names.map((name) => block(name) ?? -1));
+  const { specs } = model.parameters;
+  const blocks = specs.reduce(
+    (most, { block }) => (typeof block === "number" ? Math.max(most, block + 1) : most),
+    0,
+  );
   if (!Number.isInteger(count) || count < 0 || count > blocks)
     throw new GradmixError("config", `lastBlocks: ${count} is not a number of blocks from 0 to ${blocks}`);
-  return (name) => {
-    const own = block(name);
-    return own === null ? /^(norm|head)\./.test(name) : own >= blocks - count;
-  };
+  const last = new Set(
+    specs.flatMap(({ name, block }) =>
+      block === "after" || (block !== undefined && block >= blocks - count) ? [name] : [],
+    ),
+  );
+  return (name) => last.has(name);
 }
 
 /** All that is asked of a model whose examples do not matter. */

@@ -1,6 +1,7 @@
 /** State: a trainer's checkpoint, written, and read back and checked as a whole before anything of a trainer changes. */
 import { GradmixError } from "../errors.ts";
 import type { Examples } from "../nn/model.ts";
+import { arraysOf, countOf, recordOf, wrongCheckpoint } from "../nn/saved-arrays.ts";
 import { show } from "../options.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { fingerprint } from "./bases.ts";
@@ -64,8 +65,8 @@ export function restore<B extends Examples>(
   const { drawing, device, state } = training;
   const arenas = arenasOf(training);
   const saved = readSaved(training, checkpoint);
-  const arrays = arraysOf(record(checkpoint, "arrays"), arenas);
-  const { sampler, alignmentSampler, targetSampler } = record(checkpoint, "json");
+  const arrays = arraysOf(recordOf(checkpoint, "arrays"), arenas);
+  const { sampler, alignmentSampler, targetSampler } = recordOf(checkpoint, "json");
   drawing.restore({ sampler, alignmentSampler, targetSampler });
   writing();
   for (const [name, arena] of arenas) arena.write(arrays.get(name) ?? []);
@@ -80,26 +81,30 @@ function readSaved<B extends Examples>(
   checkpoint: Checkpoint,
 ): { readonly optimizerSteps: number; readonly state: TrainerState } {
   const { mixer, bases, domains } = options;
-  const json = record(checkpoint, "json");
+  const json = recordOf(checkpoint, "json");
   const own = restoreMixer(mixer, json["mixer"]);
   if (json["bases"] !== (bases === undefined ? undefined : fingerprint(bases)))
-    throw wrong("it was made with other bases, or with none");
+    throw wrongCheckpoint("it was made with other bases, or with none");
   // Checkpoints from before there were others are of adamw.
   const { optimizer = "adamw" } = json;
   if (optimizer !== device.optimizer.name)
-    throw wrong(`it was made with the optimizer ${show(optimizer)}, not "${device.optimizer.name}"`);
-  const optimizerSteps = count(json, "optimizerSteps");
+    throw wrongCheckpoint(
+      `it was made with the optimizer ${show(optimizer)}, not "${device.optimizer.name}"`,
+    );
+  const optimizerSteps = countOf(json, "optimizerSteps");
   // Fewer by the steps that overflowed.
   if (optimizerSteps > own.steps)
-    throw wrong(`optimizerSteps is ${optimizerSteps}, more than the ${own.steps} steps of the mixer`);
+    throw wrongCheckpoint(
+      `optimizerSteps is ${optimizerSteps}, more than the ${own.steps} steps of the mixer`,
+    );
   const { loss = null, directionScale = 1 } = json;
   if (loss !== null && !(typeof loss === "number" && Number.isFinite(loss)))
-    throw wrong(`loss is ${show(loss)}`);
+    throw wrongCheckpoint(`loss is ${show(loss)}`);
   // The direction may be scaled when scaling is off by now.
-  if (!isScale(directionScale)) throw wrong(`directionScale is ${show(directionScale)}`);
+  if (!isScale(directionScale)) throw wrongCheckpoint(`directionScale is ${show(directionScale)}`);
   const state: TrainerState = {
     mixer: own,
-    tokens: count(json, "tokens"),
+    tokens: countOf(json, "tokens"),
     loss,
     gathered: checkGathered(json["gathered"], domains.length),
     scales: scalesOf(json["lossScale"], scaling),
@@ -108,48 +113,8 @@ function readSaved<B extends Examples>(
   return { optimizerSteps, state };
 }
 
-function wrong(what: string): GradmixError {
-  return new GradmixError("checkpoint", `checkpoint: ${what}`);
-}
-
-function record(checkpoint: Checkpoint, name: "json" | "arrays"): Record<string, unknown> {
-  const given: unknown = checkpoint;
-  const part: unknown = typeof given === "object" && given !== null ? Reflect.get(given, name) : undefined;
-  if (typeof part !== "object" || part === null) throw wrong(`${name} is ${show(part)}, not an object`);
-  return part as Record<string, unknown>;
-}
-
-function count(json: Readonly<Record<string, unknown>>, name: string): number {
-  const value = json[name];
-  if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0)
-    throw wrong(`${name} is ${show(value)}`);
-  return value;
-}
-
 function scalesOf(json: unknown, scaling: Required<LossScaleOptions> | null): Scales | null {
   if (scaling === null || json === undefined) return firstScales(scaling);
   const { step, alignment } = Object(json) as Record<string, unknown>;
   return { step: restoreLossScale(step, scaling), alignment: restoreLossScale(alignment, scaling) };
-}
-
-/** The arrays that are wanted, all of them finite f32 and of their sizes. */
-function arraysOf(
-  given: Readonly<Record<string, unknown>>,
-  arenas: ReadonlyMap<string, Tensor>,
-): Map<string, Float32Array> {
-  const out = new Map<string, Float32Array>();
-  for (const [name, { size }] of arenas) {
-    const values = given[name];
-    if (values === undefined) throw wrong(`it has no ${name}, which takes ${size} values`);
-    if (!(values instanceof Float32Array)) throw wrong(`${name} is ${kindOf(values)}, not a Float32Array`);
-    if (values.length !== size) throw wrong(`${name} has ${values.length} values, the model has ${size}`);
-    const bad = values.findIndex((value) => !Number.isFinite(value));
-    if (bad >= 0) throw wrong(`${name} has ${values[bad]} at ${bad}`);
-    out.set(name, values);
-  }
-  return out;
-}
-
-function kindOf(value: unknown): string {
-  return ArrayBuffer.isView(value) ? Object.prototype.toString.call(value).slice(8, -1) : show(value);
 }

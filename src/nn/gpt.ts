@@ -19,13 +19,14 @@ import { GradmixError } from "../errors.ts";
 import { boolean, checkOptions, integerIn, numberIn, oneOf, required } from "../options.ts";
 import { formatShape } from "../tensor/shape.ts";
 import { empty, scope, type Tensor } from "../tensor/tensor.ts";
+import { gptSpecs, type LayerName, pathOf, type PresetName, presets } from "./architecture.ts";
 import type { Model, Source, TokenBatch } from "./model.ts";
-import { createParameters, type Init, type Parameters, type ParameterSpec } from "./parameters.ts";
+import { createParameters, type Parameters } from "./parameters.ts";
 import { checkTokens, type TokenTensors, tokenTensors } from "./token-batch.ts";
 
 export interface GPTConfig {
   /** Default "llama". */
-  readonly preset?: "llama" | "gpt2";
+  readonly preset?: PresetName;
   readonly vocabSize: number;
   /** Width of the residual stream. */
   readonly dim: number;
@@ -50,7 +51,7 @@ export function resolveGPTConfig(config: GPTConfig): ResolvedGPTConfig {
   const size = integerIn(1);
   const positive = numberIn({ min: 0, openMin: true });
   checkOptions("GPT", config, {
-    preset: oneOf("llama", "gpt2"),
+    preset: oneOf(...Object.keys(presets)),
     vocabSize: required(size),
     dim: required(size),
     layers: required(size),
@@ -62,6 +63,7 @@ export function resolveGPTConfig(config: GPTConfig): ResolvedGPTConfig {
     ropeTheta: positive,
   });
   const preset = config.preset ?? "llama";
+  const { groupedHeads, positions, hiddenDim } = presets[preset];
   const resolved: ResolvedGPTConfig = {
     preset,
     vocabSize: config.vocabSize,
@@ -69,8 +71,7 @@ export function resolveGPTConfig(config: GPTConfig): ResolvedGPTConfig {
     layers: config.layers,
     heads: config.heads,
     kvHeads: config.kvHeads ?? config.heads,
-    hiddenDim:
-      config.hiddenDim ?? (preset === "llama" ? Math.ceil((8 * config.dim) / 3 / 32) * 32 : 4 * config.dim),
+    hiddenDim: config.hiddenDim ?? hiddenDim(config.dim),
     context: config.context,
     normEps: config.normEps ?? 1e-5,
     ropeTheta: config.ropeTheta ?? 10_000,
@@ -79,9 +80,9 @@ export function resolveGPTConfig(config: GPTConfig): ResolvedGPTConfig {
   if (dim % heads !== 0) throw new GradmixError("config", `heads: ${heads} does not divide dim ${dim}`);
   if (heads % kvHeads !== 0)
     throw new GradmixError("config", `kvHeads: ${kvHeads} does not divide heads ${heads}`);
-  if (preset === "gpt2" && kvHeads !== heads)
-    throw new GradmixError("config", `kvHeads: gpt2 has no grouped heads; leave it out or use ${heads}`);
-  if (preset === "llama" && (dim / heads) % 2 !== 0)
+  if (!groupedHeads && kvHeads !== heads)
+    throw new GradmixError("config", `kvHeads: ${preset} has no grouped heads; leave it out or use ${heads}`);
+  if (positions === "rotary" && (dim / heads) % 2 !== 0)
     throw new GradmixError(
       "config",
       `heads: rotary positions need an even head width, not ${dim / heads} (dim ${dim} / heads ${heads})`,
@@ -116,49 +117,13 @@ export interface GPTOptions {
   readonly checkpoint?: boolean;
 }
 
-/** Names of the parameters of block `i` start with this. */
-const block = (i: number): string => `blocks.${i}.`;
-
-/** The parameters of a model. */
-export function gptSpecs(config: ResolvedGPTConfig): ParameterSpec[] {
-  const { preset, vocabSize, dim, layers, heads, kvHeads, hiddenDim, context } = config;
-  const gpt2 = preset === "gpt2";
-  const headDim = dim / heads;
-  const normal: Init = { kind: "normal", deviation: 0.02 };
-  // Projections back into the residual stream start smaller with depth (GPT-2).
-  const residual: Init = { kind: "normal", deviation: 0.02 / Math.sqrt(2 * layers) };
-  const specs: ParameterSpec[] = [];
-  const matrix = (name: string, out: number, inner: number, init: Init = normal): void => {
-    specs.push({ name: `${name}.weight`, shape: [out, inner], init, decay: true });
-    if (gpt2 && name !== "head")
-      specs.push({ name: `${name}.bias`, shape: [out], init: { kind: "constant", value: 0 }, decay: false });
-  };
-  const norm = (name: string): void => {
-    specs.push({ name: `${name}.weight`, shape: [dim], init: { kind: "constant", value: 1 }, decay: false });
-    if (gpt2)
-      specs.push({ name: `${name}.bias`, shape: [dim], init: { kind: "constant", value: 0 }, decay: false });
-  };
-  specs.push({ name: "embedding.weight", shape: [vocabSize, dim], init: normal, decay: true });
-  if (gpt2) specs.push({ name: "positions.weight", shape: [context, dim], init: normal, decay: true });
-  for (let i = 0; i < layers; i++) {
-    norm(`${block(i)}norm1`);
-    matrix(`${block(i)}qkv`, (heads + 2 * kvHeads) * headDim, dim);
-    matrix(`${block(i)}out`, dim, dim, residual);
-    norm(`${block(i)}norm2`);
-    matrix(`${block(i)}up`, gpt2 ? hiddenDim : 2 * hiddenDim, dim);
-    matrix(`${block(i)}down`, dim, hiddenDim, residual);
-  }
-  norm("norm");
-  matrix("head", vocabSize, dim);
-  return specs;
-}
-
 /** Builds and initialises a model on the current backend. Throws `config` for a configuration that does not fit together. */
 export function createGPT(given: GPTConfig, options: GPTOptions = {}): GPT {
   const config = resolveGPTConfig(given);
   checkOptions("createGPT", options, { seed: integerIn(0), checkpoint: boolean });
-  const { preset, heads, kvHeads, dim, layers, normEps, ropeTheta, context } = config;
+  const { heads, kvHeads, dim, layers, normEps, ropeTheta, context } = config;
   const parameters = createParameters(gptSpecs(config), options.seed ?? 0);
+  const { norm, positions, mlp } = presets[config.preset];
   const headDim = dim / heads;
   const get = (name: string): Tensor => {
     const parameter = parameters.byName.get(name);
@@ -169,17 +134,18 @@ export function createGPT(given: GPTConfig, options: GPTOptions = {}): GPT {
   const project = (x: Tensor, name: string, activation: "none" | "gelu" = "none"): Tensor =>
     linear(x, get(`${name}.weight`), bias(name), { activation });
   const normalise = (x: Tensor, name: string): Tensor =>
-    preset === "gpt2"
+    norm === "layer"
       ? layerNorm(x, get(`${name}.weight`), bias(name), normEps)
       : rmsNorm(x, get(`${name}.weight`), normEps);
 
-  const runBlock = (x: Tensor, at: string): Tensor => {
-    let qkv = project(normalise(x, `${at}norm1`), `${at}qkv`);
-    if (preset === "llama") qkv = rope(qkv, { heads: heads + kvHeads, headDim, theta: ropeTheta });
-    const mixed = add(x, project(causalAttention(qkv, { heads, kvHeads }), `${at}out`));
-    const inner = normalise(mixed, `${at}norm2`);
-    const hidden = preset === "gpt2" ? project(inner, `${at}up`, "gelu") : swiglu(project(inner, `${at}up`));
-    return add(mixed, project(hidden, `${at}down`));
+  const runBlock = (x: Tensor, block: number): Tensor => {
+    const at = (name: LayerName): string => pathOf({ name, block });
+    let qkv = project(normalise(x, at("norm1")), at("qkv"));
+    if (positions === "rotary") qkv = rope(qkv, { heads: heads + kvHeads, headDim, theta: ropeTheta });
+    const mixed = add(x, project(causalAttention(qkv, { heads, kvHeads }), at("out")));
+    const inner = normalise(mixed, at("norm2"));
+    const hidden = mlp === "gelu" ? project(inner, at("up"), "gelu") : swiglu(project(inner, at("up")));
+    return add(mixed, project(hidden, at("down")));
   };
 
   const logits = (tokens: Tensor): Tensor => {
@@ -191,13 +157,13 @@ export function createGPT(given: GPTConfig, options: GPTOptions = {}): GPT {
     // The scope lets a block's intermediates go as soon as nobody (a tape) needs them.
     return scope(() => {
       let x = embedding(get("embedding.weight"), tokens);
-      if (preset === "gpt2") x = add(x, embedding(get("positions.weight"), positions(tokens)));
+      if (positions === "learned") x = add(x, embedding(get("positions.weight"), positionsOf(tokens)));
       for (let i = 0; i < layers; i++) {
         const before = x;
         x =
           options.checkpoint === true
-            ? checkpoint((input: Tensor) => runBlock(input, block(i)), before)
-            : scope(() => runBlock(before, block(i)));
+            ? checkpoint((input: Tensor) => runBlock(input, i), before)
+            : scope(() => runBlock(before, i));
         // Otherwise all of them would live until the last block.
         before.dispose();
       }
@@ -220,7 +186,7 @@ export function createGPT(given: GPTConfig, options: GPTOptions = {}): GPT {
   };
 
   /** 0 … T−1 for every example: positions keep the batch axis, so that their gradients stay per example. */
-  function positions(tokens: Tensor): Tensor {
+  function positionsOf(tokens: Tensor): Tensor {
     const [batch, time] = tokens.shape;
     const ids = new Int32Array(batch * time);
     for (let i = 0; i < ids.length; i++) ids[i] = i % time;

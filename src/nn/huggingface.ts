@@ -4,14 +4,8 @@
 import { GradmixError } from "../errors.ts";
 import { checkOptions, integerIn, unchecked } from "../options.ts";
 import { formatShape, sameShape, type Shape } from "../tensor/shape.ts";
-import {
-  createGPT,
-  type GPT,
-  type GPTConfig,
-  gptSpecs,
-  type ResolvedGPTConfig,
-  resolveGPTConfig,
-} from "./gpt.ts";
+import { gptSpecs, type Layer, type LayerName, layersOf, pathOf, type PresetName } from "./architecture.ts";
+import { createGPT, type GPT, type GPTConfig, type ResolvedGPTConfig, resolveGPTConfig } from "./gpt.ts";
 import { type ByteSource, encodeSafetensors, openSafetensors, type StoredTensor } from "./safetensors.ts";
 
 /** File name → contents. */
@@ -29,68 +23,161 @@ interface Slot {
   readonly transposed: boolean;
 }
 
+/** How `transformers` stores the models of one preset. */
+interface Format {
+  readonly architecture: string;
+  /** What the names of all but the head begin with. */
+  readonly base: string;
+  /** What the blocks are called, and the key of config.json that counts them. */
+  readonly blocks: string;
+  readonly blockCount: string;
+  /** Names of each layer; where it packs several that are stored apart, of each of them. */
+  readonly names: Readonly<Partial<Record<LayerName, readonly string[]>>>;
+  /** Linear layers in blocks are stored [in, out], as GPT-2's Conv1D has them. */
+  readonly transposed: boolean;
+  /** Where config.json does not say whether the head is the embedding. */
+  readonly tied: boolean;
+  /** The keys of config.json that only this architecture has. */
+  write(config: ResolvedGPTConfig): Record<string, unknown>;
+  read(json: ConfigReader): GPTConfig;
+}
+
+/** config.json, with complaints that name the key. */
+interface ConfigReader {
+  number(name: string, fallback?: number): number;
+  /** Throws unless the key has one of the values; one that is missing or null has the first. */
+  only(name: string, ...values: readonly unknown[]): void;
+  /** The base of the rotary angles. */
+  ropeTheta(): number;
+}
+
+const formats: Readonly<Record<PresetName, Format>> = {
+  llama: {
+    architecture: "LlamaForCausalLM",
+    base: "model.",
+    blocks: "layers",
+    blockCount: "num_hidden_layers",
+    names: {
+      embedding: ["embed_tokens"],
+      norm1: ["input_layernorm"],
+      qkv: ["self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"],
+      out: ["self_attn.o_proj"],
+      norm2: ["post_attention_layernorm"],
+      up: ["mlp.gate_proj", "mlp.up_proj"],
+      down: ["mlp.down_proj"],
+      norm: ["norm"],
+    },
+    transposed: false,
+    tied: false,
+    write: (config) => ({
+      hidden_size: config.dim,
+      intermediate_size: config.hiddenDim,
+      num_hidden_layers: config.layers,
+      num_attention_heads: config.heads,
+      num_key_value_heads: config.kvHeads,
+      head_dim: config.dim / config.heads,
+      max_position_embeddings: config.context,
+      rms_norm_eps: config.normEps,
+      rope_theta: config.ropeTheta,
+      hidden_act: "silu",
+      attention_bias: false,
+      mlp_bias: false,
+    }),
+    read({ number, only, ropeTheta }) {
+      const [dim, heads] = [number("hidden_size"), number("num_attention_heads")];
+      only("hidden_act", "silu", "swish");
+      only("attention_bias", false);
+      only("mlp_bias", false);
+      only("head_dim", dim / heads);
+      only("partial_rotary_factor", 1);
+      return {
+        preset: "llama",
+        vocabSize: number("vocab_size"),
+        dim,
+        layers: number("num_hidden_layers"),
+        heads,
+        kvHeads: number("num_key_value_heads", heads),
+        hiddenDim: number("intermediate_size"),
+        context: number("max_position_embeddings"),
+        normEps: number("rms_norm_eps", 1e-6),
+        ropeTheta: ropeTheta(),
+      };
+    },
+  },
+  gpt2: {
+    architecture: "GPT2LMHeadModel",
+    base: "transformer.",
+    blocks: "h",
+    blockCount: "n_layer",
+    names: {
+      embedding: ["wte"],
+      positions: ["wpe"],
+      norm1: ["ln_1"],
+      qkv: ["attn.c_attn"],
+      out: ["attn.c_proj"],
+      norm2: ["ln_2"],
+      up: ["mlp.c_fc"],
+      down: ["mlp.c_proj"],
+      norm: ["ln_f"],
+    },
+    transposed: true,
+    tied: true,
+    write: (config) => ({
+      n_embd: config.dim,
+      n_inner: config.hiddenDim,
+      n_layer: config.layers,
+      n_head: config.heads,
+      n_positions: config.context,
+      n_ctx: config.context,
+      layer_norm_epsilon: config.normEps,
+      activation_function: "gelu_new",
+      resid_pdrop: 0,
+      embd_pdrop: 0,
+      attn_pdrop: 0,
+    }),
+    read({ number, only }) {
+      const dim = number("n_embd");
+      only("activation_function", "gelu_new", "gelu_pytorch_tanh");
+      only("scale_attn_weights", true);
+      only("scale_attn_by_inverse_layer_idx", false);
+      only("add_cross_attention", false);
+      return {
+        preset: "gpt2",
+        vocabSize: number("vocab_size"),
+        dim,
+        layers: number("n_layer"),
+        heads: number("n_head"),
+        hiddenDim: number("n_inner", 4 * dim),
+        context: number("n_positions"),
+        normEps: number("layer_norm_epsilon", 1e-5),
+      };
+    },
+  },
+};
+
+const HEAD = "lm_head";
+
+/** The names that a layer is stored under, without ".weight" and ".bias". */
+function storedNames({ name, block }: Pick<Layer, "name" | "block">, preset: PresetName): readonly string[] {
+  if (name === "head") return [HEAD];
+  const { base, blocks, names } = formats[preset];
+  const place = typeof block === "number" ? `${base}${blocks}.${block}.` : base;
+  return (names[name] ?? []).map((own) => place + own);
+}
+
 function slots(config: ResolvedGPTConfig): Slot[] {
-  const { preset, dim, heads, kvHeads, hiddenDim, vocabSize, context, layers } = config;
-  const out: Slot[] = [];
-  const whole = (parameter: string, name: string, rows: number, transposed = false): void => {
-    out.push({ parameter, parts: [{ name, rows }], transposed });
-  };
-  if (preset === "llama") {
-    const headDim = dim / heads;
-    whole("embedding.weight", "model.embed_tokens.weight", vocabSize);
-    for (let i = 0; i < layers; i++) {
-      const [ours, theirs] = [`blocks.${i}.`, `model.layers.${i}.`];
-      whole(`${ours}norm1.weight`, `${theirs}input_layernorm.weight`, dim);
-      out.push({
-        parameter: `${ours}qkv.weight`,
-        parts: [
-          { name: `${theirs}self_attn.q_proj.weight`, rows: heads * headDim },
-          { name: `${theirs}self_attn.k_proj.weight`, rows: kvHeads * headDim },
-          { name: `${theirs}self_attn.v_proj.weight`, rows: kvHeads * headDim },
-        ],
-        transposed: false,
-      });
-      whole(`${ours}out.weight`, `${theirs}self_attn.o_proj.weight`, dim);
-      whole(`${ours}norm2.weight`, `${theirs}post_attention_layernorm.weight`, dim);
-      out.push({
-        parameter: `${ours}up.weight`,
-        parts: [
-          { name: `${theirs}mlp.gate_proj.weight`, rows: hiddenDim },
-          { name: `${theirs}mlp.up_proj.weight`, rows: hiddenDim },
-        ],
-        transposed: false,
-      });
-      whole(`${ours}down.weight`, `${theirs}mlp.down_proj.weight`, dim);
-    }
-    whole("norm.weight", "model.norm.weight", dim);
-  } else {
-    whole("embedding.weight", "transformer.wte.weight", vocabSize);
-    whole("positions.weight", "transformer.wpe.weight", context);
-    for (let i = 0; i < layers; i++) {
-      const [ours, theirs] = [`blocks.${i}.`, `transformer.h.${i}.`];
-      for (const [norm, name] of [
-        ["norm1", "ln_1"],
-        ["norm2", "ln_2"],
-      ]) {
-        whole(`${ours}${norm}.weight`, `${theirs}${name}.weight`, dim);
-        whole(`${ours}${norm}.bias`, `${theirs}${name}.bias`, dim);
-      }
-      const linears: [string, string, number][] = [
-        ["qkv", "attn.c_attn", 3 * dim],
-        ["out", "attn.c_proj", dim],
-        ["up", "mlp.c_fc", hiddenDim],
-        ["down", "mlp.c_proj", dim],
-      ];
-      for (const [linear, name, rows] of linears) {
-        whole(`${ours}${linear}.weight`, `${theirs}${name}.weight`, rows, true);
-        whole(`${ours}${linear}.bias`, `${theirs}${name}.bias`, rows);
-      }
-    }
-    whole("norm.weight", "transformer.ln_f.weight", dim);
-    whole("norm.bias", "transformer.ln_f.bias", dim);
-  }
-  whole("head.weight", "lm_head.weight", vocabSize);
-  return out;
+  const { transposed } = formats[config.preset];
+  return layersOf(config).flatMap((layer) => {
+    const names = storedNames(layer, config.preset);
+    // Parts that are stored as one.
+    const rows = names.length === 1 ? [layer.rows.reduce((a, b) => a + b, 0)] : layer.rows;
+    const slot = (kind: "weight" | "bias"): Slot => ({
+      parameter: `${pathOf(layer)}.${kind}`,
+      parts: names.map((name, i) => ({ name: `${name}.${kind}`, rows: rows[i] })),
+      transposed: transposed && kind === "weight" && layer.kind === "linear" && layer.name !== "head",
+    });
+    return layer.bias ? [slot("weight"), slot("bias")] : [slot("weight")];
+  });
 }
 
 function transpose(data: Float32Array, rows: number, cols: number): Float32Array {
@@ -170,47 +257,17 @@ function jsonText(value: unknown): string {
 }
 
 function configJson(config: ResolvedGPTConfig, endOfText: number | undefined): Record<string, unknown> {
-  // Without them `transformers` assumes ids of another tokenizer.
-  const special = { bos_token_id: endOfText ?? null, eos_token_id: endOfText ?? null };
-  if (config.preset === "llama")
-    return {
-      architectures: ["LlamaForCausalLM"],
-      model_type: "llama",
-      vocab_size: config.vocabSize,
-      hidden_size: config.dim,
-      intermediate_size: config.hiddenDim,
-      num_hidden_layers: config.layers,
-      num_attention_heads: config.heads,
-      num_key_value_heads: config.kvHeads,
-      head_dim: config.dim / config.heads,
-      max_position_embeddings: config.context,
-      rms_norm_eps: config.normEps,
-      rope_theta: config.ropeTheta,
-      hidden_act: "silu",
-      attention_bias: false,
-      mlp_bias: false,
-      tie_word_embeddings: false,
-      torch_dtype: "float32",
-      ...special,
-    };
+  const { architecture, write } = formats[config.preset];
   return {
-    architectures: ["GPT2LMHeadModel"],
-    model_type: "gpt2",
+    architectures: [architecture],
+    model_type: config.preset,
     vocab_size: config.vocabSize,
-    n_embd: config.dim,
-    n_inner: config.hiddenDim,
-    n_layer: config.layers,
-    n_head: config.heads,
-    n_positions: config.context,
-    n_ctx: config.context,
-    layer_norm_epsilon: config.normEps,
-    activation_function: "gelu_new",
-    resid_pdrop: 0,
-    embd_pdrop: 0,
-    attn_pdrop: 0,
+    ...write(config),
     tie_word_embeddings: false,
     torch_dtype: "float32",
-    ...special,
+    // Without them `transformers` assumes ids of another tokenizer.
+    bos_token_id: endOfText ?? null,
+    eos_token_id: endOfText ?? null,
   };
 }
 
@@ -288,8 +345,9 @@ const IN_PASSING = /(?:^|\.)attn\.(?:bias|masked_bias)$|\.rotary_emb\.inv_freq$/
 
 /** With a tied head, the embedding stands for it. */
 function embeddingFor(name: string, { preset }: ResolvedGPTConfig): string {
-  if (name !== "lm_head.weight") return name;
-  return preset === "llama" ? "model.embed_tokens.weight" : "transformer.wte.weight";
+  if (name !== `${HEAD}.weight`) return name;
+  const [embedding] = storedNames({ name: "embedding", block: null }, preset);
+  return `${embedding}.weight`;
 }
 
 /** Throws unless a head that is stored beside the embedding that it is tied to is the same. */
@@ -306,15 +364,16 @@ function checkTied(weights: Weights, config: ResolvedGPTConfig): void {
 
 /** Layers by the tensors' names, which must be those of the configuration. */
 function checkLayers({ preset, layers }: ResolvedGPTConfig, { list }: Weights): void {
-  const pattern = preset === "llama" ? /^(?:model\.)?layers\.(\d+)\./ : /^(?:transformer\.)?h\.(\d+)\./;
+  const { blocks, blockCount } = formats[preset];
+  const pattern = new RegExp(`^${blocks}\\.(\\d+)\\.`);
   const stored = list.reduce(
-    (most, { name }) => Math.max(most, 1 + Number(pattern.exec(name)?.[1] ?? -1)),
+    (most, { name }) => Math.max(most, 1 + Number(pattern.exec(baseName(name))?.[1] ?? -1)),
     0,
   );
   if (stored !== layers)
     throw new GradmixError(
       "data",
-      `config.json: ${preset === "llama" ? "num_hidden_layers" : "n_layer"} is ${layers}, but the weights have ${stored} layers`,
+      `config.json: ${blockCount} is ${layers}, but the weights have ${stored} layers`,
     );
 }
 
@@ -462,61 +521,23 @@ function readConfig(bytes: Uint8Array | ByteSource | undefined): {
     if (!values.includes(value))
       throw wrong(`${name} is ${show(value)}; only ${values.map(show).join(" or ")} can be computed`);
   };
-  const resolve = (config: GPTConfig, tied: boolean): { config: ResolvedGPTConfig; tied: boolean } => {
-    const own = json.get("tie_word_embeddings") ?? tied;
-    if (typeof own !== "boolean") throw wrong(`tie_word_embeddings is ${show(own)}, not true or false`);
-    try {
-      return { config: resolveGPTConfig(config), tied: own };
-    } catch (error) {
-      throw error instanceof GradmixError ? wrong(`it describes no model here: ${error.message}`) : error;
-    }
-  };
   only("quantization_config", null);
-  const type = json.get("model_type");
-  if (type === "llama") {
-    const [dim, heads] = [number("hidden_size"), number("num_attention_heads")];
-    only("hidden_act", "silu", "swish");
-    only("attention_bias", false);
-    only("mlp_bias", false);
-    only("head_dim", dim / heads);
-    only("partial_rotary_factor", 1);
-    return resolve(
-      {
-        preset: "llama",
-        vocabSize: number("vocab_size"),
-        dim,
-        layers: number("num_hidden_layers"),
-        heads,
-        kvHeads: number("num_key_value_heads", heads),
-        hiddenDim: number("intermediate_size"),
-        context: number("max_position_embeddings"),
-        normEps: number("rms_norm_eps", 1e-6),
-        ropeTheta: ropeTheta(json, wrong),
-      },
-      false,
-    );
+  const preset = json.get("model_type");
+  if (!isPreset(preset))
+    throw wrong(`model_type is ${show(preset)}; ${Object.keys(formats).map(show).join(" and ")} can be read`);
+  const format = formats[preset];
+  const config = format.read({ number, only, ropeTheta: () => ropeTheta(json, wrong) });
+  const tied = json.get("tie_word_embeddings") ?? format.tied;
+  if (typeof tied !== "boolean") throw wrong(`tie_word_embeddings is ${show(tied)}, not true or false`);
+  try {
+    return { config: resolveGPTConfig(config), tied };
+  } catch (error) {
+    throw error instanceof GradmixError ? wrong(`it describes no model here: ${error.message}`) : error;
   }
-  if (type === "gpt2") {
-    const dim = number("n_embd");
-    only("activation_function", "gelu_new", "gelu_pytorch_tanh");
-    only("scale_attn_weights", true);
-    only("scale_attn_by_inverse_layer_idx", false);
-    only("add_cross_attention", false);
-    return resolve(
-      {
-        preset: "gpt2",
-        vocabSize: number("vocab_size"),
-        dim,
-        layers: number("n_layer"),
-        heads: number("n_head"),
-        hiddenDim: number("n_inner", 4 * dim),
-        context: number("n_positions"),
-        normEps: number("layer_norm_epsilon", 1e-5),
-      },
-      true,
-    );
-  }
-  throw wrong(`model_type is ${show(type)}; "llama" and "gpt2" can be read`);
+}
+
+function isPreset(type: unknown): type is PresetName {
+  return typeof type === "string" && Object.hasOwn(formats, type);
 }
 
 /** The base of the rotary angles: `rope_theta`, beside the other keys or (transformers 5) in `rope_parameters`. */

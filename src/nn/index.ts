@@ -2,16 +2,23 @@
 export type { Examples, Model, Source, TokenBatch } from "./model.ts";
 export type { TokenTensors } from "./token-batch.ts";
 export {
-  adamw,
+  type Adam,
+  adam,
+  type AdamOptions,
   type AdamW,
+  adamw,
   type AdamWOptions,
   type Optimizer,
   type OptimizerStepOptions,
   type Preconditioner,
+  sgd,
+  type SGDOptions,
 } from "./optimizer.ts";
+export { restoreOptimizer, type SavedOptimizer, saveOptimizer } from "./optimizer-state.ts";
 export {
   type Arena,
   arenaLike,
+  assign,
   createParameters,
   type Init,
   type Parameters,
@@ -26,6 +33,7 @@ export {
   type ResolvedGPTConfig,
   resolveGPTConfig,
 } from "./gpt.ts";
+export { loadParameters, type NamedParameters, saveParameters } from "./saved-parameters.ts";
 export { generate, type GenerateOptions, sampleToken } from "./generate.ts";
 export { fromHuggingFace, type ModelFiles, type SpecialTokens, toHuggingFace } from "./huggingface.ts";
 export { type ByteSource, decodeSafetensors, encodeSafetensors, type StoredTensor } from "./safetensors.ts";

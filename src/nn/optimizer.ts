@@ -1,25 +1,41 @@
 /**
- * AdamW over the parameter arena (Loshchilov & Hutter 2019): decoupled decay, none on gains and biases; clipping by the global norm
- * without a read-back.
+ * Optimizers over the parameter arena: SGD, Adam, AdamW. Weight decay falls on the parameters that ask for it (none on gains and biases). Clipping by the
+ * global norm, and what loss scaling multiplied the gradient by, are one factor of the gradient for all of them, without a read-back.
  */
 import { run } from "../backends/backend.ts";
 import { GradmixError } from "../errors.ts";
-import { checkOptions, checkRange, numberIn, object, type OptionChecks } from "../options.ts";
+import { boolean, checkOptions, checkRange, numberIn, object, type OptionChecks } from "../options.ts";
 import { empty, scope, type Tensor } from "../tensor/tensor.ts";
 import { type Arena, arenaLike, orDispose, type Parameters } from "./parameters.ts";
 
-export interface AdamWOptions {
-  /** Default 0.9. */
-  readonly beta1?: number;
-  /** Default 0.95. */
-  readonly beta2?: number;
-  /** Default 1e-8. */
-  readonly eps?: number;
-  /** Default 0.1. */
+/** Options that all optimizers take. */
+interface CommonOptions {
+  /**
+   * Weight decay λ of the parameters whose spec says `decay`. `adamw` decays the value apart from the gradient; `sgd` and `adam` add λ·value to the gradient
+   * (L2 regularisation), after clipping. Default 0.1 for `adamw`, 0 for the others.
+   */
   readonly weightDecay?: number;
   /** The gradient's global norm is scaled down to this; 0 turns it off. Default 1. */
   readonly clip?: number;
 }
+
+export interface SGDOptions extends CommonOptions {
+  /** How much of the velocity stays from step to step, from 0 to less than 1. With 0 there is no velocity, and no memory for one. Default 0. */
+  readonly momentum?: number;
+  /** Nesterov's momentum; it needs a `momentum` above 0. Default false. */
+  readonly nesterov?: boolean;
+}
+
+export interface AdamOptions extends CommonOptions {
+  /** Default 0.9. */
+  readonly beta1?: number;
+  /** Default 0.95 for `adamw`, as language models are trained; 0.999 for `adam`, as in its paper. */
+  readonly beta2?: number;
+  /** Default 1e-8. */
+  readonly eps?: number;
+}
+
+export type AdamWOptions = AdamOptions;
 
 export interface OptimizerStepOptions {
   /** The gradient arena holds this power of two times the gradient (loss scaling), which the step undoes. Default 1. */
@@ -28,7 +44,7 @@ export interface OptimizerStepOptions {
   readonly squaredNorm?: Tensor;
 }
 
-/** Second moments of Adam, by which an alignment can be preconditioned: P = 1/(√(v/bias) + ε). */
+/** Second moments of a gradient, by which an alignment can be preconditioned: P = 1/(√(v/bias) + ε). */
 export interface Preconditioner {
   /** v, in the layout of the parameters. */
   readonly v: Arena;
@@ -37,8 +53,9 @@ export interface Preconditioner {
   readonly eps: number;
 }
 
-/** What a trainer asks of an optimizer. */
+/** What a trainer asks of an optimizer; `sgd`, `adam` and `adamw` make some. */
 export interface Optimizer {
+  /** Says in a checkpoint whose state it holds. */
   readonly name: string;
   /** Arenas of the state by name, in the layout of the parameters: saved and restored with a trainer. */
   readonly state: Readonly<Record<string, Arena>>;
@@ -46,98 +63,193 @@ export interface Optimizer {
   steps: number;
   /**
    * One step with the gradient arena (which is read only) at the given rate. Returns ‖gradient arena‖² [1], from before clipping and with the
-   * loss scale in it; it belongs to the caller's scope.
+   * loss scale in it; it belongs to the caller's scope. Throws `config` for a rate that is negative or not finite, `shape` for a gradient of another size.
    */
   step(gradient: Tensor, lr: number, options?: OptimizerStepOptions): Tensor;
-  /** For rules that ask for preconditioned alignments: null before the first step, left out by optimizers without second moments. */
+  /** Second moments, for rules that ask for preconditioned alignments; null before the first step. Absent where there are none. */
   preconditioner?(): Preconditioner | null;
   dispose(): void;
 }
 
-export interface AdamW extends Optimizer {
-  /** First and second moments, in the layout of the parameters. */
+/** Adam or AdamW: the state holds the first moments `m` and the second `v`. */
+export interface Adam extends Optimizer {
+  readonly state: { readonly m: Arena; readonly v: Arena };
+  /** `state.m`. */
   readonly m: Arena;
+  /** `state.v`. */
   readonly v: Arena;
   preconditioner(): Preconditioner | null;
 }
+
+export type AdamW = Adam;
 
 const learningRate = { min: 0, max: Infinity, openMax: true };
 const stepOptions: OptionChecks<OptimizerStepOptions> = {
   lossScale: numberIn({ min: 0, openMin: true }),
   squaredNorm: object,
 };
+const share = numberIn({ min: 0, max: 1, openMax: true });
+const common: OptionChecks<CommonOptions> = {
+  weightDecay: numberIn({ min: 0 }),
+  clip: numberIn({ min: 0 }),
+};
 
-/** Every option, with its default. Throws `config` for values out of range. */
-export function adamwOptions(options: AdamWOptions = {}): Required<AdamWOptions> {
-  const share = numberIn({ min: 0, max: 1, openMax: true });
-  const least0 = numberIn({ min: 0 });
-  checkOptions("adamw", options, {
+function adamOptions(
+  where: string,
+  options: AdamOptions,
+  defaults: { readonly beta2: number; readonly weightDecay: number },
+): Required<AdamOptions> {
+  checkOptions(where, options, {
+    ...common,
     beta1: share,
     beta2: share,
     // With 0 a parameter without gradients, such as the row of a token that never comes, would become 0/0.
     eps: numberIn({ min: 0, openMin: true }),
-    weightDecay: least0,
-    clip: least0,
   });
-  const { beta1 = 0.9, beta2 = 0.95, eps = 1e-8, weightDecay = 0.1, clip = 1 } = options;
-  return { beta1, beta2, eps, weightDecay, clip };
+  const { beta1 = 0.9, beta2 = defaults.beta2, eps = 1e-8, clip = 1 } = options;
+  return { beta1, beta2, eps, weightDecay: options.weightDecay ?? defaults.weightDecay, clip };
 }
 
-/** AdamW (Loshchilov & Hutter 2019, Algorithm 2). Throws `config` for values out of range. */
+/** Every option, with its default. Throws `config` for values out of range. */
+export function adamwOptions(options: AdamWOptions = {}): Required<AdamWOptions> {
+  return adamOptions("adamw", options, { beta2: 0.95, weightDecay: 0.1 });
+}
+
+/** AdamW: Adam with decoupled weight decay (Loshchilov & Hutter 2019, Algorithm 2). Throws `config` for values out of range. */
 export function adamw(parameters: Parameters, options: AdamWOptions = {}): AdamW {
-  const { beta1, beta2, eps, weightDecay, clip } = adamwOptions(options);
+  return createAdam("adamw", parameters, adamwOptions(options));
+}
+
+/**
+ * Adam (Kingma & Ba 2015, Algorithm 1), weight decay coupled as in `torch.optim.Adam`: λ·value is added to the gradient. Throws `config` for values out of
+ * range.
+ */
+export function adam(parameters: Parameters, options: AdamOptions = {}): Adam {
+  return createAdam("adam", parameters, adamOptions("adam", options, { beta2: 0.999, weightDecay: 0 }));
+}
+
+/**
+ * Stochastic gradient descent as in `torch.optim.SGD` without dampening: g = gradient + λ·value; velocity = momentum·velocity + g; value −= lr·velocity, with
+ * Nesterov's momentum lr·(g + momentum·velocity). The state is `momentum`, the velocity, or nothing without momentum. Throws `config` for values out of range.
+ */
+export function sgd(parameters: Parameters, options: SGDOptions = {}): Optimizer {
+  checkOptions("sgd", options, { ...common, momentum: share, nesterov: boolean });
+  const { momentum = 0, nesterov = false, weightDecay = 0, clip = 1 } = options;
+  if (nesterov && momentum === 0)
+    throw new GradmixError("config", "sgd: nesterov: needs a momentum above 0; none is given");
+  return createOptimizer({
+    ...{ name: "sgd", parameters, clip, weightDecay },
+    state: momentum === 0 ? {} : { momentum: arenaLike(parameters) },
+    update: ({ lr, weightDecay, gradient, scale, value, state }) =>
+      run(
+        "sgd",
+        { lr, momentum, nesterov, weightDecay },
+        [gradient, scale],
+        [value, state["momentum"] ?? null],
+      ),
+  });
+}
+
+function createAdam(name: "adam" | "adamw", parameters: Parameters, options: Required<AdamOptions>): Adam {
+  const { beta1, beta2, eps, clip, weightDecay } = options;
   const m = arenaLike(parameters);
   const v = orDispose(() => arenaLike(parameters), m);
+  const optimizer = createOptimizer({
+    ...{ name, parameters, clip, weightDecay },
+    state: { m, v },
+    update: ({ lr, weightDecay, step, gradient, scale, value, state }) =>
+      run(
+        name,
+        { lr, beta1, beta2, eps, weightDecay, step },
+        [gradient, scale],
+        [value, state["m"], state["v"]],
+      ),
+  });
+  return Object.assign(optimizer, {
+    ...{ m, v, state: { m, v } },
+    preconditioner: () => (optimizer.steps === 0 ? null : { v, bias: 1 - beta2 ** optimizer.steps, eps }),
+  });
+}
+
+/** A range of the arenas that one kernel call updates. */
+interface Update {
+  readonly lr: number;
+  readonly weightDecay: number;
+  /** Counted from 1. */
+  readonly step: number;
+  readonly gradient: Tensor;
+  /** What the gradient is multiplied by [1]; null is 1. */
+  readonly scale: Tensor | null;
+  readonly value: Tensor;
+  readonly state: Readonly<Record<string, Tensor>>;
+}
+
+interface Maker {
+  readonly name: string;
+  readonly parameters: Parameters;
+  readonly clip: number;
+  readonly weightDecay: number;
+  readonly state: Readonly<Record<string, Arena>>;
+  readonly update: (range: Update) => void;
+}
+
+function createOptimizer({ name, parameters, clip, weightDecay, state, update }: Maker): Optimizer {
   const { value, decayed } = parameters;
-  const parts = [
+  const ranges = [
     { from: 0, size: decayed, weightDecay },
     { from: decayed, size: value.size - decayed, weightDecay: 0 },
-  ].filter((part) => part.size > 0);
-  const optimizer: AdamW = {
-    name: "adamw",
-    m,
-    v,
-    state: { m, v },
+  ].filter(({ size }) => size > 0);
+  const where = `${name}.step`;
+  const optimizer: Optimizer = {
+    name,
+    state,
     steps: 0,
     step(gradient, lr, options = {}) {
-      checkOptions("adamw.step", options, stepOptions);
-      checkRange("adamw.step: lr", lr, learningRate);
+      checkOptions(where, options, stepOptions);
+      checkRange(`${where}: lr`, lr, learningRate);
       if (gradient.size !== value.size || gradient.dtype !== "f32")
         throw new GradmixError(
           "shape",
-          `adamw.step: a gradient of ${gradient.size} ${gradient.dtype} for parameters of ${value.size}; give an arena of arenaLike`,
+          `${where}: a gradient of ${gradient.size} ${gradient.dtype} for parameters of ${value.size}; give an arena of arenaLike`,
         );
-      const { lossScale = 1, squaredNorm } = options;
-      const unscales = lossScale !== 1;
       return scope(() => {
         // All memory is asked for before a parameter changes.
-        const sumsq = squaredNorm ?? empty([1], "f32", value.memory);
-        const scale = clip > 0 || unscales ? empty([1], "f32", value.memory) : null;
-        if (squaredNorm === undefined) run("sumSquares", {}, [gradient], [sumsq]);
-        if (scale !== null) {
-          // min(1, clip·S/‖S·g‖)/S: powers of two, so that nothing is rounded that would not be without S.
-          if (clip > 0) run("clipScale", { maxNorm: clip * lossScale }, [sumsq], [scale]);
-          else run("fill", { value: 1 }, [], [scale]);
-          if (unscales) run("affine", { scale: 1 / lossScale, shift: 0 }, [scale], [scale]);
-        }
+        const { squaredNorm, scale } = gradientScale(gradient, clip, options);
         optimizer.steps++;
-        for (const { from, size, weightDecay: decay } of parts) {
+        for (const { from, size, weightDecay } of ranges) {
           const part = (arena: Tensor): Tensor => arena.view([size], from);
-          run(
-            "adamw",
-            { lr, beta1, beta2, eps, weightDecay: decay, step: optimizer.steps },
-            [part(gradient), scale],
-            [part(value), part(m.arena), part(v.arena)],
-          );
+          update({
+            ...{ lr, weightDecay, step: optimizer.steps, scale },
+            gradient: part(gradient),
+            value: part(value),
+            state: Object.fromEntries(Object.entries(state).map(([own, { arena }]) => [own, part(arena)])),
+          });
         }
-        return squaredNorm === undefined ? sumsq : squaredNorm.view(squaredNorm.shape);
+        return squaredNorm === options.squaredNorm ? squaredNorm.view(squaredNorm.shape) : squaredNorm;
       });
     },
-    preconditioner: () => (optimizer.steps === 0 ? null : { v, bias: 1 - beta2 ** optimizer.steps, eps }),
     dispose() {
-      m.dispose();
-      v.dispose();
+      for (const arena of Object.values(state)) arena.dispose();
     },
   };
   return optimizer;
+}
+
+/** ‖gradient‖², and what the gradient is to be multiplied by: min(1, clip/‖g‖)/S, or null for 1. In the current scope. */
+function gradientScale(
+  gradient: Tensor,
+  clip: number,
+  { lossScale = 1, squaredNorm: given }: OptimizerStepOptions,
+): { squaredNorm: Tensor; scale: Tensor | null } {
+  const unscales = lossScale !== 1;
+  const squaredNorm = given ?? empty([1], "f32", gradient.memory);
+  const scale = clip > 0 || unscales ? empty([1], "f32", gradient.memory) : null;
+  if (given === undefined) run("sumSquares", {}, [gradient], [squaredNorm]);
+  if (scale !== null) {
+    // min(1, clip·S/‖S·g‖)/S: powers of two, so that nothing is rounded that would not be without S.
+    if (clip > 0) run("clipScale", { maxNorm: clip * lossScale }, [squaredNorm], [scale]);
+    else run("fill", { value: 1 }, [], [scale]);
+    if (unscales) run("affine", { scale: 1 / lossScale, shift: 0 }, [scale], [scale]);
+  }
+  return { squaredNorm, scale };
 }

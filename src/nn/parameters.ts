@@ -18,9 +18,10 @@ import {
   required,
   string,
   unchecked,
+  valueThat,
 } from "../options.ts";
 import { foldIn, type Key, key } from "../tensor/rng.ts";
-import { checkShape, type Shape, sizeOf } from "../tensor/shape.ts";
+import { checkShape, formatShape, sameShape, type Shape, sizeOf } from "../tensor/shape.ts";
 import { empty, keep, scope, type Tensor } from "../tensor/tensor.ts";
 
 export type Init =
@@ -33,11 +34,17 @@ export interface ParameterSpec {
   readonly init: Init;
   /** Does weight decay apply? */
   readonly decay: boolean;
+  /**
+   * Where it stands in a model of blocks: the index of its block, counted from 0 in the order of the forward pass, or "after" the last one (a final norm, a head).
+   * Left out before the first. `lastBlocks` asks.
+   */
+  readonly block?: number | "after";
 }
 
 export interface Parameters {
   /** In the order of their specs. */
   readonly list: readonly Tensor[];
+  readonly specs: readonly ParameterSpec[];
   readonly byName: ReadonlyMap<string, Tensor>;
   /** The arena. */
   readonly value: Tensor;
@@ -106,6 +113,7 @@ export function createParameters(specs: readonly ParameterSpec[], seed: number):
   });
   return {
     list,
+    specs: [...specs],
     byName,
     value,
     decayed,
@@ -120,6 +128,10 @@ function checkSpec(spec: ParameterSpec): void {
     shape: required(isList),
     init: required(object),
     decay: required(boolean),
+    block: valueThat(
+      'the index of a block, or "after"',
+      (value) => value === "after" || (Number.isSafeInteger(value) && Number(value) >= 0),
+    ),
   });
   checkShape(spec.shape, `parameter "${spec.name}"`);
   const where = `createParameters: init of "${spec.name}"`;
@@ -174,4 +186,25 @@ export function arenaLike(parameters: Pick<Parameters, "list" | "value">): Arena
       arena.dispose();
     },
   };
+}
+
+/**
+ * target ← values, on the device: how a step of an optimizer of one's own ends. It is no op; derivatives do not follow it. Throws `shape` when the two differ in
+ * shape or type, and `autograd` when they share memory.
+ */
+export function assign(target: Tensor, values: Tensor): void {
+  if (!sameShape(target.shape, values.shape) || target.dtype !== values.dtype)
+    throw new GradmixError(
+      "shape",
+      `assign: ${values.dtype} ${formatShape(values.shape)} does not go into ${target.dtype} ${formatShape(target.shape)}`,
+    );
+  const { size } = target;
+  const apart =
+    target.memory !== values.memory ||
+    target.buffer !== values.buffer ||
+    target.offset >= values.offset + size ||
+    values.offset >= target.offset + size;
+  if (!apart) throw new GradmixError("autograd", "assign: the values stand in the target's own memory");
+  const along = { shape: [size], inStrides: [1], inOffset: 0, outStrides: [1], outOffset: 0 };
+  run("stridedCopy", along, [values], [target]);
 }

@@ -7,7 +7,7 @@ export interface StoredTensor {
   readonly data: Float32Array;
 }
 
-/** One file of f32 tensors, in the map's order. */
+/** One file of f32 tensors, in the map's order. Throws `data` for a shape that its values do not fit, and for the name `__metadata__`, which the format keeps. */
 export function encodeSafetensors(
   tensors: ReadonlyMap<string, StoredTensor>,
   metadata: Readonly<Record<string, string>> = { format: "pt" },
@@ -15,6 +15,8 @@ export function encodeSafetensors(
   const header: [string, unknown][] = [["__metadata__", metadata]];
   let offset = 0;
   for (const [name, { shape, data }] of tensors) {
+    if (name === "__metadata__")
+      throw new GradmixError("data", `safetensors: no tensor can be called "${name}"`);
     if (sizeOf(shape) !== data.length)
       throw new GradmixError(
         "data",

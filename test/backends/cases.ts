@@ -46,6 +46,8 @@ const offsets = (lengths: readonly number[], start: number): number[] => {
   return ends;
 };
 
+/** Elements of the optimizers' steps. */
+const STEPS = [0, 1, 7, 1029, ...TASKS];
 const DOTS = [...SIZES, ...past("cpu", "DOT_ELEMENTS"), ...past("webgpu", "DOT_SHARE")];
 
 const POSITIVE: readonly UnaryKind[] = ["log", "sqrt", "rsqrt", "reciprocal", "log1p"];
@@ -78,6 +80,27 @@ const SMOOTH_EVERYWHERE: readonly UnaryKind[] = [
 type Extents = Pick<KernelParams["gemm"], "m" | "n" | "k" | "transA" | "transB">;
 
 /** A gemm case; strides default to packed items. */
+/** Of `adam` and of `adamw`. */
+function adamCases() {
+  return STEPS.flatMap((n) =>
+    [1, 10, 2000].flatMap((step) =>
+      [null, 0.37].map((gradScale) => ({
+        name: `${n} elements, step ${step}, scale ${gradScale}`,
+        params: {
+          lr: 0.01,
+          beta1: 0.9,
+          beta2: 0.95,
+          eps: 1e-8,
+          weightDecay: gradScale === null ? 0 : 0.1,
+          step,
+        },
+        inputs: [f(values(n, 1)), gradScale === null ? null : f([gradScale])],
+        outputs: [f(values(n, 2)), f(values(n, 3, -0.3, 0.3)), f(values(n, 4, 0.01, 0.3))],
+      })),
+    ),
+  );
+}
+
 function gemmCase(
   name: string,
   extents: Extents,
@@ -1563,24 +1586,23 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       outputs: [out(1)],
     })),
 
-  adamw: () =>
-    [0, 1, 7, 1029, 70_003].flatMap((n) =>
-      [1, 10, 2000].flatMap((step) =>
-        [null, 0.37].map((gradScale) => ({
-          name: `${n} elements, step ${step}, scale ${gradScale}`,
-          params: {
-            lr: 0.01,
-            beta1: 0.9,
-            beta2: 0.95,
-            eps: 1e-8,
-            weightDecay: gradScale === null ? 0 : 0.1,
-            step,
-          },
-          inputs: [f(values(n, 1)), gradScale === null ? null : f([gradScale])],
-          outputs: [f(values(n, 2)), f(values(n, 3, -0.3, 0.3)), f(values(n, 4, 0.01, 0.3))],
-        })),
+  sgd: () =>
+    STEPS.flatMap((n) =>
+      [0, 0.9].flatMap((momentum) =>
+        [null, 0.37].map((gradScale) => {
+          const nesterov = momentum > 0 && gradScale !== null;
+          return {
+            name: `${n} elements, momentum ${momentum}${nesterov ? " (Nesterov)" : ""}, scale ${gradScale}`,
+            params: { lr: 0.1, momentum, nesterov, weightDecay: gradScale === null ? 0 : 0.2 },
+            inputs: [f(values(n, 1)), gradScale === null ? null : f([gradScale])],
+            outputs: [f(values(n, 2)), momentum === 0 ? null : f(values(n, 3))],
+          };
+        }),
       ),
     ),
+
+  adam: adamCases,
+  adamw: adamCases,
 
   random: () =>
     [0, 1, 2, 7, 33, 70_003].flatMap((n) =>

@@ -641,31 +641,61 @@ describe("small kernels by hand", () => {
     expectNear(losses[3], want[3] - logits[9], 1e-12);
   });
 
-  it("adamw: with a constant gradient every bias-corrected moment is the gradient's own", async () => {
-    const grad = [0.5, -2, 1e-3];
-    const params = { lr: 0.01, beta1: 0.9, beta2: 0.99, eps: 1e-3, weightDecay: 0.1 };
-    let state = [[1, 2, 3], [0, 0, 0], [0, 0, 0]]; // prettier-ignore
-    let want = [1, 2, 3];
-    for (let step = 1; step <= 20; step++) {
-      state = await evaluate(backend, "adamw", { ...params, step }, [grad, [3]], state);
-      want = want.map((x, at) => {
-        const g = 3 * grad[at];
-        return x - 0.01 * (g / (Math.abs(g) + 1e-3)) - 0.001 * x;
-      });
-      expect(gap(state[0], want)).toBeLessThan(1e-12);
+  it.each(["adam", "adamw"] as const)(
+    "%s: with a constant gradient every bias-corrected moment is the gradient's own",
+    async (kernel) => {
+      const grad = [0.5, -2, 1e-3];
+      // Decay coupled to the gradient would not leave it constant.
+      const weightDecay = kernel === "adamw" ? 0.1 : 0;
+      const params = { lr: 0.01, beta1: 0.9, beta2: 0.99, eps: 1e-3, weightDecay };
+      let state = [[1, 2, 3], [0, 0, 0], [0, 0, 0]]; // prettier-ignore
+      let want = [1, 2, 3];
+      for (let step = 1; step <= 20; step++) {
+        state = await evaluate(backend, kernel, { ...params, step }, [grad, [3]], state);
+        want = want.map((x, at) => {
+          const g = 3 * grad[at];
+          return x - 0.01 * (g / (Math.abs(g) + 1e-3)) - 0.01 * weightDecay * x;
+        });
+        expect(gap(state[0], want)).toBeLessThan(1e-12);
+      }
+      const [first, second] = [1 - 0.9 ** 20, 1 - 0.99 ** 20];
+      expect(gap(state[1], grad.map((g) => 3 * g * first))).toBeLessThan(1e-12); // prettier-ignore
+      expect(gap(state[2], grad.map((g) => 9 * g * g * second))).toBeLessThan(1e-12); // prettier-ignore
+    },
+  );
+
+  it("adam: decay is part of the gradient, so that without one every value takes the same step", async () => {
+    const params = { lr: 0.01, beta1: 0.9, beta2: 0.99, eps: 1e-12, weightDecay: 0.5, step: 1 };
+    const zero = [0, 0, 0];
+    const [value, m, v] = await evaluate(backend, "adam", params, [zero, null], [[1, -2, 30], zero, zero]);
+    expect(gap(value, [0.99, -1.99, 29.99])).toBeLessThan(1e-10);
+    expect(gap(m, [0.05, -0.1, 1.5])).toBeLessThan(1e-12);
+    expect(gap(v, [0.0025, 0.01, 2.25])).toBeLessThan(1e-12);
+  });
+
+  it("sgd: a geometric velocity; Nesterov's is a step ahead; decay shrinks", async () => {
+    const still = { lr: 0.1, momentum: 0, nesterov: false, weightDecay: 0 };
+    expect(await first("sgd", still, [[1, -2], [3]], [[5, 5], null])).toEqual([4.7, 5.6]);
+    const [shrunk] = await evaluate(
+      backend,
+      "sgd",
+      { ...still, weightDecay: 0.5 },
+      [[0, 0], null],
+      [[2, -4], null],
+    );
+    expect(gap(shrunk, [1.9, -3.8])).toBeLessThan(1e-15);
+    for (const nesterov of [false, true]) {
+      let state = [[0], [0]];
+      let [value, velocity] = [0, 0];
+      for (let t = 1; t <= 10; t++) {
+        state = await evaluate(backend, "sgd", { ...still, momentum: 0.5, nesterov }, [[1], null], state);
+        // 1 + 1/2 + 1/4 + … of t terms; Nesterov's has one more.
+        velocity = 2 - 0.5 ** (t - 1);
+        value -= 0.1 * (nesterov ? 2 - 0.5 ** t : velocity);
+      }
+      expect(gap(state[0], [value])).toBeLessThan(1e-14);
+      expect(gap(state[1], [velocity])).toBeLessThan(1e-14);
     }
-    expect(
-      gap(
-        state[1],
-        grad.map((g) => 3 * g * (1 - 0.9 ** 20)),
-      ),
-    ).toBeLessThan(1e-12);
-    expect(
-      gap(
-        state[2],
-        grad.map((g) => 9 * g * g * (1 - 0.99 ** 20)),
-      ),
-    ).toBeLessThan(1e-12);
   });
 });
 

@@ -83,6 +83,16 @@ describe("the table", () => {
     );
   });
 
+  it("a momentum without a velocity is refused, as it would be left out", () => {
+    const one = view({ data: [0], dtype: "f32" });
+    const check = (momentum: number, velocity: View | null): string =>
+      message(() =>
+        checkCall("sgd", { lr: 1, momentum, nesterov: false, weightDecay: 0 }, [one, null], [one, velocity]),
+      );
+    expect(check(0.5, null)).toBe('sgd: momentum 0.5 needs the operand "velocity"');
+    expect([check(0, null), check(0, one), check(0.5, one)]).toEqual(["accepted", "accepted", "accepted"]);
+  });
+
   it("an operand of another backend, or of none, is refused", async () => {
     const [one, other] = [createReferenceBackend(), createReferenceBackend()];
     const place = (memory: typeof one) => ({

@@ -8,15 +8,9 @@ import { evaluationWindows, trainBpe } from "gradmix/data";
 import { createMixer, createTrainer } from "gradmix/dga";
 import { createGPT, createSchedule } from "gradmix/nn";
 import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
-import type { WriteFs } from "#dist/cli/files.js";
-import {
-  checkFree,
-  findRun,
-  listCheckpoints,
-  openRunFolder,
-  readCheckpoint,
-  type RunFolder,
-} from "#dist/cli/run-folder.js";
+import type { WriteFs } from "#dist/node/files.js";
+import { checkFree, findRun, listCheckpoints, openRunFolder, type RunFolder } from "#dist/cli/run-folder.js";
+import { readCheckpoint } from "gradmix/node";
 import { readReference } from "#dist/cli/reference.js";
 import { runTraining } from "#dist/cli/run.js";
 import type { RunResult } from "#dist/cli/run-events.js";
@@ -303,7 +297,7 @@ test.each([
   const stopped = train(config, { signal: stop.signal, onBegin: () => stop.abort() });
   expect((await stopped).step).toBe(0);
   // Three streams of data order, from one seed.
-  const { json } = readCheckpoint(listCheckpoints(config.run.out)[0].path).checkpoint;
+  const { json } = readCheckpoint(listCheckpoints(config.run.out)[0].path);
   const { sampler, alignmentSampler, targetSampler } = json["state"] as Record<string, { seed: number }>;
   const seeds = [sampler.seed, alignmentSampler.seed, targetSampler.seed];
   expect(new Set(seeds).size).toBe(3);

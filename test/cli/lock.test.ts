@@ -5,7 +5,7 @@ import * as nodeFs from "node:fs";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
-import type { WriteFs } from "#dist/cli/files.js";
+import type { WriteFs } from "#dist/node/files.js";
 import { removeLockRemains, takeLock } from "#dist/cli/lock.js";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 

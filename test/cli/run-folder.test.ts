@@ -1,22 +1,16 @@
 /** Files of a run survive kills, full disks and damage. */
 import { spawn } from "node:child_process";
+import { createHash } from "node:crypto";
 import { once } from "node:events";
 import * as nodeFs from "node:fs";
 import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { hostname, tmpdir } from "node:os";
 import { join } from "node:path";
-import { decodeCheckpoint, encodeCheckpoint } from "#dist/cli/checkpoint-file.js";
+import { decodeCheckpoint, encodeCheckpoint } from "#dist/node/checkpoint-file.js";
+import { readCheckpoint, writeCheckpoint } from "gradmix/node";
 import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
-import { writeFileAtomic, type WriteFs } from "#dist/cli/files.js";
-import {
-  checkFree,
-  findRun,
-  listCheckpoints,
-  openRunFolder,
-  readCheckpoint,
-  truncateMetrics,
-  writeCheckpoint,
-} from "#dist/cli/run-folder.js";
+import { writeFileAtomic, type WriteFs } from "#dist/node/files.js";
+import { checkFree, findRun, listCheckpoints, openRunFolder, truncateMetrics } from "#dist/cli/run-folder.js";
 import type { Checkpoint, CheckpointArray } from "#dist/dga/config.js";
 import type { StepMetrics } from "#dist/cli/run-events.js";
 import type { TrainConfig } from "#dist/cli/train-config.js";
@@ -84,14 +78,18 @@ describe("the checkpoint file", () => {
 
   test("gives back every bit", () => {
     fc.assert(
-      fc.property(fc.nat(), checkpoints, (step, checkpoint) => {
-        const read = decodeCheckpoint(join_(encodeCheckpoint(step, checkpoint)), "c");
-        expect(read.step).toBe(step);
-        expect(read.checkpoint.json).toEqual(checkpoint.json);
+      fc.property(fc.option(fc.nat()), checkpoints, (step, checkpoint) => {
+        const read = decodeCheckpoint(
+          join_(encodeCheckpoint({ ...checkpoint, ...(step === null ? {} : { step }) })),
+          "c",
+        );
+        expect(read.step).toBe(step ?? undefined);
+        expect("step" in read).toBe(step !== null);
+        expect(read.json).toEqual(checkpoint.json);
         // Number-like names come back in another order.
-        expect(Object.keys(read.checkpoint.arrays).sort()).toEqual(Object.keys(checkpoint.arrays).sort());
+        expect(Object.keys(read.arrays).sort()).toEqual(Object.keys(checkpoint.arrays).sort());
         for (const [name, array] of Object.entries(checkpoint.arrays)) {
-          const got = read.checkpoint.arrays[name];
+          const got = read.arrays[name];
           expect(got.constructor).toBe(array.constructor);
           expect(bits(got)).toEqual(bits(array));
         }
@@ -101,7 +99,7 @@ describe("the checkpoint file", () => {
 
   test("is the safetensors layout", () => {
     const file = join_(
-      encodeCheckpoint(7, { json: {}, arrays: { a: Float32Array.of(1, 2), b: Uint8Array.of(9) } }),
+      encodeCheckpoint({ step: 7, json: {}, arrays: { a: Float32Array.of(1, 2), b: Uint8Array.of(9) } }),
     );
     const length = Number(new DataView(file.buffer).getBigUint64(0, true));
     expect(length % 8).toBe(0);
@@ -113,7 +111,9 @@ describe("the checkpoint file", () => {
   });
 
   test("any file cut short, lengthened or with one changed byte is refused", () => {
-    const whole = join_(encodeCheckpoint(3, { json: { a: "ü" }, arrays: { x: Float32Array.of(1, 2, 3) } }));
+    const whole = join_(
+      encodeCheckpoint({ step: 3, json: { a: "ü" }, arrays: { x: Float32Array.of(1, 2, 3) } }),
+    );
     fc.assert(
       fc.property(fc.nat(whole.length - 1), fc.integer({ min: 1, max: 255 }), (at, change) => {
         const damaged = whole.slice();
@@ -126,6 +126,69 @@ describe("the checkpoint file", () => {
       }),
       { numRuns: 400 },
     );
+  });
+});
+
+describe("what no file holds is refused", () => {
+  test.each<[object, string]>([
+    [{ json: { a: [1, NaN] } }, "json.a[1] is NaN, which is not JSON"],
+    [{ json: { a: { b: Infinity } } }, "json.a.b is Infinity, which is not JSON"],
+    [{ json: { a: new Map() } }, "json.a is an object, which is not JSON"],
+    [{ json: { a: Float64Array.of(1) } }, "json.a is an object, which is not JSON"],
+    [{ json: { a: [undefined] } }, "json.a[0] is undefined, which is not JSON"],
+    [{ json: { a: 1n } }, "json.a is 1, which is not JSON"],
+    [{ json: null }, "json is null, not an object"],
+    [{ arrays: null }, "arrays is null, not an object"],
+    [{ arrays: { x: [1, 2] } }, "arrays of the type [object Array] cannot be stored"],
+    [{ arrays: { x: Int16Array.of(1) } }, "arrays of the type [object Int16Array] cannot be stored"],
+    [{ arrays: { __metadata__: Float32Array.of(1) } }, 'no array can be called "__metadata__"'],
+    [{ step: 0.5 }, "step is 0.5, not a number of steps"],
+  ])("case %#", (part, message) => {
+    const path = join(root, "c.safetensors");
+    const error = errorOf(() => writeCheckpoint(path, { json: {}, arrays: {}, ...part }));
+    expect(error.code).toBe("checkpoint");
+    expect(error.message.startsWith(`checkpoint: ${message}`), error.message).toBe(true);
+    expect(readdirSync(root)).toEqual([]);
+  });
+
+  test("a member that is undefined is one that is not there", () => {
+    const path = join(root, "c.safetensors");
+    writeCheckpoint(path, { json: { a: undefined, b: 1 }, arrays: {} });
+    expect(readCheckpoint(path).json).toEqual({ b: 1 });
+  });
+
+  // With a checksum that is right: what another program might write.
+  test.each<[string, string, string]>([
+    ['"dtype":"F32"', '"dtype":"F16"', '"x" has the type "F16", which no checkpoint has'],
+    ['"dtype":"F32"', '"dtype":"F64"', '"x" has 4 bytes, which are no F64 numbers'],
+    ['"data_offsets":[0,4]', '"data_offsets":[4,0]', '"x" has -4 bytes, which are no F32 numbers'],
+    ['"json":"{}"', '"json":"[]"', "its state is not JSON, or its step is no number"],
+    ['"json":"{}"', '"json":"{"', "its state is not JSON, or its step is no number"],
+    ['"step":"1"', '"step":"x"', "its state is not JSON, or its step is no number"],
+  ])("nor is a file with %s as %s read", (from, to, message) => {
+    const whole = join_(encodeCheckpoint({ step: 1, json: {}, arrays: { x: Float32Array.of(1) } }));
+    const length = Number(new DataView(whole.buffer).getBigUint64(0, true));
+    const text = new TextDecoder().decode(whole.subarray(8, 8 + length));
+    expect(text).toContain(from);
+    const sum = /"sha256":"(\w+)"/.exec(text)![1];
+    const changed = text
+      .replace(from, to)
+      .trimEnd()
+      .padEnd(length + 8)
+      .slice(0, length);
+    const fileOf = (own: string): Uint8Array =>
+      join_([
+        whole.subarray(0, 8),
+        new TextEncoder().encode(changed.replace(sum, own)),
+        whole.subarray(8 + length),
+      ]);
+    const right = createHash("sha256")
+      .update(fileOf("0".repeat(64)))
+      .digest("hex");
+    expect(errorOf(() => decodeCheckpoint(fileOf(right), "c"))).toMatchObject({
+      code: "checkpoint",
+      message: `c: ${message}`,
+    });
   });
 });
 
@@ -144,12 +207,12 @@ describe("writing", () => {
   }
 
   test("a full disk at any byte: one clear line, the old file whole, nothing left behind", () => {
-    writeCheckpoint(root, 1, state(1));
     const path = join(root, "step-00000001.safetensors");
+    writeCheckpoint(path, state(1));
     const before = readFileSync(path);
     fc.assert(
       fc.property(fc.nat(before.length - 1), (room) => {
-        const error = errorOf(() => writeCheckpoint(root, 1, state(1), disk(room)));
+        const error = errorOf(() => writeCheckpoint(path, state(1), disk(room)));
         expect(error).toMatchObject({ code: "io", message: `${path}: cannot be written (the disk is full)` });
         expect(readdirSync(root)).toEqual(["step-00000001.safetensors"]);
         expect(readFileSync(path).equals(before)).toBe(true);
@@ -158,8 +221,9 @@ describe("writing", () => {
   });
 
   test("a system that writes a few bytes a call", () => {
-    writeCheckpoint(root, 1, state(1), disk(Infinity, 7));
-    expect(readCheckpoint(join(root, "step-00000001.safetensors")).step).toBe(1);
+    const path = join(root, "a", "b.safetensors");
+    writeCheckpoint(path, { step: 1, ...state(1) }, disk(Infinity, 7));
+    expect(readCheckpoint(path)).toEqual({ step: 1, ...state(1) });
   });
 
   test.runIf(nodeFs.existsSync("/dev/full"))("a real device without room", () => {

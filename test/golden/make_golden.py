@@ -1,7 +1,7 @@
 """Golden numbers for the GPT, made with PyTorch.
 
 `python make_golden.py` writes llama.json and gpt2.json beside this file: logits, losses, gradients, the Gram matrix of
-the examples' gradients, and three steps of AdamW, all in float64, of two small models whose weights come from a formula.
+the examples' gradients, and three steps of each optimizer, all in float64, of two small models whose weights come from a formula.
 
 `python make_golden.py FOLDER 1,2,3 4,5,6` prints the logits, as JSON, of the model in a Hugging Face folder for the
 given rows of tokens.
@@ -218,8 +218,39 @@ TOKENS = [[1, 4, 4, 9, 12, 0, 7], [2, 2, 3, 11, 5, 8, 1], [6, 10, 0, 4, 1, 1, 12
 # Ragged: -1 does not count.
 TARGETS = [[4, 4, 9, 12, 0, 7, 3], [2, 3, 11, 5, -1, -1, -1], [-1, 0, 4, 1, 1, 12, -1]]
 # A large eps: the gradient of a key's bias is 0, and in f32 Adam would blow up what rounding makes of it.
-ADAMW = {"lr": 0.01, "beta1": 0.9, "beta2": 0.95, "eps": 1e-4, "weightDecay": 0.1, "clip": 1}
+ADAM = {"beta1": 0.9, "beta2": 0.95, "eps": 1e-4}
+# The rate, the options of our optimizer, and PyTorch's own.
+OPTIMIZERS = {
+    "adamw": (0.01, ADAM | {"weightDecay": 0.1, "clip": 1}, torch.optim.AdamW),
+    "adam": (0.01, ADAM | {"weightDecay": 0.1, "clip": 1}, torch.optim.Adam),
+    "sgd": (0.1, {"momentum": 0.9, "weightDecay": 0.1, "clip": 1}, torch.optim.SGD),
+    "nesterov": (0.1, {"momentum": 0.9, "nesterov": True, "weightDecay": 0.1, "clip": 1}, torch.optim.SGD),
+}
 STEPS = 3
+
+
+def train(name, tensors, losses, summary):
+    """A few steps from `tensors`, which are changed."""
+    lr, options, make = OPTIMIZERS[name]
+    decay = options["weightDecay"]
+    groups = [
+        {"params": [p for p in tensors.values() if p.dim() == 2], "weight_decay": decay},
+        {"params": [p for p in tensors.values() if p.dim() == 1], "weight_decay": 0},
+    ]
+    own = {key: options[key] for key in ("eps", "momentum", "nesterov") if key in options}
+    if "beta1" in options:
+        own["betas"] = (options["beta1"], options["beta2"])
+    optimizer = make(groups, lr=lr, **own)
+    steps = []
+    counted = (torch.tensor(TARGETS) >= 0).sum()
+    for _ in range(STEPS):
+        optimizer.zero_grad()
+        loss = losses()[1].sum() / counted
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(tensors.values(), options["clip"])
+        optimizer.step()
+        steps.append({"loss": loss.item(), "gradientNorm": norm.item()})
+    return {"lr": lr, "options": options, "steps": steps, "parameters": summary(tensors)}
 
 
 def golden(kind):
@@ -269,22 +300,13 @@ def golden(kind):
         "gram": (flat @ flat.T).tolist(),
     }
 
-    groups = [
-        {"params": [p for p in tensors.values() if p.dim() == 2], "weight_decay": ADAMW["weightDecay"]},
-        {"params": [p for p in tensors.values() if p.dim() == 1], "weight_decay": 0},
-    ]
-    betas = (ADAMW["beta1"], ADAMW["beta2"])
-    optimizer = torch.optim.AdamW(groups, lr=ADAMW["lr"], betas=betas, eps=ADAMW["eps"])
-    steps = []
-    counted = (targets >= 0).sum()
-    for _ in range(STEPS):
-        optimizer.zero_grad()
-        loss = losses()[1].sum() / counted
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(tensors.values(), ADAMW["clip"])
-        optimizer.step()
-        steps.append({"loss": loss.item(), "gradientNorm": norm.item()})
-    out["adamw"] = {"options": ADAMW, "steps": steps, "parameters": summary(tensors)}
+    start = {name: value.detach().clone() for name, value in tensors.items()}
+    out["optimizers"] = {}
+    for name in OPTIMIZERS:
+        with torch.no_grad():
+            for own, value in tensors.items():
+                value.copy_(start[own])
+        out["optimizers"][name] = train(name, tensors, losses, summary)
     return out
 
 

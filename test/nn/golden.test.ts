@@ -1,11 +1,12 @@
 /**
- * The GPT against PyTorch: logits, losses, gradients, their Gram matrix, and AdamW, for both presets, through the Hugging
- * Face folder. test/golden/make_golden.py makes the numbers.
+ * The GPT against PyTorch: logits, losses, gradients, their Gram matrix, and the optimizers, for both presets, through the
+ * Hugging Face folder. test/golden/make_golden.py makes the numbers.
  */
 import { readFileSync } from "node:fs";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { alignSink, gradients, scope, sumSink, tensor, type Tensor } from "gradmix";
 import {
+  adam,
   adamw,
   arenaLike,
   createGPT,
@@ -13,6 +14,7 @@ import {
   encodeSafetensors,
   fromHuggingFace,
   type GPT,
+  sgd,
   type StoredTensor,
   toHuggingFace,
 } from "gradmix/nn";
@@ -34,19 +36,21 @@ interface Golden {
   readonly losses: readonly number[];
   readonly gradients: Summary;
   readonly gram: readonly number[][];
-  readonly adamw: {
-    readonly options: {
-      lr: number;
-      beta1: number;
-      beta2: number;
-      eps: number;
-      weightDecay: number;
-      clip: number;
-    };
-    readonly steps: readonly { loss: number; gradientNorm: number }[];
-    readonly parameters: Summary;
-  };
+  readonly optimizers: Readonly<
+    Record<
+      keyof typeof optimizers,
+      {
+        readonly lr: number;
+        readonly options: object;
+        readonly steps: readonly { loss: number; gradientNorm: number }[];
+        readonly parameters: Summary;
+      }
+    >
+  >;
 }
+
+const optimizers = { adamw, adam, sgd, nesterov: sgd } as const;
+const optimizerNames = ["adamw", "adam", "sgd", "nesterov"] as const;
 
 const load = (name: string): Golden =>
   JSON.parse(readFileSync(new URL(`../golden/${name}.json`, import.meta.url), "utf8")) as Golden;
@@ -174,13 +178,9 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
       gradient.dispose();
     });
 
-    it("steps of AdamW, with clipping and decay", async () => {
-      const {
-        options: { lr, ...options },
-        steps,
-        parameters,
-      } = golden.adamw;
-      const optimizer = adamw(model.parameters, options);
+    it.each(optimizerNames)("steps of %s, with clipping and decay", async (name) => {
+      const { lr, options, steps, parameters } = golden.optimizers[name];
+      const optimizer = optimizers[name](model.parameters, options);
       const gradient = arenaLike(model.parameters);
       const sink = sumSink({ gradientOf: gradient.of });
       const counted = golden.targets.flat().filter((target) => target >= 0).length;

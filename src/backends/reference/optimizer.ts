@@ -1,18 +1,41 @@
-/** AdamW with decoupled weight decay (Loshchilov & Hutter 2019, Algorithm 2). */
+/** The optimizers' steps, each as its paper or PyTorch's documentation writes it. */
+import type { AdamParams } from "../kernels.ts";
 import { type Data, kernel, type Kernels, type Optional } from "./kernel.ts";
 
-export const optimizer: Kernels<"adamw"> = {
-  adamw: kernel((p, [grad, gradScale]: [Data, Optional], [value, m, v]: [Data, Data, Data]) => {
+export const optimizer: Kernels<"sgd" | "adam" | "adamw"> = {
+  sgd: kernel((p, [grad, gradScale]: [Data, Optional], [value, velocity]: [Data, Optional]) => {
     const scale = gradScale === null ? 1 : gradScale[0];
     for (let i = 0; i < grad.length; i++) {
-      const g = grad[i] * scale;
-      const first = p.beta1 * m[i] + (1 - p.beta1) * g;
-      const second = p.beta2 * v[i] + (1 - p.beta2) * g * g;
-      const mHat = first / (1 - p.beta1 ** p.step);
-      const vHat = second / (1 - p.beta2 ** p.step);
-      m[i] = first;
-      v[i] = second;
-      value[i] -= p.lr * (mHat / (Math.sqrt(vHat) + p.eps) + p.weightDecay * value[i]);
+      const g = grad[i] * scale + p.weightDecay * value[i];
+      if (velocity === null) value[i] -= p.lr * g;
+      else {
+        const next = p.momentum * velocity[i] + g;
+        velocity[i] = next;
+        value[i] -= p.lr * (p.nesterov ? g + p.momentum * next : next);
+      }
+    }
+  }),
+  adam: kernel((p, [grad, gradScale]: [Data, Optional], [value, m, v]: [Data, Data, Data]) => {
+    for (let i = 0; i < grad.length; i++) {
+      const g = grad[i] * (gradScale?.[0] ?? 1) + p.weightDecay * value[i];
+      value[i] -= p.lr * direction(p, g, m, v, i);
+    }
+  }),
+  adamw: kernel((p, [grad, gradScale]: [Data, Optional], [value, m, v]: [Data, Data, Data]) => {
+    for (let i = 0; i < grad.length; i++) {
+      const g = grad[i] * (gradScale?.[0] ?? 1);
+      value[i] -= p.lr * (direction(p, g, m, v, i) + p.weightDecay * value[i]);
     }
   }),
 };
+
+/** m̂/(√v̂ + eps), once the moments of element `i` have seen g. */
+function direction(p: AdamParams, g: number, m: Data, v: Data, i: number): number {
+  const first = p.beta1 * m[i] + (1 - p.beta1) * g;
+  const second = p.beta2 * v[i] + (1 - p.beta2) * g * g;
+  m[i] = first;
+  v[i] = second;
+  const mHat = first / (1 - p.beta1 ** p.step);
+  const vHat = second / (1 - p.beta2 ** p.step);
+  return mHat / (Math.sqrt(vHat) + p.eps);
+}

@@ -1,9 +1,9 @@
-/** Launchers of the optimizer step (assembly/optimizer.ts). */
-import type { Launchers } from "./launcher.ts";
+/** Launchers of the optimizers' steps (assembly/optimizer.ts). */
+import type { Launcher, Launchers } from "./launcher.ts";
 import { TASK_ELEMENTS as PER_TASK } from "../blocks.ts";
 import { elements } from "./views.ts";
 
-export const optimizer: Pick<Launchers, "clipScale" | "adamw"> = {
+export const optimizer: Pick<Launchers, "clipScale" | "sgd" | "adam" | "adamw"> = {
   clipScale(runtime, { maxNorm }, [sumsq], [scale]) {
     runtime.launch({
       kernel: "clipScale",
@@ -14,10 +14,29 @@ export const optimizer: Pick<Launchers, "clipScale" | "adamw"> = {
     });
   },
 
-  adamw(runtime, { lr, beta1, beta2, eps, weightDecay, step }, [grad, gradScale], [value, m, v]) {
+  sgd(runtime, { lr, momentum, nesterov, weightDecay }, [grad, gradScale], [value, velocity]) {
     const count = elements(grad);
     runtime.launch({
-      kernel: "adamw",
+      kernel: "sgd",
+      tasks: Math.ceil(count / PER_TASK),
+      ints: [
+        ...[grad, gradScale, value, velocity].map((view) => runtime.address(view)),
+        ...[count, PER_TASK, Number(nesterov)],
+      ],
+      floats: [lr, momentum, weightDecay],
+      work: count * 4,
+    });
+  },
+
+  adam: adamLauncher("adam"),
+  adamw: adamLauncher("adamw"),
+};
+
+function adamLauncher(kernel: "adam" | "adamw"): Launcher<"adam" | "adamw"> {
+  return (runtime, { lr, beta1, beta2, eps, weightDecay, step }, [grad, gradScale], [value, m, v]) => {
+    const count = elements(grad);
+    runtime.launch({
+      kernel,
       tasks: Math.ceil(count / PER_TASK),
       ints: [...[grad, gradScale, value, m, v].map((view) => runtime.address(view)), count, PER_TASK],
       floats: [
@@ -26,5 +45,5 @@ export const optimizer: Pick<Launchers, "clipScale" | "adamw"> = {
       ],
       work: count * 8,
     });
-  },
-};
+  };
+}

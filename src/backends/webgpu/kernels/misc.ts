@@ -1,4 +1,4 @@
-/** Rotary positions, random numbers, dropout, AdamW. */
+/** Rotary positions, random numbers, dropout. */
 import { sizeOf } from "../../../tensor/shape.ts";
 import { elementwise as each, f32, given, type Launchers, operandsOf, u32 } from "../context.ts";
 import { ROPE_BLOCK } from "../blocks.ts";
@@ -26,7 +26,7 @@ fn block(counter: u32) -> vec2u {
 }
 `;
 
-export const misc: Pick<Launchers, "rope" | "random" | "dropout" | "adamw"> = {
+export const misc: Pick<Launchers, "rope" | "random" | "dropout"> = {
   rope(context, { batch, time, cols, heads, headDim, theta, offset, inverse }, [x], [y]) {
     const half = headDim / 2;
     // cos and sin of every position and pair, in doubles: angles of thousands of radians leave single precision little.
@@ -109,30 +109,6 @@ ${
       body: `  let words = block(i) >> vec2u(8u);
   set_y(2u * i, select(p.scale * x(2u * i), 0.0, words.x < p.threshold));
   if (2u * i + 1u < p.elements) { set_y(2u * i + 1u, select(p.scale * x(2u * i + 1u), 0.0, words.y < p.threshold)); }`,
-    });
-  },
-  adamw(context, { lr, beta1, beta2, eps, weightDecay, step }, [grad, gradScale], [value, m, v]) {
-    each(context, sizeOf(given(grad, "grad").shape), {
-      key: `adamw ${gradScale === null ? "" : "scaled"}`,
-      operands: operandsOf({ grad, grad_scale: gradScale }, { value, m, v }),
-      scalars: {
-        lr: f32(lr),
-        beta1: f32(beta1),
-        beta2: f32(beta2),
-        rest1: f32(1 - beta1),
-        rest2: f32(1 - beta2),
-        bias1: f32(1 / (1 - beta1 ** step)),
-        bias2: f32(1 / (1 - beta2 ** step)),
-        eps: f32(eps),
-        decay: f32(weightDecay),
-      },
-      body: `  let g = grad(i)${gradScale === null ? "" : " * grad_scale(0u)"};
-  let first = p.beta1 * m(i) + p.rest1 * g;
-  let second = p.beta2 * v(i) + p.rest2 * g * g;
-  set_m(i, first);
-  set_v(i, second);
-  let old = value(i);
-  set_value(i, old - p.lr * (first * p.bias1 / (sqrt(second * p.bias2) + p.eps) + p.decay * old));`,
     });
   },
 };

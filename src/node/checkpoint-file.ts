@@ -7,7 +7,9 @@ import { createHash, type Hash } from "node:crypto";
 import type { Checkpoint, CheckpointArray } from "../dga/config.ts";
 import { GradmixError } from "../errors.ts";
 import { type ByteSource, inMemory } from "../nn/safetensors.ts";
-import { isObject } from "./values.ts";
+import { isObject } from "../json.ts";
+import { show } from "../options.ts";
+import { reading, writeFileAtomic, type WriteFs } from "./files.ts";
 
 const constructors = {
   F32: Float32Array,
@@ -19,6 +21,8 @@ const constructors = {
 } as const;
 type FileType = keyof typeof constructors;
 
+/** The member of the header that is no tensor. */
+const METADATA = "__metadata__";
 const blankSum = "0".repeat(64);
 const formatName = "gradmix-checkpoint-1";
 
@@ -35,19 +39,52 @@ function bytesOf(array: CheckpointArray): Uint8Array {
   return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
 }
 
+/** A checkpoint as it stands in a file. */
+export interface CheckpointFile extends Checkpoint {
+  /** Steps that were taken, for who wants to tell without a look at the state. */
+  readonly step?: number;
+}
+
+/**
+ * Writes a checkpoint of a trainer whole or not at all: beside `path`, synced, then renamed over it; folders are made. What `json` holds must be JSON, and
+ * arrays are of one of six types (f32, f64, i32, u32, u8, i64). Throws `checkpoint` for what cannot be stored, `io` when the file cannot be written; a file
+ * that was there stays.
+ */
+export function writeCheckpoint(path: string, checkpoint: CheckpointFile, fs?: WriteFs): void {
+  writeFileAtomic(path, encodeCheckpoint(checkpoint), fs);
+}
+
+/** Reads one file and checks it against its SHA-256. Throws `checkpoint` when it is broken or none, `io` when it cannot be read. */
+export function readCheckpoint(path: string): CheckpointFile {
+  return reading(path, (source) => decodeCheckpoint(source, path));
+}
+
 /** The parts of the file, to be written one after another; the arrays are not copied. */
-export function encodeCheckpoint(step: number, { json, arrays }: Checkpoint): Uint8Array[] {
+export function encodeCheckpoint({ step, json, arrays }: CheckpointFile): Uint8Array[] {
+  for (const [name, part] of Object.entries({ json, arrays }))
+    if (!isObject(part))
+      throw new GradmixError("checkpoint", `checkpoint: ${name} is ${show(part)}, not an object`);
+  if (step !== undefined && !Number.isSafeInteger(step))
+    throw new GradmixError("checkpoint", `checkpoint: step is ${show(step)}, not a number of steps`);
+  checkJson("json", json);
   const tensors: Record<string, unknown> = {};
   let end = 0;
   for (const [name, array] of Object.entries(arrays)) {
+    if (name === METADATA)
+      throw new GradmixError("checkpoint", `checkpoint: no array can be called "${name}"`);
     const start = end;
     end += array.byteLength;
     tensors[name] = { dtype: typeOf(array), shape: [array.length], data_offsets: [start, end] };
   }
   const data = Object.values(arrays).map(bytesOf);
   const withSum = (sum: string): Uint8Array => {
-    const metadata = { format: formatName, step: String(step), json: JSON.stringify(json), sha256: sum };
-    const text = new TextEncoder().encode(JSON.stringify({ __metadata__: metadata, ...tensors }));
+    const metadata = {
+      format: formatName,
+      ...(step === undefined ? {} : { step: String(step) }),
+      json: JSON.stringify(json),
+      sha256: sum,
+    };
+    const text = new TextEncoder().encode(JSON.stringify({ [METADATA]: metadata, ...tensors }));
     const header = new Uint8Array(8 + Math.ceil(text.length / 8) * 8).fill(0x20);
     new DataView(header.buffer).setBigUint64(0, BigInt(header.length - 8), true);
     header.set(text, 8);
@@ -56,23 +93,61 @@ export function encodeCheckpoint(step: number, { json, arrays }: Checkpoint): Ui
   return [withSum(sha256([withSum(blankSum), ...data])), ...data];
 }
 
+/** Throws `checkpoint`, with the place, for what JSON would make something else of or cannot hold. A member that is undefined is one that is not there. */
+function checkJson(place: string, value: unknown): void {
+  if (value === null || typeof value === "string" || typeof value === "boolean" || Number.isFinite(value))
+    return;
+  if (Array.isArray(value)) value.forEach((item, i) => checkJson(`${place}[${i}]`, item));
+  else if (isObject(value) && isPlain(value)) {
+    for (const [name, member] of Object.entries(value))
+      if (member !== undefined) checkJson(`${place}.${name}`, member);
+  } else
+    throw new GradmixError(
+      "checkpoint",
+      `checkpoint: ${place} is ${show(value)}, which is not JSON; numbers must be finite, objects plain`,
+    );
+}
+
+function isPlain(value: object): boolean {
+  const prototype: unknown = Object.getPrototypeOf(value);
+  return prototype === null || prototype === Object.prototype;
+}
+
 /** The inverse of `encodeCheckpoint`. Throws `checkpoint`, beginning with `label`, when the file is not whole. */
-export function decodeCheckpoint(
-  file: ByteSource | Uint8Array,
-  label: string,
-): { step: number; checkpoint: Checkpoint } {
+export function decodeCheckpoint(file: ByteSource | Uint8Array, label: string): CheckpointFile {
   const source = file instanceof Uint8Array ? inMemory(file) : file;
   const { metadata, tensors, start } = verifyCheckpoint(source, label);
+  const broken = (what: string): GradmixError => new GradmixError("checkpoint", `${label}: ${what}`);
   const arrays: Record<string, CheckpointArray> = {};
   for (const [name, entry] of tensors) {
     const [from, to] = offsets(entry) ?? [0, 0];
-    const constructor = constructors[(entry as { dtype: FileType }).dtype];
+    const type = isObject(entry) ? entry["dtype"] : undefined;
+    if (!isFileType(type)) throw broken(`"${name}" has the type ${show(type)}, which no checkpoint has`);
+    const constructor = constructors[type];
+    if (from > to || (to - from) % constructor.BYTES_PER_ELEMENT !== 0)
+      throw broken(`"${name}" has ${to - from} bytes, which are no ${type} numbers`);
     const bytes = new Uint8Array(to - from);
     source.read(start + from, bytes);
     arrays[name] = new constructor(bytes.buffer);
   }
-  const json = JSON.parse(String(metadata["json"])) as Record<string, unknown>;
-  return { step: Number(metadata["step"]), checkpoint: { json, arrays } };
+  const json = parseState(metadata["json"]);
+  const step = metadata["step"] === undefined ? undefined : Number(metadata["step"]);
+  if (json === null || (step !== undefined && !Number.isSafeInteger(step)))
+    throw broken("its state is not JSON, or its step is no number");
+  return { ...(step === undefined ? {} : { step }), json, arrays };
+}
+
+function isFileType(type: unknown): type is FileType {
+  return typeof type === "string" && Object.hasOwn(constructors, type);
+}
+
+function parseState(text: unknown): Record<string, unknown> | null {
+  try {
+    const json: unknown = JSON.parse(String(text));
+    return isObject(json) ? json : null;
+  } catch {
+    return null;
+  }
 }
 
 /** What a file holds, once its checksum is found right: then it is what was written. */
@@ -105,11 +180,11 @@ export function verifyCheckpoint(source: ByteSource, label: string): Contents {
       cause: error,
     });
   }
-  const metadata = isObject(header) ? header["__metadata__"] : undefined;
+  const metadata = isObject(header) ? header[METADATA] : undefined;
   if (!isObject(header) || !isObject(metadata) || metadata["format"] !== formatName)
     throw broken("is not a checkpoint of this version of gradmix");
 
-  const tensors = Object.entries(header).filter(([name]) => name !== "__metadata__");
+  const tensors = Object.entries(header).filter(([name]) => name !== METADATA);
   const start = 8 + headerLength;
   const dataBytes = source.size - start;
   const size = tensors.reduce((end, [, entry]) => Math.max(end, offsets(entry)?.[1] ?? Infinity), 0);

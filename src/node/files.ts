@@ -3,7 +3,7 @@ import * as nodeFs from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { errorCode, GradmixError } from "../errors.ts";
 import type { ByteSource } from "../nn/safetensors.ts";
-import { reason } from "./values.ts";
+import { reason } from "./system-errors.ts";
 
 /** The calls that writing needs; tests hand in a disk that fills up. */
 export type WriteFs = Pick<
@@ -79,7 +79,7 @@ function syncFolder(folder: string, fs: WriteFs): void {
 }
 
 /** Opens a file of any size for `use`, and closes it. */
-export function withFile<T>(path: string, use: (source: ByteSource) => T): T {
+function withFile<T>(path: string, use: (source: ByteSource) => T): T {
   const file = nodeFs.openSync(path, "r");
   try {
     return use({
@@ -107,4 +107,14 @@ export function fileSource(path: string): ByteSource {
 export function ioError(path: string, error: unknown): GradmixError {
   if (error instanceof GradmixError) return error;
   return new GradmixError("io", `${path}: cannot be written (${reason(error)})`, { cause: error });
+}
+
+/** What `use` makes of an open file. Throws `io` when it cannot be read; a GradmixError of `use` as it is. */
+export function reading<T>(path: string, use: (source: ByteSource) => T): T {
+  try {
+    return withFile(path, use);
+  } catch (error) {
+    if (error instanceof GradmixError) throw error;
+    throw new GradmixError("io", `${path}: cannot be read (${reason(error)})`, { cause: error });
+  }
 }

@@ -1,0 +1,46 @@
+/** An optimizer's state as plain data: what a checkpoint holds of it. */
+import { GradmixError } from "../errors.ts";
+import { show } from "../options.ts";
+import type { Optimizer } from "./optimizer.ts";
+import { arraysOf, countOf, recordOf, wrongCheckpoint } from "./saved-arrays.ts";
+
+export interface SavedOptimizer {
+  readonly json: { readonly name: string; readonly steps: number };
+  /** Each arena of the state, in the layout of the parameters. */
+  readonly arrays: Readonly<Record<string, Float32Array>>;
+}
+
+/** Everything that `restoreOptimizer` needs to go on to the same bits. Take no step meanwhile. Throws `numeric` when the state is not finite. */
+export async function saveOptimizer(optimizer: Optimizer): Promise<SavedOptimizer> {
+  const json = { name: optimizer.name, steps: optimizer.steps };
+  const arrays = await Promise.all(
+    Object.entries(optimizer.state).map(
+      async ([name, { arena }]) => [name, Float32Array.from(await arena.data())] as const,
+    ),
+  );
+  for (const [name, values] of arrays)
+    if (!values.every(Number.isFinite))
+      throw new GradmixError(
+        "numeric",
+        `saveOptimizer: "${name}" of ${json.name} is not finite after step ${json.steps}; lower the learning rate`,
+      );
+  return { json, arrays: Object.fromEntries(arrays) };
+}
+
+/**
+ * Puts a saved state into an optimizer of the same kind, over parameters of the same layout. Throws `checkpoint`, naming what does not fit: another optimizer's
+ * state, arrays that are missing, superfluous, of another size, of another type or not finite. Then nothing was changed.
+ */
+export function restoreOptimizer(optimizer: Optimizer, saved: SavedOptimizer): void {
+  const json = recordOf(saved, "json");
+  const given = recordOf(saved, "arrays");
+  if (json["name"] !== optimizer.name)
+    throw wrongCheckpoint(`the state is of the optimizer ${show(json["name"])}, not of "${optimizer.name}"`);
+  const steps = countOf(json, "steps");
+  const state = Object.entries(optimizer.state);
+  const more = Object.keys(given).find((name) => !Object.hasOwn(optimizer.state, name));
+  if (more !== undefined) throw wrongCheckpoint(`${optimizer.name} has no ${show(more)} in its state`);
+  const arrays = arraysOf(given, new Map(state.map(([name, { arena }]) => [name, arena])));
+  for (const [name, { arena }] of state) arena.write(arrays.get(name) ?? []);
+  optimizer.steps = steps;
+}

@@ -1,0 +1,65 @@
+/** The parameters of any model in the safetensors format, under their own names. */
+import { GradmixError } from "../errors.ts";
+import { formatShape, sameShape } from "../tensor/shape.ts";
+import type { Parameters } from "./parameters.ts";
+import { type ByteSource, encodeSafetensors, openSafetensors, type StoredTensor } from "./safetensors.ts";
+
+/** What saving and loading ask of `Parameters`. */
+export type NamedParameters = Pick<Parameters, "byName" | "value">;
+
+/**
+ * All parameters as one file of f32 tensors, by name, which any reader of safetensors takes (in PyTorch, `safetensors.torch.load_file`). Take no step meanwhile.
+ * Throws `numeric`, naming the parameter, when a value is not finite.
+ */
+export async function saveParameters({ byName, value }: NamedParameters): Promise<Uint8Array> {
+  // One read of the arena, so that all of them are of one moment.
+  const all = Float32Array.from(await value.data());
+  const stored = new Map<string, StoredTensor>();
+  for (const [name, { shape, size, offset }] of byName) {
+    const data = all.subarray(offset - value.offset, offset - value.offset + size);
+    const bad = notFinite(data);
+    if (bad !== null)
+      throw new GradmixError("numeric", `saveParameters: "${name}" has ${bad}; lower the learning rate`);
+    stored.set(name, { shape, data });
+  }
+  return encodeSafetensors(stored);
+}
+
+/**
+ * Puts the tensors of a safetensors file (F32, F16 or BF16) into the parameters of their names. `file` is what messages call it. Throws `data`, naming file and
+ * tensor, for one that is missing, has no parameter, has another shape or type, or a value that is not finite, and for a file that is broken. Then nothing was
+ * changed.
+ */
+export function loadParameters(
+  { byName, value }: NamedParameters,
+  source: Uint8Array | ByteSource,
+  file = "the file",
+): void {
+  const wrong = (what: string): GradmixError => new GradmixError("data", `${file}: ${what}`);
+  const { shapes, read } = openSafetensors(source, file);
+  const more = [...shapes.keys()].find((name) => !byName.has(name));
+  if (more !== undefined) throw wrong(`the model has no parameter for the tensor "${more}"`);
+  for (const [name, parameter] of byName) {
+    const shape = shapes.get(name);
+    if (shape === undefined) throw wrong(`the tensor "${name}" is missing`);
+    if (!sameShape(shape, parameter.shape))
+      throw wrong(
+        `"${name}" has the shape ${formatShape(shape)}; the model's is ${formatShape(parameter.shape)}`,
+      );
+  }
+  // The padding between parameters is zero.
+  const all = new Float32Array(value.size);
+  for (const [name, { offset }] of byName) {
+    const { data } = read(name);
+    const bad = notFinite(data);
+    if (bad !== null) throw wrong(`"${name}" has ${bad}`);
+    all.set(data, offset - value.offset);
+  }
+  value.write(all);
+}
+
+/** "NaN at 3", or null. */
+function notFinite(data: Float32Array): string | null {
+  const at = data.findIndex((x) => !Number.isFinite(x));
+  return at < 0 ? null : `${data[at]} at ${at}`;
+}

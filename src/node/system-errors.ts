@@ -1,0 +1,29 @@
+/** Errors of the system in words. */
+import { errorCode } from "../errors.ts";
+
+const reasons: Readonly<Record<string, string>> = {
+  ENOENT: "no such file or folder",
+  EACCES: "permission denied",
+  EPERM: "not permitted",
+  EISDIR: "it is a folder",
+  ENOTDIR: "a part of the path is not a folder",
+  EROFS: "the file system is read-only",
+  ENOSPC: "the disk is full",
+  EDQUOT: "the disk quota is used up",
+  EFBIG: "the file is too large",
+  EMFILE: "too many open files",
+  EIO: "input/output error",
+  EAGAIN: "nobody reads it",
+  ENOMEM: "no memory is left",
+};
+
+/** A file-system error in words. */
+export function reason(error: unknown): string {
+  const code = errorCode(error);
+  return code === "" ? String(error) : reasonOf(code);
+}
+
+/** The system's code of an error in words. */
+export function reasonOf(code: string): string {
+  return reasons[code] ?? code;
+}
