@@ -7,7 +7,7 @@
 import { GradmixError } from "../../errors.ts";
 import type { View } from "../../tensor/memory.ts";
 import { type Allocator, createAllocator } from "./allocator.ts";
-import type { WorkerHandle } from "./host-node.ts";
+import type { WorkerHandle } from "./host.ts";
 import {
   CONTROL_BYTES,
   FLOAT_SLOTS_AT,
@@ -66,6 +66,8 @@ export interface CpuMachine extends Runtime {
   workers: readonly WorkerHandle[];
   /** Milliseconds without progress after which a launch is given up. */
   patience: number;
+  /** Whether the calling thread may sleep while it waits for workers: a page's main thread may not. */
+  maySleep: boolean;
   stop(): void;
 }
 
@@ -126,6 +128,7 @@ export function createMachine(
     parametersAt,
     workers: [],
     patience: PATIENCE_MS,
+    maySleep: maySleep(),
     alloc(size) {
       const at = allocator.allocate(size);
       if (at < 0)
@@ -229,7 +232,8 @@ export function createMachine(
         progress = taken;
         since = performance.now();
       }
-      if (Atomics.wait(control, Word.done, done, Math.min(machine.patience, 1000)) !== "timed-out") continue;
+      const most = Math.min(machine.patience, 1000);
+      if (machine.maySleep ? sleepWhile(control, done, most) : spinWhile(control, done, most)) continue;
       // The event loop does not turn while we wait, so that a worker has ended may not have been told yet: time decides.
       if (performance.now() - since < machine.patience) continue;
       broken = `cpu: a worker thread stopped answering in kernel ${kernel}; start again, with threads = 1 if it repeats`;
@@ -238,6 +242,29 @@ export function createMachine(
   }
 
   return machine;
+}
+
+function maySleep(): boolean {
+  try {
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 1, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Waits while the count of workers that are done is this; false when it still is after so many milliseconds. */
+function sleepWhile(control: Int32Array, done: number, most: number): boolean {
+  return Atomics.wait(control, Word.done, done, most) !== "timed-out";
+}
+
+/** The same without sleeping. */
+function spinWhile(control: Int32Array, done: number, most: number): boolean {
+  const end = performance.now() + most;
+  do {
+    for (let i = 0; i < SPINS; i++) if (Atomics.load(control, Word.done) !== done) return true;
+  } while (performance.now() < end);
+  return false;
 }
 
 function failure(kernel: string, thread: number, cause: unknown): GradmixError {

@@ -1,5 +1,4 @@
-/** A worker thread of the CPU backend: waits for launches and takes part in them until told to stop. */
-import { parentPort, workerData } from "node:worker_threads";
+/** What a worker thread of the CPU backend does: it waits for launches and takes part in them until told to stop. */
 import { kernelTable, runTasks, Word } from "./protocol.ts";
 
 export interface WorkerSetup {
@@ -14,14 +13,15 @@ export interface WorkerSetup {
 /** Checks of the launch counter before the thread goes to sleep: some tens of microseconds. */
 const SPINS = 4000;
 
-function serve(setup: WorkerSetup): void {
+/** Serves until the machine stops. `ready` is told when launches from now on are seen. */
+export function serve(setup: WorkerSetup, ready: () => void): void {
   const instance = new WebAssembly.Instance(setup.module, { env: { memory: setup.memory } });
   const setThread = instance.exports["setThread"];
   if (typeof setThread === "function") (setThread as (thread: number) => void)(setup.thread);
   const { functions } = kernelTable(instance.exports);
   const control = new Int32Array(setup.memory.buffer, setup.controlAt, 64);
   let seen = Atomics.load(control, Word.epoch);
-  parentPort?.postMessage("ready");
+  ready();
   for (;;) {
     for (let i = 0; i < SPINS && Atomics.load(control, Word.epoch) === seen; i++);
     Atomics.wait(control, Word.epoch, seen);
@@ -40,5 +40,3 @@ function serve(setup: WorkerSetup): void {
     Atomics.notify(control, Word.done);
   }
 }
-
-serve(workerData as WorkerSetup);
