@@ -29,14 +29,18 @@ export function serve(setup: WorkerSetup, ready: () => void): void {
     if (epoch === seen) continue;
     seen = epoch;
     if (Atomics.load(control, Word.stop) !== 0) return;
-    try {
-      runTasks(control, functions[control[Word.kernel]], setup.parametersAt, control[Word.tasks]);
-    } catch {
-      // The caller learns of it from the flag; the other tasks are dropped.
-      Atomics.store(control, Word.failed, 1 + setup.thread);
-      Atomics.store(control, Word.next, 0x3fffffff);
+    // In this order: either the caller sees that this thread is busy, or this thread sees that the launch is over.
+    Atomics.add(control, Word.busy, 1);
+    if (Atomics.load(control, Word.open) !== 0) {
+      try {
+        runTasks(control, functions[control[Word.kernel]], setup.parametersAt, control[Word.tasks]);
+      } catch {
+        // The caller learns of it from the flag; the other tasks are dropped.
+        Atomics.store(control, Word.failed, 1 + setup.thread);
+        Atomics.store(control, Word.next, 0x3fffffff);
+      }
     }
-    Atomics.add(control, Word.done, 1);
-    Atomics.notify(control, Word.done);
+    Atomics.sub(control, Word.busy, 1);
+    Atomics.notify(control, Word.busy);
   }
 }
