@@ -123,8 +123,11 @@ function answer(
       page.imports === undefined
         ? ""
         : `<script type="importmap">${JSON.stringify({ imports: page.imports })}</script>`;
-    response.end(`<!doctype html>${map}
-      <script type="module" src="${page.module}" onerror="fetch('/report', { method: 'POST', body: '{&quot;error&quot;:&quot;a module could not be loaded&quot;}' })"></script>`);
+    response.end(`<!doctype html>${map}<script>
+      const failed = (error) => fetch("/report", { method: "POST", body: JSON.stringify({ error }) });
+      addEventListener("error", ({ message }) => failed(message));
+      addEventListener("unhandledrejection", ({ reason }) => failed(String(reason)));
+      </script><script type="module" src="${page.module}" onerror="failed('a module could not be loaded')"></script>`);
     return;
   }
   const prefix = Object.keys(site).find((name) => path.startsWith(name));

@@ -89,6 +89,8 @@ function startWorker(setup: WorkerSetup, given: Place | undefined): Promise<Work
       return;
     }
     worker.addEventListener("error", (event) => {
+      // It is told by who starts the backend, or by the next launch, and is no error of the page's besides.
+      event.preventDefault();
       // A script that could not be loaded has no message.
       const reason = event.message === "" || event.message === undefined ? null : event.message;
       fail(
