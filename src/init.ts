@@ -1,9 +1,8 @@
 /** Starting and stopping a backend, whatever the host: Node.js (host-node.ts) or a browser (host-browser.ts). */
 import type { Backend } from "./backends/backend.ts";
 import { createReferenceBackend } from "./backends/reference/index.ts";
-import type { CpuOptions } from "./backends/cpu/backend.ts";
-import type { CpuUrls } from "./backends/cpu/host-browser.ts";
-import type { FoundDevice } from "./backends/webgpu/device.ts";
+import type { CpuOptions, CpuUrls } from "./backends/cpu/options.ts";
+import type { FoundDevice } from "./backends/webgpu/adapter-info.ts";
 import type { TuningStore } from "./backends/webgpu/tuning.ts";
 import { GradmixError } from "./errors.ts";
 import {

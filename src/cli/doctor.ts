@@ -4,7 +4,7 @@ import type { Backend } from "../backends/backend.ts";
 import { createCpuBackend } from "../backends/cpu/index.ts";
 import { computesRight } from "../backends/self-check.ts";
 import { createReferenceBackend } from "../backends/reference/index.ts";
-import type { FoundDevice } from "../backends/webgpu/device.ts";
+import type { FoundDevice } from "../backends/webgpu/adapter-info.ts";
 import { createNodeDevice, mayHaveGpu, tuningStore } from "../backends/webgpu/host-node.ts";
 import { createWebgpuBackend } from "../backends/webgpu/index.ts";
 

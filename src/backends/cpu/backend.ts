@@ -10,22 +10,12 @@ import type { View } from "../../tensor/memory.ts";
 import type { Backend, Capabilities } from "../backend.ts";
 import type { KernelName, KernelParams } from "../kernels.ts";
 import { giveTurn } from "../turn.ts";
-import type { CpuHost, SimdLevel, WorkerHandle } from "./host.ts";
+import type { CpuHost, WorkerHandle } from "./host.ts";
 import type { Launcher } from "./kernels/launcher.ts";
 import { launchers } from "./kernels/index.ts";
+import type { CpuOptions, SimdLevel } from "./options.ts";
 import { type CpuMachine, createMachine } from "./runtime.ts";
 import type { WorkerSetup } from "./serve.ts";
-
-export interface CpuOptions {
-  /** Threads that run kernels, the calling one included. Default: the machine's cores, at most 16. */
-  readonly threads?: number;
-  /** "relaxed" fuses multiply-adds where the engine allows it (the default there); "plain" runs everywhere. */
-  readonly simd?: SimdLevel;
-  /** Most bytes of linear memory, at most 4 GiB (the default). */
-  readonly memoryLimit?: number;
-  /** Told, in a line, of workers that did not start where no number of threads was asked for. */
-  readonly log?: (line: string) => void;
-}
 
 const PAGE = 65536;
 const MOST_BYTES = 65536 * PAGE;

@@ -1,22 +1,10 @@
 /** What the CPU backend needs of a browser: the kernels and the worker's script by URL, workers. */
 import { GradmixError } from "../../errors.ts";
 import type { Backend } from "../backend.ts";
-import { type CpuOptions, startCpu } from "./backend.ts";
-import { type CpuHost, RELAXED_PROBE, type SimdLevel, type WorkerHandle } from "./host.ts";
+import { startCpu } from "./backend.ts";
+import { type CpuHost, RELAXED_PROBE, type WorkerHandle } from "./host.ts";
+import type { CpuOptions, CpuUrls, Place, SimdLevel } from "./options.ts";
 import type { WorkerSetup } from "./serve.ts";
-
-/** A URL as text, or anything that has it as `href`, such as a `URL`. */
-export type Place = string | { readonly href: string };
-
-/** Where the files of the CPU backend are, for pages whose bundler does not find them. Relative ones begin at the page. */
-export interface CpuUrls {
-  /** `gradmix/dist/backends/cpu/kernels-relaxed.wasm`. */
-  readonly relaxed?: Place;
-  /** `gradmix/dist/backends/cpu/kernels-plain.wasm`. */
-  readonly plain?: Place;
-  /** `gradmix/dist/backends/cpu/worker-browser.js`, with what it imports. It must be of the page's own origin. */
-  readonly worker?: Place;
-}
 
 /** Starts the backend. Throws `config` for impossible options, `backend` when its files cannot be had. */
 export function createCpuBackend(options: CpuOptions, urls: CpuUrls = {}): Promise<Backend> {

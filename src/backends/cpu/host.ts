@@ -1,7 +1,6 @@
 /** What the CPU backend asks of where it runs: Node.js (host-node.ts) or a browser (host-browser.ts). */
+import type { SimdLevel } from "./options.ts";
 import type { WorkerSetup } from "./serve.ts";
-
-export type SimdLevel = "relaxed" | "plain";
 
 export interface WorkerHandle {
   /** The reason, once the worker has ended or failed. */

@@ -1,10 +1,11 @@
 /** The CPU backend in Node.js. */
 import type { Backend, Capabilities } from "../backend.ts";
-import { type CpuOptions, startCpu, startMachine as startMachineOn } from "./backend.ts";
+import { startCpu, startMachine as startMachineOn } from "./backend.ts";
 import { nodeHost } from "./host-node.ts";
+import type { CpuOptions } from "./options.ts";
 import type { CpuMachine } from "./runtime.ts";
 
-export type { CpuOptions } from "./backend.ts";
+export type { CpuOptions } from "./options.ts";
 
 /** Starts the backend. Throws `config` for impossible options, `backend` when the asked SIMD level is not there. */
 export function createCpuBackend(options: CpuOptions = {}): Promise<Backend> {

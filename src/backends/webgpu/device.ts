@@ -3,30 +3,11 @@ import { GradmixError } from "../../errors.ts";
 import {
   type AdapterInfo,
   adapterName,
+  type FoundDevice,
   isSoftware,
   tensorCoreFeatures,
   tensorCoresOf,
 } from "./adapter-info.ts";
-import type { TensorCores } from "./context.ts";
-
-export interface FoundDevice {
-  /** A `GPUDevice`. */
-  readonly device: object;
-  readonly adapter: string;
-  readonly software: boolean;
-  /** For `createWebgpuBackend`; null where there are none, or where they were not asked for. */
-  readonly tensorCores: TensorCores | null;
-  /** For reports. */
-  readonly details: {
-    readonly vendor: string;
-    readonly architecture: string;
-    readonly driver: string;
-    readonly features: readonly string[];
-    readonly limits: Readonly<Record<string, number>>;
-    /** Shapes and types of subgroup matrices, a line each. */
-    readonly matrices: readonly string[];
-  };
-}
 
 const LIMITS = [
   "maxBufferSize",

@@ -1,6 +1,7 @@
 /** What the WebGPU backend needs of a browser: its adapter. */
 import { GradmixError } from "../../errors.ts";
-import { type FoundDevice, requestDevice } from "./device.ts";
+import type { FoundDevice } from "./adapter-info.ts";
+import { requestDevice } from "./device.ts";
 
 /** The browser's GPU; a software adapter only with `software`. Throws `backend`, saying why, when there is none. */
 export async function createBrowserDevice(options: {

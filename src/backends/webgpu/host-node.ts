@@ -3,8 +3,8 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, w
 import { homedir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
 import { GradmixError } from "../../errors.ts";
-import { tensorCoreFeatures } from "./adapter-info.ts";
-import { type FoundDevice, limitsOf, requestDevice } from "./device.ts";
+import { type FoundDevice, tensorCoreFeatures } from "./adapter-info.ts";
+import { limitsOf, requestDevice } from "./device.ts";
 import { choiceLine, differenceLine, type TuningStore } from "./tuning.ts";
 
 /**
