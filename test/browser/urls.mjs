@@ -1,5 +1,7 @@
 /** Without a bundler: the modules as they are published, by an import map, and files at addresses that are given. */
 import { init, matmul, ones, scope, shutdown } from "gradmix";
+import { createTrainer } from "gradmix/dga";
+import { createGPT } from "gradmix/nn";
 import { refusal, report } from "./page.js";
 
 const place = (name) => new URL(`/elsewhere/${name}`, location.href);
@@ -19,6 +21,8 @@ const started = (urls) => refusal(init({ backend: "cpu", threads: 2, urls }));
 
 try {
   await report({
+    cores: navigator.hardwareConcurrency,
+    entries: [typeof createTrainer, typeof createGPT],
     beside: await product({}),
     given: await product({ urls: { ...kernels, worker: place("worker-browser.js") } }),
     plain: await product({ simd: "plain", urls: kernels }),
