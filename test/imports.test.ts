@@ -42,8 +42,7 @@ function importsOf(source: string): Imports {
       globals.push(node["name"] as string);
     for (const [inner, value] of Object.entries(node))
       for (const child of [value].flat())
-        if (typeof child === "object" && child !== null && "type" in child)
-          visit(child, node, inner);
+        if (typeof child === "object" && child !== null && "type" in child) visit(child, node, inner);
   };
   const program = parse(source, { ecmaVersion: "latest", sourceType: "module" });
   visit(program as unknown as Record<string, unknown>, {}, "");

@@ -334,6 +334,18 @@ describe("the process", () => {
     });
   });
 
+  it("refuses to promise threads without SharedArrayBuffer", () => {
+    const { stdout } = child(`
+      import { createCpuBackend } from "./dist/backends/cpu/index.js";
+      delete globalThis.SharedArrayBuffer;
+      await createCpuBackend({ threads: 2 }).catch(({ code, message }) => console.log(code, message));
+      console.log((await createCpuBackend({ threads: 1 })).capabilities.threads);
+    `);
+    expect(stdout).toBe(
+      "config threads: 2 are not possible: this process has no SharedArrayBuffer; leave threads out, or take 1\n1\n",
+    );
+  });
+
   it("works on one thread without SharedArrayBuffer", () => {
     const { status, stdout, stderr } = child(
       `delete globalThis.SharedArrayBuffer;\n${start.replace("createCpuBackend({ threads: 3 })", "createCpuBackend()")}\n console.log(backend.capabilities.threads);`.replace(
