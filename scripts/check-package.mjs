@@ -1,7 +1,7 @@
 // @ts-check
 /**
  * Checks what would be published: packs it, unpacks it as an installed package, compiles a consumer against its
- * types (NodeNext), imports every entry point and runs the command. Also looks at the lock file: no download
+ * types, imports every entry point and runs the command. Also looks at the lock file: no download
  * addresses, no dependency that wants to run a script when it is installed.
  */
 import { execFileSync } from "node:child_process";
@@ -64,23 +64,39 @@ writeFileSync(
     )
     .join(""),
 );
+// What the types call by no name is taken where there is one: with the DOM library, or with Node's types.
 writeFileSync(
-  join(work, "tsconfig.json"),
-  JSON.stringify({
-    compilerOptions: {
-      module: "NodeNext",
+  join(work, "globals.ts"),
+  `import type { InitOptions } from "gradmix";
+import type { TrainBpeOptions } from "gradmix/data";
+export const options: InitOptions = { urls: { worker: new URL("https://example.com/worker.js") } };
+export const bpe: TrainBpeOptions = { vocabSize: 300, signal: new AbortController().signal };
+`,
+);
+// The published types must stand on their own: with the DOM library, with Node's types, with neither, and under the condition of bundlers.
+const libraries = [
+  { lib: [], types: [], files: ["consumer.ts"] },
+  { lib: ["DOM"], types: [], files: ["consumer.ts", "globals.ts"] },
+  { lib: [], types: ["node"], files: ["consumer.ts", "globals.ts"] },
+];
+const resolutions = [
+  { module: "NodeNext", customConditions: [] },
+  { module: "ESNext", moduleResolution: "bundler", customConditions: ["browser"] },
+];
+for (const { lib, types, files } of libraries)
+  for (const resolution of resolutions) {
+    const compilerOptions = {
+      ...resolution,
       target: "ES2022",
-      lib: ["ES2023", "ESNext.Disposable"],
-      types: ["node"],
+      lib: ["ES2023", "ESNext.Disposable", ...lib],
+      types,
       strict: true,
-      // The published types must stand on their own, without the DOM library.
       skipLibCheck: false,
       noEmit: true,
-    },
-    files: ["consumer.ts"],
-  }),
-);
-run(process.execPath, [join(root, "node_modules/typescript/bin/tsc"), "-p", "."], work);
+    };
+    writeFileSync(join(work, "tsconfig.json"), JSON.stringify({ compilerOptions, files }));
+    run(process.execPath, [join(root, "node_modules/typescript/bin/tsc"), "-p", "."], work);
+  }
 for (const name of entries)
   run(process.execPath, ["-e", `await import(${JSON.stringify(name)})`, "--input-type=module"], work);
 const version = run(process.execPath, [join(installed, manifest.bin.gradmix), "--version"], work).trim();

@@ -1,6 +1,10 @@
-/** gradmix: tensors, automatic differentiation, and backward passes that answer questions about examples and domains. */
+/**
+ * gradmix: tensors, automatic differentiation, and backward passes that answer questions about examples and domains. This is the entry for browsers;
+ * index.node.ts is Node's.
+ */
 export { GradmixError, type ErrorCode } from "./errors.ts";
-export { init, type InitOptions, shutdown } from "./init.ts";
+export { init } from "./host-browser.ts";
+export { type InitOptions, shutdown } from "./init.ts";
 export type { Backend, BackendName, Capabilities } from "./backends/backend.ts";
 export type { Activation } from "./backends/kernels.ts";
 export type { DType, TensorData } from "./tensor/dtype.ts";

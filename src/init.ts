@@ -1,17 +1,29 @@
-/** Starting and stopping a backend. */
+/** Starting and stopping a backend, whatever the host: Node.js (host-node.ts) or a browser (host-browser.ts). */
 import type { Backend } from "./backends/backend.ts";
 import { createReferenceBackend } from "./backends/reference/index.ts";
-import type { NodeDevice } from "./backends/webgpu/host-node.ts";
+import type { CpuOptions, CpuUrls } from "./backends/cpu/options.ts";
+import type { FoundDevice } from "./backends/webgpu/adapter-info.ts";
 import type { TuningStore } from "./backends/webgpu/tuning.ts";
 import { GradmixError } from "./errors.ts";
-import { boolean, callback, checkOptions, integerIn, numberIn, oneOf, string, valueThat } from "./options.ts";
+import {
+  boolean,
+  callback,
+  checkOptions,
+  integerIn,
+  numberIn,
+  object,
+  oneOf,
+  type OptionCheck,
+  string,
+  valueThat,
+} from "./options.ts";
 import { setCurrentMemory } from "./tensor/memory.ts";
 
 export interface InitOptions {
   /**
    * "auto" (the default, unless the environment variable GRADMIX_BACKEND names another) takes the GPU where the machine has one that the optional package
-   * `webgpu` can use, else the cpu; options that only the cpu backend has take it at once. "webgpu" insists on a GPU; a software adapter is used only with
-   * GRADMIX_WEBGPU=software. "reference" is slow and exact: an oracle.
+   * `webgpu`, or the browser, can use, else the cpu; `threads` and `simd`, which only the cpu backend has, take it at once. "webgpu" insists on a GPU; a
+   * software adapter is used only with GRADMIX_WEBGPU=software, or where its `device` is handed in. "reference" is slow and exact: an oracle.
    */
   readonly backend?: "auto" | "cpu" | "webgpu" | "reference";
   /**
@@ -19,7 +31,10 @@ export interface InitOptions {
    * 128 MiB at most. It belongs to the backend from here on, which destroys it.
    */
   readonly device?: object;
-  /** Threads that run kernels of the cpu backend, the calling one included. Default: one a core. */
+  /**
+   * Threads that run kernels of the cpu backend, the calling one included. Default: one a core. In a browser more than one need a page that is cross-origin
+   * isolated; without, the default is 1.
+   */
   readonly threads?: number;
   /** Of the cpu backend: "relaxed" fuses multiply-adds where the engine can; "plain" runs everywhere. Default: "auto", relaxed if possible. */
   readonly simd?: "auto" | "relaxed" | "plain";
@@ -28,6 +43,8 @@ export interface InitOptions {
    * training (`lossScale`). Default: "f32".
    */
   readonly precision?: "f32" | "f16";
+  /** In a browser: where the files of the cpu backend are, for a bundler that does not find them (docs/browser.md). Default: beside its modules. */
+  readonly urls?: CpuUrls;
   /** Most bytes of tensors at once. */
   readonly memoryLimit?: number;
   /**
@@ -36,9 +53,37 @@ export interface InitOptions {
    * Other backends time nothing.
    */
   readonly deterministic?: boolean;
-  /** Told, a line each, what was chosen: a variant of a kernel, or the cpu in place of a GPU that computes wrongly. */
+  /**
+   * Told, a line each, what was chosen: a variant of a kernel, the cpu in place of a GPU that computes wrongly, or fewer threads than there are cores where
+   * workers could not be started.
+   */
   readonly log?: (line: string) => void;
 }
+
+/** What starting a backend asks of the host. */
+export interface Host {
+  /** The check of the option `urls`. */
+  readonly urls: OptionCheck;
+  /** An environment variable; undefined where there is none, or an empty one. */
+  environment(name: string): string | undefined;
+  startCpu(options: CpuOptions, urls: CpuUrls | undefined): Promise<Backend>;
+  /** Is there any sign of a GPU? Cheap: who only wonders asks this first. */
+  mayHaveGpu(): Promise<boolean>;
+  /** Throws `backend` where there is no GPU; one in software is taken only with `software`. */
+  findDevice(options: { software: boolean; tensorCores: boolean }): Promise<FoundDevice>;
+  /** Where choices of variants are kept for a device. */
+  tuningStore(device: FoundDevice, log: InitOptions["log"]): Promise<TuningStore>;
+}
+
+/** Checks of `urls` where it can be given. */
+export const cpuUrls: OptionCheck = (name, value) => {
+  object(name, value);
+  const place = valueThat("a URL", (given) => typeof given === "string" || hasHref(given));
+  checkOptions<CpuUrls>(name, value as CpuUrls, { relaxed: place, plain: place, worker: place });
+};
+
+const hasHref = (value: unknown): boolean =>
+  typeof value === "object" && value !== null && typeof Reflect.get(value, "href") === "string";
 
 let running: Backend | null = null;
 /** Calls of `init` and `shutdown` come one after the other. */
@@ -50,15 +95,12 @@ function inTurn<T>(task: () => Promise<T>): Promise<T> {
   return mine;
 }
 
-/**
- * Starts a backend and makes it the one on which tensors are created. A backend that runs already is stopped first. Throws
- * `config` for impossible options, and for those that the chosen backend does not have; `backend` when it cannot start.
- */
-export function init(options: InitOptions = {}): Promise<Backend> {
+/** `init` on a host. */
+export function start(host: Host, options: InitOptions): Promise<Backend> {
   return inTurn(async () => {
-    checkInit(options);
+    checkInit(host, options);
     await stop();
-    const started = await create(options);
+    const started = await create(host, options);
     running = started;
     setCurrentMemory(started);
     return started;
@@ -79,13 +121,14 @@ async function stop(): Promise<void> {
 }
 
 /** Throws `config` for an option that there is not, or a value that no backend takes. */
-function checkInit(options: InitOptions): void {
+function checkInit(host: Host, options: InitOptions): void {
   checkOptions("init", options, {
     backend: string,
     device: valueThat("a GPUDevice, which is what adapter.requestDevice() resolves to", isDevice),
     threads: integerIn(1),
     simd: oneOf("auto", "relaxed", "plain"),
     precision: oneOf("f32", "f16"),
+    urls: host.urls,
     memoryLimit: numberIn({ min: 0 }),
     deterministic: boolean,
     log: callback,
@@ -96,9 +139,10 @@ function checkInit(options: InitOptions): void {
 function checkHas(
   backend: string,
   by: string,
-  { threads, simd = "auto", precision, device }: InitOptions,
+  { threads, simd = "auto", urls, precision, device }: InitOptions,
 ): void {
-  const ofCpu = threads !== undefined ? "threads" : simd !== "auto" ? "simd" : null;
+  const ofCpu =
+    threads !== undefined ? "threads" : simd !== "auto" ? "simd" : urls !== undefined ? "urls" : null;
   if (ofCpu !== null && backend !== "cpu" && backend !== "auto")
     throw new GradmixError(
       "config",
@@ -110,12 +154,12 @@ function checkHas(
     throw new GradmixError("config", `precision: "f16" needs the backend "webgpu", not "${backend}"${by}`);
 }
 
-async function create(options: InitOptions): Promise<Backend> {
-  const { backend = "auto", threads, simd, memoryLimit, device } = options;
+async function create(host: Host, options: InitOptions): Promise<Backend> {
+  const { backend = "auto", threads, simd, memoryLimit, device, log } = options;
   const limit = memoryLimit === undefined ? {} : { memoryLimit };
   // A device says what is wanted, so the environment is not asked.
   const asked = backend === "auto" && device === undefined;
-  const named = asked ? environment("GRADMIX_BACKEND") : undefined;
+  const named = asked ? host.environment("GRADMIX_BACKEND") : undefined;
   const name = named ?? (backend === "auto" && device !== undefined ? "webgpu" : backend);
   if (!["auto", "cpu", "webgpu", "reference"].includes(name))
     throw new GradmixError(
@@ -126,29 +170,37 @@ async function create(options: InitOptions): Promise<Backend> {
   if (device !== undefined) return startWebgpu(await described(device, options), options);
   if (name === "reference") return createReferenceBackend(limit);
   if (name === "webgpu")
-    return startWebgpu(await findDevice(options, environment("GRADMIX_WEBGPU") === "software"), options);
+    return startWebgpu(
+      await findDevice(host, options, host.environment("GRADMIX_WEBGPU") === "software"),
+      options,
+    );
   if (name === "auto" && threads === undefined && (simd ?? "auto") === "auto") {
-    const found = await tryWebgpu(options);
+    const found = await tryWebgpu(host, options);
     if (found !== null) return found;
   }
-  // Only here: the others need none of its code.
-  const { createCpuBackend } = await import("./backends/cpu/index.ts");
-  return createCpuBackend({
-    ...limit,
-    ...(threads === undefined ? {} : { threads }),
-    ...(simd === undefined || simd === "auto" ? {} : { simd }),
-  });
+  return host.startCpu(
+    {
+      ...limit,
+      ...(threads === undefined ? {} : { threads }),
+      ...(simd === undefined || simd === "auto" ? {} : { simd }),
+      ...(log === undefined ? {} : { log }),
+    },
+    options.urls,
+  );
 }
 
 /** A device, and where choices of variants are kept for it. */
-interface Found extends Pick<NodeDevice, "device" | "adapter" | "software" | "tensorCores"> {
+interface Found extends Pick<FoundDevice, "device" | "adapter" | "software" | "tensorCores"> {
   readonly tuning: TuningStore;
 }
 
-async function findDevice({ precision, log }: InitOptions, allowSoftware: boolean): Promise<Found> {
-  const { createNodeDevice, tuningStore } = await import("./backends/webgpu/host-node.ts");
-  const found = await createNodeDevice({ software: allowSoftware, tensorCores: precision === "f16" });
-  return { ...found, tuning: tuningStore(found, log) };
+async function findDevice(
+  host: Host,
+  { precision, log }: InitOptions,
+  allowSoftware: boolean,
+): Promise<Found> {
+  const found = await host.findDevice({ software: allowSoftware, tensorCores: precision === "f16" });
+  return { ...found, tuning: await host.tuningStore(found, log) };
 }
 
 /** What there is to know of a device that was handed in. Its choices of variants hold as long as it does. */
@@ -158,18 +210,14 @@ async function described(device: object, { log }: InitOptions): Promise<Found> {
   const info = (device as Partial<GPUDevice>).adapterInfo ?? {
     ...{ vendor: "", architecture: "", device: "", description: "", isFallbackAdapter: false },
   };
-  const { choiceLine, differenceLine } = await import("./backends/webgpu/tuning.ts");
+  const { tuningForNow } = await import("./backends/webgpu/tuning.ts");
   const { adapterName, isSoftware, tensorCoresOf } = await import("./backends/webgpu/adapter-info.ts");
   return {
     device,
     adapter: adapterName(info) || "the given device",
     software: isSoftware(info),
     tensorCores: tensorCoresOf(features, info, limits),
-    tuning: {
-      known: {},
-      learn: (...choice) => log?.(choiceLine(...choice)),
-      differs: (...variant) => log?.(differenceLine(...variant)),
-    },
+    tuning: tuningForNow(log),
   };
 }
 
@@ -199,12 +247,11 @@ async function startWebgpu(found: Found, options: InitOptions): Promise<Backend>
 }
 
 /** The GPU, if there is one that works; else null. */
-async function tryWebgpu(options: InitOptions): Promise<Backend | null> {
-  const { mayHaveGpu } = await import("./backends/webgpu/host-node.ts");
-  if (!mayHaveGpu()) return null;
+async function tryWebgpu(host: Host, options: InitOptions): Promise<Backend | null> {
+  if (!(await host.mayHaveGpu())) return null;
   let found: Found;
   try {
-    found = await findDevice(options, false);
+    found = await findDevice(host, options, false);
   } catch (error) {
     if (error instanceof GradmixError) return null;
     throw error;
@@ -216,12 +263,6 @@ async function tryWebgpu(options: InitOptions): Promise<Backend | null> {
     options.log?.(`${error.message}; the cpu is used`);
     return null;
   }
-}
-
-/** One that is empty counts as not set. */
-function environment(name: string): string | undefined {
-  const value = typeof process === "undefined" ? undefined : process.env[name];
-  return value === "" ? undefined : value;
 }
 
 function isDevice(value: unknown): value is GPUDevice {

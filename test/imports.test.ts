@@ -1,43 +1,138 @@
-/** What a browser would load: the library's modules and what they import before anything is called. */
-import { readFileSync } from "node:fs";
-import { dirname, resolve } from "node:path";
-import { expect, test } from "vitest";
+/** What a browser loads: the modules of the package's entries for it, and all that those import, at once or later. */
+import { parse } from "acorn";
+import { existsSync, readFileSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import { describe, expect, test } from "vitest";
 
-const dist = resolve(import.meta.dirname, "../dist");
+const root = resolve(import.meta.dirname, "..");
 
-/** Static imports and exports of a module, as they are written. */
-const importsOf = (file: string): string[] =>
-  [...readFileSync(file, "utf8").matchAll(/^(?:import|export)\s(?:[^;"']*\sfrom\s*)?["']([^"']+)["']/gm)].map(
-    ([, specifier = ""]) => specifier,
-  );
+interface Imports {
+  /** As they are written, of `import`, `export … from`, `import()` and `new URL("…", import.meta.url)`. */
+  readonly specifiers: readonly string[];
+  /** Names that only Node.js has. */
+  readonly globals: readonly string[];
+}
 
-function reachable(entries: readonly string[]): { files: Set<string>; packages: Set<string> } {
+const NODE_GLOBALS = new Set(["process", "Buffer", "global", "require", "__dirname", "__filename"]);
+
+function importsOf(source: string): Imports {
+  const specifiers: string[] = [];
+  const globals: string[] = [];
+  // What is put together at run time neither a bundler nor this can follow.
+  const note = (value: unknown): void => void specifiers.push(typeof value === "string" ? value : "?");
+  const visit = (node: Record<string, unknown>, parent: Record<string, unknown>, key: string): void => {
+    const of = (name: string): Record<string, unknown> => node[name] as Record<string, unknown>;
+    const isModule = ["ImportDeclaration", "ExportAllDeclaration", "ExportNamedDeclaration"].includes(
+      node["type"] as string,
+    );
+    if ((isModule && node["source"]) || node["type"] === "ImportExpression") {
+      note(of("source")["value"]);
+    }
+    if (node["type"] === "NewExpression" && of("callee")["name"] === "URL") {
+      const [path, base] = node["arguments"] as Record<string, unknown>[];
+      // import.meta.url
+      if (
+        base?.["type"] === "MemberExpression" &&
+        (base["object"] as { type: string }).type === "MetaProperty"
+      )
+        note(path["value"]);
+    }
+    const isName = key === "property" || key === "key" ? parent["computed"] === true : true;
+    if (node["type"] === "Identifier" && isName && NODE_GLOBALS.has(node["name"] as string))
+      globals.push(node["name"] as string);
+    for (const [inner, value] of Object.entries(node))
+      for (const child of [value].flat())
+        if (typeof child === "object" && child !== null && "type" in child) visit(child, node, inner);
+  };
+  const program = parse(source, { ecmaVersion: "latest", sourceType: "module" });
+  visit(program as unknown as Record<string, unknown>, {}, "");
+  return { specifiers, globals };
+}
+
+interface Graph {
+  readonly files: ReadonlySet<string>;
+  /** Importers by what they import that is not of this package. */
+  readonly packages: ReadonlyMap<string, readonly string[]>;
+  /** Files that name what only Node.js has. */
+  readonly globals: readonly string[];
+}
+
+function reachable(entries: readonly string[]): Graph {
   const files = new Set<string>();
-  const packages = new Set<string>();
+  const packages = new Map<string, string[]>();
+  const globals: string[] = [];
   const visit = (file: string): void => {
     if (files.has(file)) return;
     files.add(file);
-    for (const specifier of importsOf(file))
+    expect(existsSync(file), file).toBe(true);
+    if (!file.endsWith(".js")) return;
+    const found = importsOf(readFileSync(file, "utf8"));
+    globals.push(...found.globals.map((name) => `${file}: ${name}`));
+    for (const specifier of found.specifiers)
       if (specifier.startsWith(".")) visit(resolve(dirname(file), specifier));
-      else packages.add(specifier);
+      else packages.set(specifier, [...(packages.get(specifier) ?? []), file]);
   };
-  for (const entry of entries) visit(resolve(dist, entry));
-  return { files, packages };
+  for (const entry of entries) visit(join(root, entry));
+  return { files, packages, globals };
 }
 
-test("the core and the WebGPU backend load no Node module and no package", () => {
-  const { files, packages } = reachable([
-    "index.js",
-    "nn/index.js",
-    "dga/index.js",
-    "backends/webgpu/index.js",
-    "backends/webgpu/adapter-info.js",
-    "backends/self-check.js",
-  ]);
-  expect([...packages]).toEqual([]);
-  expect(files.size).toBeGreaterThan(80);
+type Target = string | { readonly [condition: string]: Target };
+const { exports } = JSON.parse(readFileSync(join(root, "package.json"), "utf8")) as {
+  exports: Record<string, Target>;
+};
+
+/** The file of an entry under conditions, the first of which that is named counts. */
+function fileOf(target: Target, conditions: ReadonlySet<string>): string {
+  if (typeof target === "string") return target;
+  const [, next] = Object.entries(target).find(([name]) => conditions.has(name)) ?? [];
+  if (next === undefined) throw new Error("no condition fits");
+  return fileOf(next, conditions);
+}
+
+const entriesFor = (...conditions: string[]): string[] =>
+  Object.entries(exports)
+    .filter(([name]) => name !== "./package.json")
+    .map(([, target]) => fileOf(target, new Set([...conditions, "default"])));
+
+describe("in a browser", () => {
+  const graph = reachable(entriesFor("browser", "import"));
+
+  test("no module of Node.js is imported, and no package that is not known to do without", () => {
+    // The first for the patterns of a tokenizer.json, the second, an optional peer, by gradmix/testing. Neither has a dependency on Node.js.
+    expect([...graph.packages.keys()].sort()).toEqual(["fast-check", "oniguruma-to-es"]);
+  });
+
+  test("nothing is named that only Node.js has", () => {
+    expect(graph.globals).toEqual([]);
+  });
+
+  test("the kernels and the worker are found by bundlers, as are the backends", () => {
+    const names = [...graph.files].map((file) => file.slice(join(root, "dist/").length));
+    expect(names).toEqual(
+      expect.arrayContaining([
+        ...["kernels-relaxed.wasm", "kernels-plain.wasm", "worker-browser.js"].map(
+          (name) => `backends/cpu/${name}`,
+        ),
+        "backends/webgpu/index.js",
+        "backends/self-check.js",
+      ]),
+    );
+    expect(names.filter((name) => /node/.test(name))).toEqual([]);
+  });
 });
 
-test("a Node module would be seen", () => {
-  expect([...reachable(["backends/webgpu/host-node.js"]).packages]).toContain("node:fs");
+test("the entries for Node.js have what those for browsers have, and Node's modules would be seen", async () => {
+  const node = reachable(entriesFor("node", "import"));
+  for (const builtin of ["node:fs", "node:worker_threads", "picomatch"])
+    expect([...node.packages.keys()]).toContain(builtin);
+  expect(node.globals.some((name) => name.endsWith("host-node.js: process"))).toBe(true);
+  for (const name of ["", "/data"]) {
+    const [browser, own] = await Promise.all(
+      ["browser", "node"].map(async (condition) => {
+        const file = fileOf(exports[`.${name}`], new Set([condition, "default"]));
+        return Object.keys((await import(join(root, file))) as object).sort();
+      }),
+    );
+    expect(browser).toEqual(own);
+  }
 });

@@ -4,7 +4,8 @@ import type { Backend } from "../backends/backend.ts";
 import { createCpuBackend } from "../backends/cpu/index.ts";
 import { computesRight } from "../backends/self-check.ts";
 import { createReferenceBackend } from "../backends/reference/index.ts";
-import { createNodeDevice, mayHaveGpu, type NodeDevice, tuningStore } from "../backends/webgpu/host-node.ts";
+import type { FoundDevice } from "../backends/webgpu/adapter-info.ts";
+import { createNodeDevice, mayHaveGpu, tuningStore } from "../backends/webgpu/host-node.ts";
 import { createWebgpuBackend } from "../backends/webgpu/index.ts";
 
 import { GradmixError } from "../errors.ts";
@@ -19,7 +20,7 @@ export async function doctor(output: Output): Promise<number> {
   const print = (name: string, value: string): void => {
     output.write(`${name.padEnd(10)} ${value}\n`);
   };
-  let found: NodeDevice[] = [];
+  let found: FoundDevice[] = [];
   const choices: ReadonlyMap<string, string>[] = [];
   const startWebgpu = async (precision: "f32" | "f16"): Promise<Backend> => {
     if (!mayHaveGpu()) throw new GradmixError("backend", "this machine has no driver for a GPU (Vulkan)");

@@ -1,7 +1,7 @@
 /** The backend of a run: which is started, what its numbers depend on, and what a resumed run changes of it. */
 import type { Backend } from "../backends/backend.ts";
 import { GradmixError } from "../errors.ts";
-import { init } from "../init.ts";
+import { init } from "../host-node.ts";
 import type { RunChanges } from "./run-events.ts";
 import type { RunConfig } from "./train-config.ts";
 import { isObject } from "../json.ts";

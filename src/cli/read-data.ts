@@ -8,7 +8,7 @@ import {
   readDocuments,
   type Tokenizer,
   trainBpe,
-} from "../data/index.ts";
+} from "../data/index.node.ts";
 import { evaluationWindows, type Windows, windowsOf } from "../data/tokens.ts";
 import { checkSameText, type Content, createWitness, listInputs } from "./inputs.ts";
 import type { RunHooks } from "./run-events.ts";

@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { join } from "node:path";
-import { loadTokenizer, type Tokenizer } from "../data/index.ts";
+import { loadTokenizer, type Tokenizer } from "../data/index.node.ts";
 import { GradmixError } from "../errors.ts";
 import type { GPT } from "../nn/gpt.ts";
 import { fromHuggingFace } from "../nn/huggingface.ts";

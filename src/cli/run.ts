@@ -3,7 +3,7 @@
  * and the demo call; files go through the run's store.
  */
 import type { Backend } from "../backends/backend.ts";
-import { loadTokenizer } from "../data/index.ts";
+import { loadTokenizer } from "../data/index.node.ts";
 import type { Checkpoint } from "../dga/config.ts";
 import { createTrainer, type Trainer } from "../dga/trainer.ts";
 import { GradmixError } from "../errors.ts";

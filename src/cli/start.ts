@@ -1,7 +1,7 @@
 /** What `--init-from` means: a model to begin with, out of a run, one of its checkpoints or a Hugging Face folder. Its parameters only; nothing of its optimizer or weights. */
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { loadTokenizer, type Tokenizer } from "../data/index.ts";
+import { loadTokenizer, type Tokenizer } from "../data/index.node.ts";
 import type { Checkpoint } from "../dga/config.ts";
 import { GradmixError } from "../errors.ts";
 import { createGPT, type GPT, type GPTConfig, type ResolvedGPTConfig, resolveGPTConfig } from "../nn/gpt.ts";

@@ -4,6 +4,7 @@
  */
 import { GradmixError } from "../errors.ts";
 import { END_OF_TEXT, readBytes, type Tokenizer, writeBytes } from "./byte-level.ts";
+import { joinBytes, readable } from "./bytes.ts";
 import { escapePattern, gpt2PreTokenizer, type Normalizer, type PreTokenizer } from "./pre-tokenizer.ts";
 
 export interface Merge {
@@ -31,7 +32,9 @@ const BLOCK = 1 << 14;
 
 /** A piece as a string of its own. One cut from a text would keep the whole text in memory. */
 export const detach = (piece: string): string =>
-  piece.length < 13 ? piece : Buffer.from(piece, "utf16le").toString("utf16le");
+  piece.length < 13
+    ? piece
+    : String.fromCharCode(...Array.from({ length: piece.length }, (_, i) => piece.charCodeAt(i)));
 
 /** An added token that text can spell: it is one token wherever it stands, before anything else is looked at. */
 export interface AddedToken {
@@ -105,7 +108,7 @@ export function tokenizerOf(parts: TokenizerParts): Tokenizer {
         const bytes = tokens[ids[i]];
         if (bytes !== undefined) parts.push(bytes);
       }
-      return new TextDecoder("utf-8", { ignoreBOM: true }).decode(Buffer.concat(parts));
+      return readable(joinBytes(parts));
     },
     toJSON: parts.toJSON,
   };
@@ -196,7 +199,7 @@ function byteIds({ bytes: ids, unknown = null }: TokenizerParts): (bytes: Uint8A
       if (id < 0 && unknown === null)
         throw new GradmixError(
           "data",
-          `the tokenizer has no token for the byte 0x${byte.toString(16)}, which is in ${JSON.stringify(Buffer.from(bytes.subarray(0, 40)).toString())}; use one whose vocabulary has all 256 bytes (in Hugging Face's BpeTrainer: initial_alphabet = ByteLevel.alphabet())`,
+          `the tokenizer has no token for the byte 0x${byte.toString(16)}, which is in ${JSON.stringify(readable(bytes.subarray(0, 40)))}; use one whose vocabulary has all 256 bytes (in Hugging Face's BpeTrainer: initial_alphabet = ByteLevel.alphabet())`,
         );
       if (id >= 0) out[length++] = id;
       else if (unknown !== null && !(inUnknown && unknown.fuse)) out[length++] = unknown.id;

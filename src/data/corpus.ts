@@ -4,6 +4,7 @@ import { checkOptions, integerIn, numberIn, required } from "../options.ts";
 import { timesShare } from "../share.ts";
 import { foldIn, key, uniformAt } from "../tensor/rng.ts";
 import type { Tokenizer } from "./byte-level.ts";
+import { utf8Length } from "./bytes.ts";
 import { type CorpusWriter, corpusWriter, splitStream, type TokenStream } from "./tokens.ts";
 
 export interface Corpus {
@@ -64,7 +65,7 @@ export async function buildCorpus(
     if (isHeldOut) heldOutDocuments++;
     const to = count === 0 ? first : isHeldOut ? heldOut : train;
     encodeTo(to, text, source, tokenizer);
-    bytes += Buffer.byteLength(text);
+    bytes += utf8Length(text);
     count++;
   }
   if (count === 0) throw new GradmixError("data", `"${name}": it is empty; give text to learn from`);

@@ -1,6 +1,10 @@
-/** From text files to batches of tokens: sources, tokenizers, corpora, windows, the sampler. */
-export { type LeftOut, type ListOptions, listFiles } from "./files.ts";
-export { type Document, readDocuments, type ReadOptions } from "./sources.ts";
+/**
+ * From text to batches of tokens: tokenizers, corpora, windows, the sampler. This is the entry for browsers, in which what reads files throws;
+ * index.node.ts is Node's.
+ */
+export type { LeftOut, ListOptions } from "./files.ts";
+export type { Document, ReadOptions } from "./sources.ts";
+export { listFiles, readDocuments } from "./no-files.ts";
 export { END_OF_TEXT, type Tokenizer } from "./byte-level.ts";
 export { byteTokenizer, loadTokenizer } from "./tokenizer.ts";
 export { trainBpe, type TrainBpeOptions } from "./train-bpe.ts";

@@ -36,6 +36,7 @@ export const gpt2PreTokenizer: PreTokenizer = { pieces: gpt2Pieces, written: fal
 
 /** The pre-tokenizer of a `tokenizer.json`: ByteLevel alone, or in a sequence with Split, Digits and Punctuation. */
 export function readPreTokenizer(json: unknown, wrong: Wrong): PreTokenizer {
+  const utf8 = new TextEncoder();
   const cuts: Cut[] = [];
   let byteLevel: number | null = null;
   let complete = true;
@@ -66,7 +67,7 @@ export function readPreTokenizer(json: unknown, wrong: Wrong): PreTokenizer {
         : `the pre-tokenizer ${named(field(json, "type"))} has no part ByteLevel`,
     );
   const written = byteLevel < cuts.length;
-  if (written) cuts.splice(byteLevel, 0, (piece) => [writeBytes(Buffer.from(piece))]);
+  if (written) cuts.splice(byteLevel, 0, (piece) => [writeBytes(utf8.encode(piece))]);
   return { pieces: chain(cuts), written, complete: complete && !written };
 }
 

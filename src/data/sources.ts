@@ -10,6 +10,7 @@ import { stat } from "node:fs/promises";
 import { createGunzip } from "node:zlib";
 import { errorCode, GradmixError } from "../errors.ts";
 import { boolean, callback, checkOptions, string } from "../options.ts";
+import { joinBytes } from "./bytes.ts";
 import { ArchiveError, unpackZstd } from "./zstd.ts";
 
 export interface Document {
@@ -119,17 +120,6 @@ function firstInvalid(bytes: Uint8Array): number {
   return Math.min(valid, bytes.length);
 }
 
-function join(chunks: readonly Uint8Array[]): Uint8Array {
-  if (chunks.length === 1) return chunks[0];
-  const out = new Uint8Array(chunks.reduce((n, chunk) => n + chunk.length, 0));
-  let at = 0;
-  for (const chunk of chunks) {
-    out.set(chunk, at);
-    at += chunk.length;
-  }
-  return out;
-}
-
 /** Most bytes of one document of a file that is no file of lines. */
 const PART = 1 << 24;
 
@@ -142,7 +132,7 @@ async function* parts(file: string): AsyncGenerator<{ bytes: Uint8Array; at: num
     held.push(chunk);
     size += chunk.length;
     while (size > PART) {
-      const bytes = join(held);
+      const bytes = joinBytes(held);
       let end = bytes.subarray(0, PART).lastIndexOf(10) + 1;
       if (end < PART / 2) for (end = PART; end > PART - 4 && (bytes[end] & 0xc0) === 0x80;) end--;
       yield { bytes: bytes.subarray(0, end), at };
@@ -151,7 +141,7 @@ async function* parts(file: string): AsyncGenerator<{ bytes: Uint8Array; at: num
       at += end;
     }
   }
-  if (size > 0) yield { bytes: join(held), at };
+  if (size > 0) yield { bytes: joinBytes(held), at };
 }
 
 /** Most bytes of a line. Half of what a string can hold, so that its text always fits. */
@@ -162,7 +152,7 @@ async function* lines(file: string): AsyncGenerator<Uint8Array | null, void, und
   let rest: Uint8Array[] = [];
   let size = 0;
   const take = (): Uint8Array | null => {
-    const line = size > LINE ? null : join(rest);
+    const line = size > LINE ? null : joinBytes(rest);
     rest = [];
     size = 0;
     return line;

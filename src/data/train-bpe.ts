@@ -1,4 +1,5 @@
 /** Learning a byte-level BPE from texts (Sennrich et al. 2016). */
+import type { CancelSignal } from "../cancel.ts";
 import { giveTurn } from "../backends/turn.ts";
 import { callback, checkOptions, integerIn, required, valueThat } from "../options.ts";
 import { bpeTokenizer, detach, type Merge, pairKey, splitKey } from "./bpe.ts";
@@ -14,7 +15,7 @@ export interface TrainBpeOptions {
   /** Told the number of merges found so far, now and then. */
   readonly onProgress?: (merges: number) => void;
   /** Ends the learning, with its reason, between two merges. */
-  readonly signal?: AbortSignal;
+  readonly signal?: CancelSignal;
 }
 
 /**

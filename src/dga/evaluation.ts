@@ -1,4 +1,5 @@
 /** The loss of a model on held-out examples. */
+import type { CancelSignal } from "../cancel.ts";
 import { assemble, type Dataset } from "../data/dataset.ts";
 import type { Examples, Model } from "../nn/model.ts";
 import { checkRange } from "../options.ts";
@@ -14,7 +15,7 @@ export async function meanLoss<B extends Examples>(
   source: Dataset<B>,
   tokens: number,
   batch: number,
-  signal?: AbortSignal,
+  signal?: CancelSignal,
 ): Promise<number> {
   checkRange("evaluate: tokens", tokens, { min: 1, max: Infinity, openMax: false });
   let end = 0;

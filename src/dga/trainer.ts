@@ -8,6 +8,7 @@
  *
  * No files and no clock: what a step did is returned, the whole state can be saved and restored, and the same state goes on to the same bits.
  */
+import type { CancelSignal } from "../cancel.ts";
 import type { Dataset } from "../data/dataset.ts";
 import { GradmixError } from "../errors.ts";
 import type { Examples, Model, TokenBatch } from "../nn/model.ts";
@@ -60,7 +61,7 @@ export interface Trainer<B extends Examples = TokenBatch> {
   /** Training tokens and epochs of one domain so far. */
   seen(domain: number): { readonly tokens: number; readonly epochs: number };
   /** Mean loss per token over the first examples that hold `tokens` tokens. Rejects with the reason of `signal` once that is aborted. */
-  evaluate(source: Dataset<B>, tokens: number, signal?: AbortSignal): Promise<number>;
+  evaluate(source: Dataset<B>, tokens: number, signal?: CancelSignal): Promise<number>;
   /** Everything that `restore` needs to go on to the same bits. Throws `numeric` when a parameter is not finite. */
   save(): Promise<Checkpoint>;
   /** Throws `checkpoint`, naming what does not fit; then nothing was changed. */

@@ -56,6 +56,7 @@ describe("init", () => {
     await expect(init({ backend: "webgpu", simd: "plain" })).rejects.toThrow(
       /^simd: an option of the backend "cpu"/,
     );
+    await expect(init({ backend: "cpu", urls: {} })).rejects.toThrow(/^init: urls: an option for browsers; /);
     for (const name of ["reference", "webgpu"]) {
       process.env["GRADMIX_BACKEND"] = name;
       for (const [option, value] of [

@@ -603,7 +603,7 @@ describe.skipIf(off)("webgpu", () => {
     ["that never gave its backend back, and throws", "await t.data(); throw new Error('on purpose');"],
   ])("a process ends: one %s", (_, rest) => {
     const script = `
-      const { init, ones, add } = await import(${JSON.stringify(resolve(import.meta.dirname, "../../dist/index.js"))});
+      const { init, ones, add } = await import(${JSON.stringify(resolve(import.meta.dirname, "../../dist/index.node.js"))});
       await init({ backend: "webgpu" });
       const t = add(ones([4]), 1);
       ${rest}

@@ -11,8 +11,10 @@ export const Word = {
   next: 16,
   tasks: 1,
   kernel: 2,
-  /** Workers that have finished the launch. */
-  done: 32,
+  /** 1 while tasks are to be taken, else 0. A worker that comes later than this has slept through the launch, and nobody waits for it. */
+  open: 5,
+  /** Workers that look for tasks, or work on one. */
+  busy: 32,
   /** 1 + the thread that failed, or 0. */
   failed: 3,
   stop: 4,

@@ -2,12 +2,13 @@
  * Launches WebAssembly kernels on the calling thread and its workers.
  *
  * A launch cuts its work into tasks by shape alone; every thread takes tasks from one counter, and each task writes only its own
- * outputs, so results do not depend on how many threads there are. The caller takes part and returns when all are done.
+ * outputs, so results do not depend on how many threads there are. The caller takes part and returns when all tasks are done. It waits for workers that
+ * work on one, not for those that have not woken up yet.
  */
 import { GradmixError } from "../../errors.ts";
 import type { View } from "../../tensor/memory.ts";
 import { type Allocator, createAllocator } from "./allocator.ts";
-import type { WorkerHandle } from "./host-node.ts";
+import type { WorkerHandle } from "./host.ts";
 import {
   CONTROL_BYTES,
   FLOAT_SLOTS_AT,
@@ -66,6 +67,8 @@ export interface CpuMachine extends Runtime {
   workers: readonly WorkerHandle[];
   /** Milliseconds without progress after which a launch is given up. */
   patience: number;
+  /** Whether the calling thread may sleep while it waits for workers: a page's main thread may not. */
+  maySleep: boolean;
   stop(): void;
 }
 
@@ -126,6 +129,7 @@ export function createMachine(
     parametersAt,
     workers: [],
     patience: PATIENCE_MS,
+    maySleep: maySleep(),
     alloc(size) {
       const at = allocator.allocate(size);
       if (at < 0)
@@ -165,6 +169,10 @@ export function createMachine(
     launch({ kernel, tasks, ints, floats = [], scratch = 0, work }) {
       if (tasks <= 0) return;
       if (broken !== null) throw new GradmixError("backend", broken);
+      for (const worker of machine.workers) {
+        const reason = worker.ended();
+        if (reason !== null) throw lost(kernel, reason);
+      }
       const number = numbers.get(kernel);
       if (number === undefined)
         throw new GradmixError("backend", `cpu: there is no kernel function "${kernel}"`);
@@ -193,7 +201,7 @@ export function createMachine(
       control[Word.kernel] = number;
       control[Word.tasks] = tasks;
       Atomics.store(control, Word.next, 0);
-      Atomics.store(control, Word.done, 0);
+      Atomics.store(control, Word.open, 1);
       Atomics.add(control, Word.epoch, 1);
       Atomics.notify(control, Word.epoch);
       let failed: GradmixError | null = null;
@@ -215,29 +223,55 @@ export function createMachine(
     },
   };
 
-  /** Waits until every worker has finished the launch; one that has ended, or stays away for long, is reported instead of waited for. */
+  /** Lets no more workers in and waits for those that are; one that stays away for long is reported instead of waited for. */
   function join(kernel: string): void {
-    const all = machine.workers.length;
-    for (let i = 0; i < SPINS; i++) if (Atomics.load(control, Word.done) >= all) return;
+    Atomics.store(control, Word.open, 0);
+    for (let i = 0; i < SPINS; i++) if (Atomics.load(control, Word.busy) === 0) return;
     let progress = -1;
     let since = performance.now();
     for (;;) {
-      const done = Atomics.load(control, Word.done);
-      if (done >= all) return;
-      const taken = Atomics.load(control, Word.next) + done;
-      if (taken !== progress) {
-        progress = taken;
+      const busy = Atomics.load(control, Word.busy);
+      if (busy === 0) return;
+      if (busy !== progress) {
+        progress = busy;
         since = performance.now();
       }
-      if (Atomics.wait(control, Word.done, done, Math.min(machine.patience, 1000)) !== "timed-out") continue;
+      const most = Math.min(machine.patience, 1000);
+      if (machine.maySleep ? sleepWhile(control, busy, most) : spinWhile(control, busy, most)) continue;
       // The event loop does not turn while we wait, so that a worker has ended may not have been told yet: time decides.
-      if (performance.now() - since < machine.patience) continue;
-      broken = `cpu: a worker thread stopped answering in kernel ${kernel}; start again, with threads = 1 if it repeats`;
-      throw new GradmixError("backend", broken);
+      if (performance.now() - since >= machine.patience) throw lost(kernel, "it stopped answering");
     }
   }
 
+  function lost(kernel: string, reason: string): GradmixError {
+    broken = `cpu: a worker thread was lost in kernel ${kernel} (${reason}); start again, with threads = 1 if it repeats`;
+    return new GradmixError("backend", broken);
+  }
+
   return machine;
+}
+
+function maySleep(): boolean {
+  try {
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 1, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Waits while so many workers are busy; false when as many still are after so many milliseconds. */
+function sleepWhile(control: Int32Array, busy: number, most: number): boolean {
+  return Atomics.wait(control, Word.busy, busy, most) !== "timed-out";
+}
+
+/** The same without sleeping. */
+function spinWhile(control: Int32Array, busy: number, most: number): boolean {
+  const end = performance.now() + most;
+  do {
+    for (let i = 0; i < SPINS; i++) if (Atomics.load(control, Word.busy) !== busy) return true;
+  } while (performance.now() < end);
+  return false;
 }
 
 function failure(kernel: string, thread: number, cause: unknown): GradmixError {

@@ -1,4 +1,4 @@
-/** What a `GPUAdapterInfo` says: a name for reports, whether it is software, whether it has the tensor cores that mixed precision needs. */
+/** What a `GPUAdapterInfo` says: a name for reports, whether it is software, whether it has the tensor cores that mixed precision needs. Of the DOM library's types it names none: the package's own lead here. */
 import type { TensorCores } from "./context.ts";
 
 /** Features that the shaders for tensor cores need. */
@@ -31,6 +31,26 @@ export interface AdapterInfo {
   readonly subgroupMinSize?: number;
   readonly subgroupMaxSize?: number;
   readonly subgroupMatrixConfigs?: readonly MatrixConfig[];
+}
+
+/** A device, and what there is to know of its adapter. */
+export interface FoundDevice {
+  /** A `GPUDevice`. */
+  readonly device: object;
+  readonly adapter: string;
+  readonly software: boolean;
+  /** For `createWebgpuBackend`; null where there are none, or where they were not asked for. */
+  readonly tensorCores: TensorCores | null;
+  /** For reports. */
+  readonly details: {
+    readonly vendor: string;
+    readonly architecture: string;
+    readonly driver: string;
+    readonly features: readonly string[];
+    readonly limits: Readonly<Record<string, number>>;
+    /** Shapes and types of subgroup matrices, a line each. */
+    readonly matrices: readonly string[];
+  };
 }
 
 export function adapterName({ vendor, architecture, device, description }: AdapterInfo): string {

@@ -1,36 +1,11 @@
-/** The one file that knows Dawn and Node: finds an adapter and makes a device with the limits that it has. */
+/** The one file that knows Dawn and Node: where adapters come from, and where choices of variants are kept. */
 import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
 import { GradmixError } from "../../errors.ts";
-import type { TensorCores } from "./context.ts";
-import {
-  type AdapterInfo,
-  adapterName,
-  isSoftware,
-  tensorCoreFeatures,
-  tensorCoresOf,
-} from "./adapter-info.ts";
+import { type FoundDevice, tensorCoreFeatures } from "./adapter-info.ts";
+import { limitsOf, requestDevice } from "./device.ts";
 import { choiceLine, differenceLine, type TuningStore } from "./tuning.ts";
-
-export interface NodeDevice {
-  /** A `GPUDevice`. */
-  readonly device: object;
-  readonly adapter: string;
-  readonly software: boolean;
-  /** For `createWebgpuBackend`; null where there are none, or where they were not asked for. */
-  readonly tensorCores: TensorCores | null;
-  /** For reports. */
-  readonly details: {
-    readonly vendor: string;
-    readonly architecture: string;
-    readonly driver: string;
-    readonly features: readonly string[];
-    readonly limits: Readonly<Record<string, number>>;
-    /** Shapes and types of subgroup matrices, a line each. */
-    readonly matrices: readonly string[];
-  };
-}
 
 /**
  * Whatever `create` returns must outlive every device: if it is collected, the process crashes or hangs. globalThis keeps it, by its flags, even when this
@@ -45,15 +20,6 @@ const EXPERIMENTAL: readonly string[] = [
   "enable-dawn-features=allow_unsafe_apis,vulkan_enable_f16_on_nvidia",
 ];
 
-const LIMITS = [
-  "maxBufferSize",
-  "maxStorageBufferBindingSize",
-  "maxStorageBuffersPerShaderStage",
-  "maxComputeWorkgroupStorageSize",
-  "maxComputeInvocationsPerWorkgroup",
-  "maxComputeWorkgroupSizeX",
-] as const;
-
 /**
  * The machine's GPU; a software adapter only with `software`. `tensorCores` asks for what mixed precision needs, if the GPU has it. Throws `backend`, saying
  * why, when there is none, and when the npm package `webgpu` is not installed or does not run here.
@@ -61,49 +27,14 @@ const LIMITS = [
 export async function createNodeDevice({
   software = false,
   tensorCores = false,
-}: { software?: boolean; tensorCores?: boolean } = {}): Promise<NodeDevice> {
-  const gpu = await dawn(tensorCores ? EXPERIMENTAL : []);
-  const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
-  if (adapter === null)
-    throw new GradmixError(
-      "backend",
-      "webgpu: this machine shows no GPU (no Vulkan, Metal or Direct3D 12 adapter)",
-    );
-  const info: AdapterInfo = adapter.info;
-  const { vendor, architecture, description } = info;
-  const onCpu = isSoftware(info);
-  if (onCpu && !software)
-    throw new GradmixError(
-      "backend",
-      `webgpu: the only adapter is a software one (${description || architecture}); set GRADMIX_WEBGPU=software to use it`,
-    );
-  const cores = tensorCores && !onCpu ? tensorCoresOf(adapter.features, info, adapter.limits) : null;
-  const limits = limitsOf(adapter);
-  const device = await adapter.requestDevice({
-    requiredLimits: limits,
-    ...(cores === null ? {} : { requiredFeatures: tensorCoreFeatures(cores) as GPUFeatureName[] }),
+}: { software?: boolean; tensorCores?: boolean } = {}): Promise<FoundDevice> {
+  return requestDevice(await dawn(tensorCores ? EXPERIMENTAL : []), {
+    software,
+    tensorCores,
+    none: "this machine shows no GPU (no Vulkan, Metal or Direct3D 12 adapter)",
+    takeSoftware: "set GRADMIX_WEBGPU=software to use it",
   });
-  return {
-    device,
-    adapter: adapterName(info),
-    software: onCpu,
-    tensorCores: cores,
-    details: {
-      vendor,
-      architecture,
-      driver: description,
-      features: [...adapter.features].sort(),
-      limits,
-      matrices: (info.subgroupMatrixConfigs ?? []).map(
-        ({ componentType, resultComponentType, M, N, K }) =>
-          `${componentType}→${resultComponentType} ${M}×${N}×${K}`,
-      ),
-    },
-  };
 }
-
-const limitsOf = (adapter: GPUAdapter): Record<string, number> =>
-  Object.fromEntries(LIMITS.map((limit) => [limit, adapter.limits[limit]]));
 
 /** A device that runs nothing, of Dawn's null backend: it validates shaders, those for tensor cores too. For tests. */
 export async function createNullDevice(): Promise<object> {
@@ -204,7 +135,7 @@ function tuningFile(): string {
  * alone: the choices then hold for this process.
  */
 export function tuningStore(
-  { adapter }: Pick<NodeDevice, "adapter">,
+  { adapter }: Pick<FoundDevice, "adapter">,
   log: (line: string) => void = () => {},
 ): TuningStore {
   const file = tuningFile();

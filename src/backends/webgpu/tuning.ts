@@ -39,6 +39,13 @@ export function choiceLine(
   return `webgpu: ${bucket} takes ${variant} (${[...own, ...(others.length === 0 ? [] : [others.join(", ")])].join("; ")})`;
 }
 
+/** Choices that hold as long as the device does. */
+export const tuningForNow = (log: (line: string) => void = () => {}): TuningStore => ({
+  known: {},
+  learn: (...choice) => log(choiceLine(...choice)),
+  differs: (...variant) => log(differenceLine(...variant)),
+});
+
 /** A call of a kernel that can be made again. */
 export interface Call {
   /** Enqueues it with the given variant, on given operands. */

@@ -1,5 +1,4 @@
-/** A worker thread of the CPU backend: waits for launches and takes part in them until told to stop. */
-import { parentPort, workerData } from "node:worker_threads";
+/** What a worker thread of the CPU backend does: it waits for launches and takes part in them until told to stop. */
 import { kernelTable, runTasks, Word } from "./protocol.ts";
 
 export interface WorkerSetup {
@@ -14,14 +13,15 @@ export interface WorkerSetup {
 /** Checks of the launch counter before the thread goes to sleep: some tens of microseconds. */
 const SPINS = 4000;
 
-function serve(setup: WorkerSetup): void {
+/** Serves until the machine stops. `ready` is told when launches from now on are seen. */
+export function serve(setup: WorkerSetup, ready: () => void): void {
   const instance = new WebAssembly.Instance(setup.module, { env: { memory: setup.memory } });
   const setThread = instance.exports["setThread"];
   if (typeof setThread === "function") (setThread as (thread: number) => void)(setup.thread);
   const { functions } = kernelTable(instance.exports);
   const control = new Int32Array(setup.memory.buffer, setup.controlAt, 64);
   let seen = Atomics.load(control, Word.epoch);
-  parentPort?.postMessage("ready");
+  ready();
   for (;;) {
     for (let i = 0; i < SPINS && Atomics.load(control, Word.epoch) === seen; i++);
     Atomics.wait(control, Word.epoch, seen);
@@ -29,16 +29,18 @@ function serve(setup: WorkerSetup): void {
     if (epoch === seen) continue;
     seen = epoch;
     if (Atomics.load(control, Word.stop) !== 0) return;
-    try {
-      runTasks(control, functions[control[Word.kernel]], setup.parametersAt, control[Word.tasks]);
-    } catch {
-      // The caller learns of it from the flag; the other tasks are dropped.
-      Atomics.store(control, Word.failed, 1 + setup.thread);
-      Atomics.store(control, Word.next, 0x3fffffff);
+    // In this order: either the caller sees that this thread is busy, or this thread sees that the launch is over.
+    Atomics.add(control, Word.busy, 1);
+    if (Atomics.load(control, Word.open) !== 0) {
+      try {
+        runTasks(control, functions[control[Word.kernel]], setup.parametersAt, control[Word.tasks]);
+      } catch {
+        // The caller learns of it from the flag; the other tasks are dropped.
+        Atomics.store(control, Word.failed, 1 + setup.thread);
+        Atomics.store(control, Word.next, 0x3fffffff);
+      }
     }
-    Atomics.add(control, Word.done, 1);
-    Atomics.notify(control, Word.done);
+    Atomics.sub(control, Word.busy, 1);
+    Atomics.notify(control, Word.busy);
   }
 }
-
-serve(workerData as WorkerSetup);

@@ -1,0 +1,238 @@
+/**
+ * The CPU backend: WebAssembly SIMD kernels on the calling thread and worker threads, over one linear memory.
+ *
+ * Kernels run before `run` returns; only the interface is asynchronous. Results are the same bits for any number of threads; the
+ * relaxed and the plain SIMD builds round differently.
+ */
+import { GradmixError } from "../../errors.ts";
+import type { DType, TensorData } from "../../tensor/dtype.ts";
+import type { View } from "../../tensor/memory.ts";
+import type { Backend, Capabilities } from "../backend.ts";
+import type { KernelName, KernelParams } from "../kernels.ts";
+import { giveTurn } from "../turn.ts";
+import type { CpuHost, WorkerHandle } from "./host.ts";
+import type { Launcher } from "./kernels/launcher.ts";
+import { launchers } from "./kernels/index.ts";
+import type { CpuOptions, SimdLevel } from "./options.ts";
+import { type CpuMachine, createMachine } from "./runtime.ts";
+import type { WorkerSetup } from "./serve.ts";
+
+const PAGE = 65536;
+const MOST_BYTES = 65536 * PAGE;
+const LEAST_BYTES = 64 * PAGE;
+const MOST_THREADS = 64;
+/** Address space that a worker thread takes (0.6 to 0.9 GiB were measured), and what is left to the heap of the calling thread. */
+const WORKER_ROOM = 2 ** 30;
+const OWN_ROOM = 2 ** 28;
+
+/** Starts the backend. Throws `config` for impossible options, `backend` when the asked SIMD level is not there. */
+export async function startCpu(host: CpuHost, options: CpuOptions): Promise<Backend> {
+  const { machine, capabilities } = await startMachine(host, options);
+  return cpuBackend(machine, capabilities);
+}
+
+/** The machinery without the interface. */
+export async function startMachine(
+  host: CpuHost,
+  options: CpuOptions,
+): Promise<{ machine: CpuMachine; capabilities: Capabilities }> {
+  const threads = options.threads ?? Math.min(16, host.cores());
+  if (!Number.isInteger(threads) || threads < 1 || threads > MOST_THREADS)
+    throw new GradmixError("config", `threads: ${threads} is not an integer from 1 to ${MOST_THREADS}`);
+  const wanted = Math.min(options.memoryLimit ?? MOST_BYTES, MOST_BYTES);
+  if (!(wanted >= LEAST_BYTES))
+    throw new GradmixError("config", `memoryLimit: ${wanted} bytes; at least ${LEAST_BYTES} are needed`);
+  const relaxed = options.simd !== "plain" && host.relaxedSimd();
+  if (options.simd === "relaxed" && !relaxed)
+    throw new GradmixError("backend", "cpu: this engine has no relaxed SIMD; use simd = plain");
+  const simd: SimdLevel = relaxed ? "relaxed" : "plain";
+
+  const unshared = host.unshared();
+  if (unshared !== null && threads > 1 && options.threads !== undefined)
+    throw new GradmixError("config", `threads: ${threads} are not possible: ${unshared}`);
+  const shared = unshared === null;
+  const { memory, memoryLimit } = reserve(wanted, shared, host);
+  const module = await compileKernels(await host.kernelBytes(simd), shared);
+  const machine = createMachine(module, memory, memoryLimit, shared ? threads : 1);
+  if (shared && threads > 1) machine.workers = await startWorkers(host, machine, { module, memory }, options);
+  return { machine, capabilities: { threads: machine.workers.length + 1, simd, memoryLimit } };
+}
+
+async function compileKernels(bytes: Uint8Array<ArrayBuffer>, shared: boolean): Promise<WebAssembly.Module> {
+  try {
+    return await WebAssembly.compile(shared ? bytes : withUnsharedMemory(bytes));
+  } catch (cause) {
+    if (!(cause instanceof WebAssembly.CompileError)) throw cause;
+    throw new GradmixError("backend", "cpu: this engine has no WebAssembly SIMD; take a newer one", {
+      cause,
+    });
+  }
+}
+
+/** The workers that could be started. Throws when `options.threads` asks for more of them. */
+async function startWorkers(
+  host: CpuHost,
+  machine: CpuMachine,
+  shared: Pick<WorkerSetup, "module" | "memory">,
+  options: CpuOptions,
+): Promise<readonly WorkerHandle[]> {
+  const { threads } = machine;
+  // A worker that finds no room for its heap ends the whole process, so what has no room is not started.
+  const room = host.addressRoom();
+  const helpers = Math.min(threads - 1, Math.max(0, Math.floor((room - OWN_ROOM) / WORKER_ROOM)));
+  if (options.threads !== undefined && helpers < threads - 1)
+    throw new GradmixError(
+      "memory",
+      `cpu: ${threads} threads need ${gib((threads - 1) * WORKER_ROOM + OWN_ROOM)} more of address space, and its limit (ulimit -v) leaves ${gib(Math.max(0, room))}; raise it, or take ${helpers + 1} ${helpers === 0 ? "thread" : "threads"}`,
+    );
+  const { controlAt, parametersAt } = machine;
+  const settled = await Promise.allSettled(
+    Array.from({ length: helpers }, (_, i) =>
+      host.startWorker({ ...shared, controlAt, parametersAt, thread: i + 1 }),
+    ),
+  );
+  const started = settled.flatMap((outcome) => (outcome.status === "fulfilled" ? [outcome.value] : []));
+  if (started.length === helpers) return started;
+  const reason: unknown = settled.find((outcome) => outcome.status === "rejected")?.reason;
+  if (options.threads !== undefined) {
+    machine.stop();
+    await Promise.all(started.map((worker) => worker.stop()));
+    throw reason instanceof GradmixError
+      ? reason
+      : new GradmixError("backend", "cpu: worker threads did not start", { cause: reason });
+  }
+  // Everything still runs, with the same results.
+  const why = reason instanceof Error ? reason.message : String(reason);
+  options.log?.(`${why}; ${started.length + 1} of ${threads} threads are used`);
+  return started;
+}
+
+/**
+ * A memory of at most `wanted` bytes, or of fewer where the address space is limited. V8 sets 10 GiB of addresses aside for each memory, whatever its maximum, unless Node
+ * was started with --disable-wasm-trap-handler: then as much as the maximum. Throws `memory`.
+ */
+function reserve(
+  wanted: number,
+  shared: boolean,
+  host: CpuHost,
+): { memory: WebAssembly.Memory; memoryLimit: number } {
+  const room = host.addressRoom();
+  let cause: unknown;
+  for (let bytes = wanted; bytes >= LEAST_BYTES; bytes /= 2) {
+    if (bytes > room - OWN_ROOM && bytes / 2 >= LEAST_BYTES) continue;
+    const maximum = Math.ceil(bytes / PAGE);
+    try {
+      const memory = new WebAssembly.Memory({ initial: 16, maximum, shared });
+      return { memory, memoryLimit: Math.floor(bytes) };
+    } catch (error) {
+      cause = error;
+    }
+  }
+  const leaves =
+    room === Infinity
+      ? "the system has no room for it"
+      : `its limit (ulimit -v) leaves ${gib(Math.max(0, room))}`;
+  throw new GradmixError(
+    "memory",
+    `cpu: WebAssembly takes 10 GiB of address space, and ${leaves}; ${host.makeRoom}`,
+    { cause },
+  );
+}
+
+function gib(bytes: number): string {
+  return `${(bytes / 2 ** 30).toFixed(1)} GiB`;
+}
+
+function cpuBackend(machine: CpuMachine, capabilities: Capabilities): Backend {
+  let nextBuffer = 1;
+  const types = new Map<number, { dtype: DType; count: number; at: number }>();
+  let disposed = false;
+  let liveBytes = 0;
+  let peakBytes = 0;
+  const slice = (buffer: number, offset: number, count: number): Float32Array | Int32Array => {
+    const entry = types.get(buffer);
+    if (entry === undefined) throw new GradmixError("backend", `cpu: buffer ${buffer} does not exist`);
+    if (offset < 0 || offset + count > entry.count)
+      throw new GradmixError(
+        "shape",
+        `cpu: elements ${offset} to ${offset + count} are outside of a buffer of ${entry.count}`,
+      );
+    const at = entry.at + offset * 4;
+    return entry.dtype === "f32" ? machine.floats(at, count) : machine.words(at, count);
+  };
+  return {
+    name: "cpu",
+    capabilities,
+    alloc(elements, dtype) {
+      if (disposed) throw new GradmixError("backend", "cpu: the backend was disposed");
+      const at = machine.alloc(Math.max(4, elements * 4), capabilities.memoryLimit);
+      const buffer = nextBuffer++;
+      machine.setBuffer(buffer, at);
+      types.set(buffer, { dtype, count: elements, at });
+      liveBytes += elements * 4;
+      peakBytes = Math.max(peakBytes, machine.allocator.live);
+      return buffer;
+    },
+    free(buffer) {
+      const entry = types.get(buffer);
+      if (entry === undefined) throw new GradmixError("backend", `cpu: buffer ${buffer} does not exist`);
+      machine.allocator.release(entry.at);
+      machine.setBuffer(buffer, -1);
+      types.delete(buffer);
+      liveBytes -= entry.count * 4;
+    },
+    write(buffer, offset, data) {
+      slice(buffer, offset, data.length).set(data);
+    },
+    async read(buffer, offset, count): Promise<TensorData> {
+      const data = slice(buffer, offset, count).slice();
+      await giveTurn();
+      return data;
+    },
+    run<K extends KernelName>(
+      kernel: K,
+      params: KernelParams[K],
+      inputs: readonly (View | null)[],
+      outputs: readonly (View | null)[],
+    ) {
+      if (disposed) throw new GradmixError("backend", "cpu: the backend was disposed");
+      const launch: Launcher<K> | undefined = launchers[kernel];
+      if (launch === undefined) throw new GradmixError("backend", `cpu: kernel ${kernel} is missing`);
+      try {
+        launch(machine, params, inputs, outputs);
+      } finally {
+        machine.endRun();
+        peakBytes = Math.max(peakBytes, machine.allocator.peak);
+      }
+    },
+    flush: () => {},
+    get liveBytes() {
+      return liveBytes;
+    },
+    get peakBytes() {
+      return peakBytes;
+    },
+    async dispose() {
+      if (disposed) return;
+      disposed = true;
+      machine.stop();
+      await Promise.all(machine.workers.map((worker) => worker.stop()));
+    },
+  };
+}
+
+/** Position of the limits of the module's imported memory: flags, minimum, maximum (three LEB128 numbers). */
+function memoryLimitsAt(bytes: Uint8Array): number {
+  const marker = new TextEncoder().encode("memory");
+  for (let i = 0; i + marker.length + 1 < bytes.length; i++)
+    if (marker.every((byte, j) => bytes[i + j] === byte) && bytes[i + marker.length] === 2)
+      return i + marker.length + 1;
+  throw new GradmixError("backend", "cpu: the kernels' module imports no memory; build the package again");
+}
+
+/** The same kernels for a memory that is not shared. */
+function withUnsharedMemory(bytes: Uint8Array<ArrayBuffer>): Uint8Array<ArrayBuffer> {
+  const copy = bytes.slice();
+  copy[memoryLimitsAt(copy)] = 1;
+  return copy;
+}

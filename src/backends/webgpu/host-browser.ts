@@ -1,0 +1,23 @@
+/** What the WebGPU backend needs of a browser: its adapter. */
+import { GradmixError } from "../../errors.ts";
+import type { FoundDevice } from "./adapter-info.ts";
+import { requestDevice } from "./device.ts";
+
+/** The browser's GPU; a software adapter only with `software`. Throws `backend`, saying why, when there is none. */
+export async function createBrowserDevice(options: {
+  software: boolean;
+  tensorCores: boolean;
+}): Promise<FoundDevice> {
+  // Not every browser has it, and those that do only for pages that came over HTTPS or from this machine.
+  const { gpu } = navigator as Partial<Navigator>;
+  if (gpu === undefined)
+    throw new GradmixError(
+      "backend",
+      `webgpu: ${globalThis.isSecureContext ? "this browser has no WebGPU" : "WebGPU needs a page that came over HTTPS"}`,
+    );
+  return requestDevice(gpu, {
+    ...options,
+    none: "this browser shows no GPU",
+    takeSoftware: "to use it all the same, ask for its device and hand it to init({ device })",
+  });
+}

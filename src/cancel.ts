@@ -1,0 +1,6 @@
+/** What gradmix asks of an `AbortSignal`. It is not named, so that the types compile without the DOM library and without @types/node. */
+export interface CancelSignal {
+  readonly aborted: boolean;
+  /** Throws the reason once it is aborted. */
+  throwIfAborted(): void;
+}

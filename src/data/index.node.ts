@@ -1,0 +1,4 @@
+/** From text files to batches of tokens: the same, and what reads files. */
+export * from "./index.ts";
+export { listFiles } from "./files.ts";
+export { readDocuments } from "./sources.ts";

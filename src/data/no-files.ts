@@ -1,0 +1,24 @@
+/** What stands in, where there are no files, for the functions that read them. Their types are the same, so that code for both compiles. */
+import { GradmixError } from "../errors.ts";
+import type { ListOptions } from "./files.ts";
+import type { Document, ReadOptions } from "./sources.ts";
+
+/** Throws `io`: a browser has no files. */
+export function listFiles(_patterns: readonly string[], _options: ListOptions = {}): Promise<string[]> {
+  return Promise.reject(noFiles("listFiles"));
+}
+
+/** Throws `io`, when the first document is asked for: a browser has no files. */
+// eslint-disable-next-line require-yield -- it is the signature of the one that reads
+export async function* readDocuments(
+  _files: Iterable<string>,
+  _options: ReadOptions = {},
+): AsyncGenerator<Document, void, undefined> {
+  throw noFiles("readDocuments");
+}
+
+const noFiles = (name: string): GradmixError =>
+  new GradmixError(
+    "io",
+    `${name}: a browser has no files to read; fetch the text, or read it from what the user chose, and give it to buildCorpus as { text, source }`,
+  );

@@ -1,0 +1,38 @@
+/** Starting a backend in Node.js. What only one backend needs is loaded with it. */
+import type { Backend } from "./backends/backend.ts";
+import { GradmixError } from "./errors.ts";
+import { type Host, type InitOptions, start } from "./init.ts";
+
+const nodeHost: Host = {
+  urls(name) {
+    throw new GradmixError(
+      "config",
+      `${name}: an option for browsers; Node.js finds the files by itself, so leave it out`,
+    );
+  },
+  environment: (name) => (process.env[name] === "" ? undefined : process.env[name]),
+  async startCpu(options) {
+    const { createCpuBackend } = await import("./backends/cpu/index.ts");
+    return createCpuBackend(options);
+  },
+  async mayHaveGpu() {
+    const { mayHaveGpu } = await import("./backends/webgpu/host-node.ts");
+    return mayHaveGpu();
+  },
+  async findDevice(options) {
+    const { createNodeDevice } = await import("./backends/webgpu/host-node.ts");
+    return createNodeDevice(options);
+  },
+  async tuningStore(device, log) {
+    const { tuningStore } = await import("./backends/webgpu/host-node.ts");
+    return tuningStore(device, log);
+  },
+};
+
+/**
+ * Starts a backend and makes it the one on which tensors are created. A backend that runs already is stopped first. Throws
+ * `config` for impossible options, and for those that the chosen backend does not have; `backend` when it cannot start.
+ */
+export function init(options: InitOptions = {}): Promise<Backend> {
+  return start(nodeHost, options);
+}

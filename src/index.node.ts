@@ -1,0 +1,3 @@
+/** gradmix in Node.js: the same, but `init` looks for threads, files and GPUs where Node has them. */
+export * from "./index.ts";
+export { init } from "./host-node.ts";

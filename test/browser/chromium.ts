@@ -1,0 +1,141 @@
+/** A page in headless Chromium, from a server of its own, and what it reports. */
+import { type ChildProcess, spawn, spawnSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { createServer, type IncomingMessage, type ServerResponse } from "node:http";
+import type { AddressInfo } from "node:net";
+import { tmpdir } from "node:os";
+import { extname, join, normalize } from "node:path";
+import { notHere, unpackChromium } from "../../scripts/unpack-chromium.mjs";
+
+/** Why Chromium does not run on this machine, or null. */
+export function chromiumMissing(): string | null {
+  if (notHere !== null) return `Chromium: ${notHere}`;
+  const { executable, libraries } = unpackChromium();
+  const { status, stderr, error } = spawnSync(executable, ["--version"], {
+    env: { ...process.env, LD_LIBRARY_PATH: libraries },
+    encoding: "utf8",
+    timeout: 20_000,
+  });
+  return status === 0 ? null : `Chromium does not start (${error?.message ?? stderr.trim()})`;
+}
+
+export interface Page {
+  /** A module of the site, "/app/readme.js". */
+  readonly module: string;
+  /** For the page: `location.search` has it as JSON. */
+  readonly options?: object;
+  /** Send the headers that give threads a memory to share. */
+  readonly isolated: boolean;
+  /** A JSON import map. */
+  readonly imports?: Readonly<Record<string, string>>;
+}
+
+/** Folders by the paths under which the site has them. */
+export type Site = Readonly<Record<string, string>>;
+
+const TYPES: Readonly<Record<string, string>> = {
+  ".js": "text/javascript",
+  ".mjs": "text/javascript",
+  ".wasm": "application/wasm",
+};
+
+const ISOLATED = {
+  "Cross-Origin-Opener-Policy": "same-origin",
+  "Cross-Origin-Embedder-Policy": "require-corp",
+};
+
+/** Opens a page and gives what it posts to /report. Rejects with the browser's messages when it reports nothing in time. */
+export async function visit(site: Site, page: Page, seconds = 60): Promise<unknown> {
+  const profile = mkdtempSync(join(tmpdir(), "gradmix-chromium-"));
+  let browser: ChildProcess | null = null;
+  let said = "";
+  const server = createServer();
+  try {
+    return await new Promise<unknown>((resolve, reject) => {
+      const fail = (reason: string): void => reject(new Error(`${page.module}: ${reason}\n${said}`));
+      setTimeout(() => fail(`no report within ${seconds} s`), seconds * 1000).unref();
+      server.on("request", (request, response) => answer(site, page, request, response, resolve));
+      server.listen(0, "127.0.0.1", () => {
+        const { port } = server.address() as AddressInfo;
+        const query = encodeURIComponent(JSON.stringify(page.options ?? null));
+        browser = start(`http://127.0.0.1:${port}/?${query}`, profile);
+        browser.stderr?.on("data", (text: Buffer) => (said += String(text)));
+        browser.on("error", (error) => fail(error.message));
+        browser.on("exit", (code, signal) => fail(`Chromium ended (${code ?? signal})`));
+      });
+    });
+  } finally {
+    const ended = browser as ChildProcess | null;
+    if (ended !== null && ended.exitCode === null && ended.signalCode === null) {
+      const gone = new Promise((done) => ended.once("exit", done));
+      // With its helpers, which are of its group.
+      if (ended.pid !== undefined) process.kill(-ended.pid, "SIGKILL");
+      await gone;
+    }
+    server.closeAllConnections();
+    server.close();
+    rmSync(profile, { recursive: true, force: true, maxRetries: 10 });
+  }
+}
+
+function start(url: string, profile: string): ChildProcess {
+  const { executable, libraries } = unpackChromium();
+  return spawn(
+    executable,
+    [
+      "--headless=shell",
+      // Only our own pages are opened, also by root in a container.
+      ...["--no-sandbox", "--no-zygote", "--disable-dev-shm-usage"],
+      ...["--enable-unsafe-webgpu", "--use-webgpu-adapter=swiftshader"],
+      ...["--enable-logging=stderr", "--no-first-run", "--disable-background-networking"],
+      `--user-data-dir=${profile}`,
+      url,
+    ],
+    {
+      env: { ...process.env, LD_LIBRARY_PATH: libraries },
+      stdio: ["ignore", "ignore", "pipe"],
+      detached: true,
+    },
+  );
+}
+
+function answer(
+  site: Site,
+  page: Page,
+  request: IncomingMessage,
+  response: ServerResponse,
+  report: (value: unknown) => void,
+): void {
+  const path = normalize(decodeURIComponent((request.url ?? "/").replace(/\?.*$/s, "")));
+  if (page.isolated) for (const [name, value] of Object.entries(ISOLATED)) response.setHeader(name, value);
+  if (path === "/report") {
+    let text = "";
+    request.on("data", (part: Buffer) => (text += part.toString()));
+    request.on("end", () => {
+      response.end();
+      report(JSON.parse(text));
+    });
+    return;
+  }
+  if (path === "/") {
+    response.setHeader("Content-Type", "text/html");
+    const map =
+      page.imports === undefined
+        ? ""
+        : `<script type="importmap">${JSON.stringify({ imports: page.imports })}</script>`;
+    response.end(`<!doctype html>${map}<script>
+      const failed = (error) => fetch("/report", { method: "POST", body: JSON.stringify({ error }) });
+      addEventListener("error", ({ message }) => failed(message));
+      addEventListener("unhandledrejection", ({ reason }) => failed(String(reason)));
+      </script><script type="module" src="${page.module}" onerror="failed('a module could not be loaded')"></script>`);
+    return;
+  }
+  const prefix = Object.keys(site).find((name) => path.startsWith(name));
+  try {
+    const body = readFileSync(join(site[prefix ?? ""], path.slice((prefix ?? "").length)));
+    response.setHeader("Content-Type", TYPES[extname(path)] ?? "application/octet-stream");
+    response.end(body);
+  } catch {
+    response.writeHead(404).end("not there");
+  }
+}

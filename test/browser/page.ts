@@ -1,0 +1,42 @@
+/** What the pages of the tests have in common. They run in the browser, and in a worker of it. */
+
+/** Sends the test what the page found. */
+export async function report(found: unknown): Promise<void> {
+  await fetch("/report", { method: "POST", body: JSON.stringify(found) });
+}
+
+/** Code and message of what a promise is rejected with; "no error" for none. */
+export async function refusal(promise: Promise<unknown>): Promise<string> {
+  try {
+    await promise;
+    return "no error";
+  } catch (error) {
+    const { name, code, message } = error as Error & { code?: string };
+    return `${name} ${code ?? ""}: ${message}`;
+  }
+}
+
+/** What the test asks `init` for, in the page's address. A `device` is still to be asked for; in a worker, which has no such address, it is the cpu. */
+export async function initOptions(): Promise<object> {
+  const asked = location.search.slice(1);
+  const options = (asked === "" ? { backend: "cpu" } : JSON.parse(decodeURIComponent(asked))) as {
+    device?: boolean;
+  };
+  if (options.device !== true) return options;
+  const adapter = await navigator.gpu.requestAdapter();
+  if (adapter === null) throw new Error("this Chromium shows no WebGPU adapter");
+  const { maxBufferSize, maxStorageBufferBindingSize, maxStorageBuffersPerShaderStage } = adapter.limits;
+  const device = await adapter.requestDevice({
+    requiredLimits: { maxBufferSize, maxStorageBufferBindingSize, maxStorageBuffersPerShaderStage },
+  });
+  return { ...options, device };
+}
+
+/** What fails in a page is a report, too. */
+export async function reporting(run: () => Promise<unknown>): Promise<void> {
+  try {
+    await report(await run());
+  } catch (error) {
+    await report({ error: error instanceof Error ? (error.stack ?? error.message) : String(error) });
+  }
+}
