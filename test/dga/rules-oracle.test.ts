@@ -128,6 +128,7 @@ function compare(rule: Rule, k: number, seed: number, follow: (given: Given, t: 
     const wanted = follow(given, t);
     state = rule.update(state, given.signal);
     expectNear(state.weights, wanted, 1e-9);
+    expect(state.updates).toBe(t);
   }
 }
 const sizes = [1, 2, 3, 5, 8];
@@ -142,7 +143,9 @@ const clamp = (scores: readonly number[], norms: readonly number[]): number[] =>
 };
 
 /** What goes into the exponent, of the domains `on`. */
-const directions: Readonly<Record<NonNullable<DgaOptions["normalise"]>, (g: Given, on: number[]) => number[]>> = {
+const directions: Readonly<
+  Record<NonNullable<DgaOptions["normalise"]>, (g: Given, on: number[]) => number[]>
+> = {
   raw: (g, on) => on.map((i) => g.alignments[i]),
   clipped: (g, on) => on.map((i) => g.alignments[i] * clip(g.norms[i]) * clip(length(g.target))),
   cosine: (g, on) => on.map((i) => cosine(g.alignments[i], g.norms[i], length(g.target))),
@@ -151,27 +154,32 @@ const directions: Readonly<Record<NonNullable<DgaOptions["normalise"]>, (g: Give
       on.map((i) => g.alignments[i]),
       on.map((i) => g.norms[i]),
     ),
-  adam: (g, on) => on.map((i) => Math.max(-1, Math.min(1, 1.5 * cosine(g.alignments[i], g.norms[i], length(g.target))))),
+  adam: (g, on) =>
+    on.map((i) => Math.max(-1, Math.min(1, 1.5 * cosine(g.alignments[i], g.norms[i], length(g.target))))),
 };
 
 describe.each(sizes)("of %i domains", (k) => {
   const kinds = Object.keys(directions) as (keyof typeof directions)[];
-  test.each(kinds.flatMap((kind) => [{}, { eta: 0.7, beta: 0.4, floor: 0.4 / k, start: start(k) }].map((o) => [kind, o] as const)))(
-    "dga %s %j",
-    (normalise, options: Partial<DgaOptions>) => {
-      const { eta = 1, beta = 0.1, floor = 0, start: from } = options;
-      let alpha = project(from === undefined ? shares(new Array<number>(k).fill(1)) : (from as number[]), floor);
-      let weights = alpha;
-      compare(createRule({ name: "dga", normalise, ...options }), k, k + 1, (given) => {
-        const stepped = among(alpha, given.measured, (part, together, on) =>
-          project(step(part, directions[normalise](given, on), eta), floor / together),
-        );
-        alpha = project(stepped, floor);
-        weights = weights.map((w, i) => (1 - beta) * w + beta * alpha[i]);
-        return weights;
-      });
-    },
-  );
+  test.each(
+    kinds.flatMap((kind) =>
+      [{}, { eta: 0.7, beta: 0.4, floor: 0.4 / k, start: start(k) }].map((o) => [kind, o] as const),
+    ),
+  )("dga %s %j", (normalise, options: Partial<DgaOptions>) => {
+    const { eta = 1, beta = 0.1, floor = 0, start: from } = options;
+    let alpha = project(
+      from === undefined ? shares(new Array<number>(k).fill(1)) : (from as number[]),
+      floor,
+    );
+    let weights = alpha;
+    compare(createRule({ name: "dga", normalise, ...options }), k, k + 1, (given) => {
+      const stepped = among(alpha, given.measured, (part, together, on) =>
+        project(step(part, directions[normalise](given, on), eta), floor / together),
+      );
+      alpha = project(stepped, floor);
+      weights = weights.map((w, i) => (1 - beta) * w + beta * alpha[i]);
+      return weights;
+    });
+  });
 
   test.each<Partial<DogeOptions>>([
     {},
@@ -212,28 +220,31 @@ describe.each(sizes)("of %i domains", (k) => {
     });
   });
 
-  test.each<Partial<DoremiOptions>>([{}, { eta: 0.6, smoothing: 0.2, start: start(k) }])("doremi %j", (options) => {
-    const { eta = 1, smoothing = 1e-3 } = options;
-    let alpha = options.start === undefined ? shares(new Array<number>(k).fill(1)) : start(k);
-    const excess = new Array<number>(k).fill(NaN);
-    compare(createRule({ name: "doremi", ...options }), k, 4 * k, (given) => {
-      given.measured.forEach((m, i) => {
-        if (m) excess[i] = Math.max(0, given.losses[i] - given.reference[i]);
-      });
-      const ever = excess.map((e) => !Number.isNaN(e));
-      alpha = among(alpha, ever, (part, _, on) =>
-        smooth(
-          step(
-            part,
-            on.map((i) => excess[i]),
-            eta,
+  test.each<Partial<DoremiOptions>>([{}, { eta: 0.6, smoothing: 0.2, start: start(k) }])(
+    "doremi %j",
+    (options) => {
+      const { eta = 1, smoothing = 1e-3 } = options;
+      let alpha = options.start === undefined ? shares(new Array<number>(k).fill(1)) : start(k);
+      const excess = new Array<number>(k).fill(NaN);
+      compare(createRule({ name: "doremi", ...options }), k, 4 * k, (given) => {
+        given.measured.forEach((m, i) => {
+          if (m) excess[i] = Math.max(0, given.losses[i] - given.reference[i]);
+        });
+        const ever = excess.map((e) => !Number.isNaN(e));
+        alpha = among(alpha, ever, (part, _, on) =>
+          smooth(
+            step(
+              part,
+              on.map((i) => excess[i]),
+              eta,
+            ),
+            smoothing,
           ),
-          smoothing,
-        ),
-      );
-      return alpha;
-    });
-  });
+        );
+        return alpha;
+      });
+    },
+  );
 
   test.each<Partial<OdmOptions>>([{}, { decay: 0.3 }, { decay: 0 }])("odm %j", (options) => {
     const { decay = 0.9 } = options;
@@ -241,7 +252,8 @@ describe.each(sizes)("of %i domains", (k) => {
     const known = new Array<boolean>(k).fill(false);
     let weights = shares(new Array<number>(k).fill(1));
     // Update 0 explores only.
-    const epsilon = (t: number): number => (t === 0 ? 1 / k : Math.min(1 / k, Math.sqrt(Math.log(k) / (k * t))));
+    const epsilon = (t: number): number =>
+      t === 0 ? 1 / k : Math.min(1 / k, Math.sqrt(Math.log(k) / (k * t)));
     compare(createRule({ name: "odm", ...options }), k, 5 * k, (given, t) => {
       given.measured.forEach((m, i) => {
         if (!m) return;
@@ -321,7 +333,9 @@ describe.each(sizes)("of %i domains", (k) => {
         const shrunk =
           direction.length < 2 || worst === 0
             ? direction
-            : direction.map((d, i) => center + (spread === 0 ? 0 : (spread / (spread + squares[i])) * (d - center)));
+            : direction.map(
+                (d, i) => center + (spread === 0 ? 0 : (spread / (spread + squares[i])) * (d - center)),
+              );
         return step(part, shrunk, 1);
       });
       return alpha;
@@ -380,7 +394,14 @@ function fitted(points: readonly (readonly [seen: number, loss: number])[], n: n
 describe("ado", () => {
   const cases: Partial<AdoOptions>[] = [
     {},
-    { policyRate: 0.6, creditRate: 0.3, creditExponent: 0.9, floor: 0.05, minPoints: 3, start: [0.4, 0.3, 0.2, 0.1] },
+    {
+      policyRate: 0.6,
+      creditRate: 0.3,
+      creditExponent: 0.9,
+      floor: 0.05,
+      minPoints: 3,
+      start: [0.4, 0.3, 0.2, 0.1],
+    },
     { policyRate: 1, floor: 0, sizes: [4, 1, 2, 3] },
   ];
   test.each(cases)("%j", (options) => {
@@ -392,6 +413,10 @@ describe("ado", () => {
     let points: { seen: number; losses: (number | null)[] }[] = [];
     const rule = ado({ name: "ado", ...options });
     let state = rule.init(names(k));
+    const { prior: first, ...rest } = state.memory;
+    expectNear(first, prior, 1e-15);
+    const blank = { seen: new Array<number>(64).fill(0), losses: new Array<number>(64 * k).fill(-1) };
+    expect(rest).toEqual({ credit: first, average: first, count: [0], ...blank });
     const next = random(17);
     const seen = [0, 0, 0, 0];
     // Past the 64 points that are kept, twice.
