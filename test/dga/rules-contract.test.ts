@@ -1,15 +1,19 @@
 /** What rules say of themselves, hand to combinators, remember, and refuse: by tables of all there is. */
 import {
   ado,
+  combinatorNames,
+  type CombinatorOptions,
   combine,
   createMixer,
   createRule,
   dga,
   doge,
   doremi,
+  etaSchedule,
   grape,
   normalisations,
   odm,
+  repetitionCap,
   restoreMixer,
   rnb,
   type Rule,
@@ -17,6 +21,7 @@ import {
   type Signal,
   type SignalName,
   type Step,
+  tokenBudget,
 } from "gradmix/dga";
 import { names, signal } from "gradmix/testing";
 import fc from "fast-check";
@@ -464,6 +469,107 @@ describe("what is refused, in which words", () => {
     expect(errorOf(() => rnb().update(rnb().init(["a", "b"]), { gram: huge.with(1, 1.7e308) })).code).toBe(
       "numeric",
     );
+  });
+});
+
+describe("combinators", () => {
+  const options: { readonly [N in CombinatorOptions["name"]]: Extract<CombinatorOptions, { name: N }> } = {
+    ema: { name: "ema", beta: 0.5 },
+    floor: { name: "floor", least: 0.1 },
+    ceiling: { name: "ceiling", most: 0.8 },
+    tokenBudget: { name: "tokenBudget", budgets: [50, 0, 50], tokens: 100 },
+    repetitionCap: { name: "repetitionCap", repetitions: 4, sizes: [20, 20, 20], tokens: 100 },
+    warmup: { name: "warmup", updates: 2 },
+    etaSchedule: { name: "etaSchedule", decay: "linear", updates: 4 },
+    shrinkage: { name: "shrinkage" },
+  };
+  test.each(Object.values(options))(
+    "$name is called by its name, and leaves fixed weights without needs",
+    (one) => {
+      expect(combine(dga(), [one]).name).toBe(`${one.name}(dga)`);
+      const rule = combine(createRule({ name: "uniform" }), [one]);
+      expect(rule.name).toBe(`${one.name}(uniform)`);
+      expect(rule.needs).toEqual([]);
+      const state = rule.init(abc);
+      expect(rule.update(state, {})).toBe(state);
+    },
+  );
+  test.each<[object, string]>([
+    [{ name: "ema" }, "ema: beta is missing"],
+    [{ name: "floor" }, "floor: least is missing"],
+    [{ name: "ceiling" }, "ceiling: most is missing"],
+    [{ name: "warmup" }, "warmup: updates is missing"],
+    [{ name: "tokenBudget", tokens: 1 }, "tokenBudget: budgets is missing"],
+    [{ name: "tokenBudget", budgets: [1, 1, 1] }, "tokenBudget: it needs tokens"],
+    [
+      { name: "tokenBudget", budgets: "x", tokens: 1 },
+      'tokenBudget: budgets: "x" does not fit; it must be a list with a number per domain, or numbers by name',
+    ],
+    [{ ...options.tokenBudget, budgets: [-1, NaN, 1] }, 'budgets: "a" has -1; they are finite and ≥ 0'],
+    [
+      { ...options.tokenBudget, budgets: [1, Infinity, NaN] },
+      'budgets: "b" has Infinity; they are finite and ≥ 0',
+    ],
+    [{ name: "repetitionCap", sizes: [1, 1, 1], tokens: 1 }, "repetitionCap: repetitions is missing"],
+    [{ name: "repetitionCap", repetitions: 1, tokens: 1 }, "repetitionCap: it needs sizes"],
+    [{ name: "repetitionCap", repetitions: 1, sizes: [1, 1, 1] }, "repetitionCap: it needs tokens"],
+    [
+      { ...options.repetitionCap, sizes: 3 },
+      "repetitionCap: sizes: 3 does not fit; it must be a list with a number per domain, or numbers by name",
+    ],
+    [
+      { ...options.repetitionCap, sizes: { a: 1, b: 1 } },
+      'sizes: there is no number for domain "c"; every domain needs one',
+    ],
+    [{ name: "etaSchedule", updates: 1 }, "etaSchedule: decay is missing"],
+    [{ name: "etaSchedule", decay: "linear" }, "etaSchedule: updates is missing"],
+    [{ name: "shrinkage", by: 1 }, 'shrinkage: there is no option "by"; it has none'],
+    [{ name: "emma" }, 'there is no combinator "emma"; did you mean "ema"?'],
+    [
+      { name: "constructor" },
+      `there is no combinator "constructor"; the combinators are ${combinatorNames.join(", ")}`,
+    ],
+  ])("%j is refused: %s", (given, message) => {
+    const uniform = createRule({ name: "uniform" });
+    const call = (): unknown => combine(uniform, [options.ema, given as CombinatorOptions]).init(abc);
+    const error = errorOf(call);
+    expect(error.code).toBe("config");
+    // What concerns the domains is found when they are known.
+    expect(error.message.replace(/^combinators\[1\]: /, "")).toBe(message);
+  });
+  test("directly around a rule they check as well", () => {
+    const off = { tokens: 100 } as unknown as { tokens: number; budgets: number[] };
+    expect(errorOf(() => tokenBudget(dga(), off)).message).toBe("tokenBudget: budgets is missing");
+    expect(errorOf(() => tokenBudget(dga(), { budgets: [1], tokens: 0 })).message).toMatch(
+      /^tokenBudget: tokens: 0 /,
+    );
+    const sizes = [1, 1, 1];
+    for (const [name, bad] of [
+      ["repetitions", 0],
+      ["tokens", Infinity],
+      ["sizes", null],
+    ] as const)
+      expect(
+        errorOf(() => repetitionCap(dga(), { sizes, repetitions: 1, tokens: 1, [name]: bad })).message,
+      ).toMatch(new RegExp(`^repetitionCap: ${name}: ${bad} `));
+    expect(errorOf(() => etaSchedule(dga(), 3 as never))).toMatchObject({
+      code: "config",
+      message: "etaSchedule: factor: 3 does not fit; it must be a function",
+    });
+    expect(errorOf(() => etaSchedule(rnb(), () => 1)).message).toBe(
+      'etaSchedule: the rule "rnb" takes no step of a size η; leave the schedule out',
+    );
+    const message = (rule: Rule): string => errorOf(() => combine(rule, [options.shrinkage])).message;
+    expect(message(rnb())).toContain('shrinkage: the rule "rnb" steps on gram; it can be around one that');
+    expect(message(ado())).toContain('shrinkage: the rule "ado" steps on losses, tokensSeen; it can');
+    for (const list of [{ name: "ema" }, null])
+      expect(errorOf(() => combine(dga(), list as never)).message).toMatch(
+        /^combinators: .* it must be a list of options$/,
+      );
+  });
+  test("what is thrown by other code than ours is thrown on", () => {
+    const broken = { ...dga(), get needs(): never { throw new TypeError("broken"); } }; // prettier-ignore
+    expect(() => combine(broken, [options.ema])).toThrow(TypeError);
   });
 });
 
