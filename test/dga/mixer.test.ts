@@ -225,6 +225,33 @@ describe("restoreMixer", () => {
     expect(error.message).toMatch(message);
   });
 
+  test("takes what is off by rounding and refuses what is off by more", () => {
+    const five = { ...good, rule: { ...good.rule, weights: [0, 1] }, weightSums: [0, 5] };
+    expect(restoreMixer(mixer, saved(five))).toEqual(five);
+    for (const sign of [1, -1]) {
+      expect(restoreMixer(mixer, { ...five, weightSums: [2, 3 + sign * 4.9e-9] }).weightSums[1]).not.toBe(3);
+      expect(
+        errorOf(() => restoreMixer(mixer, { ...five, weightSums: [2, 3 + sign * 5.1e-9] })).message,
+      ).toBe("mixer state: weightSums do not add up to the 5 steps");
+    }
+    expect(errorOf(() => restoreMixer(mixer, { ...five, weightSums: [6, -1] })).message).toContain(
+      "do not add up",
+    );
+    for (const bad of [2 ** 53, -1, "5", null, NaN]) {
+      const message = (json: unknown): string => errorOf(() => restoreMixer(mixer, json)).message;
+      expect(message({ ...five, steps: bad })).toMatch(/^mixer state: steps is /);
+      expect(message({ ...five, rule: { ...five.rule, updates: bad } })).toMatch(/^mixer state: updates is /);
+    }
+    expect(restoreMixer(mixer, { ...five, rule: { ...five.rule, updates: 0 } }).rule.updates).toBe(0);
+  });
+
+  test("numbers that belong to no domain are called by their place", () => {
+    const other = createMixer({ domains: ["wiki", "code"], rule: { name: "ado" } });
+    const memory = { ...other.initial.rule.memory, seen: [...new Array<number>(63).fill(0), "x"] };
+    const json = { ...other.initial, rule: { ...other.initial.rule, memory } };
+    expect(errorOf(() => restoreMixer(other, json)).message).toBe('mixer state: memory.seen has "x" at 63');
+  });
+
   test("refuses or understands any damage to one field, and nothing but a GradmixError comes out", () => {
     const paths = [
       ["version"],

@@ -17,7 +17,7 @@ import {
   update,
 } from "gradmix/dga";
 import { describe, expect, test } from "vitest";
-import { fingerprint } from "#dist/dga/bases.js";
+import { areDomains, fingerprint } from "#dist/dga/bases.js";
 import { gaussian, random } from "./arbitraries.ts";
 import { errorOf } from "../errors.ts";
 import { expectNear } from "../near.ts";
@@ -206,6 +206,116 @@ describe("bases", () => {
     expect(errorOf(() => createBases({ a: [1, 0] }, ["caf\u00e9", "cafe\u0301"])).message).toMatch(
       /^domains: two are called/,
     );
+  });
+
+  test("are domains where each has one entry, whichever", () => {
+    const of = (rows: Record<string, number[]>): boolean => areDomains(createBases(rows, ["x", "y"]));
+    expect(of({ a: [1, 0], b: [0, 1] })).toBe(true);
+    expect(of({ a: [0, 1] })).toBe(true);
+    expect(of({ a: [0, 1], b: [0, 1], c: [1, 0] })).toBe(true);
+    expect(of({ a: [0, 1], b: [0.5, 0.5] })).toBe(false);
+    expect(of({ a: [0.5, 0.5] })).toBe(false);
+  });
+
+  test("a fingerprint stays what it was: saved runs go by it", () => {
+    // FNV-1a over 32-bit words, in two lanes of which the second takes from the first.
+    const bases = createBases({ first: [0.25, 0.75], second: [1, 0] }, ["x", "longer"]);
+    const words = [...bases.names, "", ...bases.domains].flatMap((name) => [
+      name.length,
+      ...Array.from(name, (letter) => letter.charCodeAt(0)),
+    ]);
+    for (const array of [bases.offsets, bases.columns, bases.values])
+      words.push(...new Uint32Array(array.buffer, array.byteOffset, array.byteLength / 4));
+    const prime = 16777619n;
+    let [a, b] = [0x811c9dc5n, 0x2f0b4a27n];
+    for (const word of words.map(BigInt)) {
+      a = ((a ^ word) * prime) % 2n ** 32n;
+      b = ((b ^ word ^ (a >> 15n)) * prime) % 2n ** 32n;
+    }
+    expect(fingerprint(bases)).toBe([a, b].map((lane) => lane.toString(16).padStart(8, "0")).join(""));
+  });
+
+  test.each<[string, string, () => unknown]>([
+    ["config", "domains: at least one is needed", () => createBases({ a: [] }, [])],
+    [
+      "config",
+      "createBases: counts: 1 does not fit; it must be true or false",
+      () => createBases({ a: [1] }, ["x"], { counts: 1 } as never),
+    ],
+    [
+      "config",
+      'basis "a": null does not fit; it must be numbers, one a domain or by name',
+      () => createBases({ a: null } as never, ["x"]),
+    ],
+    [
+      "config",
+      'basis "a": domain "y" has -1; weights are finite and ≥ 0',
+      () => createBases({ a: [1, -1] }, ["x", "y"]),
+    ],
+    [
+      "config",
+      'basis "a": domain "y" has undefined; weights are finite and ≥ 0',
+      () => createBases({ a: [1, undefined] } as never, ["x", "y"]),
+    ],
+    [
+      "config",
+      'basis "a": there is no domain "zzzz"; there are 21',
+      () => createBases({ a: { zzzz: 1 } }, named("d", 21)),
+    ],
+    [
+      "config",
+      `basis "a": there is no domain "zzzz"; the domains are ${named("d", 20).join(", ")}`,
+      () => createBases({ a: { zzzz: 1 } }, named("d", 20)),
+    ],
+    [
+      "config",
+      'bases: an object does not keep the order of names that are whole numbers, such as "2"; give a Map',
+      () => createBases({ "10": [1], x: [1], "2": [1] }, ["x"]),
+    ],
+    [
+      "config",
+      'basis "a": its weights sum to 1.0000015, not to 1; if they are counts, say so (counts)',
+      () => createBases({ a: [1.0000015] }, ["x"]),
+    ],
+    [
+      "config",
+      'basis "b": its weights sum to 0.9999985, not to 1; if they are counts, say so (counts)',
+      () => createBases({ a: [1], b: [0.9999985] }, ["x"]),
+    ],
+    [
+      "config",
+      'domains: two are called "b"',
+      () => createBases({ a: [1, 0, 0, 0, 0] }, ["a", "b", "c", "b", "c"]),
+    ],
+    [
+      "config",
+      'domains: two are called "cafe\u0301"',
+      () => createBases({ a: [1, 0] }, ["cafe\u0301", "caf\u00e9"]),
+    ],
+  ])("%s: %s", (code, message, call) => {
+    expect(errorOf(call)).toMatchObject({ code, message });
+  });
+
+  test("shares may be off by a millionth, and are divided by their sum; names that are no whole numbers keep their order", () => {
+    for (const off of [9e-7, -9e-7]) {
+      const { values } = createBases({ a: [0.25 + off, 0.75] }, ["x", "y"]);
+      expectNear(values, [(0.25 + off) / (1 + off), 0.75 / (1 + off)], 1e-15);
+    }
+    expect(createBases({ "01": [1], "-1": [1], "1.5": [1], "": [1], "9x": [1] }, ["x"]).names).toEqual([
+      "01",
+      "-1",
+      "1.5",
+      "",
+      "9x",
+    ]);
+    // Given in any order, they are kept in the domains'.
+    expect(createBases({ a: { y: 0.75, z: 0, x: 0.25 } }, ["x", "y", "z"])).toEqual({
+      names: ["a"],
+      domains: ["x", "y", "z"],
+      offsets: Int32Array.of(0, 2),
+      columns: Int32Array.of(0, 1),
+      values: Float64Array.of(0.25, 0.75),
+    });
   });
 
   test("refuses domains that are called the same", () => {
