@@ -5,7 +5,7 @@
 import { GradmixError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
 import { boolean, checkOptions, show } from "../options.ts";
-import { SUM_TOLERANCE, sumOf, type Weights } from "./simplex.ts";
+import { normalise, SUM_TOLERANCE, sumOf, type Weights } from "./simplex.ts";
 
 /** Rows in compressed form: what basis j holds are the entries offsets[j] … offsets[j + 1] − 1 of `columns` and `values`. */
 export interface Bases {
@@ -141,7 +141,7 @@ export function assemble(
   let j = 0;
   for (const [name, row] of rows) {
     const start = end;
-    const order = [...row.columns.keys()].sort((a, b) => row.columns[a] - row.columns[b] || a - b);
+    const order = [...row.columns.keys()].sort((a, b) => row.columns[a] - row.columns[b]);
     let before = -1;
     for (const entry of order) {
       const [column, value] = [row.columns[entry], row.values[entry]];
@@ -169,10 +169,7 @@ export function assemble(
         code,
         `basis "${name}": its weights sum to ${sum}, not to 1; if they are counts, say so (counts)`,
       );
-    // Sums of huge counts overflow; scaling them down first changes no share that a double can hold.
-    const scale = sum === Infinity ? 2 ** -600 : 1;
-    const total = sum === Infinity ? sumOf(own.map((value) => value * scale)) : sum;
-    for (let e = start; e < end; e++) values[e] = (values[e] * scale) / total;
+    values.set(normalise(own), start);
     offsets[++j] = end;
   }
   return {
