@@ -53,6 +53,16 @@ const mixers = fc
     createMixer({ domains: names(k), rule: { name: "dga", ...rule }, updateEvery, updateAfter }),
   );
 
+test("updates every tenth step from the first, unless told otherwise; the domains are checked whatever the rule does", () => {
+  const { updateEvery, warmup } = createMixer({ domains: ["a", "b"], rule: { name: "dga" } });
+  expect([updateEvery, warmup]).toEqual([10, 0]);
+  const { rule } = createMixer({ domains: ["a"], rule: { name: "uniform" } });
+  const own = { ...rule, init: () => rule.init(["a"]) };
+  expect(errorOf(() => createMixer({ domains: ["a", "a"], rule: own })).message).toBe(
+    'domains: two are called "a"',
+  );
+});
+
 describe("updateDue", () => {
   const dueAt = (options: Partial<MixerOptions>, steps: number): number[] => {
     const mixer = createMixer({ domains: ["a", "b"], rule: { name: "dga" }, ...options });
@@ -243,6 +253,19 @@ describe("restoreMixer", () => {
       expect(message({ ...five, rule: { ...five.rule, updates: bad } })).toMatch(/^mixer state: updates is /);
     }
     expect(restoreMixer(mixer, { ...five, rule: { ...five.rule, updates: 0 } }).rule.updates).toBe(0);
+  });
+
+  test("takes any memory of a rule that does not check it; of several strangers the first is named", () => {
+    const doge = createMixer({ domains: ["wiki", "code"], rule: { name: "doge" } });
+    expect(restoreMixer(doge, saved(doge.initial))).toEqual(doge.initial);
+    const memory = { b: [1], a: [2] };
+    expect(
+      errorOf(() => restoreMixer(doge, { ...doge.initial, rule: { ...doge.initial.rule, memory } })).message,
+    ).toBe('mixer state: memory.b is nothing that "doge" remembers');
+    for (const bad of [Infinity, -Infinity, NaN])
+      expect(errorOf(() => restoreMixer(mixer, { ...good, weightSums: [bad, 1] })).message).toBe(
+        `mixer state: weightSums has ${bad} at domain "wiki"`,
+      );
   });
 
   test("numbers that belong to no domain are called by their place", () => {

@@ -345,6 +345,23 @@ describe("bases", () => {
       'line 1: basis "a": domain "web" has Infinity; weights are finite and ≥ 0',
     ],
     ["json", '{"a": {\n\n"cod": 1}}', 'line 3: basis "a": there is no domain "cod"; did you mean "code"?'],
+    [
+      "csv",
+      "basis,domain,x\na,web,1",
+      'line 1: the header must be "basis,domain,weight", it is "basis,domain,x"',
+    ],
+    [
+      "csv",
+      "basis,domain,weight,x\na,web,1,1",
+      'line 1: the header must be "basis,domain,weight", it is "basis,domain,weight,x"',
+    ],
+    ["csv", "basis,domain,weight\n  \na,web,x", 'line 3: the weight "x" is not a number'],
+    ["json", '{"a": [\n1,\n-1]}', 'line 3: basis "a": domain "code" has -1; weights are finite and ≥ 0'],
+    [
+      "json",
+      '{"a": {\n"web": 2,\n"code": -1}}',
+      'line 3: basis "a": domain "code" has -1; weights are finite and ≥ 0',
+    ],
     ["csv", "", 'line 1: it is empty; the header must be "basis,domain,weight"'],
     ["csv", "a,web,1", 'line 1: the header must be "basis,domain,weight", it is "a,web,1"'],
     ["csv", "basis,domain,weight\na,web", "line 2: 2 fields where there should be 3 (basis, domain, weight)"],
@@ -365,6 +382,17 @@ describe("bases", () => {
   ] as const)("%s %j: %s", (format, text, message) => {
     const error = errorOf(() => parseBases(text, ["web", "code"], { format, source: "p.txt" }));
     expect(error).toMatchObject({ code: "data", message: `p.txt, ${message}` });
+  });
+
+  test("CSV: a mark at the beginning, blanks around fields and lines of blanks say nothing; no domains is not the file's fault", () => {
+    const text = "\uFEFF Basis ,domain, WEIGHT\n \n p , web , 0.25 \n\t\np,code,+.75\r";
+    expect(parseBases(text, ["web", "code"], { format: "csv" })).toEqual(
+      createBases({ p: [0.25, 0.75] }, ["web", "code"]),
+    );
+    for (const format of ["json", "csv"] as const)
+      expect(
+        errorOf(() => parseBases(format === "csv" ? "basis,domain,weight" : "{}", [], { format })),
+      ).toMatchObject({ code: "config", message: "domains: at least one is needed" });
   });
 
   test("what concerns a whole basis names the file", () => {
@@ -416,6 +444,7 @@ describe("the mixture of bases", () => {
       [[1], "weights: 1 values for 2 bases"],
       [[1.5, -0.5], 'weights: basis "p1" has -0.5; weights are finite and ≥ 0'],
       [[NaN, 1], 'weights: basis "p0" has NaN; weights are finite and ≥ 0'],
+      [[Infinity, -1], 'weights: basis "p0" has Infinity; weights are finite and ≥ 0'],
     ] as const)
       expect(errorOf(() => mixtureOf(bases, w, out))).toMatchObject({ code: "config", message });
     expect([...out]).toEqual([7, 7]);
@@ -441,6 +470,13 @@ describe("the proposal", () => {
         });
       }),
     );
+  });
+
+  test("is the mean of the bases by half, unless told otherwise, and goes into the array that was given", () => {
+    const out = new Float64Array(2);
+    expect(proposal(identity(2), [1, 0], { out })).toBe(out);
+    expect([...out]).toEqual([0.75, 0.25]);
+    expect([...proposal(identity(2), [1, 0], { defensive: 0.2 })]).toEqual([0.9, 0.1]);
   });
 
   test("refuses a share that is none", () => {
@@ -591,6 +627,14 @@ describe("alignments of all bases from one batch", () => {
     );
   });
 
+  test("of examples of which one weighs next to all there is no standard error", () => {
+    const bases = createBases({ p: { a: 1 - 1e-12, b: 1e-12 } }, ["a", "b"]);
+    const of = (domainOf: number[]): number | null =>
+      basisAlignments(bases, [0.5, 0.5], { domainOf, tokens: [1, 2], dots: [3, 5] }).standardErrors[0];
+    expect(of([0, 1])).toBeNull();
+    expect(of([0, 0])).toBeGreaterThan(0);
+  });
+
   const six = basesOf([
     [4, 3, 2, 1, 0, 0, 0, 0],
     [0, 0, 1, 1, 1, 1, 0, 0],
@@ -666,6 +710,11 @@ describe("alignments of all bases from one batch", () => {
       [[1], one, "q: 1 values for 2 domains"],
       [[0.5, 0.5], { ...one, tokens: [1, 2] }, "1 dots for 2 tokens"],
       [[0.5, 0.5], { ...one, losses: [] }, "1 dots for 0 losses"],
+      [[0.5, 0.5], { ...one, domainOf: [0, 1] }, "1 dots for 2 domainOf"],
+      [[0.5, 0.5], { ...one, squaredNorms: [1, 2] }, "1 dots for 2 squaredNorms"],
+      [[0.5, 0.5], { ...one, domainOf: [-1] }, "example 0 is of domain -1, but there are 2"],
+      [[0.5, 0.5], { ...one, domainOf: [0.5] }, "example 0 is of domain 0.5, but there are 2"],
+      [[0.5, 0.5], { ...one, domainOf: [NaN] }, "example 0 is of domain NaN, but there are 2"],
       [[0.5, 0.5], { ...one, domainOf: [2] }, "example 0 is of domain 2, but there are 2"],
       [[0, 1], one, 'example 0 is of domain "d0", which the proposal gives 0; draw from it with what q says'],
     ] as const)
