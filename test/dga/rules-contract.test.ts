@@ -580,6 +580,10 @@ describe("numbers at the ends of doubles", () => {
       "b",
     ]);
     expectNear(weights, [1 / 9, 8 / 9], 1e-15);
+    const tiny = createRule({ name: "temperature", sizes: [1e-200, 2e-200], exponent: 3 }).init(["a", "b"]);
+    expectNear(tiny.weights, [1 / 9, 8 / 9], 1e-15);
+    const none = createRule({ name: "temperature", sizes: [] });
+    expect(errorOf(() => none.init([])).message).toBe("domains: at least one is needed");
   });
   test("grape: rates of losses of next to nothing are bounded", () => {
     const rule = grape({ name: "grape", targets: ["s", "t"], normalise: "raw" });
