@@ -93,7 +93,7 @@ describe("the logic", () => {
       [{ max: Infinity }, /lossScale: max: Infinity /],
       [{ initial: 0.5 }, /^lossScale: initial is 0.5, not from min 1 to max 16777216$/],
       [{ min: 4, max: 2 }, /^lossScale: initial is 4, not from min 4 to max 2$/],
-      [{ factor: 2 }, /^lossScale: there is no option "factor"/],
+      [{ factor: 2 } as LossScaleOptions, /^lossScale: there is no option "factor"/],
       [{ initial: 2 ** 30 }, /lossScale: initial is 1073741824, not from min 1 to max 16777216/],
       [{ growthInterval: 0 }, /lossScale: growthInterval: 0 /],
       [{ growthInterval: 1.5 }, /lossScale: growthInterval: 1\.5 /],

@@ -187,7 +187,7 @@ describe("a saved memory", () => {
 describe("what is refused, in which words", () => {
   const raw = dga({ name: "dga", normalise: "raw" });
   const stay = "the weights stay as they are";
-  const update = (rule: Rule, given: object) => () => rule.update(rule.init(abc), given as Signal);
+  const update = (rule: Rule, given: object) => () => rule.update(rule.init(abc), given);
   const make =
     (options: object, domains: unknown = abc) =>
     () =>
