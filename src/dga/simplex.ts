@@ -42,8 +42,7 @@ export function normalise(values: ArrayLike<number>, what = "weights"): Weights 
   if (sum <= 0)
     throw new GradmixError("numeric", `${what}: they sum to ${sum}; at least one must be positive`);
   // Huge values overflow the sum; scaling all of them down first changes no ratio.
-  if (sum === Infinity)
-    return normalise(out.map((value) => value * 2 ** -600));
+  if (sum === Infinity) return normalise(out.map((value) => value * 2 ** -600));
   return out.map((value) => value / sum);
 }
 
