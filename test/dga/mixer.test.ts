@@ -54,8 +54,8 @@ const mixers = fc
   );
 
 test("updates every tenth step from the first, unless told otherwise; the domains are checked whatever the rule does", () => {
-  const { updateEvery, warmup } = createMixer({ domains: ["a", "b"], rule: { name: "dga" } });
-  expect([updateEvery, warmup]).toEqual([10, 0]);
+  const { updateEvery, updateAfter } = createMixer({ domains: ["a", "b"], rule: { name: "dga" } });
+  expect([updateEvery, updateAfter]).toEqual([10, 0]);
   const { rule } = createMixer({ domains: ["a"], rule: { name: "uniform" } });
   const own = { ...rule, init: () => rule.init(["a"]) };
   expect(errorOf(() => createMixer({ domains: ["a", "a"], rule: own })).message).toBe(

@@ -6,19 +6,14 @@ import {
   type Rule,
   type RuleOptions,
   type RuleState,
+  type RunFacts,
 } from "gradmix/dga";
 import { names, signal } from "gradmix/testing";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { resolveConfig } from "#dist/cli/config.js";
-import {
-  type MixingConfig,
-  ruleOf,
-  ruleTakes,
-  totalSteps,
-  type TrainConfig,
-  unusedOptions,
-} from "#dist/dga/config.js";
+import { ruleOf as ruleFrom, ruleTakes, unusedOptions } from "#dist/cli/mixing.js";
+import { type MixingConfig, totalSteps, type TrainConfig } from "#dist/cli/train-config.js";
 
 const domains = names(3);
 const values = new Map<string, unknown>([
@@ -27,11 +22,10 @@ const values = new Map<string, unknown>([
 ]);
 const base = resolveConfig([{ values, label: (path) => path }]);
 const none = { eta: null, beta: null, normalise: null, floor: null, weights: null, histogram: null };
-const configured = (mixing: Partial<MixingConfig>): TrainConfig => ({
-  ...base,
-  data: { ...base.data, targets: new Map([["first", []], ["second", []]]) }, // prettier-ignore
-  mixing: { ...base.mixing, ...none, ...mixing },
-});
+const targets = ["first", "second"];
+const configured = (mixing: Partial<MixingConfig>): MixingConfig => ({ ...base.mixing, ...none, ...mixing });
+const ruleOf = (mixing: Partial<MixingConfig>, facts: RunFacts): Rule =>
+  ruleFrom(configured(mixing), targets, facts);
 
 /** Where a rule goes through the same signals. */
 const signals = fc.sample(signal(3, { mild: true }), { numRuns: 8, seed: 3 });
@@ -48,7 +42,6 @@ const shares = { domain0: 0.5, domain1: 0.3, domain2: 0.2 };
 const weights = new Map(Object.entries(shares));
 const histogram = new Map([["domain2", 3], ["domain0", 1]]); // prettier-ignore
 const sizes = { domain0: 10, domain1: 20, domain2: 70 };
-const targets = ["first", "second"];
 const all = { eta: 0.3, beta: 0.4, normalise: "raw", floor: 0.1, weights, histogram } as const;
 const [ema, floor]: CombinatorOptions[] = [{ name: "ema", beta: 0.4 }, { name: "floor", least: 0.1 }]; // prettier-ignore
 
@@ -112,23 +105,20 @@ describe("the rule of a run", () => {
       [{ name: "repetitionCap", repetitions: 4, sizes, tokens: 90 }],
     ],
   ])("%j", (mixing, options, around) => {
-    const [found, wanted] = [
-      ruleOf(configured(mixing), { sizes, tokens: 90 }),
-      combine(createRule(options), around),
-    ];
+    const [found, wanted] = [ruleOf(mixing, { sizes, tokens: 90 }), combine(createRule(options), around)];
     expect(found.name).toBe(wanted.name);
     expect(found.needs).toEqual(wanted.needs);
     expect(path(found)).toEqual(path(wanted));
   });
   test("sizes that are not known are not given", () => {
-    expect(path(ruleOf(configured({ rule: "ado" }), {}))).toEqual(path(createRule({ name: "ado" })));
-    expect(() => ruleOf(configured({ rule: "temperature" }), {})).toThrow("temperature: sizes is missing");
+    expect(path(ruleOf({ rule: "ado" }, {}))).toEqual(path(createRule({ name: "ado" })));
+    expect(() => ruleOf({ rule: "temperature" }, {})).toThrow("temperature: sizes is missing");
   });
 });
 
 test("options that change nothing are told", () => {
   const unused = (rule: MixingConfig["rule"], given: Partial<MixingConfig>): string[] =>
-    unusedOptions(configured({ rule, ...given }).mixing);
+    unusedOptions(configured({ rule, ...given }));
   const wanted = {
     ...{ uniform: "eta normalise beta", static: "eta normalise beta", temperature: "eta normalise beta" },
     ...{ importanceSampling: "eta normalise beta", dga: "", doge: "normalise", grape: "" },
