@@ -187,7 +187,7 @@ export function entropy(alpha: ArrayLike<number>): number {
 /** KL(p‖q) = Σ pᵢ log(pᵢ/qᵢ), in nats; ∞ where p has weight and q has none. */
 export function klDivergence(p: ArrayLike<number>, q: ArrayLike<number>): number {
   let sum = 0;
-  for (let i = 0; i < p.length; i++) if (p[i] > 0) sum += q[i] > 0 ? p[i] * Math.log(p[i] / q[i]) : Infinity;
+  for (let i = 0; i < p.length; i++) if (p[i] > 0) sum += p[i] * Math.log(p[i] / q[i]);
   return sum;
 }
 

@@ -356,6 +356,7 @@ describe("bases", () => {
       'line 1: the header must be "basis,domain,weight", it is "basis,domain,weight,x"',
     ],
     ["csv", "basis,domain,weight\n  \na,web,x", 'line 3: the weight "x" is not a number'],
+    ["json", '{"a": [\n-1,\n2]}', 'line 2: basis "a": domain "web" has -1; weights are finite and ≥ 0'],
     ["json", '{"a": [\n1,\n-1]}', 'line 3: basis "a": domain "code" has -1; weights are finite and ≥ 0'],
     [
       "json",
