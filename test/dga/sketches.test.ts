@@ -76,7 +76,20 @@ describe.each(["llama", "gpt2"] as const)("%s", (preset) => {
 test("a sketch does not depend on what it is made together with", async () => {
   const model = tiny(2);
   const together = await sketchGradients(model, domains);
-  const pieces = await sketchGradients(model, domains, { maxExamples: 3 });
+  const rows: number[] = [];
+  const counting: typeof model = Object.create(model, {
+    losses: {
+      value: (...batch: Parameters<typeof model.losses>) => {
+        const losses = model.losses(...batch);
+        rows.push(losses.shape[0]);
+        return losses;
+      },
+    },
+  });
+  const pieces = await sketchGradients(counting, domains, { maxExamples: 3 });
+  expect(rows).toEqual([3, 3]);
+  expect(await sketchGradients(counting, domains)).toEqual(together);
+  expect(rows).toEqual([3, 3, 6]);
   const even = await sketchGradients(model, [domains[0], batch(5, 3)]);
   const scale = together.norms[0];
   for (let n = 0; n < together.size; n++) {
