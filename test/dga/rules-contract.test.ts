@@ -573,6 +573,16 @@ describe("combinators", () => {
   });
 });
 
+test("with η = 0 nothing is mixed in either", () => {
+  const start = [0.7, 0.2, 0.1];
+  const given: Signal = { gram: [1, 0, 0, 0, 1, 0, 0, 0, 1], losses: [3, 2, 1], referenceLosses: [1, 1, 1] };
+  for (const rule of [
+    doge({ name: "doge", eta: 0, smoothing: 0.5, start }),
+    doremi({ name: "doremi", eta: 0, smoothing: 0.5, start }),
+  ])
+    expect(rule.update(rule.init(abc), given).weights).toEqual(rule.init(abc).weights);
+});
+
 describe("numbers at the ends of doubles", () => {
   test("temperature: sizes whose powers no double holds", () => {
     const { weights } = createRule({ name: "temperature", sizes: [1e200, 2e200], exponent: 3 }).init([
