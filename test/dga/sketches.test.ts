@@ -106,8 +106,8 @@ test("a sketch is linear: that of a ragged batch is the mean of its examples', b
   const all = batch(4, 3);
   const counts = [time, 3, 0];
   const targets = all.targets.map((id, i) => (i % time < counts[Math.floor(i / time)] ? id : -1));
-  const ragged: Batch = { ...all, targets, tokens: counts };
-  const rows = (from: number, to: number): Batch => ({
+  const ragged: TokenBatch = { ...all, targets, tokens: counts };
+  const rows = (from: number, to: number): TokenBatch => ({
     inputs: ragged.inputs.slice(from * time, to * time),
     targets: ragged.targets.slice(from * time, to * time),
     tokens: counts.slice(from, to),
