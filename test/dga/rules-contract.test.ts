@@ -353,6 +353,11 @@ describe("what is refused, in which words", () => {
       `grape: target "s" has a loss of ${JSON.stringify(loss) === "null" ? loss : JSON.stringify(loss)} and a gradient of norm ${JSON.stringify(norm) === "null" ? norm : JSON.stringify(norm)}; ${stay}`,
       update(s, { norms: [1, 1, 1], targets: [{ ...own, loss, norm }] }),
     ]),
+    ...[["s", 1], [1, "s"], []].map((targets): [string, string, () => unknown] => [
+      "config",
+      "grape: targets: a list does not fit; it must be a list that names at least one target, each once",
+      make({ name: "grape", targets }),
+    ]),
     [
       "config",
       "targetWeights: they sum to 1.5, not to 1",
