@@ -151,7 +151,7 @@ function changeCall(node, { textOf, between, put }) {
 /** @param {import("acorn").Literal} node @param {Context} context */
 function changeConstant({ value, start, end }, { put }) {
   if (typeof value === "number") {
-    const other = value === 1 ? 0 : Number.isInteger(value) ? value + 1 : value * 2;
+    const other = value === 1 ? 0 : Number.isSafeInteger(value) ? value + 1 : value * 2;
     put([start, end], String(other));
   } else if (typeof value === "bigint") put([start, end], `${value + 1n}n`);
   else if (typeof value === "boolean") put([start, end], String(!value));

@@ -36,8 +36,7 @@ export function parseBases(text: string, domains: readonly string[], options: Pa
 
 /** Collects entries with their lines. */
 class Rows {
-  readonly rows = new Map<string, GivenRow>();
-  private readonly lines = new Map<string, number[]>();
+  readonly rows = new Map<string, GivenRow & { readonly lines: number[] }>();
   private readonly find: ReturnType<typeof domainFinder>;
   private readonly source: string;
 
@@ -46,27 +45,22 @@ class Rows {
     this.find = domainFinder(domains);
   }
 
-  private open(basis: string): { row: GivenRow; lines: number[] } {
-    const row = this.rows.get(basis);
-    const lines = this.lines.get(basis);
-    if (row !== undefined && lines !== undefined) return { row, lines };
-    const fresh: number[] = [];
-    const made: GivenRow = {
-      columns: [],
-      values: [],
-      place: (i) => `${this.at(fresh[i])}: basis "${basis}"`,
-    };
+  private open(basis: string): GivenRow & { readonly lines: number[] } {
+    const known = this.rows.get(basis);
+    if (known !== undefined) return known;
+    const lines: number[] = [];
+    const place = (i: number): string => `${this.at(lines[i])}: basis "${basis}"`;
+    const made = { columns: [], values: [], lines, place };
     this.rows.set(basis, made);
-    this.lines.set(basis, fresh);
-    return { row: made, lines: fresh };
+    return made;
   }
 
   add(basis: string, domain: string, value: number, line: number): void {
     const column = this.find(domain, "data", () => `${this.at(line)}: basis "${basis}"`);
-    const { row, lines } = this.open(basis);
+    const row = this.open(basis);
     row.columns.push(column);
     row.values.push(value);
-    lines.push(line);
+    row.lines.push(line);
   }
 
   fault(line: number, what: string): GradmixError {

@@ -5,7 +5,7 @@
 import { GradmixError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
 import { boolean, checkOptions, show } from "../options.ts";
-import { SUM_TOLERANCE, sumOf, type Weights } from "./simplex.ts";
+import { normalise, SUM_TOLERANCE, sumOf, type Weights } from "./simplex.ts";
 
 /** Rows in compressed form: what basis j holds are the entries offsets[j] … offsets[j + 1] − 1 of `columns` and `values`. */
 export interface Bases {
@@ -86,7 +86,7 @@ export function createBases(
 
 /** The weights of bases are lists in their order, and an object has its whole numbers first, whatever order they were written in. */
 function checkOrder(given: ReadonlyMap<string, Histogram> | Readonly<Record<string, Histogram>>): void {
-  if (given instanceof Map) return;
+  // A Map has no such keys.
   const names = Object.keys(given);
   const number = names.find((name) => /^(0|[1-9]\d*)$/.test(name));
   if (number !== undefined && names.length > 1)
@@ -108,10 +108,8 @@ export function domainFinder(
 ): (name: string, code: "config" | "data", what: () => string) => number {
   // Composed, so that é is one name however it was typed.
   const indices = new Map(domains.map((name, i) => [name.normalize(), i]));
-  if (indices.size < domains.length) {
-    const twice = domains.find((name, i) => indices.get(name.normalize()) !== i) ?? "";
-    throw new GradmixError("config", `domains: two are called "${twice}"`);
-  }
+  const twice = domains.find((name, i) => indices.get(name.normalize()) !== i);
+  if (twice !== undefined) throw new GradmixError("config", `domains: two are called "${twice}"`);
   return (name, code, what) => {
     const index = indices.get(name) ?? indices.get(name.normalize());
     if (index !== undefined) return index;
@@ -143,7 +141,7 @@ export function assemble(
   let j = 0;
   for (const [name, row] of rows) {
     const start = end;
-    const order = [...row.columns.keys()].sort((a, b) => row.columns[a] - row.columns[b] || a - b);
+    const order = [...row.columns.keys()].sort((a, b) => row.columns[a] - row.columns[b]);
     let before = -1;
     for (const entry of order) {
       const [column, value] = [row.columns[entry], row.values[entry]];
@@ -171,10 +169,7 @@ export function assemble(
         code,
         `basis "${name}": its weights sum to ${sum}, not to 1; if they are counts, say so (counts)`,
       );
-    // Sums of huge counts overflow; scaling them down first changes no share that a double can hold.
-    const scale = sum === Infinity ? 2 ** -600 : 1;
-    const total = sum === Infinity ? sumOf(own.map((value) => value * scale)) : sum;
-    for (let e = start; e < end; e++) values[e] = (values[e] * scale) / total;
+    values.set(normalise(own), start);
     offsets[++j] = end;
   }
   return {
@@ -213,12 +208,9 @@ export function mixtureOf(bases: Bases, weights: ArrayLike<number>, out?: Weight
   return alpha;
 }
 
-/** Is every basis a single domain, each domain one? Then the bases' alignments are the domains' own. */
-export function areDomains(bases: Bases): boolean {
-  return (
-    bases.columns.length === bases.names.length &&
-    bases.names.every((_, j) => bases.offsets[j + 1] - bases.offsets[j] === 1)
-  );
+/** Is every basis a single domain? Then the bases' alignments are those of their domains. */
+export function areDomains({ names, offsets }: Bases): boolean {
+  return names.every((_, j) => offsets[j + 1] - offsets[j] === 1);
 }
 
 /**

@@ -5,7 +5,7 @@ import { GradmixError } from "../errors.ts";
 import { checkDomains, type Rule, type RuleState, type Signal } from "./rule.ts";
 import { checkOptions, integerIn, list, object, required, show, withDefaults } from "../options.ts";
 import { createRule, type RuleOptions } from "./rules/index.ts";
-import { normalise, sumOf } from "./simplex.ts";
+import { liesOnSimplex, normalise, sumOf } from "./simplex.ts";
 
 export interface MixerOptions {
   readonly domains: readonly string[];
@@ -126,8 +126,7 @@ export function restoreMixer(mixer: Mixer, json: unknown): MixerState {
   };
 
   const weights = vector(rule["weights"], "weights", k);
-  if (Math.abs(sumOf(weights) - 1) > 1e-9 || weights.some((w) => w < 0))
-    throw wrong("weights do not lie on the simplex");
+  if (!liesOnSimplex(weights)) throw wrong("weights do not lie on the simplex");
   const steps = count(json["steps"], "steps");
   const weightSums = vector(json["weightSums"], "weightSums", k);
   if (Math.abs(sumOf(weightSums) - steps) > 1e-9 * steps || weightSums.some((w) => w < 0))

@@ -104,7 +104,7 @@ export function basisAlignments(
     if (lossesOf !== null) lossesOf[j] = loss / weighted;
     if (norms !== null) norms[j] = Math.sqrt(norm / weights);
     // An effective size of 1 up to rounding is a single example.
-    if (size < 2 || effective <= 1 + 1e-9) continue;
+    if (effective <= 1 + 1e-9) continue;
     let residuals = 0;
     for (let s = 0; s < size; s++) {
       const e = drawn[s];

@@ -42,11 +42,7 @@ export function normalise(values: ArrayLike<number>, what = "weights"): Weights 
   if (sum <= 0)
     throw new GradmixError("numeric", `${what}: they sum to ${sum}; at least one must be positive`);
   // Huge values overflow the sum; scaling all of them down first changes no ratio.
-  if (sum === Infinity)
-    return normalise(
-      out.map((value) => value * 2 ** -600),
-      what,
-    );
+  if (sum === Infinity) return normalise(out.map((value) => value * 2 ** -600));
   return out.map((value) => value / sum);
 }
 
@@ -68,7 +64,7 @@ export function exponentiatedGradient(
   for (let i = 0; i < k; i++)
     if (!Number.isFinite(direction[i]))
       throw new GradmixError("numeric", `the direction of the mirror step is ${direction[i]} at ${i}`);
-  if (eta === 0 || k === 1) return Float64Array.from(alpha);
+  if (eta === 0) return Float64Array.from(alpha);
   // The directions' maximum goes first, so that a constant added to all of them changes nothing, not even by rounding of η·a.
   let top = -Infinity;
   for (let i = 0; i < k; i++) if (alpha[i] > 0) top = Math.max(top, direction[i]);
@@ -89,13 +85,12 @@ export function exponentiatedGradient(
  */
 export function movingAverage(average: ArrayLike<number>, next: ArrayLike<number>, beta: number): Weights {
   if (beta === 1) return Float64Array.from(next);
-  const out = new Float64Array(next.length);
-  for (let i = 0; i < out.length; i++) {
-    const [a, b] = [average[i], next[i]];
+  const mixed = Float64Array.from(next, (b, i) => {
+    const a = average[i];
     // This form leaves equal weights exactly as they are; rounding must not carry it past either end.
-    out[i] = Math.min(Math.max(a + beta * (b - a), Math.min(a, b)), Math.max(a, b));
-  }
-  return settled(out);
+    return Math.min(Math.max(a + beta * (b - a), Math.min(a, b)), Math.max(a, b));
+  });
+  return settled(mixed);
 }
 
 /** Rounding errors add up over thousands of steps; small sums of them are left alone so that nothing moves at rest. */
@@ -177,6 +172,11 @@ export function checkSimplex(
   return normalise(weights, what);
 }
 
+/** Do numbers that were read from a file lie on the simplex, but for rounding? */
+export function liesOnSimplex(numbers: readonly number[]): boolean {
+  return Math.abs(sumOf(numbers) - 1) <= 1e-9 && numbers.every((weight) => weight >= 0);
+}
+
 /** −Σ αᵢ log αᵢ, in nats. */
 export function entropy(alpha: ArrayLike<number>): number {
   let sum = 0;
@@ -187,7 +187,7 @@ export function entropy(alpha: ArrayLike<number>): number {
 /** KL(p‖q) = Σ pᵢ log(pᵢ/qᵢ), in nats; ∞ where p has weight and q has none. */
 export function klDivergence(p: ArrayLike<number>, q: ArrayLike<number>): number {
   let sum = 0;
-  for (let i = 0; i < p.length; i++) if (p[i] > 0) sum += q[i] > 0 ? p[i] * Math.log(p[i] / q[i]) : Infinity;
+  for (let i = 0; i < p.length; i++) if (p[i] > 0) sum += p[i] * Math.log(p[i] / q[i]);
   return sum;
 }
 
@@ -222,33 +222,21 @@ export function projectBounds(
   const at = (c: number): Weights =>
     out.map((weight, i) => Math.min(caps[i], Math.max(floors[i], c * weight)));
   // Σ at(c) is piecewise linear and never falls in c; its kinks are where a weight leaves its floor and where it reaches its cap.
-  const kinks = new Float64Array(2 * k);
-  let count = 0;
   // A weight of 0 has none: its quotients are not finite.
-  for (let i = 0; i < k; i++)
-    for (const bound of [floors[i], caps[i]])
-      if (Number.isFinite(bound / out[i])) kinks[count++] = bound / out[i];
-  const sorted = kinks.subarray(0, count).toSorted();
+  const kinks = [floors, caps].flatMap((bounds) => Array.from(out, (weight, i) => bounds[i] / weight));
+  const sorted = Float64Array.from(kinks.filter(Number.isFinite)).sort();
   let [first, last] = [0, sorted.length];
   while (first < last) {
     const middle = (first + last) >> 1;
     if (sumOf(at(sorted[middle])) >= 1) last = middle;
     else first = middle + 1;
   }
-  if (first < sorted.length) {
-    // Below this kink the bounds that bind are those just above the one before: solve for c among the free.
-    const [from, to] = [first === 0 ? 0 : sorted[first - 1], sorted[first]];
-    const inside = from + (to - from) / 2;
-    let [free, fixed] = [0, 0];
-    for (let i = 0; i < k; i++) {
-      const value = inside * out[i];
-      if (value > floors[i] && value < caps[i]) free += out[i];
-      else fixed += Math.min(caps[i], Math.max(floors[i], value));
-    }
-    return settle(at(free > 0 ? (1 - fixed) / free : to), floors, caps);
-  }
-  const full = at(Number.MAX_VALUE);
-  return settle(full, floors, caps);
+  if (first === sorted.length) return settle(at(Number.MAX_VALUE), floors, caps);
+  const [from, to] = [first === 0 ? 0 : sorted[first - 1], sorted[first]];
+  const [below, above] = [sumOf(at(from)), sumOf(at(to))];
+  // Floors that sum to 1 leave nothing to rise.
+  const share = above > below ? (1 - below) / (above - below) : 0;
+  return settle(at(from + share * (to - from)), floors, caps);
 }
 
 /** Moves what is missing to 1 (or too much) into the room that the bounds leave, in proportion to it. */

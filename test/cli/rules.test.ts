@@ -294,7 +294,7 @@ describe("bases", () => {
     [
       "a ceiling that is too low",
       ["--combinators", '[{"name":"ceiling","most":0.2}]'],
-      /ceiling: 0\.2 does not fit/,
+      /ceiling: most: 0\.2 does not fit/,
     ],
     [
       "a rule without its target",

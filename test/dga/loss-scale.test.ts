@@ -18,7 +18,14 @@ import { adamw, createSchedule, type TokenBatch } from "gradmix/nn";
 import fc from "fast-check";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { exampleNumbers, targetDirection } from "#dist/dga/estimators.js";
-import { backoff, grow, isScale, lossScaleOptions, restoreLossScale } from "#dist/dga/loss-scale.js";
+import {
+  backoff,
+  firstScales,
+  grow,
+  isScale,
+  lossScaleOptions,
+  restoreLossScale,
+} from "#dist/dga/loss-scale.js";
 import { arenaLike } from "#dist/nn/parameters.js";
 import { errorOf } from "../errors.ts";
 import { language, time, tiny, windows } from "./languages.ts";
@@ -73,10 +80,20 @@ describe("the logic", () => {
   test("defaults, and what is refused", () => {
     expect(lossScaleOptions({})).toEqual({ initial: 65536, growthInterval: 2000, max: 2 ** 24, min: 1 });
     expect(lossScaleOptions({ max: 256 }).initial).toBe(256);
+    expect(lossScaleOptions({ min: 2 ** 20 }).initial).toBe(2 ** 20);
+    for (const initial of [1, 2 ** 24]) expect(lossScaleOptions({ initial }).initial).toBe(initial);
+    for (const end of [2 ** -126, 2 ** 126])
+      expect(lossScaleOptions({ min: end, initial: end, max: end }).max).toBe(end);
+    const options = lossScaleOptions({ initial: 8 });
+    expect(firstScales(null)).toBeNull();
+    expect(firstScales(options)).toEqual({ step: { scale: 8, good: 0 }, alignment: { scale: 8, good: 0 } });
     for (const [options, message] of [
       [{ initial: 3 }, /lossScale: initial: 3 does not fit; it must be a power of two/],
       [{ min: 0 }, /lossScale: min: 0 /],
       [{ max: Infinity }, /lossScale: max: Infinity /],
+      [{ initial: 0.5 }, /^lossScale: initial is 0.5, not from min 1 to max 16777216$/],
+      [{ min: 4, max: 2 }, /^lossScale: initial is 4, not from min 4 to max 2$/],
+      [{ factor: 2 } as LossScaleOptions, /^lossScale: there is no option "factor"/],
       [{ initial: 2 ** 30 }, /lossScale: initial is 1073741824, not from min 1 to max 16777216/],
       [{ growthInterval: 0 }, /lossScale: growthInterval: 0 /],
       [{ growthInterval: 1.5 }, /lossScale: growthInterval: 1\.5 /],
@@ -88,11 +105,18 @@ describe("the logic", () => {
     const damaged = [
       ...[null, 5, {}, { scale: 2 }, { good: 0 }],
       ...[3, "2", 0, NaN].map((scale) => ({ scale, good: 0 })),
-      ...[-1, 0.5, "1", NaN].map((good) => ({ scale: 2, good })),
+      ...[-1, 0.5, "1", NaN, 2 ** 53].map((good) => ({ scale: 2, good })),
     ];
     expect(restoreLossScale({ scale: 2, good: 0 }, lossScaleOptions({}))).toEqual({ scale: 2, good: 0 });
     for (const json of damaged)
-      expect(errorOf(() => restoreLossScale(json, lossScaleOptions({}))).code).toBe("checkpoint");
+      expect(errorOf(() => restoreLossScale(json, lossScaleOptions({})))).toMatchObject({
+        code: "checkpoint",
+        message: `checkpoint: the loss scale is ${JSON.stringify(json)}`,
+      });
+    expect(restoreLossScale({ scale: 2, good: 7 }, lossScaleOptions({ min: 8 }))).toEqual({
+      scale: 8,
+      good: 7,
+    });
     // Bounds hold for what was saved under others.
     expect(restoreLossScale({ scale: 2 ** 20, good: 3 }, lossScaleOptions({ max: 2 ** 18 })).scale).toBe(
       2 ** 18,

@@ -53,6 +53,16 @@ const mixers = fc
     createMixer({ domains: names(k), rule: { name: "dga", ...rule }, updateEvery, updateAfter }),
   );
 
+test("updates every tenth step from the first, unless told otherwise; the domains are checked whatever the rule does", () => {
+  const { updateEvery, updateAfter } = createMixer({ domains: ["a", "b"], rule: { name: "dga" } });
+  expect([updateEvery, updateAfter]).toEqual([10, 0]);
+  const { rule } = createMixer({ domains: ["a"], rule: { name: "uniform" } });
+  const own = { ...rule, init: () => rule.init(["a"]) };
+  expect(errorOf(() => createMixer({ domains: ["a", "a"], rule: own })).message).toBe(
+    'domains: two are called "a"',
+  );
+});
+
 describe("updateDue", () => {
   const dueAt = (options: Partial<MixerOptions>, steps: number): number[] => {
     const mixer = createMixer({ domains: ["a", "b"], rule: { name: "dga" }, ...options });
@@ -223,6 +233,46 @@ describe("restoreMixer", () => {
     expect(error.code).toBe("checkpoint");
     expect(error.message).toMatch(/^mixer state: /);
     expect(error.message).toMatch(message);
+  });
+
+  test("takes what is off by rounding and refuses what is off by more", () => {
+    const five = { ...good, rule: { ...good.rule, weights: [0, 1] }, weightSums: [0, 5] };
+    expect(restoreMixer(mixer, saved(five))).toEqual(five);
+    for (const sign of [1, -1]) {
+      expect(restoreMixer(mixer, { ...five, weightSums: [2, 3 + sign * 4.9e-9] }).weightSums[1]).not.toBe(3);
+      expect(
+        errorOf(() => restoreMixer(mixer, { ...five, weightSums: [2, 3 + sign * 5.1e-9] })).message,
+      ).toBe("mixer state: weightSums do not add up to the 5 steps");
+    }
+    expect(errorOf(() => restoreMixer(mixer, { ...five, weightSums: [6, -1] })).message).toContain(
+      "do not add up",
+    );
+    for (const bad of [2 ** 53, -1, "5", null, NaN]) {
+      const message = (json: unknown): string => errorOf(() => restoreMixer(mixer, json)).message;
+      expect(message({ ...five, steps: bad })).toMatch(/^mixer state: steps is /);
+      expect(message({ ...five, rule: { ...five.rule, updates: bad } })).toMatch(/^mixer state: updates is /);
+    }
+    expect(restoreMixer(mixer, { ...five, rule: { ...five.rule, updates: 0 } }).rule.updates).toBe(0);
+  });
+
+  test("takes any memory of a rule that does not check it; of several strangers the first is named", () => {
+    const doge = createMixer({ domains: ["wiki", "code"], rule: { name: "doge" } });
+    expect(restoreMixer(doge, saved(doge.initial))).toEqual(doge.initial);
+    const memory = { b: [1], a: [2] };
+    expect(
+      errorOf(() => restoreMixer(doge, { ...doge.initial, rule: { ...doge.initial.rule, memory } })).message,
+    ).toBe('mixer state: memory.b is nothing that "doge" remembers');
+    for (const bad of [Infinity, -Infinity, NaN])
+      expect(errorOf(() => restoreMixer(mixer, { ...good, weightSums: [bad, 1] })).message).toBe(
+        `mixer state: weightSums has ${bad} at domain "wiki"`,
+      );
+  });
+
+  test("numbers that belong to no domain are called by their place", () => {
+    const other = createMixer({ domains: ["wiki", "code"], rule: { name: "ado" } });
+    const memory = { ...other.initial.rule.memory, seen: [...new Array<number>(63).fill(0), "x"] };
+    const json = { ...other.initial, rule: { ...other.initial.rule, memory } };
+    expect(errorOf(() => restoreMixer(other, json)).message).toBe('mixer state: memory.seen has "x" at 63');
   });
 
   test("refuses or understands any damage to one field, and nothing but a GradmixError comes out", () => {

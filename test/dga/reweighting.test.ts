@@ -17,7 +17,7 @@ import {
   update,
 } from "gradmix/dga";
 import { describe, expect, test } from "vitest";
-import { fingerprint } from "#dist/dga/bases.js";
+import { areDomains, fingerprint } from "#dist/dga/bases.js";
 import { gaussian, random } from "./arbitraries.ts";
 import { errorOf } from "../errors.ts";
 import { expectNear } from "../near.ts";
@@ -71,7 +71,7 @@ describe("bases", () => {
           return row.map((count) => count * 2 ** 500 * 2 ** (exponent - 500));
         });
         const [got, want] = [dense(basesOf(huge)), dense(basesOf(rows))];
-        got.forEach((row, j) => expectNear(row, want[j], 1e-14));
+        expect(got).toEqual(want);
       }),
     );
   });
@@ -208,6 +208,116 @@ describe("bases", () => {
     );
   });
 
+  test("are domains where each has one entry, whichever", () => {
+    const of = (rows: Record<string, number[]>): boolean => areDomains(createBases(rows, ["x", "y"]));
+    expect(of({ a: [1, 0], b: [0, 1] })).toBe(true);
+    expect(of({ a: [0, 1] })).toBe(true);
+    expect(of({ a: [0, 1], b: [0, 1], c: [1, 0] })).toBe(true);
+    expect(of({ a: [0, 1], b: [0.5, 0.5] })).toBe(false);
+    expect(of({ a: [0.5, 0.5] })).toBe(false);
+  });
+
+  test("a fingerprint stays what it was: saved runs go by it", () => {
+    // FNV-1a over 32-bit words, in two lanes of which the second takes from the first.
+    const bases = createBases({ first: [0.25, 0.75], second: [1, 0] }, ["x", "longer"]);
+    const words = [...bases.names, "", ...bases.domains].flatMap((name) => [
+      name.length,
+      ...Array.from(name, (letter) => letter.charCodeAt(0)),
+    ]);
+    for (const array of [bases.offsets, bases.columns, bases.values])
+      words.push(...new Uint32Array(array.buffer, array.byteOffset, array.byteLength / 4));
+    const prime = 16777619n;
+    let [a, b] = [0x811c9dc5n, 0x2f0b4a27n];
+    for (const word of words.map(BigInt)) {
+      a = ((a ^ word) * prime) % 2n ** 32n;
+      b = ((b ^ word ^ (a >> 15n)) * prime) % 2n ** 32n;
+    }
+    expect(fingerprint(bases)).toBe([a, b].map((lane) => lane.toString(16).padStart(8, "0")).join(""));
+  });
+
+  test.each<[string, string, () => unknown]>([
+    ["config", "domains: at least one is needed", () => createBases({ a: [] }, [])],
+    [
+      "config",
+      "createBases: counts: 1 does not fit; it must be true or false",
+      () => createBases({ a: [1] }, ["x"], { counts: 1 } as never),
+    ],
+    [
+      "config",
+      'basis "a": null does not fit; it must be numbers, one a domain or by name',
+      () => createBases({ a: null } as never, ["x"]),
+    ],
+    [
+      "config",
+      'basis "a": domain "y" has -1; weights are finite and ≥ 0',
+      () => createBases({ a: [1, -1] }, ["x", "y"]),
+    ],
+    [
+      "config",
+      'basis "a": domain "y" has undefined; weights are finite and ≥ 0',
+      () => createBases({ a: [1, undefined] } as never, ["x", "y"]),
+    ],
+    [
+      "config",
+      'basis "a": there is no domain "zzzz"; there are 21',
+      () => createBases({ a: { zzzz: 1 } }, named("d", 21)),
+    ],
+    [
+      "config",
+      `basis "a": there is no domain "zzzz"; the domains are ${named("d", 20).join(", ")}`,
+      () => createBases({ a: { zzzz: 1 } }, named("d", 20)),
+    ],
+    [
+      "config",
+      'bases: an object does not keep the order of names that are whole numbers, such as "2"; give a Map',
+      () => createBases({ "10": [1], x: [1], "2": [1] }, ["x"]),
+    ],
+    [
+      "config",
+      'basis "a": its weights sum to 1.0000015, not to 1; if they are counts, say so (counts)',
+      () => createBases({ a: [1.0000015] }, ["x"]),
+    ],
+    [
+      "config",
+      'basis "b": its weights sum to 0.9999985, not to 1; if they are counts, say so (counts)',
+      () => createBases({ a: [1], b: [0.9999985] }, ["x"]),
+    ],
+    [
+      "config",
+      'domains: two are called "b"',
+      () => createBases({ a: [1, 0, 0, 0, 0] }, ["a", "b", "c", "b", "c"]),
+    ],
+    [
+      "config",
+      'domains: two are called "cafe\u0301"',
+      () => createBases({ a: [1, 0] }, ["cafe\u0301", "caf\u00e9"]),
+    ],
+  ])("%s: %s", (code, message, call) => {
+    expect(errorOf(call)).toMatchObject({ code, message });
+  });
+
+  test("shares may be off by a millionth, and are divided by their sum; names that are no whole numbers keep their order", () => {
+    for (const off of [9e-7, -9e-7]) {
+      const { values } = createBases({ a: [0.25 + off, 0.75] }, ["x", "y"]);
+      expectNear(values, [(0.25 + off) / (1 + off), 0.75 / (1 + off)], 1e-15);
+    }
+    expect(createBases({ "01": [1], "-1": [1], "1.5": [1], "": [1], "9x": [1] }, ["x"]).names).toEqual([
+      "01",
+      "-1",
+      "1.5",
+      "",
+      "9x",
+    ]);
+    // Given in any order, they are kept in the domains'.
+    expect(createBases({ a: { y: 0.75, z: 0, x: 0.25 } }, ["x", "y", "z"])).toEqual({
+      names: ["a"],
+      domains: ["x", "y", "z"],
+      offsets: Int32Array.of(0, 2),
+      columns: Int32Array.of(0, 1),
+      values: Float64Array.of(0.25, 0.75),
+    });
+  });
+
   test("refuses domains that are called the same", () => {
     expect(errorOf(() => createBases({ a: [1, 0] }, ["d", "d"])).message).toBe('domains: two are called "d"');
   });
@@ -235,6 +345,24 @@ describe("bases", () => {
       'line 1: basis "a": domain "web" has Infinity; weights are finite and ≥ 0',
     ],
     ["json", '{"a": {\n\n"cod": 1}}', 'line 3: basis "a": there is no domain "cod"; did you mean "code"?'],
+    [
+      "csv",
+      "basis,domain,x\na,web,1",
+      'line 1: the header must be "basis,domain,weight", it is "basis,domain,x"',
+    ],
+    [
+      "csv",
+      "basis,domain,weight,x\na,web,1,1",
+      'line 1: the header must be "basis,domain,weight", it is "basis,domain,weight,x"',
+    ],
+    ["csv", "basis,domain,weight\n  \na,web,x", 'line 3: the weight "x" is not a number'],
+    ["json", '{"a": [\n-1,\n2]}', 'line 2: basis "a": domain "web" has -1; weights are finite and ≥ 0'],
+    ["json", '{"a": [\n1,\n-1]}', 'line 3: basis "a": domain "code" has -1; weights are finite and ≥ 0'],
+    [
+      "json",
+      '{"a": {\n"web": 2,\n"code": -1}}',
+      'line 3: basis "a": domain "code" has -1; weights are finite and ≥ 0',
+    ],
     ["csv", "", 'line 1: it is empty; the header must be "basis,domain,weight"'],
     ["csv", "a,web,1", 'line 1: the header must be "basis,domain,weight", it is "a,web,1"'],
     ["csv", "basis,domain,weight\na,web", "line 2: 2 fields where there should be 3 (basis, domain, weight)"],
@@ -255,6 +383,17 @@ describe("bases", () => {
   ] as const)("%s %j: %s", (format, text, message) => {
     const error = errorOf(() => parseBases(text, ["web", "code"], { format, source: "p.txt" }));
     expect(error).toMatchObject({ code: "data", message: `p.txt, ${message}` });
+  });
+
+  test("CSV: a mark at the beginning, blanks around fields and lines of blanks say nothing; no domains is not the file's fault", () => {
+    const text = "\uFEFF Basis ,domain, WEIGHT\n \n p , web , 0.25 \n\t\np,code,+.75\r";
+    expect(parseBases(text, ["web", "code"], { format: "csv" })).toEqual(
+      createBases({ p: [0.25, 0.75] }, ["web", "code"]),
+    );
+    for (const format of ["json", "csv"] as const)
+      expect(
+        errorOf(() => parseBases(format === "csv" ? "basis,domain,weight" : "{}", [], { format })),
+      ).toMatchObject({ code: "config", message: "domains: at least one is needed" });
   });
 
   test("what concerns a whole basis names the file", () => {
@@ -306,6 +445,7 @@ describe("the mixture of bases", () => {
       [[1], "weights: 1 values for 2 bases"],
       [[1.5, -0.5], 'weights: basis "p1" has -0.5; weights are finite and ≥ 0'],
       [[NaN, 1], 'weights: basis "p0" has NaN; weights are finite and ≥ 0'],
+      [[Infinity, -1], 'weights: basis "p0" has Infinity; weights are finite and ≥ 0'],
     ] as const)
       expect(errorOf(() => mixtureOf(bases, w, out))).toMatchObject({ code: "config", message });
     expect([...out]).toEqual([7, 7]);
@@ -331,6 +471,13 @@ describe("the proposal", () => {
         });
       }),
     );
+  });
+
+  test("is the mean of the bases by half, unless told otherwise, and goes into the array that was given", () => {
+    const out = new Float64Array(2);
+    expect(proposal(identity(2), [1, 0], { out })).toBe(out);
+    expect([...out]).toEqual([0.75, 0.25]);
+    expect([...proposal(identity(2), [1, 0], { defensive: 0.2 })]).toEqual([0.9, 0.1]);
   });
 
   test("refuses a share that is none", () => {
@@ -481,6 +628,14 @@ describe("alignments of all bases from one batch", () => {
     );
   });
 
+  test("of examples of which one weighs next to all there is no standard error", () => {
+    const bases = createBases({ p: { a: 1 - 1e-12, b: 1e-12 } }, ["a", "b"]);
+    const of = (domainOf: number[]): number | null =>
+      basisAlignments(bases, [0.5, 0.5], { domainOf, tokens: [1, 2], dots: [3, 5] }).standardErrors[0];
+    expect(of([0, 1])).toBeNull();
+    expect(of([0, 0])).toBeGreaterThan(0);
+  });
+
   const six = basesOf([
     [4, 3, 2, 1, 0, 0, 0, 0],
     [0, 0, 1, 1, 1, 1, 0, 0],
@@ -556,6 +711,11 @@ describe("alignments of all bases from one batch", () => {
       [[1], one, "q: 1 values for 2 domains"],
       [[0.5, 0.5], { ...one, tokens: [1, 2] }, "1 dots for 2 tokens"],
       [[0.5, 0.5], { ...one, losses: [] }, "1 dots for 0 losses"],
+      [[0.5, 0.5], { ...one, domainOf: [0, 1] }, "1 dots for 2 domainOf"],
+      [[0.5, 0.5], { ...one, squaredNorms: [1, 2] }, "1 dots for 2 squaredNorms"],
+      [[0.5, 0.5], { ...one, domainOf: [-1] }, "example 0 is of domain -1, but there are 2"],
+      [[0.5, 0.5], { ...one, domainOf: [0.5] }, "example 0 is of domain 0.5, but there are 2"],
+      [[0.5, 0.5], { ...one, domainOf: [NaN] }, "example 0 is of domain NaN, but there are 2"],
       [[0.5, 0.5], { ...one, domainOf: [2] }, "example 0 is of domain 2, but there are 2"],
       [[0, 1], one, 'example 0 is of domain "d0", which the proposal gives 0; draw from it with what q says'],
     ] as const)

@@ -15,6 +15,7 @@ import {
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { alignments, names, simplexPoint } from "gradmix/testing";
+import { within } from "#dist/dga/simplex.js";
 import { gaussian, random } from "./arbitraries.ts";
 import { errorOf } from "../errors.ts";
 import { expectNear } from "../near.ts";
@@ -87,7 +88,18 @@ describe("normalise", () => {
     expectClose(normalise([Number.MAX_VALUE, Number.MAX_VALUE]), [0.5, 0.5], 0);
   });
 
+  test("values whose sum no double holds are scaled by a power of two: the same bits", () => {
+    const values = [1.1, 1.3, 0, 1.7, 5e-10];
+    expect(normalise(values.map((value) => value * 2 ** 1023))).toEqual(normalise(values));
+  });
+
   test("refuses what cannot be weights", () => {
+    expect(errorOf(() => normalise([1, -1])).message).toBe(
+      "weights: -1 cannot be a weight; weights are finite and ≥ 0",
+    );
+    expect(errorOf(() => normalise([0, 0], "counts")).message).toBe(
+      "counts: they sum to 0; at least one must be positive",
+    );
     for (const bad of [[1, -1], [NaN], [Infinity, 1], [0, 0], []])
       expect(errorOf(() => normalise(bad, "counts"))).toMatchObject({
         code: "numeric",
@@ -248,16 +260,30 @@ describe("exponentiatedGradient", () => {
 
   test("a domain that was driven to the least weight comes back", () => {
     const down = exponentiatedGradient([0.5, 0.5], [0, 1e30], 1);
-    expect(down[0]).toBeGreaterThan(0);
-    expect(down[0]).toBeLessThan(1e-300);
+    // The smallest normal double.
+    expect(down[0]).toBe(2 ** -1022);
     expect(exponentiatedGradient(down, [1000, 0], 1)[0]).toBeGreaterThan(0.99);
   });
 
-  test("refuses a direction that is not finite", () => {
+  test("refuses a direction that is not finite, wherever it stands", () => {
     for (const bad of [NaN, Infinity, -Infinity])
-      expect(errorOf(() => exponentiatedGradient([0.5, 0.5], [0, bad], 1))).toMatchObject({
-        code: "numeric",
-      });
+      for (const at of [0, 1, 2])
+        expect(errorOf(() => exponentiatedGradient([0, 0.5, 0.5], [0, 0, 0].with(at, bad), 1))).toMatchObject(
+          {
+            code: "numeric",
+            message: `the direction of the mirror step is ${bad} at ${at}`,
+          },
+        );
+  });
+
+  test("the direction of a domain without weight says nothing, however large it is", () => {
+    const there = exponentiatedGradient([0.25, 0.75], [0, 1], 1);
+    for (const far of [1e30, -1e30, 1e300])
+      expect(exponentiatedGradient([0, 0.25, 0.75], [far, 0, 1], 1)).toEqual(Float64Array.of(0, ...there));
+    // Where η times it overflows.
+    expect(exponentiatedGradient([0, 0.25, 0.75], [1e300, 0, 1], 1e10)).toEqual(
+      Float64Array.of(0, 2 ** -1022, 1),
+    );
   });
 });
 
@@ -306,6 +332,55 @@ describe("movingAverage", () => {
     let uneven: Weights = Float64Array.of(0.9, 0.1);
     for (let step = 0; step < 20_000; step++) uneven = movingAverage(uneven, [0.1, 0.9], 5e-17);
     expect(Math.abs(sumOf(uneven) - 1)).toBeLessThanOrEqual(2e-14);
+  });
+});
+
+test("sums that are off by rounding are left alone, and larger ones are mended", () => {
+  const summed = (excess: number): number => {
+    const average = [0.5, 0.25, 0.25 + excess];
+    const out = movingAverage(average, average, 0.5);
+    if (Math.abs(excess) < 1e-14) expect(out).toEqual(Float64Array.from(average));
+    return sumOf(out) - 1;
+  };
+  for (const sign of [1, -1]) {
+    expect(Math.abs(summed(sign * 0.9e-14))).toBeGreaterThan(0.8e-14);
+    for (const excess of [1.2e-14, 1.9e-14, 1e-9])
+      expect(Math.abs(summed(sign * excess))).toBeLessThan(3e-16);
+  }
+});
+
+describe("within", () => {
+  const unasked = (): Weights => expect.unreachable();
+  test("of all domains is the change itself: it gets the weights as they are", () => {
+    // They sum to a little less than 1.
+    const alpha = [0.1, 0.2, 0.7];
+    for (const among of [null, [true, true, true]])
+      expect(
+        within(alpha, among, (part, total, indices) => {
+          expect([[...part], total, indices]).toEqual([alpha, 1, [0, 1, 2]]);
+          return Float64Array.of(0.3, 0.3, 0.4 - 5e-15);
+        }),
+      ).toEqual(Float64Array.of(0.3, 0.3, 0.4 - 5e-15));
+    expect(within([1], null, () => Float64Array.of(1))).toEqual(Float64Array.of(1));
+  });
+  test("of some gets their shares and their total, and leaves the others as they are", () => {
+    const out = within([0.125, 0.5, 0.25, 0.125], [true, false, true, false], (part, total, indices) => {
+      expect([[...part], total, indices]).toEqual([[1 / 3, 2 / 3], 0.375, [0, 2]]);
+      return Float64Array.of(0, 1);
+    });
+    expect(out).toEqual(Float64Array.of(0, 0.5, 0.375, 0.125));
+    const pair = within([0.5, 0.25, 0.25], [false, true, true], () => Float64Array.of(0.25, 0.75));
+    expect(pair).toEqual(Float64Array.of(0.5, 0.125, 0.375));
+  });
+  test("of one, of none, and of those without weight changes nothing", () => {
+    const alpha = Float64Array.of(0.5, 0, 0, 0.5);
+    expect(within(alpha, [true, false, false, false], unasked)).toEqual(alpha);
+    expect(within(alpha, [false, false, false, false], unasked)).toEqual(alpha);
+    expect(within(alpha, [false, true, true, false], unasked)).toEqual(alpha);
+  });
+  test("what had a little weight keeps at least the smallest normal double", () => {
+    const out = within([1, 1e-200, 1e-200], [false, true, true], () => Float64Array.of(1e-150, 1));
+    expect(out).toEqual(Float64Array.of(1, 2 ** -1022, 2e-200));
   });
 });
 
@@ -371,6 +446,118 @@ describe("both projections, as Bregman projections under the entropy", () => {
       );
     },
   );
+});
+
+/** min(cap, max(floor, c·α)) with the c at which it sums to 1, by bisection on log c. */
+function bisected(
+  alpha: ArrayLike<number>,
+  floors: readonly number[],
+  caps: readonly number[],
+): Float64Array {
+  const at = (c: number): Float64Array =>
+    Float64Array.from(alpha, (a, i) => Math.min(caps[i], Math.max(floors[i], c * a)));
+  const sum = (c: number): number => at(c).reduce((x, y) => x + y, 0);
+  let [low, high] = [-1000, 1000];
+  for (let i = 0; i < 70; i++) {
+    const middle = (low + high) / 2;
+    if (sum(2 ** middle) < 1) low = middle;
+    else high = middle;
+  }
+  return at(2 ** low);
+}
+
+describe("against bisection", () => {
+  /** Bounds of which some touch each other, a point of the simplex between them, and any other point. */
+  const cases = fc.integer({ min: 1, max: 9 }).chain((k) => {
+    const share = fc.oneof(fc.double({ min: 0, max: 1, noNaN: true }), fc.constantFrom(0, 0, 1, 0.5));
+    const vector = fc.array(share, { minLength: k, maxLength: k });
+    return fc.record({
+      alpha: fc.oneof(simplexPoint(k, { positive: true }), fc.constant(uniformWeights(k))),
+      middle: simplexPoint(k, { positive: true }),
+      low: vector,
+      high: vector,
+      // Of all floors and caps.
+      tightness: fc.constantFrom(0, 0.3, 1),
+    });
+  });
+  test("projectBounds", () => {
+    fc.assert(
+      fc.property(cases, ({ alpha, middle, low, high, tightness }) => {
+        const floors = Array.from(middle, (m, i) => m * low[i] * 0.999);
+        const caps = Array.from(middle, (m, i) => Math.min(1, m + (1 - tightness) * high[i] + 1e-3));
+        const out = projectBounds(alpha, floors, caps);
+        expectClose(out, bisected(alpha, floors, caps), 1e-13);
+        out.forEach((weight, i) => {
+          expect(weight).toBeGreaterThanOrEqual(floors[i]);
+          expect(weight).toBeLessThanOrEqual(caps[i]);
+        });
+        expect(Math.abs(sumOf(out) - 1)).toBeLessThanOrEqual(1.1e-15);
+        expect(projectBounds(out, floors, caps)).toEqual(out);
+      }),
+      { numRuns: 400 },
+    );
+  });
+  test("projectFloor", () => {
+    fc.assert(
+      fc.property(cases, fc.double({ min: 0, max: 0.999, noNaN: true }), ({ alpha }, share) => {
+        const k = alpha.length;
+        const floor = share / k;
+        const wanted = bisected(alpha, new Array<number>(k).fill(floor), new Array<number>(k).fill(1));
+        expectClose(projectFloor(alpha, floor), wanted, 1e-13);
+      }),
+      { numRuns: 500 },
+    );
+  });
+});
+
+describe("projectBounds", () => {
+  const thirds = [1 / 3, 1 / 3, 1 / 3];
+  test("what respects the bounds comes back bit for bit, also where it touches them", () => {
+    const alpha = [0.1, 0.2, 0.7];
+    expect(projectBounds(alpha, [0.1, 0, 0.7], [0.5, 0.2, 0.7])).toEqual(Float64Array.from(alpha));
+    expect(projectFloor([0.1, 0.1, 0.8 - 1e-16], 0.1)).toEqual(Float64Array.of(0.1, 0.1, 0.8 - 1e-16));
+  });
+  test("weights of 0 share what positive ones cannot fill, in proportion to the room below their caps", () => {
+    // The floor of the third is 0.1; the 0.6 that are missing go to rooms of 0.6 and 0.5.
+    const filled = [(0.6 * 6) / 11, 0.3, 0.1 + (0.6 * 5) / 11];
+    expectClose(projectBounds([0, 1, 0], [0, 0, 0.1], [0.6, 0.3, 0.6]), filled, 1e-15);
+    expectClose(projectBounds([0, 1, 0, 0], [0, 0, 0, 0], [0.2, 0.5, 0.4, 0.4]), [0.1, 0.5, 0.2, 0.2], 1e-15);
+    expectClose(projectBounds([1, 0], [0, 0], [0.25, 1]), [0.25, 0.75], 1e-15);
+  });
+  test("bounds that leave one point are that point", () => {
+    expect(projectBounds([1, 0, 0], thirds, [1, 1, 1])).toEqual(Float64Array.from(thirds));
+    expect(projectBounds([1, 0, 0], [0, 0, 0], thirds)).toEqual(Float64Array.from(thirds));
+    // And within the tolerance, bounds whose sums pass 1 by rounding.
+    const above = thirds.map((third) => third * (1 + 0.9e-12));
+    const below = thirds.map((third) => third * (1 - 0.9e-12));
+    expect(projectBounds([1, 0, 0], above, [1, 1, 1])).toEqual(Float64Array.from(above));
+    expect(projectBounds([0.5, 0.5, 0], [0, 0, 0], below)).toEqual(Float64Array.from(below));
+    expect(projectBounds([1, 0, 0], above, above)).toEqual(Float64Array.from(above));
+  });
+  test.each<[number[], number[], string]>([
+    [
+      thirds.map((x) => x * (1 + 1.5e-12)),
+      [1, 1, 1],
+      "none lie between floors that sum to 1.0000000000015 and caps that sum to 3;",
+    ],
+    [
+      [0, 0, 0],
+      thirds.map((x) => x * (1 - 1.5e-12)),
+      "none lie between floors that sum to 0 and caps that sum to 0.9999999999985",
+    ],
+    [[0.2, 0.6, 0.5], [0.1, 0.5, 1], "the floor 0.2 of domain 0 is above its cap 0.1"],
+    [[0, 0.3, 0.5], [1, 1, 0.4], "the floor 0.5 of domain 2 is above its cap 0.4"],
+    [[0, -0.1, 0], [1, 1, 1], "the floor -0.1 of domain 1 is above its cap 1"],
+    [[0, NaN, 0], [1, 1, 1], "the floor NaN of domain 1 is above its cap 1"],
+  ])("no point lies between %j and %j", (floors, caps, message) => {
+    // A point outside the bounds, whatever they are.
+    const error = errorOf(() => projectBounds([2, -1, 0], floors, caps));
+    expect(error.code).toBe("config");
+    expect(error.message).toContain(`weights: ${message}`);
+  });
+  test("a floor may be its cap", () => {
+    expectClose(projectBounds([0.8, 0.1, 0.1], [0.2, 0, 0], [0.2, 1, 1]), [0.2, 0.4, 0.4], 1e-15);
+  });
 });
 
 describe("projectFloor", () => {
@@ -460,7 +647,8 @@ describe("checkSimplex", () => {
     [[0.5, NaN, 0.5], /^weights: "domain1" has NaN;/],
     [[0.5, 0, Infinity], /^weights: "domain2" has Infinity;/],
     [[0.5, 0.3, 0.3], /^weights: they sum to 1.1, not to 1$/],
-    [[0.5, 0.5 - 2e-6, 0], /not to 1$/],
+    [[0.5, 0.5 - 1.5e-6, 0], /not to 1$/],
+    [[0.5, 0.5 + 1.5e-6, 0], /not to 1$/],
     [[0.5, 0.5], /^weights: 2 values for 3 domains$/],
   ])("refuses %j", (weights, message) => {
     const error = errorOf(() => checkSimplex(weights, names(3)));
@@ -473,6 +661,13 @@ describe("entropy and KL divergence", () => {
   test("log k at the centre, 0 at a vertex; KL is 0 only at equality and ∞ off the support", () => {
     expectNear(entropy(uniformWeights(7)), Math.log(7), 1e-12);
     expect(entropy([0, 1, 0])).toBe(0);
+    expectNear(
+      entropy([0.5, 0, 0.125, 0.375]),
+      0.5 * Math.LN2 + 0.125 * Math.log(8) + 0.375 * Math.log(8 / 3),
+      1e-15,
+    );
+    expect(klDivergence([0, 1], [0, 1])).toBe(0);
+    expectNear(klDivergence([0, 0.25, 0.75], [0.5, 0.25, 0.25]), 0.75 * Math.log(3), 1e-15);
     expect(klDivergence([0.5, 0.5], [1, 0])).toBe(Infinity);
     expectNear(klDivergence([1, 0], [0.5, 0.5]), Math.LN2, 1e-15);
     const next = random(3);

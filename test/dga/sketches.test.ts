@@ -76,7 +76,20 @@ describe.each(["llama", "gpt2"] as const)("%s", (preset) => {
 test("a sketch does not depend on what it is made together with", async () => {
   const model = tiny(2);
   const together = await sketchGradients(model, domains);
-  const pieces = await sketchGradients(model, domains, { maxExamples: 3 });
+  const rows: number[] = [];
+  const counting: typeof model = Object.create(model, {
+    losses: {
+      value: (...batch: Parameters<typeof model.losses>) => {
+        const losses = model.losses(...batch);
+        rows.push(losses.shape[0]);
+        return losses;
+      },
+    },
+  });
+  const pieces = await sketchGradients(counting, domains, { maxExamples: 3 });
+  expect(rows).toEqual([3, 3]);
+  expect(await sketchGradients(counting, domains)).toEqual(together);
+  expect(rows).toEqual([3, 3, 6]);
   const even = await sketchGradients(model, [domains[0], batch(5, 3)]);
   const scale = together.norms[0];
   for (let n = 0; n < together.size; n++) {
@@ -85,6 +98,89 @@ test("a sketch does not depend on what it is made together with", async () => {
         Math.abs(pieces.values[i * together.size + n] - together.values[i * together.size + n]),
       ).toBeLessThan(1e-5 * scale);
     expect(Math.abs(even.values[n] - together.values[n])).toBeLessThan(1e-5 * scale);
+  }
+});
+
+test("a sketch is linear: that of a ragged batch is the mean of its examples', by their tokens", async () => {
+  const model = tiny(2);
+  const all = batch(4, 3);
+  const counts = [time, 3, 0];
+  const targets = all.targets.map((id, i) => (i % time < counts[Math.floor(i / time)] ? id : -1));
+  const ragged: TokenBatch = { ...all, targets, tokens: counts };
+  const rows = (from: number, to: number): TokenBatch => ({
+    inputs: ragged.inputs.slice(from * time, to * time),
+    targets: ragged.targets.slice(from * time, to * time),
+    tokens: counts.slice(from, to),
+    time,
+  });
+  const live = backend.liveBytes;
+  const singles = await sketchGradients(model, [rows(0, 1), rows(1, 2), rows(2, 3)], {
+    sketch: { rank: 4, seed: 9 },
+  });
+  const { rank, seed, size, values, norms, losses, tokens } = await sketchGradients(
+    model,
+    [rows(1, 3), ragged],
+    { sketch: { rank: 4, seed: 9 }, maxExamples: 3 },
+  );
+  expect(backend.liveBytes).toBe(live);
+  expect([rank, seed, [...tokens], [...singles.tokens]]).toEqual([4, 9, [3, time + 3], counts]);
+  expect(values.length).toBe(2 * size);
+  const row = (of: Float64Array, i: number): number[] => [...of.subarray(i * size, (i + 1) * size)];
+  const [first, second, none] = [0, 1, 2].map((i) => row(singles.values, i));
+  const mean = (a: number, b: number): number => (time * a + 3 * b) / (time + 3);
+  expectNear(row(values, 0), second, 1e-5);
+  expectNear(
+    row(values, 1),
+    first.map((a, n) => mean(a, second[n])),
+    1e-5,
+  );
+  expectNear(losses, [singles.losses[1], mean(singles.losses[0], singles.losses[1])], 1e-5);
+  [0, 1].forEach((i) => expectNear(norms[i], Math.hypot(...row(values, i)), 1e-14));
+  // Without tokens there is no loss, and no gradient.
+  expect([singles.losses[2], singles.norms[2], ...none].every((value) => value === 0)).toBe(true);
+});
+
+test("by default 16 numbers a side and seed 1; of no batches, nothing", async () => {
+  const model = tiny(2);
+  const plain = await sketchGradients(model, domains);
+  expect([plain.rank, plain.seed]).toEqual([16, 1]);
+  expect(await sketchGradients(model, domains, { sketch: { rank: 16, seed: 1 } })).toEqual(plain);
+  expect(await sketchGradients(model, domains, { sketch: { seed: 2 } })).not.toEqual({ ...plain, seed: 2 });
+  const nothing = { values: new Float64Array(), norms: new Float64Array(), losses: new Float64Array() };
+  expect(await sketchGradients(model, [])).toEqual({
+    rank: 16,
+    seed: 1,
+    size: 0,
+    tokens: new Float64Array(),
+    ...nothing,
+  });
+});
+
+test("alignments of sketches are their inner products with the first of the target's", () => {
+  const common = { rank: 4, seed: 1, size: 3, losses: Float64Array.of(2, 3), tokens: Float64Array.of(5, 0) };
+  const first = { ...common, values: Float64Array.of(1, 2, 3, 0, -1, 0.5), norms: Float64Array.of(7, 0.5) };
+  const second = { ...common, values: Float64Array.of(2, 0, -1, 9, 9, 9), norms: Float64Array.of(6, 8) };
+  const found = alignSketches(first, second);
+  expect(found).toEqual({
+    alignments: Float64Array.of(-1, -0.5),
+    standardErrors: found.standardErrors,
+    norms: first.norms,
+    tokens: common.tokens,
+    losses: common.losses,
+    targetNorm: 6,
+    targetLoss: 2,
+  });
+  expectNear(
+    found.standardErrors as number[],
+    [6 * 7, 6 * 0.5].map((product) => Math.sqrt(1.25) * product),
+    1e-15,
+  );
+  for (const other of [{ rank: 8 }, { seed: 2 }, { size: 4 }]) {
+    const [name, value] = Object.entries(other)[0];
+    expect(errorOf(() => alignSketches(first, { ...second, ...other }))).toMatchObject({
+      code: "config",
+      message: `sketches: those of the domains have ${name} ${first[name as "rank"]}, the target's ${value}; only sketches made alike can be aligned`,
+    });
   }
 });
 

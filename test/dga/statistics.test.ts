@@ -1,5 +1,6 @@
 /** A domain's alignment and its standard error from per-example numbers: against brute force and against repeated sampling. */
 import { alignmentsByDomain, domainAlignments } from "#dist/dga/index.js";
+import { domainNorms } from "#dist/dga/statistics.js";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { gaussian, random } from "./arbitraries.ts";
@@ -148,12 +149,65 @@ describe("alignmentsByDomain", () => {
   });
 
   test("refuses arrays that do not fit each other, and domains that do not exist", () => {
-    expect(errorOf(() => domainAlignments([1, 2], [1]))).toMatchObject({ code: "shape" });
+    expect(errorOf(() => domainAlignments([1, 2], [1]))).toMatchObject({
+      code: "shape",
+      message: "2 dots for 1 token counts",
+    });
+    for (const bad of [-1, 0.5, NaN, 2])
+      expect(errorOf(() => alignmentsByDomain([1, 2, 3], [1, 1, 1], [1, bad, -7], 2))).toMatchObject({
+        code: "shape",
+        message: `example 1 is of domain ${bad}, but there are 2`,
+      });
     expect(errorOf(() => alignmentsByDomain([1, 2], [1, 1], [0], 1)).message).toBe(
       "2 dots for 1 domain indices",
     );
     expect(errorOf(() => alignmentsByDomain([1, 2], [1, 1], [0, 3], 3)).message).toBe(
       "example 1 is of domain 3, but there are 3",
     );
+  });
+});
+
+describe("domainNorms", () => {
+  const parts = fc.record({
+    pairDots: fc.double({ min: -9, max: 9, noNaN: true }),
+    pairTokens: fc.constantFrom(0, 0, 1, 12),
+    squares: fc.oneof(fc.constant(0), fc.double({ min: 0.1, max: 9, noNaN: true })),
+    examples: fc.nat(5),
+  });
+  const possible = parts.map((one) => ({
+    ...one,
+    // Without a pair there is no product, without an example nothing at all, and a pair takes two.
+    pairDots: one.pairTokens === 0 ? 0 : one.pairDots,
+    squares: one.examples === 0 ? 0 : one.squares,
+    pairTokens: one.examples < 2 ? 0 : one.pairTokens,
+  }));
+  test("is the root of the mean product of pairs, not below what noise alone has; without a pair as coherent as all others", () => {
+    fc.assert(
+      fc.property(fc.array(possible, { minLength: 1, maxLength: 6 }), (all) => {
+        const single = all.map(({ squares, examples }) => (examples === 0 ? 0 : squares / examples));
+        const paired = [...all.keys()].filter((i) => all[i].pairTokens > 0);
+        const sum = (of: (i: number) => number): number => paired.reduce((total, i) => total + of(i), 0);
+        const alone = sum((i) => single[i] * all[i].examples);
+        const coherence =
+          alone === 0 ? 1 : sum((i) => (all[i].pairDots / all[i].pairTokens) * all[i].examples) / alone;
+        const wanted = all.map(({ pairDots, pairTokens, examples }, i) => {
+          if (examples === 0) return 0;
+          const square = pairTokens === 0 ? coherence * single[i] : pairDots / pairTokens;
+          return Math.sqrt(Math.max(square, single[i] / examples));
+        });
+        expectNear(domainNorms(all), wanted, 1e-12);
+      }),
+    );
+  });
+  test("of gradients that are all alike is their norm; of independent ones without a mean, that of their mean", () => {
+    const same = { pairDots: 6 * 4 * 25, pairTokens: 6 * 4, squares: 3 * 25, examples: 3 };
+    expectNear(domainNorms([same]), [5], 1e-15);
+    const noise = { pairDots: -1, pairTokens: 6, squares: 75, examples: 3 };
+    expectNear(domainNorms([noise]), [Math.sqrt(25 / 3)], 1e-15);
+    // One that was never drawn has none, one without pairs is as coherent as the first.
+    const once = { pairDots: 0, pairTokens: 0, squares: 9, examples: 1 };
+    const never = { pairDots: 0, pairTokens: 0, squares: 0, examples: 0 };
+    expectNear(domainNorms([same, once, never]), [5, 3, 0], 1e-15);
+    expectNear(domainNorms([once]), [3], 1e-15);
   });
 });

@@ -203,8 +203,8 @@ test("caps that cannot be kept, and options out of range, are refused", () => {
   expect(errorOf(caps({ web: 40, code: 40 })).message).toContain("caps that sum to 0.8");
   expect(errorOf(caps({ web: 40, cod: 40 })).message).toContain('did you mean "code"?');
   expect(errorOf(caps({ web: 40, code: NaN })).message).toMatch(/^budgets: "code" has NaN/);
-  expect(errorOf(() => floor(inner(), 0.6).init(["a", "b"])).message).toMatch(/^floor: 0.6 /);
-  expect(errorOf(() => ceiling(inner(), 0.3).init(["a", "b"])).message).toMatch(/^ceiling: 0.3 /);
-  expect(errorOf(() => ema(inner(), 0)).message).toMatch(/^beta: 0 /);
-  expect(errorOf(() => warmup(inner(), 1.5)).message).toMatch(/^warmup: 1.5 /);
+  expect(errorOf(() => floor(inner(), 0.6).init(["a", "b"])).message).toMatch(/^floor: least: 0.6 /);
+  expect(errorOf(() => ceiling(inner(), 0.3).init(["a", "b"])).message).toMatch(/^ceiling: most: 0.3 /);
+  expect(errorOf(() => ema(inner(), 0)).message).toMatch(/^ema: beta: 0 /);
+  expect(errorOf(() => warmup(inner(), 1.5)).message).toMatch(/^warmup: updates: 1.5 /);
 });

@@ -13,11 +13,11 @@ const positive = numberIn({ min: 0, openMin: true });
 
 /** No weight below `least`, 0 ≤ least < 1/k (`config` for too many domains). Keeps the order of the weights. */
 export function floor(rule: Rule, least: number): Rule {
-  checkRange("floor", least, { min: 0, max: 1 });
+  checkRange("floor: least", least, { min: 0, max: 1 });
   return wrap(rule, {
     name: "floor",
     weights: (inner, _, { length: k }) => {
-      checkRange("floor", least, { min: 0, max: 1 / k });
+      checkRange("floor: least", least, { min: 0, max: 1 / k });
       return projectBounds(inner, new Float64Array(k).fill(least), new Float64Array(k).fill(1));
     },
   });
@@ -25,11 +25,11 @@ export function floor(rule: Rule, least: number): Rule {
 
 /** No weight above `most`, 1/k ≤ most ≤ 1 (`config` for too few domains). Keeps the order of the weights. */
 export function ceiling(rule: Rule, most: number): Rule {
-  checkRange("ceiling", most, { min: 0, max: 1, openMin: true });
+  checkRange("ceiling: most", most, { min: 0, max: 1, openMin: true });
   return wrap(rule, {
     name: "ceiling",
     weights: (inner, _, { length: k }) => {
-      checkRange("ceiling", most, { min: 1 / k, max: 1 });
+      checkRange("ceiling: most", most, { min: 1 / k, max: 1 });
       return projectBounds(inner, new Float64Array(k), new Float64Array(k).fill(most));
     },
   });

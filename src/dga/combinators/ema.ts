@@ -6,7 +6,7 @@ import { wrap } from "./wrap.ts";
 
 /** Samples with (1 − β)·sampled + β·weights: β, 0 < β ≤ 1, weights the NEW value; 1 is no average. DGA's own is β = 0.1. */
 export function ema(rule: Rule, beta: number): Rule {
-  checkRange("beta", beta, { min: 0, max: 1, openMin: true });
+  checkRange("ema: beta", beta, { min: 0, max: 1, openMin: true });
   return wrap(rule, {
     name: "ema",
     weights: (inner, before) => (before === null ? inner : movingAverage(before, inner, beta)),

@@ -10,9 +10,10 @@ import {
   type OptionChecks,
   required,
   show,
+  unchecked,
 } from "../../options.ts";
 import type { Rule } from "../rule.ts";
-import { type ByDomain, numbersByDomain } from "../rules/by-domain.ts";
+import type { ByDomain } from "../rules/by-domain.ts";
 import { ceiling, floor, repetitionCap, tokenBudget } from "./bounds.ts";
 import { ema } from "./ema.ts";
 import { etaSchedule } from "./eta-schedule.ts";
@@ -50,8 +51,8 @@ export interface RunFacts {
 
 type Of<K extends CombinatorOptions["name"]> = Extract<CombinatorOptions, { name: K }>;
 
-const positive: OptionCheck = numberIn({ min: 0, openMin: true });
-const share: OptionCheck = required(numberIn({ min: 0, max: 1 }));
+/** The combinator itself checks the value. */
+const given: OptionCheck = required(unchecked);
 
 const registry: {
   readonly [K in CombinatorOptions["name"]]: {
@@ -60,26 +61,26 @@ const registry: {
   };
 } = {
   ema: {
-    checks: { beta: required(numberIn({ min: 0, max: 1, openMin: true })) },
+    checks: { beta: given },
     make: (rule, { beta }) => ema(rule, beta),
   },
-  floor: { checks: { least: share }, make: (rule, { least }) => floor(rule, least) },
-  ceiling: { checks: { most: share }, make: (rule, { most }) => ceiling(rule, most) },
+  floor: { checks: { least: given }, make: (rule, { least }) => floor(rule, least) },
+  ceiling: { checks: { most: given }, make: (rule, { most }) => ceiling(rule, most) },
   tokenBudget: {
-    checks: { budgets: required(numbersByDomain), tokens: positive },
+    checks: { budgets: given, tokens: unchecked },
     make: (rule, { budgets, tokens }, facts) =>
-      tokenBudget(rule, { budgets, tokens: given("tokenBudget", "tokens", tokens ?? facts.tokens) }),
+      tokenBudget(rule, { budgets, tokens: known("tokenBudget", "tokens", tokens ?? facts.tokens) }),
   },
   repetitionCap: {
-    checks: { repetitions: required(positive), sizes: numbersByDomain, tokens: positive },
+    checks: { repetitions: given, sizes: unchecked, tokens: unchecked },
     make: (rule, { repetitions, sizes, tokens }, facts) =>
       repetitionCap(rule, {
         repetitions,
-        sizes: given("repetitionCap", "sizes", sizes ?? facts.sizes),
-        tokens: given("repetitionCap", "tokens", tokens ?? facts.tokens),
+        sizes: known("repetitionCap", "sizes", sizes ?? facts.sizes),
+        tokens: known("repetitionCap", "tokens", tokens ?? facts.tokens),
       }),
   },
-  warmup: { checks: { updates: required(integerIn(0)) }, make: (rule, { updates }) => warmup(rule, updates) },
+  warmup: { checks: { updates: given }, make: (rule, { updates }) => warmup(rule, updates) },
   etaSchedule: {
     checks: {
       decay: required(oneOf("linear", "cosine")),
@@ -98,11 +99,11 @@ export const combinatorNames: readonly string[] = Object.keys(registry);
  * one is offered) and for options out of range.
  */
 export function combine(rule: Rule, list: readonly CombinatorOptions[], facts: RunFacts = {}): Rule {
-  const given: unknown = list;
-  if (!Array.isArray(given))
+  const entries: unknown = list;
+  if (!Array.isArray(entries))
     throw new GradmixError(
       "config",
-      `combinators: ${show(given)} does not fit; it must be a list of options`,
+      `combinators: ${show(entries)} does not fit; it must be a list of options`,
     );
   return list.reduce<Rule>((inner, options, at) => {
     try {
@@ -133,11 +134,11 @@ function scheduled(rule: Rule, { decay, updates, final = 0 }: Of<"etaSchedule">)
   return etaSchedule(rule, (update) => {
     const part = Math.min(1, update / updates);
     const left = decay === "linear" ? 1 - part : (1 + Math.cos(Math.PI * part)) / 2;
-    return Math.min(1, Math.max(0, final + (1 - final) * left));
+    return final + (1 - final) * left;
   });
 }
 
-function given<T>(name: string, option: string, value: T | undefined): T {
+function known<T>(name: string, option: string, value: T | undefined): T {
   if (value === undefined) throw new GradmixError("config", `${name}: it needs ${option}`);
   return value;
 }

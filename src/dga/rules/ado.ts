@@ -95,9 +95,9 @@ export function ado(options: AdoOptions = { name: "ado" }): Rule {
       const curves = [...state.memory["losses"]];
       let count = state.memory["count"][0];
       if (count === POINTS) {
-        for (let p = 0; 2 * p < POINTS; p++) {
+        for (let p = 1; 2 * p < POINTS; p++) {
           seen[p] = seen[2 * p];
-          for (let i = 0; i < k; i++) curves[p * k + i] = curves[2 * p * k + i];
+          curves.copyWithin(p * k, 2 * p * k, (2 * p + 1) * k);
         }
         count = POINTS / 2;
       }
@@ -156,9 +156,7 @@ function preference(
   speeds: readonly number[],
   exponent: number,
 ): Weights | null {
-  const top = speeds.reduce((most, speed) => Math.max(most, speed), 0);
-  if (top === 0) return null;
-  const shares = speeds.map((speed, i) => prior[i] * credit[i] ** exponent * (speed / top));
+  const shares = speeds.map((speed, i) => prior[i] * credit[i] ** exponent * speed);
   return sumOf(shares) > 0 ? normalise(shares) : null;
 }
 
@@ -170,12 +168,13 @@ function fallingSpeed(seen: readonly number[], losses: readonly number[], n: num
     const x = seen.map((value) => (value / n) ** -c);
     const [mx, my] = [sumOf(x) / x.length, sumOf(losses) / losses.length];
     const xx = sumOf(x.map((value) => (value - mx) ** 2));
-    const xy = sumOf(x.map((value, p) => (value - mx) * (losses[p] - my)));
-    let b = xx > 0 ? Math.max(0, xy / xx) : 0;
+    const xy = sumOf(x.map((value, p) => (value - mx) * losses[p]));
+    // Where all points were seen at one n this is NaN, and so is the error.
+    let b = Math.max(0, xy / xx);
     let epsilon = my - b * mx;
     if (epsilon < 0) {
       epsilon = 0;
-      b = Math.max(0, sumOf(x.map((value, p) => value * losses[p])) / sumOf(x.map((value) => value * value)));
+      b = sumOf(x.map((value, p) => value * losses[p])) / sumOf(x.map((value) => value * value));
     }
     const error = sumOf(x.map((value, p) => (epsilon + b * value - losses[p]) ** 2));
     if (error < best.error) best = { error, speed: c * b };

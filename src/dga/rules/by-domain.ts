@@ -23,7 +23,6 @@ export function byDomain(
   what: string,
   { mustName = false }: { readonly mustName?: boolean } = {},
 ): number[] {
-  numbersByDomain(what, given);
   if (Array.isArray(given)) {
     if (given.length !== domains.length)
       throw new GradmixError("config", `${what}: ${given.length} values for ${domains.length} domains`);

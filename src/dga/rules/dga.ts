@@ -9,7 +9,7 @@
 import { checkOptions, checkRange, numberIn, oneOf, type OptionChecks } from "../../options.ts";
 import { mirrorStep } from "../mirror-step.ts";
 import { initialState, type Rule, type Step } from "../rule.ts";
-import { movingAverage, projectFloor, sumOf } from "../simplex.ts";
+import { liesOnSimplex, movingAverage, projectFloor } from "../simplex.ts";
 import { type ByDomain, numbersByDomain, startOf } from "./by-domain.ts";
 import { directionOf, type Normalisation, normalisationNeeds, normalisations } from "./normalisation.ts";
 
@@ -90,9 +90,6 @@ export function dga(options: DgaOptions = { name: "dga" }): Rule {
         memory: { alpha: Array.from(alpha) },
       };
     },
-    memoryFault({ alpha }) {
-      const sums = Math.abs(sumOf(alpha) - 1) <= 1e-9;
-      return sums && alpha.every((weight) => weight >= 0) ? null : "alpha does not lie on the simplex";
-    },
+    memoryFault: ({ alpha }) => (liesOnSimplex(alpha) ? null : "alpha does not lie on the simplex"),
   };
 }

@@ -33,6 +33,7 @@ import {
 import {
   checkSimplex,
   exponentiatedGradient,
+  liesOnSimplex,
   mixUniform,
   movingAverage,
   sumOf,
@@ -118,8 +119,7 @@ export function grape(options: GrapeOptions): Rule {
     },
     memoryFault(memory) {
       for (const name of ["alpha", "targets"])
-        if (!(Math.abs(sumOf(memory[name]) - 1) <= 1e-9) || memory[name].some((weight) => weight < 0))
-          return `${name} does not lie on the simplex`;
+        if (!liesOnSimplex(memory[name])) return `${name} does not lie on the simplex`;
       return null;
     },
   };
@@ -160,8 +160,7 @@ function ratesOf(
   const norms =
     normalise === "raw" ? new Float64Array(state.domains.length) : need("grape", state, signal, "norms");
   return given.map((target: unknown, m) => {
-    const { name, alignments, norm, loss }: Partial<Record<string, unknown>> =
-      typeof target === "object" && target !== null ? { ...target } : {};
+    const { name, alignments, norm, loss } = Object(target) as Record<string, unknown>;
     if (name !== names[m])
       throw new GradmixError("config", `grape: target ${m + 1} is ${show(name)}, not "${names[m]}"`);
     const own = numbers("grape", state, alignments, `alignments with target "${names[m]}"`, measured);

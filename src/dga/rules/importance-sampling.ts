@@ -34,7 +34,7 @@ export function importanceSampling(options: ImportanceSamplingOptions): Rule {
         );
       if (counts.every((count) => count === 0))
         throw new GradmixError("config", "histogram: all counts are 0, so no domain could be drawn");
-      return initialState("importanceSampling", domains, normalise(counts, "histogram"));
+      return initialState("importanceSampling", domains, normalise(counts));
     },
     update: (state) => state,
   };

@@ -48,8 +48,7 @@ export function odm(options: OdmOptions = { name: "odm" }): Rule {
         drawn(i) ? decay * before + (1 - decay) * bounded(losses[i] / state.weights[i]) : before,
       );
       const known = state.memory["known"].map((before, i) => (drawn(i) ? 1 : before));
-      const epsilon = (t: number): number =>
-        t === 0 ? 1 / k : Math.min(1 / k, Math.sqrt(Math.log(k) / (k * t)));
+      const epsilon = (t: number): number => Math.min(1 / k, Math.sqrt(Math.log(k) / (k * Math.max(1, t))));
       const t = state.updates + 1;
       // Those that were never measured have kept 1/k each; the others share the rest, none below εₜ.
       const weights = within(
@@ -57,7 +56,7 @@ export function odm(options: OdmOptions = { name: "odm" }): Rule {
         known.map((one) => one === 1),
         (part, total, indices) => {
           const m = part.length;
-          const explore = Math.min(1 / m, epsilon(t) / total);
+          const explore = epsilon(t) / total;
           const exploit = exponentiatedGradient(
             uniformWeights(m),
             indices.map((i) => rewards[i]),

@@ -44,12 +44,7 @@ export function rnb(options: RnbOptions = { name: "rnb" }): Rule {
       const q = shares(state.domains);
       const gram = needGram("rnb", state, signal);
       const weights = within(state.weights, measuredDomains("rnb", state, signal), (part, _, indices) => {
-        // The largest entry goes first: squares of huge numbers would overflow.
-        const entries = indices.map((i) => indices.map((j) => gram[i * k + j]));
-        const largest = entries.flat().reduce((most, value) => Math.max(most, Math.abs(value)), 0);
-        const direction = entries.map((row) =>
-          largest === 0 ? 0 : sumOf(row.map((g, j) => (g / largest) * q[indices[j]])),
-        );
+        const direction = indices.map((i) => sumOf(indices.map((j) => gram[i * k + j] * q[j])));
         const norm = Math.hypot(...direction);
         const unit = direction.map((value) => (norm > 0 ? value / norm : 0));
         return exponentiatedGradient(uniformWeights(part.length), unit, lambda);

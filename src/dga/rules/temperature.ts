@@ -3,7 +3,7 @@
  * models for many languages sample this way (Conneau et al. 2020, XLM-R, τ = 0.3; Raffel et al. 2020 write τ = 1/T).
  */
 import { checkOptions, numberIn, oneOf, type OptionChecks, required } from "../../options.ts";
-import { initialState, type Rule } from "../rule.ts";
+import { checkDomains, initialState, type Rule } from "../rule.ts";
 import { normalise } from "../simplex.ts";
 import { type ByDomain, numbersByDomain, sizesOf } from "./by-domain.ts";
 
@@ -27,8 +27,10 @@ export function temperature(options: TemperatureOptions): Rule {
   return {
     name: "temperature",
     needs: [],
-    init: (domains) =>
-      initialState("temperature", domains, powers(sizesOf(options.sizes, domains), exponent)),
+    init(domains) {
+      checkDomains(domains);
+      return initialState("temperature", domains, powers(sizesOf(options.sizes, domains), exponent));
+    },
     update: (state) => state,
   };
 }

@@ -1,0 +1,146 @@
+/** The rule of a run out of its configuration: every common option reaches the rule under the rule's name for it, or is put around it. */
+import {
+  combine,
+  type CombinatorOptions,
+  createRule,
+  type Rule,
+  type RuleOptions,
+  type RuleState,
+  type RunFacts,
+} from "gradmix/dga";
+import { names, signal } from "gradmix/testing";
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { resolveConfig } from "#dist/cli/config.js";
+import { ruleOf as ruleFrom, ruleTakes, unusedOptions } from "#dist/cli/mixing.js";
+import { type MixingConfig, totalSteps, type TrainConfig } from "#dist/cli/train-config.js";
+
+const domains = names(3);
+const values = new Map<string, unknown>([
+  ["data.domains", new Map(domains.map((name) => [name, [`${name}.txt`]]))],
+  ["data.target", ["target.txt"]],
+]);
+const base = resolveConfig([{ values, label: (path) => path }]);
+const none = { eta: null, beta: null, normalise: null, floor: null, weights: null, histogram: null };
+const targets = ["first", "second"];
+const configured = (mixing: Partial<MixingConfig>): MixingConfig => ({ ...base.mixing, ...none, ...mixing });
+const ruleOf = (mixing: Partial<MixingConfig>, facts: RunFacts): Rule =>
+  ruleFrom(configured(mixing), targets, facts);
+
+/** Where a rule goes through the same signals. */
+const signals = fc.sample(signal(3, { mild: true }), { numRuns: 8, seed: 3 });
+const path = (rule: Rule): RuleState[] => {
+  const states = [rule.init(domains)];
+  signals.forEach((given, t) => {
+    const tokensSeen = [1, 2, 3].map((n) => n * (t + 1));
+    states.push(rule.update(states[t], { ...given, tokensSeen }));
+  });
+  return states;
+};
+
+const shares = { domain0: 0.5, domain1: 0.3, domain2: 0.2 };
+const weights = new Map(Object.entries(shares));
+const histogram = new Map([["domain2", 3], ["domain0", 1]]); // prettier-ignore
+const sizes = { domain0: 10, domain1: 20, domain2: 70 };
+const all = { eta: 0.3, beta: 0.4, normalise: "raw", floor: 0.1, weights, histogram } as const;
+const [ema, floor]: CombinatorOptions[] = [{ name: "ema", beta: 0.4 }, { name: "floor", least: 0.1 }]; // prettier-ignore
+
+describe("the rule of a run", () => {
+  test.each<[Partial<MixingConfig>, RuleOptions, CombinatorOptions[]]>([
+    [{ ...all, rule: "uniform" }, { name: "uniform" }, [floor]],
+    [{ ...all, rule: "static" }, { name: "static", weights: shares }, [floor]],
+    [{ ...all, rule: "temperature" }, { name: "temperature", sizes }, [floor]],
+    [{ ...all, rule: "importanceSampling" }, { name: "importanceSampling", histogram: [1, 0, 3] }, [floor]],
+    [
+      { ...all, rule: "dga" },
+      { name: "dga", eta: 0.3, beta: 0.4, normalise: "raw", floor: 0.1, start: shares },
+      [],
+    ],
+    [{ ...all, rule: "doge" }, { name: "doge", eta: 0.3, start: shares }, [ema, floor]],
+    [
+      { ...all, rule: "grape" },
+      { name: "grape", targets, eta: 0.3, beta: 0.4, normalise: "raw", start: shares },
+      [floor],
+    ],
+    [{ ...all, rule: "rnb" }, { name: "rnb" }, [ema, floor]],
+    [{ ...all, rule: "doremi" }, { name: "doremi", eta: 0.3, start: shares }, [ema, floor]],
+    [{ ...all, rule: "odm" }, { name: "odm" }, [ema, floor]],
+    [{ ...all, rule: "ado" }, { name: "ado", floor: 0.1, start: shares, sizes }, [ema]],
+    // What is not given is the rule's own default.
+    [{ rule: "uniform" }, { name: "uniform" }, []],
+    [{ rule: "dga" }, { name: "dga" }, []],
+    [{ rule: "doge" }, { name: "doge" }, []],
+    [{ rule: "grape" }, { name: "grape", targets }, []],
+    [{ rule: "odm" }, { name: "odm" }, []],
+    [{ rule: "ado" }, { name: "ado", sizes }, []],
+    // No floor is none, and a small one is one.
+    [{ rule: "doge", floor: 0 }, { name: "doge" }, []],
+    [{ rule: "doge", floor: 1e-3 }, { name: "doge" }, [{ name: "floor", least: 1e-3 }]],
+    // Options of the rule go before the common ones; combinators go around all.
+    [
+      { ...all, rule: "doge", ruleOptions: { eta: 2, towards: "target" } },
+      { name: "doge", eta: 2, towards: "target", start: shares },
+      [ema, floor],
+    ],
+    [
+      { rule: "temperature", ruleOptions: { exponent: 1, sizes: [1, 1, 2] } },
+      { name: "temperature", exponent: 1, sizes: [1, 1, 2] },
+      [],
+    ],
+    [
+      {
+        ...all,
+        rule: "rnb",
+        combinators: [
+          { name: "ceiling", most: 0.5 },
+          { name: "warmup", updates: 2 },
+        ],
+      },
+      { name: "rnb" },
+      [ema, floor, { name: "ceiling", most: 0.5 }, { name: "warmup", updates: 2 }],
+    ],
+    [
+      { rule: "dga", combinators: [{ name: "repetitionCap", repetitions: 4 }] },
+      { name: "dga" },
+      [{ name: "repetitionCap", repetitions: 4, sizes, tokens: 90 }],
+    ],
+  ])("%j", (mixing, options, around) => {
+    const [found, wanted] = [ruleOf(mixing, { sizes, tokens: 90 }), combine(createRule(options), around)];
+    expect(found.name).toBe(wanted.name);
+    expect(found.needs).toEqual(wanted.needs);
+    expect(path(found)).toEqual(path(wanted));
+  });
+  test("sizes that are not known are not given", () => {
+    expect(path(ruleOf({ rule: "ado" }, {}))).toEqual(path(createRule({ name: "ado" })));
+    expect(() => ruleOf({ rule: "temperature" }, {})).toThrow("temperature: sizes is missing");
+  });
+});
+
+test("options that change nothing are told", () => {
+  const unused = (rule: MixingConfig["rule"], given: Partial<MixingConfig>): string[] =>
+    unusedOptions(configured({ rule, ...given }));
+  const wanted = {
+    ...{ uniform: "eta normalise beta", static: "eta normalise beta", temperature: "eta normalise beta" },
+    ...{ importanceSampling: "eta normalise beta", dga: "", doge: "normalise", grape: "" },
+    ...{ rnb: "eta normalise", doremi: "normalise", odm: "eta normalise", ado: "eta normalise" },
+  };
+  for (const [rule, words] of Object.entries(wanted)) {
+    const name = rule as MixingConfig["rule"];
+    expect(unused(name, all).join(" "), rule).toBe(words);
+    expect(unused(name, {})).toEqual([]);
+    expect(ruleTakes(name, "eta")).toBe(!words.includes("eta "));
+  }
+});
+
+test("steps are those given, or enough for the tokens", () => {
+  const steps = (training: Partial<TrainConfig["training"]>): number =>
+    totalSteps({
+      ...base,
+      model: { ...base.model, context: 8 },
+      training: { ...base.training, batch: 4, ...training },
+    });
+  expect(steps({ steps: 7, tokens: null })).toBe(7);
+  expect(steps({ steps: null, tokens: 64 })).toBe(2);
+  expect(steps({ steps: null, tokens: 65 })).toBe(3);
+  expect(steps({ steps: null, tokens: null })).toBe(0);
+});

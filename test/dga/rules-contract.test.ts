@@ -1,0 +1,647 @@
+/** What rules say of themselves, hand to combinators, remember, and refuse: by tables of all there is. */
+import {
+  ado,
+  combinatorNames,
+  type CombinatorOptions,
+  combine,
+  createMixer,
+  createRule,
+  dga,
+  doge,
+  doremi,
+  etaSchedule,
+  grape,
+  normalisations,
+  odm,
+  repetitionCap,
+  restoreMixer,
+  rnb,
+  type Rule,
+  type RuleOptions,
+  type Signal,
+  type SignalName,
+  type Step,
+  tokenBudget,
+} from "gradmix/dga";
+import { names, signal } from "gradmix/testing";
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { errorOf } from "../errors.ts";
+import { expectNear } from "../near.ts";
+
+const abc = ["a", "b", "c"];
+
+describe("what a rule needs, and what it steps on", () => {
+  const target: SignalName[] = ["alignments", "norms", "targetNorm"];
+  const adam: SignalName[] = ["preconditionedAlignments", "norms", "preconditionedTargetNorm"];
+  const several = { name: "grape", targets: ["t"] } as const;
+  test.each<[RuleOptions, SignalName[], SignalName | undefined]>([
+    [{ name: "uniform" }, [], undefined],
+    [{ name: "static", weights: [0.5, 0.3, 0.2] }, [], undefined],
+    [{ name: "temperature", sizes: [1, 2, 3] }, [], undefined],
+    [{ name: "importanceSampling", histogram: [1, 2, 3] }, [], undefined],
+    [{ name: "dga" }, target, "alignments"],
+    [{ name: "dga", normalise: "raw" }, ["alignments"], "alignments"],
+    [{ name: "dga", normalise: "clipped" }, target, "alignments"],
+    [{ name: "dga", normalise: "cosine" }, target, "alignments"],
+    [{ name: "dga", normalise: "doge" }, ["alignments", "norms"], "alignments"],
+    [{ name: "dga", normalise: "adam" }, adam, "preconditionedAlignments"],
+    [{ name: "doge" }, ["gram"], "gram"],
+    [{ name: "doge", towards: "target" }, ["alignments", "norms"], "alignments"],
+    [several, ["targets", "norms"], "targets"],
+    [{ ...several, normalise: "cosine" }, ["targets", "norms"], "targets"],
+    [{ ...several, normalise: "raw" }, ["targets"], "targets"],
+    [{ name: "rnb" }, ["gram"], undefined],
+    [{ name: "doremi" }, ["losses", "referenceLosses"], "losses"],
+    [{ name: "odm" }, ["losses"], undefined],
+    [{ name: "ado" }, ["losses", "tokensSeen"], undefined],
+  ])("%j", (options, needs, stepsOn) => {
+    const rule = createRule(options);
+    expect(rule.needs).toEqual(needs);
+    expect(rule.stepsOn).toBe(stepsOn);
+    // What is around it asks for the same, and in shrinkage's case for the errors, once.
+    const around = combine(combine(rule, [{ name: "ema", beta: 0.5 }]), [{ name: "warmup", updates: 1 }]);
+    expect(around.needs).toEqual(needs);
+    expect(around.stepsOn).toBe(stepsOn);
+    if (stepsOn === "alignments" || stepsOn === "preconditionedAlignments")
+      expect(combine(rule, [{ name: "shrinkage" }, { name: "shrinkage" }]).needs).toEqual([
+        ...needs,
+        "standardErrors",
+      ]);
+  });
+});
+
+describe("the step that a rule hands to what is around it", () => {
+  /** The one step of an update. */
+  const stepOf = (rule: Rule, given: Signal, k = 3): Step => {
+    const seen: Step[] = [];
+    rule.update(rule.init(names(k)), given, (step) => {
+      seen.push(step);
+      return step;
+    });
+    expect(seen.length).toBe(1);
+    return seen[0];
+  };
+  const targets = ["first", "second"];
+  const rules: [Rule, number][] = [
+    ...normalisations.map((normalise): [Rule, number] => [dga({ name: "dga", normalise, eta: 0.3 }), 0.3]),
+    [doge({ name: "doge", eta: 0.3 }), 0.3],
+    [doge({ name: "doge", towards: "target" }), 0.01],
+    ...(["raw", "clipped", "cosine"] as const).map((normalise): [Rule, number] => [
+      grape({ name: "grape", targets, normalise }),
+      1.5,
+    ]),
+    [doremi(), 1],
+  ];
+  test("has the rule's η; NaN, and no part, for what was not measured", () => {
+    fc.assert(
+      fc.property(signal(3, { mild: true }), fc.subarray([0, 1, 2]), (given, on) => {
+        const tokens = [0, 1, 2].map((i) => (on.includes(i) ? 4 : 0));
+        for (const [rule, eta] of rules) {
+          const { among, direction, eta: own } = stepOf(rule, { ...given, tokens });
+          expect(own).toBe(eta);
+          expect(among ?? [true, true, true]).toEqual(tokens.map((n) => n > 0));
+          expect(Array.from(direction, Number.isNaN)).toEqual(tokens.map((n) => n === 0));
+        }
+      }),
+      { numRuns: 30 },
+    );
+  });
+  test("says what becomes of a standard error: null where there is nothing to divide by", () => {
+    const given: Signal = {
+      alignments: [1, 2, 3],
+      preconditionedAlignments: [1, 2, 3],
+      norms: [0, 2, 0.5],
+      targetNorm: 4,
+      preconditionedTargetNorm: 8,
+    };
+    const errors = (normalise: (typeof normalisations)[number], more: Signal = {}): unknown[] => {
+      const { errorOf: scaled } = stepOf(dga({ name: "dga", normalise }), { ...given, ...more });
+      return [0, 1, 2].map((i) => scaled?.(i, 6));
+    };
+    expect(errors("raw")).toEqual([6, 6, 6]);
+    expect(errors("clipped")).toEqual([6 / 4, 6 / 8, 6 / 4]);
+    expect(errors("cosine")).toEqual([null, 6 / 8, 6 / 2]);
+    expect(errors("adam")).toEqual([null, 6 / 16, 6 / 4]);
+    expectNear(errors("doge") as number[], [7.2, 7.2, 7.2], 1e-15);
+    expect(errors("doge", { norms: [0, 0, 0] })).toEqual([null, null, null]);
+    for (const normalise of ["cosine", "adam"] as const)
+      expect(errors(normalise, { targetNorm: 0, preconditionedTargetNorm: 0 })).toEqual([null, null, null]);
+  });
+});
+
+describe("a saved memory", () => {
+  const one = grape({ name: "grape", targets: ["s"] });
+  const two = grape({ name: "grape", targets: ["s", "t"] });
+  const off = "does not lie on the simplex";
+  const cases: [Rule, Record<string, number[]>, string | null][] = [
+    [dga(), { alpha: [0, 0.4, 0.6] }, null],
+    [dga(), { alpha: [0.2, 0.2, 0.6 + 0.9e-9] }, null],
+    [dga(), { alpha: [0.2, 0.2, 0.6 - 0.9e-9] }, null],
+    [dga(), { alpha: [0.2, 0.2, 0.6 + 1.5e-9] }, `alpha ${off}`],
+    [dga(), { alpha: [0.2, 0.2, 0.6 - 1.5e-9] }, `alpha ${off}`],
+    [dga(), { alpha: [1.5, -0.5, 0] }, `alpha ${off}`],
+    [one, { alpha: [0, 0, 1] }, null],
+    [one, { alpha: [1.5, -0.5, 0] }, `alpha ${off}`],
+    [two, { targets: [0, 1] }, null],
+    [two, { targets: [0.5, 0.6] }, `targets ${off}`],
+    [doremi(), { excess: [0, -1, 2] }, null],
+    [doremi(), { excess: [0, -0.5, 0] }, "an excess loss is negative"],
+    [odm(), { known: [0, 1, 1], rewards: [0, -2, 3] }, null],
+    [odm(), { known: [0, 1, 0.5] }, "known is neither 0 nor 1 somewhere"],
+    [ado(), { count: [64], prior: [0, 0, 1], credit: [0, 0, 1], average: [0, 0, 1] }, null],
+    [ado(), { count: [-1] }, "count is -1"],
+    [ado(), { count: [65] }, "count is 65"],
+    [ado(), { count: [0.5] }, "count is 0.5"],
+    [ado(), { prior: [0.5, -0.1, 0.6] }, "prior is negative somewhere"],
+    [ado(), { average: [0.5, -0.1, 0.6] }, "average is negative somewhere"],
+    [ado(), { credit: [0.5, -0.1, 0.6] }, "credit is negative somewhere"],
+  ];
+  test.each(cases.map(([rule, memory, fault]) => [rule.name, memory, fault, rule] as const))(
+    "of %s: %j: %s",
+    (_, changed, fault, inner) => {
+      // Around a rule its memory is checked as well.
+      const wrapped = Object.fromEntries(
+        Object.entries(changed).map(([name, values]) => [`inner.${name}`, values]),
+      );
+      for (const [rule, values] of [
+        [inner, changed],
+        [combine(inner, [{ name: "ema", beta: 0.5 }]), wrapped],
+      ] as const) {
+        const mixer = createMixer({ domains: abc, rule });
+        const { initial } = mixer;
+        expect(restoreMixer(mixer, JSON.parse(JSON.stringify(initial)))).toEqual(initial);
+        const memory = { ...initial.rule.memory, ...values };
+        const json: unknown = { ...initial, rule: { ...initial.rule, memory } };
+        if (fault === null) expect(restoreMixer(mixer, json).rule.memory).toEqual(memory);
+        else
+          expect(errorOf(() => restoreMixer(mixer, json))).toMatchObject({
+            code: "checkpoint",
+            message: `mixer state: memory: ${fault}`,
+          });
+      }
+    },
+  );
+});
+
+describe("what is refused, in which words", () => {
+  const raw = dga({ name: "dga", normalise: "raw" });
+  const stay = "the weights stay as they are";
+  const update = (rule: Rule, given: object) => () => rule.update(rule.init(abc), given);
+  const make =
+    (options: object, domains: unknown = abc) =>
+    () =>
+      createRule(options as RuleOptions).init(domains as string[]);
+  const gram = [1, 0, 0, 0, 1, 0, 0, 0, 1];
+  const given = { alignments: [1, 2, 3], norms: [1, 1, 1], targetNorm: 1 };
+  const s = grape({ name: "grape", targets: ["s"] });
+  const own = { name: "s", alignments: [1, 2, 3], norm: 1, loss: 1 };
+  const shrunk = combine(raw, [{ name: "shrinkage" }]);
+  const falling = { losses: [1, 2, 3], tokensSeen: [1, 2, 3] };
+  const many = names(21);
+
+  test.each<[code: string, message: string, call: () => unknown]>([
+    ["config", 'domains: "abc" does not fit; it must be a list of names', make({ name: "uniform" }, "abc")],
+    [
+      "config",
+      "domains: a list does not fit; it must be a list of names",
+      make({ name: "uniform" }, ["a", 1]),
+    ],
+    ["config", "domains: at least one is needed", make({ name: "uniform" }, [])],
+    ["config", 'domains: two are called "b"', make({ name: "uniform" }, ["a", "b", "c", "b", "c"])],
+
+    ["config", "dga: the signal has no alignments", update(raw, {})],
+    ["config", "dga: the signal has no alignments", update(raw, { alignments: null })],
+    ["config", 'dga: alignments is "123", not a list of numbers', update(raw, { alignments: "123" })],
+    [
+      "config",
+      "dga: alignments is an object, not a list of numbers",
+      update(raw, { alignments: new DataView(new ArrayBuffer(24)) }),
+    ],
+    [
+      "config",
+      "dga: alignments is an object, not a list of numbers",
+      update(raw, { alignments: { length: 3 } }),
+    ],
+    ["config", "dga: 2 alignments for 3 domains", update(raw, { alignments: [1, 2] })],
+    ["config", "dga: 4 alignments for 3 domains", update(raw, { alignments: [1, 2, 3, 4] })],
+    [
+      "numeric",
+      `dga: alignments of domain "b" is Infinity; ${stay}`,
+      update(raw, { alignments: [1, Infinity, NaN] }),
+    ],
+    ["numeric", `dga: alignments of domain "c" is "3"; ${stay}`, update(raw, { alignments: [1, 2, "3"] })],
+    ["config", "dga: 2 tokens for 3 domains", update(raw, { alignments: [1, 2, 3], tokens: [1, 1] })],
+    [
+      "numeric",
+      `dga: tokens of domain "a" is -1; ${stay}`,
+      update(raw, { alignments: [1, 2, 3], tokens: [-1, 1, -2] }),
+    ],
+    ["numeric", `dga: norms of domain "a" is -1; ${stay}`, update(dga(), { ...given, norms: [-1, 1, -2] })],
+    [
+      "numeric",
+      `ado: tokensSeen of domain "a" is -1; ${stay}`,
+      update(ado(), { ...falling, tokensSeen: [-1, -2, 3] }),
+    ],
+    // A count of the run, whatever was measured.
+    [
+      "numeric",
+      `ado: tokensSeen of domain "b" is -2; ${stay}`,
+      update(ado(), { ...falling, tokensSeen: [1, -2, 3], tokens: [1, 0, 1] }),
+    ],
+    [
+      "numeric",
+      `dga: targetNorm, the norm of the target's gradient, is -1; ${stay}`,
+      update(dga(), { ...given, targetNorm: -1 }),
+    ],
+    [
+      "numeric",
+      `dga: targetNorm, the norm of the target's gradient, is Infinity; ${stay}`,
+      update(dga(), { ...given, targetNorm: Infinity }),
+    ],
+    [
+      "numeric",
+      `dga: targetNorm, the norm of the target's gradient, is "1"; ${stay}`,
+      update(dga(), { ...given, targetNorm: "1" }),
+    ],
+    ["config", "dga: the signal has no targetNorm", update(dga(), { ...given, targetNorm: undefined })],
+
+    ["config", "rnb: the signal has no gram", update(rnb(), {})],
+    ["config", "rnb: gram is 3, not a list of numbers", update(rnb(), { gram: 3 })],
+    ["config", "rnb: a Gram matrix of 3 numbers for 3 domains", update(rnb(), { gram: [1, 2, 3] })],
+    ["numeric", `rnb: gram of domains "b" and "b" is -1; ${stay}`, update(rnb(), { gram: gram.with(4, -1) })],
+    [
+      "numeric",
+      `rnb: gram of domains "a" and "c" is Infinity; ${stay}`,
+      update(rnb(), { gram: gram.with(2, Infinity) }),
+    ],
+    [
+      "numeric",
+      `rnb: gram of domains "c" and "b" is "0"; ${stay}`,
+      update(rnb(), { gram: (gram as unknown[]).with(7, "0") }),
+    ],
+    [
+      "numeric",
+      `rnb: gram of domains "a" and "c" is 0.5, and the other way round 0.25; it must be symmetric; ${stay}`,
+      update(rnb(), { gram: gram.with(2, 0.5).with(6, 0.25) }),
+    ],
+    [
+      "numeric",
+      `rnb: gram of domains "b" and "c" is 0.25, and the other way round 0.5; it must be symmetric; ${stay}`,
+      update(rnb(), { gram: gram.with(5, 0.25).with(7, 0.5) }),
+    ],
+    ["config", "target: 2 values for 3 domains", () => rnb({ name: "rnb", target: [0.5, 0.5] }).init(abc)],
+    [
+      "config",
+      "target: they sum to 1.5, not to 1",
+      () => rnb({ name: "rnb", target: [0.5, 0.5, 0.5] }).init(abc),
+    ],
+
+    ["config", "shrinkage: the signal has no standardErrors", update(shrunk, { alignments: [1, 2, 3] })],
+    [
+      "config",
+      "shrinkage: standardErrors is 3, not a list of numbers",
+      update(shrunk, { alignments: [1, 2, 3], standardErrors: 3 }),
+    ],
+    [
+      "numeric",
+      `shrinkage: standardErrors of domain "b" is Infinity; ${stay}`,
+      update(shrunk, { alignments: [1, 2, 3], standardErrors: [1, Infinity, 1] }),
+    ],
+    [
+      "numeric",
+      `shrinkage: standardErrors of domain "c" is -1; ${stay}`,
+      update(shrunk, { alignments: [1, 2, 3], standardErrors: [0, null, -1] }),
+    ],
+    [
+      "numeric",
+      `shrinkage: standardErrors of domain "c" is "1"; ${stay}`,
+      update(shrunk, { alignments: [1, 2, 3], standardErrors: [0, null, "1"] }),
+    ],
+
+    ["config", "grape: the signal has no targets", update(s, { norms: [1, 1, 1] })],
+    ["config", "grape: the signal has no targets", update(s, { norms: [1, 1, 1], targets: null })],
+    ["config", 'grape: "s" targets were measured, not 1', update(s, { norms: [1, 1, 1], targets: "s" })],
+    ["config", "grape: 2 targets were measured, not 1", update(s, { norms: [1, 1, 1], targets: [own, own] })],
+    [
+      "config",
+      'grape: target 1 is "x", not "s"',
+      update(s, { norms: [1, 1, 1], targets: [{ ...own, name: "x" }] }),
+    ],
+    ["config", 'grape: target 1 is undefined, not "s"', update(s, { norms: [1, 1, 1], targets: [null] })],
+    ["config", 'grape: target 1 is undefined, not "s"', update(s, { norms: [1, 1, 1], targets: [7] })],
+    [
+      "config",
+      'grape: alignments with target "s" is undefined, not a list of numbers',
+      update(s, { norms: [1, 1, 1], targets: [{ ...own, alignments: undefined }] }),
+    ],
+    [
+      "numeric",
+      `grape: alignments with target "s" of domain "a" is NaN; ${stay}`,
+      update(s, { norms: [1, 1, 1], targets: [{ ...own, alignments: [NaN, 1, 1] }] }),
+    ],
+    ...[
+      [0, 1],
+      [-1, 1],
+      [Infinity, 1],
+      ["1", 1],
+      [1, -1],
+      [1, Infinity],
+      [1, "1"],
+    ].map(([loss, norm]): [string, string, () => unknown] => [
+      "numeric",
+      `grape: target "s" has a loss of ${JSON.stringify(loss) === "null" ? loss : JSON.stringify(loss)} and a gradient of norm ${JSON.stringify(norm) === "null" ? norm : JSON.stringify(norm)}; ${stay}`,
+      update(s, { norms: [1, 1, 1], targets: [{ ...own, loss, norm }] }),
+    ]),
+    ...[["s", 1], [1, "s"], []].map((targets): [string, string, () => unknown] => [
+      "config",
+      "grape: targets: a list does not fit; it must be a list that names at least one target, each once",
+      make({ name: "grape", targets }),
+    ]),
+    [
+      "config",
+      "targetWeights: they sum to 1.5, not to 1",
+      make({ name: "grape", targets: ["s", "t"], targetWeights: [1, 0.5] }),
+    ],
+    [
+      "config",
+      'targetWeights: there is no domain "zzzz"; the domains are s, t',
+      make({ name: "grape", targets: ["s", "t"], targetWeights: { zzzz: 1 } }),
+    ],
+
+    [
+      "numeric",
+      `ado: losses of domain "a" is -1, and its curves are of losses ≥ 0; ${stay}`,
+      update(ado(), { ...falling, losses: [-1, -2, 1] }),
+    ],
+    [
+      "numeric",
+      `ado: losses of domain "c" is -2, and its curves are of losses ≥ 0; ${stay}`,
+      update(ado(), { ...falling, losses: [0, 0, -2] }),
+    ],
+    [
+      "config",
+      "ado: floor: 0.5 does not fit; it must be at least 0 and less than 0.5",
+      make({ name: "ado", floor: 0.5 }, ["a", "b"]),
+    ],
+    [
+      "config",
+      "dga: floor: 0.5 does not fit; it must be at least 0 and less than 0.5",
+      make({ name: "dga", floor: 0.5 }, ["a", "b"]),
+    ],
+
+    ["config", 'start: there is no domain "zz"; there are 21', make({ name: "dga", start: { zz: 1 } }, many)],
+    [
+      "config",
+      `start: there is no domain "zz"; the domains are ${many.slice(1).join(", ")}`,
+      make({ name: "dga", start: { zz: 1 } }, many.slice(1)),
+    ],
+    [
+      "config",
+      'start: there is no domain "domain"; did you mean "domain0"?',
+      make({ name: "dga", start: { domain: 1 } }, many),
+    ],
+    ["config", "start: 2 values for 3 domains", make({ name: "dga", start: [0.5, 0.5] })],
+    ["config", "start: they sum to 0, not to 1", make({ name: "dga", start: {} })],
+    [
+      "config",
+      'start: "b" has Infinity; weights are finite and ≥ 0',
+      make({ name: "dga", start: [1, Infinity, -1] }),
+    ],
+    [
+      "config",
+      'sizes: there is no number for domain "b"; every domain needs one',
+      make({ name: "temperature", sizes: { a: 1 } }),
+    ],
+    [
+      "config",
+      'sizes: "a" has Infinity; sizes are finite and positive',
+      make({ name: "temperature", sizes: [Infinity, 0, 1] }),
+    ],
+    ["config", 'sizes: "b" has 0; sizes are finite and positive', make({ name: "ado", sizes: [1, 0, -1] })],
+    [
+      "config",
+      'histogram: "a" has Infinity; counts are finite and ≥ 0',
+      make({ name: "importanceSampling", histogram: [Infinity, -1, 1] }),
+    ],
+    [
+      "config",
+      "histogram: all counts are 0, so no domain could be drawn",
+      make({ name: "importanceSampling", histogram: [0, 0, 0] }),
+    ],
+    [
+      "config",
+      'importanceSampling: there is no option "x"; its options are name, histogram',
+      make({ name: "importanceSampling", histogram: [1, 0, 0], x: 1 }),
+    ],
+    ["config", 'uniform: there is no option "x"; its options are name', make({ name: "uniform", x: 1 })],
+  ])("%s: %s", (code, message, call) => {
+    expect(errorOf(call)).toMatchObject({ code, message });
+  });
+
+  test("what is not measured is not looked at, and what is 0 is a number", () => {
+    const k = 4;
+    const rule = rnb();
+    const full = [4, 1, 2, 0, 1, 4, 2, 0, 2, 2, 4, 0, 0, 0, 0, 0];
+    // The row and column of one that was not measured may hold anything.
+    const junk = full.map((value, at) =>
+      Math.floor(at / k) === 1 || at % k === 1 ? [NaN, -9, "x"][at % 3] : value,
+    );
+    const tokens = [1, 0, 1, 1];
+    expect(rule.update(rule.init(names(k)), { gram: junk as number[], tokens })).toEqual(
+      rule.update(rule.init(names(k)), { gram: full, tokens }),
+    );
+    const zero = dga().update(dga().init(abc), { alignments: [0, 0, 0], norms: [0, 0, 0], targetNorm: 0 });
+    expectNear(zero.weights, [1 / 3, 1 / 3, 1 / 3], 1e-15);
+    expect(() =>
+      combine(raw, [{ name: "shrinkage" }]).update(shrunk.init(abc), {
+        alignments: [1, 2, 3],
+        standardErrors: [0, null, 0],
+      }),
+    ).not.toThrow();
+  });
+
+  test("halves of a Gram matrix may differ by a thousandth of the two norms' product, and no more", () => {
+    const at = (difference: number) => update(rnb(), { gram: [4, 1, 0, 1 + difference, 9, 0, 0, 0, 1] });
+    // Norms 2 and 3; the halves are compared by half.
+    expect(at(0.0119)).not.toThrow();
+    expect(at(-0.0119)).not.toThrow();
+    for (const difference of [0.0121, -0.0121])
+      expect(errorOf(at(difference)).message).toContain("it must be symmetric");
+    // Entries whose product, and whose difference, no double holds.
+    const huge = [1e308, -1e308, -1e308, 1e308].map((value) => value * 1.7);
+    expect(() => rnb().update(rnb().init(["a", "b"]), { gram: huge })).not.toThrow();
+    expect(errorOf(() => rnb().update(rnb().init(["a", "b"]), { gram: huge.with(1, 1.7e308) })).code).toBe(
+      "numeric",
+    );
+  });
+});
+
+describe("combinators", () => {
+  const options: { readonly [N in CombinatorOptions["name"]]: Extract<CombinatorOptions, { name: N }> } = {
+    ema: { name: "ema", beta: 0.5 },
+    floor: { name: "floor", least: 0.1 },
+    ceiling: { name: "ceiling", most: 0.8 },
+    tokenBudget: { name: "tokenBudget", budgets: [50, 0, 50], tokens: 100 },
+    repetitionCap: { name: "repetitionCap", repetitions: 4, sizes: [20, 20, 20], tokens: 100 },
+    warmup: { name: "warmup", updates: 2 },
+    etaSchedule: { name: "etaSchedule", decay: "linear", updates: 4 },
+    shrinkage: { name: "shrinkage" },
+  };
+  test.each(Object.values(options))(
+    "$name is called by its name, and leaves fixed weights without needs",
+    (one) => {
+      expect(combine(dga(), [one]).name).toBe(`${one.name}(dga)`);
+      const rule = combine(createRule({ name: "uniform" }), [one]);
+      expect(rule.name).toBe(`${one.name}(uniform)`);
+      expect(rule.needs).toEqual([]);
+      const state = rule.init(abc);
+      expect(rule.update(state, {})).toBe(state);
+    },
+  );
+  test.each<[object, string]>([
+    [{ name: "ema" }, "ema: beta is missing"],
+    [{ name: "floor" }, "floor: least is missing"],
+    [{ name: "ceiling" }, "ceiling: most is missing"],
+    [{ name: "warmup" }, "warmup: updates is missing"],
+    [{ name: "tokenBudget", tokens: 1 }, "tokenBudget: budgets is missing"],
+    [{ name: "tokenBudget", budgets: [1, 1, 1] }, "tokenBudget: it needs tokens"],
+    [
+      { name: "tokenBudget", budgets: "x", tokens: 1 },
+      'tokenBudget: budgets: "x" does not fit; it must be a list with a number per domain, or numbers by name',
+    ],
+    [{ ...options.tokenBudget, budgets: [-1, NaN, 1] }, 'budgets: "a" has -1; they are finite and ≥ 0'],
+    [
+      { ...options.tokenBudget, budgets: [1, Infinity, NaN] },
+      'budgets: "b" has Infinity; they are finite and ≥ 0',
+    ],
+    [{ name: "repetitionCap", sizes: [1, 1, 1], tokens: 1 }, "repetitionCap: repetitions is missing"],
+    [{ name: "repetitionCap", repetitions: 1, tokens: 1 }, "repetitionCap: it needs sizes"],
+    [{ name: "repetitionCap", repetitions: 1, sizes: [1, 1, 1] }, "repetitionCap: it needs tokens"],
+    [
+      { ...options.repetitionCap, sizes: 3 },
+      "repetitionCap: sizes: 3 does not fit; it must be a list with a number per domain, or numbers by name",
+    ],
+    [
+      { ...options.repetitionCap, sizes: { a: 1, b: 1 } },
+      'sizes: there is no number for domain "c"; every domain needs one',
+    ],
+    [{ name: "etaSchedule", updates: 1 }, "etaSchedule: decay is missing"],
+    [{ name: "etaSchedule", decay: "linear" }, "etaSchedule: updates is missing"],
+    [{ name: "shrinkage", by: 1 }, 'shrinkage: there is no option "by"; it has none'],
+    [{ name: "emma" }, 'there is no combinator "emma"; did you mean "ema"?'],
+    [
+      { name: "constructor" },
+      `there is no combinator "constructor"; the combinators are ${combinatorNames.join(", ")}`,
+    ],
+  ])("%j is refused: %s", (given, message) => {
+    const uniform = createRule({ name: "uniform" });
+    const call = (): unknown => combine(uniform, [options.ema, given as CombinatorOptions]).init(abc);
+    const error = errorOf(call);
+    expect(error.code).toBe("config");
+    // What concerns the domains is found when they are known.
+    expect(error.message.replace(/^combinators\[1\]: /, "")).toBe(message);
+  });
+  test("directly around a rule they check as well", () => {
+    const off = { tokens: 100 } as unknown as { tokens: number; budgets: number[] };
+    expect(errorOf(() => tokenBudget(dga(), off)).message).toBe("tokenBudget: budgets is missing");
+    expect(errorOf(() => tokenBudget(dga(), { budgets: [1], tokens: 0 })).message).toMatch(
+      /^tokenBudget: tokens: 0 /,
+    );
+    const sizes = [1, 1, 1];
+    for (const [name, bad] of [
+      ["repetitions", 0],
+      ["tokens", Infinity],
+      ["sizes", null],
+    ] as const)
+      expect(
+        errorOf(() => repetitionCap(dga(), { sizes, repetitions: 1, tokens: 1, [name]: bad })).message,
+      ).toMatch(new RegExp(`^repetitionCap: ${name}: ${bad} `));
+    expect(errorOf(() => etaSchedule(dga(), 3 as never))).toMatchObject({
+      code: "config",
+      message: "etaSchedule: factor: 3 does not fit; it must be a function",
+    });
+    expect(errorOf(() => etaSchedule(rnb(), () => 1)).message).toBe(
+      'etaSchedule: the rule "rnb" takes no step of a size η; leave the schedule out',
+    );
+    const message = (rule: Rule): string => errorOf(() => combine(rule, [options.shrinkage])).message;
+    expect(message(rnb())).toContain('shrinkage: the rule "rnb" steps on gram; it can be around one that');
+    expect(message(ado())).toContain('shrinkage: the rule "ado" steps on losses, tokensSeen; it can');
+    for (const list of [{ name: "ema" }, null])
+      expect(errorOf(() => combine(dga(), list as never)).message).toMatch(
+        /^combinators: .* it must be a list of options$/,
+      );
+  });
+  test("what is thrown by other code than ours is thrown on", () => {
+    const broken = { ...dga(), get needs(): never { throw new TypeError("broken"); } }; // prettier-ignore
+    expect(() => combine(broken, [options.ema])).toThrow(TypeError);
+  });
+});
+
+test("with η = 0 nothing is mixed in either", () => {
+  const start = [0.7, 0.2, 0.1];
+  const given: Signal = { gram: [1, 0, 0, 0, 1, 0, 0, 0, 1], losses: [3, 2, 1], referenceLosses: [1, 1, 1] };
+  for (const rule of [
+    doge({ name: "doge", eta: 0, smoothing: 0.5, start }),
+    doremi({ name: "doremi", eta: 0, smoothing: 0.5, start }),
+  ])
+    expect(rule.update(rule.init(abc), given).weights).toEqual(rule.init(abc).weights);
+});
+
+describe("numbers at the ends of doubles", () => {
+  test("temperature: sizes whose powers no double holds", () => {
+    const { weights } = createRule({ name: "temperature", sizes: [1e200, 2e200], exponent: 3 }).init([
+      "a",
+      "b",
+    ]);
+    expectNear(weights, [1 / 9, 8 / 9], 1e-15);
+    const tiny = createRule({ name: "temperature", sizes: [1e-200, 2e-200], exponent: 3 }).init(["a", "b"]);
+    expectNear(tiny.weights, [1 / 9, 8 / 9], 1e-15);
+    const none = createRule({ name: "temperature", sizes: [] });
+    expect(errorOf(() => none.init([])).message).toBe("domains: at least one is needed");
+  });
+  test("grape: rates of losses of next to nothing are bounded", () => {
+    const rule = grape({ name: "grape", targets: ["s", "t"], normalise: "raw" });
+    const target = (name: string, alignments: number[]) => ({ name, alignments, norm: 1, loss: 1e-300 });
+    const next = rule.update(rule.init(abc), {
+      targets: [target("s", [1e300, 0, -1e300]), target("t", [-1e300, 0, 1e300])],
+    });
+    for (const values of [next.weights, ...Object.values(next.memory)])
+      expect(values.every(Number.isFinite)).toBe(true);
+  });
+  test("odm: rewards of absurd losses are bounded, in both directions", () => {
+    const rule = odm({ name: "odm", decay: 0 });
+    const state = rule.update(rule.init(abc), { losses: [1.7e308, -1.7e308, 1] });
+    expect(state.memory["rewards"]).toEqual([1e300, -1e300, 3]);
+  });
+  test("ado: the floor is half of the even share where that is less than a hundredth", () => {
+    const least = (k: number): number =>
+      Math.min(
+        ...ado({ name: "ado", start: [1, ...new Array<number>(k - 1).fill(0)] }).init(names(k)).weights,
+      );
+    expect(least(40)).toBe(0.01);
+    expect(least(50)).toBe(0.01);
+    expect(least(100)).toBe(1 / 200);
+    expect(ado({ name: "ado", floor: 1 }).init(["a"]).weights).toEqual([1]);
+    expect(dga({ name: "dga", floor: 1 }).init(["a"]).weights).toEqual([1]);
+  });
+  test("ado: points at one n, or losses whose squares overflow, have no curve that falls", () => {
+    const rule = ado({ name: "ado", policyRate: 1, floor: 0, minPoints: 3 });
+    const run = (of: (t: number) => Signal): readonly number[] => {
+      let state = rule.init(abc);
+      for (let t = 1; t <= 4; t++) state = rule.update(state, of(t));
+      return state.weights;
+    };
+    expect(run((t) => ({ losses: [9 - t, 8 - t, 7 - 2 * t + 3], tokensSeen: [5, 5, 5] }))).toEqual(
+      rule.init(abc).weights,
+    );
+    const huge = run((t) => ({ losses: [1e200 / t, 9 / t, 5], tokensSeen: [t, 0, 0] }));
+    expectNear(huge, [0, 1, 0], 1e-12);
+  });
+  test("ado: a first token counts as a point, and so does a loss of 0", () => {
+    const rule = ado({ name: "ado", policyRate: 1, floor: 0, minPoints: 3 });
+    let state = rule.init(abc);
+    for (let t = 1; t <= 3; t++) state = rule.update(state, { losses: [3 / t, 1, 0], tokensSeen: [t, 0, 0] });
+    expectNear(state.weights, [1, 0, 0], 1e-12);
+  });
+});

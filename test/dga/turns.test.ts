@@ -1,0 +1,55 @@
+/** One call at a time. */
+import { createTurns } from "#dist/dga/turns.js";
+import { expect, test } from "vitest";
+import { errorOf } from "../errors.ts";
+
+const busy = "trainer.save: step() has not ended yet; await what it gives before the next call";
+
+test("while a call runs, every other is refused, naming both; after it, also one that failed, the next runs", async () => {
+  const turns = createTurns("trainer");
+  for (const fails of [false, true]) {
+    let settle: () => void = () => expect.unreachable();
+    const running = turns.run("step", async () => {
+      await new Promise<void>((done) => (settle = done));
+      if (fails) throw new Error("it failed");
+      return 7;
+    });
+    await expect(turns.run("save", async () => Promise.resolve(1))).rejects.toMatchObject({
+      code: "busy",
+      message: busy,
+    });
+    expect(errorOf(() => turns.now("save", () => 1))).toMatchObject({ code: "busy", message: busy });
+    expect(errorOf(() => turns.end("save", () => expect.unreachable()))).toMatchObject({
+      code: "busy",
+      message: busy,
+    });
+    settle();
+    if (fails) await expect(running).rejects.toThrow("it failed");
+    else expect(await running).toBe(7);
+    expect(turns.now("save", () => 2)).toBe(2);
+  }
+});
+
+test("a call that does not wait lets no other in, and leaves the turn when it fails", () => {
+  const turns = createTurns("trainer");
+  turns.now("step", () => {
+    expect(errorOf(() => turns.now("save", () => 1)).message).toBe(busy);
+  });
+  expect(() => turns.now("step", () => { throw new Error("it failed"); })).toThrow("it failed"); // prettier-ignore
+  expect(turns.now("save", () => 3)).toBe(3);
+});
+
+test("ends once; what is called later is refused, and ending again is nothing", async () => {
+  const turns = createTurns("trainer");
+  let ends = 0;
+  turns.end("dispose", () => {
+    ends++;
+    // What ends it may not call it either.
+    expect(errorOf(() => turns.now("save", () => 1)).code).toBe("disposed");
+  });
+  turns.end("dispose", () => ends++);
+  expect(ends).toBe(1);
+  const disposed = { code: "disposed", message: "trainer.save: it was disposed; make another one" };
+  expect(errorOf(() => turns.now("save", () => 1))).toMatchObject(disposed);
+  await expect(turns.run("save", async () => Promise.resolve(1))).rejects.toMatchObject(disposed);
+});
