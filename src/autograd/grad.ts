@@ -8,9 +8,10 @@
 import { GradmixError } from "../errors.ts";
 import { checkOptions, object, required } from "../options.ts";
 import { formatShape } from "../tensor/shape.ts";
-import { empty, scope, Tensor } from "../tensor/tensor.ts";
+import { empty, isF32, scope, Tensor } from "../tensor/tensor.ts";
 import { ForwardPass } from "./forward.ts";
 import { wantExamples } from "./batch.ts";
+import { wantTensor } from "./checks.ts";
 import { alias, apart, fresh } from "./handles.ts";
 import { filled, specOf, transforming, withTransform } from "./op.ts";
 import type { GradientSink } from "./sink.ts";
@@ -25,13 +26,16 @@ const list = (result: Tensor | readonly Tensor[]): Tensor[] =>
  * A handle of its own for each input, so that a transformation that watches it does not also see other uses of the same
  * tensor (given twice, or captured by the function).
  */
-function own(t: Tensor, what: string): Tensor {
-  if (t.dtype !== "f32")
-    throw new GradmixError(
-      "autograd",
-      `${what}: ${t.name ?? "an input"} is ${t.dtype}; only f32 has derivatives`,
-    );
-  return alias(t);
+function own(t: Tensor, who: string): Tensor {
+  return alias(differentiable(who, t, "an input"));
+}
+
+/** The tensor, if it is one that has derivatives; throws `autograd` if not. */
+function differentiable(who: string, t: Tensor, what: string): Tensor<"f32"> {
+  wantTensor(who, what, t);
+  if (!isF32(t))
+    throw new GradmixError("autograd", `${who}: ${t.name ?? what} is ${t.dtype}; only f32 has derivatives`);
+  return t;
 }
 
 /** A function's values and its pullback. */
@@ -164,7 +168,8 @@ export function gradients(loss: () => Tensor, options: GradientsOptions): Tensor
   const { parameters, sink, weights } = options;
   if (transforming())
     throw new GradmixError("autograd", "gradients: cannot run inside another transformation; use grad there");
-  const watched = new Set(parameters);
+  const watched = new Set<Tensor<"f32">>();
+  for (const parameter of parameters) watched.add(differentiable("gradients", parameter, "a parameter"));
   const tape = new Tape([], watched);
   return scope(() => {
     try {
