@@ -24,7 +24,7 @@ import { checkShape, formatShape, sameShape } from "../tensor/shape.ts";
 import { scope, Tensor, youngest } from "../tensor/tensor.ts";
 import { type KeepsBatch, keepsElementwise, keepsRows, keepsRowsOfFirst, mixesBatch } from "./batch.ts";
 import { wantTensor } from "./checks.ts";
-import { alias, fresh } from "./handles.ts";
+import { alias, copied, fresh } from "./handles.ts";
 import {
   type Application,
   apply,
@@ -207,16 +207,18 @@ function wantSpecs(name: string, rule: string, outputs: readonly Tensor[], specs
       );
 }
 
-/** A rule's derivatives, each with a handle of its own. Throws `autograd` unless there is one of each spec, or null. */
+/** A rule's derivatives of what it was `given`. Throws `autograd` unless there is one of each spec, or null. */
 function derivativesOf(
   name: string,
   rule: string,
-  given: unknown,
   specs: readonly Spec[],
   what: (i: number) => string,
-  before: number,
+  given: readonly Tensor[],
+  run: () => unknown,
 ): (Tensor | null)[] {
-  const list: readonly unknown[] = Array.isArray(given) ? given : [given];
+  const before = youngest();
+  const result = run();
+  const list: readonly unknown[] = Array.isArray(result) ? result : [result];
   if (list.length !== specs.length)
     throw fault(name, `${rule} gives ${list.length} derivatives, for ${specs.length} of them`);
   return list.map((t, i) => {
@@ -227,8 +229,8 @@ function derivativesOf(
       throw fault(name, `${rule} gives a derivative for ${what(i)}, which is ${specs[i].dtype}; give null`);
     if (t.dtype !== "f32" || !sameShape(t.shape, specs[i].shape))
       throw fault(name, `${rule} gives ${describe(t)} for ${what(i)}, which is ${describe(specs[i])}`);
-    // What was there before (a cotangent that is handed on, a constant) is somebody else's.
-    return t.serial > before ? t : alias(t);
+    // What it was given may be handed on. Other memory that was there before (an input, a constant) is somebody else's, who may write to it.
+    return given.includes(t) || (t.serial > before && t.alone) ? t : copied(t);
   });
 }
 
@@ -296,17 +298,17 @@ function opOf<A>(custom: Custom<A>): Op<Call<A>> {
       ? {}
       : {
           vjp(cotangents, { attrs: { attributes }, saved, inputs, outputs, needs }) {
-            const before = youngest();
-            const given = vjp(withZeros(cotangents, outputs), { attributes, saved, inputs, outputs, needs });
+            const given = withZeros(cotangents, outputs);
+            const context = { attributes, saved, inputs, outputs, needs };
             const input = (slot: number): string => `the input ${custom.inputName(slot)}`;
-            return derivativesOf(name, "vjp", given, inputs, input, before);
+            return derivativesOf(name, "vjp", inputs, input, given, () => vjp(given, context));
           },
         }),
     ...(jvp === undefined
       ? {}
       : {
           jvp(tangents, { attrs: { attributes }, saved, inputs, outputs }) {
-            const before = youngest();
+            const given = withZeros(tangents, inputs);
             const context = {
               attributes,
               saved,
@@ -314,8 +316,7 @@ function opOf<A>(custom: Custom<A>): Op<Call<A>> {
               outputs: outputs.map(specOf),
               needs: tangents.map((t) => t !== null),
             };
-            const given = jvp(withZeros(tangents, inputs), context);
-            return derivativesOf(name, "jvp", given, outputs, outputName, before);
+            return derivativesOf(name, "jvp", outputs, outputName, given, () => jvp(given, context));
           },
         }),
     ...(compose === undefined

@@ -139,7 +139,7 @@ function record(who: string, f: TensorFunction, primals: readonly Tensor[], some
           );
         state.played = true;
         forgotten.unregister(state);
-        return scope(() => apart(tape.backward(outputs, given), [...given, ...outputs]));
+        return scope(() => apart(tape.backward(outputs, given), [...primals, ...given, ...outputs]));
       },
       dispose() {
         state.played = true;
@@ -167,7 +167,7 @@ export function jvp(
     try {
       const outputs = runUnder("jvp", pass, f, primals, inputs);
       const moved = outputs.map((t) => tangentOf(pass, t));
-      return { outputs, tangents: apart(moved, [...tangents, ...outputs]) };
+      return { outputs, tangents: apart(moved, [...primals, ...tangents, ...outputs]) };
     } finally {
       pass.dispose();
     }

@@ -119,6 +119,11 @@ export class Tensor<D extends DType = DType> implements View {
     return this.#count === 1 && this.#storage.handles === 1;
   }
 
+  /** @internal True when no other handle reaches the memory. */
+  get alone(): boolean {
+    return this.#storage.handles === 1;
+  }
+
   /** Adds a holder; each needs its own `release`. */
   retain(): this {
     if (this.#count === 0) void this.buffer;

@@ -76,7 +76,7 @@ export async function checkGradients(
     throw new GradmixError(
       "config",
       wrong === undefined
-        ? "checkGradients: there is no f32 input to differentiate"
+        ? "checkGradients: wrt: there is no f32 input to differentiate"
         : `checkGradients: wrt: input ${show(wrong)} is none of the f32 inputs`,
     );
   const backend = createReferenceBackend({ precision: "f64" });
