@@ -21,7 +21,7 @@ import {
 } from "../options.ts";
 import { checkDType } from "../tensor/dtype.ts";
 import { checkShape, formatShape, sameShape } from "../tensor/shape.ts";
-import { scope, Tensor, youngest } from "../tensor/tensor.ts";
+import { isTensor, scope, type Tensor, youngest } from "../tensor/tensor.ts";
 import { type KeepsBatch, keepsElementwise, keepsRows, keepsRowsOfFirst, mixesBatch } from "./batch.ts";
 import { wantTensor } from "./checks.ts";
 import { alias, copied, fresh } from "./handles.ts";
@@ -190,7 +190,7 @@ const describe = (spec: Spec): string => `${spec.dtype}${formatShape(spec.shape)
 function tensorsOf(name: string, rule: string, given: unknown): Tensor[] {
   const list: readonly unknown[] = Array.isArray(given) ? given : [given];
   return list.map((t, i) => {
-    if (t instanceof Tensor) return t;
+    if (isTensor(t)) return t;
     throw fault(name, `${rule} gives ${show(t)}${list.length > 1 ? ` as output ${i}` : ""}, not a tensor`);
   });
 }
@@ -223,7 +223,7 @@ function derivativesOf(
     throw fault(name, `${rule} gives ${list.length} derivatives, for ${specs.length} of them`);
   return list.map((t, i) => {
     if (t === null) return null;
-    if (!(t instanceof Tensor))
+    if (!isTensor(t))
       throw fault(name, `${rule} gives ${show(t)} for ${what(i)}; a tensor is needed, or null for zeros`);
     if (specs[i].dtype !== "f32")
       throw fault(name, `${rule} gives a derivative for ${what(i)}, which is ${specs[i].dtype}; give null`);
@@ -502,7 +502,7 @@ export function customGradient<I extends readonly Tensor[], R extends Tensor | T
       keepsBatch: typeof keepsBatch === "function" ? keepsBatch : usualAnswers[keepsBatch],
       forward() {
         const result = f(...inputs);
-        single = result instanceof Tensor;
+        single = isTensor(result);
         return result;
       },
       saves: (given, outputs) => [...given, ...outputs],

@@ -243,6 +243,10 @@ Object.defineProperty(Tensor.prototype, Symbol.for("nodejs.util.inspect.custom")
   },
 });
 
+export function isTensor(value: unknown): value is Tensor {
+  return value instanceof Tensor;
+}
+
 /** Is it of type f32? */
 export function isF32(t: Tensor): t is Tensor<"f32"> {
   return t.dtype === "f32";
@@ -348,7 +352,7 @@ function closeScope(mine: Set<Tensor>, result: unknown): void {
 
 /** Visits the tensors in a value: a tensor, or arrays, maps and plain objects of them. */
 function forEachTensor(value: unknown, visit: (t: Tensor) => void): void {
-  if (value instanceof Tensor) visit(value);
+  if (isTensor(value)) visit(value);
   else if (Array.isArray(value)) for (const item of value) forEachTensor(item, visit);
   else if (value instanceof Map) for (const item of value.values()) forEachTensor(item, visit);
   else if (typeof value === "object" && value !== null && Object.getPrototypeOf(value) === Object.prototype)
