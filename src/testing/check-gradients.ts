@@ -1,11 +1,13 @@
 /** Are derivatives right? By central finite differences in double precision, and the two modes against each other. */
+import { type Blocks, follow } from "../autograd/batch.ts";
 import { jvp, type TensorFunction, vjp } from "../autograd/grad.ts";
+import { type Application, type Transform, withTransform } from "../autograd/op.ts";
 import { createReferenceBackend } from "../backends/reference/index.ts";
 import { GradmixError } from "../errors.ts";
 import { boolean, checkOptions, integerIn, list, numberIn, show } from "../options.ts";
 import type { DType } from "../tensor/dtype.ts";
 import { type Memory, setCurrentMemory } from "../tensor/memory.ts";
-import { formatShape, type Shape, stridesOf } from "../tensor/shape.ts";
+import { formatShape, type Shape, sizeOf, stridesOf } from "../tensor/shape.ts";
 import { scope, tensor, Tensor } from "../tensor/tensor.ts";
 
 export interface CheckGradientsOptions {
@@ -29,11 +31,28 @@ interface Numbers {
   readonly dtype: DType;
 }
 
-interface Settings {
+/** A function and where it is checked. */
+interface Problem {
+  readonly f: TensorFunction;
+  readonly primals: readonly Tensor[];
+  /** Of a primal, in messages. */
+  readonly nameOf: (i: number) => string;
+  /** What f gives, after "the vjp" in messages. */
+  readonly of: string;
   readonly step: number;
   readonly tolerance: number;
-  readonly forwardMode: boolean;
   readonly seed: number;
+}
+
+/** What is known of it at the primals. */
+interface Found {
+  readonly x: readonly ArrayLike<number>[];
+  readonly cotangents: readonly Tensor[];
+  readonly ct: readonly ArrayLike<number>[];
+  /** Jᵀ·ct. */
+  readonly pulled: readonly ArrayLike<number>[];
+  /** Σ|f·ct|, by which rounding goes. */
+  readonly terms: number;
 }
 
 /**
@@ -42,7 +61,8 @@ interface Settings {
  *
  * - reverse mode: each element of the vjp for random cotangents, against central differences of f along that element;
  * - forward mode: ⟨J·t, ct⟩ = ⟨t, Jᵀ·ct⟩ for random tangents t, input by input;
- * - with `order: 2`, the same of the gradient and of the derivative along a direction.
+ * - the batch: where the ops say that blocks of rows stay apart (`keepsBatch`), rows of the output have no derivative by rows of other blocks;
+ * - with `order: 2`, all but the last of the gradient and of the derivative along a direction.
  *
  * `f` is called many times, twice for each element of the inputs; it must give the same each time, and may use what it is given and what it makes itself
  * (tensors from outside live on another backend, which is an error). Outputs of type i32 are not looked at. Differences mean nothing at kinks, such as that of
@@ -84,22 +104,30 @@ export async function checkGradients(
   try {
     scope(() => {
       const all = given.map(({ data, shape, dtype }) => tensor(Array.from(data), shape, dtype));
-      const settings = { step, tolerance, forwardMode, seed };
-      const of: TensorFunction = (...primals) => {
+      const f0: TensorFunction = (...primals) => {
         const outputs = f(...all.map((t, i) => (wrt.includes(i) ? primals[wrt.indexOf(i)] : t)));
-        return (outputs instanceof Tensor ? [outputs] : [...outputs]).filter((t) => t.dtype === "f32");
+        return asList(outputs).filter((t) => t.dtype === "f32");
       };
       const primals = wrt.map((i) => all[i]);
-      const nameOf = (i: number): string => `input ${wrt[i]}`;
-      const cotangents = checkOnce("", of, primals, nameOf, settings);
+      const first: Problem = {
+        f: f0,
+        primals,
+        nameOf: (i) => `input ${wrt[i]}`,
+        of: "",
+        step,
+        tolerance,
+        seed,
+      };
+      const { cotangents } = checkDerivatives(first, forwardMode);
+      checkBatch(first);
       if (order === 1) return;
-      // Their tangents are the second argument's random numbers, other than those that are checked with.
-      const along = primals.map((t, i) => random(t.shape, seed + 77, i));
-      const finer = { ...settings, tolerance: 10 * tolerance };
-      const gradient: TensorFunction = (...x) => vjp(of, x).pullback(cotangents);
-      checkOnce(" of the gradient", gradient, primals, nameOf, finer);
+      const second = { ...first, tolerance: 10 * tolerance };
+      const gradient: TensorFunction = (...x) => vjp(f0, x).pullback(cotangents);
+      checkDerivatives({ ...second, f: gradient, of: " of the gradient" }, forwardMode);
       if (!forwardMode) return;
-      checkOnce(" of the tangent", (...x) => jvp(of, x, along).tangents, primals, nameOf, finer);
+      const along = primals.map((t, i) => random(t.shape, seed, 300 + i));
+      const tangent: TensorFunction = (...x) => jvp(f0, x, along).tangents;
+      checkDerivatives({ ...second, f: tangent, of: " of the tangent" }, forwardMode);
     });
   } finally {
     setCurrentMemory(previous);
@@ -107,8 +135,10 @@ export async function checkGradients(
   }
 }
 
-const asList = (result: Tensor | readonly Tensor[]): readonly Tensor[] =>
-  result instanceof Tensor ? [result] : result;
+const asList = (result: Tensor | readonly Tensor[]): Tensor[] =>
+  result instanceof Tensor ? [result] : [...result];
+const sumOf = (x: ArrayLike<number>, of: (value: number, n: number) => number): number =>
+  Array.from(x).reduce((sum, value, n) => sum + of(value, n), 0);
 
 /** The elements, at once: the reference backend never waits. */
 function read(t: Tensor): ArrayLike<number> {
@@ -122,7 +152,7 @@ function read(t: Tensor): ArrayLike<number> {
 }
 
 const dot = (a: readonly ArrayLike<number>[], b: readonly ArrayLike<number>[]): number =>
-  a.reduce((sum, x, i) => Array.from(x).reduce((part, value, n) => part + value * b[i][n], sum), 0);
+  a.reduce((sum, x, i) => sum + sumOf(x, (value, n) => value * b[i][n]), 0);
 
 /** Numbers in [−1, 1), the same for the same seed (mulberry32). */
 function random(shape: Shape, seed: number, stream: number): Tensor {
@@ -133,102 +163,158 @@ function random(shape: Shape, seed: number, stream: number): Tensor {
     z ^= z + Math.imul(z ^ (z >>> 7), z | 61);
     return ((z ^ (z >>> 14)) >>> 0) / 2 ** 31 - 1;
   };
-  const size = shape.reduce((product, extent) => product * extent, 1);
-  return tensor(Array.from({ length: size }, next), shape);
+  return tensor(Array.from({ length: sizeOf(shape) }, next), shape);
 }
 
 /** Row-major position → index along each axis. */
 const indexOf = (at: number, shape: Shape): string =>
   formatShape(stridesOf(shape).map((stride, axis) => Math.floor(at / stride) % shape[axis]));
 
-/** Checks f in both modes; gives the cotangents that it used. `of` says what f is, in messages. */
-function checkOnce(
-  of: string,
-  f: TensorFunction,
-  primals: readonly Tensor[],
-  nameOf: (i: number) => string,
-  { step, tolerance, forwardMode, seed }: Settings,
-): Tensor[] {
+/** Throws unless each number is the other's, up to the tolerance of the largest and to rounding. */
+function wantSame(
+  { of, nameOf, primals, tolerance }: Problem,
+  i: number,
+  [rule, got]: readonly [string, ArrayLike<number>],
+  [other, want]: readonly [string, ArrayLike<number>],
+  rounding: number,
+): void {
+  const allowed = tolerance * Math.max(0, ...Array.from(want, Math.abs)) + rounding;
+  const at = Array.from(want).findIndex((value, n) => !(Math.abs(got[n] - value) <= allowed));
+  if (at >= 0)
+    throw new GradmixError(
+      "autograd",
+      `checkGradients: ${nameOf(i)}, element ${indexOf(at, primals[i].shape)}: the ${rule}${of} gives ${got[at]}, ${other} ${want[at]}`,
+    );
+}
+
+/** Checks the vjp by differences and, with `forwardMode`, the jvp by the vjp. */
+function checkDerivatives(problem: Problem, forwardMode: boolean): Found {
+  const { f, primals, of, seed } = problem;
   const { outputs, pullback } = vjp(f, primals);
   const values = outputs.map(read);
   if (!values.every((data) => Array.from(data).every(Number.isFinite)))
     throw new GradmixError(
       "config",
-      `checkGradients: the function${of === "" ? "" : ` (values${of})`} is not finite at the inputs`,
+      `checkGradients: the function is not finite at the inputs${of === "" ? "" : ` (values${of})`}`,
     );
   const cotangents = outputs.map((t, i) => random(t.shape, seed, 100 + i));
   const ct = cotangents.map(read);
-  const pulled = pullback(cotangents).map(read);
-  const x = primals.map(read);
-  /** ⟨f, ct⟩ with element `at` of input `i` moved. */
-  const moved = (i: number, at: number, by: number): number =>
+  const terms = values.reduce((sum, data, i) => sum + sumOf(data, (v, n) => Math.abs(v * ct[i][n])), 0);
+  const found = {
+    x: primals.map(read),
+    cotangents,
+    ct,
+    pulled: pullback(cotangents).map(read),
+    terms,
+  };
+  for (const i of primals.keys()) {
+    checkByDifferences(problem, found, i);
+    if (forwardMode) checkTangent(problem, found, i);
+  }
+  return found;
+}
+
+function checkByDifferences(problem: Problem, { x, ct, pulled, terms }: Found, i: number): void {
+  const { f, primals, step } = problem;
+  /** ⟨f, ct⟩ with one element of the input moved. */
+  const moved = (at: number, by: number): number =>
     scope(() => {
-      const there = x.map((data, n) => {
-        const numbers = Array.from(data);
-        if (n === i) numbers[at] += by;
-        return tensor(numbers, primals[n].shape);
-      });
+      const there = x.map((data, n) =>
+        tensor(
+          Array.from(data, (value, e) => (n === i && e === at ? value + by : value)),
+          primals[n].shape,
+        ),
+      );
       return dot(asList(f(...there)).map(read), ct);
     });
-  // What rounding makes of ⟨f, ct⟩, whose terms may cancel.
-  const terms = values.reduce(
-    (sum, data, i) => Array.from(data).reduce((part, value, n) => part + Math.abs(value * ct[i][n]), sum),
-    0,
-  );
-  for (const [i, data] of x.entries()) {
-    const slopes = Array.from(data, (value, at) => {
-      const h = step * Math.max(1, Math.abs(value));
-      return (moved(i, at, h) - moved(i, at, -h)) / (2 * h);
-    });
-    const rounding = (64 * Number.EPSILON * terms) / step;
-    compare(`vjp${of}`, "central differences give", nameOf(i), primals[i].shape, pulled[i], slopes, rounding);
-  }
-  if (forwardMode) for (const i of x.keys()) checkTangent(i);
-  return cotangents;
+  const slopes = Array.from(x[i], (value, at) => {
+    const h = step * Math.max(1, Math.abs(value));
+    return (moved(at, h) - moved(at, -h)) / (2 * h);
+  });
+  const rounding = (64 * Number.EPSILON * terms) / step;
+  wantSame(problem, i, ["vjp", pulled[i]], ["central differences give", slopes], rounding);
+}
 
-  function compare(
-    rule: string,
-    other: string,
-    input: string,
-    shape: Shape,
-    got: ArrayLike<number>,
-    want: ArrayLike<number>,
-    rounding: number,
-  ): void {
-    const allowed = tolerance * Math.max(0, ...Array.from(want, Math.abs)) + rounding;
-    const at = Array.from(want).findIndex((value, n) => !(Math.abs(got[n] - value) <= allowed));
-    if (at >= 0)
-      throw new GradmixError(
-        "autograd",
-        `checkGradients: ${input}, element ${indexOf(at, shape)}: the ${rule} gives ${got[at]}, ${other} ${want[at]}`,
-      );
-  }
-
-  /** ⟨J·t, ct⟩ for a tangent of input `i` alone. */
-  function pushed(i: number, t: Tensor): number {
-    return scope(() => {
+function checkTangent(problem: Problem, { ct, pulled, terms }: Found, i: number): void {
+  const { f, primals, nameOf, of, seed } = problem;
+  const { shape, size } = primals[i];
+  /** ⟨J·t, ct⟩ for a tangent of this input alone. */
+  const pushed = (t: Tensor): number =>
+    scope(() => {
       const tangents = primals.map((p, n) => (n === i ? t : tensor(new Float64Array(p.size), p.shape)));
       return dot(jvp(f, primals, tangents).tangents.map(read), ct);
     });
+  const t = random(shape, seed, 200 + i);
+  const [ahead, back] = [pushed(t), dot([read(t)], [pulled[i]])];
+  // Both are exact but for rounding.
+  if (Math.abs(ahead - back) <= 1e-9 * sumOf(pulled[i], Math.abs) + 1e-12 * terms) return;
+  // By which element?
+  const parts = Array.from({ length: size }, (_, at) =>
+    scope(() =>
+      pushed(
+        tensor(
+          Float64Array.from({ length: size }, (_, n) => (n === at ? 1 : 0)),
+          shape,
+        ),
+      ),
+    ),
+  );
+  wantSame(problem, i, ["jvp", parts], ["the vjp gives", pulled[i]], 0);
+  throw new GradmixError(
+    "autograd",
+    `checkGradients: ${nameOf(i)}: the jvp${of} gives ⟨J·t, ct⟩ = ${ahead}, the vjp ⟨t, Jᵀ·ct⟩ = ${back}; a derivative must be linear`,
+  );
+}
+
+/** Follows what the ops say of axis 0. */
+class Follower implements Transform {
+  readonly blocks = new Map<Tensor, Blocks>();
+  readonly names = new Set<string>();
+
+  constructor(input: Tensor) {
+    this.blocks.set(input, { count: input.shape.at(0) ?? 1, reason: null });
   }
 
-  function checkTangent(i: number): void {
-    const { shape, size } = primals[i];
-    const t = random(shape, seed, 200 + i);
-    const scale = Array.from(pulled[i], Math.abs).reduce((sum, value) => sum + value, 0);
-    const [ahead, back] = [pushed(i, t), dot([read(t)], [pulled[i]])];
-    // Both are exact but for rounding.
-    if (Math.abs(ahead - back) <= 1e-9 * scale + 1e-12 * terms) return;
-    // By which element?
-    const parts = Array.from({ length: size }, (_, at) => {
-      const one = new Float64Array(size);
-      one[at] = 1;
-      return pushed(i, tensor(one, shape));
-    });
-    compare(`jvp${of}`, "the vjp gives", nameOf(i), shape, parts, pulled[i], 0);
-    throw new GradmixError(
-      "autograd",
-      `checkGradients: ${nameOf(i)}: the jvp${of} gives ⟨J·t, ct⟩ = ${ahead}, the vjp ⟨t, Jᵀ·ct⟩ = ${back}; a derivative must be linear`,
-    );
+  tracks(inputs: readonly Tensor[]): boolean {
+    return inputs.some((t) => this.blocks.has(t));
+  }
+
+  note<A>({ op, attrs, inputs, outputs }: Application<A>): void {
+    this.names.add(op.name);
+    const known = inputs.map((t) => this.blocks.get(t) ?? null);
+    for (const t of outputs) {
+      const blocks = follow(op, attrs, inputs, t, known);
+      if (blocks !== null) this.blocks.set(t, blocks);
+    }
   }
 }
+
+/** Throws unless blocks of rows that the ops keep apart are apart: cotangents of one block must give the input's same block alone. */
+function checkBatch({ f, primals, nameOf, seed }: Problem): void {
+  for (const [i, input] of primals.entries()) {
+    const follower = new Follower(input);
+    const outputs = withTransform(follower, () => asList(f(...primals)));
+    for (const [o, output] of outputs.entries()) {
+      const { count } = follower.blocks.get(output) ?? { count: 1 };
+      const inside = (at: number, size: number, block: number): boolean =>
+        Math.floor((at * count) / size) === block;
+      for (let block = 0; count > 1 && block < count; block++) {
+        const pulled = scope(() => {
+          const ct = read(random(output.shape, seed, 400));
+          const part = Array.from(ct, (value, at) => (inside(at, output.size, block) ? value : 0));
+          return read(vjp(f, primals).pullback(cotangentsOf(outputs, o, part))[i]);
+        });
+        const at = Array.from(pulled).findIndex((v, n) => v !== 0 && !inside(n, input.size, block));
+        if (at >= 0)
+          throw new GradmixError(
+            "autograd",
+            `checkGradients: ${nameOf(i)}, element ${indexOf(at, input.shape)}: block ${block} of the ${count} blocks of rows of output ${o} depends on it, and ${[...follower.names].join(", ")} say in keepsBatch that these blocks stay apart`,
+          );
+      }
+    }
+  }
+}
+
+/** Zeros but for the output `o`. */
+const cotangentsOf = (outputs: readonly Tensor[], o: number, data: ArrayLike<number>): Tensor[] =>
+  outputs.map((t, n) => tensor(n === o ? data : new Float64Array(t.size), t.shape));

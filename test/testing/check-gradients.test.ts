@@ -9,10 +9,12 @@ import {
   gather,
   log,
   matmul,
+  mean,
   mul,
   neg,
   ones,
   relu,
+  reshape,
   scope,
   square,
   sub,
@@ -162,6 +164,33 @@ describe("rules of an op", () => {
     expect(await refusal(checkGradients(wrong, [tensor([0.5])], { order: 2 }))).toMatch(
       /input 0, element \[0\]: the vjp of the gradient gives/,
     );
+  });
+});
+
+describe("what ops say of axis 0", () => {
+  const centred = (keepsBatch: "mixes" | "elementwise" | (() => boolean)) =>
+    defineOp({
+      name: "centred",
+      inputs: ["x"],
+      infer: ([x]) => x,
+      keepsBatch,
+      forward: ([x]) => sub(x, mean(x, 0, true)),
+      vjp: ([ct]) => sub(ct, mean(ct, 0, true)),
+      jvp: ([t]) => sub(t, mean(t, 0, true)),
+    });
+  const x = (): Tensor => tensor(values(12, 6), [4, 3]);
+
+  it("is checked: a wrong answer is caught, also between other ops and in a flattened batch", async () => {
+    await checkGradients((x) => exp(centred("mixes")(x)), [x()]);
+    for (const wrong of ["elementwise", () => true] as const) {
+      const op = centred(wrong);
+      for (const f of [op, (x: Tensor) => exp(op(square(x))), (x: Tensor) => op(reshape(x, [12]))])
+        expect(await refusal(checkGradients(f, [x()]))).toMatch(
+          /^GradmixError: checkGradients: input 0, element \[\d, \d\]: block 0 of the 4 blocks of rows of output 0 depends on it, and .*centred.* say in keepsBatch/,
+        );
+    }
+    // A batch that was mixed before is no batch.
+    await checkGradients((x) => centred("elementwise")(centred("mixes")(x)), [x()]);
   });
 });
 
