@@ -8,7 +8,7 @@
 import { GradmixError } from "../errors.ts";
 import { checkOptions, object, required } from "../options.ts";
 import { formatShape } from "../tensor/shape.ts";
-import { empty, isF32, scope, Tensor } from "../tensor/tensor.ts";
+import { empty, scope, Tensor } from "../tensor/tensor.ts";
 import { ForwardPass } from "./forward.ts";
 import { wantExamples } from "./batch.ts";
 import { wantTensor } from "./checks.ts";
@@ -31,9 +31,9 @@ function own(t: Tensor, who: string): Tensor {
 }
 
 /** The tensor, if it is one that has derivatives; throws `autograd` if not. */
-function differentiable(who: string, t: Tensor, what: string): Tensor<"f32"> {
+function differentiable(who: string, t: Tensor, what: string): Tensor {
   wantTensor(who, what, t);
-  if (!isF32(t))
+  if (t.dtype !== "f32")
     throw new GradmixError("autograd", `${who}: ${t.name ?? what} is ${t.dtype}; only f32 has derivatives`);
   return t;
 }
@@ -242,7 +242,7 @@ export function gradients(loss: () => Tensor, options: GradientsOptions): Tensor
   const { parameters, sink, weights } = options;
   if (transforming())
     throw new GradmixError("autograd", "gradients: cannot run inside another transformation; use grad there");
-  const watched = new Set<Tensor<"f32">>();
+  const watched = new Set<Tensor>();
   for (const parameter of parameters) watched.add(differentiable("gradients", parameter, "a parameter"));
   const tape = new Tape([], watched);
   return scope(() => {

@@ -33,7 +33,7 @@ export interface VjpContext<A> {
   /** For each input: is its cotangent wanted as a tensor? */
   readonly needs: readonly boolean[];
   /** For each input: the parameter whose contribution goes to the sink instead. Only slots in `op.emits` are set. */
-  readonly parameters: readonly (Tensor<"f32"> | null)[];
+  readonly parameters: readonly (Tensor | null)[];
   readonly sink: GradientSink;
 }
 

@@ -20,17 +20,17 @@ export interface GradientSink {
   /**
    * A backward pass begins, of so many examples; these are the parameters it may hand over. Throws when it cannot take them.
    */
-  begin?(parameters: ReadonlySet<Tensor<"f32">>, examples: number): void;
+  begin?(parameters: ReadonlySet<Tensor>, examples: number): void;
   /** It has ended, without an error. */
   end?(): void;
   /** dW [out, in] = Σ_rows dyᵀ x, with x [rows…, in] and dy [rows…, out]. */
-  linear(parameter: Tensor<"f32">, x: Tensor, dy: Tensor): void;
+  linear(parameter: Tensor, x: Tensor, dy: Tensor): void;
   /** db [width] = Σ_rows dy, with dy [rows…, width]. */
-  bias(parameter: Tensor<"f32">, dy: Tensor): void;
+  bias(parameter: Tensor, dy: Tensor): void;
   /** dg [width] = Σ_rows dy ⊙ x̂, x̂ the normalised x; `stats` [rows, 2] from the norm kernel. */
-  gain(parameter: Tensor<"f32">, kind: "layer" | "rms", x: Tensor, stats: Tensor, dy: Tensor): void;
+  gain(parameter: Tensor, kind: "layer" | "rms", x: Tensor, stats: Tensor, dy: Tensor): void;
   /** dE [rows, width]: adds dy [rows…, width] into rows ids [rows…]. */
-  embedding(parameter: Tensor<"f32">, ids: Tensor, dy: Tensor): void;
+  embedding(parameter: Tensor, ids: Tensor, dy: Tensor): void;
   /** A contribution of an op that has no rule above, already summed over the batch. `gradient` has the parameter's shape. */
-  dense(parameter: Tensor<"f32">, op: string, gradient: Tensor): void;
+  dense(parameter: Tensor, op: string, gradient: Tensor): void;
 }

@@ -7,7 +7,7 @@
 import { run } from "../backends/backend.ts";
 import { GradmixError } from "../errors.ts";
 import { formatShape, sameShape } from "../tensor/shape.ts";
-import { isF32, scope, type Tensor } from "../tensor/tensor.ts";
+import { scope, type Tensor } from "../tensor/tensor.ts";
 import { type Blocks, follow, shared } from "./batch.ts";
 import {
   type Application,
@@ -63,29 +63,24 @@ const noSink: GradientSink = {
 
 export class Tape implements Transform {
   readonly #values = new Map<Tensor, Value>();
-  readonly #parameters: ReadonlySet<Tensor<"f32">>;
+  readonly #parameters: ReadonlySet<Tensor>;
   readonly #leaves: readonly Tensor[];
   #entries: Entry[] = [];
 
   /** Cotangents are collected for `leaves`; contributions to `parameters` go to the sink. */
-  constructor(leaves: readonly Tensor[], parameters: ReadonlySet<Tensor<"f32">> = new Set()) {
+  constructor(leaves: readonly Tensor[], parameters: ReadonlySet<Tensor> = new Set()) {
     this.#leaves = leaves;
     this.#parameters = parameters;
     for (const leaf of leaves)
       this.#values.set(leaf, { spec: specOf(leaf), blocks: null, version: leaf.version, cotangent: null });
   }
 
-  get parameters(): ReadonlySet<Tensor<"f32">> {
+  get parameters(): ReadonlySet<Tensor> {
     return this.#parameters;
   }
 
   tracks(inputs: readonly Tensor[]): boolean {
-    return inputs.some((t) => this.#values.has(t) || this.#parameter(t) !== null);
-  }
-
-  /** The tensor, if it is a parameter. */
-  #parameter(t: Tensor): Tensor<"f32"> | null {
-    return isF32(t) && this.#parameters.has(t) ? t : null;
+    return inputs.some((t) => this.#values.has(t) || this.#parameters.has(t));
   }
 
   /** Depends on a leaf or on the output of an op that did (parameters themselves do not count). */
@@ -97,7 +92,7 @@ export class Tape implements Transform {
   known<A>(op: Op<A>, t: Tensor, slot: number): Blocks | "all" | null {
     const value = this.#values.get(t);
     if (value !== undefined) return value.blocks;
-    if (this.#parameter(t) === null) return null;
+    if (!this.#parameters.has(t)) return null;
     return op.emits?.includes(slot) === true ? "all" : shared(t, op.name);
   }
 
@@ -117,7 +112,7 @@ export class Tape implements Transform {
     const rule = op.vjp.bind(op);
     const emits = op.emits ?? [];
     const values = inputs.map((t) => this.#valueOf(t, `${op.name} used`));
-    const parameters = inputs.map((t) => this.#parameter(t));
+    const parameters = inputs.map((t) => (this.#parameters.has(t) ? t : null));
     const dense = parameters.map((t, slot) => (emits.includes(slot) ? null : t));
     // Before anything is retained: an op's answer may be an error.
     const known = inputs.map((t, slot) => this.known(op, t, slot));

@@ -56,10 +56,19 @@ export function youngest(): number {
   return made;
 }
 
-/** `D` is the type of the elements, where it is known: `Tensor` alone stands for a tensor of any type. */
+/** What a tensor knows of its type. */
+export interface Tensor<D extends DType = DType> {
+  /**
+   * @internal There is none. `D` stands in a parameter of a method, which TypeScript compares both ways: a `Tensor<"f32">` and a `Tensor`, of any type, can stand
+   * in each other's place, but a `Tensor<"i32">` not in that of a `Tensor<"f32">`.
+   */
+  elementType?(type: D): void;
+}
+
+/** `D` is the type of the elements, where it is known; `Tensor` alone stands for a tensor of any type. */
 export class Tensor<D extends DType = DType> implements View {
   readonly shape: Shape;
-  readonly dtype: D;
+  readonly dtype: DType;
   readonly offset: number;
   readonly size: number;
   /** What error messages and files call it; parameters have one. */
@@ -73,7 +82,7 @@ export class Tensor<D extends DType = DType> implements View {
   #onRelease: (() => void)[] | null = null;
 
   /** @internal Use `empty`, `tensor`, `zeros` or an op. */
-  constructor(storage: Storage, shape: Shape, dtype: D, offset: number) {
+  constructor(storage: Storage, shape: Shape, dtype: DType, offset: number) {
     this.#storage = storage;
     storage.handles++;
     this.shape = shape;
@@ -201,9 +210,9 @@ export class Tensor<D extends DType = DType> implements View {
   }
 
   /** A copy of the elements, row-major: a `Float32Array` of an f32 tensor, an `Int32Array` of an i32 one. */
-  data(): Promise<DataOf[D]> {
+  data<T extends DType>(this: Tensor<T>): Promise<DataOf[T]> {
     // The buffer was allocated for elements of this type. (The reference backend in doubles, which tests use, gives a Float64Array.)
-    return this.memory.read(this.buffer, this.offset, this.size) as Promise<DataOf[D]>;
+    return this.memory.read(this.buffer, this.offset, this.size) as Promise<DataOf[T]>;
   }
 
   /** The only element of a tensor of size 1. */
@@ -245,11 +254,6 @@ Object.defineProperty(Tensor.prototype, Symbol.for("nodejs.util.inspect.custom")
 
 export function isTensor(value: unknown): value is Tensor {
   return value instanceof Tensor;
-}
-
-/** Is it of type f32? */
-export function isF32(t: Tensor): t is Tensor<"f32"> {
-  return t.dtype === "f32";
 }
 
 /** A tensor with undefined contents. */

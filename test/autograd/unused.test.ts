@@ -39,7 +39,7 @@ it.each([[[1]], [[3]], [[3, 2]]])("of shape %j", async (shape) => {
     add(without(), sum(shape.length === 2 ? linear(x, other) : linear(x, one, other), 1));
 
   const sums = new Map(parameters.map((p) => [p, full(p.shape, NaN)]));
-  const gradientOf = (p: Tensor<"f32">): Tensor => sums.get(p) ?? expect.unreachable();
+  const gradientOf = (p: Tensor): Tensor => sums.get(p) ?? expect.unreachable();
   const segments = segmentSink({ offsets: [0, 1, 4], parameters });
   const sketches = sketchSink({ offsets: [0, 1, 4], parameters, rank: 2 });
   const sinks = [

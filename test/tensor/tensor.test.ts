@@ -2,7 +2,7 @@
 import { inspect } from "node:util";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, expectTypeOf, it } from "vitest";
-import { arange, type DType, ones, randomBits, key, tensor, type Tensor, zeros } from "gradmix";
+import { add, arange, type DType, ones, randomBits, key, tensor, type Tensor, zeros } from "gradmix";
 import type { Backend } from "#dist/backends/backend.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
 import { type Memory, setCurrentMemory } from "#dist/tensor/memory.js";
@@ -34,6 +34,20 @@ describe.each(backends)("on $name", ({ name, create }) => {
     expectTypeOf(either[0].data()).resolves.toEqualTypeOf<Float32Array | Int32Array>();
     for (const t of either)
       expect(await t.data()).toBeInstanceOf(t.dtype === "f32" ? Float32Array : Int32Array);
+  });
+
+  it("a tensor of any type and one of a known type go into each other's place, one of the other type does not", async () => {
+    const layer = (t: Tensor): Tensor => add(t, t);
+    let h = zeros([2]);
+    h = layer(h);
+    h = add(h, 1);
+    expectTypeOf(h.data()).resolves.toEqualTypeOf<Float32Array>();
+    expect(await h.data()).toEqual(Float32Array.of(1, 1));
+    const ofBoth = (t: Tensor): DType => t.dtype;
+    expect([ofBoth(h), ofBoth(arange(2, "i32"))]).toEqual(["f32", "i32"]);
+    // @ts-expect-error An i32 tensor where f32 is asked for.
+    const wrong: Tensor<"f32"> = arange(2, "i32");
+    expect(wrong.dtype).toBe("i32");
   });
 
   it("prints its elements, or how to get them", () => {

@@ -24,7 +24,7 @@ import {
 } from "./rows.ts";
 
 /** What V is: the sum of the first segments, or a tensor a parameter. */
-export type Direction = { readonly first: number } | { readonly given: (parameter: Tensor<"f32">) => Tensor };
+export type Direction = { readonly first: number } | { readonly given: (parameter: Tensor) => Tensor };
 
 export interface AlignSinkOptions {
   /** Examples of the batch, B. */
@@ -101,23 +101,23 @@ function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
   const sums = options.total === undefined ? null : new Sums(options.total);
   const offsets = new Offsets();
   const statistics = new Statistics(segmentCount, groupCount);
-  let watched: ReadonlySet<Tensor<"f32">> = new Set();
+  let watched: ReadonlySet<Tensor> = new Set();
   const used = new Set<Tensor>();
   let twice: Tensor | null = null;
 
   /** Notes a use of the parameter; gives the tensors that its numbers go to. */
-  const begin = (parameter: Tensor<"f32">): Row => {
+  const begin = (parameter: Tensor): Row => {
     if (used.has(parameter)) twice ??= parameter;
     used.add(parameter);
     return statistics.next(parameter, watched.size);
   };
-  const perExample = (parameter: Tensor<"f32">, factor: Tensor): number =>
+  const perExample = (parameter: Tensor, factor: Tensor): number =>
     rowsPerExample("alignSink", parameter, factor, examples);
   const groupOffsets = (like: Tensor): Tensor | null =>
     groups === null ? null : offsets.get(groups, 1, like);
 
   /** The numbers of a parameter of which every segment's gradient is at hand, as rows of `rows` [S, width]. */
-  const alignVectors = (parameter: Tensor<"f32">, row: Row, rows: Tensor): void => {
+  const alignVectors = (parameter: Tensor, row: Row, rows: Tensor): void => {
     const width = parameter.size;
     const sumOf = (bounds: readonly number[], source: Tensor, into: Tensor, accumulate: boolean): void =>
       run(
@@ -322,7 +322,7 @@ interface Numbers {
   readonly dots: Float64Array;
   readonly squares: Float64Array;
   readonly groups: Float64Array;
-  readonly directions: readonly { readonly parameter: Tensor<"f32">; readonly direction: number }[];
+  readonly directions: readonly { readonly parameter: Tensor; readonly direction: number }[];
 }
 
 /** Rows of numbers on the device, [dots: S, squares: S, groups: G, direction: 1] each, in blocks that are reused. */
@@ -330,7 +330,7 @@ class Statistics {
   readonly #segments: number;
   readonly #groups: number;
   readonly #blocks: Tensor[] = [];
-  #parameters: Tensor<"f32">[] = [];
+  #parameters: Tensor[] = [];
 
   constructor(segments: number, groups: number) {
     this.#segments = segments;
@@ -347,7 +347,7 @@ class Statistics {
   }
 
   /** Views in the current scope. A pass whose parameters are each used once fits into one block of `expected` rows. */
-  next(parameter: Tensor<"f32">, expected: number): Row {
+  next(parameter: Tensor, expected: number): Row {
     let index = this.#parameters.push(parameter) - 1;
     let block: Tensor | null = null;
     for (const candidate of this.#blocks) {

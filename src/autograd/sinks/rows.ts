@@ -37,12 +37,7 @@ export function rowsOf(factor: Tensor): number {
  * Rows of each example in a factor [batch, …, width] or [batch·rows, …, width] of so many examples: tokens, for a language model. Throws `shape` for rows
  * that do not share out equally.
  */
-export function rowsPerExample(
-  sink: string,
-  parameter: Tensor<"f32">,
-  factor: Tensor,
-  examples: number,
-): number {
+export function rowsPerExample(sink: string, parameter: Tensor, factor: Tensor, examples: number): number {
   const rows = rowsOf(factor);
   const per = examples === 0 ? 0 : rows / examples;
   if (!Number.isInteger(per))
@@ -55,7 +50,7 @@ export function rowsPerExample(
 
 /** Where a sink's sum of a parameter goes. */
 export interface SumTarget {
-  readonly gradientOf: (parameter: Tensor<"f32">) => Tensor;
+  readonly gradientOf: (parameter: Tensor) => Tensor;
   /** Adds to what stands there; otherwise the first contribution of a pass overwrites it. */
   readonly accumulate?: boolean;
 }
@@ -79,14 +74,14 @@ export class Sums {
   }
 
   /** The tensor to write a contribution to, and whether to add. */
-  next(parameter: Tensor<"f32">): { gradient: Tensor; accumulate: boolean } {
+  next(parameter: Tensor): { gradient: Tensor; accumulate: boolean } {
     const accumulate = this.#target.accumulate === true || this.#written.has(parameter);
     this.#written.add(parameter);
     return { gradient: this.#target.gradientOf(parameter), accumulate };
   }
 
   /** Zeros for parameters that the loss does not depend on. */
-  end(parameters: Iterable<Tensor<"f32">>): void {
+  end(parameters: Iterable<Tensor>): void {
     if (this.#target.accumulate === true) return;
     for (const parameter of parameters)
       if (!this.#written.has(parameter)) run("fill", { value: 0 }, [], [this.#target.gradientOf(parameter)]);
@@ -119,7 +114,7 @@ export function checkExamples(sink: string, examples: number, wanted: number): v
 }
 
 /** The error for an op whose contribution is summed over the batch before the sink can see its examples. */
-export function noRule(sink: string, parameter: Tensor<"f32">, op: string): GradmixError {
+export function noRule(sink: string, parameter: Tensor, op: string): GradmixError {
   return new GradmixError(
     "autograd",
     `${sink}: parameter ${parameter.name ?? "(unnamed)"} is used by ${op}, which has no per-example rule; use linear, embedding, layerNorm or rmsNorm for it`,

@@ -49,7 +49,7 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
   const uploaded = new Offsets();
   const written = new Set<Tensor>();
 
-  const next = (parameter: Tensor<"f32">): { gradient: Tensor; accumulate: boolean } => {
+  const next = (parameter: Tensor): { gradient: Tensor; accumulate: boolean } => {
     const gradient = result.get(parameter);
     if (gradient === undefined)
       throw new GradmixError(
@@ -60,9 +60,9 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
     written.add(parameter);
     return { gradient, accumulate };
   };
-  const perExample = (parameter: Tensor<"f32">, factor: Tensor): number =>
+  const perExample = (parameter: Tensor, factor: Tensor): number =>
     rowsPerExample("segmentSink", parameter, factor, examples);
-  const rowOffsets = (parameter: Tensor<"f32">, factor: Tensor): Tensor =>
+  const rowOffsets = (parameter: Tensor, factor: Tensor): Tensor =>
     uploaded.get(offsets, perExample(parameter, factor), factor);
   /** Calls `fn` for each segment with its gradient and a cut that takes its rows out of a factor. */
   const eachSegment = (

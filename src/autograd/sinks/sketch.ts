@@ -80,7 +80,7 @@ export function sketchSink(options: SketchSinkOptions): SketchSink {
     throw error;
   }
 
-  const next = (parameter: Tensor<"f32">): { part: Part; accumulate: boolean } => {
+  const next = (parameter: Tensor): { part: Part; accumulate: boolean } => {
     const part = parts.get(parameter);
     if (part === undefined)
       throw new GradmixError(
@@ -134,9 +134,9 @@ export function sketchSink(options: SketchSinkOptions): SketchSink {
       row += size;
     });
   };
-  const perExample = (parameter: Tensor<"f32">, factor: Tensor): number =>
+  const perExample = (parameter: Tensor, factor: Tensor): number =>
     rowsPerExample("sketchSink", parameter, factor, examples);
-  const segmentsOf = (parameter: Tensor<"f32">, factor: Tensor): Tensor =>
+  const segmentsOf = (parameter: Tensor, factor: Tensor): Tensor =>
     uploaded.get(offsets, perExample(parameter, factor), factor);
   /** A vector's gradients by segment [S, width], as they are or projected. */
   const vector = (

@@ -15,7 +15,7 @@ export function sumSink(target: SumTarget): SumSink {
   checkOptions("sumSink", target, sumTargetChecks);
   const sums = new Sums(target);
   const offsets = new Offsets();
-  let watched: ReadonlySet<Tensor<"f32">> = new Set();
+  let watched: ReadonlySet<Tensor> = new Set();
   return {
     name: "sum",
     perExample: false,
