@@ -1,6 +1,6 @@
 /** Tensors in print: name, type, shape, and the elements, or why they are not there. */
 import type { DType } from "./dtype.ts";
-import { formatShape, type Shape, stridesOf } from "./shape.ts";
+import { formatShape, type Shape, sizeOf, stridesOf } from "./shape.ts";
 
 /** A tensor of at most so many elements is printed whole. */
 const WHOLE = 64;
@@ -18,15 +18,16 @@ export function heading(t: {
   return `Tensor ${t.name === undefined ? "" : `${t.name} `}${t.dtype}${formatShape(t.shape)}`;
 }
 
-/** Elements in nested brackets, a line for each row; long axes are cut with "…". */
-export function elements(values: ArrayLike<number>, shape: Shape, dtype: DType): string {
+/** Elements in nested brackets, a line for each row; long axes are cut with "…". `at` gives the elements that are printed, by position. */
+export function elements(at: (position: number) => number, shape: Shape, dtype: DType): string {
   const strides = stridesOf(shape);
   const number = (value: number): string =>
     dtype === "i32" ? String(value) : String(Number(value.toPrecision(DIGITS)));
+  const whole = sizeOf(shape) <= WHOLE;
   const part = (axis: number, offset: number): string => {
-    if (axis === shape.length) return number(values[offset]);
+    if (axis === shape.length) return number(at(offset));
     const extent = shape[axis];
-    const cut = values.length > WHOLE && extent > 2 * EDGE;
+    const cut = !whole && extent > 2 * EDGE;
     const item = (i: number): string => part(axis + 1, offset + i * strides[axis]);
     const range = (from: number, to: number): string[] =>
       Array.from({ length: to - from }, (_, i) => item(from + i));

@@ -56,17 +56,13 @@ export function youngest(): number {
   return made;
 }
 
-/** What a tensor knows of its type. */
-export interface Tensor<D extends DType = DType> {
+/** `D` is the type of the elements, where it is known; `Tensor` alone stands for a tensor of any type. */
+export class Tensor<D extends DType = DType> implements View {
   /**
    * @internal There is none. `D` stands in a parameter of a method, which TypeScript compares both ways: a `Tensor<"f32">` and a `Tensor`, of any type, can stand
    * in each other's place, but a `Tensor<"i32">` not in that of a `Tensor<"f32">`.
    */
-  elementType?(type: D): void;
-}
-
-/** `D` is the type of the elements, where it is known; `Tensor` alone stands for a tensor of any type. */
-export class Tensor<D extends DType = DType> implements View {
+  declare readonly elementType?: { of(type: D): void }["of"];
   readonly shape: Shape;
   readonly dtype: DType;
   readonly offset: number;
@@ -233,11 +229,12 @@ export class Tensor<D extends DType = DType> implements View {
   toString(): string {
     const { memory } = this;
     if (this.disposed) return `${heading(this)} (disposed)`;
-    if (memory.readNow === undefined)
+    const { readNow } = memory;
+    if (readNow === undefined)
       return `${heading(this)} (on ${memory.name}: \`await tensor.data()\` reads it)`;
+    const read = (buffer: number, at: number): number => readNow.call(memory, buffer, at, 1)[0];
     try {
-      const values = memory.readNow(this.buffer, this.offset, this.size);
-      const lines = elements(values, this.shape, this.dtype);
+      const lines = elements((position) => read(this.buffer, this.offset + position), this.shape, this.dtype);
       return `${heading(this)}${lines.includes("\n") ? "\n" : " "}${lines}`;
     } catch {
       return `${heading(this)} (its backend was shut down)`;
