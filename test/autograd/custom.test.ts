@@ -386,13 +386,20 @@ describe("in double precision", () => {
         forward: ([x, mask]) => [square(x), mask],
         vjp: ([ct, none], { saved: [x], needs }) => {
           expect(needs).toEqual([true, false]);
-          expect(none.shape).toEqual([2]);
+          expect([none.shape, none.dtype]).toEqual([[2], "f32"]);
           return [mul(ct, affine(x, 2, 0)), null];
         },
         jvp: ([t], { saved: [x] }) => [mul(t, affine(x, 2, 0)), null],
       });
       const mask = tensor(Int32Array.of(1, 0));
       await checkGradients((x) => pick(x, tensor([1, 0], [2], "i32")), [tensor([3, 4])]);
+      const greedy = customGradient(
+        (x: Tensor, _mask: Tensor) => x,
+        ([ct]) => [ct, ct],
+      );
+      expect(codeOf(() => grad((x) => sum(greedy(x, mask)))(tensor([3, 4])))).toBe(
+        "autograd: customGradient: vjp gives a derivative for the input 1, which is i32; give null",
+      );
       const { value, gradients } = valueAndGrad((x) => sum(pick(x, mask)[0]))(tensor([3, 4]));
       expect(await value.item()).toBe(25);
       expect(await numbers(gradients[0])).toEqual([6, 8]);
@@ -474,6 +481,7 @@ describe("in double precision", () => {
 
     it.each<[string, object, string]>([
       ["infer", { infer: () => undefined }, "infer gives undefined, not { shape, dtype }"],
+      ["infer", { infer: () => null }, "infer gives null, not { shape, dtype }"],
       ["infer", { infer: () => ({ shape: [-1], dtype: "f32" }) }, "infer: [-1] is not a shape"],
       ["infer", { infer: () => ({ shape: [3], dtype: "f64" }) }, 'infer: the type "f64" is not known'],
       ["infer", { infer: () => ({ shape: [2], dtype: "f32" }) }, "forward gives f32[3], infer says f32[2]"],
@@ -525,6 +533,39 @@ describe("in double precision", () => {
       expect(codeOf(() => js(scaled)(t, t))).toMatch(/^config: scaled: /);
       expect(codeOf(() => js(ownSin)(3))).toBe("shape: customGradient: operand 0 is 3, not a tensor");
       expect(codeOf(() => customGradient(exp, exp as never, 3 as never))).toMatch(/^config: customGradient: jvp/);
+    }); // prettier-ignore
+
+    it("attributes: those that are not given have their defaults, in every rule", async () => {
+      const seen = new Set<string>();
+      const note = (rule: string, attributes: object): void =>
+        void seen.add(`${rule} ${JSON.stringify(attributes)}`);
+      const f = defineOp({
+        name: "f",
+        inputs: ["x"],
+        attributes: { scale: 1, kind: "plain", axes: [0], flag: false, free: null as number | null },
+        infer: ([x], attributes) => (note("infer", attributes), x),
+        keepsBatch: (_slot, _inputs, _output, attributes) => (note("keepsBatch", attributes), true),
+        forward: ([x], attributes) => (note("forward", attributes), affine(x, attributes.scale, 0)),
+        vjp: ([ct], { attributes }) => (note("vjp", attributes), affine(ct, attributes.scale, 0)),
+        jvp: ([t], { attributes }) => (note("jvp", attributes), affine(t, attributes.scale, 0)),
+        compose: ([x], attributes) => (note("compose", attributes), affine(x, attributes.scale, 0)),
+      });
+      const given = { scale: 3, axes: [1, 2], kind: undefined } as { scale: number; axes: number[] };
+      const [d, p, t] = [random([2, 2], 1), random([2, 2], 2), random([2, 1], 3)];
+      gradients(() => sum(f(linear(d, p), given), 1), { parameters: [p], sink: normSink({ examples: 2 }) });
+      jvp((t) => f(t, given), [t], [t]);
+      grad((t) => sum(grad((t) => sum(f(t, given)))(t)[0]))(t);
+      const all = JSON.stringify({ scale: 3, kind: "plain", axes: [1, 2], flag: false, free: null });
+      const rules = ["infer", "keepsBatch", "forward", "vjp", "jvp", "compose"];
+      expect([...seen].sort()).toEqual(rules.map((rule) => `${rule} ${all}`).sort());
+      for (const [name, value] of Object.entries({ scale: "1", kind: 1, axes: 0, flag: 1 }))
+        expect(codeOf(() => f(t, { [name]: value }))).toMatch(new RegExp(`^config: f: ${name}: .* does not fit`));
+      expect(codeOf(() => f(t, { free: 3 }))).toBe("no error");
+      // A function that has none is asked with none.
+      const none: object[] = [];
+      const g = customGradient((x: Tensor) => x, ([ct]) => ct, undefined, { keepsBatch: (_s, _i, _o, attributes) => (none.push(attributes), true) });
+      gradients(() => sum(g(linear(d, p)), 1), { parameters: [p], sink: normSink({ examples: 2 }) });
+      expect(none).toEqual([{}]);
     }); // prettier-ignore
 
     it("is typed by inputs, attributes and outputs", () => {
