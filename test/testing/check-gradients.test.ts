@@ -15,6 +15,7 @@ import {
   ones,
   relu,
   reshape,
+  scatterAdd,
   scope,
   square,
   sub,
@@ -135,6 +136,17 @@ describe("rules of an op", () => {
     const options = { forwardMode: false };
     await checkGradients(f(1), [tensor([3, 4])], options);
     expect(await refusal(checkGradients(f(1.0001), [tensor([3, 4])], options))).toMatch(/input 0/);
+    const slope = (x: Tensor): Tensor => affine(x, 2e-6, 0);
+    const pushed = (factor: number) =>
+      customGradient(
+        (x: Tensor) => affine(square(x), 1e-6, 0),
+        ([ct], { inputs: [x] }) => mul(ct, slope(x)),
+        ([t], { inputs: [x] }) => mul(t, affine(slope(x), factor, 0)),
+      );
+    await checkGradients(pushed(1), [tensor([3, 4])]);
+    expect(await refusal(checkGradients(pushed(1.0001), [tensor([3, 4])]))).toMatch(/the jvp gives/);
+    // Zeros are zeros.
+    await checkGradients((x) => affine(x, 0, 0), [tensor([3, 4])]);
   });
 
   it("derivatives of derivatives that are wrong are caught at the second order alone", async () => {
@@ -189,6 +201,25 @@ describe("what ops say of axis 0", () => {
           /^GradmixError: checkGradients: input 0, element \[\d, \d\]: block 0 of the 4 blocks of rows of output 0 depends on it, and .*centred.* say in keepsBatch/,
         );
     }
+    // Whichever rows meet, wherever they stand.
+    const moved = (...rows: number[]) =>
+      defineOp({
+        name: "moved",
+        inputs: ["x"],
+        infer: ([x]) => x,
+        keepsBatch: "rows",
+        forward: ([x]) => gather(x, tensor(Int32Array.from(rows))),
+        vjp: ([ct]) => scatterAdd(ct, tensor(Int32Array.from(rows)), 4),
+        jvp: ([t]) => gather(t, tensor(Int32Array.from(rows))),
+      });
+    await checkGradients(moved(0, 1, 2, 3), [x()], { order: 2 });
+    for (const [rows, message] of [
+      [[0, 0, 2, 3], /element \[0, 0\]: block 1 of the 4 blocks of rows of output 1 depends/],
+      [[0, 1, 3, 2], /element \[3, 0\]: block 2 of the 4 blocks of rows of output 1 depends/],
+    ] as const)
+      expect(await refusal(checkGradients((x, y) => [square(y), moved(...rows)(x)], [x(), x()]))).toMatch(
+        message,
+      );
     // A batch that was mixed before is no batch.
     await checkGradients((x) => centred("elementwise")(centred("mixes")(x)), [x()]);
   });
