@@ -66,7 +66,7 @@ interface Found {
  *
  * `f` is called many times, twice for each element of the inputs; it must give the same each time, and may use what it is given and what it makes itself
  * (tensors from outside live on another backend, which is an error). Outputs of type i32 are not looked at. Differences mean nothing at kinks, such as that of
- * relu at 0: choose inputs off them. While it computes, f runs in f64; whether it is precise enough in f32 is another question.
+ * relu at 0: choose inputs off them. Infinite elements of inputs (masks) are not moved. While it computes, f runs in f64; whether it is precise enough in f32 is another question.
  *
  * Throws `config` for options that do not fit and for a function whose values at the inputs are not finite.
  */
@@ -178,7 +178,8 @@ function wantSame(
   [other, want]: readonly [string, ArrayLike<number>],
   rounding: number,
 ): void {
-  const allowed = tolerance * Math.max(0, ...Array.from(want, Math.abs)) + rounding;
+  const scale = Array.from(want, Math.abs).reduce((most, value) => (value > most ? value : most), 0);
+  const allowed = tolerance * scale + rounding;
   const at = Array.from(want).findIndex((value, n) => !(Math.abs(got[n] - value) <= allowed));
   if (at >= 0)
     throw new GradmixError(
@@ -228,6 +229,8 @@ function checkByDifferences(problem: Problem, { x, ct, pulled, terms }: Found, i
       return dot(asList(f(...there)).map(read), ct);
     });
   const slopes = Array.from(x[i], (value, at) => {
+    // Infinity, as masks have it, cannot be moved.
+    if (!Number.isFinite(value)) return pulled[i][at];
     const h = step * Math.max(1, Math.abs(value));
     return (moved(at, h) - moved(at, -h)) / (2 * h);
   });

@@ -17,6 +17,7 @@ import {
   reshape,
   scatterAdd,
   scope,
+  softmax,
   square,
   sub,
   sum,
@@ -242,6 +243,10 @@ describe("functions", () => {
   it("whose inputs are large or small, and whose sums cancel", async () => {
     await checkGradients((x) => sum(square(x)), [tensor([1e6, -3, 1e-3])]);
     await checkGradients((x) => sum(sub(affine(x, 1e4, 1e4), affine(x, 9999, 1e4))), [tensor([1, -2, 3])]);
+    await checkGradients(
+      (x, mask) => softmax(add(x, mask)),
+      [tensor([1, 2, 3]), tensor([0.5, -Infinity, 0])],
+    );
     await checkGradients((x) => log(x), [tensor([0.01, 1, 50])], { step: 1e-6 });
   });
 
