@@ -24,9 +24,21 @@ export {
 export * from "./autograd/ops/index.ts";
 export { checkpoint } from "./autograd/checkpoint.ts";
 export {
+  type BatchRule,
+  customGradient,
+  type CustomGradientOptions,
+  defineOp,
+  type Derivatives,
+  type GradientContext,
+  type OpDefinition,
+  type RuleContext,
+} from "./autograd/custom.ts";
+export type { Spec } from "./autograd/op.ts";
+export {
   forwardDerivative,
   grad,
   gradients,
+  type Gradients,
   type GradientsOptions,
   jvp,
   type TensorFunction,

@@ -394,6 +394,32 @@ const cases: Readonly<Record<string, Case | readonly Case[]>> = {
       sink: core.sumSink({ gradientOf: (of) => core.zeros(of.shape) }),
     }),
   },
+  defineOp: {
+    call: (options: never) => core.defineOp(options),
+    valid: {
+      name: "own",
+      inputs: ["x"],
+      attributes: { scale: 1 },
+      infer: ([x]: core.Spec[]) => x,
+      keepsBatch: "rows",
+      forward: ([x]: core.Tensor[]) => core.exp(x),
+      vjp: () => null,
+      jvp: () => null,
+      compose: ([x]: core.Tensor[]) => core.exp(x),
+    },
+    wrong: { inputs: [[], ["x", "x"], [1]], keepsBatch: ["row", null], attributes: [3] },
+  },
+  customGradient: {
+    call: (options: core.CustomGradientOptions) =>
+      core.customGradient(core.exp, () => null, undefined, options),
+    valid: { name: "own", keepsBatch: "elementwise" },
+    wrong: { keepsBatch: ["elementwize", true] },
+  },
+  checkGradients: {
+    call: (options: kit.CheckGradientsOptions) => kit.checkGradients(core.tanh, [x()], options),
+    valid: { wrt: [0], order: 2, forwardMode: true, step: 1e-5, tolerance: 1e-5, seed: 3 },
+    wrong: { wrt: [[], [1], [-1], [0.5], 0], order: [0, 3], step: [0, -1], tolerance: [0], seed: [-1, 0.5] },
+  },
   signal: { call: (options: object) => kit.signal(2, options), valid: { mild: true }, wrong: { mild: [1] } },
   simplexPoint: {
     call: (options: object) => kit.simplexPoint(2, options),

@@ -89,9 +89,12 @@ function fileOf(target: Target, conditions: ReadonlySet<string>): string {
   return fileOf(next, conditions);
 }
 
+/** Entries that are no module, or that are of files on a disk. */
+const notForBrowsers = ["./package.json", "./node"];
+
 const entriesFor = (...conditions: string[]): string[] =>
   Object.entries(exports)
-    .filter(([name]) => name !== "./package.json")
+    .filter(([name]) => !notForBrowsers.includes(name))
     .map(([, target]) => fileOf(target, new Set([...conditions, "default"])));
 
 describe("in a browser", () => {

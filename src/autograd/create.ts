@@ -9,19 +9,22 @@ import { checkShape, formatShape, type Shape, sizeOf } from "../tensor/shape.ts"
 import { empty, type Tensor } from "../tensor/tensor.ts";
 
 /** A tensor of one value; of type i32 it is an integer of 32 bits. */
+export function full<D extends DType = "f32">(shape: Shape, value: number, dtype?: D): Tensor<D>;
 export function full(shape: Shape, value: number, dtype: DType = "f32"): Tensor {
   return constant("full", shape, value, dtype);
 }
 
+export function zeros<D extends DType = "f32">(shape: Shape, dtype?: D): Tensor<D>;
 export function zeros(shape: Shape, dtype: DType = "f32"): Tensor {
   return constant("zeros", shape, 0, dtype);
 }
 
+export function ones<D extends DType = "f32">(shape: Shape, dtype?: D): Tensor<D>;
 export function ones(shape: Shape, dtype: DType = "f32"): Tensor {
   return constant("ones", shape, 1, dtype);
 }
 
-function constant(name: string, shape: Shape, value: number, dtype: DType): Tensor {
+function constant<D extends DType>(name: string, shape: Shape, value: number, dtype: D): Tensor<D> {
   checkShape(shape, name);
   checkDType(dtype, name);
   if (typeof value !== "number" || (dtype === "i32" && value !== (value | 0)))
@@ -35,7 +38,7 @@ function constant(name: string, shape: Shape, value: number, dtype: DType): Tens
 }
 
 /** The identity matrix [n, n]. */
-export function eye(n: number): Tensor {
+export function eye(n: number): Tensor<"f32"> {
   const out = constant("eye", [n, n], 0, "f32");
   const one = constant("eye", [1], 1, "f32");
   const diagonal = { shape: [n], inStrides: [0], inOffset: 0, outStrides: [n + 1], outOffset: 0 };
@@ -48,6 +51,7 @@ export function eye(n: number): Tensor {
 const EXACT = 2 ** 24;
 
 /** 0, 1 … count − 1. */
+export function arange<D extends DType = "f32">(count: number, dtype?: D): Tensor<D>;
 export function arange(count: number, dtype: DType = "f32"): Tensor {
   integerIn(0)("arange: count", count);
   checkDType(dtype, "arange");
@@ -61,7 +65,13 @@ export function arange(count: number, dtype: DType = "f32"): Tensor {
   return out;
 }
 
-function random(name: string, kind: RandomKind, key: Key, shape: Shape): Tensor {
+function random<D extends DType>(
+  name: string,
+  kind: RandomKind,
+  dtype: D,
+  key: Key,
+  shape: Shape,
+): Tensor<D> {
   checkShape(shape, name);
   const words: readonly unknown[] = Array.isArray(key) ? key : [];
   if (words.length !== 2 || !words.every((word) => typeof word === "number" && word === word >>> 0))
@@ -71,23 +81,23 @@ function random(name: string, kind: RandomKind, key: Key, shape: Shape): Tensor 
       "shape",
       `${name}: ${formatShape(shape)} has over 2³² elements; draw fewer from one key`,
     );
-  const out = empty(shape, kind === "bits" ? "i32" : "f32");
+  const out = empty(shape, dtype);
   const [key0, key1] = key;
   run("random", { kind, key0, key1, offset: 0 }, [], [out]);
   return out;
 }
 
 /** 32 random bits per element, i32. */
-export function randomBits(key: Key, shape: Shape): Tensor {
-  return random("randomBits", "bits", key, shape);
+export function randomBits(key: Key, shape: Shape): Tensor<"i32"> {
+  return random("randomBits", "bits", "i32", key, shape);
 }
 
 /** Uniform in [0, 1). */
-export function randomUniform(key: Key, shape: Shape): Tensor {
-  return random("randomUniform", "uniform", key, shape);
+export function randomUniform(key: Key, shape: Shape): Tensor<"f32"> {
+  return random("randomUniform", "uniform", "f32", key, shape);
 }
 
 /** Standard normal. */
-export function randomNormal(key: Key, shape: Shape): Tensor {
-  return random("randomNormal", "normal", key, shape);
+export function randomNormal(key: Key, shape: Shape): Tensor<"f32"> {
+  return random("randomNormal", "normal", "f32", key, shape);
 }

@@ -11,8 +11,9 @@ import { formatShape } from "../tensor/shape.ts";
 import { empty, scope, Tensor } from "../tensor/tensor.ts";
 import { ForwardPass } from "./forward.ts";
 import { wantExamples } from "./batch.ts";
+import { wantTensor } from "./checks.ts";
 import { alias, apart, fresh } from "./handles.ts";
-import { filled, specOf, transforming, withTransform } from "./op.ts";
+import { filled, specOf, type Transform, transforming, withTransform } from "./op.ts";
 import type { GradientSink } from "./sink.ts";
 import { Tape } from "./tape.ts";
 
@@ -25,13 +26,16 @@ const list = (result: Tensor | readonly Tensor[]): Tensor[] =>
  * A handle of its own for each input, so that a transformation that watches it does not also see other uses of the same
  * tensor (given twice, or captured by the function).
  */
-function own(t: Tensor, what: string): Tensor {
+function own(t: Tensor, who: string): Tensor {
+  return alias(differentiable(who, t, "an input"));
+}
+
+/** The tensor, if it is one that has derivatives; throws `autograd` if not. */
+function differentiable(who: string, t: Tensor, what: string): Tensor {
+  wantTensor(who, what, t);
   if (t.dtype !== "f32")
-    throw new GradmixError(
-      "autograd",
-      `${what}: ${t.name ?? "an input"} is ${t.dtype}; only f32 has derivatives`,
-    );
-  return alias(t);
+    throw new GradmixError("autograd", `${who}: ${t.name ?? what} is ${t.dtype}; only f32 has derivatives`);
+  return t;
 }
 
 /** A function's values and its pullback. */
@@ -46,14 +50,71 @@ export interface Vjp {
 /** Tapes that nobody can play any more let go of what they saved. */
 const forgotten = new FinalizationRegistry<Tape>((tape) => tape.dispose());
 
-/** f at the primals, and Jᵀ·ct for cotangents of its outputs. */
+/** Notes which of some tensors a function uses. */
+class Uses implements Transform {
+  readonly used = new Set<Tensor>();
+  readonly #asked: ReadonlySet<Tensor>;
+
+  constructor(asked: readonly Tensor[]) {
+    this.#asked = new Set(asked);
+  }
+
+  sees(inputs: readonly Tensor[]): void {
+    for (const t of inputs) if (this.#asked.has(t)) this.used.add(t);
+  }
+
+  tracks(): boolean {
+    return false;
+  }
+
+  note(): void {}
+}
+
+/**
+ * Runs f at `inputs`, which stand for `primals`, under a transformation. Throws `autograd` for an input that f ignores while it uses the caller's tensor,
+ * which the transformation cannot know; with `some`, also where f uses none of its inputs.
+ */
+function runUnder(
+  who: string,
+  transform: Transform,
+  f: TensorFunction,
+  primals: readonly Tensor[],
+  inputs: readonly Tensor[],
+  some = false,
+): Tensor[] {
+  const uses = new Uses([...primals, ...inputs]);
+  const { used } = uses;
+  const outputs = withTransform(uses, () => withTransform(transform, () => fresh(() => list(f(...inputs)))));
+  for (const [i, input] of inputs.entries())
+    if (!used.has(input) && used.has(primals[i]))
+      throw new GradmixError(
+        "autograd",
+        `${who}: the function captures its input ${i} (${input.name ?? "a tensor"} ${formatShape(input.shape)}) from outside and ignores the argument, whose derivative would be 0; use the argument`,
+      );
+  if (some && inputs.length > 0 && !inputs.some((input) => used.has(input)))
+    throw new GradmixError(
+      "autograd",
+      `${who}: the function uses none of its inputs, so every gradient would be 0; what it captures from outside counts as constant`,
+    );
+  return outputs;
+}
+
+/**
+ * f at the primals, and Jᵀ·ct for cotangents of its outputs. What f captures counts as constant. Throws `autograd` for an input whose argument f ignores
+ * while it uses the very tensor that was given.
+ */
 export function vjp(f: TensorFunction, primals: readonly Tensor[]): Vjp {
+  return record("vjp", f, primals);
+}
+
+/** `some`: f must use some of its inputs. */
+function record(who: string, f: TensorFunction, primals: readonly Tensor[], some = false): Vjp {
   return scope(() => {
-    const inputs = primals.map((t) => own(t, "vjp"));
+    const inputs = primals.map((t) => own(t, who));
     const tape = new Tape(inputs);
     let outputs: Tensor[];
     try {
-      outputs = withTransform(tape, () => fresh(() => list(f(...inputs))));
+      outputs = runUnder(who, tape, f, primals, inputs, some);
       tape.wantIntact(outputs);
     } catch (error) {
       tape.dispose();
@@ -78,7 +139,7 @@ export function vjp(f: TensorFunction, primals: readonly Tensor[]): Vjp {
           );
         state.played = true;
         forgotten.unregister(state);
-        return scope(() => apart(tape.backward(outputs, given), [...given, ...outputs]));
+        return scope(() => apart(tape.backward(outputs, given), [...primals, ...given, ...outputs]));
       },
       dispose() {
         state.played = true;
@@ -89,7 +150,7 @@ export function vjp(f: TensorFunction, primals: readonly Tensor[]): Vjp {
   });
 }
 
-/** f at the primals, and J·t for their tangents; nothing is saved. */
+/** f at the primals, and J·t for their tangents; nothing is saved. Throws like `vjp`. */
 export function jvp(
   f: TensorFunction,
   primals: readonly Tensor[],
@@ -104,9 +165,9 @@ export function jvp(
     const inputs = primals.map((t) => own(t, "jvp"));
     const pass = new ForwardPass(new Map(inputs.map((t, i) => [t, tangents[i]])));
     try {
-      const outputs = withTransform(pass, () => fresh(() => list(f(...inputs))));
+      const outputs = runUnder("jvp", pass, f, primals, inputs);
       const moved = outputs.map((t) => tangentOf(pass, t));
-      return { outputs, tangents: apart(moved, [...tangents, ...outputs]) };
+      return { outputs, tangents: apart(moved, [...primals, ...tangents, ...outputs]) };
     } finally {
       pass.dispose();
     }
@@ -117,28 +178,45 @@ function tangentOf(pass: ForwardPass, output: Tensor): Tensor {
   return pass.tangentOf(output)?.adopt() ?? filled(0, specOf(output), output);
 }
 
-/** The gradient of a function with a result of one element, as a function of the same inputs. */
-export function grad(f: (...inputs: Tensor[]) => Tensor): (...inputs: Tensor[]) => Tensor[] {
-  return (...inputs) => scope(() => valueAndGrad(f)(...inputs).gradients);
+/** A gradient for each input. */
+export type Gradients<I extends readonly Tensor[]> = { -readonly [K in keyof I]: Tensor<"f32"> };
+
+/**
+ * The gradient of a function with a result of one element, as a function of the same inputs: a gradient for each of them. What the function captures counts
+ * as constant. Throws `autograd` for another result, and for a function that uses none of its inputs, or captures one of them and ignores the argument
+ * (`gradients` is for losses that capture their parameters).
+ */
+export function grad<I extends readonly Tensor[]>(
+  f: (...inputs: I) => Tensor,
+): (...inputs: I) => Gradients<I> {
+  return (...inputs) => scope(() => withValue("grad", f, inputs).gradients);
 }
 
-/** The value and the gradient of a function with a result of one element. */
-export function valueAndGrad(
-  f: (...inputs: Tensor[]) => Tensor,
-): (...inputs: Tensor[]) => { value: Tensor; gradients: Tensor[] } {
-  return (...inputs) =>
-    scope(() => {
-      const { outputs, pullback, dispose } = vjp(f, inputs);
-      const [value] = outputs;
-      if (outputs.length !== 1 || value.size !== 1) {
-        dispose();
-        throw new GradmixError(
-          "autograd",
-          `grad: the function gave ${outputs.map((t) => formatShape(t.shape)).join(" and ")}; one element is needed (sum it)`,
-        );
-      }
-      return { value, gradients: pullback(filled(1, specOf(value), value)) };
-    });
+/** The value and the gradient of a function with a result of one element; see `grad`. */
+export function valueAndGrad<I extends readonly Tensor[]>(
+  f: (...inputs: I) => Tensor,
+): (...inputs: I) => { value: Tensor; gradients: Gradients<I> } {
+  return (...inputs) => withValue("valueAndGrad", f, inputs);
+}
+
+function withValue<I extends readonly Tensor[]>(
+  who: string,
+  f: (...inputs: I) => Tensor,
+  inputs: I,
+): { value: Tensor; gradients: Gradients<I> } {
+  return scope(() => {
+    // It is called with as many tensors as were given.
+    const { outputs, pullback, dispose } = record(who, f as unknown as TensorFunction, inputs, true);
+    const [value] = outputs;
+    if (outputs.length !== 1 || value.size !== 1) {
+      dispose();
+      throw new GradmixError(
+        "autograd",
+        `${who}: the function gave ${outputs.map((t) => formatShape(t.shape)).join(" and ")}; one element is needed (sum it)`,
+      );
+    }
+    return { value, gradients: pullback(filled(1, specOf(value), value)) as Gradients<I> };
+  });
 }
 
 export interface GradientsOptions {
@@ -164,7 +242,8 @@ export function gradients(loss: () => Tensor, options: GradientsOptions): Tensor
   const { parameters, sink, weights } = options;
   if (transforming())
     throw new GradmixError("autograd", "gradients: cannot run inside another transformation; use grad there");
-  const watched = new Set(parameters);
+  const watched = new Set<Tensor>();
+  for (const parameter of parameters) watched.add(differentiable("gradients", parameter, "a parameter"));
   const tape = new Tape([], watched);
   return scope(() => {
     try {

@@ -16,7 +16,7 @@ export function alias(t: Tensor): Tensor {
 }
 
 /** The same elements in memory of their own. */
-function copied(t: Tensor): Tensor {
+export function copied(t: Tensor): Tensor {
   // Two axes, since strided kernels walk few of them; the first stays, since it may be the batch.
   const shape = [t.shape.at(0) ?? 1, sizeOf(t.shape.slice(1))];
   const flat = apply1(reshapeOp, [t], { shape });
@@ -36,12 +36,12 @@ export function fresh<R extends Tensor | readonly Tensor[]>(fn: () => R): R {
   }) as readonly Tensor[] as R;
 }
 
-/** Derivatives apart from each other and from what was `given`: copies of those that are not, since gradients may be written to. */
+/** Derivatives apart from each other and from what was `given`: copies of those that share memory with any, since gradients may be written to. */
 export function apart(derivatives: readonly Tensor[], given: readonly Tensor[]): Tensor[] {
-  const taken = new Set(given);
+  const taken = new Set(given.flatMap((t) => (t.disposed ? [] : [t.buffer])));
   return derivatives.map((t) => {
-    const own = taken.has(t) ? copied(t) : t;
-    taken.add(own);
+    const own = taken.has(t.buffer) ? copied(t) : t;
+    taken.add(own.buffer);
     return own;
   });
 }

@@ -155,6 +155,16 @@ function withActive<T>(stack: readonly Transform[], fn: () => T): T {
   }
 }
 
+/** Runs `fn` with one transformation, or none, in the place of all active ones. */
+export function enclosed<T>(transform: Transform | null, fn: () => T): T {
+  return withActive(transform === null ? [] : [transform], fn);
+}
+
+/** The active transformations, outermost first. */
+export function transformations(): readonly Transform[] {
+  return active;
+}
+
 /** Is any transformation active? */
 export function transforming(): boolean {
   return active.length > 0;

@@ -114,6 +114,9 @@ export class Tape implements Transform {
     const values = inputs.map((t) => this.#valueOf(t, `${op.name} used`));
     const parameters = inputs.map((t) => (this.#parameters.has(t) ? t : null));
     const dense = parameters.map((t, slot) => (emits.includes(slot) ? null : t));
+    // Before anything is retained: an op's answer may be an error.
+    const known = inputs.map((t, slot) => this.known(op, t, slot));
+    const defined = outputs.map((t) => ({ t, blocks: follow(op, attrs, inputs, t, known) }));
     const context: Omit<VjpContext<A>, "sink"> = {
       attrs,
       saved: saved.map((t) => t.retain()),
@@ -122,8 +125,6 @@ export class Tape implements Transform {
       needs: values.map((value, slot) => value !== null || dense[slot] !== null),
       parameters: parameters.map((t, slot) => (emits.includes(slot) ? t : null)),
     };
-    const known = inputs.map((t, slot) => this.known(op, t, slot));
-    const defined = outputs.map((t) => ({ t, blocks: follow(op, attrs, inputs, t, known) }));
     this.#push(op.name, values, defined, context.saved, (cotangents, sink) => {
       const gradients = rule(cotangents, { ...context, sink });
       dense.forEach((parameter, slot) => {

@@ -65,6 +65,30 @@ export function flatten(where: string, data: unknown): { values: ArrayLike<numbe
 }
 
 /**
+ * The type that typed arrays give their elements, null for plain numbers and other arrays, after `flatten`. Throws `shape` for arrays of both types, and for
+ * another type than `wanted`.
+ */
+export function typedAs(where: string, data: unknown, wanted: DType | undefined): DType | null {
+  let found: DType | null = null;
+  const visit = (value: unknown): void => {
+    const own = value instanceof Int32Array ? "i32" : value instanceof Float32Array ? "f32" : null;
+    if (own === null) {
+      if (Array.isArray(value)) for (const item of value) if (isList(item)) visit(item);
+      return;
+    }
+    const other = found ?? wanted ?? own;
+    if (own !== other)
+      throw new GradmixError(
+        "shape",
+        `${where}: ${own === "i32" ? "an Int32Array is i32" : "a Float32Array is f32"}, and ${found === null ? `the type is to be ${other}` : "there are arrays of both types"}; convert it with ${other === "i32" ? "Int32Array" : "Float32Array"}.from`,
+      );
+    found = own;
+  };
+  visit(data);
+  return found;
+}
+
+/**
  * Throws `shape`, with the index, for an element that is no number, or that an i32 cannot hold. To f32 numbers are rounded to the nearest. `shape` is the
  * tensor's, for the message.
  */

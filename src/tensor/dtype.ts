@@ -10,5 +10,11 @@ export function checkDType(dtype: unknown, op: string): asserts dtype is DType {
     throw new GradmixError("shape", `${op}: the type ${show(dtype)} is not known; there are "f32" and "i32"`);
 }
 
-/** What a read gives back. `Float64Array` comes only from the double-precision reference backend. */
+/** What a backend's read gives back. `Float64Array` comes only from the double-precision reference backend, which `init` does not start. */
 export type TensorData = Float32Array | Float64Array | Int32Array;
+
+/** The typed array of a type's elements. */
+export interface DataOf {
+  readonly f32: Float32Array;
+  readonly i32: Int32Array;
+}

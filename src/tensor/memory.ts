@@ -24,6 +24,8 @@ export interface Memory {
   write(buffer: number, offset: number, data: ArrayLike<number>): void;
   /** A copy of `count` elements, after everything enqueued so far has run. */
   read(buffer: number, offset: number, count: number): Promise<TensorData>;
+  /** The same at once, where results do not have to be waited for. */
+  readNow?(buffer: number, offset: number, count: number): TensorData;
   /**
    * Bytes of all buffers that were allocated and not freed: of every tensor that is alive, views not counted again. The same after each step of a loop that
    * forgets no tensor; where it grows, something made outside of every `scope`, or kept, is not disposed.

@@ -10,9 +10,10 @@
  */
 import { GradmixError } from "../errors.ts";
 import { show } from "../options.ts";
-import { checkElements, flatten, type NestedNumbers } from "./data.ts";
-import { checkDType, type DType, type TensorData } from "./dtype.ts";
+import { checkElements, flatten, type NestedNumbers, typedAs } from "./data.ts";
+import { checkDType, type DataOf, type DType } from "./dtype.ts";
 import { currentMemory, type Memory, type View } from "./memory.ts";
+import { elements, heading } from "./print.ts";
 import { checkShape, formatShape, type Shape, sizeOf } from "./shape.ts";
 
 interface Storage {
@@ -55,7 +56,13 @@ export function youngest(): number {
   return made;
 }
 
-export class Tensor implements View {
+/** `D` is the type of the elements, where it is known; `Tensor` alone stands for a tensor of any type. */
+export class Tensor<D extends DType = DType> implements View {
+  /**
+   * @internal There is none. `D` stands in a parameter of a method, which TypeScript compares both ways: a `Tensor<"f32">` and a `Tensor`, of any type, can stand
+   * in each other's place, but a `Tensor<"i32">` not in that of a `Tensor<"f32">`.
+   */
+  declare readonly elementType?: { of(type: D): void }["of"];
   readonly shape: Shape;
   readonly dtype: DType;
   readonly offset: number;
@@ -117,6 +124,11 @@ export class Tensor implements View {
     return this.#count === 1 && this.#storage.handles === 1;
   }
 
+  /** @internal True when no other handle reaches the memory. */
+  get alone(): boolean {
+    return this.#storage.handles === 1;
+  }
+
   /** Adds a holder; each needs its own `release`. */
   retain(): this {
     if (this.#count === 0) void this.buffer;
@@ -166,7 +178,7 @@ export class Tensor implements View {
   }
 
   /** Another handle on the same memory: a contiguous part, or the same elements under another shape. */
-  view(shape: Shape, offset = 0): Tensor {
+  view(shape: Shape, offset = 0): Tensor<D> {
     void this.buffer;
     checkShape(shape, "view");
     if (!(Number.isSafeInteger(offset) && offset >= 0 && offset + sizeOf(shape) <= this.size))
@@ -193,9 +205,10 @@ export class Tensor implements View {
     this.written();
   }
 
-  /** A copy of the elements, row-major. */
-  data(): Promise<TensorData> {
-    return this.memory.read(this.buffer, this.offset, this.size);
+  /** A copy of the elements, row-major: a `Float32Array` of an f32 tensor, an `Int32Array` of an i32 one. */
+  data<T extends DType>(this: Tensor<T>): Promise<DataOf[T]> {
+    // The buffer was allocated for elements of this type. (The reference backend in doubles, which tests use, gives a Float64Array.)
+    return this.memory.read(this.buffer, this.offset, this.size) as Promise<DataOf[T]>;
   }
 
   /** The only element of a tensor of size 1. */
@@ -205,11 +218,44 @@ export class Tensor implements View {
         "shape",
         `item: the tensor has shape ${formatShape(this.shape)}, not one element`,
       );
-    return (await this.data())[0];
+    const data: ArrayLike<number> = await this.data();
+    return data[0];
+  }
+
+  /**
+   * Name, type, shape and elements, as `console.log` prints them: f32 to seven digits, axes of large tensors cut in the middle with "…". Where the elements
+   * have to be waited for (on a GPU) it says how to get them. It throws nothing.
+   */
+  toString(): string {
+    const { memory } = this;
+    if (this.disposed) return `${heading(this)} (disposed)`;
+    const { readNow } = memory;
+    if (readNow === undefined)
+      return `${heading(this)} (on ${memory.name}: \`await tensor.data()\` reads it)`;
+    const read = (buffer: number, at: number): number => readNow.call(memory, buffer, at, 1)[0];
+    try {
+      const lines = elements((position) => read(this.buffer, this.offset + position), this.shape, this.dtype);
+      return `${heading(this)}${lines.includes("\n") ? "\n" : " "}${lines}`;
+    } catch {
+      return `${heading(this)} (its backend was shut down)`;
+    }
   }
 }
 
+// What `console.log` of Node (and Deno, and Bun) asks for. A symbol of the registry, so that nothing of Node is imported.
+Object.defineProperty(Tensor.prototype, Symbol.for("nodejs.util.inspect.custom"), {
+  value(this: Tensor, depth: number): string {
+    return depth < 0 ? `[${heading(this)}]` : this.toString();
+  },
+});
+
+export function isTensor(value: unknown): value is Tensor {
+  return value instanceof Tensor;
+}
+
 /** A tensor with undefined contents. */
+export function empty(shape: Shape): Tensor<"f32">;
+export function empty<D extends DType>(shape: Shape, dtype: D, memory?: Memory): Tensor<D>;
 export function empty(shape: Shape, dtype: DType = "f32", memory: Memory = currentMemory()): Tensor {
   checkShape(shape, "empty");
   checkDType(dtype, "empty");
@@ -219,21 +265,25 @@ export function empty(shape: Shape, dtype: DType = "f32", memory: Memory = curre
 
 /**
  * A tensor holding `data`, row-major: a number, a list or a typed array of numbers, or lists of those to any depth. `shape` defaults to that of the lists.
- * Numbers are rounded to f32; i32 takes integers of 32 bits. Throws `shape`, with the index, for lists of different lengths and for what the type cannot
- * hold, and when the counts differ.
+ * `dtype` defaults to the type of the numbers: an `Int32Array` is i32; all else is f32. Numbers are rounded to f32; i32 takes integers of 32 bits. Throws
+ * `shape`, with the index, for lists of different lengths and for what the type cannot hold, when the counts differ, and when a `Float32Array` or an
+ * `Int32Array` is to be of the other type.
  */
-export function tensor(data: NestedNumbers, shape?: Shape, dtype: DType = "f32"): Tensor {
+export function tensor(data: Int32Array | readonly Int32Array[], shape?: Shape): Tensor<"i32">;
+export function tensor<D extends DType = "f32">(data: NestedNumbers, shape?: Shape, dtype?: D): Tensor<D>;
+export function tensor(data: NestedNumbers, shape?: Shape, dtype?: DType): Tensor {
   const { values, shape: own } = flatten("tensor", data);
   const wanted = shape ?? own;
   checkShape(wanted, "tensor");
-  checkDType(dtype, "tensor");
+  if (dtype !== undefined) checkDType(dtype, "tensor");
+  const type = typedAs("tensor", data, dtype) ?? dtype ?? "f32";
   if (sizeOf(wanted) !== values.length)
     throw new GradmixError(
       "shape",
       `tensor: ${values.length} values do not fill the shape ${formatShape(wanted)}`,
     );
-  checkElements("tensor", values, dtype, own);
-  const out = empty(wanted, dtype);
+  checkElements("tensor", values, type, own);
+  const out = empty(wanted, type);
   out.memory.write(out.buffer, out.offset, values);
   return out;
 }
@@ -303,7 +353,7 @@ function closeScope(mine: Set<Tensor>, result: unknown): void {
 
 /** Visits the tensors in a value: a tensor, or arrays, maps and plain objects of them. */
 function forEachTensor(value: unknown, visit: (t: Tensor) => void): void {
-  if (value instanceof Tensor) visit(value);
+  if (isTensor(value)) visit(value);
   else if (Array.isArray(value)) for (const item of value) forEachTensor(item, visit);
   else if (value instanceof Map) for (const item of value.values()) forEachTensor(item, visit);
   else if (typeof value === "object" && value !== null && Object.getPrototypeOf(value) === Object.prototype)

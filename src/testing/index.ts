@@ -1,4 +1,4 @@
-/** Property tests for rules of one's own: random input for them, and `checkRule`. Needs fast-check, which is an optional peer. */
+/** Tests for rules and ops of one's own: random input for rules, `checkRule`, `checkGradients`. Needs fast-check, which is an optional peer. */
 export {
   alignments,
   type FullSignal,
@@ -14,3 +14,4 @@ export {
 } from "./arbitraries.ts";
 export { checkRule, type CheckRuleOptions, type Replay } from "./check-rule.ts";
 export { type Knobs, type MakeRule, type Promises } from "./invariant.ts";
+export { checkGradients, type CheckGradientsOptions } from "./check-gradients.ts";

@@ -415,7 +415,9 @@ describe("losses that people write", () => {
     const parameters = Object.values(p);
     const into = new Map(parameters.map((q) => [q, tensor(new Float64Array(q.size), q.shape)]));
     gradients(() => loss(p), { parameters, sink: sumSink({ gradientOf: (q) => into.get(q)! }) });
-    const want = grad((weight, bias, gain, table) => sum(loss({ weight, bias, gain, table })))(...parameters);
+    const want = grad((...[weight, bias, gain, table]: Tensor[]) => sum(loss({ weight, bias, gain, table })))(
+      ...parameters,
+    );
     for (const [n, q] of parameters.entries())
       close(await numbers(into.get(q)!), await numbers(want[n]), q.name ?? "");
   });

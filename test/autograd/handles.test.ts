@@ -188,6 +188,17 @@ describe("transformations", () => {
     await independent([...moved.outputs, ...moved.tangents], [x, y], "jvp");
   }); // prettier-ignore
 
+  it("derivatives are in memory of their own, also where a rule only gives another shape", async () => {
+    const [x, ct] = [tensor([1, 2]), tensor([3, 4], [2, 1])];
+    const [dx] = vjp((x) => gradmix.reshape(x, [2, 1]), [x]).pullback(ct);
+    const moved = jvp((x) => gradmix.reshape(x, [2, 1]), [x], [x]).tangents[0];
+    for (const t of [dx, moved]) t.write([9, 9]);
+    expect([await numbers(x), await numbers(ct)]).toEqual([
+      [1, 2],
+      [3, 4],
+    ]);
+  });
+
   it("losses and derivatives that are parameters and directions", async () => {
     const [p, v] = [tensor([1, 2]), tensor([3, 4])];
     const { losses, derivatives } = forwardDerivative(() => p, new Map([[p, v]]));

@@ -78,7 +78,7 @@ function spoilt(name: string, sample: Sample, inputs: readonly Tensor[]): Attemp
         : [
             {
               what: "the other type",
-              bad: tensor(new Float32Array(input.size), input.shape, input.dtype === "f32" ? "i32" : "f32"),
+              bad: tensor(new Float64Array(input.size), input.shape, input.dtype === "f32" ? "i32" : "f32"),
               must: name !== "concat" || inputs.length > 1,
             },
           ]),

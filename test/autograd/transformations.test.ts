@@ -75,9 +75,31 @@ describe("values", () => {
     near(await numbers(tangents[0]), [3]);
   });
 
+  it("a function that captures its input and ignores the argument is refused, not given zeros", async () => {
+    const [x, y] = [tensor([1, 2]), tensor([3, 4])];
+    x.name = "x";
+    const captured = (who: string): RegExp =>
+      new RegExp(`^autograd: ${who}: the function captures its input 0 \\(x \\[2\\]\\) from outside and ignores`);
+    const loss = (): Tensor => sum(square(x));
+    expect(codeOf(() => grad((_x) => loss())(x))).toMatch(captured("grad"));
+    expect(codeOf(() => valueAndGrad((_x, y) => mul(loss(), sum(y)))(x, y))).toMatch(captured("valueAndGrad"));
+    expect(codeOf(() => vjp((_x, y) => [loss(), y], [x, y]))).toMatch(captured("vjp"));
+    expect(codeOf(() => jvp(() => [x], [x], [y]))).toMatch(captured("jvp"));
+    expect(codeOf(() => grad((_x) => checkpoint(() => loss(), y))(x))).toMatch(captured("grad"));
+    // What depends on the input, computed outside, looks like any constant; then nothing is used.
+    const before = square(x);
+    expect(codeOf(() => grad((_x) => sum(before))(x))).toMatch(/^autograd: grad: the function uses none of its inputs/);
+    expect(codeOf(() => grad((_x) => tensor([1]))(x))).toMatch(/uses none of its inputs/);
+    // Zeros that are right stay zeros: no way leads from the input to the result, or the gradient is constant.
+    expect(await numbers(grad((x) => sum(stopGradient(x)))(x)[0])).toEqual([0, 0]);
+    expect(await numbers(grad((x, _y) => sum(mul(x, y)))(x, tensor([1, 1]))[1])).toEqual([0, 0]);
+    const linearInX = (x: Tensor): Tensor => sum(mul(x, y));
+    expect(await numbers(grad((x) => sum(grad(linearInX)(x)[0]))(x)[0])).toEqual([0, 0]);
+  }); // prettier-ignore
+
   it("inputs that do not matter have zero gradients and zero tangents", async () => {
     const [x, y] = [tensor([1, 2]), tensor([3, 4])];
-    const [, dy] = grad((x) => sum(x))(x, y);
+    const [, dy] = grad((x, _y) => sum(x))(x, y);
     expect(await numbers(dy)).toEqual([0, 0]);
     const { tangents } = jvp((x) => [x, stopGradient(x), y], [x], [tensor([1, 1])]);
     expect(await Promise.all(tangents.map(numbers))).toEqual([

@@ -189,6 +189,7 @@ function cpuBackend(machine: CpuMachine, capabilities: Capabilities): Backend {
       await giveTurn();
       return data;
     },
+    readNow: (buffer, offset, count) => slice(buffer, offset, count).slice(),
     run<K extends KernelName>(
       kernel: K,
       params: KernelParams[K],

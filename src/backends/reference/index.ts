@@ -152,6 +152,7 @@ export function createReferenceBackend(options: ReferenceOptions = {}): Backend 
       await giveTurn();
       return data;
     },
+    readNow: (buffer, offset, count) => slice(buffer, offset, count, "read").slice(),
 
     run(kernel, params, inputs, outputs) {
       checkCall(kernel, params, inputs, outputs);

@@ -1,0 +1,265 @@
+/** `checkGradients` passes right rules and catches wrong ones: every mutant of a rule, with the input, the element and both numbers. */
+import { beforeAll, describe, expect, it } from "vitest";
+import {
+  add,
+  affine,
+  customGradient,
+  defineOp,
+  exp,
+  gather,
+  log,
+  matmul,
+  mean,
+  mul,
+  neg,
+  ones,
+  relu,
+  reshape,
+  scatterAdd,
+  scope,
+  softmax,
+  square,
+  sub,
+  sum,
+  tensor,
+  type Tensor,
+} from "gradmix";
+import { checkGradients } from "gradmix/testing";
+import { createCpuBackend } from "#dist/backends/cpu/index.js";
+import type { Backend } from "#dist/backends/backend.js";
+import { currentMemory, setCurrentMemory } from "#dist/tensor/memory.js";
+import { values } from "../backends/harness.ts";
+
+let backend: Backend;
+beforeAll(async () => {
+  backend = await createCpuBackend({ threads: 1 });
+  setCurrentMemory(backend);
+  return () => backend.dispose();
+});
+
+const refusal = async (run: Promise<void>): Promise<string> =>
+  run.then(
+    () => "no error",
+    (error: unknown) => String(error),
+  );
+
+type Rule = (saved: readonly Tensor[], given: readonly Tensor[]) => readonly (Tensor | null)[];
+/** a·b² of two tensors of one shape, with rules that may be replaced. */
+const product = (vjp: Rule, jvp: Rule) =>
+  defineOp({
+    name: "product",
+    inputs: ["a", "b"],
+    infer: ([a]) => a,
+    keepsBatch: "elementwise",
+    forward: ([a, b]) => mul(a, square(b)),
+    vjp: (given, { saved }) => vjp(saved, given),
+    jvp: (given, { saved }) => jvp(saved, given),
+  });
+const slopes = (a: Tensor, b: Tensor): [Tensor, Tensor] => [square(b), affine(mul(a, b), 2, 0)];
+const rightVjp: Rule = ([a, b], [ct]) => slopes(a, b).map((slope) => mul(ct, slope));
+const rightJvp: Rule = ([a, b], [ta, tb]) => {
+  const [da, db] = slopes(a, b);
+  return [add(mul(ta, da), mul(tb, db))];
+};
+/** 1 but for one element of [2, 3]. */
+const but = (value: number, at: number): Tensor =>
+  tensor(
+    Array.from({ length: 6 }, (_, n) => (n === at ? value : 1)),
+    [2, 3],
+  );
+const first = (change: (t: Tensor) => Tensor): Rule => (saved, given) => {
+  const [da, db] = rightVjp(saved, given);
+  return [change(da!), db];
+}; // prettier-ignore
+const second = (change: (t: Tensor) => Tensor): Rule => (saved, given) => {
+  const [da, db] = rightVjp(saved, given);
+  return [da, change(db!)];
+}; // prettier-ignore
+
+const inputs = (): [Tensor, Tensor] => [
+  tensor(values(6, 1, 0.5, 2), [2, 3]),
+  tensor(values(6, 2, 0.5, 2), [2, 3]),
+];
+
+describe("rules of an op", () => {
+  it("that are right pass, to the second order; nothing is left, and the backend is the caller's again", async () => {
+    const before = backend.liveBytes;
+    const given = inputs();
+    await checkGradients(product(rightVjp, rightJvp), given, { order: 2 });
+    for (const t of given) t.dispose();
+    expect(backend.liveBytes).toBe(before);
+    expect(currentMemory()).toBe(backend);
+  });
+
+  it.each<[string, Rule, RegExp]>([
+    ["a factor", first((t) => affine(t, 1.0001, 0)), /input 0, element \[0, 0\]: the vjp gives/],
+    ["a small factor of the other input", second((t) => affine(t, 0.9999, 0)), /input 1, element \[0, 0\]/],
+    ["a sign", second(neg), /input 1, element \[0, 0\]: the vjp gives/],
+    ["one element that is off", first((t) => mul(t, but(1.001, 4))), /input 0, element \[1, 1\]: the vjp gives/],
+    ["one element that is missing", second((t) => mul(t, but(0, 5))), /input 1, element \[1, 2\]: the vjp gives 0, central differences give/],
+    ["a shift", first((t) => affine(t, 1, 0.01)), /input 0/],
+    ["a derivative that is missing", (s, g) => [rightVjp(s, g)[0], null], /input 1, element \[0, 0\]: the vjp gives 0/],
+    ["derivatives that are exchanged", (s, g) => [...rightVjp(s, g)].reverse(), /input 0/],
+    ["a cotangent that is forgotten", ([a, b]) => slopes(a, b), /input 0/],
+    ["a derivative that is NaN", first((t) => log(neg(square(t)))), /input 0, element \[0, 0\]: the vjp gives NaN/],
+    ["a power", second((t) => mul(t, t)), /input 1/],
+  ])("of which the vjp has %s are caught", async (_, vjp, message) => {
+    const found = await refusal(checkGradients(product(vjp, rightJvp), inputs()));
+    expect(found).toMatch(/^GradmixError: checkGradients: /);
+    expect(found).toMatch(message);
+    expect(currentMemory()).toBe(backend);
+  }); // prettier-ignore
+
+  it.each<[string, Rule, RegExp]>([
+    ["a factor", (s, g) => [affine(rightJvp(s, g)[0]!, 1.0001, 0)], /input 0, element \[0, 0\]: the jvp gives .*, the vjp gives/],
+    ["a sign", (s, [a, b]) => rightJvp(s, [a, neg(b)]), /input 1, element \[0, 0\]: the jvp gives/],
+    ["an input that is missing", (s, [a]) => rightJvp(s, [a, affine(a, 0, 0)]), /input 1, element \[0, 0\]: the jvp gives 0, the vjp gives/],
+    ["one element that is off", (s, [a, b]) => rightJvp(s, [mul(a, but(1.001, 3)), b]), /input 0, element \[1, 0\]: the jvp gives/],
+    ["no tangent", () => [null], /input 0, element \[0, 0\]: the jvp gives 0/],
+    ["a square, which is 1 along each element", (s, [a, b]) => rightJvp(s, [square(a), b]), /input 0: the jvp gives ⟨J·t, ct⟩ = .*must be linear/],
+  ])("of which the jvp has %s are caught", async (_, jvp, message) => {
+    expect(await refusal(checkGradients(product(rightVjp, jvp), inputs()))).toMatch(message);
+    await checkGradients(product(rightVjp, jvp), inputs(), { forwardMode: false });
+  }); // prettier-ignore
+
+  it("both numbers are told, and they are what they say", async () => {
+    const f = customGradient((x: Tensor) => square(x), ([ct], { inputs: [x] }) => mul(ct, affine(x, 3, 0))); // prettier-ignore
+    const found = await refusal(checkGradients((x) => f(x), [tensor([3])], { forwardMode: false }));
+    const [, got, want] =
+      /element \[0\]: the vjp gives (\S+), central differences give (\S+)$/.exec(found) ?? [];
+    expect(Number(got) / Number(want)).toBeGreaterThan(1.4999);
+    expect(Number(got) / Number(want)).toBeLessThan(1.5001);
+  });
+
+  it("small derivatives are held to the same digits", async () => {
+    const f = (factor: number) =>
+      customGradient((x: Tensor) => affine(square(x), 1e-6, 0), ([ct], { inputs: [x] }) => mul(ct, affine(x, 2e-6 * factor, 0))); // prettier-ignore
+    const options = { forwardMode: false };
+    await checkGradients(f(1), [tensor([3, 4])], options);
+    expect(await refusal(checkGradients(f(1.0001), [tensor([3, 4])], options))).toMatch(/input 0/);
+    const slope = (x: Tensor): Tensor => affine(x, 2e-6, 0);
+    const pushed = (factor: number) =>
+      customGradient(
+        (x: Tensor) => affine(square(x), 1e-6, 0),
+        ([ct], { inputs: [x] }) => mul(ct, slope(x)),
+        ([t], { inputs: [x] }) => mul(t, affine(slope(x), factor, 0)),
+      );
+    await checkGradients(pushed(1), [tensor([3, 4])]);
+    expect(await refusal(checkGradients(pushed(1.0001), [tensor([3, 4])]))).toMatch(/the jvp gives/);
+    // Zeros are zeros.
+    await checkGradients((x) => affine(x, 0, 0), [tensor([3, 4])]);
+  });
+
+  it("derivatives of derivatives that are wrong are caught at the second order alone", async () => {
+    // Saved as if it were a constant: the slope is right, its own slope is lost.
+    const op = defineOp({
+      name: "frozen",
+      inputs: ["x"],
+      infer: ([x]) => x,
+      keepsBatch: "elementwise",
+      forward: ([x]) => exp(x),
+      vjp: ([ct], { saved: [x] }) => mul(ct, exp(x)),
+      jvp: ([t], { saved: [x] }) => mul(t, exp(x)),
+      compose: ([x]) => affine(exp(x), 1, 0.5),
+    });
+    const wrong = defineOp({
+      name: "wrong",
+      inputs: ["x"],
+      infer: ([x]) => x,
+      keepsBatch: "elementwise",
+      forward: ([x]) => exp(x),
+      vjp: ([ct], { saved: [x] }) => mul(ct, exp(x)),
+      jvp: ([t], { saved: [x] }) => mul(t, exp(x)),
+      compose: ([x]) => square(x),
+    });
+    await checkGradients(op, [tensor([0.5])], { order: 2 });
+    await checkGradients(wrong, [tensor([0.5])]);
+    expect(await refusal(checkGradients(wrong, [tensor([0.5])], { order: 2 }))).toMatch(
+      /input 0, element \[0\]: the vjp of the gradient gives/,
+    );
+  });
+});
+
+describe("what ops say of axis 0", () => {
+  const centred = (keepsBatch: "mixes" | "elementwise" | (() => boolean)) =>
+    defineOp({
+      name: "centred",
+      inputs: ["x"],
+      infer: ([x]) => x,
+      keepsBatch,
+      forward: ([x]) => sub(x, mean(x, 0, true)),
+      vjp: ([ct]) => sub(ct, mean(ct, 0, true)),
+      jvp: ([t]) => sub(t, mean(t, 0, true)),
+    });
+  const x = (): Tensor => tensor(values(12, 6), [4, 3]);
+
+  it("is checked: a wrong answer is caught, also between other ops and in a flattened batch", async () => {
+    await checkGradients((x) => exp(centred("mixes")(x)), [x()]);
+    for (const wrong of ["elementwise", () => true] as const) {
+      const op = centred(wrong);
+      for (const f of [op, (x: Tensor) => exp(op(square(x))), (x: Tensor) => op(reshape(x, [12]))])
+        expect(await refusal(checkGradients(f, [x()]))).toMatch(
+          /^GradmixError: checkGradients: input 0, element \[\d, \d\]: block 0 of the 4 blocks of rows of output 0 depends on it, and .*centred.* say in keepsBatch/,
+        );
+    }
+    // Whichever rows meet, wherever they stand.
+    const moved = (...rows: number[]) =>
+      defineOp({
+        name: "moved",
+        inputs: ["x"],
+        infer: ([x]) => x,
+        keepsBatch: "rows",
+        forward: ([x]) => gather(x, tensor(Int32Array.from(rows))),
+        vjp: ([ct]) => scatterAdd(ct, tensor(Int32Array.from(rows)), 4),
+        jvp: ([t]) => gather(t, tensor(Int32Array.from(rows))),
+      });
+    await checkGradients(moved(0, 1, 2, 3), [x()], { order: 2 });
+    for (const [rows, message] of [
+      [[0, 0, 2, 3], /element \[0, 0\]: block 1 of the 4 blocks of rows of output 1 depends/],
+      [[0, 1, 3, 2], /element \[3, 0\]: block 2 of the 4 blocks of rows of output 1 depends/],
+    ] as const)
+      expect(await refusal(checkGradients((x, y) => [square(y), moved(...rows)(x)], [x(), x()]))).toMatch(
+        message,
+      );
+    // A batch that was mixed before is no batch.
+    await checkGradients((x) => centred("elementwise")(centred("mixes")(x)), [x()]);
+  });
+});
+
+describe("functions", () => {
+  it("of integers, of several outputs, and of some inputs", async () => {
+    const table = tensor(values(12, 3), [4, 3]);
+    const ids = tensor(Int32Array.of(3, 0, 3));
+    await checkGradients((table, ids) => [gather(table, ids), ids, square(table)], [table, ids], {
+      order: 2,
+    });
+    const stuck = customGradient((a: Tensor, b: Tensor) => matmul(a, b), ([ct], { inputs: [, b] }) => [matmul(ct, b, { transposeB: true }), null]); // prettier-ignore
+    const [a, b] = [tensor(values(6, 4), [2, 3]), tensor(values(6, 5), [3, 2])];
+    const some = { forwardMode: false };
+    await checkGradients(stuck, [a, b], { ...some, wrt: [0] });
+    expect(await refusal(checkGradients(stuck, [a, b], { ...some, wrt: [1] }))).toMatch(/input 1, element/);
+  });
+
+  it("whose inputs are large or small, and whose sums cancel", async () => {
+    await checkGradients((x) => sum(square(x)), [tensor([1e6, -3, 1e-3])]);
+    await checkGradients((x) => sum(sub(affine(x, 1e4, 1e4), affine(x, 9999, 1e4))), [tensor([1, -2, 3])]);
+    await checkGradients(
+      (x, mask) => softmax(add(x, mask)),
+      [tensor([1, 2, 3]), tensor([0.5, -Infinity, 0])],
+    );
+    await checkGradients((x) => log(x), [tensor([0.01, 1, 50])], { step: 1e-6 });
+  });
+
+  it.each<[string, () => Promise<void>, RegExp]>([
+    ["not finite", () => checkGradients((x) => log(x), [tensor([0])]), /the function is not finite at the inputs/],
+    ["not of tensors", () => checkGradients(square, [3 as never]), /input 0 is 3, not a tensor/],
+    ["of integers alone", () => checkGradients((x) => x, [tensor(Int32Array.of(1))]), /no f32 input/],
+    ["captured from another backend", () => { const other = ones([1]); return checkGradients((x) => mul(x, other), [tensor([1])]); }, /operands live on different backends/],
+    ["without a jvp", () => checkGradients(customGradient((x: Tensor) => exp(x), ([ct], { outputs: [y] }) => mul(ct, y)), [tensor([1])]), /has no jvp rule/],
+    ["at a kink", () => checkGradients((x) => relu(x), [tensor([0])]), /input 0, element \[0\]/],
+  ])("%s: refused", async (_, run, message) => {
+    expect(await refusal(run())).toMatch(message);
+    expect(currentMemory()).toBe(backend);
+    expect(scope(() => square(tensor([1])).dtype)).toBe("f32");
+  }); // prettier-ignore
+});
