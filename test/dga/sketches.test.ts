@@ -88,6 +88,8 @@ test("a sketch does not depend on what it is made together with", async () => {
   });
   const pieces = await sketchGradients(counting, domains, { maxExamples: 3 });
   expect(rows).toEqual([3, 3]);
+  expectNear(pieces.losses, together.losses, 1e-5);
+  expectNear(pieces.norms, together.norms, 1e-4);
   expect(await sketchGradients(counting, domains)).toEqual(together);
   expect(rows).toEqual([3, 3, 6]);
   const even = await sketchGradients(model, [domains[0], batch(5, 3)]);
