@@ -5,19 +5,18 @@ import { errorCode, GradmixError } from "../errors.ts";
 import type { ByteSource } from "../nn/safetensors.ts";
 import { reason } from "./system-errors.ts";
 
-/** The calls that writing needs; tests hand in a disk that fills up. */
-export type WriteFs = Pick<
-  typeof nodeFs,
-  | "openSync"
-  | "writeSync"
-  | "fsyncSync"
-  | "ftruncateSync"
-  | "closeSync"
-  | "renameSync"
-  | "linkSync"
-  | "rmSync"
-  | "mkdirSync"
->;
+/** The calls of node:fs that writing needs; tests hand in a disk that fills up. */
+export interface WriteFs {
+  openSync(path: string, flags: string): number;
+  writeSync(file: number, bytes: Uint8Array, offset?: number, length?: number): number;
+  fsyncSync(file: number): void;
+  ftruncateSync(file: number, length: number): void;
+  closeSync(file: number): void;
+  renameSync(from: string, to: string): void;
+  linkSync(from: string, to: string): void;
+  rmSync(path: string, options?: { force?: boolean; recursive?: boolean }): void;
+  mkdirSync(path: string, options: { recursive: true }): string | undefined;
+}
 
 /** Names of files that a killed writer may leave behind. */
 export const temporaryName: RegExp = /^\..+\.\d+\.tmp$/;
