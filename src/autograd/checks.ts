@@ -26,8 +26,13 @@ export function wantLike(op: string, what: string, spec: Spec, like: Spec): void
     );
 }
 
-/** Throws `shape` unless the value is a list. */
-export function wantList(op: string, what: string, value: unknown): asserts value is readonly unknown[] {
+/** Throws `shape` unless the value is a list; the message says of what. */
+export function wantList(
+  op: string,
+  what: string,
+  value: unknown,
+  of: "integers" | "tensors" = "integers",
+): asserts value is readonly unknown[] {
   if (!Array.isArray(value))
-    throw new GradmixError("shape", `${op}: ${what} is ${show(value)}, not a list of integers`);
+    throw new GradmixError("shape", `${op}: ${what} is ${show(value)}, not a list of ${of}`);
 }

@@ -1,6 +1,6 @@
 /** Trains step by step: evaluates, saves checkpoints, tells of each step, and leaves the weights and the model at the end. */
 import type { Bases } from "../dga/bases.ts";
-import type { Checkpoint } from "../dga/config.ts";
+import type { Checkpoint } from "../dga/checkpoint.ts";
 import type { Trainer, WeightPair } from "../dga/trainer.ts";
 import { GradmixError } from "../errors.ts";
 import { formatJson, type Json, parseJson } from "../json.ts";

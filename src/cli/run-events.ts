@@ -1,5 +1,5 @@
 /** What a training run tells while it runs and when it ends, and where its files go. Plain data. */
-import type { Checkpoint } from "../dga/config.ts";
+import type { Checkpoint } from "../dga/checkpoint.ts";
 import type { TrainConfig } from "./train-config.ts";
 
 /**

@@ -12,7 +12,7 @@
  */
 import * as nodeFs from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
-import type { Checkpoint } from "../dga/config.ts";
+import type { Checkpoint } from "../dga/checkpoint.ts";
 import type { ResumeLine, RunStore, StepMetrics } from "./run-events.ts";
 import type { TrainConfig } from "./train-config.ts";
 import { errorCode, GradmixError } from "../errors.ts";

@@ -4,7 +4,7 @@
  */
 import type { Backend } from "../backends/backend.ts";
 import { loadTokenizer } from "../data/index.node.ts";
-import type { Checkpoint } from "../dga/config.ts";
+import type { Checkpoint } from "../dga/checkpoint.ts";
 import { createTrainer, type Trainer } from "../dga/trainer.ts";
 import { GradmixError } from "../errors.ts";
 import { shutdown } from "../init.ts";

@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { loadTokenizer, type Tokenizer } from "../data/index.node.ts";
-import type { Checkpoint } from "../dga/config.ts";
+import type { Checkpoint } from "../dga/checkpoint.ts";
 import { GradmixError } from "../errors.ts";
 import { createGPT, type GPT, type GPTConfig, type ResolvedGPTConfig, resolveGPTConfig } from "../nn/gpt.ts";
 import { fromHuggingFace, huggingFaceConfig } from "../nn/huggingface.ts";

@@ -5,7 +5,7 @@ import { arraysOf, countOf, recordOf, wrongCheckpoint } from "../nn/saved-arrays
 import { show } from "../options.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { fingerprint } from "./bases.ts";
-import type { Checkpoint } from "./config.ts";
+import type { Checkpoint } from "./checkpoint.ts";
 import { checkGathered, savedGathered } from "./gathered.ts";
 import { firstScales, isScale, type LossScaleOptions, restoreLossScale, type Scales } from "./loss-scale.ts";
 import { restoreMixer } from "./mixer.ts";

@@ -14,7 +14,7 @@ import { GradmixError } from "../errors.ts";
 import type { Examples, Model, TokenBatch } from "../nn/model.ts";
 import { checkRange, show } from "../options.ts";
 import { mixtureOf } from "./bases.ts";
-import type { Checkpoint } from "./config.ts";
+import type { Checkpoint } from "./checkpoint.ts";
 import { meanLoss } from "./evaluation.ts";
 import { nothing } from "./gathered.ts";
 import type { Alignments } from "./measurements.ts";

@@ -4,7 +4,7 @@
  * SHA-256 of header and data, so that a file cut short or altered anywhere is recognised.
  */
 import { createHash, type Hash } from "node:crypto";
-import type { Checkpoint, CheckpointArray } from "../dga/config.ts";
+import type { Checkpoint, CheckpointArray } from "../dga/checkpoint.ts";
 import { GradmixError } from "../errors.ts";
 import { type ByteSource, inMemory } from "../nn/safetensors.ts";
 import { isObject } from "../json.ts";

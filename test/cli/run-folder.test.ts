@@ -11,7 +11,7 @@ import { readCheckpoint, writeCheckpoint } from "gradmix/node";
 import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
 import { writeFileAtomic, type WriteFs } from "#dist/node/files.js";
 import { checkFree, findRun, listCheckpoints, openRunFolder, truncateMetrics } from "#dist/cli/run-folder.js";
-import type { Checkpoint, CheckpointArray } from "#dist/dga/config.js";
+import type { Checkpoint, CheckpointArray } from "#dist/dga/checkpoint.js";
 import type { StepMetrics } from "#dist/cli/run-events.js";
 import type { TrainConfig } from "#dist/cli/train-config.js";
 import { formatJson } from "#dist/json.js";

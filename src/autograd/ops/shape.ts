@@ -210,7 +210,7 @@ export function pad(x: Tensor, starts: readonly number[], shape: Shape): Tensor 
 
 /** Joins tensors along an axis. */
 export function concat(xs: readonly Tensor[], axis: number): Tensor {
-  wantList("concat", "what to join", xs);
+  wantList("concat", "what to join", xs, "tensors");
   wantTensors("concat", xs);
   if (xs.length === 0) throw new GradmixError("shape", "concat: no tensors were given");
   return apply1(concatOp, xs, { axis: normaliseAxis(axis, xs[0].rank, "concat") });
@@ -263,7 +263,7 @@ export function split(x: Tensor, parts: number | readonly number[], axis: number
  * `shape` for none, and for tensors of different shapes or types.
  */
 export function stack(xs: readonly Tensor[], axis: number): Tensor {
-  wantList("stack", "what to join", xs);
+  wantList("stack", "what to join", xs, "tensors");
   wantTensors("stack", xs);
   if (xs.length === 0) throw new GradmixError("shape", "stack: no tensors were given");
   xs.forEach((x, n) => wantLike("stack", `tensor ${n}`, x, xs[0]));
