@@ -22,9 +22,12 @@ function optionsTaking(): string[] {
     .map((file) => readFileSync(resolve(dist, file), "utf8"))
     .join("\n");
   const found = new Set<string>();
-  for (const [name, value] of [core, data, dga, nn, kit].flatMap((part) => Object.entries(part))) {
+  const entries = [core, data, dga, dga.rules, dga.combinators, nn, kit];
+  for (const [name, value] of entries.flatMap((part) => Object.entries<unknown>({ ...part }))) {
     if (typeof value !== "function" || /^[A-Z]/.test(name)) continue;
-    const declared = new RegExp(`export declare (?:async )?(?:function\\*? ${name}\\b|const ${name}:)`);
+    // A function is exported under the name that it was declared with, but for `rules.static`.
+    const own = name === "static" ? value.name : name;
+    const declared = new RegExp(`export declare (?:async )?(?:function\\*? ${own}\\b|const ${own}:)`);
     const from = declarations.search(declared);
     expect(from, `the declaration of ${name}`).toBeGreaterThanOrEqual(0);
     // The parameters: up to the parenthesis that closes them.
@@ -80,7 +83,7 @@ const wrongGpt = Object.fromEntries(
 const wrongEstimate = { maxExamples: counts, lossScale: [0, 3, "1"], parameters: ["head"] };
 const x = () => core.ones([2, 3]);
 const parameter = () => model.parameters.list[0];
-const rule = () => dga.dga();
+const rule = () => dga.rules.dga();
 const training = (): object => ({
   model,
   mixer: dga.createMixer({ domains: names, rule: { name: "dga" } }),
@@ -342,17 +345,17 @@ const cases: Readonly<Record<string, Case | readonly Case[]>> = {
     valid: { sketch: { rank: 2 } },
     wrong: wrongEstimate,
   },
-  dga: { call: dga.dga, valid: { eta: 1 }, wrong: { eta: [-1], normalise: ["cosin"] } },
-  ado: { call: dga.ado, valid: {} },
-  doge: { call: dga.doge, valid: {} },
-  doremi: { call: dga.doremi, valid: {} },
-  grape: { call: dga.grape, valid: { targets: ["x"] } },
-  importanceSampling: { call: dga.importanceSampling, valid: { histogram: [1, 1] } },
-  odm: { call: dga.odm, valid: {} },
-  rnb: { call: dga.rnb, valid: {} },
-  staticWeights: { call: dga.staticWeights, valid: { weights: [0.5, 0.5] } },
-  temperature: { call: dga.temperature, valid: { sizes: [1, 2] } },
-  uniform: { call: dga.uniform, valid: {} },
+  dga: { call: dga.rules.dga, valid: { eta: 1 }, wrong: { eta: [-1], normalise: ["cosin"] } },
+  ado: { call: dga.rules.ado, valid: {} },
+  doge: { call: dga.rules.doge, valid: {} },
+  doremi: { call: dga.rules.doremi, valid: {} },
+  grape: { call: dga.rules.grape, valid: { targets: ["x"] } },
+  importanceSampling: { call: dga.rules.importanceSampling, valid: { histogram: [1, 1] } },
+  odm: { call: dga.rules.odm, valid: {} },
+  rnb: { call: dga.rules.rnb, valid: {} },
+  static: { call: dga.rules.static, valid: { weights: [0.5, 0.5] } },
+  temperature: { call: dga.rules.temperature, valid: { sizes: [1, 2] } },
+  uniform: { call: dga.rules.uniform, valid: {} },
   createRule: { call: dga.createRule, valid: { name: "dga", eta: 1 }, free: ["name"] },
   combine: {
     call: (options: dga.CombinatorOptions) => dga.combine(rule(), [options]),
@@ -360,15 +363,16 @@ const cases: Readonly<Record<string, Case | readonly Case[]>> = {
     free: ["name"],
   },
   repetitionCap: {
-    call: (options: Parameters<typeof dga.repetitionCap>[1]) => dga.repetitionCap(rule(), options),
+    call: (options: Parameters<typeof dga.combinators.repetitionCap>[1]) =>
+      dga.combinators.repetitionCap(rule(), options),
     valid: { sizes: [1, 2], tokens: 1, repetitions: 4 },
   },
   tokenBudget: {
-    call: (options: { budgets: number[]; tokens: number }) => dga.tokenBudget(rule(), options),
+    call: (options: { budgets: number[]; tokens: number }) => dga.combinators.tokenBudget(rule(), options),
     valid: { budgets: [1, 2], tokens: 1 },
   },
   checkRule: {
-    call: (options: kit.CheckRuleOptions) => kit.checkRule(() => dga.uniform(), options),
+    call: (options: kit.CheckRuleOptions) => kit.checkRule(() => dga.rules.uniform(), options),
     valid: { numRuns: 1 },
   },
   listFiles: { call: (options: data.ListOptions) => data.listFiles([text()], options), valid: {} },

@@ -4,15 +4,12 @@
  */
 import { sketchSink, zeros } from "gradmix";
 import {
-  ceiling,
-  combine,
   type CombinatorOptions,
+  combinators,
+  combine,
   createMixer,
   createRule,
-  ema,
-  floor,
   type RuleOptions,
-  warmup,
 } from "gradmix/dga";
 import { adamw, createSchedule } from "gradmix/nn";
 import { expect, test } from "vitest";
@@ -46,7 +43,7 @@ const optimizer = (option: string) => (value: unknown) => {
 
 const sketch = (option: string) => (value: unknown) => {
   setCurrentMemory(createReferenceBackend());
-  return sketchSink({ offsets: [0, 1], parameters: [zeros([2, 2])], [option]: value });
+  return sketchSink({ segments: [0, 1], parameters: [zeros([2, 2])], [option]: value });
 };
 
 const much = [1e12, 1e12, 1e12, 1e12];
@@ -83,10 +80,10 @@ test.each<[string, string, (value: unknown) => unknown]>([
   ["warmup: updates", "integer [0, ∞)", combinator("warmup", "updates")],
   ["etaSchedule: updates", "integer [1, ∞)", combinator("etaSchedule", "updates", { decay: "linear" })],
   ["etaSchedule: final", "[0, 1]", combinator("etaSchedule", "final", { decay: "linear", updates: 3 })],
-  ["ema's beta", "(0, 1]", (value) => ema(anyRule, value as number)],
-  ["the floor", "[0, 1]", (value) => floor(anyRule, value as number)],
-  ["the ceiling", "(0, 1]", (value) => ceiling(anyRule, value as number)],
-  ["the warmup", "integer [0, ∞)", (value) => warmup(anyRule, value as number)],
+  ["ema's beta", "(0, 1]", (value) => combinators.ema(anyRule, value as number)],
+  ["the floor", "[0, 1]", (value) => combinators.floor(anyRule, value as number)],
+  ["the ceiling", "(0, 1]", (value) => combinators.ceiling(anyRule, value as number)],
+  ["the warmup", "integer [0, ∞)", (value) => combinators.warmup(anyRule, value as number)],
   ["sketchSink: rank", "integer [1, ∞)", sketch("rank")],
   ["updateEvery", "integer [1, ∞)", mixer("updateEvery")],
   ["updateAfter", "integer [0, ∞)", mixer("updateAfter")],

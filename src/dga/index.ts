@@ -20,24 +20,21 @@ export {
   type TargetSignal,
 } from "./rule.ts";
 export { createRule, ruleNames, type RuleName, type RuleOptions } from "./rules/index.ts";
-export { dga, dgaDefaults, type DgaOptions } from "./rules/dga.ts";
+export * as rules from "./rules/public.ts";
+export { dgaDefaults, type DgaOptions } from "./rules/dga.ts";
 export { type Normalisation, normalisations } from "./rules/normalisation.ts";
-export { ado, type AdoOptions } from "./rules/ado.ts";
-export { doge, type DogeOptions } from "./rules/doge.ts";
-export { doremi, type DoremiOptions } from "./rules/doremi.ts";
-export { grape, type GrapeOptions } from "./rules/grape.ts";
-export { odm, type OdmOptions } from "./rules/odm.ts";
-export { rnb, type RnbOptions } from "./rules/rnb.ts";
-export { temperature, type TemperatureOptions } from "./rules/temperature.ts";
-export { importanceSampling, type ImportanceSamplingOptions } from "./rules/importance-sampling.ts";
-export { staticWeights, type StaticOptions } from "./rules/static.ts";
-export { uniform, type UniformOptions } from "./rules/uniform.ts";
-export { ceiling, floor, repetitionCap, tokenBudget } from "./combinators/bounds.ts";
-export { ema } from "./combinators/ema.ts";
-export { etaSchedule } from "./combinators/eta-schedule.ts";
+export type { AdoOptions } from "./rules/ado.ts";
+export type { DogeOptions } from "./rules/doge.ts";
+export type { DoremiOptions } from "./rules/doremi.ts";
+export type { GrapeOptions } from "./rules/grape.ts";
+export type { OdmOptions } from "./rules/odm.ts";
+export type { RnbOptions } from "./rules/rnb.ts";
+export type { TemperatureOptions } from "./rules/temperature.ts";
+export type { ImportanceSamplingOptions } from "./rules/importance-sampling.ts";
+export type { StaticOptions } from "./rules/static.ts";
+export type { UniformOptions } from "./rules/uniform.ts";
+export * as combinators from "./combinators/public.ts";
 export { combinatorNames, type CombinatorOptions, combine, type RunFacts } from "./combinators/index.ts";
-export { shrinkage } from "./combinators/shrinkage.ts";
-export { warmup } from "./combinators/warmup.ts";
 export { type Bases, type BasesOptions, createBases, type Histogram, mixtureOf } from "./bases.ts";
 export { parseBases, type ParseBasesOptions } from "./bases-text.ts";
 export {

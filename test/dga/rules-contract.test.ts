@@ -1,27 +1,19 @@
 /** What rules say of themselves, hand to combinators, remember, and refuse: by tables of all there is. */
 import {
-  ado,
   combinatorNames,
   type CombinatorOptions,
+  combinators,
   combine,
   createMixer,
   createRule,
-  dga,
-  doge,
-  doremi,
-  etaSchedule,
-  grape,
   normalisations,
-  odm,
-  repetitionCap,
   restoreMixer,
-  rnb,
   type Rule,
   type RuleOptions,
+  rules,
   type Signal,
   type SignalName,
   type Step,
-  tokenBudget,
 } from "gradmix/dga";
 import { names, signal } from "gradmix/testing";
 import fc from "fast-check";
@@ -83,21 +75,24 @@ describe("the step that a rule hands to what is around it", () => {
     return seen[0];
   };
   const targets = ["first", "second"];
-  const rules: [Rule, number][] = [
-    ...normalisations.map((normalise): [Rule, number] => [dga({ name: "dga", normalise, eta: 0.3 }), 0.3]),
-    [doge({ name: "doge", eta: 0.3 }), 0.3],
-    [doge({ name: "doge", towards: "target" }), 0.01],
+  const stepping: [Rule, number][] = [
+    ...normalisations.map((normalise): [Rule, number] => [
+      rules.dga({ name: "dga", normalise, eta: 0.3 }),
+      0.3,
+    ]),
+    [rules.doge({ name: "doge", eta: 0.3 }), 0.3],
+    [rules.doge({ name: "doge", towards: "target" }), 0.01],
     ...(["raw", "clipped", "cosine"] as const).map((normalise): [Rule, number] => [
-      grape({ name: "grape", targets, normalise }),
+      rules.grape({ name: "grape", targets, normalise }),
       1.5,
     ]),
-    [doremi(), 1],
+    [rules.doremi(), 1],
   ];
   test("has the rule's η; NaN, and no part, for what was not measured", () => {
     fc.assert(
       fc.property(signal(3, { mild: true }), fc.subarray([0, 1, 2]), (given, on) => {
         const tokens = [0, 1, 2].map((i) => (on.includes(i) ? 4 : 0));
-        for (const [rule, eta] of rules) {
+        for (const [rule, eta] of stepping) {
           const { among, direction, eta: own } = stepOf(rule, { ...given, tokens });
           expect(own).toBe(eta);
           expect(among ?? [true, true, true]).toEqual(tokens.map((n) => n > 0));
@@ -116,7 +111,7 @@ describe("the step that a rule hands to what is around it", () => {
       preconditionedTargetNorm: 8,
     };
     const errors = (normalise: (typeof normalisations)[number], more: Signal = {}): unknown[] => {
-      const { errorOf: scaled } = stepOf(dga({ name: "dga", normalise }), { ...given, ...more });
+      const { errorOf: scaled } = stepOf(rules.dga({ name: "dga", normalise }), { ...given, ...more });
       return [0, 1, 2].map((i) => scaled?.(i, 6));
     };
     expect(errors("raw")).toEqual([6, 6, 6]);
@@ -131,31 +126,31 @@ describe("the step that a rule hands to what is around it", () => {
 });
 
 describe("a saved memory", () => {
-  const one = grape({ name: "grape", targets: ["s"] });
-  const two = grape({ name: "grape", targets: ["s", "t"] });
+  const one = rules.grape({ name: "grape", targets: ["s"] });
+  const two = rules.grape({ name: "grape", targets: ["s", "t"] });
   const off = "does not lie on the simplex";
   const cases: [Rule, Record<string, number[]>, string | null][] = [
-    [dga(), { alpha: [0, 0.4, 0.6] }, null],
-    [dga(), { alpha: [0.2, 0.2, 0.6 + 0.9e-9] }, null],
-    [dga(), { alpha: [0.2, 0.2, 0.6 - 0.9e-9] }, null],
-    [dga(), { alpha: [0.2, 0.2, 0.6 + 1.5e-9] }, `alpha ${off}`],
-    [dga(), { alpha: [0.2, 0.2, 0.6 - 1.5e-9] }, `alpha ${off}`],
-    [dga(), { alpha: [1.5, -0.5, 0] }, `alpha ${off}`],
+    [rules.dga(), { alpha: [0, 0.4, 0.6] }, null],
+    [rules.dga(), { alpha: [0.2, 0.2, 0.6 + 0.9e-9] }, null],
+    [rules.dga(), { alpha: [0.2, 0.2, 0.6 - 0.9e-9] }, null],
+    [rules.dga(), { alpha: [0.2, 0.2, 0.6 + 1.5e-9] }, `alpha ${off}`],
+    [rules.dga(), { alpha: [0.2, 0.2, 0.6 - 1.5e-9] }, `alpha ${off}`],
+    [rules.dga(), { alpha: [1.5, -0.5, 0] }, `alpha ${off}`],
     [one, { alpha: [0, 0, 1] }, null],
     [one, { alpha: [1.5, -0.5, 0] }, `alpha ${off}`],
     [two, { targets: [0, 1] }, null],
     [two, { targets: [0.5, 0.6] }, `targets ${off}`],
-    [doremi(), { excess: [0, -1, 2] }, null],
-    [doremi(), { excess: [0, -0.5, 0] }, "an excess loss is negative"],
-    [odm(), { known: [0, 1, 1], rewards: [0, -2, 3] }, null],
-    [odm(), { known: [0, 1, 0.5] }, "known is neither 0 nor 1 somewhere"],
-    [ado(), { count: [64], prior: [0, 0, 1], credit: [0, 0, 1], average: [0, 0, 1] }, null],
-    [ado(), { count: [-1] }, "count is -1"],
-    [ado(), { count: [65] }, "count is 65"],
-    [ado(), { count: [0.5] }, "count is 0.5"],
-    [ado(), { prior: [0.5, -0.1, 0.6] }, "prior is negative somewhere"],
-    [ado(), { average: [0.5, -0.1, 0.6] }, "average is negative somewhere"],
-    [ado(), { credit: [0.5, -0.1, 0.6] }, "credit is negative somewhere"],
+    [rules.doremi(), { excess: [0, -1, 2] }, null],
+    [rules.doremi(), { excess: [0, -0.5, 0] }, "an excess loss is negative"],
+    [rules.odm(), { known: [0, 1, 1], rewards: [0, -2, 3] }, null],
+    [rules.odm(), { known: [0, 1, 0.5] }, "known is neither 0 nor 1 somewhere"],
+    [rules.ado(), { count: [64], prior: [0, 0, 1], credit: [0, 0, 1], average: [0, 0, 1] }, null],
+    [rules.ado(), { count: [-1] }, "count is -1"],
+    [rules.ado(), { count: [65] }, "count is 65"],
+    [rules.ado(), { count: [0.5] }, "count is 0.5"],
+    [rules.ado(), { prior: [0.5, -0.1, 0.6] }, "prior is negative somewhere"],
+    [rules.ado(), { average: [0.5, -0.1, 0.6] }, "average is negative somewhere"],
+    [rules.ado(), { credit: [0.5, -0.1, 0.6] }, "credit is negative somewhere"],
   ];
   test.each(cases.map(([rule, memory, fault]) => [rule.name, memory, fault, rule] as const))(
     "of %s: %j: %s",
@@ -185,7 +180,7 @@ describe("a saved memory", () => {
 });
 
 describe("what is refused, in which words", () => {
-  const raw = dga({ name: "dga", normalise: "raw" });
+  const raw = rules.dga({ name: "dga", normalise: "raw" });
   const stay = "the weights stay as they are";
   const update = (rule: Rule, given: object) => () => rule.update(rule.init(abc), given);
   const make =
@@ -194,7 +189,7 @@ describe("what is refused, in which words", () => {
       createRule(options as RuleOptions).init(domains as string[]);
   const gram = [1, 0, 0, 0, 1, 0, 0, 0, 1];
   const given = { alignments: [1, 2, 3], norms: [1, 1, 1], targetNorm: 1 };
-  const s = grape({ name: "grape", targets: ["s"] });
+  const s = rules.grape({ name: "grape", targets: ["s"] });
   const own = { name: "s", alignments: [1, 2, 3], norm: 1, loss: 1 };
   const shrunk = combine(raw, [{ name: "shrinkage" }]);
   const falling = { losses: [1, 2, 3], tokensSeen: [1, 2, 3] };
@@ -237,64 +232,76 @@ describe("what is refused, in which words", () => {
       `dga: tokens of domain "a" is -1; ${stay}`,
       update(raw, { alignments: [1, 2, 3], tokens: [-1, 1, -2] }),
     ],
-    ["numeric", `dga: norms of domain "a" is -1; ${stay}`, update(dga(), { ...given, norms: [-1, 1, -2] })],
+    [
+      "numeric",
+      `dga: norms of domain "a" is -1; ${stay}`,
+      update(rules.dga(), { ...given, norms: [-1, 1, -2] }),
+    ],
     [
       "numeric",
       `ado: tokensSeen of domain "a" is -1; ${stay}`,
-      update(ado(), { ...falling, tokensSeen: [-1, -2, 3] }),
+      update(rules.ado(), { ...falling, tokensSeen: [-1, -2, 3] }),
     ],
     // A count of the run, whatever was measured.
     [
       "numeric",
       `ado: tokensSeen of domain "b" is -2; ${stay}`,
-      update(ado(), { ...falling, tokensSeen: [1, -2, 3], tokens: [1, 0, 1] }),
+      update(rules.ado(), { ...falling, tokensSeen: [1, -2, 3], tokens: [1, 0, 1] }),
     ],
     [
       "numeric",
       `dga: targetNorm, the norm of the target's gradient, is -1; ${stay}`,
-      update(dga(), { ...given, targetNorm: -1 }),
+      update(rules.dga(), { ...given, targetNorm: -1 }),
     ],
     [
       "numeric",
       `dga: targetNorm, the norm of the target's gradient, is Infinity; ${stay}`,
-      update(dga(), { ...given, targetNorm: Infinity }),
+      update(rules.dga(), { ...given, targetNorm: Infinity }),
     ],
     [
       "numeric",
       `dga: targetNorm, the norm of the target's gradient, is "1"; ${stay}`,
-      update(dga(), { ...given, targetNorm: "1" }),
+      update(rules.dga(), { ...given, targetNorm: "1" }),
     ],
-    ["config", "dga: the signal has no targetNorm", update(dga(), { ...given, targetNorm: undefined })],
+    ["config", "dga: the signal has no targetNorm", update(rules.dga(), { ...given, targetNorm: undefined })],
 
-    ["config", "rnb: the signal has no gram", update(rnb(), {})],
-    ["config", "rnb: gram is 3, not a list of numbers", update(rnb(), { gram: 3 })],
-    ["config", "rnb: a Gram matrix of 3 numbers for 3 domains", update(rnb(), { gram: [1, 2, 3] })],
-    ["numeric", `rnb: gram of domains "b" and "b" is -1; ${stay}`, update(rnb(), { gram: gram.with(4, -1) })],
+    ["config", "rnb: the signal has no gram", update(rules.rnb(), {})],
+    ["config", "rnb: gram is 3, not a list of numbers", update(rules.rnb(), { gram: 3 })],
+    ["config", "rnb: a Gram matrix of 3 numbers for 3 domains", update(rules.rnb(), { gram: [1, 2, 3] })],
+    [
+      "numeric",
+      `rnb: gram of domains "b" and "b" is -1; ${stay}`,
+      update(rules.rnb(), { gram: gram.with(4, -1) }),
+    ],
     [
       "numeric",
       `rnb: gram of domains "a" and "c" is Infinity; ${stay}`,
-      update(rnb(), { gram: gram.with(2, Infinity) }),
+      update(rules.rnb(), { gram: gram.with(2, Infinity) }),
     ],
     [
       "numeric",
       `rnb: gram of domains "c" and "b" is "0"; ${stay}`,
-      update(rnb(), { gram: (gram as unknown[]).with(7, "0") }),
+      update(rules.rnb(), { gram: (gram as unknown[]).with(7, "0") }),
     ],
     [
       "numeric",
       `rnb: gram of domains "a" and "c" is 0.5, and the other way round 0.25; it must be symmetric; ${stay}`,
-      update(rnb(), { gram: gram.with(2, 0.5).with(6, 0.25) }),
+      update(rules.rnb(), { gram: gram.with(2, 0.5).with(6, 0.25) }),
     ],
     [
       "numeric",
       `rnb: gram of domains "b" and "c" is 0.25, and the other way round 0.5; it must be symmetric; ${stay}`,
-      update(rnb(), { gram: gram.with(5, 0.25).with(7, 0.5) }),
+      update(rules.rnb(), { gram: gram.with(5, 0.25).with(7, 0.5) }),
     ],
-    ["config", "target: 2 values for 3 domains", () => rnb({ name: "rnb", target: [0.5, 0.5] }).init(abc)],
+    [
+      "config",
+      "target: 2 values for 3 domains",
+      () => rules.rnb({ name: "rnb", target: [0.5, 0.5] }).init(abc),
+    ],
     [
       "config",
       "target: they sum to 1.5, not to 1",
-      () => rnb({ name: "rnb", target: [0.5, 0.5, 0.5] }).init(abc),
+      () => rules.rnb({ name: "rnb", target: [0.5, 0.5, 0.5] }).init(abc),
     ],
 
     ["config", "shrinkage: the signal has no standardErrors", update(shrunk, { alignments: [1, 2, 3] })],
@@ -372,12 +379,12 @@ describe("what is refused, in which words", () => {
     [
       "numeric",
       `ado: losses of domain "a" is -1, and its curves are of losses ≥ 0; ${stay}`,
-      update(ado(), { ...falling, losses: [-1, -2, 1] }),
+      update(rules.ado(), { ...falling, losses: [-1, -2, 1] }),
     ],
     [
       "numeric",
       `ado: losses of domain "c" is -2, and its curves are of losses ≥ 0; ${stay}`,
-      update(ado(), { ...falling, losses: [0, 0, -2] }),
+      update(rules.ado(), { ...falling, losses: [0, 0, -2] }),
     ],
     [
       "config",
@@ -441,7 +448,7 @@ describe("what is refused, in which words", () => {
 
   test("what is not measured is not looked at, and what is 0 is a number", () => {
     const k = 4;
-    const rule = rnb();
+    const rule = rules.rnb();
     const full = [4, 1, 2, 0, 1, 4, 2, 0, 2, 2, 4, 0, 0, 0, 0, 0];
     // The row and column of one that was not measured may hold anything.
     const junk = full.map((value, at) =>
@@ -451,7 +458,9 @@ describe("what is refused, in which words", () => {
     expect(rule.update(rule.init(names(k)), { gram: junk as number[], tokens })).toEqual(
       rule.update(rule.init(names(k)), { gram: full, tokens }),
     );
-    const zero = dga().update(dga().init(abc), { alignments: [0, 0, 0], norms: [0, 0, 0], targetNorm: 0 });
+    const zero = rules
+      .dga()
+      .update(rules.dga().init(abc), { alignments: [0, 0, 0], norms: [0, 0, 0], targetNorm: 0 });
     expectNear(zero.weights, [1 / 3, 1 / 3, 1 / 3], 1e-15);
     expect(() =>
       combine(raw, [{ name: "shrinkage" }]).update(shrunk.init(abc), {
@@ -462,7 +471,8 @@ describe("what is refused, in which words", () => {
   });
 
   test("halves of a Gram matrix may differ by a thousandth of the two norms' product, and no more", () => {
-    const at = (difference: number) => update(rnb(), { gram: [4, 1, 0, 1 + difference, 9, 0, 0, 0, 1] });
+    const at = (difference: number) =>
+      update(rules.rnb(), { gram: [4, 1, 0, 1 + difference, 9, 0, 0, 0, 1] });
     // Norms 2 and 3; the halves are compared by half.
     expect(at(0.0119)).not.toThrow();
     expect(at(-0.0119)).not.toThrow();
@@ -470,10 +480,10 @@ describe("what is refused, in which words", () => {
       expect(errorOf(at(difference)).message).toContain("it must be symmetric");
     // Entries whose product, and whose difference, no double holds.
     const huge = [1e308, -1e308, -1e308, 1e308].map((value) => value * 1.7);
-    expect(() => rnb().update(rnb().init(["a", "b"]), { gram: huge })).not.toThrow();
-    expect(errorOf(() => rnb().update(rnb().init(["a", "b"]), { gram: huge.with(1, 1.7e308) })).code).toBe(
-      "numeric",
-    );
+    expect(() => rules.rnb().update(rules.rnb().init(["a", "b"]), { gram: huge })).not.toThrow();
+    expect(
+      errorOf(() => rules.rnb().update(rules.rnb().init(["a", "b"]), { gram: huge.with(1, 1.7e308) })).code,
+    ).toBe("numeric");
   });
 });
 
@@ -491,7 +501,7 @@ describe("combinators", () => {
   test.each(Object.values(options))(
     "$name is called by its name, and leaves fixed weights without needs",
     (one) => {
-      expect(combine(dga(), [one]).name).toBe(`${one.name}(dga)`);
+      expect(combine(rules.dga(), [one]).name).toBe(`${one.name}(dga)`);
       const rule = combine(createRule({ name: "uniform" }), [one]);
       expect(rule.name).toBe(`${one.name}(uniform)`);
       expect(rule.needs).toEqual([]);
@@ -544,8 +554,10 @@ describe("combinators", () => {
   });
   test("directly around a rule they check as well", () => {
     const off = { tokens: 100 } as unknown as { tokens: number; budgets: number[] };
-    expect(errorOf(() => tokenBudget(dga(), off)).message).toBe("tokenBudget: budgets is missing");
-    expect(errorOf(() => tokenBudget(dga(), { budgets: [1], tokens: 0 })).message).toMatch(
+    expect(errorOf(() => combinators.tokenBudget(rules.dga(), off)).message).toBe(
+      "tokenBudget: budgets is missing",
+    );
+    expect(errorOf(() => combinators.tokenBudget(rules.dga(), { budgets: [1], tokens: 0 })).message).toMatch(
       /^tokenBudget: tokens: 0 /,
     );
     const sizes = [1, 1, 1];
@@ -555,25 +567,29 @@ describe("combinators", () => {
       ["sizes", null],
     ] as const)
       expect(
-        errorOf(() => repetitionCap(dga(), { sizes, repetitions: 1, tokens: 1, [name]: bad })).message,
+        errorOf(() =>
+          combinators.repetitionCap(rules.dga(), { sizes, repetitions: 1, tokens: 1, [name]: bad }),
+        ).message,
       ).toMatch(new RegExp(`^repetitionCap: ${name}: ${bad} `));
-    expect(errorOf(() => etaSchedule(dga(), 3 as never))).toMatchObject({
+    expect(errorOf(() => combinators.etaSchedule(rules.dga(), 3 as never))).toMatchObject({
       code: "config",
       message: "etaSchedule: factor: 3 does not fit; it must be a function",
     });
-    expect(errorOf(() => etaSchedule(rnb(), () => 1)).message).toBe(
+    expect(errorOf(() => combinators.etaSchedule(rules.rnb(), () => 1)).message).toBe(
       'etaSchedule: the rule "rnb" takes no step of a size η; leave the schedule out',
     );
     const message = (rule: Rule): string => errorOf(() => combine(rule, [options.shrinkage])).message;
-    expect(message(rnb())).toContain('shrinkage: the rule "rnb" steps on gram; it can be around one that');
-    expect(message(ado())).toContain('shrinkage: the rule "ado" steps on losses, tokensSeen; it can');
+    expect(message(rules.rnb())).toContain(
+      'shrinkage: the rule "rnb" steps on gram; it can be around one that',
+    );
+    expect(message(rules.ado())).toContain('shrinkage: the rule "ado" steps on losses, tokensSeen; it can');
     for (const list of [{ name: "ema" }, null])
-      expect(errorOf(() => combine(dga(), list as never)).message).toMatch(
+      expect(errorOf(() => combine(rules.dga(), list as never)).message).toMatch(
         /^combinators: .* it must be a list of options$/,
       );
   });
   test("what is thrown by other code than ours is thrown on", () => {
-    const broken = { ...dga(), get needs(): never { throw new TypeError("broken"); } }; // prettier-ignore
+    const broken = { ...rules.dga(), get needs(): never { throw new TypeError("broken"); } }; // prettier-ignore
     expect(() => combine(broken, [options.ema])).toThrow(TypeError);
   });
 });
@@ -582,8 +598,8 @@ test("with η = 0 nothing is mixed in either", () => {
   const start = [0.7, 0.2, 0.1];
   const given: Signal = { gram: [1, 0, 0, 0, 1, 0, 0, 0, 1], losses: [3, 2, 1], referenceLosses: [1, 1, 1] };
   for (const rule of [
-    doge({ name: "doge", eta: 0, smoothing: 0.5, start }),
-    doremi({ name: "doremi", eta: 0, smoothing: 0.5, start }),
+    rules.doge({ name: "doge", eta: 0, smoothing: 0.5, start }),
+    rules.doremi({ name: "doremi", eta: 0, smoothing: 0.5, start }),
   ])
     expect(rule.update(rule.init(abc), given).weights).toEqual(rule.init(abc).weights);
 });
@@ -601,7 +617,7 @@ describe("numbers at the ends of doubles", () => {
     expect(errorOf(() => none.init([])).message).toBe("domains: at least one is needed");
   });
   test("grape: rates of losses of next to nothing are bounded", () => {
-    const rule = grape({ name: "grape", targets: ["s", "t"], normalise: "raw" });
+    const rule = rules.grape({ name: "grape", targets: ["s", "t"], normalise: "raw" });
     const target = (name: string, alignments: number[]) => ({ name, alignments, norm: 1, loss: 1e-300 });
     const next = rule.update(rule.init(abc), {
       targets: [target("s", [1e300, 0, -1e300]), target("t", [-1e300, 0, 1e300])],
@@ -610,23 +626,23 @@ describe("numbers at the ends of doubles", () => {
       expect(values.every(Number.isFinite)).toBe(true);
   });
   test("odm: rewards of absurd losses are bounded, in both directions", () => {
-    const rule = odm({ name: "odm", decay: 0 });
+    const rule = rules.odm({ name: "odm", decay: 0 });
     const state = rule.update(rule.init(abc), { losses: [1.7e308, -1.7e308, 1] });
     expect(state.memory["rewards"]).toEqual([1e300, -1e300, 3]);
   });
   test("ado: the floor is half of the even share where that is less than a hundredth", () => {
     const least = (k: number): number =>
       Math.min(
-        ...ado({ name: "ado", start: [1, ...new Array<number>(k - 1).fill(0)] }).init(names(k)).weights,
+        ...rules.ado({ name: "ado", start: [1, ...new Array<number>(k - 1).fill(0)] }).init(names(k)).weights,
       );
     expect(least(40)).toBe(0.01);
     expect(least(50)).toBe(0.01);
     expect(least(100)).toBe(1 / 200);
-    expect(ado({ name: "ado", floor: 1 }).init(["a"]).weights).toEqual([1]);
-    expect(dga({ name: "dga", floor: 1 }).init(["a"]).weights).toEqual([1]);
+    expect(rules.ado({ name: "ado", floor: 1 }).init(["a"]).weights).toEqual([1]);
+    expect(rules.dga({ name: "dga", floor: 1 }).init(["a"]).weights).toEqual([1]);
   });
   test("ado: points at one n, or losses whose squares overflow, have no curve that falls", () => {
-    const rule = ado({ name: "ado", policyRate: 1, floor: 0, minPoints: 3 });
+    const rule = rules.ado({ name: "ado", policyRate: 1, floor: 0, minPoints: 3 });
     const run = (of: (t: number) => Signal): readonly number[] => {
       let state = rule.init(abc);
       for (let t = 1; t <= 4; t++) state = rule.update(state, of(t));
@@ -639,7 +655,7 @@ describe("numbers at the ends of doubles", () => {
     expectNear(huge, [0, 1, 0], 1e-12);
   });
   test("ado: a first token counts as a point, and so does a loss of 0", () => {
-    const rule = ado({ name: "ado", policyRate: 1, floor: 0, minPoints: 3 });
+    const rule = rules.ado({ name: "ado", policyRate: 1, floor: 0, minPoints: 3 });
     let state = rule.init(abc);
     for (let t = 1; t <= 3; t++) state = rule.update(state, { losses: [3 / t, 1, 0], tokensSeen: [t, 0, 0] });
     expectNear(state.weights, [1, 0, 0], 1e-12);

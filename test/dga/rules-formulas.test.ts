@@ -1,22 +1,15 @@
 /** The siblings of DGA against their papers' formulas, written out; and on losses whose gradients are known. */
 import {
-  ado,
-  combine,
   type CombinatorOptions,
+  combinators,
+  combine,
   createMixer,
   createRule,
-  dga,
-  doge,
-  doremi,
-  grape,
-  odm,
   restoreMixer,
-  rnb,
   type Rule,
+  rules,
   type RuleState,
-  shrinkage,
   type Signal,
-  temperature,
 } from "gradmix/dga";
 import { simplexPoint } from "gradmix/testing";
 import fc from "fast-check";
@@ -41,11 +34,13 @@ const abc = ["a", "b", "c"];
 describe("temperature", () => {
   test("is n^τ: sizes for 1, uniform for 0, XLM-R's 0.3 by default", () => {
     const weights = (exponent?: number): readonly number[] =>
-      temperature({
-        name: "temperature",
-        sizes: { a: 1, c: 100, b: 10 },
-        ...(exponent === undefined ? {} : { exponent }),
-      }).init(abc).weights;
+      rules
+        .temperature({
+          name: "temperature",
+          sizes: { a: 1, c: 100, b: 10 },
+          ...(exponent === undefined ? {} : { exponent }),
+        })
+        .init(abc).weights;
     close(weights(1), [1 / 111, 10 / 111, 100 / 111]);
     close(weights(0), [1 / 3, 1 / 3, 1 / 3]);
     const p = [1, 10 ** 0.3, 100 ** 0.3];
@@ -60,7 +55,7 @@ describe("temperature", () => {
       [[1, 2], /^sizes: 2 values for 3 domains$/],
       [[1, NaN, 1], /^sizes: "b" has NaN;/],
     ] as const) {
-      const error = errorOf(() => temperature({ name: "temperature", sizes }).init(abc));
+      const error = errorOf(() => rules.temperature({ name: "temperature", sizes }).init(abc));
       expect(error.code).toBe("config");
       expect(error.message).toMatch(message);
     }
@@ -79,31 +74,40 @@ describe("doge", () => {
     const mean = (1 + Math.SQRT2 + 3) / 3;
     const scores = [-1, 0, 3].map((s) => Math.min(5, Math.max(0, s / mean)));
     close(
-      run(doge({ name: "doge", eta: 0.7 }), abc, [{ gram }]).weights,
+      run(rules.doge({ name: "doge", eta: 0.7 }), abc, [{ gram }]).weights,
       softmax(scores.map((s) => 0.7 * s)),
     );
     const huge = gram.map((g) => 1e8 * g);
-    close(run(doge({ name: "doge", eta: 0.7 }), abc, [{ gram: huge }]).weights, softmax([0, 0, 0.7 * 5]));
+    close(
+      run(rules.doge({ name: "doge", eta: 0.7 }), abc, [{ gram: huge }]).weights,
+      softmax([0, 0, 0.7 * 5]),
+    );
   });
   test("without a domain's own gradient, as in the authors' code", () => {
     const mean = (1 + Math.SQRT2 + 3) / 3;
     const scores = [-1 - 1, 0 - 2, 3 - 9].map((s) => Math.min(5, Math.max(0, s / mean)));
     close(
-      run(doge({ name: "doge", eta: 0.7, own: false }), abc, [{ gram }]).weights,
+      run(rules.doge({ name: "doge", eta: 0.7, own: false }), abc, [{ gram }]).weights,
       softmax(scores.map((s) => 0.7 * s)),
     );
     // Three pairs of which two agree.
     const pairs = [4, 1, 0, 1, 9, 2, 0, 2, 16];
     close(
-      run(doge({ name: "doge", eta: 0.7, own: false }), abc, [{ gram: pairs }]).weights,
+      run(rules.doge({ name: "doge", eta: 0.7, own: false }), abc, [{ gram: pairs }]).weights,
       softmax([1 / 3, 3 / 3, 2 / 3].map((s) => 0.7 * s)),
     );
-    expect(errorOf(() => doge({ name: "doge", own: "no" as unknown as boolean })).message).toMatch(
+    expect(errorOf(() => rules.doge({ name: "doge", own: "no" as unknown as boolean })).message).toMatch(
       /^doge: own: "no"/,
     );
   });
   test("towards a target, with smoothing", () => {
-    const rule = doge({ name: "doge", towards: "target", eta: 2, smoothing: 0.3, start: [0.5, 0.25, 0.25] });
+    const rule = rules.doge({
+      name: "doge",
+      towards: "target",
+      eta: 2,
+      smoothing: 0.3,
+      start: [0.5, 0.25, 0.25],
+    });
     const stepped = softmax([0.4, 0.1, 0].map((s, i) => (2 * s) / 2 + Math.log([0.5, 0.25, 0.25][i])));
     close(
       run(rule, abc, [{ alignments: [0.4, 0.1, -9], norms: [1, 2, 3] }]).weights,
@@ -111,10 +115,10 @@ describe("doge", () => {
     );
   });
   test("refuses a direction that it does not know, and a Gram matrix of another size", () => {
-    expect(errorOf(() => doge({ name: "doge", towards: "targets" as "target" })).message).toMatch(
+    expect(errorOf(() => rules.doge({ name: "doge", towards: "targets" as "target" })).message).toMatch(
       /^doge: towards: "targets" is not known; did you mean "target"\?/,
     );
-    const rule = doge();
+    const rule = rules.doge();
     expect(errorOf(() => rule.update(rule.init(abc), { gram: [1, 2] })).message).toBe(
       "doge: a Gram matrix of 2 numbers for 3 domains",
     );
@@ -128,7 +132,7 @@ describe("rnb", () => {
     const q = [0.2, 0.3, 0.5];
     const v = [0, 1, 2].map((i) => q.reduce((sum, x, j) => sum + gram[3 * i + j] * x, 0));
     const norm = Math.hypot(...v);
-    const rule = rnb({ name: "rnb", target: { a: 0.2, b: 0.3, c: 0.5 }, lambda: 4 });
+    const rule = rules.rnb({ name: "rnb", target: { a: 0.2, b: 0.3, c: 0.5 }, lambda: 4 });
     const wanted = softmax(v.map((x) => (4 * x) / norm));
     close(run(rule, abc, [{ gram }]).weights, wanted);
     close(run(rule, abc, [{ gram: [9, 0, 0, 0, 1, 0, 0, 0, 1] }, { gram }]).weights, wanted);
@@ -139,7 +143,7 @@ describe("rnb", () => {
 
 describe("doremi", () => {
   test("grows what is worse than the reference, clipped at 0, and mixes in a little of all", () => {
-    const rule = doremi();
+    const rule = rules.doremi();
     const state = run(rule, abc, [{ losses: [3, 2, 1], referenceLosses: [2, 2.5, 0.8] }]);
     const stepped = softmax([1, 0, 0.2]);
     close(
@@ -148,7 +152,7 @@ describe("doremi", () => {
     );
   });
   test("keeps the last excess of a domain that was not drawn", () => {
-    const rule = doremi({ name: "doremi", smoothing: 0 });
+    const rule = rules.doremi({ name: "doremi", smoothing: 0 });
     const first = { losses: [3, 2, 1], referenceLosses: [2, 2, 1] };
     const state = run(rule, abc, [
       first,
@@ -160,7 +164,7 @@ describe("doremi", () => {
 
 describe("odm", () => {
   test("is Exp3 with decaying exploration and importance-weighted rewards", () => {
-    const rule = odm();
+    const rule = rules.odm();
     let rewards = [0, 0, 0];
     let weights = [1 / 3, 1 / 3, 1 / 3];
     let state = rule.init(abc);
@@ -181,7 +185,7 @@ describe("odm", () => {
 
 describe("grape", () => {
   test("moves z to the target that improves least, then α to the domains that serve z", () => {
-    const rule = grape({ name: "grape", targets: ["s", "t"], eta: 2, mu: 3, normalise: "raw" });
+    const rule = rules.grape({ name: "grape", targets: ["s", "t"], eta: 2, mu: 3, normalise: "raw" });
     const targets = [
       { name: "s", alignments: [1, 0.5, 0], norm: 1, loss: 2 },
       { name: "t", alignments: [-0.2, 0.1, 0.6], norm: 1, loss: 0.5 },
@@ -194,7 +198,7 @@ describe("grape", () => {
     close(state.weights, softmax([0, 1, 2].map((i) => 2 * (z[0] * rates[0][i] + z[1] * rates[1][i]))));
   });
   test("clips the gradients of the domains and of log ℓ, not of ℓ", () => {
-    const rule = grape({ name: "grape", targets: ["s"], eta: 2 });
+    const rule = rules.grape({ name: "grape", targets: ["s"], eta: 2 });
     // ‖∇log ℓ‖ is 6 / 4; of the domains' gradients the second is longer than 1.
     const targets = [{ name: "s", alignments: [0.9, 3, -0.3], norm: 6, loss: 4 }];
     const rates = [0.9 / 4 / 1.5, 3 / 4 / 1.5 / 2, -0.3 / 4 / 1.5];
@@ -205,7 +209,12 @@ describe("grape", () => {
     close(run(rule, abc, [{ targets: far, norms: [0.5, 2, 1] }]).weights, softmax(plain.map((r) => 2 * r)));
   });
   test("with μ = 0 the targets keep their weights", () => {
-    const rule = grape({ name: "grape", targets: ["s", "t"], mu: 0, targetWeights: { t: 0.8, s: 0.2 } });
+    const rule = rules.grape({
+      name: "grape",
+      targets: ["s", "t"],
+      mu: 0,
+      targetWeights: { t: 0.8, s: 0.2 },
+    });
     const target = { name: "s", alignments: [1, 0.5, 0], norm: 1, loss: 2 };
     const state = run(rule, abc, [
       { targets: [target, { ...target, name: "t", loss: 9 }], norms: [1, 1, 1] },
@@ -219,8 +228,14 @@ describe("grape", () => {
         fc.array(fc.double({ min: -2, max: 2, noNaN: true }), { minLength: 3, maxLength: 3 }),
         (start, alignments) => {
           const norms = [2, 0.5, 3];
-          const one = grape({ name: "grape", targets: ["t"], eta: 0.7, beta: 0.4, start: [...start] });
-          const same = dga({ name: "dga", normalise: "clipped", eta: 0.7, beta: 0.4, start: [...start] });
+          const one = rules.grape({ name: "grape", targets: ["t"], eta: 0.7, beta: 0.4, start: [...start] });
+          const same = rules.dga({
+            name: "dga",
+            normalise: "clipped",
+            eta: 0.7,
+            beta: 0.4,
+            start: [...start],
+          });
           const targets = [{ name: "t", alignments, norm: 4, loss: 1 }];
           expect(run(one, abc, [{ targets, norms }]).weights).toEqual(
             run(same, abc, [{ alignments, norms, targetNorm: 4 }]).weights,
@@ -230,7 +245,7 @@ describe("grape", () => {
     );
   });
   test("refuses targets that are not its own, and a loss that is none", () => {
-    const rule = grape({ name: "grape", targets: ["s"], normalise: "raw" });
+    const rule = rules.grape({ name: "grape", targets: ["s"], normalise: "raw" });
     const target = { name: "s", alignments: [1, 2, 3], norm: 1, loss: 1 };
     const message = (targets: NonNullable<Signal["targets"]>): string =>
       errorOf(() => rule.update(rule.init(abc), { targets })).message;
@@ -245,7 +260,7 @@ describe("grape", () => {
     }
     expect(message([{ ...target, alignments: [1, NaN, 1] }])).toContain('domain "b" is NaN');
     for (const targets of [[], "s", ["s", "s"], undefined])
-      expect(errorOf(() => grape({ name: "grape", targets: targets as string[] })).message).toMatch(
+      expect(errorOf(() => rules.grape({ name: "grape", targets: targets as string[] })).message).toMatch(
         /^grape: targets/,
       );
   });
@@ -255,7 +270,7 @@ describe("ado", () => {
   /** Domains whose losses fall as ε + b·n^−c. */
   const curve = (n: number): number[] => [1 + 400 * n ** -0.5, 2 + 4 * n ** -0.1, 3];
   test("prefers the domain that falls fastest by its fitted curve, and follows the paper's averages", () => {
-    const rule = ado();
+    const rule = rules.ado();
     let state = rule.init(abc);
     let [credit, average] = [
       [1 / 3, 1 / 3, 1 / 3],
@@ -285,7 +300,8 @@ describe("ado", () => {
     expect(b).toBeGreaterThan(c);
   });
   test("starts from the sizes of the domains, unless it is told where", () => {
-    const start = (options: object): readonly number[] => ado({ name: "ado", ...options }).init(abc).weights;
+    const start = (options: object): readonly number[] =>
+      rules.ado({ name: "ado", ...options }).init(abc).weights;
     close(start({ sizes: { a: 20, b: 30, c: 50 } }), [0.2, 0.3, 0.5]);
     close(start({ sizes: [1, 1, 998] }), [0.01, 0.01, 0.98]);
     close(start({ sizes: [20, 30, 50], start: [0.5, 0.25, 0.25] }), [0.5, 0.25, 0.25]);
@@ -293,7 +309,13 @@ describe("ado", () => {
   });
   test("a prior weighs on the preference", () => {
     // Equal curves, policy all of the preference: ρ ∝ μ·h^s with h = μ.
-    const rule = ado({ name: "ado", start: [0.5, 0.3, 0.2], policyRate: 1, creditRate: 1e-9, floor: 0 });
+    const rule = rules.ado({
+      name: "ado",
+      start: [0.5, 0.3, 0.2],
+      policyRate: 1,
+      creditRate: 1e-9,
+      floor: 0,
+    });
     const signals = Array.from({ length: 5 }, (_, t) => ({
       losses: abc.map(() => curve(3000 * (t + 1))[0]),
       tokensSeen: [3000 * (t + 1), 0, 0],
@@ -307,7 +329,7 @@ describe("ado", () => {
     );
   });
   test("keeps its history bounded, and its floor", () => {
-    const rule = ado({ name: "ado", policyRate: 1, floor: 0.05 });
+    const rule = rules.ado({ name: "ado", policyRate: 1, floor: 0.05 });
     let state = rule.init(abc);
     const size = JSON.stringify(rule.init(abc)).length;
     for (let t = 1; t <= 300; t++) {
@@ -319,7 +341,7 @@ describe("ado", () => {
     expect(state.weights[0]).toBeGreaterThan(state.weights[2]);
   });
   test("every point that it keeps lies on the curve, also once they are thinned", () => {
-    const rule = ado();
+    const rule = rules.ado();
     let state = rule.init(abc);
     for (let t = 1; t <= 140; t++) {
       const n = 100 * t;
@@ -332,7 +354,7 @@ describe("ado", () => {
     }
   });
   test("losses that rise have no preference", () => {
-    const rule = ado();
+    const rule = rules.ado();
     const signals = Array.from({ length: 9 }, (_, t) => ({
       losses: [t, 2 * t, 3 * t],
       tokensSeen: [t + 1, 0, 0],
@@ -343,14 +365,14 @@ describe("ado", () => {
 
 describe("dga's other normalisations", () => {
   test("adam is the cosine with the preconditioned target", () => {
-    const rule = dga({ name: "dga", normalise: "adam", eta: 3, beta: 1 });
+    const rule = rules.dga({ name: "dga", normalise: "adam", eta: 3, beta: 1 });
     const signal = { preconditionedAlignments: [2, -1, 0], preconditionedTargetNorm: 4, norms: [1, 2, 3] };
     close(run(rule, abc, [signal]).weights, softmax([3 * 0.5, (3 * -1) / 8, 0]));
   });
 });
 
 describe("shrinkage", () => {
-  const inner = dga({ name: "dga", normalise: "raw", eta: 1, beta: 1 });
+  const inner = rules.dga({ name: "dga", normalise: "raw", eta: 1, beta: 1 });
   const given = (alignments: number[], standardErrors: (number | null)[]): Signal => ({
     alignments,
     standardErrors,
@@ -362,12 +384,19 @@ describe("shrinkage", () => {
     ];
     const spread = 7 - (0.25 + 1 + 4) / 3;
     const wanted = a.map((x, i) => 3 + ((x - 3) * spread) / (spread + s[i] ** 2));
-    close(run(shrinkage(inner), abc, [given(a, s)]).weights, softmax(wanted));
+    close(run(combinators.shrinkage(inner), abc, [given(a, s)]).weights, softmax(wanted));
   });
   test("without errors it changes nothing; with errors larger than the spread the rule rests", () => {
-    close(run(shrinkage(inner), abc, [given([1, 2, 6], [0, 0, 0])]).weights, softmax([1, 2, 6]));
-    close(run(shrinkage(inner), abc, [given([1, 2, 6], [null, null, null])]).weights, softmax([1, 2, 6]));
-    close(run(shrinkage(inner), abc, [given([1, 2, 6], [9, 9, 9])]).weights, [1 / 3, 1 / 3, 1 / 3]);
+    close(run(combinators.shrinkage(inner), abc, [given([1, 2, 6], [0, 0, 0])]).weights, softmax([1, 2, 6]));
+    close(
+      run(combinators.shrinkage(inner), abc, [given([1, 2, 6], [null, null, null])]).weights,
+      softmax([1, 2, 6]),
+    );
+    close(run(combinators.shrinkage(inner), abc, [given([1, 2, 6], [9, 9, 9])]).weights, [
+      1 / 3,
+      1 / 3,
+      1 / 3,
+    ]);
   });
   test("lowers the squared error of noisy alignments", () => {
     const next = random(7);
@@ -387,7 +416,7 @@ describe("shrinkage", () => {
       const errors = truth.map((_, i) => (i % 3) + 0.2);
       const noisy = truth.map((x, i) => x + errors[i] * gaussian(next));
       const names = truth.map((_, i) => `d${i}`);
-      run(shrinkage(spy), names, [given(noisy, errors)]);
+      run(combinators.shrinkage(spy), names, [given(noisy, errors)]);
       const now = seen[seen.length - 1];
       truth.forEach((x, i) => {
         plain += (noisy[i] - x) ** 2;
@@ -397,7 +426,7 @@ describe("shrinkage", () => {
     expect(shrunk).toBeLessThan(0.6 * plain);
   });
   test("refuses errors that are none, naming the domain", () => {
-    const rule = shrinkage(inner);
+    const rule = combinators.shrinkage(inner);
     const message = (signal: Signal): string => errorOf(() => rule.update(rule.init(abc), signal)).message;
     expect(message({ alignments: [1, 2, 3] })).toContain("no standardErrors");
     expect(message(given([1, 2, 3], [1, -1, 1]))).toContain('domain "b" is -1');
@@ -410,7 +439,7 @@ describe("combine", () => {
   const weights = (list: CombinatorOptions[], facts = {}): readonly number[] =>
     combine(rule, list, facts).init(abc).weights;
   test("puts them around the rule in order, by name", () => {
-    const made = combine(dga(), [
+    const made = combine(rules.dga(), [
       { name: "shrinkage" },
       { name: "etaSchedule", decay: "cosine", updates: 10 },
       { name: "ema", beta: 0.5 },
@@ -429,7 +458,7 @@ describe("combine", () => {
     close(weights([budget], { tokens: 100 }), [0.4, 0.4, 0.2]);
   });
   test("a schedule of η falls to its end", () => {
-    const scheduled = combine(dga({ name: "dga", normalise: "raw", eta: 1, beta: 1 }), [
+    const scheduled = combine(rules.dga({ name: "dga", normalise: "raw", eta: 1, beta: 1 }), [
       { name: "etaSchedule", decay: "linear", updates: 2, final: 0.5 },
     ]);
     const alignments = [1, 0, -1];
@@ -439,14 +468,14 @@ describe("combine", () => {
     );
   });
   test("schedules and shrinks whatever alignments the rule steps on", () => {
-    const adam = dga({ name: "dga", normalise: "adam", eta: 2, beta: 1 });
+    const adam = rules.dga({ name: "dga", normalise: "adam", eta: 2, beta: 1 });
     const half: CombinatorOptions = { name: "etaSchedule", decay: "linear", updates: 1, final: 0.5 };
     const signal = { preconditionedAlignments: [0.8, 0.4, 0], preconditionedTargetNorm: 1, norms: [1, 1, 1] };
     // The factor is 1 at the first update and ½ from the second on.
     close(run(combine(adam, [half]), abc, [signal, signal]).weights, softmax([2.4, 1.2, 0]));
     const errors = { ...signal, standardErrors: [9, 9, 9] };
     close(run(combine(adam, [{ name: "shrinkage" }]), abc, [errors]).weights, [1 / 3, 1 / 3, 1 / 3]);
-    const several = grape({ name: "grape", targets: ["t"], eta: 2, normalise: "raw" });
+    const several = rules.grape({ name: "grape", targets: ["t"], eta: 2, normalise: "raw" });
     const targets = [{ name: "t", alignments: [0.8, 0.4, 0], norm: 1, loss: 1 }];
     close(run(combine(several, [half]), abc, [{ targets }, { targets }]).weights, softmax([2.4, 1.2, 0]));
   });
@@ -455,11 +484,13 @@ describe("combine", () => {
       errorOf(() =>
         combine(inner, [name === "shrinkage" ? { name } : { name, decay: "linear" as const, updates: 3 }]),
       ).message;
-    expect(message(odm(), "etaSchedule")).toMatch(
+    expect(message(rules.odm(), "etaSchedule")).toMatch(
       /^combinators\[0\]: etaSchedule: the rule "odm" takes no step of a size η;/,
     );
-    expect(message(doge(), "shrinkage")).toContain('the rule "doge" steps on gram');
-    expect(message(grape({ name: "grape", targets: ["t"] }), "shrinkage")).toContain("steps on targets");
+    expect(message(rules.doge(), "shrinkage")).toContain('the rule "doge" steps on gram');
+    expect(message(rules.grape({ name: "grape", targets: ["t"] }), "shrinkage")).toContain(
+      "steps on targets",
+    );
     // Fixed weights stay what they are.
     close(weights([{ name: "shrinkage" }]), [0.7, 0.2, 0.1]);
   });
@@ -489,20 +520,20 @@ describe("combine", () => {
 test("a saved memory that no update could have left is refused", () => {
   const cases: [Rule, Readonly<Record<string, number[]>>, string][] = [
     [
-      grape({ name: "grape", targets: ["s", "t"] }),
+      rules.grape({ name: "grape", targets: ["s", "t"] }),
       { targets: [0.5, 0.6] },
       "targets does not lie on the simplex",
     ],
     [
-      grape({ name: "grape", targets: ["s"] }),
+      rules.grape({ name: "grape", targets: ["s"] }),
       { alpha: [1.5, -0.5, 0] },
       "alpha does not lie on the simplex",
     ],
-    [doremi(), { excess: [0, -0.5, 0] }, "an excess loss is negative"],
-    [odm(), { known: [0, 1, 0.5] }, "known is neither 0 nor 1"],
-    [ado(), { count: [65] }, "count is 65"],
-    [ado(), { count: [0.5] }, "count is 0.5"],
-    [ado(), { prior: [0.5, -0.1, 0.6] }, "prior is negative somewhere"],
+    [rules.doremi(), { excess: [0, -0.5, 0] }, "an excess loss is negative"],
+    [rules.odm(), { known: [0, 1, 0.5] }, "known is neither 0 nor 1"],
+    [rules.ado(), { count: [65] }, "count is 65"],
+    [rules.ado(), { count: [0.5] }, "count is 0.5"],
+    [rules.ado(), { prior: [0.5, -0.1, 0.6] }, "prior is negative somewhere"],
   ];
   for (const [rule, changed, fault] of cases) {
     const mixer = createMixer({ domains: abc, rule });

@@ -4,15 +4,16 @@
  */
 import {
   combinatorNames,
+  combinators,
   type CombinatorOptions,
   combine,
   createMixer,
   createRule,
-  dga,
   type Rule,
   type RuleName,
   ruleNames,
   type RuleOptions,
+  rules,
   type RuleState,
   type Signal,
   sumOf,
@@ -59,7 +60,7 @@ const valid: { readonly [N in RuleName]: Required<Extract<RuleOptions, { name: N
     minPoints: 3,
   },
 };
-const combinators: {
+const entries: {
   readonly [N in CombinatorOptions["name"]]: Required<Extract<CombinatorOptions, { name: N }>>;
 } = {
   ema: { name: "ema", beta: 0.5 },
@@ -200,12 +201,12 @@ describe.each(Object.entries(valid))("%s", (name, options) => {
   });
 });
 
-describe.each(Object.entries(combinators))("the combinator %s", (_, options) => {
+describe.each(Object.entries(entries))("the combinator %s", (_, options) => {
   test("anything in the place of an option gives weights, or an error that names it", () => {
     fc.assert(
       fc.property(replacing(options), signal(K), ({ options: given, name: changed }, one) => {
         const error = answer(() => {
-          const rule = combine(dga(), [given as unknown as CombinatorOptions]);
+          const rule = combine(rules.dga(), [given as unknown as CombinatorOptions]);
           const state = rule.init(names(K));
           onSimplex(state);
           onSimplex(rule.update(state, one));
@@ -222,20 +223,29 @@ describe.each(Object.entries(combinators))("the combinator %s", (_, options) => 
 
 test("the tables cover every rule and every combinator", () => {
   expect(Object.keys(valid)).toEqual([...ruleNames]);
-  expect(Object.keys(combinators)).toEqual([...combinatorNames]);
+  expect(Object.keys(entries)).toEqual([...combinatorNames]);
+});
+
+test("users find every rule and every combinator under its name", () => {
+  expect(Object.keys(rules).sort()).toEqual([...ruleNames].sort());
+  expect(Object.keys(combinators).sort()).toEqual([...combinatorNames].sort());
+  for (const [name, make] of Object.entries<(options: never) => Rule>(rules))
+    expect(make(valid[name as RuleName] as never).name).toBe(name);
 });
 
 test("the list of combinators and a rule's options are what they should be", () => {
   for (const none of [null, undefined, "dga", 3, []])
     expect(errorOf(() => createRule(none as unknown as RuleOptions)).code).toBe("config");
   for (const none of [null, "ema", { name: "ema", beta: 0.5 }])
-    expect(errorOf(() => combine(dga(), none as unknown as CombinatorOptions[])).code).toBe("config");
-  expect(errorOf(() => dga({ name: "doge" } as unknown as { name: "dga" })).message).toContain("dga: name");
+    expect(errorOf(() => combine(rules.dga(), none as unknown as CombinatorOptions[])).code).toBe("config");
+  expect(errorOf(() => rules.dga({ name: "doge" } as unknown as { name: "dga" })).message).toContain(
+    "dga: name",
+  );
 });
 
 test("a mixer's domains are a list of names", () => {
   for (const domains of [[], ["a", "a"], ["a", 1], "abc", null, { length: 3 }])
-    expect(errorOf(() => createMixer({ domains: domains as string[], rule: dga() })).message).toMatch(
+    expect(errorOf(() => createMixer({ domains: domains as string[], rule: rules.dga() })).message).toMatch(
       /^(createMixer: )?domains: /,
     );
 });

@@ -3,7 +3,6 @@
  * Nothing of src/dga is used on the side of the formulas: sums are plain sums, and projections are found by bisection.
  */
 import {
-  ado,
   type AdoOptions,
   combine,
   createRule,
@@ -14,6 +13,7 @@ import {
   type OdmOptions,
   type RnbOptions,
   type Rule,
+  rules,
   type Signal,
 } from "gradmix/dga";
 import { names } from "gradmix/testing";
@@ -411,7 +411,7 @@ describe("ado", () => {
     const prior = shares(((options.start ?? options.sizes) as number[] | undefined) ?? [1, 1, 1, 1]);
     let [weights, credit, average] = [prior, prior, prior];
     let points: { seen: number; losses: (number | null)[] }[] = [];
-    const rule = ado({ name: "ado", ...options });
+    const rule = rules.ado({ name: "ado", ...options });
     let state = rule.init(names(k));
     const { prior: first, ...rest } = state.memory;
     expectNear(first, prior, 1e-15);

@@ -2,7 +2,7 @@
  * Bandits and importance weights, exactly: every sequence of draws is followed, and weighed by its probability. Nothing is sampled, so an
  * expectation is wrong only if a formula is.
  */
-import { basisAlignments, createBases, dga, odm, type Rule, type RuleState, sumOf } from "gradmix/dga";
+import { basisAlignments, createBases, type Rule, rules, type RuleState, sumOf } from "gradmix/dga";
 import { names, simplexPoint } from "gradmix/testing";
 import fc from "fast-check";
 import { expect, test } from "vitest";
@@ -53,7 +53,7 @@ const softmax = (logits: readonly number[]): number[] => {
 test("Exp3: the mirror step on importance-weighted losses has the regret of its theorem", () => {
   fc.assert(
     fc.property(game, fc.double({ min: 0.1, max: 1, noNaN: true }), ({ k, losses }, eta) => {
-      const rule: Rule = dga({ name: "dga", normalise: "raw", beta: 1, eta });
+      const rule: Rule = rules.dga({ name: "dga", normalise: "raw", beta: 1, eta });
       // Here 0 is right for what was not drawn: the estimate of its loss is ℓ/α with probability α, else 0.
       const exp3 = expected<RuleState>(
         rule.init(names(k)),
@@ -83,7 +83,7 @@ test("Exp3: the mirror step on importance-weighted losses has the regret of its 
 test("odm: what is expected of R̂ in a round, and of the rewards of all rounds", () => {
   fc.assert(
     fc.property(game, fc.constantFrom(0, 0.5, 0.9), ({ k, losses: rewards }, decay) => {
-      const rule = odm({ name: "odm", decay });
+      const rule = rules.odm({ name: "odm", decay });
       const drawing = (state: RuleState, drawn: number, loss: number): RuleState =>
         rule.update(state, {
           losses: state.weights.map((_, i) => (i === drawn ? loss : NaN)),

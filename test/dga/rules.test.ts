@@ -1,23 +1,20 @@
 /** Every rule keeps the promises of the interface; each keeps its own. */
 import {
+  createMixer,
   createRule,
   currentWeights,
-  createMixer,
-  dga,
   type DgaOptions,
   exponentiatedGradient,
-  importanceSampling,
   movingAverage,
-  normalise,
   normalisations,
+  normalise,
   projectFloor,
   type Rule,
   type RuleOptions,
+  rules,
   type RuleState,
   type Signal,
-  staticWeights,
   sumOf,
-  uniform,
   uniformWeights,
 } from "#dist/dga/index.js";
 import fc from "fast-check";
@@ -57,19 +54,20 @@ function follow(rule: Rule, domains: readonly string[], signals: readonly Signal
 
 describe("fixed rules", () => {
   test("uniform is 1/k, static what was given, importance sampling the histogram's shares", () => {
-    expect(uniform().init(names(4)).weights).toEqual([0.25, 0.25, 0.25, 0.25]);
-    expect(staticWeights({ name: "static", weights: [0.25, 0.75] }).init(["a", "b"]).weights).toEqual([
+    expect(rules.uniform().init(names(4)).weights).toEqual([0.25, 0.25, 0.25, 0.25]);
+    expect(rules.static({ name: "static", weights: [0.25, 0.75] }).init(["a", "b"]).weights).toEqual([
       0.25, 0.75,
     ]);
-    expect(staticWeights({ name: "static", weights: { b: 0.75, a: 0.25 } }).init(["a", "b"]).weights).toEqual(
-      [0.25, 0.75],
-    );
+    expect(rules.static({ name: "static", weights: { b: 0.75, a: 0.25 } }).init(["a", "b"]).weights).toEqual([
+      0.25, 0.75,
+    ]);
     expect(
-      importanceSampling({ name: "importanceSampling", histogram: [3, 0, 9] }).init(names(3)).weights,
+      rules.importanceSampling({ name: "importanceSampling", histogram: [3, 0, 9] }).init(names(3)).weights,
     ).toEqual([0.25, 0, 0.75]);
     expect(
-      importanceSampling({ name: "importanceSampling", histogram: { domain2: 9, domain0: 3 } }).init(names(3))
-        .weights,
+      rules
+        .importanceSampling({ name: "importanceSampling", histogram: { domain2: 9, domain0: 3 } })
+        .init(names(3)).weights,
     ).toEqual([0.25, 0, 0.75]);
   });
 
@@ -138,15 +136,17 @@ describe("dga's options", () => {
     [{ start: { domain9: 1 } }, /^start: there is no domain "domain9"/],
     [{ etta: 1 }, /^dga: there is no option "etta"; did you mean "eta"\?$/],
   ])("%j is refused", (options, message) => {
-    const error = errorOf(() => dga({ name: "dga", ...options } as DgaOptions).init(names(4)));
+    const error = errorOf(() => rules.dga({ name: "dga", ...options } as DgaOptions).init(names(4)));
     expect(error.code).toBe("config");
     expect(error.message).toMatch(message);
   });
 
   test("the ends of the ranges are allowed", () => {
-    expect(() => dga({ name: "dga", eta: 0, beta: 1, floor: 0 }).init(names(4))).not.toThrow();
-    expect(() => dga({ name: "dga", beta: Number.MIN_VALUE, floor: 0.2499 }).init(names(4))).not.toThrow();
-    expect(() => dga({ name: "dga", floor: 0.3 }).init(["only"])).not.toThrow();
+    expect(() => rules.dga({ name: "dga", eta: 0, beta: 1, floor: 0 }).init(names(4))).not.toThrow();
+    expect(() =>
+      rules.dga({ name: "dga", beta: Number.MIN_VALUE, floor: 0.2499 }).init(names(4)),
+    ).not.toThrow();
+    expect(() => rules.dga({ name: "dga", floor: 0.3 }).init(["only"])).not.toThrow();
   });
 });
 
@@ -181,7 +181,7 @@ describe("dga", () => {
   });
 
   test("one step by hand: k = 2, α = ½, ½, a = (ln 3, 0), η = 1 gives α = ¾, ¼; sampled is 0.9·½ + 0.1·¾", () => {
-    const rule = dga({ name: "dga", eta: 1, beta: 0.1, normalise: "raw" });
+    const rule = rules.dga({ name: "dga", eta: 1, beta: 0.1, normalise: "raw" });
     const state = rule.update(rule.init(["a", "b"]), { alignments: [Math.log(3), 0] });
     expectNear(alphaOf(state)[0], 0.75, 1e-15);
     expectNear(state.weights[0], 0.525, 1e-15);
@@ -191,7 +191,7 @@ describe("dga", () => {
     const k = 7;
     for (const floor of [0, 0.02])
       for (const normalise of normalisations) {
-        const rule = dga({ name: "dga", eta: 1.5, beta: 0.1, normalise, floor });
+        const rule = rules.dga({ name: "dga", eta: 1.5, beta: 0.1, normalise, floor });
         const next = random(42);
         let state = rule.init(names(k));
         let worst = 0;
@@ -237,7 +237,7 @@ describe("dga", () => {
 
   test("β is the weight of the new value, not of the old", () => {
     const after = (beta: number): number => {
-      const rule = dga({ name: "dga", beta, normalise: "raw" });
+      const rule = rules.dga({ name: "dga", beta, normalise: "raw" });
       return rule.update(rule.init(["a", "b"]), { alignments: [100, 0] }).weights[0];
     };
     expectNear(after(0.1), 0.55, 1e-12);
@@ -253,7 +253,7 @@ describe("dga", () => {
     fc.assert(
       fc.property(scaled, ({ a, norms, scale }) => {
         for (const kind of ["clipped", "cosine"] as const) {
-          const rule = dga({ name: "dga", normalise: kind, beta: 1 });
+          const rule = rules.dga({ name: "dga", normalise: kind, beta: 1 });
           const at = (s: number): readonly number[] =>
             rule.update(rule.init(names(4)), {
               alignments: a.map((x, i) => x * norms[i] * s * s),
@@ -272,7 +272,7 @@ describe("dga", () => {
       norms: number[],
       targetNorm: number,
     ): readonly number[] => {
-      const rule = dga({ name: "dga", normalise, beta: 1 });
+      const rule = rules.dga({ name: "dga", normalise, beta: 1 });
       return rule.update(rule.init(["a", "b"]), { alignments: [0.2, 0.1], norms, targetNorm }).weights;
     };
     expect(step("clipped", [0.5, 0.9], 0.4)).toEqual(step("raw", [], 0));
@@ -293,7 +293,7 @@ describe("dga", () => {
     fc.assert(
       fc.property(runsOf, ({ start, a, tokens, junk }) => {
         const k = a.length;
-        const rule = dga({ name: "dga", normalise: "raw", beta: 1, start: Array.from(start) });
+        const rule = rules.dga({ name: "dga", normalise: "raw", beta: 1, start: Array.from(start) });
         const state = rule.init(names(k));
         const given = a.map((x, i) => (tokens[i] > 0 ? x : junk));
         const next = rule.update(state, { alignments: given, tokens }).weights;
@@ -313,7 +313,7 @@ describe("dga", () => {
         on.forEach((i, j) => expect(Math.abs(next[i] - total * alone[j])).toBeLessThanOrEqual(1e-14));
       }),
     );
-    const rule = dga({ name: "dga", normalise: "raw" });
+    const rule = rules.dga({ name: "dga", normalise: "raw" });
     const state = rule.init(["a", "b"]);
     expect(errorOf(() => rule.update(state, { alignments: [0, 0], tokens: [1, NaN] })).message).toContain(
       'tokens of domain "b" is NaN',
@@ -323,7 +323,7 @@ describe("dga", () => {
   test("a domain that starts at 0 stays at 0 without a floor and is raised with one", () => {
     const start = [0.5, 0.5, 0];
     const run = (floor: number): RuleState => {
-      const rule = dga({ name: "dga", normalise: "raw", floor, start });
+      const rule = rules.dga({ name: "dga", normalise: "raw", floor, start });
       return rule.update(rule.init(names(3)), { alignments: [0, 0, 50] });
     };
     expect(run(0).weights[2]).toBe(0);

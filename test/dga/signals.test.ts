@@ -16,11 +16,11 @@ import {
   type Rule,
   ruleNames,
   type RuleOptions,
+  rules,
   type Signal,
   targetDirection,
   type Trainer,
   type TrainerOptions,
-  uniform,
 } from "gradmix/dga";
 import { adamw, createGPT, createSchedule, type TokenBatch } from "gradmix/nn";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
@@ -61,7 +61,7 @@ function setup(rule: RuleOptions | Rule, options: Partial<TrainerOptions> = {}, 
 }
 
 /** Options of every rule. */
-const rules: Record<string, RuleOptions> = {
+const optionsOf: Record<string, RuleOptions> = {
   uniform: { name: "uniform" },
   static: { name: "static", weights: [0.2, 0.3, 0.5] },
   temperature: { name: "temperature", sizes: [1, 2, 3] },
@@ -78,7 +78,7 @@ const rules: Record<string, RuleOptions> = {
 };
 
 test("the table has every rule", () => {
-  const covered = new Set(Object.values(rules).map(({ name }) => name));
+  const covered = new Set(Object.values(optionsOf).map(({ name }) => name));
   expect([...covered].sort()).toEqual([...ruleNames].sort());
 });
 
@@ -96,7 +96,7 @@ function spied(options: RuleOptions): { rule: Rule; signals: Signal[] } {
   return { rule, signals };
 }
 
-describe.each(Object.entries(rules))("%s", (_, options) => {
+describe.each(Object.entries(optionsOf))("%s", (_, options) => {
   test("trains, gets what it needs, and goes on from a checkpoint to the same bits", async () => {
     const { rule, signals } = spied(options);
     const whole = setup(rule);
@@ -126,16 +126,16 @@ describe.each(Object.entries(rules))("%s", (_, options) => {
 test("rules that need no target train without one; the others say what is missing", async () => {
   const bare = { target: null, targets: new Map<string, never>() };
   for (const name of ["doge", "rnb", "odm", "ado", "doremi"]) {
-    const trainer = setup(rules[name], bare);
+    const trainer = setup(optionsOf[name], bare);
     for (let i = 0; i < 4; i++) await trainer.step();
     trainer.dispose();
   }
-  expect(errorOf(() => setup(rules["dga"], bare)).message).toMatch(/rule dga: .*give a target$/);
-  expect(errorOf(() => setup(rules["grape"], bare)).message).toMatch(/rule grape: .*give targets$/);
+  expect(errorOf(() => setup(optionsOf["dga"], bare)).message).toMatch(/rule dga: .*give a target$/);
+  expect(errorOf(() => setup(optionsOf["grape"], bare)).message).toMatch(/rule grape: .*give targets$/);
   const trainer = (options: Partial<TrainerOptions>): Trainer => {
     const { reference: _, ...rest } = {
       ...options,
-      mixer: createMixer({ domains: names, rule: rules["doremi"] }),
+      mixer: createMixer({ domains: names, rule: optionsOf["doremi"] }),
       model: tiny(),
       domains,
       target: null,
@@ -176,8 +176,8 @@ describe("bases", () => {
     ["batch, one pass a domain", { estimator: "perDomain" }],
     ["step", { from: "step", refreshEvery: 2 }],
   ] as const)("P = I is Algorithm 1, bit for bit (%s)", async (_, alignment) => {
-    const plain = setup(rules["dga"], { alignment });
-    const based = setup(rules["dga"], { alignment, bases: identity });
+    const plain = setup(optionsOf["dga"], { alignment });
+    const based = setup(optionsOf["dga"], { alignment, bases: identity });
     for (let i = 0; i < 13; i++) {
       const [wanted, found] = [await plain.step(), await based.step()];
       expect(found.loss).toBe(wanted.loss);
@@ -198,7 +198,7 @@ describe("bases", () => {
   test.each(variants)(
     "domains are drawn with Σ wⱼ pⱼ; resumed to the same bits (%s)",
     async (_, bases, alignment) => {
-      const whole = setup(rules["dga"], { bases, ...(alignment === undefined ? {} : { alignment }) });
+      const whole = setup(optionsOf["dga"], { bases, ...(alignment === undefined ? {} : { alignment }) });
       const steps = [];
       for (let i = 0; i < 9; i++) {
         const step = await whole.step();
@@ -212,15 +212,15 @@ describe("bases", () => {
       const { final, domains: own } = whole.weights();
       expect(own.final).toEqual(mixtureOf(bases, final));
       expect([...final]).not.toEqual([1 / 3, 1 / 3, 1 / 3]);
-      const first = setup(rules["dga"], { bases, ...(alignment === undefined ? {} : { alignment }) });
+      const first = setup(optionsOf["dga"], { bases, ...(alignment === undefined ? {} : { alignment }) });
       for (let i = 0; i < 4; i++) await first.step();
       const saved = await first.save();
-      const second = setup(rules["dga"], { bases, ...(alignment === undefined ? {} : { alignment }) }, 9);
+      const second = setup(optionsOf["dga"], { bases, ...(alignment === undefined ? {} : { alignment }) }, 9);
       second.restore(saved);
       for (let i = 4; i < 9; i++) expect(await second.step()).toEqual(steps[i]);
       // Other bases of the same names are another run.
       const others = createBases({ left: [1, 0, 0], right: [0, 0.3, 0.7], all: [0.4, 0.3, 0.3] }, names);
-      expect(errorOf(() => setup(rules["dga"], { bases: others }).restore(saved)).message).toMatch(
+      expect(errorOf(() => setup(optionsOf["dga"], { bases: others }).restore(saved)).message).toMatch(
         /other bases/,
       );
     },
@@ -250,7 +250,7 @@ describe("bases", () => {
     const refused = (rule: RuleOptions | Rule, options: Partial<TrainerOptions>): string =>
       errorOf(() => setup(rule, options)).message;
     for (const rule of ["rnb", "grape"])
-      expect(refused(rules[rule], { alignment: { from: "step" } })).toMatch(
+      expect(refused(optionsOf[rule], { alignment: { from: "step" } })).toMatch(
         /which the training steps do not measure; leave from out, or use "batch"$/,
       );
     for (const estimator of ["perDomain", "forward", "sketch"] as const) {
@@ -261,18 +261,21 @@ describe("bases", () => {
       setup(raw, { bases: mixed, alignment: { estimator, bases: "direct" } }).dispose();
     }
     expect(
-      refused(combine(createRule(rules["dga"]), [{ name: "shrinkage" }]), {
+      refused(combine(createRule(optionsOf["dga"]), [{ name: "shrinkage" }]), {
         alignment: { estimator: "perDomain" },
       }),
     ).toMatch(/^estimator perDomain: it gives no standard errors, which rule .* asks for/);
 
-    expect(errorOf(() => setup(rules["rnb"], { bases: mixed })).message).toMatch(/rule rnb: with bases/);
+    expect(errorOf(() => setup(optionsOf["rnb"], { bases: mixed })).message).toMatch(/rule rnb: with bases/);
     expect(
       errorOf(() =>
-        setup(rules["dga"], { bases: mixed, mixer: createMixer({ domains: names, rule: uniform() }) }),
+        setup(optionsOf["dga"], {
+          bases: mixed,
+          mixer: createMixer({ domains: names, rule: rules.uniform() }),
+        }),
       ).message,
     ).toMatch(/^bases: the mixer must have their 3 names/);
-    expect(errorOf(() => setup(rules["dga"], { bases: mixed, domains: domains.slice(1) })).message).toBe(
+    expect(errorOf(() => setup(optionsOf["dga"], { bases: mixed, domains: domains.slice(1) })).message).toBe(
       "2 domains of windows for bases over 3",
     );
   });

@@ -4,7 +4,7 @@
  * Domains have quadratic losses Lᵢ(θ) = ½(θ − cᵢ)ᵀAᵢ(θ − cᵢ) and the target is mix(α̃), so that θ*(α), the hypergradient and the linearised
  * dynamics of DGA are exact.
  */
-import { dga, type Rule, type RuleState, uniformWeights } from "gradmix/dga";
+import { type Rule, rules, type RuleState, uniformWeights } from "gradmix/dga";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { gaussian, random } from "./arbitraries.ts";
@@ -232,7 +232,7 @@ function threshold(p: Problem): number {
 
 /** Distance from α̃ in the end, at its largest over the last rounds. */
 function settle(p: Problem, eta: number, start: Vector, rounds: number, sign: 1 | -1 = 1): number {
-  const rule = dga({ name: "dga", normalise: "raw", eta, beta: 1, start });
+  const rule = rules.dga({ name: "dga", normalise: "raw", eta, beta: 1, start });
   let state = rule.init(start.map((_, i) => `d${i}`));
   let theta = inner(p, start);
   let worst = 0;
@@ -268,7 +268,7 @@ describe("DGA", () => {
 
   test("a moving average of the weights does not save a step size that is too large", () => {
     const p = problem(1);
-    const rule = dga({ name: "dga", normalise: "raw", eta: 8 * threshold(p), beta: 0.1 });
+    const rule = rules.dga({ name: "dga", normalise: "raw", eta: 8 * threshold(p), beta: 0.1 });
     let state = rule.init(["a", "b", "c"]);
     let theta = inner(p, state.weights);
     let worst = 0;
@@ -290,7 +290,7 @@ describe("noise and the moving average", () => {
   const sigma = 1e-3;
   const simulate = (kappa: number, beta: number): number => {
     const eta = kappa / (s * gap);
-    const rule = dga({ name: "dga", normalise: "raw", eta, beta, start: p.planted });
+    const rule = rules.dga({ name: "dga", normalise: "raw", eta, beta, start: p.planted });
     const next = random(11);
     let state = rule.init(["a", "b"]);
     let theta = inner(p, p.planted);

@@ -1,17 +1,14 @@
 /** checkRule passes the rules that keep the invariants, and catches each way of breaking one, by its name. */
 import {
-  dga,
   exponentiatedGradient,
   initialState,
-  importanceSampling,
   measuredDomains,
   mirrorStep,
   movingAverage,
   need,
   normalise,
   type Rule,
-  staticWeights,
-  uniform,
+  rules,
   uniformWeights,
   within,
 } from "gradmix/dga";
@@ -47,24 +44,24 @@ const ofUpdates = [
 
 describe("the rules of this package", () => {
   test("uniform", () => {
-    expect(checkRule(() => uniform())).toEqual(expect.arrayContaining(always));
+    expect(checkRule(() => rules.uniform())).toEqual(expect.arrayContaining(always));
   });
   test("static and importanceSampling", () => {
     const shares: MakeRule = (domains) => {
       const weights = normalise(Object.values(byName(domains)));
-      return staticWeights({
+      return rules.static({
         name: "static",
         weights: Object.fromEntries(domains.map((name, i) => [name, weights[i]])),
       });
     };
     expect(checkRule(shares, { promises: { splits: false } })).toEqual(expect.arrayContaining(always));
     const histogram: MakeRule = (domains) =>
-      importanceSampling({ name: "importanceSampling", histogram: byName(domains) });
+      rules.importanceSampling({ name: "importanceSampling", histogram: byName(domains) });
     expect(checkRule(histogram, { promises: { splits: false } })).toEqual(expect.arrayContaining(always));
   });
   // test/dga/every-rule.test.ts runs all of them.
   test("dga has every invariant that is left out for no other rule", () => {
-    const done = checkRule((_, knobs) => dga({ name: "dga", normalise: "raw", ...knobs }), {
+    const done = checkRule((_, knobs) => rules.dga({ name: "dga", normalise: "raw", ...knobs }), {
       knobs: ["eta", "beta", "start"],
       promises: { mirror: true },
       longRun: 500,
@@ -73,7 +70,7 @@ describe("the rules of this package", () => {
     expect(done.length).toBe(22);
   });
   test("dga with a floor", () => {
-    const make: MakeRule = (_, knobs) => dga({ name: "dga", floor: 0.05, ...knobs });
+    const make: MakeRule = (_, knobs) => rules.dga({ name: "dga", floor: 0.05, ...knobs });
     expect(
       checkRule(make, { promises: { floor: 0.05 }, knobs: ["eta", "beta", "start"], longRun: 500 }),
     ).toEqual(expect.arrayContaining(ofUpdates));
@@ -212,7 +209,7 @@ describe("a broken rule is caught", () => {
     ],
     ["no object", null, /^checkRule: the options are null/],
   ])("%s that is none is refused", (_, options, message) => {
-    const error = errorOf(() => checkRule(() => uniform(), options as CheckRuleOptions));
+    const error = errorOf(() => checkRule(() => rules.uniform(), options as CheckRuleOptions));
     expect(error.code).toBe("config");
     expect(error.message).toMatch(message);
   });

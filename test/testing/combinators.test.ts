@@ -1,22 +1,15 @@
 /** Combinators keep the invariants around any rule, alone and nested, and do what they say. */
 import {
-  ceiling,
+  combinators,
   createMixer,
-  dga,
-  ema,
-  etaSchedule,
-  floor,
   klDivergence,
   projectBounds,
   projectFloor,
-  repetitionCap,
   restoreMixer,
   type Rule,
+  rules,
   sumOf,
-  tokenBudget,
-  uniform,
   update,
-  warmup,
 } from "gradmix/dga";
 import {
   checkRule,
@@ -32,7 +25,7 @@ import { describe, expect, test } from "vitest";
 import { errorOf } from "../errors.ts";
 import { expectNear } from "../near.ts";
 
-const inner = (knobs: Knobs = {}): Rule => dga({ name: "dga", normalise: "raw", beta: 1, ...knobs });
+const inner = (knobs: Knobs = {}): Rule => rules.dga({ name: "dga", normalise: "raw", beta: 1, ...knobs });
 
 describe("projectBounds", () => {
   const cases = fc.integer({ min: 1, max: 9 }).chain((k) =>
@@ -112,34 +105,52 @@ describe("every combinator keeps the invariants", () => {
   const cases: [string, (domains: readonly string[], knobs: Knobs) => Rule, CheckRuleOptions][] = [
     [
       "ema",
-      (_, { beta = 0.2, ...rest }) => ema(inner(rest), beta),
+      (_, { beta = 0.2, ...rest }) => combinators.ema(inner(rest), beta),
       { knobs: ["eta", "beta", "start"], promises: { mirror: true } },
     ],
-    ["floor", (_, knobs) => floor(inner(knobs), 0.05), { promises: { floor: 0.05 }, knobs: ["eta"] }],
+    [
+      "floor",
+      (_, knobs) => combinators.floor(inner(knobs), 0.05),
+      { promises: { floor: 0.05 }, knobs: ["eta"] },
+    ],
     [
       "ceiling",
-      (_, knobs) => ceiling(inner(knobs), 0.6),
+      (_, knobs) => combinators.ceiling(inner(knobs), 0.6),
       { promises: { ceiling: 0.6 }, domains: { least: 2, most: 8 }, knobs: ["eta"] },
     ],
     [
       "tokenBudget",
-      (domains, knobs) => tokenBudget(inner(knobs), { budgets: byName(domains, (i) => 60 + i), tokens: 100 }),
+      (domains, knobs) =>
+        combinators.tokenBudget(inner(knobs), { budgets: byName(domains, (i) => 60 + i), tokens: 100 }),
       { promises: { ceiling: 0.7, splits: false }, domains: { least: 2, most: 8 }, knobs: ["eta"] },
     ],
     [
       "repetitionCap",
       (domains, knobs) =>
-        repetitionCap(inner(knobs), { sizes: byName(domains, (i) => 20 + i), repetitions: 3, tokens: 100 }),
+        combinators.repetitionCap(inner(knobs), {
+          sizes: byName(domains, (i) => 20 + i),
+          repetitions: 3,
+          tokens: 100,
+        }),
       { promises: { ceiling: 0.9, splits: false }, domains: { least: 2, most: 8 }, knobs: ["eta"] },
     ],
-    ["warmup", (_, knobs) => warmup(inner(knobs), 2), { knobs: ["eta", "start"] }],
-    ["etaSchedule", (_, knobs) => etaSchedule(inner(knobs), (t) => 1 / (1 + t)), { knobs: ["eta", "start"] }],
+    ["warmup", (_, knobs) => combinators.warmup(inner(knobs), 2), { knobs: ["eta", "start"] }],
+    [
+      "etaSchedule",
+      (_, knobs) => combinators.etaSchedule(inner(knobs), (t) => 1 / (1 + t)),
+      { knobs: ["eta", "start"] },
+    ],
     [
       "nested",
-      (_, { beta = 0.2, ...rest }) => floor(ema(warmup(inner(rest), 1), beta), 0.02),
+      (_, { beta = 0.2, ...rest }) =>
+        combinators.floor(combinators.ema(combinators.warmup(inner(rest), 1), beta), 0.02),
       { knobs: ["eta"], promises: { floor: 0.02 } },
     ],
-    ["around fixed weights", () => ema(floor(uniform(), 0.01), 0.5), { promises: { floor: 0.01 } }],
+    [
+      "around fixed weights",
+      () => combinators.ema(combinators.floor(rules.uniform(), 0.01), 0.5),
+      { promises: { floor: 0.01 } },
+    ],
   ];
   test.each(cases)("%s", (_, make, options) => {
     checkRule(make, { ...options, longRun: 2000, numRuns: 50 });
@@ -157,7 +168,7 @@ const last = (rule: Rule, signals: readonly ReturnType<typeof Object>[]): readon
 test("ema of dga without its own average is dga's average", () => {
   fc.assert(
     fc.property(runs, (signals) => {
-      expect(last(ema(inner(), 0.3), signals)).toEqual(last(inner({ beta: 0.3 }), signals));
+      expect(last(combinators.ema(inner(), 0.3), signals)).toEqual(last(inner({ beta: 0.3 }), signals));
     }),
   );
 });
@@ -166,17 +177,17 @@ test("a constant schedule is a smaller η; a warm-up takes only what follows it"
   fc.assert(
     fc.property(runs, (signals) => {
       const scheduled = last(
-        etaSchedule(inner(), () => 0.5),
+        combinators.etaSchedule(inner(), () => 0.5),
         signals,
       );
       last(inner({ eta: 0.5 }), signals).forEach((w, i) => expectNear(scheduled[i], w, 1e-12));
-      const first = last(warmup(inner(), 1), signals);
+      const first = last(combinators.warmup(inner(), 1), signals);
       const rest = signals.slice(1);
       if (rest.length > 0) expect(first).toEqual(last(inner(), rest));
       else expect(first).toEqual(inner().init(names(first.length)).weights);
     }),
   );
-  const rule = etaSchedule(inner(), () => 2);
+  const rule = combinators.etaSchedule(inner(), () => 2);
   expect(errorOf(() => rule.update(rule.init(["a"]), { alignments: [1] })).message).toMatch(
     /^etaSchedule: factor of update 0: 2 /,
   );
@@ -185,11 +196,17 @@ test("a constant schedule is a smaller η; a warm-up takes only what follows it"
 test("a nested state goes through the mixer's save and restore; of another nesting it is refused", () => {
   fc.assert(
     fc.property(fc.tuple(signal(3), signal(3)), ([one, two]) => {
-      const mixer = createMixer({ domains: names(3), rule: ema(floor(dga(), 0.1), 0.5) });
+      const mixer = createMixer({
+        domains: names(3),
+        rule: combinators.ema(combinators.floor(rules.dga(), 0.1), 0.5),
+      });
       const state = update(mixer, mixer.initial, one);
       const restored = restoreMixer(mixer, JSON.parse(JSON.stringify(state)));
       expect(update(mixer, restored, two)).toEqual(update(mixer, state, two));
-      const other = createMixer({ domains: names(3), rule: floor(ema(dga(), 0.5), 0.1) });
+      const other = createMixer({
+        domains: names(3),
+        rule: combinators.floor(combinators.ema(rules.dga(), 0.5), 0.1),
+      });
       expect(errorOf(() => restoreMixer(other, state)).message).toContain(
         'belongs to the rule "ema(floor(dga))"',
       );
@@ -199,12 +216,16 @@ test("a nested state goes through the mixer's save and restore; of another nesti
 
 test("caps that cannot be kept, and options out of range, are refused", () => {
   const caps = (budgets: Record<string, number>) => () =>
-    tokenBudget(inner(), { budgets, tokens: 100 }).init(["web", "code"]);
+    combinators.tokenBudget(inner(), { budgets, tokens: 100 }).init(["web", "code"]);
   expect(errorOf(caps({ web: 40, code: 40 })).message).toContain("caps that sum to 0.8");
   expect(errorOf(caps({ web: 40, cod: 40 })).message).toContain('did you mean "code"?');
   expect(errorOf(caps({ web: 40, code: NaN })).message).toMatch(/^budgets: "code" has NaN/);
-  expect(errorOf(() => floor(inner(), 0.6).init(["a", "b"])).message).toMatch(/^floor: least: 0.6 /);
-  expect(errorOf(() => ceiling(inner(), 0.3).init(["a", "b"])).message).toMatch(/^ceiling: most: 0.3 /);
-  expect(errorOf(() => ema(inner(), 0)).message).toMatch(/^ema: beta: 0 /);
-  expect(errorOf(() => warmup(inner(), 1.5)).message).toMatch(/^warmup: updates: 1.5 /);
+  expect(errorOf(() => combinators.floor(inner(), 0.6).init(["a", "b"])).message).toMatch(
+    /^floor: least: 0.6 /,
+  );
+  expect(errorOf(() => combinators.ceiling(inner(), 0.3).init(["a", "b"])).message).toMatch(
+    /^ceiling: most: 0.3 /,
+  );
+  expect(errorOf(() => combinators.ema(inner(), 0)).message).toMatch(/^ema: beta: 0 /);
+  expect(errorOf(() => combinators.warmup(inner(), 1.5)).message).toMatch(/^warmup: updates: 1.5 /);
 });
