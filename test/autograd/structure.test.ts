@@ -138,6 +138,9 @@ describe("split, stack, squeeze, unsqueeze", () => {
       codeOf(() => split(t, [4, -1], 1)),
       codeOf(() => stack([t, filled([3, 2]).t], 0)),
       codeOf(() => stack([], 0)),
+      codeOf(() => stack(t as never, 0)),
+      codeOf(() => concat(t as never, 0)),
+      codeOf(() => concat([t, 3 as never], 0)),
       codeOf(() => squeeze(t, 1)),
       codeOf(() => unsqueeze(t, 3)),
     ]).toEqual([
@@ -147,6 +150,9 @@ describe("split, stack, squeeze, unsqueeze", () => {
       "config: split: the size of a part: -1 does not fit; it must be an integer of at least 0",
       "shape: stack: tensor 1 is f32[3, 2], f32[2, 3] is needed",
       "shape: stack: no tensors were given",
+      "shape: stack: what to join is an object, not a list of tensors",
+      "shape: concat: what to join is an object, not a list of tensors",
+      "shape: concat: operand 1 is 3, not a tensor",
       "shape: squeeze: axis 1 of [2, 3] has extent 3, not 1",
       "shape: unsqueeze: axis 3 is out of range for a tensor of rank 3",
     ]);
