@@ -119,7 +119,7 @@ async function costs(
       await done(meanGradient(gpt, batch, gradient));
       await update();
     };
-    const offsets = Array.from({ length: examples + 1 }, (_, e) => e);
+    const segments = Array.from({ length: examples + 1 }, (_, e) => e);
     let deadline = Infinity;
     const cases: Record<Way | "plain", () => Promise<void>> = {
       plain,
@@ -146,7 +146,7 @@ async function costs(
       },
       sketch: async () => {
         await plain();
-        const sink = sketchSink({ offsets, parameters: parameters.list });
+        const sink = sketchSink({ segments, parameters: parameters.list });
         const losses = keep(
           scope(() => gradients(() => gpt.losses(batch), { parameters: parameters.list, sink })),
         );

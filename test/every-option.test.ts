@@ -127,11 +127,11 @@ const cases: Readonly<Record<string, Case | readonly Case[]>> = {
   },
   segmentSink: {
     call: (options: core.SegmentSinkOptions) => freed(core.segmentSink(options)),
-    valid: { offsets: [0, 1], parameters: [] },
+    valid: { segments: [0, 1], parameters: [] },
   },
   sketchSink: {
     call: (options: core.SketchSinkOptions) => freed(core.sketchSink(options)),
-    valid: { offsets: [0, 1], parameters: [], rank: 2, seed: 3 },
+    valid: { segments: [0, 1], parameters: [], rank: 2, seed: 3 },
     wrong: { rank: counts, seed: [-1, 0.5] },
   },
   sumSink: {

@@ -42,10 +42,10 @@ export async function sketchGradients<B extends Examples>(
   for (const [first, last] of chunks(batches, options.maxExamples ?? Infinity)) {
     const part = batches.slice(first, last);
     const batch = concatenate(part);
-    const offsets = [0];
-    for (const one of part) offsets.push(offsets[offsets.length - 1] + exampleCount(one));
+    const segments = [0];
+    for (const one of part) segments.push(segments[segments.length - 1] + exampleCount(one));
     const weight = exampleWeight(batch, options);
-    const sink = sketchSink({ offsets, parameters, rank, seed });
+    const sink = sketchSink({ segments, parameters, rank, seed });
     try {
       const summed = await take(
         gradients(() => model.losses(batch), {
@@ -59,7 +59,7 @@ export async function sketchGradients<B extends Examples>(
       if (values.length === 0) values = new Float64Array(k * size);
       for (let i = first; i < last; i++) {
         const per = Math.max(1, tokens[i]);
-        losses[i] = total(summed.subarray(offsets[i - first], offsets[i - first + 1])) / per;
+        losses[i] = total(summed.subarray(segments[i - first], segments[i - first + 1])) / per;
         for (let n = 0; n < size; n++) values[i * size + n] = found[(i - first) * size + n] / (weight * per);
       }
     } finally {

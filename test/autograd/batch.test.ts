@@ -135,7 +135,7 @@ async function allPasses(
   expect(run(align) === null).toBe(refused === null);
   if (refused !== null) return refused;
   const want = await alone(loss, parameters, count);
-  const rows = await Promise.all(parameters.map((p) => numbers(each.result.get(p)!)));
+  const rows = await Promise.all(parameters.map((p) => numbers(each.result().get(p)!)));
   for (let b = 0; b < count; b++) {
     const got = rows.flatMap((data) =>
       data.slice((b * data.length) / count, ((b + 1) * data.length) / count),
@@ -338,12 +338,12 @@ describe("losses that people write", () => {
     const p = parametersOf();
     const parameters = Object.values(p);
     const into = (sink: () => GradientSink) => () => gradients(() => loss(p), { parameters, sink: sink() });
-    const offsets = [0, 1, examples];
+    const segments = [0, 1, examples];
     return [
       ["perExampleSink", into(() => perExampleSink(examples, parameters))],
-      ["segmentSink", into(() => segmentSink({ offsets, parameters }))],
-      ["perDomainSink", into(() => perDomainSink(offsets, parameters))],
-      ["sketchSink", into(() => sketchSink({ offsets, parameters, rank: 2 }))],
+      ["segmentSink", into(() => segmentSink({ segments, parameters }))],
+      ["perDomainSink", into(() => perDomainSink(segments, parameters))],
+      ["sketchSink", into(() => sketchSink({ segments, parameters, rank: 2 }))],
       ["alignSink", into(() => alignSink({ examples, direction: { first: 1 } }))],
       ["normSink", into(() => normSink({ examples }))],
       ["a sink that does not say", into(() => ({ name: "own", linear() {}, bias() {}, gain() {}, embedding() {}, dense() {} }))], // prettier-ignore
@@ -472,8 +472,8 @@ describe("losses that people write", () => {
     const v = new Map(parameters.map((q, n) => [q, random(q.shape, 30 + n)]));
     const along = (await Promise.all(parameters.map((q) => numbers(v.get(q)!)))).flat();
     // A sketch is linear: that of a segment is that of the whole batch with the other losses weighed by 0.
-    const sketch = async (offsets: number[], weights: number[]): Promise<number[]> => {
-      const sink = sketchSink({ offsets, parameters, rank: 3 });
+    const sketch = async (segments: number[], weights: number[]): Promise<number[]> => {
+      const sink = sketchSink({ segments, parameters, rank: 3 });
       gradients(() => loss(p), { parameters, sink, weights });
       return Array.from(await sink.result());
     };
@@ -481,7 +481,7 @@ describe("losses that people write", () => {
     close(sketched, [...(await sketch([0, 3], [1, 1, 0])), ...(await sketch([0, 3], [0, 0, 1]))], "sketch");
     const domains = perDomainSink([0, 2, 3], parameters);
     gradients(() => loss(p), { parameters, sink: domains });
-    const rows = await Promise.all(parameters.map((q) => numbers(domains.result.get(q)!)));
+    const rows = await Promise.all(parameters.map((q) => numbers(domains.result().get(q)!)));
     const first = rows.flatMap((data) => data.slice(0, data.length / 2));
     close(first, want[0].map((g, n) => g + want[1][n]), "domain"); // prettier-ignore
     const groups = alignSink({ examples: B, segments: [0, 2, 3], direction: { given: (q) => v.get(q)! } });
@@ -502,9 +502,9 @@ describe("losses that people write", () => {
           expect(pass, `${kind}, ${name}`).toThrow(/the batch has 3 examples, the sink was made for 2/);
     // Those that belong to no segment are left out when one says so.
     const p = parametersOf();
-    const some = segmentSink({ offsets: [1, 2], examples: B, parameters: [p.bias] });
+    const some = segmentSink({ segments: [1, 2], examples: B, parameters: [p.bias] });
     gradients(() => sum(linear(x(), p.weight, p.bias), 1), { parameters: [p.bias], sink: some });
-    expect(() => segmentSink({ offsets: [1, 4], examples: B, parameters: [] })).toThrow(/to at most 3/);
-    expect(() => sketchSink({ offsets: [1, 4], examples: B, parameters: [] })).toThrow(/to at most 3/);
+    expect(() => segmentSink({ segments: [1, 4], examples: B, parameters: [] })).toThrow(/to at most 3/);
+    expect(() => sketchSink({ segments: [1, 4], examples: B, parameters: [] })).toThrow(/to at most 3/);
   });
 });

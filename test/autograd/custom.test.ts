@@ -280,7 +280,7 @@ describe("in double precision", () => {
         const sink = perExampleSink(B, [p]);
         const run = (): void => void gradients(() => sum(f(linear(data, p), other), 1), { parameters: [p], sink });
         const code = codeOf(run);
-        found.push(code === "no error" ? await numbers(sink.result.get(p)!) : code);
+        found.push(code === "no error" ? await numbers(sink.result().get(p)!) : code);
       }
       const [got, want] = found;
       if (typeof want !== "string" && typeof got !== "string") expectNear(got, want, 1e-12);

@@ -72,7 +72,7 @@ describe.each(configs)("$preset", (config) => {
     const sinks = [
       sumSink({ gradientOf: gradient.of }),
       perExampleSink(3, list),
-      sketchSink({ offsets: [0, 1, 3], parameters: list, rank: 4 }),
+      sketchSink({ segments: [0, 1, 3], parameters: list, rank: 4 }),
       alignSink({ segments: [0, 1, 3], examples: 3, direction: { given: direction.of } }),
       normSink({ examples: 3, segments: [0, 1, 3] }),
     ];

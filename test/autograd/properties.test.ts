@@ -204,7 +204,7 @@ describe.each([
         });
         for (const sink of [each, align]) gradients(loss, { parameters, sink }).dispose();
 
-        const rows = await Promise.all(parameters.map((p) => numbers(each.result.get(p)!)));
+        const rows = await Promise.all(parameters.map((p) => numbers(each.result().get(p)!)));
         const gradientOf = (start: number, end: number): number[] =>
           rows.flatMap((data) => {
             const width = data.length / examples;

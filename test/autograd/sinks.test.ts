@@ -115,7 +115,7 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
         [examples, alone],
         [domains, domainVectors],
       ] as const) {
-        const rows = await Promise.all(model.parameters.map((p) => numbers(sink.result.get(p)!)));
+        const rows = await Promise.all(model.parameters.map((p) => numbers(sink.result().get(p)!)));
         want.forEach((vector, s) => {
           const got = rows.flatMap((data) => data.slice((s * data.length) / 3, ((s + 1) * data.length) / 3));
           close(got, vector, `segment ${s}, element`);
@@ -255,22 +255,25 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
 
   it("segments of one row of one number, and memory where a sink cannot be made", async () => {
     const p = tensor([2], [1, 1]);
-    const sink = segmentSink({ offsets: [0, 1, 1, 3], parameters: [p], examples: 3 });
+    const sink = segmentSink({ segments: [0, 1, 1, 3], parameters: [p], examples: 3 });
     gradients(() => sum(linear(tensor([3, 5, 7], [3, 1]), p), 1), { parameters: [p], sink });
-    expect(await numbers(sink.result.get(p)!)).toEqual([3, 0, 12]);
+    expect(await numbers(sink.result().get(p)!)).toEqual([3, 0, 12]);
     sink.dispose();
     // A parameter of one number that a second pass does not reach.
     const [q, x] = [tensor([4], [1, 1]), tensor([3, 5, 7], [3, 1])];
-    const whole = segmentSink({ offsets: [0, 3], parameters: [p, q] });
+    const whole = segmentSink({ segments: [0, 3], parameters: [p, q] });
     for (const used of [q, p]) gradients(() => sum(linear(x, used), 1), { parameters: [p, q], sink: whole });
-    expect([await numbers(whole.result.get(p)!), await numbers(whole.result.get(q)!)]).toEqual([[15], [0]]);
+    expect([await numbers(whole.result().get(p)!), await numbers(whole.result().get(q)!)]).toEqual([
+      [15],
+      [0],
+    ]);
     whole.dispose();
     const before = backend.liveBytes;
     const failing = function* (): Generator<Tensor> {
       yield p;
       throw new Error("no more of them");
     };
-    expect(() => segmentSink({ offsets: [0, 3], parameters: failing() })).toThrow("no more of them");
+    expect(() => segmentSink({ segments: [0, 3], parameters: failing() })).toThrow("no more of them");
     expect(backend.liveBytes).toBe(before);
   });
 
@@ -299,7 +302,7 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
     const run = (sink: GradientSink): Tensor => gradients(loss, { parameters: [w], sink });
     const examples = perExampleSink(3, [w]);
     run(examples);
-    const rows = await numbers(examples.result.get(w)!);
+    const rows = await numbers(examples.result().get(w)!);
     const g = [0, 1, 2].map((s) => rows.slice(s * 4, s * 4 + 4));
     const sums = tensor(new Float64Array(4), [2, 2]);
     run(sumSink({ gradientOf: () => sums }));
@@ -382,7 +385,7 @@ describe("refusals", () => {
     expect(options({ groups: [0, 4] })).toThrow(/groups \[0, 4\]/);
     expect(options({ direction: { first: 4 } })).toThrow(/direction.first is 4, of 3 segments/);
     expect(options({ total: { gradientOf: () => p, from: -1 } })).toThrow(/total: from: -1/);
-    expect(() => segmentSink({ offsets: [1, 0.5], parameters: [] })).toThrow(GradmixError);
+    expect(() => segmentSink({ segments: [1, 0.5], parameters: [] })).toThrow(GradmixError);
   });
 
   it("a batch of another size, a parameter the sink does not know", () => {

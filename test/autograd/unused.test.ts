@@ -40,8 +40,8 @@ it.each([[[1]], [[3]], [[3, 2]]])("of shape %j", async (shape) => {
 
   const sums = new Map(parameters.map((p) => [p, full(p.shape, NaN)]));
   const gradientOf = (p: Tensor): Tensor => sums.get(p) ?? expect.unreachable();
-  const segments = segmentSink({ offsets: [0, 1, 4], parameters });
-  const sketches = sketchSink({ offsets: [0, 1, 4], parameters, rank: 2 });
+  const segments = segmentSink({ segments: [0, 1, 4], parameters });
+  const sketches = sketchSink({ segments: [0, 1, 4], parameters, rank: 2 });
   const sinks = [
     segments,
     sketches,
@@ -54,7 +54,7 @@ it.each([[[1]], [[3]], [[3, 2]]])("of shape %j", async (shape) => {
     const all = await sketches.result();
     // By segment, the used parameter's four numbers first.
     const own = all.filter((_, i) => i % (all.length / 2) >= 4);
-    return [...own, ...(await numbers(segments.result.get(other))), ...(await numbers(sums.get(other)))];
+    return [...own, ...(await numbers(segments.result().get(other))), ...(await numbers(sums.get(other)))];
   };
   for (const [loss, zero] of [
     [without, true],
@@ -74,7 +74,7 @@ it("sketches have rank 16 and the seed 1 unless told otherwise", async () => {
   const x = tensor(values(40, 2), [2, 20]);
   const found: number[][] = [];
   for (const options of [{}, { rank: 16, seed: 1 }, { rank: 16, seed: 2 }, { rank: 15, seed: 1 }]) {
-    const sink = sketchSink({ offsets: [0, 2], parameters: [weight], ...options });
+    const sink = sketchSink({ segments: [0, 2], parameters: [weight], ...options });
     gradients(() => sum(linear(x, weight), 1), { parameters: [weight], sink });
     found.push([...(await sink.result())]);
   }

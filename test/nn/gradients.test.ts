@@ -115,7 +115,7 @@ describe.each(backends)("on $name", ({ create }) => {
     for (let b = 0; b < 3; b++) {
       const alone = await gradientOf(model, { tokens: [batch.tokens[b]], targets: [batch.targets[b]] });
       for (const p of model.parameters.list) {
-        const rows = await numbers(sink.result.get(p)!);
+        const rows = await numbers(sink.result().get(p)!);
         const got = rows.slice(b * p.size, (b + 1) * p.size);
         expect(differs(got, alone.slice(p.offset, p.offset + p.size), 2e-5), `${p.name}, ${b}`).toBeNull();
       }

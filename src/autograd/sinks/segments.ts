@@ -12,7 +12,7 @@ import { weightGradient } from "./sum.ts";
 
 export interface SegmentSinkOptions {
   /** Where segments begin, in examples, and where the last one ends: S + 1 ascending numbers. */
-  readonly offsets: readonly number[];
+  readonly segments: readonly number[];
   readonly parameters: Iterable<Tensor>;
   /** Examples of the batch, if not all of them belong to segments. Default: where the last segment ends. */
   readonly examples?: number;
@@ -20,37 +20,37 @@ export interface SegmentSinkOptions {
 
 export interface SegmentSink extends GradientSink {
   /** Parameter → the gradients of the last pass [S, …shape of the parameter]. They belong to the sink. */
-  readonly result: ReadonlyMap<Tensor, Tensor>;
+  result(): ReadonlyMap<Tensor, Tensor<"f32">>;
   /** Frees the gradients. */
   dispose(): void;
 }
 
 /**
- * The gradient of each segment of examples. Throws `config` for offsets that do not ascend; a pass throws `shape` for a batch of another size, and
+ * The gradient of each segment of examples. Throws `config` for segments that do not ascend; a pass throws `shape` for a batch of another size, and
  * `autograd` for a loss that mixes examples (`gradients`).
  */
 export function segmentSink(options: SegmentSinkOptions): SegmentSink {
   checkOptions("segmentSink", options, {
-    offsets: required(list),
+    segments: required(list),
     parameters: required(object),
     examples: integerIn(0),
   });
-  const { offsets, parameters, examples: given } = options;
-  checkOffsets("segmentSink", "offsets", offsets, given);
-  const segments = offsets.length - 1;
-  const examples = given ?? offsets[segments];
-  const result = new Map<Tensor, Tensor>();
+  const { segments, parameters, examples: given } = options;
+  checkOffsets("segmentSink", "segments", segments, given);
+  const segmentCount = segments.length - 1;
+  const examples = given ?? segments[segmentCount];
+  const made = new Map<Tensor, Tensor<"f32">>();
   try {
-    for (const p of parameters) result.set(p, keep(empty([segments, ...p.shape], "f32", p.memory)));
+    for (const p of parameters) made.set(p, keep(empty([segmentCount, ...p.shape], "f32", p.memory)));
   } catch (error) {
-    for (const made of result.values()) made.dispose();
+    for (const gradient of made.values()) gradient.dispose();
     throw error;
   }
   const uploaded = new Offsets();
   const written = new Set<Tensor>();
 
   const next = (parameter: Tensor): { gradient: Tensor; accumulate: boolean } => {
-    const gradient = result.get(parameter);
+    const gradient = made.get(parameter);
     if (gradient === undefined)
       throw new GradmixError(
         "autograd",
@@ -63,17 +63,17 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
   const perExample = (parameter: Tensor, factor: Tensor): number =>
     rowsPerExample("segmentSink", parameter, factor, examples);
   const rowOffsets = (parameter: Tensor, factor: Tensor): Tensor =>
-    uploaded.get(offsets, perExample(parameter, factor), factor);
+    uploaded.get(segments, perExample(parameter, factor), factor);
   /** Calls `fn` for each segment with its gradient and a cut that takes its rows out of a factor. */
   const eachSegment = (
     gradient: Tensor,
     per: number,
     fn: (into: Tensor, cut: (t: Tensor, width: number) => Tensor) => void,
   ): void => {
-    const size = gradient.size / segments;
-    for (let s = 0; s < segments; s++)
+    const size = gradient.size / segmentCount;
+    for (let s = 0; s < segmentCount; s++)
       scope(() => {
-        const [first, rows] = [offsets[s] * per, (offsets[s + 1] - offsets[s]) * per];
+        const [first, rows] = [segments[s] * per, (segments[s + 1] - segments[s]) * per];
         fn(gradient.view(gradient.shape.slice(1), s * size), (t, width) =>
           t.view([rows, width], first * width),
         );
@@ -82,13 +82,13 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
 
   return {
     name: "segments",
-    result,
+    result: () => made,
     begin(_, batch) {
       checkExamples("segmentSink", batch, examples);
       written.clear();
     },
     end() {
-      for (const [parameter, gradient] of result)
+      for (const [parameter, gradient] of made)
         if (!written.has(parameter) && gradient.size > 0) run("fill", { value: 0 }, [], [gradient]);
       uploaded.dispose();
     },
@@ -103,12 +103,12 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
     },
     bias(parameter, dy) {
       const { gradient, accumulate } = next(parameter);
-      const params = { rows: rowsOf(dy), width: parameter.size, segmentCount: segments, accumulate };
+      const params = { rows: rowsOf(dy), width: parameter.size, segmentCount, accumulate };
       run("segmentSum", params, [dy, null, rowOffsets(parameter, dy)], [gradient]);
     },
     gain(parameter, kind, x, stats, dy) {
       const { gradient, accumulate } = next(parameter);
-      const params = { kind, rows: rowsOf(dy), width: parameter.size, segmentCount: segments, accumulate };
+      const params = { kind, rows: rowsOf(dy), width: parameter.size, segmentCount, accumulate };
       run("normGainGrad", params, [x, stats, dy, rowOffsets(parameter, dy)], [gradient]);
     },
     embedding(parameter, ids, dy) {
@@ -124,8 +124,8 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
       throw noRule("segmentSink", parameter, op);
     },
     dispose() {
-      for (const gradient of result.values()) gradient.dispose();
-      result.clear();
+      for (const gradient of made.values()) gradient.dispose();
+      made.clear();
       uploaded.dispose();
     },
   };
@@ -133,10 +133,10 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
 
 /** A gradient for every example of a batch of `examples`; see `segmentSink`. */
 export function perExampleSink(examples: number, parameters: Iterable<Tensor>): SegmentSink {
-  return segmentSink({ offsets: Array.from({ length: examples + 1 }, (_, i) => i), parameters });
+  return segmentSink({ segments: Array.from({ length: examples + 1 }, (_, i) => i), parameters });
 }
 
-/** A gradient for every domain: examples sorted by domain, `offsets` where each begins and where the last one, and with it the batch, ends; see `segmentSink`. */
-export function perDomainSink(offsets: readonly number[], parameters: Iterable<Tensor>): SegmentSink {
-  return segmentSink({ offsets, parameters });
+/** A gradient for every domain: examples sorted by domain, `segments` where each begins and where the last one, and with it the batch, ends; see `segmentSink`. */
+export function perDomainSink(segments: readonly number[], parameters: Iterable<Tensor>): SegmentSink {
+  return segmentSink({ segments, parameters });
 }

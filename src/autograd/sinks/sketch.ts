@@ -22,7 +22,7 @@ import { checkExamples, checkOffsets, noRule, Offsets, rowsOf, rowsPerExample } 
 
 export interface SketchSinkOptions {
   /** Where segments begin, in examples, and where the last one ends: S + 1 ascending numbers. */
-  readonly offsets: readonly number[];
+  readonly segments: readonly number[];
   readonly parameters: readonly Tensor[];
   /** Examples of the batch, if not all of them belong to segments. Default: where the last segment ends. */
   readonly examples?: number;
@@ -50,21 +50,21 @@ interface Part {
 }
 
 /**
- * Sketches of the gradients of segments. Throws `config` for offsets that do not ascend and a rank that is not a whole number of at least 1; a pass
+ * Sketches of the gradients of segments. Throws `config` for segments that do not ascend and a rank that is not a whole number of at least 1; a pass
  * throws `shape` for a batch of another size, and `autograd` for a loss that mixes examples (`gradients`).
  */
 export function sketchSink(options: SketchSinkOptions): SketchSink {
   checkOptions("sketchSink", options, {
-    offsets: required(list),
+    segments: required(list),
     parameters: required(list),
     examples: integerIn(0),
     rank: integerIn(1),
     seed: integerIn(0),
   });
-  const { offsets, parameters, examples: given, rank = 16, seed = 1 } = options;
-  checkOffsets("sketchSink", "offsets", offsets, given);
-  const segments = offsets.length - 1;
-  const examples = given ?? offsets[segments];
+  const { segments, parameters, examples: given, rank = 16, seed = 1 } = options;
+  checkOffsets("sketchSink", "segments", segments, given);
+  const segmentCount = segments.length - 1;
+  const examples = given ?? segments[segmentCount];
   const uploaded = new Offsets();
   const written = new Set<Part>();
   const root = key(seed);
@@ -72,7 +72,7 @@ export function sketchSink(options: SketchSinkOptions): SketchSink {
   try {
     parameters.forEach((parameter, index) => {
       const numbers = parameter.shape.length === 2 ? rank * rank : Math.min(parameter.size, rank * rank);
-      const out = keep(empty([segments, numbers], "f32", parameter.memory));
+      const out = keep(empty([segmentCount, numbers], "f32", parameter.memory));
       parts.set(parameter, { out, numbers, projections: new Map(), index });
     });
   } catch (error) {
@@ -116,12 +116,23 @@ export function sketchSink(options: SketchSinkOptions): SketchSink {
   };
   /** Σ over each segment's rows of left [rows, r]ᵀ right [rows, r], over r, into the part. */
   const meet = (part: Part, left: Tensor, right: Tensor, perExample: number, accumulate: boolean): void => {
-    const sizes = offsets.slice(1).map((end, s) => (end - offsets[s]) * perExample);
-    const first = offsets[0] * perExample;
+    const sizes = segments.slice(1).map((end, s) => (end - segments[s]) * perExample);
+    const first = segments[0] * perExample;
     if (sizes.every((size) => size === sizes[0]) && sizes[0] > 0) {
       // Segments of one length are one batched product.
-      const cut = (t: Tensor): Tensor => t.view([segments * sizes[0], rank], first * rank);
-      product(part.out, cut(left), cut(right), rank, rank, sizes[0], 1 / rank, true, accumulate, segments);
+      const cut = (t: Tensor): Tensor => t.view([segmentCount * sizes[0], rank], first * rank);
+      product(
+        part.out,
+        cut(left),
+        cut(right),
+        rank,
+        rank,
+        sizes[0],
+        1 / rank,
+        true,
+        accumulate,
+        segmentCount,
+      );
       return;
     }
     let row = first;
@@ -137,7 +148,7 @@ export function sketchSink(options: SketchSinkOptions): SketchSink {
   const perExample = (parameter: Tensor, factor: Tensor): number =>
     rowsPerExample("sketchSink", parameter, factor, examples);
   const segmentsOf = (parameter: Tensor, factor: Tensor): Tensor =>
-    uploaded.get(offsets, perExample(parameter, factor), factor);
+    uploaded.get(segments, perExample(parameter, factor), factor);
   /** A vector's gradients by segment [S, width], as they are or projected. */
   const vector = (
     part: Part,
@@ -150,14 +161,14 @@ export function sketchSink(options: SketchSinkOptions): SketchSink {
       return;
     }
     scope(() => {
-      const whole = empty([segments, width], "f32", part.out.memory);
+      const whole = empty([segmentCount, width], "f32", part.out.memory);
       fill(whole, false);
       const p = projection(part, "only", width, part.numbers);
       product(
         part.out,
         whole,
         p,
-        segments,
+        segmentCount,
         part.numbers,
         width,
         1 / Math.sqrt(part.numbers),
@@ -193,7 +204,7 @@ export function sketchSink(options: SketchSinkOptions): SketchSink {
       const width = parameter.size;
       const rows = segmentsOf(parameter, dy);
       vector(part, width, accumulate, (into, add) => {
-        const params = { rows: rowsOf(dy), width, segmentCount: segments, accumulate: add };
+        const params = { rows: rowsOf(dy), width, segmentCount, accumulate: add };
         run("segmentSum", params, [dy, null, rows], [into]);
       });
     },
@@ -202,7 +213,7 @@ export function sketchSink(options: SketchSinkOptions): SketchSink {
       const width = parameter.size;
       const rows = segmentsOf(parameter, dy);
       vector(part, width, accumulate, (into, add) => {
-        const params = { kind, rows: rowsOf(dy), width, segmentCount: segments, accumulate: add };
+        const params = { kind, rows: rowsOf(dy), width, segmentCount, accumulate: add };
         run("normGainGrad", params, [x, stats, dy, rows], [into]);
       });
     },
@@ -224,11 +235,11 @@ export function sketchSink(options: SketchSinkOptions): SketchSink {
     async result() {
       const all = [...parts.values()];
       const size = all.reduce((sum, { numbers }) => sum + numbers, 0);
-      const out = new Float32Array(segments * size);
+      const out = new Float32Array(segmentCount * size);
       let at = 0;
       for (const { out: own, numbers } of all) {
         const values = await own.data();
-        for (let s = 0; s < segments; s++)
+        for (let s = 0; s < segmentCount; s++)
           out.set(Float32Array.from(values.subarray(s * numbers, (s + 1) * numbers)), s * size + at);
         at += numbers;
       }
