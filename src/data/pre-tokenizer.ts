@@ -5,6 +5,7 @@
  */
 import { toRegExp } from "oniguruma-to-es";
 import { GradmixError } from "../errors.ts";
+import { isObject } from "../json.ts";
 import { writeBytes } from "./byte-level.ts";
 import { gpt2Pieces } from "./pieces.ts";
 
@@ -24,7 +25,7 @@ export interface PreTokenizer {
 type Wrong = (what: string) => GradmixError;
 
 export function field(value: unknown, name: string): unknown {
-  if (typeof value !== "object" || value === null) return undefined;
+  if (!isObject(value)) return undefined;
   return new Map<string, unknown>(Object.entries(value)).get(name);
 }
 

@@ -5,6 +5,7 @@
  * has an order of its own.
  */
 import { GradmixError } from "../errors.ts";
+import { isObject } from "../json.ts";
 import { checkOptions, checkRange, integerIn, oneOf, required, valueThat } from "../options.ts";
 import { foldIn, type Key, key, uniformAt } from "../tensor/rng.ts";
 import { ALIAS_FROM, aliasTable, type Choice, cumulativeTable } from "./alias.ts";
@@ -162,7 +163,7 @@ function checkSize(size: number, k: number): void {
 
 function checkState(json: unknown, domains: readonly SampledDomain[], seed: number): SamplerState {
   const wrong = (what: string): GradmixError => new GradmixError("checkpoint", `sampler state: ${what}`);
-  if (typeof json !== "object" || json === null) throw wrong("it is not an object");
+  if (!isObject(json)) throw wrong("it is not an object");
   const given = new Map<string, unknown>(Object.entries(json));
   if (given.get("version") !== 1) throw wrong("it is not of version 1");
   if (given.get("seed") !== seed) throw wrong(`it has the seed ${String(given.get("seed"))}, not ${seed}`);

@@ -9,6 +9,7 @@ import { createReadStream } from "node:fs";
 import { stat } from "node:fs/promises";
 import { createGunzip } from "node:zlib";
 import { errorCode, GradmixError } from "../errors.ts";
+import { isObject } from "../json.ts";
 import { boolean, callback, checkOptions, string } from "../options.ts";
 import { joinBytes } from "./bytes.ts";
 import { ArchiveError, unpackZstd } from "./zstd.ts";
@@ -81,8 +82,7 @@ function parseLine(line: string, field: string): { text: string } | { reason: st
   } catch {
     return { reason: "the line is not JSON" };
   }
-  if (typeof value !== "object" || value === null || Array.isArray(value))
-    return { reason: "the line is not a JSON object" };
+  if (!isObject(value)) return { reason: "the line is not a JSON object" };
   const text = new Map<string, unknown>(Object.entries(value)).get(field);
   if (text === undefined)
     return { reason: `the object has no field "${field}" (--text-field names another)` };

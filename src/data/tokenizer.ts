@@ -5,6 +5,7 @@
  * only ever stand between and around documents: text that spells one, the end of text for instance, is encoded as that text.
  */
 import { GradmixError } from "../errors.ts";
+import { isObject } from "../json.ts";
 import { type AddedToken, bpeTokenizer, type Merge, tokenizerOf } from "./bpe.ts";
 import { byteCharacters, END_OF_TEXT, readBytes, type Tokenizer } from "./byte-level.ts";
 import { field, readNormalizer, readPreTokenizer } from "./pre-tokenizer.ts";
@@ -66,7 +67,7 @@ interface Model {
 function readModel(json: unknown, wrong: Wrong): Model {
   const model = field(json, "model");
   const vocab = field(model, "vocab");
-  const isMap = typeof vocab === "object" && vocab !== null && !Array.isArray(vocab);
+  const isMap = isObject(vocab);
   // Files of before 2021 do not say which model they have; the one with merges is BPE.
   const type = field(model, "type") ?? (isMap && Array.isArray(field(model, "merges")) ? "BPE" : undefined);
   if (type !== "BPE") throw wrong(`the model is ${JSON.stringify(type) ?? "missing"}, not BPE`);

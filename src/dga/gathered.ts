@@ -3,6 +3,7 @@
  * JSON, part of a checkpoint.
  */
 import { GradmixError } from "../errors.ts";
+import { isObject } from "../json.ts";
 import { show } from "../options.ts";
 import { areDomains, type Bases } from "./bases.ts";
 import {
@@ -205,7 +206,7 @@ export function savedGathered(gathered: Gathered): Gathered & { readonly version
 export function checkGathered(json: unknown, k: number): Gathered {
   const wrong = (what: string): GradmixError =>
     new GradmixError("checkpoint", `checkpoint: what the steps gathered is malformed: ${what}`);
-  if (typeof json !== "object" || json === null) throw wrong("it is no object");
+  if (!isObject(json)) throw wrong("it is no object");
   const given = new Map<string, unknown>(Object.entries(json));
   const version = given.get("version");
   if (version !== undefined && version !== VERSION) throw wrong(`its version is ${show(version)}`);

@@ -2,6 +2,7 @@
  * The mixer: a rule, when it is due, and the history of its weights, as plain JSON. Pure functions from state to state.
  */
 import { GradmixError } from "../errors.ts";
+import { isObject } from "../json.ts";
 import { checkDomains, type Rule, type RuleState, type Signal } from "./rule.ts";
 import { checkOptions, integerIn, list, object, required, show, withDefaults } from "../options.ts";
 import { createRule, type RuleOptions } from "./rules/index.ts";
@@ -98,9 +99,9 @@ export function averageWeights(state: MixerState): Float64Array {
 /** Reads a saved state back. Throws `checkpoint`, naming what differs from `mixer`. */
 export function restoreMixer(mixer: Mixer, json: unknown): MixerState {
   const wrong = (what: string): GradmixError => new GradmixError("checkpoint", `mixer state: ${what}`);
-  if (!isRecord(json) || json["version"] !== 1) throw wrong("it is not a mixer state of version 1");
+  if (!isObject(json) || json["version"] !== 1) throw wrong("it is not a mixer state of version 1");
   const rule = json["rule"];
-  if (!isRecord(rule)) throw wrong("it has no rule");
+  if (!isObject(rule)) throw wrong("it has no rule");
   if (rule["rule"] !== mixer.rule.name)
     throw wrong(`it belongs to the rule ${show(rule["rule"])}, not to "${mixer.rule.name}"`);
   const domains = rule["domains"];
@@ -133,7 +134,7 @@ export function restoreMixer(mixer: Mixer, json: unknown): MixerState {
     throw wrong(`weightSums do not add up to the ${steps} steps`);
 
   const saved = rule["memory"];
-  if (!isRecord(saved)) throw wrong("its rule has no memory");
+  if (!isObject(saved)) throw wrong("its rule has no memory");
   const expected = mixer.initial.rule.memory;
   const stranger = Object.keys(saved).find((name) => !Object.hasOwn(expected, name));
   if (stranger !== undefined)
@@ -159,8 +160,4 @@ export function restoreMixer(mixer: Mixer, json: unknown): MixerState {
     steps,
     weightSums,
   };
-}
-
-function isRecord(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
 }

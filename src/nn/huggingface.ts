@@ -2,6 +2,7 @@
  * Models as Hugging Face folders: `LlamaForCausalLM` and `GPT2LMHeadModel` load what is written here and give the same logits.
  */
 import { GradmixError } from "../errors.ts";
+import { isObject } from "../json.ts";
 import { checkOptions, integerIn, unchecked } from "../options.ts";
 import { formatShape, sameShape, type Shape } from "../tensor/shape.ts";
 import { gptSpecs, type Layer, type LayerName, layersOf, pathOf, type PresetName } from "./architecture.ts";
@@ -463,7 +464,7 @@ function indexedShards(
 ): readonly (readonly [string, Uint8Array | ByteSource])[] {
   const wrong = (what: string): GradmixError => new GradmixError("data", `${INDEX}: ${what}`);
   const map = parseObject(index, wrong).get("weight_map");
-  if (typeof map !== "object" || map === null || Array.isArray(map)) throw wrong("it has no weight_map");
+  if (!isObject(map)) throw wrong("it has no weight_map");
   const tensors = new Map<string, string[]>();
   for (const [tensor, shard] of Object.entries(map)) {
     if (typeof shard !== "string") throw wrong(`the file of "${tensor}" is not a string`);
@@ -496,8 +497,7 @@ function parseObject(
   } catch {
     throw wrong("it is not JSON");
   }
-  if (typeof parsed !== "object" || parsed === null || Array.isArray(parsed))
-    throw wrong("it is not an object");
+  if (!isObject(parsed)) throw wrong("it is not an object");
   return new Map<string, unknown>(Object.entries(parsed));
 }
 
@@ -545,7 +545,7 @@ function ropeTheta(json: ReadonlyMap<string, unknown>, wrong: (what: string) => 
   let theta = json.get("rope_theta");
   for (const name of ["rope_scaling", "rope_parameters"]) {
     const value: unknown = json.get(name) ?? {};
-    if (typeof value !== "object" || value === null) throw wrong(`${name} is not an object`);
+    if (!isObject(value)) throw wrong(`${name} is not an object`);
     const inner = new Map<string, unknown>(Object.entries(value));
     const kind = inner.get("rope_type") ?? inner.get("type") ?? "default";
     if (kind !== "default")

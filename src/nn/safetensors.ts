@@ -1,5 +1,6 @@
 /** The safetensors format (huggingface/safetensors): an 8-byte header length, a JSON header, raw little-endian data. */
 import { GradmixError } from "../errors.ts";
+import { isObject } from "../json.ts";
 import { type Shape, sizeOf } from "../tensor/shape.ts";
 
 export interface StoredTensor {
@@ -152,8 +153,7 @@ function parseHeader(bytes: Uint8Array, wrong: (what: string) => GradmixError): 
   } catch {
     throw wrong("the header is not JSON");
   }
-  if (typeof header !== "object" || header === null || Array.isArray(header))
-    throw wrong("the header is not an object");
+  if (!isObject(header)) throw wrong("the header is not an object");
   return new Map(Object.entries(header));
 }
 
@@ -168,7 +168,7 @@ interface Entry {
 function checkEntry(entry: unknown, wrong: () => GradmixError): Entry {
   const isCount = (value: unknown): value is number =>
     typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
-  if (typeof entry !== "object" || entry === null) throw wrong();
+  if (!isObject(entry)) throw wrong();
   const fields = new Map<string, unknown>(Object.entries(entry));
   const [dtype, shape, offsets] = [fields.get("dtype"), fields.get("shape"), fields.get("data_offsets")];
   if (typeof dtype !== "string" || !Array.isArray(shape) || !shape.every(isCount)) throw wrong();

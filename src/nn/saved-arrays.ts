@@ -1,5 +1,6 @@
 /** Arrays of a saved state, checked before anything is written to a device. */
 import { GradmixError } from "../errors.ts";
+import { isObject } from "../json.ts";
 import { show } from "../options.ts";
 
 /** Throws `checkpoint`: "checkpoint: …". */
@@ -9,10 +10,9 @@ export function wrongCheckpoint(what: string): GradmixError {
 
 /** A part of a saved state, such as its `json`. Throws `checkpoint` when it is not an object. */
 export function recordOf(saved: unknown, name: "json" | "arrays"): Record<string, unknown> {
-  const part: unknown = typeof saved === "object" && saved !== null ? Reflect.get(saved, name) : undefined;
-  if (typeof part !== "object" || part === null)
-    throw wrongCheckpoint(`${name} is ${show(part)}, not an object`);
-  return part as Record<string, unknown>;
+  const part: unknown = isObject(saved) ? saved[name] : undefined;
+  if (!isObject(part)) throw wrongCheckpoint(`${name} is ${show(part)}, not an object`);
+  return part;
 }
 
 /** A number of steps or tokens. Throws `checkpoint` unless it is an integer of at least 0. */

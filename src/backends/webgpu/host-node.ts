@@ -3,6 +3,7 @@ import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, w
 import { homedir } from "node:os";
 import { delimiter, dirname, join } from "node:path";
 import { GradmixError } from "../../errors.ts";
+import { isObject } from "../../json.ts";
 import { type FoundDevice, tensorCoreFeatures } from "./adapter-info.ts";
 import { limitsOf, requestDevice } from "./device.ts";
 import { choiceLine, differenceLine, type TuningStore } from "./tuning.ts";
@@ -141,8 +142,7 @@ export function tuningStore(
   const file = tuningFile();
   // An adapter's name has its driver.
   const device = `${adapter}, variants ${VARIANTS}`;
-  const entries = (value: unknown): [string, unknown][] =>
-    typeof value === "object" && value !== null && !Array.isArray(value) ? Object.entries(value) : [];
+  const entries = (value: unknown): [string, unknown][] => (isObject(value) ? Object.entries(value) : []);
   const read = (): Record<string, unknown> => {
     try {
       return Object.fromEntries(entries(JSON.parse(readFileSync(file, "utf8"))));

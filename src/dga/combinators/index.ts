@@ -1,5 +1,6 @@
 /** The combinators by name, from plain options: one line each. */
 import { GradmixError } from "../../errors.ts";
+import { isObject } from "../../json.ts";
 import { nearest } from "../../nearest.ts";
 import {
   checkOptions,
@@ -117,7 +118,7 @@ export function combine(rule: Rule, list: readonly CombinatorOptions[], facts: R
 
 function one<K extends CombinatorOptions["name"]>(rule: Rule, options: Of<K>, facts: RunFacts): Rule {
   // The options often come from a file, so the type is only a promise.
-  const name: unknown = typeof options === "object" && options !== null ? options.name : undefined;
+  const name: unknown = isObject(options) ? options["name"] : undefined;
   if (typeof name !== "string" || !Object.hasOwn(registry, name)) {
     const close = typeof name === "string" ? nearest(name, combinatorNames) : null;
     const hint =

@@ -1,5 +1,6 @@
 /** The rules by name: one line each. */
 import { GradmixError } from "../../errors.ts";
+import { isObject } from "../../json.ts";
 import { nearest } from "../../nearest.ts";
 import type { Rule } from "../rule.ts";
 import { show } from "../../options.ts";
@@ -49,7 +50,7 @@ export const ruleNames: readonly string[] = Object.keys(registry);
 export function createRule<K extends RuleName>(options: Extract<RuleOptions, { name: K }>): Rule {
   // The options often come from a file, so the type is only a promise.
   const given: unknown = options;
-  const name: unknown = typeof given === "object" && given !== null ? Reflect.get(given, "name") : undefined;
+  const name: unknown = isObject(given) ? given["name"] : undefined;
   if (typeof name !== "string" || !Object.hasOwn(registry, name)) {
     const close = typeof name === "string" ? nearest(name, ruleNames) : null;
     const hint = close === null ? `the rules are ${ruleNames.join(", ")}` : `did you mean "${close}"?`;
