@@ -42,7 +42,7 @@ function differentiable(who: string, t: Tensor, what: string): Tensor {
 export interface Vjp {
   readonly outputs: Tensor[];
   /** Cotangents of the outputs → cotangents of the primals. Once: it lets go of what was saved. */
-  readonly pullback: (cotangents: Tensor | readonly Tensor[]) => Tensor[];
+  readonly pullback: (cotangents: Tensor | readonly Tensor[]) => Tensor<"f32">[];
   /** Lets go of what was saved, if `pullback` will not be called (else the garbage collector does, in time). */
   readonly dispose: () => void;
 }
@@ -155,7 +155,7 @@ export function jvp(
   f: TensorFunction,
   primals: readonly Tensor[],
   tangents: readonly Tensor[],
-): { outputs: Tensor[]; tangents: Tensor[] } {
+): { outputs: Tensor[]; tangents: Tensor<"f32">[] } {
   if (primals.length !== tangents.length)
     throw new GradmixError(
       "autograd",
@@ -195,7 +195,7 @@ export function grad<I extends readonly Tensor[]>(
 /** The value and the gradient of a function with a result of one element; see `grad`. */
 export function valueAndGrad<I extends readonly Tensor[]>(
   f: (...inputs: I) => Tensor,
-): (...inputs: I) => { value: Tensor; gradients: Gradients<I> } {
+): (...inputs: I) => { value: Tensor<"f32">; gradients: Gradients<I> } {
   return (...inputs) => withValue("valueAndGrad", f, inputs);
 }
 
@@ -203,7 +203,7 @@ function withValue<I extends readonly Tensor[]>(
   who: string,
   f: (...inputs: I) => Tensor,
   inputs: I,
-): { value: Tensor; gradients: Gradients<I> } {
+): { value: Tensor<"f32">; gradients: Gradients<I> } {
   return scope(() => {
     // It is called with as many tensors as were given.
     const { outputs, pullback, dispose } = record(who, f as unknown as TensorFunction, inputs, true);
@@ -237,7 +237,7 @@ const gradientsChecks = { parameters: required(object), sink: required(object), 
  * on parameters. A loss that mixes examples (batch norm, a contrastive loss) is refused with `autograd`, naming the op; so is a parameter that is
  * used by anything but linear, embedding, layerNorm and rmsNorm. The batch may be flattened, [B, T, …] → [B·T, …], and shaped back.
  */
-export function gradients(loss: () => Tensor, options: GradientsOptions): Tensor {
+export function gradients(loss: () => Tensor, options: GradientsOptions): Tensor<"f32"> {
   checkOptions("gradients", options, gradientsChecks);
   const { parameters, sink, weights } = options;
   if (transforming())
@@ -291,7 +291,7 @@ function weightsOf(losses: Tensor, weights: Tensor | ArrayLike<number> | undefin
 export function forwardDerivative(
   loss: () => Tensor,
   tangents: ReadonlyMap<Tensor, Tensor>,
-): { losses: Tensor; derivatives: Tensor } {
+): { losses: Tensor<"f32">; derivatives: Tensor<"f32"> } {
   return scope(() => {
     const pass = new ForwardPass(tangents);
     try {

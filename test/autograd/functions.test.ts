@@ -33,6 +33,7 @@ import {
   notEqual,
   oneHot,
   ones,
+  type Operand,
   pad,
   pow,
   randomBits,
@@ -136,7 +137,8 @@ const halves = (x: Tensor | number): Tensor | number =>
 const absolute = (x: Tensor | number): Tensor | number => (typeof x === "number" ? Math.abs(x) : abs(x));
 
 describe("two operands", () => {
-  const functions: readonly [string, typeof add, (a: number, b: number) => number][] = [
+  type Binary = (a: Operand, b: Operand) => Tensor;
+  const functions: readonly [string, Binary, (a: number, b: number) => number][] = [
     ["add", add, (a, b) => a + b],
     ["sub", sub, (a, b) => a - b],
     ["mul", mul, (a, b) => a * b],
@@ -151,7 +153,7 @@ describe("two operands", () => {
       ["lessEqual", lessEqual, (a: number, b: number) => a <= b] as const,
       ["greater", greater, (a: number, b: number) => a > b] as const,
       ["greaterEqual", greaterEqual, (a: number, b: number) => a >= b] as const,
-    ].map(([name, f, of]): [string, typeof add, (a: number, b: number) => number] => [
+    ].map(([name, f, of]): [string, Binary, (a: number, b: number) => number] => [
       name,
       (a, b) => f(halves(a), halves(b)),
       (a, b) => Number(of(Math.trunc(2 * a), Math.trunc(2 * b))),

@@ -12,7 +12,7 @@ import { add, affine, maximum, mul, sign } from "./arithmetic.ts";
 import { slice } from "./shape.ts";
 
 /** [x, t] → kind′(x) ⊙ t: the vjp and the jvp of an elementwise function. */
-export function slopeTimes(kind: UnaryKind, x: Tensor, t: Tensor): Tensor {
+export function slopeTimes(kind: UnaryKind, x: Tensor, t: Tensor): Tensor<"f32"> {
   return apply1(unaryVjpOp, [x, t], { kind });
 }
 
@@ -83,37 +83,37 @@ export const unaryOps: { readonly [K in UnaryKind]: Op<None> } = {
 };
 
 const unary =
-  (kind: UnaryKind): ((x: Tensor) => Tensor) =>
+  (kind: UnaryKind): ((x: Tensor) => Tensor<"f32">) =>
   (x) =>
     apply1(unaryOps[kind], [x], none);
 
-export const neg: (x: Tensor) => Tensor = unary("neg");
-export const exp: (x: Tensor) => Tensor = unary("exp");
-export const log: (x: Tensor) => Tensor = unary("log");
-export const sqrt: (x: Tensor) => Tensor = unary("sqrt");
+export const neg: (x: Tensor) => Tensor<"f32"> = unary("neg");
+export const exp: (x: Tensor) => Tensor<"f32"> = unary("exp");
+export const log: (x: Tensor) => Tensor<"f32"> = unary("log");
+export const sqrt: (x: Tensor) => Tensor<"f32"> = unary("sqrt");
 /** 1/√x. */
-export const rsqrt: (x: Tensor) => Tensor = unary("rsqrt");
-export const square: (x: Tensor) => Tensor = unary("square");
+export const rsqrt: (x: Tensor) => Tensor<"f32"> = unary("rsqrt");
+export const square: (x: Tensor) => Tensor<"f32"> = unary("square");
 /** 1/x. */
-export const reciprocal: (x: Tensor) => Tensor = unary("reciprocal");
+export const reciprocal: (x: Tensor) => Tensor<"f32"> = unary("reciprocal");
 /** |x|; the slope at 0 is 0. */
-export const abs: (x: Tensor) => Tensor = unary("abs");
-export const tanh: (x: Tensor) => Tensor = unary("tanh");
-export const sigmoid: (x: Tensor) => Tensor = unary("sigmoid");
+export const abs: (x: Tensor) => Tensor<"f32"> = unary("abs");
+export const tanh: (x: Tensor) => Tensor<"f32"> = unary("tanh");
+export const sigmoid: (x: Tensor) => Tensor<"f32"> = unary("sigmoid");
 /** max(x, 0); the slope at 0 is 0. */
-export const relu: (x: Tensor) => Tensor = unary("relu");
+export const relu: (x: Tensor) => Tensor<"f32"> = unary("relu");
 /** x·sigmoid(x). */
-export const silu: (x: Tensor) => Tensor = unary("silu");
-export const sin: (x: Tensor) => Tensor = unary("sin");
-export const cos: (x: Tensor) => Tensor = unary("cos");
+export const silu: (x: Tensor) => Tensor<"f32"> = unary("silu");
+export const sin: (x: Tensor) => Tensor<"f32"> = unary("sin");
+export const cos: (x: Tensor) => Tensor<"f32"> = unary("cos");
 /** The error function 2/√π·∫₀ˣ e^{−t²} dt, by element. */
-export const erf: (x: Tensor) => Tensor = unary("erf");
+export const erf: (x: Tensor) => Tensor<"f32"> = unary("erf");
 /** log(1 + eˣ) by element, without overflow: max(x, 0) + log1p(e^{−|x|}). Its slope is the sigmoid. */
-export const softplus: (x: Tensor) => Tensor = unary("softplus");
+export const softplus: (x: Tensor) => Tensor<"f32"> = unary("softplus");
 /** log(1 + x) by element, to full accuracy near 0: −∞ at −1, NaN below. */
-export const log1p: (x: Tensor) => Tensor = unary("log1p");
+export const log1p: (x: Tensor) => Tensor<"f32"> = unary("log1p");
 /** eˣ − 1 by element, to full accuracy near 0. */
-export const expm1: (x: Tensor) => Tensor = unary("expm1");
+export const expm1: (x: Tensor) => Tensor<"f32"> = unary("expm1");
 
 export interface GeluOptions {
   /** "none": x·Φ(x) with the normal distribution's Φ. Default "tanh": GPT-2's approximation of it. */
@@ -127,7 +127,7 @@ const geluOptions: OptionChecks<GeluOptions> = { approximate: oneOf("none", "tan
  * `approximate="tanh"`; with `approximate: "none"`, PyTorch's own default, it is x·Φ(x) itself. They differ by up to 5e-4. Throws `shape` unless x is f32, `config`
  * for other options.
  */
-export function gelu(x: Tensor, options: GeluOptions = {}): Tensor {
+export function gelu(x: Tensor, options: GeluOptions = {}): Tensor<"f32"> {
   wantTensor("gelu", "x", x);
   wantType("gelu", "x", x, "f32");
   checkOptions("gelu", options, geluOptions);
@@ -262,6 +262,6 @@ export const swigluJvpOp: Op<None> = {
 };
 
 /** silu(x[…, :h]) ⊙ x[…, h:] (Shazeer 2020): x [batch, …, 2h] → [batch, …, h]. */
-export function swiglu(x: Tensor): Tensor {
+export function swiglu(x: Tensor): Tensor<"f32"> {
   return apply1(swigluOp, [x], none);
 }

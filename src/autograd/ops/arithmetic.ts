@@ -228,43 +228,43 @@ export const stopGradientOp: Op<None> = {
   },
 };
 
-function binary(op: Op<None>, a: Operand, b: Operand): Tensor {
+function binary(op: Op<None>, a: Operand, b: Operand): Tensor<"f32"> {
   return apply1(op, toTensors(op.name, a, b), none);
 }
 
 /** a + b, broadcast. */
-export function add(a: Operand, b: Operand): Tensor {
+export function add(a: Operand, b: Operand): Tensor<"f32"> {
   if (typeof b === "number" && a instanceof Tensor) return affine(a, 1, b);
   if (typeof a === "number" && b instanceof Tensor) return affine(b, 1, a);
   return binary(addOp, a, b);
 }
 
 /** a − b, broadcast. */
-export function sub(a: Operand, b: Operand): Tensor {
+export function sub(a: Operand, b: Operand): Tensor<"f32"> {
   if (typeof b === "number" && a instanceof Tensor) return affine(a, 1, -b);
   if (typeof a === "number" && b instanceof Tensor) return affine(b, -1, a);
   return binary(subOp, a, b);
 }
 
 /** a ⊙ b, broadcast. */
-export function mul(a: Operand, b: Operand): Tensor {
+export function mul(a: Operand, b: Operand): Tensor<"f32"> {
   if (typeof b === "number" && a instanceof Tensor) return affine(a, b, 0);
   if (typeof a === "number" && b instanceof Tensor) return affine(b, a, 0);
   return binary(mulOp, a, b);
 }
 
 /** a / b, broadcast. */
-export function div(a: Operand, b: Operand): Tensor {
+export function div(a: Operand, b: Operand): Tensor<"f32"> {
   return binary(divOp, a, b);
 }
 
 /** The larger of a and b, broadcast; where they are equal each gets half of the gradient. */
-export function maximum(a: Operand, b: Operand): Tensor {
+export function maximum(a: Operand, b: Operand): Tensor<"f32"> {
   return binary(maximumOp, a, b);
 }
 
 /** The smaller of a and b, broadcast; where they are equal each gets half of the gradient. */
-export function minimum(a: Operand, b: Operand): Tensor {
+export function minimum(a: Operand, b: Operand): Tensor<"f32"> {
   return binary(minimumOp, a, b);
 }
 
@@ -272,17 +272,17 @@ export function minimum(a: Operand, b: Operand): Tensor {
  * x held to [min, max], by element; an end that is infinite holds nothing. The slope is 1 from min to max, the ends included, and 0 beyond, as PyTorch has it;
  * NaN stays. For bounds that are tensors: `minimum(maximum(x, low), high)`. Throws `shape` unless x is f32, `config` unless min ≤ max are numbers.
  */
-export function clip(x: Tensor, min: number, max: number): Tensor {
+export function clip(x: Tensor, min: number, max: number): Tensor<"f32"> {
   return apply1(clipOp, [x], { min, max });
 }
 
 /** scale·x + shift. */
-export function affine(x: Tensor, scale: number, shift: number): Tensor {
+export function affine(x: Tensor, scale: number, shift: number): Tensor<"f32"> {
   return apply1(affineOp, [x], { scale, shift });
 }
 
 /** −1, 0 or 1 by the sign of x. No gradient. */
-export function sign(x: Tensor): Tensor {
+export function sign(x: Tensor): Tensor<"f32"> {
   return apply1(signOp, [x], none);
 }
 
@@ -291,6 +291,12 @@ export function sign(x: Tensor): Tensor {
  * element that is not chosen leaves no trace, NaN or ∞ neither: its gradient is 0. (What led to it may still turn that 0 into NaN, as 0·∞ in the rule of log
  * at 0: choose before such a function, not after.) Throws `shape` for other types and for shapes that do not broadcast.
  */
+export function where(condition: Tensor, a: number, b: number): Tensor<"f32">;
+export function where<D extends DType>(
+  condition: Tensor,
+  a: Tensor<D> | number,
+  b: Tensor<D> | number,
+): Tensor<D>;
 export function where(condition: Tensor, a: Operand, b: Operand): Tensor {
   wantTensor("where", "the condition", condition);
   const [x, y] = toTensors("where", a, b, condition);
@@ -300,12 +306,12 @@ export function where(condition: Tensor, a: Operand, b: Operand): Tensor {
 }
 
 /** The elements as `dtype`; towards zero to i32. No gradient passes a conversion; to its own type x keeps its gradient. */
-export function cast(x: Tensor, dtype: DType): Tensor {
+export function cast<D extends DType>(x: Tensor, dtype: D): Tensor<D> {
   wantTensor("cast", "x", x);
   return x.dtype === dtype ? reshape(x, x.shape) : apply1(castOp, [x], { dtype });
 }
 
 /** x, as a constant: no gradient and no tangent passes. */
-export function stopGradient(x: Tensor): Tensor {
+export function stopGradient<D extends DType>(x: Tensor<D>): Tensor<D> {
   return apply1(stopGradientOp, [x], none);
 }

@@ -154,7 +154,7 @@ export const attentionJvpOp: Op<AttentionAttrs> = {
  * columns in the order all q heads, all k heads, all v heads → [batch, time, heads·headDim]. Scores are scaled by
  * 1/√headDim; query head h reads key/value head ⌊h·kvHeads/heads⌋ (default: as many as heads).
  */
-export function causalAttention(qkv: Tensor, options: { heads: number; kvHeads?: number }): Tensor {
+export function causalAttention(qkv: Tensor, options: { heads: number; kvHeads?: number }): Tensor<"f32"> {
   checkOptions("causalAttention", options, { heads: unchecked, kvHeads: unchecked });
   const { heads, kvHeads = heads } = options;
   return apply1(causalAttentionOp, [qkv], { heads, kvHeads });

@@ -6,6 +6,7 @@ import { run } from "../../backends/backend.ts";
 import type { ReduceKind } from "../../backends/kernels.ts";
 import { GradmixError } from "../../errors.ts";
 import { boolean, integerIn } from "../../options.ts";
+import type { DType } from "../../tensor/dtype.ts";
 import {
   broadcastShapes,
   broadcastStrides,
@@ -160,7 +161,7 @@ export const sumOp: Op<ReduceAttrs> = reduceOp("sum", {
 });
 
 /** The same elements under another shape; one extent may be −1 and is worked out. */
-export function reshape(x: Tensor, shape: Shape): Tensor {
+export function reshape<D extends DType>(x: Tensor<D>, shape: Shape): Tensor<D> {
   wantTensor("reshape", "x", x);
   wantList("reshape", "the shape", shape);
   const unknown = shape.indexOf(-1);
@@ -175,12 +176,12 @@ export function reshape(x: Tensor, shape: Shape): Tensor {
 }
 
 /** x repeated along its axes of extent 1 and along new leading axes. */
-export function broadcastTo(x: Tensor, shape: Shape): Tensor {
+export function broadcastTo<D extends DType>(x: Tensor<D>, shape: Shape): Tensor<D> {
   return apply1(broadcastToOp, [x], { shape });
 }
 
 /** `broadcastTo` for rules: x itself where it has the shape. */
-export function stretch(x: Tensor, shape: Shape): Tensor {
+export function stretch<D extends DType>(x: Tensor<D>, shape: Shape): Tensor<D> {
   return sameShape(x.shape, shape) ? x : broadcastTo(x, shape);
 }
 
@@ -204,13 +205,18 @@ export function axesOf(x: Tensor, axis: Axis | undefined, name: string): number[
   return axes;
 }
 
-export function reduce(op: Op<ReduceAttrs>, x: Tensor, axis: Axis | undefined, keepDims: boolean): Tensor {
+export function reduce(
+  op: Op<ReduceAttrs>,
+  x: Tensor,
+  axis: Axis | undefined,
+  keepDims: boolean,
+): Tensor<"f32"> {
   const axes = axesOf(x, axis, op.name);
   boolean(`${op.name}: keepDims`, keepDims);
   return apply1(op, [x], { axes, keepDims });
 }
 
 /** Σ over the axes (default: all). */
-export function sum(x: Tensor, axis?: Axis, keepDims = false): Tensor {
+export function sum(x: Tensor, axis?: Axis, keepDims = false): Tensor<"f32"> {
   return reduce(sumOp, x, axis, keepDims);
 }

@@ -41,53 +41,54 @@ export const compareOps: { readonly [K in CompareKind]: Op<None> } = {
   or: compareOp("logicalOr", "or"),
 };
 
-const compared = (op: Op<None>, a: Operand, b: Operand): Tensor => apply1(op, toTensors(op.name, a, b), none);
+const compared = (op: Op<None>, a: Operand, b: Operand): Tensor<"i32"> =>
+  apply1(op, toTensors(op.name, a, b), none);
 
 /**
  * a = b by element, broadcast: a condition for `where`, i32, 1 where it holds, else 0. Operands are tensors of one type (f32 or i32) or a tensor and a number. −0 equals 0,
  * and NaN nothing. No gradient. Throws `shape` for operands of two types, and shapes that do not broadcast.
  */
-export function equal(a: Operand, b: Operand): Tensor {
+export function equal(a: Operand, b: Operand): Tensor<"i32"> {
   return compared(compareOps.equal, a, b);
 }
 
 /** a ≠ b by element, broadcast: the opposite of `equal`, so that NaN differs from everything, itself too. */
-export function notEqual(a: Operand, b: Operand): Tensor {
+export function notEqual(a: Operand, b: Operand): Tensor<"i32"> {
   return compared(compareOps.notEqual, a, b);
 }
 
 /** a < b by element, broadcast: a condition as of `equal`; 0 where one is NaN. */
-export function less(a: Operand, b: Operand): Tensor {
+export function less(a: Operand, b: Operand): Tensor<"i32"> {
   return compared(compareOps.less, a, b);
 }
 
 /** a ≤ b by element, broadcast: a condition as of `equal`; 0 where one is NaN. */
-export function lessEqual(a: Operand, b: Operand): Tensor {
+export function lessEqual(a: Operand, b: Operand): Tensor<"i32"> {
   return compared(compareOps.lessEqual, a, b);
 }
 
 /** a > b by element, broadcast: a condition as of `equal`; 0 where one is NaN. */
-export function greater(a: Operand, b: Operand): Tensor {
+export function greater(a: Operand, b: Operand): Tensor<"i32"> {
   return compared(compareOps.greater, a, b);
 }
 
 /** a ≥ b by element, broadcast: a condition as of `equal`; 0 where one is NaN. */
-export function greaterEqual(a: Operand, b: Operand): Tensor {
+export function greaterEqual(a: Operand, b: Operand): Tensor<"i32"> {
   return compared(compareOps.greaterEqual, a, b);
 }
 
 /** 1 where the conditions a and b both hold, else 0: i32, broadcast. What is not 0 holds. Throws `shape` for other types. */
-export function logicalAnd(a: Operand, b: Operand): Tensor {
+export function logicalAnd(a: Operand, b: Operand): Tensor<"i32"> {
   return compared(compareOps.and, a, b);
 }
 
 /** 1 where one of the conditions a and b holds, or both, else 0: i32, broadcast. What is not 0 holds. Throws `shape` for other types. */
-export function logicalOr(a: Operand, b: Operand): Tensor {
+export function logicalOr(a: Operand, b: Operand): Tensor<"i32"> {
   return compared(compareOps.or, a, b);
 }
 
 /** 1 where the condition does not hold, else 0: i32. What is not 0 holds. Throws `shape` for other types. */
-export function logicalNot(condition: Tensor): Tensor {
+export function logicalNot(condition: Tensor): Tensor<"i32"> {
   wantTensor("logicalNot", "the condition", condition);
   wantType("logicalNot", "the condition", condition, "i32");
   return apply1(compareOps.equal, [condition, filled(0, { shape: [], dtype: "i32" }, condition)], none);

@@ -56,7 +56,7 @@ const dropoutOptions: OptionChecks<DropoutOptions> = { seed: required(checkWhole
  * backend, and again in the backward pass, which stores no mask. Each use in a model, and each step of a training, needs a `stream` of its own: step · uses + use, say.
  * At rate 0 it is x itself, which is what an evaluation wants. Throws `shape` unless x is f32, `config` for another rate, seed or stream.
  */
-export function dropout(x: Tensor, rate: number, options: DropoutOptions): Tensor {
+export function dropout(x: Tensor, rate: number, options: DropoutOptions): Tensor<"f32"> {
   checkOptions("dropout", options, dropoutOptions);
   const { seed, stream = 0 } = options;
   return apply1(dropoutOp, [x], { rate, seed, stream });

@@ -130,7 +130,7 @@ function contract(
  *
  * Throws `shape` for specifications and operands that do not fit, for a label that is repeated within one operand (a diagonal), and for an ellipsis.
  */
-export function einsum(spec: string, ...operands: Tensor[]): Tensor {
+export function einsum(spec: string, ...operands: Tensor[]): Tensor<"f32"> {
   const { terms, result } = parse(spec);
   wantTensors("einsum", operands);
   const extents = extentsOf(spec, terms, operands);

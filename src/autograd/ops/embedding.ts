@@ -35,6 +35,6 @@ export const embeddingOp: Op<None> = {
 };
 
 /** table [rows, width], ids i32 [batch, …] → [batch, …, width]. As a parameter the table has a per-example rule. */
-export function embedding(table: Tensor, ids: Tensor): Tensor {
+export function embedding(table: Tensor, ids: Tensor): Tensor<"f32"> {
   return apply1(embeddingOp, [table, ids], none);
 }

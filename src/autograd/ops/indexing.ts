@@ -85,12 +85,12 @@ export const scatterAddOp: Op<{ rows: number }> = {
 };
 
 /** table[ids]: table [rows, …], ids i32 → ids.shape + table.shape[1…]. An id outside of the table gives NaN. */
-export function gather(table: Tensor, ids: Tensor): Tensor {
+export function gather(table: Tensor, ids: Tensor): Tensor<"f32"> {
   return apply1(gatherOp, [table, ids], none);
 }
 
 /** Adds the rows of x [n…, width] into row ids [n…] of zeros [rows, width]. Ids must be rows of the result. */
-export function scatterAdd(x: Tensor, ids: Tensor, rows: number): Tensor {
+export function scatterAdd(x: Tensor, ids: Tensor, rows: number): Tensor<"f32"> {
   return apply1(scatterAddOp, [x, ids], { rows });
 }
 
@@ -160,7 +160,7 @@ export const scatterAddAlongAxisOp: Op<{ axis: number; extent: number }> = {
  * Elements of x along an axis by index, as NumPy's take_along_axis and PyTorch's gather: out[…, c, …] = x[…, indices[…, c, …], …]. `indices` (i32) has the shape of
  * x but for the axis; so has the result. An index outside of the axis gives NaN. Throws `shape` for shapes or types that do not fit.
  */
-export function takeAlongAxis(x: Tensor, indices: Tensor, axis: number): Tensor {
+export function takeAlongAxis(x: Tensor, indices: Tensor, axis: number): Tensor<"f32"> {
   wantTensors("takeAlongAxis", [x, indices]);
   return apply1(takeAlongAxisOp, [x, indices], { axis: normaliseAxis(axis, x.rank, "takeAlongAxis") });
 }
@@ -169,7 +169,7 @@ export function takeAlongAxis(x: Tensor, indices: Tensor, axis: number): Tensor 
  * Zeros with x added along an axis by index, the transpose of `takeAlongAxis`: out[…, indices[…, c, …], …] += x[…, c, …], in order of c. `indices` (i32) has the shape
  * of x; the result has it too, but `extent` along the axis. Indices must lie within it. Throws `shape` for shapes or types that do not fit.
  */
-export function scatterAddAlongAxis(x: Tensor, indices: Tensor, axis: number, extent: number): Tensor {
+export function scatterAddAlongAxis(x: Tensor, indices: Tensor, axis: number, extent: number): Tensor<"f32"> {
   wantTensors("scatterAddAlongAxis", [x, indices]);
   const along = normaliseAxis(axis, x.rank, "scatterAddAlongAxis");
   return apply1(scatterAddAlongAxisOp, [x, indices], { axis: along, extent });

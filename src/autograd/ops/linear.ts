@@ -117,7 +117,7 @@ export function linear(
   weight: Tensor,
   bias?: Tensor,
   options: { activation?: Activation } = {},
-): Tensor {
+): Tensor<"f32"> {
   checkOptions("linear", options, optionNames);
   const { activation = "none" } = options;
   return apply1(linearOp, bias === undefined ? [x, weight] : [x, weight, bias], { activation });

@@ -101,7 +101,7 @@ export const oneHotOp: Op<{ classes: number }> = {
  * of `classes` or above a row of NaN, so that it shows. No gradient. Throws `shape` unless the indices are i32, `config` unless `classes` is an integer of at
  * least 0.
  */
-export function oneHot(indices: Tensor, classes: number): Tensor {
+export function oneHot(indices: Tensor, classes: number): Tensor<"f32"> {
   return apply1(oneHotOp, [indices], { classes });
 }
 
@@ -163,12 +163,12 @@ export const crossEntropyJvpOp: Op<None> = {
  * −log softmax(logits)[target] per token: logits [batch, …, vocabulary], targets i32 [batch, …] → [batch, …]. A
  * target < 0 is ignored: its loss and its gradient are 0.
  */
-export function crossEntropy(logits: Tensor, targets: Tensor): Tensor {
+export function crossEntropy(logits: Tensor, targets: Tensor): Tensor<"f32"> {
   return apply1(crossEntropyOp, [logits, targets], none);
 }
 
 /** The loss of each example, summed over its tokens: logits [batch, …, vocabulary], targets i32 [batch, …] → [batch]. */
-export function exampleLosses(logits: Tensor, targets: Tensor): Tensor {
+export function exampleLosses(logits: Tensor, targets: Tensor): Tensor<"f32"> {
   wantTensors("exampleLosses", [logits, targets]);
   const losses = crossEntropy(logits, targets);
   return sum(losses, losses.shape.map((_, axis) => axis).slice(1));

@@ -251,7 +251,7 @@ export interface AttentionOptions {
  * reads key/value head ⌊h·kvHeads/heads⌋. A query from which every key is hidden gives 0, and has no gradient. Scores are not kept, but a gradient of the mask itself
  * makes matrices of [batch, heads, time, keys]. For training on windows `causalAttention` is faster. Throws `shape` for shapes and types that do not fit.
  */
-export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions = {}): Tensor {
+export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions = {}): Tensor<"f32"> {
   wantTensors("attention", [q, k, v]);
   checkOptions("attention", options, { causal: unchecked, mask: unchecked });
   const { causal = false, mask } = options;

@@ -126,7 +126,7 @@ export function matmul(
   a: Tensor,
   b: Tensor,
   options: { transposeA?: boolean; transposeB?: boolean } = {},
-): Tensor {
+): Tensor<"f32"> {
   checkOptions("matmul", options, { transposeA: unchecked, transposeB: unchecked });
   const { transposeA = false, transposeB = false } = options;
   wantTensors("matmul", [a, b]);

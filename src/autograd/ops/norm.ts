@@ -160,11 +160,11 @@ function norm(op: Op<NormAttrs>, x: Tensor, gain?: Tensor, bias?: Tensor, eps = 
 }
 
 /** (x − mean)/√(var + eps) ⊙ gain + bias over the last axis (Ba et al. 2016): x [batch, …, width], gain and bias [width]. */
-export function layerNorm(x: Tensor, gain?: Tensor, bias?: Tensor, eps = 1e-5): Tensor {
+export function layerNorm(x: Tensor, gain?: Tensor, bias?: Tensor, eps = 1e-5): Tensor<"f32"> {
   return norm(layerNormOp, x, gain, bias, eps);
 }
 
 /** x/√(mean x² + eps) ⊙ gain over the last axis (Zhang & Sennrich 2019): x [batch, …, width], gain [width]. */
-export function rmsNorm(x: Tensor, gain?: Tensor, eps = 1e-5): Tensor {
+export function rmsNorm(x: Tensor, gain?: Tensor, eps = 1e-5): Tensor<"f32"> {
   return norm(rmsNormOp, x, gain, undefined, eps);
 }

@@ -28,7 +28,7 @@ export const powOp: Op<None> = binaryOp("pow", "pow", {
  * The gradient with respect to a is b·aᵇ⁻¹, 0 at b = 0; with respect to b it is aᵇ·log a, 0 at a = 0 for b ≥ 0 and NaN for a < 0: as PyTorch has them.
  * Throws `shape` for other types and for shapes that do not broadcast.
  */
-export function pow(a: Operand, b: Operand): Tensor {
+export function pow(a: Operand, b: Operand): Tensor<"f32"> {
   const [x, y] = toTensors("pow", a, b);
   return apply1(powOp, [x, y], none);
 }

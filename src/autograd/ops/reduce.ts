@@ -148,7 +148,7 @@ export const logSoftmaxVjpOp: Op<None> = {
 };
 
 /** The average over the axes (default: all). */
-export function mean(x: Tensor, axis?: Axis, keepDims = false): Tensor {
+export function mean(x: Tensor, axis?: Axis, keepDims = false): Tensor<"f32"> {
   boolean("mean: keepDims", keepDims);
   const count = sizeOf(axesOf(x, axis, "mean").map((a) => x.shape[a]));
   return affine(sum(x, axis, keepDims), 1 / count, 0);
@@ -165,7 +165,7 @@ export interface VarianceOptions {
  * Σ (x − mean)² / (n − correction) over the axes (default: all), in two passes, so that a variance that is small beside the mean keeps its digits. Throws `shape`
  * unless there are more than `correction` elements.
  */
-export function variance(x: Tensor, axis?: Axis, options: VarianceOptions = {}): Tensor {
+export function variance(x: Tensor, axis?: Axis, options: VarianceOptions = {}): Tensor<"f32"> {
   const axes = axesOf(x, axis, "variance");
   wantType("variance", "x", x, "f32");
   checkOptions("variance", options, { correction: numberIn({ min: 0 }), keepDims: boolean });
@@ -183,17 +183,17 @@ export function variance(x: Tensor, axis?: Axis, options: VarianceOptions = {}):
 }
 
 /** The largest element over the axes (default: all). Equal ones share the gradient. */
-export function max(x: Tensor, axis?: Axis, keepDims = false): Tensor {
+export function max(x: Tensor, axis?: Axis, keepDims = false): Tensor<"f32"> {
   return reduce(maxOp, x, axis, keepDims);
 }
 
 /** The smallest element over the axes (default: all). Equal ones share the gradient. */
-export function min(x: Tensor, axis?: Axis, keepDims = false): Tensor {
+export function min(x: Tensor, axis?: Axis, keepDims = false): Tensor<"f32"> {
   return reduce(minOp, x, axis, keepDims);
 }
 
 /** Softmax over the last axis. */
-export function softmax(x: Tensor): Tensor {
+export function softmax(x: Tensor): Tensor<"f32"> {
   return apply1(softmaxOp, [x], none);
 }
 
@@ -201,7 +201,7 @@ export function softmax(x: Tensor): Tensor {
  * The logarithm of the softmax over the last axis, x − log Σ exp(x), in one pass that neither overflows nor loses the digits of small probabilities: x [batch, …, classes]
  * → the same shape. −∞ gives −∞; a row of −∞ only, or with +∞, gives NaN. Throws `shape` for a scalar, and unless x is f32.
  */
-export function logSoftmax(x: Tensor): Tensor {
+export function logSoftmax(x: Tensor): Tensor<"f32"> {
   return apply1(logSoftmaxOp, [x], none);
 }
 
@@ -209,7 +209,7 @@ export function logSoftmax(x: Tensor): Tensor {
  * log Σ exp(x) over the axes (default: all), without overflow. Where the largest element is infinite (all are −∞, or one is +∞), so is the result, and the
  * elements that attain it share the gradient.
  */
-export function logSumExp(x: Tensor, axis?: Axis): Tensor {
+export function logSumExp(x: Tensor, axis?: Axis): Tensor<"f32"> {
   const axes = axesOf(x, axis, "logSumExp");
   const top = max(x, axes, true);
   const base = stopGradient(bounded(top));

@@ -53,7 +53,7 @@ export const ropeOp: Op<RopeAttrs> = {
 };
 
 /** Rotates the first `heads` blocks of `headDim` columns of x [batch, time, columns] by their position, which is `offset` … offset + time − 1. */
-export function rope(x: Tensor, options: RopeOptions): Tensor {
+export function rope(x: Tensor, options: RopeOptions): Tensor<"f32"> {
   checkOptions("rope", options, {
     heads: unchecked,
     headDim: unchecked,

@@ -79,7 +79,7 @@ export const topkOp: Op<{ k: number; axis: number }> = {
  * Running sums along an axis: y[l] = Σ_{i ≤ l} x[i], of the shape of x. Summed beyond single precision, so that an element has the error of one rounding
  * however long the axis is.
  */
-export function cumsum(x: Tensor, axis: number): Tensor {
+export function cumsum(x: Tensor, axis: number): Tensor<"f32"> {
   wantTensor("cumsum", "x", x);
   return apply1(cumsumOp, [x], { axis: normaliseAxis(axis, x.rank, "cumsum"), reverse: false });
 }
@@ -88,16 +88,16 @@ export function cumsum(x: Tensor, axis: number): Tensor {
  * Where the largest element along an axis is (i32): the first of several; NaN is larger than any number. The axis goes, or stays with extent 1 with `keepDims`. No
  * gradient. Throws `config` for an axis of extent 0, which has no largest.
  */
-export function argmax(x: Tensor, axis: number, keepDims = false): Tensor {
+export function argmax(x: Tensor, axis: number, keepDims = false): Tensor<"i32"> {
   wantTensor("argmax", "x", x);
   return apply1(argmaxOp, [x], { axis: normaliseAxis(axis, x.rank, "argmax"), keepDims });
 }
 
 export interface TopK {
   /** The elements, the largest first. */
-  readonly values: Tensor;
+  readonly values: Tensor<"f32">;
   /** Where they are along the axis (i32). */
-  readonly indices: Tensor;
+  readonly indices: Tensor<"i32">;
 }
 
 /**

@@ -1,6 +1,7 @@
 /** Moving elements: transpose, slice, pad, concat; split, stack, squeeze and unsqueeze out of those. */
 import { GradmixError } from "../../errors.ts";
 import { integerIn } from "../../options.ts";
+import type { DType } from "../../tensor/dtype.ts";
 import {
   checkShape,
   formatShape,
@@ -186,7 +187,7 @@ function startsAt(axis: number, start: number, rank: number): number[] {
 }
 
 /** Permutes the axes; by default it swaps the last two. */
-export function transpose(x: Tensor, perm?: readonly number[]): Tensor {
+export function transpose<D extends DType>(x: Tensor<D>, perm?: readonly number[]): Tensor<D> {
   wantTensor("transpose", "x", x);
   if (perm !== undefined) wantList("transpose", "the permutation", perm);
   if (perm !== undefined)
@@ -199,17 +200,21 @@ export function transpose(x: Tensor, perm?: readonly number[]): Tensor {
 }
 
 /** The window of `sizes` that begins at `starts`. */
-export function slice(x: Tensor, starts: readonly number[], sizes: readonly number[]): Tensor {
+export function slice<D extends DType>(
+  x: Tensor<D>,
+  starts: readonly number[],
+  sizes: readonly number[],
+): Tensor<D> {
   return apply1(sliceOp, [x], { starts, sizes });
 }
 
 /** Zeros of `shape` with x in the window that begins at `starts`. */
-export function pad(x: Tensor, starts: readonly number[], shape: Shape): Tensor {
+export function pad<D extends DType>(x: Tensor<D>, starts: readonly number[], shape: Shape): Tensor<D> {
   return apply1(padOp, [x], { starts, shape });
 }
 
 /** Joins tensors along an axis. */
-export function concat(xs: readonly Tensor[], axis: number): Tensor {
+export function concat<D extends DType>(xs: readonly Tensor<D>[], axis: number): Tensor<D> {
   wantList("concat", "what to join", xs, "tensors");
   wantTensors("concat", xs);
   if (xs.length === 0) throw new GradmixError("shape", "concat: no tensors were given");
@@ -243,7 +248,11 @@ function partsOf(parts: number | readonly number[], extent: number): number[] {
  * axis puts them together again. Parts that lie together in memory (along axis 0, for one) share it with x, as those of `slice` do. Throws `shape` when the
  * axis does not divide, or the sizes do not make it up.
  */
-export function split(x: Tensor, parts: number | readonly number[], axis: number): Tensor[] {
+export function split<D extends DType>(
+  x: Tensor<D>,
+  parts: number | readonly number[],
+  axis: number,
+): Tensor<D>[] {
   wantTensor("split", "x", x);
   const along = normaliseAxis(axis, x.rank, "split");
   let at = 0;
@@ -262,7 +271,7 @@ export function split(x: Tensor, parts: number | readonly number[], axis: number
  * Joins tensors of one shape along a new axis, which is `axis` of the result (negative ones count from its end): n of [a, b] along axis 1 → [a, n, b]. Throws
  * `shape` for none, and for tensors of different shapes or types.
  */
-export function stack(xs: readonly Tensor[], axis: number): Tensor {
+export function stack<D extends DType>(xs: readonly Tensor<D>[], axis: number): Tensor<D> {
   wantList("stack", "what to join", xs, "tensors");
   wantTensors("stack", xs);
   if (xs.length === 0) throw new GradmixError("shape", "stack: no tensors were given");
@@ -275,7 +284,7 @@ export function stack(xs: readonly Tensor[], axis: number): Tensor {
 }
 
 /** x without axes of extent 1: without those named, or, by default, without any: [2, 1, 3] → [2, 3]. Throws `shape` when an axis that is named has another extent. */
-export function squeeze(x: Tensor, axis?: Axis): Tensor {
+export function squeeze<D extends DType>(x: Tensor<D>, axis?: Axis): Tensor<D> {
   wantTensor("squeeze", "x", x);
   const axes =
     axis === undefined
@@ -294,7 +303,7 @@ export function squeeze(x: Tensor, axis?: Axis): Tensor {
 }
 
 /** x with a new axis of extent 1, which is `axis` of the result (negative ones count from its end): [2, 3] with axis 1 → [2, 1, 3], with −1 → [2, 3, 1]. */
-export function unsqueeze(x: Tensor, axis: number): Tensor {
+export function unsqueeze<D extends DType>(x: Tensor<D>, axis: number): Tensor<D> {
   wantTensor("unsqueeze", "x", x);
   const at = normaliseAxis(axis, x.rank + 1, "unsqueeze");
   return reshape(x, [...x.shape.slice(0, at), 1, ...x.shape.slice(at)]);
