@@ -1,6 +1,22 @@
 /** What the types say of results is so: `data()` is a Float32Array or an Int32Array without a cast. `npm run typecheck` checks the declarations, the test the arrays. */
 import {
   abs,
+  neg,
+  log,
+  sqrt,
+  rsqrt,
+  square,
+  reciprocal,
+  tanh,
+  sigmoid,
+  relu,
+  silu,
+  sin,
+  cos,
+  erf,
+  softplus,
+  log1p,
+  expm1,
   add,
   affine,
   arange,
@@ -96,21 +112,22 @@ const read = <R extends readonly Tensor[]>(...results: R): { [K in keyof R]: Arr
   results.map((t) => t.data()) as never;
 type ArrayOf<T> = T extends Tensor<infer D> ? Promise<D extends "f32" ? Float32Array : Int32Array> : never;
 
-/** Moves, which give what they were given. */
-const moved = <D extends "f32" | "i32">(t: Tensor<D>) => [
-  reshape(t, [4]),
-  broadcastTo(t, [3, 2, 2]),
-  transpose(t),
-  slice(t, [0, 0], [1, 2]),
-  pad(t, [0, 0], [3, 3]),
-  concat([t, t], 0),
-  stack([t, t], 0),
-  ...split(t, 2, 0),
-  squeeze(unsqueeze(t, 0)),
-  stopGradient(t),
-  where(tensor(Int32Array.of(1, 0)), t, t),
-  where(tensor(Int32Array.of(1, 0)), t, 0),
-];
+/** Moves, which give what they were given; a tuple, so that each keeps its own type. */
+const moved = <D extends "f32" | "i32">(t: Tensor<D>) =>
+  [
+    reshape(t, [4]),
+    broadcastTo(t, [3, 2, 2]),
+    transpose(t),
+    slice(t, [0, 0], [1, 2]),
+    pad(t, [0, 0], [3, 3]),
+    concat([t, t], 0),
+    stack([t, t], 0),
+    ...split(t, 2, 0),
+    squeeze(unsqueeze(t, 0)),
+    stopGradient(t),
+    where(tensor(Int32Array.of(1, 0)), t, t),
+    where(tensor(Int32Array.of(1, 0)), t, 0),
+  ] as const;
 
 test("of f32 and of i32", async () => {
   const x = tensor([1, 2, 3, 4], [2, 2]);
@@ -128,6 +145,24 @@ test("of f32 and of i32", async () => {
   const sums = gradients(loss, { parameters: [x], sink: sumSink({ gradientOf: () => zeros([2, 2]) }) });
   const found: Promise<Float32Array>[] = read(
     ...[add(x, x), sub(x, 1), mul(x, x), div(x, x), maximum(x, 2), minimum(x, x), pow(x, 2)],
+    ...[
+      neg(x),
+      log(x),
+      sqrt(x),
+      rsqrt(x),
+      square(x),
+      reciprocal(x),
+      tanh(x),
+      sigmoid(x),
+      relu(x),
+      silu(x),
+      sin(x),
+      cos(x),
+      erf(x),
+      softplus(x),
+      log1p(x),
+      expm1(x),
+    ],
     ...[clip(x, 1, 2), affine(x, 2, 1), sign(x), abs(x), exp(x), gelu(x), swiglu(x), cast(ids, "f32")],
     ...[sum(x), mean(x, 0), variance(x), max(x, 1), min(x), softmax(x), logSoftmax(x), logSumExp(x)],
     ...[matmul(x, x), linear(x, x), einsum("ij,jk->ik", x, x), layerNorm(x), rmsNorm(x)],
