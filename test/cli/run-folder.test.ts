@@ -197,12 +197,12 @@ describe("writing", () => {
   function disk(room: number, chunk = Infinity): WriteFs {
     return {
       ...nodeFs,
-      writeSync: ((file: number, bytes: Uint8Array, offset: number, length: number) => {
+      writeSync: (file, bytes, offset = 0, length = bytes.length - offset) => {
         const count = Math.min(length, chunk, room);
         if (count === 0) throw Object.assign(new Error("write"), { code: "ENOSPC" });
         room -= count;
         return nodeFs.writeSync(file, bytes, offset, count);
-      }) as typeof nodeFs.writeSync,
+      },
     };
   }
 
