@@ -509,7 +509,11 @@ describe("combinators", () => {
       expect(rule.update(state, {})).toBe(state);
     },
   );
-  test.each<[object, string]>([
+  test.each<[unknown, string]>([
+    ...[null, undefined, 3, [], {}].map((given): [unknown, string] => [
+      given,
+      `there is no combinator undefined; the combinators are ${combinatorNames.join(", ")}`,
+    ]),
     [{ name: "ema" }, "ema: beta is missing"],
     [{ name: "floor" }, "floor: least is missing"],
     [{ name: "ceiling" }, "ceiling: most is missing"],
@@ -553,6 +557,11 @@ describe("combinators", () => {
     expect(error.message.replace(/^combinators\[1\]: /, "")).toBe(message);
   });
   test("directly around a rule they check as well", () => {
+    for (const updates of [-1, 0.5, Infinity, 2 ** 53])
+      expect(errorOf(() => combinators.warmup(rules.dga(), updates))).toMatchObject({
+        code: "config",
+        message: `warmup: updates: ${updates} does not fit; it must be an integer of at least 0`,
+      });
     const off = { tokens: 100 } as unknown as { tokens: number; budgets: number[] };
     expect(errorOf(() => combinators.tokenBudget(rules.dga(), off)).message).toBe(
       "tokenBudget: budgets is missing",

@@ -1,0 +1,229 @@
+/** What a rule needs becomes what the trainer measures; options of a trainer that fit together are taken, the others refused in one line. */
+import {
+  type Bases,
+  createBases,
+  createMixer,
+  estimatorNames,
+  type Mixer,
+  type Rule,
+  type SignalName,
+  uniform,
+} from "gradmix/dga";
+import fc from "fast-check";
+import { expect, test } from "vitest";
+import { checkFit, type Plan, planOf, signalOf } from "#dist/dga/plan.js";
+import { codeOf } from "../errors.ts";
+
+const nothing: Plan = { aligns: false, preconditioned: false, gram: false, targets: false, reference: false };
+
+/** What each name alone asks for. */
+const asked: Record<SignalName, Partial<Plan>> = {
+  alignments: { aligns: true },
+  standardErrors: { aligns: true },
+  norms: { aligns: true },
+  targetNorm: { aligns: true },
+  losses: {},
+  targetLoss: { aligns: true },
+  preconditionedAlignments: { aligns: true, preconditioned: true },
+  preconditionedTargetNorm: { aligns: true, preconditioned: true },
+  gram: { gram: true },
+  targets: { targets: true },
+  referenceLosses: { reference: true },
+  tokensSeen: {},
+  tokens: {},
+};
+const all = Object.keys(asked) as SignalName[];
+const aligning = all.filter((name) => asked[name].aligns === true);
+
+test("a rule that needs several things needs what each of them asks for; norms come with several targets as well", () => {
+  for (const name of all) expect(planOf([name]), name).toEqual({ ...nothing, ...asked[name] });
+  fc.assert(
+    fc.property(fc.subarray(all), (needs) => {
+      const own = needs.filter((name) => name !== "norms" || !needs.includes("targets"));
+      expect(planOf(needs)).toEqual(Object.assign({}, nothing, ...own.map((name) => asked[name])));
+    }),
+  );
+});
+
+const ruleOf = (needs: readonly SignalName[]): Rule => ({ ...uniform(), name: "r", needs });
+const names = ["a", "b", "c"];
+const mixed = createBases({ x: [0.5, 0.5, 0], y: [0, 0.5, 0.5] }, names);
+const single = createBases({ x: [1, 0, 0], y: [0, 0, 1] }, names);
+
+type Fit = Parameters<typeof checkFit>[0];
+type Options = Partial<Omit<Fit, "mixer">> & { readonly called?: readonly string[] };
+
+/** "" where a trainer of a rule with these needs takes the options. */
+function refusal(needs: readonly SignalName[], { called, ...options }: Options = {}): string {
+  const domains = called ?? options.bases?.names ?? names;
+  const mixer: Mixer = createMixer({ domains, rule: ruleOf(needs) });
+  const told = codeOf(() => checkFit({ mixer, domains: names, target: {}, ...options }));
+  return told === "no error" ? "" : told;
+}
+const step = { from: "step" } as const;
+const some = { targets: { size: 1 }, reference: {} };
+
+test("a mixer has the domains of the windows, or the names of the bases over them", () => {
+  expect(refusal([])).toBe("");
+  for (const length of [2, 4])
+    expect(refusal([], { domains: { length } })).toBe(
+      `config: ${length} domains of windows for a mixer of 3`,
+    );
+  for (const bases of [mixed, single]) {
+    expect(refusal([], { bases })).toBe("");
+    expect(refusal([], { bases, domains: { length: 2 } })).toBe(
+      "config: 2 domains of windows for bases over 3",
+    );
+    for (const called of [["y", "x"], ["x"], names])
+      expect(refusal([], { bases, called })).toBe(
+        "config: bases: the mixer must have their 2 names as its domains",
+      );
+  }
+});
+
+test("what a rule compares with has to be there, and only that", () => {
+  const bare = { target: null };
+  for (const name of all) {
+    const { aligns = false, targets = false, reference = false } = asked[name];
+    const missing = aligns
+      ? "it aligns domains with a target, and there is none; give a target"
+      : targets
+        ? "it aligns domains with several targets, and there are none; give targets"
+        : reference
+          ? "it compares with a reference model, and there is none; give a reference"
+          : null;
+    const wanted = missing === null ? "" : `config: rule r: ${missing}`;
+    expect(refusal([name], bare), name).toBe(wanted);
+    expect(refusal([name], { ...bare, targets: { size: 0 } }), name).toBe(wanted);
+    expect(refusal([name], some), name).toBe("");
+  }
+});
+
+test("one kind of measurement at a time", () => {
+  const kinds = ["alignments", "gram", "targets", "referenceLosses"] as const;
+  fc.assert(
+    fc.property(fc.subarray([...kinds]), (needs) => {
+      expect(refusal(needs, some)).toBe(
+        needs.length <= 1
+          ? ""
+          : `config: rule r: it needs ${needs.join(", ")}, which the trainer does not measure together`,
+      );
+    }),
+  );
+  for (const name of aligning) {
+    const clash = name === "alignments";
+    expect(refusal(["preconditionedAlignments", name])).toBe(
+      clash ? "config: rule r: plain and preconditioned alignments are not measured together" : "",
+    );
+    expect(refusal(["alignments", name])).toBe(
+      asked[name].preconditioned === true
+        ? "config: rule r: plain and preconditioned alignments are not measured together"
+        : "",
+    );
+  }
+});
+
+test("with bases a rule uses alignments with one target, or nothing", () => {
+  for (const bases of [mixed, single])
+    for (const name of all)
+      expect(refusal([name], { ...some, bases }), name).toBe(
+        asked[name].aligns === true
+          ? ""
+          : `config: rule r: with bases a rule can use alignments with one target only; it needs ${name}`,
+      );
+});
+
+test("training steps measure neither Gram matrices nor several targets, and all parameters", () => {
+  for (const name of all) {
+    const { gram = false, targets = false } = asked[name];
+    expect(refusal([name], { ...some, alignment: step }), name).toBe(
+      gram || targets
+        ? `config: rule r: it needs ${gram ? "a Gram matrix" : "several targets"}, which the training steps do not measure; leave from out, or use "batch"`
+        : "",
+    );
+  }
+  const parameters = (): boolean => true;
+  expect(refusal(["alignments"], { alignment: { ...step, parameters } })).toBe(
+    'config: alignment: "step" looks at all parameters; leave parameters out, or use "batch"',
+  );
+  for (const alignment of [{ parameters }, { from: "batch", parameters } as const])
+    expect(refusal(["alignments"], { alignment })).toBe("");
+});
+
+test("an estimator is refused where it does not tell what the rule needs, unless the steps tell it", () => {
+  const lacks: Partial<Record<(typeof estimatorNames)[number], Partial<Record<SignalName, string>>>> = {
+    sketch: {
+      preconditionedAlignments: "it cannot precondition, which rule r asks for; use estimator = segmented",
+      preconditionedTargetNorm: "it cannot precondition, which rule r asks for; use estimator = segmented",
+    },
+    perDomain: {
+      standardErrors: "it gives no standard errors, which rule r asks for; use estimator = segmented",
+    },
+    forward: {
+      norms:
+        "it gives no gradient norms, which rule r asks for; use normalise = raw or estimator = segmented",
+    },
+  };
+  for (const estimator of estimatorNames)
+    for (const name of aligning) {
+      const lack = lacks[estimator]?.[name];
+      const wanted = lack === undefined ? "" : `config: estimator ${estimator}: ${lack}`;
+      expect(refusal([name], { alignment: { estimator } }), `${estimator}, ${name}`).toBe(wanted);
+      expect(refusal([name], { alignment: { estimator, from: "batch" } })).toBe(wanted);
+      expect(refusal([name], { alignment: { estimator, ...step } })).toBe("");
+    }
+});
+
+test("a batch that bases share is segmented; one of each basis, or of each domain, is as you like", () => {
+  const told = (bases: Bases | undefined, alignment: NonNullable<Fit["alignment"]>): string =>
+    refusal(["alignments"], { ...(bases === undefined ? {} : { bases }), alignment });
+  expect(told(mixed, {})).toBe("");
+  for (const estimator of estimatorNames) {
+    const wanted =
+      estimator === "segmented"
+        ? ""
+        : `config: estimator ${estimator}: a shared batch of bases takes segmented; use that, or bases = direct`;
+    expect(told(mixed, { estimator })).toBe(wanted);
+    expect(told(mixed, { estimator, bases: "shared" })).toBe(wanted);
+    expect(told(mixed, { estimator, bases: "direct" })).toBe("");
+    expect(told(mixed, { estimator, ...step })).toBe("");
+    expect(told(single, { estimator })).toBe("");
+    expect(told(undefined, { estimator })).toBe("");
+  }
+});
+
+test("a signal has what was measured under the names that the rule asks for", () => {
+  const measured = {
+    alignments: Float64Array.of(1, 2),
+    standardErrors: [0.5, null],
+    norms: Float64Array.of(3, 4),
+    tokens: Float64Array.of(5, 6),
+    losses: Float64Array.of(7, 8),
+    targetNorm: 9,
+    targetLoss: 10,
+  };
+  const { alignments, targetNorm, ...rest } = measured;
+  expect(signalOf(ruleOf(["alignments"]), measured)).toStrictEqual(measured);
+  expect(signalOf(ruleOf(["preconditionedAlignments"]), measured)).toStrictEqual({
+    preconditionedAlignments: alignments,
+    preconditionedTargetNorm: targetNorm,
+    ...rest,
+  });
+  // What was not measured is left out, not undefined.
+  const { standardErrors: _, ...certain } = measured;
+  expect(signalOf(ruleOf(["norms"]), certain)).toStrictEqual(certain);
+  const { norms: __, ...rows } = measured;
+  expect(signalOf(ruleOf(["alignments"]), { ...rows, tied: "w" })).toStrictEqual(rows);
+  const advice =
+    'take alignment { from: "batch", estimator: "perDomain" }, which has whole gradients, or normalise = raw';
+  for (const [tied, why] of [
+    [{}, "they were not measured"],
+    [
+      { tied: "w" },
+      "parameter w is used twice in one pass (tied weights), so that its norm cannot be added up use by use",
+    ],
+  ] as const)
+    expect(codeOf(() => signalOf(ruleOf(["alignments", "norms"]), { ...rows, ...tied }))).toBe(
+      `config: rule r: it needs the norms of the domains' gradients, and ${why}; ${advice}`,
+    );
+});
