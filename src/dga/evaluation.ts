@@ -1,14 +1,15 @@
 /** The loss of a model on held-out examples. */
 import type { CancelSignal } from "../cancel.ts";
 import { assemble, type Dataset } from "../data/dataset.ts";
+import { GradmixError } from "../errors.ts";
 import type { Examples, Model } from "../nn/model.ts";
-import { checkRange } from "../options.ts";
+import { numberIn } from "../options.ts";
 import { total } from "./measurements.ts";
 import { lossesOf } from "./passes.ts";
 
 /**
  * Mean loss per token over the first examples that hold `tokens` tokens, `batch` of them at once. Throws `data` for examples that do not fit the model, and
- * the reason of the signal when it is aborted before a batch.
+ * where none of them has a token; and the reason of the signal when it is aborted before a batch.
  */
 export async function meanLoss<B extends Examples>(
   model: Model<NoInfer<B>>,
@@ -17,10 +18,12 @@ export async function meanLoss<B extends Examples>(
   batch: number,
   signal?: CancelSignal,
 ): Promise<number> {
-  checkRange("evaluate: tokens", tokens, { min: 1, max: Infinity, openMax: false });
+  // Infinity is all of them.
+  numberIn({ min: 1, openMax: false })("evaluate: tokens", tokens);
   let end = 0;
   let counted = 0;
   while (end < source.count && counted < tokens) counted += source.tokensOf(end++);
+  if (counted === 0) throw new GradmixError("data", `"${source.name}" has no tokens to evaluate a model on`);
   model.check?.(source, 0, end);
   let summed = 0;
   for (let first = 0; first < end; first += batch) {

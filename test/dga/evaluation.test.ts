@@ -1,0 +1,106 @@
+/** The loss on held-out examples, against the model's losses of them one by one. */
+import { init, shutdown } from "gradmix";
+import { type Dataset, examplesOf } from "gradmix/data";
+import { createMixer, createTrainer, type Trainer } from "gradmix/dga";
+import type { Model, TokenBatch } from "gradmix/nn";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { expectNear } from "../near.ts";
+import { language, time, tiny, windows } from "./languages.ts";
+
+const counts = [3, 0, 5, 1, 16, 0, 2, 7];
+/** Windows of which only the first so many tokens count. */
+const held: Dataset<TokenBatch> = (() => {
+  const { inputs, targets } = windows("text", [language(4, counts.length * time + 1)]).batchOf(
+    counts.map((_, i) => i),
+  );
+  return examplesOf("held out", {
+    inputs,
+    targets: targets.map((id, i) => (i % time < counts[Math.floor(i / time)] ? id : -1)),
+    tokens: counts,
+    time,
+  });
+})();
+
+let model: Model;
+let losses: Float32Array | Int32Array;
+beforeAll(async () => {
+  await init({ backend: "cpu", threads: 1 });
+  model = tiny(3);
+  losses = await model.losses(held.batchOf(counts.map((_, i) => i))).data();
+});
+afterAll(shutdown);
+
+/** The batches that the model is given. */
+function evaluated(batch: number): { trainer: Trainer; seen: number[] } {
+  const seen: number[] = [];
+  const watched: Model = {
+    parameters: model.parameters,
+    losses(of) {
+      seen.push(of.tokens.length);
+      return model.losses(of);
+    },
+  };
+  const trainer = createTrainer({
+    model: watched,
+    mixer: createMixer({ domains: ["a"], rule: { name: "uniform" } }),
+    domains: [windows("a", [language(1, 100)])],
+    target: null,
+    batch,
+    schedule: () => 0.01,
+    seed: 1,
+  });
+  return { trainer, seen };
+}
+const sum = (values: ArrayLike<number>): number => Array.from(values).reduce((a, b) => a + b, 0);
+
+test.each([1, 2, 3, 8, 9])(
+  "is the mean over the first examples that hold so many tokens, %i at once",
+  async (batch) => {
+    const { trainer, seen } = evaluated(batch);
+    for (const tokens of [1, 3, 3.5, 4, 8, 9, 34, 35, Infinity]) {
+      let end = 0;
+      while (end < counts.length && sum(counts.slice(0, end)) < tokens) end++;
+      seen.length = 0;
+      expectNear(
+        await trainer.evaluate(held, tokens),
+        sum(losses.slice(0, end)) / sum(counts.slice(0, end)),
+        1e-6,
+      );
+      // No example is read that does not count.
+      expect(sum(seen)).toBe(end);
+      expect(seen.length).toBe(Math.ceil(end / batch));
+      expect(Math.max(...seen)).toBe(Math.min(batch, end));
+    }
+    trainer.dispose();
+  },
+);
+
+test("what has no tokens has no mean, and what is no number of tokens is refused", async () => {
+  const { trainer, seen } = evaluated(2);
+  const { inputs, targets } = held.batchOf([0, 1]);
+  const empty = examplesOf<TokenBatch>("empty", { inputs, targets: targets.fill(-1), tokens: [0, 0], time });
+  await expect(trainer.evaluate(empty, 5)).rejects.toMatchObject({
+    code: "data",
+    message: '"empty" has no tokens to evaluate a model on',
+  });
+  for (const tokens of [0, 0.5, -1, NaN, "9" as unknown as number])
+    await expect(trainer.evaluate(held, tokens)).rejects.toMatchObject({
+      code: "config",
+      message: expect.stringMatching(/^evaluate: tokens: .* does not fit/),
+    });
+  expect(seen).toEqual([]);
+});
+
+test("ends before the next batch once its signal is aborted, with the reason", async () => {
+  for (const after of [0, 1, 2]) {
+    const { trainer, seen } = evaluated(3);
+    const stop = new Error("enough");
+    const signal = {
+      throwIfAborted() {
+        if (seen.length >= after) throw stop;
+      },
+    };
+    await expect(trainer.evaluate(held, Infinity, signal as AbortSignal)).rejects.toBe(stop);
+    expect(seen.length).toBe(after);
+  }
+});
