@@ -1,0 +1,194 @@
+/** One backward pass, its weights and its pieces: the parts of every estimator. */
+import { type Backend, init, shutdown } from "gradmix";
+import { type EstimateOptions, meanGradient } from "gradmix/dga";
+import { arenaLike, type Model, type TokenBatch } from "gradmix/nn";
+import fc from "fast-check";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { checkEstimate, chunks, exampleWeight, lossesOf, take, watched } from "#dist/dga/passes.js";
+import { codeOf } from "../errors.ts";
+import { expectNear } from "../near.ts";
+import { language, time, tiny, windows } from "./languages.ts";
+
+let backend: Backend;
+let model: Model;
+beforeAll(async () => {
+  backend = await init({ backend: "cpu", threads: 1 });
+  model = tiny(2);
+});
+afterAll(shutdown);
+
+const batch = windows("text", [language(1, 6 * time + 1)]).batchOf([0, 1, 2]);
+const other = windows("text", [language(2, 6 * time + 1)]).batchOf([3, 1]);
+const silent: TokenBatch = { ...batch, targets: batch.targets.map(() => -1), tokens: [0, 0, 0] };
+
+describe("the gradient of the mean loss per token", () => {
+  test("is overwritten or added to, times the loss scale; losses are the examples' sums", async () => {
+    const arena = arenaLike(model.parameters);
+    const into = async (of: TokenBatch, ...more: [boolean?, undefined?, number?]): Promise<number[]> => {
+      const losses = await take(meanGradient(model, of, arena, ...more));
+      expectNear(losses, await lossesOf(model, of), 1e-6);
+      return [...(await arena.arena.data())];
+    };
+    const first = await into(batch);
+    const second = await into(other);
+    const largest = Math.max(...first.map(Math.abs));
+    expect(largest).toBeGreaterThan(0);
+    expect(await into(batch)).toEqual(first);
+    expectNear(
+      await into(other, true),
+      first.map((x, i) => x + second[i]),
+      1e-6,
+    );
+    expect(await into(other, false, undefined, 8)).toEqual(second.map((x) => 8 * x));
+    // That of two batches at once is the mean over all tokens.
+    const whole = await into(windows("text", [language(1, 6 * time + 1)]).batchOf([0, 1, 2, 3]));
+    const last = await into(windows("text", [language(1, 6 * time + 1)]).batchOf([3]));
+    expectNear(
+      whole,
+      first.map((x, i) => (3 * x + last[i]) / 4),
+      1e-5,
+    );
+    // Without tokens there is nothing to learn.
+    expect(Math.max(...(await into(silent)).map(Math.abs))).toBe(0);
+    arena.dispose();
+  });
+
+  test("refuses what is no batch before any work, and holds nothing after a pass that failed", () => {
+    const arena = arenaLike(model.parameters);
+    const live = backend.liveBytes;
+    let passes = 0;
+    const counting: Model = {
+      parameters: model.parameters,
+      losses(of) {
+        passes++;
+        model.losses(of).dispose();
+        throw new Error("in the middle");
+      },
+    };
+    expect(codeOf(() => meanGradient(counting, { ...batch, inputs: batch.inputs.subarray(1) }, arena))).toBe(
+      `shape: meanGradient: ${3 * time - 1} inputs do not share out among the 3 examples that tokens counts`,
+    );
+    expect(codeOf(() => meanGradient(counting, { ...batch, tokens: [1, NaN, 1] }, arena))).toMatch(
+      /^data: meanGradient: tokens of example 1 are NaN;/,
+    );
+    expect(passes).toBe(0);
+    expect(codeOf(() => meanGradient(counting, batch, arena))).toBe("Error: in the middle");
+    expect(passes).toBe(1);
+    expect(backend.liveBytes).toBe(live);
+    arena.dispose();
+  });
+
+  test("numbers that are taken are let go of", async () => {
+    const live = backend.liveBytes;
+    await take(model.losses(batch));
+    await lossesOf(model, batch);
+    expect(backend.liveBytes).toBe(live);
+  });
+});
+
+test("the scale of examples is that of the mean per token, as a power of two that is not larger", () => {
+  const weightOf = (tokens: readonly number[], options: EstimateOptions): number =>
+    exampleWeight({ tokens }, options);
+  fc.assert(
+    fc.property(
+      fc.array(fc.nat(3000), { minLength: 1, maxLength: 6 }),
+      fc.integer({ min: -20, max: 24 }),
+      (tokens, e) => {
+        expect(weightOf(tokens, {})).toBe(1);
+        const scale = 2 ** e;
+        const weight = weightOf(tokens, { lossScale: scale });
+        const mean =
+          scale /
+          Math.max(
+            1,
+            tokens.reduce((a, b) => a + b),
+          );
+        expect(Number.isInteger(Math.log2(weight))).toBe(true);
+        expect(weight).toBeLessThanOrEqual(mean);
+        expect(2 * weight).toBeGreaterThan(mean);
+      },
+    ),
+    {
+      examples: [
+        [[0], 3],
+        [[1], 3],
+        [[2], 3],
+        [[1024], 0],
+        [[1023], 0],
+        [[1025], 0],
+      ],
+    },
+  );
+});
+
+test("pieces are of whole domains, in order, as full as they may be", () => {
+  fc.assert(
+    fc.property(fc.array(fc.nat(6), { maxLength: 9 }), fc.integer({ min: 1, max: 10 }), (sizes, most) => {
+      const domains = sizes.map((size) => ({ tokens: new Array<number>(size).fill(1) }));
+      const ranges = chunks(domains, most);
+      expect(ranges.flatMap(([first, end]) => sizes.slice(first, end))).toEqual(sizes);
+      ranges.forEach(([first, end], i) => {
+        expect(end).toBeGreaterThan(first);
+        const held = sizes.slice(first, end).reduce((a, b) => a + b, 0);
+        expect(held <= most || end - first === 1).toBe(true);
+        // The next domain would have been too much.
+        if (i + 1 < ranges.length) expect(held + sizes[end]).toBeGreaterThan(most);
+      });
+      expect(chunks(domains, Infinity)).toEqual(sizes.length > 0 ? [[0, sizes.length]] : []);
+    }),
+  );
+});
+
+test("the parameters that are looked at are those that are named, all by default", () => {
+  const names = [...model.parameters.byName.keys()];
+  expect(watched(model)).toBe(model.parameters.list);
+  expect(watched(model, {})).toBe(model.parameters.list);
+  for (const name of names)
+    expect(watched(model, { parameters: (one) => one === name })).toEqual([
+      model.parameters.byName.get(name),
+    ]);
+  expect(codeOf(() => watched(model, { parameters: () => false }))).toBe(
+    "config: parameters: none of the model's has such a name",
+  );
+});
+
+test("options of an estimate are checked by name, and those that are only of one function", () => {
+  const v = {};
+  const told = (options: object, more?: Parameters<typeof checkEstimate>[2]): string =>
+    codeOf(() => checkEstimate("here", options, more));
+  const fine: object[] = [
+    {},
+    { maxExamples: 1, direction: {}, parameters: () => true, sketch: {}, lossScale: 0.5 },
+    { sketch: { rank: 1, seed: 0 } },
+    { precondition: { v, bias: 1, eps: 5 } },
+    { precondition: { v, bias: 1e-300, eps: 1e-300 } },
+  ];
+  for (const options of fine) expect(told(options), JSON.stringify(options)).toBe("no error");
+  const refused: [object, string][] = [
+    [{ maxExamples: 0 }, "here: maxExamples: 0 "],
+    [{ direction: 5 }, "here: direction: 5 "],
+    [{ parameters: "w" }, 'here: parameters: "w" '],
+    [{ sketch: 8 }, "here: sketch: 8 "],
+    [{ precondition: null }, "here: precondition: null "],
+    [{ lossScale: 3 }, "here: lossScale: 3 "],
+    [{ sketch: { rank: 0 } }, "here: sketch: rank: 0 "],
+    [{ sketch: { seed: -1 } }, "here: sketch: seed: -1 "],
+    [{ sketch: { rnak: 8 } }, 'here: sketch: there is no option "rnak"'],
+    [{ precondition: { bias: 1, eps: 1 } }, "here: precondition: v is missing"],
+    [{ precondition: { v, eps: 1 } }, "here: precondition: bias is missing"],
+    [{ precondition: { v, bias: 1 } }, "here: precondition: eps is missing"],
+    [{ precondition: { v: 1, bias: 1, eps: 1 } }, "here: precondition: v: 1 "],
+    ...[0, -1, 1.001, NaN].map((bias): [object, string] => [
+      { precondition: { v, bias, eps: 1 } },
+      `here: precondition: bias: ${bias} `,
+    ]),
+    ...[0, -1, Infinity, NaN].map((eps): [object, string] => [
+      { precondition: { v, bias: 1, eps } },
+      `here: precondition: eps: ${eps} `,
+    ]),
+    [{ held: 2 }, 'here: there is no option "held"'],
+  ];
+  for (const [options, start] of refused) expect(told(options).slice(8, 8 + start.length)).toBe(start);
+  const more = { held: () => expect.unreachable() };
+  expect(codeOf(() => checkEstimate<{ held?: number }>("here", { maxExamples: 2 }, more))).toBe("no error");
+});
