@@ -70,9 +70,7 @@ export async function estimateAlignments<B extends Examples>(
     if (tokenCount(target) === 0)
       throw new GradmixError("data", "the target batch has no tokens to learn from");
     const sketched = await sketchGradients(model, domains, options);
-    return {
-      ...alignSketches(sketched, await sketchGradients(model, [target], options)),
-    };
+    return alignSketches(sketched, await sketchGradients(model, [target], options));
   }
   const direction = options.direction ?? arenaLike(model.parameters);
   try {
@@ -142,7 +140,6 @@ async function perDomain<B extends Examples>(
   const losses = new Float64Array(k);
   const gradient = arenaLike(model.parameters);
   try {
-    clearRest(gradient, options);
     for (let i = 0; i < k; i++) {
       const summed = await take(meanGradient(model, domains[i], gradient, false, parameters, scale));
       losses[i] = total(summed) / Math.max(1, tokenCount(domains[i]));
@@ -182,10 +179,9 @@ async function byRows<B extends Examples>(
     examples.dots.set(measured.dots, start);
     examples.losses.set(measured.losses, start);
     start += exampleCount(batch);
-    ({ tied } = measured);
-    part.forEach((domain, i) => {
-      const square = measured.groupSquaredNorms?.[i] ?? 0;
-      norms[first + i] = Math.sqrt(square) / Math.max(1, tokenCount(domain));
+    tied ??= measured.tied;
+    measured.groupSquaredNorms?.forEach((square, i) => {
+      norms[first + i] = Math.sqrt(square) / Math.max(1, tokenCount(part[i]));
     });
   }
   return {
@@ -229,15 +225,15 @@ export async function exampleNumbers<B extends Examples>(
   const losses = new Float64Array(count);
   const squaredNorms = new Float64Array(count);
   let tied: string | undefined;
-  const most = Math.max(1, Math.min(count, options.maxExamples ?? count));
-  for (let first = 0; first < count; first += most) {
-    const last = Math.min(count, first + most);
+  const { maxExamples = count } = options;
+  for (let first = 0; first < count; first += maxExamples) {
+    const last = Math.min(count, first + maxExamples);
     const part = cutExamples(batch, first, last);
     const numbers = await segmentedPass(model, part, [last - first], direction, options);
     dots.set(numbers.dots, first);
     losses.set(numbers.losses, first);
     if (numbers.squaredNorms !== undefined) squaredNorms.set(numbers.squaredNorms, first);
-    ({ tied } = numbers);
+    tied ??= numbers.tied;
   }
   return { tokens: batch.tokens, dots, losses, ...(tied === undefined ? { squaredNorms } : { tied }) };
 }
@@ -269,10 +265,8 @@ export async function estimateGram<B extends Examples>(
     gram[i * k + j] = gram[j * k + i] = value / scale ** 2;
   };
   try {
-    for (let n = 0; n < Math.min(held, k) + (k > held ? 1 : 0); n++) {
-      arenas.push(arenaLike(model.parameters));
-      clearRest(arenas[n], options);
-    }
+    // One more than the block, for the gradients that meet it.
+    for (let n = 0; n < Math.min(held + 1, k); n++) arenas.push(arenaLike(model.parameters));
     for (let first = 0; first < k; first += held) {
       const last = Math.min(k, first + held);
       for (let i = first; i < last; i++) {
@@ -333,7 +327,7 @@ async function forwardPass<B extends Examples>(
 }
 
 function divided(values: Float64Array, by: number): Float64Array {
-  return by === 1 ? values : values.map((value) => value / by);
+  return values.map((value) => value / by);
 }
 
 async function reduceArena(kernel: "dot" | "sumSquares", arenas: readonly Tensor[]): Promise<number> {
