@@ -1,0 +1,218 @@
+/** Options of a trainer: what is missing, what is none, what cannot be trained together. Nothing is made, so the model may be a pretence. */
+import { type Dataset, rowsOf } from "gradmix/data";
+import { createBases, createMixer, estimatorNames, type TrainerOptions } from "gradmix/dga";
+import { GradmixError } from "gradmix";
+import type { Model } from "gradmix/nn";
+import { describe, expect, test } from "vitest";
+import { alignmentDefaults, checkTrainer } from "#dist/dga/trainer-options.js";
+import { codeOf } from "../errors.ts";
+import { language, windows } from "./languages.ts";
+
+const names = ["a", "b"];
+const sources = names.map((name, i) => windows(name, [language(i + 1, 100)]));
+const [source] = sources;
+const pretend = { parameters: {}, losses() {} } as unknown as Model;
+const bases = createBases({ a: [0.5, 0.5], b: [0, 1] }, names);
+const good: TrainerOptions = {
+  model: pretend,
+  mixer: createMixer({ domains: names, rule: { name: "dga", normalise: "raw" } }),
+  domains: sources,
+  target: source,
+  batch: 1,
+  schedule: () => 0.1,
+  seed: 0,
+};
+const told = (change: object): string => codeOf(() => checkTrainer({ ...good, ...change }));
+const without = <T extends object>(of: T, name: string): object =>
+  Object.fromEntries(Object.entries(of).filter(([key]) => key !== name));
+
+test("what is left out is as documented", () => {
+  expect(alignmentDefaults).toEqual({
+    estimator: "segmented",
+    from: "batch",
+    domainExamples: 4,
+    targetExamples: 16,
+    refreshEvery: 10,
+    bases: "shared",
+  });
+});
+
+test("every option is taken at the ends of its range", () => {
+  const fine: object[] = [
+    {},
+    {
+      targets: new Map([["t", source]]),
+      reference: pretend,
+      bases,
+      sampling: "multinomial",
+      lossScale: null,
+    },
+    { targets: new Map(), sampling: "systematic", lossScale: {}, optimizer: () => null, alignment: {} },
+    { target: null, mixer: createMixer({ domains: names, rule: { name: "uniform" } }) },
+    { batch: 1000, seed: Number.MAX_SAFE_INTEGER },
+    ...estimatorNames.map((estimator) => ({ alignment: { estimator } })),
+    { alignment: { domainExamples: 1, targetExamples: 1, refreshEvery: 1, parameters: () => true } },
+    { alignment: { from: "batch", bases: "direct" } },
+    { alignment: { from: "step", bases: "shared" } },
+  ];
+  for (const change of fine) expect(told(change), JSON.stringify(change)).toBe("no error");
+});
+
+describe("an option is refused by name", () => {
+  test("that is missing", () => {
+    for (const name of Object.keys(good))
+      expect(codeOf(() => checkTrainer(without(good, name) as TrainerOptions))).toBe(
+        `config: createTrainer: ${name} is missing`,
+      );
+    expect(told({ domains: [], mixer: { ...good.mixer, domains: [] } })).toBe(
+      "config: createTrainer: at least one domain is needed",
+    );
+  });
+
+  /** Each without one of its parts. */
+  const parts = (whole: object, needed: readonly string[]): unknown[] => [
+    null,
+    5,
+    "x",
+    () => {},
+    ...needed.map((name) => without(whole, name)),
+  ];
+  const mixerParts = ["rule", "domains", "updateEvery", "initial"];
+  const datasetParts = ["name", "count", "tokensOf", "batchOf"];
+  const wrong: Readonly<Record<string, readonly unknown[]>> = {
+    model: parts(pretend, ["parameters", "losses"]),
+    reference: parts(pretend, ["parameters", "losses"]),
+    mixer: parts(good.mixer, mixerParts),
+    bases: parts(bases, ["names", "domains", "offsets"]),
+    target: parts(source, datasetParts).slice(1),
+    domains: [
+      null,
+      source,
+      new Map(),
+      ...parts(source, datasetParts).flatMap((one) => [[one], [source, one], [one, source]]),
+    ],
+    targets: [
+      null,
+      [],
+      { t: source },
+      ...parts(source, datasetParts).flatMap((one) => [
+        new Map([["t", one]]),
+        new Map([
+          ["s", source as unknown],
+          ["t", one],
+        ]),
+      ]),
+    ],
+    batch: [0, -1, 1.5, "1", Infinity, null],
+    seed: [-1, 0.5, 2 ** 53, "1", null],
+    schedule: [0.1, null, {}],
+    optimizer: [{}, null, "adamw"],
+    alignment: [null, 5, () => {}],
+    lossScale: [5, "on", () => {}],
+    sampling: ["random", null, 1],
+    momentum: [0.9],
+  };
+  test.each(Object.keys(wrong))("%s", (name) => {
+    for (const value of wrong[name]) {
+      const message = told({ [name]: value });
+      expect(message, `${name}: ${String(value)}`).toMatch(/^config: createTrainer: /);
+      expect(message).toContain(name);
+      // Not one that it happens not to fit together with.
+      expect(message).toMatch(/does not fit; it must be|is not known|there is no option/);
+    }
+  });
+
+  const alignments: Readonly<Record<string, readonly unknown[]>> = {
+    estimator: ["exact", null],
+    from: ["steps", null],
+    bases: ["both", null],
+    domainExamples: [0, 0.5],
+    targetExamples: [0, 0.5],
+    refreshEvery: [0, 0.5],
+    parameters: ["head", null],
+    examples: [4],
+  };
+  test.each(Object.keys(alignments))("alignment: %s", (name) => {
+    for (const value of alignments[name])
+      expect(told({ alignment: { [name]: value } })).toMatch(
+        name === "examples"
+          ? /^config: createTrainer: alignment: there is no option "examples"/
+          : new RegExp(`^config: createTrainer: alignment: ${name}: `),
+      );
+  });
+
+  test("that does not fit the rule", () => {
+    expect(told({ target: null })).toMatch(/^config: rule dga: .*give a target$/);
+  });
+});
+
+describe("domains of one batch", () => {
+  const rows = (name: string, width: number, count = 2): Dataset<never> =>
+    rowsOf(name, {
+      inputs: new Float32Array(width * count),
+      width,
+      targets: new Int32Array(count),
+    }) as unknown as Dataset<never>;
+  const failing = (name: string, error: Error, count = 1): Dataset<never> => ({
+    ...rows(name, 2),
+    count,
+    batchOf() {
+      throw error;
+    },
+  });
+  const third = createMixer({ domains: ["x", "y", "z"], rule: { name: "uniform" } });
+  const together = (...domains: Dataset<never>[]): string => told({ domains, target: null, mixer: third });
+
+  test("two that cannot be joined are named; what fails otherwise is passed on", () => {
+    expect(together(rows("x", 2), rows("y", 2, 1), rows("z", 2))).toBe("no error");
+    for (const domains of [
+      [rows("x", 2), rows("y", 2), rows("z", 3)],
+      [rows("x", 2), rows("z", 3), rows("y", 2)],
+    ])
+      expect(together(...domains)).toBe(
+        'data: "x" and "z" cannot be drawn into one batch: batches 0 and 1 do not go together: inputs is 2 numbers an example in the one and 3 in the other',
+      );
+    expect(together(rows("x", 2), rows("y", 2), failing("z", new RangeError("disk")))).toBe(
+      "RangeError: disk",
+    );
+    // What has no examples is refused where it is drawn from, and has none to be compared.
+    for (const empty of [0, 1, 2]) {
+      const domains = [rows("x", 2), rows("y", 2), rows("z", 2)];
+      domains[empty] = failing("empty", new RangeError("empty"), 0);
+      expect(together(...domains)).toBe("no error");
+      const other = (empty + 1) % 3;
+      domains[other] = rows("wide", 3);
+      expect(together(...domains)).toMatch(/^data: ".*" and ".*" cannot be drawn into one batch/);
+    }
+    const short = windows("short", [language(1, 90)]);
+    expect(told({ domains: [source, { ...short, time: 5 }] })).toMatch(
+      /^data: "a" has windows of 16 tokens, "short" of 5;/,
+    );
+  });
+
+  test("the model is asked of all sources, the reference of the domains, and is named", () => {
+    const asked: string[] = [];
+    const asking = (
+      who: string,
+      refuses?: string,
+      error: Error = new GradmixError("shape", "too wide"),
+    ): Model => ({
+      ...pretend,
+      check({ name }) {
+        asked.push(`${who} ${name}`);
+        if (name === refuses) throw error;
+      },
+    });
+    const extra = {
+      targets: new Map([["t", { ...source, name: "other" }]]),
+      target: { ...source, name: "target" },
+    };
+    expect(told({ ...extra, model: asking("model"), reference: asking("reference") })).toBe("no error");
+    const everything = ["model a", "model b", "model target", "model other"];
+    expect(asked).toEqual([...everything, "reference a", "reference b"]);
+    for (const name of ["a", "b", "target", "other"])
+      expect(told({ ...extra, model: asking("model", name) })).toBe("shape: too wide");
+    expect(told({ reference: asking("reference", "b") })).toBe("shape: reference: too wide");
+    expect(told({ reference: asking("reference", "b", new RangeError("disk")) })).toBe("RangeError: disk");
+  });
+});
