@@ -1,5 +1,4 @@
 /** Measuring: what the rule asks for, at the current parameters, and the rule's signal from it. */
-import { GradmixError } from "../errors.ts";
 import type { Examples } from "../nn/model.ts";
 import { areDomains, type Bases } from "./bases.ts";
 import { estimateAlignments, estimateGram, exampleNumbers, targetDirection } from "./estimators.ts";
@@ -11,7 +10,7 @@ import type { EstimateOptions } from "./passes.ts";
 import { signalOf, wantNorms } from "./plan.ts";
 import { basisAlignments, proposal } from "./reweighting.ts";
 import type { Signal } from "./rule.ts";
-import { currentMixture, type Training } from "./training.ts";
+import { currentMixture, directionOf, type Training } from "./training.ts";
 
 /** A signal, and what of it is worth a line in a log. */
 export interface Measured {
@@ -37,9 +36,8 @@ export async function measure<B extends Examples>(training: Training<B>): Promis
 
 /** The target's gradient into `direction`, for the steps to come. */
 export async function refreshDirection<B extends Examples>(training: Training<B>): Promise<void> {
-  const { options, drawing, device, state } = training;
-  const { direction } = device;
-  if (direction === null) return;
+  const { options, drawing, state } = training;
+  const direction = directionOf(training);
   const target = drawing.target(0);
   const found = await measured(training, (estimation) => {
     state.directionScale = estimation.lossScale ?? 1;
@@ -75,9 +73,8 @@ async function fromShared<B extends Examples>(
   bases: Bases,
   target: B,
 ): Promise<Alignments> {
-  const { options, drawing, device, state } = training;
-  const { direction } = device;
-  if (direction === null) throw new GradmixError("config", "bases: the rule aligns nothing");
+  const { options, drawing, state } = training;
+  const direction = directionOf(training);
   const q = proposal(bases, currentWeights(state.mixer));
   const { batch, domainOf } = drawing.shared(q);
   const { targetLoss, targetNorm, tied, ...numbers } = await measured(training, async (estimation) => ({

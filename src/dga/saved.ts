@@ -69,7 +69,7 @@ export function restore<B extends Examples>(
   const { sampler, alignmentSampler, targetSampler } = recordOf(checkpoint, "json");
   drawing.restore({ sampler, alignmentSampler, targetSampler });
   writing();
-  for (const [name, arena] of arenas) arena.write(arrays.get(name) ?? []);
+  for (const [name, values] of arrays) arenas.get(name)?.write(values);
   device.optimizer.steps = saved.optimizerSteps;
   Object.assign(state, saved.state);
   training.mixture = null;

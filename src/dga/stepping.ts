@@ -4,7 +4,7 @@ import { alignSink } from "../autograd/sinks/align.ts";
 import { run } from "../backends/backend.ts";
 import { GradmixError } from "../errors.ts";
 import { tokenCount } from "../nn/examples.ts";
-import type { Examples } from "../nn/model.ts";
+import type { Examples, Model } from "../nn/model.ts";
 import { empty, keep } from "../tensor/tensor.ts";
 import type { Drawn } from "./drawing.ts";
 import { domainOffsets, gather, pairsOf, type StepMeasurements } from "./gathered.ts";
@@ -14,7 +14,7 @@ import { refreshDirection } from "./measuring.ts";
 import { advance, nextUpdate } from "./mixer.ts";
 import { lossesOf, meanGradient, take } from "./passes.ts";
 import { wantNorms } from "./plan.ts";
-import { currentMixture, type Training } from "./training.ts";
+import { currentMixture, directionOf, type Training } from "./training.ts";
 
 /** What a step did with one domain. */
 export interface TrainedDomain {
@@ -50,7 +50,7 @@ export interface OptimizerStep {
   readonly trained: readonly TrainedDomain[];
 }
 
-/** Draws a batch and takes a step with it. Throws `numeric` when the loss, or without a smaller scale to try the gradient, is not finite. */
+/** Draws a batch and takes a step with it. Throws `numeric` when the loss, or without a smaller scale to try the gradient, is not finite, and `data` for a batch without tokens. */
 export async function takeStep<B extends Examples>(
   training: Training<B>,
   lr: number,
@@ -67,9 +67,17 @@ export async function takeStep<B extends Examples>(
     await refreshDirection(training);
   const drawn = drawing.training(mixture);
   const lossScale = state.scales?.step.scale ?? null;
-  const told = await trainingGradient(training, drawn, lossScale ?? 1, aligned, observed && plan.reference);
-  const { gradNorm, overflowed } = await optimize(training, lr, told);
   const tokens = tokenCount(drawn.batch);
+  if (tokens === 0)
+    throw new GradmixError(
+      "data",
+      `none of the examples drawn for step ${step} has a token to learn from; take a larger batch, or leave such examples out`,
+    );
+  const reference = observed && plan.reference ? options.reference : undefined;
+  const told = aligned
+    ? await alignedGradient(training, drawn, lossScale ?? 1)
+    : await trainingGradient(training, drawn, lossScale ?? 1, reference);
+  const { gradNorm, overflowed } = await optimize(training, lr, told);
   const loss = total(told.losses) / tokens;
   if (
     !Number.isFinite(loss) ||
@@ -100,16 +108,11 @@ export async function takeStep<B extends Examples>(
 
 /** The training gradient, times the loss scale, into `gradient`, and what its pass tells of the examples. */
 async function trainingGradient<B extends Examples>(
-  training: Training<B>,
-  drawn: Drawn<B>,
+  { options: { model }, device: { gradient } }: Training<B>,
+  { batch, domainOf }: Drawn<B>,
   lossScale: number,
-  aligned: boolean,
-  compared: boolean,
+  reference: Model<B> | undefined,
 ): Promise<StepMeasurements> {
-  const { gradient, direction } = training.device;
-  if (aligned && direction !== null) return alignedGradient(training, drawn, lossScale);
-  const { model, reference } = training.options;
-  const { batch, domainOf } = drawn;
   const { list } = model.parameters;
   return {
     domainOf,
@@ -118,25 +121,25 @@ async function trainingGradient<B extends Examples>(
     dots: [],
     squaredNorms: [],
     pairs: [],
-    referenceLosses: compared && reference !== undefined ? await lossesOf(reference, batch) : [],
+    referenceLosses: reference === undefined ? [] : await lossesOf(reference, batch),
   };
 }
 
 /** The same, out of one pass with every example's product with the target's gradient, and norms. */
 async function alignedGradient<B extends Examples>(
-  { options, device, state }: Training<B>,
+  training: Training<B>,
   { batch, domainOf }: Drawn<B>,
   lossScale: number,
 ): Promise<StepMeasurements> {
+  const { options, device, state } = training;
   const { model, mixer } = options;
-  const { gradient, direction } = device;
   const examples = domainOf.length;
   const groups = domainOffsets(domainOf);
   const sink = alignSink({
     examples,
     groups,
-    direction: direction === null ? null : { given: direction.of },
-    total: { gradientOf: gradient.of },
+    direction: { given: directionOf(training).of },
+    total: { gradientOf: device.gradient.of },
   });
   const tokens = tokenCount(batch);
   try {

@@ -45,7 +45,7 @@ export interface Trainer<B extends Examples = TokenBatch> {
   readonly model: Model<B>;
   /**
    * Takes one step. Throws `numeric`, with the step, when the loss or the gradient is not finite, with loss scaling only when the loss is not or
-   * no smaller scale is left. After an error in the middle of a step only `restore` goes on.
+   * no smaller scale is left, and `data` when no example of the batch has a token. After an error in the middle of a step only `restore` goes on.
    *
    * One call of `step`, `evaluate`, `save`, `restore` and `dispose` at a time: a second one throws `busy` and changes nothing.
    */

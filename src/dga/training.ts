@@ -92,6 +92,13 @@ export function currentMixture<B extends Examples>(training: Training<B>): Mixtu
   return (training.mixture ??= training.drawing.prepare(currentWeights(training.state.mixer)));
 }
 
+/** Where the target's gradient stands. Throws `config` for a rule that aligns nothing. */
+export function directionOf<B extends Examples>({ device, options }: Training<B>): Arena {
+  if (device.direction === null)
+    throw new GradmixError("config", `rule ${options.mixer.rule.name}: it aligns nothing`);
+  return device.direction;
+}
+
 /** When memory runs out, what was taken goes back. */
 function makeDevice(
   parameters: Parameters,

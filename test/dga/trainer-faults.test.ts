@@ -243,7 +243,20 @@ describe("a checkpoint is restored whole or not at all", () => {
       [null, /^checkpoint: json is undefined/],
       [{ arrays: good.arrays }, /^checkpoint: json is undefined/],
       [{ json: good.json }, /^checkpoint: arrays is undefined/],
-      [{ ...good, json: { ...good.json, loss: "low" } }, /^checkpoint: loss is "low"/],
+      ...["low", NaN, Infinity, true].map((loss): [unknown, RegExp] => [
+        { ...good, json: { ...good.json, loss } },
+        new RegExp(`^checkpoint: loss is "?${loss}"?$`),
+      ]),
+      ...["tokens", "optimizerSteps"].flatMap((name) =>
+        [-1, 0.5, NaN, null, undefined].map((count): [unknown, RegExp] => [
+          { ...good, json: { ...good.json, [name]: count } },
+          new RegExp(`^checkpoint: ${name} is ${String(count)}$`),
+        ]),
+      ),
+      ...[0, 3, -2, "2"].map((directionScale): [unknown, RegExp] => [
+        { ...good, json: { ...good.json, directionScale } },
+        /^checkpoint: directionScale is /,
+      ]),
       [{ ...good, json: { ...good.json, optimizerSteps: 9 } }, /^checkpoint: optimizerSteps is 9, more than/],
       [{ ...good, json: { ...good.json, bases: "0011" } }, /^checkpoint: it was made with other bases/],
     ];

@@ -1,0 +1,156 @@
+/** Steps at the edges: examples without tokens, losses and gradients that are no longer finite, rules that align nothing. */
+import { init, linear, mul, reshape, scope, shutdown, tensor } from "gradmix";
+import { type Dataset, examplesOf, type RowBatch, rowsOf } from "gradmix/data";
+import { createMixer, createTrainer, type RuleOptions, type Trainer, type TrainerOptions } from "gradmix/dga";
+import { createParameters, type Model, type Parameters, type TokenBatch } from "gradmix/nn";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { createTraining, directionOf } from "#dist/dga/training.js";
+import { codeOf } from "../errors.ts";
+import { expectNear } from "../near.ts";
+import { language, time, tiny, windows } from "./languages.ts";
+
+beforeAll(() => init({ backend: "cpu", threads: 1 }));
+afterAll(shutdown);
+
+const names = ["a", "b"];
+const text = (seed: number): Dataset<TokenBatch> => windows(`text ${seed}`, [language(seed, 200)]);
+/** Windows of which nothing counts. */
+const silent = ((): Dataset<TokenBatch> => {
+  const { inputs, targets } = text(2).batchOf([0, 1, 2]);
+  return examplesOf("silent", { inputs, targets: targets.map(() => -1), tokens: [0, 0, 0], time });
+})();
+
+function setup(
+  domains: readonly Dataset<TokenBatch>[],
+  more: Partial<TrainerOptions> = {},
+  rule: RuleOptions = { name: "dga" },
+): TrainerOptions {
+  return {
+    model: tiny(1),
+    mixer: createMixer({ domains: names, rule, updateEvery: 4 }),
+    domains,
+    target: text(1),
+    batch: 6,
+    schedule: () => 0.01,
+    seed: 1,
+    ...more,
+  };
+}
+
+describe.each(["batch", "step"] as const)("alignments from a %s", (from) => {
+  test("a domain of which no example has a token has no loss, and the others have theirs", async () => {
+    const trainer = createTrainer(setup([text(1), silent], { alignment: { from } }));
+    const seen = new Set<number>();
+    for (let i = 0; i < 4; i++) {
+      const { loss, trained, weights } = await trainer.step();
+      for (const { domain, loss: own, tokens } of trained) {
+        seen.add(domain);
+        if (domain === 0) expectNear(own, loss, 1e-12);
+        else expect([own, tokens]).toEqual([0, 0]);
+      }
+      expect(loss).toBeGreaterThan(1);
+      expect(weights.every(Number.isFinite)).toBe(true);
+    }
+    expect([...seen].sort()).toEqual([0, 1]);
+  });
+
+  test("a batch without a token is refused, with its step", async () => {
+    const mute = createTrainer(setup([silent, silent], { alignment: { from } }));
+    await expect(mute.step()).rejects.toMatchObject({
+      code: "data",
+      message:
+        "none of the examples drawn for step 1 has a token to learn from; take a larger batch, or leave such examples out",
+    });
+    await expect(mute.step()).rejects.toMatchObject({ code: "data" });
+    // One is enough.
+    const { inputs, targets } = text(1).batchOf([0]);
+    const one = examplesOf("one", {
+      inputs,
+      targets: targets.map((id, i) => (i > 0 ? -1 : id)),
+      tokens: [1],
+      time,
+    });
+    const trainer = createTrainer(setup([one, one], { batch: 1, alignment: { from } }));
+    expect((await trainer.step()).loss).toBeGreaterThan(0);
+    expect(trainer.tokens).toBe(1);
+  });
+});
+
+test("the target's gradient has a place where a rule aligns, and only there", () => {
+  const training = createTraining(setup([text(1), text(2)]));
+  expect(directionOf(training)).toBe(training.device.direction);
+  const still = createTraining(setup([text(1), text(2)], {}, { name: "uniform" }));
+  expect(still.device.direction).toBeNull();
+  expect(codeOf(() => directionOf(still))).toBe("config: rule uniform: it aligns nothing");
+  for (const { device } of [training, still]) device.dispose();
+});
+
+describe("what is no longer finite", () => {
+  /** The loss of a row x is (factor of the step)·⟨w, x⟩, and its gradient that factor times x. */
+  function steep(
+    factors: readonly number[],
+    more: Partial<TrainerOptions<RowBatch>> = {},
+  ): { trainer: Trainer<RowBatch>; parameters: Parameters } {
+    const spec = { name: "w", shape: [1, 2], init: { kind: "constant", value: 1 }, decay: false } as const;
+    const parameters = createParameters([spec], 1);
+    const [w] = parameters.list;
+    let pass = 0;
+    const model: Model<RowBatch> = {
+      parameters,
+      losses: ({ inputs, tokens: { length } }) =>
+        scope(() => reshape(mul(linear(tensor(inputs, [length, 2]), w), factors[pass++] ?? 1), [length])),
+    };
+    const rows = rowsOf("rows", {
+      inputs: new Float32Array(8).fill(1),
+      width: 2,
+      targets: new Int32Array(4),
+    });
+    const trainer = createTrainer<RowBatch>({
+      model,
+      mixer: createMixer({ domains: ["a"], rule: { name: "uniform" } }),
+      domains: [rows],
+      target: null,
+      batch: 2,
+      schedule: () => 0.01,
+      seed: 1,
+      ...more,
+    });
+    return { trainer, parameters };
+  }
+  const [big, huge] = [1e20, 3e38];
+
+  test.each([
+    [huge, {}, "loss became Infinity"],
+    [-huge, {}, "loss became -Infinity"],
+    [huge, { lossScale: {} }, "loss became Infinity"],
+    [NaN, {}, "loss became NaN"],
+    [NaN, { lossScale: {} }, "loss became NaN"],
+    // The square of the gradient's norm is more than f32 holds.
+    [big, {}, "gradient became Infinity"],
+    [big, { lossScale: { min: 4, initial: 4 } }, "gradient became Infinity"],
+  ] as const)("ends a run with its step (%d, %j)", async (factor, more, what) => {
+    const { trainer, parameters } = steep([1, factor], more);
+    await trainer.step();
+    const before = [...(await parameters.value.data())];
+    await expect(trainer.step()).rejects.toMatchObject({
+      code: "numeric",
+      message: `the ${what} at step 2; lower the learning rate`,
+    });
+    if ("lossScale" in more && factor === big) expect([...(await parameters.value.data())]).toEqual(before);
+    expect([trainer.steps, trainer.loss]).toEqual([1, 2]);
+  });
+
+  test("with a smaller scale left the step is skipped, its loss told, and the scale halved", async () => {
+    const { trainer, parameters } = steep([1, big, 1], { lossScale: { initial: 64 } });
+    await trainer.step();
+    const before = [...(await parameters.value.data())];
+    const skipped = await trainer.step();
+    expect(skipped).toMatchObject({ step: 2, skipped: true, lossScale: 64, gradNorm: Infinity });
+    expectNear(skipped.loss, big * (before[0] + before[1]), 1e-6);
+    expect([...(await parameters.value.data())]).toEqual(before);
+    const next = await trainer.step();
+    expect(next).toMatchObject({ step: 3, skipped: false, lossScale: 32 });
+    expectNear(next.gradNorm, Math.SQRT2, 1e-6);
+    expect([...(await parameters.value.data())]).not.toEqual(before);
+  });
+});
