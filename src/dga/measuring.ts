@@ -96,10 +96,10 @@ async function gramOf<B extends Examples>(training: Training<B>): Promise<Signal
 /** Alignments with every target; one batch of the domains serves all of them. */
 async function targetsOf<B extends Examples>(training: Training<B>): Promise<Signal> {
   const { options, alignment, drawing } = training;
-  const { model, mixer, target, targets } = options;
+  const { model, mixer, target, targets = new Map<string, unknown>() } = options;
   const batches = drawing.alignment();
   const found = [];
-  for (const [t, name] of [...(targets?.keys() ?? [])].entries()) {
+  for (const [t, name] of [...targets.keys()].entries()) {
     const ofTarget = drawing.target(t + (target === null ? 0 : 1));
     const own = await measured(training, (estimation) =>
       estimateAlignments(alignment.estimator, model, ofTarget, batches, estimation),

@@ -198,6 +198,10 @@ test("without norms of examples, as with tied weights, there are none of domains
     expect(gatheredAlignments(tied, k, bases, q)).toStrictEqual(rest);
   }
   expect(gatheredAlignments(nothing(), k, undefined, q)).toMatchObject({ targetNorm: 0, targetLoss: 0 });
+  // So it is with losses of a reference.
+  const { referenceLosses, losses } = lossesByDomain({ ...whole, referenceLosses: [] }, k);
+  expect([...referenceLosses]).toEqual([0, 0, 0, 0]);
+  expect([...losses]).toEqual([1.5, 1, 0, 0]);
 });
 
 describe("in a checkpoint", () => {
