@@ -84,9 +84,9 @@ export function perToken(sums: Float64Array, tokens: Float64Array): Float64Array
   return sums.map((sum, i) => (tokens[i] > 0 ? sum / tokens[i] : 0));
 }
 
-/** ‖∇Lᵢ‖² from ‖∇ Σ ℓₑ‖² and the tokens that the sum is over. */
+/** ‖∇Lᵢ‖² from ‖∇ Σ ℓₑ‖² and the tokens that the sum is over, one or more. */
 export function squarePerToken(square: number, tokens: number): number {
-  return square / Math.max(1, tokens) ** 2;
+  return square / tokens ** 2;
 }
 
 export function total(values: ArrayLike<number>): number {

@@ -9,15 +9,15 @@ import type { Checkpoint } from "./checkpoint.ts";
 import { checkGathered, savedGathered } from "./gathered.ts";
 import { firstScales, isScale, type LossScaleOptions, restoreLossScale, type Scales } from "./loss-scale.ts";
 import { restoreMixer } from "./mixer.ts";
-import type { TrainerState, Training } from "./training.ts";
+import { directionOf, type TrainerState, type Training } from "./training.ts";
 
 /** What is saved of the device, by its name in a checkpoint. */
-function arenasOf<B extends Examples>({ options, device, gathers }: Training<B>): Map<string, Tensor> {
-  const { optimizer, direction } = device;
+function arenasOf<B extends Examples>(training: Training<B>): Map<string, Tensor> {
+  const { options, device, gathers } = training;
   return new Map([
     ["value", options.model.parameters.value],
-    ...Object.entries(optimizer.state).map(([name, { arena }]): [string, Tensor] => [name, arena]),
-    ...(gathers && direction !== null ? [["direction", direction.arena] as const] : []),
+    ...Object.entries(device.optimizer.state).map(([name, { arena }]): [string, Tensor] => [name, arena]),
+    ...(gathers ? [["direction", directionOf(training).arena] as const] : []),
   ]);
 }
 

@@ -181,6 +181,18 @@ test("bases that are domains have the domains' numbers, in their own order", () 
   );
 });
 
+test("the norm of a basis over several domains is the root mean square of its examples', per token", () => {
+  const bases = createBases({ x: [0.5, 0.5, 0, 0] }, names);
+  fc.assert(
+    fc.property(steps, (all) => {
+      const own = all.flat().filter(({ domain, tokens }) => domain < 2 && tokens > 0);
+      const squares = own.map(({ gradient, tokens }) => dot(gradient, gradient) / tokens ** 2);
+      const wanted = own.length > 0 ? Math.sqrt(sum(squares) / own.length) : 0;
+      expectNear(gatheredAlignments(gatheredOf(all), k, bases, q).norms, [wanted], 1e-12, 100);
+    }),
+  );
+});
+
 test("without norms of examples, as with tied weights, there are none of domains or bases", () => {
   const step: Example[] = [
     { domain: 0, tokens: 2, gradient: [1, 2], loss: 3 },

@@ -142,6 +142,15 @@ describe("the trainer", () => {
     },
   );
 
+  test("the target's gradient is saved where later steps go on with it, and only there", async () => {
+    for (const [options, wanted] of [
+      [{ alignment: { from: "step" } }, ["value", "m", "v", "direction"]],
+      [{ alignment: { from: "batch" } }, ["value", "m", "v"]],
+      [{ rule: { name: "odm" }, alignment: { from: "step" } }, ["value", "m", "v"]],
+    ] as const)
+      expect(Object.keys((await setup(options).save()).arrays)).toEqual(wanted);
+  });
+
   test("what is gathered is of the steps that the next update covers, so a warm-up takes no memory", async () => {
     const examples = async (trainer: Trainer): Promise<number> =>
       ((await trainer.save()).json["gathered"] as { domainOf: number[] }).domainOf.length;
