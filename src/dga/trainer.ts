@@ -12,7 +12,7 @@ import type { CancelSignal } from "../cancel.ts";
 import type { Dataset } from "../data/dataset.ts";
 import { GradmixError } from "../errors.ts";
 import type { Examples, Model, TokenBatch } from "../nn/model.ts";
-import { checkRange, show } from "../options.ts";
+import { numberIn, show } from "../options.ts";
 import { mixtureOf } from "./bases.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { meanLoss } from "./evaluation.ts";
@@ -92,15 +92,13 @@ export function createTrainer<B extends Examples = TokenBatch>(options: TrainerO
   async function step(): Promise<TrainStep> {
     unspoiled();
     const lr = schedule(state.mixer.steps);
-    checkRange(`schedule(${state.mixer.steps})`, lr, { min: 0, max: Infinity, openMax: true });
-    let trained;
+    numberIn({ min: 0 })(`schedule(${state.mixer.steps})`, lr);
     try {
-      trained = await takeStep(training, lr);
+      return { ...(await takeStep(training, lr)), alignments: await mix(training) };
     } catch (error) {
       spoiled = error;
       throw error;
     }
-    return { ...trained, alignments: await mix(training) };
   }
 
   function weights(): ReturnType<Trainer["weights"]> {

@@ -7,10 +7,13 @@ import { assembleBatch, createSampler, tokenWriter, type Windows, windowsOf } fr
 import {
   createBases,
   createMixer,
+  createRule,
   createTrainer,
   estimateAlignments,
   type EstimateOptions,
   estimatorNames,
+  mixtureOf,
+  type Rule,
   type RuleOptions,
   type Trainer,
   type TrainerOptions,
@@ -306,6 +309,67 @@ describe("a checkpoint is restored whole or not at all", () => {
       await expect(call()).rejects.toThrow(/cannot go on after an error .*; restore a checkpoint$/);
     broken.restore(saved);
     for (let i = 0; i < 4; i++) expect(await broken.step()).toEqual(await alone.step());
+  });
+
+  test("so does one whose rule failed: the step is done, its update is not", async () => {
+    const rule = createRule({ name: "dga" });
+    const thrown: unknown[] = [new RangeError("no update"), "a word", new GradmixError("memory", "no more")];
+    for (const fault of thrown) {
+      let failing = true;
+      const failed: Rule = {
+        ...rule,
+        update(state, signal) {
+          if (failing) throw fault;
+          return rule.update(state, signal);
+        },
+      };
+      const [alone, broken] = [rule, failed].map((one) =>
+        setup({ mixer: createMixer({ domains: names, rule: one, updateEvery: 2 }) }),
+      );
+      for (const trainer of [alone, broken]) await trainer.step();
+      const saved = await broken.save();
+      await expect(broken.step()).rejects.toBe(fault);
+      const told = fault instanceof Error ? fault.message : '"a word"';
+      for (const call of [() => broken.step(), () => broken.save()])
+        await expect(call()).rejects.toMatchObject({
+          code: fault instanceof GradmixError ? "memory" : "numeric",
+          message: `the trainer cannot go on after an error (${told}); restore a checkpoint`,
+          cause: fault,
+        });
+      failing = false;
+      broken.restore(saved);
+      for (let i = 0; i < 4; i++) expect(await broken.step()).toEqual(await alone.step());
+    }
+  });
+
+  test("a signal that is not finite, from parameters that blew up, ends a run with its step", async () => {
+    const rule: Rule = {
+      ...createRule({ name: "dga" }),
+      update() {
+        throw new GradmixError("numeric", "alignments[0] is NaN");
+      },
+    };
+    const trainer = setup({ mixer: createMixer({ domains: names, rule, updateEvery: 2 }) });
+    await trainer.step();
+    await expect(trainer.step()).rejects.toMatchObject({
+      code: "numeric",
+      message: "alignments[0] is NaN, at step 2; lower the learning rate",
+      cause: { message: "alignments[0] is NaN" },
+    });
+  });
+
+  test("weights are those of the mixer, with bases of the domains too", async () => {
+    const bases = createBases({ left: [0.5, 0.5, 0], right: [0, 0.25, 0.75] }, names);
+    const [plain, based] = [setup(), setup({ bases })];
+    for (let i = 0; i < 7; i++) for (const trainer of [plain, based]) await trainer.step();
+    const { domains, ...own } = plain.weights();
+    expect(domains).toEqual(own);
+    expect(own.final).not.toEqual(own.averaged);
+    const found = based.weights();
+    for (const name of ["final", "averaged"] as const)
+      expect(found.domains[name]).toEqual(mixtureOf(bases, found[name]));
+    expect(found.final).not.toEqual(found.averaged);
+    expect(found.final.length).toBe(2);
   });
 
   test("a schedule that gives no rate is refused before the step", async () => {
