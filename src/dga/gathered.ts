@@ -139,7 +139,7 @@ export function lossesByDomain(
 }
 
 /** Alignments from what the steps gathered. A domain that was never drawn has 0 tokens, by which rules know that nothing was measured. */
-function summarise(gathered: Gathered, k: number): Alignments {
+function summarise(gathered: Gathered, k: number): ReturnType<typeof measurementsOf> & TargetMeasurements {
   // Where weights are tied there is a dot for each example and no norm.
   const normed = gathered.squaredNorms.length === gathered.dots.length;
   const norms = normed ? domainNorms(normParts(gathered, k)) : undefined;
@@ -184,7 +184,7 @@ export function gatheredAlignments(
     return {
       ...own,
       alignments: of(own.alignments),
-      standardErrors: Array.from(bases.columns, (i) => own.standardErrors?.[i] ?? null),
+      standardErrors: Array.from(bases.columns, (i) => own.standardErrors[i]),
       ...(own.norms === undefined ? {} : { norms: of(own.norms) }),
       tokens: of(own.tokens),
       losses: of(own.losses),

@@ -60,7 +60,7 @@ export function measurementsOf(
   examples: ExampleMeasurements & { readonly losses: ArrayLike<number> },
   k: number,
   norms?: Float64Array,
-): Measurements & { readonly losses: Float64Array } {
+): Measurements & { readonly losses: Float64Array; readonly standardErrors: readonly (number | null)[] } {
   const measured = alignmentsByDomain(examples.dots, examples.tokens, examples.domainOf, k);
   const tokens = sumByDomain(examples.tokens, examples.domainOf, k);
   return {

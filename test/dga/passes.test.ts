@@ -1,6 +1,6 @@
 /** One backward pass, its weights and its pieces: the parts of every estimator. */
-import { type Backend, init, shutdown } from "gradmix";
-import { type EstimateOptions, meanGradient } from "gradmix/dga";
+import { type Backend, init, mul, scope, shutdown } from "gradmix";
+import { type EstimateOptions, lastBlocks, meanGradient } from "gradmix/dga";
 import { arenaLike, type Model, type TokenBatch } from "gradmix/nn";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -50,6 +50,9 @@ describe("the gradient of the mean loss per token", () => {
     );
     // Without tokens there is nothing to learn.
     expect(Math.max(...(await into(silent)).map(Math.abs))).toBe(0);
+    const masking: Model = { parameters: model.parameters, losses: () => mul(model.losses(batch), 0) };
+    meanGradient(masking, silent, arena).dispose();
+    expect(Math.max(...(await arena.arena.data()).map(Math.abs))).toBe(0);
     arena.dispose();
   });
 
@@ -78,10 +81,27 @@ describe("the gradient of the mean loss per token", () => {
     arena.dispose();
   });
 
+  test("the pass holds nothing but the losses", async () => {
+    for (const preset of ["llama", "gpt2"] as const) {
+      const own = tiny(1, preset);
+      const arena = arenaLike(own.parameters);
+      const live = backend.liveBytes;
+      await take(meanGradient(own, batch, arena));
+      expect(backend.liveBytes).toBe(live);
+      arena.dispose();
+      own.dispose();
+    }
+  });
+
   test("numbers that are taken are let go of", async () => {
     const live = backend.liveBytes;
     await take(model.losses(batch));
     await lossesOf(model, batch);
+    expect(backend.liveBytes).toBe(live);
+    // Also those that a scope made which ends before they are there.
+    let numbers: Promise<Float64Array> | undefined;
+    scope(() => void (numbers = take(model.losses(batch))));
+    expect(await numbers).toEqual(await lossesOf(model, batch));
     expect(backend.liveBytes).toBe(live);
   });
 });
@@ -150,6 +170,32 @@ test("the parameters that are looked at are those that are named, all by default
   expect(codeOf(() => watched(model, { parameters: () => false }))).toBe(
     "config: parameters: none of the model's has such a name",
   );
+});
+
+test("the last blocks are those with the highest numbers, and what comes after all of them", () => {
+  const blocks = [undefined, 0, 1, "after", 0, 2, 1, "after", undefined] as const;
+  const named = {
+    parameters: {
+      specs: blocks.map((block, i) => ({
+        name: `p${i}`,
+        shape: [1],
+        init: { kind: "constant", value: 0 },
+        decay: false,
+        ...(block === undefined ? {} : { block }),
+      })),
+    },
+  } as unknown as Parameters<typeof lastBlocks>[0];
+  const of = (count: number): number[] => [...blocks.keys()].filter((i) => lastBlocks(named, count)(`p${i}`));
+  expect([0, 1, 2, 3].map(of)).toEqual([
+    [3, 7],
+    [3, 5, 7],
+    [2, 3, 5, 6, 7],
+    [1, 2, 3, 4, 5, 6, 7],
+  ]);
+  for (const count of [-1, 4, 0.5, NaN])
+    expect(codeOf(() => lastBlocks(named, count))).toBe(
+      `config: lastBlocks: ${count} is not a number of blocks from 0 to 3`,
+    );
 });
 
 test("options of an estimate are checked by name, and those that are only of one function", () => {
