@@ -31,10 +31,12 @@ beforeAll(async () => {
 afterAll(shutdown);
 
 /** The batches that the model is given. */
-function evaluated(batch: number): { trainer: Trainer; seen: number[] } {
+function evaluated(batch: number): { trainer: Trainer; seen: number[]; asked: (number | undefined)[][] } {
   const seen: number[] = [];
+  const asked: (number | undefined)[][] = [];
   const watched: Model = {
     parameters: model.parameters,
+    check: (_, ...range) => asked.push(range),
     losses(of) {
       seen.push(of.tokens.length);
       return model.losses(of);
@@ -49,14 +51,14 @@ function evaluated(batch: number): { trainer: Trainer; seen: number[] } {
     schedule: () => 0.01,
     seed: 1,
   });
-  return { trainer, seen };
+  return { trainer, seen, asked };
 }
 const sum = (values: ArrayLike<number>): number => Array.from(values).reduce((a, b) => a + b, 0);
 
 test.each([1, 2, 3, 8, 9])(
   "is the mean over the first examples that hold so many tokens, %i at once",
   async (batch) => {
-    const { trainer, seen } = evaluated(batch);
+    const { trainer, seen, asked } = evaluated(batch);
     for (const tokens of [1, 3, 3.5, 4, 8, 9, 34, 35, Infinity]) {
       let end = 0;
       while (end < counts.length && sum(counts.slice(0, end)) < tokens) end++;
@@ -66,7 +68,8 @@ test.each([1, 2, 3, 8, 9])(
         sum(losses.slice(0, end)) / sum(counts.slice(0, end)),
         1e-6,
       );
-      // No example is read that does not count.
+      // No example is read that does not count, and the model is asked of those before.
+      expect(asked.at(-1)).toEqual([0, end]);
       expect(sum(seen)).toBe(end);
       expect(seen.length).toBe(Math.ceil(end / batch));
       expect(Math.max(...seen)).toBe(Math.min(batch, end));

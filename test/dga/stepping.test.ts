@@ -2,7 +2,7 @@
 import { init, linear, mul, reshape, scope, shutdown, tensor } from "gradmix";
 import { type Dataset, examplesOf, type RowBatch, rowsOf } from "gradmix/data";
 import { createMixer, createTrainer, type RuleOptions, type Trainer, type TrainerOptions } from "gradmix/dga";
-import { createParameters, type Model, type Parameters, type TokenBatch } from "gradmix/nn";
+import { createParameters, type Model, type Optimizer, type Parameters, type TokenBatch } from "gradmix/nn";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createTraining, directionOf } from "#dist/dga/training.js";
 import { codeOf } from "../errors.ts";
@@ -83,6 +83,49 @@ test("the target's gradient has a place where a rule aligns, and only there", ()
   expect(still.device.direction).toBeNull();
   expect(codeOf(() => directionOf(still))).toBe("config: rule uniform: it aligns nothing");
   for (const { device } of [training, still]) device.dispose();
+});
+
+test("what a rule asks for decides what the steps note, and whether there is a place for a target's gradient", () => {
+  const step = { alignment: { from: "step" } } as const;
+  const targets = new Map([["one", text(1)]]);
+  const several: RuleOptions = { name: "grape", targets: ["one"] };
+  const cases: [
+    RuleOptions,
+    Partial<TrainerOptions>,
+    { gathers: boolean; notes?: boolean; directed: boolean },
+  ][] = [
+    [{ name: "uniform" }, {}, { gathers: false, notes: false, directed: false }],
+    [{ name: "uniform" }, step, { gathers: false, notes: false, directed: false }],
+    [{ name: "dga" }, {}, { gathers: false, notes: false, directed: true }],
+    [{ name: "dga" }, step, { gathers: true, notes: true, directed: true }],
+    [{ name: "odm" }, {}, { gathers: false, notes: true, directed: false }],
+    [{ name: "odm" }, step, { gathers: false, notes: true, directed: false }],
+    [{ name: "rnb" }, {}, { gathers: false, directed: false }],
+    [several, { targets }, { gathers: false, directed: true }],
+  ];
+  for (const [rule, more, { directed, ...wanted }] of cases) {
+    const training = createTraining(setup([text(1), text(2)], more, rule));
+    expect(training, JSON.stringify([rule, more])).toMatchObject(wanted);
+    expect(training.device.direction !== null).toBe(directed);
+    expect(training.state).toMatchObject({ tokens: 0, loss: null, scales: null, directionScale: 1 });
+    training.device.dispose();
+  }
+});
+
+test("an optimizer has all its parts, and none of its state is called like an array of the trainer's", () => {
+  const own = { name: "own", state: {}, steps: 0, step() {}, dispose() {} };
+  const refused = (optimizer: object): string =>
+    codeOf(() => createTraining(setup([text(1), text(2)], { optimizer: () => optimizer as Optimizer })));
+  for (const name of ["name", "state", "steps", "step"] as const) {
+    const parts = Object.entries(own).filter(([key]) => key !== name);
+    expect(refused(Object.fromEntries(parts))).toBe(
+      `config: createTrainer: optimizer: it has no ${name} (an object)`,
+    );
+  }
+  for (const names of [["value"], ["direction"], ["m", "direction"], ["value", "direction"]])
+    expect(refused({ ...own, state: Object.fromEntries(names.map((name) => [name, {}])) })).toContain(
+      `config: optimizer own: its state cannot be called "${names.find((name) => name !== "m")}"`,
+    );
 });
 
 describe("what is no longer finite", () => {
