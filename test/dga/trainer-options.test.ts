@@ -160,11 +160,22 @@ describe("domains of one batch", () => {
       throw error;
     },
   });
+  /** A single example, and no other may be asked for. */
+  const lone = (name: string): Dataset<never> => {
+    const one = rows(name, 2, 1);
+    return {
+      ...one,
+      batchOf(indices) {
+        expect([...indices]).toEqual([0]);
+        return one.batchOf(indices);
+      },
+    };
+  };
   const third = createMixer({ domains: ["x", "y", "z"], rule: { name: "uniform" } });
   const together = (...domains: Dataset<never>[]): string => told({ domains, target: null, mixer: third });
 
   test("two that cannot be joined are named; what fails otherwise is passed on", () => {
-    expect(together(rows("x", 2), rows("y", 2, 1), rows("z", 2))).toBe("no error");
+    expect(together(lone("x"), lone("y"), lone("z"))).toBe("no error");
     for (const domains of [
       [rows("x", 2), rows("y", 2), rows("z", 3)],
       [rows("x", 2), rows("z", 3), rows("y", 2)],
