@@ -161,6 +161,25 @@ test.each(estimatorNames)("%s refuses what it cannot measure, and holds nothing"
   expect(backend.liveBytes).toBe(live);
 });
 
+test("a preconditioned direction is the target's gradient over √(v/bias) + ε", async () => {
+  const [v, direction] = [arenaLike(model.parameters), arenaLike(model.parameters)];
+  const moments = Float32Array.from({ length: v.arena.size }, (_, i) => (i % 7) / 100);
+  v.arena.write(moments);
+  const { gradient, loss } = await ownOf(target);
+  for (const [bias, eps] of [
+    [0.1, 0.05],
+    [1, 2],
+  ]) {
+    const wanted = gradient.map((g, i) => g / (Math.sqrt(moments[i] / bias) + eps));
+    const found = await targetDirection(model, target, direction, { precondition: { v, bias, eps } });
+    expectNear(await direction.arena.data(), wanted, 1e-5);
+    expectNear(found.targetNorm, norm(wanted), 1e-5);
+    expectNear(found.targetLoss, loss, 1e-6);
+  }
+  expect([...(await v.arena.data())]).toEqual([...moments]);
+  for (const arena of [v, direction]) arena.dispose();
+});
+
 test("a sketch is told its options for domains and target alike", async () => {
   const [wide, narrow] = [
     { rank: 4, seed: 1 },
