@@ -169,7 +169,8 @@ async function byRows<B extends Examples>(
   };
   let start = 0;
   let tied: string | undefined;
-  for (const [first, last] of chunks(domains, options.maxExamples ?? Infinity)) {
+  const { maxExamples = Infinity } = options;
+  for (const [first, last] of chunks(domains, maxExamples)) {
     const part = domains.slice(first, last);
     const batch = concatenate(part);
     const measured =
