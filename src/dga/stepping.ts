@@ -98,7 +98,7 @@ export async function takeStep<B extends Examples>(
     loss,
     gradNorm,
     lossScale,
-    skipped: overflowed && !Number.isFinite(gradNorm),
+    skipped: !Number.isFinite(gradNorm),
     lr,
     weights: mixture.weights,
     domainWeights: mixture.domainWeights,

@@ -85,6 +85,53 @@ test("the target's gradient has a place where a rule aligns, and only there", ()
   for (const { device } of [training, still]) device.dispose();
 });
 
+test("the target's gradient is refreshed at the first step behind an update, and every refreshEvery steps from there", async () => {
+  const run = (updateEvery: number, refreshEvery: number): Trainer =>
+    createTrainer(
+      setup([text(1), text(2)], {
+        mixer: createMixer({ domains: names, rule: { name: "dga" }, updateEvery }),
+        alignment: { from: "step", refreshEvery },
+      }),
+    );
+  const noted = async (trainer: Trainer): Promise<number> =>
+    ((await trainer.save()).json["gathered"] as { targetNorms: number[] }).targetNorms.length;
+  const trainer = run(5, 2);
+  const counts = [];
+  for (let i = 0; i < 8; i++) {
+    await trainer.step();
+    counts.push(await noted(trainer));
+  }
+  expect(counts).toEqual([1, 1, 2, 2, 0, 1, 1, 2]);
+  // Under another interval a run goes on in the midst of one, of which nothing is known yet.
+  const first = run(4, 10);
+  for (let i = 0; i < 4; i++) await first.step();
+  const second = run(3, 10);
+  second.restore(await first.save());
+  await second.step();
+  expect(await noted(second)).toBe(1);
+  expect((await second.step()).alignments?.targetNorm).toBeGreaterThan(0);
+});
+
+test("a reference is asked of the examples of those steps that an update covers, and of no others", async () => {
+  let passes = 0;
+  const model = tiny(2);
+  const reference: Model = {
+    parameters: model.parameters,
+    losses(of) {
+      passes++;
+      return model.losses(of);
+    },
+  };
+  const mixer = createMixer({ domains: names, rule: { name: "doremi" }, updateEvery: 3, updateAfter: 6 });
+  const trainer = createTrainer(setup([text(1), text(2)], { reference, mixer }));
+  const counts = [];
+  for (let i = 0; i < 7; i++) {
+    await trainer.step();
+    counts.push(passes);
+  }
+  expect(counts).toEqual([0, 0, 0, 1, 2, 3, 4]);
+});
+
 test("what a rule asks for decides what the steps note, and whether there is a place for a target's gradient", () => {
   const step = { alignment: { from: "step" } } as const;
   const targets = new Map([["one", text(1)]]);
