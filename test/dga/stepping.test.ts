@@ -5,6 +5,7 @@ import { createMixer, createTrainer, type RuleOptions, type Trainer, type Traine
 import { createParameters, type Model, type Optimizer, type Parameters, type TokenBatch } from "gradmix/nn";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { createTraining, directionOf } from "#dist/dga/training.js";
+import { tied } from "../../examples/tied.ts";
 import { codeOf } from "../errors.ts";
 import { expectNear } from "../near.ts";
 import { language, time, tiny, windows } from "./languages.ts";
@@ -130,6 +131,20 @@ test("a reference is asked of the examples of those steps that an update covers,
     counts.push(passes);
   }
   expect(counts).toEqual([0, 0, 0, 1, 2, 3, 4]);
+});
+
+test("with tied weights the steps note inner products, and no norms", async () => {
+  const raw: RuleOptions = { name: "dga", normalise: "raw" };
+  const trainer = createTrainer(
+    setup([text(1), text(2)], { model: tied(1), batch: 1, alignment: { from: "step" } }, raw),
+  );
+  for (let i = 0; i < 3; i++) await trainer.step();
+  expect((await trainer.save()).json["gathered"]).toMatchObject({
+    dots: [expect.any(Number), expect.any(Number), expect.any(Number)],
+    squaredNorms: [],
+    pairDomains: [],
+  });
+  expect((await trainer.step()).alignments).not.toHaveProperty("norms");
 });
 
 test("what a rule asks for decides what the steps note, and whether there is a place for a target's gradient", () => {
