@@ -150,9 +150,11 @@ test("bases are measured from a batch of each where that is asked for, or where 
 });
 
 test("a Gram matrix is of a batch of every domain", async () => {
-  const { signal, drawing } = await toldTo({ name: "rnb" }, { alignment });
-  const found = await estimateGram(model, drawing.alignment());
-  expect(signal).toStrictEqual({ ...found, tokensSeen: drawing.tokens() });
+  for (const looked of [{}, { parameters: lastBlocks(model, 0) }]) {
+    const { signal, drawing } = await toldTo({ name: "rnb" }, { alignment: { ...alignment, ...looked } });
+    const found = await estimateGram(model, drawing.alignment(), looked);
+    expect(signal).toStrictEqual({ ...found, tokensSeen: drawing.tokens() });
+  }
 });
 
 test.each([

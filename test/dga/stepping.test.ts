@@ -94,8 +94,11 @@ test("the target's gradient is refreshed at the first step behind an update, and
         alignment: { from: "step", refreshEvery },
       }),
     );
-  const noted = async (trainer: Trainer): Promise<number> =>
-    ((await trainer.save()).json["gathered"] as { targetNorms: number[] }).targetNorms.length;
+  const noted = async (trainer: Trainer): Promise<number> => {
+    const { gathered } = (await trainer.save()).json as { gathered: Record<string, number[]> };
+    expect(gathered["targetLosses"].length).toBe(gathered["targetNorms"].length);
+    return gathered["targetNorms"].length;
+  };
   const trainer = run(5, 2);
   const counts = [];
   for (let i = 0; i < 8; i++) {
