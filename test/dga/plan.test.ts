@@ -7,7 +7,7 @@ import {
   type Mixer,
   type Rule,
   type SignalName,
-  uniform,
+  rules,
 } from "gradmix/dga";
 import fc from "fast-check";
 import { expect, test } from "vitest";
@@ -45,7 +45,7 @@ test("a rule that needs several things needs what each of them asks for; norms c
   );
 });
 
-const ruleOf = (needs: readonly SignalName[]): Rule => ({ ...uniform(), name: "r", needs });
+const ruleOf = (needs: readonly SignalName[]): Rule => ({ ...rules.uniform(), name: "r", needs });
 const names = ["a", "b", "c"];
 const mixed = createBases({ x: [0.5, 0.5, 0], y: [0, 0.5, 0.5] }, names);
 const single = createBases({ x: [1, 0, 0], y: [0, 0, 1] }, names);
