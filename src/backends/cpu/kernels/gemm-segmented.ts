@@ -39,10 +39,16 @@ interface Operands {
   readonly vSumsq: number;
 }
 
-/** What a segment costs a tile beside the products of its rows, in rows; measured on one core. */
-const WALK_ROWS = 12;
+/** What a segment costs a tile beside the products of its rows, in rows, and what its group adds to that; measured on one core. */
+const WALK_ROWS = 10;
+const GROUP_ROWS = 2;
+/** From so many rows a segment on, on average, the walk is always taken: it is as fast or faster. */
+const MANY_ROWS = 16;
 /** What a product in doubles costs, in f32 products. */
-const DOUBLE = 4;
+const DOUBLE = 6;
+/** What a gradient of its own costs beside the products of its rows: passes over it, and launches, in f32 products. */
+const PASSES = 4;
+const LAUNCHES = 100_000;
 
 /** What both ways need to know of a call. */
 interface Plan {
@@ -76,20 +82,29 @@ function planOf(runtime: Runtime, p: Params, o: Operands): Plan {
 
   const size = p.m * p.n;
   const doubles = DOUBLE * (p.m + p.n);
-  const most = Math.max(1, Math.floor((2 * size) / doubles) - 1);
+  // The rows at which r(r + 1)/2 inner products cost what r + PASSES products of the gradient's size and their launches do.
+  const half = 0.5 * doubles;
+  const most = Math.max(
+    1,
+    Math.floor(
+      (size - half + Math.sqrt((size - half) ** 2 + 4 * half * (PASSES * size + LAUNCHES))) / doubles,
+    ),
+  );
   /** Of the norms of ranges, in products of two numbers. */
   const norms = (offsets: Int32Array): number => {
     let products = 0;
     for (let i = 1; i < offsets.length; i++) {
       const rows = offsets[i] - offsets[i - 1];
-      products += rows > most ? (rows + 2) * size : (rows * (rows + 1) * doubles) / 2;
+      products += rows > most ? (rows + PASSES) * size + LAUNCHES : (rows * (rows + 1) * doubles) / 2;
     }
     return products;
   };
   const rows = length(target) + end - segments[aligned] + length(summed);
   const byRows = size * rows + norms(segments) + norms(groups);
-  const walking = size * (end - first + WALK_ROWS * segmentCount);
-  return { segments, groups, target, summed, aligned, most, few: byRows < walking };
+  const each = WALK_ROWS + (groups.length > 1 ? GROUP_ROWS : 0);
+  const walking = size * (end - first + each * segmentCount);
+  const few = end - first < MANY_ROWS * segmentCount && byRows < walking;
+  return { segments, groups, target, summed, aligned, most, few };
 }
 
 const length = ([first, end]: Range): number => end - first;

@@ -4,7 +4,7 @@ import { reduceKinds } from "../../kernels.ts";
 import type { Runtime } from "../runtime.ts";
 import { DOT_ELEMENTS as PARTIAL } from "../blocks.ts";
 import type { Launchers } from "./launcher.ts";
-import { columnsPerTask, elements, rowsPerTask } from "./views.ts";
+import { columnsPerTask, elements, rowsPerTask, segmentColumnsPerTask } from "./views.ts";
 
 function dot(runtime: Runtime, x: View | null, y: View | null, out: View | null): void {
   dotAt(runtime, elements(x), [runtime.address(x), runtime.address(y)], runtime.address(out));
@@ -55,7 +55,7 @@ export const reduce: Pick<Launchers, "reduce" | "segmentSum" | "alignRows" | "su
   },
 
   segmentSum(runtime, { rows, width, segmentCount, accumulate }, [x, y, segments], [out]) {
-    const perTask = columnsPerTask(width);
+    const perTask = segmentColumnsPerTask(width, segmentCount);
     const blocks = Math.ceil(width / perTask);
     runtime.launch({
       kernel: "segmentColumns",
