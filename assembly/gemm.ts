@@ -3,8 +3,9 @@
 // Packed operands are panels: A in panels of 4 rows of op(A), [panel][k][4]; B in panels of 8 columns of op(B),
 // [panel][k][8]; short panels are padded with zeros. The micro-kernel multiplies one panel by another into a 4×8 tile in
 // memory, from which each caller goes on; that costs about 1 % of the tile's work.
-import { TILE_COLS as NR, TILE_ROWS as MR } from "../src/backends/cpu/blocks";
+import { ALIGN_CHUNK, TILE_COLS as NR, TILE_ROWS as MR } from "../src/backends/cpu/blocks";
 import { activate } from "./activation";
+import { dotRange } from "./reduce";
 import { float, fma, int, ptr, scratch } from "./simd";
 
 const TILE: usize = MR * NR * 4;
@@ -351,6 +352,89 @@ export function segmentedReduce(p: usize, task: i32): void {
     else if (i < width - 1) to = ptr(p, 6) + (<usize>(i - 2 * segmentCount) << 2);
     else to = ptr(p, 7);
     store<f32>(to, <f32>sum);
+  }
+}
+
+// Two sums of doubles: of the four products x·y and those of the next four.
+// @ts-ignore: decorator
+@inline function dotRow(x: usize, y: usize): v128 {
+  const v = fma(v128.load(x), v128.load(y), f32x4.mul(v128.load(x, 16), v128.load(y, 16)));
+  return f64x2.add(f64x2.promote_low_f32x4(v), f64x2.promote_low_f32x4(v128.shuffle<f64>(v, v, 1, 0)));
+}
+
+// @ts-ignore: decorator
+@inline function addDouble(to: usize, v: v128): void {
+  store<f64>(to, load<f64>(to) + (f64x2.extract_lane(v, 0) + f64x2.extract_lane(v, 1)));
+}
+
+// Alignments of the gradients of single rows, ⟨x_r y_rᵀ, V⟩ = ⟨V x_r, y_r⟩: the product V x_r, of which chunks of k are met with y_r as soon as they are there.
+// Slots: 0 packed x, 1 packed V, 2 packed y (panels of 8), 3 partials (a f64 for each block of columns and row), 4 rows, 5 columns of y, 6 k, 7 rows a block
+// (a multiple of 4), 8 columns a block (a multiple of 8), 9 column blocks, 10 k a pass (a multiple of the chunk, or all).
+export function alignBlock(p: usize, task: i32): void {
+  const rows = int(p, 4), n = int(p, 5), k = int(p, 6), kb = int(p, 10);
+  const row0 = (task / int(p, 9)) * int(p, 7), block = task % int(p, 9), col0 = block * int(p, 8);
+  const row1 = min(rows, row0 + int(p, 7)), col1 = min(n, col0 + int(p, 8));
+  const tile = scratch(p), sums = tile + TILE + 64;
+  memory.fill(sums, 0, (<usize>int(p, 7) << 3));
+  for (let k0 = 0; k0 < k; k0 += kb) {
+    const end = min(k, k0 + kb);
+    for (let j = col0; j < col1; j += NR) {
+      const panelV = ptr(p, 1) + (<usize>j * <usize>k << 2), panelY = ptr(p, 2) + (<usize>j * <usize>rows << 2);
+      for (let i = row0; i < row1; i += MR) {
+        const panelX = ptr(p, 0) + (<usize>i * <usize>k << 2), y = panelY + (<usize>i * NR << 2);
+        // What is read of y beyond the last row meets rows of x that are padding, and its sums are not looked at.
+        let s0 = f64x2.splat(0), s1 = s0, s2 = s0, s3 = s0;
+        for (let at = k0; at < end; at += ALIGN_CHUNK) {
+          micro(panelX + (<usize>at * MR << 2), panelV + (<usize>at * NR << 2), min(ALIGN_CHUNK, end - at), tile);
+          s0 = f64x2.add(s0, dotRow(tile, y));
+          s1 = f64x2.add(s1, dotRow(tile + 32, y + 32));
+          s2 = f64x2.add(s2, dotRow(tile + 64, y + 64));
+          s3 = f64x2.add(s3, dotRow(tile + 96, y + 96));
+        }
+        const to = sums + (<usize>(i - row0) << 3);
+        addDouble(to, s0);
+        addDouble(to + 8, s1);
+        addDouble(to + 16, s2);
+        addDouble(to + 24, s3);
+      }
+    }
+  }
+  if (row1 > row0) memory.copy(ptr(p, 3) + ((<usize>block * <usize>rows + <usize>row0) << 3), sums, <usize>(row1 - row0) << 3);
+}
+
+// The squared norm of a gradient Σ a_r b_rᵀ of few rows, by their inner products: Σ_{r, q} ⟨a_r, a_q⟩⟨b_r, b_q⟩, in doubles.
+// Slots: 0 a, 1 b, 2 offsets of the ranges of rows, 3 squares, 4 ranges, 5 ranges a task, 6 m, 7 n, 8 rows at most: longer ranges are left alone.
+export function gramSquares(p: usize, task: i32): void {
+  const bytesA = <usize>int(p, 6) << 2, bytesB = <usize>int(p, 7) << 2;
+  const last = min(int(p, 4), (task + 1) * int(p, 5));
+  for (let range = task * int(p, 5); range < last; range++) {
+    const first = load<i32>(ptr(p, 2) + (<usize>range << 2)), end = load<i32>(ptr(p, 2) + (<usize>range << 2), 4);
+    if (end - first > int(p, 8)) continue;
+    let sum: f64 = 0;
+    for (let r = first; r < end; r++) {
+      const a = ptr(p, 0) + <usize>r * bytesA, b = ptr(p, 1) + <usize>r * bytesB;
+      let others: f64 = 0;
+      for (let q = first; q < r; q++)
+        others += dotRange(a, ptr(p, 0) + <usize>q * bytesA, bytesA) * dotRange(b, ptr(p, 1) + <usize>q * bytesB, bytesB);
+      sum += dotRange(a, a, bytesA) * dotRange(b, b, bytesB) + 2 * others;
+    }
+    // Rounding may leave less than nothing where rows cancel.
+    store<f32>(ptr(p, 3) + (<usize>range << 2), <f32>(sum < 0 ? 0 : sum));
+  }
+}
+
+// Sums of the rows' alignments by segment. Slots: 0 partials, 1 column blocks, 2 rows, 3 segments, 4 their count, 5 the first that is aligned (at its first
+// row the partials begin; those before get 0), 6 dots.
+export function alignSegments(p: usize, task: i32): void {
+  const rows = int(p, 2), segments = ptr(p, 3), aligned = int(p, 5);
+  const row0 = load<i32>(segments + (<usize>aligned << 2));
+  for (let s = 0; s < int(p, 4); s++) {
+    const start = load<i32>(segments + (<usize>s << 2)) - row0, end = load<i32>(segments + (<usize>s << 2), 4) - row0;
+    let sum: f64 = 0;
+    if (s >= aligned)
+      for (let block = 0; block < int(p, 1); block++)
+        for (let r = start; r < end; r++) sum += load<f64>(ptr(p, 0) + (<usize>(block * rows + r) << 3));
+    store<f32>(ptr(p, 6) + (<usize>s << 2), <f32>sum);
   }
 }
 

@@ -2,7 +2,9 @@
 export { setThread } from "./simd";
 export { cumsum, scatterAddAlong, takeAlong, topk } from "./along";
 export * from "./fill";
-export { gemmBlock, microPeak, packPanels, segmentedBlock, segmentedReduce } from "./gemm";
+export {
+  alignBlock, alignSegments, gemmBlock, gramSquares, microPeak, packPanels, segmentedBlock, segmentedReduce,
+} from "./gemm";
 export { attention, attentionJvp, attentionVjp } from "./attention";
 export * from "./elementwise";
 export { maskedAttention, maskedAttentionJvp, maskedAttentionVjp } from "./masked-attention";

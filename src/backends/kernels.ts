@@ -9,7 +9,7 @@
  * (same offset and size); no other output may overlap an input or another output. Segment and group offsets ascend.
  *
  * Statistics that decide norms and alignments (dots, sumsq, groupSumsq, vSumsq, the results of dot and sumSquares) are
- * summed beyond single precision: on the cpu in doubles (a segment's gradient tile by tile, each tile of 32 in f32), on
+ * summed beyond single precision: on the cpu in doubles (a segment's gradient tile by tile, each tile of 32 in f32, or its rows' alignments in chunks of ALIGN_CHUNK), on
  * a GPU by compensated sums (Neumaier 1974) in parts of fixed size. However long a sum is and however it cancels, a sum
  * Σ x·y of f32 numbers has |error| ≤ STATISTICS·‖x‖·‖y‖.
  */

@@ -1148,6 +1148,39 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       }),
       family,
     })),
+    // Few rows a segment, which the cpu takes row by row: chunks, passes and blocks of the longer factor, either of the two; long segments between.
+    ...past("cpu", "ALIGN_CHUNK").flatMap((long) => [
+      segmentedCase("a row a segment", { rows: 40, m: 19, n: long }, offsets(Array<number>(38).fill(1), 1), {
+        ...{ v: true, first: 2, accumulate: true },
+      }),
+      segmentedCase("few rows", { rows: 101, m: long, n: 18 }, offsets(integers(60, 3, 0, 3), 1), {
+        ...{ target: 2, first: 1, groups: [0, 3, 3, 60] },
+      }),
+    ]),
+    segmentedCase(
+      "few rows, several passes and blocks",
+      { rows: 130, m: 140, n: 1100 },
+      offsets(Array<number>(43).fill(3), 1),
+      {
+        ...{ v: true, groups: [2, 4, 40] },
+      },
+    ),
+    segmentedCase(
+      "a long segment first",
+      { rows: 160, m: 30, n: 33 },
+      offsets([90, ...Array<number>(60).fill(1)], 2),
+      {
+        ...{ target: 1, first: 1 },
+      },
+    ),
+    segmentedCase(
+      "few rows, norms alone",
+      { rows: 64, m: 30, n: 33 },
+      offsets(Array<number>(32).fill(2), 0),
+      {
+        total: false,
+      },
+    ),
     segmentedCase("all make the direction", { rows: 30, m: 9, n: 66 }, [0, 11, 30], { target: 2, first: 2 }),
     segmentedCase("groups only of nothing", { rows: 9, m: 4, n: 5 }, [0, 3, 9], {
       v: true,

@@ -18,6 +18,8 @@ export const GEMM_SHARED = 16777216;
 /** Rows and columns of a task of the segmented weight gradient, so that its blocks of V, total and group stay in the second-level cache. */
 export const SEGMENTED_ROWS = 96;
 export const SEGMENTED_COLS = 128;
+/** Products of a row's alignment that are summed in f32 before doubles take over. */
+export const ALIGN_CHUNK = 64;
 
 /** Queries of a strip of attention; queries and keys of a block of its vjp; queries of a part of a head, at least. */
 export const ATTENTION_STRIP = 4;

@@ -42,6 +42,8 @@ export interface Runtime {
   workspace(bytes: number): number;
   /** Copies integers into fresh workspace. */
   integers(values: ArrayLike<number>): number;
+  /** The integers at an address, until the next allocation. */
+  words(address: number, count: number): Int32Array;
   readonly threads: number;
 }
 
@@ -57,7 +59,6 @@ export interface CpuMachine extends Runtime {
   readonly allocator: Allocator;
   alloc(bytes: number, limit: number): number;
   floats(address: number, count: number): Float32Array;
-  words(address: number, count: number): Int32Array;
   /** Gives back what `workspace` handed out since the last call. */
   endRun(): void;
   addressOf(buffer: number): number;

@@ -1,13 +1,11 @@
-/** Launchers of the matrix products (assembly/gemm.ts). */
-import { activations } from "../../kernels.ts";
+/** The launcher of matrix products (assembly/gemm.ts). */
+import { activations, type KernelParams } from "../../kernels.ts";
 import {
   GEMM_COLS,
   GEMM_K,
   GEMM_PACKED,
   GEMM_ROWS,
   GEMM_SHARED,
-  SEGMENTED_COLS,
-  SEGMENTED_ROWS,
   TILE_COLS as NR,
   TILE_ROWS as MR,
 } from "../blocks.ts";
@@ -15,9 +13,9 @@ import type { Runtime } from "../runtime.ts";
 import type { Launcher } from "./launcher.ts";
 
 /** Tasks wanted for a large product, so that threads end together. */
-const TASKS = 16;
+export const TASKS = 16;
 
-function pack(
+export function pack(
   runtime: Runtime,
   from: number,
   kMajor: boolean,
@@ -39,14 +37,32 @@ function pack(
   return to;
 }
 
-export const gemm: Launcher<"gemm"> = (runtime, p, [a, b, bias], [c, pre]) => {
+/** Addresses of the operands of a product; 0 is none. */
+interface GemmAddresses {
+  readonly a: number;
+  readonly b: number;
+  readonly bias: number;
+  readonly c: number;
+  readonly pre: number;
+}
+
+export const gemm: Launcher<"gemm"> = (runtime, p, [a, b, bias], [c, pre]) =>
+  gemmAt(runtime, p, {
+    a: runtime.address(a),
+    b: runtime.address(b),
+    bias: runtime.address(bias),
+    c: runtime.address(c),
+    pre: runtime.address(pre),
+  });
+
+/** `gemm` of what stands at addresses. */
+export function gemmAt(
+  runtime: Runtime,
+  p: KernelParams["gemm"],
+  { a: atA, b: atB, bias: atBias, c: atC, pre: atPre }: GemmAddresses,
+): void {
   const { m, n, k } = p;
   if (m === 0 || n === 0) return;
-  const atA = runtime.address(a);
-  const atB = runtime.address(b);
-  const atC = runtime.address(c);
-  const atPre = runtime.address(pre);
-  const atBias = runtime.address(bias);
   const lda = p.transA ? m : k;
   const columns = Math.max(NR, Math.floor(GEMM_PACKED / Math.max(1, k) / NR) * NR);
   for (let first = 0; first < n; first += columns) {
@@ -96,66 +112,4 @@ export const gemm: Launcher<"gemm"> = (runtime, p, [a, b, bias], [c, pre]) => {
       });
     }
   }
-};
-
-/** Panels of a task's block of the weight. */
-const BLOCK_PANELS_A = SEGMENTED_ROWS / MR;
-const BLOCK_PANELS_B = SEGMENTED_COLS / NR;
-
-export const gemmSegmented: Launcher<"gemmSegmented"> = (
-  runtime,
-  p,
-  [a, b, segments, groups, v],
-  [total, dots, sumsq, groupSumsq, vSumsq],
-) => {
-  const { rows, m, n, segmentCount, groupCount } = p;
-  const packedA = pack(runtime, runtime.address(a), true, m, rows, m, MR);
-  const packedB = pack(runtime, runtime.address(b), true, n, rows, n, NR);
-  const rowBlocks = Math.ceil(Math.ceil(m / MR) / BLOCK_PANELS_A);
-  const columnBlocks = Math.ceil(Math.ceil(n / NR) / BLOCK_PANELS_B);
-  const tasks = rowBlocks * columnBlocks;
-  const block = BLOCK_PANELS_A * BLOCK_PANELS_B * MR * NR * 4;
-  const partials = runtime.workspace(Math.max(1, tasks) * (2 * segmentCount + groupCount + 1) * 8);
-  runtime.launch({
-    kernel: "segmentedBlock",
-    tasks,
-    ints: [
-      packedA,
-      packedB,
-      runtime.address(segments),
-      runtime.address(groups),
-      runtime.address(v),
-      runtime.address(total),
-      partials,
-      rows,
-      m,
-      n,
-      segmentCount,
-      groups === null ? 0 : groupCount,
-      p.targetSegments,
-      p.firstAccumulated,
-      p.accumulate ? 1 : 0,
-      BLOCK_PANELS_A,
-      BLOCK_PANELS_B,
-      columnBlocks,
-      block,
-    ],
-    scratch: 256 + 3 * block,
-    work: 2 * rows * m * n,
-  });
-  runtime.launch({
-    kernel: "segmentedReduce",
-    tasks: 1,
-    ints: [
-      partials,
-      tasks,
-      segmentCount,
-      groups === null ? 0 : groupCount,
-      runtime.address(dots),
-      runtime.address(sumsq),
-      runtime.address(groupSumsq),
-      runtime.address(vSumsq),
-    ],
-    work: 0,
-  });
-};
+}

@@ -1,6 +1,6 @@
 /** Launchers of LayerNorm and RMSNorm (assembly/norm.ts; the gain's gradient in assembly/reduce.ts). */
 import type { Launchers } from "./launcher.ts";
-import { columnsPerTask, rowsPerTask } from "./views.ts";
+import { segmentColumnsPerTask, rowsPerTask } from "./views.ts";
 
 export const norm: Pick<Launchers, "norm" | "normVjp" | "normJvp" | "normGainGrad"> = {
   norm(runtime, { kind, rows, width, eps }, inputs, outputs) {
@@ -44,7 +44,7 @@ export const norm: Pick<Launchers, "norm" | "normVjp" | "normJvp" | "normGainGra
   },
 
   normGainGrad(runtime, { rows, width, segmentCount, accumulate }, [x, stats, dy, segments], [dgain]) {
-    const perTask = columnsPerTask(width);
+    const perTask = segmentColumnsPerTask(width, segmentCount);
     const blocks = Math.ceil(width / perTask);
     runtime.launch({
       kernel: "segmentColumns",

@@ -4,22 +4,26 @@ import { reduceKinds } from "../../kernels.ts";
 import type { Runtime } from "../runtime.ts";
 import { DOT_ELEMENTS as PARTIAL } from "../blocks.ts";
 import type { Launchers } from "./launcher.ts";
-import { columnsPerTask, elements, rowsPerTask } from "./views.ts";
+import { columnsPerTask, elements, rowsPerTask, segmentColumnsPerTask } from "./views.ts";
 
 function dot(runtime: Runtime, x: View | null, y: View | null, out: View | null): void {
-  const count = elements(x);
+  dotAt(runtime, elements(x), [runtime.address(x), runtime.address(y)], runtime.address(out));
+}
+
+/** ⟨x, y⟩ of `count` elements at two addresses, to a third. */
+export function dotAt(runtime: Runtime, count: number, [x, y]: readonly [number, number], out: number): void {
   const tasks = Math.ceil(count / PARTIAL);
   const partials = runtime.workspace(8 * Math.max(1, tasks));
   runtime.launch({
     kernel: "dotPartials",
     tasks,
-    ints: [runtime.address(x), runtime.address(y), partials, count, PARTIAL],
+    ints: [x, y, partials, count, PARTIAL],
     work: count * 2,
   });
   runtime.launch({
     kernel: "dotTotal",
     tasks: 1,
-    ints: [partials, tasks, runtime.address(out)],
+    ints: [partials, tasks, out],
     work: tasks,
   });
 }
@@ -51,7 +55,7 @@ export const reduce: Pick<Launchers, "reduce" | "segmentSum" | "alignRows" | "su
   },
 
   segmentSum(runtime, { rows, width, segmentCount, accumulate }, [x, y, segments], [out]) {
-    const perTask = columnsPerTask(width);
+    const perTask = segmentColumnsPerTask(width, segmentCount);
     const blocks = Math.ceil(width / perTask);
     runtime.launch({
       kernel: "segmentColumns",

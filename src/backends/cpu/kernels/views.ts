@@ -17,3 +17,8 @@ export function rowsPerTask(width: number, perTask: number = TASK_ELEMENTS): num
 export function columnsPerTask(width: number): number {
   return Math.max(32, Math.ceil(width / 16 / 16) * 16);
 }
+
+/** The same where the columns are summed by segment: whole rows where there are segments enough, since each is a short sum. */
+export function segmentColumnsPerTask(width: number, segmentCount: number): number {
+  return segmentCount < 16 ? columnsPerTask(width) : Math.max(32, width);
+}

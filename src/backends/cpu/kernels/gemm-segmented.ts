@@ -1,0 +1,277 @@
+/**
+ * The launcher of the segmented weight gradient (assembly/gemm.ts), which has two ways; the shape and the offsets say which costs less.
+ *
+ * With many rows a segment, tiles of the gradient walk through the segments (`walk`): every segment costs a pass over the gradient, whatever its rows. With
+ * few, no segment's gradient is made at all (`byRows`): the alignments of rows are those of V x_r with y_r, norms follow from inner products of rows, and the total
+ * is one product.
+ */
+import type { View } from "../../../tensor/memory.ts";
+import type { KernelParams } from "../../kernels.ts";
+import {
+  ALIGN_CHUNK,
+  GEMM_COLS,
+  GEMM_K,
+  GEMM_ROWS,
+  SEGMENTED_COLS,
+  SEGMENTED_ROWS,
+  TILE_COLS as NR,
+  TILE_ROWS as MR,
+} from "../blocks.ts";
+import type { Runtime } from "../runtime.ts";
+import { gemmAt, pack, TASKS } from "./gemm.ts";
+import type { Launcher } from "./launcher.ts";
+import { dotAt } from "./reduce.ts";
+
+type Params = KernelParams["gemmSegmented"];
+type Range = readonly [first: number, end: number];
+
+/** Addresses of the operands; 0 is none. */
+interface Operands {
+  readonly a: number;
+  readonly b: number;
+  readonly segments: number;
+  readonly groups: number;
+  readonly v: number;
+  readonly total: number;
+  readonly dots: number;
+  readonly sumsq: number;
+  readonly groupSumsq: number;
+  readonly vSumsq: number;
+}
+
+/** What a segment costs a tile beside the products of its rows, in rows, and what its group adds to that; measured on one core. */
+const WALK_ROWS = 10;
+const GROUP_ROWS = 2;
+/** From so many rows a segment on, on average, the walk is always taken: it is as fast or faster. */
+const MANY_ROWS = 16;
+/** What a product in doubles costs, in f32 products. */
+const DOUBLE = 6;
+/** What a gradient of its own costs beside the products of its rows: passes over it, and launches, in f32 products. */
+const PASSES = 4;
+const LAUNCHES = 100_000;
+
+/** What both ways need to know of a call. */
+interface Plan {
+  /** Where the rows of each segment begin, and of each group. */
+  readonly segments: Int32Array;
+  readonly groups: Int32Array;
+  /** Rows that make the direction, and rows of the total. */
+  readonly target: Range;
+  readonly summed: Range;
+  /** The first segment that is aligned. */
+  readonly aligned: number;
+  /** Ranges of more rows have their norms from their gradients, those of fewer from inner products. */
+  readonly most: number;
+  readonly few: boolean;
+}
+
+function planOf(runtime: Runtime, p: Params, o: Operands): Plan {
+  const { segmentCount } = p;
+  // A copy: the memory may grow.
+  const segments = runtime.words(o.segments, segmentCount + 1).slice();
+  const groups =
+    o.groups === 0
+      ? new Int32Array(0)
+      : runtime.words(o.groups, p.groupCount + 1).map((segment) => segments[segment]);
+  const [first, end] = [segments[0], segments[segmentCount]];
+  const targets = o.v === 0 ? p.targetSegments : 0;
+  const target: Range = [first, segments[targets]];
+  const aligned = o.v === 0 && targets === 0 ? segmentCount : targets;
+  const from = o.total === 0 ? segmentCount : Math.min(p.firstAccumulated, segmentCount);
+  const summed: Range = [segments[from], end];
+
+  const size = p.m * p.n;
+  const doubles = DOUBLE * (p.m + p.n);
+  // The rows at which r(r + 1)/2 inner products cost what r + PASSES products of the gradient's size and their launches do.
+  const half = 0.5 * doubles;
+  const most = Math.max(
+    1,
+    Math.floor(
+      (size - half + Math.sqrt((size - half) ** 2 + 4 * half * (PASSES * size + LAUNCHES))) / doubles,
+    ),
+  );
+  /** Of the norms of ranges, in products of two numbers. */
+  const norms = (offsets: Int32Array): number => {
+    let products = 0;
+    for (let i = 1; i < offsets.length; i++) {
+      const rows = offsets[i] - offsets[i - 1];
+      products += rows > most ? (rows + PASSES) * size + LAUNCHES : (rows * (rows + 1) * doubles) / 2;
+    }
+    return products;
+  };
+  const rows = length(target) + end - segments[aligned] + length(summed);
+  const byRows = size * rows + norms(segments) + norms(groups);
+  const each = WALK_ROWS + (groups.length > 1 ? GROUP_ROWS : 0);
+  const walking = size * (end - first + each * segmentCount);
+  const few = end - first < MANY_ROWS * segmentCount && byRows < walking;
+  return { segments, groups, target, summed, aligned, most, few };
+}
+
+const length = ([first, end]: Range): number => end - first;
+
+export const gemmSegmented: Launcher<"gemmSegmented"> = (
+  runtime,
+  p,
+  [a, b, segments, groups, v],
+  [total, dots, sumsq, groupSumsq, vSumsq],
+) => {
+  const at = (view: View | null): number => runtime.address(view);
+  const operands: Operands = {
+    ...{ a: at(a), b: at(b), segments: at(segments), groups: at(groups), v: at(v) },
+    ...{ total: at(total), dots: at(dots), sumsq: at(sumsq), groupSumsq: at(groupSumsq), vSumsq: at(vSumsq) },
+  };
+  const plan = planOf(runtime, p, operands);
+  if (plan.few) byRows(runtime, p, operands, plan);
+  else walk(runtime, p, operands);
+};
+
+function byRows(runtime: Runtime, p: Params, o: Operands, plan: Plan): void {
+  const size = p.m * p.n;
+  if (o.total !== 0) gradientOf(runtime, p, o, plan.summed, o.total, p.accumulate);
+  let { v } = o;
+  if (v === 0 && p.targetSegments > 0) {
+    v = runtime.workspace(4 * size);
+    gradientOf(runtime, p, o, plan.target, v, false);
+  }
+  dotAt(runtime, v === 0 ? 0 : size, [v, v], o.vSumsq);
+  norms(runtime, p, o, plan, plan.segments, o.sumsq);
+  if (o.groupSumsq !== 0) norms(runtime, p, o, plan, plan.groups, o.groupSumsq);
+  alignments(runtime, p, o, plan, v);
+}
+
+/** Σ a_r bᵣᵀ over a range of rows. */
+function gradientOf(
+  runtime: Runtime,
+  { m, n }: Params,
+  { a, b }: Operands,
+  [first, end]: Range,
+  to: number,
+  accumulate: boolean,
+): void {
+  const shape = { m, n, k: end - first, transA: true, transB: false };
+  const one = { batch: 1, strideA: 0, strideB: 0, strideC: 0 };
+  gemmAt(
+    runtime,
+    { ...shape, ...one, alpha: 1, accumulate, activation: "none" },
+    { a: a + 4 * first * m, b: b + 4 * first * n, bias: 0, c: to, pre: 0 },
+  );
+}
+
+/** ‖Σ a_r bᵣᵀ‖² over each range of rows. */
+function norms(
+  runtime: Runtime,
+  p: Params,
+  o: Operands,
+  { most }: Plan,
+  offsets: Int32Array,
+  to: number,
+): void {
+  const ranges = offsets.length - 1;
+  const perTask = Math.max(1, Math.ceil(ranges / TASKS));
+  runtime.launch({
+    kernel: "gramSquares",
+    tasks: Math.ceil(ranges / perTask),
+    ints: [o.a, o.b, runtime.integers(offsets), to, ranges, perTask, p.m, p.n, most],
+    work: DOUBLE * (p.m + p.n) * (offsets[ranges] - offsets[0]),
+  });
+  const size = p.m * p.n;
+  let gradient = 0;
+  for (let i = 0; i < ranges; i++) {
+    const range: Range = [offsets[i], offsets[i + 1]];
+    if (length(range) <= most) continue;
+    if (gradient === 0) gradient = runtime.workspace(4 * size);
+    gradientOf(runtime, p, o, range, gradient, false);
+    dotAt(runtime, size, [gradient, gradient], to + 4 * i);
+  }
+}
+
+/** ⟨W_s, V⟩ of each segment: its rows' ⟨V x_r, y_r⟩, where x is the longer factor. */
+function alignments(
+  runtime: Runtime,
+  { m, n, segmentCount }: Params,
+  o: Operands,
+  plan: Plan,
+  v: number,
+): void {
+  const start = plan.segments[plan.aligned];
+  const rows = plan.segments[segmentCount] - start;
+  const [first, second] = [o.a + 4 * start * m, o.b + 4 * start * n];
+  const wide = n >= m;
+  const [x, k, y, columns] = wide ? [second, n, first, m] : [first, m, second, n];
+  const mb = Math.min(GEMM_ROWS, Math.max(MR, Math.ceil(rows / MR) * MR));
+  const rowBlocks = Math.ceil(rows / mb);
+  const wanted = Math.max(1, Math.ceil(TASKS / Math.max(1, rowBlocks)));
+  const nb = Math.max(GEMM_COLS, Math.ceil(columns / wanted / NR) * NR);
+  const columnBlocks = k === 0 ? 0 : Math.ceil(columns / nb);
+  const partials = runtime.workspace(8 * Math.max(1, columnBlocks * rows));
+  if (rows > 0 && columnBlocks > 0) {
+    const packedX = pack(runtime, x, false, rows, k, k, MR);
+    const packedV = pack(runtime, v, !wide, columns, k, n, NR);
+    const packedY = pack(runtime, y, true, columns, rows, columns, NR);
+    runtime.launch({
+      kernel: "alignBlock",
+      tasks: rowBlocks * columnBlocks,
+      ints: [
+        ...[packedX, packedV, packedY, partials, rows, columns, k, mb, nb, columnBlocks],
+        Math.ceil(GEMM_K / ALIGN_CHUNK) * ALIGN_CHUNK,
+      ],
+      scratch: 256 + 8 * mb,
+      work: 2 * rows * m * n,
+    });
+  }
+  runtime.launch({
+    kernel: "alignSegments",
+    tasks: 1,
+    ints: [partials, columnBlocks, rows, o.segments, segmentCount, plan.aligned, o.dots],
+    work: 0,
+  });
+}
+
+/** Panels of a task's block of the weight. */
+const BLOCK_PANELS_A = SEGMENTED_ROWS / MR;
+const BLOCK_PANELS_B = SEGMENTED_COLS / NR;
+
+function walk(runtime: Runtime, p: Params, o: Operands): void {
+  const { rows, m, n, segmentCount } = p;
+  const groupCount = o.groups === 0 ? 0 : p.groupCount;
+  const packedA = pack(runtime, o.a, true, m, rows, m, MR);
+  const packedB = pack(runtime, o.b, true, n, rows, n, NR);
+  const rowBlocks = Math.ceil(Math.ceil(m / MR) / BLOCK_PANELS_A);
+  const columnBlocks = Math.ceil(Math.ceil(n / NR) / BLOCK_PANELS_B);
+  const tasks = rowBlocks * columnBlocks;
+  const block = BLOCK_PANELS_A * BLOCK_PANELS_B * MR * NR * 4;
+  const partials = runtime.workspace(Math.max(1, tasks) * (2 * segmentCount + groupCount + 1) * 8);
+  runtime.launch({
+    kernel: "segmentedBlock",
+    tasks,
+    ints: [
+      packedA,
+      packedB,
+      o.segments,
+      o.groups,
+      o.v,
+      o.total,
+      partials,
+      rows,
+      m,
+      n,
+      segmentCount,
+      groupCount,
+      p.targetSegments,
+      p.firstAccumulated,
+      p.accumulate ? 1 : 0,
+      BLOCK_PANELS_A,
+      BLOCK_PANELS_B,
+      columnBlocks,
+      block,
+    ],
+    scratch: 256 + 3 * block,
+    work: 2 * rows * m * n,
+  });
+  runtime.launch({
+    kernel: "segmentedReduce",
+    tasks: 1,
+    ints: [partials, tasks, segmentCount, groupCount, o.dots, o.sumsq, o.groupSumsq, o.vSumsq],
+    work: 0,
+  });
+}
