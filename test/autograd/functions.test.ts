@@ -4,6 +4,7 @@ import {
   abs,
   add,
   arange,
+  argmax,
   broadcastTo,
   cast,
   causalAttention,
@@ -52,7 +53,7 @@ import {
   zeros,
 } from "gradmix";
 import { beforeEach, describe, expect, test } from "vitest";
-import { jvp, vjp } from "#dist/autograd/grad.js";
+import { grad, jvp, vjp } from "#dist/autograd/grad.js";
 import { ops } from "#dist/autograd/ops/index.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
 import { setCurrentMemory } from "#dist/tensor/memory.js";
@@ -213,7 +214,17 @@ test("logic: what is not 0 holds; conditions are 0 and 1", async () => {
   }
   expect(() => less(a, ones([5]))).toThrow(/^less: the operands are i32 and f32/);
   expect(() => less(a, 0.5)).toThrow(/^less: 0.5 is not an integer of 32 bits/);
+  for (const [name, f] of [["logicalAnd", logicalAnd], ["logicalOr", logicalOr]] as const)
+    for (const other of [ones([5]), 1])
+      expect(() => f(ones([5]), other)).toThrow(new RegExp(`^${name}: the first operand is f32, i32 is needed`)); // prettier-ignore
   expect(() => logicalNot(ones([5]))).toThrow(/^logicalNot: the condition is f32, i32 is needed/);
+});
+
+test("pow: where b is 0, the slope by a goes on with a^−1 as b moves", async () => {
+  const [a, b] = [tensor([0.5, 2, 64]), tensor([0, 0, 0])];
+  const slope = (b: Tensor): Tensor => grad((a) => sum(pow(a, b)))(a)[0];
+  await expectTensor(slope(b), [3], [0, 0, 0]);
+  await expectTensor(grad((b) => sum(slope(b)))(b)[0], [3], [2, 0.5, 1 / 64]);
 });
 
 test("oneHot: a row an index; below 0 zeros, beyond the classes NaN", async () => {
@@ -339,6 +350,12 @@ test.each(["sum", "max", "min"])("%s by the op itself: axes ascend and are there
   const { t } = filled([2, 3]);
   for (const axes of [[0, 0], [1, 0], [2], [-1], [0, 1, 1], [0.5]])
     expect(() => applySample(ops[name], [t], { axes, keepDims: false })).toThrow(/axis/);
+});
+
+test("an axis without elements has no largest", () => {
+  for (const shape of [[0], [2, 0], [0, 0]])
+    expect(() => argmax(zeros(shape), -1)).toThrow(/^argmax: the extent of the axis: 0 does not fit/);
+  expect(argmax(zeros([0, 2]), 1).shape).toEqual([0]);
 });
 
 test("what almost fits is refused with what is wrong", () => {

@@ -366,7 +366,7 @@ test("attention refuses what does not fit, with what is wrong", () => {
 
 /** Shapes of up to nine axes; those of extent 1 and those that can be merged are many, but not all. */
 const manyAxes = fc
-  .tuple(fc.array(fc.constantFrom(1, 2, 2, 3), { minLength: 5, maxLength: 9 }), fc.nat(40))
+  .tuple(fc.array(fc.constantFrom<number>(1, 2, 2, 3), { minLength: 5, maxLength: 9 }), fc.nat(40))
   // Now and then an axis has no elements.
   .map(([shape, none]) => (none < shape.length ? shape.with(none, 0) : shape))
   .filter((shape) => sizeOf(shape) <= 2000);
