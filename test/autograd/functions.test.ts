@@ -49,6 +49,7 @@ import {
   tensor,
   type Tensor,
   transpose,
+  variance,
   where,
   zeros,
 } from "gradmix";
@@ -360,6 +361,12 @@ test("an axis without elements has no largest", () => {
 
 test("what almost fits is refused with what is wrong", () => {
   const { t } = filled([1, 2, 4]);
+  for (const [heads, headDim] of [[2, 4], [3, 2], [1, 5], [1, 3]])
+    expect(() => rope(t, { heads, headDim })).toThrow(
+      `rope: ${heads} heads of ${headDim} columns do not fit x [1, 2, 4]; wanted [batch, time, columns] and an even head size`,
+    ); // prettier-ignore
+  expect(() => rope(filled([1, 2, 4, 4]).t, { heads: 1, headDim: 4 })).toThrow(/^rope: 1 heads of 4/);
+  expect(() => variance(ones([3], "i32"))).toThrow(/^variance: x is i32, f32 is needed/);
   expect(() => reshape(t, [3, -1])).toThrow(
     /reshape: \[1, 2, 4\] has 8 elements, which do not divide into \[3, -1\]/,
   );

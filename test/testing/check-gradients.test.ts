@@ -3,6 +3,7 @@ import { beforeAll, describe, expect, it } from "vitest";
 import {
   add,
   affine,
+  broadcastTo,
   customGradient,
   defineOp,
   exp,
@@ -240,6 +241,7 @@ describe("options", () => {
     expect(byDefault).toMatch(/the vjp gives/);
     expect([one, await told({})]).toEqual([byDefault, byDefault]);
     expect(two).not.toBe(one);
+    expect(await told({ seed: 0 })).toMatch(/the vjp gives/);
   });
 
   it("a tangent may be off by rounding alone", async () => {
@@ -263,6 +265,7 @@ describe("options", () => {
         expect(await refusal(checkGradients(square, given(), { wrt: wrt as number[] }))).toMatch(
           /^GradmixError: checkGradients: wrt: input .* is none of the f32 inputs$/,
         );
+    expect(await refusal(checkGradients(square, given(), { wrt: [3, -1] }))).toMatch(/input 3 is none of/);
     expect(await refusal(checkGradients(square, given(), { wrt: [] }))).toMatch(
       /wrt: there is no f32 input to differentiate/,
     );
@@ -323,6 +326,17 @@ describe("what ops say of axis 0", () => {
       expect(await refusal(checkGradients((x, y) => [square(y), moved(...rows)(x)], [x(), x()]))).toMatch(
         message,
       );
+    // A scalar has no rows, whatever an op says.
+    const spread = defineOp({
+      name: "spread",
+      inputs: ["x"],
+      infer: () => ({ shape: [4], dtype: "f32" as const }),
+      keepsBatch: () => true,
+      forward: ([x]) => broadcastTo(x, [4]),
+      vjp: ([ct]) => sum(ct),
+      jvp: ([t]) => broadcastTo(t, [4]),
+    });
+    await checkGradients(spread, [tensor([2], [])]);
     // A batch that was mixed before is no batch.
     await checkGradients((x) => centred("elementwise")(centred("mixes")(x)), [x()]);
   });
@@ -340,6 +354,11 @@ describe("functions", () => {
     const some = { forwardMode: false };
     await checkGradients(stuck, [a, b], { ...some, wrt: [0] });
     expect(await refusal(checkGradients(stuck, [a, b], { ...some, wrt: [1] }))).toMatch(/input 1, element/);
+  });
+
+  it("of scalars, and of tensors without elements", async () => {
+    await checkGradients((x, y) => mul(x, square(y)), [tensor([3], []), tensor([2], [])], { order: 2 });
+    await checkGradients((x, y) => [square(x), exp(y)], [tensor([], [0]), tensor([2])], { order: 2 });
   });
 
   it("whose inputs are large or small, and whose sums cancel", async () => {
