@@ -48,6 +48,7 @@ import {
   sum,
   tensor,
   type Tensor,
+  topk,
   transpose,
   variance,
   where,
@@ -366,6 +367,16 @@ test("what almost fits is refused with what is wrong", () => {
       `rope: ${heads} heads of ${headDim} columns do not fit x [1, 2, 4]; wanted [batch, time, columns] and an even head size`,
     ); // prettier-ignore
   expect(() => rope(filled([1, 2, 4, 4]).t, { heads: 1, headDim: 4 })).toThrow(/^rope: 1 heads of 4/);
+  expect(() => rope(zeros([1, 2, 4], "i32"), { heads: 1, headDim: 4 })).toThrow(/^rope: x is i32, f32 is/);
+  for (const theta of [0, -1])
+    expect(() => rope(t, { heads: 1, headDim: 4, theta })).toThrow(/^rope: theta: -?\d does not fit/);
+  expect(() => topk(t, 3, 1)).toThrow(
+    /^topk: k: 3 does not fit; it must be an integer, at least 0 and at most 2$/,
+  );
+  for (const derive of [vjp, jvp])
+    expect(() => derive((x) => x, [ones([1], "i32")], [ones([1])])).toThrow(
+      new RegExp(`^${derive.name}: an input is i32; only f32 has derivatives`),
+    );
   expect(() => variance(ones([3], "i32"))).toThrow(/^variance: x is i32, f32 is needed/);
   expect(() => reshape(t, [3, -1])).toThrow(
     /reshape: \[1, 2, 4\] has 8 elements, which do not divide into \[3, -1\]/,
