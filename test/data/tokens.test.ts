@@ -36,6 +36,14 @@ test("training wants a whole window; the last one is padded or dropped", () => {
   }
 });
 
+test("a time that is none, and options that there are not, are refused", () => {
+  for (const time of [0, -1, 0.5, NaN])
+    for (const cut of [windowsOf, evaluationWindows])
+      expect(codeOf(() => cut("w", streamOf(9), time))).toMatch(/^config: time: /);
+  for (const options of [{ partial: "keep" }, { part: "pad" }])
+    expect(codeOf(() => windowsOf("w", streamOf(9), 4, options as object))).toMatch(/^config: windowsOf: /);
+});
+
 test("a writer is of a vocabulary and an end of text within it", () => {
   const refused = (size: number, end: number) => codeOf(() => tokenWriter(size, end));
   for (const size of [0, 0.5, -1, 2 ** 32 + 1, NaN]) expect(refused(size, 0)).toMatch(/^config: vocabSize/);
