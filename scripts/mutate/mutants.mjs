@@ -134,7 +134,7 @@ function changeCall(node, { textOf, between, put }) {
   const { callee, arguments: given } = node;
   const name = textOf(callee);
   if (isHelper(name)) return;
-  const other = FUNCTIONS[name];
+  const other = Object.hasOwn(FUNCTIONS, name) ? FUNCTIONS[name] : undefined;
   if (other !== undefined) put([callee.start, callee.end], other);
   else if (callee.type === "MemberExpression" && callee.property.type === "Identifier") {
     const { object, property } = callee;

@@ -43,7 +43,7 @@ export interface Op<A> {
   infer(inputs: readonly Spec[], attrs: A): Spec[];
   /**
    * Is axis 0 of the input `slot` the output's axis 0, row for row, such that no row of it reaches another row of the output? Passes that tell
-   * examples apart ask (batch.ts); batch.ts has the usual answers. "No" is always safe.
+   * examples apart ask (batch.ts); batch.ts has the usual answers. "No" is always safe. Of a `constant` op nobody asks.
    */
   readonly keepsBatch: KeepsBatch<A>;
   /** Computes the outputs (of the inferred specs) and says which tensors the rules below need. */

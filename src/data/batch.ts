@@ -29,7 +29,7 @@ export function assembleBatch(
     const none = new Int32Array(0);
     return { inputs: none, targets: none, tokens: none, domainOf, time: 0 };
   }
-  commonTime(rows.flatMap(({ domain }) => sources.at(domain) ?? []));
+  commonTime(sources.filter((_, domain) => domainOf.includes(domain)));
   const { tokens, ...batch } = assemble(rows, sources);
   return { ...batch, tokens: Int32Array.from(tokens), domainOf };
 }

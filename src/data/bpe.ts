@@ -329,7 +329,7 @@ function finder(added: readonly AddedToken[]): ((text: string) => Iterable<strin
 }
 
 /** A binary heap of numbers ≥ 0, the least first; −1 when empty. */
-function numberHeap(capacity: number): { push(value: number): void; pop(): number } {
+export function numberHeap(capacity: number): { push(value: number): void; pop(): number } {
   let items = new Float64Array(capacity);
   let size = 0;
   return {

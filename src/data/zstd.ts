@@ -41,7 +41,8 @@ async function compile(): Promise<WebAssembly.Module> {
 /** What is wrong with an archive, as far as its bytes tell. The message goes on from the file's name. */
 export class ArchiveError extends Error {}
 
-function problem(code: number, isStart: boolean): ArchiveError {
+/** By zstd's error code (zstd_errors.h). `isStart`: nothing has been unpacked yet. */
+export function problem(code: number, isStart: boolean): ArchiveError {
   switch (code) {
     case 10:
       return new ArchiveError(

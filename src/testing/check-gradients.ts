@@ -1,13 +1,16 @@
 /** Are derivatives right? By central finite differences in double precision, and the two modes against each other. */
 import { type Blocks, follow } from "../autograd/batch.ts";
+import { randomUniform } from "../autograd/create.ts";
 import { jvp, type TensorFunction, vjp } from "../autograd/grad.ts";
 import { type Application, type Transform, withTransform } from "../autograd/op.ts";
+import { affine } from "../autograd/ops/arithmetic.ts";
 import { createReferenceBackend } from "../backends/reference/index.ts";
 import { GradmixError } from "../errors.ts";
 import { boolean, checkOptions, integerIn, list, numberIn, show } from "../options.ts";
 import type { DType } from "../tensor/dtype.ts";
 import { type Memory, setCurrentMemory } from "../tensor/memory.ts";
-import { formatShape, type Shape, sizeOf, stridesOf } from "../tensor/shape.ts";
+import { foldIn, key } from "../tensor/rng.ts";
+import { formatShape, type Shape, stridesOf } from "../tensor/shape.ts";
 import { scope, tensor, Tensor } from "../tensor/tensor.ts";
 
 export interface CheckGradientsOptions {
@@ -154,17 +157,9 @@ function read(t: Tensor): ArrayLike<number> {
 const dot = (a: readonly ArrayLike<number>[], b: readonly ArrayLike<number>[]): number =>
   a.reduce((sum, x, i) => sum + sumOf(x, (value, n) => value * b[i][n]), 0);
 
-/** Numbers in [−1, 1), the same for the same seed (mulberry32). */
-function random(shape: Shape, seed: number, stream: number): Tensor {
-  let state = (Math.imul(seed, 0x9e3779b1) + Math.imul(stream + 1, 0x85ebca6b)) >>> 0;
-  const next = (): number => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let z = Math.imul(state ^ (state >>> 15), state | 1);
-    z ^= z + Math.imul(z ^ (z >>> 7), z | 61);
-    return ((z ^ (z >>> 14)) >>> 0) / 2 ** 31 - 1;
-  };
-  return tensor(Array.from({ length: sizeOf(shape) }, next), shape);
-}
+/** Numbers in [−1, 1), the same for the same seed. */
+const random = (shape: Shape, seed: number, stream: number): Tensor =>
+  affine(randomUniform(foldIn(key(seed), stream), shape), 2, -1);
 
 /** Row-major position → index along each axis. */
 const indexOf = (at: number, shape: Shape): string =>

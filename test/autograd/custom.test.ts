@@ -326,6 +326,23 @@ describe("in double precision", () => {
       expect(await numbers(tangents[0])).toEqual([3, -2]);
     });
 
+    it("rules have the inputs and the outputs, each by itself", async () => {
+      const saw: unknown[] = [];
+      const ratio = customGradient(
+        (x: Tensor, y: Tensor) => [mul(x, y), exp(x)],
+        ([a, b], { inputs, outputs }) => {
+          saw.push(inputs.length, outputs.length);
+          return [add(mul(a, inputs[1]), mul(b, outputs[1])), mul(a, inputs[0])];
+        },
+        ([t, u], { inputs, outputs }) => {
+          saw.push(inputs.length, outputs.length);
+          return [add(mul(t, inputs[1]), mul(u, inputs[0])), mul(t, outputs[1])];
+        },
+      );
+      await checkGradients((x, y) => ratio(x, y), [tensor([0.5, -1]), tensor([3, 2])], { order: 2 });
+      expect(new Set(saw)).toEqual(new Set([2]));
+    });
+
     it("constants may be captured, saved and handed on; they stay whose they are", async () => {
       const factor = tensor([2, 3]);
       const op = defineOp({

@@ -4,6 +4,7 @@ import {
   abs,
   add,
   arange,
+  argmax,
   broadcastTo,
   cast,
   causalAttention,
@@ -47,12 +48,14 @@ import {
   sum,
   tensor,
   type Tensor,
+  topk,
   transpose,
+  variance,
   where,
   zeros,
 } from "gradmix";
 import { beforeEach, describe, expect, test } from "vitest";
-import { jvp, vjp } from "#dist/autograd/grad.js";
+import { grad, jvp, vjp } from "#dist/autograd/grad.js";
 import { ops } from "#dist/autograd/ops/index.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
 import { setCurrentMemory } from "#dist/tensor/memory.js";
@@ -213,7 +216,17 @@ test("logic: what is not 0 holds; conditions are 0 and 1", async () => {
   }
   expect(() => less(a, ones([5]))).toThrow(/^less: the operands are i32 and f32/);
   expect(() => less(a, 0.5)).toThrow(/^less: 0.5 is not an integer of 32 bits/);
+  for (const [name, f] of [["logicalAnd", logicalAnd], ["logicalOr", logicalOr]] as const)
+    for (const other of [ones([5]), 1])
+      expect(() => f(ones([5]), other)).toThrow(new RegExp(`^${name}: the first operand is f32, i32 is needed`)); // prettier-ignore
   expect(() => logicalNot(ones([5]))).toThrow(/^logicalNot: the condition is f32, i32 is needed/);
+});
+
+test("pow: where b is 0, the slope by a goes on with a^−1 as b moves", async () => {
+  const [a, b] = [tensor([0.5, 2, 64]), tensor([0, 0, 0])];
+  const slope = (b: Tensor): Tensor => grad((a) => sum(pow(a, b)))(a)[0];
+  await expectTensor(slope(b), [3], [0, 0, 0]);
+  await expectTensor(grad((b) => sum(slope(b)))(b)[0], [3], [2, 0.5, 1 / 64]);
 });
 
 test("oneHot: a row an index; below 0 zeros, beyond the classes NaN", async () => {
@@ -341,8 +354,30 @@ test.each(["sum", "max", "min"])("%s by the op itself: axes ascend and are there
     expect(() => applySample(ops[name], [t], { axes, keepDims: false })).toThrow(/axis/);
 });
 
+test("an axis without elements has no largest", () => {
+  for (const shape of [[0], [2, 0], [0, 0]])
+    expect(() => argmax(zeros(shape), -1)).toThrow(/^argmax: the extent of the axis: 0 does not fit/);
+  expect(argmax(zeros([0, 2]), 1).shape).toEqual([0]);
+});
+
 test("what almost fits is refused with what is wrong", () => {
   const { t } = filled([1, 2, 4]);
+  for (const [heads, headDim] of [[2, 4], [3, 2], [1, 5], [1, 3]])
+    expect(() => rope(t, { heads, headDim })).toThrow(
+      `rope: ${heads} heads of ${headDim} columns do not fit x [1, 2, 4]; wanted [batch, time, columns] and an even head size`,
+    ); // prettier-ignore
+  expect(() => rope(filled([1, 2, 4, 4]).t, { heads: 1, headDim: 4 })).toThrow(/^rope: 1 heads of 4/);
+  expect(() => rope(zeros([1, 2, 4], "i32"), { heads: 1, headDim: 4 })).toThrow(/^rope: x is i32, f32 is/);
+  for (const theta of [0, -1])
+    expect(() => rope(t, { heads: 1, headDim: 4, theta })).toThrow(/^rope: theta: -?\d does not fit/);
+  expect(() => topk(t, 3, 1)).toThrow(
+    /^topk: k: 3 does not fit; it must be an integer, at least 0 and at most 2$/,
+  );
+  for (const derive of [vjp, jvp])
+    expect(() => derive((x) => x, [ones([1], "i32")], [ones([1])])).toThrow(
+      new RegExp(`^${derive.name}: an input is i32; only f32 has derivatives`),
+    );
+  expect(() => variance(ones([3], "i32"))).toThrow(/^variance: x is i32, f32 is needed/);
   expect(() => reshape(t, [3, -1])).toThrow(
     /reshape: \[1, 2, 4\] has 8 elements, which do not divide into \[3, -1\]/,
   );

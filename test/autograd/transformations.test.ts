@@ -345,6 +345,18 @@ describe("gradients and forwardDerivative", () => {
     const { pullback } = vjp((x) => x, [p]);
     expect(codeOf(() => pullback(tensor([1])))).toMatch(/cotangent \[1\] for an output of shape \[1, 2\]/);
     expect(codeOf(() => pullback(p))).toMatch(/pullback was used already/);
+    const given = vjp((x) => x, [p]);
+    given.dispose();
+    expect(codeOf(() => given.pullback(p))).toMatch(/^autograd: vjp: the pullback was used already/);
+    for (const [options, message] of [
+      [{ parameters: [p], sink, weight: [1] }, /there is no option "weight"; did you mean "weights"/],
+      [{ parameters: [p] }, /sink is missing/],
+      [{ sink }, /parameters is missing/],
+      [{ parameters: [p], sink, weights: 1 }, /weights: 1 does not fit/],
+    ] as const)
+      expect(codeOf(() => gradients(() => square(p), options as never))).toMatch(
+        new RegExp(`^config: gradients: ${message.source}`),
+      );
   });
 });
 

@@ -9,7 +9,7 @@ import fc from "fast-check";
 import { GradmixError } from "gradmix";
 import { readDocuments } from "gradmix/data";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { ArchiveError, unpackZstd } from "#dist/data/zstd.js";
+import { ArchiveError, problem, unpackZstd } from "#dist/data/zstd.js";
 import { random } from "../dga/arbitraries.ts";
 
 interface Golden {
@@ -120,6 +120,12 @@ describe(".zst", () => {
         const out = await unpack(flipped(named(name), bit));
         expect([name, bit, out === null ? null : sha256(out).slice(0, 8)]).toEqual([name, bit, hash]);
       }
+  });
+
+  test("zstd's own error of memory is told as such, and those that say nothing by number", () => {
+    // ZSTD_error_memory_allocation and ZSTD_error_corruption_detected of zstd_errors.h.
+    expect(problem(64, false).message).toBe("there is not enough memory to unpack it");
+    expect(problem(20, false).message).toBe("it is damaged (zstd error 20)");
   });
 
   const refused: [string, Buffer, RegExp][] = [

@@ -84,6 +84,7 @@ test("counts may be a list, or lists and arrays side by side", () => {
   const list = { tokens: [1, 2] };
   const array = { tokens: Int32Array.of(3) };
   expect(concatenate([list, list])).toEqual({ tokens: [1, 2, 1, 2] });
+  expect(concatenate([array, array])).toEqual({ tokens: Int32Array.of(3, 3) });
   expect(concatenate<Examples>([list, array])).toEqual({ tokens: Float64Array.of(1, 2, 3) });
   expect(cutExamples(list, 1, 2)).toEqual({ tokens: [2] });
   expect(pickExamples(list, [1, 0, 1])).toEqual({ tokens: [2, 1, 2] });

@@ -441,6 +441,23 @@ it.each(kinds)(
   },
 );
 
+it.each(kinds)("$name steps where its parameters live, whichever backend is the current one", async ({ make }) => {
+  const [home, other] = [createReferenceBackend(), createReferenceBackend()];
+  setCurrentMemory(home);
+  const parameters = createParameters(specs, 1);
+  const gradient = arenaLike(parameters).arena;
+  gradient.write(values(gradient.size, 1));
+  setCurrentMemory(other);
+  const optimizer = make(parameters);
+  for (const options of [{}, { lossScale: 4 }]) {
+    const norm = optimizer.step(gradient, 0.1, options);
+    expect(norm.memory).toBe(home);
+    norm.dispose();
+  }
+  expect(other.peakBytes).toBe(0);
+  for (const it of [optimizer, gradient, parameters]) it.dispose();
+}); // prettier-ignore
+
 it("memory: a state for each arena, none without momentum; what was made goes back when there is too little", () => {
   const probe = createReferenceBackend();
   setCurrentMemory(probe);

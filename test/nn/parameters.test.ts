@@ -1,7 +1,7 @@
 /** The parameter arena: layout, initial values, what a failed creation leaves behind; configurations that do not fit. */
 import { describe, expect, it } from "vitest";
 import * as fc from "fast-check";
-import { GradmixError } from "gradmix";
+import { foldIn, GradmixError, key, randomNormal } from "gradmix";
 import {
   adamw,
   arenaLike,
@@ -15,6 +15,7 @@ import {
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
 import { setCurrentMemory } from "#dist/tensor/memory.js";
 import { backends } from "../backends/all.ts";
+import { codeOf } from "../errors.ts";
 import { configs, numbers } from "./models.ts";
 
 const arbitrarySpecs = fc.uniqueArray(
@@ -73,6 +74,57 @@ describe("the arena", () => {
       new GradmixError("autograd", "embedding.weight is not a parameter of this arena"),
     );
   });
+
+  it("normal values are those of the seed's key with the FNV-1a hash of the name folded in", async () => {
+    setCurrentMemory(createReferenceBackend());
+    // From the test suite of the hash's authors.
+    const hashes = { a: 0xe40c292c, foobar: 0xbf9cf968 };
+    const init = { kind: "normal", deviation: 0.5 } as const;
+    const specs = Object.keys(hashes).map((name) => ({ name, shape: [3, 5], init, decay: true }));
+    const { byName } = createParameters(specs, 7);
+    for (const [name, hash] of Object.entries(hashes)) {
+      const noise = await numbers(randomNormal(foldIn(key(7), hash), [3, 5]));
+      expect(await numbers(byName.get(name)!)).toEqual(noise.map((x) => 0.5 * x));
+    }
+  });
+
+  it.each<[object, RegExp]>([
+    [{ name: 3 }, /^config: createParameters: name: 3 does not fit/],
+    [{ name: undefined }, /^config: createParameters: name is missing/],
+    [{ decay: undefined }, /^config: createParameters: decay is missing/],
+    [{ decay: 1 }, /^config: createParameters: decay: 1 does not fit/],
+    [{ init: undefined }, /^config: createParameters: init is missing/],
+    [{ shape: undefined }, /^config: createParameters: shape is missing/],
+    [{ shape: 3 }, /^config: createParameters: shape: 3 does not fit/],
+    [{ shape: [-1] }, /^shape: parameter "w": \[-1\] is not a shape/],
+    [{ shape: [0.5, 2] }, /^shape: parameter "w"/],
+    [{ decays: true }, /^config: createParameters: there is no option "decays"; did you mean "decay"/],
+    [{ block: -1 }, /^config: createParameters: block: -1 does not fit/],
+    [{ block: 0.5 }, /^config: createParameters: block: 0.5 does not fit/],
+    [{ block: "before" }, /^config: createParameters: block: "before" does not fit/],
+    [{ block: "after" }, /^no error/],
+    [{ block: 0 }, /^no error/],
+    [{ init: { kind: "uniform" } }, /^config: createParameters: init of "w": kind: "uniform" is not known/],
+    [{ init: { kind: "normal" } }, /^config: createParameters: init of "w": deviation is missing/],
+    [{ init: { kind: "normal", deviation: -1 } }, /^config: createParameters: init of "w": deviation: -1/],
+    [{ init: { kind: "normal", deviation: 1, value: 1 } }, /^config: createParameters: init of "w": there is no/],
+    [{ init: { kind: "normal", deviation: 0 } }, /^no error/],
+    [{ init: { kind: "constant" } }, /^config: createParameters: init of "w": value is missing/],
+    [{ init: { kind: "constant", value: NaN } }, /^config: createParameters: init of "w": value: NaN/],
+    [{ init: { kind: "constant", value: 1, deviation: 1 } }, /^config: createParameters: init of "w": there is no/],
+    [{ init: { kind: "constant", value: -1 } }, /^no error/],
+  ])("a spec with %j", (change, message) => {
+    const backend = createReferenceBackend();
+    setCurrentMemory(backend);
+    const spec: ParameterSpec = {
+      name: "w",
+      shape: [2],
+      init: { kind: "constant", value: 0 },
+      decay: true,
+    };
+    expect(codeOf(() => createParameters([{ ...spec, ...change }], 0).dispose())).toMatch(message);
+    expect(backend.liveBytes).toBe(0);
+  }); // prettier-ignore
 
   it("two parameters of one name, and seeds that are none, are refused", () => {
     const backend = createReferenceBackend();

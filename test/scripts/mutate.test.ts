@@ -99,6 +99,8 @@ describe("mutants", () => {
     ["g(a, { b: 1 })", ["g(a, { b: 1 }) → g(a)", "{ b: 1 } → { }", "1 → 0"]],
     ["c ? 2 : 0.5", ["c → !(c)", "2 → 3", "0.5 → 1"]],
     ["Math.min(a, b)", ["Math.min(a, b) → Math.max(a, b)"]],
+    // A name that every object has.
+    ["valueOf(a, b)", ["valueOf(a, b) → valueOf(a)"]],
     ["a?.b.every(c)", ["a?.b.every(c) → a?.b.some(c)"]],
     ["{ ...a, b }", ["{ ...a, b } → { b }"]],
     ["a && b", ["a && b → a || b"]],

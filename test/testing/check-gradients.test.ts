@@ -3,6 +3,7 @@ import { beforeAll, describe, expect, it } from "vitest";
 import {
   add,
   affine,
+  broadcastTo,
   customGradient,
   defineOp,
   exp,
@@ -24,7 +25,7 @@ import {
   tensor,
   type Tensor,
 } from "gradmix";
-import { checkGradients } from "gradmix/testing";
+import { checkGradients, type CheckGradientsOptions } from "gradmix/testing";
 import { createCpuBackend } from "#dist/backends/cpu/index.js";
 import type { Backend } from "#dist/backends/backend.js";
 import { currentMemory, setCurrentMemory } from "#dist/tensor/memory.js";
@@ -180,6 +181,110 @@ describe("rules of an op", () => {
   });
 });
 
+describe("options", () => {
+  /** x² with a slope and a slope of the slope that are off by these factors. */
+  const off = (first: number, second = 1) =>
+    defineOp({
+      name: "off",
+      inputs: ["x"],
+      infer: ([x]) => x,
+      keepsBatch: "elementwise",
+      forward: ([x]) => square(x),
+      vjp: ([ct], { saved: [x] }) => mul(ct, affine(x, 2 * first, 0)),
+      compose: ([x]) => affine(square(x), second, 0),
+    });
+  const alone = { forwardMode: false } as const;
+  const outcome = async (f: (x: Tensor) => Tensor, options: CheckGradientsOptions): Promise<boolean> =>
+    (await refusal(checkGradients(f, [tensor([3])], { ...alone, ...options }))) === "no error";
+
+  it("tolerance: how far a derivative may be off, 1e-6 by default; ten times that at the second order", async () => {
+    for (const [options, tolerance] of [
+      [{}, 1e-6],
+      [{ tolerance: 1e-4 }, 1e-4],
+    ] as const)
+      for (const [share, fine] of [
+        [0.97, true],
+        [1.03, false],
+      ] as const) {
+        const error = share * tolerance;
+        for (const sign of [1, -1]) {
+          expect(await outcome(off(1 + sign * error), options)).toBe(fine);
+          expect(await outcome(off(1, 1 + sign * error), { ...options, order: 2 })).toBe(true);
+        }
+        // The gradient is the rule's, and its own slope that of the composition.
+        const second = off(1, 1 / (1 + 10 * error));
+        expect(await outcome(second, { ...options, order: 2 })).toBe(fine);
+        expect(await outcome(second, options)).toBe(true);
+      }
+  });
+
+  it("step: how far elements are moved, times their size above 1; 1e-5 by default", async () => {
+    for (const [options, step] of [
+      [{}, 1e-5],
+      [{ step: 1e-3 }, 1e-3],
+    ] as const) {
+      const seen = new Set<number>();
+      const f = (x: Tensor): Tensor => {
+        for (const value of Array.from(x.memory.readNow?.(x.buffer, x.offset, x.size) ?? [])) seen.add(value);
+        return sum(square(x));
+      };
+      await checkGradients(f, [tensor([0.5, -4])], { ...alone, ...options });
+      const moved = [0.5, 0.5 + step, 0.5 - step, -4, -4 + 4 * step, -4 - 4 * step];
+      expect(seen).toEqual(new Set(moved));
+    }
+  });
+
+  it("seed: of the directions, 1 by default; the same each time", async () => {
+    const told = (options: CheckGradientsOptions) =>
+      refusal(checkGradients(off(2), [tensor([3])], { ...alone, ...options }));
+    const [byDefault, one, two] = [await told({}), await told({ seed: 1 }), await told({ seed: 2 })];
+    expect(byDefault).toMatch(/the vjp gives/);
+    expect([one, await told({})]).toEqual([byDefault, byDefault]);
+    expect(two).not.toBe(one);
+    expect(await told({ seed: 0 })).toMatch(/the vjp gives/);
+  });
+
+  it("a tangent may be off by rounding alone", async () => {
+    const pushed = (error: number) =>
+      customGradient(
+        (x: Tensor) => square(x),
+        ([ct], { inputs: [x] }) => mul(ct, affine(x, 2, 0)),
+        ([t], { inputs: [x] }) => mul(t, affine(x, 2 + error, 0)),
+      );
+    await checkGradients(pushed(1e-12), [tensor([3])]);
+    expect(await refusal(checkGradients(pushed(1e-7), [tensor([3])]))).toMatch(/a derivative must be linear/);
+  });
+
+  it("wrt: positions of f32 inputs", async () => {
+    const given = (): Tensor[] => [tensor([1, 2]), tensor(Int32Array.of(1)), tensor([3, 4])];
+    const f = (x: Tensor, _: Tensor, y: Tensor): Tensor => mul(x, y);
+    for (const wrt of [[0], [2], [2, 0]])
+      await checkGradients((...all) => f(all[0], all[1], all[2]), given(), { wrt });
+    for (const wrong of [-1, -3, 1, 3, 0.5, NaN, "0", null])
+      for (const wrt of [[wrong], [0, wrong]])
+        expect(await refusal(checkGradients(square, given(), { wrt: wrt as number[] }))).toMatch(
+          /^GradmixError: checkGradients: wrt: input .* is none of the f32 inputs$/,
+        );
+    expect(await refusal(checkGradients(square, given(), { wrt: [3, -1] }))).toMatch(/input 3 is none of/);
+    expect(await refusal(checkGradients(square, given(), { wrt: [] }))).toMatch(
+      /wrt: there is no f32 input to differentiate/,
+    );
+  });
+
+  it.each<[object, RegExp]>([
+    [{ order: 0 }, /order: 0 does not fit/],
+    [{ order: 3 }, /order: 3 does not fit/],
+    [{ step: 0 }, /step: 0 does not fit/],
+    [{ tolerance: 0 }, /tolerance: 0 does not fit/],
+    [{ seed: -1 }, /seed: -1 does not fit/],
+    [{ forwardMode: 1 }, /forwardMode: 1 does not fit/],
+    [{ wrt: 0 }, /wrt: 0 does not fit/],
+    [{ tolerence: 1 }, /there is no option "tolerence"/],
+  ])("%j is refused", async (options, message) => {
+    expect(await refusal(checkGradients(square, [tensor([1])], options))).toMatch(message);
+  });
+});
+
 describe("what ops say of axis 0", () => {
   const centred = (keepsBatch: "mixes" | "elementwise" | (() => boolean)) =>
     defineOp({
@@ -221,6 +326,17 @@ describe("what ops say of axis 0", () => {
       expect(await refusal(checkGradients((x, y) => [square(y), moved(...rows)(x)], [x(), x()]))).toMatch(
         message,
       );
+    // A scalar has no rows, whatever an op says.
+    const spread = defineOp({
+      name: "spread",
+      inputs: ["x"],
+      infer: () => ({ shape: [4], dtype: "f32" as const }),
+      keepsBatch: () => true,
+      forward: ([x]) => broadcastTo(x, [4]),
+      vjp: ([ct]) => sum(ct),
+      jvp: ([t]) => broadcastTo(t, [4]),
+    });
+    await checkGradients(spread, [tensor([2], [])]);
     // A batch that was mixed before is no batch.
     await checkGradients((x) => centred("elementwise")(centred("mixes")(x)), [x()]);
   });
@@ -238,6 +354,11 @@ describe("functions", () => {
     const some = { forwardMode: false };
     await checkGradients(stuck, [a, b], { ...some, wrt: [0] });
     expect(await refusal(checkGradients(stuck, [a, b], { ...some, wrt: [1] }))).toMatch(/input 1, element/);
+  });
+
+  it("of scalars, and of tensors without elements", async () => {
+    await checkGradients((x, y) => mul(x, square(y)), [tensor([3], []), tensor([2], [])], { order: 2 });
+    await checkGradients((x, y) => [square(x), exp(y)], [tensor([], [0]), tensor([2])], { order: 2 });
   });
 
   it("whose inputs are large or small, and whose sums cancel", async () => {

@@ -16,7 +16,6 @@ export function toTensors(
   b: Operand,
   like: Tensor | null = null,
 ): [Tensor, Tensor] {
-  if (a instanceof Tensor && b instanceof Tensor) return [a, b];
   if (typeof a !== "number") wantTensor(name, "operand 0", a);
   if (typeof b !== "number") wantTensor(name, "operand 1", b);
   const other = a instanceof Tensor ? a : b instanceof Tensor ? b : null;

@@ -3,6 +3,7 @@ import { run } from "../../backends/backend.ts";
 import { boolean, integerIn } from "../../options.ts";
 import { aroundAxis, normaliseAxis } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
+import { mixesBatch } from "../batch.ts";
 import { wantTensor } from "../checks.ts";
 import { allocate, apply1, type Op, type Spec, specOf, wantType } from "../op.ts";
 import { moving } from "./broadcast.ts";
@@ -46,7 +47,7 @@ function largest(x: Tensor, axis: number, k: number, spec: Spec): Tensor {
 
 export const argmaxOp: Op<{ axis: number; keepDims: boolean }> = {
   name: "argmax",
-  keepsBatch: (_slot, _inputs, _output, { axis }) => axis > 0,
+  keepsBatch: mixesBatch,
   constant: true,
   infer([x], { axis, keepDims }) {
     wantAxis("argmax", x, axis);
@@ -63,7 +64,7 @@ export const argmaxOp: Op<{ axis: number; keepDims: boolean }> = {
 /** Where the k largest are. */
 export const topkOp: Op<{ k: number; axis: number }> = {
   name: "topk",
-  keepsBatch: (_slot, _inputs, _output, { axis }) => axis > 0,
+  keepsBatch: mixesBatch,
   constant: true,
   infer([x], { k, axis }) {
     wantAxis("topk", x, axis);

@@ -51,7 +51,6 @@ export function copyStrided(params: KernelParams["stridedCopy"], x: Tensor, y: T
     run("stridedCopy", params, [x], [y]);
     return;
   }
-  if (params.shape.includes(0)) return;
   // The order of the axes is free: the shortest are those that take calls of their own.
   const axes = mergeAxes(params.shape, [params.inStrides, params.outStrides]);
   const bySize = axes.toSorted((a, b) => a.extent - b.extent);
@@ -79,7 +78,6 @@ export function runPairs<K extends "binary" | "compare">(
     run(kernel, params, [a, b], [c]);
     return;
   }
-  if (params.shape.includes(0)) return;
   const axes = mergeAxes(params.shape, [params.aStrides, params.bStrides]);
   // c is row-major: the leading axes are those that take calls of their own.
   const apart = axes.slice(0, Math.max(0, axes.length - MAX_RANK));

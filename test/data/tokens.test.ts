@@ -1,0 +1,118 @@
+/** Streams and their windows where they are shortest, and what is refused. */
+import { assembleBatch, evaluationWindows, tokenWriter, windowsOf } from "gradmix/data";
+import { describe, expect, test } from "vitest";
+import { commonTime } from "#dist/data/tokens.js";
+import { codeOf, errorOf } from "../errors.ts";
+
+const streamOf = (length: number) => ({
+  tokens: Uint16Array.from({ length }, (_, i) => i),
+  documents: Float64Array.of(0, length),
+});
+
+test("a single pair is a window for an evaluation, and less is none", () => {
+  for (const length of [0, 1]) expect(evaluationWindows("e", streamOf(length), 4)).toBe(null);
+  for (const length of [2, 4, 5, 6]) {
+    const windows = evaluationWindows("e", streamOf(length), 4);
+    expect(windows?.count).toBe(length < 6 ? 1 : 2);
+    expect(windows?.tokensOf(0)).toBe(Math.min(4, length - 1));
+    const { inputs, targets } = windows?.batchOf([0]) ?? {};
+    expect([...(inputs ?? [])]).toEqual([0, 1, 2, 3].map((t) => (t < length - 1 ? t : 0)));
+    expect([...(targets ?? [])]).toEqual([1, 2, 3, 4].map((t) => (t < length ? t : -1)));
+  }
+});
+
+test("training wants a whole window; the last one is padded or dropped", () => {
+  expect(codeOf(() => windowsOf("w", streamOf(4), 4))).toMatch(
+    /^data: "w": 4 tokens are less than one window of 4 \+ 1/,
+  );
+  for (const [length, padded, dropped] of [
+    [5, 1, 1],
+    [6, 2, 1],
+    [9, 2, 2],
+    [10, 3, 2],
+  ] as const) {
+    expect(windowsOf("w", streamOf(length), 4).count).toBe(padded);
+    expect(windowsOf("w", streamOf(length), 4, { partial: "drop" }).count).toBe(dropped);
+  }
+});
+
+test("a time that is none, and options that there are not, are refused", () => {
+  for (const time of [0, -1, 0.5, NaN])
+    for (const cut of [windowsOf, evaluationWindows])
+      expect(codeOf(() => cut("w", streamOf(9), time))).toMatch(/^config: time: /);
+  for (const options of [{ partial: "keep" }, { part: "pad" }])
+    expect(codeOf(() => windowsOf("w", streamOf(9), 4, options as object))).toMatch(/^config: windowsOf: /);
+});
+
+test("a writer is of a vocabulary and an end of text within it", () => {
+  const refused = (size: number, end: number) => codeOf(() => tokenWriter(size, end));
+  for (const size of [0, 0.5, -1, 2 ** 32 + 1, NaN]) expect(refused(size, 0)).toMatch(/^config: vocabSize/);
+  for (const end of [-1, 0.5, 7, NaN]) expect(refused(7, end)).toMatch(/^config: endOfText/);
+  for (const [size, end] of [[1, 0], [7, 6], [2 ** 32, 2 ** 32 - 1]] as const) {
+    const writer = tokenWriter(size, end);
+    writer.document([0, size - 1]);
+    expect([...writer.finish().tokens]).toEqual([0, size - 1, end]);
+    for (const id of [-1, 0.5, size, NaN])
+      expect(codeOf(() => writer.append([0, id]))).toMatch(/^data: token 1 is/);
+    expect(writer.finish().tokens.length).toBe(0);
+  }
+}); // prettier-ignore
+
+test("windows of one batch are of one length; sources that do not say theirs do not count", () => {
+  expect(commonTime([])).toBe(0);
+  expect(commonTime([{ name: "rows" }])).toBe(0);
+  expect(commonTime([{ name: "rows" }, { name: "a", time: 3 }, { name: "b", time: 3 }])).toBe(3);
+  expect(
+    codeOf(() =>
+      commonTime([
+        { name: "a", time: 3 },
+        { name: "b", time: 4 },
+      ]),
+    ),
+  ).toMatch(/^data: "a" has windows of 3 tokens, "b" of 4/);
+});
+
+describe("a batch of windows", () => {
+  const sources = [3, 3, 2].map((time, i) => windowsOf(`w${i}`, streamOf(8), time));
+  const draw = (domain: number, window: number) => ({ domain, window, epoch: 0 });
+
+  test("of no draws is empty", () => {
+    const none = new Int32Array(0);
+    expect(assembleBatch([], sources)).toEqual({
+      ...{ inputs: none, targets: none, tokens: none, domainOf: none, time: 0 },
+    });
+  });
+
+  test("is in the order of the draws, or, when it is asked for, of their domains", () => {
+    const draws = [draw(1, 1), draw(0, 0), draw(1, 0)];
+    expect(assembleBatch(draws, sources)).toEqual({
+      inputs: Int32Array.of(3, 4, 5, 0, 1, 2, 0, 1, 2),
+      targets: Int32Array.of(4, 5, 6, 1, 2, 3, 1, 2, 3),
+      tokens: Int32Array.of(3, 3, 3),
+      domainOf: Int32Array.of(1, 0, 1),
+      time: 3,
+    });
+    const sorted = assembleBatch(draws, sources, { sortByDomain: true });
+    expect([...sorted.domainOf]).toEqual([0, 1, 1]);
+    expect([...sorted.inputs]).toEqual([0, 1, 2, 3, 4, 5, 0, 1, 2]);
+  });
+
+  test("of draws or sources that do not fit is refused", () => {
+    const wrong = [[3, 0], [-1, 0], [0.5, 0], [0, 3], [0, -1], [0, 0.5], [NaN, 0], [0, NaN]] as const; // prettier-ignore
+    for (const [domain, window] of wrong)
+      for (const draws of [[draw(domain, window)], [draw(0, 0), draw(domain, window)]])
+        expect(errorOf(() => assembleBatch(draws, sources))).toMatchObject({
+          code: "config",
+          message: `a batch: source ${domain} has no example ${window}`,
+        });
+    expect(codeOf(() => assembleBatch([draw(0, 0), draw(2, 0)], sources))).toMatch(
+      /^data: "w0" has windows of 3 tokens, "w2" of 2/,
+    );
+    expect(codeOf(() => assembleBatch([], sources, { sortByDomian: true } as object))).toMatch(
+      /^config: assembleBatch: there is no option "sortByDomian"/,
+    );
+    expect(codeOf(() => assembleBatch([], sources, { sortByDomain: 1 } as object))).toMatch(
+      /^config: assembleBatch: sortByDomain: 1 does not fit/,
+    );
+  });
+});

@@ -1,0 +1,51 @@
+/** Parts of a saved state: what is there is handed on, and everything else refused by name. */
+import { describe, expect, test } from "vitest";
+import { arraysOf, countOf, recordOf } from "#dist/nn/saved-arrays.js";
+import { codeOf } from "../errors.ts";
+
+describe("arrays", () => {
+  const wanted = new Map([
+    ["a", { size: 3 }],
+    ["b", { size: 0 }],
+  ]);
+  const [a, b] = [Float32Array.of(1, -2, 0), new Float32Array(0)];
+
+  test("that are wanted, and no others, by name", () => {
+    expect(arraysOf({ b, a, c: "other" }, wanted)).toEqual(
+      new Map([
+        ["a", a],
+        ["b", b],
+      ]),
+    );
+  });
+
+  test.each<[unknown, string]>([
+    [undefined, "it has no a, which takes 3 values"],
+    [null, "a is null, not a Float32Array"],
+    [[1, 2, 3], "a is a list, not a Float32Array"],
+    [new Float64Array(3), "a is Float64Array, not a Float32Array"],
+    [new DataView(new ArrayBuffer(12)), "a is DataView, not a Float32Array"],
+    [new Float32Array(2), "a has 2 values, the model has 3"],
+    [new Float32Array(4), "a has 4 values, the model has 3"],
+    [Float32Array.of(NaN, 1, Infinity), "a has NaN at 0"],
+    [Float32Array.of(1, -Infinity, NaN), "a has -Infinity at 1"],
+    [Float32Array.of(1, 2, NaN), "a has NaN at 2"],
+  ])("%j is refused", (given, message) => {
+    expect(codeOf(() => arraysOf({ a: given, b }, wanted))).toBe(`checkpoint: checkpoint: ${message}`);
+  });
+});
+
+test("counts are integers of at least 0", () => {
+  for (const value of [0, 1, 2 ** 53 - 1]) expect(countOf({ steps: value }, "steps")).toBe(value);
+  for (const value of [-1, 0.5, 2 ** 53, NaN, Infinity, "1", null, undefined, [1]])
+    expect(codeOf(() => countOf({ steps: value }, "steps"))).toMatch(/^checkpoint: checkpoint: steps is /);
+});
+
+test("parts are objects", () => {
+  const json = { steps: 1 };
+  expect(recordOf({ json }, "json")).toBe(json);
+  for (const saved of [null, undefined, 3, "json", {}, { json: null }, { json: 3 }, { json: "x" }])
+    expect(codeOf(() => recordOf(saved, "json"))).toMatch(
+      /^checkpoint: checkpoint: json is .*, not an object$/,
+    );
+});
