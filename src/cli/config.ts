@@ -27,6 +27,9 @@ export interface Layer {
 
 const rows: readonly OptionRow[] = optionRows();
 const byPath: ReadonlyMap<string, OptionRow> = new Map(rows.map((row) => [row.path, row]));
+const byFormerPath: ReadonlyMap<string, OptionRow> = new Map(
+  rows.flatMap((row) => (row.formerly === undefined ? [] : [[row.formerly.path, row] as const])),
+);
 
 /** The flags that were given, checked. */
 export function commandLineLayer(given: ReadonlyMap<string, Raw>): Layer {
@@ -58,11 +61,15 @@ export function jsonLayer(json: unknown, source: string): Layer {
     if (members === null) throw wrong(`${source}: ${section}: ${show(content)} is not an object`);
     for (const [key, value] of members) {
       const path = `${section}.${key}`;
-      const row = byPath.get(path);
+      const row = byPath.get(path) ?? byFormerPath.get(path);
       if (row === undefined) throw wrong(`${source}: unknown key "${path}"${suggest(key, section)}`);
+      if (values.has(row.path))
+        throw wrong(
+          `${source}: ${row.path} stands twice, once under its former name ${row.formerly?.path ?? ""}`,
+        );
       // null is what "decide for me" looks like in a resolved config.
       if (value === null && row.default === null) continue;
-      values.set(path, checkValue(row.kind, value, label(path)));
+      values.set(row.path, checkValue(row.kind, value, label(path)));
     }
   }
   return { values, label };

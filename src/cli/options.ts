@@ -31,6 +31,8 @@ export type Kind =
 
 export interface OptionSpec<V> {
   flag: string;
+  /** Names of before, which go on working: of the flag, and of the key with its section. */
+  formerly?: { flag?: string; path: string };
   /** What stands for the value in `--help`; switches have none. */
   value?: string;
   kind: Kind;
@@ -209,6 +211,7 @@ export const optionTable: OptionTable = {
     },
     minRatio: {
       flag: "--min-ratio",
+      formerly: { flag: "--min-lr", path: "training.minLr" },
       value: "SHARE",
       kind: share(),
       default: scheduleDefaults.minRatio,
@@ -223,6 +226,7 @@ export const optionTable: OptionTable = {
     },
     warmup: {
       flag: "--warmup",
+      formerly: { flag: "--warmup-steps", path: "training.warmupSteps" },
       value: "N",
       kind: count(0),
       default: 20,
@@ -319,6 +323,7 @@ export const optionTable: OptionTable = {
     },
     updateAfter: {
       flag: "--update-after",
+      formerly: { flag: "--rule-warmup", path: "mixing.ruleWarmup" },
       value: "N",
       kind: count(0),
       default: mixerDefaults.updateAfter,
@@ -365,6 +370,7 @@ export const optionTable: OptionTable = {
   alignment: {
     from: {
       flag: "--align-from",
+      formerly: { path: "mixing.alignFrom" },
       value: "batch|step",
       kind: { type: "choice", choices: ["batch", "step"] },
       default: alignmentDefaults.from,
@@ -372,6 +378,7 @@ export const optionTable: OptionTable = {
     },
     estimator: {
       flag: "--align-estimator",
+      formerly: { flag: "--estimator", path: "mixing.estimator" },
       value: "NAME",
       kind: { type: "choice", choices: estimatorNames },
       default: alignmentDefaults.estimator,
@@ -379,6 +386,7 @@ export const optionTable: OptionTable = {
     },
     domainExamples: {
       flag: "--align-domain-examples",
+      formerly: { flag: "--align-batch", path: "mixing.alignBatch" },
       value: "N",
       kind: count(1, 65_536),
       default: alignmentDefaults.domainExamples,
@@ -386,6 +394,7 @@ export const optionTable: OptionTable = {
     },
     targetExamples: {
       flag: "--align-target-examples",
+      formerly: { flag: "--target-batch", path: "mixing.targetBatch" },
       value: "N",
       kind: count(1, 65_536),
       default: alignmentDefaults.targetExamples,
@@ -400,6 +409,7 @@ export const optionTable: OptionTable = {
     },
     bases: {
       flag: "--align-bases",
+      formerly: { flag: "--basis-alignments", path: "mixing.basisAlignments" },
       value: "NAME",
       kind: { type: "choice", choices: ["shared", "direct"] },
       default: alignmentDefaults.bases,

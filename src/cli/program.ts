@@ -127,8 +127,13 @@ async function run(args: readonly string[], out: Output, err: Output): Promise<n
   trainCommand.action(async (config: string | undefined, options: Record<string, unknown>) => {
     const given = new Map<string, Raw>();
     for (const row of rows) {
-      const value = options[attribute(row)];
-      if (typeof value === "boolean" || Array.isArray(value)) given.set(row.path, value as Raw);
+      const value = options[attribute(row.flag)];
+      const former = row.formerly?.flag;
+      const before = former === undefined ? undefined : options[attribute(former)];
+      if (value !== undefined && before !== undefined)
+        throw wrong(`${former ?? ""} is the former name of ${row.flag}; give one of them`);
+      const said = value ?? before;
+      if (typeof said === "boolean" || Array.isArray(said)) given.set(row.path, said as Raw);
     }
     const { resume } = options;
     code = await train(
@@ -173,16 +178,19 @@ function commanderOptions(row: OptionRow): Option[] {
   const shown = row.auto ?? given;
   const prefix = shown?.startsWith("required") === true ? "" : "default: ";
   const help = shown === null ? row.help : `${row.help} (${prefix}${shown})`;
+  const gather = (value: string, before: string[] | undefined): string[] => [...(before ?? []), value];
   const option = new Option(row.value === undefined ? row.flag : `${row.flag} <${row.value}>`, help);
-  if (row.value !== undefined)
-    option.argParser((value: string, before: string[] | undefined) => [...(before ?? []), value]);
   option.helpGroup(groups[row.section]);
-  if (row.value !== undefined) return [option];
-  return [option, new Option(row.flag.replace("--", "--no-")).hideHelp()];
+  if (row.value === undefined) return [option, new Option(row.flag.replace("--", "--no-")).hideHelp()];
+  const former = row.formerly?.flag;
+  return [
+    option.argParser(gather),
+    ...(former === undefined ? [] : [new Option(`${former} <${row.value}>`).argParser(gather).hideHelp()]),
+  ];
 }
 
-function attribute(row: OptionRow): string {
-  return new Option(row.flag).attributeName();
+function attribute(flag: string): string {
+  return new Option(flag).attributeName();
 }
 
 /** Commander's errors in our words: one line, the nearest known option or command. */

@@ -100,6 +100,16 @@ describe("bad input: one line, exit code 2, nothing written", () => {
     [["train", ...valid, "--out", ""], "--out: is empty"],
     [["train", "--resume", ""], "--resume: is empty; name the folder of a run"],
     [["doctor", "x"], /^too many arguments: x/],
+    [
+      ["train", ...valid, "--min-lr", "0.1", "--min-ratio", "0.1"],
+      "--min-lr is the former name of --min-ratio; give one of them",
+    ],
+    // A flag under its former name is the same flag.
+    ...optionRows().flatMap(({ flag, formerly }): [string[], RegExp][] =>
+      formerly?.flag === undefined
+        ? []
+        : [[["train", ...valid, formerly.flag, "nothing"], new RegExp(`^${flag}: "nothing" is not `)]],
+    ),
   ];
   test.each(cases)("gradmix %j", (args, message) => {
     const { code, out, err } = gradmix(...args);

@@ -304,6 +304,30 @@ describe("of every option in a config file", () => {
   });
 });
 
+test("a key under its former name is the same key; both at once are refused", () => {
+  const renamed = rows.filter(({ formerly }) => formerly !== undefined);
+  // A rule that looks at nothing, with which all of them go.
+  const uniform = given({ "mixing.rule": ["uniform"] });
+  expect(renamed.length).toBeGreaterThan(5);
+  for (const { kind, path, section, key, formerly } of renamed) {
+    const [formerSection = "", formerKey = ""] = formerly?.path.split(".") ?? [];
+    fc.assert(
+      fc.property(valid(kind), ({ json }) => {
+        const now = resolve({ [section]: { [key]: json } }, uniform);
+        expect(resolve({ [formerSection]: { [formerKey]: json } }, uniform)).toEqual(now);
+        const both =
+          section === formerSection
+            ? { [section]: { [key]: json, [formerKey]: json } }
+            : { [section]: { [key]: json }, [formerSection]: { [formerKey]: json } };
+        expect(errorOf(() => resolve(both, uniform)).message).toBe(
+          `c.json: ${path} stands twice, once under its former name ${formerly?.path ?? ""}`,
+        );
+      }),
+      { numRuns: 5 },
+    );
+  }
+});
+
 describe("files", () => {
   let folder = "";
   beforeAll(() => {
