@@ -372,7 +372,7 @@ describe("what is refused, in which words", () => {
     ],
     [
       "config",
-      'targetWeights: there is no domain "zzzz"; the domains are s, t',
+      'targetWeights: there is no target "zzzz"; the targets are s, t',
       make({ name: "grape", targets: ["s", "t"], targetWeights: { zzzz: 1 } }),
     ],
 

@@ -15,17 +15,20 @@ export const numbersByDomain: OptionCheck = valueThat(
 
 /**
  * In the domains' order. A domain that is not named gets 0, or is refused where each `mustName` one. Throws `config` for a name that is no
- * domain, and a list of another length.
+ * domain, and a list of another length. `of` says what the names are of, where they are no domains'.
  */
 export function byDomain(
   given: ByDomain,
   domains: readonly string[],
   what: string,
-  { mustName = false }: { readonly mustName?: boolean } = {},
+  {
+    mustName = false,
+    of = "domain",
+  }: { readonly mustName?: boolean; readonly of?: "domain" | "target" } = {},
 ): number[] {
   if (Array.isArray(given)) {
     if (given.length !== domains.length)
-      throw new GradmixError("config", `${what}: ${given.length} values for ${domains.length} domains`);
+      throw new GradmixError("config", `${what}: ${given.length} values for ${domains.length} ${of}s`);
     return domains.map((_, i) => (given as readonly number[])[i]);
   }
   const values = new Map(Object.entries(given));
@@ -34,17 +37,17 @@ export function byDomain(
     if (!known.has(name)) {
       const close = nearest(name, domains);
       const few =
-        domains.length <= 20 ? `the domains are ${domains.join(", ")}` : `there are ${domains.length}`;
+        domains.length <= 20 ? `the ${of}s are ${domains.join(", ")}` : `there are ${domains.length}`;
       throw new GradmixError(
         "config",
-        `${what}: there is no domain "${name}"; ${close === null ? few : `did you mean "${close}"?`}`,
+        `${what}: there is no ${of} "${name}"; ${close === null ? few : `did you mean "${close}"?`}`,
       );
     }
   const unnamed = mustName ? domains.find((name) => !values.has(name)) : undefined;
   if (unnamed !== undefined)
     throw new GradmixError(
       "config",
-      `${what}: there is no number for domain "${unnamed}"; every domain needs one`,
+      `${what}: there is no number for ${of} "${unnamed}"; every ${of} needs one`,
     );
   return domains.map((name) => (values.has(name) ? (values.get(name) as number) : 0));
 }

@@ -94,7 +94,11 @@ export function grape(options: GrapeOptions): Rule {
   const z =
     options.targetWeights === undefined
       ? uniformWeights(targets.length)
-      : checkSimplex(byDomain(options.targetWeights, targets, "targetWeights"), targets, "targetWeights");
+      : checkSimplex(
+          byDomain(options.targetWeights, targets, "targetWeights", { of: "target" }),
+          targets,
+          "targetWeights",
+        );
   return {
     name: "grape",
     needs: normalise === "raw" ? ["targets"] : ["targets", "norms"],
