@@ -1,5 +1,5 @@
 /** Streams and their windows where they are shortest, and what is refused. */
-import { assembleBatch, evaluationWindows, tokenWriter, windowsOf } from "gradmix/data";
+import { assembleBatch, evaluationWindows, splitStream, tokenWriter, windowsOf } from "gradmix/data";
 import { describe, expect, test } from "vitest";
 import { commonTime } from "#dist/data/tokens.js";
 import { codeOf, errorOf } from "../errors.ts";
@@ -115,4 +115,21 @@ describe("a batch of windows", () => {
       /^config: assembleBatch: sortByDomain: 1 does not fit/,
     );
   });
+});
+
+test("a stream that is cut keeps its documents, and one across the cut is in both parts", () => {
+  const documents = [0, 3, 4, 9, 12];
+  const stream = { ...streamOf(12), documents: Float64Array.from(documents) };
+  for (let at = 1; at < 12; at++) {
+    const [head, tail] = splitStream(stream, at);
+    expect([[...head.tokens], [...tail.tokens]]).toEqual([
+      [...stream.tokens.slice(0, at)],
+      [...stream.tokens.slice(at)],
+    ]);
+    const boundaries = new Set([...documents, at]);
+    const within = (from: number, to: number): number[] =>
+      [...boundaries].filter((b) => b >= from && b <= to).map((b) => b - from).sort((a, b) => a - b); // prettier-ignore
+    expect([...head.documents]).toEqual(within(0, at));
+    expect([...tail.documents]).toEqual(within(at, 12));
+  }
 });
