@@ -32,7 +32,7 @@ export interface InitOptions {
    */
   readonly device?: object;
   /**
-   * Threads that run kernels of the cpu backend, the calling one included. Default: one a core. In a browser more than one need a page that is cross-origin
+   * Threads that run kernels of the cpu backend, the calling one included. Default: one per core. In a browser, more than one needs a page that is cross-origin
    * isolated; without, the default is 1.
    */
   readonly threads?: number;

@@ -206,7 +206,12 @@ function withValue<I extends readonly Tensor[]>(
 ): { value: Tensor<"f32">; gradients: Gradients<I> } {
   return scope(() => {
     // It is called with as many tensors as were given.
-    const { outputs, pullback, dispose } = record(who, f as unknown as TensorFunction, inputs, true);
+    const { outputs, pullback, dispose } = record(
+      who,
+      (...given) => f(...(given as readonly Tensor[] as I)),
+      inputs,
+      true,
+    );
     const [value] = outputs;
     if (outputs.length !== 1 || value.size !== 1) {
       dispose();
@@ -269,7 +274,7 @@ function wantLosses(name: string, losses: Tensor): void {
   if (losses.rank !== 1)
     throw new GradmixError(
       "autograd",
-      `${name}: the loss has the shape ${formatShape(losses.shape)}; one loss an example is needed, [batch]`,
+      `${name}: the loss has the shape ${formatShape(losses.shape)}; one loss per example is needed, [batch]`,
     );
 }
 

@@ -463,7 +463,7 @@ export const optionTable: OptionTable = {
       value: "N",
       kind: count(1, 64),
       default: null,
-      auto: "one a core, at most 16",
+      auto: "one per core, at most 16",
       help: "threads of the cpu backend; the results do not depend on it",
       free: true,
     },

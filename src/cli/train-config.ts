@@ -116,7 +116,7 @@ export interface RunConfig {
   out: string;
   /** "auto": a GPU if there is one, else the cpu; a resumed run goes on where it began. */
   backend: "auto" | "cpu" | "webgpu" | "reference";
-  /** null: one a core. */
+  /** null: one per core. */
   threads: number | null;
   simd: "auto" | "relaxed" | "plain";
   /** "f16": of the operands of matrix products, with loss scaling. With backend "webgpu" only. */

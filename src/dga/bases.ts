@@ -59,7 +59,7 @@ export function createBases(
     if (typeof histogram !== "object" || histogram === null)
       throw new GradmixError(
         "config",
-        `${what}: ${show(histogram)} does not fit; it must be numbers, one a domain or by name`,
+        `${what}: ${show(histogram)} does not fit; it must be numbers, one per domain or by name`,
       );
     const row: GivenRow = { columns: [], values: [], place: () => what };
     if (Array.isArray(histogram) || ArrayBuffer.isView(histogram)) {

@@ -6,7 +6,7 @@
  */
 import { alignmentsByDomain } from "./statistics.ts";
 
-/** Numbers of examples, one entry an example. */
+/** Numbers of examples, one entry per example. */
 export interface ExampleMeasurements {
   /** Domain of each. */
   readonly domainOf: ArrayLike<number>;

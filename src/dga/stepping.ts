@@ -44,7 +44,7 @@ export interface OptimizerStep {
   readonly lr: number;
   /** The weights of the step. */
   readonly weights: Float64Array;
-  /** What the batch was drawn with, one entry a domain: `weights`, or with bases their mixture. */
+  /** What the batch was drawn with, one entry per domain: `weights`, or with bases their mixture. */
   readonly domainWeights: Float64Array;
   /** The domains that the batch held, ascending; a step costs nothing for the others. */
   readonly trained: readonly TrainedDomain[];

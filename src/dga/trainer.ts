@@ -30,7 +30,7 @@ import { createTurns } from "./turns.ts";
 export type { TrainedDomain } from "./stepping.ts";
 export type { AlignmentOptions, TrainerOptions } from "./trainer-options.ts";
 
-/** What one step did. `weights` and `alignments` have one entry a domain, with bases one a basis. */
+/** What one step did. `weights` and `alignments` have one entry per domain, with bases one per basis. */
 export interface TrainStep extends OptimizerStep {
   /** On steps after which the weights were updated. */
   readonly alignments: Alignments | null;

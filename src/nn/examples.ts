@@ -94,7 +94,7 @@ function checkAlike(field: string, i: number, first: Examples, batch: Examples):
   // Batches without examples have no width.
   const [m, n] = [exampleCount(first), exampleCount(batch)];
   if (m > 0 && n > 0 && a.length / m !== b.length / n)
-    throw wrong(`${a.length / m} numbers an example in the one and ${b.length / n} in the other`);
+    throw wrong(`${a.length / m} numbers per example in the one and ${b.length / n} in the other`);
 }
 
 /** Throws `shape` for what cannot be said of several examples at once. */
@@ -144,9 +144,12 @@ export function cutExamples<B extends Examples>(batch: B, first: number, end: nu
   });
 }
 
-/** The examples of these indices, in order. Throws like `concatenate`. */
+/** The examples of these indices, in order. Throws `config` for an index that the batch does not have, else like `concatenate`. */
 export function pickExamples<B extends Examples>(batch: B, indices: readonly number[]): B {
   const count = exampleCount(batch);
+  for (const index of indices)
+    if (!Number.isInteger(index) || index < 0 || index >= count)
+      throw new GradmixError("config", `there is no example ${show(index)} in a batch of ${count}`);
   return mapColumns(batch, (column) => {
     const width = column.length / count;
     const kind = kindOf(column) ?? Float64Array;

@@ -3,7 +3,7 @@ import type { Tensor } from "../tensor/tensor.ts";
 import type { Parameters } from "./parameters.ts";
 
 /**
- * A batch: plain data, a row an example. Every typed array in it holds `examples × something` numbers, example after example; numbers, strings and
+ * A batch: plain data, one row per example. Every typed array in it holds `examples × something` numbers, example after example; numbers, strings and
  * booleans are the same for all of them. Batches that keep to this can be joined, cut and picked from without knowing what they mean.
  */
 export interface Examples {

@@ -333,7 +333,7 @@ describe("gradients and forwardDerivative", () => {
     expect(codeOf(() => grad((x) => gradients(() => sum(x, 1), { parameters: [p], sink }))(p))).toMatch(
       /gradients: cannot run inside/,
     );
-    expect(codeOf(() => forwardDerivative(() => sum(p), new Map([[p, p]])))).toMatch(/one loss an example/);
+    expect(codeOf(() => forwardDerivative(() => sum(p), new Map([[p, p]])))).toMatch(/one loss per example/);
     expect(codeOf(() => grad((x) => x)(p))).toMatch(/grad: the function gave \[1, 2\]/);
     expect(codeOf(() => jvp((x) => x, [p], []))).toMatch(/0 tangents were given for 1/);
     expect(codeOf(() => jvp((x) => x, [p], [tensor([1])]))).toMatch(

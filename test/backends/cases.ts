@@ -1148,11 +1148,16 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       }),
       family,
     })),
-    // Few rows a segment, which the cpu takes row by row: chunks, passes and blocks of the longer factor, either of the two; long segments between.
+    // Few rows per segment, which the cpu takes row by row: chunks, passes and blocks of the longer factor, either of the two; long segments between.
     ...past("cpu", "ALIGN_CHUNK").flatMap((long) => [
-      segmentedCase("a row a segment", { rows: 40, m: 19, n: long }, offsets(Array<number>(38).fill(1), 1), {
-        ...{ v: true, first: 2, accumulate: true },
-      }),
+      segmentedCase(
+        "one row per segment",
+        { rows: 40, m: 19, n: long },
+        offsets(Array<number>(38).fill(1), 1),
+        {
+          ...{ v: true, first: 2, accumulate: true },
+        },
+      ),
       segmentedCase("few rows", { rows: 101, m: long, n: 18 }, offsets(integers(60, 3, 0, 3), 1), {
         ...{ target: 2, first: 1, groups: [0, 3, 3, 60] },
       }),

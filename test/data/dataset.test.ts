@@ -25,7 +25,7 @@ describe("rows of a table", () => {
     });
   });
 
-  test("targets may be several numbers a row", () => {
+  test("targets may be several numbers per row", () => {
     const rows = rowsOf("t", { inputs: new Float32Array(2), width: 1, targets: Float32Array.of(1, 2, 3, 4) });
     expect(rows.batchOf([1]).targets).toEqual(Float32Array.of(3, 4));
   });

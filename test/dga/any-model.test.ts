@@ -228,7 +228,7 @@ describe("a model is asked whether what it will see fits", () => {
     expect(refused).toMatchObject({
       code: "data",
       message:
-        '"x" and "y" cannot be drawn into one batch: batches 0 and 1 do not go together: inputs is 2 numbers an example in the one and 3 in the other',
+        '"x" and "y" cannot be drawn into one batch: batches 0 and 1 do not go together: inputs is 2 numbers per example in the one and 3 in the other',
     });
   });
 });
@@ -273,7 +273,7 @@ describe("GPT.losses", () => {
   });
 });
 
-/** Two sequences an example, the first of which is to be the likelier one: −log σ(log p(chosen) − log p(rejected)). */
+/** Two sequences per example, the first of which is to be the likelier one: −log σ(log p(chosen) − log p(rejected)). */
 interface Pair extends Examples {
   /** [examples · 2 · time]. */
   readonly inputs: Int32Array;

@@ -140,7 +140,7 @@ describe("bases", () => {
     [{ b: { zzzzzz: 1 } }, 'basis "b": there is no domain "zzzzzz"; the domains are web, code, books'],
     [{ a: [0, 0, 0] }, 'basis "a": it has no weight on any domain; leave it out or give it some'],
     [{ a: {} }, 'basis "a": it has no weight on any domain; leave it out or give it some'],
-    [{ a: 3 }, 'basis "a": 3 does not fit; it must be numbers, one a domain or by name'],
+    [{ a: 3 }, 'basis "a": 3 does not fit; it must be numbers, one per domain or by name'],
     [{ a: { web: "1" } }, 'basis "a": domain "web" has "1"; weights are finite and ≥ 0'],
     [{}, "bases: at least one is needed"],
   ])("refuses %j", (given, message) => {
@@ -244,7 +244,7 @@ describe("bases", () => {
     ],
     [
       "config",
-      'basis "a": null does not fit; it must be numbers, one a domain or by name',
+      'basis "a": null does not fit; it must be numbers, one per domain or by name',
       () => createBases({ a: null } as never, ["x"]),
     ],
     [

@@ -181,7 +181,7 @@ describe("domains of one batch", () => {
       [rows("x", 2), rows("z", 3), rows("y", 2)],
     ])
       expect(together(...domains)).toBe(
-        'data: "x" and "z" cannot be drawn into one batch: batches 0 and 1 do not go together: inputs is 2 numbers an example in the one and 3 in the other',
+        'data: "x" and "z" cannot be drawn into one batch: batches 0 and 1 do not go together: inputs is 2 numbers per example in the one and 3 in the other',
       );
     expect(together(rows("x", 2), rows("y", 2), failing("z", new RangeError("disk")))).toBe(
       "RangeError: disk",

@@ -94,7 +94,7 @@ describe("what does not go together is refused, naming the field", () => {
   const batch = { x: Float32Array.of(1, 2, 3, 4), width: 2, tokens: [1, 1] };
   const cases: [string, object, RegExp][] = [
     ["another number", { width: 3 }, /^batches 0 and 1 do not go together: width is 2 in the one and 3 in/],
-    ["another width", { x: new Float32Array(6) }, /together: x is 2 numbers an example in the one and 3 in/],
+    ["another width", { x: new Float32Array(6) }, /together: x is 2 numbers per example in the one and 3 in/],
     ["another kind", { x: new Int32Array(4) }, /together: x is Float32Array in the one and Int32Array in/],
     ["another field", { y: new Int32Array(4) }, /together: y is undefined in the one and Int32Array in/],
     ["a missing field", { x: undefined }, /together: x is Float32Array in the one and undefined in/],
@@ -126,6 +126,14 @@ describe("what does not go together is refused, naming the field", () => {
           message: expect.stringMatching(/^a batch's strange is .*; examples can be joined and cut where/),
         });
     }
+  });
+
+  test("an example that there is not", () => {
+    for (const index of [-1, 2, 0.5, NaN])
+      expect(errorOf(() => pickExamples(batch, [0, index]))).toMatchObject({
+        code: "config",
+        message: `there is no example ${index} in a batch of 2`,
+      });
   });
 
   test("no batch at all, and counts that are none", () => {

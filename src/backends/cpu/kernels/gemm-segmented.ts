@@ -1,7 +1,7 @@
 /**
  * The launcher of the segmented weight gradient (assembly/gemm.ts), which has two ways; the shape and the offsets say which costs less.
  *
- * With many rows a segment, tiles of the gradient walk through the segments (`walk`): every segment costs a pass over the gradient, whatever its rows. With
+ * With many rows per segment, tiles of the gradient walk through the segments (`walk`): every segment costs a pass over the gradient, whatever its rows. With
  * few, no segment's gradient is made at all (`byRows`): the alignments of rows are those of V x_r with y_r, norms follow from inner products of rows, and the total
  * is one product.
  */
@@ -42,7 +42,7 @@ interface Operands {
 /** What a segment costs a tile beside the products of its rows, in rows, and what its group adds to that; measured on one core. */
 const WALK_ROWS = 10;
 const GROUP_ROWS = 2;
-/** From so many rows a segment on, on average, the walk is always taken: it is as fast or faster. */
+/** From this many rows per segment on average, the walk is always taken: it is as fast or faster. */
 const MANY_ROWS = 16;
 /** What a product in doubles costs, in f32 products. */
 const DOUBLE = 6;
