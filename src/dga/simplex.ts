@@ -142,6 +142,21 @@ export function within(
   return settled(out);
 }
 
+/**
+ * Weights within caps: what is above a cap goes to all, in proportion to the room that the caps leave there, capᵢ − αᵢ. (`projectBounds` gives it in proportion to the
+ * weights, so that the domains next in line reach their caps too.) Where the caps sum to less than 1 the weights are in proportion to them. Caps of which none is
+ * exceeded change nothing.
+ */
+export function spreadExcess(alpha: ArrayLike<number>, caps: ArrayLike<number>): Weights {
+  const all = sumOf(caps);
+  if (all <= 1) return normalise(caps, "caps");
+  const within = Float64Array.from(alpha, (weight, i) => Math.min(weight, caps[i]));
+  const excess = 1 - sumOf(within);
+  if (within.every((weight, i) => weight === alpha[i])) return within;
+  const room = sumOf(within.map((weight, i) => caps[i] - weight));
+  return normalise(within.map((weight, i) => Math.min(caps[i], weight + (excess / room) * (caps[i] - weight))));
+}
+
 /** (1 − share)·α + share/k: a little of every domain. */
 export function mixUniform(alpha: Weights, share: number): Weights {
   return share === 0 ? alpha : normalise(alpha.map((weight) => (1 - share) * weight + share / alpha.length));

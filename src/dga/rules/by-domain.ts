@@ -2,7 +2,7 @@
 import { GradmixError } from "../../errors.ts";
 import { nearest } from "../../nearest.ts";
 import { type OptionCheck, show, valueThat } from "../../options.ts";
-import { checkSimplex, uniformWeights, type Weights } from "../simplex.ts";
+import { checkSimplex, normalise, uniformWeights, type Weights } from "../simplex.ts";
 
 /** A list has a number per domain, in their order; a record is looked up by name, and the order of its keys says nothing. */
 export type ByDomain = readonly number[] | Readonly<Record<string, number>>;
@@ -57,6 +57,20 @@ export function startOf(given: ByDomain | undefined, domains: readonly string[])
   return given === undefined
     ? uniformWeights(domains.length)
     : checkSimplex(byDomain(given, domains, "start"), domains, "start");
+}
+
+/** Shares or counts on the simplex, one per domain or by name; a domain that is not named has none. Throws `config`, naming the domain, for those that are negative or all 0. */
+export function sharesOf(given: ByDomain, domains: readonly string[], what: string): Weights {
+  const counts = byDomain(given, domains, what);
+  const bad = counts.findIndex((count) => !Number.isFinite(count) || count < 0);
+  if (bad >= 0)
+    throw new GradmixError(
+      "config",
+      `${what}: "${domains[bad]}" has ${show(counts[bad])}; counts are finite and ≥ 0`,
+    );
+  if (counts.every((count) => count === 0))
+    throw new GradmixError("config", `${what}: all counts are 0, so no domain could be drawn`);
+  return normalise(counts);
 }
 
 /** One size per domain. Throws `config` for one that is not finite and positive. */

@@ -1,95 +1,265 @@
 /**
- * Dynamic Gradient Alignment (Fan, Grangier, Ablin, arXiv 2410.02498, Algorithm 1).
+ * Dynamic Gradient Alignment (Fan, Grangier, Ablin, arXiv 2410.02498, Algorithm 1), and our own form of it, the default.
  *
- * α ← α ⊙ exp(+η a), normalised; then what is sampled is the moving average (1 − β)·average + β·α. The sign is +: after a step of size γ
- * on the mixture the target loss changes by −γ Σ αᵢ⟨gᵢ, g_target⟩, so a domain that aligns with the target should gain.
+ * The paper's: α ← α ⊙ exp(+η a), normalised; then what is sampled is the moving average (1 − β)·average + β·α. The sign is +: after a step of size γ
+ * on the mixture the target loss changes by −γ Σ αᵢ⟨gᵢ, g_target⟩, so a domain that aligns with the target should gain. `paper()` gives its options.
  *
- * A domain that the signal did not measure (its `tokens` are 0) keeps its weight in α; the step is taken among the others.
+ * Ours is a mirror step around a prior α₀, such as the histogram of the target: α ← argmax over the simplex of η⟨d, α⟩ − (1 − γ)·KL(α‖α_old) − γ·KL(α‖α₀), in closed form
+ * α ∝ α_old^(1−γ) ⊙ α₀^γ ⊙ exp(η d). d are the alignments tracked over updates, in units of the domains' spread beyond their errors (tracking.ts). A domain
+ * that stays d spreads above the others ends at α₀·exp(η d/γ) before normalising: the prior decides how far the weights can go, and noise moves nothing. Where sizes
+ * are known, no domain is sampled more than `repetitions` times over in expectation.
  */
-import { checkOptions, checkRange, numberIn, oneOf, type OptionChecks } from "../../options.ts";
+import {
+  checkOptions,
+  checkRange,
+  numberIn,
+  oneOf,
+  type OptionChecks,
+  withDefaults,
+} from "../../options.ts";
 import { mirrorStep } from "../mirror-step.ts";
-import { initialState, type Rule, type Step } from "../rule.ts";
-import { liesOnSimplex, movingAverage, projectFloor } from "../simplex.ts";
-import { type ByDomain, numbersByDomain, startOf } from "./by-domain.ts";
+import {
+  initialState,
+  measuredDomains,
+  need,
+  needErrors,
+  type Rule,
+  type RuleState,
+  type Signal,
+  type Step,
+} from "../rule.ts";
+import {
+  exponentiatedGradient,
+  liesOnSimplex,
+  mixUniform,
+  movingAverage,
+  projectFloor,
+  spreadExcess,
+  uniformWeights,
+  type Weights,
+  within,
+} from "../simplex.ts";
+import { nothingTracked, standardised, track, type Tracked } from "../tracking.ts";
+import { type ByDomain, numbersByDomain, sharesOf, sizesOf, startOf } from "./by-domain.ts";
 import { directionOf, type Normalisation, normalisationNeeds, normalisations } from "./normalisation.ts";
+
+/** What d of dga's step is made of. */
+export type DgaNormalisation = Normalisation | "tracked";
+export const dgaNormalisations: readonly DgaNormalisation[] = ["tracked", ...normalisations];
 
 export interface DgaOptions {
   readonly name: "dga";
   /**
-   * Step size η ≥ 0 of the mirror step: an update multiplies the ratio of two weights by exp(η·(aᵢ − aⱼ)). Default 1, meant for cosines
-   * and clipped dots: both lie in [−1, 1], so one update changes a ratio by at most e², and by some tens of per cent when the domains
-   * differ by a few tenths; GRAPE's published multiplier for clipped dots is 1.5. It is a choice for short runs, of tens of updates: with
-   * hundreds, 0.1 to 0.2 ended closer to a planted mixture and 1 kept circling it (docs/rules.md has the figures). Raw alignments carry
-   * the square of the gradients' scale, which differs between models and falls during training: there η has to be found by trial.
+   * Step size η ≥ 0 of the mirror step: an update multiplies the ratio of two weights by exp(η·(dᵢ − dⱼ)). Default: `dgaDefaults`. With those that are not tracked it is 1, which is meant for cosines and
+   * clipped dots, which lie in [−1, 1], and for tens of updates (docs/rules.md has figures). Raw alignments carry the square of the gradients' scale, which differs
+   * between models and falls during training: there η has to be found by trial.
    */
   readonly eta?: number;
-  /** β of the moving average of the weights, 0 < β ≤ 1, the weight of the NEW value; 1 is no average. Default 0.1, the paper's. */
+  /** β of the moving average of the weights, 0 < β ≤ 1, the weight of the NEW value; 1 is no average. Default 1 with "tracked", which averages before the step; 0.1, the paper's, with the others. */
   readonly beta?: number;
-  /**
-   * Default `cosine`, the only one whose η carries over from model to model. Its price: it does not shrink as the target's gradient
-   * vanishes, so close to an optimum, where raw steps come to rest, it keeps moving by up to η.
-   */
-  readonly normalise?: Normalisation;
+  /** Default "tracked": alignments over many updates, in units of their spread. The others are of the last update alone. */
+  readonly normalise?: DgaNormalisation;
+  /** γ, 0 ≤ γ ≤ 1: how far an update pulls the logarithms of the weights back to those of the prior. Default: `dgaDefaults`. */
+  readonly pull?: number;
+  /** α₀: shares or counts, one per domain or by name, such as the histogram of the target. Default: `start`, else uniform. */
+  readonly prior?: ByDomain;
+  /** Share of the uniform weights that is mixed into the prior, so that every domain can gain, 0 ≤ share ≤ 1. Default 0.01 with a `prior`; without one nothing is mixed in. */
+  readonly uniformShare?: number;
+  /** ρ with "tracked", 0 ≤ ρ < 1: what earlier updates count, relative to the next. Default: `dgaDefaults`. */
+  readonly memory?: number;
+  /** How many times the run may go through a domain, in expectation, where `sizes` and `tokens` are known. Default 8 with "tracked", no limit with the others. */
+  readonly repetitions?: number;
+  /** Tokens of each domain. */
+  readonly sizes?: ByDomain;
+  /** Training tokens of the whole run. */
+  readonly tokens?: number;
   /** No weight falls below this, 0 ≤ floor < 1/k. Default 0. */
   readonly floor?: number;
-  /** Where α starts; default uniform. A domain at 0 stays at 0, unless there is a floor. */
+  /** Where α starts; default the prior. A domain at 0 stays at 0, unless there is a floor. */
   readonly start?: ByDomain;
 }
 
+/**
+ * What `dga` takes where nothing is said: tracked around a `prior`, which is mostly right and is left slowly; tracked without one, where the weights have to find the target in
+ * some tens of steps; and untracked, as in the paper. Meant for an update every 10 steps.
+ */
 export const dgaDefaults: {
-  readonly eta: number;
-  readonly beta: number;
-  readonly normalise: Normalisation;
+  readonly normalise: DgaNormalisation;
   readonly floor: number;
+  readonly uniformShare: number;
+} & {
+  readonly [K in "aroundPrior" | "withoutPrior" | "untracked"]: Readonly<
+    Record<"eta" | "beta" | "pull" | "memory" | "repetitions", number>
+  >;
 } = {
-  eta: 1,
-  beta: 0.1,
-  normalise: "cosine",
+  normalise: "tracked",
   floor: 0,
+  uniformShare: 0.01,
+  aroundPrior: { eta: 0.25, beta: 1, pull: 0.1, memory: 0.9, repetitions: 8 },
+  withoutPrior: { eta: 1, beta: 1, pull: 0.2, memory: 0.8, repetitions: 8 },
+  untracked: { eta: 1, beta: 0.1, pull: 0, memory: 0, repetitions: Infinity },
 };
+
+/**
+ * The options of the paper's algorithm as it is printed: raw alignments (of batches of every domain: `alignment: { from: "batch" }`), β = 0.1, a uniform start, no prior and
+ * no limits. The η of raw alignments has to be found by trial. Default 1.
+ */
+export function paper(options: { readonly eta?: number } = {}): DgaOptions {
+  checkOptions("paper", options, { eta: numberIn({ min: 0 }) });
+  const { eta = dgaDefaults.untracked.eta } = options;
+  return { name: "dga", normalise: "raw", eta, beta: 0.1 };
+}
+
+const positive = numberIn({ min: 0, openMin: true });
+const share = numberIn({ min: 0, max: 1 });
 
 const checks: OptionChecks<DgaOptions> = {
   name: oneOf("dga"),
   eta: numberIn({ min: 0 }),
   beta: numberIn({ min: 0, max: 1, openMin: true }),
-  normalise: oneOf(...normalisations),
-  floor: numberIn({ min: 0, max: 1 }),
+  normalise: oneOf(...dgaNormalisations),
+  pull: share,
+  prior: numbersByDomain,
+  uniformShare: share,
+  memory: numberIn({ min: 0, max: 1, openMax: true }),
+  repetitions: positive,
+  sizes: numbersByDomain,
+  tokens: positive,
+  floor: share,
   start: numbersByDomain,
 };
 
 export function dga(options: DgaOptions = { name: "dga" }): Rule {
   checkOptions("dga", options, checks);
-  const {
-    eta = dgaDefaults.eta,
-    beta = dgaDefaults.beta,
-    normalise = dgaDefaults.normalise,
-    floor = dgaDefaults.floor,
-  } = options;
+  const { normalise = dgaDefaults.normalise, floor = dgaDefaults.floor } = options;
+  const { eta, beta, pull, memory, repetitions } = withDefaults(defaultsOf(normalise, options), options);
+  /** What is sampled of α: within the caps, then not below the floor. */
+  const sampled = (alpha: Weights, domains: readonly string[]): Weights =>
+    projectFloor(capped(alpha, domains, options, repetitions), floor);
   return {
     name: "dga",
-    needs: normalisationNeeds(normalise),
+    needs: normalise === "tracked" ? ["alignments", "standardErrors"] : normalisationNeeds(normalise),
     stepsOn: normalise === "adam" ? "preconditionedAlignments" : "alignments",
     init(domains) {
       checkRange("dga: floor", floor, { min: 0, max: 1 / domains.length, openMax: domains.length > 1 });
-      const alpha = projectFloor(startOf(options.start, domains), floor);
-      return initialState("dga", domains, alpha, { alpha });
+      const start = options.start === undefined ? priorOf(options, domains) : startOf(options.start, domains);
+      const alpha = projectFloor(start, floor);
+      const tracked = normalise === "tracked" ? { ...nothingTracked(domains.length) } : {};
+      return initialState("dga", domains, sampled(alpha, domains), { alpha, ...tracked });
     },
     update(state, signal, change) {
-      const step: Step = { eta, ...directionOf("dga", state, signal, normalise) };
+      const tracked = normalise === "tracked" ? followed(state, signal, memory) : {};
+      const step: Step = {
+        eta,
+        ...(normalise === "tracked"
+          ? trackedDirection(state, tracked as Tracked)
+          : directionOf("dga", state, signal, normalise)),
+      };
+      const pulled =
+        pull === 0
+          ? state.memory["alpha"]
+          : pulledTo(priorOf(options, state.domains), state.memory["alpha"], pull, step.among);
       // The floor is kept among those that step, so that the others stay; what rounding leaves of it, by all.
-      const stepped = mirrorStep(state.memory["alpha"], step, change, (part, total) =>
-        projectFloor(part, floor / total),
-      );
+      const stepped = mirrorStep(pulled, step, change, (part, total) => projectFloor(part, floor / total));
       const alpha = projectFloor(stepped, floor);
       // An average of floored points respects the floor; only its correction of rounding may not.
-      const weights = projectFloor(movingAverage(state.weights, alpha, beta), floor);
+      const weights = projectFloor(movingAverage(state.weights, sampled(alpha, state.domains), beta), floor);
       return {
         ...state,
         weights: Array.from(weights),
         updates: state.updates + 1,
-        memory: { alpha: Array.from(alpha) },
+        memory: listed({ alpha, ...tracked }),
       };
     },
-    memoryFault: ({ alpha }) => (liesOnSimplex(alpha) ? null : "alpha does not lie on the simplex"),
+    memoryFault: (memory) =>
+      liesOnSimplex(memory["alpha"])
+        ? normalise === "tracked"
+          ? trackedFault(trackedOf(memory))
+          : null
+        : "alpha does not lie on the simplex",
   };
+}
+
+function defaultsOf(
+  normalise: DgaNormalisation,
+  { prior }: DgaOptions,
+): (typeof dgaDefaults)["aroundPrior" | "withoutPrior" | "untracked"] {
+  if (normalise !== "tracked") return dgaDefaults.untracked;
+  return prior === undefined ? dgaDefaults.withoutPrior : dgaDefaults.aroundPrior;
+}
+
+/** α₀ on the simplex. Throws `config` for what is no distribution over the domains. */
+function priorOf({ prior, uniformShare, start }: DgaOptions, domains: readonly string[]): Weights {
+  if (prior === undefined) {
+    const own = start === undefined ? uniformWeights(domains.length) : startOf(start, domains);
+    return mixUniform(own, uniformShare ?? 0);
+  }
+  const counts = sharesOf(prior, domains, "prior");
+  return mixUniform(counts, uniformShare ?? dgaDefaults.uniformShare);
+}
+
+/** Within `repetitions` of each domain, where it is known how many tokens that is. */
+function capped(
+  alpha: Weights,
+  domains: readonly string[],
+  { sizes, tokens }: DgaOptions,
+  repetitions: number,
+): Weights {
+  if (sizes === undefined || tokens === undefined || repetitions === Infinity) return alpha;
+  const caps = sizesOf(sizes, domains).map((size) => Math.min(1, repetitions * (size / tokens)));
+  return spreadExcess(alpha, caps);
+}
+
+/** α^(1−γ) ⊙ prior^γ, normalised, among the domains that step. What has no weight stays without. */
+function pulledTo(
+  prior: Weights,
+  alpha: readonly number[],
+  pull: number,
+  among: readonly boolean[] | null,
+): Weights {
+  // α ⊙ exp(γ·(log α₀ − log α)); where the prior is 0 it is as far away as a weight can be.
+  const away = alpha.map((weight, i) =>
+    weight > 0 ? Math.log(Math.max(prior[i], Number.MIN_VALUE)) - Math.log(weight) : 0,
+  );
+  return within(alpha, among, (part, _, indices) =>
+    exponentiatedGradient(
+      part,
+      indices.map((i) => away[i]),
+      pull,
+    ),
+  );
+}
+
+/** What is tracked after a signal. Throws like `need` and `needErrors`. */
+function followed(state: RuleState, signal: Signal, memory: number): Tracked {
+  const alignments = need("dga", state, signal, "alignments");
+  const errors = needErrors("dga", state, signal);
+  const measured = measuredDomains("dga", state, signal);
+  const { tokens } = signal;
+  // Where no tokens are told all domains were measured alike.
+  const counts = state.domains.map((_, i) => (tokens === undefined ? 1 : tokens[i]));
+  const observed = { alignments, errors, tokens: measured === null ? counts : counts.map((n, i) => (measured[i] ? n : 0)) };
+  return track(trackedOf(state.memory), observed, memory);
+}
+
+/** A domain of which nothing is known yet takes no part; one that was measured before goes on with what is known of it. */
+function trackedDirection(state: RuleState, tracked: Tracked): Pick<Step, "direction" | "among" | "errorOf"> {
+  const known = state.domains.map((_, i) => tracked.tokens[i] > 0);
+  // The errors are in the direction already.
+  return { direction: standardised(tracked), among: known.every(Boolean) ? null : known, errorOf: () => 0 };
+}
+
+const listed = (memory: Readonly<Record<string, ArrayLike<number>>>): RuleState["memory"] =>
+  Object.fromEntries(Object.entries(memory).map(([name, values]) => [name, Array.from(values)]));
+
+const trackedOf = ({ means, tokens, squares, noise }: RuleState["memory"]): Tracked => ({
+  means: Float64Array.from(means),
+  tokens: Float64Array.from(tokens),
+  squares: Float64Array.from(squares),
+  noise: Float64Array.from(noise),
+});
+
+function trackedFault({ tokens, squares, noise }: Tracked): string | null {
+  const negative = Object.entries({ tokens, squares, noise }).find(([, values]) => values.some((n) => n < 0));
+  return negative === undefined ? null : `${negative[0]} has a number below 0`;
 }

@@ -2,11 +2,9 @@
  * Importance sampling: each domain weighs what share of the target falls into it, αᵢ = P(i | target), fixed (Grangier et al., CRISP,
  * arXiv 2410.03735). Uniform inside a domain.
  */
-import { GradmixError } from "../../errors.ts";
-import { checkOptions, oneOf, type OptionChecks, required, show } from "../../options.ts";
+import { checkOptions, oneOf, type OptionChecks, required } from "../../options.ts";
 import { initialState, type Rule } from "../rule.ts";
-import { normalise } from "../simplex.ts";
-import { byDomain, type ByDomain, numbersByDomain } from "./by-domain.ts";
+import { type ByDomain, numbersByDomain, sharesOf } from "./by-domain.ts";
 
 export interface ImportanceSamplingOptions {
   readonly name: "importanceSampling";
@@ -25,16 +23,7 @@ export function importanceSampling(options: ImportanceSamplingOptions): Rule {
     name: "importanceSampling",
     needs: [],
     init(domains) {
-      const counts = byDomain(options.histogram, domains, "histogram");
-      const bad = counts.findIndex((count) => !Number.isFinite(count) || count < 0);
-      if (bad >= 0)
-        throw new GradmixError(
-          "config",
-          `histogram: "${domains[bad]}" has ${show(counts[bad])}; counts are finite and ≥ 0`,
-        );
-      if (counts.every((count) => count === 0))
-        throw new GradmixError("config", "histogram: all counts are 0, so no domain could be drawn");
-      return initialState("importanceSampling", domains, normalise(counts));
+      return initialState("importanceSampling", domains, sharesOf(options.histogram, domains, "histogram"));
     },
     update: (state) => state,
   };

@@ -1,0 +1,155 @@
+/**
+ * Alignments tracked over updates: discounted means with their errors, and how far domains differ beyond these errors. Pure functions.
+ *
+ * An update measures few examples of each domain, and none of some. A discounted mean uses all of them. Before it is stepped on, it is standardised by the spread
+ * that the domains have beyond their errors (random effects; Paule & Mandel 1982): free of the gradients' scale and of the number of domains, and 0 where domains do
+ * not differ by more than their errors.
+ */
+import { sumOf } from "./simplex.ts";
+
+/** Per domain [k] unless said otherwise. Nothing is known of a domain whose `tokens` are 0. */
+export interface Tracked {
+  /** Discounted mean of the alignments, weighted by tokens. */
+  readonly means: Float64Array;
+  /** Discounted tokens behind it, Σ ρ^age·n. */
+  readonly tokens: Float64Array;
+  /** Σ ρ^(2·age)·n: the variance of the mean is σ²·squares/tokens². */
+  readonly squares: Float64Array;
+  /** σ, the standard error of the alignment of one token, pooled over the domains, and the discounted tokens behind it [2]. */
+  readonly noise: Float64Array;
+}
+
+/** What one update measured. */
+export interface Observed {
+  /** NaN for domains that were not measured. */
+  readonly alignments: ArrayLike<number>;
+  /** Their standard errors; null where they are not known. */
+  readonly errors: readonly (number | null)[];
+  /** Counted tokens; 0 for domains that were not measured. */
+  readonly tokens: ArrayLike<number>;
+}
+
+/** An observation further from the common mean than this many of its standard deviations counts as one that is that far: Huber's clipping, against single windows with huge gradients. */
+const FARTHEST = 4;
+/** The same for the error of one observation against the pooled one. */
+const FARTHEST_ERROR = 3;
+/** σ is common to all domains and changes slowly: it remembers at least this much. */
+const NOISE_MEMORY = 0.9;
+
+export function nothingTracked(k: number): Tracked {
+  return {
+    means: new Float64Array(k),
+    tokens: new Float64Array(k),
+    squares: new Float64Array(k),
+    noise: new Float64Array(2),
+  };
+}
+
+/** The mean of the domains' alignments and their spread beyond their errors; the error of each domain's mean, Infinity where nothing is known. */
+export interface Spread {
+  readonly mean: number;
+  /** τ. */
+  readonly spread: number;
+  readonly errors: Float64Array;
+}
+
+/** With one more observation; what was known before counts `memory` (ρ, 0 ≤ ρ < 1) of what it did. */
+export function track(before: Tracked, { alignments, errors, tokens }: Observed, memory: number): Tracked {
+  const known = before.tokens.some((n) => n > 0) ? spreadOf(before) : null;
+  const [sigma, behind] = before.noise;
+  const farthest = (n: number): number =>
+    known === null || behind === 0 ? Infinity : FARTHEST * Math.hypot(sigma / Math.sqrt(n), known.spread);
+  const means = before.means.slice();
+  const counted = before.tokens.map((n) => memory * n);
+  const squares = before.squares.map((n) => memory ** 2 * n);
+  for (let i = 0; i < means.length; i++) {
+    const n = tokens[i];
+    if (!(n > 0)) continue;
+    const centre = known?.mean ?? 0;
+    const limit = farthest(n);
+    const value = Math.max(centre - limit, Math.min(centre + limit, alignments[i]));
+    const total = counted[i] + n;
+    means[i] = means[i] * (counted[i] / total) + value * (n / total);
+    counted[i] = total;
+    squares[i] += n;
+  }
+  return { means, tokens: counted, squares, noise: pooledNoise(before.noise, errors, tokens, memory) };
+}
+
+/** σ² as the mean of (error²·tokens), weighted by tokens. Square roots are added by `hypot`, so that no square overflows. */
+function pooledNoise(
+  [sigma, behind]: Float64Array,
+  errors: readonly (number | null)[],
+  tokens: ArrayLike<number>,
+  memory: number,
+): Float64Array {
+  const kept = Math.max(memory, NOISE_MEMORY) * behind;
+  const most = behind === 0 ? Infinity : FARTHEST_ERROR * sigma;
+  const parts = errors.flatMap((error, i) =>
+    error === null || !(tokens[i] > 0)
+      ? []
+      : [{ n: tokens[i], sigma: Math.min(most, error * Math.sqrt(tokens[i])) }],
+  );
+  const total = kept + sumOf(parts.map(({ n }) => n));
+  if (total === 0) return Float64Array.of(sigma, 0);
+  const shares = parts.map((part) => part.sigma * Math.sqrt(part.n / total));
+  return Float64Array.of(Math.hypot(sigma * Math.sqrt(kept / total), ...shares), total);
+}
+
+/** Halvings of an interval: enough for the last bits to matter to nobody. */
+const HALVINGS = 50;
+
+/**
+ * τ and the mean, with which Σ (xᵢ − mean)²/(τ² + sᵢ²) is the number of known domains less one, as it is expected; τ = 0 where it is less without any spread. The mean
+ * weighs domains with 1/(τ² + sᵢ²).
+ */
+export function spreadOf({ means, tokens, squares, noise }: Tracked): Spread {
+  const errors = means.map((_, i) =>
+    tokens[i] > 0 ? noise[0] * (Math.sqrt(squares[i]) / tokens[i]) : Infinity,
+  );
+  const known = [...means.keys()].filter((i) => tokens[i] > 0);
+  if (known.length === 0) return { mean: 0, spread: 0, errors };
+  // Relative to the largest number at hand, so that no square overflows or vanishes.
+  const scale = known.reduce((most, i) => Math.max(most, Math.abs(means[i]), errors[i]), 0);
+  if (scale === 0) return { mean: 0, spread: 0, errors };
+  const x = known.map((i) => means[i] / scale);
+  const variances = known.map((i) => (errors[i] / scale) ** 2);
+  const around = (square: number): { mean: number; q: number } => {
+    const weights = variances.map((variance) => 1 / (square + variance));
+    const total = sumOf(weights);
+    // Domains without any error decide alone.
+    if (total === Infinity) {
+      const exact = x.filter((_, j) => weights[j] === Infinity);
+      const mean = sumOf(exact) / exact.length;
+      return { mean, q: x.every((value) => value === mean) ? 0 : Infinity };
+    }
+    const mean = sumOf(x.map((value, j) => (weights[j] / total) * value));
+    return { mean, q: sumOf(x.map((value, j) => weights[j] * (value - mean) ** 2)) };
+  };
+  const expected = known.length - 1;
+  let low = 0;
+  // With this much the sum cannot be as large as expected: |xᵢ − mean| ≤ 2.
+  let high = (4 * known.length) / Math.max(1, expected);
+  if (around(0).q > expected)
+    for (let n = 0; n < HALVINGS; n++) {
+      const middle = (low + high) / 2;
+      if (around(middle).q > expected) low = middle;
+      else high = middle;
+    }
+  else high = 0;
+  return { mean: around(high).mean * scale, spread: Math.sqrt(high) * scale, errors };
+}
+
+/**
+ * How many spreads each domain is above the mean, shrunk by its error: (xᵢ − mean)·τ/(τ² + sᵢ²), which is the posterior mean of a normal xᵢ over τ. NaN where nothing is
+ * known; 0 for all where τ is 0.
+ */
+export function standardised(tracked: Tracked): Float64Array {
+  const { mean, spread, errors } = spreadOf(tracked);
+  return tracked.means.map((value, i) => {
+    if (!(tracked.tokens[i] > 0)) return NaN;
+    if (spread === 0) return 0;
+    const noise = errors[i] / spread;
+    return (value / spread - mean / spread) / (1 + noise * noise);
+  });
+}
