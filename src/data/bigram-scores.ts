@@ -59,9 +59,19 @@ export function scorePieces(
 ): BigramScores {
   const index = indexPieces(pieces, length);
   const scratch = scratchOf(index);
-  const counts = domains.map((domain) => {
-    for (const stretch of domain.stretches) countStretch(domain.stream, stretch, index, scratch);
-    return takeCounts(scratch);
+  const own = domains.map((): number[] => []);
+  pieces.forEach(({ domain }, piece) => {
+    if (domain >= 0) own[domain].push(piece);
+  });
+  const counts = domains.map((domain, i) => {
+    const places = placesOf(domain, index);
+    for (const item of places.tokens) if (item >= 0) note(scratch.tokens, item);
+    for (const item of places.pairs) if (item >= 0) note(scratch.pairs, item);
+    const left = own[i].map((piece) => {
+      const stretch = around(domain, pieces[piece].start, length, places.tokens.length);
+      return countsWithout(piece, stretch, places, index, scratch, length);
+    });
+    return takeCounts(scratch, places.tokens.length, left);
   });
   const background = new Float64Array(index.tokens.size).fill(FLOOR);
   for (const { total, ids, times } of counts)
@@ -69,22 +79,17 @@ export function scorePieces(
 
   const unigram = new Float32Array(domains.length * pieces.length);
   const bigram = new Float32Array(domains.length * pieces.length);
-  const owned = new Map<number, number[]>();
-  pieces.forEach(({ domain }, piece) => {
-    if (domain >= 0) owned.set(domain, [...(owned.get(domain) ?? []), piece]);
-  });
   const row = { unigram: new Float64Array(pieces.length), bigram: new Float64Array(pieces.length) };
-  domains.forEach((domain, i) => {
-    scoreRow(counts[i], index, background, scratch, row, length);
-    for (const piece of owned.get(i) ?? [])
-      scoreOwn(piece, pieces[piece], domain, counts[i], index, background, scratch, row, length);
+  counts.forEach((domain, i) => {
+    scoreRow(domain, index, background, scratch.tokens.counts, row, length);
+    for (const left of domain.left) scoreLeft(left, index, background, row, length);
     unigram.set(row.unigram, i * pieces.length);
     bigram.set(row.bigram, i * pieces.length);
   });
   return { unigram, bigram };
 }
 
-/** Numbers for pairs of 32-bit numbers, in the order in which they come: a hash table with open addressing. */
+/** Numbers for pairs of numbers below 2³¹, in the order in which they come: a hash table with open addressing. */
 interface Keys {
   readonly size: number;
   /** −1: there is none. */
@@ -94,38 +99,37 @@ interface Keys {
 
 function createKeys(): Keys {
   let mask = 1023;
-  let first = new Uint32Array(mask + 1);
-  let second = new Uint32Array(mask + 1);
-  let value = new Int32Array(mask + 1).fill(-1);
+  // A slot is a, b and the number, and one that is left free: 16 bytes lie in one line of the cache.
+  let slots = new Int32Array(4 * (mask + 1)).fill(-1);
   let size = 0;
   const slotOf = (a: number, b: number): number => {
     let hash = Math.imul(a, 0x9e3779b1) ^ Math.imul(b ^ (b >>> 15), 0x85ebca6b);
     hash = Math.imul(hash ^ (hash >>> 15), 0xc2b2ae35);
     let slot = (hash ^ (hash >>> 13)) & mask;
-    while (value[slot] >= 0 && (first[slot] !== a || second[slot] !== b)) slot = (slot + 1) & mask;
-    return slot;
+    while (slots[4 * slot + 2] >= 0 && (slots[4 * slot] !== a || slots[4 * slot + 1] !== b))
+      slot = (slot + 1) & mask;
+    return 4 * slot;
   };
   const put = (a: number, b: number, number: number): void => {
     const slot = slotOf(a, b);
-    [first[slot], second[slot], value[slot]] = [a, b, number];
+    slots[slot] = a;
+    slots[slot + 1] = b;
+    slots[slot + 2] = number;
   };
   const grow = (): void => {
-    const before = [first, second, value] as const;
+    const before = slots;
     mask = 2 * mask + 1;
-    first = new Uint32Array(mask + 1);
-    second = new Uint32Array(mask + 1);
-    value = new Int32Array(mask + 1).fill(-1);
-    before[2].forEach((number, slot) => {
-      if (number >= 0) put(before[0][slot], before[1][slot], number);
-    });
+    slots = new Int32Array(4 * (mask + 1)).fill(-1);
+    for (let at = 0; at < before.length; at += 4)
+      if (before[at + 2] >= 0) put(before[at], before[at + 1], before[at + 2]);
   };
   return {
     get size() {
       return size;
     },
-    get: (a, b) => value[slotOf(a, b)],
+    get: (a, b) => slots[slotOf(a, b) + 2],
     add(a, b) {
-      const known = value[slotOf(a, b)];
+      const known = slots[slotOf(a, b) + 2];
       if (known >= 0) return known;
       if (2 * size > mask) grow();
       put(a, b, size);
@@ -134,9 +138,40 @@ function createKeys(): Keys {
   };
 }
 
+/** Numbers for tokens, in the order in which they come. */
+interface TokenNumbers {
+  readonly size: number;
+  /** −1: there is none. */
+  get(token: number): number;
+  add(token: number): number;
+}
+
+/** Tokens above it, which hardly a tokenizer has, are looked up more slowly. */
+const MOST_DIRECT = 2 ** 20;
+
+function createTokenNumbers(): TokenNumbers {
+  const direct = new Int32Array(MOST_DIRECT).fill(-1);
+  const others = new Map<number, number>();
+  let size = 0;
+  const get = (token: number): number => (token < MOST_DIRECT ? direct[token] : (others.get(token) ?? -1));
+  return {
+    get size() {
+      return size;
+    },
+    get,
+    add(token) {
+      const known = get(token);
+      if (known >= 0) return known;
+      if (token < MOST_DIRECT) direct[token] = size;
+      else others.set(token, size);
+      return size++;
+    },
+  };
+}
+
 /** Where the tokens and the pairs of the pieces occur. */
 interface PieceIndex {
-  readonly tokens: Keys;
+  readonly tokens: TokenNumbers;
   /** Of numbers of tokens. */
   readonly pairs: Keys;
   /** The second token of each pair. */
@@ -157,12 +192,12 @@ interface Postings {
 }
 
 function indexPieces(pieces: readonly Piece[], length: number): PieceIndex {
-  const [tokens, pairs] = [createKeys(), createKeys()];
+  const [tokens, pairs] = [createTokenNumbers(), createKeys()];
   const [first, second, pair] = [0, 0, 0].map(() => new Int32Array(pieces.length * length));
   pieces.forEach(({ stream, start }, row) => {
-    let before = tokens.add(stream.tokens[start], 0);
+    let before = tokens.add(stream.tokens[start]);
     for (let t = 0; t < length; t++) {
-      const next = tokens.add(stream.tokens[start + t + 1], 0);
+      const next = tokens.add(stream.tokens[start + t + 1]);
       const at = row * length + t;
       first[at] = before;
       second[at] = next;
@@ -200,7 +235,6 @@ interface Tally {
 interface Scratch {
   readonly tokens: Tally;
   readonly pairs: Tally;
-  total: number;
 }
 
 function scratchOf({ tokens, pairs }: PieceIndex): Scratch {
@@ -209,36 +243,35 @@ function scratchOf({ tokens, pairs }: PieceIndex): Scratch {
     seen: new Int32Array(size),
     used: 0,
   });
-  return { tokens: tally(tokens.size), pairs: tally(pairs.size), total: 0 };
+  return { tokens: tally(tokens.size), pairs: tally(pairs.size) };
 }
 
-function note(tally: Tally, item: number, times: number): void {
-  if (tally.counts[item] === 0) tally.seen[tally.used++] = item;
-  tally.counts[item] += times;
+function note(tally: Tally, item: number): void {
+  if (tally.counts[item]++ === 0) tally.seen[tally.used++] = item;
 }
 
-function clear(tally: Tally): void {
-  for (let j = 0; j < tally.used; j++) tally.counts[tally.seen[j]] = 0;
-  tally.used = 0;
+/** A domain's text, stretch after stretch, by numbers of the index; −1 for what is not in it. */
+interface Places {
+  readonly tokens: Int32Array;
+  /** The pair that ends here. */
+  readonly pairs: Int32Array;
+  readonly stretches: readonly Stretch[];
 }
 
-function countStretch(
-  { tokens }: TokenStream,
-  { from, to }: Stretch,
-  index: PieceIndex,
-  scratch: Scratch,
-): void {
-  let before = -1;
-  for (let t = from; t < to; t++) {
-    const token = index.tokens.get(tokens[t], 0);
-    if (token >= 0) {
-      note(scratch.tokens, token, 1);
-      const pair = before < 0 ? -1 : index.pairs.get(before, token);
-      if (pair >= 0) note(scratch.pairs, pair, 1);
+function placesOf({ stream, stretches }: CountedDomain, { tokens, pairs }: PieceIndex): Places {
+  const total = stretches.reduce((sum, { from, to }) => sum + to - from, 0);
+  const places = { tokens: new Int32Array(total), pairs: new Int32Array(total), stretches };
+  let at = 0;
+  for (const { from, to } of stretches) {
+    let before = -1;
+    for (let t = from; t < to; t++, at++) {
+      const token = tokens.get(stream.tokens[t]);
+      places.tokens[at] = token;
+      places.pairs[at] = before < 0 || token < 0 ? -1 : pairs.get(before, token);
+      before = token;
     }
-    before = token;
   }
-  scratch.total += to - from;
+  return places;
 }
 
 /** What a domain has of the tokens and the pairs in the pieces. */
@@ -249,21 +282,69 @@ interface Counts {
   readonly times: Float64Array;
   readonly pairIds: Int32Array;
   readonly pairTimes: Float64Array;
+  readonly left: readonly CountsLeft[];
 }
 
-function takeCounts(scratch: Scratch): Counts {
-  const { tokens, pairs, total } = scratch;
-  const idsOf = ({ seen, used }: Tally): Int32Array => seen.slice(0, used);
-  const timesOf = ({ counts, seen, used }: Tally): Float64Array =>
-    Float64Array.from(seen.subarray(0, used), (item) => counts[item]);
-  const taken = {
-    ...{ total, ids: idsOf(tokens), times: timesOf(tokens) },
-    ...{ pairIds: idsOf(pairs), pairTimes: timesOf(pairs) },
+/** What is left of a domain without one of its pieces and the text around it: the counts of what stands at each place of the piece [length]. */
+interface CountsLeft {
+  readonly piece: number;
+  readonly total: number;
+  readonly first: Float64Array;
+  readonly second: Float64Array;
+  readonly pair: Float64Array;
+}
+
+function countsWithout(
+  piece: number,
+  stretch: Stretch,
+  places: Places,
+  { first, second, pair }: PieceIndex,
+  { tokens, pairs }: Scratch,
+  length: number,
+): CountsLeft {
+  const { from, to } = within(places.stretches, stretch);
+  const change = (by: number): void => {
+    for (let at = from; at < to; at++) if (places.tokens[at] >= 0) tokens.counts[places.tokens[at]] += by;
+    // The pair that ends at the first token begins before it.
+    for (let at = from + 1; at < to; at++) if (places.pairs[at] >= 0) pairs.counts[places.pairs[at]] += by;
   };
-  clear(tokens);
-  clear(pairs);
-  scratch.total = 0;
-  return taken;
+  change(-1);
+  const countsOf = (items: Int32Array, { counts }: Tally): Float64Array =>
+    Float64Array.from(items.subarray(piece * length, (piece + 1) * length), (item) => counts[item]);
+  const left = {
+    piece,
+    total: places.tokens.length - (to - from),
+    first: countsOf(first, tokens),
+    second: countsOf(second, tokens),
+    pair: countsOf(pair, pairs),
+  };
+  change(1);
+  return left;
+}
+
+/** Where a part of one of the stretches lies, when they are put one after another. */
+function within(stretches: readonly Stretch[], { from, to }: Stretch): Stretch {
+  let before = 0;
+  for (const stretch of stretches) {
+    if (stretch.from <= from && to <= stretch.to)
+      return { from: before + from - stretch.from, to: before + to - stretch.from };
+    before += stretch.to - stretch.from;
+  }
+  return { from: 0, to: 0 };
+}
+
+/** The counts so far, which are 0 then. */
+function takeCounts({ tokens, pairs }: Scratch, total: number, left: readonly CountsLeft[]): Counts {
+  const [ids, pairIds] = [tokens.seen.slice(0, tokens.used), pairs.seen.slice(0, pairs.used)];
+  const counts: Counts = {
+    ...{ total, ids, pairIds, left },
+    times: Float64Array.from(ids, (id) => tokens.counts[id]),
+    pairTimes: Float64Array.from(pairIds, (id) => pairs.counts[id]),
+  };
+  for (const id of ids) tokens.counts[id] = 0;
+  for (const id of pairIds) pairs.counts[id] = 0;
+  [tokens.used, pairs.used] = [0, 0];
+  return counts;
 }
 
 interface Row {
@@ -271,92 +352,57 @@ interface Row {
   readonly bigram: Float64Array;
 }
 
-/** One domain's scores of all pieces. Only what it has of them costs anything. */
+/** One domain's scores of all pieces. Only what it has of them costs anything. `of`: zeros, by token. */
 function scoreRow(
   { total, ids, times, pairIds, pairTimes }: Counts,
   { followers, asFirst, asSecond, asPair }: PieceIndex,
   background: Float64Array,
-  scratch: Scratch,
+  of: Float64Array,
   row: Row,
   length: number,
 ): void {
-  const { counts } = scratch.tokens;
   row.unigram.fill(-length * Math.log1p(total / UNIGRAM_SMOOTHING));
   row.bigram.fill(0);
   for (let j = 0; j < ids.length; j++) {
     const [id, count] = [ids[j], times[j]];
-    counts[id] = count;
+    of[id] = count;
     add(row.unigram, asSecond, id, Math.log1p(count / (UNIGRAM_SMOOTHING * background[id])));
     add(row.bigram, asFirst, id, -Math.log1p(count / BIGRAM_SMOOTHING));
   }
   for (let j = 0; j < pairIds.length; j++) {
     const b = followers[pairIds[j]];
-    const p = (counts[b] + UNIGRAM_SMOOTHING * background[b]) / (total + UNIGRAM_SMOOTHING);
+    const p = (of[b] + UNIGRAM_SMOOTHING * background[b]) / (total + UNIGRAM_SMOOTHING);
     add(row.bigram, asPair, pairIds[j], Math.log1p(pairTimes[j] / (BIGRAM_SMOOTHING * p)));
   }
-  for (const id of ids) counts[id] = 0;
+  for (const id of ids) of[id] = 0;
 }
 
 function add(row: Float64Array, { offsets, piece }: Postings, item: number, value: number): void {
   for (let at = offsets[item]; at < offsets[item + 1]; at++) row[piece[at]] += value;
 }
 
-/** The score of a domain's own piece, as if the piece and the rest of its document around it were not in the domain. */
-function scoreOwn(
-  piece: number,
-  { start }: Piece,
-  { stream, stretches }: CountedDomain,
-  { total, ids, times, pairIds, pairTimes }: Counts,
-  index: PieceIndex,
+/** One domain's score of a piece of its own. */
+function scoreLeft(
+  { piece, total, first, second: times, pair }: CountsLeft,
+  { second }: PieceIndex,
   background: Float64Array,
-  scratch: Scratch,
   row: Row,
   length: number,
 ): void {
-  const { tokens, pairs } = scratch;
-  for (let j = 0; j < ids.length; j++) note(tokens, ids[j], times[j]);
-  for (let j = 0; j < pairIds.length; j++) note(pairs, pairIds[j], pairTimes[j]);
-  const left = around(stream, stretches, start, length, total);
-  uncountStretch(stream, left, index, scratch);
-  const rest = total - (left.to - left.from);
-  const { first, second, pair } = index;
   let [one, two] = [0, 0];
-  for (let at = piece * length; at < (piece + 1) * length; at++) {
-    const [a, b, ab] = [tokens.counts[first[at]], tokens.counts[second[at]], pairs.counts[pair[at]]];
-    const q = background[second[at]];
-    const p = (b + UNIGRAM_SMOOTHING * q) / (rest + UNIGRAM_SMOOTHING);
+  for (let t = 0; t < length; t++) {
+    const q = background[second[piece * length + t]];
+    const p = (times[t] + UNIGRAM_SMOOTHING * q) / (total + UNIGRAM_SMOOTHING);
     one += Math.log(p / q);
-    two += Math.log((ab / p + BIGRAM_SMOOTHING) / (a + BIGRAM_SMOOTHING));
+    two += Math.log((pair[t] / p + BIGRAM_SMOOTHING) / (first[t] + BIGRAM_SMOOTHING));
   }
   row.unigram[piece] = one;
   row.bigram[piece] = two;
-  clear(tokens);
-  clear(pairs);
-}
-
-/** Counts that were noted before go down; the items stay noted. */
-function uncountStretch(
-  { tokens }: TokenStream,
-  { from, to }: Stretch,
-  index: PieceIndex,
-  scratch: Scratch,
-): void {
-  let before = -1;
-  for (let t = from; t < to; t++) {
-    const token = index.tokens.get(tokens[t], 0);
-    if (token >= 0) {
-      scratch.tokens.counts[token]--;
-      const pair = before < 0 ? -1 : index.pairs.get(before, token);
-      if (pair >= 0) scratch.pairs.counts[pair]--;
-    }
-    before = token;
-  }
 }
 
 /** The piece and the text around it in its document, no more on either side than an eighth of what was counted. */
 function around(
-  { documents }: TokenStream,
-  stretches: readonly Stretch[],
+  { stream: { documents }, stretches }: CountedDomain,
   start: number,
   length: number,
   total: number,

@@ -297,13 +297,14 @@ function iterationsThatHelp(
   // A single piece leaves none to be left out.
   if (pieces < 2) return 1;
   const count = Math.min(FOLDS, pieces);
+  const start: Float64Array = new Float64Array(components).fill(1 / components);
   const folds = Array.from({ length: count }, (_, fold) => {
     // Neighbours, which are often of one document, are left out together.
     const out = (w: number): boolean => Math.floor((w * count) / pieces) === fold;
     return {
       kept: meanOf(posteriors, components, pieces, (w) => !out(w)),
       out: meanOf(posteriors, components, pieces, out),
-      shares: new Float64Array(components).fill(1 / components) as Float64Array,
+      shares: start,
     };
   });
   let [best, bestGain] = [0, -Infinity];
