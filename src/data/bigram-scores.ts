@@ -400,7 +400,7 @@ function scoreLeft(
   row.bigram[piece] = two;
 }
 
-/** The piece and the text around it in its document, no more on either side than an eighth of what was counted. */
+/** The piece and the text around it in its document, no more on either side than a sixth of what was counted. */
 function around(
   { stream: { documents }, stretches }: CountedDomain,
   start: number,
@@ -408,7 +408,7 @@ function around(
   total: number,
 ): Stretch {
   const end = start + length + 1;
-  const reach = Math.min(LEFT_OUT, Math.floor(total / 8));
+  const reach = Math.min(LEFT_OUT, Math.floor(total / 6));
   let [from, to] = [Math.max(0, start - reach), end + reach];
   for (const stretch of stretches)
     if (stretch.from <= start && end <= stretch.to)

@@ -28,8 +28,8 @@ const defaults: Required<HistogramOptions> = { length: 64, pieces: 1024, domainT
 /** Scores that are kept at once, of each kind: pieces of the target times domains. */
 const MOST_SCORES = 2 ** 24;
 /** Pieces of the domains themselves with which scores are calibrated. */
-const OWN_PIECES = 512;
-const OWN_PIECES_OF_ONE = 32;
+const OWN_PIECES = 384;
+const OWN_PIECES_OF_ONE = 64;
 /** Stretches of a domain that is not counted as a whole. */
 const STRETCHES = 32;
 

@@ -31,7 +31,7 @@ export function calibrate(scores: Scores, labels: Int32Array, components: number
   let temperature = USUAL;
   if (pieces === 0) return { temperature, bias };
   if (known < components) return { temperature: fitTemperature(scores, labels, weights, bias), bias };
-  for (let round = 0; round < 3; round++) {
+  for (let round = 0; round < 2; round++) {
     temperature = fitTemperature(scores, labels, weights, bias, temperature);
     fitBias(likelihoods(scores, { temperature, bias: new Float64Array(components) }), weights, bias);
   }
@@ -140,7 +140,7 @@ function fitBias(likelihood: Float32Array, weights: Float64Array, bias: Float64A
   const pieces = weights.length;
   const share = pieces / bias.length;
   const factor = bias.map(Math.exp);
-  for (let iteration = 0; iteration < 30; iteration++) {
+  for (let iteration = 0; iteration < 10; iteration++) {
     const total = mixtureOf(likelihood, factor, pieces);
     for (let i = 0; i < factor.length; i++) {
       let expected = 0;
@@ -192,10 +192,10 @@ export function posteriors(scores: Scores, calibration: Calibration): Float32Arr
 
 const LEAST_PROBABILITY = 1e-20;
 /** Parts that the pieces are cut into, each of which is once left out. */
-const FOLDS = 5;
-const MOST_ITERATIONS = 20;
+const FOLDS = 3;
+const MOST_ITERATIONS = 10;
 /** In nats a piece: what an iteration must gain on pieces that were left out. */
-const LEAST_GAIN = 1e-4;
+const LEAST_GAIN = 1e-3;
 
 /** Pieces that are known to be of the components themselves, as examples of what is taken for what. */
 export interface Examples {
