@@ -29,7 +29,7 @@ export interface HistogramArguments {
 }
 
 /** Runs the command; gives the exit code. Throws `config`, `data` and `io`. */
-export async function histogram(
+export async function showHistogram(
   { config: file, given, rows, out: path }: HistogramArguments,
   { out, err }: Outputs,
 ): Promise<number> {

@@ -125,12 +125,19 @@ export function ruleTakes(rule: RuleName, option: keyof (typeof common)["dga"]):
   return common[rule][option] !== undefined;
 }
 
-/** Does a run count a histogram of its target over its domains? Where the weights are those of bases there is none. */
-export function countsHistogram(
-  { rule, histogram, bases }: Pick<MixingConfig, "rule" | "histogram" | "bases">,
-  { target }: Pick<TrainConfig["data"], "target">,
-): boolean {
-  return ruleTakes(rule, "histogram") && histogram === null && bases === null && target.length > 0;
+/** The rule takes a histogram, and none was given. */
+export function lacksHistogram({
+  rule,
+  histogram,
+  ruleOptions,
+}: Pick<MixingConfig, "rule" | "histogram" | "ruleOptions">): boolean {
+  const name = common[rule].histogram;
+  return name !== undefined && histogram === null && !Object.hasOwn(ruleOptions, name);
+}
+
+/** A run counts the histogram that its rule lacks: of its target, over its domains. Where the weights are those of bases it cannot. */
+function countsHistogram(mixing: MixingConfig, { target }: Pick<TrainConfig["data"], "target">): boolean {
+  return lacksHistogram(mixing) && mixing.bases === null && target.length > 0;
 }
 
 /** Options that were given and change nothing with this rule. */

@@ -4,7 +4,7 @@ import { isatty } from "node:tty";
 import { Command, CommanderError, Option } from "commander";
 import { GradmixError } from "../errors.ts";
 import { doctor } from "./doctor.ts";
-import { histogram, histogramTakes } from "./histogram-command.ts";
+import { histogramTakes, showHistogram } from "./histogram-command.ts";
 import { groups, type OptionRow, optionRows } from "./options.ts";
 import { openOutput, type Output } from "./output.ts";
 import { train } from "./train.ts";
@@ -150,7 +150,7 @@ async function run(args: readonly string[], out: Output, err: Output): Promise<n
   );
   histogramCommand.action(async (config: string | undefined, options: Record<string, unknown>) => {
     const { out: path } = options;
-    code = await histogram(
+    code = await showHistogram(
       {
         config: config ?? null,
         given: givenOf(itsRows, options),

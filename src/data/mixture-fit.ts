@@ -219,14 +219,19 @@ export function mixtureShares(
   components: number,
 ): Float64Array {
   const pieces = posteriors.length / components;
+  const mean = meanOf(posteriors, components, pieces, () => true);
+  // Without examples each component is taken for itself.
+  if (examples.weights.length === 0) return normalised(mean);
   const unfolding = unfoldingOf(examples, components);
   const iterations = iterationsThatHelp(posteriors, unfolding, components, pieces);
   let shares: Float64Array = new Float64Array(components).fill(1 / components);
-  const mean = meanOf(posteriors, components, pieces, () => true);
-  // Without examples each component is taken for itself.
-  if (examples.weights.length === 0) return mean;
   for (let t = 0; t < iterations; t++) shares = unfold(unfolding, mean, null, shares).shares;
   return shares;
+}
+
+function normalised(values: Float64Array): Float64Array {
+  const sum = values.reduce((a, b) => a + b, 0);
+  return values.map((value) => value / sum);
 }
 
 interface Unfolding extends Examples {
@@ -272,8 +277,7 @@ function unfold(
     for (let e = 0; e < count; e++) sum += posteriors[j * count + e] * back[e];
     return (share * sum) / marginal[j];
   });
-  const sum = next.reduce((a, b) => a + b, 0);
-  return { shares: next.map((value) => value / sum), likelihood };
+  return { shares: normalised(next), likelihood };
 }
 
 function meanOf(
