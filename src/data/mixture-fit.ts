@@ -191,8 +191,9 @@ export function posteriors(scores: Scores, calibration: Calibration): Float32Arr
 }
 
 const LEAST_PROBABILITY = 1e-20;
-/** Parts that the pieces are cut into, each of which is once left out. */
+/** Parts of the pieces, each of which is once left out; and the blocks that a part is made of, at most. */
 const FOLDS = 3;
+const BLOCKS = 8;
 const MOST_ITERATIONS = 10;
 /** In nats a piece: what an iteration must gain on pieces that were left out. */
 const LEAST_GAIN = 1e-3;
@@ -301,10 +302,11 @@ function iterationsThatHelp(
   // A single piece leaves none to be left out.
   if (pieces < 2) return 1;
   const count = Math.min(FOLDS, pieces);
+  const blocks = Math.min(BLOCKS * count, pieces);
   const start: Float64Array = new Float64Array(components).fill(1 / components);
   const folds = Array.from({ length: count }, (_, fold) => {
-    // Neighbours, which are often of one document, are left out together.
-    const out = (w: number): boolean => Math.floor((w * count) / pieces) === fold;
+    // Neighbours, which are often of one document, are left out together; and each part has some of the beginning and some of the end.
+    const out = (w: number): boolean => Math.floor((w * blocks) / pieces) % count === fold;
     return {
       kept: meanOf(posteriors, components, pieces, (w) => !out(w)),
       out: meanOf(posteriors, components, pieces, out),
