@@ -247,6 +247,14 @@ const cases: Readonly<Record<string, Case | readonly Case[]>> = {
     valid: { domains: [], seed: 1, mode: "systematic" },
     wrong: { seed: [-1, 0.5], mode: ["random"] },
   },
+  bigramHistogram: {
+    call: (options: data.HistogramOptions) => {
+      const text = data.windowsOf("a", stream(), 4);
+      return data.bigramHistogram(text, [text], options);
+    },
+    valid: { windowTokens: 4, windows: 2, domainTokens: 10 },
+    wrong: { windowTokens: counts, windows: counts, domainTokens: counts },
+  },
   windowsOf: {
     call: (options: data.WindowOptions) => data.windowsOf("a", stream(), 4, options),
     valid: { partial: "drop" },

@@ -2,7 +2,7 @@
  * From command line and config file to a checked `TrainConfig`: the command line goes before the file, the file
  * before the defaults. Unknown keys, wrong types and values that do not go together are errors before anything runs.
  */
-import { ruleTakes } from "./mixing.ts";
+import { lacksHistogram, ruleTakes } from "./mixing.ts";
 import type { TrainConfig } from "./train-config.ts";
 import { GradmixError } from "../errors.ts";
 import { formatJson } from "../json.ts";
@@ -167,8 +167,16 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
     );
   if (mixing.rule === "static" && mixing.weights === null)
     throw wrong("--rule static needs weights: add --weights NAME=X,NAME=X");
-  if (mixing.rule === "importanceSampling" && mixing.histogram === null)
-    throw wrong("--rule importanceSampling needs a histogram of the target: add --histogram NAME=X,NAME=X");
+  if (mixing.rule === "importanceSampling" && lacksHistogram(mixing)) {
+    if (mixing.bases !== null)
+      throw wrong(
+        "--rule importanceSampling needs a histogram of the target over the bases: add --histogram NAME=X,NAME=X",
+      );
+    if (data.target.length === 0)
+      throw wrong(
+        "--rule importanceSampling needs a target: add --target GLOB, or a histogram of it by --histogram NAME=X,NAME=X",
+      );
+  }
   if (mixing.weights !== null && !ruleTakes(mixing.rule, "weights"))
     throw wrong(`${label("mixing.weights")}: --rule ${mixing.rule} has no use for weights`);
   if (mixing.histogram !== null && !ruleTakes(mixing.rule, "histogram"))

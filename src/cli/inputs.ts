@@ -19,10 +19,10 @@ export interface Inputs {
 
 /** Finds the files. Tells of everything that is left out, and of files that are in two domains. Throws `data`. */
 export async function listInputs(
-  plan: Pick<DataConfig, "domains" | "target" | "targets" | "skipBadLines"> & { readonly out: string },
+  plan: Pick<DataConfig, "domains" | "target" | "targets" | "skipBadLines"> & { readonly out: string | null },
   onEvent: (line: string) => void,
 ): Promise<Inputs> {
-  const out = resolve(plan.out);
+  const out = plan.out === null ? null : resolve(plan.out);
   const find = async (what: string, globs: readonly string[], exclude: ReadonlySet<string>) => {
     const leftOut = new Map<LeftOut, string[]>();
     const found = await findFiles(globs, {

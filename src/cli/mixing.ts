@@ -25,8 +25,18 @@ export interface MixingPlan {
   readonly countsTokens: boolean;
   /** Options that were given and change nothing, as lines for the user. */
   readonly unused: readonly string[];
-  /** The mixer, once it is known how many training tokens each domain has. */
-  mixerOf(sizes: Readonly<Record<string, number>>): Mixer;
+  /** The rule takes a histogram of the target over the domains, and none was given: it is to be counted (`histogramOf`). */
+  readonly wantsHistogram: boolean;
+  /** The mixer, once the text is read. */
+  mixerOf(read: ReadFacts): Mixer;
+}
+
+/** What is known of the text once it is read. */
+export interface ReadFacts {
+  /** Training tokens of each domain. */
+  readonly sizes: Readonly<Record<string, number>>;
+  /** Share of the target by domain; null where the plan wants none. */
+  readonly histogram: ReadonlyMap<string, number> | null;
 }
 
 /** `tokens` are those of the whole run. Throws `config` for what does not go together, `data` for bases that are malformed. */
@@ -37,11 +47,12 @@ export function planMixing(
   const names = [...data.domains.keys()];
   const bases = readBases(mixing.bases, names);
   let countsTokens = false;
-  const build = (sizes: Readonly<Record<string, number>>): Mixer =>
+  const build = ({ sizes, histogram }: ReadFacts): Mixer =>
     createMixer({
       domains: bases?.names ?? names,
       rule: ruleOf(mixing, [...data.targets.keys()], {
         sizes,
+        ...(histogram === null ? {} : { histogram }),
         get tokens() {
           countsTokens = true;
           return tokens;
@@ -50,10 +61,13 @@ export function planMixing(
       updateEvery: mixing.updateEvery,
       updateAfter: mixing.updateAfter,
     });
-  // How large the domains are is only known once they are read.
-  const planned = build(
-    Object.fromEntries((bases?.names ?? names).map((name) => [name, Number.MAX_SAFE_INTEGER])),
-  );
+  const wantsHistogram = countsHistogram(mixing, data);
+  // How large the domains are, and which the target resembles, is only known once they are read.
+  const of = bases?.names ?? names;
+  const planned = build({
+    sizes: Object.fromEntries(of.map((name) => [name, Number.MAX_SAFE_INTEGER])),
+    histogram: wantsHistogram ? new Map(of.map((name) => [name, 1 / of.length])) : null,
+  });
   const { rule } = planned;
   const target = data.target.length === 0 ? null : data.target;
   if (planOf(rule.needs).aligns && target === null)
@@ -81,7 +95,9 @@ export function planMixing(
     unused: unusedOptions(mixing).map(
       (option) => `mixing.${option} has no effect: rule ${mixing.rule} does not look at it`,
     ),
-    mixerOf: (sizes) => build(bases === null ? sizes : basisSizes(bases, sizes)),
+    wantsHistogram,
+    mixerOf: ({ sizes, histogram }) =>
+      build({ sizes: bases === null ? sizes : basisSizes(bases, sizes), histogram }),
   };
 }
 
@@ -109,6 +125,21 @@ export function ruleTakes(rule: RuleName, option: keyof (typeof common)["dga"]):
   return common[rule][option] !== undefined;
 }
 
+/** The rule takes a histogram, and none was given. */
+export function lacksHistogram({
+  rule,
+  histogram,
+  ruleOptions,
+}: Pick<MixingConfig, "rule" | "histogram" | "ruleOptions">): boolean {
+  const name = common[rule].histogram;
+  return name !== undefined && histogram === null && !Object.hasOwn(ruleOptions, name);
+}
+
+/** A run counts the histogram that its rule lacks: of its target, over its domains. Where the weights are those of bases it cannot. */
+function countsHistogram(mixing: MixingConfig, { target }: Pick<TrainConfig["data"], "target">): boolean {
+  return lacksHistogram(mixing) && mixing.bases === null && target.length > 0;
+}
+
 /** Options that were given and change nothing with this rule. */
 export function unusedOptions(mixing: MixingConfig): string[] {
   const { rule } = mixing;
@@ -121,14 +152,21 @@ export function unusedOptions(mixing: MixingConfig): string[] {
   ];
 }
 
+/** What `ruleOf` is told of a run. */
+export interface MixingFacts extends RunFacts {
+  /** Share of the target by domain, for rules that take a histogram and were not given one. */
+  readonly histogram?: ReadonlyMap<string, number>;
+}
+
 /**
  * The rule of a run, for `createMixer`: its options out of the common ones and `ruleOptions`, with the combinators around it. `facts` fill in
  * what the data says. Throws `config`.
  */
-export function ruleOf(mixing: MixingConfig, targets: readonly string[], facts: RunFacts): Rule {
+export function ruleOf(mixing: MixingConfig, targets: readonly string[], facts: MixingFacts): Rule {
   const options: Record<string, unknown> = { name: mixing.rule };
   for (const [option, name] of Object.entries(common[mixing.rule])) {
-    const value = mixing[option as keyof (typeof common)["dga"]];
+    const given = mixing[option as keyof (typeof common)["dga"]];
+    const value = option === "histogram" ? (given ?? facts.histogram ?? null) : given;
     if (value !== null) options[name] = value instanceof Map ? Object.fromEntries(value) : value;
   }
   if ((mixing.rule === "temperature" || mixing.rule === "ado") && facts.sizes !== undefined)

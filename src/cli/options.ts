@@ -82,7 +82,7 @@ export const optionTable: OptionTable = {
       value: "GLOB",
       kind: { type: "globs" },
       default: [],
-      auto: "required by rules that align, such as dga",
+      auto: "required by rules that align, such as dga, and by importanceSampling",
       help: "the small set of text that the model should become good at; repeatable",
     },
     targets: {
@@ -274,7 +274,7 @@ export const optionTable: OptionTable = {
       value: "NAME",
       kind: { type: "choice", choices: ruleNames },
       default: "dga",
-      help: "dga: move the weights towards domains whose gradient points along the target's. Fixed: uniform, static (--weights), temperature (by size), importanceSampling (--histogram). Others, for comparison: doge, grape (several --targets), rnb, doremi (--reference), odm, ado",
+      help: "dga: move the weights towards domains whose gradient points along the target's. Fixed: uniform, static (--weights), temperature (by size), importanceSampling (by what share of --target each domain has). Others, for comparison: doge, grape (several --targets), rnb, doremi (--reference), odm, ado",
     },
     ruleOptions: {
       flag: "--rule-options",
@@ -350,7 +350,8 @@ export const optionTable: OptionTable = {
       value: "NAME=X,…|FILE",
       kind: { type: "shares", sumsToOne: false },
       default: null,
-      help: "for --rule importanceSampling: how much of the target belongs to each domain, as shares or counts",
+      auto: "counted by bigrams, as gradmix histogram does",
+      help: "for --rule importanceSampling: how much of the target belongs to each domain, as shares or counts. FILE: what gradmix histogram wrote",
     },
     reference: {
       flag: "--reference",

@@ -4,6 +4,7 @@ import { isatty } from "node:tty";
 import { Command, CommanderError, Option } from "commander";
 import { GradmixError } from "../errors.ts";
 import { doctor } from "./doctor.ts";
+import { histogramTakes, showHistogram } from "./histogram-command.ts";
 import { groups, type OptionRow, optionRows } from "./options.ts";
 import { openOutput, type Output } from "./output.ts";
 import { train } from "./train.ts";
@@ -117,28 +118,45 @@ async function run(args: readonly string[], out: Output, err: Output): Promise<n
     .argument("[CONFIG.json]", "a file with any of the options below; the command line goes before it")
     .addHelpText("after", examples);
   const rows = optionRows();
-  for (const row of rows) for (const option of commanderOptions(row)) trainCommand.addOption(option);
-  trainCommand.addHelpOption(new Option("-h, --help", "print this help").helpGroup(groups.run));
+  addOptions(trainCommand, rows);
   trainCommand.addOption(
     new Option("--resume <DIR>", "go on with the run in DIR, or from one of its checkpoint files").helpGroup(
       groups.run,
     ),
   );
   trainCommand.action(async (config: string | undefined, options: Record<string, unknown>) => {
-    const given = new Map<string, Raw>();
-    for (const row of rows) {
-      const value = options[attribute(row.flag)];
-      const former = row.formerly?.flag;
-      const before = former === undefined ? undefined : options[attribute(former)];
-      if (value !== undefined && before !== undefined)
-        throw wrong(`${former ?? ""} is the former name of ${row.flag}; give one of them`);
-      const said = value ?? before;
-      if (typeof said === "boolean" || Array.isArray(said)) given.set(row.path, said as Raw);
-    }
+    const given = givenOf(rows, options);
     const { resume } = options;
     code = await train(
       { config: config ?? null, given, resume: typeof resume === "string" ? resume : null },
       undefined,
+      { out, err },
+    );
+  });
+
+  const histogramCommand = program
+    .command("histogram")
+    .summary("what share of a target each domain has, in seconds and without training")
+    .description(
+      "Show what share of the target each domain has, told by the bigrams of its tokens: what --rule importanceSampling weighs domains by.",
+    )
+    .argument("[CONFIG.json]", "a config file of gradmix train; the command line goes before it");
+  const itsRows = rows.filter(histogramTakes);
+  addOptions(histogramCommand, itsRows);
+  histogramCommand.addOption(
+    new Option("--out <FILE>", "write the shares as JSON, for --histogram and --weights").helpGroup(
+      groups.run,
+    ),
+  );
+  histogramCommand.action(async (config: string | undefined, options: Record<string, unknown>) => {
+    const { out: path } = options;
+    code = await showHistogram(
+      {
+        config: config ?? null,
+        given: givenOf(itsRows, options),
+        rows: itsRows,
+        out: typeof path === "string" ? path : null,
+      },
       { out, err },
     );
   });
@@ -153,7 +171,7 @@ async function run(args: readonly string[], out: Output, err: Output): Promise<n
       code = await doctor(out);
     });
 
-  for (const command of [program, trainCommand, doctorCommand])
+  for (const command of [program, trainCommand, histogramCommand, doctorCommand])
     command
       .exitOverride((error) => {
         throw oneLine(error, command);
@@ -170,6 +188,26 @@ async function run(args: readonly string[], out: Output, err: Output): Promise<n
   }
   await program.parseAsync(args, { from: "user" });
   return code;
+}
+
+function addOptions(command: Command, rows: readonly OptionRow[]): void {
+  for (const row of rows) for (const option of commanderOptions(row)) command.addOption(option);
+  command.addHelpOption(new Option("-h, --help", "print this help").helpGroup(groups.run));
+}
+
+/** The flags that were given, by key path. */
+function givenOf(rows: readonly OptionRow[], options: Readonly<Record<string, unknown>>): Map<string, Raw> {
+  const given = new Map<string, Raw>();
+  for (const row of rows) {
+    const value = options[attribute(row.flag)];
+    const former = row.formerly?.flag;
+    const before = former === undefined ? undefined : options[attribute(former)];
+    if (value !== undefined && before !== undefined)
+      throw wrong(`${former ?? ""} is the former name of ${row.flag}; give one of them`);
+    const said = value ?? before;
+    if (typeof said === "boolean" || Array.isArray(said)) given.set(row.path, said as Raw);
+  }
+  return given;
 }
 
 /** A row of the table as commander wants it. Every value is collected as text; values.ts makes sense of it. */

@@ -20,8 +20,8 @@ export interface DataPlan extends Readonly<DataConfig> {
   readonly context: number;
   /** Of the choice of held-out documents. */
   readonly seed: number;
-  /** The run folder, whose own files are not read as text. */
-  readonly out: string;
+  /** The run folder, whose own files are not read as text; null: there is none. */
+  readonly out: string | null;
 }
 
 /** What is settled before the text is read. */

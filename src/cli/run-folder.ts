@@ -33,7 +33,7 @@ import { membersOf, wrong } from "./values.ts";
 const keptCheckpoints = 2;
 
 /** What marks a folder as holding a run. */
-const traces = ["config.json", "metrics.jsonl", "weights.json", "checkpoints", "model"];
+const traces = ["config.json", "metrics.jsonl", "weights.json", "histogram.json", "checkpoints", "model"];
 
 /**
  * Of the names in a folder, those that a run wrote there. A folder is a run's when it has all that a run makes before its first step; `own` says that it is

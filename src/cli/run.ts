@@ -5,12 +5,15 @@
 import type { Backend } from "../backends/backend.ts";
 import { loadTokenizer } from "../data/index.node.ts";
 import type { Checkpoint } from "../dga/checkpoint.ts";
+import type { Mixer } from "../dga/mixer.ts";
 import { createTrainer, type Trainer } from "../dga/trainer.ts";
 import { GradmixError } from "../errors.ts";
 import { shutdown } from "../init.ts";
+import { formatJson } from "../json.ts";
 import { createGPT, type GPT, parameterCount } from "../nn/gpt.ts";
 import { adamw } from "../nn/optimizer.ts";
 import { engineChanges, savedEngine, startBackend } from "./engine.ts";
+import { histogramLine, histogramOf, savedHistogram } from "./histogram.ts";
 import { trainLoop } from "./loop.ts";
 import type { MixingPlan } from "./mixing.ts";
 import { planRun, type RunPlan } from "./plan.ts";
@@ -47,12 +50,18 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
     const data = await readData(plan.data, known, hooks);
     const model = makeModel(plan, data, start, resumed);
     tellSetUp(plan, backend, model, start, hooks);
-    const trainer = makeTrainer(plan, data, model, reference);
+    const histogram = plan.mixing.wantsHistogram
+      ? (savedHistogram(resumed?.json, plan.mixing.names) ?? histogramOf(data, plan.mixing.names))
+      : null;
+    if (histogram !== null) hooks.onEvent(histogramLine(histogram));
+    const mixer = plan.mixing.mixerOf({ sizes: data.sizes, histogram });
+    const trainer = makeTrainer(plan, data, model, mixer, reference);
     if (found !== null) {
       trainer.restore(found.checkpoint);
       hooks.onEvent(`going on from step ${found.step}`);
     }
     hooks.store.begin();
+    if (histogram !== null) hooks.store.saveFile("histogram.json", `${formatJson(histogram, 2)}\n`);
     if (found !== null) tellChanges(found.step, { ...changes, ...engineChanges(then, engine) }, hooks);
     return await trainLoop(plan.cycle, hooks, {
       trainer,
@@ -66,6 +75,7 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
         engine,
         model: model.config,
         ...(reference === null ? {} : { reference: reference.fingerprint }),
+        ...(histogram === null ? {} : { histogram: [...histogram.values()] }),
       },
       resumed,
     });
@@ -105,14 +115,20 @@ function makeModel(plan: RunPlan, data: Data, start: Start | null, resumed: Chec
   return model;
 }
 
-function makeTrainer(plan: RunPlan, data: Data, model: GPT, earlier: Reference | null): Trainer {
+function makeTrainer(
+  plan: RunPlan,
+  data: Data,
+  model: GPT,
+  mixer: Mixer,
+  earlier: Reference | null,
+): Trainer {
   const { mixing, training } = plan;
   const { vocabSize } = model.config;
   const { tokenizer } = data;
   const { context } = plan.data;
   return createTrainer({
     model,
-    mixer: mixing.mixerOf(data.sizes),
+    mixer,
     domains: data.domains.map((d) => d.train),
     target: mixing.measures ? (data.target?.train ?? null) : null,
     targets: new Map([...data.targets].map(([name, { train }]) => [name, train])),

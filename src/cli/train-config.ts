@@ -94,7 +94,7 @@ export interface MixingConfig {
   floor: number | null;
   /** Domain → weight, for "static"; where other rules start. They sum to 1. null: uniform. */
   weights: ReadonlyMap<string, number> | null;
-  /** Domain → share or count of the target, for "importanceSampling"; a domain that is not named has 0. */
+  /** Domain → share or count of the target, for "importanceSampling"; a domain that is not named has 0. null: counted when the text is read. */
   histogram: ReadonlyMap<string, number> | null;
   /** Folder of an earlier run, whose model gives the reference losses of "doremi". */
   reference: string | null;

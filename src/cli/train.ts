@@ -60,7 +60,7 @@ async function plan({ config: file, given, resume: path }: TrainArguments): Prom
 }
 
 /** With a model to begin with, its options go before the defaults. */
-async function configOf(layers: readonly Layer[]): Promise<TrainConfig> {
+export async function configOf(layers: readonly Layer[]): Promise<TrainConfig> {
   const from = layers.map(({ values }) => values.get("model.initFrom")).find((value) => value !== undefined);
   if (typeof from !== "string") return resolveConfig(layers);
   const { checkStart, readStart, startLayer } = await import("./start.ts");

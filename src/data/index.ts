@@ -32,3 +32,4 @@ export {
 } from "./sampler.ts";
 export { assembleBatch, type DrawnWindows } from "./batch.ts";
 export { type Dataset, examplesOf, type RowBatch, rowsOf, type Table } from "./dataset.ts";
+export { bigramHistogram, type Histogram, type HistogramOptions } from "./histogram.ts";

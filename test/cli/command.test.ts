@@ -43,7 +43,7 @@ describe("help", () => {
     for (const args of [[], ["--help"], ["-h"]]) {
       const { code, out, err } = gradmix(...args);
       expect([code, err]).toEqual([0, ""]);
-      expect(out).toMatch(/train \[options\].*\n.*\n\s+doctor/);
+      expect(out).toMatch(/train \[options\].*\n.*\n\s+histogram \[options\].*\n.*\n\s+doctor/);
     }
   });
 

@@ -214,7 +214,7 @@ describe("refusals, in one line that names the place, the value and what is allo
     ["grouped heads in gpt2", { model: { kvHeads: 2, preset: "gpt2" } }, "c.json: model.kvHeads: 2 is for --preset llama; gpt2 has one for each of its 4 heads"],
     ["a floor over 1/k", { mixing: { floor: 0.6 } }, "c.json: mixing.floor: 0.6 is not below 1 / 2, the share of each of 2 domains"],
     ["static without weights", { mixing: { rule: "static" } }, "--rule static needs weights: add --weights NAME=X,NAME=X"],
-    ["importance without a histogram", { mixing: { rule: "importanceSampling" } }, "--rule importanceSampling needs a histogram of the target: add --histogram NAME=X,NAME=X"],
+    ["importance without a histogram of bases", { mixing: { rule: "importanceSampling", bases: { b: { a: 1 } } } }, "--rule importanceSampling needs a histogram of the target over the bases: add --histogram NAME=X,NAME=X"],
     ["weights that sum to 0.9", { mixing: { weights: { a: 0.5, b: 0.4 } } }, "c.json: mixing.weights: the weights sum to 0.9, not to 1"],
     ["a negative weight", { mixing: { weights: { a: -0.5, b: 1.5 } } }, 'c.json: mixing.weights: "a" is -0.5, not a number of at least 0'],
     ["a weight for nobody", { mixing: { weights: { a: 0.5, bb: 0.5 } } }, 'c.json: mixing.weights: "bb" is not a domain of this run; did you mean b?'],
@@ -236,8 +236,14 @@ describe("refusals, in one line that names the place, the value and what is allo
       expect(errorOf(() => given({ "mixing.weights": [weights] })).message).toMatch(/^--weights: /);
   });
 
-  test("dga without a target", () => {
+  test("dga and importance sampling without a target", () => {
     const json = { data: { domains: { a: "x" } } };
+    const sampling = { ...json, mixing: { rule: "importanceSampling" } };
+    expect(errorOf(() => resolveConfig([jsonLayer(sampling, "c.json")])).message).toBe(
+      "--rule importanceSampling needs a target: add --target GLOB, or a histogram of it by --histogram NAME=X,NAME=X",
+    );
+    for (const mixing of [{ histogram: { a: 2 } }, { ruleOptions: { histogram: [1] } }])
+      resolveConfig([jsonLayer({ ...json, mixing: { rule: "importanceSampling", ...mixing } }, "c.json")]);
     expect(errorOf(() => resolveConfig([jsonLayer(json, "c.json")])).message).toMatch(/needs a target/);
     const uniform = resolveConfig([jsonLayer({ ...json, mixing: { rule: "uniform" } }, "c.json")]);
     expect(uniform.data.target).toEqual([]);

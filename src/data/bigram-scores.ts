@@ -1,0 +1,332 @@
+/**
+ * Log-likelihoods of short pieces of text under the bigram models of many domains. Only what occurs in the pieces is counted.
+ *
+ * Of domain i with N tokens, c(a) times the token a and c(ab) times the token b after a (hierarchical Dirichlet smoothing, MacKay and Peto 1995):
+ *
+ *     p(b | a) = (c(ab) + s·p(b)) / (c(a) + s),   p(b) = (c(b) + u·q(b)) / (N + u),
+ *
+ * with q the mean of all domains' relative frequencies, a floor added, so that a large domain does not say what is common.
+ */
+import type { TokenStream } from "./tokens.ts";
+
+/** s: how many times a token must have occurred until what followed it weighs as much as the domain's own frequencies. */
+const BIGRAM_SMOOTHING = 20;
+/** u: with how many tokens a domain's frequencies weigh as much as those of all domains. */
+const UNIGRAM_SMOOTHING = 1500;
+/** Added to q, for tokens that no domain has. */
+const FLOOR = 5e-6;
+
+/** Some tokens of a stream, and their followers: pairs (start + t, start + t + 1). */
+export interface Piece {
+  readonly stream: TokenStream;
+  readonly start: number;
+}
+
+/** From token `from` up to, and not with, token `to`. */
+export interface Stretch {
+  readonly from: number;
+  readonly to: number;
+}
+
+/** The text of a domain that is counted. */
+export interface CountedDomain {
+  readonly stream: TokenStream;
+  /** In order, apart from each other. */
+  readonly stretches: readonly Stretch[];
+}
+
+/** Pieces that are scored by domains with a hole. */
+export interface PieceGroup {
+  readonly pieces: readonly Piece[];
+  /** A part of one of its stretches that is not counted, for each domain; null: all is. */
+  readonly holes: readonly (Stretch | null)[];
+}
+
+/**
+ * For each domain the scores of all pieces of a group, [domains · pieces]: the log-likelihood is the sum of the two and of what is the same for all domains.
+ * In nats, summed over a piece's tokens.
+ */
+export interface BigramScores {
+  /** Σ ln p(b) / q(b). */
+  readonly unigram: Float32Array;
+  /** Σ ln p(b | a) / p(b). */
+  readonly bigram: Float32Array;
+}
+
+/** The scores of each group. `length`: pairs in a piece. */
+export function scoreGroups(
+  groups: readonly PieceGroup[],
+  domains: readonly CountedDomain[],
+  length: number,
+): BigramScores[] {
+  const [tokens, pairs] = [createTokenNumbers(), createKeys()];
+  const indices = groups.map(({ pieces }) => indexPieces(pieces, length, tokens, pairs));
+  const background = backgroundOf(domains, tokens);
+  const counts: Counts = {
+    total: 0,
+    tokens: new Int32Array(tokens.size),
+    pairs: new Int32Array(pairs.size),
+  };
+  const scores = groups.map(({ pieces }) => ({
+    unigram: new Float32Array(domains.length * pieces.length),
+    bigram: new Float32Array(domains.length * pieces.length),
+  }));
+  domains.forEach((domain, i) => {
+    const places = placesOf(domain, tokens, pairs);
+    counts.total = 0;
+    counts.tokens.fill(0);
+    counts.pairs.fill(0);
+    count(counts, places, { from: 0, to: places.tokens.length }, 1);
+    groups.forEach(({ pieces, holes }, g) => {
+      const hole = holes[i] === null ? nothing : within(domain.stretches, holes[i]);
+      count(counts, places, hole, -1);
+      const { unigram, bigram } = scoreRow(counts, indices[g], background, pieces.length, length);
+      scores[g].unigram.set(unigram, i * pieces.length);
+      scores[g].bigram.set(bigram, i * pieces.length);
+      count(counts, places, hole, 1);
+    });
+  });
+  return scores;
+}
+
+const nothing: Stretch = { from: 0, to: 0 };
+
+/** Numbers for pairs of numbers below 2³¹, in the order in which they come: a hash table with open addressing. */
+interface Keys {
+  readonly size: number;
+  /** −1: there is none. */
+  get(a: number, b: number): number;
+  add(a: number, b: number): number;
+}
+
+function createKeys(): Keys {
+  let mask = 1023;
+  // A slot is a, b and the number, and one that is left free: 16 bytes lie in one line of the cache.
+  let slots = new Int32Array(4 * (mask + 1)).fill(-1);
+  let size = 0;
+  const slotOf = (a: number, b: number): number => {
+    let hash = Math.imul(a, 0x9e3779b1) ^ Math.imul(b ^ (b >>> 15), 0x85ebca6b);
+    hash = Math.imul(hash ^ (hash >>> 15), 0xc2b2ae35);
+    let slot = (hash ^ (hash >>> 13)) & mask;
+    while (slots[4 * slot + 2] >= 0 && (slots[4 * slot] !== a || slots[4 * slot + 1] !== b))
+      slot = (slot + 1) & mask;
+    return 4 * slot;
+  };
+  const put = (a: number, b: number, number: number): void => {
+    const slot = slotOf(a, b);
+    slots[slot] = a;
+    slots[slot + 1] = b;
+    slots[slot + 2] = number;
+  };
+  const grow = (): void => {
+    const before = slots;
+    mask = 2 * mask + 1;
+    slots = new Int32Array(4 * (mask + 1)).fill(-1);
+    for (let at = 0; at < before.length; at += 4)
+      if (before[at + 2] >= 0) put(before[at], before[at + 1], before[at + 2]);
+  };
+  return {
+    get size() {
+      return size;
+    },
+    get: (a, b) => slots[slotOf(a, b) + 2],
+    add(a, b) {
+      const known = slots[slotOf(a, b) + 2];
+      if (known >= 0) return known;
+      if (2 * size > mask) grow();
+      put(a, b, size);
+      return size++;
+    },
+  };
+}
+
+/** Numbers for tokens, in the order in which they come. */
+interface TokenNumbers {
+  readonly size: number;
+  /** −1: there is none. */
+  get(token: number): number;
+  add(token: number): number;
+}
+
+/** Tokens above it, which hardly a tokenizer has, are looked up more slowly. */
+const MOST_DIRECT = 2 ** 20;
+
+function createTokenNumbers(): TokenNumbers {
+  const direct = new Int32Array(MOST_DIRECT).fill(-1);
+  const others = new Map<number, number>();
+  let size = 0;
+  const get = (token: number): number => (token < MOST_DIRECT ? direct[token] : (others.get(token) ?? -1));
+  return {
+    get size() {
+      return size;
+    },
+    get,
+    add(token) {
+      const known = get(token);
+      if (known >= 0) return known;
+      if (token < MOST_DIRECT) direct[token] = size;
+      else others.set(token, size);
+      return size++;
+    },
+  };
+}
+
+/** Which tokens and pairs occur in the pieces of a group, and where. */
+interface PieceIndex {
+  readonly asFirst: Postings;
+  readonly asSecond: Postings;
+  readonly asPair: Postings;
+  /** The second token of each pair of `asPair`. */
+  readonly followers: Int32Array;
+}
+
+/** Item `items[j]` occurs in the pieces `piece[offsets[j] … offsets[j + 1])`, as often as it does. */
+interface Postings {
+  readonly items: Int32Array;
+  readonly offsets: Int32Array;
+  readonly piece: Int32Array;
+}
+
+function indexPieces(
+  pieces: readonly Piece[],
+  length: number,
+  tokens: TokenNumbers,
+  pairs: Keys,
+): PieceIndex {
+  const [first, second, pair] = [0, 0, 0].map(() => new Int32Array(pieces.length * length));
+  pieces.forEach(({ stream, start }, row) => {
+    let before = tokens.add(stream.tokens[start]);
+    for (let t = 0; t < length; t++) {
+      const next = tokens.add(stream.tokens[start + t + 1]);
+      const at = row * length + t;
+      first[at] = before;
+      second[at] = next;
+      pair[at] = pairs.add(before, next);
+      before = next;
+    }
+  });
+  const asPair = postingsOf(pair, length);
+  const followerOf = new Int32Array(pairs.size);
+  pair.forEach((item, at) => (followerOf[item] = second[at]));
+  return {
+    asFirst: postingsOf(first, length),
+    asSecond: postingsOf(second, length),
+    asPair,
+    followers: asPair.items.map((item) => followerOf[item]),
+  };
+}
+
+/** Of the items at each place of the pieces. */
+function postingsOf(placed: Int32Array, length: number): Postings {
+  const most = placed.reduce((a, b) => Math.max(a, b), -1);
+  const times = new Int32Array(most + 1);
+  for (const item of placed) times[item]++;
+  const items = Int32Array.from(times.keys()).filter((item) => times[item] > 0);
+  const offsets = new Int32Array(items.length + 1);
+  items.forEach((item, j) => (offsets[j + 1] = offsets[j] + times[item]));
+  // Where the next piece of each item goes.
+  const next = times;
+  items.forEach((item, j) => (next[item] = offsets[j]));
+  const piece = new Int32Array(placed.length);
+  placed.forEach((item, at) => (piece[next[item]++] = Math.floor(at / length)));
+  return { items, offsets, piece };
+}
+
+/** q, by the numbers of the tokens. */
+function backgroundOf(domains: readonly CountedDomain[], tokens: TokenNumbers): Float64Array {
+  const background = new Float64Array(tokens.size).fill(FLOOR);
+  for (const { stream, stretches } of domains) {
+    const share = 1 / (totalOf(stretches) * domains.length);
+    for (const { from, to } of stretches)
+      for (let t = from; t < to; t++) {
+        const token = tokens.get(stream.tokens[t]);
+        if (token >= 0) background[token] += share;
+      }
+  }
+  return background;
+}
+
+function totalOf(stretches: readonly Stretch[]): number {
+  return stretches.reduce((sum, { from, to }) => sum + to - from, 0);
+}
+
+/** A domain's text, stretch after stretch, by the numbers of tokens and pairs; −1 for what does not occur in the pieces. */
+interface Places {
+  readonly tokens: Int32Array;
+  /** The pair that ends here. */
+  readonly pairs: Int32Array;
+}
+
+function placesOf({ stream, stretches }: CountedDomain, tokens: TokenNumbers, pairs: Keys): Places {
+  const total = totalOf(stretches);
+  const places = { tokens: new Int32Array(total), pairs: new Int32Array(total) };
+  let at = 0;
+  for (const { from, to } of stretches) {
+    let before = -1;
+    for (let t = from; t < to; t++, at++) {
+      const token = tokens.get(stream.tokens[t]);
+      places.tokens[at] = token;
+      places.pairs[at] = before < 0 || token < 0 ? -1 : pairs.get(before, token);
+      before = token;
+    }
+  }
+  return places;
+}
+
+/** Where a part of one of the stretches lies, when they are put one after another. */
+function within(stretches: readonly Stretch[], { from, to }: Stretch): Stretch {
+  let before = 0;
+  for (const stretch of stretches) {
+    if (stretch.from <= from && to <= stretch.to)
+      return { from: before + from - stretch.from, to: before + to - stretch.from };
+    before += stretch.to - stretch.from;
+  }
+  return nothing;
+}
+
+/** How often a domain has each token and pair that occurs in the pieces. */
+interface Counts {
+  /** All its tokens. */
+  total: number;
+  readonly tokens: Int32Array;
+  readonly pairs: Int32Array;
+}
+
+/** Adds `by` for each token of a part, and for each pair that ends in it. */
+function count(counts: Counts, { tokens, pairs }: Places, { from, to }: Stretch, by: 1 | -1): void {
+  for (let at = from; at < to; at++) {
+    if (tokens[at] >= 0) counts.tokens[tokens[at]] += by;
+    if (pairs[at] >= 0) counts.pairs[pairs[at]] += by;
+  }
+  counts.total += by * (to - from);
+}
+
+/** One domain's scores of all pieces of a group. */
+function scoreRow(
+  { total, tokens, pairs }: Counts,
+  { asFirst, asSecond, asPair, followers }: PieceIndex,
+  background: Float64Array,
+  pieces: number,
+  length: number,
+): { readonly unigram: Float64Array; readonly bigram: Float64Array } {
+  const unigram = new Float64Array(pieces).fill(-length * Math.log1p(total / UNIGRAM_SMOOTHING));
+  const bigram = new Float64Array(pieces);
+  asSecond.items.forEach((b, j) => {
+    if (tokens[b] > 0) add(unigram, asSecond, j, Math.log1p(tokens[b] / (UNIGRAM_SMOOTHING * background[b])));
+  });
+  asFirst.items.forEach((a, j) => {
+    if (tokens[a] > 0) add(bigram, asFirst, j, -Math.log1p(tokens[a] / BIGRAM_SMOOTHING));
+  });
+  asPair.items.forEach((ab, j) => {
+    if (pairs[ab] === 0) return;
+    const b = followers[j];
+    const p = (tokens[b] + UNIGRAM_SMOOTHING * background[b]) / (total + UNIGRAM_SMOOTHING);
+    add(bigram, asPair, j, Math.log1p(pairs[ab] / (BIGRAM_SMOOTHING * p)));
+  });
+  return { unigram, bigram };
+}
+
+/** Adds a value to the pieces in which the j-th item occurs, as often as it does. */
+function add(row: Float64Array, { offsets, piece }: Postings, j: number, value: number): void {
+  for (let at = offsets[j]; at < offsets[j + 1]; at++) row[piece[at]] += value;
+}

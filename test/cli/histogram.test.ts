@@ -1,0 +1,204 @@
+/** `gradmix histogram`, and runs of a rule that counts its histogram itself: the same shares everywhere, and what is refused. */
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { formatTable } from "#dist/cli/histogram-command.js";
+import { histogramLine } from "#dist/cli/histogram.js";
+import { resolveConfig } from "#dist/cli/config.js";
+import { planMixing } from "#dist/cli/mixing.js";
+import type { TrainConfig } from "#dist/cli/train-config.js";
+import { expectNear } from "../near.ts";
+
+const command = resolve(import.meta.dirname, "../../dist/cli/main.js");
+let folder = "";
+
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "gradmix-histogram-"));
+  const lines = (words: string, n: number): string =>
+    Array.from({ length: n }, (_, i) =>
+      JSON.stringify({ text: `${words} ${(i * 7919) % 97}. `.repeat(3) }),
+    ).join("\n");
+  writeFileSync(join(folder, "prose.jsonl"), lines("the dog sleeps while the quick fox jumps over it", 60));
+  writeFileSync(join(folder, "code.jsonl"), lines("for (let i = 0; i < n; i++) sum += items[i]", 40));
+  // Names that an object would reorder.
+  writeFileSync(join(folder, "7.jsonl"), lines("one, two, three, four, five, six, seven", 40));
+  const target = [lines("while (j < n) total += items[j++]", 18), lines("one, two, four, six", 18)];
+  writeFileSync(join(folder, "target.jsonl"), target.join("\n"));
+});
+afterAll(() => {
+  rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
+});
+
+const domains = ["prose", "code", "7"].flatMap((name) => ["--domain", `${name}=${name}.jsonl`]);
+const data = [...domains, "--target", "target.jsonl", "--tokenizer", "byte", "--context", "16"];
+const small =
+  "--dim 16 --layers 1 --heads 2 --batch 4 --eval-tokens 64 --eval-every 0 --checkpoint-every 3 --warmup 2 --threads 1".split(
+    " ",
+  );
+const sampling = [...data, ...small, "--rule", "importanceSampling"];
+
+function gradmix(...args: string[]): { code: number | null; out: string; err: string } {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [command, ...args], {
+    ...{ cwd: folder, encoding: "utf8", timeout: 60_000 },
+  });
+  return { code: status, out: stdout, err: stderr };
+}
+
+const text = (...path: string[]): string => readFileSync(join(folder, ...path), "utf8");
+const numbersOf = (json: string): Record<string, number> => JSON.parse(json) as Record<string, number>;
+
+describe("gradmix histogram", () => {
+  let printed = "";
+  test("prints a line for each domain, the largest first, and writes the shares in their order", () => {
+    const { code, out, err } = gradmix("histogram", ...data, "--out", "new/shares.json");
+    expect(code).toBe(0);
+    expect(err).toMatch(/^training tokens: .*; target [\d,]+\n$/m);
+    printed = out;
+    const rows = [...out.matchAll(/^(\S+) +(\d\.\d{4}) +(\d+)$/gm)].map(([, name, ...x]) => [name, ...x.map(Number)]); // prettier-ignore
+    expect(rows.map(([name]) => name).sort()).toEqual(["7", "code", "prose"]);
+    const sorted = rows.map(([, share]) => Number(share));
+    expect(sorted).toEqual(sorted.toSorted((a, b) => b - a));
+    expect(out).toMatch(/^of \d+ windows of the target\nwritten to new\/shares\.json\n$/m);
+    const windows = Number(/of (\d+) windows/.exec(out)?.[1]);
+    expect(rows.reduce((sum, [, , count]) => sum + Number(count), 0)).toBe(windows);
+    // As text, which keeps the order.
+    const written = text("new", "shares.json");
+    expect([...written.matchAll(/"(\w+)":/g)].map(([, name]) => name)).toEqual(["prose", "code", "7"]);
+    const shares = numbersOf(written);
+    expectNear(Object.values(shares).reduce((a, b) => a + b), 1, 1e-12); // prettier-ignore
+    for (const [name, share] of rows) expectNear(shares[name], Number(share), 5.1e-5, 1);
+    expect(shares["prose"]).toBeLessThan(0.2);
+    expect(shares["code"]).toBeGreaterThan(0.25);
+    expect(shares["7"]).toBeGreaterThan(0.25);
+  });
+
+  test("what it writes is a histogram, and weights to begin with", () => {
+    writeFileSync(join(folder, "given.json"), '{ "prose": 0.125, "code": 0.5, "7": 0.375 }');
+    for (const args of [
+      ["--rule", "importanceSampling", "--histogram", "given.json"],
+      ["--rule", "static", "--weights", "given.json"],
+    ]) {
+      const out = `from-${args[1]}`;
+      expect(gradmix("train", ...data, ...small, ...args, "--steps", "1", "--out", out).code).toBe(0);
+      const { final } = JSON.parse(text(out, "weights.json")) as { final: Record<string, number> };
+      expect(final).toEqual({ prose: 0.125, code: 0.5, "7": 0.375 });
+      // Given shares are no shares that were counted.
+      expect(existsSync(join(folder, out, "histogram.json"))).toBe(false);
+    }
+  });
+
+  test("takes a run's config file for its text alone, and a model's tokenizer", () => {
+    const config = {
+      data: { domains: { prose: "prose.jsonl", code: "code.jsonl", 7: "7.jsonl" }, target: "target.jsonl" },
+      model: { context: 16, dim: 48, heads: 5, initFrom: "from-static" },
+      mixing: { rule: "grape" },
+    };
+    writeFileSync(join(folder, "c.json"), JSON.stringify(config));
+    const { code, out, err } = gradmix("histogram", "c.json", "--quiet");
+    expect([code, err]).toEqual([0, ""]);
+    const rows = (table: string): string[] =>
+      table.split("\n").filter((line) => /^\S+ +[\d.]+ +\d+$/.test(line));
+    expect(rows(out)).toEqual(rows(printed));
+    expect(rows(out).length).toBe(3);
+  });
+
+  test.each<[string[], RegExp]>([
+    [["--target", "target.jsonl"], /no domain was given/],
+    [[...domains], /^gradmix: gradmix histogram needs a target: add --target GLOB\n$/],
+    [[...domains, "--target", "none.jsonl"], /none\.jsonl/],
+    [[...data, "--lr", "1"], /^gradmix: unknown option --lr/],
+    [[...data, "--vocab-sise", "300"], /did you mean --vocab-size\?/],
+    [[...data, "--out", "prose.jsonl/shares.json"], /prose\.jsonl\/shares\.json/],
+  ])("refuses %j", (args, message) => {
+    const before = readdirSync(folder);
+    const { code, out, err } = gradmix("histogram", ...args);
+    expect([code, out]).toEqual([2, ""]);
+    expect(err).toMatch(message);
+    expect(readdirSync(folder)).toEqual(before);
+  });
+
+  test("the table is as wide as its names", () => {
+    const table = formatTable(["a", "中文"], {
+      shares: Float64Array.of(0.25, 0.75),
+      counts: Float64Array.of(0, 1),
+      windows: 1,
+    });
+    expect(table.split("\n")).toEqual([
+      "domain   share  best windows",
+      "中文    0.7500             1",
+      "a       0.2500             0",
+      "of 1 window of the target",
+      "",
+    ]);
+  });
+
+  test("the line of a run names the largest", () => {
+    const shares = new Map([["small", 0.001], ["big", 0.9], ["b", 0.03], ["c", 0.02], ["d", 0.02], ["e", 0.015], ["f", 0.014]]); // prettier-ignore
+    expect(histogramLine(shares)).toBe("histogram of the target: big 0.90, b 0.03, c 0.02, d 0.02, e 0.01, f 0.01 and 1 more"); // prettier-ignore
+    expect(histogramLine(new Map([["a", 1]]))).toBe("histogram of the target: a 1.00");
+  });
+});
+
+describe("a run that counts its histogram", () => {
+  test("draws by the shares that the command shows, tells them, keeps them, and goes on to the same bits", () => {
+    const steady = [...sampling, "--schedule", "constant"];
+    const whole = gradmix("train", ...steady, "--steps", "6", "--out", "whole");
+    expect(whole.code).toBe(0);
+    expect(whole.err).toMatch(/^histogram of the target: (code|7) 0\.\d\d, .*prose 0\.\d\d$/m);
+    const counted = text("whole", "histogram.json");
+    expect(counted).toBe(text("new", "shares.json"));
+    const { final } = JSON.parse(text("whole", "weights.json")) as { final: Record<string, number> };
+    for (const [name, share] of Object.entries(numbersOf(counted))) expectNear(final[name], share, 1e-12, 1);
+
+    gradmix("train", ...steady, "--steps", "3", "--out", "parts");
+    const checkpoint = readdirSync(join(folder, "parts", "checkpoints"))[0] ?? "";
+    const saved = readFileSync(join(folder, "parts", "checkpoints", checkpoint)).toString("latin1");
+    for (const share of Object.values(numbersOf(counted))) expect(saved).toContain(String(share));
+    // It goes on with what its checkpoint holds, and puts a file back that was lost.
+    rmSync(join(folder, "parts", "histogram.json"));
+    const { code, err } = gradmix("train", "--resume", "parts", "--steps", "6");
+    expect(code).toBe(0);
+    expect(err).toContain("histogram of the target: ");
+    expect(text("parts", "histogram.json")).toBe(counted);
+    for (const file of ["weights.json", "model/model.safetensors"])
+      expect(text("parts", file)).toBe(text("whole", file));
+  });
+
+  test("is told to give a histogram, or a target, where none can be counted", () => {
+    const none = gradmix("train", ...domains, ...small, "--rule", "importanceSampling");
+    expect([none.code, none.err]).toEqual([
+      2,
+      "gradmix: --rule importanceSampling needs a target: add --target GLOB, or a histogram of it by --histogram NAME=X,NAME=X\n",
+    ]);
+    writeFileSync(join(folder, "bases.json"), JSON.stringify({ left: { prose: 1 }, right: { code: 1 } }));
+    const bases = gradmix("train", ...sampling, "--bases", "bases.json");
+    expect(bases.code).toBe(2);
+    expect(bases.err).toMatch(/needs a histogram of the target over the bases/);
+  });
+});
+
+test("only a rule that lacks a histogram wants one, where there is a target and no bases", () => {
+  const configOf = (mixing: Partial<TrainConfig["mixing"]>, target: string[]): TrainConfig => {
+    const values = new Map<string, unknown>([
+      ["data.domains", new Map(["a", "b"].map((name) => [name, [`${name}.txt`]]))],
+      ["data.target", target],
+      ["mixing.rule", "uniform"],
+    ]);
+    const config = resolveConfig([{ values, label: (path) => path }]);
+    return { ...config, mixing: { ...config.mixing, ...mixing } };
+  };
+  const wants = (mixing: Partial<TrainConfig["mixing"]>, target = ["t.txt"]): boolean =>
+    planMixing(configOf(mixing, target), 100).wantsHistogram;
+  const histogram = new Map([["a", 1]]);
+  expect(wants({ rule: "importanceSampling" })).toBe(true);
+  expect(wants({ rule: "importanceSampling", histogram })).toBe(false);
+  expect(wants({ rule: "importanceSampling", ruleOptions: { histogram: [1, 2] } })).toBe(false);
+  expect(wants({ rule: "importanceSampling", histogram }, [])).toBe(false);
+  for (const rule of ["uniform", "rnb", "odm"] as const) expect(wants({ rule })).toBe(false);
+
+  const plan = planMixing(configOf({ rule: "importanceSampling" }, ["t.txt"]), 100);
+  const mixer = plan.mixerOf({ sizes: { a: 1, b: 1 }, histogram: new Map([["b", 0.75], ["a", 0.25]]) }); // prettier-ignore
+  expect(mixer.initial.rule.weights).toEqual([0.25, 0.75]);
+});
