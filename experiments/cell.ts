@@ -66,7 +66,7 @@ export interface Result {
   /** On held-out text of the target, nats a token. */
   readonly loss: number | null;
   readonly curve: readonly { readonly step: number; readonly loss: number }[];
-  /** By domain, of runs with few; null with many. */
+  /** By domain at some steps; of runs with many domains the last ones alone, or none (null). */
   readonly weights:
     | readonly { readonly step: number; readonly weights: readonly number[] }[]
     | null;

@@ -21,8 +21,8 @@ import { firstTokens, type Text } from "./text.ts";
 /** Tokens of held-out text: of the target for a point of the curve and in the end, of each domain, and of a probed target. */
 const evaluated = { curve: 4096, end: 16384, domain: 1024, probe: 8192 };
 const POINTS = 8;
-/** Weights of more domains than these are not kept. */
-const FEW = 32;
+/** Of more domains than the first number only the last weights are kept, of more than the second none. */
+const FEW = [8, 32] as const;
 const WARMUP = 20;
 
 /** The backend is the one that `init` chose. */
@@ -64,7 +64,7 @@ export async function runCell(cell: Cell, text: Text): Promise<Result> {
     domains: domains.names.length,
     loss: await evaluate.target(trainer, evaluated.end),
     curve,
-    weights: domains.names.length <= FEW ? weights : null,
+    weights: keptOf(weights, domains.names.length),
     epochs: round(Math.max(...domains.names.map((_, i) => trainer.seen(i).epochs))),
     outside: await evaluate.outside(trainer),
     before,
@@ -103,6 +103,10 @@ export async function runCell(cell: Cell, text: Text): Promise<Result> {
       ...(parts.bases === undefined ? {} : { bases: parts.bases }),
     });
   }
+}
+
+function keptOf<T>(weights: readonly T[], domains: number): readonly T[] | null {
+  return domains <= FEW[0] ? weights : domains <= FEW[1] ? weights.slice(-1) : null;
 }
 
 const round = (value: number): number => Number(value.toFixed(4));

@@ -10,6 +10,9 @@ export interface Observation {
   readonly value: number;
 }
 
+/** A column of this name has the observations of all. */
+export const ALL = "all";
+
 export interface TableOptions {
   readonly rows: readonly string[];
   readonly columns: readonly string[];
@@ -21,7 +24,9 @@ export interface TableOptions {
 /** Mean ± half of the 95 % interval, over groups and seeds. */
 export function meansTable(observations: readonly Observation[], options: TableOptions): string {
   return table(options, (row, column) =>
-    observations.filter((o) => o.row === row && o.column === column).map(({ value }) => value),
+    within(observations, column)
+      .filter((o) => o.row === row)
+      .map(({ value }) => value),
   );
 }
 
@@ -32,12 +37,12 @@ export function differencesTable(
 ): string {
   const rows = options.rows.filter((row) => row !== of);
   return table({ ...options, rows, digits: options.digits ?? 3 }, (row, column) =>
-    differences(
-      observations.filter((o) => o.column === column),
-      of,
-      row,
-    ),
+    differences(within(observations, column), of, row),
   );
+}
+
+function within(observations: readonly Observation[], column: string): readonly Observation[] {
+  return column === ALL ? observations : observations.filter((o) => o.column === column);
 }
 
 /** `of` less `from` in each pair. */

@@ -1,5 +1,4 @@
-import { drawPanels } from "../../examples/chart.ts";
-import { nameAxis } from "../../examples/chart.ts";
+import { drawPanels, nameAxis } from "../../examples/chart.ts";
 import type { Experiment, Settings } from "../experiment.ts";
 import { axisOf, curvesPanel, linesOver, weightsPanel } from "../figures.ts";
 import { type MethodName, methods } from "../methods.ts";
@@ -10,7 +9,7 @@ const caps: Readonly<Record<string, number | null>> = {
   "6,000": 6_000,
   "30,000": 30_000,
   "100,000": 100_000,
-  all: null,
+  "all tokens": null,
 };
 const columns = Object.keys(caps);
 const groups: readonly TargetName[] = ["inaugural", "travel"];
@@ -94,8 +93,8 @@ export const fewTokens: Experiment = {
           caption: "Weights of the default with 6,000 tokens a domain and with all, and of the paper's",
           svg: drawPanels([
             weightsPanel(weightsOf("DGA (default)", "6,000"), results, "Default, 6,000 tokens a domain"),
-            weightsPanel(weightsOf("DGA (default)", "all"), results, "Default, all tokens"),
-            weightsPanel(weightsOf("DGA (paper)", "all"), results, "Paper, all tokens"),
+            weightsPanel(weightsOf("DGA (default)", "all tokens"), results, "Default, all tokens"),
+            weightsPanel(weightsOf("DGA (paper)", "all tokens"), results, "Paper, all tokens"),
           ]),
         },
       ],
