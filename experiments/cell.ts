@@ -67,9 +67,7 @@ export interface Result {
   readonly loss: number | null;
   readonly curve: readonly { readonly step: number; readonly loss: number }[];
   /** By domain at some steps; of runs with many domains the last ones alone, or none (null). */
-  readonly weights:
-    | readonly { readonly step: number; readonly weights: readonly number[] }[]
-    | null;
+  readonly weights: readonly { readonly step: number; readonly weights: readonly number[] }[] | null;
   /** Epochs of the domain that was repeated most. */
   readonly epochs: number;
   /** Mean over domains of the loss on held-out text of each. */

@@ -97,7 +97,14 @@ export function clusterOf(root: Node, depth: number, rows: SparseRows, row: numb
   let node = root;
   for (let level = 0; level < depth && node.children.length > 0; level++) {
     const { children } = node;
-    node = children[nearest(rows, row, children.map(({ centre }) => centre)).index];
+    node =
+      children[
+        nearest(
+          rows,
+          row,
+          children.map(({ centre }) => centre),
+        ).index
+      ];
   }
   return node;
 }
@@ -168,8 +175,7 @@ function firstCentres(
 function centreOf(rows: SparseRows, members: Int32Array): Float32Array {
   const centre = new Float32Array(BUCKETS);
   for (const row of members)
-    for (let e = rows.offsets[row]; e < rows.offsets[row + 1]; e++)
-      centre[rows.columns[e]] += rows.values[e];
+    for (let e = rows.offsets[row]; e < rows.offsets[row + 1]; e++) centre[rows.columns[e]] += rows.values[e];
   normalise(centre);
   return centre;
 }

@@ -53,7 +53,11 @@ function piecesOf(whole: Windows, count: number, text: Text): Domains {
   return {
     ...subsets("piece", whole, members),
     histogram: (target) =>
-      histogramOf(target, members.map((_, i) => stream(i)), { vocabulary: text.vocabulary, time: whole.time }),
+      histogramOf(
+        target,
+        members.map((_, i) => stream(i)),
+        { vocabulary: text.vocabulary, time: whole.time },
+      ),
   };
 }
 
@@ -68,7 +72,11 @@ async function clusters(whole: Windows, count: number, source: Cell["text"]): Pr
   const nodes = clustersAt(root, depth);
   const index = new Map(nodes.map((node, i) => [node, i]));
   return {
-    ...subsets("cluster", whole, nodes.map(({ members }) => Array.from(members))),
+    ...subsets(
+      "cluster",
+      whole,
+      nodes.map(({ members }) => Array.from(members)),
+    ),
     histogram(target) {
       const { rows } = tfidf(windowTokens(target, whole.time), idf);
       const found = nodes.map(() => 0);

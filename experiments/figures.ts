@@ -6,7 +6,7 @@ import { interval } from "./statistics.ts";
 import type { Observation } from "./tables.ts";
 
 /** Mean, lowest and highest. */
-export function pointOf(x: number, values: readonly number[]): Point[] {
+function pointOf(x: number, values: readonly number[]): Point[] {
   if (values.length === 0) return [];
   return [{ x, y: interval(values).mean, low: Math.min(...values), high: Math.max(...values) }];
 }
@@ -39,7 +39,12 @@ export function dotsPanel(
   const series = rows.map((row, r): Series => {
     const aside = (0.7 * (r - (rows.length - 1) / 2)) / rows.length;
     const places = columns.map((name, x) => ({ name, x: x + aside }));
-    return { name: row, mark: "dots", spread: "bar", points: linesOver(observations, [row], places)[0].points };
+    return {
+      name: row,
+      mark: "dots",
+      spread: "bar",
+      points: linesOver(observations, [row], places)[0].points,
+    };
   });
   return { ...words, x: nameAxis(columns), y: axisOf(series), series };
 }
@@ -55,9 +60,7 @@ export function axisOf(series: readonly Series[]): Panel["y"] {
 export function curvesPanel(runs: readonly Run[], results: Lookup, title: string): Panel {
   const rows = [...new Set(runs.map(({ row }) => row))];
   const series = rows.map((row): Series => {
-    const curves = runs
-      .filter((run) => run.row === row)
-      .flatMap(({ cell }) => results(cell)?.curve ?? []);
+    const curves = runs.filter((run) => run.row === row).flatMap(({ cell }) => results(cell)?.curve ?? []);
     const steps = [...new Set(curves.map(({ step }) => step))].sort((a, b) => a - b);
     return {
       name: row,
@@ -70,7 +73,14 @@ export function curvesPanel(runs: readonly Run[], results: Lookup, title: string
     };
   });
   const last = Math.max(1, ...series.flatMap(({ points }) => points.map(({ x }) => x)));
-  return { title, xLabel: "step", yLabel: "loss on the target, nats a token", x: stepAxis(last), y: axisOf(series), series };
+  return {
+    title,
+    xLabel: "step",
+    yLabel: "loss on the target, nats a token",
+    x: stepAxis(last),
+    y: axisOf(series),
+    series,
+  };
 }
 
 /** Weights of one run over steps. */

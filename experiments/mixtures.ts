@@ -3,7 +3,7 @@ import { dirichlet, randomOf } from "./random.ts";
 import { bestRidge, type Linear, mean, predict } from "./statistics.ts";
 
 /** Candidates of which the predicted best are averaged. */
-const simulated = { candidates: 10_000, taken: 100 };
+const simulated = { candidates: 4000, taken: 40 };
 const penalties = [0.01, 0.1, 1, 10, 100];
 /** Weights below this are as good as none. */
 const LEAST = 0.01;

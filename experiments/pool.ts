@@ -18,10 +18,7 @@ export interface Failure<J> {
 }
 
 /** Those that failed. A process that dies fails the job that it was at, and another takes its place. Rejects with the signal's reason. */
-export async function runPool<J, R>(
-  jobs: readonly J[],
-  options: PoolOptions<J, R>,
-): Promise<Failure<J>[]> {
+export async function runPool<J, R>(jobs: readonly J[], options: PoolOptions<J, R>): Promise<Failure<J>[]> {
   const { processes, signal } = options;
   const queue = [...jobs];
   const failures: Failure<J>[] = [];
@@ -46,7 +43,11 @@ export async function runPool<J, R>(
 
 type Answer<R> = { readonly result: R } | { readonly error: string };
 
-async function ask<R>(child: ChildProcess, job: unknown, signal: AbortSignal | undefined): Promise<Answer<R>> {
+async function ask<R>(
+  child: ChildProcess,
+  job: unknown,
+  signal: AbortSignal | undefined,
+): Promise<Answer<R>> {
   return new Promise((resolve, reject) => {
     const settle = (end: () => void): void => {
       child.off("message", answered).off("exit", exited).off("error", failed);

@@ -105,7 +105,9 @@ function batchOf({ prompt, continuations }: Question): TokenBatch {
   const rows = continuations.map((continuation) => [...prompt, ...continuation]);
   return {
     inputs: Int32Array.from(rows.flatMap((row) => row.slice(0, -1))),
-    targets: Int32Array.from(rows.flatMap((row) => row.slice(1).map((id, t) => (t < time - counted ? -1 : id)))),
+    targets: Int32Array.from(
+      rows.flatMap((row) => row.slice(1).map((id, t) => (t < time - counted ? -1 : id))),
+    ),
     tokens: rows.map(() => counted),
     time,
   };

@@ -5,7 +5,7 @@ import prettier from "prettier";
 import { GradmixError } from "gradmix";
 import { estimatedSeconds } from "./cell.ts";
 import { experiments } from "./definitions/index.ts";
-import { type Experiment, type Figure, type Settings, usual } from "./experiment.ts";
+import { type Experiment, type Figure, type Section, type Settings, usual } from "./experiment.ts";
 import { type Line, lookupIn } from "./results.ts";
 
 const BEGIN = "<!-- experiments: begin. `npm run experiments -- report` writes what follows. -->";
@@ -47,16 +47,18 @@ function settingsOf(experiment: Experiment, lines: readonly Line[]): Settings {
   return { ...usual, seeds };
 }
 
-function sectionOf(
-  experiment: Experiment,
-  lines: readonly Line[],
-): { markdown: string; figures: readonly Figure[] } {
+/** The section of one experiment, with its heading. */
+export function sectionOf(experiment: Experiment, lines: readonly Line[]): Section {
   const results = lookupIn(lines);
   const settings = settingsOf(experiment, lines);
   const cells = experiment.cells(settings, results);
   const done = cells.filter((cell) => results(cell) !== undefined).length;
   const { name, title, about } = experiment;
-  const head = [`## ${title}`, about, `\`npm run experiments -- ${name}\`, about ${minutesOf(experiment)} minutes on two cores.`];
+  const head = [
+    `## ${title}`,
+    about,
+    `\`npm run experiments -- ${name}\`, about ${minutesOf(experiment)} minutes on two cores.`,
+  ];
   if (done === 0) return { markdown: [...head, "It has not been run yet."].join("\n\n"), figures: [] };
   const { markdown, figures } = experiment.report(settings, results);
   const state = done < cells.length ? [`So far ${done} of ${cells.length} runs are done.`] : [];

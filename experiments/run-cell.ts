@@ -39,9 +39,16 @@ export async function runCell(cell: Cell, text: Text): Promise<Result> {
   let before: Result["before"] = null;
   if (cell.before !== undefined) {
     const uniform = createMixer({ domains: domains.names, rule: { name: "uniform" } });
-    const trainer = trainerOf(cell, { model, mixer: uniform, domains, train: null, bases: undefined }, cell.before);
+    const trainer = trainerOf(
+      cell,
+      { model, mixer: uniform, domains, train: null, bases: undefined },
+      cell.before,
+    );
     for (let step = 0; step < cell.before; step++) await trainer.step();
-    before = { loss: await evaluate.target(trainer, evaluated.end), outside: await evaluate.outside(trainer) };
+    before = {
+      loss: await evaluate.target(trainer, evaluated.end),
+      outside: await evaluate.outside(trainer),
+    };
     trainer.dispose();
   }
 

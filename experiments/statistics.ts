@@ -71,7 +71,8 @@ function logGamma(x: number): number {
   let shift = 0;
   while (x < 10) shift -= Math.log(x++);
   const square = 1 / (x * x);
-  const series = (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square * (1 / 1680 - square / 1188)))) / x;
+  const series =
+    (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square * (1 / 1680 - square / 1188)))) / x;
   return shift + (x - 0.5) * Math.log(x) - x + 0.5 * Math.log(2 * Math.PI) + series;
 }
 

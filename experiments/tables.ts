@@ -57,7 +57,7 @@ export function differences(observations: readonly Observation[], of: string, fr
     });
 }
 
-export function table(
+function table(
   { rows, columns, corner, digits = 3 }: TableOptions,
   values: (row: string, column: string) => readonly number[],
 ): string {
@@ -65,12 +65,14 @@ export function table(
   return [
     line([corner, ...columns]),
     line(["---", ...columns.map(() => "---:")]),
-    ...rows.map((row) => line([row, ...columns.map((column) => inWords(interval(values(row, column)), digits))])),
+    ...rows.map((row) =>
+      line([row, ...columns.map((column) => inWords(interval(values(row, column)), digits))]),
+    ),
   ].join("\n");
 }
 
 /** "4.12 ± 0.03", with a real minus; "–" for nothing. */
-export function inWords({ mean, half, count }: Interval, digits: number): string {
+function inWords({ mean, half, count }: Interval, digits: number): string {
   if (count === 0) return "–";
   const centre = number(mean, digits);
   return half === null ? centre : `${centre} ± ${half.toFixed(digits)}`;

@@ -58,7 +58,8 @@ export function findCorpora(folder: string): Corpora {
         `${folder}: it has no ${kind}/*${ENDING}; give a folder that has with --corpora, or GRADMIX_CORPORA`,
       );
     const names = found.map((file) => file.slice(0, -ENDING.length)).sort();
-    for (const name of names) hash.update(`${kind}/${name}\n`).update(readFileSync(fileOf(folder, kind, name)));
+    for (const name of names)
+      hash.update(`${kind}/${name}\n`).update(readFileSync(fileOf(folder, kind, name)));
     return names;
   };
   const [domains, targets] = [namesIn("domains"), namesIn("targets")];

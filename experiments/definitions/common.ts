@@ -11,7 +11,7 @@ const masc = [
 ].map((genre) => `masc-${genre}`);
 
 /** All 24. */
-export const allDomains = [
+const allDomains = [
   "ethereum-eips",
   "law-german",
   ...masc,
@@ -37,7 +37,12 @@ export const STEPS = 240;
 
 /** The cell of a method on a target; what is not said is the base model on all text of all domains. */
 export function cellOf(
-  { method, target, seed, ...rest }: Pick<Cell, "method" | "seed"> & {
+  {
+    method,
+    target,
+    seed,
+    ...rest
+  }: Pick<Cell, "method" | "seed"> & {
     readonly target: TargetName | null;
     readonly text?: Partial<Cell["text"]>;
     readonly steps?: number;

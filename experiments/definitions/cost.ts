@@ -16,15 +16,18 @@ const rows = Object.keys(compared) as Compared[];
 const STEPS = 40;
 
 const runsOf = (settings: Settings): Run[] =>
-  gridOf({ rows: ["uniform", ...rows], columns, groups: ["inaugural"] }, settings, (row, column, target, seed) =>
-    cellOf(
-      {
-        method: row === "uniform" ? methods.uniform : compared[row as Compared],
-        ...{ target, seed, steps: STEPS },
-        text: { cut: { by: "pieces", count: counts[columns.indexOf(column)] } },
-      },
-      settings,
-    ),
+  gridOf(
+    { rows: ["uniform", ...rows], columns, groups: ["inaugural"] },
+    settings,
+    (row, column, target, seed) =>
+      cellOf(
+        {
+          method: row === "uniform" ? methods.uniform : compared[row as Compared],
+          ...{ target, seed, steps: STEPS },
+          text: { cut: { by: "pieces", count: counts[columns.indexOf(column)] } },
+        },
+        settings,
+      ),
   );
 
 /** CPU time of the steps over that of plain steps on the same domains, and what is predicted. */

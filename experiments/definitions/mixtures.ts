@@ -6,7 +6,17 @@ import { type MethodName, methods } from "../methods.ts";
 import { mixturesOf, predictedBest } from "../mixtures.ts";
 import type { Lookup } from "../results.ts";
 import { ALL, differencesTable, meansTable } from "../tables.ts";
-import { cellOf, eightDomains, gridOf, observe, type Run, seedsOf, STEPS, type TargetName, targets } from "./common.ts";
+import {
+  cellOf,
+  eightDomains,
+  gridOf,
+  observe,
+  type Run,
+  seedsOf,
+  STEPS,
+  type TargetName,
+  targets,
+} from "./common.ts";
 
 const groups: readonly TargetName[] = ["inaugural", "math", "travel", "court"];
 const TRIED = 16;
@@ -96,7 +106,11 @@ export const mixtures: Experiment = {
             dotsPanel(
               losses,
               { rows, columns: groups },
-              { title: "Searching and aligning", xLabel: "target", yLabel: "loss on the target, nats a token" },
+              {
+                title: "Searching and aligning",
+                xLabel: "target",
+                yLabel: "loss on the target, nats a token",
+              },
             ),
           ]),
         },

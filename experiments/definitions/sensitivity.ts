@@ -65,7 +65,10 @@ export const sensitivity: Experiment = {
     "The paper's η, T_r (`updateEvery`) and β, and the constants of the default, one at a time; the others at their usual values. Eight domains with all their tokens. The paper says little of this.",
   cells: (settings) => [
     ...sweeps.flatMap((sweep) => sweepRuns(sweep, settings)).map(({ cell }) => cell),
-    ...sweeps.slice(0, 1).flatMap((sweep) => referenceRuns({ ...sweep, values: [0] }, settings)).map(({ cell }) => cell),
+    ...sweeps
+      .slice(0, 1)
+      .flatMap((sweep) => referenceRuns({ ...sweep, values: [0] }, settings))
+      .map(({ cell }) => cell),
   ],
   report(settings, results) {
     const parts = sweeps.map((sweep) => {
@@ -87,7 +90,12 @@ export const sensitivity: Experiment = {
         name: `sensitivity-${group}`,
         caption: `Loss on the target (${group}) against each constant`,
         svg: drawPanels(
-          parts.map(({ sweep, losses }) => panelOf(sweep, losses.filter((o) => o.group === group))),
+          parts.map(({ sweep, losses }) =>
+            panelOf(
+              sweep,
+              losses.filter((o) => o.group === group),
+            ),
+          ),
           3,
         ),
       })),
