@@ -28,6 +28,8 @@ export interface Series {
   readonly mark?: "line" | "dotted" | "dots";
   /** How intervals are drawn: shaded along the line (default), or a bar at each point. */
   readonly spread?: "band" | "bar";
+  /** Default: the next of `colours`. */
+  readonly colour?: string;
 }
 
 export interface Panel {
@@ -39,7 +41,7 @@ export interface Panel {
   readonly series: readonly Series[];
 }
 
-const colours = [
+export const colours: readonly string[] = [
   "#4269d0",
   "#efb118",
   "#ff725c",
@@ -53,7 +55,7 @@ const colours = [
   "#1f1f1f",
 ];
 /** Sizes in pixels: of the plot, and of what is around it. */
-const size = { width: 380, height: 230, left: 56, top: 44, right: 54, bottom: 56, letter: 6.7 };
+const size = { width: 380, height: 230, left: 56, top: 44, right: 54, bottom: 56, letter: 7.7 };
 
 /** Ticks at four equal steps from `low` to `high`. */
 export function evenAxis(low: number, high: number, text: (value: number) => string): Axis {
@@ -67,13 +69,22 @@ export function evenAxis(low: number, high: number, text: (value: number) => str
   };
 }
 
-/** A little more room than the values take, in tenths. */
+/** An axis with round ticks, four to nine of them, that reaches beyond the values a little. */
 export function axisAround(values: readonly number[]): Axis {
-  const [low, high] = [Math.min(...values), Math.max(...values)];
-  const text = (value: number): string => value.toFixed(2);
-  if (!Number.isFinite(low) || !Number.isFinite(high)) return evenAxis(0, 1, text);
-  const margin = Math.max(0.05, (high - low) * 0.05);
-  return evenAxis(Math.floor((low - margin) * 10) / 10, Math.ceil((high + margin) * 10) / 10, text);
+  const [least, most] = [Math.min(...values), Math.max(...values)];
+  if (!Number.isFinite(least) || !Number.isFinite(most)) return axisAround([0, 1]);
+  const range = Math.max(most - least, 0.05);
+  const power = 10 ** Math.floor(Math.log10(range / 4));
+  const step = [1, 2, 5, 10].map((n) => n * power).find((one) => range / one <= 7) ?? range;
+  // Nothing that is drawn from 0 needs room below it.
+  const first = least === 0 ? 0 : Math.floor((least - range * 0.03) / step);
+  const last = Math.ceil((most + range * 0.03) / step);
+  const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
+  const ticks = Array.from({ length: last - first + 1 }, (_, i) => (first + i) * step).map((at) => ({
+    at,
+    text: at.toFixed(digits),
+  }));
+  return { low: first * step, high: last * step, ticks };
 }
 
 /** Steps from 0. */
@@ -96,8 +107,8 @@ export function nameAxis(names: readonly string[]): Axis {
   return { low: -0.5, high: names.length - 0.5, ticks: names.map((text, at) => ({ at, text })) };
 }
 
-/** Panels beside each other, as many in a row as are said. */
-export function drawPanels(panels: readonly Panel[], columns: number = panels.length): string {
+/** Panels in rows of two, or of as many as are said. */
+export function drawPanels(panels: readonly Panel[], columns: number = 2): string {
   const widths = panels.map((panel) => {
     const longest = Math.max(0, ...panel.series.map(({ name }) => name.length));
     return size.left + size.width + Math.max(size.right, longest * size.letter + 16);
@@ -143,7 +154,7 @@ function drawPanel({ title, x, xLabel, y, yLabel, series }: Panel, left: number,
   out.push(
     `<text x="${left + size.width / 2}" y="${bottom + 36}" text-anchor="middle" fill="#666">${escapeText(xLabel)}</text>`,
   );
-  const coloured = series.map((one, i) => ({ ...one, colour: colours[i % colours.length] }));
+  const coloured = series.map((one, i) => ({ ...one, colour: one.colour ?? colours[i % colours.length] }));
   for (const one of coloured) out.push(...spreadOf(one, across, up));
   for (const one of coloured) out.push(...markOf(one, across, up));
   for (const { name, colour, height } of labelsOf(coloured, up, bottom))

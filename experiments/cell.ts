@@ -86,6 +86,11 @@ export function keyOf(cell: Cell): string {
   return createHash("sha256").update(canonical(cell)).digest("hex").slice(0, 16);
 }
 
+/** Each cell once. */
+export function distinct(cells: readonly Cell[]): Cell[] {
+  return [...new Map(cells.map((cell) => [keyOf(cell), cell])).values()];
+}
+
 function canonical(value: unknown): string {
   if (Array.isArray(value)) return `[${value.map(canonical).join(",")}]`;
   if (typeof value !== "object" || value === null) return JSON.stringify(value);
@@ -112,14 +117,19 @@ export function predictedCost(cell: Cell, domains: number): number {
   return 1 + (windows + (rule.name === "rnb" ? 0 : targetExamples)) / (cell.batch * updateEvery);
 }
 
-/** CPU seconds of a step of the base model (d 96, 3 layers, 16 windows of 64 tokens, 1,024 tokens in the vocabulary), and of reading and evaluating around it. */
-const base = { step: 0.083, around: 4, parameters: 96 ** 2 * 3, windows: 16 * 64 };
+/** CPU seconds: of a step of the base model (d 96, 3 layers, 16 windows of 64 tokens, 1,024 tokens in the vocabulary), and of what is around the steps. */
+const seconds = { step: 0.083, run: 1, domain: 0.06, cut: 1.5, question: 0.02 };
+const base = 96 ** 2 * 3 * 16 * 64;
 
 /** CPU seconds, roughly. */
 export function estimatedSeconds(cell: Cell): number {
-  const { model, steps, before = 0, batch, text } = cell;
-  const size = (model.dim ** 2 * model.layers * batch * model.context) / (base.parameters * base.windows);
+  const { model, steps, before = 0, batch, text, questions = 0 } = cell;
+  const size = (model.dim ** 2 * model.layers * batch * model.context) / base;
   const domains = text.cut?.count ?? text.domains.length;
-  const asked = (cell.questions ?? 0) * 0.01;
-  return base.around + base.step * size * (steps * predictedCost(cell, domains) + before + asked * 4);
+  const around =
+    seconds.run + seconds.domain * text.domains.length + (text.cut === undefined ? 0 : seconds.cut);
+  return (
+    around +
+    size * (seconds.step * (steps * predictedCost(cell, domains) + before) + seconds.question * questions)
+  );
 }

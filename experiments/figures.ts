@@ -1,9 +1,33 @@
 /** From observations and results to the series of a chart. */
-import { axisAround, nameAxis, type Panel, type Point, type Series, stepAxis } from "../examples/chart.ts";
+import {
+  axisAround,
+  colours,
+  nameAxis,
+  type Panel,
+  type Point,
+  type Series,
+  stepAxis,
+} from "../examples/chart.ts";
 import type { Run } from "./definitions/common.ts";
 import type { Lookup } from "./results.ts";
 import { interval } from "./statistics.ts";
 import type { Observation } from "./tables.ts";
+
+/** A method has the same colour in every figure. */
+const coloured = [
+  "DGA (default)",
+  "uniform",
+  "importance sampling",
+  "importance sampling, cap",
+  "DGA (paper)",
+];
+
+export function colourOf(row: string, rows: readonly string[]): string {
+  const known = coloured.indexOf(row);
+  const others = rows.filter((one) => !coloured.includes(one));
+  const at = known < 0 ? coloured.length + others.indexOf(row) : known;
+  return colours[at % colours.length];
+}
 
 /** Mean, lowest and highest. */
 function pointOf(x: number, values: readonly number[]): Point[] {
@@ -19,6 +43,7 @@ export function linesOver(
 ): Series[] {
   return rows.map((row) => ({
     name: row,
+    colour: colourOf(row, rows),
     mark: "dotted",
     points: columns.flatMap(({ name, x }) =>
       pointOf(
@@ -41,6 +66,7 @@ export function dotsPanel(
     const places = columns.map((name, x) => ({ name, x: x + aside }));
     return {
       name: row,
+      colour: colourOf(row, rows),
       mark: "dots",
       spread: "bar",
       points: linesOver(observations, [row], places)[0].points,
@@ -64,6 +90,7 @@ export function curvesPanel(runs: readonly Run[], results: Lookup, title: string
     const steps = [...new Set(curves.map(({ step }) => step))].sort((a, b) => a - b);
     return {
       name: row,
+      colour: colourOf(row, rows),
       points: steps.flatMap((step) =>
         pointOf(
           step,

@@ -9,7 +9,7 @@ import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { parseArgs } from "node:util";
 import { GradmixError } from "gradmix";
-import { type Cell, estimatedSeconds, keyOf } from "./cell.ts";
+import { type Cell, distinct, estimatedSeconds, keyOf } from "./cell.ts";
 import { experiments } from "./definitions/index.ts";
 import { domainsOf } from "./domains.ts";
 import { type Experiment, type Settings, usual } from "./experiment.ts";
@@ -75,10 +75,9 @@ function list(): void {
   console.log(`${"report".padEnd(width)}  writes docs/evidence.md from the results`);
 }
 
-/** The cells without a result, each once. */
+/** The cells without a result. */
 function missing(experiment: Experiment, settings: Settings, results: Lookup): Cell[] {
-  const cells = experiment.cells(settings, results).filter((cell) => results(cell) === undefined);
-  return [...new Map(cells.map((cell) => [keyOf(cell), cell])).values()];
+  return distinct(experiment.cells(settings, results)).filter((cell) => results(cell) === undefined);
 }
 
 /** Reads and cuts text once, before processes of their own would each do it. */

@@ -89,7 +89,7 @@ export async function accuracyOf(
       const losses = await lossesOf(model, batchOf(question));
       if (losses[0] < Math.min(...losses.slice(1))) right++;
     }
-    return right / asked.length;
+    return Number((right / asked.length).toFixed(4));
   };
   return {
     document: await share(questions.document),

@@ -3,7 +3,7 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import prettier from "prettier";
 import { GradmixError } from "gradmix";
-import { estimatedSeconds } from "./cell.ts";
+import { distinct, estimatedSeconds } from "./cell.ts";
 import { experiments } from "./definitions/index.ts";
 import { type Experiment, type Figure, type Section, type Settings, usual } from "./experiment.ts";
 import { type Line, lookupIn } from "./results.ts";
@@ -51,7 +51,7 @@ function settingsOf(experiment: Experiment, lines: readonly Line[]): Settings {
 export function sectionOf(experiment: Experiment, lines: readonly Line[]): Section {
   const results = lookupIn(lines);
   const settings = settingsOf(experiment, lines);
-  const cells = experiment.cells(settings, results);
+  const cells = distinct(experiment.cells(settings, results));
   const done = cells.filter((cell) => results(cell) !== undefined).length;
   const { name, title, about } = experiment;
   const head = [
@@ -69,7 +69,7 @@ export function sectionOf(experiment: Experiment, lines: readonly Line[]): Secti
 /** The stated time: at the usual settings, on two processes, without what others have run already. */
 export function minutesOf(experiment: Experiment, settings: Settings = usual): number {
   const cells = experiment.planned?.(settings) ?? experiment.cells(settings, () => undefined);
-  const seconds = cells.reduce((sum, cell) => sum + estimatedSeconds(cell), 0);
+  const seconds = distinct(cells).reduce((sum, cell) => sum + estimatedSeconds(cell), 0);
   return Math.ceil(seconds / 2 / 60);
 }
 

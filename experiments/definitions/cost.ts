@@ -83,7 +83,7 @@ export const cost: Experiment = {
                 all,
                 shown,
                 columns.map((name, i) => ({ name, x: counts[i] })),
-              ),
+              ).map((one) => ({ ...one, mark: rows.some((row) => row === one.name) ? "dots" : "line" })),
             },
           ]),
         },

@@ -15,10 +15,12 @@ interface Compared {
   readonly method: Method;
   /** A batch of every domain costs too much beyond. */
   readonly most?: number;
+  /** The same run stands for every number of clusters. */
+  readonly always?: number;
 }
 const compared: Readonly<Record<string, Compared>> = {
   // However the text is cut, this draws from all of it evenly.
-  "all text evenly": { method: methods.proportional, most: 8 },
+  "all text evenly": { method: methods.proportional, always: 8 },
   "importance sampling": { method: methods["importance sampling"] },
   "importance sampling, cap": { method: methods["importance sampling, cap"] },
   "DGA (paper)": { method: paperWith({}), most: 64 },
@@ -30,8 +32,8 @@ const rows = Object.keys(compared);
 
 const runsOf = (settings: Settings): Run[] =>
   gridOf({ rows, columns, groups }, settings, (row, column, target, seed) => {
-    const { method, most = Infinity } = compared[row];
-    const count = counts[columns.indexOf(column)];
+    const { method, most = Infinity, always } = compared[row];
+    const count = always ?? counts[columns.indexOf(column)];
     if (count > most) return null;
     return cellOf({ method, target, seed, text: { cut: { by: "clusters", count } } }, settings);
   });

@@ -82,9 +82,11 @@ export const mixtures: Experiment = {
     ...triedCells(settings),
     ...runsOf(settings, () => undefined).map(({ cell }) => cell),
     // The runs with what is found, whatever it is.
-    ...Object.keys(searches).flatMap(() =>
+    ...Object.keys(searches).flatMap((found) =>
       groups.flatMap((target) =>
-        seedsOf(settings).map((seed) => cellOf({ method: methods.uniform, target, seed, text }, settings)),
+        seedsOf(settings).map((seed) =>
+          cellOf({ method: { rule: { name: "static", found } }, target, seed, text }, settings),
+        ),
       ),
     ),
   ],

@@ -1,7 +1,7 @@
 import { drawPanels, logAxis, type Panel } from "../../examples/chart.ts";
 import type { Method } from "../cell.ts";
 import type { Experiment, Settings } from "../experiment.ts";
-import { axisOf, linesOver } from "../figures.ts";
+import { axisOf, colourOf, linesOver } from "../figures.ts";
 import { defaultWith, methods, paperWith } from "../methods.ts";
 import { meansTable, type Observation } from "../tables.ts";
 import { cellOf, eightDomains, gridOf, observe, type Run, type TargetName } from "./common.ts";
@@ -28,10 +28,10 @@ const own = (constant: string, values: readonly number[]): Swept => ({
 /** The default's constants stand here. */
 const sweeps: readonly Swept[] = [
   paper("eta", [0.1, 0.3, 1, 3, 10]),
-  paper("updateEvery", [2, 5, 10, 20, 60]),
-  paper("beta", [0.01, 0.03, 0.1, 0.3, 1]),
   own("eta", [0.1, 0.3, 1, 3, 10]),
-  own("updateEvery", [2, 5, 10, 20, 60]),
+  paper("updateEvery", [1, 3, 10, 30, 100]),
+  own("updateEvery", [1, 3, 10, 30, 100]),
+  paper("beta", [0.01, 0.03, 0.1, 0.3, 1]),
   own("beta", [0.01, 0.03, 0.1, 0.3, 1]),
 ];
 const references = ["uniform", "importance sampling"] as const;
@@ -96,7 +96,6 @@ export const sensitivity: Experiment = {
               losses.filter((o) => o.group === group),
             ),
           ),
-          3,
         ),
       })),
     };
@@ -108,7 +107,7 @@ function panelOf({ of, constant, values }: Swept, losses: readonly Observation[]
   const places = values.map((x) => ({ name: String(x), x }));
   const series = linesOver(losses, rows, places).map((one, i) => ({
     ...one,
-    name: references[i] ?? of,
+    ...(i < references.length ? {} : { name: of, colour: colourOf(of, [of]) }),
     mark: i < references.length ? ("line" as const) : ("dotted" as const),
   }));
   return {
