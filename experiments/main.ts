@@ -101,7 +101,9 @@ async function run(
   const store = openStore(out, experiment.name, corpora.hash);
   const stop = new AbortController();
   for (const name of ["SIGINT", "SIGTERM", "SIGHUP"] as const)
-    process.once(name, () => stop.abort(new GradmixError("config", `stopped (${name})`)));
+    process.once(name, () =>
+      stop.abort(new GradmixError("config", `stopped (${name}); the same command goes on where it was`)),
+    );
   const failed = new Set<string>();
   for (;;) {
     const cells = missing(experiment, settings, store.lookup).filter((cell) => !failed.has(keyOf(cell)));
