@@ -32,32 +32,31 @@ export async function domainsOf(cell: Cell, text: Text): Promise<Domains> {
   const { domains, cap, cut } = cell.text;
   const time = cell.model.context;
   const streams = domains.map((name) => firstTokens(splitNamed("domains", text, name).train, cap));
-  if (cut === undefined)
-    return {
-      names: domains,
-      sets: streams.map((stream, i) => windowsOf(domains[i], stream, time)),
-      sizes: streams.map(({ tokens }) => tokens.length),
-      histogram: (target) => histogramOf(target, streams, { vocabulary: text.vocabulary, time }),
-    };
+  if (cut === undefined) {
+    const sets = streams.map((stream, i) => windowsOf(domains[i], stream, time));
+    const sizes = streams.map(({ tokens }) => tokens.length);
+    return { names: domains, sets, sizes, histogram: bigrams(sets, text) };
+  }
   const whole = windowsOf("all", joinStreams(streams), time, { partial: "drop" });
   return cut.by === "pieces" ? piecesOf(whole, cut.count, text) : clusters(whole, cut.count, cell.text);
 }
 
-function piecesOf(whole: Windows, count: number, text: Text): Domains {
-  const bounds = Array.from({ length: count + 1 }, (_, i) => Math.floor((i * whole.count) / count));
-  const members = bounds.slice(1).map((end, i) => range(bounds[i], end));
-  const stream = (i: number): TokenStream => ({
-    tokens: whole.stream.tokens.subarray(bounds[i] * whole.time, bounds[i + 1] * whole.time),
-    documents: new Float64Array(0),
+const bigrams =
+  (domains: readonly Windows[], { vocabulary }: Text): Domains["histogram"] =>
+  (target) =>
+    histogramOf(windowsOf("target", target, domains[0].time), domains, vocabulary);
+
+function piecesOf({ stream, time, count: windows }: Windows, count: number, text: Text): Domains {
+  const sets = Array.from({ length: count }, (_, i) => {
+    const [from, to] = [i, i + 1].map((piece) => Math.floor((piece * windows) / count) * time);
+    const tokens = stream.tokens.subarray(from, to + 1);
+    return windowsOf(`piece ${i + 1}`, { tokens, documents: Float64Array.of(0, tokens.length) }, time);
   });
   return {
-    ...subsets("piece", whole, members),
-    histogram: (target) =>
-      histogramOf(
-        target,
-        members.map((_, i) => stream(i)),
-        { vocabulary: text.vocabulary, time: whole.time },
-      ),
+    names: sets.map(({ name }) => name),
+    sets,
+    sizes: sets.map((set) => set.count * time),
+    histogram: bigrams(sets, text),
   };
 }
 
@@ -72,11 +71,9 @@ async function clusters(whole: Windows, count: number, source: Cell["text"]): Pr
   const nodes = clustersAt(root, depth);
   const index = new Map(nodes.map((node, i) => [node, i]));
   return {
-    ...subsets(
-      "cluster",
-      whole,
-      nodes.map(({ members }) => Array.from(members)),
-    ),
+    names: nodes.map((_, i) => `cluster ${i + 1}`),
+    sets: nodes.map(({ members }, i) => subset(`cluster ${i + 1}`, whole, members)),
+    sizes: nodes.map(({ members }) => members.length * whole.time),
     histogram(target) {
       const { rows } = tfidf(windowTokens(target, whole.time), idf);
       const found = nodes.map(() => 0);
@@ -94,22 +91,12 @@ function windowTokens({ tokens }: TokenStream, time: number): (Uint16Array | Uin
   return Array.from({ length: count }, (_, w) => tokens.subarray(w * time, (w + 1) * time));
 }
 
-const range = (from: number, to: number): number[] => Array.from({ length: to - from }, (_, i) => from + i);
-
-function subsets(
-  word: string,
-  whole: Windows,
-  members: readonly (readonly number[])[],
-): Pick<Domains, "names" | "sets" | "sizes"> {
-  const names = members.map((_, i) => `${word} ${i + 1}`);
+/** Some of the windows. */
+function subset(name: string, whole: Windows, members: Int32Array): Dataset<TokenBatch> {
   return {
-    names,
-    sets: members.map((own, i) => ({
-      name: names[i],
-      count: own.length,
-      tokensOf: (index: number) => whole.tokensOf(own[index]),
-      batchOf: (indices: readonly number[]) => whole.batchOf(indices.map((index) => own[index])),
-    })),
-    sizes: members.map((own) => own.length * whole.time),
+    name,
+    count: members.length,
+    tokensOf: (index) => whole.tokensOf(members[index]),
+    batchOf: (indices) => whole.batchOf(indices.map((index) => members[index])),
   };
 }

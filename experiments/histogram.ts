@@ -1,22 +1,19 @@
 /** The target's histogram over domains: each window goes to the domain whose bigram model likes it best. */
-import type { TokenStream } from "gradmix/data";
+import type { Windows } from "gradmix/data";
 
 /** Pseudo-counts of the unigram in a bigram, and of all domains' unigram in a domain's. */
 const smoothing = { bigram: 20, unigram: 200 };
 
 type Bigram = (first: number, second: number) => number;
 
-/** Shares of the target's windows of `time` tokens [domains]. */
-export function histogramOf(
-  target: TokenStream,
-  domains: readonly TokenStream[],
-  { vocabulary, time }: { readonly vocabulary: number; readonly time: number },
-): number[] {
+/** Shares of the target's windows [domains]. */
+export function histogramOf(target: Windows, domains: readonly Windows[], vocabulary: number): number[] {
+  const { stream, time } = target;
   const models = bigramsOf(domains, vocabulary);
   const counts = domains.map(() => 0);
   let windows = 0;
-  for (let from = 0; from + 1 < target.tokens.length; from += time, windows++) {
-    const pairs = Array.from(target.tokens.subarray(from, from + time + 1));
+  for (let from = 0; from + 1 < stream.tokens.length; from += time, windows++) {
+    const pairs = Array.from(stream.tokens.subarray(from, from + time + 1));
     const scores = models.map((model) =>
       pairs.slice(1).reduce((sum, second, t) => sum + Math.log(model(pairs[t], second)), 0),
     );
@@ -26,9 +23,9 @@ export function histogramOf(
 }
 
 /** p(second | first) in each domain: counts, smoothed by the domain's unigram, which is smoothed by that of all domains, each as much. */
-function bigramsOf(domains: readonly TokenStream[], vocabulary: number): Bigram[] {
+function bigramsOf(domains: readonly Windows[], vocabulary: number): Bigram[] {
   const common = new Float64Array(vocabulary).fill(1e-6 / vocabulary);
-  const counted = domains.map(({ tokens }) => {
+  const counted = domains.map(({ stream: { tokens } }) => {
     const unigram = new Float64Array(vocabulary);
     const firsts = new Float64Array(vocabulary);
     const pairs = new Map<number, number>();

@@ -1,5 +1,5 @@
 /** What the experiments do with text: clusters, histograms, questions. On planted text, in which the answer is known. */
-import type { TokenStream } from "gradmix/data";
+import { type TokenStream, windowsOf } from "gradmix/data";
 import { describe, expect, test } from "vitest";
 import { BRANCHES, clusterOf, clustersAt, clusterTree, kMeans, tfidf } from "../../experiments/clusters.ts";
 import { histogramOf } from "../../experiments/histogram.ts";
@@ -93,7 +93,8 @@ test("a histogram counts the target's windows by their language", () => {
   const domains = [language(1, 3000, 1), language(2, 500, 2), language(3, 6000, 3)];
   // 30 windows of the second, 10 of the third.
   const target = joinStreams([language(2, 30 * 16, 8), language(3, 10 * 16, 9)]);
-  const found = histogramOf(target, domains, { vocabulary: 50, time: 16 });
+  const [own, ...windows] = [target, ...domains].map((stream, i) => windowsOf(`stream ${i}`, stream, 16));
+  const found = histogramOf(own, windows, 50);
   expectNear(found, [0, 0.75, 0.25], 0.05, 1);
   expectNear(
     found.reduce((a, b) => a + b, 0),
