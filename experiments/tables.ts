@@ -36,8 +36,9 @@ export function differencesTable(
   { of, ...options }: TableOptions & { readonly of: string },
 ): string {
   const rows = options.rows.filter((row) => row !== of);
-  return table({ ...options, rows, digits: options.digits ?? 3 }, (row, column) =>
-    differences(within(observations, column), of, row),
+  return meansTable(
+    rows.flatMap((row) => paired(observations, of, row)),
+    { ...options, rows },
   );
 }
 
@@ -45,15 +46,15 @@ function within(observations: readonly Observation[], column: string): readonly 
   return column === ALL ? observations : observations.filter((o) => o.column === column);
 }
 
-/** `of` less `from` in each pair. */
-export function differences(observations: readonly Observation[], of: string, from: string): number[] {
+/** `of` less `from` in each pair, under the name of `from`. */
+export function paired(observations: readonly Observation[], of: string, from: string): Observation[] {
   const key = ({ column, group, seed }: Observation): string => JSON.stringify([column, group, seed]);
   const others = new Map(observations.filter(({ row }) => row === from).map((o) => [key(o), o.value]));
   return observations
     .filter(({ row }) => row === of)
     .flatMap((o) => {
       const other = others.get(key(o));
-      return other === undefined ? [] : [o.value - other];
+      return other === undefined ? [] : [{ ...o, row: from, value: o.value - other }];
     });
 }
 

@@ -37,7 +37,8 @@ export const continuations: Experiment = {
     const shares = Object.keys(kinds).map((kind) =>
       observe(runs, results, ({ accuracy }) => percent(accuracy?.[kind as keyof Accuracy])),
     );
-    const axes = { rows, columns: [...groups, ALL], corner: "target" };
+    const axes = { rows, columns: groups, corner: "target" };
+    const versus = { ...axes, columns: [...groups, ALL], of: "DGA (default)" };
     return {
       markdown: [
         "Loss on held-out text of the target, nats a token:",
@@ -46,7 +47,7 @@ export const continuations: Experiment = {
           `True continuations found, per cent; the others are from ${from}:`,
           meansTable(shares[i], { ...axes, digits: 1 }),
           "The default less each of the others, paired by target and seed:",
-          differencesTable(shares[i], { ...axes, of: "DGA (default)", digits: 1 }),
+          differencesTable(shares[i], { ...versus, digits: 1 }),
         ]),
       ].join("\n\n"),
       figures: [

@@ -41,7 +41,9 @@ export const fewTokens: Experiment = {
   report(settings, results) {
     const runs = runsOf(settings);
     const losses = observe(runs, results, ({ loss }) => loss);
-    const epochs = observe(runs, results, (result) => result.epochs);
+    const epochs = observe(runs, results, (result, { group }) =>
+      group === groups[0] ? result.epochs : null,
+    );
     const byTarget = groups.map((group) => losses.filter((o) => o.group === group));
     const corner = "tokens a domain, at most";
     const places = columns.map((name, x) => ({ name, x }));
@@ -57,7 +59,7 @@ export const fewTokens: Experiment = {
         ]),
         "The default less each of the others, over both targets, paired by target and seed; negative is better:",
         differencesTable(losses, { of: "DGA (default)", rows, columns, corner }),
-        "Epochs of the domain that was repeated most, over both targets:",
+        `Epochs of the domain that was repeated most (${groups[0]}):`,
         meansTable(epochs, { rows, columns, corner, digits: 1 }),
       ].join("\n\n"),
       figures: [

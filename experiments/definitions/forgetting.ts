@@ -41,7 +41,8 @@ export const forgetting: Experiment = {
   report(settings, results) {
     const runs = runsOf(settings);
     const [onTarget, elsewhere] = [observe(runs, results, inside), observe(runs, results, outside)];
-    const axes = { rows, columns: [...groups, ALL], corner: "target" };
+    const axes = { rows, columns: groups, corner: "target" };
+    const versus = { ...axes, columns: [...groups, ALL], of: "DGA (default)" };
     return {
       markdown: [
         "Change of the loss on the target, nats a token:",
@@ -49,7 +50,7 @@ export const forgetting: Experiment = {
         "Change of the loss outside; positive is forgotten:",
         meansTable(elsewhere, axes),
         "The default less each of the others, outside, paired by target and seed:",
-        differencesTable(elsewhere, { ...axes, of: "DGA (default)" }),
+        differencesTable(elsewhere, versus),
       ].join("\n\n"),
       figures: [
         {

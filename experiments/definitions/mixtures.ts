@@ -92,13 +92,14 @@ export const mixtures: Experiment = {
   ],
   report(settings, results) {
     const losses = observe(runsOf(settings, results), results, ({ loss }) => loss);
-    const axes = { rows, columns: [...groups, ALL], corner: "target" };
+    const axes = { rows, columns: groups, corner: "target" };
+    const versus = { ...axes, columns: [...groups, ALL], of: "DGA (default)" };
     return {
       markdown: [
         "Loss on held-out text of the target, nats a token:",
         meansTable(losses, axes),
         "The default less each of the others, paired by target and seed; negative is better:",
-        differencesTable(losses, { ...axes, of: "DGA (default)" }),
+        differencesTable(losses, versus),
       ].join("\n\n"),
       figures: [
         {

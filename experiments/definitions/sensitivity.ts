@@ -3,7 +3,7 @@ import type { Method } from "../cell.ts";
 import type { Experiment, Settings } from "../experiment.ts";
 import { axisOf, colourOf, linesOver } from "../figures.ts";
 import { defaultWith, methods, paperWith } from "../methods.ts";
-import { meansTable, type Observation } from "../tables.ts";
+import { meansTable, type Observation, paired } from "../tables.ts";
 import { cellOf, eightDomains, gridOf, observe, type Run, type TargetName } from "./common.ts";
 
 const groups: readonly TargetName[] = ["inaugural", "travel"];
@@ -77,14 +77,8 @@ export const sensitivity: Experiment = {
     });
     return {
       markdown: [
-        "Loss on the target by value, over both targets, nats a token:",
-        ...parts.map(({ sweep, losses }) =>
-          meansTable(losses, {
-            rows: [`${sweep.of}, ${sweep.constant}`],
-            columns: sweep.values.map(String),
-            corner: sweep.constant,
-          }),
-        ),
+        "Loss on held-out text of each target by the value of a constant, nats a token, and the same less uniform sampling's, paired by target and seed:",
+        ...parts.map(({ sweep, losses }) => tableOf(sweep, losses)),
       ].join("\n\n"),
       figures: groups.map((group) => ({
         name: `sensitivity-${group}`,
@@ -101,6 +95,18 @@ export const sensitivity: Experiment = {
     };
   },
 };
+
+function tableOf({ of, constant, values }: Swept, losses: readonly Observation[]): string {
+  const row = `${of}, ${constant}`;
+  const [under, versus] = ["less uniform", paired(losses, row, "uniform")];
+  return meansTable(
+    [
+      ...losses.filter((o) => o.row === row).map((o) => ({ ...o, row: o.group })),
+      ...versus.map((o) => ({ ...o, row: under })),
+    ],
+    { rows: [...groups, under], columns: values.map(String), corner: row },
+  );
+}
 
 function panelOf({ of, constant, values }: Swept, losses: readonly Observation[]): Panel {
   const rows = [...references, `${of}, ${constant}`];

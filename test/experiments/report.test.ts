@@ -11,7 +11,7 @@ import { lossModel, mixturesOf, predictedBest } from "../../experiments/mixtures
 import { randomOf } from "../../experiments/random.ts";
 import { minutesOf, reportOf, sectionOf } from "../../experiments/report.ts";
 import { type Line, readResults } from "../../experiments/results.ts";
-import { ALL, differences, differencesTable, meansTable, number } from "../../experiments/tables.ts";
+import { ALL, differencesTable, meansTable, number, paired } from "../../experiments/tables.ts";
 import { expectNear } from "../near.ts";
 
 const root = join(import.meta.dirname, "../..");
@@ -41,7 +41,13 @@ describe("tables", () => {
   });
 
   test("differences are of pairs, and what has no partner does not count", () => {
-    expectNear(differences(observations, "a", "b"), [-0.5, -0.7, 1], 1e-12);
+    const found = paired(observations, "a", "b");
+    expectNear(
+      found.map(({ value }) => value),
+      [-0.5, -0.7, 1],
+      1e-12,
+    );
+    expect(found[2]).toEqual(of("b", "y", 1, 1));
     const rows = differencesTable(observations, { ...axes, of: "a", digits: 2 })
       .split("\n")
       .slice(2);
