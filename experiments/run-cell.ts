@@ -16,6 +16,7 @@ import { createGPT, createSchedule, type GPT } from "gradmix/nn";
 import type { Cell, Result } from "./cell.ts";
 import { type Domains, domainsOf, splitNamed } from "./domains.ts";
 import { accuracyOf, questionsOf } from "./questions.ts";
+import { mean } from "./statistics.ts";
 import { firstTokens, type Text } from "./text.ts";
 
 /** Tokens of held-out text: of the target for a point of the curve and in the end, of each domain, and of a probed target. */
@@ -25,34 +26,68 @@ const POINTS = 8;
 const FEW = [8, 32] as const;
 const WARMUP = 20;
 
+/** What the two trainings of a cell share. */
+interface Parts {
+  readonly cell: Cell;
+  readonly text: Text;
+  readonly domains: Domains;
+  /** Training text of the target. */
+  readonly target: TokenStream | null;
+  readonly model: GPT;
+}
+
 /** The backend is the one that `init` chose. */
 export async function runCell(cell: Cell, text: Text): Promise<Result> {
-  const { steps, seed, lr } = cell;
-  const time = cell.model.context;
   const domains = await domainsOf(cell, text);
-  const target = cell.text.target === null ? null : splitNamed("targets", text, cell.text.target);
-  const train = target === null ? null : firstTokens(target.train, cell.text.targetTokens);
-  const model = createGPT({ vocabSize: text.vocabulary, ...cell.model }, { seed });
-  const { mixer, bases } = mixerOf(cell, domains, train, text);
-  const evaluate = evaluations(cell, text);
+  const { target: name, targetTokens } = cell.text;
+  const target = name === null ? null : firstTokens(splitNamed("targets", text, name).train, targetTokens);
+  const model = createGPT({ vocabSize: text.vocabulary, ...cell.model }, { seed: cell.seed });
+  const parts: Parts = { cell, text, domains, target, model };
+  try {
+    const before = cell.before === undefined ? null : await trainBefore(parts, cell.before);
+    const trainer = trainerOf(parts, mixerOf(parts), cell.steps);
+    try {
+      const trained = await train(parts, trainer);
+      return {
+        domains: domains.names.length,
+        loss: await targetLoss(parts, trainer, evaluated.end),
+        ...trained,
+        epochs: round(Math.max(...domains.names.map((_, i) => trainer.seen(i).epochs))),
+        outside: await outsideLoss(parts, trainer),
+        before,
+        accuracy: await accuracies(parts),
+        probes: await probe(parts, trainer),
+        tokens: trainer.tokens,
+      };
+    } finally {
+      trainer.dispose();
+    }
+  } finally {
+    model.dispose();
+  }
+}
 
-  let before: Result["before"] = null;
-  if (cell.before !== undefined) {
-    const uniform = createMixer({ domains: domains.names, rule: { name: "uniform" } });
-    const trainer = trainerOf(
-      cell,
-      { model, mixer: uniform, domains, train: null, bases: undefined },
-      cell.before,
-    );
-    for (let step = 0; step < cell.before; step++) await trainer.step();
-    before = {
-      loss: await evaluate.target(trainer, evaluated.end),
-      outside: await evaluate.outside(trainer),
+/** Some steps with uniform weights, and the losses after them. */
+async function trainBefore(parts: Parts, steps: number): Promise<Result["before"]> {
+  const mixer = createMixer({ domains: parts.domains.names, rule: { name: "uniform" } });
+  const trainer = trainerOf(parts, { mixer, bases: undefined }, steps);
+  try {
+    for (let step = 0; step < steps; step++) await trainer.step();
+    return {
+      loss: await targetLoss(parts, trainer, evaluated.end),
+      outside: await outsideLoss(parts, trainer),
     };
+  } finally {
     trainer.dispose();
   }
+}
 
-  const trainer = trainerOf(cell, { model, mixer, domains, train, bases }, steps);
+/** All steps, with the loss and the weights now and then. */
+async function train(
+  parts: Parts,
+  trainer: Trainer,
+): Promise<Pick<Result, "curve" | "weights" | "cpuSeconds">> {
+  const { steps } = parts.cell;
   const curve: { step: number; loss: number }[] = [];
   const weights = [{ step: 0, weights: rounded(trainer.weights().domains.final) }];
   const every = Math.ceil(steps / POINTS);
@@ -64,68 +99,42 @@ export async function runCell(cell: Cell, text: Text): Promise<Result> {
     microseconds += user + system;
     if (step % every !== 0 && step !== steps) continue;
     weights.push({ step, weights: rounded(trainer.weights().domains.final) });
-    const loss = await evaluate.target(trainer, evaluated.curve);
-    if (loss !== null) curve.push({ step, loss: round(loss) });
+    const loss = await targetLoss(parts, trainer, evaluated.curve);
+    if (loss !== null) curve.push({ step, loss });
   }
-  const result: Result = {
-    domains: domains.names.length,
-    loss: await evaluate.target(trainer, evaluated.end),
-    curve,
-    weights: keptOf(weights, domains.names.length),
-    epochs: round(Math.max(...domains.names.map((_, i) => trainer.seen(i).epochs))),
-    outside: await evaluate.outside(trainer),
-    before,
-    accuracy: await accuracies(cell, text, model),
-    probes: await probe(cell, text, trainer),
-    cpuSeconds: round(microseconds / 1e6),
-    tokens: trainer.tokens,
-  };
-  trainer.dispose();
-  model.dispose();
-  return result;
-
-  function trainerOf(
-    { batch }: Cell,
-    parts: {
-      model: GPT;
-      mixer: Mixer;
-      domains: Domains;
-      train: TokenStream | null;
-      bases: Bases | undefined;
-    },
-    steps: number,
-  ): Trainer {
-    const { alignment } = cell.method;
-    const windows = parts.train === null ? null : windowsOf("target", parts.train, time);
-    return createTrainer({
-      model: parts.model,
-      mixer: parts.mixer,
-      domains: parts.domains.sets,
-      target: windows,
-      schedule: createSchedule({ name: "cosine", lr, steps, warmup: Math.min(WARMUP, steps >> 1) }),
-      batch,
-      seed,
-      ...(windows === null ? {} : { targets: new Map([["target", windows]]) }),
-      ...(alignment === undefined ? {} : { alignment }),
-      ...(parts.bases === undefined ? {} : { bases: parts.bases }),
-    });
-  }
+  const { length } = parts.domains.names;
+  const kept = length <= FEW[0] ? weights : length <= FEW[1] ? weights.slice(-1) : null;
+  return { curve, weights: kept, cpuSeconds: round(microseconds / 1e6) };
 }
 
-function keptOf<T>(weights: readonly T[], domains: number): readonly T[] | null {
-  return domains <= FEW[0] ? weights : domains <= FEW[1] ? weights.slice(-1) : null;
+interface Mixing {
+  readonly mixer: Mixer;
+  readonly bases: Bases | undefined;
+}
+
+function trainerOf(
+  { cell, domains, target, model }: Parts,
+  { mixer, bases }: Mixing,
+  steps: number,
+): Trainer {
+  const { batch, lr, seed, method } = cell;
+  const windows = target === null ? null : windowsOf("target", target, cell.model.context);
+  return createTrainer({
+    ...{ model, mixer, batch, seed },
+    domains: domains.sets,
+    target: windows,
+    schedule: createSchedule({ name: "cosine", lr, steps, warmup: Math.min(WARMUP, steps >> 1) }),
+    ...(windows === null ? {} : { targets: new Map([["target", windows]]) }),
+    ...(method.alignment === undefined ? {} : { alignment: method.alignment }),
+    ...(bases === undefined ? {} : { bases }),
+  });
 }
 
 const round = (value: number): number => Number(value.toFixed(4));
 const rounded = (weights: ArrayLike<number>): number[] => Array.from(weights, round);
 
 /** The mixer of the cell's method, and its bases. Throws `config` for a rule that the package does not have. */
-function mixerOf(
-  cell: Cell,
-  domains: Domains,
-  target: TokenStream | null,
-  text: Text,
-): { mixer: Mixer; bases: Bases | undefined } {
+function mixerOf({ cell, text, domains, target }: Parts): Mixing {
   const { method, steps, batch, model } = cell;
   const bases = method.bases === undefined ? undefined : basesOf(method.bases, domains, text);
   const given = { ...method.rule, ...placed(method.rule, domains, target) };
@@ -164,60 +173,37 @@ function basesOf(targets: readonly string[], domains: Domains, text: Text): Base
   return createBases(rows, domains.names, { counts: true });
 }
 
-/** Evaluations of a cell's trainers. */
-function evaluations(
-  cell: Cell,
-  text: Text,
-): {
-  target(trainer: Trainer, tokens: number): Promise<number | null>;
-  outside(trainer: Trainer): Promise<number>;
-} {
-  const time = cell.model.context;
-  const { target, domains } = cell.text;
-  return {
-    target: async (trainer, tokens) =>
-      target === null
-        ? null
-        : lossOn(trainer, splitNamed("targets", text, target).heldOut, { name: target, time, tokens }),
-    async outside(trainer) {
-      let sum = 0;
-      for (const name of domains)
-        sum += await lossOn(trainer, splitNamed("domains", text, name).heldOut, {
-          name,
-          time,
-          tokens: evaluated.domain,
-        });
-      return round(sum / domains.length);
-    },
-  };
+async function targetLoss({ cell, text }: Parts, trainer: Trainer, tokens: number): Promise<number | null> {
+  const { target } = cell.text;
+  return target === null ? null : lossOn(cell, trainer, splitNamed("targets", text, target).heldOut, tokens);
 }
 
-async function lossOn(
-  trainer: Trainer,
-  stream: TokenStream,
-  { name, time, tokens }: { name: string; time: number; tokens: number },
-): Promise<number> {
-  const windows = evaluationWindows(name, stream, time);
-  if (windows === null) throw new GradmixError("data", `"${name}": its held-out text is a single token`);
+/** Mean over the cell's domains, as they are in the corpora. */
+async function outsideLoss({ cell, text }: Parts, trainer: Trainer): Promise<number> {
+  const losses: number[] = [];
+  for (const name of cell.text.domains)
+    losses.push(await lossOn(cell, trainer, splitNamed("domains", text, name).heldOut, evaluated.domain));
+  return round(mean(losses));
+}
+
+async function probe({ cell, text }: Parts, trainer: Trainer): Promise<Result["probes"]> {
+  if (cell.probes === undefined) return null;
+  const losses: Record<string, number> = {};
+  for (const name of cell.probes)
+    losses[name] = await lossOn(cell, trainer, splitNamed("targets", text, name).train, evaluated.probe);
+  return losses;
+}
+
+async function lossOn(cell: Cell, trainer: Trainer, stream: TokenStream, tokens: number): Promise<number> {
+  const windows = evaluationWindows("text", stream, cell.model.context);
+  if (windows === null) throw new GradmixError("data", "a text to evaluate on is a single token");
   return round(await trainer.evaluate(windows, tokens));
 }
 
-async function accuracies(cell: Cell, text: Text, model: GPT): Promise<Result["accuracy"]> {
+async function accuracies({ cell, text, model }: Parts): Promise<Result["accuracy"]> {
   const { questions, text: own } = cell;
   if (questions === undefined || own.target === null) return null;
   const { heldOut } = splitNamed("targets", text, own.target);
   const others = own.domains.map((name) => splitNamed("domains", text, name).heldOut);
   return accuracyOf(model, questionsOf(heldOut, others, cell.model.context, questions));
-}
-
-async function probe(cell: Cell, text: Text, trainer: Trainer): Promise<Result["probes"]> {
-  if (cell.probes === undefined) return null;
-  const losses: Record<string, number> = {};
-  for (const name of cell.probes)
-    losses[name] = await lossOn(trainer, splitNamed("targets", text, name).train, {
-      name,
-      time: cell.model.context,
-      tokens: evaluated.probe,
-    });
-  return losses;
 }
