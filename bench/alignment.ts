@@ -32,6 +32,7 @@ import {
 } from "gradmix";
 import { estimateAlignments, lastBlocks, meanGradient } from "gradmix/dga";
 import { adamw, arenaLike, createGPT, type TokenBatch } from "gradmix/nn";
+import { drawPanels, logAxis } from "../examples/chart.js";
 import { joined, windowsOf } from "./_languages.js";
 import { readOptions } from "./_options.js";
 import type { BenchOptions } from "./main.ts";
@@ -274,66 +275,30 @@ async function accuracy(draws: number): Promise<Accuracy[]> {
   return out;
 }
 
+const colours: Record<Way, string> = {
+  perDomain: "#ff725c",
+  sketch: "#6cc5b0",
+  forward: "#efb118",
+  lastBlock: "#a463f2",
+  segmented: "#4269d0",
+};
+
 /** Cost over a plain step against k, both on logarithmic axes: a panel for every size of the training batch. */
 function draw(rows: readonly Row[]): string {
-  const batches = [...new Set(rows.map((row) => row.batch))];
-  const [left, top, width, height, gap] = [56, 52, 300, 230, 170];
-  const highest = 2 ** Math.ceil(Math.log2(Math.max(4, ...rows.map((row) => row.perDomain ?? 1))));
   const ks = [...new Set(rows.map((row) => row.k))].sort((a, b) => a - b);
-  const [lowest, largest] = [Math.min(...ks), Math.max(...ks)];
-  const total = left + batches.length * (width + gap);
-  const colours: Record<Way, string> = {
-    perDomain: "#ff725c",
-    sketch: "#6cc5b0",
-    forward: "#efb118",
-    lastBlock: "#a463f2",
-    segmented: "#4269d0",
-  };
-  const out = [
-    `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${total} 340" width="${total}" height="340" font-family="system-ui, sans-serif" font-size="12">`,
-    `<rect width="${total}" height="340" fill="#ffffff"/>`,
-    `<text x="${left}" y="20" font-weight="600" font-size="14">A training step that also yields the alignments of k domains</text>`,
-  ];
-  batches.forEach((batch, panel) => {
-    const at = left + panel * (width + gap);
-    const x = (k: number): number =>
-      at + (Math.log2(k / lowest) / Math.max(1, Math.log2(largest / lowest))) * width;
-    const y = (cost: number): number =>
-      top + (1 - Math.log2(Math.max(1, cost)) / Math.log2(highest)) * height;
-    out.push(
-      `<text x="${at}" y="40" fill="#666">time over a plain step of ${batch} windows</text>`,
-      `<text x="${at + width / 2}" y="${top + height + 36}" text-anchor="middle" fill="#666">domains k</text>`,
-    );
-    for (let cost = 1; cost <= highest; cost *= 2)
-      out.push(
-        `<line x1="${at}" x2="${at + width}" y1="${y(cost).toFixed(1)}" y2="${y(cost).toFixed(1)}" stroke="#e5e5e5"/>`,
-        `<text x="${at - 6}" y="${(y(cost) + 4).toFixed(1)}" text-anchor="end" fill="#666">${cost}×</text>`,
+  const highest = Math.ceil(Math.log2(Math.max(4, ...rows.map((row) => row.perDomain ?? 1))));
+  const powers = Array.from({ length: highest + 1 }, (_, i) => 2 ** i);
+  const panels = [...new Set(rows.map((row) => row.batch))].map((batch) => ({
+    title: `The alignments of k domains, beside ${batch} windows`,
+    ...{ x: logAxis(ks), xLabel: "domains k" },
+    ...{ y: logAxis(powers, (cost) => `${cost}×`), yLabel: "time over a plain step" },
+    series: ways.map((way) => {
+      const points = rows.flatMap(({ batch: own, k, [way]: cost }) =>
+        own !== batch || cost === null ? [] : [{ x: k, y: cost }],
       );
-    for (const k of ks)
-      out.push(
-        `<text x="${x(k).toFixed(1)}" y="${top + height + 18}" text-anchor="middle" fill="#666">${k}</text>`,
-      );
-    const own = rows.filter((row) => row.batch === batch);
-    // Names beside the ends of the lines, pushed apart where they would lie on each other.
-    const ends = ways
-      .map((way) => ({
-        way,
-        points: own.flatMap(({ k, [way]: cost }) => (cost === null ? [] : [{ k, cost }])),
-      }))
-      .filter(({ points }) => points.length > 0)
-      .map(({ way, points }) => ({ way, points, end: points.at(-1)?.cost ?? 1 }))
-      .map((one) => ({ ...one, y: y(one.end) }))
-      .sort((a, b) => b.y - a.y);
-    let lowestFree = Infinity;
-    for (const end of ends) lowestFree = end.y = Math.min(end.y, lowestFree - 15);
-    for (const { way, points, end, y: label } of ends) {
-      const line = points.map(({ k, cost }) => `${x(k).toFixed(1)},${y(cost).toFixed(1)}`);
-      out.push(
-        `<polyline points="${line.join(" ")}" fill="none" stroke="${colours[way]}" stroke-width="2"/>`,
-        `<text x="${at + width + 8}" y="${(label + 4).toFixed(1)}" fill="${colours[way]}" font-weight="600">${way} ${end.toFixed(end < 10 ? 2 : 0)}×</text>`,
-      );
-    }
-  });
-  out.push("</svg>", "");
-  return out.join("\n");
+      const end = points.at(-1)?.y ?? 1;
+      return { name: `${way} ${end.toFixed(end < 10 ? 2 : 0)}×`, colour: colours[way], points };
+    }),
+  }));
+  return drawPanels(panels);
 }

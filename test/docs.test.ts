@@ -164,8 +164,8 @@ describe("commands", () => {
     for (const { file, code } of commands) expect(fault(code), `${file}: ${code}`).toBe(null);
     const options = spans.filter(({ code }) => /^--[a-z]/.test(code));
     expect(options.length).toBeGreaterThan(5);
-    // Those of the package's scripts and benchmarks count too.
-    const others = ["scripts", "bench"].flatMap((name) =>
+    // Those of the package's scripts, benchmarks and experiments count too.
+    const others = ["scripts", "bench", "experiments"].flatMap((name) =>
       readdirSync(join(root, name), { recursive: true, encoding: "utf8" })
         .filter((file) => /\.(mjs|ts)$/.test(file))
         .flatMap(

@@ -1,0 +1,122 @@
+/** What the experiments have in common: text, model, and the runs of a grid. */
+import type { Cell, Method, Result } from "../cell.ts";
+import type { Settings } from "../experiment.ts";
+import type { Lookup } from "../results.ts";
+import type { Observation } from "../tables.ts";
+
+const masc = [
+  ...["blog", "debate-transcript", "email", "essays", "face-to-face", "ficlets", "fiction", "govt-docs"],
+  ...["jokes", "journal", "letters", "movie-script", "newspaper", "non-fiction", "spam", "telephone"],
+  "twitter",
+].map((genre) => `masc-${genre}`);
+
+/** All 24. */
+const allDomains = [
+  "ethereum-eips",
+  "law-german",
+  ...masc,
+  ...["math-word-problems", "python-peps", "rust-rfcs", "shakespeare", "state-of-the-union"],
+];
+
+export const eightDomains = [
+  ...["ethereum-eips", "masc-essays", "masc-fiction", "masc-newspaper", "math-word-problems"],
+  ...["python-peps", "shakespeare", "state-of-the-union"],
+];
+
+/** Targets by the names that they have in tables. */
+export const targets = {
+  inaugural: "inaugural-addresses",
+  math: "math-word-problems-test",
+  travel: "masc-travel-guides",
+  court: "masc-court-transcript",
+  technical: "masc-technical",
+} as const;
+export type TargetName = keyof typeof targets;
+
+export const STEPS = 240;
+
+/** The cell of a method on a target; what is not said is the base model on all text of all domains. */
+export function cellOf(
+  {
+    method,
+    target,
+    seed,
+    ...rest
+  }: Pick<Cell, "method" | "seed"> & {
+    readonly target: TargetName | null;
+    readonly text?: Partial<Cell["text"]>;
+    readonly steps?: number;
+  } & Partial<Pick<Cell, "before" | "questions" | "probes">>,
+  settings: Settings,
+): Cell {
+  const { text, steps = STEPS, ...asked } = rest;
+  return {
+    text: {
+      vocabulary: 1024,
+      domains: allDomains,
+      cap: null,
+      target: target === null ? null : targets[target],
+      targetTokens: null,
+      ...text,
+    },
+    method,
+    model: { dim: 96, layers: 3, heads: 4, context: 64 },
+    steps: settings.steps ?? steps,
+    batch: 16,
+    lr: 0.003,
+    seed,
+    ...asked,
+  };
+}
+
+/** A cell with its place in the tables. */
+export interface Run {
+  /** What is compared: the method. */
+  readonly row: string;
+  readonly column: string;
+  /** What it is paired within, beside the seed: the target. */
+  readonly group: string;
+  readonly cell: Cell;
+}
+
+export function seedsOf({ seeds }: Settings): number[] {
+  return Array.from({ length: seeds }, (_, i) => i + 1);
+}
+
+/** All runs of rows × columns × targets × seeds; null leaves one out. */
+export function gridOf(
+  axes: {
+    readonly rows: readonly string[];
+    readonly columns: readonly string[];
+    readonly groups: readonly TargetName[];
+  },
+  settings: Settings,
+  make: (row: string, column: string, group: TargetName, seed: number) => Cell | null,
+): Run[] {
+  return axes.rows.flatMap((row) =>
+    axes.columns.flatMap((column) =>
+      axes.groups.flatMap((group) =>
+        seedsOf(settings).flatMap((seed) => {
+          const cell = make(row, column, group, seed);
+          return cell === null ? [] : [{ row, column, group, cell }];
+        }),
+      ),
+    ),
+  );
+}
+
+/** A number of each result that is there. */
+export function observe(
+  runs: readonly Run[],
+  results: Lookup,
+  value: (result: Result, run: Run) => number | null | undefined,
+): Observation[] {
+  return runs.flatMap((run) => {
+    const result = results(run.cell);
+    const found = result === undefined ? null : value(result, run);
+    const { row, column, group } = run;
+    return typeof found === "number" ? [{ row, column, group, seed: run.cell.seed, value: found }] : [];
+  });
+}
+
+export const namesOf = (by: Readonly<Record<string, Method>>): string[] => Object.keys(by);

@@ -1,0 +1,93 @@
+import { drawPanels, logAxis } from "../../examples/chart.ts";
+import { predictedCost } from "../cell.ts";
+import type { Experiment, Settings } from "../experiment.ts";
+import { linesOver } from "../figures.ts";
+import { DEFAULT, methods, paperWith } from "../methods.ts";
+import type { Lookup } from "../results.ts";
+import { meansTable, type Observation } from "../tables.ts";
+import { cellOf, gridOf, type Run, seedsOf } from "./common.ts";
+
+const counts = [4, 16, 64, 256, 1024, 4096];
+const columns = counts.map((count) => count.toLocaleString("en"));
+const compared = { "DGA (paper)": paperWith({}), "DGA (default)": DEFAULT } as const;
+type Compared = keyof typeof compared;
+const rows = Object.keys(compared) as Compared[];
+/** Enough for four updates. */
+const STEPS = 40;
+
+const runsOf = (settings: Settings): Run[] =>
+  gridOf(
+    { rows: ["uniform", ...rows], columns, groups: ["inaugural"] },
+    settings,
+    (row, column, target, seed) =>
+      cellOf(
+        {
+          method: row === "uniform" ? methods.uniform : compared[row as Compared],
+          ...{ target, seed, steps: STEPS },
+          text: { cut: { by: "pieces", count: counts[columns.indexOf(column)] } },
+        },
+        settings,
+      ),
+  );
+
+/** CPU time of the steps over that of plain steps on the same domains, and what is predicted. */
+function ratios(settings: Settings, results: Lookup): Observation[] {
+  const runs = runsOf(settings);
+  return runs.flatMap((run) => {
+    const { row, column, group, cell } = run;
+    const plain = runs.find(
+      (other) => other.row === "uniform" && other.column === column && other.cell.seed === cell.seed,
+    );
+    const [own, base] = [results(cell), plain === undefined ? undefined : results(plain.cell)];
+    if (row === "uniform" || own === undefined || base === undefined) return [];
+    return [{ row, column, group, seed: cell.seed, value: own.cpuSeconds / base.cpuSeconds }];
+  });
+}
+
+function predicted(settings: Settings): Observation[] {
+  return runsOf(settings)
+    .filter(({ row, cell }) => row !== "uniform" && cell.seed === seedsOf(settings)[0])
+    .map(({ row, column, group, cell }) => ({
+      row: `${row}, predicted`,
+      ...{ column, group, seed: cell.seed },
+      value: predictedCost(cell, cell.text.cut?.count ?? cell.text.domains.length),
+    }));
+}
+
+export const cost: Experiment = {
+  name: "cost",
+  title: "What it costs",
+  about: `CPU time of training steps with all that a rule measures, over that of plain steps, with all text cut into 4 to 4,096 domains; ${STEPS} steps on one thread. Predicted is the number of windows that pass through the model, and 4 % for inner products in the step.`,
+  cells: (settings) => runsOf(settings).map(({ cell }) => cell),
+  report(settings, results) {
+    const all = [...ratios(settings, results), ...predicted(settings)];
+    const shown = rows.flatMap((row) => [row, `${row}, predicted`]);
+    const highest = Math.max(2, ...all.map(({ value }) => value));
+    const powers = Array.from({ length: Math.ceil(Math.log2(highest)) + 1 }, (_, i) => 2 ** i);
+    return {
+      markdown: [
+        "Time over plain training:",
+        meansTable(all, { rows: shown, columns, corner: "domains", digits: 2 }),
+      ].join("\n\n"),
+      figures: [
+        {
+          name: "cost",
+          caption: "CPU time of training steps over plain ones, against the number of domains",
+          svg: drawPanels([
+            {
+              title: "What the alignments of k domains cost",
+              ...{ xLabel: "domains", yLabel: "CPU time over plain training" },
+              x: logAxis(counts),
+              y: logAxis(powers, (value) => `${value}×`),
+              series: linesOver(
+                all,
+                shown,
+                columns.map((name, i) => ({ name, x: counts[i] })),
+              ).map((one) => ({ ...one, mark: rows.some((row) => row === one.name) ? "dots" : "line" })),
+            },
+          ]),
+        },
+      ],
+    };
+  },
+};

@@ -1,0 +1,105 @@
+import { drawPanels, nameAxis } from "../../examples/chart.ts";
+import type { Experiment, Settings } from "../experiment.ts";
+import { axisOf, curvesPanel, linesOver, weightsPanel } from "../figures.ts";
+import { type MethodName, methods } from "../methods.ts";
+import { differencesTable, meansTable } from "../tables.ts";
+import { cellOf, eightDomains, gridOf, namesOf, observe, type Run, type TargetName } from "./common.ts";
+
+const caps: Readonly<Record<string, number | null>> = {
+  "6,000": 6_000,
+  "30,000": 30_000,
+  "100,000": 100_000,
+  "all tokens": null,
+};
+const columns = Object.keys(caps);
+const groups: readonly TargetName[] = ["inaugural", "travel"];
+const rows = namesOf(methods);
+/** Lines in the figures: eleven would hide each other. */
+const drawn: readonly MethodName[] = [
+  ...(["uniform", "importance sampling", "importance sampling, cap"] as const),
+  ...(["DGA (paper)", "DGA (default)"] as const),
+];
+
+const runsOf = (settings: Settings): Run[] =>
+  gridOf({ rows, columns, groups }, settings, (row, column, target, seed) =>
+    cellOf(
+      {
+        method: methods[row as MethodName],
+        ...{ target, seed },
+        text: { domains: eightDomains, cap: caps[column], targetTokens: 20_000 },
+      },
+      settings,
+    ),
+  );
+
+export const fewTokens: Experiment = {
+  name: "few-tokens",
+  title: "Few generic tokens",
+  about:
+    "Eight domains of which each has at most 6,000, 30,000 or 100,000 training tokens, or all that there are; 20,000 tokens of the target; a run of 245,760 tokens. The paper's figures 1, 3 and 5: importance sampling repeats the few tokens of the domains that it takes, and memorises them.",
+  cells: (settings) => runsOf(settings).map(({ cell }) => cell),
+  report(settings, results) {
+    const runs = runsOf(settings);
+    const losses = observe(runs, results, ({ loss }) => loss);
+    const epochs = observe(runs, results, (result, { group }) =>
+      group === groups[0] ? result.epochs : null,
+    );
+    const byTarget = groups.map((group) => losses.filter((o) => o.group === group));
+    const corner = "tokens a domain, at most";
+    const places = columns.map((name, x) => ({ name, x }));
+    const fewest = (group: string): Run[] =>
+      runs.filter((run) => run.group === group && run.column === columns[0]);
+    const weightsOf = (row: MethodName, column: string): Run | undefined =>
+      runs.find((run) => run.group === groups[0] && run.row === row && run.column === column);
+    return {
+      markdown: [
+        ...groups.flatMap((group, g) => [
+          `Loss on held-out text of the target (${group}), nats a token:`,
+          meansTable(byTarget[g], { rows, columns, corner }),
+        ]),
+        "The default less each of the others, over both targets, paired by target and seed; negative is better:",
+        differencesTable(losses, { of: "DGA (default)", rows, columns, corner }),
+        `Epochs of the domain that was repeated most (${groups[0]}):`,
+        meansTable(epochs, { rows, columns, corner, digits: 1 }),
+      ].join("\n\n"),
+      figures: [
+        {
+          name: "few-tokens",
+          caption: "Loss on the target at the end against the tokens that a domain has at most",
+          svg: drawPanels(
+            groups.map((group, g) => {
+              const series = linesOver(byTarget[g], drawn, places);
+              return {
+                title: `Target: ${group}`,
+                ...{ xLabel: corner, yLabel: "loss on the target, nats a token" },
+                ...{ x: nameAxis(columns), y: axisOf(series), series },
+              };
+            }),
+          ),
+        },
+        {
+          name: "few-tokens-curves",
+          caption: "Loss on the target over training where a domain has 6,000 tokens",
+          svg: drawPanels(
+            groups.map((group) =>
+              curvesPanel(
+                fewest(group).filter(({ row }) => drawn.some((name) => name === row)),
+                results,
+                `Target: ${group}, 6,000 tokens a domain`,
+              ),
+            ),
+          ),
+        },
+        {
+          name: "few-tokens-weights",
+          caption: "Weights of the default with 6,000 tokens a domain and with all, and of the paper's",
+          svg: drawPanels([
+            weightsPanel(weightsOf("DGA (default)", "6,000"), results, "Default, 6,000 tokens a domain"),
+            weightsPanel(weightsOf("DGA (default)", "all tokens"), results, "Default, all tokens"),
+            weightsPanel(weightsOf("DGA (paper)", "all tokens"), results, "Paper, all tokens"),
+          ]),
+        },
+      ],
+    };
+  },
+};

@@ -1,0 +1,75 @@
+import { drawPanels } from "../../examples/chart.ts";
+import type { CombinatorOptions } from "gradmix/dga";
+import type { Method, Result } from "../cell.ts";
+import type { Experiment, Settings } from "../experiment.ts";
+import { dotsPanel } from "../figures.ts";
+import { DEFAULT, methods, paperWith } from "../methods.ts";
+import { ALL, differencesTable, meansTable } from "../tables.ts";
+import { cellOf, gridOf, namesOf, observe, type Run, STEPS, type TargetName } from "./common.ts";
+
+const groups: readonly TargetName[] = ["inaugural", "math", "travel"];
+const floor = (method: Method): Method => ({
+  ...method,
+  combinators: [...(method.combinators ?? []), { name: "floor", least: 0.01 } satisfies CombinatorOptions],
+});
+const compared: Readonly<Record<string, Method>> = {
+  uniform: methods.uniform,
+  "importance sampling": methods["importance sampling"],
+  "importance sampling, floor": floor(methods["importance sampling"]),
+  "DGA (paper)": paperWith({}),
+  "DGA (paper), floor": floor(paperWith({})),
+  "DGA (default)": DEFAULT,
+  "DGA (default), floor": floor(DEFAULT),
+};
+const rows = namesOf(compared);
+
+const runsOf = (settings: Settings): Run[] =>
+  gridOf({ rows, columns: [ALL], groups }, settings, (row, _column, target, seed) =>
+    cellOf({ method: compared[row], target, seed, before: settings.steps ?? STEPS }, settings),
+  ).map((run) => ({ ...run, column: run.group }));
+
+const outside = ({ before, outside }: Result): number | null =>
+  before === null ? null : outside - before.outside;
+const inside = ({ before, loss }: Result): number | null =>
+  before === null || before.loss === null || loss === null ? null : loss - before.loss;
+
+export const forgetting: Experiment = {
+  name: "forgetting",
+  title: "What is forgotten",
+  about: `A model trained for ${STEPS} steps with uniform weights goes on for as many with each method. By how much its loss changes on the target, and outside: the mean over held-out text of all 24 domains. A floor keeps at least 0.01 of the weight on each domain.`,
+  cells: (settings) => runsOf(settings).map(({ cell }) => cell),
+  report(settings, results) {
+    const runs = runsOf(settings);
+    const [onTarget, elsewhere] = [observe(runs, results, inside), observe(runs, results, outside)];
+    const axes = { rows, columns: groups, corner: "target" };
+    const versus = { ...axes, columns: [...groups, ALL], of: "DGA (default)" };
+    return {
+      markdown: [
+        "Change of the loss on the target, nats a token:",
+        meansTable(onTarget, axes),
+        "Change of the loss outside; positive is forgotten:",
+        meansTable(elsewhere, axes),
+        "The default less each of the others, outside, paired by target and seed:",
+        differencesTable(elsewhere, versus),
+      ].join("\n\n"),
+      figures: [
+        {
+          name: "forgetting",
+          caption: "Change of the loss on the target and outside it, by target",
+          svg: drawPanels([
+            dotsPanel(
+              onTarget,
+              { rows, columns: groups },
+              { title: "On the target", xLabel: "target", yLabel: "change of the loss, nats a token" },
+            ),
+            dotsPanel(
+              elsewhere,
+              { rows, columns: groups },
+              { title: "Outside", xLabel: "target", yLabel: "change of the loss, nats a token" },
+            ),
+          ]),
+        },
+      ],
+    };
+  },
+};

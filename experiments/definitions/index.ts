@@ -1,0 +1,14 @@
+/** All experiments, in the order of the document. */
+import type { Experiment } from "../experiment.ts";
+import { continuations } from "./continuations.ts";
+import { cost } from "./cost.ts";
+import { fewTokens } from "./few-tokens.ts";
+import { forgetting } from "./forgetting.ts";
+import { granularity } from "./granularity.ts";
+import { mixtures } from "./mixtures.ts";
+import { sensitivity } from "./sensitivity.ts";
+
+export const experiments: readonly Experiment[] = [
+  ...[fewTokens, granularity, sensitivity, cost],
+  ...[forgetting, continuations, mixtures],
+];

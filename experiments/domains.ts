@@ -1,0 +1,102 @@
+/** The domains of a cell: files as they are, or all their windows cut anew, with the target's histogram over them. */
+import { GradmixError } from "gradmix";
+import { type Dataset, type TokenStream, type Windows, windowsOf } from "gradmix/data";
+import type { TokenBatch } from "gradmix/nn";
+import { createHash } from "node:crypto";
+import type { Cell } from "./cell.ts";
+import { BRANCHES, clusterOf, clustersAt, tfidf } from "./clusters.ts";
+import { histogramOf } from "./histogram.ts";
+import { clusteringOf, firstTokens, joinStreams, type Split, type Text } from "./text.ts";
+
+export interface Domains {
+  readonly names: readonly string[];
+  readonly sets: readonly Dataset<TokenBatch>[];
+  /** Tokens of each. */
+  readonly sizes: readonly number[];
+  /** Shares of a target's windows that belong to each domain. */
+  histogram(target: TokenStream): number[];
+}
+
+/** Throws `data` for a domain that the corpora do not have. */
+export function splitNamed(kind: "domains" | "targets", text: Text, name: string): Split {
+  const found = Object.hasOwn(text[kind], name) ? text[kind][name] : undefined;
+  if (found === undefined)
+    throw new GradmixError(
+      "data",
+      `the corpora have no ${kind}/${name}.jsonl.gz, which this experiment trains on; there are ${Object.keys(text[kind]).join(", ")}`,
+    );
+  return found;
+}
+
+export async function domainsOf(cell: Cell, text: Text): Promise<Domains> {
+  const { domains, cap, cut } = cell.text;
+  const time = cell.model.context;
+  const streams = domains.map((name) => firstTokens(splitNamed("domains", text, name).train, cap));
+  if (cut === undefined) {
+    const sets = streams.map((stream, i) => windowsOf(domains[i], stream, time));
+    const sizes = streams.map(({ tokens }) => tokens.length);
+    return { names: domains, sets, sizes, histogram: bigrams(sets, text) };
+  }
+  const whole = windowsOf("all", joinStreams(streams), time, { partial: "drop" });
+  return cut.by === "pieces" ? piecesOf(whole, cut.count, text) : clusters(whole, cut.count, cell.text);
+}
+
+const bigrams =
+  (domains: readonly Windows[], { vocabulary }: Text): Domains["histogram"] =>
+  (target) =>
+    histogramOf(windowsOf("target", target, domains[0].time), domains, vocabulary);
+
+function piecesOf({ stream, time, count: windows }: Windows, count: number, text: Text): Domains {
+  const sets = Array.from({ length: count }, (_, i) => {
+    const [from, to] = [i, i + 1].map((piece) => Math.floor((piece * windows) / count) * time);
+    const tokens = stream.tokens.subarray(from, to + 1);
+    return windowsOf(`piece ${i + 1}`, { tokens, documents: Float64Array.of(0, tokens.length) }, time);
+  });
+  return {
+    names: sets.map(({ name }) => name),
+    sets,
+    sizes: sets.map((set) => set.count * time),
+    histogram: bigrams(sets, text),
+  };
+}
+
+async function clusters(whole: Windows, count: number, source: Cell["text"]): Promise<Domains> {
+  const depth = Math.round(Math.log(count) / Math.log(BRANCHES));
+  const key = createHash("sha256")
+    .update(JSON.stringify([source.domains, source.cap, source.vocabulary, whole.time]))
+    .update(whole.stream.tokens)
+    .digest("hex")
+    .slice(0, 16);
+  const { root, idf } = await clusteringOf(key, () => windowTokens(whole.stream, whole.time));
+  const nodes = clustersAt(root, depth);
+  const index = new Map(nodes.map((node, i) => [node, i]));
+  return {
+    names: nodes.map((_, i) => `cluster ${i + 1}`),
+    sets: nodes.map(({ members }, i) => subset(`cluster ${i + 1}`, whole, members)),
+    sizes: nodes.map(({ members }) => members.length * whole.time),
+    histogram(target) {
+      const { rows } = tfidf(windowTokens(target, whole.time), idf);
+      const found = nodes.map(() => 0);
+      const windows = rows.offsets.length - 1;
+      for (let row = 0; row < windows; row++)
+        found[index.get(clusterOf(root, depth, rows, row)) ?? NaN] += 1 / windows;
+      return found;
+    },
+  };
+}
+
+/** The inputs of each whole window. */
+function windowTokens({ tokens }: TokenStream, time: number): (Uint16Array | Uint32Array)[] {
+  const count = Math.floor((tokens.length - 1) / time);
+  return Array.from({ length: count }, (_, w) => tokens.subarray(w * time, (w + 1) * time));
+}
+
+/** Some of the windows. */
+function subset(name: string, whole: Windows, members: Int32Array): Dataset<TokenBatch> {
+  return {
+    name,
+    count: members.length,
+    tokensOf: (index) => whole.tokensOf(members[index]),
+    batchOf: (indices) => whole.batchOf(indices.map((index) => members[index])),
+  };
+}

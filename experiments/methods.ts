@@ -1,0 +1,49 @@
+/** The methods that are compared, by the names that they have in tables. */
+import type { Method } from "./cell.ts";
+
+/** The library's default. Raise `revision` when that default changes: runs of a former one are then no longer taken for it. */
+export const DEFAULT: Method = {
+  rule: { name: "dga" },
+  alignment: { from: "step" },
+  revision: 1,
+};
+
+/** The paper's algorithm as it is printed there: raw inner products, a batch of every domain, an average with β = 0.1, from uniform weights. */
+const paper = { eta: 1, beta: 0.1, updateEvery: 10 };
+
+/** The paper's, with other constants. */
+export function paperWith(constants: Partial<typeof paper>): Method {
+  const { eta, beta, updateEvery } = { ...paper, ...constants };
+  return { rule: { name: "dga", normalise: "raw", eta, beta }, alignment: { from: "batch" }, updateEvery };
+}
+
+/** The default, with other options of its rule and other times between updates. */
+export function defaultWith({ updateEvery, ...own }: Readonly<Record<string, number>>): Method {
+  return {
+    ...DEFAULT,
+    rule: { ...DEFAULT.rule, ...own },
+    ...(updateEvery === undefined ? {} : { updateEvery }),
+  };
+}
+
+const importanceSampling: Method = { rule: { name: "importanceSampling", histogram: "histogram" } };
+
+export const methods = {
+  uniform: { rule: { name: "uniform" } },
+  proportional: { rule: { name: "temperature", exponent: 1, sizes: "sizes" } },
+  "importance sampling": importanceSampling,
+  "importance sampling, cap": {
+    ...importanceSampling,
+    combinators: [{ name: "repetitionCap", repetitions: 8 }],
+  },
+  "DGA (default)": DEFAULT,
+  "DGA (paper)": paperWith({}),
+  "DGA (paper), no average": paperWith({ beta: 1 }),
+  // The authors' η of 0.01 is for an update every step; with one every 10 steps ten times as much moves as far.
+  DoGE: { rule: { name: "doge", towards: "target", eta: 0.1 }, updateEvery: 10 },
+  "GRAPE, one target": { rule: { name: "grape", targets: ["target"] }, updateEvery: 10 },
+  "R&B": { rule: { name: "rnb", target: "histogram" }, updateEvery: 10 },
+  ODM: { rule: { name: "odm" }, updateEvery: 10 },
+} satisfies Record<string, Method>;
+
+export type MethodName = keyof typeof methods;

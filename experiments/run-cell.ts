@@ -1,0 +1,209 @@
+/** Runs a cell. */
+import { GradmixError } from "gradmix";
+import { evaluationWindows, type TokenStream, windowsOf } from "gradmix/data";
+import {
+  type Bases,
+  combine,
+  createBases,
+  createMixer,
+  createRule,
+  createTrainer,
+  type Mixer,
+  type RuleOptions,
+  type Trainer,
+} from "gradmix/dga";
+import { createGPT, createSchedule, type GPT } from "gradmix/nn";
+import type { Cell, Result } from "./cell.ts";
+import { type Domains, domainsOf, splitNamed } from "./domains.ts";
+import { accuracyOf, questionsOf } from "./questions.ts";
+import { mean } from "./statistics.ts";
+import { firstTokens, type Text } from "./text.ts";
+
+/** Tokens of held-out text: of the target for a point of the curve and in the end, of each domain, and of a probed target. */
+const evaluated = { curve: 4096, end: 16384, domain: 1024, probe: 8192 };
+const POINTS = 8;
+/** Of more domains than the first number only the last weights are kept, of more than the second none. */
+const FEW = [8, 32] as const;
+const WARMUP = 20;
+
+/** What the two trainings of a cell share. */
+interface Parts {
+  readonly cell: Cell;
+  readonly text: Text;
+  readonly domains: Domains;
+  /** Training text of the target. */
+  readonly target: TokenStream | null;
+  readonly model: GPT;
+}
+
+/** The backend is the one that `init` chose. */
+export async function runCell(cell: Cell, text: Text): Promise<Result> {
+  const domains = await domainsOf(cell, text);
+  const { target: name, targetTokens } = cell.text;
+  const target = name === null ? null : firstTokens(splitNamed("targets", text, name).train, targetTokens);
+  const model = createGPT({ vocabSize: text.vocabulary, ...cell.model }, { seed: cell.seed });
+  const parts: Parts = { cell, text, domains, target, model };
+  try {
+    const before = cell.before === undefined ? null : await trainBefore(parts, cell.before);
+    const trainer = trainerOf(parts, mixerOf(parts), cell.steps);
+    try {
+      const trained = await train(parts, trainer);
+      return {
+        domains: domains.names.length,
+        loss: await targetLoss(parts, trainer, evaluated.end),
+        ...trained,
+        epochs: round(Math.max(...domains.names.map((_, i) => trainer.seen(i).epochs))),
+        outside: await outsideLoss(parts, trainer),
+        before,
+        accuracy: await accuracies(parts),
+        probes: await probe(parts, trainer),
+        tokens: trainer.tokens,
+      };
+    } finally {
+      trainer.dispose();
+    }
+  } finally {
+    model.dispose();
+  }
+}
+
+/** Some steps with uniform weights, and the losses after them. */
+async function trainBefore(parts: Parts, steps: number): Promise<Result["before"]> {
+  const mixer = createMixer({ domains: parts.domains.names, rule: { name: "uniform" } });
+  const trainer = trainerOf(parts, { mixer, bases: undefined }, steps);
+  try {
+    for (let step = 0; step < steps; step++) await trainer.step();
+    return {
+      loss: await targetLoss(parts, trainer, evaluated.end),
+      outside: await outsideLoss(parts, trainer),
+    };
+  } finally {
+    trainer.dispose();
+  }
+}
+
+/** All steps, with the loss and the weights now and then. */
+async function train(
+  parts: Parts,
+  trainer: Trainer,
+): Promise<Pick<Result, "curve" | "weights" | "cpuSeconds">> {
+  const { steps } = parts.cell;
+  const curve: { step: number; loss: number }[] = [];
+  const weights = [{ step: 0, weights: rounded(trainer.weights().domains.final) }];
+  const every = Math.ceil(steps / POINTS);
+  let microseconds = 0;
+  for (let step = 1; step <= steps; step++) {
+    const start = process.cpuUsage();
+    await trainer.step();
+    const { user, system } = process.cpuUsage(start);
+    microseconds += user + system;
+    if (step % every !== 0 && step !== steps) continue;
+    weights.push({ step, weights: rounded(trainer.weights().domains.final) });
+    const loss = await targetLoss(parts, trainer, evaluated.curve);
+    if (loss !== null) curve.push({ step, loss });
+  }
+  const { length } = parts.domains.names;
+  const kept = length <= FEW[0] ? weights : length <= FEW[1] ? weights.slice(-1) : null;
+  return { curve, weights: kept, cpuSeconds: round(microseconds / 1e6) };
+}
+
+interface Mixing {
+  readonly mixer: Mixer;
+  readonly bases: Bases | undefined;
+}
+
+function trainerOf(
+  { cell, domains, target, model }: Parts,
+  { mixer, bases }: Mixing,
+  steps: number,
+): Trainer {
+  const { batch, lr, seed, method } = cell;
+  const windows = target === null ? null : windowsOf("target", target, cell.model.context);
+  return createTrainer({
+    ...{ model, mixer, batch, seed },
+    domains: domains.sets,
+    target: windows,
+    schedule: createSchedule({ name: "cosine", lr, steps, warmup: Math.min(WARMUP, steps >> 1) }),
+    ...(windows === null ? {} : { targets: new Map([["target", windows]]) }),
+    ...(method.alignment === undefined ? {} : { alignment: method.alignment }),
+    ...(bases === undefined ? {} : { bases }),
+  });
+}
+
+const round = (value: number): number => Number(value.toFixed(4));
+const rounded = (weights: ArrayLike<number>): number[] => Array.from(weights, round);
+
+/** The mixer of the cell's method, and its bases. Throws `config` for a rule that the package does not have. */
+function mixerOf({ cell, text, domains, target }: Parts): Mixing {
+  const { method, steps, batch, model } = cell;
+  const bases = method.bases === undefined ? undefined : basesOf(method.bases, domains, text);
+  const given = { ...method.rule, ...placed(method.rule, domains, target) };
+  // The package checks the options by name, as it does those of a configuration file.
+  const rule = combine(createRule(given as RuleOptions), method.combinators ?? [], {
+    sizes: domains.sizes,
+    tokens: steps * batch * model.context,
+  });
+  const { updateEvery } = method;
+  const names = bases?.names ?? domains.names;
+  const mixer = createMixer({ domains: names, rule, ...(updateEvery === undefined ? {} : { updateEvery }) });
+  return { mixer, bases };
+}
+
+/** Numbers in place of "histogram" and "sizes". */
+function placed(
+  rule: Cell["method"]["rule"],
+  domains: Domains,
+  target: TokenStream | null,
+): Record<string, readonly number[]> {
+  const numbers: Record<string, readonly number[]> = {};
+  for (const [name, value] of Object.entries(rule)) {
+    if (value === "sizes") numbers[name] = domains.sizes;
+    if (value !== "histogram") continue;
+    if (target === null) throw new GradmixError("config", `${rule.name}: a histogram needs a target`);
+    numbers[name] = domains.histogram(target);
+  }
+  return numbers;
+}
+
+function basesOf(targets: readonly string[], domains: Domains, text: Text): Bases {
+  const histograms = targets.map(
+    (name) => [name, domains.histogram(splitNamed("targets", text, name).train)] as const,
+  );
+  const rows = new Map<string, readonly number[]>([...histograms, ["all text", domains.sizes]]);
+  return createBases(rows, domains.names, { counts: true });
+}
+
+async function targetLoss({ cell, text }: Parts, trainer: Trainer, tokens: number): Promise<number | null> {
+  const { target } = cell.text;
+  return target === null ? null : lossOn(cell, trainer, splitNamed("targets", text, target).heldOut, tokens);
+}
+
+/** Mean over the cell's domains, as they are in the corpora. */
+async function outsideLoss({ cell, text }: Parts, trainer: Trainer): Promise<number> {
+  const losses: number[] = [];
+  for (const name of cell.text.domains)
+    losses.push(await lossOn(cell, trainer, splitNamed("domains", text, name).heldOut, evaluated.domain));
+  return round(mean(losses));
+}
+
+async function probe({ cell, text }: Parts, trainer: Trainer): Promise<Result["probes"]> {
+  if (cell.probes === undefined) return null;
+  const losses: Record<string, number> = {};
+  for (const name of cell.probes)
+    losses[name] = await lossOn(cell, trainer, splitNamed("targets", text, name).train, evaluated.probe);
+  return losses;
+}
+
+async function lossOn(cell: Cell, trainer: Trainer, stream: TokenStream, tokens: number): Promise<number> {
+  const windows = evaluationWindows("text", stream, cell.model.context);
+  if (windows === null) throw new GradmixError("data", "a text to evaluate on is a single token");
+  return round(await trainer.evaluate(windows, tokens));
+}
+
+async function accuracies({ cell, text, model }: Parts): Promise<Result["accuracy"]> {
+  const { questions, text: own } = cell;
+  if (questions === undefined || own.target === null) return null;
+  const { heldOut } = splitNamed("targets", text, own.target);
+  const others = own.domains.map((name) => splitNamed("domains", text, name).heldOut);
+  return accuracyOf(model, questionsOf(heldOut, others, cell.model.context, questions));
+}

@@ -1,0 +1,151 @@
+/** Means with their intervals, and a regression: pure functions of numbers. */
+
+export function mean(values: readonly number[]): number {
+  return values.reduce((sum, value) => sum + value, 0) / values.length;
+}
+
+/** With n − 1 below; NaN for fewer than two. */
+export function variance(values: readonly number[]): number {
+  const centre = mean(values);
+  return values.length < 2
+    ? NaN
+    : values.reduce((sum, value) => sum + (value - centre) ** 2, 0) / (values.length - 1);
+}
+
+/** A mean and half the width of its 95 % interval; the half is null where one value tells none. */
+export interface Interval {
+  readonly mean: number;
+  readonly half: number | null;
+  readonly count: number;
+}
+
+/** Student's interval for the mean of independent normal numbers. */
+export function interval(values: readonly number[]): Interval {
+  const n = values.length;
+  const half = n < 2 ? null : studentQuantile(0.975, n - 1) * Math.sqrt(variance(values) / n);
+  return { mean: mean(values), half, count: n };
+}
+
+/** The x below which Student's t with that many degrees of freedom lies with probability p, ½ ≤ p < 1. To 1e-10. */
+export function studentQuantile(p: number, freedom: number): number {
+  // P(T > x) = ½·I_{ν/(ν+x²)}(ν/2, ½), which falls with x.
+  const above = (x: number): number => incompleteBeta(freedom / (freedom + x * x), freedom / 2, 0.5) / 2;
+  let [low, high] = [0, 1];
+  while (above(high) > 1 - p) high *= 2;
+  for (let i = 0; i < 200 && high - low > 1e-12 * high; i++) {
+    const middle = (low + high) / 2;
+    if (above(middle) > 1 - p) low = middle;
+    else high = middle;
+  }
+  return (low + high) / 2;
+}
+
+/** I_x(a, b), the regularised incomplete beta function, by Lentz's continued fraction (Numerical Recipes 6.4). */
+function incompleteBeta(x: number, a: number, b: number): number {
+  if (x <= 0) return 0;
+  if (x >= 1) return 1;
+  // The fraction converges fast below (a + 1)/(a + b + 2).
+  if (x > (a + 1) / (a + b + 2)) return 1 - incompleteBeta(1 - x, b, a);
+  const tiny = 1e-300;
+  const away = (value: number): number => (Math.abs(value) < tiny ? tiny : value);
+  let c = 1;
+  let d = 1 / away(1 - ((a + b) * x) / (a + 1));
+  let fraction = d;
+  for (let m = 1; m < 1000; m++) {
+    for (const term of [
+      (m * (b - m) * x) / ((a + 2 * m - 1) * (a + 2 * m)),
+      (-(a + m) * (a + b + m) * x) / ((a + 2 * m) * (a + 2 * m + 1)),
+    ]) {
+      d = 1 / away(1 + term * d);
+      c = away(1 + term / c);
+      fraction *= c * d;
+    }
+    if (Math.abs(c * d - 1) < 1e-15) break;
+  }
+  const front = logGamma(a + b) - logGamma(a) - logGamma(b) + a * Math.log(x) + b * Math.log1p(-x);
+  return (Math.exp(front) * fraction) / a;
+}
+
+/** ln Γ(x) for x > 0: Stirling's series, after the recurrence has brought x above 10. */
+function logGamma(x: number): number {
+  let shift = 0;
+  while (x < 10) shift -= Math.log(x++);
+  const square = 1 / (x * x);
+  const series =
+    (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square * (1 / 1680 - square / 1188)))) / x;
+  return shift + (x - 0.5) * Math.log(x) - x + 0.5 * Math.log(2 * Math.PI) + series;
+}
+
+export interface Linear {
+  readonly intercept: number;
+  readonly slopes: readonly number[];
+}
+
+export function predict({ intercept, slopes }: Linear, x: readonly number[]): number {
+  return slopes.reduce((sum, slope, j) => sum + slope * x[j], intercept);
+}
+
+/** Least squares with penalty·|slopes|² added; the intercept is free. */
+export function ridge(rows: readonly (readonly number[])[], y: readonly number[], penalty: number): Linear {
+  const width = rows[0].length;
+  const centres = Array.from({ length: width }, (_, j) => mean(rows.map((row) => row[j])));
+  const x = rows.map((row) => row.map((value, j) => value - centres[j]));
+  const middle = mean(y);
+  // Normal equations, which the penalty makes positive definite.
+  const matrix = Array.from({ length: width }, (_, i) =>
+    Array.from(
+      { length: width },
+      (_, j) => x.reduce((sum, row) => sum + row[i] * row[j], 0) + (i === j ? penalty : 0),
+    ),
+  );
+  const right = Array.from({ length: width }, (_, i) =>
+    x.reduce((sum, row, r) => sum + row[i] * (y[r] - middle), 0),
+  );
+  const slopes = solve(matrix, right);
+  return { intercept: middle - slopes.reduce((sum, slope, j) => sum + slope * centres[j], 0), slopes };
+}
+
+/** The penalty, of those given, whose ridge regression predicts each row best from the others. */
+export function bestRidge(
+  rows: readonly (readonly number[])[],
+  y: readonly number[],
+  penalties: readonly number[],
+): Linear {
+  const error = (penalty: number): number =>
+    mean(
+      rows.map((row, out) => {
+        const kept = rows.filter((_, r) => r !== out);
+        const own = ridge(
+          kept,
+          y.filter((_, r) => r !== out),
+          penalty,
+        );
+        return (predict(own, row) - y[out]) ** 2;
+      }),
+    );
+  const scored = penalties.map((penalty) => ({ penalty, error: error(penalty) }));
+  const best = scored.reduce((a, b) => (b.error < a.error ? b : a));
+  return ridge(rows, y, best.penalty);
+}
+
+/** A x = b for a symmetric positive definite A, by Cholesky. */
+function solve(a: readonly (readonly number[])[], b: readonly number[]): number[] {
+  const n = b.length;
+  const l = Array.from({ length: n }, () => new Array<number>(n).fill(0));
+  for (let i = 0; i < n; i++)
+    for (let j = 0; j <= i; j++) {
+      let sum = a[i][j];
+      for (let m = 0; m < j; m++) sum -= l[i][m] * l[j][m];
+      l[i][j] = i === j ? Math.sqrt(sum) : sum / l[j][j];
+    }
+  const y = [...b];
+  for (let i = 0; i < n; i++) {
+    for (let m = 0; m < i; m++) y[i] -= l[i][m] * y[m];
+    y[i] /= l[i][i];
+  }
+  for (let i = n - 1; i >= 0; i--) {
+    for (let m = i + 1; m < n; m++) y[i] -= l[m][i] * y[m];
+    y[i] /= l[i][i];
+  }
+  return y;
+}

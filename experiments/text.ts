@@ -1,0 +1,150 @@
+/**
+ * The corpora as tokens. A folder holds `domains/NAME.jsonl.gz` and `targets/NAME.jsonl.gz`, a document a line, `{"text": "…"}`. What was made of them is kept in
+ * `.cache/experiments`, named by a hash of the files, so that it is made once.
+ */
+import { createHash } from "node:crypto";
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import v8 from "node:v8";
+import { GradmixError } from "gradmix";
+import { buildCorpus, readDocuments, type TokenStream, trainBpe } from "gradmix/data";
+import { clusterTree, type Idf, type Node, tfidf } from "./clusters.ts";
+
+/** Held-out shares, and the seed that decides which documents: the same in all runs. */
+const split = { domains: 0.1, targets: 0.3, seed: 1 };
+/** Characters that the tokenizer learns from, evenly from all domains. */
+const LEARNT = 8e6;
+const TREE_DEPTH = 4;
+
+export interface Split {
+  readonly train: TokenStream;
+  readonly heldOut: TokenStream;
+}
+
+export interface Text {
+  /** Of the tokens that there are, including the end of text. */
+  readonly vocabulary: number;
+  readonly domains: Readonly<Record<string, Split>>;
+  readonly targets: Readonly<Record<string, Split>>;
+}
+
+/** Clusters of the windows of some domains' training text, one domain after another. */
+export interface Clustering {
+  readonly idf: Idf;
+  readonly root: Node;
+}
+
+export interface Corpora {
+  readonly folder: string;
+  /** A hash of the files. */
+  readonly hash: string;
+  readonly domains: readonly string[];
+  readonly targets: readonly string[];
+}
+
+const ENDING = ".jsonl.gz";
+const CACHE = ".cache/experiments";
+
+/** What a folder holds. Throws `data` when it is none of corpora. */
+export function findCorpora(folder: string): Corpora {
+  const hash = createHash("sha256");
+  const namesIn = (kind: "domains" | "targets"): string[] => {
+    const found = existsSync(join(folder, kind))
+      ? readdirSync(join(folder, kind)).filter((file) => file.endsWith(ENDING))
+      : [];
+    if (found.length === 0)
+      throw new GradmixError(
+        "data",
+        `${folder}: it has no ${kind}/*${ENDING}; give a folder that has with --corpora, or GRADMIX_CORPORA`,
+      );
+    const names = found.map((file) => file.slice(0, -ENDING.length)).sort();
+    for (const name of names)
+      hash.update(`${kind}/${name}\n`).update(readFileSync(fileOf(folder, kind, name)));
+    return names;
+  };
+  const [domains, targets] = [namesIn("domains"), namesIn("targets")];
+  return { folder, domains, targets, hash: hash.digest("hex").slice(0, 16) };
+}
+
+const fileOf = (folder: string, kind: "domains" | "targets", name: string): string =>
+  join(folder, kind, name + ENDING);
+
+/** The tokens, learnt and encoded the first time. */
+export async function textOf(corpora: Corpora, vocabulary: number): Promise<Text> {
+  return cached(`tokens-${vocabulary}-${corpora.hash}`, () => encode(corpora, vocabulary));
+}
+
+async function encode({ folder, ...names }: Corpora, vocabulary: number): Promise<Text> {
+  async function* sample(): AsyncGenerator<string> {
+    for (const name of names.domains) {
+      let left = LEARNT / names.domains.length;
+      for await (const { text } of readDocuments([fileOf(folder, "domains", name)])) {
+        if (left <= 0) break;
+        yield text.slice(0, left);
+        left -= text.length;
+      }
+    }
+  }
+  const tokenizer = await trainBpe(sample(), { vocabSize: vocabulary });
+  const streams = async (kind: "domains" | "targets"): Promise<Record<string, Split>> => {
+    const out: Record<string, Split> = {};
+    for (const name of names[kind]) {
+      const file = fileOf(folder, kind, name);
+      const options = { heldOut: split[kind], seed: split.seed };
+      const { train, heldOut } = await buildCorpus(name, readDocuments([file]), tokenizer, options);
+      if (heldOut === null) throw new GradmixError("data", `${file}: nothing of it was held out`);
+      out[name] = { train, heldOut };
+    }
+    return out;
+  };
+  return {
+    vocabulary: tokenizer.vocabSize,
+    domains: await streams("domains"),
+    targets: await streams("targets"),
+  };
+}
+
+/** The clusters of the windows of `stream`; `key` is a name for it. */
+export async function clusteringOf(
+  key: string,
+  windows: () => readonly ArrayLike<number>[],
+): Promise<Clustering> {
+  return cached(`clusters-${key}`, () => {
+    const { rows, idf } = tfidf(windows());
+    return { idf, root: clusterTree(rows, TREE_DEPTH, split.seed) };
+  });
+}
+
+/** What `make` gives, from the cache when it is there. Written beside and renamed, so that it is whole or not there. */
+async function cached<T>(name: string, make: () => T | Promise<T>): Promise<T> {
+  const file = join(CACHE, `${name}.bin`);
+  if (existsSync(file)) return v8.deserialize(readFileSync(file)) as T;
+  const made = await make();
+  mkdirSync(CACHE, { recursive: true });
+  writeFileSync(`${file}.${process.pid}`, v8.serialize(made));
+  renameSync(`${file}.${process.pid}`, file);
+  return made;
+}
+
+/** The first `most` tokens of a stream. */
+export function firstTokens(stream: TokenStream, most: number | null): TokenStream {
+  const { tokens, documents } = stream;
+  if (most === null || most >= tokens.length) return stream;
+  return {
+    tokens: tokens.slice(0, most),
+    documents: Float64Array.from([...documents.filter((start) => start < most), most]),
+  };
+}
+
+/** Streams one after another. */
+export function joinStreams(streams: readonly TokenStream[]): TokenStream {
+  const tokens = new Uint16Array(streams.reduce((sum, stream) => sum + stream.tokens.length, 0));
+  const documents: number[] = [0];
+  let at = 0;
+  for (const stream of streams) {
+    tokens.set(stream.tokens, at);
+    for (const start of stream.documents.slice(1)) documents.push(at + start);
+    at += stream.tokens.length;
+  }
+  return { tokens, documents: Float64Array.from(documents) };
+}
