@@ -189,13 +189,17 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
   }
   if (mixing.histogram !== null && mixing.bases === null)
     checkNames(mixing.histogram, domains, label("mixing.histogram"));
-  if (alignment.from === "step" && alignment.estimator !== "segmented")
+  if (alignment.from === "step" && alignment.estimator !== null && alignment.estimator !== "segmented")
     throw wrong(
       `${label("alignment.estimator")}: --align-from step works with segmented only, not ${alignment.estimator}`,
     );
-  if (alignment.estimator === "forward" && mixing.rule === "dga" && mixing.normalise !== "raw")
+  if (
+    alignment.estimator === "forward" &&
+    mixing.rule === "dga" &&
+    !["raw", "tracked", null].includes(mixing.normalise)
+  )
     throw wrong(
-      `${label("alignment.estimator")}: forward does not see the gradient norms that --normalise ${mixing.normalise ?? "cosine"} needs; choose raw`,
+      `${label("alignment.estimator")}: forward does not see the gradient norms that --normalise ${mixing.normalise} needs; choose tracked or raw`,
     );
   if (
     (run.backend === "webgpu" || run.backend === "reference") &&

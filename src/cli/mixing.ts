@@ -8,14 +8,16 @@ import { checkFit, planOf } from "../dga/plan.ts";
 import type { Rule } from "../dga/rule.ts";
 import { createRule, type RuleName, type RuleOptions } from "../dga/rules/index.ts";
 import { GradmixError } from "../errors.ts";
-import type { AlignmentConfig, MixingConfig, TrainConfig } from "./train-config.ts";
+import { paper } from "../dga/rules/dga.ts";
+import type { AlignmentOptions } from "../dga/trainer-options.ts";
+import type { MixingConfig, TrainConfig } from "./train-config.ts";
 import { reason } from "../node/system-errors.ts";
 
 export interface MixingPlan {
   /** The domains, in the order of the weights. */
   readonly names: readonly string[];
   readonly bases: Bases | null;
-  readonly alignment: AlignmentConfig;
+  readonly alignment: AlignmentOptions;
   /** Folder of the run whose model gives the reference losses. */
   readonly reference: string | null;
   readonly ruleName: RuleName;
@@ -41,9 +43,11 @@ export interface ReadFacts {
 
 /** `tokens` are those of the whole run. Throws `config` for what does not go together, `data` for bases that are malformed. */
 export function planMixing(
-  { mixing, alignment, data }: Pick<TrainConfig, "mixing" | "alignment" | "data">,
+  config: Pick<TrainConfig, "mixing" | "alignment" | "data">,
   tokens: number,
 ): MixingPlan {
+  const { data } = config;
+  const { mixing, alignment } = presetOf(config);
   const names = [...data.domains.keys()];
   const bases = readBases(mixing.bases, names);
   let countsTokens = false;
@@ -101,6 +105,26 @@ export function planMixing(
   };
 }
 
+/** The published algorithm, for what was not given; null stands for what was not given to the command, and is left out for the library. */
+function presetOf({ mixing, alignment }: Pick<TrainConfig, "mixing" | "alignment">): {
+  mixing: MixingConfig;
+  alignment: AlignmentOptions;
+} {
+  const given = Object.fromEntries(Object.entries(alignment).filter(([, value]) => value !== null));
+  if (mixing.preset === null) return { mixing, alignment: given };
+  const { normalise = null, beta = null, eta = null } = paper();
+  return {
+    mixing: {
+      ...mixing,
+      prior: "uniform",
+      normalise: mixing.normalise ?? normalise,
+      beta: mixing.beta ?? beta,
+      eta: mixing.eta ?? eta,
+    },
+    alignment: { from: "batch", ...given },
+  };
+}
+
 /** Which of the common options of `MixingConfig` a rule takes, and under what name. */
 const common: {
   readonly [K in RuleName]: Partial<
@@ -111,7 +135,14 @@ const common: {
   static: { weights: "weights" },
   temperature: {},
   importanceSampling: { histogram: "histogram" },
-  dga: { eta: "eta", beta: "beta", normalise: "normalise", floor: "floor", weights: "start" },
+  dga: {
+    eta: "eta",
+    beta: "beta",
+    normalise: "normalise",
+    floor: "floor",
+    weights: "start",
+    histogram: "prior",
+  },
   doge: { eta: "eta", weights: "start" },
   grape: { eta: "eta", beta: "beta", normalise: "normalise", weights: "start" },
   rnb: {},
@@ -126,13 +157,16 @@ export function ruleTakes(rule: RuleName, option: keyof (typeof common)["dga"]):
 }
 
 /** The rule takes a histogram, and none was given. */
-export function lacksHistogram({
-  rule,
-  histogram,
-  ruleOptions,
-}: Pick<MixingConfig, "rule" | "histogram" | "ruleOptions">): boolean {
+export function lacksHistogram(mixing: MixingConfig): boolean {
+  const { rule, histogram, ruleOptions, prior } = mixing;
   const name = common[rule].histogram;
-  return name !== undefined && histogram === null && !Object.hasOwn(ruleOptions, name);
+  // An untracked dga is the paper's, and has no prior.
+  const wanted = rule !== "dga" || (prior === "histogram" && isTracked(mixing));
+  return wanted && name !== undefined && histogram === null && !Object.hasOwn(ruleOptions, name);
+}
+
+function isTracked({ rule, normalise, ruleOptions }: MixingConfig): boolean {
+  return (ruleOptions["normalise"] ?? normalise ?? (rule === "dga" ? "tracked" : null)) === "tracked";
 }
 
 /** A run counts the histogram that its rule lacks: of its target, over its domains. Where the weights are those of bases it cannot. */
@@ -171,6 +205,8 @@ export function ruleOf(mixing: MixingConfig, targets: readonly string[], facts: 
   }
   if ((mixing.rule === "temperature" || mixing.rule === "ado") && facts.sizes !== undefined)
     options["sizes"] = facts.sizes;
+  if (mixing.rule === "dga" && isTracked(mixing) && facts.sizes !== undefined)
+    Object.assign(options, { sizes: facts.sizes, tokens: facts.tokens });
   if (mixing.rule === "grape") options["targets"] = targets;
   // The rule checks its own options, whatever their source.
   const rule = createRule({ ...options, ...mixing.ruleOptions } as unknown as RuleOptions);

@@ -4,7 +4,7 @@
  */
 import { combinatorNames } from "../dga/combinators/index.ts";
 import { estimatorNames } from "../dga/estimators.ts";
-import { normalisations } from "../dga/rules/normalisation.ts";
+import { dgaDefaults, dgaNormalisations } from "../dga/rules/dga.ts";
 import { ruleNames } from "../dga/rules/index.ts";
 import { mixerDefaults } from "../dga/mixer.ts";
 import { alignmentDefaults } from "../dga/trainer-options.ts";
@@ -295,7 +295,7 @@ export const optionTable: OptionTable = {
       value: "X",
       kind: { type: "number", min: 0, max: 1000 },
       default: null,
-      auto: "the rule's own; 1 for dga",
+      auto: `the rule's own; for dga ${dgaDefaults.aroundPrior.eta} around a histogram, ${dgaDefaults.withoutPrior.eta} without one`,
       help: "how far one update moves the weights (η); larger adapts faster and is noisier",
     },
     beta: {
@@ -303,16 +303,31 @@ export const optionTable: OptionTable = {
       value: "X",
       kind: { type: "number", min: 0, max: 1, openMin: true },
       default: null,
-      auto: "the rule's own; 0.1 for dga",
+      auto: "the rule's own; 1 for dga, 0.1 with a normalise other than tracked",
       help: "moving average of the weights that are sampled from: share of the newest; 1 is no average",
     },
     normalise: {
       flag: "--normalise",
       value: "NAME",
-      kind: { type: "choice", choices: normalisations },
+      kind: { type: "choice", choices: dgaNormalisations },
       default: null,
-      auto: "the rule's own; cosine for dga",
-      help: "gradients before their inner product: raw, clipped to norm 1, scaled to norm 1 (cosine), as in DoGE (doge), or against the step that Adam would take (adam)",
+      auto: "the rule's own; tracked for dga, clipped for grape",
+      help: "what a step is made of: alignments tracked over updates in units of their spread (tracked, dga only), or those of the last update with gradients as they are (raw), clipped to norm 1, scaled to norm 1 (cosine), as in DoGE (doge), or against the step that Adam would take (adam)",
+    },
+    preset: {
+      flag: "--mixing-preset",
+      value: "paper",
+      kind: { type: "choice", choices: ["paper"] },
+      default: null,
+      auto: "none",
+      help: "paper: Dynamic Gradient Alignment as it was published, for comparison: raw alignments of batches of every domain, a uniform start, an average with beta 0.1, no limit to repetitions. Its eta has to be found by trial",
+    },
+    prior: {
+      flag: "--prior",
+      value: "NAME",
+      kind: { type: "choice", choices: ["histogram", "uniform"] },
+      default: "histogram",
+      help: "for --rule dga: what the weights start at and are pulled to: the histogram of the target over the domains (--histogram, or counted before training), or equal weights",
     },
     updateEvery: {
       flag: "--update-every",
@@ -374,24 +389,27 @@ export const optionTable: OptionTable = {
       formerly: { path: "mixing.alignFrom" },
       value: "batch|step",
       kind: { type: "choice", choices: ["batch", "step"] },
-      default: alignmentDefaults.from,
-      help: "align a separate batch with windows of every domain, or the training step's own batch (nearly free)",
+      default: null,
+      auto: "step; batch for rules that steps cannot measure for, and with options that only a batch has",
+      help: "align the training step's own batch with the target (nearly free), or a separate batch with windows of every domain",
     },
     estimator: {
       flag: "--align-estimator",
       formerly: { flag: "--estimator", path: "mixing.estimator" },
       value: "NAME",
       kind: { type: "choice", choices: estimatorNames },
-      default: alignmentDefaults.estimator,
-      help: "how alignments are computed: segmented (one backward pass for all domains), perDomain (one each), forward (one jvp), sketch (random projections, in error by some per cent)",
+      default: null,
+      auto: alignmentDefaults.estimator,
+      help: "with --align-from batch, how alignments are computed: segmented (one backward pass for all domains), perDomain (one each), forward (one jvp), sketch (random projections, in error by some per cent)",
     },
     domainExamples: {
       flag: "--align-domain-examples",
       formerly: { flag: "--align-batch", path: "mixing.alignBatch" },
       value: "N",
       kind: count(1, 65_536),
-      default: alignmentDefaults.domainExamples,
-      help: "windows per domain in an alignment batch",
+      default: null,
+      auto: String(alignmentDefaults.domainExamples),
+      help: "with --align-from batch: windows per domain in an alignment batch",
     },
     targetExamples: {
       flag: "--align-target-examples",

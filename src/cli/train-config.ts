@@ -2,9 +2,10 @@
  * What a training run is told. Plain data: the command builds a `TrainConfig` from its options and a config file (options.ts holds defaults, ranges and help),
  * and writes it into the run folder. `plan.ts` turns it into the parts of a run; below that nobody sees the whole of it.
  */
-import type { Normalisation } from "../dga/rules/normalisation.ts";
+import type { DgaNormalisation } from "../dga/rules/dga.ts";
 import type { CombinatorOptions } from "../dga/combinators/index.ts";
 import type { RuleName } from "../dga/rules/index.ts";
+import type { EstimatorName } from "../dga/estimators.ts";
 import type { AlignmentOptions } from "../dga/trainer-options.ts";
 import type { PresetName } from "../nn/architecture.ts";
 
@@ -85,7 +86,11 @@ export interface MixingConfig {
   eta: number | null;
   /** Weight of the NEW value in the moving average of the weights; 1 is no average. */
   beta: number | null;
-  normalise: Normalisation | null;
+  normalise: DgaNormalisation | null;
+  /** "paper": the published algorithm, for what is not given otherwise; null: our own form of it. */
+  preset: "paper" | null;
+  /** What "dga" moves the weights around: "histogram", that of the target over the domains, or "uniform". */
+  prior: "histogram" | "uniform";
   /** T_r: steps between two updates of the weights. */
   updateEvery: number;
   /** Steps before the first update. */
@@ -94,7 +99,7 @@ export interface MixingConfig {
   floor: number | null;
   /** Domain → weight, for "static"; where other rules start. They sum to 1. null: uniform. */
   weights: ReadonlyMap<string, number> | null;
-  /** Domain → share or count of the target, for "importanceSampling"; a domain that is not named has 0. null: counted when the text is read. */
+  /** Domain → share or count of the target, for "importanceSampling", and the prior of "dga"; a domain that is not named has 0. null: counted when the text is read. */
   histogram: ReadonlyMap<string, number> | null;
   /** Folder of an earlier run, whose model gives the reference losses of "doremi". */
   reference: string | null;
@@ -103,7 +108,14 @@ export interface MixingConfig {
 }
 
 /** Keys and meanings are those of the library's `AlignmentOptions`. */
-export type AlignmentConfig = Required<Omit<AlignmentOptions, "parameters">>;
+export type AlignmentConfig = Required<
+  Omit<AlignmentOptions, "parameters" | "from" | "estimator" | "domainExamples">
+> & {
+  /** null, for each: not given, so that `measuredFrom` decides. */
+  readonly from: "batch" | "step" | null;
+  readonly estimator: EstimatorName | null;
+  readonly domainExamples: number | null;
+};
 
 export interface RunConfig {
   /** Steps between two evaluations; 0: only at the end. */

@@ -21,7 +21,13 @@ export {
 } from "./rule.ts";
 export { createRule, ruleNames, type RuleName, type RuleOptions } from "./rules/index.ts";
 export * as rules from "./rules/public.ts";
-export { dgaDefaults, type DgaOptions } from "./rules/dga.ts";
+export {
+  dgaDefaults,
+  type DgaNormalisation,
+  dgaNormalisations,
+  type DgaOptions,
+  paper,
+} from "./rules/dga.ts";
 export { type Normalisation, normalisations } from "./rules/normalisation.ts";
 export type { AdoOptions } from "./rules/ado.ts";
 export type { DogeOptions } from "./rules/doge.ts";

@@ -24,7 +24,11 @@ export async function measure<B extends Examples>(training: Training<B>): Promis
   const tokensSeen = { tokensSeen: drawing.tokens() };
   if (plan.aligns) {
     const alignments = gathers ? fromSteps(training) : await fromBatch(training);
-    return { signal: { ...signalOf(options.mixer.rule, alignments), ...tokensSeen }, alignments };
+    const ofTarget = options.target === null ? {} : { targetExamples: options.target.count };
+    return {
+      signal: { ...signalOf(options.mixer.rule, alignments), ...ofTarget, ...tokensSeen },
+      alignments,
+    };
   }
   const signal = plan.gram
     ? await gramOf(training)

@@ -32,6 +32,15 @@ export function planOf(needs: readonly SignalName[]): Plan {
   };
 }
 
+/** What is aligned with the target where `from` is left out: see `AlignmentOptions`. */
+export function measuredFrom(
+  { from, estimator, domainExamples, parameters }: NonNullable<Fit["alignment"]>,
+  plan: Pick<Plan, "gram" | "targets">,
+): "batch" | "step" {
+  const ofBatches = [estimator, domainExamples, parameters].some((option) => option !== undefined);
+  return from ?? (ofBatches || plan.gram || plan.targets ? "batch" : "step");
+}
+
 /** The rule's signal. Throws `config`, naming the parameter, when the rule needs norms and tied weights stand in their way. */
 export function signalOf(rule: Rule, measured: Alignments): Signal {
   const { alignments, standardErrors, norms, tokens, targetNorm, losses, targetLoss, tied } = measured;
@@ -68,6 +77,7 @@ interface Fit {
   readonly alignment?: {
     readonly estimator?: EstimatorName;
     readonly from?: "batch" | "step";
+    readonly domainExamples?: number;
     readonly parameters?: unknown;
     readonly bases?: "shared" | "direct";
   };
@@ -78,6 +88,7 @@ export function checkFit({ mixer, domains, target, targets, reference, bases, al
   const wrong = (what: string): GradmixError => new GradmixError("config", what);
   const { name, needs } = mixer.rule;
   const plan = planOf(needs);
+  const from = measuredFrom(alignment, plan);
   const expected = bases?.domains.length ?? mixer.domains.length;
   if (domains.length !== expected)
     throw wrong(
@@ -102,27 +113,27 @@ export function checkFit({ mixer, domains, target, targets, reference, bases, al
     throw wrong(
       `rule ${name}: with bases a rule can use alignments with one target only; it needs ${needs.join(", ")}`,
     );
-  if (alignment.from === "step" && (plan.gram || plan.targets))
+  if (from === "step" && (plan.gram || plan.targets))
     throw wrong(
       `rule ${name}: it needs ${plan.gram ? "a Gram matrix" : "several targets"}, which the training steps do not measure; leave from out, or use "batch"`,
     );
   const { estimator = "segmented" } = alignment;
   const shared = bases !== undefined && alignment.bases !== "direct" && !areDomains(bases);
-  if (shared && alignment.from !== "step" && estimator !== "segmented")
+  if (shared && from !== "step" && estimator !== "segmented")
     throw wrong(
       `estimator ${estimator}: a shared batch of bases takes segmented; use that, or bases = direct`,
     );
-  if (estimator === "sketch" && alignment.from !== "step" && plan.preconditioned)
+  if (estimator === "sketch" && from !== "step" && plan.preconditioned)
     throw wrong(
       `estimator sketch: it cannot precondition, which rule ${name} asks for; use estimator = segmented`,
     );
-  if (estimator === "perDomain" && alignment.from !== "step" && needs.includes("standardErrors"))
+  if (estimator === "perDomain" && from !== "step" && needs.includes("standardErrors"))
     throw wrong(
       `estimator perDomain: it gives no standard errors, which rule ${name} asks for; use estimator = segmented`,
     );
-  if (alignment.from === "step" && alignment.parameters !== undefined)
+  if (from === "step" && alignment.parameters !== undefined)
     throw wrong('alignment: "step" looks at all parameters; leave parameters out, or use "batch"');
-  if (alignment.estimator === "forward" && alignment.from !== "step" && needs.includes("norms"))
+  if (alignment.estimator === "forward" && from !== "step" && needs.includes("norms"))
     throw wrong(
       `estimator forward: it gives no gradient norms, which rule ${name} asks for; use normalise = raw or estimator = segmented`,
     );

@@ -31,6 +31,8 @@ export interface Signal {
   readonly targets?: readonly TargetSignal[];
   /** Lᵢ of a reference model on the same text, mean loss per token. */
   readonly referenceLosses?: ArrayLike<number>;
+  /** How many examples the target has, of which its gradient is a sample. */
+  readonly targetExamples?: number;
   /** Training tokens that each domain has given so far. */
   readonly tokensSeen?: ArrayLike<number>;
   /**
@@ -49,8 +51,8 @@ export interface TargetSignal {
   readonly loss: number;
 }
 
-/** The parts of a signal that a rule may ask for. */
-export type SignalName = keyof Signal;
+/** The parts of a signal that a rule may ask for; how many examples a target has is told where it is known. */
+export type SignalName = Exclude<keyof Signal, "targetExamples">;
 
 export interface RuleState {
   readonly rule: string;

@@ -154,7 +154,9 @@ export function spreadExcess(alpha: ArrayLike<number>, caps: ArrayLike<number>):
   const excess = 1 - sumOf(within);
   if (within.every((weight, i) => weight === alpha[i])) return within;
   const room = sumOf(within.map((weight, i) => caps[i] - weight));
-  return normalise(within.map((weight, i) => Math.min(caps[i], weight + (excess / room) * (caps[i] - weight))));
+  return normalise(
+    within.map((weight, i) => Math.min(caps[i], weight + (excess / room) * (caps[i] - weight))),
+  );
 }
 
 /** (1 − share)·α + share/k: a little of every domain. */

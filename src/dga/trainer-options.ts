@@ -27,13 +27,16 @@ import type { EstimateOptions } from "./passes.ts";
 import { checkFit } from "./plan.ts";
 
 export interface AlignmentOptions {
-  /** Default "segmented". */
+  /** With `from: "batch"`. Default "segmented". */
   readonly estimator?: EstimatorName;
-  /** Default "batch". */
+  /**
+   * What is aligned with the target: examples of the training steps themselves, for a few per cent of their cost, or a separate batch of every domain. Default "step", but "batch" where an
+   * option is given that only a batch has (`estimator`, `domainExamples`, `parameters`), and for rules that ask for what steps do not measure (a Gram matrix, several targets).
+   */
   readonly from?: "batch" | "step";
-  /** Examples of each domain in an alignment batch. Default 4. */
+  /** With `from: "batch"`: examples of each domain in an alignment batch. Default 4. */
   readonly domainExamples?: number;
-  /** Examples of the target in an alignment. Default 16. */
+  /** Examples of the target in an alignment. Default 8. */
   readonly targetExamples?: number;
   /** With `from: "step"`: steps between two refreshes of the target gradient, which is also refreshed after every update. Default 10. */
   readonly refreshEvery?: number;
@@ -47,12 +50,11 @@ export interface AlignmentOptions {
   readonly bases?: "shared" | "direct";
 }
 
-/** What `createTrainer` takes for alignments where nothing is said; all parameters are looked at. */
-export const alignmentDefaults: Required<Omit<AlignmentOptions, "parameters">> = {
+/** What `createTrainer` takes for alignments where nothing is said; all parameters are looked at, and `measuredFrom` says what is aligned. */
+export const alignmentDefaults: Required<Omit<AlignmentOptions, "parameters" | "from">> = {
   estimator: "segmented",
-  from: "batch",
   domainExamples: 4,
-  targetExamples: 16,
+  targetExamples: 8,
   refreshEvery: 10,
   bases: "shared",
 };

@@ -8,7 +8,7 @@ import { createDrawing, type Drawing, type Mixture } from "./drawing.ts";
 import { type Gathered, nothing } from "./gathered.ts";
 import { firstScales, type LossScaleOptions, lossScaleOptions, type Scales } from "./loss-scale.ts";
 import { currentWeights, type MixerState } from "./mixer.ts";
-import { type Plan, planOf } from "./plan.ts";
+import { measuredFrom, type Plan, planOf } from "./plan.ts";
 import {
   alignmentDefaults,
   type AlignmentOptions,
@@ -41,7 +41,7 @@ export interface Device {
 export interface Training<B extends Examples> {
   readonly options: TrainerOptions<B>;
   /** With their defaults. */
-  readonly alignment: typeof alignmentDefaults & AlignmentOptions;
+  readonly alignment: typeof alignmentDefaults & AlignmentOptions & { readonly from: "batch" | "step" };
   readonly plan: Plan;
   /** The steps measure every example's alignment. */
   readonly gathers: boolean;
@@ -59,10 +59,13 @@ export interface Training<B extends Examples> {
 export function createTraining<B extends Examples>(options: TrainerOptions<B>): Training<B> {
   checkTrainer(options);
   const { model, mixer, lossScale = null } = options;
-  const alignment = withDefaults(alignmentDefaults, options.alignment);
   const { needs } = mixer.rule;
   const scaling = lossScale === null ? null : lossScaleOptions(lossScale);
   const plan = planOf(needs);
+  const alignment = {
+    ...withDefaults(alignmentDefaults, options.alignment),
+    from: measuredFrom(options.alignment ?? {}, plan),
+  };
   const gathers = plan.aligns && alignment.from === "step";
   const drawing = createDrawing(options);
   const device = makeDevice(model.parameters, options.optimizer ?? adamw, plan.aligns || plan.targets);

@@ -5,7 +5,7 @@ import { normalise, type Weights } from "../dga/simplex.ts";
 import { boolean, checkOptions, integerIn } from "../options.ts";
 
 /** What a signal holds when everything is measured. */
-export type FullSignal = Required<Omit<Signal, "tokens" | "standardErrors">> & {
+export type FullSignal = Required<Omit<Signal, "tokens" | "standardErrors" | "targetExamples">> & {
   readonly standardErrors: readonly number[];
 };
 

@@ -9,14 +9,7 @@
  * that stays d spreads above the others ends at α₀·exp(η d/γ) before normalising: the prior decides how far the weights can go, and noise moves nothing. Where sizes
  * are known, no domain is sampled more than `repetitions` times over in expectation.
  */
-import {
-  checkOptions,
-  checkRange,
-  numberIn,
-  oneOf,
-  type OptionChecks,
-  withDefaults,
-} from "../../options.ts";
+import { checkOptions, checkRange, numberIn, oneOf, type OptionChecks, withDefaults } from "../../options.ts";
 import { mirrorStep } from "../mirror-step.ts";
 import {
   initialState,
@@ -152,7 +145,7 @@ export function dga(options: DgaOptions = { name: "dga" }): Rule {
       const step: Step = {
         eta,
         ...(normalise === "tracked"
-          ? trackedDirection(state, tracked as Tracked)
+          ? trackedDirection(state, signal, tracked as Tracked)
           : directionOf("dga", state, signal, normalise)),
       };
       const pulled =
@@ -238,15 +231,28 @@ function followed(state: RuleState, signal: Signal, memory: number): Tracked {
   const { tokens } = signal;
   // Where no tokens are told all domains were measured alike.
   const counts = state.domains.map((_, i) => (tokens === undefined ? 1 : tokens[i]));
-  const observed = { alignments, errors, tokens: measured === null ? counts : counts.map((n, i) => (measured[i] ? n : 0)) };
+  const observed = {
+    alignments,
+    errors,
+    tokens: measured === null ? counts : counts.map((n, i) => (measured[i] ? n : 0)),
+  };
   return track(trackedOf(state.memory), observed, memory);
 }
 
+/** Examples of a target with which half of what its gradient says is believed: so many are a small sample of it, and the errors of the domains' alignments do not know. */
+const FEW_TARGET_EXAMPLES = 100;
+
 /** A domain of which nothing is known yet takes no part; one that was measured before goes on with what is known of it. */
-function trackedDirection(state: RuleState, tracked: Tracked): Pick<Step, "direction" | "among" | "errorOf"> {
+function trackedDirection(
+  state: RuleState,
+  { targetExamples = Infinity }: Signal,
+  tracked: Tracked,
+): Pick<Step, "direction" | "among" | "errorOf"> {
   const known = state.domains.map((_, i) => tracked.tokens[i] > 0);
+  const believed = 1 / (1 + FEW_TARGET_EXAMPLES / targetExamples);
+  const direction = standardised(tracked).map((d) => believed * d);
   // The errors are in the direction already.
-  return { direction: standardised(tracked), among: known.every(Boolean) ? null : known, errorOf: () => 0 };
+  return { direction, among: known.every(Boolean) ? null : known, errorOf: () => 0 };
 }
 
 const listed = (memory: Readonly<Record<string, ArrayLike<number>>>): RuleState["memory"] =>
