@@ -5,12 +5,15 @@
 import type { Backend } from "../backends/backend.ts";
 import { loadTokenizer } from "../data/index.node.ts";
 import type { Checkpoint } from "../dga/checkpoint.ts";
+import type { Mixer } from "../dga/mixer.ts";
 import { createTrainer, type Trainer } from "../dga/trainer.ts";
 import { GradmixError } from "../errors.ts";
 import { shutdown } from "../init.ts";
 import { createGPT, type GPT, parameterCount } from "../nn/gpt.ts";
 import { adamw } from "../nn/optimizer.ts";
+import { costOf, formatCost, type RunCost } from "./cost.ts";
 import { engineChanges, savedEngine, startBackend } from "./engine.ts";
+import { type EvaluationPlan, type HeldOut, heldOutOf, planEvaluations } from "./evaluations.ts";
 import { trainLoop } from "./loop.ts";
 import type { MixingPlan } from "./mixing.ts";
 import { planRun, type RunPlan } from "./plan.ts";
@@ -47,7 +50,11 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
     const data = await readData(plan.data, known, hooks);
     const model = makeModel(plan, data, start, resumed);
     tellSetUp(plan, backend, model, start, hooks);
-    const trainer = makeTrainer(plan, data, model, reference);
+    const mixer = plan.mixing.mixerOf(data.sizes);
+    const trainer = makeTrainer(plan, data, model, mixer, reference);
+    const heldOut = heldOutOf(data, plan.mixing.names);
+    const { evaluations, cost } = planCost(plan, mixer, heldOut);
+    hooks.onEvent(formatCost(cost, evaluations, mixer.rule.needs));
     if (found !== null) {
       trainer.restore(found.checkpoint);
       hooks.onEvent(`going on from step ${found.step}`);
@@ -58,6 +65,9 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
       trainer,
       model,
       data,
+      heldOut,
+      evaluations,
+      cost,
       names: plan.mixing.names,
       bases: plan.mixing.bases,
       kept: {
@@ -105,14 +115,37 @@ function makeModel(plan: RunPlan, data: Data, start: Start | null, resumed: Chec
   return model;
 }
 
-function makeTrainer(plan: RunPlan, data: Data, model: GPT, earlier: Reference | null): Trainer {
+/** When the run evaluates, and what that and its rule will cost. */
+function planCost(
+  { training: { steps, batch }, data: { context, targets }, mixing: { alignment, bases }, cycle }: RunPlan,
+  mixer: Mixer,
+  { target, domains }: HeldOut,
+): { readonly evaluations: EvaluationPlan; readonly cost: RunCost } {
+  const evaluations = planEvaluations(cycle.evaluation, {
+    steps,
+    batch,
+    context,
+    target: target?.count ?? null,
+    domains: Array.from(domains.values(), ({ count }) => count),
+  });
+  const cost = costOf({ mixer, alignment, bases, targets: targets.size, steps, batch }, evaluations);
+  return { evaluations, cost };
+}
+
+function makeTrainer(
+  plan: RunPlan,
+  data: Data,
+  model: GPT,
+  mixer: Mixer,
+  earlier: Reference | null,
+): Trainer {
   const { mixing, training } = plan;
   const { vocabSize } = model.config;
   const { tokenizer } = data;
   const { context } = plan.data;
   return createTrainer({
     model,
-    mixer: mixing.mixerOf(data.sizes),
+    mixer,
     domains: data.domains.map((d) => d.train),
     target: mixing.measures ? (data.target?.train ?? null) : null,
     targets: new Map([...data.targets].map(([name, { train }]) => [name, train])),
