@@ -24,7 +24,7 @@ export function costOf(facts: CostFacts, evaluations: EvaluationPlan): RunCost {
   };
 }
 
-/** `240 steps, 24 updates of the weights; alignment +6 %, evaluation +3 % of training (the target 8 times on 2,048 tokens, the domains once on 256 each)` */
+/** `240 steps, 24 updates of the weights; alignment +6 %, evaluation +3 % of training (the target 8 times on 2,048 tokens, the domains once on 320 tokens each)` */
 export function formatCost(
   { steps, updates, alignment, evaluation }: RunCost,
   evaluations: EvaluationPlan,
@@ -47,7 +47,8 @@ export function formatCost(
 }
 
 function seriesText({ times, tokens }: { readonly times: number; readonly tokens: number }): string {
-  return `${times === 1 ? "once" : `${count(times)} times`} on ${count(tokens)} tokens`;
+  const often = times === 1 ? "once" : times === 2 ? "twice" : `${count(times)} times`;
+  return `${often} on ${count(tokens)} tokens`;
 }
 
 const count = (n: number): string => n.toLocaleString("en");
