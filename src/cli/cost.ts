@@ -1,7 +1,7 @@
 /** The cost of a run, said before it is paid: what aligning and evaluating add to the computation of training. */
 import { type CostFacts, GRADIENT, measuringPasses, updatesWithin } from "../dga/cost.ts";
 import { planOf } from "../dga/plan.ts";
-import { type EvaluationPlan, evaluationPasses } from "./evaluations.ts";
+import { type EvaluationPlan, evaluationPasses, type EvaluationSeries } from "./evaluations.ts";
 
 export interface RunCost {
   readonly steps: number;
@@ -24,7 +24,7 @@ export function costOf(facts: CostFacts, evaluations: EvaluationPlan): RunCost {
   };
 }
 
-/** `240 steps, 24 updates of the weights; alignment +6 %, evaluation +3 % of training (the target 8 times on 2,048 tokens, the domains once on 320 tokens each)` */
+/** `240 steps, 24 updates of the weights; alignment +6 %, evaluation +3 % of training (the target 8 times on 2,048 tokens, the domains once on up to 320 tokens each)` */
 export function formatCost(
   { steps, updates, alignment, evaluation }: RunCost,
   evaluations: EvaluationPlan,
@@ -38,20 +38,25 @@ export function formatCost(
     ...(alignment > 0 ? [`${measured} ${percent(alignment)}`] : []),
     `evaluation ${percent(evaluation)}`,
   ];
+  const { target, domains, context } = evaluations;
   const series = [
-    evaluations.target === null ? [] : [`the target ${seriesText(evaluations.target)}`],
-    evaluations.domains === null ? [] : [`the domains ${seriesText(evaluations.domains)} each`],
-  ].flat();
+    ...(target === null
+      ? []
+      : [`the target ${often(target)} on ${tokensText(Math.min(target.tokens, target.windows * context))}`]),
+    ...(domains === null
+      ? []
+      : [`the domains ${often(domains)} on up to ${tokensText(domains.tokens)} each`]),
+  ];
   const said = series.length === 0 ? "" : ` (${series.join(", ")})`;
   return `${counts.join(", ")}; ${parts.join(", ")} of training${said}`;
 }
 
-function seriesText({ times, tokens }: { readonly times: number; readonly tokens: number }): string {
-  const often = times === 1 ? "once" : times === 2 ? "twice" : `${count(times)} times`;
-  return `${often} on ${count(tokens)} tokens`;
-}
+const often = ({ times }: EvaluationSeries): string =>
+  times === 1 ? "once" : times === 2 ? "twice" : `${count(times)} times`;
 
 const count = (n: number): string => n.toLocaleString("en");
+
+const tokensText = (n: number): string => `${count(n)} ${n === 1 ? "token" : "tokens"}`;
 
 /** +0.4 %, +6 %, +120 % */
 function percent(share: number): string {

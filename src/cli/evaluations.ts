@@ -80,6 +80,8 @@ export interface EvaluationSeries {
 
 export interface EvaluationPlan {
   readonly steps: number;
+  /** Tokens in a window. */
+  readonly context: number;
   readonly target: EvaluationSeries | null;
   readonly domains: EvaluationSeries | null;
 }
@@ -108,7 +110,7 @@ function byInterval(
           times: every === 0 ? 1 : Math.ceil(steps / every),
           windows: windowsRead(sets, Math.ceil(read / context)),
         };
-  return { steps, target: series(target === null ? [] : [target]), domains: series(domains) };
+  return { steps, context, target: series(target === null ? [] : [target]), domains: series(domains) };
 }
 
 function byShare({ share, tokens }: EvaluationOptions, facts: EvaluationFacts): EvaluationPlan {
@@ -123,9 +125,9 @@ function byShare({ share, tokens }: EvaluationOptions, facts: EvaluationFacts): 
     windows: windowsRead(sets, windows),
   });
   if (target === null) {
-    if (domains.length === 0) return { steps, target: null, domains: null };
+    if (domains.length === 0) return { steps, context, target, domains: null };
     const { times, windows } = spend(budget, domains, context, fixed, { times: 2, most, windows: 1 });
-    return { steps, target: null, domains: series(domains, spread(times, steps), windows) };
+    return { steps, context, target, domains: series(domains, spread(times, steps), windows) };
   }
   const sets = [target];
   const reserved =
@@ -134,12 +136,12 @@ function byShare({ share, tokens }: EvaluationOptions, facts: EvaluationFacts): 
   const own = spend(budget - reserved, sets, context, fixed, { times: 2, most, windows });
   const targetSteps = spread(own.times, steps);
   const ofTarget = series(sets, targetSteps, own.windows);
-  if (domains.length === 0) return { steps, target: ofTarget, domains: null };
+  if (domains.length === 0) return { steps, context, target: ofTarget, domains: null };
   // At some of the target's steps, with the last of them.
   const left = budget - ofTarget.times * ofTarget.windows;
   const rest = spend(left, domains, context, fixed, { times: 1, most: own.times, windows: 1 });
   const after = spread(rest.times, own.times - 1).map((i) => targetSteps[i]);
-  return { steps, target: ofTarget, domains: series(domains, after, rest.windows) };
+  return { steps, context, target: ofTarget, domains: series(domains, after, rest.windows) };
 }
 
 /** Windows that are read when `most` of each set are. */

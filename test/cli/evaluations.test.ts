@@ -144,6 +144,7 @@ describe("by a share", () => {
     // 345.6 windows: 230.4 for the target, of 14,746 tokens, 7 times 32; 121.6 are left, 5 for each domain.
     expect(planEvaluations(options, given)).toEqual({
       steps: 240,
+      context: 64,
       target: { after: [0, 40, 80, 120, 160, 200, 240], tokens: 2048, times: 7, windows: 32 },
       domains: { after: [240], tokens: 320, times: 1, windows: 120 },
     });
@@ -157,11 +158,13 @@ describe("by a share", () => {
     const given = { steps: 9, batch: 4, context: 64, target: 300, domains: [5, 1] };
     expect(planEvaluations({ share: 0, every: null, tokens: null }, given)).toEqual({
       steps: 9,
+      context: 64,
       target: { after: [0, 9], tokens: 1024, times: 2, windows: 16 },
       domains: { after: [9], tokens: 64, times: 1, windows: 2 },
     });
     expect(planEvaluations({ share: 0, every: null, tokens: null }, { ...given, target: null })).toEqual({
       steps: 9,
+      context: 64,
       target: null,
       domains: { after: [0, 9], tokens: 64, times: 2, windows: 2 },
     });
@@ -192,12 +195,12 @@ describe("the cost in words", () => {
   const plan = (
     rule: RuleOptions,
     steps: number,
-    given: Partial<EvaluationFacts> & { share?: number } = {},
+    given: Partial<EvaluationFacts> & { share?: number; every?: number } = {},
   ): string => {
     const mixer = createMixer({ domains: Array.from({ length: 24 }, (_, i) => `d${i}`), rule });
-    const { share = 0.03, ...more } = given;
+    const { every = null, share = every === null ? 0.03 : null, ...more } = given;
     const evaluations = planEvaluations(
-      { share, every: null, tokens: null },
+      { share, every, tokens: null },
       { steps, batch: 16, context: 64, target: 300, domains: Array(24).fill(150) as number[], ...more },
     );
     const alignment = { ...alignmentDefaults, from: "step" as const };
@@ -208,7 +211,7 @@ describe("the cost in words", () => {
   test("one line", () => {
     // 24 refreshes of 16 windows over 240 steps of 16 are 10 %, and 4 % for what the steps tell.
     expect(plan({ name: "dga" }, 240)).toBe(
-      "240 steps, 24 updates of the weights; alignment +14 %, evaluation +3 % of training (the target 7 times on 2,048 tokens, the domains once on 320 tokens each)",
+      "240 steps, 24 updates of the weights; alignment +14 %, evaluation +3 % of training (the target 7 times on 2,048 tokens, the domains once on up to 320 tokens each)",
     );
     expect(plan({ name: "uniform" }, 240)).toMatch(/^240 steps; evaluation \+3 % of training \(the target/);
     expect(plan({ name: "doremi" }, 2400)).toMatch(
@@ -217,6 +220,10 @@ describe("the cost in words", () => {
     expect(plan({ name: "odm" }, 10)).toMatch(/^10 steps, 1 update of the weights; evaluation \+12 % of/);
     expect(plan({ name: "uniform" }, 240, { target: null, domains: [] })).toBe(
       "240 steps; evaluation +0 % of training",
+    );
+    // Of a set that is smaller than what may be read, what there is.
+    expect(plan({ name: "uniform" }, 240, { target: 4, every: 0 })).toMatch(
+      /\(the target once on 256 tokens, the domains once on up to 8,192 tokens each\)$/,
     );
     expect(plan({ name: "uniform" }, 1000, { target: 4, domains: [], share: 0 })).toBe(
       "1,000 steps; evaluation +0.02 % of training (the target twice on 256 tokens)",

@@ -177,22 +177,20 @@ test("killed before its first checkpoint, a run begins anew, with one line of be
   expect(outcome(config.run.out)).toEqual(wholeByShare);
 });
 
-test("a resumed run may evaluate otherwise, and trains the same", async () => {
-  for (const [from, to] of [
-    [byShare, { ...byInterval, evalShare: null }],
-    [byInterval, { ...byShare, evalEvery: null }],
-  ]) {
-    const config = newConfig(from);
-    const stop = new AbortController();
-    await train(config, { signal: stop.signal, onStep: () => stop.abort() });
-    await train({ ...config, run: { ...config.run, ...to } }, { resume: true });
-    const found = outcome(config.run.out);
-    expect(found).toMatchObject({ files: (whole as { files: unknown }).files });
-    const [late, want] = [found, to.evalShare === null ? whole : wholeByShare].map((run) =>
-      (run as { metrics: { step: number }[] }).metrics.filter(({ step }) => step > 1),
-    );
-    expect(late).toEqual(want);
-  }
+test.each([
+  ["every so many steps", byShare, { ...byInterval, evalShare: null }, (): unknown => whole],
+  ["by a share", byInterval, { ...byShare, evalEvery: null }, (): unknown => wholeByShare],
+])("a resumed run may evaluate %s where it did otherwise, and trains the same", async (_, from, to, want) => {
+  const config = newConfig(from);
+  const stop = new AbortController();
+  await train(config, { signal: stop.signal, onStep: () => stop.abort() });
+  await train({ ...config, run: { ...config.run, ...to } }, { resume: true });
+  const found = outcome(config.run.out);
+  expect(found).toMatchObject({ files: (whole as { files: unknown }).files });
+  const [late, wanted] = [found, want()].map((run) =>
+    (run as { metrics: { step: number }[] }).metrics.filter(({ step }) => step > 1),
+  );
+  expect(late).toEqual(wanted);
 });
 
 /** A signal that is aborted when it is asked for the nth time by what is cut short at once: reading, and batches of evaluations. */

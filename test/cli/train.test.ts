@@ -181,7 +181,7 @@ test("where nothing is said of it, evaluation takes a share: before the first st
   expect({ code, err: code === 0 ? "" : err }).toEqual({ code: 0, err: "" });
   const line = err.split("\n").findIndex((text) => text.startsWith("120 steps, 40 updates of the weights; "));
   expect(err.split("\n")[line]).toMatch(
-    /; alignment \+\d+ %, evaluation \+\d+ % of training \(the target 3 times on [\d,]+ tokens, the domains (once|twice|\d+ times) on [\d,]+ tokens each\)$/,
+    /; alignment \+\d+ %, evaluation \+\d+ % of training \(the target 3 times on [\d,]+ tokens, the domains (once|twice|\d+ times) on up to [\d,]+ tokens each\)$/,
   );
   expect(err.split("\n")[line + 1]).toMatch(/^step {3}0\/120 {2}target [\d.]+$/);
   const [start, ...lines] = metrics("run");
