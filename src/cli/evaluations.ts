@@ -168,21 +168,22 @@ function spend(
   bounds: Bounds,
 ): { readonly times: number; readonly windows: number } {
   const within = (times: number): number => Math.max(bounds.times, Math.min(bounds.most, Math.floor(times)));
-  const largest = Math.max(...sets);
-  let windows = fixed ?? 0;
-  if (fixed === null) {
-    const tokens = (Math.max(0, budget) * context) / sets.length;
-    const room = budget / within(Math.sqrt(tokens / TOKENS_UNIT));
-    // The most windows of each set that there is room for.
-    for (let end = largest; windows < end;) {
-      const middle = Math.ceil((windows + end) / 2);
-      if (windowsRead(sets, middle) <= room) windows = middle;
-      else end = middle - 1;
-    }
-    windows = Math.max(windows, Math.min(bounds.windows, largest));
-  }
+  const tokens = (Math.max(0, budget) * context) / sets.length;
+  const room = budget / within(Math.sqrt(tokens / TOKENS_UNIT));
+  const windows = fixed ?? Math.max(Math.min(bounds.windows, Math.max(...sets)), windowsWithin(room, sets));
   // Windows are whole, and sets end: what is left over goes into more evaluations.
   return { times: within(budget / windowsRead(sets, windows)), windows };
+}
+
+/** The most windows of each set that `room` has place for. */
+function windowsWithin(room: number, sets: readonly number[]): number {
+  let [windows, end] = [0, Math.max(...sets)];
+  while (windows < end) {
+    const middle = Math.ceil((windows + end) / 2);
+    if (windowsRead(sets, middle) <= room) windows = middle;
+    else end = middle - 1;
+  }
+  return windows;
 }
 
 /** So many whole numbers from 0 to `last`, evenly; a single one is `last`. Not more than last + 1. */
@@ -203,7 +204,8 @@ export function evaluationAfter({ steps, target, domains }: EvaluationPlan, step
     const { after, tokens } = series;
     const now =
       typeof after === "number"
-        ? step === steps || (after > 0 && step > 0 && step % after === 0)
+        ? // The rest by 0 is NaN.
+          step === steps || (step > 0 && step % after === 0)
         : after.includes(step);
     return now ? tokens : null;
   };
@@ -213,5 +215,8 @@ export function evaluationAfter({ steps, target, domains }: EvaluationPlan, step
 
 /** Windows that all evaluations of a run read: forward passes. */
 export function evaluationPasses({ target, domains }: EvaluationPlan): number {
-  return [target, domains].reduce((sum, series) => sum + (series?.times ?? 0) * (series?.windows ?? 0), 0);
+  return [target, domains].reduce(
+    (sum, series) => sum + (series === null ? 0 : series.times * series.windows),
+    0,
+  );
 }

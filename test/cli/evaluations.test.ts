@@ -152,6 +152,42 @@ describe("by a share", () => {
     const some = planEvaluations({ ...options, share: 0.1, tokens: 1000 }, given);
     expect(some.target).toMatchObject({ tokens: 1000, times: 48, windows: 16 });
     expect(some.domains).toMatchObject({ after: [240], tokens: 1000, times: 1, windows: 384 });
+    // Of 921.6 windows the domains have more than a third, since they need it.
+    const fewer = planEvaluations({ ...options, share: 0.08, tokens: 1000 }, given);
+    expect(fewer.target).toMatchObject({ times: 33, windows: 16 });
+    expect(fewer.domains).toMatchObject({ times: 1, windows: 384 });
+  });
+
+  test("by hand: where the numbers come out even", () => {
+    const options = { share: 0.5, every: null, tokens: null };
+    const given = { steps: 24, batch: 4, context: 64, target: 10_000, domains: [] };
+    // 144 windows are 9,216 tokens, √36 evaluations of 24 windows.
+    expect(planEvaluations(options, given).target).toEqual({
+      after: [0, 5, 10, 14, 19, 24],
+      tokens: 1536,
+      times: 6,
+      windows: 24,
+    });
+    // As often as there are steps, and once before them; a small set is read again and again.
+    expect(planEvaluations(options, { ...given, steps: 3, target: 2 }).target).toEqual({
+      after: [0, 1, 2, 3],
+      tokens: 128,
+      times: 4,
+      windows: 2,
+    });
+    // Least tokens are whole windows, up.
+    expect(planEvaluations(options, { ...given, steps: 3, context: 100 }).target).toMatchObject({
+      tokens: 1100,
+      times: 2,
+      windows: 11,
+    });
+    // 144 windows are 4,608 tokens for each of two sets, √18 evaluations of 36 windows; one set has only 5.
+    expect(planEvaluations(options, { ...given, target: null, domains: [10_000, 5] }).domains).toEqual({
+      after: [0, 8, 16, 24],
+      tokens: 31 * 64,
+      times: 4,
+      windows: 36,
+    });
   });
 
   test("with no share only what is obligatory", () => {

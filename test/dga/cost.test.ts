@@ -81,6 +81,12 @@ describe("by hand, in forward passes of a window", () => {
       { steps: 25, alignment: { ...sizes, from: "step", refreshEvery: 10 } },
       3 * 3 * 16 + 25 * 3 * 5 * 0.04,
     ],
+    ["from the steps, in a run that ends within its warm-up", { after: 13, alignment: { from: "step" } }, 0],
+    [
+      "from the steps, with an update after each",
+      { every: 1, alignment: { ...sizes, from: "step", refreshEvery: 4 } },
+      3 * 3 * 16 + 12 * 3 * 5 * 0.04,
+    ],
     ["two targets", { k: 3, rule: grape(2), targets: 2, alignment: batch() }, 3 * 2 * 3 * (16 + 12 * 1.04)],
     ["a Gram matrix of 3", { k: 3, rule: { name: "rnb" }, alignment: batch() }, 3 * 3 * 3 * 4 * 1.25],
     // 70 gradients for the first 32 rows, 38 for the next, 6 for the last.
@@ -113,7 +119,7 @@ describe("by hand, in forward passes of a window", () => {
 test("updates are counted as the mixer makes them", () => {
   const cases = fc.record({
     every: fc.integer({ min: 1, max: 9 }),
-    after: fc.nat(30),
+    after: fc.oneof(fc.constant(0), fc.nat(30)),
     steps: fc.nat(60),
     rule: fc.constantFrom<RuleOptions>({ name: "dga" }, { name: "uniform" }),
   });
