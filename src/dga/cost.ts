@@ -16,9 +16,6 @@ export const GRADIENT = 3;
 /** What a pass costs more that also yields every example's alignment and norm, as a share of the pass: the median of `segmented` less 1, whatever k is. */
 const SINK = 0.04;
 
-/** One forward-mode pass over one pass with gradients of the same examples: `forward` is 0.88 to 1.18. */
-const JVP = 1;
-
 /** One sketching pass over one pass with gradients of the same examples: `sketch` is 0.6 to 0.9. */
 const SKETCH = 0.75;
 
@@ -76,7 +73,8 @@ function aligning({ mixer, alignment, bases }: CostFacts): number {
     case "segmented":
       return target + inOnePass * (1 + SINK);
     case "forward":
-      return target + inOnePass * JVP;
+      // `forward` is 0.88 to 1.18 of a pass with gradients.
+      return target + inOnePass;
     case "sketch":
       return (target + inOnePass) * SKETCH;
     case "perDomain":

@@ -5,11 +5,14 @@ import {
   type EvaluationSeries,
   evaluationAfter,
   evaluationPasses,
+  heldOutOf,
   planEvaluations,
 } from "#dist/cli/evaluations.js";
 import { costOf, formatCost } from "#dist/cli/cost.js";
 import { alignmentDefaults } from "#dist/dga/trainer-options.js";
 import { createMixer, type RuleOptions } from "gradmix/dga";
+import type { Windows } from "gradmix/data";
+import { language, windows } from "../dga/languages.ts";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 
@@ -207,6 +210,18 @@ describe("by a share", () => {
   });
 });
 
+test("what is evaluated: the target and the domains that have held-out text, of many every so many-th", () => {
+  const names = Array.from({ length: 250 }, (_, i) => `d${i}`);
+  const set = (name: string): Windows => windows(name, [language(1, 40)]);
+  const domains = names.map((name, i) => ({ train: set(name), heldOut: i === 3 ? null : set(name) }));
+  const found = heldOutOf({ target: null, domains }, names);
+  expect(found.target).toBeNull();
+  expect([...found.domains.keys()]).toEqual(names.filter((_, i) => i % 3 === 0 && i !== 3));
+  for (const [name, { name: own }] of found.domains) expect(own).toBe(name);
+  const target = { train: set("t"), heldOut: set("t") };
+  expect(heldOutOf({ target, domains: [] }, [])).toEqual({ target: target.heldOut, domains: new Map() });
+});
+
 describe("every so many steps", () => {
   test("all sets after every N steps and at the end, never before the first, on N or 8192 tokens of each", () => {
     fc.assert(
@@ -231,12 +246,12 @@ describe("the cost in words", () => {
   const plan = (
     rule: RuleOptions,
     steps: number,
-    given: Partial<EvaluationFacts> & { share?: number; every?: number } = {},
+    given: Partial<EvaluationFacts> & { share?: number; every?: number; tokens?: number } = {},
   ): string => {
     const mixer = createMixer({ domains: Array.from({ length: 24 }, (_, i) => `d${i}`), rule });
-    const { every = null, share = every === null ? 0.03 : null, ...more } = given;
+    const { tokens = null, every = null, share = every === null ? 0.03 : null, ...more } = given;
     const evaluations = planEvaluations(
-      { share, every, tokens: null },
+      { share, every, tokens },
       { steps, batch: 16, context: 64, target: 300, domains: Array(24).fill(150) as number[], ...more },
     );
     const alignment = { ...alignmentDefaults, from: "step" as const };
@@ -256,6 +271,9 @@ describe("the cost in words", () => {
     expect(plan({ name: "odm" }, 10)).toMatch(/^10 steps, 1 update of the weights; evaluation \+12 % of/);
     expect(plan({ name: "uniform" }, 240, { target: null, domains: [] })).toBe(
       "240 steps; evaluation +0 % of training",
+    );
+    expect(plan({ name: "uniform" }, 1, { target: 4, every: 0, tokens: 1 })).toMatch(
+      /^1 step; evaluation \+52 % of training \(the target once on 1 token, the domains once on up to 1 token each\)$/,
     );
     // Of a set that is smaller than what may be read, what there is.
     expect(plan({ name: "uniform" }, 240, { target: 4, every: 0 })).toMatch(
