@@ -128,7 +128,10 @@ function planCost(
     target: target?.count ?? null,
     domains: Array.from(domains.values(), ({ count }) => count),
   });
-  const cost = costOf({ mixer, alignment, bases, targets: targets.size, steps, batch }, evaluations);
+  const cost = costOf(
+    { mixer, alignment, bases, targets: targets.size, steps, batch, time: context },
+    evaluations,
+  );
   return { evaluations, cost };
 }
 

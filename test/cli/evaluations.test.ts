@@ -255,14 +255,17 @@ describe("the cost in words", () => {
       { steps, batch: 16, context: 64, target: 300, domains: Array(24).fill(150) as number[], ...more },
     );
     const alignment = { ...alignmentDefaults, from: "step" as const };
-    const cost = costOf({ mixer, alignment, bases: null, targets: 0, steps, batch: 16 }, evaluations);
+    const cost = costOf(
+      { mixer, alignment, bases: null, targets: 0, steps, batch: 16, time: 64 },
+      evaluations,
+    );
     return formatCost(cost, evaluations, mixer.rule.needs);
   };
 
   test("one line", () => {
-    // 24 refreshes of 16 windows over 240 steps of 16 are 10 %, and 4 % for what the steps tell.
+    // 24 refreshes of 16 windows over 240 steps of 16 are 10 %, and 4 tokens of 64 for what the steps tell 6.
     expect(plan({ name: "dga" }, 240)).toBe(
-      "240 steps, 24 updates of the weights; alignment +14 %, evaluation +3 % of training (the target 7 times on 2,048 tokens, the domains once on up to 320 tokens each)",
+      "240 steps, 24 updates of the weights; alignment +16 %, evaluation +3 % of training (the target 7 times on 2,048 tokens, the domains once on up to 320 tokens each)",
     );
     expect(plan({ name: "uniform" }, 240)).toMatch(/^240 steps; evaluation \+3 % of training \(the target/);
     expect(plan({ name: "doremi" }, 2400)).toMatch(

@@ -16,7 +16,7 @@ import type { Model } from "gradmix/nn";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { expectNear } from "../near.ts";
-import { language, tiny, windows } from "./languages.ts";
+import { language, time, tiny, windows } from "./languages.ts";
 
 const named = (k: number): string[] => Array.from({ length: k }, (_, i) => `d${i}`);
 
@@ -47,6 +47,7 @@ function facts(setup: Setup): CostFacts {
     targets,
     steps,
     batch,
+    time: 100,
   };
 }
 
@@ -56,9 +57,9 @@ const grape = (targets: number): RuleOptions => ({ name: "grape", targets: named
 
 describe("by hand, in forward passes of a window", () => {
   test.each<[string, Setup, number]>([
-    // Three updates; a gradient is worth three forward passes, and one that tells of its examples 4 % more.
+    // Three updates; a gradient is worth three forward passes, and one that tells of its examples four tokens of a hundred more.
     ["a batch of 24 domains", { k: 24, alignment: batch() }, 3 * 3 * (16 + 96 * 1.04)],
-    ["by a gradient each", { k: 24, alignment: batch({ estimator: "perDomain" }) }, 3 * 3 * (16 + 96 * 1.25)],
+    ["by a gradient each", { k: 24, alignment: batch({ estimator: "perDomain" }) }, 3 * 3 * (16 + 24 * 4.25)],
     [
       "by one forward mode pass",
       { k: 24, rule: { name: "dga", normalise: "raw" }, alignment: batch({ estimator: "forward" }) },
@@ -116,6 +117,21 @@ describe("by hand, in forward passes of a window", () => {
   });
 });
 
+test("what the steps tell costs less the longer examples are, and never more than half a pass", () => {
+  const own = facts({ steps: 10, alignment: { ...sizes, from: "step", refreshEvery: 100 } });
+  const share = (tokens: number): number =>
+    (measuringPasses({ ...own, time: tokens }) - 3 * 16) / (10 * 3 * 5);
+  for (const [tokens, want] of [
+    [1, 0.5],
+    [8, 0.5],
+    [16, 0.25],
+    [64, 0.0625],
+    [1024, 1 / 256],
+  ])
+    // prettier-ignore
+    expectNear(share(tokens), want, 1e-9);
+});
+
 test("updates are counted as the mixer makes them", () => {
   const cases = fc.record({
     every: fc.integer({ min: 1, max: 9 }),
@@ -155,7 +171,7 @@ describe("the examples that a trainer passes through its models are those that w
 
   const raw: RuleOptions = { name: "dga", normalise: "raw" };
   const small = { domainExamples: 2, targetExamples: 3 } as const;
-  const observedShare = (steps: number): number => steps * 3 * 5 * 0.04;
+  const observedShare = (steps: number): number => steps * 3 * 5 * 0.25;
   test.each<[string, Setup, (passes: number) => number]>([
     ["a batch", { rule: raw, alignment: { ...small, from: "batch", estimator: "forward" } }, (p) => p / 3],
     [
@@ -182,7 +198,7 @@ describe("the examples that a trainer passes through its models are those that w
     ["reference losses", { rule: { name: "doremi" } }, (p) => p],
   ])("%s", async (_, setup, examplesOf) => {
     const steps = 14;
-    const { mixer, bases: __, ...own } = facts({ ...setup, steps });
+    const { mixer, bases: __, ...own } = { ...facts({ ...setup, steps }), time };
     const [model, reference] = [counting(1), counting(2)];
     const sources = [1, 2, 3].map((seed) => windows(named(3)[seed - 1], [language(seed, 300)]));
     const target = windows("target", [language(1, 200)]);
