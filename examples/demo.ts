@@ -77,7 +77,8 @@ function freeFolder(): string {
 
 interface Line {
   step: number;
-  weights: Record<string, number>;
+  /** The line of before the first step has none. */
+  weights?: Record<string, number>;
   evaluation?: { target: number | null };
 }
 
@@ -95,7 +96,8 @@ const config = {
   training: { steps, batch: 16, seed: Number(options.seed), lr: 0.003 },
   mixing: { eta: 3, beta: 0.3, updateEvery: 5 },
   alignment: { domainExamples: 2, targetExamples: 8 },
-  run: { evalEvery: Math.max(5, Math.floor(steps / 8)), evalTokens: 16_384, checkpointEvery: 0 },
+  // More than the default: the picture and the numbers at the end are what the demo is for.
+  run: { evalShare: 0.1, checkpointEvery: 0 },
 };
 const file = join(out, "config.json");
 writeFileSync(file, `${JSON.stringify(config, null, 2)}\n`);
@@ -119,7 +121,7 @@ for (const rule of ["uniform", "dga"]) {
     losses: metrics.flatMap(({ step, evaluation }) =>
       evaluation === undefined || evaluation.target === null ? [] : [{ step, loss: evaluation.target }],
     ),
-    weights: metrics.map(({ step, weights }) => ({ step, weights })),
+    weights: metrics.flatMap(({ step, weights }) => (weights === undefined ? [] : [{ step, weights }])),
   });
 }
 

@@ -92,6 +92,12 @@ function suggest(word: string, section?: string): string {
   return "";
 }
 
+/** Two ways to say one thing, of which the first source that names either decides, and what the first is where none does. */
+const eitherOf = [
+  [["training.steps", "training.tokens"], 1000],
+  [["run.evalShare", "run.evalEvery"], 0.03],
+] as const;
+
 /** Merges layers, the first going before the later ones, and checks what belongs together. */
 export function resolveConfig(layers: readonly Layer[]): TrainConfig {
   const values = new Map<string, unknown>();
@@ -101,11 +107,11 @@ export function resolveConfig(layers: readonly Layer[]): TrainConfig {
     values.set(row.path, layer === undefined ? row.default : layer.values.get(row.path));
     labels.set(row.path, layer?.label(row.path) ?? row.flag);
   }
-  // One budget: the first source that names either decides.
-  const budget = layers.find(({ values }) => values.has("training.steps") || values.has("training.tokens"));
-  for (const path of ["training.steps", "training.tokens"])
-    values.set(path, budget?.values.get(path) ?? null);
-  if (budget === undefined) values.set("training.steps", 1000);
+  for (const [paths, otherwise] of eitherOf) {
+    const layer = layers.find(({ values }) => paths.some((path) => values.has(path)));
+    for (const path of paths) values.set(path, layer?.values.get(path) ?? null);
+    if (layer === undefined) values.set(paths[0], otherwise);
+  }
 
   const config: Record<string, Record<string, unknown>> = {};
   for (const row of rows) (config[row.section] ??= {})[row.key] = values.get(row.path);
@@ -141,6 +147,8 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
 
   if (training.steps !== null && training.tokens !== null)
     throw wrong(`${label("training.steps")} and ${label("training.tokens")}: give one of them, not both`);
+  if (run.evalShare !== null && run.evalEvery !== null)
+    throw wrong(`${label("run.evalShare")} and ${label("run.evalEvery")}: give one of them, not both`);
   if (model.dim % model.heads !== 0)
     throw wrong(`${label("model.heads")}: ${model.heads} does not divide the width ${model.dim}`);
   if (presets[model.preset].positions === "rotary" && (model.dim / model.heads) % 2 !== 0)

@@ -7,16 +7,21 @@ import { formatJson, type Json, parseJson } from "../json.ts";
 import type { GPT } from "../nn/gpt.ts";
 import { toHuggingFace } from "../nn/huggingface.ts";
 import { withCheckpoint } from "./advice.ts";
-import { createMetrics, type Evaluation, evaluated } from "./metrics.ts";
+import type { RunCost } from "./cost.ts";
+import { type EvaluationPlan, evaluationAfter, type HeldOut, type Wanted } from "./evaluations.ts";
+import { createMetrics } from "./metrics.ts";
 import type { CyclePlan } from "./plan.ts";
 import type { Data } from "./read-data.ts";
-import type { NamedWeights, RunHooks, RunResult, StepMetrics } from "./run-events.ts";
+import type { Evaluation, NamedWeights, RunHooks, RunResult, StepMetrics } from "./run-events.ts";
 
 /** What a run is made of once it is set up. */
 export interface Parts {
   readonly trainer: Trainer;
   readonly model: GPT;
   readonly data: Data;
+  readonly heldOut: HeldOut;
+  readonly evaluations: EvaluationPlan;
+  readonly cost: RunCost;
   /** The domains. */
   readonly names: readonly string[];
   readonly bases: Bases | null;
@@ -28,48 +33,63 @@ export interface Parts {
 
 /** Throws `numeric` when the loss is lost, and what the files or the device throw, each with how to go on from the last checkpoint. */
 export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts): Promise<RunResult> {
-  const { trainer, data, names, bases, resumed } = parts;
-  const { steps, evalEvery, evalTokens, checkpointEvery } = cycle;
+  const { trainer, heldOut, evaluations, names, bases, resumed } = parts;
+  const { alignment, evaluation: evaluating } = parts.cost;
+  const { steps, checkpointEvery } = cycle;
   const { signal } = hooks;
   const metricsOf = createMetrics(names, bases, trainer.seen);
   const saving = createSaving(hooks, parts);
   let last: StepMetrics | null = null;
-  /** The last step's line, as long as its evaluation is still to come. */
-  let unevaluated = unevaluatedOf(resumed);
+  /** The last step's line, or what stands for the one before the first step, as long as its evaluation is still to come. */
+  let unevaluated: Unevaluated | null = resumed === null ? START : unevaluatedOf(resumed);
   const tell = (metrics: StepMetrics): void => {
     last = metrics;
     hooks.onStep(metrics);
   };
-  /** Evaluates the last step and tells of it. Cut short by the signal, it tells what is known; the evaluation is made up for when the run goes on. */
-  const finishStep = async (step: StepMetrics): Promise<void> => {
-    unevaluated = step;
+  /** Evaluates what the plan says after this step, and tells of it. Cut short by the signal, it tells what is known; the evaluation is made up for when the run goes on. */
+  const finish = async (line: Unevaluated): Promise<void> => {
+    unevaluated = line;
     const start = performance.now();
+    let evaluation: Evaluation | null;
     try {
-      const evaluation = await evaluate(trainer, data, names, evalTokens, signal);
-      unevaluated = null;
-      tell({ ...step, seconds: step.seconds + (performance.now() - start) / 1000, evaluation });
+      evaluation = await evaluate(trainer, heldOut, evaluationAfter(evaluations, line.step), signal);
     } catch (error) {
       if (!signal.aborted || error !== signal.reason) throw error;
-      tell(step);
+      if ("loss" in line) tell(line);
+      return;
     }
+    unevaluated = null;
+    const seconds = (performance.now() - start) / 1000;
+    if ("loss" in line)
+      tell({
+        ...line,
+        seconds: line.seconds + seconds,
+        ...(evaluation === null ? {} : { evaluation }),
+      });
+    else if (evaluation !== null)
+      hooks.onStart({
+        ...line,
+        event: "start",
+        seconds,
+        evaluation,
+        cost: { alignment, evaluation: evaluating },
+      });
   };
   try {
-    if (unevaluated !== null) await finishStep(unevaluated);
+    if (unevaluated !== null) await finish(unevaluated);
     while (trainer.steps < steps && !signal.aborted) {
       const start = performance.now();
       const step = await trainer.step();
       const metrics = metricsOf(step, null, (performance.now() - start) / 1000);
-      if ((evalEvery > 0 && step.step % evalEvery === 0) || step.step === steps) await finishStep(metrics);
-      else tell(metrics);
+      await finish(metrics);
       if (checkpointEvery > 0 && step.step % checkpointEvery === 0) await saving.save(unevaluated);
       // Lets signals and timers have their turn: kernels on the CPU never wait.
       await new Promise((next) => setImmediate(next));
     }
     await saving.save(unevaluated);
     const interrupted = trainer.steps < steps || unevaluated !== null;
-    const evaluation =
-      lastEvaluation(last) ?? (interrupted ? null : await evaluate(trainer, data, names, evalTokens, signal));
-    const result = resultOf(parts, evaluation?.target ?? null, interrupted);
+    const targetLoss = targetOf(last) ?? (interrupted ? null : await targetAtEnd(parts, signal));
+    const result = resultOf(parts, targetLoss, interrupted);
     hooks.store.saveFile("weights.json", `${formatJson(result.weights, 2)}\n`);
     if (!interrupted) await saveModel(hooks, parts);
     return result;
@@ -83,11 +103,17 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
   }
 }
 
-const lastEvaluation = (line: StepMetrics | null): Evaluation | null => line?.evaluation ?? null;
+const targetOf = (line: StepMetrics | null): number | null => line?.evaluation?.target ?? null;
+
+/** What stands before the first step, until it is evaluated, for a line. */
+const START = { step: 0 } as const;
+
+/** The line of the last step, or what stands for the one before the first. */
+type Unevaluated = StepMetrics | typeof START;
 
 interface Saving {
   /** A checkpoint, unless the newest is of this step. `unevaluated` is the step's line when its evaluation is still to come. */
-  save(unevaluated: StepMetrics | null): Promise<void>;
+  save(unevaluated: Unevaluated | null): Promise<void>;
   /** The step of the newest checkpoint. */
   saved(): number | null;
   /** The last checkpoint was begun and not finished. */
@@ -148,28 +174,43 @@ async function saveModel({ store }: RunHooks, { model, data }: Parts): Promise<v
 }
 
 /** The line of a checkpoint's step, when the run was stopped while it evaluated. */
-function unevaluatedOf(resumed: Checkpoint | null): StepMetrics | null {
+function unevaluatedOf(resumed: Checkpoint): Unevaluated | null {
   // The checkpoint's checksum says that it is what was written.
-  const text = resumed?.json["unevaluated"];
+  const text = resumed.json["unevaluated"];
   if (typeof text !== "string") return null;
   const line = parseJson(text, { source: "the last step", code: "checkpoint" });
   return line instanceof Map
-    ? (Object.fromEntries(line as ReadonlyMap<string, Json>) as unknown as StepMetrics)
+    ? (Object.fromEntries(line as ReadonlyMap<string, Json>) as unknown as Unevaluated)
     : null;
 }
 
+/** null where nothing is wanted. */
 async function evaluate(
   trainer: Trainer,
-  data: Data,
-  names: readonly string[],
-  tokens: number,
+  { target, domains }: HeldOut,
+  wanted: Wanted | null,
   signal: AbortSignal,
-): Promise<Evaluation> {
-  const domains = new Map<string, number>();
-  for (const i of evaluated(names.length)) {
-    const { heldOut } = data.domains[i];
-    if (heldOut !== null) domains.set(names[i], await trainer.evaluate(heldOut, tokens, signal));
-  }
-  const held = data.target?.heldOut ?? null;
-  return { target: held === null ? null : await trainer.evaluate(held, tokens, signal), domains };
+): Promise<Evaluation | null> {
+  if (wanted === null) return null;
+  const losses = new Map<string, number>();
+  if (wanted.domains !== null)
+    for (const [name, windows] of domains)
+      losses.set(name, await trainer.evaluate(windows, wanted.domains, signal));
+  return {
+    target:
+      target === null || wanted.target === null
+        ? null
+        : await trainer.evaluate(target, wanted.target, signal),
+    domains: losses,
+  };
+}
+
+/** The loss on the target, of a run that had no step left to tell it with; null without a target. */
+async function targetAtEnd(
+  { trainer, heldOut, evaluations }: Parts,
+  signal: AbortSignal,
+): Promise<number | null> {
+  const wanted = evaluationAfter(evaluations, evaluations.steps);
+  const found = await evaluate(trainer, heldOut, wanted && { ...wanted, domains: null }, signal);
+  return found?.target ?? null;
 }

@@ -4,12 +4,10 @@
  */
 import type { Bases } from "../dga/bases.ts";
 import type { Trainer, TrainStep } from "../dga/trainer.ts";
-import type { StepMetrics } from "./run-events.ts";
+import type { Evaluation, StepMetrics } from "./run-events.ts";
 
 /** Most names in one part of a line, and most domains that are evaluated. */
 export const MANY = 100;
-
-export type Evaluation = NonNullable<StepMetrics["evaluation"]>;
 
 /** Which of k domains are evaluated: all, or of many every so many-th, the same ones each time. */
 export function evaluated(k: number): number[] {

@@ -1,6 +1,7 @@
 /** A configuration as the plain parts of a run, each of which is all that one module is told. */
 import type { Advice } from "./advice.ts";
 import type { EnginePlan } from "./engine.ts";
+import type { EvaluationOptions } from "./evaluations.ts";
 import { type MixingPlan, planMixing } from "./mixing.ts";
 import type { DataPlan } from "./read-data.ts";
 import type { ModelPlan } from "./start.ts";
@@ -10,10 +11,7 @@ import { planTraining, type TrainingPlan } from "./training.ts";
 /** When a run evaluates and saves. */
 export interface CyclePlan {
   readonly steps: number;
-  /** Steps between two evaluations; 0: only at the end. */
-  readonly evalEvery: number;
-  /** Tokens read from each held-out set for an evaluation. */
-  readonly evalTokens: number;
+  readonly evaluation: EvaluationOptions;
   /** Steps between two checkpoints; 0: only at the end. */
   readonly checkpointEvery: number;
   /** What an error's advice is made of. */
@@ -32,7 +30,7 @@ export interface RunPlan {
 /** Throws `config` and `data` for what can be said about the options alone, before gigabytes are read. */
 export function planRun(config: TrainConfig): RunPlan {
   const { seed, lr } = config.training;
-  const { out, evalEvery, evalTokens, checkpointEvery } = config.run;
+  const { out, evalShare: share, evalEvery: every, evalTokens: tokens, checkpointEvery } = config.run;
   const training = planTraining(config);
   return {
     data: { ...config.data, context: config.model.context, seed, out },
@@ -40,6 +38,11 @@ export function planRun(config: TrainConfig): RunPlan {
     training,
     mixing: planMixing(config, training.tokens),
     engine: config.run,
-    cycle: { steps: training.steps, evalEvery, evalTokens, checkpointEvery, advice: { out, lr } },
+    cycle: {
+      steps: training.steps,
+      evaluation: { share, every, tokens },
+      checkpointEvery,
+      advice: { out, lr },
+    },
   };
 }

@@ -1,6 +1,6 @@
 /** What `gradmix train` prints while it runs: one rewritten line on a terminal, now and then a plain line elsewhere. */
 import { eastAsianWidth } from "get-east-asian-width";
-import type { RunResult, StepMetrics } from "./run-events.ts";
+import type { Evaluation, RunResult, StepMetrics } from "./run-events.ts";
 import { MANY } from "./metrics.ts";
 
 /** Where output goes. */
@@ -24,8 +24,7 @@ export interface ProgressState {
 /** `step 120/1000  loss 2.345  target 2.101  12.3k tok/s  3:05 left  code 62% prose 30% …` */
 export function formatProgress(metrics: StepMetrics, state: ProgressState, width: number = Infinity): string {
   const { totalSteps, speed, targetLoss } = state;
-  const step = `step ${String(metrics.step).padStart(String(totalSteps).length)}/${totalSteps}`;
-  const parts = [step, `loss ${formatLoss(metrics.loss)}`];
+  const parts = [formatStep(metrics.step, totalSteps), `loss ${formatLoss(metrics.loss)}`];
   if (targetLoss !== null) parts.push(`target ${formatLoss(targetLoss)}`);
   if (speed !== null) {
     parts.push(`${formatCount(speed.tokensPerSecond)} tok/s`);
@@ -33,6 +32,10 @@ export function formatProgress(metrics: StepMetrics, state: ProgressState, width
   }
   parts.push(formatWeights(metrics.weights, 4, metrics.weights.size >= MANY));
   return fit(parts.join("  "), width);
+}
+
+function formatStep(step: number, totalSteps: number): string {
+  return `step ${String(step).padStart(String(totalSteps).length)}/${totalSteps}`;
 }
 
 /** The largest weights first: `code 62% prose 30% +3`, where 3 more domains share the rest; with `more` there are others that are not given. */
@@ -118,6 +121,8 @@ export function formatResult(result: RunResult, folder: string): string {
 }
 
 export interface Progress {
+  /** Tells how good the model is before the first step. */
+  start(evaluation: Evaluation): void;
   step(metrics: StepMetrics): void;
   /** Prints a whole line, above the one that is rewritten. */
   line(text: string): void;
@@ -147,6 +152,14 @@ export function startProgress(
     open = false;
   };
   return {
+    start({ target }) {
+      targetLoss = target;
+      if (target === null || screen.behind === true) return;
+      const text = `${formatStep(0, totalSteps)}  target ${formatLoss(target)}`;
+      erase();
+      screen.write(terminal ? fit(text, screen.columns ?? 80) : `${text}\n`);
+      open = terminal;
+    },
     step(metrics) {
       const time = now();
       recent.push({ time, step: metrics.step, tokens: metrics.tokens });

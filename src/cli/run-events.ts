@@ -31,8 +31,26 @@ export interface StepMetrics {
     string,
     { value: number; standardError: number | null; norm: number | null; effectiveSize?: number }
   >;
-  /** On steps that evaluated: mean loss per token on the held-out sets. */
-  evaluation?: { target: number | null; domains: ReadonlyMap<string, number> };
+  /** On steps that evaluated. */
+  evaluation?: Evaluation;
+}
+
+/** Mean loss per token on the held-out sets. `target` is null without one; `domains` is empty where the target alone was evaluated. */
+export interface Evaluation {
+  target: number | null;
+  domains: ReadonlyMap<string, number>;
+}
+
+/** The first line of metrics.jsonl in a run that evaluates before its first step. */
+export interface StartLine {
+  step: 0;
+  event: "start";
+  /** Wall time of the evaluation. */
+  seconds: number;
+  /** Before the first step. */
+  evaluation: Evaluation;
+  /** What the rule and the evaluations will take, as shares of the training's computation, counted before the run. */
+  cost: { alignment: number; evaluation: number };
 }
 
 /** What a resumed run does otherwise than the run before it, by name. */
@@ -81,6 +99,8 @@ export interface RunStore {
 }
 
 export interface RunHooks {
+  /** Before the first step, when the run has evaluated there. */
+  onStart(line: StartLine): void;
   /** After each step, in order. */
   onStep(metrics: StepMetrics): void;
   /** Before the first step of a resumed run that does something otherwise. */

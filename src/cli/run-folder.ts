@@ -2,7 +2,7 @@
  * The folder of one run:
  *
  *     config.json                    the resolved configuration
- *     metrics.jsonl                  a line a step
+ *     metrics.jsonl                  a line a step, and one before the first
  *     weights.json                   the domain weights, final and averaged
  *     model/                         the trained model
  *     checkpoints/step-00000100.safetensors   the last two
@@ -13,7 +13,7 @@
 import * as nodeFs from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import type { Checkpoint } from "../dga/checkpoint.ts";
-import type { ResumeLine, RunStore, StepMetrics } from "./run-events.ts";
+import type { ResumeLine, RunStore, StartLine, StepMetrics } from "./run-events.ts";
 import type { TrainConfig } from "./train-config.ts";
 import { errorCode, GradmixError } from "../errors.ts";
 import {
@@ -46,7 +46,7 @@ export function runNames(names: ReadonlySet<string>, own: boolean): ReadonlySet<
 
 export interface RunFolder extends RunStore {
   /** Adds a line to metrics.jsonl. */
-  appendMetrics(metrics: StepMetrics | ResumeLine): void;
+  appendMetrics(metrics: StartLine | StepMetrics | ResumeLine): void;
   /** Gives the folder back: closes the metrics file, removes the lock. */
   close(): void;
 }
@@ -216,7 +216,8 @@ interface Point {
   readonly seen: string;
 }
 
-const beginning: Point = { step: 0, lines: 0, unwritten: [], seen: "" };
+/** Of before the first step there is a line as well, which a run that begins anew writes anew. */
+const beginning: Point = { step: 0, lines: -1, unwritten: [], seen: "" };
 
 /** What tells whether another process has written to the folder. */
 function stateOf(folder: string): string {

@@ -12,7 +12,9 @@ import { shutdown } from "../init.ts";
 import { formatJson } from "../json.ts";
 import { createGPT, type GPT, parameterCount } from "../nn/gpt.ts";
 import { adamw } from "../nn/optimizer.ts";
+import { costOf, formatCost, type RunCost } from "./cost.ts";
 import { engineChanges, savedEngine, startBackend } from "./engine.ts";
+import { type EvaluationPlan, type HeldOut, heldOutOf, planEvaluations } from "./evaluations.ts";
 import { histogramLine, histogramOf, savedHistogram } from "./histogram.ts";
 import { trainLoop } from "./loop.ts";
 import type { MixingPlan } from "./mixing.ts";
@@ -56,6 +58,9 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
     if (histogram !== null) hooks.onEvent(histogramLine(histogram));
     const mixer = plan.mixing.mixerOf({ sizes: data.sizes, histogram });
     const trainer = makeTrainer(plan, data, model, mixer, reference);
+    const heldOut = heldOutOf(data, plan.mixing.names);
+    const { evaluations, cost } = planCost(plan, mixer, heldOut);
+    hooks.onEvent(formatCost(cost, evaluations, mixer.rule.needs));
     if (found !== null) {
       trainer.restore(found.checkpoint);
       hooks.onEvent(`going on from step ${found.step}`);
@@ -67,6 +72,9 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
       trainer,
       model,
       data,
+      heldOut,
+      evaluations,
+      cost,
       names: plan.mixing.names,
       bases: plan.mixing.bases,
       kept: {
@@ -113,6 +121,26 @@ function makeModel(plan: RunPlan, data: Data, start: Start | null, resumed: Chec
       `--tokenizer: it has ${vocabSize} tokens, the model of --init-from ${plan.model.initFrom ?? ""} has ${model.config.vocabSize}`,
     );
   return model;
+}
+
+/** When the run evaluates, and what that and its rule will cost. */
+function planCost(
+  { training: { steps, batch }, data: { context, targets }, mixing: { alignment, bases }, cycle }: RunPlan,
+  mixer: Mixer,
+  { target, domains }: HeldOut,
+): { readonly evaluations: EvaluationPlan; readonly cost: RunCost } {
+  const evaluations = planEvaluations(cycle.evaluation, {
+    steps,
+    batch,
+    context,
+    target: target?.count ?? null,
+    domains: Array.from(domains.values(), ({ count }) => count),
+  });
+  const cost = costOf(
+    { mixer, alignment, bases, targets: targets.size, steps, batch, time: context },
+    evaluations,
+  );
+  return { evaluations, cost };
 }
 
 function makeTrainer(

@@ -118,10 +118,12 @@ export type AlignmentConfig = Required<
 };
 
 export interface RunConfig {
+  /** Evaluation takes about this share of the training's computation. Exactly one of `evalShare` and `evalEvery` is not null. */
+  evalShare: number | null;
   /** Steps between two evaluations; 0: only at the end. */
-  evalEvery: number;
-  /** Tokens read from each held-out set for an evaluation. */
-  evalTokens: number;
+  evalEvery: number | null;
+  /** Tokens read from each held-out set for an evaluation; null: as the share allows, with `evalEvery` 8192. */
+  evalTokens: number | null;
   /** Steps between two checkpoints; 0: only at the end. */
   checkpointEvery: number;
   /** The run folder. */

@@ -106,6 +106,10 @@ export async function train(
     // Only here: `--help` and a refusal need none of its code.
     const runTraining = trainer ?? (await import("./run.ts")).runTraining;
     const result = await runTraining(config, {
+      onStart(line) {
+        folder.appendMetrics(line);
+        if (!quiet) progress.start(line.evaluation);
+      },
       onStep(metrics) {
         folder.appendMetrics(metrics);
         if (!quiet) progress.step(metrics);

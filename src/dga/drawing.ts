@@ -55,7 +55,7 @@ const ALIGNMENT_STREAM = 1_000_003;
 const TARGET_STREAM = 2_000_003;
 
 /** Examples of a shared batch, for each `domainExamples`. */
-const SHARED = 16;
+export const SHARED = 16;
 
 /** The seed of another stream: the sum modulo 2⁵³, so that every seed has one, and different ones from the same constant are different. */
 function streamSeed(seed: number, stream: number): number {

@@ -239,6 +239,9 @@ export async function exampleNumbers<B extends Examples>(
   return { tokens: batch.tokens, dots, losses, ...(tied === undefined ? { squaredNorms } : { tied }) };
 }
 
+/** Gradients that a Gram matrix holds at once, where nothing else is said. */
+export const GRAM_HELD = 32;
+
 /**
  * The Gram matrix ⟨∇Lᵢ, ∇Lⱼ⟩ of the domains' gradients (mean losses per token), row-major [k, k], with the losses. Gradients are held in
  * blocks of at most `held` (default 32) whole gradients, and computed again for later blocks: k + k²/(2·held) backward passes.
@@ -250,7 +253,7 @@ export async function estimateGram<B extends Examples>(
 ): Promise<{ gram: Float64Array; losses: Float64Array }> {
   checkEstimate("estimateGram", options, { held: integerIn(1) });
   const k = domains.length;
-  const { held = 32 } = options;
+  const { held = GRAM_HELD } = options;
   const parameters = watched(model, options);
   const scale = scaleOf(options);
   const gram = new Float64Array(k * k);

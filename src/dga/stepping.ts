@@ -61,10 +61,12 @@ export async function takeStep<B extends Examples>(
   const mixture = currentMixture(training);
   // Steps of a warm-up that no update covers measure nothing.
   const since = state.mixer.steps - (nextUpdate(mixer, state.mixer.steps) - mixer.updateEvery);
-  const observed = training.notes && since >= 0;
-  const aligned = training.gathers && observed;
-  if (aligned && (state.gathered.targetNorms.length === 0 || since % training.alignment.refreshEvery === 0))
-    await refreshDirection(training);
+  const { refreshEvery, measureEvery } = training.alignment;
+  const aligned = training.gathers && since >= 0 && since % measureEvery === 0;
+  const observed = training.gathers ? aligned : training.notes && since >= 0;
+  // Where a refresh falls between two steps that measure, the next of them makes it.
+  const refreshes = Math.floor(since / refreshEvery) > Math.floor((since - measureEvery) / refreshEvery);
+  if (aligned && (state.gathered.targetNorms.length === 0 || refreshes)) await refreshDirection(training);
   const drawn = drawing.training(mixture);
   const lossScale = state.scales?.step.scale ?? null;
   const tokens = tokenCount(drawn.batch);

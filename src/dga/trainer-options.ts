@@ -40,6 +40,11 @@ export interface AlignmentOptions {
   readonly targetExamples?: number;
   /** With `from: "step"`: steps between two refreshes of the target gradient, which is also refreshed after every update. Default 10. */
   readonly refreshEvery?: number;
+  /**
+   * With `from: "step"`: of so many steps one measures its examples, which costs some per cent of it; the first behind an update always does. What a run of some hundred steps tells is limited by
+   * the noise of the target's gradient sooner than by that of the examples. Default 2.
+   */
+  readonly measureEvery?: number;
   /** The parameters whose gradients are aligned. Default: all. */
   readonly parameters?: EstimateOptions["parameters"];
   /**
@@ -56,6 +61,7 @@ export const alignmentDefaults: Required<Omit<AlignmentOptions, "parameters" | "
   domainExamples: 4,
   targetExamples: 8,
   refreshEvery: 10,
+  measureEvery: 2,
   bases: "shared",
 };
 
@@ -177,6 +183,7 @@ function checkAlignment(where: string, alignment: AlignmentOptions): void {
     domainExamples: integerIn(1),
     targetExamples: integerIn(1),
     refreshEvery: integerIn(1),
+    measureEvery: integerIn(1),
     parameters: callback,
     bases: oneOf("shared", "direct"),
   });

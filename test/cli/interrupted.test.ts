@@ -21,6 +21,7 @@ import { afterAll, beforeAll, describe, expect, test } from "vitest";
 
 let root = "";
 let whole: unknown;
+let wholeByShare: unknown;
 let runs = 0;
 beforeAll(async () => {
   root = mkdtempSync(join(tmpdir(), "gradmix-interrupted-"));
@@ -35,11 +36,18 @@ beforeAll(async () => {
   const config = newConfig();
   await train(config);
   whole = outcome(config.run.out);
+  const other = newConfig(byShare);
+  await train(other);
+  wholeByShare = outcome(other.run.out);
 });
 afterAll(() => rmSync(root, { recursive: true }));
 
+const byInterval = { evalEvery: 3, evalTokens: 64 };
+/** The target before the first step and after each, the domains before the first and at the end. */
+const byShare = { evalShare: 0.6, evalTokens: 16 };
+
 /** Seven steps with a checkpoint every second and an evaluation every third, in a folder of its own. */
-function newConfig(): TrainConfig {
+function newConfig(evaluation: Partial<TrainConfig["run"]> = byInterval): TrainConfig {
   const text = (name: string): string => join(root, `${name}.jsonl`);
   const json = {
     data: { domains: { a: text("a"), b: text("b") }, target: text("target"), tokenizer: "byte" },
@@ -50,8 +58,7 @@ function newConfig(): TrainConfig {
     run: {
       backend: "cpu",
       threads: 1,
-      evalEvery: 3,
-      evalTokens: 64,
+      ...evaluation,
       checkpointEvery: 2,
       out: join(root, `run${runs++}`),
     },
@@ -66,17 +73,23 @@ interface Ways {
   signal?: AbortSignal;
   /** Called when the folder was made, before the first step. */
   onBegin?: () => void;
+  /** Called after a step's line was written. */
+  onStep?: () => void;
 }
 
 /** What the command does, without its output. */
 async function train(
   config: TrainConfig,
-  { resume = false, fs = nodeFs, signal, onBegin }: Ways = {},
+  { resume = false, fs = nodeFs, signal, onBegin, onStep }: Ways = {},
 ): Promise<RunResult> {
   const folder: RunFolder = openRunFolder(config, resume ? findRun(config.run.out) : null, fs);
   try {
     return await runTraining(config, {
-      onStep: (metrics) => folder.appendMetrics(metrics),
+      onStart: (line) => folder.appendMetrics(line),
+      onStep(metrics) {
+        folder.appendMetrics(metrics);
+        onStep?.();
+      },
       onResume: (line) => folder.appendMetrics(line),
       onEvent: () => {},
       signal: signal ?? new AbortController().signal,
@@ -104,8 +117,11 @@ function outcome(out: string): unknown {
   };
 }
 
+/** Steps whose lines are whole. */
 const steps = (out: string): number =>
-  readFileSync(join(out, "metrics.jsonl"), "utf8").split("\n").length - 1;
+  readFileSync(join(out, "metrics.jsonl"), "utf8")
+    .split("\n")
+    .filter((line) => line.includes('"loss"')).length;
 
 /** Locks, claims and temporary files. */
 const remains = (out: string): string[] =>
@@ -113,14 +129,68 @@ const remains = (out: string): string[] =>
     ? readdirSync(out, { recursive: true, encoding: "utf8" }).filter((name) => /(^|\/)lock|\.tmp$/.test(name))
     : [];
 
-test("stopped before its first step, a run has a checkpoint of step 0", async () => {
-  const config = newConfig();
-  const stop = new AbortController();
-  const result = await train(config, { signal: stop.signal, onBegin: () => stop.abort() });
-  expect(result).toMatchObject({ step: 0, interrupted: true });
-  expect(listCheckpoints(config.run.out).map(({ step }) => step)).toEqual([0]);
+const ways = [
+  ["every so many steps", byInterval, () => whole],
+  ["by a share", byShare, () => wholeByShare],
+] as const;
+
+test("a run that evaluates by a share does so before its first step, and at the end", () => {
+  expect(wholeByShare).toMatchObject({
+    metrics: [
+      {
+        step: 0,
+        event: "start",
+        evaluation: { target: expect.any(Number), domains: { a: expect.any(Number), b: expect.any(Number) } },
+        // Eight evaluations of 2 windows and two of 4, over seven steps of 2 at three each.
+        cost: { alignment: expect.any(Number), evaluation: 24 / 42 },
+      },
+      ...[1, 2, 3, 4, 5, 6].map((step) => ({ step, evaluation: { domains: {} } })),
+      { step: 7, evaluation: { domains: { a: expect.any(Number), b: expect.any(Number) } } },
+    ],
+  });
+  // As it trains, whatever is evaluated.
+  expect(wholeByShare).toMatchObject({ files: (whole as { files: unknown }).files });
+});
+
+test.each(ways)(
+  "stopped before its first step, a run has a checkpoint of step 0: %s",
+  async (_, way, want) => {
+    const config = newConfig(way);
+    const stop = new AbortController();
+    const result = await train(config, { signal: stop.signal, onBegin: () => stop.abort() });
+    expect(result).toMatchObject({ step: 0, interrupted: true });
+    expect(listCheckpoints(config.run.out).map(({ step }) => step)).toEqual([0]);
+    expect(await train(config, { resume: true })).toMatchObject({ step: 7, interrupted: false });
+    expect(outcome(config.run.out)).toEqual(want());
+  },
+);
+
+test("killed before its first checkpoint, a run begins anew, with one line of before the first step", async () => {
+  const config = newConfig(byShare);
+  const killed = new Error("killed");
+  const onStep = (): never => {
+    throw killed;
+  };
+  await expect(train(config, { onStep })).rejects.toBe(killed);
+  expect(readFileSync(join(config.run.out, "metrics.jsonl"), "utf8").split("\n")).toHaveLength(3);
   expect(await train(config, { resume: true })).toMatchObject({ step: 7, interrupted: false });
-  expect(outcome(config.run.out)).toEqual(whole);
+  expect(outcome(config.run.out)).toEqual(wholeByShare);
+});
+
+test.each([
+  ["every so many steps", byShare, { ...byInterval, evalShare: null }, (): unknown => whole],
+  ["by a share", byInterval, { ...byShare, evalEvery: null }, (): unknown => wholeByShare],
+])("a resumed run may evaluate %s where it did otherwise, and trains the same", async (_, from, to, want) => {
+  const config = newConfig(from);
+  const stop = new AbortController();
+  await train(config, { signal: stop.signal, onStep: () => stop.abort() });
+  await train({ ...config, run: { ...config.run, ...to } }, { resume: true });
+  const found = outcome(config.run.out);
+  expect(found).toMatchObject({ files: (whole as { files: unknown }).files });
+  const [late, wanted] = [found, want()].map((run) =>
+    (run as { metrics: { step: number }[] }).metrics.filter(({ step }) => step > 1),
+  );
+  expect(late).toEqual(wanted);
 });
 
 /** A signal that is aborted when it is asked for the nth time by what is cut short at once: reading, and batches of evaluations. */
@@ -168,6 +238,21 @@ test("stopped wherever it listens, while reading or in any batch of an evaluatio
   expect(evaluating).toBeGreaterThan(0);
 });
 
+test("by a share, stopped in any batch of its evaluations: the run goes on to the same bits", async () => {
+  const { signal, asked } = abortedAt(Infinity);
+  await train(newConfig(byShare), { signal });
+  // The target's eight times two windows, the domains' twice.
+  for (let place = asked() - 11; place <= asked(); place++) {
+    const config = newConfig(byShare);
+    const { out } = config.run;
+    const result = await train(config, { signal: abortedAt(place).signal });
+    expect(result).toMatchObject({ interrupted: true, step: steps(out) });
+    expect(listCheckpoints(out).at(-1)?.step).toBe(steps(out));
+    await train(config, { resume: true });
+    expect(outcome(out), String(place)).toEqual(wholeByShare);
+  }
+});
+
 /** The calls that write, of which the nth fails; `forever`: and all after it that need room. */
 function failingAt(
   n: number,
@@ -194,17 +279,18 @@ function failingAt(
 
 describe("a disk that fails", () => {
   test.each([
-    ["once", "EIO", false],
-    ["from then on", "ENOSPC", true],
+    ["once", "EIO", false, byInterval],
+    ["from then on", "ENOSPC", true, byInterval],
+    ["once, evaluating by a share", "EIO", false, byShare],
   ])(
     "at any call, %s: an error of the file, no lock and no part of a file; what is there goes on to the same bits",
-    async (_, code, forever) => {
+    async (_, code, forever, way) => {
       const counting = failingAt(Infinity, code, false);
-      await train(newConfig(), { fs: counting.fs });
+      await train(newConfig(way), { fs: counting.fs });
       expect(counting.made()).toBeGreaterThan(50);
       await fc.assert(
         fc.asyncProperty(fc.integer({ min: 1, max: counting.made() }), async (n) => {
-          const config = newConfig();
+          const config = newConfig(way);
           const { out } = config.run;
           const disk = failingAt(n, code, forever);
           const error = await train(config, { fs: disk.fs }).catch((caught: unknown) => caught);
@@ -226,9 +312,9 @@ describe("a disk that fails", () => {
             checkFree(out);
             await train(config);
           }
-          expect(outcome(out)).toEqual(whole);
+          expect(outcome(out)).toEqual(way === byShare ? wholeByShare : whole);
         }),
-        { numRuns: 20 },
+        { numRuns: way === byShare ? 10 : 20 },
       );
     },
   );

@@ -177,6 +177,19 @@ describe("precedence", () => {
     expect(resolve({}).training.steps).toBe(1000);
   });
 
+  test("evaluation goes by a share, or every so many steps, whichever the first source names", () => {
+    const said = (...[json, ...before]: Parameters<typeof resolve>): unknown[] => {
+      const { evalShare, evalEvery, evalTokens } = resolve(json, ...before).run;
+      return [evalShare, evalEvery, evalTokens];
+    };
+    expect(said({})).toEqual([0.03, null, null]);
+    expect(said({ run: { evalTokens: 5 } })).toEqual([0.03, null, 5]);
+    expect(said({ run: { evalEvery: 0 } })).toEqual([null, 0, null]);
+    expect(said({ run: { evalEvery: 50, evalTokens: 8192 } })).toEqual([null, 50, 8192]);
+    expect(said({ run: { evalEvery: 50 } }, given({ "run.evalShare": ["0.1"] }))).toEqual([0.1, null, null]);
+    expect(said({ run: { evalShare: 0.1 } }, given({ "run.evalEvery": ["7"] }))).toEqual([null, 7, null]);
+  });
+
   test("a resolved configuration resolves to itself", () => {
     const config = resolve({ run: { out: "runs/x" }, mixing: { weights: { a: 0.25, b: 0.75 } } });
     const again = resolveConfig([jsonLayer(parseJson(formatJson(config), { source: "c" }), "config.json")]);
@@ -208,6 +221,7 @@ describe("refusals, in one line that names the place, the value and what is allo
     ["one name, typed in two ways", { data: { domains: { "caf\u00e9": "x", "cafe\u0301": "y" } } }, 'c.json: data.domains: names the domain "caf\u00e9" twice'],
     ["no domain", { data: { domains: {} } }, 'no domain was given: add --domain NAME=GLOB, or "data": {"domains": {…}} in a config file'],
     ["steps and tokens", { training: { steps: 1, tokens: 1 } }, "c.json: training.steps and c.json: training.tokens: give one of them, not both"],
+    ["two ways to evaluate", { run: { evalShare: 0.1, evalEvery: 10 } }, "c.json: run.evalShare and c.json: run.evalEvery: give one of them, not both"],
     ["heads that do not divide", { model: { dim: 100, heads: 3 } }, "c.json: model.heads: 3 does not divide the width 100"],
     ["an odd head width", { model: { dim: 12, heads: 4 } }, "c.json: model.heads: 4 heads of width 3: rotary positions need an even width"],
     ["key/value heads that do not divide", { model: { kvHeads: 3 } }, "c.json: model.kvHeads: 3 does not divide the 4 heads"],

@@ -140,6 +140,23 @@ describe("on a screen", () => {
     expect(lines[2]).toContain("target 1.500");
   });
 
+  test("the loss on the target before the first step is shown, and stays until there is another", () => {
+    for (const isTTY of [true, false]) {
+      const written: string[] = [];
+      const progress = startProgress({ write: (text) => written.push(text), isTTY, columns: 200 }, 120);
+      progress.start({ target: 6.93147, domains: new Map() });
+      progress.step(metrics(1));
+      progress.end();
+      const [first, ...rest] = written;
+      expect(first).toBe(`step   0/120  target 6.931${isTTY ? "" : "\n"}`);
+      expect(rest.join("")).toContain("step   1/120  loss 2.346  target 6.931");
+      expect(rest.join("").startsWith("\r\u001b[2K")).toBe(isTTY);
+    }
+    const silent: string[] = [];
+    startProgress({ write: (text) => silent.push(text) }, 9).start({ target: null, domains: new Map() });
+    expect(silent).toEqual([]);
+  });
+
   test("speed comes from the clock", () => {
     expect(play(false, [0, 1000]).at(-1)).toContain("2.05k tok/s");
   });

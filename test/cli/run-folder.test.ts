@@ -12,7 +12,7 @@ import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
 import { writeFileAtomic, type WriteFs } from "#dist/node/files.js";
 import { checkFree, findRun, listCheckpoints, openRunFolder, truncateMetrics } from "#dist/cli/run-folder.js";
 import type { Checkpoint, CheckpointArray } from "#dist/dga/checkpoint.js";
-import type { StepMetrics } from "#dist/cli/run-events.js";
+import type { StartLine, StepMetrics } from "#dist/cli/run-events.js";
 import type { TrainConfig } from "#dist/cli/train-config.js";
 import { formatJson } from "#dist/json.js";
 import fc from "fast-check";
@@ -44,6 +44,14 @@ function metrics(step: number): StepMetrics {
     domains: new Map(),
   };
 }
+
+const startLine: StartLine = {
+  step: 0,
+  event: "start",
+  seconds: 1,
+  evaluation: { target: 1, domains: new Map([["a", 1]]) },
+  cost: { alignment: 0.1, evaluation: 0.2 },
+};
 
 function state(step: number): Checkpoint {
   return { json: { step }, arrays: { x: Float32Array.of(step, step) } };
@@ -371,6 +379,7 @@ describe("a run", () => {
 
   test("a run without a checkpoint yet begins again", () => {
     const folder = openRunFolder(configOf(out));
+    folder.appendMetrics(startLine);
     folder.appendMetrics(metrics(1));
     folder.close();
     const resumed = openRunFolder(configOf(out), findRun(out));
@@ -378,6 +387,27 @@ describe("a run", () => {
     resumed.begin();
     resumed.close();
     expect(readFileSync(join(out, "metrics.jsonl"), "utf8")).toBe("");
+  });
+
+  test("the line before the first step is kept by a checkpoint of step 0, unless that says that it is still to come", () => {
+    for (const [lines, kept] of [
+      [0, true],
+      [-1, false],
+    ] as const) {
+      const config = configOf(join(out, String(lines)));
+      const folder = openRunFolder(config);
+      folder.appendMetrics(startLine);
+      folder.saveCheckpoint(0, state(0), lines);
+      folder.appendMetrics(metrics(1));
+      folder.close();
+      const resumed = openRunFolder(config, findRun(config.run.out));
+      expect(resumed.load()?.step).toBe(0);
+      resumed.begin();
+      resumed.close();
+      expect(readFileSync(join(config.run.out, "metrics.jsonl"), "utf8")).toBe(
+        kept ? `${formatJson(startLine)}\n` : "",
+      );
+    }
   });
 
   test("a truncated newest checkpoint is refused, and the good one before it offered", () => {

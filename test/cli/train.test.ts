@@ -174,6 +174,30 @@ test("a run gives metrics, weights and a model that loads; DGA prefers the domai
   await shutdown();
 });
 
+test("where nothing is said of it, evaluation takes a share: before the first step, at the end and between; the cost is said first", () => {
+  const silent = new Set(["--eval-tokens", "128", "--eval-every", "6"]);
+  const args = small.filter((word) => !silent.has(word));
+  const { code, err } = gradmix(...args, "--steps", "120", "--out", "run");
+  expect({ code, err: code === 0 ? "" : err }).toEqual({ code: 0, err: "" });
+  const line = err.split("\n").findIndex((text) => text.startsWith("120 steps, 40 updates of the weights; "));
+  expect(err.split("\n")[line]).toMatch(
+    /; alignment \+\d+ %, evaluation \+\d+ % of training \(the target 3 times on [\d,]+ tokens, the domains (once|twice|\d+ times) on up to [\d,]+ tokens each\)$/,
+  );
+  expect(err.split("\n")[line + 1]).toMatch(/^step {3}0\/120 {2}target [\d.]+$/);
+  const [start, ...lines] = metrics("run");
+  expect(start).toMatchObject({ step: 0, event: "start" });
+  expect(Object.keys((start as unknown as { cost: object }).cost)).toEqual(["alignment", "evaluation"]);
+  // A model that knows nothing.
+  expectNear(start.evaluation?.target, Math.log(257), 0.02);
+  expect(lines.map(({ step }) => step)).toEqual(Array.from({ length: 120 }, (_, i) => i + 1));
+  const evaluations = lines.filter(({ evaluation }) => evaluation !== undefined);
+  expect(evaluations.length).toBeGreaterThan(0);
+  expect(evaluations.length).toBeLessThan(30);
+  const last = lines.at(-1)?.evaluation;
+  expect(last?.target).toBeLessThan(4);
+  expect(Object.keys(last?.domains ?? {})).toEqual(["prose", "code"]);
+});
+
 test.each([
   ["the thread count", ["--threads", "1"], ["--threads", "3"]],
   ["quiet and evaluation", ["--quiet"], ["--checkpoint-every", "3"]],

@@ -1,0 +1,65 @@
+/** The cost of a run, said before it is paid: what aligning and evaluating add to the computation of training. */
+import { type CostFacts, GRADIENT, measuringPasses, updatesWithin } from "../dga/cost.ts";
+import { planOf } from "../dga/plan.ts";
+import { type EvaluationPlan, evaluationPasses, type EvaluationSeries } from "./evaluations.ts";
+
+export interface RunCost {
+  readonly steps: number;
+  /** Of the weights. */
+  readonly updates: number;
+  /** What the rule asks for, over the computation of training; a rule that asks for no pass of its own has 0. */
+  readonly alignment: number;
+  /** The same of the evaluations. */
+  readonly evaluation: number;
+}
+
+export function costOf(facts: CostFacts, evaluations: EvaluationPlan): RunCost {
+  const { mixer, steps, batch } = facts;
+  const training = GRADIENT * batch * steps;
+  return {
+    steps,
+    updates: updatesWithin(mixer, steps),
+    alignment: measuringPasses(facts) / training,
+    evaluation: evaluationPasses(evaluations) / training,
+  };
+}
+
+/** `240 steps, 24 updates of the weights; alignment +16 %, evaluation +3 % of training (the target 8 times on 2,048 tokens, the domains once on up to 320 tokens each)` */
+export function formatCost(
+  { steps, updates, alignment, evaluation }: RunCost,
+  evaluations: EvaluationPlan,
+  needs: CostFacts["mixer"]["rule"]["needs"],
+): string {
+  const counts = [`${count(steps)} ${steps === 1 ? "step" : "steps"}`];
+  if (needs.length > 0)
+    counts.push(`${count(updates)} ${updates === 1 ? "update" : "updates"} of the weights`);
+  const measured = planOf(needs).reference ? "reference losses" : "alignment";
+  const parts = [
+    ...(alignment > 0 ? [`${measured} ${percent(alignment)}`] : []),
+    `evaluation ${percent(evaluation)}`,
+  ];
+  const { target, domains, context } = evaluations;
+  const series = [
+    ...(target === null
+      ? []
+      : [`the target ${often(target)} on ${tokensText(Math.min(target.tokens, target.windows * context))}`]),
+    ...(domains === null
+      ? []
+      : [`the domains ${often(domains)} on up to ${tokensText(domains.tokens)} each`]),
+  ];
+  const said = series.length === 0 ? "" : ` (${series.join(", ")})`;
+  return `${counts.join(", ")}; ${parts.join(", ")} of training${said}`;
+}
+
+const often = ({ times }: EvaluationSeries): string =>
+  times === 1 ? "once" : times === 2 ? "twice" : `${count(times)} times`;
+
+const count = (n: number): string => n.toLocaleString("en");
+
+const tokensText = (n: number): string => `${count(n)} ${n === 1 ? "token" : "tokens"}`;
+
+/** +0.4 %, +6 %, +120 % */
+function percent(share: number): string {
+  const value = 100 * share;
+  return `+${value < 1 ? Number(value.toPrecision(1)) : Math.round(value)} %`;
+}

@@ -1,0 +1,222 @@
+/** What the alignments of a run are said to cost, against counts by hand and against the examples that a trainer passes through its model. */
+import { init, shutdown } from "gradmix";
+import {
+  type AlignmentOptions,
+  type Bases,
+  createBases,
+  createMixer,
+  createTrainer,
+  type RuleOptions,
+} from "gradmix/dga";
+import { exampleCount } from "#dist/nn/examples.js";
+import { type CostFacts, measuringPasses, updatesWithin } from "#dist/dga/cost.js";
+import { nextUpdate } from "#dist/dga/mixer.js";
+import { alignmentDefaults } from "#dist/dga/trainer-options.js";
+import type { Model } from "gradmix/nn";
+import fc from "fast-check";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { expectNear } from "../near.ts";
+import { language, time, tiny, windows } from "./languages.ts";
+
+const named = (k: number): string[] => Array.from({ length: k }, (_, i) => `d${i}`);
+
+interface Setup {
+  k?: number;
+  rule?: RuleOptions;
+  alignment?: AlignmentOptions;
+  bases?: Bases;
+  targets?: number;
+  steps?: number;
+  batch?: number;
+  every?: number;
+  after?: number;
+}
+
+function facts(setup: Setup): CostFacts {
+  const { k = 3, rule = { name: "dga" }, alignment = {}, bases, targets = 0 } = setup;
+  const { steps = 12, batch = 5, every = 4, after = 0 } = setup;
+  return {
+    mixer: createMixer({
+      domains: bases?.names ?? named(k),
+      rule,
+      updateEvery: every,
+      updateAfter: after,
+    }),
+    alignment: { ...alignmentDefaults, ...alignment },
+    bases: bases ?? null,
+    targets,
+    steps,
+    batch,
+    time: 100,
+  };
+}
+
+const sizes = { domainExamples: 4, targetExamples: 16 } as const;
+const batch = (more: AlignmentOptions = {}): AlignmentOptions => ({ from: "batch", ...sizes, ...more });
+const grape = (targets: number): RuleOptions => ({ name: "grape", targets: named(targets) });
+
+describe("by hand, in forward passes of a window", () => {
+  test.each<[string, Setup, number]>([
+    // Three updates; a gradient is worth three forward passes, and one that tells of its examples four tokens of a hundred more.
+    ["a batch of 24 domains", { k: 24, alignment: batch() }, 3 * 3 * (16 + 96 * 1.04)],
+    ["by a gradient each", { k: 24, alignment: batch({ estimator: "perDomain" }) }, 3 * 3 * (16 + 24 * 4.25)],
+    [
+      "by one forward mode pass",
+      { k: 24, rule: { name: "dga", normalise: "raw" }, alignment: batch({ estimator: "forward" }) },
+      3 * 3 * (16 + 96),
+    ],
+    ["by sketches", { k: 24, alignment: batch({ estimator: "sketch" }) }, 3 * 3 * (16 + 96) * 0.75],
+    // Steps 1, 5 and 9 begin with a gradient of the target.
+    [
+      "from the steps",
+      { k: 24, alignment: { ...sizes, from: "step", refreshEvery: 4 } },
+      3 * 3 * 16 + 12 * 3 * 5 * 0.04,
+    ],
+    [
+      "from the steps, of which the first eight are no one's",
+      { k: 24, after: 12, alignment: { ...sizes, from: "step", refreshEvery: 4 } },
+      1 * 3 * 16 + 4 * 3 * 5 * 0.04,
+    ],
+    [
+      "from the steps, where the target's gradient lasts longer than an update",
+      { steps: 25, alignment: { ...sizes, from: "step", refreshEvery: 10 } },
+      3 * 3 * 16 + 25 * 3 * 5 * 0.04,
+    ],
+    ["from the steps, in a run that ends within its warm-up", { after: 13, alignment: { from: "step" } }, 0],
+    [
+      "from the steps, with an update after each",
+      { every: 1, alignment: { ...sizes, from: "step", refreshEvery: 4 } },
+      3 * 3 * 16 + 12 * 3 * 5 * 0.04,
+    ],
+    ["two targets", { k: 3, rule: grape(2), targets: 2, alignment: batch() }, 3 * 2 * 3 * (16 + 12 * 1.04)],
+    ["a Gram matrix of 3", { k: 3, rule: { name: "rnb" }, alignment: batch() }, 3 * 3 * 3 * 4 * 1.25],
+    // 70 gradients for the first 32 rows, 38 for the next, 6 for the last.
+    ["a Gram matrix of 70", { k: 70, rule: { name: "rnb" }, alignment: batch() }, 3 * 3 * 114 * 4 * 1.25],
+    ["reference losses", { k: 3, rule: { name: "doremi" } }, 12 * 5],
+    ["losses of the steps", { k: 3, rule: { name: "odm" } }, 0],
+    ["fixed weights", { k: 3, rule: { name: "uniform" } }, 0],
+    ["a run that ends before its first update", { k: 3, steps: 3, alignment: batch() }, 0],
+  ])("%s", (_, setup, passes) => expectNear(measuringPasses(facts(setup)), passes, 1e-9));
+
+  test("of bases a shared batch costs the same however many there are, a batch of each does not", () => {
+    const basesOf = (n: number): Bases =>
+      createBases(new Map(named(n).map((name, j) => [name, j % 2 === 0 ? [0.5, 0.5, 0] : [0, 0.5, 0.5]])), named(3)); // prettier-ignore
+    const cost = (n: number, more: AlignmentOptions): number =>
+      measuringPasses(facts({ bases: basesOf(n), alignment: batch(more) }));
+    for (const n of [2, 9]) {
+      expectNear(cost(n, { bases: "shared" }), 3 * 3 * (16 + 64 * 1.04), 1e-9);
+      expectNear(cost(n, { bases: "direct" }), 3 * 3 * (16 + n * 4 * 1.04), 1e-9);
+    }
+    // Bases that are domains have nothing to share.
+    const alone = createBases({ a: [1, 0, 0], b: [0, 0, 1] }, named(3));
+    expectNear(
+      measuringPasses(facts({ bases: alone, alignment: batch() })),
+      3 * 3 * (16 + 2 * 4 * 1.04),
+      1e-9,
+    );
+  });
+});
+
+test("what the steps tell costs less the longer examples are, and never more than half a pass", () => {
+  const own = facts({ steps: 10, alignment: { ...sizes, from: "step", refreshEvery: 100 } });
+  const share = (tokens: number): number =>
+    (measuringPasses({ ...own, time: tokens }) - 3 * 16) / (10 * 3 * 5);
+  for (const [tokens, want] of [
+    [1, 0.5],
+    [8, 0.5],
+    [16, 0.25],
+    [64, 0.0625],
+    [1024, 1 / 256],
+  ])
+    // prettier-ignore
+    expectNear(share(tokens), want, 1e-9);
+});
+
+test("updates are counted as the mixer makes them", () => {
+  const cases = fc.record({
+    every: fc.integer({ min: 1, max: 9 }),
+    after: fc.oneof(fc.constant(0), fc.nat(30)),
+    steps: fc.nat(60),
+    rule: fc.constantFrom<RuleOptions>({ name: "dga" }, { name: "uniform" }),
+  });
+  fc.assert(
+    fc.property(cases, ({ every, after, steps, rule }) => {
+      const { mixer } = facts({ every, after, rule });
+      let updates = 0;
+      for (let at = nextUpdate(mixer, 0); at <= steps; at = nextUpdate(mixer, at)) updates++;
+      expect(updatesWithin(mixer, steps)).toBe(updates);
+    }),
+  );
+});
+
+describe("the examples that a trainer passes through its models are those that were counted", () => {
+  beforeAll(async () => void (await init({ backend: "cpu", threads: 1 })));
+  afterAll(shutdown);
+
+  /** A model that counts the examples it is given. */
+  function counting(seed: number): { model: Model; examples: () => number } {
+    const inner = tiny(seed);
+    let examples = 0;
+    return {
+      model: {
+        parameters: inner.parameters,
+        losses(given) {
+          examples += exampleCount(given);
+          return inner.losses(given);
+        },
+      },
+      examples: () => examples,
+    };
+  }
+
+  const raw: RuleOptions = { name: "dga", normalise: "raw" };
+  const small = { domainExamples: 2, targetExamples: 3 } as const;
+  const observedShare = (steps: number): number => steps * 3 * 5 * 0.25;
+  test.each<[string, Setup, (passes: number) => number]>([
+    ["a batch", { rule: raw, alignment: { ...small, from: "batch", estimator: "forward" } }, (p) => p / 3],
+    [
+      "a batch, after a warm-up",
+      { rule: raw, after: 7, alignment: { ...small, from: "batch", estimator: "forward" } },
+      (p) => p / 3,
+    ],
+    [
+      "several targets",
+      {
+        rule: { ...grape(2), normalise: "raw" } as RuleOptions,
+        targets: 2,
+        alignment: { ...small, from: "batch", estimator: "forward" },
+      },
+      (p) => p / 3,
+    ],
+    ["a Gram matrix", { rule: { name: "rnb" }, alignment: { ...small, from: "batch" } }, (p) => p / 3 / 1.25],
+    ["the steps", { alignment: { ...small, from: "step", refreshEvery: 2 } }, (p) => (p - observedShare(14)) / 3], // prettier-ignore
+    [
+      "the steps, after a warm-up",
+      { after: 7, alignment: { ...small, from: "step", refreshEvery: 4 } },
+      (p) => (p - observedShare(10)) / 3,
+    ],
+    ["reference losses", { rule: { name: "doremi" } }, (p) => p],
+  ])("%s", async (_, setup, examplesOf) => {
+    const steps = 14;
+    const { mixer, bases: __, ...own } = { ...facts({ ...setup, steps }), time };
+    const [model, reference] = [counting(1), counting(2)];
+    const sources = [1, 2, 3].map((seed) => windows(named(3)[seed - 1], [language(seed, 300)]));
+    const target = windows("target", [language(1, 200)]);
+    const trainer = createTrainer({
+      model: model.model,
+      mixer,
+      domains: sources,
+      target: own.targets === 0 ? target : null,
+      targets: new Map(named(own.targets).map((name) => [name, target])),
+      reference: reference.model,
+      alignment: own.alignment,
+      batch: own.batch,
+      schedule: () => 0.01,
+      seed: 1,
+    });
+    for (let i = 0; i < steps; i++) await trainer.step();
+    const beside = model.examples() + reference.examples() - steps * own.batch;
+    expect(beside).toBeGreaterThan(0);
+    expectNear(examplesOf(measuringPasses({ mixer, bases: null, ...own })), beside, 1e-9);
+  });
+});
