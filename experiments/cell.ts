@@ -5,13 +5,13 @@ import type { AlignmentOptions, CombinatorOptions } from "gradmix/dga";
 /** How weights are found. */
 export interface Method {
   /**
-   * A rule by its options. The text "histogram" in place of numbers stands for the target's histogram over the domains (one number a domain), "sizes" for their tokens.
+   * A rule by its options. The text "histogram" in place of numbers stands for the target's histogram over the domains (one number per domain), "counts" for a simpler one, "sizes" for the domains' tokens, "tokens" for those of the run.
    */
   readonly rule: Readonly<Record<string, unknown>> & { readonly name: string };
   readonly combinators?: readonly CombinatorOptions[];
   readonly alignment?: Pick<
     AlignmentOptions,
-    "estimator" | "from" | "domainExamples" | "targetExamples" | "refreshEvery"
+    "estimator" | "from" | "domainExamples" | "targetExamples" | "refreshEvery" | "measureEvery"
   >;
   readonly updateEvery?: number;
   /** The rule's "domains" are the histograms of these targets over the domains, and their sizes as one more. */
@@ -101,18 +101,27 @@ function canonical(value: unknown): string {
 }
 
 /** What the trainer takes where a method says nothing. */
-const usual = { from: "batch", domainExamples: 4, targetExamples: 16, refreshEvery: 10, updateEvery: 10 };
-/** Share of a step that every example's inner product with the target's gradient takes (docs: README, "How fast"). */
-const STEP_SHARE = 0.04;
+const usual = {
+  domainExamples: 4,
+  targetExamples: 8,
+  refreshEvery: 10,
+  measureEvery: 2,
+  updateEvery: 10,
+};
+/** Share of a step of 64-token windows that every window's inner product with the target's gradient takes (`npm run bench -- alignment`). */
+const STEP_SHARE = 0.0625;
 const fixed: readonly string[] = ["uniform", "static", "temperature", "importanceSampling", "odm", "ado"];
 
 /** CPU time of a training step with this method over a plain one, by counting the windows that pass through the model. */
 export function predictedCost(cell: Cell, domains: number): number {
   const { rule, bases, alignment, updateEvery = usual.updateEvery } = cell.method;
   if (fixed.includes(rule.name)) return 1;
-  const { from, domainExamples, targetExamples, refreshEvery } = { ...usual, ...alignment };
-  if (from === "step")
-    return 1 + STEP_SHARE + targetExamples / (cell.batch * Math.min(refreshEvery, updateEvery));
+  const { domainExamples, targetExamples, refreshEvery, measureEvery } = { ...usual, ...alignment };
+  const ofBatches = alignment?.from === "batch" || ["grape", "rnb"].includes(rule.name);
+  if (!ofBatches)
+    return (
+      1 + STEP_SHARE / measureEvery + targetExamples / (cell.batch * Math.min(refreshEvery, updateEvery))
+    );
   const windows = domainExamples * (bases === undefined ? domains : 16);
   return 1 + (windows + (rule.name === "rnb" ? 0 : targetExamples)) / (cell.batch * updateEvery);
 }

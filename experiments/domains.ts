@@ -1,6 +1,6 @@
 /** The domains of a cell: files as they are, or all their windows cut anew, with the target's histogram over them. */
 import { GradmixError } from "gradmix";
-import { type Dataset, type TokenStream, type Windows, windowsOf } from "gradmix/data";
+import { bigramHistogram, type Dataset, type TokenStream, type Windows, windowsOf } from "gradmix/data";
 import type { TokenBatch } from "gradmix/nn";
 import { createHash } from "node:crypto";
 import type { Cell } from "./cell.ts";
@@ -13,8 +13,10 @@ export interface Domains {
   readonly sets: readonly Dataset<TokenBatch>[];
   /** Tokens of each. */
   readonly sizes: readonly number[];
-  /** Shares of a target's windows that belong to each domain. */
+  /** What share of a target each domain resembles: the library's estimate, or of clusters the share of its windows that fall into each. */
   histogram(target: TokenStream): number[];
+  /** The same, counted by a simple classifier. */
+  counts(target: TokenStream): number[];
 }
 
 /** Throws `data` for a domain that the corpora do not have. */
@@ -28,6 +30,11 @@ export function splitNamed(kind: "domains" | "targets", text: Text, name: string
   return found;
 }
 
+/** A target; one that the corpora have as a domain alone may be one too, for runs that do not train on it. Throws `data`. */
+export function targetNamed(text: Text, name: string): Split {
+  return splitNamed(Object.hasOwn(text.targets, name) ? "targets" : "domains", text, name);
+}
+
 export async function domainsOf(cell: Cell, text: Text): Promise<Domains> {
   const { domains, cap, cut } = cell.text;
   const time = cell.model.context;
@@ -35,16 +42,20 @@ export async function domainsOf(cell: Cell, text: Text): Promise<Domains> {
   if (cut === undefined) {
     const sets = streams.map((stream, i) => windowsOf(domains[i], stream, time));
     const sizes = streams.map(({ tokens }) => tokens.length);
-    return { names: domains, sets, sizes, histogram: bigrams(sets, text) };
+    return { names: domains, sets, sizes, ...bigrams(sets, text) };
   }
   const whole = windowsOf("all", joinStreams(streams), time, { partial: "drop" });
   return cut.by === "pieces" ? piecesOf(whole, cut.count, text) : clusters(whole, cut.count, cell.text);
 }
 
-const bigrams =
-  (domains: readonly Windows[], { vocabulary }: Text): Domains["histogram"] =>
-  (target) =>
-    histogramOf(windowsOf("target", target, domains[0].time), domains, vocabulary);
+const bigrams = (
+  domains: readonly Windows[],
+  { vocabulary }: Text,
+): Pick<Domains, "histogram" | "counts"> => ({
+  histogram: (target) =>
+    Array.from(bigramHistogram(windowsOf("target", target, domains[0].time), domains).shares),
+  counts: (target) => histogramOf(windowsOf("target", target, domains[0].time), domains, vocabulary),
+});
 
 function piecesOf({ stream, time, count: windows }: Windows, count: number, text: Text): Domains {
   const sets = Array.from({ length: count }, (_, i) => {
@@ -56,7 +67,7 @@ function piecesOf({ stream, time, count: windows }: Windows, count: number, text
     names: sets.map(({ name }) => name),
     sets,
     sizes: sets.map((set) => set.count * time),
-    histogram: bigrams(sets, text),
+    ...bigrams(sets, text),
   };
 }
 
@@ -70,18 +81,20 @@ async function clusters(whole: Windows, count: number, source: Cell["text"]): Pr
   const { root, idf } = await clusteringOf(key, () => windowTokens(whole.stream, whole.time));
   const nodes = clustersAt(root, depth);
   const index = new Map(nodes.map((node, i) => [node, i]));
+  const counts = (target: TokenStream): number[] => {
+    const { rows } = tfidf(windowTokens(target, whole.time), idf);
+    const found = nodes.map(() => 0);
+    const windows = rows.offsets.length - 1;
+    for (let row = 0; row < windows; row++)
+      found[index.get(clusterOf(root, depth, rows, row)) ?? NaN] += 1 / windows;
+    return found;
+  };
   return {
     names: nodes.map((_, i) => `cluster ${i + 1}`),
     sets: nodes.map(({ members }, i) => subset(`cluster ${i + 1}`, whole, members)),
     sizes: nodes.map(({ members }) => members.length * whole.time),
-    histogram(target) {
-      const { rows } = tfidf(windowTokens(target, whole.time), idf);
-      const found = nodes.map(() => 0);
-      const windows = rows.offsets.length - 1;
-      for (let row = 0; row < windows; row++)
-        found[index.get(clusterOf(root, depth, rows, row)) ?? NaN] += 1 / windows;
-      return found;
-    },
+    histogram: counts,
+    counts,
   };
 }
 

@@ -1,11 +1,13 @@
 /** The methods that are compared, by the names that they have in tables. */
 import type { Method } from "./cell.ts";
 
+/** Raised when the library's default changes. */
+const revision = 2;
+
 /** The library's default. Raise `revision` when that default changes: runs of a former one are then no longer taken for it. */
 export const DEFAULT: Method = {
-  rule: { name: "dga" },
-  alignment: { from: "step" },
-  revision: 1,
+  rule: { name: "dga", prior: "histogram", sizes: "sizes", tokens: "tokens" },
+  revision,
 };
 
 /** The paper's algorithm as it is printed there: raw inner products, a batch of every domain, an average with β = 0.1, from uniform weights. */
@@ -14,7 +16,11 @@ const paper = { eta: 1, beta: 0.1, updateEvery: 10 };
 /** The paper's, with other constants. */
 export function paperWith(constants: Partial<typeof paper>): Method {
   const { eta, beta, updateEvery } = { ...paper, ...constants };
-  return { rule: { name: "dga", normalise: "raw", eta, beta }, alignment: { from: "batch" }, updateEvery };
+  return {
+    rule: { name: "dga", normalise: "raw", eta, beta },
+    alignment: { from: "batch", targetExamples: 16 },
+    updateEvery,
+  };
 }
 
 /** The default, with other options of its rule and other times between updates. */
@@ -25,6 +31,21 @@ export function defaultWith({ updateEvery, ...own }: Readonly<Record<string, num
     ...(updateEvery === undefined ? {} : { updateEvery }),
   };
 }
+
+/** The default without a histogram, for users who have gradients alone. */
+export const WITHOUT_PRIOR: Method = {
+  rule: { name: "dga", sizes: "sizes", tokens: "tokens" },
+  revision,
+};
+
+/** The default before revision 2: cosines of batches of every domain, from uniform weights. */
+export const FORMER: Method = {
+  rule: { name: "dga", normalise: "cosine", eta: 1, beta: 0.1 },
+  alignment: { from: "batch", targetExamples: 16 },
+};
+
+/** Importance sampling with a histogram that counts: each window of the target goes to the domain whose smoothed bigram model likes it best. */
+export const COUNTED: Method = { rule: { name: "importanceSampling", histogram: "counts" } };
 
 const importanceSampling: Method = { rule: { name: "importanceSampling", histogram: "histogram" } };
 

@@ -14,7 +14,7 @@ import {
 } from "gradmix/dga";
 import { createGPT, createSchedule, type GPT } from "gradmix/nn";
 import type { Cell, Result } from "./cell.ts";
-import { type Domains, domainsOf, splitNamed } from "./domains.ts";
+import { type Domains, domainsOf, splitNamed, targetNamed } from "./domains.ts";
 import { accuracyOf, questionsOf } from "./questions.ts";
 import { mean } from "./statistics.ts";
 import { firstTokens, type Text } from "./text.ts";
@@ -40,7 +40,7 @@ interface Parts {
 export async function runCell(cell: Cell, text: Text): Promise<Result> {
   const domains = await domainsOf(cell, text);
   const { target: name, targetTokens } = cell.text;
-  const target = name === null ? null : firstTokens(splitNamed("targets", text, name).train, targetTokens);
+  const target = name === null ? null : firstTokens(targetNamed(text, name).train, targetTokens);
   const model = createGPT({ vocabSize: text.vocabulary, ...cell.model }, { seed: cell.seed });
   const parts: Parts = { cell, text, domains, target, model };
   try {
@@ -137,11 +137,12 @@ const rounded = (weights: ArrayLike<number>): number[] => Array.from(weights, ro
 function mixerOf({ cell, text, domains, target }: Parts): Mixing {
   const { method, steps, batch, model } = cell;
   const bases = method.bases === undefined ? undefined : basesOf(method.bases, domains, text);
-  const given = { ...method.rule, ...placed(method.rule, domains, target) };
+  const tokens = steps * batch * model.context;
+  const given = { ...method.rule, ...placed(method.rule, domains, target, tokens) };
   // The package checks the options by name, as it does those of a configuration file.
   const rule = combine(createRule(given as RuleOptions), method.combinators ?? [], {
     sizes: domains.sizes,
-    tokens: steps * batch * model.context,
+    tokens,
   });
   const { updateEvery } = method;
   const names = bases?.names ?? domains.names;
@@ -149,33 +150,33 @@ function mixerOf({ cell, text, domains, target }: Parts): Mixing {
   return { mixer, bases };
 }
 
-/** Numbers in place of "histogram" and "sizes". */
+/** Numbers in place of "histogram", "counts", "sizes" and "tokens". */
 function placed(
   rule: Cell["method"]["rule"],
   domains: Domains,
   target: TokenStream | null,
-): Record<string, readonly number[]> {
-  const numbers: Record<string, readonly number[]> = {};
+  tokens: number,
+): Record<string, readonly number[] | number> {
+  const numbers: Record<string, readonly number[] | number> = {};
   for (const [name, value] of Object.entries(rule)) {
     if (value === "sizes") numbers[name] = domains.sizes;
-    if (value !== "histogram") continue;
+    if (value === "tokens") numbers[name] = tokens;
+    if (value !== "histogram" && value !== "counts") continue;
     if (target === null) throw new GradmixError("config", `${rule.name}: a histogram needs a target`);
-    numbers[name] = domains.histogram(target);
+    numbers[name] = domains[value](target);
   }
   return numbers;
 }
 
 function basesOf(targets: readonly string[], domains: Domains, text: Text): Bases {
-  const histograms = targets.map(
-    (name) => [name, domains.histogram(splitNamed("targets", text, name).train)] as const,
-  );
+  const histograms = targets.map((name) => [name, domains.histogram(targetNamed(text, name).train)] as const);
   const rows = new Map<string, readonly number[]>([...histograms, ["all text", domains.sizes]]);
   return createBases(rows, domains.names, { counts: true });
 }
 
 async function targetLoss({ cell, text }: Parts, trainer: Trainer, tokens: number): Promise<number | null> {
   const { target } = cell.text;
-  return target === null ? null : lossOn(cell, trainer, splitNamed("targets", text, target).heldOut, tokens);
+  return target === null ? null : lossOn(cell, trainer, targetNamed(text, target).heldOut, tokens);
 }
 
 /** Mean over the cell's domains, as they are in the corpora. */
@@ -190,7 +191,7 @@ async function probe({ cell, text }: Parts, trainer: Trainer): Promise<Result["p
   if (cell.probes === undefined) return null;
   const losses: Record<string, number> = {};
   for (const name of cell.probes)
-    losses[name] = await lossOn(cell, trainer, splitNamed("targets", text, name).train, evaluated.probe);
+    losses[name] = await lossOn(cell, trainer, targetNamed(text, name).train, evaluated.probe);
   return losses;
 }
 
@@ -203,7 +204,7 @@ async function lossOn(cell: Cell, trainer: Trainer, stream: TokenStream, tokens:
 async function accuracies({ cell, text, model }: Parts): Promise<Result["accuracy"]> {
   const { questions, text: own } = cell;
   if (questions === undefined || own.target === null) return null;
-  const { heldOut } = splitNamed("targets", text, own.target);
+  const { heldOut } = targetNamed(text, own.target);
   const others = own.domains.map((name) => splitNamed("domains", text, name).heldOut);
   return accuracyOf(model, questionsOf(heldOut, others, cell.model.context, questions));
 }

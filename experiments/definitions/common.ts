@@ -11,7 +11,7 @@ const masc = [
 ].map((genre) => `masc-${genre}`);
 
 /** All 24. */
-const allDomains = [
+export const allDomains = [
   "ethereum-eips",
   "law-german",
   ...masc,

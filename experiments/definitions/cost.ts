@@ -57,7 +57,7 @@ function predicted(settings: Settings): Observation[] {
 export const cost: Experiment = {
   name: "cost",
   title: "What it costs",
-  about: `CPU time of training steps with all that a rule measures, over that of plain steps, with all text cut into 4 to 4,096 domains; ${STEPS} steps on one thread. Predicted is the number of windows that pass through the model, and 4 % for inner products in the step.`,
+  about: `CPU time of training steps with all that a rule measures, over that of plain steps, with all text cut into 4 to 4,096 domains; ${STEPS} steps on one thread. Predicted is the number of windows that pass through the model, and the share of a step that inner products take.`,
   cells: (settings) => runsOf(settings).map(({ cell }) => cell),
   report(settings, results) {
     const all = [...ratios(settings, results), ...predicted(settings)];

@@ -2,6 +2,7 @@
 import type { Experiment } from "../experiment.ts";
 import { continuations } from "./continuations.ts";
 import { cost } from "./cost.ts";
+import { defaults } from "./defaults.ts";
 import { fewTokens } from "./few-tokens.ts";
 import { forgetting } from "./forgetting.ts";
 import { granularity } from "./granularity.ts";
@@ -9,6 +10,6 @@ import { mixtures } from "./mixtures.ts";
 import { sensitivity } from "./sensitivity.ts";
 
 export const experiments: readonly Experiment[] = [
-  ...[fewTokens, granularity, sensitivity, cost],
+  ...[defaults, fewTokens, granularity, sensitivity, cost],
   ...[forgetting, continuations, mixtures],
 ];

@@ -28,11 +28,12 @@ const own = (constant: string, values: readonly number[]): Swept => ({
 /** The default's constants stand here. */
 const sweeps: readonly Swept[] = [
   paper("eta", [0.1, 0.3, 1, 3, 10]),
-  own("eta", [0.1, 0.3, 1, 3, 10]),
+  own("eta", [0.02, 0.05, 0.1, 0.5, 2]),
   paper("updateEvery", [1, 3, 10, 30, 100]),
   own("updateEvery", [1, 3, 10, 30, 100]),
   paper("beta", [0.01, 0.03, 0.1, 0.3, 1]),
-  own("beta", [0.01, 0.03, 0.1, 0.3, 1]),
+  own("pull", [0.01, 0.03, 0.1, 0.3, 1]),
+  own("repetitions", [1, 3, 8, 30, 100]),
 ];
 const references = ["uniform", "importance sampling"] as const;
 

@@ -1,0 +1,108 @@
+import type { Cell } from "../cell.ts";
+import type { Experiment, Settings } from "../experiment.ts";
+import { COUNTED, DEFAULT, FORMER, methods, WITHOUT_PRIOR } from "../methods.ts";
+import type { Lookup } from "../results.ts";
+import { differencesTable, meansTable } from "../tables.ts";
+import { allDomains, cellOf, eightDomains, observe, type Run, seedsOf, targets } from "./common.ts";
+
+const compared = {
+  uniform: methods.uniform,
+  "importance sampling, counts": COUNTED,
+  "importance sampling": methods["importance sampling"],
+  "importance sampling, cap": methods["importance sampling, cap"],
+  "DGA (default)": DEFAULT,
+  "DGA (default), no histogram": WITHOUT_PRIOR,
+  "DGA (default before)": FORMER,
+} as const;
+const rows = Object.keys(compared) as (keyof typeof compared)[];
+const own = "DGA (default)";
+
+const few = { domains: eightDomains, cap: 6_000, targetTokens: 20_000 };
+const four = ["inaugural", "math", "travel", "court"] as const;
+
+/** One question: texts, and by which name each stands in its table. */
+interface Part {
+  readonly title: string;
+  readonly columns: Readonly<Record<string, Partial<Cell["text"]> & { readonly target: string }>>;
+  readonly rows: readonly (keyof typeof compared)[];
+}
+
+const without = (...left: (keyof typeof compared)[]): Part["rows"] =>
+  rows.filter((row) => !left.includes(row));
+const columnsOf = (text: Partial<Cell["text"]>): Part["columns"] =>
+  Object.fromEntries(four.map((name) => [name, { ...text, target: targets[name] }]));
+
+const parts: readonly Part[] = [
+  {
+    title: "24 domains with all their tokens",
+    columns: columnsOf({}),
+    rows: without("importance sampling, cap"),
+  },
+  {
+    title:
+      "Targets and a tokenizer that nothing was tuned on: 24 domains, a vocabulary of 512; fiction is then no domain",
+    columns: {
+      technical: { target: targets.technical, vocabulary: 512 },
+      fiction: {
+        target: "masc-fiction",
+        targetTokens: 30_000,
+        vocabulary: 512,
+        domains: allDomains.filter((name) => name !== "masc-fiction"),
+      },
+    },
+    rows: without("importance sampling, cap", "DGA (default before)"),
+  },
+  {
+    title: "Few generic tokens: eight domains of 6,000 tokens, 20,000 tokens of the target",
+    columns: columnsOf(few),
+    rows: without("DGA (default), no histogram", "importance sampling, counts"),
+  },
+  {
+    title: "Few target examples: 1,000 tokens of the target, 24 domains",
+    columns: Object.fromEntries(
+      Object.entries(columnsOf({ targetTokens: 1_000 })).filter(([name]) => name !== "math"),
+    ),
+    rows: ["importance sampling, counts", "importance sampling", own],
+  },
+];
+
+function runsOf({ columns, rows: names }: Part, settings: Settings): Run[] {
+  return names.flatMap((row) =>
+    Object.entries(columns).flatMap(([column, text]) =>
+      seedsOf(settings).map((seed) => ({
+        row,
+        column,
+        group: column,
+        cell: withText(cellOf({ method: compared[row], target: null, seed }, settings), text),
+      })),
+    ),
+  );
+}
+
+const withText = (cell: Cell, text: Partial<Cell["text"]>): Cell => ({
+  ...cell,
+  text: { ...cell.text, ...text },
+});
+
+function sectionOf(part: Part, settings: Settings, results: Lookup): string {
+  const losses = observe(runsOf(part, settings), results, ({ loss }) => loss);
+  const columns = [...Object.keys(part.columns), "all"];
+  return [
+    `**${part.title}.** Loss on held-out text of each target, nats a token:`,
+    meansTable(losses, { rows: part.rows, columns, corner: "method" }),
+    "The default less each of the others, paired by target and seed; negative is better:",
+    differencesTable(losses, { of: own, rows: part.rows, columns, corner: "less" }),
+  ].join("\n\n");
+}
+
+export const defaults: Experiment = {
+  name: "defaults",
+  title: "The default beside what it has to beat",
+  about:
+    'What `gradmix train` does when nothing is said, at equal tokens (240 steps, 245,760 tokens). "Counts" is importance sampling with a histogram that counts which bigram model likes each window best; the other histograms are the library\'s, which the default starts at too. "Before" is the default of version 0.1: cosines of batches of every domain, from uniform weights.',
+  cells: (settings) => parts.flatMap((part) => runsOf(part, settings)).map(({ cell }) => cell),
+  report: (settings, results) => ({
+    markdown: parts.map((part) => sectionOf(part, settings, results)).join("\n\n"),
+    figures: [],
+  }),
+};
