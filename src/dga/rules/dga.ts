@@ -88,7 +88,7 @@ export const dgaDefaults: {
   normalise: "tracked",
   floor: 0,
   uniformShare: 0.01,
-  aroundPrior: { eta: 0.25, beta: 1, pull: 0.1, memory: 0.9, repetitions: 8 },
+  aroundPrior: { eta: 0.1, beta: 1, pull: 0.1, memory: 0.9, repetitions: 8 },
   withoutPrior: { eta: 1, beta: 1, pull: 0.2, memory: 0.8, repetitions: 8 },
   untracked: { eta: 1, beta: 0.1, pull: 0, memory: 0, repetitions: Infinity },
 };
