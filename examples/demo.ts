@@ -2,8 +2,9 @@
  * `npm run demo`: Dynamic Gradient Alignment against uniform mixing, on text that every installation has.
  *
  * Five domains come out of node_modules (type declarations, JavaScript, Markdown, licences, JSON). A few Markdown documents, in none of the
- * domains, are the target. Two small models train on equally many tokens, one with weights that follow the target, one with equal weights; both
- * are then measured on target documents that neither has seen. The same can be done by hand: the two commands are printed.
+ * domains, are the target. Two small models train on equally many tokens, one with equal weights, one with rule `dga` at its defaults: its weights start at the histogram
+ * of the target over the domains, and follow the alignments of the training steps. Both models are then measured on target documents that neither has seen. The same can be done
+ * by hand: the two commands are printed.
  *
  * Options: --steps N (160), --out DIR (runs/demo), --seed N (1), --threads N.
  */
@@ -94,8 +95,6 @@ const config = {
   data: { domains, target, heldOut: 0.2, vocabSize: 1024 },
   model: { dim: 128, layers: 4, heads: 4, context: 128 },
   training: { steps, batch: 16, seed: Number(options.seed), lr: 0.003 },
-  mixing: { eta: 3, beta: 0.3, updateEvery: 5 },
-  alignment: { domainExamples: 2, targetExamples: 8 },
   // More than the default: the picture and the numbers at the end are what the demo is for.
   run: { evalShare: 0.1, checkpointEvery: 0 },
 };

@@ -4,7 +4,8 @@
  * A pass that measures single examples meets such a parameter twice. Inner products with a given direction add up use by use; norms do not. So, of the
  * ways in which DGA can normalise alignments,
  *
- * - `raw`, which needs no norms, works with every estimator and with `from: "step"`;
+ * - `tracked`, the default, needs inner products and their standard errors, and works as it is; of the estimators only "perDomain" gives no errors;
+ * - `raw`, which needs no norms either, works with every estimator and with `from: "step"`;
  * - `cosine`, `clipped`, `doge` and `adam` work with `estimator: "perDomain"`, which has whole gradients (and with "sketch", whose sketches add up
  *   before they are squared). Other estimators refuse them with an error that names the parameter.
  */
@@ -73,7 +74,7 @@ function language(name: string, own: number, tokens: number, seed: number): Wind
 
 /** The weights that DGA finds for a target in the first of three languages. */
 export async function run(
-  alignment: AlignmentOptions = { estimator: "perDomain" },
+  alignment: AlignmentOptions = {},
   rule: RuleOptions = { name: "dga" },
   steps = 60,
 ): Promise<Float64Array> {

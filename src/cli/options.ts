@@ -366,7 +366,7 @@ export const optionTable: OptionTable = {
       kind: { type: "shares", sumsToOne: false },
       default: null,
       auto: "counted by bigrams, as gradmix histogram does",
-      help: "for --rule importanceSampling: how much of the target belongs to each domain, as shares or counts. FILE: what gradmix histogram wrote",
+      help: "how much of the target belongs to each domain, as shares or counts: the weights of --rule importanceSampling, and the prior of --rule dga. FILE: what gradmix histogram wrote",
     },
     reference: {
       flag: "--reference",
