@@ -138,7 +138,7 @@ async function run(args: readonly string[], out: Output, err: Output): Promise<n
     .command("histogram")
     .summary("what share of a target each domain has, in seconds and without training")
     .description(
-      "Show what share of the target each domain has, told by the bigrams of its tokens: what --rule importanceSampling weighs domains by.",
+      "Show what share of the target each domain has, told by the bigrams of its tokens: what --rule dga starts from, and --rule importanceSampling keeps to.",
     )
     .argument("[CONFIG.json]", "a config file of gradmix train; the command line goes before it");
   const itsRows = rows.filter(histogramTakes);
