@@ -14,7 +14,7 @@ import type { TokenStream, Windows } from "./tokens.ts";
 export interface HistogramOptions {
   /** Tokens of a window, whatever the length of the `Windows` (default 64; fewer where the target is shorter). */
   readonly windowTokens?: number;
-  /** Windows of the target that are looked at, taken evenly, at most (default 1,024; fewer where there are more than 16,384 domains). */
+  /** Windows of the target that are looked at, taken evenly, at most (default 1,024; fewer where there are more than 4,096 domains). */
   readonly windows?: number;
   /** Tokens of a domain that are counted, in 32 stretches taken evenly, at most (default 262,144). */
   readonly domainTokens?: number;
@@ -32,13 +32,13 @@ export interface Histogram {
 
 const defaults: Required<HistogramOptions> = { windowTokens: 64, windows: 1024, domainTokens: 2 ** 18 };
 /** Scores that are kept at once, of each kind: pieces of the target times domains. */
-const MOST_SCORES = 2 ** 24;
+const MOST_SCORES = 2 ** 22;
 /** Pieces of the domains themselves with which scores are calibrated. */
 const OWN_PIECES = 384;
 const OWN_PIECES_OF_ONE = 64;
 /** Tokens that are left out on either side of a domain's own piece, at most, as far as its document goes; and the part of a domain that they are, at most. */
-const LEFT_OUT = 8192;
-const LEFT_OUT_SHARE = 8;
+const LEFT_OUT = 16_384;
+const LEFT_OUT_SHARE = 4;
 /** Stretches of a domain that is not counted as a whole. */
 const STRETCHES = 32;
 
