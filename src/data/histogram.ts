@@ -8,13 +8,13 @@ import {
   scoreGroups,
   type Stretch,
 } from "./bigram-scores.ts";
-import { calibrate, equalWeights, mixtureShares, posteriors, type Scores } from "./mixture-fit.ts";
+import { calibrate, likelihoods, mixtureShares, type Scores } from "./mixture-fit.ts";
 import type { TokenStream, Windows } from "./tokens.ts";
 
 export interface HistogramOptions {
   /** Tokens of a window, whatever the length of the `Windows` (default 64; fewer where the target is shorter). */
   readonly windowTokens?: number;
-  /** Windows of the target that are looked at, taken evenly, at most (default 1,024; fewer where there are more than 16,384 domains). */
+  /** Windows of the target that are looked at, taken evenly, at most (default 1,024; fewer where there are more than 4,096 domains). */
   readonly windows?: number;
   /** Tokens of a domain that are counted, in 32 stretches taken evenly, at most (default 262,144). */
   readonly domainTokens?: number;
@@ -32,7 +32,7 @@ export interface Histogram {
 
 const defaults: Required<HistogramOptions> = { windowTokens: 64, windows: 1024, domainTokens: 2 ** 18 };
 /** Scores that are kept at once, of each kind: pieces of the target times domains. */
-const MOST_SCORES = 2 ** 24;
+const MOST_SCORES = 2 ** 22;
 /** Pieces of the domains themselves with which scores are calibrated. */
 const OWN_PIECES = 384;
 const OWN_PIECES_OF_ONE = 64;
@@ -46,9 +46,9 @@ const STRETCHES = 32;
  * The histogram of a target over domains: what share of it is like which of them. All text must come from one tokenizer, and is the training text (`windowsOf`).
  *
  * Windows of the target get their likelihood under a smoothed bigram model of each domain. These models are far too sure of themselves, and favour domains that are large or
- * varied. So they are calibrated on windows of the domains themselves, each scored as if its document were not there; and the shares are those of the mixture whose windows the
- * models would take for the same domains as those of the target (`mixtureShares`), followed only as far as windows of the target that are left out agree. Where nothing speaks for one
- * domain more than for another, they stay equal: a few windows do not make a sparse histogram.
+ * varied. So they are calibrated on windows of the domains themselves, which every domain scores without the text around one of its windows; and the shares are those of the mixture
+ * that makes the target likely, followed for a few steps from equal shares, and only as far as windows of the target that are left out agree (`mixtureShares`). Where nothing speaks for
+ * one domain more than for another, they stay equal: a few windows do not make a sparse histogram.
  *
  * The same text gives the same shares. Some tenths of a second for 24 domains, some seconds for 10,000. Throws `config` for no domains, and for options that do not fit.
  */
@@ -84,9 +84,8 @@ export function bigramHistogram(
   const labels = Int32Array.from(own.flatMap((round) => round.labels));
   const ofOwn = joinScores(rounds, k, labels.length);
   const calibration = calibrate(ofOwn, labels, k);
-  const examples = { posteriors: posteriors(ofOwn, calibration), weights: equalWeights(labels, k) };
   return {
-    shares: mixtureShares(posteriors(ofTarget, calibration), examples, k),
+    shares: mixtureShares(likelihoods(ofTarget, calibration), k),
     counts: favourites(ofTarget, k),
     windows: asked.length,
   };

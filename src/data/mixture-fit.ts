@@ -39,7 +39,7 @@ export function calibrate(scores: Scores, labels: Int32Array, components: number
 }
 
 /** Weights of labelled pieces, 1 in the mean, by which components count alike, however many pieces they have. */
-export function equalWeights(labels: Int32Array, components: number): Float64Array {
+function equalWeights(labels: Int32Array, components: number): Float64Array {
   const own = new Float64Array(components);
   for (const label of labels) own[label]++;
   const known = own.reduce((n, count) => n + (count > 0 ? 1 : 0), 0);
@@ -152,8 +152,10 @@ function fitBias(likelihood: Float32Array, weights: Float64Array, bias: Float64A
   factor.forEach((value, i) => (bias[i] = Math.log(value)));
 }
 
-/** The likelihood of each piece under each component [components · pieces], the largest of a piece being 1. */
-function likelihoods({ unigram, bigram }: Scores, { temperature, bias }: Calibration): Float32Array {
+const LEAST_LIKELIHOOD = 1e-20;
+
+/** The likelihood of each piece under each component [components · pieces], the largest of a piece being 1. None is 0. */
+export function likelihoods({ unigram, bigram }: Scores, { temperature, bias }: Calibration): Float32Array {
   const components = bias.length;
   const pieces = unigram.length / components;
   const [x, y] = temperature;
@@ -166,7 +168,8 @@ function likelihoods({ unigram, bigram }: Scores, { temperature, bias }: Calibra
       if (out[at] > top[w]) top[w] = out[at];
     }
   for (let i = 0; i < components; i++)
-    for (let w = 0; w < pieces; w++) out[i * pieces + w] = Math.exp(out[i * pieces + w] - top[w]);
+    for (let w = 0; w < pieces; w++)
+      out[i * pieces + w] = Math.max(LEAST_LIKELIHOOD, Math.exp(out[i * pieces + w] - top[w]));
   return out;
 }
 
@@ -178,151 +181,67 @@ function mixtureOf(likelihood: Float32Array, shares: Float64Array, pieces: numbe
   return total;
 }
 
-/** Probabilities of the components for each piece, with equal shares, as the scores have them [components · pieces]. None is 0. */
-export function posteriors(scores: Scores, calibration: Calibration): Float32Array {
-  const components = calibration.bias.length;
-  const out = likelihoods(scores, calibration);
-  const pieces = out.length / components;
-  const total = mixtureOf(out, new Float64Array(components).fill(1), pieces);
-  for (let i = 0; i < components; i++)
-    for (let w = 0; w < pieces; w++)
-      out[i * pieces + w] = Math.max(LEAST_PROBABILITY, out[i * pieces + w] / total[w]);
-  return out;
-}
-
-const LEAST_PROBABILITY = 1e-20;
 /** Parts of the pieces, each of which is once left out; and the blocks that a part is made of, at most. */
 const FOLDS = 3;
 const BLOCKS = 8;
-const MOST_ITERATIONS = 10;
+/** More would give all to one of several components that are alike. */
+const MOST_ITERATIONS = 5;
 /** In nats a piece: what an iteration must gain on pieces that were left out. */
 const LEAST_GAIN = 1e-3;
 
-/** Pieces that are known to be of the components themselves, as examples of what is taken for what. */
-export interface Examples {
-  /** [components · pieces] */
-  readonly posteriors: Float32Array;
-  /** How much each counts [pieces]. */
-  readonly weights: Float64Array;
-}
-
 /**
- * The shares of the components in the mixture that some pieces are drawn from, by their posteriors [components · pieces].
- *
- * Pieces of component j are on average taken for component c as Cⱼ says, C of the examples: Cⱼ(c) ∝ Σₑ wₑ pₑ(j) pₑ(c). The shares are those whose mixture of the Cⱼ comes
- * nearest to the mean posterior h of the pieces, argmax Σ_c h(c) ln Σⱼ αⱼ Cⱼ(c), by expectation maximisation from equal shares (D'Agostini's iterative
- * unfolding, 1995), for as many iterations as bring nearer the posteriors of pieces that were left out. A mixture's pieces are thereby unmixed; shares that they do not tell apart stay
- * near each other, a few pieces move little, and pieces that are like none of the components are not given to the one that is least unlike.
+ * The shares of the components in the mixture that pieces are drawn from, by their likelihoods [components · pieces]: a few iterations of expectation maximisation from equal
+ * shares (Saerens, Latinne and Decaestecker 2002), as long as they make pieces more likely that were left out. Shares that the pieces hardly tell apart
+ * thereby stay near each other, and a few pieces move little.
  */
-export function mixtureShares(
-  posteriors: Float32Array,
-  examples: Examples,
-  components: number,
-): Float64Array {
-  const pieces = posteriors.length / components;
-  const mean = meanOf(posteriors, components, pieces, () => true);
-  // Without examples each component is taken for itself.
-  if (examples.weights.length === 0) return normalised(mean);
-  const unfolding = unfoldingOf(examples, components);
-  const iterations = iterationsThatHelp(posteriors, unfolding, components, pieces);
+export function mixtureShares(likelihood: Float32Array, components: number): Float64Array {
+  const pieces = likelihood.length / components;
+  const all = new Uint8Array(pieces).fill(1);
   let shares: Float64Array = new Float64Array(components).fill(1 / components);
-  for (let t = 0; t < iterations; t++) shares = unfold(unfolding, mean, null, shares).shares;
+  const iterations = iterationsThatHelp(likelihood, shares, pieces);
+  for (let t = 0; t < iterations; t++)
+    shares = maximise(likelihood, shares, mixtureOf(likelihood, shares, pieces), all);
   return shares;
 }
 
-function normalised(values: Float64Array): Float64Array {
-  const sum = values.reduce((a, b) => a + b, 0);
-  return values.map((value) => value / sum);
-}
-
-interface Unfolding extends Examples {
-  /** Σₑ wₑ pₑ(j) [components] */
-  readonly marginal: Float64Array;
-}
-
-function unfoldingOf({ posteriors, weights }: Examples, components: number): Unfolding {
-  const count = weights.length;
-  const marginal = new Float64Array(components);
-  for (let j = 0; j < components; j++)
-    for (let e = 0; e < count; e++) marginal[j] += weights[e] * posteriors[j * count + e];
-  return { posteriors, weights, marginal };
-}
-
-/** One iteration towards the mean posterior `mean`; with the log-likelihood of the mean posterior `other` under the shares before it. */
-function unfold(
-  { posteriors, weights, marginal }: Unfolding,
-  mean: Float64Array,
-  other: Float64Array | null,
+/** One iteration on the pieces of which `among` is 1; `mixture` are the likelihoods under `shares`. */
+function maximise(
+  likelihood: Float32Array,
   shares: Float64Array,
-): { readonly shares: Float64Array; readonly likelihood: number } {
-  const count = weights.length;
-  // Σⱼ αⱼ Cⱼ(c) = Σₑ pₑ(c) bₑ
-  const b = new Float64Array(count);
-  shares.forEach((share, j) => {
-    const factor = share / marginal[j];
-    for (let e = 0; e < count; e++) b[e] += factor * posteriors[j * count + e];
-  });
-  for (let e = 0; e < count; e++) b[e] *= weights[e];
-  const back = new Float64Array(count);
-  let likelihood = 0;
-  mean.forEach((h, c) => {
-    let expected = 0;
-    for (let e = 0; e < count; e++) expected += posteriors[c * count + e] * b[e];
-    const ratio = h / expected;
-    for (let e = 0; e < count; e++) back[e] += ratio * posteriors[c * count + e];
-    if (other !== null) likelihood += other[c] * Math.log(expected);
-  });
-  for (let e = 0; e < count; e++) back[e] *= weights[e];
-  const next = shares.map((share, j) => {
-    let sum = 0;
-    for (let e = 0; e < count; e++) sum += posteriors[j * count + e] * back[e];
-    return (share * sum) / marginal[j];
-  });
-  return { shares: normalised(next), likelihood };
-}
-
-function meanOf(
-  posteriors: Float32Array,
-  components: number,
-  pieces: number,
-  among: (piece: number) => boolean,
+  mixture: Float64Array,
+  among: Uint8Array,
 ): Float64Array {
-  const chosen = Array.from({ length: pieces }, (_, w) => w).filter(among);
-  return Float64Array.from({ length: components }, (_, i) =>
-    chosen.reduce((sum, w) => sum + posteriors[i * pieces + w] / chosen.length, 0),
-  );
+  const pieces = mixture.length;
+  const per = mixture.map((value, w) => among[w] / value);
+  const next = shares.map((share, i) => {
+    let sum = 0;
+    for (let w = 0; w < pieces; w++) sum += per[w] * likelihood[i * pieces + w];
+    return share * sum;
+  });
+  const sum = next.reduce((a, b) => a + b, 0);
+  return next.map((value) => value / sum);
 }
 
-function iterationsThatHelp(
-  posteriors: Float32Array,
-  unfolding: Unfolding,
-  components: number,
-  pieces: number,
-): number {
+function iterationsThatHelp(likelihood: Float32Array, start: Float64Array, pieces: number): number {
   // A single piece leaves none to be left out.
   if (pieces < 2) return 1;
   const count = Math.min(FOLDS, pieces);
   const blocks = Math.min(BLOCKS * count, pieces);
-  const start: Float64Array = new Float64Array(components).fill(1 / components);
-  const folds = Array.from({ length: count }, (_, fold) => {
-    // Neighbours, which are often of one document, are left out together; and each part has some of the beginning and some of the end.
-    const out = (w: number): boolean => Math.floor((w * blocks) / pieces) % count === fold;
-    return {
-      kept: meanOf(posteriors, components, pieces, (w) => !out(w)),
-      out: meanOf(posteriors, components, pieces, out),
-      shares: start,
-    };
-  });
+  // Neighbours, which are often of one document, are left out together; and each part has some of the beginning and some of the end.
+  const partOf = (w: number): number => Math.floor((w * blocks) / pieces) % count;
+  const folds = Array.from({ length: count }, (_, part) => ({
+    kept: Uint8Array.from({ length: pieces }, (_, w) => (partOf(w) === part ? 0 : 1)),
+    shares: start,
+  }));
   let [best, bestGain] = [0, -Infinity];
   for (let t = 0; t <= MOST_ITERATIONS; t++) {
     let gain = 0;
     for (const fold of folds) {
-      const { shares, likelihood } = unfold(unfolding, fold.kept, fold.out, fold.shares);
-      gain += likelihood / count;
-      fold.shares = shares;
+      const mixture = mixtureOf(likelihood, fold.shares, pieces);
+      for (let w = 0; w < pieces; w++) if (fold.kept[w] === 0) gain += Math.log(mixture[w]) / pieces;
+      fold.shares = maximise(likelihood, fold.shares, mixture, fold.kept);
     }
     if (gain > bestGain + LEAST_GAIN) [best, bestGain] = [t, gain];
-    else if (t >= 2 * best + 3) break;
   }
   return best;
 }

@@ -57,7 +57,7 @@ describe("gradmix histogram", () => {
     expect(err).toMatch(/^training tokens: .*; target [\d,]+\n$/m);
     printed = out;
     const rows = [...out.matchAll(/^(\S+) +(\d\.\d{4}) +(\d+)$/gm)].map(([, name, ...x]) => [name, ...x.map(Number)]); // prettier-ignore
-    expect(rows.map(([name]) => name).sort()).toEqual(["7", "code", "prose"]);
+    expect(new Set(rows.map(([name]) => name))).toEqual(new Set(["7", "code", "prose"]));
     const sorted = rows.map(([, share]) => Number(share));
     expect(sorted).toEqual(sorted.toSorted((a, b) => b - a));
     expect(out).toMatch(/^of \d+ windows of the target\nwritten to new\/shares\.json\n$/m);

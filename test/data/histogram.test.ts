@@ -9,7 +9,7 @@ import {
   scoreGroups,
   type Stretch,
 } from "#dist/data/bigram-scores.js";
-import { calibrate, equalWeights, mixtureShares, posteriors } from "#dist/data/mixture-fit.js";
+import { calibrate, likelihoods, mixtureShares } from "#dist/data/mixture-fit.js";
 import { foldIn, key, uniformAt } from "#dist/tensor/rng.js";
 import { codeOf } from "../errors.ts";
 import { expectNear } from "../near.ts";
@@ -179,6 +179,22 @@ describe("calibration", () => {
     expect(none).toEqual({ temperature: [0.1, 0.05], bias: new Float64Array(k) });
   });
 
+  test("components count alike, however many pieces they have", () => {
+    const { scores, labels } = drawn(2, 4000, [0.5, 0.05], [0, 0]);
+    // The pieces of the first component twice.
+    const twice = [...labels.keys()].flatMap((w) => (labels[w] === 0 ? [w, w] : [w]));
+    const pick = (of: Float32Array): Float32Array =>
+      Float32Array.from([0, 1].flatMap((i) => twice.map((w) => of[i * 4000 + w])));
+    const once = calibrate(scores, labels, 2);
+    const again = calibrate(
+      { unigram: pick(scores.unigram), bigram: pick(scores.bigram) },
+      Int32Array.from(twice, (w) => labels[w]),
+      2,
+    );
+    expectNear(again.temperature, once.temperature, 0.02);
+    expectNear(again.bias[1] - again.bias[0], once.bias[1] - once.bias[0], 0.02, 1);
+  });
+
   test("scores that say nothing get no weight; labels of some components only, no bias", () => {
     const next = numbers(5);
     const noise = Float32Array.from({ length: 4 * 2000 }, () => 60 * (next() - 0.5));
@@ -188,69 +204,63 @@ describe("calibration", () => {
     expectNear(found.temperature[0] - found.temperature[1], 0, 0.005, 1);
     expect([...found.bias]).toEqual([0, 0, 0, 0]);
   });
-
-  test("every component counts alike", () => {
-    expect([...equalWeights(Int32Array.of(0, 0, 0, 2), 3)]).toEqual([2 / 3, 2 / 3, 2 / 3, 2]);
-  });
 });
 
 describe("unmixing", () => {
-  /** k kinds of pieces, each of which is of component j with probability `right`, and else of the next one. */
-  const examplesOf = (k: number, right: number) => ({
-    posteriors: Float32Array.from({ length: k * k }, (_, at) => {
-      const [i, e] = [Math.floor(at / k), at % k];
-      return i === e ? right : i === (e + 1) % k ? 1 - right : 1e-20;
-    }),
-    weights: new Float64Array(k).fill(1),
-  });
+  /** Pieces of k kinds, each kind of one component with probability `right`, in an order in which every part has all; as many of a kind as of the component. */
+  const mixed = (shares: readonly number[], right: number, pieces: number): Float32Array => {
+    const k = shares.length;
+    // Pieces of component j are of kind j, and else of the kind before it.
+    const kinds = shares.map((_, e) => right * shares[e] + (1 - right) * shares[(e + 1) % k]);
+    const out = new Float32Array(k * pieces).fill(1e-20);
+    for (let w = 0; w < pieces; w++) {
+      let left = (((w * 37) % pieces) + 0.5) / pieces;
+      const kind = kinds.findIndex((share) => (left -= share) < 0);
+      out[kind * pieces + w] = right;
+      out[((kind + 1) % k) * pieces + w] = 1 - right;
+    }
+    return out;
+  };
 
   test("gives back shares that were mixed, nearer than the mean posterior", () => {
     const shares = [0.7, 0.2, 0.06, 0.04];
-    const [k, right, pieces] = [4, 0.8, 500];
-    const examples = examplesOf(k, right);
-    // Pieces of component j are of kind j, and of the kind before it.
-    const kinds = shares.map((_, e) => right * shares[e] + (1 - right) * shares[(e + 1) % k]);
-    const target = new Float32Array(k * pieces);
-    for (let w = 0; w < pieces; w++) {
-      // Each part of the pieces has all kinds.
-      let left = (((w * 37) % pieces) + 0.5) / pieces;
-      const kind = kinds.findIndex((share) => (left -= share) < 0);
-      for (let i = 0; i < k; i++) target[i * pieces + w] = examples.posteriors[i * k + kind];
-    }
-    const found = mixtureShares(target, examples, k);
-    const mean = shares.map((_, i) => target.subarray(i * pieces, (i + 1) * pieces).reduce((a, b) => a + b, 0) / pieces); // prettier-ignore
+    const target = mixed(shares, 0.8, 500);
+    const found = mixtureShares(target, 4);
+    const mean = shares.map(
+      (_, i) => target.subarray(i * 500, (i + 1) * 500).reduce((a, b) => a + b, 0) / 500,
+    );
     expect(variation(found, shares)).toBeLessThan(0.5 * variation(mean, shares));
+    expectNear(found.reduce((a, b) => a + b), 1, 1e-12); // prettier-ignore
+  });
+
+  test("one step is the mean posterior, of which a single piece gets one", () => {
+    expectNear(mixtureShares(Float32Array.of(0.9, 0.3), 2), [0.75, 0.25], 1e-7);
   });
 
   test("leaves components equal that are always taken for each other", () => {
-    // The first two are one; the third is itself.
-    const posteriors = Float32Array.of(0.5, 0.5, 0.02, 0.5, 0.5, 0.02, 1e-20, 1e-20, 0.96);
-    const examples = { posteriors, weights: new Float64Array(3).fill(1) };
-    const target = Float32Array.from([0.5, 0.5, 1e-20].flatMap((p) => [p, p, p, p]));
-    const found = mixtureShares(target, examples, 3);
-    expectNear(found[0], found[1], 1e-12);
-    expect(found[2]).toBeLessThan(0.1);
+    const target = Float32Array.from([1, 1, 1e-20].flatMap((p) => [p, p, p, p]));
+    const found = mixtureShares(target, 3);
+    expect(found[0]).toBe(found[1]);
+    expect(found[2]).toBeLessThan(0.01);
+  });
+
+  test("does not give all to one of two that are nearly alike", () => {
+    const target = Float32Array.from([1, 0.97, 1e-20].flatMap((p) => new Array<number>(600).fill(p)));
+    const found = mixtureShares(target, 3);
+    expect(found[0]).toBeGreaterThanOrEqual(found[1]);
+    expect(found[1]).toBeGreaterThan(0.4);
   });
 
   test("moves nothing where pieces that are left out do not agree", () => {
     // Of three pieces each is of another component.
-    const target = Float32Array.from({ length: 9 }, (_, at) => (Math.floor(at / 3) === at % 3 ? 0.9 : 0.05));
-    expect([...mixtureShares(target, examplesOf(3, 0.9), 3)]).toEqual([1 / 3, 1 / 3, 1 / 3]);
+    const target = Float32Array.from({ length: 9 }, (_, at) => (Math.floor(at / 3) === at % 3 ? 1 : 0.01));
+    expect([...mixtureShares(target, 3)]).toEqual([1 / 3, 1 / 3, 1 / 3]);
   });
 
-  test("without examples, or with one piece, it is the mean posterior and a step", () => {
-    const none = { posteriors: new Float32Array(0), weights: new Float64Array(0) };
-    expectNear(mixtureShares(Float32Array.of(0.7, 0.5, 0.3, 0.5), none, 2), [0.6, 0.4], 1e-7);
-    const one = mixtureShares(Float32Array.of(0.9, 0.1), examplesOf(2, 0.9), 2);
-    expect(one[0]).toBeGreaterThan(0.6);
-    expectNear(one[0] + one[1], 1, 1e-12);
-  });
-
-  test("posteriors are likelihoods by θ and bias over their sum, and never 0", () => {
+  test("likelihoods are by θ and bias, the largest of a piece 1, none 0", () => {
     const scores = { unigram: Float32Array.of(1, 0, 0, 4e4), bigram: Float32Array.of(0, 2, 4, 0) };
-    const found = posteriors(scores, { temperature: [0.5, 0.25], bias: Float64Array.of(0, Math.log(2)) });
-    const [a, b] = [Math.exp(0.5), 2 * Math.exp(1)];
-    expectNear(found, [a / (a + b), 1e-20, b / (a + b), 1], 1e-6);
+    const found = likelihoods(scores, { temperature: [0.5, 0.25], bias: Float64Array.of(0, Math.log(2)) });
+    expectNear(found, [Math.exp(0.5) / (2 * Math.exp(1)), 1e-20, 1, 1], 1e-6);
     expect(found[1]).toBeGreaterThan(0);
   });
 });
