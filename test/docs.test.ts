@@ -140,7 +140,8 @@ describe("commands", () => {
     }
     const words = first === "npx" ? rest : [second, ...rest];
     if ((first === "npx" ? second : first) !== "gradmix") return `"${first}" is no command of this package`;
-    if (!["train", "histogram", "doctor"].includes(words[0] ?? "")) return `there is no command "gradmix ${words[0]}"`;
+    if (!["train", "histogram", "doctor"].includes(words[0] ?? ""))
+      return `there is no command "gradmix ${words[0]}"`;
     const unknown = words.find((word) => word.startsWith("--") && word !== "--help" && !flags.has(word));
     return unknown === undefined ? null : `there is no option ${unknown}`;
   }

@@ -19,11 +19,14 @@ test.each([1, 2, 3])("tabular: the planted mixture of tables is found (seed %i)"
 });
 
 const raw = { name: "dga", normalise: "raw", eta: 2 } as const;
+const cosine = { name: "dga", normalise: "cosine" } as const;
 
 test.each([
-  ["cosines, whole gradients", { estimator: "perDomain" }, undefined],
-  ["cosines, sketches", { estimator: "sketch" }, undefined],
-  ["raw, one pass", {}, raw],
+  ["the default", undefined, undefined],
+  ["the default, one pass", { from: "batch" }, undefined],
+  ["cosines, whole gradients", { estimator: "perDomain" }, cosine],
+  ["cosines, sketches", { estimator: "sketch" }, cosine],
+  ["raw, one pass", { from: "batch" }, raw],
   ["raw, forward", { estimator: "forward" }, raw],
   ["raw, from the steps", { from: "step" }, raw],
 ] as const)("tied: the target's language is found (%s)", async (_, alignment, rule) => {
@@ -33,10 +36,10 @@ test.each([
 });
 
 test.each([
-  ["one pass", {}],
+  ["one pass", { from: "batch" }],
   ["from the steps", { from: "step" }],
 ] as const)("tied: norms are refused, naming the parameter and what to take (%s)", async (_, alignment) => {
-  await expect(tied(alignment)).rejects.toMatchObject({
+  await expect(tied(alignment, cosine)).rejects.toMatchObject({
     code: "config",
     message:
       'rule dga: it needs the norms of the domains\' gradients, and parameter embedding is used twice in one pass (tied weights), so that its norm cannot be added up use by use; take alignment { from: "batch", estimator: "perDomain" }, which has whole gradients, or normalise = raw',
