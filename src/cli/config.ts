@@ -173,6 +173,18 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
     throw wrong(
       `${label("mixing.floor")}: ${mixing.floor} is not below 1 / ${domains.length}, the share of each of ${domains.length} domains`,
     );
+  if (mixing.preset !== null && mixing.rule !== "dga")
+    throw wrong(`${label("mixing.preset")}: ${mixing.preset} is a form of --rule dga, not of ${mixing.rule}`);
+  if (mixing.rule === "dga" && mixing.histogram !== null) {
+    if (mixing.preset !== null)
+      throw wrong(
+        `${label("mixing.histogram")}: --mixing-preset ${mixing.preset} has no prior; to start at these shares use --weights`,
+      );
+    if (mixing.prior === "uniform")
+      throw wrong(
+        `${label("mixing.histogram")}: the histogram is the prior of --rule dga, and --prior uniform asks for equal weights; leave out one of them`,
+      );
+  }
   if (mixing.rule === "static" && mixing.weights === null)
     throw wrong("--rule static needs weights: add --weights NAME=X,NAME=X");
   if (mixing.rule === "importanceSampling" && lacksHistogram(mixing)) {
