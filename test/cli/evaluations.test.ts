@@ -263,9 +263,9 @@ describe("the cost in words", () => {
   };
 
   test("one line", () => {
-    // 24 refreshes of 16 windows over 240 steps of 16 are 10 %, and 4 tokens of 64 for what the steps tell 6.
+    // 24 refreshes of 8 windows over 240 steps of 16 are 5 %, and 4 tokens of 64 for what every second step tells 3.
     expect(plan({ name: "dga" }, 240)).toBe(
-      "240 steps, 24 updates of the weights; alignment +16 %, evaluation +3 % of training (the target 7 times on 2,048 tokens, the domains once on up to 320 tokens each)",
+      "240 steps, 24 updates of the weights; alignment +8 %, evaluation +3 % of training (the target 7 times on 2,048 tokens, the domains once on up to 320 tokens each)",
     );
     expect(plan({ name: "uniform" }, 240)).toMatch(/^240 steps; evaluation \+3 % of training \(the target/);
     expect(plan({ name: "doremi" }, 2400)).toMatch(
