@@ -354,6 +354,7 @@ const cases: Readonly<Record<string, Case | readonly Case[]>> = {
     wrong: wrongEstimate,
   },
   dga: { call: dga.rules.dga, valid: { eta: 1 }, wrong: { eta: [-1], normalise: ["cosin"] } },
+  paper: { call: dga.paper, valid: { eta: 1 }, wrong: { eta: [-1, NaN, "1"] } },
   ado: { call: dga.rules.ado, valid: {} },
   doge: { call: dga.rules.doge, valid: {} },
   doremi: { call: dga.rules.doremi, valid: {} },

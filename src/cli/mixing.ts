@@ -8,7 +8,7 @@ import { checkFit, planOf } from "../dga/plan.ts";
 import type { Rule } from "../dga/rule.ts";
 import { createRule, type RuleName, type RuleOptions } from "../dga/rules/index.ts";
 import { GradmixError } from "../errors.ts";
-import { paper } from "../dga/rules/dga.ts";
+import { type DgaOptions, paper, repetitionCaps } from "../dga/rules/dga.ts";
 import type { AlignmentOptions } from "../dga/trainer-options.ts";
 import type { MixingConfig, TrainConfig } from "./train-config.ts";
 import { reason } from "../node/system-errors.ts";
@@ -23,8 +23,10 @@ export interface MixingPlan {
   readonly ruleName: RuleName;
   /** The rule looks at what is measured, so that it may ask for a target. */
   readonly measures: boolean;
-  /** The rule or what is around it counts with the tokens of the whole run, so that the run cannot be extended. */
+  /** What is around the rule counts with the tokens of the whole run, so that the run cannot be extended. */
   readonly countsTokens: boolean;
+  /** The first domain whose repetitions the rule would limit otherwise in a run of so many tokens than in this one; null where there is none. */
+  limitedOtherwise(tokens: number, sizes: Readonly<Record<string, number>>): string | null;
   /** Options that were given and change nothing, as lines for the user. */
   readonly unused: readonly string[];
   /** The rule takes a histogram of the target over the domains, and none was given: it is to be counted (`histogramOf`). */
@@ -50,24 +52,29 @@ export function planMixing(
   const { mixing, alignment } = presetOf(config);
   const names = [...data.domains.keys()];
   const bases = readBases(mixing.bases, names);
+  const targets = [...data.targets.keys()];
+  const of = bases?.names ?? names;
   let countsTokens = false;
   const build = ({ sizes, histogram }: ReadFacts): Mixer =>
     createMixer({
-      domains: bases?.names ?? names,
-      rule: ruleOf(mixing, [...data.targets.keys()], {
-        sizes,
-        ...(histogram === null ? {} : { histogram }),
-        get tokens() {
-          countsTokens = true;
-          return tokens;
+      domains: of,
+      rule: ruleOf(
+        mixing,
+        targets,
+        { sizes, tokens, ...(histogram === null ? {} : { histogram }) },
+        {
+          sizes,
+          get tokens() {
+            countsTokens = true;
+            return tokens;
+          },
         },
-      }),
+      ),
       updateEvery: mixing.updateEvery,
       updateAfter: mixing.updateAfter,
     });
   const wantsHistogram = countsHistogram(mixing, data);
   // How large the domains are, and which the target resembles, is only known once they are read.
-  const of = bases?.names ?? names;
   const planned = build({
     sizes: Object.fromEntries(of.map((name) => [name, Number.MAX_SAFE_INTEGER])),
     histogram: wantsHistogram ? new Map(of.map((name) => [name, 1 / of.length])) : null,
@@ -96,6 +103,14 @@ export function planMixing(
     ruleName: mixing.rule,
     measures: rule.needs.length > 0,
     countsTokens,
+    limitedOtherwise(otherTokens, sizes) {
+      if (mixing.rule !== "dga") return null;
+      const offered = bases === null ? sizes : basisSizes(bases, sizes);
+      const [own, other] = [tokens, otherTokens].map((n) =>
+        repetitionCaps(ruleOptionsOf(mixing, targets, { sizes: offered, tokens: n }) as DgaOptions, of),
+      );
+      return of.find((_, i) => own?.[i] !== other?.[i]) ?? null;
+    },
     unused: unusedOptions(mixing).map(
       (option) => `mixing.${option} has no effect: rule ${mixing.rule} does not look at it`,
     ),
@@ -192,11 +207,8 @@ export interface MixingFacts extends RunFacts {
   readonly histogram?: ReadonlyMap<string, number>;
 }
 
-/**
- * The rule of a run, for `createMixer`: its options out of the common ones and `ruleOptions`, with the combinators around it. `facts` fill in
- * what the data says. Throws `config`.
- */
-export function ruleOf(mixing: MixingConfig, targets: readonly string[], facts: MixingFacts): Rule {
+/** The options of a run's rule, out of the common ones and `ruleOptions`; `facts` fill in what the data says. */
+function ruleOptionsOf(mixing: MixingConfig, targets: readonly string[], facts: MixingFacts): RuleOptions {
   const options: Record<string, unknown> = { name: mixing.rule };
   for (const [option, name] of Object.entries(common[mixing.rule])) {
     const given = mixing[option as keyof (typeof common)["dga"]];
@@ -209,14 +221,27 @@ export function ruleOf(mixing: MixingConfig, targets: readonly string[], facts: 
     Object.assign(options, { sizes: facts.sizes, tokens: facts.tokens });
   if (mixing.rule === "grape") options["targets"] = targets;
   // The rule checks its own options, whatever their source.
-  const rule = createRule({ ...options, ...mixing.ruleOptions } as unknown as RuleOptions);
+  return { ...options, ...mixing.ruleOptions } as unknown as RuleOptions;
+}
+
+/**
+ * The rule of a run, for `createMixer`, with the combinators around it. `facts` fill in what the data says, and `around` what the combinators ask for. Throws
+ * `config`.
+ */
+export function ruleOf(
+  mixing: MixingConfig,
+  targets: readonly string[],
+  facts: MixingFacts,
+  around: RunFacts = facts,
+): Rule {
+  const rule = createRule(ruleOptionsOf(mixing, targets, facts));
   // What a rule does not do itself is put around it.
-  const around: CombinatorOptions[] = [];
+  const added: CombinatorOptions[] = [];
   if (mixing.beta !== null && !ruleTakes(mixing.rule, "beta") && rule.needs.length > 0)
-    around.push({ name: "ema", beta: mixing.beta });
+    added.push({ name: "ema", beta: mixing.beta });
   if (mixing.floor !== null && mixing.floor > 0 && !ruleTakes(mixing.rule, "floor"))
-    around.push({ name: "floor", least: mixing.floor });
-  return combine(combine(rule, around), mixing.combinators, facts);
+    added.push({ name: "floor", least: mixing.floor });
+  return combine(combine(rule, added), mixing.combinators, around);
 }
 
 /** The bases of a file, or those given. Throws `config` for a file that cannot be read, `data` with the line for what is wrong in it. */

@@ -24,7 +24,7 @@ import { readReference, type Reference, referenceModel } from "./reference.ts";
 import type { RunChanges, RunHooks, RunResult } from "./run-events.ts";
 import { checkStart, modelOf, readStart, savedModel, type Start } from "./start.ts";
 import type { TrainConfig } from "./train-config.ts";
-import { planTraining, stepChanges } from "./training.ts";
+import { checkRepetitions, planTraining, stepChanges } from "./training.ts";
 
 /** Trains as `config` says. Throws `data` and `config` before anything is written, `numeric` when the loss is lost. */
 export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise<RunResult> {
@@ -34,10 +34,8 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
   const found = hooks.store.load();
   const resumed = found?.checkpoint ?? null;
   checkReference(plan.mixing, reference, resumed);
-  const changes =
-    found === null
-      ? {}
-      : stepChanges(planTraining(found.config), plan.training, found.step, plan.mixing.countsTokens);
+  const before = found === null ? plan.training : planTraining(found.config);
+  const changes = stepChanges(before, plan.training, found?.step ?? 0, plan.mixing.countsTokens);
   const { initFrom } = plan.model;
   const start = resumed === null && initFrom !== null ? readStart(initFrom) : null;
   if (start !== null) checkStart(start, plan.data, plan.model);
@@ -50,6 +48,7 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
       corpus: resumed?.json["corpus"],
     };
     const data = await readData(plan.data, known, hooks);
+    checkRepetitions(before, plan.training, plan.mixing.limitedOtherwise(before.tokens, data.sizes));
     const model = makeModel(plan, data, start, resumed);
     tellSetUp(plan, backend, model, start, hooks);
     const histogram = plan.mixing.wantsHistogram

@@ -37,6 +37,25 @@ export function planTraining(config: TrainConfig): TrainingPlan {
 }
 
 /**
+ * Throws `checkpoint` where the rule would limit the repetitions of a domain otherwise with the other number of steps (`MixingPlan.limitedOtherwise`, which knows it once the text
+ * is read).
+ */
+export function checkRepetitions(then: TrainingPlan, now: TrainingPlan, limited: string | null): void {
+  if (limited === null) return;
+  throw notExtended(
+    then,
+    now,
+    `its rule limits how often domain "${limited}" is repeated, and counts with the run's tokens (--rule-options '{"repetitions": …}' is that limit)`,
+  );
+}
+
+const notExtended = (then: TrainingPlan, now: TrainingPlan, why: string): GradmixError =>
+  new GradmixError(
+    "checkpoint",
+    `--steps: the run of ${then.steps} steps cannot become one of ${now.steps}: ${why}; to train on from its parameters, start a new run with --init-from`,
+  );
+
+/**
  * The number of steps, when a resumed run is given another one. Throws `checkpoint` unless the run is then the one that would have begun with it: the
  * steps that were done must have had the learning rates of the new schedule, and the mixing must not count with the run's length.
  */
@@ -48,12 +67,7 @@ export function stepChanges(
 ): RunChanges {
   const [from, to] = [then.steps, now.steps];
   if (from === to) return {};
-  const anew = "to train on from its parameters, start a new run with --init-from";
-  const refuse = (why: string): GradmixError =>
-    new GradmixError(
-      "checkpoint",
-      `--steps: the run of ${from} steps cannot become one of ${to}: ${why}; ${anew}`,
-    );
+  const refuse = (why: string): GradmixError => notExtended(then, now, why);
   if (to < done) throw refuse(`${done} are done`);
   for (let step = 0; step < done; step++)
     if (then.schedule(step) !== now.schedule(step))

@@ -13,8 +13,8 @@ export interface Tracked {
   readonly means: Float64Array;
   /** Discounted tokens behind it, Σ ρ^age·n. */
   readonly tokens: Float64Array;
-  /** Σ ρ^(2·age)·n: the variance of the mean is σ²·squares/tokens². */
-  readonly squares: Float64Array;
+  /** The variance of the mean over σ², Σ ρ^(2·age)·n / tokens²: it stays where nothing is measured, while tokens vanish. */
+  readonly variances: Float64Array;
   /** σ, the standard error of the alignment of one token, pooled over the domains, and the discounted tokens behind it [2]. */
   readonly noise: Float64Array;
 }
@@ -40,7 +40,7 @@ export function nothingTracked(k: number): Tracked {
   return {
     means: new Float64Array(k),
     tokens: new Float64Array(k),
-    squares: new Float64Array(k),
+    variances: new Float64Array(k),
     noise: new Float64Array(2),
   };
 }
@@ -57,11 +57,14 @@ export interface Spread {
 export function track(before: Tracked, { alignments, errors, tokens }: Observed, memory: number): Tracked {
   const known = before.tokens.some((n) => n > 0) ? spreadOf(before) : null;
   const [sigma, behind] = before.noise;
+  // Where there were neither errors nor differences so far, there is nothing to clip by.
   const farthest = (n: number): number =>
-    known === null || behind === 0 ? Infinity : FARTHEST * Math.hypot(sigma / Math.sqrt(n), known.spread);
+    known === null || behind === 0
+      ? Infinity
+      : FARTHEST * Math.hypot(sigma / Math.sqrt(n), known.spread) || Infinity;
   const means = before.means.slice();
   const counted = before.tokens.map((n) => memory * n);
-  const squares = before.squares.map((n) => memory ** 2 * n);
+  const variances = before.variances.slice();
   for (let i = 0; i < means.length; i++) {
     const n = tokens[i];
     if (!(n > 0)) continue;
@@ -69,11 +72,12 @@ export function track(before: Tracked, { alignments, errors, tokens }: Observed,
     const limit = farthest(n);
     const value = Math.max(centre - limit, Math.min(centre + limit, alignments[i]));
     const total = counted[i] + n;
-    means[i] = means[i] * (counted[i] / total) + value * (n / total);
+    const [kept, added] = [counted[i] / total, n / total];
+    means[i] = means[i] * kept + value * added;
+    variances[i] = variances[i] * kept ** 2 + added ** 2 / n;
     counted[i] = total;
-    squares[i] += n;
   }
-  return { means, tokens: counted, squares, noise: pooledNoise(before.noise, errors, tokens, memory) };
+  return { means, tokens: counted, variances, noise: pooledNoise(before.noise, errors, tokens, memory) };
 }
 
 /** σ² as the mean of (error²·tokens), weighted by tokens. Square roots are added by `hypot`, so that no square overflows. */
@@ -84,7 +88,7 @@ function pooledNoise(
   memory: number,
 ): Float64Array {
   const kept = Math.max(memory, NOISE_MEMORY) * behind;
-  const most = behind === 0 ? Infinity : FARTHEST_ERROR * sigma;
+  const most = behind === 0 || sigma === 0 ? Infinity : FARTHEST_ERROR * sigma;
   const parts = errors.flatMap((error, i) =>
     error === null || !(tokens[i] > 0)
       ? []
@@ -97,25 +101,29 @@ function pooledNoise(
 }
 
 /** Halvings of an interval: enough for the last bits to matter to nobody. */
-const HALVINGS = 50;
+const HALVINGS = 60;
+/** Means that differ by less, relative to the largest, differ by rounding. */
+const ROUNDING = 1e-12;
 
 /**
  * τ and the mean, with which Σ (xᵢ − mean)²/(τ² + sᵢ²) is the number of known domains less one, as it is expected; τ = 0 where it is less without any spread. The mean
  * weighs domains with 1/(τ² + sᵢ²).
  */
-export function spreadOf({ means, tokens, squares, noise }: Tracked): Spread {
-  const errors = means.map((_, i) =>
-    tokens[i] > 0 ? noise[0] * (Math.sqrt(squares[i]) / tokens[i]) : Infinity,
-  );
+export function spreadOf({ means, tokens, variances, noise }: Tracked): Spread {
+  const errors = means.map((_, i) => (tokens[i] > 0 ? noise[0] * Math.sqrt(variances[i]) : Infinity));
   const known = [...means.keys()].filter((i) => tokens[i] > 0);
-  if (known.length === 0) return { mean: 0, spread: 0, errors };
-  // Relative to the largest number at hand, so that no square overflows or vanishes.
-  const scale = known.reduce((most, i) => Math.max(most, Math.abs(means[i]), errors[i]), 0);
-  if (scale === 0) return { mean: 0, spread: 0, errors };
-  const x = known.map((i) => means[i] / scale);
-  const variances = known.map((i) => (errors[i] / scale) ** 2);
+  // Relative to the largest number at hand, so that no square overflows or vanishes; and around a centre, so that a large common part hides no difference.
+  const largest = known.reduce((most, i) => Math.max(most, Math.abs(means[i])), 0);
+  if (largest === 0) return { mean: 0, spread: 0, errors };
+  const centre = sumOf(known.map((i) => means[i] / largest)) / known.length;
+  const away = known.map((i) => means[i] / largest - centre);
+  const farthest = away.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
+  if (farthest <= ROUNDING) return { mean: centre * largest, spread: 0, errors };
+  const scale = known.reduce((most, i) => Math.max(most, errors[i] / largest), farthest);
+  const x = away.map((value) => value / scale);
+  const squaredErrors = known.map((i) => (errors[i] / largest / scale) ** 2);
   const around = (square: number): { mean: number; q: number } => {
-    const weights = variances.map((variance) => 1 / (square + variance));
+    const weights = squaredErrors.map((error) => 1 / (square + error));
     const total = sumOf(weights);
     // Domains without any error decide alone.
     if (total === Infinity) {
@@ -137,7 +145,11 @@ export function spreadOf({ means, tokens, squares, noise }: Tracked): Spread {
       else high = middle;
     }
   else high = 0;
-  return { mean: around(high).mean * scale, spread: Math.sqrt(high) * scale, errors };
+  return {
+    mean: (centre + around(high).mean * scale) * largest,
+    spread: Math.sqrt(high) * scale * largest,
+    errors,
+  };
 }
 
 /**

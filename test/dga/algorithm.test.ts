@@ -207,7 +207,7 @@ const cases: [string, Case][] = [
   [
     "cosines from batches",
     {
-      rule: { name: "dga", eta: 1 },
+      rule: { name: "dga", eta: 1, normalise: "cosine" },
       from: "batch",
       updateEvery: 3,
       refreshEvery: 10,
@@ -233,7 +233,7 @@ const cases: [string, Case][] = [
   [
     "cosines from steps",
     {
-      rule: { name: "dga", eta: 1 },
+      rule: { name: "dga", eta: 1, normalise: "cosine" },
       from: "step",
       updateEvery: 3,
       refreshEvery: 10,
@@ -294,7 +294,7 @@ test("cosines from the steps are those of the domains' gradients, not of single 
   // Every refresh takes all of the target.
   const trainer = createTrainer({
     model,
-    mixer: createMixer({ domains: names, rule: { name: "dga" }, updateEvery: 150 }),
+    mixer: createMixer({ domains: names, rule: { name: "dga", normalise: "cosine" }, updateEvery: 150 }),
     domains: large,
     target,
     batch: 12,
@@ -322,7 +322,7 @@ test("cosines from the steps are those of the domains' gradients, not of single 
   }
   const frozen = createTrainer({
     model,
-    mixer: createMixer({ domains: names, rule: { name: "dga" }, updateEvery: 150 }),
+    mixer: createMixer({ domains: names, rule: { name: "dga", normalise: "cosine" }, updateEvery: 150 }),
     domains: large,
     target,
     batch: 12,

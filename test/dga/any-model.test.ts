@@ -41,7 +41,7 @@ const sources = [1, 2, 3].map((seed) => windows(names[seed - 1], [language(seed,
 const target = windows("target", [language(1, 200)]);
 
 type Setup = Partial<TrainerOptions> & { rule?: RuleOptions };
-function setup({ rule = { name: "dga" }, ...options }: Setup = {}): Trainer {
+function setup({ rule = { name: "dga", normalise: "cosine" }, ...options }: Setup = {}): Trainer {
   return createTrainer({
     model: options.model ?? tiny(),
     mixer: createMixer({ domains: options.bases?.names ?? names, rule, updateEvery: 3 }),
@@ -341,7 +341,7 @@ test("pairs of sequences are trained on, evaluated and resumed", async () => {
   const train = () =>
     createTrainer({
       model: preferring(),
-      mixer: createMixer({ domains: ["p", "q"], rule: { name: "dga" }, updateEvery: 2 }),
+      mixer: createMixer({ domains: ["p", "q"], rule: { name: "dga", normalise: "cosine" }, updateEvery: 2 }),
       domains: [pairs("p", 1, 9), pairs("q", 2, 7)],
       target: pairs("t", 1, 6),
       batch: 4,
@@ -388,8 +388,8 @@ describe("tied weights", () => {
   const raw: RuleOptions = { name: "dga", normalise: "raw" };
   const targets = new Map([["other", target]]);
   const ways: [string, Setup, RuleOptions, RuleOptions][] = [
-    ["a shared batch of bases", { bases: mixed }, raw, { name: "dga" }],
-    ["bases from the steps", { bases: mixed, alignment: { from: "step" } }, raw, { name: "dga" }],
+    ["a shared batch of bases", { bases: mixed }, raw, { name: "dga", normalise: "cosine" }],
+    ["bases from the steps", { bases: mixed, alignment: { from: "step" } }, raw, { name: "dga", normalise: "cosine" }],
     [
       "several targets",
       { targets },

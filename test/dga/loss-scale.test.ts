@@ -195,7 +195,7 @@ type Setup = Partial<TrainerOptions> & { rule?: RuleOptions; updateEvery?: numbe
 
 const names = ["a", "b", "c"];
 function setup(options: Setup = {}): Trainer {
-  const { rule = { name: "dga" }, updateEvery = 3, ...rest } = options;
+  const { rule = { name: "dga", normalise: "cosine" }, updateEvery = 3, ...rest } = options;
   return createTrainer({
     model: tiny(),
     mixer: createMixer({ domains: rest.bases?.names ?? names, rule, updateEvery }),

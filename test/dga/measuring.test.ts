@@ -109,16 +109,16 @@ describe.each(estimatorNames)("alignments by %s", (estimator) => {
 });
 
 test("a pass has no more examples than a batch, or than one domain's", async () => {
-  await toldTo({ name: "dga" }, { alignment: { domainExamples: 2, targetExamples: 3 } });
+  await toldTo({ name: "dga", normalise: "cosine" }, { alignment: { domainExamples: 2, targetExamples: 3 } });
   expect(passes).toEqual([5, 3, 4, 2]);
-  await toldTo({ name: "dga" }, { alignment: { domainExamples: 7, targetExamples: 3 } });
+  await toldTo({ name: "dga", normalise: "cosine" }, { alignment: { domainExamples: 7, targetExamples: 3 } });
   expect(passes).toEqual([5, 3, 7, 7, 7]);
 });
 
 test("bases over several domains share a batch, drawn and weighed by importance", async () => {
   const bases = createBases({ left: [0.8, 0.2, 0], right: [0, 0.3, 0.7] }, names);
   const { signal, drawing } = await toldTo(
-    { name: "dga" },
+    { name: "dga", normalise: "cosine" },
     { bases, alignment: { ...alignment, domainExamples: 1 } },
   );
   const q = proposal(bases, Float64Array.of(0.5, 0.5));
@@ -139,7 +139,7 @@ test("bases are measured from a batch of each where that is asked for, or where 
     [createBases({ left: [0, 0, 1], right: [0, 1, 0] }, names), {}],
   ] as const) {
     const { signal, drawing } = await toldTo(
-      { name: "dga" },
+      { name: "dga", normalise: "cosine" },
       { bases, alignment: { ...alignment, ...more } },
     );
     const found = await estimateAlignments("segmented", model, drawing.target(0), drawing.alignment(), {

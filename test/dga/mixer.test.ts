@@ -50,7 +50,12 @@ const mixers = fc
     floor: fc.double({ min: 0, max: 0.1, noNaN: true }),
   })
   .map(({ k, updateEvery, updateAfter, ...rule }) =>
-    createMixer({ domains: names(k), rule: { name: "dga", ...rule }, updateEvery, updateAfter }),
+    createMixer({
+      domains: names(k),
+      rule: { name: "dga", normalise: "cosine", ...rule },
+      updateEvery,
+      updateAfter,
+    }),
   );
 
 test("updates every tenth step from the first, unless told otherwise; the domains are checked whatever the rule does", () => {
@@ -81,7 +86,11 @@ describe("updateDue", () => {
     expect(dueAt({ updateEvery: 5, updateAfter: 10 }, 16)).toEqual([10, 15]);
     expect(dueAt({ updateEvery: 1 }, 3)).toEqual([1, 2, 3]);
     expect(dueAt({ updateEvery: 1, rule: { name: "uniform" } }, 5)).toEqual([]);
-    const mixer = createMixer({ domains: ["a"], rule: { name: "dga" }, updateEvery: 1 });
+    const mixer = createMixer({
+      domains: ["a"],
+      rule: { name: "dga", normalise: "cosine" },
+      updateEvery: 1,
+    });
     expect(updateDue(mixer, mixer.initial)).toBe(false);
   });
 
@@ -181,7 +190,11 @@ describe("restoreMixer", () => {
     );
   });
 
-  const mixer = createMixer({ domains: ["wiki", "code"], rule: { name: "dga" }, updateEvery: 1 });
+  const mixer = createMixer({
+    domains: ["wiki", "code"],
+    rule: { name: "dga", normalise: "cosine" },
+    updateEvery: 1,
+  });
   const good = drive(mixer, mixer.initial, 5).state;
   const edit = (path: readonly string[], value: unknown): unknown => {
     const copy = saved(good) as Record<string, unknown>;

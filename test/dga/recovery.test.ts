@@ -38,7 +38,7 @@ test.each([
       model: tiny(seed),
       mixer: createMixer({
         domains: domains.map(({ name }) => name),
-        rule: { name: "dga", eta, beta: 0.1 },
+        rule: { name: "dga", normalise: "cosine", eta, beta: 0.1 },
         updateEvery: 4,
       }),
       domains,

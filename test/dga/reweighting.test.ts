@@ -727,7 +727,7 @@ describe("a mixer over bases", () => {
   const rules: RuleOptions[] = [
     { name: "dga", normalise: "raw", eta: 0.3 },
     { name: "dga", normalise: "raw", eta: 0.3, beta: 1, floor: 0.01 },
-    { name: "dga" },
+    { name: "dga", normalise: "cosine" },
   ];
   test.each(rules)("with P = I goes through the same weights as Algorithm 1, bit for bit: %j", (rule) => {
     const k = 7;

@@ -32,7 +32,8 @@ describe("what a rule needs, and what it steps on", () => {
     [{ name: "static", weights: [0.5, 0.3, 0.2] }, [], undefined],
     [{ name: "temperature", sizes: [1, 2, 3] }, [], undefined],
     [{ name: "importanceSampling", histogram: [1, 2, 3] }, [], undefined],
-    [{ name: "dga" }, target, "alignments"],
+    [{ name: "dga" }, ["alignments", "standardErrors"], "alignments"],
+    [{ name: "dga", normalise: "tracked" }, ["alignments", "standardErrors"], "alignments"],
     [{ name: "dga", normalise: "raw" }, ["alignments"], "alignments"],
     [{ name: "dga", normalise: "clipped" }, target, "alignments"],
     [{ name: "dga", normalise: "cosine" }, target, "alignments"],
@@ -128,14 +129,25 @@ describe("the step that a rule hands to what is around it", () => {
 describe("a saved memory", () => {
   const one = rules.grape({ name: "grape", targets: ["s"] });
   const two = rules.grape({ name: "grape", targets: ["s", "t"] });
+  const raw = rules.dga({ name: "dga", normalise: "raw" });
+  const tracked = rules.dga();
+  const zeros = [0, 0, 0];
+  const nothing = { alpha: [0.5, 0.25, 0.25], means: zeros, tokens: zeros, variances: zeros, noise: [0, 0] };
   const off = "does not lie on the simplex";
   const cases: [Rule, Record<string, number[]>, string | null][] = [
-    [rules.dga(), { alpha: [0, 0.4, 0.6] }, null],
-    [rules.dga(), { alpha: [0.2, 0.2, 0.6 + 0.9e-9] }, null],
-    [rules.dga(), { alpha: [0.2, 0.2, 0.6 - 0.9e-9] }, null],
-    [rules.dga(), { alpha: [0.2, 0.2, 0.6 + 1.5e-9] }, `alpha ${off}`],
-    [rules.dga(), { alpha: [0.2, 0.2, 0.6 - 1.5e-9] }, `alpha ${off}`],
-    [rules.dga(), { alpha: [1.5, -0.5, 0] }, `alpha ${off}`],
+    [raw, { alpha: [0, 0.4, 0.6] }, null],
+    [raw, { alpha: [0.2, 0.2, 0.6 + 0.9e-9] }, null],
+    [raw, { alpha: [0.2, 0.2, 0.6 - 0.9e-9] }, null],
+    [raw, { alpha: [0.2, 0.2, 0.6 + 1.5e-9] }, `alpha ${off}`],
+    [raw, { alpha: [0.2, 0.2, 0.6 - 1.5e-9] }, `alpha ${off}`],
+    [raw, { alpha: [1.5, -0.5, 0] }, `alpha ${off}`],
+    [tracked, { ...nothing, alpha: [0, 0.4, 0.6] }, null],
+    [tracked, { ...nothing, alpha: [1.5, -0.5, 0] }, `alpha ${off}`],
+    [tracked, { ...nothing, means: [-1, 0, 1], tokens: [1, 0, 2], variances: [1, 0, 0.5] }, null],
+    [tracked, { ...nothing, tokens: [0, -1, 0] }, "tokens has a number below 0"],
+    [tracked, { ...nothing, variances: [0, 0, -1e-300] }, "variances has a number below 0"],
+    [tracked, { ...nothing, noise: [-1, 1] }, "noise has a number below 0"],
+    [tracked, { ...nothing, noise: [1, -1] }, "noise has a number below 0"],
     [one, { alpha: [0, 0, 1] }, null],
     [one, { alpha: [1.5, -0.5, 0] }, `alpha ${off}`],
     [two, { targets: [0, 1] }, null],
@@ -180,6 +192,7 @@ describe("a saved memory", () => {
 });
 
 describe("what is refused, in which words", () => {
+  const cosine = rules.dga({ name: "dga", normalise: "cosine" });
   const raw = rules.dga({ name: "dga", normalise: "raw" });
   const stay = "the weights stay as they are";
   const update = (rule: Rule, given: object) => () => rule.update(rule.init(abc), given);
@@ -235,7 +248,7 @@ describe("what is refused, in which words", () => {
     [
       "numeric",
       `dga: norms of domain "a" is -1; ${stay}`,
-      update(rules.dga(), { ...given, norms: [-1, 1, -2] }),
+      update(cosine, { ...given, norms: [-1, 1, -2] }),
     ],
     [
       "numeric",
@@ -251,19 +264,19 @@ describe("what is refused, in which words", () => {
     [
       "numeric",
       `dga: targetNorm, the norm of the target's gradient, is -1; ${stay}`,
-      update(rules.dga(), { ...given, targetNorm: -1 }),
+      update(cosine, { ...given, targetNorm: -1 }),
     ],
     [
       "numeric",
       `dga: targetNorm, the norm of the target's gradient, is Infinity; ${stay}`,
-      update(rules.dga(), { ...given, targetNorm: Infinity }),
+      update(cosine, { ...given, targetNorm: Infinity }),
     ],
     [
       "numeric",
       `dga: targetNorm, the norm of the target's gradient, is "1"; ${stay}`,
-      update(rules.dga(), { ...given, targetNorm: "1" }),
+      update(cosine, { ...given, targetNorm: "1" }),
     ],
-    ["config", "dga: the signal has no targetNorm", update(rules.dga(), { ...given, targetNorm: undefined })],
+    ["config", "dga: the signal has no targetNorm", update(cosine, { ...given, targetNorm: undefined })],
 
     ["config", "rnb: the signal has no gram", update(rules.rnb(), {})],
     ["config", "rnb: gram is 3, not a list of numbers", update(rules.rnb(), { gram: 3 })],
@@ -458,9 +471,7 @@ describe("what is refused, in which words", () => {
     expect(rule.update(rule.init(names(k)), { gram: junk as number[], tokens })).toEqual(
       rule.update(rule.init(names(k)), { gram: full, tokens }),
     );
-    const zero = rules
-      .dga()
-      .update(rules.dga().init(abc), { alignments: [0, 0, 0], norms: [0, 0, 0], targetNorm: 0 });
+    const zero = cosine.update(cosine.init(abc), { alignments: [0, 0, 0], norms: [0, 0, 0], targetNorm: 0 });
     expectNear(zero.weights, [1 / 3, 1 / 3, 1 / 3], 1e-15);
     expect(() =>
       combine(raw, [{ name: "shrinkage" }]).update(shrunk.init(abc), {

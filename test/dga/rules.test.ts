@@ -40,7 +40,7 @@ const runs = () =>
           normalise: fc.constantFrom("raw" as const, "clipped" as const, "cosine" as const),
           floor: fc.oneof(fc.constant(0), fc.double({ min: 0, max: 0.99 / k, noNaN: true })),
         },
-        { requiredKeys: ["name"] },
+        { requiredKeys: ["name", "normalise"] },
       ),
       signals: fc.array(signal(k), { minLength: 1, maxLength: 6 }),
     }),
@@ -154,7 +154,7 @@ describe("dga", () => {
   test("is Algorithm 1: the mirror step on α, and the average of the new α is what is sampled", () => {
     fc.assert(
       fc.property(runs(), ({ k, options, signals }) => {
-        const { eta = 1, beta = 0.1, normalise: kind = "cosine", floor = 0 } = options;
+        const { eta = 1, beta = 0.1, normalise: kind, floor = 0 } = options;
         let alpha = uniformWeights(k);
         let average = alpha;
         const states = follow(createRule(options), names(k), signals);
@@ -357,7 +357,7 @@ test("a rule of one's own goes into the mixer like a built-in one", () => {
 });
 
 test("tokens say which domains were measured; numbers that count nothing are refused, naming the domain", () => {
-  const rule = createRule({ name: "dga" });
+  const rule = createRule({ name: "dga", normalise: "raw" });
   const state = rule.init(names(3));
   const measured = (tokens: number[]): readonly boolean[] | null =>
     measuredDomains("dga", state, { alignments: [1, 2, 3], tokens });

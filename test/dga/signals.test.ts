@@ -66,7 +66,7 @@ const optionsOf: Record<string, RuleOptions> = {
   static: { name: "static", weights: [0.2, 0.3, 0.5] },
   temperature: { name: "temperature", sizes: [1, 2, 3] },
   importanceSampling: { name: "importanceSampling", histogram: [2, 1, 1] },
-  dga: { name: "dga" },
+  dga: { name: "dga", normalise: "cosine" },
   "dga, adam": { name: "dga", normalise: "adam" },
   doge: { name: "doge", eta: 0.5 },
   "doge, target": { name: "doge", towards: "target", eta: 0.5 },

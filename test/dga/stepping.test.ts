@@ -24,7 +24,7 @@ const silent = ((): Dataset<TokenBatch> => {
 function setup(
   domains: readonly Dataset<TokenBatch>[],
   more: Partial<TrainerOptions> = {},
-  rule: RuleOptions = { name: "dga" },
+  rule: RuleOptions = { name: "dga", normalise: "cosine" },
 ): TrainerOptions {
   return {
     model: tiny(1),
@@ -90,7 +90,7 @@ test("the target's gradient is refreshed at the first step behind an update, and
   const run = (updateEvery: number, refreshEvery: number): Trainer =>
     createTrainer(
       setup([text(1), text(2)], {
-        mixer: createMixer({ domains: names, rule: { name: "dga" }, updateEvery }),
+        mixer: createMixer({ domains: names, rule: { name: "dga", normalise: "cosine" }, updateEvery }),
         alignment: { from: "step", refreshEvery },
       }),
     );
@@ -161,8 +161,8 @@ test("what a rule asks for decides what the steps note, and whether there is a p
   ][] = [
     [{ name: "uniform" }, {}, { gathers: false, notes: false, directed: false }],
     [{ name: "uniform" }, step, { gathers: false, notes: false, directed: false }],
-    [{ name: "dga" }, {}, { gathers: false, notes: false, directed: true }],
-    [{ name: "dga" }, step, { gathers: true, notes: true, directed: true }],
+    [{ name: "dga", normalise: "cosine" }, {}, { gathers: false, notes: false, directed: true }],
+    [{ name: "dga", normalise: "cosine" }, step, { gathers: true, notes: true, directed: true }],
     [{ name: "odm" }, {}, { gathers: false, notes: true, directed: false }],
     [{ name: "odm" }, step, { gathers: false, notes: true, directed: false }],
     [{ name: "rnb" }, {}, { gathers: false, directed: false }],

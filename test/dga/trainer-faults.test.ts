@@ -43,7 +43,7 @@ const windows = (name: string, seed: number): Windows => cut(name, time, languag
 
 type Setup = Partial<TrainerOptions> & { rule?: RuleOptions };
 
-function setup({ rule = { name: "dga" }, ...options }: Setup = {}): Trainer {
+function setup({ rule = { name: "dga", normalise: "cosine" }, ...options }: Setup = {}): Trainer {
   return createTrainer({
     model: options.model ?? tiny(),
     mixer: createMixer({ domains: options.bases?.names ?? names, rule, updateEvery: 3 }),
@@ -312,7 +312,7 @@ describe("a checkpoint is restored whole or not at all", () => {
   });
 
   test("so does one whose rule failed: the step is done, its update is not", async () => {
-    const rule = createRule({ name: "dga" });
+    const rule = createRule({ name: "dga", normalise: "cosine" });
     const thrown: unknown[] = [new RangeError("no update"), "a word", new GradmixError("memory", "no more")];
     for (const fault of thrown) {
       let failing = true;
@@ -344,7 +344,7 @@ describe("a checkpoint is restored whole or not at all", () => {
 
   test("a signal that is not finite, from parameters that blew up, ends a run with its step", async () => {
     const rule: Rule = {
-      ...createRule({ name: "dga" }),
+      ...createRule({ name: "dga", normalise: "cosine" }),
       update() {
         throw new GradmixError("numeric", "alignments[0] is NaN");
       },
@@ -449,7 +449,7 @@ describe("memory that runs out at any allocation", () => {
     const model = tiny();
     const mixer = createMixer({
       domains: options.bases?.names ?? names,
-      rule: options.rule ?? { name: "dga" },
+      rule: options.rule ?? { name: "dga", normalise: "cosine" },
       updateEvery: 1,
     });
     const trainer = setup({ ...options, model, mixer });

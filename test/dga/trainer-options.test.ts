@@ -29,9 +29,9 @@ const without = (of: object, name: string): object =>
 test("what is left out is as documented", () => {
   expect(alignmentDefaults).toEqual({
     estimator: "segmented",
-    from: "batch",
+    measureEvery: 2,
     domainExamples: 4,
-    targetExamples: 16,
+    targetExamples: 8,
     refreshEvery: 10,
     bases: "shared",
   });

@@ -28,7 +28,7 @@ afterEach(shutdown);
 function setup(
   options: Partial<TrainerOptions> & { rule?: RuleOptions; updateEvery?: number; updateAfter?: number } = {},
 ): Trainer {
-  const { rule = { name: "dga" }, updateEvery = 3, updateAfter = 0, ...rest } = options;
+  const { rule = { name: "dga", normalise: "cosine" }, updateEvery = 3, updateAfter = 0, ...rest } = options;
   return createTrainer({
     model: tiny(),
     mixer: createMixer({ domains: ["a", "b", "c"], rule, updateEvery, updateAfter }),
@@ -154,7 +154,7 @@ describe("the trainer", () => {
   test("what is gathered is of the steps that the next update covers, so a warm-up takes no memory", async () => {
     const examples = async (trainer: Trainer): Promise<number> =>
       ((await trainer.save()).json["gathered"] as { domainOf: number[] }).domainOf.length;
-    for (const rule of [{ name: "dga" }, { name: "odm" }] as const) {
+    for (const rule of [{ name: "dga", normalise: "cosine" }, { name: "odm" }] as const) {
       const trainer = setup({ rule, alignment: { from: "step" }, updateAfter: 11, updateEvery: 4, batch: 5 });
       const counts = [];
       for (let i = 0; i < 17; i++) {
@@ -339,7 +339,7 @@ describe("a planted mixture", () => {
       model: tiny(seed),
       mixer: createMixer({
         domains: domains.map((d) => d.name),
-        rule: { name: "dga", eta: 1.5, beta: 0.2 },
+        rule: { name: "dga", eta: 1.5, normalise: "cosine", beta: 0.2 },
         updateEvery: 4,
       }),
       domains,

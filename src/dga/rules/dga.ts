@@ -9,7 +9,16 @@
  * that stays d spreads above the others ends at α₀·exp(η d/γ) before normalising: the prior decides how far the weights can go, and noise moves nothing. Where sizes
  * are known, no domain is sampled more than `repetitions` times over in expectation.
  */
-import { checkOptions, checkRange, numberIn, oneOf, type OptionChecks, withDefaults } from "../../options.ts";
+import { GradmixError } from "../../errors.ts";
+import {
+  checkOptions,
+  checkRange,
+  numberIn,
+  oneOf,
+  type OptionChecks,
+  show,
+  withDefaults,
+} from "../../options.ts";
 import { mirrorStep } from "../mirror-step.ts";
 import {
   initialState,
@@ -125,10 +134,12 @@ const checks: OptionChecks<DgaOptions> = {
 export function dga(options: DgaOptions = { name: "dga" }): Rule {
   checkOptions("dga", options, checks);
   const { normalise = dgaDefaults.normalise, floor = dgaDefaults.floor } = options;
-  const { eta, beta, pull, memory, repetitions } = withDefaults(defaultsOf(normalise, options), options);
+  const { eta, beta, pull, memory } = withDefaults(defaultsOf(normalise, options), options);
   /** What is sampled of α: within the caps, then not below the floor. */
-  const sampled = (alpha: Weights, domains: readonly string[]): Weights =>
-    projectFloor(capped(alpha, domains, options, repetitions), floor);
+  const sampled = (alpha: Weights, domains: readonly string[]): Weights => {
+    const caps = repetitionCaps(options, domains);
+    return projectFloor(caps === null ? alpha : spreadExcess(alpha, caps), floor);
+  };
   return {
     name: "dga",
     needs: normalise === "tracked" ? ["alignments", "standardErrors"] : normalisationNeeds(normalise),
@@ -191,16 +202,15 @@ function priorOf({ prior, uniformShare, start }: DgaOptions, domains: readonly s
   return mixUniform(counts, uniformShare ?? dgaDefaults.uniformShare);
 }
 
-/** Within `repetitions` of each domain, where it is known how many tokens that is. */
-function capped(
-  alpha: Weights,
+/** What each weight may be at most for the run to stay within `repetitions` of its domain; null where none is limited, or it is not known how many tokens that is. */
+export function repetitionCaps(
+  options: DgaOptions,
   domains: readonly string[],
-  { sizes, tokens }: DgaOptions,
-  repetitions: number,
-): Weights {
-  if (sizes === undefined || tokens === undefined || repetitions === Infinity) return alpha;
-  const caps = sizesOf(sizes, domains).map((size) => Math.min(1, repetitions * (size / tokens)));
-  return spreadExcess(alpha, caps);
+): readonly number[] | null {
+  const { normalise = dgaDefaults.normalise, sizes, tokens } = options;
+  const { repetitions } = withDefaults(defaultsOf(normalise, options), options);
+  if (sizes === undefined || tokens === undefined || repetitions === Infinity) return null;
+  return sizesOf(sizes, domains).map((size) => Math.min(1, repetitions * (size / tokens)));
 }
 
 /** α^(1−γ) ⊙ prior^γ, normalised, among the domains that step. What has no weight stays without. */
@@ -249,6 +259,11 @@ function trackedDirection(
   tracked: Tracked,
 ): Pick<Step, "direction" | "among" | "errorOf"> {
   const known = state.domains.map((_, i) => tracked.tokens[i] > 0);
+  if (typeof targetExamples !== "number" || !(targetExamples > 0))
+    throw new GradmixError(
+      "numeric",
+      `${state.rule}: targetExamples is ${show(targetExamples)}; a target has at least one; the weights stay as they are`,
+    );
   const believed = 1 / (1 + FEW_TARGET_EXAMPLES / targetExamples);
   const direction = standardised(tracked).map((d) => believed * d);
   // The errors are in the direction already.
@@ -258,14 +273,14 @@ function trackedDirection(
 const listed = (memory: Readonly<Record<string, ArrayLike<number>>>): RuleState["memory"] =>
   Object.fromEntries(Object.entries(memory).map(([name, values]) => [name, Array.from(values)]));
 
-const trackedOf = ({ means, tokens, squares, noise }: RuleState["memory"]): Tracked => ({
+const trackedOf = ({ means, tokens, variances, noise }: RuleState["memory"]): Tracked => ({
   means: Float64Array.from(means),
   tokens: Float64Array.from(tokens),
-  squares: Float64Array.from(squares),
+  variances: Float64Array.from(variances),
   noise: Float64Array.from(noise),
 });
 
-function trackedFault({ tokens, squares, noise }: Tracked): string | null {
-  const negative = Object.entries({ tokens, squares, noise }).find(([, values]) => values.some((n) => n < 0));
+function trackedFault({ tokens, variances, noise }: Tracked): string | null {
+  const negative = Object.entries({ tokens, variances, noise }).find(([, values]) => values.some((n) => n < 0));
   return negative === undefined ? null : `${negative[0]} has a number below 0`;
 }
