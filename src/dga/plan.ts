@@ -34,10 +34,10 @@ export function planOf(needs: readonly SignalName[]): Plan {
 
 /** What is aligned with the target where `from` is left out: see `AlignmentOptions`. */
 export function measuredFrom(
-  { from, estimator, domainExamples, parameters }: NonNullable<Fit["alignment"]>,
+  { from, estimator, domainExamples, parameters, bases }: NonNullable<Fit["alignment"]>,
   plan: Pick<Plan, "gram" | "targets">,
 ): "batch" | "step" {
-  const ofBatches = [estimator, domainExamples, parameters].some((option) => option !== undefined);
+  const ofBatches = [estimator, domainExamples, parameters, bases].some((option) => option !== undefined);
   return from ?? (ofBatches || plan.gram || plan.targets ? "batch" : "step");
 }
 

@@ -102,7 +102,7 @@ function pooledNoise(
 
 /** Halvings of an interval: enough for the last bits to matter to nobody. */
 const HALVINGS = 60;
-/** Means that differ by less, relative to the largest, differ by rounding. */
+/** Means that differ by less, relative to the largest of them and of their errors, differ by rounding. */
 const ROUNDING = 1e-12;
 
 /**
@@ -113,7 +113,7 @@ export function spreadOf({ means, tokens, variances, noise }: Tracked): Spread {
   const errors = means.map((_, i) => (tokens[i] > 0 ? noise[0] * Math.sqrt(variances[i]) : Infinity));
   const known = [...means.keys()].filter((i) => tokens[i] > 0);
   // Relative to the largest number at hand, so that no square overflows or vanishes; and around a centre, so that a large common part hides no difference.
-  const largest = known.reduce((most, i) => Math.max(most, Math.abs(means[i])), 0);
+  const largest = known.reduce((most, i) => Math.max(most, Math.abs(means[i]), errors[i]), 0);
   if (largest === 0) return { mean: 0, spread: 0, errors };
   const centre = sumOf(known.map((i) => means[i] / largest)) / known.length;
   const away = known.map((i) => means[i] / largest - centre);

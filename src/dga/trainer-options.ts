@@ -31,7 +31,7 @@ export interface AlignmentOptions {
   readonly estimator?: EstimatorName;
   /**
    * What is aligned with the target: examples of the training steps themselves, for a few per cent of their cost, or a separate batch of every domain. Default "step", but "batch" where an
-   * option is given that only a batch has (`estimator`, `domainExamples`, `parameters`), and for rules that ask for what steps do not measure (a Gram matrix, several targets).
+   * option is given that only a batch has (`estimator`, `domainExamples`, `parameters`, `bases`), and for rules that ask for what steps do not measure (a Gram matrix, several targets).
    */
   readonly from?: "batch" | "step";
   /** With `from: "batch"`: examples of each domain in an alignment batch. Default 4. */

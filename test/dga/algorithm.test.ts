@@ -35,6 +35,8 @@ interface Case {
   readonly updateEvery: number;
   readonly updateAfter?: number;
   readonly refreshEvery: number;
+  /** Default 1. */
+  readonly measureEvery?: number;
   readonly batch: number;
   readonly seed: number;
 }
@@ -72,7 +74,7 @@ const row = (rows: DrawnWindows, e: number): TokenBatch => ({
 });
 
 async function algorithm1(options: Case, steps: number): Promise<Told[]> {
-  const { from, updateEvery, refreshEvery, batch, seed, updateAfter = 0 } = options;
+  const { from, updateEvery, refreshEvery, measureEvery = 1, batch, seed, updateAfter = 0 } = options;
   const rule = createRule(options.rule);
   const model = tiny();
   const adam = adamw(model.parameters, optimizer);
@@ -91,8 +93,14 @@ async function algorithm1(options: Case, steps: number): Promise<Told[]> {
     const weights = [...state.weights];
     const updates = (step: number): boolean => step % updateEvery === 0 && step >= updateAfter;
     // The steps that lead to an update are those since the one before, or the last T_r of a warm-up.
-    const leads = from === "step" && updates(updateEvery * (Math.floor(t / updateEvery) + 1));
-    if (leads && (t % updateEvery) % refreshEvery === 0) {
+    const since = t % updateEvery;
+    const leads =
+      from === "step" &&
+      since % measureEvery === 0 &&
+      updates(updateEvery * (Math.floor(t / updateEvery) + 1));
+    // The target is looked at anew at the first of them, and at the first one on or behind every refresh.
+    const passed = Array.from({ length: measureEvery }, (_, back) => since - back);
+    if (leads && passed.some((step) => step >= 0 && step % refreshEvery === 0)) {
       ({ g: v } = await gradientOf(model, nextTarget()));
       targetNorms.push(Math.sqrt(dot(v, v)));
     }
@@ -188,7 +196,8 @@ function normsOf(
   );
 }
 
-function trainerOf({ rule, from, updateEvery, refreshEvery, batch, seed, updateAfter = 0 }: Case): Trainer {
+function trainerOf(options: Case): Trainer {
+  const { rule, from, updateEvery, refreshEvery, measureEvery = 1, batch, seed, updateAfter = 0 } = options;
   return createTrainer({
     model: tiny(),
     mixer: createMixer({ domains: names, rule, updateEvery, updateAfter }),
@@ -197,7 +206,7 @@ function trainerOf({ rule, from, updateEvery, refreshEvery, batch, seed, updateA
     batch,
     optimizer: (parameters) => adamw(parameters, optimizer),
     schedule,
-    alignment: { from, refreshEvery, domainExamples, targetExamples },
+    alignment: { from, refreshEvery, measureEvery, domainExamples, targetExamples },
     seed,
   });
 }
@@ -248,6 +257,10 @@ const cases: [string, Case][] = [
   [
     "from steps, the target refreshed at updates only",
     { rule: raw, from: "step", updateEvery: 3, refreshEvery: 10, batch: 6, seed: 9 },
+  ],
+  [
+    "from every second step, the target refreshed every 3",
+    { rule: raw, from: "step", updateEvery: 7, refreshEvery: 3, measureEvery: 2, batch: 6, seed: 14 },
   ],
   [
     "from batches, after a warm-up",

@@ -388,8 +388,18 @@ describe("tied weights", () => {
   const raw: RuleOptions = { name: "dga", normalise: "raw" };
   const targets = new Map([["other", target]]);
   const ways: [string, Setup, RuleOptions, RuleOptions][] = [
-    ["a shared batch of bases", { bases: mixed }, raw, { name: "dga", normalise: "cosine" }],
-    ["bases from the steps", { bases: mixed, alignment: { from: "step" } }, raw, { name: "dga", normalise: "cosine" }],
+    [
+      "a shared batch of bases",
+      { bases: mixed, alignment: { from: "batch" } },
+      raw,
+      { name: "dga", normalise: "cosine" },
+    ],
+    [
+      "bases from the steps",
+      { bases: mixed, alignment: { from: "step" } },
+      raw,
+      { name: "dga", normalise: "cosine" },
+    ],
     [
       "several targets",
       { targets },

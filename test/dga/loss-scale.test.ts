@@ -308,7 +308,11 @@ describe("the trainer", () => {
 
   test("alignments that overflow are measured again, of the same batches, and their scale is remembered", async () => {
     // With a scale of 2^60 the gradient is finite; preconditioned, which makes it much longer, it is not.
-    const options: Setup = { updateEvery: 1, rule: { name: "dga", normalise: "adam" } };
+    const options: Setup = {
+      updateEvery: 1,
+      rule: { name: "dga", normalise: "adam" },
+      alignment: { from: "batch" },
+    };
     const plain = await train(setup(options), 3);
     const trainer = setup({ ...options, lossScale: { initial: 2 ** 60, max: 2 ** 60 } });
     const found = await train(trainer, 3);

@@ -102,7 +102,7 @@ describe.each(estimatorNames)("alignments by %s", (estimator) => {
       maxExamples: 5,
       ...looked,
     });
-    expect(signal).toStrictEqual({ ...found, tokensSeen: drawing.tokens() });
+    expect(signal).toStrictEqual({ ...found, targetExamples: target.count, tokensSeen: drawing.tokens() });
     // The step, the target, and the domains in passes of no more than a batch.
     if (estimator === "segmented" || estimator === "forward") expect(passes).toEqual([5, 4, 3, 3, 3]);
   });
@@ -129,7 +129,12 @@ test("bases over several domains share a batch, drawn and weighed by importance"
   direction.dispose();
   const { effectiveSizes, ...found } = basisAlignments(bases, q, { ...numbers, domainOf });
   expect(effectiveSizes?.length).toBe(2);
-  expect(signal).toStrictEqual({ ...found, ...ofTarget, tokensSeen: drawing.tokens() });
+  expect(signal).toStrictEqual({
+    ...found,
+    ...ofTarget,
+    targetExamples: target.count,
+    tokensSeen: drawing.tokens(),
+  });
   expect(passes).toEqual([5, 4, 5, 5, 5, 1]);
 });
 
@@ -145,7 +150,7 @@ test("bases are measured from a batch of each where that is asked for, or where 
     const found = await estimateAlignments("segmented", model, drawing.target(0), drawing.alignment(), {
       maxExamples: 5,
     });
-    expect(signal).toStrictEqual({ ...found, tokensSeen: drawing.tokens() });
+    expect(signal).toStrictEqual({ ...found, targetExamples: target.count, tokensSeen: drawing.tokens() });
   }
 });
 
@@ -153,7 +158,7 @@ test("a Gram matrix is of a batch of every domain", async () => {
   for (const looked of [{}, { parameters: lastBlocks(model, 0) }]) {
     const { signal, drawing } = await toldTo({ name: "rnb" }, { alignment: { ...alignment, ...looked } });
     const found = await estimateGram(model, drawing.alignment(), looked);
-    expect(signal).toStrictEqual({ ...found, tokensSeen: drawing.tokens() });
+    expect(signal).toStrictEqual({ ...found, targetExamples: target.count, tokensSeen: drawing.tokens() });
   }
 });
 

@@ -77,7 +77,9 @@ export function naive(history: readonly Measured[], memory: number): Naive {
             squares,
           );
     const d = new Array<number>(k).fill(NaN);
-    known.forEach((one, j) => (d[one.i] = tau === 0 ? 0 : ((one.mean - mean) * tau) / (tau ** 2 + squares[j])));
+    known.forEach(
+      (one, j) => (d[one.i] = tau === 0 ? 0 : ((one.mean - mean) * tau) / (tau ** 2 + squares[j])),
+    );
     return { means, tokens, variances, sigma, behind, mean, tau, d };
   };
   history.forEach(({ alignments, errors, tokens }, t) => {

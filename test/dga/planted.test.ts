@@ -21,6 +21,13 @@ const sum = (values: readonly number[]): number => values.reduce((a, b) => a + b
 const dot = (a: readonly number[], b: readonly number[]): number => sum(a.map((x, i) => x * b[i]));
 const distance = (weights: ArrayLike<number>): number => sum(planted.map((p, i) => Math.abs(weights[i] - p)));
 
+/** The standard error of the mean of independent values; 0 for one that is exact. */
+function errorOfMean(values: readonly number[]): number {
+  const mean = sum(values) / values.length;
+  const squares = sum(values.map((value) => (value - mean) ** 2));
+  return values.length < 2 ? 0 : Math.sqrt(squares / (values.length - 1) / values.length);
+}
+
 interface Outcome {
   final: Float64Array;
   averaged: Float64Array;
@@ -36,9 +43,9 @@ interface Outcome {
  */
 function train(
   rule: Omit<DgaOptions, "name">,
-  options: { seed: number; batch?: number; sign?: 1 | -1; steps?: number },
+  options: { seed: number; batch?: number; sign?: 1 | -1; steps?: number; target?: readonly number[] },
 ): Outcome {
-  const { seed, batch, sign = 1, steps = 4000 } = options;
+  const { seed, batch, sign = 1, steps = 4000, target = planted } = options;
   const next = random(seed);
   const w = planted.map(() => Array.from({ length: features }, () => gaussian(next)));
   const h = planted.map(() => Array.from({ length: features }, () => 0.5 + next()));
@@ -46,24 +53,26 @@ function train(
 
   const exact = (i: number, theta: readonly number[]): number[] =>
     theta.map((t, j) => h[i][j] * (t - w[i][j]));
-  const estimated = (i: number, theta: readonly number[], examples: number): number[] => {
-    const gradient = new Array<number>(features).fill(0);
-    for (let b = 0; b < examples; b++) {
-      const x = h[i].map((variance) => Math.sqrt(variance) * gaussian(draw));
-      const residual = 0.5 * gaussian(draw) + sum(x.map((v, j) => v * (theta[j] - w[i][j])));
-      x.forEach((v, j) => (gradient[j] += (residual * v) / examples));
-    }
-    return gradient;
-  };
+  /** The gradients of single examples; without a batch the one that is exact. */
+  const examples = (i: number, theta: readonly number[]): number[][] =>
+    batch === undefined
+      ? [exact(i, theta)]
+      : Array.from({ length: batch }, () => {
+          const x = h[i].map((variance) => Math.sqrt(variance) * gaussian(draw));
+          const residual = 0.5 * gaussian(draw) + sum(x.map((v, j) => v * (theta[j] - w[i][j])));
+          return x.map((v) => residual * v);
+        });
+  const average = (rows: readonly number[][]): number[] =>
+    rows[0].map((_, j) => sum(rows.map((row) => row[j] / rows.length)));
   const gradients = (theta: readonly number[]): number[][] =>
-    planted.map((_, i) => (batch === undefined ? exact(i, theta) : estimated(i, theta, batch)));
+    planted.map((_, i) => average(examples(i, theta)));
   const mix = (weights: ArrayLike<number>, gs: readonly number[][]): number[] =>
     gs[0].map((_, j) => sum(gs.map((g, i) => weights[i] * g[j])));
   const targetLoss = (theta: readonly number[]): number =>
-    sum(planted.map((p, i) => p * sum(theta.map((t, j) => (h[i][j] * (t - w[i][j]) ** 2) / 2))));
+    sum(target.map((p, i) => p * sum(theta.map((t, j) => (h[i][j] * (t - w[i][j]) ** 2) / 2))));
   const best = w[0].map((_, j) => {
-    const curvature = sum(planted.map((p, i) => p * h[i][j]));
-    return sum(planted.map((p, i) => p * h[i][j] * w[i][j])) / curvature;
+    const curvature = sum(target.map((p, i) => p * h[i][j]));
+    return sum(target.map((p, i) => p * h[i][j] * w[i][j])) / curvature;
   });
 
   const mixer = createMixer({
@@ -80,10 +89,12 @@ function train(
     theta = theta.map((t, j) => t - 0.05 * gradient[j]);
     state = advance(state);
     if (updateDue(mixer, state)) {
-      const ofDomains = gradients(theta);
-      const ofTarget = mix(planted, gradients(theta));
+      const rows = planted.map((_, i) => examples(i, theta));
+      const ofDomains = rows.map(average);
+      const ofTarget = mix(target, gradients(theta));
       state = update(mixer, state, {
         alignments: ofDomains.map((g) => sign * dot(g, ofTarget)),
+        standardErrors: rows.map((own) => errorOfMean(own.map((g) => dot(g, ofTarget)))),
         norms: ofDomains.map((g) => Math.sqrt(dot(g, g))),
         targetNorm: Math.sqrt(dot(ofTarget, ofTarget)),
       });
@@ -108,7 +119,7 @@ describe("a planted mixture (.6, .3, .1, 0)", () => {
   test.each([0.02, 0.05, 0.1])("raw alignments with η = %d recover it; uniform weights cannot", (eta) => {
     for (const seed of seeds) {
       const found = train({ eta, normalise: "raw" }, { seed });
-      const uniform = train({ eta: 0 }, { seed });
+      const uniform = train({ eta: 0, normalise: "raw" }, { seed });
       expect(distance(found.final)).toBeLessThan(0.1);
       expect(found.excess).toBeLessThan(0.005);
       expect(uniform.excess).toBeGreaterThan(0.05);
@@ -121,7 +132,7 @@ describe("a planted mixture (.6, .3, .1, 0)", () => {
       const wrong = train({ eta: 0.05, normalise: "raw" }, { seed, sign: -1 });
       const vertex = wrong.final.findIndex((weight) => weight > 0.99);
       expect(vertex, `weights ${wrong.final.join(" ")}`).toBeGreaterThan(0);
-      expect(wrong.excess).toBeGreaterThan(2 * train({ eta: 0 }, { seed }).excess);
+      expect(wrong.excess).toBeGreaterThan(2 * train({ eta: 0, normalise: "raw" }, { seed }).excess);
     }
   });
 
@@ -151,12 +162,45 @@ describe("a planted mixture (.6, .3, .1, 0)", () => {
     expect(wobble(0.1)).toBeLessThan(0.9 * wobble(1));
   });
 
-  test("the default rule moves towards it within fifty updates", () => {
+  test("cosines with their defaults move towards it within fifty updates", () => {
     for (const seed of seeds) {
-      const found = train({}, { seed, batch: 16, steps: 500 });
+      const found = train({ normalise: "cosine" }, { seed, batch: 16, steps: 500 });
       expect(distance(found.averaged)).toBeLessThan(0.5);
       expect(found.averaged[0]).toBeGreaterThan(found.averaged[2]);
       expect(found.averaged[3]).toBeLessThan(0.15);
+    }
+  });
+
+  test("the default rule comes nearer to it than uniform weights within fifty updates, and ends with a lower loss", () => {
+    const uniform = seeds.map((seed) => train({ eta: 0 }, { seed, batch: 16, steps: 500 }));
+    const found = seeds.map((seed) => train({}, { seed, batch: 16, steps: 500 }));
+    const mean = (outcomes: readonly Outcome[]): number =>
+      sum(outcomes.map(({ excess }) => excess)) / seeds.length;
+    found.forEach(({ averaged, excess }, i) => {
+      // Uniform weights are 0.8 away.
+      expect(distance(averaged)).toBeLessThan(0.4);
+      expect(averaged.indexOf(Math.max(...averaged))).toBe(0);
+      expect(averaged[3]).toBeLessThan(0.15);
+      expect(excess).toBeLessThan(uniform[i].excess);
+    });
+    expect(mean(found)).toBeLessThan(0.4 * mean(uniform));
+  });
+
+  test("where the prior is right already, the default stays near it", () => {
+    for (const seed of seeds) {
+      const found = train({ prior: planted, uniformShare: 0 }, { seed, batch: 16, steps: 1000 });
+      expect(distance(found.averaged)).toBeLessThan(0.1);
+    }
+  });
+
+  test("where the target is the uniform mixture, the default's weights stay near uniform in the mean", () => {
+    const even = [0.25, 0.25, 0.25, 0.25];
+    for (const seed of seeds) {
+      const found = train({}, { seed, batch: 16, steps: 1000, target: even });
+      for (const weight of found.averaged) {
+        expect(weight).toBeGreaterThan(0.13);
+        expect(weight).toBeLessThan(0.37);
+      }
     }
   });
 });

@@ -44,7 +44,7 @@ test.each([
       domains,
       target,
       batch: 16,
-      alignment: { from, domainExamples: 8, targetExamples: 40 },
+      alignment: { from, domainExamples: 8, targetExamples: 40, measureEvery: 1 },
       schedule: createSchedule({ name: "constant", lr: 0.01, steps: 400 }),
       seed,
     });

@@ -33,7 +33,11 @@ const valid: { readonly [N in RuleName]: Required<Extract<RuleOptions, { name: N
   static: { name: "static", weights: shares },
   temperature: { name: "temperature", sizes: [1, 2, 3], exponent: 0.5 },
   importanceSampling: { name: "importanceSampling", histogram: [1, 0, 3] },
-  dga: { name: "dga", eta: 1, beta: 0.5, normalise: "clipped", floor: 0.01, start: shares },
+  dga: {
+    ...{ name: "dga", eta: 1, beta: 0.5, normalise: "tracked", floor: 0.01, start: shares },
+    ...{ pull: 0.1, prior: [1, 0, 3], uniformShare: 0.1, memory: 0.8 },
+    ...{ repetitions: 4, sizes: [20, 20, 20], tokens: 100 },
+  },
   doge: { name: "doge", towards: "target", own: false, eta: 0.5, smoothing: 0.1, start: shares },
   grape: {
     name: "grape",
@@ -160,7 +164,8 @@ describe.each(Object.entries(valid))("%s", (name, options) => {
 
   test("anything in the place of a part of the signal gives weights, or an error that names it", () => {
     if (rule.needs.length === 0) return;
-    const parts = fc.constantFrom(...rule.needs, "tokens" as const);
+    const told = name === "dga" ? (["targetExamples"] as const) : [];
+    const parts = fc.constantFrom(...rule.needs, "tokens" as const, ...told);
     fc.assert(
       fc.property(
         signal(K),
@@ -171,7 +176,7 @@ describe.each(Object.entries(valid))("%s", (name, options) => {
         (given, part, value, at, what) => {
           const state = rule.init(names(K));
           const before = JSON.stringify(state);
-          const whole = part === "tokens" ? [1, 1, 1] : given[part];
+          const whole = part === "tokens" ? [1, 1, 1] : part === "targetExamples" ? 100 : given[part];
           const bad =
             what === "entry" && Array.isArray(whole)
               ? (whole as unknown[]).with(at % whole.length, value)

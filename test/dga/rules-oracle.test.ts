@@ -10,6 +10,7 @@ import {
   type DogeOptions,
   type DoremiOptions,
   type GrapeOptions,
+  type Normalisation,
   type OdmOptions,
   type RnbOptions,
   type Rule,
@@ -19,6 +20,7 @@ import {
 import { names } from "gradmix/testing";
 import { describe, expect, test } from "vitest";
 import { random } from "./arbitraries.ts";
+import { type Measured, naive } from "./naive-tracking.ts";
 import { expectNear } from "../near.ts";
 
 const total = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
@@ -143,9 +145,7 @@ const clamp = (scores: readonly number[], norms: readonly number[]): number[] =>
 };
 
 /** What goes into the exponent, of the domains `on`. */
-const directions: Readonly<
-  Record<NonNullable<DgaOptions["normalise"]>, (g: Given, on: number[]) => number[]>
-> = {
+const directions: Readonly<Record<Normalisation, (g: Given, on: number[]) => number[]>> = {
   raw: (g, on) => on.map((i) => g.alignments[i]),
   clipped: (g, on) => on.map((i) => g.alignments[i] * clip(g.norms[i]) * clip(length(g.target))),
   cosine: (g, on) => on.map((i) => cosine(g.alignments[i], g.norms[i], length(g.target))),
@@ -177,6 +177,65 @@ describe.each(sizes)("of %i domains", (k) => {
       );
       alpha = project(stepped, floor);
       weights = weights.map((w, i) => (1 - beta) * w + beta * alpha[i]);
+      return weights;
+    });
+  });
+
+  test.each<Partial<DgaOptions>>([
+    {},
+    { prior: start(k), tokens: 100, sizes: Array.from({ length: k }, (_, i) => (i === 0 ? 2 : 40)) },
+    { eta: 0.7, pull: 0.3, memory: 0.5, beta: 0.4, floor: 0.4 / k, start: start(k) },
+    {
+      ...{ eta: 0.7, pull: 0.3, memory: 0.5, prior: start(k), uniformShare: 0.2 },
+      ...{ start: shares(start(k).toReversed()), repetitions: 3, tokens: 1000 },
+      sizes: Array.from({ length: k }, (_, i) => 100 + 450 * (i % 2)),
+    },
+    { pull: 0, memory: 0 },
+    { pull: 1 },
+  ])("dga tracked %j", (options) => {
+    const around = options.prior !== undefined;
+    const { beta = 1, floor = 0, repetitions = 8 } = options;
+    const { eta = around ? 0.25 : 1, pull = around ? 0.1 : 0.2, memory = around ? 0.9 : 0.8 } = options;
+    const uniform = shares(new Array<number>(k).fill(1));
+    const begin = options.start as number[] | undefined;
+    const prior = around
+      ? smooth(options.prior as number[], options.uniformShare ?? 0.01)
+      : (begin ?? uniform);
+    const { sizes: tokensOf, tokens = 1 } = options;
+    const caps = uniform.map((_, i) =>
+      tokensOf === undefined ? 1 : Math.min(1, (repetitions * (tokensOf as number[])[i]) / tokens),
+    );
+    /** Within the caps, what is above them going where there is room; in proportion to the caps where they leave no choice. */
+    const limit = (alpha: readonly number[]): number[] => {
+      if (total(caps) <= 1) return shares(caps);
+      const kept = alpha.map((a, i) => Math.min(a, caps[i]));
+      const room = kept.map((a, i) => caps[i] - a);
+      const left = 1 - total(kept);
+      return kept.map((a, i) => (left <= 1e-15 ? a : a + (left * room[i]) / total(room)));
+    };
+    let alpha = project(begin ?? prior, floor);
+    let weights = project(limit(alpha), floor);
+    const history: Measured[] = [];
+    compare(createRule({ name: "dga", ...options }), k, 9 * k + 1, (given) => {
+      history.push({
+        alignments: given.alignments,
+        errors: given.errors,
+        tokens: given.measured.map((m) => (m ? (given.signal.tokens === undefined ? 1 : 8) : 0)),
+      });
+      const { d } = naive(history, memory);
+      const known = d.map((one) => !Number.isNaN(one));
+      const log = alpha.map((a, i) => (1 - pull) * Math.log(a) + pull * Math.log(prior[i]));
+      alpha = project(
+        among(alpha, known, (_, together, on) => {
+          // The pull is among the known too, of what they have together.
+          const exponents = on.map((i) => log[i] + eta * d[i]);
+          const top = Math.max(...exponents);
+          return project(shares(exponents.map((e) => Math.exp(e - top))), floor / together);
+        }),
+        floor,
+      );
+      const sampled = project(limit(alpha), floor);
+      weights = weights.map((w, i) => (1 - beta) * w + beta * sampled[i]);
       return weights;
     });
   });

@@ -191,7 +191,7 @@ describe("bases", () => {
   });
 
   const variants: [string, Bases, TrainerOptions["alignment"]][] = [
-    ["shared", mixed, {}],
+    ["shared", mixed, { from: "batch" }],
     ["direct", mixed, { bases: "direct" }],
     ["from the steps", mixed, { from: "step" }],
   ];

@@ -91,7 +91,7 @@ test("the target's gradient is refreshed at the first step behind an update, and
     createTrainer(
       setup([text(1), text(2)], {
         mixer: createMixer({ domains: names, rule: { name: "dga", normalise: "cosine" }, updateEvery }),
-        alignment: { from: "step", refreshEvery },
+        alignment: { from: "step", refreshEvery, measureEvery: 1 },
       }),
     );
   const noted = async (trainer: Trainer): Promise<number> => {
@@ -139,7 +139,11 @@ test("a reference is asked of the examples of those steps that an update covers,
 test("with tied weights the steps note inner products, and no norms", async () => {
   const raw: RuleOptions = { name: "dga", normalise: "raw" };
   const trainer = createTrainer(
-    setup([text(1), text(2)], { model: tied(1), batch: 1, alignment: { from: "step" } }, raw),
+    setup(
+      [text(1), text(2)],
+      { model: tied(1), batch: 1, alignment: { from: "step", measureEvery: 1 } },
+      raw,
+    ),
   );
   for (let i = 0; i < 3; i++) await trainer.step();
   expect((await trainer.save()).json["gathered"]).toMatchObject({
@@ -161,7 +165,9 @@ test("what a rule asks for decides what the steps note, and whether there is a p
   ][] = [
     [{ name: "uniform" }, {}, { gathers: false, notes: false, directed: false }],
     [{ name: "uniform" }, step, { gathers: false, notes: false, directed: false }],
-    [{ name: "dga", normalise: "cosine" }, {}, { gathers: false, notes: false, directed: true }],
+    [{ name: "dga" }, {}, { gathers: true, notes: true, directed: true }],
+    [{ name: "dga" }, { alignment: { from: "batch" } }, { gathers: false, notes: false, directed: true }],
+    [{ name: "dga" }, { alignment: { domainExamples: 4 } }, { gathers: false, notes: false, directed: true }],
     [{ name: "dga", normalise: "cosine" }, step, { gathers: true, notes: true, directed: true }],
     [{ name: "odm" }, {}, { gathers: false, notes: true, directed: false }],
     [{ name: "odm" }, step, { gathers: false, notes: true, directed: false }],

@@ -155,7 +155,13 @@ describe("the trainer", () => {
     const examples = async (trainer: Trainer): Promise<number> =>
       ((await trainer.save()).json["gathered"] as { domainOf: number[] }).domainOf.length;
     for (const rule of [{ name: "dga", normalise: "cosine" }, { name: "odm" }] as const) {
-      const trainer = setup({ rule, alignment: { from: "step" }, updateAfter: 11, updateEvery: 4, batch: 5 });
+      const trainer = setup({
+        rule,
+        alignment: { from: "step", measureEvery: 1 },
+        updateAfter: 11,
+        updateEvery: 4,
+        batch: 5,
+      });
       const counts = [];
       for (let i = 0; i < 17; i++) {
         await trainer.step();
@@ -345,7 +351,7 @@ describe("a planted mixture", () => {
       domains,
       target,
       batch: 16,
-      alignment: { from, domainExamples: 8, targetExamples: 24 },
+      alignment: { from, domainExamples: 8, targetExamples: 24, measureEvery: 1 },
       schedule: createSchedule({ name: "constant", lr: 0.01, steps: 160 }),
       seed,
     });

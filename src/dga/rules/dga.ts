@@ -203,10 +203,7 @@ function priorOf({ prior, uniformShare, start }: DgaOptions, domains: readonly s
 }
 
 /** What each weight may be at most for the run to stay within `repetitions` of its domain; null where none is limited, or it is not known how many tokens that is. */
-export function repetitionCaps(
-  options: DgaOptions,
-  domains: readonly string[],
-): readonly number[] | null {
+export function repetitionCaps(options: DgaOptions, domains: readonly string[]): readonly number[] | null {
   const { normalise = dgaDefaults.normalise, sizes, tokens } = options;
   const { repetitions } = withDefaults(defaultsOf(normalise, options), options);
   if (sizes === undefined || tokens === undefined || repetitions === Infinity) return null;
@@ -281,6 +278,8 @@ const trackedOf = ({ means, tokens, variances, noise }: RuleState["memory"]): Tr
 });
 
 function trackedFault({ tokens, variances, noise }: Tracked): string | null {
-  const negative = Object.entries({ tokens, variances, noise }).find(([, values]) => values.some((n) => n < 0));
+  const negative = Object.entries({ tokens, variances, noise }).find(([, values]) =>
+    values.some((n) => n < 0),
+  );
   return negative === undefined ? null : `${negative[0]} has a number below 0`;
 }

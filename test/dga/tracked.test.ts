@@ -1,0 +1,276 @@
+/** dga's default: a mirror step around a prior on tracked alignments. The formulas are in rules-oracle.test.ts; here is what follows from them. */
+import {
+  createRule,
+  dgaDefaults,
+  type DgaOptions,
+  paper,
+  type Rule,
+  rules,
+  type RuleState,
+  type Signal,
+  sumOf,
+} from "gradmix/dga";
+import { histogram, names, signal, simplexPoint } from "gradmix/testing";
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { repetitionCaps } from "#dist/dga/rules/dga.js";
+import { gaussian, random } from "./arbitraries.ts";
+import { errorOf } from "../errors.ts";
+import { expectNear } from "../near.ts";
+
+const make = (options: Partial<DgaOptions> = {}): Rule => rules.dga({ name: "dga", ...options });
+
+function follow(rule: Rule, k: number, signals: readonly Signal[]): RuleState[] {
+  const states = [rule.init(names(k))];
+  for (const given of signals) states.push(rule.update(states[states.length - 1], given));
+  return states;
+}
+const last = (states: readonly RuleState[]): readonly number[] => states[states.length - 1].weights;
+
+const exact = (alignments: number[], more: Partial<Signal> = {}): Signal => ({
+  alignments,
+  standardErrors: alignments.map(() => 0),
+  ...more,
+});
+/** The z-scores of 1 to 4, whose standard deviation is √(5/3). */
+const z = [-1.5, -0.5, 0.5, 1.5].map((x) => x / Math.sqrt(5 / 3));
+const shares = (values: readonly number[]): number[] => values.map((v) => v / sumOf(values));
+const repeated = (given: Signal, times: number): Signal[] => new Array<Signal>(times).fill(given);
+
+/** Signals of some updates with noise, a part of which measures only some of the domains. */
+function noisy(seed: number, k: number, updates: number): Signal[] {
+  const next = random(seed);
+  return Array.from({ length: updates }, () => ({
+    alignments: Array.from({ length: k }, (_, i) => (i % 3) + 2 * gaussian(next)),
+    standardErrors: Array.from({ length: k }, () => 0.5 + next()),
+    ...(next() < 0.5 ? {} : { tokens: Array.from({ length: k }, () => (next() < 0.5 ? 0 : 64)) }),
+    targetExamples: 1 + Math.floor(300 * next()),
+  }));
+}
+
+describe("where the weights go", () => {
+  test.each([{ prior: [4, 3, 2, 1] }, { prior: [4, 3, 2, 1], eta: 0.4, pull: 0.3, uniformShare: 0 }, {}])(
+    "domains that stay d spreads above the mean end at α₀·exp(η d/γ): %j",
+    (options: Partial<DgaOptions>) => {
+      const { prior, uniformShare = prior === undefined ? 0 : 0.01 } = options;
+      const { eta = prior === undefined ? 1 : 0.25, pull = prior === undefined ? 0.2 : 0.1 } = options;
+      const around = shares((prior as number[] | undefined) ?? [1, 1, 1, 1]).map(
+        (share) => (1 - uniformShare) * share + uniformShare / 4,
+      );
+      const states = follow(make(options), 4, repeated(exact([1, 2, 3, 4]), 400));
+      const top = (eta / pull) * z[3];
+      expectNear(last(states), shares(around.map((a, i) => a * Math.exp((eta / pull) * z[i] - top))), 1e-6);
+    },
+  );
+
+  test("where nothing differs by more than its error they go back to the prior, and stay there", () => {
+    const start = { domain0: 0.7, domain1: 0.2, domain2: 0.1 };
+    const rule = make({ start, prior: [1, 2, 5], uniformShare: 0.2 });
+    const prior = shares([1, 2, 5]).map((share) => 0.8 * share + 0.2 / 3);
+    const still: Signal = { alignments: [1, 2, 1.5], standardErrors: [9, 9, 9] };
+    const states = follow(rule, 3, repeated(still, 300));
+    expectNear(states[0].weights, [0.7, 0.2, 0.1], 1e-15);
+    // Nearer with every update: the logarithms by a share of γ.
+    const ratio = (state: RuleState): number => Math.log(state.weights[0] / state.weights[2]);
+    const goal = Math.log(prior[0] / prior[2]);
+    expectNear(ratio(states[1]) - goal, 0.9 * (ratio(states[0]) - goal), 1e-9);
+    expectNear(last(states), prior, 1e-9);
+    expectNear(
+      last(follow(make({ prior: [1, 2, 5] }), 3, repeated(still, 50))),
+      shares([1, 2, 5]).map((s) => 0.99 * s + 0.01 / 3),
+      1e-12,
+    );
+  });
+
+  test("a target of n examples is believed n/(n + 100)", () => {
+    for (const n of [1, 100, 900]) {
+      const moved = (more: Partial<Signal>): number => {
+        const [, { weights }] = follow(make(), 4, [exact([1, 2, 3, 4], more)]);
+        return Math.log(weights[3] / weights[0]);
+      };
+      expectNear(moved({}), z[3] - z[0], 1e-6);
+      expectNear(moved({ targetExamples: n }), (n / (n + 100)) * (z[3] - z[0]), 1e-6);
+    }
+    for (const targetExamples of [0, -1, NaN, "8", null] as unknown as number[]) {
+      const error = errorOf(() => follow(make(), 2, [exact([1, 2], { targetExamples })]));
+      expect(error.code).toBe("numeric");
+      expect(error.message).toMatch(/^dga: targetExamples is .*; the weights stay as they are$/);
+    }
+  });
+
+  test("with η = 0 they stay where they start, which is the prior", () => {
+    const states = follow(make({ eta: 0 }), 3, noisy(1, 3, 20));
+    for (const { weights } of states) expectNear(weights, [1 / 3, 1 / 3, 1 / 3], 1e-14);
+  });
+});
+
+describe("domains that an update does not measure", () => {
+  test("go on with what is known of them; those that never were keep their weight", () => {
+    const rule = make({ start: [0.4, 0.3, 0.2, 0.1] });
+    const first = exact([1, 3, NaN, NaN], { tokens: [8, 8, 0, 0] });
+    const none = exact([NaN, NaN, NaN, NaN], { tokens: [0, 0, 0, 0] });
+    const states = follow(rule, 4, [none, first, ...repeated(none, 5)]);
+    expectNear(states[1].weights, [0.4, 0.3, 0.2, 0.1], 1e-15);
+    for (let t = 2; t < states.length; t++) {
+      expectNear(states[t].weights.slice(2), [0.2, 0.1], 1e-15);
+      expect(states[t].weights[1]).toBeGreaterThan(states[t - 1].weights[1]);
+    }
+  });
+
+  test("nothing is taken from what stands in their place", () => {
+    const signals = noisy(3, 5, 12);
+    const junk = signals.map((given) => ({
+      ...given,
+      alignments: Array.from(given.alignments ?? [], (a, i) => (given.tokens?.[i] === 0 ? NaN : a)),
+      standardErrors: (given.standardErrors ?? []).map((e, i) => (given.tokens?.[i] === 0 ? -1 : e)),
+    }));
+    expect(follow(make(), 5, junk)).toEqual(follow(make(), 5, signals));
+  });
+});
+
+const limited = fc.integer({ min: 1, max: 8 }).chain((k) =>
+  fc.record({
+    k: fc.constant(k),
+    sizes: fc.array(fc.integer({ min: 1, max: 1000 }), { minLength: k, maxLength: k }),
+    tokens: fc.integer({ min: 1, max: 20_000 }),
+    repetitions: fc.constantFrom(undefined, 0.5, 4),
+    normalise: fc.constantFrom("tracked" as const, "raw" as const),
+    beta: fc.constantFrom(undefined, 0.3),
+    prior: fc.option(histogram(k), { nil: undefined }),
+    signals: fc.array(signal(k), { minLength: 1, maxLength: 6 }),
+  }),
+);
+
+describe("repetitions", () => {
+  test("are kept for any signals, 8 where nothing is said, without a limit where it is the paper's rule; where they cannot be, every domain is repeated alike", () => {
+    fc.assert(
+      fc.property(limited, ({ k, sizes, tokens, repetitions, normalise, beta, prior, signals }) => {
+        const options: Partial<DgaOptions> = {
+          ...{ normalise, sizes, tokens },
+          ...(repetitions === undefined ? {} : { repetitions }),
+          ...(beta === undefined ? {} : { beta }),
+          ...(prior === undefined ? {} : { prior }),
+        };
+        const most = repetitions ?? (normalise === "tracked" ? 8 : Infinity);
+        const all = sumOf(sizes);
+        for (const { weights } of follow(make(options), k, signals)) {
+          if (sumOf(sizes.map((size) => Math.min(1, (most * size) / tokens))) <= 1 && most < Infinity)
+            expectNear(
+              weights,
+              sizes.map((size) => size / all),
+              1e-9,
+            );
+          else
+            weights.forEach((weight, i) =>
+              expect(weight * tokens).toBeLessThanOrEqual(most * sizes[i] * (1 + 1e-12) + 1e-12),
+            );
+          expect(Math.abs(sumOf(weights) - 1)).toBeLessThanOrEqual(1e-12);
+        }
+      }),
+      { numRuns: 200 },
+    );
+  });
+
+  test("are not looked at where sizes or tokens are not known, and α goes on beneath them", () => {
+    const caps = (options: Partial<DgaOptions>): unknown =>
+      repetitionCaps({ name: "dga", ...options }, ["a", "b"]);
+    expect(caps({ sizes: [1, 2] })).toBe(null);
+    expect(caps({ tokens: 10 })).toBe(null);
+    expect(caps({ sizes: [1, 2], tokens: 10, normalise: "cosine" })).toBe(null);
+    expect(caps({ sizes: { b: 2, a: 1 }, tokens: 10 })).toEqual([0.8, 1]);
+    expect(caps({ sizes: [1, 2], tokens: 40, prior: [1, 1] })).toEqual([0.2, 0.4]);
+    expect(caps({ sizes: [1, 2], tokens: 10, normalise: "raw", repetitions: 2 })).toEqual([0.2, 0.4]);
+    const free = follow(make(), 4, repeated(exact([1, 2, 3, 4]), 20));
+    const held = follow(make({ sizes: [10, 10, 10, 1], tokens: 20 }), 4, repeated(exact([1, 2, 3, 4]), 20));
+    expect(held.map(({ memory }) => memory["alpha"])).toEqual(free.map(({ memory }) => memory["alpha"]));
+    expectNear(last(held)[3], 0.4, 1e-12);
+  });
+});
+
+describe("the floor, the start and the state", () => {
+  const settings = fc.integer({ min: 2, max: 6 }).chain((k) =>
+    fc.record({
+      k: fc.constant(k),
+      seed: fc.nat(1e6),
+      floor: fc.double({ min: 0, max: 0.99 / k, noNaN: true }),
+      start: simplexPoint(k),
+      prior: fc.option(simplexPoint(k), { nil: undefined }),
+      beta: fc.constantFrom(1, 0.3),
+    }),
+  );
+
+  test("no weight is below the floor, whatever the start and the prior; without one a domain at 0 stays there", () => {
+    fc.assert(
+      fc.property(settings, ({ k, seed, floor, start, prior, beta }) => {
+        const options = {
+          ...{ floor, beta, start: Array.from(start) },
+          ...(prior === undefined ? {} : { prior: Array.from(prior) }),
+        };
+        for (const { weights, memory } of follow(make(options), k, noisy(seed, k, 8))) {
+          for (const weight of [...weights, ...memory["alpha"]]) expect(weight).toBeGreaterThanOrEqual(floor);
+          expect(Math.abs(sumOf(weights) - 1)).toBeLessThanOrEqual(1e-12);
+          if (floor === 0) start.forEach((weight, i) => expect(weights[i] > 0).toBe(weight > 0));
+        }
+      }),
+      { numRuns: 200 },
+    );
+  });
+
+  test("a saved state goes on to the same bits", () => {
+    fc.assert(
+      fc.property(settings, fc.nat(7), ({ k, seed, start, beta }, at) => {
+        const signals = noisy(seed, k, 8);
+        const options = { beta, start: Array.from(start), sizes: names(k).map((_, i) => 5 + i), tokens: 50 };
+        const whole = follow(make(options), k, signals);
+        let state = JSON.parse(JSON.stringify(whole[at])) as RuleState;
+        expect(make(options).memoryFault?.(state.memory)).toBe(null);
+        for (const given of signals.slice(at)) state = make(options).update(state, given);
+        expect(state).toEqual(whole[8]);
+      }),
+      { numRuns: 50 },
+    );
+  });
+
+  test("what is remembered of nothing is nothing", () => {
+    expect(make().init(["a", "b"]).memory).toEqual({
+      alpha: [0.5, 0.5],
+      means: [0, 0],
+      tokens: [0, 0],
+      variances: [0, 0],
+      noise: [0, 0],
+    });
+  });
+});
+
+describe("the paper's form", () => {
+  test("is what it says in options, and the same rule as those written out", () => {
+    expect(paper()).toEqual({ name: "dga", normalise: "raw", eta: 1, beta: 0.1 });
+    expect(paper({ eta: 3 })).toEqual({ name: "dga", normalise: "raw", eta: 3, beta: 0.1 });
+    const explicit = {
+      name: "dga",
+      normalise: "raw",
+      eta: 2,
+      beta: 0.1,
+      pull: 0,
+      memory: 0,
+      floor: 0,
+    } as const;
+    fc.assert(
+      fc.property(fc.array(signal(4), { minLength: 1, maxLength: 5 }), (signals) => {
+        const [wanted, found] = [explicit, paper({ eta: 2 })].map((o) => follow(createRule(o), 4, signals));
+        expect(found).toEqual(wanted);
+      }),
+      { numRuns: 50 },
+    );
+    expect(errorOf(() => paper({ eta: -1 })).message).toMatch(/^paper: eta: -1 does not fit/);
+  });
+
+  test("the defaults are as documented", () => {
+    expect(dgaDefaults).toEqual({
+      ...{ normalise: "tracked", floor: 0, uniformShare: 0.01 },
+      aroundPrior: { eta: 0.25, beta: 1, pull: 0.1, memory: 0.9, repetitions: 8 },
+      withoutPrior: { eta: 1, beta: 1, pull: 0.2, memory: 0.8, repetitions: 8 },
+      untracked: { eta: 1, beta: 0.1, pull: 0, memory: 0, repetitions: Infinity },
+    });
+  });
+});
