@@ -12,7 +12,7 @@ import { names, signal } from "gradmix/testing";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { resolveConfig } from "#dist/cli/config.js";
-import { ruleOf as ruleFrom, ruleTakes, unusedOptions } from "#dist/cli/mixing.js";
+import { planMixing, ruleOf as ruleFrom, ruleTakes, unusedOptions } from "#dist/cli/mixing.js";
 import { type MixingConfig, totalSteps, type TrainConfig } from "#dist/cli/train-config.js";
 
 const domains = names(3);
@@ -69,6 +69,23 @@ describe("the rule of a run", () => {
     // What is not given is the rule's own default.
     [{ rule: "uniform" }, { name: "uniform" }, []],
     [{ rule: "dga" }, { name: "dga" }, []],
+    // What it is around, and what it may take of each domain, is told to a tracked dga alone.
+    [{ rule: "dga", histogram }, { name: "dga", prior: [1, 0, 3], sizes, tokens: 90 }, []],
+    [
+      { rule: "dga", ruleOptions: { repetitions: 1 } },
+      { name: "dga", repetitions: 1, sizes, tokens: 90 },
+      [],
+    ],
+    [
+      { rule: "dga", ruleOptions: { repetitions: 1, tokens: 200 } },
+      { name: "dga", repetitions: 1, sizes, tokens: 200 },
+      [],
+    ],
+    [
+      { rule: "dga", ruleOptions: { repetitions: 1, normalise: "raw" } },
+      { name: "dga", normalise: "raw" },
+      [],
+    ],
     [{ rule: "doge" }, { name: "doge" }, []],
     [{ rule: "grape" }, { name: "grape", targets }, []],
     [{ rule: "odm" }, { name: "odm" }, []],
@@ -113,6 +130,35 @@ describe("the rule of a run", () => {
   test("sizes that are not known are not given", () => {
     expect(path(ruleOf({ rule: "ado" }, {}))).toEqual(path(createRule({ name: "ado" })));
     expect(() => ruleOf({ rule: "temperature" }, {})).toThrow("temperature: sizes is missing");
+  });
+});
+
+describe("a run of another length is limited otherwise", () => {
+  const limited = (mixing: Partial<MixingConfig>, tokens: number, other: number): string | null =>
+    planMixing({ ...base, mixing: configured(mixing) }, tokens).limitedOtherwise(other, sizes);
+  test("by dga where 8 times a domain are less than its tokens, then or now, in the order of the domains", () => {
+    expect(limited({}, 80, 80)).toBe(null);
+    expect(limited({}, 80, 40)).toBe(null);
+    expect(limited({}, 80, 81)).toBe("domain0");
+    expect(limited({}, 81, 80)).toBe("domain0");
+    expect(limited({}, 200, 81)).toBe("domain0");
+    expect(limited({ ruleOptions: { repetitions: 9 } }, 80, 90)).toBe(null);
+    expect(limited({ ruleOptions: { repetitions: 9 } }, 80, 91)).toBe("domain0");
+    const large = { sizes: { domain0: 1000, domain1: 20, domain2: 70 } };
+    expect(limited({ ruleOptions: large }, 80, 161)).toBe("domain1");
+  });
+  test("not where it has no limit, or tokens of its own; nor by other rules", () => {
+    expect(limited({ normalise: "raw" }, 80, 8000)).toBe(null);
+    expect(limited({ preset: "paper" }, 80, 8000)).toBe(null);
+    expect(limited({ ruleOptions: { tokens: 500 } }, 80, 8000)).toBe(null);
+    expect(limited({ rule: "uniform" }, 80, 8000)).toBe(null);
+  });
+  test("and by combinators that count with its tokens, which is known without the sizes", () => {
+    const counts = (mixing: Partial<MixingConfig>): boolean =>
+      planMixing({ ...base, mixing: configured(mixing) }, 80).countsTokens;
+    expect(counts({})).toBe(false);
+    expect(counts({ combinators: [{ name: "repetitionCap", repetitions: 4 }] })).toBe(true);
+    expect(counts({ combinators: [{ name: "repetitionCap", repetitions: 4, tokens: 9 }] })).toBe(false);
   });
 });
 

@@ -236,7 +236,7 @@ describe("refusals, in one line that names the place, the value and what is allo
     ["weights that nobody uses", { mixing: { rule: "uniform", weights: { a: 0.5, b: 0.5 } } }, "c.json: mixing.weights: --rule uniform has no use for weights"],
     ["an empty histogram", { mixing: { rule: "importanceSampling", histogram: { a: 0 } } }, "c.json: mixing.histogram: all shares are 0"],
     ["f16 without a GPU asked for", { run: { precision: "f16" } }, "c.json: run.precision: f16 needs --backend webgpu, not auto"],
-    ["forward with norms", { alignment: { estimator: "forward" } }, "c.json: alignment.estimator: forward does not see the gradient norms that --normalise cosine needs; choose raw"],
+    ["forward with norms", { mixing: { normalise: "cosine" }, alignment: { estimator: "forward" } }, "c.json: alignment.estimator: forward does not see the gradient norms that --normalise cosine needs; choose tracked or raw"],
     ["a tokenizer that is none", { data: { tokenizer: "bytes" } }, 'c.json: data.tokenizer: "bytes" is not "bpe", "byte" or the path of a tokenizer.json; did you mean byte?'],
   ]; // prettier-ignore
   test.each(cases)("%s", (_, json, message) => {

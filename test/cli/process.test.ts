@@ -163,6 +163,7 @@ describe("files last before the run says that they are there", () => {
     const step = (n: number): string => `run/checkpoints/step-0000000${n}.safetensors`;
     expect(renamed).toEqual([
       "run/config.json",
+      "run/histogram.json",
       ...[2, 4, 5].map(step),
       "run/weights.json",
       ...[
@@ -206,6 +207,7 @@ describe("files last before the run says that they are there", () => {
     const all = calls();
     expect(expectLasting(all)).toEqual([
       "run/config.json",
+      "run/histogram.json",
       `run/checkpoints/step-${String(steps().length).padStart(8, "0")}.safetensors`,
       "run/weights.json",
     ]);

@@ -1,7 +1,7 @@
 /** What a resumed run may do otherwise: a number of steps under which all that was done stays right, another backend or SIMD level where it is said. */
 import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
 import { type Engine, engineChanges, savedEngine } from "#dist/cli/engine.js";
-import { planTraining, stepChanges, type TrainingPlan } from "#dist/cli/training.js";
+import { checkRepetitions, planTraining, stepChanges, type TrainingPlan } from "#dist/cli/training.js";
 import { GradmixError } from "#dist/errors.js";
 import { createSchedule } from "gradmix/nn";
 import fc from "fast-check";
@@ -54,6 +54,14 @@ test("the steps change exactly where every step that was done had the learning r
       }
     }),
     { numRuns: 500 },
+  );
+});
+
+test("what the rule would limit otherwise is refused, with the domain and the option", () => {
+  const [then, now] = [planOf({ steps: 5 }), planOf({ steps: 9 })];
+  expect(() => checkRepetitions(then, now, null)).not.toThrow();
+  expect(() => checkRepetitions(then, now, "wiki")).toThrow(
+    /^--steps: the run of 5 steps cannot become one of 9: its rule limits how often domain "wiki" is repeated, .*--rule-options '\{"repetitions": …\}'.*--init-from$/,
   );
 });
 

@@ -277,6 +277,33 @@ describe("a run that was cut short goes on to the same bits", () => {
     expect(weights("short")).toEqual(weights("whole"));
   });
 
+  test("but not where dga limits the repetitions of a domain, of which one line tells; with a larger limit it does", () => {
+    const args = [...small, "--schedule", "constant", "--checkpoint-every", "4", "--steps", "8"];
+    const limit = (repetitions: number): string[] => ["--rule-options", JSON.stringify({ repetitions })];
+    expect(gradmix(...args, ...limit(0.1), "--out", "tight").code).toBe(0);
+    const before = readFileSync(join(folder, "tight/metrics.jsonl"));
+    const { code, err } = gradmix("--resume", "tight", "--steps", "12");
+    expect(code).toBe(2);
+    expect(err).toMatch(
+      /\ngradmix: --steps: the run of 8 steps cannot become one of 12: its rule limits how often domain "(prose|code)" is repeated, and counts with the run's tokens \(--rule-options '\{"repetitions": …\}' is that limit\); to train on .*--init-from\n$/,
+    );
+    expect(readFileSync(join(folder, "tight/metrics.jsonl"))).toEqual(before);
+    expect(gradmix(...args, ...limit(2), "--out", "wide").code).toBe(0);
+    expect(gradmix("--resume", "wide", "--steps", "12").code).toBe(0);
+  });
+
+  test("--mixing-preset paper takes the steps of the options that it stands for", () => {
+    const args = [...small, "--steps", "9"];
+    const options = ["--normalise", "raw", "--eta", "1", "--beta", "0.1", "--prior", "uniform"];
+    expect(gradmix(...args, "--mixing-preset", "paper", "--out", "preset").code).toBe(0);
+    expect(gradmix(...args, ...options, "--align-from", "batch", "--out", "explicit").code).toBe(0);
+    expect(gradmix(...args, "--out", "own").code).toBe(0);
+    expectSame("explicit", "preset");
+    expect(existsSync(join(folder, "preset/histogram.json"))).toBe(false);
+    expect(existsSync(join(folder, "own/histogram.json"))).toBe(true);
+    expect(weights("own")).not.toEqual(weights("preset"));
+  });
+
   test("on the SIMD level it began with, and on another one only where it is asked for", () => {
     const args = [...small, "--backend", "cpu", "--steps", "8", "--checkpoint-every", "4"];
     expect(gradmix(...args, "--simd", "plain", "--out", "whole").code).toBe(0);
@@ -386,7 +413,7 @@ describe("bad data: one line, exit code 2, nothing written", () => {
     ],
     [
       "a forward estimator with cosines",
-      ["--align-estimator", "forward"],
+      ["--align-estimator", "forward", "--normalise", "cosine"],
       /--align-estimator: forward does not see the gradient norms/,
     ],
     ["a floor that does not fit", ["--floor", "0.6"], /--floor: 0\.6 is not below 1 \/ 2/],

@@ -11,7 +11,7 @@ import {
 } from "gradmix/dga";
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { checkFit, type Plan, planOf, signalOf } from "#dist/dga/plan.js";
+import { checkFit, measuredFrom, type Plan, planOf, signalOf } from "#dist/dga/plan.js";
 import { codeOf } from "../errors.ts";
 
 const nothing: Plan = { aligns: false, preconditioned: false, gram: false, targets: false, reference: false };
@@ -226,4 +226,22 @@ test("a signal has what was measured under the names that the rule asks for", ()
     expect(codeOf(() => signalOf(ruleOf(["alignments", "norms"]), { ...rows, ...tied }))).toBe(
       `config: rule r: it needs the norms of the domains' gradients, and ${why}; ${advice}`,
     );
+});
+
+test("training steps are aligned, unless that is said otherwise or they do not do", () => {
+  const bare = { gram: false, targets: false };
+  const parameters = (): boolean => true;
+  expect(measuredFrom({}, bare)).toBe("step");
+  expect(measuredFrom({ estimator: "segmented" }, bare)).toBe("batch");
+  expect(measuredFrom({ domainExamples: 4 }, bare)).toBe("batch");
+  expect(measuredFrom({ parameters }, bare)).toBe("batch");
+  for (const bases of ["shared", "direct"] as const) expect(measuredFrom({ bases }, bare)).toBe("batch");
+  expect(measuredFrom({}, { ...bare, gram: true })).toBe("batch");
+  expect(measuredFrom({}, { ...bare, targets: true })).toBe("batch");
+  // What is said is kept; what it does not go with is checkFit's to say.
+  const all = { estimator: "sketch", domainExamples: 4, parameters, bases: "direct" } as const;
+  for (const from of ["batch", "step"] as const) {
+    expect(measuredFrom({ from }, bare)).toBe(from);
+    expect(measuredFrom({ ...all, from }, { gram: true, targets: true })).toBe(from);
+  }
 });

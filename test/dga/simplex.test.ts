@@ -8,6 +8,7 @@ import {
   normalise,
   projectBounds,
   projectFloor,
+  spreadExcess,
   sumOf,
   uniformWeights,
   type Weights,
@@ -675,5 +676,96 @@ describe("entropy and KL divergence", () => {
     expect(klDivergence(p, p)).toBe(0);
     // KL(p‖uniform) = log k − H(p).
     expectNear(klDivergence(p, uniformWeights(6)), Math.log(6) - entropy(p), 1e-12);
+  });
+});
+
+describe("spreadExcess", () => {
+  const cases = fc.integer({ min: 1, max: 12 }).chain((k) =>
+    fc.record({
+      alpha: simplexPoint(k),
+      caps: fc.array(
+        fc.oneof(fc.double({ min: 1e-6, max: 1, noNaN: true }), fc.constantFrom(1, 0.2, 1e-300)),
+        { minLength: k, maxLength: k },
+      ),
+    }),
+  );
+
+  test("stays on the simplex and within the caps; where they leave less than 1, weights are in proportion to them", () => {
+    fc.assert(
+      fc.property(cases, ({ alpha, caps }) => {
+        const before = Array.from(alpha);
+        const out = spreadExcess(alpha, caps);
+        expect(Array.from(alpha)).toEqual(before);
+        expect(Math.abs(sumOf(out) - 1)).toBeLessThanOrEqual(1e-12);
+        const all = sumOf(caps);
+        if (all <= 1)
+          expectClose(
+            out,
+            caps.map((cap) => cap / all),
+            1e-12,
+          );
+        else
+          out.forEach((weight, i) => {
+            expect(weight).toBeGreaterThanOrEqual(0);
+            expect(weight).toBeLessThanOrEqual(caps[i] * (1 + 1e-12));
+          });
+      }),
+      { numRuns: 500 },
+    );
+  });
+
+  test("changes nothing where no cap is exceeded, to the bit", () => {
+    fc.assert(
+      fc.property(
+        sizes.chain((k) => simplexPoint(k)),
+        fc.double({ min: 0, max: 1, noNaN: true }),
+        (alpha, room) => {
+          const caps = Array.from(alpha, (weight) => Math.min(1, weight + room));
+          fc.pre(sumOf(caps) > 1);
+          expect(Array.from(spreadExcess(alpha, caps))).toEqual(Array.from(alpha));
+        },
+      ),
+    );
+  });
+
+  test("gives what is above a cap in proportion to the room, and so keeps the order of equal caps", () => {
+    expectClose(spreadExcess([0.7, 0.2, 0.1], [0.4, 0.5, 0.4]), [0.4, 0.35, 0.25], 1e-15);
+    fc.assert(
+      fc.property(cases, fc.double({ min: 0, max: 1, noNaN: true }), ({ alpha }, cap) => {
+        const out = spreadExcess(
+          alpha,
+          Array.from(alpha, () => cap),
+        );
+        alpha.forEach((a, i) =>
+          alpha.forEach((b, j) => {
+            if (a <= b) expect(out[i]).toBeLessThanOrEqual(out[j] + 1e-15);
+          }),
+        );
+      }),
+    );
+    // What is at its cap stays there; every other one has got the same share of its room.
+    fc.assert(
+      fc.property(cases, ({ alpha, caps }) => {
+        fc.pre(sumOf(caps) > 1 + 1e-6);
+        const out = spreadExcess(alpha, caps);
+        const shares = Array.from(alpha, (weight, i) => [caps[i] - weight, out[i] - weight] as const).filter(
+          ([room]) => room > 1e-3,
+        );
+        for (const [room, got] of shares) expectNear(got / room, shares[0][1] / shares[0][0], 1e-9, 1);
+      }),
+    );
+  });
+
+  test("of thousands of domains, however many caps are exceeded", () => {
+    const next = random(4);
+    for (const k of [1000, 10_000])
+      for (const spare of [1e-9, 0.1, 3]) {
+        const alpha = normalise(Array.from({ length: k }, () => next() ** 8));
+        const caps = normalise(Array.from({ length: k }, () => 0.1 + next())).map((c) => (1 + spare) * c);
+        const out = spreadExcess(alpha, caps);
+        expect(Math.abs(sumOf(out) - 1)).toBeLessThanOrEqual(1e-12);
+        expect(alpha.some((weight, i) => weight > caps[i])).toBe(true);
+        out.forEach((weight, i) => expect(weight).toBeLessThanOrEqual(caps[i] * (1 + 1e-12)));
+      }
   });
 });
