@@ -184,7 +184,7 @@ export const optionTable: OptionTable = {
       kind: count(1),
       default: null,
       auto: "1000 unless --tokens is given",
-      help: "optimizer steps. With --resume another number extends the run, where the learning rates so far stay the same: constant, or wsd before its decay",
+      help: "optimizer steps. With --resume another number extends the run, where the learning rates so far stay the same: constant, or wsd before its decay; and where dga limits no domain (8 repetitions, then and now)",
       said: true,
     },
     tokens: {

@@ -61,3 +61,42 @@ test.each([
   expect(Math.max(...distances)).toBeLessThan(0.2);
   expect(distances.reduce((a, b) => a + b) / 5).toBeLessThan(0.12);
 });
+
+test("with nothing said the weights come near the planted mixture, and near uniform weights where the target is uniform", async () => {
+  const even = windows(
+    "even",
+    languages.flatMap((seed) => {
+      const text = language(seed, 40_000).slice(25_000);
+      return Array.from({ length: 25 }, (_, d) => text.slice(d * time, (d + 1) * time - 1));
+    }),
+  );
+  for (const seed of [1, 2])
+    for (const [of, mixture] of [
+      [target, planted],
+      [even, [0.25, 0.25, 0.25, 0.25]],
+    ] as const) {
+      const trainer = createTrainer({
+        model: tiny(seed),
+        mixer: createMixer({ domains: domains.map(({ name }) => name), rule: { name: "dga" } }),
+        domains,
+        target: of,
+        batch: 16,
+        schedule: createSchedule({ name: "constant", lr: 0.01, steps: 400 }),
+        seed,
+      });
+      for (let i = 0; i < 400; i++) await trainer.step();
+      const { final, averaged } = trainer.weights();
+      const away = (weights: ArrayLike<number>): number =>
+        mixture.reduce((sum, share, i) => sum + Math.abs(share - weights[i]), 0);
+      console.log(
+        of.name,
+        seed,
+        away(final).toFixed(3),
+        away(averaged).toFixed(3),
+        Array.from(final, (x) => x.toFixed(3)).join(" "),
+        Array.from(averaged, (x) => x.toFixed(3)).join(" "),
+      );
+      trainer.dispose();
+      trainer.model.parameters.dispose();
+    }
+});

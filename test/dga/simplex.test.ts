@@ -731,7 +731,7 @@ describe("spreadExcess", () => {
   test("gives what is above a cap in proportion to the room, and so keeps the order of equal caps", () => {
     expectClose(spreadExcess([0.7, 0.2, 0.1], [0.4, 0.5, 0.4]), [0.4, 0.35, 0.25], 1e-15);
     fc.assert(
-      fc.property(cases, fc.double({ min: 0, max: 1, noNaN: true }), ({ alpha }, cap) => {
+      fc.property(cases, fc.double({ min: 1e-6, max: 1, noNaN: true }), ({ alpha }, cap) => {
         const out = spreadExcess(
           alpha,
           Array.from(alpha, () => cap),
@@ -754,6 +754,10 @@ describe("spreadExcess", () => {
         for (const [room, got] of shares) expectNear(got / room, shares[0][1] / shares[0][0], 1e-9, 1);
       }),
     );
+  });
+
+  test("caps that are all 0 are refused", () => {
+    expect(errorOf(() => spreadExcess([0.5, 0.5], [0, 0])).message).toMatch(/^caps: they sum to 0/);
   });
 
   test("of thousands of domains, however many caps are exceeded", () => {
