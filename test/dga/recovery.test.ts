@@ -62,41 +62,43 @@ test.each([
   expect(distances.reduce((a, b) => a + b) / 5).toBeLessThan(0.12);
 });
 
-test("with nothing said the weights come near the planted mixture, and near uniform weights where the target is uniform", async () => {
-  const even = windows(
-    "even",
-    languages.flatMap((seed) => {
-      const text = language(seed, 40_000).slice(25_000);
-      return Array.from({ length: 25 }, (_, d) => text.slice(d * time, (d + 1) * time - 1));
-    }),
-  );
-  for (const seed of [1, 2])
-    for (const [of, mixture] of [
-      [target, planted],
-      [even, [0.25, 0.25, 0.25, 0.25]],
-    ] as const) {
-      const trainer = createTrainer({
-        model: tiny(seed),
-        mixer: createMixer({ domains: domains.map(({ name }) => name), rule: { name: "dga" } }),
-        domains,
-        target: of,
-        batch: 16,
-        schedule: createSchedule({ name: "constant", lr: 0.01, steps: 400 }),
-        seed,
-      });
-      for (let i = 0; i < 400; i++) await trainer.step();
-      const { final, averaged } = trainer.weights();
-      const away = (weights: ArrayLike<number>): number =>
-        mixture.reduce((sum, share, i) => sum + Math.abs(share - weights[i]), 0);
-      console.log(
-        of.name,
-        seed,
-        away(final).toFixed(3),
-        away(averaged).toFixed(3),
-        Array.from(final, (x) => x.toFixed(3)).join(" "),
-        Array.from(averaged, (x) => x.toFixed(3)).join(" "),
-      );
-      trainer.dispose();
-      trainer.model.parameters.dispose();
+const even = [0.25, 0.25, 0.25, 0.25];
+const evenly = windows(
+  "even",
+  languages.flatMap((seed) => {
+    const text = language(seed, 40_000).slice(25_000);
+    return Array.from({ length: 25 }, (_, d) => text.slice(d * time, (d + 1) * time - 1));
+  }),
+);
+
+/** Σ |αᵢ − α̃ᵢ| of the last weights and of their mean over 400 steps, at the defaults; uniform weights are 0.5 from the plant. Measured in the mean: .25 and .28; .08 and .25; at the end, around the right prior: .05 and .05; .15 and .16. */
+test.each([
+  ["the planted mixture, from nothing", target, planted, {}, { end: 0.8, mean: 0.4 }],
+  ["uniform weights where the target is uniform", evenly, even, {}, { end: 0.7, mean: 0.35 }],
+  ["the planted mixture, around it", target, planted, { prior: planted }, { end: 0.1, mean: 0.1 }],
+  ["uniform weights, around them", evenly, even, { prior: even }, { end: 0.25, mean: 0.2 }],
+] as const)("the default comes near to %s", async (_, of, mixture, more, within) => {
+  for (const seed of [1, 2]) {
+    const trainer = createTrainer({
+      model: tiny(seed),
+      mixer: createMixer({ domains: domains.map(({ name }) => name), rule: { name: "dga", ...more } }),
+      domains,
+      target: of,
+      batch: 16,
+      schedule: createSchedule({ name: "constant", lr: 0.01, steps: 400 }),
+      seed,
+    });
+    for (let i = 0; i < 400; i++) await trainer.step();
+    const { final, averaged } = trainer.weights();
+    const away = (weights: ArrayLike<number>): number =>
+      mixture.reduce((sum, share, i) => sum + Math.abs(share - weights[i]), 0);
+    expect(away(final)).toBeLessThan(within.end);
+    expect(away(averaged)).toBeLessThan(within.mean);
+    if (mixture === planted) {
+      expect(averaged.indexOf(Math.max(...averaged))).toBe(0);
+      expect(averaged[3]).toBeLessThan(0.1);
     }
+    trainer.dispose();
+    trainer.model.parameters.dispose();
+  }
 });

@@ -53,7 +53,7 @@ describe("where the weights go", () => {
     "domains that stay d spreads above the mean end at α₀·exp(η d/γ): %j",
     (options: Partial<DgaOptions>) => {
       const { prior, uniformShare = prior === undefined ? 0 : 0.01 } = options;
-      const { eta = prior === undefined ? 1 : 0.25, pull = prior === undefined ? 0.2 : 0.1 } = options;
+      const { eta = prior === undefined ? 1 : 0.1, pull = prior === undefined ? 0.2 : 0.1 } = options;
       const around = shares((prior as number[] | undefined) ?? [1, 1, 1, 1]).map(
         (share) => (1 - uniformShare) * share + uniformShare / 4,
       );
@@ -268,7 +268,7 @@ describe("the paper's form", () => {
   test("the defaults are as documented", () => {
     expect(dgaDefaults).toEqual({
       ...{ normalise: "tracked", floor: 0, uniformShare: 0.01 },
-      aroundPrior: { eta: 0.25, beta: 1, pull: 0.1, memory: 0.9, repetitions: 8 },
+      aroundPrior: { eta: 0.1, beta: 1, pull: 0.1, memory: 0.9, repetitions: 8 },
       withoutPrior: { eta: 1, beta: 1, pull: 0.2, memory: 0.8, repetitions: 8 },
       untracked: { eta: 1, beta: 0.1, pull: 0, memory: 0, repetitions: Infinity },
     });

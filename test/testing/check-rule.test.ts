@@ -70,7 +70,8 @@ describe("the rules of this package", () => {
     expect(done.length).toBe(22);
   });
   test("dga with a floor", () => {
-    const make: MakeRule = (_, knobs) => rules.dga({ name: "dga", normalise: "cosine", floor: 0.05, ...knobs });
+    const make: MakeRule = (_, knobs) =>
+      rules.dga({ name: "dga", normalise: "cosine", floor: 0.05, ...knobs });
     expect(
       checkRule(make, { promises: { floor: 0.05 }, knobs: ["eta", "beta", "start"], longRun: 500 }),
     ).toEqual(expect.arrayContaining(ofUpdates));
