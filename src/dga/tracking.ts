@@ -63,7 +63,10 @@ export function track(before: Tracked, { alignments, errors, tokens }: Observed,
       ? Infinity
       : FARTHEST * Math.hypot(sigma / Math.sqrt(n), known.spread) || Infinity;
   const means = before.means.slice();
-  const counted = before.tokens.map((n) => memory * n);
+  // However long ago it was measured, what is known of a domain fades without vanishing by rounding.
+  const counted = before.tokens.map((n) =>
+    memory > 0 && n > 0 ? Math.max(memory * n, Number.MIN_VALUE) : 0,
+  );
   const variances = before.variances.slice();
   for (let i = 0; i < means.length; i++) {
     const n = tokens[i];

@@ -26,7 +26,7 @@ export interface Naive {
 const total = (values: readonly number[]): number => values.reduce((a, b) => a + b, 0);
 
 /** τ² from the equation Σ (xᵢ − m)²/(τ² + vᵢ) = n − 1, by bisection of its logarithm; and m. */
-export function randomEffects(x: readonly number[], v: readonly number[]): { mean: number; tau: number } {
+function randomEffects(x: readonly number[], v: readonly number[]): { mean: number; tau: number } {
   const meanAt = (square: number): number =>
     total(x.map((value, i) => value / (square + v[i]))) / total(v.map((own) => 1 / (square + own)));
   const excess = (square: number): number =>
