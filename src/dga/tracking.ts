@@ -91,7 +91,7 @@ function pooledNoise(
   memory: number,
 ): Float64Array {
   const kept = Math.max(memory, NOISE_MEMORY) * behind;
-  const most = behind === 0 || sigma === 0 ? Infinity : FARTHEST_ERROR * sigma;
+  const most = sigma === 0 ? Infinity : FARTHEST_ERROR * sigma;
   const parts = errors.flatMap((error, i) =>
     error === null || !(tokens[i] > 0)
       ? []
