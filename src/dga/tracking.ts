@@ -23,7 +23,7 @@ export interface Tracked {
 export interface Observed {
   /** NaN for domains that were not measured. */
   readonly alignments: ArrayLike<number>;
-  /** Their standard errors; null where they are not known. */
+  /** Their standard errors; null where they are not known, or nothing was measured. */
   readonly errors: readonly (number | null)[];
   /** Counted tokens; 0 for domains that were not measured. */
   readonly tokens: ArrayLike<number>;
@@ -93,9 +93,7 @@ function pooledNoise(
   const kept = Math.max(memory, NOISE_MEMORY) * behind;
   const most = sigma === 0 ? Infinity : FARTHEST_ERROR * sigma;
   const parts = errors.flatMap((error, i) =>
-    error === null || !(tokens[i] > 0)
-      ? []
-      : [{ n: tokens[i], sigma: Math.min(most, error * Math.sqrt(tokens[i])) }],
+    error === null ? [] : [{ n: tokens[i], sigma: Math.min(most, error * Math.sqrt(tokens[i])) }],
   );
   const total = kept + sumOf(parts.map(({ n }) => n));
   if (total === 0) return Float64Array.of(sigma, 0);
@@ -128,19 +126,15 @@ export function spreadOf({ means, tokens, variances, noise }: Tracked): Spread {
   const around = (square: number): { mean: number; q: number } => {
     const weights = squaredErrors.map((error) => 1 / (square + error));
     const total = sumOf(weights);
-    // Domains without any error decide alone.
-    if (total === Infinity) {
-      const exact = x.filter((_, j) => weights[j] === Infinity);
-      const mean = sumOf(exact) / exact.length;
-      return { mean, q: x.every((value) => value === mean) ? 0 : Infinity };
-    }
+    // Where there are no errors nothing but a spread explains the differences.
+    if (total === Infinity) return { mean: 0, q: Infinity };
     const mean = sumOf(x.map((value, j) => (weights[j] / total) * value));
     return { mean, q: sumOf(x.map((value, j) => weights[j] * (value - mean) ** 2)) };
   };
   const expected = known.length - 1;
   let low = 0;
-  // With this much the sum cannot be as large as expected: |xᵢ − mean| ≤ 2.
-  let high = (4 * known.length) / Math.max(1, expected);
+  // With this much the sum cannot be as large as expected: |xᵢ − mean| ≤ 2, and 4k/8 ≤ k − 1.
+  let high = 8;
   if (around(0).q > expected)
     for (let n = 0; n < HALVINGS; n++) {
       const middle = (low + high) / 2;
