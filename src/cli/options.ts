@@ -438,8 +438,9 @@ export const optionTable: OptionTable = {
       formerly: { flag: "--basis-alignments", path: "mixing.basisAlignments" },
       value: "NAME",
       kind: { type: "choice", choices: ["shared", "direct"] },
-      default: alignmentDefaults.bases,
-      help: "with --bases: shared, the alignments of all bases from one batch, by importance weights; direct, a batch for each basis",
+      default: null,
+      auto: alignmentDefaults.bases,
+      help: "with --bases and --align-from batch: shared, the alignments of all bases from one batch, by importance weights; direct, a batch for each basis",
     },
   },
   run: {

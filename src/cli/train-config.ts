@@ -109,12 +109,13 @@ export interface MixingConfig {
 
 /** Keys and meanings are those of the library's `AlignmentOptions`. */
 export type AlignmentConfig = Required<
-  Omit<AlignmentOptions, "parameters" | "from" | "estimator" | "domainExamples">
+  Omit<AlignmentOptions, "parameters" | "from" | "estimator" | "domainExamples" | "bases">
 > & {
   /** null, for each: not given, so that `measuredFrom` decides. */
   readonly from: "batch" | "step" | null;
   readonly estimator: EstimatorName | null;
   readonly domainExamples: number | null;
+  readonly bases: "shared" | "direct" | null;
 };
 
 export interface RunConfig {
