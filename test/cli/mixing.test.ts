@@ -12,6 +12,7 @@ import { names, signal } from "gradmix/testing";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { resolveConfig } from "#dist/cli/config.js";
+import { measuredFrom } from "#dist/dga/plan.js";
 import { planMixing, ruleOf as ruleFrom, ruleTakes, unusedOptions } from "#dist/cli/mixing.js";
 import { type MixingConfig, totalSteps, type TrainConfig } from "#dist/cli/train-config.js";
 
@@ -189,4 +190,15 @@ test("steps are those given, or enough for the tokens", () => {
   expect(steps({ steps: null, tokens: 64 })).toBe(2);
   expect(steps({ steps: null, tokens: 65 })).toBe(3);
   expect(steps({ steps: null, tokens: null })).toBe(0);
+});
+
+test("a command without options aligns the steps; an option that only a batch has asks for a batch", () => {
+  const from = (alignment: Partial<TrainConfig["alignment"]>): string => {
+    const plan = planMixing({ ...base, alignment: { ...base.alignment, ...alignment } }, 1000);
+    return measuredFrom(plan.alignment, { gram: false, targets: false });
+  };
+  expect(from({})).toBe("step");
+  const batches = [{ estimator: "segmented" }, { domainExamples: 4 }, { bases: "shared" }] as const;
+  for (const alignment of [...batches, { from: "batch" } as const]) expect(from(alignment)).toBe("batch");
+  expect(from({ from: "step", domainExamples: 4 })).toBe("step");
 });
