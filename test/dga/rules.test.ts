@@ -118,7 +118,7 @@ describe("createRule", () => {
 });
 
 describe("dga's options", () => {
-  test.each([
+  test.each<readonly [object, RegExp]>([
     [{ eta: -0.1 }, /^dga: eta: -0\.1 does not fit; it must be at least 0 and finite$/],
     [{ eta: NaN }, /^dga: eta: NaN /],
     [{ eta: Infinity }, /^dga: eta: Infinity /],
