@@ -149,7 +149,7 @@ describe("dga's options", () => {
     [{ start: { domain9: 1 } }, /^start: there is no domain "domain9"/],
     [{ etta: 1 }, /^dga: there is no option "etta"; did you mean "eta"\?$/],
   ])("%j is refused", (options, message) => {
-    const error = errorOf(() => rules.dga({ name: "dga", ...options } as DgaOptions).init(names(4)));
+    const error = errorOf(() => rules.dga({ name: "dga", ...options }).init(names(4)));
     expect(error.code).toBe("config");
     expect(error.message).toMatch(message);
   });
