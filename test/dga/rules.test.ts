@@ -3,7 +3,6 @@ import {
   createMixer,
   createRule,
   currentWeights,
-  type DgaOptions,
   exponentiatedGradient,
   movingAverage,
   normalisations,
