@@ -3,7 +3,6 @@ import {
   createMixer,
   createRule,
   currentWeights,
-  type DgaOptions,
   exponentiatedGradient,
   movingAverage,
   normalisations,
@@ -118,7 +117,7 @@ describe("createRule", () => {
 });
 
 describe("dga's options", () => {
-  test.each([
+  test.each<readonly [object, RegExp]>([
     [{ eta: -0.1 }, /^dga: eta: -0\.1 does not fit; it must be at least 0 and finite$/],
     [{ eta: NaN }, /^dga: eta: NaN /],
     [{ eta: Infinity }, /^dga: eta: Infinity /],
@@ -132,11 +131,24 @@ describe("dga's options", () => {
     [{ floor: 0.25 }, /^dga: floor: 0\.25 does not fit; it must be at least 0 and less than 0\.25$/],
     [{ floor: NaN }, /^dga: floor: NaN /],
     [{ normalise: "cos" }, /^dga: normalise: "cos" is not known; did you mean "cosine"\?$/],
+    ...["pull", "uniformShare"].flatMap((name) =>
+      [-0.1, 1.1, NaN].map(
+        (bad) => [{ [name]: bad }, new RegExp(`^dga: ${name}: ${bad} does not fit`)] as const,
+      ),
+    ),
+    [{ memory: 1 }, /^dga: memory: 1 does not fit; it must be at least 0 and less than 1$/],
+    [{ memory: -0.1 }, /^dga: memory: -0\.1 /],
+    [{ repetitions: 0 }, /^dga: repetitions: 0 does not fit/],
+    [{ tokens: 0 }, /^dga: tokens: 0 does not fit/],
+    [{ prior: [1, 1] }, /^prior: 2 values for 4 domains$/],
+    [{ prior: [0, 0, 0, 0] }, /^prior: all counts are 0/],
+    [{ prior: { domain0: -1 } }, /^prior: "domain0" has -1/],
+    [{ sizes: { domain0: 1 }, tokens: 9 }, /^sizes: there is no number for domain "domain1"/],
     [{ start: [0.5, 0.5] }, /^start: 2 values for 4 domains$/],
     [{ start: { domain9: 1 } }, /^start: there is no domain "domain9"/],
     [{ etta: 1 }, /^dga: there is no option "etta"; did you mean "eta"\?$/],
   ])("%j is refused", (options, message) => {
-    const error = errorOf(() => rules.dga({ name: "dga", ...options } as DgaOptions).init(names(4)));
+    const error = errorOf(() => rules.dga({ name: "dga", ...options }).init(names(4)));
     expect(error.code).toBe("config");
     expect(error.message).toMatch(message);
   });
