@@ -2,6 +2,8 @@ import type { Cell } from "../cell.ts";
 import type { Experiment, Settings } from "../experiment.ts";
 import { COUNTED, DEFAULT, FORMER, methods, WITHOUT_PRIOR } from "../methods.ts";
 import type { Lookup } from "../results.ts";
+import { drawPanels } from "../../examples/chart.ts";
+import { dotsPanel } from "../figures.ts";
 import { differencesTable, meansTable } from "../tables.ts";
 import { allDomains, cellOf, eightDomains, observe, type Run, seedsOf, targets } from "./common.ts";
 
@@ -103,6 +105,23 @@ export const defaults: Experiment = {
   cells: (settings) => parts.flatMap((part) => runsOf(part, settings)).map(({ cell }) => cell),
   report: (settings, results) => ({
     markdown: parts.map((part) => sectionOf(part, settings, results)).join("\n\n"),
-    figures: [],
+    figures: [
+      {
+        name: "defaults",
+        caption: "Loss on each target at the end, by method: with all tokens, and with few",
+        svg: drawPanels(
+          [parts[0], parts[2]].map((part) =>
+            dotsPanel(
+              observe(runsOf(part, settings), results, ({ loss }) => loss).filter(
+                // It would stretch the axis until nothing else could be told apart.
+                ({ row }) => part !== parts[2] || row !== "importance sampling",
+              ),
+              { rows: part.rows, columns: Object.keys(part.columns) },
+              { title: part.title.split(":")[0], xLabel: "target", yLabel: "loss, nats a token" },
+            ),
+          ),
+        ),
+      },
+    ],
   }),
 };

@@ -26,7 +26,7 @@ const compared: Readonly<Record<string, Compared>> = {
   "DGA (paper)": { method: paperWith({}), most: 64 },
   "DGA (paper), bases": { method: { ...paperWith({}), bases } },
   "DGA (default)": { method: DEFAULT },
-  "DGA (default), bases": { method: { ...DEFAULT, bases } },
+  "DGA (default), bases": { method: { rule: { name: "dga" }, bases } },
 };
 const rows = Object.keys(compared);
 

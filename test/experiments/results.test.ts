@@ -34,7 +34,7 @@ describe("keys", () => {
     const others: Cell[] = [
       { ...cell, seed: 2 },
       { ...cell, steps: 241 },
-      { ...cell, text: { ...cell.text, cap: null } },
+      { ...cell, text: { ...cell.text, cap: 5 } },
       { ...cell, method: { ...cell.method, updateEvery: 3 } },
       { ...cell, before: 1 },
     ];

@@ -46,6 +46,8 @@ const tiny = (cell: Cell): Cell => ({
   text: {
     ...cell.text,
     ...{ vocabulary, domains, cap: null, targetTokens: null },
+    // A target that is a domain of the corpora is none of these.
+    ...(cell.text.target === "masc-fiction" ? { target: targets.technical } : {}),
     ...(cell.text.cut === undefined ? {} : { cut: { ...cell.text.cut, count: 8 } }),
   },
   model: { dim: 8, layers: 1, heads: 2, context: 16 },
