@@ -1,5 +1,7 @@
 /** A cell: one run as plain data, and what came of it. Everything that decides the numbers stands in the cell, except the text, which has a hash of its own. */
 import { createHash } from "node:crypto";
+import { mixerDefaults } from "#dist/dga/mixer.js";
+import { alignmentDefaults } from "#dist/dga/trainer-options.js";
 import type { AlignmentOptions, CombinatorOptions } from "gradmix/dga";
 
 /** How weights are found. */
@@ -100,14 +102,8 @@ function canonical(value: unknown): string {
   return `{${entries.map(([name, entry]) => `${JSON.stringify(name)}:${canonical(entry)}`).join(",")}}`;
 }
 
-/** What the trainer takes where a method says nothing. */
-const usual = {
-  domainExamples: 4,
-  targetExamples: 8,
-  refreshEvery: 10,
-  measureEvery: 2,
-  updateEvery: 10,
-};
+/** What the trainer and the mixer take where a method says nothing. */
+const usual = { ...alignmentDefaults, ...mixerDefaults };
 /** Share of a step of 64-token windows that every window's inner product with the target's gradient takes (`npm run bench -- alignment`). */
 const STEP_SHARE = 0.0625;
 const fixed: readonly string[] = ["uniform", "static", "temperature", "importanceSampling", "odm", "ado"];

@@ -1,4 +1,6 @@
-/** The target's histogram over domains: each window goes to the domain whose bigram model likes it best. */
+/**
+ * The baseline beside the library's `bigramHistogram`: what a user would write first, not calibrated. Each window of the target goes to the domain whose smoothed bigram model likes it best.
+ */
 import type { Windows } from "gradmix/data";
 
 /** Pseudo-counts of the unigram in a bigram, and of all domains' unigram in a domain's. */

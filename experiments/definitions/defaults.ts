@@ -101,7 +101,7 @@ export const defaults: Experiment = {
   name: "defaults",
   title: "The default beside what it has to beat",
   about:
-    'What `gradmix train` does when nothing is said, at equal tokens (240 steps, 245,760 tokens). "Counts" is importance sampling with a histogram that counts which bigram model likes each window best; the other histograms are the library\'s, which the default starts at too. "Before" is the default of version 0.1: cosines of batches of every domain, from uniform weights.',
+    'What `gradmix train` does when nothing is said, at equal tokens (240 steps, 245,760 tokens). "Counts" is importance sampling with a histogram that counts which bigram model likes each window best; the other histograms are the library\'s, which the default starts at too. "Before" is the former default: cosines of batches of every domain, from uniform weights.',
   cells: (settings) => parts.flatMap((part) => runsOf(part, settings)).map(({ cell }) => cell),
   report: (settings, results) => ({
     markdown: parts.map((part) => sectionOf(part, settings, results)).join("\n\n"),

@@ -45,7 +45,7 @@ export const fewTokens: Experiment = {
       group === groups[0] ? result.epochs : null,
     );
     const byTarget = groups.map((group) => losses.filter((o) => o.group === group));
-    const corner = "tokens a domain, at most";
+    const corner = "tokens per domain, at most";
     const places = columns.map((name, x) => ({ name, x }));
     const fewest = (group: string): Run[] =>
       runs.filter((run) => run.group === group && run.column === columns[0]);
@@ -85,16 +85,16 @@ export const fewTokens: Experiment = {
               curvesPanel(
                 fewest(group).filter(({ row }) => drawn.some((name) => name === row)),
                 results,
-                `Target: ${group}, 6,000 tokens a domain`,
+                `Target: ${group}, 6,000 tokens per domain`,
               ),
             ),
           ),
         },
         {
           name: "few-tokens-weights",
-          caption: "Weights of the default with 6,000 tokens a domain and with all, and of the paper's",
+          caption: "Weights of the default with 6,000 tokens per domain and with all, and of the paper's",
           svg: drawPanels([
-            weightsPanel(weightsOf("DGA (default)", "6,000"), results, "Default, 6,000 tokens a domain"),
+            weightsPanel(weightsOf("DGA (default)", "6,000"), results, "Default, 6,000 tokens per domain"),
             weightsPanel(weightsOf("DGA (default)", "all tokens"), results, "Default, all tokens"),
             weightsPanel(weightsOf("DGA (paper)", "all tokens"), results, "Paper, all tokens"),
           ]),

@@ -24,7 +24,7 @@ export function costOf(facts: CostFacts, evaluations: EvaluationPlan): RunCost {
   };
 }
 
-/** `240 steps, 24 updates of the weights; alignment +16 %, evaluation +3 % of training (the target 8 times on 2,048 tokens, the domains once on up to 320 tokens each)` */
+/** `240 steps, 24 updates of the weights; alignment +8 %, evaluation +3 % of training (the target 7 times on 2,048 tokens, the domains once on up to 320 tokens each)` */
 export function formatCost(
   { steps, updates, alignment, evaluation }: RunCost,
   evaluations: EvaluationPlan,

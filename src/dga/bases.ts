@@ -21,7 +21,7 @@ export interface Bases {
   readonly values: Float64Array;
 }
 
-/** One number a domain, in the domains' order, or by name; a domain that is not named has 0. */
+/** One number per domain, in the domains' order, or by name; a domain that is not named has 0. */
 export type Histogram = ArrayLike<number> | Readonly<Record<string, number>> | ReadonlyMap<string, number>;
 
 export interface BasesOptions {

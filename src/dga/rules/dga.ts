@@ -152,13 +152,8 @@ export function dga(options: DgaOptions = { name: "dga" }): Rule {
       return initialState("dga", domains, sampled(alpha, domains), { alpha, ...tracked });
     },
     update(state, signal, change) {
-      const tracked = normalise === "tracked" ? followed(state, signal, memory) : {};
-      const step: Step = {
-        eta,
-        ...(normalise === "tracked"
-          ? trackedDirection(state, signal, tracked as Tracked)
-          : directionOf("dga", state, signal, normalise)),
-      };
+      const { found, tracked } = alignedBy(normalise, state, signal, memory);
+      const step: Step = { eta, ...found };
       const pulled =
         pull === 0
           ? state.memory["alpha"]
@@ -175,13 +170,23 @@ export function dga(options: DgaOptions = { name: "dga" }): Rule {
         memory: listed({ alpha, ...tracked }),
       };
     },
-    memoryFault: (memory) =>
-      liesOnSimplex(memory["alpha"])
-        ? normalise === "tracked"
-          ? trackedFault(trackedOf(memory))
-          : null
-        : "alpha does not lie on the simplex",
+    memoryFault(saved) {
+      if (!liesOnSimplex(saved["alpha"])) return "alpha does not lie on the simplex";
+      return normalise === "tracked" ? trackedFault(trackedOf(saved)) : null;
+    },
   };
+}
+
+/** The direction of the step, and what is tracked from here on; null where nothing is. */
+function alignedBy(
+  normalise: DgaNormalisation,
+  state: RuleState,
+  signal: Signal,
+  memory: number,
+): { readonly found: Omit<Step, "eta">; readonly tracked: Tracked | null } {
+  if (normalise !== "tracked") return { found: directionOf("dga", state, signal, normalise), tracked: null };
+  const tracked = followed(state, signal, memory);
+  return { found: trackedDirection(state, signal, tracked), tracked };
 }
 
 function defaultsOf(
@@ -254,7 +259,7 @@ function trackedDirection(
   state: RuleState,
   { targetExamples = Infinity }: Signal,
   tracked: Tracked,
-): Pick<Step, "direction" | "among" | "errorOf"> {
+): Omit<Step, "eta"> {
   const known = state.domains.map((_, i) => tracked.tokens[i] > 0);
   if (typeof targetExamples !== "number" || !(targetExamples > 0))
     throw new GradmixError(
