@@ -2,7 +2,7 @@
 import type { Backend } from "../backends/backend.ts";
 import { GradmixError } from "../errors.ts";
 import { init } from "../host-node.ts";
-import type { RunChanges } from "./run-events.ts";
+import type { RunChanges } from "../runs/lines.ts";
 import type { RunConfig } from "./train-config.ts";
 import { isObject } from "../json.ts";
 import { version } from "./version.ts";

@@ -12,7 +12,8 @@ import { type EvaluationPlan, evaluationAfter, type HeldOut, type Wanted } from 
 import { createMetrics } from "./metrics.ts";
 import type { CyclePlan } from "./plan.ts";
 import type { Data } from "./read-data.ts";
-import type { Evaluation, NamedWeights, RunHooks, RunResult, StepMetrics } from "./run-events.ts";
+import type { RunHooks, RunResult } from "./run-events.ts";
+import type { Evaluation, NamedWeights, StepMetrics } from "../runs/lines.ts";
 
 /** What a run is made of once it is set up. */
 export interface Parts {
@@ -64,7 +65,7 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
       tell({
         ...line,
         seconds: line.seconds + seconds,
-        ...(evaluation === null ? {} : { evaluation }),
+        ...(evaluation === null ? {} : { evaluation, evaluationSeconds: seconds }),
       });
     else if (evaluation !== null)
       hooks.onStart({

@@ -4,7 +4,7 @@
  */
 import type { Bases } from "../dga/bases.ts";
 import type { Trainer, TrainStep } from "../dga/trainer.ts";
-import type { Evaluation, StepMetrics } from "./run-events.ts";
+import type { Evaluation, StepMetrics } from "../runs/lines.ts";
 
 /** Most names in one part of a line, and most domains that are evaluated. */
 export const MANY = 100;

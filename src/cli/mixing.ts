@@ -8,7 +8,7 @@ import { checkFit, planOf } from "../dga/plan.ts";
 import type { Rule } from "../dga/rule.ts";
 import { createRule, type RuleName, type RuleOptions } from "../dga/rules/index.ts";
 import { GradmixError } from "../errors.ts";
-import { type DgaOptions, paper, repetitionCaps } from "../dga/rules/dga.ts";
+import { type DgaOptions, mostRepetitions, paper, repetitionCaps } from "../dga/rules/dga.ts";
 import type { AlignmentOptions } from "../dga/trainer-options.ts";
 import type { MixingConfig, TrainConfig } from "./train-config.ts";
 import { reason } from "../node/system-errors.ts";
@@ -27,6 +27,8 @@ export interface MixingPlan {
   readonly countsTokens: boolean;
   /** The first domain whose repetitions the rule would limit otherwise in a run of so many tokens than in this one; null where there is none. */
   limitedOtherwise(tokens: number, sizes: Readonly<Record<string, number>>): string | null;
+  /** How often a domain may be repeated over the run, as far as the rule or what is around it limits that; null where it is not limited. */
+  readonly repetitions: number | null;
   /** Options that were given and change nothing, as lines for the user. */
   readonly unused: readonly string[];
   /** The rule takes a histogram of the target over the domains, and none was given: it is to be counted (`histogramOf`). */
@@ -111,6 +113,7 @@ export function planMixing(
       );
       return of.find((_, i) => own?.[i] !== other?.[i]) ?? null;
     },
+    repetitions: repetitionsOf(mixing),
     unused: unusedOptions(mixing).map(
       (option) => `mixing.${option} has no effect: rule ${mixing.rule} does not look at it`,
     ),
@@ -187,6 +190,14 @@ function isTracked({ rule, normalise, ruleOptions }: MixingConfig): boolean {
 /** A run counts the histogram that its rule lacks: of its target, over its domains. Where the weights are those of bases it cannot. */
 function countsHistogram(mixing: MixingConfig, { target }: Pick<TrainConfig["data"], "target">): boolean {
   return lacksHistogram(mixing) && mixing.bases === null && target.length > 0;
+}
+
+/** The least of what the rule and the combinators around it allow. */
+function repetitionsOf(mixing: MixingConfig): number | null {
+  const around = mixing.combinators.flatMap((one) => (one.name === "repetitionCap" ? [one.repetitions] : []));
+  const own = mixing.rule === "dga" ? mostRepetitions(ruleOptionsOf(mixing, [], {}) as DgaOptions) : Infinity;
+  const least = Math.min(own, ...around);
+  return Number.isFinite(least) ? least : null;
 }
 
 /** Options that were given and change nothing with this rule. */

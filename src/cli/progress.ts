@@ -1,6 +1,7 @@
 /** What `gradmix train` prints while it runs: one rewritten line on a terminal, now and then a plain line elsewhere. */
 import { eastAsianWidth } from "get-east-asian-width";
-import type { Evaluation, RunResult, StepMetrics } from "./run-events.ts";
+import type { RunResult } from "./run-events.ts";
+import type { Evaluation, StepMetrics } from "../runs/lines.ts";
 import { MANY } from "./metrics.ts";
 
 /** Where output goes. */

@@ -11,6 +11,7 @@ import {
 } from "../data/index.node.ts";
 import { evaluationWindows, type Windows, windowsOf } from "../data/tokens.ts";
 import { checkSameText, type Content, createWitness, listInputs } from "./inputs.ts";
+import type { RunFacts, TextFacts } from "../runs/facts.ts";
 import type { RunHooks } from "./run-events.ts";
 import type { DataConfig } from "./train-config.ts";
 import { readJson } from "./values.ts";
@@ -51,7 +52,11 @@ export interface Data {
   readonly sizes: Readonly<Record<string, number>>;
   /** What a resumed run must find again. */
   readonly contents: readonly Content[];
+  readonly facts: DataFacts;
 }
+
+/** What run.json tells of the text. */
+export type DataFacts = Pick<RunFacts, "domains" | "target" | "targets">;
 
 /** Throws `data`, naming domain, file or line; `checkpoint` when the text is not what the run began with. */
 export async function readData(plan: DataPlan, known: Known, hooks: DataHooks): Promise<Data> {
@@ -75,6 +80,7 @@ export async function readData(plan: DataPlan, known: Known, hooks: DataHooks): 
 
   const witness = createWitness();
   const tokens = new Map<string, number>();
+  const heldOut = new Map<string, Pick<TextFacts, "heldOutTokens" | "heldOutBytes">>();
   const read = async (what: string, label: string, list: readonly string[]): Promise<Corpus> => {
     const corpus = await buildCorpus(what, witness.watch(label, list, documents), tokenizer, {
       heldOut: plan.heldOut,
@@ -82,6 +88,10 @@ export async function readData(plan: DataPlan, known: Known, hooks: DataHooks): 
     });
     if (corpus.note !== null) hooks.onEvent(corpus.note);
     tokens.set(label, corpus.train.tokens.length);
+    heldOut.set(label, {
+      heldOutTokens: corpus.heldOut?.tokens.length ?? 0,
+      heldOutBytes: corpus.heldOutBytes,
+    });
     return corpus;
   };
   const split = (corpus: Corpus): Split => ({
@@ -104,7 +114,35 @@ export async function readData(plan: DataPlan, known: Known, hooks: DataHooks): 
   const counts = domains.map(({ train }) => train.stream.tokens.length);
   hooks.onEvent(`training tokens: ${tokensLine(names, counts, contents)}`);
   const sizes = Object.fromEntries(names.map((name, i) => [name, counts[i]]));
-  return { tokenizer, domains, target, targets, sizes, contents };
+  const facts = dataFacts(names, [...files.targets.keys()], (label) => {
+    const content = contents.find((other) => other.label === label);
+    const own = heldOut.get(label);
+    if (content === undefined || own === undefined) return null;
+    const { label: _label, ...read } = content;
+    return { ...read, ...own };
+  });
+  return { tokenizer, domains, target, targets, sizes, contents, facts };
+}
+
+/** `factsOf` is by label. */
+function dataFacts(
+  domains: readonly string[],
+  targets: readonly string[],
+  factsOf: (label: string) => TextFacts | null,
+): DataFacts {
+  const all = (names: readonly string[], kind: string): ReadonlyMap<string, TextFacts> =>
+    new Map(
+      names.flatMap((name) => {
+        const facts = factsOf(`${kind} "${name}"`);
+        return facts === null ? [] : [[name, facts] as const];
+      }),
+    );
+  const further = all(targets, "target");
+  return {
+    domains: all(domains, "domain"),
+    target: factsOf("target") ?? further.values().next().value ?? null,
+    targets: further,
+  };
 }
 
 /** The same items, with a turn for the event loop now and then; ends with the reason of `signal` once that is aborted. */

@@ -2,7 +2,8 @@
  * The folder of one run:
  *
  *     config.json                    the resolved configuration
- *     metrics.jsonl                  a line a step, and one before the first
+ *     run.json                       what the run found and used (runs/facts.ts)
+ *     metrics.jsonl                  a line per step, and one before the first
  *     weights.json                   the domain weights, final and averaged
  *     model/                         the trained model
  *     checkpoints/step-00000100.safetensors   the last two
@@ -13,7 +14,8 @@
 import * as nodeFs from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import type { Checkpoint } from "../dga/checkpoint.ts";
-import type { ResumeLine, RunStore, StartLine, StepMetrics } from "./run-events.ts";
+import type { RunStore } from "./run-events.ts";
+import type { ResumeLine, StartLine, StepMetrics } from "../runs/lines.ts";
 import type { TrainConfig } from "./train-config.ts";
 import { errorCode, GradmixError } from "../errors.ts";
 import {
@@ -33,7 +35,15 @@ import { membersOf, wrong } from "./values.ts";
 const keptCheckpoints = 2;
 
 /** What marks a folder as holding a run. */
-const traces = ["config.json", "metrics.jsonl", "weights.json", "histogram.json", "checkpoints", "model"];
+const traces = [
+  "config.json",
+  "run.json",
+  "metrics.jsonl",
+  "weights.json",
+  "histogram.json",
+  "checkpoints",
+  "model",
+];
 
 /**
  * Of the names in a folder, those that a run wrote there. A folder is a run's when it has all that a run makes before its first step; `own` says that it is

@@ -12,8 +12,9 @@ import { shutdown } from "../init.ts";
 import { formatJson } from "../json.ts";
 import { createGPT, type GPT, parameterCount } from "../nn/gpt.ts";
 import { adamw } from "../nn/optimizer.ts";
+import type { RunFacts } from "../runs/facts.ts";
 import { costOf, formatCost, type RunCost } from "./cost.ts";
-import { engineChanges, savedEngine, startBackend } from "./engine.ts";
+import { type Engine, engineChanges, savedEngine, startBackend } from "./engine.ts";
 import { type EvaluationPlan, type HeldOut, heldOutOf, planEvaluations } from "./evaluations.ts";
 import { histogramLine, histogramOf, savedHistogram } from "./histogram.ts";
 import { trainLoop } from "./loop.ts";
@@ -21,7 +22,8 @@ import type { MixingPlan } from "./mixing.ts";
 import { planRun, type RunPlan } from "./plan.ts";
 import { type Data, readData } from "./read-data.ts";
 import { readReference, type Reference, referenceModel } from "./reference.ts";
-import type { RunChanges, RunHooks, RunResult } from "./run-events.ts";
+import type { RunHooks, RunResult } from "./run-events.ts";
+import type { RunChanges } from "../runs/lines.ts";
 import { checkStart, modelOf, readStart, savedModel, type Start } from "./start.ts";
 import type { TrainConfig } from "./train-config.ts";
 import { checkRepetitions, planTraining, stepChanges } from "./training.ts";
@@ -65,6 +67,7 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
       hooks.onEvent(`going on from step ${found.step}`);
     }
     hooks.store.begin();
+    hooks.store.saveFile("run.json", `${formatJson(factsOf(plan, data, backend, engine, model, cost), 2)}\n`);
     if (histogram !== null) hooks.store.saveFile("histogram.json", `${formatJson(histogram, 2)}\n`);
     if (found !== null) tellChanges(found.step, { ...changes, ...engineChanges(then, engine) }, hooks);
     return await trainLoop(plan.cycle, hooks, {
@@ -178,6 +181,38 @@ function tellSetUp(plan: RunPlan, backend: Backend, model: GPT, start: Start | n
     `${backend.name} backend, ${runners}${simd}; ${plan.model.preset} model of ${parameterCount(model.config).toLocaleString("en")} parameters; rule ${plan.mixing.ruleName}`,
   );
   if (start !== null) hooks.onEvent(`beginning with the parameters of ${start.path}`);
+}
+
+/** run.json. */
+function factsOf(
+  plan: RunPlan,
+  data: Data,
+  { capabilities }: Backend,
+  engine: Engine,
+  model: GPT,
+  { alignment, evaluation }: RunCost,
+): RunFacts {
+  const { mixing, training } = plan;
+  return {
+    version: 1,
+    gradmix: engine.version,
+    node: process.version,
+    backend: engine.backend,
+    simd: engine.simd,
+    precision: engine.precision,
+    threads: capabilities.threads,
+    rule: mixing.ruleName,
+    seed: training.seed,
+    steps: training.steps,
+    batch: training.batch,
+    context: plan.data.context,
+    parameters: parameterCount(model.config),
+    vocabSize: model.config.vocabSize,
+    repetitions: mixing.repetitions,
+    cost: { alignment, evaluation },
+    ...data.facts,
+    bases: mixing.bases?.names ?? null,
+  };
 }
 
 /** One line for the user and one for metrics.jsonl. */

@@ -3,7 +3,7 @@ import type { LossScaleOptions } from "../dga/loss-scale.ts";
 import { GradmixError } from "../errors.ts";
 import type { AdamWOptions } from "../nn/optimizer.ts";
 import { createSchedule, type Schedule } from "../nn/schedules.ts";
-import type { RunChanges } from "./run-events.ts";
+import type { RunChanges } from "../runs/lines.ts";
 import { type ScheduleName, totalSteps, type TrainConfig } from "./train-config.ts";
 
 export interface TrainingPlan {

@@ -14,8 +14,9 @@ export interface Corpus {
   readonly heldOut: TokenStream | null;
   readonly documents: number;
   readonly heldOutDocuments: number;
-  /** UTF-8 bytes of the text. */
+  /** UTF-8 bytes of the text, and of the part that is held out. */
   readonly bytes: number;
+  readonly heldOutBytes: number;
   /** Something the user should know about the split, or null. */
   readonly note: string | null;
 }
@@ -58,18 +59,21 @@ export async function buildCorpus(
   const [train, heldOut, first] = [writer(), writer(), writer()];
   let count = 0;
   let heldOutDocuments = 0;
-  let bytes = 0;
+  let [bytes, heldOutBytes, firstBytes] = [0, 0, 0];
   for await (const { text, source } of documents) {
     // The first document waits until it is known whether the others leave a side empty.
     const isHeldOut = count > 0 && chosen(count);
     if (isHeldOut) heldOutDocuments++;
     const to = count === 0 ? first : isHeldOut ? heldOut : train;
     encodeTo(to, text, source, tokenizer);
-    bytes += utf8Length(text);
+    const length = utf8Length(text);
+    bytes += length;
+    if (count === 0) firstBytes = length;
+    if (isHeldOut) heldOutBytes += length;
     count++;
   }
   if (count === 0) throw new GradmixError("data", `"${name}": it is empty; give text to learn from`);
-  if (count === 1) return single(name, first.finish(), share, bytes);
+  if (count === 1) return single(name, first.finish(), share, bytes, tokenizer);
 
   // With the other documents decided, the first goes where its number says unless a side would stay empty.
   const firstHeldOut = share > 0 && (heldOutDocuments === 0 || (heldOutDocuments < count - 1 && chosen(0)));
@@ -81,6 +85,7 @@ export async function buildCorpus(
     documents: count,
     heldOutDocuments: heldOutDocuments + (firstHeldOut ? 1 : 0),
     bytes,
+    heldOutBytes: heldOutBytes + (firstHeldOut ? firstBytes : 0),
     note: null,
   };
 }
@@ -101,16 +106,23 @@ function encodeTo(
   writer.end();
 }
 
-function single(name: string, whole: TokenStream, share: number, bytes: number): Corpus {
-  const common = { name, documents: 1, bytes };
-  if (share === 0) return { ...common, train: whole, heldOut: null, heldOutDocuments: 0, note: null };
+function single(
+  name: string,
+  whole: TokenStream,
+  share: number,
+  bytes: number,
+  tokenizer: Tokenizer,
+): Corpus {
+  const common = { name, documents: 1, bytes, heldOutDocuments: 0 };
+  if (share === 0) return { ...common, train: whole, heldOut: null, heldOutBytes: 0, note: null };
   const { length } = whole.tokens;
   const [train, heldOut] = splitStream(whole, length - timesShare(length, share, "nearest"));
   return {
     ...common,
     train,
     heldOut,
-    heldOutDocuments: 0,
+    // Without the end-of-text token, which is no text. A character that the cut divides counts as U+FFFD.
+    heldOutBytes: utf8Length(tokenizer.decode(heldOut.tokens.subarray(0, -1))),
     note: `"${name}" is a single document: its last ${Math.round(share * 100)} % of tokens are held out`,
   };
 }

@@ -3,7 +3,7 @@ import { createBases, type TrainStep, uniformWeights } from "gradmix/dga";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { createMetrics, evaluated, MANY } from "#dist/cli/metrics.js";
-import type { StepMetrics } from "#dist/cli/run-events.js";
+import type { StepMetrics } from "#dist/runs/lines.js";
 import { formatJson } from "#dist/json.js";
 
 const named = (letter: string, n: number): string[] => Array.from({ length: n }, (_, i) => `${letter}${i}`);

@@ -15,6 +15,7 @@ import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import { timeless } from "./timeless.ts";
 
 const command = resolve(import.meta.dirname, "../../dist/cli/main.js");
 const preload = pathToFileURL(join(import.meta.dirname, "preload.mjs")).href;
@@ -124,7 +125,7 @@ function outcome(run: string): unknown {
     .trimEnd()
     .split("\n");
   return {
-    metrics: lines.map((line) => ({ ...(JSON.parse(line) as object), seconds: 0 })),
+    metrics: lines.map((line) => timeless(JSON.parse(line) as object)),
     files: [file("weights.json"), file("model/model.safetensors")],
   };
 }

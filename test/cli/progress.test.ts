@@ -8,7 +8,7 @@ import {
   formatWeights,
   startProgress,
 } from "#dist/cli/progress.js";
-import type { StepMetrics } from "#dist/cli/run-events.js";
+import type { StepMetrics } from "#dist/runs/lines.js";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 

@@ -12,7 +12,7 @@ import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
 import { writeFileAtomic, type WriteFs } from "#dist/node/files.js";
 import { checkFree, findRun, listCheckpoints, openRunFolder, truncateMetrics } from "#dist/cli/run-folder.js";
 import type { Checkpoint, CheckpointArray } from "#dist/dga/checkpoint.js";
-import type { StartLine, StepMetrics } from "#dist/cli/run-events.js";
+import type { StartLine, StepMetrics } from "#dist/runs/lines.js";
 import type { TrainConfig } from "#dist/cli/train-config.js";
 import { formatJson } from "#dist/json.js";
 import fc from "fast-check";

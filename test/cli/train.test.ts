@@ -18,6 +18,8 @@ import { init, shutdown, tensor } from "gradmix";
 import { fromHuggingFace } from "gradmix/nn";
 import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { expectNear } from "../near.ts";
+import { readRunRecord } from "#dist/runs/record.js";
+import { timeless } from "./timeless.ts";
 
 const command = resolve(import.meta.dirname, "../../dist/cli/main.js");
 let folder = "";
@@ -115,9 +117,9 @@ function metrics(run: string): Line[] {
     .trimEnd()
     .split("\n");
   return lines.map((line) => {
-    const { seconds, ...rest } = JSON.parse(line) as Line;
-    expect(seconds).toBeGreaterThan(0);
-    return rest;
+    const whole = JSON.parse(line) as Line;
+    expect(whole.seconds).toBeGreaterThan(0);
+    return timeless(whole);
   });
 }
 
@@ -196,6 +198,36 @@ test("where nothing is said of it, evaluation takes a share: before the first st
   const last = lines.at(-1)?.evaluation;
   expect(last?.target).toBeLessThan(4);
   expect(Object.keys(last?.domains ?? {})).toEqual(["prose", "code"]);
+
+  // What a run writes can be read back.
+  const record = readRunRecord(join(folder, "run"));
+  expect(record.start?.evaluation.target).toBe(start.evaluation?.target);
+  expect(record.steps.map(({ step }) => step)).toEqual(lines.map(({ step }) => step));
+  expect(Object.fromEntries(record.weights?.final ?? [])).toEqual(
+    (weights("run") as { final: object }).final,
+  );
+  const { domains, target, ...facts } = record.facts;
+  expect(facts).toMatchObject({
+    rule: "dga",
+    steps: 120,
+    batch: 4,
+    context: 32,
+    vocabSize: 257,
+    repetitions: 8,
+  });
+  expect([...domains.keys()]).toEqual(["prose", "code"]);
+  // Bytes are tokens here, and each document has an end-of-text token.
+  const held = [...domains.values(), ...(target === null ? [] : [target])];
+  expect(held.length).toBe(3);
+  for (const { heldOutTokens, heldOutBytes, documents } of held) {
+    expect(heldOutTokens - heldOutBytes).toBeGreaterThan(0);
+    expect(heldOutTokens - heldOutBytes).toBeLessThan(documents / 2);
+  }
+  const evaluated = record.steps.filter(({ evaluation }) => evaluation !== undefined);
+  for (const { seconds, evaluationSeconds } of evaluated) {
+    expect(evaluationSeconds).toBeGreaterThan(0);
+    expect(evaluationSeconds).toBeLessThan(seconds);
+  }
 });
 
 test.each([

@@ -207,10 +207,16 @@ function priorOf({ prior, uniformShare, start }: DgaOptions, domains: readonly s
   return mixUniform(counts, uniformShare ?? dgaDefaults.uniformShare);
 }
 
+/** How many times a run may go through a domain, in expectation; Infinity for no limit. */
+export function mostRepetitions(options: DgaOptions): number {
+  const { normalise = dgaDefaults.normalise } = options;
+  return withDefaults(defaultsOf(normalise, options), options).repetitions;
+}
+
 /** What each weight may be at most for the run to stay within `repetitions` of its domain; null where none is limited, or it is not known how many tokens that is. */
 export function repetitionCaps(options: DgaOptions, domains: readonly string[]): readonly number[] | null {
-  const { normalise = dgaDefaults.normalise, sizes, tokens } = options;
-  const { repetitions } = withDefaults(defaultsOf(normalise, options), options);
+  const { sizes, tokens } = options;
+  const repetitions = mostRepetitions(options);
   if (sizes === undefined || tokens === undefined || repetitions === Infinity) return null;
   return sizesOf(sizes, domains).map((size) => Math.min(1, repetitions * (size / tokens)));
 }
