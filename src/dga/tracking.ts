@@ -23,7 +23,7 @@ export interface Tracked {
 export interface Observed {
   /** NaN for domains that were not measured. */
   readonly alignments: ArrayLike<number>;
-  /** Their standard errors; null where they are not known, or nothing was measured. */
+  /** Their standard errors; null where they are not known, or nothing was measured. Where all are null, what was known before tells them. */
   readonly errors: readonly (number | null)[];
   /** Counted tokens; 0 for domains that were not measured. */
   readonly tokens: ArrayLike<number>;
@@ -80,7 +80,21 @@ export function track(before: Tracked, { alignments, errors, tokens }: Observed,
     variances[i] = variances[i] * kept ** 2 + added ** 2 / n;
     counted[i] = total;
   }
-  return { means, tokens: counted, variances, noise: pooledNoise(before.noise, errors, tokens, memory) };
+  const told = errors.some((error, i) => error !== null && tokens[i] > 0);
+  const seen = told ? errors : innovationErrors(before, { alignments, errors, tokens });
+  return { means, tokens: counted, variances, noise: pooledNoise(before.noise, seen, tokens, memory) };
+}
+
+/**
+ * Standard errors for an update that tells none, as where one example stands for each domain: how far an alignment is from what was known of its domain. The square of that
+ * difference is expected to be σ²·(1/n + v), with v of the mean so far (`variances`); a drift of the domain counts as noise. null for domains that were not known.
+ */
+function innovationErrors(before: Tracked, { alignments, tokens }: Observed): (number | null)[] {
+  return Array.from(before.means, (mean, i) => {
+    const n = tokens[i];
+    if (!(n > 0 && before.tokens[i] > 0)) return null;
+    return Math.abs(alignments[i] - mean) / Math.sqrt(1 + n * before.variances[i]);
+  });
 }
 
 /** σ² as the mean of (error²·tokens), weighted by tokens. Square roots are added by `hypot`, so that no square overflows. */
@@ -151,9 +165,10 @@ export function spreadOf({ means, tokens, variances, noise }: Tracked): Spread {
 
 /**
  * How many spreads each domain is above the mean, shrunk by its error: (xᵢ − mean)·τ/(τ² + sᵢ²), which is the posterior mean of a normal xᵢ over τ. NaN where nothing is
- * known; 0 for all where τ is 0.
+ * known; 0 for all where τ is 0, and where nothing has told of the errors yet: then noise cannot be told from a spread.
  */
 export function standardised(tracked: Tracked): Float64Array {
+  if (tracked.noise[1] === 0) return tracked.tokens.map((n) => (n > 0 ? 0 : NaN));
   const { mean, spread, errors } = spreadOf(tracked);
   return tracked.means.map((value, i) => {
     if (!(tracked.tokens[i] > 0)) return NaN;

@@ -14,7 +14,7 @@ export interface Naive {
   readonly means: readonly (number | null)[];
   readonly tokens: readonly number[];
   readonly variances: readonly number[];
-  /** σ, or null where no error was ever known; and the tokens behind it. */
+  /** σ, or null where nothing ever told of errors; and the tokens behind it. */
   readonly sigma: number | null;
   readonly behind: number;
   readonly mean: number;
@@ -78,19 +78,26 @@ export function naive(history: readonly Measured[], memory: number): Naive {
           );
     const d = new Array<number>(k).fill(NaN);
     known.forEach(
-      (one, j) => (d[one.i] = tau === 0 ? 0 : ((one.mean - mean) * tau) / (tau ** 2 + squares[j])),
+      (one, j) =>
+        (d[one.i] = tau === 0 || sigma === null ? 0 : ((one.mean - mean) * tau) / (tau ** 2 + squares[j])),
     );
     return { means, tokens, variances, sigma, behind, mean, tau, d };
   };
   history.forEach(({ alignments, errors, tokens }, t) => {
     const before = knownAfter(t - 1);
     const { sigma, tau, mean } = before;
+    const told = errors.some((error, i) => error !== null && tokens[i] > 0);
+    // How far it is from what was known, in units of what one token with the error 1 would be expected to be.
+    const innovation = (i: number, n: number): number | null => {
+      const known = before.means[i];
+      return known === null ? null : Math.sqrt((alignments[i] - known) ** 2 / (1 + n * before.variances[i]));
+    };
     const clips = before.means.some((one) => one !== null) && sigma !== null && (sigma > 0 || tau > 0);
     tokens.forEach((n, i) => {
       if (n === 0) return;
       const limit = clips ? 4 * Math.sqrt(sigma ** 2 / n + tau ** 2) : Infinity;
       values.push({ i, t, n, value: Math.min(mean + limit, Math.max(mean - limit, alignments[i])) });
-      const error = errors[i];
+      const error = told ? errors[i] : innovation(i, n);
       if (error === null) return;
       const most = sigma === null || sigma === 0 ? Infinity : 3 * sigma;
       noises.push({ t, n, sigma: Math.min(most, error * Math.sqrt(n)) });
