@@ -1,0 +1,55 @@
+/** What a run found and used beside its configuration: the file run.json, as plain data. In the file Maps are objects. */
+
+/** Text as it was read: of a domain, or of a target. */
+export interface TextFacts {
+  readonly files: number;
+  readonly documents: number;
+  /** Tokens that are trained on, an end-of-text token per document included. */
+  readonly tokens: number;
+  /** Tokens that are held out for evaluation. */
+  readonly heldOutTokens: number;
+  /** UTF-8 bytes of the text that is held out: a loss of L nats per token is L · heldOutTokens / (heldOutBytes · ln 2) bits per byte. */
+  readonly heldOutBytes: number;
+  /** SHA-256 of the text, file by file. */
+  readonly sha256: string;
+}
+
+export interface RunFacts {
+  /** Of this layout. */
+  readonly version: 1;
+  /** Versions of gradmix and of Node.js. */
+  readonly gradmix: string;
+  readonly node: string;
+  readonly backend: string;
+  /** SIMD level of the cpu backend, name of a GPU. */
+  readonly simd: string;
+  readonly precision: string;
+  readonly threads: number;
+  readonly rule: string;
+  readonly seed: number;
+  /** Planned. */
+  readonly steps: number;
+  /** Windows per step. */
+  readonly batch: number;
+  /** Tokens per window. */
+  readonly context: number;
+  readonly parameters: number;
+  readonly vocabSize: number;
+  /** How often a domain may be repeated over the run, as far as the rule limits it; null where it does not. */
+  readonly repetitions: number | null;
+  /** Counted before the run, as shares of the training's computation. */
+  readonly cost: { readonly alignment: number; readonly evaluation: number };
+  /** In the order of the weights. */
+  readonly domains: ReadonlyMap<string, TextFacts>;
+  /** null where the run has no target. */
+  readonly target: TextFacts | null;
+  /** Further targets by name; empty for most rules. */
+  readonly targets: ReadonlyMap<string, TextFacts>;
+  /** Names of the bases whose weights the rule moves; null where it moves those of the domains. */
+  readonly bases: readonly string[] | null;
+}
+
+/** Bits per byte of held-out text at a mean loss in nats per token; null where nothing is held out. */
+export function bitsPerByte({ heldOutTokens, heldOutBytes }: TextFacts, loss: number): number | null {
+  return heldOutBytes === 0 ? null : (loss * heldOutTokens) / (heldOutBytes * Math.LN2);
+}

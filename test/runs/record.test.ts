@@ -1,0 +1,224 @@
+/** Reading a run's folder back: what was written comes back, a line that is still being written waits, and what no run writes is refused by its place. */
+import { appendFileSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import fc from "fast-check";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { formatJson } from "#dist/json.js";
+import { bitsPerByte, type RunFacts, type TextFacts } from "#dist/runs/facts.js";
+import type { MetricsLine, StepMetrics } from "#dist/runs/lines.js";
+import { METRICS_START, readRunHead, readRunRecord, readWeights, scanMetrics } from "#dist/runs/record.js";
+import { codeOf, errorOf } from "../errors.ts";
+import { expectNear } from "../near.ts";
+
+let folder = "";
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "gradmix-record-"));
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+const put = (name: string, value: unknown): void => writeFileSync(join(folder, name), formatJson(value));
+const putLines = (lines: readonly MetricsLine[]): void =>
+  writeFileSync(join(folder, "metrics.jsonl"), lines.map((line) => `${formatJson(line)}\n`).join(""));
+
+/** Names that objects and JSON.parse treat in a way of their own are among them; numbers only in one place, where order is checked. */
+const name = fc.oneof(
+  fc.constantFrom("constructor", "toString", "é", "日本", 'a"b', ""),
+  fc.string({ maxLength: 5 }).map((text) => `n${text.normalize()}`),
+);
+const finite = fc.double({ noNaN: true, noDefaultInfinity: true }).map((x) => x + 0);
+const mapOf = <T>(value: fc.Arbitrary<T>): fc.Arbitrary<ReadonlyMap<string, T>> =>
+  fc.uniqueArray(fc.tuple(name, value), { selector: ([key]) => key, maxLength: 4 }).map((all) => new Map(all));
+const orNull = <T>(value: fc.Arbitrary<T>): fc.Arbitrary<T | null> => fc.option(value, { nil: null });
+const evaluation = fc.record({ target: orNull(finite), domains: mapOf(finite) });
+const step: fc.Arbitrary<StepMetrics> = fc
+  .record(
+    {
+      step: fc.nat(),
+      tokens: fc.nat(),
+      loss: finite,
+      gradNorm: orNull(finite),
+      lr: finite,
+      seconds: finite,
+      weights: mapOf(finite),
+      domains: mapOf(
+        fc.record(
+          { weight: finite, loss: orNull(finite), tokens: fc.nat(), epochs: finite },
+          { requiredKeys: ["loss", "tokens", "epochs"] },
+        ),
+      ),
+      lossScale: finite,
+      skipped: fc.constant(true as const),
+      alignments: mapOf(
+        fc.record(
+          { value: finite, standardError: orNull(finite), norm: orNull(finite), effectiveSize: finite },
+          { requiredKeys: ["value", "standardError", "norm"] },
+        ),
+      ),
+      evaluation,
+      evaluationSeconds: finite,
+    },
+    { requiredKeys: ["step", "tokens", "loss", "gradNorm", "lr", "seconds", "weights", "domains"] },
+  )
+  .map((line) => line as StepMetrics);
+const line: fc.Arbitrary<MetricsLine> = fc.oneof(
+  step,
+  fc.record({
+    step: fc.constant(0 as const),
+    event: fc.constant("start" as const),
+    seconds: finite,
+    evaluation,
+    cost: fc.record({ alignment: finite, evaluation: finite }),
+  }),
+  fc.record({
+    step: fc.nat(),
+    event: fc.constant("resumed" as const),
+    changes: mapOf(fc.oneof(fc.record({ from: finite, to: finite }), fc.record({ from: name, to: name }))).map(
+      (changes) => Object.fromEntries(changes),
+    ),
+  }),
+);
+
+const text: TextFacts = {
+  files: 1,
+  documents: 10,
+  tokens: 900,
+  heldOutTokens: 100,
+  heldOutBytes: 300,
+  sha256: "00",
+};
+const facts: RunFacts = {
+  version: 1,
+  gradmix: "0.1.0",
+  node: "v20.0.0",
+  backend: "cpu",
+  simd: "relaxed",
+  precision: "f32",
+  threads: 2,
+  rule: "dga",
+  seed: 1,
+  steps: 10,
+  batch: 2,
+  context: 8,
+  parameters: 1000,
+  vocabSize: 256,
+  repetitions: null,
+  cost: { alignment: 0.1, evaluation: 0.02 },
+  // JSON.parse would put these the other way round.
+  domains: new Map([
+    ["10", text],
+    ["2", { ...text, tokens: 5 }],
+  ]),
+  target: text,
+  targets: new Map(),
+  bases: null,
+};
+
+test("lines come back as they were written, all at once and piece by piece", () => {
+  fc.assert(
+    fc.property(fc.array(line, { maxLength: 6 }), fc.nat(), (lines, cut) => {
+      putLines(lines);
+      const all: MetricsLine[] = [];
+      scanMetrics(folder, (found) => all.push(found));
+      expect(all).toEqual(lines);
+
+      // A reader that looks while the file grows, by any amount.
+      const bytes = Buffer.from(lines.map((one) => `${formatJson(one)}\n`).join(""));
+      const at = cut % (bytes.length + 1);
+      const path = join(folder, "metrics.jsonl");
+      writeFileSync(path, bytes.subarray(0, at));
+      const pieces: MetricsLine[] = [];
+      const position = scanMetrics(folder, (found) => pieces.push(found));
+      expect(pieces).toEqual(lines.slice(0, pieces.length));
+      appendFileSync(path, bytes.subarray(at));
+      const end = scanMetrics(folder, (found) => pieces.push(found), position);
+      expect(pieces).toEqual(lines);
+      expect(end).toEqual({ bytes: bytes.length, lines: lines.length });
+    }),
+    { numRuns: 60 },
+  );
+});
+
+test("a line may be longer than what is read at once", () => {
+  const long = new Map(Array.from({ length: 60_000 }, (_, i) => [`domain-${i}-${"x".repeat(20)}`, i / 7]));
+  const lines: MetricsLine[] = [1, 2].map((at) => ({
+    ...{ step: at, tokens: 1, loss: 1, gradNorm: 1, lr: 1, seconds: 1 },
+    ...{ weights: long, domains: new Map() },
+  }));
+  putLines(lines);
+  const found: MetricsLine[] = [];
+  scanMetrics(folder, (one) => found.push(one));
+  expect(found).toEqual(lines);
+});
+
+describe("a whole folder", () => {
+  test("comes back, domains in their order", () => {
+    put("config.json", { run: { out: "x" } });
+    put("run.json", facts);
+    const weights = new Map([
+      ["10", 0.25],
+      ["2", 0.75],
+    ]);
+    put("weights.json", { final: weights, averaged: weights });
+    const lines: MetricsLine[] = [
+      {
+        ...{ step: 0, event: "start", seconds: 1, cost: facts.cost },
+        evaluation: { target: 2, domains: new Map() },
+      },
+      { step: 0, event: "resumed", changes: { steps: { from: 5, to: 10 } } },
+      {
+        ...{ step: 1, tokens: 16, loss: 2, gradNorm: null, lr: 1, seconds: 1 },
+        ...{ weights, domains: new Map() },
+      },
+    ];
+    putLines(lines);
+    const record = readRunRecord(`${folder}/`);
+    expect(record.facts).toEqual(facts);
+    expect([...record.facts.domains.keys()]).toEqual(["10", "2"]);
+    expect([...(record.weights?.final.keys() ?? [])]).toEqual(["10", "2"]);
+    expect([record.start, record.resumes, record.steps]).toEqual([lines[0], [lines[1]], [lines[2]]]);
+    expect(record.name).toBe(folder.split("/").at(-1));
+    expect(record.config).toEqual(new Map([["run", new Map([["out", "x"]])]]));
+  });
+
+  test("without what a run writes is refused", () => {
+    const empty = mkdtempSync(join(folder, "empty-"));
+    expect(codeOf(() => readRunHead(empty))).toMatch(/^data: .*: holds no run \(there is no .*config\.json\)/);
+    expect(readWeights(empty)).toBeNull();
+    expect(scanMetrics(empty, () => {})).toBe(METRICS_START);
+    writeFileSync(join(empty, "config.json"), "{}");
+    expect(codeOf(() => readRunHead(empty))).toMatch(/^data: .*: has no run\.json/);
+    writeFileSync(join(empty, "run.json"), formatJson({ ...facts, version: 2 }));
+    expect(codeOf(() => readRunHead(empty))).toContain("written by another version");
+  });
+
+  test("every part of run.json that is missing or of another kind is refused by its name", () => {
+    put("config.json", {});
+    for (const key of Object.keys(facts) as (keyof RunFacts)[]) {
+      put("run.json", { ...facts, [key]: [["no"]] });
+      const error = errorOf(() => readRunHead(folder));
+      expect([error.code, error.message]).toEqual(["data", expect.stringContaining(`run.json.${key}`)]);
+    }
+    put("run.json", { ...facts, domains: new Map([["code", { ...text, tokens: "many" }]]) });
+    expect(codeOf(() => readRunHead(folder))).toContain(
+      'run.json.domains.code.tokens is "many"; it must be a finite number',
+    );
+  });
+
+  test.each([
+    ["no JSON", "{", "line 1: is not JSON"],
+    ["no object", "[]", "line 1"],
+    ["no step", "{}", "line 1.step is missing; it must be a finite number"],
+    ["an event of its own", '{"step":1,"event":"paused"}', 'line 1.event is "paused"'],
+    ["a step without weights", '{"step":1,"tokens":1,"loss":1,"gradNorm":1,"lr":1,"seconds":1}', "line 1.weights"],
+  ])("a line that is %s is refused", (_, source, message) => {
+    writeFileSync(join(folder, "metrics.jsonl"), `${source}\n`);
+    expect(codeOf(() => scanMetrics(folder, () => {}))).toContain(message);
+  });
+});
+
+test("bits per byte", () => {
+  // 100 tokens of ln 2 nats are 100 bits, on 300 bytes.
+  expectNear(bitsPerByte(text, Math.LN2) ?? NaN, 1 / 3, 1e-15);
+  expect(bitsPerByte({ ...text, heldOutTokens: 0, heldOutBytes: 0 }, 1)).toBeNull();
+});
