@@ -270,7 +270,7 @@ function chooseCandidates(
   );
   const chosen: number[] = [];
   const taken = new Uint8Array(m);
-  let distances = new Float64Array(m).fill(Infinity);
+  let distances: Float64Array = new Float64Array(m).fill(Infinity);
   while (chosen.length < k) {
     signal?.throwIfAborted();
     const first = chosen.length === 0;

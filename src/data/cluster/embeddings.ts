@@ -1,0 +1,248 @@
+/**
+ * Embeddings of texts without any model: hashed TF-IDF, a sparse random projection, and the leading directions of what is left (latent semantic analysis; Deerwester et al.
+ * 1990, by subspace iteration as in Halko et al. 2011), to unit length. A sample of the texts fits them; then any text can be embedded.
+ */
+import { matmul } from "../../autograd/ops/matmul.ts";
+import { linear } from "../../autograd/ops/linear.ts";
+import { transpose } from "../../autograd/ops/shape.ts";
+import { add } from "../../autograd/ops/arithmetic.ts";
+import { GradmixError } from "../../errors.ts";
+import { checkOptions, integerIn, unchecked } from "../../options.ts";
+import { key, threefry2x32 } from "../../tensor/rng.ts";
+import { scope, type Tensor, tensor } from "../../tensor/tensor.ts";
+import type { Points } from "./kmeans.ts";
+
+export interface EmbedderOptions {
+  /** Numbers per text, at most 1,024. Default 128. */
+  readonly dim?: number;
+  /** Default 1. */
+  readonly seed?: number;
+  readonly signal?: AbortSignal;
+}
+
+/** Plain JSON but for the array: what embeds texts. */
+export interface Embedder {
+  readonly dim: number;
+  readonly seed: number;
+  /** Of each hashed word [FEATURES]: how telling it is, ln((1 + n)/(1 + n_w)) + 1 with n_w of n texts that have it. */
+  readonly idf: Float32Array;
+  /** The leading directions [dim, PROJECTED]. */
+  readonly directions: Float32Array;
+}
+
+export const embedderDefaults = { dim: 128, seed: 1 };
+
+/** Words are told apart by 18 bits of their hash, as in Weinberger et al. 2009. */
+export const FEATURES: number = 1 << 18;
+/** Numbers that a text is projected to by chance, before the leading directions are taken. */
+const PROJECTED = 1024;
+/** Places that a word goes to in the projection (sparse Johnson–Lindenstrauss; Kane and Nelson 2014). */
+const PLACES = 8;
+/** Of the subspace iteration: the directions at the end of the spectrum are settled last and matter least. */
+const ITERATIONS = 12;
+/** Texts that are projected at once. */
+const BLOCK = 2048;
+
+/**
+ * Learns how telling words are, and the leading directions, from texts: a few thousand suffice. Needs a backend (`init`). Throws `config` for options out of range, `data`
+ * where no text has a word.
+ */
+export async function fitEmbedder(
+  texts: readonly string[],
+  options: EmbedderOptions = {},
+): Promise<Embedder> {
+  checkOptions<EmbedderOptions>("fitEmbedder", options, {
+    dim: integerIn(1, PROJECTED),
+    seed: integerIn(0),
+    signal: unchecked,
+  });
+  const { dim = embedderDefaults.dim, seed = embedderDefaults.seed, signal } = options;
+  const counted = texts.map(countWords);
+  const idf = new Float32Array(FEATURES);
+  for (const words of counted) for (const word of words.keys()) idf[word]++;
+  for (let f = 0; f < FEATURES; f++) idf[f] = Math.log((1 + texts.length) / (1 + idf[f])) + 1;
+  if (counted.every((words) => words.size === 0))
+    throw new GradmixError("data", "fitEmbedder: no text has a word to tell it by");
+  const places = placesOf(seed);
+  let covariance: Tensor | null = null;
+  try {
+    for (let from = 0; from < counted.length; from += BLOCK) {
+      signal?.throwIfAborted();
+      const block = counted.slice(from, from + BLOCK);
+      const rows = projected(block, idf, places);
+      const before: Tensor | null = covariance;
+      covariance = scope(() => {
+        const x = tensor(rows, [block.length, PROJECTED]);
+        const own = matmul(transpose(x), x);
+        return before === null ? own : add(before, own);
+      });
+      before?.dispose();
+    }
+    if (covariance === null) throw new GradmixError("data", "fitEmbedder: there is no text");
+    return { dim, seed, idf, directions: await leadingDirections(covariance, dim, seed, signal) };
+  } finally {
+    covariance?.dispose();
+  }
+}
+
+/** Texts as points of unit length; a text without a word is the zero point. Needs a backend. */
+export async function embedTexts(
+  embedder: Embedder,
+  texts: readonly string[],
+  signal?: AbortSignal,
+): Promise<Points> {
+  const { dim, seed, idf, directions } = embedder;
+  const places = placesOf(seed);
+  const values = new Float32Array(texts.length * dim);
+  const weight = tensor(directions, [dim, PROJECTED]);
+  try {
+    for (let from = 0; from < texts.length; from += BLOCK) {
+      signal?.throwIfAborted();
+      const block = texts.slice(from, from + BLOCK).map(countWords);
+      const y = scope(() => linear(tensor(projected(block, idf, places), [block.length, PROJECTED]), weight));
+      try {
+        values.set(await y.data(), from * dim);
+      } finally {
+        y.dispose();
+      }
+    }
+  } finally {
+    weight.dispose();
+  }
+  toUnitLength(values, dim);
+  return { values, dim };
+}
+
+/** Rows of zeros stay. */
+export function toUnitLength(values: Float32Array, dim: number): void {
+  for (let at = 0; at < values.length; at += dim) {
+    const norm = Math.hypot(...values.subarray(at, at + dim));
+    if (norm > 0) for (let d = at; d < at + dim; d++) values[d] /= norm;
+  }
+}
+
+/** Scripts without spaces between words: pairs of characters stand for words. */
+const unspaced =
+  /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}\p{Script=Lao}\p{Script=Khmer}\p{Script=Myanmar}]/u;
+const wordsIn = /[\p{L}\p{M}\p{N}_]+/gu;
+
+/** How often each word, by its hash, occurs in a text. */
+export function countWords(text: string): ReadonlyMap<number, number> {
+  const counts = new Map<number, number>();
+  for (const word of wordsOf(text)) {
+    const hash = hashOf(word) & (FEATURES - 1);
+    counts.set(hash, (counts.get(hash) ?? 0) + 1);
+  }
+  return counts;
+}
+
+/** The words of a text in lower case, of two characters or more. */
+export function* wordsOf(text: string): Generator<string, void, undefined> {
+  for (const [run] of text.toLowerCase().matchAll(wordsIn)) {
+    if (!unspaced.test(run)) {
+      if (run.length > 1) yield run;
+      continue;
+    }
+    const characters = [...run];
+    if (characters.length === 1) yield run;
+    for (let i = 1; i < characters.length; i++) yield characters[i - 1] + characters[i];
+  }
+}
+
+/** FNV-1a over UTF-16 units, its bits mixed once more (the finaliser of MurmurHash3). */
+export function hashOf(word: string): number {
+  let hash = 0x811c9dc5;
+  for (let i = 0; i < word.length; i++) hash = Math.imul(hash ^ word.charCodeAt(i), 0x01000193);
+  hash = Math.imul(hash ^ (hash >>> 16), 0x85ebca6b);
+  hash = Math.imul(hash ^ (hash >>> 13), 0xc2b2ae35);
+  return (hash ^ (hash >>> 16)) >>> 0;
+}
+
+/** Where word f goes in the projection: place · 2 + (sign < 0), PLACES for each. */
+type Places = (word: number) => Uint16Array;
+
+function placesOf(seed: number): Places {
+  const [k0, k1] = key(seed);
+  const known = new Map<number, Uint16Array>();
+  return (word) => {
+    let places = known.get(word);
+    if (places === undefined) {
+      places = new Uint16Array(PLACES);
+      for (let p = 0; p < PLACES; p += 2)
+        places.set(
+          threefry2x32(k0, k1, word, p).map((bits) => bits & (2 * PROJECTED - 1)),
+          p,
+        );
+      known.set(word, places);
+    }
+    return places;
+  };
+}
+
+/** TF-IDF, with 1 + ln of the count, to unit length, and projected: [texts · PROJECTED]. */
+function projected(
+  texts: readonly ReadonlyMap<number, number>[],
+  idf: Float32Array,
+  places: Places,
+): Float32Array {
+  const out = new Float32Array(texts.length * PROJECTED);
+  texts.forEach((words, i) => {
+    let square = 0;
+    for (const [word, count] of words) square += ((1 + Math.log(count)) * idf[word]) ** 2;
+    const scale = square === 0 ? 0 : 1 / Math.sqrt(square * PLACES);
+    for (const [word, count] of words) {
+      const value = (1 + Math.log(count)) * idf[word] * scale;
+      for (const place of places(word))
+        out[i * PROJECTED + (place >> 1)] += (place & 1) === 0 ? value : -value;
+    }
+  });
+  return out;
+}
+
+/** The eigenvectors of a symmetric matrix with the largest eigenvalues, as rows [dim, PROJECTED], by subspace iteration: what they span, not each of them. */
+async function leadingDirections(
+  covariance: Tensor,
+  dim: number,
+  seed: number,
+  signal?: AbortSignal,
+): Promise<Float32Array> {
+  const [k0, k1] = key(seed);
+  const directions = new Float32Array(dim * PROJECTED);
+  for (let i = 0; i < directions.length; i++)
+    directions[i] = threefry2x32(k0, k1, i, 0x5eed)[0] / 2 ** 31 - 1;
+  for (let iteration = 0; iteration < ITERATIONS; iteration++) {
+    signal?.throwIfAborted();
+    orthonormalise(directions, PROJECTED);
+    const next = scope(() => linear(tensor(directions, [dim, PROJECTED]), covariance));
+    try {
+      directions.set(await next.data());
+    } finally {
+      next.dispose();
+    }
+  }
+  orthonormalise(directions, PROJECTED);
+  return directions;
+}
+
+/** Gram and Schmidt's rows, twice each against rounding. A row that depends on those before it becomes 0. */
+function orthonormalise(rows: Float32Array, width: number): void {
+  for (let at = 0; at < rows.length; at += width) {
+    const row = rows.subarray(at, at + width);
+    const size = lengthOf(row);
+    for (let pass = 0; pass < 2; pass++)
+      for (let other = 0; other < at; other += width) {
+        let dot = 0;
+        for (let d = 0; d < width; d++) dot += row[d] * rows[other + d];
+        for (let d = 0; d < width; d++) row[d] -= dot * rows[other + d];
+      }
+    const left = lengthOf(row);
+    const scale = left > 1e-5 * size ? 1 / left : 0;
+    for (let d = 0; d < width; d++) row[d] *= scale;
+  }
+}
+
+function lengthOf(row: Float32Array): number {
+  let square = 0;
+  for (const value of row) square += value * value;
+  return Math.sqrt(square);
+}
