@@ -1,0 +1,206 @@
+/** k-means on every backend: against brute force in doubles, by what a solution must satisfy, and on planted clusters. */
+import fc from "fast-check";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { Backend } from "#dist/backends/backend.js";
+import { assignClusters, type Clusters, fitClusters, leafCount } from "#dist/data/cluster/tree.js";
+import { kMeans, nearestCentroids, type Points } from "#dist/data/cluster/kmeans.js";
+import { setCurrentMemory } from "#dist/tensor/memory.js";
+import { backends } from "../../backends/all.ts";
+import { gaussian, random } from "../../dga/arbitraries.ts";
+import { expectNear } from "../../near.ts";
+
+const rejected = async (promise: Promise<unknown>): Promise<string> =>
+  promise.then(
+    () => "no error",
+    (error: unknown) => {
+      const { code, message } = error as { code?: string; message: string };
+      return `${code ?? ""}: ${message}`;
+    },
+  );
+
+/** n points, point i around centre i mod k. */
+function planted(seed: number, n: number, k: number, dim: number, noise: number): Points {
+  const next = random(seed);
+  const centres = Float32Array.from({ length: k * dim }, () => gaussian(next));
+  const values = Float32Array.from(
+    { length: n * dim },
+    (_, at) => centres[(Math.floor(at / dim) % k) * dim + (at % dim)] + noise * gaussian(next),
+  );
+  return { values, dim };
+}
+
+const rowOf = ({ values, dim }: Points, i: number): Float32Array => values.subarray(i * dim, (i + 1) * dim);
+const squareOf = (a: Float32Array, b: Float32Array): number =>
+  a.reduce((sum, value, d) => sum + (value - b[d]) ** 2, 0);
+
+describe.each(backends)("on $name", ({ name, create }) => {
+  let backend: Backend;
+  beforeAll(async () => {
+    backend = await create();
+    setCurrentMemory(backend);
+  });
+  afterAll(() => backend.dispose());
+  const runs = name.startsWith("webgpu") ? 3 : 20;
+
+  test("the nearest centroid is the nearest by brute force, across blocks", async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.nat(1e9),
+        fc.integer({ min: 1, max: 70 }),
+        fc.integer({ min: 1, max: 40 }),
+        fc.integer({ min: 1, max: 33 }),
+        async (seed, n, k, dim) => {
+          const points = planted(seed, n, 5, dim, 1);
+          const centroids = planted(seed + 1, k, k, dim, 0);
+          const { ids, distances } = await nearestCentroids(points, centroids);
+          for (let i = 0; i < n; i++) {
+            const all = Array.from({ length: k }, (_, j) => squareOf(rowOf(points, i), rowOf(centroids, j)));
+            const least = Math.min(...all);
+            const size = 1e-5 * (1 + dim);
+            expect(all[ids[i]] - least).toBeLessThan(size);
+            expect(Math.abs(distances[i] - least)).toBeLessThan(size);
+          }
+        },
+      ),
+      { numRuns: runs },
+    );
+  });
+
+  test("centroids are the means of their points, sizes count them, and more updates never do worse", async () => {
+    const points = planted(7, 300, 12, 9, 0.8);
+    let before = Infinity;
+    for (const iterations of [1, 2, 4, 50]) {
+      const found = await kMeans(points, { clusters: 12, iterations, tolerance: 0, seed: 3 });
+      expect(found.meanSquare).toBeLessThanOrEqual(before * (1 + 1e-6));
+      before = found.meanSquare;
+      const sizes = new Int32Array(12);
+      for (const id of found.ids) sizes[id]++;
+      expect(found.sizes).toEqual(sizes);
+      expect(found.iterations).toBeLessThanOrEqual(iterations);
+      if (iterations < 50) continue;
+      // It has settled: nothing moves any more.
+      expect(found.iterations).toBeLessThan(50);
+      for (let j = 0; j < 12; j++) {
+        const mean = new Float64Array(9);
+        found.ids.forEach((id, i) => {
+          if (id === j) for (let d = 0; d < 9; d++) mean[d] += points.values[i * 9 + d] / sizes[j];
+        });
+        expectNear(found.centroids.subarray(j * 9, (j + 1) * 9), mean, 1e-5, 1);
+      }
+      expectNear(
+        found.meanSquare,
+        [...found.ids].reduce(
+          (sum, id, i) => sum + squareOf(rowOf(points, i), found.centroids.subarray(id * 9, (id + 1) * 9)),
+          0,
+        ) / 300,
+        1e-4,
+      );
+    }
+  });
+
+  test("clusters that lie apart are found, each by itself", async () => {
+    const [n, k] = [400, 25];
+    const points = planted(5, n, k, 16, 0.02);
+    const { ids } = await kMeans(points, { clusters: k });
+    for (let i = k; i < n; i++) expect(ids[i]).toBe(ids[i % k]);
+    expect(new Set(ids).size).toBe(k);
+  });
+});
+
+describe("on the cpu", () => {
+  let backend: Backend;
+  beforeAll(async () => {
+    backend = await backends[1].create();
+    setCurrentMemory(backend);
+  });
+  afterAll(() => backend.dispose());
+
+  test("the bits do not depend on the number of threads, and follow the seed", async () => {
+    const points = planted(2, 500, 40, 20, 1);
+    const fit = (seed: number): ReturnType<typeof fitClusters> =>
+      fitClusters(points, { levels: [5, 6], seed });
+    const [one, again, other] = [await fit(1), await fit(1), await fit(2)];
+    expect(again).toEqual(one);
+    expect(other.ids).not.toEqual(one.ids);
+    const three = await backends[2].create();
+    setCurrentMemory(three);
+    expect(await fit(1)).toEqual(one);
+    setCurrentMemory(backend);
+    await three.dispose();
+  });
+
+  test("of as many different points as clusters each gets its own, however often points repeat", async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.integer({ min: 1, max: 12 }), fc.nat(1e9), async (k, seed) => {
+        const next = random(seed);
+        // One of them stands for nearly all points.
+        const values = Float32Array.from([
+          ...Array.from({ length: k }, (_, i) => i * i),
+          ...Array.from({ length: 60 }, () => (next() < 0.9 ? 0 : Math.floor(next() * k) ** 2)),
+        ]);
+        const { ids, sizes, meanSquare } = await kMeans({ values, dim: 1 }, { clusters: k, seed });
+        expect(sizes.every((size) => size > 0)).toBe(true);
+        expectNear(meanSquare, 0, 1e-4, 1);
+        ids.forEach((id, i) => expect(id).toBe(ids[Math.sqrt(values[i])]));
+      }),
+      { numRuns: 30 },
+    );
+  });
+
+  test("more clusters than different points leave some without any", async () => {
+    const found = await kMeans({ values: new Float32Array(12).fill(3), dim: 2 }, { clusters: 4 });
+    expect([...found.sizes].sort()).toEqual([0, 0, 0, 6]);
+    expect(found.centroids.every((value) => value === 3)).toBe(true);
+  });
+
+  test("a tree has its leaves within each other, and assigns its own points as it fitted them", async () => {
+    await fc.assert(
+      fc.asyncProperty(
+        fc.nat(1e9),
+        fc.array(fc.integer({ min: 1, max: 6 }), { minLength: 1, maxLength: 3 }),
+        async (seed, levels) => {
+          const n = 80;
+          const points = planted(seed, n, 10, 4, 0.5);
+          const { clusters, ids } = await fitClusters(points, { levels, seed, iterations: 5 });
+          expect(await assignClusters(clusters, points)).toEqual(ids);
+          let parents = 1;
+          for (const [level, { starts, centroids }] of clusters.levels.entries()) {
+            expect(starts.length).toBe(parents + 1);
+            for (let j = 0; j < parents; j++) {
+              expect(starts[j + 1] - starts[j]).toBeGreaterThan(0);
+              expect(starts[j + 1] - starts[j]).toBeLessThanOrEqual(levels[level]);
+            }
+            parents = starts[parents];
+            expect(centroids.length).toBe(parents * 4);
+          }
+          expect(leafCount(clusters)).toBe(parents);
+          expect(parents).toBeLessThanOrEqual(levels.reduce((a, b) => a * b, 1));
+          expect(new Set(ids).size).toBe(parents);
+        },
+      ),
+      { numRuns: 15 },
+    );
+  });
+
+  test("what cannot be clustered is refused", async () => {
+    const points = { values: Float32Array.of(1, 2, 3, 4), dim: 2 };
+    expect(await rejected(kMeans(points, { clusters: 3 }))).toBe(
+      "config: kMeans: 3 clusters of 2 points; ask for 2 at most",
+    );
+    expect(await rejected(kMeans({ values: Float32Array.of(1, NaN), dim: 2 }, { clusters: 1 }))).toBe(
+      "data: points: number 1 of point 0 is NaN; all must be finite",
+    );
+    expect(await rejected(kMeans({ ...points, dim: 3 }, { clusters: 1 }))).toContain("not rows of 3");
+    expect(await rejected(nearestCentroids(points, { values: Float32Array.of(1), dim: 1 }))).toContain(
+      "points of 2 numbers, centroids of 1",
+    );
+    expect(await rejected(fitClusters(points, { levels: [] }))).toContain("levels is empty");
+    expect(await rejected(fitClusters(points, { levels: [1, 0] }))).toContain("levels[1]");
+    expect(await rejected(fitClusters(points, { levels: [9] }))).toContain("9 clusters of 2 points");
+    const none: Clusters = { dim: 3, levels: [] };
+    expect(await rejected(assignClusters(none, points))).toContain("points of 2 numbers, clusters of 3");
+    const stopped = new AbortController();
+    stopped.abort(new Error("stopped"));
+    expect(await rejected(kMeans(points, { clusters: 1, signal: stopped.signal }))).toContain("stopped");
+  });
+});
