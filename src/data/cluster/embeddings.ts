@@ -13,7 +13,7 @@ import { scope, type Tensor, tensor } from "../../tensor/tensor.ts";
 import type { Points } from "./kmeans.ts";
 
 export interface EmbedderOptions {
-  /** Numbers per text, at most 1,024. Default 128. */
+  /** Numbers per text, at most 2,048. Default 128. */
   readonly dim?: number;
   /** Default 1. */
   readonly seed?: number;
@@ -35,7 +35,7 @@ export const embedderDefaults = { dim: 128, seed: 1 };
 /** Words are told apart by 18 bits of their hash, as in Weinberger et al. 2009. */
 export const FEATURES: number = 1 << 18;
 /** Numbers that a text is projected to by chance, before the leading directions are taken. */
-const PROJECTED = 1024;
+export const PROJECTED = 2048;
 /** Places that a word goes to in the projection (sparse Johnson–Lindenstrauss; Kane and Nelson 2014). */
 const PLACES = 8;
 /** Of the subspace iteration: the directions at the end of the spectrum are settled last and matter least. */

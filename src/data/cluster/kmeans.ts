@@ -21,9 +21,9 @@ export interface Points {
 export interface KMeansOptions {
   /** k. */
   readonly clusters: number;
-  /** Lloyd's iterations, at most. Default 20. */
+  /** Lloyd's iterations, at most. Default 50. */
   readonly iterations?: number;
-  /** Iterations end when the mean squared distance falls by less than this share of itself. Default 1e-4. */
+  /** Iterations end when the mean squared distance falls by less than this share of itself. Default 1e-5. */
   readonly tolerance?: number;
   /** Default 1. */
   readonly seed?: number;
@@ -44,7 +44,7 @@ export interface KMeansResult {
   readonly iterations: number;
 }
 
-export const kMeansDefaults = { iterations: 20, tolerance: 1e-4, seed: 1 };
+export const kMeansDefaults = { iterations: 50, tolerance: 1e-5, seed: 1 };
 
 /** Scores that are held at once. */
 const BLOCK = 1 << 22;
