@@ -3,6 +3,7 @@ import { closeSync, openSync } from "node:fs";
 import { isatty } from "node:tty";
 import { Command, CommanderError, Option } from "commander";
 import { GradmixError } from "../errors.ts";
+import { clusterArguments, clusterDefaults } from "./cluster-arguments.ts";
 import { doctor } from "./doctor.ts";
 import { histogramTakes, showHistogram } from "./histogram-command.ts";
 import { groups, type OptionRow, optionRows } from "./options.ts";
@@ -161,6 +162,40 @@ async function run(args: readonly string[], out: Output, err: Output): Promise<n
     );
   });
 
+  const clusterCommand = program
+    .command("cluster")
+    .summary("cut a corpus without labels into fine domains")
+    .description(
+      'Cut a corpus into clusters of documents about the same things, which are then the domains of a run.\n\n  gradmix cluster "text/*.jsonl.gz" --clusters 64 --out clusters',
+    )
+    .argument(
+      "<FILES...>",
+      "paths, folders and globs of the corpus: plain text and .jsonl, also .gz and .zst",
+    )
+    .requiredOption("--out <DIR>", "the folder that is made")
+    .option("--clusters <N>", `how many clusters (default: ${clusterDefaults.levels.join(",")})`)
+    .option(
+      "--levels <N,N,…>",
+      "clusters per cluster of the level above, from the top, in place of --clusters: 64,64 makes up to 4,096",
+    )
+    .option("--dim <N>", `numbers per document (default: ${clusterDefaults.dim})`)
+    .option(
+      "--sample <N>",
+      `documents that the clusters are fitted to, at most (default: ${clusterDefaults.sample})`,
+    )
+    .option(
+      "--text-field <NAME>",
+      `field of .jsonl lines that holds the text (default: ${clusterDefaults.textField})`,
+    )
+    .option("--skip-bad-lines", "leave out broken .jsonl lines and invalid UTF-8 instead of stopping")
+    .option("--seed <N>", `same seed, same text: same clusters (default: ${clusterDefaults.seed})`)
+    .option("--threads <N>", "CPU threads (default: one per core)")
+    .option("--quiet", "no progress");
+  clusterCommand.action(async (files: string[], options: Record<string, unknown>) => {
+    const { cluster } = await import("./cluster-command.ts");
+    code = await cluster(clusterArguments(files, options), { out, err });
+  });
+
   const doctorCommand = program
     .command("doctor")
     .summary("what this machine can do: backends, threads, SIMD, speed")
@@ -171,7 +206,7 @@ async function run(args: readonly string[], out: Output, err: Output): Promise<n
       code = await doctor(out);
     });
 
-  for (const command of [program, trainCommand, histogramCommand, doctorCommand])
+  for (const command of [program, trainCommand, histogramCommand, clusterCommand, doctorCommand])
     command
       .exitOverride((error) => {
         throw oneLine(error, command);

@@ -1,0 +1,77 @@
+/** The arguments of `gradmix cluster`, checked. */
+import { embedderDefaults } from "../data/cluster/embeddings.ts";
+import { kMeansDefaults } from "../data/cluster/kmeans.ts";
+import type { Kind } from "./options.ts";
+import { checkValue, fromArguments, wrong } from "./values.ts";
+
+export interface ClusterArguments {
+  readonly files: readonly string[];
+  /** The folder that is made. */
+  readonly out: string;
+  /** Clusters per cluster of the level above, from the top. */
+  readonly levels: readonly number[];
+  /** Numbers per document. */
+  readonly dim: number;
+  /** Documents that the clusters are fitted to, at most. */
+  readonly sample: number;
+  readonly seed: number;
+  readonly textField: string;
+  readonly skipBadLines: boolean;
+  /** null: one per core. */
+  readonly threads: number | null;
+  readonly quiet: boolean;
+}
+
+export const clusterDefaults: Readonly<
+  Pick<ClusterArguments, "levels" | "dim" | "sample" | "seed" | "textField">
+> = {
+  levels: [64],
+  dim: embedderDefaults.dim,
+  sample: 50_000,
+  seed: kMeansDefaults.seed,
+  textField: "text",
+};
+
+/** From what commander has read. Throws `config`, naming the flag. */
+export function clusterArguments(
+  files: readonly string[],
+  options: Readonly<Record<string, unknown>>,
+): ClusterArguments {
+  const text = (name: string): string | null => {
+    const value = options[name];
+    return typeof value === "string" ? value : null;
+  };
+  const integer = (name: string, flag: string, min: number, max: number = 2 ** 31): number | null => {
+    const given = text(name);
+    const kind: Kind = { type: "integer", min, max };
+    return given === null ? null : (checkValue(kind, fromArguments(kind, [given], flag), flag) as number);
+  };
+  const named = (name: string, flag: string): string | null => {
+    const given = text(name);
+    if (given === "") throw wrong(`${flag}: is empty`);
+    return given;
+  };
+  const clusters = integer("clusters", "--clusters", 1);
+  const levels = text("levels");
+  if (clusters !== null && levels !== null)
+    throw wrong("--clusters and --levels: give one of them; --levels 64,64 makes up to 4,096 clusters");
+  return {
+    files,
+    out: named("out", "--out") ?? "",
+    levels: clusters !== null ? [clusters] : levels === null ? clusterDefaults.levels : levelsOf(levels),
+    dim: integer("dim", "--dim", 1, 2048) ?? clusterDefaults.dim,
+    sample: integer("sample", "--sample", 1) ?? clusterDefaults.sample,
+    seed: integer("seed", "--seed", 0, Number.MAX_SAFE_INTEGER) ?? clusterDefaults.seed,
+    textField: named("textField", "--text-field") ?? clusterDefaults.textField,
+    skipBadLines: options["skipBadLines"] === true,
+    threads: integer("threads", "--threads", 1, 1024),
+    quiet: options["quiet"] === true,
+  };
+}
+
+function levelsOf(text: string): number[] {
+  const parts = text.split(",").map((part) => (/^\d+$/.test(part.trim()) ? Number(part) : NaN));
+  if (!parts.every((k) => Number.isSafeInteger(k) && k >= 1))
+    throw wrong(`--levels: "${text}" is not a list of whole numbers of 1 or more, such as 64,64`);
+  return parts;
+}

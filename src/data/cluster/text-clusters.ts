@@ -1,0 +1,84 @@
+/** Texts into clusters: a sample fits an embedder, the clusters and their labels; then any text can be assigned. */
+import { GradmixError } from "../../errors.ts";
+import { type Embedder, embedTexts, fitEmbedder, wordsOf } from "./embeddings.ts";
+import { assignClusters, type ClusterOptions, type Clusters, fitClusters, leafCount } from "./tree.ts";
+
+export interface TextClusterOptions extends ClusterOptions {
+  /** Numbers per text. Default 128. */
+  readonly dim?: number;
+}
+
+export interface TextClusters {
+  readonly embedder: Embedder;
+  readonly clusters: Clusters;
+  /** The most telling words of each leaf, the most telling first; none where the sample has nothing to tell. */
+  readonly labels: readonly (readonly string[])[];
+}
+
+/** Words in a label. */
+const LABEL = 5;
+/** Of a long text this many UTF-16 units are looked at: more tell little. */
+export const LOOKED_AT = 20_000;
+
+/** Throws as `fitEmbedder` and `fitClusters`. */
+export async function fitTextClusters(
+  sample: readonly string[],
+  { dim, ...options }: TextClusterOptions,
+): Promise<TextClusters> {
+  const texts = sample.map((text) => text.slice(0, LOOKED_AT));
+  const { seed, signal } = options;
+  const embedder = await fitEmbedder(texts, {
+    ...(dim === undefined ? {} : { dim }),
+    ...(seed === undefined ? {} : { seed }),
+    ...(signal === undefined ? {} : { signal }),
+  });
+  const points = await embedTexts(embedder, texts, signal);
+  const { clusters, ids } = await fitClusters(points, options);
+  return { embedder, clusters, labels: labelsOf(texts, ids, leafCount(clusters)) };
+}
+
+/** The leaf of each text. */
+export async function assignTexts(
+  { embedder, clusters }: TextClusters,
+  texts: readonly string[],
+  signal?: AbortSignal,
+): Promise<Int32Array> {
+  const points = await embedTexts(
+    embedder,
+    texts.map((text) => text.slice(0, LOOKED_AT)),
+    signal,
+  );
+  return assignClusters(clusters, points, signal);
+}
+
+/**
+ * Words by how much a cluster's texts have them beyond all texts: n·ln(p(w | cluster)/p(w)) over texts that have the word, with half a text added, so that a word of one text is
+ * not telling.
+ */
+export function labelsOf(texts: readonly string[], ids: Int32Array, clusters: number): string[][] {
+  if (texts.length !== ids.length)
+    throw new GradmixError("shape", `labelsOf: ${texts.length} texts and ${ids.length} clusters`);
+  const all = new Map<string, number>();
+  const own = Array.from({ length: clusters }, () => new Map<string, number>());
+  const sizes = new Int32Array(clusters);
+  texts.forEach((text, i) => {
+    const counts = own[ids[i]];
+    sizes[ids[i]]++;
+    for (const word of new Set(wordsOf(text))) {
+      all.set(word, (all.get(word) ?? 0) + 1);
+      counts.set(word, (counts.get(word) ?? 0) + 1);
+    }
+  });
+  return own.map((counts, j) => {
+    const scored = Array.from(counts, ([word, n]) => {
+      const share = (n + 0.5) / (sizes[j] + 1);
+      const common = ((all.get(word) ?? 0) + 0.5) / (texts.length + 1);
+      return { word, score: n < 2 ? 0 : n * Math.log(share / common) };
+    });
+    return scored
+      .filter(({ score }) => score > 0)
+      .sort((a, b) => b.score - a.score || (a.word < b.word ? -1 : 1))
+      .slice(0, LABEL)
+      .map(({ word }) => word);
+  });
+}

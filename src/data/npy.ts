@@ -1,0 +1,87 @@
+/** NumPy's .npy files (format 1.0; numpy.lib.format): arrays in C order, little-endian. */
+import { GradmixError } from "../errors.ts";
+import { sizeOf } from "../tensor/shape.ts";
+
+export type NpyValues = Int32Array | Float32Array;
+
+export interface NpyArray {
+  readonly shape: readonly number[];
+  readonly values: NpyValues;
+}
+
+const MAGIC = [0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59];
+
+/** The bytes of a file. Throws `data` for a shape that the values do not fit. */
+export function encodeNpy({ shape, values }: NpyArray): Uint8Array {
+  if (sizeOf(shape) !== values.length)
+    throw new GradmixError("data", `npy: ${values.length} values for the shape [${shape.join(", ")}]`);
+  const descr = values instanceof Int32Array ? "<i4" : "<f4";
+  const tuple = `(${shape.join(", ")}${shape.length === 1 ? "," : ""})`;
+  const header = `{'descr': '${descr}', 'fortran_order': False, 'shape': ${tuple}, }`;
+  // Data begins at a multiple of 64 bytes; the header ends with a line break.
+  const start = Math.ceil((10 + header.length + 1) / 64) * 64;
+  const out = new Uint8Array(start + values.byteLength).fill(32, 10, start);
+  out.set([...MAGIC, 1, 0, (start - 10) & 255, (start - 10) >> 8]);
+  out.set(new TextEncoder().encode(header), 10);
+  out[start - 1] = 10;
+  out.set(new Uint8Array(values.buffer, values.byteOffset, values.byteLength), start);
+  return out;
+}
+
+/** Each kind of number that is read, as i32 or f32: its bytes, and how one is read. */
+const kinds: Readonly<
+  Record<
+    string,
+    { readonly bytes: number; readonly integer: boolean; at(view: DataView, at: number): number }
+  >
+> = {
+  "|u1": { bytes: 1, integer: true, at: (view, at) => view.getUint8(at) },
+  "|i1": { bytes: 1, integer: true, at: (view, at) => view.getInt8(at) },
+  "<u2": { bytes: 2, integer: true, at: (view, at) => view.getUint16(at, true) },
+  "<i2": { bytes: 2, integer: true, at: (view, at) => view.getInt16(at, true) },
+  "<u4": { bytes: 4, integer: true, at: (view, at) => view.getUint32(at, true) },
+  "<i4": { bytes: 4, integer: true, at: (view, at) => view.getInt32(at, true) },
+  "<i8": { bytes: 8, integer: true, at: (view, at) => Number(view.getBigInt64(at, true)) },
+  "<u8": { bytes: 8, integer: true, at: (view, at) => Number(view.getBigUint64(at, true)) },
+  "<f4": { bytes: 4, integer: false, at: (view, at) => view.getFloat32(at, true) },
+  "<f8": { bytes: 8, integer: false, at: (view, at) => view.getFloat64(at, true) },
+};
+
+/**
+ * Reads a file of integers (as i32) or of floats (as f32). Throws `data`, naming the file, for what is no .npy, is cut off, has another byte or axis order, or holds numbers
+ * that do not fit.
+ */
+export function decodeNpy(bytes: Uint8Array, file: string): NpyArray {
+  const wrong = (what: string): GradmixError => new GradmixError("data", `${file}: ${what}`);
+  if (MAGIC.some((byte, i) => bytes[i] !== byte) || bytes.length < 12)
+    throw wrong("is no .npy file of NumPy");
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const long = bytes[6] > 1;
+  const start = long ? 12 + view.getUint32(8, true) : 10 + view.getUint16(8, true);
+  const header = new TextDecoder().decode(bytes.subarray(long ? 12 : 10, start));
+  const descr = /'descr'\s*:\s*'([^']*)'/.exec(header)?.[1];
+  const order = /'fortran_order'\s*:\s*(True|False)/.exec(header)?.[1];
+  const tuple = /'shape'\s*:\s*\(([\d,\s]*)\)/.exec(header)?.[1];
+  if (descr === undefined || order === undefined || tuple === undefined)
+    throw wrong("its header cannot be read; save it with numpy.save");
+  const kind = Object.hasOwn(kinds, descr) ? kinds[descr] : undefined;
+  if (kind === undefined)
+    throw wrong(
+      `holds numbers of the type ${descr}; those that can be read are ${Object.keys(kinds).join(", ")}`,
+    );
+  if (order === "True") throw wrong("is in Fortran's order; save numpy.ascontiguousarray of it");
+  const shape = tuple.split(",").flatMap((part) => (part.trim() === "" ? [] : [Number(part)]));
+  const count = sizeOf(shape);
+  if (bytes.length - start !== count * kind.bytes)
+    throw wrong(
+      `has ${bytes.length - start} bytes of numbers for the shape (${shape.join(", ")}), which takes ${count * kind.bytes}`,
+    );
+  const values = kind.integer ? new Int32Array(count) : new Float32Array(count);
+  for (let i = 0; i < count; i++) {
+    const value = kind.at(view, start + i * kind.bytes);
+    if (kind.integer && value !== (value | 0))
+      throw wrong(`number ${i} is ${value}, which does not fit into 32 bits`);
+    values[i] = value;
+  }
+  return { shape, values };
+}
