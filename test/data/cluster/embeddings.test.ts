@@ -112,7 +112,8 @@ test("the leading directions are orthonormal and hold as much as any of their nu
     let held = 0;
     for (let j = 0; j < 40; j++) {
       let dot = 0;
-      for (let d = 0; d < PROJECTED; d++) dot += directions[i * PROJECTED + d] * more.directions[j * PROJECTED + d];
+      for (let d = 0; d < PROJECTED; d++)
+        dot += directions[i * PROJECTED + d] * more.directions[j * PROJECTED + d];
       held += dot * dot;
     }
     expect(held).toBeGreaterThan(0.99);

@@ -1,0 +1,114 @@
+/** `gradmix cluster` on text of planted topics: what is found, what is written, what is refused. */
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { labelsOf } from "#dist/data/cluster/text-clusters.js";
+import { decodeNpy } from "#dist/data/npy.js";
+import { random } from "../dga/arbitraries.ts";
+
+const command = resolve(import.meta.dirname, "../../dist/cli/main.js");
+let folder = "";
+const topics: Record<string, string[]> = {
+  sea: ["wave", "harbour", "sail", "anchor", "tide", "gull"],
+  code: ["loop", "compiler", "pointer", "stack", "branch", "socket"],
+  food: ["onion", "butter", "oven", "pepper", "garlic", "broth"],
+};
+/** The topic of each document of the two files. */
+const truth: string[][] = [[], []];
+
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "gradmix-cluster-"));
+  const next = random(5);
+  for (const [f, name] of ["one.jsonl", "two.jsonl"].entries()) {
+    const lines = Array.from({ length: 60 }, (_, i) => {
+      const topic = Object.keys(topics)[(i * 7 + f) % 3];
+      truth[f].push(topic);
+      const words = Array.from({ length: 25 }, () =>
+        next() < 0.5 ? topics[topic][Math.floor(6 * next())] : `the${Math.floor(9 * next())}`,
+      );
+      return JSON.stringify({ text: words.join(" ") });
+    });
+    writeFileSync(join(folder, name), lines.map((line) => `${line}\n`).join(""));
+  }
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+function gradmix(...args: string[]): { code: number | null; out: string; err: string } {
+  const { status, stdout, stderr } = spawnSync(
+    process.execPath,
+    [command, "cluster", ...args, "--threads", "1"],
+    {
+      cwd: folder,
+      encoding: "utf8",
+    },
+  );
+  return { code: status, out: stdout, err: stderr };
+}
+
+test("topics become clusters with words of theirs; ids are in the order of the documents; the same seed writes the same files", () => {
+  const args = ["*.jsonl", "--levels", "3", "--dim", "8", "--sample", "90"];
+  const { code, out, err } = gradmix(...args, "--out", "a");
+  expect({ code, err: code === 0 ? "" : err }).toEqual({ code: 0, err: "" });
+  expect(err).toContain("clusters from 90 of them");
+  const written = JSON.parse(readFileSync(join(folder, "a/clusters.json"), "utf8")) as {
+    clusters: Record<string, { documents: number; bytes: number; words: string[] }>;
+    files: { path: string; documents: number; ids: string }[];
+  };
+  const names = Object.keys(written.clusters);
+  expect(names.length).toBe(3);
+  expect(written.files.map(({ path, documents }) => [path, documents])).toEqual([
+    ["one.jsonl", 60],
+    ["two.jsonl", 60],
+  ]);
+  const topicOf = names.map((name) => {
+    const [word] = written.clusters[name].words;
+    return Object.keys(topics).find((topic) => topics[topic].includes(word));
+  });
+  expect(new Set(topicOf)).toEqual(new Set(Object.keys(topics)));
+  let bytes = 0;
+  written.files.forEach(({ ids }, f) => {
+    const { values, shape } = decodeNpy(readFileSync(join(folder, "a", ids)), ids);
+    expect(shape).toEqual([60]);
+    expect(Array.from(values, (id) => topicOf[id])).toEqual(truth[f]);
+    for (const line of readFileSync(join(folder, written.files[f].path), "utf8").trim().split("\n"))
+      bytes += Buffer.byteLength((JSON.parse(line) as { text: string }).text);
+  });
+  const all = Object.values(written.clusters);
+  expect(all.map(({ documents }) => documents)).toEqual([40, 40, 40]);
+  expect(all.reduce((sum, own) => sum + own.bytes, 0)).toBe(bytes);
+  expect(decodeNpy(readFileSync(join(folder, "a/centroids.npy")), "centroids").shape).toEqual([3, 8]);
+  for (const name of names) expect(out).toContain(name);
+
+  expect(gradmix(...args, "--out", "b", "--quiet").err).toBe("");
+  for (const name of ["clusters.json", "ids/00001.npy", "centroids.npy", "embedder.safetensors"])
+    expect(readFileSync(join(folder, "b", name)).equals(readFileSync(join(folder, "a", name)))).toBe(true);
+});
+
+test.each([
+  ["a folder that is there", ["*.jsonl", "--out", "."], "--out .: is there already"],
+  [
+    "more clusters than documents",
+    ["*.jsonl", "--out", "x", "--clusters", "121"],
+    "--clusters: 121 of 120 documents",
+  ],
+  ["both", ["*.jsonl", "--out", "x", "--clusters", "2", "--levels", "2"], "--clusters and --levels"],
+  ["no number", ["*.jsonl", "--out", "x", "--levels", "4,many"], '--levels: "4,many" is not a list'],
+  ["no file", ["*.txt", "--out", "x"], "*.txt"],
+  ["no field", ["*.jsonl", "--out", "x", "--text-field", "body"], "body"],
+  ["a mistyped option", ["*.jsonl", "--out", "x", "--cluster", "3"], "did you mean --clusters?"],
+])("%s is refused", (_, args, message) => {
+  const { code, err } = gradmix(...args);
+  expect(err).toContain(message);
+  expect(code).toBe(2);
+  expect(err.trimEnd().split("\n").at(-1)).toContain(message);
+  expect(existsSync(join(folder, "x"))).toBe(false);
+});
+
+describe("labels", () => {
+  test("are the words that a cluster has beyond the others, not the common ones nor a single text's", () => {
+    const texts = ["the cat purrs", "the cat sleeps oddly", "the dog barks", "the dog sleeps", "the bird"];
+    expect(labelsOf(texts, Int32Array.of(0, 0, 1, 1, 3), 4)).toEqual([["cat"], ["dog"], [], []]);
+  });
+});
