@@ -27,7 +27,7 @@ const own = (constant: string, values: readonly number[]): Swept => ({
 
 /** The default's constants stand here. */
 const sweeps: readonly Swept[] = [
-  paper("eta", [0.1, 0.3, 1, 3, 10]),
+  paper("eta", [1, 3, 10, 30, 100]),
   own("eta", [0.02, 0.05, 0.1, 0.5, 2]),
   paper("updateEvery", [1, 3, 10, 30, 100]),
   own("updateEvery", [1, 3, 10, 30, 100]),

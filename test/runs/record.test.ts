@@ -31,8 +31,7 @@ const mapOf = <T>(value: fc.Arbitrary<T>): fc.Arbitrary<ReadonlyMap<string, T>> 
   fc.uniqueArray(fc.tuple(name, value), { selector: ([key]) => key, maxLength: 4 }).map((all) => new Map(all));
 const orNull = <T>(value: fc.Arbitrary<T>): fc.Arbitrary<T | null> => fc.option(value, { nil: null });
 const evaluation = fc.record({ target: orNull(finite), domains: mapOf(finite) });
-const step: fc.Arbitrary<StepMetrics> = fc
-  .record(
+const step: fc.Arbitrary<StepMetrics> = fc.record(
     {
       step: fc.nat(),
       tokens: fc.nat(),
@@ -59,8 +58,7 @@ const step: fc.Arbitrary<StepMetrics> = fc
       evaluationSeconds: finite,
     },
     { requiredKeys: ["step", "tokens", "loss", "gradNorm", "lr", "seconds", "weights", "domains"] },
-  )
-  .map((line) => line as StepMetrics);
+  );
 const line: fc.Arbitrary<MetricsLine> = fc.oneof(
   step,
   fc.record({
