@@ -203,7 +203,7 @@ function writeModel(folder: string, { embedder, clusters }: TextClusters): void 
 const SHOWN = 20;
 
 /** A line for each of the largest clusters: its share of the documents and its words. */
-export function formatClusters(
+function formatClusters(
   clusters: ReadonlyMap<string, { readonly documents: number; readonly words: readonly string[] }>,
   documents: number,
 ): string {

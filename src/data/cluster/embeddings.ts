@@ -114,7 +114,7 @@ export async function embedTexts(
 }
 
 /** Rows of zeros stay. */
-export function toUnitLength(values: Float32Array, dim: number): void {
+function toUnitLength(values: Float32Array, dim: number): void {
   for (let at = 0; at < values.length; at += dim) {
     const norm = Math.hypot(...values.subarray(at, at + dim));
     if (norm > 0) for (let d = at; d < at + dim; d++) values[d] /= norm;
@@ -143,7 +143,7 @@ export function* wordsOf(text: string): Generator<string, void, undefined> {
       if (run.length > 1) yield run;
       continue;
     }
-    const characters = [...run];
+    const characters = Array.from(run);
     if (characters.length === 1) yield run;
     for (let i = 1; i < characters.length; i++) yield characters[i - 1] + characters[i];
   }
