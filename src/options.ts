@@ -122,6 +122,7 @@ export const boolean: OptionCheck = valueThat("true or false", (value) => typeof
 export const string: OptionCheck = valueThat("a string", (value) => typeof value === "string");
 export const callback: OptionCheck = valueThat("a function", (value) => typeof value === "function");
 /** A list; what is in it is checked elsewhere. */
+export const abortSignal: OptionCheck = valueThat("an AbortSignal", (value) => value instanceof AbortSignal);
 export const list: OptionCheck = valueThat("a list", (value) => Array.isArray(value));
 /** Any object that is not null; what is in it is checked elsewhere. */
 export const object: OptionCheck = valueThat(

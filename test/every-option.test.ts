@@ -60,6 +60,7 @@ const text = (): string => new URL("../README.md", import.meta.url).pathname;
 const names = ["a", "b"];
 const stream = () => windows("a", [language(1, 200)]).stream;
 const schedule = (): number => 0.1;
+const points: data.Points = { values: Float32Array.of(1, 2, 3, 4), dim: 2 };
 const domains = () => [1, 2].map((seed) => windows(names[seed - 1], [language(seed, 200)]));
 const bases = () => dga.createBases({ x: [1, 0], y: [0, 1] }, names);
 let model: nn.GPT;
@@ -393,6 +394,26 @@ const cases: Readonly<Record<string, Case | readonly Case[]>> = {
     call: (options: data.TrainBpeOptions) => data.trainBpe(["some text, some more text"], options),
     valid: { vocabSize: 260 },
     wrong: { vocabSize: counts },
+  },
+  kMeans: {
+    call: (options: data.KMeansOptions) => data.kMeans(points, options),
+    valid: { clusters: 2, iterations: 1, tolerance: 0, seed: 0, signal: new AbortController().signal },
+    wrong: { clusters: counts, iterations: counts, tolerance: [-1], seed: [-1, 0.5], signal: [{}] },
+  },
+  fitClusters: {
+    call: (options: data.ClusterOptions) => data.fitClusters(points, options),
+    valid: { levels: [1, 2], iterations: 1, tolerance: 0, seed: 0, onProgress: () => {} },
+    wrong: { levels: [2, [0], [1, "2"], []], iterations: counts, tolerance: [-1], onProgress: [1] },
+  },
+  fitEmbedder: {
+    call: (options: data.EmbedderOptions) => data.fitEmbedder(["some words"], options),
+    valid: { dim: 1, seed: 2 },
+    wrong: { dim: [...counts, 5000], seed: [-1, 0.5], signal: [{}] },
+  },
+  fitTextClusters: {
+    call: (options: data.TextClusterOptions) => data.fitTextClusters(["some words"], options),
+    valid: { levels: [1], dim: 1, seed: 2 },
+    wrong: { levels: [2, [0]], dim: [...counts, 5000], seed: [-1, 0.5] },
   },
   buildCorpus: {
     call: (options: data.CorpusOptions) =>

@@ -33,3 +33,26 @@ export {
 export { assembleBatch, type DrawnWindows } from "./batch.ts";
 export { type Dataset, examplesOf, type RowBatch, rowsOf, type Table } from "./dataset.ts";
 export { bigramHistogram, type Histogram, type HistogramOptions } from "./histogram.ts";
+export {
+  kMeans,
+  type KMeansOptions,
+  type KMeansResult,
+  nearestCentroids,
+  type Points,
+} from "./cluster/kmeans.ts";
+export {
+  assignClusters,
+  type ClusterLevel,
+  type ClusterOptions,
+  type Clusters,
+  fitClusters,
+  leafCount,
+} from "./cluster/tree.ts";
+export { type Embedder, type EmbedderOptions, embedTexts, fitEmbedder } from "./cluster/embeddings.ts";
+export {
+  assignTexts,
+  fitTextClusters,
+  type TextClusterOptions,
+  type TextClusters,
+} from "./cluster/text-clusters.ts";
+export { decodeNpy, encodeNpy, type NpyArray } from "./npy.ts";

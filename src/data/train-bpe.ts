@@ -1,7 +1,7 @@
 /** Learning a byte-level BPE from texts (Sennrich et al. 2016). */
 import type { CancelSignal } from "../cancel.ts";
 import { giveTurn } from "../backends/turn.ts";
-import { callback, checkOptions, integerIn, required, valueThat } from "../options.ts";
+import { abortSignal, callback, checkOptions, integerIn, required } from "../options.ts";
 import { bpeTokenizer, detach, type Merge, pairKey, splitKey } from "./bpe.ts";
 import type { Tokenizer } from "./byte-level.ts";
 import { gpt2Pieces } from "./pieces.ts";
@@ -29,7 +29,7 @@ export async function trainBpe(
   checkOptions<TrainBpeOptions>("trainBpe", options, {
     vocabSize: required(integerIn(257, 1_000_000)),
     onProgress: callback,
-    signal: valueThat("an AbortSignal", (value) => value instanceof AbortSignal),
+    signal: abortSignal,
   });
   const { vocabSize, onProgress, signal } = options;
   const counts = new Map<string, number>();

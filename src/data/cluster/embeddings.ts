@@ -2,12 +2,13 @@
  * Embeddings of texts without any model: hashed TF-IDF, a sparse random projection, and the leading directions of what is left (latent semantic analysis; Deerwester et al.
  * 1990, by subspace iteration as in Halko et al. 2011), to unit length. A sample of the texts fits them; then any text can be embedded.
  */
+import type { CancelSignal } from "../../cancel.ts";
 import { matmul } from "../../autograd/ops/matmul.ts";
 import { linear } from "../../autograd/ops/linear.ts";
 import { transpose } from "../../autograd/ops/shape.ts";
 import { add } from "../../autograd/ops/arithmetic.ts";
 import { GradmixError } from "../../errors.ts";
-import { checkOptions, integerIn, unchecked } from "../../options.ts";
+import { abortSignal, checkOptions, integerIn, type OptionCheck } from "../../options.ts";
 import { key, threefry2x32 } from "../../tensor/rng.ts";
 import { scope, type Tensor, tensor } from "../../tensor/tensor.ts";
 import type { Points } from "./kmeans.ts";
@@ -17,7 +18,7 @@ export interface EmbedderOptions {
   readonly dim?: number;
   /** Default 1. */
   readonly seed?: number;
-  readonly signal?: AbortSignal;
+  readonly signal?: CancelSignal;
 }
 
 /** Plain JSON but for the array: what embeds texts. */
@@ -36,6 +37,7 @@ export const embedderDefaults = { dim: 128, seed: 1 };
 export const FEATURES: number = 1 << 18;
 /** Numbers that a text is projected to by chance, before the leading directions are taken. */
 export const PROJECTED = 2048;
+export const dimCheck: OptionCheck = integerIn(1, PROJECTED);
 /** Places that a word goes to in the projection (sparse Johnson–Lindenstrauss; Kane and Nelson 2014). */
 const PLACES = 8;
 /** Of the subspace iteration: the directions at the end of the spectrum are settled last and matter least. */
@@ -52,9 +54,9 @@ export async function fitEmbedder(
   options: EmbedderOptions = {},
 ): Promise<Embedder> {
   checkOptions<EmbedderOptions>("fitEmbedder", options, {
-    dim: integerIn(1, PROJECTED),
+    dim: dimCheck,
     seed: integerIn(0),
-    signal: unchecked,
+    signal: abortSignal,
   });
   const { dim = embedderDefaults.dim, seed = embedderDefaults.seed, signal } = options;
   const counted = texts.map(countWords);
@@ -89,7 +91,7 @@ export async function fitEmbedder(
 export async function embedTexts(
   embedder: Embedder,
   texts: readonly string[],
-  signal?: AbortSignal,
+  signal?: CancelSignal,
 ): Promise<Points> {
   const { dim, seed, idf, directions } = embedder;
   const places = placesOf(seed);
@@ -204,7 +206,7 @@ async function leadingDirections(
   covariance: Tensor,
   dim: number,
   seed: number,
-  signal?: AbortSignal,
+  signal?: CancelSignal,
 ): Promise<Float32Array> {
   const [k0, k1] = key(seed);
   const directions = new Float32Array(dim * PROJECTED);

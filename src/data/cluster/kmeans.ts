@@ -4,11 +4,12 @@
  * Lloyd's iteration (1957) from the seeding of Bahmani et al., "Scalable k-means++" (VLDB 2012). Everything is decided by the seed and the points: the bits do not depend on
  * the number of threads.
  */
+import type { CancelSignal } from "../../cancel.ts";
 import { argmax } from "../../autograd/ops/scan.ts";
 import { linear } from "../../autograd/ops/linear.ts";
 import { max } from "../../autograd/ops/reduce.ts";
 import { GradmixError } from "../../errors.ts";
-import { checkOptions, integerIn, numberIn, required, unchecked } from "../../options.ts";
+import { abortSignal, checkOptions, integerIn, numberIn, required } from "../../options.ts";
 import { foldIn, type Key, key, uniformAt } from "../../tensor/rng.ts";
 import { scope, tensor } from "../../tensor/tensor.ts";
 
@@ -28,7 +29,7 @@ export interface KMeansOptions {
   /** Default 1. */
   readonly seed?: number;
   /** Aborted: the call rejects with its reason. */
-  readonly signal?: AbortSignal;
+  readonly signal?: CancelSignal;
 }
 
 export interface KMeansResult {
@@ -63,7 +64,7 @@ export async function kMeans(points: Points, options: KMeansOptions): Promise<KM
     iterations: integerIn(1),
     tolerance: numberIn({ min: 0 }),
     seed: integerIn(0),
-    signal: unchecked,
+    signal: abortSignal,
   });
   const { clusters: k, iterations = kMeansDefaults.iterations, signal } = options;
   const { tolerance = kMeansDefaults.tolerance, seed = kMeansDefaults.seed } = options;
@@ -91,7 +92,7 @@ export async function kMeans(points: Points, options: KMeansOptions): Promise<KM
 export async function nearestCentroids(
   points: Points,
   centroids: Points,
-  signal?: AbortSignal,
+  signal?: CancelSignal,
 ): Promise<{ readonly ids: Int32Array; readonly distances: Float32Array }> {
   countOf(points);
   if (countOf(centroids) === 0) throw new GradmixError("config", "nearestCentroids: there is no centroid");
@@ -131,7 +132,7 @@ async function nearest(
   { values, dim }: Points,
   squares: Float32Array,
   centroids: Points,
-  signal?: AbortSignal,
+  signal?: CancelSignal,
 ): Promise<{ ids: Int32Array; distances: Float32Array }> {
   const n = values.length / dim;
   const k = centroids.values.length / dim;
@@ -214,7 +215,7 @@ async function seeding(
   squares: Float32Array,
   k: number,
   random: Key,
-  signal?: AbortSignal,
+  signal?: CancelSignal,
 ): Promise<Float32Array> {
   const n = squares.length;
   const rowsAt = (indices: readonly number[]): Float32Array => rowsOf(points, indices);
@@ -261,7 +262,7 @@ function chooseCandidates(
   weights: Float64Array,
   k: number,
   random: Key,
-  signal?: AbortSignal,
+  signal?: CancelSignal,
 ): number[] {
   const m = weights.length;
   const trials = Math.max(

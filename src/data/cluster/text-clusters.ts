@@ -1,7 +1,16 @@
 /** Texts into clusters: a sample fits an embedder, the clusters and their labels; then any text can be assigned. */
+import type { CancelSignal } from "../../cancel.ts";
 import { GradmixError } from "../../errors.ts";
-import { type Embedder, embedTexts, fitEmbedder, wordsOf } from "./embeddings.ts";
-import { assignClusters, type ClusterOptions, type Clusters, fitClusters, leafCount } from "./tree.ts";
+import { checkOptions } from "../../options.ts";
+import { dimCheck, type Embedder, embedTexts, fitEmbedder, wordsOf } from "./embeddings.ts";
+import {
+  assignClusters,
+  clusterChecks,
+  type ClusterOptions,
+  type Clusters,
+  fitClusters,
+  leafCount,
+} from "./tree.ts";
 
 export interface TextClusterOptions extends ClusterOptions {
   /** Numbers per text. Default 128. */
@@ -23,8 +32,10 @@ export const LOOKED_AT = 20_000;
 /** Throws as `fitEmbedder` and `fitClusters`. */
 export async function fitTextClusters(
   sample: readonly string[],
-  { dim, ...options }: TextClusterOptions,
+  given: TextClusterOptions,
 ): Promise<TextClusters> {
+  checkOptions("fitTextClusters", given, { ...clusterChecks, dim: dimCheck });
+  const { dim, ...options } = given;
   const texts = sample.map((text) => text.slice(0, LOOKED_AT));
   const { seed, signal } = options;
   const embedder = await fitEmbedder(texts, {
@@ -41,7 +52,7 @@ export async function fitTextClusters(
 export async function assignTexts(
   { embedder, clusters }: TextClusters,
   texts: readonly string[],
-  signal?: AbortSignal,
+  signal?: CancelSignal,
 ): Promise<Int32Array> {
   const points = await embedTexts(
     embedder,

@@ -2,8 +2,18 @@
  * Clusters of clusters: k-means at each level within each cluster of the level above. With levels of 64 × 64 × 64 that gives up to 262,144 leaves, at the cost of 3 · 64 distances per
  * point and iteration. One level is plain k-means. A sample fits the tree; then any points can be assigned, as many at a time as fit into memory.
  */
+import type { CancelSignal } from "../../cancel.ts";
 import { GradmixError } from "../../errors.ts";
-import { checkOptions, integerIn, list, numberIn, required, unchecked } from "../../options.ts";
+import {
+  abortSignal,
+  callback,
+  checkOptions,
+  integerIn,
+  list,
+  numberIn,
+  type OptionChecks,
+  required,
+} from "../../options.ts";
 import { foldIn, key } from "../../tensor/rng.ts";
 import { kMeans, kMeansDefaults, nearestCentroids, type Points, rowsOf } from "./kmeans.ts";
 
@@ -14,7 +24,7 @@ export interface ClusterOptions {
   readonly iterations?: number;
   readonly tolerance?: number;
   readonly seed?: number;
-  readonly signal?: AbortSignal;
+  readonly signal?: CancelSignal;
   /** Told after each fit: how many of the clusters above the lowest level have been divided, and how many there will be as far as is known. */
   readonly onProgress?: (done: number, known: number) => void;
 }
@@ -39,6 +49,15 @@ export function leafCount({ levels, dim }: Clusters): number {
   return last === undefined ? 0 : last.centroids.length / dim;
 }
 
+export const clusterChecks: OptionChecks<ClusterOptions> = {
+  levels: required(list),
+  iterations: integerIn(1),
+  tolerance: numberIn({ min: 0 }),
+  seed: integerIn(0),
+  signal: abortSignal,
+  onProgress: callback,
+};
+
 /**
  * Fits a tree of clusters. A cluster with fewer points than its level asks for is divided into as many clusters as it has points. Needs a backend (`init`). Throws as
  * `kMeans`; more clusters at the top than there are points are refused.
@@ -47,14 +66,7 @@ export async function fitClusters(
   points: Points,
   options: ClusterOptions,
 ): Promise<{ readonly clusters: Clusters; readonly ids: Int32Array }> {
-  checkOptions<ClusterOptions>("fitClusters", options, {
-    levels: required(list),
-    iterations: integerIn(1),
-    tolerance: numberIn({ min: 0 }),
-    seed: integerIn(0),
-    signal: unchecked,
-    onProgress: unchecked,
-  });
+  checkOptions("fitClusters", options, clusterChecks);
   const { levels: wanted, seed = kMeansDefaults.seed, onProgress, ...passed } = options;
   if (wanted.length === 0)
     throw new GradmixError("config", "fitClusters: levels is empty; give at least one");
@@ -97,7 +109,7 @@ export async function fitClusters(
 export async function assignClusters(
   { dim, levels }: Clusters,
   points: Points,
-  signal?: AbortSignal,
+  signal?: CancelSignal,
 ): Promise<Int32Array> {
   if (points.dim !== dim)
     throw new GradmixError("shape", `assignClusters: points of ${points.dim} numbers, clusters of ${dim}`);
