@@ -124,10 +124,18 @@ test.each(of("json").map((block) => [block.place, block.code] as const))(
 );
 
 describe("commands", () => {
-  const help = execFileSync(process.execPath, [join(root, "dist/cli/main.js"), "train", "--help"], {
-    encoding: "utf8",
-  });
-  const flags = new Set(help.match(/--[a-z][a-z0-9-]*/g));
+  const help = (...command: string[]): string =>
+    execFileSync(process.execPath, [join(root, "dist/cli/main.js"), ...command, "--help"], {
+      encoding: "utf8",
+    });
+  /** The options of every command, from the program's own list of them. */
+  const commands: ReadonlyMap<string, ReadonlySet<string>> = new Map(
+    [...(help().split("Commands:\n")[1] ?? "").matchAll(/^ {2}([a-z]+)/gm)].map(({ 1: name = "" }) => [
+      name,
+      new Set(help(name).match(/--[a-z][a-z0-9-]*/g)),
+    ]),
+  );
+  const flags = new Set([...commands.values()].flatMap((own) => [...own]));
   const { scripts } = JSON.parse(textOf("package.json")) as { scripts: Record<string, string> };
 
   /** What is wrong with a line for the shell, or null. */
@@ -140,9 +148,9 @@ describe("commands", () => {
     }
     const words = first === "npx" ? rest : [second, ...rest];
     if ((first === "npx" ? second : first) !== "gradmix") return `"${first}" is no command of this package`;
-    if (!["train", "histogram", "doctor"].includes(words[0] ?? ""))
-      return `there is no command "gradmix ${words[0]}"`;
-    const unknown = words.find((word) => word.startsWith("--") && word !== "--help" && !flags.has(word));
+    const own = commands.get(words[0] ?? "");
+    if (own === undefined) return `there is no command "gradmix ${words[0]}"`;
+    const unknown = words.find((word) => word.startsWith("--") && word !== "--help" && !own.has(word));
     return unknown === undefined ? null : `there is no option ${unknown}`;
   }
 
