@@ -7,6 +7,7 @@ import { listenForInterrupt } from "./interrupt.ts";
 import type { OptionRow } from "./options.ts";
 import { displayWidth, startProgress } from "./progress.ts";
 import { configOf, type Outputs } from "./train.ts";
+import { dataSeed } from "./train-config.ts";
 import { type Raw, wrong } from "./values.ts";
 
 /** The options of `gradmix train` that say which text is read, and how. */
@@ -56,7 +57,7 @@ export async function showHistogram(
     ]);
     const { initFrom, context } = config.model;
     const data = await readData(
-      { ...config.data, context, seed: config.training.seed, out: null },
+      { ...config.data, context, seed: dataSeed(config), out: null },
       { tokenizer: initFrom === null ? null : readStart(initFrom).tokenizer, corpus: undefined },
       {
         onEvent(line) {

@@ -5,7 +5,7 @@ import type { EvaluationOptions } from "./evaluations.ts";
 import { type MixingPlan, planMixing } from "./mixing.ts";
 import type { DataPlan } from "./read-data.ts";
 import type { ModelPlan } from "./start.ts";
-import type { TrainConfig } from "./train-config.ts";
+import { dataSeed, type TrainConfig } from "./train-config.ts";
 import { planTraining, type TrainingPlan } from "./training.ts";
 
 /** When a run evaluates and saves. */
@@ -33,7 +33,7 @@ export function planRun(config: TrainConfig): RunPlan {
   const { out, evalShare: share, evalEvery: every, evalTokens: tokens, checkpointEvery } = config.run;
   const training = planTraining(config);
   return {
-    data: { ...config.data, context: config.model.context, seed, out },
+    data: { ...config.data, context: config.model.context, seed: dataSeed(config), out },
     model: { ...config.model, seed },
     training,
     mixing: planMixing(config, training.tokens),

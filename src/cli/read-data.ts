@@ -168,14 +168,35 @@ function tokensLine(
   return `${shown.map((i) => `${names[i]} ${n(counts[i])}`).join(", ")}${rest > 0 ? ` and ${rest} more` : ""}${targets.map(({ label, tokens }) => `; ${label} ${n(tokens)}`).join("")}`;
 }
 
+/** The tokenizer that a run with "bpe" would train on this text. Throws `data`. */
+export async function learnTokenizer(plan: DataPlan, hooks: DataHooks): Promise<Tokenizer> {
+  const files = await listInputs(plan, hooks.onEvent);
+  const { textField, skipBadLines } = plan;
+  const documents: Documents = (list) =>
+    inTurns(readDocuments(list, { textField, skipBadLines }), hooks.signal);
+  return trainTokenizer(plan, [...files.domains.values()], documents, hooks);
+}
+
 async function chooseTokenizer(
-  { tokenizer, vocabSize }: DataPlan,
+  plan: DataPlan,
   files: readonly (readonly string[])[],
-  documents: (list: readonly string[]) => AsyncIterable<{ readonly text: string }>,
+  documents: Documents,
   hooks: DataHooks,
 ): Promise<Tokenizer> {
+  const { tokenizer } = plan;
   if (tokenizer === "byte") return byteTokenizer();
   if (tokenizer !== "bpe") return loadTokenizer(readJson(tokenizer, `--tokenizer ${tokenizer}`));
+  return trainTokenizer(plan, files, documents, hooks);
+}
+
+type Documents = (list: readonly string[]) => AsyncIterable<{ readonly text: string }>;
+
+async function trainTokenizer(
+  { vocabSize }: DataPlan,
+  files: readonly (readonly string[])[],
+  documents: Documents,
+  hooks: DataHooks,
+): Promise<Tokenizer> {
   const share = BPE_BYTES / files.length;
   async function* sample(): AsyncGenerator<string> {
     for (const list of files) {

@@ -28,8 +28,14 @@ import { checkStart, modelOf, readStart, savedModel, type Start } from "./start.
 import type { TrainConfig } from "./train-config.ts";
 import { checkRepetitions, planTraining, stepChanges } from "./training.ts";
 
-/** Trains as `config` says. Throws `data` and `config` before anything is written, `numeric` when the loss is lost. */
-export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise<RunResult> {
+/**
+ * Trains as `config` says. Throws `data` and `config` before anything is written, `numeric` when the loss is lost. `read` reads the text, for who has it already.
+ */
+export async function runTraining(
+  config: TrainConfig,
+  hooks: RunHooks,
+  read: typeof readData = readData,
+): Promise<RunResult> {
   const plan = planRun(config);
   const reference = await readReferenceOf(plan.mixing, hooks.signal);
   for (const line of plan.mixing.unused) hooks.onEvent(line);
@@ -49,7 +55,7 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
       tokenizer: resumed === null ? (start?.tokenizer ?? null) : loadTokenizer(resumed.json["tokenizer"]),
       corpus: resumed?.json["corpus"],
     };
-    const data = await readData(plan.data, known, hooks);
+    const data = await read(plan.data, known, hooks);
     checkRepetitions(before, plan.training, plan.mixing.limitedOtherwise(before.tokens, data.sizes));
     const model = makeModel(plan, data, start, resumed);
     tellSetUp(plan, backend, model, start, hooks);
@@ -67,7 +73,10 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
       hooks.onEvent(`going on from step ${found.step}`);
     }
     hooks.store.begin();
-    hooks.store.saveFile("run.json", `${formatJson(factsOf(plan, data, backend, engine, model, cost), 2)}\n`);
+    hooks.store.saveFile(
+      "run.json",
+      `${formatJson(factsOf(plan, data, backend, engine, model, { evaluations, cost }), 2)}\n`,
+    );
     if (histogram !== null) hooks.store.saveFile("histogram.json", `${formatJson(histogram, 2)}\n`);
     if (found !== null) tellChanges(found.step, { ...changes, ...engineChanges(then, engine) }, hooks);
     return await trainLoop(plan.cycle, hooks, {
@@ -190,7 +199,10 @@ function factsOf(
   { capabilities }: Backend,
   engine: Engine,
   model: GPT,
-  { alignment, evaluation }: RunCost,
+  {
+    evaluations: { target, context },
+    cost: { alignment, evaluation },
+  }: { readonly evaluations: EvaluationPlan; readonly cost: RunCost },
 ): RunFacts {
   const { mixing, training } = plan;
   return {
@@ -203,12 +215,14 @@ function factsOf(
     threads: capabilities.threads,
     rule: mixing.ruleName,
     seed: training.seed,
+    dataSeed: plan.data.seed,
     steps: training.steps,
     batch: training.batch,
     context: plan.data.context,
     parameters: parameterCount(model.config),
     vocabSize: model.config.vocabSize,
     repetitions: mixing.repetitions,
+    evaluatedTokens: target === null ? null : Math.min(target.tokens, target.windows * context),
     cost: { alignment, evaluation },
     ...data.facts,
     bases: mixing.bases?.names ?? null,
