@@ -1,7 +1,8 @@
 /** Trains step by step: evaluates, saves checkpoints, tells of each step, and leaves the weights and the model at the end. */
 import type { Bases } from "../dga/bases.ts";
 import type { Checkpoint } from "../dga/checkpoint.ts";
-import type { Trainer, WeightPair } from "../dga/trainer.ts";
+import { multipliersOf } from "../dga/combinators/guard.ts";
+import type { HeldOutLosses, Trainer, WeightPair } from "../dga/trainer.ts";
 import { GradmixError } from "../errors.ts";
 import { formatJson, type Json, parseJson } from "../json.ts";
 import type { GPT } from "../nn/gpt.ts";
@@ -9,7 +10,9 @@ import { toHuggingFace } from "../nn/huggingface.ts";
 import { withCheckpoint } from "./advice.ts";
 import type { RunCost } from "./cost.ts";
 import { type EvaluationPlan, evaluationAfter, type HeldOut, type Wanted } from "./evaluations.ts";
-import { createMetrics } from "./metrics.ts";
+import { guardOutcomes } from "./guarding.ts";
+import { createMetrics, guardMetrics } from "./metrics.ts";
+import type { GuardLimits } from "./mixing.ts";
 import type { CyclePlan } from "./plan.ts";
 import type { Data } from "./read-data.ts";
 import type { RunHooks, RunResult } from "./run-events.ts";
@@ -23,6 +26,7 @@ export interface Parts {
   readonly heldOut: HeldOut;
   readonly evaluations: EvaluationPlan;
   readonly cost: RunCost;
+  readonly guard: GuardLimits | null;
   /** The domains. */
   readonly names: readonly string[];
   readonly bases: Bases | null;
@@ -35,12 +39,14 @@ export interface Parts {
 /** Throws `numeric` when the loss is lost, and what the files or the device throw, each with how to go on from the last checkpoint. */
 export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts): Promise<RunResult> {
   const { trainer, heldOut, evaluations, names, bases, resumed } = parts;
-  const { alignment, evaluation: evaluating } = parts.cost;
+  const { alignment, guard: guarding, evaluation: evaluating } = parts.cost;
   const { steps, checkpointEvery } = cycle;
   const { signal } = hooks;
-  const metricsOf = createMetrics(names, bases, trainer.seen);
+  const metricsOf = createMetrics(names, bases, trainer.seen, () => multipliersOf(trainer.mixer.rule));
   const saving = createSaving(hooks, parts);
   let last: StepMetrics | null = null;
+  /** Of guarded domains, after the last step. */
+  let guarded: HeldOutLosses | null = null;
   /** The last step's line, or what stands for the one before the first step, as long as its evaluation is still to come. */
   let unevaluated: Unevaluated | null = resumed === null ? START : unevaluatedOf(resumed);
   const tell = (metrics: StepMetrics): void => {
@@ -53,6 +59,7 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
     const start = performance.now();
     let evaluation: Evaluation | null;
     try {
+      if (line.step === steps) guarded ??= await trainer.heldOut(signal);
       evaluation = await evaluate(trainer, heldOut, evaluationAfter(evaluations, line.step), signal);
     } catch (error) {
       if (!signal.aborted || error !== signal.reason) throw error;
@@ -65,6 +72,9 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
       tell({
         ...line,
         seconds: line.seconds + seconds,
+        ...(guarded === null || line.guard !== undefined
+          ? {}
+          : { guard: guardMetrics(names, guarded, null) }),
         ...(evaluation === null ? {} : { evaluation, evaluationSeconds: seconds }),
       });
     else if (evaluation !== null)
@@ -73,7 +83,7 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
         event: "start",
         seconds,
         evaluation,
-        cost: { alignment, evaluation: evaluating },
+        cost: { alignment, ...(parts.guard === null ? {} : { guard: guarding }), evaluation: evaluating },
       });
   };
   try {
@@ -81,6 +91,7 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
     while (trainer.steps < steps && !signal.aborted) {
       const start = performance.now();
       const step = await trainer.step();
+      if (step.step === steps) guarded = step.heldOut;
       const metrics = metricsOf(step, null, (performance.now() - start) / 1000);
       await finish(metrics);
       if (checkpointEvery > 0 && step.step % checkpointEvery === 0) await saving.save(unevaluated);
@@ -90,7 +101,8 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
     await saving.save(unevaluated);
     const interrupted = trainer.steps < steps || unevaluated !== null;
     const targetLoss = targetOf(last) ?? (interrupted ? null : await targetAtEnd(parts, signal));
-    const result = resultOf(parts, targetLoss, interrupted);
+    if (!interrupted && parts.guard !== null) guarded ??= await trainer.heldOut(signal);
+    const result = { ...resultOf(parts, targetLoss, interrupted), guards: outcomesOf(parts, guarded) };
     hooks.store.saveFile("weights.json", `${formatJson(result.weights, 2)}\n`);
     if (!interrupted) await saveModel(hooks, parts);
     return result;
@@ -102,6 +114,11 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
       });
     throw withCheckpoint(error, trainer.steps, saving.saved(), cycle.advice);
   }
+}
+
+/** null without guards, and where they were not looked at in the end. */
+function outcomesOf({ guard, names }: Parts, found: HeldOutLosses | null): RunResult["guards"] {
+  return guard === null || found === null ? null : guardOutcomes(guard, names, found);
 }
 
 const targetOf = (line: StepMetrics | null): number | null => line?.evaluation?.target ?? null;
@@ -146,7 +163,7 @@ function resultOf(
   { trainer, names, bases }: Parts,
   targetLoss: number | null,
   interrupted: boolean,
-): RunResult {
+): Omit<RunResult, "guards"> {
   const weights = trainer.weights();
   const named = (of: readonly string[], { final, averaged }: WeightPair): NamedWeights => ({
     final: new Map(of.map((name, i) => [name, final[i]])),

@@ -1,6 +1,7 @@
 /** What a training run tells while it runs and when it ends, and where its files go. Plain data. */
 import type { Checkpoint } from "../dga/checkpoint.ts";
 import type { ResumeLine, RunWeights, StartLine, StepMetrics } from "../runs/lines.ts";
+import type { GuardOutcome } from "./guarding.ts";
 import type { TrainConfig } from "./train-config.ts";
 
 /** What `runTraining` says when it ends. */
@@ -11,6 +12,8 @@ export interface RunResult {
   /** On the held-out target; null without a target. */
   targetLoss: number | null;
   weights: RunWeights;
+  /** What became of the guards, the worst first; null without guards, and for a run that was interrupted. */
+  guards: readonly GuardOutcome[] | null;
   /** The signal ended it before the last step. */
   interrupted: boolean;
 }

@@ -16,6 +16,7 @@ import type { RunFacts } from "../runs/facts.ts";
 import { costOf, formatCost, type RunCost } from "./cost.ts";
 import { type Engine, engineChanges, savedEngine, startBackend } from "./engine.ts";
 import { type EvaluationPlan, type HeldOut, heldOutOf, planEvaluations } from "./evaluations.ts";
+import { type GuardedSets, guardedSets, type GuardPlan, planGuard } from "./guarding.ts";
 import { histogramLine, histogramOf, savedHistogram } from "./histogram.ts";
 import { trainLoop } from "./loop.ts";
 import type { MixingPlan } from "./mixing.ts";
@@ -58,10 +59,11 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
       : null;
     if (histogram !== null) hooks.onEvent(histogramLine(histogram));
     const mixer = plan.mixing.mixerOf({ sizes: data.sizes, histogram });
-    const trainer = makeTrainer(plan, data, model, mixer, reference);
     const heldOut = heldOutOf(data, plan.mixing.names);
-    const { evaluations, cost } = planCost(plan, mixer, heldOut);
-    hooks.onEvent(formatCost(cost, evaluations, mixer.rule.needs));
+    const guarded = guardedOf(plan, data, mixer, hooks);
+    const trainer = makeTrainer(plan, data, model, mixer, reference, guarded);
+    const { evaluations, cost } = planCost(plan, mixer, heldOut, guarded?.plan ?? null);
+    hooks.onEvent(formatCost(cost, evaluations, mixer.rule.needs, guarded?.plan));
     if (found !== null) {
       trainer.restore(found.checkpoint);
       hooks.onEvent(`going on from step ${found.step}`);
@@ -77,6 +79,7 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
       heldOut,
       evaluations,
       cost,
+      guard: plan.mixing.guard,
       names: plan.mixing.names,
       bases: plan.mixing.bases,
       kept: {
@@ -125,11 +128,30 @@ function makeModel(plan: RunPlan, data: Data, start: Start | null, resumed: Chec
   return model;
 }
 
+interface Guarded {
+  readonly sets: GuardedSets;
+  readonly plan: GuardPlan;
+}
+
+/** What guards look at, and when; null without them. */
+function guardedOf(
+  { mixing, training: { steps, batch }, data: { context } }: RunPlan,
+  data: Data,
+  mixer: Mixer,
+  { onEvent }: RunHooks,
+): Guarded | null {
+  if (mixing.guard === null) return null;
+  const sets = guardedSets(mixing.guard, mixing.names, data.domains, onEvent);
+  const counts = sets.flatMap((set) => set?.count ?? []);
+  return { sets, plan: planGuard(mixing.guard.share, counts, mixer, { steps, batch, context }) };
+}
+
 /** When the run evaluates, and what that and its rule will cost. */
 function planCost(
   { training: { steps, batch }, data: { context, targets }, mixing: { alignment, bases }, cycle }: RunPlan,
   mixer: Mixer,
   { target, domains }: HeldOut,
+  guard: GuardPlan | null,
 ): { readonly evaluations: EvaluationPlan; readonly cost: RunCost } {
   const evaluations = planEvaluations(cycle.evaluation, {
     steps,
@@ -141,6 +163,7 @@ function planCost(
   const cost = costOf(
     { mixer, alignment, bases, targets: targets.size, steps, batch, time: context },
     evaluations,
+    guard,
   );
   return { evaluations, cost };
 }
@@ -151,6 +174,7 @@ function makeTrainer(
   model: GPT,
   mixer: Mixer,
   earlier: Reference | null,
+  guarded: Guarded | null,
 ): Trainer {
   const { mixing, training } = plan;
   const { vocabSize } = model.config;
@@ -164,6 +188,9 @@ function makeTrainer(
     targets: new Map([...data.targets].map(([name, { train }]) => [name, train])),
     ...(earlier === null ? {} : { reference: referenceModel(earlier, { vocabSize, context, tokenizer }) }),
     ...(mixing.bases === null ? {} : { bases: mixing.bases }),
+    ...(guarded === null
+      ? {}
+      : { heldOut: { sets: guarded.sets, tokens: guarded.plan.tokens, every: guarded.plan.every } }),
     alignment: mixing.alignment,
     batch: training.batch,
     seed: training.seed,

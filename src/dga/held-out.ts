@@ -7,7 +7,6 @@ import type { Examples, Model } from "../nn/model.ts";
 import { wrongCheckpoint } from "../nn/saved-arrays.ts";
 import { show } from "../options.ts";
 import { exampleLosses } from "./evaluation.ts";
-import { updateDue } from "./mixer.ts";
 import type { Signal } from "./rule.ts";
 import { domainAlignments } from "./statistics.ts";
 import type { Training } from "./training.ts";
@@ -34,12 +33,11 @@ export async function noteReference<B extends Examples>(training: Training<B>): 
   );
 }
 
-/** The signal's part, where this update measures it. The first after `every` updates, and so on: by the steps alone. */
+/** At an update: what is told of it, where it is one of those that measure it. Every `every`-th multiple of `updateEvery` steps is, counted from the first step of the run. */
 export async function heldOutAtUpdate<B extends Examples>(training: Training<B>): Promise<HeldOutLosses | null> {
   const { options, plan, heldOut, state } = training;
-  if (!plan.heldOut || !updateDue(options.mixer, state.mixer)) return null;
-  const { updateEvery } = options.mixer;
-  return (state.mixer.steps / updateEvery) % heldOut.every === 0 ? heldOutNow(training) : null;
+  const updates = state.mixer.steps / options.mixer.updateEvery;
+  return plan.heldOut && updates % heldOut.every === 0 ? heldOutNow(training) : null;
 }
 
 /** At the current parameters. null where the rule asks for none. */
@@ -55,12 +53,10 @@ export async function heldOutNow<B extends Examples>(
     const reference = state.reference?.[i] ?? null;
     if (own === null || reference === null) return null;
     const { tokens } = own;
-    const { alignment: rise, standardError } = domainAlignments(
-      own.losses.map((loss, e) => loss - reference[e]),
-      tokens,
-    );
-    const before = domainAlignments(reference, tokens).alignment;
-    return { loss: before + rise, before, standardError };
+    const mean = (losses: readonly number[]): number => domainAlignments(losses, tokens).alignment;
+    const rises = own.losses.map((loss, e) => loss - reference[e]);
+    const { standardError } = domainAlignments(rises, tokens);
+    return { loss: mean(own.losses), before: mean(reference), standardError };
   });
   return {
     losses: compared.map((own) => own?.loss ?? null),
