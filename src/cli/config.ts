@@ -173,9 +173,7 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
       `${label("mixing.guard")}: a guard gives weight to single domains, and with --bases the weights are those of bases; leave one of them out`,
     );
   if (mixing.repetitionCap !== null && Object.hasOwn(mixing.ruleOptions, "repetitions"))
-    throw wrong(
-      `${label("mixing.repetitionCap")}: --rule-options has repetitions as well; give one of them`,
-    );
+    throw wrong(`${label("mixing.repetitionCap")}: --rule-options has repetitions as well; give one of them`);
   if (mixing.preset !== null && mixing.rule !== "dga")
     throw wrong(`${label("mixing.preset")}: ${mixing.preset} is a form of --rule dga, not of ${mixing.rule}`);
   if (mixing.rule === "dga" && mixing.histogram !== null) {
@@ -255,7 +253,9 @@ function checkBounds(
     );
   const [low, high] = [floors, ceilings].map((bounds) => Number(sumOf(bounds).toPrecision(9)));
   if (k > 1 && low >= 1)
-    throw wrong(`${label("mixing.floor")}: the floors of ${k} domains sum to ${low}; together they must be below 1`);
+    throw wrong(
+      `${label("mixing.floor")}: the floors of ${k} domains sum to ${low}; together they must be below 1`,
+    );
   if (high < 1)
     throw wrong(
       `${label("mixing.ceiling")}: the ceilings of ${k} domains sum to ${high}; together they must be at least 1`,

@@ -16,7 +16,11 @@ export interface RunCost {
   readonly evaluation: number;
 }
 
-export function costOf(facts: CostFacts, evaluations: EvaluationPlan, guard: GuardPlan | null = null): RunCost {
+export function costOf(
+  facts: CostFacts,
+  evaluations: EvaluationPlan,
+  guard: GuardPlan | null = null,
+): RunCost {
   const { mixer, steps, batch } = facts;
   const training = GRADIENT * batch * steps;
   return {
@@ -46,9 +50,7 @@ export function formatCost(
   ];
   const { target, domains, context } = evaluations;
   const series = [
-    ...(guard === null
-      ? []
-      : [`guarded domains ${often(guard)} on up to ${tokensText(guard.tokens)} each`]),
+    ...(guard === null ? [] : [`guarded domains ${often(guard)} on up to ${tokensText(guard.tokens)} each`]),
     ...(target === null
       ? []
       : [`the target ${often(target)} on ${tokensText(Math.min(target.tokens, target.windows * context))}`]),

@@ -289,7 +289,9 @@ export function boundsByName(
   otherwise: number,
 ): number[] {
   const all = forAll(given) ?? otherwise;
-  return domains.map((name) => (given instanceof Map ? ((given as ReadonlyMap<string, number>).get(name) ?? all) : all));
+  return domains.map((name) =>
+    given instanceof Map ? ((given as ReadonlyMap<string, number>).get(name) ?? all) : all,
+  );
 }
 
 /** The bounds that the rule does not keep itself, or that a guard inside would break. */

@@ -62,7 +62,8 @@ function gatherNumbers(
     if (at < 0 && !all) throw wrong(`${label}: ${quote(item)} is not of the form ${form}`);
     const name = at < 0 ? "*" : item.slice(0, at).trim().normalize();
     const value = at < 0 ? item : item.slice(at + sign.length);
-    if (name === "" || value.trim() === "") throw wrong(`${label}: ${quote(item)} is not of the form ${form}`);
+    if (name === "" || value.trim() === "")
+      throw wrong(`${label}: ${quote(item)} is not of the form ${form}`);
     // As with other options, the last number for all goes before the others.
     if (at >= 0 && out.has(name)) throw wrong(`${label}: names ${quote(name)} twice`);
     out.set(name, Number.isNaN(Number(value)) ? value : Number(value));

@@ -34,7 +34,9 @@ export async function noteReference<B extends Examples>(training: Training<B>): 
 }
 
 /** At an update: what is told of it, where it is one of those that measure it. Every `every`-th multiple of `updateEvery` steps is, counted from the first step of the run. */
-export async function heldOutAtUpdate<B extends Examples>(training: Training<B>): Promise<HeldOutLosses | null> {
+export async function heldOutAtUpdate<B extends Examples>(
+  training: Training<B>,
+): Promise<HeldOutLosses | null> {
   const { options, plan, heldOut, state } = training;
   const updates = state.mixer.steps / options.mixer.updateEvery;
   return plan.heldOut && updates % heldOut.every === 0 ? heldOutNow(training) : null;
@@ -107,7 +109,8 @@ export function readReferenceLosses<B extends Examples>(
     }
     let [end, counted] = [0, 0];
     while (end < set.count && counted < heldOut.tokens) counted += set.tokensOf(end++);
-    if (!Array.isArray(own) || own.length !== end || !own.every((loss) => Number.isFinite(loss))) throw wrong();
+    if (!Array.isArray(own) || own.length !== end || !own.every((loss) => Number.isFinite(loss)))
+      throw wrong();
     return own.map(Number);
   });
 }

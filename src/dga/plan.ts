@@ -112,7 +112,9 @@ export function checkFit(fit: Fit): void {
   if (plan.heldOut && heldOut === undefined)
     throw wrong(`rule ${name}: it looks at losses on held-out text, and there is none; give heldOut`);
   if (plan.heldOut && bases !== undefined)
-    throw wrong(`rule ${name}: with bases there are no held-out losses, which are of single domains; leave the guard or the bases out`);
+    throw wrong(
+      `rule ${name}: with bases there are no held-out losses, which are of single domains; leave the guard or the bases out`,
+    );
   const kinds = [plan.aligns, plan.gram, plan.targets, plan.reference].filter(Boolean).length;
   if (kinds > 1)
     throw wrong(`rule ${name}: it needs ${needs.join(", ")}, which the trainer does not measure together`);

@@ -14,7 +14,14 @@ import { expect, test } from "vitest";
 import { checkFit, measuredFrom, type Plan, planOf, signalOf } from "#dist/dga/plan.js";
 import { codeOf } from "../errors.ts";
 
-const nothing: Plan = { aligns: false, preconditioned: false, gram: false, targets: false, reference: false };
+const nothing: Plan = {
+  aligns: false,
+  preconditioned: false,
+  gram: false,
+  targets: false,
+  reference: false,
+  heldOut: false,
+};
 
 /** What each name alone asks for. */
 const asked: Record<SignalName, Partial<Plan>> = {
@@ -29,6 +36,7 @@ const asked: Record<SignalName, Partial<Plan>> = {
   gram: { gram: true },
   targets: { targets: true },
   referenceLosses: { reference: true },
+  heldOutLosses: { heldOut: true },
   tokensSeen: {},
   tokens: {},
 };

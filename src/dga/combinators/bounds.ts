@@ -47,8 +47,7 @@ function floorsOf(least: number | ByDomain, domains: readonly string[]): ArrayLi
   const floors = byDomain(least, domains, "floor: least");
   floors.forEach((value, i) => checkRange(`floor: least: "${domains[i]}"`, value, { min: 0, max: 1 }));
   const sum = sumOf(floors);
-  if (sum > 1)
-    throw new GradmixError("config", `floor: least: the floors sum to ${sum}; weights sum to 1`);
+  if (sum > 1) throw new GradmixError("config", `floor: least: the floors sum to ${sum}; weights sum to 1`);
   return floors;
 }
 

@@ -79,7 +79,8 @@ export function checkLimits(limits: GuardOptions["limits"], what: string = "guar
   const entries = Object.entries(limits);
   if (entries.length === 0)
     throw new GradmixError("config", `${what}: none is given; name a domain, or "*" for all`);
-  for (const [name, limit] of entries) checkRange(`${what}: ${name}`, limit, { min: 1, max: Infinity, openMax: true });
+  for (const [name, limit] of entries)
+    checkRange(`${what}: ${name}`, limit, { min: 1, max: Infinity, openMax: true });
 }
 
 /** The limit of each domain; null for one that is not guarded. Throws `config` for a name that is no domain. */
@@ -178,7 +179,8 @@ function boundsOf(multipliers: readonly number[], caps: readonly number[], most:
 }
 
 function referencesOf({ references }: GuardOptions, domains: readonly string[]): number[] {
-  const given = references === undefined ? domains.map(() => 0) : byDomain(references, domains, "guard: references");
+  const given =
+    references === undefined ? domains.map(() => 0) : byDomain(references, domains, "guard: references");
   return checked(given, domains, "references", Infinity);
 }
 

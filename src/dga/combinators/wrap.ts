@@ -44,9 +44,7 @@ export function wrap(inner: Rule, wrapping: Wrapping): Rule {
   const outer = (made: RuleState, before: RuleState | null, own: RuleState["memory"]): RuleState => ({
     rule: whole,
     domains: [...made.domains],
-    weights: Array.from(
-      weights?.(made.weights, before?.weights ?? null, made.domains, own) ?? made.weights,
-    ),
+    weights: Array.from(weights?.(made.weights, before?.weights ?? null, made.domains, own) ?? made.weights),
     updates: before === null ? 0 : before.updates + 1,
     memory: {
       weights: made.weights,
