@@ -166,6 +166,10 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
       `${label("model.kvHeads")}: ${kvHeads} is for --preset llama; ${model.preset} has one for each of its ${model.heads} heads`,
     );
 
+  if (run.keepBest && data.target.length === 0 && data.targets.size === 0)
+    throw wrong(
+      `${label("run.keepBest")}: what is best is told by the loss on a target, and there is none; add --target GLOB`,
+    );
   // With bases the rule's weights are theirs, and which there are stands in their file.
   if (mixing.bases === null) checkBounds(mixing, domains, label);
   else if (mixing.guard !== null)

@@ -6,9 +6,10 @@ import type { HeldOutLosses, Trainer, WeightPair } from "../dga/trainer.ts";
 import { GradmixError } from "../errors.ts";
 import { formatJson, type Json, parseJson } from "../json.ts";
 import type { GPT } from "../nn/gpt.ts";
-import { toHuggingFace } from "../nn/huggingface.ts";
 import { withCheckpoint } from "./advice.ts";
+import { keepBest, modelFiles } from "./best.ts";
 import type { RunCost } from "./cost.ts";
+import { createEpochWatch } from "./epoch-watch.ts";
 import { type EvaluationPlan, evaluationAfter, type HeldOut, type Wanted } from "./evaluations.ts";
 import { guardOutcomes } from "./guarding.ts";
 import { createMetrics, guardMetrics } from "./metrics.ts";
@@ -27,6 +28,8 @@ export interface Parts {
   readonly evaluations: EvaluationPlan;
   readonly cost: RunCost;
   readonly guard: GuardLimits | null;
+  /** Epochs from which on a domain's held-out loss is watched. */
+  readonly watchedFrom: number;
   /** The domains. */
   readonly names: readonly string[];
   readonly bases: Bases | null;
@@ -43,7 +46,16 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
   const { steps, checkpointEvery } = cycle;
   const { signal } = hooks;
   const metricsOf = createMetrics(names, bases, trainer.seen, () => multipliersOf(trainer.mixer.rule));
-  const saving = createSaving(hooks, parts);
+  const keeper = cycle.keepBest ? await keepBest(hooks, parts.model, parts.data.tokenizer, resumed) : null;
+  const watch = createEpochWatch(
+    parts.watchedFrom,
+    (name) => trainer.seen(names.indexOf(name)).epochs,
+    resumed?.json["epochWatch"],
+  );
+  const saving = createSaving(hooks, parts, () => ({
+    json: { epochWatch: watch.saved(), ...keeper?.saved().json },
+    arrays: keeper?.saved().arrays ?? {},
+  }));
   let last: StepMetrics | null = null;
   /** Of guarded domains, after the last step. */
   let guarded: HeldOutLosses | null = null;
@@ -65,6 +77,15 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
       if (!signal.aborted || error !== signal.reason) throw error;
       if ("loss" in line) tell(line);
       return;
+    }
+    if (evaluation !== null) {
+      const { target, domains } = evaluation;
+      if (target !== null)
+        await keeper?.consider(
+          { step: line.step, targetLoss: target, tokens: evaluations.target?.tokens ?? 0 },
+          namedWeights(parts),
+        );
+      watch.note("evaluation", domains).forEach(hooks.onEvent);
     }
     unevaluated = null;
     const seconds = (performance.now() - start) / 1000;
@@ -92,6 +113,7 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
       const start = performance.now();
       const step = await trainer.step();
       if (step.step === steps) guarded = step.heldOut;
+      watch.note("guard", knownLosses(names, step.heldOut)).forEach(hooks.onEvent);
       const metrics = metricsOf(step, null, (performance.now() - start) / 1000);
       await finish(metrics);
       if (checkpointEvery > 0 && step.step % checkpointEvery === 0) await saving.save(unevaluated);
@@ -102,7 +124,11 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
     const interrupted = trainer.steps < steps || unevaluated !== null;
     const targetLoss = targetOf(last) ?? (interrupted ? null : await targetAtEnd(parts, signal));
     if (!interrupted && parts.guard !== null) guarded ??= await trainer.heldOut(signal);
-    const result = { ...resultOf(parts, targetLoss, interrupted), guards: outcomesOf(parts, guarded) };
+    const result = {
+      ...resultOf(parts, targetLoss, interrupted),
+      guards: outcomesOf(parts, guarded),
+      best: keeper?.best ?? null,
+    };
     hooks.store.saveFile("weights.json", `${formatJson(result.weights, 2)}\n`);
     if (!interrupted) await saveModel(hooks, parts);
     return result;
@@ -114,6 +140,15 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
       });
     throw withCheckpoint(error, trainer.steps, saving.saved(), cycle.advice);
   }
+}
+
+function knownLosses(names: readonly string[], found: HeldOutLosses | null): ReadonlyMap<string, number> {
+  return new Map(
+    names.flatMap((name, i) => {
+      const loss = found?.losses[i] ?? null;
+      return loss === null ? [] : [[name, loss]];
+    }),
+  );
 }
 
 /** null without guards, and where they were not looked at in the end. */
@@ -138,7 +173,12 @@ interface Saving {
   failed(): boolean;
 }
 
-function createSaving({ store }: RunHooks, { trainer, kept, resumed }: Parts): Saving {
+/** `more` is what a checkpoint holds of the run's own, beside what every one does. */
+function createSaving(
+  { store }: RunHooks,
+  { trainer, kept, resumed }: Parts,
+  more: () => Checkpoint,
+): Saving {
   let saved = resumed === null ? null : trainer.steps;
   let saving = false;
   return {
@@ -151,7 +191,12 @@ function createSaving({ store }: RunHooks, { trainer, kept, resumed }: Parts): S
       const left = unevaluated === null ? {} : { unevaluated: formatJson(unevaluated) };
       // A line without its evaluation is written anew.
       const lines = unevaluated === null ? trainer.steps : trainer.steps - 1;
-      store.saveCheckpoint(trainer.steps, { json: { ...json, ...kept, ...left }, arrays }, lines);
+      const own = more();
+      store.saveCheckpoint(
+        trainer.steps,
+        { json: { ...json, ...kept, ...own.json, ...left }, arrays: { ...arrays, ...own.arrays } },
+        lines,
+      );
       saved = trainer.steps;
       saving = false;
     },
@@ -160,34 +205,35 @@ function createSaving({ store }: RunHooks, { trainer, kept, resumed }: Parts): S
 
 /** What the run says when it ends. */
 function resultOf(
-  { trainer, names, bases }: Parts,
+  parts: Parts,
   targetLoss: number | null,
   interrupted: boolean,
-): Omit<RunResult, "guards"> {
+): Omit<RunResult, "guards" | "best"> {
+  const { trainer } = parts;
+  return {
+    step: trainer.steps,
+    tokens: trainer.tokens,
+    loss: trainer.loss ?? NaN,
+    targetLoss,
+    weights: namedWeights(parts),
+    interrupted,
+  };
+}
+
+function namedWeights({ trainer, names, bases }: Parts): RunResult["weights"] {
   const weights = trainer.weights();
   const named = (of: readonly string[], { final, averaged }: WeightPair): NamedWeights => ({
     final: new Map(of.map((name, i) => [name, final[i]])),
     averaged: new Map(of.map((name, i) => [name, averaged[i]])),
   });
   return {
-    step: trainer.steps,
-    tokens: trainer.tokens,
-    loss: trainer.loss ?? NaN,
-    targetLoss,
-    weights: {
-      ...named(names, weights.domains),
-      ...(bases === null ? {} : { bases: named(bases.names, weights) }),
-    },
-    interrupted,
+    ...named(names, weights.domains),
+    ...(bases === null ? {} : { bases: named(bases.names, weights) }),
   };
 }
 
 async function saveModel({ store }: RunHooks, { model, data }: Parts): Promise<void> {
-  const { tokenizer } = data;
-  const files = await toHuggingFace(model, {
-    tokenizer: tokenizer.toJSON(),
-    endOfText: tokenizer.endOfText,
-  });
+  const files = await modelFiles(model, data.tokenizer);
   for (const [name, contents] of files) store.saveFile(`model/${name}`, contents);
 }
 

@@ -10,6 +10,7 @@ import { createRule, type RuleName, type RuleOptions } from "../dga/rules/index.
 import { GradmixError } from "../errors.ts";
 import { type DgaOptions, mostRepetitions, paper, repetitionCaps } from "../dga/rules/dga.ts";
 import type { AlignmentOptions } from "../dga/trainer-options.ts";
+import { EPOCHS } from "./epoch-watch.ts";
 import { sumOf } from "../dga/simplex.ts";
 import type { MixingConfig, NumberByName, TrainConfig } from "./train-config.ts";
 import { reason } from "../node/system-errors.ts";
@@ -29,8 +30,8 @@ export interface MixingPlan {
   readonly alignment: AlignmentOptions;
   /** By domain; null where none is guarded. */
   readonly guard: GuardLimits | null;
-  /** How often a domain may be gone through where the options say so; null: they do not. */
-  readonly repetitions: number | null;
+  /** How often a domain may be gone through before its held-out loss is watched: what the options say, else `EPOCHS`. */
+  readonly watchedFrom: number;
   /** Folder of the run whose model gives the reference losses. */
   readonly reference: string | null;
   readonly ruleName: RuleName;
@@ -117,7 +118,7 @@ export function planMixing(
     alignment,
     guard:
       mixing.guard === null ? null : { limits: Object.fromEntries(mixing.guard), share: mixing.guardShare },
-    repetitions: mixing.repetitionCap,
+    watchedFrom: saidRepetitions(mixing) ?? EPOCHS,
     reference: mixing.reference,
     ruleName: mixing.rule,
     measures: rule.needs.length > 0,
@@ -212,10 +213,20 @@ function countsHistogram(mixing: MixingConfig, { target }: Pick<TrainConfig["dat
 
 /** The least of what the rule and the combinators around it allow. */
 function repetitionsOf(mixing: MixingConfig): number | null {
-  const around = mixing.combinators.flatMap((one) => (one.name === "repetitionCap" ? [one.repetitions] : []));
   const own = mixing.rule === "dga" ? mostRepetitions(ruleOptionsOf(mixing, [], {}) as DgaOptions) : Infinity;
-  const least = Math.min(own, ...around);
+  const least = Math.min(own, saidRepetitions(mixing) ?? Infinity);
   return Number.isFinite(least) ? least : null;
+}
+
+/** The least that the options say. */
+function saidRepetitions({ repetitionCap, combinators, ruleOptions }: MixingConfig): number | null {
+  const own = ruleOptions["repetitions"];
+  const said = [
+    ...(repetitionCap === null ? [] : [repetitionCap]),
+    ...(typeof own === "number" ? [own] : []),
+    ...combinators.flatMap((one) => (one.name === "repetitionCap" ? [one.repetitions] : [])),
+  ];
+  return said.length === 0 ? null : Math.min(...said);
 }
 
 /** Options that were given and change nothing with this rule. */
@@ -246,10 +257,10 @@ function ruleOptionsOf(mixing: MixingConfig, targets: readonly string[], facts: 
   }
   if ((mixing.rule === "temperature" || mixing.rule === "ado") && facts.sizes !== undefined)
     options["sizes"] = facts.sizes;
-  const limited = mixing.rule === "dga" && (isTracked(mixing) || mixing.repetitionCap !== null);
-  if (limited && facts.sizes !== undefined)
+  const { rule, repetitionCap } = mixing;
+  if (rule === "dga" && (isTracked(mixing) || repetitionCap !== null) && facts.sizes !== undefined)
     Object.assign(options, { sizes: facts.sizes, tokens: facts.tokens });
-  if (limited && mixing.repetitionCap !== null) options["repetitions"] = mixing.repetitionCap;
+  if (rule === "dga" && repetitionCap !== null) options["repetitions"] = repetitionCap;
   if (mixing.rule === "grape") options["targets"] = targets;
   // The rule checks its own options, whatever their source.
   return { ...options, ...mixing.ruleOptions } as unknown as RuleOptions;

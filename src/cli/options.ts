@@ -183,7 +183,7 @@ export const optionTable: OptionTable = {
       kind: { type: "text" },
       default: null,
       auto: "random parameters",
-      help: "begin with the parameters of a model: a run's folder, one of its checkpoints, or a Hugging Face folder. Its tokenizer is used, and the options above come from it",
+      help: "begin with the parameters of a model: a run's folder (its last checkpoint; RUN/best is what --keep-best kept), one of its checkpoints, or a Hugging Face folder. Its tokenizer is used, and the options above come from it",
     },
   },
   training: {
@@ -526,6 +526,13 @@ export const optionTable: OptionTable = {
       kind: count(0),
       default: 100,
       help: "steps between two checkpoints; 0: only at the end",
+      free: true,
+    },
+    keepBest: {
+      flag: "--keep-best",
+      kind: { type: "switch" },
+      default: false,
+      help: "keep the model and the weights of the step with the best held-out target loss in the folder best/ of the run; model/ is of the last step all the same",
       free: true,
     },
     backend: {

@@ -116,6 +116,11 @@ export function formatResult(result: RunResult, folder: string): string {
       ? `stopped after step ${result.step}; go on with: gradmix train --resume ${folder}`
       : `done: ${result.step} steps, ${formatCount(result.tokens)} tokens`,
     `  loss     ${formatLoss(result.loss)}${result.targetLoss === null ? "" : `, held-out target ${formatLoss(result.targetLoss)}`}`,
+    ...(result.best === null
+      ? []
+      : [
+          `  best     held-out target ${formatLoss(result.best.targetLoss)} after step ${result.best.step}, kept in ${folder}/best`,
+        ]),
     ...(result.guards === null ? [] : [`  guards   ${formatGuards(result.guards)}`]),
     `  weights  ${formatWeights(result.weights.final, 8)}`,
     `  files    ${folder}`,

@@ -63,6 +63,11 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
     const guarded = guardedOf(plan, data, mixer, hooks);
     const trainer = makeTrainer(plan, data, model, mixer, reference, guarded);
     const { evaluations, cost } = planCost(plan, mixer, heldOut, guarded?.plan ?? null);
+    if (plan.cycle.keepBest && heldOut.target === null)
+      throw new GradmixError(
+        "data",
+        "--keep-best: the target has no held-out text that would tell which step is best; give it more documents, or raise --held-out",
+      );
     hooks.onEvent(formatCost(cost, evaluations, mixer.rule.needs, guarded?.plan));
     if (found !== null) {
       trainer.restore(found.checkpoint);
@@ -80,6 +85,7 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
       evaluations,
       cost,
       guard: plan.mixing.guard,
+      watchedFrom: plan.mixing.watchedFrom,
       names: plan.mixing.names,
       bases: plan.mixing.bases,
       kept: {
@@ -207,7 +213,7 @@ function tellSetUp(plan: RunPlan, backend: Backend, model: GPT, start: Start | n
   hooks.onEvent(
     `${backend.name} backend, ${runners}${simd}; ${plan.model.preset} model of ${parameterCount(model.config).toLocaleString("en")} parameters; rule ${plan.mixing.ruleName}`,
   );
-  if (start !== null) hooks.onEvent(`beginning with the parameters of ${start.path}`);
+  if (start !== null) hooks.onEvent(`beginning with the parameters of ${start.source}`);
 }
 
 /** run.json. */
@@ -217,7 +223,7 @@ function factsOf(
   { capabilities }: Backend,
   engine: Engine,
   model: GPT,
-  { alignment, evaluation }: RunCost,
+  { alignment, guard, evaluation }: RunCost,
 ): RunFacts {
   const { mixing, training } = plan;
   return {
@@ -236,7 +242,7 @@ function factsOf(
     parameters: parameterCount(model.config),
     vocabSize: model.config.vocabSize,
     repetitions: mixing.repetitions,
-    cost: { alignment, evaluation },
+    cost: { alignment, ...(mixing.guard === null ? {} : { guard }), evaluation },
     ...data.facts,
     bases: mixing.bases?.names ?? null,
   };

@@ -138,6 +138,8 @@ export interface RunConfig {
   evalTokens: number | null;
   /** Steps between two checkpoints; 0: only at the end. */
   checkpointEvery: number;
+  /** Keeps the model at the best held-out target loss in `best/`. */
+  keepBest: boolean;
   /** The run folder. */
   out: string;
   /** "auto": a GPU if there is one, else the cpu; a resumed run goes on where it began. */

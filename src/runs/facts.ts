@@ -38,7 +38,7 @@ export interface RunFacts {
   /** How often a domain may be repeated over the run, as far as the rule limits it; null where it does not. */
   readonly repetitions: number | null;
   /** Counted before the run, as shares of the training's computation. */
-  readonly cost: { readonly alignment: number; readonly evaluation: number };
+  readonly cost: { readonly alignment: number; readonly guard?: number; readonly evaluation: number };
   /** In the order of the weights. */
   readonly domains: ReadonlyMap<string, TextFacts>;
   /** null where the run has no target. */

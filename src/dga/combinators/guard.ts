@@ -44,7 +44,7 @@ const SEED = 1 / 8;
 const RISE = 1;
 const FALL = 0.25;
 /** A rise counts only where it is more than so many of its standard errors. */
-const SURE = 2;
+export const SURE = 2;
 
 /**
  * No guarded domain's held-out loss rises above its reference by more than its limit allows, as far as weights can hold it there. Looks at `heldOutLosses`, in the updates that have
