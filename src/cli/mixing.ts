@@ -286,7 +286,7 @@ export function ruleOf(
   if (mixing.guard !== null)
     added.push({ name: "guard", limits: Object.fromEntries(mixing.guard), ...guardCaps(options, facts) });
   added.push(...boundsAround(mixing, facts));
-  return combine(combine(rule, added), mixing.combinators, around);
+  return combine(combine(rule, added, around), mixing.combinators, around);
 }
 
 /** What one number says of all domains, or "*" of those that are not named; null for nothing. */

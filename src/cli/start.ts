@@ -73,7 +73,7 @@ function fromCheckpoint(path: string, file: string): Start {
   const values = arrays["value"];
   return {
     path,
-    source: `${path}${path === file ? "" : `, after its last checkpoint's step ${step}`}${bestBeside(path)}`,
+    source: `${path}, after step ${step}${bestBeside(path)}`,
     config: shape,
     tokenizer,
     tokenizerName: config.data.tokenizer,

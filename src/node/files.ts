@@ -72,15 +72,23 @@ export function writeFolderAtomic(
     throw ioError(path, error);
   }
   quietly(() => fs.rmSync(former, { recursive: true, force: true }));
-  syncFolder(dirname(path), fs);
+  try {
+    syncFolder(dirname(path), fs);
+  } catch (error) {
+    throw ioError(path, error);
+  }
 }
 
-/** After a writer was killed: where it had moved the old folder away, the new one is whole and takes its place. What else it left goes. Throws what the system says. */
+/** After a writer was killed: where it had moved the old folder away, the new one is whole and takes its place. What else it left goes. Throws `io`. */
 export function recoverFolder(path: string, fs: WriteFs = nodeFs): void {
   const { next, former } = besideFolder(path);
-  if (!nodeFs.existsSync(path) && nodeFs.existsSync(former))
-    fs.renameSync(nodeFs.existsSync(next) ? next : former, path);
-  for (const left of [next, former]) fs.rmSync(left, { recursive: true, force: true });
+  try {
+    if (!nodeFs.existsSync(path) && nodeFs.existsSync(former))
+      fs.renameSync(nodeFs.existsSync(next) ? next : former, path);
+    for (const left of [next, former]) fs.rmSync(left, { recursive: true, force: true });
+  } catch (error) {
+    throw ioError(path, error);
+  }
 }
 
 /** Where a folder is put together, and where the one before it waits. */
