@@ -16,7 +16,7 @@ const positive = numberIn({ min: 0, openMin: true });
  * Keeps the order of the weights of domains with one floor.
  */
 export function floor(rule: Rule, least: number | ByDomain): Rule {
-  if (typeof least !== "object") checkRange("floor: least", least, { min: 0, max: 1 });
+  if (!isByDomain(least)) checkRange("floor: least", least, { min: 0, max: 1 });
   return wrap(rule, {
     name: "floor",
     weights: (inner, _, domains) =>
@@ -29,13 +29,16 @@ export function floor(rule: Rule, least: number | ByDomain): Rule {
  * naming the domain. Keeps the order of the weights of domains with one ceiling.
  */
 export function ceiling(rule: Rule, most: number | ByDomain): Rule {
-  if (typeof most !== "object") checkRange("ceiling: most", most, { min: 0, max: 1, openMin: true });
+  if (!isByDomain(most)) checkRange("ceiling: most", most, { min: 0, max: 1, openMin: true });
   return wrap(rule, {
     name: "ceiling",
     weights: (inner, _, domains) =>
       projectBounds(inner, new Float64Array(domains.length), ceilingsOf(most, domains)),
   });
 }
+
+/** Numbers by domain, and not one for all; the option may come from a file. */
+const isByDomain = (given: unknown): given is ByDomain => typeof given === "object" && given !== null;
 
 /** One floor per domain. Throws `config` for floors that no weights can keep. */
 function floorsOf(least: number | ByDomain, domains: readonly string[]): ArrayLike<number> {
