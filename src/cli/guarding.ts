@@ -4,6 +4,8 @@ import { limitsOf, SURE } from "../dga/combinators/guard.ts";
 import { nextUpdate, type Mixer } from "../dga/mixer.ts";
 import type { HeldOutLosses } from "../dga/trainer.ts";
 import { GradmixError } from "../errors.ts";
+import type { RunFacts, TextFacts } from "../runs/facts.ts";
+import { readRunHead } from "../runs/record.ts";
 import { type EvaluationFacts, spend, TRAINING, windowsRead } from "./evaluations.ts";
 import type { GuardLimits } from "./mixing.ts";
 import type { Split } from "./read-data.ts";
@@ -37,6 +39,31 @@ export function guardedSets(
   return domains.map(({ heldOut }, i) => (guarded[i] === null ? null : heldOut));
 }
 
+/**
+ * A line where the model of a reference run may have been trained on text that is held out here: the documents that a run holds out follow from its seed and its files. null where they
+ * are as long in tokens and bytes, and so surely the same.
+ */
+export function otherSplit(
+  folder: string,
+  sets: GuardedSets,
+  found: ReadonlyMap<string, Pick<TextFacts, "heldOutTokens" | "heldOutBytes">>,
+): string | null {
+  let earlier: RunFacts["domains"];
+  try {
+    earlier = readRunHead(folder).facts.domains;
+  } catch (error) {
+    if (!(error instanceof GradmixError)) throw error;
+    return `--guard: ${folder} does not say which text it held out; if its model was trained on what is held out here, its losses on it are too low to compare with`;
+  }
+  const other = [...found].find(([name, { heldOutTokens, heldOutBytes }], i) => {
+    const then = earlier.get(name);
+    return sets[i] !== null && (then?.heldOutTokens !== heldOutTokens || then.heldOutBytes !== heldOutBytes);
+  });
+  return other === undefined
+    ? null
+    : `--guard: ${folder} held out other text of domain "${other[0]}" than this run, so that its model may have been trained on what is held out here, and its losses on it are then too low to compare with; train both with the same --seed and files`;
+}
+
 /** When guarded domains are evaluated, and on how much. */
 export interface GuardPlan {
   /** Updates of the weights from one time to the next. */
@@ -63,8 +90,7 @@ export function planGuard(
   mixer: Mixer,
   { steps, batch, context }: Pick<EvaluationFacts, "steps" | "batch" | "context">,
 ): GuardPlan {
-  const { updateEvery } = mixer;
-  const multiples = Math.floor(steps / updateEvery);
+  const multiples = Math.floor(steps / mixer.updateEvery);
   const most = Math.max(LEAST_TIMES, multiples + 2);
   const { times, windows } = spend(share * TRAINING * batch * steps, sets, context, null, {
     times: LEAST_TIMES,
@@ -72,17 +98,24 @@ export function planGuard(
     windows: Math.ceil(LEAST_TOKENS / context),
     unit: TOKENS_UNIT,
   });
-  const every = Math.max(1, Math.round(multiples / (times - 1)));
-  const period = every * updateEvery;
-  const first = Math.ceil(nextUpdate(mixer, 0) / period) * period;
-  const checks = steps < first ? 0 : 1 + Math.floor((steps - first) / period);
-  const atEnd = checks > 0 && steps % period === 0;
+  let every = Math.max(1, Math.ceil(multiples / (times - 1)));
+  // What the end adds may be one too many.
+  while (timesOf(every, mixer, steps) > times) every++;
   return {
     every,
     tokens: windows * context,
-    times: 1 + checks + (atEnd ? 0 : 1),
+    times: timesOf(every, mixer, steps),
     windows: windowsRead(sets, windows),
   };
+}
+
+/** Evaluations before the first step, at every `every`-th update and at the end. */
+function timesOf(every: number, mixer: Mixer, steps: number): number {
+  const period = every * mixer.updateEvery;
+  const first = Math.ceil(nextUpdate(mixer, 0) / period) * period;
+  const checks = steps < first ? 0 : 1 + Math.floor((steps - first) / period);
+  const atEnd = checks > 0 && steps % period === 0;
+  return 1 + checks + (atEnd ? 0 : 1);
 }
 
 /** What became of one guard. */

@@ -16,7 +16,7 @@ import type { RunFacts } from "../runs/facts.ts";
 import { costOf, formatCost, type RunCost } from "./cost.ts";
 import { type Engine, engineChanges, savedEngine, startBackend } from "./engine.ts";
 import { type EvaluationPlan, type HeldOut, heldOutOf, planEvaluations } from "./evaluations.ts";
-import { type GuardedSets, guardedSets, type GuardPlan, planGuard } from "./guarding.ts";
+import { type GuardedSets, guardedSets, type GuardPlan, otherSplit, planGuard } from "./guarding.ts";
 import { histogramLine, histogramOf, savedHistogram } from "./histogram.ts";
 import { trainLoop } from "./loop.ts";
 import type { MixingPlan } from "./mixing.ts";
@@ -148,6 +148,8 @@ function guardedOf(
 ): Guarded | null {
   if (mixing.guard === null) return null;
   const sets = guardedSets(mixing.guard, mixing.names, data.domains, onEvent);
+  const note = mixing.reference === null ? null : otherSplit(mixing.reference, sets, data.facts.domains);
+  if (note !== null) onEvent(note);
   const counts = sets.flatMap((set) => set?.count ?? []);
   return { sets, plan: planGuard(mixing.guard.share, counts, mixer, { steps, batch, context }) };
 }

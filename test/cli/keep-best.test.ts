@@ -278,8 +278,16 @@ describe("a run with a guard", () => {
       readRunRecord(run.run.out)
         .steps.find(({ guard }) => guard !== undefined)
         ?.guard?.get("a")?.reference;
-    await train(config);
+    const told: string[] = [];
+    await train(config, { told });
+    expect(told.join()).not.toContain("held out");
     await train(own);
+    // With another seed other documents are held out, which that model was trained on.
+    const other = configOf({ mixing, training: { seed: 9 } });
+    await train(other, { told });
+    expect(told).toContainEqual(
+      expect.stringMatching(/^--guard: .* held out other text of domain "[ab]" than this run/),
+    );
     const again = configOf({
       model: { initFrom: first.run.out },
       mixing: { rule: "uniform", guard: { "*": 1.02 } },
