@@ -15,7 +15,7 @@ export interface EpochWatch {
 export function createEpochWatch(
   most: number,
   epochsOf: (name: string) => number,
-  saved: unknown = undefined,
+  saved?: unknown,
 ): EpochWatch {
   const { last, warned } = stateOf(saved);
   return {

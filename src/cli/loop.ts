@@ -7,7 +7,7 @@ import { GradmixError } from "../errors.ts";
 import { formatJson, type Json, parseJson } from "../json.ts";
 import type { GPT } from "../nn/gpt.ts";
 import { withCheckpoint } from "./advice.ts";
-import { keepBest, modelFiles } from "./best.ts";
+import { type Best, keepBest, modelFiles } from "./best.ts";
 import type { RunCost } from "./cost.ts";
 import { createEpochWatch } from "./epoch-watch.ts";
 import { type EvaluationPlan, evaluationAfter, type HeldOut, type Wanted } from "./evaluations.ts";
@@ -47,6 +47,7 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
   const { signal } = hooks;
   const metricsOf = createMetrics(names, bases, trainer.seen, () => multipliersOf(trainer.mixer.rule));
   const keeper = cycle.keepBest ? await keepBest(hooks, parts.model, parts.data.tokenizer, resumed) : null;
+  tellOtherText(keeper?.best ?? null, evaluations, hooks);
   const watch = createEpochWatch(
     parts.watchedFrom,
     (name) => trainer.seen(names.indexOf(name)).epochs,
@@ -140,6 +141,14 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
       });
     throw withCheckpoint(error, trainer.steps, saving.saved(), cycle.advice);
   }
+}
+
+/** A resumed run may evaluate on more of the target, or less. */
+function tellOtherText(best: Best | null, { target }: EvaluationPlan, { onEvent }: RunHooks): void {
+  if (best === null || target === null || best.tokens === target.tokens) return;
+  onEvent(
+    `the best step so far was measured on ${best.tokens} tokens of the target, and from here on it is ${target.tokens}: their losses are compared all the same`,
+  );
 }
 
 function knownLosses(names: readonly string[], found: HeldOutLosses | null): ReadonlyMap<string, number> {

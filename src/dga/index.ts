@@ -6,7 +6,7 @@ export { mirrorStep } from "./mirror-step.ts";
 export {
   type ChangeStep,
   type DomainNumbers,
-  heldOutOf,
+  heldOutNumbers,
   type HeldOutNumbers,
   initialState,
   measuredDomains,

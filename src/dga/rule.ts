@@ -217,7 +217,7 @@ export interface HeldOutNumbers {
  * The losses on held-out text with what they are compared with; null for a signal that has none. Throws `config` for lists of another length, `numeric`, naming the
  * domain, for what is neither null nor finite and at least 0.
  */
-export function heldOutOf(rule: string, state: RuleState, signal: Signal): HeldOutNumbers | null {
+export function heldOutNumbers(rule: string, state: RuleState, signal: Signal): HeldOutNumbers | null {
   const { heldOutLosses, heldOutReferences, heldOutErrors } = signal;
   if (heldOutLosses === undefined) return null;
   const of = (values: unknown, name: string): (number | null)[] => {

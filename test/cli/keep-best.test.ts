@@ -93,7 +93,7 @@ function outcome(folder: string): unknown {
 /** A disk of which nothing is written any more after so many calls, as of a process that is killed; its lock goes. */
 function deadAfter(calls: number): WriteFs {
   let left = calls;
-  return new Proxy(nodeFs as WriteFs, {
+  return new Proxy<WriteFs>(nodeFs, {
     get(real, name: keyof WriteFs) {
       return (...args: unknown[]): unknown => {
         if (!String(args[0]).endsWith("lock") && left-- <= 0)
@@ -145,7 +145,7 @@ describe("a folder that is replaced", () => {
   test("stays as it was where the disk fails and the process lives on", () => {
     writeFolderAtomic(place, files(1));
     let renames = 0;
-    const failing = new Proxy(nodeFs as WriteFs, {
+    const failing = new Proxy<WriteFs>(nodeFs, {
       get: (real, name: keyof WriteFs) =>
         name === "renameSync"
           ? (from: string, to: string): void => {
@@ -202,7 +202,7 @@ describe("killed anywhere, a run that keeps its best and guards its domains goes
   let calls = 0;
   beforeAll(async () => {
     const config = configOf({ mixing: guarded });
-    const counted = new Proxy(nodeFs as WriteFs, {
+    const counted = new Proxy<WriteFs>(nodeFs, {
       get(real, name: keyof WriteFs) {
         calls++;
         return real[name];

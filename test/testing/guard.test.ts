@@ -31,7 +31,10 @@ interface HeldOut {
 const updates = (k: number): fc.Arbitrary<{ given: Signal; heldOut: HeldOut | null }[]> =>
   fc.array(
     fc.record({
-      given: signal(k, { mild: true }).map(({ heldOutLosses: _, ...rest }) => rest),
+      given: signal(k, { mild: true }).map(({ heldOutLosses, ...rest }): Signal => {
+        void heldOutLosses;
+        return rest;
+      }),
       heldOut: fc.option(
         fc.record({
           losses: fc.array(fc.option(fc.double({ min: 2.8, max: 3.6, noNaN: true }), { freq: 6 }), {

@@ -12,7 +12,7 @@
  */
 import { GradmixError } from "../../errors.ts";
 import { checkOptions, checkRange, numberIn, object, required, show } from "../../options.ts";
-import { heldOutOf, type HeldOutNumbers, type Rule, type RuleState } from "../rule.ts";
+import { heldOutNumbers, type HeldOutNumbers, type Rule, type RuleState } from "../rule.ts";
 import { byDomain, type ByDomain, numbersByDomain } from "../rules/by-domain.ts";
 import { projectBounds, sumOf } from "../simplex.ts";
 import { type OwnMemory, wrap } from "./wrap.ts";
@@ -75,7 +75,7 @@ export function guard(rule: Rule, options: GuardOptions): Rule {
 }
 
 /** Throws `config` unless there is a limit, and none is below 1. */
-export function checkLimits(limits: GuardOptions["limits"], what: string = "guard: limits"): void {
+function checkLimits(limits: GuardOptions["limits"], what: string = "guard: limits"): void {
   const entries = Object.entries(limits);
   if (entries.length === 0)
     throw new GradmixError("config", `${what}: none is given; name a domain, or "*" for all`);
@@ -114,7 +114,7 @@ function memoryOf(options: GuardOptions): OwnMemory {
       };
     },
     next(own, given, state) {
-      const found = heldOutOf("guard", state, given);
+      const found = heldOutNumbers("guard", state, given);
       return found === null ? own : ascended(own, found, state, { limits: options.limits, rate, most });
     },
     fault(own) {
