@@ -127,7 +127,7 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
     if (!interrupted && parts.guard !== null) guarded ??= await trainer.heldOut(signal);
     const result = {
       ...resultOf(parts, targetLoss, interrupted),
-      guards: outcomesOf(parts, guarded),
+      guards: interrupted ? null : outcomesOf(parts, guarded),
       best: keeper?.best ?? null,
     };
     hooks.store.saveFile("weights.json", `${formatJson(result.weights, 2)}\n`);
