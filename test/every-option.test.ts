@@ -302,6 +302,11 @@ const cases: Readonly<Record<string, Case | readonly Case[]>> = {
       },
     },
     {
+      call: (heldOut: dga.HeldOutOptions) => train({ heldOut }),
+      valid: () => ({ sets: domains(), tokens: 10, every: 2 }),
+      wrong: { sets: [[1], []], tokens: counts, every: counts },
+    },
+    {
       call: (alignment: dga.AlignmentOptions) => train({ alignment }),
       valid: { from: "step", refreshEvery: 1, domainExamples: 1, targetExamples: 1, bases: "direct" },
       wrong: {
@@ -376,6 +381,11 @@ const cases: Readonly<Record<string, Case | readonly Case[]>> = {
     call: (options: Parameters<typeof dga.combinators.repetitionCap>[1]) =>
       dga.combinators.repetitionCap(rule(), options),
     valid: { sizes: [1, 2], tokens: 1, repetitions: 4 },
+  },
+  guard: {
+    call: (options: dga.GuardOptions) => dga.combinators.guard(rule(), options).init(names),
+    valid: { limits: { "*": 1.02, a: 1 }, references: [1, 2], caps: [1, 0.5], most: 0.5, rate: 10 },
+    wrong: { limits: [{}, { a: 0.5 }, { c: 1 }], caps: [[1, 2]], most: [0, 1], rate: [0] },
   },
   tokenBudget: {
     call: (options: { budgets: number[]; tokens: number }) => dga.combinators.tokenBudget(rule(), options),

@@ -27,6 +27,8 @@ export function fromArguments(kind: Kind, raw: Raw, label: string): unknown {
       return gather(raw, label);
     case "shares":
       return last.includes("=") ? shares(last, label) : last;
+    case "byName":
+      return gatherNumbers(kind, raw, label);
     case "json":
       return parseJson(last, { source: label });
     case "bytes":
@@ -45,6 +47,28 @@ function gather(raw: readonly string[], label: string): Map<string, string[]> {
     domains.set(name, [...(domains.get(name) ?? []), glob]);
   }
   return domains;
+}
+
+/** One number, or numbers by name, where the one stands for "*". */
+function gatherNumbers(
+  { sign, all }: Kind & { type: "byName" },
+  raw: readonly string[],
+  label: string,
+): unknown {
+  const form = sign === "=" ? "X or NAME=X, for example 0.01 or code=0.1" : "NAME<=X, for example code<=1.02";
+  const out = new Map<string, unknown>();
+  for (const item of raw) {
+    const at = item.indexOf(sign);
+    if (at < 0 && !all) throw wrong(`${label}: ${quote(item)} is not of the form ${form}`);
+    const name = at < 0 ? "*" : item.slice(0, at).trim().normalize();
+    const value = at < 0 ? item : item.slice(at + sign.length);
+    if (name === "" || value.trim() === "")
+      throw wrong(`${label}: ${quote(item)} is not of the form ${form}`);
+    // As with other options, the last number for all goes before the others.
+    if (at >= 0 && out.has(name)) throw wrong(`${label}: names ${quote(name)} twice`);
+    out.set(name, Number.isNaN(Number(value)) ? value : Number(value));
+  }
+  return out;
 }
 
 function shares(text: string, label: string): Map<string, unknown> {
@@ -92,6 +116,8 @@ export function checkValue(kind: Kind, value: unknown, label: string): unknown {
       return checkRecord(value, label, (globs, name) => checkGlobs(globs, `${label} ${quote(name)}`));
     case "shares":
       return checkShares(kind.sumsToOne, value, label);
+    case "byName":
+      return checkByName(kind, value, label);
     case "json": {
       const plain = plainJson(value as Json);
       if (kind.shape === "object" ? isObject(plain) : Array.isArray(plain) && plain.every(isObject))
@@ -101,6 +127,17 @@ export function checkValue(kind: Kind, value: unknown, label: string): unknown {
       );
     }
   }
+}
+
+/** A number for all, or numbers by name; those of "*" alone are that number where one number may stand for all. */
+function checkByName(kind: Kind & { type: "byName" }, value: unknown, label: string): unknown {
+  const { all, min, max, openMin = false } = kind;
+  const number = (item: unknown, what: string): number =>
+    checkNumber({ type: "number", min, max, openMin }, item, what);
+  if (all && membersOf(value) === null) return number(value, label);
+  const checked = checkRecord(value, label, (item, name) => number(item, `${label} ${quote(name)}`), ["*"]);
+  if (checked.size === 0) throw wrong(`${label}: names no domain`);
+  return all && checked.size === 1 ? (checked.get("*") ?? checked) : checked;
 }
 
 function checkNumber(kind: Kind & { type: "integer" | "number" }, value: unknown, label: string): number {
@@ -152,6 +189,7 @@ function checkRecord<V>(
   value: unknown,
   label: string,
   check: (item: unknown, name: string) => V,
+  others: readonly string[] = [],
 ): Map<string, V> {
   const members = membersOf(value);
   if (members === null) throw wrong(`${label}: ${show(value)} is not an object with a key for each domain`);
@@ -159,7 +197,7 @@ function checkRecord<V>(
   for (const [given, item] of members) {
     // Composed, so that é is one name however it was typed.
     const name = given.normalize();
-    if (!domainName.test(name))
+    if (!domainName.test(name) && !others.includes(name))
       throw wrong(
         `${label}: ${quote(name)} is not a name for a domain: letters with their marks, digits, "_", "-", "." and spaces`,
       );
