@@ -115,8 +115,7 @@ describe.skipIf(off)("variants", () => {
       const [least, ...larger] = floatTileNames;
       const first = await run(least);
       expect(difference("gemmSegmented", c, first, wanted)).toBe(null);
-      for (const tile of larger)
-        expect({ tile, found: await run(tile) }).toEqual({ tile, found: first });
+      for (const tile of larger) expect({ tile, found: await run(tile) }).toEqual({ tile, found: first });
 
       // Timed, on copies of the segments.
       const learned: string[] = [];
