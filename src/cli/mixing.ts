@@ -134,7 +134,7 @@ export function planMixing(
 }
 
 /** The published algorithm, for what was not given; null stands for what was not given to the command, and is left out for the library. */
-function presetOf({ mixing, alignment }: Pick<TrainConfig, "mixing" | "alignment">): {
+export function presetOf({ mixing, alignment }: Pick<TrainConfig, "mixing" | "alignment">): {
   mixing: MixingConfig;
   alignment: AlignmentOptions;
 } {

@@ -57,14 +57,14 @@ export function createMixer(options: MixerOptions): Mixer {
   const { domains, rule, combinators = [], updateEvery, updateAfter } = withDefaults(mixerDefaults, options);
   checkDomains(domains);
   checkFacts(options, domains);
-  if ("update" in rule && combinators.length === 0)
+  if (isRule(rule) && combinators.length === 0)
     for (const fact of Object.keys(factChecks))
       if (Reflect.get(options, fact) !== undefined)
         throw new GradmixError(
           "config",
           `createMixer: ${fact}: the rule "${rule.name}" is an object, which has its options already; give it ${fact} when it is made, or give its options as rule`,
         );
-  const made = combine("update" in rule ? rule : createRule(rule, options), combinators, options);
+  const made = combine(isRule(rule) ? rule : createRule(rule, options), combinators, options);
   const initial: MixerState = {
     version: 1,
     rule: made.init(domains),
@@ -73,6 +73,10 @@ export function createMixer(options: MixerOptions): Mixer {
   };
   return { rule: made, domains: [...domains], updateEvery, updateAfter, initial };
 }
+
+/** Options may come from a file, and have any name in them. */
+const isRule = (rule: RuleOptions | Rule): rule is Rule =>
+  "update" in rule && typeof rule.update === "function";
 
 /** Notes that training steps were taken with the current weights: one, or so many. */
 export function advance(state: MixerState, steps: number = 1): MixerState {

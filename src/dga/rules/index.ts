@@ -66,7 +66,7 @@ export function withFacts<K extends RuleName>(
   options: Extract<RuleOptions, { name: K }>,
   facts: RunFacts,
 ): Extract<RuleOptions, { name: K }> {
-  return withDefaults(takes[options.name as K]?.(facts, options) ?? {}, options);
+  return withDefaults(takes[options.name]?.(facts, options) ?? {}, options);
 }
 
 /**
