@@ -10,13 +10,14 @@ import {
   statSync,
   writeSync,
 } from "node:fs";
-import { dirname, resolve } from "node:path";
+import { basename, dirname, join, resolve } from "node:path";
 import { errorCode, GradmixError } from "../errors.ts";
 import type { Message } from "../mix/protocol.ts";
 import { ioError } from "../node/files.ts";
 import { reason } from "../node/system-errors.ts";
-import { commandLineLayer, fileLayer, type Layer, resolveConfig } from "./config.ts";
+import { commandLineLayer, fileLayer, jsonLayer, type Layer, resolveConfig } from "./config.ts";
 import { takeFileLock } from "./lock.ts";
+import { MANY } from "./metrics.ts";
 import { mixerOptionsOf, presetOf } from "./mixing.ts";
 import type { OptionRow } from "./options.ts";
 import type { Output } from "./output.ts";
@@ -43,7 +44,10 @@ const taken: Readonly<Record<string, string>> = {
 export function mixRows(rows: readonly OptionRow[]): OptionRow[] {
   return rows
     .filter(({ path }) => Object.hasOwn(taken, path))
-    .map(({ formerly: _, auto: _auto, ...row }) => ({ ...row, help: taken[row.path] ?? "", default: null }));
+    .map((row) => {
+      const { formerly: _formerly, auto: _auto, ...rest } = row;
+      return { ...rest, help: taken[row.path] ?? "", default: null };
+    });
 }
 
 /** Flags that `gradmix train` does not have: what stands for the value, and the help. */
@@ -54,7 +58,7 @@ export const mixFlags = {
   weightsFile: ["FILE", "the weights as JSON, replaced whenever they change"],
   listen: ["[HOST:]PORT", "HTTP on this machine in place of the standard input; 0: any port"],
   tokenFile: ["FILE", "holds the token that HTTP asks for; made if it is not there"],
-  replay: ["FILE", "prints the weights that a metrics.jsonl, or messages, would have given"],
+  replay: ["RUN|FILE", "prints the weights that a run's signals, or messages, would give"],
 } as const;
 
 export type MixFlags = { readonly [F in keyof typeof mixFlags]: string | null };
@@ -67,19 +71,20 @@ export interface MixArguments {
   readonly flags: MixFlags;
 }
 
-export const mixExample = `Example: your trainer starts this, writes a line and reads a line (it was given
-two domains, and aligned them with its target at step 10):
+export const mixExample = `Example: your trainer starts this, writes a line and reads a line (here
+it has aligned its two domains with its target at step 10):
   $ gradmix mix --domains web,code --state-file mix.json
-  {"type":"observe","step":10,"alignments":{"web":0.1,"code":0.4}}
-  {"type":"weights","step":10,"changed":true,"weights":{"web":0.28,"code":0.72},…}
+  {"type":"observe","step":10,"alignments":{"web":0.1,"code":0.4},
+   "standardErrors":{"web":0.05,"code":0.05}}
+  {"type":"weights","step":10,"changed":true,"weights":{"web":0.21,"code":0.79},…}
 `;
 
 /** Runs the command; gives the exit code. Throws `config`, `data`, `checkpoint` and `io`. */
 export async function mix(args: MixArguments, err: Output): Promise<number> {
   const { flags } = args;
   checkTogether(flags);
-  const init = initOf(args);
-  if (flags.replay !== null) return replayFile(flags.replay, init);
+  if (flags.replay !== null) return replayFile(flags.replay, args, err);
+  const init = initOf(args, null);
   if (init !== null && !("domains" in init))
     throw wrong(
       "the rule is given, and the domains are not: add --domains A,B, or say both in the first line (init)",
@@ -132,50 +137,112 @@ function checkTogether(flags: MixFlags): void {
     throw wrong(`--weights-file: ${weightsFile} is the file of --state-file; choose another`);
 }
 
-/** The `init` that flags and config file make; null where they say nothing. Without `domains` where they name none. */
-function initOf({ config: file, given, flags }: MixArguments): Message | null {
-  const own = new Set(Object.keys(taken));
+/** A run whose signals are replayed, and what is known of it. */
+interface ReplayedRun {
+  readonly layer: Layer;
+  readonly facts: Message;
+  /** Its alignments are those with the step that Adam would take. */
+  readonly preconditioned: boolean;
+}
+
+/**
+ * The `init` that flags, config file and run make, the first going before the later ones; null where they say nothing. Without `domains` where they name none. What a run
+ * said of its own rule is left aside where another rule is asked for.
+ */
+function initOf({ config: file, given, flags }: MixArguments, run: ReplayedRun | null): Message | null {
   const inFile = file === null ? null : fileLayer(file);
-  const layers = [commandLineLayer(given), ...(inFile === null ? [] : [inFile])].map(
-    ({ values, label }): Layer => ({ values: new Map([...values].filter(([key]) => own.has(key))), label }),
-  );
-  const domains = flags.domains === null ? namesIn(inFile, "data.domains") : domainsOf(flags.domains);
+  const asked = [commandLineLayer(given), ...(inFile === null ? [] : [inFile])].map(ofRule);
+  const rule = firstOf(asked, "mixing.rule");
+  const runs = run === null ? null : ofRule(run.layer);
+  const same = rule === undefined || rule === runs?.values.get("mixing.rule");
+  const layers = runs === null ? asked : [...asked, same ? runs : onlyWhen(runs)];
+  const domains =
+    flags.domains === null
+      ? (namesIn(inFile, "data.domains") ?? namesIn(run?.layer ?? null, "data.domains"))
+      : domainsOf(flags.domains);
   if (domains === null && flags.sizes === null && layers.every(({ values }) => values.size === 0))
     return null;
-  const valueOf = (path: string): unknown =>
-    layers.map(({ values }) => values.get(path)).find((value) => value !== undefined);
-  // No text is read here: globs and folders stand for what the checks of `gradmix train` ask for.
-  const anything = ["-"];
-  const rule = valueOf("mixing.rule");
-  const { targets } = Object(valueOf("mixing.ruleOptions")) as { targets?: unknown };
-  const targetNames = Array.isArray(targets) ? targets.map(String) : (namesIn(inFile, "data.targets") ?? []);
-  const named = domains ?? [
-    ...(
-      (valueOf("mixing.weights") ?? valueOf("mixing.histogram") ?? new Map([["-", 1]])) as Map<string, number>
-    ).keys(),
-  ];
-  const placeholders = new Map<string, unknown>([
-    ["data.domains", new Map(named.map((name) => [name, anything]))],
-    ["data.target", anything],
-    ...(rule === "grape"
-      ? [["data.targets", new Map(targetNames.map((name) => [name, anything]))] as const]
-      : []),
-    ...(rule === "doremi" ? [["mixing.reference", "-"] as const] : []),
-  ]);
-  const resolved = resolveConfig([{ values: placeholders, label: (path) => path }, ...layers]);
+  const { targets } = Object(firstOf(layers, "mixing.ruleOptions")) as { targets?: unknown };
+  const targetNames = Array.isArray(targets)
+    ? targets.map(String)
+    : (namesIn(inFile, "data.targets") ?? namesIn(run?.layer ?? null, "data.targets") ?? []);
+  const resolved = resolveConfig([placeholders(layers, domains, targetNames), ...layers]);
   const { mixing } = presetOf(resolved);
-  const chosen = mixerOptionsOf(mixing, targetNames);
+  const { rule: options, combinators } = mixerOptionsOf(mixing, targetNames);
   const { tokens } = resolved.training;
   return {
     type: "init",
     ...(domains === null ? {} : { domains }),
-    rule: chosen.rule,
-    combinators: chosen.combinators,
-    updateEvery: valueOf("mixing.updateEvery") ?? null,
+    rule: options,
+    combinators,
+    updateEvery: firstOf(layers, "mixing.updateEvery") ?? null,
     updateAfter: mixing.updateAfter,
+    ...run?.facts,
     ...(tokens === null ? {} : { tokens }),
+    // A histogram that was given is an option of the rule.
     ...(flags.sizes === null ? {} : { sizes: Object.fromEntries(sharesOf(flags.sizes, "--sizes")) }),
-    // A rule that was given a histogram has it already.
+  };
+}
+
+const ofRule = ({ values, label }: Layer): Layer => ({
+  values: new Map([...values].filter(([key]) => Object.hasOwn(taken, key))),
+  label,
+});
+
+/** When a run's rule was due, without the rule. */
+const onlyWhen = ({ values, label }: Layer): Layer => ({
+  values: new Map([...values].filter(([key]) => ["mixing.updateEvery", "mixing.updateAfter"].includes(key))),
+  label,
+});
+
+function firstOf(layers: readonly Layer[], path: string): unknown {
+  return layers.map(({ values }) => values.get(path)).find((value) => value !== undefined);
+}
+
+/** No text is read here: globs and folders that stand for those that the checks of `gradmix train` ask for. */
+function placeholders(
+  layers: readonly Layer[],
+  domains: readonly string[] | null,
+  targets: readonly string[],
+): Layer {
+  const anything = ["-"];
+  const rule = firstOf(layers, "mixing.rule");
+  const shares = firstOf(layers, "mixing.weights") ?? firstOf(layers, "mixing.histogram");
+  const names =
+    domains ?? (shares instanceof Map ? [...(shares as ReadonlyMap<string, number>).keys()] : anything);
+  const values = new Map<string, unknown>([
+    ["data.domains", new Map(names.map((name) => [name, anything]))],
+    ["data.target", anything],
+  ]);
+  if (rule === "grape") values.set("data.targets", new Map(targets.map((name) => [name, anything])));
+  if (rule === "doremi") values.set("mixing.reference", "-");
+  return { values, label: (path) => path };
+}
+
+/** null for a file that is not in the folder of a run. Throws as `readRunHead`. */
+async function runOf(metrics: string): Promise<ReplayedRun | null> {
+  const folder = dirname(metrics);
+  if (basename(metrics) !== "metrics.jsonl" || !existsSync(join(folder, "run.json"))) return null;
+  const { readRunHead } = await import("../runs/record.ts");
+  const { config, facts } = readRunHead(folder);
+  const layer = jsonLayer(config, join(folder, "config.json"));
+  const counted = join(folder, "histogram.json");
+  const uniform = layer.values.get("mixing.prior") === "uniform";
+  const { bases, domains, steps, batch, context } = facts;
+  const names = bases === null ? [] : [["data.domains", new Map(bases.map((name) => [name, []]))] as const];
+  return {
+    layer: { ...layer, values: new Map([...layer.values, ...names]) },
+    facts: {
+      // What a basis offers is not kept.
+      ...(bases === null
+        ? { sizes: Object.fromEntries([...domains].map(([name, { tokens }]) => [name, tokens])) }
+        : {}),
+      tokens: steps * batch * context,
+      ...(uniform || !existsSync(counted)
+        ? {}
+        : { histogram: Object.fromEntries(sharesOf(counted, "--replay")) }),
+    },
+    preconditioned: layer.values.get("mixing.normalise") === "adam",
   };
 }
 
@@ -252,19 +319,29 @@ function tokenOf(path: string): string {
   }
 }
 
-async function replayFile(path: string, init: Message | null): Promise<number> {
+async function replayFile(path: string, args: MixArguments, err: Output): Promise<number> {
+  const metrics = existsSync(path) && statSync(path).isDirectory() ? join(path, "metrics.jsonl") : path;
+  const run = await runOf(metrics);
+  const init = Object.fromEntries(
+    Object.entries(initOf(args, run) ?? {}).filter(([, value]) => value !== null),
+  );
+  const many = namesIn(run?.layer ?? null, "data.domains")?.length ?? 0;
+  if (many > MANY)
+    err.write(
+      `${metrics} has the alignments of the ${MANY} heaviest of ${many} domains; the others count as not measured, so that weights differ from the run's\n`,
+    );
   const [{ linesOf, writeLine }, { replay }] = await Promise.all([
     import("../mix/lines.ts"),
     import("../mix/replay.ts"),
   ]);
-  const input = createReadStream(path);
+  const input = createReadStream(metrics);
   try {
-    const given = Object.fromEntries(Object.entries(init ?? {}).filter(([, value]) => value !== null));
-    for await (const reply of replay(linesOf(input), { source: path, init: given }))
+    const options = { source: metrics, init, preconditioned: run?.preconditioned ?? false };
+    for await (const reply of replay(linesOf(input), options))
       if (!(await writeLine(process.stdout, reply))) break;
   } catch (error) {
     if (error instanceof GradmixError || errorCode(error) === "") throw error;
-    throw new GradmixError("io", `--replay: ${path} cannot be read (${reason(error)})`, { cause: error });
+    throw new GradmixError("io", `--replay: ${metrics} cannot be read (${reason(error)})`, { cause: error });
   } finally {
     input.destroy();
   }

@@ -337,7 +337,9 @@ function signalOf(
   const all = count === measured.length;
   const { tokens, standardErrors, tokensSeen, gram, targets, targetExamples } = said;
   const signal: Signal = {
-    ...Object.fromEntries([...values, ...said.singles].filter(([name]) => needs.includes(name))),
+    ...(Object.fromEntries([...values, ...said.singles].filter(([name]) => needs.includes(name))) as Partial<
+      Record<PerDomain, Float64Array> & Record<Single, number>
+    >),
     ...(needs.includes("standardErrors")
       ? {
           standardErrors: measured.map((is, i) => {

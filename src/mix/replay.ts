@@ -12,22 +12,25 @@ export interface ReplayOptions {
   readonly source: string;
   /** The fields of `init` that are known; they go before those of an `init` in the file. Without `domains` these are the file's. */
   readonly init: Message;
+  /** The alignments of a run's lines are those with the step that Adam would take for the target. */
+  readonly preconditioned: boolean;
 }
 
 /** What the lines of a run tell of its signals. */
-const told: readonly SignalName[] = [
-  "alignments",
+const told = (preconditioned: boolean): readonly SignalName[] => [
   "standardErrors",
   "norms",
-  "targetNorm",
   "tokensSeen",
   "tokens",
+  ...(preconditioned
+    ? (["preconditionedAlignments", "preconditionedTargetNorm"] as const)
+    : (["alignments", "targetNorm"] as const)),
 ];
 
 /** The weights at the start and after each update. Throws `data` with the line for what cannot be used. */
 export async function* replay(
   lines: AsyncIterable<Line>,
-  { source, init }: ReplayOptions,
+  { source, init, preconditioned }: ReplayOptions,
 ): AsyncGenerator<WeightsReply, void> {
   let session: Session | null = null;
   let number = 0;
@@ -54,14 +57,14 @@ export async function* replay(
     }
     // What was replied, and asked for a state, is no part of what was measured.
     if (type !== undefined && type !== "observe") continue;
-    const message = type === "observe" ? value : observeOf(value);
+    const message = type === "observe" ? value : observeOf(value, preconditioned);
     if (session === null) {
       const names = isObject(value["weights"]) ? { domains: Object.keys(value["weights"]) } : {};
       if (type === "observe" || message !== null || "domains" in names)
         yield send({ type: "init", ...names, ...init });
     }
     if (message === null) continue;
-    if (type === undefined) checkTold(session, source);
+    if (type === undefined) checkTold(session, source, preconditioned);
     const reply = send(message);
     if (reply.diagnostics.updated) yield reply;
   }
@@ -88,7 +91,7 @@ function parsed(line: Line, place: string): Message {
 }
 
 /** A line of metrics.jsonl as a message; null for one that measured nothing. */
-function observeOf(line: Message): Message | null {
+function observeOf(line: Message, preconditioned: boolean): Message | null {
   const { step, alignments, targetNorm, targetExamples, domains } = line;
   if (!isObject(alignments)) return null;
   const of = (part: string): Record<string, unknown> | null => {
@@ -105,11 +108,11 @@ function observeOf(line: Message): Message | null {
   return {
     type: "observe",
     step,
-    alignments: of("value") ?? {},
+    [preconditioned ? "preconditionedAlignments" : "alignments"]: of("value") ?? {},
+    [preconditioned ? "preconditionedTargetNorm" : "targetNorm"]: targetNorm,
     standardErrors: of("standardError"),
     norms: of("norm"),
     tokens: of("tokens"),
-    targetNorm,
     targetExamples,
     ...(seen === null || Object.keys(seen).length < Object.keys(alignments).length
       ? {}
@@ -118,13 +121,14 @@ function observeOf(line: Message): Message | null {
 }
 
 /** Throws `config` for a rule that needs what the lines of a run do not tell. */
-function checkTold(session: Session | null, source: string): void {
+function checkTold(session: Session | null, source: string, preconditioned: boolean): void {
   if (session === null) return;
   const { rule } = machineOf(session.setup).mixer;
-  const missing = rule.needs.find((name) => !told.includes(name));
+  const known = told(preconditioned);
+  const missing = rule.needs.find((name) => !known.includes(name));
   if (missing !== undefined)
     throw new GradmixError(
       "config",
-      `${source}: the lines of a run have the alignments with its target, and rule ${rule.name} needs ${missing}; replay lines of observe that have them`,
+      `${source}: the lines of this run have ${known.slice(-2).join(" and ")}, and rule ${rule.name} needs ${missing}; replay lines of observe that have them`,
     );
 }
