@@ -160,7 +160,7 @@ function notJson(line: string, error: unknown): MessageError {
   return new MessageError(null, `the line is no JSON (${reason})${hint}`, { cause: error });
 }
 
-const initFields = ["type", "v", "seed", "state", "shares", "lossMultipliers", "snapshot", ...setupFields];
+export const initFields: readonly string[] = ["type", "v", "seed", "state", "shares", "lossMultipliers", "snapshot", ...setupFields];
 
 function init(session: Session | null, message: Message): Answer {
   checkNames(Object.entries(message), initFields, "");
@@ -202,7 +202,7 @@ function baseOf(session: Session | null, message: Message, state: unknown): Sess
   };
 }
 
-const observeFields = [
+export const observeFields: readonly string[] = [
   "type",
   "step",
   "shares",
