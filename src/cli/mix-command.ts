@@ -76,7 +76,7 @@ it has aligned its two domains with its target at step 10):
   $ gradmix mix --domains web,code --state-file mix.json
   {"type":"observe","step":10,"alignments":{"web":0.1,"code":0.4},
    "standardErrors":{"web":0.05,"code":0.05}}
-  {"type":"weights","step":10,"changed":true,"weights":{"web":0.21,"code":0.79},…}
+  {"type":"weights","step":10,"changed":true,"weights":{"web":0.2,"code":0.8},…}
 `;
 
 /** Runs the command; gives the exit code. Throws `config`, `data`, `checkpoint` and `io`. */

@@ -80,16 +80,18 @@ export interface Bounds {
   readonly openMin?: boolean;
 }
 
+/** `name` is the member of `field` that the number stands at. */
 export function numberOf(
   value: unknown,
   field: string,
   { min = -Infinity, openMin = false }: Bounds = {},
+  name?: string,
 ): number {
   if (typeof value === "number" && Number.isFinite(value) && (openMin ? value > min : value >= min))
     return value;
   const what =
     min === -Infinity ? "a finite number" : `a finite number ${openMin ? "above" : "of at least"} ${min}`;
-  throw new MessageError(field, `${shown(value)} is not ${what}`);
+  throw new MessageError(name === undefined ? field : pathOf(field, name), `${shown(value)} is not ${what}`);
 }
 
 export function integerOf(value: unknown, field: string, min: number): number {
@@ -108,9 +110,12 @@ export function numbersOf(value: unknown, field: string, names: Names, bounds: B
   const what = Array.isArray(value)
     ? `an object: numbers are told by ${names.kind}, as {"${names.list[0] ?? ""}": …}, not by position`
     : `an object with numbers by ${names.kind}`;
-  for (const [name, number] of membersOf(value, field, what)) {
+  if (!isObject(value)) throw new MessageError(field, `${shown(value)} is not ${what}`);
+  // Without a pair for each member: this is most of what a long message costs.
+  for (const name of Object.keys(value)) {
+    const number = value[name];
     const place = placeOf(name, field, names);
-    if (number !== null) out[place] = numberOf(number, pathOf(field, name), bounds);
+    if (number !== null) out[place] = numberOf(number, field, bounds, name);
   }
   return out;
 }
@@ -128,5 +133,16 @@ export function allNumbersOf(value: unknown, field: string, names: Names, bounds
 }
 
 export function byName(names: readonly string[], values: ArrayLike<number>): Record<string, number> {
-  return Object.fromEntries(names.map((name, i) => [name, values[i]]));
+  const out: Record<string, number> = {};
+  for (let i = 0; i < names.length; i++)
+    // Assigned to, it would be no member.
+    if (names[i] === "__proto__")
+      Object.defineProperty(out, names[i], {
+        value: values[i],
+        enumerable: true,
+        writable: true,
+        configurable: true,
+      });
+    else out[names[i]] = values[i];
+  return out;
 }

@@ -160,7 +160,16 @@ function notJson(line: string, error: unknown): MessageError {
   return new MessageError(null, `the line is no JSON (${reason})${hint}`, { cause: error });
 }
 
-export const initFields: readonly string[] = ["type", "v", "seed", "state", "shares", "lossMultipliers", "snapshot", ...setupFields];
+export const initFields: readonly string[] = [
+  "type",
+  "v",
+  "seed",
+  "state",
+  "shares",
+  "lossMultipliers",
+  "snapshot",
+  ...setupFields,
+];
 
 function init(session: Session | null, message: Message): Answer {
   checkNames(Object.entries(message), initFields, "");
@@ -172,7 +181,7 @@ function init(session: Session | null, message: Message): Answer {
   const next = { ...base, multipliers: multipliersOf(message, base) };
   const ignored = seed === null ? [] : [{ field: "seed", reason: "no rule draws anything" }];
   const reply = weightsReply(next, message, { changed: false, updated: false, measured: 0, ignored });
-  return { session: next, reply: { ...reply, v: 1 } };
+  return { session: next, reply: versioned(reply) };
 }
 
 /** The session that an `init` begins or goes on with. */
@@ -325,8 +334,10 @@ export function stepOf({ setup, mixer }: Session): number {
 /** The present weights, as after `init`. */
 export function currentReply(session: Session): WeightsReply {
   const nothing = { changed: false, updated: false, measured: 0, ignored: [] };
-  return { ...weightsReply(session, {}, nothing), v: 1 };
+  return versioned(weightsReply(session, {}, nothing));
 }
+
+const versioned = ({ type, ...reply }: WeightsReply): WeightsReply => ({ type, v: 1, ...reply });
 
 function weightsReply(session: Session, message: Message, last: Omit<Last, "digest">): WeightsReply {
   const { setup, mixer, multipliers } = session;

@@ -770,8 +770,25 @@ test("facts that init tells go where createMixer puts them", () => {
   expect(session.mixer).toEqual(JSON.parse(JSON.stringify(createMixer(options).initial)));
 });
 
+const text = readFileSync(join(import.meta.dirname, "../../docs/trainers.md"), "utf8");
+
+test("the session in the documentation goes as it says", () => {
+  const lines = [...text.matchAll(/^ {4}([→←]) (.*)$/gm)].map(([, side, line = ""]) => ({ side, line }));
+  expect(lines.length).toBe(10);
+  const short = (_: string, value: unknown): unknown =>
+    typeof value === "number" ? Number(value.toPrecision(3)) : value;
+  let session: Session | null = null;
+  lines.forEach(({ side, line }, i) => {
+    if (side !== "→") return;
+    const made: { session: Session | null; reply: Reply } = answerLine(session, line);
+    session = made.session;
+    const [start = "", rest] = (lines[i + 1]?.line ?? "").split("…");
+    const found = JSON.stringify(made.reply, short);
+    expect(rest === undefined ? found : found.slice(0, start.length)).toBe(start);
+  });
+});
+
 test("the documentation names every field", () => {
-  const text = readFileSync(join(import.meta.dirname, "../../docs/trainers.md"), "utf8");
   const fieldsOf = (heading: string): string[] => {
     const section = text.split(`### ${heading}\n`)[1]?.split("\n### ")[0] ?? "";
     const rows = section.split("\n").filter((line) => line.startsWith("| `"));
