@@ -25,7 +25,7 @@ export interface MixServer {
 }
 
 /** Names of this machine for itself, and the address that each stands for. */
-export const loopbackHosts: Readonly<Record<string, string>> = {
+const loopbackHosts: Readonly<Record<string, string>> = {
   "127.0.0.1": "127.0.0.1",
   localhost: "127.0.0.1",
   "::1": "::1",

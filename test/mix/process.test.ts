@@ -363,7 +363,10 @@ describe("HTTP", () => {
           port,
           agent: false,
           ...options,
-          headers: { authorization: `Bearer ${token}`, ...options.headers },
+          headers: {
+            authorization: `Bearer ${token}`,
+            ...(options.headers as Readonly<Record<string, string>> | undefined),
+          },
         },
         (response) => {
           let text = "";
