@@ -476,6 +476,24 @@ describe("observe", () => {
     expect(seeded.diagnostics.ignored).toEqual([{ field: "seed", reason: "no rule draws anything" }]);
   });
 
+  test("a Gram matrix is the same by names, in any order, and by one half", () => {
+    const session = first({ domains: ["a", "b", "c"], rule: { name: "rnb", target: [0.2, 0.3, 0.5] } });
+    const sent = (gram: object): WeightsReply =>
+      weightsOf(send(session, { type: "observe", step: 1, ...gram }).reply);
+    const wanted = sent({ gram: [[4, 1, -1], [1, 3, 2], [-1, 2, 5]] }); // prettier-ignore
+    expect(wanted).toMatchObject({ changed: true, diagnostics: { measured: 3, ignored: [] } });
+    for (const same of [
+      { gram: [[5, -1, 2], [-1, 4, 1], [2, 1, 3]], gramDomains: ["c", "a", "b"] }, // prettier-ignore
+      { gram: { b: { b: 3, a: 1, c: 2 }, a: { c: -1, a: 4, b: 1 }, c: { a: -1, b: 2, c: 5 } } },
+      { gram: { a: { a: 4, b: 1, c: -1 }, b: { b: 3, c: 2 }, c: { c: 5 } } },
+      { gram: { c: { a: -1, b: 2, c: 5 }, a: { a: 4 }, b: { a: 1, b: 3 } } },
+    ])
+      expect(sent(same)).toEqual(wanted);
+    const part = sent({ gram: [[5, 2], [2, 3]], gramDomains: ["c", "b"] }); // prettier-ignore
+    expect(part.weights["a"]).toBe(1 / 3);
+    expect(sent({ gram: { b: { b: 3, c: 2 }, c: { c: 5 }, a: null } })).toEqual(part);
+  });
+
   test("a domain with 0 tokens was not measured, whatever else is said of it", () => {
     const init = { rule: { name: "dga", normalise: "raw", beta: 1 }, domains: ["a", "b", "c"] };
     const sent = (alignments: object, tokens: object): unknown =>
