@@ -24,6 +24,7 @@ import { type Line, linesOf, serveLines } from "#dist/mix/lines.js";
 import { answer, type Reply, type Session } from "#dist/mix/protocol.js";
 import { replay } from "#dist/mix/replay.js";
 import { type MixServer, startServer } from "#dist/mix/server.js";
+import { garbageCollected } from "../garbage.ts";
 
 const command = resolve(import.meta.dirname, "../../dist/cli/main.js");
 let folder = "";
@@ -314,6 +315,23 @@ describe("lines", () => {
         "last",
       ]);
     }
+  });
+
+  test("of what is too long nothing is kept", async () => {
+    const chunks: WeakRef<ArrayBuffer>[] = [];
+    async function* endless(): AsyncGenerator<Uint8Array, void> {
+      for (let i = 0; i < 5; i++) {
+        const chunk = new Uint8Array(1000).fill(120);
+        chunks.push(new WeakRef(chunk.buffer));
+        yield chunk;
+      }
+      await garbageCollected();
+      expect(chunks.slice(0, 3).map((chunk) => chunk.deref())).toEqual([undefined, undefined, undefined]);
+      yield Buffer.from("\nnext\n");
+    }
+    const lines: Line[] = [];
+    for await (const line of linesOf(endless(), 2500)) lines.push(line);
+    expect(lines).toMatchObject([{ field: null }, "next"]);
   });
 
   test("that are not UTF-8 are refused, and the next is read", async () => {

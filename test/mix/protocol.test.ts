@@ -241,6 +241,31 @@ describe("steps", () => {
     expect(errorOf(reply)).toMatchObject({ field: "step", error: expect.stringMatching(error) as unknown });
   });
 
+  test("every number of an observation counts when it comes again", () => {
+    const of = { alignments: { web: 1, code: 2 }, norm: 1, loss: 1 };
+    const full = {
+      type: "observe",
+      step: 1,
+      ...{ alignments: { web: 1, code: 2 }, standardErrors: { web: 1, code: 2 }, norms: { web: 1, code: 2 } },
+      ...{ losses: { web: 1, code: 2 }, referenceLosses: { web: 1, code: 2 }, tokens: { web: 1, code: 2 } },
+      ...{ tokensSeen: { web: 1, code: 2 }, preconditionedAlignments: { web: 1, code: 2 } },
+      ...{ targetNorm: 1, targetLoss: 1, preconditionedTargetNorm: 1, targetExamples: 3 },
+      ...{
+        gram: { web: { web: 1, code: 2 }, code: { web: 2, code: 9 } },
+        targets: { first: of, second: of },
+      },
+    };
+    const seen = send(first({ rule: cosine }), full).session;
+    expect(send(seen, full).session).toEqual(seen);
+    const text = JSON.stringify(full);
+    const numbers = [...text.matchAll(/(?<=:)\d+/g)].slice(1);
+    expect(numbers.length).toBe(8 * 2 + 4 + 4 + 2 * 4);
+    for (const { index, 0: number } of numbers) {
+      const other = `${text.slice(0, index)}${Number(number) + 1}${text.slice(index + number.length)}`;
+      expect(errorOf(answerLine(seen, other).reply), other).toMatchObject({ field: "step" });
+    }
+  });
+
   test("a trainer that went back takes the rule with it", () => {
     const further = send(after, { ...measured, step: 20 });
     const back = send(further.session, { type: "init", state: after });
