@@ -2,6 +2,8 @@
 import {
   averageWeights,
   advance,
+  combinatorNames,
+  type CombinatorOptions,
   createMixer,
   type MixerOptions,
   type MixerState,
@@ -138,70 +140,96 @@ const errorOf = (reply: Reply): ErrorReply => {
   return reply;
 };
 
-describe.each(table.map((rule) => [JSON.stringify(rule), rule] as const))("%s", (_, rule) => {
-  const around = [
-    { name: "floor", least: 0.01 },
-    { name: "ema", beta: 0.5 },
-  ] as const;
-
-  test("moves as the library moves it, wherever it was saved and gone on from", () => {
-    fc.assert(
-      fc.property(
-        fc.array(step, { minLength: 1, maxLength: 8 }),
-        fc.boolean(),
-        fc.constantFrom(null, 1, 5),
-        fc.nat(12),
-        (steps, combined, updateEvery, updateAfter) => {
-          const options = { rule, combinators: combined ? around : [], ...facts };
-          const mixer = createMixer({ domains, ...options, updateEvery: updateEvery ?? 1, updateAfter });
-          const init = { type: "init", v: 1, domains, ...options, updateEvery, updateAfter, seed: 1 };
-          let direct: MixerState = mixer.initial;
-          let straight = send(null, init);
-          let resumed = straight;
-          let [now, updatedAt] = [0, 0];
-          for (const { given, mask, ahead, whole, lists, cut } of steps) {
-            now += ahead;
-            const tokens = cut ? null : [5, 6, 7, 8];
-            const needs = whole ? null : mixer.rule.needs;
-            const message = observe(given, mask, { step: now, tokens, needs, lists });
-            if (cut) {
-              const { reply } = send(resumed.session, { type: "snapshot" });
-              if (reply.type !== "state") throw new Error(JSON.stringify(reply));
-              resumed = send(null, { type: "init", state: reply.state });
-              expect(weightsOf(resumed.reply).weights).toEqual(weightsOf(straight.reply).weights);
-            }
-            straight = send(straight.session, message);
-            resumed = send(resumed.session, message);
-            expect(resumed).toEqual(straight);
-
-            direct = advance(direct, ahead);
-            const due =
-              updateEvery === null
-                ? now >= updateAfter
-                : Math.floor(now / updateEvery) > Math.floor(updatedAt / updateEvery) &&
-                  now >= Math.ceil(updateAfter / updateEvery) * updateEvery;
-            const updates = due && mask.some(Boolean) && mixer.rule.needs.length > 0;
-            const told: Signal = { ...given, tokens: mask.map((is, i) => (is ? (tokens?.[i] ?? 1) : 0)) };
-            const before = direct.rule.weights;
-            if (updates) [direct, updatedAt] = [update(mixer, direct, told), now];
-            const reply = weightsOf(straight.reply);
-            expect(reply.weights).toEqual(byName(direct.rule.weights));
-            expect(reply.step).toBe(now);
-            expect(reply.changed).toBe(direct.rule.weights.some((weight, i) => weight !== before[i]));
-            expect(reply.diagnostics).toMatchObject({ updates: direct.rule.updates, updated: updates });
+/** Messages move the weights as calls of the library do, and go on from any state to the same bits. */
+function checkDriven(rule: RuleOptions, around: readonly CombinatorOptions[], numRuns: number): void {
+  fc.assert(
+    fc.property(
+      fc.array(step, { minLength: 1, maxLength: 8 }),
+      fc.boolean(),
+      fc.constantFrom(null, 1, 5),
+      fc.nat(12),
+      (steps, plain, updateEvery, updateAfter) => {
+        const options = { rule, combinators: plain ? [] : around, ...facts };
+        const mixer = createMixer({ domains, ...options, updateEvery: updateEvery ?? 1, updateAfter });
+        const init = { type: "init", v: 1, domains, ...options, updateEvery, updateAfter, seed: 1 };
+        let direct: MixerState = mixer.initial;
+        let straight = send(null, init);
+        let resumed = straight;
+        let [now, updatedAt] = [0, 0];
+        for (const { given, mask, ahead, whole, lists, cut } of steps) {
+          now += ahead;
+          const tokens = cut ? null : [5, 6, 7, 8];
+          const needs = whole ? null : mixer.rule.needs;
+          const message = observe(given, mask, { step: now, tokens, needs, lists });
+          if (cut) {
+            const { reply } = send(resumed.session, { type: "snapshot" });
+            if (reply.type !== "state") throw new Error(JSON.stringify(reply));
+            resumed = send(null, { type: "init", state: reply.state });
+            expect(weightsOf(resumed.reply).weights).toEqual(weightsOf(straight.reply).weights);
           }
-          const asked = send(straight.session, {
-            ...{ type: "observe", step: now + 1, averaged: true, snapshot: true },
-          });
-          const last = weightsOf(asked.reply);
-          expect(last.averaged).toEqual(byName(averageWeights(advance(direct))));
-          expect(last.state).toEqual(asked.session);
-        },
-      ),
-      { numRuns: 25 },
-    );
-  });
+          straight = send(straight.session, message);
+          resumed = send(resumed.session, message);
+          expect(resumed).toEqual(straight);
+
+          direct = advance(direct, ahead);
+          const due =
+            updateEvery === null
+              ? now >= updateAfter
+              : Math.floor(now / updateEvery) > Math.floor(updatedAt / updateEvery) &&
+                now >= Math.ceil(updateAfter / updateEvery) * updateEvery;
+          const updates = due && mask.some(Boolean) && mixer.rule.needs.length > 0;
+          const told: Signal = { ...given, tokens: mask.map((is, i) => (is ? (tokens?.[i] ?? 1) : 0)) };
+          const before = direct.rule.weights;
+          if (updates) [direct, updatedAt] = [update(mixer, direct, told), now];
+          const reply = weightsOf(straight.reply);
+          expect(reply.weights).toEqual(byName(direct.rule.weights));
+          expect(reply.step).toBe(now);
+          expect(reply.changed).toBe(direct.rule.weights.some((weight, i) => weight !== before[i]));
+          expect(reply.diagnostics).toMatchObject({ updates: direct.rule.updates, updated: updates });
+        }
+        const asked = send(straight.session, {
+          ...{ type: "observe", step: now + 1, averaged: true, snapshot: true },
+        });
+        const last = weightsOf(asked.reply);
+        expect(last.averaged).toEqual(byName(averageWeights(advance(direct))));
+        expect(last.state).toEqual(asked.session);
+      },
+    ),
+    { numRuns },
+  );
+}
+
+test.each(table.map((rule) => [JSON.stringify(rule), rule] as const))(
+  "%s moves as the library moves it, wherever it was saved and gone on from",
+  (_, rule) =>
+    checkDriven(
+      rule,
+      [
+        { name: "floor", least: 0.01 },
+        { name: "ema", beta: 0.5 },
+      ],
+      25,
+    ),
+);
+
+const combined: readonly CombinatorOptions[] = [
+  { name: "ema", beta: 0.3 },
+  { name: "floor", least: 0.1 },
+  { name: "ceiling", most: 0.5 },
+  { name: "tokenBudget", budgets: [20, 15, 10, 30] },
+  { name: "repetitionCap", repetitions: 1 },
+  { name: "warmup", updates: 2 },
+  { name: "etaSchedule", decay: "linear", updates: 5 },
+  { name: "shrinkage" },
+];
+
+test("the list has every combinator", () => {
+  expect(combined.map(({ name }) => name).toSorted()).toEqual(combinatorNames.toSorted());
 });
+
+test.each(combined.map((one) => [one.name, one] as const))("so it does with %s around it", (_, one) =>
+  checkDriven({ name: "dga", normalise: "raw", beta: 1 }, [one], 8),
+);
 
 const first = (init: object = {}): Session =>
   send(null, { type: "init", domains: ["web", "code"], ...init }).session;
