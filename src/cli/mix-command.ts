@@ -74,8 +74,7 @@ export interface MixArguments {
 export const mixExample = `Example: your trainer starts this, writes a line and reads a line (here
 it has aligned its two domains with its target at step 10):
   $ gradmix mix --domains web,code --state-file mix.json
-  {"type":"observe","step":10,"alignments":{"web":0.1,"code":0.4},
-   "standardErrors":{"web":0.05,"code":0.05}}
+  {"type":"observe","step":10,"alignments":{"web":0.1,"code":0.4},"standardErrors":{"web":0.05,"code":0.05}}
   {"type":"weights","step":10,"changed":true,"weights":{"web":0.2,"code":0.8},…}
 `;
 
