@@ -35,6 +35,9 @@ const taken: Readonly<Record<string, string>> = {
   "mixing.updateEvery": "steps between two updates (default: each observe is one)",
   "mixing.updateAfter": "steps before the first update",
   "mixing.floor": "no weight falls below this",
+  "mixing.ceiling": "no weight rises above this",
+  "mixing.repetitionCap": "most times a domain is gone through; needs --sizes, --tokens",
+  "mixing.guard": "what held-out losses may rise to; observe tells them",
   "mixing.weights": "weights of --rule static; where other rules start",
   "mixing.histogram": "share of the target by domain: the prior of dga",
   "training.tokens": "training tokens of the whole run, for caps",
@@ -167,8 +170,17 @@ function initOf({ config: file, given, flags }: MixArguments, run: ReplayedRun |
     : (namesIn(inFile, "data.targets") ?? namesIn(run?.layer ?? null, "data.targets") ?? []);
   const resolved = resolveConfig([placeholders(layers, domains, targetNames), ...layers]);
   const { mixing } = presetOf(resolved);
-  const { rule: options, combinators } = mixerOptionsOf(mixing, targetNames);
   const { tokens } = resolved.training;
+  const known = {
+    ...run?.facts,
+    ...(flags.sizes === null ? {} : { sizes: Object.fromEntries(sharesOf(flags.sizes, "--sizes")) }),
+  };
+  const total = tokens ?? run?.facts["tokens"];
+  const { rule: options, combinators } = mixerOptionsOf(mixing, targetNames, {
+    // In the domains' order; without sizes they are only names here.
+    sizes: sizesOf(domains ?? [], known["sizes"]),
+    ...(typeof total === "number" && "sizes" in known ? { tokens: total } : {}),
+  });
   return {
     type: "init",
     ...(domains === null ? {} : { domains }),
@@ -176,11 +188,15 @@ function initOf({ config: file, given, flags }: MixArguments, run: ReplayedRun |
     combinators,
     updateEvery: firstOf(layers, "mixing.updateEvery") ?? null,
     updateAfter: mixing.updateAfter,
-    ...run?.facts,
-    ...(tokens === null ? {} : { tokens }),
     // A histogram that was given is an option of the rule.
-    ...(flags.sizes === null ? {} : { sizes: Object.fromEntries(sharesOf(flags.sizes, "--sizes")) }),
+    ...known,
+    ...(tokens === null ? {} : { tokens }),
   };
+}
+
+function sizesOf(domains: readonly string[], given: unknown): Readonly<Record<string, number>> {
+  const sizes = new Map(Object.entries((given ?? {}) as Readonly<Record<string, number>>));
+  return Object.fromEntries(domains.map((name) => [name, sizes.get(name) ?? Number.MAX_SAFE_INTEGER]));
 }
 
 const ofRule = ({ values, label }: Layer): Layer => ({

@@ -53,6 +53,9 @@ export const measurementFields: readonly string[] = [
   "targets",
   "preconditionedAlignments",
   "preconditionedTargetNorm",
+  "heldOutLosses",
+  "heldOutReferences",
+  "heldOutErrors",
 ];
 
 const perDomain = {
@@ -62,6 +65,10 @@ const perDomain = {
   losses: {},
   referenceLosses: {},
 } as const satisfies Partial<Record<SignalName, Bounds>>;
+
+/** Of text that is held out; a domain whose text was not looked at is missing, which says nothing of what else was measured of it. */
+const heldOut = ["heldOutLosses", "heldOutReferences", "heldOutErrors"] as const;
+type HeldOut = (typeof heldOut)[number];
 
 const numbers = {
   targetNorm: { min: 0 },
@@ -79,6 +86,7 @@ interface Said {
   readonly step: number;
   readonly values: ReadonlyMap<PerDomain, Float64Array>;
   readonly singles: ReadonlyMap<Single, number>;
+  readonly heldOut: ReadonlyMap<HeldOut, Float64Array>;
   readonly standardErrors: Float64Array | null;
   readonly tokens: Float64Array | null;
   readonly tokensSeen: Float64Array | null;
@@ -123,6 +131,11 @@ function saidOf(
       .filter(has)
       .map((name) => [name, numberOf(message[name], name, numbers[name])]),
   );
+  const held = new Map(
+    heldOut.filter(has).map((name) => [name, numbersOf(message[name], name, names, { min: 0 })]),
+  );
+  if (held.size > 0 && !held.has("heldOutLosses"))
+    throw new MessageError("heldOutLosses", `it is missing; ${[...held.keys()].join(" and ")} belong to it`);
   let gram = has("gram") ? gramOf(message["gram"], message["gramDomains"], names) : null;
   if (gram === null && has("gramDomains"))
     throw new MessageError("gramDomains", "there is no gram whose rows it could name");
@@ -148,6 +161,7 @@ function saidOf(
     step,
     values,
     singles,
+    heldOut: held,
     standardErrors: has("standardErrors")
       ? numbersOf(message["standardErrors"], "standardErrors", names, { min: 0 })
       : null,
@@ -307,13 +321,18 @@ function signalOf(
   const { needs, name: called } = rule;
   const has = (name: SignalName): boolean => given.includes(name) || sketched.includes(name);
   // Errors are not known where they are missing, and counts of the run alone measure nothing.
-  const wanted = needs.filter((name) => name !== "standardErrors" && name !== "tokensSeen");
-  const present = wanted.filter(has);
+  const wanted = needs.filter(
+    (name) => name !== "standardErrors" && name !== "tokensSeen" && name !== "heldOutLosses",
+  );
+  // A guard around fixed weights looks at held-out losses alone; around a rule it takes them with what the rule needs.
+  const guarded = needs.includes("heldOutLosses");
+  const present = wanted.length === 0 && guarded ? needs.filter(has) : wanted.filter(has);
   const looksAt = (field: string): boolean =>
     needs.includes(field as SignalName) ||
-    (field === "tokens" && needs.length > 0) ||
+    (field === "tokens" && wanted.length > 0) ||
     (field === "targetExamples" && needs.includes("alignments")) ||
     (field === "gramDomains" && needs.includes("gram")) ||
+    (field.startsWith("heldOut") && guarded) ||
     (field === "sketches" && sketched.some((name) => needs.includes(name)));
   const ignored = given
     .filter((field) => !looksAt(field))
@@ -335,11 +354,13 @@ function signalOf(
   const count = measured.filter(Boolean).length;
   if (count === 0) return unused("no domain was measured");
   const all = count === measured.length;
-  const { tokens, standardErrors, tokensSeen, gram, targets, targetExamples } = said;
+  const { standardErrors, tokensSeen, gram, targets, targetExamples } = said;
+  const tokens = wanted.length === 0 ? null : said.tokens;
   const signal: Signal = {
     ...(Object.fromEntries([...values, ...said.singles].filter(([name]) => needs.includes(name))) as Partial<
       Record<PerDomain, Float64Array> & Record<Single, number>
     >),
+    ...(guarded ? heldOutOf(said) : {}),
     ...(needs.includes("standardErrors")
       ? {
           standardErrors: measured.map((is, i) => {
@@ -357,6 +378,16 @@ function signalOf(
   return { signal, measured: count, ignored };
 }
 
+/** null where nothing is known. */
+function heldOutOf({ heldOut }: Said): Pick<Signal, HeldOut> {
+  return Object.fromEntries(
+    [...heldOut].map(([name, values]) => [
+      name,
+      Array.from(values, (value) => (Number.isNaN(value) ? null : value)),
+    ]),
+  ) as Pick<Signal, HeldOut>;
+}
+
 function missing(name: string, beside: readonly string[], rule: string): MessageError {
   return new MessageError(name, `it is missing; rule ${rule} needs it beside ${beside.join(", ")}`);
 }
@@ -364,6 +395,8 @@ function missing(name: string, beside: readonly string[], rule: string): Message
 /** Which domains were measured: those that have all that the rule needs of a domain. Throws for one that has a part of it. */
 function measuredOf(said: Said, wanted: readonly SignalName[], { list }: Names): boolean[] {
   const k = list.length;
+  const held = said.heldOut.get("heldOutLosses");
+  if (wanted.length === 0) return list.map((_, i) => held !== undefined && !Number.isNaN(held[i]));
   const parts = wanted.flatMap((name): { field: string; has: (i: number) => boolean }[] => {
     const own = said.values.get(name as PerDomain);
     if (own !== undefined) return [{ field: name, has: (i) => !Number.isNaN(own[i]) }];
@@ -423,6 +456,7 @@ function digestOf(said: Said): string {
   for (const name of keysOf(perDomain)) add(name, said.values.get(name) ?? null);
   for (const [name, value] of said.singles) add(name, Float64Array.of(value));
   add("standardErrors", said.standardErrors);
+  for (const name of heldOut) add(name, said.heldOut.get(name) ?? null);
   add("tokens", said.tokens);
   add("tokensSeen", said.tokensSeen);
   add("gram", said.gram);

@@ -27,7 +27,11 @@ const none = { eta: null, beta: null, normalise: null, floor: null, weights: nul
 const targets = ["first", "second"];
 const configured = (mixing: Partial<MixingConfig>): MixingConfig => ({ ...base.mixing, ...none, ...mixing });
 const ruleOf = (mixing: Partial<MixingConfig>, facts: RunFacts): Rule =>
-  createMixer({ domains, ...mixerOptionsOf(configured(mixing), targets, facts as { sizes?: Record<string, number> }), ...facts }).rule;
+  createMixer({
+    domains,
+    ...mixerOptionsOf(configured(mixing), targets, facts as { sizes?: Record<string, number> }),
+    ...facts,
+  }).rule;
 
 /** Where a rule goes through the same signals. */
 const signals = fc.sample(signal(3, { mild: true }), { numRuns: 8, seed: 3 });

@@ -69,6 +69,7 @@ function observe(
     tokens: readonly number[] | null;
     needs: readonly string[] | null;
     lists: boolean;
+    fixed: boolean;
   },
 ): Record<string, unknown> {
   const of = (values: ArrayLike<number>): Record<string, number> => byName(values, mask);
@@ -88,6 +89,9 @@ function observe(
     gram: options.lists
       ? measured.map((i) => measured.map((j) => row(i)[j]))
       : Object.fromEntries(measured.map((i) => [domains[i], of(row(i))])),
+    heldOutLosses: byName(given.heldOutLosses, options.fixed ? mask : undefined),
+    heldOutReferences: byName(given.losses, mask),
+    heldOutErrors: { domain0: 0.1 },
     targets: Object.fromEntries(
       given.targets.map(({ name, alignments, norm, loss }) => [
         name,
@@ -159,8 +163,10 @@ function checkDriven(rule: RuleOptions, around: readonly CombinatorOptions[], nu
         for (const { given, mask, ahead, whole, lists, cut } of steps) {
           now += ahead;
           const tokens = cut ? null : [5, 6, 7, 8];
+          // Fixed weights with a guard around them.
+          const fixed = mixer.rule.needs.join() === "heldOutLosses";
           const needs = whole ? null : mixer.rule.needs;
-          const message = observe(given, mask, { step: now, tokens, needs, lists });
+          const message = observe(given, mask, { step: now, tokens, needs, lists, fixed });
           if (cut) {
             const { reply } = send(resumed.session, { type: "snapshot" });
             if (reply.type !== "state") throw new Error(JSON.stringify(reply));
@@ -178,7 +184,14 @@ function checkDriven(rule: RuleOptions, around: readonly CombinatorOptions[], nu
               : Math.floor(now / updateEvery) > Math.floor(updatedAt / updateEvery) &&
                 now >= Math.ceil(updateAfter / updateEvery) * updateEvery;
           const updates = due && mask.some(Boolean) && mixer.rule.needs.length > 0;
-          const told: Signal = { ...given, tokens: mask.map((is, i) => (is ? (tokens?.[i] ?? 1) : 0)) };
+          const told: Signal = {
+            ...given,
+            tokens: mask.map((is, i) => (is ? (tokens?.[i] ?? 1) : 0)),
+            heldOutLosses: given.heldOutLosses.map((loss, i) => (fixed && !mask[i] ? null : loss)),
+            // With nothing but what the rule needs these are not sent.
+            heldOutReferences: domains.map((_, i) => (whole && mask[i] ? (given.losses[i] ?? null) : null)),
+            heldOutErrors: domains.map((_, i) => (whole && i === 0 ? 0.1 : null)),
+          };
           const before = direct.rule.weights;
           if (updates) [direct, updatedAt] = [update(mixer, direct, told), now];
           const reply = weightsOf(straight.reply);
@@ -221,6 +234,7 @@ const combined: readonly CombinatorOptions[] = [
   { name: "warmup", updates: 2 },
   { name: "etaSchedule", decay: "linear", updates: 5 },
   { name: "shrinkage" },
+  { name: "guard", limits: { "*": 1.1 } },
 ];
 
 test("the list has every combinator", () => {
@@ -230,6 +244,9 @@ test("the list has every combinator", () => {
 test.each(combined.map((one) => [one.name, one] as const))("so it does with %s around it", (_, one) =>
   checkDriven({ name: "dga", normalise: "raw", beta: 1 }, [one], 8),
 );
+
+test("and with a guard around fixed weights", () =>
+  checkDriven({ name: "uniform" }, [{ name: "guard", limits: { domain1: 1, domain2: 1.01 } }], 20));
 
 const first = (init: object = {}): Session =>
   send(null, { type: "init", domains: ["web", "code"], ...init }).session;
@@ -475,6 +492,8 @@ describe("observe", () => {
       /twice/,
     ],
     [{ sketches: { web: "AAAA" } }, "alignments", /the sketches say it too/],
+    [{ heldOutErrors: { web: 1 } }, "heldOutLosses", /^it is missing; heldOutErrors belong to it/],
+    [{ heldOutLosses: { web: -1 } }, "heldOutLosses.web", /at least 0/],
     [{ targets: { first: { alignments: {}, norm: 1 } } }, "targets.first.loss", /^it is missing/],
     [{ targets: { first: { alignments: {}, norm: 1, loss: 0 } } }, "targets.first.loss", /above 0/],
     [{ shares: { web: 1, code: -1 } }, "shares.code", /at least 0/],
@@ -763,6 +782,7 @@ test("10,000 lines of nonsense: each has one reply of one line, and none leaves 
           tokens: null,
           needs: null,
           lists: next() < 0.5,
+          fixed: false,
         }),
         { type: "snapshot" },
         { type: "init", state: session, snapshot: true },
