@@ -385,7 +385,7 @@ function heldOutOf({ heldOut }: Said): Pick<Signal, HeldOut> {
       name,
       Array.from(values, (value) => (Number.isNaN(value) ? null : value)),
     ]),
-  ) as Pick<Signal, HeldOut>;
+  );
 }
 
 function missing(name: string, beside: readonly string[], rule: string): MessageError {
