@@ -107,9 +107,14 @@ def _integer(value: Any, field: str) -> int:
         raise GradmixError(f"{field} is {_shown(value)}; it must be an integer", field) from None
 
 
+def _short(text: str) -> str:
+    """On one line of a message."""
+    text = " ".join(text.split())
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
 def _shown(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else text[:57] + "..."
+    return _short(repr(value))
 
 
 def _by_name(values: Any, field: str) -> Dict[str, Optional[float]]:
@@ -189,7 +194,7 @@ class _Process:
     def __init__(self, command: Sequence[str]) -> None:
         # On Windows the command of an npm package is a .cmd, which only a search of the PATH finds.
         program = shutil.which(command[0]) or command[0]
-        self.name = " ".join(command)
+        self.name = _short(" ".join(command))
         self.owner = os.getpid()
         try:
             # A session of its own: Ctrl-C at the terminal is for the trainer, which may want one more answer before it stops.
@@ -641,10 +646,12 @@ def _checked(raw: bytes, domains: Sequence[str], name: str) -> Dict[str, Any]:
     except ValueError:
         answer = None
     if isinstance(answer, dict) and answer.get("type") == "error":
-        raise GradmixError(str(answer.get("error")), answer.get("field"))
+        field, what = answer.get("field"), answer.get("error")
+        named = field is None or str(what).startswith(f"{field}: ")
+        raise GradmixError(f"{what}" if named else f"{field}: {what}", field)
     weights = answer.get("weights") if isinstance(answer, dict) and answer.get("type") == "weights" else None
     if not isinstance(weights, dict) or set(weights) != set(domains) or "state" not in answer:
-        text = _shown(raw.decode("utf-8", "replace"))
+        text = _short(raw.decode("utf-8", "replace"))
         raise GradmixError(f"{name} answered {text}, which is not an answer of gradmix mix")
     return answer
 

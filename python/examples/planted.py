@@ -1,4 +1,4 @@
-"""Text whose best mixture is known: domains that are Markov chains over the same letters, and a target whose documents are drawn from them with planted shares.
+"""Text whose best mixture is known: domains that are Markov chains over the same letters, and a target whose documents are from them in planted shares.
 
     python planted.py FOLDER [--seed N] [--characters N]
 
@@ -34,12 +34,15 @@ def chain(name: str, seed: int) -> List[List[float]]:
 
 
 def documents(shares: Dict[str, float], characters: int, seed: int, name: str) -> List[str]:
-    """Documents of about so many characters together, each of one chain that is drawn with these shares."""
-    chains = {domain: chain(domain, seed) for domain in shares}
+    """Documents of about so many characters together, in any order, each of one chain; of the chains there are as many as these shares say."""
     draws = random.Random(f"text {seed} {name}")
+    count = max(2, characters // LENGTH)
+    of = [domain for domain, share in shares.items() for _ in range(round(share * count))]
+    draws.shuffle(of)
+    chains = {domain: chain(domain, seed) for domain in shares}
     texts = []
-    for _ in range(max(2, characters // LENGTH)):
-        rows = chains[draws.choices(list(shares), list(shares.values()))[0]]
+    for domain in of:
+        rows = chains[domain]
         letter = draws.randrange(len(LETTERS))
         text = []
         for _ in range(LENGTH):
