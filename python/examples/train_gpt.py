@@ -225,7 +225,7 @@ def train(args: argparse.Namespace) -> None:
             mixer.close()
 
 
-def main(words: Optional[Sequence[str]] = None) -> None:
+def arguments(words: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Trains a small GPT with a mixture found by gradmix.")
     parser.add_argument("--data", type=Path, required=True, help="folder of NAME.jsonl and target.jsonl")
     parser.add_argument("--out", type=Path, required=True, help="folder of checkpoints and weights.json")
@@ -245,7 +245,11 @@ def main(words: Optional[Sequence[str]] = None) -> None:
     parser.add_argument("--heads", type=int, default=2)
     parser.add_argument("--lr", type=float, default=0.003)
     parser.add_argument("--seed", type=int, default=1)
-    args = parser.parse_args(words)
+    return parser.parse_args(words)
+
+
+def main() -> None:
+    args = arguments()
     torch.set_num_threads(1)
     # torchrun says by the environment which rank this is and where the others are.
     dist.init_process_group("gloo")

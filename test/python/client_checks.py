@@ -332,32 +332,39 @@ def test_no_process_is_left_behind(folder):
 
     # When Python exits without closing it; and when it is killed, while a process that was forked from it lives on and cannot use the mixer.
     ending = (
-        "import os, sys, time, signal; sys.path.insert(0, sys.argv[1]); from gradmix_client import *\n"
+        "import os, sys, time; sys.path.insert(0, sys.argv[1]); from gradmix_client import *\n"
+        # A line in one write: two processes share the pipe.
+        "def say(what): os.write(1, f'{what}\\n'.encode())\n"
         "m = Mixer(['a'], command=sys.argv[3:])\n"
-        "print(m._talk.child.pid, flush=True)\n"
+        "say(m._talk.child.pid)\n"
         "if sys.argv[2] == 'exit': sys.exit()\n"
         "forked = os.fork()\n"
         "if forked == 0:\n"
         "    try: m.observe(1)\n"
-        "    except GradmixError as error: print(error, flush=True)\n"
+        "    except GradmixError as error: say(error)\n"
         "    m.close(); m = None\n"
         "    time.sleep(60)\n"
-        "print(forked, flush=True); time.sleep(60)\n"
+        "say(forked); time.sleep(60)\n"
     )
     start = [sys.executable, "-c", ending, str(ROOT / "python")]
     assert ends(int(subprocess.run([*start, "exit", *MIX], capture_output=True, text=True, check=True).stdout))
     with subprocess.Popen([*start, "killed", *MIX], stdout=subprocess.PIPE, text=True) as trainer:
-        pid = int(trainer.stdout.readline())
-        lines = sorted([trainer.stdout.readline(), trainer.stdout.readline()])
-        forked = int(lines[0])
-        assert "belongs to process" in lines[1]
-        assert exists(pid)
-        trainer.kill()
-        trainer.wait()
-        gone = ends(pid)
-        assert exists(forked)
-        os.kill(forked, signal.SIGKILL)
-        assert gone
+        forked = None
+        try:
+            pid = int(trainer.stdout.readline())
+            lines = sorted([trainer.stdout.readline(), trainer.stdout.readline()])
+            forked = int(lines[0])
+            assert "belongs to process" in lines[1]
+            assert exists(pid)
+            trainer.kill()
+            trainer.wait()
+            gone = ends(pid)
+            assert exists(forked)
+            assert gone
+        finally:
+            trainer.kill()
+            if forked is not None:
+                os.kill(forked, signal.SIGKILL)
 
 
 def test_over_http_the_same_and_a_server_that_misbehaves_is_not_waited_for(folder):
