@@ -333,6 +333,7 @@ def test_no_process_is_left_behind(folder):
     # When Python exits without closing it; and when it is killed, while a process that was forked from it lives on and cannot use the mixer.
     ending = (
         "import os, sys, time; sys.path.insert(0, sys.argv[1]); from gradmix_client import *\n"
+        "import gradmix_client; gradmix_client._Process.close.__defaults__ = (0.5,)\n"
         # A line in one write: two processes share the pipe.
         "def say(what): os.write(1, f'{what}\\n'.encode())\n"
         "m = Mixer(['a'], command=sys.argv[3:])\n"
@@ -347,7 +348,10 @@ def test_no_process_is_left_behind(folder):
         "say(forked); time.sleep(60)\n"
     )
     start = [sys.executable, "-c", ending, str(ROOT / "python")]
-    assert ends(int(subprocess.run([*start, "exit", *MIX], capture_output=True, text=True, check=True).stdout))
+    stubborn = "import sys, time; sys.stdin.readline(); print('{\"type\":\"weights\",\"weights\":{\"a\":1},\"state\":{}}', flush=True); time.sleep(60)"
+    for command in (MIX, script(stubborn)):
+        done = subprocess.run([*start, "exit", *command], capture_output=True, text=True, check=True)
+        assert done.stderr == "" and ends(int(done.stdout))
     with subprocess.Popen([*start, "killed", *MIX], stdout=subprocess.PIPE, text=True) as trainer:
         forked = None
         try:

@@ -25,6 +25,9 @@ import planted
 import train_gpt
 from client_checks import ends
 from gradmix_client import GradmixError, exact_alignments, last_layer_alignments, target_gradient, two_loss_alignments
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.nn.parallel import DistributedDataParallel
 from train_gpt import GPT, mean_loss
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -300,9 +303,16 @@ def said(folder):
 
 def measured_by(rank, folder):
     found = {}
-    for kind in ("ddp", "fsdp2"):
+    for kind in ("ddp", "fsdp2", "hsdp"):
         gpt = tiny()
-        model = train_gpt.parallel(kind, gpt)
+        if kind == "hsdp":
+            # Sharded over one axis of a mesh, here of one rank, and the same on the other.
+            model = fully_shard(gpt, mesh=init_device_mesh("cpu", (2, 1), mesh_dim_names=("same", "shard")))
+        elif kind == "fsdp2":
+            model = train_gpt.parallel(kind, gpt)
+        else:
+            # Gradients in memory that the next backward pass writes into.
+            model = DistributedDataParallel(gpt, gradient_as_bucket_view=True)
         batches = {name: own[rank::2] for name, own in some_batches(count=4).items()}
         target = drawn(4, seed=9)[rank::2]
         before = bits_held(model)
@@ -351,7 +361,7 @@ def test_two_ranks_measure_what_one_process_measures_on_all_their_batches(folder
     exact = exact_alignments(model, mean_loss, joined, toward.tensors)
     last = last_layer_alignments(model, mean_loss, batches, target, head=model.head)
     scale = exact.target_norm * max(exact.norms.values())
-    for kind in ("ddp", "fsdp2"):
+    for kind in ("ddp", "fsdp2", "hsdp"):
         loss, *ways = found[kind]
         assert abs(loss / toward.loss - 1) < 1e-6
         for got, want, tolerance in zip(ways, (two, exact, last), (5e-4, 1e-5, 1e-5)):
