@@ -233,7 +233,7 @@ def arguments(words: Optional[Sequence[str]] = None) -> argparse.Namespace:
     parser.add_argument("--alignment", choices=["two-loss", "exact", "last-layer"], default="two-loss")
     parser.add_argument("--rule", default='{"name": "dga"}', help="JSON, see docs/rules.md")
     parser.add_argument("--mix", default="gradmix mix", help="how the mixer is started")
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--rows", type=int, default=32, help="windows of a rank in a step")
     parser.add_argument("--update-every", type=int, default=10)
     parser.add_argument("--measure-rows", type=int, default=16, help="windows in a measured batch")

@@ -5,6 +5,7 @@ import contextlib
 import io
 import json
 import os
+import shlex
 import signal
 import socket
 import struct
@@ -425,6 +426,28 @@ def test_over_http_the_same_and_a_server_that_misbehaves_is_not_waited_for(folde
     weights.write_text('{"version":1,"step":1,"weights":{"a":NaN}}')
     with refused("weights.a"):
         read_weights(weights)
+
+
+def test_the_code_in_the_documentation_runs(folder):
+    blocks = [
+        block.split("```")[0]
+        for file in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+        for block in file.read_text(encoding="utf-8").split("```python\n")[1:]
+    ]
+    assert len(blocks) >= 2
+    # As it is installed: a command on the PATH.
+    (folder / "gradmix").write_text(f'#!/bin/sh\nexec {shlex.join(MIX[:-1])} "$@"\n')
+    (folder / "gradmix").chmod(0o755)
+    path = os.environ["PATH"]
+    os.environ["PATH"] = f"{folder}{os.pathsep}{path}"
+    out = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(out):
+            for block in blocks:
+                exec(block, {})
+    finally:
+        os.environ["PATH"] = path
+    assert out.getvalue() == "{'web': 0.5, 'code': 0.5}\nalignments.cod\n"
 
 
 def test_nothing_is_printed(folder):
