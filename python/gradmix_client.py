@@ -42,6 +42,7 @@ import time
 import urllib.parse
 import weakref
 from typing import (
+    IO,
     Any,
     Callable,
     Deque,
@@ -92,9 +93,7 @@ def _number(value: Any, field: str) -> float:
     except (TypeError, ValueError, RuntimeError, OverflowError):
         raise GradmixError(f"{field} is {_shown(value)}; it must be one number", field) from None
     if not math.isfinite(number):
-        raise GradmixError(
-            f"{field} is {number}; it must be finite. Leave out a domain that was not measured", field
-        )
+        raise GradmixError(f"{field} is {number}; it must be finite. Leave out a domain that was not measured", field)
     return number
 
 
@@ -121,9 +120,7 @@ def _by_name(values: Any, field: str) -> Dict[str, Optional[float]]:
     """Numbers by domain; None stays None, which says "not measured" (or "not known")."""
     if not isinstance(values, Mapping):
         raise GradmixError(f"{field} is {_shown(values)}; it must map names of domains to numbers", field)
-    return {
-        name: None if value is None else _number(value, f"{field}.{name}") for name, value in values.items()
-    }
+    return {name: None if value is None else _number(value, f"{field}.{name}") for name, value in values.items()}
 
 
 def _listed(values: Any, field: str) -> List[Any]:
@@ -211,11 +208,13 @@ class _Process:
                 f"{self.name} could not be started ({error.strerror or error}); install gradmix, or say by command= how to start it",
                 "command",
             ) from None
+        assert self.child.stdin and self.child.stdout and self.child.stderr
+        self.pipes: Tuple[IO[bytes], IO[bytes], IO[bytes]] = (self.child.stdin, self.child.stdout, self.child.stderr)
         self.lines: "queue.SimpleQueue[Optional[bytes]]" = queue.SimpleQueue()
         self.errors: Deque[str] = collections.deque(maxlen=20)
         self.readers = [
-            threading.Thread(target=_read_lines, args=(self.child.stdout, self.lines.put), daemon=True),
-            threading.Thread(target=_read_lines, args=(self.child.stderr, self._note), daemon=True),
+            threading.Thread(target=_read_lines, args=(self.pipes[1], self.lines.put), daemon=True),
+            threading.Thread(target=_read_lines, args=(self.pipes[2], self._note), daemon=True),
         ]
         for reader in self.readers:
             reader.start()
@@ -240,7 +239,7 @@ class _Process:
         watchdog.start()
         try:
             try:
-                _write_all(self.child.stdin, line + b"\n")
+                _write_all(self.pipes[0], line + b"\n")
                 answer = self.lines.get(timeout=max(0.0, deadline - time.monotonic()))
             except (OSError, ValueError, queue.Empty):
                 answer = None
@@ -284,7 +283,7 @@ class _Process:
             return
         self.broken = self.broken or f"{self.name} was closed"
         with contextlib.suppress(OSError):
-            self.child.stdin.close()
+            self.pipes[0].close()
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.child.wait(grace)
         if self.child.returncode is None:
@@ -292,7 +291,7 @@ class _Process:
             self.child.wait()
         for reader in self.readers:
             reader.join(1)
-        for pipe in (self.child.stdout, self.child.stderr):
+        for pipe in self.pipes[1:]:
             pipe.close()
         _processes.discard(self)
 
@@ -309,7 +308,7 @@ def _release_in_child() -> None:
     """A forked process (a worker of a data loader) must not hold the pipe open, by whose end `gradmix mix` notices that its trainer is gone."""
     for process in list(_processes):
         with contextlib.suppress(OSError):
-            process.child.stdin.close()
+            process.pipes[0].close()
 
 
 atexit.register(_close_all)
@@ -317,7 +316,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_release_in_child)
 
 
-def _read_lines(pipe: Any, take: Callable[[Optional[bytes]], None]) -> None:
+def _read_lines(pipe: IO[bytes], take: Callable[[Optional[bytes]], None]) -> None:
     rest = bytearray()
     with contextlib.suppress(OSError, ValueError):
         while True:
@@ -334,7 +333,7 @@ def _read_lines(pipe: Any, take: Callable[[Optional[bytes]], None]) -> None:
     take(None)
 
 
-def _write_all(pipe: Any, data: bytes) -> None:
+def _write_all(pipe: IO[bytes], data: bytes) -> None:
     view = memoryview(data)
     while view:
         view = view[pipe.write(view) :]
@@ -576,12 +575,8 @@ class Mixer:
                 gram=_unless_none(_gram, gram),
                 sketches=_unless_none(_sketches, sketches),
                 targets=_unless_none(_targets, targets),
-                preconditionedAlignments=_unless_none(
-                    _by_name, preconditioned_alignments, "preconditionedAlignments"
-                ),
-                preconditionedTargetNorm=_unless_none(
-                    _number, preconditioned_target_norm, "preconditionedTargetNorm"
-                ),
+                preconditionedAlignments=_unless_none(_by_name, preconditioned_alignments, "preconditionedAlignments"),
+                preconditionedTargetNorm=_unless_none(_number, preconditioned_target_norm, "preconditionedTargetNorm"),
                 shares=_unless_none(_by_name, shares, "shares"),
             ),
         )
@@ -589,7 +584,8 @@ class Mixer:
 
     def state_dict(self) -> Dict[str, Any]:
         """The state of the last answer, as plain JSON values: save it in the trainer's own checkpoint. Asks nobody, so it works after the process has died."""
-        return json.loads(json.dumps({"version": 1, "state": self._last["state"]}))
+        copy: Dict[str, Any] = json.loads(json.dumps({"version": 1, "state": self._last["state"]}))
+        return copy
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Goes on from what `state_dict` gave, to the same bits; starts a new process if the old one has died.
@@ -641,10 +637,9 @@ class Mixer:
 
 
 def _checked(raw: bytes, domains: Sequence[str], name: str) -> Dict[str, Any]:
-    try:
+    answer: Any = None
+    with contextlib.suppress(ValueError):
         answer = json.loads(raw)
-    except ValueError:
-        answer = None
     if isinstance(answer, dict) and answer.get("type") == "error":
         field, what = answer.get("field"), answer.get("error")
         named = field is None or str(what).startswith(f"{field}: ")
@@ -653,7 +648,7 @@ def _checked(raw: bytes, domains: Sequence[str], name: str) -> Dict[str, Any]:
     if not isinstance(weights, dict) or set(weights) != set(domains) or "state" not in answer:
         text = _short(raw.decode("utf-8", "replace"))
         raise GradmixError(f"{name} answered {text}, which is not an answer of gradmix mix")
-    return answer
+    return dict(answer)
 
 
 class WeightsFile(NamedTuple):
@@ -726,9 +721,7 @@ class TargetGradient(NamedTuple):
     loss: float
 
 
-def target_gradient(
-    model: Any, loss_fn: LossFunction, batches: Sequence[Any], *, group: Any = None
-) -> TargetGradient:
+def target_gradient(model: Any, loss_fn: LossFunction, batches: Sequence[Any], *, group: Any = None) -> TargetGradient:
     """The mean gradient of the target's batches, over all ranks, by backward passes. Call it where no gradient is pending (after `zero_grad()`); none is left behind.
 
     Raises GradmixError when a gradient is pending, or the loss is not finite.
@@ -770,9 +763,9 @@ def two_loss_alignments(
     The parameters are restored to the bit: a copy of them (of this rank's shard, where they are sharded) is held meanwhile and copied back, also when a pass fails.
     Adding the step and taking it away again would not restore the bits.
 
-    eps is relative to ‖θ‖. With parameters and products in f32, rounding makes an error of about 1e-7·L/eps and the curvature one that grows with eps²: see docs/trainers.md
-    for what was measured. Where losses are computed in bf16 or f16 (autocast, or a mixed-precision policy of FSDP2), a step of 1e-3 is lost in rounding: compute these
-    passes in f32. Parameters that are themselves bf16 or f16 are refused; keep f32 masters, as optimizers like them anyway.
+    eps is relative to ‖θ‖. Rounding makes an error of about the precision of a loss, divided by eps, and the curvature one that grows with eps²: docs/trainers.md has what was
+    measured. 0.001 suits losses that are computed in f32; where products are in bf16 (autocast, or a mixed-precision policy of FSDP2) take 0.003. Parameters that are bf16 or
+    f16 themselves are refused; keep f32 masters, as optimizers like them anyway.
 
     Args:
         batches: some batches of each domain that is to be measured, all of one size. Two or more give standard errors.
@@ -811,9 +804,7 @@ def two_loss_alignments(
                     tensor.copy_(old)
                     if toward is not None:
                         tensor.add_(toward, alpha=sign * delta / target)
-                sides.append(
-                    [_loss(loss_fn, model, batch).item() for _, own in batches.items() for batch in own]
-                )
+                sides.append([_loss(loss_fn, model, batch).item() for _, own in batches.items() for batch in own])
                 _reshard(model)
         finally:
             for tensor, old in zip(held, before):
@@ -866,9 +857,7 @@ def exact_alignments(
                 norms.append(_inner(gradients, gradients, copies) / len(own) ** 2)
         finally:
             model.zero_grad(set_to_none=True)
-    return _measurement(
-        batches, slopes, means, direction, world, math.sqrt(squared), by_rank=False, squares=norms
-    )
+    return _measurement(batches, slopes, means, direction, world, math.sqrt(squared), by_rank=False, squares=norms)
 
 
 def last_layer_alignments(
@@ -1049,7 +1038,7 @@ def _sum_over(numbers: Sequence[float], like: Sequence[Any], world: _World) -> L
     device = next((tensor.device for tensor in like if tensor is not None), torch.device("cpu"))
     sums = torch.tensor(numbers, dtype=torch.float64, device=device)
     torch.distributed.all_reduce(sums, group=world.group)
-    return sums.tolist()
+    return [float(number) for number in sums.tolist()]
 
 
 def _counts(batches: Mapping[str, Sequence[Any]]) -> List[int]:
@@ -1061,9 +1050,7 @@ def _counts(batches: Mapping[str, Sequence[Any]]) -> List[int]:
     return counts
 
 
-def _checked_sums(
-    numbers: Sequence[float], counts: Sequence[int], like: Sequence[Any], world: _World
-) -> List[float]:
+def _checked_sums(numbers: Sequence[float], counts: Sequence[int], like: Sequence[Any], world: _World) -> List[float]:
     """Sums over the ranks, and a refusal on all of them when they do not have as many batches: they would wait for each other later on."""
     # A polynomial in the counts, so that swapped counts differ too; exact in f64.
     mark = 0

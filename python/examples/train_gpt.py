@@ -103,14 +103,10 @@ def windows_of(stream: Tensor, rows: int, context: int, draws: torch.Generator) 
     return stream[starts + torch.arange(context + 1)]
 
 
-def mixed_batch(
-    streams: Sequence[Tensor], weights: Tensor, rows: int, context: int, draws: torch.Generator
-) -> Tensor:
+def mixed_batch(streams: Sequence[Tensor], weights: Tensor, rows: int, context: int, draws: torch.Generator) -> Tensor:
     """Windows [rows, context + 1], each of a domain that is drawn with the weights."""
     of = torch.multinomial(weights, rows, replacement=True, generator=draws)
-    return torch.cat(
-        [windows_of(stream, int((of == i).sum()), context, draws) for i, stream in enumerate(streams)]
-    )
+    return torch.cat([windows_of(stream, int((of == i).sum()), context, draws) for i, stream in enumerate(streams)])
 
 
 def measure(
@@ -202,9 +198,7 @@ def train(args: argparse.Namespace) -> None:
 
         share_weights()
         for step in range(start + 1, args.steps + 1):
-            batch = mixed_batch(
-                streams, weights, args.rows, args.context, generator(args.seed, step, TRAINING)
-            )
+            batch = mixed_batch(streams, weights, args.rows, args.context, generator(args.seed, step, TRAINING))
             optimizer.zero_grad(set_to_none=True)
             mean_loss(model, batch).backward()
             optimizer.step()

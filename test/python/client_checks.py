@@ -144,7 +144,11 @@ def test_what_cannot_be_used_is_refused_with_its_field_and_moves_nothing(folder)
             ("sketches.web", "too large", {"sketches": {"web": [1e39], "target": [1]}}),
             ("targets.t", "norm", {"targets": {"t": {"alignments": FIRST}}}),
             # By gradmix itself:
-            ("alignments.wob", 'alignments.wob: there is no such domain; did you mean "web"?', {"alignments": {"wob": 1}}),
+            (
+                "alignments.wob",
+                'alignments.wob: there is no such domain; did you mean "web"?',
+                {"alignments": {"wob": 1}},
+            ),
         ]
         for field, words, given in cases:
             with refused(field, words):
@@ -219,7 +223,12 @@ def test_a_state_goes_on_to_the_same_bits_and_only_where_it_belongs(folder):
 
 
 def test_sketches_gram_matrices_and_several_targets_are_told_as_the_protocol_has_them(folder):
-    sketches = {"web": [1.0, 2.0, 0.5], "code": (0.25, -1.0, 3.0), "mail": Array([1.5, 0.0, 0.0]), "target": [1.0, 1.0, 1.0]}
+    sketches = {
+        "web": [1.0, 2.0, 0.5],
+        "code": (0.25, -1.0, 3.0),
+        "mail": Array([1.5, 0.0, 0.0]),
+        "target": [1.0, 1.0, 1.0],
+    }
     sent = gradmix_client._sketches(sketches)
     assert base64.b64decode(sent["code"]) == struct.pack("<3f", 0.25, -1, 3)
     with Mixer(DOMAINS, rule=RULE, command=MIX) as mixer:
@@ -249,7 +258,9 @@ def test_a_process_that_misbehaves_is_named_and_ended_and_never_waited_for(folde
     half = "import sys; sys.stdin.readline(); sys.stdout.write('{\"type\":'); sys.stdout.flush(); " + sleeps
     fails = "import sys; print('first line', file=sys.stderr); print('out of luck ', file=sys.stderr); sys.exit(3)"
     echoes = "import sys\nfor line in sys.stdin: sys.stdout.write(line); sys.stdout.flush()"
-    stranger = "import sys; sys.stdin.readline(); print('{\"type\":\"weights\",\"weights\":{\"x\":1},\"state\":{}}'); sys.stdin.read()"
+    stranger = (
+        'import sys; sys.stdin.readline(); print(\'{"type":"weights","weights":{"x":1},"state":{}}\'); sys.stdin.read()'
+    )
     for domains, code, words in [
         (DOMAINS, sleeps, "did not answer within 0.5 s"),
         (big, sleeps, "did not answer within 0.5 s"),
@@ -349,7 +360,7 @@ def test_no_process_is_left_behind(folder):
         "say(forked); time.sleep(60)\n"
     )
     start = [sys.executable, "-c", ending, str(ROOT / "python")]
-    stubborn = "import sys, time; sys.stdin.readline(); print('{\"type\":\"weights\",\"weights\":{\"a\":1},\"state\":{}}', flush=True); time.sleep(60)"
+    stubborn = 'import sys, time; sys.stdin.readline(); print(\'{"type":"weights","weights":{"a":1},"state":{}}\', flush=True); time.sleep(60)'
     for command in (MIX, script(stubborn)):
         done = subprocess.run([*start, "exit", *command], capture_output=True, text=True, check=True)
         assert done.stderr == "" and ends(int(done.stdout))
@@ -377,9 +388,10 @@ def test_over_http_the_same_and_a_server_that_misbehaves_is_not_waited_for(folde
     with refused(None, "cannot be read"):
         read_weights(weights)
     serve = [*MIX, "--listen", "0", "--token-file", str(token), "--weights-file", str(weights)]
-    with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as server, Mixer(
-        DOMAINS, rule=RULE, command=MIX
-    ) as here:
+    with (
+        subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as server,
+        Mixer(DOMAINS, rule=RULE, command=MIX) as here,
+    ):
         try:
             url = json.loads(server.stdout.readline())["url"]
             with refused(None, "token"):

@@ -1,6 +1,6 @@
 """Runs the functions of a module that are named test_…, each with a new folder, and prints what came of each as JSON: null, or how it failed.
 
-    python run_checks.py MODULE
+python run_checks.py MODULE
 """
 
 import importlib

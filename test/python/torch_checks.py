@@ -77,7 +77,10 @@ def drawn(count, rows=4, letters=40, seed=None):
 
 
 def some_batches(seed=3, count=3):
-    return {name: drawn(count, letters=letters, seed=seed + letters) for name, letters in (("web", 10), ("code", 40), ("mail", 250))}
+    return {
+        name: drawn(count, letters=letters, seed=seed + letters)
+        for name, letters in (("web", 10), ("code", 40), ("mail", 250))
+    }
 
 
 def gradient(model, batch, params):
@@ -145,7 +148,7 @@ def test_two_losses_give_the_exact_alignments_within_rounding_and_curvature(fold
         scale = exact.target_norm * max(exact.norms.values())
         near(found.alignments, exact.alignments, tolerance, scale)
         near(found.standard_errors, exact.standard_errors, tolerance, scale)
-        near(found.losses, exact.losses, 1e-2 * tolerance ** 0.5)
+        near(found.losses, exact.losses, 1e-2 * tolerance**0.5)
         assert abs(found.target_norm / exact.target_norm - 1) < 1e-6 and found.norms is None
         # The error of the central difference falls with the square of eps.
         if dtype == torch.float64:
@@ -434,7 +437,14 @@ def test_the_example_and_gradmix_train_find_the_same_planted_mixture(folder):
     planted.write(str(folder / "planted"), characters=40_000)
     rule = {"name": "dga", "eta": 0.15, "pull": 0}
     run = words(
-        folder, "out", steps=120, update_every=4, checkpoint_every=120, lr=0.01, rule=json.dumps(rule), alignment="two-loss"
+        folder,
+        "out",
+        steps=120,
+        update_every=4,
+        checkpoint_every=120,
+        lr=0.01,
+        rule=json.dumps(rule),
+        alignment="two-loss",
     )
     assert ranks(folder, trained, run) == [0, 0], said(folder)
     domains = [word for name in planted.PLANTED for word in ("--domain", f"{name}={folder}/planted/{name}.jsonl")]
