@@ -266,6 +266,27 @@ def test_what_does_not_fit_is_refused_before_anything_is_moved(folder):
         two_loss_alignments(low, mean_loss, batches, list(low.parameters()))
 
 
+def test_scalars_arrays_and_tensors_are_told_as_numbers(folder):
+    kinds = {"a": torch.tensor(0.5), "b": torch.tensor([0.25], dtype=torch.bfloat16), "c": torch.tensor(3)}
+    arrays = {"a": torch.tensor([0.5, -1]), "b": torch.tensor([2, 3])}
+    with contextlib.suppress(ImportError):
+        import numpy
+
+        kinds.update(d=numpy.float32(0.5), e=numpy.int64(7), f=numpy.array(0.125))
+        arrays.update(c=numpy.array([0.5, -1], dtype=numpy.float32))
+        with refused("alignments.a", "one number"):
+            gradmix._by_name({"a": numpy.array([1.0, 2.0])}, "alignments")
+    want = {"a": 0.5, "b": 0.25, "c": 3.0, "d": 0.5, "e": 7.0, "f": 0.125}
+    assert gradmix._by_name(kinds, "alignments") == {name: want[name] for name in kinds}
+    lists = {name: [float(value) for value in values] for name, values in arrays.items()}
+    assert gradmix._sketches(arrays) == gradmix._sketches(lists)
+    assert gradmix._gram(torch.tensor([[1.0, 0.5], [0.5, 2.0]])) == [[1.0, 0.5], [0.5, 2.0]]
+    assert gradmix._integer(torch.tensor(7), "step") == 7
+    for value in (torch.tensor([1.0, 2.0]), torch.tensor(math.nan), torch.tensor(True)):
+        with refused("alignments.a"):
+            gradmix._by_name({"a": value}, "alignments")
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Two processes
 
