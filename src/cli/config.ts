@@ -123,9 +123,14 @@ export function resolveConfig(layers: readonly Layer[]): TrainConfig {
 
 function checkTogether(config: TrainConfig, label: (path: string) => string): void {
   const { data, model, training, mixing, alignment, run } = config;
-  const domains = [...data.domains.keys()];
-  if (domains.length === 0)
-    throw wrong('no domain was given: add --domain NAME=GLOB, or "data": {"domains": {…}} in a config file');
+  if (data.domains.size === 0 && data.domainsFrom.length === 0)
+    throw wrong(
+      'no domain was given: add --domain NAME=GLOB or --domains DIR, or "data": {"domains": {…}} in a config file',
+    );
+  if (data.domainField !== null && data.domainsFrom.length === 0)
+    throw wrong(
+      `${label("data.domainField")}: names the domains of documents in --domains, and there are none; add --domains GLOB`,
+    );
   if (mixing.rule === "dga" && data.target.length === 0)
     throw wrong("--rule dga needs a target: add --target GLOB, or choose --rule uniform");
   if (mixing.rule === "grape" && data.targets.size === 0)
@@ -163,16 +168,6 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
       `${label("model.kvHeads")}: ${kvHeads} is for --preset llama; ${model.preset} has one for each of its ${model.heads} heads`,
     );
 
-  // With bases the rule's weights are theirs, and how many there are stands in their file.
-  if (
-    mixing.bases === null &&
-    mixing.floor !== null &&
-    mixing.floor > 0 &&
-    mixing.floor * domains.length >= 1
-  )
-    throw wrong(
-      `${label("mixing.floor")}: ${mixing.floor} is not below 1 / ${domains.length}, the share of each of ${domains.length} domains`,
-    );
   if (mixing.preset !== null && mixing.rule !== "dga")
     throw wrong(`${label("mixing.preset")}: ${mixing.preset} is a form of --rule dga, not of ${mixing.rule}`);
   if (mixing.rule === "dga" && mixing.histogram !== null) {
@@ -201,14 +196,8 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
     throw wrong(`${label("mixing.weights")}: --rule ${mixing.rule} has no use for weights`);
   if (mixing.histogram !== null && !ruleTakes(mixing.rule, "histogram"))
     throw wrong(`${label("mixing.histogram")}: --rule ${mixing.rule} has no use for a histogram`);
-  if (mixing.weights !== null && mixing.bases === null) {
-    const name = label("mixing.weights");
-    checkNames(mixing.weights, domains, name);
-    const missing = domains.find((domain) => mixing.weights?.has(domain) !== true);
-    if (missing !== undefined) throw wrong(`${name}: gives no weight to the domain "${missing}"`);
-  }
-  if (mixing.histogram !== null && mixing.bases === null)
-    checkNames(mixing.histogram, domains, label("mixing.histogram"));
+  // Those that are found later are checked then.
+  if (data.domainsFrom.length === 0) checkDomains(mixing, [...data.domains.keys()], label);
   if (alignment.from === "step" && alignment.estimator !== null && alignment.estimator !== "segmented")
     throw wrong(
       `${label("alignment.estimator")}: --align-from step works with segmented only, not ${alignment.estimator}`,
@@ -230,6 +219,26 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
     );
   if (run.precision === "f16" && run.backend !== "webgpu")
     throw wrong(`${label("run.precision")}: f16 needs --backend webgpu, not ${run.backend}`);
+}
+
+/** Throws `config` for what does not fit the names of the domains. With bases the rule's weights are theirs, and their names stand in their file. */
+export function checkDomains(
+  { bases, floor, weights, histogram }: TrainConfig["mixing"],
+  domains: readonly string[],
+  label: (path: string) => string = (path) => byPath.get(path)?.flag ?? path,
+): void {
+  if (bases !== null) return;
+  if (floor !== null && floor > 0 && floor * domains.length >= 1)
+    throw wrong(
+      `${label("mixing.floor")}: ${floor} is not below 1 / ${domains.length}, the share of each of ${domains.length} domains`,
+    );
+  if (weights !== null) {
+    const name = label("mixing.weights");
+    checkNames(weights, domains, name);
+    const missing = domains.find((domain) => !weights.has(domain));
+    if (missing !== undefined) throw wrong(`${name}: gives no weight to the domain "${missing}"`);
+  }
+  if (histogram !== null) checkNames(histogram, domains, label("mixing.histogram"));
 }
 
 function checkNames(given: ReadonlyMap<string, number>, domains: readonly string[], label: string): void {

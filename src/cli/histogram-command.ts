@@ -49,23 +49,27 @@ export async function showHistogram(
   });
   try {
     // Only here: `--help` and a refusal need none of their code.
-    const [{ readData }, { readStart }, { measureHistogram }] = await Promise.all([
+    const [{ listInputs }, { readData }, { readStart }, { measureHistogram }] = await Promise.all([
+      import("./inputs.ts"),
       import("./read-data.ts"),
       import("./start.ts"),
       import("./histogram.ts"),
     ]);
     const { initFrom, context } = config.model;
-    const data = await readData(
-      { ...config.data, context, seed: config.training.seed, out: null },
-      { tokenizer: initFrom === null ? null : readStart(initFrom).tokenizer, corpus: undefined },
-      {
-        onEvent(line) {
-          if (!config.run.quiet) progress.line(line);
-        },
-        signal: interrupt.signal,
+    const hooks = {
+      onEvent(line: string) {
+        if (!config.run.quiet) progress.line(line);
       },
+      signal: interrupt.signal,
+    };
+    const inputs = await listInputs({ ...config.data, out: null }, hooks);
+    const data = await readData(
+      { ...config.data, context, seed: config.training.seed },
+      inputs,
+      { tokenizer: initFrom === null ? null : readStart(initFrom).tokenizer, corpus: undefined },
+      hooks,
     );
-    const names = [...config.data.domains.keys()];
+    const names = [...inputs.domains.keys()];
     const found = measureHistogram(data);
     if (path !== null) {
       const shares = new Map(names.map((name, i) => [name, found.shares[i]]));

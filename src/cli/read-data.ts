@@ -4,13 +4,24 @@ import {
   buildCorpus,
   byteTokenizer,
   type Corpus,
+  type CorpusOptions,
+  type Document,
   loadTokenizer,
   readDocuments,
   type Tokenizer,
   trainBpe,
 } from "../data/index.node.ts";
+import { type CorpusBuilder, corpusBuilder } from "../data/corpus.ts";
 import { evaluationWindows, type Windows, windowsOf } from "../data/tokens.ts";
-import { checkSameText, type Content, createWitness, listInputs } from "./inputs.ts";
+import { GradmixError } from "../errors.ts";
+import {
+  checkSameText,
+  type Content,
+  createWitness,
+  type Inputs,
+  type MixedFiles,
+  type Witness,
+} from "./inputs.ts";
 import type { RunFacts, TextFacts } from "../runs/facts.ts";
 import type { RunHooks } from "./run-events.ts";
 import type { DataConfig } from "./train-config.ts";
@@ -21,8 +32,6 @@ export interface DataPlan extends Readonly<DataConfig> {
   readonly context: number;
   /** Of the choice of held-out documents. */
   readonly seed: number;
-  /** The run folder, whose own files are not read as text; null: there is none. */
-  readonly out: string | null;
 }
 
 /** What is settled before the text is read. */
@@ -59,52 +68,62 @@ export interface Data {
 export type DataFacts = Pick<RunFacts, "domains" | "target" | "targets">;
 
 /** Throws `data`, naming domain, file or line; `checkpoint` when the text is not what the run began with. */
-export async function readData(plan: DataPlan, known: Known, hooks: DataHooks): Promise<Data> {
-  const files = await listInputs(plan, hooks.onEvent);
+export async function readData(plan: DataPlan, files: Inputs, known: Known, hooks: DataHooks): Promise<Data> {
   hooks.signal.throwIfAborted();
-
   const skipped = { lines: 0 };
-  const documents = (list: readonly string[]) =>
+  const documents = (list: readonly string[], domainField?: string): AsyncGenerator<Document> =>
     inTurns(
       readDocuments(list, {
         textField: plan.textField,
         skipBadLines: plan.skipBadLines,
         onSkip: () => skipped.lines++,
+        ...(domainField === undefined ? {} : { domainField }),
       }),
       hooks.signal,
     );
-  const tokenizer =
-    known.tokenizer ?? (await chooseTokenizer(plan, [...files.domains.values()], documents, hooks));
+  const tokenizer = known.tokenizer ?? (await chooseTokenizer(plan, files, documents, hooks));
   // Learning a tokenizer reads text that is read again below; its bad lines count once.
   skipped.lines = 0;
 
   const witness = createWitness();
   const tokens = new Map<string, number>();
   const heldOut = new Map<string, Pick<TextFacts, "heldOutTokens" | "heldOutBytes">>();
-  const read = async (what: string, label: string, list: readonly string[]): Promise<Corpus> => {
-    const corpus = await buildCorpus(what, witness.watch(label, list, documents), tokenizer, {
-      heldOut: plan.heldOut,
-      seed: plan.seed,
-    });
-    if (corpus.note !== null) hooks.onEvent(corpus.note);
+  const notes: string[] = [];
+  const options = { heldOut: plan.heldOut, seed: plan.seed };
+  const split = (label: string, corpus: Corpus): Split => {
+    if (corpus.note !== null) notes.push(corpus.note);
     tokens.set(label, corpus.train.tokens.length);
     heldOut.set(label, {
       heldOutTokens: corpus.heldOut?.tokens.length ?? 0,
       heldOutBytes: corpus.heldOutBytes,
     });
-    return corpus;
+    return {
+      train: windowsOf(corpus.name, corpus.train, plan.context),
+      heldOut: corpus.heldOut === null ? null : evaluationWindows(corpus.name, corpus.heldOut, plan.context),
+    };
   };
-  const split = (corpus: Corpus): Split => ({
-    train: windowsOf(corpus.name, corpus.train, plan.context),
-    heldOut: corpus.heldOut === null ? null : evaluationWindows(corpus.name, corpus.heldOut, plan.context),
-  });
+  const read = async (what: string, label: string, list: readonly string[]): Promise<Split> =>
+    split(label, await buildCorpus(what, witness.watch(label, list, documents), tokenizer, options));
+
+  const mixed =
+    files.mixed === null
+      ? null
+      : await readMixed(files.mixed, (list) => documents(list, plan.domainField ?? ""), tokenizer, {
+          ...options,
+          witness,
+        });
   const domains: Split[] = [];
-  for (const [name, list] of files.domains) domains.push(split(await read(name, `domain "${name}"`, list)));
-  let target = files.target.length === 0 ? null : split(await read("target", "target", files.target));
+  for (const [name, list] of files.domains) {
+    const label = `domain "${name}"`;
+    const corpus = mixed?.get(name);
+    domains.push(corpus === undefined ? await read(name, label, list) : split(label, corpus.finish()));
+  }
+  let target = files.target.length === 0 ? null : await read("target", "target", files.target);
   const targets = new Map<string, Split>();
   for (const [name, list] of files.targets)
-    targets.set(name, split(await read(`target ${name}`, `target "${name}"`, list)));
+    targets.set(name, await read(`target ${name}`, `target "${name}"`, list));
   target ??= targets.values().next().value ?? null;
+  tellNotes(notes, hooks);
   const contents = witness.contents(tokens);
   const unchecked = known.corpus === undefined ? null : checkSameText(known.corpus, contents);
   for (const line of [...witness.copies(), ...(unchecked === null ? [] : [unchecked])]) hooks.onEvent(line);
@@ -114,14 +133,50 @@ export async function readData(plan: DataPlan, known: Known, hooks: DataHooks): 
   const counts = domains.map(({ train }) => train.stream.tokens.length);
   hooks.onEvent(`training tokens: ${tokensLine(names, counts, contents)}`);
   const sizes = Object.fromEntries(names.map((name, i) => [name, counts[i]]));
+  const byLabel = new Map(contents.map((content) => [content.label, content]));
   const facts = dataFacts(names, [...files.targets.keys()], (label) => {
-    const content = contents.find((other) => other.label === label);
+    const content = byLabel.get(label);
     const own = heldOut.get(label);
     if (content === undefined || own === undefined) return null;
     const { label: _label, ...read } = content;
     return { ...read, ...own };
   });
   return { tokenizer, domains, target, targets, sizes, contents, facts };
+}
+
+/** The corpora of files whose documents are of several domains, by name. */
+async function readMixed(
+  { files, domainOf }: MixedFiles,
+  documents: (list: readonly string[]) => AsyncIterable<Document>,
+  tokenizer: Tokenizer,
+  { witness, ...options }: CorpusOptions & { readonly witness: Witness },
+): Promise<ReadonlyMap<string, CorpusBuilder>> {
+  const parts = new Map(
+    Array.from(domainOf.values(), (name) => {
+      const reading = witness.open(`domain "${name}"`);
+      return [name, { reading, corpus: corpusBuilder(name, tokenizer, options) }] as const;
+    }),
+  );
+  for (const file of files)
+    for await (const document of documents([file])) {
+      const part = parts.get(domainOf.get(document.domain ?? "") ?? "");
+      if (part === undefined)
+        throw new GradmixError(
+          "data",
+          `${document.source}: the domain ${JSON.stringify(document.domain)} was not there a moment ago; the file has changed while it was read`,
+        );
+      part.corpus.add(document);
+      part.reading.text(file, document.text);
+    }
+  for (const { reading } of parts.values()) reading.end();
+  return new Map(Array.from(parts, ([name, { corpus }]) => [name, corpus]));
+}
+
+/** Notes of very many domains are not all told. */
+function tellNotes(notes: readonly string[], { onEvent }: DataHooks): void {
+  const shown = notes.length <= 12 ? notes : notes.slice(0, 3);
+  for (const note of shown) onEvent(note);
+  if (shown.length < notes.length) onEvent(`and so on for ${notes.length - shown.length} more`);
 }
 
 /** `factsOf` is by label. */
@@ -169,23 +224,35 @@ function tokensLine(
 }
 
 async function chooseTokenizer(
-  { tokenizer, vocabSize }: DataPlan,
-  files: readonly (readonly string[])[],
-  documents: (list: readonly string[]) => AsyncIterable<{ readonly text: string }>,
+  { tokenizer, vocabSize, domainField }: DataPlan,
+  files: Inputs,
+  documents: (list: readonly string[], domainField?: string) => AsyncIterable<Document>,
   hooks: DataHooks,
 ): Promise<Tokenizer> {
   if (tokenizer === "byte") return byteTokenizer();
   if (tokenizer !== "bpe") return loadTokenizer(readJson(tokenizer, `--tokenizer ${tokenizer}`));
-  const share = BPE_BYTES / files.length;
-  async function* sample(): AsyncGenerator<string> {
-    for (const list of files) {
-      let left = share;
-      for await (const { text } of documents(list)) {
-        if (left <= 0) break;
-        yield text.length > left ? text.slice(0, left) : text;
-        left -= text.length;
-      }
+  const share = BPE_BYTES / files.domains.size;
+  /** Gives documents until each domain has had its share; all that are left are of domains that have had it. */
+  async function* sharesOf(
+    list: readonly string[],
+    count: number,
+    documentsOf: (list: readonly string[]) => AsyncIterable<Document>,
+  ): AsyncGenerator<string> {
+    const left = new Map<string, number>();
+    let open = count;
+    for await (const { text, domain = "" } of documentsOf(list)) {
+      const rest = left.get(domain) ?? share;
+      if (rest <= 0) continue;
+      yield text.length > rest ? text.slice(0, rest) : text;
+      left.set(domain, rest - text.length);
+      if (rest <= text.length && --open === 0) return;
     }
+  }
+  async function* sample(): AsyncGenerator<string> {
+    for (const list of files.domains.values()) yield* sharesOf(list, 1, documents);
+    const { mixed } = files;
+    if (mixed !== null)
+      yield* sharesOf(mixed.files, mixed.domainOf.size, (list) => documents(list, domainField ?? ""));
   }
   const began = performance.now();
   const trained = await trainBpe(sample(), { vocabSize, signal: hooks.signal });

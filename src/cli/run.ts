@@ -13,10 +13,12 @@ import { formatJson } from "../json.ts";
 import { createGPT, type GPT, parameterCount } from "../nn/gpt.ts";
 import { adamw } from "../nn/optimizer.ts";
 import type { RunFacts } from "../runs/facts.ts";
+import { checkDomains } from "./config.ts";
 import { costOf, formatCost, type RunCost } from "./cost.ts";
 import { type Engine, engineChanges, savedEngine, startBackend } from "./engine.ts";
 import { type EvaluationPlan, type HeldOut, heldOutOf, planEvaluations } from "./evaluations.ts";
 import { histogramLine, histogramOf, savedHistogram } from "./histogram.ts";
+import { listInputs } from "./inputs.ts";
 import { trainLoop } from "./loop.ts";
 import type { MixingPlan } from "./mixing.ts";
 import { planRun, type RunPlan } from "./plan.ts";
@@ -30,7 +32,10 @@ import { checkRepetitions, planTraining, stepChanges } from "./training.ts";
 
 /** Trains as `config` says. Throws `data` and `config` before anything is written, `numeric` when the loss is lost. */
 export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise<RunResult> {
-  const plan = planRun(config);
+  const inputs = await listInputs({ ...config.data, out: config.run.out }, hooks);
+  const names = [...inputs.domains.keys()];
+  checkDomains(config.mixing, names);
+  const plan = planRun(config, names);
   const reference = await readReferenceOf(plan.mixing, hooks.signal);
   for (const line of plan.mixing.unused) hooks.onEvent(line);
   const found = hooks.store.load();
@@ -49,7 +54,7 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
       tokenizer: resumed === null ? (start?.tokenizer ?? null) : loadTokenizer(resumed.json["tokenizer"]),
       corpus: resumed?.json["corpus"],
     };
-    const data = await readData(plan.data, known, hooks);
+    const data = await readData(plan.data, inputs, known, hooks);
     checkRepetitions(before, plan.training, plan.mixing.limitedOtherwise(before.tokens, data.sizes));
     const model = makeModel(plan, data, start, resumed);
     tellSetUp(plan, backend, model, start, hooks);

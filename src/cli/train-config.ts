@@ -23,8 +23,12 @@ export interface TrainConfig {
 }
 
 export interface DataConfig {
-  /** Name → globs, in the order of the weights. At least one domain. */
+  /** Name → globs, in the order of the weights. At least one domain, here or found in `domainsFrom`. */
   domains: ReadonlyMap<string, readonly string[]>;
+  /** Folders of which each folder and file is a domain, and globs of which each file is; they come after `domains`, in the order of their names. */
+  domainsFrom: string[];
+  /** Field of the documents in `domainsFrom` that names their domain; null: their path does. */
+  domainField: string | null;
   /** Globs of the target set. May be empty for a rule that needs no target. */
   target: string[];
   /** Name → globs of several targets, for "grape". */

@@ -18,11 +18,15 @@ export interface Document {
   readonly text: string;
   /** The file; in a file of lines with the line ("a.jsonl.gz:12"), in a large one with the part's first byte ("a.txt@16777210"). */
   readonly source: string;
+  /** What the field of `domainField` says, where one was asked for. */
+  readonly domain?: string;
 }
 
 export interface ReadOptions {
-  /** Field of a line's object that holds the text. Default "text". */
+  /** Field of a line's object that holds the text; "a.b" is b within a, unless a field has that name. Default "text". */
   readonly textField?: string;
+  /** Field that names a document's domain, as a text or a number; a document without it is a broken line. Default: none. */
+  readonly domainField?: string;
   /** Broken lines, and files (or 16 MiB of one) that are not UTF-8, are left out instead of ending the read. */
   readonly skipBadLines?: boolean;
   /** Told of each one left out. */
@@ -39,9 +43,11 @@ export async function* readDocuments(
 ): AsyncGenerator<Document, void, undefined> {
   checkOptions<ReadOptions>("readDocuments", options, {
     textField: string,
+    domainField: string,
     skipBadLines: boolean,
     onSkip: callback,
   });
+  const fields = { text: options.textField ?? "text", domain: options.domainField ?? null };
   const bad = (source: string, reason: string): void => {
     if (options.skipBadLines !== true)
       throw new GradmixError("data", `${source}: ${reason}; mend it, or leave it out with --skip-bad-lines`);
@@ -59,13 +65,18 @@ export async function* readDocuments(
             : decode(line, " of the line");
         if ("reason" in decoded) bad(source, decoded.reason);
         else if (decoded.text.trim() !== "") {
-          const parsed = parseLine(decoded.text, options.textField ?? "text");
+          const parsed = parseLine(decoded.text, fields);
           if ("reason" in parsed) bad(source, parsed.reason);
-          else if (parsed.text !== "") yield { text: parsed.text, source };
+          else if (parsed.text !== "") yield { ...parsed, source };
         }
       }
       continue;
     }
+    if (fields.domain !== null)
+      throw new GradmixError(
+        "data",
+        `${file}: only the documents of .jsonl and .ndjson files have fields that could name their domain`,
+      );
     for await (const { bytes, at } of parts(file)) {
       const decoded = decode(bytes, "", at);
       const source = at === 0 ? file : `${file}@${at}`;
@@ -75,18 +86,45 @@ export async function* readDocuments(
   }
 }
 
-function parseLine(line: string, field: string): { text: string } | { reason: string } {
+interface Fields {
+  readonly text: string;
+  readonly domain: string | null;
+}
+
+type Parsed = { readonly text: string; readonly domain?: string } | { readonly reason: string };
+
+function parseLine(line: string, fields: Fields): Parsed {
   let value: unknown;
   try {
     value = JSON.parse(line);
   } catch {
     return { reason: "the line is not JSON" };
   }
-  if (!isObject(value)) return { reason: "the line is not a JSON object" };
-  const text = new Map<string, unknown>(Object.entries(value)).get(field);
+  return isObject(value) ? parseRecord(value, fields) : { reason: "the line is not a JSON object" };
+}
+
+/** The text of an object, and its domain where one is asked for. */
+function parseRecord(record: object, fields: Fields): Parsed {
+  const text = fieldOf(record, fields.text);
   if (text === undefined)
-    return { reason: `the object has no field "${field}" (--text-field names another)` };
-  return typeof text === "string" ? { text } : { reason: `the field "${field}" is not a string` };
+    return { reason: `the object has no field "${fields.text}" (--text-field names another)` };
+  if (typeof text !== "string") return { reason: `the field "${fields.text}" is not a string` };
+  if (fields.domain === null) return { text };
+  const domain = fieldOf(record, fields.domain);
+  if (domain === undefined || domain === null || domain === "")
+    return { reason: `the object has no field "${fields.domain}" that names its domain (--domain-field)` };
+  return typeof domain === "string" || typeof domain === "number"
+    ? { text, domain: String(domain) }
+    : { reason: `the field "${fields.domain}", which names the domain, is neither a string nor a number` };
+}
+
+/** A field of an object, or the one that a path of names "a.b" leads to; undefined: there is none. */
+function fieldOf(record: object, name: string): unknown {
+  if (Object.hasOwn(record, name)) return Reflect.get(record, name);
+  const dot = name.indexOf(".");
+  if (dot < 0) return undefined;
+  const inner = fieldOf(record, name.slice(0, dot));
+  return isObject(inner) ? fieldOf(inner, name.slice(dot + 1)) : undefined;
 }
 
 const utf8 = new TextDecoder("utf-8", { fatal: true });

@@ -35,8 +35,16 @@ const resizable = (bytes: number): Resizable =>
   Reflect.construct(ArrayBuffer, [bytes, { maxByteLength: bytes }]) as Resizable;
 
 /** Bytes of the pieces that a writer collects tokens in: the first, and the largest. Each is twice the one before it. */
-const FIRST_PIECE = 1 << 13;
+const FIRST_PIECE = 1 << 10;
 const LARGEST_PIECE = 1 << 22;
+/** Smaller ones are plain: each resizable one takes a part of the address space, of which a process has some 65,000. */
+const LEAST_RESIZABLE = 1 << 17;
+
+interface Piece {
+  readonly tokens: Tokens;
+  /** null: it is collected some time. */
+  readonly buffer: Resizable | null;
+}
 
 /** Tokens as they come, in pieces: nothing is copied until they are joined, and each piece's memory is free once it has been. */
 interface Pieces {
@@ -44,27 +52,28 @@ interface Pieces {
   /** Moves the tokens of other pieces behind these. */
   take(other: Pieces): void;
   /** Hands over what has been collected. */
-  give(): { tokens: Tokens; buffer: Resizable }[];
+  give(): Piece[];
   join(): Tokens;
 }
 
 function tokenPieces(wide: boolean): Pieces {
-  let done: { tokens: Tokens; buffer: Resizable }[] = [];
+  let done: Piece[] = [];
   let buffer: Resizable | null = null;
   let current: Tokens = new Uint16Array(0);
   let used = 0;
   let size = FIRST_PIECE;
   const close = (): void => {
-    if (buffer !== null) done.push({ tokens: current.subarray(0, used), buffer });
+    if (used > 0) done.push({ tokens: current.subarray(0, used), buffer });
     [buffer, current, used] = [null, new Uint16Array(0), 0];
   };
   const open = (): void => {
     close();
-    buffer = resizable(size);
-    current = wide ? new Uint32Array(buffer) : new Uint16Array(buffer);
+    buffer = size < LEAST_RESIZABLE ? null : resizable(size);
+    const memory = buffer ?? new ArrayBuffer(size);
+    current = wide ? new Uint32Array(memory) : new Uint16Array(memory);
     size = Math.min(2 * size, LARGEST_PIECE);
   };
-  const give = (): { tokens: Tokens; buffer: Resizable }[] => {
+  const give = (): Piece[] => {
     close();
     const given = done;
     done = [];
@@ -93,7 +102,7 @@ function tokenPieces(wide: boolean): Pieces {
       for (const { tokens, buffer } of given) {
         out.set(tokens, at);
         at += tokens.length;
-        buffer.resize(0);
+        buffer?.resize(0);
       }
       return out;
     },

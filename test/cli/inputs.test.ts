@@ -29,7 +29,8 @@ function put(...paths: string[]): void {
 async function list(data: object, out = "runs/new"): Promise<Inputs & { events: string[] }> {
   const events: string[] = [];
   const config = resolveConfig([jsonLayer({ data, run: { out } }, "c.json")]);
-  return { ...(await listInputs({ ...config.data, out }, (line) => events.push(line))), events };
+  const hooks = { onEvent: (line: string) => void events.push(line), signal: new AbortController().signal };
+  return { ...(await listInputs({ ...config.data, out }, hooks)), events };
 }
 
 const runFiles = ["config.json", "metrics.jsonl", "weights.json", "model/config.json", "model/tokenizer.json", "checkpoints/step-00000001.safetensors"]; // prettier-ignore

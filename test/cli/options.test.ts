@@ -219,7 +219,7 @@ describe("refusals, in one line that names the place, the value and what is allo
     ["a name of a mark alone", { data: { domains: { "\u0301": "x" } } }, 'c.json: data.domains: "\u0301" is not a name for a domain: letters with their marks, digits, "_", "-", "." and spaces'],
     ["a prototype for a name", JSON.parse('{"data":{"domains":{"__proto__":"x"}}}'), 'c.json: data.domains: "__proto__" is not a name for a domain: letters with their marks, digits, "_", "-", "." and spaces'],
     ["one name, typed in two ways", { data: { domains: { "caf\u00e9": "x", "cafe\u0301": "y" } } }, 'c.json: data.domains: names the domain "caf\u00e9" twice'],
-    ["no domain", { data: { domains: {} } }, 'no domain was given: add --domain NAME=GLOB, or "data": {"domains": {…}} in a config file'],
+    ["no domain", { data: { domains: {} } }, 'no domain was given: add --domain NAME=GLOB or --domains DIR, or "data": {"domains": {…}} in a config file'],
     ["steps and tokens", { training: { steps: 1, tokens: 1 } }, "c.json: training.steps and c.json: training.tokens: give one of them, not both"],
     ["two ways to evaluate", { run: { evalShare: 0.1, evalEvery: 10 } }, "c.json: run.evalShare and c.json: run.evalEvery: give one of them, not both"],
     ["heads that do not divide", { model: { dim: 100, heads: 3 } }, "c.json: model.heads: 3 does not divide the width 100"],
