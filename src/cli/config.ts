@@ -121,6 +121,9 @@ export function resolveConfig(layers: readonly Layer[]): TrainConfig {
   return resolved;
 }
 
+/** The bytes, and the end of text. */
+const LEAST_BPE = 257;
+
 function checkTogether(config: TrainConfig, label: (path: string) => string): void {
   const { data, model, training, mixing, alignment, run } = config;
   if (data.domains.size === 0 && data.domainsFrom.length === 0)
@@ -145,9 +148,17 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
     );
   if (mixing.rule !== "doremi" && mixing.reference !== null)
     throw wrong(`${label("mixing.reference")}: --rule ${mixing.rule} has no use for a reference model`);
-  if (!["byte", "bpe"].includes(data.tokenizer) && !data.tokenizer.endsWith(".json"))
+  if (!["byte", "bpe", "none"].includes(data.tokenizer) && !data.tokenizer.endsWith(".json"))
     throw wrong(
-      `${label("data.tokenizer")}: ${show(data.tokenizer)} is not "bpe", "byte" or the path of a tokenizer.json${didYouMean(data.tokenizer, ["bpe", "byte"])}`,
+      `${label("data.tokenizer")}: ${show(data.tokenizer)} is not "bpe", "byte", "none" or the path of a tokenizer.json${didYouMean(data.tokenizer, ["bpe", "byte", "none"])}`,
+    );
+  if (data.tokenizer === "bpe" && data.vocabSize < LEAST_BPE)
+    throw wrong(
+      `${label("data.vocabSize")}: ${data.vocabSize} is not a whole number at least ${LEAST_BPE}: bpe begins with the bytes and the end of text`,
+    );
+  if (data.tokenizer === "none" && mixing.rule === "doremi")
+    throw wrong(
+      "--rule doremi compares the tokenizers of two runs: give the one of the files by --tokenizer FILE",
     );
 
   if (training.steps !== null && training.tokens !== null)

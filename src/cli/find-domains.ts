@@ -3,6 +3,7 @@ import { readdir, stat } from "node:fs/promises";
 import { basename } from "node:path";
 import picomatch from "picomatch";
 import type { FoundFile } from "../data/files.ts";
+import { tokenFileOf } from "../data/token-files.ts";
 import { GradmixError } from "../errors.ts";
 import { compareNames, type NameBook, shardSet, withoutEndings } from "./domain-names.ts";
 
@@ -62,12 +63,14 @@ async function inFolder(folder: string, search: Search): Promise<readonly Group[
     search.onEvent(
       `--domains ${folder}: left out what is no data: ${left.slice(0, 5).join(", ")}${left.length > 5 ? ` and ${left.length - 5} more` : ""}`,
     );
-  const kept = entries.filter((name) => !left.includes(name));
+  const pathOf = (name: string): string => (folder.endsWith("/") ? folder + name : `${folder}/${name}`);
+  // An index is read with its tokens.
+  const kept = entries.filter((name) => !left.includes(name) && tokenFileOf(pathOf(name)) === null);
   const groups: Group[] = [];
   const loose: FoundFile[] = [];
   for (let from = 0; from < kept.length; from += AT_ONCE) {
     const looks = kept.slice(from, from + AT_ONCE).map(async (name): Promise<Group | null> => {
-      const path = folder.endsWith("/") ? folder + name : `${folder}/${name}`;
+      const path = pathOf(name);
       const files = await search.find(`--domains ${path}`, [path]);
       if (await isFolder(path)) return { text: name, where: path, files };
       loose.push(...files);

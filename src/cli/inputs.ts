@@ -6,6 +6,7 @@ import { createHash, type Hash } from "node:crypto";
 import { resolve } from "node:path";
 import { type AboveMemo, findFiles, type FoundFile, type LeftOut } from "../data/files.ts";
 import { readDocuments } from "../data/sources.ts";
+import { tokenFileOf } from "../data/token-files.ts";
 import { compareNames, nameBook, type NameBook } from "./domain-names.ts";
 import { findDomains } from "./find-domains.ts";
 import type { RunHooks } from "./run-events.ts";
@@ -61,7 +62,14 @@ export async function listInputs(
     );
     for (const [why, paths] of leftOut)
       onEvent(`${what}: left out ${because[why](paths.length)}: ${few(paths)}`);
-    return found;
+    // Indices are read with their tokens.
+    const own = found.filter(({ path }) => tokenFileOf(path) === null);
+    if (own.length === 0)
+      throw new GradmixError(
+        "data",
+        `${what}: ${found[0].path} belongs to ${tokenFileOf(found[0].path) ?? ""}; name that`,
+      );
+    return own;
   };
   const none = new Set<string>();
   const target = plan.target.length === 0 ? [] : await find("target", plan.target, none);
@@ -181,6 +189,8 @@ export interface Content {
 export interface Reading {
   /** A document of a file. Those of one file come one after another. */
   text(path: string, text: string): void;
+  /** A file of tokens, with the hash of its bytes. */
+  tokens(path: string, sha256: string, documents: number): void;
   /** The last document was told of. `files`: how many there were to read; those that had text, where it is left out. */
   end(files?: number): void;
 }
@@ -219,11 +229,12 @@ export function createWitness(): Witness {
     const whole = createHash("sha256");
     let [documents, withText] = [0, 0];
     let current: { readonly path: string; readonly hash: Hash } | null = null;
-    const close = (): void => {
-      if (current === null) return;
-      const sha256 = current.hash.digest("hex");
+    const add = (path: string, sha256: string): void => {
       whole.update(sha256);
-      compare(label, current.path, sha256);
+      compare(label, path, sha256);
+    };
+    const close = (): void => {
+      if (current !== null) add(current.path, current.hash.digest("hex"));
       current = null;
     };
     return {
@@ -236,6 +247,11 @@ export function createWitness(): Witness {
         // With lengths, so that text cannot move between documents unseen.
         current.hash.update(`${text.length}\n`).update(text);
         documents++;
+      },
+      tokens(path, sha256, count) {
+        add(path, sha256);
+        documents += count;
+        withText++;
       },
       end(files = withText) {
         close();

@@ -166,10 +166,10 @@ function resultOf(
 }
 
 async function saveModel({ store }: RunHooks, { model, data }: Parts): Promise<void> {
-  const { tokenizer } = data;
+  const { tokenizer, vocabulary } = data;
   const files = await toHuggingFace(model, {
-    tokenizer: tokenizer.toJSON(),
-    endOfText: tokenizer.endOfText,
+    ...(tokenizer === null ? {} : { tokenizer: tokenizer.toJSON() }),
+    ...(vocabulary.endOfText === null ? {} : { endOfText: vocabulary.endOfText }),
   });
   for (const [name, contents] of files) store.saveFile(`model/${name}`, contents);
 }

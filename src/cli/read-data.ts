@@ -3,15 +3,17 @@ import { giveTurn } from "../backends/turn.ts";
 import {
   buildCorpus,
   byteTokenizer,
-  type Corpus,
   type CorpusOptions,
   type Document,
   loadTokenizer,
+  openTokens,
   readDocuments,
+  type StoredCorpus,
   type Tokenizer,
   trainBpe,
 } from "../data/index.node.ts";
 import { type CorpusBuilder, corpusBuilder } from "../data/corpus.ts";
+import { isTokenFile } from "../data/token-files.ts";
 import { evaluationWindows, type Windows, windowsOf } from "../data/tokens.ts";
 import { GradmixError } from "../errors.ts";
 import {
@@ -25,7 +27,7 @@ import {
 import type { RunFacts, TextFacts } from "../runs/facts.ts";
 import type { RunHooks } from "./run-events.ts";
 import type { DataConfig } from "./train-config.ts";
-import { readJson } from "./values.ts";
+import { readJson, wrong } from "./values.ts";
 
 export interface DataPlan extends Readonly<DataConfig> {
   /** Tokens in a window. */
@@ -47,13 +49,21 @@ type DataHooks = Pick<RunHooks, "onEvent" | "signal">;
 /** Text that the BPE learns from, at most, taken evenly from the domains. */
 const BPE_BYTES = 8_000_000;
 
+export interface Vocabulary {
+  readonly vocabSize: number;
+  /** Id of the token that ends a document; null: there is none, or it is not known. */
+  readonly endOfText: number | null;
+}
+
 export interface Split {
   readonly train: Windows;
   readonly heldOut: Windows | null;
 }
 
 export interface Data {
-  readonly tokenizer: Tokenizer;
+  /** null: all data are tokens, and none is known. */
+  readonly tokenizer: Tokenizer | null;
+  readonly vocabulary: Vocabulary;
   readonly domains: readonly Split[];
   readonly target: Split | null;
   readonly targets: ReadonlyMap<string, Split>;
@@ -81,7 +91,12 @@ export async function readData(plan: DataPlan, files: Inputs, known: Known, hook
       }),
       hooks.signal,
     );
-  const tokenizer = known.tokenizer ?? (await chooseTokenizer(plan, files, documents, hooks));
+  const kinds = kindsOf(files);
+  const tokenizer =
+    plan.tokenizer === "none" && known.tokenizer === null
+      ? null
+      : (known.tokenizer ?? (await chooseTokenizer(plan, files, kinds, documents, hooks)));
+  const vocabulary = vocabularyOf(plan, tokenizer);
   // Learning a tokenizer reads text that is read again below; its bad lines count once.
   skipped.lines = 0;
 
@@ -90,7 +105,7 @@ export async function readData(plan: DataPlan, files: Inputs, known: Known, hook
   const heldOut = new Map<string, Pick<TextFacts, "heldOutTokens" | "heldOutBytes">>();
   const notes: string[] = [];
   const options = { heldOut: plan.heldOut, seed: plan.seed };
-  const split = (label: string, corpus: Corpus): Split => {
+  const split = (label: string, corpus: StoredCorpus): Split => {
     if (corpus.note !== null) notes.push(corpus.note);
     tokens.set(label, corpus.train.tokens.length);
     heldOut.set(label, {
@@ -102,16 +117,33 @@ export async function readData(plan: DataPlan, files: Inputs, known: Known, hook
       heldOut: corpus.heldOut === null ? null : evaluationWindows(corpus.name, corpus.heldOut, plan.context),
     };
   };
-  const read = async (what: string, label: string, list: readonly string[]): Promise<Split> =>
-    split(label, await buildCorpus(what, witness.watch(label, list, documents), tokenizer, options));
+  const read = async (what: string, label: string, list: readonly string[]): Promise<Split> => {
+    if (kinds.get(label) !== "tokens")
+      return split(
+        label,
+        await buildCorpus(what, witness.watch(label, list, documents), encoderOf(tokenizer, label), options),
+      );
+    const reading = witness.open(label);
+    const corpus = await openTokens(what, list, {
+      ...options,
+      ...vocabulary,
+      tokenType: plan.tokenType,
+      onFile: (path, { sha256, documents }) => reading.tokens(path, sha256, documents),
+      signal: hooks.signal,
+    });
+    reading.end();
+    return split(label, corpus);
+  };
 
   const mixed =
     files.mixed === null
       ? null
-      : await readMixed(files.mixed, (list) => documents(list, plan.domainField ?? ""), tokenizer, {
-          ...options,
-          witness,
-        });
+      : await readMixed(
+          files.mixed,
+          (list) => documents(list, plan.domainField ?? ""),
+          encoderOf(tokenizer, "--domains"),
+          { ...options, witness },
+        );
   const domains: Split[] = [];
   for (const [name, list] of files.domains) {
     const label = `domain "${name}"`;
@@ -141,7 +173,45 @@ export async function readData(plan: DataPlan, files: Inputs, known: Known, hook
     const { label: _label, ...read } = content;
     return { ...read, ...own };
   });
-  return { tokenizer, domains, target, targets, sizes, contents, facts };
+  return { tokenizer, vocabulary, domains, target, targets, sizes, contents, facts };
+}
+
+/** What the files of each label hold. Throws `data` for one that has both. */
+function kindsOf({ domains, target, targets }: Inputs): ReadonlyMap<string, "text" | "tokens"> {
+  const kind = (label: string, files: readonly string[]): [string, "text" | "tokens"] => {
+    const tokens = files.find(isTokenFile);
+    const text = files.find((path) => !isTokenFile(path));
+    if (tokens !== undefined && text !== undefined)
+      throw new GradmixError(
+        "data",
+        `${label}: ${text} is text and ${tokens} is a file of tokens; make them two domains`,
+      );
+    return [label, tokens === undefined ? "text" : "tokens"];
+  };
+  return new Map([
+    ...Array.from(domains, ([name, files]) => kind(`domain "${name}"`, files)),
+    kind("target", target),
+    ...Array.from(targets, ([name, files]) => kind(`target "${name}"`, files)),
+  ]);
+}
+
+/** Throws `config` for an end of text that is no id. */
+function vocabularyOf({ vocabSize, endOfText }: DataPlan, tokenizer: Tokenizer | null): Vocabulary {
+  const vocabulary = {
+    vocabSize: tokenizer?.vocabSize ?? vocabSize,
+    endOfText: endOfText ?? tokenizer?.endOfText ?? null,
+  };
+  if (vocabulary.endOfText !== null && vocabulary.endOfText >= vocabulary.vocabSize)
+    throw wrong(`--end-of-text: ${vocabulary.endOfText} is no id of ${vocabulary.vocabSize} tokens`);
+  return vocabulary;
+}
+
+/** Throws `config` where text has no tokenizer. */
+function encoderOf(tokenizer: Tokenizer | null, label: string): Tokenizer {
+  if (tokenizer !== null) return tokenizer;
+  throw wrong(
+    `--tokenizer none: ${label} is text, which needs a tokenizer: the one of the files of tokens, by --tokenizer FILE`,
+  );
 }
 
 /** The corpora of files whose documents are of several domains, by name. */
@@ -226,9 +296,15 @@ function tokensLine(
 async function chooseTokenizer(
   { tokenizer, vocabSize, domainField }: DataPlan,
   files: Inputs,
+  kinds: ReadonlyMap<string, "text" | "tokens">,
   documents: (list: readonly string[], domainField?: string) => AsyncIterable<Document>,
   hooks: DataHooks,
 ): Promise<Tokenizer> {
+  const given = [...kinds].find(([, kind]) => kind === "tokens")?.[0];
+  if (tokenizer === "bpe" && given !== undefined)
+    throw wrong(
+      `${given} is files of tokens: name the tokenizer.json that wrote them by --tokenizer FILE, or say --tokenizer none --vocab-size N`,
+    );
   if (tokenizer === "byte") return byteTokenizer();
   if (tokenizer !== "bpe") return loadTokenizer(readJson(tokenizer, `--tokenizer ${tokenizer}`));
   const share = BPE_BYTES / files.domains.size;

@@ -3,7 +3,6 @@
  * and the demo call; files go through the run's store.
  */
 import type { Backend } from "../backends/backend.ts";
-import { loadTokenizer } from "../data/index.node.ts";
 import type { Checkpoint } from "../dga/checkpoint.ts";
 import type { Mixer } from "../dga/mixer.ts";
 import { createTrainer, type Trainer } from "../dga/trainer.ts";
@@ -26,7 +25,7 @@ import { type Data, readData } from "./read-data.ts";
 import { readReference, type Reference, referenceModel } from "./reference.ts";
 import type { RunHooks, RunResult } from "./run-events.ts";
 import type { RunChanges } from "../runs/lines.ts";
-import { checkStart, modelOf, readStart, savedModel, type Start } from "./start.ts";
+import { checkStart, modelOf, readStart, savedModel, savedTokenizer, type Start } from "./start.ts";
 import type { TrainConfig } from "./train-config.ts";
 import { checkRepetitions, planTraining, stepChanges } from "./training.ts";
 
@@ -51,7 +50,7 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
   const { backend, engine } = await startBackend(plan.engine, then, hooks.onEvent);
   try {
     const known = {
-      tokenizer: resumed === null ? (start?.tokenizer ?? null) : loadTokenizer(resumed.json["tokenizer"]),
+      tokenizer: resumed === null ? (start?.tokenizer ?? null) : savedTokenizer(resumed.json),
       corpus: resumed?.json["corpus"],
     };
     const data = await readData(plan.data, inputs, known, hooks);
@@ -85,7 +84,7 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
       names: plan.mixing.names,
       bases: plan.mixing.bases,
       kept: {
-        tokenizer: data.tokenizer.toJSON(),
+        tokenizer: data.tokenizer?.toJSON() ?? null,
         corpus: data.contents,
         engine,
         model: model.config,
@@ -118,7 +117,7 @@ function checkReference(
 
 /** The model that the run begins with. Throws `config` when the tokenizer has tokens that it does not know. */
 function makeModel(plan: RunPlan, data: Data, start: Start | null, resumed: Checkpoint | null): GPT {
-  const { vocabSize } = data.tokenizer;
+  const { vocabSize } = data.vocabulary;
   const saved = resumed === null ? null : savedModel(resumed.json);
   const model =
     start?.model() ?? createGPT(saved ?? modelOf(plan.model, vocabSize), { seed: plan.model.seed });
@@ -167,7 +166,9 @@ function makeTrainer(
     domains: data.domains.map((d) => d.train),
     target: mixing.measures ? (data.target?.train ?? null) : null,
     targets: new Map([...data.targets].map(([name, { train }]) => [name, train])),
-    ...(earlier === null ? {} : { reference: referenceModel(earlier, { vocabSize, context, tokenizer }) }),
+    ...(earlier === null || tokenizer === null
+      ? {}
+      : { reference: referenceModel(earlier, { vocabSize, context, tokenizer }) }),
     ...(mixing.bases === null ? {} : { bases: mixing.bases }),
     alignment: mixing.alignment,
     batch: training.batch,

@@ -9,7 +9,7 @@ import type { EstimatorName } from "../dga/estimators.ts";
 import type { AlignmentOptions } from "../dga/trainer-options.ts";
 import type { PresetName } from "../nn/architecture.ts";
 
-export type TokenizerChoice = "byte" | "bpe" | (string & {});
+export type TokenizerChoice = "byte" | "bpe" | "none" | (string & {});
 export type ScheduleName = "cosine" | "wsd" | "constant";
 
 /** `null` means: not given, decide for me. */
@@ -39,10 +39,14 @@ export interface DataConfig {
   skipBadLines: boolean;
   /** Share of the documents of each domain, and of the target, kept for evaluation. */
   heldOut: number;
-  /** "byte", "bpe" (trained on the domains), or the path of a tokenizer.json. */
+  /** "byte", "bpe" (trained on the domains), the path of a tokenizer.json, or "none": all data are files of tokens. */
   tokenizer: TokenizerChoice;
-  /** Size of the vocabulary that "bpe" trains. */
+  /** Size of the vocabulary that "bpe" trains, or that "none" has. */
   vocabSize: number;
+  /** Id that ends documents in files of tokens; null: the tokenizer's. */
+  endOfText: number | null;
+  /** Type of the tokens in files that do not say it; null: u16 in nanoGPT's, none in others. */
+  tokenType: "u16" | "u32" | null;
 }
 
 export interface ModelConfig {

@@ -5,20 +5,34 @@ import { timesShare } from "../share.ts";
 import { foldIn, key, uniformAt } from "../tensor/rng.ts";
 import type { Tokenizer } from "./byte-level.ts";
 import { utf8Length } from "./bytes.ts";
-import { type CorpusWriter, corpusWriter, splitStream, type TokenStream } from "./tokens.ts";
+import {
+  type CorpusWriter,
+  corpusWriter,
+  splitStream,
+  type StoredStream,
+  type TokenStream,
+} from "./tokens.ts";
 
-export interface Corpus {
+/** A domain's tokens, wherever they are. */
+export interface StoredCorpus {
   readonly name: string;
-  readonly train: TokenStream;
+  readonly train: StoredStream;
   /** null when nothing was asked to be held out. */
-  readonly heldOut: TokenStream | null;
+  readonly heldOut: StoredStream | null;
   readonly documents: number;
   readonly heldOutDocuments: number;
-  /** UTF-8 bytes of the text, and of the part that is held out. */
-  readonly bytes: number;
+  /** UTF-8 bytes of the part that is held out; 0 where they are not known. */
   readonly heldOutBytes: number;
   /** Something the user should know about the split, or null. */
   readonly note: string | null;
+}
+
+/** A domain's text as tokens in memory. */
+export interface Corpus extends StoredCorpus {
+  readonly train: TokenStream;
+  readonly heldOut: TokenStream | null;
+  /** UTF-8 bytes of the text. */
+  readonly bytes: number;
 }
 
 export interface CorpusOptions {
@@ -146,13 +160,22 @@ function single(
   const common = { name, documents: 1, bytes, heldOutDocuments: 0 };
   if (share === 0) return { ...common, train: whole, heldOut: null, heldOutBytes: 0, note: null };
   const { length } = whole.tokens;
-  const [train, heldOut] = splitStream(whole, length - timesShare(length, share, "nearest"));
+  const [train, heldOut] = splitStream(whole, tokensKept(length, share));
   return {
     ...common,
     train,
     heldOut,
     // Without the end-of-text token, which is no text. A character that the cut divides counts as U+FFFD.
     heldOutBytes: utf8Length(tokenizer.decode(heldOut.tokens.subarray(0, -1))),
-    note: `"${name}" is a single document: its last ${Math.round(share * 100)} % of tokens are held out`,
+    note: singleNote(name, share),
   };
+}
+
+/** Of the tokens of a single document, those that are trained on. */
+export function tokensKept(length: number, share: number): number {
+  return length - timesShare(length, share, "nearest");
+}
+
+export function singleNote(name: string, share: number): string {
+  return `"${name}" is a single document: its last ${Math.round(share * 100)} % of tokens are held out`;
 }
