@@ -10,6 +10,7 @@ import { tokenFileOf } from "../data/token-files.ts";
 import { compareNames, nameBook, type NameBook } from "./domain-names.ts";
 import { findDomains } from "./find-domains.ts";
 import type { RunHooks } from "./run-events.ts";
+import { withStdin } from "./stdin.ts";
 import type { DataConfig } from "./train-config.ts";
 import { GradmixError } from "../errors.ts";
 import { runNames } from "./run-folder.ts";
@@ -38,9 +39,10 @@ type ListedConfig = Pick<
 
 /** Finds the files, and the domains in them. Tells of everything that is left out, and of files that are in two domains. Throws `data`. */
 export async function listInputs(
-  plan: ListedConfig,
+  given: ListedConfig,
   { onEvent, signal }: Pick<RunHooks, "onEvent" | "signal">,
 ): Promise<Inputs> {
+  const plan = await withStdin(given, signal);
   const out = plan.out === null ? null : resolve(plan.out);
   const above: AboveMemo = new Map();
   const passOver = (folder: string, names: ReadonlySet<string>): ReadonlySet<string> =>
@@ -62,8 +64,13 @@ export async function listInputs(
     );
     for (const [why, paths] of leftOut)
       onEvent(`${what}: left out ${because[why](paths.length)}: ${few(paths)}`);
+    const cards = found.some(({ path }) => isTable.test(path))
+      ? found.filter(({ path }) => isCard.test(path))
+      : [];
+    if (cards.length > 0)
+      onEvent(`${what}: left out what describes the tables: ${few(cards.map(({ path }) => path))}`);
     // Indices are read with their tokens.
-    const own = found.filter(({ path }) => tokenFileOf(path) === null);
+    const own = found.filter((file) => tokenFileOf(file.path) === null && !cards.includes(file));
     if (own.length === 0)
       throw new GradmixError(
         "data",
@@ -105,6 +112,10 @@ export async function listInputs(
     new Map([...of].map(([name, files]) => [name, paths(files)]));
   return { domains: named(domains), mixed, target: paths(target), targets: named(targets) };
 }
+
+/** Folders of tables have descriptions beside them, as Hugging Face's do. */
+const isTable = /\.(parquet|csv|tsv)(\.gz|\.zst)?$/i;
+const isCard = /(^|\/)(README\.md|LICEN[CS]E(\.\w+)?|dataset_infos?\.json|dataset_dict\.json)$/;
 
 /** Domains that were found, without the files of targets; those of which nothing is left are no domains. */
 function withoutTargets(

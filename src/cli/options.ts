@@ -75,7 +75,7 @@ export const optionTable: OptionTable = {
       kind: { type: "domains" },
       default: new Map(),
       auto: "required, or --domains",
-      help: "a domain of training text: a name and the files it is made of; repeat for each domain, and for more globs of one domain; they replace a config file's. Reads plain text and .jsonl, also .gz and .zst, and files of tokens (.bin, .ds, .npy)",
+      help: "a domain of training text: a name and the files it is made of; repeat for each domain, and for more globs of one domain; they replace a config file's. Reads plain text, .jsonl, .csv, .tsv and .parquet, also .gz and .zst, - for standard input, and files of tokens (.bin, .ds, .npy)",
     },
     domainsFrom: {
       flag: "--domains",
@@ -114,13 +114,13 @@ export const optionTable: OptionTable = {
       value: "NAME",
       kind: { type: "text" },
       default: "text",
-      help: "field of .jsonl lines that holds the text",
+      help: "field of .jsonl lines, or column of a table, that holds the text; a.b is b within a",
     },
     skipBadLines: {
       flag: "--skip-bad-lines",
       kind: { type: "switch" },
       default: false,
-      help: "count broken .jsonl lines and invalid UTF-8 instead of stopping",
+      help: "count broken lines and rows, invalid UTF-8 and files that are no text instead of stopping",
     },
     heldOut: {
       flag: "--held-out",

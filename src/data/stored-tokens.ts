@@ -116,10 +116,11 @@ async function scan(
     readAt(handle, path, 0, header);
     hash.update(header);
     const perBlock = BLOCK / tokenBytes[type];
+    const block = new Uint8Array(Math.min(BLOCK, length * tokenBytes[type]));
     for (let from = 0; from < length; from += perBlock) {
       await giveTurn();
       signal?.throwIfAborted();
-      const bytes = new Uint8Array(Math.min(perBlock, length - from) * tokenBytes[type]);
+      const bytes = block.subarray(0, Math.min(perBlock, length - from) * tokenBytes[type]);
       readAt(handle, path, offset + from * tokenBytes[type], bytes);
       hash.update(bytes);
       const ids = idsOf(bytes, type);

@@ -59,6 +59,36 @@ describe("files", () => {
     expect(own.domains.get("j")).toEqual(["runs/x/model/config.json"]);
   });
 
+  test("that describe tables beside them, and indices of tokens, are not read as text", async () => {
+    put(
+      "h/data/train-00000-of-00001.parquet",
+      "h/README.md",
+      "h/dataset_infos.json",
+      "h/.gitattributes",
+      "d/README.md",
+    );
+    put(
+      "t.bin",
+      "m/a.bin",
+      "m/a.idx",
+      "m/b.ds",
+      "m/b.ds.index",
+      "m/b.ds.metadata",
+      "m/c.npy",
+      "m/c.csv.gz",
+      "m/own.idx",
+    );
+    const { domains, events } = await list({ domains: { h: "h", d: "d", m: "m" }, target: "t.bin" });
+    expect(Object.fromEntries(domains)).toEqual({
+      h: ["h/data/train-00000-of-00001.parquet"],
+      d: ["d/README.md"],
+      m: ["m/a.bin", "m/b.ds", "m/c.npy", "m/own.idx"],
+    });
+    expect(events).toEqual([
+      'domain "h": left out what describes the tables: h/README.md, h/dataset_infos.json',
+    ]);
+  });
+
   test("in two domains are said, and a target's are left out of every domain and said, under whatever name", async () => {
     put("a/1.txt", "a/2.txt", "b/3.txt", "t/4.txt");
     symlinkSync("../a/1.txt", "b/link.txt");

@@ -1,13 +1,6 @@
 /** Runs on files of tokens: the same bits as on the text that they are of; what does not fit together is refused. */
 import { spawnSync } from "node:child_process";
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readFileSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
 import { byteTokenizer, tokenWriter } from "gradmix/data";
