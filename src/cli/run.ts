@@ -17,7 +17,7 @@ import { costOf, formatCost, type RunCost } from "./cost.ts";
 import { type Engine, engineChanges, savedEngine, startBackend } from "./engine.ts";
 import { type EvaluationPlan, type HeldOut, heldOutOf, planEvaluations } from "./evaluations.ts";
 import { histogramLine, histogramOf, savedHistogram } from "./histogram.ts";
-import { listInputs } from "./inputs.ts";
+import { type Inputs, listInputs } from "./inputs.ts";
 import { trainLoop } from "./loop.ts";
 import type { MixingPlan } from "./mixing.ts";
 import { planRun, type RunPlan } from "./plan.ts";
@@ -31,17 +31,19 @@ import { checkRepetitions, planTraining, stepChanges } from "./training.ts";
 
 /** Trains as `config` says. Throws `data` and `config` before anything is written, `numeric` when the loss is lost. */
 export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise<RunResult> {
-  const inputs = await listInputs({ ...config.data, out: config.run.out }, hooks);
-  const names = [...inputs.domains.keys()];
-  checkDomains(config.mixing, names);
+  const list = (): Promise<Inputs> => listInputs({ ...config.data, out: config.run.out }, hooks);
+  // What the options say of the domains comes before their files, unless those say which domains there are.
+  const found = config.data.domainsFrom.length === 0 ? null : await list();
+  const names = [...(found ?? config.data).domains.keys()];
+  if (found !== null) checkDomains(config.mixing, names);
   const plan = planRun(config, names);
   const reference = await readReferenceOf(plan.mixing, hooks.signal);
   for (const line of plan.mixing.unused) hooks.onEvent(line);
-  const found = hooks.store.load();
-  const resumed = found?.checkpoint ?? null;
+  const saved = hooks.store.load();
+  const resumed = saved?.checkpoint ?? null;
   checkReference(plan.mixing, reference, resumed);
-  const before = found === null ? plan.training : planTraining(found.config);
-  const changes = stepChanges(before, plan.training, found?.step ?? 0, plan.mixing.countsTokens);
+  const before = saved === null ? plan.training : planTraining(saved.config);
+  const changes = stepChanges(before, plan.training, saved?.step ?? 0, plan.mixing.countsTokens);
   const { initFrom } = plan.model;
   const start = resumed === null && initFrom !== null ? readStart(initFrom) : null;
   if (start !== null) checkStart(start, plan.data, plan.model);
@@ -53,7 +55,7 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
       tokenizer: resumed === null ? (start?.tokenizer ?? null) : savedTokenizer(resumed.json),
       corpus: resumed?.json["corpus"],
     };
-    const data = await readData(plan.data, inputs, known, hooks);
+    const data = await readData(plan.data, found ?? (await list()), known, hooks);
     checkRepetitions(before, plan.training, plan.mixing.limitedOtherwise(before.tokens, data.sizes));
     const model = makeModel(plan, data, start, resumed);
     tellSetUp(plan, backend, model, start, hooks);
@@ -66,14 +68,14 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
     const heldOut = heldOutOf(data, plan.mixing.names);
     const { evaluations, cost } = planCost(plan, mixer, heldOut);
     hooks.onEvent(formatCost(cost, evaluations, mixer.rule.needs));
-    if (found !== null) {
-      trainer.restore(found.checkpoint);
-      hooks.onEvent(`going on from step ${found.step}`);
+    if (saved !== null) {
+      trainer.restore(saved.checkpoint);
+      hooks.onEvent(`going on from step ${saved.step}`);
     }
     hooks.store.begin();
     hooks.store.saveFile("run.json", `${formatJson(factsOf(plan, data, backend, engine, model, cost), 2)}\n`);
     if (histogram !== null) hooks.store.saveFile("histogram.json", `${formatJson(histogram, 2)}\n`);
-    if (found !== null) tellChanges(found.step, { ...changes, ...engineChanges(then, engine) }, hooks);
+    if (saved !== null) tellChanges(saved.step, { ...changes, ...engineChanges(then, engine) }, hooks);
     return await trainLoop(plan.cycle, hooks, {
       trainer,
       model,

@@ -7,8 +7,18 @@
 import { createHash } from "node:crypto";
 import { closeSync, fstatSync, openSync } from "node:fs";
 import { giveTurn } from "../backends/turn.ts";
+import type { CancelSignal } from "../cancel.ts";
 import { GradmixError } from "../errors.ts";
-import { callback, checkOptions, integerIn, numberIn, object, oneOf, orNull, required } from "../options.ts";
+import {
+  abortSignal,
+  callback,
+  checkOptions,
+  integerIn,
+  numberIn,
+  oneOf,
+  orNull,
+  required,
+} from "../options.ts";
 import { heldOutChoice, holdsOutFirst, singleNote, type StoredCorpus, tokensKept } from "./corpus.ts";
 import { describeTokenFile, readAt, tokenBytes, type TokenFile, type TokenType } from "./token-files.ts";
 import type { StoredStream, StoredTokens } from "./tokens.ts";
@@ -27,7 +37,7 @@ export interface TokenFileOptions {
   /** Told of each file once it has been read. */
   readonly onFile?: (path: string, found: TokenFileFacts) => void;
   /** Ends the reading, with its reason. */
-  readonly signal?: AbortSignal;
+  readonly signal?: CancelSignal;
 }
 
 export interface TokenFileFacts {
@@ -56,7 +66,7 @@ export async function openTokens(
     heldOut: required(numberIn({ min: 0, max: 1, openMax: true })),
     seed: required(integerIn(0)),
     onFile: callback,
-    signal: object,
+    signal: abortSignal,
   });
   const files: FileRange[] = [];
   let start = 0;

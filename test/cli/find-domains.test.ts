@@ -254,7 +254,7 @@ describe("by a field", () => {
     );
     put("e/a.txt");
     await expect(read({ domainsFrom: "e", domainField: "kind" })).rejects.toThrow(
-      "e/a.txt: only the documents of .jsonl and .ndjson files have fields",
+      "e/a.txt: only the documents of .jsonl, .ndjson, .csv, .tsv and .parquet files have fields that could name their domain",
     );
     expect(errorOf(() => run({ domains: { a: "a" }, domainField: "kind" })).message).toMatch(/add --domains/);
   });
