@@ -280,6 +280,35 @@ describe("tokens are read by position", () => {
   });
 });
 
+test("Megatron's other types of ids: 8 and 64 bits, of which none is too large or negative", async () => {
+  const documents = [[5, 6], [200], [7, 8, 9]];
+  for (const [code, bytes, tokens] of [
+    [1, 1, Buffer.from(flat(documents))],
+    [5, 8, u64(flat(documents))],
+  ] as const) {
+    const path = writers["Megatron"](join(fresh(), "x"), documents, false);
+    const at = path.replace(".bin", ".idx");
+    const index = readFileSync(at);
+    index.writeUInt8(code, 17);
+    const sequences = Number(index.readBigUInt64LE(18));
+    for (let i = 0; i < sequences; i++) {
+      const place = 34 + 4 * sequences + 8 * i;
+      index.writeBigUInt64LE((index.readBigUInt64LE(place) / 2n) * BigInt(bytes), place);
+    }
+    writeFileSync(at, index);
+    writeFileSync(path, tokens);
+    const { train } = await openTokens("a", [path], { ...options, heldOut: 0 });
+    expect(contentOf(train).tokens).toEqual([...flat(documents.slice(1)), ...flat(documents.slice(0, 1))]);
+    if (bytes === 1) continue;
+    for (const id of [2n ** 32n + 5n, -1n]) {
+      const wrong = Buffer.from(tokens);
+      wrong.writeBigInt64LE(id, 8);
+      writeFileSync(path, wrong);
+      await expect(openTokens("a", [path], options)).rejects.toThrow(/token 1 is 4294967295, which is no id/);
+    }
+  }
+});
+
 describe("documents", () => {
   const documentsOf = async (tokens: readonly number[], more: Partial<TokenFileOptions> = {}) => {
     const path = join(fresh(), "x.bin");
