@@ -25,7 +25,7 @@ export function isTokenFile(path: string): boolean {
 export function tokenFileOf(path: string): string | null {
   for (const [ending, own] of [
     [/\.idx$/, ".bin"],
-    [/\.ds\.(index|metadata)$/, ".ds"],
+    [/\.ds\.(index|metadata|loss)$/, ".ds"],
     [/\.csv\.gz$/, ".npy"],
   ] as const) {
     const partner = path.replace(ending, own);
@@ -176,22 +176,29 @@ function llmC(path: string, file: Open, fails: Fails): TokenFile | null {
 }
 
 function datatrove(path: string, file: Open, given: TokenType | null, fails: Fails): TokenFile {
-  const index = `${path}.index`;
+  const [index, mask] = [`${path}.index`, `${path}.loss`];
+  if (existsSync(mask))
+    throw fails(
+      `${mask} says which of its tokens count, which is not heeded here; move it away to train on all`,
+    );
   const ends = existsSync(index) ? datatroveEnds(index) : null;
-  const said = datatroveType(`${path}.metadata`);
-  const last = ends?.at(-1) ?? 0;
+  const said = datatroveMetadata(`${path}.metadata`);
+  const count = ends?.at(-1) ?? said.count;
   const type =
-    said ?? given ?? (["u16", "u32"] as const).find((type) => last * tokenBytes[type] === file.size);
+    said.type ??
+    given ??
+    (["u16", "u32"] as const).find((type) => count !== null && count * tokenBytes[type] === file.size);
+  const source = ends === null ? "description" : "index";
   if (type === undefined)
     throw fails(
-      ends === null
+      count === null
         ? `neither ${path}.metadata nor ${index} is there to say of what type its tokens are; add --token-type u16 or u32`
-        : `its index says ${last} tokens, and it has ${file.size} bytes: it is cut off, or the index is of another file`,
+        : `its ${source} says ${count} tokens, and it has ${file.size} bytes: it is cut off, or the ${source} is of another file`,
     );
   const whole = raw(path, file, "datatrove", type, fails);
-  if (ends !== null && whole.length !== last)
+  if (count !== null && whole.length !== count)
     throw fails(
-      `its index says ${last} tokens, and it has ${whole.length} of ${type}: it is cut off, or the index is of another file`,
+      `its ${source} says ${count} tokens, and it has ${whole.length} of ${type}: it is cut off, or the ${source} is of another file`,
     );
   return { ...whole, ends };
 }
@@ -209,15 +216,19 @@ function datatroveEnds(index: string): Float64Array {
   });
 }
 
-/** Line 1 is `tokenizer|bytes of a token`; null where there is no such file. */
-function datatroveType(metadata: string): TokenType | null {
-  if (!existsSync(metadata)) return null;
+/** Line 1 is `tokenizer|bytes of a token`, in older files the tokenizer alone; line 2 the number of tokens. null for what is not said. */
+function datatroveMetadata(metadata: string): {
+  readonly type: TokenType | null;
+  readonly count: number | null;
+} {
+  if (!existsSync(metadata)) return { type: null, count: null };
   return reading(metadata, (file, fails) => {
-    const [line = ""] = bytesAt(file, 0, Math.min(file.size, 4096)).toString("utf8").split("\n");
+    const [line = "", second = ""] = bytesAt(file, 0, Math.min(file.size, 4096)).toString("utf8").split("\n");
     const size = /\|(\d+)\s*$/.exec(line)?.[1];
-    if (size === "2") return "u16";
-    if (size === "4") return "u32";
-    throw fails(`its first line is not "tokenizer|2" or "tokenizer|4", the bytes of a token`);
+    if (size !== undefined && size !== "2" && size !== "4")
+      throw fails(`its first line ends in |${size}, the bytes of a token; 2 and 4 can be read`);
+    const count = /^\d+$/.test(second.trim()) ? Number(second) : null;
+    return { type: size === undefined ? null : size === "2" ? "u16" : "u32", count };
   });
 }
 

@@ -101,6 +101,11 @@ const writers: Readonly<Record<string, (at: string, documents: Documents, wide: 
     writeFileSync(`${at}.ds.metadata`, `gpt2|${wide ? 4 : 2}\n${flat(documents).length}\n1 T`);
     return `${at}.ds`;
   },
+  "datatrove, with a description of before that says no type"(at, documents, wide) {
+    writeFileSync(`${at}.ds`, (wide ? u32 : u16)(flat(documents)));
+    writeFileSync(`${at}.ds.metadata`, `gpt2\n${flat(documents).length}\n1 T`);
+    return `${at}.ds`;
+  },
   "datatrove, with its index"(at, documents, wide) {
     writeFileSync(`${at}.ds`, (wide ? u32 : u16)(flat(documents)));
     writeFileSync(`${at}.ds.index`, u64(endsOf(documents)));
@@ -193,8 +198,13 @@ describe.each(formats)("%s", (format) => {
       if (type.tokenType !== undefined && length > 0 && length % 4 === 0) continue;
       // The number that llm.c's files begin with tells them from nanoGPT's.
       if (format.startsWith("llm.c") && length === 2) continue;
-      // Half of the bytes are as many tokens of half the size, where only the index tells the type.
-      if (format === "datatrove, with its index" && length === whole.length / 2) continue;
+      // Half of the bytes are as many tokens of half the size, where only their number tells the type.
+      if (
+        format.startsWith("datatrove") &&
+        !format.includes("and description") &&
+        length === whole.length / 2
+      )
+        continue;
       await expect(read(), `${length} bytes`).rejects.toThrow(`${path}: `);
       writeFileSync(path, whole);
     }
@@ -397,7 +407,14 @@ describe("refused, in one line with the file's name", () => {
     await expect(openTokens("a", [path], options)).rejects.toThrow(/no numbers of 64 bits/);
     writeFileSync(`${path}.index`, u64([2, 5]));
     writeFileSync(`${path}.metadata`, "gpt2|8");
-    await expect(openTokens("a", [path], options)).rejects.toThrow(/its first line is not/);
+    await expect(openTokens("a", [path], options)).rejects.toThrow(
+      /its first line ends in \|8, the bytes of a token/,
+    );
+    writeFileSync(`${path}.metadata`, "gpt2|2");
+    writeFileSync(`${path}.loss`, Buffer.alloc(5));
+    await expect(openTokens("a", [path], options)).rejects.toThrow(
+      /x\.ds\.loss says which of its tokens count, which is not heeded/,
+    );
   });
 
   test("a hash and a count tell one file from another", async () => {
