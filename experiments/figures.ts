@@ -10,7 +10,7 @@ import {
 } from "../examples/chart.ts";
 import type { Run } from "./definitions/common.ts";
 import type { Lookup } from "./results.ts";
-import { interval } from "./statistics.ts";
+import { interval } from "#dist/runs/statistics.js";
 import type { Observation } from "./tables.ts";
 
 /** A method has the same colour in every figure. */

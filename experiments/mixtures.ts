@@ -1,6 +1,7 @@
 /** Mixtures found by trying some and predicting the rest (RegMix; Q. Liu and others, arXiv 2407.01492). */
 import { dirichlet, randomOf } from "./random.ts";
-import { bestRidge, type Linear, mean, predict } from "./statistics.ts";
+import { mean } from "#dist/runs/statistics.js";
+import { bestRidge, type Linear, predict } from "./statistics.ts";
 
 /** Candidates of which the predicted best are averaged. */
 const simulated = { candidates: 4000, taken: 40 };

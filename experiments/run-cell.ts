@@ -16,7 +16,7 @@ import { createGPT, createSchedule, type GPT } from "gradmix/nn";
 import type { Cell, Result } from "./cell.ts";
 import { type Domains, domainsOf, splitNamed, targetNamed } from "./domains.ts";
 import { accuracyOf, questionsOf } from "./questions.ts";
-import { mean } from "./statistics.ts";
+import { mean } from "#dist/runs/statistics.js";
 import { firstTokens, type Text } from "./text.ts";
 
 /** Tokens of held-out text: of the target for a point of the curve and in the end, of each domain, and of a probed target. */

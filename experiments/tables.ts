@@ -1,5 +1,5 @@
 /** Tables in Markdown from observations. */
-import { interval, type Interval } from "./statistics.ts";
+import { interval, type Interval } from "#dist/runs/statistics.js";
 
 export interface Observation {
   readonly row: string;

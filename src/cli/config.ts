@@ -98,6 +98,27 @@ const eitherOf = [
   [["run.evalShare", "run.evalEvery"], 0.03],
 ] as const;
 
+/** What several layers say as one, the first going before the later ones. */
+export function mergeLayers(layers: readonly Layer[]): Layer {
+  const values = new Map<string, unknown>();
+  const labels = new Map<string, string>();
+  const taken = new Set<string>();
+  for (const { values: own, label } of layers) {
+    const left = [...own].filter(([path]) => !taken.has(path));
+    for (const [path, value] of left) {
+      values.set(path, value);
+      labels.set(path, label(path));
+    }
+    for (const [path] of left) for (const other of alternatives(path)) taken.add(other);
+  }
+  return { values, label: (path) => labels.get(path) ?? byPath.get(path)?.flag ?? path };
+}
+
+/** The option and the others that say the same thing. */
+function alternatives(path: string): readonly string[] {
+  return eitherOf.map(([paths]): readonly string[] => paths).find((paths) => paths.includes(path)) ?? [path];
+}
+
 /** Merges layers, the first going before the later ones, and checks what belongs together. */
 export function resolveConfig(layers: readonly Layer[]): TrainConfig {
   const values = new Map<string, unknown>();
@@ -285,6 +306,11 @@ export function checkSameConfig(
 export function flatten(config: TrainConfig): Map<string, unknown> {
   const sections = config as unknown as Record<string, Record<string, unknown>>;
   return new Map(rows.map((row) => [row.path, sections[row.section]?.[row.key] ?? null]));
+}
+
+/** Do two options say the same? */
+export function isEqual(a: unknown, b: unknown): boolean {
+  return canonical(a) === canonical(b);
 }
 
 /** Key order counts: the order of the domains is the order of the weights. */

@@ -7,6 +7,7 @@ import { listenForInterrupt } from "./interrupt.ts";
 import type { OptionRow } from "./options.ts";
 import { displayWidth, startProgress } from "./progress.ts";
 import { configOf, type Outputs } from "./train.ts";
+import { dataSeed } from "./train-config.ts";
 import { type Raw, wrong } from "./values.ts";
 
 /** The options of `gradmix train` that say which text is read, and how. */
@@ -49,8 +50,7 @@ export async function showHistogram(
   });
   try {
     // Only here: `--help` and a refusal need none of their code.
-    const [{ listInputs }, { readData }, { readStart }, { measureHistogram }] = await Promise.all([
-      import("./inputs.ts"),
+    const [{ readData }, { readStart }, { measureHistogram }] = await Promise.all([
       import("./read-data.ts"),
       import("./start.ts"),
       import("./histogram.ts"),
@@ -62,14 +62,12 @@ export async function showHistogram(
       },
       signal: interrupt.signal,
     };
-    const inputs = await listInputs({ ...config.data, out: null }, hooks);
     const data = await readData(
-      { ...config.data, context, seed: config.training.seed },
-      inputs,
+      { ...config.data, context, seed: dataSeed(config), out: null },
       { tokenizer: initFrom === null ? null : readStart(initFrom).tokenizer, corpus: undefined },
       hooks,
     );
-    const names = [...inputs.domains.keys()];
+    const names = [...data.facts.domains.keys()];
     const found = measureHistogram(data);
     if (path !== null) {
       const shares = new Map(names.map((name, i) => [name, found.shares[i]]));

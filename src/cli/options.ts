@@ -129,6 +129,14 @@ export const optionTable: OptionTable = {
       default: 0.1,
       help: "share of the documents of each domain and of the target kept for evaluation",
     },
+    seed: {
+      flag: "--data-seed",
+      value: "N",
+      kind: count(0, Number.MAX_SAFE_INTEGER),
+      default: null,
+      auto: "as --seed",
+      help: "decides which documents are held out, so that runs of several seeds can be measured on the same text",
+    },
     tokenizer: {
       flag: "--tokenizer",
       value: "bpe|byte|FILE|none",

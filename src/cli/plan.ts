@@ -5,7 +5,7 @@ import type { EvaluationOptions } from "./evaluations.ts";
 import { type MixingPlan, planMixing } from "./mixing.ts";
 import type { DataPlan } from "./read-data.ts";
 import type { ModelPlan } from "./start.ts";
-import type { TrainConfig } from "./train-config.ts";
+import { dataSeed, type TrainConfig } from "./train-config.ts";
 import { planTraining, type TrainingPlan } from "./training.ts";
 
 /** When a run evaluates and saves. */
@@ -27,13 +27,22 @@ export interface RunPlan {
   readonly cycle: CyclePlan;
 }
 
+/** What reading the text is told. */
+export function dataPlanOf(config: TrainConfig): DataPlan {
+  const { data, model, run } = config;
+  return { ...data, context: model.context, seed: dataSeed(config), out: run.out };
+}
+
 /** Throws `config` and `data` for what can be said about the options and the names of the domains alone, before gigabytes are read. */
-export function planRun(config: TrainConfig, domains: readonly string[]): RunPlan {
+export function planRun(
+  config: TrainConfig,
+  domains: readonly string[] = [...config.data.domains.keys()],
+): RunPlan {
   const { seed, lr } = config.training;
   const { out, evalShare: share, evalEvery: every, evalTokens: tokens, checkpointEvery } = config.run;
   const training = planTraining(config);
   return {
-    data: { ...config.data, context: config.model.context, seed },
+    data: dataPlanOf(config),
     model: { ...config.model, seed },
     training,
     mixing: planMixing(config, training.tokens, domains),

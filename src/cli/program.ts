@@ -4,6 +4,8 @@ import { isatty } from "node:tty";
 import { Command, CommanderError, Option } from "commander";
 import { GradmixError } from "../errors.ts";
 import { clusterArguments, clusterDefaults } from "./cluster-arguments.ts";
+import { compareDescription, compareGroup, compareNotes, inComparison } from "./compare-help.ts";
+import { usualRules, usualSeeds } from "./compare-plan.ts";
 import { doctor } from "./doctor.ts";
 import { histogramTakes, showHistogram } from "./histogram-command.ts";
 import { groups, type OptionRow, optionRows } from "./options.ts";
@@ -135,6 +137,57 @@ async function run(args: readonly string[], out: Output, err: Output): Promise<n
     );
   });
 
+  const compareCommand = program
+    .command("compare")
+    .summary("does it help on your text? Several rules and seeds, and a table of held-out losses")
+    .description(compareDescription)
+    .argument(
+      "[CONFIG.json|DIR]",
+      "a config file of gradmix train, or the folder of a comparison to go on with",
+    )
+    .addHelpText("after", compareNotes);
+  const compareRows = rows.filter(({ path }) => path !== "mixing.rule").map(inComparison);
+  compareCommand
+    .addOption(
+      new Option("--rules <A,B,…>", `the rules to compare (default: ${usualRules})`).helpGroup(compareGroup),
+    )
+    .addOption(
+      new Option(
+        "--seeds <N|A,B,…>",
+        `how many seeds, from --seed on, or which: 1,5,9 (default: ${usualSeeds})`,
+      ).helpGroup(compareGroup),
+    )
+    .addOption(
+      new Option(
+        "--baseline <RULE>",
+        "the rule that the others are compared with (default: the first)",
+      ).helpGroup(compareGroup),
+    );
+  addOptions(compareCommand, compareRows);
+  compareCommand.addOption(
+    new Option("--resume <DIR>", "go on with the comparison in DIR, as gradmix compare DIR does").helpGroup(
+      groups.run,
+    ),
+  );
+  compareCommand.action(async (path: string | undefined, options: Record<string, unknown>) => {
+    const said = (name: string): string | null => {
+      const value = options[name];
+      return typeof value === "string" ? value : null;
+    };
+    const { compare } = await import("./compare-command.ts");
+    code = await compare(
+      {
+        path: path ?? null,
+        given: givenOf(compareRows, options),
+        rules: said("rules"),
+        seeds: said("seeds"),
+        baseline: said("baseline"),
+        resume: said("resume"),
+      },
+      { out, err },
+    );
+  });
+
   const histogramCommand = program
     .command("histogram")
     .summary("what share of a target each domain has, in seconds and without training")
@@ -196,7 +249,7 @@ async function run(args: readonly string[], out: Output, err: Output): Promise<n
     code = await cluster(clusterArguments(files, options), { out, err });
   });
 
-  const doctorCommand = program
+  program
     .command("doctor")
     .summary("what this machine can do: backends, threads, SIMD, speed")
     .description(
@@ -206,7 +259,7 @@ async function run(args: readonly string[], out: Output, err: Output): Promise<n
       code = await doctor(out);
     });
 
-  for (const command of [program, trainCommand, histogramCommand, clusterCommand, doctorCommand])
+  for (const command of [program, ...program.commands])
     command
       .exitOverride((error) => {
         throw oneLine(error, command);

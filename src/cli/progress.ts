@@ -121,14 +121,43 @@ export function formatResult(result: RunResult, folder: string): string {
   return `${lines.join("\n")}\n`;
 }
 
-export interface Progress {
+export interface Progress extends Pick<StatusLine, "line" | "end"> {
   /** Tells how good the model is before the first step. */
   start(evaluation: Evaluation): void;
   step(metrics: StepMetrics): void;
+}
+
+/** A line that is rewritten on a terminal, and printed each time elsewhere. */
+export interface StatusLine {
+  show(text: string): void;
   /** Prints a whole line, above the one that is rewritten. */
   line(text: string): void;
   /** Ends the rewritten line. */
   end(): void;
+}
+
+export function startStatusLine(screen: Screen): StatusLine {
+  const terminal = screen.isTTY === true;
+  let open = false;
+  const erase = (): void => {
+    if (open) screen.write("\r\u001b[2K");
+    open = false;
+  };
+  return {
+    show(text) {
+      erase();
+      screen.write(terminal ? fit(text, screen.columns ?? 80) : `${text}\n`);
+      open = terminal;
+    },
+    line(text) {
+      erase();
+      screen.write(`${text}\n`);
+    },
+    end() {
+      if (open) screen.write("\n");
+      open = false;
+    },
+  };
 }
 
 /** A step is shown when this much time has passed since the last one shown, or it evaluated, or it is the last. */
@@ -144,22 +173,15 @@ export function startProgress(
   now: () => number = (): number => performance.now(),
 ): Progress {
   const terminal = screen.isTTY === true;
+  const status = startStatusLine(screen);
   let shown = -Infinity;
-  let open = false;
   let targetLoss: number | null = null;
   const recent: { time: number; step: number; tokens: number }[] = [];
-  const erase = (): void => {
-    if (open) screen.write("\r\u001b[2K");
-    open = false;
-  };
   return {
     start({ target }) {
       targetLoss = target;
       if (target === null || screen.behind === true) return;
-      const text = `${formatStep(0, totalSteps)}  target ${formatLoss(target)}`;
-      erase();
-      screen.write(terminal ? fit(text, screen.columns ?? 80) : `${text}\n`);
-      open = terminal;
+      status.show(`${formatStep(0, totalSteps)}  target ${formatLoss(target)}`);
     },
     step(metrics) {
       const time = now();
@@ -172,19 +194,10 @@ export function startProgress(
       shown = time;
       const speed = speedOf(recent, totalSteps);
       const width = terminal ? (screen.columns ?? 80) : Infinity;
-      const text = formatProgress(metrics, { totalSteps, speed, targetLoss }, width);
-      erase();
-      screen.write(terminal ? text : `${text}\n`);
-      open = terminal;
+      status.show(formatProgress(metrics, { totalSteps, speed, targetLoss }, width));
     },
-    line(text) {
-      erase();
-      screen.write(`${text}\n`);
-    },
-    end() {
-      if (open) screen.write("\n");
-      open = false;
-    },
+    line: status.line,
+    end: status.end,
   };
 }
 

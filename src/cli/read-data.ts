@@ -21,6 +21,7 @@ import {
   type Content,
   createWitness,
   type Inputs,
+  listInputs,
   type MixedFiles,
   type Witness,
 } from "./inputs.ts";
@@ -34,6 +35,8 @@ export interface DataPlan extends Readonly<DataConfig> {
   readonly context: number;
   /** Of the choice of held-out documents. */
   readonly seed: number;
+  /** The run folder, whose own files are not read as text; null: there is none. */
+  readonly out: string | null;
 }
 
 /** What is settled before the text is read. */
@@ -77,25 +80,24 @@ export interface Data {
 /** What run.json tells of the text. */
 export type DataFacts = Pick<RunFacts, "domains" | "target" | "targets">;
 
-/** Throws `data`, naming domain, file or line; `checkpoint` when the text is not what the run began with. */
-export async function readData(plan: DataPlan, files: Inputs, known: Known, hooks: DataHooks): Promise<Data> {
+/**
+ * Throws `data`, naming domain, file or line; `checkpoint` when the text is not what the run began with. `inputs` are the files, where they are known; null: they are looked for.
+ */
+export async function readData(
+  plan: DataPlan,
+  known: Known,
+  hooks: DataHooks,
+  inputs: Inputs | null = null,
+): Promise<Data> {
+  const files = inputs ?? (await listInputs(plan, hooks));
   hooks.signal.throwIfAborted();
   const skipped = { lines: 0 };
-  const documents = (list: readonly string[], domainField?: string): AsyncGenerator<Document> =>
-    inTurns(
-      readDocuments(list, {
-        textField: plan.textField,
-        skipBadLines: plan.skipBadLines,
-        onSkip: () => skipped.lines++,
-        ...(domainField === undefined ? {} : { domainField }),
-      }),
-      hooks.signal,
-    );
+  const documents = documentsBy(plan, hooks, () => skipped.lines++);
   const kinds = kindsOf(files);
   const tokenizer =
     plan.tokenizer === "none" && known.tokenizer === null
       ? null
-      : (known.tokenizer ?? (await chooseTokenizer(plan, files, kinds, documents, hooks)));
+      : (known.tokenizer ?? (await chooseTokenizer(plan, files, documents, hooks)));
   const vocabulary = vocabularyOf(plan, tokenizer);
   // Learning a tokenizer reads text that is read again below; its bad lines count once.
   skipped.lines = 0;
@@ -214,6 +216,22 @@ function encoderOf(tokenizer: Tokenizer | null, label: string): Tokenizer {
   );
 }
 
+/** How the documents of a run are read. */
+function documentsBy(
+  { textField, skipBadLines }: DataPlan,
+  { signal }: DataHooks,
+  onSkip: () => void = () => {},
+): Documents {
+  return (list, domainField) =>
+    inTurns(
+      readDocuments(list, {
+        ...{ textField, skipBadLines, onSkip },
+        ...(domainField === undefined ? {} : { domainField }),
+      }),
+      signal,
+    );
+}
+
 /** The corpora of files whose documents are of several domains, by name. */
 async function readMixed(
   { files, domainOf }: MixedFiles,
@@ -293,20 +311,38 @@ function tokensLine(
   return `${shown.map((i) => `${names[i]} ${n(counts[i])}`).join(", ")}${rest > 0 ? ` and ${rest} more` : ""}${targets.map(({ label, tokens }) => `; ${label} ${n(tokens)}`).join("")}`;
 }
 
+/** The tokenizer that a run with "bpe" would train on this text. Throws `data`. */
+export async function learnTokenizer(plan: DataPlan, hooks: DataHooks): Promise<Tokenizer> {
+  const files = await listInputs(plan, hooks);
+  return trainTokenizer(plan, files, documentsBy(plan, hooks), hooks);
+}
+
 async function chooseTokenizer(
-  { tokenizer, vocabSize, domainField }: DataPlan,
+  plan: DataPlan,
   files: Inputs,
-  kinds: ReadonlyMap<string, "text" | "tokens">,
-  documents: (list: readonly string[], domainField?: string) => AsyncIterable<Document>,
+  documents: Documents,
   hooks: DataHooks,
 ): Promise<Tokenizer> {
-  const given = [...kinds].find(([, kind]) => kind === "tokens")?.[0];
-  if (tokenizer === "bpe" && given !== undefined)
+  const { tokenizer } = plan;
+  if (tokenizer === "byte") return byteTokenizer();
+  if (tokenizer !== "bpe") return loadTokenizer(readJson(tokenizer, `--tokenizer ${tokenizer}`));
+  return trainTokenizer(plan, files, documents, hooks);
+}
+
+/** The documents of files, and their domains where a field is named. */
+type Documents = (list: readonly string[], domainField?: string) => AsyncIterable<Document>;
+
+async function trainTokenizer(
+  { vocabSize, domainField }: DataPlan,
+  files: Inputs,
+  documents: Documents,
+  hooks: DataHooks,
+): Promise<Tokenizer> {
+  const given = [...kindsOf(files)].find(([, kind]) => kind === "tokens")?.[0];
+  if (given !== undefined)
     throw wrong(
       `${given} is files of tokens: name the tokenizer.json that wrote them by --tokenizer FILE, or say --tokenizer none --vocab-size N`,
     );
-  if (tokenizer === "byte") return byteTokenizer();
-  if (tokenizer !== "bpe") return loadTokenizer(readJson(tokenizer, `--tokenizer ${tokenizer}`));
   const share = BPE_BYTES / files.domains.size;
   /** Gives documents until each domain has had its share; all that are left are of domains that have had it. */
   async function* sharesOf(

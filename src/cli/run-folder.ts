@@ -45,11 +45,23 @@ const traces = [
   "model",
 ];
 
+/** What `gradmix compare` writes into its folder beside those of the runs. */
+export const comparisonFiles = {
+  plan: "compare-plan.json",
+  tokenizer: "tokenizer.json",
+  result: "compare.json",
+  page: "report.html",
+  lock: "lock",
+} as const;
+
 /**
  * Of the names in a folder, those that a run wrote there. A folder is a run's when it has all that a run makes before its first step; `own` says that it is
  * the folder of the run that asks.
  */
 export function runNames(names: ReadonlySet<string>, own: boolean): ReadonlySet<string> {
+  // What gradmix compare wrote beside the folders of its runs.
+  if (names.has(comparisonFiles.plan))
+    return new Set(Object.values(comparisonFiles).filter((name) => names.has(name)));
   const isRun = own || ["config.json", "metrics.jsonl", "checkpoints"].every((name) => names.has(name));
   return new Set(isRun ? [...traces, "lock"].filter((name) => names.has(name)) : []);
 }

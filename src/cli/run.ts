@@ -17,10 +17,10 @@ import { costOf, formatCost, type RunCost } from "./cost.ts";
 import { type Engine, engineChanges, savedEngine, startBackend } from "./engine.ts";
 import { type EvaluationPlan, type HeldOut, heldOutOf, planEvaluations } from "./evaluations.ts";
 import { histogramLine, histogramOf, savedHistogram } from "./histogram.ts";
-import { type Inputs, listInputs } from "./inputs.ts";
+import { listInputs } from "./inputs.ts";
 import { trainLoop } from "./loop.ts";
 import type { MixingPlan } from "./mixing.ts";
-import { planRun, type RunPlan } from "./plan.ts";
+import { dataPlanOf, planRun, type RunPlan } from "./plan.ts";
 import { type Data, readData } from "./read-data.ts";
 import { readReference, type Reference, referenceModel } from "./reference.ts";
 import type { RunHooks, RunResult } from "./run-events.ts";
@@ -29,11 +29,16 @@ import { checkStart, modelOf, readStart, savedModel, savedTokenizer, type Start 
 import type { TrainConfig } from "./train-config.ts";
 import { checkRepetitions, planTraining, stepChanges } from "./training.ts";
 
-/** Trains as `config` says. Throws `data` and `config` before anything is written, `numeric` when the loss is lost. */
-export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise<RunResult> {
-  const list = (): Promise<Inputs> => listInputs({ ...config.data, out: config.run.out }, hooks);
+/**
+ * Trains as `config` says. Throws `data` and `config` before anything is written, `numeric` when the loss is lost. `read` reads the text, for who has it already.
+ */
+export async function runTraining(
+  config: TrainConfig,
+  hooks: RunHooks,
+  read: typeof readData = readData,
+): Promise<RunResult> {
   // What the options say of the domains comes before their files, unless those say which domains there are.
-  const found = config.data.domainsFrom.length === 0 ? null : await list();
+  const found = config.data.domainsFrom.length === 0 ? null : await listInputs(dataPlanOf(config), hooks);
   const names = [...(found ?? config.data).domains.keys()];
   if (found !== null) checkDomains(config.mixing, names);
   const plan = planRun(config, names);
@@ -55,7 +60,7 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
       tokenizer: resumed === null ? (start?.tokenizer ?? null) : savedTokenizer(resumed.json),
       corpus: resumed?.json["corpus"],
     };
-    const data = await readData(plan.data, found ?? (await list()), known, hooks);
+    const data = await read(plan.data, known, hooks, found);
     checkRepetitions(before, plan.training, plan.mixing.limitedOtherwise(before.tokens, data.sizes));
     const model = makeModel(plan, data, start, resumed);
     tellSetUp(plan, backend, model, start, hooks);
@@ -73,7 +78,10 @@ export async function runTraining(config: TrainConfig, hooks: RunHooks): Promise
       hooks.onEvent(`going on from step ${saved.step}`);
     }
     hooks.store.begin();
-    hooks.store.saveFile("run.json", `${formatJson(factsOf(plan, data, backend, engine, model, cost), 2)}\n`);
+    hooks.store.saveFile(
+      "run.json",
+      `${formatJson(factsOf(plan, data, backend, engine, model, { evaluations, cost }), 2)}\n`,
+    );
     if (histogram !== null) hooks.store.saveFile("histogram.json", `${formatJson(histogram, 2)}\n`);
     if (saved !== null) tellChanges(saved.step, { ...changes, ...engineChanges(then, engine) }, hooks);
     return await trainLoop(plan.cycle, hooks, {
@@ -198,7 +206,10 @@ function factsOf(
   { capabilities }: Backend,
   engine: Engine,
   model: GPT,
-  { alignment, evaluation }: RunCost,
+  {
+    evaluations: { target, context },
+    cost: { alignment, evaluation },
+  }: { readonly evaluations: EvaluationPlan; readonly cost: RunCost },
 ): RunFacts {
   const { mixing, training } = plan;
   return {
@@ -211,12 +222,14 @@ function factsOf(
     threads: capabilities.threads,
     rule: mixing.ruleName,
     seed: training.seed,
+    dataSeed: plan.data.seed,
     steps: training.steps,
     batch: training.batch,
     context: plan.data.context,
     parameters: parameterCount(model.config),
     vocabSize: model.config.vocabSize,
     repetitions: mixing.repetitions,
+    evaluatedTokens: target === null ? null : Math.min(target.tokens, target.windows * context),
     cost: { alignment, evaluation },
     ...data.facts,
     bases: mixing.bases?.names ?? null,

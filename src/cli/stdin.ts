@@ -19,7 +19,8 @@ export async function withStdin<G extends Globs>(given: G, signal: AbortSignal):
   if (times === 0) return given;
   if (times > 1) throw wrong(`"-": standard input can be read once, and is named ${times} times`);
   if (process.stdin.isTTY) throw wrong('"-": standard input is a terminal; pipe the text into the command');
-  const path = await keepStdin(signal);
+  // Several runs of one command read the same.
+  const path = await (kept ??= keepStdin(signal));
   const named = (globs: readonly string[]): string[] => globs.map((glob) => (glob === "-" ? path : glob));
   const each = (of: ReadonlyMap<string, readonly string[]>) =>
     new Map(Array.from(of, ([name, globs]) => [name, named(globs)] as const));
@@ -31,6 +32,8 @@ export async function withStdin<G extends Globs>(given: G, signal: AbortSignal):
     targets: each(given.targets),
   };
 }
+
+let kept: Promise<string> | null = null;
 
 async function keepStdin(signal: AbortSignal): Promise<string> {
   const folder = mkdtempSync(join(tmpdir(), "gradmix-stdin-"));

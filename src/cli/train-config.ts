@@ -39,6 +39,8 @@ export interface DataConfig {
   skipBadLines: boolean;
   /** Share of the documents of each domain, and of the target, kept for evaluation. */
   heldOut: number;
+  /** Of the choice of held-out documents; null: the seed of the training. */
+  seed: number | null;
   /** "byte", "bpe" (trained on the domains), the path of a tokenizer.json, or "none": all data are files of tokens. */
   tokenizer: TokenizerChoice;
   /** Size of the vocabulary that "bpe" trains, or that "none" has. */
@@ -149,6 +151,11 @@ export interface RunConfig {
   /** Most bytes of tensors at once. null: the backend's own limit. */
   memoryLimit: number | null;
   quiet: boolean;
+}
+
+/** The seed of the choice of held-out documents. */
+export function dataSeed({ data, training }: Pick<TrainConfig, "data" | "training">): number {
+  return data.seed ?? training.seed;
 }
 
 /** Steps that a run takes: `steps`, or enough for `tokens`. */

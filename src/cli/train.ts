@@ -70,9 +70,10 @@ export async function configOf(layers: readonly Layer[]): Promise<TrainConfig> {
   return config;
 }
 
-function defaultFolder(date: Date): string {
+/** `runs/20260130-134501` */
+export function defaultFolder(date: Date, prefix: string = ""): string {
   const [day = "", time = ""] = date.toISOString().split("T");
-  return `runs/${day.replaceAll("-", "")}-${time.slice(0, 8).replaceAll(":", "")}`;
+  return `runs/${prefix}${day.replaceAll("-", "")}-${time.slice(0, 8).replaceAll(":", "")}`;
 }
 
 /** Where a run is; decides what an interruption does. */

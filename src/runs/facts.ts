@@ -27,6 +27,8 @@ export interface RunFacts {
   readonly threads: number;
   readonly rule: string;
   readonly seed: number;
+  /** Decided which documents are held out. */
+  readonly dataSeed: number;
   /** Planned. */
   readonly steps: number;
   /** Windows per step. */
@@ -37,6 +39,8 @@ export interface RunFacts {
   readonly vocabSize: number;
   /** How often a domain may be repeated over the run, as far as the rule limits it; null where it does not. */
   readonly repetitions: number | null;
+  /** Tokens of the target's held-out text that an evaluation reads, at most; null without a target. */
+  readonly evaluatedTokens: number | null;
   /** Counted before the run, as shares of the training's computation. */
   readonly cost: { readonly alignment: number; readonly evaluation: number };
   /** In the order of the weights. */

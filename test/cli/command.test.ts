@@ -43,7 +43,10 @@ describe("help", () => {
     for (const args of [[], ["--help"], ["-h"]]) {
       const { code, out, err } = gradmix(...args);
       expect([code, err]).toEqual([0, ""]);
-      expect(out).toMatch(/train \[options\].*\n.*\n\s+histogram \[options\].*\n.*\n\s+doctor/);
+      const commands = [...out.matchAll(/^ {2}([a-z]+)\b/gm)].map(([, name]) => name);
+      expect(commands).toEqual(
+        expect.arrayContaining(["train", "compare", "histogram", "cluster", "doctor"]),
+      );
     }
   });
 

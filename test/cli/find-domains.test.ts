@@ -42,9 +42,8 @@ async function list(data: object): Promise<Inputs & { events: string[] }> {
 
 async function read(data: object): Promise<Data & { events: string[] }> {
   const { config, events, hooks } = run({ tokenizer: "byte", heldOut: 0.25, ...data });
-  const inputs = await listInputs({ ...config, out: null }, hooks);
   const known = { tokenizer: null, corpus: undefined };
-  return { ...(await readData({ ...config, context: 4, seed: 3 }, inputs, known, hooks)), events };
+  return { ...(await readData({ ...config, context: 4, seed: 3, out: null }, known, hooks)), events };
 }
 
 describe("names", () => {

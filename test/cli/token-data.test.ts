@@ -7,7 +7,6 @@ import { byteTokenizer, tokenWriter } from "gradmix/data";
 import { writeMegatron, writeNanoGPT } from "gradmix/node";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { commandLineLayer, resolveConfig } from "#dist/cli/config.js";
-import { listInputs } from "#dist/cli/inputs.js";
 import { optionRows } from "#dist/cli/options.js";
 import { readData } from "#dist/cli/read-data.js";
 import { readStart } from "#dist/cli/start.js";
@@ -134,12 +133,7 @@ test.each([
   const { data } = resolveConfig([commandLineLayer(given)]);
   const hooks = { onEvent: () => {}, signal: new AbortController().signal };
   const reading = async (): Promise<unknown> =>
-    readData(
-      { ...data, context: 32, seed: 1 },
-      await listInputs({ ...data, out: null }, hooks),
-      { tokenizer: null, corpus: undefined },
-      hooks,
-    );
+    readData({ ...data, context: 32, seed: 1, out: null }, { tokenizer: null, corpus: undefined }, hooks);
   const previous = process.cwd();
   process.chdir(folder);
   try {

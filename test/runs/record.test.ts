@@ -95,6 +95,8 @@ const facts: RunFacts = {
   threads: 2,
   rule: "dga",
   seed: 1,
+  dataSeed: 2,
+  evaluatedTokens: 3,
   steps: 10,
   batch: 2,
   context: 8,

@@ -1,0 +1,541 @@
+/** `gradmix compare`: trains with several rules, seeds and targets, one run after another, and tells which rule ends with the lower held-out loss. */
+import { existsSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { GradmixError } from "../errors.ts";
+import { formatJson } from "../json.ts";
+import {
+  checkComparable,
+  compareRules,
+  conclusions,
+  type Found,
+  leavesOutZero,
+  type Outcome,
+  type RuleResult,
+} from "../report/comparison.ts";
+import { readRunHead } from "../runs/record.ts";
+import type { StepMetrics } from "../runs/lines.ts";
+import {
+  begunRun,
+  checkEmpty,
+  discard,
+  holdFolder,
+  isBegun,
+  outcomeOf,
+  readPlan,
+  removeEmpty,
+  saveJson,
+  savePlan,
+} from "./compare-folder.ts";
+import {
+  baselineOf,
+  checkRules,
+  type Choice,
+  type CompareSection,
+  type PlannedRun,
+  planRuns,
+  type RuleEntry,
+  rulesOfFlag,
+  seedsOf,
+  sharedOptions,
+  splitFile,
+  usualRules,
+  usualSeeds,
+} from "./compare-plan.ts";
+import { startCompareProgress } from "./compare-progress.ts";
+import { formatRoughly, formatTable } from "./compare-table.ts";
+import { checkDomains, commandLineLayer, isEqual, jsonLayer, type Layer, mergeLayers } from "./config.ts";
+import { type Interrupt, listenForInterrupt } from "./interrupt.ts";
+import { optionTable } from "./options.ts";
+import type { Output } from "./output.ts";
+import { dataPlanOf, planRun } from "./plan.ts";
+import { startStatusLine, type StatusLine } from "./progress.ts";
+import type { readData } from "./read-data.ts";
+import { comparisonFiles, openRunFolder, type ResumeFrom } from "./run-folder.ts";
+import { totalSteps, type TrainConfig } from "./train-config.ts";
+import { configOf, defaultFolder, type Outputs } from "./train.ts";
+import { type Raw, readInput, wrong } from "./values.ts";
+
+export interface CompareArguments {
+  /** A config file, or the folder of a comparison to go on with. */
+  readonly path: string | null;
+  /** Flags of `gradmix train` that were given, by key path. */
+  readonly given: ReadonlyMap<string, Raw>;
+  /** `uniform,dga`; null, here and below: not given. */
+  readonly rules: string | null;
+  /** A number of seeds or a list of them. */
+  readonly seeds: string | null;
+  readonly baseline: string | null;
+  /** The folder of a comparison to go on with. */
+  readonly resume: string | null;
+}
+
+/** What is done once the arguments are checked. */
+interface Comparison {
+  readonly folder: string;
+  /** It is there already. */
+  readonly begun: boolean;
+  readonly choice: Choice;
+  readonly given: Layer;
+  readonly runs: readonly PlannedRun[];
+  /** Lines for the user. */
+  readonly notes: readonly string[];
+}
+
+/** Options that may be given when a comparison goes on: they change no numbers. */
+const changeable = ["run.threads", "run.memoryLimit", "run.checkpointEvery", "run.quiet"];
+
+/** Checks everything; writes nothing. Throws `config`, `checkpoint`. */
+async function comparisonOf(args: CompareArguments): Promise<Comparison> {
+  const { path } = args;
+  const isFolder = path !== null && statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
+  if (args.resume !== null && path !== null)
+    throw wrong(`--resume ${args.resume}: goes on with what the folder says; leave ${path} out`);
+  const resume = args.resume ?? (isFolder ? path : null);
+  const flags = commandLineLayer(args.given);
+  return resume === null ? begin(args, flags) : goOn(resume, args, flags);
+}
+
+async function begin({ path, rules, seeds, baseline }: CompareArguments, flags: Layer): Promise<Comparison> {
+  const { section, rest } = splitFile(path === null ? new Map() : readInput(path, path), path ?? "");
+  const given = mergeLayers([flags, jsonLayer(rest, path ?? "")]);
+  const out = given.values.get("run.out");
+  const folder = typeof out === "string" && out !== "" ? out : defaultFolder(new Date(), "compare-");
+  checkEmpty(folder);
+  const choice = choiceOf({ rules, seeds, baseline }, section, given);
+  return { folder, begun: false, choice, given, ...(await runsOf(choice, given, folder)) };
+}
+
+async function goOn(folder: string, args: CompareArguments, flags: Layer): Promise<Comparison> {
+  const saved = readPlan(folder);
+  for (const [key, value] of flags.values)
+    if (
+      !changeable.includes(key) &&
+      !(key === "run.out" && value === folder) &&
+      !isEqual(value, saved.given.values.get(key))
+    )
+      throw new GradmixError(
+        "checkpoint",
+        `${flags.label(key)}: a comparison goes on with the options that it began with; only --rules, --seeds, --baseline, --threads, --memory-limit, --checkpoint-every and --quiet may change`,
+      );
+  const { rules, seeds, baseline } = saved.choice;
+  const choice = choiceOf(args, { rules, seeds, baseline }, saved.given);
+  const given = mergeLayers([flags, saved.given]);
+  return { folder, begun: true, choice, given, ...(await runsOf(choice, given, folder)) };
+}
+
+/** What the command line says goes before what stands in a file. */
+function choiceOf(
+  { rules, seeds, baseline }: Pick<CompareArguments, "rules" | "seeds" | "baseline">,
+  section: CompareSection,
+  given: Layer,
+): Choice {
+  const defined = section.rules ?? [];
+  const chosen: readonly RuleEntry[] =
+    rules !== null ? rulesOfFlag(rules, defined) : (section.rules ?? rulesOfFlag(usualRules, []));
+  checkRules(chosen);
+  const first = Number(given.values.get("training.seed") ?? optionTable.training.seed.default);
+  const names = chosen.map(({ name }) => name);
+  // A baseline of before that is not compared any more gives way to the first rule.
+  const before =
+    section.baseline !== null && rules !== null && !names.includes(section.baseline)
+      ? null
+      : section.baseline;
+  return {
+    rules: chosen,
+    seeds:
+      seeds === null
+        ? seedsOf(section.seeds ?? usualSeeds, first, "seeds")
+        : seedsOf(seeds, first, "--seeds"),
+    baseline: baselineOf(chosen, baseline ?? before),
+  };
+}
+
+async function runsOf(
+  choice: Choice,
+  given: Layer,
+  folder: string,
+): Promise<Pick<Comparison, "runs" | "notes">> {
+  const notes = sharedOptions(choice.rules, given);
+  const resolve = (layers: readonly Layer[]) => configOf(layers);
+  const runs = await planRuns({ choice, given, folder, resolve });
+  // What a rule's own options refuse is said before anything is read.
+  const namesOf = domainNames();
+  for (const { config } of runs) {
+    const names = await namesOf(config);
+    if (config.data.domainsFrom.length > 0) checkDomains(config.mixing, names);
+    planRun(config, names);
+  }
+  return { runs, notes };
+}
+
+/** Tells the names of a run's domains. Files that say them are looked at once for each target. */
+function domainNames(): (config: TrainConfig) => Promise<readonly string[]> {
+  const known = new Map<string, readonly string[]>();
+  return async (config) => {
+    if (config.data.domainsFrom.length === 0) return [...config.data.domains.keys()];
+    const key = formatJson(config.data);
+    let names = known.get(key);
+    if (names === undefined) {
+      const { listInputs } = await import("./inputs.ts");
+      // What is left out is told when the text is read.
+      const silent = { onEvent: () => {}, signal: new AbortController().signal };
+      names = [...(await listInputs({ ...config.data, out: null }, silent)).domains.keys()];
+      known.set(key, names);
+    }
+    return names;
+  };
+}
+
+/** Runs the command; gives the exit code. Throws `config`, `checkpoint`, `data`, `io`. */
+export async function compare(args: CompareArguments, { out, err }: Outputs): Promise<number> {
+  const comparison = await comparisonOf(args);
+  const { folder, begun, runs } = comparison;
+  const quiet = comparison.given.values.get("run.quiet") === true;
+  const status = startStatusLine(err);
+  const lock = holdFolder(folder);
+  let open: { close(): void } | null = null;
+  let planned = false;
+  const release = (): void => {
+    open?.close();
+    lock.release();
+  };
+  // However the process ends, its locks go with it.
+  process.once("exit", release);
+  const interrupt = listenForInterrupt({
+    output: err,
+    line: () => status.line("stopping after this step; what is done is kept. Ctrl-C again to stop at once"),
+    atOnce: release,
+  });
+  const tell = (line: string): void => {
+    if (!quiet) status.line(line);
+  };
+  try {
+    // What was free before may have been taken until the lock was held.
+    if (!begun) checkEmpty(folder);
+    planned = true;
+    savePlan(folder, comparison);
+    for (const line of [planLine(comparison), ...comparison.notes]) tell(line);
+    const { outcomes, failures, stopped } = await takeRuns(comparison, {
+      interrupt,
+      screen: err,
+      status,
+      quiet,
+      tell,
+      hold(run) {
+        open = run;
+      },
+    });
+    status.end();
+    if (stopped) {
+      status.line(
+        isBegun(runs)
+          ? `stopped; ${outcomes.length} of ${runs.length} runs are done. Go on with: gradmix compare ${folder}`
+          : "stopped before the first step; nothing was written",
+      );
+      return interrupt.exitCode();
+    }
+    const results = resultsOf(outcomes, comparison);
+    saveJson(folder, comparisonFiles.result, jsonOf(results, comparison, failures));
+    await err.flush();
+    out.write(formatResults(results, comparison));
+    for (const { name, reason } of failures) out.write(`left out: ${name}, which failed (${reason})\n`);
+    out.write(`files: ${folder}\n`);
+    return failures.length > 0 ? 2 : 0;
+  } finally {
+    status.end();
+    interrupt.stop();
+    const empty = planned && !begun && !isBegun(runs);
+    if (empty) discard(folder);
+    release();
+    if (empty) removeEmpty(folder);
+    process.off("exit", release);
+    await out.flush();
+    await err.flush();
+  }
+}
+
+function planLine({ runs, choice, begun }: Comparison): string {
+  const steps = runs.length === 0 ? 0 : totalSteps(runs[0].config);
+  const targets = new Set(runs.map(({ target }) => target)).size;
+  const n = (count: number, one: string): string =>
+    `${count.toLocaleString("en")} ${one}${count === 1 ? "" : "s"}`;
+  const parts = [
+    `rules ${choice.rules.map(({ name }) => name).join(", ")}`,
+    `${choice.seeds.length === 1 ? "seed" : "seeds"} ${choice.seeds.join(", ")}`,
+    ...(targets > 1 ? [n(targets, "target")] : []),
+  ];
+  return `${begun ? "going on: " : ""}${n(runs.length, "run")} of ${n(steps, "step")} (${parts.join("; ")})`;
+}
+
+/** A run whose loss was lost. */
+interface Failure {
+  readonly name: string;
+  readonly reason: string;
+}
+
+interface Taken {
+  readonly outcomes: readonly (Outcome & Found)[];
+  readonly failures: readonly Failure[];
+  readonly stopped: boolean;
+}
+
+interface Session {
+  readonly interrupt: Interrupt;
+  readonly screen: Output;
+  readonly status: StatusLine;
+  readonly quiet: boolean;
+  tell(line: string): void;
+  /** The folder of the run that is taken; null between two. */
+  hold(run: { close(): void } | null): void;
+}
+
+/** Takes the runs that are not done yet. A run whose loss is lost is left out; any other error ends the comparison. */
+async function takeRuns(comparison: Comparison, session: Session): Promise<Taken> {
+  const { runs, folder } = comparison;
+  const { interrupt, tell } = session;
+  const outcomes: (Outcome & Found)[] = [];
+  const failures: Failure[] = [];
+  const told = new Set<string>();
+  const tellOnce = (line: string): void => {
+    if (!told.has(line)) tell(line);
+    told.add(line);
+  };
+  const read = sharedReader();
+  const done = doneBefore(runs);
+  const comparable = (found: Found, { target }: PlannedRun): void => {
+    const first = done.find((one) => one?.target === target) ?? null;
+    if (first !== null) checkComparable([first, found]);
+  };
+  const names = new Set(runs.flatMap(({ name }, i) => (done[i] === null ? [] : [name])));
+  const { screen, status } = session;
+  const progress = startCompareProgress({ screen, status, runs, done: names });
+  const kept = names.size;
+  if (kept > 0) tell(`${kept} of ${runs.length} runs are done already`);
+  for (const [i, run] of runs.entries()) {
+    const before = done[i];
+    if (before !== null) {
+      outcomes.push(before);
+      continue;
+    }
+    try {
+      await makeTokenizer(run, comparison, { onEvent: tellOnce, signal: interrupt.signal });
+      const stopped = await takeRun(run, begunRun(run), read, {
+        ...session,
+        onEvent: tellOnce,
+        onFacts: (facts) => comparable({ folder: run.config.run.out, facts }, run),
+        onStep(metrics) {
+          if (!session.quiet) progress.step(run, metrics);
+        },
+      });
+      if (stopped) return { outcomes, failures, stopped: true };
+    } catch (error) {
+      if (interrupt.signal.aborted && error === interrupt.signal.reason)
+        return { outcomes, failures, stopped: true };
+      if (!(error instanceof GradmixError)) throw error;
+      if (error.code === "numeric") {
+        // Without the advice for that run alone: all runs have one learning rate.
+        const { message } = error.cause instanceof GradmixError ? error.cause : error;
+        failures.push({ name: run.name, reason: message });
+        tell(`${run.name} is left out: ${message}`);
+        progress.end(run);
+        continue;
+      }
+      const more = isBegun(runs) ? `; gradmix compare ${folder} goes on with what is done` : "";
+      throw new GradmixError(error.code, `${run.name}: ${error.message}${more}`, { cause: error });
+    }
+    const outcome = outcomeOf(run);
+    if (outcome === null) throw new Error(`${run.name} ended and is not whole`);
+    done[i] = outcome;
+    outcomes.push(outcome);
+    progress.end(run);
+    tell(
+      `${run.name}: held-out target ${outcome.loss.toFixed(3)}, ${formatRoughly(outcome.seconds)} of training`,
+    );
+  }
+  return { outcomes, failures, stopped: false };
+}
+
+/** What came out of each run that is done; null for the others. Throws `checkpoint` for a run with other options, `data` for runs that cannot be compared. */
+function doneBefore(runs: readonly PlannedRun[]): ((Outcome & Found) | null)[] {
+  const done = runs.map((run) => (begunRun(run) === null ? null : outcomeOf(run)));
+  for (const target of new Set(runs.map(({ target }) => target)))
+    checkComparable(done.flatMap((one) => (one !== null && one.target === target ? [one] : [])));
+  return done;
+}
+
+/** Trains the tokenizer of all runs, unless it is there. */
+async function makeTokenizer(
+  { config }: PlannedRun,
+  { folder, runs }: Comparison,
+  hooks: Parameters<typeof readData>[2],
+): Promise<void> {
+  const path = join(folder, comparisonFiles.tokenizer);
+  if (config.data.tokenizer !== path || existsSync(path)) return;
+  const { learnTokenizer } = await import("./read-data.ts");
+  // Of the text that no run is measured on.
+  const targets = new Map(
+    runs.flatMap(({ target, config }) => (target === null ? [] : [[target, config.data.target] as const])),
+  );
+  const data = dataPlanOf(config);
+  const several = targets.size > 0 ? { target: [], targets } : {};
+  const tokenizer = await learnTokenizer({ ...data, ...several, tokenizer: "bpe" }, hooks);
+  saveJson(folder, comparisonFiles.tokenizer, tokenizer.toJSON());
+}
+
+/** Reads the text of the runs of one target once. A run that goes on compares it with what it began with, and reads it itself. */
+function sharedReader(): typeof readData {
+  const kept = new Map<string, ReturnType<typeof readData>>();
+  let target = "";
+  return async (plan, known, hooks, inputs) => {
+    const { readData } = await import("./read-data.ts");
+    if (known.corpus !== undefined) return readData(plan, known, hooks, inputs);
+    if (formatJson(plan.target) !== target) kept.clear();
+    target = formatJson(plan.target);
+    const key = formatJson({ ...plan, out: null, tokens: known.tokenizer?.toJSON() ?? null });
+    const data = kept.get(key) ?? readData(plan, known, hooks, inputs);
+    kept.set(key, data);
+    return data;
+  };
+}
+
+interface RunListeners extends Session {
+  onEvent(line: string): void;
+  onFacts(facts: Found["facts"]): void;
+  onStep(metrics: StepMetrics): void;
+}
+
+/** Takes one run, from where it was left. Gives whether a signal stopped it. */
+async function takeRun(
+  { config }: PlannedRun,
+  resume: ResumeFrom | null,
+  read: typeof readData,
+  { interrupt, hold, onEvent, onFacts, onStep }: RunListeners,
+): Promise<boolean> {
+  const { runTraining } = await import("./run.ts");
+  const folder = openRunFolder(config, resume);
+  hold(folder);
+  try {
+    const { interrupted } = await runTraining(
+      config,
+      {
+        onStart: folder.appendMetrics,
+        onStep(metrics) {
+          folder.appendMetrics(metrics);
+          onStep(metrics);
+        },
+        onResume: folder.appendMetrics,
+        onEvent,
+        signal: interrupt.signal,
+        store: {
+          ...folder,
+          saveFile(name, contents) {
+            folder.saveFile(name, contents);
+            // Before the first step it is known whether the run can be compared.
+            if (name === "run.json") onFacts(readRunHead(config.run.out).facts);
+          },
+        },
+      },
+      read,
+    );
+    return interrupted;
+  } finally {
+    folder.close();
+    hold(null);
+  }
+}
+
+/** What came out on one target. */
+interface TargetResult {
+  /** null where there is only one. */
+  readonly target: string | null;
+  /** Tokens and bytes of its text that are held out. */
+  readonly heldOutTokens: number;
+  readonly heldOutBytes: number;
+  /** Of those tokens the ones that the losses are of, at most. */
+  readonly evaluatedTokens: number | null;
+  readonly rules: readonly RuleResult[];
+  readonly conclusions: readonly string[];
+}
+
+function resultsOf(outcomes: readonly (Outcome & Found)[], { choice, runs }: Comparison): TargetResult[] {
+  const rules = choice.rules.map(({ name }) => name);
+  return [...new Set(runs.map(({ target }) => target))].flatMap((target) => {
+    const own = outcomes.filter((outcome) => outcome.target === target);
+    const facts = own[0]?.facts;
+    if (facts === undefined || facts.target === null) return [];
+    const { heldOutTokens, heldOutBytes } = facts.target;
+    const results = compareRules(own, rules, choice.baseline);
+    return [
+      {
+        target,
+        heldOutTokens,
+        heldOutBytes,
+        evaluatedTokens: facts.evaluatedTokens,
+        rules: results,
+        conclusions: conclusions(results, choice.baseline),
+      },
+    ];
+  });
+}
+
+/** compare.json. */
+function jsonOf(
+  results: readonly TargetResult[],
+  { choice, runs }: Comparison,
+  failures: readonly Failure[],
+): unknown {
+  return {
+    version: 1,
+    baseline: choice.baseline,
+    seeds: choice.seeds,
+    steps: runs.length === 0 ? 0 : totalSteps(runs[0].config),
+    targets: results.map(({ rules, ...rest }) => ({
+      ...rest,
+      rules: rules.map(({ runs, ...rule }) => ({
+        ...rule,
+        runs: runs.map(({ seed, folder, loss, bitsPerByte, cost, seconds }) => ({
+          seed,
+          folder,
+          loss,
+          bitsPerByte,
+          cost,
+          seconds,
+        })),
+      })),
+    })),
+    failures,
+  };
+}
+
+function formatResults(results: readonly TargetResult[], { choice, runs, folder }: Comparison): string {
+  const steps = runs.length === 0 ? 0 : totalSteps(runs[0].config);
+  const n = (count: number): string => count.toLocaleString("en");
+  const tables = results.map(({ target, heldOutTokens, evaluatedTokens, rules, conclusions }) => [
+    `held-out loss on ${target === null ? "the target" : `the target ${target}`} after ${n(steps)} steps, in nats per token, on ${n(Math.min(heldOutTokens, evaluatedTokens ?? heldOutTokens))} of ${n(heldOutTokens)} tokens held out`,
+    "",
+    formatTable(rules, choice.baseline).trimEnd(),
+    "",
+    ...conclusions,
+    "",
+  ]);
+  if (results.length === 0) return "";
+  const open = results.some(({ rules }) =>
+    rules.some(({ difference }) => difference !== null && !leavesOutZero(difference)),
+  );
+  return [
+    ...tables.flat(),
+    "±: the standard error over seeds; cost: counted computation, and time: wall time, of the steps",
+    ...(open && choice.seeds.length <= 8
+      ? [
+          `More seeds narrow the intervals: gradmix compare ${folder} --seeds ${twice(choice.seeds).join(",")}`,
+        ]
+      : []),
+    "",
+  ].join("\n");
+}
+
+/** As many seeds again, after the largest. */
+function twice(seeds: readonly number[]): number[] {
+  const last = Math.max(...seeds);
+  return [...seeds, ...seeds.map((_, i) => last + 1 + i)];
+}

@@ -1,0 +1,172 @@
+/**
+ * The folder of a comparison:
+ *
+ *     compare-plan.json           what is compared, and the options that were given
+ *     tokenizer.json              of all runs, where it is trained on their text
+ *     RULE/seed-N[/TARGET]/       the runs, as gradmix train leaves them
+ *     compare.json                what came out
+ *     report.html                 the page of all runs
+ *     lock                        the process that writes here, while it runs
+ */
+import { existsSync, mkdirSync, readdirSync, rmdirSync, rmSync, statSync } from "node:fs";
+import { join, resolve } from "node:path";
+import { errorCode, GradmixError } from "../errors.ts";
+import { formatJson } from "../json.ts";
+import { ioError, temporaryName, writeFileAtomic } from "../node/files.ts";
+import { reason } from "../node/system-errors.ts";
+import type { Found, Outcome } from "../report/comparison.ts";
+import { bitsPerByte } from "../runs/facts.ts";
+import type { StepMetrics } from "../runs/lines.ts";
+import { readRunHead, readWeights, scanMetrics } from "../runs/record.ts";
+import { type Choice, type PlannedRun, rulesOfFile, seedsOf } from "./compare-plan.ts";
+import { checkSameConfig, flatten, jsonLayer, type Layer } from "./config.ts";
+import { type Lock, removeLockRemains, takeLock } from "./lock.ts";
+import { checkFree, comparisonFiles, findRun, type ResumeFrom } from "./run-folder.ts";
+import { totalSteps } from "./train-config.ts";
+import { membersOf, readInput, wrong } from "./values.ts";
+
+/** Throws `config` when `folder` cannot take a new comparison: it is not empty, or not a folder. */
+export function checkEmpty(folder: string): void {
+  if (existsSync(join(folder, comparisonFiles.plan)))
+    throw wrong(
+      `--out ${folder}: already holds a comparison; choose another folder, or go on with it by gradmix compare ${folder}`,
+    );
+  checkFree(folder);
+  let names: string[];
+  try {
+    names = readdirSync(folder);
+  } catch (error) {
+    if (errorCode(error) === "ENOENT") return;
+    throw wrong(`--out ${folder}: cannot be used (${reason(error)})`, error);
+  }
+  // What a comparison leaves that was killed before its first file was whole.
+  const stray = names.find((name) => !/^lock(\.|$)/.test(name) && !temporaryName.test(name));
+  if (stray !== undefined)
+    throw wrong(
+      `--out ${folder}: is not empty (${stray}), and a comparison needs a folder of its own; choose another`,
+    );
+}
+
+/** Makes the folder, and holds it until the lock is released. Throws `config` when another process has it, `io`. */
+export function holdFolder(folder: string): Lock {
+  try {
+    mkdirSync(resolve(folder), { recursive: true });
+  } catch (error) {
+    throw ioError(folder, error);
+  }
+  const lock = takeLock(folder);
+  removeLockRemains(folder);
+  return lock;
+}
+
+/** What compare-plan.json holds. */
+export interface SavedPlan {
+  readonly choice: Choice;
+  readonly given: Layer;
+}
+
+export function savePlan(folder: string, { choice, given }: SavedPlan): void {
+  const options = new Map<string, Map<string, unknown>>();
+  for (const [path, value] of given.values) {
+    const [section = "", key = ""] = path.split(".");
+    const members = options.get(section) ?? new Map<string, unknown>();
+    options.set(section, members.set(key, value));
+  }
+  const rules = new Map(choice.rules.map(({ name, mixing }) => [name, mixing]));
+  saveJson(folder, comparisonFiles.plan, {
+    version: 1,
+    rules,
+    seeds: choice.seeds,
+    baseline: choice.baseline,
+    options,
+  });
+}
+
+/** Throws `config` for a folder that holds no comparison, and for a plan that is not what gradmix writes. */
+export function readPlan(folder: string): SavedPlan {
+  const file = join(folder, comparisonFiles.plan);
+  if (!existsSync(file)) {
+    const isRun = existsSync(join(folder, "config.json"));
+    throw wrong(
+      `${folder}: holds no comparison (there is no ${file})${isRun ? `; it holds a run, which goes on by gradmix train --resume ${folder}` : ""}`,
+    );
+  }
+  const { version, rules, seeds, baseline, options } = Object.fromEntries(
+    membersOf(readInput(file, file)) ?? [],
+  );
+  if (version !== 1 || typeof baseline !== "string")
+    throw wrong(`${file}: is not what this version of gradmix writes`);
+  return {
+    choice: {
+      rules: rulesOfFile(rules, `${file}: rules`),
+      seeds: seedsOf(seeds, 0, `${file}: seeds`),
+      baseline,
+    },
+    given: jsonLayer(options, file),
+  };
+}
+
+export function saveJson(folder: string, name: string, value: unknown): void {
+  writeFileAtomic(join(folder, name), [new TextEncoder().encode(`${formatJson(value, 2)}\n`)]);
+}
+
+/** Has a run been begun? */
+export function isBegun(runs: readonly PlannedRun[]): boolean {
+  return runs.some(({ config }) => existsSync(join(config.run.out, "config.json")));
+}
+
+/** Takes away what a comparison wrote before its first run. */
+export function discard(folder: string): void {
+  for (const name of [comparisonFiles.plan, comparisonFiles.tokenizer])
+    rmSync(join(folder, name), { force: true });
+}
+
+/** The folder goes unless something is in it. */
+export function removeEmpty(folder: string): void {
+  try {
+    rmdirSync(folder);
+  } catch {
+    // Then it stays.
+  }
+}
+
+/** The run as far as it was taken before; null where it was not begun. Throws `checkpoint` for a run with other options. */
+export function begunRun({ config }: PlannedRun): ResumeFrom | null {
+  const { out } = config.run;
+  if (!existsSync(join(out, "config.json"))) return null;
+  const begun = findRun(out);
+  checkSameConfig(begun.config, flatten(config), out);
+  return begun;
+}
+
+/** What the run came to, with what it found; null unless it is done and all that a run leaves is there. Throws `data`. */
+export function outcomeOf({ rule, target, seed, config }: PlannedRun): (Outcome & Found) | null {
+  const folder = config.run.out;
+  // A run writes the last file of its model last.
+  const last = statSync(join(folder, "model", "tokenizer_config.json"), { throwIfNoEntry: false });
+  if (last === undefined || readWeights(folder) === null) return null;
+  const { facts } = readRunHead(folder);
+  let end: StepMetrics | null = null;
+  let seconds = 0;
+  scanMetrics(folder, (line) => {
+    if ("event" in line) return;
+    end = line;
+    seconds += line.seconds - (line.evaluationSeconds ?? 0);
+  });
+  const { step, evaluation } = end ?? ({ step: 0 } as StepMetrics);
+  const loss = evaluation?.target ?? null;
+  if (step !== totalSteps(config)) return null;
+  if (loss === null || facts.target === null)
+    throw new GradmixError("data", `${folder}: has no held-out loss of the target at its end`);
+  return {
+    rule,
+    target,
+    seed,
+    folder,
+    loss,
+    bitsPerByte: bitsPerByte(facts.target, loss),
+    cost: 1 + facts.cost.alignment,
+    seconds,
+    facts,
+  };
+}

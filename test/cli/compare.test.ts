@@ -1,0 +1,586 @@
+/** `gradmix compare`: which runs it takes, what it refuses, and that one that was killed and goes on tells what one tells that was never stopped. */
+import { spawnSync } from "node:child_process";
+import {
+  appendFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { Writable } from "node:stream";
+import { pathToFileURL } from "node:url";
+import fc from "fast-check";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { compare, type CompareArguments } from "#dist/cli/compare-command.js";
+import {
+  type Choice,
+  optionsFor,
+  planRuns,
+  type RuleEntry,
+  rulesOfFile,
+  rulesOfFlag,
+  checkRules,
+  seedsOf,
+  sharedOptions,
+  splitFile,
+} from "#dist/cli/compare-plan.js";
+import { startCompareProgress } from "#dist/cli/compare-progress.js";
+import { formatPlace, formatRoughly, formatTable, secondsAhead } from "#dist/cli/compare-table.js";
+import { jsonLayer, type Layer, mergeLayers, resolveConfig } from "#dist/cli/config.js";
+import { openOutput } from "#dist/cli/output.js";
+import { planRun } from "#dist/cli/plan.js";
+import { train } from "#dist/cli/train.js";
+import { GradmixError } from "#dist/errors.js";
+import { parseJson } from "#dist/json.js";
+import { readRunHead, readRunRecord } from "#dist/runs/record.js";
+import { codeOf } from "../errors.ts";
+import { expectNear } from "../near.ts";
+import { timeless } from "./timeless.ts";
+
+const layer = (json: object, source = "c.json"): Layer => jsonLayer(json, source);
+const data = { domains: { a: "a.txt", b: "b.txt" }, target: "t.txt" };
+
+describe("the plan", () => {
+  const choice = (rules: string, seeds: readonly number[]): Choice => ({
+    rules: rulesOfFlag(rules, []),
+    seeds,
+    baseline: rules.split(",")[0],
+  });
+  const plan = (given: object, chosen: Choice) =>
+    planRuns({
+      choice: chosen,
+      given: layer(given),
+      folder: "out",
+      resolve: async (layers) => resolveConfig(layers),
+    });
+
+  test("all rules of a seed, all seeds of a target, of one split and one tokenizer", async () => {
+    const targets = { exam: ["e.txt"], mail: ["m.txt"] };
+    const runs = await plan({ data: { ...data, target: [], targets } }, choice("uniform,dga:paper", [4, 9]));
+    expect(runs.map(({ name }) => name)).toEqual(
+      ["exam", "mail"].flatMap((target) =>
+        [4, 9].flatMap((seed) => ["uniform", "dga-paper"].map((rule) => `${rule}/seed-${seed}/${target}`)),
+      ),
+    );
+    for (const { name, seed, target, rule, config } of runs) {
+      expect(config).toMatchObject({
+        training: { seed },
+        data: { seed: 1, target: targets[target as "exam"], tokenizer: join("out", "tokenizer.json") },
+        run: { out: join("out", ...name.split("/")) },
+        mixing: rule === "uniform" ? { rule, preset: null } : { rule: "dga", preset: "paper" },
+      });
+      expect(config.data.targets.size).toBe(0);
+    }
+  });
+
+  test("the data's seed is the one that is given, or the first of the training", async () => {
+    const seeds = async (given: object): Promise<unknown[]> =>
+      (await plan({ data, ...given }, choice("uniform", [7, 8]))).map(({ config }) => config.data.seed);
+    expect(await seeds({ training: { seed: 7 } })).toEqual([7, 7]);
+    expect(await seeds({ training: { seed: 7 }, data: { ...data, seed: 3 } })).toEqual([3, 3]);
+  });
+
+  test("a tokenizer that is named stays", async () => {
+    const [run] = await plan({ data: { ...data, tokenizer: "byte" } }, choice("uniform", [1]));
+    expect(run.config.data.tokenizer).toBe("byte");
+  });
+
+  test("grape learns for all targets and is measured on each", async () => {
+    const targets = { exam: ["e.txt"], mail: ["m.txt"] };
+    const runs = await plan({ data: { ...data, target: [], targets } }, choice("grape", [1]));
+    expect(runs.map(({ config }) => [config.data.target, [...config.data.targets.keys()]])).toEqual([
+      [["e.txt"], ["exam", "mail"]],
+      [["m.txt"], ["exam", "mail"]],
+    ]);
+  });
+
+  test.each<[object, string, string]>([
+    [{ data: { ...data, target: [] } }, "uniform", "gradmix compare needs a target"],
+    [{ data: { ...data, targets: { e: "e.txt" } } }, "uniform", "c.json: data.target: gradmix compare takes"],
+    [{ data }, "uniform,grape", "--rule grape needs targets"],
+    [{ data }, "uniform,doremi", "--rule doremi needs a reference"],
+    [{ data }, "static", "--rule static needs weights"],
+  ])("%j with %s is refused", async (given, rules, message) => {
+    const error: unknown = await plan(given, choice(rules, [1])).catch((error: unknown) => error);
+    expect(error).toBeInstanceOf(GradmixError);
+    expect(String(error)).toContain(message);
+  });
+});
+
+describe("rules", () => {
+  test("short forms", () => {
+    expect(rulesOfFlag("uniform, proportional,dga:paper", [])).toEqual([
+      { name: "uniform", mixing: new Map([["rule", "uniform"]]) },
+      {
+        name: "proportional",
+        mixing: new Map<string, unknown>([
+          ["rule", "temperature"],
+          ["ruleOptions", { exponent: 1 }],
+        ]),
+      },
+      {
+        name: "dga:paper",
+        mixing: new Map([
+          ["rule", "dga"],
+          ["preset", "paper"],
+        ]),
+      },
+    ]);
+  });
+
+  const file = parseJson(
+    `{"compare": {"rules": {"uniform": {}, "slow": {"rule": "dga", "eta": 0.1}}, "baseline": "slow"}, "model": {"dim": 8}}`,
+    { source: "c.json" },
+  );
+
+  test("a config file gives names to settings, and leaves the rest to gradmix train", () => {
+    const { section, rest } = splitFile(file, "c.json");
+    expect(section.rules).toEqual([
+      { name: "uniform", mixing: new Map([["rule", "uniform"]]) },
+      {
+        name: "slow",
+        mixing: new Map<string, unknown>([
+          ["rule", "dga"],
+          ["eta", 0.1],
+        ]),
+      },
+    ]);
+    expect(section).toMatchObject({ baseline: "slow", seeds: null });
+    expect(rest).toEqual(new Map([["model", new Map([["dim", 8]])]]));
+    expect(rulesOfFlag("odm,slow", section.rules ?? [])).toEqual([
+      { name: "odm", mixing: new Map([["rule", "odm"]]) },
+      section.rules?.[1],
+    ]);
+  });
+
+  test.each<[() => unknown, string]>([
+    [() => rulesOfFlag("unifrom", []), 'config: --rules: there is no rule "unifrom"; did you mean uniform?'],
+    [() => rulesOfFlag("dga:papers", []), "did you mean dga?"],
+    [() => rulesOfFlag("slw", rulesOfFile({ slow: { rule: "dga" } }, "r")), "did you mean slow?"],
+    [() => rulesOfFlag("uniform,", []), 'there is no rule ""'],
+    [() => rulesOfFile({ mine: {} }, "r"), 'r.mine: there is no rule "mine"'],
+    [() => rulesOfFile({ mine: 3 }, "r"), "r.mine: 3 is not an object"],
+    [() => rulesOfFile([3], "r"), "r: 3 is not the name of a rule"],
+    [() => rulesOfFile("dga", "r"), "neither a list of rules nor an object"],
+    [() => checkRules(rulesOfFlag("dga,dga", [])), '"dga" is there twice'],
+    [() => checkRules(rulesOfFile({ A: { rule: "dga" }, a: { rule: "dga" } }, "r")), '"a" is there twice'],
+    [() => checkRules(rulesOfFile({ "dga-paper": { rule: "dga" }, "dga:paper": {} }, "r")), "is there twice"],
+    [() => checkRules(rulesOfFile({ "../a": { rule: "dga" } }, "r")), '"../a" cannot name a folder'],
+    [() => checkRules([]), "--rules: is empty"],
+    [
+      () => splitFile(new Map([["compare", new Map([["rule", "dga"]])]]), "c.json"),
+      'c.json: unknown key "compare.rule"; did you mean rules?',
+    ],
+  ])("refused: case %#", (call, message) => {
+    expect(codeOf(call)).toContain(message);
+  });
+});
+
+describe("options of mixing", () => {
+  const rules = (names: string): readonly RuleEntry[] => rulesOfFlag(names, []);
+  const etaOf = (name: string, given: Layer): unknown =>
+    optionsFor(rules(name)[0], given).values.get("mixing.eta");
+
+  test("go to the rules that take them, which is said", () => {
+    const given = layer({ mixing: { eta: 2, updateEvery: 5, rule: "odm" } });
+    expect([etaOf("dga", given), etaOf("uniform", given)]).toEqual([2, undefined]);
+    expect(optionsFor(rules("uniform")[0], given).values).toEqual(new Map([["mixing.updateEvery", 5]]));
+    expect(sharedOptions(rules("uniform,dga,doge"), given)).toEqual([
+      "c.json: mixing.eta goes to dga, doge; the other rules do not take it",
+    ]);
+    expect(sharedOptions(rules("dga,doge"), given)).toEqual([]);
+  });
+
+  test("a histogram is not for a form of dga that has no prior", () => {
+    const given = layer({ mixing: { histogram: { a: 1, b: 2 } } });
+    expect(sharedOptions(rules("dga,dga:paper"), given)).toEqual([
+      "c.json: mixing.histogram goes to dga; the other rules do not take it",
+    ]);
+  });
+
+  test("that no rule takes are refused, and those of a rule that is not named", () => {
+    expect(codeOf(() => sharedOptions(rules("uniform"), layer({ mixing: { eta: 2 } })))).toContain(
+      "c.json: mixing.eta: none of the rules compared takes it",
+    );
+    const given = { mixing: { ruleOptions: { towards: "target" } } };
+    expect(codeOf(() => sharedOptions(rules("doge"), layer(given)))).toContain(
+      "it is not said of which rule",
+    );
+    const named = layer({ mixing: { ...given.mixing, rule: "doge" } });
+    expect(optionsFor(rules("doge")[0], named).values.has("mixing.ruleOptions")).toBe(true);
+    expect(optionsFor(rules("ado")[0], named).values.has("mixing.ruleOptions")).toBe(false);
+  });
+});
+
+test("seeds are counted from the first one, or listed", () => {
+  expect(seedsOf("3", 5, "s")).toEqual([5, 6, 7]);
+  expect(seedsOf(2, 1, "s")).toEqual([1, 2]);
+  expect(seedsOf("9,0,4", 5, "s")).toEqual([9, 0, 4]);
+  expect(seedsOf("7,", 5, "s")).toEqual([7]);
+  expect(seedsOf([8], 5, "s")).toEqual([8]);
+  for (const wrong of ["0", "-1", "x", "1.5", "1,1", "1,,2", ",", "", 1001, [], [-1], {}, null])
+    expect(codeOf(() => seedsOf(wrong, 1, "--seeds"))).toMatch(/^config: --seeds: /);
+});
+
+test("of two layers the first goes before the second, also with another way to say the same", () => {
+  const merged = mergeLayers([
+    layer({ training: { steps: 5 } }, "first"),
+    layer({ training: { tokens: 99, lr: 0.1, batch: 3 } }, "second"),
+  ]);
+  expect([...merged.values]).toEqual([
+    ["training.steps", 5],
+    ["training.lr", 0.1],
+    ["training.batch", 3],
+  ]);
+  expect(merged.label("training.lr")).toBe("second: training.lr");
+});
+
+test("the seed of the split is that of the training unless it has its own", () => {
+  const splitOf = (json: object): unknown => planRun(resolveConfig([layer(json)])).data.seed;
+  expect(splitOf({ data, training: { seed: 4 } })).toBe(4);
+  expect(splitOf({ data: { ...data, seed: 9 }, training: { seed: 4 } })).toBe(9);
+});
+
+describe("what is told", () => {
+  test("the time ahead is that of the steps ahead, by each rule's speed", () => {
+    const speed = fc.double({ min: 0.01, max: 100, noNaN: true });
+    fc.assert(
+      fc.property(fc.nat(500), fc.nat(500), speed, speed, (a, b, ofA, ofB) => {
+        const ahead = [
+          { rule: "a", steps: a },
+          { rule: "b", steps: b },
+        ];
+        const both = new Map([
+          ["a", ofA],
+          ["b", ofB],
+        ]);
+        expectNear(secondsAhead(ahead, both), a * ofA + b * ofB, 1e-12, 1e5);
+        expectNear(secondsAhead(ahead, new Map([["a", ofA]])), (a + b) * ofA, 1e-12, 1e5);
+        expectNear(secondsAhead([{ rule: "c", steps: a }], both), (a * (ofA + ofB)) / 2, 1e-12, 1e5);
+      }),
+    );
+    expect(secondsAhead([{ rule: "a", steps: 1 }], new Map())).toBeNull();
+  });
+
+  test("one line for all runs, now and then, and once what they will take", async () => {
+    const runs = await planRuns({
+      choice: { rules: rulesOfFlag("uniform,odm", []), seeds: [1, 2], baseline: "uniform" },
+      given: layer({ data, training: { steps: 50 } }),
+      folder: "out",
+      resolve: async (layers) => resolveConfig(layers),
+    });
+    const lines: string[] = [];
+    const shown: string[] = [];
+    const status = {
+      show: (text: string) => shown.push(text),
+      line: (text: string) => lines.push(text),
+      end() {},
+    };
+    let now = 0;
+    const screen = { write() {}, isTTY: false };
+    const progress = startCompareProgress({ screen, status, runs, done: new Set([runs[0].name]) }, () => now);
+    const step = (run: number, step: number, seconds: number, loss?: number): void => {
+      now += 1000 * seconds;
+      const evaluation = loss === undefined ? {} : { evaluation: { target: loss, domains: new Map() } };
+      const line = { tokens: 0, loss: 0, gradNorm: 1, lr: 1, weights: new Map(), domains: new Map() };
+      progress.step(runs[run], { ...line, step, seconds, ...evaluation });
+    };
+    for (let i = 1; i <= 6; i++) step(1, i, 4);
+    // 144 steps of 4 seconds were left after the sixth, and 145 after the fifth, a tenth of the run.
+    expect(lines).toEqual(["about 10 minutes from here on, by the first run's speed"]);
+    expect(shown).toEqual(
+      [
+        [1, 149],
+        [4, 146],
+      ].map(
+        ([i, left]) =>
+          `run 2/4 odm/seed-1  step  ${i}/50  ${Math.floor((left * 4) / 60)}:${String((left * 4) % 60).padStart(2, "0")} left`,
+      ),
+    );
+    progress.end(runs[1]);
+    now += 10_000;
+    step(2, 50, 1, 2.5);
+    // A run of odm is left; of uniform one step is known, of one second.
+    expect(shown.at(-1)).toBe("run 3/4 uniform/seed-2  step 50/50  target 2.500  3:20 left");
+    expect(lines.length).toBe(1);
+  });
+
+  test("times are rough, and the line says which run it is", () => {
+    expect([0.2, 1, 40, 89, 360, 5000, 9000].map(formatRoughly)).toEqual([
+      ...["1 second", "1 second", "40 seconds", "89 seconds", "6 minutes", "83 minutes", "2.5 hours"],
+    ]);
+    expect(
+      formatPlace({
+        done: 2,
+        runs: 12,
+        name: "dga/seed-1",
+        step: 20,
+        steps: 240,
+        targetLoss: 2.1,
+        secondsLeft: 250,
+      }),
+    ).toBe("run  3/12 dga/seed-1  step  20/240  target 2.100  4:10 left");
+  });
+
+  test("the table", () => {
+    const loss = { mean: 2.1, standardError: 0.01, half: 0.04, count: 3 };
+    const base = { rule: "uniform", runs: [], loss, bitsPerByte: 1.5, difference: null, cost: 1, time: 1 };
+    const difference = {
+      mean: -0.25,
+      standardError: 0.02,
+      half: 0.086,
+      count: 3,
+      interval: [-0.336, -0.164] as const,
+    };
+    const alone = { mean: 0.00001, standardError: null, half: null, count: 1, interval: null };
+    expect(
+      formatTable(
+        [
+          base,
+          { ...base, rule: "dga", difference, cost: 1.07, time: 1.077 },
+          {
+            ...base,
+            rule: "b",
+            loss: { ...loss, standardError: null, count: 1 },
+            bitsPerByte: null,
+            difference: alone,
+            cost: null,
+            time: null,
+          },
+        ],
+        "uniform",
+      ),
+    ).toBe(
+      [
+        "rule     seeds           loss  bits/byte    less uniform     95 % interval    cost    time",
+        "uniform      3  2.100 ± 0.010      1.500               –                 –  × 1.00  × 1.00",
+        "dga          3  2.100 ± 0.010      1.500  −0.250 ± 0.020  −0.336 to −0.164  × 1.07  × 1.08",
+        "b            1          2.100          –           0.000              none       –       –",
+        "",
+      ].join("\n"),
+    );
+  });
+});
+
+describe("runs", () => {
+  const command = resolve(import.meta.dirname, "../../dist/cli/main.js");
+  const preload = pathToFileURL(join(import.meta.dirname, "preload.mjs")).href;
+  let root = "";
+  let config = "";
+  beforeAll(() => {
+    root = mkdtempSync(join(tmpdir(), "gradmix-compare-"));
+    for (const [i, name] of ["a", "b", "target"].entries())
+      writeFileSync(
+        join(root, `${name}.jsonl`),
+        Array.from(
+          { length: 30 },
+          (_, j) => `{"text":"the ${["dog", "cat", "dog's"][i]} sees ${(j * 7919) % 97} houses"}\n`,
+        ).join(""),
+      );
+    config = join(root, "c.json");
+    const text = (name: string): string => join(root, `${name}.jsonl`);
+    writeFileSync(
+      config,
+      JSON.stringify({
+        data: { domains: { a: text("a"), b: text("b") }, target: text("target"), tokenizer: "byte" },
+        model: { dim: 16, layers: 1, heads: 1, context: 8 },
+        training: { steps: 6, batch: 2 },
+        mixing: { updateEvery: 2 },
+        run: { backend: "cpu", threads: 1, checkpointEvery: 2 },
+        compare: { rules: { proportional: {}, mine: { rule: "dga", eta: 3 } }, seeds: 2, baseline: "mine" },
+      }),
+    );
+  });
+  afterAll(() => rmSync(root, { recursive: true }));
+
+  interface Ended {
+    readonly code: number;
+    readonly out: string;
+    readonly err: string;
+  }
+
+  async function compared(args: Partial<CompareArguments>): Promise<Ended> {
+    const [out, err] = ["", ""].map((text) => {
+      const kept = { text };
+      const stream = new Writable({
+        write(chunk, _encoding, done) {
+          kept.text += String(chunk);
+          done();
+        },
+      });
+      return { kept, output: openOutput(stream) };
+    });
+    const none = { path: null, given: new Map(), rules: null, seeds: null, baseline: null, resume: null };
+    const code = await compare({ ...none, ...args }, { out: out.output, err: err.output });
+    return { code, out: out.kept.text, err: err.kept.text };
+  }
+  const refusalOf = async (args: Partial<CompareArguments>): Promise<string> =>
+    compared(args).then(
+      () => "nothing was refused",
+      (error: unknown) => (error instanceof GradmixError ? `${error.code}: ${error.message}` : String(error)),
+    );
+  const into = (folder: string): ReadonlyMap<string, readonly string[]> => new Map([["run.out", [folder]]]);
+
+  /** A process that sends itself a signal at a certain call. */
+  function signalled(
+    args: readonly string[],
+    signal: object,
+  ): { code: number | null; signal: string | null; err: string } {
+    const {
+      status,
+      signal: by,
+      stderr,
+    } = spawnSync(process.execPath, ["--import", preload, command, "compare", ...args], {
+      encoding: "utf8",
+      env: { ...process.env, SIGNAL: JSON.stringify(signal) },
+    });
+    return { code: status, signal: by, err: stderr };
+  }
+
+  /** compare.json, without times and without the name of the folder. */
+  const told = (folder: string): unknown =>
+    JSON.parse(
+      readFileSync(join(folder, "compare.json"), "utf8")
+        .replaceAll(/"(seconds|time)": [\d.e-]+/g, '"$1": 0')
+        .replaceAll(folder, "DIR"),
+    );
+  const names = ["proportional/seed-1", "mine/seed-1", "proportional/seed-2", "mine/seed-2"];
+
+  test("stopped, killed and gone on with, a comparison tells what one tells that was never stopped", async () => {
+    const whole = join(root, "whole");
+    const { code, out, err } = await compared({ path: config, given: into(whole) });
+    expect([code, out]).toEqual([0, expect.stringContaining("less mine")]);
+    expect(out).toContain(`gradmix compare ${whole} --seeds 1,2,3,4\n`);
+    expect(err).toContain("4 runs of 6 steps (rules proportional, mine; seeds 1, 2)");
+    expect(err).toMatch(/^about \d+ seconds? from here on, by the first run's speed$/m);
+    for (const name of names) expect(err).toContain(`${name}: held-out target`);
+
+    const cut = join(root, "cut");
+    // In the evaluation of the second run's fourth step, or soon after.
+    const stop = signalled([config, "--out", cut], {
+      call: "rename",
+      path: "step-00000004",
+      nth: 2,
+      signals: ["SIGINT"],
+    });
+    expect(stop.code).toBe(130);
+    expect(stop.err).toContain(`stopped; 1 of 4 runs are done. Go on with: gradmix compare ${cut}`);
+    // As the third run's second checkpoint is about to be there.
+    const kill = signalled([cut], {
+      call: "rename",
+      path: "proportional.seed-2.*step-00000004",
+      nth: 1,
+      signals: ["SIGKILL"],
+    });
+    expect(kill.signal).toBe("SIGKILL");
+    expect(existsSync(join(cut, "compare.json"))).toBe(false);
+    const end = await compared({ resume: cut });
+    expect(end.code).toBe(0);
+    expect(end.err).toContain("2 of 4 runs are done already");
+    expect(told(cut)).toEqual(told(whole));
+    const table = (text: string, folder: string): string =>
+      text.replaceAll(/(× \d\.\d\d) +× [\d.]+/g, "$1").replaceAll(folder, "DIR");
+    expect(table(end.out, cut)).toBe(table(out, whole));
+    for (const name of names) {
+      const [there, here] = [whole, cut].map((folder) => readRunRecord(join(folder, ...name.split("/"))));
+      expect(here.steps.map(timeless)).toEqual(there.steps.map(timeless));
+    }
+    expect(
+      readdirSync(cut, { recursive: true, encoding: "utf8" }).filter((name) => /lock|\.tmp$/.test(name)),
+    ).toEqual([]);
+
+    // Each is a run of gradmix train, on the text of the first seed.
+    const alone = join(root, "alone");
+    const quiet = openOutput(new Writable({ write: (_chunk, _encoding, done) => done() }));
+    await train(
+      { config: join(whole, "mine", "seed-2", "config.json"), given: into(alone), resume: null },
+      undefined,
+      { out: quiet, err: quiet },
+    );
+    expect(readRunRecord(alone).steps.map(timeless)).toEqual(
+      readRunRecord(join(whole, "mine", "seed-2")).steps.map(timeless),
+    );
+    const { facts } = readRunHead(join(whole, "mine", "seed-2"));
+    expect([facts.seed, facts.dataSeed]).toEqual([2, 1]);
+
+    // What goes on with it: other rules of those compared, another baseline, no other options.
+    const fewer = await compared({
+      path: whole,
+      rules: "proportional,mine",
+      seeds: "1",
+      baseline: "proportional",
+    });
+    expect(fewer.out).toContain("One seed tells no interval");
+    expect(await refusalOf({ path: whole, given: new Map([["training.lr", ["0.1"]]]) })).toContain(
+      "checkpoint: --lr: a comparison goes on with the options that it began with",
+    );
+    expect(await refusalOf({ path: whole, rules: "uniform,mine", baseline: "proportional" })).toContain(
+      'config: --baseline: "proportional" is none of the rules compared, uniform, mine',
+    );
+    expect(await refusalOf({ path: config, given: into(whole) })).toBe(
+      `config: --out ${whole}: already holds a comparison; choose another folder, or go on with it by gradmix compare ${whole}`,
+    );
+
+    // Text that has changed in between.
+    appendFileSync(join(root, "b.jsonl"), '{"text":"one more"}\n');
+    expect(await refusalOf({ path: whole, seeds: "3" })).toMatch(
+      /^data: proportional\/seed-3: .*seed-3 cannot be compared with .*seed-1: the text of domain "b", or its tokens, are others; /,
+    );
+  });
+
+  test("a run whose loss is lost is left out, and named", async () => {
+    const lost = join(root, "lost");
+    // Each step multiplies what decays by 1 − 100.
+    const given = new Map<string, readonly string[]>([
+      ...into(lost),
+      ["training.lr", ["10"]],
+      ["training.weightDecay", ["10"]],
+      ["training.warmup", ["0"]],
+      ["training.schedule", ["constant"]],
+      ["training.steps", ["40"]],
+    ]);
+    const { code, out } = await compared({ path: config, given, seeds: "1" });
+    expect(code).toBe(2);
+    for (const rule of ["proportional", "mine"])
+      expect(out).toMatch(
+        new RegExp(
+          `^left out: ${rule}/seed-1, which failed \\(the gradient became [^.]*lower the learning rate\\)$`,
+          "m",
+        ),
+      );
+    expect(JSON.parse(readFileSync(join(lost, "compare.json"), "utf8"))).toMatchObject({
+      targets: [],
+      failures: [{ name: "proportional/seed-1" }, { name: "mine/seed-1" }],
+    });
+  });
+
+  test("a folder that holds something else is refused, and nothing is written", async () => {
+    const other = join(root, "other");
+    mkdirSync(join(other, "uniform", "seed-1"), { recursive: true });
+    expect(await refusalOf({ path: config, given: into(other) })).toBe(
+      `config: --out ${other}: is not empty (uniform), and a comparison needs a folder of its own; choose another`,
+    );
+    writeFileSync(join(other, "config.json"), "{}");
+    expect(await refusalOf({ path: config, given: into(other) })).toContain(
+      "already holds a run (config.json)",
+    );
+    expect(await refusalOf({ path: other })).toContain(
+      `it holds a run, which goes on by gradmix train --resume ${other}`,
+    );
+    expect(await refusalOf({ path: config, given: into(join(root, "new")), rules: "mine,doremi" })).toContain(
+      "--rule doremi needs a reference",
+    );
+    // Found when the text is read: as if nothing had been asked for.
+    const missing = new Map([...into(join(root, "new")), ["data.target", [join(root, "missing")]] as const]);
+    expect(await refusalOf({ path: config, given: missing })).toMatch(
+      /^data: proportional\/seed-1: .*missing[^;]*$/,
+    );
+    expect(existsSync(join(root, "new"))).toBe(false);
+    expect(readdirSync(other).sort()).toEqual(["config.json", "uniform"]);
+  });
+});
