@@ -14,8 +14,8 @@ Object.assign(process.env, webgpuEnvironment());
 process.env["GRADMIX_BACKEND"] ??= "cpu";
 process.env["GRADMIX_CACHE"] ??= join(import.meta.dirname, ".cache", "variants");
 
-/** Files that take minutes begin first, so that no worker is left alone with one at the end. */
-const LONGEST = ["webgpu-variants", "kernels", "webgpu"].map((name) => `backends/${name}.test.ts`);
+/** Files that take longest begin first, so that no worker is left alone with one at the end. */
+const LONGEST = ["kernels", "webgpu-variants", "webgpu"].map((name) => `backends/${name}.test.ts`);
 
 class LongestFirst extends BaseSequencer {
   override async sort(

@@ -106,10 +106,21 @@ function canonical(value: unknown): string {
 const usual = { ...alignmentDefaults, ...mixerDefaults };
 /** Share of a step of 64-token windows that every window's inner product with the target's gradient takes (`npm run bench -- alignment`). */
 const STEP_SHARE = 0.0625;
+/** What guards look at of each domain, and how many updates are from one time to the next. */
+export const guarding = { tokens: 512, every: 3 };
 const fixed: readonly string[] = ["uniform", "static", "temperature", "importanceSampling", "odm", "ado"];
 
 /** CPU time of a training step with this method over a plain one, by counting the windows that pass through the model. */
 export function predictedCost(cell: Cell, domains: number): number {
+  const { combinators = [], updateEvery = usual.updateEvery } = cell.method;
+  const guarded = combinators.some(({ name }) => name === "guard");
+  // A forward pass of a window is a third of what a step does with it.
+  const windows = (domains * guarding.tokens) / cell.model.context;
+  const guards = guarded ? windows / (3 * cell.batch * guarding.every * updateEvery) : 0;
+  return guards + costOfAligning(cell, domains);
+}
+
+function costOfAligning(cell: Cell, domains: number): number {
   const { rule, bases, alignment, updateEvery = usual.updateEvery } = cell.method;
   if (fixed.includes(rule.name)) return 1;
   const { domainExamples, targetExamples, refreshEvery, measureEvery } = { ...usual, ...alignment };

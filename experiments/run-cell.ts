@@ -8,12 +8,13 @@ import {
   createMixer,
   createRule,
   createTrainer,
+  type HeldOutOptions,
   type Mixer,
   type RuleOptions,
   type Trainer,
 } from "gradmix/dga";
 import { createGPT, createSchedule, type GPT } from "gradmix/nn";
-import type { Cell, Result } from "./cell.ts";
+import { type Cell, guarding, type Result } from "./cell.ts";
 import { type Domains, domainsOf, splitNamed, targetNamed } from "./domains.ts";
 import { accuracyOf, questionsOf } from "./questions.ts";
 import { mean } from "#dist/runs/statistics.js";
@@ -113,7 +114,7 @@ interface Mixing {
 }
 
 function trainerOf(
-  { cell, domains, target, model }: Parts,
+  { cell, text, domains, target, model }: Parts,
   { mixer, bases }: Mixing,
   steps: number,
 ): Trainer {
@@ -127,7 +128,30 @@ function trainerOf(
     ...(windows === null ? {} : { targets: new Map([["target", windows]]) }),
     ...(method.alignment === undefined ? {} : { alignment: method.alignment }),
     ...(bases === undefined ? {} : { bases }),
+    ...(mixer.rule.needs.includes("heldOutLosses") ? { heldOut: guardedText(cell, text) } : {}),
   });
+}
+
+/**
+ * What a guard looks at: held-out windows of each domain behind those that the result is measured on, where there are some; a small domain has too few, and is guarded by what it has.
+ * Throws `config` for text that was cut anew, of which nothing is held out.
+ */
+function guardedText({ text: { domains, cut }, model }: Cell, text: Text): HeldOutOptions {
+  if (cut !== undefined)
+    throw new GradmixError("config", "guard: of text that is cut anew nothing is held out");
+  const measured = Math.ceil(evaluated.domain / model.context);
+  const sets = domains.map((name) => {
+    const windows = evaluationWindows(name, splitNamed("domains", text, name).heldOut, model.context);
+    if (windows === null) throw new GradmixError("data", `${name}: the held-out text is a single token`);
+    const first = windows.count >= 2 * measured ? measured : 0;
+    return {
+      name,
+      count: windows.count - first,
+      tokensOf: (index: number) => windows.tokensOf(first + index),
+      batchOf: (indices: readonly number[]) => windows.batchOf(indices.map((index) => first + index)),
+    };
+  });
+  return { sets, ...guarding };
 }
 
 const round = (value: number): number => Number(value.toFixed(4));

@@ -80,6 +80,8 @@ test.each<[string, string, (value: unknown) => unknown]>([
   ["warmup: updates", "integer [0, ∞)", combinator("warmup", "updates")],
   ["etaSchedule: updates", "integer [1, ∞)", combinator("etaSchedule", "updates", { decay: "linear" })],
   ["etaSchedule: final", "[0, 1]", combinator("etaSchedule", "final", { decay: "linear", updates: 3 })],
+  ["guard: most", "(0, 1)", combinator("guard", "most", { limits: { "*": 1 } })],
+  ["guard: rate", "(0, ∞)", combinator("guard", "rate", { limits: { "*": 1 } })],
   ["ema's beta", "(0, 1]", (value) => combinators.ema(anyRule, value as number)],
   ["the floor", "[0, 1]", (value) => combinators.floor(anyRule, value as number)],
   ["the ceiling", "(0, 1]", (value) => combinators.ceiling(anyRule, value as number)],

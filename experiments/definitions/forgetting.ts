@@ -12,14 +12,25 @@ const floor = (method: Method): Method => ({
   ...method,
   combinators: [...(method.combinators ?? []), { name: "floor", least: 0.01 } satisfies CombinatorOptions],
 });
+/** No domain's loss on held-out text may rise by more than this. */
+const LIMIT = 1.02;
+const guard = (method: Method): Method => ({
+  ...method,
+  combinators: [
+    ...(method.combinators ?? []),
+    { name: "guard", limits: { "*": LIMIT } } satisfies CombinatorOptions,
+  ],
+});
 const compared: Readonly<Record<string, Method>> = {
   uniform: methods.uniform,
   "importance sampling": methods["importance sampling"],
   "importance sampling, floor": floor(methods["importance sampling"]),
+  "importance sampling, guard": guard(methods["importance sampling"]),
   "DGA (paper)": paperWith({}),
   "DGA (paper), floor": floor(paperWith({})),
   "DGA (default)": DEFAULT,
   "DGA (default), floor": floor(DEFAULT),
+  "DGA (default), guard": guard(DEFAULT),
 };
 const rows = namesOf(compared);
 
@@ -36,7 +47,7 @@ const inside = ({ before, loss }: Result): number | null =>
 export const forgetting: Experiment = {
   name: "forgetting",
   title: "What is forgotten",
-  about: `A model trained for ${STEPS} steps with uniform weights goes on for as many with each method. By how much its loss changes on the target, and outside: the mean over held-out text of all 24 domains. A floor keeps at least 0.01 of the weight on each domain.`,
+  about: `A model trained for ${STEPS} steps with uniform weights goes on for as many with each method. By how much its loss changes on the target, and outside: the mean over held-out text of all 24 domains. A floor keeps at least 0.01 of the weight on each domain; a guard gives weight back to domains whose held-out loss rises by more than ${Math.round(100 * (LIMIT - 1))} %.`,
   cells: (settings) => runsOf(settings).map(({ cell }) => cell),
   report(settings, results) {
     const runs = runsOf(settings);

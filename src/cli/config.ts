@@ -2,10 +2,11 @@
  * From command line and config file to a checked `TrainConfig`: the command line goes before the file, the file
  * before the defaults. Unknown keys, wrong types and values that do not go together are errors before anything runs.
  */
-import { lacksHistogram, ruleTakes } from "./mixing.ts";
+import { boundsByName, lacksHistogram, ruleTakes } from "./mixing.ts";
 import type { TrainConfig } from "./train-config.ts";
 import { GradmixError } from "../errors.ts";
 import { formatJson } from "../json.ts";
+import { sumOf } from "../dga/simplex.ts";
 import { presets } from "../nn/architecture.ts";
 import { type OptionRow, optionRows, optionTable } from "./options.ts";
 import {
@@ -167,8 +168,10 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
     throw wrong(
       "--rule doremi needs a reference model: train one with --rule uniform, then add --reference DIR",
     );
-  if (mixing.rule !== "doremi" && mixing.reference !== null)
-    throw wrong(`${label("mixing.reference")}: --rule ${mixing.rule} has no use for a reference model`);
+  if (mixing.rule !== "doremi" && mixing.guard === null && mixing.reference !== null)
+    throw wrong(
+      `${label("mixing.reference")}: --rule ${mixing.rule} has no use for a reference model; --guard has`,
+    );
   if (!["byte", "bpe", "none"].includes(data.tokenizer) && !data.tokenizer.endsWith(".json"))
     throw wrong(
       `${label("data.tokenizer")}: ${show(data.tokenizer)} is not "bpe", "byte", "none" or the path of a tokenizer.json${didYouMean(data.tokenizer, ["bpe", "byte", "none"])}`,
@@ -177,9 +180,9 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
     throw wrong(
       `${label("data.vocabSize")}: ${data.vocabSize} is not a whole number at least ${LEAST_BPE}: bpe begins with the bytes and the end of text`,
     );
-  if (data.tokenizer === "none" && mixing.rule === "doremi")
+  if (data.tokenizer === "none" && mixing.reference !== null)
     throw wrong(
-      "--rule doremi compares the tokenizers of two runs: give the one of the files by --tokenizer FILE",
+      `${label("mixing.reference")}: the tokenizers of the two runs have to be the same; give the one of the files by --tokenizer FILE`,
     );
 
   if (training.steps !== null && training.tokens !== null)
@@ -200,6 +203,16 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
       `${label("model.kvHeads")}: ${kvHeads} is for --preset llama; ${model.preset} has one for each of its ${model.heads} heads`,
     );
 
+  if (run.keepBest && data.target.length === 0 && data.targets.size === 0)
+    throw wrong(
+      `${label("run.keepBest")}: what is best is told by the loss on a target, and there is none; add --target GLOB`,
+    );
+  if (mixing.bases !== null && mixing.guard !== null)
+    throw wrong(
+      `${label("mixing.guard")}: a guard gives weight to single domains, and with --bases the weights are those of bases; leave one of them out`,
+    );
+  if (mixing.repetitionCap !== null && Object.hasOwn(mixing.ruleOptions, "repetitions"))
+    throw wrong(`${label("mixing.repetitionCap")}: --rule-options has repetitions as well; give one of them`);
   if (mixing.preset !== null && mixing.rule !== "dga")
     throw wrong(`${label("mixing.preset")}: ${mixing.preset} is a form of --rule dga, not of ${mixing.rule}`);
   if (mixing.rule === "dga" && mixing.histogram !== null) {
@@ -253,17 +266,15 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
     throw wrong(`${label("run.precision")}: f16 needs --backend webgpu, not ${run.backend}`);
 }
 
-/** Throws `config` for what does not fit the names of the domains. With bases the rule's weights are theirs, and their names stand in their file. */
+/** Throws `config` for what does not fit the names of the domains. With bases the rule's weights are theirs, and which there are stands in their file. */
 export function checkDomains(
-  { bases, floor, weights, histogram }: TrainConfig["mixing"],
+  mixing: TrainConfig["mixing"],
   domains: readonly string[],
   label: (path: string) => string = (path) => byPath.get(path)?.flag ?? path,
 ): void {
+  const { bases, weights, histogram } = mixing;
   if (bases !== null) return;
-  if (floor !== null && floor > 0 && floor * domains.length >= 1)
-    throw wrong(
-      `${label("mixing.floor")}: ${floor} is not below 1 / ${domains.length}, the share of each of ${domains.length} domains`,
-    );
+  checkBounds(mixing, domains, label);
   if (weights !== null) {
     const name = label("mixing.weights");
     checkNames(weights, domains, name);
@@ -271,6 +282,40 @@ export function checkDomains(
     if (missing !== undefined) throw wrong(`${name}: gives no weight to the domain "${missing}"`);
   }
   if (histogram !== null) checkNames(histogram, domains, label("mixing.histogram"));
+}
+
+/** Throws for floors and ceilings that no weights can keep, and for names that are no domains. */
+function checkBounds(
+  { floor, ceiling, guard }: TrainConfig["mixing"],
+  domains: readonly string[],
+  label: (path: string) => string,
+): void {
+  const k = domains.length;
+  for (const [key, given] of Object.entries({ floor, ceiling, guard }))
+    if (given instanceof Map) {
+      const { ["*"]: _all, ...named } = Object.fromEntries(given as ReadonlyMap<string, number>);
+      checkNames(new Map(Object.entries(named)), domains, label(`mixing.${key}`));
+    }
+  const floors = boundsByName(floor, domains, 0);
+  const ceilings = boundsByName(ceiling, domains, 1);
+  if (typeof floor === "number" && floor * k >= 1)
+    throw wrong(
+      `${label("mixing.floor")}: ${floor} is not below 1 / ${k}, the share of each of ${k} domains`,
+    );
+  const [low, high] = [floors, ceilings].map((bounds) => Number(sumOf(bounds).toPrecision(9)));
+  if (k > 1 && low >= 1)
+    throw wrong(
+      `${label("mixing.floor")}: the floors of ${k} domains sum to ${low}; together they must be below 1`,
+    );
+  if (high < 1)
+    throw wrong(
+      `${label("mixing.ceiling")}: the ceilings of ${k} domains sum to ${high}; together they must be at least 1`,
+    );
+  const above = domains.findIndex((_, i) => floors[i] > ceilings[i]);
+  if (above >= 0)
+    throw wrong(
+      `${label("mixing.floor")}: the floor of "${domains[above]}", ${floors[above]}, is above its ceiling, ${ceilings[above]}`,
+    );
 }
 
 function checkNames(given: ReadonlyMap<string, number>, domains: readonly string[], label: string): void {

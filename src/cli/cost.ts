@@ -2,6 +2,7 @@
 import { type CostFacts, GRADIENT, measuringPasses, updatesWithin } from "../dga/cost.ts";
 import { planOf } from "../dga/plan.ts";
 import { type EvaluationPlan, evaluationPasses, type EvaluationSeries } from "./evaluations.ts";
+import type { GuardPlan } from "./guarding.ts";
 
 export interface RunCost {
   readonly steps: number;
@@ -9,26 +10,34 @@ export interface RunCost {
   readonly updates: number;
   /** What the rule asks for, over the computation of training; a rule that asks for no pass of its own has 0. */
   readonly alignment: number;
-  /** The same of the evaluations. */
+  /** The same of the guards' evaluations; 0 without a guard. */
+  readonly guard: number;
+  /** The same of all other evaluations. */
   readonly evaluation: number;
 }
 
-export function costOf(facts: CostFacts, evaluations: EvaluationPlan): RunCost {
+export function costOf(
+  facts: CostFacts,
+  evaluations: EvaluationPlan,
+  guard: GuardPlan | null = null,
+): RunCost {
   const { mixer, steps, batch } = facts;
   const training = GRADIENT * batch * steps;
   return {
     steps,
     updates: updatesWithin(mixer, steps),
     alignment: measuringPasses(facts) / training,
+    guard: guard === null ? 0 : (guard.times * guard.windows) / training,
     evaluation: evaluationPasses(evaluations) / training,
   };
 }
 
 /** `240 steps, 24 updates of the weights; alignment +8 %, evaluation +3 % of training (the target 7 times on 2,048 tokens, the domains once on up to 320 tokens each)` */
 export function formatCost(
-  { steps, updates, alignment, evaluation }: RunCost,
+  { steps, updates, alignment, guard: guarding, evaluation }: RunCost,
   evaluations: EvaluationPlan,
   needs: CostFacts["mixer"]["rule"]["needs"],
+  guard: GuardPlan | null = null,
 ): string {
   const counts = [`${count(steps)} ${steps === 1 ? "step" : "steps"}`];
   if (needs.length > 0)
@@ -36,10 +45,12 @@ export function formatCost(
   const measured = planOf(needs).reference ? "reference losses" : "alignment";
   const parts = [
     ...(alignment > 0 ? [`${measured} ${percent(alignment)}`] : []),
+    ...(guard === null ? [] : [`guard ${percent(guarding)}`]),
     `evaluation ${percent(evaluation)}`,
   ];
   const { target, domains, context } = evaluations;
   const series = [
+    ...(guard === null ? [] : [`guarded domains ${often(guard)} on up to ${tokensText(guard.tokens)} each`]),
     ...(target === null
       ? []
       : [`the target ${often(target)} on ${tokensText(Math.min(target.tokens, target.windows * context))}`]),
@@ -51,7 +62,7 @@ export function formatCost(
   return `${counts.join(", ")}; ${parts.join(", ")} of training${said}`;
 }
 
-const often = ({ times }: EvaluationSeries): string =>
+const often = ({ times }: Pick<EvaluationSeries, "times">): string =>
   times === 1 ? "once" : times === 2 ? "twice" : `${count(times)} times`;
 
 const count = (n: number): string => n.toLocaleString("en");

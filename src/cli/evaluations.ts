@@ -144,23 +144,27 @@ function byShare({ share, tokens }: EvaluationOptions, facts: EvaluationFacts): 
   return { steps, context, target: ofTarget, domains: series(domains, after, rest.windows) };
 }
 
+/** Forward passes of one window that a training step takes for each window of its batch. */
+export const TRAINING: number = GRADIENT;
+
 /** Windows that are read when `most` of each set are. */
-function windowsRead(sets: readonly number[], most: number): number {
+export function windowsRead(sets: readonly number[], most: number): number {
   return sets.reduce((sum, count) => sum + Math.min(count, most), 0);
 }
 
-/** Bounds of a series: the least and the most times, and the least windows of a set that has so many. */
-interface Bounds {
+/** Bounds of a series: the least and the most times, and the least windows of a set that has so many; `unit` as TOKENS_UNIT, which is its default. */
+export interface Bounds {
   readonly times: number;
   readonly most: number;
   readonly windows: number;
+  readonly unit?: number;
 }
 
 /**
  * How often, and how many windows of each set, for `budget` windows; where they are `fixed`, how often. What the bounds ask for at least is had even where it is
  * more than the budget.
  */
-function spend(
+export function spend(
   budget: number,
   sets: readonly number[],
   context: number,
@@ -169,7 +173,7 @@ function spend(
 ): { readonly times: number; readonly windows: number } {
   const within = (times: number): number => Math.max(bounds.times, Math.min(bounds.most, Math.floor(times)));
   const tokens = (Math.max(0, budget) * context) / sets.length;
-  const room = budget / within(Math.sqrt(tokens / TOKENS_UNIT));
+  const room = budget / within(Math.sqrt(tokens / (bounds.unit ?? TOKENS_UNIT)));
   const windows = fixed ?? Math.max(Math.min(bounds.windows, Math.max(...sets)), windowsWithin(room, sets));
   // Windows are whole, and sets end: what is left over goes into more evaluations.
   return { times: within(budget / windowsRead(sets, windows)), windows };

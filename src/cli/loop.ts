@@ -1,15 +1,19 @@
 /** Trains step by step: evaluates, saves checkpoints, tells of each step, and leaves the weights and the model at the end. */
 import type { Bases } from "../dga/bases.ts";
 import type { Checkpoint } from "../dga/checkpoint.ts";
-import type { Trainer, WeightPair } from "../dga/trainer.ts";
+import { multipliersOf } from "../dga/combinators/guard.ts";
+import type { HeldOutLosses, Trainer, WeightPair } from "../dga/trainer.ts";
 import { GradmixError } from "../errors.ts";
 import { formatJson, type Json, parseJson } from "../json.ts";
 import type { GPT } from "../nn/gpt.ts";
-import { toHuggingFace } from "../nn/huggingface.ts";
 import { withCheckpoint } from "./advice.ts";
+import { type Best, keepBest, modelFiles } from "./best.ts";
 import type { RunCost } from "./cost.ts";
+import { createEpochWatch } from "./epoch-watch.ts";
 import { type EvaluationPlan, evaluationAfter, type HeldOut, type Wanted } from "./evaluations.ts";
-import { createMetrics } from "./metrics.ts";
+import { guardOutcomes } from "./guarding.ts";
+import { createMetrics, guardMetrics } from "./metrics.ts";
+import type { GuardLimits } from "./mixing.ts";
 import type { CyclePlan } from "./plan.ts";
 import type { Data } from "./read-data.ts";
 import type { RunHooks, RunResult } from "./run-events.ts";
@@ -23,6 +27,9 @@ export interface Parts {
   readonly heldOut: HeldOut;
   readonly evaluations: EvaluationPlan;
   readonly cost: RunCost;
+  readonly guard: GuardLimits | null;
+  /** Epochs from which on a domain's held-out loss is watched. */
+  readonly watchedFrom: number;
   /** The domains. */
   readonly names: readonly string[];
   readonly bases: Bases | null;
@@ -35,12 +42,24 @@ export interface Parts {
 /** Throws `numeric` when the loss is lost, and what the files or the device throw, each with how to go on from the last checkpoint. */
 export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts): Promise<RunResult> {
   const { trainer, heldOut, evaluations, names, bases, resumed } = parts;
-  const { alignment, evaluation: evaluating } = parts.cost;
+  const { alignment, guard: guarding, evaluation: evaluating } = parts.cost;
   const { steps, checkpointEvery } = cycle;
   const { signal } = hooks;
-  const metricsOf = createMetrics(names, bases, trainer.seen);
-  const saving = createSaving(hooks, parts);
+  const metricsOf = createMetrics(names, bases, trainer.seen, () => multipliersOf(trainer.mixer.rule));
+  const keeper = cycle.keepBest ? await keepBest(hooks, parts.model, parts.data, resumed) : null;
+  tellOtherText(keeper?.best ?? null, evaluations, hooks);
+  const watch = createEpochWatch(
+    parts.watchedFrom,
+    (name) => trainer.seen(names.indexOf(name)).epochs,
+    resumed?.json["epochWatch"],
+  );
+  const saving = createSaving(hooks, parts, () => ({
+    json: { epochWatch: watch.saved(), ...keeper?.saved().json },
+    arrays: keeper?.saved().arrays ?? {},
+  }));
   let last: StepMetrics | null = null;
+  /** Of guarded domains, after the last step. */
+  let guarded: HeldOutLosses | null = null;
   /** The last step's line, or what stands for the one before the first step, as long as its evaluation is still to come. */
   let unevaluated: Unevaluated | null = resumed === null ? START : unevaluatedOf(resumed);
   const tell = (metrics: StepMetrics): void => {
@@ -53,11 +72,21 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
     const start = performance.now();
     let evaluation: Evaluation | null;
     try {
+      if (line.step === steps) guarded ??= await trainer.heldOut(signal);
       evaluation = await evaluate(trainer, heldOut, evaluationAfter(evaluations, line.step), signal);
     } catch (error) {
       if (!signal.aborted || error !== signal.reason) throw error;
       if ("loss" in line) tell(line);
       return;
+    }
+    if (evaluation !== null) {
+      const { target, domains } = evaluation;
+      if (target !== null)
+        await keeper?.consider(
+          { step: line.step, targetLoss: target, tokens: evaluations.target?.tokens ?? 0 },
+          namedWeights(parts),
+        );
+      watch.note("evaluation", domains).forEach(hooks.onEvent);
     }
     unevaluated = null;
     const seconds = (performance.now() - start) / 1000;
@@ -65,6 +94,9 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
       tell({
         ...line,
         seconds: line.seconds + seconds,
+        ...(guarded === null || line.guard !== undefined
+          ? {}
+          : { guard: guardMetrics(names, guarded, null) }),
         ...(evaluation === null ? {} : { evaluation, evaluationSeconds: seconds }),
       });
     else if (evaluation !== null)
@@ -73,7 +105,7 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
         event: "start",
         seconds,
         evaluation,
-        cost: { alignment, evaluation: evaluating },
+        cost: { alignment, ...(parts.guard === null ? {} : { guard: guarding }), evaluation: evaluating },
       });
   };
   try {
@@ -81,6 +113,8 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
     while (trainer.steps < steps && !signal.aborted) {
       const start = performance.now();
       const step = await trainer.step();
+      if (step.step === steps) guarded = step.heldOut;
+      watch.note("guard", knownLosses(names, step.heldOut)).forEach(hooks.onEvent);
       const metrics = metricsOf(step, null, (performance.now() - start) / 1000);
       await finish(metrics);
       if (checkpointEvery > 0 && step.step % checkpointEvery === 0) await saving.save(unevaluated);
@@ -90,7 +124,12 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
     await saving.save(unevaluated);
     const interrupted = trainer.steps < steps || unevaluated !== null;
     const targetLoss = targetOf(last) ?? (interrupted ? null : await targetAtEnd(parts, signal));
-    const result = resultOf(parts, targetLoss, interrupted);
+    if (!interrupted && parts.guard !== null) guarded ??= await trainer.heldOut(signal);
+    const result = {
+      ...resultOf(parts, targetLoss, interrupted),
+      guards: interrupted ? null : outcomesOf(parts, guarded),
+      best: keeper?.best ?? null,
+    };
     hooks.store.saveFile("weights.json", `${formatJson(result.weights, 2)}\n`);
     if (!interrupted) await saveModel(hooks, parts);
     return result;
@@ -102,6 +141,28 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
       });
     throw withCheckpoint(error, trainer.steps, saving.saved(), cycle.advice);
   }
+}
+
+/** A resumed run may evaluate on more of the target, or less. */
+function tellOtherText(best: Best | null, { target }: EvaluationPlan, { onEvent }: RunHooks): void {
+  if (best === null || target === null || best.tokens === target.tokens) return;
+  onEvent(
+    `the best step so far was measured on ${best.tokens} tokens of the target, and from here on it is ${target.tokens}: their losses are compared all the same`,
+  );
+}
+
+function knownLosses(names: readonly string[], found: HeldOutLosses | null): ReadonlyMap<string, number> {
+  return new Map(
+    names.flatMap((name, i) => {
+      const loss = found?.losses[i] ?? null;
+      return loss === null ? [] : [[name, loss]];
+    }),
+  );
+}
+
+/** null without guards, and where they were not looked at in the end. */
+function outcomesOf({ guard, names }: Parts, found: HeldOutLosses | null): RunResult["guards"] {
+  return guard === null || found === null ? null : guardOutcomes(guard, names, found);
 }
 
 const targetOf = (line: StepMetrics | null): number | null => line?.evaluation?.target ?? null;
@@ -121,7 +182,12 @@ interface Saving {
   failed(): boolean;
 }
 
-function createSaving({ store }: RunHooks, { trainer, kept, resumed }: Parts): Saving {
+/** `more` is what a checkpoint holds of the run's own, beside what every one does. */
+function createSaving(
+  { store }: RunHooks,
+  { trainer, kept, resumed }: Parts,
+  more: () => Checkpoint,
+): Saving {
   let saved = resumed === null ? null : trainer.steps;
   let saving = false;
   return {
@@ -134,7 +200,12 @@ function createSaving({ store }: RunHooks, { trainer, kept, resumed }: Parts): S
       const left = unevaluated === null ? {} : { unevaluated: formatJson(unevaluated) };
       // A line without its evaluation is written anew.
       const lines = unevaluated === null ? trainer.steps : trainer.steps - 1;
-      store.saveCheckpoint(trainer.steps, { json: { ...json, ...kept, ...left }, arrays }, lines);
+      const own = more();
+      store.saveCheckpoint(
+        trainer.steps,
+        { json: { ...json, ...kept, ...own.json, ...left }, arrays: { ...arrays, ...own.arrays } },
+        lines,
+      );
       saved = trainer.steps;
       saving = false;
     },
@@ -143,34 +214,35 @@ function createSaving({ store }: RunHooks, { trainer, kept, resumed }: Parts): S
 
 /** What the run says when it ends. */
 function resultOf(
-  { trainer, names, bases }: Parts,
+  parts: Parts,
   targetLoss: number | null,
   interrupted: boolean,
-): RunResult {
+): Omit<RunResult, "guards" | "best"> {
+  const { trainer } = parts;
+  return {
+    step: trainer.steps,
+    tokens: trainer.tokens,
+    loss: trainer.loss ?? NaN,
+    targetLoss,
+    weights: namedWeights(parts),
+    interrupted,
+  };
+}
+
+function namedWeights({ trainer, names, bases }: Parts): RunResult["weights"] {
   const weights = trainer.weights();
   const named = (of: readonly string[], { final, averaged }: WeightPair): NamedWeights => ({
     final: new Map(of.map((name, i) => [name, final[i]])),
     averaged: new Map(of.map((name, i) => [name, averaged[i]])),
   });
   return {
-    step: trainer.steps,
-    tokens: trainer.tokens,
-    loss: trainer.loss ?? NaN,
-    targetLoss,
-    weights: {
-      ...named(names, weights.domains),
-      ...(bases === null ? {} : { bases: named(bases.names, weights) }),
-    },
-    interrupted,
+    ...named(names, weights.domains),
+    ...(bases === null ? {} : { bases: named(bases.names, weights) }),
   };
 }
 
 async function saveModel({ store }: RunHooks, { model, data }: Parts): Promise<void> {
-  const { tokenizer, vocabulary } = data;
-  const files = await toHuggingFace(model, {
-    ...(tokenizer === null ? {} : { tokenizer: tokenizer.toJSON() }),
-    ...(vocabulary.endOfText === null ? {} : { endOfText: vocabulary.endOfText }),
-  });
+  const files = await modelFiles(model, data);
   for (const [name, contents] of files) store.saveFile(`model/${name}`, contents);
 }
 

@@ -3,8 +3,8 @@
  * the heaviest, and of the domains those that the step trained on. weights.json has all of them.
  */
 import type { Bases } from "../dga/bases.ts";
-import type { Trainer, TrainStep } from "../dga/trainer.ts";
-import type { Evaluation, StepMetrics } from "../runs/lines.ts";
+import type { HeldOutLosses, Trainer, TrainStep } from "../dga/trainer.ts";
+import type { Evaluation, GuardMetrics, StepMetrics } from "../runs/lines.ts";
 
 /** Most names in one part of a line, and most domains that are evaluated. */
 export const MANY = 100;
@@ -27,11 +27,29 @@ function heaviest(weights: ArrayLike<number>, most: number): number[] {
 
 export type MetricsOf = (step: TrainStep, evaluation: Evaluation | null, seconds: number) => StepMetrics;
 
-/** `names` are the domains'; `seen` tells how much of one was trained on so far. */
+/** The domains that were looked at. Of many those whose loss rose most, as a share. */
+export function guardMetrics(
+  names: readonly string[],
+  { losses, references, standardErrors }: HeldOutLosses,
+  multipliers: readonly number[] | null,
+): ReadonlyMap<string, GuardMetrics> {
+  const rises = losses.map((loss, i) => (loss ?? 0) / (references[i] || Infinity));
+  return new Map(
+    heaviest(rises, MANY).flatMap((i) => {
+      const [loss, reference] = [losses[i], references[i]];
+      if (loss === null || reference === null) return [];
+      const standardError = standardErrors[i];
+      return [[names[i], { loss, reference, standardError, multiplier: multipliers?.[i] ?? null }] as const];
+    }),
+  );
+}
+
+/** `names` are the domains'; `seen` tells how much of one was trained on so far, `multipliers` how hard guards pull. */
 export function createMetrics(
   names: readonly string[],
   bases: Bases | null,
   seen: Trainer["seen"],
+  multipliers: () => readonly number[] | null = () => null,
 ): MetricsOf {
   const mixed = bases?.names ?? names;
   const trainedOnly = bases !== null || names.length > MANY;
@@ -79,6 +97,7 @@ export function createMetrics(
                 ]),
             ),
           }),
+      ...(step.heldOut === null ? {} : { guard: guardMetrics(names, step.heldOut, multipliers()) }),
       ...(evaluation === null ? {} : { evaluation }),
     };
   };

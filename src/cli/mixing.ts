@@ -10,14 +10,28 @@ import { createRule, type RuleName, type RuleOptions } from "../dga/rules/index.
 import { GradmixError } from "../errors.ts";
 import { type DgaOptions, mostRepetitions, paper, repetitionCaps } from "../dga/rules/dga.ts";
 import type { AlignmentOptions } from "../dga/trainer-options.ts";
-import type { MixingConfig, TrainConfig } from "./train-config.ts";
+import { EPOCHS } from "./epoch-watch.ts";
+import { sumOf } from "../dga/simplex.ts";
+import type { MixingConfig, NumberByName, TrainConfig } from "./train-config.ts";
 import { reason } from "../node/system-errors.ts";
+
+/** The guards of a run. */
+export interface GuardLimits {
+  /** By domain, "*" for those that are not named. */
+  readonly limits: Readonly<Record<string, number>>;
+  /** What their evaluations may take of the training's computation. */
+  readonly share: number;
+}
 
 export interface MixingPlan {
   /** The domains, in the order of the weights. */
   readonly names: readonly string[];
   readonly bases: Bases | null;
   readonly alignment: AlignmentOptions;
+  /** By domain; null where none is guarded. */
+  readonly guard: GuardLimits | null;
+  /** How often a domain may be gone through before its held-out loss is watched: what the options say, else `EPOCHS`. */
+  readonly watchedFrom: number;
   /** Folder of the run whose model gives the reference losses. */
   readonly reference: string | null;
   readonly ruleName: RuleName;
@@ -94,6 +108,7 @@ export function planMixing(
     target,
     targets: { size: data.targets.size },
     ...(mixing.reference === null ? {} : { reference: { folder: mixing.reference } }),
+    ...(mixing.guard === null ? {} : { heldOut: {} }),
     ...(bases === null ? {} : { bases }),
     alignment,
   });
@@ -101,10 +116,14 @@ export function planMixing(
     names,
     bases,
     alignment,
+    guard:
+      mixing.guard === null ? null : { limits: Object.fromEntries(mixing.guard), share: mixing.guardShare },
+    watchedFrom: saidRepetitions(mixing) ?? EPOCHS,
     reference: mixing.reference,
     ruleName: mixing.rule,
     measures: rule.needs.length > 0,
-    countsTokens,
+    // How often guarded domains are evaluated, and on how much, follows from the run's length.
+    countsTokens: countsTokens || mixing.guard !== null,
     limitedOtherwise(otherTokens, sizes) {
       if (mixing.rule !== "dga") return null;
       const offered = bases === null ? sizes : basisSizes(bases, sizes);
@@ -194,10 +213,20 @@ function countsHistogram(mixing: MixingConfig, { target }: Pick<TrainConfig["dat
 
 /** The least of what the rule and the combinators around it allow. */
 function repetitionsOf(mixing: MixingConfig): number | null {
-  const around = mixing.combinators.flatMap((one) => (one.name === "repetitionCap" ? [one.repetitions] : []));
   const own = mixing.rule === "dga" ? mostRepetitions(ruleOptionsOf(mixing, [], {}) as DgaOptions) : Infinity;
-  const least = Math.min(own, ...around);
+  const least = Math.min(own, saidRepetitions(mixing) ?? Infinity);
   return Number.isFinite(least) ? least : null;
+}
+
+/** The least that the options say. */
+function saidRepetitions({ repetitionCap, combinators, ruleOptions }: MixingConfig): number | null {
+  const own = ruleOptions["repetitions"];
+  const said = [
+    ...(repetitionCap === null ? [] : [repetitionCap]),
+    ...(typeof own === "number" ? [own] : []),
+    ...combinators.flatMap((one) => (one.name === "repetitionCap" ? [one.repetitions] : [])),
+  ];
+  return said.length === 0 ? null : Math.min(...said);
 }
 
 /** Options that were given and change nothing with this rule. */
@@ -222,14 +251,16 @@ export interface MixingFacts extends RunFacts {
 function ruleOptionsOf(mixing: MixingConfig, targets: readonly string[], facts: MixingFacts): RuleOptions {
   const options: Record<string, unknown> = { name: mixing.rule };
   for (const [option, name] of Object.entries(common[mixing.rule])) {
-    const given = mixing[option as keyof (typeof common)["dga"]];
+    const given = option === "floor" ? forAll(mixing.floor) : mixing[option as keyof (typeof common)["dga"]];
     const value = option === "histogram" ? (given ?? facts.histogram ?? null) : given;
     if (value !== null) options[name] = value instanceof Map ? Object.fromEntries(value) : value;
   }
   if ((mixing.rule === "temperature" || mixing.rule === "ado") && facts.sizes !== undefined)
     options["sizes"] = facts.sizes;
-  if (mixing.rule === "dga" && isTracked(mixing) && facts.sizes !== undefined)
+  const { rule, repetitionCap } = mixing;
+  if (rule === "dga" && (isTracked(mixing) || repetitionCap !== null) && facts.sizes !== undefined)
     Object.assign(options, { sizes: facts.sizes, tokens: facts.tokens });
+  if (rule === "dga" && repetitionCap !== null) options["repetitions"] = repetitionCap;
   if (mixing.rule === "grape") options["targets"] = targets;
   // The rule checks its own options, whatever their source.
   return { ...options, ...mixing.ruleOptions } as unknown as RuleOptions;
@@ -245,14 +276,83 @@ export function ruleOf(
   facts: MixingFacts,
   around: RunFacts = facts,
 ): Rule {
-  const rule = createRule(ruleOptionsOf(mixing, targets, facts));
-  // What a rule does not do itself is put around it.
+  const options = ruleOptionsOf(mixing, targets, facts);
+  const rule = createRule(options);
+  checkCap(mixing, facts);
+  // What a rule does not do itself is put around it. Bounds go around the guard, so that they hold whatever it asks for.
   const added: CombinatorOptions[] = [];
   if (mixing.beta !== null && !ruleTakes(mixing.rule, "beta") && rule.needs.length > 0)
     added.push({ name: "ema", beta: mixing.beta });
-  if (mixing.floor !== null && mixing.floor > 0 && !ruleTakes(mixing.rule, "floor"))
-    added.push({ name: "floor", least: mixing.floor });
-  return combine(combine(rule, added), mixing.combinators, around);
+  if (mixing.guard !== null)
+    added.push({ name: "guard", limits: Object.fromEntries(mixing.guard), ...guardCaps(options, facts) });
+  added.push(...boundsAround(mixing, facts));
+  return combine(combine(rule, added, around), mixing.combinators, around);
+}
+
+/** What one number says of all domains, or "*" of those that are not named; null for nothing. */
+const forAll = (given: NumberByName | null): number | null =>
+  typeof given === "number" ? given : (given?.get("*") ?? null);
+
+/** A number for each domain; `otherwise` where nothing is said of it. */
+export function boundsByName(
+  given: NumberByName | null,
+  domains: readonly string[],
+  otherwise: number,
+): number[] {
+  const all = forAll(given) ?? otherwise;
+  return domains.map((name) =>
+    given instanceof Map ? ((given as ReadonlyMap<string, number>).get(name) ?? all) : all,
+  );
+}
+
+/** The bounds that the rule does not keep itself, or that a guard inside would break. */
+function boundsAround(mixing: MixingConfig, { sizes = {} }: RunFacts): CombinatorOptions[] {
+  const { floor, ceiling, repetitionCap, guard, rule } = mixing;
+  const names = Object.keys(sizes);
+  const byName = (given: NumberByName, otherwise: number): number | Record<string, number> =>
+    typeof given === "number"
+      ? given
+      : {
+          ...Object.fromEntries(boundsByName(given, names, otherwise).map((bound, i) => [names[i], bound])),
+          // A name that is none is then refused.
+          ...Object.fromEntries([...given].filter(([name]) => name !== "*")),
+        };
+  const own = typeof floor === "number" && ruleTakes(rule, "floor") && guard === null;
+  return [
+    ...(floor === null || floor === 0 || own ? [] : [{ name: "floor", least: byName(floor, 0) } as const]),
+    ...(ceiling === null ? [] : [{ name: "ceiling", most: byName(ceiling, 1) } as const]),
+    ...(repetitionCap === null || rule === "dga"
+      ? []
+      : [{ name: "repetitionCap", repetitions: repetitionCap } as const]),
+  ];
+}
+
+/** A guard asks for no more than `dga` may sample. */
+function guardCaps(options: RuleOptions, { sizes }: MixingFacts): { readonly caps?: Record<string, number> } {
+  if (options.name !== "dga" || sizes === undefined) return {};
+  const names = Object.keys(sizes);
+  const caps = repetitionCaps(options, names);
+  return caps === null ? {} : { caps: Object.fromEntries(names.map((name, i) => [name, caps[i]])) };
+}
+
+/** Throws `config` where the run cannot keep to the cap: there is too little text, or a floor asks for more. (`dga` alone shares too little text out.) */
+function checkCap({ repetitionCap, floor, rule }: MixingConfig, { sizes = {}, tokens }: MixingFacts): void {
+  if (repetitionCap === null || tokens === undefined) return;
+  const names = Object.keys(sizes);
+  const offered = names.map((name) => repetitionCap * (sizes as Readonly<Record<string, number>>)[name]);
+  const n = (count: number): string => Math.floor(count).toLocaleString("en");
+  if (rule !== "dga" && sumOf(offered) < tokens)
+    throw new GradmixError(
+      "config",
+      `--repetition-cap ${repetitionCap}: so often the domains' text is ${n(sumOf(offered))} tokens, and the run takes ${n(tokens)}; train fewer steps, or allow more repetitions`,
+    );
+  const floors = boundsByName(floor, names, 0);
+  const bad = names.findIndex((_, i) => floors[i] * tokens > offered[i]);
+  if (bad >= 0)
+    throw new GradmixError(
+      "config",
+      `--repetition-cap ${repetitionCap}: domain "${names[bad]}" is then at most ${Number((offered[bad] / tokens).toPrecision(3))} of the run, and its floor is ${floors[bad]}; lower --floor, or allow more repetitions`,
+    );
 }
 
 /** The bases of a file, or those given. Throws `config` for a file that cannot be read, `data` with the line for what is wrong in it. */

@@ -22,6 +22,15 @@ export type Kind =
   | { type: "switch" }
   | { type: "globs" }
   | { type: "domains" }
+  /** Numbers by domain, each as a `NAME=X` of a repeated flag ("<=" where `sign` says so), "*" for those that are not named. `all`: one number without a name stands for all. */
+  | {
+      type: "byName";
+      sign: "=" | "<=";
+      all: boolean;
+      min: number;
+      max: number;
+      openMin?: boolean;
+    }
   /** Domain → number ≥ 0; `sumsToOne` or any positive sum. */
   | { type: "shares"; sumsToOne: boolean }
   /** The path of a file; in a config file also the JSON object that it would hold. */
@@ -214,7 +223,7 @@ export const optionTable: OptionTable = {
       kind: { type: "text" },
       default: null,
       auto: "random parameters",
-      help: "begin with the parameters of a model: a run's folder, one of its checkpoints, or a Hugging Face folder. Its tokenizer is used, and the options above come from it",
+      help: "begin with the parameters of a model: a run's folder (its last checkpoint; RUN/best is what --keep-best kept), one of its checkpoints, or a Hugging Face folder. Its tokenizer is used, and the options above come from it",
     },
   },
   training: {
@@ -386,11 +395,42 @@ export const optionTable: OptionTable = {
     },
     floor: {
       flag: "--floor",
-      value: "X",
-      kind: share(),
+      value: "X|NAME=X",
+      kind: { type: "byName", sign: "=", all: true, min: 0, max: 1 },
       default: null,
       auto: "the rule's own; 0 for dga",
-      help: "no domain's weight falls below this; less than 1 / number of domains",
+      help: "no domain's weight falls below this; X for all domains is less than 1 / their number. NAME=X for one domain, repeatable; X beside it is for the others",
+    },
+    ceiling: {
+      flag: "--ceiling",
+      value: "X|NAME=X",
+      kind: { type: "byName", sign: "=", all: true, min: 0, max: 1, openMin: true },
+      default: null,
+      auto: "none",
+      help: "no domain's weight rises above this; as --floor",
+    },
+    repetitionCap: {
+      flag: "--repetition-cap",
+      value: "N",
+      kind: { type: "number", min: 0, max: 1e9, openMin: true },
+      default: null,
+      auto: "8 for dga where it tracks, none for the others",
+      help: "the run goes through no domain's text more than N times, in expectation",
+    },
+    guard: {
+      flag: "--guard",
+      value: "NAME<=X",
+      kind: { type: "byName", sign: "<=", all: false, min: 1, max: 1e9 },
+      default: null,
+      auto: "none",
+      help: `a domain's loss on held-out text may be at most X times what it was at the start of the run (or of the model of --reference): a domain in danger gets weight back. Repeatable; * for all that are not named: --guard '*<=1.02' --guard 'code<=1'. Quote it`,
+    },
+    guardShare: {
+      flag: "--guard-share",
+      value: "SHARE",
+      kind: { type: "number", min: 0, max: 1, openMin: true },
+      default: 0.1,
+      help: "how much of the training's computation the evaluations for --guard may take, counted before the run; every guarded domain is evaluated at least at the start, twice in between and at the end",
     },
     weights: {
       flag: "--weights",
@@ -398,7 +438,7 @@ export const optionTable: OptionTable = {
       kind: { type: "shares", sumsToOne: true },
       default: null,
       auto: "equal",
-      help: "the weights of --rule static and the first weights of the rules that move them; they sum to 1. FILE: a weights.json of another run",
+      help: "the weights of --rule static and the first weights of the rules that move them; they sum to 1. FILE: a weights.json of another run, whose averaged weights are taken",
     },
     histogram: {
       flag: "--histogram",
@@ -413,7 +453,7 @@ export const optionTable: OptionTable = {
       value: "DIR",
       kind: { type: "text" },
       default: null,
-      help: "for --rule doremi: the folder of an earlier run, whose model gives the reference losses; same domains and tokenizer",
+      help: "for --rule doremi and --guard: the folder of an earlier run, whose model gives the reference losses; same domains and tokenizer",
     },
     bases: {
       flag: "--bases",
@@ -526,6 +566,13 @@ export const optionTable: OptionTable = {
       kind: count(0),
       default: 100,
       help: "steps between two checkpoints; 0: only at the end",
+      free: true,
+    },
+    keepBest: {
+      flag: "--keep-best",
+      kind: { type: "switch" },
+      default: false,
+      help: "keep the model and the weights of the step with the best held-out target loss in the folder best/ of the run; model/ is of the last step all the same",
       free: true,
     },
     backend: {

@@ -14,6 +14,7 @@ export interface CyclePlan {
   readonly evaluation: EvaluationOptions;
   /** Steps between two checkpoints; 0: only at the end. */
   readonly checkpointEvery: number;
+  readonly keepBest: boolean;
   /** What an error's advice is made of. */
   readonly advice: Advice;
 }
@@ -51,6 +52,7 @@ export function planRun(
       steps: training.steps,
       evaluation: { share, every, tokens },
       checkpointEvery,
+      keepBest: config.run.keepBest,
       advice: { out, lr },
     },
   };

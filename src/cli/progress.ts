@@ -1,5 +1,6 @@
 /** What `gradmix train` prints while it runs: one rewritten line on a terminal, now and then a plain line elsewhere. */
 import { eastAsianWidth } from "get-east-asian-width";
+import { formatGuards } from "./guarding.ts";
 import type { RunResult } from "./run-events.ts";
 import type { Evaluation, StepMetrics } from "../runs/lines.ts";
 import { MANY } from "./metrics.ts";
@@ -115,6 +116,12 @@ export function formatResult(result: RunResult, folder: string): string {
       ? `stopped after step ${result.step}; go on with: gradmix train --resume ${folder}`
       : `done: ${result.step} steps, ${formatCount(result.tokens)} tokens`,
     `  loss     ${formatLoss(result.loss)}${result.targetLoss === null ? "" : `, held-out target ${formatLoss(result.targetLoss)}`}`,
+    ...(result.best === null
+      ? []
+      : [
+          `  best     held-out target ${formatLoss(result.best.targetLoss)} after step ${result.best.step}, kept in ${folder}/best`,
+        ]),
+    ...(result.guards === null ? [] : [`  guards   ${formatGuards(result.guards)}`]),
     `  weights  ${formatWeights(result.weights.final, 8)}`,
     `  files    ${folder}`,
   ];

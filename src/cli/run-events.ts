@@ -1,6 +1,8 @@
 /** What a training run tells while it runs and when it ends, and where its files go. Plain data. */
 import type { Checkpoint } from "../dga/checkpoint.ts";
 import type { ResumeLine, RunWeights, StartLine, StepMetrics } from "../runs/lines.ts";
+import type { Best } from "./best.ts";
+import type { GuardOutcome } from "./guarding.ts";
 import type { TrainConfig } from "./train-config.ts";
 
 /** What `runTraining` says when it ends. */
@@ -11,6 +13,10 @@ export interface RunResult {
   /** On the held-out target; null without a target. */
   targetLoss: number | null;
   weights: RunWeights;
+  /** What became of the guards, the worst first; null without guards, and for a run that was interrupted. */
+  guards: readonly GuardOutcome[] | null;
+  /** The step whose model was kept; null without `--keep-best`, and before the first evaluation. */
+  best: Best | null;
   /** The signal ended it before the last step. */
   interrupted: boolean;
 }
@@ -28,6 +34,10 @@ export interface RunStore {
   saveCheckpoint(step: number, checkpoint: Checkpoint, lines?: number): void;
   /** `name` is relative to the run folder, e.g. "model/config.json"; folders are made. */
   saveFile(name: string, contents: string | Uint8Array): void;
+  /** Replaces a folder of the run by one with these files, whole or not at all. */
+  saveFolder(name: string, files: ReadonlyMap<string, string | Uint8Array>): void;
+  /** Removes a folder of the run, if it is there. */
+  removeFolder(name: string): void;
 }
 
 export interface RunHooks {

@@ -6,6 +6,7 @@
  *     metrics.jsonl                  a line per step, and one before the first
  *     weights.json                   the domain weights, final and averaged
  *     model/                         the trained model
+ *     best/                          with --keep-best: the model and the weights of the best step, and which that is
  *     checkpoints/step-00000100.safetensors   the last two
  *     lock                           the process that writes here, while it runs
  *
@@ -25,7 +26,16 @@ import {
   writeCheckpoint,
 } from "../node/checkpoint-file.ts";
 import { checkSameConfig, fileLayer, flatten, jsonLayer, resolveConfig } from "./config.ts";
-import { ioError, temporaryName, reading, writeAll, writeFileAtomic, type WriteFs } from "../node/files.ts";
+import {
+  ioError,
+  temporaryName,
+  reading,
+  recoverFolder,
+  writeAll,
+  writeFileAtomic,
+  writeFolderAtomic,
+  type WriteFs,
+} from "../node/files.ts";
 import { type Lock, removeLockRemains, takeLock } from "./lock.ts";
 import { formatJson, isObject, parseJson } from "../json.ts";
 import { reason } from "../node/system-errors.ts";
@@ -43,6 +53,7 @@ const traces = [
   "histogram.json",
   "checkpoints",
   "model",
+  "best",
 ];
 
 /** What `gradmix compare` writes into its folder beside those of the runs. */
@@ -162,6 +173,7 @@ export function openRunFolder(
         );
       removeLockRemains(folder, fs);
       removeTemporaries(folder);
+      recoverFolder(join(folder, "best"), fs);
       const place = (name: string): string => {
         const path = join(folder, name);
         undo.push(() => fs.rmSync(path, { force: true, recursive: true }));
@@ -215,7 +227,21 @@ export function openRunFolder(
     },
     saveFile(name, contents) {
       begin();
-      writeFileAtomic(join(folder, name), [typeof contents === "string" ? encode(contents) : contents], fs);
+      writeFileAtomic(join(folder, name), [bytesOf(contents)], fs);
+    },
+    saveFolder(name, files) {
+      begin();
+      const encoded = [...files].map(([file, contents]) => [file, bytesOf(contents)] as const);
+      writeFolderAtomic(join(folder, name), new Map(encoded), fs);
+    },
+    removeFolder(name) {
+      begin();
+      const path = join(folder, name);
+      try {
+        fs.rmSync(path, { recursive: true, force: true });
+      } catch (error) {
+        throw ioError(path, error);
+      }
     },
     close() {
       const ended = held;
@@ -459,6 +485,10 @@ function readFolder(folder: string): string[] {
 
 function writeJson(path: string, value: unknown, fs: WriteFs): void {
   writeFileAtomic(path, [encode(`${formatJson(value, 2)}\n`)], fs);
+}
+
+function bytesOf(contents: string | Uint8Array): Uint8Array {
+  return typeof contents === "string" ? encode(contents) : contents;
 }
 
 function encode(text: string): Uint8Array {

@@ -16,6 +16,7 @@ import { checkDomains } from "./config.ts";
 import { costOf, formatCost, type RunCost } from "./cost.ts";
 import { type Engine, engineChanges, savedEngine, startBackend } from "./engine.ts";
 import { type EvaluationPlan, type HeldOut, heldOutOf, planEvaluations } from "./evaluations.ts";
+import { type GuardedSets, guardedSets, type GuardPlan, otherSplit, planGuard } from "./guarding.ts";
 import { histogramLine, histogramOf, savedHistogram } from "./histogram.ts";
 import { listInputs } from "./inputs.ts";
 import { trainLoop } from "./loop.ts";
@@ -69,10 +70,16 @@ export async function runTraining(
       : null;
     if (histogram !== null) hooks.onEvent(histogramLine(histogram));
     const mixer = plan.mixing.mixerOf({ sizes: data.sizes, histogram });
-    const trainer = makeTrainer(plan, data, model, mixer, reference);
     const heldOut = heldOutOf(data, plan.mixing.names);
-    const { evaluations, cost } = planCost(plan, mixer, heldOut);
-    hooks.onEvent(formatCost(cost, evaluations, mixer.rule.needs));
+    const guarded = guardedOf(plan, data, mixer, hooks);
+    const trainer = makeTrainer(plan, data, model, mixer, reference, guarded);
+    const { evaluations, cost } = planCost(plan, mixer, heldOut, guarded?.plan ?? null);
+    if (plan.cycle.keepBest && heldOut.target === null)
+      throw new GradmixError(
+        "data",
+        "--keep-best: the target has no held-out text that would tell which step is best; give it more documents, or raise --held-out",
+      );
+    hooks.onEvent(formatCost(cost, evaluations, mixer.rule.needs, guarded?.plan));
     if (saved !== null) {
       trainer.restore(saved.checkpoint);
       hooks.onEvent(`going on from step ${saved.step}`);
@@ -91,6 +98,8 @@ export async function runTraining(
       heldOut,
       evaluations,
       cost,
+      guard: plan.mixing.guard,
+      watchedFrom: plan.mixing.watchedFrom,
       names: plan.mixing.names,
       bases: plan.mixing.bases,
       kept: {
@@ -139,11 +148,32 @@ function makeModel(plan: RunPlan, data: Data, start: Start | null, resumed: Chec
   return model;
 }
 
+interface Guarded {
+  readonly sets: GuardedSets;
+  readonly plan: GuardPlan;
+}
+
+/** What guards look at, and when; null without them. */
+function guardedOf(
+  { mixing, training: { steps, batch }, data: { context } }: RunPlan,
+  data: Data,
+  mixer: Mixer,
+  { onEvent }: RunHooks,
+): Guarded | null {
+  if (mixing.guard === null) return null;
+  const sets = guardedSets(mixing.guard, mixing.names, data.domains, onEvent);
+  const note = mixing.reference === null ? null : otherSplit(mixing.reference, sets, data.facts.domains);
+  if (note !== null) onEvent(note);
+  const counts = sets.flatMap((set) => set?.count ?? []);
+  return { sets, plan: planGuard(mixing.guard.share, counts, mixer, { steps, batch, context }) };
+}
+
 /** When the run evaluates, and what that and its rule will cost. */
 function planCost(
   { training: { steps, batch }, data: { context, targets }, mixing: { alignment, bases }, cycle }: RunPlan,
   mixer: Mixer,
   { target, domains }: HeldOut,
+  guard: GuardPlan | null,
 ): { readonly evaluations: EvaluationPlan; readonly cost: RunCost } {
   const evaluations = planEvaluations(cycle.evaluation, {
     steps,
@@ -155,6 +185,7 @@ function planCost(
   const cost = costOf(
     { mixer, alignment, bases, targets: targets.size, steps, batch, time: context },
     evaluations,
+    guard,
   );
   return { evaluations, cost };
 }
@@ -165,6 +196,7 @@ function makeTrainer(
   model: GPT,
   mixer: Mixer,
   earlier: Reference | null,
+  guarded: Guarded | null,
 ): Trainer {
   const { mixing, training } = plan;
   const { vocabSize } = model.config;
@@ -180,6 +212,9 @@ function makeTrainer(
       ? {}
       : { reference: referenceModel(earlier, { vocabSize, context, tokenizer }) }),
     ...(mixing.bases === null ? {} : { bases: mixing.bases }),
+    ...(guarded === null
+      ? {}
+      : { heldOut: { sets: guarded.sets, tokens: guarded.plan.tokens, every: guarded.plan.every } }),
     alignment: mixing.alignment,
     batch: training.batch,
     seed: training.seed,
@@ -196,7 +231,7 @@ function tellSetUp(plan: RunPlan, backend: Backend, model: GPT, start: Start | n
   hooks.onEvent(
     `${backend.name} backend, ${runners}${simd}; ${plan.model.preset} model of ${parameterCount(model.config).toLocaleString("en")} parameters; rule ${plan.mixing.ruleName}`,
   );
-  if (start !== null) hooks.onEvent(`beginning with the parameters of ${start.path}`);
+  if (start !== null) hooks.onEvent(`beginning with the parameters of ${start.source}`);
 }
 
 /** run.json. */
@@ -208,7 +243,7 @@ function factsOf(
   model: GPT,
   {
     evaluations: { target, context },
-    cost: { alignment, evaluation },
+    cost: { alignment, guard, evaluation },
   }: { readonly evaluations: EvaluationPlan; readonly cost: RunCost },
 ): RunFacts {
   const { mixing, training } = plan;
@@ -230,7 +265,7 @@ function factsOf(
     vocabSize: model.config.vocabSize,
     repetitions: mixing.repetitions,
     evaluatedTokens: target === null ? null : Math.min(target.tokens, target.windows * context),
-    cost: { alignment, evaluation },
+    cost: { alignment, ...(mixing.guard === null ? {} : { guard }), evaluation },
     ...data.facts,
     bases: mixing.bases?.names ?? null,
   };

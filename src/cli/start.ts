@@ -19,6 +19,8 @@ import { readJson, wrong } from "./values.ts";
 export interface Start {
   /** The path that was given. */
   readonly path: string;
+  /** Which model that is, for the user. */
+  readonly source: string;
   readonly config: ResolvedGPTConfig;
   /** The one that the model was trained with; null for a folder that has none. */
   readonly tokenizer: Tokenizer | null;
@@ -55,6 +57,7 @@ export function readStart(path: string): Start {
     : null;
   return {
     path,
+    source: path,
     config: huggingFaceConfig(files),
     tokenizer,
     tokenizerName: tokenizer === null ? null : tokenizerName,
@@ -64,7 +67,7 @@ export function readStart(path: string): Start {
 }
 
 function fromCheckpoint(path: string, file: string): Start {
-  const { config, state, arrays } = readRun(file);
+  const { step, config, state, arrays } = readRun(file);
   const tokenizer = savedTokenizer(state);
   const shape =
     savedModel(state) ??
@@ -72,6 +75,7 @@ function fromCheckpoint(path: string, file: string): Start {
   const values = arrays["value"];
   return {
     path,
+    source: `${path}, after step ${step}${bestBeside(path)}`,
     config: shape,
     tokenizer,
     tokenizerName: config.data.tokenizer,
@@ -96,6 +100,12 @@ function fromCheckpoint(path: string, file: string): Start {
 export function savedTokenizer(state: Checkpoint["json"]): Tokenizer | null {
   const { tokenizer } = state;
   return tokenizer === null ? null : loadTokenizer(tokenizer);
+}
+
+/** Where the best model of a run is kept, that is said too. */
+function bestBeside(path: string): string {
+  const folder = join(path, "best");
+  return existsSync(join(folder, "best.json")) ? ` (its best step by the target is in ${folder})` : "";
 }
 
 /** What the options say of the model. */

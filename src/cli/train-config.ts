@@ -12,6 +12,9 @@ import type { PresetName } from "../nn/architecture.ts";
 export type TokenizerChoice = "byte" | "bpe" | "none" | (string & {});
 export type ScheduleName = "cosine" | "wsd" | "constant";
 
+/** One number for all, or by name; "*" stands for those that are not named. */
+export type NumberByName = number | ReadonlyMap<string, number>;
+
 /** `null` means: not given, decide for me. */
 export interface TrainConfig {
   data: DataConfig;
@@ -105,13 +108,21 @@ export interface MixingConfig {
   updateEvery: number;
   /** Steps before the first update. */
   updateAfter: number;
-  /** No domain's weight falls below this. */
-  floor: number | null;
+  /** No domain's weight falls below this: one number, or by domain, "*" for those that are not named. */
+  floor: NumberByName | null;
+  /** No domain's weight rises above this. */
+  ceiling: NumberByName | null;
+  /** How often the run may go through a domain, in expectation. null: as the rule does; 8 for a tracked "dga". */
+  repetitionCap: number | null;
+  /** How much of its reference a domain's held-out loss may be, by domain, "*" for those that are not named. null: none is guarded. */
+  guard: ReadonlyMap<string, number> | null;
+  /** The evaluations of guarded domains take about this share of the training's computation. */
+  guardShare: number;
   /** Domain → weight, for "static"; where other rules start. They sum to 1. null: uniform. */
   weights: ReadonlyMap<string, number> | null;
   /** Domain → share or count of the target, for "importanceSampling", and the prior of "dga"; a domain that is not named has 0. null: counted when the text is read. */
   histogram: ReadonlyMap<string, number> | null;
-  /** Folder of an earlier run, whose model gives the reference losses of "doremi". */
+  /** Folder of an earlier run, whose model gives the reference losses of "doremi", and of `guard`. */
   reference: string | null;
   /** Basis distributions over the domains, whose weights the rule then moves: a path (.json or .csv) or by name; null: the domains themselves. */
   bases: string | ReadonlyMap<string, ReadonlyMap<string, number> | readonly number[]> | null;
@@ -137,6 +148,8 @@ export interface RunConfig {
   evalTokens: number | null;
   /** Steps between two checkpoints; 0: only at the end. */
   checkpointEvery: number;
+  /** Keeps the model at the best held-out target loss in `best/`. */
+  keepBest: boolean;
   /** The run folder. */
   out: string;
   /** "auto": a GPU if there is one, else the cpu; a resumed run goes on where it began. */

@@ -4,6 +4,7 @@
  */
 import { readFileSync } from "node:fs";
 import { GradmixError } from "../errors.ts";
+import { recommendedWeights } from "../export/mixture.ts";
 import { formatJson, isObject, type Json, parseJson, plainJson } from "../json.ts";
 import { nearest } from "../nearest.ts";
 import { reason } from "../node/system-errors.ts";
@@ -28,6 +29,8 @@ export function fromArguments(kind: Kind, raw: Raw, label: string): unknown {
       return gather(raw, label);
     case "shares":
       return last.includes("=") ? shares(last, label) : last;
+    case "byName":
+      return gatherNumbers(kind, raw, label);
     case "json":
       return parseJson(last, { source: label });
     case "bytes":
@@ -46,6 +49,28 @@ function gather(raw: readonly string[], label: string): Map<string, string[]> {
     domains.set(name, [...(domains.get(name) ?? []), glob]);
   }
   return domains;
+}
+
+/** One number, or numbers by name, where the one stands for "*". */
+function gatherNumbers(
+  { sign, all }: Kind & { type: "byName" },
+  raw: readonly string[],
+  label: string,
+): unknown {
+  const form = sign === "=" ? "X or NAME=X, for example 0.01 or code=0.1" : "NAME<=X, for example code<=1.02";
+  const out = new Map<string, unknown>();
+  for (const item of raw) {
+    const at = item.indexOf(sign);
+    if (at < 0 && !all) throw wrong(`${label}: ${quote(item)} is not of the form ${form}`);
+    const name = at < 0 ? "*" : item.slice(0, at).trim().normalize();
+    const value = at < 0 ? item : item.slice(at + sign.length);
+    if (name === "" || value.trim() === "")
+      throw wrong(`${label}: ${quote(item)} is not of the form ${form}`);
+    // As with other options, the last number for all goes before the others.
+    if (at >= 0 && out.has(name)) throw wrong(`${label}: names ${quote(name)} twice`);
+    out.set(name, Number.isNaN(Number(value)) ? value : Number(value));
+  }
+  return out;
 }
 
 function shares(text: string, label: string): Map<string, unknown> {
@@ -93,6 +118,8 @@ export function checkValue(kind: Kind, value: unknown, label: string): unknown {
       return checkRecord(value, label, (globs, name) => checkGlobs(globs, `${label} ${quote(name)}`));
     case "shares":
       return checkShares(kind.sumsToOne, value, label);
+    case "byName":
+      return checkByName(kind, value, label);
     case "json": {
       const plain = plainJson(value as Json);
       if (kind.shape === "object" ? isObject(plain) : Array.isArray(plain) && plain.every(isObject))
@@ -102,6 +129,17 @@ export function checkValue(kind: Kind, value: unknown, label: string): unknown {
       );
     }
   }
+}
+
+/** A number for all, or numbers by name; those of "*" alone are that number where one number may stand for all. */
+function checkByName(kind: Kind & { type: "byName" }, value: unknown, label: string): unknown {
+  const { all, min, max, openMin = false } = kind;
+  const number = (item: unknown, what: string): number =>
+    checkNumber({ type: "number", min, max, openMin }, item, what);
+  if (all && membersOf(value) === null) return number(value, label);
+  const checked = checkRecord(value, label, (item, name) => number(item, `${label} ${quote(name)}`), ["*"]);
+  if (checked.size === 0) throw wrong(`${label}: names no domain`);
+  return all && checked.size === 1 ? (checked.get("*") ?? checked) : checked;
 }
 
 function checkNumber(kind: Kind & { type: "integer" | "number" }, value: unknown, label: string): number {
@@ -153,6 +191,7 @@ function checkRecord<V>(
   value: unknown,
   label: string,
   check: (item: unknown, name: string) => V,
+  others: readonly string[] = [],
 ): Map<string, V> {
   const members = membersOf(value);
   if (members === null) throw wrong(`${label}: ${show(value)} is not an object with a key for each domain`);
@@ -160,7 +199,7 @@ function checkRecord<V>(
   for (const [given, item] of members) {
     // Composed, so that é is one name however it was typed.
     const name = given.normalize();
-    if (!domainName.test(name))
+    if (!domainName.test(name) && !others.includes(name))
       throw wrong(
         `${label}: ${quote(name)} is not a name for a domain: letters with their marks, digits, "_", "-", "." and spaces`,
       );
@@ -198,11 +237,11 @@ function checkShares(sumsToOne: boolean, value: unknown, label: string): Map<str
   return checked;
 }
 
-/** A JSON file of domain → number, or a run's weights.json, of which the averaged weights are taken. */
+/** A JSON file of domain → number, or a run's weights.json, of which the recommended weights are taken. */
 function readShares(path: string, label: string): unknown {
   const json = readInput(path, `${label} ${path}`);
-  const averaged = json instanceof Map ? (json as ReadonlyMap<string, Json>).get("averaged") : undefined;
-  return averaged instanceof Map ? averaged : json;
+  const taken = json instanceof Map ? (json as ReadonlyMap<string, Json>).get(recommendedWeights) : undefined;
+  return taken instanceof Map ? taken : json;
 }
 
 /** JSON that a person wrote. Throws `config`, on one line, when the file cannot be read, is not JSON or has a name twice in one object. */
@@ -220,7 +259,8 @@ export function readJson(path: string, label: string): unknown {
   }
 }
 
-function readText(path: string, label: string): string {
+/** Throws `config`, on one line, when the file cannot be read. */
+export function readText(path: string, label: string): string {
   try {
     return readFileSync(path, "utf8");
   } catch (error) {

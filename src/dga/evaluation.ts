@@ -18,14 +18,49 @@ export async function meanLoss<B extends Examples>(
   batch: number,
   signal?: CancelSignal,
 ): Promise<number> {
+  const { end, counted } = firstExamples(source, tokens);
+  let summed = 0;
+  for await (const losses of lossesInBatches(model, source, end, batch, signal)) summed += total(losses);
+  return summed / counted;
+}
+
+/** The summed loss of each of these examples, and its tokens. Throws as `meanLoss`. */
+export async function exampleLosses<B extends Examples>(
+  model: Model<NoInfer<B>>,
+  source: Dataset<B>,
+  tokens: number,
+  batch: number,
+  signal?: CancelSignal,
+): Promise<{ readonly losses: number[]; readonly tokens: number[] }> {
+  const { end } = firstExamples(source, tokens);
+  const losses: number[] = [];
+  for await (const some of lossesInBatches(model, source, end, batch, signal)) losses.push(...some);
+  return { losses, tokens: Array.from({ length: end }, (_, e) => source.tokensOf(e)) };
+}
+
+/** How many examples hold so many tokens, and how many they hold. */
+function firstExamples<B extends Examples>(
+  source: Dataset<B>,
+  tokens: number,
+): { readonly end: number; readonly counted: number } {
   // Infinity is all of them.
   numberIn({ min: 1, openMax: false })("evaluate: tokens", tokens);
   let end = 0;
   let counted = 0;
   while (end < source.count && counted < tokens) counted += source.tokensOf(end++);
   if (counted === 0) throw new GradmixError("data", `"${source.name}" has no tokens to evaluate a model on`);
+  return { end, counted };
+}
+
+/** The summed losses of the first `end` examples, batch by batch. */
+async function* lossesInBatches<B extends Examples>(
+  model: Model<NoInfer<B>>,
+  source: Dataset<B>,
+  end: number,
+  batch: number,
+  signal?: CancelSignal,
+): AsyncGenerator<Float64Array, void, undefined> {
   model.check?.(source, 0, end);
-  let summed = 0;
   for (let first = 0; first < end; first += batch) {
     signal?.throwIfAborted();
     const draws = Array.from({ length: Math.min(batch, end - first) }, (_, i) => ({
@@ -33,7 +68,6 @@ export async function meanLoss<B extends Examples>(
       window: first + i,
       epoch: 0,
     }));
-    summed += total(await lossesOf(model, assemble(draws, [source])));
+    yield await lossesOf(model, assemble(draws, [source]));
   }
-  return summed / counted;
 }

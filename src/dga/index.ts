@@ -6,6 +6,8 @@ export { mirrorStep } from "./mirror-step.ts";
 export {
   type ChangeStep,
   type DomainNumbers,
+  heldOutNumbers,
+  type HeldOutNumbers,
   initialState,
   measuredDomains,
   need,
@@ -41,6 +43,7 @@ export type { StaticOptions } from "./rules/static.ts";
 export type { UniformOptions } from "./rules/uniform.ts";
 export * as combinators from "./combinators/public.ts";
 export { combinatorNames, type CombinatorOptions, combine, type RunFacts } from "./combinators/index.ts";
+export { guardDefaults, type GuardOptions } from "./combinators/guard.ts";
 export { type Bases, type BasesOptions, createBases, type Histogram, mixtureOf } from "./bases.ts";
 export { parseBases, type ParseBasesOptions } from "./bases-text.ts";
 export {
@@ -77,6 +80,8 @@ export { alignSketches, type Sketches, sketchGradients } from "./sketches.ts";
 export {
   type AlignmentOptions,
   createTrainer,
+  type HeldOutLosses,
+  type HeldOutOptions,
   type TrainedDomain,
   type Trainer,
   type TrainerOptions,

@@ -14,6 +14,8 @@ export interface Plan {
   readonly gram: boolean;
   readonly targets: boolean;
   readonly reference: boolean;
+  /** Losses on held-out examples. */
+  readonly heldOut: boolean;
 }
 
 export function planOf(needs: readonly SignalName[]): Plan {
@@ -29,6 +31,7 @@ export function planOf(needs: readonly SignalName[]): Plan {
     gram: any("gram"),
     targets,
     reference: any("referenceLosses"),
+    heldOut: any("heldOutLosses"),
   };
 }
 
@@ -73,6 +76,7 @@ interface Fit {
   readonly target: unknown;
   readonly targets?: { readonly size: number };
   readonly reference?: object;
+  readonly heldOut?: object;
   readonly bases?: Bases;
   readonly alignment?: {
     readonly estimator?: EstimatorName;
@@ -84,7 +88,8 @@ interface Fit {
 }
 
 /** Throws `config` when the options of a trainer do not fit together. */
-export function checkFit({ mixer, domains, target, targets, reference, bases, alignment = {} }: Fit): void {
+export function checkFit(fit: Fit): void {
+  const { mixer, domains, target, targets, reference, heldOut, bases, alignment = {} } = fit;
   const wrong = (what: string): GradmixError => new GradmixError("config", what);
   const { name, needs } = mixer.rule;
   const plan = planOf(needs);
@@ -104,6 +109,12 @@ export function checkFit({ mixer, domains, target, targets, reference, bases, al
     throw wrong(`rule ${name}: it aligns domains with several targets, and there are none; give targets`);
   if (plan.reference && reference === undefined)
     throw wrong(`rule ${name}: it compares with a reference model, and there is none; give a reference`);
+  if (plan.heldOut && heldOut === undefined)
+    throw wrong(`rule ${name}: it looks at losses on held-out text, and there is none; give heldOut`);
+  if (plan.heldOut && bases !== undefined)
+    throw wrong(
+      `rule ${name}: with bases there are no held-out losses, which are of single domains; leave the guard or the bases out`,
+    );
   const kinds = [plan.aligns, plan.gram, plan.targets, plan.reference].filter(Boolean).length;
   if (kinds > 1)
     throw wrong(`rule ${name}: it needs ${needs.join(", ")}, which the trainer does not measure together`);

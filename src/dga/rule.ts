@@ -36,6 +36,15 @@ export interface Signal {
   /** Training tokens that each domain has given so far. */
   readonly tokensSeen?: ArrayLike<number>;
   /**
+   * Mean loss per token on held-out text of each domain, the same text every time; null for a domain whose text was not looked at. Only in updates for which it
+   * was measured: a signal without it says nothing of it.
+   */
+  readonly heldOutLosses?: readonly (number | null)[];
+  /** With `heldOutLosses`: what they are compared with, on the same text; null or left out where the one who measures knows of none. */
+  readonly heldOutReferences?: readonly (number | null)[];
+  /** With `heldOutLosses`: the standard error of heldOutLosses[i] − heldOutReferences[i], paired by example; null or left out where it is not known. */
+  readonly heldOutErrors?: readonly (number | null)[];
+  /**
    * Counted tokens behind each domain's numbers; left out when all domains were measured. A domain with 0 was not measured: whatever stands
    * in its place in the other arrays, in its row and column of `gram` and in `standardErrors` is not looked at. `tokensSeen` is a count of
    * the run, not a measurement, and holds for all.
@@ -51,8 +60,8 @@ export interface TargetSignal {
   readonly loss: number;
 }
 
-/** The parts of a signal that a rule may ask for; how many examples a target has is told where it is known. */
-export type SignalName = Exclude<keyof Signal, "targetExamples">;
+/** The parts of a signal that a rule may ask for; the others are told where they are known. */
+export type SignalName = Exclude<keyof Signal, "targetExamples" | "heldOutReferences" | "heldOutErrors">;
 
 export interface RuleState {
   readonly rule: string;
@@ -195,6 +204,38 @@ export function needErrors(rule: string, state: RuleState, signal: Signal): (num
       throw notUsable(rule, state, "standardErrors", i, error);
     return error;
   });
+}
+
+/** What a signal says of held-out text, checked; null per domain for what is not known. */
+export interface HeldOutNumbers {
+  readonly losses: readonly (number | null)[];
+  readonly references: readonly (number | null)[];
+  readonly errors: readonly (number | null)[];
+}
+
+/**
+ * The losses on held-out text with what they are compared with; null for a signal that has none. Throws `config` for lists of another length, `numeric`, naming the
+ * domain, for what is neither null nor finite and at least 0.
+ */
+export function heldOutNumbers(rule: string, state: RuleState, signal: Signal): HeldOutNumbers | null {
+  const { heldOutLosses, heldOutReferences, heldOutErrors } = signal;
+  if (heldOutLosses === undefined) return null;
+  const of = (values: unknown, name: string): (number | null)[] => {
+    if (values === undefined) return state.domains.map(() => null);
+    checkList(rule, state, values, name);
+    return state.domains.map((_, i) => {
+      const value = values[i];
+      if (value === null) return null;
+      if (typeof value !== "number" || !Number.isFinite(value) || value < 0)
+        throw notUsable(rule, state, name, i, value);
+      return value;
+    });
+  };
+  return {
+    losses: of(heldOutLosses, "heldOutLosses"),
+    references: of(heldOutReferences, "heldOutReferences"),
+    errors: of(heldOutErrors, "heldOutErrors"),
+  };
 }
 
 /** Throws `config` when the signal has no such part. */

@@ -7,6 +7,7 @@ import type { Tensor } from "../tensor/tensor.ts";
 import { fingerprint } from "./bases.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { checkGathered, savedGathered } from "./gathered.ts";
+import { readReferenceLosses } from "./held-out.ts";
 import { firstScales, isScale, type LossScaleOptions, restoreLossScale, type Scales } from "./loss-scale.ts";
 import { restoreMixer } from "./mixer.ts";
 import { directionOf, type TrainerState, type Training } from "./training.ts";
@@ -35,7 +36,7 @@ export async function save<B extends Examples>(training: Training<B>): Promise<C
       );
     arrays[name] = values;
   }
-  const { mixer, tokens, loss, gathered, scales, directionScale } = state;
+  const { mixer, tokens, loss, gathered, scales, directionScale, reference } = state;
   return {
     json: {
       mixer,
@@ -47,6 +48,7 @@ export async function save<B extends Examples>(training: Training<B>): Promise<C
       gathered: savedGathered(gathered),
       ...(scales === null ? {} : { lossScale: { ...scales } }),
       ...(directionScale === 1 ? {} : { directionScale }),
+      ...(reference === null ? {} : { heldOut: reference }),
       ...(options.bases === undefined ? {} : { bases: fingerprint(options.bases) }),
     },
     arrays,
@@ -77,9 +79,10 @@ export function restore<B extends Examples>(
 
 /** All but the arrays and the samplers, which check their states themselves. */
 function readSaved<B extends Examples>(
-  { options, device, scaling }: Training<B>,
+  training: Training<B>,
   checkpoint: Checkpoint,
 ): { readonly optimizerSteps: number; readonly state: TrainerState } {
+  const { options, device, scaling } = training;
   const { mixer, bases, domains } = options;
   const json = recordOf(checkpoint, "json");
   const own = restoreMixer(mixer, json["mixer"]);
@@ -109,6 +112,7 @@ function readSaved<B extends Examples>(
     gathered: checkGathered(json["gathered"], domains.length),
     scales: scalesOf(json["lossScale"], scaling),
     directionScale,
+    reference: readReferenceLosses(training, json["heldOut"], own.steps),
   };
   return { optimizerSteps, state };
 }

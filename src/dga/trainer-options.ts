@@ -65,6 +65,18 @@ export const alignmentDefaults: Required<Omit<AlignmentOptions, "parameters" | "
   bases: "shared",
 };
 
+/** What is looked at for rules that ask for held-out losses. */
+export interface HeldOutOptions<B extends Examples = TokenBatch> {
+  /** Examples that are not trained on, of each domain of the mixer, in its order; null for a domain that is not looked at. */
+  readonly sets: readonly (Dataset<B> | null)[];
+  /** Of each, the first examples that hold so many tokens. Default 2048. */
+  readonly tokens?: number;
+  /** Updates of the weights from one time to the next. Default 1. */
+  readonly every?: number;
+}
+
+export const heldOutDefaults = { tokens: 2048, every: 1 };
+
 /** B is the batch that the domains give and the model takes: windows of tokens for a GPT. */
 export interface TrainerOptions<B extends Examples = TokenBatch> {
   readonly model: Model<NoInfer<B>>;
@@ -75,8 +87,13 @@ export interface TrainerOptions<B extends Examples = TokenBatch> {
   readonly target: Dataset<NoInfer<B>> | null;
   /** Examples of several targets by name, for rules that ask for them. */
   readonly targets?: ReadonlyMap<string, Dataset<NoInfer<B>>>;
-  /** Gives the reference losses to rules that ask for them, on the examples of the training steps. Stays the caller's to dispose. */
+  /**
+   * Gives the reference losses to rules that ask for them, on the examples of the training steps, and on those of `heldOut`, for which without one the model before the first step
+   * does. Stays the caller's to dispose.
+   */
   readonly reference?: Model<NoInfer<B>>;
+  /** For rules that ask for held-out losses; others do not look at it. */
+  readonly heldOut?: HeldOutOptions<NoInfer<B>>;
   /** The mixer's "domains" are these bases over `domains`, which are drawn with α = Σ wⱼ pⱼ. */
   readonly bases?: Bases;
   /** Examples in a step. */
@@ -109,6 +126,7 @@ export function checkTrainer<B extends Examples>(options: TrainerOptions<B>): vo
       (value) => value instanceof Map && [...value.values()].every(isDataset),
     ),
     reference: thing("a model", "parameters", "losses"),
+    heldOut: object,
     bases: thing("bases of createBases", "names", "domains", "offsets"),
     batch: required(integerIn(1)),
     schedule: required(callback),
@@ -122,14 +140,26 @@ export function checkTrainer<B extends Examples>(options: TrainerOptions<B>): vo
     sampling: oneOf("multinomial", "systematic"),
     seed: required(integerIn(0)),
   });
+  if (options.heldOut !== undefined) checkHeldOut("createTrainer: heldOut", options.heldOut);
   if (options.alignment !== undefined) checkAlignment("createTrainer: alignment", options.alignment);
   checkFit(options);
-  const { model, reference, domains, target, targets } = options;
+  const { model, mixer, reference, domains, target, targets, heldOut } = options;
+  if (heldOut !== undefined && heldOut.sets.length !== mixer.domains.length)
+    throw new GradmixError(
+      "config",
+      `createTrainer: heldOut: ${heldOut.sets.length} sets for ${mixer.domains.length} domains`,
+    );
+  const sets = heldOut?.sets.filter((set) => set !== null) ?? [];
   if (domains.length === 0) throw new GradmixError("config", "createTrainer: at least one domain is needed");
   checkTogether(domains);
-  for (const source of [...domains, ...(target === null ? [] : [target]), ...(targets?.values() ?? [])])
+  for (const source of [
+    ...domains,
+    ...(target === null ? [] : [target]),
+    ...(targets?.values() ?? []),
+    ...sets,
+  ])
     model.check?.(source);
-  for (const source of domains) aboutReference(() => reference?.check?.(source));
+  for (const source of [...domains, ...sets]) aboutReference(() => reference?.check?.(source));
 }
 
 /** Throws `data`, naming two domains, unless one batch can hold examples of all of them. */
@@ -173,6 +203,20 @@ function isDataset(value: unknown): boolean {
     value !== null &&
     ["name", "count", "tokensOf", "batchOf"].every((name) => name in value)
   );
+}
+
+/** Throws `config`, naming the option. */
+function checkHeldOut(where: string, heldOut: object): void {
+  checkOptions<HeldOutOptions<Examples>>(where, heldOut as HeldOutOptions<Examples>, {
+    sets: required(
+      valueThat(
+        "a list of datasets and nulls",
+        (value) => Array.isArray(value) && value.every((set) => set === null || isDataset(set)),
+      ),
+    ),
+    tokens: integerIn(1),
+    every: integerIn(1),
+  });
 }
 
 /** Throws `config`, naming the option. */

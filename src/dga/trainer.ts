@@ -17,6 +17,13 @@ import { mixtureOf } from "./bases.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { meanLoss } from "./evaluation.ts";
 import { nothing } from "./gathered.ts";
+import {
+  heldOutAtUpdate,
+  type HeldOutLosses,
+  heldOutNow,
+  noteReference,
+  signalOfHeldOut,
+} from "./held-out.ts";
 import type { Alignments } from "./measurements.ts";
 import { measure } from "./measuring.ts";
 import { averageWeights, currentWeights, type MixerState, update, updateDue } from "./mixer.ts";
@@ -28,12 +35,15 @@ import { createTraining, type Training } from "./training.ts";
 import { createTurns } from "./turns.ts";
 
 export type { TrainedDomain } from "./stepping.ts";
-export type { AlignmentOptions, TrainerOptions } from "./trainer-options.ts";
+export type { AlignmentOptions, HeldOutOptions, TrainerOptions } from "./trainer-options.ts";
+export type { HeldOutLosses } from "./held-out.ts";
 
 /** What one step did. `weights` and `alignments` have one entry per domain, with bases one per basis. */
 export interface TrainStep extends OptimizerStep {
   /** On steps after which the weights were updated. */
   readonly alignments: Alignments | null;
+  /** On steps after which held-out losses were measured for the rule. */
+  readonly heldOut: HeldOutLosses | null;
 }
 
 export interface WeightPair {
@@ -47,7 +57,7 @@ export interface Trainer<B extends Examples = TokenBatch> {
    * Takes one step. Throws `numeric`, with the step, when the loss or the gradient is not finite, with loss scaling only when the loss is not or
    * no smaller scale is left, and `data` when no example of the batch has a token. After an error in the middle of a step only `restore` goes on.
    *
-   * One call of `step`, `evaluate`, `save`, `restore` and `dispose` at a time: a second one throws `busy` and changes nothing.
+   * One call of `step`, `evaluate`, `heldOut`, `save`, `restore` and `dispose` at a time: a second one throws `busy` and changes nothing.
    */
   step(): Promise<TrainStep>;
   readonly steps: number;
@@ -62,6 +72,10 @@ export interface Trainer<B extends Examples = TokenBatch> {
   seen(domain: number): { readonly tokens: number; readonly epochs: number };
   /** Mean loss per token over the first examples that hold `tokens` tokens. Rejects with the reason of `signal` once that is aborted. */
   evaluate(source: Dataset<B>, tokens: number, signal?: CancelSignal): Promise<number>;
+  /**
+   * The held-out losses that the rule asks for, at the current parameters; null for a rule that asks for none. Changes nothing of what is to come. Rejects as `evaluate`.
+   */
+  heldOut(signal?: CancelSignal): Promise<HeldOutLosses | null>;
   /** Everything that `restore` needs to go on to the same bits. Throws `numeric` when a parameter is not finite. */
   save(): Promise<Checkpoint>;
   /** Throws `checkpoint`, naming what does not fit; then nothing was changed. */
@@ -94,7 +108,8 @@ export function createTrainer<B extends Examples = TokenBatch>(options: TrainerO
     const lr = schedule(state.mixer.steps);
     numberIn({ min: 0 })(`schedule(${state.mixer.steps})`, lr);
     try {
-      return { ...(await takeStep(training, lr)), alignments: await mix(training) };
+      await noteReference(training);
+      return { ...(await takeStep(training, lr)), ...(await mix(training)) };
     } catch (error) {
       spoiled = error;
       throw error;
@@ -129,6 +144,11 @@ export function createTrainer<B extends Examples = TokenBatch>(options: TrainerO
     step: () => turns.run("step", step),
     evaluate: (source, tokens, signal) =>
       turns.run("evaluate", () => meanLoss(model, source, tokens, batch, signal)),
+    heldOut: (signal) =>
+      turns.run("heldOut", () => {
+        unspoiled();
+        return heldOutNow(training, signal);
+      }),
     save: () =>
       turns.run("save", async () => {
         unspoiled();
@@ -145,17 +165,22 @@ export function createTrainer<B extends Examples = TokenBatch>(options: TrainerO
   };
 }
 
-/** The mixer's part of a step: when an update is due, measures and asks the rule. What was measured, where that is alignments. */
-async function mix<B extends Examples>(training: Training<B>): Promise<Alignments | null> {
+/** The mixer's part of a step: when an update is due, measures and asks the rule. What was measured, where that is worth a line. */
+async function mix<B extends Examples>(
+  training: Training<B>,
+): Promise<Pick<TrainStep, "alignments" | "heldOut">> {
   const { options, gathers, state } = training;
-  if (!updateDue(options.mixer, state.mixer)) return null;
+  const nothingFound = { alignments: null, heldOut: null };
+  if (!updateDue(options.mixer, state.mixer)) return nothingFound;
   // Where all steps overflowed there is nothing to ask the rule about.
   const found = gathers && state.gathered.domainOf.length === 0 ? null : await measure(training);
   state.gathered = nothing();
-  if (found === null) return null;
-  state.mixer = updated(training, found.signal);
+  if (found === null) return nothingFound;
+  const heldOut = await heldOutAtUpdate(training);
+  const signal = heldOut === null ? found.signal : { ...found.signal, ...signalOfHeldOut(heldOut) };
+  state.mixer = updated(training, signal);
   training.mixture = null;
-  return found.alignments;
+  return { alignments: found.alignments, heldOut };
 }
 
 /** The mixer's state after a signal. What was measured at parameters that blew up is not finite, so the advice is that of a lost loss. */

@@ -6,6 +6,7 @@ import { GradmixError } from "../errors.ts";
 import { show, withDefaults } from "../options.ts";
 import { createDrawing, type Drawing, type Mixture } from "./drawing.ts";
 import { type Gathered, nothing } from "./gathered.ts";
+import type { ReferenceLosses } from "./held-out.ts";
 import { firstScales, type LossScaleOptions, lossScaleOptions, type Scales } from "./loss-scale.ts";
 import { currentWeights, type MixerState } from "./mixer.ts";
 import { measuredFrom, type Plan, planOf } from "./plan.ts";
@@ -13,6 +14,7 @@ import {
   alignmentDefaults,
   type AlignmentOptions,
   checkTrainer,
+  heldOutDefaults,
   type TrainerOptions,
 } from "./trainer-options.ts";
 
@@ -27,6 +29,8 @@ export interface TrainerState {
   scales: Scales | null;
   /** What the target's gradient in `direction` is multiplied by. */
   directionScale: number;
+  /** What held-out losses are compared with; null before the first step, and for rules that ask for none. */
+  reference: ReferenceLosses | null;
 }
 
 /** All that a trainer holds on the device. */
@@ -43,6 +47,8 @@ export interface Training<B extends Examples> {
   /** With their defaults. */
   readonly alignment: typeof alignmentDefaults & AlignmentOptions & { readonly from: "batch" | "step" };
   readonly plan: Plan;
+  /** With their defaults; the sets are in `options`. */
+  readonly heldOut: typeof heldOutDefaults;
   /** The steps measure every example's alignment. */
   readonly gathers: boolean;
   /** The steps note losses, which is all that some rules ask for. */
@@ -74,6 +80,10 @@ export function createTraining<B extends Examples>(options: TrainerOptions<B>): 
     options,
     alignment,
     plan,
+    heldOut: {
+      tokens: options.heldOut?.tokens ?? heldOutDefaults.tokens,
+      every: options.heldOut?.every ?? heldOutDefaults.every,
+    },
     gathers,
     notes: gathers || (needs.length > 0 && !plan.aligns),
     scaling,
@@ -86,6 +96,7 @@ export function createTraining<B extends Examples>(options: TrainerOptions<B>): 
       gathered: nothing(),
       scales: firstScales(scaling),
       directionScale: 1,
+      reference: null,
     },
     mixture: null,
   };

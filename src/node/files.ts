@@ -51,6 +51,61 @@ export function writeFileAtomic(path: string, parts: Iterable<Uint8Array>, fs: W
   }
 }
 
+/**
+ * Replaces the folder `path` by one with these files: they are written and synced in a folder beside it, which is then renamed. Throws `io`; the old folder stays. A writer that is
+ * killed between the two renames leaves no folder of that name, and `recoverFolder` puts the new one there.
+ */
+export function writeFolderAtomic(
+  path: string,
+  files: ReadonlyMap<string, Uint8Array>,
+  fs: WriteFs = nodeFs,
+): void {
+  const { next, former } = besideFolder(path);
+  try {
+    fs.rmSync(next, { recursive: true, force: true });
+    fs.rmSync(former, { recursive: true, force: true });
+    for (const [name, contents] of files) writeFileAtomic(join(next, name), [contents], fs);
+    if (nodeFs.existsSync(path)) fs.renameSync(path, former);
+    fs.renameSync(next, path);
+  } catch (error) {
+    quietly(() => recoverFolder(path, fs));
+    throw ioError(path, error);
+  }
+  quietly(() => fs.rmSync(former, { recursive: true, force: true }));
+  try {
+    syncFolder(dirname(path), fs);
+  } catch (error) {
+    throw ioError(path, error);
+  }
+}
+
+/** After a writer was killed: where it had moved the old folder away, the new one is whole and takes its place. What else it left goes. Throws `io`. */
+export function recoverFolder(path: string, fs: WriteFs = nodeFs): void {
+  const { next, former } = besideFolder(path);
+  try {
+    if (!nodeFs.existsSync(path) && nodeFs.existsSync(former))
+      fs.renameSync(nodeFs.existsSync(next) ? next : former, path);
+    for (const left of [next, former]) fs.rmSync(left, { recursive: true, force: true });
+  } catch (error) {
+    throw ioError(path, error);
+  }
+}
+
+/** Where a folder is put together, and where the one before it waits. */
+function besideFolder(path: string): { readonly next: string; readonly former: string } {
+  const place = (what: string): string => join(dirname(path), `.${basename(path)}.${what}`);
+  return { next: place("next"), former: place("former") };
+}
+
+/** Where an earlier error is the one to tell, or there is nothing to be done about it. */
+function quietly(task: () => void): void {
+  try {
+    task();
+  } catch {
+    // See above.
+  }
+}
+
 /** `writeSync` may write less than it was given. */
 export function writeAll(file: number, bytes: Uint8Array, fs: WriteFs = nodeFs): void {
   // At most 1 GiB a call: the system call itself stops a little below 2 GiB.

@@ -42,7 +42,7 @@ export interface RunFacts {
   /** Tokens of the target's held-out text that an evaluation reads, at most; null without a target. */
   readonly evaluatedTokens: number | null;
   /** Counted before the run, as shares of the training's computation. */
-  readonly cost: { readonly alignment: number; readonly evaluation: number };
+  readonly cost: { readonly alignment: number; readonly guard?: number; readonly evaluation: number };
   /** In the order of the weights. */
   readonly domains: ReadonlyMap<string, TextFacts>;
   /** null where the run has no target. */

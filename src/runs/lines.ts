@@ -29,10 +29,24 @@ export interface StepMetrics {
     string,
     { value: number; standardError: number | null; norm: number | null; effectiveSize?: number }
   >;
+  /** On steps after which guarded domains were evaluated: those, of many the ones whose loss rose most. */
+  guard?: ReadonlyMap<string, GuardMetrics>;
   /** On steps that evaluated. */
   evaluation?: Evaluation;
   /** On steps that evaluated: the part of `seconds` that the evaluation took. */
   evaluationSeconds?: number;
+}
+
+/** A guarded domain on its held-out windows, the same ones each time. */
+export interface GuardMetrics {
+  /** Mean loss per token. */
+  loss: number;
+  /** The same at the start of the run, or of the model of --reference. */
+  reference: number;
+  /** Of the difference of these two; null where it is not known. */
+  standardError: number | null;
+  /** λ: how hard the guard pulls; 0 where the domain's weight is the rule's. null after the last step, where the rule was not asked any more. */
+  multiplier: number | null;
 }
 
 /** Mean loss per token on the held-out sets. `target` is null without one; `domains` is empty where the target alone was evaluated. */
@@ -50,7 +64,7 @@ export interface StartLine {
   /** Before the first step. */
   evaluation: Evaluation;
   /** What the rule and the evaluations will take, as shares of the training's computation, counted before the run. */
-  cost: { alignment: number; evaluation: number };
+  cost: { alignment: number; guard?: number; evaluation: number };
 }
 
 /** What a resumed run does otherwise than the run before it, by name. */

@@ -14,6 +14,7 @@ import { ioError } from "../node/files.ts";
 import type { RunFacts, TextFacts } from "./facts.ts";
 import type {
   Evaluation,
+  GuardMetrics,
   MetricsLine,
   NamedWeights,
   ResumeLine,
@@ -191,6 +192,13 @@ const alignment: Reader<{
   ...optional(part, "effectiveSize", number),
 });
 
+const guarded: Reader<GuardMetrics> = (part) => ({
+  loss: member(part, "loss", number),
+  reference: member(part, "reference", number),
+  standardError: member(part, "standardError", orNull(number)),
+  multiplier: member(part, "multiplier", orNull(number)),
+});
+
 const lineOf: Reader<MetricsLine> = (part) => {
   const step = member(part, "step", number);
   const event = member(part, "event", orNull(text));
@@ -218,6 +226,7 @@ const lineOf: Reader<MetricsLine> = (part) => {
     weights: member(part, "weights", numbers),
     domains: member(part, "domains", mapOf(trained)),
     ...optional(part, "alignments", mapOf(alignment)),
+    ...optional(part, "guard", mapOf(guarded)),
     ...optional(part, "evaluation", evaluation),
     ...optional(part, "evaluationSeconds", number),
   };
@@ -225,6 +234,7 @@ const lineOf: Reader<MetricsLine> = (part) => {
 
 const costs: Reader<RunFacts["cost"]> = (part) => ({
   alignment: member(part, "alignment", number),
+  ...optional(part, "guard", number),
   evaluation: member(part, "evaluation", number),
 });
 

@@ -5,8 +5,14 @@ import { normalise, type Weights } from "../dga/simplex.ts";
 import { boolean, checkOptions, integerIn } from "../options.ts";
 
 /** What a signal holds when everything is measured. */
-export type FullSignal = Required<Omit<Signal, "tokens" | "standardErrors" | "targetExamples">> & {
+export type FullSignal = Required<
+  Omit<
+    Signal,
+    "tokens" | "standardErrors" | "targetExamples" | "heldOutLosses" | "heldOutReferences" | "heldOutErrors"
+  >
+> & {
   readonly standardErrors: readonly number[];
+  readonly heldOutLosses: readonly number[];
 };
 
 const finite = (min: number, max: number): fc.Arbitrary<number> => fc.double({ min, max, noNaN: true });
@@ -83,6 +89,7 @@ export function signal(k: number, options: { mild?: boolean } = {}): fc.Arbitrar
     losses,
     targetLoss: finite(0, 10),
     referenceLosses: losses,
+    heldOutLosses: losses,
     tokensSeen: vector(fc.nat(1e9), k),
     gram: vector(vector(finite(-3, 3), 3), k).map(gramOf),
     targets: fc.tuple(

@@ -70,7 +70,7 @@ function check(options: CheckRuleOptions): void {
     splits: boolean,
     splitsOne: boolean,
     mirror: boolean,
-    unmeasured: oneOf("keeps", "remembers", "refuses"),
+    unmeasured: oneOf("keeps", "remembers", "moves", "refuses"),
     floor: numberIn({ min: 0, max: 1 }),
     ceiling: numberIn({ min: 0, max: 1 }),
   });

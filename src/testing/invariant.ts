@@ -46,10 +46,10 @@ export interface Promises {
   readonly mirror: boolean;
   /**
    * What becomes of a domain that a signal did not measure (its `tokens` are 0): it "keeps" its weight; the rule "remembers" what it measured
-   * before, and one that was never measured keeps its weight; or the rule "refuses" such a signal. Default "keeps". With a floor or a
-   * ceiling the weight may move as far as those ask.
+   * before, and one that was never measured keeps its weight; its weight "moves", for other reasons than what was not measured; or the rule "refuses" such a signal.
+   * Default "keeps". With a floor or a ceiling the weight may move as far as those ask.
    */
-  readonly unmeasured: "keeps" | "remembers" | "refuses";
+  readonly unmeasured: "keeps" | "remembers" | "moves" | "refuses";
   /** No weight is below it. Default 0. */
   readonly floor: number;
   /** No weight is above it. Default 1. */

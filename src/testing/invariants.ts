@@ -42,11 +42,12 @@ function longSignal(k: number, seed: number, step: number): FullSignal {
     losses: list((i) => 4 * at(3 * k + i) + i / 4),
     targetLoss: 2,
     referenceLosses: list((i) => 4 * at(4 * k + i)),
+    heldOutLosses: list((i) => 1 + at(7 * k + i) / 4 + (i * (step % 300)) / 3000),
     tokensSeen: list(() => 1000 * (step + 1)),
     gram: gramOf(Array.from({ length: k }, (_, i) => [1, at(5 * k + i) - i / 4, at(6 * k + i)])),
     targets: targetNames.map((name, m) => ({
       name,
-      alignments: list((i) => scale * (2 * at((7 + m) * k + i) - 1 + (m === 0 ? -i : i) / 4)),
+      alignments: list((i) => scale * (2 * at((8 + m) * k + i) - 1 + (m === 0 ? -i : i) / 4)),
       norm: 1,
       loss: 2,
     })),

@@ -76,6 +76,7 @@ export const unmeasuredInvariants: readonly Invariant[] = [
     "a domain that was not measured keeps its weight",
     (context) =>
       context.promises.unmeasured !== "refuses" &&
+      context.promises.unmeasured !== "moves" &&
       context.promises.floor === 0 &&
       context.promises.ceiling === 1 &&
       moves(context),

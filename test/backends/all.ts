@@ -12,7 +12,7 @@ export interface BackendOptions {
 
 export interface TestedBackend {
   readonly name: string;
-  /** Of these kernels, where views begin makes other shaders, which take seconds to compile for a CPU: their cases take turns. */
+  /** Of these kernels, where views begin makes other shaders, which take long to compile for a CPU: their cases take turns. */
   readonly marginsInTurns?: ReadonlySet<KernelName>;
   readonly create: (options?: BackendOptions) => Promise<Backend>;
 }

@@ -40,17 +40,24 @@ const GUARD = 12345;
 const GUARD_AFTER = 9;
 /** Others for each operand and place, so that guards that are copied onto guards show. */
 const guard = (operand: number, at: number): number => GUARD + 100 * operand + (at % 97);
+function guards(operand: number, count: number): Int32Array {
+  const all = new Int32Array(count);
+  for (let at = 0; at < count; at++) all[at] = guard(operand, at);
+  return all;
+}
 
 /** Deterministic values in [low, high), rounded to f32 so that every backend is given the same. */
 export function values(count: number, seed: number, low = -1, high = 1): number[] {
   let state = (seed * 2654435761 + 12345) >>> 0;
-  return Array.from({ length: count }, () => {
+  const made = new Array<number>(count);
+  for (let at = 0; at < count; at++) {
     // mulberry32
     state = (state + 0x6d2b79f5) >>> 0;
     let z = Math.imul(state ^ (state >>> 15), state | 1);
     z ^= z + Math.imul(z ^ (z >>> 7), z | 61);
-    return Math.fround(low + ((high - low) * ((z ^ (z >>> 14)) >>> 0)) / 2 ** 32);
-  });
+    made[at] = Math.fround(low + ((high - low) * ((z ^ (z >>> 14)) >>> 0)) / 2 ** 32);
+  }
+  return made;
 }
 
 /** Integers in [low, high). */
@@ -88,24 +95,23 @@ export async function runCase<K extends KernelName>(
     const buffer = backend.alloc(margin + size + GUARD_AFTER, operand.dtype);
     mine.push(buffer);
     const number = mine.length;
-    backend.write(
-      buffer,
-      0,
-      Int32Array.from({ length: margin + size + GUARD_AFTER }, (_, at) => guard(number, at)),
-    );
+    backend.write(buffer, 0, guards(number, margin + size + GUARD_AFTER));
     backend.write(buffer, margin, operand.data);
     numbers.set(buffer, number);
     return { buffer, offset: margin, shape: [size], dtype: operand.dtype };
   };
   const contents = async (view: View | null, what: string): Promise<TensorData | null> => {
     if (view === null) return null;
-    const size = view.shape[0];
+    const [size = 0] = view.shape;
     const all = await backend.read(view.buffer, 0, margin + size + GUARD_AFTER);
-    for (let at = 0; at < all.length; at++)
-      if ((at < margin || at >= margin + size) && all[at] !== guard(numbers.get(view.buffer) ?? 0, at))
+    const number = numbers.get(view.buffer) ?? 0;
+    for (let at = 0; at < all.length; at++) {
+      if (at === margin) at += size;
+      if (all[at] !== guard(number, at))
         throw new Error(
           `${kernel}, ${c.name}: ${what} was written outside, at its element ${at - margin} of ${size}`,
         );
+    }
     return all.slice(margin, margin + size);
   };
   try {
@@ -117,12 +123,13 @@ export async function runCase<K extends KernelName>(
     backend.run(kernel, c.params, inputs, outputs);
     backend.flush();
 
-    const results = await Promise.all(
-      outputs.map((view, o) => contents(view, `output "${kernels[kernel].outputs[o]}"`)),
-    );
-    for (const [at, view] of inputs.entries()) {
-      const label = kernels[kernel].inputs[at];
-      const after = await contents(view, `input "${label}"`);
+    const labels = kernels[kernel];
+    const [results, afterwards] = await Promise.all([
+      Promise.all(outputs.map((view, o) => contents(view, `output "${labels.outputs[o]}"`))),
+      Promise.all(inputs.map((view, at) => contents(view, `input "${labels.inputs[at]}"`))),
+    ]);
+    for (const [at, after] of afterwards.entries()) {
+      const label = labels.inputs[at];
       const original = c.inputs[at]?.data;
       if (after === null || original === undefined || at === c.inPlace) continue;
       for (let e = 0; e < after.length; e++)

@@ -82,8 +82,11 @@ it.each(LARGE)(
   async (extents) => {
     const p = { ...extents, batch: 1, strideA: 0, strideB: 0, strideC: 0, alpha: 0.5, ...PLAIN };
     const { m, n, k } = p;
-    const data = (count: number, step: number): Float32Array =>
-      Float32Array.from({ length: count }, (_, at) => ((Math.imul(at, step) >>> 8) % 2001) / 1000 - 1);
+    const data = (count: number, step: number): Float32Array => {
+      const made = new Float32Array(count);
+      for (let at = 0; at < count; at++) made[at] = ((Math.imul(at, step) >>> 8) % 2001) / 1000 - 1;
+      return made;
+    };
     const [a, b, bias] = [data(m * k, 0x9e3779b1), data(k * n, 0x85ebca6b), data(n, 0xc2b2ae35)];
     const backend = await createCpuBackend({ threads: 2 });
     try {

@@ -73,17 +73,14 @@ describe.skipIf(off)("variants", () => {
       [131, 150, 101],
     ] as const) {
       const p = params({ m, n, k, transA: layout[0] === "T", transB: layout[1] === "T" });
-      const wanted = await product(await start({ software: false }), p);
       const oracle = await product(createReferenceBackend({ precision: "f64" }), p);
-      wanted.forEach((value, i) => expect(Math.abs(value - (oracle[i] ?? NaN))).toBeLessThan(1e-4));
-      for (const tile of tileNames)
-        expect({
-          tile,
-          found: await product(await start({ software: false, tuning: always(tile) }), p),
-        }).toEqual({
-          tile,
-          found: wanted,
-        });
+      let first: Float32Array | null = null;
+      for (const tile of tileNames) {
+        const found = await product(await start({ software: false, tuning: always(tile) }), p);
+        first ??= found;
+        expect({ tile, found }).toEqual({ tile, found: first });
+      }
+      first?.forEach((value, i) => expect(Math.abs(value - (oracle[i] ?? NaN))).toBeLessThan(1e-4));
       await Promise.all(open.splice(0).map((backend) => backend.dispose()));
     }
   });
@@ -115,10 +112,10 @@ describe.skipIf(off)("variants", () => {
           c,
           0,
         );
-      const first = await run("64x64");
+      const [least, ...larger] = floatTileNames;
+      const first = await run(least);
       expect(difference("gemmSegmented", c, first, wanted)).toBe(null);
-      for (const tile of floatTileNames)
-        expect({ tile, found: await run(tile) }).toEqual({ tile, found: first });
+      for (const tile of larger) expect({ tile, found: await run(tile) }).toEqual({ tile, found: first });
 
       // Timed, on copies of the segments.
       const learned: string[] = [];

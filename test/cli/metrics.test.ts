@@ -33,6 +33,7 @@ function step(k: number, weights: Float64Array, held: readonly number[], measure
           targetLoss: 1,
         }
       : null,
+    heldOut: null,
   };
 }
 

@@ -75,6 +75,19 @@ function valid(kind: Kind): fc.Arbitrary<{ json: unknown; raw: Raw }> {
           json: new Map(entries),
           raw: entries.flatMap(([name, globs]) => globs.map((glob) => `${name}=${glob}`)),
         }));
+    case "byName":
+      return fc
+        .uniqueArray(
+          fc.tuple(
+            fc.oneof(names, fc.constant("*")),
+            fc.double({ min: kind.min, max: kind.max, minExcluded: kind.openMin ?? false, noNaN: true }),
+          ),
+          { minLength: 1, selector: ([name]) => name },
+        )
+        .map((entries) => ({
+          json: new Map(entries),
+          raw: entries.map(([name, x]) => `${name}${kind.sign}${x}`),
+        }));
     case "shares":
       return fc
         .uniqueArray(fc.tuple(names, fc.integer({ min: 1, max: 64 })), {
@@ -227,6 +240,20 @@ describe("refusals, in one line that names the place, the value and what is allo
     ["key/value heads that do not divide", { model: { kvHeads: 3 } }, "c.json: model.kvHeads: 3 does not divide the 4 heads"],
     ["grouped heads in gpt2", { model: { kvHeads: 2, preset: "gpt2" } }, "c.json: model.kvHeads: 2 is for --preset llama; gpt2 has one for each of its 4 heads"],
     ["a floor over 1/k", { mixing: { floor: 0.6 } }, "c.json: mixing.floor: 0.6 is not below 1 / 2, the share of each of 2 domains"],
+    ["a floor without a name that is one", { mixing: { floor: { a: 0.1, bb: 0.1 } } }, 'c.json: mixing.floor: "bb" is not a domain of this run; did you mean b?'],
+    ["a ceiling of a domain that is none", { mixing: { ceiling: { c: 0.1 } } }, 'c.json: mixing.ceiling: "c" is not a domain of this run; did you mean a?'],
+    ["floors that leave nothing", { mixing: { floor: { a: 0.7, b: 0.3 } } }, "c.json: mixing.floor: the floors of 2 domains sum to 1; together they must be below 1"],
+    ["a floor for all and one by name, together too much", { mixing: { floor: { "*": 0.2, b: 0.8 } } }, "c.json: mixing.floor: the floors of 2 domains sum to 1; together they must be below 1"],
+    ["ceilings that cannot be reached", { mixing: { ceiling: 0.4 } }, "c.json: mixing.ceiling: the ceilings of 2 domains sum to 0.8; together they must be at least 1"],
+    ["a floor above a ceiling", { mixing: { floor: { a: 0.5 }, ceiling: { a: 0.4 } } }, 'c.json: mixing.floor: the floor of "a", 0.5, is above its ceiling, 0.4'],
+    ["a ceiling of nothing", { mixing: { ceiling: { a: 0 } } }, 'c.json: mixing.ceiling "a": 0 is not a number above 0 and at most 1'],
+    ["bounds of nobody", { mixing: { floor: {} } }, "c.json: mixing.floor: names no domain"],
+    ["a guard that is no object", { mixing: { guard: 1.02 } }, "c.json: mixing.guard: 1.02 is not an object with a key for each domain"],
+    ["a guard that asks for a fall", { mixing: { guard: { a: 0.9 } } }, 'c.json: mixing.guard "a": 0.9 is not a number at least 1 and at most 1000000000'],
+    ["a guard of a domain that is none", { mixing: { guard: { "*": 1.02, bb: 1 } } }, 'c.json: mixing.guard: "bb" is not a domain of this run; did you mean b?'],
+    ["a guard of bases", { mixing: { guard: { "*": 1.02 }, bases: { b: { a: 1 } } } }, "c.json: mixing.guard: a guard gives weight to single domains, and with --bases the weights are those of bases; leave one of them out"],
+    ["a reference for nobody", { mixing: { reference: "runs/a" } }, "c.json: mixing.reference: --rule dga has no use for a reference model; --guard has"],
+    ["a cap that is given twice", { mixing: { repetitionCap: 4, ruleOptions: { repetitions: 2 } } }, "c.json: mixing.repetitionCap: --rule-options has repetitions as well; give one of them"],
     ["static without weights", { mixing: { rule: "static" } }, "--rule static needs weights: add --weights NAME=X,NAME=X"],
     ["importance without a histogram of bases", { mixing: { rule: "importanceSampling", bases: { b: { a: 1 } } } }, "--rule importanceSampling needs a histogram of the target over the bases: add --histogram NAME=X,NAME=X"],
     ["weights that sum to 0.9", { mixing: { weights: { a: 0.5, b: 0.4 } } }, "c.json: mixing.weights: the weights sum to 0.9, not to 1"],
@@ -239,7 +266,7 @@ describe("refusals, in one line that names the place, the value and what is allo
     ["forward with norms", { mixing: { normalise: "cosine" }, alignment: { estimator: "forward" } }, "c.json: alignment.estimator: forward does not see the gradient norms that --normalise cosine needs; choose tracked or raw"],
     ["a tokenizer that is none", { data: { tokenizer: "bytes" } }, 'c.json: data.tokenizer: "bytes" is not "bpe", "byte", "none" or the path of a tokenizer.json; did you mean byte?'],
     ["a vocabulary too small for bpe", { data: { vocabSize: 256 } }, "c.json: data.vocabSize: 256 is not a whole number at least 257: bpe begins with the bytes and the end of text"],
-    ["no tokenizer to compare with", { data: { tokenizer: "none" }, mixing: { rule: "doremi", reference: "r" } }, "--rule doremi compares the tokenizers of two runs: give the one of the files by --tokenizer FILE"],
+    ["no tokenizer to compare with", { data: { tokenizer: "none" }, mixing: { rule: "doremi", reference: "r" } }, "c.json: mixing.reference: the tokenizers of the two runs have to be the same; give the one of the files by --tokenizer FILE"],
   ]; // prettier-ignore
   test.each(cases)("%s", (_, json, message) => {
     const error = errorOf(() => resolve(json));
@@ -250,6 +277,40 @@ describe("refusals, in one line that names the place, the value and what is allo
   test("NaN and infinite weights from the command line", () => {
     for (const weights of ["a=NaN,b=1", "a=Infinity,b=0", "a=,b=1", "a=x,b=1"])
       expect(errorOf(() => given({ "mixing.weights": [weights] })).message).toMatch(/^--weights: /);
+  });
+
+  test("bounds by name from the command line", () => {
+    const values = (path: string, ...raw: string[]): unknown => given({ [path]: raw }).values.get(path);
+    expect(values("mixing.floor", "0.1")).toBe(0.1);
+    expect(values("mixing.floor", "*=0.1")).toBe(0.1);
+    // As with other options the last one goes.
+    expect(values("mixing.floor", "0.1", "0.2")).toBe(0.2);
+    expect(values("mixing.floor", "0.1", "a=0.2")).toEqual(new Map([["*", 0.1], ["a", 0.2]])); // prettier-ignore
+    expect(values("mixing.guard", "*<=1.02")).toEqual(new Map([["*", 1.02]]));
+    expect(values("mixing.guard", "*<=1.02", "the code <= 1")).toEqual(new Map([["*", 1.02], ["the code", 1]])); // prettier-ignore
+    for (const [path, raw, message] of [
+      ["mixing.floor", ["a=x"], '--floor "a": "x" is not a number at least 0 and at most 1'],
+      ["mixing.floor", ["a=0.1", "a=0.2"], '--floor: names "a" twice'],
+      [
+        "mixing.floor",
+        ["=0.1"],
+        '--floor: "=0.1" is not of the form X or NAME=X, for example 0.01 or code=0.1',
+      ],
+      ["mixing.floor", ["a="], '--floor: "a=" is not of the form X or NAME=X, for example 0.01 or code=0.1'],
+      ["mixing.guard", ["1.02"], '--guard: "1.02" is not of the form NAME<=X, for example code<=1.02'],
+      ["mixing.guard", ["a=1.02"], '--guard: "a=1.02" is not of the form NAME<=X, for example code<=1.02'],
+      ["mixing.guard", ["a<=1.02", "a<=1.03"], '--guard: names "a" twice'],
+      ["mixing.guard", ["a<=1,02"], '--guard "a": "1,02" is not a number at least 1 and at most 1000000000'],
+    ] as const)
+      // prettier-ignore
+      expect(errorOf(() => values(path, ...raw)).message).toBe(message);
+  });
+
+  test("the best by a target that there is not", () => {
+    const json = { data: { domains: { a: "x" } }, mixing: { rule: "uniform" }, run: { keepBest: true } };
+    expect(errorOf(() => resolveConfig([jsonLayer(json, "c.json")])).message).toBe(
+      "c.json: run.keepBest: what is best is told by the loss on a target, and there is none; add --target GLOB",
+    );
   });
 
   test("dga and importance sampling without a target", () => {

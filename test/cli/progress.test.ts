@@ -99,11 +99,29 @@ describe("formats", () => {
 
   test("the result says how to go on after an interruption", () => {
     const named = { final: weights({ a: 1 }), averaged: weights({ a: 1 }) };
-    const result = { step: 5, tokens: 10_240, loss: 2, targetLoss: 1.5, weights: named, interrupted: true };
+    const result = {
+      ...{ step: 5, tokens: 10_240, loss: 2, targetLoss: 1.5, weights: named, interrupted: true },
+      ...{ guards: null, best: null },
+    };
     expect(formatResult(result, "runs/a")).toContain("gradmix train --resume runs/a");
     expect(formatResult({ ...result, interrupted: false }, "runs/a")).toContain(
       "done: 5 steps, 10.2k tokens",
     );
+    expect(formatResult(result, "runs/a")).not.toMatch(/guards|best/);
+  });
+
+  test("the result says which step was best, and which guards held", () => {
+    const named = { final: weights({ a: 1 }), averaged: weights({ a: 1 }) };
+    const text = formatResult(
+      {
+        ...{ step: 5, tokens: 10_240, loss: 2, targetLoss: 1.5, weights: named, interrupted: false },
+        best: { step: 3, targetLoss: 1.25, tokens: 1024 },
+        guards: [{ name: "a", limit: 1.02, ratio: 1.05, error: 0.004 }],
+      },
+      "runs/a",
+    );
+    expect(text).toContain("\n  best     held-out target 1.250 after step 3, kept in runs/a/best\n");
+    expect(text).toContain("\n  guards   0 of 1 held; did not hold: a +5 % ± 0.4 (limit +2 %)\n");
   });
 });
 

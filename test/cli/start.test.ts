@@ -15,6 +15,7 @@ const tokenizer = byteTokenizer();
 const shape = { preset: "llama", vocabSize: 257, dim: 48, layers: 3, heads: 6, kvHeads: 2, hiddenDim: 96, context: 24 } as const; // prettier-ignore
 const run: Start = {
   path: "runs/x",
+  source: "runs/x",
   config: resolveGPTConfig(shape),
   tokenizer,
   tokenizerName: "byte",

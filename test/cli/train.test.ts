@@ -407,7 +407,8 @@ describe("a run that begins with the parameters of another", () => {
       const out = `from-${n}`;
       const { code, err } = gradmix(...still, "--init-from", from, "--out", out);
       expect({ code, err: code === 0 ? "" : err }).toEqual({ code: 0, err: "" });
-      expect(err).toContain(`beginning with the parameters of ${from}\n`);
+      const step = from === "run/model" ? "" : ", after step 2";
+      expect(err).toContain(`beginning with the parameters of ${from}${step}\n`);
       expect(model(out).equals(model("run"))).toBe(true);
       for (const name of ["tokenizer.json", "config.json"])
         expect(readFileSync(join(folder, out, "model", name))).toEqual(

@@ -14,7 +14,14 @@ import { expect, test } from "vitest";
 import { checkFit, measuredFrom, type Plan, planOf, signalOf } from "#dist/dga/plan.js";
 import { codeOf } from "../errors.ts";
 
-const nothing: Plan = { aligns: false, preconditioned: false, gram: false, targets: false, reference: false };
+const nothing: Plan = {
+  aligns: false,
+  preconditioned: false,
+  gram: false,
+  targets: false,
+  reference: false,
+  heldOut: false,
+};
 
 /** What each name alone asks for. */
 const asked: Record<SignalName, Partial<Plan>> = {
@@ -29,6 +36,7 @@ const asked: Record<SignalName, Partial<Plan>> = {
   gram: { gram: true },
   targets: { targets: true },
   referenceLosses: { reference: true },
+  heldOutLosses: { heldOut: true },
   tokensSeen: {},
   tokens: {},
 };
@@ -61,7 +69,7 @@ function refusal(needs: readonly SignalName[], { called, ...options }: Options =
   return told === "no error" ? "" : told;
 }
 const step = { from: "step" } as const;
-const some = { targets: { size: 1 }, reference: {} };
+const some = { targets: { size: 1 }, reference: {}, heldOut: {} };
 
 test("a mixer has the domains of the windows, or the names of the bases over them", () => {
   expect(refusal([])).toBe("");
@@ -84,14 +92,16 @@ test("a mixer has the domains of the windows, or the names of the bases over the
 test("what a rule compares with has to be there, and only that", () => {
   const bare = { target: null };
   for (const name of all) {
-    const { aligns = false, targets = false, reference = false } = asked[name];
+    const { aligns = false, targets = false, reference = false, heldOut = false } = asked[name];
     const missing = aligns
       ? "it aligns domains with a target, and there is none; give a target"
       : targets
         ? "it aligns domains with several targets, and there are none; give targets"
         : reference
           ? "it compares with a reference model, and there is none; give a reference"
-          : null;
+          : heldOut
+            ? "it looks at losses on held-out text, and there is none; give heldOut"
+            : null;
     const wanted = missing === null ? "" : `config: rule r: ${missing}`;
     expect(refusal([name], bare), name).toBe(wanted);
     expect(refusal([name], { ...bare, targets: { size: 0 } }), name).toBe(wanted);
@@ -124,13 +134,18 @@ test("one kind of measurement at a time", () => {
 });
 
 test("with bases a rule uses alignments with one target, or nothing", () => {
+  const ofDomains =
+    "config: rule r: with bases there are no held-out losses, which are of single domains; leave the guard or the bases out";
   for (const bases of [mixed, single])
     for (const name of all)
       expect(refusal([name], { ...some, bases }), name).toBe(
         asked[name].aligns === true
           ? ""
-          : `config: rule r: with bases a rule can use alignments with one target only; it needs ${name}`,
+          : name === "heldOutLosses"
+            ? ofDomains
+            : `config: rule r: with bases a rule can use alignments with one target only; it needs ${name}`,
       );
+  expect(refusal(["alignments", "heldOutLosses"], { ...some, bases: mixed })).toBe(ofDomains);
 });
 
 test("training steps measure neither Gram matrices nor several targets, and all parameters", () => {

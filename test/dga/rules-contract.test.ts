@@ -504,8 +504,13 @@ describe("combinators", () => {
     warmup: { name: "warmup", updates: 2 },
     etaSchedule: { name: "etaSchedule", decay: "linear", updates: 4 },
     shrinkage: { name: "shrinkage" },
+    guard: { name: "guard", limits: { "*": 1.02 } },
   };
-  test.each(Object.values(options))(
+  test("a guard has something to do around fixed weights too", () => {
+    expect(combine(rules.dga(), [options.guard]).name).toBe("guard(dga)");
+    expect(combine(createRule({ name: "uniform" }), [options.guard]).needs).toEqual(["heldOutLosses"]);
+  });
+  test.each(Object.values(options).filter(({ name }) => name !== "guard"))(
     "$name is called by its name, and leaves fixed weights without needs",
     (one) => {
       expect(combine(rules.dga(), [one]).name).toBe(`${one.name}(dga)`);
@@ -550,6 +555,7 @@ describe("combinators", () => {
     [{ name: "etaSchedule", updates: 1 }, "etaSchedule: decay is missing"],
     [{ name: "etaSchedule", decay: "linear" }, "etaSchedule: updates is missing"],
     [{ name: "shrinkage", by: 1 }, 'shrinkage: there is no option "by"; it has none'],
+    [{ name: "guard" }, "guard: limits is missing"],
     [{ name: "emma" }, 'there is no combinator "emma"; did you mean "ema"?'],
     [
       { name: "constructor" },

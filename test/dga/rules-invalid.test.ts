@@ -75,6 +75,14 @@ const entries: {
   warmup: { name: "warmup", updates: 2 },
   etaSchedule: { name: "etaSchedule", decay: "linear", updates: 4, final: 0.5 },
   shrinkage: { name: "shrinkage" },
+  guard: {
+    name: "guard",
+    limits: { "*": 1.02, domain1: 1.1 },
+    references: [1, 2, 3],
+    caps: [1, 1, 0.5],
+    most: 0.5,
+    rate: 10,
+  },
 };
 
 /** Anything: what no one would type, and what a file or a slip brings. */

@@ -22,6 +22,14 @@ const EXPERIMENTAL: readonly string[] = [
 ];
 
 /**
+ * Drivers in software that are asked to clear workgroup memory write a store for every element of it, which is four fifths of the time that SwiftShader takes
+ * to compile our shaders. Without the extension Dawn clears the memory in a loop of the shader.
+ */
+const IN_SOFTWARE: readonly string[] = [
+  "disable-dawn-features=use_vulkan_zero_initialize_workgroup_memory_extension",
+];
+
+/**
  * The machine's GPU; a software adapter only with `software`. `tensorCores` asks for what mixed precision needs, if the GPU has it. Throws `backend`, saying
  * why, when there is none, and when the npm package `webgpu` is not installed or does not run here.
  */
@@ -29,7 +37,11 @@ export async function createNodeDevice({
   software = false,
   tensorCores = false,
 }: { software?: boolean; tensorCores?: boolean } = {}): Promise<FoundDevice> {
-  return requestDevice(await dawn(tensorCores ? EXPERIMENTAL : []), {
+  const flags = [
+    ...(process.env["GRADMIX_WEBGPU"] === "software" ? IN_SOFTWARE : []),
+    ...(tensorCores ? EXPERIMENTAL : []),
+  ];
+  return requestDevice(await dawn(flags), {
     software,
     tensorCores,
     none: "this machine shows no GPU (no Vulkan, Metal or Direct3D 12 adapter)",

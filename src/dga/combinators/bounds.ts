@@ -6,33 +6,70 @@ import { GradmixError } from "../../errors.ts";
 import { checkOptions, checkRange, numberIn, required, show } from "../../options.ts";
 import { type Rule } from "../rule.ts";
 import { byDomain, type ByDomain, numbersByDomain } from "../rules/by-domain.ts";
-import { projectBounds } from "../simplex.ts";
+import { projectBounds, sumOf } from "../simplex.ts";
 import { wrap } from "./wrap.ts";
 
 const positive = numberIn({ min: 0, openMin: true });
 
-/** No weight below `least`, 0 ≤ least < 1/k (`config` for too many domains). Keeps the order of the weights. */
-export function floor(rule: Rule, least: number): Rule {
-  checkRange("floor: least", least, { min: 0, max: 1 });
+/**
+ * No weight below `least`: one number, 0 ≤ least < 1/k, or one for each domain (a domain that is not named has none), which sum to less than 1. Throws `config`, naming the domain.
+ * Keeps the order of the weights of domains with one floor.
+ */
+export function floor(rule: Rule, least: number | ByDomain): Rule {
+  if (!isByDomain(least)) checkRange("floor: least", least, { min: 0, max: 1 });
   return wrap(rule, {
     name: "floor",
-    weights: (inner, _, { length: k }) => {
-      checkRange("floor: least", least, { min: 0, max: 1 / k });
-      return projectBounds(inner, new Float64Array(k).fill(least), new Float64Array(k).fill(1));
-    },
+    weights: (inner, _, domains) =>
+      projectBounds(inner, floorsOf(least, domains), new Float64Array(domains.length).fill(1)),
   });
 }
 
-/** No weight above `most`, 1/k ≤ most ≤ 1 (`config` for too few domains). Keeps the order of the weights. */
-export function ceiling(rule: Rule, most: number): Rule {
-  checkRange("ceiling: most", most, { min: 0, max: 1, openMin: true });
+/**
+ * No weight above `most`: one number, 1/k ≤ most ≤ 1, or some for domains by name (a domain that is not named has none), with which the weights can sum to 1. Throws `config`,
+ * naming the domain. Keeps the order of the weights of domains with one ceiling.
+ */
+export function ceiling(rule: Rule, most: number | ByDomain): Rule {
+  if (!isByDomain(most)) checkRange("ceiling: most", most, { min: 0, max: 1, openMin: true });
   return wrap(rule, {
     name: "ceiling",
-    weights: (inner, _, { length: k }) => {
-      checkRange("ceiling: most", most, { min: 1 / k, max: 1 });
-      return projectBounds(inner, new Float64Array(k), new Float64Array(k).fill(most));
-    },
+    weights: (inner, _, domains) =>
+      projectBounds(inner, new Float64Array(domains.length), ceilingsOf(most, domains)),
   });
+}
+
+/** Numbers by domain, and not one for all; the option may come from a file. */
+const isByDomain = (given: unknown): given is ByDomain => typeof given === "object" && given !== null;
+
+/** One floor per domain. Throws `config` for floors that no weights can keep. */
+function floorsOf(least: number | ByDomain, domains: readonly string[]): ArrayLike<number> {
+  const k = domains.length;
+  if (typeof least === "number") {
+    checkRange("floor: least", least, { min: 0, max: 1 / k });
+    return new Float64Array(k).fill(least);
+  }
+  const floors = byDomain(least, domains, "floor: least");
+  floors.forEach((value, i) => checkRange(`floor: least: "${domains[i]}"`, value, { min: 0, max: 1 }));
+  const sum = sumOf(floors);
+  if (sum > 1) throw new GradmixError("config", `floor: least: the floors sum to ${sum}; weights sum to 1`);
+  return floors;
+}
+
+/** One ceiling per domain, 1 where none is named. Throws `config` for ceilings that no weights can keep. */
+function ceilingsOf(most: number | ByDomain, domains: readonly string[]): ArrayLike<number> {
+  const k = domains.length;
+  if (typeof most === "number") {
+    checkRange("ceiling: most", most, { min: 1 / k, max: 1 });
+    return new Float64Array(k).fill(most);
+  }
+  const given = byDomain(most, domains, "ceiling: most");
+  const ceilings = given.map((value, i) =>
+    Array.isArray(most) || Object.hasOwn(most, domains[i]) ? value : 1,
+  );
+  ceilings.forEach((value, i) => checkRange(`ceiling: most: "${domains[i]}"`, value, { min: 0, max: 1 }));
+  const sum = sumOf(ceilings);
+  if (sum < 1)
+    throw new GradmixError("config", `ceiling: most: the ceilings sum to ${sum}; weights sum to 1`);
+  return ceilings;
 }
 
 /** A run of `tokens` takes no more than `budgets[i]` tokens from a domain in expectation: αᵢ ≤ budgetᵢ / tokens. */

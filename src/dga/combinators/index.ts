@@ -18,13 +18,14 @@ import type { ByDomain } from "../rules/by-domain.ts";
 import { ceiling, floor, repetitionCap, tokenBudget } from "./bounds.ts";
 import { ema } from "./ema.ts";
 import { etaSchedule } from "./eta-schedule.ts";
+import { guard, type GuardOptions } from "./guard.ts";
 import { shrinkage } from "./shrinkage.ts";
 import { warmup } from "./warmup.ts";
 
 export type CombinatorOptions =
   | { readonly name: "ema"; readonly beta: number }
-  | { readonly name: "floor"; readonly least: number }
-  | { readonly name: "ceiling"; readonly most: number }
+  | { readonly name: "floor"; readonly least: number | ByDomain }
+  | { readonly name: "ceiling"; readonly most: number | ByDomain }
   | { readonly name: "tokenBudget"; readonly budgets: ByDomain; readonly tokens?: number }
   | {
       readonly name: "repetitionCap";
@@ -40,7 +41,8 @@ export type CombinatorOptions =
       readonly updates: number;
       readonly final?: number;
     }
-  | { readonly name: "shrinkage" };
+  | { readonly name: "shrinkage" }
+  | ({ readonly name: "guard" } & GuardOptions);
 
 /** What is known of a run, for options that were left out. */
 export interface RunFacts {
@@ -91,6 +93,10 @@ const registry: {
     make: (rule, options) => scheduled(rule, options),
   },
   shrinkage: { checks: {}, make: (rule) => shrinkage(rule) },
+  guard: {
+    checks: { limits: given, references: unchecked, caps: unchecked, most: unchecked, rate: unchecked },
+    make: (rule, { name: _name, ...options }) => guard(rule, options),
+  },
 };
 
 export const combinatorNames: readonly string[] = Object.keys(registry);

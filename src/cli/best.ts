@@ -1,0 +1,124 @@
+/**
+ * The model at its best held-out target loss: `best/` in the run's folder. Every checkpoint holds the best parameters so far too, so that a run which goes on
+ * from it has the `best/` that belongs to that step, whatever was written there since.
+ */
+import type { Checkpoint } from "../dga/checkpoint.ts";
+import { GradmixError } from "../errors.ts";
+import { formatJson, isObject, parseJson, plainJson } from "../json.ts";
+import { createGPT, type GPT } from "../nn/gpt.ts";
+import { toHuggingFace } from "../nn/huggingface.ts";
+import type { RunWeights } from "../runs/lines.ts";
+import type { Data } from "./read-data.ts";
+import type { RunHooks } from "./run-events.ts";
+
+/** What a model's folder says of its tokens. */
+type TokenFacts = Pick<Data, "tokenizer" | "vocabulary">;
+
+/** The folder, and the name of the parameters in a checkpoint. */
+const BEST = "best";
+
+/** Which step was best. */
+export interface Best {
+  readonly step: number;
+  /** Mean loss per token on the held-out target. */
+  readonly targetLoss: number;
+  /** Tokens of the held-out target that it was measured on. */
+  readonly tokens: number;
+}
+
+/** All that is kept of it. */
+interface Kept {
+  readonly best: Best;
+  /** Text of weights.json. */
+  readonly weights: string;
+  readonly parameters: Float32Array;
+}
+
+export interface BestKeeper {
+  readonly best: Best | null;
+  /** Keeps the model of this step if it is better than all before. Throws `io`. */
+  consider(found: Best, weights: RunWeights): Promise<void>;
+  /** What a checkpoint holds of it. */
+  saved(): { readonly json: Readonly<Record<string, string>>; readonly arrays: Checkpoint["arrays"] };
+}
+
+/**
+ * Goes on from what `resumed` holds, and makes `best/` what belongs to it. Throws `io`, and `checkpoint` for what does not fit the model.
+ */
+export async function keepBest(
+  { store }: Pick<RunHooks, "store">,
+  model: GPT,
+  tokens: TokenFacts,
+  resumed: Checkpoint | null,
+): Promise<BestKeeper> {
+  const write = async (of: GPT, { best, weights }: Kept): Promise<void> =>
+    store.saveFolder(
+      BEST,
+      new Map<string, string | Uint8Array>([
+        ...(await modelFiles(of, tokens)),
+        ["weights.json", weights],
+        ["best.json", `${formatJson(best, 2)}\n`],
+      ]),
+    );
+  let kept = resumed === null ? null : keptIn(resumed, model.parameters.value.size);
+  if (kept === null) store.removeFolder(BEST);
+  else {
+    const then = createGPT(model.config);
+    try {
+      then.parameters.value.write(kept.parameters);
+      await write(then, kept);
+    } finally {
+      then.dispose();
+    }
+  }
+  return {
+    get best() {
+      return kept?.best ?? null;
+    },
+    async consider(found, weights) {
+      if (kept !== null && !(found.targetLoss < kept.best.targetLoss)) return;
+      const parameters = Float32Array.from(await model.parameters.value.data());
+      const next = { best: found, weights: `${formatJson(weights, 2)}\n`, parameters };
+      await write(model, next);
+      kept = next;
+    },
+    saved: () =>
+      kept === null
+        ? { json: {}, arrays: {} }
+        : {
+            json: { [BEST]: formatJson({ ...kept.best, weights: kept.weights }) },
+            arrays: { [BEST]: kept.parameters },
+          },
+  };
+}
+
+/** A model as a Hugging Face folder has it, by name. */
+export async function modelFiles(
+  model: GPT,
+  { tokenizer, vocabulary: { endOfText } }: TokenFacts,
+): Promise<ReadonlyMap<string, string | Uint8Array>> {
+  return toHuggingFace(model, {
+    ...(tokenizer === null ? {} : { tokenizer: tokenizer.toJSON() }),
+    ...(endOfText === null ? {} : { endOfText }),
+  });
+}
+
+/** null where the run kept nothing until then. */
+function keptIn({ json, arrays }: Checkpoint, size: number): Kept | null {
+  const text = json[BEST];
+  const parameters = arrays[BEST];
+  if (typeof text !== "string") return null;
+  // The checkpoint's checksum says that it is what was written.
+  const saved = plainJson(parseJson(text, { source: "the best step", code: "checkpoint" }));
+  if (!isObject(saved) || !(parameters instanceof Float32Array) || parameters.length !== size)
+    throw new GradmixError(
+      "checkpoint",
+      "--resume: what the checkpoint holds of the best step does not fit the model",
+    );
+  const { step, targetLoss, tokens, weights } = saved;
+  return {
+    best: { step: Number(step), targetLoss: Number(targetLoss), tokens: Number(tokens) },
+    weights: String(weights),
+    parameters,
+  };
+}
