@@ -32,6 +32,8 @@ async function runTraining({ training, run }, { onStep, onEvent, signal, store }
     tokens: step * 10,
     loss: 1 / step,
     targetLoss: null,
+    best: null,
+    guards: null,
     weights,
     interrupted: step < training.steps,
   };
