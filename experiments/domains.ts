@@ -49,7 +49,7 @@ export async function domainsOf(cell: Cell, text: Text): Promise<Domains> {
 }
 
 const bigrams = (
-  domains: readonly Windows[],
+  domains: readonly Windows<TokenStream>[],
   { vocabulary }: Text,
 ): Pick<Domains, "histogram" | "counts"> => ({
   histogram: (target) =>
@@ -57,7 +57,11 @@ const bigrams = (
   counts: (target) => histogramOf(windowsOf("target", target, domains[0].time), domains, vocabulary),
 });
 
-function piecesOf({ stream, time, count: windows }: Windows, count: number, text: Text): Domains {
+function piecesOf(
+  { stream, time, count: windows }: Windows<TokenStream>,
+  count: number,
+  text: Text,
+): Domains {
   const sets = Array.from({ length: count }, (_, i) => {
     const [from, to] = [i, i + 1].map((piece) => Math.floor((piece * windows) / count) * time);
     const tokens = stream.tokens.subarray(from, to + 1);
@@ -71,7 +75,7 @@ function piecesOf({ stream, time, count: windows }: Windows, count: number, text
   };
 }
 
-async function clusters(whole: Windows, count: number, source: Cell["text"]): Promise<Domains> {
+async function clusters(whole: Windows<TokenStream>, count: number, source: Cell["text"]): Promise<Domains> {
   const depth = Math.round(Math.log(count) / Math.log(BRANCHES));
   const key = createHash("sha256")
     .update(JSON.stringify([source.domains, source.cap, source.vocabulary, whole.time]))
@@ -105,7 +109,7 @@ function windowTokens({ tokens }: TokenStream, time: number): (Uint16Array | Uin
 }
 
 /** Some of the windows. */
-function subset(name: string, whole: Windows, members: Int32Array): Dataset<TokenBatch> {
+function subset(name: string, whole: Windows<TokenStream>, members: Int32Array): Dataset<TokenBatch> {
   return {
     name,
     count: members.length,

@@ -1,7 +1,7 @@
 /**
  * The baseline beside the library's `bigramHistogram`: what a user would write first, not calibrated. Each window of the target goes to the domain whose smoothed bigram model likes it best.
  */
-import type { Windows } from "gradmix/data";
+import type { TokenStream, Windows } from "gradmix/data";
 
 /** Pseudo-counts of the unigram in a bigram, and of all domains' unigram in a domain's. */
 const smoothing = { bigram: 20, unigram: 200 };
@@ -9,7 +9,11 @@ const smoothing = { bigram: 20, unigram: 200 };
 type Bigram = (first: number, second: number) => number;
 
 /** Shares of the target's windows [domains]. */
-export function histogramOf(target: Windows, domains: readonly Windows[], vocabulary: number): number[] {
+export function histogramOf(
+  target: Windows<TokenStream>,
+  domains: readonly Windows<TokenStream>[],
+  vocabulary: number,
+): number[] {
   const { stream, time } = target;
   const models = bigramsOf(domains, vocabulary);
   const counts = domains.map(() => 0);
@@ -25,7 +29,7 @@ export function histogramOf(target: Windows, domains: readonly Windows[], vocabu
 }
 
 /** p(second | first) in each domain: counts, smoothed by the domain's unigram, which is smoothed by that of all domains, each as much. */
-function bigramsOf(domains: readonly Windows[], vocabulary: number): Bigram[] {
+function bigramsOf(domains: readonly Windows<TokenStream>[], vocabulary: number): Bigram[] {
   const common = new Float64Array(vocabulary).fill(1e-6 / vocabulary);
   const counted = domains.map(({ stream: { tokens } }) => {
     const unigram = new Float64Array(vocabulary);

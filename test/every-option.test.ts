@@ -9,8 +9,9 @@ import * as taken from "gradmix/export";
 import * as nn from "gradmix/nn";
 import * as kit from "gradmix/testing";
 import fc from "fast-check";
-import { readdirSync, readFileSync } from "node:fs";
-import { resolve } from "node:path";
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { language, tiny, windows } from "./dga/languages.ts";
 
@@ -59,6 +60,7 @@ interface Case {
 const counts = [0, -1, 2.5, "2"];
 const text = (): string => new URL("../README.md", import.meta.url).pathname;
 const names = ["a", "b"];
+const tokens = join(mkdtempSync(join(tmpdir(), "gradmix-options-")), "a.bin");
 const stream = () => windows("a", [language(1, 200)]).stream;
 const schedule = (): number => 0.1;
 const points: data.Points = { values: Float32Array.of(1, 2, 3, 4), dim: 2 };
@@ -69,12 +71,16 @@ let batch: nn.TokenBatch;
 let direction: nn.Arena;
 
 beforeAll(async () => {
+  writeFileSync(tokens, Uint16Array.of(1, 2, 3, 4));
   await core.init({ backend: "cpu", threads: 1 });
   model = tiny();
   batch = data.assembleBatch([{ domain: 0, window: 0, epoch: 0 }], domains());
   direction = nn.arenaLike(model.parameters);
 });
-afterAll(core.shutdown);
+afterAll(async () => {
+  rmSync(dirname(tokens), { recursive: true });
+  await core.shutdown();
+});
 
 /** Calls it, and lets go of what it gives. */
 const freed = (made: { dispose(): unknown }): void => void made.dispose();
@@ -486,6 +492,11 @@ const cases: Readonly<Record<string, Case | readonly Case[]>> = {
       data.buildCorpus("a", [{ text: "one" }, { text: "two" }], data.byteTokenizer(), options),
     valid: { heldOut: 0.5, seed: 1 },
     wrong: { heldOut: [1, -0.1], seed: [-1, 0.5] },
+  },
+  openTokens: {
+    call: (options: data.TokenFileOptions) => data.openTokens("a", [tokens], options),
+    valid: { vocabSize: 9, endOfText: null, tokenType: "u16", heldOut: 0.5, seed: 1 },
+    wrong: { vocabSize: counts, endOfText: [-1, 0.5], tokenType: ["i32"], heldOut: [1], seed: [-1, 0.5] },
   },
   gradients: {
     call: (options: core.GradientsOptions) => core.gradients(() => core.sum(parameter(), [1]), options),

@@ -6,10 +6,13 @@ import type { Checkpoint } from "../dga/checkpoint.ts";
 import { GradmixError } from "../errors.ts";
 import { formatJson, isObject, parseJson, plainJson } from "../json.ts";
 import { createGPT, type GPT } from "../nn/gpt.ts";
-import type { Tokenizer } from "../data/index.node.ts";
 import { toHuggingFace } from "../nn/huggingface.ts";
 import type { RunWeights } from "../runs/lines.ts";
+import type { Data } from "./read-data.ts";
 import type { RunHooks } from "./run-events.ts";
+
+/** What a model's folder says of its tokens. */
+type TokenFacts = Pick<Data, "tokenizer" | "vocabulary">;
 
 /** The folder, and the name of the parameters in a checkpoint. */
 const BEST = "best";
@@ -45,14 +48,14 @@ export interface BestKeeper {
 export async function keepBest(
   { store }: Pick<RunHooks, "store">,
   model: GPT,
-  tokenizer: Tokenizer,
+  tokens: TokenFacts,
   resumed: Checkpoint | null,
 ): Promise<BestKeeper> {
   const write = async (of: GPT, { best, weights }: Kept): Promise<void> =>
     store.saveFolder(
       BEST,
       new Map<string, string | Uint8Array>([
-        ...(await modelFiles(of, tokenizer)),
+        ...(await modelFiles(of, tokens)),
         ["weights.json", weights],
         ["best.json", `${formatJson(best, 2)}\n`],
       ]),
@@ -92,9 +95,12 @@ export async function keepBest(
 /** A model as a Hugging Face folder has it, by name. */
 export async function modelFiles(
   model: GPT,
-  tokenizer: Tokenizer,
+  { tokenizer, vocabulary: { endOfText } }: TokenFacts,
 ): Promise<ReadonlyMap<string, string | Uint8Array>> {
-  return toHuggingFace(model, { tokenizer: tokenizer.toJSON(), endOfText: tokenizer.endOfText });
+  return toHuggingFace(model, {
+    ...(tokenizer === null ? {} : { tokenizer: tokenizer.toJSON() }),
+    ...(endOfText === null ? {} : { endOfText }),
+  });
 }
 
 /** null where the run kept nothing until then. */

@@ -43,15 +43,15 @@ import {
 } from "./compare-plan.ts";
 import { startCompareProgress } from "./compare-progress.ts";
 import { formatRoughly, formatTable } from "./compare-table.ts";
-import { commandLineLayer, isEqual, jsonLayer, type Layer, mergeLayers } from "./config.ts";
+import { checkDomains, commandLineLayer, isEqual, jsonLayer, type Layer, mergeLayers } from "./config.ts";
 import { type Interrupt, listenForInterrupt } from "./interrupt.ts";
 import { optionTable } from "./options.ts";
 import type { Output } from "./output.ts";
-import { planRun } from "./plan.ts";
+import { dataPlanOf, planRun } from "./plan.ts";
 import { startStatusLine, type StatusLine } from "./progress.ts";
 import type { readData } from "./read-data.ts";
 import { comparisonFiles, openRunFolder, type ResumeFrom } from "./run-folder.ts";
-import { totalSteps } from "./train-config.ts";
+import { totalSteps, type TrainConfig } from "./train-config.ts";
 import { configOf, defaultFolder, type Outputs } from "./train.ts";
 import { type Raw, readInput, wrong } from "./values.ts";
 
@@ -159,8 +159,31 @@ async function runsOf(
   const resolve = (layers: readonly Layer[]) => configOf(layers);
   const runs = await planRuns({ choice, given, folder, resolve });
   // What a rule's own options refuse is said before anything is read.
-  for (const { config } of runs) planRun(config);
+  const namesOf = domainNames();
+  for (const { config } of runs) {
+    const names = await namesOf(config);
+    if (config.data.domainsFrom.length > 0) checkDomains(config.mixing, names);
+    planRun(config, names);
+  }
   return { runs, notes };
+}
+
+/** Tells the names of a run's domains. Files that say them are looked at once for each target. */
+function domainNames(): (config: TrainConfig) => Promise<readonly string[]> {
+  const known = new Map<string, readonly string[]>();
+  return async (config) => {
+    if (config.data.domainsFrom.length === 0) return [...config.data.domains.keys()];
+    const key = formatJson(config.data);
+    let names = known.get(key);
+    if (names === undefined) {
+      const { listInputs } = await import("./inputs.ts");
+      // What is left out is told when the text is read.
+      const silent = { onEvent: () => {}, signal: new AbortController().signal };
+      names = [...(await listInputs({ ...config.data, out: null }, silent)).domains.keys()];
+      known.set(key, names);
+    }
+    return names;
+  };
 }
 
 /** Runs the command; gives the exit code. Throws `config`, `checkpoint`, `data`, `io`. */
@@ -353,7 +376,7 @@ async function makeTokenizer(
   const targets = new Map(
     runs.flatMap(({ target, config }) => (target === null ? [] : [[target, config.data.target] as const])),
   );
-  const { data } = planRun(config);
+  const data = dataPlanOf(config);
   const several = targets.size > 0 ? { target: [], targets } : {};
   const tokenizer = await learnTokenizer({ ...data, ...several, tokenizer: "bpe" }, hooks);
   saveJson(folder, comparisonFiles.tokenizer, tokenizer.toJSON());
@@ -363,13 +386,13 @@ async function makeTokenizer(
 function sharedReader(): typeof readData {
   const kept = new Map<string, ReturnType<typeof readData>>();
   let target = "";
-  return async (plan, known, hooks) => {
+  return async (plan, known, hooks, inputs) => {
     const { readData } = await import("./read-data.ts");
-    if (known.corpus !== undefined) return readData(plan, known, hooks);
+    if (known.corpus !== undefined) return readData(plan, known, hooks, inputs);
     if (formatJson(plan.target) !== target) kept.clear();
     target = formatJson(plan.target);
     const key = formatJson({ ...plan, out: null, tokens: known.tokenizer?.toJSON() ?? null });
-    const data = kept.get(key) ?? readData(plan, known, hooks);
+    const data = kept.get(key) ?? readData(plan, known, hooks, inputs);
     kept.set(key, data);
     return data;
   };

@@ -143,11 +143,19 @@ export function resolveConfig(layers: readonly Layer[]): TrainConfig {
   return resolved;
 }
 
+/** The bytes, and the end of text. */
+const LEAST_BPE = 257;
+
 function checkTogether(config: TrainConfig, label: (path: string) => string): void {
   const { data, model, training, mixing, alignment, run } = config;
-  const domains = [...data.domains.keys()];
-  if (domains.length === 0)
-    throw wrong('no domain was given: add --domain NAME=GLOB, or "data": {"domains": {…}} in a config file');
+  if (data.domains.size === 0 && data.domainsFrom.length === 0)
+    throw wrong(
+      'no domain was given: add --domain NAME=GLOB or --domains DIR, or "data": {"domains": {…}} in a config file',
+    );
+  if (data.domainField !== null && data.domainsFrom.length === 0)
+    throw wrong(
+      `${label("data.domainField")}: names the domains of documents in --domains, and there are none; add --domains GLOB`,
+    );
   if (mixing.rule === "dga" && data.target.length === 0)
     throw wrong("--rule dga needs a target: add --target GLOB, or choose --rule uniform");
   if (mixing.rule === "grape" && data.targets.size === 0)
@@ -164,9 +172,17 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
     throw wrong(
       `${label("mixing.reference")}: --rule ${mixing.rule} has no use for a reference model; --guard has`,
     );
-  if (!["byte", "bpe"].includes(data.tokenizer) && !data.tokenizer.endsWith(".json"))
+  if (!["byte", "bpe", "none"].includes(data.tokenizer) && !data.tokenizer.endsWith(".json"))
     throw wrong(
-      `${label("data.tokenizer")}: ${show(data.tokenizer)} is not "bpe", "byte" or the path of a tokenizer.json${didYouMean(data.tokenizer, ["bpe", "byte"])}`,
+      `${label("data.tokenizer")}: ${show(data.tokenizer)} is not "bpe", "byte", "none" or the path of a tokenizer.json${didYouMean(data.tokenizer, ["bpe", "byte", "none"])}`,
+    );
+  if (data.tokenizer === "bpe" && data.vocabSize < LEAST_BPE)
+    throw wrong(
+      `${label("data.vocabSize")}: ${data.vocabSize} is not a whole number at least ${LEAST_BPE}: bpe begins with the bytes and the end of text`,
+    );
+  if (data.tokenizer === "none" && mixing.reference !== null)
+    throw wrong(
+      `${label("mixing.reference")}: the tokenizers of the two runs have to be the same; give the one of the files by --tokenizer FILE`,
     );
 
   if (training.steps !== null && training.tokens !== null)
@@ -191,9 +207,7 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
     throw wrong(
       `${label("run.keepBest")}: what is best is told by the loss on a target, and there is none; add --target GLOB`,
     );
-  // With bases the rule's weights are theirs, and which there are stands in their file.
-  if (mixing.bases === null) checkBounds(mixing, domains, label);
-  else if (mixing.guard !== null)
+  if (mixing.bases !== null && mixing.guard !== null)
     throw wrong(
       `${label("mixing.guard")}: a guard gives weight to single domains, and with --bases the weights are those of bases; leave one of them out`,
     );
@@ -227,14 +241,8 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
     throw wrong(`${label("mixing.weights")}: --rule ${mixing.rule} has no use for weights`);
   if (mixing.histogram !== null && !ruleTakes(mixing.rule, "histogram"))
     throw wrong(`${label("mixing.histogram")}: --rule ${mixing.rule} has no use for a histogram`);
-  if (mixing.weights !== null && mixing.bases === null) {
-    const name = label("mixing.weights");
-    checkNames(mixing.weights, domains, name);
-    const missing = domains.find((domain) => mixing.weights?.has(domain) !== true);
-    if (missing !== undefined) throw wrong(`${name}: gives no weight to the domain "${missing}"`);
-  }
-  if (mixing.histogram !== null && mixing.bases === null)
-    checkNames(mixing.histogram, domains, label("mixing.histogram"));
+  // Those that are found later are checked then.
+  if (data.domainsFrom.length === 0) checkDomains(mixing, [...data.domains.keys()], label);
   if (alignment.from === "step" && alignment.estimator !== null && alignment.estimator !== "segmented")
     throw wrong(
       `${label("alignment.estimator")}: --align-from step works with segmented only, not ${alignment.estimator}`,
@@ -256,6 +264,24 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
     );
   if (run.precision === "f16" && run.backend !== "webgpu")
     throw wrong(`${label("run.precision")}: f16 needs --backend webgpu, not ${run.backend}`);
+}
+
+/** Throws `config` for what does not fit the names of the domains. With bases the rule's weights are theirs, and which there are stands in their file. */
+export function checkDomains(
+  mixing: TrainConfig["mixing"],
+  domains: readonly string[],
+  label: (path: string) => string = (path) => byPath.get(path)?.flag ?? path,
+): void {
+  const { bases, weights, histogram } = mixing;
+  if (bases !== null) return;
+  checkBounds(mixing, domains, label);
+  if (weights !== null) {
+    const name = label("mixing.weights");
+    checkNames(weights, domains, name);
+    const missing = domains.find((domain) => !weights.has(domain));
+    if (missing !== undefined) throw wrong(`${name}: gives no weight to the domain "${missing}"`);
+  }
+  if (histogram !== null) checkNames(histogram, domains, label("mixing.histogram"));
 }
 
 /** Throws for floors and ceilings that no weights can keep, and for names that are no domains. */

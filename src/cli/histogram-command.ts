@@ -56,17 +56,18 @@ export async function showHistogram(
       import("./histogram.ts"),
     ]);
     const { initFrom, context } = config.model;
+    const hooks = {
+      onEvent(line: string) {
+        if (!config.run.quiet) progress.line(line);
+      },
+      signal: interrupt.signal,
+    };
     const data = await readData(
       { ...config.data, context, seed: dataSeed(config), out: null },
       { tokenizer: initFrom === null ? null : readStart(initFrom).tokenizer, corpus: undefined },
-      {
-        onEvent(line) {
-          if (!config.run.quiet) progress.line(line);
-        },
-        signal: interrupt.signal,
-      },
+      hooks,
     );
-    const names = [...config.data.domains.keys()];
+    const names = [...data.facts.domains.keys()];
     const found = measureHistogram(data);
     if (path !== null) {
       const shares = new Map(names.map((name, i) => [name, found.shares[i]]));

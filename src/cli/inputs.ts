@@ -2,9 +2,15 @@
  * The text that a run reads: which files, what was left out, which text stands in two places, and what it was, so that a
  * resumed run notices when it has changed.
  */
-import { createHash } from "node:crypto";
+import { createHash, type Hash } from "node:crypto";
 import { resolve } from "node:path";
-import { findFiles, type FoundFile, type LeftOut } from "../data/files.ts";
+import { type AboveMemo, findFiles, type FoundFile, type LeftOut } from "../data/files.ts";
+import { readDocuments } from "../data/sources.ts";
+import { tokenFileOf } from "../data/token-files.ts";
+import { compareNames, nameBook, type NameBook } from "./domain-names.ts";
+import { findDomains } from "./find-domains.ts";
+import type { RunHooks } from "./run-events.ts";
+import { withStdin } from "./stdin.ts";
 import type { DataConfig } from "./train-config.ts";
 import { GradmixError } from "../errors.ts";
 import { runNames } from "./run-folder.ts";
@@ -12,49 +18,144 @@ import { isObject } from "../json.ts";
 
 /** Files of the domains and targets, each by its label: `domain "code"`, `target`, `target "exam"`. */
 export interface Inputs {
+  /** In the order of the weights. A domain whose documents a field names has no files of its own. */
   readonly domains: ReadonlyMap<string, readonly string[]>;
+  /** Files whose documents are of several domains; null: there are none. */
+  readonly mixed: MixedFiles | null;
   readonly target: readonly string[];
   readonly targets: ReadonlyMap<string, readonly string[]>;
 }
 
-/** Finds the files. Tells of everything that is left out, and of files that are in two domains. Throws `data`. */
+export interface MixedFiles {
+  readonly files: readonly string[];
+  /** The domain that a document's field means, by what it says. */
+  readonly domainOf: ReadonlyMap<string, string>;
+}
+
+type ListedConfig = Pick<
+  DataConfig,
+  "domains" | "domainsFrom" | "domainField" | "target" | "targets" | "textField" | "skipBadLines"
+> & { readonly out: string | null };
+
+/** Finds the files, and the domains in them. Tells of everything that is left out, and of files that are in two domains. Throws `data`. */
 export async function listInputs(
-  plan: Pick<DataConfig, "domains" | "target" | "targets" | "skipBadLines"> & { readonly out: string | null },
-  onEvent: (line: string) => void,
+  given: ListedConfig,
+  { onEvent, signal }: Pick<RunHooks, "onEvent" | "signal">,
 ): Promise<Inputs> {
+  const plan = await withStdin(given, signal);
   const out = plan.out === null ? null : resolve(plan.out);
+  const above: AboveMemo = new Map();
+  const passOver = (folder: string, names: ReadonlySet<string>): ReadonlySet<string> =>
+    runNames(names, resolve(folder) === out);
   const find = async (what: string, globs: readonly string[], exclude: ReadonlySet<string>) => {
+    signal.throwIfAborted();
     const leftOut = new Map<LeftOut, string[]>();
-    const found = await findFiles(globs, {
-      what,
-      exclude,
-      skipUnreadable: plan.skipBadLines,
-      passOver: (folder, names) => runNames(names, resolve(folder) === out),
-      onLeftOut(path, why, detail) {
-        const paths = leftOut.get(why) ?? [];
-        paths.push(why === "unreadable" ? `${path}: ${detail}` : path);
-        leftOut.set(why, paths);
+    const found = await findFiles(
+      globs,
+      {
+        ...{ what, exclude, passOver, skipUnreadable: plan.skipBadLines },
+        onLeftOut(path, why, detail) {
+          const paths = leftOut.get(why) ?? [];
+          paths.push(why === "unreadable" ? `${path}: ${detail}` : path);
+          leftOut.set(why, paths);
+        },
       },
-    });
+      above,
+    );
     for (const [why, paths] of leftOut)
       onEvent(`${what}: left out ${because[why](paths.length)}: ${few(paths)}`);
-    return found;
+    const cards = found.some(({ path }) => isTable.test(path))
+      ? found.filter(({ path }) => isCard.test(path))
+      : [];
+    if (cards.length > 0)
+      onEvent(`${what}: left out what describes the tables: ${few(cards.map(({ path }) => path))}`);
+    // Indices are read with their tokens.
+    const own = found.filter((file) => tokenFileOf(file.path) === null && !cards.includes(file));
+    if (own.length === 0)
+      throw new GradmixError(
+        "data",
+        `${what}: ${found[0].path} belongs to ${tokenFileOf(found[0].path) ?? ""}; name that`,
+      );
+    return own;
   };
   const none = new Set<string>();
   const target = plan.target.length === 0 ? [] : await find("target", plan.target, none);
   const targets = new Map<string, FoundFile[]>();
   for (const [name, globs] of plan.targets) targets.set(name, await find(`target "${name}"`, globs, none));
   // A target's text is never also trained on as a domain's.
-  const exclude = new Set([...target, ...[...targets.values()].flat()].map(({ path }) => path));
+  const ofTargets = [...target, ...[...targets.values()].flat()];
+  const exclude = new Set(ofTargets.map(({ path }) => path));
   const domains = new Map<string, FoundFile[]>();
   for (const [name, globs] of plan.domains) domains.set(name, await find(`domain "${name}"`, globs, exclude));
+  let mixed: MixedFiles | null = null;
+  if (plan.domainsFrom.length > 0) {
+    const book = nameBook(plan.domains.keys());
+    if (plan.domainField === null) {
+      const search = {
+        find: (what: string, globs: readonly string[]) => find(what, globs, none),
+        passOver,
+        onEvent,
+      };
+      const found = await findDomains(plan.domainsFrom, book, search);
+      for (const [name, files] of withoutTargets(found, ofTargets, onEvent)) domains.set(name, files);
+    } else {
+      const files = (await find("--domains", plan.domainsFrom, exclude)).map(({ path }) => path);
+      mixed = { files, domainOf: await domainsByField(files, book, plan, plan.domainField, signal) };
+      for (const name of mixed.domainOf.values()) domains.set(name, []);
+    }
+  }
   const twice = inTwo(domains);
   if (twice.length > 0)
     onEvent(`${count(twice.length, "file is", "files are")} in more than one domain: ${few(twice)}`);
   const paths = (files: readonly FoundFile[]): string[] => files.map(({ path }) => path);
   const named = (of: ReadonlyMap<string, readonly FoundFile[]>) =>
     new Map([...of].map(([name, files]) => [name, paths(files)]));
-  return { domains: named(domains), target: paths(target), targets: named(targets) };
+  return { domains: named(domains), mixed, target: paths(target), targets: named(targets) };
+}
+
+/** Folders of tables have descriptions beside them, as Hugging Face's do. */
+const isTable = /\.(parquet|csv|tsv)(\.gz|\.zst)?$/i;
+const isCard = /(^|\/)(README\.md|LICEN[CS]E(\.\w+)?|dataset_infos?\.json|dataset_dict\.json)$/;
+
+/** Domains that were found, without the files of targets; those of which nothing is left are no domains. */
+function withoutTargets(
+  found: ReadonlyMap<string, readonly FoundFile[]>,
+  targets: readonly FoundFile[],
+  onEvent: (line: string) => void,
+): Map<string, FoundFile[]> {
+  const theirs = new Set(targets.map(({ identity }) => identity));
+  const kept = new Map<string, FoundFile[]>();
+  const left: string[] = [];
+  for (const [name, files] of found) {
+    const own = files.filter(({ identity }) => !theirs.has(identity));
+    left.push(...files.filter((file) => !own.includes(file)).map(({ path }) => path));
+    if (own.length > 0) kept.set(name, own);
+  }
+  if (left.length > 0) onEvent(`--domains: left out ${because.excluded(left.length)}: ${few(left)}`);
+  return kept;
+}
+
+/** What the field of all documents says → the name of its domain, in the order of the names. */
+async function domainsByField(
+  files: readonly string[],
+  book: NameBook,
+  { textField, skipBadLines }: Pick<DataConfig, "textField" | "skipBadLines">,
+  domainField: string,
+  signal: AbortSignal,
+): Promise<ReadonlyMap<string, string>> {
+  const names = new Map<string, string>();
+  for await (const { domain = "", source } of readDocuments(files, {
+    textField,
+    domainField,
+    skipBadLines,
+  })) {
+    if (names.has(domain)) continue;
+    signal.throwIfAborted();
+    names.set(domain, book.claim(domain, `${source}: ${domainField} ${JSON.stringify(domain)}`));
+  }
+  if (names.size === 0)
+    throw new GradmixError("data", `--domains ${few(files)}: no document has the field "${domainField}"`);
+  return new Map([...names].sort(([, a], [, b]) => compareNames(a, b)));
 }
 
 const because: { readonly [W in LeftOut]: (n: number) => string } = {
@@ -95,14 +196,25 @@ export interface Content {
   readonly sha256: string;
 }
 
+/** What is read under one label, as it comes. */
+export interface Reading {
+  /** A document of a file. Those of one file come one after another. */
+  text(path: string, text: string): void;
+  /** A file of tokens, with the hash of its bytes. */
+  tokens(path: string, sha256: string, documents: number): void;
+  /** The last document was told of. `files`: how many there were to read; those that had text, where it is left out. */
+  end(files?: number): void;
+}
+
 export interface Witness {
+  open(label: string): Reading;
   /** The documents of the files, one file after another, unchanged. What they hold is remembered under `label`. */
   watch<D extends { readonly text: string }>(
     label: string,
     files: readonly string[],
     documents: (files: readonly string[]) => AsyncIterable<D>,
   ): AsyncGenerator<D, void, undefined>;
-  /** Of everything that was watched to its end; `tokens` by label. */
+  /** Of everything that was read to its end; `tokens` by label. */
   contents(tokens: ReadonlyMap<string, number>): Content[];
   /** A line for every two labels under which the same text was read from different files. */
   copies(): string[];
@@ -124,26 +236,50 @@ export function createWitness(): Witness {
       copies.set(labels.join(" "), pair);
     }
   };
+  const open = (label: string): Reading => {
+    const whole = createHash("sha256");
+    let [documents, withText] = [0, 0];
+    let current: { readonly path: string; readonly hash: Hash } | null = null;
+    const add = (path: string, sha256: string): void => {
+      whole.update(sha256);
+      compare(label, path, sha256);
+    };
+    const close = (): void => {
+      if (current !== null) add(current.path, current.hash.digest("hex"));
+      current = null;
+    };
+    return {
+      text(path, text) {
+        if (current?.path !== path) {
+          close();
+          current = { path, hash: createHash("sha256") };
+          withText++;
+        }
+        // With lengths, so that text cannot move between documents unseen.
+        current.hash.update(`${text.length}\n`).update(text);
+        documents++;
+      },
+      tokens(path, sha256, count) {
+        add(path, sha256);
+        documents += count;
+        withText++;
+      },
+      end(files = withText) {
+        close();
+        read.set(label, { files, documents, sha256: whole.digest("hex") });
+      },
+    };
+  };
   return {
+    open,
     async *watch(label, files, documents) {
-      const whole = createHash("sha256");
-      let count = 0;
-      for (const path of files) {
-        const hash = createHash("sha256");
-        let empty = true;
+      const reading = open(label);
+      for (const path of files)
         for await (const document of documents([path])) {
-          // With lengths, so that text cannot move between documents unseen.
-          hash.update(`${document.text.length}\n`).update(document.text);
-          empty = false;
-          count++;
+          reading.text(path, document.text);
           yield document;
         }
-        if (empty) continue;
-        const sha256 = hash.digest("hex");
-        whole.update(sha256);
-        compare(label, path, sha256);
-      }
-      read.set(label, { files: files.length, documents: count, sha256: whole.digest("hex") });
+      reading.end(files.length);
     },
     contents: (tokens) =>
       [...read].map(([label, own]) => ({ label, tokens: tokens.get(label) ?? 0, ...own })),
@@ -176,6 +312,9 @@ export function checkSameText(saved: unknown, found: readonly Content[]): string
     return "the checkpoint was written by an earlier version and has no hash of the text: it has as many tokens as then, more cannot be checked";
   }
   const before = new Map((saved as readonly Content[]).map((content) => [content.label, content]));
+  const labels = new Set(found.map(({ label }) => label));
+  for (const then of before.values())
+    if (!labels.has(then.label)) throw differs(then.label, sizeOf(then), "none");
   for (const now of found) {
     const then = before.get(now.label);
     if (then?.sha256 === now.sha256 && then.tokens === now.tokens) continue;

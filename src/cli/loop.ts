@@ -48,7 +48,7 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
   const metricsOf = createMetrics(names, bases, trainer.seen, parts.data.target?.train.count ?? null, () =>
     multipliersOf(trainer.mixer.rule),
   );
-  const keeper = cycle.keepBest ? await keepBest(hooks, parts.model, parts.data.tokenizer, resumed) : null;
+  const keeper = cycle.keepBest ? await keepBest(hooks, parts.model, parts.data, resumed) : null;
   tellOtherText(keeper?.best ?? null, evaluations, hooks);
   const watch = createEpochWatch(
     parts.watchedFrom,
@@ -244,7 +244,7 @@ function namedWeights({ trainer, names, bases }: Parts): RunResult["weights"] {
 }
 
 async function saveModel({ store }: RunHooks, { model, data }: Parts): Promise<void> {
-  const files = await modelFiles(model, data.tokenizer);
+  const files = await modelFiles(model, data);
   for (const [name, contents] of files) store.saveFile(`model/${name}`, contents);
 }
 

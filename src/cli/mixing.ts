@@ -58,14 +58,14 @@ export interface ReadFacts {
   readonly histogram: ReadonlyMap<string, number> | null;
 }
 
-/** `tokens` are those of the whole run. Throws `config` for what does not go together, `data` for bases that are malformed. */
+/** `tokens` are those of the whole run, `names` those of the domains. Throws `config` for what does not go together, `data` for bases that are malformed. */
 export function planMixing(
   config: Pick<TrainConfig, "mixing" | "alignment" | "data">,
   tokens: number,
+  names: readonly string[] = [...config.data.domains.keys()],
 ): MixingPlan {
   const { data } = config;
   const { mixing, alignment } = presetOf(config);
-  const names = [...data.domains.keys()];
   const bases = readBases(mixing.bases, names);
   const targets = [...data.targets.keys()];
   const of = bases?.names ?? names;

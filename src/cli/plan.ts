@@ -28,16 +28,25 @@ export interface RunPlan {
   readonly cycle: CyclePlan;
 }
 
-/** Throws `config` and `data` for what can be said about the options alone, before gigabytes are read. */
-export function planRun(config: TrainConfig): RunPlan {
+/** What reading the text is told. */
+export function dataPlanOf(config: TrainConfig): DataPlan {
+  const { data, model, run } = config;
+  return { ...data, context: model.context, seed: dataSeed(config), out: run.out };
+}
+
+/** Throws `config` and `data` for what can be said about the options and the names of the domains alone, before gigabytes are read. */
+export function planRun(
+  config: TrainConfig,
+  domains: readonly string[] = [...config.data.domains.keys()],
+): RunPlan {
   const { seed, lr } = config.training;
   const { out, evalShare: share, evalEvery: every, evalTokens: tokens, checkpointEvery } = config.run;
   const training = planTraining(config);
   return {
-    data: { ...config.data, context: config.model.context, seed: dataSeed(config), out },
+    data: dataPlanOf(config),
     model: { ...config.model, seed },
     training,
-    mixing: planMixing(config, training.tokens),
+    mixing: planMixing(config, training.tokens, domains),
     engine: config.run,
     cycle: {
       steps: training.steps,

@@ -3,18 +3,32 @@ import { giveTurn } from "../backends/turn.ts";
 import {
   buildCorpus,
   byteTokenizer,
-  type Corpus,
+  type CorpusOptions,
+  type Document,
   loadTokenizer,
+  openTokens,
   readDocuments,
+  type StoredCorpus,
   type Tokenizer,
   trainBpe,
 } from "../data/index.node.ts";
+import { type CorpusBuilder, corpusBuilder } from "../data/corpus.ts";
+import { isTokenFile } from "../data/token-files.ts";
 import { evaluationWindows, type Windows, windowsOf } from "../data/tokens.ts";
-import { checkSameText, type Content, createWitness, listInputs } from "./inputs.ts";
+import { GradmixError } from "../errors.ts";
+import {
+  checkSameText,
+  type Content,
+  createWitness,
+  type Inputs,
+  listInputs,
+  type MixedFiles,
+  type Witness,
+} from "./inputs.ts";
 import type { RunFacts, TextFacts } from "../runs/facts.ts";
 import type { RunHooks } from "./run-events.ts";
 import type { DataConfig } from "./train-config.ts";
-import { readJson } from "./values.ts";
+import { readJson, wrong } from "./values.ts";
 
 export interface DataPlan extends Readonly<DataConfig> {
   /** Tokens in a window. */
@@ -38,13 +52,21 @@ type DataHooks = Pick<RunHooks, "onEvent" | "signal">;
 /** Text that the BPE learns from, at most, taken evenly from the domains. */
 const BPE_BYTES = 8_000_000;
 
+export interface Vocabulary {
+  readonly vocabSize: number;
+  /** Id of the token that ends a document; null: there is none, or it is not known. */
+  readonly endOfText: number | null;
+}
+
 export interface Split {
   readonly train: Windows;
   readonly heldOut: Windows | null;
 }
 
 export interface Data {
-  readonly tokenizer: Tokenizer;
+  /** null: all data are tokens, and none is known. */
+  readonly tokenizer: Tokenizer | null;
+  readonly vocabulary: Vocabulary;
   readonly domains: readonly Split[];
   readonly target: Split | null;
   readonly targets: ReadonlyMap<string, Split>;
@@ -58,53 +80,84 @@ export interface Data {
 /** What run.json tells of the text. */
 export type DataFacts = Pick<RunFacts, "domains" | "target" | "targets">;
 
-/** Throws `data`, naming domain, file or line; `checkpoint` when the text is not what the run began with. */
-export async function readData(plan: DataPlan, known: Known, hooks: DataHooks): Promise<Data> {
-  const files = await listInputs(plan, hooks.onEvent);
+/**
+ * Throws `data`, naming domain, file or line; `checkpoint` when the text is not what the run began with. `inputs` are the files, where they are known; null: they are looked for.
+ */
+export async function readData(
+  plan: DataPlan,
+  known: Known,
+  hooks: DataHooks,
+  inputs: Inputs | null = null,
+): Promise<Data> {
+  const files = inputs ?? (await listInputs(plan, hooks));
   hooks.signal.throwIfAborted();
-
   const skipped = { lines: 0 };
-  const documents = (list: readonly string[]) =>
-    inTurns(
-      readDocuments(list, {
-        textField: plan.textField,
-        skipBadLines: plan.skipBadLines,
-        onSkip: () => skipped.lines++,
-      }),
-      hooks.signal,
-    );
+  const documents = documentsBy(plan, hooks, () => skipped.lines++);
+  const kinds = kindsOf(files);
   const tokenizer =
-    known.tokenizer ?? (await chooseTokenizer(plan, [...files.domains.values()], documents, hooks));
+    plan.tokenizer === "none" && known.tokenizer === null
+      ? null
+      : (known.tokenizer ?? (await chooseTokenizer(plan, files, documents, hooks)));
+  const vocabulary = vocabularyOf(plan, tokenizer);
   // Learning a tokenizer reads text that is read again below; its bad lines count once.
   skipped.lines = 0;
 
   const witness = createWitness();
   const tokens = new Map<string, number>();
   const heldOut = new Map<string, Pick<TextFacts, "heldOutTokens" | "heldOutBytes">>();
-  const read = async (what: string, label: string, list: readonly string[]): Promise<Corpus> => {
-    const corpus = await buildCorpus(what, witness.watch(label, list, documents), tokenizer, {
-      heldOut: plan.heldOut,
-      seed: plan.seed,
-    });
-    if (corpus.note !== null) hooks.onEvent(corpus.note);
+  const notes: string[] = [];
+  const options = { heldOut: plan.heldOut, seed: plan.seed };
+  const split = (label: string, corpus: StoredCorpus): Split => {
+    if (corpus.note !== null) notes.push(corpus.note);
     tokens.set(label, corpus.train.tokens.length);
     heldOut.set(label, {
       heldOutTokens: corpus.heldOut?.tokens.length ?? 0,
       heldOutBytes: corpus.heldOutBytes,
     });
-    return corpus;
+    return {
+      train: windowsOf(corpus.name, corpus.train, plan.context),
+      heldOut: corpus.heldOut === null ? null : evaluationWindows(corpus.name, corpus.heldOut, plan.context),
+    };
   };
-  const split = (corpus: Corpus): Split => ({
-    train: windowsOf(corpus.name, corpus.train, plan.context),
-    heldOut: corpus.heldOut === null ? null : evaluationWindows(corpus.name, corpus.heldOut, plan.context),
-  });
+  const read = async (what: string, label: string, list: readonly string[]): Promise<Split> => {
+    if (kinds.get(label) !== "tokens")
+      return split(
+        label,
+        await buildCorpus(what, witness.watch(label, list, documents), encoderOf(tokenizer, label), options),
+      );
+    const reading = witness.open(label);
+    const corpus = await openTokens(what, list, {
+      ...options,
+      ...vocabulary,
+      tokenType: plan.tokenType,
+      onFile: (path, { sha256, documents }) => reading.tokens(path, sha256, documents),
+      signal: hooks.signal,
+    });
+    reading.end();
+    return split(label, corpus);
+  };
+
+  const mixed =
+    files.mixed === null
+      ? null
+      : await readMixed(
+          files.mixed,
+          (list) => documents(list, plan.domainField ?? ""),
+          encoderOf(tokenizer, "--domains"),
+          { ...options, witness },
+        );
   const domains: Split[] = [];
-  for (const [name, list] of files.domains) domains.push(split(await read(name, `domain "${name}"`, list)));
-  let target = files.target.length === 0 ? null : split(await read("target", "target", files.target));
+  for (const [name, list] of files.domains) {
+    const label = `domain "${name}"`;
+    const corpus = mixed?.get(name);
+    domains.push(corpus === undefined ? await read(name, label, list) : split(label, corpus.finish()));
+  }
+  let target = files.target.length === 0 ? null : await read("target", "target", files.target);
   const targets = new Map<string, Split>();
   for (const [name, list] of files.targets)
-    targets.set(name, split(await read(`target ${name}`, `target "${name}"`, list)));
+    targets.set(name, await read(`target ${name}`, `target "${name}"`, list));
   target ??= targets.values().next().value ?? null;
+  tellNotes(notes, hooks);
   const contents = witness.contents(tokens);
   const unchecked = known.corpus === undefined ? null : checkSameText(known.corpus, contents);
   for (const line of [...witness.copies(), ...(unchecked === null ? [] : [unchecked])]) hooks.onEvent(line);
@@ -114,14 +167,104 @@ export async function readData(plan: DataPlan, known: Known, hooks: DataHooks): 
   const counts = domains.map(({ train }) => train.stream.tokens.length);
   hooks.onEvent(`training tokens: ${tokensLine(names, counts, contents)}`);
   const sizes = Object.fromEntries(names.map((name, i) => [name, counts[i]]));
+  const byLabel = new Map(contents.map((content) => [content.label, content]));
   const facts = dataFacts(names, [...files.targets.keys()], (label) => {
-    const content = contents.find((other) => other.label === label);
+    const content = byLabel.get(label);
     const own = heldOut.get(label);
     if (content === undefined || own === undefined) return null;
     const { label: _label, ...read } = content;
     return { ...read, ...own };
   });
-  return { tokenizer, domains, target, targets, sizes, contents, facts };
+  return { tokenizer, vocabulary, domains, target, targets, sizes, contents, facts };
+}
+
+/** What the files of each label hold. Throws `data` for one that has both. */
+function kindsOf({ domains, target, targets }: Inputs): ReadonlyMap<string, "text" | "tokens"> {
+  const kind = (label: string, files: readonly string[]): [string, "text" | "tokens"] => {
+    const tokens = files.find(isTokenFile);
+    const text = files.find((path) => !isTokenFile(path));
+    if (tokens !== undefined && text !== undefined)
+      throw new GradmixError(
+        "data",
+        `${label}: ${text} is text and ${tokens} is a file of tokens; make them two domains`,
+      );
+    return [label, tokens === undefined ? "text" : "tokens"];
+  };
+  return new Map([
+    ...Array.from(domains, ([name, files]) => kind(`domain "${name}"`, files)),
+    kind("target", target),
+    ...Array.from(targets, ([name, files]) => kind(`target "${name}"`, files)),
+  ]);
+}
+
+/** Throws `config` for an end of text that is no id. */
+function vocabularyOf({ vocabSize, endOfText }: DataPlan, tokenizer: Tokenizer | null): Vocabulary {
+  const vocabulary = {
+    vocabSize: tokenizer?.vocabSize ?? vocabSize,
+    endOfText: endOfText ?? tokenizer?.endOfText ?? null,
+  };
+  if (vocabulary.endOfText !== null && vocabulary.endOfText >= vocabulary.vocabSize)
+    throw wrong(`--end-of-text: ${vocabulary.endOfText} is no id of ${vocabulary.vocabSize} tokens`);
+  return vocabulary;
+}
+
+/** Throws `config` where text has no tokenizer. */
+function encoderOf(tokenizer: Tokenizer | null, label: string): Tokenizer {
+  if (tokenizer !== null) return tokenizer;
+  throw wrong(
+    `--tokenizer none: ${label} is text, which needs a tokenizer: the one of the files of tokens, by --tokenizer FILE`,
+  );
+}
+
+/** How the documents of a run are read. */
+function documentsBy(
+  { textField, skipBadLines }: DataPlan,
+  { signal }: DataHooks,
+  onSkip: () => void = () => {},
+): Documents {
+  return (list, domainField) =>
+    inTurns(
+      readDocuments(list, {
+        ...{ textField, skipBadLines, onSkip },
+        ...(domainField === undefined ? {} : { domainField }),
+      }),
+      signal,
+    );
+}
+
+/** The corpora of files whose documents are of several domains, by name. */
+async function readMixed(
+  { files, domainOf }: MixedFiles,
+  documents: (list: readonly string[]) => AsyncIterable<Document>,
+  tokenizer: Tokenizer,
+  { witness, ...options }: CorpusOptions & { readonly witness: Witness },
+): Promise<ReadonlyMap<string, CorpusBuilder>> {
+  const parts = new Map(
+    Array.from(domainOf.values(), (name) => {
+      const reading = witness.open(`domain "${name}"`);
+      return [name, { reading, corpus: corpusBuilder(name, tokenizer, options) }] as const;
+    }),
+  );
+  for (const file of files)
+    for await (const document of documents([file])) {
+      const part = parts.get(domainOf.get(document.domain ?? "") ?? "");
+      if (part === undefined)
+        throw new GradmixError(
+          "data",
+          `${document.source}: the domain ${JSON.stringify(document.domain)} was not there a moment ago; the file has changed while it was read`,
+        );
+      part.corpus.add(document);
+      part.reading.text(file, document.text);
+    }
+  for (const { reading } of parts.values()) reading.end();
+  return new Map(Array.from(parts, ([name, { corpus }]) => [name, corpus]));
+}
+
+/** Notes of very many domains are not all told. */
+function tellNotes(notes: readonly string[], { onEvent }: DataHooks): void {
+  const shown = notes.length <= 12 ? notes : notes.slice(0, 3);
+  for (const note of shown) onEvent(note);
+  if (shown.length < notes.length) onEvent(`and so on for ${notes.length - shown.length} more`);
 }
 
 /** `factsOf` is by label. */
@@ -170,16 +313,13 @@ function tokensLine(
 
 /** The tokenizer that a run with "bpe" would train on this text. Throws `data`. */
 export async function learnTokenizer(plan: DataPlan, hooks: DataHooks): Promise<Tokenizer> {
-  const files = await listInputs(plan, hooks.onEvent);
-  const { textField, skipBadLines } = plan;
-  const documents: Documents = (list) =>
-    inTurns(readDocuments(list, { textField, skipBadLines }), hooks.signal);
-  return trainTokenizer(plan, [...files.domains.values()], documents, hooks);
+  const files = await listInputs(plan, hooks);
+  return trainTokenizer(plan, files, documentsBy(plan, hooks), hooks);
 }
 
 async function chooseTokenizer(
   plan: DataPlan,
-  files: readonly (readonly string[])[],
+  files: Inputs,
   documents: Documents,
   hooks: DataHooks,
 ): Promise<Tokenizer> {
@@ -189,24 +329,42 @@ async function chooseTokenizer(
   return trainTokenizer(plan, files, documents, hooks);
 }
 
-type Documents = (list: readonly string[]) => AsyncIterable<{ readonly text: string }>;
+/** The documents of files, and their domains where a field is named. */
+type Documents = (list: readonly string[], domainField?: string) => AsyncIterable<Document>;
 
 async function trainTokenizer(
-  { vocabSize }: DataPlan,
-  files: readonly (readonly string[])[],
+  { vocabSize, domainField }: DataPlan,
+  files: Inputs,
   documents: Documents,
   hooks: DataHooks,
 ): Promise<Tokenizer> {
-  const share = BPE_BYTES / files.length;
-  async function* sample(): AsyncGenerator<string> {
-    for (const list of files) {
-      let left = share;
-      for await (const { text } of documents(list)) {
-        if (left <= 0) break;
-        yield text.length > left ? text.slice(0, left) : text;
-        left -= text.length;
-      }
+  const given = [...kindsOf(files)].find(([, kind]) => kind === "tokens")?.[0];
+  if (given !== undefined)
+    throw wrong(
+      `${given} is files of tokens: name the tokenizer.json that wrote them by --tokenizer FILE, or say --tokenizer none --vocab-size N`,
+    );
+  const share = BPE_BYTES / files.domains.size;
+  /** Gives documents until each domain has had its share; all that are left are of domains that have had it. */
+  async function* sharesOf(
+    list: readonly string[],
+    count: number,
+    documentsOf: (list: readonly string[]) => AsyncIterable<Document>,
+  ): AsyncGenerator<string> {
+    const left = new Map<string, number>();
+    let open = count;
+    for await (const { text, domain = "" } of documentsOf(list)) {
+      const rest = left.get(domain) ?? share;
+      if (rest <= 0) continue;
+      yield text.length > rest ? text.slice(0, rest) : text;
+      left.set(domain, rest - text.length);
+      if (rest <= text.length && --open === 0) return;
     }
+  }
+  async function* sample(): AsyncGenerator<string> {
+    for (const list of files.domains.values()) yield* sharesOf(list, 1, documents);
+    const { mixed } = files;
+    if (mixed !== null)
+      yield* sharesOf(mixed.files, mixed.domainOf.size, (list) => documents(list, domainField ?? ""));
   }
   const began = performance.now();
   const trained = await trainBpe(sample(), { vocabSize, signal: hooks.signal });

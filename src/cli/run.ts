@@ -3,7 +3,6 @@
  * and the demo call; files go through the run's store.
  */
 import type { Backend } from "../backends/backend.ts";
-import { loadTokenizer } from "../data/index.node.ts";
 import type { Checkpoint } from "../dga/checkpoint.ts";
 import type { Mixer } from "../dga/mixer.ts";
 import { createTrainer, type Trainer } from "../dga/trainer.ts";
@@ -13,19 +12,21 @@ import { formatJson } from "../json.ts";
 import { createGPT, type GPT, parameterCount } from "../nn/gpt.ts";
 import { adamw } from "../nn/optimizer.ts";
 import type { RunFacts } from "../runs/facts.ts";
+import { checkDomains } from "./config.ts";
 import { costOf, formatCost, type RunCost } from "./cost.ts";
 import { type Engine, engineChanges, savedEngine, startBackend } from "./engine.ts";
 import { type EvaluationPlan, type HeldOut, heldOutOf, planEvaluations } from "./evaluations.ts";
 import { type GuardedSets, guardedSets, type GuardPlan, otherSplit, planGuard } from "./guarding.ts";
 import { histogramLine, histogramOf, savedHistogram } from "./histogram.ts";
+import { listInputs } from "./inputs.ts";
 import { trainLoop } from "./loop.ts";
 import type { MixingPlan } from "./mixing.ts";
-import { planRun, type RunPlan } from "./plan.ts";
+import { dataPlanOf, planRun, type RunPlan } from "./plan.ts";
 import { type Data, readData } from "./read-data.ts";
 import { readReference, type Reference, referenceModel } from "./reference.ts";
 import type { RunHooks, RunResult } from "./run-events.ts";
 import type { RunChanges } from "../runs/lines.ts";
-import { checkStart, modelOf, readStart, savedModel, type Start } from "./start.ts";
+import { checkStart, modelOf, readStart, savedModel, savedTokenizer, type Start } from "./start.ts";
 import type { TrainConfig } from "./train-config.ts";
 import { checkRepetitions, planTraining, stepChanges } from "./training.ts";
 
@@ -37,14 +38,18 @@ export async function runTraining(
   hooks: RunHooks,
   read: typeof readData = readData,
 ): Promise<RunResult> {
-  const plan = planRun(config);
+  // What the options say of the domains comes before their files, unless those say which domains there are.
+  const found = config.data.domainsFrom.length === 0 ? null : await listInputs(dataPlanOf(config), hooks);
+  const names = [...(found ?? config.data).domains.keys()];
+  if (found !== null) checkDomains(config.mixing, names);
+  const plan = planRun(config, names);
   const reference = await readReferenceOf(plan.mixing, hooks.signal);
   for (const line of plan.mixing.unused) hooks.onEvent(line);
-  const found = hooks.store.load();
-  const resumed = found?.checkpoint ?? null;
+  const saved = hooks.store.load();
+  const resumed = saved?.checkpoint ?? null;
   checkReference(plan.mixing, reference, resumed);
-  const before = found === null ? plan.training : planTraining(found.config);
-  const changes = stepChanges(before, plan.training, found?.step ?? 0, plan.mixing.countsTokens);
+  const before = saved === null ? plan.training : planTraining(saved.config);
+  const changes = stepChanges(before, plan.training, saved?.step ?? 0, plan.mixing.countsTokens);
   const { initFrom } = plan.model;
   const start = resumed === null && initFrom !== null ? readStart(initFrom) : null;
   if (start !== null) checkStart(start, plan.data, plan.model);
@@ -53,10 +58,10 @@ export async function runTraining(
   const { backend, engine } = await startBackend(plan.engine, then, hooks.onEvent);
   try {
     const known = {
-      tokenizer: resumed === null ? (start?.tokenizer ?? null) : loadTokenizer(resumed.json["tokenizer"]),
+      tokenizer: resumed === null ? (start?.tokenizer ?? null) : savedTokenizer(resumed.json),
       corpus: resumed?.json["corpus"],
     };
-    const data = await read(plan.data, known, hooks);
+    const data = await read(plan.data, known, hooks, found);
     checkRepetitions(before, plan.training, plan.mixing.limitedOtherwise(before.tokens, data.sizes));
     const model = makeModel(plan, data, start, resumed);
     tellSetUp(plan, backend, model, start, hooks);
@@ -75,9 +80,9 @@ export async function runTraining(
         "--keep-best: the target has no held-out text that would tell which step is best; give it more documents, or raise --held-out",
       );
     hooks.onEvent(formatCost(cost, evaluations, mixer.rule.needs, guarded?.plan));
-    if (found !== null) {
-      trainer.restore(found.checkpoint);
-      hooks.onEvent(`going on from step ${found.step}`);
+    if (saved !== null) {
+      trainer.restore(saved.checkpoint);
+      hooks.onEvent(`going on from step ${saved.step}`);
     }
     hooks.store.begin();
     hooks.store.saveFile(
@@ -85,7 +90,7 @@ export async function runTraining(
       `${formatJson(factsOf(plan, data, backend, engine, model, { evaluations, cost }), 2)}\n`,
     );
     if (histogram !== null) hooks.store.saveFile("histogram.json", `${formatJson(histogram, 2)}\n`);
-    if (found !== null) tellChanges(found.step, { ...changes, ...engineChanges(then, engine) }, hooks);
+    if (saved !== null) tellChanges(saved.step, { ...changes, ...engineChanges(then, engine) }, hooks);
     return await trainLoop(plan.cycle, hooks, {
       trainer,
       model,
@@ -98,7 +103,7 @@ export async function runTraining(
       names: plan.mixing.names,
       bases: plan.mixing.bases,
       kept: {
-        tokenizer: data.tokenizer.toJSON(),
+        tokenizer: data.tokenizer?.toJSON() ?? null,
         corpus: data.contents,
         engine,
         model: model.config,
@@ -131,7 +136,7 @@ function checkReference(
 
 /** The model that the run begins with. Throws `config` when the tokenizer has tokens that it does not know. */
 function makeModel(plan: RunPlan, data: Data, start: Start | null, resumed: Checkpoint | null): GPT {
-  const { vocabSize } = data.tokenizer;
+  const { vocabSize } = data.vocabulary;
   const saved = resumed === null ? null : savedModel(resumed.json);
   const model =
     start?.model() ?? createGPT(saved ?? modelOf(plan.model, vocabSize), { seed: plan.model.seed });
@@ -203,7 +208,9 @@ function makeTrainer(
     domains: data.domains.map((d) => d.train),
     target: mixing.measures ? (data.target?.train ?? null) : null,
     targets: new Map([...data.targets].map(([name, { train }]) => [name, train])),
-    ...(earlier === null ? {} : { reference: referenceModel(earlier, { vocabSize, context, tokenizer }) }),
+    ...(earlier === null || tokenizer === null
+      ? {}
+      : { reference: referenceModel(earlier, { vocabSize, context, tokenizer }) }),
     ...(mixing.bases === null ? {} : { bases: mixing.bases }),
     ...(guarded === null
       ? {}

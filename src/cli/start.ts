@@ -68,8 +68,10 @@ export function readStart(path: string): Start {
 
 function fromCheckpoint(path: string, file: string): Start {
   const { step, config, state, arrays } = readRun(file);
-  const tokenizer = loadTokenizer(state["tokenizer"]);
-  const shape = savedModel(state) ?? resolveGPTConfig(modelOf(config.model, tokenizer.vocabSize));
+  const tokenizer = savedTokenizer(state);
+  const shape =
+    savedModel(state) ??
+    resolveGPTConfig(modelOf(config.model, tokenizer?.vocabSize ?? config.data.vocabSize));
   const values = arrays["value"];
   return {
     path,
@@ -92,6 +94,12 @@ function fromCheckpoint(path: string, file: string): Start {
       return model;
     },
   };
+}
+
+/** The tokenizer of a checkpoint; null where the run knew none. */
+export function savedTokenizer(state: Checkpoint["json"]): Tokenizer | null {
+  const { tokenizer } = state;
+  return tokenizer === null ? null : loadTokenizer(tokenizer);
 }
 
 /** Where the best model of a run is kept, that is said too. */

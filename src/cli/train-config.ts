@@ -9,7 +9,7 @@ import type { EstimatorName } from "../dga/estimators.ts";
 import type { AlignmentOptions } from "../dga/trainer-options.ts";
 import type { PresetName } from "../nn/architecture.ts";
 
-export type TokenizerChoice = "byte" | "bpe" | (string & {});
+export type TokenizerChoice = "byte" | "bpe" | "none" | (string & {});
 export type ScheduleName = "cosine" | "wsd" | "constant";
 
 /** One number for all, or by name; "*" stands for those that are not named. */
@@ -26,8 +26,12 @@ export interface TrainConfig {
 }
 
 export interface DataConfig {
-  /** Name → globs, in the order of the weights. At least one domain. */
+  /** Name → globs, in the order of the weights. At least one domain, here or found in `domainsFrom`. */
   domains: ReadonlyMap<string, readonly string[]>;
+  /** Folders of which each folder and file is a domain, and globs of which each file is; they come after `domains`, in the order of their names. */
+  domainsFrom: string[];
+  /** Field of the documents in `domainsFrom` that names their domain; null: their path does. */
+  domainField: string | null;
   /** Globs of the target set. May be empty for a rule that needs no target. */
   target: string[];
   /** Name → globs of several targets, for "grape". */
@@ -40,10 +44,14 @@ export interface DataConfig {
   heldOut: number;
   /** Of the choice of held-out documents; null: the seed of the training. */
   seed: number | null;
-  /** "byte", "bpe" (trained on the domains), or the path of a tokenizer.json. */
+  /** "byte", "bpe" (trained on the domains), the path of a tokenizer.json, or "none": all data are files of tokens. */
   tokenizer: TokenizerChoice;
-  /** Size of the vocabulary that "bpe" trains. */
+  /** Size of the vocabulary that "bpe" trains, or that "none" has. */
   vocabSize: number;
+  /** Id that ends documents in files of tokens; null: the tokenizer's. */
+  endOfText: number | null;
+  /** Type of the tokens in files that do not say it; null: u16 in nanoGPT's, none in others. */
+  tokenType: "u16" | "u32" | null;
 }
 
 export interface ModelConfig {

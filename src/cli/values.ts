@@ -9,6 +9,7 @@ import { formatJson, isObject, type Json, parseJson, plainJson } from "../json.t
 import { nearest } from "../nearest.ts";
 import { reason } from "../node/system-errors.ts";
 import { timesShare } from "../share.ts";
+import { domainName } from "./domain-names.ts";
 import type { Kind } from "./options.ts";
 
 /** A value as the command line gives it: all arguments of a repeated flag, or a switch. */
@@ -207,9 +208,6 @@ function checkRecord<V>(
   }
   return out;
 }
-
-/** The joiners (U+200C, U+200D) are part of how Persian and Indic words are spelt. */
-const domainName = /^[\p{L}\p{N}][\p{L}\p{M}\p{N}\p{Join_Control}_. -]*$/u;
 
 /** Bases as they stand in a config file: name → numbers by domain, or a list of them. Their numbers are checked once the domains are known. */
 function checkBases(value: unknown, label: string): Map<string, Map<string, unknown> | readonly unknown[]> {

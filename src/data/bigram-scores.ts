@@ -7,7 +7,7 @@
  *
  * with q the mean of all domains' relative frequencies, a floor added, so that a large domain does not say what is common.
  */
-import type { TokenStream } from "./tokens.ts";
+import type { StoredStream } from "./tokens.ts";
 
 /** s: how many times a token must have occurred until what followed it weighs as much as the domain's own frequencies. */
 const BIGRAM_SMOOTHING = 20;
@@ -18,7 +18,7 @@ const FLOOR = 5e-6;
 
 /** Some tokens of a stream, and their followers: pairs (start + t, start + t + 1). */
 export interface Piece {
-  readonly stream: TokenStream;
+  readonly stream: StoredStream;
   readonly start: number;
 }
 
@@ -30,7 +30,7 @@ export interface Stretch {
 
 /** The text of a domain that is counted. */
 export interface CountedDomain {
-  readonly stream: TokenStream;
+  readonly stream: StoredStream;
   /** In order, apart from each other. */
   readonly stretches: readonly Stretch[];
 }
@@ -195,9 +195,10 @@ function indexPieces(
 ): PieceIndex {
   const [first, second, pair] = [0, 0, 0].map(() => new Int32Array(pieces.length * length));
   pieces.forEach(({ stream, start }, row) => {
-    let before = tokens.add(stream.tokens[start]);
+    const ids = stream.tokens.subarray(start, start + length + 1);
+    let before = tokens.add(ids[0]);
     for (let t = 0; t < length; t++) {
-      const next = tokens.add(stream.tokens[start + t + 1]);
+      const next = tokens.add(ids[t + 1]);
       const at = row * length + t;
       first[at] = before;
       second[at] = next;
@@ -238,8 +239,8 @@ function backgroundOf(domains: readonly CountedDomain[], tokens: TokenNumbers): 
   for (const { stream, stretches } of domains) {
     const share = 1 / (totalOf(stretches) * domains.length);
     for (const { from, to } of stretches)
-      for (let t = from; t < to; t++) {
-        const token = tokens.get(stream.tokens[t]);
+      for (const id of stream.tokens.subarray(from, to)) {
+        const token = tokens.get(id);
         if (token >= 0) background[token] += share;
       }
   }
@@ -263,11 +264,12 @@ function placesOf({ stream, stretches }: CountedDomain, tokens: TokenNumbers, pa
   let at = 0;
   for (const { from, to } of stretches) {
     let before = -1;
-    for (let t = from; t < to; t++, at++) {
-      const token = tokens.get(stream.tokens[t]);
+    for (const id of stream.tokens.subarray(from, to)) {
+      const token = tokens.get(id);
       places.tokens[at] = token;
       places.pairs[at] = before < 0 || token < 0 ? -1 : pairs.get(before, token);
       before = token;
+      at++;
     }
   }
   return places;

@@ -5,20 +5,34 @@ import { timesShare } from "../share.ts";
 import { foldIn, key, uniformAt } from "../tensor/rng.ts";
 import type { Tokenizer } from "./byte-level.ts";
 import { utf8Length } from "./bytes.ts";
-import { type CorpusWriter, corpusWriter, splitStream, type TokenStream } from "./tokens.ts";
+import {
+  type CorpusWriter,
+  corpusWriter,
+  splitStream,
+  type StoredStream,
+  type TokenStream,
+} from "./tokens.ts";
 
-export interface Corpus {
+/** A domain's tokens, wherever they are. */
+export interface StoredCorpus {
   readonly name: string;
-  readonly train: TokenStream;
+  readonly train: StoredStream;
   /** null when nothing was asked to be held out. */
-  readonly heldOut: TokenStream | null;
+  readonly heldOut: StoredStream | null;
   readonly documents: number;
   readonly heldOutDocuments: number;
-  /** UTF-8 bytes of the text, and of the part that is held out. */
-  readonly bytes: number;
+  /** UTF-8 bytes of the part that is held out; 0 where they are not known. */
   readonly heldOutBytes: number;
   /** Something the user should know about the split, or null. */
   readonly note: string | null;
+}
+
+/** A domain's text as tokens in memory. */
+export interface Corpus extends StoredCorpus {
+  readonly train: TokenStream;
+  readonly heldOut: TokenStream | null;
+  /** UTF-8 bytes of the text. */
+  readonly bytes: number;
 }
 
 export interface CorpusOptions {
@@ -48,46 +62,76 @@ export async function buildCorpus(
   tokenizer: Tokenizer,
   options: CorpusOptions,
 ): Promise<Corpus> {
+  const builder = corpusBuilder(name, tokenizer, options);
+  for await (const document of documents) builder.add(document);
+  return builder.finish();
+}
+
+/** Which documents are held out: each with the given probability, decided by the seed and its index alone. */
+export function heldOutChoice({ heldOut: share, seed }: CorpusOptions): (index: number) => boolean {
+  const stream = foldIn(key(seed), SPLIT_STREAM);
+  return (index) => uniformAt(stream, index) < share;
+}
+
+/** A corpus whose documents are handed in one after another. */
+export interface CorpusBuilder {
+  add(document: Text): void;
+  finish(): Corpus;
+}
+
+/** What `buildCorpus` does, for documents of many corpora that come in turn. */
+export function corpusBuilder(name: string, tokenizer: Tokenizer, options: CorpusOptions): CorpusBuilder {
   checkOptions<CorpusOptions>("buildCorpus", options, {
     heldOut: required(numberIn({ min: 0, max: 1, openMax: true })),
     seed: required(integerIn(0)),
   });
-  const { heldOut: share, seed } = options;
-  const stream = foldIn(key(seed), SPLIT_STREAM);
-  const chosen = (index: number): boolean => uniformAt(stream, index) < share;
+  const { heldOut: share } = options;
+  const chosen = heldOutChoice(options);
   const writer = (): CorpusWriter => corpusWriter(tokenizer.vocabSize, tokenizer.endOfText);
   const [train, heldOut, first] = [writer(), writer(), writer()];
   let count = 0;
   let heldOutDocuments = 0;
   let [bytes, heldOutBytes, firstBytes] = [0, 0, 0];
-  for await (const { text, source } of documents) {
-    // The first document waits until it is known whether the others leave a side empty.
-    const isHeldOut = count > 0 && chosen(count);
-    if (isHeldOut) heldOutDocuments++;
-    const to = count === 0 ? first : isHeldOut ? heldOut : train;
-    encodeTo(to, text, source, tokenizer);
-    const length = utf8Length(text);
-    bytes += length;
-    if (count === 0) firstBytes = length;
-    if (isHeldOut) heldOutBytes += length;
-    count++;
-  }
-  if (count === 0) throw new GradmixError("data", `"${name}": it is empty; give text to learn from`);
-  if (count === 1) return single(name, first.finish(), share, bytes, tokenizer);
-
-  // With the other documents decided, the first goes where its number says unless a side would stay empty.
-  const firstHeldOut = share > 0 && (heldOutDocuments === 0 || (heldOutDocuments < count - 1 && chosen(0)));
-  (firstHeldOut ? heldOut : train).take(first);
   return {
-    name,
-    train: train.finish(),
-    heldOut: share > 0 ? heldOut.finish() : null,
-    documents: count,
-    heldOutDocuments: heldOutDocuments + (firstHeldOut ? 1 : 0),
-    bytes,
-    heldOutBytes: heldOutBytes + (firstHeldOut ? firstBytes : 0),
-    note: null,
+    add({ text, source }) {
+      // The first document waits until it is known whether the others leave a side empty.
+      const isHeldOut = count > 0 && chosen(count);
+      if (isHeldOut) heldOutDocuments++;
+      const to = count === 0 ? first : isHeldOut ? heldOut : train;
+      encodeTo(to, text, source, tokenizer);
+      const length = utf8Length(text);
+      bytes += length;
+      if (count === 0) firstBytes = length;
+      if (isHeldOut) heldOutBytes += length;
+      count++;
+    },
+    finish() {
+      if (count === 0) throw new GradmixError("data", `"${name}": it is empty; give text to learn from`);
+      if (count === 1) return single(name, first.finish(), share, bytes, tokenizer);
+      const firstHeldOut = holdsOutFirst(share, heldOutDocuments, count, chosen);
+      (firstHeldOut ? heldOut : train).take(first);
+      return {
+        name,
+        train: train.finish(),
+        heldOut: share > 0 ? heldOut.finish() : null,
+        documents: count,
+        heldOutDocuments: heldOutDocuments + (firstHeldOut ? 1 : 0),
+        bytes,
+        heldOutBytes: heldOutBytes + (firstHeldOut ? firstBytes : 0),
+        note: null,
+      };
+    },
   };
+}
+
+/** With the other documents decided, the first of two or more goes where its number says unless a side would stay empty. */
+export function holdsOutFirst(
+  share: number,
+  others: number,
+  count: number,
+  chosen: (index: number) => boolean,
+): boolean {
+  return share > 0 && (others === 0 || (others < count - 1 && chosen(0)));
 }
 
 /** Writes a document block by block, so that its ids are never held apart from the stream. */
@@ -116,13 +160,22 @@ function single(
   const common = { name, documents: 1, bytes, heldOutDocuments: 0 };
   if (share === 0) return { ...common, train: whole, heldOut: null, heldOutBytes: 0, note: null };
   const { length } = whole.tokens;
-  const [train, heldOut] = splitStream(whole, length - timesShare(length, share, "nearest"));
+  const [train, heldOut] = splitStream(whole, tokensKept(length, share));
   return {
     ...common,
     train,
     heldOut,
     // Without the end-of-text token, which is no text. A character that the cut divides counts as U+FFFD.
     heldOutBytes: utf8Length(tokenizer.decode(heldOut.tokens.subarray(0, -1))),
-    note: `"${name}" is a single document: its last ${Math.round(share * 100)} % of tokens are held out`,
+    note: singleNote(name, share),
   };
+}
+
+/** Of the tokens of a single document, those that are trained on. */
+export function tokensKept(length: number, share: number): number {
+  return length - timesShare(length, share, "nearest");
+}
+
+export function singleNote(name: string, share: number): string {
+  return `"${name}" is a single document: its last ${Math.round(share * 100)} % of tokens are held out`;
 }

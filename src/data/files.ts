@@ -42,10 +42,14 @@ export async function listFiles(patterns: readonly string[], options: ListOption
   return (await findFiles(patterns, options)).map(({ path }) => path);
 }
 
+/** What `passOver` said of the names in folders above what was looked for; searches that share one ask once. */
+export type AboveMemo = Map<string, ReadonlySet<string>>;
+
 /** As `listFiles`, with what tells a file from another. Not part of the package's interface. */
 export async function findFiles(
   patterns: readonly string[],
   options: ListOptions = {},
+  above: AboveMemo = new Map(),
 ): Promise<FoundFile[]> {
   checkOptions("listFiles", options, {
     ...{ what: string, exclude: aSet, passOver: callback, skipUnreadable: boolean, onLeftOut: callback },
@@ -64,7 +68,7 @@ export async function findFiles(
     onLeftOut?.(path, why, detail);
   };
   for (const pattern of patterns)
-    for (const file of await expand(pattern, what, options.passOver ?? nothing, leaveOut))
+    for (const file of await expand(pattern, what, options.passOver ?? nothing, leaveOut, above))
       if (!found.has(file.identity)) found.set(file.identity, file);
   const [first] = unreadable;
   if (first !== undefined && !skipUnreadable)
@@ -122,6 +126,7 @@ async function expand(
   what: string,
   passOver: PassOver,
   leaveOut: LeaveOut,
+  above: AboveMemo,
 ): Promise<FoundFile[]> {
   const fails = (problem: string): GradmixError => new GradmixError("data", `${what}: ${problem}`);
   const info = await stat(pattern).catch((error: unknown) => error);
@@ -152,7 +157,7 @@ async function expand(
       if (file !== null) files.push(file);
       continue;
     }
-    const start = await startOf(base, passOver);
+    const start = await startOf(base, passOver, above);
     if (start === null) continue;
     // Typed dots are meant; hidden files that a star would match are not, and a folder that the pattern begins in says nothing of them.
     const dot = parts.some((part) => /^\.[^.]/.test(part));
@@ -241,7 +246,7 @@ interface Place {
 }
 
 /** The start of a walk; null where there is nothing. A folder inside of something that is passed over is, too. */
-async function startOf(base: string, passOver: PassOver): Promise<Place | null> {
+async function startOf(base: string, passOver: PassOver, above: AboveMemo): Promise<Place | null> {
   const folder = base === "." ? "" : base;
   try {
     if (!(await stat(placeOf(folder))).isDirectory()) return null;
@@ -251,8 +256,14 @@ async function startOf(base: string, passOver: PassOver): Promise<Place | null> 
   }
   let passedOver = false;
   for (let inner = resolve(base); dirname(inner) !== inner; inner = dirname(inner)) {
-    const names = await readdir(dirname(inner)).catch(() => []);
-    passedOver ||= passOver(dirname(inner), new Set(names)).has(basename(inner));
+    const folder = dirname(inner);
+    let passed = above.get(folder);
+    if (passed === undefined) {
+      const names = await readdir(folder).catch(() => []);
+      passed = passOver(folder, new Set(names));
+      above.set(folder, passed);
+    }
+    passedOver ||= passed.has(basename(inner));
   }
   return { folder, states: [0], passedOver };
 }

@@ -9,7 +9,7 @@ import {
   type Stretch,
 } from "./bigram-scores.ts";
 import { calibrate, likelihoods, mixtureShares, type Scores } from "./mixture-fit.ts";
-import type { TokenStream, Windows } from "./tokens.ts";
+import type { StoredStream, Windows } from "./tokens.ts";
 
 export interface HistogramOptions {
   /** Tokens of a window, whatever the length of the `Windows` (default 64; fewer where the target is shorter). */
@@ -98,7 +98,7 @@ function evenly(count: number, most: number): number[] {
 }
 
 /** All of a stream, or stretches of it that make up `most` tokens. */
-function stretchesOf({ tokens }: TokenStream, most: number, length: number): Stretch[] {
+function stretchesOf({ tokens }: StoredStream, most: number, length: number): Stretch[] {
   const n = tokens.length;
   if (n <= most) return [{ from: 0, to: n }];
   // None is shorter than a piece.

@@ -4,15 +4,18 @@
  */
 export type { LeftOut, ListOptions } from "./files.ts";
 export type { Document, ReadOptions } from "./sources.ts";
-export { listFiles, readDocuments } from "./no-files.ts";
+export type { TokenFileFacts, TokenFileOptions } from "./stored-tokens.ts";
+export { listFiles, openTokens, readDocuments } from "./no-files.ts";
 export { END_OF_TEXT, type Tokenizer } from "./byte-level.ts";
 export { byteTokenizer, loadTokenizer } from "./tokenizer.ts";
 export { trainBpe, type TrainBpeOptions } from "./train-bpe.ts";
-export { buildCorpus, type Corpus, type CorpusOptions } from "./corpus.ts";
+export { buildCorpus, type Corpus, type CorpusOptions, type StoredCorpus } from "./corpus.ts";
 export {
   evaluationWindows,
   readWindow,
   splitStream,
+  type StoredStream,
+  type StoredTokens,
   type TokenStream,
   tokenWriter,
   type TokenWriter,

@@ -1,7 +1,9 @@
 /** What stands in, where there are no files, for the functions that read them. Their types are the same, so that code for both compiles. */
 import { GradmixError } from "../errors.ts";
 import type { ListOptions } from "./files.ts";
+import type { StoredCorpus } from "./corpus.ts";
 import type { Document, ReadOptions } from "./sources.ts";
+import type { TokenFileOptions } from "./stored-tokens.ts";
 
 /** Throws `io`: a browser has no files. */
 export function listFiles(_patterns: readonly string[], _options: ListOptions = {}): Promise<string[]> {
@@ -15,6 +17,15 @@ export async function* readDocuments(
   _options: ReadOptions = {},
 ): AsyncGenerator<Document, void, undefined> {
   throw noFiles("readDocuments");
+}
+
+/** Throws `io`: a browser has no files. */
+export function openTokens(
+  _name: string,
+  _paths: readonly string[],
+  _options: TokenFileOptions,
+): Promise<StoredCorpus> {
+  return Promise.reject(noFiles("openTokens"));
 }
 
 const noFiles = (name: string): GradmixError =>

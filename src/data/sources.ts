@@ -1,28 +1,30 @@
 /**
  * Text sources: the documents in files, as a stream.
  *
- * `.jsonl` and `.ndjson` hold a document a line; any other file is one document, or several of at most 16 MiB. `.gz` and `.zst` are
- * unpacked on the way. What is held is a line (of at most 256 MiB) or 16 MiB, so files may be larger than memory.
+ * `.jsonl` and `.ndjson` hold a document a line, `.csv`, `.tsv` and `.parquet` a document a row; any other file is one document, or several of at most 16 MiB. `.gz` and `.zst` are
+ * unpacked on the way. What is held is a line (of at most 256 MiB), 16 MiB, or a group of rows of Parquet, so files may be larger than memory.
  */
 import { isUtf8 } from "node:buffer";
-import { createReadStream } from "node:fs";
-import { stat } from "node:fs/promises";
-import { createGunzip } from "node:zlib";
-import { errorCode, GradmixError } from "../errors.ts";
+import { GradmixError } from "../errors.ts";
 import { isObject } from "../json.ts";
 import { boolean, callback, checkOptions, string } from "../options.ts";
 import { joinBytes } from "./bytes.ts";
-import { ArchiveError, unpackZstd } from "./zstd.ts";
+import { contents, kindOfFile, kindProblem } from "./contents.ts";
+import { csvRows, parquetRows } from "./tables.ts";
 
 export interface Document {
   readonly text: string;
   /** The file; in a file of lines with the line ("a.jsonl.gz:12"), in a large one with the part's first byte ("a.txt@16777210"). */
   readonly source: string;
+  /** What the field of `domainField` says, where one was asked for. */
+  readonly domain?: string;
 }
 
 export interface ReadOptions {
-  /** Field of a line's object that holds the text. Default "text". */
+  /** Field of a line's object that holds the text; "a.b" is b within a, unless a field has that name. Default "text". */
   readonly textField?: string;
+  /** Field that names a document's domain, as a text or a number; a document without it is a broken line. Default: none. */
+  readonly domainField?: string;
   /** Broken lines, and files (or 16 MiB of one) that are not UTF-8, are left out instead of ending the read. */
   readonly skipBadLines?: boolean;
   /** Told of each one left out. */
@@ -39,54 +41,121 @@ export async function* readDocuments(
 ): AsyncGenerator<Document, void, undefined> {
   checkOptions<ReadOptions>("readDocuments", options, {
     textField: string,
+    domainField: string,
     skipBadLines: boolean,
     onSkip: callback,
   });
+  const fields = { text: options.textField ?? "text", domain: options.domainField ?? null };
   const bad = (source: string, reason: string): void => {
     if (options.skipBadLines !== true)
       throw new GradmixError("data", `${source}: ${reason}; mend it, or leave it out with --skip-bad-lines`);
     options.onSkip?.(source, reason);
   };
-  for (const file of files) {
-    if (/\.(jsonl|ndjson)(\.gz|\.zst)?$/i.test(file)) {
-      let number = 0;
-      for await (const line of lines(file)) {
-        number++;
-        const source = `${file}:${number}`;
-        const decoded =
-          line === null
-            ? { reason: `the line is longer than ${LINE >> 20} MiB; a document has at most that` }
-            : decode(line, " of the line");
-        if ("reason" in decoded) bad(source, decoded.reason);
-        else if (decoded.text.trim() !== "") {
-          const parsed = parseLine(decoded.text, options.textField ?? "text");
-          if ("reason" in parsed) bad(source, parsed.reason);
-          else if (parsed.text !== "") yield { text: parsed.text, source };
-        }
-      }
-      continue;
+  for (const file of files) yield* documentsOf(file, fields, options.skipBadLines === true, bad);
+}
+
+type Bad = (source: string, reason: string) => void;
+
+async function* documentsOf(
+  file: string,
+  fields: Fields,
+  skip: boolean,
+  bad: Bad,
+): AsyncGenerator<Document, void, undefined> {
+  const parsed = (source: string, found: Parsed): readonly Document[] => {
+    if ("reason" in found) bad(source, found.reason);
+    else if (found.text !== "") return [{ ...found, source }];
+    return [];
+  };
+  if (/\.parquet$/i.test(file)) {
+    const names = [fields.text, ...(fields.domain === null ? [] : [fields.domain])];
+    for await (const row of parquetRows(file, names))
+      yield* parsed(`${file}:${row.place}`, "reason" in row ? row : parseRecord(row.record, fields, "row"));
+    return;
+  }
+  const kind = kindOfFile(file);
+  const refused = kindProblem(kind);
+  if (refused !== null) {
+    bad(file, refused);
+    return;
+  }
+  if (/\.(csv|tsv)(\.gz|\.zst)?$/i.test(file)) {
+    for await (const row of csvRows(file, kind, skip))
+      yield* parsed(`${file}:${row.place}`, "reason" in row ? row : parseRecord(row.record, fields, "row"));
+    return;
+  }
+  if (/\.(jsonl|ndjson)(\.gz|\.zst)?$/i.test(file)) {
+    let number = 0;
+    for await (const line of lines(file, kind)) {
+      number++;
+      const source = `${file}:${number}`;
+      const decoded =
+        line === null
+          ? { reason: `the line is longer than ${LINE >> 20} MiB; a document has at most that` }
+          : decode(line, " of the line");
+      if ("reason" in decoded) bad(source, decoded.reason);
+      else if (decoded.text.trim() !== "") yield* parsed(source, parseLine(decoded.text, fields));
     }
-    for await (const { bytes, at } of parts(file)) {
-      const decoded = decode(bytes, "", at);
-      const source = at === 0 ? file : `${file}@${at}`;
-      if ("reason" in decoded) bad(file, decoded.reason);
-      else if (decoded.text !== "") yield { text: decoded.text, source };
-    }
+    return;
+  }
+  if (fields.domain !== null)
+    throw new GradmixError(
+      "data",
+      `${file}: only the documents of .jsonl, .ndjson, .csv, .tsv and .parquet files have fields that could name their domain`,
+    );
+  for await (const { bytes, at } of parts(file, kind)) {
+    const decoded = decode(bytes, "", at);
+    const source = at === 0 ? file : `${file}@${at}`;
+    if ("reason" in decoded) bad(file, decoded.reason);
+    else if (decoded.text !== "") yield { text: decoded.text, source };
   }
 }
 
-function parseLine(line: string, field: string): { text: string } | { reason: string } {
+interface Fields {
+  readonly text: string;
+  readonly domain: string | null;
+}
+
+type Parsed = { readonly text: string; readonly domain?: string } | { readonly reason: string };
+
+function parseLine(line: string, fields: Fields): Parsed {
   let value: unknown;
   try {
     value = JSON.parse(line);
   } catch {
     return { reason: "the line is not JSON" };
   }
-  if (!isObject(value)) return { reason: "the line is not a JSON object" };
-  const text = new Map<string, unknown>(Object.entries(value)).get(field);
+  return isObject(value) ? parseRecord(value, fields, "object") : { reason: "the line is not a JSON object" };
+}
+
+/** The text of an object, and its domain where one is asked for. */
+function parseRecord(record: object, fields: Fields, what: "object" | "row"): Parsed {
+  const text = fieldOf(record, fields.text);
   if (text === undefined)
-    return { reason: `the object has no field "${field}" (--text-field names another)` };
-  return typeof text === "string" ? { text } : { reason: `the field "${field}" is not a string` };
+    return {
+      reason: `the ${what} has no field "${fields.text}" (${what === "row" ? `it has ${Object.keys(record).slice(0, 12).join(", ")}; ` : ""}--text-field names another)`,
+    };
+  if (Array.isArray(text))
+    return {
+      reason: `the field "${fields.text}" is a list, such as one of messages, and not a string; write the text that it stands for into a field of its own`,
+    };
+  if (typeof text !== "string") return { reason: `the field "${fields.text}" is not a string` };
+  if (fields.domain === null) return { text };
+  const domain = fieldOf(record, fields.domain);
+  if (domain === undefined || domain === null || domain === "")
+    return { reason: `the ${what} has no field "${fields.domain}" that names its domain (--domain-field)` };
+  return typeof domain === "string" || typeof domain === "number" || typeof domain === "bigint"
+    ? { text, domain: String(domain) }
+    : { reason: `the field "${fields.domain}", which names the domain, is neither a string nor a number` };
+}
+
+/** A field of an object, or the one that a path of names "a.b" leads to; undefined: there is none. */
+function fieldOf(record: object, name: string): unknown {
+  if (Object.hasOwn(record, name)) return Reflect.get(record, name);
+  const dot = name.indexOf(".");
+  if (dot < 0) return undefined;
+  const inner = fieldOf(record, name.slice(0, dot));
+  return isObject(inner) ? fieldOf(inner, name.slice(dot + 1)) : undefined;
 }
 
 const utf8 = new TextDecoder("utf-8", { fatal: true });
@@ -124,11 +193,14 @@ function firstInvalid(bytes: Uint8Array): number {
 const PART = 1 << 24;
 
 /** A file whole, or cut after line ends (or between characters, where lines are long) into parts of at most PART bytes. */
-async function* parts(file: string): AsyncGenerator<{ bytes: Uint8Array; at: number }, void, undefined> {
+async function* parts(
+  file: string,
+  kind: string | null,
+): AsyncGenerator<{ bytes: Uint8Array; at: number }, void, undefined> {
   let held: Uint8Array[] = [];
   let size = 0;
   let at = 0;
-  for await (const chunk of contents(file)) {
+  for await (const chunk of contents(file, kind)) {
     held.push(chunk);
     size += chunk.length;
     while (size > PART) {
@@ -148,7 +220,7 @@ async function* parts(file: string): AsyncGenerator<{ bytes: Uint8Array; at: num
 const LINE = 1 << 28;
 
 /** Lines without their ends; null for one that is longer than LINE, of which no more is held. What is held is one chunk and the line that lies across it. */
-async function* lines(file: string): AsyncGenerator<Uint8Array | null, void, undefined> {
+async function* lines(file: string, kind: string | null): AsyncGenerator<Uint8Array | null, void, undefined> {
   let rest: Uint8Array[] = [];
   let size = 0;
   const take = (): Uint8Array | null => {
@@ -157,7 +229,7 @@ async function* lines(file: string): AsyncGenerator<Uint8Array | null, void, und
     size = 0;
     return line;
   };
-  for await (const chunk of contents(file)) {
+  for await (const chunk of contents(file, kind)) {
     let from = 0;
     for (let end = chunk.indexOf(10); end >= 0; end = chunk.indexOf(10, from)) {
       rest.push(chunk.subarray(from, end));
@@ -172,49 +244,4 @@ async function* lines(file: string): AsyncGenerator<Uint8Array | null, void, und
     else rest.push(chunk.slice(from));
   }
   if (size > 0) yield take();
-}
-
-/** A file's bytes, unpacked. Throws `data` when it cannot be read or is cut off. */
-async function* contents(file: string): AsyncGenerator<Uint8Array, void, undefined> {
-  const stream = createReadStream(file, { highWaterMark: 1 << 18 });
-  try {
-    if (/\.zst$/i.test(file)) yield* unpackZstd(stream);
-    else if (/\.gz$/i.test(file)) yield* unpackGzip(stream, file);
-    else yield* stream;
-  } catch (cause) {
-    if (cause instanceof GradmixError) throw cause;
-    throw new GradmixError("data", `${file}: ${readProblem(cause)}`, { cause });
-  } finally {
-    stream.destroy();
-  }
-}
-
-function forwardErrors<T extends { destroy(error?: Error): unknown }>(from: NodeJS.ReadableStream, to: T): T {
-  from.on("error", (error: Error) => to.destroy(error));
-  return to;
-}
-
-/** Members one after another. What follows them must be zeros, with which tapes are filled up: zlib would leave out the rest without a word. */
-async function* unpackGzip(
-  stream: NodeJS.ReadableStream,
-  file: string,
-): AsyncGenerator<Uint8Array, void, undefined> {
-  const unpack = createGunzip();
-  yield* stream.pipe(forwardErrors(stream, unpack));
-  const end = unpack.bytesWritten;
-  if ((await stat(file)).size <= end) return;
-  for await (const chunk of createReadStream(file, { start: end }))
-    if ((chunk as Uint8Array).some((byte) => byte !== 0))
-      throw new ArchiveError(`it is not a whole archive (bytes that are no gzip follow from byte ${end} on)`);
-}
-
-function readProblem(cause: unknown): string {
-  const message = cause instanceof Error ? cause.message : String(cause);
-  if (cause instanceof ArchiveError) return message;
-  const code = errorCode(cause);
-  if (code === "ENOENT") return "no such file";
-  if (code === "EACCES" || code === "EPERM") return "it may not be read (permission denied)";
-  if (code === "Z_BUF_ERROR") return "it is cut off: the archive ends too early";
-  if (code.startsWith("Z_")) return `it is not a whole archive (${message})`;
-  return `it cannot be read (${message})`;
 }

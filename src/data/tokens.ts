@@ -1,17 +1,33 @@
 /**
  * Streams of tokens: documents one after another, each ended by the end-of-text token, with their boundaries.
  *
- * Tokens are kept in memory, two bytes each where the vocabulary allows (a corpus of a billion tokens takes 2 GB); text is not.
+ * Tokens of text are kept in memory, two bytes each where the vocabulary allows (a corpus of a billion tokens takes 2 GB); text is not. Tokens that stand in files are read where
+ * they are asked for (stored-tokens.ts).
  */
 import { GradmixError } from "../errors.ts";
 import type { TokenBatch } from "../nn/model.ts";
 import { checkOptions, checkRange, oneOf } from "../options.ts";
 import type { Dataset } from "./dataset.ts";
 
-export interface TokenStream {
-  readonly tokens: Uint16Array | Uint32Array;
+/** Tokens by their place: an array in memory is one, and so are files. */
+export interface StoredTokens {
+  readonly length: number;
+  /** The ids from place `from` to before `to`, of those that there are: a view or a copy, which is not to be written to. Throws `data` for files that cannot be read any more. */
+  subarray(from: number, to: number): Uint16Array | Uint32Array;
+}
+
+/** Tokens, wherever they are, with their documents. */
+export interface StoredStream {
+  readonly tokens: StoredTokens;
   /** Where each document starts, and after them the stream's length. */
   readonly documents: Float64Array;
+  /** The largest id, or a bound of it, where that is known. */
+  readonly largest?: number;
+}
+
+/** Tokens in memory. */
+export interface TokenStream extends StoredStream {
+  readonly tokens: Uint16Array | Uint32Array;
 }
 
 export interface TokenWriter {
@@ -35,8 +51,16 @@ const resizable = (bytes: number): Resizable =>
   Reflect.construct(ArrayBuffer, [bytes, { maxByteLength: bytes }]) as Resizable;
 
 /** Bytes of the pieces that a writer collects tokens in: the first, and the largest. Each is twice the one before it. */
-const FIRST_PIECE = 1 << 13;
+const FIRST_PIECE = 1 << 10;
 const LARGEST_PIECE = 1 << 22;
+/** Smaller ones are plain: each resizable one takes a part of the address space, of which a process has some 65,000. */
+const LEAST_RESIZABLE = 1 << 17;
+
+interface Piece {
+  readonly tokens: Tokens;
+  /** null: it is collected some time. */
+  readonly buffer: Resizable | null;
+}
 
 /** Tokens as they come, in pieces: nothing is copied until they are joined, and each piece's memory is free once it has been. */
 interface Pieces {
@@ -44,27 +68,28 @@ interface Pieces {
   /** Moves the tokens of other pieces behind these. */
   take(other: Pieces): void;
   /** Hands over what has been collected. */
-  give(): { tokens: Tokens; buffer: Resizable }[];
+  give(): Piece[];
   join(): Tokens;
 }
 
 function tokenPieces(wide: boolean): Pieces {
-  let done: { tokens: Tokens; buffer: Resizable }[] = [];
+  let done: Piece[] = [];
   let buffer: Resizable | null = null;
   let current: Tokens = new Uint16Array(0);
   let used = 0;
   let size = FIRST_PIECE;
   const close = (): void => {
-    if (buffer !== null) done.push({ tokens: current.subarray(0, used), buffer });
+    if (used > 0) done.push({ tokens: current.subarray(0, used), buffer });
     [buffer, current, used] = [null, new Uint16Array(0), 0];
   };
   const open = (): void => {
     close();
-    buffer = resizable(size);
-    current = wide ? new Uint32Array(buffer) : new Uint16Array(buffer);
+    buffer = size < LEAST_RESIZABLE ? null : resizable(size);
+    const memory = buffer ?? new ArrayBuffer(size);
+    current = wide ? new Uint32Array(memory) : new Uint16Array(memory);
     size = Math.min(2 * size, LARGEST_PIECE);
   };
-  const give = (): { tokens: Tokens; buffer: Resizable }[] => {
+  const give = (): Piece[] => {
     close();
     const given = done;
     done = [];
@@ -93,7 +118,7 @@ function tokenPieces(wide: boolean): Pieces {
       for (const { tokens, buffer } of given) {
         out.set(tokens, at);
         at += tokens.length;
-        buffer.resize(0);
+        buffer?.resize(0);
       }
       return out;
     },
@@ -196,8 +221,8 @@ export function splitStream(stream: TokenStream, at: number): [TokenStream, Toke
 }
 
 /** Non-overlapping windows of T inputs and their next tokens. */
-export interface Windows extends Dataset<TokenBatch> {
-  readonly stream: TokenStream;
+export interface Windows<S extends StoredStream = StoredStream> extends Dataset<TokenBatch> {
+  readonly stream: S;
   /** T. */
   readonly time: number;
   /** Targets of window `index` that count: T, or fewer in the last one. */
@@ -213,12 +238,12 @@ export interface WindowOptions {
  * Cuts a stream of n tokens into ⌈(n−1)/T⌉ windows, ⌊(n−1)/T⌋ when a partial one is dropped. Throws `data` when not even one full window is
  * there, naming the domain; `config` for a T or options that do not fit.
  */
-export function windowsOf(
+export function windowsOf<S extends StoredStream>(
   name: string,
-  stream: TokenStream,
+  stream: S,
   time: number,
   options: WindowOptions = {},
-): Windows {
+): Windows<S> {
   checkOptions<WindowOptions>("windowsOf", options, { partial: oneOf("pad", "drop") });
   checkTime(time);
   const pairs = stream.tokens.length - 1;
@@ -231,7 +256,11 @@ export function windowsOf(
 }
 
 /** The same for evaluation, where one short window is enough; null for a stream without a single pair. */
-export function evaluationWindows(name: string, stream: TokenStream, time: number): Windows | null {
+export function evaluationWindows<S extends StoredStream>(
+  name: string,
+  stream: S,
+  time: number,
+): Windows<S> | null {
   checkTime(time);
   return stream.tokens.length < 2 ? null : cut(name, stream, time, "pad");
 }
@@ -240,10 +269,15 @@ function checkTime(time: number): void {
   checkRange("time", time, { min: 1, max: Number.MAX_SAFE_INTEGER, integer: true });
 }
 
-function cut(name: string, stream: TokenStream, time: number, partial: "pad" | "drop"): Windows {
+function cut<S extends StoredStream>(
+  name: string,
+  stream: S,
+  time: number,
+  partial: "pad" | "drop",
+): Windows<S> {
   const pairs = stream.tokens.length - 1;
   const count = partial === "pad" ? Math.ceil(pairs / time) : Math.floor(pairs / time);
-  const windows: Windows = {
+  const windows: Windows<S> = {
     name,
     stream,
     time,
@@ -299,8 +333,9 @@ export function readWindow(
   const valid = windows.tokensOf(index);
   const from = index * time;
   const to = row * time;
+  const ids = stream.tokens.subarray(from, from + valid + 1);
   for (let t = 0; t < time; t++) {
-    inputs[to + t] = t < valid ? stream.tokens[from + t] : 0;
-    targets[to + t] = t < valid ? stream.tokens[from + t + 1] : -1;
+    inputs[to + t] = t < valid ? ids[t] : 0;
+    targets[to + t] = t < valid ? ids[t + 1] : -1;
   }
 }

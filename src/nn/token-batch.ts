@@ -17,7 +17,11 @@ interface TokenModel {
 
 /** A source that lets its tokens be seen: window i is tokens i·time … (i + 1)·time of the stream (`Windows`). */
 interface TokenSource extends Source {
-  readonly stream: { readonly tokens: ArrayLike<number> };
+  readonly stream: {
+    readonly tokens: { readonly length: number; subarray(from: number, to: number): ArrayLike<number> };
+    /** No token is larger, where that is known. */
+    readonly largest?: number;
+  };
   readonly time: number;
 }
 
@@ -70,11 +74,18 @@ export function checkTokens(source: Source, model: TokenModel, first: number, en
   if (count < 1) throw new GradmixError("data", `"${name}": it has no windows`);
   if (!isTokenSource(source)) return;
   const { stream, time } = source;
+  if (stream.largest !== undefined && stream.largest < model.vocabSize) return;
   const last = Math.min(stream.tokens.length, end * time + 1);
-  for (let i = first * time; i < last; i++)
-    if (!(stream.tokens[i] < model.vocabSize))
-      throw new GradmixError(
-        "data",
-        `"${name}": token ${stream.tokens[i]}, number ${i} of its stream, is not in the model's vocabulary of ${model.vocabSize}; use the tokenizer that the model was made for`,
-      );
+  for (let from = first * time; from < last; from += BLOCK) {
+    const ids = stream.tokens.subarray(from, Math.min(last, from + BLOCK));
+    for (let i = 0; i < ids.length; i++)
+      if (!(ids[i] < model.vocabSize))
+        throw new GradmixError(
+          "data",
+          `"${name}": token ${ids[i]}, number ${from + i} of its stream, is not in the model's vocabulary of ${model.vocabSize}; use the tokenizer that the model was made for`,
+        );
+  }
 }
+
+/** Tokens that are looked at, at a time. */
+const BLOCK = 2 ** 16;

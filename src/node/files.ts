@@ -22,7 +22,7 @@ export interface WriteFs {
 export const temporaryName: RegExp = /^\..+\.\d+\.tmp$/;
 
 /** Replaces `path` with `parts`, one after another. Throws `io`; the old file stays, the temporary one goes. */
-export function writeFileAtomic(path: string, parts: readonly Uint8Array[], fs: WriteFs = nodeFs): void {
+export function writeFileAtomic(path: string, parts: Iterable<Uint8Array>, fs: WriteFs = nodeFs): void {
   const folder = dirname(path);
   const temporary = join(folder, `.${basename(path)}.${process.pid}.tmp`);
   try {

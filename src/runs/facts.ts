@@ -8,9 +8,9 @@ export interface TextFacts {
   readonly tokens: number;
   /** Tokens that are held out for evaluation. */
   readonly heldOutTokens: number;
-  /** UTF-8 bytes of the text that is held out: a loss of L nats per token is L · heldOutTokens / (heldOutBytes · ln 2) bits per byte. */
+  /** UTF-8 bytes of the text that is held out, 0 where they are not known (files of tokens): a loss of L nats per token is L · heldOutTokens / (heldOutBytes · ln 2) bits per byte. */
   readonly heldOutBytes: number;
-  /** SHA-256 of the text, file by file. */
+  /** SHA-256 of the text, or of the bytes of files of tokens, file by file. */
   readonly sha256: string;
 }
 
@@ -53,7 +53,7 @@ export interface RunFacts {
   readonly bases: readonly string[] | null;
 }
 
-/** Bits per byte of held-out text at a mean loss in nats per token; null where nothing is held out. */
+/** Bits per byte of held-out text at a mean loss in nats per token; null where nothing is held out, or its bytes are not known. */
 export function bitsPerByte({ heldOutTokens, heldOutBytes }: TextFacts, loss: number): number | null {
   return heldOutBytes === 0 ? null : (loss * heldOutTokens) / (heldOutBytes * Math.LN2);
 }

@@ -29,7 +29,8 @@ function put(...paths: string[]): void {
 async function list(data: object, out = "runs/new"): Promise<Inputs & { events: string[] }> {
   const events: string[] = [];
   const config = resolveConfig([jsonLayer({ data, run: { out } }, "c.json")]);
-  return { ...(await listInputs({ ...config.data, out }, (line) => events.push(line))), events };
+  const hooks = { onEvent: (line: string) => void events.push(line), signal: new AbortController().signal };
+  return { ...(await listInputs({ ...config.data, out }, hooks)), events };
 }
 
 const runFiles = ["config.json", "metrics.jsonl", "weights.json", "model/config.json", "model/tokenizer.json", "checkpoints/step-00000001.safetensors"]; // prettier-ignore
@@ -56,6 +57,36 @@ describe("files", () => {
     );
     const own = await list({ ...data, domains: { j: "runs/x/model/config.json" } });
     expect(own.domains.get("j")).toEqual(["runs/x/model/config.json"]);
+  });
+
+  test("that describe tables beside them, and indices of tokens, are not read as text", async () => {
+    put(
+      "h/data/train-00000-of-00001.parquet",
+      "h/README.md",
+      "h/dataset_infos.json",
+      "h/.gitattributes",
+      "d/README.md",
+    );
+    put(
+      "t.bin",
+      "m/a.bin",
+      "m/a.idx",
+      "m/b.ds",
+      "m/b.ds.index",
+      "m/b.ds.metadata",
+      "m/c.npy",
+      "m/c.csv.gz",
+      "m/own.idx",
+    );
+    const { domains, events } = await list({ domains: { h: "h", d: "d", m: "m" }, target: "t.bin" });
+    expect(Object.fromEntries(domains)).toEqual({
+      h: ["h/data/train-00000-of-00001.parquet"],
+      d: ["d/README.md"],
+      m: ["m/a.bin", "m/b.ds", "m/c.npy", "m/own.idx"],
+    });
+    expect(events).toEqual([
+      'domain "h": left out what describes the tables: h/README.md, h/dataset_infos.json',
+    ]);
   });
 
   test("in two domains are said, and a target's are left out of every domain and said, under whatever name", async () => {

@@ -232,7 +232,7 @@ describe("refusals, in one line that names the place, the value and what is allo
     ["a name of a mark alone", { data: { domains: { "\u0301": "x" } } }, 'c.json: data.domains: "\u0301" is not a name for a domain: letters with their marks, digits, "_", "-", "." and spaces'],
     ["a prototype for a name", JSON.parse('{"data":{"domains":{"__proto__":"x"}}}'), 'c.json: data.domains: "__proto__" is not a name for a domain: letters with their marks, digits, "_", "-", "." and spaces'],
     ["one name, typed in two ways", { data: { domains: { "caf\u00e9": "x", "cafe\u0301": "y" } } }, 'c.json: data.domains: names the domain "caf\u00e9" twice'],
-    ["no domain", { data: { domains: {} } }, 'no domain was given: add --domain NAME=GLOB, or "data": {"domains": {…}} in a config file'],
+    ["no domain", { data: { domains: {} } }, 'no domain was given: add --domain NAME=GLOB or --domains DIR, or "data": {"domains": {…}} in a config file'],
     ["steps and tokens", { training: { steps: 1, tokens: 1 } }, "c.json: training.steps and c.json: training.tokens: give one of them, not both"],
     ["two ways to evaluate", { run: { evalShare: 0.1, evalEvery: 10 } }, "c.json: run.evalShare and c.json: run.evalEvery: give one of them, not both"],
     ["heads that do not divide", { model: { dim: 100, heads: 3 } }, "c.json: model.heads: 3 does not divide the width 100"],
@@ -264,7 +264,9 @@ describe("refusals, in one line that names the place, the value and what is allo
     ["an empty histogram", { mixing: { rule: "importanceSampling", histogram: { a: 0 } } }, "c.json: mixing.histogram: all shares are 0"],
     ["f16 without a GPU asked for", { run: { precision: "f16" } }, "c.json: run.precision: f16 needs --backend webgpu, not auto"],
     ["forward with norms", { mixing: { normalise: "cosine" }, alignment: { estimator: "forward" } }, "c.json: alignment.estimator: forward does not see the gradient norms that --normalise cosine needs; choose tracked or raw"],
-    ["a tokenizer that is none", { data: { tokenizer: "bytes" } }, 'c.json: data.tokenizer: "bytes" is not "bpe", "byte" or the path of a tokenizer.json; did you mean byte?'],
+    ["a tokenizer that is none", { data: { tokenizer: "bytes" } }, 'c.json: data.tokenizer: "bytes" is not "bpe", "byte", "none" or the path of a tokenizer.json; did you mean byte?'],
+    ["a vocabulary too small for bpe", { data: { vocabSize: 256 } }, "c.json: data.vocabSize: 256 is not a whole number at least 257: bpe begins with the bytes and the end of text"],
+    ["no tokenizer to compare with", { data: { tokenizer: "none" }, mixing: { rule: "doremi", reference: "r" } }, "c.json: mixing.reference: the tokenizers of the two runs have to be the same; give the one of the files by --tokenizer FILE"],
   ]; // prettier-ignore
   test.each(cases)("%s", (_, json, message) => {
     const error = errorOf(() => resolve(json));

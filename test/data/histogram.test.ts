@@ -35,6 +35,7 @@ describe("scores of pieces", () => {
   /** The formulas of src/data/bigram-scores.ts, over all tokens, with Maps: unigram and bigram scores [groups][domains · pieces][2]. */
   function dense(groups: readonly PieceGroup[], domains: readonly CountedDomain[], length: number) {
     const textOf = ({ stream, stretches }: CountedDomain, hole: Stretch | null) => {
+      const ids = stream.tokens.subarray(0, stream.tokens.length);
       const count = new Map<string, number>();
       let total = 0;
       const add = (name: string): void => void count.set(name, (count.get(name) ?? 0) + 1);
@@ -42,8 +43,8 @@ describe("scores of pieces", () => {
         for (let t = from; t < to; t++) {
           if (hole !== null && t >= hole.from && t < hole.to) continue;
           total++;
-          add(`${stream.tokens[t]}`);
-          if (t > from) add(`${stream.tokens[t - 1]} ${stream.tokens[t]}`);
+          add(`${ids[t]}`);
+          if (t > from) add(`${ids[t - 1]} ${ids[t]}`);
         }
       return { total, of: (name: string) => count.get(name) ?? 0 };
     };
@@ -56,7 +57,7 @@ describe("scores of pieces", () => {
         return pieces.map(({ stream, start }) => {
           let [unigram, bigram] = [0, 0];
           for (let t = start; t < start + length; t++) {
-            const [a, b] = [stream.tokens[t], stream.tokens[t + 1]];
+            const [a, b] = stream.tokens.subarray(t, t + 2);
             const q = background(b);
             const p = (text.of(`${b}`) + 1500 * q) / (text.total + 1500);
             unigram += Math.log(p / q);
@@ -276,11 +277,11 @@ function textOf(seed: number, tokens: number, own = 0.5, walk = 0): number[] {
   return out;
 }
 
-const domainOf = (seed: number, tokens = 6000, own = 0.5): Windows =>
+const domainOf = (seed: number, tokens = 6000, own = 0.5): Windows<TokenStream> =>
   windowsOf(`domain${seed}`, streamOf(textOf(seed, tokens, own)), 16);
 
 /** Windows of held-out text of each domain, as often as `shares` say, in an order that mixes them. */
-function planted(shares: readonly number[], windows: number, own = 0.5): Windows {
+function planted(shares: readonly number[], windows: number, own = 0.5): Windows<TokenStream> {
   const counts = shares.map((share) => Math.round(share * windows));
   const documents = counts.flatMap((count, seed) =>
     Array.from({ length: count }, (_, j) => textOf(seed, 64, own, 1 + j)),

@@ -74,7 +74,7 @@ describe("a source of windows", () => {
   const sourceOf = (tokens: readonly number[], time: number) => ({
     name: "s",
     count: Math.ceil((tokens.length - 1) / time),
-    stream: { tokens },
+    stream: { tokens: Int32Array.from(tokens) },
     time,
   });
   const model = { context: 3, vocabSize: VOCABULARY };
@@ -105,6 +105,19 @@ describe("a source of windows", () => {
         else if (first < end || tokens[first * time] < VOCABULARY) expect(found).toBe("no error");
       }),
     );
+  });
+
+  test("is looked at to its last token, unless it says itself how large they are", () => {
+    const tokens = new Array<number>(200_000).fill(3);
+    tokens[199_999] = VOCABULARY;
+    const source = sourceOf(tokens, 1);
+    expect(codeOf(() => checkTokens(source, model, 0, source.count))).toContain(
+      "number 199999 of its stream",
+    );
+    expect(codeOf(() => checkTokens(source, model, 0, source.count - 1))).toBe("no error");
+    const saying = (largest: number) => ({ ...source, stream: { ...source.stream, largest } });
+    expect(codeOf(() => checkTokens(saying(VOCABULARY - 1), model, 0, source.count))).toBe("no error");
+    expect(codeOf(() => checkTokens(saying(VOCABULARY), model, 0, source.count))).toContain("number 199999");
   });
 
   test("may be as long as the context, and must have windows", () => {

@@ -1,0 +1,65 @@
+/** Standard input as a file: text is read more than once, so it is kept in a temporary file until the command ends. */
+import { createWriteStream, mkdtempSync, renameSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { pipeline } from "node:stream/promises";
+import { GradmixError } from "../errors.ts";
+import { reason } from "../node/system-errors.ts";
+import type { DataConfig } from "./train-config.ts";
+import { wrong } from "./values.ts";
+
+type Globs = Pick<DataConfig, "domains" | "domainsFrom" | "target" | "targets">;
+
+/**
+ * The same with a file in the place of "-", which holds standard input. Throws `config` where it stands more than once or is a terminal, `io` where it cannot be kept.
+ */
+export async function withStdin<G extends Globs>(given: G, signal: AbortSignal): Promise<G> {
+  const all = [given.domainsFrom, given.target, ...given.domains.values(), ...given.targets.values()].flat();
+  const times = all.filter((glob) => glob === "-").length;
+  if (times === 0) return given;
+  if (times > 1) throw wrong(`"-": standard input can be read once, and is named ${times} times`);
+  if (process.stdin.isTTY) throw wrong('"-": standard input is a terminal; pipe the text into the command');
+  // Several runs of one command read the same.
+  const path = await (kept ??= keepStdin(signal));
+  const named = (globs: readonly string[]): string[] => globs.map((glob) => (glob === "-" ? path : glob));
+  const each = (of: ReadonlyMap<string, readonly string[]>) =>
+    new Map(Array.from(of, ([name, globs]) => [name, named(globs)] as const));
+  return {
+    ...given,
+    domains: each(given.domains),
+    domainsFrom: named(given.domainsFrom),
+    target: named(given.target),
+    targets: each(given.targets),
+  };
+}
+
+let kept: Promise<string> | null = null;
+
+async function keepStdin(signal: AbortSignal): Promise<string> {
+  const folder = mkdtempSync(join(tmpdir(), "gradmix-stdin-"));
+  process.once("exit", () => rmSync(folder, { recursive: true, force: true }));
+  const path = join(folder, "stdin");
+  let first: number | null = null;
+  try {
+    await pipeline(
+      process.stdin,
+      async function* (chunks: AsyncIterable<Uint8Array>) {
+        for await (const chunk of chunks) {
+          first ??= chunk.find((byte) => byte > 32) ?? null;
+          yield chunk;
+        }
+      },
+      createWriteStream(path),
+      { signal },
+    );
+  } catch (error) {
+    signal.throwIfAborted();
+    throw new GradmixError("io", `"-": standard input cannot be kept in ${folder} (${reason(error)})`, {
+      cause: error,
+    });
+  }
+  // Lines of objects, or text.
+  const whole = `${path}.${first === "{".charCodeAt(0) ? "jsonl" : "txt"}`;
+  renameSync(path, whole);
+  return whole;
+}

@@ -1,0 +1,132 @@
+/** Bytes of files: unpacked on the way, and refused by the name of their kind where they hold no text. */
+import { closeSync, createReadStream, openSync, readSync } from "node:fs";
+import { stat } from "node:fs/promises";
+import { createGunzip } from "node:zlib";
+import { errorCode, GradmixError } from "../errors.ts";
+import { ArchiveError, unpackZstd } from "./zstd.ts";
+
+/** A file's bytes, unpacked where its name or its kind says so. Throws `data` when it cannot be read or is cut off. */
+export async function* contents(
+  file: string,
+  kind: string | null,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const stream = createReadStream(file, { highWaterMark: 1 << 18 });
+  try {
+    if (/\.zst$/i.test(file) || kind === "zstd") yield* unpackZstd(stream);
+    else if (/\.gz$/i.test(file) || kind === "gzip") yield* unpackGzip(stream, file);
+    else yield* stream;
+  } catch (cause) {
+    if (cause instanceof GradmixError) throw cause;
+    throw new GradmixError("data", `${file}: ${readProblem(cause)}`, { cause });
+  } finally {
+    stream.destroy();
+  }
+}
+
+/** Kinds of files by their first bytes, in Latin-1; `at`: where they stand. */
+const kinds: readonly { readonly kind: string; readonly magic: string; readonly at?: number }[] = [
+  { kind: "gzip", magic: "\x1f\x8b" },
+  { kind: "zstd", magic: "\x28\xb5\x2f\xfd" },
+  { kind: "bzip2", magic: "BZh" },
+  { kind: "xz", magic: "\xfd7zXZ\x00" },
+  { kind: "a 7z archive", magic: "7z\xbc\xaf\x27\x1c" },
+  { kind: "a RAR archive", magic: "Rar!\x1a\x07" },
+  { kind: "a ZIP archive (or a document of an office program)", magic: "PK\x03\x04" },
+  { kind: "a tar archive", magic: "ustar", at: 257 },
+  { kind: "a PDF document", magic: "%PDF-" },
+  { kind: "a PNG picture", magic: "\x89PNG" },
+  { kind: "a JPEG picture", magic: "\xff\xd8\xff" },
+  { kind: "a GIF picture", magic: "GIF8" },
+  { kind: "a WebP picture or RIFF sound", magic: "RIFF" },
+  { kind: "an Ogg sound", magic: "OggS" },
+  { kind: "an MP3 sound", magic: "ID3" },
+  { kind: "an MP4 video", magic: "ftyp", at: 4 },
+  { kind: "an ELF program or library", magic: "\x7fELF" },
+  { kind: "a Windows program", magic: "MZ" },
+  { kind: "a WebAssembly module", magic: "\x00asm" },
+  { kind: "a Java class or a program of macOS", magic: "\xca\xfe\xba\xbe" },
+  { kind: "a program of macOS", magic: "\xcf\xfa\xed\xfe" },
+  { kind: "an SQLite database", magic: "SQLite format 3\x00" },
+  { kind: "Parquet", magic: "PAR1" },
+  { kind: "an Arrow file", magic: "ARROW1" },
+  { kind: "an HDF5 file", magic: "\x89HDF" },
+  { kind: "a NumPy array", magic: "\x93NUMPY" },
+];
+
+/** What to do about kinds that can become text. The message goes on from the file's name. */
+const advice: Readonly<Record<string, string>> = {
+  xz: "it is packed by xz, which is not unpacked here; pack it again: xz -dc FILE.xz | zstd -o FILE.zst",
+  bzip2:
+    "it is packed by bzip2, which is not unpacked here; pack it again: bzip2 -dc FILE.bz2 | zstd -o FILE.zst",
+  Parquet: "it is Parquet, and its name does not end in .parquet; rename it",
+};
+
+/** What a file is that begins so; null for what may be text. */
+export function binaryKind(start: Uint8Array): string | null {
+  const latin1 = Buffer.from(start.buffer, start.byteOffset, start.length).toString("latin1");
+  const found = kinds.find(({ magic, at = 0 }) => latin1.startsWith(magic, at));
+  if (found === undefined) return null;
+  // Text may begin with the same letters.
+  return isText(start) && found.kind !== "a PDF document" ? null : found.kind;
+}
+
+/** UTF-8 (perhaps cut within a character) without a NUL. */
+function isText(start: Uint8Array): boolean {
+  try {
+    return !new TextDecoder("utf-8", { fatal: true }).decode(start, { stream: true }).includes("\0");
+  } catch {
+    return false;
+  }
+}
+
+/** What a file is by its first bytes; null for what may be text. Throws `data` when it cannot be read. */
+export function kindOfFile(file: string): string | null {
+  const start = new Uint8Array(512);
+  try {
+    const handle = openSync(file, "r");
+    try {
+      return binaryKind(start.subarray(0, readSync(handle, start, 0, start.length, 0)));
+    } finally {
+      closeSync(handle);
+    }
+  } catch (cause) {
+    throw new GradmixError("data", `${file}: ${readProblem(cause)}`, { cause });
+  }
+}
+
+/** Why files of a kind are not read; null: they are. */
+export function kindProblem(kind: string | null): string | null {
+  return kind === null || kind === "gzip" || kind === "zstd"
+    ? null
+    : (advice[kind] ?? `it is ${kind}, which is no text`);
+}
+
+function forwardErrors<T extends { destroy(error?: Error): unknown }>(from: NodeJS.ReadableStream, to: T): T {
+  from.on("error", (error: Error) => to.destroy(error));
+  return to;
+}
+
+/** Members one after another. What follows them must be zeros, with which tapes are filled up: zlib would leave out the rest without a word. */
+async function* unpackGzip(
+  stream: NodeJS.ReadableStream,
+  file: string,
+): AsyncGenerator<Uint8Array, void, undefined> {
+  const unpack = createGunzip();
+  yield* stream.pipe(forwardErrors(stream, unpack));
+  const end = unpack.bytesWritten;
+  if ((await stat(file)).size <= end) return;
+  for await (const chunk of createReadStream(file, { start: end }))
+    if ((chunk as Uint8Array).some((byte) => byte !== 0))
+      throw new ArchiveError(`it is not a whole archive (bytes that are no gzip follow from byte ${end} on)`);
+}
+
+function readProblem(cause: unknown): string {
+  const message = cause instanceof Error ? cause.message : String(cause);
+  if (cause instanceof ArchiveError) return message;
+  const code = errorCode(cause);
+  if (code === "ENOENT") return "no such file";
+  if (code === "EACCES" || code === "EPERM") return "it may not be read (permission denied)";
+  if (code === "Z_BUF_ERROR") return "it is cut off: the archive ends too early";
+  if (code.startsWith("Z_")) return `it is not a whole archive (${message})`;
+  return `it cannot be read (${message})`;
+}

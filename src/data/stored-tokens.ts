@@ -1,0 +1,383 @@
+/**
+ * Corpora of tokens that stand in files, read by position: what is held is where documents are (16 bytes for each), never the tokens.
+ *
+ * Each file is read once from its first byte to its last: for its largest id, for its end-of-text tokens where nothing else says where documents end, and for the hash by which a
+ * resumed run knows it again. After that a window is read where it is asked for.
+ */
+import { createHash } from "node:crypto";
+import { closeSync, fstatSync, openSync } from "node:fs";
+import { giveTurn } from "../backends/turn.ts";
+import type { CancelSignal } from "../cancel.ts";
+import { GradmixError } from "../errors.ts";
+import {
+  abortSignal,
+  callback,
+  checkOptions,
+  integerIn,
+  numberIn,
+  oneOf,
+  orNull,
+  required,
+} from "../options.ts";
+import { heldOutChoice, holdsOutFirst, singleNote, type StoredCorpus, tokensKept } from "./corpus.ts";
+import { describeTokenFile, readAt, tokenBytes, type TokenFile, type TokenType } from "./token-files.ts";
+import type { StoredStream, StoredTokens } from "./tokens.ts";
+
+export interface TokenFileOptions {
+  /** Ids are below it. */
+  readonly vocabSize: number;
+  /** Id that ends documents in files that do not say otherwise where they end; null (default): such a file is one document. */
+  readonly endOfText?: number | null;
+  /** Type of the tokens in files that do not say it: nanoGPT's (default "u16"), OLMo's and datatrove's (no default). */
+  readonly tokenType?: "u16" | "u32" | null;
+  /** Share of the documents held out, 0 ≤ share < 1. */
+  readonly heldOut: number;
+  /** Decides which. */
+  readonly seed: number;
+  /** Told of each file once it has been read. */
+  readonly onFile?: (path: string, found: TokenFileFacts) => void;
+  /** Ends the reading, with its reason. */
+  readonly signal?: CancelSignal;
+}
+
+export interface TokenFileFacts {
+  readonly format: TokenFile["format"];
+  readonly tokens: number;
+  readonly documents: number;
+  readonly largest: number;
+  /** SHA-256 of its bytes. */
+  readonly sha256: string;
+}
+
+/**
+ * A corpus out of files of tokens: Megatron's `.bin` with `.idx`, nanoGPT's and llm.c's `.bin`, datatrove's `.ds`, OLMo's `.npy` (token-files.ts has their layouts). Nothing is added to their tokens or taken
+ * away. Documents are held out as those of text are (`buildCorpus`), in the order of the files. Throws `data`, naming the file, for one that is cut off, does not fit its index or
+ * holds an id that is not below `vocabSize`; `config` for options that do not fit.
+ */
+export async function openTokens(
+  name: string,
+  paths: readonly string[],
+  options: TokenFileOptions,
+): Promise<StoredCorpus> {
+  checkOptions<TokenFileOptions>("openTokens", options, {
+    vocabSize: required(integerIn(1)),
+    endOfText: orNull(integerIn(0)),
+    tokenType: orNull(oneOf("u16", "u32")),
+    heldOut: required(numberIn({ min: 0, max: 1, openMax: true })),
+    seed: required(integerIn(0)),
+    onFile: callback,
+    signal: abortSignal,
+  });
+  const files: FileRange[] = [];
+  let start = 0;
+  let largest = 0;
+  for (const path of paths) {
+    const file = describeTokenFile(path, options.tokenType ?? null);
+    const found = await scan(file, options);
+    const ends = file.ends ?? found.ends;
+    files.push({ file, start, ends });
+    start += file.length;
+    largest = Math.max(largest, found.largest);
+    const { format, length: tokens } = file;
+    options.onFile?.(path, {
+      format,
+      tokens,
+      documents: ends.length,
+      largest: found.largest,
+      sha256: found.sha256,
+    });
+  }
+  if (start === 0) throw new GradmixError("data", `"${name}": it is empty; give tokens to learn from`);
+  return splitFiles(name, files, largest, options);
+}
+
+/** A file's place among the tokens of all. */
+interface FileRange {
+  readonly file: TokenFile;
+  /** Tokens of the files before it. */
+  readonly start: number;
+  /** Where its documents end, in its own tokens. */
+  readonly ends: Float64Array;
+}
+
+interface Scanned {
+  readonly largest: number;
+  readonly sha256: string;
+  /** By end-of-text tokens; a single end without any. */
+  readonly ends: Float64Array;
+}
+
+/** Bytes that are read at a time. */
+const BLOCK = 2 ** 22;
+
+async function scan(
+  file: TokenFile,
+  { vocabSize, endOfText = null, signal }: TokenFileOptions,
+): Promise<Scanned> {
+  const { path, type, offset, length } = file;
+  const hash = createHash("sha256");
+  const ends = growing();
+  let largest = 0;
+  // A document is cut off after its end of text; where that stands alone, it belongs to the next one.
+  let empty = true;
+  const handle = openFile(file);
+  try {
+    const header = new Uint8Array(offset);
+    readAt(handle, path, 0, header);
+    hash.update(header);
+    const perBlock = BLOCK / tokenBytes[type];
+    const block = new Uint8Array(Math.min(BLOCK, length * tokenBytes[type]));
+    for (let from = 0; from < length; from += perBlock) {
+      await giveTurn();
+      signal?.throwIfAborted();
+      const bytes = block.subarray(0, Math.min(perBlock, length - from) * tokenBytes[type]);
+      readAt(handle, path, offset + from * tokenBytes[type], bytes);
+      hash.update(bytes);
+      const ids = idsOf(bytes, type);
+      const most = largestOf(ids);
+      if (most >= vocabSize) {
+        const at = ids.findIndex((id) => id >= vocabSize);
+        throw new GradmixError(
+          "data",
+          `${path}: token ${from + at} is ${ids[at]}, which is no id of a vocabulary of ${vocabSize}: give the tokenizer that wrote it, or its tokens are of another type than ${type} (--token-type)`,
+        );
+      }
+      largest = Math.max(largest, most);
+      if (file.ends !== null || endOfText === null) continue;
+      for (let i = 0; i < ids.length; i++) {
+        if (ids[i] !== endOfText) empty = false;
+        else if (!empty) {
+          ends.push(from + i + 1);
+          empty = true;
+        }
+      }
+    }
+  } finally {
+    closeSync(handle);
+  }
+  // What follows the last end of text: a document that has none, or no more than ends of text.
+  if (!empty || ends.length() === 0) ends.push(length);
+  else ends.setLast(length);
+  return { largest, sha256: hash.digest("hex"), ends: ends.take() };
+}
+
+function largestOf(ids: ArrayLike<number>): number {
+  let most = 0;
+  for (let i = 0; i < ids.length; i++) if (ids[i] > most) most = ids[i];
+  return most;
+}
+
+/** Bytes as ids. What does not fit into 32 bits is 2³² − 1, above every vocabulary. */
+function idsOf(bytes: Uint8Array, type: TokenType): Uint16Array | Uint32Array {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const count = bytes.length / tokenBytes[type];
+  switch (type) {
+    case "u8":
+      return Uint16Array.from(bytes);
+    case "u16":
+      return littleEndian
+        ? new Uint16Array(bytes.buffer, bytes.byteOffset, count)
+        : Uint16Array.from({ length: count }, (_, i) => view.getUint16(2 * i, true));
+    case "u32":
+      return littleEndian
+        ? new Uint32Array(bytes.buffer, bytes.byteOffset, count)
+        : Uint32Array.from({ length: count }, (_, i) => view.getUint32(4 * i, true));
+    case "u64":
+      return Uint32Array.from({ length: count }, (_, i) =>
+        view.getUint32(8 * i + 4, true) === 0 ? view.getUint32(8 * i, true) : 2 ** 32 - 1,
+      );
+  }
+}
+
+const littleEndian = new Uint8Array(Uint16Array.of(1).buffer)[0] === 1;
+
+/** Numbers that come one after another. */
+interface Growing {
+  push(value: number): void;
+  setLast(value: number): void;
+  length(): number;
+  take(): Float64Array;
+}
+
+function growing(): Growing {
+  let values = new Float64Array(64);
+  let used = 0;
+  return {
+    push(value) {
+      if (used === values.length) {
+        const larger = new Float64Array(2 * used);
+        larger.set(values);
+        values = larger;
+      }
+      values[used++] = value;
+    },
+    setLast(value) {
+      values[used - 1] = value;
+    },
+    length: () => used,
+    take: () => values.slice(0, used),
+  };
+}
+
+/** Part of a file that stands in a stream: what follows it there follows it in the file, or is of another run. */
+interface Runs {
+  /** Where each begins in the stream, and after them the stream's length. */
+  readonly starts: Float64Array;
+  /** Where each begins among the tokens of all files. */
+  readonly places: Float64Array;
+}
+
+function splitFiles(
+  name: string,
+  files: readonly FileRange[],
+  largest: number,
+  { heldOut: share, seed }: TokenFileOptions,
+): StoredCorpus {
+  // Documents of no token are none.
+  let count = 0;
+  for (const { ends } of files)
+    ends.forEach((end, i) => (count += end > (i === 0 ? 0 : ends[i - 1]) ? 1 : 0));
+  const length = files.reduce((sum, { file }) => sum + file.length, 0);
+  const stream = (parts: (take: (from: number, to: number) => void) => void): StoredStream =>
+    streamOf(files, largest, parts);
+  const common = { name, documents: count, heldOutBytes: 0 };
+  if (count === 1) {
+    const kept = share === 0 ? length : tokensKept(length, share);
+    return {
+      ...common,
+      heldOutDocuments: 0,
+      train: stream((take) => take(0, kept)),
+      heldOut: share === 0 ? null : stream((take) => take(kept, length)),
+      note: share === 0 ? null : singleNote(name, share),
+    };
+  }
+  const chosen = heldOutChoice({ heldOut: share, seed });
+  const isHeldOut = Uint8Array.from({ length: count }, (_, i) => (i > 0 && chosen(i) ? 1 : 0));
+  const others = isHeldOut.reduce((sum, one) => sum + one, 0);
+  if (holdsOutFirst(share, others, count, chosen)) isHeldOut[0] = 1;
+  const side = (which: 0 | 1): StoredStream =>
+    stream((take) => {
+      // The first document stands last, as it does in a corpus of text.
+      let first = { from: 0, to: 0 };
+      let index = 0;
+      for (const { start, ends } of files) {
+        let from = 0;
+        for (const end of ends) {
+          if (end === from) continue;
+          if (index === 0) first = { from: start + from, to: start + end };
+          else if (isHeldOut[index] === which) take(start + from, start + end);
+          index++;
+          from = end;
+        }
+      }
+      if (isHeldOut[0] === which) take(first.from, first.to);
+    });
+  return {
+    ...common,
+    heldOutDocuments: others + isHeldOut[0],
+    train: side(0),
+    heldOut: share > 0 ? side(1) : null,
+    note: null,
+  };
+}
+
+/** `parts` takes the documents of a stream, in order, as places among the tokens of all files. */
+function streamOf(
+  files: readonly FileRange[],
+  largest: number,
+  parts: (take: (from: number, to: number) => void) => void,
+): StoredStream {
+  const [documents, starts, places] = [growing(), growing(), growing()];
+  let length = 0;
+  let next = -1;
+  parts((from, to) => {
+    if (from === to) return;
+    documents.push(length);
+    if (from !== next) {
+      starts.push(length);
+      places.push(from);
+    }
+    length += to - from;
+    next = to;
+  });
+  documents.push(length);
+  starts.push(length);
+  const runs = { starts: starts.take(), places: places.take() };
+  return { tokens: storedTokens(files, runs, largest), documents: documents.take(), largest };
+}
+
+/** Tokens that are read where they are asked for. */
+function storedTokens(files: readonly FileRange[], { starts, places }: Runs, largest: number): StoredTokens {
+  const length = starts[starts.length - 1];
+  const fileStarts = Float64Array.from(files, ({ start }) => start);
+  return {
+    length,
+    subarray(first, end) {
+      const from = Math.max(0, Math.min(first, length));
+      const to = Math.max(from, Math.min(end, length));
+      const out = largest > 0xffff ? new Uint32Array(to - from) : new Uint16Array(to - from);
+      for (let at = from, run = lastAtMost(starts, from); at < to; run++) {
+        const stop = Math.min(to, starts[run + 1]);
+        let place = places[run] + at - starts[run];
+        for (let f = lastAtMost(fileStarts, place); at < stop; f++) {
+          const { file, start } = files[f];
+          const count = Math.min(stop - at, start + file.length - place);
+          if (count > 0) out.set(readIds(file, place - start, count), at - from);
+          at += count;
+          place += count;
+        }
+      }
+      return out;
+    },
+  };
+}
+
+/** The last index whose value is at most `value`, of ascending values that begin at or below it. */
+function lastAtMost(ascending: Float64Array, value: number): number {
+  let [low, high] = [0, ascending.length - 1];
+  while (low < high) {
+    const middle = (low + high + 1) >> 1;
+    if (ascending[middle] <= value) low = middle;
+    else high = middle - 1;
+  }
+  return low;
+}
+
+function readIds(file: TokenFile, from: number, count: number): Uint16Array | Uint32Array {
+  const size = tokenBytes[file.type];
+  const bytes = new Uint8Array(count * size);
+  readAt(handleOf(file), file.path, file.offset + from * size, bytes);
+  return idsOf(bytes, file.type);
+}
+
+/** Files that are open, the one that was read last at the end. A process may have some hundreds. */
+const handles = new Map<TokenFile, number>();
+const MOST_OPEN = 64;
+
+function handleOf(file: TokenFile): number {
+  const known = handles.get(file);
+  handles.delete(file);
+  const handle = known ?? openFile(file);
+  handles.set(file, handle);
+  if (handles.size > MOST_OPEN)
+    for (const [other, its] of handles) {
+      handles.delete(other);
+      closeSync(its);
+      break;
+    }
+  return handle;
+}
+
+/** Throws `data` where it is not the file that it was when its index was read. */
+function openFile({ path, stamp }: TokenFile): number {
+  let handle: number;
+  try {
+    handle = openSync(path, "r");
+  } catch (cause) {
+    throw new GradmixError("data", `${path}: it cannot be read any more`, { cause });
+  }
+  const { size, mtimeMs } = fstatSync(handle);
+  if (size === stamp.size && mtimeMs === stamp.modified) return handle;
+  closeSync(handle);
+  throw new GradmixError("data", `${path}: it has changed while it was read`);
+}

@@ -1,0 +1,184 @@
+/** Rows of tables as documents: CSV and TSV as a stream, Parquet a group of rows at a time. */
+import { type FileHandle, open } from "node:fs/promises";
+import { finished } from "node:stream/promises";
+import { errorCode, GradmixError } from "../errors.ts";
+import { contents } from "./contents.ts";
+
+/** A row, or what is wrong with it. */
+export type Row =
+  { readonly record: object; readonly place: number } | { readonly reason: string; readonly place: number };
+
+/** Most characters of a row of CSV. */
+const ROW = 1 << 28;
+
+/**
+ * The rows of a CSV file (RFC 4180), or of a TSV file, in which quotes are characters as any other. The first row names the columns; `place` counts rows, as spreadsheets do, that
+ * one included. A row that is broken has a reason
+ * where `skip`; else it ends the reading. Throws `data` for a file that is not UTF-8.
+ */
+export async function* csvRows(
+  file: string,
+  kind: string | null,
+  skip: boolean,
+): AsyncGenerator<Row, void, undefined> {
+  const { CsvError, parse } = await import("csv-parse");
+  // Rows are taken as they are parsed: what a stream has buffered is lost once it has an error.
+  const rows: Row[] = [];
+  let place = 1;
+  const tabs = /\.tsv(\.gz|\.zst)?$/i.test(file);
+  const parser = parse({
+    columns: true,
+    bom: true,
+    skip_empty_lines: true,
+    max_record_size: ROW,
+    relax_quotes: true,
+    ...(tabs ? { delimiter: "\t", quote: null } : {}),
+    on_record(record: object) {
+      rows.push({ record, place: ++place });
+      return null;
+    },
+    ...(skip
+      ? {
+          skip_records_with_error: true,
+          on_skip: (error) => void rows.push({ reason: problem(error), place: ++place }),
+        }
+      : {}),
+  });
+  parser.resume();
+  // The calls that meet it hand it on.
+  parser.on("error", () => {});
+  try {
+    for await (const text of strictText(file, kind)) {
+      await new Promise<void>((done, fail) =>
+        parser.write(text, (error) => (error instanceof Error ? fail(error) : done())),
+      );
+      yield* rows.splice(0);
+    }
+    parser.end();
+    await finished(parser);
+    yield* rows;
+  } catch (error) {
+    if (!(error instanceof CsvError)) throw error;
+    yield* rows;
+    yield { reason: problem(error), place: ++place };
+  } finally {
+    parser.destroy();
+  }
+}
+
+function problem(error: Error | undefined): string {
+  return `the row is broken (${(error?.message ?? "").replaceAll(/\s+/g, " ").slice(0, 200)})`;
+}
+
+/** Text in pieces. */
+async function* strictText(file: string, kind: string | null): AsyncGenerator<string, void, undefined> {
+  const utf8 = new TextDecoder("utf-8", { fatal: true });
+  let at = 0;
+  try {
+    for await (const bytes of contents(file, kind)) {
+      yield utf8.decode(bytes, { stream: true });
+      at += bytes.length;
+    }
+    yield utf8.decode();
+  } catch (error) {
+    if (error instanceof GradmixError || !(error instanceof TypeError)) throw error;
+    throw new GradmixError(
+      "data",
+      `${file}: invalid UTF-8 near byte ${at}; a table has to be whole, so save it as UTF-8`,
+      {
+        cause: error,
+      },
+    );
+  }
+}
+
+/** Largest group of rows that is read, in bytes of the columns that are asked for. */
+const GROUP = 2 ** 31;
+
+/**
+ * The rows of a Parquet file: of the columns that the fields begin with, a group of rows at a time. `place` counts rows from 1. Throws `config`, naming the package, where hyparquet is not installed, and
+ * `data` for a file that is cut off or damaged, has no such column or is packed in a way that is not known.
+ */
+export async function* parquetRows(
+  file: string,
+  fields: readonly string[],
+): AsyncGenerator<Row, void, undefined> {
+  const { parquetMetadataAsync, parquetReadObjects, compressors } = await parquetPackages(file);
+  const fails = (what: string, cause?: unknown): GradmixError =>
+    new GradmixError("data", `${file}: ${what}`, { cause });
+  let handle: FileHandle;
+  try {
+    handle = await open(file);
+  } catch (error) {
+    throw fails("it cannot be read", error);
+  }
+  try {
+    const { size } = await handle.stat();
+    const buffer = {
+      byteLength: size,
+      async slice(start: number, end: number = size): Promise<ArrayBuffer> {
+        const bytes = new Uint8Array(end - start);
+        const { bytesRead } = await handle.read(bytes, 0, bytes.length, start);
+        if (bytesRead < bytes.length) throw new Error(`it ends at byte ${start + bytesRead}, too early`);
+        return bytes.buffer;
+      },
+    };
+    const attempt = async <T>(work: () => Promise<T>): Promise<T> => {
+      try {
+        return await work();
+      } catch (error) {
+        throw fails(
+          `it is no whole Parquet file (${error instanceof Error ? error.message : String(error)})`,
+          error,
+        );
+      }
+    };
+    const metadata = await attempt(() => parquetMetadataAsync(buffer));
+    const groups = metadata.row_groups;
+    const names = new Set(
+      groups.flatMap(({ columns }) => columns.map(({ meta_data: data }) => data?.path_in_schema[0] ?? "")),
+    );
+    const columns = fields.map((field) => (names.has(field) ? field : (field.split(".")[0] ?? "")));
+    const missing = columns.find((column) => !names.has(column));
+    if (groups.length > 0 && missing !== undefined)
+      throw fails(
+        `it has no column "${missing}"; its columns are ${[...names].slice(0, 12).join(", ")} (--text-field names another)`,
+      );
+    let rowStart = 0;
+    for (const group of groups) {
+      const rowEnd = rowStart + Number(group.num_rows);
+      const bytes = group.columns
+        .filter(({ meta_data: data }) => columns.includes(data?.path_in_schema[0] ?? ""))
+        .reduce((sum, { meta_data: data }) => sum + Number(data?.total_uncompressed_size ?? 0), 0);
+      if (bytes > GROUP)
+        throw fails(
+          `rows ${rowStart + 1} to ${rowEnd} are one group of ${bytes} bytes; write it with groups of at most 2 GiB`,
+        );
+      const from = rowStart;
+      const rows = await attempt(() =>
+        parquetReadObjects({ file: buffer, metadata, columns, rowStart: from, rowEnd, compressors }),
+      );
+      for (const [i, record] of rows.entries()) yield { record, place: from + i + 1 };
+      rowStart = rowEnd;
+    }
+  } finally {
+    await handle.close();
+  }
+}
+
+async function parquetPackages(file: string) {
+  try {
+    const [reader, { compressors }] = await Promise.all([
+      import("hyparquet"),
+      import("hyparquet-compressors"),
+    ]);
+    return { ...reader, compressors };
+  } catch (cause) {
+    if (errorCode(cause) !== "ERR_MODULE_NOT_FOUND") throw cause;
+    throw new GradmixError(
+      "config",
+      `${file}: to read Parquet, install two packages beside gradmix: npm install hyparquet hyparquet-compressors`,
+      { cause },
+    );
+  }
+}

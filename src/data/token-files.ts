@@ -1,0 +1,309 @@
+/**
+ * Files of tokens that other tools wrote: what their headers and indices say of them. All numbers are little endian.
+ *
+ * | ending          | format              | tokens                                    | documents                               |
+ * | `.bin` + `.idx` | Megatron            | from byte 0, of the type in the index     | in the index                            |
+ * | `.bin`          | llm.c               | u16 or u32 after 256 numbers of i32       | end of text before or after each        |
+ * | `.bin`          | nanoGPT             | u16 from byte 0                           | end of text after each                  |
+ * | `.ds`           | datatrove, nanotron | u16 or u32 from byte 0                    | in `.ds.index`, else by the end of text |
+ * | `.npy`          | OLMo, dolma         | u16 or u32 from byte 0: no NumPy header   | end of text after each                  |
+ */
+import { closeSync, existsSync, fstatSync, openSync, readSync } from "node:fs";
+import { errorCode, GradmixError } from "../errors.ts";
+
+export type TokenType = "u8" | "u16" | "u32" | "u64";
+
+/** Bytes of a token. Signed types of other tools are read as unsigned ones: no id is negative, and what would be is too large. */
+export const tokenBytes: Readonly<Record<TokenType, number>> = { u8: 1, u16: 2, u32: 4, u64: 8 };
+
+/** Names of token files. */
+export function isTokenFile(path: string): boolean {
+  return /\.(bin|ds|npy)$/i.test(path);
+}
+
+/** The token file that a file belongs to as its index or description; null where there is none. */
+export function tokenFileOf(path: string): string | null {
+  for (const [ending, own] of [
+    [/\.idx$/, ".bin"],
+    [/\.ds\.(index|metadata|loss)$/, ".ds"],
+    [/\.csv\.gz$/, ".npy"],
+  ] as const) {
+    const partner = path.replace(ending, own);
+    if (partner !== path && existsSync(partner)) return partner;
+  }
+  return null;
+}
+
+export interface TokenFile {
+  readonly path: string;
+  readonly format: "Megatron" | "nanoGPT" | "llm.c" | "datatrove" | "OLMo";
+  readonly type: TokenType;
+  /** Bytes before the first token. */
+  readonly offset: number;
+  /** Tokens. */
+  readonly length: number;
+  /** Where each document ends, in tokens; null: its end-of-text tokens say it. */
+  readonly ends: Float64Array | null;
+  /** The file as it was found: its size in bytes, and when it was changed. */
+  readonly stamp: FileStamp;
+}
+
+export interface FileStamp {
+  readonly size: number;
+  readonly modified: number;
+}
+
+type Fails = (what: string, cause?: unknown) => GradmixError;
+
+/** A file that is open, to be read by position. */
+interface Open {
+  readonly size: number;
+  readonly stamp: FileStamp;
+  /** Fills `into`; throws where the file ends before. */
+  read(at: number, into: Uint8Array): void;
+}
+
+function reading<T>(path: string, use: (file: Open, fails: Fails) => T): T {
+  const fails: Fails = (what, cause) => new GradmixError("data", `${path}: ${what}`, { cause });
+  let file: number;
+  try {
+    file = openSync(path, "r");
+  } catch (error) {
+    throw fails(errorCode(error) === "ENOENT" ? "no such file" : "it cannot be read", error);
+  }
+  try {
+    const { size, mtimeMs: modified } = fstatSync(file);
+    return use({ size, stamp: { size, modified }, read: (at, into) => readAt(file, path, at, into) }, fails);
+  } finally {
+    closeSync(file);
+  }
+}
+
+/** Fills `into` from byte `at` on. Throws `data` where the file ends before. */
+export function readAt(file: number, path: string, at: number, into: Uint8Array): void {
+  for (let done = 0; done < into.length;) {
+    // At most 1 GiB a call: the system call itself stops a little below 2 GiB.
+    const count = readSync(file, into, done, Math.min(into.length - done, 2 ** 30), at + done);
+    if (count === 0) throw new GradmixError("data", `${path}: it ends at byte ${at + done}, too early`);
+    done += count;
+  }
+}
+
+const bytesAt = (file: Open, at: number, count: number): Buffer => {
+  const out = Buffer.alloc(count);
+  file.read(at, out);
+  return out;
+};
+
+/** What a token file's name, header and index say. `type`: of files that do not say it themselves. Throws `data` for what is none, is cut off or does not fit together. */
+export function describeTokenFile(path: string, type: TokenType | null): TokenFile {
+  const ending = /\.[a-z]+$/i.exec(path)?.[0].toLowerCase();
+  return reading(path, (file, fails) => {
+    if (file.size === 0) throw fails("it is empty");
+    if (ending === ".ds") return datatrove(path, file, type, fails);
+    if (ending === ".npy") return olmo(path, file, type, fails);
+    if (ending !== ".bin") throw fails("it is no file of tokens: their names end in .bin, .ds or .npy");
+    const index = path.replace(/\.bin$/i, ".idx");
+    if (existsSync(index)) return megatron(path, file, index, fails);
+    return llmC(path, file, fails) ?? raw(path, file, "nanoGPT", type ?? "u16", fails);
+  });
+}
+
+/** A file without a header. */
+function raw(
+  path: string,
+  { size, stamp }: Open,
+  format: TokenFile["format"],
+  type: TokenType,
+  fails: Fails,
+): TokenFile {
+  const length = size / tokenBytes[type];
+  if (!Number.isInteger(length))
+    throw fails(
+      `its ${size} bytes are no whole number of ${type} tokens: it is cut off, or its tokens are of another type (--token-type)`,
+    );
+  return { path, format, type, offset: 0, length, ends: null, stamp };
+}
+
+function olmo(path: string, file: Open, type: TokenType | null, fails: Fails): TokenFile {
+  const isNumpy = file.size >= 6 && bytesAt(file, 0, 6).toString("latin1") === "\x93NUMPY";
+  if (isNumpy)
+    throw fails(
+      "it is a NumPy array with a header, and OLMo's .npy have none; write its tokens alone: numpy.load(FILE).astype('<u4').tofile('NEW.bin'), and read them with --token-type u32",
+    );
+  if (type === null)
+    throw fails("nothing in it says of what type its tokens are; add --token-type u16 or --token-type u32");
+  return raw(path, file, "OLMo", type, fails);
+}
+
+/** Numbers at the start of llm.c's files, with their version and token type. */
+const llmCMagic = new Map<number, { version: number; type: TokenType }>([
+  [20240520, { version: 1, type: "u16" }],
+  [20240801, { version: 7, type: "u32" }],
+]);
+const LLM_C_EVALUATION = 20240522;
+const LLM_C_HEADER = 1024;
+
+/** null for a file that does not begin as llm.c's do. */
+function llmC(path: string, file: Open, fails: Fails): TokenFile | null {
+  const header = Buffer.alloc(12);
+  file.read(0, header.subarray(0, Math.min(file.size, header.length)));
+  const [magic, version, length] = [0, 4, 8].map((at) => header.readInt32LE(at));
+  if (magic === LLM_C_EVALUATION)
+    throw fails("it is an evaluation file of llm.c (multiple choice), which holds no text to train on");
+  const known = llmCMagic.get(magic);
+  if (known === undefined) return null;
+  if (file.size < LLM_C_HEADER)
+    throw fails(
+      `it begins as a file of llm.c, and its ${file.size} bytes are less than their header: it is cut off`,
+    );
+  if (version !== known.version)
+    throw fails(`it is a file of llm.c of version ${version}; version ${known.version} can be read`);
+  const expected = LLM_C_HEADER + length * tokenBytes[known.type];
+  if (file.size !== expected)
+    throw fails(
+      `its header says ${length} tokens, which are ${expected} bytes, and it has ${file.size}: it is cut off or was added to`,
+    );
+  return {
+    path,
+    format: "llm.c",
+    type: known.type,
+    offset: LLM_C_HEADER,
+    length,
+    ends: null,
+    stamp: file.stamp,
+  };
+}
+
+function datatrove(path: string, file: Open, given: TokenType | null, fails: Fails): TokenFile {
+  const [index, mask] = [`${path}.index`, `${path}.loss`];
+  if (existsSync(mask))
+    throw fails(
+      `${mask} says which of its tokens count, which is not heeded here; move it away to train on all`,
+    );
+  const ends = existsSync(index) ? datatroveEnds(index) : null;
+  const said = datatroveMetadata(`${path}.metadata`);
+  const count = ends?.at(-1) ?? said.count;
+  const type =
+    said.type ??
+    given ??
+    (["u16", "u32"] as const).find((type) => count !== null && count * tokenBytes[type] === file.size);
+  const source = ends === null ? "description" : "index";
+  if (type === undefined)
+    throw fails(
+      count === null
+        ? `neither ${path}.metadata nor ${index} is there to say of what type its tokens are; add --token-type u16 or u32`
+        : `its ${source} says ${count} tokens, and it has ${file.size} bytes: it is cut off, or the ${source} is of another file`,
+    );
+  const whole = raw(path, file, "datatrove", type, fails);
+  if (count !== null && whole.length !== count)
+    throw fails(
+      `its ${source} says ${count} tokens, and it has ${whole.length} of ${type}: it is cut off, or the ${source} is of another file`,
+    );
+  return { ...whole, ends };
+}
+
+function datatroveEnds(index: string): Float64Array {
+  return reading(index, (file, fails) => {
+    if (file.size === 0 || file.size % 8 !== 0)
+      throw fails("it is no index: its bytes are no numbers of 64 bits");
+    const ends = new Float64Array(file.size / 8);
+    readNumbers(file, 0, ends);
+    for (let i = 0; i < ends.length; i++)
+      if (ends[i] < (i === 0 ? 0 : ends[i - 1]))
+        throw fails(`document ${i} ends at token ${ends[i]}, before it begins`);
+    return ends;
+  });
+}
+
+/** Line 1 is `tokenizer|bytes of a token`, in older files the tokenizer alone; line 2 the number of tokens. null for what is not said. */
+function datatroveMetadata(metadata: string): {
+  readonly type: TokenType | null;
+  readonly count: number | null;
+} {
+  if (!existsSync(metadata)) return { type: null, count: null };
+  return reading(metadata, (file, fails) => {
+    const [line = "", second = ""] = bytesAt(file, 0, Math.min(file.size, 4096)).toString("utf8").split("\n");
+    const size = /\|(\d+)\s*$/.exec(line)?.[1];
+    if (size !== undefined && size !== "2" && size !== "4")
+      throw fails(`its first line ends in |${size}, the bytes of a token; 2 and 4 can be read`);
+    const count = /^\d+$/.test(second.trim()) ? Number(second) : null;
+    return { type: size === undefined ? null : size === "2" ? "u16" : "u32", count };
+  });
+}
+
+const MEGATRON_MAGIC = "MMIDIDX\x00\x00";
+const MEGATRON_HEADER = 34;
+/** Types by their number in an index; those that are no ids have their name. */
+const megatronTypes: readonly (TokenType | { readonly refused: string })[] = [
+  { refused: "0" },
+  "u8",
+  { refused: "int8" },
+  { refused: "int16" },
+  "u32",
+  "u64",
+  { refused: "float64" },
+  { refused: "float32" },
+  "u16",
+];
+
+function megatron(path: string, file: Open, index: string, fails: Fails): TokenFile {
+  const { type, ends, length } = reading(index, megatronIndex);
+  const expected = length * tokenBytes[type];
+  if (file.size !== expected)
+    throw fails(
+      `its index says ${length} tokens, which are ${expected} bytes, and it has ${file.size}: it is cut off, or the index is of another file`,
+    );
+  return { path, format: "Megatron", type, offset: 0, length, ends, stamp: file.stamp };
+}
+
+function megatronIndex(file: Open, fails: Fails): { type: TokenType; ends: Float64Array; length: number } {
+  if (file.size < MEGATRON_HEADER) throw fails("it is no index of Megatron: it is shorter than its header");
+  const header = bytesAt(file, 0, MEGATRON_HEADER);
+  if (header.toString("latin1", 0, 9) !== MEGATRON_MAGIC)
+    throw fails("it is no index of Megatron: it does not begin with MMIDIDX");
+  const [version, sequences, marks] = [9, 18, 26].map((at) => Number(header.readBigUInt64LE(at)));
+  if (version !== 1) throw fails(`it is an index of version ${version}; version 1 can be read`);
+  const type = megatronTypes.at(header[17]) ?? { refused: String(header[17]) };
+  if (typeof type !== "string")
+    throw fails(`its tokens are of the type ${type.refused}, which is none of ids`);
+  const lengthsAt = MEGATRON_HEADER;
+  const pointersAt = lengthsAt + 4 * sequences;
+  const documentsAt = pointersAt + 8 * sequences;
+  const end = documentsAt + 8 * marks;
+  // A mode for each sequence may follow.
+  if (file.size !== end && file.size !== end + sequences)
+    throw fails(
+      `it says ${sequences} sequences and ${marks} documents, which do not make its ${file.size} bytes`,
+    );
+  const bytes = tokenBytes[type];
+  const starts = new Float64Array(sequences + 1);
+  const lengths = new Int32Array(sequences);
+  file.read(lengthsAt, new Uint8Array(lengths.buffer));
+  lengths.forEach((length, i) => {
+    if (length < 0) throw fails(`sequence ${i} has ${length} tokens`);
+    starts[i + 1] = starts[i] + length;
+  });
+  const pointers = new Float64Array(sequences);
+  readNumbers(file, pointersAt, pointers);
+  const apart = pointers.findIndex((pointer, i) => pointer !== starts[i] * bytes);
+  if (apart >= 0)
+    throw fails(`sequence ${apart} begins at byte ${pointers[apart]}, not where the one before it ends`);
+  const documents = new Float64Array(marks);
+  readNumbers(file, documentsAt, documents);
+  const wrong = documents.findIndex((mark, i) => mark > sequences || mark < (i === 0 ? 0 : documents[i - 1]));
+  if (wrong >= 0 || documents.at(0) !== 0 || documents.at(-1) !== sequences)
+    throw fails("the documents of the index are not made of its sequences");
+  return { type, ends: documents.subarray(1).map((mark) => starts[mark]), length: starts[sequences] };
+}
+
+/** Numbers of 64 bits, as far as doubles have them. */
+function readNumbers(file: Open, at: number, into: Float64Array): void {
+  const block = Buffer.alloc(8 * Math.min(into.length, 2 ** 16));
+  for (let from = 0; from < into.length; from += block.length / 8) {
+    const count = Math.min(block.length / 8, into.length - from);
+    file.read(at + 8 * from, block.subarray(0, 8 * count));
+    for (let i = 0; i < count; i++)
+      into[from + i] = block.readUInt32LE(8 * i) + block.readUInt32LE(8 * i + 4) * 2 ** 32;
+  }
+}

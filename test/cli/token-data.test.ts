@@ -1,0 +1,144 @@
+/** Runs on files of tokens: the same bits as on the text that they are of; what does not fit together is refused. */
+import { spawnSync } from "node:child_process";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { byteTokenizer, tokenWriter } from "gradmix/data";
+import { writeMegatron, writeNanoGPT } from "gradmix/node";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { commandLineLayer, resolveConfig } from "#dist/cli/config.js";
+import { optionRows } from "#dist/cli/options.js";
+import { readData } from "#dist/cli/read-data.js";
+import { readStart } from "#dist/cli/start.js";
+import { readRunRecord } from "#dist/runs/record.js";
+
+const command = resolve(import.meta.dirname, "../../dist/cli/main.js");
+const tokenizer = byteTokenizer();
+const { vocabSize } = tokenizer;
+const rows = optionRows();
+let folder = "";
+
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "gradmix-token-data-"));
+  const texts = (words: string, n: number) =>
+    Array.from({ length: n }, (_, i) => `${words} ${(i * 7919) % 97}. `.repeat(3));
+  for (const [name, words] of [
+    ["prose", "the dog sleeps while the quick fox jumps over it"],
+    ["code", "for (let i = 0; i < n; i++) sum += items[i]"],
+    ["target", "while (j < n) total += items[j++]"],
+  ] as const) {
+    const documents = texts(words, 40);
+    const lines = documents.map((text) => `${JSON.stringify({ text })}\n`).join("");
+    writeFileSync(join(folder, `${name}.jsonl`), lines);
+    const writer = tokenWriter(vocabSize, tokenizer.endOfText);
+    for (const text of documents) writer.document(tokenizer.encode(text));
+    const stream = writer.finish();
+    mkdirSync(join(folder, "tokens"), { recursive: true });
+    if (name === "prose") writeMegatron(join(folder, "tokens", name), stream, { vocabSize });
+    else writeNanoGPT(join(folder, name === "code" ? "tokens" : ".", `${name}.bin`), stream, { vocabSize });
+  }
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+const gradmix = (...args: string[]) => {
+  const { status, stderr } = spawnSync(process.execPath, [command, "train", ...args], {
+    cwd: folder,
+    encoding: "utf8",
+  });
+  return { code: status, err: stderr };
+};
+const small = "--dim 16 --layers 1 --heads 2 --context 32 --batch 4 --steps 6 --update-every 2 --align-target-examples 2 --backend cpu --threads 1".split(" "); // prettier-ignore
+const fromText = "--domain code=code.jsonl --domain prose=prose.jsonl --target target.jsonl --tokenizer byte".split(" "); // prettier-ignore
+const fromTokens = "--domains tokens --target target.bin".split(" ");
+const none = "--tokenizer none --vocab-size 257 --end-of-text 256".split(" ");
+
+test("on tokens it has the bits of a run on their text, without their tokenizer; it goes on only with the same files", () => {
+  for (const [out, ...args] of [
+    ["text", ...fromText],
+    ["none", ...fromTokens, ...none],
+  ]) {
+    const { code, err } = gradmix(...args, ...small, "--out", out);
+    expect({ code, err: code === 0 ? "" : err }).toEqual({ code: 0, err: "" });
+  }
+  const model = (out: string): Buffer => readFileSync(join(folder, out, "model/model.safetensors"));
+  expect(model("none").equals(model("text"))).toBe(true);
+  const facts = (out: string) => readRunRecord(join(folder, out)).facts;
+  const counts = (out: string) =>
+    Array.from(facts(out).domains, ([name, { documents, tokens, heldOutTokens }]) => [name, documents, tokens, heldOutTokens]); // prettier-ignore
+  expect(counts("none")).toEqual(counts("text"));
+  // How many bytes tokens are of is not known.
+  expect(facts("none").target?.heldOutBytes).toBe(0);
+  expect(existsSync(join(folder, "none/model/tokenizer.json"))).toBe(false);
+  const { tokenizer: its, tokenizerName, vocabSize: size } = readStart(join(folder, "none"));
+  expect([its, tokenizerName, size]).toEqual([null, "none", 257]);
+
+  const bytes = readFileSync(join(folder, "target.bin"));
+  const changed = Buffer.from(bytes);
+  changed[0] ^= 1;
+  writeFileSync(join(folder, "target.bin"), changed);
+  const refused = gradmix("--resume", "none");
+  expect(refused.code).toBe(2);
+  expect(refused.err).toContain("--resume: the text of target has changed");
+  expect(refused.err).toContain("but other text");
+  writeFileSync(join(folder, "target.bin"), bytes);
+  expect(gradmix("--resume", "none").code).toBe(0);
+});
+
+test.each([
+  [
+    "a tokenizer that is not theirs",
+    fromTokens,
+    'domain "code" is files of tokens: name the tokenizer.json that wrote them by --tokenizer FILE, or say --tokenizer none --vocab-size N',
+  ],
+  [
+    "text without a tokenizer",
+    ["--domain", "a=code.jsonl", "--target", "target.bin", ...none],
+    '--tokenizer none: domain "a" is text, which needs a tokenizer: the one of the files of tokens, by --tokenizer FILE',
+  ],
+  [
+    "both in one domain",
+    [
+      "--domain",
+      "a=code.jsonl",
+      "--domain",
+      "a=tokens/code.bin",
+      "--target",
+      "target.bin",
+      "--tokenizer",
+      "byte",
+    ],
+    'domain "a": code.jsonl is text and tokens/code.bin is a file of tokens; make them two domains',
+  ],
+  [
+    "a vocabulary too small",
+    [...fromTokens, "--tokenizer", "none", "--vocab-size", "50"],
+    "tokens/code.bin: token 0 is 102, which is no id of a vocabulary of 50: give the tokenizer that wrote it, or its tokens are of another type than u16 (--token-type)",
+  ],
+  [
+    "an end of text that is no id",
+    [...fromTokens, "--tokenizer", "none", "--vocab-size", "257", "--end-of-text", "257"],
+    "--end-of-text: 257 is no id of 257 tokens",
+  ],
+  [
+    "an index alone",
+    ["--domain", "a=tokens/prose.idx", "--target", "target.bin", ...none],
+    'domain "a": tokens/prose.idx belongs to tokens/prose.bin; name that',
+  ],
+] as [string, string[], string][])("refused in one line: %s", async (_, args, line) => {
+  const given = new Map<string, string[]>();
+  for (let i = 0; i < args.length; i += 2) {
+    const { path } = rows.find(({ flag }) => flag === args[i]) ?? expect.unreachable();
+    given.set(path, [...(given.get(path) ?? []), args[i + 1]]);
+  }
+  const { data } = resolveConfig([commandLineLayer(given)]);
+  const hooks = { onEvent: () => {}, signal: new AbortController().signal };
+  const reading = async (): Promise<unknown> =>
+    readData({ ...data, context: 32, seed: 1, out: null }, { tokenizer: null, corpus: undefined }, hooks);
+  const previous = process.cwd();
+  process.chdir(folder);
+  try {
+    await expect(reading()).rejects.toMatchObject({ name: "GradmixError", message: line });
+  } finally {
+    process.chdir(previous);
+  }
+});
