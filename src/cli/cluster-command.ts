@@ -31,6 +31,7 @@ import { version } from "./version.ts";
 const BLOCK = 2048;
 
 interface FileFacts {
+  /** From the root, so that the folder can be used from anywhere. */
   readonly path: string;
   readonly documents: number;
   /** Of the text, as a run's `run.json` has it. */
@@ -133,7 +134,7 @@ async function sampleOf(
       seen++;
       documents++;
     }
-    facts.push({ path, documents, sha256: hash.digest("hex") });
+    facts.push({ path: resolve(path), documents, sha256: hash.digest("hex") });
   }
   return { texts, facts };
 }

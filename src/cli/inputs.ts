@@ -7,6 +7,7 @@ import { resolve } from "node:path";
 import { type AboveMemo, findFiles, type FoundFile, type LeftOut } from "../data/files.ts";
 import { readDocuments } from "../data/sources.ts";
 import { tokenFileOf } from "../data/token-files.ts";
+import { type ClusterFolder, isClusterFolder, readClusterFolder } from "./cluster-folder.ts";
 import { compareNames, nameBook, type NameBook } from "./domain-names.ts";
 import { findDomains } from "./find-domains.ts";
 import type { RunHooks } from "./run-events.ts";
@@ -14,6 +15,7 @@ import { withStdin } from "./stdin.ts";
 import type { DataConfig } from "./train-config.ts";
 import { GradmixError } from "../errors.ts";
 import { runNames } from "./run-folder.ts";
+import { wrong } from "./values.ts";
 import { isObject } from "../json.ts";
 
 /** Files of the domains and targets, each by its label: `domain "code"`, `target`, `target "exam"`. */
@@ -30,6 +32,8 @@ export interface MixedFiles {
   readonly files: readonly string[];
   /** The domain that a document's field means, by what it says. */
   readonly domainOf: ReadonlyMap<string, string>;
+  /** Where the domains are clusters, which take the place of a field; null: they are not. */
+  readonly clusters: ClusterFolder | null;
 }
 
 type ListedConfig = Pick<
@@ -90,7 +94,29 @@ export async function listInputs(
   let mixed: MixedFiles | null = null;
   if (plan.domainsFrom.length > 0) {
     const book = nameBook(plan.domains.keys());
-    if (plan.domainField === null) {
+    const clusters = clustersOf(plan.domainsFrom);
+    if (clusters !== null) {
+      if (plan.domainField !== null)
+        throw wrong(`--domain-field: --domains ${clusters.folder} is of clusters, which are domains already`);
+      const there = new Set(
+        (
+          await find(
+            "--domains",
+            clusters.files.map(({ path }) => path),
+            exclude,
+          )
+        ).map(({ path }) => path),
+      );
+      const files = clusters.files.filter(({ path }) => there.has(path));
+      const used = new Set(files.flatMap(({ ids }) => Array.from(new Set(ids), (id) => clusters.names[id])));
+      const names = clusters.names.filter((name) => used.has(name));
+      mixed = {
+        files: files.map(({ path }) => path),
+        domainOf: new Map(names.map((name) => [name, book.claim(name, clusters.folder)])),
+        clusters,
+      };
+      for (const name of mixed.domainOf.values()) domains.set(name, []);
+    } else if (plan.domainField === null) {
       const search = {
         find: (what: string, globs: readonly string[]) => find(what, globs, none),
         passOver,
@@ -100,7 +126,8 @@ export async function listInputs(
       for (const [name, files] of withoutTargets(found, ofTargets, onEvent)) domains.set(name, files);
     } else {
       const files = (await find("--domains", plan.domainsFrom, exclude)).map(({ path }) => path);
-      mixed = { files, domainOf: await domainsByField(files, book, plan, plan.domainField, signal) };
+      const domainOf = await domainsByField(files, book, plan, plan.domainField, signal);
+      mixed = { files, domainOf, clusters: null };
       for (const name of mixed.domainOf.values()) domains.set(name, []);
     }
   }
@@ -133,6 +160,17 @@ function withoutTargets(
   }
   if (left.length > 0) onEvent(`--domains: left out ${because.excluded(left.length)}: ${few(left)}`);
   return kept;
+}
+
+/** The clusters that `--domains` names; null where it names something else. Throws `config` for clusters beside others. */
+function clustersOf(from: readonly string[]): ClusterFolder | null {
+  const folder = from.find(isClusterFolder);
+  if (folder === undefined) return null;
+  if (from.length > 1)
+    throw wrong(
+      `--domains ${folder}: clusters stand alone; leave out ${few(from.filter((one) => one !== folder))}`,
+    );
+  return readClusterFolder(folder);
 }
 
 /** What the field of all documents says → the name of its domain, in the order of the names. */

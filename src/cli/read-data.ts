@@ -16,6 +16,7 @@ import { type CorpusBuilder, corpusBuilder } from "../data/corpus.ts";
 import { isTokenFile } from "../data/token-files.ts";
 import { evaluationWindows, type Windows, windowsOf } from "../data/tokens.ts";
 import { GradmixError } from "../errors.ts";
+import { clusteredDocuments } from "./cluster-folder.ts";
 import {
   checkSameText,
   type Content,
@@ -142,7 +143,7 @@ export async function readData(
       ? null
       : await readMixed(
           files.mixed,
-          (list) => documents(list, plan.domainField ?? ""),
+          mixedDocuments(files.mixed, plan, documents),
           encoderOf(tokenizer, "--domains"),
           { ...options, witness },
         );
@@ -230,6 +231,22 @@ function documentsBy(
       }),
       signal,
     );
+}
+
+/** The documents of files that are of several domains, each with what tells its domain. */
+function mixedDocuments(
+  { clusters }: MixedFiles,
+  { domainField }: Pick<DataPlan, "domainField">,
+  documents: Documents,
+): (list: readonly string[]) => AsyncIterable<Document> {
+  if (clusters === null) return (list) => documents(list, domainField ?? "");
+  const byPath = new Map(clusters.files.map((file) => [file.path, file]));
+  return async function* (list) {
+    for (const path of list) {
+      const file = byPath.get(path);
+      if (file !== undefined) yield* clusteredDocuments(clusters, file, documents([path]));
+    }
+  };
 }
 
 /** The corpora of files whose documents are of several domains, by name. */
@@ -364,7 +381,7 @@ async function trainTokenizer(
     for (const list of files.domains.values()) yield* sharesOf(list, 1, documents);
     const { mixed } = files;
     if (mixed !== null)
-      yield* sharesOf(mixed.files, mixed.domainOf.size, (list) => documents(list, domainField ?? ""));
+      yield* sharesOf(mixed.files, mixed.domainOf.size, mixedDocuments(mixed, { domainField }, documents));
   }
   const began = performance.now();
   const trained = await trainBpe(sample(), { vocabSize, signal: hooks.signal });

@@ -6,6 +6,7 @@ import { join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { labelsOf } from "#dist/data/cluster/text-clusters.js";
 import { decodeNpy } from "#dist/data/npy.js";
+import { readRunHead } from "#dist/runs/record.js";
 import { random } from "../dga/arbitraries.ts";
 
 const command = resolve(import.meta.dirname, "../../dist/cli/main.js");
@@ -59,8 +60,8 @@ test("topics become clusters with words of theirs; ids are in the order of the d
   const names = Object.keys(written.clusters);
   expect(names.length).toBe(3);
   expect(written.files.map(({ path, documents }) => [path, documents])).toEqual([
-    ["one.jsonl", 60],
-    ["two.jsonl", 60],
+    [join(folder, "one.jsonl"), 60],
+    [join(folder, "two.jsonl"), 60],
   ]);
   const topicOf = names.map((name) => {
     const [word] = written.clusters[name].words;
@@ -72,7 +73,7 @@ test("topics become clusters with words of theirs; ids are in the order of the d
     const { values, shape } = decodeNpy(readFileSync(join(folder, "a", ids)), ids);
     expect(shape).toEqual([60]);
     expect(Array.from(values, (id) => topicOf[id])).toEqual(truth[f]);
-    for (const line of readFileSync(join(folder, written.files[f].path), "utf8").trim().split("\n"))
+    for (const line of readFileSync(written.files[f].path, "utf8").trim().split("\n"))
       bytes += Buffer.byteLength((JSON.parse(line) as { text: string }).text);
   });
   const all = Object.values(written.clusters);
@@ -104,6 +105,71 @@ test.each([
   expect(code).toBe(2);
   expect(err.trimEnd().split("\n").at(-1)).toContain(message);
   expect(existsSync(join(folder, "x"))).toBe(false);
+});
+
+describe("as the domains of a run", () => {
+  const train = (...args: string[]) =>
+    spawnSync(
+      process.execPath,
+      [
+        ...[command, "train", "--domains", "a", "--target", "sea.txt", "--tokenizer", "byte", "--steps", "3"],
+        ...[
+          "--dim",
+          "16",
+          "--layers",
+          "1",
+          "--heads",
+          "1",
+          "--context",
+          "16",
+          "--batch",
+          "2",
+          "--threads",
+          "1",
+          ...args,
+        ],
+      ],
+      { cwd: folder, encoding: "utf8" },
+    );
+  const facts = (run: string) => readRunHead(join(folder, run)).facts.domains;
+
+  test("each document is of its cluster; text that has changed since, or is a target, is not taken for it", () => {
+    writeFileSync(join(folder, "sea.txt"), "the gull sails over the harbour with the tide. ".repeat(9));
+    const { status, stderr } = train("--out", "run");
+    expect({ status, stderr: status === 0 ? "" : stderr }).toEqual({ status: 0, stderr: "" });
+    const { clusters } = JSON.parse(readFileSync(join(folder, "a/clusters.json"), "utf8")) as {
+      clusters: Record<string, { documents: number; bytes: number }>;
+    };
+    expect(
+      [...facts("run")].map(([name, { documents, tokens, heldOutTokens }]) => [
+        name,
+        documents,
+        tokens + heldOutTokens,
+      ]),
+    ).toEqual(
+      // Bytes are tokens, and each document ends with one.
+      Object.entries(clusters).map(([name, { documents, bytes }]) => [name, documents, bytes + documents]),
+    );
+
+    const text = readFileSync(join(folder, "two.jsonl"), "utf8");
+    const other = (changed: string): string => {
+      writeFileSync(join(folder, "two.jsonl"), changed);
+      const { status: code, stderr: err } = train("--out", "x");
+      writeFileSync(join(folder, "two.jsonl"), text);
+      expect(code).toBe(2);
+      expect(existsSync(join(folder, "x"))).toBe(false);
+      return err;
+    };
+    expect(other(text.replace("the1", "the2"))).toContain("its text has changed since a was made of it");
+    expect(other(`${text}{"text":"more"}\n`)).toContain("it has more than its 60 documents");
+    expect(other(text.slice(0, text.indexOf("\n") + 1))).toContain("it has 1 documents in place of 60");
+
+    const target = train("--target", "two.jsonl", "--out", "half");
+    expect(target.status).toBe(0);
+    expect([...facts("half").values()].reduce((sum, { documents }) => sum + documents, 0)).toBe(60);
+    expect(train("--out", "x", "--domain-field", "kind").stderr).toContain("which are domains already");
+    expect(train("--out", "x", "--domains", "one.jsonl").stderr).toContain("clusters stand alone");
+  });
 });
 
 describe("labels", () => {

@@ -1,0 +1,102 @@
+/** The folder of `gradmix cluster` as domains: each document of its files is of the domain that its cluster is. */
+import { createHash } from "node:crypto";
+import { readFileSync, statSync } from "node:fs";
+import { join } from "node:path";
+import { decodeNpy } from "../data/npy.ts";
+import type { Document } from "../data/sources.ts";
+import { GradmixError } from "../errors.ts";
+import { parseJson } from "../json.ts";
+import { ioError } from "../node/files.ts";
+import { listOf, mapOf, member, number, type Reader, text } from "../runs/read-json.ts";
+
+/** The clusters of one file. */
+export interface ClusteredFile {
+  readonly path: string;
+  /** Of its text, document by document. */
+  readonly sha256: string;
+  /** The cluster of each document. */
+  readonly ids: Int32Array;
+}
+
+export interface ClusterFolder {
+  readonly folder: string;
+  /** Names of the clusters, by number. */
+  readonly names: readonly string[];
+  readonly files: readonly ClusteredFile[];
+}
+
+const DESCRIPTION = "clusters.json";
+
+export function isClusterFolder(path: string): boolean {
+  return statSync(join(path, DESCRIPTION), { throwIfNoEntry: false })?.isFile() === true;
+}
+
+const fileOf: Reader<{ path: string; documents: number; sha256: string; ids: string }> = (part) => ({
+  path: member(part, "path", text),
+  documents: member(part, "documents", number),
+  sha256: member(part, "sha256", text),
+  ids: member(part, "ids", text),
+});
+
+/** Throws `data` for a folder that is not what `gradmix cluster` writes. */
+export function readClusterFolder(folder: string): ClusterFolder {
+  const at = join(folder, DESCRIPTION);
+  const value = parseJson(new TextDecoder().decode(bytesOf(at)), { source: at, code: "data" });
+  const part = { at, value };
+  if (member(part, "version", number) !== 1)
+    throw new GradmixError(
+      "data",
+      `${at}: was written by another version of gradmix; cluster the text again`,
+    );
+  const names = [
+    ...member(
+      part,
+      "clusters",
+      mapOf(() => null),
+    ).keys(),
+  ];
+  const files = member(part, "files", listOf(fileOf)).map(({ path, documents, sha256, ids: name }) => {
+    const { shape, values } = decodeNpy(bytesOf(join(folder, name)), join(folder, name));
+    if (!(values instanceof Int32Array) || shape.length !== 1 || values.length !== documents)
+      throw new GradmixError(
+        "data",
+        `${join(folder, name)}: does not hold the clusters of ${documents} documents; cluster the text again`,
+      );
+    const bad = values.find((id) => id < 0 || id >= names.length);
+    if (bad !== undefined)
+      throw new GradmixError("data", `${join(folder, name)}: there is no cluster ${bad} of ${names.length}`);
+    return { path, sha256, ids: values };
+  });
+  return { folder, names, files };
+}
+
+function bytesOf(path: string): Uint8Array {
+  try {
+    return new Uint8Array(readFileSync(path));
+  } catch (error) {
+    throw ioError(path, error);
+  }
+}
+
+/** The documents of a clustered file, each with its domain. Throws `data` where they are not those that were clustered. */
+export async function* clusteredDocuments(
+  { folder, names }: ClusterFolder,
+  { path, sha256, ids }: ClusteredFile,
+  documents: AsyncIterable<Document>,
+): AsyncGenerator<Document, void, undefined> {
+  const changed = (what: string): GradmixError =>
+    new GradmixError(
+      "data",
+      `${path}: ${what} since ${folder} was made of it; cluster the text again, with the same --text-field and --skip-bad-lines`,
+    );
+  const hash = createHash("sha256");
+  let at = 0;
+  for await (const document of documents) {
+    if (at === ids.length) throw changed(`it has more than its ${ids.length} documents`);
+    hash.update(`${document.text.length}\n`).update(document.text);
+    yield { ...document, domain: names[ids[at]] };
+    at++;
+  }
+  if (at < ids.length) throw changed(`it has ${at} documents in place of ${ids.length}`);
+  if (hash.digest("hex") !== sha256) throw changed("its text has changed");
+}
