@@ -1,0 +1,115 @@
+/** What was gained, in words and figures, and what keeps runs from being compared as they stand. Pure. */
+import type { RunHead } from "../runs/record.ts";
+import { meanAndBand, tokensUntil } from "./curves.ts";
+import type { GroupData, LossCurves, RunData } from "./page-data.ts";
+import { formatCount, formatLoss, formatShare, significant } from "./page/format.ts";
+
+/** What a group's runs ended with. */
+interface Ending {
+  readonly group: GroupData;
+  readonly curves: LossCurves;
+  readonly start: number;
+  readonly end: number;
+  /** Of each run, in nats per token. */
+  readonly ends: readonly number[];
+  readonly tokens: number;
+}
+
+/** Sentences, the most important first. */
+export function summaryOf(groups: readonly GroupData[], runs: readonly RunData[]): string[] {
+  const endings = groups.flatMap((group) => endingOf(group, runs));
+  if (endings.length === 0) return [...withoutTarget(groups), ...unfinished(runs)];
+  const best = endings.reduce((one, other) => (other.end < one.end ? other : one));
+  const others = endings.filter((one) => one !== best).sort((one, other) => one.end - other.end);
+  return [
+    fall(best, endings.length > 1),
+    ...others.map((other) => difference(best, other)),
+    ...(others.length > 0 && endings.some(({ ends }) => ends.length < 2)
+      ? ["Where there is one run alone, how much the seed matters is not known."]
+      : []),
+    ...unfinished(runs),
+  ];
+}
+
+function endingOf(group: GroupData, runs: readonly RunData[]): Ending[] {
+  const { target: curves } = group;
+  if (curves === null) return [];
+  const ends = group.runs.flatMap((i) => runs[i].target?.end ?? []);
+  const { mean } = curves.nats;
+  const last = mean.length - 1;
+  return [{ group, curves, ends, start: mean[0], end: mean[last], tokens: curves.tokens[last] }];
+}
+
+function fall({ group, curves, start, end, ends, tokens }: Ending, several: boolean): string {
+  const who = several ? `${group.label} ends lowest: its` : "The";
+  const seeds = ends.length > 1 ? `, the mean of ${ends.length} seeds` : "";
+  const { bits } = curves;
+  const inBits = bits === null ? "" : ` (${formatLoss(bits.mean[bits.mean.length - 1])} bits per byte)`;
+  if (curves.tokens.length === 1)
+    return `${who} held-out loss on the target is ${formatLoss(end)} nats per token${inBits} after ${formatCount(tokens)} tokens${seeds}.`;
+  const direction = end < start ? "fell" : end > start ? "rose" : "stayed, it went";
+  const share = formatShare(Math.abs(end / start - 1));
+  return `${who} held-out loss on the target ${direction} from ${formatLoss(start)} to ${formatLoss(end)} nats per token${inBits}, by ${share}, over ${formatCount(tokens)} tokens${seeds}.`;
+}
+
+function difference(best: Ending, other: Ending): string {
+  const gap = other.end - best.end;
+  const noise = noiseOf(best, other);
+  const inNoise = noise !== null && Math.abs(gap) <= noise;
+  const figure = `${formatLoss(gap)}${noise === null ? "" : ` ± ${formatLoss(noise)}`} nats (${formatShare(gap / best.end)})`;
+  const first = `${other.group.label} ends ${figure} higher, at ${formatLoss(other.end)}`;
+  if (inNoise) return `${first}; that is within two standard errors of the seeds, no difference to build on.`;
+  if (gap === 0) return `${other.group.label} ends at the same loss.`;
+  const reached = tokensUntil({ tokens: best.curves.tokens, loss: best.curves.nats.mean }, other.end);
+  if (reached === null || other.tokens === 0) return `${first}.`;
+  return `${first}; ${best.group.label} was there after ${formatShare(reached / other.tokens)} of its tokens.`;
+}
+
+/** Twice the standard error of the difference of two means; null where a group has one run. */
+function noiseOf(one: Ending, other: Ending): number | null {
+  const [a, b] = [meanAndBand(one.ends).band, meanAndBand(other.ends).band];
+  return a === null || b === null ? null : Math.hypot(a, b);
+}
+
+function withoutTarget(groups: readonly GroupData[]): string[] {
+  return groups.flatMap(({ label, domains }) => {
+    if (domains.length === 0) return [];
+    const ends = domains.map(({ loss }) => loss.nats.mean[loss.nats.mean.length - 1]);
+    const { mean } = meanAndBand(ends);
+    return `${label}: without a target, the mean of the held-out losses of ${domains.length} domains ends at ${formatLoss(mean)} nats per token.`;
+  });
+}
+
+function unfinished(runs: readonly RunData[]): string[] {
+  const open = runs.filter(({ state }) => state !== "done");
+  if (open.length === 0) return [];
+  const [first] = open;
+  return open.length === 1
+    ? [
+        `${first.name} ${first.state === "running" ? "goes on" : "was stopped"}: ${significant(first.step, 9)} of ${significant(first.steps, 9)} steps are done.`,
+      ]
+    : [`${open.length} of the ${runs.length} runs have not reached their last step.`];
+}
+
+export function cautionsOf(heads: readonly RunHead[]): string[] {
+  const differ = (of: (head: RunHead) => unknown): boolean =>
+    new Set(heads.map((head) => JSON.stringify(of(head)))).size > 1;
+  const found: string[] = [];
+  if (differ(({ facts, config }) => [facts.vocabSize, tokenizerOf(config)]))
+    found.push("The runs have different tokenizers: compare bits per byte, not nats per token.");
+  if (differ(({ facts }) => [...facts.domains].map(([name, { sha256 }]) => [name, sha256])))
+    found.push("The runs were trained on different domains or different text.");
+  if (differ(({ facts }) => facts.parameters)) found.push("The runs have models of different sizes.");
+  if (differ(({ facts }) => facts.steps * facts.batch * facts.context))
+    found.push("The runs are of different lengths.");
+  if (differ(({ facts }) => facts.target?.heldOutTokens ?? 0))
+    found.push(
+      "The runs hold out different text of the target, since the split follows the seed; a part of what their losses differ by comes from that.",
+    );
+  return found;
+}
+
+function tokenizerOf(config: RunHead["config"]): unknown {
+  const data = config.get("data");
+  return data instanceof Map ? data.get("tokenizer") : undefined;
+}
