@@ -3,6 +3,9 @@ import type { PageData } from "./page-data.ts";
 import type { PageAssets } from "./page-script.ts";
 import { style } from "./style.ts";
 
+/** uPlot asks for the browser's language when it is loaded, and some systems without one (LANG=C) name one that no browser knows: "en-US@posix". */
+const language = `try { new Intl.NumberFormat(navigator.language); } catch { Object.defineProperty(navigator, "language", { value: "en" }); }`;
+
 export interface RenderOptions {
   /** The page asks its server for news. */
   readonly live: boolean;
@@ -29,7 +32,8 @@ ${summary}
 <noscript><p>Charts and tables need JavaScript.</p></noscript>
 </main>
 <script type="application/json" id="data">${escapeScript(JSON.stringify(data))}</script>
-<script>/* uPlot, https://github.com/leeoniya/uPlot, MIT licence */
+<script>${language}
+/* uPlot, https://github.com/leeoniya/uPlot, MIT licence */
 ${assets.charts}</script>
 <script type="module">
 ${assets.script}</script>
