@@ -93,7 +93,7 @@ function bitsOf(text: TextFacts): number | null {
   return bitsPerByte(text, 1);
 }
 
-/** How heavy each name that a line tells of is: its mean over the points in time and its weight at the end, added. */
+/** How heavy each name is: its mean over the points in time and its weight at the end, added. */
 export function heavinessOf({ gathered: { samples, head }, weights }: RunView): Map<string, number> {
   const sums = new Map<string, number>();
   const add = (name: string, weight: number): void => void sums.set(name, (sums.get(name) ?? 0) + weight);
@@ -104,13 +104,15 @@ export function heavinessOf({ gathered: { samples, head }, weights }: RunView): 
   return sums;
 }
 
-/** Names that the weights are of, the heaviest first; of equal ones in their own order. */
+/** Names that lines tell the weights of (of many, those that were among the heaviest), the heaviest first; of equal ones in their own order. */
 function heaviestNames(run: RunView): string[] {
-  const { facts } = run.gathered.head;
+  const { samples, head } = run.gathered;
+  const { facts } = head;
   const sums = heavinessOf(run);
+  const told = new Set(samples.flatMap(({ weights }) => [...weights.keys()]));
   // The sort is stable.
   return (facts.bases ?? [...facts.domains.keys()])
-    .filter((name) => sums.has(name))
+    .filter((name) => told.has(name))
     .sort((one, other) => (sums.get(other) ?? 0) - (sums.get(one) ?? 0));
 }
 

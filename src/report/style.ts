@@ -19,7 +19,7 @@ h1 { margin: 0; font-size: clamp(21px, 2.6vw, 30px); line-height: 1.2; font-weig
 h2 { margin: 0 0 12px; font-size: 19px; line-height: 1.3; font-weight: 650; letter-spacing: -0.01em; }
 h3 { margin: 28px 0 8px; font-size: 15px; font-weight: 650; }
 section { margin-top: 36px; padding-top: 20px; border-top: 1px solid var(--rule); }
-p { margin: 0 0 8px; max-width: 78ch; overflow-wrap: anywhere; }
+p { margin: 0 0 8px; max-width: 96ch; overflow-wrap: anywhere; }
 .lead { font-size: clamp(17px, 1.5vw, 20px); line-height: 1.45; }
 .note, .told, caption { color: var(--muted); font-size: 13.5px; }
 .caution { border-left: 3px solid var(--warning); padding-left: 10px; font-size: 14px; }
@@ -41,7 +41,7 @@ button:hover { border-color: var(--muted); }
 figure { margin: 0; min-width: 0; }
 figcaption { font-weight: 600; font-size: 14px; margin-bottom: 6px; }
 .pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(460px, 100%), 1fr)); gap: 28px 36px; }
-.multiples { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(220px, 100%), 1fr)); gap: 16px 20px; }
+.multiples { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(230px, 100%), 1fr)); gap: 16px 22px; }
 .multiples figcaption { font-weight: 500; font-size: 13px; margin: 0; white-space: nowrap; overflow: hidden; text-overflow: ellipsis; }
 .chart, .plot { min-width: 0; }
 .plot { width: 100%; overflow: hidden; }
@@ -52,9 +52,9 @@ figcaption { font-weight: 600; font-size: 14px; margin-bottom: 6px; }
 .legend .name, .bar-row .name, .domain .name { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; min-width: 0; }
 .value { font-variant-numeric: tabular-nums; color: var(--muted); white-space: nowrap; }
 .swatch { flex: none; }
-.stacked { display: grid; grid-template-columns: minmax(0, 1fr) minmax(190px, 250px); gap: 0 20px; align-items: center; }
-.stacked .legend { display: grid; gap: 1px; }
-.stacked .legend .value { margin-left: auto; }
+.beside { display: grid; grid-template-columns: minmax(0, 1fr) minmax(170px, 240px); gap: 0 20px; align-items: center; }
+.beside .legend { display: grid; gap: 1px; }
+.beside .legend .value { margin-left: auto; }
 .heat { position: relative; }
 .heat canvas { display: block; width: 100%; image-rendering: pixelated; }
 .heat-scroll { max-height: 640px; overflow-y: auto; }
@@ -69,6 +69,10 @@ figcaption { font-weight: 600; font-size: 14px; margin-bottom: 6px; }
 .track { position: relative; height: 14px; background: var(--panel); border-radius: 2px; }
 .bar { position: absolute; inset: 2px auto 2px 0; background: var(--muted); border-radius: 1px; }
 .tick { position: absolute; top: -1px; bottom: -1px; width: 3px; margin-left: -1.5px; background: var(--ink); outline: 1px solid var(--background); }
+.dots { margin-top: 8px; }
+.dots .track { height: 16px; }
+.dots .bar-row { grid-template-columns: minmax(70px, 16%) 1fr minmax(60px, auto); }
+.dot { position: absolute; top: 2px; width: 12px; height: 12px; margin-left: -6px; border-radius: 50%; border: 1.5px solid var(--background); }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 10px; margin: 18px 0 0; }
 .tiles div { background: var(--panel); border-radius: 8px; padding: 10px 14px; display: flex; flex-direction: column; }
 .tiles dd { margin: 0; font-size: 21px; font-weight: 600; font-variant-numeric: tabular-nums; letter-spacing: -0.01em; }
@@ -96,7 +100,7 @@ details { margin-top: 20px; }
 summary { cursor: pointer; }
 textarea { width: 100%; max-width: 900px; margin-top: 10px; font: 12.5px/1.45 ui-monospace, "SF Mono", Menlo, Consolas, monospace; }
 @media (max-width: 620px) {
-  .stacked { grid-template-columns: minmax(0, 1fr); }
+  .beside { grid-template-columns: minmax(0, 1fr); }
   .bar-row { grid-template-columns: minmax(60px, 30%) 1fr 116px; gap: 8px; }
   .multiples { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 12px; }
   .tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); }

@@ -40,7 +40,7 @@ function rowsOf(view: View): Row[] {
     .map((domain) => ({
       ...domain,
       name: view.data.names[domain.domain],
-      colour: nameColour(view.data, domain.domain),
+      colour: nameColour(view.data, domain.domain, "area"),
       proportional: domain.size / all,
       uniform: 1 / run.domains.length,
       achieved: run.tokens === 0 ? 0 : domain.tokens / run.tokens,

@@ -1,7 +1,7 @@
 /** Charts of lines over tokens, by uPlot, each with a legend that tells the values under the pointer, or else the last ones. */
 import type { default as UPlot } from "uplot";
 import { h } from "./dom.ts";
-import { formatCount } from "./format.ts";
+import { formatCount, significant } from "./format.ts";
 import { offWidth, onWidth, theme } from "./screen.ts";
 
 declare const uPlot: typeof UPlot;
@@ -23,10 +23,14 @@ export interface ChartOptions {
   /** What the numbers are, for the axis and for those who do not see the picture. */
   readonly title: string;
   readonly format: (value: number) => string;
+  /** For the axis, where `format` says too much. Default: three significant digits. */
+  readonly tick?: (value: number) => string;
+  /** How `band` is drawn: as an area along the line (default), or as a bar at each point, where not every point has one. */
+  readonly spread?: "area" | "bars";
   /** A horizontal line, with its name. */
   readonly level?: { readonly at: number; readonly label: string; readonly colour: string };
-  /** Names of lines and their values below the chart. */
-  readonly legend?: boolean;
+  /** Where the names of lines and their values stand; nowhere: the names are said elsewhere. Default "below". */
+  readonly legend?: "below" | "beside" | "nowhere";
   /** Lines are sums one upon the other, the first lowest, and filled; `values` are the parts. */
   readonly stacked?: boolean;
   /** Fewer ticks, for small ones. */
@@ -94,10 +98,10 @@ function columnsOf(lines: readonly Line[], stacked: boolean): Columns {
 export function chart(lines: readonly Line[], options: ChartOptions): Chart {
   const columns = columnsOf(lines, options.stacked === true);
   const host = h("div", { class: "plot", role: "img", "aria-label": describe(lines, options) });
-  const legend = options.legend === false ? null : legendOf(lines, options);
+  const legend = options.legend === "nowhere" ? null : legendOf(lines, options);
   const element = h(
     "div",
-    { class: options.stacked === true ? "chart stacked" : "chart" },
+    { class: options.legend === "beside" ? "chart beside" : "chart" },
     host,
     legend?.element ?? null,
   );
@@ -211,10 +215,13 @@ function draw(
       width,
       height: options.height,
       series,
-      bands: columns.bands.map(({ line }, i) => ({
-        series: [lines.length + 1 + 2 * i, lines.length + 2 + 2 * i],
-        fill: translucent(lines[line].colour),
-      })),
+      bands:
+        options.spread === "bars"
+          ? []
+          : columns.bands.map(({ line }, i) => ({
+              series: [lines.length + 1 + 2 * i, lines.length + 2 + 2 * i],
+              fill: translucent(lines[line].colour),
+            })),
       legend: { show: false },
       padding: [10, 14, 0, 0],
       cursor: { points: { show: !stacked }, y: false, drag: { x: options.small !== true, y: false } },
@@ -224,6 +231,7 @@ function draw(
       },
       axes: axesOf(options),
       hooks: {
+        drawAxes: [(plot) => options.spread === "bars" && drawBars(plot, lines, columns)],
         draw: [(plot) => drawMarks(plot, options)],
         setCursor: [
           ({ cursor: { idx } }) =>
@@ -243,8 +251,8 @@ function draw(
 const hidden: UPlot.Series = { stroke: "transparent", width: 0, spanGaps: true, points: { show: false } };
 
 function seriesOf({ label, colour, dash = [] }: Line, column: Column, stacked: boolean): UPlot.Series {
-  const { background } = theme();
-  if (stacked) return { label, stroke: background, width: 1, fill: colour, points: { show: false } };
+  // In its own colour: thin areas would vanish between other lines.
+  if (stacked) return { label, stroke: colour, width: 0.5, fill: colour, points: { show: false } };
   // Few points are points; one alone is no line.
   const few = column.filter((value) => value !== null).length <= 12;
   return {
@@ -287,7 +295,7 @@ function rangeOfValues({ stacked = false, level }: ChartOptions): UPlot.Range.Fu
   };
 }
 
-function axesOf({ format, small = false }: ChartOptions): UPlot.Axis[] {
+function axesOf({ tick = (value) => significant(value, 3), small = false }: ChartOptions): UPlot.Axis[] {
   const { muted, rule } = theme();
   const font = `${small ? 11 : 12}px system-ui, sans-serif`;
   const common: UPlot.Axis = {
@@ -301,10 +309,10 @@ function axesOf({ format, small = false }: ChartOptions): UPlot.Axis[] {
       ...common,
       grid: { show: false },
       space: small ? 56 : 70,
-      size: small ? 22 : 44,
+      size: small ? 22 : 26,
       gap: 6,
       values: (_, splits) => splits.map((value) => formatCount(value)),
-      ...(small ? {} : { label: "tokens", labelSize: 18, labelFont: font }),
+      ...(small ? {} : { label: "tokens", labelSize: 20, labelGap: 0, labelFont: font }),
     },
     {
       ...common,
@@ -312,9 +320,30 @@ function axesOf({ format, small = false }: ChartOptions): UPlot.Axis[] {
       size: (_, values) =>
         Math.max(34, ...(values ?? []).map((text) => text.length * (small ? 6.2 : 7) + 12)),
       gap: 6,
-      values: (_, splits) => splits.map((value) => format(value)),
+      values: (_, splits) => splits.map((value) => tick(value)),
     },
   ];
+}
+
+/** From the lower to the upper end at each point, before the lines are drawn. */
+function drawBars(plot: UPlot, lines: readonly Line[], { tokens, bands }: Columns): void {
+  const { ctx } = plot;
+  ctx.save();
+  ctx.lineWidth = 2 * uPlot.pxRatio;
+  ctx.globalAlpha = 0.4;
+  for (const { line, low, high } of bands) {
+    ctx.strokeStyle = lines[line].colour;
+    ctx.beginPath();
+    tokens.forEach((token, i) => {
+      const [from, to] = [low[i], high[i]];
+      if (from === null || to === null) return;
+      const x = plot.valToPos(token, "x", true);
+      ctx.moveTo(x, plot.valToPos(from, "y", true));
+      ctx.lineTo(x, plot.valToPos(to, "y", true));
+    });
+    ctx.stroke();
+  }
+  ctx.restore();
 }
 
 function drawMarks(plot: UPlot, { level, marks = [] }: ChartOptions): void {

@@ -2,6 +2,7 @@
 import type { GroupData, LossCurves, PageData } from "../page-data.ts";
 import { h, section } from "./dom.ts";
 import { formatLoss } from "./format.ts";
+import { dots } from "./dots.ts";
 import { type Chart, chart, type Line } from "./lines.ts";
 import { multiples, type Panel } from "./multiples.ts";
 import { theme } from "./screen.ts";
@@ -12,6 +13,7 @@ export function lossPart(): Part {
   const large = h("div", { class: "pair" });
   const domains = multiples("Search a domain's loss");
   const heading = h("h3", {}, "Held-out loss of each domain");
+  const ends = h("div");
   let charts: readonly Chart[] = [];
   let last: View | null = null;
   let late = false;
@@ -49,13 +51,17 @@ export function lossPart(): Part {
       large,
       heading,
       domains.element,
+      ends,
     ),
     show(view) {
       last = view;
       showLarge(view);
       const panels = domainPanels(view);
       heading.hidden = panels.length === 0;
-      domains.show(panels);
+      const overTime = panels.some(({ lines }) => lines.some(({ tokens }) => tokens.length > 1));
+      domains.element.hidden = !overTime;
+      domains.show(overTime ? panels : []);
+      ends.replaceChildren(...(overTime || panels.length === 0 ? [] : [endsOf(view)]));
     },
   };
 }
@@ -116,26 +122,49 @@ function lineOf(group: GroupData, index: number, curves: LossCurves | null, unit
   };
 }
 
-/** The heaviest domains first. */
+/** Domains that were evaluated once, at the end. */
+function endsOf({ data, unit }: View): HTMLElement {
+  const rows = evaluatedDomains(data).map((domain) => ({
+    name: data.names[domain],
+    values: data.groups.map((group) => {
+      const loss = lossOf(group, domain);
+      const found = loss === null ? null : inUnit(loss, unit);
+      return found === null ? null : found.mean[found.mean.length - 1];
+    }),
+  }));
+  return h(
+    "div",
+    {},
+    h("p", { class: "note" }, "The domains were evaluated once, at the end; a larger --eval-share evaluates them more often."),
+    dots(
+      rows,
+      data.groups.map(({ label }, i) => ({ label, ...runStroke(theme(), i) })),
+      formatLoss,
+    ),
+  );
+}
+
+/** Indices, the heaviest first. */
+function evaluatedDomains({ groups, heaviest, runs }: PageData): number[] {
+  const evaluated = new Set(groups.flatMap(({ domains }) => domains.map(({ domain }) => domain)));
+  const byWeight = new Set([...heaviest, ...runs.flatMap(({ weights }) => weights.rows), ...evaluated]);
+  return [...byWeight].filter((domain) => evaluated.has(domain));
+}
+
+function lossOf({ domains }: GroupData, domain: number): LossCurves | null {
+  return domains.find((one) => one.domain === domain)?.loss ?? null;
+}
+
 function domainPanels({ data, unit }: View): Panel[] {
-  const evaluated = new Set(data.groups.flatMap(({ domains }) => domains.map(({ domain }) => domain)));
-  const byWeight = [
-    ...new Set([...data.heaviest, ...data.runs.flatMap(({ weights }) => weights.rows), ...evaluated]),
-  ];
-  return byWeight
-    .filter((domain) => evaluated.has(domain))
-    .map((domain) => ({
-      name: data.names[domain],
-      lines: data.groups.flatMap((group, i) => {
-        const found = group.domains.find((one) => one.domain === domain);
-        return lineOf(group, i, found?.loss ?? null, unit) ?? [];
-      }),
-      options: {
-        height: 130,
-        title: `Held-out loss of ${data.names[domain]}, ${unitNames[unit]}`,
-        format: (value: number) => value.toFixed(2),
-        small: true,
-        legend: false,
-      },
-    }));
+  return evaluatedDomains(data).map((domain) => ({
+    name: data.names[domain],
+    lines: data.groups.flatMap((group, i) => lineOf(group, i, lossOf(group, domain), unit) ?? []),
+    options: {
+      height: 130,
+      title: `Held-out loss of ${data.names[domain]}, ${unitNames[unit]}`,
+      format: (value: number) => value.toFixed(2),
+      small: true,
+      legend: "nowhere",
+    },
+  }));
 }

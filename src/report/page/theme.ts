@@ -11,6 +11,8 @@ export interface Theme {
   readonly runs: readonly string[];
   /** Neighbours differ in lightness, so that they are told apart without hues as well. After Tol, "muted". */
   readonly domains: readonly string[];
+  /** The same where they are lines, which need more contrast than areas. */
+  readonly domainLines: readonly string[];
   /** All domains that have no colour of their own. */
   readonly others: string;
   /** What is not known. */
@@ -40,6 +42,20 @@ export const light: Theme = {
     "#d8a0b8",
     "#661100",
   ],
+  domainLines: [
+    "#332288",
+    "#2b8fb8",
+    "#117733",
+    "#a3892a",
+    "#882255",
+    "#2d8a7c",
+    "#c0505f",
+    "#4676ab",
+    "#7d7d22",
+    "#aa4499",
+    "#b8668b",
+    "#661100",
+  ],
   others: "#b4b9c0",
   unknown: "#e9ebee",
 };
@@ -66,6 +82,20 @@ export const dark: Theme = {
     "#c56fc0",
     "#e2b6c9",
     "#b0542f",
+  ],
+  domainLines: [
+    "#8f84ee",
+    "#9bd7f2",
+    "#48ad68",
+    "#e3d48b",
+    "#d0639d",
+    "#58bfae",
+    "#dd7b8a",
+    "#6b9bd0",
+    "#b4b44c",
+    "#c56fc0",
+    "#e2b6c9",
+    "#c4683f",
   ],
   others: "#69717d",
   unknown: "#262b33",
@@ -97,9 +127,11 @@ export function runStroke(theme: Theme, index: number): Stroke {
   };
 }
 
-/** `rank` among the heaviest; −1: none. */
-export function domainColour(theme: Theme, rank: number): string {
-  return rank < 0 || rank >= theme.domains.length ? theme.others : theme.domains[rank];
+/** Of an area, or of a line. `rank` among the heaviest; −1: none. */
+export function domainColour(theme: Theme, rank: number, mark: "area" | "line"): string {
+  const colours = mark === "area" ? theme.domains : theme.domainLines;
+  if (rank >= 0 && rank < colours.length) return colours[rank];
+  return mark === "area" ? theme.others : theme.muted;
 }
 
 /** cividis (Nuñez, Anderton and Renslow 2018), which looks alike to all eyes: dark to light. */

@@ -83,7 +83,7 @@ function epochsOf(view: View): Chart {
   const shown = rows.slice(0, EPOCH_LINES);
   const lines = shown.map((name, i): Line => ({
     label: view.data.names[name],
-    colour: nameColour(view.data, name),
+    colour: nameColour(view.data, name, "line"),
     tokens,
     values: rowOf(epochs, tokens.length, i),
   }));
@@ -92,10 +92,11 @@ function epochsOf(view: View): Chart {
   return chart(lines, {
     height: 300,
     title: "Epochs",
+    legend: "beside",
     format: (value) => significant(value, 3),
     ...(cap === null || !nearCap(lines, cap)
       ? {}
-      : { level: { at: cap, label: `cap: ${cap} epochs`, colour: warning } }),
+      : { level: { at: cap, label: `cap: ${epochsText(cap)}`, colour: warning } }),
     marks: shown.flatMap((name) => {
       const passed = run.domains.find(({ domain }) => domain === name)?.passed ?? null;
       return passed === null || cap === null ? [] : [{ tokens: passed, value: cap, colour: warning }];
@@ -113,13 +114,17 @@ function capSentence({ cap, domains }: RunData, names: readonly string[]): strin
   const passed = domains.filter((domain) => domain.passed !== null);
   if (passed.length === 0) {
     const most = domains.reduce((one, other) => (epochsIn(other) > epochsIn(one) ? other : one));
-    return `No domain passes the cap of ${cap} epochs; ${names[most.domain]} comes closest with ${significant(epochsIn(most), 3)}.`;
+    return `No domain passes the cap of ${epochsText(cap)}; ${names[most.domain]} comes closest with ${significant(epochsIn(most), 3)}.`;
   }
   const places = passed
     .slice(0, 8)
     .map(({ domain, passed }) => `${names[domain]} (at ${formatCount(passed ?? 0)} tokens)`);
   const rest = passed.length > 8 ? ` and ${passed.length - 8} more` : "";
-  return `Past the cap of ${cap} epochs: ${places.join(", ")}${rest}.`;
+  return `Past the cap of ${epochsText(cap)}: ${places.join(", ")}${rest}.`;
+}
+
+function epochsText(count: number): string {
+  return `${significant(count, 3)} ${count === 1 ? "epoch" : "epochs"}`;
 }
 
 export function epochsIn({ tokens, size }: DomainData): number {

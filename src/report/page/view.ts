@@ -34,8 +34,8 @@ export function runLabel({ groups, runs }: PageData, index: number): string {
 }
 
 /** The colour of a name by its index; that of the others where it has none. */
-export function nameColour({ heaviest }: PageData, name: number): string {
-  return domainColour(theme(), heaviest.indexOf(name));
+export function nameColour({ heaviest }: PageData, name: number, mark: "area" | "line"): string {
+  return domainColour(theme(), heaviest.indexOf(name), mark);
 }
 
 /** In a unit; null where that is not known. */

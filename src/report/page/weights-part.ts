@@ -13,6 +13,8 @@ import { nameColour, type Part, rowOf, runOf, type View } from "./view.ts";
 export function weightsPart(): Part {
   const area = h("figure", { "data-figure": "weights" });
   const heatPlace = h("div");
+  const heatTitle = h("h3", {}, "");
+  const heatNote = h("p", { class: "note" });
   const aligned = multiples("Search an alignment");
   const alignedBlock = h(
     "div",
@@ -21,7 +23,7 @@ export function weightsPart(): Part {
     h(
       "p",
       { class: "note" },
-      "How much a step on the domain lowers the target's loss, as it was measured at updates of the weights; bands are ± two standard errors, where those are known.",
+      "How much a step on the domain lowers the target's loss, as it was measured at updates of the weights; bars are ± two standard errors, where those are known.",
     ),
     aligned.element,
   );
@@ -44,7 +46,8 @@ export function weightsPart(): Part {
       "weights",
       "Weights over time",
       area,
-      h("h3", {}, "Every domain, against the uniform weight"),
+      heatTitle,
+      heatNote,
       search,
       heatPlace,
       alignedBlock,
@@ -59,7 +62,9 @@ export function weightsPart(): Part {
         height: 340,
         title: "Weights",
         format: formatShare,
+        tick: (value) => `${Math.round(100 * value)} %`,
         stacked: true,
+        legend: "beside",
       });
       const map = heatOf(view, wanted);
       drawn = { chart: stack, map };
@@ -68,6 +73,10 @@ export function weightsPart(): Part {
         stack.element,
       );
       heatPlace.replaceChildren(map.element);
+      const [kept, all] = [run.weights.rows.length, countOf(run)];
+      heatTitle.textContent = `Every ${run.mixes === "domains" ? "domain" : "basis"}, against the uniform weight`;
+      heatNote.hidden = kept === all;
+      heatNote.textContent = `${kept.toLocaleString("en")} of ${all.toLocaleString("en")}: of many, a run keeps the weights of the heaviest at every step. The table below has all.`;
       search.hidden = run.weights.rows.length < 13;
       const panels = alignmentPanels(view);
       alignedBlock.hidden = panels.length === 0;
@@ -86,7 +95,7 @@ function stackOf(view: View): Line[] {
     const row = rows.indexOf(name);
     if (row < 0) return [];
     const own = rowOf(weights, tokens.length, row).map((value) => (Number.isNaN(value) ? 0 : value));
-    return [{ label: data.names[name], colour: domainColour(theme(), rank), tokens, values: own }];
+    return [{ label: data.names[name], colour: domainColour(theme(), rank, "area"), tokens, values: own }];
   });
   const count = countOf(runOf(view));
   if (count <= lines.length) return lines;
@@ -127,7 +136,7 @@ function alignmentPanels(view: View): Panel[] {
     lines: [
       {
         label: view.data.names[name],
-        colour: nameColour(view.data, name),
+        colour: nameColour(view.data, name, "line"),
         tokens,
         values: rowOf(values, tokens.length, i),
         band: rowOf(errors, tokens.length, i).map((error) => 2 * error),
@@ -137,8 +146,9 @@ function alignmentPanels(view: View): Panel[] {
       height: 130,
       title: `Alignment of ${view.data.names[name]}`,
       format: (value: number) => significant(value, 2),
+      spread: "bars",
       small: true,
-      legend: false,
+      legend: "nowhere",
       level: { at: 0, label: "", colour: theme().muted },
     },
   }));
