@@ -49,6 +49,13 @@ export function takeLock(folder: string, fs: WriteFs = nodeFs): Lock {
   };
 }
 
+/** Whether a process writes to `folder`, as far as can be told from here: the lock of another machine counts. */
+export function isLocked(folder: string): boolean {
+  const path = join(folder, "lock");
+  const held = read(path);
+  return held !== null && stateOf(held, path) !== "ended";
+}
+
 /** Removes what processes left behind that were killed while they took the lock. The lock must be held. */
 export function removeLockRemains(folder: string, fs: WriteFs = nodeFs): void {
   for (const name of nodeFs.readdirSync(folder)) {

@@ -10,8 +10,10 @@ import { doctor } from "./doctor.ts";
 import { histogramTakes, showHistogram } from "./histogram-command.ts";
 import { groups, type OptionRow, optionRows } from "./options.ts";
 import { openOutput, type Output } from "./output.ts";
+import { report } from "./report-command.ts";
 import { train } from "./train.ts";
 import { version } from "./version.ts";
+import { DEFAULT_PORT, watch } from "./watch-command.ts";
 import { reasonOf } from "../node/system-errors.ts";
 import { didYouMean, type Raw, wrong } from "./values.ts";
 
@@ -45,6 +47,28 @@ Exit codes:
   129, 130, 143  stopped by a hang-up, Ctrl-C or SIGTERM: with a checkpoint when
                  it trained, or at once when a line offered that
 `;
+
+const reportExamples = `Examples:
+  A run that has ended, or still goes on, to runs/first/report.html:
+    $ gradmix report runs/first
+
+  Two rules with three seeds each, on one page; runs that differ in their seed
+  alone are one line with a band:
+    $ gradmix report runs/dga-* runs/uniform-* --out compared.html
+
+  Figures for a paper, and metrics for other tools:
+    $ gradmix report runs/first --svg figures --csv --tensorboard events
+    $ tensorboard --logdir events`;
+
+const watchExamples = `Examples:
+  In a second terminal, while a run goes on:
+    $ gradmix watch runs/first
+
+  On any port that is free:
+    $ gradmix watch runs/first --port 0
+
+The page is for this machine alone; with ssh -L ${DEFAULT_PORT}:127.0.0.1:${DEFAULT_PORT} it is
+for yours as well.`;
 
 /** Runs the command with the arguments after its name. Gives the exit code; never throws. */
 export async function main(args: readonly string[]): Promise<number> {
@@ -249,6 +273,46 @@ async function run(args: readonly string[], out: Output, err: Output): Promise<n
     code = await cluster(clusterArguments(files, options), { out, err });
   });
 
+  const reportCommand = program
+    .command("report")
+    .summary("runs to look at: losses, weights, alignments, cost in one HTML file")
+    .description(
+      `Write one HTML file that shows runs together and opens without a network: what was gained, losses, weights over time, alignments, tokens and epochs, settings and cost.\n\n${reportExamples}`,
+    )
+    .argument("<RUN...>", "folders of runs that have one target")
+    .option("--out <FILE>", "the file (default: report.html, in the folder of a run that is alone)")
+    .option("--svg <DIR>", "write the figures as SVG files into DIR as well")
+    .option("--csv", "write metrics.csv beside the metrics.jsonl of each run")
+    .option("--tensorboard <DIR>", "write event files for TensorBoard, a folder in DIR for each run");
+  reportCommand.action(async (runs: string[], options: Record<string, unknown>) => {
+    const given = (name: string): string | null => {
+      const value = options[name];
+      return typeof value === "string" ? value : null;
+    };
+    code = await report(
+      {
+        runs,
+        out: given("out"),
+        svg: given("svg"),
+        tensorboard: given("tensorboard"),
+        csv: options["csv"] === true,
+      },
+      out,
+    );
+  });
+
+  const watchCommand = program
+    .command("watch")
+    .summary("the page of a run that goes on, updating by itself")
+    .description(
+      `Show the page of gradmix report for a run that goes on, at an address of this machine. It updates by itself.\n\n${watchExamples}`,
+    )
+    .argument("<RUN>", "the folder of a run")
+    .option("--port <N>", "where it listens; 0: any that is free", String(DEFAULT_PORT));
+  watchCommand.action(async (run: string, { port }: { port: string }) => {
+    code = await watch(run, port, { out, err });
+  });
+
   program
     .command("doctor")
     .summary("what this machine can do: backends, threads, SIMD, speed")
@@ -338,6 +402,8 @@ function oneLine(error: CommanderError, command: Command): Error {
           command.commands.map((c) => c.name()),
         )}`,
       );
+    case "commander.missingArgument":
+      return wrong(`gradmix ${command.name()}: name ${subject === "RUN" ? "the folder of a run" : subject}`);
     case "commander.optionMissingArgument":
       return wrong(`${subject.split(" ")[0]}: a value is missing (${subject})`);
     case "commander.excessArguments":

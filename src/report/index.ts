@@ -1,7 +1,10 @@
 /** Reports of runs: one HTML file that opens offline. Reads the folders of runs (runs/record.ts). */
+import { join } from "node:path";
 import { writeFileAtomic } from "../node/files.ts";
 import { readRunHead, readWeights, scanMetrics } from "../runs/record.ts";
 import { addLine, gather } from "./collect.ts";
+import { csvHeader, csvRows } from "./csv.ts";
+import { figuresOf } from "./figures.ts";
 import { makePageData } from "./make-page-data.ts";
 import type { ExportedText, PageData } from "./page-data.ts";
 import { readAssets } from "./page-script.ts";
@@ -33,7 +36,35 @@ export function readPageData(folders: readonly string[], options: ReportOptions 
 }
 
 /** Writes the page of these runs to `file`, whole or not at all. Throws as `readPageData`, and `io`. */
-export function writeReport(folders: readonly string[], file: string, options: ReportOptions = {}): void {
-  const page = renderPage(readPageData(folders, options), readAssets(), { live: false });
-  writeFileAtomic(file, [new TextEncoder().encode(page)]);
+export function writeReport(folders: readonly string[], file: string, options: ReportOptions = {}): PageData {
+  const data = readPageData(folders, options);
+  writeText(file, renderPage(data, readAssets(), { live: false }));
+  return data;
+}
+
+/** Writes metrics.csv beside the metrics.jsonl of a run, and gives its path. Throws as `readRunRecord`, and `io`. */
+export function writeCsv(folder: string): string {
+  const withBases = readRunHead(folder).facts.bases !== null;
+  const parts = [csvHeader];
+  scanMetrics(folder, (line) => void parts.push(csvRows(line, withBases)));
+  const path = join(folder, "metrics.csv");
+  const encoder = new TextEncoder();
+  writeFileAtomic(
+    path,
+    parts.map((part) => encoder.encode(part)),
+  );
+  return path;
+}
+
+/** Writes the figures of a page as SVG files into a folder, and gives their paths. Throws `io`. */
+export function writeFigures(data: PageData, folder: string): string[] {
+  return Array.from(figuresOf(data), ([name, text]) => {
+    const path = join(folder, name);
+    writeText(path, text);
+    return path;
+  });
+}
+
+function writeText(path: string, text: string): void {
+  writeFileAtomic(path, [new TextEncoder().encode(text)]);
 }

@@ -88,7 +88,14 @@ export function madeFacts(run: MadeRun): RunFacts {
 
 /** The lines of metrics.jsonl. */
 export function madeLines(run: MadeRun): MetricsLine[] {
-  const { domains = domainNames(4), steps = 40, done = steps, seed = 1, target = "target", rule = "dga" } = run;
+  const {
+    domains = domainNames(4),
+    steps = 40,
+    done = steps,
+    seed = 1,
+    target = "target",
+    rule = "dga",
+  } = run;
   const { evaluateEvery = Math.ceil(steps / 10), alignEvery = 5, worse = 0 } = run;
   const count = domains.length;
   const evaluation = (step: number): Evaluation => {
@@ -151,7 +158,11 @@ export function makeRun(folder: string, run: MadeRun = {}): string {
   const { domains = domainNames(4), steps = 40, done = steps, rule = "dga", seed = 1 } = run;
   mkdirSync(folder, { recursive: true });
   const config = {
-    data: { domains: new Map(domains.map((name) => [name, [`${name}.txt`]])), target: ["target.txt"], tokenizer: "byte" },
+    data: {
+      domains: new Map(domains.map((name) => [name, [`${name}.txt`]])),
+      target: ["target.txt"],
+      tokenizer: "byte",
+    },
     training: { steps, seed, lr: 0.001 },
     mixing: { rule, ...run.mixing },
     run: { out: folder },

@@ -21,7 +21,8 @@ export function dots(
 ): HTMLElement {
   const all = rows.flatMap(({ values }) => values.filter((value) => value !== null));
   const [least, most] = [Math.min(...all), Math.max(...all)];
-  const place = (value: number): string => `${(2 + (96 * (value - least)) / (most - least || 1)).toFixed(2)}%`;
+  const place = (value: number): string =>
+    `${(2 + (96 * (value - least)) / (most - least || 1)).toFixed(2)}%`;
   const key = h(
     "ul",
     { class: "legend" },
@@ -52,7 +53,11 @@ export function dots(
                   }),
             ),
           ),
-          h("span", { class: "value" }, values.map((value) => (value === null ? "–" : format(value))).join(" · ")),
+          h(
+            "span",
+            { class: "value" },
+            values.map((value) => (value === null ? "–" : format(value))).join(" · "),
+          ),
         ),
       ),
     ),

@@ -135,7 +135,11 @@ function endsOf({ data, unit }: View): HTMLElement {
   return h(
     "div",
     {},
-    h("p", { class: "note" }, "The domains were evaluated once, at the end; a larger --eval-share evaluates them more often."),
+    h(
+      "p",
+      { class: "note" },
+      "The domains were evaluated once, at the end; a larger --eval-share evaluates them more often.",
+    ),
     dots(
       rows,
       data.groups.map(({ label }, i) => ({ label, ...runStroke(theme(), i) })),

@@ -98,9 +98,6 @@ function differences(data: PageData): HTMLElement {
     // The folder, and what the run found, say where a run writes and what rule and seed it has.
     .filter(([, { section, name }]) => !["options: run", "run"].includes(section) || name === "folder")
     .filter(([found]) => new Set(values.map((own) => own.get(found))).size > 1)
-    .map(([found, { name }]) => [
-      name,
-      ...values.map((own) => own.get(found) ?? "–"),
-    ]);
+    .map(([found, { name }]) => [name, ...values.map((own) => own.get(found) ?? "–")]);
   return grid(["", ...data.runs.map((_, i) => runLabel(data, i))], rows);
 }

@@ -1,0 +1,40 @@
+/** `gradmix report`: one HTML file of runs, and their metrics for other tools. */
+import { join } from "node:path";
+import { isLocked } from "./lock.ts";
+import type { Output } from "./output.ts";
+
+export interface ReportArguments {
+  /** Folders of runs. */
+  readonly runs: readonly string[];
+  /** The file; null: report.html, in the folder of the run where there is one alone. */
+  readonly out: string | null;
+  /** Folder for the figures as SVG; null: none. */
+  readonly svg: string | null;
+  /** Folder for event files; null: none. */
+  readonly tensorboard: string | null;
+  /** metrics.csv in each run's folder. */
+  readonly csv: boolean;
+}
+
+/** Runs the command; gives the exit code. Throws `data` and `io`; what is refused is refused before anything is written. */
+export async function report(
+  { runs, out: file, svg, tensorboard, csv }: ReportArguments,
+  out: Output,
+): Promise<number> {
+  // Only here: `--help` needs none of it.
+  const [{ writeCsv, writeFigures, writeReport }, { writeEvents }] = await Promise.all([
+    import("../report/index.ts"),
+    import("../report/tensorboard.ts"),
+  ]);
+  const path = file ?? (runs.length === 1 ? join(runs[0], "report.html") : "report.html");
+  const data = writeReport(runs, path, { isRunning: isLocked });
+  const written = [
+    path,
+    ...(svg === null ? [] : writeFigures(data, svg)),
+    ...(tensorboard === null ? [] : runs.map((run) => writeEvents(run, tensorboard))),
+    ...(csv ? runs.map((run) => writeCsv(run)) : []),
+  ];
+  for (const sentence of [...data.summary, ...data.cautions]) out.write(`${sentence}\n`);
+  for (const one of written) out.write(`written to ${one}\n`);
+  return 0;
+}
