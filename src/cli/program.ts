@@ -403,7 +403,7 @@ function oneLine(error: CommanderError, command: Command): Error {
         )}`,
       );
     case "commander.missingArgument":
-      return wrong(`gradmix ${command.name()}: name ${subject === "RUN" ? "the folder of a run" : subject}`);
+      return wrong(`${command.name()}: name ${subject === "RUN" ? "the folder of a run" : subject}`);
     case "commander.optionMissingArgument":
       return wrong(`${subject.split(" ")[0]}: a value is missing (${subject})`);
     case "commander.excessArguments":

@@ -30,6 +30,8 @@ export interface Series {
   readonly spread?: "band" | "bar" | "area";
   /** Default: the next of `colours`. */
   readonly colour?: string;
+  /** Of the name beside it, which needs more contrast than an area. Default: the colour. */
+  readonly ink?: string;
   /** Lengths of strokes and gaps; default: a whole line. */
   readonly dash?: readonly number[];
 }
@@ -210,7 +212,7 @@ function labelsOf(
   bottom: number,
 ): { name: string; colour: string; height: number }[] {
   const labels = series
-    .flatMap(({ name, colour, points }) => {
+    .flatMap(({ name, colour: own, ink: colour = own, points }) => {
       const end = points.at(-1);
       return end === undefined ? [] : [{ name, colour, height: up(end.y) }];
     })

@@ -84,9 +84,10 @@ function weightsPanel({ names, heaviest }: PageData, run: RunData): Panel | null
   if (tokens.length === 0) return null;
   const weights = unpackWeights(values);
   const below = tokens.map(() => 0);
-  const area = (name: string, colour: string, of: (column: number) => number): Series => ({
+  const area = (name: string, colour: string, ink: string, of: (column: number) => number): Series => ({
     name,
     colour,
+    ink,
     spread: "area",
     points: tokens.map((x, i) => {
       const low = below[i];
@@ -99,7 +100,9 @@ function weightsPanel({ names, heaviest }: PageData, run: RunData): Panel | null
     if (row < 0) return [];
     const known = (column: number): number => weights[row * tokens.length + column];
     return [
-      area(names[name], domainColour(light, rank, "area"), (i) => (Number.isNaN(known(i)) ? 0 : known(i))),
+      area(names[name], domainColour(light, rank, "area"), domainColour(light, rank, "line"), (i) =>
+        Number.isNaN(known(i)) ? 0 : known(i),
+      ),
     ];
   });
   const others = (run.mixes === "domains" ? run.domains.length : rows.length) - series.length;
@@ -109,7 +112,10 @@ function weightsPanel({ names, heaviest }: PageData, run: RunData): Panel | null
     xLabel: "tokens",
     y: evenAxis(0, 1, (value) => `${100 * value} %`),
     yLabel: "share of the batches",
-    series: others > 0 ? [...series, area(`${others} others`, light.others, (i) => 1 - below[i])] : series,
+    series:
+      others > 0
+        ? [...series, area(`${others} others`, light.others, light.muted, (i) => 1 - below[i])]
+        : series,
   };
 }
 

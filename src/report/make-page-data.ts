@@ -16,13 +16,16 @@ import { type Group, groupRuns } from "./groups.ts";
 import type { GroupData, PageData } from "./page-data.ts";
 import { cautionsOf, summaryOf } from "./summary.ts";
 
-/** Most numbers in the pictures of the weights of all runs together; with more, there are fewer points in time. */
+/** Most numbers in the pictures of the weights of all runs together, of two bytes each; with more, there are fewer points in time. */
 export const MOST_WEIGHTS = 1_000_000;
 /** Names that have a colour of their own. */
 const COLOURED = 12;
 
 /** Throws `data` for runs of different targets, and for a run in which nothing was measured yet (`live`: that one is shown as it is). */
-export function makePageData(runs: readonly RunView[], { live = false }: { live?: boolean } = {}): PageData {
+export function makePageData(
+  runs: readonly RunView[],
+  { live = false, mostWeights = MOST_WEIGHTS }: { live?: boolean; mostWeights?: number } = {},
+): PageData {
   const heads = runs.map(({ gathered }) => gathered.head);
   for (const head of heads) checkSameTarget(heads[0], head);
   if (!live) for (const run of runs) checkMeasured(run);
@@ -31,7 +34,7 @@ export function makePageData(runs: readonly RunView[], { live = false }: { live?
   const grouped = groupRuns(runs, ({ gathered }) => gathered.head.config);
   const groupOf = new Map(grouped.flatMap(({ members }, i) => members.map((run) => [run, i])));
   const groups = grouped.map((group) => groupData(group, runs, names));
-  const data = runs.map((run) => runData(run, names, groupOf.get(run) ?? 0, MOST_WEIGHTS / runs.length));
+  const data = runs.map((run) => runData(run, names, groupOf.get(run) ?? 0, mostWeights / runs.length));
   return {
     title: titleOf(heads),
     names: list,

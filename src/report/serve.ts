@@ -1,5 +1,5 @@
 /** Serves the page of a run that goes on, on this machine alone. */
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from "node:http";
+import { createServer, type IncomingMessage, type Server } from "node:http";
 import { errorCode, GradmixError } from "../errors.ts";
 import { reasonOf } from "../node/system-errors.ts";
 import { followRun } from "./follow.ts";
@@ -21,6 +21,13 @@ export interface Watch {
   close(): Promise<void>;
 }
 
+interface Answer {
+  readonly status: number;
+  readonly type?: string;
+  readonly body?: string;
+  readonly headers?: Readonly<Record<string, string>>;
+}
+
 const HOST = "127.0.0.1";
 
 /** Throws as `readRunRecord`, and `io` for a port that cannot be had. */
@@ -30,21 +37,35 @@ export async function watchRun(folder: string, { port, isRunning }: WatchOptions
   follower.look();
   const assets = readAssets();
   const server = createServer((request, response) => {
+    const { status, type = "text/plain", body = "", headers = {} } = answerTo(request);
+    response.writeHead(status, {
+      "Content-Type": `${type}; charset=utf-8`,
+      "Cache-Control": "no-store",
+      "X-Content-Type-Options": "nosniff",
+      ...headers,
+    });
+    response.end(body);
+  });
+  const answerTo = (request: IncomingMessage): Answer => {
     const refused = refusal(request, portOf(server));
-    if (refused !== null) return send(response, refused, "text/plain", "");
+    if (refused !== null) return { status: refused };
+    const url = new URL(request.url ?? "/", `http://${HOST}`);
+    if (url.pathname !== "/" && url.pathname !== "/data") return { status: 404 };
     try {
       const { data, version } = follower.look();
-      const url = new URL(request.url ?? "/", `http://${HOST}`);
-      if (url.pathname === "/data")
-        return url.searchParams.get("after") === version
-          ? send(response, 204, "application/json", "")
-          : send(response, 200, "application/json", JSON.stringify(data), { ETag: version });
-      if (url.pathname !== "/") return send(response, 404, "text/plain", "not there\n");
-      return send(response, 200, "text/html", renderPage(data, assets, { live: true }));
+      if (url.pathname === "/")
+        return { status: 200, type: "text/html", body: renderPage(data, assets, { live: true }) };
+      if (url.searchParams.get("after") === version) return { status: 204 };
+      return {
+        status: 200,
+        type: "application/json",
+        body: JSON.stringify(data),
+        headers: { ETag: version },
+      };
     } catch (error) {
-      return send(response, 500, "text/plain", `${error instanceof Error ? error.message : String(error)}\n`);
+      return { status: 500, body: `${error instanceof Error ? error.message : String(error)}\n` };
     }
-  });
+  };
   await listen(server, port);
   return {
     url: `http://${HOST}:${portOf(server)}/`,
@@ -61,22 +82,6 @@ export async function watchRun(folder: string, { port, isRunning }: WatchOptions
 function refusal({ method, headers }: IncomingMessage, port: number): number | null {
   if (![`${HOST}:${port}`, `localhost:${port}`].includes(headers.host ?? "")) return 403;
   return method === "GET" || method === "HEAD" ? null : 405;
-}
-
-function send(
-  response: ServerResponse,
-  status: number,
-  type: string,
-  body: string,
-  headers: Readonly<Record<string, string>> = {},
-): void {
-  response.writeHead(status, {
-    "Content-Type": `${type}; charset=utf-8`,
-    "Cache-Control": "no-store",
-    "X-Content-Type-Options": "nosniff",
-    ...headers,
-  });
-  response.end(body);
 }
 
 function portOf(server: Server): number {

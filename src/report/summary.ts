@@ -10,8 +10,8 @@ interface Ending {
   readonly curves: LossCurves;
   readonly start: number;
   readonly end: number;
-  /** Of each run, in nats per token. */
-  readonly ends: readonly number[];
+  /** Of each run, in nats per token, with its seed. */
+  readonly ends: readonly { readonly seed: number; readonly loss: number }[];
   readonly tokens: number;
 }
 
@@ -34,7 +34,10 @@ export function summaryOf(groups: readonly GroupData[], runs: readonly RunData[]
 function endingOf(group: GroupData, runs: readonly RunData[]): Ending[] {
   const { target: curves } = group;
   if (curves === null) return [];
-  const ends = group.runs.flatMap((i) => runs[i].target?.end ?? []);
+  const ends = group.runs.flatMap((i) => {
+    const { seed, target } = runs[i];
+    return target === null ? [] : [{ seed, loss: target.end }];
+  });
   const { mean } = curves.nats;
   const last = mean.length - 1;
   return [{ group, curves, ends, start: mean[0], end: mean[last], tokens: curves.tokens[last] }];
@@ -65,9 +68,16 @@ function difference(best: Ending, other: Ending): string {
   return `${first}; ${best.group.label} was there after ${formatShare(reached / other.tokens)} of its tokens.`;
 }
 
-/** Twice the standard error of the difference of two means; null where a group has one run. */
+/** Twice the standard error of the difference of two means, paired where both have the same seeds; null where a group has one run. */
 function noiseOf(one: Ending, other: Ending): number | null {
-  const [a, b] = [meanAndBand(one.ends).band, meanAndBand(other.ends).band];
+  const bySeed = new Map(other.ends.map(({ seed, loss }) => [seed, loss]));
+  const pairs = one.ends.flatMap(({ seed, loss }) => {
+    const against = bySeed.get(seed);
+    return against === undefined ? [] : [against - loss];
+  });
+  if (pairs.length === one.ends.length && bySeed.size === pairs.length && other.ends.length === pairs.length)
+    return meanAndBand(pairs).band;
+  const [a, b] = [one, other].map(({ ends }) => meanAndBand(ends.map(({ loss }) => loss)).band);
   return a === null || b === null ? null : Math.hypot(a, b);
 }
 

@@ -65,7 +65,7 @@ export async function visit(site: Site, page: Page, seconds = 60): Promise<unkno
       });
     });
   } finally {
-    await endChromium(browser as ChildProcess | null);
+    await endChromium(browser);
     server.closeAllConnections();
     server.close();
     rmSync(profile, { recursive: true, force: true, maxRetries: 10 });

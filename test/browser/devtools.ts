@@ -84,7 +84,7 @@ function speak(input: Writable, output: Readable): Protocol {
       input.write(
         `${JSON.stringify({ id, method, params, ...(sessionId === undefined ? {} : { sessionId }) })}\0`,
       );
-      return await new Promise((resolve, reject) => waiting.set(id, { resolve, reject }));
+      return new Promise((resolve, reject) => waiting.set(id, { resolve, reject }));
     },
     on: (listener) => void listeners.push(listener),
     end(reason) {
@@ -95,7 +95,7 @@ function speak(input: Writable, output: Readable): Protocol {
 }
 
 async function tabOf(protocol: Protocol, session: string): Promise<Tab> {
-  const send: Tab["send"] = async (method, parameters) => await protocol.send(method, parameters, session);
+  const send: Tab["send"] = (method, parameters) => protocol.send(method, parameters, session);
   const errors: string[] = [];
   let loaded: () => void = () => {};
   protocol.on((method, parameters) => {

@@ -39,7 +39,14 @@ export function multiples(label: string): Multiples {
     most = FIRST_PANELS;
     draw();
   });
-  const more = h("button", { type: "button", class: "more", click: () => ((most *= 2), draw()) });
+  const more = h("button", {
+    type: "button",
+    class: "more",
+    click: () => {
+      most *= 2;
+      draw();
+    },
+  });
   const none = h("p", { class: "told" }, "No name has this in it.");
   const draw = (): void => {
     for (const one of charts) one.destroy();

@@ -26,7 +26,14 @@ export function table<R>(columns: readonly TableColumn<R>[], nameOf: (row: R) =>
   let sorted: { readonly column: number; readonly descending: boolean } | null = null;
   let all = false;
   const body = h("tbody");
-  const more = h("button", { type: "button", class: "more", click: () => ((all = true), draw()) });
+  const more = h("button", {
+    type: "button",
+    class: "more",
+    click: () => {
+      all = true;
+      draw();
+    },
+  });
   const heads = columns.map(({ title, explanation }, i) =>
     h(
       "th",
