@@ -19,7 +19,7 @@ export interface ReportOptions {
 }
 
 /** A run that is not whole is read as far as it is. Throws as `readRunRecord`. */
-export function readRunView(folder: string, options: ReportOptions = {}): RunView {
+function readRunView(folder: string, options: ReportOptions = {}): RunView {
   const gathered = gather(readRunHead(folder));
   scanMetrics(folder, (line) => void addLine(gathered, line));
   return {

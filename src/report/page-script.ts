@@ -3,8 +3,8 @@ import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 
 /**
- * The module at `url` and all that it imports, each before those that import it, without their imports and exports: one module whose names are apart. Only
- * `import { … } from "./….js"` and exported declarations are understood, which is all that page/ has; a name that two modules have is a SyntaxError of the page, which the tests open.
+ * The module at `url` and all that it imports, each before those that import it, without their imports and exports, as one module. Only `import { name } from "./file.js"` and exported declarations are
+ * understood, which is all that page/ has; a name that two modules have is a SyntaxError of the page, which the tests open. Throws for an import that it would leave behind.
  */
 export function joinModules(url: URL, read: (url: URL) => string = readText): string {
   const done = new Set<string>();
@@ -13,17 +13,27 @@ export function joinModules(url: URL, read: (url: URL) => string = readText): st
     if (done.has(one.href)) return;
     done.add(one.href);
     const source = read(one);
-    for (const [, path] of source.matchAll(importing)) add(new URL(path, one));
+    for (const [text, path] of source.matchAll(importing)) {
+      if (/\sas\s/.test(text)) throw unjoined(text);
+      add(new URL(path, one));
+    }
     parts.push(
       source
         .replaceAll(importing, "")
         .replaceAll(/^export (?=(?:async )?function|const|let|class)/gm, "")
-        .replaceAll(/^\/\/# sourceMappingURL=.*$/gm, "")
-        .replaceAll(/^export \{\};$/gm, ""),
+        .replaceAll(/^export \{\};$/gm, "")
+        .replaceAll(/^\/\/# sourceMappingURL=.*$/gm, ""),
     );
   };
   add(url);
-  return parts.join("\n");
+  const joined = parts.join("\n");
+  const left = /^(?:import|export)\b.*$/m.exec(joined);
+  if (left !== null) throw unjoined(left[0]);
+  return joined;
+}
+
+function unjoined(text: string): Error {
+  return new Error(`the page's script cannot be joined: ${text}`);
 }
 
 const importing = /^import \{[^}]*\} from "(\.[^"]*)";$/gm;

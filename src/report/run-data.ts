@@ -8,7 +8,7 @@ import { packFloats, packWeights } from "./page/packing.ts";
 import { settingsOf } from "./settings.ts";
 
 /** Domains whose epochs, and names whose alignments, are drawn over time: those with the most epochs, and the heaviest. */
-export const DRAWN = 100;
+const DRAWN = 100;
 
 /** A run as it is read. */
 export interface RunView {

@@ -21,7 +21,7 @@ h3 { margin: 28px 0 8px; font-size: 15px; font-weight: 650; }
 section { margin-top: 36px; padding-top: 20px; border-top: 1px solid var(--rule); }
 p { margin: 0 0 8px; max-width: 96ch; overflow-wrap: anywhere; }
 .lead { font-size: clamp(17px, 1.5vw, 20px); line-height: 1.45; }
-.note, .told, caption { color: var(--muted); font-size: 13.5px; }
+.note, .told { color: var(--muted); font-size: 13.5px; }
 .caution { border-left: 3px solid var(--warning); padding-left: 10px; font-size: 14px; }
 .status:empty { display: none; }
 .status { color: var(--accent); font-weight: 550; }
@@ -80,7 +80,7 @@ figcaption { font-weight: 600; font-size: 14px; margin-bottom: 6px; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: 13.5px; font-variant-numeric: tabular-nums; }
 table.sortable, table.figures { width: 100%; }
-caption { text-align: left; padding: 10px 0 4px; }
+.above { margin: 16px 0 4px; }
 th, td { padding: 4px 10px; border-bottom: 1px solid var(--rule); text-align: right; white-space: nowrap; font-weight: 400; }
 th:first-child, td:first-child { text-align: left; padding-left: 0; }
 thead th { color: var(--muted); border-bottom-color: var(--muted); vertical-align: bottom; }

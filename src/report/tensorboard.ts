@@ -8,12 +8,12 @@ import { scanMetrics } from "../runs/record.ts";
 import { type Scalar, scalarsRecord, versionRecord } from "./tfevents.ts";
 
 /** What was told last: weights are told again when they have moved. */
-export interface Told {
+interface Told {
   weights: ReadonlyMap<string, number> | null;
 }
 
 /** The scalars of a line. `told` is changed. A loss that is no number is left out. */
-export function scalarsOf(line: MetricsLine, told: Told): Scalar[] {
+function scalarsOf(line: MetricsLine, told: Told): Scalar[] {
   if ("event" in line) return line.event === "start" ? evaluationScalars(line.evaluation) : [];
   const moved =
     told.weights === null || [...line.weights].some(([name, weight]) => told.weights?.get(name) !== weight);

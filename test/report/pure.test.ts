@@ -4,6 +4,7 @@ import { describe, expect, test } from "vitest";
 import { addItem, addLine, EVALUATIONS, gather, POINTS, type Thinned } from "#dist/report/collect.js";
 import { curvesOf, meanAndBand, tokensUntil, valueAt } from "#dist/report/curves.js";
 import { groupRuns, type Options } from "#dist/report/groups.js";
+import { joinModules, readAssets } from "#dist/report/page-script.js";
 import { makePageData, MOST_WEIGHTS } from "#dist/report/make-page-data.js";
 import { formatCount, formatSeconds, significant } from "#dist/report/page/format.js";
 import { packFloats, packWeights, unpackFloats, unpackWeights } from "#dist/report/page/packing.js";
@@ -379,6 +380,32 @@ describe("the small things", () => {
       expect([...sorted].sort((a, b) => a.i - b.i)).toEqual(rows);
     },
   );
+});
+
+describe("the page's script", () => {
+  test("has each module once, before those that import it, without imports and exports", () => {
+    const files: Readonly<Record<string, string>> = {
+      "file:///main.js":
+        'import { b } from "./b.js";\nimport { c as d } from "./c.js";\nimport { c } from "./c.js";\nb(c);\n',
+      "file:///b.js":
+        'import {\n  c,\n} from "./c.js";\nexport function b(x) {}\n//# sourceMappingURL=b.js.map',
+      "file:///c.js": "export const c = 1;\nexport {};\n",
+    };
+    const read = ({ href }: URL): string => files[href];
+    // A name that is changed on the way would not be found.
+    expect(() => joinModules(new URL("file:///main.js"), read)).toThrow("import { c as d }");
+    const plain = {
+      ...files,
+      "file:///main.js": files["file:///main.js"].replace('import { c as d } from "./c.js";\n', ""),
+    };
+    const joined = joinModules(new URL("file:///main.js"), ({ href }) => plain[href as keyof typeof plain]);
+    expect(joined.split("\n").filter((line) => line !== "")).toEqual([
+      "const c = 1;",
+      "function b(x) {}",
+      "b(c);",
+    ]);
+    expect(readAssets().script).not.toMatch(/^\s*(import|export)\b/m);
+  });
 });
 
 describe("colours", () => {

@@ -66,7 +66,7 @@ function costs(data: PageData): HTMLElement {
     return [
       runLabel(data, i),
       formatSeconds(training),
-      `+${formatShare(alignmentShare)}`,
+      `+${formatShare(alignmentShare)}, about ${formatSeconds((training * alignmentShare) / (1 + alignmentShare))}`,
       formatSeconds(evaluation),
       `+${formatShare(evaluationShare)}`,
       training > 0 ? formatCount(run.tokens / training) : "–",
@@ -75,10 +75,10 @@ function costs(data: PageData): HTMLElement {
   };
   const head = [
     "run",
-    "training",
-    "of it alignment, counted",
+    "training, with alignment",
+    "alignment, counted",
     "evaluation",
-    "counted",
+    "evaluation, counted",
     "tokens per second",
     "steps",
   ];

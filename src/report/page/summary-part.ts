@@ -55,30 +55,31 @@ function tiles({ names, runs: [run] }: PageData): HTMLElement {
 function figures(data: PageData): HTMLElement {
   const best = Math.min(...data.groups.map((group) => endOf(group)?.nats ?? Infinity));
   const head = ["", "runs", "nats per token", "against the best", "bits per byte", "tokens", "time"];
+  const rows = data.groups.map((group, i) => figuresOf(group, i, best, data.runs));
   return h(
     "div",
-    { class: "wide" },
+    {},
     h(
-      "table",
-      { class: "figures" },
+      "p",
+      { class: "note above" },
+      "Held-out loss on the target at the end, ± two standard errors over the seeds; tokens and time of one run.",
+    ),
+    h(
+      "div",
+      { class: "wide" },
       h(
-        "caption",
-        {},
-        "Held-out loss on the target at the end, ± two standard errors over the seeds; tokens and time of one run.",
-      ),
-      h(
-        "thead",
-        {},
+        "table",
+        { class: "figures" },
         h(
-          "tr",
+          "thead",
           {},
-          head.map((title) => h("th", { scope: "col" }, title)),
+          h(
+            "tr",
+            {},
+            head.map((title) => h("th", { scope: "col" }, title)),
+          ),
         ),
-      ),
-      h(
-        "tbody",
-        {},
-        data.groups.map((group, i) => figuresOf(group, i, best, data.runs)),
+        h("tbody", {}, rows),
       ),
     ),
   );
