@@ -1,5 +1,5 @@
 /** What the report computes before anything is drawn: packing, thinning, curves of seeds, groups of runs, sentences. */
-import { fc, test as property } from "@fast-check/vitest";
+import * as fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { addItem, addLine, EVALUATIONS, gather, POINTS, type Thinned } from "#dist/report/collect.js";
 import { curvesOf, meanAndBand, tokensUntil, valueAt } from "#dist/report/curves.js";
@@ -30,20 +30,28 @@ function viewOf(run: MadeRun, name = "made"): RunView {
 }
 
 describe("packing", () => {
-  property.prop([fc.array(fc.oneof(fc.double({ min: 0, max: 1, noNaN: true }), fc.constant(NaN)))])(
-    "weights come back within 0.02 %, zero and what is not known exactly",
-    (weights) => {
-      const back = unpackWeights(packWeights(weights));
-      expect(back.length).toBe(weights.length);
-      weights.forEach((weight, i) => {
-        if (Number.isNaN(weight) || weight === 0) expect(back[i]).toBe(weight);
-        else expectNear(back[i], Math.max(weight, 1e-9), 2e-4);
-      });
-    },
-  );
+  test("weights come back within 0.02 %, zero and what is not known exactly", () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.oneof(fc.double({ min: 0, max: 1, noNaN: true }), fc.constant(NaN))),
+        (weights) => {
+          const back = unpackWeights(packWeights(weights));
+          expect(back.length).toBe(weights.length);
+          weights.forEach((weight, i) => {
+            if (Number.isNaN(weight) || weight === 0) expect(back[i]).toBe(weight);
+            else expectNear(back[i], Math.max(weight, 1e-9), 2e-4);
+          });
+        },
+      ),
+    );
+  });
 
-  property.prop([fc.array(fc.float())])("floats come back bit by bit", (values) => {
-    expect(unpackFloats(packFloats(values))).toEqual(values);
+  test("floats come back bit by bit", () => {
+    fc.assert(
+      fc.property(fc.array(fc.float()), (values) => {
+        expect(unpackFloats(packFloats(values))).toEqual(values);
+      }),
+    );
   });
 
   test("a long list is packed in parts", () => {
@@ -53,30 +61,33 @@ describe("packing", () => {
 });
 
 describe("thinning", () => {
-  property.prop([fc.integer({ min: 1, max: 1000 })], { numRuns: 20 })(
-    "a list of evaluations keeps the first, the last, and evenly between",
-    (count) => {
-      const list: Thinned<number> = { items: [], count: 0, every: 1 };
-      for (let i = 0; i < count; i++) {
-        addItem(list, i);
-        if (list.items.length > EVALUATIONS || list.items[0] !== 0 || list.items.at(-1) !== i)
-          expect.fail(`after ${i}: ${list.items.join(" ")}`);
-      }
-      const gaps = list.items.slice(1, -1).map((item, i) => item - list.items[i]);
-      expect(new Set(gaps).size).toBeLessThanOrEqual(1);
-      expect(list.items.length).toBeGreaterThan(Math.min(count, EVALUATIONS / 2 - 1) - 1);
-    },
-  );
+  test("a list of evaluations keeps the first, the last, and evenly between", () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: 1000 }), (count) => {
+        const list: Thinned<number> = { items: [], count: 0, every: 1 };
+        for (let i = 0; i < count; i++) {
+          addItem(list, i);
+          if (list.items.length > EVALUATIONS || list.items[0] !== 0 || list.items.at(-1) !== i)
+            expect.fail(`after ${i}: ${list.items.join(" ")}`);
+        }
+        const gaps = list.items.slice(1, -1).map((item, i) => item - list.items[i]);
+        expect(new Set(gaps).size).toBeLessThanOrEqual(1);
+        expect(list.items.length).toBeGreaterThan(Math.min(count, EVALUATIONS / 2 - 1) - 1);
+      }),
+      { numRuns: 20 },
+    );
+  });
 
-  property.prop([fc.integer({ min: 0, max: 3000 }), fc.integer({ min: 1, max: 500 })])(
-    "a list keeps at most so many and the last one",
-    (count, most) => {
-      const kept = thinned([...Array(count).keys()], most);
-      expect(kept.length).toBeLessThanOrEqual(most + 1);
-      if (count > 0) expect(kept.at(-1)).toBe(count - 1);
-      expect([...kept].sort((a, b) => a - b)).toEqual(kept);
-    },
-  );
+  test("a list keeps at most so many and the last one", () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 0, max: 3000 }), fc.integer({ min: 1, max: 500 }), (count, most) => {
+        const kept = thinned([...Array(count).keys()], most);
+        expect(kept.length).toBeLessThanOrEqual(most + 1);
+        if (count > 0) expect(kept.at(-1)).toBe(count - 1);
+        expect([...kept].sort((a, b) => a - b)).toEqual(kept);
+      }),
+    );
+  });
 
   test.each([1, POINTS - 1, POINTS, POINTS + 1, 2 * POINTS + 7])(
     "of %i steps there are at most so many points, the last one at the end",
@@ -119,47 +130,49 @@ describe("curves of seeds", () => {
       };
     });
 
-  property.prop([fc.array(run, { minLength: 1, maxLength: 4 })])(
-    "means and bands at all shared tokens",
-    (runs) => {
-      const curves = curvesOf(runs);
-      const end = Math.min(...runs.map(({ tokens }) => tokens.at(-1) ?? 0));
-      const wanted = [...new Set(runs.flatMap(({ tokens }) => tokens))].filter((at) => at <= end);
-      expect(curves?.tokens).toEqual(wanted.sort((a, b) => a - b));
-      curves?.tokens.forEach((at, i) => {
-        const values = runs.map((one) => valueAt(one, at));
-        const mean = values.reduce((sum, value) => sum + value) / values.length;
-        expectNear(curves.nats.mean[i], mean, 1e-5);
-        expectNear(curves.bits?.mean[i], 0.4 * mean, 1e-5);
-        if (runs.length === 1) expect(curves.nats.band[i]).toBeNull();
-        else {
-          // The variance by all pairs, an other formula than the one that is tested.
-          let pairs = 0;
-          for (const a of values) for (const b of values) pairs += (a - b) ** 2 / 2;
-          const variance = pairs / (values.length * (values.length - 1));
-          expectNear(
-            curves.nats.band[i],
-            2 * Math.sqrt(variance / values.length),
-            1e-4,
-            Math.max(1e-3, mean),
-          );
-        }
-      });
-    },
-  );
+  test("means and bands at all shared tokens", () => {
+    fc.assert(
+      fc.property(fc.array(run, { minLength: 1, maxLength: 4 }), (runs) => {
+        const curves = curvesOf(runs);
+        const end = Math.min(...runs.map(({ tokens }) => tokens.at(-1) ?? 0));
+        const wanted = [...new Set(runs.flatMap(({ tokens }) => tokens))].filter((at) => at <= end);
+        expect(curves?.tokens).toEqual(wanted.sort((a, b) => a - b));
+        curves?.tokens.forEach((at, i) => {
+          const values = runs.map((one) => valueAt(one, at));
+          const mean = values.reduce((sum, value) => sum + value) / values.length;
+          expectNear(curves.nats.mean[i], mean, 1e-5);
+          expectNear(curves.bits?.mean[i], 0.4 * mean, 1e-5);
+          if (runs.length === 1) expect(curves.nats.band[i]).toBeNull();
+          else {
+            // The variance by all pairs, an other formula than the one that is tested.
+            let pairs = 0;
+            for (const a of values) for (const b of values) pairs += (a - b) ** 2 / 2;
+            const variance = pairs / (values.length * (values.length - 1));
+            expectNear(
+              curves.nats.band[i],
+              2 * Math.sqrt(variance / values.length),
+              1e-4,
+              Math.max(1e-3, mean),
+            );
+          }
+        });
+      }),
+    );
+  });
 
-  property.prop([run, fc.double({ min: 0.1, max: 10, noNaN: true })])(
-    "the tokens until a loss",
-    (one, wanted) => {
-      const at = tokensUntil(one, wanted);
-      if (at === null) expect(Math.min(...one.loss)).toBeGreaterThan(wanted);
-      else {
-        // There it is reached, and a little before it is not.
-        expect(valueAt(one, at)).toBeLessThanOrEqual(wanted * (1 + 1e-9));
-        if (at > 0) expect(valueAt(one, at * (1 - 1e-6))).toBeGreaterThan(wanted * (1 - 1e-4) - 1e-9);
-      }
-    },
-  );
+  test("the tokens until a loss", () => {
+    fc.assert(
+      fc.property(run, fc.double({ min: 0.1, max: 10, noNaN: true }), (one, wanted) => {
+        const at = tokensUntil(one, wanted);
+        if (at === null) expect(Math.min(...one.loss)).toBeGreaterThan(wanted);
+        else {
+          // There it is reached, and a little before it is not.
+          expect(valueAt(one, at)).toBeLessThanOrEqual(wanted * (1 + 1e-9));
+          if (at > 0) expect(valueAt(one, at * (1 - 1e-6))).toBeGreaterThan(wanted * (1 - 1e-4) - 1e-9);
+        }
+      }),
+    );
+  });
 
   test("no runs, no points", () => {
     expect(curvesOf([{ tokens: [], loss: [], bitsPerNat: null }])).toBeNull();
@@ -331,14 +344,19 @@ describe("sentences", () => {
 });
 
 describe("the small things", () => {
-  property.prop([fc.double({ min: 1e-5, max: 9.99e8, noNaN: true }), fc.integer({ min: 1, max: 6 })])(
-    "significant digits",
-    (value, digits) => {
-      const text = significant(value, digits);
-      expect(text).not.toMatch(/e|\.\d*0$|\.$/);
-      expectNear(Number(text), value, 0.5 * 10 ** (1 - digits) * (1 + 1e-9));
-    },
-  );
+  test("significant digits", () => {
+    fc.assert(
+      fc.property(
+        fc.double({ min: 1e-5, max: 9.99e8, noNaN: true }),
+        fc.integer({ min: 1, max: 6 }),
+        (value, digits) => {
+          const text = significant(value, digits);
+          expect(text).not.toMatch(/e|\.\d*0$|\.$/);
+          expectNear(Number(text), value, 0.5 * 10 ** (1 - digits) * (1 + 1e-9));
+        },
+      ),
+    );
+  });
 
   test("counts and times", () => {
     expect([0, 999, 999.6, 1000, 51_234, 1.5e6, 2e12].map(formatCount)).toEqual([
@@ -360,26 +378,31 @@ describe("the small things", () => {
     expect([-1.5, 0, NaN].map((value) => significant(value, 2))).toEqual(["−1.5", "0", "–"]);
   });
 
-  property.prop([fc.string()])("nothing in JSON ends a script", (text) => {
-    const found = escapeScript(JSON.stringify([text, "</script>", "<!--", "\u2028"]));
-    expect(found).not.toMatch(/[<\u2028\u2029]/);
-    expect(JSON.parse(found)).toEqual([text, "</script>", "<!--", "\u2028"]);
+  test("nothing in JSON ends a script", () => {
+    fc.assert(
+      fc.property(fc.string(), (text) => {
+        const found = escapeScript(JSON.stringify([text, "</script>", "<!--", "\u2028"]));
+        expect(found).not.toMatch(/[<\u2028\u2029]/);
+        expect(JSON.parse(found)).toEqual([text, "</script>", "<!--", "\u2028"]);
+      }),
+    );
   });
 
-  property.prop([fc.array(fc.option(fc.integer({ max: 5 }))), fc.boolean()])(
-    "rows are sorted, equal ones stay, what is not known is last",
-    (keys, descending) => {
-      const rows = keys.map((key, i) => ({ key, i }));
-      const sorted = inOrder(rows, ({ key }) => key, descending);
-      const known = sorted.filter(({ key }) => key !== null);
-      expect(sorted.slice(known.length).every(({ key }) => key === null)).toBe(true);
-      known.slice(1).forEach((row, i) => {
-        const order = (descending ? -1 : 1) * ((row.key ?? 0) - (known[i].key ?? 0));
-        expect(order > 0 || (order === 0 && row.i > known[i].i)).toBe(true);
-      });
-      expect([...sorted].sort((a, b) => a.i - b.i)).toEqual(rows);
-    },
-  );
+  test("rows are sorted, equal ones stay, what is not known is last", () => {
+    fc.assert(
+      fc.property(fc.array(fc.option(fc.integer({ max: 5 }))), fc.boolean(), (keys, descending) => {
+        const rows = keys.map((key, i) => ({ key, i }));
+        const sorted = inOrder(rows, ({ key }) => key, descending);
+        const known = sorted.filter(({ key }) => key !== null);
+        expect(sorted.slice(known.length).every(({ key }) => key === null)).toBe(true);
+        known.slice(1).forEach((row, i) => {
+          const order = (descending ? -1 : 1) * ((row.key ?? 0) - (known[i].key ?? 0));
+          expect(order > 0 || (order === 0 && row.i > known[i].i)).toBe(true);
+        });
+        expect([...sorted].sort((a, b) => a.i - b.i)).toEqual(rows);
+      }),
+    );
+  });
 });
 
 describe("the page's script", () => {
