@@ -109,8 +109,10 @@ textarea { width: 100%; max-width: 900px; margin-top: 10px; font: 12.5px/1.45 ui
   main { max-width: none; padding: 0; }
   section, figure, tr { break-inside: avoid; }
   section { break-inside: auto; }
-  button, input[type="search"], select, .check, .status, .units { display: none; }
-  thead button { display: inline; }
+  .more, .controls button, input[type="search"], .check, .status, fieldset.units, .told { display: none; }
+  table { font-size: 10.5px; }
+  th, td { padding: 3px 5px; }
+  .domain { max-width: 150px; }
   .heat-scroll { max-height: none; overflow: visible; }
   .wide { overflow: visible; }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
