@@ -31,7 +31,7 @@ const colours = (selector: string): string => `(() => {
 })()`;
 
 const texts = (selector: string): string =>
-  `[...document.querySelectorAll(${JSON.stringify(selector)})].filter((one) => one.offsetParent !== null).map((one) => one.textContent.trim())`;
+  `[...document.querySelectorAll(${JSON.stringify(selector)})].filter((one) => one.offsetParent !== null).map((one) => one.textContent.trim().replaceAll("\\u00a0", " "))`;
 
 /** Types into the search box of this label. */
 const type = (label: string, text: string): string => `(() => {

@@ -58,7 +58,7 @@ export function lossPart(): Part {
       showLarge(view);
       const panels = domainPanels(view);
       heading.hidden = panels.length === 0;
-      const overTime = panels.some(({ lines }) => lines.some(({ tokens }) => tokens.length > 1));
+      const overTime = panels.some(({ lines }) => lines.some(({ tokens }) => tokens.length > 2));
       domains.element.hidden = !overTime;
       domains.show(overTime ? panels : []);
       ends.replaceChildren(...(overTime || panels.length === 0 ? [] : [endsOf(view)]));
@@ -122,7 +122,7 @@ function lineOf(group: GroupData, index: number, curves: LossCurves | null, unit
   };
 }
 
-/** Domains that were evaluated once, at the end. */
+/** Domains that were evaluated at the end alone, or at the start as well: lines from there would show that all fall, and little else. */
 function endsOf({ data, unit }: View): HTMLElement {
   const rows = evaluatedDomains(data).map((domain) => ({
     name: data.names[domain],
@@ -138,7 +138,7 @@ function endsOf({ data, unit }: View): HTMLElement {
     h(
       "p",
       { class: "note" },
-      "The domains were evaluated once, at the end; a larger --eval-share evaluates them more often.",
+      "At the end; a larger --eval-share evaluates the domains more often, and shows them over time.",
     ),
     dots(
       rows,

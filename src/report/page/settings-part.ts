@@ -66,7 +66,9 @@ function costs(data: PageData): HTMLElement {
     return [
       runLabel(data, i),
       formatSeconds(training),
-      `+${formatShare(alignmentShare)}, about ${formatSeconds((training * alignmentShare) / (1 + alignmentShare))}`,
+      alignmentShare === 0
+        ? "none"
+        : `+${formatShare(alignmentShare)}, about ${formatSeconds((training * alignmentShare) / (1 + alignmentShare))}`,
       formatSeconds(evaluation),
       `+${formatShare(evaluationShare)}`,
       training > 0 ? formatCount(run.tokens / training) : "–",

@@ -14,13 +14,18 @@ export function summaryPart(): Part {
     show({ data }) {
       const [first, ...others] = data.summary;
       body.replaceChildren(
-        ...(first === undefined ? [] : [h("p", { class: "lead" }, first)]),
-        ...others.map((sentence) => h("p", {}, sentence)),
+        ...(first === undefined ? [] : [h("p", { class: "lead" }, unbroken(first))]),
+        ...others.map((sentence) => h("p", {}, unbroken(sentence))),
         ...data.cautions.map((sentence) => h("p", { class: "caution" }, sentence)),
         data.groups.length === 1 && data.runs.length === 1 ? tiles(data) : figures(data),
       );
     },
   };
+}
+
+/** A figure and its sign stay in one line. */
+function unbroken(sentence: string): string {
+  return sentence.replaceAll(/ (?=[%±])|(?<=±) /g, "\u00a0");
 }
 
 /** Of one run. */
