@@ -10,10 +10,9 @@ import { doctor } from "./doctor.ts";
 import { histogramTakes, showHistogram } from "./histogram-command.ts";
 import { groups, type OptionRow, optionRows } from "./options.ts";
 import { openOutput, type Output } from "./output.ts";
-import { report } from "./report-command.ts";
+import { DEFAULT_PORT, reportExamples, watchExamples } from "./report-help.ts";
 import { train } from "./train.ts";
 import { version } from "./version.ts";
-import { DEFAULT_PORT, watch } from "./watch-command.ts";
 import { reasonOf } from "../node/system-errors.ts";
 import { didYouMean, type Raw, wrong } from "./values.ts";
 
@@ -47,28 +46,6 @@ Exit codes:
   129, 130, 143  stopped by a hang-up, Ctrl-C or SIGTERM: with a checkpoint when
                  it trained, or at once when a line offered that
 `;
-
-const reportExamples = `Examples:
-  A run that has ended, or still goes on, to runs/first/report.html:
-    $ gradmix report runs/first
-
-  Two rules with three seeds each, on one page; runs that differ in their seed
-  alone are one line with a band:
-    $ gradmix report runs/dga-* runs/uniform-* --out compared.html
-
-  Figures for a paper, and metrics for other tools:
-    $ gradmix report runs/first --svg figures --csv --tensorboard events
-    $ tensorboard --logdir events`;
-
-const watchExamples = `Examples:
-  In a second terminal, while a run goes on:
-    $ gradmix watch runs/first
-
-  On any port that is free:
-    $ gradmix watch runs/first --port 0
-
-The page is for this machine alone; with ssh -L ${DEFAULT_PORT}:127.0.0.1:${DEFAULT_PORT} it is
-for yours as well.`;
 
 /** Runs the command with the arguments after its name. Gives the exit code; never throws. */
 export async function main(args: readonly string[]): Promise<number> {
@@ -289,7 +266,8 @@ async function run(args: readonly string[], out: Output, err: Output): Promise<n
       const value = options[name];
       return typeof value === "string" ? value : null;
     };
-    code = await report(
+    const { report } = await import("./report-command.ts");
+    code = report(
       {
         runs,
         out: given("out"),
@@ -310,6 +288,7 @@ async function run(args: readonly string[], out: Output, err: Output): Promise<n
     .argument("<RUN>", "the folder of a run")
     .option("--port <N>", "where it listens; 0: any that is free", String(DEFAULT_PORT));
   watchCommand.action(async (run: string, { port }: { port: string }) => {
+    const { watch } = await import("./watch-command.ts");
     code = await watch(run, port, { out, err });
   });
 

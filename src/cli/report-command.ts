@@ -1,5 +1,7 @@
 /** `gradmix report`: one HTML file of runs, and their metrics for other tools. */
 import { join } from "node:path";
+import { writeCsv, writeFigures, writeReport } from "../report/index.ts";
+import { writeEvents } from "../report/tensorboard.ts";
 import { isLocked } from "./lock.ts";
 import type { Output } from "./output.ts";
 
@@ -17,15 +19,7 @@ export interface ReportArguments {
 }
 
 /** Runs the command; gives the exit code. Throws `data` and `io`; what is refused is refused before anything is written. */
-export async function report(
-  { runs, out: file, svg, tensorboard, csv }: ReportArguments,
-  out: Output,
-): Promise<number> {
-  // Only here: `--help` needs none of it.
-  const [{ writeCsv, writeFigures, writeReport }, { writeEvents }] = await Promise.all([
-    import("../report/index.ts"),
-    import("../report/tensorboard.ts"),
-  ]);
+export function report({ runs, out: file, svg, tensorboard, csv }: ReportArguments, out: Output): number {
   const path = file ?? (runs.length === 1 ? join(runs[0], "report.html") : "report.html");
   const data = writeReport(runs, path, { isRunning: isLocked });
   const written = [

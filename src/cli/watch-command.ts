@@ -1,10 +1,9 @@
 /** `gradmix watch`: the page of a run on this machine's loopback, which follows it until Ctrl-C. */
 import { listenForInterrupt } from "./interrupt.ts";
+import { watchRun } from "../report/serve.ts";
 import { isLocked } from "./lock.ts";
 import type { Outputs } from "./train.ts";
 import { wrong } from "./values.ts";
-
-export const DEFAULT_PORT = 8321;
 
 /** How often it looks whether the run has ended. */
 const LOOK_MILLISECONDS = 2000;
@@ -13,8 +12,6 @@ const LOOK_MILLISECONDS = 2000;
 export async function watch(run: string, port: string, { out, err }: Outputs): Promise<number> {
   if (!/^\d{1,5}$/.test(port) || Number(port) > 65_535)
     throw wrong(`--port ${port}: must be a whole number from 0 to 65535`);
-  // Only here: `--help` needs none of it.
-  const { watchRun } = await import("../report/serve.ts");
   const watching = await watchRun(run, { port: Number(port), isRunning: isLocked });
   const interrupt = listenForInterrupt({ output: err, line: () => {}, atOnce: () => {} });
   const ended = new Promise((resolve) => interrupt.signal.addEventListener("abort", resolve, { once: true }));

@@ -89,11 +89,16 @@ function groupData({ label, members }: Group<RunView>, runs: readonly RunView[],
   };
 }
 
+/** Then the domains with the most tokens, which with bases have no weights of their own. */
 function heaviestOf(runs: readonly RunView[], { list, indices }: Names): number[] {
   const sums = list.map(() => 0);
-  for (const run of runs) for (const [name, sum] of heavinessOf(run)) sums[indices.get(name) ?? 0] += sum;
+  const trained = list.map(() => 0);
+  for (const run of runs) {
+    for (const [name, sum] of heavinessOf(run)) sums[indices.get(name) ?? 0] += sum;
+    for (const [name, i] of run.gathered.domains) trained[indices.get(name) ?? 0] += run.gathered.trained[i];
+  }
   return [...sums.keys()]
-    .filter((i) => sums[i] > 0)
-    .sort((i, j) => sums[j] - sums[i] || i - j)
+    .filter((i) => sums[i] > 0 || trained[i] > 0)
+    .sort((i, j) => sums[j] - sums[i] || trained[j] - trained[i] || i - j)
     .slice(0, COLOURED);
 }

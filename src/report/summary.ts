@@ -84,9 +84,11 @@ function noiseOf(one: Ending, other: Ending): number | null {
 function withoutTarget(groups: readonly GroupData[]): string[] {
   return groups.flatMap(({ label, domains }) => {
     if (domains.length === 0) return [];
-    const ends = domains.map(({ loss }) => loss.nats.mean[loss.nats.mean.length - 1]);
-    const { mean } = meanAndBand(ends);
-    return `${label}: without a target, the mean of the held-out losses of ${domains.length} domains ends at ${formatLoss(mean)} nats per token.`;
+    const meanOf = (at: number): number =>
+      meanAndBand(domains.map(({ loss }) => loss.nats.mean.at(at) ?? NaN)).mean;
+    const several = domains.every(({ loss }) => loss.tokens.length > 1);
+    const from = several ? `went from ${formatLoss(meanOf(0))} to` : "is";
+    return `${label}: there is no target; the mean of the held-out losses of ${domains.length} domains ${from} ${formatLoss(meanOf(-1))} nats per token.`;
   });
 }
 

@@ -27,7 +27,7 @@ async function run(
     flush: () => Promise.resolve(true),
   };
   const { out = null, svg = null, tensorboard = null, csv = false } = more;
-  expect(await report({ runs, out, svg, tensorboard, csv }, output)).toBe(0);
+  expect(report({ runs, out, svg, tensorboard, csv }, output)).toBe(0);
   return text;
 }
 

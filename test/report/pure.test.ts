@@ -255,6 +255,43 @@ describe("the page's data", () => {
     );
   });
 
+  test("with bases the weights over time are theirs, and those of the domains are known when weights.json is there", () => {
+    const { gathered: plain } = viewOf({ domains: ["a", "b"] });
+    const gathered = gather({ ...plain.head, facts: { ...plain.head.facts, bases: ["x", "y", "z"] } });
+    const weights = new Map([
+      ["x", 0.5],
+      ["y", 0.3],
+      ["z", 0.2],
+    ]);
+    for (const line of madeLines({ domains: ["a", "b"] }))
+      addLine(gathered, "event" in line ? line : { ...line, weights });
+    const view = { gathered, weights: null, running: true, exports: [] };
+    const page = makePageData([view]);
+    const [{ mixes, weights: shown, domains }] = page.runs;
+    expect([mixes, shown.rows.map((i) => page.names[i])]).toEqual(["bases", ["x", "y", "z"]]);
+    expect(domains.map(({ weight, averaged }) => [weight, averaged])).toEqual([
+      [null, null],
+      [null, null],
+    ]);
+    expect(page.heaviest.map((i) => page.names[i]).slice(0, 3)).toEqual(["x", "y", "z"]);
+    expect(page.heaviest.length).toBe(5);
+    const named = {
+      final: new Map([
+        ["a", 0.4],
+        ["b", 0.6],
+      ]),
+      averaged: new Map([
+        ["a", 0.1],
+        ["b", 0.9],
+      ]),
+    };
+    const ended = makePageData([{ ...view, weights: named }]).runs[0].domains;
+    expect(ended.map(({ weight, averaged }) => [weight, averaged])).toEqual([
+      [0.4, 0.1],
+      [0.6, 0.9],
+    ]);
+  });
+
   test("of many domains and runs the numbers stay within the bound, and so does the text", () => {
     const domains = domainNames(1000);
     const views = [1, 2].map((seed) =>
@@ -332,7 +369,7 @@ describe("sentences", () => {
   test("a run that was stopped, and one without a target", () => {
     expect(summary({ steps: 40, done: 20 }).at(-1)).toBe("run-0 was stopped: 20 of 40 steps are done.");
     expect(summary({ target: null })[0]).toMatch(
-      /^dga: without a target, the mean of the held-out losses of 4 domains ends at \d/,
+      /^dga: there is no target; the mean of the held-out losses of 4 domains went from 5\.\d+ to 3\.\d+ nats/,
     );
   });
 

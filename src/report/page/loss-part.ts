@@ -14,6 +14,7 @@ export function lossPart(): Part {
   const domains = multiples("Search a domain's loss");
   const heading = h("h3", {}, "Held-out loss of each domain");
   const ends = h("div");
+  const note = h("p", { class: "note" });
   let charts: readonly Chart[] = [];
   let last: View | null = null;
   let late = false;
@@ -39,22 +40,11 @@ export function lossPart(): Part {
     large.replaceChildren(...found.map(({ figure }) => figure));
   };
   return {
-    element: section(
-      "loss",
-      "Loss",
-      h(
-        "p",
-        { class: "note" },
-        "Lines are means over the seeds, bands two standard errors of them. Drag across a chart to look closer, double-click to go back.",
-      ),
-      zoom,
-      large,
-      heading,
-      domains.element,
-      ends,
-    ),
+    element: section("loss", "Loss", note, zoom, large, heading, domains.element, ends),
     show(view) {
       last = view;
+      const seeds = view.data.groups.some((group) => group.runs.length > 1);
+      note.textContent = `${seeds ? "Lines are means over the seeds, bands two standard errors of them. " : ""}Drag across a chart to look closer, double-click to go back.`;
       showLarge(view);
       const panels = domainPanels(view);
       heading.hidden = panels.length === 0;

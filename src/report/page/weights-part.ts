@@ -8,7 +8,7 @@ import { multiples, type Panel, searchBox } from "./multiples.ts";
 import { unpackFloats, unpackWeights } from "./packing.ts";
 import { theme } from "./screen.ts";
 import { domainColour } from "./theme.ts";
-import { nameColour, type Part, rowOf, runOf, type View } from "./view.ts";
+import { nameColour, type Part, rowOf, runLabel, runOf, type View } from "./view.ts";
 
 export function weightsPart(): Part {
   const area = h("figure", { "data-figure": "weights" });
@@ -23,7 +23,7 @@ export function weightsPart(): Part {
     h(
       "p",
       { class: "note" },
-      "How much a step on the domain lowers the target's loss, as it was measured at updates of the weights; bars are ± two standard errors, where those are known.",
+      "How much a step on its text lowers the target's loss, as it was measured at updates of the weights; bars are ± two standard errors, where those are known.",
     ),
     aligned.element,
   );
@@ -68,8 +68,9 @@ export function weightsPart(): Part {
       });
       const map = heatOf(view, wanted);
       drawn = { chart: stack, map };
+      const of = view.data.runs.length > 1 ? `: ${runLabel(view.data, view.run)}` : "";
       area.replaceChildren(
-        h("figcaption", {}, `Weights of the heaviest ${run.mixes}, as shares of the batches`),
+        h("figcaption", {}, `Weights of the heaviest ${run.mixes}, as shares of the batches${of}`),
         stack.element,
       );
       heatPlace.replaceChildren(map.element);
