@@ -50,26 +50,28 @@ function eventFileName(seconds: number): string {
   return `events.out.tfevents.${Math.floor(seconds)}.${hostname().replaceAll(/[^\w.-]/g, "_") || "localhost"}`;
 }
 
-/**
- * Writes the run in `folder` as an event file below `place`, in a folder named as the run, and gives its path; event files of before go. metrics.jsonl keeps durations, not times: it is taken to have ended when the file
- * was last changed. Throws as `scanMetrics`, and `io`.
- */
-export function writeEvents(folder: string, place: string): string {
-  let seconds = 0;
-  const told: Told = { weights: null };
+/** The lines of a run as records; metrics.jsonl keeps durations, so that times are counted back from its end. */
+function recordsOf(folder: string, end: number, told: Told): { began: number; records: Uint8Array[] } {
   const steps: { readonly step: number; readonly seconds: number; readonly scalars: readonly Scalar[] }[] =
     [];
+  let seconds = 0;
   scanMetrics(folder, (line) => {
     if ("seconds" in line) seconds += line.seconds;
-    steps.push({ step: line.step, seconds, scalars: scalarsOf(line, told) });
+    const scalars = scalarsOf(line, told);
+    if (scalars.length > 0) steps.push({ step: line.step, seconds, scalars });
   });
-  const began = statSync(join(folder, "metrics.jsonl")).mtimeMs / 1000 - seconds;
-  const records = [
-    versionRecord(began),
-    ...steps
-      .filter(({ scalars }) => scalars.length > 0)
-      .map(({ step, seconds, scalars }) => scalarsRecord(began + seconds, step, scalars)),
-  ];
+  const began = end - seconds;
+  const records = steps.map(({ step, seconds, scalars }) => scalarsRecord(began + seconds, step, scalars));
+  return { began, records: [versionRecord(began), ...records] };
+}
+
+/**
+ * Writes the run in `folder` as an event file below `place`, in a folder named as the run, and gives its path; event files of before go. The run is taken to have ended when its
+ * metrics.jsonl was last changed. Throws as `scanMetrics`, and `io`.
+ */
+export function writeEvents(folder: string, place: string): string {
+  const end = statSync(join(folder, "metrics.jsonl")).mtimeMs / 1000;
+  const { began, records } = recordsOf(folder, end, { weights: null });
   const own = join(place, basename(resolve(folder)));
   const path = join(own, eventFileName(began));
   writeFileAtomic(path, records);
@@ -107,14 +109,15 @@ export function openEvents(folder: string): EventWriter {
         throw ioError(path, error);
       }
     };
-    const add = (line: MetricsLine, at: number): void => {
-      const scalars = scalarsOf(line, told);
-      if (scalars.length > 0) write(scalarsRecord(at, line.step, scalars));
-    };
-    write(versionRecord(Date.now() / 1000));
+    for (const bytes of recordsOf(folder, Date.now() / 1000, told).records) write(bytes);
     removeEvents(place, path);
-    scanMetrics(folder, (line) => add(line, Date.now() / 1000));
-    return { add: (line) => add(line, Date.now() / 1000), close: () => closeSync(file) };
+    return {
+      add(line) {
+        const scalars = scalarsOf(line, told);
+        if (scalars.length > 0) write(scalarsRecord(Date.now() / 1000, line.step, scalars));
+      },
+      close: () => closeSync(file),
+    };
   } catch (error) {
     throw ioError(path, error);
   }

@@ -206,7 +206,11 @@ describe("event files", () => {
     writer.close();
     const files = readdirSync(join(folder, "tensorboard"));
     expect(files.length).toBe(1);
-    expect(scalarsIn(join(folder, "tensorboard", files[0]))).toEqual(wantedScalars());
+    const path = join(folder, "tensorboard", files[0]);
+    expect(scalarsIn(path)).toEqual(wantedScalars());
+    // The lines that were there are as far apart as they were.
+    const [, start, first20] = readEvents(readFileSync(path)).filter(({ step }) => step === 0 || step === 20);
+    expectNear(first20.wallTime - start.wallTime, 20 * 0.5 + 0.25 * 6, 1e-6, 10);
   });
 
   test("are read by TensorBoard's own reader", ({ skip }) => {
