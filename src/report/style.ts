@@ -72,7 +72,11 @@ figcaption { font-weight: 600; font-size: 14px; margin-bottom: 6px; }
 .dots { margin-top: 8px; }
 .dots .track { height: 16px; }
 .dots .bar-row { grid-template-columns: minmax(70px, 16%) 1fr minmax(60px, auto); }
-.dot { position: absolute; top: 2px; width: 12px; height: 12px; margin-left: -6px; border-radius: 50%; border: 1.5px solid var(--background); }
+.dot { width: 12px; height: 12px; background: var(--dot); outline: 1px solid var(--background); }
+.track .dot { position: absolute; top: 2px; margin-left: -6px; }
+.shape-0, .shape-3 { border-radius: 50%; }
+.shape-2 { transform: rotate(45deg) scale(0.85); }
+.shape-3 { background: var(--background); border: 3px solid var(--dot); }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 10px; margin: 18px 0 0; }
 .tiles div { background: var(--panel); border-radius: 8px; padding: 10px 14px; display: flex; flex-direction: column; }
 .tiles dd { margin: 0; font-size: 21px; font-weight: 600; font-variant-numeric: tabular-nums; letter-spacing: -0.01em; }
@@ -102,6 +106,7 @@ textarea { width: 100%; max-width: 900px; margin-top: 10px; font: 12.5px/1.45 ui
 @media (max-width: 620px) {
   .beside { grid-template-columns: minmax(0, 1fr); }
   .bar-row { grid-template-columns: minmax(60px, 30%) 1fr 116px; gap: 8px; }
+  .dots .bar-row { grid-template-columns: 34% 1fr auto; }
   .multiples { grid-template-columns: repeat(auto-fill, minmax(150px, 1fr)); gap: 12px; }
   .tiles { grid-template-columns: repeat(2, minmax(0, 1fr)); }
 }

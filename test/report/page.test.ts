@@ -148,6 +148,13 @@ async function look(tab: Tab): Promise<Seen> {
   await ask(type("Search the table", "domain-999"));
   seen["last"] = await ask(texts("#domains tbody tr th"));
   seen["network"] = await ask("performance.getEntriesByType('resource').length");
+  const atEnd = rules.map((rule) =>
+    makeRun(join(work, `end-${rule}`), { rule, steps: 20, evaluateEvery: 20, domains: domainNames(5) }),
+  );
+  await tab.open(pathToFileURL(pageOf("ends", atEnd)).href, { width: 1000 });
+  seen["dots"] = await ask(
+    "[...document.querySelectorAll('#loss .bar-row')].map((row) => [row.querySelector('.name').textContent, row.querySelectorAll('.dot').length, row.querySelector('.value').textContent])",
+  );
   await followOne(tab, seen);
   seen["errors"] = tab.errors;
   return seen;
@@ -246,6 +253,20 @@ describe.skipIf(missing !== null)("the page", () => {
     });
     expect(passing.length).toBeGreaterThan(0);
     for (const name of passing.slice(0, 8)) expect(list("capped")[0]).toContain(name);
+  });
+
+  test("shows domains that were evaluated at the ends alone as dots, the heaviest first", () => {
+    const last = rules.map((rule) =>
+      madeLines({ rule, steps: 20, evaluateEvery: 20, domains: domainNames(5) }).at(-1),
+    );
+    const ends = last.map((line) =>
+      line === undefined || "event" in line ? undefined : line.evaluation?.domains,
+    );
+    const final = weightsAt(5, 19 / 20);
+    const order = [...final.keys()].sort((i, j) => final[j] - final[i]).map((i) => `domain-${i}`);
+    expect(seen["dots"]).toEqual(
+      order.map((name) => [name, 2, ends.map((losses) => (losses?.get(name) ?? NaN).toFixed(3)).join(" · ")]),
+    );
   });
 
   test("sorts and searches", () => {

@@ -132,7 +132,7 @@ function endsOf({ data, unit }: View): HTMLElement {
     ),
     dots(
       rows,
-      data.groups.map(({ label }, i) => ({ label, ...runStroke(theme(), i) })),
+      data.groups.map(({ label }, i) => ({ label, colour: runStroke(theme(), i).colour })),
       formatLoss,
     ),
   );
