@@ -1,10 +1,12 @@
 /** A run while it goes on: reads what its files have gained since the last look. */
 import { statSync } from "node:fs";
 import { join } from "node:path";
-import { type MetricsPosition, readRunHead, readWeights, scanMetrics } from "../runs/record.ts";
-import { addLine, gather, type Gathered } from "./collect.ts";
+import { GradmixError } from "../errors.ts";
+import { type MetricsPosition, readWeights, scanMetrics } from "../runs/record.ts";
+import { addLine, type Gathered } from "./collect.ts";
 import { makePageData } from "./make-page-data.ts";
 import type { PageData } from "./page-data.ts";
+import { gatherFolder } from "./read.ts";
 
 export interface Follower {
   /** What the page shows now, and a text that is another one whenever that is. Throws as `readRunRecord`. */
@@ -35,9 +37,7 @@ export function followRun(folder: string, isRunning: (folder: string) => boolean
 
 function readAnew(folder: string): Reading {
   const begun = changedAt(join(folder, "run.json"));
-  const gathered = gather(readRunHead(folder));
-  const position = scanMetrics(folder, (line) => void addLine(gathered, line));
-  return { gathered, begun, position };
+  return { ...gatherFolder(folder), begun };
 }
 
 /** null when the run went back to an earlier step, or began anew. */
@@ -45,8 +45,14 @@ function readOn(folder: string, { gathered, begun, position }: Reading): Reading
   const size = statSync(join(folder, "metrics.jsonl"), { throwIfNoEntry: false })?.size ?? 0;
   if (size < position.bytes || changedAt(join(folder, "run.json")) !== begun) return null;
   let follows = true;
-  const next = scanMetrics(folder, (line) => void (follows = follows && addLine(gathered, line)), position);
-  return follows ? { gathered, begun, position: next } : null;
+  try {
+    const next = scanMetrics(folder, (line) => void (follows = follows && addLine(gathered, line)), position);
+    return follows ? { gathered, begun, position: next } : null;
+  } catch (error) {
+    // What was written over is read anew; what no run writes is refused then.
+    if (error instanceof GradmixError && error.code === "data") return null;
+    throw error;
+  }
 }
 
 function changedAt(path: string): number {

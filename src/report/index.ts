@@ -2,12 +2,12 @@
 import { join } from "node:path";
 import { writeFileAtomic } from "../node/files.ts";
 import { readRunHead, readWeights, scanMetrics } from "../runs/record.ts";
-import { addLine, gather } from "./collect.ts";
 import { csvHeader, csvRows } from "./csv.ts";
 import { figuresOf } from "./figures.ts";
 import { makePageData } from "./make-page-data.ts";
 import type { ExportedText, PageData } from "./page-data.ts";
 import { readAssets } from "./page-script.ts";
+import { gatherFolder } from "./read.ts";
 import { renderPage } from "./render.ts";
 import type { RunView } from "./run-data.ts";
 
@@ -20,10 +20,8 @@ export interface ReportOptions {
 
 /** A run that is not whole is read as far as it is. Throws as `readRunRecord`. */
 function readRunView(folder: string, options: ReportOptions = {}): RunView {
-  const gathered = gather(readRunHead(folder));
-  scanMetrics(folder, (line) => void addLine(gathered, line));
   return {
-    gathered,
+    gathered: gatherFolder(folder).gathered,
     weights: readWeights(folder),
     running: options.isRunning?.(folder) ?? false,
     exports: options.exportsOf?.(folder) ?? [],

@@ -56,6 +56,9 @@ describe("refused, in one line, with nothing written:", () => {
   writeFileSync(join(empty, "metrics.jsonl"), "");
   const broken = makeRun(join(work, "broken"), { steps: 10 });
   writeFileSync(join(broken, "metrics.jsonl"), '{"step": 1}\n');
+  const twice = makeRun(join(work, "twice"), { steps: 10 });
+  const lines = readFileSync(join(twice, "metrics.jsonl"), "utf8").split("\n");
+  writeFileSync(join(twice, "metrics.jsonl"), [...lines.slice(0, 4), lines[3], ""].join("\n"));
   const other = makeRun(join(work, "other"), { steps: 10, target: "another" });
 
   test.each([
@@ -63,6 +66,7 @@ describe("refused, in one line, with nothing written:", () => {
     ["a folder that is not there", [join(work, "nowhere")], /nowhere: holds no run/],
     ["nothing measured", [empty], /empty: nothing was measured yet; wait for its first step/],
     ["a broken line", [good, broken], /broken\/metrics\.jsonl, line 1\.tokens is missing/],
+    ["a step twice", [twice], /twice\/metrics\.jsonl: a line of step 3 follows one of step 3/],
     ["other targets", [good, other], /good and .*other have different targets/],
   ])("%s", async (_, runs, message) => {
     const place = join(work, "refused");

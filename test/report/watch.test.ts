@@ -103,6 +103,14 @@ test("a run that grows, in halves of lines, and one that goes back to a checkpoi
   expect(look().data.runs[0].step).toBe(12);
   truncateSync(metrics, Buffer.byteLength(`${lines.slice(0, 6).join("\n")}\n`));
   writeFileSync(metrics, text);
+  // Written over by a longer file, whose lines lie elsewhere.
+  writeFileSync(
+    metrics,
+    `${JSON.stringify({ ...(JSON.parse(lines[0]) as object), note: "x".repeat(333) })}\n${lines.slice(1).join("\n")}`,
+  );
+  appendFileSync(metrics, `${lines[12].replace('"step":12', '"step":13')}\n`);
+  expect(look().data.runs[0].step).toBe(13);
+  writeFileSync(metrics, text);
   const later = new Date(Date.now() + 5000);
   utimesSync(join(folder, "run.json"), later, later);
   expect(look().data).toEqual(readPageData([folder]));
