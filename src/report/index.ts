@@ -1,5 +1,6 @@
 /** Reports of runs: one HTML file that opens offline. Reads the folders of runs (runs/record.ts). */
-import { join } from "node:path";
+import { join, resolve } from "node:path";
+import { GradmixError } from "../errors.ts";
 import { writeFileAtomic } from "../node/files.ts";
 import { readRunHead, readWeights, scanMetrics } from "../runs/record.ts";
 import { csvHeader, csvRows } from "./csv.ts";
@@ -30,6 +31,9 @@ function readRunView(folder: string, options: ReportOptions = {}): RunView {
 
 /** What the page of these runs shows. Throws `data` for what is no run, for one in which nothing was measured yet, and for runs of different targets. */
 export function readPageData(folders: readonly string[], options: ReportOptions = {}): PageData {
+  const paths = folders.map((folder) => resolve(folder));
+  const again = folders.find((_, i) => paths.indexOf(paths[i]) < i);
+  if (again !== undefined) throw new GradmixError("data", `${again}: is named twice; name each run once`);
   return makePageData(folders.map((folder) => readRunView(folder, options)));
 }
 

@@ -14,7 +14,7 @@ import {
 import { curvesOf } from "./curves.ts";
 import { type Group, groupRuns } from "./groups.ts";
 import type { GroupData, PageData } from "./page-data.ts";
-import { cautionsOf, summaryOf } from "./summary.ts";
+import { cautionsOf, sameSeeds, summaryOf } from "./summary.ts";
 
 /** Most numbers in the pictures of the weights of all runs together, of two bytes each; with more, there are fewer points in time. */
 export const MOST_WEIGHTS = 1_000_000;
@@ -42,7 +42,7 @@ export function makePageData(
     groups,
     heaviest: heaviestOf(runs, names),
     summary: summaryOf(groups, data),
-    cautions: cautionsOf(heads),
+    cautions: [...cautionsOf(heads), ...sameSeeds(groups, data)],
   };
 }
 

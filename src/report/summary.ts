@@ -121,6 +121,16 @@ export function cautionsOf(heads: readonly RunHead[]): string[] {
   return found;
 }
 
+/** Runs of one configuration and one seed are one run twice, and would make a band of nothing. */
+export function sameSeeds(groups: readonly GroupData[], runs: readonly RunData[]): string[] {
+  return groups
+    .filter(({ runs: members }) => new Set(members.map((i) => runs[i].seed)).size < members.length)
+    .map(
+      ({ label }) =>
+        `${label}: two of its runs have the same seed; bands and errors take them for independent ones.`,
+    );
+}
+
 function tokenizerOf(config: RunHead["config"]): unknown {
   const data = config.get("data");
   return data instanceof Map ? data.get("tokenizer") : undefined;

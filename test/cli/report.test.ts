@@ -67,6 +67,7 @@ describe("refused, in one line, with nothing written:", () => {
     ["nothing measured", [empty], /empty: nothing was measured yet; wait for its first step/],
     ["a broken line", [good, broken], /broken\/metrics\.jsonl, line 1\.tokens is missing/],
     ["a step twice", [twice], /twice\/metrics\.jsonl: a line of step 3 follows one of step 3/],
+    ["one run twice", [good, `${good}/`], /good\/: is named twice/],
     ["other targets", [good, other], /good and .*other have different targets/],
   ])("%s", async (_, runs, message) => {
     const place = join(work, "refused");

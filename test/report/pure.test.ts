@@ -377,6 +377,9 @@ describe("sentences", () => {
     const { cautions } = makePageData([viewOf({}, "a"), viewOf({ vocabSize: 1024, steps: 50 }, "b")]);
     expect(cautions.join(" ")).toMatch(/different tokenizers.*different lengths/);
     expect(makePageData([viewOf({}, "a"), viewOf({ seed: 2 }, "b")]).cautions).toEqual([]);
+    expect(makePageData([viewOf({}, "a"), viewOf({}, "b")]).cautions).toEqual([
+      "dga: two of its runs have the same seed; bands and errors take them for independent ones.",
+    ]);
   });
 });
 
