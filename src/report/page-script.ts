@@ -54,7 +54,8 @@ export function readAssets(): PageAssets {
   const read = (path: string): string => readFileSync(charts.resolve(path), "utf8");
   return {
     script: joinModules(new URL("./page/main.js", import.meta.url)),
-    charts: read("uplot/dist/uPlot.iife.min.js"),
+    // Its licence goes where it goes.
+    charts: `/* uPlot\n${read("uplot/LICENSE")}*/\n${read("uplot/dist/uPlot.iife.min.js")}`,
     chartStyle: read("uplot/dist/uPlot.min.css"),
   };
 }

@@ -33,7 +33,6 @@ ${summary}
 </main>
 <script type="application/json" id="data">${escapeScript(JSON.stringify(data))}</script>
 <script>${language}
-/* uPlot, https://github.com/leeoniya/uPlot, MIT licence */
 ${assets.charts}</script>
 <script type="module">
 ${assets.script}</script>

@@ -467,6 +467,7 @@ describe("the page's script", () => {
       "function b(x) {}",
       "b(c);",
     ]);
+    expect(readAssets().charts).toContain("Permission is hereby granted");
     expect(readAssets().script).not.toMatch(/^\s*(import|export)\b/m);
   });
 });
