@@ -250,7 +250,7 @@ async function run(args: readonly string[], out: Output, err: Output): Promise<n
     code = await cluster(clusterArguments(files, options), { out, err });
   });
 
-  const reportCommand = program
+  program
     .command("report")
     .summary("runs to look at: losses, weights, alignments, cost in one HTML file")
     .description(
@@ -260,37 +260,37 @@ async function run(args: readonly string[], out: Output, err: Output): Promise<n
     .option("--out <FILE>", "the file (default: report.html, in the folder of a run that is alone)")
     .option("--svg <DIR>", "write the figures as SVG files into DIR as well")
     .option("--csv", "write metrics.csv beside the metrics.jsonl of each run")
-    .option("--tensorboard <DIR>", "write event files for TensorBoard, a folder in DIR for each run");
-  reportCommand.action(async (runs: string[], options: Record<string, unknown>) => {
-    const given = (name: string): string | null => {
-      const value = options[name];
-      return typeof value === "string" ? value : null;
-    };
-    const { report } = await import("./report-command.ts");
-    code = report(
-      {
-        runs,
-        out: given("out"),
-        svg: given("svg"),
-        tensorboard: given("tensorboard"),
-        csv: options["csv"] === true,
-      },
-      out,
-    );
-  });
+    .option("--tensorboard <DIR>", "write event files for TensorBoard, a folder in DIR for each run")
+    .action(async (runs: string[], options: Record<string, unknown>) => {
+      const given = (name: string): string | null => {
+        const value = options[name];
+        return typeof value === "string" ? value : null;
+      };
+      const { report } = await import("./report-command.ts");
+      code = report(
+        {
+          runs,
+          out: given("out"),
+          svg: given("svg"),
+          tensorboard: given("tensorboard"),
+          csv: options["csv"] === true,
+        },
+        out,
+      );
+    });
 
-  const watchCommand = program
+  program
     .command("watch")
     .summary("the page of a run that goes on, updating by itself")
     .description(
       `Show the page of gradmix report for a run that goes on, at an address of this machine. It updates by itself.\n\n${watchExamples}`,
     )
     .argument("<RUN>", "the folder of a run")
-    .option("--port <N>", "where it listens; 0: any that is free", String(DEFAULT_PORT));
-  watchCommand.action(async (run: string, { port }: { port: string }) => {
-    const { watch } = await import("./watch-command.ts");
-    code = await watch(run, port, { out, err });
-  });
+    .option("--port <N>", "where it listens; 0: any that is free", String(DEFAULT_PORT))
+    .action(async (run: string, { port }: { port: string }) => {
+      const { watch } = await import("./watch-command.ts");
+      code = await watch(run, port, { out, err });
+    });
 
   program
     .command("doctor")

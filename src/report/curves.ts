@@ -1,4 +1,5 @@
 /** Losses of several runs over tokens as one line with a band. Pure. */
+import { mean, variance } from "../runs/statistics.ts";
 import type { Curve, LossCurves } from "./page-data.ts";
 
 /** One run's points: tokens ascending. */
@@ -12,11 +13,8 @@ export interface Points {
 
 /** Mean and twice the standard error of the mean, null of one value. */
 export function meanAndBand(values: readonly number[]): { mean: number; band: number | null } {
-  const n = values.length;
-  const mean = values.reduce((sum, value) => sum + value, 0) / n;
-  if (n < 2) return { mean, band: null };
-  const squares = values.reduce((sum, value) => sum + (value - mean) ** 2, 0);
-  return { mean, band: 2 * Math.sqrt(squares / (n - 1) / n) };
+  const band = values.length < 2 ? null : 2 * Math.sqrt(variance(values) / values.length);
+  return { mean: mean(values), band };
 }
 
 /**
@@ -34,7 +32,7 @@ export function curvesOf(runs: readonly Points[]): LossCurves | null {
   const curve = (scale: (run: Points) => number): Curve => {
     const found = tokens.map((at) => meanAndBand(known.map((run) => valueAt(run, at) * scale(run))));
     return {
-      mean: found.map(({ mean }) => rounded(mean)),
+      mean: found.map((one) => rounded(one.mean)),
       band: found.map(({ band }) => (band === null ? null : rounded(band))),
     };
   };

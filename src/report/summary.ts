@@ -1,6 +1,7 @@
 /** What was gained, in words and figures, and what keeps runs from being compared as they stand. Pure. */
 import type { RunHead } from "../runs/record.ts";
-import { meanAndBand, tokensUntil } from "./curves.ts";
+import { interval, mean } from "../runs/statistics.ts";
+import { tokensUntil } from "./curves.ts";
 import type { GroupData, LossCurves, RunData } from "./page-data.ts";
 import { formatCount, formatLoss, formatShare, significant } from "./page/format.ts";
 
@@ -58,17 +59,18 @@ function fall({ group, curves, start, end, ends, tokens }: Ending, several: bool
 function difference(best: Ending, other: Ending): string {
   const gap = other.end - best.end;
   const noise = noiseOf(best, other);
-  const inNoise = noise !== null && Math.abs(gap) <= noise;
-  const figure = `${formatLoss(gap)}${noise === null ? "" : ` ± ${formatLoss(noise)}`} nats (${formatShare(gap / best.end)})`;
-  const first = `${other.group.label} ends ${figure} higher, at ${formatLoss(other.end)}`;
-  if (inNoise) return `${first}; that is within two standard errors of the seeds, no difference to build on.`;
-  if (gap === 0) return `${other.group.label} ends at the same loss.`;
+  const between = (noise: number): string =>
+    ` (95 % interval ${formatLoss(gap - noise)} to ${formatLoss(gap + noise)})`;
+  const figure = `${formatLoss(gap)} nats, ${formatShare(gap / best.end)} higher${noise === null ? "" : between(noise)}`;
+  const first = `${other.group.label} ends at ${formatLoss(other.end)}, ${figure}`;
+  if (noise !== null && gap <= noise)
+    return `${first}: these seeds do not tell it from ${best.group.label}, since the interval holds 0.`;
   const reached = tokensUntil({ tokens: best.curves.tokens, loss: best.curves.nats.mean }, other.end);
   if (reached === null || other.tokens === 0) return `${first}.`;
   return `${first}; ${best.group.label} was there after ${formatShare(reached / other.tokens)} of its tokens.`;
 }
 
-/** Twice the standard error of the difference of two means, paired where both have the same seeds; null where a group has one run. */
+/** Half of the 95 % interval of the difference of two means, paired where both have the same seeds; null where a group has one run. */
 function noiseOf(one: Ending, other: Ending): number | null {
   const bySeed = new Map(other.ends.map(({ seed, loss }) => [seed, loss]));
   const pairs = one.ends.flatMap(({ seed, loss }) => {
@@ -76,16 +78,16 @@ function noiseOf(one: Ending, other: Ending): number | null {
     return against === undefined ? [] : [against - loss];
   });
   if (pairs.length === one.ends.length && bySeed.size === pairs.length && other.ends.length === pairs.length)
-    return meanAndBand(pairs).band;
-  const [a, b] = [one, other].map(({ ends }) => meanAndBand(ends.map(({ loss }) => loss)).band);
+    return interval(pairs).half;
+  const [a, b] = [one, other].map(({ ends }) => interval(ends.map(({ loss }) => loss)).half);
+  // At least as wide as the interval for unequal variances.
   return a === null || b === null ? null : Math.hypot(a, b);
 }
 
 function withoutTarget(groups: readonly GroupData[]): string[] {
   return groups.flatMap(({ label, domains }) => {
     if (domains.length === 0) return [];
-    const meanOf = (at: number): number =>
-      meanAndBand(domains.map(({ loss }) => loss.nats.mean.at(at) ?? NaN)).mean;
+    const meanOf = (at: number): number => mean(domains.map(({ loss }) => loss.nats.mean.at(at) ?? NaN));
     const several = domains.every(({ loss }) => loss.tokens.length > 1);
     const from = several ? `went from ${formatLoss(meanOf(0))} to` : "is";
     return `${label}: there is no target; the mean of the held-out losses of ${domains.length} domains ${from} ${formatLoss(meanOf(-1))} nats per token.`;
@@ -114,9 +116,9 @@ export function cautionsOf(heads: readonly RunHead[]): string[] {
   if (differ(({ facts }) => facts.parameters)) found.push("The runs have models of different sizes.");
   if (differ(({ facts }) => facts.steps * facts.batch * facts.context))
     found.push("The runs are of different lengths.");
-  if (differ(({ facts }) => facts.target?.heldOutTokens ?? 0))
+  if (differ(({ facts }) => facts.dataSeed))
     found.push(
-      "The runs hold out different text of the target, since the split follows the seed; a part of what their losses differ by comes from that.",
+      "The runs hold out different text, since the split follows the seed; a part of what their losses differ by comes from that (--data-seed keeps the split).",
     );
   return found;
 }

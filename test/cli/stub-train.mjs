@@ -9,7 +9,17 @@ const [pause, config, resume] = process.argv.slice(2);
 const text = { files: 1, documents: 1, tokens: 1, heldOutTokens: 1, heldOutBytes: 1, sha256: "" };
 const facts = {
   ...{ version: 1, gradmix: "0", node: "0", backend: "cpu", simd: "plain", precision: "f32", threads: 1 },
-  ...{ rule: "uniform", seed: 1, batch: 1, context: 10, parameters: 1, vocabSize: 1, repetitions: null },
+  ...{
+    rule: "uniform",
+    seed: 1,
+    dataSeed: 1,
+    batch: 1,
+    context: 10,
+    parameters: 1,
+    vocabSize: 1,
+    repetitions: null,
+    evaluatedTokens: null,
+  },
   ...{ cost: { alignment: 0, evaluation: 0 }, domains: { a: text }, target: null, targets: {}, bases: null },
 };
 

@@ -350,7 +350,7 @@ describe("sentences", () => {
     );
     // The two rules have the same noise of the seed, so that the difference has none.
     expect(found[1]).toMatch(
-      /^uniform ends 0\.300 ± 0\.000 nats \(\d+\.\d %\) higher, at \d\.\d{3}; dga was there after \d+\.\d % of its tokens\.$/,
+      /^uniform ends at \d\.\d{3}, 0\.300 nats, \d+\.\d % higher \(95 % interval 0\.300 to 0\.300\); dga was there after \d+\.\d % of its tokens\.$/,
     );
     expect(found.length).toBe(2);
   });
@@ -360,7 +360,7 @@ describe("sentences", () => {
       { seed: i, worse: 0.2 * i },
       { seed: i + 3, rule: "uniform", worse: 0.2 * i + 0.1 },
     ]);
-    expect(summary(...near)[1]).toContain("within two standard errors");
+    expect(summary(...near)[1]).toContain("these seeds do not tell it from dga, since the interval holds 0");
     expect(summary({}, { rule: "uniform", worse: 0.3 })).toContain(
       "Where there is one run alone, how much the seed matters is not known.",
     );
