@@ -15,7 +15,13 @@ export function settingsOf({ folder, facts, config }: RunHead): Setting[] {
   const heldOut = [...facts.domains.values()].reduce((sum, { heldOutTokens }) => sum + heldOutTokens, 0);
   const { target } = facts;
   return [
-    ...rows("run", { folder, rule: facts.rule, seed: facts.seed, "data seed": facts.dataSeed, steps: facts.steps }),
+    ...rows("run", {
+      folder,
+      rule: facts.rule,
+      seed: facts.seed,
+      "data seed": facts.dataSeed,
+      steps: facts.steps,
+    }),
     ...rows("versions", { gradmix: facts.gradmix, "Node.js": facts.node }),
     ...rows("machine", {
       backend: facts.backend,
