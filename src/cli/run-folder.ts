@@ -77,7 +77,10 @@ export const comparisonFiles = {
 export function runNames(names: ReadonlySet<string>, own: boolean): ReadonlySet<string> {
   // What gradmix compare wrote beside the folders of its runs.
   if (names.has(comparisonFiles.plan))
-    return new Set(Object.values(comparisonFiles).filter((name) => names.has(name)));
+    return new Set([
+      ...Object.values(comparisonFiles).filter((name) => names.has(name)),
+      ...[...names].filter((name) => /^report-.*\.html$/.test(name)),
+    ]);
   const isRun = own || ["config.json", "metrics.jsonl", "checkpoints"].every((name) => names.has(name));
   return new Set(isRun ? [...traces, "lock"].filter((name) => names.has(name)) : []);
 }

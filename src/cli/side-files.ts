@@ -1,5 +1,6 @@
 /** What a run writes to be looked at: its page, and event files where they are asked for. What goes wrong with them is told in a line, and never ends a run. */
 import { join } from "node:path";
+import type { ReportOptions } from "../report/index.ts";
 import type { EventWriter } from "../report/tensorboard.ts";
 import type { MetricsLine } from "../runs/lines.ts";
 import type { TrainConfig } from "./train-config.ts";
@@ -35,15 +36,19 @@ export async function eventFiles(
   };
 }
 
-/** Writes report.html into the folder of a run, and gives its path; null where that failed. */
-export async function writePage(folder: string, tell: Tell): Promise<string | null> {
-  const path = join(folder, "report.html");
+/** Writes the page of runs, and gives its path; null where that failed. Default: report.html, of one run in its folder. */
+export async function writePage(
+  folders: readonly string[],
+  tell: Tell,
+  path: string = join(folders[0], "report.html"),
+  options: ReportOptions = {},
+): Promise<string | null> {
   try {
     const { writeReport } = await import("../report/index.ts");
-    writeReport([folder], path);
+    writeReport(folders, path, options);
     return path;
   } catch (error) {
-    tell(`there is no report of the run: ${messageOf(error)}`);
+    tell(`${path} was not written: ${messageOf(error)}`);
     return null;
   }
 }

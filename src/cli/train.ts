@@ -135,7 +135,7 @@ export async function train(
       },
     });
     events.close();
-    const page = await writePage(config.run.out, tell);
+    const page = await writePage([config.run.out], tell);
     progress.end();
     await err.flush();
     out.write(formatResult(result, config.run.out, page));

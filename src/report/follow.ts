@@ -29,7 +29,7 @@ export function followRun(folder: string, isRunning: (folder: string) => boolean
       reading = (reading === null ? null : readOn(folder, reading)) ?? readAnew(folder);
       const { gathered, position } = reading;
       const weights = running ? null : readWeights(folder);
-      const data = makePageData([{ gathered, weights, running, exports: [] }], { live: true });
+      const data = makePageData([{ gathered, weights, running, label: null, exports: [] }], { live: true });
       return { data, version: `"${position.lines}-${position.bytes}-${data.runs[0].state}"` };
     },
   };

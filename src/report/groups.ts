@@ -19,8 +19,12 @@ function comparedOptions(config: Options): ReadonlyMap<string, string> {
   return flat;
 }
 
-/** Groups in the order of their first runs. */
-export function groupRuns<T>(runs: readonly T[], configOf: (run: T) => Options): Group<T>[] {
+/** Groups in the order of their first runs; a run may bring the label of its group. */
+export function groupRuns<T>(
+  runs: readonly T[],
+  configOf: (run: T) => Options,
+  labelOf: (run: T) => string | null = () => null,
+): Group<T>[] {
   const byOptions = new Map<string, { options: ReadonlyMap<string, string>; members: T[] }>();
   for (const run of runs) {
     const options = comparedOptions(configOf(run));
@@ -31,7 +35,7 @@ export function groupRuns<T>(runs: readonly T[], configOf: (run: T) => Options):
   }
   const groups = [...byOptions.values()];
   const labels = labelsOf(groups.map(({ options }) => options));
-  return groups.map(({ members }, i) => ({ label: labels[i], members }));
+  return groups.map(({ members }, i) => ({ label: labelOf(members[0]) ?? labels[i], members }));
 }
 
 /** Longer labels are not read. */

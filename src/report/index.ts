@@ -15,6 +15,8 @@ import type { RunView } from "./run-data.ts";
 export interface ReportOptions {
   /** Whether a process still writes to a run's folder. Default: none does. */
   readonly isRunning?: (folder: string) => boolean;
+  /** What the configuration of the run in a folder is called. Default: by what tells it from the others. */
+  readonly labelOf?: (folder: string) => string;
   /** The mixture of the run in a folder as files of trainers. Default: none. */
   readonly exportsOf?: (folder: string) => readonly ExportedText[];
 }
@@ -25,6 +27,7 @@ function readRunView(folder: string, options: ReportOptions = {}): RunView {
     gathered: gatherFolder(folder).gathered,
     weights: readWeights(folder),
     running: options.isRunning?.(folder) ?? false,
+    label: options.labelOf?.(folder) ?? null,
     exports: options.exportsOf?.(folder) ?? [],
   };
 }

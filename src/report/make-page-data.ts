@@ -31,7 +31,11 @@ export function makePageData(
   if (!live) for (const run of runs) checkMeasured(run);
   const list = [...new Set(heads.flatMap(({ facts }) => [...facts.domains.keys(), ...(facts.bases ?? [])]))];
   const names: Names = { list, indices: new Map(list.map((name, i) => [name, i])) };
-  const grouped = groupRuns(runs, ({ gathered }) => gathered.head.config);
+  const grouped = groupRuns(
+    runs,
+    ({ gathered }) => gathered.head.config,
+    ({ label }) => label,
+  );
   const groupOf = new Map(grouped.flatMap(({ members }, i) => members.map((run) => [run, i])));
   const groups = grouped.map((group) => groupData(group, runs, names));
   const data = runs.map((run) => runData(run, names, groupOf.get(run) ?? 0, mostWeights / runs.length));

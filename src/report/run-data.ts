@@ -16,6 +16,8 @@ export interface RunView {
   /** null until it has ended or was stopped. */
   readonly weights: RunWeights | null;
   readonly running: boolean;
+  /** What its configuration is called; null: what tells it from the others. */
+  readonly label: string | null;
   readonly exports: readonly ExportedText[];
 }
 

@@ -89,8 +89,8 @@ describe("refused, in one line, with nothing written:", () => {
 
 test("a page that cannot be written is told in a line, and does not end the run", async () => {
   const lines: string[] = [];
-  expect(await writePage(join(work, "nowhere"), (line) => lines.push(line))).toBeNull();
-  expect(lines).toEqual([expect.stringMatching(/^there is no report of the run: .*holds no run/)]);
+  expect(await writePage([join(work, "nowhere")], (line) => lines.push(line))).toBeNull();
+  expect(lines).toEqual([expect.stringMatching(/nowhere\/report\.html was not written: .*holds no run/)]);
 });
 
 test("watch serves until Ctrl-C, and says that the run has ended", async () => {

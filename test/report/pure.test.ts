@@ -26,7 +26,7 @@ function viewOf(run: MadeRun, name = "made"): RunView {
   ]);
   const gathered = gather({ folder: `runs/${name}`, name, config, facts });
   for (const line of madeLines(run)) expect(addLine(gathered, line)).toBe(true);
-  return { gathered, weights: null, running: false, exports: [] };
+  return { gathered, weights: null, running: false, label: null, exports: [] };
 }
 
 describe("packing", () => {
@@ -197,6 +197,15 @@ describe("groups", () => {
     ]);
   });
 
+  test("a run may bring its label", () => {
+    const found = groupRuns(
+      [config("dga", 1), config("dga", 1, { eta: 2 })],
+      (one) => one,
+      () => "mine",
+    );
+    expect(found.map(({ label }) => label)).toEqual(["mine", "mine"]);
+  });
+
   test("labels say what differs, and are apart", () => {
     expect(
       labels([config("dga", 1, { eta: 1 }), config("dga", 1, { eta: 2 }), config("uniform", 1)]),
@@ -265,7 +274,7 @@ describe("the page's data", () => {
     ]);
     for (const line of madeLines({ domains: ["a", "b"] }))
       addLine(gathered, "event" in line ? line : { ...line, weights });
-    const view = { gathered, weights: null, running: true, exports: [] };
+    const view = { gathered, weights: null, running: true, label: null, exports: [] };
     const page = makePageData([view]);
     const [{ mixes, weights: shown, domains }] = page.runs;
     expect([mixes, shown.rows.map((i) => page.names[i])]).toEqual(["bases", ["x", "y", "z"]]);
