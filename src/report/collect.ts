@@ -51,6 +51,7 @@ export interface Gathered {
   readonly aligned: Aligned[];
   readonly target: Thinned<Evaluated<number>>;
   readonly losses: Thinned<Evaluated<Evaluation["domains"]>>;
+  readonly guarded: Thinned<Evaluated<NonNullable<StepMetrics["guard"]>>>;
   /** What the first batch was drawn with. */
   first: ReadonlyMap<string, number> | null;
   step: number;
@@ -74,6 +75,7 @@ export function gather(head: RunHead): Gathered {
     aligned: [],
     target: { items: [], count: 0, every: 1 },
     losses: { items: [], count: 0, every: 1 },
+    guarded: { items: [], count: 0, every: 1 },
     first: null,
     step: 0,
     tokens: 0,
@@ -111,6 +113,7 @@ export function addLine(to: Gathered, line: MetricsLine): boolean {
   }
   addSample(to, line);
   if (line.evaluation !== undefined) addEvaluation(to, line.tokens, line.evaluation);
+  if (line.guard !== undefined) addItem(to.guarded, { tokens: line.tokens, loss: line.guard });
   return true;
 }
 

@@ -79,6 +79,8 @@ export interface RunData {
   readonly weights: Matrix;
   /** With as many standard errors, both by `packFloats`. */
   readonly alignments: (Matrix & { readonly errors: Packed }) | null;
+  /** Held-out losses of guarded domains against their references, with standard errors, by `packFloats`, and the limits of the rows. null without guards. */
+  readonly guards: (Matrix & { readonly errors: Packed; readonly limits: readonly number[] }) | null;
   /** Epochs, of the domains with most of them, by `packFloats`. */
   readonly epochs: Matrix;
   /** How often a domain may be repeated; null where the rule sets no limit. */

@@ -1,6 +1,6 @@
 /** One run as the page shows it. Pure. */
 import { bitsPerByte, type TextFacts } from "../runs/facts.ts";
-import type { RunWeights } from "../runs/lines.ts";
+import type { GuardMetrics, RunWeights } from "../runs/lines.ts";
 import type { Gathered } from "./collect.ts";
 import { type Points, rounded } from "./curves.ts";
 import type { DomainData, ExportedText, Matrix, RunData } from "./page-data.ts";
@@ -45,6 +45,7 @@ export function runData(run: RunView, names: Names, group: number, mostWeights: 
     mixes: facts.bases === null ? "domains" : "bases",
     weights: weightsOf(gathered, heavy, names, mostWeights),
     alignments: alignmentsOf(gathered, heavy, names),
+    guards: guardsOf(gathered, names),
     epochs: epochsOf(gathered, names),
     cap: facts.repetitions,
     domains: domainsOf(run, names),
@@ -164,6 +165,40 @@ function alignmentsOf({ aligned }: Gathered, heavy: readonly string[], names: Na
     tokens: aligned.map(({ tokens }) => tokens),
     values: pack(({ value }) => value),
     errors: pack(({ standardError }) => standardError),
+  };
+}
+
+/** Those first that end furthest above their limits. Of many domains a line tells some. */
+function guardsOf({ guarded: { items }, head }: Gathered, names: Names): RunData["guards"] {
+  const mixing = head.config.get("mixing");
+  const given = mixing instanceof Map ? mixing.get("guard") : undefined;
+  const limitOf = (name: string): number => {
+    const limit: unknown = given instanceof Map ? (given.get(name) ?? given.get("*")) : undefined;
+    return typeof limit === "number" ? limit : NaN;
+  };
+  const last = new Map(
+    items.flatMap(({ loss }) => Array.from(loss, ([name, one]) => [name, one.loss / one.reference] as const)),
+  );
+  const rows = [...last.keys()]
+    .sort((a, b) => (last.get(b) ?? 0) - limitOf(b) - ((last.get(a) ?? 0) - limitOf(a)))
+    .slice(0, DRAWN);
+  if (rows.length === 0) return null;
+  const pack = (of: (one: GuardMetrics) => number | null): string =>
+    packFloats(
+      rows.flatMap((name) =>
+        items.map(({ loss }) => {
+          const one = loss.get(name);
+          const value = one === undefined ? null : of(one);
+          return one === undefined || value === null ? NaN : value / one.reference;
+        }),
+      ),
+    );
+  return {
+    rows: rowsOf(rows, names),
+    tokens: items.map(({ tokens }) => tokens),
+    values: pack(({ loss }) => loss),
+    errors: pack(({ standardError }) => standardError),
+    limits: rows.map(limitOf),
   };
 }
 

@@ -301,6 +301,46 @@ describe("the page's data", () => {
     ]);
   });
 
+  test("guarded domains stand against their references and limits, the worst first", () => {
+    const { gathered: plain } = viewOf({ domains: ["a", "b"] });
+    const mixing = new Map([
+      [
+        "guard",
+        new Map([
+          ["*", 1.05],
+          ["b", 1],
+        ]),
+      ],
+    ]);
+    const gathered = gather({ ...plain.head, config: new Map([["mixing", mixing]]) });
+    const guard = (a: number, b: number) =>
+      new Map([
+        ["a", { loss: a, reference: 2, standardError: 0.1, multiplier: 0 }],
+        ["b", { loss: b, reference: 4, standardError: null, multiplier: null }],
+      ]);
+    for (const line of madeLines({ domains: ["a", "b"] }))
+      addLine(
+        gathered,
+        "event" in line || line.step > 2 ? line : { ...line, guard: guard(line.step, 4 + line.step) },
+      );
+    const [{ guards }] = makePageData([
+      { gathered, weights: null, running: false, label: null, exports: [] },
+    ]).runs;
+    expect(guards?.rows).toEqual([1, 0]);
+    expect([guards?.limits, guards?.tokens]).toEqual([
+      [1, 1.05],
+      [1000, 2000],
+    ]);
+    expectNear(unpackFloats(guards?.values ?? ""), [1.25, 1.5, 0.5, 1], 1e-6);
+    expect(unpackFloats(guards?.errors ?? "").map((error) => Number(error.toFixed(6)))).toEqual([
+      NaN,
+      NaN,
+      0.05,
+      0.05,
+    ]);
+    expect(makePageData([viewOf({})]).runs[0].guards).toBeNull();
+  });
+
   test("of many domains and runs the numbers stay within the bound, and so does the text", () => {
     const domains = domainNames(1000);
     const views = [1, 2].map((seed) =>

@@ -2,6 +2,7 @@
 import type { PageData } from "../page-data.ts";
 import { h } from "./dom.ts";
 import { domainsPart } from "./domains-part.ts";
+import { guardsPart } from "./guards-part.ts";
 import { lossPart } from "./loss-part.ts";
 import { onTheme } from "./screen.ts";
 import { settingsPart } from "./settings-part.ts";
@@ -20,6 +21,7 @@ const parts: readonly Part[] = [
   summaryPart(),
   lossPart(),
   weightsPart(),
+  guardsPart(),
   tokensPart(),
   domainsPart(),
   settingsPart(),
