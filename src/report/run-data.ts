@@ -171,7 +171,7 @@ function alignmentsOf({ aligned }: Gathered, heavy: readonly string[], names: Na
 /** Those first that end furthest above their limits. Of many domains a line tells some. */
 function guardsOf({ guarded: { items }, head }: Gathered, names: Names): RunData["guards"] {
   const mixing = head.config.get("mixing");
-  const given = mixing instanceof Map ? mixing.get("guard") : undefined;
+  const given: unknown = mixing instanceof Map ? mixing.get("guard") : undefined;
   const limitOf = (name: string): number => {
     const limit: unknown = given instanceof Map ? (given.get(name) ?? given.get("*")) : undefined;
     return typeof limit === "number" ? limit : NaN;

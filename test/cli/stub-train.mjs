@@ -53,6 +53,8 @@ async function runTraining({ training, run }, { onStep, onEvent, signal, store }
     targetLoss: null,
     weights,
     interrupted: step < training.steps,
+    guards: null,
+    best: null,
   };
 }
 
