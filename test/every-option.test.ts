@@ -5,6 +5,7 @@
 import * as core from "gradmix";
 import * as data from "gradmix/data";
 import * as dga from "gradmix/dga";
+import * as taken from "gradmix/export";
 import * as nn from "gradmix/nn";
 import * as kit from "gradmix/testing";
 import fc from "fast-check";
@@ -22,7 +23,7 @@ function optionsTaking(): string[] {
     .map((file) => readFileSync(resolve(dist, file), "utf8"))
     .join("\n");
   const found = new Set<string>();
-  const entries = [core, data, dga, dga.rules, dga.combinators, nn, kit];
+  const entries = [core, data, dga, dga.rules, dga.combinators, taken, nn, kit];
   for (const [name, value] of entries.flatMap((part) => Object.entries<unknown>({ ...part }))) {
     if (typeof value !== "function" || /^[A-Z]/.test(name)) continue;
     // A function is exported under the name that it was declared with, but for `rules.static`.
@@ -98,7 +99,62 @@ const training = (): object => ({
 const train = (options: Partial<dga.TrainerOptions>): void =>
   freed(dga.createTrainer({ ...training(), ...options } as dga.TrainerOptions));
 
+/** A run of one step. */
+const record = (): Parameters<typeof taken.mixtureOfRun>[0] => {
+  const facts = { files: 1, documents: 1, tokens: 8, heldOutTokens: 0, heldOutBytes: 0, sha256: "" };
+  const weights = new Map(names.map((name) => [name, 0.5]));
+  return {
+    ...{ folder: "runs/a", name: "a", config: new Map(), start: null, resumes: [] },
+    facts: {
+      ...{
+        version: 1,
+        gradmix: "0",
+        node: "0",
+        backend: "cpu",
+        simd: "",
+        precision: "f32",
+        threads: 1,
+        rule: "dga",
+      },
+      ...{
+        seed: 1,
+        dataSeed: 1,
+        evaluatedTokens: null,
+        steps: 1,
+        batch: 1,
+        context: 4,
+        parameters: 1,
+        vocabSize: 5,
+        repetitions: null,
+        bases: null,
+      },
+      ...{ cost: { alignment: 0, evaluation: 0 }, target: null, targets: new Map() },
+      domains: new Map(names.map((name) => [name, facts])),
+    },
+    steps: [{ step: 1, tokens: 4, loss: 1, gradNorm: 1, lr: 1, seconds: 1, weights, domains: new Map() }],
+    weights: { final: weights, averaged: weights },
+  };
+};
+
 const cases: Readonly<Record<string, Case | readonly Case[]>> = {
+  mixtureOfRun: {
+    call: (options: taken.OfRunOptions) => taken.mixtureOfRun(record(), options),
+    valid: { weights: "final", stages: 1, paths: new Map() },
+    wrong: { weights: ["last", 1], stages: counts, paths: [{}, "x"] },
+  },
+  exportMixture: {
+    call: (options: taken.ExportOptions) =>
+      taken.exportMixture(taken.mixtureOfRun(record()).mixture, options),
+    valid: { format: "hf-datasets", scaleTo: 100, context: 8, batch: 2, rows: "documents", floor: 0.1 },
+    wrong: {
+      format: ["yaml", 1],
+      scaleTo: [0, -1, "1"],
+      context: counts,
+      batch: counts,
+      rows: ["lines", 1],
+      floor: [-1, 0.6, "1"],
+    },
+  },
   alignSink: [
     {
       call: (options: core.AlignSinkOptions) => freed(core.alignSink(options)),

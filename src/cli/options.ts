@@ -406,7 +406,7 @@ export const optionTable: OptionTable = {
       kind: { type: "shares", sumsToOne: true },
       default: null,
       auto: "equal",
-      help: "the weights of --rule static and the first weights of the rules that move them; they sum to 1. FILE: a weights.json of another run",
+      help: "the weights of --rule static and the first weights of the rules that move them; they sum to 1. FILE: a weights.json of another run, whose averaged weights are taken",
     },
     histogram: {
       flag: "--histogram",

@@ -8,6 +8,7 @@ import { compareDescription, compareGroup, compareNotes, inComparison } from "./
 import { usualRules, usualSeeds } from "./compare-plan.ts";
 import { doctor } from "./doctor.ts";
 import { histogramTakes, showHistogram } from "./histogram-command.ts";
+import { exportArguments, exportExamples, exportOptions } from "./export-arguments.ts";
 import { groups, type OptionRow, optionRows } from "./options.ts";
 import { openOutput, type Output } from "./output.ts";
 import { DEFAULT_PORT, reportExamples, watchExamples } from "./report-help.ts";
@@ -248,6 +249,20 @@ async function run(args: readonly string[], out: Output, err: Output): Promise<n
   clusterCommand.action(async (files: string[], options: Record<string, unknown>) => {
     const { cluster } = await import("./cluster-command.ts");
     code = await cluster(clusterArguments(files, options), { out, err });
+  });
+
+  const exportCommand = program
+    .command("export")
+    .summary("write a run's mixture in the format of another trainer")
+    .description(
+      "Write the weights that a run found as the configuration of another trainer: its names, its unit, its quoting. What the format cannot say is said on the standard error. Without --to: a list of the formats.",
+    )
+    .argument("[RUN]", "the folder of a run")
+    .addHelpText("after", exportExamples);
+  for (const option of exportOptions()) exportCommand.addOption(option);
+  exportCommand.action(async (run: string | undefined, options: Record<string, unknown>) => {
+    const { exportRun } = await import("./export-command.ts");
+    code = await exportRun(exportArguments(run, options), { out, err });
   });
 
   program

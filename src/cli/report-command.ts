@@ -4,6 +4,7 @@ import { writeCsv, writeFigures, writeReport } from "../report/index.ts";
 import { writeEvents } from "../report/tensorboard.ts";
 import { isLocked } from "./lock.ts";
 import type { Output } from "./output.ts";
+import { pageExports } from "./page-exports.ts";
 
 export interface ReportArguments {
   /** Folders of runs. */
@@ -21,7 +22,7 @@ export interface ReportArguments {
 /** Runs the command; gives the exit code. Throws `data` and `io`; what is refused is refused before anything is written. */
 export function report({ runs, out: file, svg, tensorboard, csv }: ReportArguments, out: Output): number {
   const path = file ?? (runs.length === 1 ? join(runs[0], "report.html") : "report.html");
-  const data = writeReport(runs, path, { isRunning: isLocked });
+  const data = writeReport(runs, path, { isRunning: isLocked, exportsOf: pageExports(runs.length) });
   const written = [
     path,
     ...(svg === null ? [] : writeFigures(data, svg)),

@@ -44,8 +44,11 @@ export async function writePage(
   options: ReportOptions = {},
 ): Promise<string | null> {
   try {
-    const { writeReport } = await import("../report/index.ts");
-    writeReport(folders, path, options);
+    const [{ writeReport }, { pageExports }] = await Promise.all([
+      import("../report/index.ts"),
+      import("./page-exports.ts"),
+    ]);
+    writeReport(folders, path, { exportsOf: pageExports(folders.length), ...options });
     return path;
   } catch (error) {
     tell(`${path} was not written: ${messageOf(error)}`);

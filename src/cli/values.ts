@@ -4,6 +4,7 @@
  */
 import { readFileSync } from "node:fs";
 import { GradmixError } from "../errors.ts";
+import { recommendedWeights } from "../export/mixture.ts";
 import { formatJson, isObject, type Json, parseJson, plainJson } from "../json.ts";
 import { nearest } from "../nearest.ts";
 import { reason } from "../node/system-errors.ts";
@@ -238,11 +239,11 @@ function checkShares(sumsToOne: boolean, value: unknown, label: string): Map<str
   return checked;
 }
 
-/** A JSON file of domain → number, or a run's weights.json, of which the averaged weights are taken. */
+/** A JSON file of domain → number, or a run's weights.json, of which the recommended weights are taken. */
 function readShares(path: string, label: string): unknown {
   const json = readInput(path, `${label} ${path}`);
-  const averaged = json instanceof Map ? (json as ReadonlyMap<string, Json>).get("averaged") : undefined;
-  return averaged instanceof Map ? averaged : json;
+  const taken = json instanceof Map ? (json as ReadonlyMap<string, Json>).get(recommendedWeights) : undefined;
+  return taken instanceof Map ? taken : json;
 }
 
 /** JSON that a person wrote. Throws `config`, on one line, when the file cannot be read, is not JSON or has a name twice in one object. */
@@ -260,7 +261,8 @@ export function readJson(path: string, label: string): unknown {
   }
 }
 
-function readText(path: string, label: string): string {
+/** Throws `config`, on one line, when the file cannot be read. */
+export function readText(path: string, label: string): string {
   try {
     return readFileSync(path, "utf8");
   } catch (error) {

@@ -45,7 +45,16 @@ describe("help", () => {
       expect([code, err]).toEqual([0, ""]);
       const commands = [...out.matchAll(/^ {2}([a-z]+)\b/gm)].map(([, name]) => name);
       expect(commands).toEqual(
-        expect.arrayContaining(["train", "compare", "histogram", "cluster", "report", "watch", "doctor"]),
+        expect.arrayContaining([
+          "train",
+          "compare",
+          "histogram",
+          "cluster",
+          "export",
+          "report",
+          "watch",
+          "doctor",
+        ]),
       );
     }
   });

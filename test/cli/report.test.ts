@@ -6,6 +6,7 @@ import { join, resolve } from "node:path";
 import { afterAll, describe, expect, test } from "vitest";
 import { report } from "#dist/cli/report-command.js";
 import { writePage } from "#dist/cli/side-files.js";
+import type { PageData } from "#dist/report/page-data.js";
 import { makeRun } from "../report/made-runs.ts";
 
 const work = mkdtempSync(join(tmpdir(), "gradmix-report-"));
@@ -44,6 +45,19 @@ test("one run's page goes into its folder, and what else is asked for where it i
   expect(written.every((path) => existsSync(path))).toBe(true);
   expect(written.length).toBe(1 + readdirSync(join(place, "svg")).length + 1 + 1);
   expect(text).toMatch(/^The held-out loss on the target fell from/);
+  // The mixture in the formats of trainers, whose shares are those of the table.
+  const data = /<script type="application\/json" id="data">(.*)<\/script>/.exec(
+    readFileSync(written[0], "utf8"),
+  )?.[1];
+  const [{ exports, domains }] = (JSON.parse(data ?? "") as PageData).runs;
+  expect(exports.map(({ name }) => name)).toEqual(expect.arrayContaining(["csv", "megatron", "hf-datasets"]));
+  const csv =
+    exports
+      .find(({ name }) => name === "csv")
+      ?.text.trim()
+      .split("\n")
+      .slice(1) ?? [];
+  expect(csv.length).toBe(domains.length);
   // Equal input gives an equal page.
   const page = readFileSync(written[0]);
   await run([folder]);

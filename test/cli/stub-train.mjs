@@ -9,18 +9,9 @@ const [pause, config, resume] = process.argv.slice(2);
 const text = { files: 1, documents: 1, tokens: 1, heldOutTokens: 1, heldOutBytes: 1, sha256: "" };
 const facts = {
   ...{ version: 1, gradmix: "0", node: "0", backend: "cpu", simd: "plain", precision: "f32", threads: 1 },
-  ...{
-    rule: "uniform",
-    seed: 1,
-    dataSeed: 1,
-    batch: 1,
-    context: 10,
-    parameters: 1,
-    vocabSize: 1,
-    repetitions: null,
-    evaluatedTokens: null,
-  },
-  ...{ cost: { alignment: 0, evaluation: 0 }, domains: { a: text }, target: null, targets: {}, bases: null },
+  ...{ rule: "uniform", seed: 1, dataSeed: 1, batch: 1, context: 10, parameters: 1, vocabSize: 1 },
+  ...{ repetitions: null, evaluatedTokens: null, cost: { alignment: 0, evaluation: 0 } },
+  ...{ domains: { a: text }, target: null, targets: {}, bases: null },
 };
 
 async function runTraining({ training, run }, { onStep, onEvent, signal, store }) {
@@ -51,10 +42,10 @@ async function runTraining({ training, run }, { onStep, onEvent, signal, store }
     tokens: step * 10,
     loss: 1 / step,
     targetLoss: null,
+    best: null,
+    guards: null,
     weights,
     interrupted: step < training.steps,
-    guards: null,
-    best: null,
   };
 }
 

@@ -162,6 +162,11 @@ function exportBox(): { element: HTMLElement; show(exports: readonly ExportedTex
     "div",
     { class: "exports" },
     h("h3", {}, "Take the mixture"),
+    h(
+      "p",
+      { class: "note" },
+      "As gradmix export writes it, with the averaged weights. PATH/OF/… stands for paths, which --map gives.",
+    ),
     h("div", { class: "controls" }, choice, copy),
     text,
   );

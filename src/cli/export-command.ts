@@ -1,0 +1,203 @@
+/** `gradmix export`: the mixture of a run, as the files of another trainer. */
+import { existsSync, statSync } from "node:fs";
+import { basename, dirname, join } from "node:path";
+import { formatJson, type Json } from "../json.ts";
+import { writeFileAtomic } from "../node/files.ts";
+import type { Output } from "./output.ts";
+import {
+  checkValue,
+  didYouMean,
+  fromArguments,
+  membersOf,
+  readInput,
+  readText,
+  show,
+  wrong,
+} from "./values.ts";
+
+/** What was given, as text; null for what was not. */
+export interface ExportArguments {
+  /** Folder of a run. */
+  readonly run: string | null;
+  readonly to: string | null;
+  readonly out: string | null;
+  readonly weights: string | null;
+  readonly stages: string | null;
+  readonly scaleTo: string | null;
+  readonly context: string | null;
+  readonly batch: string | null;
+  readonly rows: string | null;
+  readonly floor: string | null;
+  /** NAME=PATH each. */
+  readonly map: readonly string[];
+  readonly mapFile: string | null;
+}
+
+/** Runs the command; gives the exit code. Throws `config`, `data` and `io`; then nothing was written. */
+export async function exportRun(
+  given: ExportArguments,
+  { out, err }: { out: Output; err: Output },
+): Promise<number> {
+  // Only here: `--help` needs none of their code.
+  const [{ exportFormats, exportMixture }, { mixtureOfRun }, { readRunRecord }, { recommendedWeights }] =
+    await Promise.all([
+      import("../export/export.ts"),
+      import("../export/of-run.ts"),
+      import("../runs/record.ts"),
+      import("../export/mixture.ts"),
+    ]);
+  if (given.to === null) {
+    const width = Math.max(...Array.from(exportFormats.keys(), (name) => name.length));
+    for (const { name, title } of exportFormats.values()) out.write(`${name.padEnd(width)}  ${title}\n`);
+    err.write(`gradmix export RUN --to FORMAT writes one of these\n`);
+    return 0;
+  }
+  if (given.run === null) throw wrong("gradmix export: name the folder of a run");
+  if (given.weights !== null && given.stages !== null)
+    throw wrong("--weights: --stages has weights of its own; leave one of them out");
+  const stages = given.stages === null ? null : whole(given.stages, "--stages");
+  const kind = given.weights ?? recommendedWeights;
+  if (kind !== "final" && kind !== "averaged")
+    throw wrong(
+      `--weights: ${show(kind)} is not final or averaged${didYouMean(kind, ["final", "averaged"])}`,
+    );
+  const context = given.context === null ? undefined : whole(given.context, "--context");
+  const batch = given.batch === null ? undefined : whole(given.batch, "--batch");
+  const record = readRunRecord(given.run);
+  const { facts } = record;
+  const paths = readPaths(given, [...facts.domains.keys()]);
+  const { mixture, notes } = mixtureOfRun(record, { weights: kind, stages, paths });
+  const stepTokens = (batch ?? facts.batch) * (context ?? facts.context);
+  const exported = exportMixture(mixture, {
+    format: given.to,
+    ...(given.scaleTo === null ? {} : { scaleTo: lengthOf(given.scaleTo, stepTokens) }),
+    ...(context === undefined ? {} : { context }),
+    ...(batch === undefined ? {} : { batch }),
+    ...(given.rows === null ? {} : { rows: choice(given.rows, ["documents", "windows"] as const, "--rows") }),
+    ...(given.floor === null ? {} : { floor: numberOf(given.floor, "--floor") }),
+  });
+  const written = place(given, exported.files, exported.sidecar);
+  for (const { path, text } of written) writeFileAtomic(path, [new TextEncoder().encode(text)]);
+  for (const line of [...notes, ...exported.notes]) err.write(`${line}\n`);
+  if (given.out === null) out.write(exported.files[0].text);
+  else for (const { path } of written) err.write(`written: ${path}\n`);
+  await out.flush();
+  await err.flush();
+  return 0;
+}
+
+interface Written {
+  readonly path: string;
+  readonly text: string;
+}
+
+/** Where the files go: `--out` is the file where there is one, else the folder. Nothing without it, which prints one file. */
+function place(
+  { out, to }: ExportArguments,
+  files: readonly { readonly name: string; readonly text: string }[],
+  sidecar: string | null,
+): readonly Written[] {
+  if (out === null) {
+    if (files.length > 1)
+      throw wrong(
+        `${to ?? ""}: it has ${files.length} files (${files.map(({ name }) => name).join(", ")}); name a folder for them: --out DIR`,
+      );
+    return [];
+  }
+  const isFolder = existsSync(out) && statSync(out).isDirectory();
+  if (files.length > 1 && existsSync(out) && !isFolder)
+    throw wrong(`--out: ${show(out)} is a file, and ${to ?? ""} has ${files.length} of them; name a folder`);
+  const folder = isFolder || files.length > 1 || /[/\\]$/.test(out);
+  const placed = files.map(({ name, text }) => ({ path: folder ? join(out, name) : out, text }));
+  if (sidecar === null) return placed;
+  const [{ path }] = placed;
+  const name = files.length > 1 ? "mixture" : basename(path);
+  return [...placed, { path: join(dirname(path), `${name}.gradmix.json`), text: sidecar }];
+}
+
+function whole(text: string, label: string): number {
+  const kind = { type: "integer", min: 1, max: Number.MAX_SAFE_INTEGER } as const;
+  return checkValue(kind, fromArguments(kind, [text], label), label) as number;
+}
+
+function numberOf(text: string, label: string): number {
+  const kind = { type: "number", min: 0, max: 1 } as const;
+  return checkValue(kind, fromArguments(kind, [text], label), label) as number;
+}
+
+function choice<C extends string>(text: string, choices: readonly C[], label: string): C {
+  const found = choices.find((one) => one === text);
+  if (found === undefined)
+    throw wrong(`${label}: ${show(text)} is not one of ${choices.join(", ")}${didYouMean(text, choices)}`);
+  return found;
+}
+
+const multiples: Readonly<Record<string, number>> = { "": 1, k: 1e3, m: 1e6, b: 1e9, g: 1e9, t: 1e12 };
+
+/** `--scale-to`: tokens, such as 300B, or steps of `stepTokens`, such as 20000steps. */
+function lengthOf(text: string, stepTokens: number): number {
+  const [, number, unit = ""] = /^(\d+(?:\.\d+)?)\s*(steps?|[kmbgt]?)$/i.exec(text.trim()) ?? [];
+  const times = unit.toLowerCase().startsWith("step") ? stepTokens : multiples[unit.toLowerCase()];
+  const tokens = Number(number) * (times ?? NaN);
+  if (!(tokens > 0 && Number.isFinite(tokens)))
+    throw wrong(
+      `--scale-to: ${show(text)} is not a number of tokens such as 5000000 or 300B, or of steps such as 20000steps`,
+    );
+  return tokens;
+}
+
+/** Paths by domain: of `--map-file`, and of `--map`, which replaces them. */
+function readPaths(
+  { map, mapFile }: ExportArguments,
+  names: readonly string[],
+): ReadonlyMap<string, readonly string[]> {
+  const paths = new Map<string, readonly string[]>(mapFile === null ? [] : readMapFile(mapFile));
+  const given = fromArguments({ type: "domains" }, map, "--map") as ReadonlyMap<string, readonly string[]>;
+  for (const [name, list] of given) paths.set(name, list);
+  for (const name of paths.keys())
+    if (!names.includes(name))
+      throw wrong(
+        `${given.has(name) ? "--map" : `--map-file ${mapFile ?? ""}`}: the run has no domain ${show(name)}${didYouMean(name, names)}`,
+      );
+  return paths;
+}
+
+/** JSON, {"name": "path"} or {"name": ["path", …]}, or lines of CSV, name,path. */
+function readMapFile(path: string): [string, readonly string[]][] {
+  const label = `--map-file ${path}`;
+  if (!/\.csv$/i.test(path)) {
+    const json: Json = readInput(path, label);
+    const members = membersOf(json);
+    if (members === null)
+      throw wrong(`${label}: ${formatJson(json).slice(0, 60)} is not an object with a path for each domain`);
+    return members.map(([name, value]) => [
+      name.normalize(),
+      checkValue({ type: "globs" }, value, `${label}: ${show(name)}`) as string[],
+    ]);
+  }
+  const found = new Map<string, string[]>();
+  readText(path, label)
+    .replace(/^\uFEFF/, "")
+    .split(/\r?\n/)
+    .forEach((line, i) => {
+      if (line.trim() === "" || (i === 0 && /^(?:name|domain)\s*,\s*path\s*$/i.test(line.trim()))) return;
+      const [name, place, ...more] = csvFields(line);
+      if (name === undefined || name === "" || place === undefined || place === "" || more.length > 0)
+        throw wrong(`${label}, line ${i + 1}: ${show(line)} is not a name and a path with a comma between`);
+      found.set(name.normalize(), [...(found.get(name.normalize()) ?? []), place]);
+    });
+  return [...found];
+}
+
+/** The fields of a line of CSV; none where its quotes do not close. */
+function csvFields(line: string): string[] {
+  const fields: string[] = [];
+  const field = /\s*(?:"((?:[^"]|"")*)"\s*|([^",]*))(,|$)/y;
+  for (;;) {
+    const match = field.exec(line);
+    if (match === null) return [];
+    const [, inQuotes, bare = "", end] = match;
+    fields.push(inQuotes === undefined ? bare.trim() : inQuotes.replaceAll('""', '"'));
+    if (end === "") return fields;
+  }
+}

@@ -1,0 +1,46 @@
+/** Weights as decimals that sum to exactly 1 as they are printed. */
+
+/** Between these many digits after the point. */
+const DIGITS = { min: 6, max: 9 } as const;
+
+/** Weights below this would print as 0, and are left out. */
+export const LEAST: number = 10 ** -DIGITS.max;
+
+/**
+ * Plain decimals of positive weights, which sum to 1: as many digits after the point, from 6 to 9, as leave the least weight three significant ones where that is possible. What
+ * rounding down leaves over goes to the largest remainders (Hamilton's method), so that each is off by less than a unit of its last digit, and none prints as 0.
+ */
+export function decimalsOf(weights: readonly number[]): string[] {
+  const total = weights.reduce((sum, weight) => sum + weight, 0);
+  const shares = weights.map((weight) => weight / total);
+  const least = Math.min(...shares);
+  let digits: number = DIGITS.min;
+  while (digits < DIGITS.max && least * 10 ** digits < 100) digits++;
+  const scale = 10 ** digits;
+  const units = shares.map((share) => Math.max(1, Math.floor(share * scale)));
+  let rest = scale - units.reduce((sum, unit) => sum + unit, 0);
+  const remainder = (i: number): number => shares[i] * scale - units[i];
+  const order = [...shares.keys()].sort((i, j) => remainder(j) - remainder(i) || i - j);
+  // What was raised to one unit comes off where most was rounded up, which is where the remainder is least.
+  for (let turn = 0; rest !== 0; turn = (turn + 1) % order.length) {
+    const i = rest > 0 ? order[turn] : order[order.length - 1 - turn];
+    if (rest < 0 && units[i] === 1) continue;
+    units[i] += Math.sign(rest);
+    rest -= Math.sign(rest);
+  }
+  return units.map((unit) => decimal(unit, digits));
+}
+
+/** unit · 10^−digits, without zeros at its end: "0.25", "1.0". */
+function decimal(unit: number, digits: number): string {
+  const text = String(unit).padStart(digits + 1, "0");
+  const fraction = text.slice(-digits).replace(/0+$/, "");
+  return `${text.slice(0, -digits)}.${fraction === "" ? "0" : fraction}`;
+}
+
+/** A positive number with six significant digits, never with an exponent: "0.00012", "2.5", "1200". */
+export function plainDecimal(value: number): string {
+  const digits = Math.min(20, Math.max(0, 5 - Math.floor(Math.log10(value))));
+  const text = value.toFixed(digits);
+  return text.includes(".") ? text.replace(/\.?0+$/, "") : text;
+}

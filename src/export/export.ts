@@ -1,0 +1,287 @@
+/** The one way to a trainer's files: weights in its unit, as decimals, without those that it could not read, and lines that say what was done. */
+import { projectFloor } from "../dga/simplex.ts";
+import { GradmixError } from "../errors.ts";
+import { nearest } from "../nearest.ts";
+import {
+  type OptionChecks,
+  checkOptions,
+  numberIn,
+  oneOf,
+  required,
+  show,
+  string,
+  integerIn,
+} from "../options.ts";
+import { decimalsOf, LEAST, plainDecimal } from "./decimals.ts";
+import type { Entry, ExportedFile, ExportFormat, Plan, PlannedStage, Unit } from "./format.ts";
+import { configFormats } from "./formats/configs.ts";
+import { megatronFormats } from "./formats/megatron.ts";
+import { pythonFormats } from "./formats/python.ts";
+import { few, record } from "./formats/shared.ts";
+import { tableFormats } from "./formats/tables.ts";
+import { checkMixture, type Mixture, type MixtureDomain, type MixtureStage } from "./mixture.ts";
+import { jsonText } from "./text.ts";
+
+/** The formats by name. */
+export const exportFormats: ReadonlyMap<string, ExportFormat> = new Map(
+  [...megatronFormats, ...pythonFormats, ...configFormats, ...tableFormats].map((format) => [
+    format.name,
+    format,
+  ]),
+);
+
+/** What is not exported to, and why. */
+const refused: ReadonlyMap<string, string> = new Map([
+  [
+    "axolotl",
+    "its weights are no mixture: each subsamples one dataset once, when the data is prepared; take --to hf-datasets, and give axolotl the dataset that comes of it",
+  ],
+]);
+
+export interface ExportOptions {
+  /** A name of `exportFormats`. */
+  readonly format: string;
+  /** Training tokens of the run that the mixture is for: stages start at the same share of it, epochs and repetitions are counted for it. Default: those of the mixture's own run. */
+  readonly scaleTo?: number;
+  /** Tokens in a window of that run, and windows in a step. Default: those of the mixture's own run. */
+  readonly context?: number;
+  readonly batch?: number;
+  /** What the rows of the trainer's data are, for formats that draw rows: `documents` of any length, or `windows` of one. Default: what is usual for the trainer. */
+  readonly rows?: "documents" | "windows";
+  /** No weight falls below this; without it, weights that would print as 0 are left out. Default 0. */
+  readonly floor?: number;
+}
+
+export interface Exported {
+  /** At least one. Names are of files without a folder. */
+  readonly files: readonly ExportedFile[];
+  /** JSON that says where the weights come from, for formats that have no comments; it is to be written beside the files. */
+  readonly sidecar: string | null;
+  /** What the user should know: which weights, in which unit, what was left out, what the format cannot say; a line each. */
+  readonly notes: readonly string[];
+}
+
+const checks: OptionChecks<ExportOptions> = {
+  format: required(string),
+  scaleTo: numberIn({ min: 0, openMin: true }),
+  context: integerIn(1),
+  batch: integerIn(1),
+  rows: oneOf("documents", "windows"),
+  floor: numberIn({ min: 0, max: 1 }),
+};
+
+/**
+ * The files of a mixture for a trainer, as text. Weights are plain decimals that sum to 1 exactly as printed, and never 0. Writes nothing. Throws `config` for a format that is not
+ * there (with the nearest that is), for options that do not fit, and for a mixture that the format cannot hold: a domain without a path where it needs one, stages where it has none.
+ */
+export function exportMixture(mixture: Mixture, options: ExportOptions): Exported {
+  checkOptions("exportMixture", options, checks);
+  checkMixture(mixture);
+  const format = formatNamed(options.format);
+  const { tokens, notes: ownNotes, ...rest } = settle(mixture, format, options);
+  const about = aboutOf(mixture, format, rest.unit);
+  const { stages, notes } = planStages(mixture, rest.unit, tokens, options.floor ?? 0);
+  checkPaths(format, stages);
+  const plan: Plan = { ...rest, tokens, stages, mixture, about };
+  const output = format.write(plan);
+  return {
+    files: output.files,
+    sidecar: format.sidecar ? sidecarOf(plan, format) : null,
+    notes: [
+      ...about,
+      ...ownNotes,
+      ...notes,
+      ...repetitionNotes(plan, format),
+      ...unusedPaths(mixture, format),
+      ...output.notes,
+    ],
+  };
+}
+
+function formatNamed(name: string): ExportFormat {
+  const format = exportFormats.get(name);
+  if (format !== undefined) return format;
+  const why = refused.get(name);
+  if (why !== undefined) throw new GradmixError("config", `${name}: ${why}`);
+  const close = nearest(name, exportFormats.keys());
+  throw new GradmixError(
+    "config",
+    `there is no format ${show(name)}; ${close === null ? `there are ${[...exportFormats.keys()].join(", ")}` : `did you mean ${close}?`}`,
+  );
+}
+
+/** What the options leave to the mixture or the format. */
+function settle(
+  mixture: Mixture,
+  format: ExportFormat,
+  { scaleTo, context, batch, rows, floor = 0 }: ExportOptions,
+): Pick<Plan, "tokens" | "context" | "batch" | "unit"> & { notes: readonly string[] } {
+  const { name, unit } = format;
+  if (mixture.stages !== null && mixture.stages.length > 1 && !format.stages)
+    throw new GradmixError("config", `${name}: its weights cannot change during a run; leave stages out`);
+  if (rows !== undefined && unit !== "documents" && unit !== "windows")
+    throw new GradmixError("config", `${name}: rows do not matter to it, which counts ${unit}`);
+  const most = 1 / mixture.domains.length;
+  if (floor > most)
+    throw new GradmixError("config", `floor: ${floor} is more than 1 / ${mixture.domains.length} domains`);
+  return {
+    tokens: scaleTo ?? mixture.tokens,
+    context: context ?? mixture.context,
+    batch: batch ?? mixture.batch,
+    unit: rows ?? unit,
+    notes: floor > 0 ? [`no weight is below the floor of ${plainDecimal(floor)}`] : [],
+  };
+}
+
+/** Where the weights come from and what they count. */
+function aboutOf({ source, domains }: Mixture, { name }: ExportFormat, unit: Unit): string[] {
+  const what = source.weights === "stages" ? "weights in stages" : `${source.weights} weights`;
+  return [
+    `gradmix ${source.gradmix}: ${what} of run ${show(source.run)}, step ${source.step}, rule ${source.rule}`,
+    `${name} counts ${unit}: ${counting(unit, domains)}`,
+  ];
+}
+
+function counting(unit: Unit, domains: readonly MixtureDomain[]): string {
+  switch (unit) {
+    case "tokens":
+      return "weights are shares of the training tokens";
+    case "windows":
+      return "pieces of one length, so that weights are shares of the training tokens";
+    case "epochs":
+      return "passes over the tokens of each domain";
+    case "documents": {
+      const known = domains.flatMap(({ name, documentTokens }) =>
+        documentTokens === null ? [] : [`${show(name)} ${plainDecimal(documentTokens)}`],
+      );
+      const shown = known.slice(0, 4).join(", ") + (known.length > 4 ? `, and ${known.length - 4} more` : "");
+      return `weights are shares of the training tokens divided by the mean tokens of a document (${shown}); where rows are windows of one length, say so (rows windows)`;
+    }
+  }
+}
+
+/** The stages in the format's unit, with which domains were left out of them. */
+function planStages(
+  mixture: Mixture,
+  unit: Unit,
+  tokens: number,
+  floor: number,
+): { stages: readonly PlannedStage[]; notes: readonly string[] } {
+  const { domains } = mixture;
+  const own: readonly MixtureStage[] = mixture.stages ?? [
+    { start: 0, weights: domains.map(({ weight }) => weight) },
+  ];
+  const notes: string[] = [];
+  const stages = own.map(({ start, weights }, s): PlannedStage => {
+    const raised = floor > 0 ? Array.from(projectFloor(weights, floor)) : weights;
+    const shares = inUnit(raised, domains, unit, tokens);
+    const left = domains.filter((_, i) => !(shares[i] >= LEAST));
+    if (left.length > 0)
+      notes.push(
+        `${own.length > 1 ? `stage ${s + 1}: ` : ""}left out, since ${left.length === 1 ? "its weight is" : "their weights are"} 0 or would print as 0: ${few(left.map(({ name }) => name))}`,
+      );
+    const kept = [...domains.keys()].filter((i) => shares[i] >= LEAST);
+    const printed =
+      unit === "epochs" ? kept.map((i) => plainDecimal(shares[i])) : decimalsOf(kept.map((i) => shares[i]));
+    const entries = kept.map((i, at): Entry => {
+      const { name, paths, tokens: size } = domains[i];
+      return { name, paths, tokens: size, share: printed[at], weight: raised[i] };
+    });
+    return { start: (start / mixture.tokens) * tokens, entries };
+  });
+  return { stages, notes };
+}
+
+/** Shares of what the format counts; for epochs, passes. Throws `config` where a domain's length is not known. */
+function inUnit(
+  weights: readonly number[],
+  domains: readonly MixtureDomain[],
+  unit: Unit,
+  tokens: number,
+): number[] {
+  if (unit === "tokens" || unit === "windows") return [...weights];
+  const part = unit === "documents" ? "documentTokens" : "tokens";
+  const unknown = domains
+    .filter((domain, i) => weights[i] > 0 && domain[part] === null)
+    .map(({ name }) => name);
+  if (unknown.length > 0)
+    throw new GradmixError(
+      "config",
+      `the format counts ${unit}, and ${unit === "documents" ? "the mean length of a document" : "the number of tokens"} is not known of ${few(unknown)}`,
+    );
+  const divided = domains.map((domain, i) => weights[i] / (domain[part] ?? 1));
+  if (unit === "epochs") return divided.map((share) => share * tokens);
+  const total = divided.reduce((sum, share) => sum + share, 0);
+  return divided.map((share) => share / total);
+}
+
+function checkPaths({ name: format, paths }: ExportFormat, stages: readonly PlannedStage[]): void {
+  const entries = new Map(
+    stages.flatMap((stage) => stage.entries.map((entry) => [entry.name, entry] as const)),
+  );
+  const those = (fits: (count: number) => boolean): string[] =>
+    [...entries.values()].filter((entry) => !fits(entry.paths.length)).map(({ name }) => name);
+  if (paths === "none" || paths === "optional") return;
+  const lacking = those((count) => count > 0);
+  if (lacking.length > 0)
+    throw new GradmixError(
+      "config",
+      `${format}: each domain needs a path, and there is none for ${few(lacking)}; add --map NAME=PATH for each, or --map-file`,
+    );
+  const several = paths === "one" ? those((count) => count === 1) : [];
+  if (several.length > 0)
+    throw new GradmixError(
+      "config",
+      `${format}: takes one path for a domain, and there are more for ${few(several)}`,
+    );
+}
+
+function unusedPaths({ domains }: Mixture, { name, paths }: ExportFormat): string[] {
+  return paths === "none" && domains.some((domain) => domain.paths.length > 0)
+    ? [`${name}: it knows domains by name, so that the paths are not written`]
+    : [];
+}
+
+/** The run's limit of repetitions, where the format cannot say it. */
+function repetitionNotes(
+  { stages, tokens, mixture }: Plan,
+  { name, repetitions: says }: ExportFormat,
+): string[] {
+  const { repetitions, domains } = mixture;
+  if (repetitions === null) return [];
+  const passes = new Map(domains.map((domain) => [domain.name, 0]));
+  stages.forEach(({ start, entries }, s) => {
+    const length = (stages[s + 1]?.start ?? tokens) - start;
+    for (const entry of entries)
+      if (entry.tokens !== null)
+        passes.set(entry.name, (passes.get(entry.name) ?? 0) + (entry.weight * length) / entry.tokens);
+  });
+  // Sampling and rounding go a little beyond.
+  const over = [...passes].filter(([, count]) => count > repetitions * 1.01).map(([domain]) => domain);
+  const limit = `the run repeated no domain more than ${plainDecimal(repetitions)} times`;
+  if (over.length > 0)
+    return [
+      `${limit}; over ${plainDecimal(tokens)} tokens, and with the text that it had, these weights repeat more: ${few(over)}; bring more text of them, or find weights for that length`,
+    ];
+  return says
+    ? []
+    : [
+        `${name} cannot say a limit of repetitions: ${limit}, nor do these weights over ${plainDecimal(tokens)} tokens of the text that it had`,
+      ];
+}
+
+function sidecarOf(
+  { mixture, unit, tokens, context, batch, stages, about }: Plan,
+  format: ExportFormat,
+): string {
+  const { gradmix, run, step, rule, weights } = mixture.source;
+  const data = record({
+    ...{ gradmix, run, step, rule, weights },
+    format: format.name,
+    unit,
+    about,
+    ...{ tokens, context, batch },
+    stage_starts: stages.map(({ start }) => Math.round(start)),
+  });
+  return `${jsonText(data)}\n`;
+}

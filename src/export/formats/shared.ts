@@ -1,0 +1,84 @@
+/** What several formats share. */
+import { GradmixError } from "../../errors.ts";
+import { show } from "../../options.ts";
+import type { Entry, FormatOutput, Plan, PlannedStage } from "../format.ts";
+import { comment, type Data, decimal, yamlText } from "../text.ts";
+
+/** Shares by name. */
+export function sharesOf({ entries }: PlannedStage): ReadonlyMap<string, Data> {
+  return new Map(entries.map(({ name, share }) => [name, decimal(share)]));
+}
+
+export function listOf(entries: readonly Entry[]): readonly Data[] {
+  return entries.map(({ share }) => decimal(share));
+}
+
+/** An object that keeps its order. */
+export function record(members: Readonly<Record<string, Data>>): ReadonlyMap<string, Data> {
+  return new Map(Object.entries(members));
+}
+
+/** One file of YAML. */
+export function yaml(name: string, plan: Plan, data: Data, notes: readonly string[] = []): FormatOutput {
+  return { files: [{ name, text: comment(plan.about) + yamlText(data) }], notes };
+}
+
+/** The one path of a domain, for formats that need it. */
+export function pathOf({ name, paths }: Entry): string {
+  const [path] = paths;
+  if (path === undefined) throw new GradmixError("config", `domain ${show(name)} has no path`);
+  return path;
+}
+
+/** What Python's `str.split` and `str.strip` take for a space, and a little more. */
+export const pythonSpace: RegExp = /[\s\u001C-\u001F\u0085]/;
+
+/** Would `str.strip` change it? */
+export function isStripped(text: string): boolean {
+  return pythonSpace.test(text.at(0) ?? "") || pythonSpace.test(text.at(-1) ?? "");
+}
+
+/** Throws `config` where a path would be stripped: the trainer would look elsewhere. */
+export function checkStripped(format: string, entries: readonly Entry[]): void {
+  const bad = entries.filter(({ paths }) => paths.some(isStripped)).map(({ name }) => name);
+  if (bad.length > 0)
+    throw new GradmixError(
+      "config",
+      `${format}: it strips spaces from both ends of a path, and those of ${few(bad)} have some; rename them`,
+    );
+}
+
+export interface PlacedStage {
+  /** In the format's own unit. */
+  readonly start: number;
+  readonly stage: PlannedStage;
+}
+
+/** Stages at whole numbers of the format's own unit; those that are shorter than one of it go, and a line says so. */
+export function placeStages(
+  { stages, tokens }: Plan,
+  perUnit: number,
+  unitName: string,
+): { placed: readonly PlacedStage[]; notes: readonly string[] } {
+  const end = Math.max(1, Math.floor(tokens / perUnit));
+  const starts = stages.map(({ start }) => Math.round(start / perUnit));
+  const placed = stages.flatMap((stage, i) =>
+    starts[i] < (starts[i + 1] ?? end) ? [{ start: starts[i], stage }] : [],
+  );
+  const lost = stages.length - placed.length;
+  return {
+    placed,
+    notes:
+      lost === 0
+        ? []
+        : [
+            `${lost} of ${stages.length} stages ${lost === 1 ? "is" : "are"} shorter than ${unitName} and left out; a longer run (--scale-to) has room for ${lost === 1 ? "it" : "them"}`,
+          ],
+  };
+}
+
+export function few(names: readonly string[], most = 8): string {
+  const shown = names.slice(0, most).map((name) => show(name));
+  const rest = names.length - shown.length;
+  return shown.join(", ") + (rest > 0 ? ` and ${rest} more` : "");
+}

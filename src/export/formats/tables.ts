@@ -1,0 +1,132 @@
+/** Plain tables: CSV, JSON, and the two files of Olmix. */
+import { GradmixError } from "../../errors.ts";
+import { plainDecimal } from "../decimals.ts";
+import type { Entry, ExportFormat, Plan } from "../format.ts";
+import { csvText, type Data, decimal, jsonText } from "../text.ts";
+import { few, record } from "./shared.ts";
+
+/** Columns that olmix/fit/loaders.py does not take for domains. */
+const olmixOwn = /^(?:run|run_id|name|index|Unnamed.*)$/;
+
+/** allenai/olmix olmix/fit/loaders.py, load_from_csv (March 2026). */
+const olmix: ExportFormat = {
+  name: "olmix",
+  title: "Olmix: ratios.csv and metrics.csv, a row for the run",
+  unit: "tokens",
+  stages: false,
+  paths: "none",
+  repetitions: false,
+  sidecar: true,
+  write({ stages: [{ entries }], mixture: { source, metrics } }) {
+    const bad = [...entries.map(({ name }) => name), ...metrics.keys()].filter((name) => olmixOwn.test(name));
+    if (bad.length > 0)
+      throw new GradmixError(
+        "config",
+        `olmix: it takes columns of these names for its own: ${few(bad)}; rename them`,
+      );
+    if (metrics.size === 0)
+      throw new GradmixError(
+        "config",
+        "olmix: the run evaluated nothing, so that there are no metrics to write; it fits weights to losses",
+      );
+    const about = [source.run, source.run, "0"];
+    const ratios = [
+      ["run", "name", "index", ...entries.map(({ name }) => name)],
+      [...about, ...entries.map(({ share }) => share)],
+    ];
+    const measured = [
+      ["run", "name", "index", ...metrics.keys()],
+      [...about, ...Array.from(metrics.values(), (value) => plainDecimal(value))],
+    ];
+    return {
+      files: [
+        { name: "ratios.csv", text: csvText(ratios) },
+        { name: "metrics.csv", text: csvText(measured) },
+      ],
+      notes: [
+        "olmix: a fit needs the rows of many runs: join these to those of others, by the names of the columns, with 0 where a run leaves a domain out",
+        ...(source.weights === "final"
+          ? ["olmix: the losses are of the averaged weights, not of the final ones that are written"]
+          : []),
+      ],
+    };
+  },
+};
+
+function epochs({ tokens, weight }: Entry, length: number): string | null {
+  return tokens === null || weight === 0 ? null : plainDecimal((weight * length) / tokens);
+}
+
+/** Where each stage ends. */
+function lengths({ stages, tokens }: Plan): number[] {
+  return stages.map(({ start }, i) => (stages[i + 1]?.start ?? tokens) - start);
+}
+
+const csv: ExportFormat = {
+  name: "csv",
+  title: "a table: a line for each domain (and stage) with its weight, tokens and epochs",
+  unit: "tokens",
+  stages: true,
+  paths: "optional",
+  repetitions: false,
+  sidecar: true,
+  write(plan) {
+    const long = lengths(plan);
+    const rows = plan.stages.flatMap(({ start, entries }, i) =>
+      entries.map((entry) => [
+        String(i + 1),
+        String(Math.round(start)),
+        entry.name,
+        entry.share,
+        entry.tokens === null ? "" : String(entry.tokens),
+        epochs(entry, long[i]) ?? "",
+        entry.paths.join(" "),
+      ]),
+    );
+    const header = ["stage", "start_token", "domain", "weight", "tokens", "epochs", "path"];
+    return { files: [{ name: "mixture.csv", text: csvText([header, ...rows]) }], notes: [] };
+  },
+};
+
+const json: ExportFormat = {
+  name: "json",
+  title: "JSON: everything that is known of the mixture, by name",
+  unit: "tokens",
+  stages: true,
+  paths: "optional",
+  repetitions: true,
+  sidecar: false,
+  write(plan) {
+    const { source, repetitions } = plan.mixture;
+    const long = lengths(plan);
+    const stages: readonly Data[] = plan.stages.map(({ start, entries }, i) =>
+      record({
+        start: Math.round(start),
+        domains: new Map(
+          entries.map((entry) => {
+            const passes = epochs(entry, long[i]);
+            return [
+              entry.name,
+              record({
+                weight: decimal(entry.share),
+                tokens: entry.tokens,
+                epochs: passes === null ? null : decimal(passes),
+                ...(entry.paths.length === 0 ? {} : { paths: entry.paths }),
+              }),
+            ];
+          }),
+        ),
+      }),
+    );
+    const { gradmix, run, step, rule, weights } = source;
+    const data = record({
+      ...{ gradmix, run, step, rule, weights },
+      tokens: plan.tokens,
+      repetitions: repetitions === null ? null : decimal(plainDecimal(repetitions)),
+      stages,
+    });
+    return { files: [{ name: "mixture.json", text: `${jsonText(data)}\n` }], notes: [] };
+  },
+};
+
+export const tableFormats: readonly ExportFormat[] = [olmix, csv, json];

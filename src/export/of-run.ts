@@ -1,0 +1,152 @@
+/** The mixture of a run, from what its folder holds. */
+import { GradmixError } from "../errors.ts";
+import { checkOptions, integerIn, oneOf, type OptionChecks, orNull, valueThat } from "../options.ts";
+import { bitsPerByte, type RunFacts, type TextFacts } from "../runs/facts.ts";
+import type { NamedWeights, StepMetrics } from "../runs/lines.ts";
+import type { RunRecord } from "../runs/record.ts";
+import { plainDecimal } from "./decimals.ts";
+import { type Mixture, type MixtureDomain, type MixtureStage, recommendedWeights } from "./mixture.ts";
+import { fitStages } from "./stages.ts";
+
+export interface OfRunOptions {
+  /** Default: `recommendedWeights`. */
+  readonly weights?: "final" | "averaged";
+  /** Weights that change, in so many stages; null: one mixture throughout. Default null. */
+  readonly stages?: number | null;
+  /** Where the trainer finds each domain's data. Default: none. */
+  readonly paths?: ReadonlyMap<string, readonly string[]>;
+}
+
+const checks: OptionChecks<OfRunOptions> = {
+  weights: oneOf("final", "averaged"),
+  stages: orNull(integerIn(1)),
+  paths: valueThat("a Map of paths by domain", (value) => value instanceof Map),
+};
+
+/** A mixture, and what the user should know of how it was made. Throws `data` for a run that has no weights yet or is not whole, `config` for stages that it cannot give. */
+export function mixtureOfRun(
+  { folder, name, facts, steps, weights }: RunRecord,
+  options: OfRunOptions = {},
+): { mixture: Mixture; notes: readonly string[] } {
+  checkOptions("mixtureOfRun", options, checks);
+  const { weights: kind = recommendedWeights, stages: count = null, paths = new Map() } = options;
+  const last = steps.at(-1);
+  if (weights === null || last === undefined)
+    throw new GradmixError(
+      "data",
+      `${folder}: has no weights yet (weights.json is written when a run ends or is stopped); let it end, or go on with gradmix train --resume ${folder}`,
+    );
+  const taken = weights[kind];
+  const domains = domainsOf(facts, taken, paths, folder);
+  const staged = count === null ? null : stagesOf(facts, steps, weights, count, folder);
+  const mixture: Mixture = {
+    domains,
+    stages: staged?.stages ?? null,
+    tokens: last.tokens,
+    context: facts.context,
+    batch: facts.batch,
+    repetitions: facts.repetitions,
+    metrics: metricsOf(facts, steps),
+    source: {
+      gradmix: facts.gradmix,
+      run: name,
+      step: last.step,
+      rule: facts.rule,
+      weights: staged === null ? kind : "stages",
+    },
+  };
+  return { mixture, notes: staged?.notes ?? [] };
+}
+
+function domainsOf(
+  { domains }: RunFacts,
+  weights: ReadonlyMap<string, number>,
+  paths: ReadonlyMap<string, readonly string[]>,
+  folder: string,
+): MixtureDomain[] {
+  return Array.from(domains, ([name, facts]) => {
+    const weight = weights.get(name);
+    if (weight === undefined)
+      throw new GradmixError(
+        "data",
+        `${folder}: weights.json has no weight for the domain "${name}" of run.json; they are of two runs`,
+      );
+    return {
+      name,
+      weight,
+      tokens: facts.tokens > 0 ? facts.tokens : null,
+      documentTokens: documentTokens(facts),
+      paths: paths.get(name) ?? [],
+    };
+  });
+}
+
+function documentTokens({ tokens, heldOutTokens, documents }: TextFacts): number | null {
+  return documents > 0 && tokens + heldOutTokens > 0 ? (tokens + heldOutTokens) / documents : null;
+}
+
+/** The trajectory of the run in stages. */
+function stagesOf(
+  facts: RunFacts,
+  steps: readonly StepMetrics[],
+  { averaged }: NamedWeights,
+  count: number,
+  folder: string,
+): { stages: readonly MixtureStage[]; notes: readonly string[] } {
+  if (facts.bases !== null)
+    throw new GradmixError(
+      "config",
+      `${folder}: the run moved the weights of bases, and its lines tell those alone; leave --stages out`,
+    );
+  const names = [...facts.domains.keys()];
+  let incomplete = false;
+  const trajectory = steps.map(({ tokens, weights }, i) => {
+    const missing = names.filter((name) => !weights.has(name));
+    const known = names.reduce((sum, name) => sum + (weights.get(name) ?? 0), 0);
+    // What a line leaves out shares the rest as it does on average.
+    const average = missing.reduce((sum, name) => sum + (averaged.get(name) ?? 0), 0);
+    if (missing.length > 0) incomplete = true;
+    const rest = Math.max(0, 1 - known);
+    const own = names.map(
+      (name) =>
+        weights.get(name) ??
+        (average > 0 ? (rest * (averaged.get(name) ?? 0)) / average : rest / missing.length),
+    );
+    const total = own.reduce((sum, weight) => sum + weight, 0);
+    return { tokens: tokens - (steps[i - 1]?.tokens ?? 0), weights: own.map((weight) => weight / total) };
+  });
+  const stages = fitStages(trajectory, count);
+  return {
+    stages,
+    notes: [
+      `${stages.length} stages, closest to the run's weights in KL, weighted by tokens; each has the mean weights of its part, and they start at ${stages.map(({ start }) => `${plainDecimal((100 * start) / (steps.at(-1)?.tokens ?? 1))} %`).join(", ")} of the run`,
+      ...(stages.length < count
+        ? [`the run's weights changed ${stages.length - 1} times, so that there are no ${count} stages`]
+        : []),
+      ...(incomplete
+        ? [
+            `its lines tell the heaviest domains alone (of ${names.length}); the others share what is left as they do on average`,
+          ]
+        : []),
+    ],
+  };
+}
+
+/** The last evaluation, in bits per byte where bytes are known, else in nats per token. */
+function metricsOf(facts: RunFacts, steps: readonly StepMetrics[]): ReadonlyMap<string, number> {
+  const metrics = new Map<string, number>();
+  const note = (name: string, text: TextFacts | null | undefined, loss: number | null | undefined): void => {
+    if (loss === null || loss === undefined || text === null || text === undefined) return;
+    const bits = bitsPerByte(text, loss);
+    metrics.set(`${name}_${bits === null ? "loss" : "bpb"}`, bits ?? loss);
+  };
+  note(
+    "target",
+    facts.target,
+    steps.findLast(({ evaluation }) => evaluation !== undefined && evaluation.target !== null)?.evaluation
+      ?.target,
+  );
+  const last = steps.findLast(({ evaluation }) => (evaluation?.domains.size ?? 0) > 0)?.evaluation;
+  for (const [name, loss] of last?.domains ?? []) note(name, facts.domains.get(name), loss);
+  return metrics;
+}

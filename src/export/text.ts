@@ -1,0 +1,112 @@
+/** Text of other tools' files: names and paths quoted for each, weights as plain decimals. */
+
+/** A number as it is to be printed. */
+export interface Decimal {
+  readonly decimal: string;
+}
+
+/** What the files are made of. A Map keeps its order, whatever its keys. */
+export type Data = string | number | null | Decimal | readonly Data[] | ReadonlyMap<string, Data>;
+
+export function decimal(text: string): Decimal {
+  return { decimal: text };
+}
+
+/**
+ * A string in double quotes that JSON, YAML 1.1 and 1.2, and Python all read as the same text: what YAML does not allow in a file (DEL, C1 controls, the separators of Unicode, a
+ * byte-order mark, halves of a surrogate pair) is escaped.
+ */
+function quoted(text: string): string {
+  return JSON.stringify(text).replaceAll(
+    /[\u007F-\u00A0\u2028\u2029\uFEFF\uFFFE\uFFFF]/g,
+    (sign) => `\\u${sign.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+}
+
+function isMap(data: Data): data is ReadonlyMap<string, Data> {
+  return data instanceof Map;
+}
+
+function isList(data: Data): data is readonly Data[] {
+  return Array.isArray(data);
+}
+
+/** JSON, in which a list of scalars stays on its line. Python reads it as the same dicts and lists, where no null is in it. */
+export function jsonText(data: Data, indent = 0): string {
+  const margin = `\n${"  ".repeat(indent + 1)}`;
+  const end = `\n${"  ".repeat(indent)}`;
+  if (isMap(data)) {
+    if (data.size === 0) return "{}";
+    const members = Array.from(data, ([name, value]) => `${quoted(name)}: ${jsonText(value, indent + 1)}`);
+    return `{${margin}${members.join(`,${margin}`)}${end}}`;
+  }
+  if (isList(data)) {
+    if (data.every((item) => !isMap(item) && !isList(item)))
+      return `[${data.map((item) => jsonText(item)).join(", ")}]`;
+    return `[${margin}${data.map((item) => jsonText(item, indent + 1)).join(`,${margin}`)}${end}]`;
+  }
+  return scalar(data);
+}
+
+/** YAML in block style, with every name and text in double quotes: none is taken for a number, a date, null or true, whatever the version of YAML. */
+export function yamlText(data: Data, indent = 0): string {
+  const margin = "  ".repeat(indent);
+  if (isMap(data)) {
+    return Array.from(data, ([name, value]) => {
+      const key = plainKey.test(name) ? name : quoted(name);
+      return isBlock(value)
+        ? `${margin}${key}:\n${yamlText(value, indent + 1)}`
+        : `${margin}${key}: ${flow(value)}\n`;
+    }).join("");
+  }
+  if (isList(data))
+    return data
+      .map((item) =>
+        // The first member stands behind the dash, the others below it.
+        isBlock(item) ? `${margin}- ${yamlText(item, indent + 1).trimStart()}` : `${margin}- ${flow(item)}\n`,
+      )
+      .join("");
+  return `${margin}${scalar(data)}\n`;
+}
+
+/** Words of the tools' own, none of which YAML takes for anything else. Names of domains are only left bare where they look the same. */
+const plainKey = /^(?!(?:y|n|yes|no|on|off|true|false|null)$)[a-z_]{2,}$/;
+
+function isBlock(data: Data): boolean {
+  return (isMap(data) && data.size > 0) || (isList(data) && data.some((item) => isMap(item)));
+}
+
+function flow(data: Data): string {
+  if (isList(data)) return `[${data.map(flow).join(", ")}]`;
+  if (isMap(data))
+    return `{${Array.from(data, ([name, value]) => `${quoted(name)}: ${flow(value)}`).join(", ")}}`;
+  return scalar(data);
+}
+
+function scalar(data: string | number | null | Decimal): string {
+  if (data === null) return "null";
+  return typeof data === "string" ? quoted(data) : typeof data === "number" ? String(data) : data.decimal;
+}
+
+/** A word for a POSIX shell. */
+export function shellWord(text: string): string {
+  return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
+}
+
+/** A field of RFC 4180's CSV. */
+function csvField(text: string): string {
+  return /[",\r\n]|^\s|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+export function csvText(rows: readonly (readonly string[])[]): string {
+  return rows.map((row) => `${row.map(csvField).join(",")}\n`).join("");
+}
+
+/** Lines of a comment. What would end a line, or show as nothing, is left as a space. */
+export function comment(lines: readonly string[]): string {
+  return lines.map((line) => `# ${oneLine(line)}\n`).join("");
+}
+
+function oneLine(text: string): string {
+  return text.replaceAll(/[\p{Cc}\p{Zl}\p{Zp}\p{Cs}\uFEFF]/gu, " ");
+}
