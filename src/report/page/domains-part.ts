@@ -151,7 +151,14 @@ function exportBox(): { element: HTMLElement; show(exports: readonly ExportedTex
     type: "button",
     click: () => {
       text.select();
-      void navigator.clipboard.writeText(text.value).then(() => (copy.textContent = "Copied"));
+      // Pages that a browser does not trust have no clipboard.
+      const { clipboard } = navigator as { readonly clipboard?: Clipboard };
+      if (clipboard === undefined) copy.textContent = "Selected";
+      else
+        void clipboard.writeText(text.value).then(
+          () => (copy.textContent = "Copied"),
+          () => (copy.textContent = "Selected"),
+        );
     },
   });
   const draw = (): void => {
