@@ -48,7 +48,7 @@ run(
   work,
 );
 
-for (const name of ["LICENSE", "README.md"])
+for (const name of ["LICENSE", "README.md", "python/gradmix_client.py", "python/examples/train_gpt.py"])
   if (!existsSync(join(installed, name))) fail(`${name} is missing from the package`);
 
 const entries = Object.keys(manifest.exports)

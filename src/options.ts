@@ -155,5 +155,6 @@ export function show(value: unknown): string {
 /** The options over their defaults; one that is undefined is not given. */
 export function withDefaults<D extends object, O extends object>(defaults: D, options: O | undefined): D & O {
   const given = Object.entries(options ?? {}).filter(([, value]) => value !== undefined);
-  return Object.assign({}, defaults, Object.fromEntries(given)) as D & O;
+  // Not by assignment, for which "__proto__" is no name.
+  return Object.fromEntries([...Object.entries(defaults), ...given]) as D & O;
 }

@@ -1,6 +1,6 @@
 /** The code in README.md, CONTRIBUTING.md and docs/: every block compiles with the package's own types and runs as printed. */
 import { execFileSync, spawnSync } from "node:child_process";
-import { mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
 import { splitFile } from "#dist/cli/compare-plan.js";
@@ -40,9 +40,11 @@ const fileOf = ({ place, language, code }: Block): string =>
 const tests = of("ts").filter((block) => fileOf(block).endsWith(".test.ts"));
 const programs = of("js", "ts").filter((block) => !tests.includes(block));
 
-test("every block is of a language that is checked here, and there are some of each", () => {
-  expect(blocks.filter(({ language }) => !["js", "ts", "json", ""].includes(language))).toEqual([]);
-  for (const some of [programs, tests, of("json"), of("")]) expect(some.length).toBeGreaterThan(0);
+test("every block is of a language that is checked, and there are some of each", () => {
+  // Those in Python run in test/python/client_checks.py.
+  expect(blocks.filter(({ language }) => !["js", "ts", "json", "python", ""].includes(language))).toEqual([]);
+  for (const some of [programs, tests, of("json"), of("python"), of("")])
+    expect(some.length).toBeGreaterThan(0);
   // A fence that does not close would swallow what follows.
   for (const file of files) expect(textOf(file).split("\n```").length % 2, file).toBe(1);
 });
@@ -147,6 +149,14 @@ describe("commands", () => {
       const script = rest.find((word) => !word.startsWith("--")) ?? "";
       return second === "run" && Object.hasOwn(scripts, script) ? null : `there is no script "${script}"`;
     }
+    if (first === "python" || first === "torchrun") {
+      const [name = ""] = command.match(/\w+\.py/) ?? [];
+      const script = join(root, "python/examples", name);
+      if (name === "" || !existsSync(script)) return `there is no program ${name} in python/examples`;
+      const own = readFileSync(script, "utf8") + (first === "torchrun" ? "--nproc-per-node" : "");
+      const stranger = rest.find((word) => word.startsWith("--") && !own.includes(word));
+      return stranger === undefined ? null : `there is no option ${stranger}`;
+    }
     const words = first === "npx" ? rest : [second, ...rest];
     if ((first === "npx" ? second : first) !== "gradmix") return `"${first}" is no command of this package`;
     const own = commands.get(words[0] ?? "");
@@ -198,6 +208,8 @@ describe("commands", () => {
     expect(fault("npm run nothing")).toMatch(/no script/);
     expect(fault("gradmix tran x.json")).toMatch(/no command/);
     expect(fault("npx gradmix train --steps 4 --stpes 3")).toBe("there is no option --stpes");
+    expect(fault("python plant.py x")).toBe("there is no program plant.py in python/examples");
+    expect(fault("torchrun --nproc-per-node 2 train_gpt.py --stpes 3")).toBe("there is no option --stpes");
     expect(fault("rm -rf")).toMatch(/no command of this package/);
   });
 });

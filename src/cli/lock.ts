@@ -33,12 +33,26 @@ const writtenMilliseconds = 10_000;
 /** More attempts than this are no race any more. */
 const mostAttempts = 1000;
 
+/** What a lock is of, for messages. */
+interface Locked {
+  readonly kind: "folder" | "file";
+  readonly path: string;
+}
+
 /** Takes the lock of `folder`, which is there. Throws `config` when a process that lives holds it, `io` when it cannot be written. */
 export function takeLock(folder: string, fs: WriteFs = nodeFs): Lock {
-  const path = join(folder, "lock");
+  return takeLockOf({ kind: "folder", path: folder }, join(folder, "lock"), fs);
+}
+
+/** The same for a file that one process alone may write, in a folder that is there. */
+export function takeFileLock(file: string, fs: WriteFs = nodeFs): Lock {
+  return takeLockOf({ kind: "file", path: file }, `${file}.lock`, fs);
+}
+
+function takeLockOf(locked: Locked, path: string, fs: WriteFs): Lock {
   const own = contents();
   try {
-    take(path, own, folder, fs);
+    take(path, own, locked, fs);
   } catch (error) {
     throw ioError(path, error);
   }
@@ -70,15 +84,15 @@ export function removeLockRemains(folder: string, fs: WriteFs = nodeFs): void {
  * Makes the file `path` with our contents. One that names a process that has ended is replaced, by whoever first makes the claim: a file of the same kind, named after
  * the contents that it is about to replace. Contents are never the same twice, so whoever comes late finds others than those it claimed.
  */
-function take(path: string, own: string, folder: string, fs: WriteFs): void {
+function take(path: string, own: string, locked: Locked, fs: WriteFs): void {
   for (let attempt = 0; attempt < mostAttempts; attempt++) {
     if (create(path, own, fs)) return;
     const held = read(path);
     if (held === null) continue;
     const state = stateOf(held, path);
-    if (state !== "ended") throw refusal(state, held, path, folder);
+    if (state !== "ended") throw refusal(state, held, path, locked);
     const claim = `${path}.${createHash("sha256").update(held).digest("hex").slice(0, 16)}`;
-    take(claim, own, folder, fs);
+    take(claim, own, locked, fs);
     try {
       if (read(path) === held) {
         withTemporary(path, own, fs, (temporary) => fs.renameSync(temporary, path));
@@ -88,7 +102,7 @@ function take(path: string, own: string, folder: string, fs: WriteFs): void {
       fs.rmSync(claim, { force: true });
     }
   }
-  throw wrong(`${folder}: its lock changes all the time; delete ${path} if no run is going on there`);
+  throw wrong(`${locked.path}: its lock changes all the time; delete ${path} if nothing is going on there`);
 }
 
 /** False when the file is there already. */
@@ -169,14 +183,14 @@ function stateOf(held: string, path: string): State {
   return isAlive(owner.pid) && !differs(owner.start, startOf(owner.pid)) ? "lives" : "ended";
 }
 
-function refusal(state: State, held: string, path: string, folder: string): GradmixError {
+function refusal(state: State, held: string, path: string, { kind, path: name }: Locked): GradmixError {
   const owner = parse(held);
   if (owner === null || state === "being written")
-    return wrong(`${folder}: another process is about to write there; wait, or choose another folder`);
+    return wrong(`${name}: another process is about to write there; wait, or choose another ${kind}`);
   return state === "lives"
-    ? wrong(`${folder}: is being written by process ${owner.pid}; wait for it, or choose another folder`)
+    ? wrong(`${name}: is being written by process ${owner.pid}; wait for it, or choose another ${kind}`)
     : wrong(
-        `${folder}: is being written by process ${owner.pid} on ${owner.host}; if that has ended, delete ${path}`,
+        `${name}: is being written by process ${owner.pid} on ${owner.host}; if that has ended, delete ${path}`,
       );
 }
 

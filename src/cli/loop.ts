@@ -45,7 +45,9 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
   const { alignment, guard: guarding, evaluation: evaluating } = parts.cost;
   const { steps, checkpointEvery } = cycle;
   const { signal } = hooks;
-  const metricsOf = createMetrics(names, bases, trainer.seen, () => multipliersOf(trainer.mixer.rule));
+  const metricsOf = createMetrics(names, bases, trainer.seen, parts.data.target?.train.count ?? null, () =>
+    multipliersOf(trainer.mixer.rule),
+  );
   const keeper = cycle.keepBest ? await keepBest(hooks, parts.model, parts.data.tokenizer, resumed) : null;
   tellOtherText(keeper?.best ?? null, evaluations, hooks);
   const watch = createEpochWatch(

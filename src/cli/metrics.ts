@@ -44,11 +44,12 @@ export function guardMetrics(
   );
 }
 
-/** `names` are the domains'; `seen` tells how much of one was trained on so far, `multipliers` how hard guards pull. */
+/** `names` are the domains'; `seen` tells how much of one was trained on so far, `targetExamples` of how many examples the target is, `multipliers` how hard guards pull. */
 export function createMetrics(
   names: readonly string[],
   bases: Bases | null,
   seen: Trainer["seen"],
+  targetExamples: number | null,
   multipliers: () => readonly number[] | null = () => null,
 ): MetricsOf {
   const mixed = bases?.names ?? names;
@@ -90,12 +91,15 @@ export function createMetrics(
                     value: alignments.alignments[i],
                     standardError: alignments.standardErrors?.[i] ?? null,
                     norm: alignments.norms?.[i] ?? null,
+                    tokens: alignments.tokens[i],
                     ...(alignments.effectiveSizes === undefined
                       ? {}
                       : { effectiveSize: alignments.effectiveSizes[i] }),
                   },
                 ]),
             ),
+            targetNorm: alignments.targetNorm,
+            ...(targetExamples === null ? {} : { targetExamples }),
           }),
       ...(step.heldOut === null ? {} : { guard: guardMetrics(names, step.heldOut, multipliers()) }),
       ...(evaluation === null ? {} : { evaluation }),

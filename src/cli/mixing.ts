@@ -2,13 +2,12 @@
 import { readFileSync } from "node:fs";
 import { type Bases, createBases } from "../dga/bases.ts";
 import { parseBases } from "../dga/bases-text.ts";
-import { type CombinatorOptions, combine, type RunFacts } from "../dga/combinators/index.ts";
-import { createMixer, type Mixer } from "../dga/mixer.ts";
+import { type CombinatorOptions, countsRunTokens } from "../dga/combinators/index.ts";
+import { createMixer, type Mixer, type MixerOptions } from "../dga/mixer.ts";
 import { checkFit, planOf } from "../dga/plan.ts";
-import type { Rule } from "../dga/rule.ts";
-import { createRule, type RuleName, type RuleOptions } from "../dga/rules/index.ts";
+import { type RuleName, type RuleOptions, withFacts } from "../dga/rules/index.ts";
 import { GradmixError } from "../errors.ts";
-import { type DgaOptions, mostRepetitions, paper, repetitionCaps } from "../dga/rules/dga.ts";
+import { mostRepetitions, paper, repetitionCaps } from "../dga/rules/dga.ts";
 import type { AlignmentOptions } from "../dga/trainer-options.ts";
 import { EPOCHS } from "./epoch-watch.ts";
 import { sumOf } from "../dga/simplex.ts";
@@ -70,29 +69,20 @@ export function planMixing(
   const bases = readBases(mixing.bases, names);
   const targets = [...data.targets.keys()];
   const of = bases?.names ?? names;
-  let countsTokens = false;
   const build = ({ sizes, histogram }: ReadFacts): Mixer =>
     createMixer({
       domains: of,
-      rule: ruleOf(
-        mixing,
-        targets,
-        { sizes, tokens, ...(histogram === null ? {} : { histogram }) },
-        {
-          sizes,
-          get tokens() {
-            countsTokens = true;
-            return tokens;
-          },
-        },
-      ),
-      updateEvery: mixing.updateEvery,
-      updateAfter: mixing.updateAfter,
+      ...mixerOptionsOf(mixing, targets, { sizes, tokens }),
+      sizes,
+      tokens,
+      ...(histogram === null ? {} : { histogram: Object.fromEntries(histogram) }),
     });
   const wantsHistogram = countsHistogram(mixing, data);
   // How large the domains are, and which the target resembles, is only known once they are read.
+  const unread = Object.fromEntries(of.map((name) => [name, Number.MAX_SAFE_INTEGER]));
+  const { combinators } = mixerOptionsOf(mixing, targets, { sizes: unread, tokens });
   const planned = build({
-    sizes: Object.fromEntries(of.map((name) => [name, Number.MAX_SAFE_INTEGER])),
+    sizes: unread,
     histogram: wantsHistogram ? new Map(of.map((name) => [name, 1 / of.length])) : null,
   });
   const { rule } = planned;
@@ -123,13 +113,14 @@ export function planMixing(
     ruleName: mixing.rule,
     measures: rule.needs.length > 0,
     // How often guarded domains are evaluated, and on how much, follows from the run's length.
-    countsTokens: countsTokens || mixing.guard !== null,
+    countsTokens: countsRunTokens(combinators) || mixing.guard !== null,
     limitedOtherwise(otherTokens, sizes) {
-      if (mixing.rule !== "dga") return null;
       const offered = bases === null ? sizes : basisSizes(bases, sizes);
-      const [own, other] = [tokens, otherTokens].map((n) =>
-        repetitionCaps(ruleOptionsOf(mixing, targets, { sizes: offered, tokens: n }) as DgaOptions, of),
-      );
+      const [own, other] = [tokens, otherTokens].map((n) => {
+        const facts = { sizes: offered, tokens: n };
+        const options = ruleOptionsOf(mixing, targets, facts);
+        return options.name === "dga" ? repetitionCaps(withFacts(options, facts), of) : null;
+      });
       return of.find((_, i) => own?.[i] !== other?.[i]) ?? null;
     },
     repetitions: repetitionsOf(mixing),
@@ -143,7 +134,7 @@ export function planMixing(
 }
 
 /** The published algorithm, for what was not given; null stands for what was not given to the command, and is left out for the library. */
-function presetOf({ mixing, alignment }: Pick<TrainConfig, "mixing" | "alignment">): {
+export function presetOf({ mixing, alignment }: Pick<TrainConfig, "mixing" | "alignment">): {
   mixing: MixingConfig;
   alignment: AlignmentOptions;
 } {
@@ -213,7 +204,8 @@ function countsHistogram(mixing: MixingConfig, { target }: Pick<TrainConfig["dat
 
 /** The least of what the rule and the combinators around it allow. */
 function repetitionsOf(mixing: MixingConfig): number | null {
-  const own = mixing.rule === "dga" ? mostRepetitions(ruleOptionsOf(mixing, [], {}) as DgaOptions) : Infinity;
+  const rule = ruleOptionsOf(mixing, [], {});
+  const own = rule.name === "dga" ? mostRepetitions(rule) : Infinity;
   const least = Math.min(own, saidRepetitions(mixing) ?? Infinity);
   return Number.isFinite(least) ? least : null;
 }
@@ -229,64 +221,72 @@ function saidRepetitions({ repetitionCap, combinators, ruleOptions }: MixingConf
   return said.length === 0 ? null : Math.min(...said);
 }
 
+/** Rules whose weights never move. */
+const isFixed = (rule: RuleName): boolean =>
+  ["uniform", "static", "temperature", "importanceSampling"].includes(rule);
+
 /** Options that were given and change nothing with this rule. */
 export function unusedOptions(mixing: MixingConfig): string[] {
   const { rule } = mixing;
-  const fixed = ["uniform", "static", "temperature", "importanceSampling"].includes(rule);
   return [
     ...(mixing.eta !== null && !ruleTakes(rule, "eta") ? ["eta"] : []),
     ...(mixing.normalise !== null && !ruleTakes(rule, "normalise") ? ["normalise"] : []),
     // An average goes around any rule that moves the weights.
-    ...(mixing.beta !== null && fixed ? ["beta"] : []),
+    ...(mixing.beta !== null && isFixed(rule) ? ["beta"] : []),
   ];
 }
 
-/** What `ruleOf` is told of a run. */
-export interface MixingFacts extends RunFacts {
-  /** Share of the target by domain, for rules that take a histogram and were not given one. */
-  readonly histogram?: ReadonlyMap<string, number>;
+/** What is known of a run when its rule is made. */
+interface SizedFacts {
+  /** Tokens of each domain, in the domains' order. */
+  readonly sizes?: Readonly<Record<string, number>>;
+  /** Training tokens of the whole run. */
+  readonly tokens?: number;
 }
 
-/** The options of a run's rule, out of the common ones and `ruleOptions`; `facts` fill in what the data says. */
-function ruleOptionsOf(mixing: MixingConfig, targets: readonly string[], facts: MixingFacts): RuleOptions {
+/** The options of a run's rule, out of the common ones and `ruleOptions`. */
+function ruleOptionsOf(mixing: MixingConfig, targets: readonly string[], facts: SizedFacts): RuleOptions {
   const options: Record<string, unknown> = { name: mixing.rule };
   for (const [option, name] of Object.entries(common[mixing.rule])) {
-    const given = option === "floor" ? forAll(mixing.floor) : mixing[option as keyof (typeof common)["dga"]];
-    const value = option === "histogram" ? (given ?? facts.histogram ?? null) : given;
+    const value = option === "floor" ? forAll(mixing.floor) : mixing[option as keyof (typeof common)["dga"]];
     if (value !== null) options[name] = value instanceof Map ? Object.fromEntries(value) : value;
   }
-  if ((mixing.rule === "temperature" || mixing.rule === "ado") && facts.sizes !== undefined)
-    options["sizes"] = facts.sizes;
   const { rule, repetitionCap } = mixing;
-  if (rule === "dga" && (isTracked(mixing) || repetitionCap !== null) && facts.sizes !== undefined)
-    Object.assign(options, { sizes: facts.sizes, tokens: facts.tokens });
-  if (rule === "dga" && repetitionCap !== null) options["repetitions"] = repetitionCap;
+  // An untracked one takes no facts by itself, and this is asked for.
+  if (rule === "dga" && repetitionCap !== null)
+    Object.assign(options, {
+      repetitions: repetitionCap,
+      ...(facts.tokens === undefined ? {} : { sizes: facts.sizes, tokens: facts.tokens }),
+    });
   if (mixing.rule === "grape") options["targets"] = targets;
   // The rule checks its own options, whatever their source.
   return { ...options, ...mixing.ruleOptions } as unknown as RuleOptions;
 }
 
-/**
- * The rule of a run, for `createMixer`, with the combinators around it. `facts` fill in what the data says, and `around` what the combinators ask for. Throws
- * `config`.
- */
-export function ruleOf(
+/** The rule of a run and what goes around it, for `createMixer`, which is told the facts of the run beside them. */
+export function mixerOptionsOf(
   mixing: MixingConfig,
   targets: readonly string[],
-  facts: MixingFacts,
-  around: RunFacts = facts,
-): Rule {
-  const options = ruleOptionsOf(mixing, targets, facts);
-  const rule = createRule(options);
+  facts: SizedFacts,
+): Pick<MixerOptions, "updateEvery" | "updateAfter"> & {
+  readonly rule: RuleOptions;
+  readonly combinators: readonly CombinatorOptions[];
+} {
+  const rule = ruleOptionsOf(mixing, targets, facts);
   checkCap(mixing, facts);
   // What a rule does not do itself is put around it. Bounds go around the guard, so that they hold whatever it asks for.
   const added: CombinatorOptions[] = [];
-  if (mixing.beta !== null && !ruleTakes(mixing.rule, "beta") && rule.needs.length > 0)
+  if (mixing.beta !== null && !ruleTakes(mixing.rule, "beta") && !isFixed(mixing.rule))
     added.push({ name: "ema", beta: mixing.beta });
   if (mixing.guard !== null)
-    added.push({ name: "guard", limits: Object.fromEntries(mixing.guard), ...guardCaps(options, facts) });
+    added.push({ name: "guard", limits: Object.fromEntries(mixing.guard), ...guardCaps(rule, facts) });
   added.push(...boundsAround(mixing, facts));
-  return combine(combine(rule, added, around), mixing.combinators, around);
+  return {
+    rule,
+    combinators: [...added, ...mixing.combinators],
+    updateEvery: mixing.updateEvery,
+    updateAfter: mixing.updateAfter,
+  };
 }
 
 /** What one number says of all domains, or "*" of those that are not named; null for nothing. */
@@ -306,7 +306,7 @@ export function boundsByName(
 }
 
 /** The bounds that the rule does not keep itself, or that a guard inside would break. */
-function boundsAround(mixing: MixingConfig, { sizes = {} }: RunFacts): CombinatorOptions[] {
+function boundsAround(mixing: MixingConfig, { sizes = {} }: SizedFacts): CombinatorOptions[] {
   const { floor, ceiling, repetitionCap, guard, rule } = mixing;
   const names = Object.keys(sizes);
   const byName = (given: NumberByName, otherwise: number): number | Record<string, number> =>
@@ -328,18 +328,18 @@ function boundsAround(mixing: MixingConfig, { sizes = {} }: RunFacts): Combinato
 }
 
 /** A guard asks for no more than `dga` may sample. */
-function guardCaps(options: RuleOptions, { sizes }: MixingFacts): { readonly caps?: Record<string, number> } {
-  if (options.name !== "dga" || sizes === undefined) return {};
-  const names = Object.keys(sizes);
-  const caps = repetitionCaps(options, names);
+function guardCaps(options: RuleOptions, facts: SizedFacts): { readonly caps?: Record<string, number> } {
+  if (options.name !== "dga" || facts.sizes === undefined) return {};
+  const names = Object.keys(facts.sizes);
+  const caps = repetitionCaps(withFacts(options, facts), names);
   return caps === null ? {} : { caps: Object.fromEntries(names.map((name, i) => [name, caps[i]])) };
 }
 
 /** Throws `config` where the run cannot keep to the cap: there is too little text, or a floor asks for more. (`dga` alone shares too little text out.) */
-function checkCap({ repetitionCap, floor, rule }: MixingConfig, { sizes = {}, tokens }: MixingFacts): void {
+function checkCap({ repetitionCap, floor, rule }: MixingConfig, { sizes = {}, tokens }: SizedFacts): void {
   if (repetitionCap === null || tokens === undefined) return;
   const names = Object.keys(sizes);
-  const offered = names.map((name) => repetitionCap * (sizes as Readonly<Record<string, number>>)[name]);
+  const offered = names.map((name) => repetitionCap * sizes[name]);
   const n = (count: number): string => Math.floor(count).toLocaleString("en");
   if (rule !== "dga" && sumOf(offered) < tokens)
     throw new GradmixError(

@@ -9,6 +9,7 @@ import { usualRules, usualSeeds } from "./compare-plan.ts";
 import { doctor } from "./doctor.ts";
 import { histogramTakes, showHistogram } from "./histogram-command.ts";
 import { exportArguments, exportExamples, exportOptions } from "./export-arguments.ts";
+import { mix, mixExample, mixFlags, type MixFlags, mixRows } from "./mix-command.ts";
 import { groups, type OptionRow, optionRows } from "./options.ts";
 import { openOutput, type Output } from "./output.ts";
 import { DEFAULT_PORT, reportExamples, watchExamples } from "./report-help.ts";
@@ -265,6 +266,25 @@ async function run(args: readonly string[], out: Output, err: Output): Promise<n
     code = await exportRun(exportArguments(run, options), { out, err });
   });
 
+  const mixCommand = program
+    .command("mix")
+    .summary("the rule as a process, for a trainer of your own: JSON lines, or HTTP")
+    .description(
+      "Talk to the rule from any trainer: it says what it measured, and hears what to sample. docs/trainers.md has the messages.",
+    )
+    .argument("[CONFIG.json]", "a config file of gradmix train: its domains and mixing")
+    .addHelpText("before", mixExample);
+  const ruleRows = mixRows(rows);
+  for (const [name, [value, help]] of Object.entries(mixFlags))
+    mixCommand.addOption(new Option(`${flagOf(name)} <${value}>`, help));
+  addOptions(mixCommand, ruleRows, false);
+  mixCommand.action(async (config: string | undefined, options: Record<string, unknown>) => {
+    const flags = Object.fromEntries(
+      Object.keys(mixFlags).map((name) => [name, typeof options[name] === "string" ? options[name] : null]),
+    ) as MixFlags;
+    code = await mix({ config: config ?? null, given: givenOf(ruleRows, options), flags }, err);
+  });
+
   program
     .command("report")
     .summary("runs to look at: losses, weights, alignments, cost in one HTML file")
@@ -336,10 +356,16 @@ async function run(args: readonly string[], out: Output, err: Output): Promise<n
   return code;
 }
 
-function addOptions(command: Command, rows: readonly OptionRow[]): void {
-  for (const row of rows) for (const option of commanderOptions(row)) command.addOption(option);
-  command.addHelpOption(new Option("-h, --help", "print this help").helpGroup(groups.run));
+/** In the groups of `gradmix train`, or all in one. */
+function addOptions(command: Command, rows: readonly OptionRow[], grouped = true): void {
+  const place = (option: Option, group: string): Option => (grouped ? option.helpGroup(group) : option);
+  for (const row of rows)
+    for (const option of commanderOptions(row)) command.addOption(place(option, groups[row.section]));
+  command.addHelpOption(place(new Option("-h, --help", "print this help"), groups.run));
 }
+
+const flagOf = (name: string): string =>
+  `--${name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
 
 /** The flags that were given, by key path. */
 function givenOf(rows: readonly OptionRow[], options: Readonly<Record<string, unknown>>): Map<string, Raw> {
@@ -364,7 +390,6 @@ function commanderOptions(row: OptionRow): Option[] {
   const help = shown === null ? row.help : `${row.help} (${prefix}${shown})`;
   const gather = (value: string, before: string[] | undefined): string[] => [...(before ?? []), value];
   const option = new Option(row.value === undefined ? row.flag : `${row.flag} <${row.value}>`, help);
-  option.helpGroup(groups[row.section]);
   if (row.value === undefined) return [option, new Option(row.flag.replace("--", "--no-")).hideHelp()];
   const former = row.formerly?.flag;
   return [

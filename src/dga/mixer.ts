@@ -3,15 +3,20 @@
  */
 import { GradmixError } from "../errors.ts";
 import { isObject } from "../json.ts";
+import { type CombinatorOptions, combine } from "./combinators/index.ts";
+import { checkFacts, factChecks, type RunFacts } from "./facts.ts";
 import { checkDomains, type Rule, type RuleState, type Signal } from "./rule.ts";
 import { checkOptions, integerIn, list, object, required, show, withDefaults } from "../options.ts";
 import { createRule, type RuleOptions } from "./rules/index.ts";
 import { liesOnSimplex, normalise, sumOf } from "./simplex.ts";
 
-export interface MixerOptions {
+/** Facts of the run go to what takes them, of the rule and of `combinators`; options that say the same go before them. */
+export interface MixerOptions extends RunFacts {
   readonly domains: readonly string[];
   /** One of the built-in rules by its options, or a rule of your own. */
   readonly rule: RuleOptions | Rule;
+  /** Put around the rule in this order. Default none. */
+  readonly combinators?: readonly CombinatorOptions[];
   /** T_r: training steps between two updates. Default 10. */
   readonly updateEvery?: number;
   /** Training steps before the first update may happen. Default 0. */
@@ -39,17 +44,27 @@ export interface Mixer {
 /** What `createMixer` takes where nothing is said. */
 export const mixerDefaults = { updateEvery: 10, updateAfter: 0 };
 
-/** Throws `config` for impossible options. */
+/** Throws `config` for impossible options, and for facts that nothing could take because the rule is an object, which has its options already. */
 export function createMixer(options: MixerOptions): Mixer {
   checkOptions("createMixer", options, {
     domains: required(list),
     rule: required(object),
     updateEvery: integerIn(1),
+    combinators: list,
     updateAfter: integerIn(0),
+    ...factChecks,
   });
-  const { domains, rule, updateEvery, updateAfter } = withDefaults(mixerDefaults, options);
+  const { domains, rule, combinators = [], updateEvery, updateAfter } = withDefaults(mixerDefaults, options);
   checkDomains(domains);
-  const made = "update" in rule ? rule : createRule(rule);
+  checkFacts(options, domains);
+  if (isRule(rule) && combinators.length === 0)
+    for (const fact of Object.keys(factChecks))
+      if (Reflect.get(options, fact) !== undefined)
+        throw new GradmixError(
+          "config",
+          `createMixer: ${fact}: the rule "${rule.name}" is an object, which has its options already; give it ${fact} when it is made, or give its options as rule`,
+        );
+  const made = combine(isRule(rule) ? rule : createRule(rule, options), combinators, options);
   const initial: MixerState = {
     version: 1,
     rule: made.init(domains),
@@ -59,10 +74,18 @@ export function createMixer(options: MixerOptions): Mixer {
   return { rule: made, domains: [...domains], updateEvery, updateAfter, initial };
 }
 
-/** Notes that a training step was taken with the current weights. */
-export function advance(state: MixerState): MixerState {
+/** Options may come from a file, and have any name in them. */
+const isRule = (rule: RuleOptions | Rule): rule is Rule =>
+  "update" in rule && typeof rule.update === "function";
+
+/** Notes that training steps were taken with the current weights: one, or so many. */
+export function advance(state: MixerState, steps: number = 1): MixerState {
   const { weights } = state.rule;
-  return { ...state, steps: state.steps + 1, weightSums: state.weightSums.map((sum, i) => sum + weights[i]) };
+  return {
+    ...state,
+    steps: state.steps + steps,
+    weightSums: state.weightSums.map((sum, i) => sum + steps * weights[i]),
+  };
 }
 
 /** Is an update due after the steps taken so far? Never for fixed weights. */

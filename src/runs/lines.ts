@@ -24,11 +24,21 @@ export interface StepMetrics {
   weights: ReadonlyMap<string, number>;
   /** `loss` is null where the batch held nothing of the domain. With bases, or many domains, only those that it held, with what they weighed. */
   domains: ReadonlyMap<string, { weight?: number; loss: number | null; tokens: number; epochs: number }>;
-  /** On steps that updated the weights: the domains (bases) that were measured. */
+  /** On steps that updated the weights: the domains (bases) that were measured, and on how many tokens. */
   alignments?: ReadonlyMap<
     string,
-    { value: number; standardError: number | null; norm: number | null; effectiveSize?: number }
+    {
+      value: number;
+      standardError: number | null;
+      norm: number | null;
+      /** Runs of earlier versions have none. */
+      tokens?: number;
+      effectiveSize?: number;
+    }
   >;
+  /** With `alignments`: the norm of the target's gradient, and of how many examples the target is. */
+  targetNorm?: number;
+  targetExamples?: number;
   /** On steps after which guarded domains were evaluated: those, of many the ones whose loss rose most. */
   guard?: ReadonlyMap<string, GuardMetrics>;
   /** On steps that evaluated. */

@@ -184,11 +184,13 @@ const alignment: Reader<{
   value: number;
   standardError: number | null;
   norm: number | null;
+  tokens?: number;
   effectiveSize?: number;
 }> = (part) => ({
   value: member(part, "value", number),
   standardError: member(part, "standardError", orNull(number)),
   norm: member(part, "norm", orNull(number)),
+  ...optional(part, "tokens", number),
   ...optional(part, "effectiveSize", number),
 });
 
@@ -226,6 +228,8 @@ const lineOf: Reader<MetricsLine> = (part) => {
     weights: member(part, "weights", numbers),
     domains: member(part, "domains", mapOf(trained)),
     ...optional(part, "alignments", mapOf(alignment)),
+    ...optional(part, "targetNorm", number),
+    ...optional(part, "targetExamples", number),
     ...optional(part, "guard", mapOf(guarded)),
     ...optional(part, "evaluation", evaluation),
     ...optional(part, "evaluationSeconds", number),

@@ -51,6 +51,7 @@ describe("help", () => {
           "histogram",
           "cluster",
           "export",
+          "mix",
           "report",
           "watch",
           "doctor",

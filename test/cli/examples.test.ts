@@ -4,7 +4,7 @@ import { join, resolve } from "node:path";
 import { createMixer, parseBases } from "gradmix/dga";
 import { expect, test } from "vitest";
 import { fileLayer, resolveConfig } from "#dist/cli/config.js";
-import { ruleOf, unusedOptions } from "#dist/cli/mixing.js";
+import { mixerOptionsOf, unusedOptions } from "#dist/cli/mixing.js";
 
 const root = resolve(import.meta.dirname, "../..");
 const folder = join(root, "examples/configs");
@@ -26,7 +26,9 @@ test.each(configs)("%s", (name) => {
   const sizes = Object.fromEntries(domains.map((domain, i) => [domain, 1e7 * (i + 1)]));
   const mixer = createMixer({
     domains,
-    rule: ruleOf(config.mixing, [...config.data.targets.keys()], { sizes, tokens: 2e7 }),
+    ...mixerOptionsOf(config.mixing, [...config.data.targets.keys()], { sizes, tokens: 2e7 }),
+    sizes,
+    tokens: 2e7,
   });
   expect(mixer.initial.rule.weights.length).toBe(domains.length);
   expect(unusedOptions(config.mixing)).toEqual([]);

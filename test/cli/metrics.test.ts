@@ -43,7 +43,7 @@ const written = (line: StepMetrics): Record<string, unknown> =>
 
 test("few domains: all of them, with null where the batch held nothing", () => {
   const line = written(
-    createMetrics(["a", "b", "c"], null, seen)(step(3, uniformWeights(3), [2]), null, 0.25),
+    createMetrics(["a", "b", "c"], null, seen, 7)(step(3, uniformWeights(3), [2]), null, 0.25),
   );
   expect(line).toEqual({
     step: 1,
@@ -58,12 +58,14 @@ test("few domains: all of them, with null where the batch held nothing", () => {
       b: { loss: null, tokens: 5, epochs: 0.5 },
       c: { loss: 2, tokens: 5, epochs: 0.5 },
     },
-    alignments: { b: { value: 1, standardError: null, norm: null } },
+    alignments: { b: { value: 1, standardError: null, norm: null, tokens: 1 } },
+    targetNorm: 1,
+    targetExamples: 7,
   });
 });
 
 test("with loss scaling a line holds the scale, and says where a step was skipped", () => {
-  const metricsOf = createMetrics(["a"], null, seen);
+  const metricsOf = createMetrics(["a"], null, seen, null);
   const plain = step(1, uniformWeights(1), [0], false);
   expect(metricsOf(plain, null, 1)).not.toHaveProperty("lossScale");
   const good = metricsOf({ ...plain, lossScale: 1024 }, null, 1);
@@ -82,7 +84,7 @@ describe("many domains", () => {
     const weights = new Float64Array(k).fill(1);
     const heavy = Array.from({ length: MANY - 1 }, (_, i) => 7 + 501 * i);
     for (const i of heavy) weights[i] = 2;
-    const metricsOf = createMetrics(named("d", k), null, seen);
+    const metricsOf = createMetrics(named("d", k), null, seen, null);
     const line = metricsOf(step(k, weights, [3, 49_999]), null, 1);
     // Of equally light ones the first fills up.
     expect([...line.weights.keys()]).toEqual([0, ...heavy].map((i) => `d${i}`));
@@ -104,7 +106,7 @@ describe("many domains", () => {
   test("with bases the weights are theirs", () => {
     const names = named("d", 4);
     const bases = createBases({ left: [0.5, 0.5, 0, 0], right: [0, 0, 0, 1] }, names);
-    const line = written(createMetrics(names, bases, seen)(step(4, uniformWeights(2), [1]), null, 1));
+    const line = written(createMetrics(names, bases, seen, 7)(step(4, uniformWeights(2), [1]), null, 1));
     expect(line["weights"]).toEqual({ left: 0.5, right: 0.5 });
     expect(line["domains"]).toEqual({ d1: { weight: 0.25, loss: 1, tokens: 5, epochs: 0.5 } });
   });

@@ -2,12 +2,15 @@
 import {
   advance,
   averageWeights,
+  combine,
   createMixer,
+  createRule,
   currentWeights,
   type Mixer,
   type MixerOptions,
   type MixerState,
   restoreMixer,
+  type RuleOptions,
   sumOf,
   update,
   updateDue,
@@ -38,6 +41,88 @@ describe("createMixer", () => {
     expect(error.code).toBe("config");
     expect(error.message).toMatch(message);
   });
+});
+
+describe("facts of the run", () => {
+  const domains = ["a", "b", "c"];
+  const facts = { sizes: { a: 10, b: 20, c: 70 }, tokens: 90, histogram: { c: 3, a: 1 } };
+  const signals = fc.sample(signal(3, { mild: true }), { numRuns: 6, seed: 5 });
+  const path = (options: Omit<MixerOptions, "domains">): unknown[] => {
+    const mixer = createMixer({ domains, ...options });
+    let state = mixer.initial;
+    return [
+      state,
+      ...signals.map((given, t) => {
+        state = update(mixer, state, { ...given, tokensSeen: [1, 2, 3].map((n) => n * (t + 1)) });
+        return state;
+      }),
+    ];
+  };
+  const { sizes, tokens, histogram } = facts;
+
+  test.each<[RuleOptions, RuleOptions]>([
+    [{ name: "dga" }, { name: "dga", sizes, tokens, prior: histogram }],
+    [
+      { name: "dga", prior: [1, 1, 1], tokens: 30 },
+      { name: "dga", prior: [1, 1, 1], sizes, tokens: 30 },
+    ],
+    // The paper's has neither prior nor caps, unless they are its options.
+    [
+      { name: "dga", normalise: "raw", repetitions: 0.5 },
+      { name: "dga", normalise: "raw" },
+    ],
+    [{ name: "ado" }, { name: "ado", sizes }],
+    [{ name: "temperature", exponent: 1 } as RuleOptions, { name: "temperature", exponent: 1, sizes }],
+    [{ name: "importanceSampling" } as RuleOptions, { name: "importanceSampling", histogram }],
+    [{ name: "doge" }, { name: "doge" }],
+  ])("go to the rule that takes them: %j", (rule, same) => {
+    expect(path({ rule, ...facts })).toEqual(path({ rule: same }));
+    // Options that are undefined are not given, and facts neither.
+    expect(path({ rule: same, combinators: [] })).toEqual(path({ rule: same }));
+  });
+
+  test("go to combinators, which go around a rule of one's own too", () => {
+    const cap = { name: "repetitionCap", repetitions: 2 } as const;
+    const wanted = path({ rule: combine(createRule({ name: "doge" }), [{ ...cap, sizes, tokens }]) });
+    expect(path({ rule: { name: "doge" }, combinators: [cap], sizes, tokens })).toEqual(wanted);
+    expect(path({ rule: createRule({ name: "doge" }), combinators: [cap], sizes, tokens })).toEqual(wanted);
+    expect(wanted).not.toEqual(path({ rule: { name: "doge" } }));
+  });
+
+  test.each([
+    [{ sizes: { a: 1, b: 2 } }, 'sizes: there is no number for domain "c"; every domain needs one'],
+    [{ sizes: { a: 1, b: 0, c: 1 } }, 'sizes: "b" has 0; sizes are finite and positive'],
+    [
+      { sizes: 7 },
+      "createMixer: sizes: 7 does not fit; it must be a list with a number per domain, or numbers by name",
+    ],
+    [{ tokens: 0 }, "createMixer: tokens: 0 does not fit; it must be more than 0 and finite"],
+    [{ histogram: { code: 1 } }, 'histogram: there is no domain "code"; the domains are a, b, c'],
+    [{ histogram: [0, 0, 0] }, "histogram: all counts are 0, so no domain could be drawn"],
+    [{ combinators: {} }, "createMixer: combinators: an object does not fit; it must be a list"],
+  ])("are checked whatever the rule takes: %j", (given, message) => {
+    const options = { domains, rule: { name: "uniform" }, ...given } as unknown as MixerOptions;
+    expect(errorOf(() => createMixer(options))).toMatchObject({ code: "config", message });
+  });
+
+  test.each(["sizes", "tokens", "histogram"] as const)(
+    "%s that a rule made before could not take are refused",
+    (fact) => {
+      const rule = createRule({ name: "dga" });
+      const error = errorOf(() => createMixer({ domains, rule, [fact]: facts[fact] }));
+      expect(error).toMatchObject({
+        code: "config",
+        message: `createMixer: ${fact}: the rule "dga" is an object, which has its options already; give it ${fact} when it is made, or give its options as rule`,
+      });
+    },
+  );
+});
+
+test("several steps with one set of weights count as one after another", () => {
+  const mixer = createMixer({ domains: ["a", "b"], rule: { name: "static", weights: [0.25, 0.75] } });
+  const once = advance(advance(advance(mixer.initial)));
+  expect(advance(mixer.initial, 3)).toEqual(once);
+  expect(advance(mixer.initial, 0)).toEqual(mixer.initial);
 });
 
 const mixers = fc

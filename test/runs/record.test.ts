@@ -50,10 +50,18 @@ const step: fc.Arbitrary<StepMetrics> = fc.record(
       skipped: fc.constant(true as const),
       alignments: mapOf(
         fc.record(
-          { value: finite, standardError: orNull(finite), norm: orNull(finite), effectiveSize: finite },
+          {
+            value: finite,
+            standardError: orNull(finite),
+            norm: orNull(finite),
+            tokens: fc.nat(),
+            effectiveSize: finite,
+          },
           { requiredKeys: ["value", "standardError", "norm"] },
         ),
       ),
+      targetNorm: finite,
+      targetExamples: fc.nat(),
       evaluation,
       evaluationSeconds: finite,
     },

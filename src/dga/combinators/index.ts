@@ -13,6 +13,7 @@ import {
   show,
   unchecked,
 } from "../../options.ts";
+import type { RunFacts } from "../facts.ts";
 import type { Rule } from "../rule.ts";
 import type { ByDomain } from "../rules/by-domain.ts";
 import { ceiling, floor, repetitionCap, tokenBudget } from "./bounds.ts";
@@ -43,14 +44,6 @@ export type CombinatorOptions =
     }
   | { readonly name: "shrinkage" }
   | ({ readonly name: "guard" } & GuardOptions);
-
-/** What is known of a run, for options that were left out. */
-export interface RunFacts {
-  /** Tokens of each domain. */
-  readonly sizes?: ByDomain;
-  /** Training tokens of the whole run. */
-  readonly tokens?: number;
-}
 
 type Of<K extends CombinatorOptions["name"]> = Extract<CombinatorOptions, { name: K }>;
 
@@ -100,6 +93,14 @@ const registry: {
 };
 
 export const combinatorNames: readonly string[] = Object.keys(registry);
+
+/** Does one of them count with the tokens of the run, having none of its own? */
+export function countsRunTokens(list: readonly CombinatorOptions[]): boolean {
+  return list.some(
+    (options) =>
+      (options.name === "tokenBudget" || options.name === "repetitionCap") && options.tokens === undefined,
+  );
+}
 
 /**
  * Puts combinators around a rule, the first next to it. Throws `config`, with the place in the list, for an unknown name or option (the nearest

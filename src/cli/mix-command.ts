@@ -1,0 +1,364 @@
+/** `gradmix mix`: a rule as a process, for trainers of one's own. docs/trainers.md has the protocol. */
+import { randomBytes } from "node:crypto";
+import {
+  closeSync,
+  createReadStream,
+  existsSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  statSync,
+  writeSync,
+} from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
+import { errorCode, GradmixError } from "../errors.ts";
+import type { Message } from "../mix/protocol.ts";
+import { ioError } from "../node/files.ts";
+import { reason } from "../node/system-errors.ts";
+import { commandLineLayer, fileLayer, jsonLayer, type Layer, resolveConfig } from "./config.ts";
+import { takeFileLock } from "./lock.ts";
+import { MANY } from "./metrics.ts";
+import { mixerOptionsOf, presetOf } from "./mixing.ts";
+import type { OptionRow } from "./options.ts";
+import type { Output } from "./output.ts";
+import { checkValue, fromArguments, type Raw, wrong } from "./values.ts";
+
+/** Help of the options of `gradmix train` that mean the same here, in few words. */
+const taken: Readonly<Record<string, string>> = {
+  "mixing.rule": "the rule (default: dga)",
+  "mixing.ruleOptions": "options of the rule, as docs/rules.md names them",
+  "mixing.combinators": "what goes around the rule, in order",
+  "mixing.eta": "step size η of the rule",
+  "mixing.beta": "moving average of the weights: share of the newest",
+  "mixing.normalise": "what a step is made of",
+  "mixing.preset": "paper: Dynamic Gradient Alignment as it was published",
+  "mixing.updateEvery": "steps between two updates (default: each observe is one)",
+  "mixing.updateAfter": "steps before the first update",
+  "mixing.floor": "no weight falls below this",
+  "mixing.ceiling": "no weight rises above this",
+  "mixing.repetitionCap": "most times a domain is gone through; needs --sizes, --tokens",
+  "mixing.guard": "what held-out losses may rise to; observe tells them",
+  "mixing.weights": "weights of --rule static; where other rules start",
+  "mixing.histogram": "share of the target by domain: the prior of dga",
+  "training.tokens": "training tokens of the whole run, for caps",
+};
+
+/** The rows of the table that the command takes, with help and defaults of their own. */
+export function mixRows(rows: readonly OptionRow[]): OptionRow[] {
+  return rows
+    .filter(({ path }) => Object.hasOwn(taken, path))
+    .map((row) => {
+      const { formerly: _formerly, auto: _auto, ...rest } = row;
+      return { ...rest, help: taken[row.path] ?? "", default: null };
+    });
+}
+
+/** Flags that `gradmix train` does not have: what stands for the value, and the help. */
+export const mixFlags = {
+  domains: ["A,B,…", "the domains, in place of an init on the first line"],
+  sizes: ["NAME=N,…|FILE", "tokens of each domain, for caps and rules by size"],
+  stateFile: ["FILE", "keeps the state, so that kill -9 loses nothing; goes on from it"],
+  weightsFile: ["FILE", "the weights as JSON, replaced whenever they change"],
+  listen: ["[HOST:]PORT", "HTTP on this machine in place of the standard input; 0: any port"],
+  tokenFile: ["FILE", "holds the token that HTTP asks for; made if it is not there"],
+  replay: ["RUN|FILE", "prints the weights that a run's signals, or messages, would give"],
+} as const;
+
+export type MixFlags = { readonly [F in keyof typeof mixFlags]: string | null };
+
+export interface MixArguments {
+  /** Path of a config file, whose other options are left aside. */
+  readonly config: string | null;
+  /** Flags of the table that were given, by key path. */
+  readonly given: ReadonlyMap<string, Raw>;
+  readonly flags: MixFlags;
+}
+
+export const mixExample = `Example: your trainer starts this, writes a line and reads a line (here
+it has aligned its two domains with its target at step 10):
+  $ gradmix mix --domains web,code --state-file mix.json
+  {"type":"observe","step":10,"alignments":{"web":0.1,"code":0.4},"standardErrors":{"web":0.05,"code":0.05}}
+  {"type":"weights","step":10,"changed":true,"weights":{"web":0.2,"code":0.8},…}
+`;
+
+/** Runs the command; gives the exit code. Throws `config`, `data`, `checkpoint` and `io`. */
+export async function mix(args: MixArguments, err: Output): Promise<number> {
+  const { flags } = args;
+  checkTogether(flags);
+  if (flags.replay !== null) return replayFile(flags.replay, args, err);
+  const init = initOf(args, null);
+  if (init !== null && !("domains" in init))
+    throw wrong(
+      "the rule is given, and the domains are not: add --domains A,B, or say both in the first line (init)",
+    );
+  const { stateFile, weightsFile, listen } = flags;
+  const address = listen === null ? null : addressOf(listen);
+  if (stateFile !== null) lock(stateFile);
+  const { createKeeper } = await import("../mix/keeper.ts");
+  const keeper = createKeeper({ state: stateFile, weights: weightsFile });
+  if (init !== null) {
+    const reply = keeper.message(init);
+    if (reply.type === "error")
+      throw new GradmixError("config", `${reply.field === null ? "" : `${reply.field}: `}${reply.error}`);
+  }
+  if (address !== null) {
+    const [{ startServer }, { writeLine }] = await Promise.all([
+      import("../mix/server.ts"),
+      import("../mix/lines.ts"),
+    ]);
+    const { tokenFile } = flags;
+    const token = tokenFile === null ? newToken() : tokenOf(tokenFile);
+    const { url } = await startServer(keeper, { ...address, token });
+    await writeLine(process.stdout, {
+      type: "listening",
+      url,
+      ...(tokenFile === null ? { token } : { tokenFile }),
+    });
+    // Until a signal ends the process: whatever was replied is on disk.
+    return new Promise(() => {});
+  }
+  // Ctrl-C at a terminal reaches the trainer too, which may want the state once more; this process ends with its input.
+  if (!process.stdin.isTTY) process.on("SIGINT", () => {});
+  else err.write('one message a line, {"type":"init","domains":[…]} first; Ctrl-D ends\n');
+  const { serveLines } = await import("../mix/lines.ts");
+  await serveLines(process.stdin, process.stdout, keeper.line);
+  return 0;
+}
+
+function checkTogether(flags: MixFlags): void {
+  const { replay, listen, tokenFile, stateFile, weightsFile } = flags;
+  if (tokenFile !== null && listen === null) throw wrong("--token-file: only --listen asks for a token");
+  for (const [flag, value] of Object.entries({
+    "--listen": listen,
+    "--state-file": stateFile,
+    "--weights-file": weightsFile,
+  }))
+    if (replay !== null && value !== null)
+      throw wrong(`${flag}: --replay prints what would have been and keeps nothing; leave one of them out`);
+  if (stateFile !== null && weightsFile !== null && resolve(stateFile) === resolve(weightsFile))
+    throw wrong(`--weights-file: ${weightsFile} is the file of --state-file; choose another`);
+}
+
+/** A run whose signals are replayed, and what is known of it. */
+interface ReplayedRun {
+  readonly layer: Layer;
+  readonly facts: Message;
+  /** Its alignments are those with the step that Adam would take. */
+  readonly preconditioned: boolean;
+}
+
+/**
+ * The `init` that flags, config file and run make, the first going before the later ones; null where they say nothing. Without `domains` where they name none. What a run
+ * said of its own rule is left aside where another rule is asked for.
+ */
+function initOf({ config: file, given, flags }: MixArguments, run: ReplayedRun | null): Message | null {
+  const inFile = file === null ? null : fileLayer(file);
+  const asked = [commandLineLayer(given), ...(inFile === null ? [] : [inFile])].map(ofRule);
+  const rule = firstOf(asked, "mixing.rule");
+  const runs = run === null ? null : ofRule(run.layer);
+  const same = rule === undefined || rule === runs?.values.get("mixing.rule");
+  const layers = runs === null ? asked : [...asked, same ? runs : onlyWhen(runs)];
+  const domains =
+    flags.domains === null
+      ? (namesIn(inFile, "data.domains") ?? namesIn(run?.layer ?? null, "data.domains"))
+      : domainsOf(flags.domains);
+  if (domains === null && flags.sizes === null && layers.every(({ values }) => values.size === 0))
+    return null;
+  const { targets } = Object(firstOf(layers, "mixing.ruleOptions")) as { targets?: unknown };
+  const targetNames = Array.isArray(targets)
+    ? targets.map(String)
+    : (namesIn(inFile, "data.targets") ?? namesIn(run?.layer ?? null, "data.targets") ?? []);
+  const resolved = resolveConfig([placeholders(layers, domains, targetNames), ...layers]);
+  const { mixing } = presetOf(resolved);
+  const { tokens } = resolved.training;
+  const known = {
+    ...run?.facts,
+    ...(flags.sizes === null ? {} : { sizes: Object.fromEntries(sharesOf(flags.sizes, "--sizes")) }),
+  };
+  const total = tokens ?? run?.facts["tokens"];
+  const { rule: options, combinators } = mixerOptionsOf(mixing, targetNames, {
+    // In the domains' order; without sizes they are only names here.
+    sizes: sizesOf(domains ?? [], known["sizes"]),
+    ...(typeof total === "number" && "sizes" in known ? { tokens: total } : {}),
+  });
+  return {
+    type: "init",
+    ...(domains === null ? {} : { domains }),
+    rule: options,
+    combinators,
+    updateEvery: firstOf(layers, "mixing.updateEvery") ?? null,
+    updateAfter: mixing.updateAfter,
+    // A histogram that was given is an option of the rule.
+    ...known,
+    ...(tokens === null ? {} : { tokens }),
+  };
+}
+
+function sizesOf(domains: readonly string[], given: unknown): Readonly<Record<string, number>> {
+  const sizes = new Map(Object.entries((given ?? {}) as Readonly<Record<string, number>>));
+  return Object.fromEntries(domains.map((name) => [name, sizes.get(name) ?? Number.MAX_SAFE_INTEGER]));
+}
+
+const ofRule = ({ values, label }: Layer): Layer => ({
+  values: new Map([...values].filter(([key]) => Object.hasOwn(taken, key))),
+  label,
+});
+
+/** When a run's rule was due, without the rule. */
+const onlyWhen = ({ values, label }: Layer): Layer => ({
+  values: new Map([...values].filter(([key]) => ["mixing.updateEvery", "mixing.updateAfter"].includes(key))),
+  label,
+});
+
+function firstOf(layers: readonly Layer[], path: string): unknown {
+  return layers.map(({ values }) => values.get(path)).find((value) => value !== undefined);
+}
+
+/** No text is read here: globs and folders that stand for those that the checks of `gradmix train` ask for. */
+function placeholders(
+  layers: readonly Layer[],
+  domains: readonly string[] | null,
+  targets: readonly string[],
+): Layer {
+  const anything = ["-"];
+  const rule = firstOf(layers, "mixing.rule");
+  const shares = firstOf(layers, "mixing.weights") ?? firstOf(layers, "mixing.histogram");
+  const names =
+    domains ?? (shares instanceof Map ? [...(shares as ReadonlyMap<string, number>).keys()] : anything);
+  const values = new Map<string, unknown>([
+    ["data.domains", new Map(names.map((name) => [name, anything]))],
+    ["data.target", anything],
+  ]);
+  if (rule === "grape") values.set("data.targets", new Map(targets.map((name) => [name, anything])));
+  if (rule === "doremi") values.set("mixing.reference", "-");
+  return { values, label: (path) => path };
+}
+
+/** null for a file that is not in the folder of a run. Throws as `readRunHead`. */
+async function runOf(metrics: string): Promise<ReplayedRun | null> {
+  const folder = dirname(metrics);
+  if (basename(metrics) !== "metrics.jsonl" || !existsSync(join(folder, "run.json"))) return null;
+  const { readRunHead } = await import("../runs/record.ts");
+  const { config, facts } = readRunHead(folder);
+  const layer = jsonLayer(config, join(folder, "config.json"));
+  const counted = join(folder, "histogram.json");
+  const uniform = layer.values.get("mixing.prior") === "uniform";
+  const { bases, domains, steps, batch, context } = facts;
+  const names = bases === null ? [] : [["data.domains", new Map(bases.map((name) => [name, []]))] as const];
+  return {
+    layer: { ...layer, values: new Map([...layer.values, ...names]) },
+    facts: {
+      // What a basis offers is not kept.
+      ...(bases === null
+        ? { sizes: Object.fromEntries([...domains].map(([name, { tokens }]) => [name, tokens])) }
+        : {}),
+      tokens: steps * batch * context,
+      ...(uniform || !existsSync(counted)
+        ? {}
+        : { histogram: Object.fromEntries(sharesOf(counted, "--replay")) }),
+    },
+    preconditioned: layer.values.get("mixing.normalise") === "adam",
+  };
+}
+
+function namesIn(layer: Layer | null, path: string): string[] | null {
+  const value = layer?.values.get(path);
+  return value instanceof Map ? [...(value as ReadonlyMap<string, unknown>).keys()] : null;
+}
+
+function domainsOf(text: string): string[] {
+  const names = text.split(",").map((name) => name.trim());
+  const at = names.indexOf("");
+  if (at >= 0) throw wrong(`--domains: "${text}" has no name at place ${at + 1}; names are A,B,C`);
+  return names;
+}
+
+function sharesOf(text: string, label: string): ReadonlyMap<string, number> {
+  const kind = { type: "shares", sumsToOne: false } as const;
+  return checkValue(kind, fromArguments(kind, [text], label), label) as ReadonlyMap<string, number>;
+}
+
+/** HOST:PORT, [HOST]:PORT or PORT. */
+function addressOf(text: string): { readonly host: string; readonly port: number } {
+  const [, bracketed, plain, digits] = /^(?:(?:\[([^\]]*)\]|([^:]*)):)?(\d+)$/.exec(text) ?? [];
+  const port = Number(digits);
+  if (digits === undefined || port > 65_535)
+    throw wrong(
+      `--listen: "${text}" is not [HOST:]PORT, such as 8123, 127.0.0.1:8123 or 0 for any free port`,
+    );
+  return { host: bracketed ?? plain ?? "127.0.0.1", port };
+}
+
+/** However the process ends that handles its end, the lock goes with it; that of one that was killed is taken over. */
+function lock(file: string): void {
+  try {
+    mkdirSync(resolve(dirname(file)), { recursive: true });
+  } catch (error) {
+    throw ioError(file, error);
+  }
+  const { release } = takeFileLock(file);
+  process.once("exit", release);
+}
+
+const newToken = (): string => randomBytes(32).toString("base64url");
+
+/** Short ones can be guessed. */
+const SHORTEST_TOKEN = 16;
+
+/** The token in a file, or a new one that is written there, for this user alone. */
+function tokenOf(path: string): string {
+  try {
+    if (!existsSync(path)) {
+      const token = newToken();
+      mkdirSync(resolve(dirname(path)), { recursive: true });
+      const file = openSync(path, "wx", 0o600);
+      try {
+        writeSync(file, `${token}\n`);
+      } finally {
+        closeSync(file);
+      }
+      return token;
+    }
+    const token = readFileSync(path, "utf8").trim();
+    if (token.length < SHORTEST_TOKEN || /\s/.test(token))
+      throw wrong(
+        `--token-file: ${path} holds no token of at least ${SHORTEST_TOKEN} characters; delete it, and one is made`,
+      );
+    // Windows has no such modes.
+    if (process.platform !== "win32" && (statSync(path).mode & 0o077) !== 0)
+      throw wrong(`--token-file: others can read ${path}; chmod 600 it`);
+    return token;
+  } catch (error) {
+    if (error instanceof GradmixError) throw error;
+    throw new GradmixError("io", `--token-file: ${path} cannot be used (${reason(error)})`, { cause: error });
+  }
+}
+
+async function replayFile(path: string, args: MixArguments, err: Output): Promise<number> {
+  const metrics = existsSync(path) && statSync(path).isDirectory() ? join(path, "metrics.jsonl") : path;
+  const run = await runOf(metrics);
+  const init = Object.fromEntries(
+    Object.entries(initOf(args, run) ?? {}).filter(([, value]) => value !== null),
+  );
+  const many = namesIn(run?.layer ?? null, "data.domains")?.length ?? 0;
+  if (many > MANY)
+    err.write(
+      `${metrics} has the alignments of the ${MANY} heaviest of ${many} domains; the others count as not measured, so that weights differ from the run's\n`,
+    );
+  const [{ linesOf, writeLine }, { replay }] = await Promise.all([
+    import("../mix/lines.ts"),
+    import("../mix/replay.ts"),
+  ]);
+  const input = createReadStream(metrics);
+  try {
+    const options = { source: metrics, init, preconditioned: run?.preconditioned ?? false };
+    for await (const reply of replay(linesOf(input), options))
+      if (!(await writeLine(process.stdout, reply))) break;
+  } catch (error) {
+    if (error instanceof GradmixError || errorCode(error) === "") throw error;
+    throw new GradmixError("io", `--replay: ${metrics} cannot be read (${reason(error)})`, { cause: error });
+  } finally {
+    input.destroy();
+  }
+  return 0;
+}

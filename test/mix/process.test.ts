@@ -1,0 +1,641 @@
+/** `gradmix mix` as a process: its streams, its files, a kill at any moment, HTTP and who may speak, and runs that are replayed. */
+import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import {
+  existsSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { request, type RequestOptions } from "node:http";
+import { tmpdir } from "node:os";
+import { Writable } from "node:stream";
+import { join, resolve } from "node:path";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { GradmixError } from "gradmix";
+import { mix as mixCommand, type MixFlags } from "#dist/cli/mix-command.js";
+import { openOutput } from "#dist/cli/output.js";
+import { createKeeper, type Keeper } from "#dist/mix/keeper.js";
+import { type Line, linesOf, serveLines } from "#dist/mix/lines.js";
+import { answer, type Reply, type Session } from "#dist/mix/protocol.js";
+import { replay } from "#dist/mix/replay.js";
+import { type MixServer, startServer } from "#dist/mix/server.js";
+import { garbageCollected } from "../garbage.ts";
+
+const command = resolve(import.meta.dirname, "../../dist/cli/main.js");
+let folder = "";
+const at = (name: string): string => join(folder, name);
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "gradmix-mix-"));
+});
+afterAll(() => rmSync(folder, { recursive: true, force: true, maxRetries: 5 }));
+const children: ChildProcessWithoutNullStreams[] = [];
+afterEach(() => {
+  for (const child of children.splice(0)) child.kill("SIGKILL");
+});
+
+/** Runs to the end on the given input. */
+function mix(args: readonly string[], input = ""): { status: number | null; out: Reply[]; err: string } {
+  const { status, stdout, stderr } = spawnSync(process.execPath, [command, "mix", ...args], {
+    input,
+    encoding: "utf8",
+    cwd: folder,
+  });
+  const lines = stdout.split("\n").filter((line) => line !== "");
+  return { status, out: lines.map((line) => JSON.parse(line) as Reply), err: stderr };
+}
+
+interface Talk {
+  readonly child: ChildProcessWithoutNullStreams;
+  /** The reply to a line. */
+  say(message: unknown): Promise<Reply>;
+  next(): Promise<Reply>;
+}
+
+function talk(...args: readonly string[]): Talk {
+  const child = spawn(process.execPath, [command, "mix", ...args], { cwd: folder });
+  children.push(child);
+  const lines = linesOf(child.stdout);
+  const next = async (): Promise<Reply> => {
+    const { value, done } = await lines.next();
+    if (done === true || typeof value !== "string") throw new Error("it ended without a reply");
+    return JSON.parse(value) as Reply;
+  };
+  return {
+    child,
+    next,
+    say(message) {
+      child.stdin.write(`${JSON.stringify(message)}\n`);
+      return next();
+    },
+  };
+}
+
+const domains = ["web", "code"];
+const rule = { name: "dga", normalise: "raw", beta: 1 };
+const init = { type: "init", domains, rule };
+const observe = (step: number): object => ({
+  type: "observe",
+  step,
+  alignments: { web: 0.1 * Math.sin(step), code: 0.1 * Math.cos(step) },
+});
+const sessionAfter = (steps: readonly number[]): Session => {
+  let { session } = answer(null, init);
+  for (const step of steps) ({ session } = answer(session, observe(step)));
+  if (session === null) throw new Error("no session");
+  return session;
+};
+
+test("a line in, a line out, whatever is in it; the end of the input ends it", () => {
+  const lines = [
+    JSON.stringify(init),
+    "nonsense",
+    "",
+    JSON.stringify(observe(1)),
+    "\u00ff{",
+    '{"type":"snapshot"}',
+  ];
+  // The last has no end.
+  const { status, out, err } = mix([], lines.join("\n"));
+  expect([status, err]).toEqual([0, ""]);
+  expect(out.map(({ type }) => type)).toEqual(["weights", "error", "error", "weights", "error", "state"]);
+  expect(out.at(-1)).toEqual({ type: "state", state: sessionAfter([1]) });
+});
+
+test("domains and rule from flags and a file, of which the rest is left aside", () => {
+  const config = {
+    data: { domains: { web: "w", code: "c" }, target: "t" },
+    training: { steps: 3 },
+    mixing: { eta: 3, updateEvery: 5 },
+  };
+  writeFileSync(at("config.json"), JSON.stringify(config));
+  const { status, out, err } = mix(
+    [
+      "config.json",
+      "--rule-options",
+      '{"normalise":"raw"}',
+      "--floor",
+      "0.1",
+      "--sizes",
+      "web=5,code=7",
+      "--tokens",
+      "90",
+    ],
+    '{"type":"snapshot"}\n',
+  );
+  expect([status, err]).toEqual([0, ""]);
+  expect(out).toMatchObject([
+    {
+      state: {
+        setup: {
+          domains,
+          rule: { name: "dga", eta: 3, normalise: "raw", floor: 0.1 },
+          combinators: [],
+          sizes: { web: 5, code: 7 },
+          tokens: 90,
+          updateEvery: 5,
+          updateAfter: 0,
+        },
+      },
+    },
+  ]);
+});
+
+const noFlags: MixFlags = {
+  domains: null,
+  sizes: null,
+  stateFile: null,
+  weightsFile: null,
+  listen: null,
+  tokenFile: null,
+  replay: null,
+};
+const silent = openOutput(new Writable({ write: (_chunk, _encoding, done) => done() }));
+
+test.each<[Partial<MixFlags>, Record<string, string>, RegExp]>([
+  [{}, { eta: "2" }, /^the rule is given, and the domains are not: add --domains A,B/],
+  [{ domains: "a,,b" }, {}, /^--domains: "a,,b" has no name at place 2/],
+  [{ domains: "a,a" }, {}, /^domains\.1: "a" stands there twice/],
+  [{ domains: "a,b" }, { rule: "dgaa" }, /^--rule: "dgaa" is not one of .*did you mean dga\?/],
+  [
+    { domains: "a,b" },
+    { rule: "rnb", histogram: "a=1" },
+    /^--histogram: --rule rnb has no use for a histogram/,
+  ],
+  [{ domains: "a,b" }, { histogram: "c=1" }, /^--histogram: "c" is not a domain/],
+  [{ domains: "a,b" }, { rule: "grape" }, /--rule grape needs targets/],
+  [
+    { domains: "a,b" },
+    { rule: "grape", ruleOptions: '{"targets":["m"],"mu":-1}' },
+    /^rule: grape: mu: -1 does not fit/,
+  ],
+  [{ domains: "a,b", sizes: "a=1,b" }, {}, /^--sizes/],
+  [{ domains: "a,b", sizes: "a=1" }, {}, /^sizes\.b: it is missing/],
+  [{ tokenFile: "t" }, {}, /^--token-file: only --listen asks for a token/],
+  [{ replay: "x", stateFile: "s" }, {}, /^--state-file: --replay prints/],
+  [{ replay: "/nowhere.jsonl" }, {}, /^--replay: \/nowhere\.jsonl cannot be read \(no such file/],
+  [{ stateFile: "same", weightsFile: "./same" }, {}, /is the file of --state-file/],
+  [{ listen: "99999" }, {}, /^--listen: "99999" is not \[HOST:\]PORT/],
+  [{ listen: "0.0.0.0:0" }, {}, /^--listen: 0\.0\.0\.0 is not this machine alone/],
+])("flags %j with %j are refused in one line", async (flags, options, message) => {
+  const given = new Map(Object.entries(options).map(([name, value]) => [`mixing.${name}`, [value]]));
+  const error = await mixCommand({ config: null, given, flags: { ...noFlags, ...flags } }, silent).then(
+    () => "it ran",
+    (refused: unknown) => refused,
+  );
+  expect(error).toBeInstanceOf(GradmixError);
+  const { message: text } = error as GradmixError;
+  expect(text).toMatch(message);
+  expect(text).not.toContain("\n");
+});
+
+test("its help is one screen, and begins with an example", () => {
+  const { stdout } = spawnSync(process.execPath, [command, "mix", "--help"], { encoding: "utf8" });
+  expect(stdout).toMatch(/^Example: .*\n.*\n {2}\$ gradmix mix/);
+  expect(stdout.split("\n").length).toBeLessThan(60);
+});
+
+test("who reads nothing any more ends it", async () => {
+  const { child, say } = talk("--domains", "web,code");
+  await say({ type: "snapshot" });
+  child.stdout.destroy();
+  child.stdin.write('{"type":"snapshot"}\n');
+  // The input stays open.
+  const [code] = (await once(child, "exit")) as [number];
+  expect(code).toBe(0);
+});
+
+describe("files", () => {
+  test("kill -9 at any moment loses nothing that was acknowledged, and what was not can be sent again", async () => {
+    const files = ["--state-file", "state.json", "--weights-file", "weights.json"];
+    const onDisk = (name: string): unknown => JSON.parse(readFileSync(at(name), "utf8"));
+    let step = 0;
+    const acknowledged = async ({ say }: Talk): Promise<void> => {
+      const reply = await say(observe(++step));
+      const wanted = sessionAfter(Array.from({ length: step }, (_, s) => s + 1));
+      // When the reply is heard it is on disk.
+      expect(onDisk("state.json")).toEqual(wanted);
+      expect(reply).toMatchObject({ type: "weights", step });
+      const weights = Object.fromEntries(domains.map((name, d) => [name, wanted.mixer.rule.weights[d]]));
+      expect(onDisk("weights.json")).toEqual({ version: 1, step, weights });
+    };
+    for (let life = 0; life < 4; life++) {
+      const one = talk(...files);
+      const { step: kept } = (await one.say(init)) as { step: number };
+      // What was not acknowledged may be kept or not, and is sent again.
+      expect([step, step + 1]).toContain(kept);
+      await acknowledged(one);
+      await acknowledged(one);
+      one.child.stdin.write(`${JSON.stringify(observe(step + 1))}\n`);
+      await new Promise((go) => setTimeout(go, life));
+      one.child.kill("SIGKILL");
+      await once(one.child, "exit");
+    }
+    // One that ends by itself leaves no lock.
+    expect(mix(files, "").status).toBe(0);
+    expect(readdirSync(folder).filter((name) => name.endsWith(".lock"))).toEqual([]);
+  });
+
+  test("an init that says otherwise is refused, by line or by flags; so is a file that is no state", () => {
+    const other = `${JSON.stringify({ ...init, rule: { name: "odm" } })}\n`;
+    expect(mix(["--state-file", "state.json"], other).out).toMatchObject([
+      { type: "error", field: "rule.name" },
+    ]);
+    const flags = mix(["--state-file", "state.json", "--domains", "code,web"]);
+    expect([flags.status, flags.err]).toEqual([
+      2,
+      expect.stringMatching(/^gradmix: domains: the session has \["web","code"\]/),
+    ]);
+    for (const [text, message] of [
+      ['{"version":1}', /broken\.json: .*it cannot be gone on from/],
+      ["{", /broken\.json: .*JSON/],
+    ] as const) {
+      writeFileSync(at("broken.json"), text);
+      expect(() => createKeeper({ state: at("broken.json"), weights: null })).toThrow(message);
+    }
+  });
+
+  test("one process alone keeps a state file", async () => {
+    const { child, say } = talk("--state-file", "mine.json");
+    await say(init);
+    const { status, err } = mix(["--state-file", "mine.json"]);
+    expect([status, err]).toEqual([
+      2,
+      `gradmix: mine.json: is being written by process ${child.pid}; wait for it, or choose another file\n`,
+    ]);
+  });
+
+  test("what cannot be kept has not happened", () => {
+    const state = at("full.json");
+    const keeper = createKeeper({ state, weights: null });
+    keeper.message(init);
+    const before = keeper.session();
+    rmSync(state);
+    // A folder stands where the file goes.
+    symlinkSync("/dev/null/nowhere", `${state}.x`);
+    const blocked = createKeeper({ state: `${state}.x/y`, weights: null });
+    expect(blocked.message(init)).toMatchObject({
+      type: "error",
+      field: null,
+      error: expect.stringContaining("cannot be written") as unknown,
+    });
+    expect(blocked.session()).toBe(null);
+    expect(before).not.toBe(null);
+  });
+});
+
+describe("lines", () => {
+  async function collected(chunks: readonly Uint8Array[], most: number): Promise<Line[]> {
+    async function* input(): AsyncGenerator<Uint8Array, void> {
+      for (const chunk of chunks) yield chunk;
+    }
+    const out: Line[] = [];
+    for await (const line of linesOf(input(), most)) out.push(line);
+    return out;
+  }
+
+  test("are cut at their ends, however the stream is cut", async () => {
+    const text = `first\nzweite ü\r\n\n${"x".repeat(40)}\n${"y".repeat(41)}\nlast`;
+    const bytes = Buffer.from(text);
+    for (const size of [1, 2, 3, 7, 1000]) {
+      const chunks = Array.from({ length: Math.ceil(bytes.length / size) }, (_, i) =>
+        bytes.subarray(i * size, (i + 1) * size),
+      );
+      const lines = await collected(chunks, 40);
+      expect(lines.map((line) => (typeof line === "string" ? line : line.message))).toEqual([
+        "first",
+        "zweite ü\r",
+        "",
+        "x".repeat(40),
+        "the message is longer than 40 bytes, the most that is read",
+        "last",
+      ]);
+    }
+  });
+
+  test("of what is too long nothing is kept", async () => {
+    const chunks: WeakRef<ArrayBuffer>[] = [];
+    async function* endless(): AsyncGenerator<Uint8Array, void> {
+      for (let i = 0; i < 5; i++) {
+        const chunk = new Uint8Array(1000).fill(120);
+        chunks.push(new WeakRef(chunk.buffer));
+        yield chunk;
+      }
+      await garbageCollected();
+      expect(chunks.slice(0, 3).map((chunk) => chunk.deref())).toEqual([undefined, undefined, undefined]);
+      yield Buffer.from("\nnext\n");
+    }
+    const lines: Line[] = [];
+    for await (const line of linesOf(endless(), 2500)) lines.push(line);
+    expect(lines).toMatchObject([{ field: null }, "next"]);
+  });
+
+  test("that are not UTF-8 are refused, and the next is read", async () => {
+    const lines = await collected([Buffer.from([0xff, 0xfe, 10, 0x61, 10])], 40);
+    expect(lines.map((line) => (typeof line === "string" ? line : line.message))).toEqual([
+      "the message is not valid UTF-8",
+      "a",
+    ]);
+  });
+
+  test("an output that fails otherwise than by its reader is an error", async () => {
+    const full = new Writable({
+      write(_chunk, _encoding, done) {
+        done(Object.assign(new Error("no space"), { code: "ENOSPC" }));
+      },
+    });
+    const lines = serveLines([Buffer.from("x\n")] as unknown as AsyncIterable<Uint8Array>, full, () => ({
+      type: "error",
+      field: null,
+      error: "",
+    }));
+    await expect(lines).rejects.toMatchObject({ code: "ENOSPC" });
+  });
+});
+
+describe("HTTP", () => {
+  const token = "a-token-of-enough-characters";
+  let keeper: Keeper;
+  let server: MixServer;
+  let port = 0;
+  beforeAll(async () => {
+    keeper = createKeeper({ state: null, weights: null });
+    server = await startServer(keeper, { host: "127.0.0.1", port: 0, token, mostBytes: 2000 });
+    port = Number(new URL(server.url).port);
+  });
+  afterAll(() => server.close());
+
+  interface Got {
+    readonly status: number | undefined;
+    readonly reply: Reply;
+  }
+  async function ask(options: RequestOptions, body: string | null = null, chunked = false): Promise<Got> {
+    return new Promise((done, fail) => {
+      const sent = request(
+        {
+          host: "127.0.0.1",
+          port,
+          agent: false,
+          ...options,
+          headers: {
+            authorization: `Bearer ${token}`,
+            ...(options.headers as Readonly<Record<string, string>> | undefined),
+          },
+        },
+        (response) => {
+          let text = "";
+          response.setEncoding("utf8");
+          response.on("data", (part: string) => (text += part));
+          response.on("end", () => done({ status: response.statusCode, reply: JSON.parse(text) as Reply }));
+        },
+      );
+      sent.on("error", fail);
+      if (body !== null && !chunked) sent.setHeader("content-length", Buffer.byteLength(body));
+      sent.end(body ?? undefined);
+    });
+  }
+  const post = async (message: unknown): Promise<Got> =>
+    ask({ method: "POST", path: "/" }, JSON.stringify(message));
+
+  test("a message a request, and the weights for who asks", async () => {
+    const early = await ask({ path: "/weights" });
+    expect([early.status, early.reply]).toEqual([
+      400,
+      { type: "error", field: null, error: "there is no session yet; send init first" },
+    ]);
+    expect(await post(init)).toMatchObject({ status: 200, reply: { type: "weights", v: 1, step: 0 } });
+    const { status, reply } = await post(observe(1));
+    expect([status, reply]).toMatchObject([200, { type: "weights", step: 1, changed: true }]);
+    const { reply: weights } = await ask({ path: "/weights" });
+    expect(weights).toMatchObject({
+      type: "weights",
+      v: 1,
+      step: 1,
+      changed: false,
+      weights: (reply as { weights: object }).weights,
+    });
+    expect(await post(observe(0))).toMatchObject({ status: 400, reply: { type: "error", field: "step" } });
+    expect(await ask({ method: "POST", path: "/" }, "{")).toMatchObject({
+      status: 400,
+      reply: { type: "error", field: null },
+    });
+    expect(keeper.session()).toEqual(sessionAfter([1]));
+  });
+
+  const long = "x".repeat(2001);
+  test.each<[string, RequestOptions, string | null, number, RegExp]>([
+    ["no token", { path: "/weights", headers: { authorization: "" } }, null, 401, /Authorization/],
+    [
+      "a wrong token",
+      { path: "/weights", headers: { authorization: `Bearer ${token}x` } },
+      null,
+      401,
+      /Authorization/,
+    ],
+    [
+      "a part of the token",
+      { path: "/weights", headers: { authorization: `Bearer ${token.slice(1)}` } },
+      null,
+      401,
+      /Authorization/,
+    ],
+    [
+      "a token by another name",
+      { path: "/weights", headers: { authorization: `Basic ${token}` } },
+      null,
+      401,
+      /Authorization/,
+    ],
+    [
+      "a message without a token",
+      { method: "POST", path: "/", headers: { authorization: "" } },
+      JSON.stringify(observe(9)),
+      401,
+      /Authorization/,
+    ],
+    ["another host", { path: "/weights", headers: { host: "evil.example:80" } }, null, 400, /Host/],
+    [
+      "this machine by a name that was pointed at it",
+      { path: "/weights", headers: { host: "evil.example" } },
+      null,
+      400,
+      /Host/,
+    ],
+    ["another path", { path: "/other" }, null, 404, /GET \/weights/],
+    ["a path above", { path: "/../weights" }, null, 404, /GET \/weights/],
+    ["another method", { path: "/" }, null, 405, /POST/],
+    ["weights by POST", { method: "POST", path: "/weights" }, "{}", 405, /GET/],
+    ["a long body", { method: "POST", path: "/" }, long, 413, /longer than 2000 bytes/],
+    [
+      "a long body in chunks",
+      { method: "POST", path: "/", headers: { "transfer-encoding": "chunked" } },
+      long,
+      413,
+      /longer than 2000 bytes/,
+    ],
+  ])("%s is refused, and nothing happens", async (_, options, body, status, error) => {
+    const before = keeper.session();
+    const chunked = options.headers !== undefined && "transfer-encoding" in options.headers;
+    const got = await ask(options, body, chunked);
+    expect(got).toMatchObject({
+      status,
+      reply: { type: "error", field: null, error: expect.stringMatching(error) as unknown },
+    });
+    expect(keeper.session()).toBe(before);
+  });
+
+  test("loopback goes by all its names", async () => {
+    for (const host of ["localhost", "127.0.0.1", "[::1]", "LOCALHOST"])
+      expect((await ask({ path: "/weights", headers: { host: `${host}:${port}` } })).status).toBe(200);
+  });
+
+  test("the command keeps its token in a file of its own user, and a port in use is refused", async () => {
+    const { child, next } = talk("--listen", "localhost:0", "--token-file", "token", "--domains", "web,code");
+    const told = (await next()) as unknown as { type: string; url: string; tokenFile: string };
+    expect(told).toEqual({
+      type: "listening",
+      url: expect.stringMatching(/^http:\/\/localhost:\d+$/) as unknown,
+      tokenFile: "token",
+    });
+    expect(statSync(at("token")).mode & 0o777).toBe(0o600);
+    const secret = readFileSync(at("token"), "utf8").trim();
+    expect(secret.length).toBe(43);
+    const taken = new URL(told.url).port;
+    const got = await ask({
+      path: "/weights",
+      port: Number(taken),
+      headers: { authorization: `Bearer ${secret}` },
+    });
+    expect(got).toMatchObject({ status: 200, reply: { weights: { web: 0.5, code: 0.5 } } });
+    const { status, err } = mix(["--listen", taken, "--token-file", "token"]);
+    expect([status, err]).toEqual([
+      2,
+      `gradmix: --listen: port ${taken} of 127.0.0.1 is in use; choose another, or 0 for one that is free\n`,
+    ]);
+    child.kill("SIGTERM");
+    await once(child, "exit");
+    writeFileSync(at("short"), "abc\n", { mode: 0o600 });
+    writeFileSync(at("open"), `${secret}\n`, { mode: 0o644 });
+    for (const [name, message] of [
+      ["short", /holds no token of at least 16 characters/],
+      ["open", /others can read .*open; chmod 600 it/],
+    ] as const) {
+      const flags = { ...noFlags, listen: "0", tokenFile: at(name) };
+      await expect(mixCommand({ config: null, given: new Map(), flags }, silent)).rejects.toThrow(message);
+    }
+  });
+});
+
+describe("replay", () => {
+  async function replayed(
+    lines: readonly unknown[],
+    fields: object = {},
+    preconditioned = false,
+  ): Promise<Reply[]> {
+    async function* input(): AsyncGenerator<Line, void> {
+      for (const line of lines) yield typeof line === "string" ? line : JSON.stringify(line);
+    }
+    const out: Reply[] = [];
+    for await (const reply of replay(input(), { source: "log", init: { ...fields }, preconditioned }))
+      out.push(reply);
+    return out;
+  }
+
+  test("of messages gives the replies that the process gave to those that moved the weights", async () => {
+    const kept = [init, observe(1), { type: "snapshot" }, { type: "observe", step: 2 }, observe(3)];
+    let session: Session | null = null;
+    const replies: Reply[] = [];
+    for (const message of kept) {
+      const made: { session: Session | null; reply: Reply } = answer(session, message);
+      session = made.session;
+      replies.push(made.reply);
+    }
+    const [first, one, , , three] = replies;
+    // What was replied may stand between.
+    expect(await replayed([init, ...kept.slice(1), one])).toEqual([first, one, three]);
+    // Another rule on the same.
+    const other = await replayed(kept, { rule: { ...rule, eta: 0 } });
+    expect(other.map((reply) => reply.type === "weights" && reply.weights)).toEqual(
+      other.map(() => ({ web: 0.5, code: 0.5 })),
+    );
+  });
+
+  test.each<[unknown[], object, RegExp]>([
+    [[], {}, /^log: it has no lines/],
+    [["{"], {}, /^log, line 1: it is no JSON/],
+    [["3"], {}, /^log, line 1: 3 is no line/],
+    [[init, observe(2), observe(1)], {}, /^log, line 3: step: step 1 comes after step 2/],
+    [[observe(1)], {}, /^log, line 1: domains: it is missing/],
+    [
+      [{ step: 1, weights: { web: 1 }, alignments: { web: { value: 1 } } }],
+      { rule: { name: "rnb" } },
+      /have alignments and targetNorm, and rule rnb needs gram/,
+    ],
+  ])("names the line that cannot be used: %j", async (lines, fields, error) => {
+    await expect(replayed(lines, fields)).rejects.toThrow(error);
+  });
+
+  test("alignments with Adam's step are replayed on a rule that asks for them, and on no other", async () => {
+    const line = {
+      step: 1,
+      weights: { web: 0.5, code: 0.5 },
+      alignments: { web: { value: 1, norm: 1 }, code: { value: 0, norm: 1 } },
+      targetNorm: 1,
+    };
+    const adam = { rule: { name: "dga", normalise: "adam", beta: 1 } };
+    const [, moved] = await replayed([line], adam, true);
+    expect(moved).toMatchObject({ changed: true });
+    await expect(replayed([line], adam, false)).rejects.toThrow(/needs preconditionedAlignments/);
+    await expect(replayed([line], {}, true)).rejects.toThrow(/needs alignments/);
+  });
+
+  test("of a run gives the run's own weights, to the bit", () => {
+    for (const [i, name] of ["a", "b", "target"].entries())
+      writeFileSync(
+        at(`${name}.jsonl`),
+        Array.from(
+          { length: 30 },
+          (_, j) => `{"text":"the ${["dog", "cat", "dog's"][i]} sees ${(j * 7919) % 97} houses"}\n`,
+        ).join(""),
+      );
+    const text = "--domain a=a.jsonl --domain b=b.jsonl --target target.jsonl --tokenizer byte";
+    const model = "--dim 8 --layers 1 --heads 1 --context 8 --batch 16 --lr 0.02 --threads 1 --backend cpu";
+    const when = "--update-every 4 --steps 16 --eval-every 0 --eval-tokens 16 --quiet --out run";
+    const run = spawnSync(process.execPath, [command, "train", ...`${text} ${model} ${when}`.split(" ")], {
+      cwd: folder,
+      encoding: "utf8",
+    });
+    expect([run.status, run.stderr]).toEqual([0, ""]);
+    expect(existsSync(at("run/histogram.json"))).toBe(true);
+    const lines = readFileSync(at("run/metrics.jsonl"), "utf8").trim().split("\n");
+    const steps = lines.map((line) => JSON.parse(line) as { step: number; weights?: Record<string, number> });
+    const drawn = new Map(
+      steps.flatMap(({ step, weights }) => (weights === undefined ? [] : [[step, weights] as const])),
+    );
+    const { final } = JSON.parse(readFileSync(at("run/weights.json"), "utf8")) as {
+      final: Record<string, number>;
+    };
+    const { status, out, err } = mix(["--replay", "run"]);
+    expect([status, err]).toEqual([0, ""]);
+    expect(out.map((reply) => reply.type === "weights" && [reply.step, reply.weights])).toEqual(
+      [0, 4, 8, 12, 16].map((step) => [step, drawn.get(step + 1) ?? final]),
+    );
+    expect(
+      new Set(out.map((reply) => JSON.stringify(reply.type === "weights" && reply.weights))).size,
+    ).toBeGreaterThan(1);
+    // Another rule on what this one measured.
+    const other = mix([
+      "--replay",
+      "run/metrics.jsonl",
+      "--rule",
+      "dga",
+      "--rule-options",
+      '{"normalise":"cosine","eta":0}',
+    ]);
+    expect(other.out.map((reply) => reply.type === "weights" && reply.weights)).toHaveLength(5);
+  });
+});
