@@ -32,7 +32,7 @@ import {
 } from "gradmix";
 import { estimateAlignments, lastBlocks, meanGradient } from "gradmix/dga";
 import { adamw, arenaLike, createGPT, type TokenBatch } from "gradmix/nn";
-import { drawPanels, logAxis } from "../examples/chart.js";
+import { drawPanels, logAxis } from "#dist/report/chart.js";
 import { joined, windowsOf } from "./_languages.js";
 import { readOptions } from "./_options.js";
 import type { BenchOptions } from "./main.ts";

@@ -1,5 +1,5 @@
 /** Draws runs beside each other: the loss on the target over steps, and the domain weights of the last run. */
-import { axisAround, drawPanels, evenAxis, stepAxis } from "./chart.js";
+import { axisAround, drawPanels, evenAxis, stepAxis } from "#dist/report/chart.js";
 
 export interface DrawnRun {
   readonly name: string;

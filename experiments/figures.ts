@@ -7,7 +7,7 @@ import {
   type Point,
   type Series,
   stepAxis,
-} from "../examples/chart.ts";
+} from "#dist/report/chart.js";
 import type { Run } from "./definitions/common.ts";
 import type { Lookup } from "./results.ts";
 import { interval } from "#dist/runs/statistics.js";

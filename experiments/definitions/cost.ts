@@ -1,4 +1,4 @@
-import { drawPanels, logAxis } from "../../examples/chart.ts";
+import { drawPanels, logAxis } from "#dist/report/chart.js";
 import { predictedCost } from "../cell.ts";
 import type { Experiment, Settings } from "../experiment.ts";
 import { linesOver } from "../figures.ts";

@@ -2,7 +2,7 @@ import type { Cell } from "../cell.ts";
 import type { Experiment, Settings } from "../experiment.ts";
 import { COUNTED, DEFAULT, FORMER, methods, WITHOUT_PRIOR } from "../methods.ts";
 import type { Lookup } from "../results.ts";
-import { drawPanels } from "../../examples/chart.ts";
+import { drawPanels } from "#dist/report/chart.js";
 import { dotsPanel } from "../figures.ts";
 import { differencesTable, meansTable } from "../tables.ts";
 import { allDomains, cellOf, eightDomains, observe, type Run, seedsOf, targets } from "./common.ts";

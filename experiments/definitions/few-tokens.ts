@@ -1,4 +1,4 @@
-import { drawPanels, nameAxis } from "../../examples/chart.ts";
+import { drawPanels, nameAxis } from "#dist/report/chart.js";
 import type { Experiment, Settings } from "../experiment.ts";
 import { axisOf, curvesPanel, linesOver, weightsPanel } from "../figures.ts";
 import { type MethodName, methods } from "../methods.ts";

@@ -1,4 +1,4 @@
-import { drawPanels } from "../../examples/chart.ts";
+import { drawPanels } from "#dist/report/chart.js";
 import type { CombinatorOptions } from "gradmix/dga";
 import type { Method, Result } from "../cell.ts";
 import type { Experiment, Settings } from "../experiment.ts";

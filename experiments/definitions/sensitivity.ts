@@ -1,4 +1,4 @@
-import { drawPanels, logAxis, type Panel } from "../../examples/chart.ts";
+import { drawPanels, logAxis, type Panel } from "#dist/report/chart.js";
 import type { Method } from "../cell.ts";
 import type { Experiment, Settings } from "../experiment.ts";
 import { axisOf, colourOf, linesOver } from "../figures.ts";

@@ -1,6 +1,6 @@
 /** The folder of `gradmix cluster` as domains: each document of its files is of the domain that its cluster is. */
 import { createHash } from "node:crypto";
-import { readFileSync, statSync } from "node:fs";
+import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { decodeNpy } from "../data/npy.ts";
 import type { Document } from "../data/sources.ts";
@@ -28,7 +28,7 @@ export interface ClusterFolder {
 const DESCRIPTION = "clusters.json";
 
 export function isClusterFolder(path: string): boolean {
-  return statSync(join(path, DESCRIPTION), { throwIfNoEntry: false })?.isFile() === true;
+  return existsSync(join(path, DESCRIPTION));
 }
 
 const fileOf: Reader<{ path: string; documents: number; sha256: string; ids: string }> = (part) => ({

@@ -51,6 +51,7 @@ import { dataPlanOf, planRun } from "./plan.ts";
 import { startStatusLine, type StatusLine } from "./progress.ts";
 import type { readData } from "./read-data.ts";
 import { comparisonFiles, openRunFolder, type ResumeFrom } from "./run-folder.ts";
+import { writePage } from "./side-files.ts";
 import { totalSteps, type TrainConfig } from "./train-config.ts";
 import { configOf, defaultFolder, type Outputs } from "./train.ts";
 import { type Raw, readInput, wrong } from "./values.ts";
@@ -238,6 +239,7 @@ export async function compare(args: CompareArguments, { out, err }: Outputs): Pr
     saveJson(folder, comparisonFiles.result, jsonOf(results, comparison, failures));
     await err.flush();
     out.write(formatResults(results, comparison));
+    for (const page of await writePages(folder, outcomes, tell)) out.write(`look: ${page}\n`);
     for (const { name, reason } of failures) out.write(`left out: ${name}, which failed (${reason})\n`);
     out.write(`files: ${folder}\n`);
     return failures.length > 0 ? 2 : 0;
@@ -252,6 +254,28 @@ export async function compare(args: CompareArguments, { out, err }: Outputs): Pr
     await out.flush();
     await err.flush();
   }
+}
+
+/** A page of all runs of a target; with several targets there are as many, since their losses do not compare. */
+async function writePages(
+  folder: string,
+  outcomes: readonly Outcome[],
+  tell: (line: string) => void,
+): Promise<string[]> {
+  const targets = [...new Set(outcomes.map(({ target }) => target))];
+  const pages: string[] = [];
+  for (const target of targets) {
+    const rules = new Map(
+      outcomes.filter((one) => one.target === target).map(({ folder, rule }) => [folder, rule]),
+    );
+    const file =
+      target === null ? comparisonFiles.page : `report-${target.replaceAll(/[^\p{L}\p{N}._-]+/gu, "_")}.html`;
+    const page = await writePage([...rules.keys()], tell, join(folder, file), {
+      labelOf: (run) => rules.get(run) ?? "",
+    });
+    if (page !== null) pages.push(page);
+  }
+  return pages;
 }
 
 function planLine({ runs, choice, begun }: Comparison): string {

@@ -5,7 +5,7 @@
  *     tokenizer.json              of all runs, where it is trained on their text
  *     RULE/seed-N[/TARGET]/       the runs, as gradmix train leaves them
  *     compare.json                what came out
- *     report.html                 the page of all runs
+ *     report.html                 the page of all runs; with several targets report-TARGET.html of each
  *     lock                        the process that writes here, while it runs
  */
 import { existsSync, mkdirSync, readdirSync, rmdirSync, rmSync, statSync } from "node:fs";

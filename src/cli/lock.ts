@@ -63,6 +63,13 @@ function takeLockOf(locked: Locked, path: string, fs: WriteFs): Lock {
   };
 }
 
+/** Whether a process writes to `folder`, as far as can be told from here: the lock of another machine counts. */
+export function isLocked(folder: string): boolean {
+  const path = join(folder, "lock");
+  const held = read(path);
+  return held !== null && stateOf(held, path) !== "ended";
+}
+
 /** Removes what processes left behind that were killed while they took the lock. The lock must be held. */
 export function removeLockRemains(folder: string, fs: WriteFs = nodeFs): void {
   for (const name of nodeFs.readdirSync(folder)) {

@@ -613,6 +613,13 @@ export const optionTable: OptionTable = {
       default: false,
       help: "pins kernel variants instead of timing them; webgpu only",
     },
+    tensorboard: {
+      flag: "--tensorboard",
+      kind: { type: "switch" },
+      default: false,
+      help: "write event files for TensorBoard to tensorboard/ in the run's folder, while the run goes on",
+      free: true,
+    },
     memoryLimit: {
       flag: "--memory-limit",
       value: "SIZE",

@@ -12,6 +12,7 @@ import { exportArguments, exportExamples, exportOptions } from "./export-argumen
 import { mix, mixExample, mixFlags, type MixFlags, mixRows } from "./mix-command.ts";
 import { groups, type OptionRow, optionRows } from "./options.ts";
 import { openOutput, type Output } from "./output.ts";
+import { DEFAULT_PORT, reportExamples, watchExamples } from "./report-help.ts";
 import { train } from "./train.ts";
 import { version } from "./version.ts";
 import { reasonOf } from "../node/system-errors.ts";
@@ -285,6 +286,48 @@ async function run(args: readonly string[], out: Output, err: Output): Promise<n
   });
 
   program
+    .command("report")
+    .summary("runs to look at: losses, weights, alignments, cost in one HTML file")
+    .description(
+      `Write one HTML file that shows runs together and opens without a network: what was gained, losses, weights over time, alignments, tokens and epochs, settings and cost.\n\n${reportExamples}`,
+    )
+    .argument("<RUN...>", "folders of runs that have one target")
+    .option("--out <FILE>", "the file (default: report.html, in the folder of a run that is alone)")
+    .option("--svg <DIR>", "write the figures as SVG files into DIR as well")
+    .option("--csv", "write metrics.csv beside the metrics.jsonl of each run")
+    .option("--tensorboard <DIR>", "write event files for TensorBoard, a folder in DIR for each run")
+    .action(async (runs: string[], options: Record<string, unknown>) => {
+      const given = (name: string): string | null => {
+        const value = options[name];
+        return typeof value === "string" ? value : null;
+      };
+      const { report } = await import("./report-command.ts");
+      code = report(
+        {
+          runs,
+          out: given("out"),
+          svg: given("svg"),
+          tensorboard: given("tensorboard"),
+          csv: options["csv"] === true,
+        },
+        out,
+      );
+    });
+
+  program
+    .command("watch")
+    .summary("the page of a run that goes on, updating by itself")
+    .description(
+      `Show the page of gradmix report for a run that goes on, at an address of this machine. It updates by itself.\n\n${watchExamples}`,
+    )
+    .argument("<RUN>", "the folder of a run")
+    .option("--port <N>", "where it listens; 0: any that is free", String(DEFAULT_PORT))
+    .action(async (run: string, { port }: { port: string }) => {
+      const { watch } = await import("./watch-command.ts");
+      code = await watch(run, port, { out, err });
+    });
+
+  program
     .command("doctor")
     .summary("what this machine can do: backends, threads, SIMD, speed")
     .description(
@@ -378,6 +421,8 @@ function oneLine(error: CommanderError, command: Command): Error {
           command.commands.map((c) => c.name()),
         )}`,
       );
+    case "commander.missingArgument":
+      return wrong(`${command.name()}: name ${subject === "RUN" ? "the folder of a run" : subject}`);
     case "commander.optionMissingArgument":
       return wrong(`${subject.split(" ")[0]}: a value is missing (${subject})`);
     case "commander.excessArguments":

@@ -110,7 +110,7 @@ export function displayWidth(text: string): number {
 }
 
 /** The lines after a run. */
-export function formatResult(result: RunResult, folder: string): string {
+export function formatResult(result: RunResult, folder: string, page: string | null = null): string {
   const lines = [
     result.interrupted
       ? `stopped after step ${result.step}; go on with: gradmix train --resume ${folder}`
@@ -124,6 +124,7 @@ export function formatResult(result: RunResult, folder: string): string {
     ...(result.guards === null ? [] : [`  guards   ${formatGuards(result.guards)}`]),
     `  weights  ${formatWeights(result.weights.final, 8)}`,
     `  files    ${folder}`,
+    ...(page === null ? [] : [`  look     ${page}`]),
   ];
   return `${lines.join("\n")}\n`;
 }

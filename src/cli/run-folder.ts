@@ -5,6 +5,8 @@
  *     run.json                       what the run found and used (runs/facts.ts)
  *     metrics.jsonl                  a line per step, and one before the first
  *     weights.json                   the domain weights, final and averaged
+ *     report.html                    all of that to look at (report/index.ts)
+ *     metrics.csv, tensorboard/      the metrics for other tools, where asked for
  *     model/                         the trained model
  *     best/                          with --keep-best: the model and the weights of the best step, and which that is
  *     checkpoints/step-00000100.safetensors   the last two
@@ -51,6 +53,9 @@ const traces = [
   "metrics.jsonl",
   "weights.json",
   "histogram.json",
+  "report.html",
+  "metrics.csv",
+  "tensorboard",
   "checkpoints",
   "model",
   "best",
@@ -72,7 +77,10 @@ export const comparisonFiles = {
 export function runNames(names: ReadonlySet<string>, own: boolean): ReadonlySet<string> {
   // What gradmix compare wrote beside the folders of its runs.
   if (names.has(comparisonFiles.plan))
-    return new Set(Object.values(comparisonFiles).filter((name) => names.has(name)));
+    return new Set([
+      ...Object.values(comparisonFiles).filter((name) => names.has(name)),
+      ...[...names].filter((name) => /^report-.*\.html$/.test(name)),
+    ]);
   const isRun = own || ["config.json", "metrics.jsonl", "checkpoints"].every((name) => names.has(name));
   return new Set(isRun ? [...traces, "lock"].filter((name) => names.has(name)) : []);
 }

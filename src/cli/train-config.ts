@@ -163,6 +163,8 @@ export interface RunConfig {
   deterministic: boolean;
   /** Most bytes of tensors at once. null: the backend's own limit. */
   memoryLimit: number | null;
+  /** Event files are written as well. */
+  tensorboard: boolean;
   quiet: boolean;
 }
 

@@ -13,6 +13,7 @@ import { openOutput, type Output } from "./output.ts";
 import { formatResult, startProgress } from "./progress.ts";
 import { checkFree, findRun, openRunFolder, type ResumeFrom } from "./run-folder.ts";
 import type { RunTraining } from "./run-events.ts";
+import { eventFiles, writePage } from "./side-files.ts";
 import { totalSteps, type TrainConfig } from "./train-config.ts";
 import type { Raw } from "./values.ts";
 
@@ -94,6 +95,7 @@ export async function train(
   const folder = openRunFolder(config, resume);
   const progress = startProgress(err, totalSteps(config));
   const quiet = config.run.quiet;
+  const tell = (line: string): void => progress.line(line);
   let phase: Phase = "reading";
   // However the process ends, its lock goes with it.
   const release = (): void => folder.close();
@@ -106,13 +108,16 @@ export async function train(
   try {
     // Only here: `--help` and a refusal need none of its code.
     const runTraining = trainer ?? (await import("./run.ts")).runTraining;
+    const events = await eventFiles(config, tell);
     const result = await runTraining(config, {
       onStart(line) {
         folder.appendMetrics(line);
+        events.add(line);
         if (!quiet) progress.start(line.evaluation);
       },
       onStep(metrics) {
         folder.appendMetrics(metrics);
+        events.add(metrics);
         if (!quiet) progress.step(metrics);
       },
       onResume: (line) => folder.appendMetrics(line),
@@ -124,13 +129,16 @@ export async function train(
         ...folder,
         begin() {
           folder.begin();
+          events.begin();
           phase = "training";
         },
       },
     });
+    events.close();
+    const page = await writePage([config.run.out], tell);
     progress.end();
     await err.flush();
-    out.write(formatResult(result, config.run.out));
+    out.write(formatResult(result, config.run.out, page));
     return result.interrupted ? interrupt.exitCode() : 0;
   } catch (error) {
     if (!interrupt.signal.aborted || error !== interrupt.signal.reason) throw error;

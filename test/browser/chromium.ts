@@ -58,31 +58,36 @@ export async function visit(site: Site, page: Page, seconds = 60): Promise<unkno
       server.listen(0, "127.0.0.1", () => {
         const { port } = server.address() as AddressInfo;
         const query = encodeURIComponent(JSON.stringify(page.options ?? null));
-        browser = start(`http://127.0.0.1:${port}/?${query}`, profile);
+        browser = startChromium(`http://127.0.0.1:${port}/?${query}`, profile);
         browser.stderr?.on("data", (text: Buffer) => (said += String(text)));
         browser.on("error", (error) => fail(error.message));
         browser.on("exit", (code, signal) => fail(`Chromium ended (${code ?? signal})`));
       });
     });
   } finally {
-    const ended = browser as ChildProcess | null;
-    if (ended !== null && ended.exitCode === null && ended.signalCode === null) {
-      const gone = new Promise((done) => ended.once("exit", done));
-      // With its helpers, which are of its group.
-      if (ended.pid !== undefined) process.kill(-ended.pid, "SIGKILL");
-      await gone;
-    }
+    await endChromium(browser);
     server.closeAllConnections();
     server.close();
     rmSync(profile, { recursive: true, force: true, maxRetries: 10 });
   }
 }
 
-function start(url: string, profile: string): ChildProcess {
+/** Ends it, and waits until it has. */
+export async function endChromium(browser: ChildProcess | null): Promise<void> {
+  if (browser === null || browser.exitCode !== null || browser.signalCode !== null) return;
+  const gone = new Promise((done) => browser.once("exit", done));
+  // With its helpers, which are of its group.
+  if (browser.pid !== undefined) process.kill(-browser.pid, "SIGKILL");
+  await gone;
+}
+
+/** Headless Chromium with a profile of its own; `pipe`: with its DevTools at the descriptors 3 (in) and 4 (out). It leads a group of processes. */
+export function startChromium(url: string, profile: string, pipe: boolean = false): ChildProcess {
   const { executable, libraries } = unpackChromium();
   return spawn(
     executable,
     [
+      ...(pipe ? ["--remote-debugging-pipe"] : []),
       "--headless=shell",
       // Only our own pages are opened, also by root in a container.
       ...["--no-sandbox", "--no-zygote", "--disable-dev-shm-usage"],
@@ -93,7 +98,7 @@ function start(url: string, profile: string): ChildProcess {
     ],
     {
       env: { ...process.env, LD_LIBRARY_PATH: libraries },
-      stdio: ["ignore", "ignore", "pipe"],
+      stdio: ["ignore", "ignore", "pipe", ...(pipe ? (["pipe", "pipe"] as const) : [])],
       detached: true,
     },
   );

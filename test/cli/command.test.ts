@@ -45,7 +45,17 @@ describe("help", () => {
       expect([code, err]).toEqual([0, ""]);
       const commands = [...out.matchAll(/^ {2}([a-z]+)\b/gm)].map(([, name]) => name);
       expect(commands).toEqual(
-        expect.arrayContaining(["train", "compare", "histogram", "cluster", "export", "mix", "doctor"]),
+        expect.arrayContaining([
+          "train",
+          "compare",
+          "histogram",
+          "cluster",
+          "export",
+          "mix",
+          "report",
+          "watch",
+          "doctor",
+        ]),
       );
     }
   });
@@ -204,6 +214,10 @@ describe("while it runs", () => {
     expect(stdout).toMatch(/^done: 5 steps, 50 tokens\n/);
     expect(steps()).toEqual([1, 2, 3, 4, 5]);
     expect(existsSync(join(folder, "run/lock"))).toBe(false);
+    expect(stdout).toContain("  look     run/report.html\n");
+    expect(readFileSync(join(folder, "run/report.html"), "utf8")).toContain(
+      "<title>run – gradmix report</title>",
+    );
   });
 
   test("Ctrl-C ends with a checkpoint, and --resume goes on from it", async () => {
@@ -215,6 +229,9 @@ describe("while it runs", () => {
       /^stopped after step (\d+); go on with: gradmix train --resume run\n/.exec(out)?.[1],
     );
     expect(stopped).toBeLessThan(200);
+    expect(readFileSync(join(folder, "run/report.html"), "utf8")).toContain(
+      `run was stopped: ${stopped} of 200 steps`,
+    );
     expect(steps()).toEqual(Array.from({ length: stopped }, (_, i) => i + 1));
 
     const again = await interrupted(["0", "", "run"], []);

@@ -459,6 +459,9 @@ describe("runs", () => {
     expect(err).toContain("4 runs of 6 steps (rules proportional, mine; seeds 1, 2)");
     expect(err).toMatch(/^about \d+ seconds? from here on, by the first run's speed$/m);
     for (const name of names) expect(err).toContain(`${name}: held-out target`);
+    // One page for all runs, whose lines have the rules' names.
+    expect(out).toContain(`look: ${join(whole, "report.html")}\n`);
+    expect(readFileSync(join(whole, "report.html"), "utf8")).toMatch(/(mine|proportional) ends lowest/);
 
     const cut = join(root, "cut");
     // In the evaluation of the second run's fourth step, or soon after.

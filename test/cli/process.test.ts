@@ -164,6 +164,7 @@ describe("files last before the run says that they are there", () => {
     const step = (n: number): string => `run/checkpoints/step-0000000${n}.safetensors`;
     expect(renamed).toEqual([
       "run/config.json",
+      "run/run.json",
       "run/histogram.json",
       ...[2, 4, 5].map(step),
       "run/weights.json",
@@ -174,6 +175,7 @@ describe("files last before the run says that they are there", () => {
         "tokenizer.json",
         "tokenizer_config.json",
       ].map((name) => `run/model/${name}`),
+      "run/report.html",
     ]);
     const index = (call: string, path: RegExp, from = 0): number =>
       all.findIndex(([name, other], i) => i >= from && name === call && path.test(other));
@@ -208,9 +210,11 @@ describe("files last before the run says that they are there", () => {
     const all = calls();
     expect(expectLasting(all)).toEqual([
       "run/config.json",
+      "run/run.json",
       "run/histogram.json",
       `run/checkpoints/step-${String(steps().length).padStart(8, "0")}.safetensors`,
       "run/weights.json",
+      "run/report.html",
     ]);
     const said = all.findIndex(
       ([, path, text]) => path === "stdout" && text?.startsWith("stopped after") === true,

@@ -5,10 +5,20 @@ import { train } from "#dist/cli/train.js";
 
 const [pause, config, resume] = process.argv.slice(2);
 
+/** run.json, which report.html is made from. */
+const text = { files: 1, documents: 1, tokens: 1, heldOutTokens: 1, heldOutBytes: 1, sha256: "" };
+const facts = {
+  ...{ version: 1, gradmix: "0", node: "0", backend: "cpu", simd: "plain", precision: "f32", threads: 1 },
+  ...{ rule: "uniform", seed: 1, dataSeed: 1, batch: 1, context: 10, parameters: 1, vocabSize: 1 },
+  ...{ repetitions: null, evaluatedTokens: null, cost: { alignment: 0, evaluation: 0 } },
+  ...{ domains: { a: text }, target: null, targets: {}, bases: null },
+};
+
 async function runTraining({ training, run }, { onStep, onEvent, signal, store }) {
   const loaded = store.load();
   let step = loaded?.step ?? 0;
   store.begin();
+  store.saveFile("run.json", JSON.stringify({ ...facts, steps: training.steps }));
   onEvent(`from step ${step}`);
   while (step < training.steps && !signal.aborted) {
     await setTimeout(step === 0 ? 0 : Number(pause));

@@ -134,9 +134,26 @@ function expectSame(a: string, b: string): void {
 }
 
 test("a run gives metrics, weights and a model that loads; DGA prefers the domain that is like the target", async () => {
-  const { code, out, err } = gradmix(...small, "--steps", "24", "--eta", "3", "--out", "run");
+  const { code, out, err } = gradmix(
+    ...small,
+    "--steps",
+    "24",
+    "--eta",
+    "3",
+    "--tensorboard",
+    "--out",
+    "run",
+  );
   expect({ code, err: code === 0 ? "" : err }).toEqual({ code: 0, err: "" });
   expect(out).toContain("files    run");
+  expect(readFileSync(join(folder, "run/report.html"), "utf8")).toMatch(
+    /held-out loss on the target (fell|rose) from [\d.]+ to/,
+  );
+  const [events, ...others] = readdirSync(join(folder, "run/tensorboard"));
+  expect(others).toEqual([]);
+  expect(readFileSync(join(folder, "run/tensorboard", events), "utf8")).toMatch(
+    /training\/loss[^]*held_out\/target[^]*weights\/code/,
+  );
   const lines = metrics("run");
   expect(lines.map((line) => line.step)).toEqual(Array.from({ length: 24 }, (_, i) => i + 1));
   for (const { step, alignments, evaluation, weights: drawn } of lines) {

@@ -2,7 +2,7 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { drawPanels, logAxis, type Panel, stepAxis } from "../../examples/chart.ts";
+import { drawPanels, logAxis, type Panel, stepAxis } from "#dist/report/chart.js";
 import { type Cell, estimatedSeconds, keyOf, predictedCost, type Result } from "../../experiments/cell.ts";
 import { experiments } from "../../experiments/definitions/index.ts";
 import { type Experiment, usual } from "../../experiments/experiment.ts";

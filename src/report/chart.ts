@@ -26,10 +26,14 @@ export interface Series {
   readonly points: readonly Point[];
   /** What is drawn of it: a line (default), with dots on it, or dots alone. */
   readonly mark?: "line" | "dotted" | "dots";
-  /** How intervals are drawn: shaded along the line (default), or a bar at each point. */
-  readonly spread?: "band" | "bar";
+  /** How intervals are drawn: shaded along the line (default), a bar at each point, or filled, as one of areas upon each other, without a line. */
+  readonly spread?: "band" | "bar" | "area";
   /** Default: the next of `colours`. */
   readonly colour?: string;
+  /** Of the name beside it, which needs more contrast than an area. Default: the colour. */
+  readonly ink?: string;
+  /** Lengths of strokes and gaps; default: a whole line. */
+  readonly dash?: readonly number[];
 }
 
 export interface Panel {
@@ -183,15 +187,21 @@ function spreadOf({ points, spread = "band", colour }: Coloured, across: Place, 
     ...known.map(({ x, high }) => `${px(x)},${px(high)}`),
     ...known.reverse().map(({ x, low }) => `${px(x)},${px(low)}`),
   ];
-  return [`<polygon points="${outline.join(" ")}" fill="${colour}" fill-opacity="0.15"/>`];
+  const opacity = spread === "area" ? "" : ` fill-opacity="0.15"`;
+  return [`<polygon points="${outline.join(" ")}" fill="${colour}"${opacity}/>`];
 }
 
-function markOf({ points, mark = "line", colour }: Coloured, across: Place, up: Place): string[] {
+function markOf(
+  { points, mark = "line", spread, colour, dash = [] }: Coloured,
+  across: Place,
+  up: Place,
+): string[] {
+  if (spread === "area") return [];
   const line = points.map(({ x, y }) => `${px(across(x))},${px(up(y))}`).join(" ");
   const dots = points.map(
     ({ x, y }) => `<circle cx="${px(across(x))}" cy="${px(up(y))}" r="3" fill="${colour}"/>`,
   );
-  const path = `<polyline points="${line}" fill="none" stroke="${colour}" stroke-width="2"/>`;
+  const path = `<polyline points="${line}" fill="none" stroke="${colour}" stroke-width="2"${dash.length === 0 ? "" : ` stroke-dasharray="${dash.join(" ")}"`}/>`;
   return [...(mark === "dots" ? [] : [path]), ...(mark === "line" ? [] : dots)];
 }
 
@@ -202,7 +212,7 @@ function labelsOf(
   bottom: number,
 ): { name: string; colour: string; height: number }[] {
   const labels = series
-    .flatMap(({ name, colour, points }) => {
+    .flatMap(({ name, colour: own, ink: colour = own, points }) => {
       const end = points.at(-1);
       return end === undefined ? [] : [{ name, colour, height: up(end.y) }];
     })

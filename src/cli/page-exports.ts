@@ -1,0 +1,51 @@
+/** The mixture of a run in the formats of other trainers, for its page. */
+import { statSync } from "node:fs";
+import { join } from "node:path";
+import { GradmixError } from "../errors.ts";
+import { exportFormats, exportMixture, mixtureOfRun, recommendedWeights } from "../export/index.ts";
+import type { ExportedText } from "../report/page-data.ts";
+import { readRunRecord, type RunRecord } from "../runs/record.ts";
+
+/** Characters of all formats and runs of a page. */
+const MOST_CHARACTERS = 400_000;
+/** The formats need a run as a whole, which takes memory: of longer metrics `gradmix export` is left to do it. */
+const MOST_BYTES = 2 ** 26;
+
+/** For a page of so many runs. What has no place there, or cannot be said in a format, is left out: `gradmix export` says why. */
+export function pageExports(runs: number): (folder: string) => readonly ExportedText[] {
+  return (folder) => {
+    const { size } = statSync(join(folder, "metrics.jsonl"));
+    if (size > MOST_BYTES) return [];
+    const record = readRunRecord(folder);
+    if (record.weights === null || record.steps.length === 0) return [];
+    const all = [...exportFormats.keys()].flatMap((name) => {
+      const text = textOf(record, name);
+      return text === null ? [] : [{ name, text }];
+    });
+    // The short ones first, so that as many as possible are there.
+    let left = MOST_CHARACTERS / runs;
+    const kept = new Set(
+      [...all]
+        .sort((one, other) => one.text.length - other.text.length)
+        .filter(({ text }) => (left -= text.length) >= 0),
+    );
+    return all.filter((one) => kept.has(one));
+  };
+}
+
+/** Of several files each with its name above. null for what the format refuses. */
+function textOf(record: RunRecord, format: string): string | null {
+  const needsPaths = exportFormats.get(format)?.paths !== "none";
+  const names = [...record.facts.domains.keys()];
+  const paths = new Map(needsPaths ? names.map((name) => [name, [`PATH/OF/${name}`]]) : []);
+  try {
+    const { mixture } = mixtureOfRun(record, { weights: recommendedWeights, stages: null, paths });
+    const { files } = exportMixture(mixture, { format });
+    return files.length === 1
+      ? files[0].text
+      : files.map(({ name, text }) => `==> ${name} <==\n${text}`).join("\n");
+  } catch (error) {
+    if (error instanceof GradmixError) return null;
+    throw error;
+  }
+}

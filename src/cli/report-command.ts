@@ -1,0 +1,35 @@
+/** `gradmix report`: one HTML file of runs, and their metrics for other tools. */
+import { join } from "node:path";
+import { writeCsv, writeFigures, writeReport } from "../report/index.ts";
+import { writeEvents } from "../report/tensorboard.ts";
+import { isLocked } from "./lock.ts";
+import type { Output } from "./output.ts";
+import { pageExports } from "./page-exports.ts";
+
+export interface ReportArguments {
+  /** Folders of runs. */
+  readonly runs: readonly string[];
+  /** The file; null: report.html, in the folder of the run where there is one alone. */
+  readonly out: string | null;
+  /** Folder for the figures as SVG; null: none. */
+  readonly svg: string | null;
+  /** Folder for event files; null: none. */
+  readonly tensorboard: string | null;
+  /** metrics.csv in each run's folder. */
+  readonly csv: boolean;
+}
+
+/** Runs the command; gives the exit code. Throws `data` and `io`; what is refused is refused before anything is written. */
+export function report({ runs, out: file, svg, tensorboard, csv }: ReportArguments, out: Output): number {
+  const path = file ?? (runs.length === 1 ? join(runs[0], "report.html") : "report.html");
+  const data = writeReport(runs, path, { isRunning: isLocked, exportsOf: pageExports(runs.length) });
+  const written = [
+    path,
+    ...(svg === null ? [] : writeFigures(data, svg)),
+    ...(tensorboard === null ? [] : runs.map((run) => writeEvents(run, tensorboard))),
+    ...(csv ? runs.map((run) => writeCsv(run)) : []),
+  ];
+  for (const sentence of [...data.summary, ...data.cautions]) out.write(`${sentence}\n`);
+  for (const one of written) out.write(`written to ${one}\n`);
+  return 0;
+}

@@ -1,0 +1,61 @@
+/** What a run writes to be looked at: its page, and event files where they are asked for. What goes wrong with them is told in a line, and never ends a run. */
+import { join } from "node:path";
+import type { ReportOptions } from "../report/index.ts";
+import type { EventWriter } from "../report/tensorboard.ts";
+import type { MetricsLine } from "../runs/lines.ts";
+import type { TrainConfig } from "./train-config.ts";
+
+type Tell = (line: string) => void;
+
+export interface EventFiles {
+  /** Once the folder is there, and metrics.jsonl holds the lines that a resumed run keeps. */
+  begin(): void;
+  add(line: MetricsLine): void;
+  close(): void;
+}
+
+export async function eventFiles(
+  { run: { out, tensorboard } }: TrainConfig,
+  tell: Tell,
+): Promise<EventFiles> {
+  if (!tensorboard) return { begin() {}, add() {}, close() {} };
+  const { openEvents } = await import("../report/tensorboard.ts");
+  let writer: EventWriter | null = null;
+  const attempt = (task: () => void): void => {
+    try {
+      task();
+    } catch (error) {
+      writer = null;
+      tell(`${messageOf(error)}; the run goes on without event files`);
+    }
+  };
+  return {
+    begin: () => attempt(() => (writer = openEvents(out))),
+    add: (line) => attempt(() => writer?.add(line)),
+    close: () => attempt(() => writer?.close()),
+  };
+}
+
+/** Writes the page of runs, and gives its path; null where that failed. Default: report.html, of one run in its folder. */
+export async function writePage(
+  folders: readonly string[],
+  tell: Tell,
+  path: string = join(folders[0], "report.html"),
+  options: ReportOptions = {},
+): Promise<string | null> {
+  try {
+    const [{ writeReport }, { pageExports }] = await Promise.all([
+      import("../report/index.ts"),
+      import("./page-exports.ts"),
+    ]);
+    writeReport(folders, path, { exportsOf: pageExports(folders.length), ...options });
+    return path;
+  } catch (error) {
+    tell(`${path} was not written: ${messageOf(error)}`);
+    return null;
+  }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
+}

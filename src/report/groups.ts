@@ -1,0 +1,58 @@
+/** Which runs are of one configuration but for the seed, and what tells configurations apart. Pure. */
+import { formatJson, type Json } from "../json.ts";
+
+/** Options by section. */
+export type Options = ReadonlyMap<string, Json>;
+
+export interface Group<T> {
+  readonly label: string;
+  readonly members: readonly T[];
+}
+
+/** Options that do not make another configuration of a run are left out: its seed, and where and how it writes. */
+function comparedOptions(config: Options): ReadonlyMap<string, string> {
+  const flat = new Map<string, string>();
+  for (const [section, members] of config)
+    if (section !== "run" && members instanceof Map)
+      for (const [key, value] of members as Options)
+        if (section !== "training" || key !== "seed") flat.set(`${section}.${key}`, formatJson(value));
+  return flat;
+}
+
+/** Groups in the order of their first runs; a run may bring the label of its group. */
+export function groupRuns<T>(
+  runs: readonly T[],
+  configOf: (run: T) => Options,
+  labelOf: (run: T) => string | null = () => null,
+): Group<T>[] {
+  const byOptions = new Map<string, { options: ReadonlyMap<string, string>; members: T[] }>();
+  for (const run of runs) {
+    const options = comparedOptions(configOf(run));
+    const key = formatJson(options);
+    const group = byOptions.get(key);
+    if (group === undefined) byOptions.set(key, { options, members: [run] });
+    else group.members.push(run);
+  }
+  const groups = [...byOptions.values()];
+  const labels = labelsOf(groups.map(({ options }) => options));
+  return groups.map(({ members }, i) => ({ label: labelOf(members[0]) ?? labels[i], members }));
+}
+
+/** Longer labels are not read. */
+const LONGEST_LABEL = 48;
+
+/** The rule, where that tells all apart; else with the options that differ, or numbered where those are too long to read. */
+function labelsOf(groups: readonly ReadonlyMap<string, string>[]): string[] {
+  const plain = (text: string | undefined): string => (text ?? "–").replace(/^"(.*)"$/, "$1");
+  const rules = groups.map((options) => plain(options.get("mixing.rule")));
+  if (new Set(rules).size === rules.length) return rules;
+  const keys = [...new Set(groups.flatMap((options) => [...options.keys()]))];
+  const differ = keys.filter(
+    (key) => key !== "mixing.rule" && new Set(groups.map((options) => options.get(key))).size > 1,
+  );
+  return groups.map((options, i) => {
+    const parts = differ.map((key) => `${key.replace(/^\w+\./, "")} ${plain(options.get(key))}`);
+    const label = [rules[i], ...parts].join(", ");
+    return label.length <= LONGEST_LABEL ? label : `${rules[i]} (${i + 1})`;
+  });
+}

@@ -1,0 +1,75 @@
+/** Reports of runs: one HTML file that opens offline. Reads the folders of runs (runs/record.ts). */
+import { join, resolve } from "node:path";
+import { GradmixError } from "../errors.ts";
+import { writeFileAtomic } from "../node/files.ts";
+import { readRunHead, readWeights, scanMetrics } from "../runs/record.ts";
+import { csvHeader, csvRows } from "./csv.ts";
+import { figuresOf } from "./figures.ts";
+import { makePageData } from "./make-page-data.ts";
+import type { ExportedText, PageData } from "./page-data.ts";
+import { readAssets } from "./page-script.ts";
+import { gatherFolder } from "./read.ts";
+import { renderPage } from "./render.ts";
+import type { RunView } from "./run-data.ts";
+
+export interface ReportOptions {
+  /** Whether a process still writes to a run's folder. Default: none does. */
+  readonly isRunning?: (folder: string) => boolean;
+  /** What the configuration of the run in a folder is called. Default: by what tells it from the others. */
+  readonly labelOf?: (folder: string) => string;
+  /** The mixture of the run in a folder as files of trainers. Default: none. */
+  readonly exportsOf?: (folder: string) => readonly ExportedText[];
+}
+
+/** A run that is not whole is read as far as it is. Throws as `readRunRecord`. */
+function readRunView(folder: string, options: ReportOptions = {}): RunView {
+  return {
+    gathered: gatherFolder(folder).gathered,
+    weights: readWeights(folder),
+    running: options.isRunning?.(folder) ?? false,
+    label: options.labelOf?.(folder) ?? null,
+    exports: options.exportsOf?.(folder) ?? [],
+  };
+}
+
+/** What the page of these runs shows. Throws `data` for what is no run, for one in which nothing was measured yet, and for runs of different targets. */
+export function readPageData(folders: readonly string[], options: ReportOptions = {}): PageData {
+  const paths = folders.map((folder) => resolve(folder));
+  const again = folders.find((_, i) => paths.indexOf(paths[i]) < i);
+  if (again !== undefined) throw new GradmixError("data", `${again}: is named twice; name each run once`);
+  return makePageData(folders.map((folder) => readRunView(folder, options)));
+}
+
+/** Writes the page of these runs to `file`, whole or not at all. Throws as `readPageData`, and `io`. */
+export function writeReport(folders: readonly string[], file: string, options: ReportOptions = {}): PageData {
+  const data = readPageData(folders, options);
+  writeText(file, renderPage(data, readAssets(), { live: false }));
+  return data;
+}
+
+/** Writes metrics.csv beside the metrics.jsonl of a run, and gives its path. Throws as `readRunRecord`, and `io`. */
+export function writeCsv(folder: string): string {
+  const withBases = readRunHead(folder).facts.bases !== null;
+  const parts = [csvHeader];
+  scanMetrics(folder, (line) => void parts.push(csvRows(line, withBases)));
+  const path = join(folder, "metrics.csv");
+  const encoder = new TextEncoder();
+  writeFileAtomic(
+    path,
+    parts.map((part) => encoder.encode(part)),
+  );
+  return path;
+}
+
+/** Writes the figures of a page as SVG files into a folder, and gives their paths. Throws `io`. */
+export function writeFigures(data: PageData, folder: string): string[] {
+  return Array.from(figuresOf(data), ([name, text]) => {
+    const path = join(folder, name);
+    writeText(path, text);
+    return path;
+  });
+}
+
+function writeText(path: string, text: string): void {
+  writeFileAtomic(path, [new TextEncoder().encode(text)]);
+}

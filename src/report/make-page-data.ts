@@ -1,0 +1,108 @@
+/** From what was gathered of runs to what the page shows. Pure. */
+import { GradmixError } from "../errors.ts";
+import { formatJson } from "../json.ts";
+import type { RunHead } from "../runs/record.ts";
+import {
+  heavinessOf,
+  type Names,
+  type RunView,
+  runData,
+  targetPoints,
+  domainPoints,
+  trainingPoints,
+} from "./run-data.ts";
+import { curvesOf } from "./curves.ts";
+import { type Group, groupRuns } from "./groups.ts";
+import type { GroupData, PageData } from "./page-data.ts";
+import { cautionsOf, sameSeeds, summaryOf } from "./summary.ts";
+
+/** Most numbers in the pictures of the weights of all runs together, of two bytes each; with more, there are fewer points in time. */
+export const MOST_WEIGHTS = 1_000_000;
+/** Names that have a colour of their own. */
+const COLOURED = 12;
+
+/** Throws `data` for runs of different targets, and for a run in which nothing was measured yet (`live`: that one is shown as it is). */
+export function makePageData(
+  runs: readonly RunView[],
+  { live = false, mostWeights = MOST_WEIGHTS }: { live?: boolean; mostWeights?: number } = {},
+): PageData {
+  const heads = runs.map(({ gathered }) => gathered.head);
+  for (const head of heads) checkSameTarget(heads[0], head);
+  if (!live) for (const run of runs) checkMeasured(run);
+  const list = [...new Set(heads.flatMap(({ facts }) => [...facts.domains.keys(), ...(facts.bases ?? [])]))];
+  const names: Names = { list, indices: new Map(list.map((name, i) => [name, i])) };
+  const grouped = groupRuns(
+    runs,
+    ({ gathered }) => gathered.head.config,
+    ({ label }) => label,
+  );
+  const groupOf = new Map(grouped.flatMap(({ members }, i) => members.map((run) => [run, i])));
+  const groups = grouped.map((group) => groupData(group, runs, names));
+  const data = runs.map((run) => runData(run, names, groupOf.get(run) ?? 0, mostWeights / runs.length));
+  return {
+    title: titleOf(heads),
+    names: list,
+    runs: data,
+    groups,
+    heaviest: heaviestOf(runs, names),
+    summary: summaryOf(groups, data),
+    cautions: [...cautionsOf(heads), ...sameSeeds(groups, data)],
+  };
+}
+
+function checkMeasured({ gathered: { head, step, target, losses } }: RunView): void {
+  if (step === 0 && target.count + losses.count === 0)
+    throw new GradmixError(
+      "data",
+      `${head.folder}: nothing was measured yet; wait for its first step, or look on with gradmix watch ${head.folder}`,
+    );
+}
+
+function checkSameTarget(one: RunHead, other: RunHead): void {
+  const textOf = ({ facts: { target, targets } }: RunHead): string =>
+    formatJson([target?.sha256 ?? null, new Map([...targets].map(([name, { sha256 }]) => [name, sha256]))]);
+  if (textOf(one) !== textOf(other))
+    throw new GradmixError(
+      "data",
+      `${one.folder} and ${other.folder} have different targets, so that their losses cannot be compared; make a report of each`,
+    );
+}
+
+function titleOf(heads: readonly RunHead[]): string {
+  const names = heads.map(({ name }) => name);
+  return names.length <= 3
+    ? names.join(", ")
+    : `${names.slice(0, 2).join(", ")} and ${names.length - 2} more`;
+}
+
+function groupData({ label, members }: Group<RunView>, runs: readonly RunView[], names: Names): GroupData {
+  const gathered = members.map((run) => run.gathered);
+  const evaluated = new Set(
+    gathered.flatMap(({ losses }) => losses.items.flatMap(({ loss }) => [...loss.keys()])),
+  );
+  return {
+    label,
+    runs: members.map((run) => runs.indexOf(run)),
+    target: curvesOf(gathered.map(targetPoints)),
+    training: curvesOf(gathered.map(trainingPoints)),
+    domains: [...evaluated].flatMap((name) => {
+      const domain = names.indices.get(name);
+      const loss = curvesOf(gathered.map((run) => domainPoints(run, name)));
+      return loss === null || domain === undefined ? [] : [{ domain, loss }];
+    }),
+  };
+}
+
+/** Then the domains with the most tokens, which with bases have no weights of their own. */
+function heaviestOf(runs: readonly RunView[], { list, indices }: Names): number[] {
+  const sums = list.map(() => 0);
+  const trained = list.map(() => 0);
+  for (const run of runs) {
+    for (const [name, sum] of heavinessOf(run)) sums[indices.get(name) ?? 0] += sum;
+    for (const [name, i] of run.gathered.domains) trained[indices.get(name) ?? 0] += run.gathered.trained[i];
+  }
+  return [...sums.keys()]
+    .filter((i) => sums[i] > 0 || trained[i] > 0)
+    .sort((i, j) => sums[j] - sums[i] || trained[j] - trained[i] || i - j)
+    .slice(0, COLOURED);
+}

@@ -1,0 +1,113 @@
+/** The page's script: shows the data that stands in the page, and where a server sends it, what is new. */
+import type { PageData } from "../page-data.ts";
+import { h } from "./dom.ts";
+import { domainsPart } from "./domains-part.ts";
+import { guardsPart } from "./guards-part.ts";
+import { lossPart } from "./loss-part.ts";
+import { onTheme } from "./screen.ts";
+import { settingsPart } from "./settings-part.ts";
+import { summaryPart } from "./summary-part.ts";
+import { tokensPart } from "./tokens-part.ts";
+import { type Part, runLabel, type Unit, unitNames, type View } from "./view.ts";
+import { weightsPart } from "./weights-part.ts";
+
+/** How long after an answer the server is asked again. */
+const POLL_MILLISECONDS = 2000;
+
+const text = document.getElementById("data")?.textContent ?? "";
+let view: View = { data: JSON.parse(text) as PageData, run: 0, unit: "nats" };
+
+const parts: readonly Part[] = [
+  summaryPart(),
+  lossPart(),
+  weightsPart(),
+  guardsPart(),
+  tokensPart(),
+  domainsPart(),
+  settingsPart(),
+];
+const title = h("h1", {}, "");
+const status = h("p", { class: "status", role: "status" });
+const runs = h("select", {
+  id: "run",
+  change: () => {
+    view = { ...view, run: Number(runChoice.value) };
+    show();
+  },
+});
+const runChoice = runs as HTMLSelectElement;
+const runBox = h("label", { class: "pick" }, "Mixture of ", runs);
+
+const unitBox = h(
+  "fieldset",
+  { class: "units" },
+  h("legend", {}, "Losses in"),
+  (["nats", "bits"] as const).map((unit: Unit) =>
+    h(
+      "label",
+      {},
+      h("input", {
+        type: "radio",
+        name: "unit",
+        value: unit,
+        checked: unit === view.unit,
+        change: () => {
+          view = { ...view, unit };
+          show();
+        },
+      }),
+      ` ${unitNames[unit]}`,
+    ),
+  ),
+);
+
+function show(): void {
+  const { data } = view;
+  title.textContent = data.title;
+  runChoice.replaceChildren(
+    ...data.runs.map((_, i) => h("option", { value: i, selected: i === view.run }, runLabel(data, i))),
+  );
+  runBox.hidden = data.runs.length < 2;
+  for (const part of parts) part.show(view);
+}
+
+/** Asks the server for news until the run has ended. */
+async function follow(version: string): Promise<void> {
+  let next = version;
+  try {
+    const answer = await fetch(`data?after=${encodeURIComponent(version)}`);
+    if (!answer.ok) throw new Error(String(answer.status));
+    if (answer.status !== 204) {
+      next = answer.headers.get("ETag") ?? "";
+      view = { ...view, data: (await answer.json()) as PageData };
+      show();
+    }
+    const [run] = view.data.runs;
+    status.textContent =
+      run.state === "running"
+        ? `The run goes on: step ${run.step.toLocaleString("en")} of ${run.steps.toLocaleString("en")}. This page follows it.`
+        : run.state === "done"
+          ? `The run has ended after ${run.step.toLocaleString("en")} steps.`
+          : `The run is not going on; it was stopped after ${run.step.toLocaleString("en")} of ${run.steps.toLocaleString("en")} steps.`;
+  } catch {
+    status.textContent = "gradmix watch does not answer any more; the page shows what it told last.";
+  }
+  setTimeout(() => void follow(next), POLL_MILLISECONDS);
+}
+
+document
+  .getElementById("page")
+  ?.replaceChildren(
+    h(
+      "header",
+      {},
+      h("p", { class: "kind" }, "gradmix report"),
+      title,
+      status,
+      h("div", { class: "controls" }, unitBox, runBox),
+    ),
+    ...parts.map(({ element }) => element),
+  );
+show();
+onTheme(show);
+if (document.body.dataset["live"] !== undefined) void follow("");

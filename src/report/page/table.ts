@@ -1,0 +1,107 @@
+/** A table that sorts by a click on a heading and shows the rows that a search finds. */
+import { h } from "./dom.ts";
+
+export interface TableColumn<R> {
+  readonly title: string;
+  /** Said when the pointer rests on the heading. */
+  readonly explanation?: string;
+  /** What rows are sorted by: text ascends at first, numbers descend; null goes last. */
+  readonly key: (row: R) => string | number | null;
+  readonly cell: (row: R) => string | Node;
+}
+
+export interface Table<R> {
+  readonly element: HTMLElement;
+  show(rows: readonly R[]): void;
+  search(text: string): void;
+}
+
+/** More rows than this are shown when asked for. */
+const FIRST_ROWS = 30;
+
+/** Rows begin in the given order; `nameOf` is what a search looks in. */
+export function table<R>(columns: readonly TableColumn<R>[], nameOf: (row: R) => string): Table<R> {
+  let rows: readonly R[] = [];
+  let wanted = "";
+  let sorted: { readonly column: number; readonly descending: boolean } | null = null;
+  let all = false;
+  const body = h("tbody");
+  const more = h("button", {
+    type: "button",
+    class: "more",
+    click: () => {
+      all = true;
+      draw();
+    },
+  });
+  const heads = columns.map(({ title, explanation }, i) =>
+    h(
+      "th",
+      { scope: "col", ...(explanation === undefined ? {} : { title: explanation }) },
+      h("button", { type: "button", click: () => sortBy(i) }, title),
+    ),
+  );
+  const sortBy = (column: number): void => {
+    const first = rows.map((row) => columns[column].key(row)).find((key) => key !== null);
+    const descending = sorted?.column === column ? !sorted.descending : typeof first === "number";
+    sorted = { column, descending };
+    draw();
+  };
+  const draw = (): void => {
+    const found = rows.filter((row) => nameOf(row).toLowerCase().includes(wanted));
+    const order = sorted === null ? found : inOrder(found, columns[sorted.column].key, sorted.descending);
+    const shown = all ? order : order.slice(0, FIRST_ROWS);
+    heads.forEach((head, i) => {
+      if (sorted?.column === i)
+        head.setAttribute("aria-sort", sorted.descending ? "descending" : "ascending");
+      else head.removeAttribute("aria-sort");
+    });
+    body.replaceChildren(
+      ...shown.map((row) =>
+        h(
+          "tr",
+          {},
+          columns.map(({ cell }, i) => h(i === 0 ? "th" : "td", i === 0 ? { scope: "row" } : {}, cell(row))),
+        ),
+      ),
+    );
+    more.hidden = shown.length === order.length;
+    more.textContent = `Show all ${order.length.toLocaleString("en")} rows`;
+  };
+  return {
+    element: h(
+      "div",
+      {},
+      h(
+        "div",
+        { class: "wide" },
+        h("table", { class: "sortable" }, h("thead", {}, h("tr", {}, heads)), body),
+      ),
+      more,
+    ),
+    show(next) {
+      rows = next;
+      draw();
+    },
+    search(text) {
+      wanted = text.toLowerCase();
+      draw();
+    },
+  };
+}
+
+/** A sorted copy; equal ones keep their order. */
+export function inOrder<R>(
+  rows: readonly R[],
+  key: (row: R) => string | number | null,
+  descending: boolean,
+): R[] {
+  const sign = descending ? -1 : 1;
+  return [...rows].sort((one, other) => {
+    const [a, b] = [key(one), key(other)];
+    if (a === null || b === null) return Number(a === null) - Number(b === null);
+    if (typeof a === "string" || typeof b === "string")
+      return sign * String(a).localeCompare(String(b), "en");
+    return sign * (a - b);
+  });
+}

@@ -1,0 +1,132 @@
+/** Where the tokens of one run went: what was asked against what was trained on, and repetitions against their cap. */
+import type { DomainData, RunData } from "../page-data.ts";
+import { h, section } from "./dom.ts";
+import { formatCount, formatShare, significant } from "./format.ts";
+import { type Chart, chart, type Line } from "./lines.ts";
+import { unpackFloats } from "./packing.ts";
+import { theme } from "./screen.ts";
+import { nameColour, type Part, rowOf, runOf, type View } from "./view.ts";
+
+/** Rows of bars, and lines of epochs; the table has all. */
+const BARS = 16;
+const EPOCH_LINES = 12;
+
+export function tokensPart(): Part {
+  const shares = h("figure", { "data-figure": "shares" });
+  const epochs = h("figure", { "data-figure": "epochs" });
+  let drawn: Chart | null = null;
+  return {
+    element: section("tokens", "Tokens and epochs", h("div", { class: "pair" }, shares, epochs)),
+    show(view) {
+      const run = runOf(view);
+      shares.replaceChildren(...sharesOf(run, view.data.names));
+      drawn?.destroy();
+      drawn = epochsOf(view);
+      epochs.replaceChildren(
+        h("figcaption", {}, "Epochs: how often each domain's text was read"),
+        drawn.element,
+        h("p", { class: "note" }, capSentence(run, view.data.names)),
+      );
+    },
+  };
+}
+
+function sharesOf({ domains, tokens }: RunData, names: readonly string[]): HTMLElement[] {
+  const achieved = (domain: DomainData): number => (tokens === 0 ? 0 : domain.tokens / tokens);
+  const known = domains.flatMap((domain) =>
+    domain.averaged === null ? [] : [{ domain, asked: domain.averaged, achieved: achieved(domain) }],
+  );
+  const caption = h("figcaption", {}, "Share of the tokens: asked of the sampler, and trained on");
+  if (known.length === 0)
+    return [caption, h("p", { class: "note" }, "What was asked on average is known when the run has ended.")];
+  const rows = [...known].sort((one, other) => other.asked - one.asked || other.achieved - one.achieved);
+  const most = Math.max(...rows.flatMap(({ asked, achieved }) => [asked, achieved]));
+  const widest = rows.reduce((one, other) =>
+    Math.abs(other.asked - other.achieved) > Math.abs(one.asked - one.achieved) ? other : one,
+  );
+  const percent = (value: number): string => `${((100 * value) / most).toFixed(2)}%`;
+  return [
+    caption,
+    h(
+      "div",
+      { class: "bars" },
+      rows
+        .slice(0, BARS)
+        .map(({ domain, asked, achieved }) =>
+          h(
+            "div",
+            { class: "bar-row" },
+            h("span", { class: "name", title: names[domain.domain] }, names[domain.domain]),
+            h(
+              "span",
+              { class: "track" },
+              h("span", { class: "bar", style: `width: ${percent(achieved)}` }),
+              h("span", { class: "tick", style: `left: ${percent(asked)}` }),
+            ),
+            h("span", { class: "value" }, `${formatShare(asked)} → ${formatShare(achieved)}`),
+          ),
+        ),
+    ),
+    h(
+      "p",
+      { class: "note" },
+      `Bars are what was trained on, ticks what was asked (the mean of the weights). They are furthest apart for ${names[widest.domain.domain]}: ${formatShare(widest.asked)} asked, ${formatShare(widest.achieved)} trained on.`,
+      rows.length > BARS ? ` The table below has the other ${rows.length - BARS}.` : "",
+    ),
+  ];
+}
+
+function epochsOf(view: View): Chart {
+  const run = runOf(view);
+  const { rows, tokens, values } = run.epochs;
+  const epochs = unpackFloats(values);
+  const shown = rows.slice(0, EPOCH_LINES);
+  const lines = shown.map((name, i): Line => ({
+    label: view.data.names[name],
+    colour: nameColour(view.data, name, "line"),
+    tokens,
+    values: rowOf(epochs, tokens.length, i),
+  }));
+  const { warning } = theme();
+  const cap = run.cap;
+  return chart(lines, {
+    height: 300,
+    title: "Epochs",
+    legend: "beside",
+    format: (value) => significant(value, 3),
+    ...(cap === null || !nearCap(lines, cap)
+      ? {}
+      : { level: { at: cap, label: `cap: ${epochsText(cap)}`, colour: warning } }),
+    marks: shown.flatMap((name) => {
+      const passed = run.domains.find(({ domain }) => domain === name)?.passed ?? null;
+      return passed === null || cap === null ? [] : [{ tokens: passed, value: cap, colour: warning }];
+    }),
+  });
+}
+
+/** A cap far above all lines would press them to the ground; the sentence below the chart has it then. */
+function nearCap(lines: readonly Line[], cap: number): boolean {
+  return Math.max(...lines.flatMap(({ values }) => values)) > cap / 10;
+}
+
+function capSentence({ cap, domains }: RunData, names: readonly string[]): string {
+  if (cap === null) return "The rule sets no limit to repetitions.";
+  const passed = domains.filter((domain) => domain.passed !== null);
+  if (passed.length === 0) {
+    const most = domains.reduce((one, other) => (epochsIn(other) > epochsIn(one) ? other : one));
+    return `No domain passes the cap of ${epochsText(cap)}; ${names[most.domain]} comes closest with ${significant(epochsIn(most), 3)}.`;
+  }
+  const places = passed
+    .slice(0, 8)
+    .map(({ domain, passed }) => `${names[domain]} (at ${formatCount(passed ?? 0)} tokens)`);
+  const rest = passed.length > 8 ? ` and ${passed.length - 8} more` : "";
+  return `Past the cap of ${epochsText(cap)}: ${places.join(", ")}${rest}.`;
+}
+
+function epochsText(count: number): string {
+  return `${significant(count, 3)} ${count === 1 ? "epoch" : "epochs"}`;
+}
+
+export function epochsIn({ tokens, size }: DomainData): number {
+  return size === 0 ? 0 : tokens / size;
+}

@@ -1,0 +1,19 @@
+/** A run's folder as what the page is made from. */
+import { join } from "node:path";
+import { GradmixError } from "../errors.ts";
+import { type MetricsPosition, readRunHead, scanMetrics } from "../runs/record.ts";
+import { addLine, gather, type Gathered } from "./collect.ts";
+
+/** All that is there, and the position behind it. Throws as `readRunRecord`, and `data` for lines that do not follow each other. */
+export function gatherFolder(folder: string): { gathered: Gathered; position: MetricsPosition } {
+  const gathered = gather(readRunHead(folder));
+  const position = scanMetrics(folder, (line) => {
+    const { step } = gathered;
+    if (!addLine(gathered, line))
+      throw new GradmixError(
+        "data",
+        `${join(folder, "metrics.jsonl")}: a line of step ${line.step} follows one of step ${step}; a run writes each step once, in order`,
+      );
+  });
+  return { gathered, position };
+}

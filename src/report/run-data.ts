@@ -1,0 +1,244 @@
+/** One run as the page shows it. Pure. */
+import { bitsPerByte, type TextFacts } from "../runs/facts.ts";
+import type { GuardMetrics, RunWeights } from "../runs/lines.ts";
+import type { Gathered } from "./collect.ts";
+import { type Points, rounded } from "./curves.ts";
+import type { DomainData, ExportedText, Matrix, RunData } from "./page-data.ts";
+import { packFloats, packWeights } from "./page/packing.ts";
+import { settingsOf } from "./settings.ts";
+
+/** Domains whose epochs, and names whose alignments, are drawn over time: those with the most epochs, and the heaviest. */
+const DRAWN = 100;
+
+/** A run as it is read. */
+export interface RunView {
+  readonly gathered: Gathered;
+  /** null until it has ended or was stopped. */
+  readonly weights: RunWeights | null;
+  readonly running: boolean;
+  /** What its configuration is called; null: what tells it from the others. */
+  readonly label: string | null;
+  readonly exports: readonly ExportedText[];
+}
+
+/** All names on the page, and where each stands. */
+export interface Names {
+  readonly list: readonly string[];
+  readonly indices: ReadonlyMap<string, number>;
+}
+
+export function runData(run: RunView, names: Names, group: number, mostWeights: number): RunData {
+  const { gathered, running } = run;
+  const { head, step, tokens, target } = gathered;
+  const { facts } = head;
+  const end = target.items.at(-1);
+  const heavy = heaviestNames(run);
+  return {
+    name: head.name,
+    folder: head.folder,
+    group,
+    seed: facts.seed,
+    state: step >= facts.steps ? "done" : running ? "running" : "stopped",
+    step,
+    steps: facts.steps,
+    tokens,
+    mixes: facts.bases === null ? "domains" : "bases",
+    weights: weightsOf(gathered, heavy, names, mostWeights),
+    alignments: alignmentsOf(gathered, heavy, names),
+    guards: guardsOf(gathered, names),
+    epochs: epochsOf(gathered, names),
+    cap: facts.repetitions,
+    domains: domainsOf(run, names),
+    bitsPerNat: facts.target === null ? null : bitsOf(facts.target),
+    target: end === undefined ? null : { start: target.items[0].loss, end: end.loss },
+    cost: {
+      training: gathered.seconds,
+      evaluation: gathered.evaluationSeconds,
+      alignmentShare: facts.cost.alignment,
+      evaluationShare: facts.cost.evaluation,
+    },
+    settings: settingsOf(head),
+    exports: run.exports,
+  };
+}
+
+export function targetPoints({ target: { items }, head }: Gathered): Points {
+  return {
+    tokens: items.map(({ tokens }) => tokens),
+    loss: items.map(({ loss }) => loss),
+    bitsPerNat: head.facts.target === null ? null : bitsOf(head.facts.target),
+  };
+}
+
+export function domainPoints({ losses: { items }, head }: Gathered, name: string): Points {
+  const known = items.flatMap(({ tokens, loss }) => {
+    const value = loss.get(name);
+    return value === undefined ? [] : [{ tokens, value }];
+  });
+  const text = head.facts.domains.get(name);
+  return {
+    tokens: known.map(({ tokens }) => tokens),
+    loss: known.map(({ value }) => value),
+    bitsPerNat: text === undefined ? null : bitsOf(text),
+  };
+}
+
+/** Means of the batches' losses in each bucket of steps. */
+export function trainingPoints({ samples }: Gathered): Points {
+  return {
+    tokens: samples.map(({ tokens }) => tokens),
+    loss: samples.map(({ lossSum, losses }) => lossSum / losses),
+    bitsPerNat: null,
+  };
+}
+
+function bitsOf(text: TextFacts): number | null {
+  return bitsPerByte(text, 1);
+}
+
+/** How heavy each name is: its mean over the points in time and its weight at the end, added. */
+export function heavinessOf({ gathered: { samples, head }, weights }: RunView): Map<string, number> {
+  const sums = new Map<string, number>();
+  const add = (name: string, weight: number): void => void sums.set(name, (sums.get(name) ?? 0) + weight);
+  for (const sample of samples)
+    for (const [name, weight] of sample.weights) add(name, weight / samples.length);
+  const final = (head.facts.bases === null ? weights : weights?.bases)?.final ?? samples.at(-1)?.weights;
+  for (const [name, weight] of final ?? []) add(name, weight);
+  return sums;
+}
+
+/** Names that lines tell the weights of (of many, those that were among the heaviest), the heaviest first; of equal ones in their own order. */
+function heaviestNames(run: RunView): string[] {
+  const { samples, head } = run.gathered;
+  const { facts } = head;
+  const sums = heavinessOf(run);
+  const told = new Set(samples.flatMap(({ weights }) => [...weights.keys()]));
+  // The sort is stable.
+  return (facts.bases ?? [...facts.domains.keys()])
+    .filter((name) => told.has(name))
+    .sort((one, other) => (sums.get(other) ?? 0) - (sums.get(one) ?? 0));
+}
+
+/** The last of every so many items, so that at most `most` are left. */
+export function thinned<T>(items: readonly T[], most: number): readonly T[] {
+  const every = Math.ceil(items.length / Math.max(1, Math.floor(most)));
+  return every <= 1 ? items : items.filter((_, i) => i === items.length - 1 || i % every === every - 1);
+}
+
+function rowsOf(rows: readonly string[], { indices }: Names): number[] {
+  return rows.flatMap((name) => indices.get(name) ?? []);
+}
+
+/** The first column is of before the first step: what its batch was drawn with. */
+function weightsOf(
+  { samples, first }: Gathered,
+  heavy: readonly string[],
+  names: Names,
+  most: number,
+): Matrix {
+  const columns = [
+    ...(first === null ? [] : [{ tokens: 0, weights: first }]),
+    ...thinned(samples, most / Math.max(1, heavy.length) - 1),
+  ];
+  return {
+    rows: rowsOf(heavy, names),
+    tokens: columns.map(({ tokens }) => tokens),
+    values: packWeights(heavy.flatMap((name) => columns.map(({ weights }) => weights.get(name) ?? NaN))),
+  };
+}
+
+function alignmentsOf({ aligned }: Gathered, heavy: readonly string[], names: Names): RunData["alignments"] {
+  const measured = new Set(aligned.flatMap(({ values }) => [...values.keys()]));
+  const rows = heavy.filter((name) => measured.has(name)).slice(0, DRAWN);
+  if (rows.length === 0) return null;
+  const pack = (of: (one: { value: number; standardError: number | null }) => number | null): string =>
+    packFloats(
+      rows.flatMap((name) =>
+        aligned.map(({ values }) => {
+          const one = values.get(name);
+          return one === undefined ? NaN : (of(one) ?? NaN);
+        }),
+      ),
+    );
+  return {
+    rows: rowsOf(rows, names),
+    tokens: aligned.map(({ tokens }) => tokens),
+    values: pack(({ value }) => value),
+    errors: pack(({ standardError }) => standardError),
+  };
+}
+
+/** Those first that end furthest above their limits. Of many domains a line tells some. */
+function guardsOf({ guarded: { items }, head }: Gathered, names: Names): RunData["guards"] {
+  const mixing = head.config.get("mixing");
+  const given: unknown = mixing instanceof Map ? mixing.get("guard") : undefined;
+  const limitOf = (name: string): number => {
+    const limit: unknown = given instanceof Map ? (given.get(name) ?? given.get("*")) : undefined;
+    return typeof limit === "number" ? limit : NaN;
+  };
+  const last = new Map(
+    items.flatMap(({ loss }) => Array.from(loss, ([name, one]) => [name, one.loss / one.reference] as const)),
+  );
+  const rows = [...last.keys()]
+    .sort((a, b) => (last.get(b) ?? 0) - limitOf(b) - ((last.get(a) ?? 0) - limitOf(a)))
+    .slice(0, DRAWN);
+  if (rows.length === 0) return null;
+  const pack = (of: (one: GuardMetrics) => number | null): string =>
+    packFloats(
+      rows.flatMap((name) =>
+        items.map(({ loss }) => {
+          const one = loss.get(name);
+          const value = one === undefined ? null : of(one);
+          return one === undefined || value === null ? NaN : value / one.reference;
+        }),
+      ),
+    );
+  return {
+    rows: rowsOf(rows, names),
+    tokens: items.map(({ tokens }) => tokens),
+    values: pack(({ loss }) => loss),
+    errors: pack(({ standardError }) => standardError),
+    limits: rows.map(limitOf),
+  };
+}
+
+/** From 0 on, of the domains with the most epochs, those first. */
+function epochsOf({ head: { facts }, samples, trained }: Gathered, names: Names): Matrix {
+  const domains = [...facts.domains].map(([name, { tokens: size }], i) => ({ name, size, i }));
+  const rows = domains
+    .sort((one, other) => trained[other.i] / other.size - trained[one.i] / one.size)
+    .slice(0, DRAWN);
+  return {
+    rows: rowsOf(
+      rows.map(({ name }) => name),
+      names,
+    ),
+    tokens: [0, ...samples.map(({ tokens }) => tokens)],
+    values: packFloats(
+      rows.flatMap(({ size, i }) => [0, ...samples.map((sample) => sample.trained[i] / size)]),
+    ),
+  };
+}
+
+/** The domains in the order of the run. */
+function domainsOf({ gathered, weights }: RunView, { indices }: Names): DomainData[] {
+  const { facts } = gathered.head;
+  const last = facts.bases === null ? gathered.samples.at(-1)?.weights : undefined;
+  return [...facts.domains].map(([name, text], i) => {
+    const { loss } = domainPoints(gathered, name);
+    const asked = gathered.asked.get(name);
+    // Of many domains a line tells the heaviest, so that a sum of theirs is not the whole.
+    const whole = facts.bases === null && last !== undefined && last.size === facts.domains.size;
+    return {
+      domain: indices.get(name) ?? 0,
+      weight: weights?.final.get(name) ?? last?.get(name) ?? null,
+      averaged: weights?.averaged.get(name) ?? (whole && asked !== undefined ? asked / gathered.step : null),
+      size: text.tokens,
+      tokens: gathered.trained[i],
+      lossAtStart: loss.length === 0 ? null : rounded(loss[0]),
+      loss: loss.length === 0 ? null : rounded(loss[loss.length - 1]),
+      bitsPerNat: bitsOf(text),
+      passed: gathered.passed.get(name) ?? null,
+    };
+  });
+}

@@ -1,0 +1,139 @@
+/** What was gained, in words and figures, and what keeps runs from being compared as they stand. Pure. */
+import type { RunHead } from "../runs/record.ts";
+import { interval, mean } from "../runs/statistics.ts";
+import { tokensUntil } from "./curves.ts";
+import type { GroupData, LossCurves, RunData } from "./page-data.ts";
+import { formatCount, formatLoss, formatShare, significant } from "./page/format.ts";
+
+/** What a group's runs ended with. */
+interface Ending {
+  readonly group: GroupData;
+  readonly curves: LossCurves;
+  readonly start: number;
+  readonly end: number;
+  /** Of each run, in nats per token, with its seed. */
+  readonly ends: readonly { readonly seed: number; readonly loss: number }[];
+  readonly tokens: number;
+}
+
+/** Sentences, the most important first. */
+export function summaryOf(groups: readonly GroupData[], runs: readonly RunData[]): string[] {
+  const endings = groups.flatMap((group) => endingOf(group, runs));
+  if (endings.length === 0) return [...withoutTarget(groups), ...unfinished(runs)];
+  const best = endings.reduce((one, other) => (other.end < one.end ? other : one));
+  const others = endings.filter((one) => one !== best).sort((one, other) => one.end - other.end);
+  return [
+    fall(best, endings.length > 1),
+    ...others.map((other) => difference(best, other)),
+    ...(others.length > 0 && endings.some(({ ends }) => ends.length < 2)
+      ? ["Where there is one run alone, how much the seed matters is not known."]
+      : []),
+    ...unfinished(runs),
+  ];
+}
+
+function endingOf(group: GroupData, runs: readonly RunData[]): Ending[] {
+  const { target: curves } = group;
+  if (curves === null) return [];
+  const ends = group.runs.flatMap((i) => {
+    const { seed, target } = runs[i];
+    return target === null ? [] : [{ seed, loss: target.end }];
+  });
+  const { mean } = curves.nats;
+  const last = mean.length - 1;
+  return [{ group, curves, ends, start: mean[0], end: mean[last], tokens: curves.tokens[last] }];
+}
+
+function fall({ group, curves, start, end, ends, tokens }: Ending, several: boolean): string {
+  const who = several ? `${group.label} ends lowest: its` : "The";
+  const seeds = ends.length > 1 ? `, the mean of ${ends.length} seeds` : "";
+  const { bits } = curves;
+  const inBits = bits === null ? "" : ` (${formatLoss(bits.mean[bits.mean.length - 1])} bits per byte)`;
+  if (curves.tokens.length === 1)
+    return `${who} held-out loss on the target is ${formatLoss(end)} nats per token${inBits} after ${formatCount(tokens)} tokens${seeds}.`;
+  const direction = end < start ? "fell" : end > start ? "rose" : "stayed, it went";
+  const share = formatShare(Math.abs(end / start - 1));
+  return `${who} held-out loss on the target ${direction} from ${formatLoss(start)} to ${formatLoss(end)} nats per token${inBits}, by ${share}, over ${formatCount(tokens)} tokens${seeds}.`;
+}
+
+function difference(best: Ending, other: Ending): string {
+  const gap = other.end - best.end;
+  const noise = noiseOf(best, other);
+  const between = (noise: number): string =>
+    ` (95 % interval ${formatLoss(gap - noise)} to ${formatLoss(gap + noise)})`;
+  const figure = `${formatLoss(gap)} nats, ${formatShare(gap / best.end)} higher${noise === null ? "" : between(noise)}`;
+  const first = `${other.group.label} ends at ${formatLoss(other.end)}, ${figure}`;
+  if (noise !== null && gap <= noise)
+    return `${first}: these seeds do not tell it from ${best.group.label}, since the interval holds 0.`;
+  const reached = tokensUntil({ tokens: best.curves.tokens, loss: best.curves.nats.mean }, other.end);
+  if (reached === null || other.tokens === 0) return `${first}.`;
+  return `${first}; ${best.group.label} was there after ${formatShare(reached / other.tokens)} of its tokens.`;
+}
+
+/** Half of the 95 % interval of the difference of two means, paired where both have the same seeds; null where a group has one run. */
+function noiseOf(one: Ending, other: Ending): number | null {
+  const bySeed = new Map(other.ends.map(({ seed, loss }) => [seed, loss]));
+  const pairs = one.ends.flatMap(({ seed, loss }) => {
+    const against = bySeed.get(seed);
+    return against === undefined ? [] : [against - loss];
+  });
+  if (pairs.length === one.ends.length && bySeed.size === pairs.length && other.ends.length === pairs.length)
+    return interval(pairs).half;
+  const [a, b] = [one, other].map(({ ends }) => interval(ends.map(({ loss }) => loss)).half);
+  // At least as wide as the interval for unequal variances.
+  return a === null || b === null ? null : Math.hypot(a, b);
+}
+
+function withoutTarget(groups: readonly GroupData[]): string[] {
+  return groups.flatMap(({ label, domains }) => {
+    if (domains.length === 0) return [];
+    const meanOf = (at: number): number => mean(domains.map(({ loss }) => loss.nats.mean.at(at) ?? NaN));
+    const several = domains.every(({ loss }) => loss.tokens.length > 1);
+    const from = several ? `went from ${formatLoss(meanOf(0))} to` : "is";
+    return `${label}: there is no target; the mean of the held-out losses of ${domains.length} domains ${from} ${formatLoss(meanOf(-1))} nats per token.`;
+  });
+}
+
+function unfinished(runs: readonly RunData[]): string[] {
+  const open = runs.filter(({ state }) => state !== "done");
+  if (open.length === 0) return [];
+  const [first] = open;
+  return open.length === 1
+    ? [
+        `${first.name} ${first.state === "running" ? "goes on" : "was stopped"}: ${significant(first.step, 9)} of ${significant(first.steps, 9)} steps are done.`,
+      ]
+    : [`${open.length} of the ${runs.length} runs have not reached their last step.`];
+}
+
+export function cautionsOf(heads: readonly RunHead[]): string[] {
+  const differ = (of: (head: RunHead) => unknown): boolean =>
+    new Set(heads.map((head) => JSON.stringify(of(head)))).size > 1;
+  const found: string[] = [];
+  if (differ(({ facts, config }) => [facts.vocabSize, tokenizerOf(config)]))
+    found.push("The runs have different tokenizers: compare bits per byte, not nats per token.");
+  if (differ(({ facts }) => [...facts.domains].map(([name, { sha256 }]) => [name, sha256])))
+    found.push("The runs were trained on different domains or different text.");
+  if (differ(({ facts }) => facts.parameters)) found.push("The runs have models of different sizes.");
+  if (differ(({ facts }) => facts.steps * facts.batch * facts.context))
+    found.push("The runs are of different lengths.");
+  if (differ(({ facts }) => facts.dataSeed))
+    found.push(
+      "The runs hold out different text, since the split follows the seed; a part of what their losses differ by comes from that (--data-seed keeps the split).",
+    );
+  return found;
+}
+
+/** Runs of one configuration and one seed are one run twice, and would make a band of nothing. */
+export function sameSeeds(groups: readonly GroupData[], runs: readonly RunData[]): string[] {
+  return groups
+    .filter(({ runs: members }) => new Set(members.map((i) => runs[i].seed)).size < members.length)
+    .map(
+      ({ label }) =>
+        `${label}: two of its runs have the same seed; bands and errors take them for independent ones.`,
+    );
+}
+
+function tokenizerOf(config: RunHead["config"]): unknown {
+  const data = config.get("data");
+  return data instanceof Map ? data.get("tokenizer") : undefined;
+}

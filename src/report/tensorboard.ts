@@ -1,0 +1,124 @@
+/** A run for TensorBoard, and for all that reads its files: what lines of metrics.jsonl say, as records of an event file. */
+import { closeSync, mkdirSync, openSync, readdirSync, rmSync, statSync } from "node:fs";
+import { hostname } from "node:os";
+import { basename, join, resolve } from "node:path";
+import { ioError, writeAll, writeFileAtomic } from "../node/files.ts";
+import type { MetricsLine, StepMetrics } from "../runs/lines.ts";
+import { scanMetrics } from "../runs/record.ts";
+import { type Scalar, scalarsRecord, versionRecord } from "./tfevents.ts";
+
+/** What was told last: weights are told again when they have moved. */
+interface Told {
+  weights: ReadonlyMap<string, number> | null;
+}
+
+/** The scalars of a line. `told` is changed. A loss that is no number is left out. */
+function scalarsOf(line: MetricsLine, told: Told): Scalar[] {
+  if ("event" in line) return line.event === "start" ? evaluationScalars(line.evaluation) : [];
+  const moved =
+    told.weights === null || [...line.weights].some(([name, weight]) => told.weights?.get(name) !== weight);
+  if (moved) told.weights = line.weights;
+  const named = (group: string, values: Iterable<readonly [string, number]>): Scalar[] =>
+    Array.from(values, ([name, value]) => ({ tag: `${group}/${name}`, value }));
+  return [
+    { tag: "training/loss", value: line.loss },
+    { tag: "training/learning_rate", value: line.lr },
+    ...(line.gradNorm === null ? [] : [{ tag: "training/gradient_norm", value: line.gradNorm }]),
+    { tag: "training/tokens", value: line.tokens },
+    ...(moved ? named("weights", line.weights) : []),
+    ...named(
+      "alignments",
+      Array.from(line.alignments ?? [], ([name, { value }]) => [name, value] as const),
+    ),
+    ...(line.evaluation === undefined ? [] : [...evaluationScalars(line.evaluation), ...epochScalars(line)]),
+  ].filter(({ value }) => Number.isFinite(value));
+}
+
+function evaluationScalars({ target, domains }: NonNullable<StepMetrics["evaluation"]>): Scalar[] {
+  return [
+    ...(target === null ? [] : [{ tag: "held_out/target", value: target }]),
+    ...Array.from(domains, ([name, value]) => ({ tag: `held_out_domains/${name}`, value })),
+  ];
+}
+
+function epochScalars({ domains }: StepMetrics): Scalar[] {
+  return Array.from(domains, ([name, { epochs }]) => ({ tag: `epochs/${name}`, value: epochs }));
+}
+
+/** `events.out.tfevents.<seconds>.<host>`, by which TensorBoard finds and orders them. */
+function eventFileName(seconds: number): string {
+  return `events.out.tfevents.${Math.floor(seconds)}.${hostname().replaceAll(/[^\w.-]/g, "_") || "localhost"}`;
+}
+
+/** The lines of a run as records; metrics.jsonl keeps durations, so that times are counted back from its end. */
+function recordsOf(folder: string, end: number, told: Told): { began: number; records: Uint8Array[] } {
+  const steps: { readonly step: number; readonly seconds: number; readonly scalars: readonly Scalar[] }[] =
+    [];
+  let seconds = 0;
+  scanMetrics(folder, (line) => {
+    if ("seconds" in line) seconds += line.seconds;
+    const scalars = scalarsOf(line, told);
+    if (scalars.length > 0) steps.push({ step: line.step, seconds, scalars });
+  });
+  const began = end - seconds;
+  const records = steps.map(({ step, seconds, scalars }) => scalarsRecord(began + seconds, step, scalars));
+  return { began, records: [versionRecord(began), ...records] };
+}
+
+/**
+ * Writes the run in `folder` as an event file below `place`, in a folder named as the run, and gives its path; event files of before go. The run is taken to have ended when its
+ * metrics.jsonl was last changed. Throws as `scanMetrics`, and `io`.
+ */
+export function writeEvents(folder: string, place: string): string {
+  const end = statSync(join(folder, "metrics.jsonl")).mtimeMs / 1000;
+  const { began, records } = recordsOf(folder, end, { weights: null });
+  const own = join(place, basename(resolve(folder)));
+  const path = join(own, eventFileName(began));
+  writeFileAtomic(path, records);
+  removeEvents(own, path);
+  return path;
+}
+
+/** Event files of this folder but for one. */
+function removeEvents(folder: string, kept: string): void {
+  for (const name of readdirSync(folder)) {
+    const path = join(folder, name);
+    if (name.startsWith("events.out.tfevents.") && path !== kept) rmSync(path);
+  }
+}
+
+/** An event file that grows with a run. */
+export interface EventWriter {
+  /** Throws `io`. */
+  add(line: MetricsLine): void;
+  close(): void;
+}
+
+/** Begins the event file of a run in its folder `tensorboard/`; a resumed run's begins with the lines that it keeps. Throws `io`. */
+export function openEvents(folder: string): EventWriter {
+  const place = join(folder, "tensorboard");
+  const told: Told = { weights: null };
+  const path = join(place, eventFileName(Date.now() / 1000));
+  try {
+    mkdirSync(resolve(place), { recursive: true });
+    const file = openSync(path, "w");
+    const write = (bytes: Uint8Array): void => {
+      try {
+        writeAll(file, bytes);
+      } catch (error) {
+        throw ioError(path, error);
+      }
+    };
+    for (const bytes of recordsOf(folder, Date.now() / 1000, told).records) write(bytes);
+    removeEvents(place, path);
+    return {
+      add(line) {
+        const scalars = scalarsOf(line, told);
+        if (scalars.length > 0) write(scalarsRecord(Date.now() / 1000, line.step, scalars));
+      },
+      close: () => closeSync(file),
+    };
+  } catch (error) {
+    throw ioError(path, error);
+  }
+}

@@ -1,0 +1,134 @@
+/** `gradmix report` and `gradmix watch` from the command line: what is written, and what is refused before anything is. */
+import { spawn, spawnSync } from "node:child_process";
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { afterAll, describe, expect, test } from "vitest";
+import { report } from "#dist/cli/report-command.js";
+import { writePage } from "#dist/cli/side-files.js";
+import type { PageData } from "#dist/report/page-data.js";
+import { makeRun } from "../report/made-runs.ts";
+
+const work = mkdtempSync(join(tmpdir(), "gradmix-report-"));
+afterAll(() => rmSync(work, { recursive: true, force: true }));
+const main = resolve("dist/cli/main.js");
+
+/** Runs the command, without a process of its own; gives what it prints. */
+async function run(
+  runs: readonly string[],
+  more: { out?: string; svg?: string; tensorboard?: string; csv?: boolean } = {},
+): Promise<string> {
+  let text = "";
+  const output = {
+    write: (part: string) => void (text += part),
+    isTTY: false,
+    columns: 80,
+    behind: false,
+    lost: null,
+    flush: () => Promise.resolve(true),
+  };
+  const { out = null, svg = null, tensorboard = null, csv = false } = more;
+  expect(report({ runs, out, svg, tensorboard, csv }, output)).toBe(0);
+  return text;
+}
+
+test("one run's page goes into its folder, and what else is asked for where it is asked for", async () => {
+  const folder = makeRun(join(work, "one"), { steps: 10 });
+  const place = join(work, "asked");
+  const text = await run([folder], {
+    svg: join(place, "svg"),
+    tensorboard: join(place, "events"),
+    csv: true,
+  });
+  const written = Array.from(text.matchAll(/^written to (.*)$/gm), ([, path]) => path);
+  expect(written[0]).toBe(join(folder, "report.html"));
+  expect(written.every((path) => existsSync(path))).toBe(true);
+  expect(written.length).toBe(1 + readdirSync(join(place, "svg")).length + 1 + 1);
+  expect(text).toMatch(/^The held-out loss on the target fell from/);
+  // The mixture in the formats of trainers, whose shares are those of the table.
+  const data = /<script type="application\/json" id="data">(.*)<\/script>/.exec(
+    readFileSync(written[0], "utf8"),
+  )?.[1];
+  const [{ exports, domains }] = (JSON.parse(data ?? "") as PageData).runs;
+  expect(exports.map(({ name }) => name)).toEqual(expect.arrayContaining(["csv", "megatron", "hf-datasets"]));
+  const csv =
+    exports
+      .find(({ name }) => name === "csv")
+      ?.text.trim()
+      .split("\n")
+      .slice(1) ?? [];
+  expect(csv.length).toBe(domains.length);
+  // Equal input gives an equal page.
+  const page = readFileSync(written[0]);
+  await run([folder]);
+  expect(readFileSync(written[0])).toEqual(page);
+});
+
+describe("refused, in one line, with nothing written:", () => {
+  const good = makeRun(join(work, "good"), { steps: 10 });
+  const empty = makeRun(join(work, "empty"), { steps: 10 });
+  writeFileSync(join(empty, "metrics.jsonl"), "");
+  const broken = makeRun(join(work, "broken"), { steps: 10 });
+  writeFileSync(join(broken, "metrics.jsonl"), '{"step": 1}\n');
+  const twice = makeRun(join(work, "twice"), { steps: 10 });
+  const lines = readFileSync(join(twice, "metrics.jsonl"), "utf8").split("\n");
+  writeFileSync(join(twice, "metrics.jsonl"), [...lines.slice(0, 4), lines[3], ""].join("\n"));
+  const other = makeRun(join(work, "other"), { steps: 10, target: "another" });
+
+  test.each([
+    ["no run", [good, work], /holds no run \(there is no .*config\.json\); name the folder of a run/],
+    ["a folder that is not there", [join(work, "nowhere")], /nowhere: holds no run/],
+    ["nothing measured", [empty], /empty: nothing was measured yet; wait for its first step/],
+    ["a broken line", [good, broken], /broken\/metrics\.jsonl, line 1\.tokens is missing/],
+    ["a step twice", [twice], /twice\/metrics\.jsonl: a line of step 3 follows one of step 3/],
+    ["one run twice", [good, `${good}/`], /good\/: is named twice/],
+    ["other targets", [good, other], /good and .*other have different targets/],
+  ])("%s", async (_, runs, message) => {
+    const place = join(work, "refused");
+    await expect(
+      run(runs, { out: join(place, "a.html"), svg: place, tensorboard: place, csv: true }),
+    ).rejects.toThrow(message);
+    expect(existsSync(place)).toBe(false);
+    expect(runs.some((folder) => existsSync(join(folder, "metrics.csv")))).toBe(false);
+  });
+
+  test("by the command, with exit code 2", () => {
+    const { status, stdout, stderr } = spawnSync(process.execPath, [main, "report", work], {
+      encoding: "utf8",
+    });
+    expect([status, stdout]).toEqual([2, ""]);
+    expect(stderr).toMatch(/^gradmix: .*holds no run.*\n$/);
+  });
+});
+
+test("a page that cannot be written is told in a line, and does not end the run", async () => {
+  const lines: string[] = [];
+  expect(await writePage([join(work, "nowhere")], (line) => lines.push(line))).toBeNull();
+  expect(lines).toEqual([expect.stringMatching(/nowhere\/report\.html was not written: .*holds no run/)]);
+});
+
+test("watch serves until Ctrl-C, and says that the run has ended", async () => {
+  const folder = makeRun(join(work, "watched"), { steps: 5 });
+  const child = spawn(process.execPath, [main, "watch", folder, "--port", "0"], {
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+  let out = "";
+  let err = "";
+  child.stdout.on("data", (text: Buffer) => (out += String(text)));
+  const ended = new Promise<number | null>((done) => child.once("exit", done));
+  await new Promise<void>((told) => {
+    child.stderr.on("data", (text: Buffer) => {
+      err += String(text);
+      if (err.includes("\n")) told();
+    });
+  });
+  const [url = ""] = /http:\/\/127\.0\.0\.1:\d+\//.exec(out) ?? [];
+  expect((await fetch(url)).status).toBe(200);
+  child.kill("SIGINT");
+  expect(await ended).toBe(0);
+  expect(err).toBe("the run has ended after 5 steps; the page stays until Ctrl-C\n");
+  const { status, stderr } = spawnSync(process.execPath, [main, "watch", folder, "--port", "70000"], {
+    encoding: "utf8",
+  });
+  expect([status, stderr]).toEqual([2, "gradmix: --port 70000: must be a whole number from 0 to 65535\n"]);
+});

@@ -1,0 +1,569 @@
+/** What the report computes before anything is drawn: packing, thinning, curves of seeds, groups of runs, sentences. */
+import * as fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { addItem, addLine, EVALUATIONS, gather, POINTS, type Thinned } from "#dist/report/collect.js";
+import { curvesOf, meanAndBand, tokensUntil, valueAt } from "#dist/report/curves.js";
+import { groupRuns, type Options } from "#dist/report/groups.js";
+import { joinModules, readAssets } from "#dist/report/page-script.js";
+import { makePageData, MOST_WEIGHTS } from "#dist/report/make-page-data.js";
+import { formatCount, formatSeconds, significant } from "#dist/report/page/format.js";
+import { packFloats, packWeights, unpackFloats, unpackWeights } from "#dist/report/page/packing.js";
+import { dark, heat, light, runStroke } from "#dist/report/page/theme.js";
+import { inOrder } from "#dist/report/page/table.js";
+import { type RunView, thinned } from "#dist/report/run-data.js";
+import { escapeScript } from "#dist/report/render.js";
+import { errorOf } from "../errors.ts";
+import { expectNear } from "../near.ts";
+import { domainNames, madeFacts, madeLines, type MadeRun, TOKENS_PER_BYTE, weightsAt } from "./made-runs.ts";
+
+function viewOf(run: MadeRun, name = "made"): RunView {
+  const facts = madeFacts(run);
+  const mixing = new Map(Object.entries({ rule: facts.rule, ...run.mixing })) as Options;
+  const config: Options = new Map([
+    ["training", new Map([["seed", facts.seed]])],
+    ["mixing", mixing],
+    ["run", new Map([["out", name]])],
+  ]);
+  const gathered = gather({ folder: `runs/${name}`, name, config, facts });
+  for (const line of madeLines(run)) expect(addLine(gathered, line)).toBe(true);
+  return { gathered, weights: null, running: false, label: null, exports: [] };
+}
+
+describe("packing", () => {
+  test("weights come back within 0.02 %, zero and what is not known exactly", () => {
+    fc.assert(
+      fc.property(
+        fc.array(fc.oneof(fc.double({ min: 0, max: 1, noNaN: true }), fc.constant(NaN))),
+        (weights) => {
+          const back = unpackWeights(packWeights(weights));
+          expect(back.length).toBe(weights.length);
+          weights.forEach((weight, i) => {
+            if (Number.isNaN(weight) || weight === 0) expect(back[i]).toBe(weight);
+            else expectNear(back[i], Math.max(weight, 1e-9), 2e-4);
+          });
+        },
+      ),
+    );
+  });
+
+  test("floats come back bit by bit", () => {
+    fc.assert(
+      fc.property(fc.array(fc.float()), (values) => {
+        expect(unpackFloats(packFloats(values))).toEqual(values);
+      }),
+    );
+  });
+
+  test("a long list is packed in parts", () => {
+    const values = Array.from({ length: 100_000 }, (_, i) => i);
+    expect(unpackFloats(packFloats(values))).toEqual(values);
+  });
+});
+
+describe("thinning", () => {
+  test("a list of evaluations keeps the first, the last, and evenly between", () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 1, max: 1000 }), (count) => {
+        const list: Thinned<number> = { items: [], count: 0, every: 1 };
+        for (let i = 0; i < count; i++) {
+          addItem(list, i);
+          if (list.items.length > EVALUATIONS || list.items[0] !== 0 || list.items.at(-1) !== i)
+            expect.fail(`after ${i}: ${list.items.join(" ")}`);
+        }
+        const gaps = list.items.slice(1, -1).map((item, i) => item - list.items[i]);
+        expect(new Set(gaps).size).toBeLessThanOrEqual(1);
+        expect(list.items.length).toBeGreaterThan(Math.min(count, EVALUATIONS / 2 - 1) - 1);
+      }),
+      { numRuns: 20 },
+    );
+  });
+
+  test("a list keeps at most so many and the last one", () => {
+    fc.assert(
+      fc.property(fc.integer({ min: 0, max: 3000 }), fc.integer({ min: 1, max: 500 }), (count, most) => {
+        const kept = thinned([...Array(count).keys()], most);
+        expect(kept.length).toBeLessThanOrEqual(most + 1);
+        if (count > 0) expect(kept.at(-1)).toBe(count - 1);
+        expect([...kept].sort((a, b) => a - b)).toEqual(kept);
+      }),
+    );
+  });
+
+  test.each([1, POINTS - 1, POINTS, POINTS + 1, 2 * POINTS + 7])(
+    "of %i steps there are at most so many points, the last one at the end",
+    (steps) => {
+      const { gathered } = viewOf({ steps, domains: domainNames(2) });
+      expect(gathered.samples.length).toBeLessThanOrEqual(POINTS);
+      expect(gathered.samples.at(-1)?.step).toBe(steps);
+      // Every step's loss is in one mean.
+      expect(gathered.samples.reduce((sum, { losses }) => sum + losses, 0)).toBe(steps);
+    },
+  );
+
+  test("what is read in two parts is what is read at once; a line that does not follow says so", () => {
+    const run = { steps: 900, domains: domainNames(3) };
+    const whole = viewOf(run).gathered;
+    const lines = madeLines(run);
+    const parts = gather(whole.head);
+    for (const line of lines.slice(0, 333)) addLine(parts, line);
+    const seen = structuredClone(parts.samples.length);
+    for (const line of lines.slice(333)) addLine(parts, line);
+    expect(parts).toEqual(whole);
+    expect(seen).toBeLessThan(parts.samples.length);
+    expect(addLine(parts, lines[5])).toBe(false);
+    expect(addLine(parts, lines[0])).toBe(false);
+  });
+});
+
+describe("curves of seeds", () => {
+  const run = fc
+    .array(fc.tuple(fc.integer({ min: 1, max: 50 }), fc.double({ min: 0.1, max: 10, noNaN: true })), {
+      minLength: 1,
+      maxLength: 8,
+    })
+    .map((steps) => {
+      let at = 0;
+      return {
+        tokens: [0, ...steps.map(([gap]) => (at += gap))],
+        loss: [5, ...steps.map(([, loss]) => loss)],
+        bitsPerNat: 0.4,
+      };
+    });
+
+  test("means and bands at all shared tokens", () => {
+    fc.assert(
+      fc.property(fc.array(run, { minLength: 1, maxLength: 4 }), (runs) => {
+        const curves = curvesOf(runs);
+        const end = Math.min(...runs.map(({ tokens }) => tokens.at(-1) ?? 0));
+        const wanted = [...new Set(runs.flatMap(({ tokens }) => tokens))].filter((at) => at <= end);
+        expect(curves?.tokens).toEqual(wanted.sort((a, b) => a - b));
+        curves?.tokens.forEach((at, i) => {
+          const values = runs.map((one) => valueAt(one, at));
+          const mean = values.reduce((sum, value) => sum + value) / values.length;
+          expectNear(curves.nats.mean[i], mean, 1e-5);
+          expectNear(curves.bits?.mean[i], 0.4 * mean, 1e-5);
+          if (runs.length === 1) expect(curves.nats.band[i]).toBeNull();
+          else {
+            // The variance by all pairs, an other formula than the one that is tested.
+            let pairs = 0;
+            for (const a of values) for (const b of values) pairs += (a - b) ** 2 / 2;
+            const variance = pairs / (values.length * (values.length - 1));
+            expectNear(
+              curves.nats.band[i],
+              2 * Math.sqrt(variance / values.length),
+              1e-4,
+              Math.max(1e-3, mean),
+            );
+          }
+        });
+      }),
+    );
+  });
+
+  test("the tokens until a loss", () => {
+    fc.assert(
+      fc.property(run, fc.double({ min: 0.1, max: 10, noNaN: true }), (one, wanted) => {
+        const at = tokensUntil(one, wanted);
+        if (at === null) expect(Math.min(...one.loss)).toBeGreaterThan(wanted);
+        else {
+          // There it is reached, and a little before it is not.
+          expect(valueAt(one, at)).toBeLessThanOrEqual(wanted * (1 + 1e-9));
+          if (at > 0) expect(valueAt(one, at * (1 - 1e-6))).toBeGreaterThan(wanted * (1 - 1e-4) - 1e-9);
+        }
+      }),
+    );
+  });
+
+  test("no runs, no points", () => {
+    expect(curvesOf([{ tokens: [], loss: [], bitsPerNat: null }])).toBeNull();
+    expect(meanAndBand([3])).toEqual({ mean: 3, band: null });
+  });
+});
+
+describe("groups", () => {
+  const config = (rule: string, seed: number, more: Record<string, number> = {}, out = "a"): Options =>
+    new Map([
+      ["training", new Map([["seed", seed]])],
+      ["mixing", new Map<string, string | number>([["rule", rule], ...Object.entries(more)])],
+      ["run", new Map([["out", out]])],
+    ]);
+  const labels = (configs: Options[]): (readonly [string, number])[] =>
+    groupRuns(configs, (one) => one).map(({ label, members }) => [label, members.length]);
+
+  test("runs that differ in the seed and in where they write are one", () => {
+    expect(labels([config("dga", 1), config("uniform", 1), config("dga", 2, {}, "b")])).toEqual([
+      ["dga", 2],
+      ["uniform", 1],
+    ]);
+  });
+
+  test("a run may bring its label", () => {
+    const found = groupRuns(
+      [config("dga", 1), config("dga", 1, { eta: 2 })],
+      (one) => one,
+      () => "mine",
+    );
+    expect(found.map(({ label }) => label)).toEqual(["mine", "mine"]);
+  });
+
+  test("labels say what differs, and are apart", () => {
+    expect(
+      labels([config("dga", 1, { eta: 1 }), config("dga", 1, { eta: 2 }), config("uniform", 1)]),
+    ).toEqual([
+      ["dga, eta 1", 1],
+      ["dga, eta 2", 1],
+      ["uniform, eta –", 1],
+    ]);
+    const long = Array.from({ length: 9 }, (_, i) => [`option-${i}`, 0] as const);
+    const found = labels([config("dga", 1, Object.fromEntries(long)), config("dga", 1)]);
+    expect(new Set(found.map(([label]) => label)).size).toBe(2);
+  });
+});
+
+describe("the page's data", () => {
+  test("the mixture, its matrices and its figures are those of the lines", () => {
+    const run = { steps: 40, domains: domainNames(5), cap: 1 };
+    const page = makePageData([viewOf(run)]);
+    const [one] = page.runs;
+    const lines = madeLines(run).flatMap((line) => ("event" in line ? [] : [line]));
+    const { rows, tokens, values } = one.weights;
+    expect(tokens).toEqual([0, ...lines.map((line) => line.tokens)]);
+    const weights = unpackWeights(values);
+    rows.forEach((name, row) => {
+      const wanted = [
+        weightsAt(5, 0)[name],
+        ...lines.map((line) => line.weights.get(page.names[name]) ?? NaN),
+      ];
+      expectNear(weights.slice(row * tokens.length, (row + 1) * tokens.length), wanted, 3e-4);
+    });
+    // The heaviest at the end is the first row, and has the first colour.
+    const final = weightsAt(5, 39 / 40);
+    expect(rows[0]).toBe(final.indexOf(Math.max(...final)));
+    expect(page.heaviest[0]).toBe(rows[0]);
+    for (const { domain, tokens: trained, size, passed, averaged } of one.domains) {
+      const last = lines.at(-1)?.domains.get(page.names[domain]);
+      expect(trained).toBe(last?.tokens);
+      const first = lines.find((line) => (line.domains.get(page.names[domain])?.epochs ?? 0) > 1);
+      expect(passed).toBe(first?.tokens ?? null);
+      if (trained > size) expect(passed).not.toBeNull();
+      const mean =
+        lines.reduce((sum, line) => sum + (line.weights.get(page.names[domain]) ?? NaN), 0) / lines.length;
+      expectNear(averaged, mean, 1e-12);
+    }
+    expect(one.domains.some(({ passed }) => passed !== null)).toBe(true);
+    expectNear(one.cost.training, 40 * 0.5, 1e-9);
+    expectNear(one.cost.evaluation, 0.25 * 11, 1e-9);
+    expect(one.state).toBe("done");
+    // Step 0 is on it.
+    expect(page.groups[0].target?.tokens[0]).toBe(0);
+    const nats = page.groups[0].target?.nats.mean ?? [];
+    expectNear(
+      page.groups[0].target?.bits?.mean,
+      nats.map((loss) => (loss * TOKENS_PER_BYTE) / Math.LN2),
+      1e-5,
+    );
+  });
+
+  test("with bases the weights over time are theirs, and those of the domains are known when weights.json is there", () => {
+    const { gathered: plain } = viewOf({ domains: ["a", "b"] });
+    const gathered = gather({ ...plain.head, facts: { ...plain.head.facts, bases: ["x", "y", "z"] } });
+    const weights = new Map([
+      ["x", 0.5],
+      ["y", 0.3],
+      ["z", 0.2],
+    ]);
+    for (const line of madeLines({ domains: ["a", "b"] }))
+      addLine(gathered, "event" in line ? line : { ...line, weights });
+    const view = { gathered, weights: null, running: true, label: null, exports: [] };
+    const page = makePageData([view]);
+    const [{ mixes, weights: shown, domains }] = page.runs;
+    expect([mixes, shown.rows.map((i) => page.names[i])]).toEqual(["bases", ["x", "y", "z"]]);
+    expect(domains.map(({ weight, averaged }) => [weight, averaged])).toEqual([
+      [null, null],
+      [null, null],
+    ]);
+    expect(page.heaviest.map((i) => page.names[i]).slice(0, 3)).toEqual(["x", "y", "z"]);
+    expect(page.heaviest.length).toBe(5);
+    const named = {
+      final: new Map([
+        ["a", 0.4],
+        ["b", 0.6],
+      ]),
+      averaged: new Map([
+        ["a", 0.1],
+        ["b", 0.9],
+      ]),
+    };
+    const ended = makePageData([{ ...view, weights: named }]).runs[0].domains;
+    expect(ended.map(({ weight, averaged }) => [weight, averaged])).toEqual([
+      [0.4, 0.1],
+      [0.6, 0.9],
+    ]);
+  });
+
+  test("guarded domains stand against their references and limits, the worst first", () => {
+    const { gathered: plain } = viewOf({ domains: ["a", "b"] });
+    const mixing = new Map([
+      [
+        "guard",
+        new Map([
+          ["*", 1.05],
+          ["b", 1],
+        ]),
+      ],
+    ]);
+    const gathered = gather({ ...plain.head, config: new Map([["mixing", mixing]]) });
+    const guard = (a: number, b: number) =>
+      new Map([
+        ["a", { loss: a, reference: 2, standardError: 0.1, multiplier: 0 }],
+        ["b", { loss: b, reference: 4, standardError: null, multiplier: null }],
+      ]);
+    for (const line of madeLines({ domains: ["a", "b"] }))
+      addLine(
+        gathered,
+        "event" in line || line.step > 2 ? line : { ...line, guard: guard(line.step, 4 + line.step) },
+      );
+    const [{ guards }] = makePageData([
+      { gathered, weights: null, running: false, label: null, exports: [] },
+    ]).runs;
+    expect(guards?.rows).toEqual([1, 0]);
+    expect([guards?.limits, guards?.tokens]).toEqual([
+      [1, 1.05],
+      [1000, 2000],
+    ]);
+    expectNear(unpackFloats(guards?.values ?? ""), [1.25, 1.5, 0.5, 1], 1e-6);
+    expect(unpackFloats(guards?.errors ?? "").map((error) => Number(error.toFixed(6)))).toEqual([
+      NaN,
+      NaN,
+      0.05,
+      0.05,
+    ]);
+    expect(makePageData([viewOf({})]).runs[0].guards).toBeNull();
+  });
+
+  test("of many domains and runs the numbers stay within the bound, and so does the text", () => {
+    const domains = domainNames(1000);
+    const views = [1, 2].map((seed) =>
+      viewOf({ domains, steps: 120, seed, evaluateEvery: 60 }, `run-${seed}`),
+    );
+    const page = makePageData(views);
+    const numbers = page.runs.map(({ weights }) => weights.rows.length * weights.tokens.length);
+    expect(numbers.reduce((sum, count) => sum + count)).toBeLessThanOrEqual(MOST_WEIGHTS);
+    const fewer = makePageData(views, { mostWeights: 20_000 }).runs.map(({ weights }) => weights);
+    for (const { rows, tokens } of fewer) {
+      expect(rows.length * tokens.length).toBeLessThanOrEqual(10_000);
+      expect([tokens[0], tokens.at(-1)]).toEqual([0, 120_000]);
+    }
+    expect(JSON.stringify(page).length).toBeLessThan(3.5e6);
+    expect(page.runs[0].weights.rows.length).toBeGreaterThanOrEqual(100);
+    expect(page.heaviest.length).toBe(12);
+  });
+
+  test("other targets, none at all, and nothing measured are refused in a line that names the runs", () => {
+    const mixed = errorOf(() => makePageData([viewOf({}, "a"), viewOf({ target: "other" }, "b")]));
+    expect([mixed.code, mixed.message]).toEqual([
+      "data",
+      "runs/a and runs/b have different targets, so that their losses cannot be compared; make a report of each",
+    ]);
+    expect(errorOf(() => makePageData([viewOf({}, "a"), viewOf({ target: null }, "b")])).code).toBe("data");
+    const empty = viewOf({}, "a");
+    const view = { ...empty, gathered: gather(empty.gathered.head) };
+    expect(errorOf(() => makePageData([view])).message).toMatch(/^runs\/a: nothing was measured yet/);
+    expect(makePageData([view], { live: true }).runs[0].step).toBe(0);
+  });
+});
+
+describe("sentences", () => {
+  const summary = (...runs: MadeRun[]): string[] => [
+    ...makePageData(runs.map((run, i) => viewOf(run, `run-${i}`))).summary,
+  ];
+  const endOf = (run: MadeRun): number =>
+    madeLines(run)
+      .flatMap((line) => ("event" in line ? [] : (line.evaluation?.target ?? [])))
+      .at(-1) ?? NaN;
+
+  test("of one run: from, to, bits, share, tokens", () => {
+    const [start] = madeLines({});
+    const from = "event" in start && start.event === "start" ? (start.evaluation.target ?? NaN) : NaN;
+    const to = endOf({});
+    expect(summary({})).toEqual([
+      `The held-out loss on the target fell from ${from.toFixed(3)} to ${to.toFixed(3)} nats per token (${((to * TOKENS_PER_BYTE) / Math.LN2).toFixed(3)} bits per byte), by ${(100 * (1 - to / from)).toFixed(1)} %, over 40k tokens.`,
+    ]);
+  });
+
+  test("of two groups: the difference paired by seed, and its noise", () => {
+    const runs = [1, 2, 3].flatMap((seed) => [{ seed }, { seed, rule: "uniform", worse: 0.3 }]);
+    const found = summary(...runs);
+    expect(found[0]).toMatch(
+      /^dga ends lowest: its held-out loss on the target fell from .*, the mean of 3 seeds\.$/,
+    );
+    // The two rules have the same noise of the seed, so that the difference has none.
+    expect(found[1]).toMatch(
+      /^uniform ends at \d\.\d{3}, 0\.300 nats, \d+\.\d % higher \(95 % interval 0\.300 to 0\.300\); dga was there after \d+\.\d % of its tokens\.$/,
+    );
+    expect(found.length).toBe(2);
+  });
+
+  test("a difference within the noise is said to be none; one seed alone is said to be one", () => {
+    const near = [0, 1, 2].flatMap((i) => [
+      { seed: i, worse: 0.2 * i },
+      { seed: i + 3, rule: "uniform", worse: 0.2 * i + 0.1 },
+    ]);
+    expect(summary(...near)[1]).toContain("these seeds do not tell it from dga, since the interval holds 0");
+    expect(summary({}, { rule: "uniform", worse: 0.3 })).toContain(
+      "Where there is one run alone, how much the seed matters is not known.",
+    );
+  });
+
+  test("a run that was stopped, and one without a target", () => {
+    expect(summary({ steps: 40, done: 20 }).at(-1)).toBe("run-0 was stopped: 20 of 40 steps are done.");
+    expect(summary({ target: null })[0]).toMatch(
+      /^dga: there is no target; the mean of the held-out losses of 4 domains went from 5\.\d+ to 3\.\d+ nats/,
+    );
+  });
+
+  test("other tokenizers and lengths are cautioned of", () => {
+    const { cautions } = makePageData([viewOf({}, "a"), viewOf({ vocabSize: 1024, steps: 50 }, "b")]);
+    expect(cautions.join(" ")).toMatch(/different tokenizers.*different lengths/);
+    expect(makePageData([viewOf({}, "a"), viewOf({ seed: 2 }, "b")]).cautions).toEqual([]);
+    expect(makePageData([viewOf({}, "a"), viewOf({}, "b")]).cautions).toEqual([
+      "dga: two of its runs have the same seed; bands and errors take them for independent ones.",
+    ]);
+  });
+});
+
+describe("the small things", () => {
+  test("significant digits", () => {
+    fc.assert(
+      fc.property(
+        fc.double({ min: 1e-5, max: 9.99e8, noNaN: true }),
+        fc.integer({ min: 1, max: 6 }),
+        (value, digits) => {
+          const text = significant(value, digits);
+          expect(text).not.toMatch(/e|\.\d*0$|\.$/);
+          expectNear(Number(text), value, 0.5 * 10 ** (1 - digits) * (1 + 1e-9));
+        },
+      ),
+    );
+  });
+
+  test("counts and times", () => {
+    expect([0, 999, 999.6, 1000, 51_234, 1.5e6, 2e12].map(formatCount)).toEqual([
+      "0",
+      "999",
+      "1k",
+      "1k",
+      "51.2k",
+      "1.5M",
+      "2T",
+    ]);
+    expect([0.04, 9.96, 59, 125, 7440].map(formatSeconds)).toEqual([
+      "0.0 s",
+      "10 s",
+      "59 s",
+      "2 min 05 s",
+      "2 h 04 min",
+    ]);
+    expect([-1.5, 0, NaN].map((value) => significant(value, 2))).toEqual(["−1.5", "0", "–"]);
+  });
+
+  test("nothing in JSON ends a script", () => {
+    fc.assert(
+      fc.property(fc.string(), (text) => {
+        const found = escapeScript(JSON.stringify([text, "</script>", "<!--", "\u2028"]));
+        expect(found).not.toMatch(/[<\u2028\u2029]/);
+        expect(JSON.parse(found)).toEqual([text, "</script>", "<!--", "\u2028"]);
+      }),
+    );
+  });
+
+  test("rows are sorted, equal ones stay, what is not known is last", () => {
+    fc.assert(
+      fc.property(fc.array(fc.option(fc.integer({ max: 5 }))), fc.boolean(), (keys, descending) => {
+        const rows = keys.map((key, i) => ({ key, i }));
+        const sorted = inOrder(rows, ({ key }) => key, descending);
+        const known = sorted.filter(({ key }) => key !== null);
+        expect(sorted.slice(known.length).every(({ key }) => key === null)).toBe(true);
+        known.slice(1).forEach((row, i) => {
+          const order = (descending ? -1 : 1) * ((row.key ?? 0) - (known[i].key ?? 0));
+          expect(order > 0 || (order === 0 && row.i > known[i].i)).toBe(true);
+        });
+        expect([...sorted].sort((a, b) => a.i - b.i)).toEqual(rows);
+      }),
+    );
+  });
+});
+
+describe("the page's script", () => {
+  test("has each module once, before those that import it, without imports and exports", () => {
+    const files: Readonly<Record<string, string>> = {
+      "file:///main.js":
+        'import { b } from "./b.js";\nimport { c as d } from "./c.js";\nimport { c } from "./c.js";\nb(c);\n',
+      "file:///b.js":
+        'import {\n  c,\n} from "./c.js";\nexport function b(x) {}\n//# sourceMappingURL=b.js.map',
+      "file:///c.js": "export const c = 1;\nexport {};\n",
+    };
+    const read = ({ href }: URL): string => files[href];
+    // A name that is changed on the way would not be found.
+    expect(() => joinModules(new URL("file:///main.js"), read)).toThrow("import { c as d }");
+    const plain = {
+      ...files,
+      "file:///main.js": files["file:///main.js"].replace('import { c as d } from "./c.js";\n', ""),
+    };
+    const joined = joinModules(new URL("file:///main.js"), ({ href }) => plain[href as keyof typeof plain]);
+    expect(joined.split("\n").filter((line) => line !== "")).toEqual([
+      "const c = 1;",
+      "function b(x) {}",
+      "b(c);",
+    ]);
+    expect(readAssets().charts).toContain("Permission is hereby granted");
+    expect(readAssets().script).not.toMatch(/^\s*(import|export)\b/m);
+  });
+});
+
+describe("colours", () => {
+  const part = (colour: string, at: number): number => {
+    const share = Number.parseInt(colour.slice(at, at + 2), 16) / 255;
+    return share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4;
+  };
+  const luminance = (colour: string): number =>
+    0.2126 * part(colour, 1) + 0.7152 * part(colour, 3) + 0.0722 * part(colour, 5);
+  const contrast = (one: string, other: string): number => {
+    const [low, high] = [luminance(one), luminance(other)].sort((a, b) => a - b);
+    return (high + 0.05) / (low + 0.05);
+  };
+
+  describe.each([
+    ["light", light],
+    ["dark", dark],
+  ])("%s", (_, theme) => {
+    test("text has the contrast of WCAG's AA, lines that of graphics", () => {
+      for (const ink of [theme.ink, theme.muted, theme.accent, theme.warning])
+        for (const ground of [theme.background, theme.panel])
+          expect(contrast(ink, ground)).toBeGreaterThanOrEqual(4.5);
+      for (const line of [...theme.runs, ...theme.domainLines])
+        expect(contrast(line, theme.background), line).toBeGreaterThanOrEqual(3);
+    });
+
+    test("colours of runs and of domains are apart, and neighbours among the domains differ in lightness", () => {
+      const all = [...theme.runs, ...new Set([...theme.domains, ...theme.domainLines]), theme.others];
+      expect(new Set(all).size).toBe(all.length);
+      theme.domains
+        .slice(1)
+        .forEach((colour, i) => expect(contrast(colour, theme.domains[i])).toBeGreaterThan(1.3));
+    });
+
+    test("16 runs are told apart by colour and dash together", () => {
+      const strokes = Array.from({ length: 16 }, (_, i) => JSON.stringify(runStroke(theme, i)));
+      expect(new Set(strokes).size).toBe(16);
+    });
+  });
+
+  test("the heat map's colours grow lighter all the way", () => {
+    const shades = Array.from({ length: 65 }, (_, i) => {
+      const [r, g, b] = heat(i / 64);
+      return luminance(`#${[r, g, b].map((value) => value.toString(16).padStart(2, "0")).join("")}`);
+    });
+    shades.slice(1).forEach((shade, i) => expect(shade).toBeGreaterThan(shades[i]));
+  });
+});

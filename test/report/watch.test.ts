@@ -1,0 +1,117 @@
+/** What a server of a page that goes on lets in, and what it reads. */
+import {
+  appendFileSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  truncateSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
+import { request } from "node:http";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, expect, test } from "vitest";
+import { followRun } from "#dist/report/follow.js";
+import { readPageData } from "#dist/report/index.js";
+import { watchRun } from "#dist/report/serve.js";
+import { makeRun } from "./made-runs.ts";
+
+const work = mkdtempSync(join(tmpdir(), "gradmix-watch-"));
+afterAll(() => rmSync(work, { recursive: true, force: true }));
+
+interface Reply {
+  readonly status: number;
+  readonly etag: string;
+  readonly body: string;
+}
+
+async function ask(url: string, options: { method?: string; host?: string } = {}): Promise<Reply> {
+  const { method = "GET", host } = options;
+  return new Promise((resolve, reject) => {
+    request(url, { method, headers: host === undefined ? {} : { Host: host } }, (response) => {
+      let body = "";
+      response.setEncoding("utf8");
+      response.on("data", (text: string) => (body += text));
+      response.on("end", () =>
+        resolve({ status: response.statusCode ?? 0, etag: response.headers.etag ?? "", body }),
+      );
+    })
+      .on("error", reject)
+      .end();
+  });
+}
+
+test("only this machine's names, reading, and what there is are answered; an unchanged run sends nothing again", async () => {
+  const folder = makeRun(join(work, "served"), { steps: 10 });
+  const watch = await watchRun(folder, { port: 0, isRunning: () => false });
+  try {
+    const { port } = new URL(watch.url);
+    const page = await ask(watch.url);
+    expect(page.status).toBe(200);
+    expect(page.body).toContain("connect-src 'self'");
+    expect((await ask(watch.url, { host: `localhost:${port}` })).status).toBe(200);
+    for (const host of [
+      "evil.example",
+      `evil.example:${port}`,
+      "127.0.0.1",
+      `127.0.0.1.evil.example:${port}`,
+    ])
+      expect((await ask(watch.url, { host })).status, host).toBe(403);
+    expect((await ask(watch.url, { method: "POST" })).status).toBe(405);
+    expect((await ask(`${watch.url}../config.json`)).status).toBe(404);
+    const data = await ask(`${watch.url}data`);
+    expect(JSON.parse(data.body)).toEqual(readPageData([folder]));
+    expect((await ask(`${watch.url}data?after=${encodeURIComponent(data.etag)}`)).status).toBe(204);
+    // The port is taken now.
+    await expect(watchRun(folder, { port: Number(port), isRunning: () => true })).rejects.toThrow(
+      `--port ${port}: is in use; choose another one, or 0 for any that is free`,
+    );
+    // A run that is gone is said to be, and does not end the server.
+    rmSync(join(folder, "config.json"));
+    rmSync(join(folder, "run.json"));
+    const gone = await ask(watch.url);
+    expect([gone.status, gone.body]).toEqual([500, expect.stringContaining("holds no run")]);
+  } finally {
+    await watch.close();
+  }
+  await expect(watchRun(work, { port: 0, isRunning: () => true })).rejects.toThrow("holds no run");
+});
+
+test("a run that grows, in halves of lines, and one that goes back to a checkpoint are read as they stand", () => {
+  const folder = makeRun(join(work, "grows"), { steps: 12 });
+  const metrics = join(folder, "metrics.jsonl");
+  const text = readFileSync(metrics);
+  writeFileSync(metrics, "");
+  const { look } = followRun(folder, () => false);
+  expect(look().data.runs[0].step).toBe(0);
+  const versions = new Set<string>();
+  // Pieces that end within lines, and within letters of them.
+  for (let at = 0; at < text.length; at += 501) {
+    appendFileSync(metrics, text.subarray(at, at + 501));
+    const { data, version } = look();
+    versions.add(version);
+    if (data.runs[0].step > 0) expect(data).toEqual(readPageData([folder]));
+  }
+  expect(look().data.runs[0].step).toBe(12);
+  expect(versions.size).toBe(13);
+  // Resumed from step 5, and already beyond where it was: the same length of file, other lines.
+  const lines = text.toString().split("\n");
+  truncateSync(metrics, Buffer.byteLength(`${lines.slice(0, 6).join("\n")}\n`));
+  expect(look().data.runs[0].step).toBe(5);
+  writeFileSync(metrics, text);
+  expect(look().data.runs[0].step).toBe(12);
+  truncateSync(metrics, Buffer.byteLength(`${lines.slice(0, 6).join("\n")}\n`));
+  writeFileSync(metrics, text);
+  // Written over by a longer file, whose lines lie elsewhere.
+  writeFileSync(
+    metrics,
+    `${JSON.stringify({ ...(JSON.parse(lines[0]) as object), note: "x".repeat(333) })}\n${lines.slice(1).join("\n")}`,
+  );
+  appendFileSync(metrics, `${lines[12].replace('"step":12', '"step":13')}\n`);
+  expect(look().data.runs[0].step).toBe(13);
+  writeFileSync(metrics, text);
+  const later = new Date(Date.now() + 5000);
+  utimesSync(join(folder, "run.json"), later, later);
+  expect(look().data).toEqual(readPageData([folder]));
+});
