@@ -10,7 +10,7 @@
  * The direction (the target's gradient) is given; every way needs it. The model is small (d 128, 4 layers, T 64), so that what does not shrink
  * with the model shows.
  *
- * Accuracy: alignments from repeated draws of a few windows a domain against those of all windows, as shares of ‖gᵢ‖·‖g‖: the bias (root mean square
+ * Accuracy: alignments from repeated draws of a few windows per domain against those of all windows, as shares of ‖gᵢ‖·‖g‖: the bias (root mean square
  * over domains of the mean error) and the deviation of a draw.
  *
  * Options: --k 4,16,64,256,1024, --batches 16,64, --threads N (2), --seconds N a case (2), --cap SECONDS (30: a way of which one run takes longer

@@ -146,8 +146,8 @@ for (const name of Object.keys(domains))
 const difference = uniform.loss - dga.loss;
 console.log(
   difference > 0
-    ? `\nDGA's model is better on the target by ${difference.toFixed(4)} nats a token.`
-    : `\nDGA's model is not better on the target here: ${(-difference).toFixed(4)} nats a token worse than uniform mixing.`,
+    ? `\nDGA's model is better on the target by ${difference.toFixed(4)} nats per token.`
+    : `\nDGA's model is not better on the target here: ${(-difference).toFixed(4)} nats per token worse than uniform mixing.`,
 );
 console.log(
   `Picture: ${picture}. Models, weights and metrics: ${join(out, "uniform")}, ${join(out, "dga")}.`,

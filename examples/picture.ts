@@ -3,7 +3,7 @@ import { axisAround, drawPanels, evenAxis, stepAxis } from "#dist/report/chart.j
 
 export interface DrawnRun {
   readonly name: string;
-  /** Loss on the held-out target, in nats a token. */
+  /** Loss on the held-out target, in nats per token. */
   readonly losses: readonly { readonly step: number; readonly loss: number }[];
   /** Weights that each step was drawn with. */
   readonly weights: readonly { readonly step: number; readonly weights: Readonly<Record<string, number>> }[];
@@ -16,7 +16,7 @@ export function drawRuns(runs: readonly DrawnRun[], title: string): string {
   return drawPanels([
     {
       title,
-      ...{ x, xLabel: "step", yLabel: "loss, nats a token" },
+      ...{ x, xLabel: "step", yLabel: "loss, nats per token" },
       y: axisAround(runs.flatMap((run) => run.losses.map(({ loss }) => loss))),
       series: runs.map(({ name, losses }) => ({
         name,

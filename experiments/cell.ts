@@ -65,7 +65,7 @@ export interface Accuracy {
 export interface Result {
   /** Domains, after the text was cut. */
   readonly domains: number;
-  /** On held-out text of the target, nats a token. */
+  /** On held-out text of the target, nats per token. */
   readonly loss: number | null;
   readonly curve: readonly { readonly step: number; readonly loss: number }[];
   /** By domain at some steps; of runs with many domains the last ones alone, or none (null). */

@@ -103,7 +103,7 @@ export function curvesPanel(runs: readonly Run[], results: Lookup, title: string
   return {
     title,
     xLabel: "step",
-    yLabel: "loss on the target, nats a token",
+    yLabel: "loss on the target, nats per token",
     x: stepAxis(last),
     y: axisOf(series),
     series,

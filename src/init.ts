@@ -54,7 +54,7 @@ export interface InitOptions {
    */
   readonly deterministic?: boolean;
   /**
-   * Told, a line each, what was chosen: a variant of a kernel, the cpu in place of a GPU that computes wrongly, or fewer threads than there are cores where
+   * Called with one line per choice that was made: a variant of a kernel, the cpu in place of a GPU that computes wrongly, or fewer threads than cores where
    * workers could not be started.
    */
   readonly log?: (line: string) => void;

@@ -41,7 +41,7 @@ export const continuations: Experiment = {
     const versus = { ...axes, columns: [...groups, ALL], of: "DGA (default)" };
     return {
       markdown: [
-        "Loss on held-out text of the target, nats a token:",
+        "Loss on held-out text of the target, nats per token:",
         meansTable(losses, axes),
         ...Object.values(kinds).flatMap((from, i) => [
           `True continuations found, per cent; the others are from ${from}:`,

@@ -90,7 +90,7 @@ function sectionOf(part: Part, settings: Settings, results: Lookup): string {
   const losses = observe(runsOf(part, settings), results, ({ loss }) => loss);
   const columns = [...Object.keys(part.columns), "all"];
   return [
-    `**${part.title}.** Loss on held-out text of each target, nats a token:`,
+    `**${part.title}.** Loss on held-out text of each target, nats per token:`,
     meansTable(losses, { rows: part.rows, columns, corner: "method" }),
     "The default less each of the others, paired by target and seed; negative is better:",
     differencesTable(losses, { of: own, rows: part.rows, columns, corner: "less" }),
@@ -117,7 +117,7 @@ export const defaults: Experiment = {
                 ({ row }) => part !== parts[2] || row !== "importance sampling",
               ),
               { rows: part.rows, columns: Object.keys(part.columns) },
-              { title: part.title.split(":")[0], xLabel: "target", yLabel: "loss, nats a token" },
+              { title: part.title.split(":")[0], xLabel: "target", yLabel: "loss, nats per token" },
             ),
           ),
         ),

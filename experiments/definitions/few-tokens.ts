@@ -54,7 +54,7 @@ export const fewTokens: Experiment = {
     return {
       markdown: [
         ...groups.flatMap((group, g) => [
-          `Loss on held-out text of the target (${group}), nats a token:`,
+          `Loss on held-out text of the target (${group}), nats per token:`,
           meansTable(byTarget[g], { rows, columns, corner }),
         ]),
         "The default less each of the others, over both targets, paired by target and seed; negative is better:",
@@ -71,7 +71,7 @@ export const fewTokens: Experiment = {
               const series = linesOver(byTarget[g], drawn, places);
               return {
                 title: `Target: ${group}`,
-                ...{ xLabel: corner, yLabel: "loss on the target, nats a token" },
+                ...{ xLabel: corner, yLabel: "loss on the target, nats per token" },
                 ...{ x: nameAxis(columns), y: axisOf(series), series },
               };
             }),

@@ -56,7 +56,7 @@ export const forgetting: Experiment = {
     const versus = { ...axes, columns: [...groups, ALL], of: "DGA (default)" };
     return {
       markdown: [
-        "Change of the loss on the target, nats a token:",
+        "Change of the loss on the target, nats per token:",
         meansTable(onTarget, axes),
         "Change of the loss outside; positive is forgotten:",
         meansTable(elsewhere, axes),
@@ -71,12 +71,12 @@ export const forgetting: Experiment = {
             dotsPanel(
               onTarget,
               { rows, columns: groups },
-              { title: "On the target", xLabel: "target", yLabel: "change of the loss, nats a token" },
+              { title: "On the target", xLabel: "target", yLabel: "change of the loss, nats per token" },
             ),
             dotsPanel(
               elsewhere,
               { rows, columns: groups },
-              { title: "Outside", xLabel: "target", yLabel: "change of the loss, nats a token" },
+              { title: "Outside", xLabel: "target", yLabel: "change of the loss, nats per token" },
             ),
           ]),
         },

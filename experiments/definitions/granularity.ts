@@ -51,7 +51,7 @@ export const granularity: Experiment = {
     return {
       markdown: [
         ...groups.flatMap((group) => [
-          `Loss on held-out text of the target (${group}), nats a token:`,
+          `Loss on held-out text of the target (${group}), nats per token:`,
           meansTable(
             losses.filter((o) => o.group === group),
             { rows, columns, corner },
@@ -70,7 +70,7 @@ export const granularity: Experiment = {
               const series = linesOver(own, rows, places);
               return {
                 title: `Target: ${group}`,
-                ...{ xLabel: corner, yLabel: "loss on the target, nats a token" },
+                ...{ xLabel: corner, yLabel: "loss on the target, nats per token" },
                 ...{ x: logAxis(counts), y: axisOf(series), series },
               };
             }),

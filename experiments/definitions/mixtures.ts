@@ -96,7 +96,7 @@ export const mixtures: Experiment = {
     const versus = { ...axes, columns: [...groups, ALL], of: "DGA (default)" };
     return {
       markdown: [
-        "Loss on held-out text of the target, nats a token:",
+        "Loss on held-out text of the target, nats per token:",
         meansTable(losses, axes),
         "The default less each of the others, paired by target and seed; negative is better:",
         differencesTable(losses, versus),
@@ -112,7 +112,7 @@ export const mixtures: Experiment = {
               {
                 title: "Searching and aligning",
                 xLabel: "target",
-                yLabel: "loss on the target, nats a token",
+                yLabel: "loss on the target, nats per token",
               },
             ),
           ]),

@@ -78,7 +78,7 @@ export const sensitivity: Experiment = {
     });
     return {
       markdown: [
-        "Loss on held-out text of each target by the value of a constant, nats a token, and the same less uniform sampling's, paired by target and seed:",
+        "Loss on held-out text of each target by the value of a constant, nats per token, and the same less uniform sampling's, paired by target and seed:",
         ...parts.map(({ sweep, losses }) => tableOf(sweep, losses)),
       ].join("\n\n"),
       figures: groups.map((group) => ({
@@ -119,7 +119,7 @@ function panelOf({ of, constant, values }: Swept, losses: readonly Observation[]
   }));
   return {
     title: `${of}: ${constant}`,
-    ...{ xLabel: constant, yLabel: "loss on the target, nats a token" },
+    ...{ xLabel: constant, yLabel: "loss on the target, nats per token" },
     ...{ x: logAxis(values), y: axisOf(series), series },
   };
 }

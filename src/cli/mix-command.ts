@@ -37,7 +37,7 @@ const taken: Readonly<Record<string, string>> = {
   "mixing.floor": "no weight falls below this",
   "mixing.ceiling": "no weight rises above this",
   "mixing.repetitionCap": "most times a domain is gone through; needs --sizes, --tokens",
-  "mixing.guard": "what held-out losses may rise to; observe tells them",
+  "mixing.guard": "how far held-out losses may rise; the trainer sends them in observe",
   "mixing.weights": "weights of --rule static; where other rules start",
   "mixing.histogram": "share of the target by domain: the prior of dga",
   "training.tokens": "training tokens of the whole run, for caps",

@@ -1,53 +1,13 @@
 /** The command line: what there is to type, its help, and what an error looks like. docs/runs.md has the exit codes. */
 import { closeSync, openSync } from "node:fs";
 import { isatty } from "node:tty";
-import { Command, CommanderError, Option } from "commander";
+import { Command, CommanderError } from "commander";
 import { GradmixError } from "../errors.ts";
-import { clusterArguments, clusterDefaults } from "./cluster-arguments.ts";
-import { compareDescription, compareGroup, compareNotes, inComparison } from "./compare-help.ts";
-import { usualRules, usualSeeds } from "./compare-plan.ts";
-import { doctor } from "./doctor.ts";
-import { histogramTakes, showHistogram } from "./histogram-command.ts";
-import { exportArguments, exportExamples, exportOptions } from "./export-arguments.ts";
-import { mix, mixExample, mixFlags, type MixFlags, mixRows } from "./mix-command.ts";
-import { groups, type OptionRow, optionRows } from "./options.ts";
+import { addCommands } from "./commands.ts";
 import { openOutput, type Output } from "./output.ts";
-import { DEFAULT_PORT, reportExamples, watchExamples } from "./report-help.ts";
-import { train } from "./train.ts";
 import { version } from "./version.ts";
 import { reasonOf } from "../node/system-errors.ts";
-import { didYouMean, type Raw, wrong } from "./values.ts";
-
-const examples = `
-Examples:
-  Three domains, a small target, everything else by default:
-    $ gradmix train --domain code='src/**/*.ts' --domain docs='docs/*.md' \\
-        --domain mail=mail.jsonl.gz --target 'answers/*.md' --out runs/first
-
-  The same from a file, with another step size on top:
-    $ gradmix train config.json --eta 2
-
-  config.json holds the same keys in sections ("training.lr" is --lr):
-    { "data": { "domains": { "code": "src/**/*.ts" }, "target": "answer.md" },
-      "training": { "steps": 2000, "lr": 0.001 }, "mixing": { "eta": 2 } }
-
-  Go on with a run that was stopped; make one of --schedule constant longer:
-    $ gradmix train --resume runs/first
-    $ gradmix train --resume runs/steady --steps 4000
-
-  A new run that begins with the parameters of another, or of a Hugging Face
-  folder:
-    $ gradmix train config.json --init-from runs/first --lr 0.0005
-
-Quote globs, so that gradmix expands them and not the shell.
-
-Exit codes:
-  0              the run is done
-  1              an error of gradmix itself, or the result could not be printed
-  2              refused, or ended by what the last line says
-  129, 130, 143  stopped by a hang-up, Ctrl-C or SIGTERM: with a checkpoint when
-                 it trained, or at once when a line offered that
-`;
+import { didYouMean, wrong } from "./values.ts";
 
 /** Runs the command with the arguments after its name. Gives the exit code; never throws. */
 export async function main(args: readonly string[]): Promise<number> {
@@ -108,235 +68,13 @@ function debugging(): boolean {
 }
 
 async function run(args: readonly string[], out: Output, err: Output): Promise<number> {
-  let code = 0;
   const program = new Command("gradmix")
     .description("Train a language model while finding the mixture of its training data.")
     .version(version(), "-v, --version", "print the version")
     .helpOption("-h, --help", "print this help")
     .helpCommand(false);
 
-  const trainCommand = program
-    .command("train")
-    .summary("train a GPT on your domains while their weights move towards a target")
-    .description(
-      "Train a GPT on several domains of text, and find how much of each it should read to become good at a small target set (Dynamic Gradient Alignment).",
-    )
-    .argument("[CONFIG.json]", "a file with any of the options below; the command line goes before it")
-    .addHelpText("after", examples);
-  const rows = optionRows();
-  addOptions(trainCommand, rows);
-  trainCommand.addOption(
-    new Option("--resume <DIR>", "go on with the run in DIR, or from one of its checkpoint files").helpGroup(
-      groups.run,
-    ),
-  );
-  trainCommand.action(async (config: string | undefined, options: Record<string, unknown>) => {
-    const given = givenOf(rows, options);
-    const { resume } = options;
-    code = await train(
-      { config: config ?? null, given, resume: typeof resume === "string" ? resume : null },
-      undefined,
-      { out, err },
-    );
-  });
-
-  const compareCommand = program
-    .command("compare")
-    .summary("does it help on your text? Several rules and seeds, and a table of held-out losses")
-    .description(compareDescription)
-    .argument(
-      "[CONFIG.json|DIR]",
-      "a config file of gradmix train, or the folder of a comparison to go on with",
-    )
-    .addHelpText("after", compareNotes);
-  const compareRows = rows.filter(({ path }) => path !== "mixing.rule").map(inComparison);
-  compareCommand
-    .addOption(
-      new Option("--rules <A,B,…>", `the rules to compare (default: ${usualRules})`).helpGroup(compareGroup),
-    )
-    .addOption(
-      new Option(
-        "--seeds <N|A,B,…>",
-        `how many seeds, from --seed on, or which: 1,5,9 (default: ${usualSeeds})`,
-      ).helpGroup(compareGroup),
-    )
-    .addOption(
-      new Option(
-        "--baseline <RULE>",
-        "the rule that the others are compared with (default: the first)",
-      ).helpGroup(compareGroup),
-    );
-  addOptions(compareCommand, compareRows);
-  compareCommand.addOption(
-    new Option("--resume <DIR>", "go on with the comparison in DIR, as gradmix compare DIR does").helpGroup(
-      groups.run,
-    ),
-  );
-  compareCommand.action(async (path: string | undefined, options: Record<string, unknown>) => {
-    const said = (name: string): string | null => {
-      const value = options[name];
-      return typeof value === "string" ? value : null;
-    };
-    const { compare } = await import("./compare-command.ts");
-    code = await compare(
-      {
-        path: path ?? null,
-        given: givenOf(compareRows, options),
-        rules: said("rules"),
-        seeds: said("seeds"),
-        baseline: said("baseline"),
-        resume: said("resume"),
-      },
-      { out, err },
-    );
-  });
-
-  const histogramCommand = program
-    .command("histogram")
-    .summary("what share of a target each domain has, in seconds and without training")
-    .description(
-      "Show what share of the target each domain has, told by the bigrams of its tokens: what --rule dga starts from, and --rule importanceSampling keeps to.",
-    )
-    .argument("[CONFIG.json]", "a config file of gradmix train; the command line goes before it");
-  const itsRows = rows.filter(histogramTakes);
-  addOptions(histogramCommand, itsRows);
-  histogramCommand.addOption(
-    new Option("--out <FILE>", "write the shares as JSON, for --histogram and --weights").helpGroup(
-      groups.run,
-    ),
-  );
-  histogramCommand.action(async (config: string | undefined, options: Record<string, unknown>) => {
-    const { out: path } = options;
-    code = await showHistogram(
-      {
-        config: config ?? null,
-        given: givenOf(itsRows, options),
-        rows: itsRows,
-        out: typeof path === "string" ? path : null,
-      },
-      { out, err },
-    );
-  });
-
-  const clusterCommand = program
-    .command("cluster")
-    .summary("cut a corpus without labels into fine domains")
-    .description(
-      'Cut a corpus into clusters of documents about the same things, which are then the domains of a run.\n\n  gradmix cluster "text/*.jsonl.gz" --clusters 64 --out clusters',
-    )
-    .argument(
-      "<FILES...>",
-      "paths, folders and globs of the corpus: plain text and .jsonl, also .gz and .zst",
-    )
-    .requiredOption("--out <DIR>", "the folder that is made")
-    .option("--clusters <N>", `how many clusters (default: ${clusterDefaults.levels.join(",")})`)
-    .option(
-      "--levels <N,N,…>",
-      "clusters per cluster of the level above, from the top, in place of --clusters: 64,64 makes up to 4,096",
-    )
-    .option("--dim <N>", `numbers per document (default: ${clusterDefaults.dim})`)
-    .option(
-      "--sample <N>",
-      `documents that the clusters are fitted to, at most (default: ${clusterDefaults.sample})`,
-    )
-    .option(
-      "--text-field <NAME>",
-      `field of .jsonl lines that holds the text (default: ${clusterDefaults.textField})`,
-    )
-    .option("--skip-bad-lines", "leave out broken .jsonl lines and invalid UTF-8 instead of stopping")
-    .option("--seed <N>", `same seed, same text: same clusters (default: ${clusterDefaults.seed})`)
-    .option("--threads <N>", "CPU threads (default: one per core)")
-    .option("--quiet", "no progress");
-  clusterCommand.action(async (files: string[], options: Record<string, unknown>) => {
-    const { cluster } = await import("./cluster-command.ts");
-    code = await cluster(clusterArguments(files, options), { out, err });
-  });
-
-  const exportCommand = program
-    .command("export")
-    .summary("write a run's mixture in the format of another trainer")
-    .description(
-      "Write the weights that a run found as the configuration of another trainer: its names, its unit, its quoting. What the format cannot say is said on the standard error. Without --to: a list of the formats.",
-    )
-    .argument("[RUN]", "the folder of a run")
-    .addHelpText("after", exportExamples);
-  for (const option of exportOptions()) exportCommand.addOption(option);
-  exportCommand.action(async (run: string | undefined, options: Record<string, unknown>) => {
-    const { exportRun } = await import("./export-command.ts");
-    code = await exportRun(exportArguments(run, options), { out, err });
-  });
-
-  const mixCommand = program
-    .command("mix")
-    .summary("the rule as a process, for a trainer of your own: JSON lines, or HTTP")
-    .description(
-      "Talk to the rule from any trainer: it says what it measured, and hears what to sample. docs/trainers.md has the messages.",
-    )
-    .argument("[CONFIG.json]", "a config file of gradmix train: its domains and mixing")
-    .addHelpText("before", mixExample);
-  const ruleRows = mixRows(rows);
-  for (const [name, [value, help]] of Object.entries(mixFlags))
-    mixCommand.addOption(new Option(`${flagOf(name)} <${value}>`, help));
-  addOptions(mixCommand, ruleRows, false);
-  mixCommand.action(async (config: string | undefined, options: Record<string, unknown>) => {
-    const flags = Object.fromEntries(
-      Object.keys(mixFlags).map((name) => [name, typeof options[name] === "string" ? options[name] : null]),
-    ) as MixFlags;
-    code = await mix({ config: config ?? null, given: givenOf(ruleRows, options), flags }, err);
-  });
-
-  program
-    .command("report")
-    .summary("runs to look at: losses, weights, alignments, cost in one HTML file")
-    .description(
-      `Write one HTML file that shows runs together and opens without a network: what was gained, losses, weights over time, alignments, tokens and epochs, settings and cost.\n\n${reportExamples}`,
-    )
-    .argument("<RUN...>", "folders of runs that have one target")
-    .option("--out <FILE>", "the file (default: report.html, in the folder of a run that is alone)")
-    .option("--svg <DIR>", "write the figures as SVG files into DIR as well")
-    .option("--csv", "write metrics.csv beside the metrics.jsonl of each run")
-    .option("--tensorboard <DIR>", "write event files for TensorBoard, a folder in DIR for each run")
-    .action(async (runs: string[], options: Record<string, unknown>) => {
-      const given = (name: string): string | null => {
-        const value = options[name];
-        return typeof value === "string" ? value : null;
-      };
-      const { report } = await import("./report-command.ts");
-      code = report(
-        {
-          runs,
-          out: given("out"),
-          svg: given("svg"),
-          tensorboard: given("tensorboard"),
-          csv: options["csv"] === true,
-        },
-        out,
-      );
-    });
-
-  program
-    .command("watch")
-    .summary("the page of a run that goes on, updating by itself")
-    .description(
-      `Show the page of gradmix report for a run that goes on, at an address of this machine. It updates by itself.\n\n${watchExamples}`,
-    )
-    .argument("<RUN>", "the folder of a run")
-    .option("--port <N>", "where it listens; 0: any that is free", String(DEFAULT_PORT))
-    .action(async (run: string, { port }: { port: string }) => {
-      const { watch } = await import("./watch-command.ts");
-      code = await watch(run, port, { out, err });
-    });
-
-  program
-    .command("doctor")
-    .summary("what this machine can do: backends, threads, SIMD, speed")
-    .description(
-      "Show which backends run here, with how many threads and which SIMD level, and how fast they are.",
-    )
-    .action(async () => {
-      code = await doctor(out);
-    });
-
+  const ran = addCommands(program, { out, err });
   for (const command of [program, ...program.commands])
     command
       .exitOverride((error) => {
@@ -353,53 +91,7 @@ async function run(args: readonly string[], out: Output, err: Output): Promise<n
     return 0;
   }
   await program.parseAsync(args, { from: "user" });
-  return code;
-}
-
-/** In the groups of `gradmix train`, or all in one. */
-function addOptions(command: Command, rows: readonly OptionRow[], grouped = true): void {
-  const place = (option: Option, group: string): Option => (grouped ? option.helpGroup(group) : option);
-  for (const row of rows)
-    for (const option of commanderOptions(row)) command.addOption(place(option, groups[row.section]));
-  command.addHelpOption(place(new Option("-h, --help", "print this help"), groups.run));
-}
-
-const flagOf = (name: string): string =>
-  `--${name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)}`;
-
-/** The flags that were given, by key path. */
-function givenOf(rows: readonly OptionRow[], options: Readonly<Record<string, unknown>>): Map<string, Raw> {
-  const given = new Map<string, Raw>();
-  for (const row of rows) {
-    const value = options[attribute(row.flag)];
-    const former = row.formerly?.flag;
-    const before = former === undefined ? undefined : options[attribute(former)];
-    if (value !== undefined && before !== undefined)
-      throw wrong(`${former ?? ""} is the former name of ${row.flag}; give one of them`);
-    const said = value ?? before;
-    if (typeof said === "boolean" || Array.isArray(said)) given.set(row.path, said as Raw);
-  }
-  return given;
-}
-
-/** A row of the table as commander wants it. Every value is collected as text; values.ts makes sense of it. */
-function commanderOptions(row: OptionRow): Option[] {
-  const given = typeof row.default === "string" || typeof row.default === "number" ? `${row.default}` : null;
-  const shown = row.auto ?? given;
-  const prefix = shown?.startsWith("required") === true ? "" : "default: ";
-  const help = shown === null ? row.help : `${row.help} (${prefix}${shown})`;
-  const gather = (value: string, before: string[] | undefined): string[] => [...(before ?? []), value];
-  const option = new Option(row.value === undefined ? row.flag : `${row.flag} <${row.value}>`, help);
-  if (row.value === undefined) return [option, new Option(row.flag.replace("--", "--no-")).hideHelp()];
-  const former = row.formerly?.flag;
-  return [
-    option.argParser(gather),
-    ...(former === undefined ? [] : [new Option(`${former} <${row.value}>`).argParser(gather).hideHelp()]),
-  ];
-}
-
-function attribute(flag: string): string {
-  return new Option(flag).attributeName();
+  return ran.code;
 }
 
 /** Commander's errors in our words: one line, the nearest known option or command. */

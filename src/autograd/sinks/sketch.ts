@@ -2,7 +2,7 @@
  * Random projections of the gradients of segments, without the gradients.
  *
  * A linear weight's gradient of a segment is W = Σ_rows dyᵀ x. With Gaussian A [r, out] and B [r, in] its sketch is A W Bᵀ / r, which is
- * Σ_rows (A dy)(B x)ᵀ / r: both factors shrink to r numbers a row before they meet. Inner products survive in expectation, and for any two
+ * Σ_rows (A dy)(B x)ᵀ / r: both factors shrink to r numbers per row before they meet. Inner products survive in expectation, and for any two
  * gradients of one weight
  *
  *     E⟨s(W), s(V)⟩ = ⟨W, V⟩,   Var⟨s(W), s(V)⟩ ≤ (4/r + 4/r²)·‖W‖²·‖V‖²

@@ -1,4 +1,4 @@
-/** Weights of many domains over time as a picture: a row a domain, the heaviest at the top, a column a point in time. By hand, on a canvas: uPlot has no such chart. */
+/** Weights of many domains over time as a picture: one row per domain, the heaviest at the top, one column per point in time. By hand, on a canvas: uPlot has no such chart. */
 import { h } from "./dom.ts";
 import { formatCount, formatShare, formatTimes, significant } from "./format.ts";
 import { offWidth, onWidth, theme } from "./screen.ts";
