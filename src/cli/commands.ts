@@ -56,13 +56,13 @@ export function addCommands(program: Command, outputs: Outputs): { readonly code
   const io: Io = { ...outputs, rows: optionRows(), code: 0 };
   for (const add of [
     addTrain,
-    addCompare,
-    addHistogram,
-    addCluster,
-    addExport,
-    addMix,
     addReport,
     addWatch,
+    addCompare,
+    addExport,
+    addMix,
+    addHistogram,
+    addCluster,
     addDoctor,
   ])
     add(program, io);
