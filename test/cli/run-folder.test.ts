@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { decodeCheckpoint, encodeCheckpoint } from "#dist/node/checkpoint-file.js";
 import { readCheckpoint, writeCheckpoint } from "gradmix/node";
 import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
-import { writeFileAtomic, type WriteFs } from "#dist/node/files.js";
+import { type FileParts, writeFileAtomic, writeFilesAtomic, type WriteFs } from "#dist/node/files.js";
 import { checkFree, findRun, listCheckpoints, openRunFolder, truncateMetrics } from "#dist/cli/run-folder.js";
 import type { Checkpoint, CheckpointArray } from "#dist/dga/checkpoint.js";
 import type { StartLine, StepMetrics } from "#dist/runs/lines.js";
@@ -240,6 +240,48 @@ describe("writing", () => {
       /the disk is full/,
     );
     expect(readdirSync(root)).toEqual([]);
+  });
+
+  test("several files are replaced together, and one that cannot be leaves the others as they were", () => {
+    const [first, second] = [join(root, "first"), join(root, "second")];
+    const files = (text: string): FileParts[] =>
+      [first, second].map((path) => ({ path, parts: [Buffer.from(text), Buffer.from("!")] }));
+    writeFilesAtomic(files("old"));
+    for (let room = 0; room < 8; room++) {
+      expect(errorOf(() => writeFilesAtomic(files("new"), disk(room))).message).toMatch(/the disk is full/);
+      expect(readdirSync(root)).toEqual(["first", "second"]);
+      expect(readFileSync(first, "utf8")).toBe("old!");
+    }
+    nodeFs.rmSync(second);
+    nodeFs.mkdirSync(second);
+    expect(errorOf(() => writeFilesAtomic(files("new"))).message).toBe(
+      `${second}: cannot be written (it is a folder); name a file`,
+    );
+    expect(readFileSync(first, "utf8")).toBe("old!");
+    nodeFs.rmdirSync(second);
+    writeFilesAtomic(files("new"));
+    for (const path of [first, second]) expect(readFileSync(path, "utf8")).toBe("new!");
+  });
+
+  test.skipIf(process.platform === "win32")("links stay, and no device is replaced by a file", () => {
+    const [file, link, device] = [join(root, "a", "file"), join(root, "link"), join(root, "device")];
+    const write = (path: string): void => writeFileAtomic(path, [Buffer.from(path)]);
+    write(file);
+    nodeFs.symlinkSync(file, link);
+    write(link);
+    expect(nodeFs.readlinkSync(link)).toBe(file);
+    expect(readFileSync(file, "utf8")).toBe(link);
+    // A link, so that nothing is lost where this fails.
+    nodeFs.symlinkSync("/dev/null", device);
+    expect(errorOf(() => write(device))).toMatchObject({
+      code: "io",
+      message: `${device}: cannot be written (it is a device, pipe or socket); name a file`,
+    });
+    expect(nodeFs.readlinkSync(device)).toBe("/dev/null");
+    nodeFs.rmSync(file);
+    // One that leads nowhere is replaced.
+    write(link);
+    expect(nodeFs.lstatSync(link).isFile()).toBe(true);
   });
 
   test("a disk that fills up during a run leaves the last good checkpoint", () => {
