@@ -108,12 +108,16 @@ export async function mix(args: MixArguments, err: Output): Promise<number> {
     ]);
     const { tokenFile } = flags;
     const token = tokenFile === null ? newToken() : tokenOf(tokenFile);
-    const { url } = await startServer(keeper, { ...address, token });
-    await writeLine(process.stdout, {
+    const { url, close } = await startServer(keeper, { ...address, token });
+    const told = await writeLine(process.stdout, {
       type: "listening",
       url,
       ...(tokenFile === null ? { token } : { tokenFile }),
     });
+    if (!told) {
+      await close();
+      return 0;
+    }
     // Until a signal ends the process: whatever was replied is on disk.
     return new Promise(() => {});
   }

@@ -2,8 +2,10 @@
 import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import {
+  closeSync,
   existsSync,
   mkdtempSync,
+  openSync,
   readdirSync,
   readFileSync,
   rmSync,
@@ -342,18 +344,31 @@ describe("lines", () => {
     ]);
   });
 
-  test("an output that fails otherwise than by its reader is an error", async () => {
+  test("the first reply that cannot be written is the last", async () => {
     const full = new Writable({
       write(_chunk, _encoding, done) {
         done(Object.assign(new Error("no space"), { code: "ENOSPC" }));
       },
     });
-    const lines = serveLines([Buffer.from("x\n")] as unknown as AsyncIterable<Uint8Array>, full, () => ({
-      type: "error",
-      field: null,
-      error: "",
-    }));
-    await expect(lines).rejects.toMatchObject({ code: "ENOSPC" });
+    let replies = 0;
+    await serveLines([Buffer.from("x\ny\n")] as unknown as AsyncIterable<Uint8Array>, full, () => {
+      replies++;
+      return { type: "error", field: null, error: "" };
+    });
+    expect(replies).toBe(1);
+  });
+
+  test.runIf(existsSync("/dev/full"))("a full disk is told in one line", () => {
+    const full = openSync("/dev/full", "w");
+    for (const args of [[], ["--listen", "0"]]) {
+      const { status, stderr } = spawnSync(process.execPath, [command, "mix", ...args], {
+        input: "{}\n",
+        stdio: ["pipe", full, "pipe"],
+        encoding: "utf8",
+      });
+      expect([status, stderr]).toEqual([1, "gradmix: the output could not be written (the disk is full)\n"]);
+    }
+    closeSync(full);
   });
 });
 
