@@ -198,6 +198,8 @@ export function openRunFolder(
       for (const { path, step: other } of listCheckpoints(folder)) if (other > step) remove(path, fs);
       metrics = openMetrics(place("metrics.jsonl"), resume === null ? null : lines, fs);
       for (const line of unwritten) metrics.append(line);
+      // They are of where the run stopped, and the lines from here on are not: a run that is killed now has no weights until it goes on.
+      remove(join(folder, "weights.json"), fs);
       held = { lock, metrics };
       return held;
     } catch (error) {

@@ -374,6 +374,25 @@ describe("a run", () => {
     expect(openRunFolder(config, findRun(out)).load()).toEqual({ step: 3, checkpoint: state(3), config });
   });
 
+  test("has no weights from when it goes on until it stops again", () => {
+    const weights = join(out, "weights.json");
+    const first = openRunFolder(configOf(out));
+    first.appendMetrics(metrics(1));
+    first.saveCheckpoint(1, state(1));
+    first.saveFile("weights.json", "{}");
+    first.close();
+    const second = openRunFolder(configOf(out), findRun(out));
+    second.load();
+    // What is refused before the first step leaves them.
+    expect(nodeFs.existsSync(weights)).toBe(true);
+    second.begin();
+    expect(nodeFs.existsSync(weights)).toBe(false);
+    second.saveFile("weights.json", "{}");
+    second.appendMetrics(metrics(2));
+    second.close();
+    expect(nodeFs.existsSync(weights)).toBe(true);
+  });
+
   test("does not take a folder that holds a run, nor one that is a file", () => {
     const folder = openRunFolder(configOf(out));
     folder.begin();
