@@ -60,8 +60,11 @@ export async function* replay(
     const message = type === "observe" ? value : observeOf(value, preconditioned);
     if (session === null) {
       const names = isObject(value["weights"]) ? { domains: Object.keys(value["weights"]) } : {};
-      if (type === "observe" || message !== null || "domains" in names)
-        yield send({ type: "init", ...names, ...init });
+      if (type === "observe" || message !== null || "domains" in names) {
+        const first = send({ type: "init", ...names, ...init });
+        if (type === undefined) checkTold(session, source, preconditioned);
+        yield first;
+      }
     }
     if (message === null) continue;
     if (type === undefined) checkTold(session, source, preconditioned);

@@ -594,6 +594,14 @@ describe("replay", () => {
     await expect(replayed(lines, fields)).rejects.toThrow(error);
   });
 
+  test("prints nothing of a run whose lines do not tell what the rule needs", async () => {
+    const line = { step: 1, weights: { web: 1 }, alignments: { web: { value: 1 } } };
+    const init = { rule: { name: "rnb" } };
+    const lines = linesOf([Buffer.from(`${JSON.stringify(line)}\n`)] as unknown as AsyncIterable<Uint8Array>);
+    const replies = replay(lines, { source: "log", init, preconditioned: false });
+    await expect(replies.next()).rejects.toThrow(/rule rnb needs gram/);
+  });
+
   test("alignments with Adam's step are replayed on a rule that asks for them, and on no other", async () => {
     const line = {
       step: 1,
