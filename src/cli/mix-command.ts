@@ -7,6 +7,7 @@ import {
   mkdirSync,
   openSync,
   readFileSync,
+  realpathSync,
   statSync,
   writeSync,
 } from "node:fs";
@@ -139,8 +140,18 @@ function checkTogether(flags: MixFlags): void {
   }))
     if (replay !== null && value !== null)
       throw wrong(`${flag}: --replay prints what would have been and keeps nothing; leave one of them out`);
-  if (stateFile !== null && weightsFile !== null && resolve(stateFile) === resolve(weightsFile))
+  if (stateFile !== null && weightsFile !== null && endOf(stateFile) === endOf(weightsFile))
     throw wrong(`--weights-file: ${weightsFile} is the file of --state-file; choose another`);
+}
+
+/** Where a path leads, over symbolic links. */
+function endOf(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    // It is not there yet.
+    return resolve(path);
+  }
 }
 
 /** A run whose signals are replayed, and what is known of it. */
@@ -180,6 +191,10 @@ function initOf({ config: file, given, flags }: MixArguments, run: ReplayedRun |
     ...(flags.sizes === null ? {} : { sizes: Object.fromEntries(sharesOf(flags.sizes, "--sizes")) }),
   };
   const total = tokens ?? run?.facts["tokens"];
+  if (mixing.repetitionCap !== null && !("sizes" in known && typeof total === "number"))
+    throw wrong(
+      "--repetition-cap: how often a domain is gone through follows from its tokens and the run's; add --sizes NAME=N,… and --tokens N",
+    );
   const { rule: options, combinators } = mixerOptionsOf(mixing, targetNames, {
     // In the domains' order; without sizes they are only names here.
     sizes: sizesOf(domains ?? [], known["sizes"]),

@@ -335,13 +335,13 @@ function guardCaps(options: RuleOptions, facts: SizedFacts): { readonly caps?: R
   return caps === null ? {} : { caps: Object.fromEntries(names.map((name, i) => [name, caps[i]])) };
 }
 
-/** Throws `config` where the run cannot keep to the cap: there is too little text, or a floor asks for more. (`dga` alone shares too little text out.) */
-function checkCap({ repetitionCap, floor, rule }: MixingConfig, { sizes = {}, tokens }: SizedFacts): void {
+/** Throws `config` where the run cannot keep to the cap: there is too little text, or a floor asks for more. (The limit that `dga` has by itself shares too little text out.) */
+function checkCap({ repetitionCap, floor }: MixingConfig, { sizes = {}, tokens }: SizedFacts): void {
   if (repetitionCap === null || tokens === undefined) return;
   const names = Object.keys(sizes);
   const offered = names.map((name) => repetitionCap * sizes[name]);
   const n = (count: number): string => Math.floor(count).toLocaleString("en");
-  if (rule !== "dga" && sumOf(offered) < tokens)
+  if (sumOf(offered) < tokens)
     throw new GradmixError(
       "config",
       `--repetition-cap ${repetitionCap}: so often the domains' text is ${n(sumOf(offered))} tokens, and the run takes ${n(tokens)}; train fewer steps, or allow more repetitions`,

@@ -181,6 +181,12 @@ test.each<[Partial<MixFlags>, Record<string, string>, RegExp]>([
   [{ replay: "x", stateFile: "s" }, {}, /^--state-file: --replay prints/],
   [{ replay: "/nowhere.jsonl" }, {}, /^--replay: \/nowhere\.jsonl cannot be read \(no such file/],
   [{ stateFile: "same", weightsFile: "./same" }, {}, /is the file of --state-file/],
+  [{ domains: "a,b" }, { repetitionCap: "1" }, /^--repetition-cap: .*; add --sizes NAME=N,… and --tokens N$/],
+  [
+    { domains: "a,b", sizes: "a=1,b=2" },
+    { repetitionCap: "1", rule: "uniform" },
+    /^--repetition-cap: .*; add --sizes/,
+  ],
   [{ listen: "99999" }, {}, /^--listen: "99999" is not \[HOST:\]PORT/],
   [{ listen: "0.0.0.0:0" }, {}, /^--listen: 0\.0\.0\.0 is not this machine alone/],
 ])("flags %j with %j are refused in one line", async (flags, options, message) => {
@@ -254,11 +260,30 @@ describe("files", () => {
     ]);
     for (const [text, message] of [
       ['{"version":1}', /broken\.json: .*it cannot be gone on from/],
+      ['{"version":2}', /it is 2, and this gradmix knows 1; go on with the gradmix that wrote the state/],
+      ['{"version":', /broken\.json: it is no JSON: .* \(to begin anew, name another file\)/],
       ["{", /broken\.json: .*JSON/],
     ] as const) {
       writeFileSync(at("broken.json"), text);
       expect(() => createKeeper({ state: at("broken.json"), weights: null })).toThrow(message);
     }
+  });
+
+  test("weights that would replace the state by a link are refused", () => {
+    writeFileSync(at("kept.json"), "");
+    symlinkSync(at("kept.json"), at("link.json"));
+    const { status, err } = mix([
+      "--domains",
+      "a",
+      "--state-file",
+      "kept.json",
+      "--weights-file",
+      "link.json",
+    ]);
+    expect([status, err]).toEqual([
+      2,
+      "gradmix: --weights-file: link.json is the file of --state-file; choose another\n",
+    ]);
   });
 
   test("one process alone keeps a state file", async () => {
