@@ -180,9 +180,13 @@ const particular: Readonly<Record<string, (entry: RuleEntry, given: Layer) => bo
   preset: (entry) => ruleOf(entry) === "dga",
   prior: (entry) => ruleOf(entry) === "dga" && !entry.mixing.has("preset"),
   // A guard compares with the model of a reference, whatever the rule.
-  reference: (entry, given) =>
-    ruleOf(entry) === "doremi" || entry.mixing.has("guard") || given.values.has("mixing.guard"),
+  reference: (entry, given) => ruleOf(entry) === "doremi" || hasGuard(entry, given),
+  guardShare: hasGuard,
 };
+
+function hasGuard({ mixing }: RuleEntry, given: Layer): boolean {
+  return mixing.has("guard") || given.values.has("mixing.guard");
+}
 
 const ruleOf = ({ mixing }: RuleEntry): RuleName => mixing.get("rule") as RuleName;
 

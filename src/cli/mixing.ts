@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { type Bases, createBases } from "../dga/bases.ts";
 import { parseBases } from "../dga/bases-text.ts";
 import { type CombinatorOptions, countsRunTokens } from "../dga/combinators/index.ts";
+import { limitsOf } from "../dga/combinators/guard.ts";
 import { createMixer, type Mixer, type MixerOptions } from "../dga/mixer.ts";
 import { checkFit, planOf } from "../dga/plan.ts";
 import { type RuleName, type RuleOptions, withFacts } from "../dga/rules/index.ts";
@@ -85,6 +86,7 @@ export function planMixing(
     sizes: unread,
     histogram: wantsHistogram ? new Map(of.map((name) => [name, 1 / of.length])) : null,
   });
+  if (bases === null) checkGuarded(mixing, names);
   const { rule } = planned;
   const target = data.target.length === 0 ? null : data.target;
   if (planOf(rule.needs).aligns && target === null)
@@ -131,6 +133,22 @@ export function planMixing(
     mixerOf: ({ sizes, histogram }) =>
       build({ sizes: bases === null ? sizes : basisSizes(bases, sizes), histogram }),
   };
+}
+
+/** Throws `config` for a guard among the combinators that looks at a domain which `--guard` does not have evaluated: it would never act. */
+function checkGuarded({ guard, combinators }: MixingConfig, names: readonly string[]): void {
+  const evaluated = guard === null ? names.map(() => null) : limitsOf(Object.fromEntries(guard), names);
+  for (const [i, one] of combinators.entries()) {
+    if (one.name !== "guard") continue;
+    const blind = limitsOf(one.limits, names).findIndex(
+      (limit, at) => limit !== null && evaluated[at] === null,
+    );
+    if (blind >= 0)
+      throw new GradmixError(
+        "config",
+        `mixing.combinators[${i}]: its guard looks at "${names[blind]}", and a run evaluates what --guard names alone; add --guard "${names[blind]}<=X", in the place of this one or beside it`,
+      );
+  }
 }
 
 /** The published algorithm, for what was not given; null stands for what was not given to the command, and is left out for the library. */

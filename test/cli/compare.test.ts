@@ -209,14 +209,17 @@ describe("options of mixing", () => {
     ]);
   });
 
-  test("a reference is for every rule with a guard, else for doremi alone", () => {
+  test.each([
+    ["reference", "runs/first", ["doremi", "own"]],
+    ["guardShare", 0.3, ["own"]],
+  ])("%s is for every rule with a guard", (key, value, without) => {
     const takers = (mixing: object): string[] => {
-      const given = layer({ mixing: { reference: "runs/first", ...mixing } });
+      const given = layer({ mixing: { [key]: value, ...mixing } });
       return [...rules("uniform,doremi"), ...rulesOfFile({ own: { rule: "dga", guard: { a: 1 } } }, "r")]
-        .filter((entry) => optionsFor(entry, given).values.has("mixing.reference"))
+        .filter((entry) => optionsFor(entry, given).values.has(`mixing.${key}`))
         .map(({ name }) => name);
     };
-    expect(takers({})).toEqual(["doremi", "own"]);
+    expect(takers({})).toEqual(without);
     expect(takers({ guard: { "*": 1.02 } })).toEqual(["uniform", "doremi", "own"]);
   });
 
