@@ -160,6 +160,8 @@ interface ReplayedRun {
   readonly facts: Message;
   /** Its alignments are those with the step that Adam would take. */
   readonly preconditioned: boolean;
+  /** Its weights are those of bases. */
+  readonly bases: boolean;
 }
 
 /**
@@ -277,6 +279,7 @@ async function runOf(metrics: string): Promise<ReplayedRun | null> {
         : { histogram: Object.fromEntries(sharesOf(counted, "--replay")) }),
     },
     preconditioned: layer.values.get("mixing.normalise") === "adam",
+    bases: bases !== null,
   };
 }
 
@@ -364,13 +367,18 @@ async function replayFile(path: string, args: MixArguments, err: Output): Promis
     err.write(
       `${metrics} has the alignments of the ${MANY} heaviest of ${many} domains; the others count as not measured, so that weights differ from the run's\n`,
     );
+  if (run?.bases === true && args.flags.sizes === null)
+    err.write(
+      `${metrics} does not have the tokens of the bases, by which a run limits repetitions; without --sizes BASIS=N,… weights may differ from the run's\n`,
+    );
   const [{ linesOf, writeLine }, { replay }] = await Promise.all([
     import("../mix/lines.ts"),
     import("../mix/replay.ts"),
   ]);
   const input = createReadStream(metrics);
   try {
-    const options = { source: metrics, init, preconditioned: run?.preconditioned ?? false };
+    const { preconditioned = false, bases = false } = run ?? {};
+    const options = { source: metrics, init, preconditioned, bases };
     for await (const reply of replay(linesOf(input), options))
       if (!(await writeLine(process.stdout, reply))) break;
   } catch (error) {

@@ -575,12 +575,13 @@ describe("replay", () => {
     lines: readonly unknown[],
     fields: object = {},
     preconditioned = false,
+    bases = false,
   ): Promise<Reply[]> {
     async function* input(): AsyncGenerator<Line, void> {
       for (const line of lines) yield typeof line === "string" ? line : JSON.stringify(line);
     }
     const out: Reply[] = [];
-    for await (const reply of replay(input(), { source: "log", init: { ...fields }, preconditioned }))
+    for await (const reply of replay(input(), { source: "log", init: { ...fields }, preconditioned, bases }))
       out.push(reply);
     return out;
   }
@@ -619,11 +620,24 @@ describe("replay", () => {
     await expect(replayed(lines, fields)).rejects.toThrow(error);
   });
 
+  test("of a run with bases takes tokens for those of its domains", async () => {
+    const line = {
+      step: 1,
+      weights: { even: 0.5, odd: 0.5 },
+      domains: { web: { tokens: 3 }, code: { tokens: 4 }, mail: { tokens: 5 } },
+      alignments: { even: { value: 1 }, odd: { value: 0 } },
+    };
+    const raw = { rule: { name: "dga", normalise: "raw", beta: 1 } };
+    const [, moved] = await replayed([line], raw, false, true);
+    expect(moved).toMatchObject({ changed: true, diagnostics: { measured: 2 } });
+    await expect(replayed([line], { rule: { name: "ado" } }, false, true)).rejects.toThrow(/rule ado needs/);
+  });
+
   test("prints nothing of a run whose lines do not tell what the rule needs", async () => {
     const line = { step: 1, weights: { web: 1 }, alignments: { web: { value: 1 } } };
     const init = { rule: { name: "rnb" } };
     const lines = linesOf([Buffer.from(`${JSON.stringify(line)}\n`)] as unknown as AsyncIterable<Uint8Array>);
-    const replies = replay(lines, { source: "log", init, preconditioned: false });
+    const replies = replay(lines, { source: "log", init, preconditioned: false, bases: false });
     await expect(replies.next()).rejects.toThrow(/rule rnb needs gram/);
   });
 
