@@ -185,6 +185,9 @@ function initOf({ config: file, given, flags }: MixArguments, run: ReplayedRun |
   const targetNames = Array.isArray(targets)
     ? targets.map(String)
     : (namesIn(inFile, "data.targets") ?? namesIn(run?.layer ?? null, "data.targets") ?? []);
+  // `gradmix train` names them by files, which there are none of here.
+  if (firstOf(layers, "mixing.rule") === "grape" && targetNames.length === 0)
+    throw wrong(`--rule grape needs targets: add their names by --rule-options '{"targets":["NAME",…]}'`);
   const resolved = resolveConfig([placeholders(layers, domains, targetNames), ...layers]);
   const { mixing } = presetOf(resolved);
   const { tokens } = resolved.training;

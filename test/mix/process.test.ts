@@ -169,7 +169,7 @@ test.each<[Partial<MixFlags>, Record<string, string>, RegExp]>([
     /^--histogram: --rule rnb has no use for a histogram/,
   ],
   [{ domains: "a,b" }, { histogram: "c=1" }, /^--histogram: "c" is not a domain/],
-  [{ domains: "a,b" }, { rule: "grape" }, /--rule grape needs targets/],
+  [{ domains: "a,b" }, { rule: "grape" }, /^--rule grape needs targets: add their names by --rule-options/],
   [
     { domains: "a,b" },
     { rule: "grape", ruleOptions: '{"targets":["m"],"mu":-1}' },
