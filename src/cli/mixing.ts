@@ -43,6 +43,8 @@ export interface MixingPlan {
   limitedOtherwise(tokens: number, sizes: Readonly<Record<string, number>>): string | null;
   /** How often a domain may be repeated over the run, as far as the rule or what is around it limits that; null where it is not limited. */
   readonly repetitions: number | null;
+  /** By how often the run goes through the text if its repetitions are limited and the text, at that limit, is less than its tokens: no weights can keep to it then. null otherwise. */
+  repeatsAnyway(sizes: Readonly<Record<string, number>>): number | null;
   /** Options that were given and change nothing, as lines for the user. */
   readonly unused: readonly string[];
   /** The rule takes a histogram of the target over the domains, and none was given: it is to be counted (`histogramOf`). */
@@ -94,6 +96,7 @@ export function planMixing(
       "config",
       `--target: rule ${rule.name} needs one; give the text that the model should become good at`,
     );
+  const repetitions = repetitionsOf(mixing);
   checkFit({
     mixer: planned,
     domains: names,
@@ -125,7 +128,11 @@ export function planMixing(
       });
       return of.find((_, i) => own?.[i] !== other?.[i]) ?? null;
     },
-    repetitions: repetitionsOf(mixing),
+    repetitions,
+    repeatsAnyway(sizes) {
+      const offered = sumOf(Object.values(bases === null ? sizes : basisSizes(bases, sizes)));
+      return repetitions !== null && repetitions * offered < tokens ? tokens / offered : null;
+    },
     unused: unusedOptions(mixing).map(
       (option) => `mixing.${option} has no effect: rule ${mixing.rule} does not look at it`,
     ),

@@ -194,6 +194,17 @@ test("a guard among the combinators needs its domains to be evaluated", () => {
   plan({ domain1: 1.2 }, { domain1: 1.1 });
 });
 
+test("a limit of repetitions is none where there is too little text for it", () => {
+  const often = (mixing: Partial<MixingConfig>, tokens: number): number | null =>
+    planMixing({ ...base, mixing: configured(mixing) }, tokens).repeatsAnyway(sizes);
+  const all = Object.values(sizes).reduce((sum, size) => sum + size, 0);
+  expect(often({}, 8 * all)).toBe(null);
+  expect(often({}, 16 * all)).toBe(16);
+  expect(often({ ruleOptions: { repetitions: 17 } }, 16 * all)).toBe(null);
+  expect(often({ preset: "paper" }, 16 * all)).toBe(null);
+  expect(often({ rule: "uniform" }, 16 * all)).toBe(null);
+});
+
 test("options that change nothing are told", () => {
   const unused = (rule: MixingConfig["rule"], given: Partial<MixingConfig>): string[] =>
     unusedOptions(configured({ rule, ...given }));
