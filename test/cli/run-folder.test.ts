@@ -278,6 +278,10 @@ describe("writing", () => {
       message: `${device}: cannot be written (it is a device, pipe or socket); name a file`,
     });
     expect(nodeFs.readlinkSync(device)).toBe("/dev/null");
+    const circle = join(root, "circle");
+    nodeFs.symlinkSync(circle, circle);
+    expect(errorOf(() => write(circle)).message).toContain("its symbolic links lead in a circle");
+    expect(errorOf(() => write(join(root, "n".repeat(300)))).message).toContain("the name is too long");
     nodeFs.rmSync(file);
     // One that leads nowhere is replaced.
     write(link);
