@@ -378,6 +378,23 @@ describe("a run", () => {
     expect(openRunFolder(config, findRun(out)).load()).toEqual({ step: 3, checkpoint: state(3), config });
   });
 
+  test("writes nothing more where it was moved or deleted", () => {
+    const folder = openRunFolder(configOf(out));
+    folder.appendMetrics(metrics(1));
+    nodeFs.renameSync(out, join(root, "moved"));
+    for (const write of [
+      () => folder.saveCheckpoint(1, state(1)),
+      () => folder.saveFile("weights.json", "{}"),
+      () => folder.saveFolder("best", new Map([["best.json", "{}"]])),
+    ])
+      expect(errorOf(write)).toMatchObject({
+        code: "io",
+        message: `${out}: was moved or deleted while the run went on; put it back to go on`,
+      });
+    expect(nodeFs.existsSync(out)).toBe(false);
+    folder.close();
+  });
+
   test("has no weights from when it goes on until it stops again", () => {
     const weights = join(out, "weights.json");
     const first = openRunFolder(configOf(out));
