@@ -215,7 +215,10 @@ export function openRunFolder(
   const present = (): NonNullable<typeof held> => {
     const begun = begin();
     if (!nodeFs.existsSync(join(folder, "config.json")))
-      throw new GradmixError("io", `${folder}: was moved or deleted while the run went on; put it back to go on`);
+      throw new GradmixError(
+        "io",
+        `${folder}: was moved or deleted while the run went on; put it back to go on`,
+      );
     return begun;
   };
 
