@@ -7,13 +7,14 @@
  *     embedder.safetensors    what embeds texts and assigns them
  */
 import { createHash } from "node:crypto";
-import { existsSync, mkdirSync } from "node:fs";
-import { join, resolve } from "node:path";
+import { existsSync, mkdirSync, rmSync } from "node:fs";
+import { dirname, join, resolve } from "node:path";
 import { assignTexts, fitTextClusters, LOOKED_AT, type TextClusters } from "../data/cluster/text-clusters.ts";
 import { leafCount } from "../data/cluster/tree.ts";
 import { utf8Length } from "../data/bytes.ts";
 import { listFiles, readDocuments } from "../data/index.node.ts";
 import { encodeNpy } from "../data/npy.ts";
+import { errorCode, type GradmixError } from "../errors.ts";
 import { init } from "../host-node.ts";
 import { shutdown } from "../init.ts";
 import { formatJson } from "../json.ts";
@@ -38,9 +39,9 @@ interface FileFacts {
   readonly sha256: string;
 }
 
-/** Runs the command; gives the exit code. Throws `config`, `data` and `io`; the folder is made once the clusters are known. */
+/** Runs the command; gives the exit code. Throws `config`, `data` and `io`; the folder is made once the clusters are known, and goes unless it becomes whole. */
 export async function cluster(args: ClusterArguments, { out, err }: Outputs): Promise<number> {
-  if (existsSync(args.out)) throw wrong(`--out ${args.out}: is there already; choose another folder`);
+  if (existsSync(args.out)) throw isThere(args.out);
   const progress = startProgress(err, 0);
   const interrupt = listenForInterrupt({
     output: err,
@@ -50,6 +51,7 @@ export async function cluster(args: ClusterArguments, { out, err }: Outputs): Pr
   const say = (line: string): void => {
     if (!args.quiet) progress.line(line);
   };
+  let made = false;
   try {
     const files = await listFiles(args.files, { what: "FILES", skipUnreadable: args.skipBadLines });
     say(`${formatCount(files.length)} ${files.length === 1 ? "file" : "files"}; reading a sample`);
@@ -65,11 +67,8 @@ export async function cluster(args: ClusterArguments, { out, err }: Outputs): Pr
     const k = leafCount(found.clusters);
     say(`${formatCount(k)} clusters; assigning all documents`);
     const tally = { documents: new Float64Array(k), bytes: new Float64Array(k) };
-    try {
-      mkdirSync(resolve(args.out, "ids"), { recursive: true });
-    } catch (error) {
-      throw ioError(args.out, error);
-    }
+    makeFolder(args.out);
+    made = true;
     for (const [i, file] of files.entries()) {
       const ids = await assignFile(file, found, args, tally, interrupt.signal);
       writeFileAtomic(join(args.out, idsName(i)), [encodeNpy({ shape: [ids.length], values: ids })]);
@@ -96,8 +95,9 @@ export async function cluster(args: ClusterArguments, { out, err }: Outputs): Pr
     out.write(`files    ${args.out}\n`);
     return 0;
   } catch (error) {
+    if (made) rmSync(args.out, { recursive: true, force: true });
     if (!interrupt.signal.aborted || error !== interrupt.signal.reason) throw error;
-    progress.line("stopped; the clusters are not complete");
+    progress.line("stopped; nothing was written");
     return interrupt.exitCode();
   } finally {
     await shutdown();
@@ -105,6 +105,24 @@ export async function cluster(args: ClusterArguments, { out, err }: Outputs): Pr
     progress.end();
     await out.flush();
     await err.flush();
+  }
+}
+
+function isThere(folder: string): GradmixError {
+  const whole = existsSync(join(folder, "clusters.json")) || !existsSync(join(folder, "ids"));
+  return wrong(
+    `--out ${folder}: is there already${whole ? "" : " (clusters that were not completed)"}; choose another folder${whole ? "" : ", or delete this one"}`,
+  );
+}
+
+/** Makes the folder, which nobody else has made since, so that it may be taken away again. */
+function makeFolder(folder: string): void {
+  try {
+    mkdirSync(dirname(resolve(folder)), { recursive: true });
+    mkdirSync(resolve(folder));
+    mkdirSync(resolve(folder, "ids"));
+  } catch (error) {
+    throw errorCode(error) === "EEXIST" ? isThere(folder) : ioError(folder, error);
   }
 }
 

@@ -14,7 +14,7 @@ import { errorCode, GradmixError } from "../errors.ts";
 import { formatJson } from "../json.ts";
 import { ioError, temporaryName, writeFileAtomic } from "../node/files.ts";
 import { reason } from "../node/system-errors.ts";
-import type { Found, Outcome } from "../report/comparison.ts";
+import { countedCost, type Found, type Outcome } from "../report/comparison.ts";
 import { bitsPerByte } from "../runs/facts.ts";
 import type { StepMetrics } from "../runs/lines.ts";
 import { readRunHead, readWeights, scanMetrics } from "../runs/record.ts";
@@ -165,7 +165,7 @@ export function outcomeOf({ rule, target, seed, config }: PlannedRun): (Outcome 
     folder,
     loss,
     bitsPerByte: bitsPerByte(facts.target, loss),
-    cost: 1 + facts.cost.alignment,
+    cost: countedCost(facts.cost),
     seconds,
     facts,
   };

@@ -117,10 +117,18 @@ export function checkRules(rules: readonly RuleEntry[]): void {
       );
     // File systems that know no case hold both in one folder.
     const folder = folderOf(name).toLowerCase();
+    if (isOwnFile(folder))
+      throw wrong(`--rules: ${show(name)} is what a comparison calls a file of its own; choose another name`);
     if (seen.has(folder))
       throw wrong(`--rules: ${show(name)} is there twice; a rule with other options needs a name of its own`);
     seen.add(folder);
   }
+}
+
+/** Names of the files that a comparison has beside the folders of its rules; what becomes of a lock begins as it does. */
+function isOwnFile(name: string): boolean {
+  const { lock, ...files } = comparisonFiles;
+  return Object.values(files).some((file) => file === name) || name === lock || name.startsWith(`${lock}.`);
 }
 
 /** `3` is that many seeds from `first` on, `1,5,9` are these. `value` may be the number or list of a config file. Throws `config`. */
@@ -160,7 +168,7 @@ export function baselineOf(rules: readonly RuleEntry[], named: string | null): s
 }
 
 /** Options of the section `mixing` that not every rule takes. */
-const particular: Readonly<Record<string, (entry: RuleEntry) => boolean>> = {
+const particular: Readonly<Record<string, (entry: RuleEntry, given: Layer) => boolean>> = {
   eta: (entry) => ruleTakes(ruleOf(entry), "eta"),
   beta: (entry) => !["uniform", "static", "temperature", "importanceSampling"].includes(ruleOf(entry)),
   normalise: (entry) => ruleTakes(ruleOf(entry), "normalise"),
@@ -171,8 +179,14 @@ const particular: Readonly<Record<string, (entry: RuleEntry) => boolean>> = {
     entry.mixing.get("prior") !== "uniform",
   preset: (entry) => ruleOf(entry) === "dga",
   prior: (entry) => ruleOf(entry) === "dga" && !entry.mixing.has("preset"),
-  reference: (entry) => ruleOf(entry) === "doremi",
+  // A guard compares with the model of a reference, whatever the rule.
+  reference: (entry, given) => ruleOf(entry) === "doremi" || hasGuard(entry, given),
+  guardShare: hasGuard,
 };
+
+function hasGuard({ mixing }: RuleEntry, given: Layer): boolean {
+  return mixing.has("guard") || given.values.has("mixing.guard");
+}
 
 const ruleOf = ({ mixing }: RuleEntry): RuleName => mixing.get("rule") as RuleName;
 
@@ -185,7 +199,7 @@ export function optionsFor(entry: RuleEntry, given: Layer): Layer {
     if (key === undefined) return true;
     if (key === "rule") return false;
     if (key === "ruleOptions") return given.values.get("mixing.rule") === ruleOf(entry);
-    return particular[key]?.(entry) ?? true;
+    return particular[key]?.(entry, given) ?? true;
   };
   return { ...given, values: new Map([...given.values].filter(([path]) => takes(path))) };
 }

@@ -172,6 +172,10 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
     throw wrong(
       `${label("mixing.reference")}: --rule ${mixing.rule} has no use for a reference model; --guard has`,
     );
+  if (mixing.guard === null && mixing.guardShare !== optionTable.mixing.guardShare.default)
+    throw wrong(
+      `${label("mixing.guardShare")}: is of evaluations for --guard, and none is given; add --guard NAME<=X`,
+    );
   if (!["byte", "bpe", "none"].includes(data.tokenizer) && !data.tokenizer.endsWith(".json"))
     throw wrong(
       `${label("data.tokenizer")}: ${show(data.tokenizer)} is not "bpe", "byte", "none" or the path of a tokenizer.json${didYouMean(data.tokenizer, ["bpe", "byte", "none"])}`,

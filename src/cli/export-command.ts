@@ -2,7 +2,7 @@
 import { existsSync, statSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { formatJson, type Json } from "../json.ts";
-import { writeFileAtomic } from "../node/files.ts";
+import { writeFilesAtomic } from "../node/files.ts";
 import type { Output } from "./output.ts";
 import {
   checkValue,
@@ -77,7 +77,7 @@ export async function exportRun(
     ...(given.floor === null ? {} : { floor: numberOf(given.floor, "--floor") }),
   });
   const written = place(given, exported.files, exported.sidecar);
-  for (const { path, text } of written) writeFileAtomic(path, [new TextEncoder().encode(text)]);
+  writeFilesAtomic(written.map(({ path, text }) => ({ path, parts: [new TextEncoder().encode(text)] })));
   for (const line of [...notes, ...exported.notes]) err.write(`${line}\n`);
   if (given.out === null) out.write(exported.files[0].text);
   else for (const { path } of written) err.write(`written: ${path}\n`);

@@ -7,6 +7,7 @@ import {
   mkdirSync,
   openSync,
   readFileSync,
+  realpathSync,
   statSync,
   writeSync,
 } from "node:fs";
@@ -108,12 +109,16 @@ export async function mix(args: MixArguments, err: Output): Promise<number> {
     ]);
     const { tokenFile } = flags;
     const token = tokenFile === null ? newToken() : tokenOf(tokenFile);
-    const { url } = await startServer(keeper, { ...address, token });
-    await writeLine(process.stdout, {
+    const { url, close } = await startServer(keeper, { ...address, token });
+    const told = await writeLine(process.stdout, {
       type: "listening",
       url,
       ...(tokenFile === null ? { token } : { tokenFile }),
     });
+    if (!told) {
+      await close();
+      return 0;
+    }
     // Until a signal ends the process: whatever was replied is on disk.
     return new Promise(() => {});
   }
@@ -135,8 +140,18 @@ function checkTogether(flags: MixFlags): void {
   }))
     if (replay !== null && value !== null)
       throw wrong(`${flag}: --replay prints what would have been and keeps nothing; leave one of them out`);
-  if (stateFile !== null && weightsFile !== null && resolve(stateFile) === resolve(weightsFile))
+  if (stateFile !== null && weightsFile !== null && endOf(stateFile) === endOf(weightsFile))
     throw wrong(`--weights-file: ${weightsFile} is the file of --state-file; choose another`);
+}
+
+/** Where a path leads, over symbolic links. */
+function endOf(path: string): string {
+  try {
+    return realpathSync(path);
+  } catch {
+    // It is not there yet.
+    return resolve(path);
+  }
 }
 
 /** A run whose signals are replayed, and what is known of it. */
@@ -145,6 +160,8 @@ interface ReplayedRun {
   readonly facts: Message;
   /** Its alignments are those with the step that Adam would take. */
   readonly preconditioned: boolean;
+  /** Its weights are those of bases. */
+  readonly bases: boolean;
 }
 
 /**
@@ -168,6 +185,9 @@ function initOf({ config: file, given, flags }: MixArguments, run: ReplayedRun |
   const targetNames = Array.isArray(targets)
     ? targets.map(String)
     : (namesIn(inFile, "data.targets") ?? namesIn(run?.layer ?? null, "data.targets") ?? []);
+  // `gradmix train` names them by files, which there are none of here.
+  if (firstOf(layers, "mixing.rule") === "grape" && targetNames.length === 0)
+    throw wrong(`--rule grape needs targets: add their names by --rule-options '{"targets":["NAME",…]}'`);
   const resolved = resolveConfig([placeholders(layers, domains, targetNames), ...layers]);
   const { mixing } = presetOf(resolved);
   const { tokens } = resolved.training;
@@ -176,6 +196,10 @@ function initOf({ config: file, given, flags }: MixArguments, run: ReplayedRun |
     ...(flags.sizes === null ? {} : { sizes: Object.fromEntries(sharesOf(flags.sizes, "--sizes")) }),
   };
   const total = tokens ?? run?.facts["tokens"];
+  if (mixing.repetitionCap !== null && !("sizes" in known && typeof total === "number"))
+    throw wrong(
+      "--repetition-cap: how often a domain is gone through follows from its tokens and the run's; add --sizes NAME=N,… and --tokens N",
+    );
   const { rule: options, combinators } = mixerOptionsOf(mixing, targetNames, {
     // In the domains' order; without sizes they are only names here.
     sizes: sizesOf(domains ?? [], known["sizes"]),
@@ -258,6 +282,7 @@ async function runOf(metrics: string): Promise<ReplayedRun | null> {
         : { histogram: Object.fromEntries(sharesOf(counted, "--replay")) }),
     },
     preconditioned: layer.values.get("mixing.normalise") === "adam",
+    bases: bases !== null,
   };
 }
 
@@ -345,13 +370,18 @@ async function replayFile(path: string, args: MixArguments, err: Output): Promis
     err.write(
       `${metrics} has the alignments of the ${MANY} heaviest of ${many} domains; the others count as not measured, so that weights differ from the run's\n`,
     );
+  if (run?.bases === true && args.flags.sizes === null)
+    err.write(
+      `${metrics} does not have the tokens of the bases, by which a run limits repetitions; without --sizes BASIS=N,… weights may differ from the run's\n`,
+    );
   const [{ linesOf, writeLine }, { replay }] = await Promise.all([
     import("../mix/lines.ts"),
     import("../mix/replay.ts"),
   ]);
   const input = createReadStream(metrics);
   try {
-    const options = { source: metrics, init, preconditioned: run?.preconditioned ?? false };
+    const { preconditioned = false, bases = false } = run ?? {};
+    const options = { source: metrics, init, preconditioned, bases };
     for await (const reply of replay(linesOf(input), options))
       if (!(await writeLine(process.stdout, reply))) break;
   } catch (error) {

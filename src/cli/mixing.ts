@@ -3,6 +3,7 @@ import { readFileSync } from "node:fs";
 import { type Bases, createBases } from "../dga/bases.ts";
 import { parseBases } from "../dga/bases-text.ts";
 import { type CombinatorOptions, countsRunTokens } from "../dga/combinators/index.ts";
+import { limitsOf } from "../dga/combinators/guard.ts";
 import { createMixer, type Mixer, type MixerOptions } from "../dga/mixer.ts";
 import { checkFit, planOf } from "../dga/plan.ts";
 import { type RuleName, type RuleOptions, withFacts } from "../dga/rules/index.ts";
@@ -42,6 +43,8 @@ export interface MixingPlan {
   limitedOtherwise(tokens: number, sizes: Readonly<Record<string, number>>): string | null;
   /** How often a domain may be repeated over the run, as far as the rule or what is around it limits that; null where it is not limited. */
   readonly repetitions: number | null;
+  /** By how often the run goes through the text if its repetitions are limited and the text, at that limit, is less than its tokens: no weights can keep to it then. null otherwise. */
+  repeatsAnyway(sizes: Readonly<Record<string, number>>): number | null;
   /** Options that were given and change nothing, as lines for the user. */
   readonly unused: readonly string[];
   /** The rule takes a histogram of the target over the domains, and none was given: it is to be counted (`histogramOf`). */
@@ -85,6 +88,7 @@ export function planMixing(
     sizes: unread,
     histogram: wantsHistogram ? new Map(of.map((name) => [name, 1 / of.length])) : null,
   });
+  if (bases === null) checkGuarded(mixing, names);
   const { rule } = planned;
   const target = data.target.length === 0 ? null : data.target;
   if (planOf(rule.needs).aligns && target === null)
@@ -92,6 +96,7 @@ export function planMixing(
       "config",
       `--target: rule ${rule.name} needs one; give the text that the model should become good at`,
     );
+  const repetitions = repetitionsOf(mixing);
   checkFit({
     mixer: planned,
     domains: names,
@@ -123,7 +128,11 @@ export function planMixing(
       });
       return of.find((_, i) => own?.[i] !== other?.[i]) ?? null;
     },
-    repetitions: repetitionsOf(mixing),
+    repetitions,
+    repeatsAnyway(sizes) {
+      const offered = sumOf(Object.values(bases === null ? sizes : basisSizes(bases, sizes)));
+      return repetitions !== null && repetitions * offered < tokens ? tokens / offered : null;
+    },
     unused: unusedOptions(mixing).map(
       (option) => `mixing.${option} has no effect: rule ${mixing.rule} does not look at it`,
     ),
@@ -131,6 +140,22 @@ export function planMixing(
     mixerOf: ({ sizes, histogram }) =>
       build({ sizes: bases === null ? sizes : basisSizes(bases, sizes), histogram }),
   };
+}
+
+/** Throws `config` for a guard among the combinators that looks at a domain which `--guard` does not have evaluated: it would never act. */
+function checkGuarded({ guard, combinators }: MixingConfig, names: readonly string[]): void {
+  const evaluated = guard === null ? names.map(() => null) : limitsOf(Object.fromEntries(guard), names);
+  for (const [i, one] of combinators.entries()) {
+    if (one.name !== "guard") continue;
+    const blind = limitsOf(one.limits, names).findIndex(
+      (limit, at) => limit !== null && evaluated[at] === null,
+    );
+    if (blind >= 0)
+      throw new GradmixError(
+        "config",
+        `mixing.combinators[${i}]: its guard looks at "${names[blind]}", and a run evaluates what --guard names alone; add --guard "${names[blind]}<=X", in the place of this one or beside it`,
+      );
+  }
 }
 
 /** The published algorithm, for what was not given; null stands for what was not given to the command, and is left out for the library. */
@@ -335,13 +360,13 @@ function guardCaps(options: RuleOptions, facts: SizedFacts): { readonly caps?: R
   return caps === null ? {} : { caps: Object.fromEntries(names.map((name, i) => [name, caps[i]])) };
 }
 
-/** Throws `config` where the run cannot keep to the cap: there is too little text, or a floor asks for more. (`dga` alone shares too little text out.) */
-function checkCap({ repetitionCap, floor, rule }: MixingConfig, { sizes = {}, tokens }: SizedFacts): void {
+/** Throws `config` where the run cannot keep to the cap: there is too little text, or a floor asks for more. (The limit that `dga` has by itself shares too little text out.) */
+function checkCap({ repetitionCap, floor }: MixingConfig, { sizes = {}, tokens }: SizedFacts): void {
   if (repetitionCap === null || tokens === undefined) return;
   const names = Object.keys(sizes);
   const offered = names.map((name) => repetitionCap * sizes[name]);
   const n = (count: number): string => Math.floor(count).toLocaleString("en");
-  if (rule !== "dga" && sumOf(offered) < tokens)
+  if (sumOf(offered) < tokens)
     throw new GradmixError(
       "config",
       `--repetition-cap ${repetitionCap}: so often the domains' text is ${n(sumOf(offered))} tokens, and the run takes ${n(tokens)}; train fewer steps, or allow more repetitions`,

@@ -198,6 +198,8 @@ export function openRunFolder(
       for (const { path, step: other } of listCheckpoints(folder)) if (other > step) remove(path, fs);
       metrics = openMetrics(place("metrics.jsonl"), resume === null ? null : lines, fs);
       for (const line of unwritten) metrics.append(line);
+      // They are of where the run stopped, and the lines from here on are not: a run that is killed now has no weights until it goes on.
+      remove(join(folder, "weights.json"), fs);
       held = { lock, metrics };
       return held;
     } catch (error) {
@@ -209,6 +211,17 @@ export function openRunFolder(
     }
   };
 
+  /** Begun, and still where it was begun: in a folder that was moved or deleted, new files would be parts of no run. */
+  const present = (): NonNullable<typeof held> => {
+    const begun = begin();
+    if (!nodeFs.existsSync(join(folder, "config.json")))
+      throw new GradmixError(
+        "io",
+        `${folder}: was moved or deleted while the run went on; put it back to go on`,
+      );
+    return begun;
+  };
+
   return {
     load,
     begin: () => void begin(),
@@ -216,7 +229,7 @@ export function openRunFolder(
       begin().metrics.append(`${formatJson(metrics)}\n`);
     },
     saveCheckpoint(step, { json, arrays }, lines = step) {
-      const unwritten = begin().metrics.sync();
+      const unwritten = present().metrics.sync();
       writeCheckpoint(
         checkpointPath(folder, step),
         {
@@ -234,16 +247,16 @@ export function openRunFolder(
       for (const { path } of listCheckpoints(folder).slice(0, -keptCheckpoints)) remove(path, fs);
     },
     saveFile(name, contents) {
-      begin();
+      present();
       writeFileAtomic(join(folder, name), [bytesOf(contents)], fs);
     },
     saveFolder(name, files) {
-      begin();
+      present();
       const encoded = [...files].map(([file, contents]) => [file, bytesOf(contents)] as const);
       writeFolderAtomic(join(folder, name), new Map(encoded), fs);
     },
     removeFolder(name) {
-      begin();
+      present();
       const path = join(folder, name);
       try {
         fs.rmSync(path, { recursive: true, force: true });

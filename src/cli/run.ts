@@ -70,6 +70,11 @@ export async function runTraining(
       : null;
     if (histogram !== null) hooks.onEvent(histogramLine(histogram));
     const mixer = plan.mixing.mixerOf({ sizes: data.sizes, histogram });
+    const repeated = plan.mixing.repeatsAnyway(data.sizes);
+    if (repeated !== null)
+      hooks.onEvent(
+        `too little text: the run goes through it ${Number(repeated.toPrecision(3))} times, and cannot keep to ${plan.mixing.repetitions} repetitions; each domain is repeated equally often. More text, or fewer steps, leave room for the rule`,
+      );
     const heldOut = heldOutOf(data, plan.mixing.names);
     const guarded = guardedOf(plan, data, mixer, hooks);
     const trainer = makeTrainer(plan, data, model, mixer, reference, guarded);
@@ -263,7 +268,8 @@ function factsOf(
     context: plan.data.context,
     parameters: parameterCount(model.config),
     vocabSize: model.config.vocabSize,
-    repetitions: mixing.repetitions,
+    // A limit that was not kept to is none.
+    repetitions: mixing.repeatsAnyway(data.sizes) === null ? mixing.repetitions : null,
     evaluatedTokens: target === null ? null : Math.min(target.tokens, target.windows * context),
     cost: { alignment, ...(mixing.guard === null ? {} : { guard }), evaluation },
     ...data.facts,

@@ -73,10 +73,20 @@ function readSession(path: string): Session {
     read(0, bytes);
     return new TextDecoder().decode(bytes);
   });
+  let json: unknown;
   try {
-    return restoreSession(JSON.parse(text));
+    json = JSON.parse(text);
   } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new GradmixError("checkpoint", `${path}: ${reason.replaceAll(/\s*\n\s*/g, " ")}`, { cause: error });
+    throw unusable(path, `it is no JSON: ${error instanceof Error ? error.message : String(error)}`, error);
   }
+  try {
+    return restoreSession(json);
+  } catch (error) {
+    throw unusable(path, error instanceof Error ? error.message : String(error), error);
+  }
+}
+
+function unusable(path: string, why: string, cause: unknown): GradmixError {
+  const line = why.replaceAll(/\s*\n\s*/g, " ");
+  return new GradmixError("checkpoint", `${path}: ${line} (to begin anew, name another file)`, { cause });
 }

@@ -1,6 +1,5 @@
 /** The protocol over two streams: a line in, a line out. Lines are bounded, so that nothing that is sent takes all memory. */
 import type { Writable } from "node:stream";
-import { errorCode } from "../errors.ts";
 import { MessageError } from "./fields.ts";
 import { errorReply, type Reply } from "./protocol.ts";
 
@@ -54,7 +53,7 @@ export function decoded(bytes: Uint8Array): Line {
   }
 }
 
-/** Answers line by line until the input ends or nobody reads any more. Throws what else goes wrong with the output. */
+/** Answers line by line until the input ends or the output takes no more. */
 export async function serveLines(
   input: AsyncIterable<Uint8Array | string>,
   output: Writable,
@@ -68,13 +67,9 @@ export async function serveLines(
   }
 }
 
-/** Writes a line of JSON, and waits until it is handed over. False where the reader went away. */
+/** Writes a line of JSON, and waits until it is handed over. False where it cannot be: the reader went away, or the disk is full, which whoever has the stream is told by its "error". */
 export async function writeLine(output: Writable, value: unknown): Promise<boolean> {
-  return new Promise((resolve, reject) => {
-    output.write(`${JSON.stringify(value)}\n`, (error) => {
-      if (error === undefined || error === null) resolve(true);
-      else if (["EPIPE", "ERR_STREAM_DESTROYED", "ECONNRESET"].includes(errorCode(error))) resolve(false);
-      else reject(error);
-    });
+  return new Promise((resolve) => {
+    output.write(`${JSON.stringify(value)}\n`, (error) => resolve(error === undefined || error === null));
   });
 }

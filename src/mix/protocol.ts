@@ -403,8 +403,13 @@ export function restoreSession(json: unknown): Session {
 }
 
 function sessionOf(json: unknown): Session {
-  if (!isObject(json) || json["version"] !== 1)
-    throw new MessageError(null, `${shown(json)} is not a state of version 1`);
+  if (!isObject(json) || json["version"] === undefined)
+    throw new MessageError(null, `${shown(json)} is not a state`);
+  if (json["version"] !== 1)
+    throw new MessageError(
+      "version",
+      `it is ${shown(json["version"])}, and this gradmix knows 1; go on with the gradmix that wrote the state`,
+    );
   checkNames(Object.entries(json), ["version", "setup", "mixer", "updatedAt", "multipliers", "last"], "");
   const { setup: saved, multipliers, last } = json;
   if (!isObject(saved)) throw new MessageError("setup", `${shown(saved)} is not an object`);

@@ -14,13 +14,17 @@ export interface ReplayOptions {
   readonly init: Message;
   /** The alignments of a run's lines are those with the step that Adam would take for the target. */
   readonly preconditioned: boolean;
+  /** The run moved the weights of bases: tokens that a line tells are those of domains. */
+  readonly bases: boolean;
 }
 
-/** What the lines of a run tell of its signals. */
-const told = (preconditioned: boolean): readonly SignalName[] => [
+/** What the lines tell of a run's signals: whose alignments, and of what. */
+type Told = Pick<ReplayOptions, "preconditioned" | "bases">;
+
+const toldBy = ({ preconditioned, bases }: Told): readonly SignalName[] => [
   "standardErrors",
   "norms",
-  "tokensSeen",
+  ...(bases ? [] : (["tokensSeen"] as const)),
   "tokens",
   ...(preconditioned
     ? (["preconditionedAlignments", "preconditionedTargetNorm"] as const)
@@ -30,7 +34,7 @@ const told = (preconditioned: boolean): readonly SignalName[] => [
 /** The weights at the start and after each update. Throws `data` with the line for what cannot be used. */
 export async function* replay(
   lines: AsyncIterable<Line>,
-  { source, init, preconditioned }: ReplayOptions,
+  { source, init, ...told }: ReplayOptions,
 ): AsyncGenerator<WeightsReply, void> {
   let session: Session | null = null;
   let number = 0;
@@ -57,14 +61,17 @@ export async function* replay(
     }
     // What was replied, and asked for a state, is no part of what was measured.
     if (type !== undefined && type !== "observe") continue;
-    const message = type === "observe" ? value : observeOf(value, preconditioned);
+    const message = type === "observe" ? value : observeOf(value, told);
     if (session === null) {
       const names = isObject(value["weights"]) ? { domains: Object.keys(value["weights"]) } : {};
-      if (type === "observe" || message !== null || "domains" in names)
-        yield send({ type: "init", ...names, ...init });
+      if (type === "observe" || message !== null || "domains" in names) {
+        const first = send({ type: "init", ...names, ...init });
+        if (type === undefined) checkTold(session, source, told);
+        yield first;
+      }
     }
     if (message === null) continue;
-    if (type === undefined) checkTold(session, source, preconditioned);
+    if (type === undefined) checkTold(session, source, told);
     const reply = send(message);
     if (reply.diagnostics.updated) yield reply;
   }
@@ -91,7 +98,7 @@ function parsed(line: Line, place: string): Message {
 }
 
 /** A line of metrics.jsonl as a message; null for one that measured nothing. */
-function observeOf(line: Message, preconditioned: boolean): Message | null {
+function observeOf(line: Message, { preconditioned, bases }: Told): Message | null {
   const { step, alignments, targetNorm, targetExamples, domains } = line;
   if (!isObject(alignments)) return null;
   const of = (part: string): Record<string, unknown> | null => {
@@ -100,11 +107,12 @@ function observeOf(line: Message, preconditioned: boolean): Message | null {
       ? null
       : (Object.fromEntries(values) as Record<string, unknown>);
   };
-  const seen = isObject(domains)
-    ? Object.fromEntries(
-        Object.entries(domains).map(([name, own]) => [name, isObject(own) ? own["tokens"] : null]),
-      )
-    : null;
+  const seen =
+    isObject(domains) && !bases
+      ? Object.fromEntries(
+          Object.entries(domains).map(([name, own]) => [name, isObject(own) ? own["tokens"] : null]),
+        )
+      : null;
   return {
     type: "observe",
     step,
@@ -121,10 +129,10 @@ function observeOf(line: Message, preconditioned: boolean): Message | null {
 }
 
 /** Throws `config` for a rule that needs what the lines of a run do not tell. */
-function checkTold(session: Session | null, source: string, preconditioned: boolean): void {
+function checkTold(session: Session | null, source: string, told: Told): void {
   if (session === null) return;
   const { rule } = machineOf(session.setup).mixer;
-  const known = told(preconditioned);
+  const known = toldBy(told);
   const missing = rule.needs.find((name) => !known.includes(name));
   if (missing !== undefined)
     throw new GradmixError(

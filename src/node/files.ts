@@ -21,34 +21,64 @@ export interface WriteFs {
 /** Names of files that a killed writer may leave behind. */
 export const temporaryName: RegExp = /^\..+\.\d+\.tmp$/;
 
+/** What a file is to hold: its parts, one after another. */
+export interface FileParts {
+  readonly path: string;
+  readonly parts: Iterable<Uint8Array>;
+}
+
 /** Replaces `path` with `parts`, one after another. Throws `io`; the old file stays, the temporary one goes. */
 export function writeFileAtomic(path: string, parts: Iterable<Uint8Array>, fs: WriteFs = nodeFs): void {
-  const folder = dirname(path);
-  const temporary = join(folder, `.${basename(path)}.${process.pid}.tmp`);
+  writeFilesAtomic([{ path, parts }], fs);
+}
+
+/**
+ * Replaces several files, each whole or not at all: all are on the disk beside their places before the first takes its own, so that one that cannot be written leaves the others as
+ * they were. A symbolic link stays, and what it leads to is replaced. Throws `io`, also for a place where something else than a file is; the temporary files go.
+ */
+export function writeFilesAtomic(files: readonly FileParts[], fs: WriteFs = nodeFs): void {
+  const written: { readonly path: string; readonly place: string; readonly temporary: string }[] = [];
+  let current = "";
   try {
-    // Absolute: Node's recursive mkdir never returns when the current folder is gone and the path is relative.
-    fs.mkdirSync(resolve(folder), { recursive: true });
-    const file = fs.openSync(temporary, "w");
-    try {
-      for (const part of parts) writeAll(file, part, fs);
-      fs.fsyncSync(file);
-    } finally {
-      fs.closeSync(file);
+    for (const { path, parts } of files) {
+      current = path;
+      const place = placeOf(path);
+      const temporary = join(dirname(place), `.${basename(place)}.${process.pid}.tmp`);
+      // Absolute: Node's recursive mkdir never returns when the current folder is gone and the path is relative.
+      fs.mkdirSync(resolve(dirname(place)), { recursive: true });
+      written.push({ path, place, temporary });
+      const file = fs.openSync(temporary, "w");
+      try {
+        for (const part of parts) writeAll(file, part, fs);
+        fs.fsyncSync(file);
+      } finally {
+        fs.closeSync(file);
+      }
     }
-    fs.renameSync(temporary, path);
-  } catch (error) {
-    try {
-      fs.rmSync(temporary, { force: true });
-    } catch {
-      // The first error is the one to tell.
+    for (const { path, place, temporary } of written) {
+      current = path;
+      fs.renameSync(temporary, place);
     }
-    throw ioError(path, error);
-  }
-  try {
-    syncFolder(folder, fs);
   } catch (error) {
-    throw ioError(path, error);
+    // The first error is the one to tell.
+    for (const { temporary } of written) quietly(() => fs.rmSync(temporary, { force: true }));
+    throw ioError(current, error);
   }
+  for (const folder of new Set(written.map(({ place }) => dirname(place))))
+    try {
+      syncFolder(folder, fs);
+    } catch (error) {
+      throw ioError(current, error);
+    }
+}
+
+/** Where a file is replaced by a rename: the end of its symbolic links. Throws `io` for what a rename must not replace, such as a folder, or a device, which root could. */
+function placeOf(path: string): string {
+  const there = nodeFs.statSync(path, { throwIfNoEntry: false });
+  if (there === undefined) return path;
+  if (there.isFile()) return nodeFs.lstatSync(path).isSymbolicLink() ? nodeFs.realpathSync(path) : path;
+  const what = there.isDirectory() ? "a folder" : "a device, pipe or socket";
+  throw new GradmixError("io", `${path}: cannot be written (it is ${what}); name a file`);
 }
 
 /**

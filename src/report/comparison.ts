@@ -19,10 +19,15 @@ export interface Outcome {
   readonly loss: number;
   /** null where nothing is held out. */
   readonly bitsPerByte: number | null;
-  /** Computation of training and alignments over that of training alone, counted. */
+  /** `countedCost` of the run. */
   readonly cost: number;
   /** Wall time of the steps, alignments included, evaluations not. */
   readonly seconds: number;
+}
+
+/** Computation of training with what its rule measures for it, alignments and guards, over that of training alone. */
+export function countedCost({ alignment, guard = 0 }: RunFacts["cost"]): number {
+  return 1 + alignment + guard;
 }
 
 /** A rule's loss less the baseline's, over the seeds that both have. */

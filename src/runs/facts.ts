@@ -37,7 +37,7 @@ export interface RunFacts {
   readonly context: number;
   readonly parameters: number;
   readonly vocabSize: number;
-  /** How often a domain may be repeated over the run, as far as the rule limits it; null where it does not. */
+  /** How often a domain may be repeated over the run, as far as the rule limits it; null where it does not, or the text is too little for the limit. */
   readonly repetitions: number | null;
   /** Tokens of the target's held-out text that an evaluation reads, at most; null without a target. */
   readonly evaluatedTokens: number | null;

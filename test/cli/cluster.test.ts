@@ -1,9 +1,20 @@
 /** `gradmix cluster` on text of planted topics: what is found, what is written, what is refused. */
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import {
+  copyFileSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { Writable } from "node:stream";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { cluster } from "#dist/cli/cluster-command.js";
+import { openOutput } from "#dist/cli/output.js";
 import { labelsOf } from "#dist/data/cluster/text-clusters.js";
 import { decodeNpy } from "#dist/data/npy.js";
 import { readRunHead } from "#dist/runs/record.js";
@@ -85,6 +96,43 @@ test("topics become clusters with words of theirs; ids are in the order of the d
   expect(gradmix(...args, "--out", "b", "--quiet").err).toBe("");
   for (const name of ["clusters.json", "ids/00001.npy", "centroids.npy", "embedder.safetensors"])
     expect(readFileSync(join(folder, "b", name)).equals(readFileSync(join(folder, "a", name)))).toBe(true);
+});
+
+test("what does not become whole is taken away again", async () => {
+  const own = join(folder, "own");
+  mkdirSync(own);
+  const files = ["gone-1.jsonl", "gone-2.jsonl"].map((name) => join(own, name));
+  for (const file of files) copyFileSync(join(folder, "one.jsonl"), file);
+  const silent = openOutput(new Writable({ write: (_chunk, _encoding, done) => done() }));
+  const out = join(own, "half");
+  const args = {
+    levels: [3],
+    dim: 8,
+    sample: 90,
+    textField: "text",
+    skipBadLines: false,
+    seed: 1,
+    threads: 1,
+  };
+  const seen: boolean[] = [];
+  const err = {
+    ...silent,
+    write(text: string): void {
+      if (text.includes("assigning")) rmSync(files[1]);
+    },
+    flush: async (): Promise<boolean> => {
+      seen.push(existsSync(out));
+      return true;
+    },
+  };
+  await expect(cluster({ ...args, files, out, quiet: false }, { out: silent, err })).rejects.toMatchObject({
+    message: expect.stringContaining("gone-2.jsonl"),
+  });
+  expect(seen).toEqual([false]);
+  mkdirSync(join(out, "ids"), { recursive: true });
+  expect(gradmix("one.jsonl", "--out", "own/half").err).toBe(
+    "gradmix: --out own/half: is there already (clusters that were not completed); choose another folder, or delete this one\n",
+  );
 });
 
 test.each([

@@ -171,6 +171,12 @@ describe("rules", () => {
     [() => checkRules(rulesOfFile({ A: { rule: "dga" }, a: { rule: "dga" } }, "r")), '"a" is there twice'],
     [() => checkRules(rulesOfFile({ "dga-paper": { rule: "dga" }, "dga:paper": {} }, "r")), "is there twice"],
     [() => checkRules(rulesOfFile({ "../a": { rule: "dga" } }, "r")), '"../a" cannot name a folder'],
+    ...["lock", "Lock", "lock.1", "tokenizer.json", "compare.json", "compare-plan.json", "report.html"].map(
+      (name): [() => unknown, string] => [
+        () => checkRules(rulesOfFile({ [name]: { rule: "dga" } }, "r")),
+        `${JSON.stringify(name)} is what a comparison calls a file of its own`,
+      ],
+    ),
     [() => checkRules([]), "--rules: is empty"],
     [
       () => splitFile(new Map([["compare", new Map([["rule", "dga"]])]]), "c.json"),
@@ -201,6 +207,20 @@ describe("options of mixing", () => {
     expect(sharedOptions(rules("dga,dga:paper"), given)).toEqual([
       "c.json: mixing.histogram goes to dga; the other rules do not take it",
     ]);
+  });
+
+  test.each([
+    ["reference", "runs/first", ["doremi", "own"]],
+    ["guardShare", 0.3, ["own"]],
+  ])("%s is for every rule with a guard", (key, value, without) => {
+    const takers = (mixing: object): string[] => {
+      const given = layer({ mixing: { [key]: value, ...mixing } });
+      return [...rules("uniform,doremi"), ...rulesOfFile({ own: { rule: "dga", guard: { a: 1 } } }, "r")]
+        .filter((entry) => optionsFor(entry, given).values.has(`mixing.${key}`))
+        .map(({ name }) => name);
+    };
+    expect(takers({})).toEqual(without);
+    expect(takers({ guard: { "*": 1.02 } })).toEqual(["uniform", "doremi", "own"]);
   });
 
   test("that no rule takes are refused, and those of a rule that is not named", () => {

@@ -131,6 +131,15 @@ describe("gradmix export", () => {
     expect(existsSync(at("c", "mixture.yaml"))).toBe(true);
   });
 
+  test("several files are written together or not at all", async () => {
+    mkdirSync(at("half", "per-split.json"), { recursive: true });
+    const error: unknown = await exported({ ...run(), to: "megatron", map: both, out: at("half") }).catch(
+      (reason: unknown) => reason,
+    );
+    expect((error as GradmixError).message).toContain("per-split.json: cannot be written (it is a folder)");
+    expect(readdirSync(at("half"))).toEqual(["per-split.json"]);
+  });
+
   test("stages, and a run of another length in tokens or steps", async () => {
     const nanotron = async (scaleTo: string): Promise<string[]> => {
       const { out } = await exported({

@@ -322,10 +322,10 @@ describe("a cap on repetitions", () => {
       [...weights.values()].forEach((weight, i) => expect(weight).toBeLessThanOrEqual(caps[i] + 1e-12));
   });
   test.each<[object, RegExp]>([
-    [
-      { rule: "uniform", repetitionCap: 0.01 },
+    ...["uniform", "dga"].map((rule): [object, RegExp] => [
+      { rule, repetitionCap: 0.01 },
       /^--repetition-cap 0\.01: so often the domains' text is \d+ tokens, and the run takes 128;/,
-    ],
+    ]),
     [
       { rule: "uniform", repetitionCap: 0.2, floor: { b: 0.9 } },
       /^--repetition-cap 0\.2: domain "b" is then at most 0\.\d+ of the run, and its floor is 0\.9;/,

@@ -168,6 +168,43 @@ describe("a run of another length is limited otherwise", () => {
   });
 });
 
+test("a guard among the combinators needs its domains to be evaluated", () => {
+  const plan = (guard: Record<string, number> | null, limits: Record<string, number>): unknown =>
+    planMixing(
+      {
+        ...base,
+        mixing: configured({
+          guard: guard === null ? null : new Map(Object.entries(guard)),
+          combinators: [
+            { name: "floor", least: 0.1 },
+            { name: "guard", limits },
+          ],
+        }),
+      },
+      80,
+    );
+  for (const [guard, limits] of [
+    [null, { domain1: 1.1 }],
+    [{ domain0: 1.1 }, { "*": 1.1 }],
+  ] as const)
+    expect(() => plan(guard, limits)).toThrow(
+      'mixing.combinators[1]: its guard looks at "domain1", and a run evaluates what --guard names alone; add --guard "domain1<=X"',
+    );
+  plan({ "*": 1.2 }, { domain1: 1.1 });
+  plan({ domain1: 1.2 }, { domain1: 1.1 });
+});
+
+test("a limit of repetitions is none where there is too little text for it", () => {
+  const often = (mixing: Partial<MixingConfig>, tokens: number): number | null =>
+    planMixing({ ...base, mixing: configured(mixing) }, tokens).repeatsAnyway(sizes);
+  const all = Object.values(sizes).reduce((sum, size) => sum + size, 0);
+  expect(often({}, 8 * all)).toBe(null);
+  expect(often({}, 16 * all)).toBe(16);
+  expect(often({ ruleOptions: { repetitions: 17 } }, 16 * all)).toBe(null);
+  expect(often({ preset: "paper" }, 16 * all)).toBe(null);
+  expect(often({ rule: "uniform" }, 16 * all)).toBe(null);
+});
+
 test("options that change nothing are told", () => {
   const unused = (rule: MixingConfig["rule"], given: Partial<MixingConfig>): string[] =>
     unusedOptions(configured({ rule, ...given }));

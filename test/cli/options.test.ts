@@ -253,6 +253,7 @@ describe("refusals, in one line that names the place, the value and what is allo
     ["a guard of a domain that is none", { mixing: { guard: { "*": 1.02, bb: 1 } } }, 'c.json: mixing.guard: "bb" is not a domain of this run; did you mean b?'],
     ["a guard of bases", { mixing: { guard: { "*": 1.02 }, bases: { b: { a: 1 } } } }, "c.json: mixing.guard: a guard gives weight to single domains, and with --bases the weights are those of bases; leave one of them out"],
     ["a reference for nobody", { mixing: { reference: "runs/a" } }, "c.json: mixing.reference: --rule dga has no use for a reference model; --guard has"],
+    ["a share of evaluations that nobody asks for", { mixing: { guardShare: 0.2 } }, "c.json: mixing.guardShare: is of evaluations for --guard, and none is given; add --guard NAME<=X"],
     ["a cap that is given twice", { mixing: { repetitionCap: 4, ruleOptions: { repetitions: 2 } } }, "c.json: mixing.repetitionCap: --rule-options has repetitions as well; give one of them"],
     ["static without weights", { mixing: { rule: "static" } }, "--rule static needs weights: add --weights NAME=X,NAME=X"],
     ["importance without a histogram of bases", { mixing: { rule: "importanceSampling", bases: { b: { a: 1 } } } }, "--rule importanceSampling needs a histogram of the target over the bases: add --histogram NAME=X,NAME=X"],

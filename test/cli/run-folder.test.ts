@@ -9,7 +9,7 @@ import { join } from "node:path";
 import { decodeCheckpoint, encodeCheckpoint } from "#dist/node/checkpoint-file.js";
 import { readCheckpoint, writeCheckpoint } from "gradmix/node";
 import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
-import { writeFileAtomic, type WriteFs } from "#dist/node/files.js";
+import { type FileParts, writeFileAtomic, writeFilesAtomic, type WriteFs } from "#dist/node/files.js";
 import { checkFree, findRun, listCheckpoints, openRunFolder, truncateMetrics } from "#dist/cli/run-folder.js";
 import type { Checkpoint, CheckpointArray } from "#dist/dga/checkpoint.js";
 import type { StartLine, StepMetrics } from "#dist/runs/lines.js";
@@ -242,6 +242,52 @@ describe("writing", () => {
     expect(readdirSync(root)).toEqual([]);
   });
 
+  test("several files are replaced together, and one that cannot be leaves the others as they were", () => {
+    const [first, second] = [join(root, "first"), join(root, "second")];
+    const files = (text: string): FileParts[] =>
+      [first, second].map((path) => ({ path, parts: [Buffer.from(text), Buffer.from("!")] }));
+    writeFilesAtomic(files("old"));
+    for (let room = 0; room < 8; room++) {
+      expect(errorOf(() => writeFilesAtomic(files("new"), disk(room))).message).toMatch(/the disk is full/);
+      expect(readdirSync(root)).toEqual(["first", "second"]);
+      expect(readFileSync(first, "utf8")).toBe("old!");
+    }
+    nodeFs.rmSync(second);
+    nodeFs.mkdirSync(second);
+    expect(errorOf(() => writeFilesAtomic(files("new"))).message).toBe(
+      `${second}: cannot be written (it is a folder); name a file`,
+    );
+    expect(readFileSync(first, "utf8")).toBe("old!");
+    nodeFs.rmdirSync(second);
+    writeFilesAtomic(files("new"));
+    for (const path of [first, second]) expect(readFileSync(path, "utf8")).toBe("new!");
+  });
+
+  test.skipIf(process.platform === "win32")("links stay, and no device is replaced by a file", () => {
+    const [file, link, device] = [join(root, "a", "file"), join(root, "link"), join(root, "device")];
+    const write = (path: string): void => writeFileAtomic(path, [Buffer.from(path)]);
+    write(file);
+    nodeFs.symlinkSync(file, link);
+    write(link);
+    expect(nodeFs.readlinkSync(link)).toBe(file);
+    expect(readFileSync(file, "utf8")).toBe(link);
+    // A link, so that nothing is lost where this fails.
+    nodeFs.symlinkSync("/dev/null", device);
+    expect(errorOf(() => write(device))).toMatchObject({
+      code: "io",
+      message: `${device}: cannot be written (it is a device, pipe or socket); name a file`,
+    });
+    expect(nodeFs.readlinkSync(device)).toBe("/dev/null");
+    const circle = join(root, "circle");
+    nodeFs.symlinkSync(circle, circle);
+    expect(errorOf(() => write(circle)).message).toContain("its symbolic links lead in a circle");
+    expect(errorOf(() => write(join(root, "n".repeat(300)))).message).toContain("the name is too long");
+    nodeFs.rmSync(file);
+    // One that leads nowhere is replaced.
+    write(link);
+    expect(nodeFs.lstatSync(link).isFile()).toBe(true);
+  });
+
   test("a disk that fills up during a run leaves the last good checkpoint", () => {
     const first = openRunFolder(configOf(out));
     first.appendMetrics(metrics(1));
@@ -330,6 +376,42 @@ describe("a run", () => {
     ]);
     expect([...readFileSync(join(out, "model/model.safetensors"))]).toEqual([1, 2]);
     expect(openRunFolder(config, findRun(out)).load()).toEqual({ step: 3, checkpoint: state(3), config });
+  });
+
+  test("writes nothing more where it was moved or deleted", () => {
+    const folder = openRunFolder(configOf(out));
+    folder.appendMetrics(metrics(1));
+    nodeFs.renameSync(out, join(root, "moved"));
+    for (const write of [
+      () => folder.saveCheckpoint(1, state(1)),
+      () => folder.saveFile("weights.json", "{}"),
+      () => folder.saveFolder("best", new Map([["best.json", "{}"]])),
+    ])
+      expect(errorOf(write)).toMatchObject({
+        code: "io",
+        message: `${out}: was moved or deleted while the run went on; put it back to go on`,
+      });
+    expect(nodeFs.existsSync(out)).toBe(false);
+    folder.close();
+  });
+
+  test("has no weights from when it goes on until it stops again", () => {
+    const weights = join(out, "weights.json");
+    const first = openRunFolder(configOf(out));
+    first.appendMetrics(metrics(1));
+    first.saveCheckpoint(1, state(1));
+    first.saveFile("weights.json", "{}");
+    first.close();
+    const second = openRunFolder(configOf(out), findRun(out));
+    second.load();
+    // What is refused before the first step leaves them.
+    expect(nodeFs.existsSync(weights)).toBe(true);
+    second.begin();
+    expect(nodeFs.existsSync(weights)).toBe(false);
+    second.saveFile("weights.json", "{}");
+    second.appendMetrics(metrics(2));
+    second.close();
+    expect(nodeFs.existsSync(weights)).toBe(true);
   });
 
   test("does not take a folder that holds a run, nor one that is a file", () => {

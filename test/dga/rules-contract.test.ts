@@ -531,6 +531,14 @@ describe("combinators", () => {
     [{ name: "ceiling" }, "ceiling: most is missing"],
     [{ name: "warmup" }, "warmup: updates is missing"],
     [{ name: "tokenBudget", tokens: 1 }, "tokenBudget: budgets is missing"],
+    [
+      { name: "tokenBudget", budgets: [30, 0, 45], tokens: 100 },
+      "tokenBudget: budgets: all domains together may give 0.75 of the run's tokens, and must give all; train on fewer tokens, or allow more of a domain",
+    ],
+    [
+      { name: "repetitionCap", sizes: [20, 5, 5], repetitions: 2, tokens: 100 },
+      "repetitionCap: sizes: all domains together may give 0.6 of the run's tokens, and must give all; train on fewer tokens, or allow more repetitions",
+    ],
     [{ name: "tokenBudget", budgets: [1, 1, 1] }, "tokenBudget: it needs tokens"],
     [
       { name: "tokenBudget", budgets: "x", tokens: 1 },

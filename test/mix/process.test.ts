@@ -2,8 +2,10 @@
 import { type ChildProcessWithoutNullStreams, spawn, spawnSync } from "node:child_process";
 import { once } from "node:events";
 import {
+  closeSync,
   existsSync,
   mkdtempSync,
+  openSync,
   readdirSync,
   readFileSync,
   rmSync,
@@ -167,7 +169,7 @@ test.each<[Partial<MixFlags>, Record<string, string>, RegExp]>([
     /^--histogram: --rule rnb has no use for a histogram/,
   ],
   [{ domains: "a,b" }, { histogram: "c=1" }, /^--histogram: "c" is not a domain/],
-  [{ domains: "a,b" }, { rule: "grape" }, /--rule grape needs targets/],
+  [{ domains: "a,b" }, { rule: "grape" }, /^--rule grape needs targets: add their names by --rule-options/],
   [
     { domains: "a,b" },
     { rule: "grape", ruleOptions: '{"targets":["m"],"mu":-1}' },
@@ -179,6 +181,12 @@ test.each<[Partial<MixFlags>, Record<string, string>, RegExp]>([
   [{ replay: "x", stateFile: "s" }, {}, /^--state-file: --replay prints/],
   [{ replay: "/nowhere.jsonl" }, {}, /^--replay: \/nowhere\.jsonl cannot be read \(no such file/],
   [{ stateFile: "same", weightsFile: "./same" }, {}, /is the file of --state-file/],
+  [{ domains: "a,b" }, { repetitionCap: "1" }, /^--repetition-cap: .*; add --sizes NAME=N,… and --tokens N$/],
+  [
+    { domains: "a,b", sizes: "a=1,b=2" },
+    { repetitionCap: "1", rule: "uniform" },
+    /^--repetition-cap: .*; add --sizes/,
+  ],
   [{ listen: "99999" }, {}, /^--listen: "99999" is not \[HOST:\]PORT/],
   [{ listen: "0.0.0.0:0" }, {}, /^--listen: 0\.0\.0\.0 is not this machine alone/],
 ])("flags %j with %j are refused in one line", async (flags, options, message) => {
@@ -252,11 +260,30 @@ describe("files", () => {
     ]);
     for (const [text, message] of [
       ['{"version":1}', /broken\.json: .*it cannot be gone on from/],
+      ['{"version":2}', /it is 2, and this gradmix knows 1; go on with the gradmix that wrote the state/],
+      ['{"version":', /broken\.json: it is no JSON: .* \(to begin anew, name another file\)/],
       ["{", /broken\.json: .*JSON/],
     ] as const) {
       writeFileSync(at("broken.json"), text);
       expect(() => createKeeper({ state: at("broken.json"), weights: null })).toThrow(message);
     }
+  });
+
+  test("weights that would replace the state by a link are refused", () => {
+    writeFileSync(at("kept.json"), "");
+    symlinkSync(at("kept.json"), at("link.json"));
+    const { status, err } = mix([
+      "--domains",
+      "a",
+      "--state-file",
+      "kept.json",
+      "--weights-file",
+      "link.json",
+    ]);
+    expect([status, err]).toEqual([
+      2,
+      "gradmix: --weights-file: link.json is the file of --state-file; choose another\n",
+    ]);
   });
 
   test("one process alone keeps a state file", async () => {
@@ -342,18 +369,31 @@ describe("lines", () => {
     ]);
   });
 
-  test("an output that fails otherwise than by its reader is an error", async () => {
+  test("the first reply that cannot be written is the last", async () => {
     const full = new Writable({
       write(_chunk, _encoding, done) {
         done(Object.assign(new Error("no space"), { code: "ENOSPC" }));
       },
     });
-    const lines = serveLines([Buffer.from("x\n")] as unknown as AsyncIterable<Uint8Array>, full, () => ({
-      type: "error",
-      field: null,
-      error: "",
-    }));
-    await expect(lines).rejects.toMatchObject({ code: "ENOSPC" });
+    let replies = 0;
+    await serveLines([Buffer.from("x\ny\n")] as unknown as AsyncIterable<Uint8Array>, full, () => {
+      replies++;
+      return { type: "error", field: null, error: "" };
+    });
+    expect(replies).toBe(1);
+  });
+
+  test.runIf(existsSync("/dev/full"))("a full disk is told in one line", () => {
+    const full = openSync("/dev/full", "w");
+    for (const args of [[], ["--listen", "0"]]) {
+      const { status, stderr } = spawnSync(process.execPath, [command, "mix", ...args], {
+        input: "{}\n",
+        stdio: ["pipe", full, "pipe"],
+        encoding: "utf8",
+      });
+      expect([status, stderr]).toEqual([1, "gradmix: the output could not be written (the disk is full)\n"]);
+    }
+    closeSync(full);
   });
 });
 
@@ -535,12 +575,13 @@ describe("replay", () => {
     lines: readonly unknown[],
     fields: object = {},
     preconditioned = false,
+    bases = false,
   ): Promise<Reply[]> {
     async function* input(): AsyncGenerator<Line, void> {
       for (const line of lines) yield typeof line === "string" ? line : JSON.stringify(line);
     }
     const out: Reply[] = [];
-    for await (const reply of replay(input(), { source: "log", init: { ...fields }, preconditioned }))
+    for await (const reply of replay(input(), { source: "log", init: { ...fields }, preconditioned, bases }))
       out.push(reply);
     return out;
   }
@@ -577,6 +618,27 @@ describe("replay", () => {
     ],
   ])("names the line that cannot be used: %j", async (lines, fields, error) => {
     await expect(replayed(lines, fields)).rejects.toThrow(error);
+  });
+
+  test("of a run with bases takes tokens for those of its domains", async () => {
+    const line = {
+      step: 1,
+      weights: { even: 0.5, odd: 0.5 },
+      domains: { web: { tokens: 3 }, code: { tokens: 4 }, mail: { tokens: 5 } },
+      alignments: { even: { value: 1 }, odd: { value: 0 } },
+    };
+    const raw = { rule: { name: "dga", normalise: "raw", beta: 1 } };
+    const [, moved] = await replayed([line], raw, false, true);
+    expect(moved).toMatchObject({ changed: true, diagnostics: { measured: 2 } });
+    await expect(replayed([line], { rule: { name: "ado" } }, false, true)).rejects.toThrow(/rule ado needs/);
+  });
+
+  test("prints nothing of a run whose lines do not tell what the rule needs", async () => {
+    const line = { step: 1, weights: { web: 1 }, alignments: { web: { value: 1 } } };
+    const init = { rule: { name: "rnb" } };
+    const lines = linesOf([Buffer.from(`${JSON.stringify(line)}\n`)] as unknown as AsyncIterable<Uint8Array>);
+    const replies = replay(lines, { source: "log", init, preconditioned: false, bases: false });
+    await expect(replies.next()).rejects.toThrow(/rule rnb needs gram/);
   });
 
   test("alignments with Adam's step are replayed on a rule that asks for them, and on no other", async () => {

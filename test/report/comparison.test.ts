@@ -5,6 +5,7 @@ import {
   checkComparable,
   compareRules,
   conclusions,
+  countedCost,
   type Found,
   type Outcome,
   type RuleResult,
@@ -91,6 +92,11 @@ describe("differences", () => {
       time: null,
     });
     expect(compared({ a: [null], b: [1] }, "a").has("a")).toBe(false);
+  });
+
+  test("what a guard reads is part of the cost of a rule, and what is only looked at is not", () => {
+    expect(countedCost({ alignment: 0.25, guard: 0.5, evaluation: 3 })).toBe(1.75);
+    expect(countedCost({ alignment: 0.25, evaluation: 3 })).toBe(1.25);
   });
 
   test("time and cost are those of the paired runs", () => {

@@ -108,6 +108,12 @@ function capped(rule: Rule, name: string, given: ByDomain, what: string, factor:
           `${what}: "${domains[bad]}" has ${show(values[bad])}; they are finite and ≥ 0`,
         );
       const caps = values.map((value) => Math.min(1, factor * value));
+      const most = sumOf(caps);
+      if (most < 1 - 1e-12)
+        throw new GradmixError(
+          "config",
+          `${name}: ${what}: all domains together may give ${Number(most.toPrecision(3))} of the run's tokens, and must give all; train on fewer tokens, or allow more ${what === "sizes" ? "repetitions" : "of a domain"}`,
+        );
       return projectBounds(inner, new Float64Array(domains.length), caps);
     },
   });
