@@ -430,7 +430,7 @@ export const optionTable: OptionTable = {
       value: "SHARE",
       kind: { type: "number", min: 0, max: 1, openMin: true },
       default: 0.1,
-      help: "how much of the training's computation the evaluations for --guard may take, counted before the run; every guarded domain is evaluated at least at the start, twice in between and at the end",
+      help: "how much of the training's computation the evaluations for --guard may take, counted before the run; every guarded domain is evaluated at the start and at the end, and at least twice in between where there are as many updates",
     },
     weights: {
       flag: "--weights",

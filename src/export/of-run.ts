@@ -119,7 +119,7 @@ function stagesOf(
   return {
     stages,
     notes: [
-      `${stages.length} stages, closest to the run's weights in KL, weighted by tokens; each has the mean weights of its part, and they start at ${stages.map(({ start }) => `${plainDecimal((100 * start) / (steps.at(-1)?.tokens ?? 1))} %`).join(", ")} of the run`,
+      `${stages.length} ${stages.length === 1 ? "stage" : "stages"}, closest to the run's weights in KL, weighted by tokens; each has the mean weights of its part, and they start at ${stages.map(({ start }) => `${plainDecimal((100 * start) / (steps.at(-1)?.tokens ?? 1))} %`).join(", ")} of the run`,
       ...(stages.length < count
         ? [`the run's weights changed ${stages.length - 1} times, so that there are no ${count} stages`]
         : []),

@@ -96,6 +96,8 @@ export interface RunData {
     readonly evaluation: number;
     /** Shares of the training's computation, counted before the run. */
     readonly alignmentShare: number;
+    /** Of the evaluations of guarded domains; 0 without a guard. */
+    readonly guardShare: number;
     readonly evaluationShare: number;
   };
   readonly settings: readonly Setting[];

@@ -55,6 +55,7 @@ export function runData(run: RunView, names: Names, group: number, mostWeights: 
       training: gathered.seconds,
       evaluation: gathered.evaluationSeconds,
       alignmentShare: facts.cost.alignment,
+      guardShare: facts.cost.guard ?? 0,
       evaluationShare: facts.cost.evaluation,
     },
     settings: settingsOf(head),

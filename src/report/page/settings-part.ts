@@ -61,14 +61,17 @@ function grid(head: readonly string[], rows: readonly (readonly string[])[]): HT
 }
 
 function costs(data: PageData): HTMLElement {
+  const guarded = data.runs.some(({ cost }) => cost.guardShare > 0);
   const row = (run: RunData, i: number): readonly string[] => {
-    const { training, evaluation, alignmentShare, evaluationShare } = run.cost;
+    const { training, evaluation, alignmentShare, guardShare, evaluationShare } = run.cost;
+    const others = 1 + alignmentShare + guardShare;
+    const counted = (share: number): string =>
+      share === 0 ? "none" : `+${formatShare(share)}, about ${formatSeconds((training * share) / others)}`;
     return [
       runLabel(data, i),
       formatSeconds(training),
-      alignmentShare === 0
-        ? "none"
-        : `+${formatShare(alignmentShare)}, about ${formatSeconds((training * alignmentShare) / (1 + alignmentShare))}`,
+      counted(alignmentShare),
+      ...(guarded ? [counted(guardShare)] : []),
       formatSeconds(evaluation),
       `+${formatShare(evaluationShare)}`,
       training > 0 ? formatCount(run.tokens / training) : "–",
@@ -77,8 +80,9 @@ function costs(data: PageData): HTMLElement {
   };
   const head = [
     "run",
-    "training, with alignment",
+    guarded ? "training, with alignment and guards" : "training, with alignment",
     "alignment, counted",
+    ...(guarded ? ["guards, counted"] : []),
     "evaluation",
     "evaluation, counted",
     "tokens per second",
