@@ -6,7 +6,8 @@
  *     metrics.jsonl                  a line per step, and one before the first
  *     weights.json                   the domain weights, final and averaged
  *     report.html                    all of that to look at (report/index.ts)
- *     metrics.csv, tensorboard/      the metrics for other tools, where asked for
+ *     metrics.csv                    the metrics as a table
+ *     tensorboard/                   event files, where asked for
  *     model/                         the trained model
  *     best/                          with --keep-best: the model and the weights of the best step, and which that is
  *     checkpoints/step-00000100.safetensors   the last two

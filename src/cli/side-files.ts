@@ -1,4 +1,5 @@
 /** What a run writes to be looked at: its page, and event files where they are asked for. What goes wrong with them is told in a line, and never ends a run. */
+import { statSync } from "node:fs";
 import { join } from "node:path";
 import type { ReportOptions } from "../report/index.ts";
 import type { EventWriter } from "../report/tensorboard.ts";
@@ -53,6 +54,20 @@ export async function writePage(
   } catch (error) {
     tell(`${path} was not written: ${messageOf(error)}`);
     return null;
+  }
+}
+
+/** Of larger metrics no table is written that nobody asked for: `gradmix report --csv` makes it. */
+const TABLE_BYTES = 64 * 2 ** 20;
+
+/** Writes metrics.csv of a run, unless it would be large. */
+export async function writeTable(folder: string, tell: Tell): Promise<void> {
+  try {
+    if (statSync(join(folder, "metrics.jsonl")).size > TABLE_BYTES) return;
+    const { writeCsv } = await import("../report/index.ts");
+    writeCsv(folder);
+  } catch (error) {
+    tell(`${join(folder, "metrics.csv")} was not written: ${messageOf(error)}`);
   }
 }
 

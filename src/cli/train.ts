@@ -13,7 +13,7 @@ import { openOutput, type Output } from "./output.ts";
 import { formatResult, startProgress } from "./progress.ts";
 import { checkFree, findRun, openRunFolder, type ResumeFrom } from "./run-folder.ts";
 import type { RunTraining } from "./run-events.ts";
-import { eventFiles, writePage } from "./side-files.ts";
+import { eventFiles, writePage, writeTable } from "./side-files.ts";
 import { totalSteps, type TrainConfig } from "./train-config.ts";
 import type { Raw } from "./values.ts";
 
@@ -136,6 +136,7 @@ export async function train(
     });
     events.close();
     const page = await writePage([config.run.out], tell);
+    await writeTable(config.run.out, tell);
     progress.end();
     await err.flush();
     out.write(formatResult(result, config.run.out, page));

@@ -176,6 +176,7 @@ describe("files last before the run says that they are there", () => {
         "tokenizer_config.json",
       ].map((name) => `run/model/${name}`),
       "run/report.html",
+      "run/metrics.csv",
     ]);
     const index = (call: string, path: RegExp, from = 0): number =>
       all.findIndex(([name, other], i) => i >= from && name === call && path.test(other));
@@ -215,6 +216,7 @@ describe("files last before the run says that they are there", () => {
       `run/checkpoints/step-${String(steps().length).padStart(8, "0")}.safetensors`,
       "run/weights.json",
       "run/report.html",
+      "run/metrics.csv",
     ]);
     const said = all.findIndex(
       ([, path, text]) => path === "stdout" && text?.startsWith("stopped after") === true,

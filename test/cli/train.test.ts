@@ -216,6 +216,11 @@ test("where nothing is said of it, evaluation takes a share: before the first st
   expect(last?.target).toBeLessThan(4);
   expect(Object.keys(last?.domains ?? {})).toEqual(["prose", "code"]);
 
+  const rows = readFileSync(join(folder, "run/metrics.csv"), "utf8").split("\n");
+  expect(rows[0]).toMatch(/^step,tokens,of,name,/);
+  // With the line of before the first step.
+  expect(rows.filter((row) => /^\d+,\d+,run,/.test(row)).length).toBe(121);
+
   // What a run writes can be read back.
   const record = readRunRecord(join(folder, "run"));
   expect(record.start?.evaluation.target).toBe(start.evaluation?.target);
