@@ -36,6 +36,9 @@ const FARTHEST_ERROR = 3;
 /** σ is common to all domains and changes slowly: it remembers at least this much. */
 const NOISE_MEMORY = 0.9;
 
+/** One over it is still a number. */
+const LEAST_TOKENS = 1e-300;
+
 export function nothingTracked(k: number): Tracked {
   return {
     means: new Float64Array(k),
@@ -69,8 +72,8 @@ export function track(before: Tracked, { alignments, errors, tokens }: Observed,
   );
   const variances = before.variances.slice();
   for (let i = 0; i < means.length; i++) {
-    const n = tokens[i];
-    if (!(n > 0)) continue;
+    if (!(tokens[i] > 0)) continue;
+    const n = Math.max(tokens[i], LEAST_TOKENS);
     const centre = known?.mean ?? 0;
     const limit = farthest(n);
     const value = Math.max(centre - limit, Math.min(centre + limit, alignments[i]));

@@ -131,6 +131,15 @@ describe("what is tracked", () => {
     );
   });
 
+  test("nor how small the counts of tokens are: the least number there is makes none that is not finite", () => {
+    for (const n of [Number.MIN_VALUE, 1e-300]) {
+      const one = { alignments: [1, -2], errors: [0.5, null], tokens: [n, n] };
+      const found = after([one, one], 0.9);
+      for (const values of [found.means, found.tokens, found.variances, found.noise, standardised(found)])
+        expect(values.every(Number.isFinite), String(values)).toBe(true);
+    }
+  });
+
   test("nor the order of the domains", () => {
     fc.assert(
       fc.property(histories, ({ seed, k, updates, differ, memory }) => {

@@ -217,7 +217,9 @@ test("a nested state goes through the mixer's save and restore; of another nesti
 test("caps that cannot be kept, and options out of range, are refused", () => {
   const caps = (budgets: Record<string, number>) => () =>
     combinators.tokenBudget(inner(), { budgets, tokens: 100 }).init(["web", "code"]);
-  expect(errorOf(caps({ web: 40, code: 40 })).message).toContain("caps that sum to 0.8");
+  expect(errorOf(caps({ web: 40, code: 40 })).message).toContain(
+    "all domains together may give 0.8 of the run's tokens",
+  );
   expect(errorOf(caps({ web: 40, cod: 40 })).message).toContain('did you mean "code"?');
   expect(errorOf(caps({ web: 40, code: NaN })).message).toMatch(/^budgets: "code" has NaN/);
   expect(errorOf(() => combinators.floor(inner(), 0.6).init(["a", "b"])).message).toMatch(
