@@ -2,7 +2,7 @@
 import { embedderDefaults } from "../data/cluster/embeddings.ts";
 import { kMeansDefaults } from "../data/cluster/kmeans.ts";
 import type { Kind } from "./options.ts";
-import { checkValue, fromArguments, wrong } from "./values.ts";
+import { checkValue, fromArguments, textOption, wrong } from "./values.ts";
 
 export interface ClusterArguments {
   readonly files: readonly string[];
@@ -37,10 +37,7 @@ export function clusterArguments(
   files: readonly string[],
   options: Readonly<Record<string, unknown>>,
 ): ClusterArguments {
-  const text = (name: string): string | null => {
-    const value = options[name];
-    return typeof value === "string" ? value : null;
-  };
+  const text = (name: string): string | null => textOption(options, name);
   const integer = (name: string, flag: string, min: number, max: number = 2 ** 31): number | null => {
     const given = text(name);
     const kind: Kind = { type: "integer", min, max };

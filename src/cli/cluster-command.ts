@@ -6,7 +6,6 @@
  *     centroids.npy           the centroids [clusters, dim] (f32)
  *     embedder.safetensors    what embeds texts and assigns them
  */
-import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, rmSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { assignTexts, fitTextClusters, LOOKED_AT, type TextClusters } from "../data/cluster/text-clusters.ts";
@@ -24,6 +23,7 @@ import { foldIn, key, uniformAt } from "../tensor/rng.ts";
 import type { ClusterArguments } from "./cluster-arguments.ts";
 import { listenForInterrupt } from "./interrupt.ts";
 import { formatCount, startProgress } from "./progress.ts";
+import { textHash } from "./text-hash.ts";
 import type { Outputs } from "./train.ts";
 import { wrong } from "./values.ts";
 import { version } from "./version.ts";
@@ -142,17 +142,17 @@ async function sampleOf(
   const facts: FileFacts[] = [];
   let seen = 0;
   for (const path of files) {
-    const hash = createHash("sha256");
+    const hash = textHash();
     let documents = 0;
     for await (const { text } of readDocuments([path], { textField, skipBadLines })) {
       signal.throwIfAborted();
-      hash.update(`${text.length}\n`).update(text);
+      hash.add(text);
       const place = seen < sample ? seen : Math.floor(uniformAt(random, seen) * (seen + 1));
       if (place < sample) texts[place] = text.slice(0, LOOKED_AT);
       seen++;
       documents++;
     }
-    facts.push({ path: resolve(path), documents, sha256: hash.digest("hex") });
+    facts.push({ path: resolve(path), documents, sha256: hash.digest() });
   }
   return { texts, facts };
 }

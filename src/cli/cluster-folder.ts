@@ -1,5 +1,4 @@
 /** The folder of `gradmix cluster` as domains: each document of its files is of the domain that its cluster is. */
-import { createHash } from "node:crypto";
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { decodeNpy } from "../data/npy.ts";
@@ -7,6 +6,7 @@ import type { Document } from "../data/sources.ts";
 import { GradmixError } from "../errors.ts";
 import { parseJson } from "../json.ts";
 import { ioError } from "../node/files.ts";
+import { textHash } from "./text-hash.ts";
 import { listOf, mapOf, member, number, type Reader, text } from "../runs/read-json.ts";
 
 /** The clusters of one file. */
@@ -89,14 +89,14 @@ export async function* clusteredDocuments(
       "data",
       `${path}: ${what} since ${folder} was made of it; cluster the text again, with the same --text-field and --skip-bad-lines`,
     );
-  const hash = createHash("sha256");
+  const hash = textHash();
   let at = 0;
   for await (const document of documents) {
     if (at === ids.length) throw changed(`it has more than its ${ids.length} documents`);
-    hash.update(`${document.text.length}\n`).update(document.text);
+    hash.add(document.text);
     yield { ...document, domain: names[ids[at]] };
     at++;
   }
   if (at < ids.length) throw changed(`it has ${at} documents in place of ${ids.length}`);
-  if (hash.digest("hex") !== sha256) throw changed("its text has changed");
+  if (hash.digest() !== sha256) throw changed("its text has changed");
 }

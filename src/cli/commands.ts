@@ -10,7 +10,7 @@ import { mix, mixExample, mixFlags, type MixFlags, mixRows } from "./mix-command
 import { groups, type OptionRow, optionRows } from "./options.ts";
 import { DEFAULT_PORT, reportExamples, watchExamples } from "./report-help.ts";
 import { type Outputs, train } from "./train.ts";
-import { type Raw, wrong } from "./values.ts";
+import { type Raw, textOption, wrong } from "./values.ts";
 
 const examples = `
 Examples:
@@ -86,9 +86,8 @@ function addTrain(program: Command, io: Io): void {
   );
   trainCommand.action(async (config: string | undefined, options: Record<string, unknown>) => {
     const given = givenOf(io.rows, options);
-    const { resume } = options;
     io.code = await train(
-      { config: config ?? null, given, resume: typeof resume === "string" ? resume : null },
+      { config: config ?? null, given, resume: textOption(options, "resume") },
       undefined,
       io,
     );
@@ -129,10 +128,7 @@ function addCompare(program: Command, io: Io): void {
     ),
   );
   compareCommand.action(async (path: string | undefined, options: Record<string, unknown>) => {
-    const said = (name: string): string | null => {
-      const value = options[name];
-      return typeof value === "string" ? value : null;
-    };
+    const said = (name: string): string | null => textOption(options, name);
     const { compare } = await import("./compare-command.ts");
     io.code = await compare(
       {
@@ -164,13 +160,12 @@ function addHistogram(program: Command, io: Io): void {
     ),
   );
   histogramCommand.action(async (config: string | undefined, options: Record<string, unknown>) => {
-    const { out: path } = options;
     io.code = await showHistogram(
       {
         config: config ?? null,
         given: givenOf(itsRows, options),
         rows: itsRows,
-        out: typeof path === "string" ? path : null,
+        out: textOption(options, "out"),
       },
       io,
     );
@@ -263,10 +258,7 @@ function addReport(program: Command, io: Io): void {
     .option("--csv", "write metrics.csv beside the metrics.jsonl of each run")
     .option("--tensorboard <DIR>", "write event files for TensorBoard, a folder in DIR for each run")
     .action(async (runs: string[], options: Record<string, unknown>) => {
-      const given = (name: string): string | null => {
-        const value = options[name];
-        return typeof value === "string" ? value : null;
-      };
+      const given = (name: string): string | null => textOption(options, name);
       const { report } = await import("./report-command.ts");
       io.code = report(
         {

@@ -1,6 +1,7 @@
 /** What can be typed after `gradmix export`. */
 import { Option } from "commander";
 import type { ExportArguments } from "./export-command.ts";
+import { textOption } from "./values.ts";
 
 const flags: readonly (readonly [string, string])[] = [
   ["--to <FORMAT>", "the trainer; without it, a list of the formats"],
@@ -57,10 +58,7 @@ export function exportArguments(
   run: string | undefined,
   options: Readonly<Record<string, unknown>>,
 ): ExportArguments {
-  const text = (name: string): string | null => {
-    const value = options[name];
-    return typeof value === "string" ? value : null;
-  };
+  const text = (name: string): string | null => textOption(options, name);
   const { map } = options;
   return {
     run: run ?? null,

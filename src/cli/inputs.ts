@@ -2,7 +2,7 @@
  * The text that a run reads: which files, what was left out, which text stands in two places, and what it was, so that a
  * resumed run notices when it has changed.
  */
-import { createHash, type Hash } from "node:crypto";
+import { createHash } from "node:crypto";
 import { resolve } from "node:path";
 import { type AboveMemo, findFiles, type FoundFile, type LeftOut } from "../data/files.ts";
 import { readDocuments } from "../data/sources.ts";
@@ -15,6 +15,7 @@ import { withStdin } from "./stdin.ts";
 import type { DataConfig } from "./train-config.ts";
 import { GradmixError } from "../errors.ts";
 import { runNames } from "./run-folder.ts";
+import { type TextHash, textHash } from "./text-hash.ts";
 import { wrong } from "./values.ts";
 import { isObject } from "../json.ts";
 
@@ -277,24 +278,23 @@ export function createWitness(): Witness {
   const open = (label: string): Reading => {
     const whole = createHash("sha256");
     let [documents, withText] = [0, 0];
-    let current: { readonly path: string; readonly hash: Hash } | null = null;
+    let current: { readonly path: string; readonly hash: TextHash } | null = null;
     const add = (path: string, sha256: string): void => {
       whole.update(sha256);
       compare(label, path, sha256);
     };
     const close = (): void => {
-      if (current !== null) add(current.path, current.hash.digest("hex"));
+      if (current !== null) add(current.path, current.hash.digest());
       current = null;
     };
     return {
       text(path, text) {
         if (current?.path !== path) {
           close();
-          current = { path, hash: createHash("sha256") };
+          current = { path, hash: textHash() };
           withText++;
         }
-        // With lengths, so that text cannot move between documents unseen.
-        current.hash.update(`${text.length}\n`).update(text);
+        current.hash.add(text);
         documents++;
       },
       tokens(path, sha256, count) {

@@ -15,6 +15,12 @@ import type { Kind } from "./options.ts";
 /** A value as the command line gives it: all arguments of a repeated flag, or a switch. */
 export type Raw = readonly string[] | boolean;
 
+/** The text that was given for an option, as commander names it; null where there was none. */
+export function textOption(options: Readonly<Record<string, unknown>>, name: string): string | null {
+  const value = options[name];
+  return typeof value === "string" ? value : null;
+}
+
 /** What a flag's arguments say, in the form that a config file would hold. `label` is the flag. */
 export function fromArguments(kind: Kind, raw: Raw, label: string): unknown {
   if (typeof raw === "boolean") return raw;
