@@ -5,7 +5,7 @@
  * just below 100, and its floor 99.
  */
 export function timesShare(n: number, share: number, round: "down" | "nearest" | "up"): number {
-  const [digits, exponent = "0"] = String(share).split("e");
+  const [digits = "", exponent = "0"] = String(share).split("e");
   const [whole, fraction = ""] = digits.split(".");
   // share = numerator / denominator
   const power = Number(exponent) - fraction.length;

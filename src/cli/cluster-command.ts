@@ -78,7 +78,7 @@ export async function cluster(args: ClusterArguments, { out, err }: Outputs): Pr
     const clusters = new Map(
       names.map((name, j) => [
         name,
-        { documents: tally.documents[j], bytes: tally.bytes[j], words: found.labels[j] },
+        { documents: tally.documents[j]!, bytes: tally.bytes[j]!, words: found.labels[j]! },
       ]),
     );
     const description = {
@@ -171,8 +171,8 @@ async function assignFile(
   const assign = async (): Promise<void> => {
     const ids = await assignTexts(found, texts, signal);
     ids.forEach((id, i) => {
-      tally.documents[id]++;
-      tally.bytes[id] += bytes[i];
+      tally.documents[id]!++;
+      tally.bytes[id]! += bytes[i]!;
     });
     parts.push(ids);
     [texts, bytes] = [[], []];

@@ -94,7 +94,7 @@ export async function* clusteredDocuments(
   for await (const document of documents) {
     if (at === ids.length) throw changed(`it has more than its ${ids.length} documents`);
     hash.add(document.text);
-    yield { ...document, domain: names[ids[at]] };
+    yield { ...document, domain: names[ids[at]!]! };
     at++;
   }
   if (at < ids.length) throw changed(`it has ${at} documents in place of ${ids.length}`);

@@ -279,7 +279,7 @@ async function writePages(
 }
 
 function planLine({ runs, choice, begun }: Comparison): string {
-  const steps = runs.length === 0 ? 0 : totalSteps(runs[0].config);
+  const steps = runs.length === 0 ? 0 : totalSteps(runs[0]!.config);
   const targets = new Set(runs.map(({ target }) => target)).size;
   const n = (count: number, one: string): string =>
     `${count.toLocaleString("en")} ${one}${count === 1 ? "" : "s"}`;
@@ -336,7 +336,7 @@ async function takeRuns(comparison: Comparison, session: Session): Promise<Taken
   const kept = names.size;
   if (kept > 0) tell(`${kept} of ${runs.length} runs are done already`);
   for (const [i, run] of runs.entries()) {
-    const before = done[i];
+    const before = done[i] ?? null;
     if (before !== null) {
       outcomes.push(before);
       continue;
@@ -512,7 +512,7 @@ function jsonOf(
     version: 1,
     baseline: choice.baseline,
     seeds: choice.seeds,
-    steps: runs.length === 0 ? 0 : totalSteps(runs[0].config),
+    steps: runs.length === 0 ? 0 : totalSteps(runs[0]!.config),
     targets: results.map(({ rules, ...rest }) => ({
       ...rest,
       rules: rules.map(({ runs, ...rule }) => ({
@@ -532,7 +532,7 @@ function jsonOf(
 }
 
 function formatResults(results: readonly TargetResult[], { choice, runs, folder }: Comparison): string {
-  const steps = runs.length === 0 ? 0 : totalSteps(runs[0].config);
+  const steps = runs.length === 0 ? 0 : totalSteps(runs[0]!.config);
   const n = (count: number): string => count.toLocaleString("en");
   const tables = results.map(({ target, heldOutTokens, evaluatedTokens, rules, conclusions }) => [
     `held-out loss on ${target === null ? "the target" : `the target ${target}`} after ${n(steps)} steps, in nats per token, on ${n(Math.min(heldOutTokens, evaluatedTokens ?? heldOutTokens))} of ${n(heldOutTokens)} tokens held out`,

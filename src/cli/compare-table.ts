@@ -62,12 +62,12 @@ export function formatTable(results: readonly RuleResult[], baseline: string): s
       times(time),
     ]),
   ];
-  const widths = rows[0].map((_, j) => Math.max(...rows.map((row) => displayWidth(row[j]))));
+  const widths = rows[0]!.map((_, j) => Math.max(...rows.map((row) => displayWidth(row[j]!))));
   const pad = (text: string, width: number): string => " ".repeat(width - displayWidth(text));
   return rows
     .map((row) =>
       row
-        .map((text, j) => (j === 0 ? text + pad(text, widths[j]) : pad(text, widths[j]) + text))
+        .map((text, j) => (j === 0 ? text + pad(text, widths[j]!) : pad(text, widths[j]!) + text))
         .join("  ")
         .trimEnd(),
     )

@@ -306,7 +306,8 @@ function checkBounds(
     throw wrong(
       `${label("mixing.floor")}: ${floor} is not below 1 / ${k}, the share of each of ${k} domains`,
     );
-  const [low, high] = [floors, ceilings].map((bounds) => Number(sumOf(bounds).toPrecision(9)));
+  const total = (bounds: readonly number[]): number => Number(sumOf(bounds).toPrecision(9));
+  const [low, high] = [total(floors), total(ceilings)];
   if (k > 1 && low >= 1)
     throw wrong(
       `${label("mixing.floor")}: the floors of ${k} domains sum to ${low}; together they must be below 1`,
@@ -315,7 +316,7 @@ function checkBounds(
     throw wrong(
       `${label("mixing.ceiling")}: the ceilings of ${k} domains sum to ${high}; together they must be at least 1`,
     );
-  const above = domains.findIndex((_, i) => floors[i] > ceilings[i]);
+  const above = domains.findIndex((_, i) => floors[i]! > ceilings[i]!);
   if (above >= 0)
     throw wrong(
       `${label("mixing.floor")}: the floor of "${domains[above]}", ${floors[above]}, is above its ceiling, ${ceilings[above]}`,

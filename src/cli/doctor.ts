@@ -132,7 +132,9 @@ async function examine(
 
 /** Seconds of a product of square matrices. */
 async function product(backend: Backend, size: number): Promise<number> {
-  return timed(backend, [size * size, size * size, size * size], ([x, y, z]) => {
+  const square = (): View => filled(backend, size * size);
+  const [x, y, z] = [square(), square(), square()];
+  return timed(backend, [x, y, z], () => {
     backend.run(
       "gemm",
       {
@@ -147,7 +149,8 @@ async function product(backend: Backend, size: number): Promise<number> {
 
 /** Seconds of a copy of `count` numbers. */
 async function copy(backend: Backend, count: number): Promise<number> {
-  return timed(backend, [count, count], ([from, to]) => {
+  const [from, to] = [filled(backend, count), filled(backend, count)];
+  return timed(backend, [from, to], () => {
     backend.run("affine", { scale: 1, shift: 0 }, [from], [to]);
   });
 }
@@ -155,22 +158,26 @@ async function copy(backend: Backend, count: number): Promise<number> {
 /** Measuring one thing takes about this many seconds. */
 const BUDGET = 1;
 
-/** Seconds of a call, the best of rounds of several calls each: a result is read once a round, since that takes as long as a small kernel on a GPU. */
+function filled(backend: Backend, size: number): View {
+  const view: View = { buffer: backend.alloc(size, "f32"), offset: 0, shape: [size], dtype: "f32" };
+  backend.run("fill", { value: 0.5 }, [], [view]);
+  return view;
+}
+
+/**
+ * Seconds of a call, the best of rounds of several calls each: the last operand is read once a round, since that takes as long as a small kernel on a GPU. Then the operands
+ * are freed.
+ */
 async function timed(
   backend: Backend,
-  sizes: readonly number[],
-  call: (operands: readonly View[]) => void,
+  operands: readonly [View, ...View[]],
+  call: () => void,
 ): Promise<number> {
-  const operands = sizes.map((size): View => {
-    const buffer = backend.alloc(size, "f32");
-    const view: View = { buffer, offset: 0, shape: [size], dtype: "f32" };
-    backend.run("fill", { value: 0.5 }, [], [view]);
-    return view;
-  });
+  const { buffer: result } = operands.at(-1) ?? operands[0];
   const round = async (count: number): Promise<number> => {
     const began = performance.now();
-    for (let i = 0; i < count; i++) call(operands);
-    await backend.read(operands[operands.length - 1].buffer, 0, 1);
+    for (let i = 0; i < count; i++) call();
+    await backend.read(result, 0, 1);
     return (performance.now() - began) / 1000;
   };
   await round(1);

@@ -50,7 +50,7 @@ export function cleanName(text: string, where: string): string {
 export function compareNames(a: string, b: string): number {
   const [left, right] = [partsOf(a), partsOf(b)];
   for (let i = 0; i < Math.min(left.length, right.length); i++) {
-    const order = compareParts(left[i], right[i]);
+    const order = compareParts(left[i]!, right[i]!);
     if (order !== 0) return order;
   }
   // Numbers that differ only in zeros before them.
@@ -61,7 +61,8 @@ const partsOf = (name: string): string[] => name.match(/\d+|\D+/g) ?? [];
 
 function compareParts(a: string, b: string): number {
   if (/^\d/.test(a) && /^\d/.test(b)) {
-    const [x, y] = [a, b].map((digits) => digits.replace(/^0+/, ""));
+    const significant = (digits: string): string => digits.replace(/^0+/, "");
+    const [x, y] = [significant(a), significant(b)];
     if (x.length !== y.length) return x.length - y.length;
     return x < y ? -1 : x > y ? 1 : 0;
   }

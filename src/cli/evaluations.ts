@@ -47,8 +47,8 @@ export function heldOutOf(
   names: readonly string[],
 ): HeldOut {
   const chosen = evaluated(names.length).flatMap((i) => {
-    const { heldOut } = domains[i];
-    return heldOut === null ? [] : [[names[i], heldOut] as const];
+    const { heldOut } = domains[i]!;
+    return heldOut === null ? [] : [[names[i]!, heldOut] as const];
   });
   return { target: target?.heldOut ?? null, domains: new Map(chosen) };
 }
@@ -140,7 +140,7 @@ function byShare({ share, tokens }: EvaluationOptions, facts: EvaluationFacts): 
   // At some of the target's steps, with the last of them.
   const left = budget - ofTarget.times * ofTarget.windows;
   const rest = spend(left, domains, context, fixed, { times: 1, most: own.times, windows: 1 });
-  const after = spread(rest.times, own.times - 1).map((i) => targetSteps[i]);
+  const after = spread(rest.times, own.times - 1).map((i) => targetSteps[i]!);
   return { steps, context, target: ofTarget, domains: series(domains, after, rest.windows) };
 }
 

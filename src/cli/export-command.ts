@@ -79,7 +79,7 @@ export async function exportRun(
   const written = place(given, exported.files, exported.sidecar);
   writeFilesAtomic(written.map(({ path, text }) => ({ path, parts: [new TextEncoder().encode(text)] })));
   for (const line of [...notes, ...exported.notes]) err.write(`${line}\n`);
-  if (given.out === null) out.write(exported.files[0].text);
+  if (given.out === null) out.write(exported.files[0]!.text);
   else for (const { path } of written) err.write(`written: ${path}\n`);
   await out.flush();
   await err.flush();
@@ -110,7 +110,7 @@ function place(
   const folder = isFolder || files.length > 1 || /[/\\]$/.test(out);
   const placed = files.map(({ name, text }) => ({ path: folder ? join(out, name) : out, text }));
   if (sidecar === null) return placed;
-  const [{ path }] = placed;
+  const { path } = placed[0]!;
   const name = files.length > 1 ? "mixture" : basename(path);
   return [...placed, { path: join(dirname(path), `${name}.gradmix.json`), text: sidecar }];
 }

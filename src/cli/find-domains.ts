@@ -97,7 +97,7 @@ function groupFiles(files: readonly FoundFile[], base: string, { onEvent }: Sear
     sets.set(set, group);
   }
   return Array.from(sets.values(), ({ count, files }) => {
-    const [{ path }] = files;
+    const { path } = files[0]!;
     if (files.length !== count)
       onEvent(`--domains: of the ${count} shards of ${path} ${files.length} are there`);
     const own =

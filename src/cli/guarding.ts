@@ -23,7 +23,7 @@ export function guardedSets(
   onEvent: (line: string) => void,
 ): GuardedSets {
   const guarded = limitsOf(limits, names, "--guard");
-  const without = names.filter((_, i) => guarded[i] !== null && domains[i].heldOut === null);
+  const without = names.filter((_, i) => guarded[i] !== null && domains[i]!.heldOut === null);
   const named = without.find((name) => Object.hasOwn(limits, name));
   if (named !== undefined)
     throw new GradmixError(
@@ -135,11 +135,11 @@ export function guardOutcomes(
 ): GuardOutcome[] {
   return limitsOf(limits, names)
     .flatMap((limit, i) => {
-      const [loss, reference, error] = [losses[i], references[i], standardErrors[i]];
+      const [loss, reference, error] = [losses[i] ?? null, references[i] ?? null, standardErrors[i] ?? null];
       if (limit === null || loss === null || reference === null || reference === 0) return [];
       return [
         {
-          name: names[i],
+          name: names[i]!,
           limit,
           ratio: loss / reference,
           error: error === null ? null : error / reference,

@@ -90,13 +90,13 @@ export async function showHistogram(
 
 /** A line for each domain, the largest share first: its name, its share, and the windows that its bigrams like best. */
 export function formatTable(names: readonly string[], { shares, counts, windows }: Histogram): string {
-  const order = [...names.keys()].sort((i, j) => shares[j] - shares[i] || i - j);
+  const order = [...names.keys()].sort((i, j) => shares[j]! - shares[i]! || i - j);
   const width = Math.max("domain".length, ...names.map(displayWidth));
   const line = (name: string, share: string, count: string): string =>
     `${name}${" ".repeat(width - displayWidth(name))}  ${share.padStart(6)}  ${count.padStart(12)}\n`;
   return (
     line("domain", "share", "best windows") +
-    order.map((i) => line(names[i], shares[i].toFixed(4), String(counts[i]))).join("") +
+    order.map((i) => line(names[i]!, shares[i]!.toFixed(4), String(counts[i]))).join("") +
     `of ${windows.toLocaleString("en")} ${windows === 1 ? "window" : "windows"} of the target\n`
   );
 }

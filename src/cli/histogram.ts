@@ -17,7 +17,7 @@ export function measureHistogram({ domains, target }: Pick<Data, "domains" | "ta
 /** Share of the target by domain, in the order of the domains. Throws `config` where there is no target. */
 export function histogramOf(data: Data, names: readonly string[]): ReadonlyMap<string, number> {
   const { shares } = measureHistogram(data);
-  return new Map(names.map((name, i) => [name, shares[i]]));
+  return new Map(names.map((name, i) => [name, shares[i]!]));
 }
 
 /** What a checkpoint has, so that a resumed run goes on with the same bits wherever it goes on; null where it has none. */

@@ -79,7 +79,7 @@ export async function listInputs(
     if (own.length === 0)
       throw new GradmixError(
         "data",
-        `${what}: ${found[0].path} belongs to ${tokenFileOf(found[0].path) ?? ""}; name that`,
+        `${what}: ${found[0]!.path} belongs to ${tokenFileOf(found[0]!.path) ?? ""}; name that`,
       );
     return own;
   };

@@ -234,8 +234,8 @@ function resultOf(
 function namedWeights({ trainer, names, bases }: Parts): RunResult["weights"] {
   const weights = trainer.weights();
   const named = (of: readonly string[], { final, averaged }: WeightPair): NamedWeights => ({
-    final: new Map(of.map((name, i) => [name, final[i]])),
-    averaged: new Map(of.map((name, i) => [name, averaged[i]])),
+    final: new Map(of.map((name, i) => [name, final[i]!])),
+    averaged: new Map(of.map((name, i) => [name, averaged[i]!])),
   });
   return {
     ...named(names, weights.domains),

@@ -20,7 +20,7 @@ function heaviest(weights: ArrayLike<number>, most: number): number[] {
   const all = Array.from({ length: weights.length }, (_, i) => i);
   if (all.length <= most) return all;
   return all
-    .sort((i, j) => weights[j] - weights[i] || i - j)
+    .sort((i, j) => weights[j]! - weights[i]! || i - j)
     .slice(0, most)
     .sort((i, j) => i - j);
 }
@@ -36,10 +36,10 @@ export function guardMetrics(
   const rises = losses.map((loss, i) => (loss ?? 0) / (references[i] || Infinity));
   return new Map(
     heaviest(rises, MANY).flatMap((i) => {
-      const [loss, reference] = [losses[i], references[i]];
+      const [loss, reference] = [losses[i] ?? null, references[i] ?? null];
       if (loss === null || reference === null) return [];
-      const standardError = standardErrors[i];
-      return [[names[i], { loss, reference, standardError, multiplier: multipliers?.[i] ?? null }] as const];
+      const standardError = standardErrors[i] ?? null;
+      return [[names[i]!, { loss, reference, standardError, multiplier: multipliers?.[i] ?? null }] as const];
     }),
   );
 }
@@ -70,12 +70,12 @@ export function createMetrics(
       ...(step.skipped ? { skipped: true } : {}),
       lr: step.lr,
       seconds,
-      weights: new Map(shown.map((i) => [mixed[i], step.weights[i]])),
+      weights: new Map(shown.map((i) => [mixed[i]!, step.weights[i]!])),
       domains: new Map(
         trainedOnly
           ? trained.map(({ domain, ...own }) => [
-              names[domain],
-              { weight: step.domainWeights[domain], ...own },
+              names[domain]!,
+              { weight: step.domainWeights[domain]!, ...own },
             ])
           : names.map((name, i) => [name, { loss: lossOf.get(i) ?? null, ...seen(i) }]),
       ),
@@ -84,17 +84,17 @@ export function createMetrics(
         : {
             alignments: new Map(
               shown
-                .filter((i) => alignments.tokens[i] > 0)
+                .filter((i) => alignments.tokens[i]! > 0)
                 .map((i) => [
-                  mixed[i],
+                  mixed[i]!,
                   {
-                    value: alignments.alignments[i],
+                    value: alignments.alignments[i]!,
                     standardError: alignments.standardErrors?.[i] ?? null,
                     norm: alignments.norms?.[i] ?? null,
-                    tokens: alignments.tokens[i],
+                    tokens: alignments.tokens[i]!,
                     ...(alignments.effectiveSizes === undefined
                       ? {}
-                      : { effectiveSize: alignments.effectiveSizes[i] }),
+                      : { effectiveSize: alignments.effectiveSizes[i]! }),
                   },
                 ]),
             ),

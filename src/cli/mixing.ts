@@ -338,7 +338,7 @@ function boundsAround(mixing: MixingConfig, { sizes = {} }: SizedFacts): Combina
     typeof given === "number"
       ? given
       : {
-          ...Object.fromEntries(boundsByName(given, names, otherwise).map((bound, i) => [names[i], bound])),
+          ...Object.fromEntries(boundsByName(given, names, otherwise).map((bound, i) => [names[i]!, bound])),
           // A name that is none is then refused.
           ...Object.fromEntries([...given].filter(([name]) => name !== "*")),
         };
@@ -357,14 +357,14 @@ function guardCaps(options: RuleOptions, facts: SizedFacts): { readonly caps?: R
   if (options.name !== "dga" || facts.sizes === undefined) return {};
   const names = Object.keys(facts.sizes);
   const caps = repetitionCaps(withFacts(options, facts), names);
-  return caps === null ? {} : { caps: Object.fromEntries(names.map((name, i) => [name, caps[i]])) };
+  return caps === null ? {} : { caps: Object.fromEntries(names.map((name, i) => [name, caps[i]!])) };
 }
 
 /** Throws `config` where the run cannot keep to the cap: there is too little text, or a floor asks for more. (The limit that `dga` has by itself shares too little text out.) */
 function checkCap({ repetitionCap, floor }: MixingConfig, { sizes = {}, tokens }: SizedFacts): void {
   if (repetitionCap === null || tokens === undefined) return;
   const names = Object.keys(sizes);
-  const offered = names.map((name) => repetitionCap * sizes[name]);
+  const offered = Object.values(sizes).map((size) => repetitionCap * size);
   const n = (count: number): string => Math.floor(count).toLocaleString("en");
   if (sumOf(offered) < tokens)
     throw new GradmixError(
@@ -372,11 +372,11 @@ function checkCap({ repetitionCap, floor }: MixingConfig, { sizes = {}, tokens }
       `--repetition-cap ${repetitionCap}: so often the domains' text is ${n(sumOf(offered))} tokens, and the run takes ${n(tokens)}; train fewer steps, or allow more repetitions`,
     );
   const floors = boundsByName(floor, names, 0);
-  const bad = names.findIndex((_, i) => floors[i] * tokens > offered[i]);
+  const bad = names.findIndex((_, i) => floors[i]! * tokens > offered[i]!);
   if (bad >= 0)
     throw new GradmixError(
       "config",
-      `--repetition-cap ${repetitionCap}: domain "${names[bad]}" is then at most ${Number((offered[bad] / tokens).toPrecision(3))} of the run, and its floor is ${floors[bad]}; lower --floor, or allow more repetitions`,
+      `--repetition-cap ${repetitionCap}: domain "${names[bad]}" is then at most ${Number((offered[bad]! / tokens).toPrecision(3))} of the run, and its floor is ${floors[bad]}; lower --floor, or allow more repetitions`,
     );
 }
 
@@ -414,7 +414,7 @@ function basisSizes(bases: Bases, sizes: Readonly<Record<string, number>>): Reco
   return Object.fromEntries(
     names.map((name, j) => {
       let size = 0;
-      for (let e = offsets[j]; e < offsets[j + 1]; e++) size += sizes[domains[columns[e]]];
+      for (let e = offsets[j]!; e < offsets[j + 1]!; e++) size += sizes[domains[columns[e]!]!]!;
       return [name, size];
     }),
   );

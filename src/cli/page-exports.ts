@@ -42,7 +42,7 @@ function textOf(record: RunRecord, format: string): string | null {
     const { mixture } = mixtureOfRun(record, { weights: recommendedWeights, stages: null, paths });
     const { files } = exportMixture(mixture, { format });
     return files.length === 1
-      ? files[0].text
+      ? files[0]!.text
       : files.map(({ name, text }) => `==> ${name} <==\n${text}`).join("\n");
   } catch (error) {
     if (error instanceof GradmixError) return null;

@@ -167,7 +167,7 @@ export async function readData(
   const names = [...files.domains.keys()];
   const counts = domains.map(({ train }) => train.stream.tokens.length);
   hooks.onEvent(`training tokens: ${tokensLine(names, counts, contents)}`);
-  const sizes = Object.fromEntries(names.map((name, i) => [name, counts[i]]));
+  const sizes = Object.fromEntries(names.map((name, i) => [name, counts[i]!]));
   const byLabel = new Map(contents.map((content) => [content.label, content]));
   const facts = dataFacts(names, [...files.targets.keys()], (label) => {
     const content = byLabel.get(label);
@@ -321,11 +321,11 @@ function tokensLine(
   contents: readonly Content[],
 ): string {
   const order = [...names.keys()];
-  const shown = names.length <= 12 ? order : order.sort((i, j) => counts[j] - counts[i]).slice(0, 8);
+  const shown = names.length <= 12 ? order : order.sort((i, j) => counts[j]! - counts[i]!).slice(0, 8);
   const rest = names.length - shown.length;
   const n = (count: number): string => count.toLocaleString("en");
   const targets = contents.filter(({ label }) => label.startsWith("target"));
-  return `${shown.map((i) => `${names[i]} ${n(counts[i])}`).join(", ")}${rest > 0 ? ` and ${rest} more` : ""}${targets.map(({ label, tokens }) => `; ${label} ${n(tokens)}`).join("")}`;
+  return `${shown.map((i) => `${names[i]} ${n(counts[i]!)}`).join(", ")}${rest > 0 ? ` and ${rest} more` : ""}${targets.map(({ label, tokens }) => `; ${label} ${n(tokens)}`).join("")}`;
 }
 
 /** The tokenizer that a run with "bpe" would train on this text. Throws `data`. */

@@ -21,7 +21,7 @@ export interface ReportArguments {
 
 /** Runs the command; gives the exit code. Throws `data` and `io`; what is refused is refused before anything is written. */
 export function report({ runs, out: file, svg, tensorboard, csv }: ReportArguments, out: Output): number {
-  const path = file ?? (runs.length === 1 ? join(runs[0], "report.html") : "report.html");
+  const path = file ?? (runs.length === 1 ? join(runs[0]!, "report.html") : "report.html");
   const data = writeReport(runs, path, { isRunning: isLocked, exportsOf: pageExports(runs.length) });
   const written = [
     path,

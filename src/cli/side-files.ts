@@ -41,7 +41,7 @@ export async function eventFiles(
 export async function writePage(
   folders: readonly string[],
   tell: Tell,
-  path: string = join(folders[0], "report.html"),
+  path: string = join(folders[0]!, "report.html"),
   options: ReportOptions = {},
 ): Promise<string | null> {
   try {

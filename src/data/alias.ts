@@ -27,7 +27,7 @@ const SUM_TOLERANCE = 1e-6;
 function checked(weights: ArrayLike<number>, nameOf: (i: number) => string): number {
   let sum = 0;
   for (let i = 0; i < weights.length; i++) {
-    const weight = weights[i];
+    const weight = weights[i]!;
     if (!Number.isFinite(weight) || weight < 0)
       throw new GradmixError("config", `weights: ${nameOf(i)} has ${weight}; weights are finite and ≥ 0`);
     sum += weight;
@@ -44,8 +44,8 @@ export function cumulativeTable(weights: ArrayLike<number>, nameOf: (i: number) 
   let sum = 0;
   let last = -1;
   for (let i = 0; i < weights.length; i++) {
-    if (weights[i] > 0) last = i;
-    cumulative[i] = sum += weights[i];
+    if (weights[i]! > 0) last = i;
+    cumulative[i] = sum += weights[i]!;
   }
   // So that every u < 1 falls on one with weight.
   cumulative.fill(Infinity, last);
@@ -56,7 +56,7 @@ export function cumulativeTable(weights: ArrayLike<number>, nameOf: (i: number) 
       let high = cumulative.length - 1;
       while (low < high) {
         const middle = (low + high) >> 1;
-        if (cumulative[middle] > u) high = middle;
+        if (cumulative[middle]! > u) high = middle;
         else low = middle + 1;
       }
       return low;
@@ -80,17 +80,17 @@ export function aliasTable(weights: ArrayLike<number>, nameOf: (i: number) => st
   let large = k;
   let heaviest = 0;
   for (let i = 0; i < k; i++) {
-    own[i] = weights[i] * scale;
-    if (weights[i] > weights[heaviest]) heaviest = i;
-    if (own[i] < 1) stack[small++] = i;
+    own[i] = weights[i]! * scale;
+    if (weights[i]! > weights[heaviest]!) heaviest = i;
+    if (own[i]! < 1) stack[small++] = i;
     else stack[--large] = i;
   }
   while (small > 0 && large < k) {
-    const less = stack[--small];
-    const more = stack[large];
+    const less = stack[--small]!;
+    const more = stack[large]!;
     other[less] = more;
-    own[more] -= 1 - own[less];
-    if (own[more] < 1) {
+    own[more]! -= 1 - own[less]!;
+    if (own[more]! < 1) {
       large++;
       stack[small++] = more;
     }
@@ -103,7 +103,7 @@ export function aliasTable(weights: ArrayLike<number>, nameOf: (i: number) => st
       const place = u * k;
       // Less than k for every double below 1: the product rounds down.
       const i = Math.floor(place);
-      return place - i < own[i] ? i : other[i];
+      return place - i < own[i]! ? i : other[i]!;
     },
   };
 }

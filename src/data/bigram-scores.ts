@@ -78,11 +78,12 @@ export function scoreGroups(
     counts.pairs.fill(0);
     count(counts, places, { from: 0, to: places.tokens.length }, 1);
     groups.forEach(({ pieces, holes }, g) => {
-      const hole = holes[i] === null ? nothing : within(domain.stretches, holes[i]);
+      const given = holes[i] ?? null;
+      const hole = given === null ? nothing : within(domain.stretches, given);
       count(counts, places, hole, -1);
-      const { unigram, bigram } = scoreRow(counts, indices[g], background, pieces.length, length);
-      scores[g].unigram.set(unigram, i * pieces.length);
-      scores[g].bigram.set(bigram, i * pieces.length);
+      const { unigram, bigram } = scoreRow(counts, indices[g]!, background, pieces.length, length);
+      scores[g]!.unigram.set(unigram, i * pieces.length);
+      scores[g]!.bigram.set(bigram, i * pieces.length);
       count(counts, places, hole, 1);
     });
   });
@@ -108,7 +109,7 @@ function createKeys(): Keys {
     let hash = Math.imul(a, 0x9e3779b1) ^ Math.imul(b ^ (b >>> 15), 0x85ebca6b);
     hash = Math.imul(hash ^ (hash >>> 15), 0xc2b2ae35);
     let slot = (hash ^ (hash >>> 13)) & mask;
-    while (slots[4 * slot + 2] >= 0 && (slots[4 * slot] !== a || slots[4 * slot + 1] !== b))
+    while (slots[4 * slot + 2]! >= 0 && (slots[4 * slot] !== a || slots[4 * slot + 1] !== b))
       slot = (slot + 1) & mask;
     return 4 * slot;
   };
@@ -123,15 +124,15 @@ function createKeys(): Keys {
     mask = 2 * mask + 1;
     slots = new Int32Array(4 * (mask + 1)).fill(-1);
     for (let at = 0; at < before.length; at += 4)
-      if (before[at + 2] >= 0) put(before[at], before[at + 1], before[at + 2]);
+      if (before[at + 2]! >= 0) put(before[at]!, before[at + 1]!, before[at + 2]!);
   };
   return {
     get size() {
       return size;
     },
-    get: (a, b) => slots[slotOf(a, b) + 2],
+    get: (a, b) => slots[slotOf(a, b) + 2]!,
     add(a, b) {
-      const known = slots[slotOf(a, b) + 2];
+      const known = slots[slotOf(a, b) + 2]!;
       if (known >= 0) return known;
       if (2 * size > mask) grow();
       put(a, b, size);
@@ -155,7 +156,7 @@ function createTokenNumbers(): TokenNumbers {
   const direct = new Int32Array(MOST_DIRECT).fill(-1);
   const others = new Map<number, number>();
   let size = 0;
-  const get = (token: number): number => (token < MOST_DIRECT ? direct[token] : (others.get(token) ?? -1));
+  const get = (token: number): number => (token < MOST_DIRECT ? direct[token]! : (others.get(token) ?? -1));
   return {
     get size() {
       return size;
@@ -193,12 +194,13 @@ function indexPieces(
   tokens: TokenNumbers,
   pairs: Keys,
 ): PieceIndex {
-  const [first, second, pair] = [0, 0, 0].map(() => new Int32Array(pieces.length * length));
+  const empty = (): Int32Array => new Int32Array(pieces.length * length);
+  const [first, second, pair] = [empty(), empty(), empty()];
   pieces.forEach(({ stream, start }, row) => {
     const ids = stream.tokens.subarray(start, start + length + 1);
-    let before = tokens.add(ids[0]);
+    let before = tokens.add(ids[0]!);
     for (let t = 0; t < length; t++) {
-      const next = tokens.add(ids[t + 1]);
+      const next = tokens.add(ids[t + 1]!);
       const at = row * length + t;
       first[at] = before;
       second[at] = next;
@@ -208,12 +210,12 @@ function indexPieces(
   });
   const asPair = postingsOf(pair, length);
   const followerOf = new Int32Array(pairs.size);
-  pair.forEach((item, at) => (followerOf[item] = second[at]));
+  pair.forEach((item, at) => (followerOf[item] = second[at]!));
   return {
     asFirst: postingsOf(first, length),
     asSecond: postingsOf(second, length),
     asPair,
-    followers: asPair.items.map((item) => followerOf[item]),
+    followers: asPair.items.map((item) => followerOf[item]!),
   };
 }
 
@@ -221,15 +223,15 @@ function indexPieces(
 function postingsOf(placed: Int32Array, length: number): Postings {
   const most = placed.reduce((a, b) => Math.max(a, b), -1);
   const times = new Int32Array(most + 1);
-  for (const item of placed) times[item]++;
-  const items = Int32Array.from(times.keys()).filter((item) => times[item] > 0);
+  for (const item of placed) times[item]!++;
+  const items = Int32Array.from(times.keys()).filter((item) => times[item]! > 0);
   const offsets = new Int32Array(items.length + 1);
-  items.forEach((item, j) => (offsets[j + 1] = offsets[j] + times[item]));
+  items.forEach((item, j) => (offsets[j + 1] = offsets[j]! + times[item]!));
   // Where the next piece of each item goes.
   const next = times;
-  items.forEach((item, j) => (next[item] = offsets[j]));
+  items.forEach((item, j) => (next[item] = offsets[j]!));
   const piece = new Int32Array(placed.length);
-  placed.forEach((item, at) => (piece[next[item]++] = Math.floor(at / length)));
+  placed.forEach((item, at) => (piece[next[item]!++] = Math.floor(at / length)));
   return { items, offsets, piece };
 }
 
@@ -241,7 +243,7 @@ function backgroundOf(domains: readonly CountedDomain[], tokens: TokenNumbers): 
     for (const { from, to } of stretches)
       for (const id of stream.tokens.subarray(from, to)) {
         const token = tokens.get(id);
-        if (token >= 0) background[token] += share;
+        if (token >= 0) background[token]! += share;
       }
   }
   return background;
@@ -297,8 +299,8 @@ interface Counts {
 /** Adds `by` for each token of a part, and for each pair that ends in it. */
 function count(counts: Counts, { tokens, pairs }: Places, { from, to }: Stretch, by: 1 | -1): void {
   for (let at = from; at < to; at++) {
-    if (tokens[at] >= 0) counts.tokens[tokens[at]] += by;
-    if (pairs[at] >= 0) counts.pairs[pairs[at]] += by;
+    if (tokens[at]! >= 0) counts.tokens[tokens[at]!]! += by;
+    if (pairs[at]! >= 0) counts.pairs[pairs[at]!]! += by;
   }
   counts.total += by * (to - from);
 }
@@ -314,21 +316,22 @@ function scoreRow(
   const unigram = new Float64Array(pieces).fill(-length * Math.log1p(total / UNIGRAM_SMOOTHING));
   const bigram = new Float64Array(pieces);
   asSecond.items.forEach((b, j) => {
-    if (tokens[b] > 0) add(unigram, asSecond, j, Math.log1p(tokens[b] / (UNIGRAM_SMOOTHING * background[b])));
+    if (tokens[b]! > 0)
+      add(unigram, asSecond, j, Math.log1p(tokens[b]! / (UNIGRAM_SMOOTHING * background[b]!)));
   });
   asFirst.items.forEach((a, j) => {
-    if (tokens[a] > 0) add(bigram, asFirst, j, -Math.log1p(tokens[a] / BIGRAM_SMOOTHING));
+    if (tokens[a]! > 0) add(bigram, asFirst, j, -Math.log1p(tokens[a]! / BIGRAM_SMOOTHING));
   });
   asPair.items.forEach((ab, j) => {
     if (pairs[ab] === 0) return;
-    const b = followers[j];
-    const p = (tokens[b] + UNIGRAM_SMOOTHING * background[b]) / (total + UNIGRAM_SMOOTHING);
-    add(bigram, asPair, j, Math.log1p(pairs[ab] / (BIGRAM_SMOOTHING * p)));
+    const b = followers[j]!;
+    const p = (tokens[b]! + UNIGRAM_SMOOTHING * background[b]!) / (total + UNIGRAM_SMOOTHING);
+    add(bigram, asPair, j, Math.log1p(pairs[ab]! / (BIGRAM_SMOOTHING * p)));
   });
   return { unigram, bigram };
 }
 
 /** Adds a value to the pieces in which the j-th item occurs, as often as it does. */
 function add(row: Float64Array, { offsets, piece }: Postings, j: number, value: number): void {
-  for (let at = offsets[j]; at < offsets[j + 1]; at++) row[piece[at]] += value;
+  for (let at = offsets[j]!; at < offsets[j + 1]!; at++) row[piece[at]!]! += value;
 }

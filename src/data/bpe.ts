@@ -77,7 +77,7 @@ export function tokenizerOf(parts: TokenizerParts): Tokenizer {
     const put = (ids: Uint32Array): void => {
       for (let from = 0; from < ids.length;) {
         const count = Math.min(BLOCK - length, ids.length - from);
-        for (let i = 0; i < count; i++) block[length + i] = ids[from + i];
+        for (let i = 0; i < count; i++) block[length + i] = ids[from + i]!;
         length += count;
         from += count;
         if (length === BLOCK) {
@@ -105,7 +105,7 @@ export function tokenizerOf(parts: TokenizerParts): Tokenizer {
     decode(ids) {
       const parts: Uint8Array[] = [];
       for (let i = 0; i < ids.length; i++) {
-        const bytes = tokens[ids[i]];
+        const bytes = tokens[ids[i]!];
         if (bytes !== undefined) parts.push(bytes);
       }
       return readable(joinBytes(parts));
@@ -115,7 +115,7 @@ export function tokenizerOf(parts: TokenizerParts): Tokenizer {
 }
 
 function joinIds(blocks: readonly Uint32Array[]): Uint32Array {
-  if (blocks.length === 1) return blocks[0];
+  if (blocks.length === 1) return blocks[0]!;
   const out = new Uint32Array(blocks.reduce((n, block) => n + block.length, 0));
   let at = 0;
   for (const block of blocks) {
@@ -149,7 +149,7 @@ function byteEncoder(bytes: Int32Array): SegmentEncoder {
       // A part ends between characters: of a pair that the cut parts, the first half waits for the next part.
       const cutPair = from + read < text.length && isHigh(text.charCodeAt(from + read - 1));
       const count = written - (cutPair ? 3 : 0);
-      for (let i = 0; i < count; i++) ids[i] = bytes[scratch[i]];
+      for (let i = 0; i < count; i++) ids[i] = bytes[scratch[i]!]!;
       put(ids.subarray(0, count));
       from += read - (cutPair ? 1 : 0);
     }
@@ -195,7 +195,7 @@ function byteIds({ bytes: ids, unknown = null }: TokenizerParts): (bytes: Uint8A
     let length = 0;
     let inUnknown = false;
     for (const byte of bytes) {
-      const id = ids[byte];
+      const id = ids[byte]!;
       if (id < 0 && unknown === null)
         throw new GradmixError(
           "data",
@@ -221,18 +221,18 @@ function merger(merges: readonly Merge[]): (ids: Uint32Array) => Uint32Array {
       let best = -1;
       let bestRank = Infinity;
       for (let i = 0; i + 1 < length; i++) {
-        const rank = ranks.get(pairKey(ids[i], ids[i + 1]));
+        const rank = ranks.get(pairKey(ids[i]!, ids[i + 1]!));
         if (rank !== undefined && rank < bestRank) [best, bestRank] = [i, rank];
       }
       if (best < 0) return ids.slice(0, length);
       // All places of this merge at once, from the left: no pair that comes of it can have a lower rank.
-      const { left, right, joined } = merges[bestRank];
+      const { left, right, joined } = merges[bestRank]!;
       let to = best;
       for (let from = best; from < length; from++) {
         if (from + 1 < length && ids[from] === left && ids[from + 1] === right) {
           ids[to++] = joined;
           from++;
-        } else ids[to++] = ids[from];
+        } else ids[to++] = ids[from]!;
       }
       length = to;
     }
@@ -246,7 +246,7 @@ function merger(merges: readonly Merge[]): (ids: Uint32Array) => Uint32Array {
     const alive = new Uint8Array(n).fill(1);
     const heap = numberHeap(n);
     const rankAt = (i: number): number =>
-      next[i] < n ? (ranks.get(pairKey(ids[i], ids[next[i]])) ?? -1) : -1;
+      next[i]! < n ? (ranks.get(pairKey(ids[i]!, ids[next[i]!]!)) ?? -1) : -1;
     const offer = (i: number): void => {
       const rank = rankAt(i);
       if (rank >= 0) heap.push(rank * 2 ** 31 + i);
@@ -256,12 +256,12 @@ function merger(merges: readonly Merge[]): (ids: Uint32Array) => Uint32Array {
       const rank = Math.floor(top / 2 ** 31);
       const i = top % 2 ** 31;
       if (alive[i] === 0 || rankAt(i) !== rank) continue;
-      ids[i] = merges[rank].joined;
-      alive[next[i]] = 0;
-      next[i] = next[next[i]];
+      ids[i] = merges[rank]!.joined;
+      alive[next[i]!] = 0;
+      next[i] = next[next[i]!]!;
       if (next[i] < n) before[next[i]] = i;
       offer(i);
-      if (before[i] >= 0) offer(before[i]);
+      if (before[i]! >= 0) offer(before[i]!);
     }
     return ids.filter((_, i) => alive[i] === 1);
   }
@@ -340,21 +340,21 @@ export function numberHeap(capacity: number): { push(value: number): void; pop()
         items = larger;
       }
       let i = size++;
-      while (i > 0 && items[(i - 1) >> 1] > value) {
-        items[i] = items[(i - 1) >> 1];
+      while (i > 0 && items[(i - 1) >> 1]! > value) {
+        items[i] = items[(i - 1) >> 1]!;
         i = (i - 1) >> 1;
       }
       items[i] = value;
     },
     pop() {
       if (size === 0) return -1;
-      const top = items[0];
-      const last = items[--size];
+      const top = items[0]!;
+      const last = items[--size]!;
       let i = 0;
       for (let child = 1; child < size; child = 2 * i + 1) {
-        if (child + 1 < size && items[child + 1] < items[child]) child++;
-        if (items[child] >= last) break;
-        items[i] = items[child];
+        if (child + 1 < size && items[child + 1]! < items[child]!) child++;
+        if (items[child]! >= last) break;
+        items[i] = items[child]!;
         i = child;
       }
       items[i] = last;
@@ -375,7 +375,7 @@ export function bpeTokenizer(
   const endOfText = learned.length;
   const bytes = new Int32Array(256).fill(-1);
   learned.forEach((token, id) => {
-    if (token.length === 1) bytes[token[0]] = id;
+    if (token.length === 1) bytes[token[0]!] = id;
   });
   return tokenizerOf({
     kind,

@@ -27,14 +27,15 @@ export function assemble<B extends Examples>(draws: readonly Draw[], sources: re
       throw new GradmixError("config", `a batch: source ${domain} has no example ${window}`);
   const parts: B[] = [];
   for (let first = 0, end = 0; first < draws.length; first = end) {
-    const { domain } = draws[first];
-    while (end < draws.length && draws[end].domain === domain) end++;
+    const { domain } = draws[first]!;
+    while (end < draws.length && draws[end]!.domain === domain) end++;
     const indices = draws.slice(first, end).map(({ window }) => window);
-    const part = sources[domain].batchOf(indices);
+    const source = sources[domain]!;
+    const part = source.batchOf(indices);
     if (exampleCount(part) !== indices.length)
       throw new GradmixError(
         "shape",
-        `"${sources[domain].name}": a batch of ${exampleCount(part)} examples where ${indices.length} were asked for`,
+        `"${source.name}": a batch of ${exampleCount(part)} examples where ${indices.length} were asked for`,
       );
     parts.push(part);
   }
@@ -54,7 +55,12 @@ export function examplesOf<B extends Examples>(name: string, all: B): Dataset<B>
   return {
     name,
     count,
-    tokensOf: (index) => all.tokens[index],
+    tokensOf(index) {
+      const tokens = all.tokens[index];
+      if (tokens === undefined)
+        throw new GradmixError("config", `"${name}": there is no example ${index}; it has ${count}`);
+      return tokens;
+    },
     batchOf: (indices) => pickExamples(all, indices),
   };
 }

@@ -143,7 +143,7 @@ async function expand(
   const paths = isFolder
     ? [{ base: pattern.replace(/(.)\/+$/, "$1"), parts: ["**"] }]
     : partsOf(pattern, fails);
-  if (paths.length === 1 && paths[0].parts.length === 0) {
+  if (paths.length === 1 && paths[0]!.parts.length === 0) {
     const target = await readlink(pattern).catch(() => null);
     throw fails(
       `no such file: ${shorten(pattern)}${target === null ? "" : ` (it is a link to ${target}, which is not there)`}`,
@@ -220,7 +220,7 @@ function alternatives(pattern: string): string[] {
       return ends
         .slice(1)
         .flatMap((end, i) =>
-          alternatives(text.slice(0, open) + text.slice(ends[i] + 1, end) + text.slice(close + 1)),
+          alternatives(text.slice(0, open) + text.slice(ends[i]! + 1, end) + text.slice(close + 1)),
         );
     }
   }
@@ -280,8 +280,9 @@ function closure(states: readonly number[], { parts }: Walk): number[] {
 
 function step(states: readonly number[], name: string, walk: Walk): number[] {
   const next = states.flatMap((state) => {
-    if (state === walk.parts.length) return [];
     const part = walk.parts[state];
+    // The number of all parts: nothing is left to match.
+    if (part === undefined) return [];
     if (part === null) return walk.dot || !name.startsWith(".") ? [state] : [];
     return part.test(name) ? [state + 1] : [];
   });

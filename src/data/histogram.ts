@@ -76,13 +76,14 @@ export function bigramHistogram(
     start: j * length,
   }));
   const own = ownPieces(counted, length);
-  const [ofTarget, ...rounds] = scoreGroups(
+  const scored = scoreGroups(
     [{ pieces: asked, holes: counted.map(() => null) }, ...own.map(({ group }) => group)],
     counted,
     length,
   );
+  const ofTarget = scored[0]!;
   const labels = Int32Array.from(own.flatMap((round) => round.labels));
-  const ofOwn = joinScores(rounds, k, labels.length);
+  const ofOwn = joinScores(scored.slice(1), k, labels.length);
   const calibration = calibrate(ofOwn, labels, k);
   return {
     shares: mixtureShares(likelihoods(ofTarget, calibration), k),
@@ -131,10 +132,10 @@ function ownPieces(domains: readonly CountedDomain[], length: number): Round[] {
   });
   const among = evenly(domains.length, OWN_PIECES);
   return Array.from({ length: rounds }, (_, round) => {
-    const labels = among.filter((i) => round < starts[i].length);
-    const pieces = labels.map((i): Piece => ({ stream: domains[i].stream, start: starts[i][round] }));
+    const labels = among.filter((i) => round < starts[i]!.length);
+    const pieces = labels.map((i): Piece => ({ stream: domains[i]!.stream, start: starts[i]![round]! }));
     const holes = domains.map((domain, i) =>
-      starts[i].length === 0 ? null : around(domain, starts[i][round % starts[i].length], length),
+      starts[i]!.length === 0 ? null : around(domain, starts[i]![round % starts[i]!.length]!, length),
     );
     return { labels, group: { pieces, holes } };
   });
@@ -151,9 +152,9 @@ function around({ stream: { documents }, stretches }: CountedDomain, start: numb
       [from, to] = [Math.max(from, stretch.from), Math.min(to, stretch.to)];
   // The document in which the piece begins, and the one in which it ends.
   const next = upperBound(documents, start);
-  if (next > 0) from = Math.max(from, documents[next - 1]);
+  if (next > 0) from = Math.max(from, documents[next - 1]!);
   const after = upperBound(documents, end - 1);
-  if (after < documents.length) to = Math.min(to, documents[after]);
+  if (after < documents.length) to = Math.min(to, documents[after]!);
   return { from, to };
 }
 
@@ -162,7 +163,7 @@ function upperBound(sorted: Float64Array, value: number): number {
   let [low, high] = [0, sorted.length];
   while (low < high) {
     const middle = (low + high) >> 1;
-    if (sorted[middle] <= value) low = middle + 1;
+    if (sorted[middle]! <= value) low = middle + 1;
     else high = middle;
   }
   return low;
@@ -190,11 +191,11 @@ function favourites({ unigram, bigram }: Scores, k: number): Float64Array {
     let best = 0;
     for (let i = 1; i < k; i++)
       if (
-        unigram[i * pieces + w] + bigram[i * pieces + w] >
-        unigram[best * pieces + w] + bigram[best * pieces + w]
+        unigram[i * pieces + w]! + bigram[i * pieces + w]! >
+        unigram[best * pieces + w]! + bigram[best * pieces + w]!
       )
         best = i;
-    counts[best]++;
+    counts[best]!++;
   }
   return counts;
 }

@@ -41,9 +41,9 @@ export function calibrate(scores: Scores, labels: Int32Array, components: number
 /** Weights of labelled pieces, 1 in the mean, by which components count alike, however many pieces they have. */
 function equalWeights(labels: Int32Array, components: number): Float64Array {
   const own = new Float64Array(components);
-  for (const label of labels) own[label]++;
+  for (const label of labels) own[label]!++;
   const known = own.reduce((n, count) => n + (count > 0 ? 1 : 0), 0);
-  return Float64Array.from(labels, (label) => labels.length / (known * own[label]));
+  return Float64Array.from(labels, (label) => labels.length / (known * own[label]!));
 }
 
 /** Newton's method, with steps that are halved where they overshoot. */
@@ -92,31 +92,31 @@ function logisticLoss(
   [tx, ty]: readonly [number, number],
 ): Curve {
   const pieces = labels.length;
-  const [top, sum, sumX, sumY, sumXX, sumXY, sumYY] = Array.from(
-    { length: 7 },
-    () => new Float64Array(pieces),
-  );
+  const perPiece = (): Float64Array => new Float64Array(pieces);
+  const [top, sum] = [perPiece(), perPiece()];
+  const [sumX, sumY] = [perPiece(), perPiece()];
+  const [sumXX, sumXY, sumYY] = [perPiece(), perPiece(), perPiece()];
   top.fill(-Infinity);
   const each = (visit: (w: number, x: number, y: number, logit: number) => void): void => {
     for (let i = 0; i < bias.length; i++)
       for (let w = 0; w < pieces; w++) {
-        const own = labels[w] * pieces + w;
-        const x = unigram[i * pieces + w] - unigram[own];
-        const y = bigram[i * pieces + w] - bigram[own];
-        visit(w, x, y, tx * x + ty * y + bias[i] - bias[labels[w]]);
+        const own = labels[w]! * pieces + w;
+        const x = unigram[i * pieces + w]! - unigram[own]!;
+        const y = bigram[i * pieces + w]! - bigram[own]!;
+        visit(w, x, y, tx * x + ty * y + bias[i]! - bias[labels[w]!]!);
       }
   };
   each((w, _x, _y, logit) => {
-    if (logit > top[w]) top[w] = logit;
+    if (logit > top[w]!) top[w] = logit;
   });
   each((w, x, y, logit) => {
-    const p = Math.exp(logit - top[w]);
-    sum[w] += p;
-    sumX[w] += p * x;
-    sumY[w] += p * y;
-    sumXX[w] += p * x * x;
-    sumXY[w] += p * x * y;
-    sumYY[w] += p * y * y;
+    const p = Math.exp(logit - top[w]!);
+    sum[w]! += p;
+    sumX[w]! += p * x;
+    sumY[w]! += p * y;
+    sumXX[w]! += p * x * x;
+    sumXY[w]! += p * x * y;
+    sumYY[w]! += p * y * y;
   });
   const stiffness = SPREAD ** -2;
   const [offX, offY] = [tx - USUAL[0], ty - USUAL[1]];
@@ -124,13 +124,13 @@ function logisticLoss(
   let [gx, gy] = [stiffness * offX, stiffness * offY];
   let [xx, xy, yy] = [stiffness, 0, stiffness];
   for (let w = 0; w < pieces; w++) {
-    const [x, y] = [sumX[w] / sum[w], sumY[w] / sum[w]];
-    loss += weights[w] * (Math.log(sum[w]) + top[w]);
-    gx += weights[w] * x;
-    gy += weights[w] * y;
-    xx += weights[w] * (sumXX[w] / sum[w] - x * x);
-    xy += weights[w] * (sumXY[w] / sum[w] - x * y);
-    yy += weights[w] * (sumYY[w] / sum[w] - y * y);
+    const [x, y] = [sumX[w]! / sum[w]!, sumY[w]! / sum[w]!];
+    loss += weights[w]! * (Math.log(sum[w]!) + top[w]!);
+    gx += weights[w]! * x;
+    gy += weights[w]! * y;
+    xx += weights[w]! * (sumXX[w]! / sum[w]! - x * x);
+    xy += weights[w]! * (sumXY[w]! / sum[w]! - x * y);
+    yy += weights[w]! * (sumYY[w]! / sum[w]! - y * y);
   }
   return { loss, gradient: [gx, gy], hessian: [xx, xy, yy] };
 }
@@ -145,8 +145,8 @@ function fitBias(likelihood: Float32Array, weights: Float64Array, bias: Float64A
     for (let i = 0; i < factor.length; i++) {
       let expected = 0;
       for (let w = 0; w < pieces; w++)
-        expected += (weights[w] * likelihood[i * pieces + w] * factor[i]) / total[w];
-      factor[i] *= (share + NO_BIAS) / (expected + NO_BIAS);
+        expected += (weights[w]! * likelihood[i * pieces + w]! * factor[i]!) / total[w]!;
+      factor[i]! *= (share + NO_BIAS) / (expected + NO_BIAS);
     }
   }
   factor.forEach((value, i) => (bias[i] = Math.log(value)));
@@ -164,12 +164,12 @@ export function likelihoods({ unigram, bigram }: Scores, { temperature, bias }: 
   for (let i = 0; i < components; i++)
     for (let w = 0; w < pieces; w++) {
       const at = i * pieces + w;
-      out[at] = x * unigram[at] + y * bigram[at] + bias[i];
-      if (out[at] > top[w]) top[w] = out[at];
+      out[at] = x * unigram[at]! + y * bigram[at]! + bias[i]!;
+      if (out[at] > top[w]!) top[w] = out[at];
     }
   for (let i = 0; i < components; i++)
     for (let w = 0; w < pieces; w++)
-      out[i * pieces + w] = Math.max(LEAST_LIKELIHOOD, Math.exp(out[i * pieces + w] - top[w]));
+      out[i * pieces + w] = Math.max(LEAST_LIKELIHOOD, Math.exp(out[i * pieces + w]! - top[w]!));
   return out;
 }
 
@@ -177,7 +177,7 @@ export function likelihoods({ unigram, bigram }: Scores, { temperature, bias }: 
 function mixtureOf(likelihood: Float32Array, shares: Float64Array, pieces: number): Float64Array {
   const total = new Float64Array(pieces);
   for (let i = 0; i < shares.length; i++)
-    for (let w = 0; w < pieces; w++) total[w] += shares[i] * likelihood[i * pieces + w];
+    for (let w = 0; w < pieces; w++) total[w]! += shares[i]! * likelihood[i * pieces + w]!;
   return total;
 }
 
@@ -212,10 +212,10 @@ function maximise(
   among: Uint8Array,
 ): Float64Array {
   const pieces = mixture.length;
-  const per = mixture.map((value, w) => among[w] / value);
+  const per = mixture.map((value, w) => among[w]! / value);
   const next = shares.map((share, i) => {
     let sum = 0;
-    for (let w = 0; w < pieces; w++) sum += per[w] * likelihood[i * pieces + w];
+    for (let w = 0; w < pieces; w++) sum += per[w]! * likelihood[i * pieces + w]!;
     return share * sum;
   });
   const sum = next.reduce((a, b) => a + b, 0);
@@ -238,7 +238,7 @@ function iterationsThatHelp(likelihood: Float32Array, start: Float64Array, piece
     let gain = 0;
     for (const fold of folds) {
       const mixture = mixtureOf(likelihood, fold.shares, pieces);
-      for (let w = 0; w < pieces; w++) if (fold.kept[w] === 0) gain += Math.log(mixture[w]) / pieces;
+      for (let w = 0; w < pieces; w++) if (fold.kept[w] === 0) gain += Math.log(mixture[w]!) / pieces;
       fold.shares = maximise(likelihood, fold.shares, mixture, fold.kept);
     }
     if (gain > bestGain + LEAST_GAIN) [best, bestGain] = [t, gain];

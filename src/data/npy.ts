@@ -56,7 +56,7 @@ export function decodeNpy(bytes: Uint8Array, file: string): NpyArray {
   if (MAGIC.some((byte, i) => bytes[i] !== byte) || bytes.length < 12)
     throw wrong("is no .npy file of NumPy");
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const long = bytes[6] > 1;
+  const long = bytes[6]! > 1;
   const start = long ? 12 + view.getUint32(8, true) : 10 + view.getUint16(8, true);
   const header = new TextDecoder().decode(bytes.subarray(long ? 12 : 10, start));
   const descr = /'descr'\s*:\s*'([^']*)'/.exec(header)?.[1];

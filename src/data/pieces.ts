@@ -37,7 +37,7 @@ export function* gpt2Pieces(text: string): Generator<string, void, undefined> {
   /** Class of the character that starts at `at`. */
   const classAt = (at: number): number => {
     const unit = text.charCodeAt(at);
-    if (unit < 0xd800 || unit > 0xdbff) return table[unit];
+    if (unit < 0xd800 || unit > 0xdbff) return table[unit]!;
     const point = text.codePointAt(at) ?? unit;
     let kind = pairs.get(point);
     if (kind === undefined) pairs.set(point, (kind = classify(String.fromCodePoint(point))));

@@ -75,10 +75,10 @@ export function readPreTokenizer(json: unknown, wrong: Wrong): PreTokenizer {
 /** One cut after the other. The first gets the whole text, so what is held is a piece of each. */
 function chain(cuts: readonly Cut[]): Cut {
   if (cuts.length === 0) return (text) => (text === "" ? [] : [text]);
-  if (cuts.length === 1) return cuts[0];
+  if (cuts.length === 1) return cuts[0]!;
   const rest = chain(cuts.slice(1));
   return function* (text) {
-    for (const piece of cuts[0](text)) yield* rest(piece);
+    for (const piece of cuts[0]!(text)) yield* rest(piece);
   };
 }
 

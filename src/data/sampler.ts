@@ -70,7 +70,7 @@ export interface Sampler {
   /** Epochs of each domain so far, as a fraction: 1.5 is once and a half. */
   epochs(): number[];
   tokens(): readonly number[];
-  /** Both of one domain. */
+  /** Both of one domain. Throws `config` for a domain that is none. */
   seen(domain: number): { readonly tokens: number; readonly epochs: number };
   state(): SamplerState;
   /** Throws `checkpoint` when the state is not one of these domains and this seed. */
@@ -98,20 +98,24 @@ export function createSampler(options: SamplerOptions): Sampler {
   const tokens = new Array<number>(domains.length).fill(0);
   let draws = 0;
 
+  const checkDomain = (domain: number): void =>
+    checkRange("domain", domain, { min: 0, max: domains.length - 1, integer: true });
+
   const next = (domain: number): Draw => {
-    const { count } = domains[domain];
-    const epoch = Math.floor(taken[domain] / count);
+    const windows = domains[domain]!;
+    const { count } = windows;
+    const epoch = Math.floor(taken[domain]! / count);
     const order: Key = foldIn(foldIn(root, domain + 1), epoch);
-    const window = permute(order, count, taken[domain] % count);
-    taken[domain]++;
-    tokens[domain] += domains[domain].tokensOf(window);
+    const window = permute(order, count, taken[domain]! % count);
+    taken[domain]!++;
+    tokens[domain]! += windows.tokensOf(window);
     return { domain, window, epoch };
   };
 
   const prepare = (weights: ArrayLike<number>): Choice => {
     checkSize(weights.length, domains.length);
     const table = mode === "multinomial" && domains.length >= ALIAS_FROM ? aliasTable : cumulativeTable;
-    return table(weights, (i) => `"${domains[i].name}"`);
+    return table(weights, (i) => `"${domains[i]!.name}"`);
   };
 
   return {
@@ -131,19 +135,22 @@ export function createSampler(options: SamplerOptions): Sampler {
     },
     drawFrom(domain, n) {
       checkCount(n);
-      checkRange("domain", domain, { min: 0, max: domains.length - 1, integer: true });
+      checkDomain(domain);
       return Array.from({ length: n }, () => next(domain));
     },
-    epochs: () => taken.map((count, i) => count / domains[i].count),
+    epochs: () => taken.map((count, i) => count / domains[i]!.count),
     tokens: () => [...tokens],
-    seen: (domain) => ({ tokens: tokens[domain], epochs: taken[domain] / domains[domain].count }),
+    seen(domain) {
+      checkDomain(domain);
+      return { tokens: tokens[domain]!, epochs: taken[domain]! / domains[domain]!.count };
+    },
     state: () => ({ version: 1, seed, draws, taken: [...taken], tokens: [...tokens] }),
     restore(json) {
       const state = checkState(json, domains, seed);
       draws = state.draws;
       state.taken.forEach((count, i) => {
         taken[i] = count;
-        tokens[i] = state.tokens[i];
+        tokens[i] = state.tokens[i]!;
       });
     },
   };

@@ -166,7 +166,7 @@ function decode(bytes: Uint8Array, where: string, at = 0): { text: string } | { 
     return { text: utf8.decode(bytes) };
   } catch {
     if (isUtf8(bytes)) return { reason: `${bytes.length} bytes are too many for one document` };
-    const wide = at === 0 && bytes.length > 1 && bytes[0] + bytes[1] === 0xfe + 0xff;
+    const wide = at === 0 && bytes.length > 1 && 0xfe + 0xff === bytes[0]! + bytes[1]!;
     return {
       reason: `invalid UTF-8 at byte ${at + firstInvalid(bytes)}${where}${wide ? " (it looks like UTF-16)" : ""}`,
     };
@@ -206,7 +206,7 @@ async function* parts(
     while (size > PART) {
       const bytes = joinBytes(held);
       let end = bytes.subarray(0, PART).lastIndexOf(10) + 1;
-      if (end < PART / 2) for (end = PART; end > PART - 4 && (bytes[end] & 0xc0) === 0x80;) end--;
+      if (end < PART / 2) for (end = PART; end > PART - 4 && (bytes[end]! & 0xc0) === 0x80;) end--;
       yield { bytes: bytes.subarray(0, end), at };
       held = [bytes.slice(end)];
       size -= end;

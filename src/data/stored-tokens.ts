@@ -163,7 +163,7 @@ async function scan(
 
 function largestOf(ids: ArrayLike<number>): number {
   let most = 0;
-  for (let i = 0; i < ids.length; i++) if (ids[i] > most) most = ids[i];
+  for (let i = 0; i < ids.length; i++) if (ids[i]! > most) most = ids[i]!;
   return most;
 }
 
@@ -236,7 +236,7 @@ function splitFiles(
   // Documents of no token are none.
   let count = 0;
   for (const { ends } of files)
-    ends.forEach((end, i) => (count += end > (i === 0 ? 0 : ends[i - 1]) ? 1 : 0));
+    ends.forEach((end, i) => (count += end > (i === 0 ? 0 : ends[i - 1]!) ? 1 : 0));
   const length = files.reduce((sum, { file }) => sum + file.length, 0);
   const stream = (parts: (take: (from: number, to: number) => void) => void): StoredStream =>
     streamOf(files, largest, parts);
@@ -274,7 +274,7 @@ function splitFiles(
     });
   return {
     ...common,
-    heldOutDocuments: others + isHeldOut[0],
+    heldOutDocuments: others + isHeldOut[0]!,
     train: side(0),
     heldOut: share > 0 ? side(1) : null,
     note: null,
@@ -308,7 +308,7 @@ function streamOf(
 
 /** Tokens that are read where they are asked for. */
 function storedTokens(files: readonly FileRange[], { starts, places }: Runs, largest: number): StoredTokens {
-  const length = starts[starts.length - 1];
+  const length = starts[starts.length - 1]!;
   const fileStarts = Float64Array.from(files, ({ start }) => start);
   return {
     length,
@@ -317,10 +317,10 @@ function storedTokens(files: readonly FileRange[], { starts, places }: Runs, lar
       const to = Math.max(from, Math.min(end, length));
       const out = largest > 0xffff ? new Uint32Array(to - from) : new Uint16Array(to - from);
       for (let at = from, run = lastAtMost(starts, from); at < to; run++) {
-        const stop = Math.min(to, starts[run + 1]);
-        let place = places[run] + at - starts[run];
+        const stop = Math.min(to, starts[run + 1]!);
+        let place = places[run]! + at - starts[run]!;
         for (let f = lastAtMost(fileStarts, place); at < stop; f++) {
-          const { file, start } = files[f];
+          const { file, start } = files[f]!;
           const count = Math.min(stop - at, start + file.length - place);
           if (count > 0) out.set(readIds(file, place - start, count), at - from);
           at += count;
@@ -337,7 +337,7 @@ function lastAtMost(ascending: Float64Array, value: number): number {
   let [low, high] = [0, ascending.length - 1];
   while (low < high) {
     const middle = (low + high + 1) >> 1;
-    if (ascending[middle] <= value) low = middle;
+    if (ascending[middle]! <= value) low = middle;
     else high = middle - 1;
   }
   return low;

@@ -148,7 +148,7 @@ const LLM_C_HEADER = 1024;
 function llmC(path: string, file: Open, fails: Fails): TokenFile | null {
   const header = Buffer.alloc(12);
   file.read(0, header.subarray(0, Math.min(file.size, header.length)));
-  const [magic, version, length] = [0, 4, 8].map((at) => header.readInt32LE(at));
+  const [magic, version, length] = [header.readInt32LE(0), header.readInt32LE(4), header.readInt32LE(8)];
   if (magic === LLM_C_EVALUATION)
     throw fails("it is an evaluation file of llm.c (multiple choice), which holds no text to train on");
   const known = llmCMagic.get(magic);
@@ -210,7 +210,7 @@ function datatroveEnds(index: string): Float64Array {
     const ends = new Float64Array(file.size / 8);
     readNumbers(file, 0, ends);
     for (let i = 0; i < ends.length; i++)
-      if (ends[i] < (i === 0 ? 0 : ends[i - 1]))
+      if (ends[i]! < (i === 0 ? 0 : ends[i - 1]!))
         throw fails(`document ${i} ends at token ${ends[i]}, before it begins`);
     return ends;
   });
@@ -262,9 +262,10 @@ function megatronIndex(file: Open, fails: Fails): { type: TokenType; ends: Float
   const header = bytesAt(file, 0, MEGATRON_HEADER);
   if (header.toString("latin1", 0, 9) !== MEGATRON_MAGIC)
     throw fails("it is no index of Megatron: it does not begin with MMIDIDX");
-  const [version, sequences, marks] = [9, 18, 26].map((at) => Number(header.readBigUInt64LE(at)));
+  const countAt = (at: number): number => Number(header.readBigUInt64LE(at));
+  const [version, sequences, marks] = [countAt(9), countAt(18), countAt(26)];
   if (version !== 1) throw fails(`it is an index of version ${version}; version 1 can be read`);
-  const type = megatronTypes.at(header[17]) ?? { refused: String(header[17]) };
+  const type = megatronTypes.at(header[17]!) ?? { refused: String(header[17]) };
   if (typeof type !== "string")
     throw fails(`its tokens are of the type ${type.refused}, which is none of ids`);
   const lengthsAt = MEGATRON_HEADER;
@@ -282,19 +283,21 @@ function megatronIndex(file: Open, fails: Fails): { type: TokenType; ends: Float
   file.read(lengthsAt, new Uint8Array(lengths.buffer));
   lengths.forEach((length, i) => {
     if (length < 0) throw fails(`sequence ${i} has ${length} tokens`);
-    starts[i + 1] = starts[i] + length;
+    starts[i + 1] = starts[i]! + length;
   });
   const pointers = new Float64Array(sequences);
   readNumbers(file, pointersAt, pointers);
-  const apart = pointers.findIndex((pointer, i) => pointer !== starts[i] * bytes);
+  const apart = pointers.findIndex((pointer, i) => pointer !== starts[i]! * bytes);
   if (apart >= 0)
     throw fails(`sequence ${apart} begins at byte ${pointers[apart]}, not where the one before it ends`);
   const documents = new Float64Array(marks);
   readNumbers(file, documentsAt, documents);
-  const wrong = documents.findIndex((mark, i) => mark > sequences || mark < (i === 0 ? 0 : documents[i - 1]));
+  const wrong = documents.findIndex(
+    (mark, i) => mark > sequences || mark < (i === 0 ? 0 : documents[i - 1]!),
+  );
   if (wrong >= 0 || documents.at(0) !== 0 || documents.at(-1) !== sequences)
     throw fails("the documents of the index are not made of its sequences");
-  return { type, ends: documents.subarray(1).map((mark) => starts[mark]), length: starts[sequences] };
+  return { type, ends: documents.subarray(1).map((mark) => starts[mark]!), length: starts[sequences]! };
 }
 
 /** Numbers of 64 bits, as far as doubles have them. */

@@ -100,7 +100,7 @@ function tokenPieces(wide: boolean): Pieces {
       for (let from = 0; from < ids.length;) {
         if (used === current.length) open();
         const count = Math.min(ids.length - from, current.length - used);
-        for (let i = 0; i < count; i++) current[used + i] = ids[from + i];
+        for (let i = 0; i < count; i++) current[used + i] = ids[from + i]!;
         used += count;
         from += count;
       }
@@ -167,7 +167,7 @@ export function corpusWriter(vocabSize: number, endOfText: number): CorpusWriter
       const given = other.give();
       pieces.take(given.pieces);
       for (const start of given.starts.slice(1)) starts.push(length + start);
-      length = starts[starts.length - 1];
+      length = starts[starts.length - 1]!;
     },
     give() {
       const given = { pieces, starts };
@@ -192,7 +192,7 @@ export function tokenWriter(vocabSize: number, endOfText: number): TokenWriter {
   const writer = corpusWriter(vocabSize, endOfText);
   const append = (ids: ArrayLike<number>): void => {
     for (let i = 0; i < ids.length; i++)
-      if (!Number.isInteger(ids[i]) || ids[i] < 0 || ids[i] >= vocabSize)
+      if (!Number.isInteger(ids[i]) || ids[i]! < 0 || ids[i]! >= vocabSize)
         throw new GradmixError("data", `token ${i} is ${ids[i]}, which is no id of ${vocabSize} tokens`);
     writer.append(ids);
   };
@@ -335,7 +335,7 @@ export function readWindow(
   const to = row * time;
   const ids = stream.tokens.subarray(from, from + valid + 1);
   for (let t = 0; t < time; t++) {
-    inputs[to + t] = t < valid ? ids[t] : 0;
-    targets[to + t] = t < valid ? ids[t + 1] : -1;
+    inputs[to + t] = t < valid ? ids[t]! : 0;
+    targets[to + t] = t < valid ? ids[t + 1]! : -1;
   }
 }

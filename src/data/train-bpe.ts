@@ -53,7 +53,7 @@ export async function trainBpe(
     if (count > 0) pair.words.add(word);
   };
   words.forEach(({ ids, count }, w) => {
-    for (let i = 0; i + 1 < ids.length; i++) note(pairKey(ids[i], ids[i + 1]), w, count);
+    for (let i = 0; i + 1 < ids.length; i++) note(pairKey(ids[i]!, ids[i + 1]!), w, count);
   });
   const heap = pairHeap();
   for (const [key, { count }] of pairs) heap.push(key, count);
@@ -73,28 +73,28 @@ export async function trainBpe(
     }
     const [left, right] = splitKey(top.key);
     const joined = tokens.length;
-    tokens.push(Uint8Array.from([...tokens[left], ...tokens[right]]));
+    tokens.push(Uint8Array.from([...tokens[left]!, ...tokens[right]!]));
     merges.push({ left, right, joined });
     const risen = new Set<number>();
     for (const w of pair.words) {
-      const { ids, count } = words[w];
+      const { ids, count } = words[w]!;
       let to = 0;
       for (let from = 0; from < ids.length; from++) {
         if (ids[from] === left && ids[from + 1] === right) {
           // The neighbours' pairs change: the one before is already written, the one after is still to come.
           if (to > 0) {
-            note(pairKey(ids[to - 1], left), w, -count);
-            note(pairKey(ids[to - 1], joined), w, count);
-            risen.add(pairKey(ids[to - 1], joined));
+            note(pairKey(ids[to - 1]!, left), w, -count);
+            note(pairKey(ids[to - 1]!, joined), w, count);
+            risen.add(pairKey(ids[to - 1]!, joined));
           }
           if (from + 2 < ids.length) {
-            note(pairKey(right, ids[from + 2]), w, -count);
-            note(pairKey(joined, ids[from + 2]), w, count);
-            risen.add(pairKey(joined, ids[from + 2]));
+            note(pairKey(right, ids[from + 2]!), w, -count);
+            note(pairKey(joined, ids[from + 2]!), w, count);
+            risen.add(pairKey(joined, ids[from + 2]!));
           }
           ids[to++] = joined;
           from++;
-        } else ids[to++] = ids[from];
+        } else ids[to++] = ids[from]!;
       }
       ids.length = to;
     }
@@ -114,9 +114,10 @@ interface PairHeap {
 function pairHeap(): PairHeap {
   const items: { key: number; count: number }[] = [];
   const before = (a: number, b: number): boolean =>
-    items[a].count > items[b].count || (items[a].count === items[b].count && items[a].key < items[b].key);
+    items[a]!.count > items[b]!.count ||
+    (items[a]!.count === items[b]!.count && items[a]!.key < items[b]!.key);
   const swap = (a: number, b: number): void => {
-    [items[a], items[b]] = [items[b], items[a]];
+    [items[a], items[b]] = [items[b]!, items[a]!];
   };
   return {
     push(key, count) {

@@ -35,7 +35,7 @@ async function compile(): Promise<WebAssembly.Module> {
     throw new Error(
       "the package zstddec was used elsewhere in this process before gradmix; unpack the file first",
     );
-  return found[0];
+  return found[0]!;
 }
 
 /** What is wrong with an archive, as far as its bytes tell. The message goes on from the file's name. */
@@ -121,8 +121,8 @@ export async function* unpackZstd(
           struct(sink).set([output, ROOM, 0]);
           wanted = zstd.ZSTD_decompressStream(context, sink, source);
           if (wanted < 0) throw problem(-wanted, isStart);
-          read = struct(source)[2];
-          written = struct(sink)[2];
+          read = struct(source)[2]!;
+          written = struct(sink)[2]!;
           if (written > 0) yield bytes().slice(output, output + written);
           if (wanted === 0) isStart = false;
         }

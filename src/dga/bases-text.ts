@@ -76,14 +76,14 @@ const COLUMNS = ["basis", "domain", "weight"] as const;
 
 function readCsv(text: string, rows: Rows): ReadonlyMap<string, GivenRow> {
   const lines = text.replace(/^\uFEFF/, "").split(/\r\n|\n|\r/);
-  let order: readonly number[] | null = null;
+  let order: readonly [basis: number, domain: number, weight: number] | null = null;
   lines.forEach((content, i) => {
     const line = i + 1;
     if (content.trim() === "") return;
     const cells = csvCells(content, line, rows);
     if (order === null) {
       const header = cells.map((cell) => cell.toLowerCase());
-      order = COLUMNS.map((name) => header.indexOf(name));
+      order = [header.indexOf("basis"), header.indexOf("domain"), header.indexOf("weight")];
       const missing = COLUMNS.filter((name) => !header.includes(name));
       if (missing.length > 0 || header.length !== COLUMNS.length)
         throw rows.fault(line, `the header must be "basis,domain,weight", it is ${show(content)}`);
@@ -91,7 +91,7 @@ function readCsv(text: string, rows: Rows): ReadonlyMap<string, GivenRow> {
     }
     if (cells.length !== COLUMNS.length)
       throw rows.fault(line, `${cells.length} fields where there should be 3 (basis, domain, weight)`);
-    const [basis, domain, weight] = order.map((at) => cells[at]);
+    const [basis, domain, weight] = [cells[order[0]]!, cells[order[1]]!, cells[order[2]]!];
     // Number("") is 0 and Number("0x10") is 16; neither is meant.
     const value = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(weight) ? Number(weight) : NaN;
     if (Number.isNaN(value)) throw rows.fault(line, `the weight ${show(weight)} is not a number`);
@@ -108,7 +108,7 @@ function csvCells(content: string, line: number, rows: Rows): string[] {
   for (;;) {
     const match = field.exec(content);
     if (match === null) throw rows.fault(line, "a quote is not closed or stands inside a field");
-    cells.push(match[1] === undefined ? match[2].trim() : match[1].replaceAll('""', '"'));
+    cells.push(match[1] === undefined ? match[2]!.trim() : match[1].replaceAll('""', '"'));
     if (match[3] === "") return cells;
   }
 }
@@ -136,7 +136,7 @@ function readJson(text: string, source: string, domains: readonly string[]): Map
       columns: [],
       values: [],
       // Found by reading once more, so that good files cost nothing for it.
-      place: (i) => `${at([basis, entries[i][0]])}: ${what}`,
+      place: (i) => `${at([basis, entries[i]![0]])}: ${what}`,
     };
     for (const [i, [domain, value]] of entries.entries()) {
       if (typeof value !== "number") throw fault([basis, domain], `${what}: ${show(value)} is not a number`);

@@ -70,7 +70,7 @@ export function createBases(
         // Everything but a plain 0 goes on to be checked.
         if (list[i] !== 0) {
           row.columns.push(i);
-          row.values.push(list[i]);
+          row.values.push(list[i]!);
         }
     } else
       for (const [domain, value] of entriesOf<number>(
@@ -141,10 +141,10 @@ export function assemble(
   let j = 0;
   for (const [name, row] of rows) {
     const start = end;
-    const order = [...row.columns.keys()].sort((a, b) => row.columns[a] - row.columns[b]);
+    const order = [...row.columns.keys()].sort((a, b) => row.columns[a]! - row.columns[b]!);
     let before = -1;
     for (const entry of order) {
-      const [column, value] = [row.columns[entry], row.values[entry]];
+      const [column, value] = [row.columns[entry]!, row.values[entry]];
       if (column === before)
         throw new GradmixError(code, `${row.place(entry)}: domain "${domains[column]}" is given twice`);
       before = column;
@@ -194,23 +194,23 @@ export function mixtureOf(bases: Bases, weights: ArrayLike<number>, out?: Weight
   if (out !== undefined && out.length !== domains.length)
     throw new GradmixError("config", `out: ${out.length} values for ${domains.length} domains`);
   for (let j = 0; j < names.length; j++)
-    if (!Number.isFinite(weights[j]) || weights[j] < 0)
+    if (!Number.isFinite(weights[j]) || weights[j]! < 0)
       throw new GradmixError(
         "config",
         `weights: basis "${names[j]}" has ${weights[j]}; weights are finite and ≥ 0`,
       );
   const alpha = out?.fill(0) ?? new Float64Array(domains.length);
   for (let j = 0; j < names.length; j++) {
-    const weight = weights[j];
+    const weight = weights[j]!;
     if (weight === 0) continue;
-    for (let e = offsets[j]; e < offsets[j + 1]; e++) alpha[columns[e]] += weight * values[e];
+    for (let e = offsets[j]!; e < offsets[j + 1]!; e++) alpha[columns[e]!]! += weight * values[e]!;
   }
   return alpha;
 }
 
 /** Is every basis a single domain? Then the bases' alignments are those of their domains. */
 export function areDomains({ names, offsets }: Bases): boolean {
-  return names.every((_, j) => offsets[j + 1] - offsets[j] === 1);
+  return names.every((_, j) => offsets[j + 1] === offsets[j]! + 1);
 }
 
 /**

@@ -89,11 +89,11 @@ export function createDrawing<B extends Examples>(options: TrainerOptions<B>): D
       if (bases === undefined)
         return domains.map((_, i) => assemble(alignmentSampler.drawFrom(i, domainExamples), domains));
       return bases.names.map((_, j) => {
-        const only = bases.offsets[j + 1] - bases.offsets[j] === 1 ? bases.columns[bases.offsets[j]] : null;
+        const own = bases.columns.subarray(bases.offsets[j], bases.offsets[j + 1]);
         const draws =
-          only === null
-            ? alignmentSampler.draw(basisChoice(bases, j), domainExamples)
-            : alignmentSampler.drawFrom(only, domainExamples);
+          own.length === 1
+            ? alignmentSampler.drawFrom(own[0]!, domainExamples)
+            : alignmentSampler.draw(basisChoice(bases, j), domainExamples);
         return assemble(draws, domains);
       });
     },

@@ -141,8 +141,8 @@ async function perDomain<B extends Examples>(
   const gradient = arenaLike(model.parameters);
   try {
     for (let i = 0; i < k; i++) {
-      const summed = await take(meanGradient(model, domains[i], gradient, false, parameters, scale));
-      losses[i] = total(summed) / Math.max(1, tokenCount(domains[i]));
+      const summed = await take(meanGradient(model, domains[i]!, gradient, false, parameters, scale));
+      losses[i] = total(summed) / Math.max(1, tokenCount(domains[i]!));
       alignments[i] = (await reduceArena("dot", [gradient.arena, direction.arena])) / scale ** 2;
       norms[i] = Math.sqrt(await reduceArena("sumSquares", [gradient.arena])) / scale;
     }
@@ -182,7 +182,7 @@ async function byRows<B extends Examples>(
     start += exampleCount(batch);
     tied ??= measured.tied;
     measured.groupSquaredNorms?.forEach((square, i) => {
-      norms[first + i] = Math.sqrt(square) / Math.max(1, tokenCount(part[i]));
+      norms[first + i] = Math.sqrt(square) / Math.max(1, tokenCount(part[i]!));
     });
   }
   return {
@@ -260,8 +260,8 @@ export async function estimateGram<B extends Examples>(
   const losses = new Float64Array(k);
   const arenas: Arena[] = [];
   const gradientOf = async (i: number, into: Arena): Promise<void> => {
-    const summed = await take(meanGradient(model, domains[i], into, false, parameters, scale));
-    losses[i] = total(summed) / Math.max(1, tokenCount(domains[i]));
+    const summed = await take(meanGradient(model, domains[i]!, into, false, parameters, scale));
+    losses[i] = total(summed) / Math.max(1, tokenCount(domains[i]!));
   };
   const enter = async (i: number, j: number, a: Arena, b: Arena): Promise<void> => {
     const value =
@@ -274,12 +274,12 @@ export async function estimateGram<B extends Examples>(
     for (let first = 0; first < k; first += held) {
       const last = Math.min(k, first + held);
       for (let i = first; i < last; i++) {
-        await gradientOf(i, arenas[i - first]);
-        for (let j = first; j <= i; j++) await enter(i, j, arenas[i - first], arenas[j - first]);
+        await gradientOf(i, arenas[i - first]!);
+        for (let j = first; j <= i; j++) await enter(i, j, arenas[i - first]!, arenas[j - first]!);
       }
       for (let i = last; i < k; i++) {
-        await gradientOf(i, arenas[held]);
-        for (let j = first; j < last; j++) await enter(i, j, arenas[held], arenas[j - first]);
+        await gradientOf(i, arenas[held]!);
+        for (let j = first; j < last; j++) await enter(i, j, arenas[held]!, arenas[j - first]!);
       }
     }
   } finally {
@@ -299,7 +299,7 @@ async function segmentedPass<B extends Examples>(
   const weight = exampleWeight(batch, options);
   const examples = exampleCount(batch);
   const groups = [0];
-  for (const size of groupSizes) groups.push(groups[groups.length - 1] + size);
+  for (const size of groupSizes) groups.push(groups[groups.length - 1]! + size);
   const sink = alignSink({ examples, groups, direction: { given: direction.of } });
   try {
     const weights = new Float64Array(examples).fill(weight);
@@ -337,10 +337,10 @@ function divided(values: Float64Array, by: number): Float64Array {
 async function reduceArena(kernel: "dot" | "sumSquares", arenas: readonly Tensor[]): Promise<number> {
   const out = keep(
     scope(() => {
-      const sum = empty([1], "f32", arenas[0].memory);
+      const sum = empty([1], "f32", arenas[0]!.memory);
       run(kernel, {}, arenas, [sum]);
       return sum;
     }),
   );
-  return (await take(out))[0];
+  return (await take(out))[0]!;
 }

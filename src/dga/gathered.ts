@@ -87,7 +87,7 @@ export interface StepMeasurements extends ExampleMeasurements {
 /** Adds what a step told. */
 export function gather(gathered: Gathered, told: StepMeasurements): void {
   for (const name of ofExamples)
-    for (let e = 0; e < told[name].length; e++) gathered[name].push(told[name][e]);
+    for (let e = 0; e < told[name].length; e++) gathered[name].push(told[name][e]!);
   for (const { domain, dots, tokens } of told.pairs) {
     gathered.pairDomains.push(domain);
     gathered.pairDots.push(dots);
@@ -114,12 +114,16 @@ export function pairsOf(
   groupSquares: Float64Array,
 ): Pairs[] {
   return offsets.slice(0, -1).flatMap((first, g) => {
-    const end = offsets[g + 1];
+    const end = offsets[g + 1]!;
     const own = tokens.subarray(first, end);
     const pairs = total(own) ** 2 - total(own.map((n) => n * n));
     if (pairs === 0) return [];
     return [
-      { domain: domainOf[first], dots: groupSquares[g] - total(squares.subarray(first, end)), tokens: pairs },
+      {
+        domain: domainOf[first]!,
+        dots: groupSquares[g]! - total(squares.subarray(first, end)),
+        tokens: pairs,
+      },
     ];
   });
 }
@@ -149,16 +153,16 @@ function summarise(gathered: Gathered, k: number): ReturnType<typeof measurement
 function normParts(gathered: Gathered, k: number): NormParts[] {
   const parts = Array.from({ length: k }, () => ({ pairDots: 0, pairTokens: 0, squares: 0, examples: 0 }));
   gathered.squaredNorms.forEach((square, e) => {
-    const tokens = gathered.tokens[e];
+    const tokens = gathered.tokens[e]!;
     // An example without tokens says nothing.
     if (tokens === 0) return;
-    const part = parts[gathered.domainOf[e]];
+    const part = parts[gathered.domainOf[e]!]!;
     part.squares += squarePerToken(square, tokens);
     part.examples++;
   });
   gathered.pairDomains.forEach((domain, p) => {
-    parts[domain].pairDots += gathered.pairDots[p];
-    parts[domain].pairTokens += gathered.pairTokens[p];
+    parts[domain]!.pairDots += gathered.pairDots[p]!;
+    parts[domain]!.pairTokens += gathered.pairTokens[p]!;
   });
   return parts;
 }
@@ -180,11 +184,11 @@ export function gatheredAlignments(
   if (bases === undefined) return summarise(gathered, k);
   if (areDomains(bases)) {
     const own = summarise(gathered, k);
-    const of = (values: Float64Array): Float64Array => Float64Array.from(bases.columns, (i) => values[i]);
+    const of = (values: Float64Array): Float64Array => Float64Array.from(bases.columns, (i) => values[i]!);
     return {
       ...own,
       alignments: of(own.alignments),
-      standardErrors: Array.from(bases.columns, (i) => own.standardErrors[i]),
+      standardErrors: Array.from(bases.columns, (i) => own.standardErrors[i] ?? null),
       ...(own.norms === undefined ? {} : { norms: of(own.norms) }),
       tokens: of(own.tokens),
       losses: of(own.losses),
@@ -235,7 +239,7 @@ export function checkGathered(json: unknown, k: number): Gathered {
       throw wrong(`an example is of none of ${k} domains`);
   // Checkpoints from before there were versions held the squared norms of mean losses.
   if (version === undefined)
-    out.squaredNorms = out.squaredNorms.map((square, e) => square * Math.max(1, out.tokens[e]) ** 2);
+    out.squaredNorms = out.squaredNorms.map((square, e) => square * Math.max(1, out.tokens[e]!) ** 2);
   return out;
 }
 

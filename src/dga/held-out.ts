@@ -56,7 +56,7 @@ export async function heldOutNow<B extends Examples>(
     if (own === null || reference === null) return null;
     const { tokens } = own;
     const mean = (losses: readonly number[]): number => domainAlignments(losses, tokens).alignment;
-    const rises = own.losses.map((loss, e) => loss - reference[e]);
+    const rises = own.losses.map((loss, e) => loss - reference[e]!);
     const { standardError } = domainAlignments(rises, tokens);
     return { loss: mean(own.losses), before: mean(reference), standardError };
   });

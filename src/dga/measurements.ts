@@ -75,13 +75,13 @@ export function measurementsOf(
 /** Sums over each domain's examples [k]. */
 export function sumByDomain(values: ArrayLike<number>, domainOf: ArrayLike<number>, k: number): Float64Array {
   const out = new Float64Array(k);
-  for (let e = 0; e < values.length; e++) out[domainOf[e]] += values[e];
+  for (let e = 0; e < values.length; e++) out[domainOf[e]!]! += values[e]!;
   return out;
 }
 
 /** Sums over examples as means per token; 0 where there are no tokens. */
 export function perToken(sums: Float64Array, tokens: Float64Array): Float64Array {
-  return sums.map((sum, i) => (tokens[i] > 0 ? sum / tokens[i] : 0));
+  return sums.map((sum, i) => (tokens[i]! > 0 ? sum / tokens[i]! : 0));
 }
 
 /** ‖∇Lᵢ‖² from ‖∇ Σ ℓₑ‖² and the tokens that the sum is over, one or more. */
@@ -91,6 +91,6 @@ export function squarePerToken(square: number, tokens: number): number {
 
 export function total(values: ArrayLike<number>): number {
   let sum = 0;
-  for (let i = 0; i < values.length; i++) sum += values[i];
+  for (let i = 0; i < values.length; i++) sum += values[i]!;
   return sum;
 }

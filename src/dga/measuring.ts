@@ -110,8 +110,9 @@ async function targetsOf<B extends Examples>(training: Training<B>): Promise<Sig
     );
     found.push({ name, own });
   }
-  const [{ own: first }] = found;
-  wantNorms(mixer.rule, first.norms, first.tied);
+  // A plan that measures targets has at least one.
+  const { norms, tied, losses } = found[0]!.own;
+  wantNorms(mixer.rule, norms, tied);
   return {
     targets: found.map(({ name, own }) => ({
       name,
@@ -119,8 +120,8 @@ async function targetsOf<B extends Examples>(training: Training<B>): Promise<Sig
       norm: own.targetNorm,
       loss: own.targetLoss,
     })),
-    losses: first.losses,
-    ...(first.norms === undefined ? {} : { norms: first.norms }),
+    losses,
+    ...(norms === undefined ? {} : { norms }),
   };
 }
 

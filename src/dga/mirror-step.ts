@@ -5,22 +5,23 @@ import { exponentiatedGradient, type Weights, within } from "./simplex.ts";
 /**
  * α ⊙ exp(η·direction), normalised, among the domains that take part; the others keep their weights, since not measured is not zero: a
  * direction of 0 in their place would read as "worse than all that help", and starve just those domains that are drawn rarely. `change` is
- * what `Rule.update` was given. `project` comes after the step, on the weights of those that take part, divided by their `total`. With η = 0
- * nothing changes at all.
+ * what `Rule.update` was given. `project` comes after the step, on the weights of those that take part, divided by their `total`. The step
+ * starts `from` other weights where the rule moves them first, as towards a prior. With η = 0 nothing changes at all.
  */
 export function mirrorStep(
   weights: ArrayLike<number>,
   step: Step,
   change: ChangeStep = (same) => same,
   project: (part: Weights, total: number) => Weights = (part) => part,
+  from: ArrayLike<number> = weights,
 ): Weights {
   const { eta, direction, among } = change(step);
   if (eta === 0) return Float64Array.from(weights);
-  return within(weights, among, (part, total, indices) =>
+  return within(from, among, (part, total, indices) =>
     project(
       exponentiatedGradient(
         part,
-        indices.map((i) => direction[i]),
+        indices.map((i) => direction[i]!),
         eta,
       ),
       total,

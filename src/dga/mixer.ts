@@ -84,7 +84,7 @@ export function advance(state: MixerState, steps: number = 1): MixerState {
   return {
     ...state,
     steps: state.steps + steps,
-    weightSums: state.weightSums.map((sum, i) => sum + steps * weights[i]),
+    weightSums: state.weightSums.map((sum, i) => sum + steps * weights[i]!),
   };
 }
 

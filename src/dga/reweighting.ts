@@ -73,12 +73,12 @@ export function basisAlignments(
   for (let j = 0; j < n; j++) {
     let size = 0;
     let most = 0;
-    for (let entry = offsets[j]; entry < offsets[j + 1]; entry++) {
-      const domain = columns[entry];
+    for (let entry = offsets[j]!; entry < offsets[j + 1]!; entry++) {
+      const domain = columns[entry]!;
       if (first[domain] === 0) continue;
-      const ratio = values[entry] / q[domain];
+      const ratio = values[entry]! / q[domain]!;
       most = Math.max(most, ratio);
-      for (let e = first[domain]; e !== 0; e = next[e]) {
+      for (let e = first[domain]!; e !== 0; e = next[e]!) {
         drawn[size] = e - 1;
         ratios[size++] = ratio;
       }
@@ -87,15 +87,15 @@ export function basisAlignments(
     let [weights, squares, weighted, sum, loss, norm] = [0, 0, 0, 0, 0, 0];
     for (let s = 0; s < size; s++) {
       // Only their ratios matter; with the largest as 1 nothing overflows, and equal ones do not even round.
-      const omega = (ratios[s] /= most);
-      const e = drawn[s];
+      const omega = (ratios[s]! /= most);
+      const e = drawn[s]!;
       weights += omega;
       squares += omega * omega;
-      weighted += omega * tokens[e];
-      sum += omega * dots[e];
-      tokensOf[j] += tokens[e];
-      if (losses !== undefined) loss += omega * losses[e];
-      if (squaredNorms !== undefined) norm += omega * squarePerToken(squaredNorms[e], tokens[e]);
+      weighted += omega * tokens[e]!;
+      sum += omega * dots[e]!;
+      tokensOf[j]! += tokens[e]!;
+      if (losses !== undefined) loss += omega * losses[e]!;
+      if (squaredNorms !== undefined) norm += omega * squarePerToken(squaredNorms[e]!, tokens[e]!);
     }
     const alignment = sum / weighted;
     alignments[j] = alignment;
@@ -107,8 +107,8 @@ export function basisAlignments(
     if (effective <= 1 + 1e-9) continue;
     let residuals = 0;
     for (let s = 0; s < size; s++) {
-      const e = drawn[s];
-      residuals += (ratios[s] * (dots[e] - alignment * tokens[e])) ** 2;
+      const e = drawn[s]!;
+      residuals += (ratios[s]! * (dots[e]! - alignment * tokens[e]!)) ** 2;
     }
     standardErrors[j] = Math.sqrt((effective / (effective - 1)) * residuals) / weighted;
   }
@@ -139,16 +139,16 @@ function chained(
   const first = new Int32Array(k);
   const next = new Int32Array(count + 1);
   for (let e = count - 1; e >= 0; e--) {
-    const domain = domainOf[e];
+    const domain = domainOf[e]!;
     if (!Number.isInteger(domain) || domain < 0 || domain >= k)
       throw new GradmixError("shape", `example ${e} is of domain ${domain}, but there are ${k}`);
-    if (!(q[domain] > 0))
+    if (!(q[domain]! > 0))
       throw new GradmixError(
         "config",
         `example ${e} is of domain "${domains[domain]}", which the proposal gives ${q[domain]}; draw from it with what q says`,
       );
     if (tokens[e] === 0) continue;
-    next[e + 1] = first[domain];
+    next[e + 1] = first[domain]!;
     first[domain] = e + 1;
   }
   return { first, next };
@@ -158,5 +158,5 @@ function chained(
 export function basisChoice(bases: Bases, j: number): Choice {
   const columns = bases.columns.subarray(bases.offsets[j], bases.offsets[j + 1]);
   const inRow = cumulativeTable(bases.values.subarray(bases.offsets[j], bases.offsets[j + 1]));
-  return { size: bases.domains.length, at: (u) => columns[inRow.at(u)] };
+  return { size: bases.domains.length, at: (u) => columns[inRow.at(u)]! };
 }

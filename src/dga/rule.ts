@@ -111,6 +111,17 @@ export interface Rule {
   memoryFault?(memory: RuleState["memory"]): string | null;
 }
 
+/** The named vector of what a rule remembers. Throws `config` where there is none: the state is not one of this rule. */
+export function remembered(rule: string, memory: RuleState["memory"], name: string): readonly number[] {
+  const values = memory[name];
+  if (values === undefined)
+    throw new GradmixError(
+      "config",
+      `${rule}: the state remembers no "${name}"; hand \`update\` a state that \`init\` or \`update\` of the same rule has made`,
+    );
+  return values;
+}
+
 /** Which domains the signal measured, or null for all of them. */
 export function measuredDomains(rule: string, state: RuleState, signal: Signal): readonly boolean[] | null {
   if (signal.tokens === undefined) return null;
@@ -180,9 +191,9 @@ export function needGram(rule: string, state: RuleState, signal: Signal): Float6
     }
   for (const i of indices)
     for (const j of indices) {
-      const [above, below] = [out[i * k + j], out[j * k + i]];
+      const [above, below] = [out[i * k + j]!, out[j * k + i]!];
       // Square roots first: products of huge entries overflow.
-      const largest = Math.sqrt(out[i * (k + 1)]) * Math.sqrt(out[j * (k + 1)]);
+      const largest = Math.sqrt(out[i * (k + 1)]!) * Math.sqrt(out[j * (k + 1)]!);
       if (Math.abs(above / 2 - below / 2) > ASYMMETRY * largest)
         throw wrong(i, j, `${above}, and the other way round ${below}; it must be symmetric`);
     }

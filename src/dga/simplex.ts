@@ -23,7 +23,7 @@ export function sumOf(values: ArrayLike<number>): number {
   let sum = 0;
   let lost = 0;
   for (let i = 0; i < values.length; i++) {
-    const value = values[i];
+    const value = values[i]!;
     const next = sum + value;
     lost += Math.abs(sum) >= Math.abs(value) ? sum - next + value : value - next + sum;
     sum = next;
@@ -67,16 +67,16 @@ export function exponentiatedGradient(
   if (eta === 0) return Float64Array.from(alpha);
   // The directions' maximum goes first, so that a constant added to all of them changes nothing, not even by rounding of η·a.
   let top = -Infinity;
-  for (let i = 0; i < k; i++) if (alpha[i] > 0) top = Math.max(top, direction[i]);
+  for (let i = 0; i < k; i++) if (alpha[i]! > 0) top = Math.max(top, direction[i]!);
   const logits = new Float64Array(k);
   let peak = -Infinity;
   for (let i = 0; i < k; i++) {
-    logits[i] = alpha[i] > 0 ? Math.log(alpha[i]) + eta * (direction[i] - top) : -Infinity;
-    peak = Math.max(peak, logits[i]);
+    logits[i] = alpha[i]! > 0 ? Math.log(alpha[i]!) + eta * (direction[i]! - top) : -Infinity;
+    peak = Math.max(peak, logits[i]!);
   }
   const scaled = logits.map((logit) => Math.exp(logit - peak));
   const sum = sumOf(scaled);
-  return scaled.map((value, i) => (alpha[i] > 0 ? Math.max(value / sum, LEAST_WEIGHT) : 0));
+  return scaled.map((value, i) => (alpha[i]! > 0 ? Math.max(value / sum, LEAST_WEIGHT) : 0));
 }
 
 /**
@@ -86,7 +86,7 @@ export function exponentiatedGradient(
 export function movingAverage(average: ArrayLike<number>, next: ArrayLike<number>, beta: number): Weights {
   if (beta === 1) return Float64Array.from(next);
   const mixed = Float64Array.from(next, (b, i) => {
-    const a = average[i];
+    const a = average[i]!;
     // This form leaves equal weights exactly as they are; rounding must not carry it past either end.
     return Math.min(Math.max(a + beta * (b - a), Math.min(a, b)), Math.max(a, b));
   });
@@ -112,7 +112,7 @@ export function projectFloor(alpha: ArrayLike<number>, floor: number): Weights {
   const sorted = out.toSorted().reverse();
   let m = 0;
   let sum = 0;
-  while (m < k && sorted[m] * (1 - (k - m - 1) * floor) >= floor * (sum + sorted[m])) sum += sorted[m++];
+  while (m < k && sorted[m]! * (1 - (k - m - 1) * floor) >= floor * (sum + sorted[m]!)) sum += sorted[m++]!;
   // Only a floor of 1/k leaves none free, by rounding.
   if (m === 0) return uniformWeights(k);
   const c = (1 - (k - m) * floor) / sumOf(sorted.subarray(0, m));
@@ -131,14 +131,14 @@ export function within(
   const out = Float64Array.from(alpha);
   const indices = [...out.keys()].filter((i) => among === null || among[i]);
   if (indices.length === out.length) return change(out, 1, indices);
-  const total = sumOf(indices.map((i) => alpha[i]));
+  const total = sumOf(indices.map((i) => alpha[i]!));
   if (indices.length < 2 || total === 0) return out;
   const part = change(
-    Float64Array.from(indices, (i) => alpha[i] / total),
+    Float64Array.from(indices, (i) => alpha[i]! / total),
     total,
     indices,
   );
-  indices.forEach((i, j) => (out[i] = part[j] > 0 ? Math.max(total * part[j], LEAST_WEIGHT) : 0));
+  indices.forEach((i, j) => (out[i] = part[j]! > 0 ? Math.max(total * part[j]!, LEAST_WEIGHT) : 0));
   return settled(out);
 }
 
@@ -150,12 +150,12 @@ export function within(
 export function spreadExcess(alpha: ArrayLike<number>, caps: ArrayLike<number>): Weights {
   const all = sumOf(caps);
   if (all <= 1) return normalise(caps, "caps");
-  const within = Float64Array.from(alpha, (weight, i) => Math.min(weight, caps[i]));
+  const within = Float64Array.from(alpha, (weight, i) => Math.min(weight, caps[i]!));
   const excess = 1 - sumOf(within);
   if (within.every((weight, i) => weight === alpha[i])) return within;
-  const room = sumOf(within.map((weight, i) => caps[i] - weight));
+  const room = sumOf(within.map((weight, i) => caps[i]! - weight));
   return normalise(
-    within.map((weight, i) => Math.min(caps[i], weight + (excess / room) * (caps[i] - weight))),
+    within.map((weight, i) => Math.min(caps[i]!, weight + (excess / room) * (caps[i]! - weight))),
   );
 }
 
@@ -176,7 +176,7 @@ export function checkSimplex(
   if (weights.length !== domains.length)
     throw new GradmixError("config", `${what}: ${weights.length} values for ${domains.length} domains`);
   for (let i = 0; i < weights.length; i++) {
-    const value = weights[i];
+    const value = weights[i]!;
     if (!Number.isFinite(value) || value < 0)
       throw new GradmixError(
         "config",
@@ -197,14 +197,14 @@ export function liesOnSimplex(numbers: readonly number[]): boolean {
 /** −Σ αᵢ log αᵢ, in nats. */
 export function entropy(alpha: ArrayLike<number>): number {
   let sum = 0;
-  for (let i = 0; i < alpha.length; i++) if (alpha[i] > 0) sum -= alpha[i] * Math.log(alpha[i]);
+  for (let i = 0; i < alpha.length; i++) if (alpha[i]! > 0) sum -= alpha[i]! * Math.log(alpha[i]!);
   return sum;
 }
 
 /** KL(p‖q) = Σ pᵢ log(pᵢ/qᵢ), in nats; ∞ where p has weight and q has none. */
 export function klDivergence(p: ArrayLike<number>, q: ArrayLike<number>): number {
   let sum = 0;
-  for (let i = 0; i < p.length; i++) if (p[i] > 0) sum += p[i] * Math.log(p[i] / q[i]);
+  for (let i = 0; i < p.length; i++) if (p[i]! > 0) sum += p[i]! * Math.log(p[i]! / q[i]!);
   return sum;
 }
 
@@ -223,9 +223,9 @@ export function projectBounds(
 ): Weights {
   const out = Float64Array.from(alpha);
   const k = out.length;
-  if (out.every((weight, i) => weight >= floors[i] && weight <= caps[i])) return out;
+  if (out.every((weight, i) => weight >= floors[i]! && weight <= caps[i]!)) return out;
   for (let i = 0; i < k; i++)
-    if (!(floors[i] >= 0 && floors[i] <= caps[i]))
+    if (!(floors[i]! >= 0 && floors[i]! <= caps[i]!))
       throw new GradmixError(
         "config",
         `weights: the floor ${floors[i]} of domain ${i} is above its cap ${caps[i]}`,
@@ -237,19 +237,19 @@ export function projectBounds(
       `weights: none lie between floors that sum to ${low} and caps that sum to ${high}; floors need at most 1, caps at least 1`,
     );
   const at = (c: number): Weights =>
-    out.map((weight, i) => Math.min(caps[i], Math.max(floors[i], c * weight)));
+    out.map((weight, i) => Math.min(caps[i]!, Math.max(floors[i]!, c * weight)));
   // Σ at(c) is piecewise linear and never falls in c; its kinks are where a weight leaves its floor and where it reaches its cap.
   // A weight of 0 has none: its quotients are not finite.
-  const kinks = [floors, caps].flatMap((bounds) => Array.from(out, (weight, i) => bounds[i] / weight));
+  const kinks = [floors, caps].flatMap((bounds) => Array.from(out, (weight, i) => bounds[i]! / weight));
   const sorted = Float64Array.from(kinks.filter(Number.isFinite)).sort();
   let [first, last] = [0, sorted.length];
   while (first < last) {
     const middle = (first + last) >> 1;
-    if (sumOf(at(sorted[middle])) >= 1) last = middle;
+    if (sumOf(at(sorted[middle]!)) >= 1) last = middle;
     else first = middle + 1;
   }
   if (first === sorted.length) return settle(at(Number.MAX_VALUE), floors, caps);
-  const [from, to] = [first === 0 ? 0 : sorted[first - 1], sorted[first]];
+  const [from, to] = [first === 0 ? 0 : sorted[first - 1]!, sorted[first]!];
   const [below, above] = [sumOf(at(from)), sumOf(at(to))];
   // Floors that sum to 1 leave nothing to rise.
   const share = above > below ? (1 - below) / (above - below) : 0;
@@ -260,9 +260,9 @@ export function projectBounds(
 function settle(weights: Weights, floors: ArrayLike<number>, caps: ArrayLike<number>): Weights {
   const missing = 1 - sumOf(weights);
   if (Math.abs(missing) <= 1e-15) return weights;
-  const room = weights.map((weight, i) => (missing > 0 ? caps[i] - weight : weight - floors[i]));
+  const room = weights.map((weight, i) => (missing > 0 ? caps[i]! - weight : weight - floors[i]!));
   const total = sumOf(room);
   if (total <= 0) return weights;
   const share = Math.min(1, Math.abs(missing) / total) * Math.sign(missing);
-  return weights.map((weight, i) => Math.min(caps[i], Math.max(floors[i], weight + share * room[i])));
+  return weights.map((weight, i) => Math.min(caps[i]!, Math.max(floors[i]!, weight + share * room[i]!)));
 }

@@ -43,7 +43,7 @@ export async function sketchGradients<B extends Examples>(
     const part = batches.slice(first, last);
     const batch = concatenate(part);
     const segments = [0];
-    for (const one of part) segments.push(segments[segments.length - 1] + exampleCount(one));
+    for (const one of part) segments.push(segments[segments.length - 1]! + exampleCount(one));
     const weight = exampleWeight(batch, options);
     const sink = sketchSink({ segments, parameters, rank, seed });
     try {
@@ -58,9 +58,9 @@ export async function sketchGradients<B extends Examples>(
       size = sink.size;
       if (values.length === 0) values = new Float64Array(k * size);
       for (let i = first; i < last; i++) {
-        const per = Math.max(1, tokens[i]);
+        const per = Math.max(1, tokens[i]!);
         losses[i] = total(summed.subarray(segments[i - first], segments[i - first + 1])) / per;
-        for (let n = 0; n < size; n++) values[i * size + n] = found[(i - first) * size + n] / (weight * per);
+        for (let n = 0; n < size; n++) values[i * size + n] = found[(i - first) * size + n]! / (weight * per);
       }
     } finally {
       sink.dispose();
@@ -82,20 +82,20 @@ export function alignSketches(domains: Sketches, target: Sketches): Alignments {
         `sketches: those of the domains have ${name} ${domains[name]}, the target's ${target[name]}; only sketches made alike can be aligned`,
       );
   const { rank, size } = domains;
-  const bound = Math.sqrt(4 / rank + 4 / rank ** 2) * target.norms[0];
+  const bound = Math.sqrt(4 / rank + 4 / rank ** 2) * target.norms[0]!;
   return {
     alignments: Float64Array.from(domains.tokens, (_, i) => dot(domains.values, i, target.values, 0, size)),
     standardErrors: Array.from(domains.norms, (norm) => bound * norm),
     norms: domains.norms,
     tokens: domains.tokens,
     losses: domains.losses,
-    targetNorm: target.norms[0],
-    targetLoss: target.losses[0],
+    targetNorm: target.norms[0]!,
+    targetLoss: target.losses[0]!,
   };
 }
 
 function dot(a: Float64Array, i: number, b: Float64Array, j: number, size: number): number {
   let total = 0;
-  for (let n = 0; n < size; n++) total += a[i * size + n] * b[j * size + n];
+  for (let n = 0; n < size; n++) total += a[i * size + n]! * b[j * size + n]!;
   return total;
 }

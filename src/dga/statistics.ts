@@ -22,14 +22,14 @@ export function domainAlignments(dots: ArrayLike<number>, tokens: ArrayLike<numb
   for (let j = 0; j < dots.length; j++) {
     if (tokens[j] === 0) continue;
     n++;
-    sum += dots[j];
-    count += tokens[j];
+    sum += dots[j]!;
+    count += tokens[j]!;
   }
   if (n === 0) return { alignment: 0, standardError: null };
   const alignment = sum / count;
   if (n < 2) return { alignment, standardError: null };
   let squares = 0;
-  for (let j = 0; j < dots.length; j++) squares += (dots[j] - alignment * tokens[j]) ** 2;
+  for (let j = 0; j < dots.length; j++) squares += (dots[j]! - alignment * tokens[j]!) ** 2;
   return { alignment, standardError: Math.sqrt((n / (n - 1)) * squares) / count };
 }
 
@@ -59,12 +59,12 @@ export function domainNorms(parts: readonly NormParts[]): Float64Array {
   parts.forEach(({ pairDots, pairTokens, examples }, i) => {
     if (pairTokens === 0) return;
     shared += (pairDots / pairTokens) * examples;
-    alone += single[i] * examples;
+    alone += single[i]! * examples;
   });
   const coherence = alone > 0 ? shared / alone : 1;
   return Float64Array.from(parts, ({ pairDots, pairTokens, examples }, i) => {
-    const square = pairTokens > 0 ? pairDots / pairTokens : coherence * single[i];
-    return Math.sqrt(Math.max(square, single[i] / Math.max(1, examples)));
+    const square = pairTokens > 0 ? pairDots / pairTokens : coherence * single[i]!;
+    return Math.sqrt(Math.max(square, single[i]! / Math.max(1, examples)));
   });
 }
 
@@ -80,11 +80,11 @@ export function alignmentsByDomain(
   const dotsOf = Array.from({ length: k }, (): number[] => []);
   const tokensOf = Array.from({ length: k }, (): number[] => []);
   for (let j = 0; j < dots.length; j++) {
-    const domain = domainOf[j];
+    const domain = domainOf[j]!;
     if (!Number.isInteger(domain) || domain < 0 || domain >= k)
       throw new GradmixError("shape", `example ${j} is of domain ${domain}, but there are ${k}`);
-    dotsOf[domain].push(dots[j]);
-    tokensOf[domain].push(tokens[j]);
+    dotsOf[domain]!.push(dots[j]!);
+    tokensOf[domain]!.push(tokens[j]!);
   }
-  return dotsOf.map((own, i) => domainAlignments(own, tokensOf[i]));
+  return dotsOf.map((own, i) => domainAlignments(own, tokensOf[i]!));
 }

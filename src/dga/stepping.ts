@@ -186,13 +186,13 @@ async function optimize<B extends Examples>(
 ): Promise<{ gradNorm: number; overflowed: boolean }> {
   if (scaling === null || scales === null) {
     const sumsq = optimizer.step(gradient.arena, lr);
-    return { gradNorm: Math.sqrt((await take(sumsq))[0]), overflowed: false };
+    return { gradNorm: Math.sqrt((await take(sumsq))[0]!), overflowed: false };
   }
   const { step } = scales;
   const squaredNorm = keep(empty([1], "f32", gradient.arena.memory));
   try {
     run("sumSquares", {}, [gradient.arena], [squaredNorm]);
-    const gradNorm = Math.sqrt((await squaredNorm.data())[0]) / step.scale;
+    const gradNorm = Math.sqrt((await squaredNorm.data())[0]!) / step.scale;
     if (Number.isFinite(gradNorm))
       optimizer.step(gradient.arena, lr, { lossScale: step.scale, squaredNorm }).dispose();
     // Numbers of single examples may overflow where their sum does not.
@@ -210,10 +210,10 @@ function lossByDomain({ losses, domainOf, tokens }: StepMeasurements): [number, 
   for (let first = 0, end = 0; first < losses.length; first = end) {
     let [sum, count] = [0, 0];
     for (; end < losses.length && domainOf[end] === domainOf[first]; end++) {
-      sum += losses[end];
-      count += tokens[end];
+      sum += losses[end]!;
+      count += tokens[end]!;
     }
-    out.push([domainOf[first], sum / Math.max(1, count)]);
+    out.push([domainOf[first]!, sum / Math.max(1, count)]);
   }
   return out;
 }

@@ -15,8 +15,8 @@ export interface Tracked {
   readonly tokens: Float64Array;
   /** The variance of the mean over σ², Σ ρ^(2·age)·n / tokens²: it stays where nothing is measured, while tokens vanish. */
   readonly variances: Float64Array;
-  /** σ, the standard error of the alignment of one token, pooled over the domains, and the discounted tokens behind it [2]. */
-  readonly noise: Float64Array;
+  /** σ, the standard error of the alignment of one token, pooled over the domains, and the discounted tokens behind it. */
+  readonly noise: readonly [sigma: number, tokens: number];
 }
 
 /** What one update measured. */
@@ -44,7 +44,7 @@ export function nothingTracked(k: number): Tracked {
     means: new Float64Array(k),
     tokens: new Float64Array(k),
     variances: new Float64Array(k),
-    noise: new Float64Array(2),
+    noise: [0, 0],
   };
 }
 
@@ -72,18 +72,18 @@ export function track(before: Tracked, { alignments, errors, tokens }: Observed,
   );
   const variances = before.variances.slice();
   for (let i = 0; i < means.length; i++) {
-    if (!(tokens[i] > 0)) continue;
-    const n = Math.max(tokens[i], LEAST_TOKENS);
+    if (!(tokens[i]! > 0)) continue;
+    const n = Math.max(tokens[i]!, LEAST_TOKENS);
     const centre = known?.mean ?? 0;
     const limit = farthest(n);
-    const value = Math.max(centre - limit, Math.min(centre + limit, alignments[i]));
-    const total = counted[i] + n;
-    const [kept, added] = [counted[i] / total, n / total];
-    means[i] = means[i] * kept + value * added;
-    variances[i] = variances[i] * kept ** 2 + added ** 2 / n;
+    const value = Math.max(centre - limit, Math.min(centre + limit, alignments[i]!));
+    const total = counted[i]! + n;
+    const [kept, added] = [counted[i]! / total, n / total];
+    means[i] = means[i]! * kept + value * added;
+    variances[i] = variances[i]! * kept ** 2 + added ** 2 / n;
     counted[i] = total;
   }
-  const told = errors.some((error, i) => error !== null && tokens[i] > 0);
+  const told = errors.some((error, i) => error !== null && tokens[i]! > 0);
   const seen = told ? errors : innovationErrors(before, { alignments, errors, tokens });
   return { means, tokens: counted, variances, noise: pooledNoise(before.noise, seen, tokens, memory) };
 }
@@ -94,28 +94,28 @@ export function track(before: Tracked, { alignments, errors, tokens }: Observed,
  */
 function innovationErrors(before: Tracked, { alignments, tokens }: Observed): (number | null)[] {
   return Array.from(before.means, (mean, i) => {
-    const n = tokens[i];
-    if (!(n > 0 && before.tokens[i] > 0)) return null;
-    return Math.abs(alignments[i] - mean) / Math.sqrt(1 + n * before.variances[i]);
+    const n = tokens[i]!;
+    if (!(n > 0 && before.tokens[i]! > 0)) return null;
+    return Math.abs(alignments[i]! - mean) / Math.sqrt(1 + n * before.variances[i]!);
   });
 }
 
 /** σ² as the mean of (error²·tokens), weighted by tokens. Square roots are added by `hypot`, so that no square overflows. */
 function pooledNoise(
-  [sigma, behind]: Float64Array,
+  [sigma, behind]: Tracked["noise"],
   errors: readonly (number | null)[],
   tokens: ArrayLike<number>,
   memory: number,
-): Float64Array {
+): Tracked["noise"] {
   const kept = Math.max(memory, NOISE_MEMORY) * behind;
   const most = sigma === 0 ? Infinity : FARTHEST_ERROR * sigma;
   const parts = errors.flatMap((error, i) =>
-    error === null ? [] : [{ n: tokens[i], sigma: Math.min(most, error * Math.sqrt(tokens[i])) }],
+    error === null ? [] : [{ n: tokens[i]!, sigma: Math.min(most, error * Math.sqrt(tokens[i]!)) }],
   );
   const total = kept + sumOf(parts.map(({ n }) => n));
-  if (total === 0) return Float64Array.of(sigma, 0);
+  if (total === 0) return [sigma, 0];
   const shares = parts.map((part) => part.sigma * Math.sqrt(part.n / total));
-  return Float64Array.of(Math.hypot(sigma * Math.sqrt(kept / total), ...shares), total);
+  return [Math.hypot(sigma * Math.sqrt(kept / total), ...shares), total];
 }
 
 /** Halvings of an interval: enough for the last bits to matter to nobody. */
@@ -128,25 +128,25 @@ const ROUNDING = 1e-12;
  * weighs domains with 1/(τ² + sᵢ²).
  */
 export function spreadOf({ means, tokens, variances, noise }: Tracked): Spread {
-  const errors = means.map((_, i) => (tokens[i] > 0 ? noise[0] * Math.sqrt(variances[i]) : Infinity));
-  const known = [...means.keys()].filter((i) => tokens[i] > 0);
+  const errors = means.map((_, i) => (tokens[i]! > 0 ? noise[0] * Math.sqrt(variances[i]!) : Infinity));
+  const known = [...means.keys()].filter((i) => tokens[i]! > 0);
   // Relative to the largest number at hand, so that no square overflows or vanishes; and around a centre, so that a large common part hides no difference.
-  const largest = known.reduce((most, i) => Math.max(most, Math.abs(means[i]), errors[i]), 0);
+  const largest = known.reduce((most, i) => Math.max(most, Math.abs(means[i]!), errors[i]!), 0);
   if (largest === 0) return { mean: 0, spread: 0, errors };
-  const centre = sumOf(known.map((i) => means[i] / largest)) / known.length;
-  const away = known.map((i) => means[i] / largest - centre);
+  const centre = sumOf(known.map((i) => means[i]! / largest)) / known.length;
+  const away = known.map((i) => means[i]! / largest - centre);
   const farthest = away.reduce((most, x) => Math.max(most, Math.abs(x)), 0);
   if (farthest <= ROUNDING) return { mean: centre * largest, spread: 0, errors };
-  const scale = known.reduce((most, i) => Math.max(most, errors[i] / largest), farthest);
+  const scale = known.reduce((most, i) => Math.max(most, errors[i]! / largest), farthest);
   const x = away.map((value) => value / scale);
-  const squaredErrors = known.map((i) => (errors[i] / largest / scale) ** 2);
+  const squaredErrors = known.map((i) => (errors[i]! / largest / scale) ** 2);
   const around = (square: number): { mean: number; q: number } => {
     const weights = squaredErrors.map((error) => 1 / (square + error));
     const total = sumOf(weights);
     // Where there are no errors nothing but a spread explains the differences.
     if (total === Infinity) return { mean: 0, q: Infinity };
-    const mean = sumOf(x.map((value, j) => (weights[j] / total) * value));
-    return { mean, q: sumOf(x.map((value, j) => weights[j] * (value - mean) ** 2)) };
+    const mean = sumOf(x.map((value, j) => (weights[j]! / total) * value));
+    return { mean, q: sumOf(x.map((value, j) => weights[j]! * (value - mean) ** 2)) };
   };
   const expected = known.length - 1;
   let low = 0;
@@ -174,9 +174,9 @@ export function standardised(tracked: Tracked): Float64Array {
   if (tracked.noise[1] === 0) return tracked.tokens.map((n) => (n > 0 ? 0 : NaN));
   const { mean, spread, errors } = spreadOf(tracked);
   return tracked.means.map((value, i) => {
-    if (!(tracked.tokens[i] > 0)) return NaN;
+    if (!(tracked.tokens[i]! > 0)) return NaN;
     if (spread === 0) return 0;
-    const noise = errors[i] / spread;
+    const noise = errors[i]! / spread;
     return (value / spread - mean / spread) / (1 + noise * noise);
   });
 }

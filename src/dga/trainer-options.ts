@@ -166,6 +166,7 @@ export function checkTrainer<B extends Examples>(options: TrainerOptions<B>): vo
 function checkTogether<B extends Examples>(domains: readonly Dataset<B>[]): void {
   commonTime(domains);
   const [first, ...others] = domains.filter(({ count }) => count > 0);
+  if (first === undefined) return;
   for (const other of others)
     try {
       concatenate([first.batchOf([0]), other.batchOf([0])]);

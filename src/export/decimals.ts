@@ -19,13 +19,13 @@ export function decimalsOf(weights: readonly number[]): string[] {
   const scale = 10 ** digits;
   const units = shares.map((share) => Math.max(1, Math.floor(share * scale)));
   let rest = scale - units.reduce((sum, unit) => sum + unit, 0);
-  const remainder = (i: number): number => shares[i] * scale - units[i];
+  const remainder = (i: number): number => shares[i]! * scale - units[i]!;
   const order = [...shares.keys()].sort((i, j) => remainder(j) - remainder(i) || i - j);
   // What was raised to one unit comes off where most was rounded up, which is where the remainder is least.
   for (let turn = 0; rest !== 0; turn = (turn + 1) % order.length) {
-    const i = rest > 0 ? order[turn] : order[order.length - 1 - turn];
+    const i = rest > 0 ? order[turn]! : order[order.length - 1 - turn]!;
     if (rest < 0 && units[i] === 1) continue;
-    units[i] += Math.sign(rest);
+    units[i]! += Math.sign(rest);
     rest -= Math.sign(rest);
   }
   return units.map((unit) => decimal(unit, digits));

@@ -166,30 +166,32 @@ function planStages(
   unit: Unit,
   tokens: number,
   floor: number,
-): { stages: readonly PlannedStage[]; notes: readonly string[] } {
+): { stages: Plan["stages"]; notes: readonly string[] } {
   const { domains } = mixture;
   const own: readonly MixtureStage[] = mixture.stages ?? [
     { start: 0, weights: domains.map(({ weight }) => weight) },
   ];
   const notes: string[] = [];
-  const stages = own.map(({ start, weights }, s): PlannedStage => {
+  const planned = ({ start, weights }: MixtureStage, s: number): PlannedStage => {
     const raised = floor > 0 ? Array.from(projectFloor(weights, floor)) : weights;
     const shares = inUnit(raised, domains, unit, tokens);
-    const left = domains.filter((_, i) => !(shares[i] >= LEAST));
+    const left = domains.filter((_, i) => !(shares[i]! >= LEAST));
     if (left.length > 0)
       notes.push(
         `${own.length > 1 ? `stage ${s + 1}: ` : ""}left out, since ${left.length === 1 ? "its weight is" : "their weights are"} 0 or would print as 0: ${few(left.map(({ name }) => name))}`,
       );
-    const kept = [...domains.keys()].filter((i) => shares[i] >= LEAST);
+    const kept = [...domains.keys()].filter((i) => shares[i]! >= LEAST);
     const printed =
-      unit === "epochs" ? kept.map((i) => plainDecimal(shares[i])) : decimalsOf(kept.map((i) => shares[i]));
+      unit === "epochs" ? kept.map((i) => plainDecimal(shares[i]!)) : decimalsOf(kept.map((i) => shares[i]!));
     const entries = kept.map((i, at): Entry => {
-      const { name, paths, tokens: size } = domains[i];
-      return { name, paths, tokens: size, share: printed[at], weight: raised[i] };
+      const { name, paths, tokens: size } = domains[i]!;
+      return { name, paths, tokens: size, share: printed[at]!, weight: raised[i]! };
     });
     return { start: (start / mixture.tokens) * tokens, entries };
-  });
-  return { stages, notes };
+  };
+  // `checkMixture` refuses a list of none.
+  const first = planned(own[0]!, 0);
+  return { stages: [first, ...own.slice(1).map((stage, i) => planned(stage, i + 1))], notes };
 }
 
 /** Shares of what the format counts; for epochs, passes. Throws `config` where a domain's length is not known. */
@@ -202,14 +204,14 @@ function inUnit(
   if (unit === "tokens" || unit === "windows") return [...weights];
   const part = unit === "documents" ? "documentTokens" : "tokens";
   const unknown = domains
-    .filter((domain, i) => weights[i] > 0 && domain[part] === null)
+    .filter((domain, i) => weights[i]! > 0 && domain[part] === null)
     .map(({ name }) => name);
   if (unknown.length > 0)
     throw new GradmixError(
       "config",
       `the format counts ${unit}, and ${unit === "documents" ? "the mean length of a document" : "the number of tokens"} is not known of ${few(unknown)}`,
     );
-  const divided = domains.map((domain, i) => weights[i] / (domain[part] ?? 1));
+  const divided = domains.map((domain, i) => weights[i]! / (domain[part] ?? 1));
   if (unit === "epochs") return divided.map((share) => share * tokens);
   const total = divided.reduce((sum, share) => sum + share, 0);
   return divided.map((share) => share / total);

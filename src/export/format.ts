@@ -28,7 +28,7 @@ export interface PlannedStage {
 /** Everything that a format writes from. */
 export interface Plan {
   /** One, but for formats with stages. */
-  readonly stages: readonly PlannedStage[];
+  readonly stages: readonly [PlannedStage, ...PlannedStage[]];
   /** Training tokens of the user's own run; its window in tokens, and windows in a step. */
   readonly tokens: number;
   readonly context: number;

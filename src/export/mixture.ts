@@ -75,6 +75,7 @@ export function checkMixture(mixture: Mixture): void {
     if (paths.some((path) => typeof path !== "string" || path === ""))
       throw wrong(`a path of ${show(name)} is empty`);
   }
+  if (stages?.length === 0) throw wrong("the list of stages is empty; null stands for weights that stay");
   const rows = [domains.map(({ weight }) => weight), ...(stages ?? []).map(({ weights }) => weights)];
   if (rows.some((weights) => weights.length !== domains.length || !liesOnSimplex(weights)))
     throw wrong("the weights are not numbers of at least 0 that sum to 1, one for each domain");
@@ -82,7 +83,9 @@ export function checkMixture(mixture: Mixture): void {
     if (!(mixture[name] > 0 && Number.isFinite(mixture[name])))
       throw wrong(`${name} is ${show(mixture[name])}, not a number above 0`);
   const starts = (stages ?? []).map(({ start }) => start);
-  if (starts.some((start, i) => (i === 0 ? start !== 0 : !(start > starts[i - 1] && start < mixture.tokens))))
+  if (
+    starts.some((start, i) => (i === 0 ? start !== 0 : !(start > starts[i - 1]! && start < mixture.tokens)))
+  )
     throw wrong(
       `the stages start at ${show(starts)}: not at 0 and then in ascending order within ${mixture.tokens} tokens`,
     );

@@ -35,14 +35,14 @@ export function fitStages(trajectory: readonly TrajectoryPiece[], count: number)
     const start = new Int32Array(n + 1);
     for (let j = s; j <= n; j++)
       for (let i = s - 1; i < j; i++) {
-        const total = best[i] + cost(i, j);
-        if (total < next[j]) [next[j], start[j]] = [total, i];
+        const total = best[i]! + cost(i, j);
+        if (total < next[j]!) [next[j], start[j]] = [total, i];
       }
     best = next;
     from.push(start);
   }
   const bounds = [n];
-  for (const start of from.toReversed()) bounds.unshift(start[bounds[0]]);
+  for (const start of from.toReversed()) bounds.unshift(start[bounds[0]!]!);
   if (bounds[0] !== 0) bounds.unshift(0);
   return bounds.slice(0, -1).map((first, s) => {
     const tokensBefore = pieces.slice(0, first).reduce((sum, { tokens }) => sum + tokens, 0);
@@ -53,24 +53,24 @@ export function fitStages(trajectory: readonly TrajectoryPiece[], count: number)
 /** Σ tokens·KL(weights ‖ their mean) of the pieces [i, j), in nats: tokens·H(mean) − Σ tokens·H(weights). */
 function costs(pieces: readonly TrajectoryPiece[]): (i: number, j: number) => number {
   const n = pieces.length;
-  const k = pieces[0].weights.length;
+  const k = pieces[0]!.weights.length;
   // Sums before each piece: of tokens, tokens·weights [n + 1, k], tokens·Σ w log w.
   const tokens = new Float64Array(n + 1);
   const sums = new Float64Array((n + 1) * k);
   const own = new Float64Array(n + 1);
   pieces.forEach((piece, t) => {
-    tokens[t + 1] = tokens[t] + piece.tokens;
-    own[t + 1] = own[t] + piece.tokens * piece.weights.reduce((sum, w) => sum + xlogx(w), 0);
-    for (let d = 0; d < k; d++) sums[(t + 1) * k + d] = sums[t * k + d] + piece.tokens * piece.weights[d];
+    tokens[t + 1] = tokens[t]! + piece.tokens;
+    own[t + 1] = own[t]! + piece.tokens * piece.weights.reduce((sum, w) => sum + xlogx(w), 0);
+    for (let d = 0; d < k; d++) sums[(t + 1) * k + d] = sums[t * k + d]! + piece.tokens * piece.weights[d]!;
   });
   const known = new Float64Array(n * (n + 1)).fill(NaN);
   return (i, j) => {
     const at = i * (n + 1) + j;
-    if (!Number.isNaN(known[at])) return known[at];
-    const total = tokens[j] - tokens[i];
+    if (!Number.isNaN(known[at]!)) return known[at]!;
+    const total = tokens[j]! - tokens[i]!;
     let of = 0;
-    for (let d = 0; d < k; d++) of += xlogx((sums[j * k + d] - sums[i * k + d]) / total);
-    known[at] = Math.max(0, own[j] - own[i] - total * of);
+    for (let d = 0; d < k; d++) of += xlogx((sums[j * k + d]! - sums[i * k + d]!) / total);
+    known[at] = Math.max(0, own[j]! - own[i]! - total * of);
     return known[at];
   };
 }
@@ -98,7 +98,7 @@ function joinTo(most: number, pieces: readonly TrajectoryPiece[]): TrajectoryPie
   const groups = Array.from({ length: most }, (): TrajectoryPiece[] => []);
   let before = 0;
   for (const piece of pieces) {
-    groups[Math.min(most - 1, Math.floor(((before + piece.tokens / 2) / total) * most))].push(piece);
+    groups[Math.min(most - 1, Math.floor(((before + piece.tokens / 2) / total) * most))]!.push(piece);
     before += piece.tokens;
   }
   return groups.filter((group) => group.length > 0).map(join);
@@ -106,10 +106,10 @@ function joinTo(most: number, pieces: readonly TrajectoryPiece[]): TrajectoryPie
 
 /** One piece with the mean weights. */
 function join(pieces: readonly TrajectoryPiece[]): TrajectoryPiece {
-  if (pieces.length === 1) return pieces[0];
+  if (pieces.length === 1) return pieces[0]!;
   const tokens = pieces.reduce((sum, piece) => sum + piece.tokens, 0);
-  const weights = pieces[0].weights.map(
-    (_, d) => pieces.reduce((sum, piece) => sum + piece.tokens * piece.weights[d], 0) / tokens,
+  const weights = pieces[0]!.weights.map(
+    (_, d) => pieces.reduce((sum, piece) => sum + piece.tokens * piece.weights[d]!, 0) / tokens,
   );
   return { tokens, weights };
 }

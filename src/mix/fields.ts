@@ -126,7 +126,7 @@ export function allNumbersOf(value: unknown, field: string, names: Names, bounds
   const missing = out.findIndex((number) => Number.isNaN(number));
   if (missing >= 0)
     throw new MessageError(
-      pathOf(field, names.list[missing]),
+      pathOf(field, names.list[missing]!),
       `it is missing; every ${names.kind} needs a number here`,
     );
   return out;
@@ -134,15 +134,12 @@ export function allNumbersOf(value: unknown, field: string, names: Names, bounds
 
 export function byName(names: readonly string[], values: ArrayLike<number>): Record<string, number> {
   const out: Record<string, number> = {};
-  for (let i = 0; i < names.length; i++)
+  for (const [i, name] of names.entries()) {
+    const value = values[i]!;
     // Assigned to, it would be no member.
-    if (names[i] === "__proto__")
-      Object.defineProperty(out, names[i], {
-        value: values[i],
-        enumerable: true,
-        writable: true,
-        configurable: true,
-      });
-    else out[names[i]] = values[i];
+    if (name === "__proto__")
+      Object.defineProperty(out, name, { value, enumerable: true, writable: true, configurable: true });
+    else out[name] = value;
+  }
   return out;
 }

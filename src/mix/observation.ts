@@ -189,12 +189,13 @@ function gramOf(value: unknown, order: unknown, names: Names): Float64Array {
         "gram",
         `${value.length} rows for ${length} domains; gramDomains names the rows`,
       );
-    for (const [i, row] of (value as readonly unknown[]).entries()) {
-      const field = pathOf("gram", names.list[places[i]]);
+    for (const [i, place] of places.entries()) {
+      const row: unknown = value[i];
+      const field = pathOf("gram", names.list[place]!);
       if (!Array.isArray(row) || row.length !== length)
         throw new MessageError(field, `its row is ${shown(row)}, not a list of ${length} numbers`);
-      for (let j = 0; j < length; j++)
-        out[places[i] * k + places[j]] = numberOf(row[j], pathOf(field, names.list[places[j]]));
+      for (const [j, other] of places.entries())
+        out[place * k + other] = numberOf(row[j], pathOf(field, names.list[other]!));
     }
     return out;
   }
@@ -207,24 +208,24 @@ function gramOf(value: unknown, order: unknown, names: Names): Float64Array {
     if (row === null) continue;
     const field = pathOf("gram", name);
     const entries = numbersOf(row, field, names);
-    for (let j = 0; j < k; j++) {
-      if (Number.isNaN(entries[j])) continue;
+    for (const [j, entry] of entries.entries()) {
+      if (Number.isNaN(entry)) continue;
       if (!there.has(j))
         throw new MessageError(
-          pathOf("gram", names.list[j]),
+          pathOf("gram", names.list[j]!),
           `it has no row, and a number in that of "${name}"`,
         );
-      out[i * k + j] = entries[j];
+      out[i * k + j] = entry;
     }
   }
   // One half of a symmetric matrix says it all.
   for (const i of there)
     for (const j of there)
       if (Number.isNaN(out[i * k + j])) {
-        out[i * k + j] = out[j * k + i];
+        out[i * k + j] = out[j * k + i]!;
         if (Number.isNaN(out[i * k + j]))
           throw new MessageError(
-            pathOf(pathOf("gram", names.list[i]), names.list[j]),
+            pathOf(pathOf("gram", names.list[i]!), names.list[j]!),
             "it is missing; every two measured domains need their inner product",
           );
       }
@@ -344,7 +345,7 @@ function signalOf(
   });
   if (present.length === 0) {
     const alone = has("standardErrors") && needs.includes("standardErrors");
-    if (alone) throw missing(wanted[0], ["standardErrors"], called);
+    if (alone) throw missing(wanted[0]!, ["standardErrors"], called);
     return unused(`rule ${called} needs ${wanted.join(", ")} with it`);
   }
   for (const name of [...wanted, ...needs.filter((need) => need === "tokensSeen")])

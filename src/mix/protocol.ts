@@ -349,7 +349,8 @@ function weightsReply(session: Session, message: Message, last: Omit<Last, "dige
   };
   const { changed, updated, measured } = last;
   const factors = multipliers.asked ? factorsOf(weights, multipliers.shares) : null;
-  const unreachable = factors === null ? [] : domains.filter((_, i) => factors[i] === null && weights[i] > 0);
+  const unreachable =
+    factors === null ? [] : domains.filter((_, i) => factors[i] === null && weights[i]! > 0);
   return {
     type: "weights",
     step: stepOf(session),
@@ -360,7 +361,7 @@ function weightsReply(session: Session, message: Message, last: Omit<Last, "dige
       : {
           lossMultipliers: Object.fromEntries(
             domains.flatMap((name, i): [string, number][] => {
-              const factor = factors[i];
+              const factor = factors[i] ?? null;
               return factor === null ? [] : [[name, factor]];
             }),
           ),
@@ -386,7 +387,7 @@ function weightsReply(session: Session, message: Message, last: Omit<Last, "dige
 /** α/q; null where nothing is drawn. */
 function factorsOf(weights: readonly number[], shares: readonly number[] | null): (number | null)[] {
   return weights.map((weight, i) => {
-    const share = shares === null ? 1 / weights.length : shares[i];
+    const share = shares === null ? 1 / weights.length : shares[i]!;
     return share > 0 ? weight / share : null;
   });
 }

@@ -61,6 +61,6 @@ function decoded(text: unknown, field: string): Float64Array {
 /** ⟨a, b⟩. */
 export function dot(a: Float64Array, b: Float64Array): number {
   let sum = 0;
-  for (let n = 0; n < a.length; n++) sum += a[n] * b[n];
+  for (let n = 0; n < a.length; n++) sum += a[n]! * b[n]!;
   return sum;
 }

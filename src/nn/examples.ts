@@ -31,7 +31,7 @@ export function exampleCount({ tokens }: Examples): number {
 /** Counted tokens of the whole batch. */
 export function tokenCount({ tokens }: Examples): number {
   let sum = 0;
-  for (let i = 0; i < tokens.length; i++) sum += tokens[i];
+  for (let i = 0; i < tokens.length; i++) sum += tokens[i]!;
   return sum;
 }
 
@@ -42,7 +42,7 @@ export function tokenCount({ tokens }: Examples): number {
 export function checkExamples(where: string, batch: Examples): void {
   const { tokens } = batch;
   for (let e = 0; e < tokens.length; e++)
-    if (!(tokens[e] >= 0 && tokens[e] < Infinity))
+    if (!(tokens[e]! >= 0 && tokens[e]! < Infinity))
       throw new GradmixError(
         "data",
         `${where}: tokens of example ${e} are ${show(tokens[e])}; they are the terms of its loss, 0 or more`,
@@ -64,8 +64,8 @@ export function checkExamples(where: string, batch: Examples): void {
 export function concatenate<B extends Examples>(batches: readonly B[]): B {
   batches.forEach((batch, i) => checkExamples(`batch ${i}`, batch));
   const [first] = batches;
+  if (first === undefined) throw new GradmixError("shape", "there is no batch to join");
   if (batches.length === 1) return first;
-  if (batches.length === 0) throw new GradmixError("shape", "there is no batch to join");
   const fields = Object.keys(first);
   batches.forEach((batch, i) => {
     for (const field of new Set([...fields, ...Object.keys(batch)]))
@@ -75,7 +75,7 @@ export function concatenate<B extends Examples>(batches: readonly B[]): B {
     const parts = batches.map((batch) => valueOf(batch, field));
     return field === "tokens" ? joinCounts(parts as ArrayLike<number>[]) : joinColumns(parts);
   };
-  return Object.fromEntries(fields.map((field) => [field, join(field)])) as unknown as B;
+  return { ...first, ...Object.fromEntries(fields.map((field) => [field, join(field)])) };
 }
 
 const valueOf = (batch: Examples, field: string): unknown => Reflect.get(batch, field);
@@ -169,5 +169,5 @@ function mapColumns<B extends Examples>(batch: B, map: (column: Column) => Colum
     wantScalar(field, value);
     return [field, value];
   });
-  return Object.fromEntries(entries) as unknown as B;
+  return { ...batch, ...Object.fromEntries(entries) };
 }

@@ -73,14 +73,15 @@ export function sampleToken(logits: ArrayLike<number>, temperature: number, topK
     );
   if (temperature === 0) return values.indexOf(top);
   let ids = values.map((_, id) => id);
-  if (topK > 0 && topK < ids.length) ids = ids.sort((a, b) => values[b] - values[a] || a - b).slice(0, topK);
-  const weights = ids.map((id) => Math.exp((values[id] - top) / temperature));
+  if (topK > 0 && topK < ids.length)
+    ids = ids.sort((a, b) => values[b]! - values[a]! || a - b).slice(0, topK);
+  const weights = ids.map((id) => Math.exp((values[id]! - top) / temperature));
   const total = weights.reduce((a, b) => a + b, 0);
   let left = u * total;
-  let pick = ids[0];
+  let pick = ids[0]!;
   for (const [i, weight] of weights.entries()) {
     if (weight === 0) continue;
-    pick = ids[i];
+    pick = ids[i]!;
     left -= weight;
     if (left < 0) break;
   }

@@ -149,7 +149,7 @@ export function createGPT(given: GPTConfig, options: GPTOptions = {}): GPT {
   };
 
   const logits = (tokens: Tensor): Tensor => {
-    if (tokens.rank !== 2 || tokens.shape[1] > context || tokens.shape[1] < 1)
+    if (tokens.rank !== 2 || tokens.shape[1]! > context || tokens.shape[1]! < 1)
       throw new GradmixError(
         "shape",
         `gpt: tokens ${formatShape(tokens.shape)} are not [batch, time] with time from 1 to ${context}`,
@@ -187,7 +187,7 @@ export function createGPT(given: GPTConfig, options: GPTOptions = {}): GPT {
 
   /** 0 … T−1 for every example: positions keep the batch axis, so that their gradients stay per example. */
   function positionsOf(tokens: Tensor): Tensor {
-    const [batch, time] = tokens.shape;
+    const [batch, time] = [tokens.shape[0]!, tokens.shape[1]!];
     const ids = new Int32Array(batch * time);
     for (let i = 0; i < ids.length; i++) ids[i] = i % time;
     const out = empty([batch, time], "i32", tokens.memory);

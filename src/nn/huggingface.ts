@@ -174,7 +174,7 @@ function slots(config: ResolvedGPTConfig): Slot[] {
     const rows = names.length === 1 ? [layer.rows.reduce((a, b) => a + b, 0)] : layer.rows;
     const slot = (kind: "weight" | "bias"): Slot => ({
       parameter: `${pathOf(layer)}.${kind}`,
-      parts: names.map((name, i) => ({ name: `${name}.${kind}`, rows: rows[i] })),
+      parts: names.map((name, i) => ({ name: `${name}.${kind}`, rows: rows[i]! })),
       transposed: transposed && kind === "weight" && layer.kind === "linear" && layer.name !== "head",
     });
     return layer.bias ? [slot("weight"), slot("bias")] : [slot("weight")];
@@ -183,7 +183,7 @@ function slots(config: ResolvedGPTConfig): Slot[] {
 
 function transpose(data: Float32Array, rows: number, cols: number): Float32Array {
   const out = new Float32Array(data.length);
-  for (let r = 0; r < rows; r++) for (let c = 0; c < cols; c++) out[c * rows + r] = data[r * cols + c];
+  for (let r = 0; r < rows; r++) for (let c = 0; c < cols; c++) out[c * rows + r] = data[r * cols + c]!;
   return out;
 }
 
@@ -198,7 +198,7 @@ export async function toHuggingFace(
     const source = model.parameters.byName.get(parameter);
     if (source === undefined) throw new GradmixError("data", `the model has no parameter "${parameter}"`);
     const values = Float32Array.from(await source.data());
-    const cols = source.rank === 2 ? source.shape[1] : 1;
+    const cols = source.rank === 2 ? source.shape[1]! : 1;
     let row = 0;
     for (const { name, rows } of parts) {
       const part = values.slice(row * cols, (row + rows) * cols);
@@ -289,7 +289,7 @@ export function fromHuggingFace(files: ReadonlyMap<string, Uint8Array | ByteSour
       let at = 0;
       for (const { name } of parts) {
         const { shape, data } = weights.find(tied ? embeddingFor(name, config) : name).read();
-        values.set(transposed && shape.length === 2 ? transpose(data, shape[0], shape[1]) : data, at);
+        values.set(transposed && shape.length === 2 ? transpose(data, shape[0]!, shape[1]!) : data, at);
         at += data.length;
       }
       target.write(values);
@@ -413,7 +413,7 @@ function openWeights(files: ReadonlyMap<string, Uint8Array | ByteSource>): Weigh
       byName.set(baseName(name), { file, name, shape, read: () => read(name) });
     }
   }
-  const where = parts.length === 1 ? parts[0][0] : `${parts.length} files of weights`;
+  const where = parts.length === 1 ? parts[0]![0] : `${parts.length} files of weights`;
   return {
     list: [...byName.values()],
     find(name) {
@@ -449,7 +449,7 @@ function weightFiles(
 function missingShard(file: string, files: ReadonlyMap<string, unknown>): string | null {
   const match = /^(.*-)(\d+)-of-(\d+)\.safetensors$/.exec(file);
   if (match === null) return null;
-  const [, before, number, of] = match;
+  const [, before, number = "", of] = match;
   // No more than there could be files: a count that is far off is found at the first gap.
   for (let i = 1; i <= Number(of); i++) {
     const shard = `${before}${String(i).padStart(number.length, "0")}-of-${of}.safetensors`;

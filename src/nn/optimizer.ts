@@ -162,7 +162,7 @@ function createAdam(name: "adam" | "adamw", parameters: Parameters, options: Req
         name,
         { lr, beta1, beta2, eps, weightDecay, step },
         [gradient, scale],
-        [value, state["m"], state["v"]],
+        [value, state["m"]!, state["v"]!],
       ),
   });
   return Object.assign(optimizer, {

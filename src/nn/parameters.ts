@@ -108,7 +108,7 @@ export function createParameters(specs: readonly ParameterSpec[], seed: number):
     for (const parameter of list) parameter.dispose();
     value.dispose();
   };
-  orDispose(() => specs.forEach(({ name, init }, i) => initialise(list[i], init, nameKey(root, name))), {
+  orDispose(() => specs.forEach(({ name, init }, i) => initialise(list[i]!, init, nameKey(root, name))), {
     dispose,
   });
   return {

@@ -46,7 +46,7 @@ export function tokenTensors(batch: TokenBatch | TokenTensors, vocabSize: number
     ["targets", targets, -Infinity],
   ] as const)
     for (let i = 0; i < ids.length; i++)
-      if (ids[i] < least || ids[i] >= vocabSize)
+      if (ids[i]! < least || ids[i]! >= vocabSize)
         throw new GradmixError(
           "data",
           `gpt: ${field} hold token ${ids[i]}, at ${i}, which is not in the model's vocabulary of ${vocabSize}`,
@@ -79,7 +79,7 @@ export function checkTokens(source: Source, model: TokenModel, first: number, en
   for (let from = first * time; from < last; from += BLOCK) {
     const ids = stream.tokens.subarray(from, Math.min(last, from + BLOCK));
     for (let i = 0; i < ids.length; i++)
-      if (!(ids[i] < model.vocabSize))
+      if (!(ids[i]! < model.vocabSize))
         throw new GradmixError(
           "data",
           `"${name}": token ${ids[i]}, number ${from + i} of its stream, is not in the model's vocabulary of ${model.vocabSize}; use the tokenizer that the model was made for`,

@@ -31,11 +31,11 @@ export function writeMegatron(prefix: string, stream: StoredStream, options: Wri
   index.setBigUint64(18, BigInt(count), true);
   index.setBigUint64(26, BigInt(count + 1), true);
   for (let i = 0; i < count; i++) {
-    const length = documents[i + 1] - documents[i];
+    const length = documents[i + 1]! - documents[i]!;
     if (length > 0x7fffffff)
       throw new GradmixError("data", `${prefix}: document ${i} has ${length} tokens; Megatron takes 2³¹ − 1`);
     index.setInt32(34 + 4 * i, length, true);
-    index.setBigInt64(34 + 4 * count + 8 * i, BigInt(documents[i] * tokenBytes[type]), true);
+    index.setBigInt64(34 + 4 * count + 8 * i, BigInt(documents[i]! * tokenBytes[type]), true);
   }
   for (let i = 0; i <= count; i++) index.setBigInt64(34 + 12 * count + 8 * i, BigInt(i), true);
   // The index comes last and goes first, so that the two are only found together.

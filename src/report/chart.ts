@@ -158,7 +158,7 @@ function drawPanel({ title, x, xLabel, y, yLabel, series }: Panel, left: number,
   out.push(
     `<text x="${left + size.width / 2}" y="${bottom + 36}" text-anchor="middle" fill="#666">${escapeText(xLabel)}</text>`,
   );
-  const coloured = series.map((one, i) => ({ ...one, colour: one.colour ?? colours[i % colours.length] }));
+  const coloured = series.map((one, i) => ({ ...one, colour: one.colour ?? colours[i % colours.length]! }));
   for (const one of coloured) out.push(...spreadOf(one, across, up));
   for (const one of coloured) out.push(...markOf(one, across, up));
   for (const { name, colour, height } of labelsOf(coloured, up, bottom))

@@ -24,7 +24,7 @@ export function meanAndBand(values: readonly number[]): { mean: number; band: nu
 export function curvesOf(runs: readonly Points[]): LossCurves | null {
   const known = runs.filter(({ tokens }) => tokens.length > 0);
   if (known.length === 0) return null;
-  const from = Math.max(...known.map(({ tokens }) => tokens[0]));
+  const from = Math.max(...known.map(({ tokens }) => tokens[0]!));
   const to = Math.min(...known.map(({ tokens }) => tokens.at(-1) ?? 0));
   const all = [...new Set(known.flatMap(({ tokens }) => tokens))].filter((at) => at >= from && at <= to);
   const tokens = all.sort((a, b) => a - b);
@@ -47,9 +47,9 @@ export function curvesOf(runs: readonly Points[]): LossCurves | null {
 export function valueAt({ tokens, loss }: Pick<Points, "tokens" | "loss">, at: number): number {
   const next = tokens.findIndex((one) => one >= at);
   const end = next < 0 ? tokens.length - 1 : next;
-  const [x1, y1] = [tokens[end], loss[end]];
+  const [x1, y1] = [tokens[end]!, loss[end]!];
   if (x1 === at || end === 0) return y1;
-  const [x0, y0] = [tokens[end - 1], loss[end - 1]];
+  const [x0, y0] = [tokens[end - 1]!, loss[end - 1]!];
   return y0 + ((y1 - y0) * (at - x0)) / (x1 - x0);
 }
 
@@ -60,9 +60,9 @@ export function tokensUntil(
 ): number | null {
   const at = loss.findIndex((value) => value <= wanted);
   if (at < 0) return null;
-  const [x1, y1] = [tokens[at], loss[at]];
+  const [x1, y1] = [tokens[at]!, loss[at]!];
   if (at === 0) return x1;
-  const [x0, y0] = [tokens[at - 1], loss[at - 1]];
+  const [x0, y0] = [tokens[at - 1]!, loss[at - 1]!];
   return y0 === y1 ? x1 : x0 + ((x1 - x0) * (y0 - wanted)) / (y0 - y1);
 }
 

@@ -32,7 +32,7 @@ export function figuresOf(data: PageData): ReadonlyMap<string, string> {
       .map((domain) =>
         lossPanel(
           data.groups,
-          data.names[domain],
+          data.names[domain]!,
           ({ domains }) => domains.find((one) => one.domain === domain)?.loss ?? null,
         ),
       ),
@@ -60,8 +60,8 @@ function lossPanel(
     if (curves === null) return [];
     const { mean, band } = curves.nats;
     const points = curves.tokens.map((x, j): Point => {
-      const half = band[j];
-      return { x, y: mean[j], ...(half === null ? {} : { low: mean[j] - half, high: mean[j] + half }) };
+      const half = band[j] ?? null;
+      return { x, y: mean[j]!, ...(half === null ? {} : { low: mean[j]! - half, high: mean[j]! + half }) };
     });
     return [
       { name: group.label, points, mark: points.length > 12 ? "line" : "dotted", ...runStroke(light, i) },
@@ -90,7 +90,7 @@ function weightsPanel({ names, heaviest }: PageData, run: RunData): Panel | null
     ink,
     spread: "area",
     points: tokens.map((x, i) => {
-      const low = below[i];
+      const low = below[i]!;
       below[i] = Math.min(1, low + of(i));
       return { x, y: (low + below[i]) / 2, low, high: below[i] };
     }),
@@ -98,9 +98,9 @@ function weightsPanel({ names, heaviest }: PageData, run: RunData): Panel | null
   const series = heaviest.flatMap((name, rank) => {
     const row = rows.indexOf(name);
     if (row < 0) return [];
-    const known = (column: number): number => weights[row * tokens.length + column];
+    const known = (column: number): number => weights[row * tokens.length + column]!;
     return [
-      area(names[name], domainColour(light, rank, "area"), domainColour(light, rank, "line"), (i) =>
+      area(names[name]!, domainColour(light, rank, "area"), domainColour(light, rank, "line"), (i) =>
         Number.isNaN(known(i)) ? 0 : known(i),
       ),
     ];
@@ -108,13 +108,13 @@ function weightsPanel({ names, heaviest }: PageData, run: RunData): Panel | null
   const others = (run.mixes === "domains" ? run.domains.length : rows.length) - series.length;
   return {
     title: `Weights of the ${run.mixes}, ${run.name}`,
-    x: tokensAxis(tokens[tokens.length - 1]),
+    x: tokensAxis(tokens[tokens.length - 1]!),
     xLabel: "tokens",
     y: evenAxis(0, 1, (value) => `${100 * value} %`),
     yLabel: "share of the batches",
     series:
       others > 0
-        ? [...series, area(`${others} others`, light.others, light.muted, (i) => 1 - below[i])]
+        ? [...series, area(`${others} others`, light.others, light.muted, (i) => 1 - below[i]!)]
         : series,
   };
 }
@@ -126,13 +126,13 @@ function alignmentPanels({ names, heaviest }: PageData, { alignments, name: run 
   return rows.slice(0, PANELS).map((name, row) => {
     const points = tokens.flatMap((x, i): Point[] => {
       const at = row * tokens.length + i;
-      const [y, error] = [values[at], errors[at]];
+      const [y, error] = [values[at]!, errors[at]!];
       if (Number.isNaN(y)) return [];
       return [{ x, y, ...(Number.isNaN(error) ? {} : { low: y - 2 * error, high: y + 2 * error }) }];
     });
     return {
-      title: names[name],
-      x: tokensAxis(tokens[tokens.length - 1]),
+      title: names[name]!,
+      x: tokensAxis(tokens[tokens.length - 1]!),
       xLabel: "tokens",
       y: axisAround([0, ...points.flatMap(({ y, low = y, high = y }) => [y, low, high])]),
       yLabel: `alignment ± 2 standard errors, ${run}`,

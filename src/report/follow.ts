@@ -30,7 +30,7 @@ export function followRun(folder: string, isRunning: (folder: string) => boolean
       const { gathered, position } = reading;
       const weights = running ? null : readWeights(folder);
       const data = makePageData([{ gathered, weights, running, label: null, exports: [] }], { live: true });
-      return { data, version: `"${position.lines}-${position.bytes}-${data.runs[0].state}"` };
+      return { data, version: `"${position.lines}-${position.bytes}-${data.runs[0]!.state}"` };
     },
   };
 }

@@ -35,7 +35,7 @@ export function groupRuns<T>(
   }
   const groups = [...byOptions.values()];
   const labels = labelsOf(groups.map(({ options }) => options));
-  return groups.map(({ members }, i) => ({ label: labelOf(members[0]) ?? labels[i], members }));
+  return groups.map(({ members }, i) => ({ label: labelOf(members[0]!) ?? labels[i]!, members }));
 }
 
 /** Longer labels are not read. */

@@ -35,7 +35,7 @@ function readRunView(folder: string, options: ReportOptions = {}): RunView {
 /** What the page of these runs shows. Throws `data` for what is no run, for one in which nothing was measured yet, and for runs of different targets. */
 export function readPageData(folders: readonly string[], options: ReportOptions = {}): PageData {
   const paths = folders.map((folder) => resolve(folder));
-  const again = folders.find((_, i) => paths.indexOf(paths[i]) < i);
+  const again = folders.find((_, i) => paths.indexOf(paths[i]!) < i);
   if (again !== undefined) throw new GradmixError("data", `${again}: is named twice; name each run once`);
   return makePageData(folders.map((folder) => readRunView(folder, options)));
 }

@@ -27,7 +27,7 @@ export function makePageData(
   { live = false, mostWeights = MOST_WEIGHTS }: { live?: boolean; mostWeights?: number } = {},
 ): PageData {
   const heads = runs.map(({ gathered }) => gathered.head);
-  for (const head of heads) checkSameTarget(heads[0], head);
+  for (const head of heads) checkSameTarget(heads[0]!, head);
   if (!live) for (const run of runs) checkMeasured(run);
   const list = [...new Set(heads.flatMap(({ facts }) => [...facts.domains.keys(), ...(facts.bases ?? [])]))];
   const names: Names = { list, indices: new Map(list.map((name, i) => [name, i])) };
@@ -98,11 +98,12 @@ function heaviestOf(runs: readonly RunView[], { list, indices }: Names): number[
   const sums = list.map(() => 0);
   const trained = list.map(() => 0);
   for (const run of runs) {
-    for (const [name, sum] of heavinessOf(run)) sums[indices.get(name) ?? 0] += sum;
-    for (const [name, i] of run.gathered.domains) trained[indices.get(name) ?? 0] += run.gathered.trained[i];
+    for (const [name, sum] of heavinessOf(run)) sums[indices.get(name) ?? 0]! += sum;
+    for (const [name, i] of run.gathered.domains)
+      trained[indices.get(name) ?? 0]! += run.gathered.trained[i]!;
   }
   return [...sums.keys()]
-    .filter((i) => sums[i] > 0 || trained[i] > 0)
-    .sort((i, j) => sums[j] - sums[i] || trained[j] - trained[i] || i - j)
+    .filter((i) => sums[i]! > 0 || trained[i]! > 0)
+    .sort((i, j) => sums[j]! - sums[i]! || trained[j]! - trained[i]! || i - j)
     .slice(0, COLOURED);
 }

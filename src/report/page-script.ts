@@ -13,7 +13,7 @@ export function joinModules(url: URL, read: (url: URL) => string = readText): st
     if (done.has(one.href)) return;
     done.add(one.href);
     const source = read(one);
-    for (const [text, path] of source.matchAll(importing)) {
+    for (const [text, path = ""] of source.matchAll(importing)) {
       if (/\sas\s/.test(text)) throw unjoined(text);
       add(new URL(path, one));
     }

@@ -50,7 +50,7 @@ export function runData(run: RunView, names: Names, group: number, mostWeights: 
     cap: facts.repetitions,
     domains: domainsOf(run, names),
     bitsPerNat: facts.target === null ? null : bitsOf(facts.target),
-    target: end === undefined ? null : { start: target.items[0].loss, end: end.loss },
+    target: end === undefined ? null : { start: target.items[0]!.loss, end: end.loss },
     cost: {
       training: gathered.seconds,
       evaluation: gathered.evaluationSeconds,
@@ -207,7 +207,7 @@ function guardsOf({ guarded: { items }, head }: Gathered, names: Names): RunData
 function epochsOf({ head: { facts }, samples, trained }: Gathered, names: Names): Matrix {
   const domains = [...facts.domains].map(([name, { tokens: size }], i) => ({ name, size, i }));
   const rows = domains
-    .sort((one, other) => trained[other.i] / other.size - trained[one.i] / one.size)
+    .sort((one, other) => trained[other.i]! / other.size - trained[one.i]! / one.size)
     .slice(0, DRAWN);
   return {
     rows: rowsOf(
@@ -216,7 +216,7 @@ function epochsOf({ head: { facts }, samples, trained }: Gathered, names: Names)
     ),
     tokens: [0, ...samples.map(({ tokens }) => tokens)],
     values: packFloats(
-      rows.flatMap(({ size, i }) => [0, ...samples.map((sample) => sample.trained[i] / size)]),
+      rows.flatMap(({ size, i }) => [0, ...samples.map((sample) => sample.trained[i]! / size)]),
     ),
   };
 }
@@ -235,9 +235,9 @@ function domainsOf({ gathered, weights }: RunView, { indices }: Names): DomainDa
       weight: weights?.final.get(name) ?? last?.get(name) ?? null,
       averaged: weights?.averaged.get(name) ?? (whole && asked !== undefined ? asked / gathered.step : null),
       size: text.tokens,
-      tokens: gathered.trained[i],
-      lossAtStart: loss.length === 0 ? null : rounded(loss[0]),
-      loss: loss.length === 0 ? null : rounded(loss[loss.length - 1]),
+      tokens: gathered.trained[i]!,
+      lossAtStart: loss.length === 0 ? null : rounded(loss[0]!),
+      loss: loss.length === 0 ? null : rounded(loss[loss.length - 1]!),
       bitsPerNat: bitsOf(text),
       passed: gathered.passed.get(name) ?? null,
     };

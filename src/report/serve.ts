@@ -69,7 +69,7 @@ export async function watchRun(folder: string, { port, isRunning }: WatchOptions
   await listen(server, port);
   return {
     url: `http://${HOST}:${portOf(server)}/`,
-    look: () => follower.look().data.runs[0],
+    look: () => follower.look().data.runs[0]!,
     async close() {
       const closed = new Promise((done) => server.close(done));
       server.closeAllConnections();

@@ -36,19 +36,19 @@ function endingOf(group: GroupData, runs: readonly RunData[]): Ending[] {
   const { target: curves } = group;
   if (curves === null) return [];
   const ends = group.runs.flatMap((i) => {
-    const { seed, target } = runs[i];
+    const { seed, target } = runs[i]!;
     return target === null ? [] : [{ seed, loss: target.end }];
   });
   const { mean } = curves.nats;
   const last = mean.length - 1;
-  return [{ group, curves, ends, start: mean[0], end: mean[last], tokens: curves.tokens[last] }];
+  return [{ group, curves, ends, start: mean[0]!, end: mean[last]!, tokens: curves.tokens[last]! }];
 }
 
 function fall({ group, curves, start, end, ends, tokens }: Ending, several: boolean): string {
   const who = several ? `${group.label} ends lowest: its` : "The";
   const seeds = ends.length > 1 ? `, the mean of ${ends.length} seeds` : "";
   const { bits } = curves;
-  const inBits = bits === null ? "" : ` (${formatLoss(bits.mean[bits.mean.length - 1])} bits per byte)`;
+  const inBits = bits === null ? "" : ` (${formatLoss(bits.mean[bits.mean.length - 1]!)} bits per byte)`;
   if (curves.tokens.length === 1)
     return `${who} held-out loss on the target is ${formatLoss(end)} nats per token${inBits} after ${formatCount(tokens)} tokens${seeds}.`;
   const direction = end < start ? "fell" : end > start ? "rose" : "stayed, it went";
@@ -79,7 +79,8 @@ function noiseOf(one: Ending, other: Ending): number | null {
   });
   if (pairs.length === one.ends.length && bySeed.size === pairs.length && other.ends.length === pairs.length)
     return interval(pairs).half;
-  const [a, b] = [one, other].map(({ ends }) => interval(ends.map(({ loss }) => loss)).half);
+  const halfOf = ({ ends }: Ending): number | null => interval(ends.map(({ loss }) => loss)).half;
+  const [a, b] = [halfOf(one), halfOf(other)];
   // At least as wide as the interval for unequal variances.
   return a === null || b === null ? null : Math.hypot(a, b);
 }
@@ -96,8 +97,8 @@ function withoutTarget(groups: readonly GroupData[]): string[] {
 
 function unfinished(runs: readonly RunData[]): string[] {
   const open = runs.filter(({ state }) => state !== "done");
-  if (open.length === 0) return [];
   const [first] = open;
+  if (first === undefined) return [];
   return open.length === 1
     ? [
         `${first.name} ${first.state === "running" ? "goes on" : "was stopped"}: ${significant(first.step, 9)} of ${significant(first.steps, 9)} steps are done.`,
@@ -126,7 +127,7 @@ export function cautionsOf(heads: readonly RunHead[]): string[] {
 /** Runs of one configuration and one seed are one run twice, and would make a band of nothing. */
 export function sameSeeds(groups: readonly GroupData[], runs: readonly RunData[]): string[] {
   return groups
-    .filter(({ runs: members }) => new Set(members.map((i) => runs[i].seed)).size < members.length)
+    .filter(({ runs: members }) => new Set(members.map((i) => runs[i]!.seed)).size < members.length)
     .map(
       ({ label }) =>
         `${label}: two of its runs have the same seed; bands and errors take them for independent ones.`,

@@ -39,7 +39,7 @@ function masked(crc: number): number {
 /** CRC-32C (Castagnoli), which node:zlib has not. The polynomial is reflected: 0x82f63b78. */
 export function crc32c(bytes: Uint8Array): number {
   let crc = 0xffffffff;
-  for (const byte of bytes) crc = (crc >>> 8) ^ table[(crc ^ byte) & 0xff];
+  for (const byte of bytes) crc = (crc >>> 8) ^ table[(crc ^ byte) & 0xff]!;
   return ~crc >>> 0;
 }
 

@@ -102,7 +102,7 @@ export function signal(k: number, options: { mild?: boolean } = {}): fc.Arbitrar
 
 /** Inner products of rows, row-major. */
 export function gramOf(rows: readonly (readonly number[])[]): number[] {
-  return rows.flatMap((a) => rows.map((b) => a.reduce((sum, value, i) => sum + value * b[i], 0)));
+  return rows.flatMap((a) => rows.map((b) => a.reduce((sum, value, i) => sum + value * b[i]!, 0)));
 }
 
 /** Signals of 1 to `maxLength` updates, one after the other. */

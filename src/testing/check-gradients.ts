@@ -108,10 +108,10 @@ export async function checkGradients(
     scope(() => {
       const all = given.map(({ data, shape, dtype }) => tensor(Array.from(data), shape, dtype));
       const f0: TensorFunction = (...primals) => {
-        const outputs = f(...all.map((t, i) => (wrt.includes(i) ? primals[wrt.indexOf(i)] : t)));
+        const outputs = f(...all.map((t, i) => (wrt.includes(i) ? primals[wrt.indexOf(i)]! : t)));
         return asList(outputs).filter((t) => t.dtype === "f32");
       };
-      const primals = wrt.map((i) => all[i]);
+      const primals = wrt.map((i) => all[i]!);
       const first: Problem = {
         f: f0,
         primals,
@@ -155,7 +155,7 @@ function read(t: Tensor): ArrayLike<number> {
 }
 
 const dot = (a: readonly ArrayLike<number>[], b: readonly ArrayLike<number>[]): number =>
-  a.reduce((sum, x, i) => sum + sumOf(x, (value, n) => value * b[i][n]), 0);
+  a.reduce((sum, x, i) => sum + sumOf(x, (value, n) => value * b[i]![n]!), 0);
 
 /** Numbers in [−1, 1), the same for the same seed. */
 const random = (shape: Shape, seed: number, stream: number): Tensor =>
@@ -163,7 +163,7 @@ const random = (shape: Shape, seed: number, stream: number): Tensor =>
 
 /** Row-major position → index along each axis. */
 const indexOf = (at: number, shape: Shape): string =>
-  formatShape(stridesOf(shape).map((stride, axis) => Math.floor(at / stride) % shape[axis]));
+  formatShape(stridesOf(shape).map((stride, axis) => Math.floor(at / stride) % shape[axis]!));
 
 /** Throws unless each number is the other's, up to the tolerance of the largest and to rounding. */
 function wantSame(
@@ -175,11 +175,11 @@ function wantSame(
 ): void {
   const scale = Array.from(want, Math.abs).reduce((most, value) => (value > most ? value : most), 0);
   const allowed = tolerance * scale + rounding;
-  const at = Array.from(want).findIndex((value, n) => !(Math.abs(got[n] - value) <= allowed));
+  const at = Array.from(want).findIndex((value, n) => !(Math.abs(got[n]! - value) <= allowed));
   if (at >= 0)
     throw new GradmixError(
       "autograd",
-      `checkGradients: ${nameOf(i)}, element ${indexOf(at, primals[i].shape)}: the ${rule}${of} gives ${got[at]}, ${other} ${want[at]}`,
+      `checkGradients: ${nameOf(i)}, element ${indexOf(at, primals[i]!.shape)}: the ${rule}${of} gives ${got[at]}, ${other} ${want[at]}`,
     );
 }
 
@@ -195,7 +195,7 @@ function checkDerivatives(problem: Problem, forwardMode: boolean): Found {
     );
   const cotangents = outputs.map((t, i) => random(t.shape, seed, 100 + i));
   const ct = cotangents.map(read);
-  const terms = values.reduce((sum, data, i) => sum + sumOf(data, (v, n) => Math.abs(v * ct[i][n])), 0);
+  const terms = values.reduce((sum, data, i) => sum + sumOf(data, (v, n) => Math.abs(v * ct[i]![n]!)), 0);
   const found = {
     x: primals.map(read),
     cotangents,
@@ -218,24 +218,25 @@ function checkByDifferences(problem: Problem, { x, ct, pulled, terms }: Found, i
       const there = x.map((data, n) =>
         tensor(
           Array.from(data, (value, e) => (n === i && e === at ? value + by : value)),
-          primals[n].shape,
+          primals[n]!.shape,
         ),
       );
       return dot(asList(f(...there)).map(read), ct);
     });
-  const slopes = Array.from(x[i], (value, at) => {
+  const found = pulled[i]!;
+  const slopes = Array.from(x[i]!, (value, at) => {
     // Infinity, as masks have it, cannot be moved.
-    if (!Number.isFinite(value)) return pulled[i][at];
+    if (!Number.isFinite(value)) return found[at]!;
     const h = step * Math.max(1, Math.abs(value));
     return (moved(at, h) - moved(at, -h)) / (2 * h);
   });
   const rounding = (64 * Number.EPSILON * terms) / step;
-  wantSame(problem, i, ["vjp", pulled[i]], ["central differences give", slopes], rounding);
+  wantSame(problem, i, ["vjp", found], ["central differences give", slopes], rounding);
 }
 
 function checkTangent(problem: Problem, { ct, pulled, terms }: Found, i: number): void {
   const { f, primals, nameOf, of, seed } = problem;
-  const { shape, size } = primals[i];
+  const { shape, size } = primals[i]!;
   /** ⟨J·t, ct⟩ for a tangent of this input alone. */
   const pushed = (t: Tensor): number =>
     scope(() => {
@@ -243,9 +244,9 @@ function checkTangent(problem: Problem, { ct, pulled, terms }: Found, i: number)
       return dot(jvp(f, primals, tangents).tangents.map(read), ct);
     });
   const t = random(shape, seed, 200 + i);
-  const [ahead, back] = [pushed(t), dot([read(t)], [pulled[i]])];
+  const [ahead, back] = [pushed(t), dot([read(t)], [pulled[i]!])];
   // Both are exact but for rounding.
-  if (Math.abs(ahead - back) <= 1e-9 * sumOf(pulled[i], Math.abs) + 1e-12 * terms) return;
+  if (Math.abs(ahead - back) <= 1e-9 * sumOf(pulled[i]!, Math.abs) + 1e-12 * terms) return;
   // By which element?
   const parts = Array.from({ length: size }, (_, at) =>
     scope(() =>
@@ -257,7 +258,7 @@ function checkTangent(problem: Problem, { ct, pulled, terms }: Found, i: number)
       ),
     ),
   );
-  wantSame(problem, i, ["jvp", parts], ["the vjp gives", pulled[i]], 0);
+  wantSame(problem, i, ["jvp", parts], ["the vjp gives", pulled[i]!], 0);
   throw new GradmixError(
     "autograd",
     `checkGradients: ${nameOf(i)}: the jvp${of} gives ⟨J·t, ct⟩ = ${ahead}, the vjp ⟨t, Jᵀ·ct⟩ = ${back}; a derivative must be linear`,
@@ -301,7 +302,7 @@ function checkBatch({ f, primals, nameOf, seed }: Problem): void {
         const pulled = scope(() => {
           const ct = read(random(output.shape, seed, 400));
           const part = Array.from(ct, (value, at) => (inside(at, output.size, block) ? value : 0));
-          return read(vjp(f, primals).pullback(cotangentsOf(outputs, o, part))[i]);
+          return read(vjp(f, primals).pullback(cotangentsOf(outputs, o, part))[i]!);
         });
         const at = Array.from(pulled).findIndex((v, n) => v !== 0 && !inside(n, input.size, block));
         if (at >= 0)

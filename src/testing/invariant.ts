@@ -129,7 +129,11 @@ export const runs = (context: Context, mild: boolean): fc.Arbitrary<Run> =>
   );
 
 /** The states from the first on. */
-export function follow(rule: Rule, domains: readonly string[], signals: readonly Signal[]): RuleState[] {
+export function follow(
+  rule: Rule,
+  domains: readonly string[],
+  signals: readonly Signal[],
+): [RuleState, ...RuleState[]] {
   let state = rule.init(domains);
   return [state, ...signals.map((given) => (state = rule.update(state, given)))];
 }
@@ -139,7 +143,7 @@ export const moves = ({ rule }: Context): boolean => rule.needs.length > 0;
 
 /** The signal of the domains at `indices`. */
 export function pick(given: Measured, k: number, indices: readonly number[]): Measured {
-  const of = (values: ArrayLike<number>): number[] => indices.map((i) => values[i]);
+  const of = (values: ArrayLike<number>): number[] => indices.map((i) => values[i]!);
   const { gram, targets, ...rest } = given;
   const picked: Record<string, unknown> = {};
   for (const [name, value] of Object.entries(rest))
@@ -194,7 +198,7 @@ export function outOfBounds(weights: readonly number[], { floor, ceiling }: Prom
 
 export function differ(found: ArrayLike<number>, wanted: ArrayLike<number>, within: number): string | null {
   for (let i = 0; i < wanted.length; i++)
-    if (!(Math.abs(found[i] - wanted[i]) <= within))
+    if (!(Math.abs(found[i]! - wanted[i]!) <= within))
       return `the weight of domain ${i} is ${found[i]}, not ${wanted[i]}`;
   return null;
 }

@@ -9,6 +9,7 @@ import {
   follow,
   type Invariant,
   invariant,
+  type Measured,
   moves,
   offSimplex,
   only,
@@ -167,8 +168,8 @@ export const invariants: readonly Invariant[] = [
       return first(
         plain.slice(1).map(({ weights }, t) =>
           differ(
-            averaged[t + 1].weights,
-            weights.map((w, i) => (1 - beta) * averaged[t].weights[i] + beta * w),
+            averaged[t + 1]!.weights,
+            weights.map((w, i) => (1 - beta) * averaged[t]!.weights[i]! + beta * w),
             tolerance.computations,
           ),
         ),
@@ -186,7 +187,7 @@ export const invariants: readonly Invariant[] = [
         ),
       ),
     ({ make }, [{ k, signals }, order]) => {
-      const shuffled = order.map((i) => names(k)[i]);
+      const shuffled = order.map((i) => names(k)[i]!);
       const plain = follow(make(names(k), {}), names(k), signals);
       const other = follow(
         make(shuffled, {}),
@@ -197,7 +198,7 @@ export const invariants: readonly Invariant[] = [
         other.map(({ weights }, t) =>
           differ(
             weights,
-            order.map((i) => plain[t].weights[i]),
+            order.map((i) => plain[t]!.weights[i]!),
             tolerance.computations,
           ),
         ),
@@ -215,7 +216,7 @@ export const invariants: readonly Invariant[] = [
       }));
       const plain = follow(make(names(k), {}), names(k), signals);
       const other = follow(make(names(k), {}), names(k), moved);
-      return first(other.map(({ weights }, t) => differ(weights, plain[t].weights, tolerance.computations)));
+      return first(other.map(({ weights }, t) => differ(weights, plain[t]!.weights, tolerance.computations)));
     },
   ),
   invariant(
@@ -237,9 +238,8 @@ export const invariants: readonly Invariant[] = [
             ...given,
             [name]: Array.from(given[name] ?? [], (v, i) => (i === at ? v + by : v)),
           };
-          const [less, more] = [given, raised].map(
-            (s) => follow(make(names(k), {}), names(k), [s])[1].weights[at],
-          );
+          const after = (s: Measured): number => follow(make(names(k), {}), names(k), [s])[1]!.weights[at]!;
+          const [less, more] = [after(given), after(raised)];
           return more >= less - tolerance.computations
             ? null
             : `${name}: the weight of domain ${at} fell from ${less} to ${more}`;
@@ -251,12 +251,12 @@ export const invariants: readonly Invariant[] = [
     (context) => context.promises.keepsSupport && moves(context),
     (context) => runs(context, false).chain((run) => fc.tuple(fc.constant(run), simplexPoint(run.k))),
     ({ make, promises, has }, [{ k, signals }, point]) => {
-      const start = Object.fromEntries(names(k).map((name, i) => [name, point[i]]));
+      const start = Object.fromEntries(names(k).map((name, i) => [name, point[i]!]));
       const states = follow(make(names(k), has.has("start") ? { start } : {}), names(k), signals);
       return first(
         states[0].weights.map((weight, i) => {
           const lost = states.find(({ weights }) =>
-            weight > 0 ? weights[i] === 0 : promises.floor === 0 && weights[i] > 0,
+            weight > 0 ? weights[i] === 0 : promises.floor === 0 && weights[i]! > 0,
           );
           return lost === undefined ? null : `domain ${i} went from ${weight} to ${lost.weights[i]}`;
         }),
@@ -278,7 +278,7 @@ export const invariants: readonly Invariant[] = [
       return first(
         whole.map(({ weights }, t) =>
           differ(
-            weights.map((_, i) => split[t].weights[2 * i] + split[t].weights[2 * i + 1]),
+            weights.map((_, i) => split[t]!.weights[2 * i]! + split[t]!.weights[2 * i + 1]!),
             weights,
             tolerance.computations,
           ),
@@ -306,7 +306,7 @@ export const invariants: readonly Invariant[] = [
       return first(
         whole.map(({ weights }, t) =>
           differ(
-            weights.map((_, i) => split[t].weights[i] + (i === at ? split[t].weights[k] : 0)),
+            weights.map((_, i) => split[t]!.weights[i]! + (i === at ? split[t]!.weights[k]! : 0)),
             weights,
             tolerance.computations,
           ),

@@ -46,21 +46,21 @@ function weightsOf(
   const rule = make(names(k), {
     eta,
     ...(has.has("beta") ? { beta: 1 } : {}),
-    ...(has.has("start") ? { start: Object.fromEntries(names(k).map((name, i) => [name, start[i]])) } : {}),
+    ...(has.has("start") ? { start: Object.fromEntries(names(k).map((name, i) => [name, start[i]!])) } : {}),
   });
   return follow(rule, names(k), signals).map(({ weights }) => weights);
 }
 
 /** Σ over the updates of their directions. */
 const summed = (directions: readonly ArrayLike<number>[], k: number): number[] =>
-  Array.from({ length: k }, (_, i) => sumOf(directions.map((a) => a[i])));
+  Array.from({ length: k }, (_, i) => sumOf(directions.map((a) => a[i]!)));
 
 /** (1/η)·ln Σᵢ αᵢ exp(η·aᵢ), the potential of a step. */
 function potential(alpha: ArrayLike<number>, a: ArrayLike<number>, eta: number): number {
-  const there = Array.from(a).filter((_, i) => alpha[i] > 0);
+  const there = Array.from(a).filter((_, i) => alpha[i]! > 0);
   const top = Math.max(...there);
   return (
-    top + Math.log(sumOf(Array.from(alpha, (w, i) => (w > 0 ? w * Math.exp(eta * (a[i] - top)) : 0)))) / eta
+    top + Math.log(sumOf(Array.from(alpha, (w, i) => (w > 0 ? w * Math.exp(eta * (a[i]! - top)) : 0)))) / eta
   );
 }
 
@@ -81,15 +81,16 @@ export const mirrorInvariants: readonly Invariant[] = [
       ),
     (context, [run, rivals]) => {
       const { eta, signals } = run;
-      const [old, weights] = weightsOf(context, run, signals.slice(0, 1));
-      const a = context.direction(signals[0]);
+      const weightsSoFar = weightsOf(context, run, signals.slice(0, 1));
+      const [old, weights] = [weightsSoFar[0]!, weightsSoFar[1]!];
+      const a = context.direction(signals[0]!);
       const cost = (p: ArrayLike<number>): number =>
-        -eta * sumOf(Array.from(p, (w, i) => w * a[i])) + klDivergence(p, old);
+        -eta * sumOf(Array.from(p, (w, i) => w * a[i]!)) + klDivergence(p, old);
       // Rivals on the whole simplex, and on the way to them, where a wrong optimum shows even if it is near.
       return first(
         rivals.flatMap((rival) =>
           [1, 0.1, 0.01].map((share) => {
-            const p = normalise(weights.map((w, i) => (1 - share) * w + share * rival[i]));
+            const p = normalise(weights.map((w, i) => (1 - share) * w + share * rival[i]!));
             return cost(weights) <= cost(p) + tolerance.computations
               ? null
               : `${fc.stringify([...p])} is better by ${cost(weights) - cost(p)}`;
@@ -106,13 +107,13 @@ export const mirrorInvariants: readonly Invariant[] = [
       const { k, eta, signals } = run;
       const forward = weightsOf(context, run, signals);
       const total = summed(signals.map(context.direction), k);
-      const logits = total.map((sum, i) => Math.log(forward[0][i]) + eta * sum);
+      const logits = total.map((sum, i) => Math.log(forward[0]![i]!) + eta * sum);
       const top = Math.max(...logits);
       const wanted = normalise(logits.map((logit) => Math.exp(logit - top)));
       const backward = weightsOf(context, run, signals.toReversed());
       return first([
-        differ(forward[signals.length], wanted, tolerance.computations),
-        differ(backward[signals.length], wanted, tolerance.computations),
+        differ(forward[signals.length]!, wanted, tolerance.computations),
+        differ(backward[signals.length]!, wanted, tolerance.computations),
       ]);
     },
   ),
@@ -124,8 +125,8 @@ export const mirrorInvariants: readonly Invariant[] = [
       const { k, eta, signals } = run;
       const directions = signals.map(context.direction);
       const weights = weightsOf(context, run, signals);
-      const steps = sumOf(directions.map((a, t) => potential(weights[t], a, eta)));
-      const whole = potential(weights[0], summed(directions, k), eta);
+      const steps = sumOf(directions.map((a, t) => potential(weights[t]!, a, eta)));
+      const whole = potential(weights[0]!, summed(directions, k), eta);
       return far(steps, whole) ? `the steps add up to ${steps}, not to ${whole}` : null;
     },
   ),
@@ -140,14 +141,14 @@ export const mirrorInvariants: readonly Invariant[] = [
       const directions = signals.map(context.direction);
       const weights = weightsOf(context, run, signals);
       const gained = sumOf(
-        directions.map((a, t) => sumOf(Array.from(a, (value, i) => weights[t][i] * value))),
+        directions.map((a, t) => sumOf(Array.from(a, (value, i) => weights[t]![i]! * value))),
       );
       // Hoeffding's lemma bounds each step's potential by its mean and an eighth of its squared range.
       const ranges = directions.map((a) => Math.max(...Array.from(a)) - Math.min(...Array.from(a)));
       const slack = (eta / 8) * sumOf(ranges.map((range) => range ** 2));
       return first(
         summed(directions, k).map((sum, i) => {
-          const least = sum + Math.log(weights[0][i]) / eta - slack;
+          const least = sum + Math.log(weights[0]![i]!) / eta - slack;
           return gained >= least || !far(gained, least)
             ? null
             : `the weights gained ${gained}, less than the ${least} that domain ${i} allows`;

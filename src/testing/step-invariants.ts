@@ -35,7 +35,7 @@ export const stepInvariants: readonly Invariant[] = [
       );
       const smaller = follow(make(names(k), { eta: factor * eta }), names(k), signals);
       return first(
-        smaller.map(({ weights }, t) => differ(scheduled[t].weights, weights, tolerance.rounding)),
+        smaller.map(({ weights }, t) => differ(scheduled[t]!.weights, weights, tolerance.rounding)),
       );
     },
   ),
@@ -53,7 +53,7 @@ export const stepInvariants: readonly Invariant[] = [
       const same = follow(shrunk, names(k), exact);
       const [start, ...rested] = follow(shrunk, names(k), noisy);
       return first([
-        ...plain.map(({ weights }, t) => differ(same[t].weights, weights, 0)),
+        ...plain.map(({ weights }, t) => differ(same[t]!.weights, weights, 0)),
         ...rested.map(({ weights }) => differ(weights, start.weights, tolerance.rounding)),
       ]);
     },

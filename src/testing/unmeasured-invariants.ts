@@ -63,8 +63,8 @@ export const unmeasuredInvariants: readonly Invariant[] = [
       const rule = make(names(k), {});
       let state = rule.init(names(k));
       for (const [t, given] of signals.entries()) {
-        const next = rule.update(state, without(given, k, there[t], null));
-        const other = rule.update(state, without(given, k, there[t], value));
+        const next = rule.update(state, without(given, k, there[t]!, null));
+        const other = rule.update(state, without(given, k, there[t]!, value));
         if (JSON.stringify(next) !== JSON.stringify(other))
           return `update ${t} with ${value} in its place gave ${fc.stringify(other)}, not ${fc.stringify(next)}`;
         state = next;
@@ -89,26 +89,27 @@ export const unmeasuredInvariants: readonly Invariant[] = [
       const rule = make(names(k), {
         ...(has.has("beta") ? { beta: 1 } : {}),
         ...(has.has("start")
-          ? { start: Object.fromEntries(names(k).map((name, i) => [name, point[i]])) }
+          ? { start: Object.fromEntries(names(k).map((name, i) => [name, point[i]!])) }
           : {}),
       });
       let state = rule.init(names(k));
-      const ever = there[0].map(() => false);
+      const ever = there[0]!.map(() => false);
       for (const [t, given] of signals.entries()) {
         const { weights } = state;
-        state = rule.update(state, without(given, k, there[t], null));
+        const now = there[t]!;
+        state = rule.update(state, without(given, k, now, null));
         // A rule that remembers moves domains by what it knows of them, in every update.
-        there[t].forEach((is, i) => (ever[i] ||= is));
-        const stay = promises.unmeasured === "keeps" ? there[t] : ever;
+        now.forEach((is, i) => (ever[i] ||= is));
+        const stay = promises.unmeasured === "keeps" ? now : ever;
         const moved = first(
           weights.map((weight, i) =>
-            stay[i] || Math.abs(state.weights[i] - weight) <= tolerance.rounding
+            stay[i]! || Math.abs(state.weights[i]! - weight) <= tolerance.rounding
               ? null
               : `the weight of domain ${i} went from ${weight} to ${state.weights[i]} in update ${t}`,
           ),
         );
         if (moved !== null) return moved;
-        if (there[t].every((is) => !is) && promises.unmeasured === "keeps") {
+        if (now.every((is) => !is) && promises.unmeasured === "keeps") {
           const fault = differ(state.weights, weights, tolerance.rounding);
           if (fault !== null) return `nothing was measured, and ${fault}`;
         }
@@ -122,8 +123,8 @@ export const unmeasuredInvariants: readonly Invariant[] = [
     (context) => partial(context),
     ({ make }, { run: { k, signals }, there }) => {
       const rule = make(names(k), {});
-      const given: Signal = without(signals[0], k, there[0], 0);
-      if (there[0].every((is) => is)) return null;
+      const given: Signal = without(signals[0]!, k, there[0]!, 0);
+      if (there[0]!.every((is) => is)) return null;
       try {
         rule.update(rule.init(names(k)), given);
       } catch (error) {

@@ -61,8 +61,8 @@ export async function fitEmbedder(
   const { dim = embedderDefaults.dim, seed = embedderDefaults.seed, signal } = options;
   const counted = texts.map(countWords);
   const idf = new Float32Array(FEATURES);
-  for (const words of counted) for (const word of words.keys()) idf[word]++;
-  for (let f = 0; f < FEATURES; f++) idf[f] = Math.log((1 + texts.length) / (1 + idf[f])) + 1;
+  for (const words of counted) for (const word of words.keys()) idf[word]!++;
+  for (let f = 0; f < FEATURES; f++) idf[f] = Math.log((1 + texts.length) / (1 + idf[f]!)) + 1;
   if (counted.every((words) => words.size === 0))
     throw new GradmixError("data", "fitEmbedder: no text has a word to tell it by");
   const places = placesOf(seed);
@@ -119,7 +119,7 @@ export async function embedTexts(
 function toUnitLength(values: Float32Array, dim: number): void {
   for (let at = 0; at < values.length; at += dim) {
     const norm = Math.hypot(...values.subarray(at, at + dim));
-    if (norm > 0) for (let d = at; d < at + dim; d++) values[d] /= norm;
+    if (norm > 0) for (let d = at; d < at + dim; d++) values[d]! /= norm;
   }
 }
 
@@ -147,7 +147,7 @@ export function* wordsOf(text: string): Generator<string, void, undefined> {
     }
     const characters = Array.from(run);
     if (characters.length === 1) yield run;
-    for (let i = 1; i < characters.length; i++) yield characters[i - 1] + characters[i];
+    for (let i = 1; i < characters.length; i++) yield characters[i - 1]! + characters[i]!;
   }
 }
 
@@ -190,12 +190,12 @@ function projected(
   const out = new Float32Array(texts.length * PROJECTED);
   texts.forEach((words, i) => {
     let square = 0;
-    for (const [word, count] of words) square += ((1 + Math.log(count)) * idf[word]) ** 2;
+    for (const [word, count] of words) square += ((1 + Math.log(count)) * idf[word]!) ** 2;
     const scale = square === 0 ? 0 : 1 / Math.sqrt(square * PLACES);
     for (const [word, count] of words) {
-      const value = (1 + Math.log(count)) * idf[word] * scale;
+      const value = (1 + Math.log(count)) * idf[word]! * scale;
       for (const place of places(word))
-        out[i * PROJECTED + (place >> 1)] += (place & 1) === 0 ? value : -value;
+        out[i * PROJECTED + (place >> 1)]! += (place & 1) === 0 ? value : -value;
     }
   });
   return out;
@@ -234,12 +234,12 @@ function orthonormalise(rows: Float32Array, width: number): void {
     for (let pass = 0; pass < 2; pass++)
       for (let other = 0; other < at; other += width) {
         let dot = 0;
-        for (let d = 0; d < width; d++) dot += row[d] * rows[other + d];
-        for (let d = 0; d < width; d++) row[d] -= dot * rows[other + d];
+        for (let d = 0; d < width; d++) dot += row[d]! * rows[other + d]!;
+        for (let d = 0; d < width; d++) row[d]! -= dot * rows[other + d]!;
       }
     const left = lengthOf(row);
     const scale = left > 1e-5 * size ? 1 / left : 0;
-    for (let d = 0; d < width; d++) row[d] *= scale;
+    for (let d = 0; d < width; d++) row[d]! *= scale;
   }
 }
 

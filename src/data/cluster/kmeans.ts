@@ -77,7 +77,7 @@ export async function kMeans(points: Points, options: KMeansOptions): Promise<KM
     const { ids, distances } = await nearest(points, squares, { values: centroids, dim: points.dim }, signal);
     const meanSquare = sumOf(distances) / n;
     const sizes = new Int32Array(k);
-    for (const id of ids) sizes[id]++;
+    for (const id of ids) sizes[id]!++;
     const moved = repair(ids, distances, sizes);
     // A cluster that just got its point has no centroid of its own yet.
     const settled = updates >= iterations || (updates > 0 && before - meanSquare <= tolerance * before);
@@ -121,7 +121,7 @@ function squaredNorms({ values, dim }: Points): Float32Array {
   const out = new Float32Array(values.length / dim);
   for (let i = 0, at = 0; i < out.length; i++) {
     let sum = 0;
-    for (const end = at + dim; at < end; at++) sum += values[at] * values[at];
+    for (const end = at + dim; at < end; at++) sum += values[at]! * values[at]!;
     out[i] = sum;
   }
   return out;
@@ -153,7 +153,7 @@ async function nearest(
         ids.set(await best.data(), from);
         const found = await score.data();
         // Rounding may leave a little less than nothing.
-        for (let i = from; i < to; i++) distances[i] = Math.max(0, squares[i] - 2 * found[i - from]);
+        for (let i = from; i < to; i++) distances[i] = Math.max(0, squares[i]! - 2 * found[i - from]!);
       } finally {
         best.dispose();
         score.dispose();
@@ -173,14 +173,14 @@ async function nearest(
 function repair(ids: Int32Array, distances: Float32Array, sizes: Int32Array): number {
   const empty = [...sizes.keys()].filter((j) => sizes[j] === 0);
   if (empty.length === 0) return 0;
-  const order = Array.from(distances.keys()).sort((i, j) => distances[j] - distances[i] || i - j);
+  const order = Array.from(distances.keys()).sort((i, j) => distances[j]! - distances[i]! || i - j);
   let at = 0;
   let moved = 0;
   for (const j of empty) {
-    while (at < order.length && sizes[ids[order[at]]] < 2) at++;
-    if (at === order.length || distances[order[at]] === 0) break;
-    const i = order[at++];
-    sizes[ids[i]]--;
+    while (at < order.length && sizes[ids[order[at]!]!]! < 2) at++;
+    if (at === order.length || distances[order[at]!] === 0) break;
+    const i = order[at++]!;
+    sizes[ids[i]!]!--;
     ids[i] = j;
     sizes[j] = 1;
     distances[i] = 0;
@@ -198,11 +198,11 @@ function means(
 ): Float32Array {
   const sums = new Float64Array(sizes.length * dim);
   for (let i = 0, at = 0; i < ids.length; i++) {
-    for (let to = ids[i] * dim, end = to + dim; to < end; to++, at++) sums[to] += values[at];
+    for (let to = ids[i]! * dim, end = to + dim; to < end; to++, at++) sums[to]! += values[at]!;
   }
   return before.map((old, d) => {
-    const size = sizes[Math.floor(d / dim)];
-    return size === 0 ? old : sums[d] / size;
+    const size = sizes[Math.floor(d / dim)]!;
+    return size === 0 ? old : sums[d]! / size;
   });
 }
 
@@ -228,16 +228,16 @@ async function seeding(
     const draws = foldIn(random, round);
     const most = Math.max(8, k / 2);
     const drawn = [...distances.keys()].filter(
-      (i) => !chosen.has(i) && uniformAt(draws, i) < (most * distances[i]) / total,
+      (i) => !chosen.has(i) && uniformAt(draws, i) < (most * distances[i]!) / total,
     );
     if (drawn.length === 0) continue;
     for (const i of drawn) chosen.add(i);
     const added = await nearest(points, squares, { values: rowsAt(drawn), dim }, signal);
-    distances = distances.map((old, i) => Math.min(old, added.distances[i]));
+    distances = distances.map((old, i) => Math.min(old, added.distances[i]!));
   }
   // Where chance left too few, the farthest points fill up.
   const order =
-    chosen.size >= k ? [] : [...distances.keys()].sort((i, j) => distances[j] - distances[i] || i - j);
+    chosen.size >= k ? [] : [...distances.keys()].sort((i, j) => distances[j]! - distances[i]! || i - j);
   for (const i of order) {
     if (chosen.size >= k) break;
     chosen.add(i);
@@ -245,7 +245,7 @@ async function seeding(
   const candidates = { values: rowsAt([...chosen]), dim };
   const { ids } = await nearest(points, squares, candidates, signal);
   const weights = new Float64Array(chosen.size);
-  for (const id of ids) weights[id]++;
+  for (const id of ids) weights[id]!++;
   const own = chooseCandidates(candidates, weights, k, foldIn(random, ROUNDS + 1), signal);
   return rowsOf(candidates, own);
 }
@@ -275,7 +275,7 @@ function chooseCandidates(
   while (chosen.length < k) {
     signal?.throwIfAborted();
     const first = chosen.length === 0;
-    const mass = weights.map((weight, i) => (taken[i] === 1 ? 0 : first ? weight : weight * distances[i]));
+    const mass = weights.map((weight, i) => (taken[i] === 1 ? 0 : first ? weight : weight * distances[i]!));
     const draws = foldIn(random, chosen.length);
     const tried = new Set(
       Array.from({ length: first ? 1 : trials }, (_, trial) => drawFrom(mass, uniformAt(draws, trial))),
@@ -286,7 +286,7 @@ function chooseCandidates(
     let best: { i: number; distances: Float64Array; sum: number } | null = null;
     for (const i of tried) {
       const own = distancesWith(candidates, i, distances);
-      const sum = own.reduce((total, square, j) => total + weights[j] * square, 0);
+      const sum = own.reduce((total, square, j) => total + weights[j]! * square, 0);
       if (best === null || sum < best.sum) best = { i, distances: own, sum };
     }
     if (best === null) break;
@@ -306,7 +306,7 @@ function drawFrom(mass: Float64Array, share: number): number {
   for (let i = 0; i < mass.length; i++) {
     if (mass[i] === 0) continue;
     last = i;
-    left -= mass[i];
+    left -= mass[i]!;
     if (left < 0) break;
   }
   return last;
@@ -319,10 +319,10 @@ function distancesWith({ values, dim }: Points, chosen: number, before: Float64A
   for (let i = 0, from = 0; i < out.length; i++, from += dim) {
     let sum = 0;
     for (let d = 0; d < dim; d++) {
-      const away = values[from + d] - values[at + d];
+      const away = values[from + d]! - values[at + d]!;
       sum += away * away;
     }
-    out[i] = sum < before[i] ? sum : before[i];
+    out[i] = sum < before[i]! ? sum : before[i]!;
   }
   return out;
 }
@@ -331,7 +331,7 @@ function distancesWith({ values, dim }: Points, chosen: number, before: Float64A
 export function rowsOf({ values, dim }: Points, indices: ArrayLike<number>): Float32Array {
   const out = new Float32Array(indices.length * dim);
   for (let i = 0; i < indices.length; i++)
-    out.set(values.subarray(indices[i] * dim, (indices[i] + 1) * dim), i * dim);
+    out.set(values.subarray(indices[i]! * dim, (indices[i]! + 1) * dim), i * dim);
   return out;
 }
 

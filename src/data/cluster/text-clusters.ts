@@ -73,8 +73,8 @@ export function labelsOf(texts: readonly string[], ids: Int32Array, clusters: nu
   const own = Array.from({ length: clusters }, () => new Map<string, number>());
   const sizes = new Int32Array(clusters);
   texts.forEach((text, i) => {
-    const counts = own[ids[i]];
-    sizes[ids[i]]++;
+    const counts = own[ids[i]!]!;
+    sizes[ids[i]!]!++;
     for (const word of new Set(wordsOf(text))) {
       all.set(word, (all.get(word) ?? 0) + 1);
       counts.set(word, (counts.get(word) ?? 0) + 1);
@@ -82,7 +82,7 @@ export function labelsOf(texts: readonly string[], ids: Int32Array, clusters: nu
   });
   return own.map((counts, j) => {
     const scored = Array.from(counts, ([word, n]) => {
-      const share = (n + 0.5) / (sizes[j] + 1);
+      const share = (n + 0.5) / (sizes[j]! + 1);
       const common = ((all.get(word) ?? 0) + 0.5) / (texts.length + 1);
       return { word, score: n < 2 ? 0 : n * Math.log(share / common) };
     });

@@ -72,7 +72,7 @@ export async function fitClusters(
     throw new GradmixError("config", "fitClusters: levels is empty; give at least one");
   wanted.forEach((k, level) => integerIn(1)(`fitClusters: levels[${level}]`, k));
   const n = points.values.length / points.dim;
-  if (wanted[0] > n)
+  if (wanted[0]! > n)
     throw new GradmixError(
       "config",
       `fitClusters: ${wanted[0]} clusters of ${n} points; ask for ${n} at most`,
@@ -89,18 +89,18 @@ export async function fitClusters(
     for (const [parent, indices] of members.entries()) {
       const part = { values: rowsOf(points, indices), dim: points.dim };
       const count = Math.min(k, indices.length);
-      starts[parent + 1] = starts[parent] + count;
+      starts[parent + 1] = starts[parent]! + count;
       if (count > 0) {
         const own = await kMeans(part, { ...passed, clusters: count, seed: seedOf(seed, level, parent) });
         found.push(own.centroids);
-        indices.forEach((i, at) => (next[i] = starts[parent] + own.ids[at]));
+        indices.forEach((i, at) => (next[i] = starts[parent]! + own.ids[at]!));
       }
       done++;
       onProgress?.(done, done + members.length - parent - 1);
     }
     levels.push({ centroids: joined(found), starts });
     ids = next;
-    parents = starts[parents];
+    parents = starts[parents]!;
   }
   return { clusters: { dim: points.dim, levels }, ids };
 }
@@ -117,11 +117,11 @@ export async function assignClusters(
   for (const { centroids, starts } of levels) {
     const next = new Int32Array(ids.length);
     for (const [parent, indices] of membersOf(ids, starts.length - 1).entries()) {
-      const [from, to] = [starts[parent], starts[parent + 1]];
+      const [from, to] = [starts[parent]!, starts[parent + 1]!];
       if (indices.length === 0) continue;
       const children = { values: centroids.subarray(from * dim, to * dim), dim };
       const own = await nearestCentroids({ values: rowsOf(points, indices), dim }, children, signal);
-      indices.forEach((i, at) => (next[i] = from + own.ids[at]));
+      indices.forEach((i, at) => (next[i] = from + own.ids[at]!));
     }
     ids = next;
   }
@@ -131,10 +131,10 @@ export async function assignClusters(
 /** The points of each cluster, in their order. */
 function membersOf(ids: Int32Array, clusters: number): Int32Array[] {
   const sizes = new Int32Array(clusters);
-  for (const id of ids) sizes[id]++;
+  for (const id of ids) sizes[id]!++;
   const out = Array.from(sizes, (size) => new Int32Array(size));
   sizes.fill(0);
-  ids.forEach((id, i) => (out[id][sizes[id]++] = i));
+  ids.forEach((id, i) => (out[id]![sizes[id]!++] = i));
   return out;
 }
 

@@ -63,7 +63,7 @@ function ceilingsOf(most: number | ByDomain, domains: readonly string[]): ArrayL
   }
   const given = byDomain(most, domains, "ceiling: most");
   const ceilings = given.map((value, i) =>
-    Array.isArray(most) || Object.hasOwn(most, domains[i]) ? value : 1,
+    Array.isArray(most) || Object.hasOwn(most, domains[i]!) ? value : 1,
   );
   ceilings.forEach((value, i) => checkRange(`ceiling: most: "${domains[i]}"`, value, { min: 0, max: 1 }));
   const sum = sumOf(ceilings);

@@ -12,7 +12,7 @@
  */
 import { GradmixError } from "../../errors.ts";
 import { checkOptions, checkRange, numberIn, object, required, show } from "../../options.ts";
-import { heldOutNumbers, type HeldOutNumbers, type Rule, type RuleState } from "../rule.ts";
+import { heldOutNumbers, type HeldOutNumbers, remembered, type Rule, type RuleState } from "../rule.ts";
 import { byDomain, type ByDomain, numbersByDomain } from "../rules/by-domain.ts";
 import { projectBounds, sumOf } from "../simplex.ts";
 import { type OwnMemory, wrap } from "./wrap.ts";
@@ -68,7 +68,8 @@ export function guard(rule: Rule, options: GuardOptions): Rule {
     always: true,
     memory: memoryOf(options),
     weights(inner, _, domains, memory) {
-      const bounds = boundsOf(memory["guardMultipliers"], capsOf(options, domains), most);
+      const multipliers = remembered("guard", memory, "guardMultipliers");
+      const bounds = boundsOf(multipliers, capsOf(options, domains), most);
       return projectBounds(inner, bounds, new Float64Array(domains.length).fill(1));
     },
   });
@@ -91,13 +92,14 @@ export function limitsOf(
 ): (number | null)[] {
   const { ["*"]: all = null, ...named } = limits;
   byDomain(named, domains, what);
-  return domains.map((name) => (Object.hasOwn(named, name) ? named[name] : all));
+  const own = new Map(Object.entries(named));
+  return domains.map((name) => own.get(name) ?? all);
 }
 
 /** λ of each domain from the memory of a rule with a guard somewhere around it, the outermost; null where there is none. */
 export function multipliersOf({ memory }: RuleState): readonly number[] | null {
-  const name = Object.keys(memory).find((key) => /(^|\.)guardMultipliers$/.test(key));
-  return name === undefined ? null : memory[name];
+  const found = Object.entries(memory).find(([key]) => /(^|\.)guardMultipliers$/.test(key));
+  return found === undefined ? null : found[1];
 }
 
 function memoryOf(options: GuardOptions): OwnMemory {
@@ -135,22 +137,27 @@ function ascended(
   // With λ above this a bound would be more than all guards may ask for.
   const highest = multiplierOf(most, seed);
   const guarded = limitsOf(limits, domains);
+  const known = {
+    references: remembered("guard", own, "guardReferences"),
+    ratios: remembered("guard", own, "guardRatios"),
+    multipliers: remembered("guard", own, "guardMultipliers"),
+  };
   const next = {
-    guardReferences: [...own["guardReferences"]],
-    guardRatios: [...own["guardRatios"]],
-    guardMultipliers: [...own["guardMultipliers"]],
+    guardReferences: [...known.references],
+    guardRatios: [...known.ratios],
+    guardMultipliers: [...known.multipliers],
   };
   guarded.forEach((limit, i) => {
-    const loss = losses[i];
+    const loss = losses[i] ?? null;
     if (limit === null || loss === null) return;
-    const reference = own["guardReferences"][i] || (references[i] ?? loss);
+    const reference = known.references[i] || (references[i] ?? loss);
     // A loss of 0 cannot be compared with: another time there may be one.
     if (reference === 0) return;
     const ratio = Math.min(loss / reference, Number.MAX_VALUE);
-    const before = own["guardRatios"][i] || ratio;
+    const before = known.ratios[i] || ratio;
     const step = rate * violation(ratio, before, limit, (SURE * (errors[i] ?? 0)) / reference);
-    const lambda = own["guardMultipliers"][i];
-    const from = step > 0 ? Math.max(lambda, multiplierOf(Math.min(weights[i], most), seed)) : lambda;
+    const lambda = known.multipliers[i]!;
+    const from = step > 0 ? Math.max(lambda, multiplierOf(Math.min(weights[i]!, most), seed)) : lambda;
     next.guardReferences[i] = reference;
     next.guardRatios[i] = ratio;
     next.guardMultipliers[i] = Math.min(highest, Math.max(0, from + Math.max(-FALL, Math.min(RISE, step))));
@@ -173,7 +180,7 @@ const multiplierOf = (bound: number, seed: number): number => Math.log1p(bound /
 /** The least weight of each domain; together not more than `most`. */
 function boundsOf(multipliers: readonly number[], caps: readonly number[], most: number): Float64Array {
   const seed = SEED / multipliers.length;
-  const asked = Float64Array.from(multipliers, (lambda, i) => Math.min(caps[i], boundOf(lambda, seed)));
+  const asked = Float64Array.from(multipliers, (lambda, i) => Math.min(caps[i]!, boundOf(lambda, seed)));
   const total = sumOf(asked);
   return total <= most ? asked : asked.map((bound) => bound * (most / total));
 }

@@ -40,15 +40,15 @@ function shrunk({ direction, among, errorOf }: Step, given: readonly (number | n
   const worst = known.reduce((most, error) => Math.max(most, error), 0);
   if (there.length < 2 || worst === 0) return direction;
   // Relative to the largest number at hand, so that no square overflows.
-  const scale = there.reduce((most, i) => Math.max(most, Math.abs(direction[i])), worst);
+  const scale = there.reduce((most, i) => Math.max(most, Math.abs(direction[i]!)), worst);
   const errorsOf = (i: number): number => (errors[i] ?? worst) / scale;
-  const mean = sumOf(there.map((i) => direction[i] / scale)) / there.length;
-  const variance = sumOf(there.map((i) => (direction[i] / scale - mean) ** 2)) / (there.length - 1);
+  const mean = sumOf(there.map((i) => direction[i]! / scale)) / there.length;
+  const variance = sumOf(there.map((i) => (direction[i]! / scale - mean) ** 2)) / (there.length - 1);
   const spread = Math.max(0, variance - sumOf(there.map((i) => errorsOf(i) ** 2)) / there.length);
   const out = Float64Array.from(direction);
   for (const i of there) {
     const keep = spread > 0 ? spread / (spread + errorsOf(i) ** 2) : 0;
-    out[i] = scale * (mean + keep * (direction[i] / scale - mean));
+    out[i] = scale * (mean + keep * (direction[i]! / scale - mean));
   }
   return out;
 }

@@ -2,7 +2,8 @@
  * What combinators share: a rule around a rule. The outer state holds the inner one in its memory: `weights` are the inner rule's, and what
  * the inner rule remembers follows under `inner.`, so combinators nest and a saved state is checked like any other.
  */
-import type { ChangeStep, Rule, RuleState, Signal, SignalName, Step } from "../rule.ts";
+import { type ChangeStep, remembered, type Rule, type RuleState } from "../rule.ts";
+import type { Signal, SignalName, Step } from "../rule.ts";
 
 export interface Wrapping {
   /** Goes before the inner rule's name: `name(inner)`. */
@@ -65,8 +66,8 @@ export function wrap(inner: Rule, wrapping: Wrapping): Rule {
       const old: RuleState = {
         rule: inner.name,
         domains: state.domains,
-        weights: state.memory["weights"],
-        updates: state.memory["updates"][0],
+        weights: remembered(whole, state.memory, "weights"),
+        updates: remembered(whole, state.memory, "updates")[0]!,
         memory: innerMemory,
       };
       // What is next to the rule changes its step first.
@@ -75,8 +76,8 @@ export function wrap(inner: Rule, wrapping: Wrapping): Rule {
         return change === undefined ? next : change(next);
       };
       const next = inner.update(old, given, inner.stepsOn === undefined ? undefined : changed);
-      const remembered = memory?.next(own, given, state) ?? {};
-      return outer(drops?.(state.updates) === true ? old : next, state, remembered);
+      const ownNext = memory?.next(own, given, state) ?? {};
+      return outer(drops?.(state.updates) === true ? old : next, state, ownNext);
     },
     memoryFault(saved) {
       const [own, innerMemory] = parted(saved);

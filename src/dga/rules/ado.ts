@@ -15,7 +15,7 @@
  */
 import { GradmixError } from "../../errors.ts";
 import { checkOptions, checkRange, integerIn, numberIn, oneOf, type OptionChecks } from "../../options.ts";
-import { initialState, measuredDomains, need, type Rule } from "../rule.ts";
+import { initialState, measuredDomains, need, remembered, type Rule } from "../rule.ts";
 import { normalise, projectFloor, sumOf, type Weights, within } from "../simplex.ts";
 import { type ByDomain, numbersByDomain, sizesOf, startOf } from "./by-domain.ts";
 
@@ -90,38 +90,39 @@ export function ado(options: AdoOptions = { name: "ado" }): Rule {
         );
       const n = sumOf(need("ado", state, signal, "tokensSeen"));
       const measured = measuredDomains("ado", state, signal);
-      const { prior, credit, average } = state.memory;
-      const seen = [...state.memory["seen"]];
-      const curves = [...state.memory["losses"]];
-      let count = state.memory["count"][0];
+      const own = (name: string): readonly number[] => remembered("ado", state.memory, name);
+      const [prior, credit, average] = [own("prior"), own("credit"), own("average")];
+      const seen = [...own("seen")];
+      const curves = [...own("losses")];
+      let count = own("count")[0]!;
       if (count === POINTS) {
         for (let p = 1; 2 * p < POINTS; p++) {
-          seen[p] = seen[2 * p];
+          seen[p] = seen[2 * p]!;
           curves.copyWithin(p * k, 2 * p * k, (2 * p + 1) * k);
         }
         count = POINTS / 2;
       }
       seen[count] = n;
-      for (let i = 0; i < k; i++) curves[count * k + i] = measured === null || measured[i] ? losses[i] : -1;
+      for (let i = 0; i < k; i++) curves[count * k + i] = measured === null || measured[i]! ? losses[i]! : -1;
       count++;
       const speeds = Float64Array.from({ length: k }, (_, i) => {
-        const points = [...Array(count).keys()].filter((p) => seen[p] > 0 && curves[p * k + i] >= 0);
+        const points = [...Array(count).keys()].filter((p) => seen[p]! > 0 && curves[p * k + i]! >= 0);
         return points.length < minPoints
           ? NaN
           : fallingSpeed(
-              points.map((p) => seen[p]),
-              points.map((p) => curves[p * k + i]),
+              points.map((p) => seen[p]!),
+              points.map((p) => curves[p * k + i]!),
               n,
             );
       });
       // A domain without a curve keeps its weight, as one that was not measured does in any rule.
       const curved = Array.from(speeds, (speed) => !Number.isNaN(speed));
       const stepped = within(state.weights, curved, (part, total, indices) => {
-        const of = (values: ArrayLike<number>): number[] => indices.map((i) => values[i]);
+        const of = (values: ArrayLike<number>): number[] => indices.map((i) => values[i]!);
         const rho = preference(of(prior), of(credit), of(speeds), creditExponent);
         if (rho === null) return part;
         const before = normalise(of(average));
-        const mixed = rho.map((r, i) => policyRate * r + (1 - policyRate) * before[i]);
+        const mixed = rho.map((r, i) => policyRate * r + (1 - policyRate) * before[i]!);
         return projectFloor(normalise(mixed), floorOf(k) / total);
       });
       const policy = projectFloor(stepped, floorOf(k));
@@ -132,19 +133,20 @@ export function ado(options: AdoOptions = { name: "ado" }): Rule {
         updates: t,
         memory: {
           prior,
-          credit: credit.map((h, i) => creditRate * policy[i] + (1 - creditRate) * h),
-          average: average.map((a, i) => a + (policy[i] - a) / (t + 1)),
+          credit: credit.map((h, i) => creditRate * policy[i]! + (1 - creditRate) * h),
+          average: average.map((a, i) => a + (policy[i]! - a) / (t + 1)),
           count: [count],
           seen,
           losses: curves,
         },
       };
     },
-    memoryFault({ count, prior, average, credit }) {
-      if (!Number.isInteger(count[0]) || count[0] < 0 || count[0] > POINTS) return `count is ${count[0]}`;
-      for (const [name, values] of Object.entries({ prior, average, credit }))
-        if (values.some((value) => value < 0)) return `${name} is negative somewhere`;
-      return null;
+    memoryFault(memory) {
+      const own = (name: string): readonly number[] => remembered("ado", memory, name);
+      const count = own("count")[0]!;
+      if (!Number.isInteger(count) || count < 0 || count > POINTS) return `count is ${count}`;
+      const negative = ["prior", "average", "credit"].find((name) => own(name).some((value) => value < 0));
+      return negative === undefined ? null : `${negative} is negative somewhere`;
     },
   };
 }
@@ -156,7 +158,7 @@ function preference(
   speeds: readonly number[],
   exponent: number,
 ): Weights | null {
-  const shares = speeds.map((speed, i) => prior[i] * credit[i] ** exponent * speed);
+  const shares = speeds.map((speed, i) => prior[i]! * credit[i]! ** exponent * speed);
   return sumOf(shares) > 0 ? normalise(shares) : null;
 }
 
@@ -168,15 +170,15 @@ function fallingSpeed(seen: readonly number[], losses: readonly number[], n: num
     const x = seen.map((value) => (value / n) ** -c);
     const [mx, my] = [sumOf(x) / x.length, sumOf(losses) / losses.length];
     const xx = sumOf(x.map((value) => (value - mx) ** 2));
-    const xy = sumOf(x.map((value, p) => (value - mx) * losses[p]));
+    const xy = sumOf(x.map((value, p) => (value - mx) * losses[p]!));
     // Where all points were seen at one n this is NaN, and so is the error.
     let b = Math.max(0, xy / xx);
     let epsilon = my - b * mx;
     if (epsilon < 0) {
       epsilon = 0;
-      b = sumOf(x.map((value, p) => value * losses[p])) / sumOf(x.map((value) => value * value));
+      b = sumOf(x.map((value, p) => value * losses[p]!)) / sumOf(x.map((value) => value * value));
     }
-    const error = sumOf(x.map((value, p) => (epsilon + b * value - losses[p]) ** 2));
+    const error = sumOf(x.map((value, p) => (epsilon + b * value - losses[p]!) ** 2));
     if (error < best.error) best = { error, speed: c * b };
   }
   return best.speed;

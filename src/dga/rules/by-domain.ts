@@ -29,7 +29,7 @@ export function byDomain(
   if (Array.isArray(given)) {
     if (given.length !== domains.length)
       throw new GradmixError("config", `${what}: ${given.length} values for ${domains.length} ${of}s`);
-    return domains.map((_, i) => (given as readonly number[])[i]);
+    return domains.map((_, i) => (given as readonly number[])[i]!);
   }
   const values = new Map(Object.entries(given));
   const known = new Set(domains);

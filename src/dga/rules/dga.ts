@@ -25,6 +25,7 @@ import {
   measuredDomains,
   need,
   needErrors,
+  remembered,
   type Rule,
   type RuleState,
   type Signal,
@@ -154,13 +155,11 @@ export function dga(options: DgaOptions = { name: "dga" }): Rule {
     update(state, signal, change) {
       const { found, tracked } = alignedBy(normalise, state, signal, memory);
       const step: Step = { eta, ...found };
-      const pulled =
-        pull === 0
-          ? state.memory["alpha"]
-          : pulledTo(priorOf(options, state.domains), state.memory["alpha"], pull, step.among);
+      const old = remembered("dga", state.memory, "alpha");
+      const pulled = pull === 0 ? old : pulledTo(priorOf(options, state.domains), old, pull, step.among);
       // The floor is kept among those that step, so that the others stay; what rounding leaves of it, by all.
-      const stepped = mirrorStep(pulled, step, change, (part, total) => projectFloor(part, floor / total));
-      const alpha = projectFloor(stepped, floor);
+      const kept = (part: Weights, total: number): Weights => projectFloor(part, floor / total);
+      const alpha = projectFloor(mirrorStep(old, step, change, kept, pulled), floor);
       // An average of floored points respects the floor; only its correction of rounding may not.
       const weights = projectFloor(movingAverage(state.weights, sampled(alpha, state.domains), beta), floor);
       return {
@@ -171,7 +170,7 @@ export function dga(options: DgaOptions = { name: "dga" }): Rule {
       };
     },
     memoryFault(saved) {
-      if (!liesOnSimplex(saved["alpha"])) return "alpha does not lie on the simplex";
+      if (!liesOnSimplex(remembered("dga", saved, "alpha"))) return "alpha does not lie on the simplex";
       return normalise === "tracked" ? trackedFault(trackedOf(saved)) : null;
     },
   };
@@ -230,12 +229,12 @@ function pulledTo(
 ): Weights {
   // α ⊙ exp(γ·(log α₀ − log α)); where the prior is 0 it is as far away as a weight can be.
   const away = alpha.map((weight, i) =>
-    weight > 0 ? Math.log(Math.max(prior[i], Number.MIN_VALUE)) - Math.log(weight) : 0,
+    weight > 0 ? Math.log(Math.max(prior[i]!, Number.MIN_VALUE)) - Math.log(weight) : 0,
   );
   return within(alpha, among, (part, _, indices) =>
     exponentiatedGradient(
       part,
-      indices.map((i) => away[i]),
+      indices.map((i) => away[i]!),
       pull,
     ),
   );
@@ -248,7 +247,7 @@ function followed(state: RuleState, signal: Signal, memory: number): Tracked {
   const measured = measuredDomains("dga", state, signal);
   const { tokens } = signal;
   // Where no tokens are told all domains were measured alike.
-  const counts = state.domains.map((_, i) => (tokens === undefined ? 1 : tokens[i]));
+  const counts = state.domains.map((_, i) => (tokens === undefined ? 1 : tokens[i]!));
   const observed = {
     alignments,
     errors,
@@ -266,7 +265,7 @@ function trackedDirection(
   { targetExamples = Infinity }: Signal,
   tracked: Tracked,
 ): Omit<Step, "eta"> {
-  const known = state.domains.map((_, i) => tracked.tokens[i] > 0);
+  const known = state.domains.map((_, i) => tracked.tokens[i]! > 0);
   if (typeof targetExamples !== "number" || !(targetExamples > 0))
     throw new GradmixError(
       "numeric",
@@ -281,12 +280,16 @@ function trackedDirection(
 const listed = (memory: Readonly<Record<string, ArrayLike<number>>>): RuleState["memory"] =>
   Object.fromEntries(Object.entries(memory).map(([name, values]) => [name, Array.from(values)]));
 
-const trackedOf = ({ means, tokens, variances, noise }: RuleState["memory"]): Tracked => ({
-  means: Float64Array.from(means),
-  tokens: Float64Array.from(tokens),
-  variances: Float64Array.from(variances),
-  noise: Float64Array.from(noise),
-});
+function trackedOf(memory: RuleState["memory"]): Tracked {
+  const own = (name: keyof Tracked): Float64Array => Float64Array.from(remembered("dga", memory, name));
+  const noise = own("noise");
+  return {
+    means: own("means"),
+    tokens: own("tokens"),
+    variances: own("variances"),
+    noise: [noise[0]!, noise[1]!],
+  };
+}
 
 function trackedFault({ tokens, variances, noise }: Tracked): string | null {
   const negative = Object.entries({ tokens, variances, noise }).find(([, values]) =>

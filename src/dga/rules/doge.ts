@@ -76,11 +76,11 @@ function towardsDomains(state: RuleState, signal: Signal, own: boolean): Pick<St
   const k = state.domains.length;
   const among = measuredDomains("doge", state, signal);
   const gram = needGram("doge", state, signal);
-  const counts = (i: number): boolean => among === null || among[i];
+  const counts = (i: number): boolean => among === null || among[i]!;
   const rows = Float64Array.from({ length: k }, (_, i) => {
     const row = gram.subarray(i * k, (i + 1) * k);
     return counts(i) ? sumOf(row.map((g, j) => (counts(j) && (own || i !== j) ? g : 0))) : NaN;
   });
-  const norms = Float64Array.from({ length: k }, (_, i) => Math.sqrt(gram[i * (k + 1)]));
+  const norms = Float64Array.from({ length: k }, (_, i) => Math.sqrt(gram[i * (k + 1)]!));
   return { direction: dogeScaled(rows, norms).direction, among };
 }

@@ -11,7 +11,7 @@
  */
 import { checkOptions, numberIn, oneOf, type OptionChecks } from "../../options.ts";
 import { mirrorStep } from "../mirror-step.ts";
-import { initialState, measuredDomains, need, type Rule, type Step } from "../rule.ts";
+import { initialState, measuredDomains, need, remembered, type Rule, type Step } from "../rule.ts";
 import { mixUniform } from "../simplex.ts";
 import { type ByDomain, numbersByDomain, startOf } from "./by-domain.ts";
 
@@ -48,8 +48,8 @@ export function doremi(options: DoremiOptions = { name: "doremi" }): Rule {
       const losses = need("doremi", state, signal, "losses");
       const reference = need("doremi", state, signal, "referenceLosses");
       const measured = measuredDomains("doremi", state, signal);
-      const excess = state.memory["excess"].map((before, i) =>
-        measured === null || measured[i] ? Math.max(0, losses[i] - reference[i]) : before,
+      const excess = remembered("doremi", state.memory, "excess").map((before, i) =>
+        measured === null || measured[i] ? Math.max(0, losses[i]! - reference[i]!) : before,
       );
       const step: Step = {
         eta,
@@ -59,7 +59,9 @@ export function doremi(options: DoremiOptions = { name: "doremi" }): Rule {
       const weights = mirrorStep(state.weights, step, change, (part) => mixUniform(part, smoothing));
       return { ...state, weights: Array.from(weights), updates: state.updates + 1, memory: { excess } };
     },
-    memoryFault: ({ excess }) =>
-      excess.every((e) => e >= 0 || e === NEVER) ? null : "an excess loss is negative",
+    memoryFault: (memory) =>
+      remembered("doremi", memory, "excess").every((e) => e >= 0 || e === NEVER)
+        ? null
+        : "an excess loss is negative",
   };
 }

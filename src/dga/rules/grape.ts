@@ -26,6 +26,7 @@ import {
   measuredDomains,
   need,
   numbers,
+  remembered,
   type Rule,
   type RuleState,
   type Signal,
@@ -108,11 +109,12 @@ export function grape(options: GrapeOptions): Rule {
       return initialState("grape", domains, alpha, { alpha, targets: z });
     },
     update(state, signal, change) {
-      const { alpha: old, targets: oldTargets } = state.memory;
+      const old = remembered("grape", state.memory, "alpha");
+      const oldTargets = remembered("grape", state.memory, "targets");
       const among = measuredDomains("grape", state, signal);
       const rates = ratesOf(state, signal, targets, normalise);
       const weights = targetStep(oldTargets, rates, old, among, mu, smoothing);
-      const direction = Float64Array.from(old, (_, i) => sumOf(rates.map((row, m) => weights[m] * row[i])));
+      const direction = Float64Array.from(old, (_, i) => sumOf(rates.map((row, m) => weights[m]! * row[i]!)));
       const alpha = mirrorStep(old, { eta, direction, among }, change);
       return {
         ...state,
@@ -123,7 +125,7 @@ export function grape(options: GrapeOptions): Rule {
     },
     memoryFault(memory) {
       for (const name of ["alpha", "targets"])
-        if (!liesOnSimplex(memory[name])) return `${name} does not lie on the simplex`;
+        if (!liesOnSimplex(remembered("grape", memory, name))) return `${name} does not lie on the simplex`;
       return null;
     },
   };
@@ -139,9 +141,9 @@ function targetStep(
   smoothing: number,
 ): Weights {
   const indices = [...alpha.keys()].filter((i) => among === null || among[i]);
-  const total = among === null ? 1 : sumOf(indices.map((i) => alpha[i]));
+  const total = among === null ? 1 : sumOf(indices.map((i) => alpha[i]!));
   if (mu === 0 || total === 0) return Float64Array.from(z);
-  const lag = rates.map((row) => -sumOf(indices.map((i) => (alpha[i] / total) * row[i])));
+  const lag = rates.map((row) => -sumOf(indices.map((i) => (alpha[i]! / total) * row[i]!)));
   return mixUniform(exponentiatedGradient(z, lag, mu), smoothing);
 }
 
@@ -179,7 +181,7 @@ function ratesOf(
       );
     return own.map((a, i) => {
       if (Number.isNaN(a)) return NaN;
-      const rate = scaled(normalise, a / loss, norms[i], norm / loss);
+      const rate = scaled(normalise, a / loss, norms[i]!, norm / loss);
       return Math.max(-LARGEST_RATE, Math.min(LARGEST_RATE, rate));
     });
   });

@@ -92,13 +92,13 @@ export function directionOf(
   const target = needTargetNorm(rule, signal, adam ? "preconditionedTargetNorm" : "targetNorm");
   const way = adam ? "cosine" : kind;
   return {
-    direction: alignments.map((a, i) => (Number.isNaN(a) ? NaN : scaled(way, a, norms[i], target))),
+    direction: alignments.map((a, i) => (Number.isNaN(a) ? NaN : scaled(way, a, norms[i]!, target))),
     among,
     errorOf: (i, error) =>
       way === "clipped"
-        ? scaled(way, error, norms[i], target)
-        : norms[i] > 0 && target > 0
-          ? error / norms[i] / target
+        ? scaled(way, error, norms[i]!, target)
+        : norms[i]! > 0 && target > 0
+          ? error / norms[i]! / target
           : null,
   };
 }

@@ -10,7 +10,7 @@
  * R̂, and one that never had any keeps its weight: its R̂ of 0 would say that it is the worst. A signal that measures every domain every time, as from a batch of each, counts all of them as sampled.
  */
 import { checkOptions, numberIn, oneOf, type OptionChecks } from "../../options.ts";
-import { initialState, measuredDomains, need, type Rule } from "../rule.ts";
+import { initialState, measuredDomains, need, remembered, type Rule } from "../rule.ts";
 import { exponentiatedGradient, normalise, uniformWeights, within } from "../simplex.ts";
 
 export interface OdmOptions {
@@ -43,11 +43,11 @@ export function odm(options: OdmOptions = { name: "odm" }): Rule {
       const k = state.domains.length;
       const losses = need("odm", state, signal, "losses");
       const measured = measuredDomains("odm", state, signal);
-      const drawn = (i: number): boolean => measured === null || measured[i];
-      const rewards = state.memory["rewards"].map((before, i) =>
-        drawn(i) ? decay * before + (1 - decay) * bounded(losses[i] / state.weights[i]) : before,
+      const drawn = (i: number): boolean => measured === null || measured[i]!;
+      const rewards = remembered("odm", state.memory, "rewards").map((before, i) =>
+        drawn(i) ? decay * before + (1 - decay) * bounded(losses[i]! / state.weights[i]!) : before,
       );
-      const known = state.memory["known"].map((before, i) => (drawn(i) ? 1 : before));
+      const known = remembered("odm", state.memory, "known").map((before, i) => (drawn(i) ? 1 : before));
       const epsilon = (t: number): number => Math.min(1 / k, Math.sqrt(Math.log(k) / (k * Math.max(1, t))));
       const t = state.updates + 1;
       // Those that were never measured have kept 1/k each; the others share the rest, none below εₜ.
@@ -59,7 +59,7 @@ export function odm(options: OdmOptions = { name: "odm" }): Rule {
           const explore = epsilon(t) / total;
           const exploit = exponentiatedGradient(
             uniformWeights(m),
-            indices.map((i) => rewards[i]),
+            indices.map((i) => rewards[i]!),
             epsilon(t - 1),
           );
           return normalise(exploit.map((weight) => (1 - m * explore) * weight + explore));
@@ -67,8 +67,10 @@ export function odm(options: OdmOptions = { name: "odm" }): Rule {
       );
       return { ...state, weights: Array.from(weights), updates: t, memory: { rewards, known } };
     },
-    memoryFault: ({ known }) =>
-      known.every((one) => one === 0 || one === 1) ? null : "known is neither 0 nor 1 somewhere",
+    memoryFault: (memory) =>
+      remembered("odm", memory, "known").every((one) => one === 0 || one === 1)
+        ? null
+        : "known is neither 0 nor 1 somewhere",
   };
 }
 

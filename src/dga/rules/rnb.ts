@@ -44,7 +44,7 @@ export function rnb(options: RnbOptions = { name: "rnb" }): Rule {
       const q = shares(state.domains);
       const gram = needGram("rnb", state, signal);
       const weights = within(state.weights, measuredDomains("rnb", state, signal), (part, _, indices) => {
-        const direction = indices.map((i) => sumOf(indices.map((j) => gram[i * k + j] * q[j])));
+        const direction = indices.map((i) => sumOf(indices.map((j) => gram[i * k + j]! * q[j]!)));
         const norm = Math.hypot(...direction);
         const unit = direction.map((value) => (norm > 0 ? value / norm : 0));
         return exponentiatedGradient(uniformWeights(part.length), unit, lambda);

@@ -3,19 +3,26 @@ import { GradmixError } from "../../errors.ts";
 import { plainDecimal } from "../decimals.ts";
 import type { Entry, ExportFormat } from "../format.ts";
 import { comment, type Data, decimal, jsonText } from "../text.ts";
-import { few, isStripped, listOf, pathOf, placeStages, record, sharesOf, yaml } from "./shared.ts";
+import {
+  few,
+  isStripped,
+  json,
+  listOf,
+  pathOf,
+  placeStages,
+  record,
+  sharesOf,
+  steady,
+  yaml,
+} from "./shared.ts";
 
 /** mosaicml/streaming streaming/base/stream.py, Stream; llm-foundry's train_loader.dataset.streams (July 2025). */
-const mosaic: ExportFormat = {
+const mosaic: ExportFormat = steady({
   name: "mosaic",
   title: "MosaicML streaming, llm-foundry: train_loader.dataset.streams with proportions, as YAML",
   unit: "windows",
-  stages: false,
   paths: "one",
-  repetitions: false,
-  sidecar: false,
-  write(plan) {
-    const [{ entries }] = plan.stages;
+  write({ entries }, plan) {
     const streams: ReadonlyMap<string, Data> = new Map(
       entries.map((entry) => {
         const path = pathOf(entry);
@@ -30,19 +37,16 @@ const mosaic: ExportFormat = {
       "mosaic: proportion stands on all streams or on none; a stream with a remote path also takes local, where its shards are kept",
     ]);
   },
-};
+});
 
 /** allenai/OLMo-core src/olmo_core/data/source_mixture.py, SourceMixtureList.from_yaml (June 2026). */
-const olmoCore: ExportFormat = {
+const olmoCore: ExportFormat = steady({
   name: "olmo-core",
   title: "OLMo-core: a SourceMixtureList, as YAML",
   unit: "tokens",
-  stages: false,
   paths: "many",
   repetitions: true,
-  sidecar: false,
-  write(plan) {
-    const [{ entries }] = plan.stages;
+  write({ entries }, plan) {
     const { repetitions } = plan.mixture;
     // OLMo-core takes none below 1.
     const most = repetitions === null ? null : Math.max(1, repetitions);
@@ -60,7 +64,7 @@ const olmoCore: ExportFormat = {
         : `olmo-core: max_repetition_ratio is ${plainDecimal(most)}, the run's limit${most === repetitions ? "" : ` of ${plainDecimal(repetitions ?? most)} raised to the least that it takes`}`,
     ]);
   },
-};
+});
 
 /** Sequences of a block, of which each domain gets a whole number (mixture_block_size). */
 const LEVANTER_BLOCK = 2048;
@@ -80,9 +84,10 @@ const levanter: ExportFormat = {
       plan.context * LEVANTER_BLOCK,
       `a block of ${LEVANTER_BLOCK} sequences of ${plan.context} tokens`,
     );
+    const [first] = placed;
     const weights: Data =
-      placed.length === 1
-        ? sharesOf(placed[0].stage)
+      placed.length === 1 && first !== undefined
+        ? sharesOf(first.stage)
         : placed.map(({ start, stage }) => [start * LEVANTER_BLOCK, sharesOf(stage)]);
     const small = new Set(
       placed.flatMap(({ stage }) =>
@@ -142,16 +147,12 @@ const nanotron: ExportFormat = {
 };
 
 /** EleutherAI/gpt-neox configs/local_setup.yml; megatron/data/data_utils.py (May 2026). Its files are YAML in the style of JSON. */
-const neox: ExportFormat = {
+const neox: ExportFormat = steady({
   name: "neox",
   title: "GPT-NeoX: train-data-paths and train-data-weights, as a .yml",
   unit: "windows",
-  stages: false,
   paths: "one",
-  repetitions: false,
-  sidecar: false,
-  write(plan) {
-    const [{ entries }] = plan.stages;
+  write({ entries }, plan) {
     const data = record({
       "train-data-paths": entries.map((entry) => pathOf(entry)),
       "train-data-weights": listOf(entries),
@@ -163,41 +164,32 @@ const neox: ExportFormat = {
       ],
     };
   },
-};
+});
 
 /** AI-Hypercomputer/maxtext src/maxtext/input_pipeline/grain_data_processing.py, get_datasets (August 2026). */
-const maxtext: ExportFormat = {
+const maxtext: ExportFormat = steady({
   name: "maxtext",
   title: "MaxText: the JSON file of grain_train_mixture_config_path",
   unit: "documents",
-  stages: false,
   paths: "one",
-  repetitions: false,
   sidecar: true,
-  write({ stages: [{ entries }] }) {
+  write({ entries }) {
     const data: ReadonlyMap<string, Data> = new Map(
       entries.map((entry) => [entry.name, record({ path: pathOf(entry), weight: decimal(entry.share) })]),
     );
-    return {
-      files: [{ name: "mixture.json", text: `${jsonText(data)}\n` }],
-      notes: [
-        "maxtext: needs grain_file_type arrayrecord; the file may change when a run is resumed, which is how stages are made",
-      ],
-    };
+    return json(data, [
+      "maxtext: needs grain_file_type arrayrecord; the file may change when a run is resumed, which is how stages are made",
+    ]);
   },
-};
+});
 
 /** hiyouga/LLaMA-Factory src/llamafactory/hparams/data_args.py, DataArguments (August 2026). Both lists are cut at commas and stripped. */
-const llamaFactory: ExportFormat = {
+const llamaFactory: ExportFormat = steady({
   name: "llama-factory",
   title: "LLaMA-Factory: dataset, mix_strategy and interleave_probs, as YAML",
   unit: "documents",
-  stages: false,
   paths: "none",
-  repetitions: false,
-  sidecar: false,
-  write(plan) {
-    const [{ entries }] = plan.stages;
+  write({ entries }, plan) {
     const bad = entries.map(({ name }) => name).filter((name) => name.includes(",") || isStripped(name));
     if (bad.length > 0)
       throw new GradmixError(
@@ -218,42 +210,34 @@ const llamaFactory: ExportFormat = {
       ],
     );
   },
-};
+});
 
 /** sangmichaelxie/doremi configs/pile_uniform.json; doremi/dataloader.py, get_preprocessed_mixed_dataset (2023). */
-const doremi: ExportFormat = {
+const doremi: ExportFormat = steady({
   name: "doremi",
   title: "DoReMi: train_domain_weights, as JSON",
   unit: "windows",
-  stages: false,
   paths: "none",
-  repetitions: false,
   sidecar: true,
-  write({ stages: [stage] }) {
-    return {
-      files: [
-        { name: "mixture.json", text: `${jsonText(record({ train_domain_weights: sharesOf(stage) }))}\n` },
-      ],
-      notes: ["doremi: the names are those of its folders of preprocessed text; add eval_domain_weights"],
-    };
+  write(stage) {
+    return json(record({ train_domain_weights: sharesOf(stage) }), [
+      "doremi: the names are those of its folders of preprocessed text; add eval_domain_weights",
+    ]);
   },
-};
+});
 
 /** sail-sg/regmix mixture_config/synthesize_mixture.py (October 2024). */
-const regmix: ExportFormat = {
+const regmix: ExportFormat = steady({
   name: "regmix",
   title: "RegMix: the train group of a mixture's YAML",
   unit: "windows",
-  stages: false,
   paths: "none",
-  repetitions: false,
-  sidecar: false,
-  write(plan) {
-    return yaml("mixture.yaml", plan, record({ train: sharesOf(plan.stages[0]) }), [
+  write(stage, plan) {
+    return yaml("mixture.yaml", plan, record({ train: sharesOf(stage) }), [
       "regmix: the names are prefixes of its binary files (train_NAME there); add its valid group and the options of the model",
     ]);
   },
-};
+});
 
 export const configFormats: readonly ExportFormat[] = [
   mosaic,

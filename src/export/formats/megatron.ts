@@ -3,7 +3,17 @@ import { GradmixError } from "../../errors.ts";
 import { plainDecimal } from "../decimals.ts";
 import type { ExportedFile, ExportFormat } from "../format.ts";
 import { comment, type Data, decimal, jsonText, shellWord } from "../text.ts";
-import { checkStripped, few, listOf, pathOf, placeStages, pythonSpace, record, yaml } from "./shared.ts";
+import {
+  checkStripped,
+  few,
+  listOf,
+  pathOf,
+  placeStages,
+  pythonSpace,
+  record,
+  steady,
+  yaml,
+} from "./shared.ts";
 
 /** BlendedDataset keeps the index of a dataset in an i16. */
 const MOST_DATASETS = 32_767;
@@ -67,16 +77,12 @@ const megatron: ExportFormat = {
 };
 
 /** nemo_automodel/components/training/domain_mixture.py, DomainMixtureConfig; datasets/llm/megatron_dataset.py, paths (2026). */
-const nemoAutomodel: ExportFormat = {
+const nemoAutomodel: ExportFormat = steady({
   name: "nemo-automodel",
   title: "NeMo Automodel: domain_mixture and the paths of its Megatron dataset, as YAML",
   unit: "windows",
-  stages: false,
   paths: "one",
-  repetitions: false,
-  sidecar: false,
-  write(plan) {
-    const [{ entries }] = plan.stages;
+  write({ entries }, plan) {
     if (entries.length < 2)
       throw new GradmixError("config", "nemo-automodel: a domain_mixture needs at least two domains");
     if (entries.some(({ name }) => name === "weighted"))
@@ -103,19 +109,15 @@ const nemoAutomodel: ExportFormat = {
       ],
     );
   },
-};
+});
 
 /** docs/training/data-preparation.md; data/sources/hf.py, resolve_blend_weights (August 2026). */
-const megatronBridge: ExportFormat = {
+const megatronBridge: ExportFormat = steady({
   name: "megatron-bridge",
   title: "Megatron-Bridge fine-tuning: source_weights, which are epochs of each source, as YAML",
   unit: "epochs",
-  stages: false,
   paths: "one",
-  repetitions: false,
-  sidecar: false,
-  write(plan) {
-    const [{ entries }] = plan.stages;
+  write({ entries }, plan) {
     const source = entries.map((entry) => record({ path_or_dataset: pathOf(entry) }));
     return yaml(
       "mixture.yaml",
@@ -126,19 +128,15 @@ const megatronBridge: ExportFormat = {
       ],
     );
   },
-};
+});
 
 /** src/megatron/energon/metadataset/metadataset_v2.py, MetadatasetBlend (June 2026). */
-const energon: ExportFormat = {
+const energon: ExportFormat = steady({
   name: "energon",
   title: "Megatron-Energon: a blend of a MetadatasetV2, as YAML",
   unit: "documents",
-  stages: false,
   paths: "one",
-  repetitions: false,
-  sidecar: false,
-  write(plan) {
-    const [{ entries }] = plan.stages;
+  write({ entries }, plan) {
     const blend: readonly Data[] = entries.map((entry) =>
       record({ weight: decimal(entry.share), path: pathOf(entry) }),
     );
@@ -155,6 +153,6 @@ const energon: ExportFormat = {
       ],
     );
   },
-};
+});
 
 export const megatronFormats: readonly ExportFormat[] = [megatron, nemoAutomodel, megatronBridge, energon];

@@ -1,7 +1,7 @@
 /** Trainers whose mixtures are made in Python. Each names the source that was read. */
-import type { ExportFormat, Plan } from "../format.ts";
+import type { ExportFormat, FormatOutput, Plan } from "../format.ts";
 import { comment, type Data, jsonText } from "../text.ts";
-import { pathOf, sharesOf } from "./shared.ts";
+import { pathOf, sharesOf, steady } from "./shared.ts";
 
 /** A module with the weights by name, and what else it says. */
 function module(
@@ -9,27 +9,25 @@ function module(
   imports: string,
   constants: readonly (readonly [string, Data])[],
   code: string,
-): string {
+  notes: readonly string[],
+): FormatOutput {
   const lines = constants.map(([name, data]) => `${name} = ${jsonText(data)}\n`);
-  return `${comment(plan.about)}${imports}\n\n${lines.join("")}\n\n${code}`;
+  const text = `${comment(plan.about)}${imports}\n\n${lines.join("")}\n\n${code}`;
+  return { files: [{ name: "mixture.py", text }], notes };
 }
 
 /** huggingface/datasets src/datasets/combine.py, interleave_datasets (version 5.0). */
-const hfDatasets: ExportFormat = {
+const hfDatasets: ExportFormat = steady({
   name: "hf-datasets",
   title: "Hugging Face datasets: a Python module that calls interleave_datasets",
   unit: "documents",
-  stages: false,
   paths: "optional",
-  repetitions: false,
-  sidecar: false,
-  write(plan) {
-    const [stage] = plan.stages;
+  write(stage, plan) {
     const { entries } = stage;
     const paths: readonly (readonly [string, Data])[] = entries.every((entry) => entry.paths.length > 0)
       ? [["PATHS", new Map(entries.map((entry) => [entry.name, entry.paths]))]]
       : [];
-    const text = module(
+    return module(
       plan,
       "from datasets import interleave_datasets",
       [["PROBABILITIES", sharesOf(stage)], ...paths],
@@ -42,28 +40,21 @@ const hfDatasets: ExportFormat = {
         stopping_strategy=stopping_strategy,
     )
 `,
-    );
-    return {
-      files: [{ name: "mixture.py", text }],
-      notes: [
+      [
         'hf-datasets: "all_exhausted" goes on until every dataset was read once, and repeats those that end before; bound the run by its steps',
       ],
-    };
+    );
   },
-};
+});
 
 /** Lightning-AI/litdata src/litdata/streaming/combined.py, CombinedStreamingDataset (April 2025). */
-const litdata: ExportFormat = {
+const litdata: ExportFormat = steady({
   name: "litdata",
   title: "LitData, LitGPT: a Python module that makes a CombinedStreamingDataset",
   unit: "windows",
-  stages: false,
   paths: "one",
-  repetitions: false,
-  sidecar: false,
-  write(plan) {
-    const [stage] = plan.stages;
-    const text = module(
+  write(stage, plan) {
+    return module(
       plan,
       "from litdata import CombinedStreamingDataset, StreamingDataset",
       [
@@ -77,30 +68,24 @@ const litdata: ExportFormat = {
         datasets, seed=seed, weights=list(WEIGHTS.values()), iterate_over_all=False
     )
 `,
-    );
-    return {
-      files: [{ name: "mixture.py", text }],
-      notes: [
+      [
         "litdata: it stops when one dataset ends, and begins again with the next epoch; weights are refused with iterate_over_all=True",
       ],
-    };
+    );
   },
-};
+});
 
 /** pytorch/torchtitan torchtitan/components/data/dataset.py, DatasetMixConfig (August 2026). */
-const torchtitan: ExportFormat = {
+const torchtitan: ExportFormat = steady({
   name: "torchtitan",
   title: "torchtitan: a Python module that makes a DatasetMixConfig",
   unit: "documents",
-  stages: false,
   paths: "none",
-  repetitions: false,
-  sidecar: false,
-  write(plan) {
-    const text = module(
+  write(stage, plan) {
+    return module(
       plan,
       "from torchtitan.components.data import DatasetMixConfig, WeightedDataset",
-      [["WEIGHTS", sharesOf(plan.stages[0])]],
+      [["WEIGHTS", sharesOf(stage)]],
       `def mix(datasets):
     """The configuration of a mixture of datasets (a DatasetConfig by name)."""
     return DatasetMixConfig(
@@ -110,14 +95,11 @@ const torchtitan: ExportFormat = {
         )
     )
 `,
-    );
-    return {
-      files: [{ name: "mixture.py", text }],
-      notes: [
+      [
         "torchtitan: children that are packed into windows before they are mixed count windows: --rows windows",
       ],
-    };
+    );
   },
-};
+});
 
 export const pythonFormats: readonly ExportFormat[] = [hfDatasets, litdata, torchtitan];

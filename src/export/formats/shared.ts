@@ -1,8 +1,27 @@
 /** What several formats share. */
 import { GradmixError } from "../../errors.ts";
 import { show } from "../../options.ts";
-import type { Entry, FormatOutput, Plan, PlannedStage } from "../format.ts";
-import { comment, type Data, decimal, yamlText } from "../text.ts";
+import type { Entry, ExportFormat, FormatOutput, Plan, PlannedStage } from "../format.ts";
+import { comment, type Data, decimal, jsonText, yamlText } from "../text.ts";
+
+/** A format of weights that stay for the whole run: what it is, and how its one stage is written. `repetitions` and `sidecar` are false where they are left out. */
+export interface SteadyFormat
+  extends
+    Omit<ExportFormat, "stages" | "repetitions" | "sidecar" | "write">,
+    Partial<Pick<ExportFormat, "repetitions" | "sidecar">> {
+  /** Throws `config` for a mixture that the trainer would misread. */
+  write(stage: PlannedStage, plan: Plan): FormatOutput;
+}
+
+export function steady({ write, ...format }: SteadyFormat): ExportFormat {
+  return {
+    repetitions: false,
+    sidecar: false,
+    ...format,
+    stages: false,
+    write: (plan) => write(plan.stages[0], plan),
+  };
+}
 
 /** Shares by name. */
 export function sharesOf({ entries }: PlannedStage): ReadonlyMap<string, Data> {
@@ -21,6 +40,11 @@ export function record(members: Readonly<Record<string, Data>>): ReadonlyMap<str
 /** One file of YAML. */
 export function yaml(name: string, plan: Plan, data: Data, notes: readonly string[] = []): FormatOutput {
   return { files: [{ name, text: comment(plan.about) + yamlText(data) }], notes };
+}
+
+/** One file of JSON, which has no comments. */
+export function json(data: Data, notes: readonly string[] = []): FormatOutput {
+  return { files: [{ name: "mixture.json", text: `${jsonText(data)}\n` }], notes };
 }
 
 /** The one path of a domain, for formats that need it. */
@@ -63,7 +87,7 @@ export function placeStages(
   const end = Math.max(1, Math.floor(tokens / perUnit));
   const starts = stages.map(({ start }) => Math.round(start / perUnit));
   const placed = stages.flatMap((stage, i) =>
-    starts[i] < (starts[i + 1] ?? end) ? [{ start: starts[i], stage }] : [],
+    starts[i]! < (starts[i + 1] ?? end) ? [{ start: starts[i]!, stage }] : [],
   );
   const lost = stages.length - placed.length;
   return {

@@ -2,22 +2,20 @@
 import { GradmixError } from "../../errors.ts";
 import { plainDecimal } from "../decimals.ts";
 import type { Entry, ExportFormat, Plan } from "../format.ts";
-import { csvText, type Data, decimal, jsonText } from "../text.ts";
-import { few, record } from "./shared.ts";
+import { csvText, type Data, decimal } from "../text.ts";
+import { few, json as jsonFile, record, steady } from "./shared.ts";
 
 /** Columns that olmix/fit/loaders.py does not take for domains. */
 const olmixOwn = /^(?:run|run_id|name|index|Unnamed.*)$/;
 
 /** allenai/olmix olmix/fit/loaders.py, load_from_csv (March 2026). */
-const olmix: ExportFormat = {
+const olmix: ExportFormat = steady({
   name: "olmix",
   title: "Olmix: ratios.csv and metrics.csv, a row for the run",
   unit: "tokens",
-  stages: false,
   paths: "none",
-  repetitions: false,
   sidecar: true,
-  write({ stages: [{ entries }], mixture: { source, metrics } }) {
+  write({ entries }, { mixture: { source, metrics } }) {
     const bad = [...entries.map(({ name }) => name), ...metrics.keys()].filter((name) => olmixOwn.test(name));
     if (bad.length > 0)
       throw new GradmixError(
@@ -51,7 +49,7 @@ const olmix: ExportFormat = {
       ],
     };
   },
-};
+});
 
 function epochs({ tokens, weight }: Entry, length: number): string | null {
   return tokens === null || weight === 0 ? null : plainDecimal((weight * length) / tokens);
@@ -79,7 +77,7 @@ const csv: ExportFormat = {
         entry.name,
         entry.share,
         entry.tokens === null ? "" : String(entry.tokens),
-        epochs(entry, long[i]) ?? "",
+        epochs(entry, long[i]!) ?? "",
         entry.paths.join(" "),
       ]),
     );
@@ -104,7 +102,7 @@ const json: ExportFormat = {
         start: Math.round(start),
         domains: new Map(
           entries.map((entry) => {
-            const passes = epochs(entry, long[i]);
+            const passes = epochs(entry, long[i]!);
             return [
               entry.name,
               record({
@@ -125,7 +123,7 @@ const json: ExportFormat = {
       repetitions: repetitions === null ? null : decimal(plainDecimal(repetitions)),
       stages,
     });
-    return { files: [{ name: "mixture.json", text: `${jsonText(data)}\n` }], notes: [] };
+    return jsonFile(data);
   },
 };
 

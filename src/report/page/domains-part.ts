@@ -39,7 +39,7 @@ function rowsOf(view: View): Row[] {
   return run.domains
     .map((domain) => ({
       ...domain,
-      name: view.data.names[domain.domain],
+      name: view.data.names[domain.domain]!,
       colour: nameColour(view.data, domain.domain, "area"),
       proportional: domain.size / all,
       uniform: 1 / run.domains.length,

@@ -27,7 +27,7 @@ export function dots(
   const place = (value: number): string =>
     `${(2 + (96 * (value - least)) / (most - least || 1)).toFixed(2)}%`;
   const dot = (i: number, more: Readonly<Record<string, string>>, style: string): HTMLElement =>
-    h("span", { class: `dot shape-${i % SHAPES}`, style: `--dot: ${groups[i].colour}; ${style}`, ...more });
+    h("span", { class: `dot shape-${i % SHAPES}`, style: `--dot: ${groups[i]!.colour}; ${style}`, ...more });
   const row = ({ name, values }: DotRow): HTMLElement =>
     h(
       "div",
@@ -39,7 +39,7 @@ export function dots(
         values.map((value, i) =>
           value === null
             ? null
-            : dot(i, { title: `${groups[i].label}: ${format(value)}` }, `left: ${place(value)}`),
+            : dot(i, { title: `${groups[i]!.label}: ${format(value)}` }, `left: ${place(value)}`),
         ),
       ),
       h(

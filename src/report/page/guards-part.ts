@@ -28,7 +28,7 @@ function sentence({ rows, tokens, values, limits }: Guards): string {
   const ratios = unpackFloats(values);
   const above = rows.filter((_, i) => {
     const last = rowOf(ratios, tokens.length, i).findLast((ratio) => !Number.isNaN(ratio));
-    return last !== undefined && last > limits[i];
+    return last !== undefined && last > limits[i]!;
   });
   const held = above.length === 0 ? "all are" : `${rows.length - above.length} are`;
   return `The held-out loss of each guarded domain against its reference; the dashed line is the limit, bars are ± two standard errors. Of ${rows.length} at the end, ${held} at or below the limit.`;
@@ -37,10 +37,10 @@ function sentence({ rows, tokens, values, limits }: Guards): string {
 function panelsOf(data: PageData, { rows, tokens, values, errors, limits }: Guards): Panel[] {
   const [ratios, wide] = [unpackFloats(values), unpackFloats(errors)];
   return rows.map((name, i) => ({
-    name: data.names[name],
+    name: data.names[name]!,
     lines: [
       {
-        label: data.names[name],
+        label: data.names[name]!,
         colour: nameColour(data, name, "line"),
         tokens,
         values: rowOf(ratios, tokens.length, i).map((ratio) => ratio - 1),
@@ -55,9 +55,9 @@ function panelsOf(data: PageData, { rows, tokens, values, errors, limits }: Guar
       spread: "bars",
       small: true,
       legend: "nowhere",
-      ...(Number.isNaN(limits[i])
+      ...(Number.isNaN(limits[i]!)
         ? {}
-        : { level: { at: limits[i] - 1, label: "", colour: theme().warning } }),
+        : { level: { at: limits[i]! - 1, label: "", colour: theme().warning } }),
     },
   }));
 }

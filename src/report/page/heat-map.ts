@@ -66,16 +66,16 @@ export function heatMap(rows: readonly HeatRow[], tokens: readonly number[], cou
     paint(canvas, { rows, tokens, uniform, decades, width, height, gutter });
   });
   canvas.addEventListener("pointermove", (event) => {
-    const row = rows[Math.floor(event.offsetY / height)] as HeatRow | undefined;
+    const row = rows[Math.floor(event.offsetY / height)];
     const share = (event.offsetX - gutter) / (canvas.clientWidth - gutter);
-    const last = tokens[tokens.length - 1];
+    const last = tokens[tokens.length - 1]!;
     const column = columnAt(tokens, Math.max(0, Math.min(1, share)) * last);
     if (row === undefined) return;
-    const value = row.values[column];
+    const value = row.values[column]!;
     const known = Number.isNaN(value)
       ? "not among the heaviest, whose weights are kept"
       : `${formatShare(value)}, ${formatTimes(value / uniform)} uniform`;
-    told.textContent = `${row.name} at ${formatCount(tokens[column])} tokens: ${known}`;
+    told.textContent = `${row.name} at ${formatCount(tokens[column]!)} tokens: ${known}`;
   });
   return {
     element: h(
@@ -131,13 +131,13 @@ function paint(canvas: HTMLCanvasElement, picture: Picture): void {
 }
 
 function fill({ data, width, height }: ImageData, { rows, tokens, uniform, decades }: Picture): void {
-  const last = tokens[tokens.length - 1];
+  const last = tokens[tokens.length - 1]!;
   const columns = Array.from({ length: width }, (_, x) => columnAt(tokens, ((x + 0.5) / width) * last));
   const unknown = rgbOf(theme().unknown);
   for (let y = 0; y < height; y++) {
-    const { values } = rows[Math.min(rows.length - 1, Math.floor((y * rows.length) / height))];
+    const { values } = rows[Math.min(rows.length - 1, Math.floor((y * rows.length) / height))]!;
     for (let x = 0; x < width; x++) {
-      const value = values[columns[x]];
+      const value = values[columns[x]!]!;
       const colour = Number.isNaN(value) ? unknown : heat(value === 0 ? 0 : shade(value, uniform, decades));
       const at = 4 * (y * width + x);
       [data[at], data[at + 1], data[at + 2], data[at + 3]] = [...colour, 255];

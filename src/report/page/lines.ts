@@ -63,10 +63,11 @@ interface Columns {
   readonly bands: readonly { readonly line: number; readonly low: Column; readonly high: Column }[];
 }
 
+const known = (value: number | null | undefined): number | null =>
+  value === null || value === undefined || Number.isNaN(value) ? null : value;
+
 function columnsOf(lines: readonly Line[], stacked: boolean): Columns {
   const { tokens, at } = align(lines);
-  const known = (value: number | null | undefined): number | null =>
-    value === null || value === undefined || Number.isNaN(value) ? null : value;
   const told = lines.map((line) => {
     const places = at(line);
     return tokens.map((token) => known(line.values[places.get(token) ?? -1]));
@@ -76,7 +77,7 @@ function columnsOf(lines: readonly Line[], stacked: boolean): Columns {
     return {
       tokens,
       told,
-      drawn: told.map((column) => column.map((value, i) => (sums[i] += value ?? 0))),
+      drawn: told.map((column) => column.map((value, i) => (sums[i]! += value ?? 0))),
       bands: [],
     };
   }
@@ -84,9 +85,10 @@ function columnsOf(lines: readonly Line[], stacked: boolean): Columns {
     const { band } = line;
     if (band === undefined || band.every((value) => known(value) === null)) return [];
     const places = at(line);
+    const own = told[i]!;
     const ends = (sign: number): Column =>
       tokens.map((token, j) => {
-        const [middle, half] = [told[i][j], known(band[places.get(token) ?? -1])];
+        const [middle, half] = [known(own[j]), known(band[places.get(token) ?? -1])];
         return middle === null || half === null ? null : middle + sign * half;
       });
     return [{ line: i, low: ends(-1), high: ends(1) }];
@@ -147,13 +149,13 @@ function legendOf(lines: readonly Line[], { format, stacked = false }: ChartOpti
       {},
       swatch(line, stacked),
       h("span", { class: "name", title: line.label }, line.label),
-      values[i],
+      values[i]!,
     ),
   );
   return {
     element: h("ul", { class: "legend" }, stacked ? items.reverse() : items),
     tell(told) {
-      told.forEach((value, i) => (values[i].textContent = value === null ? "–" : format(value)));
+      told.forEach((value, i) => (values[i]!.textContent = value === null ? "–" : format(value)));
     },
   };
 }
@@ -201,7 +203,7 @@ function draw(
   const order = stacked ? [...lines.keys()].reverse() : [...lines.keys()];
   const series: UPlot.Series[] = [
     {},
-    ...order.map((i) => seriesOf(lines[i], columns.drawn[i], stacked)),
+    ...order.map((i) => seriesOf(lines[i]!, columns.drawn[i]!, stacked)),
     ...columns.bands.flatMap(() => [hidden, hidden]),
   ];
   const data = [
@@ -220,7 +222,7 @@ function draw(
           ? []
           : columns.bands.map(({ line }, i) => ({
               series: [lines.length + 1 + 2 * i, lines.length + 2 + 2 * i],
-              fill: translucent(lines[line].colour),
+              fill: translucent(lines[line]!.colour),
             })),
       legend: { show: false },
       padding: [10, 14, 0, 0],
@@ -270,7 +272,7 @@ function nearestTo(column: Column, tokens: readonly number[], place: number): nu
   let best: number | null = null;
   let distance = Infinity;
   column.forEach((value, i) => {
-    const far = Math.abs(tokens[i] - tokens[place]);
+    const far = Math.abs(tokens[i]! - tokens[place]!);
     if (value !== null && far < distance) [best, distance] = [value, far];
   });
   return best;
@@ -280,7 +282,7 @@ function rangeOfTokens(tokens: readonly number[], from = 0): UPlot.Range.Functio
   const most = tokens.at(-1) ?? 1;
   return (_, low, high) => {
     // What is zoomed in stays so; all begins at 0.
-    const all = low === null || (low <= tokens[0] && high >= most);
+    const all = low === null || (low <= tokens[0]! && high >= most);
     return all ? [most * from, Math.max(most, 1)] : [low, high];
   };
 }
@@ -332,10 +334,10 @@ function drawBars(plot: UPlot, lines: readonly Line[], { tokens, bands }: Column
   ctx.lineWidth = 2 * uPlot.pxRatio;
   ctx.globalAlpha = 0.4;
   for (const { line, low, high } of bands) {
-    ctx.strokeStyle = lines[line].colour;
+    ctx.strokeStyle = lines[line]!.colour;
     ctx.beginPath();
     tokens.forEach((token, i) => {
-      const [from, to] = [low[i], high[i]];
+      const [from, to] = [known(low[i]), known(high[i])];
       if (from === null || to === null) return;
       const x = plot.valToPos(token, "x", true);
       ctx.moveTo(x, plot.valToPos(from, "y", true));

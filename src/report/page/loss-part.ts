@@ -85,10 +85,10 @@ function panelOf(
 
 /** The points of the second half, so that their values alone make the axis. */
 function secondHalf(lines: readonly Line[]): { from: number; shown: readonly Line[] } {
-  const most = Math.max(...lines.map(({ tokens }) => tokens[tokens.length - 1]));
+  const most = Math.max(...lines.map(({ tokens }) => tokens[tokens.length - 1]!));
   const shown = lines.map((line) => {
     const kept = line.tokens.flatMap((token, i) => (token >= most / 2 ? [i] : []));
-    const pick = <T>(list: readonly T[]): T[] => kept.map((i) => list[i]);
+    const pick = <T>(list: readonly T[]): T[] => kept.map((i) => list[i]!);
     return {
       ...line,
       tokens: pick(line.tokens),
@@ -115,11 +115,11 @@ function lineOf(group: GroupData, index: number, curves: LossCurves | null, unit
 /** Domains that were evaluated at the end alone, or at the start as well: lines from there would show that all fall, and little else. */
 function endsOf({ data, unit }: View): HTMLElement {
   const rows = evaluatedDomains(data).map((domain) => ({
-    name: data.names[domain],
+    name: data.names[domain]!,
     values: data.groups.map((group) => {
       const loss = lossOf(group, domain);
       const found = loss === null ? null : inUnit(loss, unit);
-      return found === null ? null : found.mean[found.mean.length - 1];
+      return found?.mean.at(-1) ?? null;
     }),
   }));
   return h(
@@ -151,7 +151,7 @@ function lossOf({ domains }: GroupData, domain: number): LossCurves | null {
 
 function domainPanels({ data, unit }: View): Panel[] {
   return evaluatedDomains(data).map((domain) => ({
-    name: data.names[domain],
+    name: data.names[domain]!,
     lines: data.groups.flatMap((group, i) => lineOf(group, i, lossOf(group, domain), unit) ?? []),
     options: {
       height: 130,

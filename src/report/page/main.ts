@@ -82,7 +82,7 @@ async function follow(version: string): Promise<void> {
       view = { ...view, data: (await answer.json()) as PageData };
       show();
     }
-    const [run] = view.data.runs;
+    const run = view.data.runs[0]!;
     status.textContent =
       run.state === "running"
         ? `The run goes on: step ${run.step.toLocaleString("en")} of ${run.steps.toLocaleString("en")}. This page follows it.`

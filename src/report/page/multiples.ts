@@ -55,7 +55,7 @@ export function multiples(label: string): Multiples {
     charts = shown.map(({ lines, options }) => chart(lines, options));
     grid.replaceChildren(
       ...shown.map(({ name }, i) =>
-        h("figure", {}, h("figcaption", { title: name }, name), charts[i].element),
+        h("figure", {}, h("figcaption", { title: name }, name), charts[i]!.element),
       ),
     );
     search.hidden = panels.length < SEARCHED;

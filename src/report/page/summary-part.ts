@@ -29,10 +29,11 @@ function unbroken(sentence: string): string {
 }
 
 /** Of one run. */
-function tiles({ names, runs: [run] }: PageData): HTMLElement {
+function tiles({ names, runs }: PageData): HTMLElement {
+  const run = runs[0]!;
   const heaviest = run.weights.rows.slice(0, 1).flatMap((name) => {
     const found = run.domains.find(({ domain }) => domain === name)?.weight;
-    return found === null || found === undefined ? [] : [{ name: names[name], weight: found }];
+    return found === null || found === undefined ? [] : [{ name: names[name]!, weight: found }];
   });
   const bits = run.bitsPerNat;
   const items: (readonly [string, string])[] = [
@@ -92,7 +93,7 @@ function figures(data: PageData): HTMLElement {
 
 function figuresOf(group: GroupData, index: number, best: number, runs: readonly RunData[]): HTMLElement {
   const end = endOf(group);
-  const members = group.runs.map((i) => runs[i]);
+  const members = group.runs.map((i) => runs[i]!);
   const mean = (of: (run: RunData) => number): number =>
     members.reduce((sum, run) => sum + of(run), 0) / members.length;
   const cells = [
@@ -120,8 +121,8 @@ function endOf({ target }: GroupData): { nats: number; band: number | null; bits
   if (target === null) return null;
   const last = target.tokens.length - 1;
   return {
-    nats: target.nats.mean[last],
-    band: target.nats.band[last],
+    nats: target.nats.mean[last]!,
+    band: target.nats.band[last] ?? null,
     bits: target.bits?.mean[last] ?? null,
   };
 }

@@ -42,14 +42,14 @@ export function table<R>(columns: readonly TableColumn<R>[], nameOf: (row: R) =>
     ),
   );
   const sortBy = (column: number): void => {
-    const first = rows.map((row) => columns[column].key(row)).find((key) => key !== null);
+    const first = rows.map((row) => columns[column]!.key(row)).find((key) => key !== null);
     const descending = sorted?.column === column ? !sorted.descending : typeof first === "number";
     sorted = { column, descending };
     draw();
   };
   const draw = (): void => {
     const found = rows.filter((row) => nameOf(row).toLowerCase().includes(wanted));
-    const order = sorted === null ? found : inOrder(found, columns[sorted.column].key, sorted.descending);
+    const order = sorted === null ? found : inOrder(found, columns[sorted.column]!.key, sorted.descending);
     const shown = all ? order : order.slice(0, FIRST_ROWS);
     heads.forEach((head, i) => {
       if (sorted?.column === i)

@@ -122,15 +122,15 @@ export interface Stroke {
 export function runStroke(theme: Theme, index: number): Stroke {
   const round = Math.floor(index / theme.runs.length);
   return {
-    colour: theme.runs[index % theme.runs.length],
-    dash: dashes[(index + 3 * round) % dashes.length],
+    colour: theme.runs[index % theme.runs.length]!,
+    dash: dashes[(index + 3 * round) % dashes.length]!,
   };
 }
 
 /** Of an area, or of a line. `rank` among the heaviest; −1: none. */
 export function domainColour(theme: Theme, rank: number, mark: "area" | "line"): string {
   const colours = mark === "area" ? theme.domains : theme.domainLines;
-  if (rank >= 0 && rank < colours.length) return colours[rank];
+  if (rank >= 0 && rank < colours.length) return colours[rank]!;
   return mark === "area" ? theme.others : theme.muted;
 }
 
@@ -151,7 +151,7 @@ const cividis: readonly (readonly [number, number, number])[] = [
 export function heat(share: number): readonly [number, number, number] {
   const at = Math.max(0, Math.min(1, share)) * (cividis.length - 1);
   const i = Math.min(Math.floor(at), cividis.length - 2);
-  const [low, high] = [cividis[i], cividis[i + 1]];
+  const [low, high] = [cividis[i]!, cividis[i + 1]!];
   const mix = (one: number, other: number): number => Math.round(one + (other - one) * (at - i));
   return [mix(low[0], high[0]), mix(low[1], high[1]), mix(low[2], high[2])];
 }

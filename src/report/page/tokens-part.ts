@@ -56,7 +56,7 @@ function sharesOf({ domains, tokens }: RunData, names: readonly string[]): HTMLE
           h(
             "div",
             { class: "bar-row" },
-            h("span", { class: "name", title: names[domain.domain] }, names[domain.domain]),
+            h("span", { class: "name", title: names[domain.domain]! }, names[domain.domain]!),
             h(
               "span",
               { class: "track" },
@@ -82,7 +82,7 @@ function epochsOf(view: View): Chart {
   const epochs = unpackFloats(values);
   const shown = rows.slice(0, EPOCH_LINES);
   const lines = shown.map((name, i): Line => ({
-    label: view.data.names[name],
+    label: view.data.names[name]!,
     colour: nameColour(view.data, name, "line"),
     tokens,
     values: rowOf(epochs, tokens.length, i),

@@ -21,15 +21,15 @@ export interface Part {
 }
 
 export function runOf({ data, run }: View): RunData {
-  return data.runs[run];
+  return data.runs[run]!;
 }
 
 /** What tells a run from all others: its group, and its seed where the group has several runs; its name where that is not enough. */
 export function runLabel({ groups, runs }: PageData, index: number): string {
-  const { group, seed, name } = runs[index];
-  const { label, runs: members } = groups[group];
+  const { group, seed, name } = runs[index]!;
+  const { label, runs: members } = groups[group]!;
   if (members.length === 1) return runs.length === 1 ? name : label;
-  const seeds = new Set(members.map((i) => runs[i].seed));
+  const seeds = new Set(members.map((i) => runs[i]!.seed));
   return seeds.size === members.length ? `${label}, seed ${seed}` : `${label}, ${name}`;
 }
 

@@ -96,11 +96,11 @@ function stackOf(view: View): Line[] {
     const row = rows.indexOf(name);
     if (row < 0) return [];
     const own = rowOf(weights, tokens.length, row).map((value) => (Number.isNaN(value) ? 0 : value));
-    return [{ label: data.names[name], colour: domainColour(theme(), rank, "area"), tokens, values: own }];
+    return [{ label: data.names[name]!, colour: domainColour(theme(), rank, "area"), tokens, values: own }];
   });
   const count = countOf(runOf(view));
   if (count <= lines.length) return lines;
-  const left = tokens.map((_, i) => Math.max(0, 1 - lines.reduce((sum, line) => sum + line.values[i], 0)));
+  const left = tokens.map((_, i) => Math.max(0, 1 - lines.reduce((sum, line) => sum + line.values[i]!, 0)));
   return [
     ...lines,
     { label: `${count - lines.length} others`, colour: theme().others, tokens, values: left },
@@ -117,7 +117,7 @@ function heatOf(view: View, wanted: string): HeatMap {
   const { rows, tokens, values } = run.weights;
   const weights = unpackWeights(values);
   const all = rows.map((name, i) => ({
-    name: view.data.names[name],
+    name: view.data.names[name]!,
     values: rowOf(weights, tokens.length, i),
   }));
   return heatMap(
@@ -133,10 +133,10 @@ function alignmentPanels(view: View): Panel[] {
   const { rows, tokens } = alignments;
   const [values, errors] = [unpackFloats(alignments.values), unpackFloats(alignments.errors)];
   return rows.map((name, i) => ({
-    name: view.data.names[name],
+    name: view.data.names[name]!,
     lines: [
       {
-        label: view.data.names[name],
+        label: view.data.names[name]!,
         colour: nameColour(view.data, name, "line"),
         tokens,
         values: rowOf(values, tokens.length, i),
