@@ -53,6 +53,11 @@ test("any batch in memory is a source of its examples, such as pairs of sequence
     tokens: [2, 1],
   });
   expect(pairs.tokensOf(1)).toBe(1);
+  for (const index of [2, -1, 0.5])
+    expect(errorOf(() => pairs.tokensOf(index))).toMatchObject({
+      code: "config",
+      message: `"pairs": there is no example ${index}; it has 2`,
+    });
   expect(pairs.batchOf([1])).toEqual({
     chosen: Int32Array.of(3, 4),
     rejected: Int32Array.of(7, 8),

@@ -14,6 +14,7 @@ import { describe, expect, test } from "vitest";
 import { permute } from "#dist/data/permutation.js";
 import { corpusWriter } from "#dist/data/tokens.js";
 import { foldIn, key } from "#dist/tensor/rng.js";
+import { errorOf } from "../errors.ts";
 
 const counts = fc.array(fc.integer({ min: 1, max: 40 }), { minLength: 1, maxLength: 6 });
 const domainsOf = (sizes: readonly number[]) =>
@@ -208,6 +209,10 @@ describe("the sampler", () => {
 
   test("refuses what cannot be drawn from", () => {
     const domains = domainsOf([3, 4]);
+    const sampler = createSampler({ domains, seed: 1 });
+    for (const domain of [2, -1, 0.5, NaN])
+      for (const call of [() => sampler.seen(domain), () => sampler.drawFrom(domain, 1)])
+        expect(errorOf(call)).toMatchObject({ code: "config", message: expect.stringMatching(/^domain: /) });
     for (const seed of [-1, 0.5, NaN, 2 ** 53])
       expect(() => createSampler({ domains, seed })).toThrow(/seed: .* must be an integer of at least 0/);
     expect(() => createSampler({ domains: domainsOf([3, 0]), seed: 1 })).toThrow(/"d1": 0 windows/);

@@ -191,6 +191,27 @@ describe("a saved memory", () => {
   );
 });
 
+test("the state of another rule is refused by the name of what it does not remember", () => {
+  const inner = [
+    rules.dga(),
+    rules.dga({ name: "dga", normalise: "raw" }),
+    rules.grape({ name: "grape", targets: ["t"], normalise: "raw" }),
+    rules.doremi(),
+    rules.odm(),
+    rules.ado(),
+  ];
+  const [given] = fc.sample(signal(3), { numRuns: 1, seed: 1 });
+  const full: Signal = { ...given, targets: [{ name: "t", alignments: [1, 2, 3], norm: 1, loss: 1 }] };
+  const other = rules.uniform().init(abc);
+  for (const rule of [...inner, ...inner.map((one) => combinators.ema(one, 0.5))]) {
+    expect(() => rule.update(rule.init(abc), full)).not.toThrow();
+    expect(errorOf(() => rule.update(other, full))).toMatchObject({
+      code: "config",
+      message: expect.stringMatching(/: the state remembers no "\w+"; hand `update` a state/),
+    });
+  }
+});
+
 describe("what is refused, in which words", () => {
   const cosine = rules.dga({ name: "dga", normalise: "cosine" });
   const raw = rules.dga({ name: "dga", normalise: "raw" });

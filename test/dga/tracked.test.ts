@@ -1,5 +1,6 @@
 /** dga's default: a mirror step around a prior on tracked alignments. The formulas are in rules-oracle.test.ts; here is what follows from them. */
 import {
+  combinators,
   createRule,
   dgaDefaults,
   type DgaOptions,
@@ -47,6 +48,33 @@ function noisy(seed: number, k: number, updates: number): Signal[] {
     targetExamples: 1 + Math.floor(300 * next()),
   }));
 }
+
+test("with η = 0 the weights stay, wherever the prior pulls", () => {
+  const options = fc.record({
+    seed: fc.nat(),
+    k: fc.integer({ min: 2, max: 8 }),
+    pull: fc.double({ min: 0, max: 1, noNaN: true }),
+    beta: fc.constantFrom(1, 0.4),
+    floored: fc.boolean(),
+  });
+  fc.assert(
+    fc.property(options, ({ seed, k, pull, beta, floored }) => {
+      const [prior, start] = [
+        names(k).map((_, i) => i + 1),
+        shares(names(k).map((_, i) => 1 + ((2 * i) % 3))),
+      ];
+      const own = { prior, start, pull, floor: floored ? 0.5 / k : 0 };
+      const signals = noisy(seed, k, 8);
+      const never = follow(make({ ...own, beta, eta: 0 }), k, signals);
+      for (const { weights } of never) expect(weights).toEqual(never[0].weights);
+      // A schedule that ends: what is averaged may still follow α, which stays.
+      const scheduled = combinators.etaSchedule(make({ ...own, beta: 1 }), (t) => (t < 4 ? 1 : 0));
+      const states = follow(scheduled, k, signals);
+      for (const { weights } of states.slice(5)) expect(weights).toEqual(states[4].weights);
+    }),
+    { numRuns: 50 },
+  );
+});
 
 describe("where the weights go", () => {
   test.each([{ prior: [4, 3, 2, 1] }, { prior: [4, 3, 2, 1], eta: 0.4, pull: 0.3, uniformShare: 0 }, {}])(

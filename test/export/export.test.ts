@@ -169,6 +169,7 @@ test("refusals are one line that names what to do", () => {
       /stages start/,
     ],
     [{ ...half, domains: [half.domains[0], half.domains[0]] }, { format: "json" }, /"web" stands twice/],
+    [{ ...half, stages: [] }, { format: "olmix" }, /the list of stages is empty/],
   ];
   for (const [of, options, why] of refused) {
     const { code, message } = errorOf(() => exportMixture(of, options));
