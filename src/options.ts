@@ -21,18 +21,30 @@ export type OptionChecks<O extends object> = { readonly [K in keyof O]-?: Option
  * `where` is the function (or the place in a file) that the message names.
  */
 export function checkOptions<O extends object>(where: string, options: O, checks: OptionChecks<O>): void {
-  const given: unknown = options;
+  check(where, options, checks);
+}
+
+/** The same of what came from a file or a message, which are options from then on. */
+export function assertOptions<O extends object>(
+  where: string,
+  given: unknown,
+  checks: OptionChecks<O>,
+): asserts given is O {
+  check(where, given, checks);
+}
+
+function check(where: string, given: unknown, checks: Readonly<Record<string, OptionCheck>>): void {
   if (typeof given !== "object" || given === null || Array.isArray(given))
     throw new GradmixError("config", `${where}: the options are ${show(given)}, not an object`);
   for (const name of Object.keys(given))
     if (!Object.hasOwn(checks, name)) throw unknownName(where, name, checks);
+  // Passes of a training step check their options too: what is not checked makes no string.
   for (const name in checks) {
-    const check = checks[name];
+    const row = checks[name]!;
     const value: unknown = Reflect.get(given, name);
-    // Passes of a training step check their options too: what is not checked makes no string.
     if (value !== undefined) {
-      if (check !== unchecked) check(`${where}: ${name}`, value);
-    } else if (check.required === true) throw new GradmixError("config", `${where}: ${name} is missing`);
+      if (row !== unchecked) row(`${where}: ${name}`, value);
+    } else if (row.required === true) throw new GradmixError("config", `${where}: ${name} is missing`);
   }
 }
 

@@ -1,7 +1,7 @@
 /** What `gradmix compare` compares, and the runs that it takes: options in, a list of runs out. Writes nothing. */
 import { join } from "node:path";
 import type { RuleName } from "../dga/rules/index.ts";
-import { ruleNames } from "../dga/rules/index.ts";
+import { isRuleName, ruleNames } from "../dga/rules/index.ts";
 import type { Json } from "../json.ts";
 import { isEqual, jsonLayer, type Layer } from "./config.ts";
 import { ruleTakes } from "./mixing.ts";
@@ -54,7 +54,7 @@ const shorts: Readonly<Record<string, Readonly<Record<string, unknown>>>> = {
 /** The rule that a short form stands for. Throws `config`, offering the nearest. */
 function shortForm(name: string, label: string): ReadonlyMap<string, unknown> {
   if (Object.hasOwn(shorts, name)) return new Map(Object.entries(shorts[name] ?? {}));
-  if (ruleNames.includes(name)) return new Map([["rule", name]]);
+  if (isRuleName(name)) return new Map([["rule", name]]);
   const known = [...ruleNames, ...Object.keys(shorts)];
   throw wrong(
     `${label}: there is no rule ${show(name)}${didYouMean(name, known) || `; there are ${known.join(", ")}`}`,
@@ -99,7 +99,7 @@ export function rulesOfFlag(text: string, defined: readonly RuleEntry[]): RuleEn
   });
 }
 
-const isShort = (name: string): boolean => ruleNames.includes(name) || Object.hasOwn(shorts, name);
+const isShort = (name: string): boolean => isRuleName(name) || Object.hasOwn(shorts, name);
 
 /** The folder of a rule: its name, in which a colon is a dash, since not every file system has colons. */
 function folderOf(rule: string): string {

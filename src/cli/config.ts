@@ -354,8 +354,7 @@ export function checkSameConfig(
 
 /** Key path → value of every option. */
 export function flatten(config: TrainConfig): Map<string, unknown> {
-  const sections = config as unknown as Record<string, Record<string, unknown>>;
-  return new Map(rows.map((row) => [row.path, sections[row.section]?.[row.key] ?? null]));
+  return new Map(rows.map(({ path, section, key }) => [path, Reflect.get(config[section], key) ?? null]));
 }
 
 /** Do two options say the same? */

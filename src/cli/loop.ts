@@ -4,7 +4,7 @@ import type { Checkpoint } from "../dga/checkpoint.ts";
 import { multipliersOf } from "../dga/combinators/guard.ts";
 import type { HeldOutLosses, Trainer, WeightPair } from "../dga/trainer.ts";
 import { GradmixError } from "../errors.ts";
-import { formatJson, type Json, parseJson } from "../json.ts";
+import { formatJson, parseJson } from "../json.ts";
 import type { GPT } from "../nn/gpt.ts";
 import { withCheckpoint } from "./advice.ts";
 import { type Best, keepBest, modelFiles } from "./best.ts";
@@ -18,6 +18,8 @@ import type { CyclePlan } from "./plan.ts";
 import type { Data } from "./read-data.ts";
 import type { RunHooks, RunResult } from "./run-events.ts";
 import type { Evaluation, NamedWeights, StepMetrics } from "../runs/lines.ts";
+import { member, number } from "../runs/read-json.ts";
+import { stepLine } from "../runs/record.ts";
 
 /** What a run is made of once it is set up. */
 export interface Parts {
@@ -250,13 +252,11 @@ async function saveModel({ store }: RunHooks, { model, data }: Parts): Promise<v
 
 /** The line of a checkpoint's step, when the run was stopped while it evaluated. */
 function unevaluatedOf(resumed: Checkpoint): Unevaluated | null {
-  // The checkpoint's checksum says that it is what was written.
   const text = resumed.json["unevaluated"];
   if (typeof text !== "string") return null;
-  const line = parseJson(text, { source: "the last step", code: "checkpoint" });
-  return line instanceof Map
-    ? (Object.fromEntries(line as ReadonlyMap<string, Json>) as unknown as Unevaluated)
-    : null;
+  const at = "the checkpoint's last step";
+  const line = { at, value: parseJson(text, { source: at, code: "checkpoint" }) };
+  return member(line, "step", number) === START.step ? START : stepLine(line);
 }
 
 /** null where nothing is wanted. */

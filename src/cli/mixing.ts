@@ -4,11 +4,12 @@ import { type Bases, createBases } from "../dga/bases.ts";
 import { parseBases } from "../dga/bases-text.ts";
 import { type CombinatorOptions, countsRunTokens } from "../dga/combinators/index.ts";
 import { limitsOf } from "../dga/combinators/guard.ts";
+import type { RunFacts } from "../dga/facts.ts";
 import { createMixer, type Mixer, type MixerOptions } from "../dga/mixer.ts";
 import { checkFit, planOf } from "../dga/plan.ts";
-import { type RuleName, type RuleOptions, withFacts } from "../dga/rules/index.ts";
+import { type RuleName, ruleOptionsFrom } from "../dga/rules/index.ts";
 import { GradmixError } from "../errors.ts";
-import { mostRepetitions, paper, repetitionCaps } from "../dga/rules/dga.ts";
+import { type DgaOptions, mostRepetitions, paper, repetitionCaps } from "../dga/rules/dga.ts";
 import type { AlignmentOptions } from "../dga/trainer-options.ts";
 import { EPOCHS } from "./epoch-watch.ts";
 import { sumOf } from "../dga/simplex.ts";
@@ -73,9 +74,7 @@ export function planMixing(
   const targets = [...data.targets.keys()];
   const of = bases?.names ?? names;
   const build = ({ sizes, histogram }: ReadFacts): Mixer =>
-    createMixer({
-      domains: of,
-      ...mixerOptionsOf(mixing, targets, { sizes, tokens }),
+    mixerFor(mixing, targets, of, {
       sizes,
       tokens,
       ...(histogram === null ? {} : { histogram: Object.fromEntries(histogram) }),
@@ -121,11 +120,11 @@ export function planMixing(
     countsTokens: countsRunTokens(combinators) || mixing.guard !== null,
     limitedOtherwise(otherTokens, sizes) {
       const offered = bases === null ? sizes : basisSizes(bases, sizes);
-      const [own, other] = [tokens, otherTokens].map((n) => {
-        const facts = { sizes: offered, tokens: n };
-        const options = ruleOptionsOf(mixing, targets, facts);
-        return options.name === "dga" ? repetitionCaps(withFacts(options, facts), of) : null;
-      });
+      const capsOf = (n: number): readonly number[] | null => {
+        const options = dgaOptionsOf(mixing, { sizes: offered, tokens: n });
+        return options === null ? null : repetitionCaps(options, of);
+      };
+      const [own, other] = [capsOf(tokens), capsOf(otherTokens)];
       return of.find((_, i) => own?.[i] !== other?.[i]) ?? null;
     },
     repetitions,
@@ -229,8 +228,8 @@ function countsHistogram(mixing: MixingConfig, { target }: Pick<TrainConfig["dat
 
 /** The least of what the rule and the combinators around it allow. */
 function repetitionsOf(mixing: MixingConfig): number | null {
-  const rule = ruleOptionsOf(mixing, [], {});
-  const own = rule.name === "dga" ? mostRepetitions(rule) : Infinity;
+  const dga = dgaOptionsOf(mixing, {});
+  const own = dga === null ? Infinity : mostRepetitions(dga);
   const least = Math.min(own, saidRepetitions(mixing) ?? Infinity);
   return Number.isFinite(least) ? least : null;
 }
@@ -269,8 +268,12 @@ interface SizedFacts {
   readonly tokens?: number;
 }
 
-/** The options of a run's rule, out of the common ones and `ruleOptions`. */
-function ruleOptionsOf(mixing: MixingConfig, targets: readonly string[], facts: SizedFacts): RuleOptions {
+/** The options of a run's rule, out of the common ones and `ruleOptions`, of which the rule checks its own. */
+function ruleOptionsOf(
+  mixing: MixingConfig,
+  targets: readonly string[],
+  facts: SizedFacts,
+): Record<string, unknown> {
   const options: Record<string, unknown> = { name: mixing.rule };
   for (const [option, name] of Object.entries(common[mixing.rule])) {
     const value = option === "floor" ? forAll(mixing.floor) : mixing[option as keyof (typeof common)["dga"]];
@@ -284,8 +287,25 @@ function ruleOptionsOf(mixing: MixingConfig, targets: readonly string[], facts: 
       ...(facts.tokens === undefined ? {} : { sizes: facts.sizes, tokens: facts.tokens }),
     });
   if (mixing.rule === "grape") options["targets"] = targets;
-  // The rule checks its own options, whatever their source.
-  return { ...options, ...mixing.ruleOptions } as unknown as RuleOptions;
+  return { ...options, ...mixing.ruleOptions };
+}
+
+/** Those of `dga`, checked and with the facts; null for another rule. */
+function dgaOptionsOf(mixing: MixingConfig, facts: SizedFacts): DgaOptions | null {
+  if (mixing.rule !== "dga") return null;
+  const options = ruleOptionsFrom(ruleOptionsOf(mixing, [], facts), facts);
+  return options.name === "dga" ? options : null;
+}
+
+/** The mixer of a run. Throws `config` for options of the rule and of what is around it that do not fit. */
+export function mixerFor(
+  mixing: MixingConfig,
+  targets: readonly string[],
+  domains: readonly string[],
+  facts: SizedFacts & Pick<RunFacts, "histogram">,
+): Mixer {
+  const { rule, ...around } = mixerOptionsOf(mixing, targets, facts);
+  return createMixer({ domains, rule: ruleOptionsFrom(rule, facts), ...around, ...facts });
 }
 
 /** The rule of a run and what goes around it, for `createMixer`, which is told the facts of the run beside them. */
@@ -294,7 +314,7 @@ export function mixerOptionsOf(
   targets: readonly string[],
   facts: SizedFacts,
 ): Pick<MixerOptions, "updateEvery" | "updateAfter"> & {
-  readonly rule: RuleOptions;
+  readonly rule: Readonly<Record<string, unknown>>;
   readonly combinators: readonly CombinatorOptions[];
 } {
   const rule = ruleOptionsOf(mixing, targets, facts);
@@ -304,7 +324,7 @@ export function mixerOptionsOf(
   if (mixing.beta !== null && !ruleTakes(mixing.rule, "beta") && !isFixed(mixing.rule))
     added.push({ name: "ema", beta: mixing.beta });
   if (mixing.guard !== null)
-    added.push({ name: "guard", limits: Object.fromEntries(mixing.guard), ...guardCaps(rule, facts) });
+    added.push({ name: "guard", limits: Object.fromEntries(mixing.guard), ...guardCaps(mixing, facts) });
   added.push(...boundsAround(mixing, facts));
   return {
     rule,
@@ -353,10 +373,11 @@ function boundsAround(mixing: MixingConfig, { sizes = {} }: SizedFacts): Combina
 }
 
 /** A guard asks for no more than `dga` may sample. */
-function guardCaps(options: RuleOptions, facts: SizedFacts): { readonly caps?: Record<string, number> } {
-  if (options.name !== "dga" || facts.sizes === undefined) return {};
+function guardCaps(mixing: MixingConfig, facts: SizedFacts): { readonly caps?: Record<string, number> } {
+  const options = dgaOptionsOf(mixing, facts);
+  if (options === null || facts.sizes === undefined) return {};
   const names = Object.keys(facts.sizes);
-  const caps = repetitionCaps(withFacts(options, facts), names);
+  const caps = repetitionCaps(options, names);
   return caps === null ? {} : { caps: Object.fromEntries(names.map((name, i) => [name, caps[i]!])) };
 }
 

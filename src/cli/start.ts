@@ -4,7 +4,14 @@ import { join } from "node:path";
 import { loadTokenizer, type Tokenizer } from "../data/index.node.ts";
 import type { Checkpoint } from "../dga/checkpoint.ts";
 import { GradmixError } from "../errors.ts";
-import { createGPT, type GPT, type GPTConfig, type ResolvedGPTConfig, resolveGPTConfig } from "../nn/gpt.ts";
+import {
+  createGPT,
+  type GPT,
+  type GPTConfig,
+  gptConfigFrom,
+  type ResolvedGPTConfig,
+  resolveGPTConfig,
+} from "../nn/gpt.ts";
 import { fromHuggingFace, huggingFaceConfig } from "../nn/huggingface.ts";
 import type { ByteSource } from "../nn/safetensors.ts";
 import type { Layer } from "./config.ts";
@@ -133,7 +140,7 @@ export function modelOf(config: Readonly<ModelConfig>, vocabSize: number): GPTCo
 export function savedModel(state: Checkpoint["json"]): ResolvedGPTConfig | null {
   const { model } = state;
   // The checkpoint's checksum says that it is what was written; the fields are checked all the same.
-  return isObject(model) ? resolveGPTConfig(model as unknown as GPTConfig) : null;
+  return isObject(model) ? gptConfigFrom(model) : null;
 }
 
 /** The options that the model decides. */

@@ -94,9 +94,27 @@ async function openDecoder(): Promise<Decoder> {
   const { exports } = new WebAssembly.Instance(module, {
     env: { emscripten_notify_memory_growth: () => {} },
   });
-  const zstd = exports as unknown as Zstd;
+  const zstd = decoderOf(exports);
   const [input, output, source] = [zstd.malloc(ROOM), zstd.malloc(ROOM), zstd.malloc(24)];
   return { zstd, input, output, source, sink: source + 12 };
+}
+
+/** Throws where the package is another than the one that was written for. */
+function decoderOf(exports: WebAssembly.Exports): Zstd {
+  const { memory } = exports;
+  if (!(memory instanceof WebAssembly.Memory)) throw new Error("the package zstddec exports no memory");
+  const called = (name: string): ((...numbers: number[]) => number) => {
+    const found = exports[name];
+    if (typeof found !== "function") throw new Error(`the package zstddec exports no ${name}`);
+    return (...numbers) => Number(found(...numbers));
+  };
+  return {
+    memory,
+    malloc: called("malloc"),
+    ZSTD_createDCtx: called("ZSTD_createDCtx"),
+    ZSTD_freeDCtx: called("ZSTD_freeDCtx"),
+    ZSTD_decompressStream: called("ZSTD_decompressStream"),
+  };
 }
 
 /** The bytes of a stream of frames. Throws `ArchiveError` unless they are whole and the decoder accepts all of them. */

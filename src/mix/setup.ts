@@ -1,9 +1,10 @@
 /** What a session mixes and by which rule: the fields of `init`, checked and with their defaults, and the mixer that they make. */
 import { GradmixError } from "../errors.ts";
 import { formatJson, isObject } from "../json.ts";
-import type { CombinatorOptions } from "../dga/combinators/index.ts";
+import { combinatorsFrom } from "../dga/combinators/index.ts";
+import type { RunFacts } from "../dga/facts.ts";
 import { createMixer, type Mixer } from "../dga/mixer.ts";
-import type { RuleOptions } from "../dga/rules/index.ts";
+import { ruleOptionsFrom } from "../dga/rules/index.ts";
 import {
   allNumbersOf,
   byName,
@@ -58,16 +59,18 @@ export function machineOf(setup: Setup): Machine {
   const known = machines.get(setup);
   if (known !== undefined) return known;
   const { domains, rule, combinators, sizes, tokens, histogram, updateEvery, updateAfter } = setup;
+  const facts: RunFacts = {
+    ...(sizes === null ? {} : { sizes }),
+    ...(tokens === null ? {} : { tokens }),
+    ...(histogram === null ? {} : { histogram }),
+  };
   let mixer: Mixer;
   try {
     mixer = createMixer({
       domains,
-      // The library checks the options by name, as it does those of a configuration file.
-      rule: rule as unknown as RuleOptions,
-      combinators: combinators as readonly CombinatorOptions[],
-      ...(sizes === null ? {} : { sizes }),
-      ...(tokens === null ? {} : { tokens }),
-      ...(histogram === null ? {} : { histogram }),
+      rule: ruleOptionsFrom(rule, facts),
+      combinators: combinatorsFrom(combinators),
+      ...facts,
       updateEvery: updateEvery ?? 1,
       updateAfter,
     });

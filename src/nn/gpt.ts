@@ -16,7 +16,16 @@ import { layerNorm, rmsNorm } from "../autograd/ops/norm.ts";
 import { rope } from "../autograd/ops/rope.ts";
 import { swiglu } from "../autograd/ops/activation.ts";
 import { GradmixError } from "../errors.ts";
-import { boolean, checkOptions, integerIn, numberIn, oneOf, required } from "../options.ts";
+import {
+  assertOptions,
+  boolean,
+  checkOptions,
+  integerIn,
+  numberIn,
+  oneOf,
+  type OptionChecks,
+  required,
+} from "../options.ts";
 import { formatShape } from "../tensor/shape.ts";
 import { empty, scope, type Tensor } from "../tensor/tensor.ts";
 import { gptSpecs, type LayerName, pathOf, type PresetName, presets } from "./architecture.ts";
@@ -48,20 +57,27 @@ export type ResolvedGPTConfig = Required<GPTConfig>;
 
 /** Fills in defaults. Throws `config`, naming the field. */
 export function resolveGPTConfig(config: GPTConfig): ResolvedGPTConfig {
-  const size = integerIn(1);
-  const positive = numberIn({ min: 0, openMin: true });
-  checkOptions("GPT", config, {
-    preset: oneOf(...Object.keys(presets)),
-    vocabSize: required(size),
-    dim: required(size),
-    layers: required(size),
-    heads: required(size),
-    kvHeads: size,
-    hiddenDim: size,
-    context: required(size),
-    normEps: positive,
-    ropeTheta: positive,
-  });
+  return gptConfigFrom(config);
+}
+
+const size = integerIn(1);
+const positive = numberIn({ min: 0, openMin: true });
+const gptChecks: OptionChecks<GPTConfig> = {
+  preset: oneOf(...Object.keys(presets)),
+  vocabSize: required(size),
+  dim: required(size),
+  layers: required(size),
+  heads: required(size),
+  kvHeads: size,
+  hiddenDim: size,
+  context: required(size),
+  normEps: positive,
+  ropeTheta: positive,
+};
+
+/** The same of a configuration that came from a file. Not part of the package's interface. */
+export function gptConfigFrom(config: unknown): ResolvedGPTConfig {
+  assertOptions("GPT", config, gptChecks);
   const preset = config.preset ?? "llama";
   const { groupedHeads, positions, hiddenDim } = presets[preset];
   const resolved: ResolvedGPTConfig = {

@@ -201,6 +201,26 @@ const guarded: Reader<GuardMetrics> = (part) => ({
   multiplier: member(part, "multiplier", orNull(number)),
 });
 
+/** A line that tells what a step did. */
+export const stepLine: Reader<StepMetrics> = (part) => ({
+  step: member(part, "step", number),
+  tokens: member(part, "tokens", number),
+  loss: member(part, "loss", number),
+  gradNorm: member(part, "gradNorm", orNull(number)),
+  ...optional(part, "lossScale", number),
+  ...(member(part, "skipped", (inner) => inner.value === true) ? { skipped: true as const } : {}),
+  lr: member(part, "lr", number),
+  seconds: member(part, "seconds", number),
+  weights: member(part, "weights", numbers),
+  domains: member(part, "domains", mapOf(trained)),
+  ...optional(part, "alignments", mapOf(alignment)),
+  ...optional(part, "targetNorm", number),
+  ...optional(part, "targetExamples", number),
+  ...optional(part, "guard", mapOf(guarded)),
+  ...optional(part, "evaluation", evaluation),
+  ...optional(part, "evaluationSeconds", number),
+});
+
 const lineOf: Reader<MetricsLine> = (part) => {
   const step = member(part, "step", number);
   const event = member(part, "event", orNull(text));
@@ -216,24 +236,7 @@ const lineOf: Reader<MetricsLine> = (part) => {
     };
   if (event !== null)
     throw new GradmixError("data", `${part.at}.event is "${event}", which this version of gradmix does not know`);
-  return {
-    step,
-    tokens: member(part, "tokens", number),
-    loss: member(part, "loss", number),
-    gradNorm: member(part, "gradNorm", orNull(number)),
-    ...optional(part, "lossScale", number),
-    ...(member(part, "skipped", (inner) => inner.value === true) ? { skipped: true as const } : {}),
-    lr: member(part, "lr", number),
-    seconds: member(part, "seconds", number),
-    weights: member(part, "weights", numbers),
-    domains: member(part, "domains", mapOf(trained)),
-    ...optional(part, "alignments", mapOf(alignment)),
-    ...optional(part, "targetNorm", number),
-    ...optional(part, "targetExamples", number),
-    ...optional(part, "guard", mapOf(guarded)),
-    ...optional(part, "evaluation", evaluation),
-    ...optional(part, "evaluationSeconds", number),
-  };
+  return stepLine(part);
 };
 
 const costs: Reader<RunFacts["cost"]> = (part) => ({

@@ -1,10 +1,10 @@
 /** The configurations in examples/configs say what the command understands. */
 import { readdirSync, readFileSync } from "node:fs";
 import { join, resolve } from "node:path";
-import { createMixer, parseBases } from "gradmix/dga";
+import { parseBases } from "gradmix/dga";
 import { expect, test } from "vitest";
 import { fileLayer, resolveConfig } from "#dist/cli/config.js";
-import { mixerOptionsOf, unusedOptions } from "#dist/cli/mixing.js";
+import { mixerFor, unusedOptions } from "#dist/cli/mixing.js";
 
 const root = resolve(import.meta.dirname, "../..");
 const folder = join(root, "examples/configs");
@@ -24,12 +24,7 @@ test.each(configs)("%s", (name) => {
       : null;
   const domains = bases?.names ?? own;
   const sizes = Object.fromEntries(domains.map((domain, i) => [domain, 1e7 * (i + 1)]));
-  const mixer = createMixer({
-    domains,
-    ...mixerOptionsOf(config.mixing, [...config.data.targets.keys()], { sizes, tokens: 2e7 }),
-    sizes,
-    tokens: 2e7,
-  });
+  const mixer = mixerFor(config.mixing, [...config.data.targets.keys()], domains, { sizes, tokens: 2e7 });
   expect(mixer.initial.rule.weights.length).toBe(domains.length);
   expect(unusedOptions(config.mixing)).toEqual([]);
 });

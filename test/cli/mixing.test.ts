@@ -2,7 +2,6 @@
 import {
   combine,
   type CombinatorOptions,
-  createMixer,
   createRule,
   type Rule,
   type RuleOptions,
@@ -14,7 +13,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { resolveConfig } from "#dist/cli/config.js";
 import { measuredFrom } from "#dist/dga/plan.js";
-import { mixerOptionsOf, planMixing, ruleTakes, unusedOptions } from "#dist/cli/mixing.js";
+import { mixerFor, planMixing, ruleTakes, unusedOptions } from "#dist/cli/mixing.js";
 import { type MixingConfig, totalSteps, type TrainConfig } from "#dist/cli/train-config.js";
 
 const domains = names(3);
@@ -27,11 +26,7 @@ const none = { eta: null, beta: null, normalise: null, floor: null, weights: nul
 const targets = ["first", "second"];
 const configured = (mixing: Partial<MixingConfig>): MixingConfig => ({ ...base.mixing, ...none, ...mixing });
 const ruleOf = (mixing: Partial<MixingConfig>, facts: RunFacts): Rule =>
-  createMixer({
-    domains,
-    ...mixerOptionsOf(configured(mixing), targets, facts as { sizes?: Record<string, number> }),
-    ...facts,
-  }).rule;
+  mixerFor(configured(mixing), targets, domains, facts as { sizes?: Record<string, number> }).rule;
 
 /** Where a rule goes through the same signals. */
 const signals = fc.sample(signal(3, { mild: true }), { numRuns: 8, seed: 3 });

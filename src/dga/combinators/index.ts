@@ -1,9 +1,10 @@
 /** The combinators by name, from plain options: one line each. */
 import { GradmixError } from "../../errors.ts";
 import { isObject } from "../../json.ts";
+import { keysOf } from "../../keys.ts";
 import { nearest } from "../../nearest.ts";
 import {
-  checkOptions,
+  assertOptions,
   integerIn,
   numberIn,
   oneOf,
@@ -107,35 +108,68 @@ export function countsRunTokens(list: readonly CombinatorOptions[]): boolean {
  * one is offered) and for options out of range.
  */
 export function combine(rule: Rule, list: readonly CombinatorOptions[], facts: RunFacts = {}): Rule {
-  const entries: unknown = list;
-  if (!Array.isArray(entries))
-    throw new GradmixError(
-      "config",
-      `combinators: ${show(entries)} does not fit; it must be a list of options`,
-    );
-  return list.reduce<Rule>((inner, options, at) => {
-    try {
-      return one(inner, options, facts);
-    } catch (error) {
-      if (!(error instanceof GradmixError)) throw error;
-      throw new GradmixError(error.code, `combinators[${at}]: ${error.message}`, { cause: error });
-    }
-  }, rule);
+  return placed(list).reduce<Rule>(
+    (inner, { at, options }) => inPlace(at, () => one(nameOf(options), inner, options, facts)),
+    rule,
+  );
 }
 
-function one<K extends CombinatorOptions["name"]>(rule: Rule, options: Of<K>, facts: RunFacts): Rule {
-  // The options often come from a file, so the type is only a promise.
-  const name: unknown = isObject(options) ? options["name"] : undefined;
-  if (typeof name !== "string" || !Object.hasOwn(registry, name)) {
-    const close = typeof name === "string" ? nearest(name, combinatorNames) : null;
-    const hint =
-      close === null ? `the combinators are ${combinatorNames.join(", ")}` : `did you mean "${close}"?`;
-    throw new GradmixError("config", `there is no combinator ${show(name)}; ${hint}`);
+/**
+ * The options of combinators that came from a file or a message. Throws `config`, with the place in the list, for an unknown name or option; the combinators themselves check
+ * values, once they have their rule. Not part of the package's interface.
+ */
+export function combinatorsFrom(given: unknown): CombinatorOptions[] {
+  return placed(given).map(({ at, options }) =>
+    inPlace(at, (): CombinatorOptions => {
+      assertCombinator(nameOf(options), options);
+      return options;
+    }),
+  );
+}
+
+interface Placed {
+  readonly at: number;
+  readonly options: unknown;
+}
+
+function placed(list: unknown): Placed[] {
+  if (!Array.isArray(list))
+    throw new GradmixError("config", `combinators: ${show(list)} does not fit; it must be a list of options`);
+  return list.map((options: unknown, at) => ({ at, options }));
+}
+
+/** What is thrown names the place in the list. */
+function inPlace<T>(at: number, make: () => T): T {
+  try {
+    return make();
+  } catch (error) {
+    if (!(error instanceof GradmixError)) throw error;
+    throw new GradmixError(error.code, `combinators[${at}]: ${error.message}`, { cause: error });
   }
-  const { make, checks } = registry[options.name];
-  const { name: _name, ...own } = options;
-  checkOptions<Omit<Of<K>, "name">>(name, own, checks);
-  return make(rule, options, facts);
+}
+
+function nameOf(options: unknown): CombinatorOptions["name"] {
+  const name: unknown = isObject(options) ? options["name"] : undefined;
+  const known = keysOf(registry).find((one) => one === name);
+  if (known !== undefined) return known;
+  const close = typeof name === "string" ? nearest(name, combinatorNames) : null;
+  const hint =
+    close === null ? `the combinators are ${combinatorNames.join(", ")}` : `did you mean "${close}"?`;
+  throw new GradmixError("config", `there is no combinator ${show(name)}; ${hint}`);
+}
+
+/** Checks the options beside the name, which is that of the combinator. */
+function assertCombinator<K extends CombinatorOptions["name"]>(
+  name: K,
+  given: unknown,
+): asserts given is Of<K> {
+  const { name: _name, ...options } = isObject(given) ? given : {};
+  assertOptions<Omit<Of<K>, "name">>(name, options, registry[name].checks);
+}
+
+function one<K extends CombinatorOptions["name"]>(name: K, rule: Rule, given: unknown, facts: RunFacts): Rule {
+  assertCombinator(name, given);
+  return registry[name].make(rule, given, facts);
 }
 
 function scheduled(rule: Rule, { decay, updates, final = 0 }: Of<"etaSchedule">): Rule {

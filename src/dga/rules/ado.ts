@@ -41,7 +41,7 @@ const POINTS = 64;
 /** Exponents tried in the fit; the paper bounds them by 0.8. */
 const EXPONENTS: readonly number[] = Array.from({ length: 32 }, (_, i) => (0.8 * (i + 1)) / 32);
 
-const checks: OptionChecks<AdoOptions> = {
+export const adoChecks: OptionChecks<AdoOptions> = {
   name: oneOf("ado"),
   sizes: numbersByDomain,
   start: numbersByDomain,
@@ -53,7 +53,7 @@ const checks: OptionChecks<AdoOptions> = {
 };
 
 export function ado(options: AdoOptions = { name: "ado" }): Rule {
-  checkOptions("ado", options, checks);
+  checkOptions("ado", options, adoChecks);
   const { creditRate = 0.1, policyRate = 0.1, creditExponent = 0.5, minPoints = 5 } = options;
   const floorOf = (k: number): number => options.floor ?? Math.min(0.01, 1 / (2 * k));
   return {

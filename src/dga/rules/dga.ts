@@ -116,7 +116,7 @@ export function paper(options: { readonly eta?: number } = {}): DgaOptions {
 const positive = numberIn({ min: 0, openMin: true });
 const share = numberIn({ min: 0, max: 1 });
 
-const checks: OptionChecks<DgaOptions> = {
+export const dgaChecks: OptionChecks<DgaOptions> = {
   name: oneOf("dga"),
   eta: numberIn({ min: 0 }),
   beta: numberIn({ min: 0, max: 1, openMin: true }),
@@ -133,7 +133,7 @@ const checks: OptionChecks<DgaOptions> = {
 };
 
 export function dga(options: DgaOptions = { name: "dga" }): Rule {
-  checkOptions("dga", options, checks);
+  checkOptions("dga", options, dgaChecks);
   const { normalise = dgaDefaults.normalise, floor = dgaDefaults.floor } = options;
   const { eta, beta, pull, memory } = withDefaults(defaultsOf(normalise, options), options);
   /** What is sampled of α: within the caps, then not below the floor. */

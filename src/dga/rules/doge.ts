@@ -41,7 +41,7 @@ export interface DogeOptions {
   readonly start?: ByDomain;
 }
 
-const checks: OptionChecks<DogeOptions> = {
+export const dogeChecks: OptionChecks<DogeOptions> = {
   name: oneOf("doge"),
   towards: oneOf("domains", "target"),
   own: boolean,
@@ -51,7 +51,7 @@ const checks: OptionChecks<DogeOptions> = {
 };
 
 export function doge(options: DogeOptions = { name: "doge" }): Rule {
-  checkOptions("doge", options, checks);
+  checkOptions("doge", options, dogeChecks);
   const { towards = "domains", own = true, eta = 0.01, smoothing = 0 } = options;
   return {
     name: "doge",

@@ -28,7 +28,7 @@ export interface DoremiOptions {
 /** In the place of the excess of a domain that was never measured. */
 const NEVER = -1;
 
-const checks: OptionChecks<DoremiOptions> = {
+export const doremiChecks: OptionChecks<DoremiOptions> = {
   name: oneOf("doremi"),
   eta: numberIn({ min: 0 }),
   smoothing: numberIn({ min: 0, max: 1, openMax: true }),
@@ -36,7 +36,7 @@ const checks: OptionChecks<DoremiOptions> = {
 };
 
 export function doremi(options: DoremiOptions = { name: "doremi" }): Rule {
-  checkOptions("doremi", options, checks);
+  checkOptions("doremi", options, doremiChecks);
   const { eta = 1, smoothing = 1e-3 } = options;
   return {
     name: "doremi",

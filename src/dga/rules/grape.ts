@@ -67,7 +67,7 @@ export interface GrapeOptions {
 /** Sums of rates of tiny losses stay finite. */
 const LARGEST_RATE = 1e300;
 
-const checks: OptionChecks<GrapeOptions> = {
+export const grapeChecks: OptionChecks<GrapeOptions> = {
   name: oneOf("grape"),
   targets: required(
     valueThat(
@@ -89,7 +89,7 @@ const checks: OptionChecks<GrapeOptions> = {
 };
 
 export function grape(options: GrapeOptions): Rule {
-  checkOptions("grape", options, checks);
+  checkOptions("grape", options, grapeChecks);
   const { eta = 1.5, mu = 5, smoothing = 1e-3, beta = 1, normalise = "clipped" } = options;
   const targets = [...options.targets];
   const z =

@@ -12,13 +12,13 @@ export interface ImportanceSamplingOptions {
   readonly histogram: ByDomain;
 }
 
-const checks: OptionChecks<ImportanceSamplingOptions> = {
+export const importanceSamplingChecks: OptionChecks<ImportanceSamplingOptions> = {
   name: oneOf("importanceSampling"),
   histogram: required(numbersByDomain),
 };
 
 export function importanceSampling(options: ImportanceSamplingOptions): Rule {
-  checkOptions("importanceSampling", options, checks);
+  checkOptions("importanceSampling", options, importanceSamplingChecks);
   return {
     name: "importanceSampling",
     needs: [],

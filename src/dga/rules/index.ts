@@ -1,21 +1,26 @@
 /** The rules by name: one line each. */
 import { GradmixError } from "../../errors.ts";
 import { isObject } from "../../json.ts";
+import { keysOf } from "../../keys.ts";
 import { nearest } from "../../nearest.ts";
 import type { RunFacts } from "../facts.ts";
 import type { Rule } from "../rule.ts";
-import { show, withDefaults } from "../../options.ts";
-import { ado, type AdoOptions } from "./ado.ts";
-import { dga, dgaDefaults, type DgaOptions } from "./dga.ts";
-import { doge, type DogeOptions } from "./doge.ts";
-import { doremi, type DoremiOptions } from "./doremi.ts";
-import { grape, type GrapeOptions } from "./grape.ts";
-import { importanceSampling, type ImportanceSamplingOptions } from "./importance-sampling.ts";
-import { odm, type OdmOptions } from "./odm.ts";
-import { rnb, type RnbOptions } from "./rnb.ts";
-import { staticWeights, type StaticOptions } from "./static.ts";
-import { temperature, type TemperatureOptions } from "./temperature.ts";
-import { uniform, type UniformOptions } from "./uniform.ts";
+import { assertOptions, type OptionChecks, show, withDefaults } from "../../options.ts";
+import { ado, adoChecks, type AdoOptions } from "./ado.ts";
+import { dga, dgaChecks, dgaDefaults, type DgaOptions } from "./dga.ts";
+import { doge, dogeChecks, type DogeOptions } from "./doge.ts";
+import { doremi, doremiChecks, type DoremiOptions } from "./doremi.ts";
+import { grape, grapeChecks, type GrapeOptions } from "./grape.ts";
+import {
+  importanceSampling,
+  importanceSamplingChecks,
+  type ImportanceSamplingOptions,
+} from "./importance-sampling.ts";
+import { odm, odmChecks, type OdmOptions } from "./odm.ts";
+import { rnb, rnbChecks, type RnbOptions } from "./rnb.ts";
+import { staticChecks, staticWeights, type StaticOptions } from "./static.ts";
+import { temperature, temperatureChecks, type TemperatureOptions } from "./temperature.ts";
+import { uniform, uniformChecks, type UniformOptions } from "./uniform.ts";
 
 export type RuleOptions =
   | UniformOptions
@@ -31,59 +36,78 @@ export type RuleOptions =
   | AdoOptions;
 export type RuleName = RuleOptions["name"];
 
-const registry: { readonly [K in RuleName]: (options: Extract<RuleOptions, { name: K }>) => Rule } = {
-  uniform,
-  static: staticWeights,
-  temperature,
-  importanceSampling,
-  dga,
-  doge,
-  grape,
-  rnb,
-  doremi,
-  odm,
-  ado,
-};
+type Of<K extends RuleName> = Extract<RuleOptions, { name: K }>;
 
-export const ruleNames: readonly string[] = Object.keys(registry);
-
-/** The options that facts fill in where they are left out. An untracked `dga` is the paper's, which has neither prior nor caps. */
-const takes: {
-  readonly [K in RuleName]?: (
+interface Registered<O extends RuleOptions> {
+  readonly make: (options: O) => Rule;
+  readonly checks: OptionChecks<O>;
+  /** The options that facts fill in where they are left out. */
+  readonly takes?: (
     facts: RunFacts,
-    options: Extract<RuleOptions, { name: K }>,
-  ) => { readonly [O in keyof Extract<RuleOptions, { name: K }>]?: unknown };
-} = {
-  temperature: ({ sizes }) => ({ sizes }),
-  importanceSampling: ({ histogram }) => ({ histogram }),
-  dga: ({ sizes, tokens, histogram }, { normalise = dgaDefaults.normalise }) =>
-    normalise === "tracked" ? { sizes, tokens, prior: histogram } : {},
-  ado: ({ sizes }) => ({ sizes }),
+    given: Readonly<Record<string, unknown>>,
+  ) => { readonly [K in keyof O]?: unknown };
+}
+
+const registry: { readonly [K in RuleName]: Registered<Of<K>> } = {
+  uniform: { make: uniform, checks: uniformChecks },
+  static: { make: staticWeights, checks: staticChecks },
+  temperature: { make: temperature, checks: temperatureChecks, takes: ({ sizes }) => ({ sizes }) },
+  importanceSampling: {
+    make: importanceSampling,
+    checks: importanceSamplingChecks,
+    takes: ({ histogram }) => ({ histogram }),
+  },
+  dga: {
+    make: dga,
+    checks: dgaChecks,
+    // An untracked one is the paper's, which has neither prior nor caps.
+    takes: ({ sizes, tokens, histogram }, { normalise = dgaDefaults.normalise }) =>
+      normalise === "tracked" ? { sizes, tokens, prior: histogram } : {},
+  },
+  doge: { make: doge, checks: dogeChecks },
+  grape: { make: grape, checks: grapeChecks },
+  rnb: { make: rnb, checks: rnbChecks },
+  doremi: { make: doremi, checks: doremiChecks },
+  odm: { make: odm, checks: odmChecks },
+  ado: { make: ado, checks: adoChecks, takes: ({ sizes }) => ({ sizes }) },
 };
 
-/** The options with what `facts` say of those that were left out. */
-export function withFacts<K extends RuleName>(
-  options: Extract<RuleOptions, { name: K }>,
-  facts: RunFacts,
-): Extract<RuleOptions, { name: K }> {
-  return withDefaults(takes[options.name]?.(facts, options) ?? {}, options);
+export const ruleNames: readonly RuleName[] = keysOf(registry);
+
+export function isRuleName(name: unknown): name is RuleName {
+  return typeof name === "string" && Object.hasOwn(registry, name);
+}
+
+/** Throws `config` for an unknown name, offering the nearest one. */
+function nameOf(given: unknown): RuleName {
+  const name: unknown = isObject(given) ? given["name"] : undefined;
+  if (isRuleName(name)) return name;
+  const close = typeof name === "string" ? nearest(name, ruleNames) : null;
+  const hint = close === null ? `the rules are ${ruleNames.join(", ")}` : `did you mean "${close}"?`;
+  throw new GradmixError("config", `rule: there is no rule ${show(name)}; ${hint}`);
+}
+
+function checkedOptions<K extends RuleName>(name: K, given: unknown, facts: RunFacts): Of<K> {
+  const { checks, takes } = registry[name];
+  const whole: unknown = isObject(given) ? withDefaults(takes?.(facts, given) ?? {}, given) : given;
+  assertOptions(name, whole, checks);
+  return whole;
+}
+
+/**
+ * The options of a rule that came from a file or a message, with what `facts` say of those that were left out. Throws like `createRule`. Not part of the package's
+ * interface.
+ */
+export function ruleOptionsFrom(given: unknown, facts: RunFacts = {}): RuleOptions {
+  return checkedOptions(nameOf(given), given, facts);
 }
 
 /**
  * The rule of the given options; `facts` fill in what the rule takes of them. Throws `config` for an unknown name, offering the nearest one, and for options
  * out of range.
  */
-export function createRule<K extends RuleName>(
-  options: Extract<RuleOptions, { name: K }>,
-  facts: RunFacts = {},
-): Rule {
-  // The options often come from a file, so the type is only a promise.
-  const given: unknown = options;
-  const name: unknown = isObject(given) ? given["name"] : undefined;
-  if (typeof name !== "string" || !Object.hasOwn(registry, name)) {
-    const close = typeof name === "string" ? nearest(name, ruleNames) : null;
-    const hint = close === null ? `the rules are ${ruleNames.join(", ")}` : `did you mean "${close}"?`;
-    throw new GradmixError("config", `rule: there is no rule ${show(name)}; ${hint}`);
-  }
-  return registry[options.name](withFacts(options, facts));
+export function createRule<K extends RuleName>(options: Of<K>, facts: RunFacts = {}): Rule {
+  const make = <N extends RuleName>(name: N): Rule =>
+    registry[name].make(checkedOptions(name, options, facts));
+  return make(nameOf(options));
 }

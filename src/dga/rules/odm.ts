@@ -22,13 +22,13 @@ export interface OdmOptions {
 /** Rewards of absurd losses over tiny weights stay finite. */
 const LARGEST_REWARD = 1e300;
 
-const checks: OptionChecks<OdmOptions> = {
+export const odmChecks: OptionChecks<OdmOptions> = {
   name: oneOf("odm"),
   decay: numberIn({ min: 0, max: 1, openMax: true }),
 };
 
 export function odm(options: OdmOptions = { name: "odm" }): Rule {
-  checkOptions("odm", options, checks);
+  checkOptions("odm", options, odmChecks);
   const decay = options.decay ?? 0.9;
   return {
     name: "odm",

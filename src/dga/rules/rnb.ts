@@ -18,14 +18,14 @@ export interface RnbOptions {
   readonly lambda?: number;
 }
 
-const checks: OptionChecks<RnbOptions> = {
+export const rnbChecks: OptionChecks<RnbOptions> = {
   name: oneOf("rnb"),
   target: numbersByDomain,
   lambda: numberIn({ min: 0 }),
 };
 
 export function rnb(options: RnbOptions = { name: "rnb" }): Rule {
-  checkOptions("rnb", options, checks);
+  checkOptions("rnb", options, rnbChecks);
   const lambda = options.lambda ?? 1;
   const shares = (domains: readonly string[]): Float64Array =>
     options.target === undefined

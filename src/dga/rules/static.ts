@@ -10,10 +10,10 @@ export interface StaticOptions {
   readonly weights: ByDomain;
 }
 
-const checks: OptionChecks<StaticOptions> = { name: oneOf("static"), weights: required(numbersByDomain) };
+export const staticChecks: OptionChecks<StaticOptions> = { name: oneOf("static"), weights: required(numbersByDomain) };
 
 export function staticWeights(options: StaticOptions): Rule {
-  checkOptions("static", options, checks);
+  checkOptions("static", options, staticChecks);
   return {
     name: "static",
     needs: [],

@@ -15,14 +15,14 @@ export interface TemperatureOptions {
   readonly exponent?: number;
 }
 
-const checks: OptionChecks<TemperatureOptions> = {
+export const temperatureChecks: OptionChecks<TemperatureOptions> = {
   name: oneOf("temperature"),
   sizes: required(numbersByDomain),
   exponent: numberIn({ min: 0 }),
 };
 
 export function temperature(options: TemperatureOptions): Rule {
-  checkOptions("temperature", options, checks);
+  checkOptions("temperature", options, temperatureChecks);
   const exponent = options.exponent ?? 0.3;
   return {
     name: "temperature",

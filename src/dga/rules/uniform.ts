@@ -1,5 +1,5 @@
 /** Every domain the same weight, always. */
-import { checkOptions, oneOf } from "../../options.ts";
+import { checkOptions, oneOf, type OptionChecks } from "../../options.ts";
 import { initialState, type Rule } from "../rule.ts";
 import { uniformWeights } from "../simplex.ts";
 
@@ -7,8 +7,10 @@ export interface UniformOptions {
   readonly name: "uniform";
 }
 
+export const uniformChecks: OptionChecks<UniformOptions> = { name: oneOf("uniform") };
+
 export function uniform(options: UniformOptions = { name: "uniform" }): Rule {
-  checkOptions("uniform", options, { name: oneOf("uniform") });
+  checkOptions("uniform", options, uniformChecks);
   return {
     name: "uniform",
     needs: [],
