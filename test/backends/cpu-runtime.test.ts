@@ -44,7 +44,7 @@ describe("allocator", () => {
           for (const action of actions) {
             if ("free" in action) {
               const [gone] = live.splice(action.free % Math.max(1, live.length), 1);
-              if (gone !== undefined) allocator.release(gone.at);
+              if (gone !== undefined) allocator.release(gone.at, gone.size);
               continue;
             }
             const at = allocator.allocate(action.size);
@@ -56,7 +56,7 @@ describe("allocator", () => {
               expect(at + action.size <= other.at || other.at + Math.max(1, other.size) <= at).toBe(true);
             live.push({ at, size: action.size });
           }
-          for (const { at } of live) allocator.release(at);
+          for (const { at, size } of live) allocator.release(at, size);
           expect(allocator.live).toBe(0);
           // All is one block again: the largest request fits.
           expect(allocator.allocate(limit - 1024 - 128)).toBeGreaterThan(0);
@@ -73,14 +73,15 @@ describe("allocator", () => {
           let end = 0;
           const allocator = createAllocator(0, 1 << 30, (to) => (end = Math.max(end, to)));
           const run = (): number[] => {
-            const held: number[] = [];
+            const held: { at: number; size: number }[] = [];
             const seen = step.map(({ size, keep }) => {
               const at = allocator.allocate(size);
-              held.push(at);
-              if (held.length > keep) allocator.release(held.shift() ?? 0);
+              held.push({ at, size });
+              const oldest = held.length > keep ? held.shift() : undefined;
+              if (oldest !== undefined) allocator.release(oldest.at, oldest.size);
               return at;
             });
-            for (const at of held) allocator.release(at);
+            for (const { at, size } of held) allocator.release(at, size);
             return seen;
           };
           // The heap reaches its size in the first rounds.

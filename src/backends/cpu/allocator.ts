@@ -7,10 +7,13 @@
 /** Blocks start and end on multiples of this: two cache lines. */
 const ALIGN = 128;
 
+const blockOf = (bytes: number): number => Math.max(ALIGN, Math.ceil(bytes / ALIGN) * ALIGN);
+
 export interface Allocator {
   /** Address of a block, or −1 when `end` would pass the limit. */
   allocate(bytes: number): number;
-  release(address: number): void;
+  /** Takes a block back, of as many bytes as were asked for. */
+  release(address: number, bytes: number): void;
   /** Bytes in use, in whole blocks. */
   readonly live: number;
   readonly peak: number;
@@ -22,13 +25,12 @@ export function createAllocator(start: number, limit: number, grow: (end: number
   let end = base;
   let live = 0;
   let peak = 0;
-  const sizes = new Map<number, number>();
   // Free blocks below `end`, by address.
   const free: { at: number; bytes: number }[] = [];
 
   return {
     allocate(bytes) {
-      const size = Math.max(ALIGN, Math.ceil(bytes / ALIGN) * ALIGN);
+      const size = blockOf(bytes);
       let best = -1;
       for (let i = 0; i < free.length; i++)
         if (free[i].bytes >= size && (best < 0 || free[i].bytes < free[best].bytes)) best = i;
@@ -48,15 +50,12 @@ export function createAllocator(start: number, limit: number, grow: (end: number
         at = from;
         end = from + size;
       }
-      sizes.set(at, size);
       live += size;
       peak = Math.max(peak, live);
       return at;
     },
-    release(address) {
-      const bytes = sizes.get(address);
-      if (bytes === undefined) return;
-      sizes.delete(address);
+    release(address, asked) {
+      const bytes = blockOf(asked);
       live -= bytes;
       let low = 0;
       let high = free.length;

@@ -5,7 +5,7 @@
  * relaxed and the plain SIMD builds round differently.
  */
 import { GradmixError } from "../../errors.ts";
-import type { DType, TensorData } from "../../tensor/dtype.ts";
+import type { TensorData } from "../../tensor/dtype.ts";
 import type { View } from "../../tensor/memory.ts";
 import type { Backend, Capabilities } from "../backend.ts";
 import type { KernelName, KernelParams } from "../kernels.ts";
@@ -145,12 +145,12 @@ function gib(bytes: number): string {
 
 function cpuBackend(machine: CpuMachine, capabilities: Capabilities): Backend {
   let nextBuffer = 1;
-  const types = new Map<number, { dtype: DType; count: number; at: number }>();
+  const { allocator, buffers } = machine;
   let disposed = false;
   let liveBytes = 0;
   let peakBytes = 0;
   const slice = (buffer: number, offset: number, count: number): Float32Array | Int32Array => {
-    const entry = types.get(buffer);
+    const entry = buffers.get(buffer);
     if (entry === undefined) throw new GradmixError("backend", `cpu: buffer ${buffer} does not exist`);
     if (offset < 0 || offset + count > entry.count)
       throw new GradmixError(
@@ -165,20 +165,18 @@ function cpuBackend(machine: CpuMachine, capabilities: Capabilities): Backend {
     capabilities,
     alloc(elements, dtype) {
       if (disposed) throw new GradmixError("backend", "cpu: the backend was disposed");
-      const at = machine.alloc(Math.max(4, elements * 4), capabilities.memoryLimit);
+      const at = machine.alloc(elements * 4, capabilities.memoryLimit);
       const buffer = nextBuffer++;
-      machine.setBuffer(buffer, at);
-      types.set(buffer, { dtype, count: elements, at });
+      buffers.set(buffer, { dtype, count: elements, at });
       liveBytes += elements * 4;
-      peakBytes = Math.max(peakBytes, machine.allocator.live);
+      peakBytes = Math.max(peakBytes, allocator.live);
       return buffer;
     },
     free(buffer) {
-      const entry = types.get(buffer);
+      const entry = buffers.get(buffer);
       if (entry === undefined) throw new GradmixError("backend", `cpu: buffer ${buffer} does not exist`);
-      machine.allocator.release(entry.at);
-      machine.setBuffer(buffer, -1);
-      types.delete(buffer);
+      allocator.release(entry.at, entry.count * 4);
+      buffers.delete(buffer);
       liveBytes -= entry.count * 4;
     },
     write(buffer, offset, data) {
@@ -203,7 +201,7 @@ function cpuBackend(machine: CpuMachine, capabilities: Capabilities): Backend {
         launch(machine, params, inputs, outputs);
       } finally {
         machine.endRun();
-        peakBytes = Math.max(peakBytes, machine.allocator.peak);
+        peakBytes = Math.max(peakBytes, allocator.peak);
       }
     },
     flush: () => {},

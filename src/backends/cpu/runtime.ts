@@ -6,6 +6,7 @@
  * work on one, not for those that have not woken up yet.
  */
 import { GradmixError } from "../../errors.ts";
+import type { DType } from "../../tensor/dtype.ts";
 import type { View } from "../../tensor/memory.ts";
 import { type Allocator, createAllocator } from "./allocator.ts";
 import type { WorkerHandle } from "./host.ts";
@@ -55,14 +56,21 @@ const SPINS = 20_000;
 /** No task of a kernel takes this long, so a launch in which nothing moves for as long has lost a worker. */
 const PATIENCE_MS = 60_000;
 
+/** Memory of a tensor. */
+export interface Buffer {
+  readonly at: number;
+  readonly count: number;
+  readonly dtype: DType;
+}
+
 export interface CpuMachine extends Runtime {
   readonly allocator: Allocator;
+  /** By id. */
+  readonly buffers: Map<number, Buffer>;
   alloc(bytes: number, limit: number): number;
   floats(address: number, count: number): Float32Array;
   /** Gives back what `workspace` handed out since the last call. */
   endRun(): void;
-  addressOf(buffer: number): number;
-  setBuffer(buffer: number, address: number): void;
   readonly controlAt: number;
   readonly parametersAt: number;
   workers: readonly WorkerHandle[];
@@ -116,16 +124,17 @@ export function createMachine(
   const control = new Int32Array(memory.buffer, controlAt, CONTROL_BYTES / 4);
   control.fill(0);
 
-  const addresses = new Map<number, number>();
+  const buffers = new Map<number, Buffer>();
   let scratchAt = 0;
   let scratchStride = 0;
-  let lent: number[] = [];
+  const lent: { readonly at: number; readonly bytes: number }[] = [];
   // A lost worker could come back in the middle of a later launch; there are no later ones.
   let broken: string | null = null;
 
   const machine: CpuMachine = {
     threads,
     allocator,
+    buffers,
     controlAt,
     parametersAt,
     workers: [],
@@ -140,21 +149,18 @@ export function createMachine(
         );
       return at;
     },
-    address: (view) => (view === null ? 0 : machine.addressOf(view.buffer) + view.offset * 4),
-    addressOf(id) {
-      const at = addresses.get(id);
-      if (at === undefined) throw new GradmixError("backend", `cpu: buffer ${id} does not exist`);
-      return at;
-    },
-    setBuffer(id, at) {
-      if (at < 0) addresses.delete(id);
-      else addresses.set(id, at);
+    address(view) {
+      if (view === null) return 0;
+      const buffer = buffers.get(view.buffer);
+      if (buffer === undefined)
+        throw new GradmixError("backend", `cpu: buffer ${view.buffer} does not exist`);
+      return buffer.at + view.offset * 4;
     },
     floats: (at, count) => f32.subarray(at / 4, at / 4 + count),
     words: (at, count) => i32.subarray(at / 4, at / 4 + count),
     workspace(size) {
       const at = machine.alloc(size, memoryLimit);
-      lent.push(at);
+      lent.push({ at, bytes: size });
       return at;
     },
     integers(values) {
@@ -163,9 +169,8 @@ export function createMachine(
       return at;
     },
     endRun() {
-      if (lent.length === 0) return;
-      for (const at of lent) allocator.release(at);
-      lent = [];
+      for (let last = lent.pop(); last !== undefined; last = lent.pop())
+        allocator.release(last.at, last.bytes);
     },
     launch({ kernel, tasks, ints, floats = [], scratch = 0, work }) {
       if (tasks <= 0) return;
@@ -180,7 +185,7 @@ export function createMachine(
       if (scratch > scratchStride) {
         const stride = Math.ceil(scratch / 4096) * 4096 + 4096;
         const at = machine.alloc(stride * threads, memoryLimit);
-        if (scratchStride > 0) allocator.release(scratchAt);
+        if (scratchStride > 0) allocator.release(scratchAt, scratchStride * threads);
         scratchAt = at;
         scratchStride = stride;
       }
