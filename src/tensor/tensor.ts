@@ -49,6 +49,12 @@ function giveBack(storage: Storage): void {
   storage.memory.free(storage.buffer);
 }
 
+/** The tensors that a scope owns, in the order in which they came: a list through the tensors themselves, since a set would cost more than a small op. */
+interface Owned {
+  first: Tensor | null;
+  last: Tensor | null;
+}
+
 let made = 0;
 
 /** @internal The serial number of the youngest tensor: those made from here on have a higher one. */
@@ -73,6 +79,10 @@ export class Tensor<D extends DType = DType> implements View {
   /** Holders, the owner included. */
   #count = 1;
   #owned = true;
+  /** The scope that owns it, and its neighbours there. */
+  #scope: Owned | null = null;
+  #before: Tensor | null = null;
+  #after: Tensor | null = null;
   /** @internal Counts up from tensor to tensor, views included: which of two was made first. */
   readonly serial: number = ++made;
   #onRelease: (() => void)[] | null = null;
@@ -85,7 +95,32 @@ export class Tensor<D extends DType = DType> implements View {
     this.dtype = dtype;
     this.offset = offset;
     this.size = sizeOf(shape);
-    track(this);
+    this.#enter();
+  }
+
+  /** The innermost scope owns it from now on; where there is none, it goes into the net. */
+  #enter(): void {
+    const scope = scopes.at(-1);
+    if (scope === undefined) {
+      intoNet(this.#storage);
+      return;
+    }
+    this.#scope = scope;
+    this.#before = scope.last;
+    if (scope.last === null) scope.first = this;
+    else scope.last.#after = this;
+    scope.last = this;
+  }
+
+  #leave(): void {
+    const scope = this.#scope;
+    if (scope === null) return;
+    const [before, after] = [this.#before, this.#after];
+    if (before === null) scope.first = after;
+    else before.#after = after;
+    if (after === null) scope.last = before;
+    else after.#before = before;
+    this.#scope = this.#before = this.#after = null;
   }
 
   get rank(): number {
@@ -150,13 +185,22 @@ export class Tensor<D extends DType = DType> implements View {
   dispose(): void {
     if (!this.#owned) return;
     this.#owned = false;
-    leave(this);
+    this.#leave();
     this.release();
   }
 
-  /** @internal No scope owns it: the net does, if nobody else. */
-  net(): void {
+  /** @internal Takes it out of the scope that owns it, if one does: the net owns it then, if nobody else does. */
+  keep(): void {
+    if (this.#scope === null) return;
+    this.#leave();
     intoNet(this.#storage);
+  }
+
+  /** @internal Moves it from the scope that is given to the innermost, if it is there. */
+  pass(from: Owned): void {
+    if (this.#scope !== from) return;
+    this.#leave();
+    this.#enter();
   }
 
   /** @internal Gives a tensor without an owner to the innermost scope. */
@@ -164,7 +208,7 @@ export class Tensor<D extends DType = DType> implements View {
     if (this.#owned) return this;
     this.retain();
     this.#owned = true;
-    track(this);
+    this.#enter();
     return this;
   }
 
@@ -288,24 +332,12 @@ export function tensor(data: NestedNumbers, shape?: Shape, dtype?: DType): Tenso
   return out;
 }
 
-const scopes: Set<Tensor>[] = [];
-
-function track(t: Tensor): void {
-  const scope = scopes.at(-1);
-  if (scope === undefined) t.net();
-  else scope.add(t);
-}
+const scopes: Owned[] = [];
 
 /** Takes a tensor out of its scope: the caller owns it and disposes it. */
 export function keep<T extends Tensor>(t: T): T {
-  if (leave(t)) t.net();
+  t.keep();
   return t;
-}
-
-/** Takes a tensor out of the scope that owns it, if one does. */
-function leave(t: Tensor): boolean {
-  for (let i = scopes.length - 1; i >= 0; i--) if (scopes[i].delete(t)) return true;
-  return false;
 }
 
 /**
@@ -317,7 +349,7 @@ function leave(t: Tensor): boolean {
  * promise it throws `autograd`; what that made before its first await is freed, and what it makes later belongs to no scope.
  */
 export function scope<T>(fn: () => T): T {
-  const mine = new Set<Tensor>();
+  const mine: Owned = { first: null, last: null };
   scopes.push(mine);
   let result: T;
   try {
@@ -343,12 +375,10 @@ function isThenable(value: unknown): value is PromiseLike<unknown> {
   return typeof value === "object" && value !== null && "then" in value && typeof value.then === "function";
 }
 
-function closeScope(mine: Set<Tensor>, result: unknown): void {
+function closeScope(mine: Owned, result: unknown): void {
   scopes.pop();
-  forEachTensor(result, (t) => {
-    if (mine.delete(t)) track(t);
-  });
-  for (const t of mine) t.dispose();
+  forEachTensor(result, (t) => t.pass(mine));
+  for (let t = mine.first; t !== null; t = mine.first) t.dispose();
 }
 
 /** Visits the tensors in a value: a tensor, or arrays, maps and plain objects of them. */
