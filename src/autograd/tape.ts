@@ -18,7 +18,6 @@ import {
   specOf,
   type Transform,
   transforming,
-  type VjpContext,
 } from "./op.ts";
 import { add } from "./ops/arithmetic.ts";
 import type { GradientSink } from "./sink.ts";
@@ -103,7 +102,7 @@ export class Tape implements Transform {
 
   /** Throws `autograd` for a result that was overwritten after it was computed. */
   wantIntact(results: readonly Tensor[]): void {
-    for (const t of results) this.#valueOf(t, "the function returned");
+    for (const t of results) this.#valueOf(t, null);
   }
 
   note<A>({ op, attrs, inputs, outputs, saved }: Application<A>): void {
@@ -111,22 +110,26 @@ export class Tape implements Transform {
       throw new GradmixError("autograd", `${op.name} has no vjp rule; build the function out of other ops`);
     const rule = op.vjp.bind(op);
     const emits = op.emits ?? [];
-    const values = inputs.map((t) => this.#valueOf(t, `${op.name} used`));
-    const parameters = inputs.map((t) => (this.#parameters.has(t) ? t : null));
-    const dense = parameters.map((t, slot) => (emits.includes(slot) ? null : t));
+    const values = inputs.map((t) => this.#valueOf(t, op.name));
+    const own = inputs.map((t) => (this.#parameters.has(t) ? t : null));
+    const dense = own.map((t, slot) => (emits.includes(slot) ? null : t));
     // Before anything is retained: an op's answer may be an error.
     const known = inputs.map((t, slot) => this.known(op, t, slot));
     const defined = outputs.map((t) => ({ t, blocks: follow(op, attrs, inputs, t, known) }));
-    const context: Omit<VjpContext<A>, "sink"> = {
-      attrs,
-      saved: saved.map((t) => t.retain()),
-      inputs: inputs.map(specOf),
-      outputs: outputs.map(specOf),
-      needs: values.map((value, slot) => value !== null || dense[slot] !== null),
-      parameters: parameters.map((t, slot) => (emits.includes(slot) ? t : null)),
-    };
-    this.#push(op.name, values, defined, context.saved, (cotangents, sink) => {
-      const gradients = rule(cotangents, { ...context, sink });
+    const retained = saved.map((t) => t.retain());
+    const [ins, outs] = [inputs.map(specOf), outputs.map(specOf)];
+    const needs = values.map((value, slot) => value !== null || dense[slot] !== null);
+    const parameters = own.map((t, slot) => (emits.includes(slot) ? t : null));
+    this.#push(op.name, values, defined, retained, (cotangents, sink) => {
+      const gradients = rule(cotangents, {
+        attrs,
+        saved: retained,
+        inputs: ins,
+        outputs: outs,
+        needs,
+        parameters,
+        sink,
+      });
       dense.forEach((parameter, slot) => {
         const gradient = gradients[slot] ?? null;
         if (parameter !== null && gradient !== null) sink.dense(parameter, op.name, gradient);
@@ -142,7 +145,7 @@ export class Tape implements Transform {
     outputs: readonly Defined[],
     pull: Pull,
   ): void {
-    const values = inputs.map((t) => this.#valueOf(t, "checkpoint used"));
+    const values = inputs.map((t) => this.#valueOf(t, "checkpoint"));
     this.#push(
       "checkpoint",
       values,
@@ -152,9 +155,11 @@ export class Tape implements Transform {
     );
   }
 
-  #valueOf(t: Tensor, user: string): Value | null {
+  /** What is known of a tensor that an op uses, or, with null, that the function returned. */
+  #valueOf(t: Tensor, user: string | null): Value | null {
     const value = this.#values.get(t) ?? null;
-    if (value !== null && value.version !== t.version) throw overwritten(t, `before ${user} it`);
+    if (value !== null && value.version !== t.version)
+      throw overwritten(t, `before ${user === null ? "the function returned" : `${user} used`} it`);
     return value;
   }
 

@@ -195,10 +195,13 @@ interface Maker {
 
 function createOptimizer({ name, parameters, clip, weightDecay, state, update }: Maker): Optimizer {
   const { value, decayed } = parameters;
+  // Without decay both ranges are treated alike.
+  const cut = weightDecay === 0 ? value.size : decayed;
   const ranges = [
-    { from: 0, size: decayed, weightDecay },
-    { from: decayed, size: value.size - decayed, weightDecay: 0 },
+    { from: 0, size: cut, weightDecay },
+    { from: cut, size: value.size - cut, weightDecay: 0 },
   ].filter(({ size }) => size > 0);
+  const arenas = Object.entries(state);
   const where = `${name}.step`;
   const optimizer: Optimizer = {
     name,
@@ -218,12 +221,10 @@ function createOptimizer({ name, parameters, clip, weightDecay, state, update }:
         optimizer.steps++;
         for (const { from, size, weightDecay } of ranges) {
           const part = (arena: Tensor): Tensor => arena.view([size], from);
-          update({
-            ...{ lr, weightDecay, step: optimizer.steps, scale },
-            gradient: part(gradient),
-            value: part(value),
-            state: Object.fromEntries(Object.entries(state).map(([own, { arena }]) => [own, part(arena)])),
-          });
+          const own: Record<string, Tensor> = {};
+          for (const [name, { arena }] of arenas) own[name] = part(arena);
+          const [grad, val] = [part(gradient), part(value)];
+          update({ lr, weightDecay, step: optimizer.steps, gradient: grad, scale, value: val, state: own });
         }
         return squaredNorm === options.squaredNorm ? squaredNorm.view(squaredNorm.shape) : squaredNorm;
       });
