@@ -53,20 +53,44 @@ function packRows4(src: usize, ld: usize, rows: i32, k: i32, dst: usize, step: u
   }
 }
 
-// Packs `width` columns of a k-major matrix into panels of `panel` columns, a row of all panels at a time, so that rows are read
-// whole.
+// Packs `width` columns of a k-major matrix into panels of `panel` columns. Rows are read whole, and as many at a time as fill 64 bytes of a panel: panels
+// that lie a multiple of 4 KiB apart share their place in the first-level cache, and would lose their lines between one row and the next.
 function packColumns(src: usize, ld: usize, width: i32, k: i32, panel: i32, dst: usize): void {
   const stride = <usize>panel * <usize>k << 2, whole = width / panel, bytes = <usize>panel << 2;
-  for (let i = 0; i < k; i++) {
+  const rows = 64 / <i32>bytes;
+  let i = 0;
+  for (; i + rows <= k; i += rows) {
+    let from = src + <usize>i * ld, to = dst + <usize>i * bytes;
+    for (let j = 0; j < whole; j++) {
+      const next = from + ld;
+      if (panel == 8) {
+        v128.store(to, v128.load(from));
+        v128.store(to, v128.load(from, 16), 16);
+        v128.store(to, v128.load(next), 32);
+        v128.store(to, v128.load(next, 16), 48);
+      } else {
+        const third = next + ld;
+        v128.store(to, v128.load(from));
+        v128.store(to, v128.load(next), 16);
+        v128.store(to, v128.load(third), 32);
+        v128.store(to, v128.load(third + ld), 48);
+      }
+      from += bytes; to += stride;
+    }
+  }
+  for (; i < k; i++) {
     let from = src + <usize>i * ld, to = dst + <usize>i * bytes;
     for (let j = 0; j < whole; j++) {
       v128.store(to, v128.load(from));
       if (panel == 8) v128.store(to, v128.load(from, 16), 16);
       from += bytes; to += stride;
     }
-    const rest = width - whole * panel;
-    if (rest > 0)
-      for (let c = 0; c < panel; c++) store<f32>(to + (<usize>c << 2), c < rest ? load<f32>(from + (<usize>c << 2)) : <f32>0);
+  }
+  const rest = width - whole * panel;
+  if (rest == 0) return;
+  for (i = 0; i < k; i++) {
+    const from = src + <usize>i * ld + <usize>whole * bytes, to = dst + <usize>whole * stride + <usize>i * bytes;
+    for (let c = 0; c < panel; c++) store<f32>(to + (<usize>c << 2), c < rest ? load<f32>(from + (<usize>c << 2)) : <f32>0);
   }
 }
 

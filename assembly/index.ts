@@ -14,5 +14,5 @@ export * from "./random";
 export { alignRows, dotPartials, dotTotal, reduceColumns, reduceRows, segmentColumns } from "./reduce";
 export { rope } from "./rope";
 export { crossEntropy, crossEntropyJvp, crossEntropyVjp, logSoftmax, logSoftmaxVjp, softmax, softmaxVjp } from "./softmax";
-export { binary, compare, copyRows, copyTiles } from "./strided";
+export * from "./strided";
 export { embeddingAlign, gather, scatterAdd } from "./table";

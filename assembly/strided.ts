@@ -78,6 +78,7 @@ export function copyTiles(p: usize, task: i32): void {
     }
 }
 
+// What comes of two elements: a kind of `binary`, by its place in the table's `binaryKinds`, or of `compare`. One export a kind, as in elementwise.ts.
 // @ts-ignore: decorator
 @inline function combine(kind: i32, a: v128, b: v128): v128 {
   if (kind == 0) return f32x4.add(a, b);
@@ -122,7 +123,7 @@ function power4(a: v128, b: v128): v128 {
 
 // One row; aStep and bStep are 0 or 1 in the first three loops.
 // @ts-ignore: decorator
-@inline function binaryRow(kind: i32, a: usize, aStep: i32, b: usize, bStep: i32, c: usize, bytes: usize): void {
+@inline function pairRow(kind: i32, a: usize, aStep: i32, b: usize, bStep: i32, c: usize, bytes: usize): void {
   let i: usize = 0;
   if (aStep == 1 && bStep == 1) {
     for (; i + 16 <= bytes; i += 16) v128.store(c + i, combine(kind, v128.load(a + i), v128.load(b + i)));
@@ -142,50 +143,36 @@ function power4(a: v128, b: v128): v128 {
   }
 }
 
-// Slots: 0 a, 1 b, 2 c, 3 length, 4 step in a, 5 step in b, 6 rows, 7 rows a task, 8 columns a task, 9 column blocks, 10 kind,
-// 11 rank, 12 shape (5), 17 strides in a (5), 22 strides in b (5). c is contiguous.
-export function binary(p: usize, task: i32): void {
-  const length = int(p, 3), aStep = int(p, 4), bStep = int(p, 5), kind = int(p, 10), rank = int(p, 11);
+// Slots: 0 a, 1 b, 2 c, 3 length, 4 step in a, 5 step in b, 6 rows, 7 rows a task, 8 columns a task, 9 column blocks,
+// 10 rank, 11 shape (5), 16 strides in a (5), 21 strides in b (5). c is contiguous.
+// @ts-ignore: decorator
+@inline function pairs(kind: i32, p: usize, task: i32): void {
+  const length = int(p, 3), aStep = int(p, 4), bStep = int(p, 5), rank = int(p, 10);
   const columnBlocks = int(p, 9), column = (task % columnBlocks) * int(p, 8);
   const bytes = <usize>min(int(p, 8), length - column) << 2;
   const first = (task / columnBlocks) * int(p, 7), last = min(int(p, 6), first + int(p, 7));
   for (let r = first; r < last; r++) {
-    const a = ptr(p, 0) + (<usize>(rowOffset(p, r, rank, 12, 17) + column * aStep) << 2);
-    const b = ptr(p, 1) + (<usize>(rowOffset(p, r, rank, 12, 22) + column * bStep) << 2);
+    const a = ptr(p, 0) + (<usize>(rowOffset(p, r, rank, 11, 16) + column * aStep) << 2);
+    const b = ptr(p, 1) + (<usize>(rowOffset(p, r, rank, 11, 21) + column * bStep) << 2);
     const c = ptr(p, 2) + (<usize>(r * length + column) << 2);
-    switch (kind) {
-      case 0: { binaryRow(0, a, aStep, b, bStep, c, bytes); break; }
-      case 1: { binaryRow(1, a, aStep, b, bStep, c, bytes); break; }
-      case 2: { binaryRow(2, a, aStep, b, bStep, c, bytes); break; }
-      case 3: { binaryRow(3, a, aStep, b, bStep, c, bytes); break; }
-      case 4: { binaryRow(4, a, aStep, b, bStep, c, bytes); break; }
-      case 5: { binaryRow(5, a, aStep, b, bStep, c, bytes); break; }
-      default: { binaryRow(6, a, aStep, b, bStep, c, bytes); break; }
-    }
+    pairRow(kind, a, aStep, b, bStep, c, bytes);
   }
 }
 
-// Slots as above. Kinds: from 10 on equal, not equal, less, at most of f32; from 14 on the same of i32; 18 and, 19 or.
-export function compare(p: usize, task: i32): void {
-  const length = int(p, 3), aStep = int(p, 4), bStep = int(p, 5), kind = int(p, 10), rank = int(p, 11);
-  const columnBlocks = int(p, 9), column = (task % columnBlocks) * int(p, 8);
-  const bytes = <usize>min(int(p, 8), length - column) << 2;
-  const first = (task / columnBlocks) * int(p, 7), last = min(int(p, 6), first + int(p, 7));
-  for (let r = first; r < last; r++) {
-    const a = ptr(p, 0) + (<usize>(rowOffset(p, r, rank, 12, 17) + column * aStep) << 2);
-    const b = ptr(p, 1) + (<usize>(rowOffset(p, r, rank, 12, 22) + column * bStep) << 2);
-    const c = ptr(p, 2) + (<usize>(r * length + column) << 2);
-    switch (kind) {
-      case 10: { binaryRow(10, a, aStep, b, bStep, c, bytes); break; }
-      case 11: { binaryRow(11, a, aStep, b, bStep, c, bytes); break; }
-      case 12: { binaryRow(12, a, aStep, b, bStep, c, bytes); break; }
-      case 13: { binaryRow(13, a, aStep, b, bStep, c, bytes); break; }
-      case 14: { binaryRow(14, a, aStep, b, bStep, c, bytes); break; }
-      case 15: { binaryRow(15, a, aStep, b, bStep, c, bytes); break; }
-      case 16: { binaryRow(16, a, aStep, b, bStep, c, bytes); break; }
-      case 17: { binaryRow(17, a, aStep, b, bStep, c, bytes); break; }
-      case 18: { binaryRow(18, a, aStep, b, bStep, c, bytes); break; }
-      default: { binaryRow(19, a, aStep, b, bStep, c, bytes); break; }
-    }
-  }
-}
+export function binary_add(p: usize, task: i32): void { pairs(0, p, task); }
+export function binary_sub(p: usize, task: i32): void { pairs(1, p, task); }
+export function binary_mul(p: usize, task: i32): void { pairs(2, p, task); }
+export function binary_div(p: usize, task: i32): void { pairs(3, p, task); }
+export function binary_max(p: usize, task: i32): void { pairs(4, p, task); }
+export function binary_min(p: usize, task: i32): void { pairs(5, p, task); }
+export function binary_pow(p: usize, task: i32): void { pairs(6, p, task); }
+export function compare_equal_f32(p: usize, task: i32): void { pairs(10, p, task); }
+export function compare_notEqual_f32(p: usize, task: i32): void { pairs(11, p, task); }
+export function compare_less_f32(p: usize, task: i32): void { pairs(12, p, task); }
+export function compare_lessEqual_f32(p: usize, task: i32): void { pairs(13, p, task); }
+export function compare_equal_i32(p: usize, task: i32): void { pairs(14, p, task); }
+export function compare_notEqual_i32(p: usize, task: i32): void { pairs(15, p, task); }
+export function compare_less_i32(p: usize, task: i32): void { pairs(16, p, task); }
+export function compare_lessEqual_i32(p: usize, task: i32): void { pairs(17, p, task); }
+export function compare_and_i32(p: usize, task: i32): void { pairs(18, p, task); }
+export function compare_or_i32(p: usize, task: i32): void { pairs(19, p, task); }

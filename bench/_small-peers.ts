@@ -59,7 +59,7 @@ export async function peerCases(folder: string | null, elements: number, net: Ne
   }
   if (has("@jax-js/jax")) {
     // What the package expects of a browser and Node.js 20 lacks.
-    const lacking: Record<string, unknown> = globalThis as unknown as Record<string, unknown>;
+    const lacking: Record<string, unknown> = globalThis;
     lacking["navigator"] ??= {};
     lacking["Float16Array"] ??= class extends Uint16Array {};
     const file = join(dirname(require.resolve("@jax-js/jax")), "index.js");

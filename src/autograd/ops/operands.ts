@@ -55,9 +55,6 @@ export function walk<K>(kind: K, a: Tensor, b: Tensor, c: Tensor): Walk & { kind
     return { kind, shape: [c.size], aStrides, bStrides: b.size === c.size ? STEP : STAY };
   }
   const { shape } = c;
-  return {
-    ...{ kind, shape },
-    aStrides: broadcastStrides(a.shape, shape),
-    bStrides: broadcastStrides(b.shape, shape),
-  };
+  const [aStrides, bStrides] = [broadcastStrides(a.shape, shape), broadcastStrides(b.shape, shape)];
+  return { kind, shape, aStrides, bStrides };
 }

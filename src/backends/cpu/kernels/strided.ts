@@ -1,6 +1,13 @@
 /** Launchers of the kernels that read or write with strides (assembly/strided.ts): they merge axes first. */
+import type { DType } from "../../../tensor/dtype.ts";
 import type { View } from "../../../tensor/memory.ts";
-import { binaryKinds, type CompareKind, type KernelParams } from "../../kernels.ts";
+import {
+  type BinaryKind,
+  binaryKinds,
+  type CompareKind,
+  compareKinds,
+  type KernelParams,
+} from "../../kernels.ts";
 import type { Runtime } from "../runtime.ts";
 import type { Launchers } from "./launcher.ts";
 import { TASK_ELEMENTS as PER_TASK } from "../blocks.ts";
@@ -32,13 +39,12 @@ function mergeAxes(axes: readonly Axis[]): Axis[] {
   return merged;
 }
 
-/** Rank, extents and strides of the outer axes, as the kernels' integer slots. */
-function outerSlots(axes: readonly Axis[], operands: number): number[] {
-  const slots = [axes.length];
+/** Adds rank, extents and strides of the outer axes to the kernels' integer slots. */
+function pushOuter(slots: number[], axes: readonly Axis[]): void {
+  slots.push(axes.length);
   for (let axis = 0; axis < OUTER_AXES; axis++) slots.push(axis < axes.length ? axes[axis].extent : 0);
-  for (let o = 0; o < operands; o++)
+  for (let o = 0; o < 2; o++)
     for (let axis = 0; axis < OUTER_AXES; axis++) slots.push(axis < axes.length ? axes[axis].strides[o] : 0);
-  return slots;
 }
 
 const rowCount = (axes: readonly Axis[]): number => axes.reduce((rows, axis) => rows * axis.extent, 1);
@@ -56,26 +62,27 @@ function cutRows(
 
 const SINGLE: Axis = { extent: 1, strides: [1, 1] };
 
+/** What is greater is less the other way round. */
+const TURNED: ReadonlyMap<CompareKind, CompareKind> = new Map([
+  ["greater", "less"],
+  ["greaterEqual", "lessEqual"],
+]);
+/** Exports by kind, so that no name is put together, and hashed, for every call. */
+const BINARY: ReadonlyMap<BinaryKind, string> = new Map(binaryKinds.map((kind) => [kind, `binary_${kind}`]));
+const comparing = (dtype: DType): ReadonlyMap<CompareKind, string> =>
+  new Map(compareKinds.map((kind) => [kind, `compare_${TURNED.get(kind) ?? kind}_${dtype}`]));
+const COMPARE: Readonly<Record<DType, ReadonlyMap<CompareKind, string>>> = {
+  f32: comparing("f32"),
+  i32: comparing("i32"),
+};
+
 /** A power against a sum. */
 const COSTLY = 16;
-
-/** The numbers of assembly/strided.ts; "and" and "or" are of integers. */
-const COMPARED: { readonly [K in CompareKind]: { readonly f32: number; readonly i32: number } } = {
-  equal: { f32: 10, i32: 14 },
-  notEqual: { f32: 11, i32: 15 },
-  less: { f32: 12, i32: 16 },
-  lessEqual: { f32: 13, i32: 17 },
-  greater: { f32: 12, i32: 16 },
-  greaterEqual: { f32: 13, i32: 17 },
-  and: { f32: 18, i32: 18 },
-  or: { f32: 19, i32: 19 },
-};
 
 /** Launches a kernel of two operands that are read with strides. */
 function walkTwo(
   runtime: Runtime,
-  kernel: "binary" | "compare",
-  number: number,
+  kernel: string,
   cost: number,
   { shape, aStrides, bStrides }: Pick<KernelParams["binary"], "shape" | "aStrides" | "bStrides">,
   a: View | null,
@@ -87,7 +94,7 @@ function walkTwo(
     // One row: nothing to merge. It is what most calls are, and on small tensors this function is what they cost.
     const count = shape[0];
     const tasks = Math.ceil(count / PER_TASK);
-    const ints = [atA, atB, atC, count, aStrides[0], bStrides[0], 1, 1, PER_TASK, tasks, number, 0];
+    const ints = [atA, atB, atC, count, aStrides[0], bStrides[0], 1, 1, PER_TASK, tasks, 0];
     runtime.launch({ kernel, tasks, ints, work: count * cost });
     return;
   }
@@ -98,16 +105,10 @@ function walkTwo(
   const row = axes.pop() ?? SINGLE;
   const rows = rowCount(axes);
   const cut = cutRows(rows, row.extent);
-  runtime.launch({
-    kernel,
-    tasks: cut.tasks,
-    ints: [
-      ...[atA, atB, atC, row.extent, ...row.strides],
-      ...[rows, cut.rows, cut.columns, cut.blocks, number],
-      ...outerSlots(axes, 2),
-    ],
-    work: rows * row.extent * cost,
-  });
+  const ints = [atA, atB, atC, row.extent, row.strides[0], row.strides[1]];
+  ints.push(rows, cut.rows, cut.columns, cut.blocks);
+  pushOuter(ints, axes);
+  runtime.launch({ kernel, tasks: cut.tasks, ints, work: rows * row.extent * cost });
 }
 
 export const strided: Pick<Launchers, "stridedCopy" | "binary" | "compare"> = {
@@ -129,40 +130,28 @@ export const strided: Pick<Launchers, "stridedCopy" | "binary" | "compare"> = {
       const [other] = axes.splice(across, 1);
       const perTask = Math.max(4, Math.ceil(PER_TASK / row.extent / 4) * 4);
       const blocks = Math.ceil(other.extent / perTask);
-      runtime.launch({
-        kernel: "copyTiles",
-        tasks: rowCount(axes) * blocks,
-        ints: [
-          ...[from, to, other.extent, row.extent, row.strides[0], other.strides[1], perTask, blocks, 0],
-          ...outerSlots(axes, 2),
-        ],
-        work,
-      });
+      const ints = [from, to, other.extent, row.extent, row.strides[0], other.strides[1], perTask, blocks, 0];
+      pushOuter(ints, axes);
+      runtime.launch({ kernel: "copyTiles", tasks: rowCount(axes) * blocks, ints, work });
       return;
     }
     const rows = rowCount(axes);
     const cut = cutRows(rows, row.extent);
-    runtime.launch({
-      kernel: "copyRows",
-      tasks: cut.tasks,
-      ints: [
-        ...[from, to, row.extent, ...row.strides, rows, cut.rows, cut.columns, cut.blocks],
-        ...outerSlots(axes, 2),
-      ],
-      work,
-    });
+    const ints = [from, to, row.extent, row.strides[0], row.strides[1]];
+    ints.push(rows, cut.rows, cut.columns, cut.blocks);
+    pushOuter(ints, axes);
+    runtime.launch({ kernel: "copyRows", tasks: cut.tasks, ints, work });
   },
 
   binary(runtime, params, [a, b], [c]) {
     const { kind } = params;
-    walkTwo(runtime, "binary", binaryKinds.indexOf(kind), kind === "pow" ? COSTLY : 1, params, a, b, c);
+    walkTwo(runtime, BINARY.get(kind) ?? kind, kind === "pow" ? COSTLY : 1, params, a, b, c);
   },
 
   compare(runtime, { kind, shape, aStrides, bStrides }, [a, b], [c]) {
-    const number = a?.dtype === "i32" ? COMPARED[kind].i32 : COMPARED[kind].f32;
-    // What is greater is less the other way round.
-    if (kind === "greater" || kind === "greaterEqual")
-      walkTwo(runtime, "compare", number, 1, { shape, aStrides: bStrides, bStrides: aStrides }, b, a, c);
-    else walkTwo(runtime, "compare", number, 1, { shape, aStrides, bStrides }, a, b, c);
+    const kernel = COMPARE[a?.dtype ?? "f32"].get(kind) ?? kind;
+    if (TURNED.has(kind))
+      walkTwo(runtime, kernel, 1, { shape, aStrides: bStrides, bStrides: aStrides }, b, a, c);
+    else walkTwo(runtime, kernel, 1, { shape, aStrides, bStrides }, a, b, c);
   },
 };
