@@ -1,29 +1,38 @@
 // Reductions. Long f32 sums run in chunks, so that rounding grows with the number of chunks only; sums of products that
 // decide norms and alignments run in doubles.
 import { SUM_ELEMENTS, SUM_ROWS as CHUNK_ROWS } from "../src/backends/cpu/blocks";
-import { fma, int, ptr } from "./simd";
+import { doubles, fma, fma64, int, ptr, sumDoubles } from "./simd";
 
 const CHUNK_BYTES: usize = SUM_ELEMENTS * 4;
 
-// Σ of the four products in doubles, added to `sum`.
-// @ts-ignore: decorator
-@inline function dotDouble(a: v128, b: v128, sum: v128): v128 {
-  const upperA = i64x2.shuffle(a, a, 1, 1), upperB = i64x2.shuffle(b, b, 1, 1);
-  const low = f64x2.mul(f64x2.promote_low_f32x4(a), f64x2.promote_low_f32x4(b));
-  return f64x2.add(sum, f64x2.add(low, f64x2.mul(f64x2.promote_low_f32x4(upperA), f64x2.promote_low_f32x4(upperB))));
-}
-
 // ⟨x, y⟩ of `bytes` bytes, in doubles.
 export function dotRange(x: usize, y: usize, bytes: usize): f64 {
-  let s0 = f64x2.splat(0), s1 = s0;
+  let s0 = f64x2.splat(0), s1 = s0, s2 = s0, s3 = s0;
   let i: usize = 0;
   for (; i + 32 <= bytes; i += 32) {
-    s0 = dotDouble(v128.load(x + i), v128.load(y + i), s0);
-    s1 = dotDouble(v128.load(x + i, 16), v128.load(y + i, 16), s1);
+    s0 = fma64(doubles(x + i), doubles(y + i), s0);
+    s1 = fma64(doubles(x + i + 8), doubles(y + i + 8), s1);
+    s2 = fma64(doubles(x + i + 16), doubles(y + i + 16), s2);
+    s3 = fma64(doubles(x + i + 24), doubles(y + i + 24), s3);
   }
-  s0 = f64x2.add(s0, s1);
-  let sum = f64x2.extract_lane(s0, 0) + f64x2.extract_lane(s0, 1);
+  let sum = sumDoubles(f64x2.add(f64x2.add(s0, s1), f64x2.add(s2, s3)));
   for (; i < bytes; i += 4) sum += <f64>load<f32>(x + i) * <f64>load<f32>(y + i);
+  return sum;
+}
+
+// ‖x‖² of `bytes` bytes, in doubles.
+export function squareRange(x: usize, bytes: usize): f64 {
+  let s0 = f64x2.splat(0), s1 = s0, s2 = s0, s3 = s0;
+  let i: usize = 0;
+  for (; i + 32 <= bytes; i += 32) {
+    const x0 = doubles(x + i), x1 = doubles(x + i + 8), x2 = doubles(x + i + 16), x3 = doubles(x + i + 24);
+    s0 = fma64(x0, x0, s0);
+    s1 = fma64(x1, x1, s1);
+    s2 = fma64(x2, x2, s2);
+    s3 = fma64(x3, x3, s3);
+  }
+  let sum = sumDoubles(f64x2.add(f64x2.add(s0, s1), f64x2.add(s2, s3)));
+  for (; i < bytes; i += 4) sum += <f64>load<f32>(x + i) * <f64>load<f32>(x + i);
   return sum;
 }
 
@@ -182,7 +191,7 @@ export function alignRows(p: usize, task: i32): void {
   for (let r = first; r < last; r++) {
     const g = ptr(p, 0) + <usize>r * bytes;
     store<f32>(ptr(p, 2) + (<usize>r << 2), <f32>dotRange(g, ptr(p, 1), bytes));
-    store<f32>(ptr(p, 3) + (<usize>r << 2), <f32>dotRange(g, g, bytes));
+    store<f32>(ptr(p, 3) + (<usize>r << 2), <f32>squareRange(g, bytes));
   }
 }
 

@@ -7,6 +7,24 @@
   return f32x4.add(f32x4.mul(a, b), c);
 }
 
+// The same of doubles. Products of two f32 are exact in doubles, so of those both builds give the same bits.
+// @ts-ignore: decorator
+@inline export function fma64(a: v128, b: v128, c: v128): v128 {
+  if (ASC_FEATURE_RELAXED_SIMD) return f64x2.relaxed_madd(a, b, c);
+  return f64x2.add(f64x2.mul(a, b), c);
+}
+
+// Two f32 from memory, as doubles.
+// @ts-ignore: decorator
+@inline export function doubles(at: usize): v128 {
+  return f64x2.promote_low_f32x4(v128.load64_zero(at));
+}
+
+// @ts-ignore: decorator
+@inline export function sumDoubles(v: v128): f64 {
+  return f64x2.extract_lane(v, 0) + f64x2.extract_lane(v, 1);
+}
+
 // The parameter block: 32 integer slots, then float slots from byte 128, then two slots for scratch.
 // @ts-ignore: decorator
 @inline export function int(p: usize, slot: i32): i32 {

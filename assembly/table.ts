@@ -1,6 +1,6 @@
 // Embedding tables: gather, scatter-add, and the alignment of a table's gradient that is never formed.
 import { SORT_BITS as DIGIT_BITS, SORT_VALUES as DIGITS } from "../src/backends/cpu/blocks";
-import { dotRange } from "./reduce";
+import { dotRange, squareRange } from "./reduce";
 import { int, ptr, scratch } from "./simd";
 
 // Slots: 0 table, 1 ids, 2 out, 3 rows, 4 rows a task, 5 width, 6 tableRows.
@@ -111,7 +111,7 @@ export function embeddingAlign(p: usize, task: i32): void {
 function squaredSum(x: usize, bytes: usize, run: usize, length: i32): f64 {
   if (length == 1) {
     const row = x + <usize>load<i32>(run, 4) * bytes;
-    return dotRange(row, row, bytes);
+    return squareRange(row, bytes);
   }
   let total = f64x2.splat(0);
   let i: usize = 0;
