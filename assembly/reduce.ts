@@ -186,12 +186,27 @@ export function segmentColumns(p: usize, task: i32): void {
 
 // Slots: 0 g, 1 v, 2 dots, 3 sumsq, 4 rows, 5 rows a task, 6 width.
 export function alignRows(p: usize, task: i32): void {
-  const bytes = <usize>int(p, 6) << 2;
+  const bytes = <usize>int(p, 6) << 2, v = ptr(p, 1);
   const first = task * int(p, 5), last = min(int(p, 4), first + int(p, 5));
   for (let r = first; r < last; r++) {
     const g = ptr(p, 0) + <usize>r * bytes;
-    store<f32>(ptr(p, 2) + (<usize>r << 2), <f32>dotRange(g, ptr(p, 1), bytes));
-    store<f32>(ptr(p, 3) + (<usize>r << 2), <f32>squareRange(g, bytes));
+    let s0 = f64x2.splat(0), s1 = s0, t0 = s0, t1 = s0;
+    let i: usize = 0;
+    for (; i + 16 <= bytes; i += 16) {
+      const x = doubles(g + i), y = doubles(g + i + 8);
+      s0 = fma64(x, doubles(v + i), s0);
+      s1 = fma64(y, doubles(v + i + 8), s1);
+      t0 = fma64(x, x, t0);
+      t1 = fma64(y, y, t1);
+    }
+    let dot = sumDoubles(f64x2.add(s0, s1)), square = sumDoubles(f64x2.add(t0, t1));
+    for (; i < bytes; i += 4) {
+      const x = <f64>load<f32>(g + i);
+      dot += x * <f64>load<f32>(v + i);
+      square += x * x;
+    }
+    store<f32>(ptr(p, 2) + (<usize>r << 2), <f32>dot);
+    store<f32>(ptr(p, 3) + (<usize>r << 2), <f32>square);
   }
 }
 

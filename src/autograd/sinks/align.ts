@@ -87,6 +87,7 @@ function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
   const segments = options.segments ?? Array.from({ length: examples + 1 }, (_, i) => i);
   checkOffsets("alignSink", "segments", segments, examples);
   const segmentCount = segments.length - 1;
+  const single = segments.every((example, i) => example === i);
   const groups = options.groups ?? null;
   if (groups !== null) checkOffsets("alignSink", "groups", groups, segmentCount);
   const groupCount = groups === null ? 0 : groups.length - 1;
@@ -201,11 +202,17 @@ function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
       scope(() => {
         const row = begin(parameter);
         const width = parameter.size;
+        const rowsEach = perExample(parameter, dy);
+        if (single && rowsEach === 1) {
+          // Each row is the gradient of its segment already.
+          alignVectors(parameter, row, dy.view([segmentCount, width]));
+          return;
+        }
         const sum = empty([segmentCount, width], "f32", dy.memory);
         run(
           "segmentSum",
           { rows: rowsOf(dy), width, segmentCount, accumulate: false },
-          [dy, null, offsets.get(segments, perExample(parameter, dy), dy)],
+          [dy, null, offsets.get(segments, rowsEach, dy)],
           [sum],
         );
         alignVectors(parameter, row, sum);

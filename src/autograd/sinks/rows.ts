@@ -7,25 +7,30 @@ import { empty, keep, type Tensor } from "../../tensor/tensor.ts";
 
 /** Offsets on the device, kept until `dispose`. */
 export class Offsets {
-  readonly #uploaded = new Map<string, Tensor>();
+  /** The sets are few, and most differ in their first numbers. */
+  readonly #sets: { readonly values: readonly number[]; readonly uploaded: Tensor }[] = [];
 
   /** `offsets` times `scale`, as i32, where `like` lives. */
   get(offsets: readonly number[], scale: number, like: Tensor): Tensor {
+    for (const { values, uploaded } of this.#sets) if (scaled(offsets, scale, values)) return uploaded;
     const values = offsets.map((offset) => offset * scale);
-    const name = values.join();
-    let uploaded = this.#uploaded.get(name);
-    if (uploaded === undefined) {
-      uploaded = keep(empty([values.length], "i32", like.memory));
-      uploaded.write(values);
-      this.#uploaded.set(name, uploaded);
-    }
+    const uploaded = keep(empty([values.length], "i32", like.memory));
+    uploaded.write(values);
+    this.#sets.push({ values, uploaded });
     return uploaded;
   }
 
   dispose(): void {
-    for (const t of this.#uploaded.values()) t.dispose();
-    this.#uploaded.clear();
+    for (const { uploaded } of this.#sets) uploaded.dispose();
+    this.#sets.length = 0;
   }
+}
+
+/** Are the values the offsets times the scale? */
+function scaled(offsets: readonly number[], scale: number, values: readonly number[]): boolean {
+  if (offsets.length !== values.length) return false;
+  for (let i = 0; i < values.length; i++) if (values[i] !== offsets[i] * scale) return false;
+  return true;
 }
 
 /** Rows of a factor [batch, …, width]. */

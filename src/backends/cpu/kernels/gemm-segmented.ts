@@ -45,7 +45,7 @@ const GROUP_ROWS = 2;
 /** From this many rows per segment on average, the walk is always taken: it is as fast or faster. */
 const MANY_ROWS = 16;
 /** What a product in doubles costs, in f32 products. */
-const DOUBLE = 6;
+const DOUBLE = 4;
 /** What a gradient of its own costs beside the products of its rows: passes over it, and launches, in f32 products. */
 const PASSES = 4;
 const LAUNCHES = 100_000;
@@ -117,8 +117,16 @@ export const gemmSegmented: Launcher<"gemmSegmented"> = (
 ) => {
   const at = (view: View | null): number => runtime.address(view);
   const operands: Operands = {
-    ...{ a: at(a), b: at(b), segments: at(segments), groups: at(groups), v: at(v) },
-    ...{ total: at(total), dots: at(dots), sumsq: at(sumsq), groupSumsq: at(groupSumsq), vSumsq: at(vSumsq) },
+    a: at(a),
+    b: at(b),
+    segments: at(segments),
+    groups: at(groups),
+    v: at(v),
+    total: at(total),
+    dots: at(dots),
+    sumsq: at(sumsq),
+    groupSumsq: at(groupSumsq),
+    vSumsq: at(vSumsq),
   };
   const plan = planOf(runtime, p, operands);
   if (plan.few) byRows(runtime, p, operands, plan);
@@ -148,13 +156,21 @@ function gradientOf(
   to: number,
   accumulate: boolean,
 ): void {
-  const shape = { m, n, k: end - first, transA: true, transB: false };
-  const one = { batch: 1, strideA: 0, strideB: 0, strideC: 0 };
-  gemmAt(
-    runtime,
-    { ...shape, ...one, alpha: 1, accumulate, activation: "none" },
-    { a: a + 4 * first * m, b: b + 4 * first * n, bias: 0, c: to, pre: 0 },
-  );
+  const params: KernelParams["gemm"] = {
+    m,
+    n,
+    k: end - first,
+    transA: true,
+    transB: false,
+    batch: 1,
+    strideA: 0,
+    strideB: 0,
+    strideC: 0,
+    alpha: 1,
+    accumulate,
+    activation: "none",
+  };
+  gemmAt(runtime, params, { a: a + 4 * first * m, b: b + 4 * first * n, bias: 0, c: to, pre: 0 });
 }
 
 /** ‖Σ a_r bᵣᵀ‖² over each range of rows. */
