@@ -426,40 +426,38 @@ export function alignBlock(p: usize, task: i32): void {
   if (row1 > row0) memory.copy(ptr(p, 3) + ((<usize>block * <usize>rows + <usize>row0) << 3), sums, <usize>(row1 - row0) << 3);
 }
 
-// Inner products of four rows with two others, in doubles: out[8], pair by pair.
+// Inner products of two rows with two others, in doubles: out[4], row by row.
 // @ts-ignore: decorator
-@inline function dotsOfRows(x: usize, y: usize, bytes: usize, rowsX: i32, rowsY: i32, out: usize): void {
-  // A row that is not there is another one, whose products are not looked at.
-  const x1 = x + (rowsX > 1 ? bytes : 0), x2 = x + (rowsX > 2 ? 2 * bytes : 0), x3 = x + (rowsX > 3 ? 3 * bytes : 0);
-  const z = y + (rowsY > 1 ? bytes : 0);
-  let s0 = f64x2.splat(0), s1 = s0, s2 = s0, s3 = s0, t0 = s0, t1 = s0, t2 = s0, t3 = s0;
+@inline function dotsOfRows(x0: usize, x1: usize, y0: usize, y1: usize, bytes: usize, out: usize): void {
+  let s00 = f64x2.splat(0), s01 = s00, s10 = s00, s11 = s00, t00 = s00, t01 = s00, t10 = s00, t11 = s00;
   let i: usize = 0;
-  for (; i + 8 <= bytes; i += 8) {
-    const p = doubles(y + i), q = doubles(z + i);
-    let row = doubles(x + i); s0 = fma64(row, p, s0); t0 = fma64(row, q, t0);
-    row = doubles(x1 + i); s1 = fma64(row, p, s1); t1 = fma64(row, q, t1);
-    row = doubles(x2 + i); s2 = fma64(row, p, s2); t2 = fma64(row, q, t2);
-    row = doubles(x3 + i); s3 = fma64(row, p, s3); t3 = fma64(row, q, t3);
+  for (; i + 16 <= bytes; i += 16) {
+    let p = doubles(y0 + i), q = doubles(y1 + i), x = doubles(x0 + i), z = doubles(x1 + i);
+    s00 = fma64(x, p, s00); s01 = fma64(x, q, s01); s10 = fma64(z, p, s10); s11 = fma64(z, q, s11);
+    p = doubles(y0 + i + 8); q = doubles(y1 + i + 8); x = doubles(x0 + i + 8); z = doubles(x1 + i + 8);
+    t00 = fma64(x, p, t00); t01 = fma64(x, q, t01); t10 = fma64(z, p, t10); t11 = fma64(z, q, t11);
   }
-  const odd = i < bytes;
-  const p: f64 = odd ? <f64>load<f32>(y + i) : 0, q: f64 = odd ? <f64>load<f32>(z + i) : 0;
-  let row: f64 = odd ? <f64>load<f32>(x + i) : 0;
-  store<f64>(out, sumDoubles(s0) + row * p, 0); store<f64>(out, sumDoubles(t0) + row * q, 8);
-  row = odd ? <f64>load<f32>(x1 + i) : 0;
-  store<f64>(out, sumDoubles(s1) + row * p, 16); store<f64>(out, sumDoubles(t1) + row * q, 24);
-  row = odd ? <f64>load<f32>(x2 + i) : 0;
-  store<f64>(out, sumDoubles(s2) + row * p, 32); store<f64>(out, sumDoubles(t2) + row * q, 40);
-  row = odd ? <f64>load<f32>(x3 + i) : 0;
-  store<f64>(out, sumDoubles(s3) + row * p, 48); store<f64>(out, sumDoubles(t3) + row * q, 56);
+  let d00 = sumDoubles(f64x2.add(s00, t00)), d01 = sumDoubles(f64x2.add(s01, t01));
+  let d10 = sumDoubles(f64x2.add(s10, t10)), d11 = sumDoubles(f64x2.add(s11, t11));
+  for (; i < bytes; i += 4) {
+    const p = <f64>load<f32>(y0 + i), q = <f64>load<f32>(y1 + i), x = <f64>load<f32>(x0 + i), z = <f64>load<f32>(x1 + i);
+    d00 += x * p; d01 += x * q; d10 += z * p; d11 += z * q;
+  }
+  store<f64>(out, d00, 0); store<f64>(out, d01, 8); store<f64>(out, d10, 16); store<f64>(out, d11, 24);
+}
+
+// @ts-ignore: decorator
+@inline function product(x: usize, y: usize, at: usize): f64 {
+  return load<f64>(x + at) * load<f64>(y + at);
 }
 
 // The squared norm of a gradient Σ a_r b_rᵀ of few rows, by their inner products: Σ_{r, q} ⟨a_r, a_q⟩⟨b_r, b_q⟩, in doubles.
 // Slots: 0 a, 1 b, 2 offsets of the ranges of rows, 3 squares, 4 ranges, 5 ranges a task, 6 m, 7 n, 8 rows at most: longer ranges are left alone.
-// Scratch: 128 bytes.
+// Scratch: 64 bytes.
 export function gramSquares(p: usize, task: i32): void {
   const bytesA = <usize>int(p, 6) << 2, bytesB = <usize>int(p, 7) << 2;
   const last = min(int(p, 4), (task + 1) * int(p, 5));
-  const dotsA = scratch(p), dotsB = dotsA + 64;
+  const dotsA = scratch(p), dotsB = dotsA + 32;
   for (let range = task * int(p, 5); range < last; range++) {
     const first = load<i32>(ptr(p, 2) + (<usize>range << 2)), end = load<i32>(ptr(p, 2) + (<usize>range << 2), 4);
     if (end - first > int(p, 8)) continue;
@@ -468,18 +466,20 @@ export function gramSquares(p: usize, task: i32): void {
     let sum: f64 = 0;
     if (rows == 1) sum = squareRange(a, bytesA) * squareRange(b, bytesB);
     else
-      for (let r = 0; r < rows; r += 4)
-        for (let q = 0; q < min(rows, r + 4); q += 2) {
-          dotsOfRows(a + <usize>r * bytesA, a + <usize>q * bytesA, bytesA, rows - r, rows - q, dotsA);
-          dotsOfRows(b + <usize>r * bytesB, b + <usize>q * bytesB, bytesB, rows - r, rows - q, dotsB);
-          // Each pair counts once on the diagonal, and twice below it.
-          for (let i = 0; i < min(4, rows - r); i++)
-            for (let j = 0; j < min(2, rows - q); j++) {
-              const at = <usize>(2 * i + j) << 3;
-              const product = load<f64>(dotsA + at) * load<f64>(dotsB + at);
-              if (r + i == q + j) sum += product;
-              else if (r + i > q + j) sum += 2 * product;
-            }
+      for (let r = 0; r < rows; r += 2)
+        for (let q = 0; q <= r; q += 2) {
+          // Where the last row is alone, its partner is itself and does not count.
+          const r1 = min(r + 1, rows - 1), q1 = min(q + 1, rows - 1);
+          dotsOfRows(a + <usize>r * bytesA, a + <usize>r1 * bytesA, a + <usize>q * bytesA, a + <usize>q1 * bytesA, bytesA, dotsA);
+          dotsOfRows(b + <usize>r * bytesB, b + <usize>r1 * bytesB, b + <usize>q * bytesB, b + <usize>q1 * bytesB, bytesB, dotsB);
+          const first = product(dotsA, dotsB, 0), pair = r1 > r;
+          if (q == r) {
+            sum += first;
+            if (pair) sum += product(dotsA, dotsB, 24) + 2 * product(dotsA, dotsB, 16);
+          } else {
+            sum += 2 * (first + product(dotsA, dotsB, 8));
+            if (pair) sum += 2 * (product(dotsA, dotsB, 16) + product(dotsA, dotsB, 24));
+          }
         }
     // Rounding may leave less than nothing where rows cancel.
     store<f32>(ptr(p, 3) + (<usize>range << 2), <f32>(sum < 0 ? 0 : sum));

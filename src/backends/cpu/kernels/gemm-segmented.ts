@@ -188,7 +188,7 @@ function norms(
     kernel: "gramSquares",
     tasks: Math.ceil(ranges / perTask),
     ints: [o.a, o.b, runtime.integers(offsets), to, ranges, perTask, p.m, p.n, most],
-    scratch: 128,
+    scratch: 64,
     work: DOUBLE * (p.m + p.n) * (offsets[ranges] - offsets[0]),
   });
   const size = p.m * p.n;
