@@ -214,39 +214,69 @@ export function gemmBlock(p: usize, task: i32): void {
   }
 }
 
+// The sum of four f32, as a sum of two doubles.
 // @ts-ignore: decorator
-@inline function sumF64(v: v128): f64 {
-  const low = f64x2.promote_low_f32x4(v);
-  const high = f64x2.promote_low_f32x4(v128.shuffle<f64>(v, v, 1, 0));
-  const s = f64x2.add(low, high);
-  return f64x2.extract_lane(s, 0) + f64x2.extract_lane(s, 1);
+@inline function twoDoubles(v: v128): v128 {
+  return f64x2.add(f64x2.promote_low_f32x4(v), f64x2.promote_low_f32x4(v128.shuffle<f64>(v, v, 1, 0)));
 }
 
-// ‖tile‖², and the tile added into `to` when that is not 0.
+// Σ x·y of two tiles, in f32 but for the last additions: two sums of doubles.
 // @ts-ignore: decorator
-@inline function squareTile(tile: usize): f64 {
-  let s = f32x4.splat(0), t = f32x4.splat(0);
-  for (let o: usize = 0; o < TILE; o += 32) {
-    const v0 = v128.load(tile + o), v1 = v128.load(tile + o, 16);
-    s = fma(v0, v0, s);
-    t = fma(v1, v1, t);
-  }
-  return sumF64(f32x4.add(s, t));
-}
-
-// @ts-ignore: decorator
-@inline function dotTiles(x: usize, y: usize): f64 {
-  let s = f32x4.splat(0), t = f32x4.splat(0);
-  for (let o: usize = 0; o < TILE; o += 32) {
-    s = fma(v128.load(x + o), v128.load(y + o), s);
-    t = fma(v128.load(x + o, 16), v128.load(y + o, 16), t);
-  }
-  return sumF64(f32x4.add(s, t));
+@inline function dotTiles(x: usize, y: usize): v128 {
+  let s = f32x4.mul(v128.load(x), v128.load(y)), t = f32x4.mul(v128.load(x, 16), v128.load(y, 16));
+  s = fma(v128.load(x, 32), v128.load(y, 32), s); t = fma(v128.load(x, 48), v128.load(y, 48), t);
+  s = fma(v128.load(x, 64), v128.load(y, 64), s); t = fma(v128.load(x, 80), v128.load(y, 80), t);
+  s = fma(v128.load(x, 96), v128.load(y, 96), s); t = fma(v128.load(x, 112), v128.load(y, 112), t);
+  return twoDoubles(f32x4.add(s, t));
 }
 
 // @ts-ignore: decorator
 @inline function addTile(to: usize, tile: usize): void {
-  for (let o: usize = 0; o < TILE; o += 16) v128.store(to + o, f32x4.add(v128.load(to + o), v128.load(tile + o)));
+  v128.store(to, f32x4.add(v128.load(to), v128.load(tile)));
+  v128.store(to, f32x4.add(v128.load(to, 16), v128.load(tile, 16)), 16);
+  v128.store(to, f32x4.add(v128.load(to, 32), v128.load(tile, 32)), 32);
+  v128.store(to, f32x4.add(v128.load(to, 48), v128.load(tile, 48)), 48);
+  v128.store(to, f32x4.add(v128.load(to, 64), v128.load(tile, 64)), 64);
+  v128.store(to, f32x4.add(v128.load(to, 80), v128.load(tile, 80)), 80);
+  v128.store(to, f32x4.add(v128.load(to, 96), v128.load(tile, 96)), 96);
+  v128.store(to, f32x4.add(v128.load(to, 112), v128.load(tile, 112)), 112);
+}
+
+// As micro, but what is made of the tile is made while it is in registers: it is squared into sums[0], met with a tile of V into sums[1] (where v is not 0), and
+// added to a tile of the total (where total is not 0).
+function microMeet(a: usize, b: usize, k: i32, v: usize, total: usize, sums: usize): void {
+  let c00 = f32x4.splat(0), c01 = f32x4.splat(0), c10 = f32x4.splat(0), c11 = f32x4.splat(0);
+  let c20 = f32x4.splat(0), c21 = f32x4.splat(0), c30 = f32x4.splat(0), c31 = f32x4.splat(0);
+  while (k > 0) {
+    const b0 = v128.load(b, 0), b1 = v128.load(b, 16);
+    let x = v128.load_splat<f32>(a, 0); c00 = fma(x, b0, c00); c01 = fma(x, b1, c01);
+    x = v128.load_splat<f32>(a, 4); c10 = fma(x, b0, c10); c11 = fma(x, b1, c11);
+    x = v128.load_splat<f32>(a, 8); c20 = fma(x, b0, c20); c21 = fma(x, b1, c21);
+    x = v128.load_splat<f32>(a, 12); c30 = fma(x, b0, c30); c31 = fma(x, b1, c31);
+    a += 16; b += 32; k--;
+  }
+  let s = f32x4.mul(c00, c00), t = f32x4.mul(c01, c01);
+  s = fma(c10, c10, s); t = fma(c11, c11, t);
+  s = fma(c20, c20, s); t = fma(c21, c21, t);
+  s = fma(c30, c30, s); t = fma(c31, c31, t);
+  v128.store(sums, f32x4.add(s, t));
+  if (v != 0) {
+    s = f32x4.mul(c00, v128.load(v)); t = f32x4.mul(c01, v128.load(v, 16));
+    s = fma(c10, v128.load(v, 32), s); t = fma(c11, v128.load(v, 48), t);
+    s = fma(c20, v128.load(v, 64), s); t = fma(c21, v128.load(v, 80), t);
+    s = fma(c30, v128.load(v, 96), s); t = fma(c31, v128.load(v, 112), t);
+    v128.store(sums, f32x4.add(s, t), 16);
+  }
+  if (total != 0) {
+    v128.store(total, f32x4.add(v128.load(total), c00));
+    v128.store(total, f32x4.add(v128.load(total, 16), c01), 16);
+    v128.store(total, f32x4.add(v128.load(total, 32), c10), 32);
+    v128.store(total, f32x4.add(v128.load(total, 48), c11), 48);
+    v128.store(total, f32x4.add(v128.load(total, 64), c20), 64);
+    v128.store(total, f32x4.add(v128.load(total, 80), c21), 80);
+    v128.store(total, f32x4.add(v128.load(total, 96), c30), 96);
+    v128.store(total, f32x4.add(v128.load(total, 112), c31), 112);
+  }
 }
 
 // A block of the segmented weight gradient. Slots: 0 packed a, 1 packed b, 2 segments, 3 groups, 4 v, 5 total, 6 partials,
@@ -291,23 +321,31 @@ export function segmentedBlock(p: usize, task: i32): void {
     const row0 = load<i32>(segments + (<usize>s << 2));
     const k = load<i32>(segments + (<usize>s << 2), 4) - row0;
     if (k > 0) {
-      let dot: f64 = 0, square: f64 = 0;
+      let dot = f64x2.splat(0), square = f64x2.splat(0);
       let at: usize = 0;
-      const isTarget = s < targets, isTotal = total != 0 && s >= from, isDot = hasV && !isTarget;
+      const isTarget = s < targets, isTotal = total != 0 && s >= from, isDot = hasV && !isTarget, alone = !isTarget && !inGroup;
       for (let j = firstB; j < lastB; j++) {
         const panelB = b + ((<usize>j * rows + <usize>row0) * NR << 2);
         for (let i = firstA; i < lastA; i++) {
-          micro(a + ((<usize>i * rows + <usize>row0) * MR << 2), panelB, k, tile);
-          square += squareTile(tile);
-          if (isDot) dot += dotTiles(tile, blockV + at);
+          const panelA = a + ((<usize>i * rows + <usize>row0) * MR << 2);
+          if (alone) {
+            microMeet(panelA, panelB, k, isDot ? blockV + at : 0, isTotal ? blockT + at : 0, tile);
+            square = f64x2.add(square, twoDoubles(v128.load(tile)));
+            if (isDot) dot = f64x2.add(dot, twoDoubles(v128.load(tile, 16)));
+            at += TILE;
+            continue;
+          }
+          micro(panelA, panelB, k, tile);
+          square = f64x2.add(square, dotTiles(tile, tile));
+          if (isDot) dot = f64x2.add(dot, dotTiles(tile, blockV + at));
           if (isTarget) addTile(blockV + at, tile);
           if (isTotal) addTile(blockT + at, tile);
           if (inGroup) addTile(blockG + at, tile);
           at += TILE;
         }
       }
-      store<f64>(dots + (<usize>s << 3), dot);
-      store<f64>(squares + (<usize>s << 3), square);
+      store<f64>(dots + (<usize>s << 3), sumDoubles(dot));
+      store<f64>(squares + (<usize>s << 3), sumDoubles(square));
     }
     if (inGroup && s + 1 == load<i32>(groups + (<usize>group << 2), 4)) {
       store<f64>(groupSquares + (<usize>group << 3), squareBlock(blockG, used));
@@ -325,9 +363,9 @@ function emptyGroup(groups: usize, group: i32): bool {
 }
 
 function squareBlock(block: usize, bytes: usize): f64 {
-  let sum: f64 = 0;
-  for (let o: usize = 0; o < bytes; o += TILE) sum += squareTile(block + o);
-  return sum;
+  let sum = f64x2.splat(0);
+  for (let o: usize = 0; o < bytes; o += TILE) sum = f64x2.add(sum, dotTiles(block + o, block + o));
+  return sumDoubles(sum);
 }
 
 // Between a row-major m×n matrix and a block of tiles; what lies outside the matrix is zero in the tiles.
