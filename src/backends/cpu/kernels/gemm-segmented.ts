@@ -40,8 +40,8 @@ interface Operands {
 }
 
 /** What a segment costs a tile beside the products of its rows, in rows, and what its group adds to that; measured on one core. */
-const WALK_ROWS = 10;
-const GROUP_ROWS = 2;
+const WALK_ROWS = 7.5;
+const GROUP_ROWS = 4.5;
 /** From this many rows per segment on average, the walk is always taken: it is as fast or faster. */
 const MANY_ROWS = 16;
 /** What a product in doubles costs, in f32 products. */
