@@ -1095,6 +1095,15 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       target: 1,
     }),
     segmentedCase("no direction", { rows: 9, m: 4, n: 5 }, [0, 3, 9]),
+    // Inner products of rows two by two, with a row that is left over and columns that are.
+    ...[false, true].map((v) =>
+      segmentedCase(
+        `one to eight rows, direction given ${v}`,
+        { rows: 41, m: 33, n: 47 },
+        offsets([1, 2, 3, 4, 5, 6, 7, 8, 0, 4], 1),
+        { v, target: 1, groups: [0, 2, 9] },
+      ),
+    ),
     segmentedCase("large", { rows: 261, m: 130, n: 100 }, [0, 64, 129, 190, 261], {
       target: 1,
       first: 1,
