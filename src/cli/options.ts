@@ -148,10 +148,10 @@ export const optionTable: OptionTable = {
     },
     tokenizer: {
       flag: "--tokenizer",
-      value: "bpe|byte|FILE|none",
+      value: "bpe|byte|FILE|NAME|none",
       kind: { type: "text" },
       default: "bpe",
-      help: "train a byte-level BPE on the domains, use plain bytes, or read a tokenizer.json; none: all data are files of tokens, and --vocab-size says how many ids they have",
+      help: "train a byte-level BPE on the domains, use plain bytes, read a tokenizer.json, or take a vocabulary of OpenAI's (gpt2, cl100k_base, o200k_base; needs the package gpt-tokenizer); none: all data are files of tokens, and --vocab-size says how many ids they have",
     },
     vocabSize: {
       flag: "--vocab-size",

@@ -5,7 +5,7 @@ import {
   byteTokenizer,
   type CorpusOptions,
   type Document,
-  loadTokenizer,
+  openTokenizer,
   openTokens,
   readDocuments,
   type StoredCorpus,
@@ -13,6 +13,7 @@ import {
   trainBpe,
 } from "../data/index.node.ts";
 import { type CorpusBuilder, corpusBuilder } from "../data/corpus.ts";
+import { gptVocabularies } from "../data/gpt-vocabularies.ts";
 import { isTokenFile } from "../data/token-files.ts";
 import { evaluationWindows, type Windows, windowsOf } from "../data/tokens.ts";
 import { GradmixError } from "../errors.ts";
@@ -342,8 +343,18 @@ async function chooseTokenizer(
 ): Promise<Tokenizer> {
   const { tokenizer } = plan;
   if (tokenizer === "byte") return byteTokenizer();
-  if (tokenizer !== "bpe") return loadTokenizer(readJson(tokenizer, `--tokenizer ${tokenizer}`));
+  if (tokenizer !== "bpe") return readTokenizer(tokenizer);
   return trainTokenizer(plan, files, documents, hooks);
+}
+
+/** A tokenizer that is there: a `tokenizer.json`, or a vocabulary by its name. */
+function readTokenizer(name: string): Tokenizer {
+  try {
+    return openTokenizer(gptVocabularies.includes(name) ? name : readJson(name, `--tokenizer ${name}`));
+  } catch (error) {
+    if (!(error instanceof GradmixError) || error.message.startsWith("--tokenizer")) throw error;
+    throw new GradmixError(error.code, `--tokenizer ${name}: ${error.message}`, { cause: error });
+  }
 }
 
 /** The documents of files, and their domains where a field is named. */
