@@ -269,9 +269,12 @@ export function createWitness(): Witness {
     const other = first.get(sha256);
     if (other === undefined) first.set(sha256, { label, path });
     else if (other.label !== label && resolve(other.path) !== resolve(path)) {
-      const labels: [string, string] = [other.label, label];
+      // Domains are named before targets, which are read first.
+      const both = [other, { label, path }];
+      if (other.label.startsWith("target") && label.startsWith("domain")) both.reverse();
+      const labels: [string, string] = [both[0].label, both[1].label];
       const pair = copies.get(labels.join(" ")) ?? { labels, paths: [] };
-      pair.paths.push(`${other.path} and ${path}`);
+      pair.paths.push(`${both[0].path} and ${both[1].path}`);
       copies.set(labels.join(" "), pair);
     }
   };

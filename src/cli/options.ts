@@ -131,6 +131,12 @@ export const optionTable: OptionTable = {
       default: false,
       help: "count broken lines and rows, invalid UTF-8 and files that are no text instead of stopping",
     },
+    dropContaminated: {
+      flag: "--drop-contaminated",
+      kind: { type: "switch" },
+      default: false,
+      help: "leave documents of the domains out that hold 13 words in a row, or all words, of the target's held-out documents",
+    },
     heldOut: {
       flag: "--held-out",
       value: "SHARE",

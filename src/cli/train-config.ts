@@ -40,6 +40,8 @@ export interface DataConfig {
   textField: string;
   /** Counts broken .jsonl lines and invalid UTF-8 instead of stopping at the first. */
   skipBadLines: boolean;
+  /** Leaves documents of the domains out that hold held-out text of the target. */
+  dropContaminated: boolean;
   /** Share of the documents of each domain, and of the target, kept for evaluation. */
   heldOut: number;
   /** Of the choice of held-out documents; null: the seed of the training. */
