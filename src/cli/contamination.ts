@@ -119,7 +119,7 @@ export function contaminationLine(facts: ContaminationFacts): string | null {
   const worst = [...domains].sort(([, a], [, b]) => b.documents - a.documents);
   const shown = worst.slice(0, 3).map(([name, counts]) => `${name} ${number(counts.documents)}`);
   const rest = worst.length > 3 ? ` and ${worst.length - 3} domains more` : "";
-  const [{ source, words: shared }] = examples;
+  const { source, words: shared } = examples[0]!;
   return [
     `contamination: ${number(found)} of ${firstOf(lookedAt, documents)} documents of the domains have text of the target's held-out documents in them (${words} words in a row, or all; copies: ${number(copies)}, near copies: ${number(near)}), of ${number(foundDocuments)} of ${heldOut}: ${shown.join(", ")}${rest}`,
     `for example ${source}: "${shorten(shared)}"`,

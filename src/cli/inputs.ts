@@ -270,11 +270,12 @@ export function createWitness(): Witness {
     if (other === undefined) first.set(sha256, { label, path });
     else if (other.label !== label && resolve(other.path) !== resolve(path)) {
       // Domains are named before targets, which are read first.
-      const both = [other, { label, path }];
-      if (other.label.startsWith("target") && label.startsWith("domain")) both.reverse();
-      const labels: [string, string] = [both[0].label, both[1].label];
+      const own = { label, path };
+      const turned = other.label.startsWith("target") && label.startsWith("domain");
+      const [left, right] = turned ? [own, other] : [other, own];
+      const labels: [string, string] = [left.label, right.label];
       const pair = copies.get(labels.join(" ")) ?? { labels, paths: [] };
-      pair.paths.push(`${both[0].path} and ${both[1].path}`);
+      pair.paths.push(`${left.path} and ${right.path}`);
       copies.set(labels.join(" "), pair);
     }
   };

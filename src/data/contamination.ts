@@ -28,7 +28,7 @@ export interface OverlapIndex {
   readonly looked: number;
   /** What of a document stands in the held-out documents; null: nothing. */
   compare(text: string): Overlap | null;
-  /** Held-out documents of which something was found so far. */
+  /** Held-out documents of which something was found so far; a run of words that several have counts for the first of them. */
   found(): number;
 }
 
@@ -147,12 +147,15 @@ function overlapIndex(
     let hash = 0;
     own.forEach((_, i) => {
       const at = start + i;
-      hash = (Math.imul(hash, FACTOR) + hashes[at]) | 0;
-      if (i >= GRAM) hash = (hash - Math.imul(hashes[at - GRAM], OLDEST)) | 0;
+      hash = (Math.imul(hash, FACTOR) + hashes[at]!) | 0;
+      if (i >= GRAM) hash = (hash - Math.imul(hashes[at - GRAM]!, OLDEST)) | 0;
       if (i >= GRAM - 1) grams.add(hash, at - GRAM + 1, (other) => sameWords(other, words, at - GRAM + 1));
     });
     const key = wholeKey(own.length, hash);
-    if (own.length > 0 && own !== cutOff) wholes.set(key, [...(wholes.get(key) ?? []), d]);
+    const alike = wholes.get(key);
+    if (own.length > 0 && own !== cutOff)
+      if (alike === undefined) wholes.set(key, [d]);
+      else alike.push(d);
     start += own.length;
   });
 
@@ -166,7 +169,7 @@ function overlapIndex(
     if (alike === undefined) return null;
     const own = wordsOf(text);
     const found = alike.find(
-      (d) => documents[d].length === own.length && documents[d].every((word, i) => word === own[i]),
+      (d) => documents[d]!.length === own.length && documents[d]!.every((word, i) => word === own[i]),
     );
     if (found === undefined) return null;
     seen[found] = 1;
@@ -185,7 +188,7 @@ function overlapIndex(
         const gram = wordsOf(text.slice(from, to));
         const at = grams.find(hash, (other) => sameWords(other, gram, 0));
         if (at < 0) return;
-        seen[documentOf[at]] = 1;
+        seen[documentOf[at]!] = 1;
         shared++;
         first ??= gram;
       });
@@ -232,25 +235,25 @@ function hashTable(most: number): GramTable {
   const bitsShift = slotShift + 2;
   const slot = (hash: number, isEqual: (word: number) => boolean): number => {
     let at = Math.imul(hash, SCATTER) >>> slotShift;
-    while (words[at] >= 0 && !(hashes[at] === hash && isEqual(words[at]))) at = (at + 1) & (size - 1);
+    while (words[at]! >= 0 && !(hashes[at] === hash && isEqual(words[at]!))) at = (at + 1) & (size - 1);
     return at;
   };
   return {
     add(hash, word, isEqual) {
       const at = slot(hash, isEqual);
-      if (words[at] >= 0) return;
+      if (words[at]! >= 0) return;
       words[at] = word;
       hashes[at] = hash;
-      bits[Math.imul(hash, SCATTER) >>> bitsShift] |= twoBits(hash);
+      bits[Math.imul(hash, SCATTER) >>> bitsShift]! |= twoBits(hash);
     },
     mayHold(hash) {
       const wanted = twoBits(hash);
       return (
-        (bits[Math.imul(hash, SCATTER) >>> bitsShift] & wanted) === wanted &&
-        words[slot(hash, () => true)] >= 0
+        (bits[Math.imul(hash, SCATTER) >>> bitsShift]! & wanted) === wanted &&
+        words[slot(hash, () => true)]! >= 0
       );
     },
-    find: (hash, isEqual) => words[slot(hash, isEqual)],
+    find: (hash, isEqual) => words[slot(hash, isEqual)]!,
   };
 }
 
@@ -278,8 +281,8 @@ function gramScanner(mayHold: (hash: number) => boolean): GramScanner {
       let g = gram;
       const first = GRAM + GRAM - 1 - Math.min(count, GRAM - 1);
       for (let k = GRAM; k < until; k++) {
-        g = (Math.imul(g, FACTOR) + hashes[k] - Math.imul(hashes[k - GRAM], OLDEST)) | 0;
-        if (k >= first && mayHold(g)) candidate(g, ends[k - GRAM], ends[k]);
+        g = (Math.imul(g, FACTOR) + hashes[k]! - Math.imul(hashes[k - GRAM]!, OLDEST)) | 0;
+        if (k >= first && mayHold(g)) candidate(g, ends[k - GRAM]!, ends[k]!);
       }
       [gram, count] = [g, count + until - GRAM];
       hashes.copyWithin(0, until - GRAM, until);
@@ -291,7 +294,7 @@ function gramScanner(mayHold: (hash: number) => boolean): GramScanner {
     let inWord = false;
     for (let i = 0; i < n; i++) {
       const unit = text.charCodeAt(i);
-      let kind = units[unit];
+      let kind = units[unit]!;
       if (kind > 0) {
         word = Math.imul(word ^ kind, WORD_FACTOR);
         inWord = true;

@@ -172,14 +172,14 @@ function mergesOf(
     while (parts.length > 2) {
       let [at, best] = [-1, Infinity];
       for (let i = 0; i + 1 < parts.length; i++) {
-        const found = joined.get(pairKey(parts[i], parts[i + 1]));
+        const found = joined.get(pairKey(parts[i]!, parts[i + 1]!));
         if (found !== undefined && found < best) [at, best] = [i, found];
       }
       // It cannot be merged, but only be a whole piece.
       if (at < 0) return [];
       parts.splice(at, 2, best);
     }
-    const [left, right] = parts;
+    const [left, right] = [parts[0]!, parts[1]!];
     joined.set(pairKey(left, right), rank);
     return [[written[left] ?? "", written[right] ?? ""]];
   });

@@ -30,7 +30,7 @@ function serve({ port, answers }: LibrarySetup): void {
       files.push((await library).Tokenizer.fromString(request.load));
       return { loaded: files.length - 1 };
     }
-    const file = files[request.file];
+    const file = files[request.file]!;
     if ("encode" in request) {
       const encoding = await file.encode(request.encode, null, { addSpecialTokens: false });
       return { ids: Uint32Array.from(encoding.getIds()) };

@@ -21,6 +21,8 @@ export async function withDocuments(file: TokenFile): Promise<TokenFile> {
   return { ...file, ends: Float64Array.from(ends) };
 }
 
+const numberOf = (value = ""): number => (/^\d+$/.test(value) ? Number(value) : NaN);
+
 async function readEnds(table: string): Promise<number[]> {
   const { CsvError, parse } = await import("csv-parse");
   const fails = (what: string, cause?: unknown): GradmixError =>
@@ -33,12 +35,10 @@ async function readEnds(table: string): Promise<number[]> {
     on_record(record: readonly string[]) {
       row++;
       if (row === 1 && record[0] === "start") return null;
-      const [start, end] = [record[0], record[1] ?? ""].map((value) =>
-        /^\d+$/.test(value) ? Number(value) : NaN,
-      );
+      const [start, end] = [numberOf(record[0]), numberOf(record[1])];
       if (!(end >= start) || start !== (ends.at(-1) ?? 0))
         throw fails(
-          `row ${row} is of tokens ${record[0]} to ${record[1] ?? ""}, and the document before it ends at ${ends.at(-1) ?? 0}`,
+          `row ${row} is of tokens ${record[0] ?? ""} to ${record[1] ?? ""}, and the document before it ends at ${ends.at(-1) ?? 0}`,
         );
       ends.push(end);
       return null;
