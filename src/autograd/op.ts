@@ -215,6 +215,6 @@ export function wantType(op: string, what: string, spec: Spec, dtype: DType): vo
 /** A tensor of one value, on the backend of `like`. */
 export function filled(value: number, spec: Spec, like: Tensor): Tensor {
   const out = allocate(spec, like);
-  if (sizeOf(spec.shape) > 0) run("fill", { value }, [], [out]);
+  if (sizeOf(spec.shape) > 0) run("fill", { value }, {}, { out });
   return out;
 }

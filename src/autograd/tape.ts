@@ -264,7 +264,7 @@ function addTo(value: Value, gradient: Tensor): void {
   if (sum === null) {
     value.cotangent = gradient.retain();
   } else if (sum.unshared && sum !== gradient && !transforming()) {
-    run("accumulate", { scale: 1 }, [gradient], [sum]);
+    run("accumulate", { scale: 1 }, { x: gradient }, { y: sum });
   } else {
     const fresh = add(sum, gradient);
     value.cotangent = fresh.retain();

@@ -32,8 +32,8 @@ export async function computesRight(backend: Backend, size: number = 160): Promi
         m, n, k, transA: false, transB: false, batch: 1, strideA: 0, strideB: 0, strideC: 0,
         alpha: 1, accumulate: false, activation: "none",
       }, // prettier-ignore
-      [a, b, null],
-      [c, null],
+      { a, b },
+      { c },
     );
   try {
     multiply(size, size, size, x, y, product);
@@ -43,11 +43,11 @@ export async function computesRight(backend: Backend, size: number = 160): Promi
       {
         rows: size, m: size, n: size, segmentCount: 2, groupCount: 0, targetSegments: 1, firstAccumulated: 0, accumulate: false,
       }, // prettier-ignore
-      [x, y, segments, null, null],
-      [total, dots, squares, null, square],
+      { a: x, b: y, segments },
+      { total, dots, sumsq: squares, vSumsq: square },
     );
-    backend.run("softmax", { rows: size, cols: size }, [x], [shares]);
-    backend.run("dot", {}, [x, y], [dot]);
+    backend.run("softmax", { rows: size, cols: size }, { x }, { y: shares });
+    backend.run("dot", {}, { x, y }, { out: dot });
     const found = await backend.read(product.buffer, 0, count);
     const rows = await backend.read(shares.buffer, 0, count);
     const [plus, minus, ...rest] = await backend.read(kept.buffer, 0, 4);

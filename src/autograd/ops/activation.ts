@@ -1,6 +1,6 @@
 /** Functions of one tensor, element by element, and SwiGLU. */
 import { run } from "../../backends/backend.ts";
-import { type UnaryKind, unaryKinds } from "../../backends/kernels.ts";
+import { type UnaryKind, unaryKinds } from "../../backends/kernels/index.ts";
 import { GradmixError } from "../../errors.ts";
 import { checkOptions, oneOf, type OptionChecks } from "../../options.ts";
 import { formatShape, sizeOf } from "../../tensor/shape.ts";
@@ -29,7 +29,7 @@ export const unaryVjpOp: Op<{ kind: UnaryKind }> = {
   },
   forward([x, t], attrs, [spec]) {
     const dx = allocate(spec, x);
-    run("unaryVjp", attrs, [x, t], [dx]);
+    run("unaryVjp", attrs, { x, dy: t }, { dx });
     return { outputs: [dx] };
   },
   compose([x, t], { kind }) {
@@ -47,7 +47,7 @@ function unaryOp(kind: UnaryKind): Op<None> {
     },
     forward([x], _, [spec]) {
       const y = allocate(spec, x);
-      run("unary", { kind }, [x], [y]);
+      run("unary", { kind }, { x }, { y });
       return { outputs: [y], saved: [x] };
     },
     vjp([ct], { saved: [x] }) {
@@ -197,7 +197,7 @@ export const swigluOp: Op<None> = {
   },
   forward([x], _, [spec]) {
     const y = allocate(spec, x);
-    run("swiglu", swigluParams(x), [x], [y]);
+    run("swiglu", swigluParams(x), { x }, { y });
     return { outputs: [y], saved: [x] };
   },
   vjp([ct], { saved: [x] }) {
@@ -229,7 +229,7 @@ export const swigluVjpOp: Op<None> = {
   },
   forward([x, ct], _, [spec]) {
     const dx = allocate(spec, x);
-    run("swigluVjp", swigluParams(x), [x, ct], [dx]);
+    run("swigluVjp", swigluParams(x), { x, dy: ct }, { dx });
     return { outputs: [dx], saved: [x] };
   },
   ...linearIn(
@@ -250,7 +250,7 @@ export const swigluJvpOp: Op<None> = {
   },
   forward([x, tangent], _, [spec]) {
     const dy = allocate(spec, x);
-    run("swigluJvp", swigluParams(x), [x, tangent], [dy]);
+    run("swigluJvp", swigluParams(x), { x, dx: tangent }, { dy });
     return { outputs: [dy], saved: [x] };
   },
   ...linearIn(

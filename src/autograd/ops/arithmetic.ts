@@ -1,6 +1,6 @@
 /** Elementwise arithmetic with broadcasting: add, sub, mul, div, maximum, minimum, clip, affine, where, cast, stopGradient. */
 import { run } from "../../backends/backend.ts";
-import type { BinaryKind } from "../../backends/kernels.ts";
+import type { BinaryKind } from "../../backends/kernels/index.ts";
 import { GradmixError } from "../../errors.ts";
 import { valueThat } from "../../options.ts";
 import { checkDType, type DType } from "../../tensor/dtype.ts";
@@ -141,7 +141,7 @@ export const affineOp: Op<{ scale: number; shift: number }> = {
   },
   forward([x], attrs, [spec]) {
     const y = allocate(spec, x);
-    run("affine", attrs, [x], [y]);
+    run("affine", attrs, { x }, { y });
     return { outputs: [y] };
   },
   vjp([ct], { attrs }) {
@@ -169,7 +169,7 @@ export const signOp: Op<None> = {
     const ones = filled(1, spec, x);
     const y = allocate(spec, x);
     // The slope of |x|, which is 0 at 0.
-    run("unaryVjp", { kind: "abs" }, [x, ones], [y]);
+    run("unaryVjp", { kind: "abs" }, { x, dy: ones }, { dx: y });
     ones.dispose();
     return { outputs: [y] };
   },
@@ -186,7 +186,7 @@ export const whereOp: Op<None> = {
   },
   forward([condition, a, b], _, [spec]) {
     const c = allocate(spec, a);
-    run("select", {}, [condition, a, b], [c]);
+    run("select", {}, { condition, a, b }, { c });
     return { outputs: [c], saved: [condition] };
   },
   vjp([ct], { saved: [condition], needs }) {
@@ -211,7 +211,7 @@ export const castOp: Op<{ dtype: DType }> = {
   },
   forward([x], _, [spec]) {
     const y = allocate(spec, x);
-    run("cast", {}, [x], [y]);
+    run("cast", {}, { x }, { y });
     return { outputs: [y] };
   },
 };

@@ -1,6 +1,6 @@
 /** Causal self-attention with grouped key/value heads, tiled: no time × time matrix is kept. */
 import { run } from "../../backends/backend.ts";
-import type { AttentionParams } from "../../backends/kernels.ts";
+import type { AttentionParams } from "../../backends/kernels/index.ts";
 import { GradmixError } from "../../errors.ts";
 import { checkOptions, integerIn, unchecked } from "../../options.ts";
 import { formatShape, type Shape } from "../../tensor/shape.ts";
@@ -52,7 +52,7 @@ export const causalAttentionOp: Op<AttentionAttrs> = {
     const params = paramsOf(qkv, attrs);
     const o = allocate(spec, qkv);
     const lse = allocate({ shape: [params.batch, params.heads, params.time], dtype: "f32" }, qkv);
-    run("attention", params, [qkv], [o, lse]);
+    run("attention", params, { qkv }, { o, lse });
     return { outputs: [o], saved: [qkv, o, lse] };
   },
   vjp([ct], { attrs, saved }) {
@@ -116,7 +116,7 @@ export const attentionVjpOp: Op<AttentionAttrs> = {
   },
   forward([qkv, o, lse, ct], attrs, [spec]) {
     const out = allocate(spec, qkv);
-    run("attentionVjp", paramsOf(qkv, attrs), [qkv, o, lse, ct], [out]);
+    run("attentionVjp", paramsOf(qkv, attrs), { qkv, o, lse, dOut: ct }, { dqkv: out });
     return { outputs: [out], saved: [qkv, o, lse] };
   },
   ...linearIn<AttentionAttrs>(
@@ -138,7 +138,7 @@ export const attentionJvpOp: Op<AttentionAttrs> = {
   },
   forward([qkv, o, lse, tangent], attrs, [spec]) {
     const out = allocate(spec, qkv);
-    run("attentionJvp", paramsOf(qkv, attrs), [qkv, o, lse, tangent], [out]);
+    run("attentionJvp", paramsOf(qkv, attrs), { qkv, o, lse, dqkv: tangent }, { dOut: out });
     return { outputs: [out], saved: [qkv, o, lse] };
   },
   ...linearIn<AttentionAttrs>(

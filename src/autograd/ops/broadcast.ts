@@ -3,7 +3,7 @@
  * All reductions share their forward here.
  */
 import { run } from "../../backends/backend.ts";
-import type { ReduceKind } from "../../backends/kernels.ts";
+import type { ReduceKind } from "../../backends/kernels/index.ts";
 import { GradmixError } from "../../errors.ts";
 import { boolean, integerIn } from "../../options.ts";
 import type { DType } from "../../tensor/dtype.ts";
@@ -118,7 +118,7 @@ function reduceForward(kind: ReduceKind, x: Tensor, { axes }: ReduceAttrs, spec:
     shape = [...shape.slice(0, first), ...shape.slice(end)];
     const isLast = shape.length === x.rank - axes.length;
     const out = isLast ? allocate(spec, x) : empty(shape, "f32", x.memory);
-    run("reduce", { kind, outer, length, inner }, [current], [out]);
+    run("reduce", { kind, outer, length, inner }, { x: current }, { y: out });
     if (current !== x) current.dispose();
     current = out;
   }

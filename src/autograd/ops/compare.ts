@@ -1,5 +1,5 @@
 /** Comparisons and logic: conditions, i32 tensors of 0 and 1, for `where`. No gradient passes. */
-import type { CompareKind } from "../../backends/kernels.ts";
+import type { CompareKind } from "../../backends/kernels/index.ts";
 import { GradmixError } from "../../errors.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { keepsElementwise } from "../batch.ts";

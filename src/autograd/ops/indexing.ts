@@ -23,8 +23,8 @@ export function gatherForward(table: Tensor, ids: Tensor, spec: Spec): Tensor {
   run(
     "gather",
     { rows: ids.size, width: sizeOf(table.shape.slice(1)), tableRows: table.shape[0] },
-    [table, ids],
-    [out],
+    { table, ids },
+    { out },
   );
   return out;
 }
@@ -71,8 +71,8 @@ export const scatterAddOp: Op<{ rows: number }> = {
     run(
       "scatterAdd",
       { rows: ids.size, width: spec.shape[1], tableRows: rows, accumulate: false },
-      [x, ids],
-      [out],
+      { x, ids },
+      { out },
     );
     return { outputs: [out], saved: [ids] };
   },
@@ -121,7 +121,7 @@ export const takeAlongAxisOp: Op<{ axis: number }> = {
   forward([x, indices], { axis }, [spec]) {
     const out = allocate(spec, x);
     const count = indices.shape[axis];
-    run("takeAlong", { ...aroundAxis(x.shape, axis), count }, [x, indices], [out]);
+    run("takeAlong", { ...aroundAxis(x.shape, axis), count }, { x, indices }, { out });
     return { outputs: [out], saved: [indices] };
   },
   vjp([ct], { saved: [indices], inputs: [x], attrs: { axis } }) {
@@ -145,7 +145,7 @@ export const scatterAddAlongAxisOp: Op<{ axis: number; extent: number }> = {
   forward([x, indices], { axis }, [spec]) {
     const out = allocate(spec, x);
     const count = x.shape[axis];
-    run("scatterAddAlong", { ...aroundAxis(spec.shape, axis), count }, [x, indices], [out]);
+    run("scatterAddAlong", { ...aroundAxis(spec.shape, axis), count }, { y: x, indices }, { out });
     return { outputs: [out], saved: [indices] };
   },
   vjp([ct], { saved: [indices], attrs: { axis } }) {

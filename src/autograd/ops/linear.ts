@@ -1,6 +1,6 @@
 /** The affine layer: product with a weight, bias and activation in one kernel. Its weight gradient leaves as factors. */
 import { run } from "../../backends/backend.ts";
-import { type Activation, activations } from "../../backends/kernels.ts";
+import { type Activation, activations } from "../../backends/kernels/index.ts";
 import { GradmixError } from "../../errors.ts";
 import { checkOptions, oneOf, unchecked } from "../../options.ts";
 import { formatShape, sizeOf } from "../../tensor/shape.ts";
@@ -66,8 +66,8 @@ export const linearOp: Op<LinearAttrs> = {
         accumulate: false,
         activation,
       },
-      [x, weight, inputs.at(2) ?? null],
-      [y, pre],
+      { a: x, b: weight, bias: inputs.at(2) ?? null },
+      { c: y, pre },
     );
     return { outputs: [y], saved: pre === null ? [x, weight] : [x, weight, pre] };
   },

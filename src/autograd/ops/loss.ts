@@ -48,7 +48,7 @@ export const crossEntropyOp: Op<None> = {
   forward([logits, targets], _, [spec]) {
     const losses = allocate(spec, logits);
     const lse = allocate(spec, logits);
-    run("crossEntropy", sizes(logits, targets), [logits, targets], [losses, lse]);
+    run("crossEntropy", sizes(logits, targets), { logits, targets }, { losses, lse });
     return { outputs: [losses], saved: [logits, targets, lse] };
   },
   vjp([ct], { saved }) {
@@ -56,7 +56,12 @@ export const crossEntropyOp: Op<None> = {
     const [logits, targets, lse] = saved;
     if (logits.unshared && !transforming()) {
       // Nobody looks at the logits again: the largest tensor of the pass becomes its own gradient.
-      run("crossEntropyVjp", sizes(logits, targets), [logits, targets, lse, ct], [logits]);
+      run(
+        "crossEntropyVjp",
+        sizes(logits, targets),
+        { logits, targets, lse, dlosses: ct },
+        { dlogits: logits },
+      );
       return [logits, null];
     }
     return [apply1(crossEntropyVjpOp, [...saved, ct], none), null];
@@ -88,9 +93,14 @@ export const oneHotOp: Op<{ classes: number }> = {
     const far = filled(1000, { shape: targets.shape, dtype: "f32" }, targets);
     const minus = filled(-1, { shape: targets.shape, dtype: "f32" }, targets);
     const out = allocate(spec, targets);
-    run("crossEntropyVjp", sizes(spec, targets), [zeros, targets, far, minus], [out]);
+    run(
+      "crossEntropyVjp",
+      sizes(spec, targets),
+      { logits: zeros, targets, lse: far, dlosses: minus },
+      { dlogits: out },
+    );
     // Of −0 it makes 0.
-    run("affine", { scale: 1, shift: 0 }, [out], [out]);
+    run("affine", { scale: 1, shift: 0 }, { x: out }, { y: out });
     for (const t of [zeros, far, minus]) t.dispose();
     return { outputs: [out] };
   },
@@ -126,7 +136,7 @@ export const crossEntropyVjpOp: Op<None> = {
   },
   forward([logits, targets, lse, ct], _, [spec]) {
     const out = allocate(spec, logits);
-    run("crossEntropyVjp", sizes(logits, targets), [logits, targets, lse, ct], [out]);
+    run("crossEntropyVjp", sizes(logits, targets), { logits, targets, lse, dlosses: ct }, { dlogits: out });
     return { outputs: [out], saved: [logits, targets, lse] };
   },
   ...linearIn<None>(
@@ -148,7 +158,12 @@ export const crossEntropyJvpOp: Op<None> = {
   },
   forward([logits, targets, lse, tangent], _, [spec]) {
     const out = allocate(spec, logits);
-    run("crossEntropyJvp", sizes(logits, targets), [logits, targets, lse, tangent], [out]);
+    run(
+      "crossEntropyJvp",
+      sizes(logits, targets),
+      { logits, targets, lse, dlogits: tangent },
+      { dlosses: out },
+    );
     return { outputs: [out], saved: [logits, targets, lse] };
   },
   ...linearIn<None>(

@@ -1,6 +1,6 @@
 /** Softmax attention of queries over keys and values with a mask, with or without causality; no time × keys matrix is kept but the mask. */
 import { run } from "../../backends/backend.ts";
-import type { MaskedAttentionParams } from "../../backends/kernels.ts";
+import type { MaskedAttentionParams } from "../../backends/kernels/index.ts";
 import { GradmixError } from "../../errors.ts";
 import { boolean, checkOptions, unchecked } from "../../options.ts";
 import { formatShape, sameShape, type Shape } from "../../tensor/shape.ts";
@@ -129,7 +129,7 @@ export const attentionOp: Op<AttentionAttrs> = {
     const params = paramsOf(inputs, attrs);
     const o = allocate(spec, q);
     const lse = allocate({ shape: q.shape.slice(0, 3), dtype: "f32" }, q);
-    run("maskedAttention", params, [q, k, v, mask], [o, lse]);
+    run("maskedAttention", params, { q, k, v, mask }, { o, lse });
     return { outputs: [o], saved: [...inputs, o, lse] };
   },
   vjp([ct], { attrs, saved, needs }) {
@@ -189,9 +189,10 @@ export const maskedAttentionVjpOp: Op<AttentionAttrs> = {
   },
   forward(inputs, attrs, specs) {
     const { given, mask, rest } = partsOf(inputs, attrs);
-    const [q, k, v] = given;
+    const [[q, k, v], [o, lse, dOut]] = [given, rest];
     const outputs = specs.map((spec) => allocate(spec, q));
-    run("maskedAttentionVjp", paramsOf(given, attrs), [q, k, v, mask, ...rest], outputs);
+    const [dq, dk, dv] = outputs;
+    run("maskedAttentionVjp", paramsOf(given, attrs), { q, k, v, mask, o, lse, dOut }, { dq, dk, dv });
     return { outputs };
   },
   compose(inputs, attrs) {
@@ -221,9 +222,10 @@ export const maskedAttentionJvpOp: Op<AttentionAttrs> = {
   },
   forward(inputs, attrs, [spec]) {
     const { given, mask, rest } = partsOf(inputs, attrs);
-    const [q, k, v] = given;
+    const [[q, k, v], [o, lse, dq, dk, dv]] = [given, rest];
     const out = allocate(spec, q);
-    run("maskedAttentionJvp", paramsOf(given, attrs), [q, k, v, mask, ...rest], [out]);
+    const operands = { q, k, v, mask, o, lse, dq, dk, dv };
+    run("maskedAttentionJvp", paramsOf(given, attrs), operands, { dOut: out });
     return { outputs: [out] };
   },
   compose(inputs, attrs) {

@@ -86,8 +86,8 @@ export const matmulOp: Op<MatmulAttrs> = {
         accumulate: false,
         activation: "none",
       },
-      [a, b, null],
-      [c, null],
+      { a, b },
+      { c },
     );
     return { outputs: [c], saved: [a, b] };
   },

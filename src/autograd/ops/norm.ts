@@ -1,6 +1,6 @@
 /** LayerNorm and RMSNorm over the last axis; the gain's and the bias's gradients leave as factors. */
 import { run } from "../../backends/backend.ts";
-import { type NormKind, normKinds } from "../../backends/kernels.ts";
+import { type NormKind, normKinds } from "../../backends/kernels/index.ts";
 import { GradmixError } from "../../errors.ts";
 import { boolean, numberIn, oneOf } from "../../options.ts";
 import { formatShape, sizeOf } from "../../tensor/shape.ts";
@@ -64,7 +64,7 @@ function normOp(kind: NormKind, name: string): Op<NormAttrs> {
       const rows = rowsOf(x);
       const y = allocate(spec, x);
       const stats = allocate({ shape: [rows, 2], dtype: "f32" }, x);
-      run("norm", { kind, rows, width: widthOf(x), eps: attrs.eps }, [x, gain, bias], [y, stats]);
+      run("norm", { kind, rows, width: widthOf(x), eps: attrs.eps }, { x, gain, bias }, { y, stats });
       return { outputs: [y], saved: gain === null ? [x, stats] : [x, stats, gain] };
     },
     vjp([dy], { attrs, saved, inputs, needs, parameters, sink }) {
@@ -145,8 +145,8 @@ function normRule(kernel: "normVjp" | "normJvp"): Op<RuleAttrs> {
       const t = inputs[inputs.length - 1];
       const out = allocate(spec, x);
       const params = { kind, rows: rowsOf(x), width: widthOf(x) };
-      if (kernel === "normVjp") run("normVjp", params, [x, g, stats, t], [out]);
-      else run("normJvp", params, [x, g, stats, t, null, null], [out]);
+      if (kernel === "normVjp") run("normVjp", params, { x, gain: g, stats, dy: t }, { dx: out });
+      else run("normJvp", params, { x, gain: g, stats, dx: t }, { dy: out });
       return { outputs: [out], saved: constants };
     },
     vjp: (cotangents, context) => (context.attrs.gain ? gained : plain).vjp(cotangents, context),

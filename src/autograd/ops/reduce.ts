@@ -75,7 +75,7 @@ export const softmaxOp: Op<None> = {
   },
   forward([x], _, [spec]) {
     const y = allocate(spec, x);
-    run("softmax", rowsOf("softmax", x), [x], [y]);
+    run("softmax", rowsOf("softmax", x), { x }, { y });
     return { outputs: [y], saved: [y] };
   },
   vjp([ct], { saved: [y] }) {
@@ -98,7 +98,7 @@ export const softmaxVjpOp: Op<None> = {
   },
   forward([y, t], _, [spec]) {
     const dx = allocate(spec, y);
-    run("softmaxVjp", rowsOf("softmaxVjp", y), [y, t], [dx]);
+    run("softmaxVjp", rowsOf("softmaxVjp", y), { y, dy: t }, { dx });
     return { outputs: [dx] };
   },
   compose([y, t]) {
@@ -116,7 +116,7 @@ export const logSoftmaxOp: Op<None> = {
   },
   forward([x], _, [spec]) {
     const y = allocate(spec, x);
-    run("logSoftmax", rowsOf("logSoftmax", x), [x], [y]);
+    run("logSoftmax", rowsOf("logSoftmax", x), { x }, { y });
     return { outputs: [y], saved: [y] };
   },
   vjp([ct], { saved: [y] }) {
@@ -139,7 +139,7 @@ export const logSoftmaxVjpOp: Op<None> = {
   },
   forward([y, ct], _, [spec]) {
     const dx = allocate(spec, y);
-    run("logSoftmaxVjp", rowsOf("logSoftmaxVjp", y), [y, ct], [dx]);
+    run("logSoftmaxVjp", rowsOf("logSoftmaxVjp", y), { y, dy: ct }, { dx });
     return { outputs: [dx] };
   },
   compose([y, ct]) {

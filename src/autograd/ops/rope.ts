@@ -41,7 +41,7 @@ export const ropeOp: Op<RopeAttrs> = {
   forward([x], attrs, [spec]) {
     const y = allocate(spec, x);
     const [batch, time, cols] = x.shape;
-    run("rope", { batch, time, cols, ...attrs }, [x], [y]);
+    run("rope", { batch, time, cols, ...attrs }, { x }, { y });
     return { outputs: [y] };
   },
   vjp([ct], { attrs }) {

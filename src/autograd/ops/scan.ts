@@ -31,7 +31,7 @@ export const cumsumOp: Op<ScanAttrs> = moving(
     },
     forward([x], { axis, reverse }, [spec]) {
       const y = allocate(spec, x);
-      run("cumsum", { ...aroundAxis(x.shape, axis), reverse }, [x], [y]);
+      run("cumsum", { ...aroundAxis(x.shape, axis), reverse }, { x }, { y });
       return { outputs: [y] };
     },
   },
@@ -41,7 +41,7 @@ export const cumsumOp: Op<ScanAttrs> = moving(
 
 function largest(x: Tensor, axis: number, k: number, spec: Spec): Tensor {
   const indices = allocate(spec, x);
-  run("topk", { ...aroundAxis(x.shape, axis), k }, [x], [indices]);
+  run("topk", { ...aroundAxis(x.shape, axis), k }, { x }, { indices });
   return indices;
 }
 

@@ -1,6 +1,6 @@
 /** Strided kernels for any number of axes: they walk MAX_RANK; here axes are merged, and what is left over is walked in several calls. */
 import { run } from "../../backends/backend.ts";
-import { type KernelParams, MAX_RANK } from "../../backends/kernels.ts";
+import { type KernelParams, MAX_RANK } from "../../backends/kernels/index.ts";
 import { sizeOf, type Shape } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 
@@ -48,7 +48,7 @@ const stridesOf = (axes: readonly Axis[], operand: number): number[] =>
 /** `stridedCopy` over any number of axes. */
 export function copyStrided(params: KernelParams["stridedCopy"], x: Tensor, y: Tensor): void {
   if (params.shape.length <= MAX_RANK) {
-    run("stridedCopy", params, [x], [y]);
+    run("stridedCopy", params, { x }, { y });
     return;
   }
   // The order of the axes is free: the shortest are those that take calls of their own.
@@ -61,7 +61,7 @@ export function copyStrided(params: KernelParams["stridedCopy"], x: Tensor, y: T
   forEachIndex(
     apart,
     ([inOffset, outOffset]) =>
-      run("stridedCopy", { shape, inStrides, inOffset, outStrides, outOffset }, [x], [y]),
+      run("stridedCopy", { shape, inStrides, inOffset, outStrides, outOffset }, { x }, { y }),
     [params.inOffset, params.outOffset],
   );
 }
@@ -75,7 +75,7 @@ export function runPairs<K extends "binary" | "compare">(
   c: Tensor,
 ): void {
   if (params.shape.length <= MAX_RANK) {
-    run(kernel, params, [a, b], [c]);
+    run<K>(kernel, params, { a, b }, { c });
     return;
   }
   const axes = mergeAxes(params.shape, [params.aStrides, params.bStrides]);
@@ -94,7 +94,7 @@ export function runPairs<K extends "binary" | "compare">(
         b.view([b.size - fromB], fromB),
         c.view([size], at),
       ];
-      run(kernel, { ...params, shape, aStrides, bStrides }, [partA, partB], [partC]);
+      run(kernel, { ...params, shape, aStrides, bStrides }, { a: partA, b: partB }, { c: partC });
       for (const part of [partA, partB, partC]) part.dispose();
       at += size;
     },

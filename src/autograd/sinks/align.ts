@@ -123,8 +123,8 @@ function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
       run(
         "segmentSum",
         { rows: source.size / width, width, segmentCount: bounds.length - 1, accumulate },
-        [source, null, offsets.get(bounds, 1, source)],
-        [into],
+        { x: source, segments: offsets.get(bounds, 1, source) },
+        { out: into },
       );
     const scratch = (...shape: number[]): Tensor => empty(shape, "f32", parameter.memory);
     let v = given?.(parameter) ?? null;
@@ -134,12 +134,22 @@ function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
     }
     // Without a direction any vector does; its products are not looked at.
     const along = v ?? rows.view([width]);
-    run("alignRows", { rows: segmentCount, width }, [rows, along], [row.dots, row.squares]);
-    if (v !== null) run("sumSquares", {}, [v], [row.direction]);
+    run(
+      "alignRows",
+      { rows: segmentCount, width },
+      { g: rows, v: along },
+      { dots: row.dots, sumsq: row.squares },
+    );
+    if (v !== null) run("sumSquares", {}, { x: v }, { out: row.direction });
     if (groups !== null && groupCount > 0 && row.groups !== null) {
       const grouped = scratch(groupCount, width);
       sumOf(groups, rows, grouped, false);
-      run("alignRows", { rows: groupCount, width }, [grouped, along], [scratch(groupCount), row.groups]);
+      run(
+        "alignRows",
+        { rows: groupCount, width },
+        { g: grouped, v: along },
+        { dots: scratch(groupCount), sumsq: row.groups },
+      );
     }
     if (sums !== null) {
       const { gradient, accumulate } = sums.next(parameter);
@@ -165,7 +175,7 @@ function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
           if (!used.has(parameter))
             scope(() => {
               const row = statistics.next(parameter, watched.size);
-              run("sumSquares", {}, [given(parameter)], [row.direction]);
+              run("sumSquares", {}, { x: given(parameter) }, { out: row.direction });
             });
     },
     linear(parameter, x, dy) {
@@ -186,14 +196,20 @@ function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
             firstAccumulated: from,
             accumulate: sum?.accumulate ?? false,
           },
-          [
-            dy,
-            x,
-            offsets.get(segments, perExample(parameter, x), x),
-            groupOffsets(x),
-            given?.(parameter) ?? null,
-          ],
-          [sum?.gradient ?? null, row.dots, row.squares, row.groups, row.direction],
+          {
+            a: dy,
+            b: x,
+            segments: offsets.get(segments, perExample(parameter, x), x),
+            groups: groupOffsets(x),
+            v: given?.(parameter) ?? null,
+          },
+          {
+            total: sum?.gradient ?? null,
+            dots: row.dots,
+            sumsq: row.squares,
+            groupSumsq: row.groups,
+            vSumsq: row.direction,
+          },
         );
       });
     },
@@ -205,8 +221,8 @@ function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
         run(
           "segmentSum",
           { rows: rowsOf(dy), width, segmentCount, accumulate: false },
-          [dy, null, offsets.get(segments, perExample(parameter, dy), dy)],
-          [sum],
+          { x: dy, segments: offsets.get(segments, perExample(parameter, dy), dy) },
+          { out: sum },
         );
         alignVectors(parameter, row, sum);
       });
@@ -219,8 +235,8 @@ function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
         run(
           "normGainGrad",
           { kind, rows: rowsOf(dy), width, segmentCount, accumulate: false },
-          [x, stats, dy, offsets.get(segments, perExample(parameter, dy), dy)],
-          [sum],
+          { x, stats, dy, segments: offsets.get(segments, perExample(parameter, dy), dy) },
+          { dgain: sum },
         );
         alignVectors(parameter, row, sum);
       });
@@ -233,8 +249,8 @@ function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
         /** Adds the rows of segments first … end − 1 into a table. */
         const scatter = (first: number, end: number, into: Tensor, accumulate: boolean): void => {
           const [start, rows] = [segments[first] * rowsEach, (segments[end] - segments[first]) * rowsEach];
-          const operands = [dy.view([rows, width], start * width), ids.view([rows], start)];
-          run("scatterAdd", { rows, width, tableRows, accumulate }, operands, [into]);
+          const operands = { x: dy.view([rows, width], start * width), ids: ids.view([rows], start) };
+          run("scatterAdd", { rows, width, tableRows, accumulate }, operands, { out: into });
         };
         let v = given?.(parameter) ?? null;
         if (v === null && targets > 0) {
@@ -244,10 +260,10 @@ function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
         run(
           "embeddingAlign",
           { rows: ids.size, width, tableRows, segmentCount, groupCount },
-          [dy, ids, offsets.get(segments, rowsEach, dy), groupOffsets(dy), v],
-          [row.dots, row.squares, row.groups],
+          { dy, ids, segments: offsets.get(segments, rowsEach, dy), groups: groupOffsets(dy), v },
+          { dots: row.dots, sumsq: row.squares, groupSumsq: row.groups },
         );
-        if (v !== null) run("sumSquares", {}, [v], [row.direction]);
+        if (v !== null) run("sumSquares", {}, { x: v }, { out: row.direction });
         if (sums !== null) {
           const { gradient, accumulate } = sums.next(parameter);
           scatter(from, segmentCount, gradient, accumulate);
@@ -343,7 +359,7 @@ class Statistics {
 
   begin(): void {
     this.#parameters = [];
-    for (const block of this.#blocks) run("fill", { value: 0 }, [], [block]);
+    for (const block of this.#blocks) run("fill", { value: 0 }, {}, { out: block });
   }
 
   /** Views in the current scope. A pass whose parameters are each used once fits into one block of `expected` rows. */
@@ -359,7 +375,7 @@ class Statistics {
     }
     if (block === null) {
       block = keep(empty([Math.max(1, expected), this.#width], "f32", parameter.memory));
-      run("fill", { value: 0 }, [], [block]);
+      run("fill", { value: 0 }, {}, { out: block });
       this.#blocks.push(block);
     }
     const [s, g] = [this.#segments, this.#groups];

@@ -84,7 +84,8 @@ export class Sums {
   end(parameters: Iterable<Tensor>): void {
     if (this.#target.accumulate === true) return;
     for (const parameter of parameters)
-      if (!this.#written.has(parameter)) run("fill", { value: 0 }, [], [this.#target.gradientOf(parameter)]);
+      if (!this.#written.has(parameter))
+        run("fill", { value: 0 }, {}, { out: this.#target.gradientOf(parameter) });
   }
 }
 

@@ -89,7 +89,7 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
     },
     end() {
       for (const [parameter, gradient] of made)
-        if (!written.has(parameter) && gradient.size > 0) run("fill", { value: 0 }, [], [gradient]);
+        if (!written.has(parameter) && gradient.size > 0) run("fill", { value: 0 }, {}, { out: gradient });
       uploaded.dispose();
     },
     linear(parameter, x, dy) {
@@ -98,18 +98,18 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
       eachSegment(gradient, perExample(parameter, x), (into, cut) => {
         const rows = cut(x, width);
         if (rows.size > 0) weightGradient(rows, cut(dy, out), into, accumulate);
-        else if (!accumulate) run("fill", { value: 0 }, [], [into]);
+        else if (!accumulate) run("fill", { value: 0 }, {}, { out: into });
       });
     },
     bias(parameter, dy) {
       const { gradient, accumulate } = next(parameter);
       const params = { rows: rowsOf(dy), width: parameter.size, segmentCount, accumulate };
-      run("segmentSum", params, [dy, null, rowOffsets(parameter, dy)], [gradient]);
+      run("segmentSum", params, { x: dy, segments: rowOffsets(parameter, dy) }, { out: gradient });
     },
     gain(parameter, kind, x, stats, dy) {
       const { gradient, accumulate } = next(parameter);
       const params = { kind, rows: rowsOf(dy), width: parameter.size, segmentCount, accumulate };
-      run("normGainGrad", params, [x, stats, dy, rowOffsets(parameter, dy)], [gradient]);
+      run("normGainGrad", params, { x, stats, dy, segments: rowOffsets(parameter, dy) }, { dgain: gradient });
     },
     embedding(parameter, ids, dy) {
       const { gradient, accumulate } = next(parameter);
@@ -117,7 +117,12 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
       eachSegment(gradient, perExample(parameter, dy), (into, cut) => {
         const rows = cut(dy, width);
         const cutIds = ids.view([rows.shape[0]], rows.shape[0] === 0 ? 0 : (rows.offset - dy.offset) / width);
-        run("scatterAdd", { rows: rows.shape[0], width, tableRows, accumulate }, [rows, cutIds], [into]);
+        run(
+          "scatterAdd",
+          { rows: rows.shape[0], width, tableRows, accumulate },
+          { x: rows, ids: cutIds },
+          { out: into },
+        );
       });
     },
     dense(parameter, op) {

@@ -102,7 +102,7 @@ export function sketchSink(options: SketchSinkOptions): SketchSink {
     if (made === undefined) {
       const [key0, key1] = foldIn(foldIn(root, part.index), ["left", "right", "only"].indexOf(what));
       made = keep(empty([width, columns], "f32", part.out.memory));
-      run("random", { kind: "normal", key0, key1, offset: 0 }, [], [made]);
+      run("random", { kind: "normal", key0, key1, offset: 0 }, {}, { out: made });
       part.projections.set(what, made);
     }
     return made;
@@ -141,7 +141,7 @@ export function sketchSink(options: SketchSinkOptions): SketchSink {
       if (size > 0) {
         const cut = (t: Tensor): Tensor => t.view([size, rank], row * rank);
         product(into, cut(left), cut(right), rank, rank, size, 1 / rank, true, accumulate);
-      } else if (!accumulate) run("fill", { value: 0 }, [], [into]);
+      } else if (!accumulate) run("fill", { value: 0 }, {}, { out: into });
       row += size;
     });
   };
@@ -187,7 +187,7 @@ export function sketchSink(options: SketchSinkOptions): SketchSink {
     },
     end() {
       for (const part of parts.values())
-        if (!written.has(part) && part.out.size > 0) run("fill", { value: 0 }, [], [part.out]);
+        if (!written.has(part) && part.out.size > 0) run("fill", { value: 0 }, {}, { out: part.out });
       uploaded.dispose();
     },
     linear(parameter, x, dy) {
@@ -205,7 +205,7 @@ export function sketchSink(options: SketchSinkOptions): SketchSink {
       const rows = segmentsOf(parameter, dy);
       vector(part, width, accumulate, (into, add) => {
         const params = { rows: rowsOf(dy), width, segmentCount, accumulate: add };
-        run("segmentSum", params, [dy, null, rows], [into]);
+        run("segmentSum", params, { x: dy, segments: rows }, { out: into });
       });
     },
     gain(parameter, kind, x, stats, dy) {
@@ -214,7 +214,7 @@ export function sketchSink(options: SketchSinkOptions): SketchSink {
       const rows = segmentsOf(parameter, dy);
       vector(part, width, accumulate, (into, add) => {
         const params = { kind, rows: rowsOf(dy), width, segmentCount, accumulate: add };
-        run("normGainGrad", params, [x, stats, dy, rows], [into]);
+        run("normGainGrad", params, { x, stats, dy, segments: rows }, { dgain: into });
       });
     },
     embedding(parameter, ids, dy) {
@@ -224,7 +224,7 @@ export function sketchSink(options: SketchSinkOptions): SketchSink {
       scope(() => {
         const left = empty([rows, rank], "f32", dy.memory);
         const table = projection(part, "left", tableRows, rank);
-        run("gather", { rows, width: rank, tableRows }, [table, ids], [left]);
+        run("gather", { rows, width: rank, tableRows }, { table, ids }, { out: left });
         const right = project(dy, rows, projection(part, "right", width, rank));
         meet(part, left, right, perExample(parameter, dy), accumulate);
       });
@@ -276,7 +276,7 @@ function product(
       ...{ m, n, k, transA, transB: false, batch, alpha, accumulate, activation: "none" },
       ...{ strideA: m * k, strideB: k * n, strideC: m * n },
     },
-    [a, b, null],
-    [c, null],
+    { a, b },
+    { c },
   );
 }

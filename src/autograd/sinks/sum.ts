@@ -37,8 +37,8 @@ export function sumSink(target: SumTarget): SumSink {
       run(
         "segmentSum",
         { rows, width: parameter.size, segmentCount: 1, accumulate },
-        [dy, null, offsets.get([0, rows], 1, dy)],
-        [gradient],
+        { x: dy, segments: offsets.get([0, rows], 1, dy) },
+        { out: gradient },
       );
     },
     gain(parameter, kind, x, stats, dy) {
@@ -47,19 +47,19 @@ export function sumSink(target: SumTarget): SumSink {
       run(
         "normGainGrad",
         { kind, rows, width: parameter.size, segmentCount: 1, accumulate },
-        [x, stats, dy, offsets.get([0, rows], 1, dy)],
-        [gradient],
+        { x, stats, dy, segments: offsets.get([0, rows], 1, dy) },
+        { dgain: gradient },
       );
     },
     embedding(parameter, ids, dy) {
       const { gradient, accumulate } = sums.next(parameter);
       const [tableRows, width] = parameter.shape;
-      run("scatterAdd", { rows: ids.size, width, tableRows, accumulate }, [dy, ids], [gradient]);
+      run("scatterAdd", { rows: ids.size, width, tableRows, accumulate }, { x: dy, ids }, { out: gradient });
     },
     dense(parameter, _op, contribution) {
       const { gradient, accumulate } = sums.next(parameter);
-      if (accumulate) run("accumulate", { scale: 1 }, [contribution], [gradient]);
-      else run("affine", { scale: 1, shift: 0 }, [contribution], [gradient]);
+      if (accumulate) run("accumulate", { scale: 1 }, { x: contribution }, { y: gradient });
+      else run("affine", { scale: 1, shift: 0 }, { x: contribution }, { y: gradient });
     },
     dispose() {
       offsets.dispose();
@@ -87,7 +87,7 @@ export function weightGradient(x: Tensor, dy: Tensor, into: Tensor, accumulate: 
       accumulate,
       activation: "none",
     },
-    [dy, x, null],
-    [into, null],
+    { a: dy, b: x },
+    { c: into },
   );
 }

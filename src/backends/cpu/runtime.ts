@@ -35,8 +35,8 @@ export interface Launch {
 
 /** What kernel launchers work with. */
 export interface Runtime {
-  /** Address of a view's first element; 0 for null. */
-  address(view: View | null): number;
+  /** Address of a view's first element; 0 where there is none. */
+  address(view: View | null | undefined): number;
   launch(launch: Launch): void;
   /** Address of memory that all threads share and that lasts until the end of the current `run`; successive calls do not overlap. */
   workspace(bytes: number): number;
@@ -140,7 +140,8 @@ export function createMachine(
         );
       return at;
     },
-    address: (view) => (view === null ? 0 : machine.addressOf(view.buffer) + view.offset * 4),
+    address: (view) =>
+      view === null || view === undefined ? 0 : machine.addressOf(view.buffer) + view.offset * 4,
     addressOf(id) {
       const at = addresses.get(id);
       if (at === undefined) throw new GradmixError("backend", `cpu: buffer ${id} does not exist`);

@@ -1,7 +1,7 @@
 /** Rotary positions (Su et al. 2021) and causal attention with its derivatives, one query at a time. */
 import { GradmixError } from "../../errors.ts";
-import type { AttentionParams } from "../kernels.ts";
-import { type Data, kernel, type Kernels } from "./kernel.ts";
+import type { AttentionParams } from "../kernels/index.ts";
+import type { Data, Kernels } from "./kernel.ts";
 
 /** Calls `visit` for every query (batch item, head, time), with the first element of what belongs to it. */
 function forEachQuery(
@@ -43,7 +43,7 @@ function dotAt(length: number, a: Data, ia: number, b: Data, ib: number): number
 }
 
 export const attention: Kernels<"rope" | "attention" | "attentionVjp" | "attentionJvp"> = {
-  rope: kernel((p, [x]: [Data], [y]: [Data]) => {
+  rope: (p, { x }, { y }) => {
     if (p.headDim % 2 !== 0)
       throw new GradmixError("shape", `rope: headDim must be even, it is ${p.headDim}`);
     const half = p.headDim / 2;
@@ -58,9 +58,9 @@ export const attention: Kernels<"rope" | "attention" | "attentionVjp" | "attenti
           y[at] = first * Math.cos(angle) - second * Math.sin(angle);
           y[at + half] = second * Math.cos(angle) + first * Math.sin(angle);
         }
-  }),
+  },
 
-  attention: kernel((p, [qkv]: [Data], [o, lse]: [Data, Data]) => {
+  attention: (p, { qkv }, { o, lse }) => {
     const d = p.headDim;
     forEachQuery(p, (at) => {
       const scores: number[] = [];
@@ -77,10 +77,10 @@ export const attention: Kernels<"rope" | "attention" | "attentionVjp" | "attenti
         o[at.o + i] = value;
       }
     });
-  }),
+  },
 
   // With P the probabilities and dP = do·vᵀ: dS = P ⊙ (dP − Σ P·dP), and Σ_s P·dP = ⟨do, o⟩.
-  attentionVjp: kernel((p, [qkv, o, lse, dOut]: [Data, Data, Data, Data], [dqkv]: [Data]) => {
+  attentionVjp: (p, { qkv, o, lse, dOut }, { dqkv }) => {
     const d = p.headDim;
     const sum = new Float64Array(dqkv.length);
     forEachQuery(p, (at) => {
@@ -96,10 +96,10 @@ export const attention: Kernels<"rope" | "attention" | "attentionVjp" | "attenti
       }
     });
     dqkv.set(sum);
-  }),
+  },
 
   // do = Σ_s P·(dS − Σ P·dS)·v + P·dv, and Σ_s (Σ P·dS)·P·v = (Σ P·dS)·o.
-  attentionJvp: kernel((p, [qkv, o, lse, dqkv]: [Data, Data, Data, Data], [dOut]: [Data]) => {
+  attentionJvp: (p, { qkv, o, lse, dqkv }, { dOut }) => {
     const d = p.headDim;
     forEachQuery(p, (at) => {
       const out = new Float64Array(d);
@@ -112,5 +112,5 @@ export const attention: Kernels<"rope" | "attention" | "attentionVjp" | "attenti
       }
       for (let i = 0; i < d; i++) dOut[at.o + i] = out[i] - mean * o[at.o + i];
     });
-  }),
+  },
 };

@@ -11,14 +11,15 @@ import type { DType, TensorData } from "../../tensor/dtype.ts";
 import type { View } from "../../tensor/memory.ts";
 import { sizeOf } from "../../tensor/shape.ts";
 import type { Backend } from "../backend.ts";
-import { checkCall, type KernelName } from "../kernels.ts";
+import { checkCall, mapInputs, mapOutputs } from "../kernels/check.ts";
+import type { Inputs, KernelName, KernelParams, Outputs } from "../kernels/index.ts";
 import { giveTurn } from "../turn.ts";
 import { along } from "./along.ts";
 import { attention } from "./attention.ts";
 import { elementwise } from "./elementwise.ts";
 import { gather } from "./gather.ts";
 import { gemm } from "./gemm.ts";
-import type { Kernels } from "./kernel.ts";
+import type { KernelFunction, Kernels } from "./kernel.ts";
 import { loss } from "./loss.ts";
 import { maskedAttention } from "./masked-attention.ts";
 import { norm } from "./norm.ts";
@@ -92,8 +93,7 @@ export function createReferenceBackend(options: ReferenceOptions = {}): Backend 
     return data.subarray(offset, offset + count);
   }
 
-  function operand(kernel: KernelName, view: View | null): TensorData | null {
-    if (view === null) return null;
+  function operand(kernel: KernelName, view: View): TensorData {
     const data = slice(view.buffer, view.offset, sizeOf(view.shape), `${kernel}: use`);
     if ((view.dtype === "i32") !== data instanceof Int32Array)
       throw new GradmixError(
@@ -154,14 +154,15 @@ export function createReferenceBackend(options: ReferenceOptions = {}): Backend 
     },
     readNow: (buffer, offset, count) => slice(buffer, offset, count, "read").slice(),
 
-    run(kernel, params, inputs, outputs) {
+    run<K extends KernelName>(kernel: K, params: KernelParams[K], inputs: Inputs<K>, outputs: Outputs<K>) {
       checkCall(kernel, params, inputs, outputs);
       checkOverlap(kernel, inputs, outputs);
-      const implementation = implementations[kernel];
+      const implementation: KernelFunction<K> = implementations[kernel];
+      const data = (view: View): TensorData => operand(kernel, view);
       implementation(
         params,
-        inputs.map((view) => operand(kernel, view)),
-        outputs.map((view) => operand(kernel, view)),
+        mapInputs<K, View, TensorData>(inputs, data),
+        mapOutputs<K, View, TensorData>(outputs, data),
       );
     },
 

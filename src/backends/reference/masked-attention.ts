@@ -1,6 +1,6 @@
 /** Attention with an additive mask and its derivatives, one query at a time. */
-import type { MaskedAttentionParams } from "../kernels.ts";
-import { type Data, kernel, type Kernels, type Optional } from "./kernel.ts";
+import type { MaskedAttentionParams } from "../kernels/index.ts";
+import type { Data, Kernels, Optional } from "./kernel.ts";
 
 interface Query {
   /** Where its row starts in q and o, and its element of lse. */
@@ -48,7 +48,7 @@ const weightsOf = ({ scores }: Query, lse: number): number[] =>
   lse === -Infinity ? [] : scores.map((score) => Math.exp(score - lse));
 
 export const maskedAttention: Kernels<"maskedAttention" | "maskedAttentionVjp" | "maskedAttentionJvp"> = {
-  maskedAttention: kernel((p, [q, k, v, mask]: [Data, Data, Data, Optional], [o, lse]: [Data, Data]) => {
+  maskedAttention: (p, { q, k, v, mask = null }, { o, lse }) => {
     forEachQuery(p, q, k, mask, (query) => {
       const most = query.scores.reduce((a, b) => Math.max(a, b), -Infinity);
       const sum = query.scores.reduce((total, score) => total + Math.exp(score - most), 0);
@@ -58,51 +58,39 @@ export const maskedAttention: Kernels<"maskedAttention" | "maskedAttentionVjp" |
       for (let i = 0; i < p.headDim; i++)
         o[query.row + i] = weights.reduce((total, weight, s) => total + weight * v[query.key(s) + i], 0);
     });
-  }),
+  },
 
-  maskedAttentionVjp: kernel(
-    (
-      p,
-      [q, k, v, mask, o, lse, dOut]: [Data, Data, Data, Optional, Data, Data, Data],
-      [dq, dk, dv]: [Data, Data, Data],
-    ) => {
-      const d = p.headDim;
-      const sums = [dq, dk, dv].map((data) => new Float64Array(data.length));
-      const [sumQ, sumK, sumV] = sums;
-      forEachQuery(p, q, k, mask, (query) => {
-        const mean = dotAt(d, dOut, query.row, o, query.row);
-        weightsOf(query, lse[query.lse]).forEach((weight, s) => {
-          const at = query.key(s);
-          const slope = p.scale * weight * (dotAt(d, dOut, query.row, v, at) - mean);
-          for (let i = 0; i < d; i++) {
-            sumQ[query.row + i] += slope * k[at + i];
-            sumK[at + i] += slope * q[query.row + i];
-            sumV[at + i] += weight * dOut[query.row + i];
-          }
-        });
+  maskedAttentionVjp: (p, { q, k, v, mask = null, o, lse, dOut }, { dq, dk, dv }) => {
+    const d = p.headDim;
+    const sums = [dq, dk, dv].map((data) => new Float64Array(data.length));
+    const [sumQ, sumK, sumV] = sums;
+    forEachQuery(p, q, k, mask, (query) => {
+      const mean = dotAt(d, dOut, query.row, o, query.row);
+      weightsOf(query, lse[query.lse]).forEach((weight, s) => {
+        const at = query.key(s);
+        const slope = p.scale * weight * (dotAt(d, dOut, query.row, v, at) - mean);
+        for (let i = 0; i < d; i++) {
+          sumQ[query.row + i] += slope * k[at + i];
+          sumK[at + i] += slope * q[query.row + i];
+          sumV[at + i] += weight * dOut[query.row + i];
+        }
       });
-      [dq, dk, dv].forEach((data, n) => data.set(sums[n]));
-    },
-  ),
+    });
+    [dq, dk, dv].forEach((data, n) => data.set(sums[n]));
+  },
 
-  maskedAttentionJvp: kernel(
-    (
-      p,
-      [q, k, v, mask, o, lse, tq, tk, tv]: [Data, Data, Data, Optional, Data, Data, Data, Data, Data],
-      [to]: [Data],
-    ) => {
-      const d = p.headDim;
-      forEachQuery(p, q, k, mask, (query) => {
-        const out = new Float64Array(d);
-        let mean = 0;
-        weightsOf(query, lse[query.lse]).forEach((weight, s) => {
-          const at = query.key(s);
-          const slope = p.scale * (dotAt(d, tq, query.row, k, at) + dotAt(d, q, query.row, tk, at));
-          mean += weight * slope;
-          for (let i = 0; i < d; i++) out[i] += weight * (slope * v[at + i] + tv[at + i]);
-        });
-        for (let i = 0; i < d; i++) to[query.row + i] = out[i] - mean * o[query.row + i];
+  maskedAttentionJvp: (p, { q, k, v, mask = null, o, lse, dq: tq, dk: tk, dv: tv }, { dOut: to }) => {
+    const d = p.headDim;
+    forEachQuery(p, q, k, mask, (query) => {
+      const out = new Float64Array(d);
+      let mean = 0;
+      weightsOf(query, lse[query.lse]).forEach((weight, s) => {
+        const at = query.key(s);
+        const slope = p.scale * (dotAt(d, tq, query.row, k, at) + dotAt(d, q, query.row, tk, at));
+        mean += weight * slope;
+        for (let i = 0; i < d; i++) out[i] += weight * (slope * v[at + i] + tv[at + i]);
       });
-    },
-  ),
+      for (let i = 0; i < d; i++) to[query.row + i] = out[i] - mean * o[query.row + i];
+    });
+  },
 };

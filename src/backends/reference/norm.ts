@@ -1,5 +1,5 @@
 /** LayerNorm (Ba et al. 2016) and RMSNorm (Zhang & Sennrich 2019) by row, with their derivatives. */
-import { type Data, kernel, type Kernels, type Optional, segmentRanges } from "./kernel.ts";
+import { type Data, type Kernels, segmentRanges } from "./kernel.ts";
 
 /** x̂ of one row from its saved (mean, rstd). */
 function normalised(x: Data, stats: Data, row: number, width: number): Float64Array {
@@ -15,7 +15,7 @@ function mean(length: number, at: (j: number) => number): number {
 }
 
 export const norm: Kernels<"norm" | "normVjp" | "normJvp" | "normGainGrad"> = {
-  norm: kernel((p, [x, gain, bias]: [Data, Optional, Optional], [y, stats]: [Data, Data]) => {
+  norm: (p, { x, gain = null, bias = null }, { y, stats }) => {
     const { width } = p;
     for (let r = 0; r < p.rows; r++) {
       const at = (j: number): number => x[r * width + j];
@@ -28,10 +28,10 @@ export const norm: Kernels<"norm" | "normVjp" | "normJvp" | "normGainGrad"> = {
       stats[2 * r] = center;
       stats[2 * r + 1] = rstd;
     }
-  }),
+  },
 
   // The Jacobian rstd·(I − [1·1ᵀ/w if "layer"] − x̂ x̂ᵀ/w) is symmetric: vjp and jvp differ in where the gain stands.
-  normVjp: kernel((p, [x, gain, stats, dy]: [Data, Optional, Data, Data], [dx]: [Data]) => {
+  normVjp: (p, { x, gain = null, stats, dy }, { dx }) => {
     const { width } = p;
     for (let r = 0; r < p.rows; r++) {
       const unit = normalised(x, stats, r, width);
@@ -41,32 +41,26 @@ export const norm: Kernels<"norm" | "normVjp" | "normJvp" | "normGainGrad"> = {
       for (let j = 0; j < width; j++)
         dx[r * width + j] = stats[2 * r + 1] * (dUnit(j) - center - unit[j] * along);
     }
-  }),
+  },
 
-  normJvp: kernel(
-    (
-      p,
-      [x, gain, stats, dx, dgain, dbias]: [Data, Optional, Data, Data, Optional, Optional],
-      [dy]: [Data],
-    ) => {
-      const { width } = p;
-      for (let r = 0; r < p.rows; r++) {
-        const unit = normalised(x, stats, r, width);
-        const at = (j: number): number => dx[r * width + j];
-        const center = p.kind === "layer" ? mean(width, at) : 0;
-        const along = mean(width, (j) => unit[j] * at(j));
-        for (let j = 0; j < width; j++) {
-          const dUnit = stats[2 * r + 1] * (at(j) - center - unit[j] * along);
-          dy[r * width + j] =
-            dUnit * (gain === null ? 1 : gain[j]) +
-            unit[j] * (dgain === null ? 0 : dgain[j]) +
-            (dbias === null ? 0 : dbias[j]);
-        }
+  normJvp: (p, { x, gain = null, stats, dx, dgain = null, dbias = null }, { dy }) => {
+    const { width } = p;
+    for (let r = 0; r < p.rows; r++) {
+      const unit = normalised(x, stats, r, width);
+      const at = (j: number): number => dx[r * width + j];
+      const center = p.kind === "layer" ? mean(width, at) : 0;
+      const along = mean(width, (j) => unit[j] * at(j));
+      for (let j = 0; j < width; j++) {
+        const dUnit = stats[2 * r + 1] * (at(j) - center - unit[j] * along);
+        dy[r * width + j] =
+          dUnit * (gain === null ? 1 : gain[j]) +
+          unit[j] * (dgain === null ? 0 : dgain[j]) +
+          (dbias === null ? 0 : dbias[j]);
       }
-    },
-  ),
+    }
+  },
 
-  normGainGrad: kernel((p, [x, stats, dy, segments]: [Data, Data, Data, Data], [dgain]: [Data]) => {
+  normGainGrad: (p, { x, stats, dy, segments }, { dgain }) => {
     const { width } = p;
     segmentRanges("normGainGrad", segments, p.rows).forEach(([start, end], s) => {
       const sum = new Float64Array(width);
@@ -77,5 +71,5 @@ export const norm: Kernels<"norm" | "normVjp" | "normJvp" | "normGainGrad"> = {
       for (let j = 0; j < width; j++)
         dgain[s * width + j] = sum[j] + (p.accumulate ? dgain[s * width + j] : 0);
     });
-  }),
+  },
 };

@@ -6,7 +6,7 @@ import type { Launcher } from "./launcher.ts";
 const bits = new Float32Array(1);
 const words = new Int32Array(bits.buffer);
 
-export const fill: Launcher<"fill"> = (runtime, { value }, _inputs, [out]) => {
+export const fill: Launcher<"fill"> = (runtime, { value }, _inputs, { out }) => {
   if (out === null) return;
   const count = sizeOf(out.shape);
   bits[0] = value;

@@ -6,7 +6,7 @@
  * is one product.
  */
 import type { View } from "../../../tensor/memory.ts";
-import type { KernelParams } from "../../kernels.ts";
+import type { KernelParams } from "../../kernels/index.ts";
 import {
   ALIGN_CHUNK,
   GEMM_COLS,
@@ -112,10 +112,10 @@ const length = ([first, end]: Range): number => end - first;
 export const gemmSegmented: Launcher<"gemmSegmented"> = (
   runtime,
   p,
-  [a, b, segments, groups, v],
-  [total, dots, sumsq, groupSumsq, vSumsq],
+  { a, b, segments, groups = null, v = null },
+  { total = null, dots, sumsq, groupSumsq = null, vSumsq },
 ) => {
-  const at = (view: View | null): number => runtime.address(view);
+  const at = (view: View | null | undefined): number => runtime.address(view);
   const operands: Operands = {
     ...{ a: at(a), b: at(b), segments: at(segments), groups: at(groups), v: at(v) },
     ...{ total: at(total), dots: at(dots), sumsq: at(sumsq), groupSumsq: at(groupSumsq), vSumsq: at(vSumsq) },

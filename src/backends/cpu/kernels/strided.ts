@@ -1,6 +1,6 @@
 /** Launchers of the kernels that read or write with strides (assembly/strided.ts): they merge axes first. */
 import type { View } from "../../../tensor/memory.ts";
-import { binaryKinds, type CompareKind, type KernelParams } from "../../kernels.ts";
+import { binaryKinds, type CompareKind, type KernelParams } from "../../kernels/index.ts";
 import type { Runtime } from "../runtime.ts";
 import type { Launchers } from "./launcher.ts";
 import { TASK_ELEMENTS as PER_TASK } from "../blocks.ts";
@@ -78,9 +78,9 @@ function walkTwo(
   number: number,
   cost: number,
   { shape, aStrides, bStrides }: Pick<KernelParams["binary"], "shape" | "aStrides" | "bStrides">,
-  a: View | null,
-  b: View | null,
-  c: View | null,
+  a: View,
+  b: View,
+  c: View,
 ): void {
   const [atA, atB, atC] = [runtime.address(a), runtime.address(b), runtime.address(c)];
   if (shape.length === 1 && aStrides[0] <= 1 && bStrides[0] <= 1) {
@@ -111,7 +111,7 @@ function walkTwo(
 }
 
 export const strided: Pick<Launchers, "stridedCopy" | "binary" | "compare"> = {
-  stridedCopy(runtime, { shape, inStrides, inOffset, outStrides, outOffset }, [input], [out]) {
+  stridedCopy(runtime, { shape, inStrides, inOffset, outStrides, outOffset }, { x: input }, { y: out }) {
     if (shape.includes(0)) return;
     const from = runtime.address(input) + 4 * inOffset;
     const to = runtime.address(out) + 4 * outOffset;
@@ -153,13 +153,13 @@ export const strided: Pick<Launchers, "stridedCopy" | "binary" | "compare"> = {
     });
   },
 
-  binary(runtime, params, [a, b], [c]) {
+  binary(runtime, params, { a, b }, { c }) {
     const { kind } = params;
     walkTwo(runtime, "binary", binaryKinds.indexOf(kind), kind === "pow" ? COSTLY : 1, params, a, b, c);
   },
 
-  compare(runtime, { kind, shape, aStrides, bStrides }, [a, b], [c]) {
-    const number = a?.dtype === "i32" ? COMPARED[kind].i32 : COMPARED[kind].f32;
+  compare(runtime, { kind, shape, aStrides, bStrides }, { a, b }, { c }) {
+    const number = a.dtype === "i32" ? COMPARED[kind].i32 : COMPARED[kind].f32;
     // What is greater is less the other way round.
     if (kind === "greater" || kind === "greaterEqual")
       walkTwo(runtime, "compare", number, 1, { shape, aStrides: bStrides, bStrides: aStrides }, b, a, c);

@@ -8,8 +8,8 @@
  * many ranges there are depends on shapes alone. A direction that segments make is made first, by a walk over those.
  */
 import type { View } from "../../../tensor/memory.ts";
-import type { KernelParams } from "../../kernels.ts";
-import { byFours, given, type KernelContext, nearestPower, operandsOf, u32 } from "../context.ts";
+import type { KernelParams } from "../../kernels/index.ts";
+import { byFours, type KernelContext, nearestPower, operandsOf, u32 } from "../context.ts";
 import { addParts } from "./columns.ts";
 import {
   EDGE,
@@ -364,5 +364,5 @@ ${each((piece) => `    { let x = v_at(${text.place(piece)}); v_squares${tile.blo
 }`;
     },
   });
-  if (split) addParts(context, given(sums, "sums"), ranges, m * n, w.accumulate, given(total, "total"));
+  if (split && sums !== null) addParts(context, sums, ranges, m * n, w.accumulate, total);
 }
