@@ -88,7 +88,7 @@ export function out(count: number, dtype: DType = "f32"): Operand {
   return { data: new Array<number>(count).fill(GUARD), dtype };
 }
 
-export const outputNames = (kernel: KernelName): string[] => Object.keys(kernels[kernel].outputs);
+const outputNames = (kernel: KernelName): string[] => Object.keys(kernels[kernel].outputs);
 
 /** The case's outputs by name, each made by `place`; in place it is the input. */
 export function outputsOf<K extends KernelName>(

@@ -164,7 +164,7 @@ function cpuBackend(machine: CpuMachine, capabilities: Capabilities): Backend {
     capabilities,
     alloc(elements, dtype) {
       if (disposed) throw new GradmixError("backend", "cpu: the backend was disposed");
-      const at = machine.alloc(Math.max(4, elements * 4), capabilities.memoryLimit);
+      const at = machine.alloc(Math.max(4, elements * 4));
       const buffer = nextBuffer++;
       machine.setBuffer(buffer, at);
       types.set(buffer, { dtype, count: elements, at });

@@ -24,7 +24,6 @@ import type { Named, Specs } from "./spec.ts";
 import { type TableKernels, tables } from "./tables.ts";
 
 export type { AttentionParams, MaskedAttentionParams } from "./attention.ts";
-export type { AlongParams } from "./axes.ts";
 export type { AdamParams } from "./optimizers.ts";
 export type { NamedViews } from "./spec.ts";
 export { MAX_RANK } from "./spec.ts";
