@@ -2,8 +2,14 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { run } from "#dist/backends/backend.js";
-import { checkCall, mapInputs } from "#dist/backends/kernels/check.js";
-import { type KernelName, kernelNames, type KernelParams } from "#dist/backends/kernels/index.js";
+import { checkCall, mapInputs, operandsOf } from "#dist/backends/kernels/check.js";
+import {
+  type Inputs,
+  type KernelName,
+  kernelNames,
+  type KernelParams,
+  type Outputs,
+} from "#dist/backends/kernels/index.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
 import { GradmixError } from "#dist/errors.js";
 import type { View } from "#dist/tensor/memory.js";
@@ -63,6 +69,27 @@ describe("the table", () => {
       }
     }
     expect(wrong.slice(0, 10)).toEqual([]);
+  });
+
+  it("an operand that the kernel does not have, or that is missing, is refused by its name", () => {
+    const one = view({ data: [0], dtype: "f32" });
+    const refused = (inputs: object, outputs: object): string =>
+      message(() =>
+        checkCall("affine", { scale: 1, shift: 0 }, inputs as Inputs<"affine">, outputs as Outputs<"affine">),
+      );
+    expect(refused({ x: one, bias: one }, { y: one })).toBe('affine: there is no operand "bias"');
+    expect(refused({ x: one }, { y: one, x: one })).toBe('affine: there is no operand "x"');
+    expect(refused({}, { y: one })).toBe('affine: operand "x" is missing');
+    expect(refused({ x: one }, { y: null })).toBe('affine: operand "y" is missing');
+  });
+
+  it("every input that an output may be has a case in which it is that", () => {
+    const untried = kernelNames.flatMap((kernel) => {
+      const allowed = operandsOf(kernel, "outputs").flatMap(({ inPlaceOf }) => inPlaceOf);
+      const tried = new Set(allowed.length === 0 ? [] : cases[kernel]().map((c) => c.inPlace));
+      return allowed.filter((input) => !tried.has(input)).map((input) => `${kernel} in place of ${input}`);
+    });
+    expect(untried).toEqual([]);
   });
 
   it("strides may reach every element of an operand and none beyond it", () => {

@@ -18,7 +18,7 @@ export function slopeTimes(kind: UnaryKind, x: Tensor, t: Tensor): Tensor<"f32">
 
 const checkKind = oneOf(...unaryKinds);
 
-export const unaryVjpOp: Op<{ kind: UnaryKind }> = {
+export const unaryVjpOp: Op<{ kind: UnaryKind }, "x t", "y"> = {
   name: "unaryVjp",
   keepsBatch: keepsElementwise,
   infer([x, t], { kind }) {
@@ -37,7 +37,7 @@ export const unaryVjpOp: Op<{ kind: UnaryKind }> = {
   },
 };
 
-function unaryOp(kind: UnaryKind): Op<None> {
+function unaryOp(kind: UnaryKind): Op<None, "x", "y", "x"> {
   return {
     name: kind,
     keepsBatch: keepsElementwise,
@@ -59,7 +59,7 @@ function unaryOp(kind: UnaryKind): Op<None> {
   };
 }
 
-export const unaryOps: { readonly [K in UnaryKind]: Op<None> } = {
+export const unaryOps: { readonly [K in UnaryKind]: Op<None, "x", "y", "x"> } = {
   neg: unaryOp("neg"),
   exp: unaryOp("exp"),
   log: unaryOp("log"),
@@ -189,7 +189,7 @@ function swigluSpec(name: string, x: Spec): Spec {
   return { shape: [...x.shape.slice(0, -1), widthOf(x)], dtype: "f32" };
 }
 
-export const swigluOp: Op<None> = {
+export const swigluOp: Op<None, "x", "y", "x"> = {
   name: "swiglu",
   keepsBatch: keepsRows,
   infer([x]) {
@@ -220,7 +220,7 @@ function halves(x: Tensor): [Tensor, Tensor] {
 }
 
 /** [x, ct] → the cotangent of x; linear in ct, with `swigluJvp` as its transpose. */
-export const swigluVjpOp: Op<None> = {
+export const swigluVjpOp: Op<None, "x ct", "y", "x"> = {
   name: "swigluVjp",
   keepsBatch: keepsRows,
   infer([x, ct]) {
@@ -235,13 +235,13 @@ export const swigluVjpOp: Op<None> = {
   ...linearIn(
     "swigluVjp",
     1,
-    ([x], ct) => apply1(swigluVjpOp, [x, ct], none),
-    ([x], ct) => apply1(swigluJvpOp, [x, ct], none),
+    (constants, ct) => apply1(swigluVjpOp, [...constants, ct], none),
+    (constants, ct) => apply1(swigluJvpOp, [...constants, ct], none),
   ),
 };
 
 /** [x, tangent of x] → the tangent of y. */
-export const swigluJvpOp: Op<None> = {
+export const swigluJvpOp: Op<None, "x tangent", "y", "x"> = {
   name: "swigluJvp",
   keepsBatch: keepsRows,
   infer([x, tangent]) {
@@ -256,8 +256,8 @@ export const swigluJvpOp: Op<None> = {
   ...linearIn(
     "swigluJvp",
     1,
-    ([x], t) => apply1(swigluJvpOp, [x, t], none),
-    ([x], ct) => apply1(swigluVjpOp, [x, ct], none),
+    (constants, t) => apply1(swigluJvpOp, [...constants, t], none),
+    (constants, ct) => apply1(swigluVjpOp, [...constants, ct], none),
   ),
 };
 

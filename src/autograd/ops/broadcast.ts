@@ -26,14 +26,14 @@ import { copyStrided } from "./strided.ts";
 
 /** A linear op of one input: the same function moves tangents, and `back` moves cotangents. */
 export function moving<A>(
-  op: Pick<Op<A>, "name" | "infer" | "keepsBatch" | "forward">,
+  op: Pick<Op<A, "x", "y">, "name" | "infer" | "keepsBatch" | "forward">,
   again: (t: Tensor, attrs: A) => Tensor,
   back: (ct: Tensor, attrs: A, input: Spec) => Tensor,
-): Op<A> {
+): Op<A, "x", "y"> {
   return {
     ...op,
-    vjp([ct], { attrs, inputs }) {
-      return [ct === null ? null : back(ct, attrs, inputs[0])];
+    vjp([ct], { attrs, inputs: [x] }) {
+      return [ct === null ? null : back(ct, attrs, x)];
     },
     jvp([tangent], { attrs }) {
       return [tangent === null ? null : again(tangent, attrs)];
@@ -125,7 +125,11 @@ function reduceForward(kind: ReduceKind, x: Tensor, { axes }: ReduceAttrs, spec:
   return current;
 }
 
-export function reduceOp(kind: ReduceKind, rules: Pick<Op<ReduceAttrs>, "vjp" | "jvp">): Op<ReduceAttrs> {
+/** A reduction; all but the sum save x and y. */
+export function reduceOp<Saved extends string>(
+  kind: ReduceKind,
+  rules: Pick<Op<ReduceAttrs, "x", "y", Saved>, "vjp" | "jvp">,
+): Op<ReduceAttrs, "x", "y", Saved> {
   return {
     name: kind,
     keepsBatch: (_slot, _inputs, _output, { axes }) => !axes.includes(0),
@@ -133,7 +137,7 @@ export function reduceOp(kind: ReduceKind, rules: Pick<Op<ReduceAttrs>, "vjp" | 
       wantType(kind, "x", x, "f32");
       wantList(kind, "axes", axes);
       axes.forEach((axis, at) =>
-        integerIn(at === 0 ? 0 : axes[at - 1] + 1, x.shape.length - 1)(`${kind}: axis`, axis),
+        integerIn(at === 0 ? 0 : axes[at - 1]! + 1, x.shape.length - 1)(`${kind}: axis`, axis),
       );
       boolean(`${kind}: keepDims`, keepDims);
       const shape = keepDims ? keptShape(x.shape, axes) : x.shape.filter((_, axis) => !axes.includes(axis));
@@ -151,7 +155,7 @@ export function reduceOp(kind: ReduceKind, rules: Pick<Op<ReduceAttrs>, "vjp" | 
 export const spread = (t: Tensor, shape: Shape, axes: readonly number[]): Tensor =>
   stretch(reshape(t, keptShape(shape, axes)), shape);
 
-export const sumOp: Op<ReduceAttrs> = reduceOp("sum", {
+export const sumOp: Op<ReduceAttrs> = reduceOp<"">("sum", {
   vjp([ct], { attrs, inputs: [x] }) {
     return [ct === null ? null : spread(ct, x.shape, attrs.axes)];
   },

@@ -8,7 +8,7 @@ import { allocate, apply1, filled, type None, none, type Op, wantType } from "..
 import { jointShape, type Operand, toTensors, walk } from "./operands.ts";
 import { runPairs } from "./strided.ts";
 
-function compareOp(name: string, kind: CompareKind): Op<None> {
+function compareOp(name: string, kind: CompareKind): Op<None, "a b", "c"> {
   return {
     name,
     keepsBatch: keepsElementwise,

@@ -25,7 +25,7 @@ import { logSumExp } from "./reduce.ts";
 
 const sizes = (logits: Spec, targets: Tensor): { rows: number; cols: number } => ({
   rows: targets.size,
-  cols: logits.shape[logits.shape.length - 1],
+  cols: logits.shape[logits.shape.length - 1]!,
 });
 
 function check(name: string, logits: Spec, targets: Spec): void {
@@ -38,7 +38,7 @@ function check(name: string, logits: Spec, targets: Spec): void {
     );
 }
 
-export const crossEntropyOp: Op<None> = {
+export const crossEntropyOp: Op<None, "logits targets", "y", "logits targets lse"> = {
   name: "crossEntropy",
   keepsBatch: keepsRows,
   infer([logits, targets]) {
@@ -70,7 +70,7 @@ export const crossEntropyOp: Op<None> = {
     return [tangent === null ? null : apply1(crossEntropyJvpOp, [...saved, tangent], none)];
   },
   compose([logits, targets]) {
-    const target = oneHot(targets, logits.shape[logits.rank - 1]);
+    const target = oneHot(targets, logits.shape[logits.rank - 1]!);
     const counted = sum(target, -1);
     return [sub(mul(logSumExp(logits, -1), counted), sum(mul(logits, target), -1))];
   },
@@ -78,7 +78,7 @@ export const crossEntropyOp: Op<None> = {
 
 const checkClasses = integerIn(0);
 
-export const oneHotOp: Op<{ classes: number }> = {
+export const oneHotOp: Op<{ classes: number }, "indices", "y"> = {
   name: "oneHot",
   keepsBatch: keepsElementwise,
   constant: true,
@@ -123,10 +123,10 @@ function wantSaved(name: string, logits: Spec, targets: Spec, lse: Spec): void {
 
 /** By rows of the logits, which are the first input. */
 const keepsTokens: KeepsBatch<None> = (slot, inputs, output) =>
-  inputs[0].shape.length > 1 && inputs[slot].shape[0] === output.shape[0];
+  inputs[0]!.shape.length > 1 && inputs[slot]!.shape[0] === output.shape[0];
 
 /** [logits, targets, lse, dlosses] → dlogits; linear in dlosses, with `crossEntropyJvp` as its transpose. */
-export const crossEntropyVjpOp: Op<None> = {
+export const crossEntropyVjpOp: Op<None, "logits targets lse ct", "y", "logits targets lse"> = {
   name: "crossEntropyVjp",
   keepsBatch: keepsTokens,
   infer([logits, targets, lse, ct]) {
@@ -148,7 +148,7 @@ export const crossEntropyVjpOp: Op<None> = {
 };
 
 /** [logits, targets, lse, tangent of the logits] → the tangent of the losses. */
-export const crossEntropyJvpOp: Op<None> = {
+export const crossEntropyJvpOp: Op<None, "logits targets lse tangent", "y", "logits targets lse"> = {
   name: "crossEntropyJvp",
   keepsBatch: keepsTokens,
   infer([logits, targets, lse, tangent]) {

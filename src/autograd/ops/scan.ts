@@ -45,7 +45,7 @@ function largest(x: Tensor, axis: number, k: number, spec: Spec): Tensor {
   return indices;
 }
 
-export const argmaxOp: Op<{ axis: number; keepDims: boolean }> = {
+export const argmaxOp: Op<{ axis: number; keepDims: boolean }, "x", "y"> = {
   name: "argmax",
   keepsBatch: mixesBatch,
   constant: true,
@@ -62,7 +62,7 @@ export const argmaxOp: Op<{ axis: number; keepDims: boolean }> = {
 };
 
 /** Where the k largest are. */
-export const topkOp: Op<{ k: number; axis: number }> = {
+export const topkOp: Op<{ k: number; axis: number }, "x", "y"> = {
   name: "topk",
   keepsBatch: mixesBatch,
   constant: true,

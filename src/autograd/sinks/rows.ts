@@ -97,7 +97,7 @@ export function checkOffsets(
   most: number = Infinity,
 ): void {
   const fine = (offset: number, i: number): boolean =>
-    Number.isInteger(offset) && offset >= (i === 0 ? 0 : offsets[i - 1]) && offset <= most;
+    Number.isInteger(offset) && offset >= (i === 0 ? 0 : offsets[i - 1]!) && offset <= most;
   if (offsets.length < 2 || !offsets.every(fine))
     throw new GradmixError(
       "config",

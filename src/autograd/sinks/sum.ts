@@ -1,6 +1,7 @@
 /** The training gradient: each parameter's contributions summed over the batch, into tensors that the caller owns. */
 import { run } from "../../backends/backend.ts";
 import { checkOptions } from "../../options.ts";
+import { extentsOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { GradientSink } from "../sink.ts";
 import { Offsets, rowsOf, Sums, type SumTarget, sumTargetChecks } from "./rows.ts";
@@ -53,7 +54,7 @@ export function sumSink(target: SumTarget): SumSink {
     },
     embedding(parameter, ids, dy) {
       const { gradient, accumulate } = sums.next(parameter);
-      const [tableRows, width] = parameter.shape;
+      const [tableRows, width] = extentsOf(parameter.shape, 2);
       run("scatterAdd", { rows: ids.size, width, tableRows, accumulate }, { x: dy, ids }, { out: gradient });
     },
     dense(parameter, _op, contribution) {
@@ -69,8 +70,8 @@ export function sumSink(target: SumTarget): SumSink {
 
 /** dyᵀ·x over all rows: [out, in]. */
 export function weightGradient(x: Tensor, dy: Tensor, into: Tensor, accumulate: boolean): void {
-  const m = dy.shape[dy.rank - 1];
-  const n = x.shape[x.rank - 1];
+  const m = dy.shape[dy.rank - 1]!;
+  const n = x.shape[x.rank - 1]!;
   run(
     "gemm",
     {

@@ -1,7 +1,6 @@
 /** Checks of a call against the table. */
 import { GradmixError } from "../../errors.ts";
 import { show } from "../../options.ts";
-import type { DType } from "../../tensor/dtype.ts";
 import type { View } from "../../tensor/memory.ts";
 import { formatShape, sizeOf } from "../../tensor/shape.ts";
 import {
@@ -15,14 +14,7 @@ import {
 import type { NamedViews, OperandSpec, ParamCheck } from "./spec.ts";
 
 /** An operand of a kernel, as the table has it. */
-export interface TableOperand {
-  readonly name: string;
-  readonly optional: boolean;
-  /** null is any. */
-  readonly dtype: DType | null;
-  readonly size: ((params: never) => number) | string | null;
-  readonly inPlaceOf: readonly string[];
-}
+type TableOperand = OperandSpec<never> & { readonly name: string };
 
 interface Side {
   readonly byName: ReadonlyMap<string, TableOperand>;

@@ -132,7 +132,7 @@ function reach(shape: readonly number[], strides: readonly number[]): number {
   let last = 0;
   for (let axis = 0; axis < shape.length; axis++) {
     if (shape[axis] === 0) return -1;
-    last += (shape[axis] - 1) * strides[axis];
+    last += (shape[axis]! - 1) * strides[axis]!;
   }
   return last;
 }

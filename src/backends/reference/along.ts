@@ -19,7 +19,7 @@ export const along: Kernels<"cumsum" | "topk" | "takeAlong" | "scatterAddAlong">
       let sum = 0;
       for (let n = 0; n < p.length; n++) {
         const l = at(p.length, p.reverse ? p.length - 1 - n : n);
-        sum += x[l];
+        sum += x[l]!;
         y[l] = sum;
       }
     });
@@ -27,18 +27,18 @@ export const along: Kernels<"cumsum" | "topk" | "takeAlong" | "scatterAddAlong">
 
   topk: (p, { x }, { indices }) => {
     forEachColumn(p, (at) => {
-      const value = (l: number): number => x[at(p.length, l)];
+      const value = (l: number): number => x[at(p.length, l)]!;
       const order = Array.from({ length: p.length }, (_, l) => l);
       order.sort((a, b) => (larger(value(a), value(b)) ? -1 : larger(value(b), value(a)) ? 1 : a - b));
-      for (let n = 0; n < p.k; n++) indices[at(p.k, n)] = order[n];
+      for (let n = 0; n < p.k; n++) indices[at(p.k, n)] = order[n]!;
     });
   },
 
   takeAlong: (p, { x, indices }, { out }) => {
     forEachColumn(p, (at) => {
       for (let c = 0; c < p.count; c++) {
-        const index = indices[at(p.count, c)];
-        out[at(p.count, c)] = index >= 0 && index < p.length ? x[at(p.length, index)] : NaN;
+        const index = indices[at(p.count, c)]!;
+        out[at(p.count, c)] = index >= 0 && index < p.length ? x[at(p.length, index)]! : NaN;
       }
     });
   },
@@ -47,8 +47,8 @@ export const along: Kernels<"cumsum" | "topk" | "takeAlong" | "scatterAddAlong">
     const sum = new Float64Array(out.length);
     forEachColumn(p, (at) => {
       for (let c = 0; c < p.count; c++) {
-        const index = indices[at(p.count, c)];
-        if (index >= 0 && index < p.length) sum[at(p.length, index)] += y[at(p.count, c)];
+        const index = indices[at(p.count, c)]!;
+        if (index >= 0 && index < p.length) sum[at(p.length, index)]! += y[at(p.count, c)]!;
       }
     });
     out.set(sum);

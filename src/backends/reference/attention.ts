@@ -38,7 +38,7 @@ function forEachQuery(
 
 function dotAt(length: number, a: Data, ia: number, b: Data, ib: number): number {
   let sum = 0;
-  for (let i = 0; i < length; i++) sum += a[ia + i] * b[ib + i];
+  for (let i = 0; i < length; i++) sum += a[ia + i]! * b[ib + i]!;
   return sum;
 }
 
@@ -54,7 +54,7 @@ export const attention: Kernels<"rope" | "attention" | "attentionVjp" | "attenti
           const angle =
             (p.inverse ? -1 : 1) * (p.offset + (row % p.time)) * p.theta ** ((-2 * i) / p.headDim);
           const at = row * p.cols + h * p.headDim + i;
-          const [first, second] = [x[at], x[at + half]];
+          const [first, second] = [x[at]!, x[at + half]!];
           y[at] = first * Math.cos(angle) - second * Math.sin(angle);
           y[at + half] = second * Math.cos(angle) + first * Math.sin(angle);
         }
@@ -73,7 +73,7 @@ export const attention: Kernels<"rope" | "attention" | "attentionVjp" | "attenti
       lse[at.lse] = logSum;
       for (let i = 0; i < d; i++) {
         let value = 0;
-        for (let s = 0; s <= at.time; s++) value += Math.exp(scores[s] - logSum) * qkv[at.v(s) + i];
+        for (let s = 0; s <= at.time; s++) value += Math.exp(scores[s]! - logSum) * qkv[at.v(s) + i]!;
         o[at.o + i] = value;
       }
     });
@@ -86,12 +86,12 @@ export const attention: Kernels<"rope" | "attention" | "attentionVjp" | "attenti
     forEachQuery(p, (at) => {
       const mean = dotAt(d, dOut, at.o, o, at.o);
       for (let s = 0; s <= at.time; s++) {
-        const prob = Math.exp(p.scale * dotAt(d, qkv, at.q, qkv, at.k(s)) - lse[at.lse]);
+        const prob = Math.exp(p.scale * dotAt(d, qkv, at.q, qkv, at.k(s)) - lse[at.lse]!);
         const dScore = p.scale * prob * (dotAt(d, dOut, at.o, qkv, at.v(s)) - mean);
         for (let i = 0; i < d; i++) {
-          sum[at.q + i] += dScore * qkv[at.k(s) + i];
-          sum[at.k(s) + i] += dScore * qkv[at.q + i];
-          sum[at.v(s) + i] += prob * dOut[at.o + i];
+          sum[at.q + i]! += dScore * qkv[at.k(s) + i]!;
+          sum[at.k(s) + i]! += dScore * qkv[at.q + i]!;
+          sum[at.v(s) + i]! += prob * dOut[at.o + i]!;
         }
       }
     });
@@ -105,12 +105,12 @@ export const attention: Kernels<"rope" | "attention" | "attentionVjp" | "attenti
       const out = new Float64Array(d);
       let mean = 0;
       for (let s = 0; s <= at.time; s++) {
-        const prob = Math.exp(p.scale * dotAt(d, qkv, at.q, qkv, at.k(s)) - lse[at.lse]);
+        const prob = Math.exp(p.scale * dotAt(d, qkv, at.q, qkv, at.k(s)) - lse[at.lse]!);
         const dScore = p.scale * (dotAt(d, dqkv, at.q, qkv, at.k(s)) + dotAt(d, qkv, at.q, dqkv, at.k(s)));
         mean += prob * dScore;
-        for (let i = 0; i < d; i++) out[i] += prob * (dScore * qkv[at.v(s) + i] + dqkv[at.v(s) + i]);
+        for (let i = 0; i < d; i++) out[i]! += prob * (dScore * qkv[at.v(s) + i]! + dqkv[at.v(s) + i]!);
       }
-      for (let i = 0; i < d; i++) dOut[at.o + i] = out[i] - mean * o[at.o + i];
+      for (let i = 0; i < d; i++) dOut[at.o + i] = out[i]! - mean * o[at.o + i]!;
     });
   },
 };

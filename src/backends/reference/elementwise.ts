@@ -107,8 +107,8 @@ function stridedOffset(flat: number, shape: readonly number[], strides: readonly
   let offset = 0;
   let rest = flat;
   for (let axis = shape.length - 1; axis >= 0; axis--) {
-    offset += (rest % shape[axis]) * strides[axis];
-    rest = Math.floor(rest / shape[axis]);
+    offset += (rest % shape[axis]!) * strides[axis]!;
+    rest = Math.floor(rest / shape[axis]!);
   }
   return offset;
 }
@@ -153,18 +153,18 @@ export const elementwise: Kernels<
     for (let i = 0; i < size; i++) {
       const from = p.inOffset + stridedOffset(i, p.shape, p.inStrides);
       const to = p.outOffset + stridedOffset(i, p.shape, p.outStrides);
-      out[inside("stridedCopy", "out", to, out)] = input[inside("stridedCopy", "in", from, input)];
+      out[inside("stridedCopy", "out", to, out)] = input[inside("stridedCopy", "in", from, input)]!;
     }
   },
 
   unary: (p, { x }, { y }) => {
     const value = unary[p.kind][0];
-    for (let i = 0; i < x.length; i++) y[i] = value(x[i]);
+    for (let i = 0; i < x.length; i++) y[i] = value(x[i]!);
   },
 
   unaryVjp: (p, { x, dy }, { dx }) => {
     const slope = unary[p.kind][1];
-    for (let i = 0; i < x.length; i++) dx[i] = slope(x[i]) * dy[i];
+    for (let i = 0; i < x.length; i++) dx[i] = slope(x[i]!) * dy[i]!;
   },
 
   binary: (p, { a, b }, { c }) => {
@@ -172,7 +172,7 @@ export const elementwise: Kernels<
     for (let i = 0; i < c.length; i++) {
       const ia = inside("binary", "a", stridedOffset(i, p.shape, p.aStrides), a);
       const ib = inside("binary", "b", stridedOffset(i, p.shape, p.bStrides), b);
-      c[i] = apply(a[ia], b[ib]);
+      c[i] = apply(a[ia]!, b[ib]!);
     }
   },
 
@@ -181,31 +181,31 @@ export const elementwise: Kernels<
     for (let i = 0; i < c.length; i++) {
       const ia = inside("compare", "a", stridedOffset(i, p.shape, p.aStrides), a);
       const ib = inside("compare", "b", stridedOffset(i, p.shape, p.bStrides), b);
-      c[i] = holds(a[ia], b[ib]) ? 1 : 0;
+      c[i] = holds(a[ia]!, b[ib]!) ? 1 : 0;
     }
   },
 
   affine: (p, { x }, { y }) => {
-    for (let i = 0; i < x.length; i++) y[i] = p.scale * x[i] + p.shift;
+    for (let i = 0; i < x.length; i++) y[i] = p.scale * x[i]! + p.shift;
   },
 
   accumulate: (p, { x }, { y }) => {
-    for (let i = 0; i < x.length; i++) y[i] += p.scale * x[i];
+    for (let i = 0; i < x.length; i++) y[i]! += p.scale * x[i]!;
   },
 
   select: (_, { condition, a, b }, { c }) => {
-    for (let i = 0; i < c.length; i++) c[i] = condition[i] !== 0 ? a[i] : b[i];
+    for (let i = 0; i < c.length; i++) c[i] = condition[i] !== 0 ? a[i]! : b[i]!;
   },
 
   cast: (_, { x }, { y }) => {
-    for (let i = 0; i < x.length; i++) y[i] = y instanceof Int32Array ? toInt32(x[i]) : x[i];
+    for (let i = 0; i < x.length; i++) y[i] = y instanceof Int32Array ? toInt32(x[i]!) : x[i]!;
   },
 
   swiglu: (p, { x }, { y }) => {
     for (let r = 0; r < p.rows; r++)
       for (let j = 0; j < p.width; j++) {
         const gate = 2 * r * p.width + j;
-        y[r * p.width + j] = silu(x[gate]) * x[gate + p.width];
+        y[r * p.width + j] = silu(x[gate]!) * x[gate + p.width]!;
       }
   },
 
@@ -214,9 +214,9 @@ export const elementwise: Kernels<
       for (let j = 0; j < p.width; j++) {
         const gate = 2 * r * p.width + j;
         const up = gate + p.width;
-        const d = dy[r * p.width + j];
-        dx[gate] = siluSlope(x[gate]) * x[up] * d;
-        dx[up] = silu(x[gate]) * d;
+        const d = dy[r * p.width + j]!;
+        dx[gate] = siluSlope(x[gate]!) * x[up]! * d;
+        dx[up] = silu(x[gate]!) * d;
       }
   },
 
@@ -225,7 +225,7 @@ export const elementwise: Kernels<
       for (let j = 0; j < p.width; j++) {
         const gate = 2 * r * p.width + j;
         const up = gate + p.width;
-        dy[r * p.width + j] = siluSlope(x[gate]) * x[up] * dx[gate] + silu(x[gate]) * dx[up];
+        dy[r * p.width + j] = siluSlope(x[gate]!) * x[up]! * dx[gate]! + silu(x[gate]!) * dx[up]!;
       }
   },
 };

@@ -12,18 +12,18 @@ function squaredNorm(rows: ReadonlyMap<number, Float64Array>): number {
 export const gather: Kernels<"gather" | "scatterAdd" | "embeddingAlign"> = {
   gather: (p, { table, ids }, { out }) => {
     for (let r = 0; r < p.rows; r++) {
-      const id = ids[r];
+      const id = ids[r]!;
       const known = id >= 0 && id < p.tableRows;
-      for (let j = 0; j < p.width; j++) out[r * p.width + j] = known ? table[id * p.width + j] : NaN;
+      for (let j = 0; j < p.width; j++) out[r * p.width + j] = known ? table[id * p.width + j]! : NaN;
     }
   },
 
   scatterAdd: (p, { x, ids }, { out }) => {
     const sum = p.accumulate ? Float64Array.from(out) : new Float64Array(out.length);
     for (let r = 0; r < p.rows; r++) {
-      const id = ids[r];
+      const id = ids[r]!;
       if (id < 0 || id >= p.tableRows) continue;
-      for (let j = 0; j < p.width; j++) sum[id * p.width + j] += x[r * p.width + j];
+      for (let j = 0; j < p.width; j++) sum[id * p.width + j]! += x[r * p.width + j]!;
     }
     out.set(sum);
   },
@@ -35,11 +35,11 @@ export const gather: Kernels<"gather" | "scatterAdd" | "embeddingAlign"> = {
     const touched = (start: number, end: number): Map<number, Float64Array> => {
       const gradient = new Map<number, Float64Array>();
       for (let r = start; r < end; r++) {
-        const id = ids[r];
+        const id = ids[r]!;
         if (id < 0 || id >= p.tableRows) continue;
         const row = gradient.get(id) ?? new Float64Array(p.width);
         gradient.set(id, row);
-        for (let j = 0; j < p.width; j++) row[j] += dy[r * p.width + j];
+        for (let j = 0; j < p.width; j++) row[j]! += dy[r * p.width + j]!;
       }
       return gradient;
     };
@@ -59,7 +59,7 @@ export const gather: Kernels<"gather" | "scatterAdd" | "embeddingAlign"> = {
       throw new GradmixError("shape", `embeddingAlign: "groupSumsq" needs the operand "groups"`);
     segmentRanges("embeddingAlign", groups, p.segmentCount).forEach(([first, last], g) => {
       // Segments of a group are consecutive and so are their rows.
-      groupSumsq[g] = squaredNorm(touched(segments[first], segments[last]));
+      groupSumsq[g] = squaredNorm(touched(segments[first]!, segments[last]!));
     });
   },
 };

@@ -12,10 +12,10 @@ export const gemm: Kernels<"gemm" | "gemmSegmented"> = {
           for (let l = 0; l < p.k; l++) {
             const ia = item * p.strideA + (p.transA ? l * p.m + i : i * p.k + l);
             const ib = item * p.strideB + (p.transB ? j * p.k + l : l * p.n + j);
-            sum += a[ia] * b[ib];
+            sum += a[ia]! * b[ib]!;
           }
           const at = item * p.strideC + i * p.n + j;
-          const value = p.alpha * sum + (bias === null ? 0 : bias[j]) + (p.accumulate ? c[at] : 0);
+          const value = p.alpha * sum + (bias === null ? 0 : bias[j]!) + (p.accumulate ? c[at]! : 0);
           if (pre !== null) pre[at] = value;
           c[at] = activate(p.activation, value);
         }
@@ -32,7 +32,8 @@ export const gemm: Kernels<"gemm" | "gemmSegmented"> = {
     /** sum += Σ_r a_r b_rᵀ over the rows start … end−1. */
     const addOuter = (sum: Float64Array, [start, end]: readonly [number, number]): Float64Array => {
       for (let r = start; r < end; r++)
-        for (let i = 0; i < m; i++) for (let j = 0; j < n; j++) sum[i * n + j] += a[r * m + i] * b[r * n + j];
+        for (let i = 0; i < m; i++)
+          for (let j = 0; j < n; j++) sum[i * n + j]! += a[r * m + i]! * b[r * n + j]!;
       return sum;
     };
     const gradientOf = (parts: readonly (readonly [number, number])[]): Float64Array =>

@@ -22,7 +22,7 @@ export type Kernels<K extends KernelName> = { readonly [N in K]: KernelFunction<
  */
 export function segmentRanges(name: KernelName, segments: Data, rows: number): (readonly [number, number])[] {
   const ranges: [number, number][] = [];
-  for (let s = 0; s + 1 < segments.length; s++) ranges.push([segments[s], segments[s + 1]]);
+  for (let s = 0; s + 1 < segments.length; s++) ranges.push([segments[s]!, segments[s + 1]!]);
   for (const [start, end] of ranges)
     if (start < 0 || end < start || end > rows)
       throw new GradmixError(
@@ -34,6 +34,6 @@ export function segmentRanges(name: KernelName, segments: Data, rows: number): (
 
 export function dotProduct(a: ArrayLike<number>, b: ArrayLike<number>): number {
   let sum = 0;
-  for (let i = 0; i < a.length; i++) sum += a[i] * b[i];
+  for (let i = 0; i < a.length; i++) sum += a[i]! * b[i]!;
   return sum;
 }

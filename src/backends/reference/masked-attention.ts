@@ -29,7 +29,7 @@ function forEachQuery(
         const lse = (b * p.heads + h) * p.time + t;
         const count = p.causal ? Math.max(0, Math.min(p.keys, t + 1 + p.keys - p.time)) : p.keys;
         const scores = Array.from({ length: count }, (_, s) => {
-          const shift = mask === null ? 0 : mask[(maskHead * p.time + t) * p.keys + s];
+          const shift = mask === null ? 0 : mask[(maskHead * p.time + t) * p.keys + s]!;
           return p.scale * dotAt(d, q, lse * d, k, key(s)) + shift;
         });
         visit({ row: lse * d, lse, key, scores });
@@ -39,13 +39,15 @@ function forEachQuery(
 
 function dotAt(length: number, a: Data, ia: number, b: Data, ib: number): number {
   let sum = 0;
-  for (let i = 0; i < length; i++) sum += a[ia + i] * b[ib + i];
+  for (let i = 0; i < length; i++) sum += a[ia + i]! * b[ib + i]!;
   return sum;
 }
 
 /** exp(score − lse); a query that sees nothing has lse −∞ and no weights. */
 const weightsOf = ({ scores }: Query, lse: number): number[] =>
   lse === -Infinity ? [] : scores.map((score) => Math.exp(score - lse));
+
+const doubles = (like: Data): Float64Array => new Float64Array(like.length);
 
 export const maskedAttention: Kernels<"maskedAttention" | "maskedAttentionVjp" | "maskedAttentionJvp"> = {
   maskedAttention: (p, { q, k, v, mask = null }, { o, lse }) => {
@@ -56,27 +58,28 @@ export const maskedAttention: Kernels<"maskedAttention" | "maskedAttentionVjp" |
       lse[query.lse] = logSum;
       const weights = weightsOf(query, logSum);
       for (let i = 0; i < p.headDim; i++)
-        o[query.row + i] = weights.reduce((total, weight, s) => total + weight * v[query.key(s) + i], 0);
+        o[query.row + i] = weights.reduce((total, weight, s) => total + weight * v[query.key(s) + i]!, 0);
     });
   },
 
   maskedAttentionVjp: (p, { q, k, v, mask = null, o, lse, dOut }, { dq, dk, dv }) => {
     const d = p.headDim;
-    const sums = [dq, dk, dv].map((data) => new Float64Array(data.length));
-    const [sumQ, sumK, sumV] = sums;
+    const [sumQ, sumK, sumV] = [doubles(dq), doubles(dk), doubles(dv)];
     forEachQuery(p, q, k, mask, (query) => {
       const mean = dotAt(d, dOut, query.row, o, query.row);
-      weightsOf(query, lse[query.lse]).forEach((weight, s) => {
+      weightsOf(query, lse[query.lse]!).forEach((weight, s) => {
         const at = query.key(s);
         const slope = p.scale * weight * (dotAt(d, dOut, query.row, v, at) - mean);
         for (let i = 0; i < d; i++) {
-          sumQ[query.row + i] += slope * k[at + i];
-          sumK[at + i] += slope * q[query.row + i];
-          sumV[at + i] += weight * dOut[query.row + i];
+          sumQ[query.row + i]! += slope * k[at + i]!;
+          sumK[at + i]! += slope * q[query.row + i]!;
+          sumV[at + i]! += weight * dOut[query.row + i]!;
         }
       });
     });
-    [dq, dk, dv].forEach((data, n) => data.set(sums[n]));
+    dq.set(sumQ);
+    dk.set(sumK);
+    dv.set(sumV);
   },
 
   maskedAttentionJvp: (p, { q, k, v, mask = null, o, lse, dq: tq, dk: tk, dv: tv }, { dOut: to }) => {
@@ -84,13 +87,13 @@ export const maskedAttention: Kernels<"maskedAttention" | "maskedAttentionVjp" |
     forEachQuery(p, q, k, mask, (query) => {
       const out = new Float64Array(d);
       let mean = 0;
-      weightsOf(query, lse[query.lse]).forEach((weight, s) => {
+      weightsOf(query, lse[query.lse]!).forEach((weight, s) => {
         const at = query.key(s);
         const slope = p.scale * (dotAt(d, tq, query.row, k, at) + dotAt(d, q, query.row, tk, at));
         mean += weight * slope;
-        for (let i = 0; i < d; i++) out[i] += weight * (slope * v[at + i] + tv[at + i]);
+        for (let i = 0; i < d; i++) out[i]! += weight * (slope * v[at + i]! + tv[at + i]!);
       });
-      for (let i = 0; i < d; i++) to[query.row + i] = out[i] - mean * o[query.row + i];
+      for (let i = 0; i < d; i++) to[query.row + i] = out[i]! - mean * o[query.row + i]!;
     });
   },
 };

@@ -20,7 +20,7 @@ export const reduce: Kernels<
       for (let i = 0; i < p.inner; i++) {
         let result: number = EMPTY[p.kind];
         for (let l = 0; l < p.length; l++) {
-          const value = x[(o * p.length + l) * p.inner + i];
+          const value = x[(o * p.length + l) * p.inner + i]!;
           if (p.kind === "sum") result += value;
           else if (p.kind === "max") result = Math.max(result, value);
           else result = Math.min(result, value);
@@ -37,7 +37,7 @@ export const reduce: Kernels<
       const weights = row.map((value) => Math.exp(value - max));
       let sum = 0;
       for (const weight of weights) sum += weight;
-      for (let j = 0; j < p.cols; j++) y[r * p.cols + j] = weights[j] / sum;
+      for (let j = 0; j < p.cols; j++) y[r * p.cols + j] = weights[j]! / sum;
     }
   },
 
@@ -45,7 +45,7 @@ export const reduce: Kernels<
     for (let r = 0; r < p.rows; r++) {
       const start = r * p.cols;
       const mean = dotProduct(y.subarray(start, start + p.cols), dy.subarray(start, start + p.cols));
-      for (let i = start; i < start + p.cols; i++) dx[i] = y[i] * (dy[i] - mean);
+      for (let i = start; i < start + p.cols; i++) dx[i] = y[i]! * (dy[i]! - mean);
     }
   },
 
@@ -63,16 +63,16 @@ export const reduce: Kernels<
   logSoftmaxVjp: (p, { y, dy }, { dx }) => {
     for (let start = 0; start < p.rows * p.cols; start += p.cols) {
       let total = 0;
-      for (let i = start; i < start + p.cols; i++) total += dy[i];
-      for (let i = start; i < start + p.cols; i++) dx[i] = dy[i] - Math.exp(y[i]) * total;
+      for (let i = start; i < start + p.cols; i++) total += dy[i]!;
+      for (let i = start; i < start + p.cols; i++) dx[i] = dy[i]! - Math.exp(y[i]!) * total;
     }
   },
 
   segmentSum: (p, { x, y = null, segments }, { out }) => {
     segmentRanges("segmentSum", segments, p.rows).forEach(([start, end], s) => {
       for (let j = 0; j < p.width; j++) {
-        let sum = p.accumulate ? out[s * p.width + j] : 0;
-        for (let r = start; r < end; r++) sum += x[r * p.width + j] * (y === null ? 1 : y[r * p.width + j]);
+        let sum = p.accumulate ? out[s * p.width + j]! : 0;
+        for (let r = start; r < end; r++) sum += x[r * p.width + j]! * (y === null ? 1 : y[r * p.width + j]!);
         out[s * p.width + j] = sum;
       }
     });
@@ -95,6 +95,6 @@ export const reduce: Kernels<
   },
 
   clipScale: (p, { sumsq }, { scale }) => {
-    scale[0] = Math.min(1, p.maxNorm / Math.sqrt(sumsq[0]));
+    scale[0] = Math.min(1, p.maxNorm / Math.sqrt(sumsq[0]!));
   },
 };

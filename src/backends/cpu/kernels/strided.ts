@@ -15,7 +15,7 @@ interface Axis {
 
 function asOne(outer: Axis, inner: Axis): boolean {
   for (let o = 0; o < outer.strides.length; o++)
-    if (outer.strides[o] !== inner.strides[o] * inner.extent) return false;
+    if (outer.strides[o] !== inner.strides[o]! * inner.extent) return false;
   return true;
 }
 
@@ -35,9 +35,10 @@ function mergeAxes(axes: readonly Axis[]): Axis[] {
 /** Rank, extents and strides of the outer axes, as the kernels' integer slots. */
 function outerSlots(axes: readonly Axis[], operands: number): number[] {
   const slots = [axes.length];
-  for (let axis = 0; axis < OUTER_AXES; axis++) slots.push(axis < axes.length ? axes[axis].extent : 0);
+  for (let axis = 0; axis < OUTER_AXES; axis++) slots.push(axis < axes.length ? axes[axis]!.extent : 0);
   for (let o = 0; o < operands; o++)
-    for (let axis = 0; axis < OUTER_AXES; axis++) slots.push(axis < axes.length ? axes[axis].strides[o] : 0);
+    for (let axis = 0; axis < OUTER_AXES; axis++)
+      slots.push(axis < axes.length ? axes[axis]!.strides[o]! : 0);
   return slots;
 }
 
@@ -83,17 +84,17 @@ function walkTwo(
   c: View,
 ): void {
   const [atA, atB, atC] = [runtime.address(a), runtime.address(b), runtime.address(c)];
-  if (shape.length === 1 && aStrides[0] <= 1 && bStrides[0] <= 1) {
+  if (shape.length === 1 && aStrides[0]! <= 1 && bStrides[0]! <= 1) {
     // One row: nothing to merge. It is what most calls are, and on small tensors this function is what they cost.
-    const count = shape[0];
+    const count = shape[0]!;
     const tasks = Math.ceil(count / PER_TASK);
-    const ints = [atA, atB, atC, count, aStrides[0], bStrides[0], 1, 1, PER_TASK, tasks, number, 0];
+    const ints = [atA, atB, atC, count, aStrides[0]!, bStrides[0]!, 1, 1, PER_TASK, tasks, number, 0];
     runtime.launch({ kernel, tasks, ints, work: count * cost });
     return;
   }
   if (shape.includes(0)) return;
   const axes = mergeAxes(
-    shape.map((extent, axis) => ({ extent, strides: [aStrides[axis], bStrides[axis]] })),
+    shape.map((extent, axis) => ({ extent, strides: [aStrides[axis]!, bStrides[axis]!] })),
   );
   const row = axes.pop() ?? SINGLE;
   const rows = rowCount(axes);
@@ -118,22 +119,23 @@ export const strided: Pick<Launchers, "stridedCopy" | "binary" | "compare"> = {
     // The order of the axes is free: that of `out` writes forwards.
     const axes = mergeAxes(
       shape
-        .map((extent, axis) => ({ extent, strides: [inStrides[axis], outStrides[axis]] }))
+        .map((extent, axis) => ({ extent, strides: [inStrides[axis]!, outStrides[axis]!] }))
         .filter((axis) => axis.extent > 1)
-        .sort((a, b) => b.strides[1] - a.strides[1]),
+        .sort((a, b) => b.strides[1]! - a.strides[1]!),
     );
     const row = axes.pop() ?? SINGLE;
     const work = rowCount(axes) * row.extent;
-    const across = axes.findIndex((axis) => axis.strides[0] === 1);
-    if (row.strides[1] === 1 && row.strides[0] > 1 && across >= 0) {
-      const [other] = axes.splice(across, 1);
+    const [rowIn, rowOut] = [row.strides[0]!, row.strides[1]!];
+    const other = axes.find((axis) => axis.strides[0] === 1);
+    if (rowOut === 1 && rowIn > 1 && other !== undefined) {
+      axes.splice(axes.indexOf(other), 1);
       const perTask = Math.max(4, Math.ceil(PER_TASK / row.extent / 4) * 4);
       const blocks = Math.ceil(other.extent / perTask);
       runtime.launch({
         kernel: "copyTiles",
         tasks: rowCount(axes) * blocks,
         ints: [
-          ...[from, to, other.extent, row.extent, row.strides[0], other.strides[1], perTask, blocks, 0],
+          ...[from, to, other.extent, row.extent, rowIn, other.strides[1]!, perTask, blocks, 0],
           ...outerSlots(axes, 2),
         ],
         work,

@@ -474,9 +474,9 @@ ${fetcher(headDim, "fetch_dq", "dqkv", "q_of")}
 ${fetcher(headDim, "fetch_dk", "dqkv", "k_of")}
 ${fetcher(headDim, "fetch_dv", "dqkv", "v_of")}`,
     body: () => {
-      const [k, dk, v, dv] = ["k", "dk", "v", "dv"].map((name) =>
-        steps.stage(name, "stream", cols, (t, quad) => `fetch_${name}(b, g, ${t}, ${quad})`),
-      );
+      const stage = (name: string): Stage =>
+        steps.stage(name, "stream", cols, (t, quad) => `fetch_${name}(b, g, ${t}, ${quad})`);
+      const [k, dk, v, dv] = [stage("k"), stage("dk"), stage("v"), stage("dv")];
       return `${queryBlock(blocks)}
 ${steps.start}
 ${k.declare}

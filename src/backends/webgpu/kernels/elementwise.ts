@@ -338,13 +338,13 @@ function walkTwo({
   readonly b: string;
 } {
   const packed = stridesOf(shape);
-  const places = [aStrides, bStrides].map((strides) => {
+  const place = (strides: readonly number[]): string | null => {
     if (shape.every((extent, axis) => extent === 1 || strides[axis] === packed[axis])) return "i";
     return strides.every((stride) => stride === 0) ? "0u" : null;
-  });
-  const [a, b] = places;
+  };
+  const [a, b] = [place(aStrides), place(bStrides)];
   // One shader for all shapes.
-  if (a !== null && b !== null) return { key: places.join(" "), declarations: "", a, b };
+  if (a !== null && b !== null) return { key: `${a} ${b}`, declarations: "", a, b };
   return {
     key: `${shape.join()} ${aStrides.join()} ${bStrides.join()}`,
     declarations: `${stridedIndex("of_a", shape, aStrides)}\n${stridedIndex("of_b", shape, bStrides)}`,

@@ -69,9 +69,9 @@ function tilingOf(context: KernelContext, params: Params, grouped: boolean): Til
   const { rounds, tensorCores, workgroupStorage } = context.traits;
   const { rows, m, n, segmentCount } = params;
   if (rounds && tensorCores !== null) {
-    const [large, small] = [true, false].map((size) =>
-      tilingWith(tensorTile(size, tensorCores), tensorNeeds(tensorCores), params),
-    );
+    const tiling = (size: boolean): Tiling =>
+      tilingWith(tensorTile(size, tensorCores), tensorNeeds(tensorCores), params);
+    const [large, small] = [tiling(true), tiling(false)];
     const fits = large.tile.bytes <= workgroupStorage;
     return !grouped && fits && pays(large, small, segmentCount) ? large : small;
   }
