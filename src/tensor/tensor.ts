@@ -219,7 +219,7 @@ export class Tensor<D extends DType = DType> implements View {
         `item: the tensor has shape ${formatShape(this.shape)}, not one element`,
       );
     const data: ArrayLike<number> = await this.data();
-    return data[0];
+    return data[0]!;
   }
 
   /**
@@ -232,7 +232,7 @@ export class Tensor<D extends DType = DType> implements View {
     const { readNow } = memory;
     if (readNow === undefined)
       return `${heading(this)} (on ${memory.name}: \`await tensor.data()\` reads it)`;
-    const read = (buffer: number, at: number): number => readNow.call(memory, buffer, at, 1)[0];
+    const read = (buffer: number, at: number): number => readNow.call(memory, buffer, at, 1)[0]!;
     try {
       const lines = elements((position) => read(this.buffer, this.offset + position), this.shape, this.dtype);
       return `${heading(this)}${lines.includes("\n") ? "\n" : " "}${lines}`;
@@ -304,7 +304,7 @@ export function keep<T extends Tensor>(t: T): T {
 
 /** Takes a tensor out of the scope that owns it, if one does. */
 function leave(t: Tensor): boolean {
-  for (let i = scopes.length - 1; i >= 0; i--) if (scopes[i].delete(t)) return true;
+  for (let i = scopes.length - 1; i >= 0; i--) if (scopes[i]!.delete(t)) return true;
   return false;
 }
 
