@@ -47,8 +47,8 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
   for (let round = 0; round < 15; round++) {
     const began = performance.now();
     for (let i = 0; i < count / 2; i++) {
-      backend.run("affine", { scale: 1, shift: 1 }, [x], [y]);
-      backend.run("affine", { scale: 1, shift: 1 }, [y], [x]);
+      backend.run("affine", { scale: 1, shift: 1 }, { x }, { y });
+      backend.run("affine", { scale: 1, shift: 1 }, { x: y }, { y: x });
     }
     encoding.push(((performance.now() - began) / count) * 1e3);
     await backend.read(x.buffer, 0, 1);

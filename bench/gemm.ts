@@ -65,12 +65,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
       const [a, b, c] = [filled([m, k]), filled([k, n]), filled([m, n])];
       const params = { m, n, k, transA, transB, batch: 1, strideA: 0, strideB: 0, strideC: 0 };
       const call = (): void =>
-        backend.run(
-          "gemm",
-          { ...params, alpha: 1, accumulate: false, activation: "none" },
-          [a, b, null],
-          [c, null],
-        );
+        backend.run("gemm", { ...params, alpha: 1, accumulate: false, activation: "none" }, { a, b }, { c });
       return {
         name: `gemm ${transA ? "T" : "N"}${transB ? "T" : "N"} ${m}x${n}x${k}`,
         work: 2 * m * n * k,
@@ -86,8 +81,8 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
         backend.run(
           "gemmSegmented",
           { ...params, accumulate: false },
-          [a, b, segments, null, v],
-          [total, dots, squares, null, one],
+          { a, b, segments, v },
+          { total, dots, sumsq: squares, vSumsq: one },
         );
       return {
         name: `gemmSegmented ${segmentCount} segments ${m}x${n}x${rows}`,
@@ -155,8 +150,8 @@ async function onGpu(sizes: readonly number[], precision: "f32" | "f16"): Promis
             ...{ m: size, n: size, k: size, transA, transB, batch: 1, strideA: 0, strideB: 0, strideC: 0 },
             ...{ alpha: 1, accumulate: false, activation: "none" },
           },
-          [a, b, null],
-          [c, null],
+          { a, b },
+          { c },
         );
       const time = async (count: number): Promise<number> => {
         const began = performance.now();

@@ -163,8 +163,8 @@ async function compile(statistics: string, read: OptionReader): Promise<Record<s
           ...{ m: size, n: size, k: size, transA: layout[0] === "T", transB: layout[1] === "T", batch: 1 },
           ...{ strideA: 0, strideB: 0, strideC: 0, alpha: 1, accumulate: false, activation: "none" },
         },
-        [x, y, null],
-        [z, null],
+        { a: x, b: y },
+        { c: z },
       );
       await finish(own);
       for (const row of rows.slice(first))

@@ -14,9 +14,19 @@
  * --simd relaxed|plain|auto, --precision f32|f16 (webgpu), --rounds N (7), --peer COMMAND (its JSON output is included, run before and after).
  */
 import { execSync } from "node:child_process";
-import { alignSink, forwardDerivative, gradients, init, keep, scope, shutdown, type Tensor } from "gradmix";
+import {
+  alignSink,
+  type Backend,
+  forwardDerivative,
+  gradients,
+  init,
+  keep,
+  scope,
+  shutdown,
+  type Tensor,
+} from "gradmix";
 import { meanGradient } from "gradmix/dga";
-import { adamw, arenaLike, createGPT, type TokenBatch } from "gradmix/nn";
+import { adamw, type Arena, arenaLike, createGPT, type GPT, type TokenBatch } from "gradmix/nn";
 import { shapeOf, stepFlops } from "./_models.js";
 import { readOptions } from "./_options.js";
 import type { BenchOptions } from "./main.ts";
@@ -43,43 +53,81 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
     ...(chosen === "cpu" ? { threads, simd } : { log: console.error }),
   });
   const model = createGPT({ preset: "gpt2", vocabSize, dim, layers, heads, context: T });
+  const { variants, hosts } = await variantsOf(backend, model, shape);
+  const times = await timed(variants, rounds);
+  const flops = stepFlops(shape, model.parameters.count);
+  const { peakBytes, capabilities } = backend;
+  await shutdown();
+  const after = peer(peerCommand);
+  const medianOf = (variant: string): number => median(times.get(variant) ?? []);
+  return {
+    backend: chosen,
+    model: name,
+    precision,
+    ...(chosen === "cpu" ? { threads } : {}),
+    simd: capabilities.simd,
+    node: process.version,
+    params: model.parameters.count,
+    tokens: B * T,
+    plainStepSeconds: medianOf("plain"),
+    alignedStepSeconds: medianOf("aligned"),
+    alignedOverPlain: pairedMedian(times.get("aligned") ?? [], times.get("plain") ?? []),
+    domainStepSeconds: medianOf("domains"),
+    domains: DOMAINS,
+    perDomainSeconds: medianOf("perDomain"),
+    forwardModeSeconds: medianOf("forwardMode"),
+    hostSeconds: median(hosts),
+    plainStepGflops: flops / medianOf("plain") / 1e9,
+    peakBytes,
+    ...(before === null ? {} : { peer: { before, after } }),
+  };
+}
+
+type Variants = Readonly<Record<string, () => Promise<void>>>;
+
+const median = (values: readonly number[]): number =>
+  values.toSorted((a, b) => a - b)[values.length >> 1] ?? NaN;
+
+/** The median of one variant's times over another's of the same round. */
+const pairedMedian = (times: readonly number[], others: readonly number[]): number =>
+  median(times.map((time, i) => time / (others[i] ?? NaN)));
+
+/** Seconds of each variant, in turns; a round before the first is not counted. */
+async function timed(variants: Variants, rounds: number): Promise<ReadonlyMap<string, readonly number[]>> {
+  const times = new Map<string, number[]>(Object.keys(variants).map((name) => [name, []]));
+  for (let round = -1; round < rounds; round++)
+    for (const [name, variant] of Object.entries(variants)) {
+      if (name === "perDomain" && round >= 3) continue;
+      const start = performance.now();
+      await variant();
+      if (round >= 0) times.get(name)?.push((performance.now() - start) / 1000);
+    }
+  return times;
+}
+
+async function done(t: Tensor): Promise<void> {
+  await t.data();
+  t.dispose();
+}
+
+/** The kinds of step, and `hosts`: the seconds of the plain step until everything was submitted, all of it on the cpu backend, the host's share on a GPU. */
+async function variantsOf(
+  backend: Backend,
+  model: GPT,
+  { B, T, vocabSize }: ReturnType<typeof shapeOf>,
+): Promise<{ variants: Variants; hosts: readonly number[] }> {
   const { parameters } = model;
   const optimizer = adamw(parameters);
-  const gradient = arenaLike(parameters);
-  const direction = arenaLike(parameters);
-  const other = arenaLike(parameters);
+  const [gradient, direction, other] = [arenaLike(parameters), arenaLike(parameters), arenaLike(parameters)];
   const whole = batchOf(B, T, vocabSize);
   const domains = batchOf(DOMAINS, T / 2, vocabSize);
   const single = batchOf(1, T, vocabSize);
-
-  const done = async (t: Tensor): Promise<void> => {
-    await t.data();
-    t.dispose();
-  };
-  const optimise = async (): Promise<void> => done(optimizer.step(gradient.arena, 1e-3));
-  const aligned = async (batch: TokenBatch): Promise<void> => {
-    const examples = batch.inputs.length / batch.time;
-    const sink = alignSink({
-      examples,
-      direction: { given: (p) => direction.of(p) },
-      total: { gradientOf: (p) => gradient.of(p) },
-    });
-    const losses = keep(
-      scope(() => {
-        return gradients(() => model.losses(batch), {
-          parameters: parameters.list,
-          sink,
-          weights: new Float64Array(examples).fill(1 / (examples * batch.time)),
-        });
-      }),
-    );
-    await sink.result();
-    await done(losses);
-    sink.dispose();
-    await optimise();
-  };
-  /** Until everything was submitted: all of the step on the cpu backend, the host's share of it on a GPU. */
   const hosts: number[] = [];
+  const aligned = async (batch: TokenBatch): Promise<void> => {
+    await alignedPass(model, batch, direction, gradient);
+    await done(optimizer.step(gradient.arena, 1e-3));
+  };
+  await done(meanGradient(model, whole, direction));
   const variants = {
     plain: async () => {
       const start = performance.now();
@@ -94,67 +142,35 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
     domains: () => aligned(domains),
     perDomain: async () => {
       await done(meanGradient(model, whole, direction));
-      for (let i = 0; i < DOMAINS; i++) {
-        await done(meanGradient(model, single, other));
-      }
+      for (let i = 0; i < DOMAINS; i++) await done(meanGradient(model, single, other));
     },
     forwardMode: async () => {
       const tangents = new Map(parameters.list.map((p) => [p, direction.of(p)]));
-      const { losses, derivatives } = scope(() => {
-        return forwardDerivative(() => model.losses(whole), tangents);
-      });
+      const { losses, derivatives } = scope(() => forwardDerivative(() => model.losses(whole), tangents));
       keep(losses);
       keep(derivatives);
       await done(losses);
       await done(derivatives);
     },
   };
-  const times = new Map<string, number[]>(Object.keys(variants).map((name) => [name, []]));
-  await done(meanGradient(model, whole, direction));
-  for (let round = -1; round < rounds; round++)
-    for (const [name, variant] of Object.entries(variants)) {
-      if (name === "perDomain" && round >= 3) continue;
-      const start = performance.now();
-      await variant();
-      if (round >= 0) times.get(name)?.push((performance.now() - start) / 1000);
-    }
-  const median = (name: string): number => {
-    const sorted = [...(times.get(name) ?? [])].sort((a, b) => a - b);
-    return sorted[sorted.length >> 1] ?? NaN;
-  };
-  const paired = (a: string, b: string): number => {
-    const ratios = (times.get(a) ?? [])
-      .map((time, i) => time / (times.get(b)?.[i] ?? NaN))
-      .sort((x, y) => x - y);
-    return ratios[ratios.length >> 1] ?? NaN;
-  };
-  const tokens = B * T;
-  const flops = stepFlops(shape, parameters.count);
-  const peakBytes = backend.peakBytes;
-  const { simd: level } = backend.capabilities;
-  await shutdown();
-  const after = peer(peerCommand);
-  return {
-    backend: chosen,
-    model: name,
-    precision,
-    ...(chosen === "cpu" ? { threads } : {}),
-    simd: level,
-    node: process.version,
-    params: parameters.count,
-    tokens,
-    plainStepSeconds: median("plain"),
-    alignedStepSeconds: median("aligned"),
-    alignedOverPlain: paired("aligned", "plain"),
-    domainStepSeconds: median("domains"),
-    domains: DOMAINS,
-    perDomainSeconds: median("perDomain"),
-    forwardModeSeconds: median("forwardMode"),
-    hostSeconds: hosts.sort((a, b) => a - b)[hosts.length >> 1],
-    plainStepGflops: flops / median("plain") / 1e9,
-    peakBytes,
-    ...(before === null ? {} : { peer: { before, after } }),
-  };
+  return { variants, hosts };
+}
+
+/** The training gradient and the alignments of all examples with the direction. */
+async function alignedPass(model: GPT, batch: TokenBatch, direction: Arena, gradient: Arena): Promise<void> {
+  const examples = batch.inputs.length / batch.time;
+  const sink = alignSink({
+    examples,
+    direction: { given: (p) => direction.of(p) },
+    total: { gradientOf: (p) => gradient.of(p) },
+  });
+  const weights = new Float64Array(examples).fill(1 / (examples * batch.time));
+  const losses = keep(
+    scope(() => gradients(() => model.losses(batch), { parameters: model.parameters.list, sink, weights })),
+  );
+  await sink.result();
+  await done(losses);
+  sink.dispose();
 }
 
 function batchOf(examples: number, time: number, vocabSize: number): TokenBatch {

@@ -6,7 +6,7 @@ export { GradmixError, type ErrorCode } from "./errors.ts";
 export { init } from "./host-browser.ts";
 export { type InitOptions, shutdown } from "./init.ts";
 export type { Backend, BackendName, Capabilities } from "./backends/backend.ts";
-export type { Activation } from "./backends/kernels.ts";
+export type { Activation } from "./backends/kernels/index.ts";
 export type { DType, TensorData } from "./tensor/dtype.ts";
 export { foldIn, type Key, key } from "./tensor/rng.ts";
 export type { Shape } from "./tensor/shape.ts";

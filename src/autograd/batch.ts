@@ -26,13 +26,13 @@ type Keeps = (slot: number, inputs: readonly Spec[], output: Spec) => boolean;
 
 /** Elementwise, with broadcasting: kept unless axis 0 is broadcast, or moved by leading axes of another operand. */
 export const keepsElementwise: Keeps = (slot, inputs, output) => {
-  const { shape } = inputs[slot];
+  const { shape } = inputs[slot]!;
   return shape.length > 0 && shape.length === output.shape.length && shape[0] === output.shape[0];
 };
 
 /** Works along the last axis of each row: kept where that is not axis 0. */
 export const keepsRows: Keeps = (slot, inputs, output) => {
-  const { shape } = inputs[slot];
+  const { shape } = inputs[slot]!;
   return shape.length > 1 && shape[0] === output.shape[0];
 };
 
@@ -65,7 +65,9 @@ export function follow<A>(
     else {
       const count = op.keepsBatch(slot, inputs, output, attrs) ? gcd(blocks.count, rows) : 1;
       own =
-        count === blocks.count ? blocks : { count, reason: mixes(op.name, inputs[slot].shape, output.shape) };
+        count === blocks.count
+          ? blocks
+          : { count, reason: mixes(op.name, inputs[slot]!.shape, output.shape) };
     }
     found = found === null ? own : both(found, own, op.name);
   }

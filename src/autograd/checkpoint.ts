@@ -78,7 +78,7 @@ export function checkpoint<R extends Tensor | Tensor[]>(
             "autograd",
             `checkpoint: the function gave ${outputs.length} outputs at first and ${recomputed.length} when it ran again`,
           );
-        const again = recomputed.filter((_, i) => outputs[i].blocks !== undefined);
+        const again = recomputed.filter((_, i) => outputs[i]!.blocks !== undefined);
         return replay.backward(again, cotangents, sink);
       } finally {
         replay.dispose();

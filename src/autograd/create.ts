@@ -1,6 +1,6 @@
 /** Making tensors: constants, ranges, random numbers. They live on the current backend. */
 import { run } from "../backends/backend.ts";
-import type { RandomKind } from "../backends/kernels.ts";
+import type { RandomKind } from "../backends/kernels/index.ts";
 import { GradmixError } from "../errors.ts";
 import { integerIn, show } from "../options.ts";
 import { checkDType, type DType } from "../tensor/dtype.ts";
@@ -33,7 +33,7 @@ function constant<D extends DType>(name: string, shape: Shape, value: number, dt
       `${name}: ${show(value)} is not ${dtype === "i32" ? "an integer of 32 bits, as i32 needs" : "a number"}`,
     );
   const out = empty(shape, dtype);
-  run("fill", { value }, [], [out]);
+  run("fill", { value }, {}, { out });
   return out;
 }
 
@@ -42,7 +42,7 @@ export function eye(n: number): Tensor<"f32"> {
   const out = constant("eye", [n, n], 0, "f32");
   const one = constant("eye", [1], 1, "f32");
   const diagonal = { shape: [n], inStrides: [0], inOffset: 0, outStrides: [n + 1], outOffset: 0 };
-  run("stridedCopy", diagonal, [one], [out]);
+  run("stridedCopy", diagonal, { x: one }, { y: out });
   one.dispose();
   return out;
 }
@@ -83,7 +83,7 @@ function random<D extends DType>(
     );
   const out = empty(shape, dtype);
   const [key0, key1] = key;
-  run("random", { kind, key0, key1, offset: 0 }, [], [out]);
+  run("random", { kind, key0, key1, offset: 0 }, {}, { out });
   return out;
 }
 

@@ -200,10 +200,10 @@ function wantSpecs(name: string, rule: string, outputs: readonly Tensor[], specs
   if (outputs.length !== specs.length)
     throw fault(name, `${rule} gives ${outputs.length} outputs, infer ${specs.length}`);
   for (const [i, t] of outputs.entries())
-    if (t.dtype !== specs[i].dtype || !sameShape(t.shape, specs[i].shape))
+    if (t.dtype !== specs[i]!.dtype || !sameShape(t.shape, specs[i]!.shape))
       throw fault(
         name,
-        `${rule} gives ${describe(t)}${specs.length > 1 ? ` as output ${i}` : ""}, infer says ${describe(specs[i])}`,
+        `${rule} gives ${describe(t)}${specs.length > 1 ? ` as output ${i}` : ""}, infer says ${describe(specs[i]!)}`,
       );
 }
 
@@ -225,10 +225,10 @@ function derivativesOf(
     if (t === null) return null;
     if (!isTensor(t))
       throw fault(name, `${rule} gives ${show(t)} for ${what(i)}; a tensor is needed, or null for zeros`);
-    if (specs[i].dtype !== "f32")
-      throw fault(name, `${rule} gives a derivative for ${what(i)}, which is ${specs[i].dtype}; give null`);
-    if (t.dtype !== "f32" || !sameShape(t.shape, specs[i].shape))
-      throw fault(name, `${rule} gives ${describe(t)} for ${what(i)}, which is ${describe(specs[i])}`);
+    if (specs[i]!.dtype !== "f32")
+      throw fault(name, `${rule} gives a derivative for ${what(i)}, which is ${specs[i]!.dtype}; give null`);
+    if (t.dtype !== "f32" || !sameShape(t.shape, specs[i]!.shape))
+      throw fault(name, `${rule} gives ${describe(t)} for ${what(i)}, which is ${describe(specs[i]!)}`);
     // What it was given may be handed on. Other memory that was there before (an input, a constant) is somebody else's, who may write to it.
     return given.includes(t) || (t.serial > before && t.alone) ? t : copied(t);
   });
@@ -238,7 +238,7 @@ function derivativesOf(
 function withZeros(derivatives: readonly (Tensor | null)[], specs: readonly Spec[]): Tensor[] {
   const like = derivatives.find((t) => t !== null);
   if (like === undefined || like === null) throw new GradmixError("autograd", "no derivative is wanted");
-  return derivatives.map((t, i) => t ?? filled(0, { shape: specs[i].shape, dtype: "f32" }, like));
+  return derivatives.map((t, i) => t ?? filled(0, { shape: specs[i]!.shape, dtype: "f32" }, like));
 }
 
 /** Outputs with handles of their own, and what the rules need. */
@@ -426,7 +426,7 @@ export function defineOp<
   };
   const op = opOf<A>({
     name,
-    inputName: (slot) => names[slot],
+    inputName: (slot) => names[slot]!,
     keepsBatch: typeof keepsBatch === "function" ? keepsBatch : usualAnswers[keepsBatch],
     forward: (inputs, attributes) => definition.forward(inputs as Each<N, Tensor>, attributes),
     saves: (inputs) => inputs,
@@ -446,7 +446,7 @@ export function defineOp<
         `${name}: ${given.length} operands were given; it takes ${names.join(", ")}${defaults === null ? "" : " and attributes"}`,
       );
     const inputs = given.slice(0, count).map((t, slot) => {
-      wantTensor(name, names[slot], t);
+      wantTensor(name, names[slot]!, t);
       return t;
     });
     const attributes = attributesOf(given[count]);

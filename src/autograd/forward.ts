@@ -69,7 +69,7 @@ export class ForwardPass implements Transform {
     const tangents = scope(() => rule(incoming, { attrs, inputs, outputs, saved }));
     tangents.forEach((tangent, i) => {
       if (tangent === null) return;
-      const output = outputs[i];
+      const output = outputs[i]!;
       this.#tangents.set(output, pushed(output, tangent));
       const blocks = follow(op, attrs, inputs, output, known);
       if (blocks !== null) this.#blocks.set(output, blocks);

@@ -86,7 +86,7 @@ function runUnder(
   const { used } = uses;
   const outputs = withTransform(uses, () => withTransform(transform, () => fresh(() => list(f(...inputs)))));
   for (const [i, input] of inputs.entries())
-    if (!used.has(input) && used.has(primals[i]))
+    if (!used.has(input) && used.has(primals[i]!))
       throw new GradmixError(
         "autograd",
         `${who}: the function captures its input ${i} (${input.name ?? "a tensor"} ${formatShape(input.shape)}) from outside and ignores the argument, whose derivative would be 0; use the argument`,
@@ -163,7 +163,7 @@ export function jvp(
     );
   return scope(() => {
     const inputs = primals.map((t) => own(t, "jvp"));
-    const pass = new ForwardPass(new Map(inputs.map((t, i) => [t, tangents[i]])));
+    const pass = new ForwardPass(new Map(inputs.map((t, i) => [t, tangents[i]!])));
     try {
       const outputs = runUnder("jvp", pass, f, primals, inputs);
       const moved = outputs.map((t) => tangentOf(pass, t));
@@ -213,7 +213,7 @@ function withValue<I extends readonly Tensor[]>(
       true,
     );
     const [value] = outputs;
-    if (outputs.length !== 1 || value.size !== 1) {
+    if (value === undefined || outputs.length !== 1 || value.size !== 1) {
       dispose();
       throw new GradmixError(
         "autograd",
@@ -303,8 +303,8 @@ export function forwardDerivative(
       const losses = withTransform(pass, () => fresh(loss));
       wantLosses("forwardDerivative", losses);
       wantExamples("forwardDerivative", losses, pass.blocksOf(losses));
-      const [derivatives] = apart([tangentOf(pass, losses)], [...tangents.values(), losses]);
-      return { losses, derivatives };
+      const derivatives = apart([tangentOf(pass, losses)], [...tangents.values(), losses]);
+      return { losses, derivatives: derivatives[0]! };
     } finally {
       pass.dispose();
     }

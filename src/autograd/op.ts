@@ -24,23 +24,48 @@ export interface Spec {
   readonly dtype: DType;
 }
 
-export interface VjpContext<A> {
+type Slots = readonly unknown[];
+/** One `T` for each slot. */
+export type PerSlot<L extends Slots, T> = { readonly [N in keyof L]: T };
+/** A slot for each of the names, which are separated by spaces: "x weight bias?" has two, or three, "q k v ..." at least three. Names that are not known have any number. */
+export type SlotsOf<Names extends string> = string extends Names
+  ? Slots
+  : Names extends ""
+    ? readonly []
+    : Names extends `${infer First} ${infer Rest}`
+      ? readonly [...SlotOf<First>, ...SlotsOf<Rest>]
+      : SlotOf<Names>;
+type SlotOf<Name extends string> = Name extends "..."
+  ? readonly unknown[]
+  : Name extends `${string}?`
+    ? readonly [unknown?]
+    : readonly [unknown];
+
+export interface VjpContext<A, I extends Slots = Slots, O extends Slots = Slots, S extends Slots = Slots> {
   readonly attrs: A;
   /** What `forward` saved, in its order. */
-  readonly saved: readonly Tensor[];
-  readonly inputs: readonly Spec[];
-  readonly outputs: readonly Spec[];
+  readonly saved: PerSlot<S, Tensor>;
+  readonly inputs: PerSlot<I, Spec>;
+  readonly outputs: PerSlot<O, Spec>;
   /** For each input: is its cotangent wanted as a tensor? */
-  readonly needs: readonly boolean[];
+  readonly needs: PerSlot<I, boolean>;
   /** For each input: the parameter whose contribution goes to the sink instead. Only slots in `op.emits` are set. */
-  readonly parameters: readonly (Tensor | null)[];
+  readonly parameters: PerSlot<I, Tensor | null>;
   readonly sink: GradientSink;
 }
 
-export interface Op<A> {
+/** An op with attributes `A`; its inputs, its outputs and what it saves have these names. */
+export type Op<
+  A,
+  Inputs extends string = string,
+  Outputs extends string = string,
+  Saved extends string = string,
+> = OpOf<A, SlotsOf<Inputs>, SlotsOf<Outputs>, SlotsOf<Saved>>;
+
+export interface OpOf<A, I extends Slots = Slots, O extends Slots = Slots, S extends Slots = Slots> {
   readonly name: string;
   /** Output shapes and types. Throws `shape`, naming the shapes that do not fit. */
-  infer(inputs: readonly Spec[], attrs: A): Spec[];
+  infer(inputs: PerSlot<I, Spec>, attrs: A): Spec[];
   /**
    * Is axis 0 of the input `slot` the output's axis 0, row for row, such that no row of it reaches another row of the output? Passes that tell
    * examples apart ask (batch.ts); batch.ts has the usual answers. "No" is always safe. Of a `constant` op nobody asks.
@@ -48,22 +73,22 @@ export interface Op<A> {
   readonly keepsBatch: KeepsBatch<A>;
   /** Computes the outputs (of the inferred specs) and says which tensors the rules below need. */
   forward(
-    inputs: readonly Tensor[],
+    inputs: PerSlot<I, Tensor>,
     attrs: A,
-    specs: readonly Spec[],
+    specs: PerSlot<O, Spec>,
   ): { outputs: Tensor[]; saved?: Tensor[] };
   /** Cotangents of the outputs (null = zero) → cotangents of the inputs (null where not needed or zero). */
-  vjp?(cotangents: readonly (Tensor | null)[], context: VjpContext<A>): (Tensor | null)[];
+  vjp?(cotangents: PerSlot<O, Tensor | null>, context: VjpContext<A, I, O, S>): (Tensor | null)[];
   /** Tangents of the inputs (null = zero) → tangents of the outputs. */
   jvp?(
-    tangents: readonly (Tensor | null)[],
-    context: { attrs: A; inputs: readonly Tensor[]; outputs: readonly Tensor[]; saved: readonly Tensor[] },
+    tangents: PerSlot<I, Tensor | null>,
+    context: { attrs: A; inputs: PerSlot<I, Tensor>; outputs: PerSlot<O, Tensor>; saved: PerSlot<S, Tensor> },
   ): (Tensor | null)[];
   /**
    * The same function out of plainer ops. It runs instead of the op where the rules above would themselves have to be
    * differentiated: under two transformations at once, or under one when there is no rule.
    */
-  compose?(inputs: readonly Tensor[], attrs: A): Tensor[];
+  compose?(inputs: PerSlot<I, Tensor>, attrs: A): Tensor[];
   /** Input slots that may hold a parameter and for which `vjp` calls a method of the sink. */
   readonly emits?: readonly number[];
   /** An integer or otherwise constant function: gradients stop here. */
@@ -79,7 +104,7 @@ export function linearIn<A>(
   slot: number,
   again: (constants: readonly Tensor[], t: Tensor, attrs: A) => Tensor,
   back: (constants: readonly Tensor[], ct: Tensor, attrs: A) => Tensor,
-): Required<Pick<Op<A>, "vjp" | "jvp">> {
+): Required<Pick<Op<A, string, "y">, "vjp" | "jvp">> {
   const check = (touched: readonly boolean[]): void => {
     if (touched.some((yes, i) => yes && i !== slot))
       throw new GradmixError(
@@ -94,7 +119,7 @@ export function linearIn<A>(
     },
     jvp(tangents, { inputs, attrs }) {
       check(tangents.map((t) => t !== null));
-      const tangent = tangents[slot];
+      const tangent = tangents[slot] ?? null;
       const constants = inputs.filter((_, i) => i !== slot);
       return [tangent === null ? null : again(constants, tangent, attrs)];
     },
@@ -194,7 +219,7 @@ export function apply<A>(op: Op<A>, inputs: readonly Tensor[], attrs: A): Tensor
 
 /** `apply` for ops with one output. */
 export function apply1<A>(op: Op<A>, inputs: readonly Tensor[], attrs: A): Tensor {
-  return apply(op, inputs, attrs)[0];
+  return apply(op, inputs, attrs)[0]!;
 }
 
 /** Memory for an output, on the backend of `like`. */
@@ -215,6 +240,6 @@ export function wantType(op: string, what: string, spec: Spec, dtype: DType): vo
 /** A tensor of one value, on the backend of `like`. */
 export function filled(value: number, spec: Spec, like: Tensor): Tensor {
   const out = allocate(spec, like);
-  if (sizeOf(spec.shape) > 0) run("fill", { value }, [], [out]);
+  if (sizeOf(spec.shape) > 0) run("fill", { value }, {}, { out });
   return out;
 }

@@ -193,6 +193,11 @@ export class Tape implements Transform {
       outputs.forEach((output, i) => {
         const value = this.#values.get(output);
         const cotangent = cotangents[i];
+        if (cotangent === undefined)
+          throw new GradmixError(
+            "autograd",
+            `vjp: ${cotangents.length} cotangents were given for ${outputs.length} outputs`,
+          );
         if (cotangent === null || value === undefined) return;
         if (!sameShape(cotangent.shape, output.shape))
           throw new GradmixError(
@@ -223,6 +228,8 @@ export class Tape implements Transform {
       const gradients = scope(() => below(this, () => entry.pull(incoming, sink)));
       gradients.forEach((gradient, slot) => {
         const value = entry.inputs[slot];
+        if (value === undefined)
+          throw new GradmixError("autograd", `${entry.name}: its vjp gives ${gradients.length} cotangents`);
         if (gradient !== null && value !== null) addTo(value, gradient);
       });
       // A rule may hand its incoming cotangent, or something saved, on; those keep their owner.
@@ -269,7 +276,7 @@ function addTo(value: Value, gradient: Tensor): void {
   if (sum === null) {
     value.cotangent = gradient.retain();
   } else if (sum.unshared && sum !== gradient && !transforming()) {
-    run("accumulate", { scale: 1 }, [gradient], [sum]);
+    run("accumulate", { scale: 1 }, { x: gradient }, { y: sum });
   } else {
     const fresh = add(sum, gradient);
     value.cotangent = fresh.retain();

@@ -1,10 +1,11 @@
 /**
  * The backend interface: memory (tensor/memory.ts) plus kernels. A backend runs every kernel of the table in
- * kernels.ts; ops enqueue synchronously, only reading waits.
+ * kernels/index.ts; ops enqueue synchronously, only reading waits.
  */
 import { GradmixError } from "../errors.ts";
 import type { Memory, View } from "../tensor/memory.ts";
-import { checkCall, type KernelName, type KernelParams } from "./kernels.ts";
+import { checkCall } from "./kernels/check.ts";
+import type { Inputs, KernelName, KernelParams, NamedViews, Outputs } from "./kernels/index.ts";
 
 export type BackendName = "cpu" | "reference" | "webgpu";
 
@@ -21,15 +22,10 @@ export interface Backend extends Memory {
   readonly name: BackendName;
   readonly capabilities: Capabilities;
   /**
-   * Enqueues one kernel. `inputs` and `outputs` are in the table's order; optional operands are null. Unless the
+   * Enqueues one kernel. Operands go by their names in the table; optional ones may be null or left out. Unless the
    * table says so, an output may not overlap an input.
    */
-  run<K extends KernelName>(
-    kernel: K,
-    params: KernelParams[K],
-    inputs: readonly (View | null)[],
-    outputs: readonly (View | null)[],
-  ): void;
+  run<K extends KernelName>(kernel: K, params: KernelParams[K], inputs: Inputs<K>, outputs: Outputs<K>): void;
   /** Hands what was enqueued to the device; no wait. */
   flush(): void;
   /** Gives everything back; the backend cannot be used afterwards. */
@@ -40,31 +36,36 @@ function isBackend(memory: Memory): memory is Backend {
   return "run" in memory;
 }
 
-function firstMemory(operands: readonly (Operand | null)[]): Memory | null {
-  for (const operand of operands) if (operand !== null) return operand.memory;
-  return null;
-}
-
-function allOn(memory: Memory, operands: readonly (Operand | null)[]): boolean {
-  for (const operand of operands) if (operand !== null && operand.memory !== memory) return false;
-  return true;
+/** The memory that the operands live on, which `known` is if it is not null; null without operands. Throws `backend` where there are several. */
+function memoryOf(kernel: KernelName, operands: NamedViews<Operand>, known: Memory | null): Memory | null {
+  let memory = known;
+  for (const name in operands) {
+    const operand = operands[name];
+    if (operand === null || operand === undefined) continue;
+    memory ??= operand.memory;
+    if (operand.memory !== memory)
+      throw new GradmixError("backend", `${kernel}: operands live on different backends; create them on one`);
+  }
+  return memory;
 }
 
 /** Checks a call against the table, then runs it on the backend that the operands live on. */
 export function run<K extends KernelName>(
   kernel: K,
   params: KernelParams[K],
-  inputs: readonly (Operand | null)[],
-  outputs: readonly (Operand | null)[],
+  inputs: Inputs<K, Operand>,
+  outputs: Outputs<K, Operand>,
 ): void {
-  const memory = firstMemory(inputs) ?? firstMemory(outputs);
+  const memory = memoryOf(kernel, outputs, memoryOf(kernel, inputs, null));
   if (memory === null || !isBackend(memory))
     throw new GradmixError("backend", `${kernel}: no operand lives on a backend that runs kernels`);
-  if (!allOn(memory, inputs) || !allOn(memory, outputs))
-    throw new GradmixError("backend", `${kernel}: operands live on different backends; create them on one`);
   checkCall(kernel, params, inputs, outputs);
-  for (const output of outputs) output?.written?.();
+  tellWritten(outputs);
   memory.run(kernel, params, inputs, outputs);
+}
+
+function tellWritten(outputs: NamedViews<Operand>): void {
+  for (const name in outputs) outputs[name]?.written?.();
 }
 
 /** A view that knows its memory; tensors are such. */

@@ -4,6 +4,7 @@
  */
 import { boundsByName, lacksHistogram, ruleTakes } from "./mixing.ts";
 import type { TrainConfig } from "./train-config.ts";
+import { gptVocabularies } from "../data/gpt-vocabularies.ts";
 import { GradmixError } from "../errors.ts";
 import { formatJson } from "../json.ts";
 import { sumOf } from "../dga/simplex.ts";
@@ -176,9 +177,10 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
     throw wrong(
       `${label("mixing.guardShare")}: is of evaluations for --guard, and none is given; add --guard NAME<=X`,
     );
-  if (!["byte", "bpe", "none"].includes(data.tokenizer) && !data.tokenizer.endsWith(".json"))
+  const tokenizers = ["bpe", "byte", "none", ...gptVocabularies];
+  if (!tokenizers.includes(data.tokenizer) && !data.tokenizer.endsWith(".json"))
     throw wrong(
-      `${label("data.tokenizer")}: ${show(data.tokenizer)} is not "bpe", "byte", "none" or the path of a tokenizer.json${didYouMean(data.tokenizer, ["bpe", "byte", "none"])}`,
+      `${label("data.tokenizer")}: ${show(data.tokenizer)} is not "bpe", "byte", "none", the path of a tokenizer.json or the name of a vocabulary (${gptVocabularies.join(", ")})${didYouMean(data.tokenizer, tokenizers)}`,
     );
   if (data.tokenizer === "bpe" && data.vocabSize < LEAST_BPE)
     throw wrong(

@@ -141,8 +141,8 @@ async function product(backend: Backend, size: number): Promise<number> {
         m: size, n: size, k: size, transA: false, transB: false, batch: 1, strideA: 0, strideB: 0, strideC: 0,
         alpha: 1, accumulate: false, activation: "none",
       }, // prettier-ignore
-      [x, y, null],
-      [z, null],
+      { a: x, b: y },
+      { c: z },
     );
   });
 }
@@ -151,7 +151,7 @@ async function product(backend: Backend, size: number): Promise<number> {
 async function copy(backend: Backend, count: number): Promise<number> {
   const [from, to] = [filled(backend, count), filled(backend, count)];
   return timed(backend, [from, to], () => {
-    backend.run("affine", { scale: 1, shift: 0 }, [from], [to]);
+    backend.run("affine", { scale: 1, shift: 0 }, { x: from }, { y: to });
   });
 }
 
@@ -160,7 +160,7 @@ const BUDGET = 1;
 
 function filled(backend: Backend, size: number): View {
   const view: View = { buffer: backend.alloc(size, "f32"), offset: 0, shape: [size], dtype: "f32" };
-  backend.run("fill", { value: 0.5 }, [], [view]);
+  backend.run("fill", { value: 0.5 }, {}, { out: view });
   return view;
 }
 

@@ -269,9 +269,13 @@ export function createWitness(): Witness {
     const other = first.get(sha256);
     if (other === undefined) first.set(sha256, { label, path });
     else if (other.label !== label && resolve(other.path) !== resolve(path)) {
-      const labels: [string, string] = [other.label, label];
+      // Domains are named before targets, which are read first.
+      const own = { label, path };
+      const turned = other.label.startsWith("target") && label.startsWith("domain");
+      const [left, right] = turned ? [own, other] : [other, own];
+      const labels: [string, string] = [left.label, right.label];
       const pair = copies.get(labels.join(" ")) ?? { labels, paths: [] };
-      pair.paths.push(`${other.path} and ${path}`);
+      pair.paths.push(`${left.path} and ${right.path}`);
       copies.set(labels.join(" "), pair);
     }
   };

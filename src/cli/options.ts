@@ -131,6 +131,12 @@ export const optionTable: OptionTable = {
       default: false,
       help: "count broken lines and rows, invalid UTF-8 and files that are no text instead of stopping",
     },
+    dropContaminated: {
+      flag: "--drop-contaminated",
+      kind: { type: "switch" },
+      default: false,
+      help: "leave documents of the domains out that hold 13 words in a row, or all words, of the target's held-out documents",
+    },
     heldOut: {
       flag: "--held-out",
       value: "SHARE",
@@ -148,10 +154,10 @@ export const optionTable: OptionTable = {
     },
     tokenizer: {
       flag: "--tokenizer",
-      value: "bpe|byte|FILE|none",
+      value: "bpe|byte|FILE|NAME|none",
       kind: { type: "text" },
       default: "bpe",
-      help: "train a byte-level BPE on the domains, use plain bytes, or read a tokenizer.json; none: all data are files of tokens, and --vocab-size says how many ids they have",
+      help: "train a byte-level BPE on the domains, use plain bytes, read a tokenizer.json, or take a vocabulary of OpenAI's (gpt2, cl100k_base, o200k_base; needs the package gpt-tokenizer); none: all data are files of tokens, and --vocab-size says how many ids they have",
     },
     vocabSize: {
       flag: "--vocab-size",

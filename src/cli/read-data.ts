@@ -5,7 +5,7 @@ import {
   byteTokenizer,
   type CorpusOptions,
   type Document,
-  loadTokenizer,
+  openTokenizer,
   openTokens,
   readDocuments,
   type StoredCorpus,
@@ -13,10 +13,17 @@ import {
   trainBpe,
 } from "../data/index.node.ts";
 import { type CorpusBuilder, corpusBuilder } from "../data/corpus.ts";
+import { gptVocabularies } from "../data/gpt-vocabularies.ts";
 import { isTokenFile } from "../data/token-files.ts";
 import { evaluationWindows, type Windows, windowsOf } from "../data/tokens.ts";
 import { GradmixError } from "../errors.ts";
 import { clusteredDocuments } from "./cluster-folder.ts";
+import {
+  type ContaminationCheck,
+  contaminationCheck,
+  contaminationLine,
+  uncompared,
+} from "./contamination.ts";
 import {
   checkSameText,
   type Content,
@@ -79,7 +86,7 @@ export interface Data {
 }
 
 /** What run.json tells of the text. */
-export type DataFacts = Pick<RunFacts, "domains" | "target" | "targets">;
+export type DataFacts = Pick<RunFacts, "domains" | "target" | "targets" | "contamination">;
 
 /**
  * Throws `data`, naming domain, file or line; `checkpoint` when the text is not what the run began with. `inputs` are the files, where they are known; null: they are looked for.
@@ -120,12 +127,29 @@ export async function readData(
       heldOut: corpus.heldOut === null ? null : evaluationWindows(corpus.name, corpus.heldOut, plan.context),
     };
   };
-  const read = async (what: string, label: string, list: readonly string[]): Promise<Split> => {
-    if (kinds.get(label) !== "tokens")
-      return split(
-        label,
-        await buildCorpus(what, witness.watch(label, list, documents), encoderOf(tokenizer, label), options),
-      );
+  const targetLabels = [...kinds.keys()].filter((label) => label.startsWith("target"));
+  const missed = uncompared(
+    plan.dropContaminated,
+    kinds,
+    targetLabels.filter((label) => label !== "target" || files.target.length > 0),
+  );
+  if (missed !== null) hooks.onEvent(missed);
+  const contamination = contaminationCheck(plan.dropContaminated, files.domains.size);
+  const read = async (
+    what: string,
+    label: string,
+    list: readonly string[],
+    domain: string | null = null,
+  ): Promise<Split> => {
+    if (kinds.get(label) !== "tokens") {
+      const encoder = encoderOf(tokenizer, label);
+      const texts = witness.watch(label, list, documents);
+      const corpus =
+        domain === null
+          ? buildCorpus(what, texts, encoder, { ...options, onHeldOut: contamination.heldOut })
+          : buildCorpus(what, contamination.filter(domain, texts), encoder, options);
+      return split(label, await corpus);
+    }
     const reading = witness.open(label);
     const corpus = await openTokens(what, list, {
       ...options,
@@ -138,6 +162,12 @@ export async function readData(
     return split(label, corpus);
   };
 
+  // Targets come first, as their held-out text is looked for in the domains.
+  let target = files.target.length === 0 ? null : await read("target", "target", files.target);
+  const targets = new Map<string, Split>();
+  for (const [name, list] of files.targets)
+    targets.set(name, await read(`target ${name}`, `target "${name}"`, list));
+  target ??= targets.values().next().value ?? null;
   const mixed =
     files.mixed === null
       ? null
@@ -145,21 +175,21 @@ export async function readData(
           files.mixed,
           mixedDocuments(files.mixed, plan, documents),
           encoderOf(tokenizer, "--domains"),
-          { ...options, witness },
+          { ...options, witness, contamination },
         );
   const domains: Split[] = [];
   for (const [name, list] of files.domains) {
     const label = `domain "${name}"`;
     const corpus = mixed?.get(name);
-    domains.push(corpus === undefined ? await read(name, label, list) : split(label, corpus.finish()));
+    if (corpus !== undefined) contamination.checkLeft(name);
+    domains.push(corpus === undefined ? await read(name, label, list, name) : split(label, corpus.finish()));
   }
-  let target = files.target.length === 0 ? null : await read("target", "target", files.target);
-  const targets = new Map<string, Split>();
-  for (const [name, list] of files.targets)
-    targets.set(name, await read(`target ${name}`, `target "${name}"`, list));
-  target ??= targets.values().next().value ?? null;
   tellNotes(notes, hooks);
-  const contents = witness.contents(tokens);
+  const overlaps = contamination.facts();
+  const overlapLine = overlaps === null ? null : contaminationLine(overlaps);
+  if (overlapLine !== null) hooks.onEvent(overlapLine);
+  const isTarget = ({ label }: Content): number => (label.startsWith("target") ? 1 : 0);
+  const contents = witness.contents(tokens).sort((a, b) => isTarget(a) - isTarget(b));
   const unchecked = known.corpus === undefined ? null : checkSameText(known.corpus, contents);
   for (const line of [...witness.copies(), ...(unchecked === null ? [] : [unchecked])]) hooks.onEvent(line);
   if (skipped.lines > 0)
@@ -176,7 +206,10 @@ export async function readData(
     const { label: _label, ...read } = content;
     return { ...read, ...own };
   });
-  return { tokenizer, vocabulary, domains, target, targets, sizes, contents, facts };
+  return {
+    ...{ tokenizer, vocabulary, domains, target, targets, sizes, contents },
+    facts: { ...facts, contamination: overlaps },
+  };
 }
 
 /** What the files of each label hold. Throws `data` for one that has both. */
@@ -254,12 +287,16 @@ async function readMixed(
   { files, domainOf }: MixedFiles,
   documents: (list: readonly string[]) => AsyncIterable<Document>,
   tokenizer: Tokenizer,
-  { witness, ...options }: CorpusOptions & { readonly witness: Witness },
+  {
+    witness,
+    contamination,
+    ...options
+  }: CorpusOptions & { readonly witness: Witness; readonly contamination: ContaminationCheck },
 ): Promise<ReadonlyMap<string, CorpusBuilder>> {
   const parts = new Map(
     Array.from(domainOf.values(), (name) => {
       const reading = witness.open(`domain "${name}"`);
-      return [name, { reading, corpus: corpusBuilder(name, tokenizer, options) }] as const;
+      return [name, { name, reading, corpus: corpusBuilder(name, tokenizer, options) }] as const;
     }),
   );
   for (const file of files)
@@ -270,8 +307,8 @@ async function readMixed(
           "data",
           `${document.source}: the domain ${JSON.stringify(document.domain)} was not there a moment ago; the file has changed while it was read`,
         );
-      part.corpus.add(document);
       part.reading.text(file, document.text);
+      if (contamination.keeps(part.name, document)) part.corpus.add(document);
     }
   for (const { reading } of parts.values()) reading.end();
   return new Map(Array.from(parts, ([name, { corpus }]) => [name, corpus]));
@@ -342,8 +379,18 @@ async function chooseTokenizer(
 ): Promise<Tokenizer> {
   const { tokenizer } = plan;
   if (tokenizer === "byte") return byteTokenizer();
-  if (tokenizer !== "bpe") return loadTokenizer(readJson(tokenizer, `--tokenizer ${tokenizer}`));
+  if (tokenizer !== "bpe") return readTokenizer(tokenizer);
   return trainTokenizer(plan, files, documents, hooks);
+}
+
+/** A tokenizer that is there: a `tokenizer.json`, or a vocabulary by its name. */
+function readTokenizer(name: string): Tokenizer {
+  try {
+    return openTokenizer(gptVocabularies.includes(name) ? name : readJson(name, `--tokenizer ${name}`));
+  } catch (error) {
+    if (!(error instanceof GradmixError) || error.message.startsWith("--tokenizer")) throw error;
+    throw new GradmixError(error.code, `--tokenizer ${name}: ${error.message}`, { cause: error });
+  }
 }
 
 /** The documents of files, and their domains where a field is named. */

@@ -2,7 +2,7 @@
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { join } from "node:path";
-import { loadTokenizer, type Tokenizer } from "../data/index.node.ts";
+import { openTokenizer, type Tokenizer } from "../data/index.node.ts";
 import { GradmixError } from "../errors.ts";
 import type { GPT } from "../nn/gpt.ts";
 import { fromHuggingFace } from "../nn/huggingface.ts";
@@ -45,7 +45,7 @@ export async function readReference(folder: string, signal: AbortSignal): Promis
     }
   }
   const path = join(folder, "model", "tokenizer.json");
-  const tokenizer = loadTokenizer(readJson(path, `--reference: ${path}`));
+  const tokenizer = openTokenizer(readJson(path, `--reference: ${path}`));
   return { folder, fingerprint: hash.digest("hex"), tokenizer, files };
 }
 

@@ -26,7 +26,15 @@ import { type Data, readData } from "./read-data.ts";
 import { readReference, type Reference, referenceModel } from "./reference.ts";
 import type { RunHooks, RunResult } from "./run-events.ts";
 import type { RunChanges } from "../runs/lines.ts";
-import { checkStart, modelOf, readStart, savedModel, savedTokenizer, type Start } from "./start.ts";
+import {
+  checkSameTokenizer,
+  checkStart,
+  modelOf,
+  readStart,
+  savedModel,
+  savedTokenizer,
+  type Start,
+} from "./start.ts";
 import type { TrainConfig } from "./train-config.ts";
 import { checkRepetitions, planTraining, stepChanges } from "./training.ts";
 
@@ -57,8 +65,10 @@ export async function runTraining(
   const then = resumed === null ? {} : savedEngine(resumed.json);
   const { backend, engine } = await startBackend(plan.engine, then, hooks.onEvent);
   try {
+    const tokenizer = resumed === null ? (start?.tokenizer ?? null) : savedTokenizer(resumed.json);
+    if (resumed !== null) checkSameTokenizer(plan.data, tokenizer);
     const known = {
-      tokenizer: resumed === null ? (start?.tokenizer ?? null) : savedTokenizer(resumed.json),
+      tokenizer,
       corpus: resumed?.json["corpus"],
     };
     const data = await read(plan.data, known, hooks, found);

@@ -1,7 +1,7 @@
 /** What `--init-from` means: a model to begin with, out of a run, one of its checkpoints or a Hugging Face folder. Its parameters only; nothing of its optimizer or weights. */
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
-import { loadTokenizer, type Tokenizer } from "../data/index.node.ts";
+import { openTokenizer, type Tokenizer } from "../data/index.node.ts";
 import type { Checkpoint } from "../dga/checkpoint.ts";
 import { GradmixError } from "../errors.ts";
 import {
@@ -60,7 +60,7 @@ export function readStart(path: string): Start {
     );
   const tokenizerName = join(path, "tokenizer.json");
   const tokenizer = existsSync(tokenizerName)
-    ? loadTokenizer(readJson(tokenizerName, `--init-from: ${tokenizerName}`))
+    ? openTokenizer(readJson(tokenizerName, `--init-from: ${tokenizerName}`))
     : null;
   return {
     path,
@@ -106,7 +106,20 @@ function fromCheckpoint(path: string, file: string): Start {
 /** The tokenizer of a checkpoint; null where the run knew none. */
 export function savedTokenizer(state: Checkpoint["json"]): Tokenizer | null {
   const { tokenizer } = state;
-  return tokenizer === null ? null : loadTokenizer(tokenizer);
+  return tokenizer === null ? null : openTokenizer(tokenizer);
+}
+
+/** Throws `checkpoint` where `--tokenizer` names a file that is there and is not the tokenizer that the run began with. */
+export function checkSameTokenizer(
+  { tokenizer: name }: Pick<DataConfig, "tokenizer">,
+  saved: Tokenizer | null,
+): void {
+  if (saved === null || !name.endsWith(".json") || !existsSync(name)) return;
+  if (JSON.stringify(readJson(name, `--tokenizer ${name}`)) !== JSON.stringify(saved.toJSON()))
+    throw new GradmixError(
+      "checkpoint",
+      `--resume: the tokenizer ${name} has changed since the run began; restore it, or start a new run`,
+    );
 }
 
 /** Where the best model of a run is kept, that is said too. */
@@ -198,7 +211,7 @@ export function checkStart(
   }
   const same =
     data.tokenizer.endsWith(".json") &&
-    JSON.stringify(loadTokenizer(readJson(data.tokenizer, `--tokenizer ${data.tokenizer}`)).toJSON()) ===
+    JSON.stringify(readJson(data.tokenizer, `--tokenizer ${data.tokenizer}`)) ===
       JSON.stringify(tokenizer.toJSON());
   if (!same) throw refuse("--tokenizer", data.tokenizer, "whose model was trained with another tokenizer");
 }

@@ -40,11 +40,13 @@ export interface DataConfig {
   textField: string;
   /** Counts broken .jsonl lines and invalid UTF-8 instead of stopping at the first. */
   skipBadLines: boolean;
+  /** Leaves documents of the domains out that hold held-out text of the target. */
+  dropContaminated: boolean;
   /** Share of the documents of each domain, and of the target, kept for evaluation. */
   heldOut: number;
   /** Of the choice of held-out documents; null: the seed of the training. */
   seed: number | null;
-  /** "byte", "bpe" (trained on the domains), the path of a tokenizer.json, or "none": all data are files of tokens. */
+  /** "byte", "bpe" (trained on the domains), the path of a tokenizer.json, the name of a vocabulary ("gpt2", "cl100k_base", "o200k_base", …), or "none": all data are files of tokens. */
   tokenizer: TokenizerChoice;
   /** Size of the vocabulary that "bpe" trains, or that "none" has. */
   vocabSize: number;

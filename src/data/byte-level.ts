@@ -3,7 +3,7 @@
 export const END_OF_TEXT = "<|endoftext|>";
 
 export interface Tokenizer {
-  readonly kind: "byte" | "bpe";
+  readonly kind: "byte" | "bpe" | "unigram" | "wordpiece" | "wordlevel";
   /** Ids are 0 … vocabSize − 1. */
   readonly vocabSize: number;
   /** Id of the token that ends a document. */

@@ -1,6 +1,6 @@
 /** A domain's text as tokens, split by document into a training and a held-out stream. */
 import { GradmixError } from "../errors.ts";
-import { checkOptions, integerIn, numberIn, required } from "../options.ts";
+import { callback, checkOptions, integerIn, numberIn, required } from "../options.ts";
 import { timesShare } from "../share.ts";
 import { foldIn, key, uniformAt } from "../tensor/rng.ts";
 import type { Tokenizer } from "./byte-level.ts";
@@ -40,6 +40,8 @@ export interface CorpusOptions {
   readonly heldOut: number;
   /** Decides which. */
   readonly seed: number;
+  /** Told of the text of each document, or part of a single one, that is held out. */
+  readonly onHeldOut?: (text: string) => void;
 }
 
 /** A document: its text, and where it is from, for errors. */
@@ -84,14 +86,16 @@ export function corpusBuilder(name: string, tokenizer: Tokenizer, options: Corpu
   checkOptions<CorpusOptions>("buildCorpus", options, {
     heldOut: required(numberIn({ min: 0, max: 1, openMax: true })),
     seed: required(integerIn(0)),
+    onHeldOut: callback,
   });
-  const { heldOut: share } = options;
+  const { heldOut: share, onHeldOut } = options;
   const chosen = heldOutChoice(options);
   const writer = (): CorpusWriter => corpusWriter(tokenizer.vocabSize, tokenizer.endOfText);
   const [train, heldOut, first] = [writer(), writer(), writer()];
   let count = 0;
   let heldOutDocuments = 0;
   let [bytes, heldOutBytes, firstBytes] = [0, 0, 0];
+  let firstText = "";
   return {
     add({ text, source }) {
       // The first document waits until it is known whether the others leave a side empty.
@@ -101,14 +105,21 @@ export function corpusBuilder(name: string, tokenizer: Tokenizer, options: Corpu
       encodeTo(to, text, source, tokenizer);
       const length = utf8Length(text);
       bytes += length;
-      if (count === 0) firstBytes = length;
-      if (isHeldOut) heldOutBytes += length;
+      if (count === 0) {
+        firstBytes = length;
+        if (onHeldOut !== undefined && share > 0) firstText = text;
+      }
+      if (isHeldOut) {
+        heldOutBytes += length;
+        onHeldOut?.(text);
+      }
       count++;
     },
     finish() {
       if (count === 0) throw new GradmixError("data", `"${name}": it is empty; give text to learn from`);
-      if (count === 1) return single(name, first.finish(), share, bytes, tokenizer);
+      if (count === 1) return single(name, first.finish(), share, bytes, tokenizer, onHeldOut);
       const firstHeldOut = holdsOutFirst(share, heldOutDocuments, count, chosen);
+      if (firstHeldOut) onHeldOut?.(firstText);
       (firstHeldOut ? heldOut : train).take(first);
       return {
         name,
@@ -156,17 +167,20 @@ function single(
   share: number,
   bytes: number,
   tokenizer: Tokenizer,
+  onHeldOut: CorpusOptions["onHeldOut"],
 ): Corpus {
   const common = { name, documents: 1, bytes, heldOutDocuments: 0 };
   if (share === 0) return { ...common, train: whole, heldOut: null, heldOutBytes: 0, note: null };
   const { length } = whole.tokens;
   const [train, heldOut] = splitStream(whole, tokensKept(length, share));
+  // Without the end-of-text token, which is no text. A character that the cut divides counts as U+FFFD.
+  const heldOutText = tokenizer.decode(heldOut.tokens.subarray(0, -1));
+  onHeldOut?.(heldOutText);
   return {
     ...common,
     train,
     heldOut,
-    // Without the end-of-text token, which is no text. A character that the cut divides counts as U+FFFD.
-    heldOutBytes: utf8Length(tokenizer.decode(heldOut.tokens.subarray(0, -1))),
+    heldOutBytes: utf8Length(heldOutText),
     note: singleNote(name, share),
   };
 }

@@ -3,3 +3,4 @@ export * from "./index.ts";
 export { listFiles } from "./files.ts";
 export { readDocuments } from "./sources.ts";
 export { openTokens } from "./stored-tokens.ts";
+export { openTokenizer } from "./open-tokenizer.ts";

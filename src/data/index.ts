@@ -5,7 +5,7 @@
 export type { LeftOut, ListOptions } from "./files.ts";
 export type { Document, ReadOptions } from "./sources.ts";
 export type { TokenFileFacts, TokenFileOptions } from "./stored-tokens.ts";
-export { listFiles, openTokens, readDocuments } from "./no-files.ts";
+export { listFiles, openTokenizer, openTokens, readDocuments } from "./no-files.ts";
 export { END_OF_TEXT, type Tokenizer } from "./byte-level.ts";
 export { byteTokenizer, loadTokenizer } from "./tokenizer.ts";
 export { trainBpe, type TrainBpeOptions } from "./train-bpe.ts";

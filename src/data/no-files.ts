@@ -1,9 +1,11 @@
 /** What stands in, where there are no files, for the functions that read them. Their types are the same, so that code for both compiles. */
 import { GradmixError } from "../errors.ts";
+import type { Tokenizer } from "./byte-level.ts";
 import type { ListOptions } from "./files.ts";
 import type { StoredCorpus } from "./corpus.ts";
 import type { Document, ReadOptions } from "./sources.ts";
 import type { TokenFileOptions } from "./stored-tokens.ts";
+import { loadTokenizer } from "./tokenizer.ts";
 
 /** Throws `io`: a browser has no files. */
 export function listFiles(_patterns: readonly string[], _options: ListOptions = {}): Promise<string[]> {
@@ -26,6 +28,15 @@ export function openTokens(
   _options: TokenFileOptions,
 ): Promise<StoredCorpus> {
   return Promise.reject(noFiles("openTokens"));
+}
+
+/** Byte-level BPE as `loadTokenizer` reads it. Throws `io` for the name of a vocabulary, which is in a file. */
+export function openTokenizer(source: unknown): Tokenizer {
+  if (typeof source !== "string") return loadTokenizer(source);
+  throw new GradmixError(
+    "io",
+    `openTokenizer: a browser has no package that holds the vocabulary ${JSON.stringify(source)}; fetch its tokenizer.json and give that`,
+  );
 }
 
 const noFiles = (name: string): GradmixError =>

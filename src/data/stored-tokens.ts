@@ -20,6 +20,7 @@ import {
   required,
 } from "../options.ts";
 import { heldOutChoice, holdsOutFirst, singleNote, type StoredCorpus, tokensKept } from "./corpus.ts";
+import { withDocuments } from "./olmo-documents.ts";
 import { describeTokenFile, readAt, tokenBytes, type TokenFile, type TokenType } from "./token-files.ts";
 import type { StoredStream, StoredTokens } from "./tokens.ts";
 
@@ -72,7 +73,7 @@ export async function openTokens(
   let start = 0;
   let largest = 0;
   for (const path of paths) {
-    const file = describeTokenFile(path, options.tokenType ?? null);
+    const file = await withDocuments(describeTokenFile(path, options.tokenType ?? null));
     const found = await scan(file, options);
     const ends = file.ends ?? found.ends;
     files.push({ file, start, ends });

@@ -6,7 +6,7 @@
  * | `.bin`          | llm.c               | u16 or u32 after 256 numbers of i32       | end of text before or after each        |
  * | `.bin`          | nanoGPT             | u16 from byte 0                           | end of text after each                  |
  * | `.ds`           | datatrove, nanotron | u16 or u32 from byte 0                    | in `.ds.index`, else by the end of text |
- * | `.npy`          | OLMo, dolma         | u16 or u32 from byte 0: no NumPy header   | end of text after each                  |
+ * | `.npy`          | OLMo, dolma         | u16 or u32 from byte 0: no NumPy header   | in `.csv.gz`, else end of text after each |
  */
 import { closeSync, existsSync, fstatSync, openSync, readSync } from "node:fs";
 import { errorCode, GradmixError } from "../errors.ts";

@@ -19,77 +19,130 @@ export function byteTokenizer(): Tokenizer {
   );
 }
 
-/** Names under which tokenizers have the token that ends a document, the likeliest first. */
-const ENDS_OF_TEXT = [END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]", "<EOS>"];
+/** Names under which tokenizers have the token that ends a document, the likeliest first; BERT's are divided by [SEP]. */
+const ENDS_OF_TEXT = [
+  ...[END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]", "<EOS>"],
+  ...["<｜end▁of▁sentence｜>", "<EOS_TOKEN>", "[SEP]"],
+];
 
-type Wrong = (what: string) => GradmixError;
+/** A `tokenizer.json` that is not read here, and that other libraries may read. */
+export class UnsupportedTokenizer extends GradmixError {
+  /** What of it is not supported. */
+  readonly reason: string;
+  constructor(reason: string) {
+    super("data", `tokenizer.json: ${reason}; byte-level BPE can be read`);
+    this.reason = reason;
+  }
+}
+const unsupported = (reason: string): UnsupportedTokenizer => new UnsupportedTokenizer(reason);
+const wrong = (what: string): GradmixError =>
+  new GradmixError("data", `tokenizer.json: ${what}; byte-level BPE can be read`);
 
 /**
  * Reads a byte-level BPE `tokenizer.json`: what `toJSON` gives, or one of GPT-2, Llama 3, Qwen and others that cut text into pieces by patterns.
  * Throws `data`, naming the part that is not supported or broken.
  */
 export function loadTokenizer(json: unknown): Tokenizer {
-  const wrong = (what: string): GradmixError =>
-    new GradmixError("data", `tokenizer.json: ${what}; byte-level BPE can be read`);
-  const model = readModel(json, wrong);
-  const added = readAdded(json, model.ids, wrong);
-  const contents = tokensById(model.ids, added, wrong);
+  const { model, kind, ids, added, contents, endOfText } = describeTokens(json);
+  if (kind !== "bpe") throw unsupported(`the model is ${JSON.stringify(field(model, "type"))}, not BPE`);
+  // Absent, null, 0 and "" leave them out.
+  for (const option of ["continuing_subword_prefix", "end_of_word_suffix"])
+    if (field(model, option)) throw unsupported(`the model has ${option}, which is not supported`);
+  for (const { content, special, options } of added)
+    if (!special && options.length > 0)
+      throw unsupported(
+        `the added token ${JSON.stringify(content)} has ${options[0]}, which is not supported`,
+      );
   const specials = new Set(added.filter(({ special }) => special).map(({ content }) => content));
-  const merges = readMerges(field(model.json, "merges"), model.ids, wrong);
-  const bytes = Int32Array.from(byteCharacters, (character) => model.ids.get(character) ?? -1);
+  const merges = readMerges(field(model, "merges"), ids);
+  const bytes = Int32Array.from(byteCharacters, (character) => ids.get(character) ?? -1);
   const raw = new Set(added.map(({ content }) => content));
   const utf8 = new TextEncoder();
   return tokenizerOf({
     kind: merges.length === 0 ? "byte" : "bpe",
     tokens: contents.map((token) => (raw.has(token) ? null : readBytes(token)) ?? utf8.encode(token)),
-    endOfText: findEndOfText(contents, specials, wrong),
+    endOfText,
     bytes,
     merges,
-    preTokenizer: readPreTokenizer(field(json, "pre_tokenizer"), wrong),
-    normalizer: readNormalizer(field(json, "normalizer"), wrong),
+    preTokenizer: readPreTokenizer(field(json, "pre_tokenizer"), unsupported),
+    normalizer: readNormalizer(field(json, "normalizer"), unsupported),
     added,
     whole:
-      field(model.json, "ignore_merges") === true
-        ? new Map([...model.ids].filter(([token]) => !specials.has(token)))
+      field(model, "ignore_merges") === true
+        ? new Map([...ids].filter(([token]) => !specials.has(token)))
         : null,
-    unknown: readUnknown(model.json, model.ids, bytes, wrong),
+    unknown: readUnknown(model, ids, bytes),
     // As it was given: what is not used here, a post-processor for instance, is for others.
     toJSON: () => structuredClone(json) as Record<string, unknown>,
   });
 }
 
-interface Model {
-  readonly json: unknown;
+/** What any `tokenizer.json` says of its tokens. */
+export interface TokenFacts {
+  readonly model: unknown;
+  readonly kind: Exclude<Tokenizer["kind"], "byte">;
   /** Id of each token of the model's vocabulary. */
   readonly ids: ReadonlyMap<string, number>;
+  readonly added: readonly FoundToken[];
+  /** Each token as it is written, by id. */
+  readonly contents: readonly string[];
+  readonly endOfText: number;
 }
 
-function readModel(json: unknown, wrong: Wrong): Model {
+interface FoundToken extends AddedToken {
+  /** What else it says of where it is found. */
+  readonly options: readonly string[];
+}
+
+/** Throws `data` for a file that is broken: an id without a token, two tokens with one id, no end of text, a model that is none. */
+export function describeTokens(json: unknown): TokenFacts {
+  const { model, kind, ids } = readModel(json);
+  const added = readAdded(json, ids);
+  const contents = tokensById(ids, added);
+  const specials = new Set(added.filter(({ special }) => special).map(({ content }) => content));
+  return { model, kind, ids, added, contents, endOfText: findEndOfText(contents, specials) };
+}
+
+const kinds: ReadonlyMap<unknown, TokenFacts["kind"]> = new Map([
+  ["BPE", "bpe"],
+  ["Unigram", "unigram"],
+  ["WordPiece", "wordpiece"],
+  ["WordLevel", "wordlevel"],
+]);
+
+function readModel(json: unknown): Pick<TokenFacts, "model" | "kind" | "ids"> {
   const model = field(json, "model");
   const vocab = field(model, "vocab");
-  const isMap = isObject(vocab);
   // Files of before 2021 do not say which model they have; the one with merges is BPE.
-  const type = field(model, "type") ?? (isMap && Array.isArray(field(model, "merges")) ? "BPE" : undefined);
-  if (type !== "BPE") throw wrong(`the model is ${JSON.stringify(type) ?? "missing"}, not BPE`);
-  if (!isMap) throw wrong("it has no vocabulary");
-  // Absent, null, 0 and "" leave them out.
-  for (const option of ["dropout", "continuing_subword_prefix", "end_of_word_suffix"])
-    if (field(model, option)) throw wrong(`the model has ${option}, which is not supported`);
+  const type =
+    field(model, "type") ?? (isObject(vocab) && Array.isArray(field(model, "merges")) ? "BPE" : undefined);
+  const kind = kinds.get(type);
+  if (kind === undefined) throw wrong(`the model is ${JSON.stringify(type) ?? "missing"}, not BPE`);
+  // Ids would be other ones each time.
+  if (field(model, "dropout")) throw wrong("the model has dropout, which is not supported");
   const ids = new Map<string, number>();
-  for (const [token, id] of Object.entries(vocab)) {
-    if (!isId(id)) throw wrong(`the token ${JSON.stringify(token)} has no id`);
-    ids.set(token, id);
-  }
-  return { json: model, ids };
+  if (Array.isArray(vocab))
+    vocab.forEach((entry: unknown, id) => {
+      const token: unknown = Array.isArray(entry) ? entry[0] : undefined;
+      if (typeof token !== "string") throw wrong(`entry ${id} of the vocabulary is no token with its score`);
+      if (!ids.has(token)) ids.set(token, id);
+    });
+  else if (isObject(vocab))
+    for (const [token, id] of Object.entries(vocab)) {
+      if (!isId(id)) throw wrong(`the token ${JSON.stringify(token)} has no id`);
+      ids.set(token, id);
+    }
+  else throw wrong("it has no vocabulary");
+  return { model, kind, ids };
 }
 
 const isId = (value: unknown): value is number =>
   typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
 
-function readAdded(json: unknown, ids: ReadonlyMap<string, number>, wrong: Wrong): AddedToken[] {
+function readAdded(json: unknown, ids: ReadonlyMap<string, number>): FoundToken[] {
   const entries = field(json, "added_tokens") ?? [];
   if (!Array.isArray(entries)) throw wrong("added_tokens is not a list");
-  return entries.map((entry: unknown, i): AddedToken => {
+  return entries.map((entry: unknown, i): FoundToken => {
     const [content, id] = [field(entry, "content"), field(entry, "id")];
     if (typeof content !== "string" || content === "" || !isId(id))
       throw wrong(`entry ${i} of added_tokens has no content or no id`);
@@ -98,21 +151,18 @@ function readAdded(json: unknown, ids: ReadonlyMap<string, number>, wrong: Wrong
       throw wrong(
         `the token ${JSON.stringify(content)} has the id ${own} in the vocabulary and ${id} in added_tokens`,
       );
-    const special = field(entry, "special") === true;
-    if (!special)
-      for (const option of ["single_word", "lstrip", "rstrip"])
-        if (field(entry, option) === true)
-          throw wrong(`the added token ${JSON.stringify(content)} has ${option}, which is not supported`);
-    return { content, id, special, normalized: field(entry, "normalized") !== false };
+    return {
+      content,
+      id,
+      special: field(entry, "special") === true,
+      normalized: field(entry, "normalized") !== false,
+      options: ["single_word", "lstrip", "rstrip"].filter((option) => field(entry, option) === true),
+    };
   });
 }
 
 /** All tokens by id. Throws unless every id from 0 to the last has exactly one token. */
-function tokensById(
-  ids: ReadonlyMap<string, number>,
-  added: readonly AddedToken[],
-  wrong: Wrong,
-): readonly string[] {
+function tokensById(ids: ReadonlyMap<string, number>, added: readonly AddedToken[]): readonly string[] {
   const all = new Map([...ids, ...added.map(({ content, id }): [string, number] => [content, id])]);
   const contents = new Array<string>(all.size);
   for (const [token, id] of all) {
@@ -128,7 +178,7 @@ function tokensById(
   return contents;
 }
 
-function findEndOfText(contents: readonly string[], specials: ReadonlySet<string>, wrong: Wrong): number {
+function findEndOfText(contents: readonly string[], specials: ReadonlySet<string>): number {
   const found =
     ENDS_OF_TEXT.find((name) => specials.has(name)) ?? ENDS_OF_TEXT.find((name) => contents.includes(name));
   if (found !== undefined) return contents.indexOf(found);
@@ -138,7 +188,7 @@ function findEndOfText(contents: readonly string[], specials: ReadonlySet<string
   );
 }
 
-function readMerges(given: unknown, ids: ReadonlyMap<string, number>, wrong: Wrong): Merge[] {
+function readMerges(given: unknown, ids: ReadonlyMap<string, number>): Merge[] {
   if (!Array.isArray(given)) throw wrong("it has no merges");
   return given.map((merge: unknown, rank): Merge => {
     const parts: unknown[] = typeof merge === "string" ? merge.split(" ") : Array.isArray(merge) ? merge : [];
@@ -157,11 +207,12 @@ function readUnknown(
   model: unknown,
   ids: ReadonlyMap<string, number>,
   bytes: Int32Array,
-  wrong: Wrong,
 ): { id: number; fuse: boolean } | null {
   if (!bytes.includes(-1)) return null;
   if (field(model, "byte_fallback") === true)
-    throw wrong("the model has byte_fallback, which is not supported where bytes have no token of their own");
+    throw unsupported(
+      "the model has byte_fallback, which is not supported where bytes have no token of their own",
+    );
   const unknown = field(model, "unk_token");
   const id = typeof unknown === "string" ? ids.get(unknown) : undefined;
   return id === undefined ? null : { id, fuse: field(model, "fuse_unk") === true };

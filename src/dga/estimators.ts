@@ -101,24 +101,29 @@ export async function targetDirection<B extends Examples>(
   if (options.precondition !== undefined) precondition(direction.arena, options.precondition);
   return {
     targetLoss: total(losses) / tokenCount(target),
-    targetNorm: Math.sqrt(await reduceArena("sumSquares", [direction.arena])) / scale,
+    targetNorm: Math.sqrt(await dotOf(direction.arena, direction.arena)) / scale,
   };
 }
 
 /** What no pass writes is 0. */
 function clearRest(arena: Arena, { parameters }: EstimateOptions): void {
-  if (parameters !== undefined) run("fill", { value: 0 }, [], [arena.arena]);
+  if (parameters !== undefined) run("fill", { value: 0 }, {}, { out: arena.arena });
 }
 
 /** direction ← direction / (√(v/bias) + ε). */
 function precondition(direction: Tensor, { v, bias, eps }: Preconditioner): void {
   scope(() => {
     const scale = empty([direction.size], "f32", direction.memory);
-    run("affine", { scale: 1 / bias, shift: 0 }, [v.arena], [scale]);
-    run("unary", { kind: "sqrt" }, [scale], [scale]);
-    run("affine", { scale: 1, shift: eps }, [scale], [scale]);
+    run("affine", { scale: 1 / bias, shift: 0 }, { x: v.arena }, { y: scale });
+    run("unary", { kind: "sqrt" }, { x: scale }, { y: scale });
+    run("affine", { scale: 1, shift: eps }, { x: scale }, { y: scale });
     const shape = [direction.size];
-    run("binary", { kind: "div", shape, aStrides: [1], bStrides: [1] }, [direction, scale], [direction]);
+    run(
+      "binary",
+      { kind: "div", shape, aStrides: [1], bStrides: [1] },
+      { a: direction, b: scale },
+      { c: direction },
+    );
   });
 }
 
@@ -143,8 +148,8 @@ async function perDomain<B extends Examples>(
     for (let i = 0; i < k; i++) {
       const summed = await take(meanGradient(model, domains[i]!, gradient, false, parameters, scale));
       losses[i] = total(summed) / Math.max(1, tokenCount(domains[i]!));
-      alignments[i] = (await reduceArena("dot", [gradient.arena, direction.arena])) / scale ** 2;
-      norms[i] = Math.sqrt(await reduceArena("sumSquares", [gradient.arena])) / scale;
+      alignments[i] = (await dotOf(gradient.arena, direction.arena)) / scale ** 2;
+      norms[i] = Math.sqrt(await dotOf(gradient.arena, gradient.arena)) / scale;
     }
   } finally {
     gradient.dispose();
@@ -264,8 +269,7 @@ export async function estimateGram<B extends Examples>(
     losses[i] = total(summed) / Math.max(1, tokenCount(domains[i]!));
   };
   const enter = async (i: number, j: number, a: Arena, b: Arena): Promise<void> => {
-    const value =
-      i === j ? await reduceArena("sumSquares", [a.arena]) : await reduceArena("dot", [a.arena, b.arena]);
+    const value = await dotOf(a.arena, b.arena);
     gram[i * k + j] = gram[j * k + i] = value / scale ** 2;
   };
   try {
@@ -334,11 +338,13 @@ function divided(values: Float64Array, by: number): Float64Array {
   return values.map((value) => value / by);
 }
 
-async function reduceArena(kernel: "dot" | "sumSquares", arenas: readonly Tensor[]): Promise<number> {
+/** ⟨x, y⟩ of two arenas. */
+async function dotOf(x: Tensor, y: Tensor): Promise<number> {
   const out = keep(
     scope(() => {
-      const sum = empty([1], "f32", arenas[0]!.memory);
-      run(kernel, {}, arenas, [sum]);
+      const sum = empty([1], "f32", x.memory);
+      if (x === y) run("sumSquares", {}, { x }, { out: sum });
+      else run("dot", {}, { x, y }, { out: sum });
       return sum;
     }),
   );

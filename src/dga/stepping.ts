@@ -191,7 +191,7 @@ async function optimize<B extends Examples>(
   const { step } = scales;
   const squaredNorm = keep(empty([1], "f32", gradient.arena.memory));
   try {
-    run("sumSquares", {}, [gradient.arena], [squaredNorm]);
+    run("sumSquares", {}, { x: gradient.arena }, { out: squaredNorm });
     const gradNorm = Math.sqrt((await squaredNorm.data())[0]!) / step.scale;
     if (Number.isFinite(gradNorm))
       optimizer.step(gradient.arena, lr, { lossScale: step.scale, squaredNorm }).dispose();

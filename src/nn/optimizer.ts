@@ -144,8 +144,8 @@ export function sgd(parameters: Parameters, options: SGDOptions = {}): Optimizer
       run(
         "sgd",
         { lr, momentum, nesterov, weightDecay },
-        [gradient, scale],
-        [value, state["momentum"] ?? null],
+        { grad: gradient, gradScale: scale },
+        { value, velocity: state["momentum"] ?? null },
       ),
   });
 }
@@ -161,8 +161,8 @@ function createAdam(name: "adam" | "adamw", parameters: Parameters, options: Req
       run(
         name,
         { lr, beta1, beta2, eps, weightDecay, step },
-        [gradient, scale],
-        [value, state["m"]!, state["v"]!],
+        { grad: gradient, gradScale: scale },
+        { value, m: state["m"]!, v: state["v"]! },
       ),
   });
   return Object.assign(optimizer, {
@@ -245,12 +245,12 @@ function gradientScale(
   const unscales = lossScale !== 1;
   const squaredNorm = given ?? empty([1], "f32", gradient.memory);
   const scale = clip > 0 || unscales ? empty([1], "f32", gradient.memory) : null;
-  if (given === undefined) run("sumSquares", {}, [gradient], [squaredNorm]);
+  if (given === undefined) run("sumSquares", {}, { x: gradient }, { out: squaredNorm });
   if (scale !== null) {
     // min(1, clip·S/‖S·g‖)/S: powers of two, so that nothing is rounded that would not be without S.
-    if (clip > 0) run("clipScale", { maxNorm: clip * lossScale }, [squaredNorm], [scale]);
-    else run("fill", { value: 1 }, [], [scale]);
-    if (unscales) run("affine", { scale: 1 / lossScale, shift: 0 }, [scale], [scale]);
+    if (clip > 0) run("clipScale", { maxNorm: clip * lossScale }, { sumsq: squaredNorm }, { scale });
+    else run("fill", { value: 1 }, {}, { out: scale });
+    if (unscales) run("affine", { scale: 1 / lossScale, shift: 0 }, { x: scale }, { y: scale });
   }
   return { squaredNorm, scale };
 }

@@ -96,7 +96,7 @@ export function createParameters(specs: readonly ParameterSpec[], seed: number):
     if (decay) decayed = end;
   }
   const value = keep(empty([end]));
-  orDispose(() => run("fill", { value: 0 }, [], [value]), value);
+  orDispose(() => run("fill", { value: 0 }, {}, { out: value }), value);
   const byName = new Map<string, Tensor>();
   const list = specs.map((spec) => {
     const parameter = keep(value.view(spec.shape, offsets.get(spec.name)));
@@ -143,11 +143,11 @@ function checkSpec(spec: ParameterSpec): void {
 }
 
 function initialise(parameter: Tensor, init: Init, k: Key): void {
-  if (init.kind === "constant") run("fill", { value: init.value }, [], [parameter]);
+  if (init.kind === "constant") run("fill", { value: init.value }, {}, { out: parameter });
   else
     scope(() => {
       const noise = randomNormal(k, parameter.shape);
-      run("affine", { scale: init.deviation, shift: 0 }, [noise], [parameter]);
+      run("affine", { scale: init.deviation, shift: 0 }, { x: noise }, { y: parameter });
     });
 }
 
@@ -168,7 +168,7 @@ export interface Arena {
 export function arenaLike(parameters: Pick<Parameters, "list" | "value">): Arena {
   const { list, value } = parameters;
   const arena = keep(empty(value.shape, "f32", value.memory));
-  orDispose(() => run("fill", { value: 0 }, [], [arena]), arena);
+  orDispose(() => run("fill", { value: 0 }, {}, { out: arena }), arena);
   const views = new Map(list.map((p) => [p, keep(arena.view(p.shape, p.offset - value.offset))]));
   return {
     arena,
@@ -206,5 +206,5 @@ export function assign(target: Tensor, values: Tensor): void {
     values.offset >= target.offset + size;
   if (!apart) throw new GradmixError("autograd", "assign: the values stand in the target's own memory");
   const along = { shape: [size], inStrides: [1], inOffset: 0, outStrides: [1], outOffset: 0 };
-  run("stridedCopy", along, [values], [target]);
+  run("stridedCopy", along, { x: values }, { y: target });
 }

@@ -14,6 +14,41 @@ export interface TextFacts {
   readonly sha256: string;
 }
 
+/** Documents of a domain that hold held-out text of a target. */
+export interface OverlapCounts {
+  /** With copies and near copies. */
+  readonly documents: number;
+  /** The same words as a held-out document. */
+  readonly copies: number;
+  /** At least 80 % of their runs of words stand in held-out documents. */
+  readonly nearCopies: number;
+}
+
+export interface ContaminationFacts {
+  /** Words in a row that have to be the same. */
+  readonly words: number;
+  readonly heldOutDocuments: number;
+  /** Of them those that were looked for. */
+  readonly comparedDocuments: number;
+  /** Of them those of which a domain holds some. */
+  readonly foundDocuments: number;
+  /** Of all domains. */
+  readonly documents: number;
+  /** Of them those that were compared: the first of each domain where the text is long, all where they are dropped. */
+  readonly lookedAt: number;
+  /** Whether those found were left out of training. */
+  readonly dropped: boolean;
+  /** Domains in which some was found. */
+  readonly domains: ReadonlyMap<string, OverlapCounts>;
+  /** The first documents that were found, with the first words that they share. */
+  readonly examples: readonly {
+    readonly domain: string;
+    readonly source: string;
+    readonly kind: "copy" | "near copy" | "part";
+    readonly words: string;
+  }[];
+}
+
 export interface RunFacts {
   /** Of this layout. */
   readonly version: 1;
@@ -49,6 +84,8 @@ export interface RunFacts {
   readonly target: TextFacts | null;
   /** Further targets by name; empty for most rules. */
   readonly targets: ReadonlyMap<string, TextFacts>;
+  /** Held-out text of the targets in the domains; null or absent where it was not looked for. */
+  readonly contamination?: ContaminationFacts | null;
   /** Names of the bases whose weights the rule moves; null where it moves those of the domains. */
   readonly bases: readonly string[] | null;
 }

@@ -103,8 +103,8 @@ export function checkElements(where: string, data: ArrayLike<number>, dtype: DTy
     if (typeof value === "number" && (dtype === "f32" || value === (value | 0))) continue;
     const index = new Array<number>(shape.length);
     for (let axis = shape.length - 1, rest = at; axis >= 0; axis--) {
-      index[axis] = rest % shape[axis];
-      rest = Math.floor(rest / shape[axis]);
+      index[axis] = rest % shape[axis]!;
+      rest = Math.floor(rest / shape[axis]!);
     }
     throw new GradmixError(
       "shape",

@@ -26,9 +26,9 @@ export function elements(at: (position: number) => number, shape: Shape, dtype: 
   const whole = sizeOf(shape) <= WHOLE;
   const part = (axis: number, offset: number): string => {
     if (axis === shape.length) return number(at(offset));
-    const extent = shape[axis];
+    const extent = shape[axis]!;
     const cut = !whole && extent > 2 * EDGE;
-    const item = (i: number): string => part(axis + 1, offset + i * strides[axis]);
+    const item = (i: number): string => part(axis + 1, offset + i * strides[axis]!);
     const range = (from: number, to: number): string[] =>
       Array.from({ length: to - from }, (_, i) => item(from + i));
     const items = cut ? [...range(0, EDGE), "…", ...range(extent - EDGE, extent)] : range(0, extent);

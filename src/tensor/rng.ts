@@ -20,18 +20,18 @@ export function threefry2x32(
 ): [number, number] {
   const k2 = (key0 ^ key1 ^ 0x1bd11bda) >>> 0;
   const ks = [key0 >>> 0, key1 >>> 0, k2];
-  let x0 = (counter0 + ks[0]) >>> 0;
-  let x1 = (counter1 + ks[1]) >>> 0;
+  let x0 = (counter0 + ks[0]!) >>> 0;
+  let x1 = (counter1 + ks[1]!) >>> 0;
   for (let group = 0; group < 5; group++) {
     const base = (group & 1) * 4;
     for (let r = 0; r < 4; r++) {
-      const rotation = ROTATIONS[base + r];
+      const rotation = ROTATIONS[base + r]!;
       x0 = (x0 + x1) >>> 0;
       x1 = ((x1 << rotation) | (x1 >>> (32 - rotation))) >>> 0;
       x1 = (x1 ^ x0) >>> 0;
     }
-    x0 = (x0 + ks[(group + 1) % 3]) >>> 0;
-    x1 = (x1 + ks[(group + 2) % 3] + group + 1) >>> 0;
+    x0 = (x0 + ks[(group + 1) % 3]!) >>> 0;
+    x1 = (x1 + ks[(group + 2) % 3]! + group + 1) >>> 0;
   }
   return [x0, x1];
 }

@@ -27,7 +27,7 @@ export function stridesOf(shape: Shape): number[] {
   let stride = 1;
   for (let axis = shape.length - 1; axis >= 0; axis--) {
     strides[axis] = stride;
-    stride *= shape[axis];
+    stride *= shape[axis]!;
   }
   return strides;
 }
@@ -37,8 +37,8 @@ export function broadcastShapes(a: Shape, b: Shape, op: string): number[] {
   const rank = Math.max(a.length, b.length);
   const out = new Array<number>(rank);
   for (let i = 1; i <= rank; i++) {
-    const x = i <= a.length ? a[a.length - i] : 1;
-    const y = i <= b.length ? b[b.length - i] : 1;
+    const x = i <= a.length ? a[a.length - i]! : 1;
+    const y = i <= b.length ? b[b.length - i]! : 1;
     if (x !== y && x !== 1 && y !== 1)
       throw new GradmixError(
         "shape",
@@ -49,12 +49,25 @@ export function broadcastShapes(a: Shape, b: Shape, op: string): number[] {
   return out;
 }
 
+interface Extents {
+  1: readonly [number];
+  2: readonly [number, number];
+  3: readonly [number, number, number];
+  4: readonly [number, number, number, number];
+}
+
+/** The extents of a shape that has so many axes. Throws `shape` when it has not. */
+export function extentsOf<N extends keyof Extents>(shape: Shape, rank: N): Extents[N] {
+  if (shape.length !== rank) throw new GradmixError("shape", `${formatShape(shape)} has not ${rank} axes`);
+  return shape as Extents[N];
+}
+
 /** Strides that read a tensor of `shape` as if it had the shape `to`: 0 on broadcast axes. */
 export function broadcastStrides(shape: Shape, to: Shape): number[] {
   const strides = new Array<number>(to.length).fill(0);
   for (let axis = shape.length - 1, at = to.length - 1, stride = 1; axis >= 0; axis--, at--) {
     if (shape[axis] !== 1) strides[at] = stride;
-    stride *= shape[axis];
+    stride *= shape[axis]!;
   }
   return strides;
 }
@@ -69,7 +82,7 @@ export function normaliseAxis(axis: number, rank: number, op: string): number {
 
 /** A shape as three axes: all before `axis`, it, and all after it. */
 export function aroundAxis(shape: Shape, axis: number): { outer: number; length: number; inner: number } {
-  return { outer: sizeOf(shape.slice(0, axis)), length: shape[axis], inner: sizeOf(shape.slice(axis + 1)) };
+  return { outer: sizeOf(shape.slice(0, axis)), length: shape[axis]!, inner: sizeOf(shape.slice(axis + 1)) };
 }
 
 /** Throws `shape` for what is not a list of extents, or has more elements than can be counted. */

@@ -263,7 +263,7 @@ export class Tensor<D extends DType = DType> implements View {
         `item: the tensor has shape ${formatShape(this.shape)}, not one element`,
       );
     const data: ArrayLike<number> = await this.data();
-    return data[0];
+    return data[0]!;
   }
 
   /**
@@ -276,7 +276,7 @@ export class Tensor<D extends DType = DType> implements View {
     const { readNow } = memory;
     if (readNow === undefined)
       return `${heading(this)} (on ${memory.name}: \`await tensor.data()\` reads it)`;
-    const read = (buffer: number, at: number): number => readNow.call(memory, buffer, at, 1)[0];
+    const read = (buffer: number, at: number): number => readNow.call(memory, buffer, at, 1)[0]!;
     try {
       const lines = elements((position) => read(this.buffer, this.offset + position), this.shape, this.dtype);
       return `${heading(this)}${lines.includes("\n") ? "\n" : " "}${lines}`;

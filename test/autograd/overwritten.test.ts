@@ -36,7 +36,7 @@ const many = (ts: readonly Tensor[]): Promise<number[][]> => Promise.all(ts.map(
 const ways: { readonly [name: string]: (t: Tensor) => void } = {
   write: (t) => t.write(new Array<number>(t.size).fill(t.dtype === "i32" ? 1 : 0.375)),
   "write through another handle": (t) => t.view([1], t.size - 1).write([t.dtype === "i32" ? 1 : 0.375]),
-  "a kernel in place": (t) => run("fill", { value: 2 }, [], [t]),
+  "a kernel in place": (t) => run("fill", { value: 2 }, {}, { out: t }),
 };
 
 describe.each(Object.keys(ways))("%s", (way) => {

@@ -1,6 +1,6 @@
 /** The backends that the engine is tested on, and those that every kernel is tested on. */
 import type { Backend } from "#dist/backends/backend.js";
-import type { KernelName } from "#dist/backends/kernels.js";
+import type { KernelName } from "#dist/backends/kernels/index.js";
 import { createCpuBackend } from "#dist/backends/cpu/index.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
 import { createNodeDevice } from "#dist/backends/webgpu/host-node.js";

@@ -15,7 +15,7 @@ import {
   reduceKinds,
   type UnaryKind,
   unaryKinds,
-} from "#dist/backends/kernels.js";
+} from "#dist/backends/kernels/index.js";
 import { broadcastStrides, sizeOf, stridesOf } from "#dist/tensor/shape.js";
 import { around, block, past } from "./cuts.ts";
 import { type Case, f, i, integers, type Operand, out, sumScale, values } from "./harness.ts";
@@ -94,8 +94,8 @@ function adamCases() {
           weightDecay: gradScale === null ? 0 : 0.1,
           step,
         },
-        inputs: [f(values(n, 1)), gradScale === null ? null : f([gradScale])],
-        outputs: [f(values(n, 2)), f(values(n, 3, -0.3, 0.3)), f(values(n, 4, 0.01, 0.3))],
+        inputs: { grad: f(values(n, 1)), gradScale: gradScale === null ? null : f([gradScale]) },
+        outputs: { value: f(values(n, 2)), m: f(values(n, 3, -0.3, 0.3)), v: f(values(n, 4, 0.01, 0.3)) },
       })),
     ),
   );
@@ -125,27 +125,27 @@ function gemmCase(
   return {
     name: `${name} ${m}×${n}×${k} ${extents.transA ? "T" : "N"}${extents.transB ? "T" : "N"}`,
     params,
-    inputs: [
-      f(values(extent(params.strideA, m * k), 1)),
-      f(values(extent(params.strideB, k * n), 2)),
-      bias ? f(values(n, 3)) : null,
-    ],
-    outputs: [f(values(sizeC, 4)), pre ? f(values(sizeC, 5)) : null],
+    inputs: {
+      a: f(values(extent(params.strideA, m * k), 1)),
+      b: f(values(extent(params.strideB, k * n), 2)),
+      bias: bias ? f(values(n, 3)) : null,
+    },
+    outputs: { c: f(values(sizeC, 4)), pre: pre ? f(values(sizeC, 5)) : null },
     scale: sumScale(k),
   };
 }
 
 /** The same case with what it must give from plain loops: the reference takes long for large products. */
 function byLoops(c: Case<"gemm">, family: "cpu" | "webgpu"): Case<"gemm"> {
-  const [a, b, bias] = c.inputs.map((operand) => (operand === null ? null : Float32Array.from(operand.data)));
-  const old = Float32Array.from(c.outputs[0]?.data ?? []);
+  const [a, b] = [Float32Array.from(c.inputs.a.data), Float32Array.from(c.inputs.b.data)];
+  const bias = c.inputs.bias ? Float32Array.from(c.inputs.bias.data) : null;
+  const old = Float32Array.from(c.outputs.c?.data ?? []);
   return {
     ...c,
     family,
     expected: () => {
-      if (!a || !b) throw new Error("a product has two operands");
-      const made = naiveGemm(c.params, a, b, bias ?? null, old);
-      return [made.c, c.outputs[1] === null ? null : made.pre];
+      const made = naiveGemm(c.params, a, b, bias, old);
+      return [made.c, c.outputs.pre ? made.pre : null];
     },
   };
 }
@@ -237,20 +237,20 @@ function segmentedCase(
       firstAccumulated: first,
       accumulate,
     },
-    inputs: [
-      f(values(rows * m, 1)),
-      f(values(rows * n, 2)),
-      i(segments),
-      groups === null ? null : i(groups),
-      v ? f(values(m * n, 3)) : null,
-    ],
-    outputs: [
-      total ? f(values(m * n, 4)) : null,
-      out(segmentCount),
-      out(segmentCount),
-      groups === null ? null : out(groupCount),
-      out(1),
-    ],
+    inputs: {
+      a: f(values(rows * m, 1)),
+      b: f(values(rows * n, 2)),
+      segments: i(segments),
+      groups: groups === null ? null : i(groups),
+      v: v ? f(values(m * n, 3)) : null,
+    },
+    outputs: {
+      total: total ? f(values(m * n, 4)) : null,
+      dots: out(segmentCount),
+      sumsq: out(segmentCount),
+      groupSumsq: groups === null ? null : out(groupCount),
+      vSumsq: out(1),
+    },
     // Each of the m·n elements of W_s carries the error of a sum over its rows.
     scale: sumScale(rows) * Math.max(1, Math.sqrt(m * n) / 8),
   };
@@ -270,14 +270,18 @@ function embeddingCase(
   return {
     name: `${name} rows ${rows} of ${width}, table ${tableRows}`,
     params: { rows, width, tableRows, segmentCount, groupCount },
-    inputs: [
-      f(values(rows * width, 1)),
-      i(integers(rows, 2, -1, tableRows + 2)),
-      i(segments),
-      groups === null ? null : i(groups),
-      v ? f(values(tableRows * width, 3)) : null,
-    ],
-    outputs: [out(segmentCount), out(segmentCount), groups === null ? null : out(groupCount)],
+    inputs: {
+      dy: f(values(rows * width, 1)),
+      ids: i(integers(rows, 2, -1, tableRows + 2)),
+      segments: i(segments),
+      groups: groups === null ? null : i(groups),
+      v: v ? f(values(tableRows * width, 3)) : null,
+    },
+    outputs: {
+      dots: out(segmentCount),
+      sumsq: out(segmentCount),
+      groupSumsq: groups === null ? null : out(groupCount),
+    },
     scale: sumScale(rows * width),
   };
 }
@@ -368,8 +372,14 @@ const MASKED: readonly MaskedShape[] = [
 ];
 const maskedName = (s: MaskedShape): string =>
   `batch ${s.batch}, ${s.time} × ${s.keys}, heads ${s.heads}/${s.kvHeads} of ${s.headDim}, ${s.causal ? "causal, " : ""}mask ${s.mask}`;
+interface MaskedGiven {
+  readonly q: number[];
+  readonly k: number[];
+  readonly v: number[];
+  readonly mask: number[] | null;
+}
 /** Parameters, q, k, v and a mask in which some keys are hidden, and all of some rows. */
-function maskedCall(s: MaskedShape): { params: MaskedAttentionParams; given: (number[] | null)[] } {
+function maskedCall(s: MaskedShape): { params: MaskedAttentionParams; given: MaskedGiven } {
   const { mask, ...rest } = s;
   const [maskBatch, maskHeads] = mask === "own" ? [Math.max(1, s.batch), s.heads] : [1, 1];
   const q = values(s.batch * s.heads * s.time * s.headDim, 1);
@@ -377,16 +387,23 @@ function maskedCall(s: MaskedShape): { params: MaskedAttentionParams; given: (nu
   const shifts = values(maskBatch * maskHeads * s.time * s.keys, 4, -2, 2).map((x, n) =>
     x > 1.2 || Math.floor(n / s.keys) % 5 === 3 ? -Infinity : x,
   );
-  return { params: { ...rest, maskBatch, maskHeads }, given: [q, k, v, mask === "none" ? null : shifts] };
+  return {
+    params: { ...rest, maskBatch, maskHeads },
+    given: { q, k, v, mask: mask === "none" ? null : shifts },
+  };
 }
-const operand = (data: number[] | null): Operand | null => (data === null ? null : f(data));
+const maskedInputs = ({ q, k, v, mask }: MaskedGiven) => ({
+  ...{ q: f(q), k: f(k), v: f(v), mask: mask === null ? null : f(mask) },
+});
+/** NaN at one place. */
+const spoilt = (data: number[], at: number): number[] => data.map((x, n) => (n === at ? NaN : x));
 const maskedScale = (s: MaskedShape): number =>
   sumScale(Math.max(s.keys, s.time * (s.heads / s.kvHeads))) * Math.max(1, 4 * s.scale);
-/** What a forward pass leaves. */
-function maskedSaved(s: MaskedShape): number[][] {
+/** Inputs, and what a forward pass leaves. */
+function maskedSaved(s: MaskedShape) {
   const { params, given } = maskedCall(s);
   const { o, lse } = naiveMaskedAttention(params, given);
-  return [o, lse];
+  return { ...maskedInputs(given), o: f(o), lse: f(lse) };
 }
 
 interface LossShape {
@@ -441,31 +458,26 @@ const SOFTMAX = [
 ];
 
 /** Some indices lie outside of the axis. */
-const alongCases = <K extends "takeAlong" | "scatterAddAlong">(kernel: K): Case<K>[] =>
-  [
-    [0, 3, 2, 4],
-    [2, 0, 3, 4],
-    [2, 3, 4, 0],
-    [2, 3, 0, 2],
-    [1, 1, 1, 1],
-    [3, 7, 1, 5],
-    [2, 5, 9, 33],
-    [2, 5, 700, 3],
-    [1, 300, 1, 70_003],
-    [2, 3, 33, ROW_OF_16],
-    ...ROW_COUNTS.map((outer) => [outer, 5, 1, ROW_OF_16]),
-    ...ROW_COUNTS.map((outer) => [outer, ROW_OF_16, 1, 5]),
-  ].map(([outer = 0, length = 0, inner = 0, count = 0]) => {
-    const [all, some] = [outer * length * inner, outer * count * inner];
-    const [from, to] = kernel === "takeAlong" ? [all, some] : [some, all];
-    return {
-      name: `${count} of ${outer}·${length}·${inner}`,
-      params: { outer, length, inner, count },
-      inputs: [f(values(from, 1)), i(integers(some, 2, -1, length + 1))],
-      outputs: [out(to)],
-      scale: sumScale(count / Math.max(1, length)),
-    };
-  });
+const ALONG = [
+  [0, 3, 2, 4],
+  [2, 0, 3, 4],
+  [2, 3, 4, 0],
+  [2, 3, 0, 2],
+  [1, 1, 1, 1],
+  [3, 7, 1, 5],
+  [2, 5, 9, 33],
+  [2, 5, 700, 3],
+  [1, 300, 1, 70_003],
+  [2, 3, 33, ROW_OF_16],
+  ...ROW_COUNTS.map((outer) => [outer, 5, 1, ROW_OF_16]),
+  ...ROW_COUNTS.map((outer) => [outer, ROW_OF_16, 1, 5]),
+].map(([outer = 0, length = 0, inner = 0, count = 0]) => ({
+  name: `${count} of ${outer}·${length}·${inner}`,
+  params: { outer, length, inner, count },
+  indices: i(integers(outer * count * inner, 2, -1, length + 1)),
+  ...{ whole: outer * length * inner, picked: outer * count * inner },
+  scale: sumScale(count / Math.max(1, length)),
+}));
 
 const KEYED = { key0: 0x12345678, key1: 0x9abcdef0 };
 
@@ -474,17 +486,17 @@ const ofCpu = <K extends KernelName>(c: Case<K>): Case<K> => ({ ...c, family: "c
 export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
   fill: () =>
     SIZES.flatMap((n): Case<"fill">[] => [
-      { name: `f32 ${n}`, params: { value: 0.1 }, inputs: [], outputs: [out(n)] },
-      { name: `i32 ${n}`, params: { value: -7 }, inputs: [], outputs: [out(n, "i32")] },
+      { name: `f32 ${n}`, params: { value: 0.1 }, inputs: {}, outputs: { out: out(n) } },
+      { name: `i32 ${n}`, params: { value: -7 }, inputs: {}, outputs: { out: out(n, "i32") } },
     ]).concat(
       past("cpu", "FILL_ELEMENTS").map((n) => ({
-        ...{ name: `${n}`, params: { value: 3 }, inputs: [], outputs: [out(n)], family: "cpu" },
+        ...{ name: `${n}`, params: { value: 3 }, inputs: {}, outputs: { out: out(n) }, family: "cpu" },
       })),
       {
         name: "more than a row of the grid",
         params: { value: 2 },
-        inputs: [],
-        outputs: [out(GRID)],
+        inputs: {},
+        outputs: { out: out(GRID) },
         family: "webgpu",
         expected: () => [new Float32Array(GRID).fill(2)],
       },
@@ -501,12 +513,17 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       const { inOffset = 0, outOffset = 0, inSize = sizeOf(shape), outSize = sizeOf(shape) } = more;
       const params = { shape, inStrides, inOffset, outStrides, outOffset };
       return [
-        { name: `${name} f32`, params, inputs: [f(values(inSize, 1))], outputs: [f(values(outSize, 2))] },
+        {
+          name: `${name} f32`,
+          params,
+          inputs: { x: f(values(inSize, 1)) },
+          outputs: { y: f(values(outSize, 2)) },
+        },
         {
           name: `${name} i32`,
           params,
-          inputs: [i(integers(inSize, 1, -99, 99))],
-          outputs: [out(outSize, "i32")],
+          inputs: { x: i(integers(inSize, 1, -99, 99)) },
+          outputs: { y: out(outSize, "i32") },
         },
       ];
     };
@@ -543,23 +560,23 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
     unaryKinds.flatMap((kind): Case<"unary">[] => [
       ...SIZES.map((n): Case<"unary"> => {
         const x = domain(kind, n, n + 1);
-        return { name: `${kind} ${n}`, params: { kind }, inputs: [f(x)], outputs: [out(n)] };
+        return { name: `${kind} ${n}`, params: { kind }, inputs: { x: f(x) }, outputs: { y: out(n) } };
       }),
       ...(kind === "neg" ? TASKS : []).map((n): Case<"unary"> => ({
-        ...{ name: `${kind} ${n}`, params: { kind }, inputs: [f(values(n, n))], outputs: [out(n)] },
+        ...{ name: `${kind} ${n}`, params: { kind }, inputs: { x: f(values(n, n)) }, outputs: { y: out(n) } },
       })),
       {
         name: `${kind} in place`,
         params: { kind },
-        inputs: [f(domain(kind, 37, 5))],
-        outputs: [null],
-        inPlace: 0,
+        inputs: { x: f(domain(kind, 37, 5)) },
+        outputs: {},
+        inPlace: "x",
       },
       {
         name: `${kind} NaN and special values`,
         params: { kind },
-        inputs: [f([NaN, 1, ...(special[kind] ?? []), NaN])],
-        outputs: [out(3 + (special[kind]?.length ?? 0))],
+        inputs: { x: f([NaN, 1, ...(special[kind] ?? []), NaN]) },
+        outputs: { y: out(3 + (special[kind]?.length ?? 0)) },
       },
     ]),
 
@@ -570,26 +587,26 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         ...SIZES.map((n): Case<"unaryVjp"> => ({
           name: `${kind} ${n}`,
           params: { kind },
-          inputs: [f(domain(kind, n, n + 1)), f(values(n, n + 2))],
-          outputs: [out(n)],
+          inputs: { x: f(domain(kind, n, n + 1)), dy: f(values(n, n + 2)) },
+          outputs: { dx: out(n) },
         })),
         ...(kind === "neg" ? TASKS : []).map((n): Case<"unaryVjp"> => ({
           ...{ name: `${kind} ${n}`, params: { kind } },
-          inputs: [f(values(n, n)), f(values(n, n + 2))],
-          outputs: [out(n)],
+          inputs: { x: f(values(n, n)), dy: f(values(n, n + 2)) },
+          outputs: { dx: out(n) },
         })),
         {
           name: `${kind} dx is dy`,
           params: { kind },
-          inputs: [f(domain(kind, 37, 5)), f(values(37, 6))],
-          outputs: [null],
-          inPlace: 1,
+          inputs: { x: f(domain(kind, 37, 5)), dy: f(values(37, 6)) },
+          outputs: {},
+          inPlace: "dy",
         },
         {
           name: `${kind} large values and kinks`,
           params: { kind },
-          inputs: [f(edge), f(values(edge.length, 3))],
-          outputs: [out(edge.length)],
+          inputs: { x: f(edge), dy: f(values(edge.length, 3)) },
+          outputs: { dx: out(edge.length) },
         },
       ];
     }),
@@ -605,8 +622,8 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       ({
         name: `${kind} [${a.join()}] with [${b.join()}]`,
         params: { kind, shape: c, aStrides: broadcastStrides(a, c), bStrides: broadcastStrides(b, c) },
-        inputs: [operand(kind, 1, sizeOf(a)), operand(kind, 2, sizeOf(b))],
-        outputs: [out(sizeOf(c))],
+        inputs: { a: operand(kind, 1, sizeOf(a)), b: operand(kind, 2, sizeOf(b)) },
+        outputs: { c: out(sizeOf(c)) },
       }) satisfies Case<"binary">;
     return binaryKinds.flatMap((kind): Case<"binary">[] => [
       ...SIZES.map((n) => broadcast(kind, [n], [n], [n])),
@@ -633,12 +650,12 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       {
         name: `${kind} of a transposed operand`,
         params: { kind, shape: [5, 7], aStrides: [1, 5], bStrides: [7, 1] },
-        inputs: [operand(kind, 1, 35), operand(kind, 2, 35)],
-        outputs: [out(35)],
+        inputs: { a: operand(kind, 1, 35), b: operand(kind, 2, 35) },
+        outputs: { c: out(35) },
       },
-      { ...broadcast(kind, [5, 33], [33], [5, 33]), name: `${kind} c is a`, outputs: [null], inPlace: 0 },
-      { ...broadcast(kind, [33], [5, 33], [5, 33]), name: `${kind} c is b`, outputs: [null], inPlace: 1 },
-      { ...broadcast(kind, [37], [37], [37]), name: `${kind} c is a, flat`, outputs: [null], inPlace: 0 },
+      { ...broadcast(kind, [5, 33], [33], [5, 33]), name: `${kind} c is a`, outputs: {}, inPlace: "a" },
+      { ...broadcast(kind, [33], [5, 33], [5, 33]), name: `${kind} c is b`, outputs: {}, inPlace: "b" },
+      { ...broadcast(kind, [37], [37], [37]), name: `${kind} c is a, flat`, outputs: {}, inPlace: "a" },
     ]);
   },
 
@@ -656,8 +673,8 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         const pair = (a: readonly number[], b: readonly number[], c: readonly number[]): Case<"compare"> => ({
           name: `${kind} ${dtype} [${a.join()}] with [${b.join()}]`,
           params: { kind, shape: c, aStrides: broadcastStrides(a, c), bStrides: broadcastStrides(b, c) },
-          inputs: [some(dtype, sizeOf(a), 1), some(dtype, sizeOf(b), 2)],
-          outputs: [out(sizeOf(c), "i32")],
+          inputs: { a: some(dtype, sizeOf(a), 1), b: some(dtype, sizeOf(b), 2) },
+          outputs: { c: out(sizeOf(c), "i32") },
         });
         const list = care[dtype];
         const of = dtype === "f32" ? f : i;
@@ -674,7 +691,7 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
           {
             ...pair([list.length, 1], [list.length], [list.length, list.length]),
             name: `${kind} of ${dtype} with care`,
-            inputs: [of(list), of(list)],
+            inputs: { a: of(list), b: of(list) },
           },
         ];
       }),
@@ -685,15 +702,15 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
     ...[...SIZES, ...TASKS].map((n): Case<"affine"> => ({
       name: `${n}`,
       params: { scale: -1.75, shift: 0.3 },
-      inputs: [f(values(n, 1))],
-      outputs: [out(n)],
+      inputs: { x: f(values(n, 1)) },
+      outputs: { y: out(n) },
     })),
     {
       name: "in place",
       params: { scale: 3, shift: 0 },
-      inputs: [f(values(37, 1))],
-      outputs: [null],
-      inPlace: 0,
+      inputs: { x: f(values(37, 1)) },
+      outputs: {},
+      inPlace: "x",
     },
   ],
 
@@ -701,8 +718,8 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
     [...SIZES, ...TASKS].map((n) => ({
       name: `${n}`,
       params: { scale: -0.7 },
-      inputs: [f(values(n, 1))],
-      outputs: [f(values(n, 2))],
+      inputs: { x: f(values(n, 1)) },
+      outputs: { y: f(values(n, 2)) },
     })),
 
   select: () =>
@@ -711,27 +728,37 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       const [a, b] = [integers(n, 2, -99, 99), integers(n, 3, -99, 99)];
       const params = {};
       return [
-        { name: `${n}`, params, inputs: [condition, f(values(n, 2)), f(values(n, 3))], outputs: [out(n)] },
-        { name: `i32 ${n}`, params, inputs: [condition, i(a), i(b)], outputs: [out(n, "i32")] },
+        {
+          name: `${n}`,
+          params,
+          inputs: { condition, a: f(values(n, 2)), b: f(values(n, 3)) },
+          outputs: { c: out(n) },
+        },
+        { name: `i32 ${n}`, params, inputs: { condition, a: i(a), b: i(b) }, outputs: { c: out(n, "i32") } },
       ];
     }),
 
   cast: () => [
     ...[...SIZES, ...TASKS].flatMap((n): Case<"cast">[] => [
-      { name: `to i32 ${n}`, params: {}, inputs: [f(values(n, 1, -99, 99))], outputs: [out(n, "i32")] },
-      { name: `to f32 ${n}`, params: {}, inputs: [i(integers(n, 1, -99, 99))], outputs: [out(n)] },
+      {
+        name: `to i32 ${n}`,
+        params: {},
+        inputs: { x: f(values(n, 1, -99, 99)) },
+        outputs: { y: out(n, "i32") },
+      },
+      { name: `to f32 ${n}`, params: {}, inputs: { x: i(integers(n, 1, -99, 99)) }, outputs: { y: out(n) } },
     ]),
     {
       name: "towards zero, the ends kept",
       params: {},
-      inputs: [f([1.9, -1.9, -0.5, 0.5, 2e9, -2e9, 3e9, -3e9])],
-      outputs: [out(8, "i32")],
+      inputs: { x: f([1.9, -1.9, -0.5, 0.5, 2e9, -2e9, 3e9, -3e9]) },
+      outputs: { y: out(8, "i32") },
     },
     {
       name: "large integers round",
       params: {},
-      inputs: [i([16777217, 2147483647, -16777219])],
-      outputs: [out(3)],
+      inputs: { x: i([16777217, 2147483647, -16777219]) },
+      outputs: { y: out(3) },
     },
   ],
 
@@ -740,8 +767,8 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       {
         name: `${kind} of rows with NaN`,
         params: { kind, outer: 2, length: 200, inner: 1 },
-        inputs: [f(values(400, 1).map((x, at) => (at === 150 ? NaN : x)))],
-        outputs: [out(2)],
+        inputs: { x: f(values(400, 1).map((x, at) => (at === 150 ? NaN : x))) },
+        outputs: { y: out(2) },
       },
       ...[
         [1, 0, 3],
@@ -765,8 +792,8 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       ].map(([outer = 0, length = 0, inner = 0]) => ({
         name: `${kind} ${outer}·${length}·${inner}`,
         params: { kind, outer, length, inner },
-        inputs: [f(values(outer * length * inner, 1))],
-        outputs: [out(outer * inner)],
+        inputs: { x: f(values(outer * length * inner, 1)) },
+        outputs: { y: out(outer * inner) },
         scale: sumScale(length),
       })),
     ]),
@@ -795,8 +822,8 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         [false, true].map((reverse): Case<"cumsum"> => ({
           name: `${outer}·${length}·${inner}, reverse ${reverse}`,
           params: { outer, length, inner, reverse },
-          inputs: [f(values(outer * length * inner, 1))],
-          outputs: [out(outer * length * inner)],
+          inputs: { x: f(values(outer * length * inner, 1)) },
+          outputs: { y: out(outer * length * inner) },
         })),
       )
       .concat(
@@ -804,14 +831,14 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         [false, true].map((reverse): Case<"cumsum"> => ({
           name: `a large number comes and goes, reverse ${reverse}`,
           params: { outer: 1, length: 5000, inner: 1, reverse },
-          inputs: [f(values(5000, 1, 0, 1).map((x, l) => (l === 9 ? 1e8 : l === 4300 ? -1e8 : x)))],
-          outputs: [out(5000)],
+          inputs: { x: f(values(5000, 1, 0, 1).map((x, l) => (l === 9 ? 1e8 : l === 4300 ? -1e8 : x))) },
+          outputs: { y: out(5000) },
         })),
         {
           name: "NaN and infinity stay",
           params: { outer: 1, length: 2100, inner: 2, reverse: false },
-          inputs: [f(values(4200, 1).map((x, at) => (at === 600 ? NaN : at === 901 ? Infinity : x)))],
-          outputs: [out(4200)],
+          inputs: { x: f(values(4200, 1).map((x, at) => (at === 600 ? NaN : at === 901 ? Infinity : x))) },
+          outputs: { y: out(4200) },
         },
       ),
 
@@ -825,12 +852,12 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
     ): Case<"topk"> => ({
       name: `${name}, ${k} of ${outer}·${x.length / (outer * inner)}·${inner}`,
       params: { outer, length: x.length / (outer * inner), inner, k },
-      inputs: [f(x)],
-      outputs: [out(outer * k * inner, "i32")],
+      inputs: { x: f(x) },
+      outputs: { indices: out(outer * k * inner, "i32") },
     });
     const empty = { outer: 0, length: 3, inner: 2, k: 2 };
     return [
-      { name: "no rows", params: empty, inputs: [f([])], outputs: [out(0, "i32")] },
+      { name: "no rows", params: empty, inputs: { x: f([]) }, outputs: { indices: out(0, "i32") } },
       { ...of("none", 2, 3, 0, values(30, 1)) },
       ...[1, 2, 7].map((k) => of("few", 3, 2, k, values(42, k))),
       ...[1, 5, 130].map((k) => of("one row", 1, 1, k, values(1029, k))),
@@ -861,30 +888,40 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
     ];
   },
 
-  takeAlong: () => alongCases("takeAlong"),
+  takeAlong: () =>
+    ALONG.map(({ whole, picked, indices, ...c }) => ({
+      ...c,
+      inputs: { x: f(values(whole, 1)), indices },
+      outputs: { out: out(picked) },
+    })),
 
-  scatterAddAlong: () => alongCases("scatterAddAlong"),
+  scatterAddAlong: () =>
+    ALONG.map(({ whole, picked, indices, ...c }) => ({
+      ...c,
+      inputs: { y: f(values(picked, 1)), indices },
+      outputs: { out: out(whole) },
+    })),
 
   softmax: () => [
     ...SOFTMAX.map(({ rows, cols, high }): Case<"softmax"> => ({
       name: `${rows} rows of ${cols} up to ${high}`,
       params: { rows, cols },
-      inputs: [f(values(rows * cols, 1, -high, high))],
-      outputs: [out(rows * cols)],
+      inputs: { x: f(values(rows * cols, 1, -high, high)) },
+      outputs: { y: out(rows * cols) },
       scale: sumScale(cols) * Math.max(1, high / 10),
     })),
     {
       name: "masked by −∞, in place",
       params: { rows: 2, cols: 5 },
-      inputs: [f([0, 1, -Infinity, 2, -Infinity, -Infinity, -Infinity, -Infinity, -Infinity, 3])],
-      outputs: [null],
-      inPlace: 0,
+      inputs: { x: f([0, 1, -Infinity, 2, -Infinity, -Infinity, -Infinity, -Infinity, -Infinity, 3]) },
+      outputs: {},
+      inPlace: "x",
     },
     {
       name: "only −∞, and with +∞, NaN or the largest numbers",
       params: { rows: 5, cols: 3 },
-      inputs: [f(EXTREME_ROWS)],
-      outputs: [out(15)],
+      inputs: { x: f(EXTREME_ROWS) },
+      outputs: { y: out(15) },
     },
   ],
 
@@ -895,11 +932,11 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       return {
         name: `${rows} rows of ${cols}`,
         params: { rows, cols },
-        inputs: [
-          f(logits.map((x, at) => Math.exp(x - lse[Math.floor(at / cols)]))),
-          f(values(rows * cols, 2)),
-        ],
-        outputs: [out(rows * cols)],
+        inputs: {
+          y: f(logits.map((x, at) => Math.exp(x - lse[Math.floor(at / cols)]))),
+          dy: f(values(rows * cols, 2)),
+        },
+        outputs: { dx: out(rows * cols) },
       };
     }),
 
@@ -907,20 +944,20 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
     ...[...SIZES, ...TASKS].map((n): Case<"dropout"> => ({
       name: `${n}`,
       params: { ...KEYED, threshold: 5_033_165, scale: 1 / 0.7 },
-      inputs: [f(values(n, n))],
-      outputs: [out(n)],
+      inputs: { x: f(values(n, n)) },
+      outputs: { y: out(n) },
     })),
     ...[0, 1, 2 ** 24 - 1, 2 ** 24].map((threshold): Case<"dropout"> => ({
       name: `threshold ${threshold}`,
       params: { ...KEYED, key0: -1, threshold, scale: 1 },
-      inputs: [f(values(1029, 3))],
-      outputs: [out(1029)],
+      inputs: { x: f(values(1029, 3)) },
+      outputs: { y: out(1029) },
     })),
     {
       name: "what is dropped is 0, whatever it was",
       params: { ...KEYED, threshold: 2 ** 23, scale: 2 },
-      inputs: [f(Array.from({ length: 67 }, (_, n) => [NaN, Infinity, -Infinity, 3e38, -0][n % 5]))],
-      outputs: [out(67)],
+      inputs: { x: f(Array.from({ length: 67 }, (_, n) => [NaN, Infinity, -Infinity, 3e38, -0][n % 5])) },
+      outputs: { y: out(67) },
     },
   ],
 
@@ -928,20 +965,20 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
     ...SOFTMAX.map(({ rows, cols, high }): Case<"logSoftmax"> => ({
       name: `${rows} rows of ${cols} up to ${high}`,
       params: { rows, cols },
-      inputs: [f(values(rows * cols, 1, -high, high))],
-      outputs: [out(rows * cols)],
+      inputs: { x: f(values(rows * cols, 1, -high, high)) },
+      outputs: { y: out(rows * cols) },
     })),
     {
       name: "a small probability beside one of almost 1, far from 0",
       params: { rows: 2, cols: 3 },
-      inputs: [f([1000, 988, 900, -1e6, -1000012, -1000000])],
-      outputs: [out(6)],
+      inputs: { x: f([1000, 988, 900, -1e6, -1000012, -1000000]) },
+      outputs: { y: out(6) },
     },
     {
       name: "masked by −∞, only −∞, and with +∞, NaN or the largest numbers",
       params: { rows: 5, cols: 3 },
-      inputs: [f(EXTREME_ROWS)],
-      outputs: [out(15)],
+      inputs: { x: f(EXTREME_ROWS) },
+      outputs: { y: out(15) },
     },
   ],
 
@@ -952,8 +989,11 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       return {
         name: `${rows} rows of ${cols}`,
         params: { rows, cols },
-        inputs: [f(logits.map((x, at) => x - lse[Math.floor(at / cols)])), f(values(rows * cols, 2))],
-        outputs: [out(rows * cols)],
+        inputs: {
+          y: f(logits.map((x, at) => x - lse[Math.floor(at / cols)])),
+          dy: f(values(rows * cols, 2)),
+        },
+        outputs: { dx: out(rows * cols) },
         scale: sumScale(cols),
       };
     }),
@@ -971,8 +1011,8 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
     ].map(([rows = 0, width = 0, tableRows = 0]) => ({
       name: `${rows} rows of ${width} from ${tableRows}`,
       params: { rows, width, tableRows },
-      inputs: [f(values(tableRows * width, 1)), i(integers(rows, 2, -1, tableRows + 1))],
-      outputs: [out(rows * width)],
+      inputs: { table: f(values(tableRows * width, 1)), ids: i(integers(rows, 2, -1, tableRows + 1)) },
+      outputs: { out: out(rows * width) },
     })),
 
   scatterAdd: () =>
@@ -989,8 +1029,8 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       [false, true].map((accumulate) => ({
         name: `${rows} rows of ${width} into ${tableRows}, accumulate ${accumulate}`,
         params: { rows, width, tableRows, accumulate },
-        inputs: [f(values(rows * width, 1)), i(integers(rows, 2, -1, tableRows + 1))],
-        outputs: [f(values(tableRows * width, 3))],
+        inputs: { x: f(values(rows * width, 1)), ids: i(integers(rows, 2, -1, tableRows + 1)) },
+        outputs: { out: f(values(tableRows * width, 3)) },
       })),
     ),
 
@@ -1215,8 +1255,12 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
           [false, true].map((accumulate): Case<"segmentSum"> => ({
             name: `${rows} rows of ${width}, y ${withY}, accumulate ${accumulate}`,
             params: { rows, width, segmentCount: 6, accumulate },
-            inputs: [f(values(rows * width, 1)), withY ? f(values(rows * width, 2)) : null, i(ragged(rows))],
-            outputs: [f(values(6 * width, 3))],
+            inputs: {
+              x: f(values(rows * width, 1)),
+              y: withY ? f(values(rows * width, 2)) : null,
+              segments: i(ragged(rows)),
+            },
+            outputs: { out: f(values(6 * width, 3)) },
             scale: sumScale(rows),
           })),
         ),
@@ -1228,8 +1272,8 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
           return {
             name: `segments of ${lengths.join()} rows`,
             params: { rows, width, segmentCount, accumulate: segmentCount > 1 },
-            inputs: [f(values(rows * width, 1)), null, i(offsets(lengths, 4))],
-            outputs: [f(values(segmentCount * width, 3))],
+            inputs: { x: f(values(rows * width, 1)), segments: i(offsets(lengths, 4)) },
+            outputs: { out: f(values(segmentCount * width, 3)) },
             scale: sumScale(rows),
           };
         }),
@@ -1238,8 +1282,8 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         past("webgpu", "COLUMN_WIDTH").map((width): Case<"segmentSum"> => ({
           name: `columns ${width}`,
           params: { rows: 70, width, segmentCount: 2, accumulate: true },
-          inputs: [f(values(70 * width, 1)), f(values(70 * width, 2)), i([1, 33, 69])],
-          outputs: [f(values(2 * width, 3))],
+          inputs: { x: f(values(70 * width, 1)), y: f(values(70 * width, 2)), segments: i([1, 33, 69]) },
+          outputs: { out: f(values(2 * width, 3)) },
           scale: 2,
         })),
       ),
@@ -1256,8 +1300,8 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
     ].map(([rows = 0, width = 0]) => ({
       name: `${rows} rows of ${width}`,
       params: { rows, width },
-      inputs: [f(values(rows * width, 1)), f(values(width, 2))],
-      outputs: [out(rows), out(rows)],
+      inputs: { g: f(values(rows * width, 1)), v: f(values(width, 2)) },
+      outputs: { dots: out(rows), sumsq: out(rows) },
       scale: sumScale(width),
     })),
 
@@ -1294,9 +1338,7 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       ];
       return {
         ...c,
-        inputs: c.inputs.map((operand, at) =>
-          at === 1 ? i(integers(240, 5, 0, ids.length).map((n) => ids[n] % tableRows)) : operand,
-        ),
+        inputs: { ...c.inputs, ids: i(integers(240, 5, 0, ids.length).map((n) => ids[n] % tableRows)) },
       };
     }),
   ],
@@ -1308,11 +1350,15 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         [true, false],
         [false, true],
         [true, true],
-      ].map(([gain = false, bias = false]) => ({
+      ].map(([gain = false, bias = false]): Case<"norm"> => ({
         name: `${normName(s)}, gain ${gain}, bias ${bias}`,
         params: { kind: s.kind, rows: s.rows, width: s.width, eps: EPS },
-        inputs: [f(normX(s)), gain ? f(values(s.width, 2)) : null, bias ? f(values(s.width, 3)) : null],
-        outputs: [out(s.rows * s.width), out(2 * s.rows)],
+        inputs: {
+          x: f(normX(s)),
+          gain: gain ? f(values(s.width, 2)) : null,
+          bias: bias ? f(values(s.width, 3)) : null,
+        },
+        outputs: { y: out(s.rows * s.width), stats: out(2 * s.rows) },
         scale: normScale(s),
       })),
     ).concat(
@@ -1321,8 +1367,8 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         [1e30, 1e25, 1e-15, 1e-30].map((size) => ({
           name: `${kind} rows of about ${size}`,
           params: { kind, rows: 3, width: 33, eps: EPS },
-          inputs: [f(values(99, 1).map((x) => x * size + size)), null, null],
-          outputs: [out(99), out(6)],
+          inputs: { x: f(values(99, 1).map((x) => x * size + size)) },
+          outputs: { y: out(99), stats: out(6) },
           scale: 1,
         })),
       ),
@@ -1333,13 +1379,13 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       [false, true].map((gain) => ({
         name: `${normName(s)}, gain ${gain}`,
         params: { kind: s.kind, rows: s.rows, width: s.width },
-        inputs: [
-          f(normX(s)),
-          gain ? f(values(s.width, 2)) : null,
-          normStats(s),
-          f(values(s.rows * s.width, 4)),
-        ],
-        outputs: [out(s.rows * s.width)],
+        inputs: {
+          x: f(normX(s)),
+          gain: gain ? f(values(s.width, 2)) : null,
+          stats: normStats(s),
+          dy: f(values(s.rows * s.width, 4)),
+        },
+        outputs: { dx: out(s.rows * s.width) },
         scale: normScale(s),
       })),
     ),
@@ -1355,15 +1401,15 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       ].map(([gain = false, dgain = false, dbias = false]) => ({
         name: `${normName(s)}, gain ${gain}, dgain ${dgain}, dbias ${dbias}`,
         params: { kind: s.kind, rows: s.rows, width: s.width },
-        inputs: [
-          f(normX(s)),
-          gain ? f(values(s.width, 2)) : null,
-          normStats(s),
-          f(values(s.rows * s.width, 4)),
-          dgain ? f(values(s.width, 5)) : null,
-          dbias ? f(values(s.width, 6)) : null,
-        ],
-        outputs: [out(s.rows * s.width)],
+        inputs: {
+          x: f(normX(s)),
+          gain: gain ? f(values(s.width, 2)) : null,
+          stats: normStats(s),
+          dx: f(values(s.rows * s.width, 4)),
+          dgain: dgain ? f(values(s.width, 5)) : null,
+          dbias: dbias ? f(values(s.width, 6)) : null,
+        },
+        outputs: { dy: out(s.rows * s.width) },
         scale: normScale(s),
       })),
     ),
@@ -1373,8 +1419,13 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       [false, true].map((accumulate) => ({
         name: `${normName(s)}, accumulate ${accumulate}`,
         params: { kind: s.kind, rows: s.rows, width: s.width, segmentCount: 6, accumulate },
-        inputs: [f(normX(s)), normStats(s), f(values(s.rows * s.width, 4)), i(ragged(s.rows))],
-        outputs: [f(values(6 * s.width, 5))],
+        inputs: {
+          x: f(normX(s)),
+          stats: normStats(s),
+          dy: f(values(s.rows * s.width, 4)),
+          segments: i(ragged(s.rows)),
+        },
+        outputs: { dgain: f(values(6 * s.width, 5)) },
         scale: normScale(s) * sumScale(s.rows),
       })),
     ).concat(
@@ -1387,8 +1438,13 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
             ...{ kind: s.kind, rows: s.rows, width: s.width },
             ...{ segmentCount: lengths.length, accumulate: lengths.length > 1 },
           },
-          inputs: [f(normX(s)), normStats(s), f(values(s.rows * s.width, 4)), i(offsets(lengths, 4))],
-          outputs: [f(values(lengths.length * s.width, 5))],
+          inputs: {
+            x: f(normX(s)),
+            stats: normStats(s),
+            dy: f(values(s.rows * s.width, 4)),
+            segments: i(offsets(lengths, 4)),
+          },
+          outputs: { dgain: f(values(lengths.length * s.width, 5)) },
           scale: normScale(s) * sumScale(s.rows),
         };
       }),
@@ -1411,14 +1467,14 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         const size = shape.batch * shape.time * shape.cols;
         const common = {
           params: { ...shape, theta: 10000, offset, inverse },
-          inputs: [f(values(size, 1))],
+          inputs: { x: f(values(size, 1)) },
           // An angle of up to `time` radians has that many ulps.
           scale: Math.max(1, shape.time / 32),
         };
         const name = `batch ${shape.batch}, time ${shape.time}, ${shape.heads}·${shape.headDim} of ${shape.cols}, from ${offset}, inverse ${inverse}`;
         return [
-          { ...common, name, outputs: [out(size)] },
-          { ...common, name: `${name}, in place`, outputs: [null], inPlace: 0 },
+          { ...common, name, outputs: { y: out(size) } },
+          { ...common, name: `${name}, in place`, outputs: {}, inPlace: "x" },
         ];
       }),
     ),
@@ -1427,8 +1483,8 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
     ATTENTIONS.map((p) => ({
       name: attentionName(p),
       params: p,
-      inputs: [f(attentionQkv(p))],
-      outputs: [out(outSize(p)), out(p.batch * p.time * p.heads)],
+      inputs: { qkv: f(attentionQkv(p)) },
+      outputs: { o: out(outSize(p)), lse: out(p.batch * p.time * p.heads) },
       scale: attentionScale(p),
     })).concat(
       // NaN in a query is seen by its own row alone.
@@ -1439,8 +1495,8 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         return {
           name: `NaN in two queries of ${time}`,
           params: p,
-          inputs: [f(attentionQkv(p).map((x, at) => (bad.includes(at) ? NaN : x)))],
-          outputs: [out(outSize(p)), out(p.batch * p.time * p.heads)],
+          inputs: { qkv: f(attentionQkv(p).map((x, at) => (bad.includes(at) ? NaN : x))) },
+          outputs: { o: out(outSize(p)), lse: out(p.batch * p.time * p.heads) },
           scale: attentionScale(p),
         };
       }),
@@ -1453,8 +1509,8 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       return {
         name: attentionName(p),
         params: p,
-        inputs: [f(qkv), f(o), f(lse), f(values(outSize(p), 2))],
-        outputs: [out(qkvSize(p))],
+        inputs: { qkv: f(qkv), o: f(o), lse: f(lse), dOut: f(values(outSize(p), 2)) },
+        outputs: { dqkv: out(qkvSize(p)) },
         scale: attentionScale(p),
       };
     }),
@@ -1466,8 +1522,8 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       return {
         name: attentionName(p),
         params: p,
-        inputs: [f(qkv), f(o), f(lse), f(values(qkvSize(p), 2))],
-        outputs: [out(outSize(p))],
+        inputs: { qkv: f(qkv), o: f(o), lse: f(lse), dqkv: f(values(qkvSize(p), 2)) },
+        outputs: { dOut: out(outSize(p)) },
         scale: attentionScale(p),
       };
     }),
@@ -1479,8 +1535,8 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       return {
         name: maskedName(s),
         params,
-        inputs: given.map(operand),
-        outputs: [out(queries * s.headDim), out(queries)],
+        inputs: maskedInputs(given),
+        outputs: { o: out(queries * s.headDim), lse: out(queries) },
         scale: maskedScale(s),
       };
     }).concat(
@@ -1491,10 +1547,11 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         return {
           name: `NaN in a query, a key and the mask, causal ${causal}`,
           params,
-          inputs: given.map((data, n) =>
-            operand(data?.map((x, at) => (at === 40 - n && n !== 2 ? NaN : x)) ?? null),
-          ),
-          outputs: [out(queries * s.headDim), out(queries)],
+          inputs: maskedInputs({
+            ...{ q: spoilt(given.q, 40), k: spoilt(given.k, 39), v: given.v },
+            mask: given.mask && spoilt(given.mask, 37),
+          }),
+          outputs: { o: out(queries * s.headDim), lse: out(queries) },
           scale: maskedScale(s),
         };
       }),
@@ -1502,30 +1559,31 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
 
   maskedAttentionVjp: () =>
     MASKED.map((s) => {
-      const { params, given } = maskedCall(s);
+      const { params } = maskedCall(s);
       const queries = s.batch * s.heads * s.time * s.headDim;
       const keys = s.batch * s.kvHeads * s.keys * s.headDim;
       return {
         name: maskedName(s),
         params,
-        inputs: [...given, ...maskedSaved(s), values(queries, 5)].map(operand),
-        outputs: [out(queries), out(keys), out(keys)],
+        inputs: { ...maskedSaved(s), dOut: f(values(queries, 5)) },
+        outputs: { dq: out(queries), dk: out(keys), dv: out(keys) },
         scale: maskedScale(s),
       };
     }),
 
   maskedAttentionJvp: () =>
     MASKED.map((s) => {
-      const { params, given } = maskedCall(s);
+      const { params } = maskedCall(s);
       const queries = s.batch * s.heads * s.time * s.headDim;
       const keys = s.batch * s.kvHeads * s.keys * s.headDim;
       return {
         name: maskedName(s),
         params,
-        inputs: [...given, ...maskedSaved(s), values(queries, 5), values(keys, 6), values(keys, 7)].map(
-          operand,
-        ),
-        outputs: [out(queries)],
+        inputs: {
+          ...maskedSaved(s),
+          ...{ dq: f(values(queries, 5)), dk: f(values(keys, 6)), dv: f(values(keys, 7)) },
+        },
+        outputs: { dOut: out(queries) },
         scale: maskedScale(s),
       };
     }),
@@ -1534,14 +1592,14 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
     ...LOSSES.map((s): Case<"crossEntropy"> => ({
       name: lossName(s),
       params: { rows: s.rows, cols: s.cols },
-      inputs: [f(lossLogits(s)), lossTargets(s)],
-      outputs: [out(s.rows), out(s.rows)],
+      inputs: { logits: f(lossLogits(s)), targets: lossTargets(s) },
+      outputs: { losses: out(s.rows), lse: out(s.rows) },
     })),
     ...[0, 1].map((target): Case<"crossEntropy"> => ({
       name: `target ${target} among −∞, +∞, NaN and the largest numbers`,
       params: { rows: 5, cols: 3 },
-      inputs: [f(EXTREME_ROWS), i(new Array<number>(5).fill(target))],
-      outputs: [out(5), out(5)],
+      inputs: { logits: f(EXTREME_ROWS), targets: i(new Array<number>(5).fill(target)) },
+      outputs: { losses: out(5), lse: out(5) },
     })),
   ],
 
@@ -1550,19 +1608,29 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       const logits = lossLogits(s);
       const common = {
         params: { rows: s.rows, cols: s.cols },
-        inputs: [f(logits), lossTargets(s), f(naiveLse(logits, s.cols)), f(values(s.rows, 3))],
+        inputs: {
+          logits: f(logits),
+          targets: lossTargets(s),
+          lse: f(naiveLse(logits, s.cols)),
+          dlosses: f(values(s.rows, 3)),
+        },
         scale: lossScale(s),
       };
       return [
-        { ...common, name: lossName(s), outputs: [out(s.rows * s.cols)] },
-        { ...common, name: `${lossName(s)}, dlogits is logits`, outputs: [null], inPlace: 0 },
+        { ...common, name: lossName(s), outputs: { dlogits: out(s.rows * s.cols) } },
+        { ...common, name: `${lossName(s)}, dlogits is logits`, outputs: {}, inPlace: "logits" },
       ];
     }).concat({
       name: "among −∞, +∞, NaN and the largest numbers",
       params: { rows: 5, cols: 3 },
       // As the forward pass leaves them.
-      inputs: [f(EXTREME_ROWS), i([0, 1, 2, 0, 1]), f([NaN, NaN, NaN, 3e38, 5.3132617]), f([1, 1, 1, 1, 1])],
-      outputs: [out(15)],
+      inputs: {
+        logits: f(EXTREME_ROWS),
+        targets: i([0, 1, 2, 0, 1]),
+        lse: f([NaN, NaN, NaN, 3e38, 5.3132617]),
+        dlosses: f([1, 1, 1, 1, 1]),
+      },
+      outputs: { dlogits: out(15) },
     }),
 
   crossEntropyJvp: () =>
@@ -1571,8 +1639,13 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       return {
         name: lossName(s),
         params: { rows: s.rows, cols: s.cols },
-        inputs: [f(logits), lossTargets(s), f(naiveLse(logits, s.cols)), f(values(s.rows * s.cols, 3))],
-        outputs: [out(s.rows)],
+        inputs: {
+          logits: f(logits),
+          targets: lossTargets(s),
+          lse: f(naiveLse(logits, s.cols)),
+          dlogits: f(values(s.rows * s.cols, 3)),
+        },
+        outputs: { dlosses: out(s.rows) },
         scale: lossScale(s),
       };
     }),
@@ -1581,20 +1654,20 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
     {
       name: "far values",
       params: { rows: 1, width: 6 },
-      inputs: [f([1e30, -1e30, -1e38, -Infinity, -100, 1e-30, 1e-30, 1e30, 1e38, 2, 1e30, 1e30])],
-      outputs: [out(6)],
+      inputs: { x: f([1e30, -1e30, -1e38, -Infinity, -100, 1e-30, 1e-30, 1e30, 1e38, 2, 1e30, 1e30]) },
+      outputs: { y: out(6) },
     },
     ...SWIGLU.map(({ rows, width }): Case<"swiglu"> => ({
       name: `${rows} rows of ${width}`,
       params: { rows, width },
-      inputs: [f(values(2 * rows * width, 1, -4, 4))],
-      outputs: [out(rows * width)],
+      inputs: { x: f(values(2 * rows * width, 1, -4, 4)) },
+      outputs: { y: out(rows * width) },
     })),
     {
       name: "large values",
       params: { rows: 1, width: LARGE.length },
-      inputs: [f([...LARGE, ...LARGE])],
-      outputs: [out(LARGE.length)],
+      inputs: { x: f([...LARGE, ...LARGE]) },
+      outputs: { y: out(LARGE.length) },
     },
   ],
 
@@ -1602,35 +1675,40 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
     SWIGLU.map(({ rows, width }) => ({
       name: `${rows} rows of ${width}`,
       params: { rows, width },
-      inputs: [f(values(2 * rows * width, 1, -4, 4)), f(values(rows * width, 2))],
-      outputs: [out(2 * rows * width)],
+      inputs: { x: f(values(2 * rows * width, 1, -4, 4)), dy: f(values(rows * width, 2)) },
+      outputs: { dx: out(2 * rows * width) },
     })),
 
   swigluJvp: () =>
     SWIGLU.map(({ rows, width }) => ({
       name: `${rows} rows of ${width}`,
       params: { rows, width },
-      inputs: [f(values(2 * rows * width, 1, -4, 4)), f(values(2 * rows * width, 2))],
-      outputs: [out(rows * width)],
+      inputs: { x: f(values(2 * rows * width, 1, -4, 4)), dx: f(values(2 * rows * width, 2)) },
+      outputs: { dy: out(rows * width) },
     })),
 
   sumSquares: () =>
-    DOTS.map((n) => ({ name: `${n}`, params: {}, inputs: [f(values(n, 1, -3, 3))], outputs: [out(1)] })),
+    DOTS.map((n) => ({
+      name: `${n}`,
+      params: {},
+      inputs: { x: f(values(n, 1, -3, 3)) },
+      outputs: { out: out(1) },
+    })),
 
   dot: () =>
     DOTS.map((n) => ({
       name: `${n}`,
       params: {},
-      inputs: [f(values(n, 1)), f(values(n, 2))],
-      outputs: [out(1)],
+      inputs: { x: f(values(n, 1)), y: f(values(n, 2)) },
+      outputs: { out: out(1) },
     })),
 
   clipScale: () =>
     [0, 0.25, 1, 4, 1e10, Infinity, NaN].map((sumsq) => ({
       name: `${sumsq}`,
       params: { maxNorm: 1 },
-      inputs: [f([sumsq])],
-      outputs: [out(1)],
+      inputs: { sumsq: f([sumsq]) },
+      outputs: { scale: out(1) },
     })),
 
   sgd: () =>
@@ -1641,8 +1719,8 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
           return {
             name: `${n} elements, momentum ${momentum}${nesterov ? " (Nesterov)" : ""}, scale ${gradScale}`,
             params: { lr: 0.1, momentum, nesterov, weightDecay: gradScale === null ? 0 : 0.2 },
-            inputs: [f(values(n, 1)), gradScale === null ? null : f([gradScale])],
-            outputs: [f(values(n, 2)), momentum === 0 ? null : f(values(n, 3))],
+            inputs: { grad: f(values(n, 1)), gradScale: gradScale === null ? null : f([gradScale]) },
+            outputs: { value: f(values(n, 2)), velocity: momentum === 0 ? null : f(values(n, 3)) },
           };
         }),
       ),
@@ -1657,9 +1735,14 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         { key0: 0, key1: 0, offset: 0 },
         { key0: 0x13198a2e, key1: 0xffffffff, offset: 2 ** 31 + 5 },
       ].flatMap((where): Case<"random">[] => [
-        { name: `bits ${n}`, params: { kind: "bits", ...where }, inputs: [], outputs: [out(n, "i32")] },
-        { name: `uniform ${n}`, params: { kind: "uniform", ...where }, inputs: [], outputs: [out(n)] },
-        { name: `normal ${n}`, params: { kind: "normal", ...where }, inputs: [], outputs: [out(n)] },
+        {
+          name: `bits ${n}`,
+          params: { kind: "bits", ...where },
+          inputs: {},
+          outputs: { out: out(n, "i32") },
+        },
+        { name: `uniform ${n}`, params: { kind: "uniform", ...where }, inputs: {}, outputs: { out: out(n) } },
+        { name: `normal ${n}`, params: { kind: "normal", ...where }, inputs: {}, outputs: { out: out(n) } },
       ]),
     ),
 };

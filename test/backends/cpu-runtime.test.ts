@@ -25,7 +25,7 @@ const start = `
   const n = 1 << 20;
   const view = (buffer) => ({ buffer, offset: 0, shape: [n], dtype: "f32" });
   const a = backend.alloc(n, "f32");
-  backend.run("fill", { value: 2 }, [], [view(a)]);
+  backend.run("fill", { value: 2 }, {}, { out: view(a) });
   console.log((await backend.read(a, n - 1, 1))[0]);
 `;
 
@@ -150,7 +150,7 @@ describe("threads", () => {
     // A worker of Node.js could, so the forbidding is ours.
     const { status, stdout, stderr } = child(`
       ${start.replace(/import .*/, "$&\n  Atomics.wait = () => { throw new TypeError('forbidden'); };")}
-      for (let i = 0; i < 500; i++) backend.run("fill", { value: i }, [], [view(a)]);
+      for (let i = 0; i < 500; i++) backend.run("fill", { value: i }, {}, { out: view(a) });
       console.log((await backend.read(a, 0, 1))[0]);
     `);
     expect({ status, stdout, stderr }).toEqual({ status: 0, stdout: "2\n499\n", stderr: "" });
@@ -222,7 +222,12 @@ describe("memory", () => {
     const [a, b, c] = [0, 0, 0].map(() => backend.alloc(n * n, "f32"));
     const params = { m: n, n, k: n, transA: false, transB: false, batch: 1, strideA: 0, strideB: 0, strideC: 0, alpha: 1, accumulate: false, activation: "none" } as const; // prettier-ignore
     const multiply = (): void =>
-      backend.run("gemm", params, [view(a ?? 0, n, n), view(b ?? 0, n, n), null], [view(c ?? 0, n, n), null]);
+      backend.run(
+        "gemm",
+        params,
+        { a: view(a ?? 0, n, n), b: view(b ?? 0, n, n) },
+        { c: view(c ?? 0, n, n) },
+      );
     const d = backend.alloc(n * n, "f32");
     expect(multiply).toThrow(/bytes were asked for/);
     backend.free(d);
@@ -266,7 +271,7 @@ describe.runIf(process.platform === "linux")("a limited address space (ulimit -v
       try {
         const backend = await createCpuBackend(${options});
         const a = backend.alloc(1 << 18, "f32");
-        backend.run("fill", { value: 2 }, [], [{ buffer: a, offset: 0, shape: [1 << 18], dtype: "f32" }]);
+        backend.run("fill", { value: 2 }, {}, { out: { buffer: a, offset: 0, shape: [1 << 18], dtype: "f32" } });
         const { threads, memoryLimit } = backend.capabilities;
         console.log((await backend.read(a, 7, 1))[0], threads, memoryLimit / 2 ** 30);
         for (;;) backend.alloc(1 << 22, "f32");

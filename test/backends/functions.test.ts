@@ -5,7 +5,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Backend } from "#dist/backends/backend.js";
 import { createCpuBackend } from "#dist/backends/cpu/index.js";
-import { kernels, type UnaryKind, unaryKinds } from "#dist/backends/kernels.js";
+import { kernels, type UnaryKind, unaryKinds } from "#dist/backends/kernels/index.js";
 import { kernelBackends } from "./all.ts";
 
 const COUNT = 20_001;
@@ -87,7 +87,7 @@ describe.each(["relaxed", "plain"] as const)("%s SIMD", (simd) => {
       const buffer = backend.alloc(COUNT, "f32");
       const view = { buffer, offset: 0, shape: [COUNT], dtype: "f32" as const };
       backend.write(buffer, 0, x);
-      backend.run("unary", { kind }, [view], [view]);
+      backend.run("unary", { kind }, { x: view }, { y: view });
       const got = await backend.read(buffer, 0, COUNT);
       backend.free(buffer);
       let worst = 0;
@@ -124,7 +124,7 @@ it.each(["relaxed", "plain"] as const)("GELU by erf keeps its digits far below 0
     0,
     TAIL.map(([x]) => x),
   );
-  backend.run("unary", { kind: "geluErf" }, [view], [view]);
+  backend.run("unary", { kind: "geluErf" }, { x: view }, { y: view });
   const got = await backend.read(buffer, 0, TAIL.length);
   await backend.dispose();
   for (const [n, [x, want]] of TAIL.entries())
@@ -204,7 +204,7 @@ describe.each(kernelBackends)("logSoftmax over all of f32, $name", ({ name, crea
       backend.write(buffer, 0, data);
       return { buffer, offset: 0, shape: [data.length], dtype: "f32" as const };
     });
-    backend.run("logSoftmax", { rows: all.length, cols: 3 }, [from], [to]);
+    backend.run("logSoftmax", { rows: all.length, cols: 3 }, { x: from }, { y: to });
     const got = await backend.read(to.buffer, 0, x.length);
     await backend.dispose();
     const { rtol, atol } = kernels.logSoftmax.tolerance;
@@ -252,7 +252,7 @@ describe.each(kernelBackends)("pow over all of f32, $name", ({ name, create }) =
       const y = Math.fround(exponent);
       const b = place([y]);
       const params = { kind: "pow", shape: [bases.length], aStrides: [1], bStrides: [0] } as const;
-      backend.run("binary", params, [a, b], [c]);
+      backend.run("binary", params, { a, b }, { c });
       const got = await backend.read(c.buffer, 0, bases.length);
       backend.free(b.buffer);
       bases.forEach((base, i) => {
@@ -286,8 +286,8 @@ describe.each(kernelBackends)("every kind over all of f32, $name", ({ name, crea
       return { buffer, offset: 0, shape: [data.length], dtype: "f32" as const };
     };
     const [at, ones, y, slope] = [x, x.map(() => 1), x, x].map(place);
-    backend.run("unary", { kind }, [at], [y]);
-    backend.run("unaryVjp", { kind }, [at, ones], [slope]);
+    backend.run("unary", { kind }, { x: at }, { y });
+    backend.run("unaryVjp", { kind }, { x: at, dy: ones }, { dx: slope });
     for (const [n, kernel] of (["unary", "unaryVjp"] as const).entries()) {
       const got = await backend.read([y, slope][n].buffer, 0, x.length);
       const { rtol, atol } = kernels[kernel].tolerance;

@@ -5,7 +5,15 @@
  * or ignores a view's offset, is caught; inputs must come back as they went in.
  */
 import type { Backend } from "#dist/backends/backend.js";
-import { checkCall, type KernelName, type KernelParams, kernels } from "#dist/backends/kernels.js";
+import { checkCall, mapInputs, mapOutputs } from "#dist/backends/kernels/check.js";
+import {
+  type Inputs,
+  type KernelName,
+  type KernelParams,
+  kernels,
+  type NamedViews,
+  type Outputs,
+} from "#dist/backends/kernels/index.js";
 import type { DType, TensorData } from "#dist/tensor/dtype.js";
 import type { View } from "#dist/tensor/memory.js";
 
@@ -17,11 +25,11 @@ export interface Operand {
 export interface Case<K extends KernelName> {
   readonly name: string;
   readonly params: KernelParams[K];
-  readonly inputs: readonly (Operand | null)[];
+  readonly inputs: Inputs<K, Operand>;
   /** What stands in the outputs before the call. */
-  readonly outputs: readonly (Operand | null)[];
-  /** The input whose memory the first output is. */
-  readonly inPlace?: number;
+  readonly outputs: Partial<Outputs<K, Operand>>;
+  /** The input whose memory the kernel's one output is; it is then not in `outputs`. */
+  readonly inPlace?: string;
   /**
    * Factor on the table's tolerance, which is meant for operands of order one. For a sum of n products, whose rounding
    * errors add up like a random walk, it is √(n/64), at least 1 (`sumScale`).
@@ -80,7 +88,26 @@ export function out(count: number, dtype: DType = "f32"): Operand {
   return { data: new Array<number>(count).fill(GUARD), dtype };
 }
 
-/** Runs a case, every view starting at element `margin` of its buffer; gives the outputs' elements. */
+const outputNames = (kernel: KernelName): string[] => Object.keys(kernels[kernel].outputs);
+
+/** The case's outputs by name, each made by `place`; in place it is the input. */
+export function outputsOf<K extends KernelName>(
+  kernel: K,
+  c: Case<K>,
+  inputs: Inputs<K>,
+  place: (operand: Operand) => View,
+): Outputs<K> {
+  const given: NamedViews<Operand> = c.outputs;
+  const placed: NamedViews = inputs;
+  const outputs = outputNames(kernel).map((name) => {
+    if (c.inPlace !== undefined) return [name, placed[c.inPlace]] as const;
+    const operand = given[name] ?? null;
+    return [name, operand === null ? null : place(operand)] as const;
+  });
+  return Object.fromEntries(outputs) as unknown as Outputs<K>;
+}
+
+/** Runs a case, every view starting at element `margin` of its buffer; gives the outputs' elements in the table's order. */
 export async function runCase<K extends KernelName>(
   backend: Backend,
   kernel: K,
@@ -89,8 +116,7 @@ export async function runCase<K extends KernelName>(
 ): Promise<(TensorData | null)[]> {
   const mine: number[] = [];
   const numbers = new Map<number, number>();
-  const place = (operand: Operand | null): View | null => {
-    if (operand === null) return null;
+  const place = (operand: Operand): View => {
     const size = operand.data.length;
     const buffer = backend.alloc(margin + size + GUARD_AFTER, operand.dtype);
     mine.push(buffer);
@@ -100,8 +126,8 @@ export async function runCase<K extends KernelName>(
     numbers.set(buffer, number);
     return { buffer, offset: margin, shape: [size], dtype: operand.dtype };
   };
-  const contents = async (view: View | null, what: string): Promise<TensorData | null> => {
-    if (view === null) return null;
+  const contents = async (view: View | null | undefined, what: string): Promise<TensorData | null> => {
+    if (view === null || view === undefined) return null;
     const [size = 0] = view.shape;
     const all = await backend.read(view.buffer, 0, margin + size + GUARD_AFTER);
     const number = numbers.get(view.buffer) ?? 0;
@@ -115,26 +141,29 @@ export async function runCase<K extends KernelName>(
     return all.slice(margin, margin + size);
   };
   try {
-    const inputs = c.inputs.map(place);
-    const outputs = c.outputs.map((operand, o) =>
-      o === 0 && c.inPlace !== undefined ? inputs[c.inPlace]! : place(operand),
-    );
+    const inputs = mapInputs<K, Operand, View>(c.inputs, place);
+    const outputs = outputsOf(kernel, c, inputs, place);
     checkCall(kernel, c.params, inputs, outputs);
     backend.run(kernel, c.params, inputs, outputs);
     backend.flush();
 
-    const labels = kernels[kernel];
+    const placed: NamedViews = inputs;
+    const written: NamedViews = outputs;
+    const given: NamedViews<Operand> = c.inputs;
     const [results, afterwards] = await Promise.all([
-      Promise.all(outputs.map((view, o) => contents(view, `output "${labels.outputs[o]}"`))),
-      Promise.all(inputs.map((view, at) => contents(view, `input "${labels.inputs[at]}"`))),
+      Promise.all(outputNames(kernel).map((name) => contents(written[name], `output "${name}"`))),
+      Promise.all(
+        Object.entries(placed).map(
+          async ([name, view]) => [name, await contents(view, `input "${name}"`)] as const,
+        ),
+      ),
     ]);
-    for (const [at, after] of afterwards.entries()) {
-      const label = labels.inputs[at];
-      const original = c.inputs[at]?.data;
-      if (after === null || original === undefined || at === c.inPlace) continue;
+    for (const [name, after] of afterwards) {
+      const original = given[name]?.data;
+      if (after === null || original === undefined || name === c.inPlace) continue;
       for (let e = 0; e < after.length; e++)
         if (!Object.is(after[e], original[e]))
-          throw new Error(`${kernel}, ${c.name}: input "${label}" was changed at element ${e}`);
+          throw new Error(`${kernel}, ${c.name}: input "${name}" was changed at element ${e}`);
     }
     return results;
   } finally {
@@ -153,10 +182,11 @@ export function difference<K extends KernelName>(
   want: readonly (TensorData | null)[],
 ): string | null {
   const { rtol, atol } = kernels[kernel].tolerance;
-  for (const [o, expected] of want.entries()) {
-    const actual = got[o] ?? null;
+  const outputs: NamedViews<Operand> = c.outputs;
+  for (const [o, name] of outputNames(kernel).entries()) {
+    const [expected, actual] = [want[o] ?? null, got[o] ?? null];
     if (expected === null || actual === null) continue;
-    const exact = c.outputs[o]?.dtype === "i32";
+    const exact = outputs[name]?.dtype === "i32";
     let worst = 0;
     let where = -1;
     for (let e = 0; e < expected.length; e++) {
@@ -170,27 +200,32 @@ export function difference<K extends KernelName>(
     }
     if (worst > 1)
       return (
-        `${kernel}, ${c.name}: output "${kernels[kernel].outputs[o]}" is ${actual[where]} at element ${where} of ` +
+        `${kernel}, ${c.name}: output "${name}" is ${actual[where]} at element ${where} of ` +
         `${expected.length}, the oracle says ${expected[where]} (${worst.toPrecision(3)} times the tolerance)`
       );
   }
   return null;
 }
 
-/** Runs one kernel on plain numbers and gives the outputs, for checks of the oracle itself. */
+type Plain = Operand | ArrayLike<number>;
+
+/** Runs one kernel on plain numbers (a number is an output of so many elements) and gives the outputs in the table's order, for checks of the oracle itself. */
 export async function evaluate<K extends KernelName>(
   backend: Backend,
   kernel: K,
   params: KernelParams[K],
-  inputs: readonly (Operand | ArrayLike<number> | null)[],
-  outputs: readonly (Operand | ArrayLike<number> | number | null)[],
+  inputs: Inputs<K, Plain>,
+  outputs: Outputs<K, Plain | number>,
 ): Promise<number[][]> {
-  const operand = (value: Operand | ArrayLike<number> | number | null): Operand | null => {
-    if (value === null) return null;
+  const operand = (value: Plain | number): Operand => {
     if (typeof value === "number") return out(value);
     return "dtype" in value ? value : { data: value, dtype: "f32" };
   };
-  const c: Case<K> = { name: "evaluate", params, inputs: inputs.map(operand), outputs: outputs.map(operand) };
+  const c: Case<K> = {
+    ...{ name: "evaluate", params },
+    inputs: mapInputs<K, Plain, Operand>(inputs, operand),
+    outputs: mapOutputs<K, Plain | number, Operand>(outputs, operand),
+  };
   const results = await runCase(backend, kernel, c, 0);
   return results.map((data) => (data === null ? [] : Array.from(data)));
 }

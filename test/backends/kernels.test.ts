@@ -1,7 +1,7 @@
 /** Every kernel of the table on every backend, against the double-precision reference. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Backend } from "#dist/backends/backend.js";
-import { type KernelName, kernelNames, kernels } from "#dist/backends/kernels.js";
+import { type KernelName, kernelNames, kernels } from "#dist/backends/kernels/index.js";
 import { createCpuBackend } from "#dist/backends/cpu/index.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
 import type { TensorData } from "#dist/tensor/dtype.js";
@@ -96,7 +96,7 @@ it.each(LARGE)(
         return { buffer, offset: 0, shape: [x.length], dtype: "f32" as const };
       };
       const c = place(new Float32Array(m * n));
-      backend.run("gemm", p, [a, b, bias].map(place), [c, null]);
+      backend.run("gemm", p, { a: place(a), b: place(b), bias: place(bias) }, { c });
       const found = await backend.read(c.buffer, 0, m * n);
       const pick = (size: number, at: number): number => (at < 24 ? Math.floor((at * size) / 24) : size - 1);
       for (let i = 0; i < 25; i++)
@@ -141,9 +141,10 @@ describe.each(kernelBackends)("$name", ({ create, marginsInTurns }) => {
     backend.write(one, 0, [1]);
     backend.write(sum, 0, [0]);
     // A shader that is known to compile: one that is new runs alone.
-    backend.run("accumulate", { scale: 0 }, [view(one)], [view(sum)]);
+    backend.run("accumulate", { scale: 0 }, { x: view(one) }, { y: view(sum) });
     await backend.read(sum, 0, 1);
-    for (let n = 0; n < CALLS; n++) backend.run("accumulate", { scale: n }, [view(one)], [view(sum)]);
+    for (let n = 0; n < CALLS; n++)
+      backend.run("accumulate", { scale: n }, { x: view(one) }, { y: view(sum) });
     expect([...(await backend.read(sum, 0, 1))]).toEqual([(CALLS * (CALLS - 1)) / 2]);
     for (const buffer of [one, sum]) backend.free(buffer);
   });

@@ -4,6 +4,7 @@ import type { Backend } from "#dist/backends/backend.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
 import { GradmixError } from "#dist/errors.js";
 import { backends } from "./all.ts";
+import type { View } from "#dist/tensor/memory.js";
 import { type Case, difference, f, i, out, runCase } from "./harness.ts";
 import { errorOf } from "../errors.ts";
 
@@ -95,7 +96,7 @@ describe.each(backends)("$name: memory", ({ create }) => {
     const view = { buffer: other.alloc(3, "f32"), offset: 0, shape: [3], dtype: "f32" } as const;
     await other.dispose();
     expect(errorOf(() => other.alloc(1, "f32")).code).toBe("backend");
-    expect(errorOf(() => other.run("fill", { value: 1 }, [], [view])).code).toBe("backend");
+    expect(errorOf(() => other.run("fill", { value: 1 }, {}, { out: view })).code).toBe("backend");
   });
 });
 
@@ -129,30 +130,31 @@ describe("the reference is strict", () => {
   });
 
   it("checks operands against the table", () => {
-    const error = errorOf(() => backend.run("unary", { kind: "exp" }, [view(0, 3)], [view(4, 2)]));
+    const error = errorOf(() => backend.run("unary", { kind: "exp" }, { x: view(0, 3) }, { y: view(4, 2) }));
     expect(error.code).toBe("shape");
     expect(error.message).toContain('unary: operand "y"');
-    expect(errorOf(() => backend.run("unary", { kind: "exp" }, [view(0, 3)], [view(8, 3)])).code).toBe(
-      "backend",
-    );
+    expect(
+      errorOf(() => backend.run("unary", { kind: "exp" }, { x: view(0, 3) }, { y: view(8, 3) })).code,
+    ).toBe("backend");
     const ids = view(0, 2, "i32");
     const gather = { rows: 2, width: 1, tableRows: 1 };
-    expect(errorOf(() => backend.run("gather", gather, [view(4, 1), ids], [view(6, 2)])).message).toContain(
-      "i32",
-    );
+    expect(
+      errorOf(() => backend.run("gather", gather, { table: view(4, 1), ids }, { out: view(6, 2) })).message,
+    ).toContain("i32");
   });
 
   it("refuses overlaps that the table does not allow", () => {
     const relu = { kind: "relu" } as const;
-    expect(errorOf(() => backend.run("unary", relu, [view(0, 4)], [view(2, 4)])).message).toBe(
+    expect(errorOf(() => backend.run("unary", relu, { x: view(0, 4) }, { y: view(2, 4) })).message).toBe(
       'unary: output "y" overlaps input "x"',
     );
-    expect(errorOf(() => backend.run("accumulate", { scale: 1 }, [view(0, 4)], [view(0, 4)])).code).toBe(
-      "backend",
-    );
+    expect(
+      errorOf(() => backend.run("accumulate", { scale: 1 }, { x: view(0, 4) }, { y: view(0, 4) })).code,
+    ).toBe("backend");
     const norm = { kind: "rms", rows: 1, width: 2, eps: 0 } as const;
     expect(
-      errorOf(() => backend.run("norm", norm, [view(0, 2), null, null], [view(4, 2), view(5, 2)])).message,
+      errorOf(() => backend.run("norm", norm, { x: view(0, 2) }, { y: view(4, 2), stats: view(5, 2) }))
+        .message,
     ).toBe('norm: outputs "y" and "stats" overlap');
   });
 
@@ -162,8 +164,8 @@ describe("the reference is strict", () => {
       const c: Case<"segmentSum"> = {
         name: "broken offsets",
         params: { rows: 4, width: 1, segmentCount: 2, accumulate: false },
-        inputs: [f([1, 2, 3, 4]), null, i(offsets)],
-        outputs: [out(2)],
+        inputs: { x: f([1, 2, 3, 4]), segments: i(offsets) },
+        outputs: { out: out(2) },
       };
       await expect(runCase(createReferenceBackend(), "segmentSum", c, 0)).rejects.toMatchObject({
         code: "backend",
@@ -173,11 +175,15 @@ describe("the reference is strict", () => {
 
   it("refuses addresses outside of an operand, an odd headDim, groups left out, a wrong type of random bits", () => {
     const copy = { shape: [3], inStrides: [2], inOffset: 0, outStrides: [1], outOffset: 0 };
-    expect(errorOf(() => backend.run("stridedCopy", copy, [view(0, 3)], [view(4, 3)])).code).toBe("shape");
+    expect(errorOf(() => backend.run("stridedCopy", copy, { x: view(0, 3) }, { y: view(4, 3) })).code).toBe(
+      "shape",
+    );
     const rope = { batch: 1, time: 1, cols: 3, heads: 1, headDim: 3, theta: 10, offset: 0, inverse: false };
-    expect(errorOf(() => backend.run("rope", rope, [view(0, 3)], [view(4, 3)])).message).toContain("headDim");
+    expect(errorOf(() => backend.run("rope", rope, { x: view(0, 3) }, { y: view(4, 3) })).message).toContain(
+      "headDim",
+    );
     const bits = { kind: "bits", key0: 0, key1: 0, offset: 0 } as const;
-    expect(errorOf(() => backend.run("random", bits, [], [view(0, 3)])).code).toBe("shape");
+    expect(errorOf(() => backend.run("random", bits, {}, { out: view(0, 3) })).code).toBe("shape");
     const align = { rows: 0, width: 1, tableRows: 1, segmentCount: 0, groupCount: 1 };
     const other = backend.alloc(1, "i32");
     backend.write(other, 0, [0]);
@@ -187,8 +193,8 @@ describe("the reference is strict", () => {
       backend.run(
         "embeddingAlign",
         align,
-        [view(0, 0), none, offsets, null, null],
-        [view(0, 0), view(0, 0), view(0, 1)],
+        { dy: view(0, 0), ids: none, segments: offsets },
+        { dots: view(0, 0), sumsq: view(0, 0), groupSumsq: view(0, 1) },
       );
     expect(errorOf(call).message).toContain("groups");
   });
@@ -216,8 +222,8 @@ describe("the harness sees", () => {
   const c: Case<"affine"> = {
     name: "x + 1",
     params: { scale: 1, shift: 1 },
-    inputs: [f([1, 2, 3])],
-    outputs: [out(3)],
+    inputs: { x: f([1, 2, 3]) },
+    outputs: { y: out(3) },
   };
   /** A reference whose kernels are followed by `sabotage`. */
   function broken(sabotage: (backend: Backend, input: number, output: number) => void): Backend {
@@ -225,7 +231,8 @@ describe("the harness sees", () => {
     return Object.assign(Object.create(good) as Backend, {
       run(...[kernel, params, inputs, outputs]: Parameters<Backend["run"]>): void {
         good.run(kernel, params, inputs, outputs);
-        sabotage(good, inputs[0]?.buffer ?? 0, outputs[0]?.buffer ?? 0);
+        const [[input], [output]] = [Object.values<View | null>(inputs), Object.values<View | null>(outputs)];
+        sabotage(good, input?.buffer ?? 0, output?.buffer ?? 0);
       },
     });
   }

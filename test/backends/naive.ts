@@ -4,7 +4,7 @@ import type {
   AttentionParams,
   KernelParams,
   MaskedAttentionParams,
-} from "#dist/backends/kernels.js";
+} from "#dist/backends/kernels/index.js";
 
 const activations: { readonly [K in Activation]: (x: number) => number } = {
   none: (x) => x,
@@ -116,7 +116,12 @@ export function naiveAttention(p: AttentionParams, qkv: readonly number[]): { o:
 /** Attention with a mask by whole matrices per head; a row in which everything is hidden is 0. */
 export function naiveMaskedAttention(
   p: MaskedAttentionParams,
-  [q, k, v, mask]: readonly (readonly number[] | null)[],
+  {
+    q,
+    k,
+    v,
+    mask,
+  }: Readonly<Record<"q" | "k" | "v", readonly number[]>> & { mask: readonly number[] | null },
 ): { o: number[]; lse: number[] } {
   const d = p.headDim;
   const row = (data: readonly number[] | null, at: number): readonly number[] =>

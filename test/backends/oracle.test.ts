@@ -5,10 +5,12 @@
 import { describe, expect, it } from "vitest";
 import {
   type AttentionParams,
+  type Inputs,
   type KernelName,
   type KernelParams,
+  type Outputs,
   unaryKinds,
-} from "#dist/backends/kernels.js";
+} from "#dist/backends/kernels/index.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
 import { threefry2x32 } from "#dist/tensor/rng.js";
 import { evaluate, f, i, integers, type Operand, out, values } from "./harness.ts";
@@ -17,14 +19,12 @@ import { expectNear } from "../near.ts";
 
 const backend = createReferenceBackend({ precision: "f64" });
 
-type Input = Operand | readonly number[] | null;
-
 /** The first output of a kernel in doubles. */
 async function first<K extends KernelName>(
   kernel: K,
   params: KernelParams[K],
-  inputs: readonly Input[],
-  outputs: readonly (number | readonly number[] | null)[],
+  inputs: Inputs<K, Operand | readonly number[]>,
+  outputs: Outputs<K, number | readonly number[]>,
 ): Promise<number[]> {
   return (await evaluate(backend, kernel, params, inputs, outputs))[0];
 }
@@ -84,24 +84,24 @@ describe("derivatives", () => {
     const x = values(40, 1, 0.3, 3).map((value, at) =>
       ["log", "log1p", "sqrt", "rsqrt", "reciprocal"].includes(kind) || at % 2 === 0 ? value : -value,
     );
-    const rule = (d: number[]): Promise<number[]> => first("unaryVjp", { kind }, [x, d], [40]);
-    await checkDerivatives((at) => first("unary", { kind }, [at], [40]), x, rule, rule);
+    const rule = (d: number[]): Promise<number[]> => first("unaryVjp", { kind }, { x, dy: d }, { dx: 40 });
+    await checkDerivatives((at) => first("unary", { kind }, { x: at }, { y: 40 }), x, rule, rule);
   });
 
   it("logSoftmaxVjp", async () => {
     const shape = { rows: 3, cols: 7 };
-    const forward: Map1 = (x) => first("logSoftmax", shape, [x], [21]);
+    const forward: Map1 = (x) => first("logSoftmax", shape, { x }, { y: 21 });
     const x = values(21, 1, -2, 2);
     const y = await forward(x);
-    await checkDerivatives(forward, x, (dy) => first("logSoftmaxVjp", shape, [y, dy], [21]));
+    await checkDerivatives(forward, x, (dy) => first("logSoftmaxVjp", shape, { y, dy }, { dx: 21 }));
   });
 
   it("softmaxVjp", async () => {
     const shape = { rows: 3, cols: 7 };
-    const forward: Map1 = (x) => first("softmax", shape, [x], [21]);
+    const forward: Map1 = (x) => first("softmax", shape, { x }, { y: 21 });
     const x = values(21, 1, -2, 2);
     const y = await forward(x);
-    const rule = (d: number[]): Promise<number[]> => first("softmaxVjp", shape, [y, d], [21]);
+    const rule = (d: number[]): Promise<number[]> => first("softmaxVjp", shape, { y, dy: d }, { dx: 21 });
     await checkDerivatives(forward, x, rule, rule);
   });
 
@@ -109,10 +109,10 @@ describe("derivatives", () => {
     const shape = { rows: 3, width: 5 };
     const x = values(30, 1, -3, 3);
     await checkDerivatives(
-      (at) => first("swiglu", shape, [at], [15]),
+      (at) => first("swiglu", shape, { x: at }, { y: 15 }),
       x,
-      (dy) => first("swigluVjp", shape, [x, dy], [30]),
-      (dx) => first("swigluJvp", shape, [x, dx], [15]),
+      (dy) => first("swigluVjp", shape, { x, dy }, { dx: 30 }),
+      (dx) => first("swigluJvp", shape, { x, dx }, { dy: 15 }),
     );
   });
 
@@ -122,10 +122,10 @@ describe("derivatives", () => {
     const targets = i([0, 6, -1, 3, -100]);
     const lse = naiveLse(x, 7);
     await checkDerivatives(
-      (at) => first("crossEntropy", shape, [at, targets], [5, 5]),
+      (at) => first("crossEntropy", shape, { logits: at, targets }, { losses: 5, lse: 5 }),
       x,
-      (dy) => first("crossEntropyVjp", shape, [x, targets, lse, dy], [35]),
-      (dx) => first("crossEntropyJvp", shape, [x, targets, lse, dx], [5]),
+      (dy) => first("crossEntropyVjp", shape, { logits: x, targets, lse, dlosses: dy }, { dlogits: 35 }),
+      (dx) => first("crossEntropyJvp", shape, { logits: x, targets, lse, dlogits: dx }, { dlosses: 5 }),
     );
   });
 
@@ -137,9 +137,10 @@ describe("derivatives", () => {
     const stats = naiveStats(x, width, kind, eps);
     const size = rows * width;
     const forward = (at: readonly number[], g: readonly number[], b: readonly number[]): Promise<number[]> =>
-      first("norm", { kind, rows, width, eps }, [at, g, b], [size, 2 * rows]);
-    const jvp = (dx: Input, dgain: Input, dbias: Input): Promise<number[]> =>
-      first("normJvp", { kind, rows, width }, [x, gain, stats, dx, dgain, dbias], [size]);
+      first("norm", { kind, rows, width, eps }, { x: at, gain: g, bias: b }, { y: size, stats: 2 * rows });
+    type Tangent = readonly number[] | null;
+    const jvp = (dx: readonly number[], dgain: Tangent, dbias: Tangent): Promise<number[]> =>
+      first("normJvp", { kind, rows, width }, { x, gain, stats, dx, dgain, dbias }, { dy: size });
     const none = new Array<number>(size).fill(0);
 
     it("gives mean and rstd", async () => {
@@ -147,8 +148,8 @@ describe("derivatives", () => {
         backend,
         "norm",
         { kind, rows, width, eps },
-        [x, gain, bias],
-        [size, 2 * rows],
+        { x, gain, bias },
+        { y: size, stats: 2 * rows },
       );
       expect(gap(all[1], stats)).toBeLessThan(1e-12);
       const want = x.map((value, at) => {
@@ -162,7 +163,7 @@ describe("derivatives", () => {
       checkDerivatives(
         (at) => forward(at, gain, bias),
         x,
-        (dy) => first("normVjp", { kind, rows, width }, [x, gain, stats, dy], [size]),
+        (dy) => first("normVjp", { kind, rows, width }, { x, gain, stats, dy }, { dx: size }),
         (dx) => jvp(dx, null, null),
       ));
 
@@ -172,7 +173,12 @@ describe("derivatives", () => {
         gain,
         async (dy) => {
           const params = { kind, rows, width, segmentCount: 2, accumulate: false };
-          const parts = await first("normGainGrad", params, [x, stats, dy, i([0, 1, rows])], [2 * width]);
+          const parts = await first(
+            "normGainGrad",
+            params,
+            { x, stats, dy, segments: i([0, 1, rows]) },
+            { dgain: 2 * width },
+          );
           return combine(parts.slice(0, width), parts.slice(width), 1);
         },
         (dgain) => jvp(none, dgain, null),
@@ -186,8 +192,8 @@ describe("derivatives", () => {
           first(
             "segmentSum",
             { rows, width, segmentCount: 1, accumulate: false },
-            [dy, null, i([0, rows])],
-            [width],
+            { x: dy, segments: i([0, rows]) },
+            { out: width },
           ),
         (dbias) => jvp(none, null, dbias),
       ));
@@ -201,17 +207,17 @@ describe("derivatives", () => {
     const x = values(p.batch * p.time * (p.heads + 2 * p.kvHeads) * p.headDim, 1);
     const { o, lse } = naiveAttention(p, x);
     await checkDerivatives(
-      (at) => first("attention", p, [at], [size, lse.length]),
+      (at) => first("attention", p, { qkv: at }, { o: size, lse: lse.length }),
       x,
-      (dy) => first("attentionVjp", p, [x, o, lse, dy], [x.length]),
-      (dx) => first("attentionJvp", p, [x, o, lse, dx], [size]),
+      (dy) => first("attentionVjp", p, { qkv: x, o, lse, dOut: dy }, { dqkv: x.length }),
+      (dx) => first("attentionJvp", p, { qkv: x, o, lse, dqkv: dx }, { dOut: size }),
     );
   });
 
   it("rope: the inverse is the vjp, and rope is its own jvp", async () => {
     const p = { batch: 2, time: 6, cols: 11, heads: 2, headDim: 4, theta: 100, offset: 3 };
     const rope = (inverse: boolean, x: readonly number[]): Promise<number[]> =>
-      first("rope", { ...p, inverse }, [x], [132]);
+      first("rope", { ...p, inverse }, { x }, { y: 132 });
     const x = values(132, 1);
     await checkDerivatives(
       (at) => rope(false, at),
@@ -230,7 +236,13 @@ describe("attention and positions", () => {
   ])("attention is softmax(scale·q kᵀ + causal)·v, $time × $time", async (p: AttentionParams) => {
     const qkv = values(p.batch * p.time * (p.heads + 2 * p.kvHeads) * p.headDim, 1);
     const want = naiveAttention(p, qkv);
-    const [o, lse] = await evaluate(backend, "attention", p, [qkv], [want.o.length, want.lse.length]);
+    const [o, lse] = await evaluate(
+      backend,
+      "attention",
+      p,
+      { qkv },
+      { o: want.o.length, lse: want.lse.length },
+    );
     expect(gap(o, want.o)).toBeLessThan(1e-12);
     expect(gap(lse, want.lse)).toBeLessThan(1e-12);
   });
@@ -272,11 +284,14 @@ describe("attention and positions", () => {
         x > 0.5 || Math.floor(n / p.keys) === 2 ? -Infinity : x,
       );
       for (const given of [
-        [q, k, v, mask],
-        [q, k, v, null],
+        { q, k, v, mask },
+        { q, k, v, mask: null },
       ]) {
         const want = naiveMaskedAttention(p, given);
-        const [o, lse] = await evaluate(backend, "maskedAttention", p, given, [want.o.length, queries]);
+        const [o, lse] = await evaluate(backend, "maskedAttention", p, given, {
+          o: want.o.length,
+          lse: queries,
+        });
         expect(gap(o, want.o)).toBeLessThan(1e-12);
         const seen = want.lse.map((x) => (x === -Infinity ? -1e9 : x));
         expect(
@@ -293,21 +308,26 @@ describe("attention and positions", () => {
 
   it("rope: positions from an offset on are those of a longer row", async () => {
     const x = values(72, 1);
-    const whole = await first("rope", { ...p, inverse: false }, [x], [72]);
-    const later = await first("rope", { ...p, time: 4, offset: 5, inverse: false }, [x.slice(40)], [32]);
+    const whole = await first("rope", { ...p, inverse: false }, { x }, { y: 72 });
+    const later = await first(
+      "rope",
+      { ...p, time: 4, offset: 5, inverse: false },
+      { x: x.slice(40) },
+      { y: 32 },
+    );
     expect(later).toEqual(whole.slice(40));
   });
 
   it("rope: positions start again in every item of the batch", async () => {
     const x = values(72, 1);
-    const alone = await first("rope", { ...p, inverse: false }, [x], [72]);
-    const twice = await first("rope", { ...p, batch: 2, inverse: false }, [[...x, ...x]], [144]);
+    const alone = await first("rope", { ...p, inverse: false }, { x }, { y: 72 });
+    const twice = await first("rope", { ...p, batch: 2, inverse: false }, { x: [...x, ...x] }, { y: 144 });
     expect(twice).toEqual([...alone, ...alone]);
   });
 
   it("rope turns pair i of position t by t·theta^(−2i/headDim), and back", async () => {
     const x = values(72, 1);
-    const y = await first("rope", { ...p, inverse: false }, [x], [72]);
+    const y = await first("rope", { ...p, inverse: false }, { x }, { y: 72 });
     expect(y.slice(0, 8)).toEqual(x.slice(0, 8));
     for (let t = 0; t < 9; t++)
       for (let pair = 0; pair < 4; pair++) {
@@ -316,14 +336,14 @@ describe("attention and positions", () => {
         expectNear(y[t * 8 + pair], Math.hypot(a, b) * Math.cos(angle), 1e-12);
         expectNear(y[t * 8 + pair + 4], Math.hypot(a, b) * Math.sin(angle), 1e-12);
       }
-    expect(gap(await first("rope", { ...p, inverse: true }, [y], [72]), x)).toBeLessThan(1e-14);
+    expect(gap(await first("rope", { ...p, inverse: true }, { x: y }, { y: 72 }), x)).toBeLessThan(1e-14);
   });
 
   it("rope: ⟨q at t, k at s⟩ depends on t − s only", async () => {
     const turned = async (seed: number): Promise<number[]> => {
       const row = values(8, seed);
       const x = Array.from({ length: 9 }, () => row).flat();
-      return first("rope", { ...p, inverse: false }, [x], [72]);
+      return first("rope", { ...p, inverse: false }, { x }, { y: 72 });
     };
     const [q, k] = await Promise.all([turned(1), turned(2)]);
     const score = (t: number, s: number): number => dot(q.slice(t * 8, t * 8 + 8), k.slice(s * 8, s * 8 + 8));
@@ -353,8 +373,8 @@ describe("products", () => {
     const got = await first(
       "gemm",
       params,
-      [(transA ? transpose(a) : a).flat(), (transB ? transpose(b) : b).flat(), bias],
-      [c.flat(), null],
+      { a: (transA ? transpose(a) : a).flat(), b: (transB ? transpose(b) : b).flat(), bias },
+      { c: c.flat() },
     );
     const columns = transpose(b);
     const want = a.flatMap((row, r) => columns.map((column, j) => 2 * dot(row, column) + bias[j] + c[r][j]));
@@ -373,8 +393,8 @@ describe("products", () => {
       backend,
       "gemm",
       params,
-      [a, b, null],
-      [gaps.slice(0, 16), gaps.slice(0, 16)],
+      { a, b },
+      { c: gaps.slice(0, 16), pre: gaps.slice(0, 16) },
     );
     for (let item = 0; item < 3; item++)
       for (let at = 0; at < 6; at++) {
@@ -406,8 +426,8 @@ describe("products", () => {
         m, n, k: end - start, transA: true, transB: false, batch: 1, strideA: 0, strideB: 0, strideC: 0, alpha: 1,
         accumulate: false, activation: "none",
       }, // prettier-ignore
-      [a.slice(start * m, end * m), b.slice(start * n, end * n), null],
-      [m * n, null],
+      { a: a.slice(start * m, end * m), b: b.slice(start * n, end * n) },
+      { c: m * n },
     );
 
   it.each([false, true])("gemmSegmented is a gemm for each segment, direction given %s", async (given) => {
@@ -427,8 +447,8 @@ describe("products", () => {
         firstAccumulated: 2,
         accumulate: true,
       },
-      [a, b, i(segments), i([1, 3, 5]), given ? v : null],
-      [before, 5, 5, 2, 1],
+      { a, b, segments: i(segments), groups: i([1, 3, 5]), v: given ? v : null },
+      { total: before, dots: 5, sumsq: 5, groupSumsq: 2, vSumsq: 1 },
     );
     const wantTotal = [before, w[2], w[3], w[4]].reduce((sum, part) => combine(sum, part, 1));
     expect(gap(total, wantTotal)).toBeLessThan(1e-14);
@@ -463,16 +483,16 @@ describe("products", () => {
       first(
         "scatterAdd",
         { rows: end - start, width, tableRows, accumulate: false },
-        [dy.slice(start * width, end * width), i(ids.slice(start, end))],
-        [tableRows * width],
+        { x: dy.slice(start * width, end * width), ids: i(ids.slice(start, end)) },
+        { out: tableRows * width },
       );
     const w = await Promise.all([0, 1, 2, 3, 4].map((s) => scattered(segments[s], segments[s + 1])));
     const [dots, sumsq, groupSumsq] = await evaluate(
       backend,
       "embeddingAlign",
       { rows, width, tableRows, segmentCount: 5, groupCount: 2 },
-      [dy, i(ids), i(segments), i([0, 2, 5]), v],
-      [5, 5, 2],
+      { dy, ids: i(ids), segments: i(segments), groups: i([0, 2, 5]), v },
+      { dots: 5, sumsq: 5, groupSumsq: 2 },
     );
     expect(
       gap(
@@ -499,28 +519,44 @@ describe("products", () => {
     const [width, tableRows] = [3, 5];
     const ids = i(integers(rows, 3, 0, tableRows));
     const [x, y] = [values(tableRows * width, 4), values(rows * width, 5)];
-    const gathered = await first("gather", { rows, width, tableRows }, [x, ids], [rows * width]);
+    const gathered = await first(
+      "gather",
+      { rows, width, tableRows },
+      { table: x, ids },
+      { out: rows * width },
+    );
     const params = { rows, width, tableRows, accumulate: false };
-    const spread = await first("scatterAdd", params, [y, ids], [tableRows * width]);
+    const spread = await first("scatterAdd", params, { x: y, ids }, { out: tableRows * width });
     expectNear(dot(gathered, y), dot(x, spread), 1e-12);
   });
 
   it("segmentSum, alignRows, dot, sumSquares and reduce agree with sums written out", async () => {
     const [x, y] = [values(12, 1), values(12, 2)];
     const params = { rows: 4, width: 3, segmentCount: 2, accumulate: true };
-    const sums = await first("segmentSum", params, [x, y, i([0, 1, 3])], [[10, 20, 30, 40, 50, 60]]);
+    const sums = await first(
+      "segmentSum",
+      params,
+      { x, y, segments: i([0, 1, 3]) },
+      { out: [10, 20, 30, 40, 50, 60] },
+    );
     const z = x.map((value, at) => value * y[at]);
     const want = [10 + z[0], 20 + z[1], 30 + z[2], 40 + z[3] + z[6], 50 + z[4] + z[7], 60 + z[5] + z[8]];
     expect(gap(sums, want)).toBeLessThan(1e-14);
 
     const v = [1, -2, 3];
-    const [dots, sumsq] = await evaluate(backend, "alignRows", { rows: 4, width: 3 }, [x, v], [4, 4]);
+    const [dots, sumsq] = await evaluate(
+      backend,
+      "alignRows",
+      { rows: 4, width: 3 },
+      { g: x, v },
+      { dots: 4, sumsq: 4 },
+    );
     for (let r = 0; r < 4; r++) {
       expectNear(dots[r], x[3 * r] - 2 * x[3 * r + 1] + 3 * x[3 * r + 2], 1e-14);
       expectNear(sumsq[r], x[3 * r] ** 2 + x[3 * r + 1] ** 2 + x[3 * r + 2] ** 2, 1e-14);
     }
-    expectNear((await first("dot", {}, [x, y], [1]))[0], dot(x, y), 1e-14);
-    expectNear((await first("sumSquares", {}, [x], [1]))[0], dot(x, x), 1e-14);
+    expectNear((await first("dot", {}, { x, y }, { out: 1 }))[0], dot(x, y), 1e-14);
+    expectNear((await first("sumSquares", {}, { x }, { out: 1 }))[0], dot(x, x), 1e-14);
 
     const shape = { outer: 2, length: 3, inner: 2 };
     for (const [kind, fold] of [
@@ -528,12 +564,12 @@ describe("products", () => {
       ["max", Math.max],
       ["min", Math.min],
     ] as const) {
-      const got = await first("reduce", { kind, ...shape }, [x], [4]);
+      const got = await first("reduce", { kind, ...shape }, { x }, { y: 4 });
       const written = [0, 1, 6, 7].map((at) => fold(fold(x[at], x[at + 2]), x[at + 4]));
       expect(gap(got, written)).toBeLessThan(1e-14);
     }
     const empty = async (kind: "sum" | "max" | "min"): Promise<number[]> =>
-      first("reduce", { kind, outer: 1, length: 0, inner: 1 }, [[]], [1]);
+      first("reduce", { kind, outer: 1, length: 0, inner: 1 }, { x: [] }, { y: 1 });
     expect([await empty("sum"), await empty("max"), await empty("min")]).toEqual([
       [0],
       [-Infinity],
@@ -545,7 +581,7 @@ describe("products", () => {
 describe("small kernels by hand", () => {
   it("unary values", async () => {
     const at = async (kind: (typeof unaryKinds)[number], x: number): Promise<number> =>
-      (await first("unary", { kind }, [[x]], [1]))[0];
+      (await first("unary", { kind }, { x: [x] }, { y: 1 }))[0];
     expect(await at("neg", 2)).toBe(-2);
     expect(await at("square", -3)).toBe(9);
     expect(await at("reciprocal", 4)).toBe(0.25);
@@ -571,26 +607,15 @@ describe("small kernels by hand", () => {
 
   it("binary broadcasts by strides, and writes over an operand", async () => {
     const params = { kind: "sub", shape: [2, 3], aStrides: [3, 1], bStrides: [1, 0] } as const;
-    expect(
-      await first(
-        "binary",
-        params,
-        [
-          [1, 2, 3, 4, 5, 6],
-          [10, 20],
-        ],
-        [6],
-      ),
-    ).toEqual([-9, -8, -7, -16, -15, -14]);
+    expect(await first("binary", params, { a: [1, 2, 3, 4, 5, 6], b: [10, 20] }, { c: 6 })).toEqual([
+      -9, -8, -7, -16, -15, -14,
+    ]);
     const flat = async (kind: "add" | "mul" | "div" | "max" | "min"): Promise<number[]> =>
       first(
         "binary",
         { kind, shape: [2], aStrides: [1], bStrides: [1] },
-        [
-          [6, -3],
-          [2, 4],
-        ],
-        [2],
+        { a: [6, -3], b: [2, 4] },
+        { c: 2 },
       );
     expect(await flat("add")).toEqual([8, 1]);
     expect(await flat("mul")).toEqual([12, -12]);
@@ -601,26 +626,50 @@ describe("small kernels by hand", () => {
 
   it("stridedCopy transposes into a part of the output", async () => {
     const params = { shape: [3, 2], inStrides: [1, 3], inOffset: 1, outStrides: [4, 1], outOffset: 2 };
-    const got = await first("stridedCopy", params, [[0, 1, 2, 3, 4, 5, 6]], [new Array<number>(13).fill(9)]);
+    const got = await first(
+      "stridedCopy",
+      params,
+      { x: [0, 1, 2, 3, 4, 5, 6] },
+      { y: new Array<number>(13).fill(9) },
+    );
     expect(got).toEqual([9, 9, 1, 4, 9, 9, 2, 5, 9, 9, 3, 6, 9]);
   });
 
   it("fill, affine, accumulate, select, cast, clipScale, gather, softmax", async () => {
-    expect(await first("fill", { value: 2.5 }, [], [2])).toEqual([2.5, 2.5]);
-    expect(await first("affine", { scale: 2, shift: -1 }, [[1, 3]], [2])).toEqual([1, 5]);
-    expect(await first("accumulate", { scale: 2 }, [[1, 3]], [[10, 20]])).toEqual([12, 26]);
-    expect(await first("select", {}, [i([1, 0, -1]), [1, 2, 3], [4, 5, 6]], [3])).toEqual([1, 5, 3]);
-    const [toInt] = await evaluate(backend, "cast", {}, [f([1.9, -1.9])], [out(2, "i32")]);
+    expect(await first("fill", { value: 2.5 }, {}, { out: 2 })).toEqual([2.5, 2.5]);
+    expect(await first("affine", { scale: 2, shift: -1 }, { x: [1, 3] }, { y: 2 })).toEqual([1, 5]);
+    expect(await first("accumulate", { scale: 2 }, { x: [1, 3] }, { y: [10, 20] })).toEqual([12, 26]);
+    expect(
+      await first("select", {}, { condition: i([1, 0, -1]), a: [1, 2, 3], b: [4, 5, 6] }, { c: 3 }),
+    ).toEqual([1, 5, 3]);
+    const [toInt] = await evaluate(backend, "cast", {}, { x: f([1.9, -1.9]) }, { y: out(2, "i32") });
     expect(toInt).toEqual([1, -1]);
-    expect(await first("clipScale", { maxNorm: 3 }, [[36]], [1])).toEqual([0.5]);
-    expect(await first("clipScale", { maxNorm: 3 }, [[4]], [1])).toEqual([1]);
+    expect(await first("clipScale", { maxNorm: 3 }, { sumsq: [36] }, { scale: 1 })).toEqual([0.5]);
+    expect(await first("clipScale", { maxNorm: 3 }, { sumsq: [4] }, { scale: 1 })).toEqual([1]);
     const table = { rows: 3, width: 2, tableRows: 2 };
-    expect(await first("gather", table, [[1, 2, 3, 4], i([1, 2, 0])], [6])).toEqual([3, 4, NaN, NaN, 1, 2]);
+    expect(await first("gather", table, { table: [1, 2, 3, 4], ids: i([1, 2, 0]) }, { out: 6 })).toEqual([
+      3,
+      4,
+      NaN,
+      NaN,
+      1,
+      2,
+    ]);
     const spread = async (accumulate: boolean): Promise<number[]> =>
-      first("scatterAdd", { ...table, accumulate }, [[1, 2, 3, 4, 5, 6], i([1, 2, 1])], [[10, 20, 30, 40]]);
+      first(
+        "scatterAdd",
+        { ...table, accumulate },
+        { x: [1, 2, 3, 4, 5, 6], ids: i([1, 2, 1]) },
+        { out: [10, 20, 30, 40] },
+      );
     expect(await spread(true)).toEqual([10, 20, 36, 48]);
     expect(await spread(false)).toEqual([0, 0, 6, 8]);
-    const soft = await first("softmax", { rows: 1, cols: 3 }, [[1000, 1000 + Math.log(2), -Infinity]], [3]);
+    const soft = await first(
+      "softmax",
+      { rows: 1, cols: 3 },
+      { x: [1000, 1000 + Math.log(2), -Infinity] },
+      { y: 3 },
+    );
     expect(gap(soft, [1 / 3, 2 / 3, 0])).toBeLessThan(1e-12);
   });
 
@@ -630,8 +679,8 @@ describe("small kernels by hand", () => {
       backend,
       "crossEntropy",
       { rows: 4, cols: 3 },
-      [logits, i([2, -1, 3, 0])],
-      [4, 4],
+      { logits, targets: i([2, -1, 3, 0]) },
+      { losses: 4, lse: 4 },
     );
     const want = naiveLse(logits, 3);
     expect(gap(lse, want)).toBeLessThan(1e-14);
@@ -651,7 +700,9 @@ describe("small kernels by hand", () => {
       let state = [[1, 2, 3], [0, 0, 0], [0, 0, 0]]; // prettier-ignore
       let want = [1, 2, 3];
       for (let step = 1; step <= 20; step++) {
-        state = await evaluate(backend, kernel, { ...params, step }, [grad, [3]], state);
+        const [value, m, v] = state;
+        const inputs = { grad, gradScale: [3] };
+        state = await evaluate(backend, kernel, { ...params, step }, inputs, { value, m, v });
         want = want.map((x, at) => {
           const g = 3 * grad[at];
           return x - 0.01 * (g / (Math.abs(g) + 1e-3)) - 0.01 * weightDecay * x;
@@ -667,7 +718,13 @@ describe("small kernels by hand", () => {
   it("adam: decay is part of the gradient, so that without one every value takes the same step", async () => {
     const params = { lr: 0.01, beta1: 0.9, beta2: 0.99, eps: 1e-12, weightDecay: 0.5, step: 1 };
     const zero = [0, 0, 0];
-    const [value, m, v] = await evaluate(backend, "adam", params, [zero, null], [[1, -2, 30], zero, zero]);
+    const [value, m, v] = await evaluate(
+      backend,
+      "adam",
+      params,
+      { grad: zero },
+      { value: [1, -2, 30], m: zero, v: zero },
+    );
     expect(gap(value, [0.99, -1.99, 29.99])).toBeLessThan(1e-10);
     expect(gap(m, [0.05, -0.1, 1.5])).toBeLessThan(1e-12);
     expect(gap(v, [0.0025, 0.01, 2.25])).toBeLessThan(1e-12);
@@ -675,20 +732,23 @@ describe("small kernels by hand", () => {
 
   it("sgd: a geometric velocity; Nesterov's is a step ahead; decay shrinks", async () => {
     const still = { lr: 0.1, momentum: 0, nesterov: false, weightDecay: 0 };
-    expect(await first("sgd", still, [[1, -2], [3]], [[5, 5], null])).toEqual([4.7, 5.6]);
+    expect(await first("sgd", still, { grad: [1, -2], gradScale: [3] }, { value: [5, 5] })).toEqual([
+      4.7, 5.6,
+    ]);
     const [shrunk] = await evaluate(
       backend,
       "sgd",
       { ...still, weightDecay: 0.5 },
-      [[0, 0], null],
-      [[2, -4], null],
+      { grad: [0, 0] },
+      { value: [2, -4] },
     );
     expect(gap(shrunk, [1.9, -3.8])).toBeLessThan(1e-15);
     for (const nesterov of [false, true]) {
       let state = [[0], [0]];
       let [value, velocity] = [0, 0];
       for (let t = 1; t <= 10; t++) {
-        state = await evaluate(backend, "sgd", { ...still, momentum: 0.5, nesterov }, [[1], null], state);
+        const before = { value: state[0], velocity: state[1] };
+        state = await evaluate(backend, "sgd", { ...still, momentum: 0.5, nesterov }, { grad: [1] }, before);
         // 1 + 1/2 + 1/4 + … of t terms; Nesterov's has one more.
         velocity = 2 - 0.5 ** (t - 1);
         value -= 0.1 * (nesterov ? 2 - 0.5 ** t : velocity);
@@ -701,9 +761,11 @@ describe("small kernels by hand", () => {
 
 describe("random", () => {
   const bits = async (count: number, key0: number, key1: number, offset: number): Promise<number[]> =>
-    (await evaluate(backend, "random", { kind: "bits", key0, key1, offset }, [], [out(count, "i32")]))[0];
+    (
+      await evaluate(backend, "random", { kind: "bits", key0, key1, offset }, {}, { out: out(count, "i32") })
+    )[0];
   const draw = (kind: "uniform" | "normal", count: number, offset = 0): Promise<number[]> =>
-    first("random", { kind, key0: 1, key1: 2, offset }, [], [count]);
+    first("random", { kind, key0: 1, key1: 2, offset }, {}, { out: count });
 
   // The published known answers of Threefry-2x32, 20 rounds (Random123), as in JAX's tests.
   it.each([

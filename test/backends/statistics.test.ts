@@ -1,7 +1,7 @@
 /** Statistics on every backend, where a sum in single precision would lose digits: long sums of small numbers beside a large one, and sums that cancel. */
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Backend } from "#dist/backends/backend.js";
-import { STATISTICS } from "#dist/backends/kernels.js";
+import { STATISTICS } from "#dist/backends/kernels/index.js";
 import { kernelBackends } from "./all.ts";
 import { evaluate, f, i, out, values } from "./harness.ts";
 
@@ -53,14 +53,14 @@ describe.each(kernelBackends)("$name", ({ name, create }) => {
       expect({ what, error: error <= STATISTICS ? "small" : error }).toEqual({ what, error: "small" });
     };
     const [[dot], [square]] = [
-      await evaluate(backend, "dot", {}, [x, y], [1]),
-      await evaluate(backend, "sumSquares", {}, [x], [1]),
+      await evaluate(backend, "dot", {}, { x, y }, { out: 1 }),
+      await evaluate(backend, "sumSquares", {}, { x }, { out: 1 }),
     ].map(([found]) => found);
     near("dot", dot, xy, size);
     near("sumSquares", square, xx, xx);
 
     const rows = { rows: 1, width: COUNT };
-    const [dots, squares] = await evaluate(backend, "alignRows", rows, [x, y], [1, 1]);
+    const [dots, squares] = await evaluate(backend, "alignRows", rows, { g: x, v: y }, { dots: 1, sumsq: 1 });
     near("alignRows dots", dots[0], xy, size);
     near("alignRows sumsq", squares[0], xx, xx);
 
@@ -72,8 +72,8 @@ describe.each(kernelBackends)("$name", ({ name, create }) => {
       backend,
       "embeddingAlign",
       { rows: count, width, tableRows: count, segmentCount: 2, groupCount: 1 },
-      [x, i(order), i([0, 0, count]), i([0, 2]), y],
-      [2, 2, 1],
+      { dy: x, ids: i(order), segments: i([0, 0, count]), groups: i([0, 2]), v: y },
+      { dots: 2, sumsq: 2, groupSumsq: 1 },
     );
     near("embeddingAlign dots", along[1], xy, size);
     near("embeddingAlign sumsq", norms[1], xx, xx);
@@ -87,8 +87,8 @@ describe.each(kernelBackends)("$name", ({ name, create }) => {
         ...{ rows: 1, m: 1, n: COUNT, segmentCount: 1, groupCount: 0 },
         ...{ targetSegments: 0, firstAccumulated: 0, accumulate: false },
       },
-      [f([1]), x, i([0, 1]), null, y],
-      [null, out(1), out(1), null, out(1)],
+      { a: f([1]), b: x, segments: i([0, 1]), v: y },
+      { dots: out(1), sumsq: out(1), vSumsq: out(1) },
     );
     near("gemmSegmented dots", wDots[0], xy, size);
     near("gemmSegmented sumsq", wNorms[0], xx, xx);

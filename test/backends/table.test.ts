@@ -2,15 +2,26 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { run } from "#dist/backends/backend.js";
-import { checkCall, type KernelName, kernelNames, type KernelParams } from "#dist/backends/kernels.js";
+import { checkCall, mapInputs, operandsOf } from "#dist/backends/kernels/check.js";
+import {
+  type Inputs,
+  type KernelName,
+  kernelNames,
+  type KernelParams,
+  type Outputs,
+} from "#dist/backends/kernels/index.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
 import { GradmixError } from "#dist/errors.js";
 import type { View } from "#dist/tensor/memory.js";
 import { cases } from "./cases.ts";
-import type { Operand } from "./harness.ts";
+import { type Operand, outputsOf } from "./harness.ts";
 
-const view = (operand: Operand | null): View | null =>
-  operand === null ? null : { buffer: 1, offset: 0, shape: [operand.data.length], dtype: operand.dtype };
+const view = (operand: Operand): View => ({
+  buffer: 1,
+  offset: 0,
+  shape: [operand.data.length],
+  dtype: operand.dtype,
+});
 
 /** Values that a parameter may never have, given one that it may have. */
 function junk(valid: unknown): unknown[] {
@@ -43,12 +54,8 @@ describe("the table", () => {
   it.each(kernelNames)("%s refuses parameters that are nothing", (kernel: KernelName) => {
     const wrong: string[] = [];
     for (const c of cases[kernel]().slice(0, 5)) {
-      const [inputs, outputs] = [
-        c.inputs.map(view),
-        c.outputs.map((operand, o) =>
-          view(o === 0 && c.inPlace !== undefined ? c.inputs[c.inPlace]! : operand),
-        ),
-      ];
+      const inputs = mapInputs<KernelName, Operand, View>(c.inputs, view);
+      const outputs = outputsOf(kernel, c, inputs, view);
       const check = (params: unknown): string =>
         message(() => checkCall(kernel, params as KernelParams[KernelName], inputs, outputs));
       if (check(c.params) !== "accepted") wrong.push(`${c.name}: ${check(c.params)}`);
@@ -64,6 +71,27 @@ describe("the table", () => {
     expect(wrong.slice(0, 10)).toEqual([]);
   });
 
+  it("an operand that the kernel does not have, or that is missing, is refused by its name", () => {
+    const one = view({ data: [0], dtype: "f32" });
+    const refused = (inputs: object, outputs: object): string =>
+      message(() =>
+        checkCall("affine", { scale: 1, shift: 0 }, inputs as Inputs<"affine">, outputs as Outputs<"affine">),
+      );
+    expect(refused({ x: one, bias: one }, { y: one })).toBe('affine: there is no operand "bias"');
+    expect(refused({ x: one }, { y: one, x: one })).toBe('affine: there is no operand "x"');
+    expect(refused({}, { y: one })).toBe('affine: operand "x" is missing');
+    expect(refused({ x: one }, { y: null })).toBe('affine: operand "y" is missing');
+  });
+
+  it("every input that an output may be has a case in which it is that", () => {
+    const untried = kernelNames.flatMap((kernel) => {
+      const allowed = operandsOf(kernel, "outputs").flatMap(({ inPlaceOf }) => inPlaceOf);
+      const tried = new Set(allowed.length === 0 ? [] : cases[kernel]().map((c) => c.inPlace));
+      return allowed.filter((input) => !tried.has(input)).map((input) => `${kernel} in place of ${input}`);
+    });
+    expect(untried).toEqual([]);
+  });
+
   it("strides may reach every element of an operand and none beyond it", () => {
     const small = fc.integer({ min: 0, max: 4 });
     const axes = fc.array(fc.tuple(small, small, small), { maxLength: 4 });
@@ -76,9 +104,9 @@ describe("the table", () => {
         const sizes = [inOffset + lastIn + 1 + more, outOffset + lastOut + 1].map((n) => Math.max(0, n));
         const [input, out] = sizes.map((n) => view({ data: new Float32Array(n), dtype: "f32" }));
         const params = { shape, inStrides, inOffset, outStrides, outOffset };
-        const found = message(() => checkCall("stridedCopy", params, [input], [out]));
+        const found = message(() => checkCall("stridedCopy", params, { x: input }, { y: out }));
         const fits = lastIn < 0 || inOffset + lastIn < sizes[0];
-        expect(found).toMatch(fits ? /^accepted$/ : /^stridedCopy: "in" is addressed at element/);
+        expect(found).toMatch(fits ? /^accepted$/ : /^stridedCopy: "x" is addressed at element/);
       }),
     );
   });
@@ -87,7 +115,12 @@ describe("the table", () => {
     const one = view({ data: [0], dtype: "f32" });
     const check = (momentum: number, velocity: View | null): string =>
       message(() =>
-        checkCall("sgd", { lr: 1, momentum, nesterov: false, weightDecay: 0 }, [one, null], [one, velocity]),
+        checkCall(
+          "sgd",
+          { lr: 1, momentum, nesterov: false, weightDecay: 0 },
+          { grad: one },
+          { value: one, velocity },
+        ),
       );
     expect(check(0.5, null)).toBe('sgd: momentum 0.5 needs the operand "velocity"');
     expect([check(0, null), check(0, one), check(0.5, one)]).toEqual(["accepted", "accepted", "accepted"]);
@@ -96,11 +129,11 @@ describe("the table", () => {
   it("an operand of another backend, or of none, is refused", async () => {
     const [one, other] = [createReferenceBackend(), createReferenceBackend()];
     const place = (memory: typeof one) => ({
-      ...view({ data: [0], dtype: "f32" })!,
+      ...view({ data: [0], dtype: "f32" }),
       buffer: memory.alloc(1, "f32"),
       memory,
     });
-    expect(() => run("affine", { scale: 1, shift: 0 }, [place(one)], [place(other)])).toThrow(
+    expect(() => run("affine", { scale: 1, shift: 0 }, { x: place(one) }, { y: place(other) })).toThrow(
       /^affine: operands live on different backends/,
     );
     for (const memory of [one, other]) await memory.dispose();

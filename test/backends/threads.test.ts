@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, expect, it } from "vitest";
 import type { Backend } from "#dist/backends/backend.js";
 import { createCpuBackend } from "#dist/backends/cpu/index.js";
-import { kernelNames } from "#dist/backends/kernels.js";
+import { kernelNames } from "#dist/backends/kernels/index.js";
 import type { TensorData } from "#dist/tensor/dtype.js";
 import { cases } from "./cases.ts";
 import { runCase } from "./harness.ts";

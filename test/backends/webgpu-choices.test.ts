@@ -7,7 +7,8 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { type AdapterInfo, tensorCoreFeatures, tensorCoresOf } from "#dist/backends/webgpu/adapter-info.js";
 import { createNaps } from "#dist/backends/webgpu/naps.js";
 import { tuningStore } from "#dist/backends/webgpu/host-node.js";
-import { choiceLine, createTuner, type TunerDevice } from "#dist/backends/webgpu/tuning.js";
+import { type Call, choiceLine, createTuner, type TunerDevice } from "#dist/backends/webgpu/tuning.js";
+import type { View } from "#dist/tensor/memory.js";
 import { expectNear } from "../near.ts";
 
 describe("tensor cores", () => {
@@ -46,6 +47,12 @@ describe("tensor cores", () => {
 });
 
 describe("the choice of a variant", () => {
+  /** A call with one output; `ran` is told of each run, and where it writes. */
+  const callOn = (inputs: readonly View[], out: View, ran: (variant: string, out: View) => void): Call => ({
+    ...{ inputs, outputs: [out] },
+    run: (variant) => ran(variant, out),
+    on: (input, output) => callOn(inputs.map(input), output(out), ran),
+  });
   /** A device on which a call writes one number, which says what ran. */
   function fake() {
     const memory = new Map<number, number>();
@@ -85,17 +92,11 @@ describe("the choice of a variant", () => {
     };
     const index = { ...own, dtype: "i32" as const };
     let runs = 0;
-    const call = {
-      inputs: [own],
-      outputs: [own],
-      run: (_: string, __: unknown, [out]: readonly ({ buffer: number } | null)[]): void => {
-        memory.set(out?.buffer ?? 0, runs++);
-      },
-    };
+    const ran = (_: string, out: View): void => void memory.set(out.buffer, runs++);
     const tuner = createTuner(store, full);
     for (let step = 0; step < 3; step++) {
-      expect(tuner.choose("k", ["safe", "other"], call)).toBe("safe");
-      expect(tuner.choose("indices", ["safe", "other"], { ...call, inputs: [index] })).toBe("safe");
+      expect(tuner.choose("k", ["safe", "other"], callOn([own], own, ran))).toBe("safe");
+      expect(tuner.choose("indices", ["safe", "other"], callOn([index], own, ran))).toBe("safe");
       await tuner.settle();
     }
     expect(asked).toBe(2);
@@ -103,7 +104,7 @@ describe("the choice of a variant", () => {
     // A default that is not the same twice is compared with nothing.
     const restless = createTuner(store, device);
     for (let step = 0; step < 3; step++) {
-      expect(restless.choose("k", ["safe", "other"], call)).toBe("safe");
+      expect(restless.choose("k", ["safe", "other"], callOn([own], own, ran))).toBe("safe");
       await restless.settle();
     }
     expect(differing).toEqual(["safe"]);
@@ -128,14 +129,9 @@ describe("the choice of a variant", () => {
       device,
     );
     const own = { buffer: device.alloc(1, "f32"), offset: 0, shape: [1], dtype: "f32" as const };
-    const call = {
-      inputs: [],
-      outputs: [own, null],
-      run: (variant: string, _: unknown, [out]: readonly ({ buffer: number } | null)[]): void => {
-        if (out === undefined || out === null) throw new Error("an output");
-        memory.set(out.buffer, (memory.get(out.buffer) ?? NaN) + (variant === "broken" ? 2 : 1));
-      },
-    };
+    const call = callOn([], own, (variant, out) => {
+      memory.set(out.buffer, (memory.get(out.buffer) ?? NaN) + (variant === "broken" ? 2 : 1));
+    });
     expect(tuner.choose("k 1", ["safe", "broken", "other"], call)).toBe("safe");
     await tuner.settle();
     expect(differing).toEqual(["k 1 broken"]);

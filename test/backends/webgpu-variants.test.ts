@@ -4,7 +4,9 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterEach, describe, expect, test } from "vitest";
 import type { Backend } from "#dist/backends/backend.js";
-import type { KernelParams } from "#dist/backends/kernels.js";
+import { mapInputs } from "#dist/backends/kernels/check.js";
+import type { KernelParams } from "#dist/backends/kernels/index.js";
+import type { View } from "#dist/tensor/memory.js";
 import { computesRight } from "#dist/backends/self-check.js";
 import { createCpuBackend } from "#dist/backends/cpu/index.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
@@ -15,7 +17,7 @@ import { floatTileNames } from "#dist/backends/webgpu/kernels/gemm-segmented-til
 import { tensorTileNames } from "#dist/backends/webgpu/kernels/gemm-tensor.js";
 import { tileNames } from "#dist/backends/webgpu/kernels/gemm-tiled.js";
 import { cases } from "./cases.ts";
-import { difference, f, i, type Operand, out, runCase, values } from "./harness.ts";
+import { difference, f, i, type Operand, out, outputsOf, runCase, values } from "./harness.ts";
 
 const off = process.env["GRADMIX_WEBGPU"] === "off";
 const open: Backend[] = [];
@@ -49,7 +51,7 @@ async function product(
   };
   const [a, b, c] = [values(p.m * p.k, 1), values(p.k * p.n, 2), values(p.m * p.n, 3)].map(place);
   if (a === undefined || b === undefined || c === undefined) throw new Error("three operands");
-  backend.run("gemm", p, [a, b, null], [c, null]);
+  backend.run("gemm", p, { a, b }, { c });
   const out = await backend.read(c.buffer, 0, p.m * p.n);
   for (const { buffer } of [a, b, c]) backend.free(buffer);
   return Float32Array.from(out);
@@ -96,8 +98,11 @@ describe.skipIf(off)("variants", () => {
           ...{ rows: 150, m, n: 100, segmentCount: 5, groupCount: 0 },
           ...{ targetSegments: 0, firstAccumulated: 1, accumulate: true },
         },
-        inputs: [f(values(150 * m, 1)), f(values(150 * 100, 2)), i(ends), null, f(values(100 * m, 3))],
-        outputs: [f(values(100 * m, 4)), out(5), out(5), null, out(1)],
+        inputs: {
+          ...{ a: f(values(150 * m, 1)), b: f(values(150 * 100, 2)), segments: i(ends) },
+          v: f(values(100 * m, 3)),
+        },
+        outputs: { total: f(values(100 * m, 4)), dots: out(5), sumsq: out(5), vSumsq: out(1) },
         scale: 20,
       };
       const wanted = await runCase(createReferenceBackend({ precision: "f64" }), "gemmSegmented", c, 0);
@@ -258,7 +263,7 @@ describe.skipIf(off)("mixed precision", () => {
     };
     const [x, one, c] = [place(edges), place([1]), place(edges)];
     const p = params({ m: edges.length, n: 1, k: 1 });
-    backend.run("gemm", p, [x, one, null], [c, null]);
+    backend.run("gemm", p, { a: x, b: one }, { c });
     const rounded = await backend.read(c.buffer, 0, edges.length);
     // Subnormals may be flushed; what remains is the nearest f16.
     edges.forEach((value, i) => {
@@ -282,9 +287,11 @@ describe.skipIf(off)("mixed precision", () => {
       const oracle = createReferenceBackend({ precision: "f64" });
       const rounded = cases.gemmSegmented().map((c) => ({
         ...c,
-        inputs: c.inputs.map((operand, at) =>
-          at < 2 && operand !== null ? f(Array.from(operand.data, half)) : operand,
-        ),
+        inputs: {
+          ...c.inputs,
+          a: f(Array.from(c.inputs.a.data, half)),
+          b: f(Array.from(c.inputs.b.data, half)),
+        },
       }));
       for (const [at, c] of rounded.entries()) {
         const wanted = await runCase(oracle, "gemmSegmented", c, 0);
@@ -309,17 +316,15 @@ describe.skipIf(off)("mixed precision", () => {
         device: await nullDeviceWith(32_768),
         ...{ precision: "f16", tensorCores: { subgroup: 32 } },
       });
-      const place = (operand: Operand | null) =>
-        operand === null
-          ? null
-          : {
-              buffer: backend.alloc(Math.max(1, operand.data.length), operand.dtype),
-              ...{ offset: 0, shape: [operand.data.length], dtype: operand.dtype },
-            };
+      const place = (operand: Operand) => ({
+        buffer: backend.alloc(Math.max(1, operand.data.length), operand.dtype),
+        ...{ offset: 0, shape: [operand.data.length], dtype: operand.dtype },
+      });
       try {
-        const outputs = c.outputs.map(place);
-        backend.run("gemmSegmented", c.params, c.inputs.map(place), outputs);
-        await backend.read(outputs.at(-1)?.buffer ?? -1, 0, 1);
+        const inputs = mapInputs<"gemmSegmented", Operand, View>(c.inputs, place);
+        const outputs = outputsOf("gemmSegmented", c, inputs, place);
+        backend.run("gemmSegmented", c.params, inputs, outputs);
+        await backend.read(outputs.vSumsq.buffer, 0, 1);
       } catch (error) {
         if (!withinOtherLimits(error)) throw error;
         beyond.push(c.name);
@@ -357,7 +362,7 @@ describe.skipIf(off)("mixed precision", () => {
             ...{ transA: layout[0] === "T", transB: layout[1] === "T", activation: "gelu" },
           });
           try {
-            backend.run("gemm", p, [a, b, place(n)], [c, place(batch * m * n)]);
+            backend.run("gemm", p, { a, b, bias: place(n) }, { c, pre: place(batch * m * n) });
             await backend.read(c.buffer, 0, 1);
             expect(backend.counters.dispatches).toBe(k === 4096 ? 2 : 1);
           } catch (error) {

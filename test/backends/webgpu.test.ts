@@ -9,7 +9,7 @@ import { createGPT, createSchedule } from "gradmix/nn";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { afterEach, describe, expect, test } from "vitest";
-import type { KernelName } from "#dist/backends/kernels.js";
+import type { KernelName } from "#dist/backends/kernels/index.js";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
 import { createNodeDevice, createNullDevice } from "#dist/backends/webgpu/host-node.js";
 import { createWebgpuBackend, type WebgpuBackend, type WebgpuOptions } from "#dist/backends/webgpu/index.js";
@@ -203,7 +203,7 @@ describe.skipIf(off)("webgpu", () => {
         buffer: backend.alloc(count * (round + 1), "f32"),
         ...{ offset: 0, shape: [count * (round + 1)], dtype: "f32" as const },
       }));
-      for (const view of views) backend.run("fill", { value: round }, [], [view]);
+      for (const view of views) backend.run("fill", { value: round }, {}, { out: view });
       for (const { buffer } of views) backend.free(buffer);
     }
     const last = backend.alloc(4, "f32");
@@ -256,11 +256,11 @@ describe.skipIf(off)("webgpu", () => {
     };
     const made: unknown[] = [];
     for (let step = 0; step < 4; step++) {
-      backend.run("gemm", params, [a, b, null], [c, null]);
+      backend.run("gemm", params, { a, b }, { c });
       const reading = backend.read(c.buffer, 0, 1);
       await new Promise((resume) => setTimeout(resume, 1));
       // Enqueued while the variants are timed.
-      for (const view of [d, e, g]) backend.run("fill", { value: step }, [], [view]);
+      for (const view of [d, e, g]) backend.run("fill", { value: step }, {}, { out: view });
       await reading;
       await backend.read(d.buffer, 0, 1);
       const { buffers, bindGroups } = backend.counters;
@@ -305,7 +305,7 @@ describe.skipIf(off)("webgpu", () => {
     const count = 2 ** 24;
     const filled = () => {
       const view = { buffer: backend.alloc(count, "f32"), offset: 0, shape: [count], dtype: "f32" as const };
-      backend.run("fill", { value: 1 }, [], [view]);
+      backend.run("fill", { value: 1 }, {}, { out: view });
       return view.buffer;
     };
     const message = /^webgpu: the device refused 67108864 bytes while 469762048 are live; lower the batch$/;
@@ -338,8 +338,8 @@ describe.skipIf(off)("webgpu", () => {
     const count = 65_535 * 64 + 1000;
     const buffer = backend.alloc(count, "f32");
     const view = { buffer, offset: 0, shape: [count], dtype: "f32" as const };
-    backend.run("fill", { value: 7 }, [], [view]);
-    backend.run("affine", { scale: 2, shift: 1 }, [view], [view]);
+    backend.run("fill", { value: 7 }, {}, { out: view });
+    backend.run("affine", { scale: 2, shift: 1 }, { x: view }, { y: view });
     for (const at of [0, 65_535 * 64 - 1, 65_535 * 64, count - 1])
       expect([...(await backend.read(buffer, at, 1))]).toEqual([15]);
   });
@@ -353,8 +353,8 @@ describe.skipIf(off)("webgpu", () => {
           {
             name: "large",
             params: { rows: 3, cols: 50_304 },
-            inputs: [f(values(3 * 50_304, 1, -4, 4)), i([7, 50_303, -1])],
-            outputs: [out(3), out(3)],
+            inputs: { logits: f(values(3 * 50_304, 1, -4, 4)), targets: i([7, 50_303, -1]) },
+            outputs: { losses: out(3), lse: out(3) },
           },
         ],
       ],
@@ -364,8 +364,8 @@ describe.skipIf(off)("webgpu", () => {
           {
             name: "large",
             params: { rows: 300, width: 8, tableRows: 50_304, accumulate: false },
-            inputs: [f(values(2400, 2)), i(integers(300, 3, 0, 40))],
-            outputs: [out(50_304 * 8)],
+            inputs: { x: f(values(2400, 2)), ids: i(integers(300, 3, 0, 40)) },
+            outputs: { out: out(50_304 * 8) },
           },
         ],
       ],
@@ -375,8 +375,8 @@ describe.skipIf(off)("webgpu", () => {
           {
             name: "large",
             params: { batch: 1, time: 2048, heads: 1, kvHeads: 1, headDim: 8, scale: 0.35 },
-            inputs: [f(values(2048 * 24, 4))],
-            outputs: [out(2048 * 8), out(2048)],
+            inputs: { qkv: f(values(2048 * 24, 4)) },
+            outputs: { o: out(2048 * 8), lse: out(2048) },
             scale: 4,
           },
         ],
@@ -390,14 +390,20 @@ describe.skipIf(off)("webgpu", () => {
               ...{ rows: 2048, m: 9, n: 13, segmentCount: 1024, groupCount: 32 },
               ...{ targetSegments: 0, firstAccumulated: 0, accumulate: false },
             },
-            inputs: [
-              f(values(2048 * 9, 5)),
-              f(values(2048 * 13, 6)),
-              i(Array.from({ length: 1025 }, (_, s) => 2 * s)),
-              i(Array.from({ length: 33 }, (_, g) => 32 * g)),
-              f(values(9 * 13, 7)),
-            ],
-            outputs: [out(9 * 13), out(1024), out(1024), out(32), out(1)],
+            inputs: {
+              a: f(values(2048 * 9, 5)),
+              b: f(values(2048 * 13, 6)),
+              segments: i(Array.from({ length: 1025 }, (_, s) => 2 * s)),
+              groups: i(Array.from({ length: 33 }, (_, g) => 32 * g)),
+              v: f(values(9 * 13, 7)),
+            },
+            outputs: {
+              total: out(9 * 13),
+              dots: out(1024),
+              sumsq: out(1024),
+              groupSumsq: out(32),
+              vSumsq: out(1),
+            },
             scale: sumScale(2048),
           },
         ],
@@ -439,12 +445,12 @@ describe.skipIf(off)("webgpu", () => {
           ...{ m: 3, n: 1, k: 1, transA: false, transB: false, batch: 1, strideA: 0, strideB: 0, strideC: 0 },
           ...{ alpha: 1, accumulate: false, activation: "tanh" as "gelu" },
         },
-        [x, z, null],
-        [y, null],
+        { a: x, b: z },
+        { c: y },
       );
-    backend.run("affine", { scale: 2, shift: 0 }, [x], [z]);
+    backend.run("affine", { scale: 2, shift: 0 }, { x }, { y: z });
     broken();
-    backend.run("affine", { scale: 1, shift: 1 }, [z], [z]);
+    backend.run("affine", { scale: 1, shift: 1 }, { x: z }, { y: z });
     await expect(backend.read(z.buffer, 0, 3)).rejects.toThrow(
       /^webgpu: the kernel "gemm .*tanh.*" does not compile: /,
     );
@@ -452,7 +458,7 @@ describe.skipIf(off)("webgpu", () => {
     expect([...(await backend.read(z.buffer, 0, 3))]).toEqual([3, 5, 7]);
     expect([...(await backend.read(y.buffer, 0, 3))]).toEqual([7, 7, 7]);
     expect(broken).toThrow(/"gemm .*tanh.*" does not compile/);
-    backend.run("affine", { scale: 3, shift: 0 }, [x], [y]);
+    backend.run("affine", { scale: 3, shift: 0 }, { x }, { y });
     expect([...(await backend.read(y.buffer, 0, 3))]).toEqual([3, 6, 9]);
   });
 
@@ -474,7 +480,7 @@ describe.skipIf(off)("webgpu", () => {
     const [a, b] = [0, 1].map((): number => backend.alloc(4, "f32"));
     const view = (buffer: number) => ({ buffer, offset: 0, shape: [4], dtype: "f32" as const });
     backend.write(a, 0, [1, 2, 3, 4]);
-    backend.run("affine", { scale: 10, shift: 0 }, [view(a)], [view(b)]);
+    backend.run("affine", { scale: 10, shift: 0 }, { x: view(a) }, { y: view(b) });
     backend.write(a, 0, [9, 9, 9, 9]);
     expect([...(await backend.read(b, 0, 4))]).toEqual([10, 20, 30, 40]);
     expect([...(await backend.read(a, 1, 2))]).toEqual([9, 9]);

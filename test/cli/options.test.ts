@@ -265,7 +265,7 @@ describe("refusals, in one line that names the place, the value and what is allo
     ["an empty histogram", { mixing: { rule: "importanceSampling", histogram: { a: 0 } } }, "c.json: mixing.histogram: all shares are 0"],
     ["f16 without a GPU asked for", { run: { precision: "f16" } }, "c.json: run.precision: f16 needs --backend webgpu, not auto"],
     ["forward with norms", { mixing: { normalise: "cosine" }, alignment: { estimator: "forward" } }, "c.json: alignment.estimator: forward does not see the gradient norms that --normalise cosine needs; choose tracked or raw"],
-    ["a tokenizer that is none", { data: { tokenizer: "bytes" } }, 'c.json: data.tokenizer: "bytes" is not "bpe", "byte", "none" or the path of a tokenizer.json; did you mean byte?'],
+    ["a tokenizer that is none", { data: { tokenizer: "bytes" } }, 'c.json: data.tokenizer: "bytes" is not "bpe", "byte", "none", the path of a tokenizer.json or the name of a vocabulary (gpt2, r50k_base, p50k_base, cl100k_base, o200k_base); did you mean byte?'],
     ["a vocabulary too small for bpe", { data: { vocabSize: 256 } }, "c.json: data.vocabSize: 256 is not a whole number at least 257: bpe begins with the bytes and the end of text"],
     ["no tokenizer to compare with", { data: { tokenizer: "none" }, mixing: { rule: "doremi", reference: "r" } }, "c.json: mixing.reference: the tokenizers of the two runs have to be the same; give the one of the files by --tokenizer FILE"],
   ]; // prettier-ignore

@@ -398,6 +398,27 @@ describe("a run that was cut short goes on to the same bits", () => {
     expect(metrics("run")).toEqual(before);
   });
 
+  test("with a tokenizer of any kind, and not with one that has changed", () => {
+    const golden = JSON.parse(
+      readFileSync(resolve(import.meta.dirname, "../golden/library-tokenizers.json"), "utf8"),
+    ) as readonly { name: string; file: object }[];
+    const file = golden.find(({ name }) => name === "t5")?.file ?? expect.unreachable();
+    const path = join(folder, "t5.json");
+    writeFileSync(path, JSON.stringify(file));
+    const data = small.map((one) => (one === "byte" ? "t5.json" : one));
+    expect(gradmix(...data, "--steps", "3", "--out", "run").code).toBe(0);
+    expect(JSON.parse(readFileSync(join(folder, "run/model/tokenizer.json"), "utf8"))).toEqual(file);
+    writeFileSync(path, JSON.stringify({ ...file, normalizer: null }));
+    const { code, err } = gradmix("--resume", "run", "--steps", "4");
+    expect([code, err]).toEqual([
+      2,
+      "gradmix: --resume: the tokenizer t5.json has changed since the run began; restore it, or start a new run\n",
+    ]);
+    // The run has its own; laid out otherwise, the file is the same.
+    writeFileSync(path, JSON.stringify(file, null, 2));
+    expect(gradmix("--resume", "run", "--steps", "4").code).toBe(0);
+  });
+
   test("but not on text that has changed", () => {
     expect(gradmix(...small, "--steps", "6", "--out", "run").code).toBe(0);
     writeFileSync(
@@ -466,7 +487,7 @@ describe("bad data: one line, exit code 2, nothing written", () => {
       ["--domain", "x=broken.jsonl"],
       /broken\.jsonl:2: the line is not JSON; .*--skip-bad-lines/,
     ],
-    ["a missing field", ["--text-field", "body"], /prose\.jsonl:1: the object has no field "body"/],
+    ["a missing field", ["--text-field", "body"], /target\.jsonl:1: the object has no field "body"/],
     ["invalid UTF-8", ["--domain", "x=latin1.txt"], /latin1\.txt: invalid UTF-8/],
     [
       "the target's own file",

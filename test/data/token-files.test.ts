@@ -14,6 +14,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { gzipSync } from "node:zlib";
 import {
   bigramHistogram,
   buildCorpus,
@@ -27,6 +28,7 @@ import {
   tokenWriter,
   windowsOf,
 } from "gradmix/data";
+import { GradmixError } from "gradmix";
 import { writeMegatron, writeNanoGPT } from "gradmix/node";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
@@ -73,6 +75,9 @@ const endsOf = (documents: Documents): number[] => {
   let end = 0;
   return documents.map((document) => (end += document.length + 1));
 };
+/** As dolma writes it; a name may have a comma and a line end in it. */
+const tableOf = (ends: readonly number[]): string =>
+  ends.map((end, i) => `${ends[i - 1] ?? 0},${end},"doc, ${i}\n",c4/${i}.json.gz,${i}\r\n`).join("");
 const llmC = (magic: number, version: number, count: number, tokens: Buffer): Buffer => {
   const header = new Int32Array(256);
   header.set([magic, version, count]);
@@ -93,6 +98,11 @@ const writers: Readonly<Record<string, (at: string, documents: Documents, wide: 
   },
   OLMo(at, documents, wide) {
     writeFileSync(`${at}.npy`, (wide ? u32 : u16)(flat(documents)));
+    return `${at}.npy`;
+  },
+  "OLMo, with its table"(at, documents, wide) {
+    writeFileSync(`${at}.npy`, (wide ? u32 : u16)(flat(documents)));
+    writeFileSync(`${at}.csv.gz`, gzipSync(tableOf(endsOf(documents))));
     return `${at}.npy`;
   },
   "datatrove, with its index and description"(at, documents, wide) {
@@ -144,7 +154,7 @@ const writers: Readonly<Record<string, (at: string, documents: Documents, wide: 
 const formats = Object.keys(writers);
 /** Types that the files of a format do not say themselves. */
 const typeOf = (format: string, wide: boolean): Partial<TokenFileOptions> =>
-  ["nanoGPT", "OLMo"].includes(format) ? { tokenType: wide ? "u32" : "u16" } : {};
+  ["nanoGPT", "OLMo", "OLMo, with its table"].includes(format) ? { tokenType: wide ? "u32" : "u16" } : {};
 
 const contentOf = ({ tokens, documents }: StoredStream) => ({
   tokens: Array.from(tokens.subarray(0, tokens.length)),
@@ -392,6 +402,32 @@ describe("refused, in one line with the file's name", () => {
   test.each(cases)("%s", async (_, make, message, more = {}) => {
     const path = make();
     await expect(openTokens("a", [path], { ...options, ...more })).rejects.toThrow(message);
+  });
+
+  test("documents of OLMo are where its table says, whatever their ends of text", async () => {
+    const path = join(fresh(), "x.npy");
+    const table = path.replace(".npy", ".csv.gz");
+    writeFileSync(path, u16([5, END, 6, 7, 8]));
+    const open = () => openTokens("a", [path], { ...options, tokenType: "u16", heldOut: 0 });
+    for (const head of ["", "start,end,id,src,loc\n"]) {
+      writeFileSync(table, gzipSync(`${head}0,3,a,b,1\n3,4,a,b,2\n4,5,a,b,3`));
+      // The first document stands last.
+      expect(contentOf((await open()).train)).toEqual({ tokens: [7, 8, 5, END, 6], documents: [0, 1, 2, 5] });
+    }
+    for (const [text, message] of [
+      ["0,3,a\n", /x\.npy: .*x\.csv\.gz says 3 tokens, and it has 5/],
+      ["0,3,a\n4,5,b\n", /x\.csv\.gz: row 2 is of tokens 4 to 5, and the document before it ends at 3/],
+      ["0,5,a\n5,4,b\n", /row 2 is of tokens 5 to 4/],
+      ["0\n", /row 1 is of tokens 0 to ,/],
+      ["0,x\n", /row 1 is of tokens 0 to x/],
+      ["", /says 0 tokens, and it has 5/],
+      ['"0,5', /it is no table/],
+    ] as const) {
+      writeFileSync(table, gzipSync(text));
+      await expect(open()).rejects.toThrow(message);
+    }
+    writeFileSync(table, gzipSync("0,5,a\n").subarray(0, 12));
+    await expect(open()).rejects.toThrow(GradmixError);
   });
 
   test("an index of datatrove that does not fit", async () => {

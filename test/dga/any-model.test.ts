@@ -59,7 +59,7 @@ function momentum(parameters: Parameters, state = "momentum"): Optimizer {
   const arena = arenaLike(parameters);
   const shape = [parameters.value.size];
   const add = (into: typeof parameters.value, by: typeof parameters.value): void =>
-    run("binary", { kind: "add", shape, aStrides: [1], bStrides: [1] }, [into, by], [into]);
+    run("binary", { kind: "add", shape, aStrides: [1], bStrides: [1] }, { a: into, b: by }, { c: into });
   return {
     name: "momentum",
     state: { [state]: arena },
@@ -67,7 +67,7 @@ function momentum(parameters: Parameters, state = "momentum"): Optimizer {
     step(gradient, lr) {
       return scope(() => {
         const u = arena.arena;
-        run("affine", { scale: 0.9, shift: 0 }, [u], [u]);
+        run("affine", { scale: 0.9, shift: 0 }, { x: u }, { y: u });
         add(u, gradient);
         add(parameters.value, mul(u, -lr));
         this.steps++;

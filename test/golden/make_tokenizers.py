@@ -4,6 +4,9 @@
 Qwen, GPT-NeoX, StarCoder, Falcon, DeepSeek, GPT-4o and some odd ones), with a small vocabulary, texts, and the ids of each.
 Special tokens are encoded as text (`encode_special_tokens`), as gradmix does.
 
+library-tokenizers.json are files of other models (WordPiece, Unigram, BPE without a byte level, …), each trained on the sample; their texts spell no
+special token, which Unigram would find in them.
+
 `python make_tokenizers.py COUNT FILE` writes as many random texts for each, for a longer comparison.
 """
 
@@ -13,7 +16,7 @@ import sys
 import unicodedata
 from pathlib import Path
 
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 SAMPLE = """The quick brown fox jumps over the lazy dog; it's 1234 o'clock, and they've run. I'LL SAY: "DON'T!"
 const total = items.map((item) => item.price * 1.19).reduce((a, b) => a + b, 0);
@@ -161,6 +164,73 @@ def character(rng):
             return chr(point)
 
 
+BERT_SPECIALS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+
+
+def library_files():
+    """Tokenizers by name: what `from_iterator` trains them with, and what is changed in their files after that."""
+    bert = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    bert.normalizer = normalizers.BertNormalizer(lowercase=True)
+    bert.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    bert.decoder = decoders.WordPiece()
+    yield "bert", bert, trainers.WordPieceTrainer(vocab_size=250, special_tokens=BERT_SPECIALS, show_progress=False), {}
+
+    t5 = Tokenizer(models.Unigram())
+    t5.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
+    t5.pre_tokenizer = pre_tokenizers.Metaspace()
+    t5.decoder = decoders.Metaspace()
+    specials = ["<pad>", "</s>", "<unk>"]
+    trainer = trainers.UnigramTrainer(vocab_size=150, special_tokens=specials, unk_token="<unk>", show_progress=False)
+    yield "t5", t5, trainer, {}
+
+    llama = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
+    llama.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    llama.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
+    strip = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    llama.decoder = decoders.Sequence(strip)
+    specials = ["<unk>", "<s>", "</s>"] + [f"<0x{i:02X}>" for i in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=400, special_tokens=specials, limit_alphabet=40, show_progress=False)
+    yield "llama 2", llama, trainer, {"pre_tokenizer": None, "added": 3}
+
+    gpt = Tokenizer(models.BPE(unk_token="[UNK]", end_of_word_suffix="</w>"))
+    gpt.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.Lowercase(), normalizers.StripAccents()])
+    gpt.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation()])
+    gpt.decoder = decoders.BPEDecoder()
+    specials = ["[UNK]", "</s>"]
+    trainer = trainers.BpeTrainer(vocab_size=200, special_tokens=specials, end_of_word_suffix="</w>", show_progress=False)
+    yield "suffixes", gpt, trainer, {}
+
+    words = Tokenizer(models.WordLevel(unk_token="[UNK]"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    yield "words", words, trainers.WordLevelTrainer(special_tokens=["[UNK]", "[SEP]"], show_progress=False), {}
+
+
+def write_library(out, count):
+    cases = []
+    for name, trained, trainer, changes in library_files():
+        trained.train_from_iterator([SAMPLE] * 3, trainer)
+        file = json.loads(trained.to_str())
+        if "added" in changes:
+            file["added_tokens"] = file["added_tokens"][: changes["added"]]
+        if "pre_tokenizer" in changes:
+            file["pre_tokenizer"] = changes["pre_tokenizer"]
+        tokenizer = Tokenizer.from_str(json.dumps(file))
+        tokenizer.encode_special_tokens = True
+        specials = [t["content"] for t in file["added_tokens"]]
+        rng = random.Random(name)
+        texts = [SAMPLE, "", *(t for t in (text(rng) for _ in range(count)) if not any(s in t for s in specials))]
+        ids = [tokenizer.encode(t, add_special_tokens=False).ids for t in texts]
+        back = [tokenizer.decode(i, skip_special_tokens=False) for i in ids]
+        rows = [[t, " ".join(map(str, i)), b] for t, i, b in zip(texts, ids, back)]
+        cases.append({"name": name, "file": file, "texts": rows})
+    write(out, cases)
+
+
+def write(out, cases):
+    lines = ",\n".join(json.dumps(case, ensure_ascii=False, separators=(",", ":")) for case in cases)
+    out.write_text(f"[\n{lines}\n]\n")
+
+
 def main():
     count = int(sys.argv[1]) if len(sys.argv) > 1 else 40
     out = Path(sys.argv[2]) if len(sys.argv) > 2 else Path(__file__).with_name("tokenizers.json")
@@ -175,8 +245,9 @@ def main():
         texts = [SAMPLE, "", *spaces[-1:], *(text(rng) for _ in range(count))]
         ids = [tokenizer.encode(t, add_special_tokens=False).ids for t in texts]
         cases.append({"name": name, "file": file, "texts": [[t, " ".join(map(str, i))] for t, i in zip(texts, ids)]})
-    lines = ",\n".join(json.dumps(case, ensure_ascii=False, separators=(",", ":")) for case in cases)
-    out.write_text(f"[\n{lines}\n]\n")
+    write(out, cases)
+    write_library(out.with_name(f"library-{out.name}"), count)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -194,7 +194,7 @@ describe.each(backends)("on $name", ({ create }) => {
         const norms = [];
         for (let t = 1; t <= 3; t++) {
           gradient.arena.write(values(gradient.arena.size, t, -scale, scale).map((g) => g * lossScale));
-          if (squaredNorm !== null) run("sumSquares", {}, [gradient.arena], [squaredNorm]);
+          if (squaredNorm !== null) run("sumSquares", {}, { x: gradient.arena }, { out: squaredNorm });
           const options = { lossScale, ...(squaredNorm === null ? {} : { squaredNorm }) };
           const sumsq = optimizer.step(gradient.arena, 0.02, options);
           norms.push((await sumsq.item()) / lossScale ** 2);

@@ -1,6 +1,6 @@
 /** Functions of one tensor, element by element, and SwiGLU. */
 import { run } from "../../backends/backend.ts";
-import { type UnaryKind, unaryKinds } from "../../backends/kernels.ts";
+import { type UnaryKind, unaryKinds } from "../../backends/kernels/index.ts";
 import { GradmixError } from "../../errors.ts";
 import { checkOptions, oneOf, type OptionChecks } from "../../options.ts";
 import { formatShape, sizeOf } from "../../tensor/shape.ts";
@@ -18,7 +18,7 @@ export function slopeTimes(kind: UnaryKind, x: Tensor, t: Tensor): Tensor<"f32">
 
 const checkKind = oneOf(...unaryKinds);
 
-export const unaryVjpOp: Op<{ kind: UnaryKind }> = {
+export const unaryVjpOp: Op<{ kind: UnaryKind }, "x t", "y"> = {
   name: "unaryVjp",
   keepsBatch: keepsElementwise,
   infer([x, t], { kind }) {
@@ -29,7 +29,7 @@ export const unaryVjpOp: Op<{ kind: UnaryKind }> = {
   },
   forward([x, t], attrs, [spec]) {
     const dx = allocate(spec, x);
-    run("unaryVjp", attrs, [x, t], [dx]);
+    run("unaryVjp", attrs, { x, dy: t }, { dx });
     return { outputs: [dx] };
   },
   compose([x, t], { kind }) {
@@ -37,7 +37,7 @@ export const unaryVjpOp: Op<{ kind: UnaryKind }> = {
   },
 };
 
-function unaryOp(kind: UnaryKind): Op<None> {
+function unaryOp(kind: UnaryKind): Op<None, "x", "y", "x"> {
   return {
     name: kind,
     keepsBatch: keepsElementwise,
@@ -47,7 +47,7 @@ function unaryOp(kind: UnaryKind): Op<None> {
     },
     forward([x], _, [spec]) {
       const y = allocate(spec, x);
-      run("unary", { kind }, [x], [y]);
+      run("unary", { kind }, { x }, { y });
       return { outputs: [y], saved: [x] };
     },
     vjp([ct], { saved: [x] }) {
@@ -59,7 +59,7 @@ function unaryOp(kind: UnaryKind): Op<None> {
   };
 }
 
-export const unaryOps: { readonly [K in UnaryKind]: Op<None> } = {
+export const unaryOps: { readonly [K in UnaryKind]: Op<None, "x", "y", "x"> } = {
   neg: unaryOp("neg"),
   exp: unaryOp("exp"),
   log: unaryOp("log"),
@@ -189,7 +189,7 @@ function swigluSpec(name: string, x: Spec): Spec {
   return { shape: [...x.shape.slice(0, -1), widthOf(x)], dtype: "f32" };
 }
 
-export const swigluOp: Op<None> = {
+export const swigluOp: Op<None, "x", "y", "x"> = {
   name: "swiglu",
   keepsBatch: keepsRows,
   infer([x]) {
@@ -197,7 +197,7 @@ export const swigluOp: Op<None> = {
   },
   forward([x], _, [spec]) {
     const y = allocate(spec, x);
-    run("swiglu", swigluParams(x), [x], [y]);
+    run("swiglu", swigluParams(x), { x }, { y });
     return { outputs: [y], saved: [x] };
   },
   vjp([ct], { saved: [x] }) {
@@ -220,7 +220,7 @@ function halves(x: Tensor): [Tensor, Tensor] {
 }
 
 /** [x, ct] → the cotangent of x; linear in ct, with `swigluJvp` as its transpose. */
-export const swigluVjpOp: Op<None> = {
+export const swigluVjpOp: Op<None, "x ct", "y", "x"> = {
   name: "swigluVjp",
   keepsBatch: keepsRows,
   infer([x, ct]) {
@@ -229,19 +229,19 @@ export const swigluVjpOp: Op<None> = {
   },
   forward([x, ct], _, [spec]) {
     const dx = allocate(spec, x);
-    run("swigluVjp", swigluParams(x), [x, ct], [dx]);
+    run("swigluVjp", swigluParams(x), { x, dy: ct }, { dx });
     return { outputs: [dx], saved: [x] };
   },
   ...linearIn(
     "swigluVjp",
     1,
-    ([x], ct) => apply1(swigluVjpOp, [x, ct], none),
-    ([x], ct) => apply1(swigluJvpOp, [x, ct], none),
+    (constants, ct) => apply1(swigluVjpOp, [...constants, ct], none),
+    (constants, ct) => apply1(swigluJvpOp, [...constants, ct], none),
   ),
 };
 
 /** [x, tangent of x] → the tangent of y. */
-export const swigluJvpOp: Op<None> = {
+export const swigluJvpOp: Op<None, "x tangent", "y", "x"> = {
   name: "swigluJvp",
   keepsBatch: keepsRows,
   infer([x, tangent]) {
@@ -250,14 +250,14 @@ export const swigluJvpOp: Op<None> = {
   },
   forward([x, tangent], _, [spec]) {
     const dy = allocate(spec, x);
-    run("swigluJvp", swigluParams(x), [x, tangent], [dy]);
+    run("swigluJvp", swigluParams(x), { x, dx: tangent }, { dy });
     return { outputs: [dy], saved: [x] };
   },
   ...linearIn(
     "swigluJvp",
     1,
-    ([x], t) => apply1(swigluJvpOp, [x, t], none),
-    ([x], ct) => apply1(swigluVjpOp, [x, ct], none),
+    (constants, t) => apply1(swigluJvpOp, [...constants, t], none),
+    (constants, ct) => apply1(swigluVjpOp, [...constants, ct], none),
   ),
 };
 

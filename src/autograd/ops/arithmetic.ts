@@ -1,13 +1,25 @@
 /** Elementwise arithmetic with broadcasting: add, sub, mul, div, maximum, minimum, clip, affine, where, cast, stopGradient. */
 import { run } from "../../backends/backend.ts";
-import type { BinaryKind } from "../../backends/kernels.ts";
+import type { BinaryKind } from "../../backends/kernels/index.ts";
 import { GradmixError } from "../../errors.ts";
 import { valueThat } from "../../options.ts";
 import { checkDType, type DType } from "../../tensor/dtype.ts";
 import { broadcastShapes } from "../../tensor/shape.ts";
 import { Tensor } from "../../tensor/tensor.ts";
 import { keepsElementwise } from "../batch.ts";
-import { allocate, apply1, filled, type None, none, type Op, type Spec, specOf, wantType } from "../op.ts";
+import {
+  allocate,
+  apply1,
+  type PerSlot,
+  filled,
+  type None,
+  none,
+  type Op,
+  type SlotsOf,
+  type Spec,
+  specOf,
+  wantType,
+} from "../op.ts";
 import { wantLike, wantTensor } from "../checks.ts";
 import { reshape, stretch, sumTo } from "./broadcast.ts";
 import { greater, less, logicalOr } from "./compare.ts";
@@ -18,15 +30,20 @@ export type { Operand } from "./operands.ts";
 
 const number = valueThat("a number", (value) => typeof value === "number");
 
-interface BinaryRules {
+interface BinaryRules<Saved extends string> {
   /** What the vjp and the jvp need, out of the operands a and b and the result c. */
   saved(a: Tensor, b: Tensor, c: Tensor): Tensor[];
   /** ∂c/∂a · t and ∂c/∂b · t, of the result's shape; t is the cotangent or, broadcast, the tangent. */
-  slopeA(t: Tensor, saved: readonly Tensor[]): Tensor;
-  slopeB(t: Tensor, saved: readonly Tensor[]): Tensor;
+  slopeA(t: Tensor, saved: PerSlot<SlotsOf<Saved>, Tensor>): Tensor;
+  slopeB(t: Tensor, saved: PerSlot<SlotsOf<Saved>, Tensor>): Tensor;
 }
 
-export function binaryOp(name: string, kind: BinaryKind, rules: BinaryRules): Op<None> {
+/** `Saved`: the names of what the rules save, in order. */
+export function binaryOp<Saved extends string>(
+  name: string,
+  kind: BinaryKind,
+  rules: BinaryRules<Saved>,
+): Op<None, "a b", "c", Saved> {
   return {
     name,
     keepsBatch: keepsElementwise,
@@ -47,8 +64,7 @@ export function binaryOp(name: string, kind: BinaryKind, rules: BinaryRules): Op
         needs[1] ? sumTo(rules.slopeB(ct, saved), b.shape) : null,
       ];
     },
-    jvp([ta, tb], { inputs: [a, b], outputs: [c] }) {
-      const saved = rules.saved(a, b, c);
+    jvp([ta, tb], { saved, outputs: [c] }) {
       // An operand's tangent broadcasts with the other factor by itself, except where it is handed on as it is.
       const fromA = ta === null ? null : stretch(rules.slopeA(ta, saved), c.shape);
       const fromB = tb === null ? null : stretch(rules.slopeB(tb, saved), c.shape);
@@ -57,22 +73,22 @@ export function binaryOp(name: string, kind: BinaryKind, rules: BinaryRules): Op
   };
 }
 
-export const addOp: Op<None> = binaryOp("add", "add", {
+export const addOp: Op<None> = binaryOp<"">("add", "add", {
   saved: () => [],
   slopeA: (t) => t,
   slopeB: (t) => t,
 });
-export const subOp: Op<None> = binaryOp("sub", "sub", {
+export const subOp: Op<None> = binaryOp<"">("sub", "sub", {
   saved: () => [],
   slopeA: (t) => t,
   slopeB: (t) => affine(t, -1, 0),
 });
-export const mulOp: Op<None> = binaryOp("mul", "mul", {
+export const mulOp: Op<None> = binaryOp<"a b">("mul", "mul", {
   saved: (a, b) => [a, b],
   slopeA: (t, [, b]) => mul(t, b),
   slopeB: (t, [a]) => mul(t, a),
 });
-export const divOp: Op<None> = binaryOp("div", "div", {
+export const divOp: Op<None> = binaryOp<"b c">("div", "div", {
   saved: (_, b, c) => [b, c],
   slopeA: (t, [b]) => div(t, b),
   slopeB: (t, [b, c]) => affine(mul(t, div(c, b)), -1, 0),
@@ -85,19 +101,19 @@ export const bounded = (x: Tensor): Tensor => minimum(maximum(x, -MOST), MOST);
 export const order = (a: Tensor, b: Tensor): Tensor => sign(sub(bounded(a), bounded(b)));
 /** Share of the slope that goes to a: 1 where a > b, 0 where a < b, ½ where they are equal. */
 const larger = (a: Tensor, b: Tensor): Tensor => affine(order(a, b), 0.5, 0.5);
-export const maximumOp: Op<None> = binaryOp("maximum", "max", {
+export const maximumOp: Op<None> = binaryOp<"a b">("maximum", "max", {
   saved: (a, b) => [a, b],
   slopeA: (t, [a, b]) => mul(t, larger(a, b)),
   slopeB: (t, [a, b]) => mul(t, larger(b, a)),
 });
-export const minimumOp: Op<None> = binaryOp("minimum", "min", {
+export const minimumOp: Op<None> = binaryOp<"a b">("minimum", "min", {
   saved: (a, b) => [a, b],
   slopeA: (t, [a, b]) => mul(t, larger(b, a)),
   slopeB: (t, [a, b]) => mul(t, larger(a, b)),
 });
 
 /** x held to [min, max]. */
-export const clipOp: Op<{ min: number; max: number }> = {
+export const clipOp: Op<{ min: number; max: number }, "x", "y", "x"> = {
   name: "clip",
   keepsBatch: keepsElementwise,
   infer([x], { min, max }) {
@@ -130,7 +146,7 @@ function within(x: Tensor, { min, max }: { min: number; max: number }, t: Tensor
 }
 
 /** y = scale·x + shift. */
-export const affineOp: Op<{ scale: number; shift: number }> = {
+export const affineOp: Op<{ scale: number; shift: number }, "x", "y"> = {
   name: "affine",
   keepsBatch: keepsElementwise,
   infer([x], { scale, shift }) {
@@ -141,7 +157,7 @@ export const affineOp: Op<{ scale: number; shift: number }> = {
   },
   forward([x], attrs, [spec]) {
     const y = allocate(spec, x);
-    run("affine", attrs, [x], [y]);
+    run("affine", attrs, { x }, { y });
     return { outputs: [y] };
   },
   vjp([ct], { attrs }) {
@@ -157,7 +173,7 @@ function scaled(t: Tensor, scale: number): Tensor {
 }
 
 /** −1, 0 or 1. A step function: gradients stop here. */
-export const signOp: Op<None> = {
+export const signOp: Op<None, "x", "y"> = {
   name: "sign",
   keepsBatch: keepsElementwise,
   constant: true,
@@ -169,13 +185,13 @@ export const signOp: Op<None> = {
     const ones = filled(1, spec, x);
     const y = allocate(spec, x);
     // The slope of |x|, which is 0 at 0.
-    run("unaryVjp", { kind: "abs" }, [x, ones], [y]);
+    run("unaryVjp", { kind: "abs" }, { x, dy: ones }, { dx: y });
     ones.dispose();
     return { outputs: [y] };
   },
 };
 
-export const whereOp: Op<None> = {
+export const whereOp: Op<None, "condition a b", "y", "condition"> = {
   name: "where",
   keepsBatch: keepsElementwise,
   infer([condition, a, b]) {
@@ -186,7 +202,7 @@ export const whereOp: Op<None> = {
   },
   forward([condition, a, b], _, [spec]) {
     const c = allocate(spec, a);
-    run("select", {}, [condition, a, b], [c]);
+    run("select", {}, { condition, a, b }, { c });
     return { outputs: [c], saved: [condition] };
   },
   vjp([ct], { saved: [condition], needs }) {
@@ -201,7 +217,7 @@ export const whereOp: Op<None> = {
 };
 
 /** f32 ↔ i32. To i32 gradients stop; from i32 there are none. */
-export const castOp: Op<{ dtype: DType }> = {
+export const castOp: Op<{ dtype: DType }, "x", "y"> = {
   name: "cast",
   keepsBatch: keepsElementwise,
   constant: true,
@@ -211,12 +227,12 @@ export const castOp: Op<{ dtype: DType }> = {
   },
   forward([x], _, [spec]) {
     const y = allocate(spec, x);
-    run("cast", {}, [x], [y]);
+    run("cast", {}, { x }, { y });
     return { outputs: [y] };
   },
 };
 
-export const stopGradientOp: Op<None> = {
+export const stopGradientOp: Op<None, "x"> = {
   name: "stopGradient",
   keepsBatch: keepsElementwise,
   constant: true,

@@ -1,9 +1,9 @@
 /** Causal self-attention with grouped key/value heads, tiled: no time × time matrix is kept. */
 import { run } from "../../backends/backend.ts";
-import type { AttentionParams } from "../../backends/kernels.ts";
+import type { AttentionParams } from "../../backends/kernels/index.ts";
 import { GradmixError } from "../../errors.ts";
 import { checkOptions, integerIn, unchecked } from "../../options.ts";
-import { formatShape, type Shape } from "../../tensor/shape.ts";
+import { extentsOf, formatShape, type Shape } from "../../tensor/shape.ts";
 import { empty, type Tensor } from "../../tensor/tensor.ts";
 import { keepsRows } from "../batch.ts";
 import { allocate, apply1, linearIn, type Op, type Spec, specOf, wantType } from "../op.ts";
@@ -20,7 +20,7 @@ interface AttentionAttrs {
 }
 
 function paramsOf(qkv: { shape: Shape }, { heads, kvHeads }: AttentionAttrs): AttentionParams {
-  const [batch, time, cols] = qkv.shape;
+  const [batch, time, cols] = extentsOf(qkv.shape, 3);
   const headDim = cols / (heads + 2 * kvHeads);
   return { batch, time, heads, kvHeads, headDim, scale: 1 / Math.sqrt(headDim) };
 }
@@ -42,7 +42,7 @@ function outputSpec(name: string, qkv: Spec, attrs: AttentionAttrs): Spec {
   return { shape: [batch, time, heads * headDim], dtype: "f32" };
 }
 
-export const causalAttentionOp: Op<AttentionAttrs> = {
+export const causalAttentionOp: Op<AttentionAttrs, "qkv", "y", "qkv o lse"> = {
   name: "causalAttention",
   keepsBatch: keepsRows,
   infer([qkv], attrs) {
@@ -52,7 +52,7 @@ export const causalAttentionOp: Op<AttentionAttrs> = {
     const params = paramsOf(qkv, attrs);
     const o = allocate(spec, qkv);
     const lse = allocate({ shape: [params.batch, params.heads, params.time], dtype: "f32" }, qkv);
-    run("attention", params, [qkv], [o, lse]);
+    run("attention", params, { qkv }, { o, lse });
     return { outputs: [o], saved: [qkv, o, lse] };
   },
   vjp([ct], { attrs, saved }) {
@@ -101,12 +101,12 @@ function causalMask(time: number, like: Tensor): Tensor {
 /** What the forward pass left, as it left it. */
 function wantSaved(name: string, attrs: AttentionAttrs, qkv: Spec, o: Spec, lse: Spec): void {
   wantLike(name, "o", o, outputSpec(name, qkv, attrs));
-  const [batch, time] = qkv.shape;
+  const [batch, time] = extentsOf(qkv.shape, 3);
   wantLike(name, "lse", lse, { shape: [batch, attrs.heads, time], dtype: "f32" });
 }
 
 /** [qkv, o, lse, do] → dqkv; linear in do, with `attentionJvp` as its transpose. */
-export const attentionVjpOp: Op<AttentionAttrs> = {
+export const attentionVjpOp: Op<AttentionAttrs, "qkv o lse ct", "y", "qkv o lse"> = {
   name: "attentionVjp",
   keepsBatch: keepsRows,
   infer([qkv, o, lse, ct], attrs) {
@@ -116,7 +116,7 @@ export const attentionVjpOp: Op<AttentionAttrs> = {
   },
   forward([qkv, o, lse, ct], attrs, [spec]) {
     const out = allocate(spec, qkv);
-    run("attentionVjp", paramsOf(qkv, attrs), [qkv, o, lse, ct], [out]);
+    run("attentionVjp", paramsOf(qkv, attrs), { qkv, o, lse, dOut: ct }, { dqkv: out });
     return { outputs: [out], saved: [qkv, o, lse] };
   },
   ...linearIn<AttentionAttrs>(
@@ -128,7 +128,7 @@ export const attentionVjpOp: Op<AttentionAttrs> = {
 };
 
 /** [qkv, o, lse, tangent of qkv] → the tangent of o. */
-export const attentionJvpOp: Op<AttentionAttrs> = {
+export const attentionJvpOp: Op<AttentionAttrs, "qkv o lse tangent", "y", "qkv o lse"> = {
   name: "attentionJvp",
   keepsBatch: keepsRows,
   infer([qkv, o, lse, tangent], attrs) {
@@ -138,7 +138,7 @@ export const attentionJvpOp: Op<AttentionAttrs> = {
   },
   forward([qkv, o, lse, tangent], attrs, [spec]) {
     const out = allocate(spec, qkv);
-    run("attentionJvp", paramsOf(qkv, attrs), [qkv, o, lse, tangent], [out]);
+    run("attentionJvp", paramsOf(qkv, attrs), { qkv, o, lse, dqkv: tangent }, { dOut: out });
     return { outputs: [out], saved: [qkv, o, lse] };
   },
   ...linearIn<AttentionAttrs>(

@@ -3,7 +3,7 @@
  * All reductions share their forward here.
  */
 import { run } from "../../backends/backend.ts";
-import type { ReduceKind } from "../../backends/kernels.ts";
+import type { ReduceKind } from "../../backends/kernels/index.ts";
 import { GradmixError } from "../../errors.ts";
 import { boolean, integerIn } from "../../options.ts";
 import type { DType } from "../../tensor/dtype.ts";
@@ -26,14 +26,14 @@ import { copyStrided } from "./strided.ts";
 
 /** A linear op of one input: the same function moves tangents, and `back` moves cotangents. */
 export function moving<A>(
-  op: Pick<Op<A>, "name" | "infer" | "keepsBatch" | "forward">,
+  op: Pick<Op<A, "x", "y">, "name" | "infer" | "keepsBatch" | "forward">,
   again: (t: Tensor, attrs: A) => Tensor,
   back: (ct: Tensor, attrs: A, input: Spec) => Tensor,
-): Op<A> {
+): Op<A, "x", "y"> {
   return {
     ...op,
-    vjp([ct], { attrs, inputs }) {
-      return [ct === null ? null : back(ct, attrs, inputs[0])];
+    vjp([ct], { attrs, inputs: [x] }) {
+      return [ct === null ? null : back(ct, attrs, x)];
     },
     jvp([tangent], { attrs }) {
       return [tangent === null ? null : again(tangent, attrs)];
@@ -118,14 +118,18 @@ function reduceForward(kind: ReduceKind, x: Tensor, { axes }: ReduceAttrs, spec:
     shape = [...shape.slice(0, first), ...shape.slice(end)];
     const isLast = shape.length === x.rank - axes.length;
     const out = isLast ? allocate(spec, x) : empty(shape, "f32", x.memory);
-    run("reduce", { kind, outer, length, inner }, [current], [out]);
+    run("reduce", { kind, outer, length, inner }, { x: current }, { y: out });
     if (current !== x) current.dispose();
     current = out;
   }
   return current;
 }
 
-export function reduceOp(kind: ReduceKind, rules: Pick<Op<ReduceAttrs>, "vjp" | "jvp">): Op<ReduceAttrs> {
+/** A reduction; all but the sum save x and y. */
+export function reduceOp<Saved extends string>(
+  kind: ReduceKind,
+  rules: Pick<Op<ReduceAttrs, "x", "y", Saved>, "vjp" | "jvp">,
+): Op<ReduceAttrs, "x", "y", Saved> {
   return {
     name: kind,
     keepsBatch: (_slot, _inputs, _output, { axes }) => !axes.includes(0),
@@ -133,7 +137,7 @@ export function reduceOp(kind: ReduceKind, rules: Pick<Op<ReduceAttrs>, "vjp" | 
       wantType(kind, "x", x, "f32");
       wantList(kind, "axes", axes);
       axes.forEach((axis, at) =>
-        integerIn(at === 0 ? 0 : axes[at - 1] + 1, x.shape.length - 1)(`${kind}: axis`, axis),
+        integerIn(at === 0 ? 0 : axes[at - 1]! + 1, x.shape.length - 1)(`${kind}: axis`, axis),
       );
       boolean(`${kind}: keepDims`, keepDims);
       const shape = keepDims ? keptShape(x.shape, axes) : x.shape.filter((_, axis) => !axes.includes(axis));
@@ -151,7 +155,7 @@ export function reduceOp(kind: ReduceKind, rules: Pick<Op<ReduceAttrs>, "vjp" | 
 export const spread = (t: Tensor, shape: Shape, axes: readonly number[]): Tensor =>
   stretch(reshape(t, keptShape(shape, axes)), shape);
 
-export const sumOp: Op<ReduceAttrs> = reduceOp("sum", {
+export const sumOp: Op<ReduceAttrs> = reduceOp<"">("sum", {
   vjp([ct], { attrs, inputs: [x] }) {
     return [ct === null ? null : spread(ct, x.shape, attrs.axes)];
   },

@@ -1,5 +1,5 @@
 /** Comparisons and logic: conditions, i32 tensors of 0 and 1, for `where`. No gradient passes. */
-import type { CompareKind } from "../../backends/kernels.ts";
+import type { CompareKind } from "../../backends/kernels/index.ts";
 import { GradmixError } from "../../errors.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { keepsElementwise } from "../batch.ts";
@@ -8,7 +8,7 @@ import { allocate, apply1, filled, type None, none, type Op, wantType } from "..
 import { jointShape, type Operand, toTensors, walk } from "./operands.ts";
 import { runPairs } from "./strided.ts";
 
-function compareOp(name: string, kind: CompareKind): Op<None> {
+function compareOp(name: string, kind: CompareKind): Op<None, "a b", "c"> {
   return {
     name,
     keepsBatch: keepsElementwise,

@@ -33,7 +33,7 @@ export const dropoutOp: Op<DropoutAttrs> = moving(
       const y = allocate(spec, x);
       const [key0, key1] = foldIn(key(seed), stream);
       const threshold = Math.ceil(rate * 2 ** 24);
-      run("dropout", { threshold, scale: 1 / (1 - rate), key0, key1 }, [x], [y]);
+      run("dropout", { threshold, scale: 1 / (1 - rate), key0, key1 }, { x }, { y });
       return { outputs: [y] };
     },
   },

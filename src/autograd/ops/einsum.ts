@@ -35,7 +35,7 @@ function labelsOf(spec: string, term: string): string[] {
 /** The labels of the operands and of the result; without "->" those that occur once, in the order of the alphabet. */
 function parse(spec: unknown): { terms: string[][]; result: string[] } {
   if (typeof spec !== "string") throw refuse(spec, `is not a specification such as "ij,jk->ik"`);
-  const [left, right, ...more] = spec.replaceAll(" ", "").split("->");
+  const [left = "", right, ...more] = spec.replaceAll(" ", "").split("->");
   if (more.length > 0) throw refuse(spec, `has more than one "->"`);
   const terms = left.split(",").map((term) => labelsOf(spec, term));
   const all = terms.flat();
@@ -59,12 +59,13 @@ function extentsOf(
   if (terms.length !== operands.length)
     throw refuse(spec, `is of ${terms.length} operands, ${operands.length} were given`);
   for (const [n, labels] of terms.entries()) {
-    const { shape } = operands[n];
-    wantType("einsum", `operand ${n}`, operands[n], "f32");
+    const operand = operands[n]!;
+    const { shape } = operand;
+    wantType("einsum", `operand ${n}`, operand, "f32");
     if (labels.length !== shape.length)
       throw refuse(spec, `labels ${labels.length} axes of operand ${n}, which is ${formatShape(shape)}`);
     for (const [axis, label] of labels.entries()) {
-      const known = extents.get(label) ?? shape[axis];
+      const known = extents.get(label) ?? shape[axis]!;
       if (known !== shape[axis])
         throw refuse(
           spec,
@@ -135,17 +136,17 @@ export function einsum(spec: string, ...operands: Tensor[]): Tensor<"f32"> {
   wantTensors("einsum", operands);
   const extents = extentsOf(spec, terms, operands);
   const needed = (from: number): Set<string> => new Set([...result, ...terms.slice(from).flat()]);
-  const own = operands.map((t, n): Labelled => {
+  const own = terms.map((labels, n): Labelled => {
     const elsewhere = new Set([...result, ...terms.filter((_, other) => other !== n).flat()]);
-    return only({ t, labels: terms[n] }, elsewhere);
+    return only({ t: operands[n]!, labels }, elsewhere);
   });
-  let [found] = own;
-  for (let n = 1; n < own.length; n++) {
-    const wanted = needed(n + 1);
+  let found = own[0]!;
+  for (const [at, factor] of own.slice(1).entries()) {
+    const wanted = needed(at + 2);
     // Axis 0 of the result is best axis 0 of the first factor: then it stays in its place.
     const [first] = result;
-    const swap = first !== undefined && own[n].labels.includes(first) && !found.labels.includes(first);
-    found = swap ? contract(own[n], found, wanted, extents) : contract(found, own[n], wanted, extents);
+    const swap = first !== undefined && factor.labels.includes(first) && !found.labels.includes(first);
+    found = swap ? contract(factor, found, wanted, extents) : contract(found, factor, wanted, extents);
   }
   const out = inOrder(found, result);
   // What was given is not handed back.

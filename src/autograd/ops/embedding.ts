@@ -6,7 +6,7 @@ import { mixesBatch } from "../batch.ts";
 import { apply1, type None, none, type Op } from "../op.ts";
 import { gather, gatheredSpec, gatherForward, gatherVjp } from "./indexing.ts";
 
-export const embeddingOp: Op<None> = {
+export const embeddingOp: Op<None, "table ids", "y", "ids"> = {
   name: "embedding",
   keepsBatch: mixesBatch,
   emits: [0],

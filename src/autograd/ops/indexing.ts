@@ -22,14 +22,14 @@ export function gatherForward(table: Tensor, ids: Tensor, spec: Spec): Tensor {
   const out = allocate(spec, table);
   run(
     "gather",
-    { rows: ids.size, width: sizeOf(table.shape.slice(1)), tableRows: table.shape[0] },
-    [table, ids],
-    [out],
+    { rows: ids.size, width: sizeOf(table.shape.slice(1)), tableRows: table.shape[0]! },
+    { table, ids },
+    { out },
   );
   return out;
 }
 
-export const gatherOp: Op<None> = {
+export const gatherOp: Op<None, "table ids", "y", "ids"> = {
   name: "gather",
   keepsBatch: mixesBatch,
   infer([table, ids]) {
@@ -49,10 +49,10 @@ export const gatherOp: Op<None> = {
 /** The cotangent of the table: each row of ct is added to the row that it came from. */
 export function gatherVjp(ct: Tensor, ids: Tensor, table: Spec): Tensor {
   const flat = reshape(ct, [...ids.shape, sizeOf(table.shape.slice(1))]);
-  return reshape(scatterAdd(flat, ids, table.shape[0]), table.shape);
+  return reshape(scatterAdd(flat, ids, table.shape[0]!), table.shape);
 }
 
-export const scatterAddOp: Op<{ rows: number }> = {
+export const scatterAddOp: Op<{ rows: number }, "x ids", "y", "ids"> = {
   name: "scatterAdd",
   keepsBatch: mixesBatch,
   infer([x, ids], { rows }) {
@@ -64,15 +64,15 @@ export const scatterAddOp: Op<{ rows: number }> = {
         `scatterAdd: x ${formatShape(x.shape)} and the index ${formatShape(ids.shape)} do not fit; x has one more axis`,
       );
     integerIn(0)("scatterAdd: rows", rows);
-    return [{ shape: [rows, x.shape[x.shape.length - 1]], dtype: "f32" }];
+    return [{ shape: [rows, x.shape[x.shape.length - 1]!], dtype: "f32" }];
   },
   forward([x, ids], { rows }, [spec]) {
     const out = allocate(spec, x);
     run(
       "scatterAdd",
-      { rows: ids.size, width: spec.shape[1], tableRows: rows, accumulate: false },
-      [x, ids],
-      [out],
+      { rows: ids.size, width: spec.shape[1]!, tableRows: rows, accumulate: false },
+      { x, ids },
+      { out },
     );
     return { outputs: [out], saved: [ids] };
   },
@@ -102,7 +102,7 @@ function wantAlong(name: string, x: Spec, indices: Spec, axis: number): void {
   if (
     !sameShape(
       indices.shape,
-      x.shape.map((extent, i) => (i === axis ? indices.shape[i] : extent)),
+      x.shape.map((extent, i) => (i === axis ? indices.shape[i]! : extent)),
     )
   )
     throw new GradmixError(
@@ -111,7 +111,7 @@ function wantAlong(name: string, x: Spec, indices: Spec, axis: number): void {
     );
 }
 
-export const takeAlongAxisOp: Op<{ axis: number }> = {
+export const takeAlongAxisOp: Op<{ axis: number }, "x indices", "y", "indices"> = {
   name: "takeAlongAxis",
   keepsBatch: (slot, _inputs, _output, { axis }) => slot === 0 && axis > 0,
   infer([x, indices], { axis }) {
@@ -120,19 +120,19 @@ export const takeAlongAxisOp: Op<{ axis: number }> = {
   },
   forward([x, indices], { axis }, [spec]) {
     const out = allocate(spec, x);
-    const count = indices.shape[axis];
-    run("takeAlong", { ...aroundAxis(x.shape, axis), count }, [x, indices], [out]);
+    const count = indices.shape[axis]!;
+    run("takeAlong", { ...aroundAxis(x.shape, axis), count }, { x, indices }, { out });
     return { outputs: [out], saved: [indices] };
   },
   vjp([ct], { saved: [indices], inputs: [x], attrs: { axis } }) {
-    return [ct === null ? null : scatterAddAlongAxis(ct, indices, axis, x.shape[axis]), null];
+    return [ct === null ? null : scatterAddAlongAxis(ct, indices, axis, x.shape[axis]!), null];
   },
   jvp([tangent], { inputs: [, indices], attrs: { axis } }) {
     return [tangent === null ? null : takeAlongAxis(tangent, indices, axis)];
   },
 };
 
-export const scatterAddAlongAxisOp: Op<{ axis: number; extent: number }> = {
+export const scatterAddAlongAxisOp: Op<{ axis: number; extent: number }, "x indices", "y", "indices"> = {
   name: "scatterAddAlongAxis",
   keepsBatch: (slot, _inputs, _output, { axis }) => slot === 0 && axis > 0,
   infer([x, indices], { axis, extent }) {
@@ -144,8 +144,8 @@ export const scatterAddAlongAxisOp: Op<{ axis: number; extent: number }> = {
   },
   forward([x, indices], { axis }, [spec]) {
     const out = allocate(spec, x);
-    const count = x.shape[axis];
-    run("scatterAddAlong", { ...aroundAxis(spec.shape, axis), count }, [x, indices], [out]);
+    const count = x.shape[axis]!;
+    run("scatterAddAlong", { ...aroundAxis(spec.shape, axis), count }, { y: x, indices }, { out });
     return { outputs: [out], saved: [indices] };
   },
   vjp([ct], { saved: [indices], attrs: { axis } }) {

@@ -1,9 +1,9 @@
 /** The affine layer: product with a weight, bias and activation in one kernel. Its weight gradient leaves as factors. */
 import { run } from "../../backends/backend.ts";
-import { type Activation, activations } from "../../backends/kernels.ts";
+import { type Activation, activations } from "../../backends/kernels/index.ts";
 import { GradmixError } from "../../errors.ts";
 import { checkOptions, oneOf, unchecked } from "../../options.ts";
-import { formatShape, sizeOf } from "../../tensor/shape.ts";
+import { extentsOf, formatShape, sizeOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { keepsRowsOfFirst } from "../batch.ts";
 import { allocate, apply1, type Op, wantType } from "../op.ts";
@@ -16,13 +16,13 @@ interface LinearAttrs {
   readonly activation: Activation;
 }
 
-const rows = (t: Tensor): Tensor => reshape(t, [-1, t.shape[t.rank - 1]]);
+const rows = (t: Tensor): Tensor => reshape(t, [-1, t.shape[t.rank - 1]!]);
 
 const checkActivation = oneOf(...activations);
 /** Their values are checked by `infer`. */
 const optionNames = { activation: unchecked };
 
-export const linearOp: Op<LinearAttrs> = {
+export const linearOp: Op<LinearAttrs, "x weight bias?", "y", "x weight pre?"> = {
   name: "linear",
   keepsBatch: keepsRowsOfFirst,
   emits: [1, 2],
@@ -42,13 +42,13 @@ export const linearOp: Op<LinearAttrs> = {
         "shape",
         `linear: the bias ${formatShape(bias.shape)} does not fit the weight ${formatShape(weight.shape)}`,
       );
-    return [{ shape: [...x.shape.slice(0, -1), weight.shape[0]], dtype: "f32" }];
+    return [{ shape: [...x.shape.slice(0, -1), weight.shape[0]!], dtype: "f32" }];
   },
   forward(inputs, { activation }, [spec]) {
     const [x, weight] = inputs;
     const y = allocate(spec, x);
     const pre = activation === "none" ? null : allocate(spec, x);
-    const [n, k] = weight.shape;
+    const [n, k] = extentsOf(weight.shape, 2);
     const m = sizeOf(x.shape.slice(0, -1));
     run(
       "gemm",
@@ -66,21 +66,21 @@ export const linearOp: Op<LinearAttrs> = {
         accumulate: false,
         activation,
       },
-      [x, weight, inputs.at(2) ?? null],
-      [y, pre],
+      { a: x, b: weight, bias: inputs.at(2) ?? null },
+      { c: y, pre },
     );
     return { outputs: [y], saved: pre === null ? [x, weight] : [x, weight, pre] };
   },
   vjp([ct], { attrs: { activation }, saved: [x, weight, pre], needs, parameters, sink }) {
     if (ct === null) return needs.map(() => null);
-    const dy = activation === "none" ? ct : slopeTimes(activation, pre, ct);
+    const dy = activation === "none" || pre === undefined ? ct : slopeTimes(activation, pre, ct);
     const [, weightParameter, biasParameter = null] = parameters;
     if (weightParameter !== null) sink.linear(weightParameter, x, dy);
     if (biasParameter !== null) sink.bias(biasParameter, dy);
     return needs.map((needed, slot) => {
       if (!needed) return null;
       if (slot === 0) return matmul(dy, weight);
-      return slot === 1 ? matmul(rows(dy), rows(x), { transposeA: true }) : sumTo(dy, [weight.shape[0]]);
+      return slot === 1 ? matmul(rows(dy), rows(x), { transposeA: true }) : sumTo(dy, [weight.shape[0]!]);
     });
   },
   jvp(tangents, { attrs: { activation }, inputs: [x, weight], outputs: [y], saved: [, , pre] }) {
@@ -93,7 +93,9 @@ export const linearOp: Op<LinearAttrs> = {
       sum = sum === null ? fromWeight : add(sum, fromWeight);
     }
     sum ??= tb === null ? null : stretch(tb, y.shape);
-    return [sum === null || activation === "none" ? sum : slopeTimes(activation, pre, sum)];
+    return [
+      sum === null || activation === "none" || pre === undefined ? sum : slopeTimes(activation, pre, sum),
+    ];
   },
   compose(inputs, { activation }) {
     const [x, weight] = inputs;

@@ -25,7 +25,7 @@ import { logSumExp } from "./reduce.ts";
 
 const sizes = (logits: Spec, targets: Tensor): { rows: number; cols: number } => ({
   rows: targets.size,
-  cols: logits.shape[logits.shape.length - 1],
+  cols: logits.shape[logits.shape.length - 1]!,
 });
 
 function check(name: string, logits: Spec, targets: Spec): void {
@@ -38,7 +38,7 @@ function check(name: string, logits: Spec, targets: Spec): void {
     );
 }
 
-export const crossEntropyOp: Op<None> = {
+export const crossEntropyOp: Op<None, "logits targets", "y", "logits targets lse"> = {
   name: "crossEntropy",
   keepsBatch: keepsRows,
   infer([logits, targets]) {
@@ -48,7 +48,7 @@ export const crossEntropyOp: Op<None> = {
   forward([logits, targets], _, [spec]) {
     const losses = allocate(spec, logits);
     const lse = allocate(spec, logits);
-    run("crossEntropy", sizes(logits, targets), [logits, targets], [losses, lse]);
+    run("crossEntropy", sizes(logits, targets), { logits, targets }, { losses, lse });
     return { outputs: [losses], saved: [logits, targets, lse] };
   },
   vjp([ct], { saved }) {
@@ -56,7 +56,12 @@ export const crossEntropyOp: Op<None> = {
     const [logits, targets, lse] = saved;
     if (logits.unshared && !transforming()) {
       // Nobody looks at the logits again: the largest tensor of the pass becomes its own gradient.
-      run("crossEntropyVjp", sizes(logits, targets), [logits, targets, lse, ct], [logits]);
+      run(
+        "crossEntropyVjp",
+        sizes(logits, targets),
+        { logits, targets, lse, dlosses: ct },
+        { dlogits: logits },
+      );
       return [logits, null];
     }
     return [apply1(crossEntropyVjpOp, [...saved, ct], none), null];
@@ -65,7 +70,7 @@ export const crossEntropyOp: Op<None> = {
     return [tangent === null ? null : apply1(crossEntropyJvpOp, [...saved, tangent], none)];
   },
   compose([logits, targets]) {
-    const target = oneHot(targets, logits.shape[logits.rank - 1]);
+    const target = oneHot(targets, logits.shape[logits.rank - 1]!);
     const counted = sum(target, -1);
     return [sub(mul(logSumExp(logits, -1), counted), sum(mul(logits, target), -1))];
   },
@@ -73,7 +78,7 @@ export const crossEntropyOp: Op<None> = {
 
 const checkClasses = integerIn(0);
 
-export const oneHotOp: Op<{ classes: number }> = {
+export const oneHotOp: Op<{ classes: number }, "indices", "y"> = {
   name: "oneHot",
   keepsBatch: keepsElementwise,
   constant: true,
@@ -88,9 +93,14 @@ export const oneHotOp: Op<{ classes: number }> = {
     const far = filled(1000, { shape: targets.shape, dtype: "f32" }, targets);
     const minus = filled(-1, { shape: targets.shape, dtype: "f32" }, targets);
     const out = allocate(spec, targets);
-    run("crossEntropyVjp", sizes(spec, targets), [zeros, targets, far, minus], [out]);
+    run(
+      "crossEntropyVjp",
+      sizes(spec, targets),
+      { logits: zeros, targets, lse: far, dlosses: minus },
+      { dlogits: out },
+    );
     // Of −0 it makes 0.
-    run("affine", { scale: 1, shift: 0 }, [out], [out]);
+    run("affine", { scale: 1, shift: 0 }, { x: out }, { y: out });
     for (const t of [zeros, far, minus]) t.dispose();
     return { outputs: [out] };
   },
@@ -113,10 +123,10 @@ function wantSaved(name: string, logits: Spec, targets: Spec, lse: Spec): void {
 
 /** By rows of the logits, which are the first input. */
 const keepsTokens: KeepsBatch<None> = (slot, inputs, output) =>
-  inputs[0].shape.length > 1 && inputs[slot].shape[0] === output.shape[0];
+  inputs[0]!.shape.length > 1 && inputs[slot]!.shape[0] === output.shape[0];
 
 /** [logits, targets, lse, dlosses] → dlogits; linear in dlosses, with `crossEntropyJvp` as its transpose. */
-export const crossEntropyVjpOp: Op<None> = {
+export const crossEntropyVjpOp: Op<None, "logits targets lse ct", "y", "logits targets lse"> = {
   name: "crossEntropyVjp",
   keepsBatch: keepsTokens,
   infer([logits, targets, lse, ct]) {
@@ -126,7 +136,7 @@ export const crossEntropyVjpOp: Op<None> = {
   },
   forward([logits, targets, lse, ct], _, [spec]) {
     const out = allocate(spec, logits);
-    run("crossEntropyVjp", sizes(logits, targets), [logits, targets, lse, ct], [out]);
+    run("crossEntropyVjp", sizes(logits, targets), { logits, targets, lse, dlosses: ct }, { dlogits: out });
     return { outputs: [out], saved: [logits, targets, lse] };
   },
   ...linearIn<None>(
@@ -138,7 +148,7 @@ export const crossEntropyVjpOp: Op<None> = {
 };
 
 /** [logits, targets, lse, tangent of the logits] → the tangent of the losses. */
-export const crossEntropyJvpOp: Op<None> = {
+export const crossEntropyJvpOp: Op<None, "logits targets lse tangent", "y", "logits targets lse"> = {
   name: "crossEntropyJvp",
   keepsBatch: keepsTokens,
   infer([logits, targets, lse, tangent]) {
@@ -148,7 +158,12 @@ export const crossEntropyJvpOp: Op<None> = {
   },
   forward([logits, targets, lse, tangent], _, [spec]) {
     const out = allocate(spec, logits);
-    run("crossEntropyJvp", sizes(logits, targets), [logits, targets, lse, tangent], [out]);
+    run(
+      "crossEntropyJvp",
+      sizes(logits, targets),
+      { logits, targets, lse, dlogits: tangent },
+      { dlosses: out },
+    );
     return { outputs: [out], saved: [logits, targets, lse] };
   },
   ...linearIn<None>(

@@ -1,9 +1,9 @@
 /** Softmax attention of queries over keys and values with a mask, with or without causality; no time × keys matrix is kept but the mask. */
 import { run } from "../../backends/backend.ts";
-import type { MaskedAttentionParams } from "../../backends/kernels.ts";
+import type { MaskedAttentionParams } from "../../backends/kernels/index.ts";
 import { GradmixError } from "../../errors.ts";
 import { boolean, checkOptions, unchecked } from "../../options.ts";
-import { formatShape, sameShape, type Shape } from "../../tensor/shape.ts";
+import { extentsOf, formatShape, sameShape, type Shape } from "../../tensor/shape.ts";
 import { empty, type Tensor } from "../../tensor/tensor.ts";
 import { wantLike, wantTensor, wantTensors } from "../checks.ts";
 import { allocate, apply, apply1, filled, type Op, type Spec, specOf, wantType } from "../op.ts";
@@ -19,38 +19,63 @@ interface AttentionAttrs {
   readonly masked: boolean;
 }
 
-function paramsOf(
-  inputs: readonly { shape: Shape }[],
-  { causal, masked }: AttentionAttrs,
-): MaskedAttentionParams {
-  const [q, k] = inputs;
-  const [batch, heads, time, headDim] = q.shape;
-  const [, kvHeads, keys] = k.shape;
-  const [maskBatch, maskHeads] = masked ? inputs[3].shape : [1, 1];
+type Inputs<T> = readonly [q: T, k: T, v: T, ...others: T[]];
+
+/** What attention is computed of. */
+interface Given<T> {
+  readonly q: T;
+  readonly k: T;
+  readonly v: T;
+  readonly mask: T | null;
+}
+
+/** An op's inputs [q, k, v, mask?, …] by name; `rest` is what comes after them. */
+function partsOf<T>(
+  [q, k, v, ...others]: Inputs<T>,
+  { masked }: AttentionAttrs,
+): Given<T> & { readonly rest: readonly T[] } {
+  return masked
+    ? { q, k, v, mask: others[0]!, rest: others.slice(1) }
+    : { q, k, v, mask: null, rest: others };
+}
+
+/** The same of the rules' own ops, whose inputs go on with o, lse and what is moved. */
+function savedParts<T>(
+  inputs: Inputs<T>,
+  attrs: AttentionAttrs,
+): Given<T> & { o: T; lse: T; moved: readonly T[] } {
+  const { rest, ...given } = partsOf(inputs, attrs);
+  return { ...given, o: rest[0]!, lse: rest[1]!, moved: rest.slice(2) };
+}
+
+function paramsOf({ q, k, mask }: Given<{ shape: Shape }>, causal: boolean): MaskedAttentionParams {
+  const [batch, heads, time, headDim] = extentsOf(q.shape, 4);
+  const [, kvHeads, keys] = extentsOf(k.shape, 4);
+  const [maskBatch, maskHeads] = mask === null ? [1, 1] : extentsOf(mask.shape, 4);
   const scale = 1 / Math.sqrt(headDim);
   return { batch, heads, kvHeads, time, keys, headDim, scale, causal, maskBatch, maskHeads };
 }
 
 /** Throws for what attention cannot be computed of. */
-function wantInputs(name: string, inputs: readonly Spec[], { causal, masked }: AttentionAttrs): void {
-  const [q, k, v, mask] = inputs;
+function wantGiven(name: string, { q, k, v, mask }: Given<Spec>, { causal, masked }: AttentionAttrs): void {
   boolean(`${name}: causal`, causal);
   boolean(`${name}: masked`, masked);
   wantType(name, "q", q, "f32");
   wantType(name, "k", k, "f32");
-  const [batch, heads, time, width] = q.shape;
-  const [, kvHeads, keys] = k.shape;
-  const fits = q.shape.length === 4 && k.shape.length === 4 && k.shape[0] === batch && k.shape[3] === width;
-  if (!fits || !(width > 0) || !(heads > 0) || !(kvHeads > 0) || heads % kvHeads !== 0)
-    throw new GradmixError(
-      "shape",
-      `${name}: q ${formatShape(q.shape)} and k ${formatShape(k.shape)} do not fit; wanted [batch, heads, time, width] and [batch, kvHeads, keys, width] with heads a multiple of kvHeads`,
-    );
+  const misfit = new GradmixError(
+    "shape",
+    `${name}: q ${formatShape(q.shape)} and k ${formatShape(k.shape)} do not fit; wanted [batch, heads, time, width] and [batch, kvHeads, keys, width] with heads a multiple of kvHeads`,
+  );
+  if (q.shape.length !== 4 || k.shape.length !== 4) throw misfit;
+  const [batch, heads, time, width] = extentsOf(q.shape, 4);
+  const [items, kvHeads, keys, keyWidth] = extentsOf(k.shape, 4);
+  if (items !== batch || keyWidth !== width) throw misfit;
+  if (!(width > 0) || !(heads > 0) || !(kvHeads > 0) || heads % kvHeads !== 0) throw misfit;
   wantLike(name, "v", v, k);
-  if (!masked) return;
+  if (mask === null) return;
   wantType(name, "the mask", mask, "f32");
-  const [items, own] = mask.shape;
-  if (!sameShape(mask.shape, [items === 1 ? 1 : batch, own === 1 ? 1 : heads, time, keys]))
+  const [one, own] = mask.shape;
+  if (!sameShape(mask.shape, [one === 1 ? 1 : batch, own === 1 ? 1 : heads, time, keys]))
     throw new GradmixError(
       "shape",
       `${name}: the mask ${formatShape(mask.shape)} does not fit; wanted [${batch} or 1, ${heads} or 1, ${time}, ${keys}]`,
@@ -59,7 +84,7 @@ function wantInputs(name: string, inputs: readonly Spec[], { causal, masked }: A
 
 /** Each key/value head once for every query head that reads it. */
 function repeated(t: Tensor, heads: number): Tensor {
-  const [batch, kvHeads, keys, width] = t.shape;
+  const [batch, kvHeads, keys, width] = extentsOf(t.shape, 4);
   if (kvHeads === heads) return t;
   const each = reshape(t, [batch, kvHeads, 1, keys, width]);
   return reshape(stretch(each, [batch, kvHeads, heads / kvHeads, keys, width]), [batch, heads, keys, width]);
@@ -67,17 +92,16 @@ function repeated(t: Tensor, heads: number): Tensor {
 
 /** The transpose of `repeated`. */
 function gathered(t: Tensor, kvHeads: number): Tensor {
-  const [batch, heads, keys, width] = t.shape;
+  const [batch, heads, keys, width] = extentsOf(t.shape, 4);
   if (kvHeads === heads) return t;
   return sum(reshape(t, [batch, kvHeads, heads / kvHeads, keys, width]), 2);
 }
 
 /** The mask with what causality hides; null where nothing is hidden. */
-function wholeMask(inputs: readonly Tensor[], { causal, masked }: AttentionAttrs): Tensor | null {
-  const mask = masked ? inputs[3] : null;
+function wholeMask({ q, k, mask }: Given<Tensor>, causal: boolean): Tensor | null {
   if (!causal) return mask;
-  const [q, k] = inputs;
-  const [time, keys] = [q.shape[2], k.shape[2]];
+  const [, , time] = extentsOf(q.shape, 4);
+  const [, , keys] = extentsOf(k.shape, 4);
   const hidden = empty([1, 1, time, keys], "f32", q.memory);
   hidden.write(
     Float32Array.from({ length: time * keys }, (_, n) =>
@@ -88,48 +112,48 @@ function wholeMask(inputs: readonly Tensor[], { causal, masked }: AttentionAttrs
 }
 
 /** Scaled scores, where a hidden key has the least finite one, and 1 for what is seen and 0 for what is hidden, or null where all is seen. */
-function scoresOf(inputs: readonly Tensor[], attrs: AttentionAttrs): { scores: Tensor; seen: Tensor | null } {
-  const [q, k] = inputs;
-  const { heads, scale } = paramsOf(inputs, attrs);
-  const scores = affine(matmul(q, repeated(k, heads), { transposeB: true }), scale, 0);
-  const mask = wholeMask(inputs, attrs);
+function scoresOf(given: Given<Tensor>, causal: boolean): { scores: Tensor; seen: Tensor | null } {
+  const { heads, scale } = paramsOf(given, causal);
+  const scores = affine(matmul(given.q, repeated(given.k, heads), { transposeB: true }), scale, 0);
+  const mask = wholeMask(given, causal);
   if (mask === null) return { scores, seen: null };
   const seen = affine(relu(neg(sign(affine(mask, 1, MOST)))), -1, 1);
   return { scores: add(scores, maximum(mask, -MOST)), seen };
 }
 
 /** The weights of the keys from the queries' lse; none for a query that sees nothing. */
-function weightsOf(inputs: readonly Tensor[], lse: Tensor, attrs: AttentionAttrs): Tensor {
-  const { scores, seen } = scoresOf(inputs, attrs);
+function weightsOf(given: Given<Tensor>, lse: Tensor, causal: boolean): Tensor {
+  const { scores, seen } = scoresOf(given, causal);
   const weights = exp(sub(scores, reshape(maximum(lse, -MOST), [...lse.shape, 1])));
   return seen === null ? weights : mul(weights, seen);
 }
 
 /** The slope of the scores by the outputs' cotangent, before scaling: that of the mask. */
 function scoreSlopes(weights: Tensor, v: Tensor, o: Tensor, ct: Tensor): Tensor {
-  const each = matmul(ct, repeated(v, o.shape[1]), { transposeB: true });
+  const each = matmul(ct, repeated(v, extentsOf(o.shape, 4)[1]), { transposeB: true });
   return mul(weights, sub(each, sum(mul(ct, o), -1, true)));
 }
 
 /** The outputs' tangent by that of the scores. */
 function pushScores(weights: Tensor, v: Tensor, o: Tensor, tangent: Tensor): Tensor {
   const moved = mul(weights, tangent);
-  return sub(matmul(moved, repeated(v, o.shape[1])), mul(o, sum(moved, -1, true)));
+  return sub(matmul(moved, repeated(v, extentsOf(o.shape, 4)[1])), mul(o, sum(moved, -1, true)));
 }
 
-export const attentionOp: Op<AttentionAttrs> = {
+export const attentionOp: Op<AttentionAttrs, "q k v ...", "o", "q k v ..."> = {
   name: "attention",
-  keepsBatch: (slot, inputs, output) => inputs[slot].shape[0] === output.shape[0],
+  keepsBatch: (slot, inputs, output) => inputs[slot]!.shape[0] === output.shape[0],
   infer(inputs, attrs) {
-    wantInputs("attention", inputs, attrs);
-    return [specOf(inputs[0])];
+    const given = partsOf(inputs, attrs);
+    wantGiven("attention", given, attrs);
+    return [specOf(given.q)];
   },
   forward(inputs, attrs, [spec]) {
-    const [q, k, v, mask = null] = inputs;
-    const params = paramsOf(inputs, attrs);
+    const { q, k, v, mask } = partsOf(inputs, attrs);
+    const params = paramsOf({ q, k, v, mask }, attrs.causal);
     const o = allocate(spec, q);
     const lse = allocate({ shape: q.shape.slice(0, 3), dtype: "f32" }, q);
-    run("maskedAttention", params, [q, k, v, mask], [o, lse]);
+    run("maskedAttention", params, { q, k, v, mask }, { o, lse });
     return { outputs: [o], saved: [...inputs, o, lse] };
   },
   vjp([ct], { attrs, saved, needs }) {
@@ -137,105 +161,108 @@ export const attentionOp: Op<AttentionAttrs> = {
     const slopes: (Tensor | null)[] = needs.slice(0, 3).some((need) => need)
       ? apply(maskedAttentionVjpOp, [...saved, ct], attrs)
       : [null, null, null];
-    if (attrs.masked) {
-      const [, , v, mask, o, lse] = saved;
-      slopes.push(needs[3] ? sumTo(scoreSlopes(weightsOf(saved, lse, attrs), v, o, ct), mask.shape) : null);
-    }
-    return slopes;
+    const { o, lse, ...given } = savedParts(saved, attrs);
+    if (given.mask === null) return slopes;
+    const ofMask = (mask: Tensor): Tensor =>
+      sumTo(scoreSlopes(weightsOf(given, lse, attrs.causal), given.v, o, ct), mask.shape);
+    return [...slopes, needs[3] ? ofMask(given.mask) : null];
   },
   jvp(tangents, { attrs, saved, inputs }) {
-    const [o, lse] = saved.slice(-2);
+    const { o, lse, ...given } = savedParts(saved, attrs);
     const own = tangents.slice(0, 3);
-    const zeroed = (): Tensor[] => own.map((t, slot) => t ?? filled(0, specOf(inputs[slot]), inputs[slot]));
+    const zeroed = (): Tensor[] => inputs.slice(0, 3).map((x, slot) => own[slot] ?? filled(0, specOf(x), x));
     const moved = own.some((t) => t !== null)
       ? apply1(maskedAttentionJvpOp, [...saved, ...zeroed()], attrs)
       : null;
     const shift = tangents.at(3) ?? null;
     if (shift === null) return [moved];
-    const pushed = pushScores(weightsOf(inputs, lse, attrs), inputs[2], o, shift);
+    const pushed = pushScores(weightsOf(given, lse, attrs.causal), given.v, o, shift);
     return [moved === null ? pushed : add(moved, pushed)];
   },
   compose(inputs, attrs) {
-    const { scores, seen } = scoresOf(inputs, attrs);
+    const given = partsOf(inputs, attrs);
+    const { scores, seen } = scoresOf(given, attrs.causal);
     const weights = softmax(scores);
-    return [matmul(seen === null ? weights : mul(weights, seen), repeated(inputs[2], scores.shape[1]))];
+    const { heads } = paramsOf(given, attrs.causal);
+    return [matmul(seen === null ? weights : mul(weights, seen), repeated(given.v, heads))];
   },
 };
 
-/** Throws unless o and lse are those of a forward pass over the inputs. Gives what comes after them. */
-function wantSaved(name: string, inputs: readonly Spec[], attrs: AttentionAttrs): readonly Spec[] {
-  wantInputs(name, inputs, attrs);
-  const [q] = inputs;
-  const at = attrs.masked ? 4 : 3;
-  wantLike(name, "o", inputs[at], q);
-  wantLike(name, "lse", inputs[at + 1], { shape: q.shape.slice(0, 3), dtype: "f32" });
-  return inputs.slice(at + 2);
+/** Throws unless o and lse are those of a forward pass over the inputs. Gives all of them by name. */
+function wantSaved(
+  name: string,
+  inputs: Inputs<Spec>,
+  attrs: AttentionAttrs,
+): ReturnType<typeof savedParts<Spec>> {
+  const parts = savedParts(inputs, attrs);
+  const { q } = parts;
+  wantGiven(name, parts, attrs);
+  wantLike(name, "o", parts.o, q);
+  wantLike(name, "lse", parts.lse, { shape: q.shape.slice(0, 3), dtype: "f32" });
+  return parts;
 }
 
-/** q, k, v and the mask, and after them what the forward pass left and what is moved. */
-const partsOf = (inputs: readonly Tensor[], { masked }: AttentionAttrs) => {
-  const at = masked ? 4 : 3;
-  return { given: inputs.slice(0, at), mask: masked ? inputs[3] : null, rest: inputs.slice(at) };
-};
-
 /** [q, k, v, mask?, o, lse, do] → [dq, dk, dv]. */
-export const maskedAttentionVjpOp: Op<AttentionAttrs> = {
+export const maskedAttentionVjpOp: Op<AttentionAttrs, "q k v ...", "dq dk dv"> = {
   name: "maskedAttentionVjp",
   keepsBatch: attentionOp.keepsBatch,
   infer(inputs, attrs) {
-    const [ct] = wantSaved("maskedAttentionVjp", inputs, attrs);
-    wantLike("maskedAttentionVjp", "the cotangent", ct, inputs[0]);
-    return inputs.slice(0, 3).map(specOf);
+    const { q, k, v, moved } = wantSaved("maskedAttentionVjp", inputs, attrs);
+    wantLike("maskedAttentionVjp", "the cotangent", moved[0]!, q);
+    return [q, k, v].map(specOf);
   },
-  forward(inputs, attrs, specs) {
-    const { given, mask, rest } = partsOf(inputs, attrs);
-    const [q, k, v] = given;
-    const outputs = specs.map((spec) => allocate(spec, q));
-    run("maskedAttentionVjp", paramsOf(given, attrs), [q, k, v, mask, ...rest], outputs);
-    return { outputs };
+  forward(inputs, attrs, [forQ, forK, forV]) {
+    const { moved, ...parts } = savedParts(inputs, attrs);
+    const { q } = parts;
+    const [dq, dk, dv] = [allocate(forQ, q), allocate(forK, q), allocate(forV, q)];
+    const params = paramsOf(parts, attrs.causal);
+    run("maskedAttentionVjp", params, { ...parts, dOut: moved[0]! }, { dq, dk, dv });
+    return { outputs: [dq, dk, dv] };
   },
   compose(inputs, attrs) {
-    const { given, rest } = partsOf(inputs, attrs);
-    const [[q, k, v], [o, lse, ct]] = [given, rest];
-    const { heads, kvHeads, scale } = paramsOf(given, attrs);
-    const weights = weightsOf(given, lse, attrs);
-    const slopes = affine(scoreSlopes(weights, v, o, ct), scale, 0);
+    const { o, lse, moved, ...given } = savedParts(inputs, attrs);
+    const ct = moved[0]!;
+    const { heads, kvHeads, scale } = paramsOf(given, attrs.causal);
+    const weights = weightsOf(given, lse, attrs.causal);
+    const slopes = affine(scoreSlopes(weights, given.v, o, ct), scale, 0);
     return [
-      matmul(slopes, repeated(k, heads)),
-      gathered(matmul(slopes, q, { transposeA: true }), kvHeads),
+      matmul(slopes, repeated(given.k, heads)),
+      gathered(matmul(slopes, given.q, { transposeA: true }), kvHeads),
       gathered(matmul(weights, ct, { transposeA: true }), kvHeads),
     ];
   },
 };
 
 /** [q, k, v, mask?, o, lse, tangents of q, k, v] → the tangent of o. */
-export const maskedAttentionJvpOp: Op<AttentionAttrs> = {
+export const maskedAttentionJvpOp: Op<AttentionAttrs, "q k v ...", "tangent"> = {
   name: "maskedAttentionJvp",
   keepsBatch: attentionOp.keepsBatch,
   infer(inputs, attrs) {
-    const tangents = wantSaved("maskedAttentionJvp", inputs, attrs);
-    ["q", "k", "v"].forEach((name, slot) =>
-      wantLike("maskedAttentionJvp", `the tangent of ${name}`, tangents[slot], inputs[slot]),
-    );
-    return [specOf(inputs[0])];
+    const { q, k, v, moved } = wantSaved("maskedAttentionJvp", inputs, attrs);
+    for (const [slot, [name, x]] of Object.entries({ q, k, v }).entries())
+      wantLike("maskedAttentionJvp", `the tangent of ${name}`, moved[slot]!, x);
+    return [specOf(q)];
   },
   forward(inputs, attrs, [spec]) {
-    const { given, mask, rest } = partsOf(inputs, attrs);
-    const [q, k, v] = given;
-    const out = allocate(spec, q);
-    run("maskedAttentionJvp", paramsOf(given, attrs), [q, k, v, mask, ...rest], [out]);
+    const { moved, ...parts } = savedParts(inputs, attrs);
+    const out = allocate(spec, parts.q);
+    const tangents = { dq: moved[0]!, dk: moved[1]!, dv: moved[2]! };
+    const params = paramsOf(parts, attrs.causal);
+    run("maskedAttentionJvp", params, { ...parts, ...tangents }, { dOut: out });
     return { outputs: [out] };
   },
   compose(inputs, attrs) {
-    const { given, rest } = partsOf(inputs, attrs);
-    const [[q, k, v], [o, lse, tq, tk, tv]] = [given, rest];
-    const { heads, scale } = paramsOf(given, attrs);
-    const weights = weightsOf(given, lse, attrs);
-    const moved = add(
-      matmul(tq, repeated(k, heads), { transposeB: true }),
-      matmul(q, repeated(tk, heads), { transposeB: true }),
+    const { o, lse, moved, ...given } = savedParts(inputs, attrs);
+    const [tq, tk, tv] = [moved[0]!, moved[1]!, moved[2]!];
+    const { heads, scale } = paramsOf(given, attrs.causal);
+    const weights = weightsOf(given, lse, attrs.causal);
+    const shift = add(
+      matmul(tq, repeated(given.k, heads), { transposeB: true }),
+      matmul(given.q, repeated(tk, heads), { transposeB: true }),
     );
-    return [add(pushScores(weights, v, o, affine(moved, scale, 0)), matmul(weights, repeated(tv, heads)))];
+    return [
+      add(pushScores(weights, given.v, o, affine(shift, scale, 0)), matmul(weights, repeated(tv, heads))),
+    ];
   },
 };
 
@@ -259,7 +286,7 @@ export function attention(q: Tensor, k: Tensor, v: Tensor, options: AttentionOpt
   wantTensor("attention", "mask", mask);
   // Whether it fits is asked before numbers are made of it.
   const shifts = mask.dtype === "i32" ? { shape: mask.shape, dtype: "f32" as const } : mask;
-  wantInputs("attention", [q, k, v, shifts], { causal, masked: true });
+  wantGiven("attention", { q, k, v, mask: shifts }, { causal, masked: true });
   const own = mask.dtype === "i32" ? where(mask, filled(0, { shape: [], dtype: "f32" }, q), -Infinity) : mask;
   return apply1(attentionOp, [q, k, v, own], { causal, masked: true });
 }

@@ -2,7 +2,14 @@
 import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
 import { boolean, checkOptions, unchecked } from "../../options.ts";
-import { broadcastShapes, formatShape, sameShape, type Shape, sizeOf } from "../../tensor/shape.ts";
+import {
+  extentsOf,
+  broadcastShapes,
+  formatShape,
+  sameShape,
+  type Shape,
+  sizeOf,
+} from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { allocate, apply1, type Op, type Spec, wantType } from "../op.ts";
 import { wantTensors } from "../checks.ts";
@@ -32,8 +39,8 @@ function plan(a: Spec, b: Spec, { transposeA, transposeB }: MatmulAttrs): Plan {
     `matmul: ${formatShape(a.shape)}${transposeA ? "ᵀ" : ""} and ${formatShape(b.shape)}${transposeB ? "ᵀ" : ""}`;
   if (a.shape.length < 2 || b.shape.length < 2)
     throw new GradmixError("shape", `${describe()} must both have at least two axes`);
-  const [ra, ca] = a.shape.slice(-2);
-  const [rb, cb] = b.shape.slice(-2);
+  const [ra, ca] = extentsOf(a.shape.slice(-2), 2);
+  const [rb, cb] = extentsOf(b.shape.slice(-2), 2);
   const [m, k] = transposeA ? [ca, ra] : [ra, ca];
   const [kb, n] = transposeB ? [cb, rb] : [rb, cb];
   if (k !== kb) throw new GradmixError("shape", `${describe()} do not multiply: inner sizes ${k} and ${kb}`);
@@ -51,10 +58,10 @@ function plan(a: Spec, b: Spec, { transposeA, transposeB }: MatmulAttrs): Plan {
   return { m, n, k, batch, strideA, strideB, shape };
 }
 
-export const matmulOp: Op<MatmulAttrs> = {
+export const matmulOp: Op<MatmulAttrs, "a b", "c", "a b"> = {
   name: "matmul",
   keepsBatch(slot, inputs, { shape }, { transposeA }) {
-    const { length: rank } = inputs[slot].shape;
+    const { length: rank } = inputs[slot]!.shape;
     // A leading axis; or, of two matrices, the rows of the first.
     return rank > 2 ? rank === shape.length : shape.length === 2 && slot === 0 && !transposeA;
   },
@@ -86,8 +93,8 @@ export const matmulOp: Op<MatmulAttrs> = {
         accumulate: false,
         activation: "none",
       },
-      [a, b, null],
-      [c, null],
+      { a, b },
+      { c },
     );
     return { outputs: [c], saved: [a, b] };
   },
@@ -110,7 +117,7 @@ export const matmulOp: Op<MatmulAttrs> = {
   },
 };
 
-const rows = (t: Tensor): Tensor => reshape(t, [-1, t.shape[t.rank - 1]]);
+const rows = (t: Tensor): Tensor => reshape(t, [-1, t.shape[t.rank - 1]!]);
 
 function matmulVjpB(a: Tensor, ct: Tensor, transposeA: boolean, transposeB: boolean): Tensor {
   return transposeB

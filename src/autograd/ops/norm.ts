@@ -1,6 +1,6 @@
 /** LayerNorm and RMSNorm over the last axis; the gain's and the bias's gradients leave as factors. */
 import { run } from "../../backends/backend.ts";
-import { type NormKind, normKinds } from "../../backends/kernels.ts";
+import { type NormKind, normKinds } from "../../backends/kernels/index.ts";
 import { GradmixError } from "../../errors.ts";
 import { boolean, numberIn, oneOf } from "../../options.ts";
 import { formatShape, sizeOf } from "../../tensor/shape.ts";
@@ -26,19 +26,22 @@ interface RuleAttrs {
   readonly gain: boolean;
 }
 
-const widthOf = (x: Spec): number => x.shape[x.shape.length - 1];
+const widthOf = (x: Spec): number => x.shape[x.shape.length - 1]!;
 const rowsOf = (x: Spec): number => sizeOf(x.shape.slice(0, -1));
 
 /** Kernels take it as an f32. */
 const checkEps = numberIn({ min: 0, max: MOST });
 const checkKind = oneOf(...normKinds);
 
-function normOp(kind: NormKind, name: string): Op<NormAttrs> {
-  const split = <T>([x, ...rest]: readonly T[], { gain, bias }: NormAttrs): [T, T | null, T | null] => [
-    x,
-    gain ? rest[0] : null,
-    bias ? rest[gain ? 1 : 0] : null,
-  ];
+/** x, and the gain and the bias, if there are any. */
+type Inputs<T> = readonly [T, ...T[]];
+type NormOp = Op<NormAttrs, "x ...", "y", "x stats ...">;
+
+function normOp(kind: NormKind, name: string): NormOp {
+  const split = <T>(inputs: Inputs<T>, { gain, bias }: NormAttrs): [T, T | null, T | null] => {
+    const [x, first = null, second = null] = inputs;
+    return [x, gain ? first : null, bias ? (gain ? second : first) : null];
+  };
   return {
     name,
     keepsBatch: keepsRowsOfFirst,
@@ -64,7 +67,7 @@ function normOp(kind: NormKind, name: string): Op<NormAttrs> {
       const rows = rowsOf(x);
       const y = allocate(spec, x);
       const stats = allocate({ shape: [rows, 2], dtype: "f32" }, x);
-      run("norm", { kind, rows, width: widthOf(x), eps: attrs.eps }, [x, gain, bias], [y, stats]);
+      run("norm", { kind, rows, width: widthOf(x), eps: attrs.eps }, { x, gain, bias }, { y, stats });
       return { outputs: [y], saved: gain === null ? [x, stats] : [x, stats, gain] };
     },
     vjp([dy], { attrs, saved, inputs, needs, parameters, sink }) {
@@ -99,8 +102,8 @@ function normOp(kind: NormKind, name: string): Op<NormAttrs> {
   };
 }
 
-export const layerNormOp: Op<NormAttrs> = normOp("layer", "layerNorm");
-export const rmsNormOp: Op<NormAttrs> = normOp("rms", "rmsNorm");
+export const layerNormOp: NormOp = normOp("layer", "layerNorm");
+export const rmsNormOp: NormOp = normOp("rms", "rmsNorm");
 
 /** x̂, without gain and bias. */
 function normalised(kind: NormKind, x: Tensor, eps: number): Tensor {
@@ -108,14 +111,16 @@ function normalised(kind: NormKind, x: Tensor, eps: number): Tensor {
 }
 
 /** [x, stats, gain?, dy] → the cotangent of x; linear in dy, with `normJvp` as its transpose. */
-export const normVjpOp: Op<RuleAttrs> = normRule("normVjp");
+export const normVjpOp: RuleOp = normRule("normVjp");
 /** [x, stats, gain?, tangent of x] → the tangent of y. */
-export const normJvpOp: Op<RuleAttrs> = normRule("normJvp");
+export const normJvpOp: RuleOp = normRule("normJvp");
 
-function normRule(kernel: "normVjp" | "normJvp"): Op<RuleAttrs> {
-  const rule = (name: "normVjp" | "normJvp"): Op<RuleAttrs> => (name === "normVjp" ? normVjpOp : normJvpOp);
+type RuleOp = Op<RuleAttrs, "x stats ...", "y">;
+
+function normRule(kernel: "normVjp" | "normJvp"): RuleOp {
+  const rule = (name: "normVjp" | "normJvp"): RuleOp => (name === "normVjp" ? normVjpOp : normJvpOp);
   const other = kernel === "normVjp" ? "normJvp" : "normVjp";
-  const linear = (slot: number): Required<Pick<Op<RuleAttrs>, "vjp" | "jvp">> =>
+  const linear = (slot: number): Required<Pick<Op<RuleAttrs, string, "y">, "vjp" | "jvp">> =>
     linearIn(
       kernel,
       slot,
@@ -128,33 +133,30 @@ function normRule(kernel: "normVjp" | "normJvp"): Op<RuleAttrs> {
     // [x, stats, gain?, t]
     keepsBatch: (slot, inputs, output, attrs) =>
       !(attrs.gain && slot === 2) && keepsRows(slot, inputs, output),
-    infer(inputs, { kind, gain }) {
-      const [x, stats] = inputs;
+    infer([x, stats, ...rest], { kind, gain }) {
       checkKind(`${kernel}: kind`, kind);
       boolean(`${kernel}: gain`, gain);
       wantType(kernel, "x", x, "f32");
       wantLike(kernel, "stats", stats, { shape: [rowsOf(x), 2], dtype: "f32" });
-      if (gain) wantLike(kernel, "the gain", inputs[2], { shape: [widthOf(x)], dtype: "f32" });
-      wantLike(kernel, "the last operand", inputs[gain ? 3 : 2], x);
+      if (gain) wantLike(kernel, "the gain", rest[0]!, { shape: [widthOf(x)], dtype: "f32" });
+      wantLike(kernel, "the last operand", rest[gain ? 1 : 0]!, x);
       return [specOf(x)];
     },
-    forward(inputs, { kind, gain }, [spec]) {
-      const constants = inputs.slice(0, -1);
-      const [x, stats] = constants;
-      const g = gain ? inputs[2] : null;
-      const t = inputs[inputs.length - 1];
+    forward([x, stats, ...rest], attrs, [spec]) {
+      const { kind } = attrs;
       const out = allocate(spec, x);
       const params = { kind, rows: rowsOf(x), width: widthOf(x) };
-      if (kernel === "normVjp") run("normVjp", params, [x, g, stats, t], [out]);
-      else run("normJvp", params, [x, g, stats, t, null, null], [out]);
-      return { outputs: [out], saved: constants };
+      const [gain, t] = attrs.gain ? [rest[0]!, rest[1]!] : [null, rest[0]!];
+      if (kernel === "normVjp") run("normVjp", params, { x, gain, stats, dy: t }, { dx: out });
+      else run("normJvp", params, { x, gain, stats, dx: t }, { dy: out });
+      return { outputs: [out], saved: gain === null ? [x, stats] : [x, stats, gain] };
     },
     vjp: (cotangents, context) => (context.attrs.gain ? gained : plain).vjp(cotangents, context),
     jvp: (tangents, context) => (context.attrs.gain ? gained : plain).jvp(tangents, context),
   };
 }
 
-function norm(op: Op<NormAttrs>, x: Tensor, gain?: Tensor, bias?: Tensor, eps = 1e-5): Tensor {
+function norm(op: NormOp, x: Tensor, gain?: Tensor, bias?: Tensor, eps = 1e-5): Tensor {
   const inputs = [x, gain, bias].filter((t) => t !== undefined);
   return apply1(op, inputs, { eps, gain: gain !== undefined, bias: bias !== undefined });
 }

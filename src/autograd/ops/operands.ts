@@ -1,5 +1,5 @@
 /** What the ops of two operands share: numbers as operands, broadcasting, how a kernel reads them. */
-import type { KernelParams } from "../../backends/kernels.ts";
+import type { KernelParams } from "../../backends/kernels/index.ts";
 import { GradmixError } from "../../errors.ts";
 import type { DType } from "../../tensor/dtype.ts";
 import { broadcastShapes, broadcastStrides, sameShape, type Shape } from "../../tensor/shape.ts";

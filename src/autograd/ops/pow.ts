@@ -9,7 +9,7 @@ import { type Operand, toTensors } from "./operands.ts";
 /** The least normal f32: below it 1/x may overflow, and a GPU may take x for 0. */
 const LEAST = 2 ** -126;
 
-export const powOp: Op<None> = binaryOp("pow", "pow", {
+export const powOp: Op<None> = binaryOp<"a b c">("pow", "pow", {
   saved: (a, b, c) => [a, b, c],
   // b·a^(b−1), and 0 at b = 0, where a^(b−1) may be infinite.
   slopeA(t, [a, b]) {

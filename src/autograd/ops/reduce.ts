@@ -44,7 +44,7 @@ function shares(x: Tensor, extremum: Tensor, axes: readonly number[]): Tensor {
 }
 
 function extremumOp(kind: "max" | "min"): Op<ReduceAttrs> {
-  return reduceOp(kind, {
+  return reduceOp<"x y">(kind, {
     vjp([ct], { attrs, saved: [x, y] }) {
       return [ct === null ? null : mul(spread(ct, x.shape, attrs.axes), shares(x, y, attrs.axes))];
     },
@@ -65,7 +65,7 @@ function rowsOf(name: string, x: Spec): { rows: number; cols: number } {
   return { rows: sizeOf(x.shape.slice(0, -1)), cols };
 }
 
-export const softmaxOp: Op<None> = {
+export const softmaxOp: Op<None, "x", "y", "y"> = {
   name: "softmax",
   keepsBatch: keepsRows,
   infer([x]) {
@@ -75,7 +75,7 @@ export const softmaxOp: Op<None> = {
   },
   forward([x], _, [spec]) {
     const y = allocate(spec, x);
-    run("softmax", rowsOf("softmax", x), [x], [y]);
+    run("softmax", rowsOf("softmax", x), { x }, { y });
     return { outputs: [y], saved: [y] };
   },
   vjp([ct], { saved: [y] }) {
@@ -87,7 +87,7 @@ export const softmaxOp: Op<None> = {
 };
 
 /** [y, t] → y ⊙ (t − Σ y·t): the Jacobian of softmax, which is symmetric. */
-export const softmaxVjpOp: Op<None> = {
+export const softmaxVjpOp: Op<None, "y t", "y"> = {
   name: "softmaxVjp",
   keepsBatch: keepsRows,
   infer([y, t]) {
@@ -98,7 +98,7 @@ export const softmaxVjpOp: Op<None> = {
   },
   forward([y, t], _, [spec]) {
     const dx = allocate(spec, y);
-    run("softmaxVjp", rowsOf("softmaxVjp", y), [y, t], [dx]);
+    run("softmaxVjp", rowsOf("softmaxVjp", y), { y, dy: t }, { dx });
     return { outputs: [dx] };
   },
   compose([y, t]) {
@@ -106,7 +106,7 @@ export const softmaxVjpOp: Op<None> = {
   },
 };
 
-export const logSoftmaxOp: Op<None> = {
+export const logSoftmaxOp: Op<None, "x", "y", "y"> = {
   name: "logSoftmax",
   keepsBatch: keepsRows,
   infer([x]) {
@@ -116,7 +116,7 @@ export const logSoftmaxOp: Op<None> = {
   },
   forward([x], _, [spec]) {
     const y = allocate(spec, x);
-    run("logSoftmax", rowsOf("logSoftmax", x), [x], [y]);
+    run("logSoftmax", rowsOf("logSoftmax", x), { x }, { y });
     return { outputs: [y], saved: [y] };
   },
   vjp([ct], { saved: [y] }) {
@@ -128,7 +128,7 @@ export const logSoftmaxOp: Op<None> = {
 };
 
 /** [y, ct] → ct − exp(y)·Σ ct by row. */
-export const logSoftmaxVjpOp: Op<None> = {
+export const logSoftmaxVjpOp: Op<None, "y ct", "y"> = {
   name: "logSoftmaxVjp",
   keepsBatch: keepsRows,
   infer([y, ct]) {
@@ -139,7 +139,7 @@ export const logSoftmaxVjpOp: Op<None> = {
   },
   forward([y, ct], _, [spec]) {
     const dx = allocate(spec, y);
-    run("logSoftmaxVjp", rowsOf("logSoftmaxVjp", y), [y, ct], [dx]);
+    run("logSoftmaxVjp", rowsOf("logSoftmaxVjp", y), { y, dy: ct }, { dx });
     return { outputs: [dx] };
   },
   compose([y, ct]) {
@@ -150,7 +150,7 @@ export const logSoftmaxVjpOp: Op<None> = {
 /** The average over the axes (default: all). */
 export function mean(x: Tensor, axis?: Axis, keepDims = false): Tensor<"f32"> {
   boolean("mean: keepDims", keepDims);
-  const count = sizeOf(axesOf(x, axis, "mean").map((a) => x.shape[a]));
+  const count = sizeOf(axesOf(x, axis, "mean").map((a) => x.shape[a]!));
   return affine(sum(x, axis, keepDims), 1 / count, 0);
 }
 
@@ -170,7 +170,7 @@ export function variance(x: Tensor, axis?: Axis, options: VarianceOptions = {}):
   wantType("variance", "x", x, "f32");
   checkOptions("variance", options, { correction: numberIn({ min: 0 }), keepDims: boolean });
   const { correction = 1, keepDims = false } = options;
-  const count = sizeOf(axes.map((a) => x.shape[a]));
+  const count = sizeOf(axes.map((a) => x.shape[a]!));
   if (!(count > correction))
     throw new GradmixError(
       "shape",

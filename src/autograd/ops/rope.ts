@@ -2,7 +2,7 @@
 import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
 import { boolean, checkOptions, integerIn, numberIn, unchecked } from "../../options.ts";
-import { formatShape } from "../../tensor/shape.ts";
+import { extentsOf, formatShape } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import { keepsRows } from "../batch.ts";
 import { allocate, apply1, type Op, specOf, wantType } from "../op.ts";
@@ -21,7 +21,7 @@ interface RopeAttrs extends Required<RopeOptions> {
   readonly inverse: boolean;
 }
 
-export const ropeOp: Op<RopeAttrs> = {
+export const ropeOp: Op<RopeAttrs, "x", "y"> = {
   name: "rope",
   keepsBatch: keepsRows,
   infer([x], { heads, headDim, theta, offset, inverse }) {
@@ -31,7 +31,7 @@ export const ropeOp: Op<RopeAttrs> = {
     numberIn({ min: 0, openMin: true })("rope: theta", theta);
     integerIn(0, 2 ** 30)("rope: offset", offset);
     boolean("rope: inverse", inverse);
-    if (x.shape.length !== 3 || x.shape[2] < heads * headDim || headDim % 2 !== 0)
+    if (x.shape.length !== 3 || x.shape[2]! < heads * headDim || headDim % 2 !== 0)
       throw new GradmixError(
         "shape",
         `rope: ${heads} heads of ${headDim} columns do not fit x ${formatShape(x.shape)}; wanted [batch, time, columns] and an even head size`,
@@ -40,8 +40,8 @@ export const ropeOp: Op<RopeAttrs> = {
   },
   forward([x], attrs, [spec]) {
     const y = allocate(spec, x);
-    const [batch, time, cols] = x.shape;
-    run("rope", { batch, time, cols, ...attrs }, [x], [y]);
+    const [batch, time, cols] = extentsOf(x.shape, 3);
+    run("rope", { batch, time, cols, ...attrs }, { x }, { y });
     return { outputs: [y] };
   },
   vjp([ct], { attrs }) {

@@ -31,7 +31,7 @@ export const cumsumOp: Op<ScanAttrs> = moving(
     },
     forward([x], { axis, reverse }, [spec]) {
       const y = allocate(spec, x);
-      run("cumsum", { ...aroundAxis(x.shape, axis), reverse }, [x], [y]);
+      run("cumsum", { ...aroundAxis(x.shape, axis), reverse }, { x }, { y });
       return { outputs: [y] };
     },
   },
@@ -41,11 +41,11 @@ export const cumsumOp: Op<ScanAttrs> = moving(
 
 function largest(x: Tensor, axis: number, k: number, spec: Spec): Tensor {
   const indices = allocate(spec, x);
-  run("topk", { ...aroundAxis(x.shape, axis), k }, [x], [indices]);
+  run("topk", { ...aroundAxis(x.shape, axis), k }, { x }, { indices });
   return indices;
 }
 
-export const argmaxOp: Op<{ axis: number; keepDims: boolean }> = {
+export const argmaxOp: Op<{ axis: number; keepDims: boolean }, "x", "y"> = {
   name: "argmax",
   keepsBatch: mixesBatch,
   constant: true,
@@ -62,7 +62,7 @@ export const argmaxOp: Op<{ axis: number; keepDims: boolean }> = {
 };
 
 /** Where the k largest are. */
-export const topkOp: Op<{ k: number; axis: number }> = {
+export const topkOp: Op<{ k: number; axis: number }, "x", "y"> = {
   name: "topk",
   keepsBatch: mixesBatch,
   constant: true,

@@ -29,12 +29,12 @@ export const transposeOp: Op<{ perm: readonly number[] }> = moving(
           "shape",
           `transpose: ${formatShape(perm)} is not a permutation of the axes of ${formatShape(x.shape)}`,
         );
-      return [{ shape: perm.map((axis) => x.shape[axis]), dtype: x.dtype }];
+      return [{ shape: perm.map((axis) => x.shape[axis]!), dtype: x.dtype }];
     },
     forward([x], { perm }, [spec]) {
       const y = allocate(spec, x);
       const strides = stridesOf(x.shape);
-      const inStrides = perm.map((axis) => strides[axis]);
+      const inStrides = perm.map((axis) => strides[axis]!);
       const outStrides = stridesOf(spec.shape);
       copyStrided({ shape: spec.shape, inStrides, inOffset: 0, outStrides, outOffset: 0 }, x, y);
       return { outputs: [y] };
@@ -54,7 +54,7 @@ interface Window {
 }
 
 const offsetOf = (starts: readonly number[], strides: readonly number[]): number =>
-  starts.reduce((offset, start, axis) => offset + start * strides[axis], 0);
+  starts.reduce((offset, start, axis) => offset + start * strides[axis]!, 0);
 
 export const sliceOp: Op<Window> = moving(
   {
@@ -66,9 +66,9 @@ export const sliceOp: Op<Window> = moving(
       const fits = (extent: number, axis: number): boolean =>
         Number.isInteger(starts[axis]) &&
         Number.isInteger(sizes[axis]) &&
-        starts[axis] >= 0 &&
-        sizes[axis] >= 0 &&
-        starts[axis] + sizes[axis] <= extent;
+        starts[axis]! >= 0 &&
+        sizes[axis]! >= 0 &&
+        starts[axis]! + sizes[axis]! <= extent;
       if (starts.length !== x.shape.length || sizes.length !== x.shape.length || !x.shape.every(fits))
         throw new GradmixError(
           "shape",
@@ -105,7 +105,7 @@ export const padOp: Op<{ starts: readonly number[]; shape: Shape }> = moving(
       wantList("pad", "starts", starts);
       checkShape(shape, "pad");
       const fits = (extent: number, axis: number): boolean =>
-        Number.isInteger(starts[axis]) && starts[axis] >= 0 && starts[axis] + extent <= shape[axis];
+        Number.isInteger(starts[axis]) && starts[axis]! >= 0 && starts[axis]! + extent <= shape[axis]!;
       if (shape.length !== x.shape.length || starts.length !== x.shape.length || !x.shape.every(fits))
         throw new GradmixError(
           "shape",
@@ -130,18 +130,18 @@ function copyInto(y: Tensor, x: Tensor, starts: readonly number[]): void {
   copyStrided({ shape: x.shape, inStrides: stridesOf(x.shape), inOffset: 0, outStrides, outOffset }, x, y);
 }
 
-export const concatOp: Op<{ axis: number }> = {
+export const concatOp: Op<{ axis: number }, string, "y"> = {
   name: "concat",
   keepsBatch: (_slot, inputs, _output, { axis }) => axis > 0 || inputs.length === 1,
   infer(xs, { axis }) {
-    const [first] = xs;
+    const first = xs[0]!;
     integerIn(0, first.shape.length - 1)("concat: axis", axis);
     for (const x of xs) {
       const fits =
         x.dtype === first.dtype &&
         sameShape(
           x.shape,
-          first.shape.map((extent, i) => (i === axis ? x.shape[i] : extent)),
+          first.shape.map((extent, i) => (i === axis ? x.shape[i]! : extent)),
         );
       if (!fits)
         throw new GradmixError(
@@ -149,15 +149,15 @@ export const concatOp: Op<{ axis: number }> = {
           `concat: ${first.dtype}${formatShape(first.shape)} and ${x.dtype}${formatShape(x.shape)} do not join along axis ${axis}`,
         );
     }
-    const extent = xs.reduce((n, x) => n + x.shape[axis], 0);
+    const extent = xs.reduce((n, x) => n + x.shape[axis]!, 0);
     return [{ shape: first.shape.map((e, i) => (i === axis ? extent : e)), dtype: first.dtype }];
   },
   forward(xs, { axis }, [spec]) {
-    const y = allocate(spec, xs[0]);
+    const y = allocate(spec, xs[0]!);
     let at = 0;
     for (const x of xs) {
       if (x.size > 0) copyInto(y, x, startsAt(axis, at, spec.shape.length));
-      at += x.shape[axis];
+      at += x.shape[axis]!;
     }
     return { outputs: [y] };
   },
@@ -165,7 +165,7 @@ export const concatOp: Op<{ axis: number }> = {
     let at = 0;
     return inputs.map((x, slot) => {
       const starts = startsAt(axis, at, x.shape.length);
-      at += x.shape[axis];
+      at += x.shape[axis]!;
       return ct !== null && needs[slot] ? slice(ct, starts, x.shape) : null;
     });
   },
@@ -173,7 +173,7 @@ export const concatOp: Op<{ axis: number }> = {
     if (tangents.every((t) => t === null)) return [null];
     return [
       concat(
-        tangents.map((t, slot) => t ?? filled(0, specOf(inputs[slot]), inputs[slot])),
+        tangents.map((t, slot) => t ?? filled(0, specOf(inputs[slot]!), inputs[slot]!)),
         axis,
       ),
     ];
@@ -218,7 +218,7 @@ export function concat<D extends DType>(xs: readonly Tensor<D>[], axis: number):
   wantList("concat", "what to join", xs, "tensors");
   wantTensors("concat", xs);
   if (xs.length === 0) throw new GradmixError("shape", "concat: no tensors were given");
-  return apply1(concatOp, xs, { axis: normaliseAxis(axis, xs[0].rank, "concat") });
+  return apply1(concatOp, xs, { axis: normaliseAxis(axis, xs[0]!.rank, "concat") });
 }
 
 /** Extents of the parts of an axis. Throws `shape` unless they make it up. */
@@ -256,7 +256,7 @@ export function split<D extends DType>(
   wantTensor("split", "x", x);
   const along = normaliseAxis(axis, x.rank, "split");
   let at = 0;
-  return partsOf(parts, x.shape[along]).map((size) => {
+  return partsOf(parts, x.shape[along]!).map((size) => {
     const starts = startsAt(along, at, x.rank);
     at += size;
     return slice(
@@ -275,8 +275,8 @@ export function stack<D extends DType>(xs: readonly Tensor<D>[], axis: number): 
   wantList("stack", "what to join", xs, "tensors");
   wantTensors("stack", xs);
   if (xs.length === 0) throw new GradmixError("shape", "stack: no tensors were given");
-  xs.forEach((x, n) => wantLike("stack", `tensor ${n}`, x, xs[0]));
-  const along = normaliseAxis(axis, xs[0].rank + 1, "stack");
+  xs.forEach((x, n) => wantLike("stack", `tensor ${n}`, x, xs[0]!));
+  const along = normaliseAxis(axis, xs[0]!.rank + 1, "stack");
   return concat(
     xs.map((x) => unsqueeze(x, along)),
     along,

@@ -1,23 +1,26 @@
 /** Strided kernels for any number of axes: they walk MAX_RANK; here axes are merged, and what is left over is walked in several calls. */
 import { run } from "../../backends/backend.ts";
-import { type KernelParams, MAX_RANK } from "../../backends/kernels.ts";
+import { type KernelParams, MAX_RANK } from "../../backends/kernels/index.ts";
 import { sizeOf, type Shape } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 
-/** An axis, with its stride in each operand. */
+/** Of two operands. */
+type Pair = readonly [number, number];
+
+/** An axis, with its stride in each of two operands. */
 interface Axis {
   readonly extent: number;
-  readonly strides: readonly number[];
+  readonly strides: Pair;
 }
 
 /** Axes of extent above 1; neighbours that every operand steps through as one are one. */
-function mergeAxes(shape: Shape, strides: readonly (readonly number[])[]): Axis[] {
+function mergeAxes(shape: Shape, first: readonly number[], second: readonly number[]): Axis[] {
   const merged: Axis[] = [];
   for (const [at, extent] of shape.entries()) {
     if (extent === 1) continue;
-    const axis = { extent, strides: strides.map((of) => of[at]) };
+    const axis: Axis = { extent, strides: [first[at]!, second[at]!] };
     const outer = merged.at(-1);
-    if (outer?.strides.every((stride, o) => stride === axis.strides[o] * extent))
+    if (outer?.strides.every((stride, o) => stride === axis.strides[o]! * extent))
       merged[merged.length - 1] = { extent: outer.extent * extent, strides: axis.strides };
     else merged.push(axis);
   }
@@ -25,34 +28,26 @@ function mergeAxes(shape: Shape, strides: readonly (readonly number[])[]): Axis[
 }
 
 /** Calls `visit` for every index of the axes, with how far each operand steps. */
-function forEachIndex(
-  axes: readonly Axis[],
-  visit: (steps: readonly number[]) => void,
-  at: readonly number[],
-): void {
+function forEachIndex(axes: readonly Axis[], visit: (steps: Pair) => void, [first, second]: Pair): void {
   const [axis, ...rest] = axes;
-  if (axis === undefined) visit(at);
+  if (axis === undefined) visit([first, second]);
   else
     for (let i = 0; i < axis.extent; i++)
-      forEachIndex(
-        rest,
-        visit,
-        at.map((step, o) => step + i * axis.strides[o]),
-      );
+      forEachIndex(rest, visit, [first + i * axis.strides[0], second + i * axis.strides[1]]);
 }
 
 const extentsOf = (axes: readonly Axis[]): number[] => axes.map(({ extent }) => extent);
-const stridesOf = (axes: readonly Axis[], operand: number): number[] =>
+const stridesOf = (axes: readonly Axis[], operand: 0 | 1): number[] =>
   axes.map(({ strides }) => strides[operand]);
 
 /** `stridedCopy` over any number of axes. */
 export function copyStrided(params: KernelParams["stridedCopy"], x: Tensor, y: Tensor): void {
   if (params.shape.length <= MAX_RANK) {
-    run("stridedCopy", params, [x], [y]);
+    run("stridedCopy", params, { x }, { y });
     return;
   }
   // The order of the axes is free: the shortest are those that take calls of their own.
-  const axes = mergeAxes(params.shape, [params.inStrides, params.outStrides]);
+  const axes = mergeAxes(params.shape, params.inStrides, params.outStrides);
   const bySize = axes.toSorted((a, b) => a.extent - b.extent);
   const apart = bySize.slice(0, Math.max(0, axes.length - MAX_RANK));
   const together = axes.filter((axis) => !apart.includes(axis));
@@ -61,7 +56,7 @@ export function copyStrided(params: KernelParams["stridedCopy"], x: Tensor, y: T
   forEachIndex(
     apart,
     ([inOffset, outOffset]) =>
-      run("stridedCopy", { shape, inStrides, inOffset, outStrides, outOffset }, [x], [y]),
+      run("stridedCopy", { shape, inStrides, inOffset, outStrides, outOffset }, { x }, { y }),
     [params.inOffset, params.outOffset],
   );
 }
@@ -75,10 +70,10 @@ export function runPairs<K extends "binary" | "compare">(
   c: Tensor,
 ): void {
   if (params.shape.length <= MAX_RANK) {
-    run(kernel, params, [a, b], [c]);
+    run<K>(kernel, params, { a, b }, { c });
     return;
   }
-  const axes = mergeAxes(params.shape, [params.aStrides, params.bStrides]);
+  const axes = mergeAxes(params.shape, params.aStrides, params.bStrides);
   // c is row-major: the leading axes are those that take calls of their own.
   const apart = axes.slice(0, Math.max(0, axes.length - MAX_RANK));
   const together = axes.slice(apart.length);
@@ -94,7 +89,7 @@ export function runPairs<K extends "binary" | "compare">(
         b.view([b.size - fromB], fromB),
         c.view([size], at),
       ];
-      run(kernel, { ...params, shape, aStrides, bStrides }, [partA, partB], [partC]);
+      run(kernel, { ...params, shape, aStrides, bStrides }, { a: partA, b: partB }, { c: partC });
       for (const part of [partA, partB, partC]) part.dispose();
       at += size;
     },

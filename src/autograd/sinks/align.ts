@@ -9,7 +9,8 @@
 import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
 import { callback, checkOptions, integerIn, list, object, orNull, required } from "../../options.ts";
-import { empty, keep, scope, type Tensor } from "../../tensor/tensor.ts";
+import { extentsOf } from "../../tensor/shape.ts";
+import { empty, scope, type Tensor } from "../../tensor/tensor.ts";
 import type { GradientSink } from "../sink.ts";
 import {
   checkExamples,
@@ -22,6 +23,7 @@ import {
   type SumTarget,
   sumTargetChecks,
 } from "./rows.ts";
+import { type Row, Statistics } from "./statistics.ts";
 
 /** What V is: the sum of the first segments, or a tensor a parameter. */
 export type Direction = { readonly first: number } | { readonly given: (parameter: Tensor) => Tensor };
@@ -72,7 +74,37 @@ export function alignSink(options: AlignSinkOptions): AlignSink {
   return alignSinkOf("alignSink", options);
 }
 
-function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
+/** What a sink was made for: its options, checked. */
+interface Plan {
+  readonly examples: number;
+  readonly segments: readonly number[];
+  /** Is every segment one example, from the first on? */
+  readonly single: boolean;
+  readonly segmentCount: number;
+  readonly groups: readonly number[] | null;
+  readonly groupCount: number;
+  /** V: the sum of so many first segments, or a tensor a parameter; 0 and null are no direction. */
+  readonly targets: number;
+  readonly given: ((parameter: Tensor) => Tensor) | null;
+  readonly total: SumTarget | null;
+  /** The first segment of the total. */
+  readonly from: number;
+}
+
+/** What a sink holds, and what it notes of a pass. */
+interface State {
+  readonly plan: Plan;
+  readonly sums: Sums | null;
+  readonly offsets: Offsets;
+  readonly statistics: Statistics;
+  watched: ReadonlySet<Tensor>;
+  readonly used: Set<Tensor>;
+  /** The first parameter that was used a second time. */
+  twice: Tensor | null;
+}
+
+/** Throws `config` for options that do not fit. */
+function planOf(name: string, options: AlignSinkOptions): Plan {
   checkOptions(name, options, {
     examples: required(integerIn(0)),
     segments: list,
@@ -80,226 +112,253 @@ function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
     direction: required(orNull(object)),
     total: object,
   });
-  const { examples, direction } = options;
+  const { examples, direction, groups = null, total = null } = options;
   if (direction !== null) checkDirection(`${name}: direction`, direction);
-  if (options.total !== undefined)
-    checkOptions(`${name}: total`, options.total, { ...sumTargetChecks, from: integerIn(0) });
+  if (total !== null) checkOptions(`${name}: total`, total, { ...sumTargetChecks, from: integerIn(0) });
   const segments = options.segments ?? Array.from({ length: examples + 1 }, (_, i) => i);
   checkOffsets("alignSink", "segments", segments, examples);
   const segmentCount = segments.length - 1;
-  const single = segments.every((example, i) => example === i);
-  const groups = options.groups ?? null;
   if (groups !== null) checkOffsets("alignSink", "groups", groups, segmentCount);
   const groupCount = groups === null ? 0 : groups.length - 1;
   const targets = direction !== null && "first" in direction ? direction.first : 0;
   const given = direction !== null && "given" in direction ? direction.given : null;
   if (!Number.isInteger(targets) || targets < 0 || targets > segmentCount)
     throw new GradmixError("config", `alignSink: direction.first is ${targets}, of ${segmentCount} segments`);
-  const from = options.total?.from ?? 0;
+  const from = total?.from ?? 0;
   if (!Number.isInteger(from) || from < 0 || from > segmentCount)
     throw new GradmixError("config", `alignSink: total.from is ${from}, of ${segmentCount} segments`);
+  const single = segments.every((example, i) => example === i);
+  return { examples, segments, segmentCount, single, groups, groupCount, targets, given, total, from };
+}
 
-  const sums = options.total === undefined ? null : new Sums(options.total);
-  const offsets = new Offsets();
-  const statistics = new Statistics(segmentCount, groupCount);
-  let watched: ReadonlySet<Tensor> = new Set();
-  const used = new Set<Tensor>();
-  let twice: Tensor | null = null;
+function checkDirection(where: string, direction: Direction): void {
+  if ("given" in direction) checkOptions(where, direction, { given: required(callback) });
+  else
+    checkOptions<Extract<Direction, { first: number }>>(where, direction, { first: required(integerIn(0)) });
+}
 
-  /** Notes a use of the parameter; gives the tensors that its numbers go to. */
-  const begin = (parameter: Tensor): Row => {
-    if (used.has(parameter)) twice ??= parameter;
-    used.add(parameter);
-    return statistics.next(parameter, watched.size);
+function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
+  const plan = planOf(name, options);
+  const state: State = {
+    plan,
+    sums: plan.total === null ? null : new Sums(plan.total),
+    offsets: new Offsets(),
+    statistics: new Statistics(plan.segmentCount, plan.groupCount),
+    watched: new Set(),
+    used: new Set(),
+    twice: null,
   };
-  const perExample = (parameter: Tensor, factor: Tensor): number =>
-    rowsPerExample("alignSink", parameter, factor, examples);
-  const groupOffsets = (like: Tensor): Tensor | null =>
-    groups === null ? null : offsets.get(groups, 1, like);
-
-  /** The numbers of a parameter of which every segment's gradient is at hand, as rows of `rows` [S, width]. */
-  const alignVectors = (parameter: Tensor, row: Row, rows: Tensor): void => {
-    const width = parameter.size;
-    const sumOf = (bounds: readonly number[], source: Tensor, into: Tensor, accumulate: boolean): void =>
-      run(
-        "segmentSum",
-        { rows: source.size / width, width, segmentCount: bounds.length - 1, accumulate },
-        [source, null, offsets.get(bounds, 1, source)],
-        [into],
-      );
-    const scratch = (...shape: number[]): Tensor => empty(shape, "f32", parameter.memory);
-    let v = given?.(parameter) ?? null;
-    if (v === null && targets > 0) {
-      v = scratch(width);
-      sumOf([0, targets], rows, v, false);
-    }
-    // Without a direction any vector does; its products are not looked at.
-    const along = v ?? rows.view([width]);
-    run("alignRows", { rows: segmentCount, width }, [rows, along], [row.dots, row.squares]);
-    if (v !== null) run("sumSquares", {}, [v], [row.direction]);
-    if (groups !== null && groupCount > 0 && row.groups !== null) {
-      const grouped = scratch(groupCount, width);
-      sumOf(groups, rows, grouped, false);
-      run("alignRows", { rows: groupCount, width }, [grouped, along], [scratch(groupCount), row.groups]);
-    }
-    if (sums !== null) {
-      const { gradient, accumulate } = sums.next(parameter);
-      sumOf([from, segmentCount], rows, gradient, accumulate);
-    }
-  };
-
   return {
     name: "align",
     begin(parameters, batch) {
-      checkExamples("alignSink", batch, examples);
-      watched = parameters;
-      used.clear();
-      twice = null;
-      statistics.begin();
-      sums?.begin();
+      checkExamples("alignSink", batch, plan.examples);
+      state.watched = parameters;
+      state.used.clear();
+      state.twice = null;
+      state.statistics.begin();
+      state.sums?.begin();
     },
     end() {
-      sums?.end(watched);
-      // ‖V‖² counts what the direction holds for parameters that the loss does not depend on.
-      if (given !== null)
-        for (const parameter of watched)
-          if (!used.has(parameter))
-            scope(() => {
-              const row = statistics.next(parameter, watched.size);
-              run("sumSquares", {}, [given(parameter)], [row.direction]);
-            });
+      state.sums?.end(state.watched);
+      squareUnused(state);
     },
-    linear(parameter, x, dy) {
+    linear: (parameter, x, dy) => scope(() => alignMatrix(state, parameter, x, dy)),
+    bias: (parameter, dy) =>
       scope(() => {
-        const row = begin(parameter);
-        const sum = sums?.next(parameter) ?? null;
-        const rows = rowsOf(x);
-        const [m, n] = parameter.shape;
-        run(
-          "gemmSegmented",
-          {
-            rows,
-            m,
-            n,
-            segmentCount,
-            groupCount,
-            targetSegments: targets,
-            firstAccumulated: from,
-            accumulate: sum?.accumulate ?? false,
-          },
-          [
-            dy,
-            x,
-            offsets.get(segments, perExample(parameter, x), x),
-            groupOffsets(x),
-            given?.(parameter) ?? null,
-          ],
-          [sum?.gradient ?? null, row.dots, row.squares, row.groups, row.direction],
-        );
-      });
-    },
-    bias(parameter, dy) {
-      scope(() => {
-        const row = begin(parameter);
-        const width = parameter.size;
-        const rowsEach = perExample(parameter, dy);
-        if (single && rowsEach === 1) {
-          // Each row is the gradient of its segment already.
-          alignVectors(parameter, row, dy.view([segmentCount, width]));
-          return;
-        }
-        const sum = empty([segmentCount, width], "f32", dy.memory);
-        run(
-          "segmentSum",
-          { rows: rowsOf(dy), width, segmentCount, accumulate: false },
-          [dy, null, offsets.get(segments, rowsEach, dy)],
-          [sum],
-        );
-        alignVectors(parameter, row, sum);
-      });
-    },
-    gain(parameter, kind, x, stats, dy) {
-      scope(() => {
-        const row = begin(parameter);
-        const width = parameter.size;
-        const sum = empty([segmentCount, width], "f32", dy.memory);
-        run(
-          "normGainGrad",
-          { kind, rows: rowsOf(dy), width, segmentCount, accumulate: false },
-          [x, stats, dy, offsets.get(segments, perExample(parameter, dy), dy)],
-          [sum],
-        );
-        alignVectors(parameter, row, sum);
-      });
-    },
-    embedding(parameter, ids, dy) {
-      scope(() => {
-        const row = begin(parameter);
-        const [tableRows, width] = parameter.shape;
-        const rowsEach = perExample(parameter, dy);
-        /** Adds the rows of segments first … end − 1 into a table. */
-        const scatter = (first: number, end: number, into: Tensor, accumulate: boolean): void => {
-          const [start, rows] = [segments[first] * rowsEach, (segments[end] - segments[first]) * rowsEach];
-          const operands = [dy.view([rows, width], start * width), ids.view([rows], start)];
-          run("scatterAdd", { rows, width, tableRows, accumulate }, operands, [into]);
-        };
-        let v = given?.(parameter) ?? null;
-        if (v === null && targets > 0) {
-          v = empty([tableRows, width], "f32", dy.memory);
-          scatter(0, targets, v, false);
-        }
-        run(
-          "embeddingAlign",
-          { rows: ids.size, width, tableRows, segmentCount, groupCount },
-          [dy, ids, offsets.get(segments, rowsEach, dy), groupOffsets(dy), v],
-          [row.dots, row.squares, row.groups],
-        );
-        if (v !== null) run("sumSquares", {}, [v], [row.direction]);
-        if (sums !== null) {
-          const { gradient, accumulate } = sums.next(parameter);
-          scatter(from, segmentCount, gradient, accumulate);
-        }
-      });
-    },
+        const { single, segmentCount } = state.plan;
+        // Each row is the gradient of its segment already.
+        if (single && perExample(state, parameter, dy) === 1)
+          alignRows(state, parameter, begin(state, parameter), dy.view([segmentCount, parameter.size]));
+        else
+          alignVectors(state, parameter, dy, (segments, params, sum) =>
+            run("segmentSum", params, { x: dy, segments }, { out: sum }),
+          );
+      }),
+    gain: (parameter, kind, x, stats, dy) =>
+      scope(() =>
+        alignVectors(state, parameter, dy, (segments, params, sum) =>
+          run("normGainGrad", { kind, ...params }, { x, stats, dy, segments }, { dgain: sum }),
+        ),
+      ),
+    embedding: (parameter, ids, dy) => scope(() => alignTable(state, parameter, ids, dy)),
     dense(parameter, op) {
       throw noRule("alignSink", parameter, op);
     },
-    async result() {
-      const tied = twice;
-      const numbers = await statistics.read();
-      // The target's own rows meet only a part of the direction; without a direction nothing is met.
-      numbers.dots.fill(0, 0, given === null && targets === 0 ? segmentCount : targets);
-      const directions = new Map<Tensor, number>();
-      for (const { parameter, direction } of numbers.directions) directions.set(parameter, direction);
-      let directionSquaredNorm = 0;
-      for (const squared of directions.values()) directionSquaredNorm += squared;
-      const linear = <T>(value: T, name: string, isLinear: boolean): T => {
-        if (tied !== null && !isLinear)
-          throw new GradmixError(
-            "autograd",
-            `alignSink: parameter ${tied.name ?? "(unnamed)"} is used twice in one pass, so ${name} (quadratic in its gradient) cannot be added up use by use; untie it or use segmentSink`,
-          );
-        return value;
-      };
-      return {
-        tied: tied === null ? null : (tied.name ?? "(unnamed)"),
-        get dots() {
-          return linear(numbers.dots, "dots", targets === 0);
-        },
-        get squaredNorms() {
-          return linear(numbers.squares, "squaredNorms", false);
-        },
-        get groupSquaredNorms() {
-          return linear(numbers.groups, "groupSquaredNorms", groupCount === 0);
-        },
-        get directionSquaredNorm() {
-          return linear(directionSquaredNorm, "directionSquaredNorm", targets === 0);
-        },
-      };
-    },
+    result: () => resultOf(state),
     dispose() {
-      statistics.dispose();
-      offsets.dispose();
+      state.statistics.dispose();
+      state.offsets.dispose();
+    },
+  };
+}
+
+/** ‖V‖² counts what the direction holds for parameters that the loss does not depend on. */
+function squareUnused({ plan: { given }, statistics, watched, used }: State): void {
+  if (given === null) return;
+  for (const parameter of watched)
+    if (!used.has(parameter))
+      scope(() => {
+        const row = statistics.next(parameter, watched.size);
+        run("sumSquares", {}, { x: given(parameter) }, { out: row.direction });
+      });
+}
+
+/** Notes a use of the parameter; gives the tensors that its numbers go to. */
+function begin(state: State, parameter: Tensor): Row {
+  if (state.used.has(parameter)) state.twice ??= parameter;
+  state.used.add(parameter);
+  return state.statistics.next(parameter, state.watched.size);
+}
+
+const perExample = ({ plan }: State, parameter: Tensor, factor: Tensor): number =>
+  rowsPerExample("alignSink", parameter, factor, plan.examples);
+
+const groupOffsets = ({ plan, offsets }: State, like: Tensor): Tensor | null =>
+  plan.groups === null ? null : offsets.get(plan.groups, 1, like);
+
+/** The numbers of a weight: the gradient of a segment is Σ dy_r x_rᵀ over its rows. */
+function alignMatrix(state: State, parameter: Tensor, x: Tensor, dy: Tensor): void {
+  const { segments, segmentCount, groupCount, targets, given, from } = state.plan;
+  const row = begin(state, parameter);
+  const sum = state.sums?.next(parameter) ?? null;
+  const [m, n] = extentsOf(parameter.shape, 2);
+  run(
+    "gemmSegmented",
+    {
+      ...{ rows: rowsOf(x), m, n, segmentCount, groupCount },
+      ...{ targetSegments: targets, firstAccumulated: from, accumulate: sum?.accumulate ?? false },
+    },
+    {
+      ...{ a: dy, b: x, segments: state.offsets.get(segments, perExample(state, parameter, x), x) },
+      ...{ groups: groupOffsets(state, x), v: given?.(parameter) ?? null },
+    },
+    {
+      ...{ total: sum?.gradient ?? null, dots: row.dots, sumsq: row.squares },
+      ...{ groupSumsq: row.groups, vSumsq: row.direction },
+    },
+  );
+}
+
+/** Writes the gradient of every segment into `sum` [S, width]. */
+type SumSegments = (
+  segments: Tensor,
+  params: { rows: number; width: number; segmentCount: number; accumulate: boolean },
+  sum: Tensor,
+) => void;
+
+/** The numbers of a vector, of which every segment's gradient is made. */
+function alignVectors(state: State, parameter: Tensor, dy: Tensor, sumSegments: SumSegments): void {
+  const { segments, segmentCount } = state.plan;
+  const row = begin(state, parameter);
+  const width = parameter.size;
+  const rows = empty([segmentCount, width], "f32", dy.memory);
+  sumSegments(
+    state.offsets.get(segments, perExample(state, parameter, dy), dy),
+    { rows: rowsOf(dy), width, segmentCount, accumulate: false },
+    rows,
+  );
+  alignRows(state, parameter, row, rows);
+}
+
+/** The numbers of a parameter from its gradients by segment, `rows` [S, width]. */
+function alignRows(state: State, parameter: Tensor, row: Row, rows: Tensor): void {
+  const { segmentCount, groups, groupCount, targets, given, from } = state.plan;
+  const width = parameter.size;
+  const sumOf = (bounds: readonly number[], into: Tensor, accumulate: boolean): void =>
+    run(
+      "segmentSum",
+      { rows: segmentCount, width, segmentCount: bounds.length - 1, accumulate },
+      { x: rows, segments: state.offsets.get(bounds, 1, rows) },
+      { out: into },
+    );
+  const scratch = (...shape: number[]): Tensor => empty(shape, "f32", parameter.memory);
+  let v = given?.(parameter) ?? null;
+  if (v === null && targets > 0) {
+    v = scratch(width);
+    sumOf([0, targets], v, false);
+  }
+  // Without a direction any vector does; its products are not looked at.
+  const along = v ?? rows.view([width]);
+  run(
+    "alignRows",
+    { rows: segmentCount, width },
+    { g: rows, v: along },
+    { dots: row.dots, sumsq: row.squares },
+  );
+  if (v !== null) run("sumSquares", {}, { x: v }, { out: row.direction });
+  if (groups !== null && groupCount > 0 && row.groups !== null) {
+    const grouped = scratch(groupCount, width);
+    sumOf(groups, grouped, false);
+    const outputs = { dots: scratch(groupCount), sumsq: row.groups };
+    run("alignRows", { rows: groupCount, width }, { g: grouped, v: along }, outputs);
+  }
+  if (state.sums !== null) {
+    const { gradient, accumulate } = state.sums.next(parameter);
+    sumOf([from, segmentCount], gradient, accumulate);
+  }
+}
+
+/** The numbers of an embedding, whose gradients are never made. */
+function alignTable(state: State, parameter: Tensor, ids: Tensor, dy: Tensor): void {
+  const { segments, segmentCount, groupCount, targets, given, from } = state.plan;
+  const row = begin(state, parameter);
+  const [tableRows, width] = extentsOf(parameter.shape, 2);
+  const rowsEach = perExample(state, parameter, dy);
+  /** Adds the rows of segments first … end − 1 into a table. */
+  const scatter = (first: number, end: number, into: Tensor, accumulate: boolean): void => {
+    const start = segments[first]! * rowsEach;
+    const rows = segments[end]! * rowsEach - start;
+    const operands = { x: dy.view([rows, width], start * width), ids: ids.view([rows], start) };
+    run("scatterAdd", { rows, width, tableRows, accumulate }, operands, { out: into });
+  };
+  let v = given?.(parameter) ?? null;
+  if (v === null && targets > 0) {
+    v = empty([tableRows, width], "f32", dy.memory);
+    scatter(0, targets, v, false);
+  }
+  run(
+    "embeddingAlign",
+    { rows: ids.size, width, tableRows, segmentCount, groupCount },
+    { dy, ids, segments: state.offsets.get(segments, rowsEach, dy), groups: groupOffsets(state, dy), v },
+    { dots: row.dots, sumsq: row.squares, groupSumsq: row.groups },
+  );
+  if (v !== null) run("sumSquares", {}, { x: v }, { out: row.direction });
+  if (state.sums !== null) {
+    const { gradient, accumulate } = state.sums.next(parameter);
+    scatter(from, segmentCount, gradient, accumulate);
+  }
+}
+
+async function resultOf({ plan, statistics, twice: tied }: State): Promise<AlignResult> {
+  const { segmentCount, groupCount, targets, given } = plan;
+  const numbers = await statistics.read();
+  // The target's own rows meet only a part of the direction; without a direction nothing is met.
+  numbers.dots.fill(0, 0, given === null && targets === 0 ? segmentCount : targets);
+  const directions = new Map<Tensor, number>();
+  for (const { parameter, direction } of numbers.directions) directions.set(parameter, direction);
+  let directionSquaredNorm = 0;
+  for (const squared of directions.values()) directionSquaredNorm += squared;
+  const linear = <T>(value: T, name: string, isLinear: boolean): T => {
+    if (tied !== null && !isLinear)
+      throw new GradmixError(
+        "autograd",
+        `alignSink: parameter ${tied.name ?? "(unnamed)"} is used twice in one pass, so ${name} (quadratic in its gradient) cannot be added up use by use; untie it or use segmentSink`,
+      );
+    return value;
+  };
+  return {
+    tied: tied === null ? null : (tied.name ?? "(unnamed)"),
+    get dots() {
+      return linear(numbers.dots, "dots", targets === 0);
+    },
+    get squaredNorms() {
+      return linear(numbers.squares, "squaredNorms", false);
+    },
+    get groupSquaredNorms() {
+      return linear(numbers.groups, "groupSquaredNorms", groupCount === 0);
+    },
+    get directionSquaredNorm() {
+      return linear(directionSquaredNorm, "directionSquaredNorm", targets === 0);
     },
   };
 }
@@ -309,103 +368,4 @@ export function normSink(options: Omit<AlignSinkOptions, "direction">): AlignSin
   if (Object.hasOwn(options, "direction"))
     throw new GradmixError("config", 'normSink: there is no option "direction"; use alignSink');
   return alignSinkOf("normSink", { ...options, direction: null });
-}
-
-function checkDirection(where: string, direction: Direction): void {
-  if ("given" in direction) checkOptions(where, direction, { given: required(callback) });
-  else
-    checkOptions<Extract<Direction, { first: number }>>(where, direction, { first: required(integerIn(0)) });
-}
-
-/** Where the numbers of one use of a parameter go. */
-interface Row {
-  readonly dots: Tensor;
-  readonly squares: Tensor;
-  readonly groups: Tensor | null;
-  readonly direction: Tensor;
-}
-
-interface Numbers {
-  readonly dots: Float64Array;
-  readonly squares: Float64Array;
-  readonly groups: Float64Array;
-  readonly directions: readonly { readonly parameter: Tensor; readonly direction: number }[];
-}
-
-/** Rows of numbers on the device, [dots: S, squares: S, groups: G, direction: 1] each, in blocks that are reused. */
-class Statistics {
-  readonly #segments: number;
-  readonly #groups: number;
-  readonly #blocks: Tensor[] = [];
-  #parameters: Tensor[] = [];
-
-  constructor(segments: number, groups: number) {
-    this.#segments = segments;
-    this.#groups = groups;
-  }
-
-  get #width(): number {
-    return 2 * this.#segments + this.#groups + 1;
-  }
-
-  begin(): void {
-    this.#parameters = [];
-    for (const block of this.#blocks) run("fill", { value: 0 }, [], [block]);
-  }
-
-  /** Views in the current scope. A pass whose parameters are each used once fits into one block of `expected` rows. */
-  next(parameter: Tensor, expected: number): Row {
-    let index = this.#parameters.push(parameter) - 1;
-    let block: Tensor | null = null;
-    for (const candidate of this.#blocks) {
-      if (index < candidate.shape[0]) {
-        block = candidate;
-        break;
-      }
-      index -= candidate.shape[0];
-    }
-    if (block === null) {
-      block = keep(empty([Math.max(1, expected), this.#width], "f32", parameter.memory));
-      run("fill", { value: 0 }, [], [block]);
-      this.#blocks.push(block);
-    }
-    const [s, g] = [this.#segments, this.#groups];
-    const start = index * this.#width;
-    return {
-      dots: block.view([s], start),
-      squares: block.view([s], start + s),
-      groups: g === 0 ? null : block.view([g], start + 2 * s),
-      direction: block.view([1], start + 2 * s + g),
-    };
-  }
-
-  async read(): Promise<Numbers> {
-    const [s, g] = [this.#segments, this.#groups];
-    const parameters = this.#parameters;
-    const blocks = await Promise.all(this.#blocks.map((block) => block.data()));
-    const dots = new Float64Array(s);
-    const squares = new Float64Array(s);
-    const groups = new Float64Array(g);
-    const add = (sum: Float64Array, values: ArrayLike<number>): void => {
-      for (let i = 0; i < sum.length; i++) sum[i] += values[i];
-    };
-    const rows = blocks.flatMap((data) =>
-      Array.from({ length: data.length / this.#width }, (_, i) =>
-        data.subarray(i * this.#width, (i + 1) * this.#width),
-      ),
-    );
-    const directions = parameters.map((parameter, i) => {
-      add(dots, rows[i]);
-      add(squares, rows[i].subarray(s));
-      add(groups, rows[i].subarray(2 * s));
-      return { parameter, direction: rows[i][2 * s + g] };
-    });
-    return { dots, squares, groups, directions };
-  }
-
-  dispose(): void {
-    for (const block of this.#blocks) block.dispose();
-    this.#blocks.length = 0;
-    this.#parameters = [];
-  }
 }

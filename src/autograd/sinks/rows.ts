@@ -89,7 +89,8 @@ export class Sums {
   end(parameters: Iterable<Tensor>): void {
     if (this.#target.accumulate === true) return;
     for (const parameter of parameters)
-      if (!this.#written.has(parameter)) run("fill", { value: 0 }, [], [this.#target.gradientOf(parameter)]);
+      if (!this.#written.has(parameter))
+        run("fill", { value: 0 }, {}, { out: this.#target.gradientOf(parameter) });
   }
 }
 
@@ -101,7 +102,7 @@ export function checkOffsets(
   most: number = Infinity,
 ): void {
   const fine = (offset: number, i: number): boolean =>
-    Number.isInteger(offset) && offset >= (i === 0 ? 0 : offsets[i - 1]) && offset <= most;
+    Number.isInteger(offset) && offset >= (i === 0 ? 0 : offsets[i - 1]!) && offset <= most;
   if (offsets.length < 2 || !offsets.every(fine))
     throw new GradmixError(
       "config",

@@ -5,6 +5,7 @@
 import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
 import { checkOptions, integerIn, list, object, required } from "../../options.ts";
+import { extentsOf } from "../../tensor/shape.ts";
 import { empty, keep, scope, type Tensor } from "../../tensor/tensor.ts";
 import type { GradientSink } from "../sink.ts";
 import { checkExamples, checkOffsets, noRule, Offsets, rowsOf, rowsPerExample } from "./rows.ts";
@@ -38,7 +39,7 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
   const { segments, parameters, examples: given } = options;
   checkOffsets("segmentSink", "segments", segments, given);
   const segmentCount = segments.length - 1;
-  const examples = given ?? segments[segmentCount];
+  const examples = given ?? segments[segmentCount]!;
   const made = new Map<Tensor, Tensor<"f32">>();
   try {
     for (const p of parameters) made.set(p, keep(empty([segmentCount, ...p.shape], "f32", p.memory)));
@@ -73,7 +74,8 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
     const size = gradient.size / segmentCount;
     for (let s = 0; s < segmentCount; s++)
       scope(() => {
-        const [first, rows] = [segments[s] * per, (segments[s + 1] - segments[s]) * per];
+        const first = segments[s]! * per;
+        const rows = segments[s + 1]! * per - first;
         fn(gradient.view(gradient.shape.slice(1), s * size), (t, width) =>
           t.view([rows, width], first * width),
         );
@@ -89,35 +91,37 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
     },
     end() {
       for (const [parameter, gradient] of made)
-        if (!written.has(parameter) && gradient.size > 0) run("fill", { value: 0 }, [], [gradient]);
+        if (!written.has(parameter) && gradient.size > 0) run("fill", { value: 0 }, {}, { out: gradient });
       uploaded.dispose();
     },
     linear(parameter, x, dy) {
       const { gradient, accumulate } = next(parameter);
-      const [out, width] = parameter.shape;
+      const [out, width] = extentsOf(parameter.shape, 2);
       eachSegment(gradient, perExample(parameter, x), (into, cut) => {
         const rows = cut(x, width);
         if (rows.size > 0) weightGradient(rows, cut(dy, out), into, accumulate);
-        else if (!accumulate) run("fill", { value: 0 }, [], [into]);
+        else if (!accumulate) run("fill", { value: 0 }, {}, { out: into });
       });
     },
     bias(parameter, dy) {
       const { gradient, accumulate } = next(parameter);
       const params = { rows: rowsOf(dy), width: parameter.size, segmentCount, accumulate };
-      run("segmentSum", params, [dy, null, rowOffsets(parameter, dy)], [gradient]);
+      run("segmentSum", params, { x: dy, segments: rowOffsets(parameter, dy) }, { out: gradient });
     },
     gain(parameter, kind, x, stats, dy) {
       const { gradient, accumulate } = next(parameter);
       const params = { kind, rows: rowsOf(dy), width: parameter.size, segmentCount, accumulate };
-      run("normGainGrad", params, [x, stats, dy, rowOffsets(parameter, dy)], [gradient]);
+      run("normGainGrad", params, { x, stats, dy, segments: rowOffsets(parameter, dy) }, { dgain: gradient });
     },
     embedding(parameter, ids, dy) {
       const { gradient, accumulate } = next(parameter);
-      const [tableRows, width] = parameter.shape;
+      const [tableRows, width] = extentsOf(parameter.shape, 2);
       eachSegment(gradient, perExample(parameter, dy), (into, cut) => {
         const rows = cut(dy, width);
-        const cutIds = ids.view([rows.shape[0]], rows.shape[0] === 0 ? 0 : (rows.offset - dy.offset) / width);
-        run("scatterAdd", { rows: rows.shape[0], width, tableRows, accumulate }, [rows, cutIds], [into]);
+        const [count] = extentsOf(rows.shape, 2);
+        const cutIds = ids.view([count], count === 0 ? 0 : (rows.offset - dy.offset) / width);
+        const params = { rows: count, width, tableRows, accumulate };
+        run("scatterAdd", params, { x: rows, ids: cutIds }, { out: into });
       });
     },
     dense(parameter, op) {

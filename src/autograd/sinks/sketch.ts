@@ -15,7 +15,8 @@
 import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
 import { checkOptions, integerIn, list, required } from "../../options.ts";
-import { foldIn, key } from "../../tensor/rng.ts";
+import { type Key, foldIn, key } from "../../tensor/rng.ts";
+import { extentsOf } from "../../tensor/shape.ts";
 import { empty, keep, scope, type Tensor } from "../../tensor/tensor.ts";
 import type { GradientSink } from "../sink.ts";
 import { checkExamples, checkOffsets, noRule, Offsets, rowsOf, rowsPerExample } from "./rows.ts";
@@ -40,6 +41,20 @@ export interface SketchSink extends GradientSink {
   dispose(): void;
 }
 
+/** What a sink was made for, and what it holds. */
+interface State {
+  readonly segments: readonly number[];
+  readonly segmentCount: number;
+  readonly examples: number;
+  readonly rank: number;
+  readonly root: Key;
+  readonly parts: Map<Tensor, Part>;
+  readonly offsets: Offsets;
+  /** Of the current pass. */
+  readonly written: Set<Part>;
+}
+
+/** Of a parameter. */
 interface Part {
   /** Sketches of the segments [S, numbers]. */
   readonly out: Tensor;
@@ -49,11 +64,8 @@ interface Part {
   readonly index: number;
 }
 
-/**
- * Sketches of the gradients of segments. Throws `config` for segments that do not ascend and a rank that is not a whole number of at least 1; a pass
- * throws `shape` for a batch of another size, and `autograd` for a loss that mixes examples (`gradients`).
- */
-export function sketchSink(options: SketchSinkOptions): SketchSink {
+/** Throws `config` for options that do not fit. */
+function stateOf(options: SketchSinkOptions): State {
   checkOptions("sketchSink", options, {
     segments: required(list),
     parameters: required(list),
@@ -61,214 +73,242 @@ export function sketchSink(options: SketchSinkOptions): SketchSink {
     rank: integerIn(1),
     seed: integerIn(0),
   });
-  const { segments, parameters, examples: given, rank = 16, seed = 1 } = options;
-  checkOffsets("sketchSink", "segments", segments, given);
+  const { segments, parameters, rank = 16, seed = 1 } = options;
+  checkOffsets("sketchSink", "segments", segments, options.examples);
   const segmentCount = segments.length - 1;
-  const examples = given ?? segments[segmentCount];
-  const uploaded = new Offsets();
-  const written = new Set<Part>();
-  const root = key(seed);
+  const examples = options.examples ?? segments[segmentCount]!;
+  const parts = partsOf(parameters, segmentCount, rank);
+  return {
+    ...{ segments, segmentCount, examples, rank, parts },
+    ...{ root: key(seed), offsets: new Offsets(), written: new Set() },
+  };
+}
+
+function partsOf(parameters: readonly Tensor[], segmentCount: number, rank: number): Map<Tensor, Part> {
   const parts = new Map<Tensor, Part>();
   try {
-    parameters.forEach((parameter, index) => {
+    for (const [index, parameter] of parameters.entries()) {
       const numbers = parameter.shape.length === 2 ? rank * rank : Math.min(parameter.size, rank * rank);
       const out = keep(empty([segmentCount, numbers], "f32", parameter.memory));
       parts.set(parameter, { out, numbers, projections: new Map(), index });
-    });
+    }
   } catch (error) {
     for (const { out } of parts.values()) out.dispose();
     throw error;
   }
+  return parts;
+}
 
-  const next = (parameter: Tensor): { part: Part; accumulate: boolean } => {
-    const part = parts.get(parameter);
-    if (part === undefined)
-      throw new GradmixError(
-        "autograd",
-        `sketchSink: ${parameter.name ?? "a tensor"} is not one of the sink's parameters; name it in its options`,
-      );
-    const accumulate = written.has(part);
-    written.add(part);
-    return { part, accumulate };
-  };
-  /** Gaussian [width, columns] of a part; `what` tells its projections apart. */
-  const projection = (
-    part: Part,
-    what: "left" | "right" | "only",
-    width: number,
-    columns: number,
-  ): Tensor => {
-    let made = part.projections.get(what);
-    if (made === undefined) {
-      const [key0, key1] = foldIn(foldIn(root, part.index), ["left", "right", "only"].indexOf(what));
-      made = keep(empty([width, columns], "f32", part.out.memory));
-      run("random", { kind: "normal", key0, key1, offset: 0 }, [], [made]);
-      part.projections.set(what, made);
-    }
-    return made;
-  };
-  /** x [rows, width] times p [width, columns]. */
-  const project = (x: Tensor, rows: number, p: Tensor): Tensor => {
-    const [width, columns] = p.shape;
-    const out = empty([rows, columns], "f32", x.memory);
-    product(out, x, p, rows, columns, width, 1, false, false);
-    return out;
-  };
-  /** Σ over each segment's rows of left [rows, r]ᵀ right [rows, r], over r, into the part. */
-  const meet = (part: Part, left: Tensor, right: Tensor, perExample: number, accumulate: boolean): void => {
-    const sizes = segments.slice(1).map((end, s) => (end - segments[s]) * perExample);
-    const first = segments[0] * perExample;
-    if (sizes.every((size) => size === sizes[0]) && sizes[0] > 0) {
-      // Segments of one length are one batched product.
-      const cut = (t: Tensor): Tensor => t.view([segmentCount * sizes[0], rank], first * rank);
-      product(
-        part.out,
-        cut(left),
-        cut(right),
-        rank,
-        rank,
-        sizes[0],
-        1 / rank,
-        true,
-        accumulate,
-        segmentCount,
-      );
-      return;
-    }
-    let row = first;
-    sizes.forEach((size, s) => {
-      const into = part.out.view([rank, rank], s * part.numbers);
-      if (size > 0) {
-        const cut = (t: Tensor): Tensor => t.view([size, rank], row * rank);
-        product(into, cut(left), cut(right), rank, rank, size, 1 / rank, true, accumulate);
-      } else if (!accumulate) run("fill", { value: 0 }, [], [into]);
-      row += size;
-    });
-  };
-  const perExample = (parameter: Tensor, factor: Tensor): number =>
-    rowsPerExample("sketchSink", parameter, factor, examples);
-  const segmentsOf = (parameter: Tensor, factor: Tensor): Tensor =>
-    uploaded.get(segments, perExample(parameter, factor), factor);
-  /** A vector's gradients by segment [S, width], as they are or projected. */
-  const vector = (
-    part: Part,
-    width: number,
-    accumulate: boolean,
-    fill: (into: Tensor, add: boolean) => void,
-  ): void => {
-    if (part.numbers === width) {
-      fill(part.out, accumulate);
-      return;
-    }
-    scope(() => {
-      const whole = empty([segmentCount, width], "f32", part.out.memory);
-      fill(whole, false);
-      const p = projection(part, "only", width, part.numbers);
-      product(
-        part.out,
-        whole,
-        p,
-        segmentCount,
-        part.numbers,
-        width,
-        1 / Math.sqrt(part.numbers),
-        false,
-        accumulate,
-      );
-    });
-  };
-
+/**
+ * Sketches of the gradients of segments. Throws `config` for segments that do not ascend and a rank that is not a whole number of at least 1; a pass
+ * throws `shape` for a batch of another size, and `autograd` for a loss that mixes examples (`gradients`).
+ */
+export function sketchSink(options: SketchSinkOptions): SketchSink {
+  const state = stateOf(options);
   return {
     name: "sketch",
-    size: [...parts.values()].reduce((sum, { numbers }) => sum + numbers, 0),
+    size: sizeOfSketch(state),
     begin(_, batch) {
-      checkExamples("sketchSink", batch, examples);
-      written.clear();
+      checkExamples("sketchSink", batch, state.examples);
+      state.written.clear();
     },
     end() {
-      for (const part of parts.values())
-        if (!written.has(part) && part.out.size > 0) run("fill", { value: 0 }, [], [part.out]);
-      uploaded.dispose();
+      for (const part of state.parts.values())
+        if (!state.written.has(part) && part.out.size > 0) run("fill", { value: 0 }, {}, { out: part.out });
+      state.offsets.dispose();
     },
-    linear(parameter, x, dy) {
-      const { part, accumulate } = next(parameter);
-      const [out, width] = parameter.shape;
-      scope(() => {
-        const left = project(dy, rowsOf(dy), projection(part, "left", out, rank));
-        const right = project(x, rowsOf(x), projection(part, "right", width, rank));
-        meet(part, left, right, perExample(parameter, x), accumulate);
-      });
-    },
-    bias(parameter, dy) {
-      const { part, accumulate } = next(parameter);
-      const width = parameter.size;
-      const rows = segmentsOf(parameter, dy);
-      vector(part, width, accumulate, (into, add) => {
-        const params = { rows: rowsOf(dy), width, segmentCount, accumulate: add };
-        run("segmentSum", params, [dy, null, rows], [into]);
-      });
-    },
-    gain(parameter, kind, x, stats, dy) {
-      const { part, accumulate } = next(parameter);
-      const width = parameter.size;
-      const rows = segmentsOf(parameter, dy);
-      vector(part, width, accumulate, (into, add) => {
-        const params = { kind, rows: rowsOf(dy), width, segmentCount, accumulate: add };
-        run("normGainGrad", params, [x, stats, dy, rows], [into]);
-      });
-    },
-    embedding(parameter, ids, dy) {
-      const { part, accumulate } = next(parameter);
-      const [tableRows, width] = parameter.shape;
-      const rows = rowsOf(dy);
-      scope(() => {
-        const left = empty([rows, rank], "f32", dy.memory);
-        const table = projection(part, "left", tableRows, rank);
-        run("gather", { rows, width: rank, tableRows }, [table, ids], [left]);
-        const right = project(dy, rows, projection(part, "right", width, rank));
-        meet(part, left, right, perExample(parameter, dy), accumulate);
-      });
-    },
+    linear: (parameter, x, dy) => sketchMatrix(state, parameter, x, dy),
+    bias: (parameter, dy) =>
+      sketchVector(state, parameter, dy, (segments, params, sum) =>
+        run("segmentSum", params, { x: dy, segments }, { out: sum }),
+      ),
+    gain: (parameter, kind, x, stats, dy) =>
+      sketchVector(state, parameter, dy, (segments, params, sum) =>
+        run("normGainGrad", { kind, ...params }, { x, stats, dy, segments }, { dgain: sum }),
+      ),
+    embedding: (parameter, ids, dy) => sketchTable(state, parameter, ids, dy),
     dense(parameter, op) {
       throw noRule("sketchSink", parameter, op);
     },
-    async result() {
-      const all = [...parts.values()];
-      const size = all.reduce((sum, { numbers }) => sum + numbers, 0);
-      const out = new Float32Array(segmentCount * size);
-      let at = 0;
-      for (const { out: own, numbers } of all) {
-        const values = await own.data();
-        for (let s = 0; s < segmentCount; s++)
-          out.set(Float32Array.from(values.subarray(s * numbers, (s + 1) * numbers)), s * size + at);
-        at += numbers;
-      }
-      return out;
-    },
-    dispose() {
-      for (const { out, projections } of parts.values()) {
-        out.dispose();
-        for (const made of projections.values()) made.dispose();
-        projections.clear();
-      }
-      parts.clear();
-      uploaded.dispose();
-    },
+    result: () => resultOf(state),
+    dispose: () => disposeState(state),
   };
 }
 
-/** c [m, n] = alpha · op(a) b, `batch` times one after the other. */
+/** Numbers of a segment's sketch. */
+function sizeOfSketch({ parts }: State): number {
+  let size = 0;
+  for (const { numbers } of parts.values()) size += numbers;
+  return size;
+}
+
+/** The part of a parameter, and whether a pass has written to it before. */
+function next({ parts, written }: State, parameter: Tensor): { part: Part; accumulate: boolean } {
+  const part = parts.get(parameter);
+  if (part === undefined)
+    throw new GradmixError(
+      "autograd",
+      `sketchSink: ${parameter.name ?? "a tensor"} is not one of the sink's parameters; name it in its options`,
+    );
+  const accumulate = written.has(part);
+  written.add(part);
+  return { part, accumulate };
+}
+
+const perExample = ({ examples }: State, parameter: Tensor, factor: Tensor): number =>
+  rowsPerExample("sketchSink", parameter, factor, examples);
+
+const PROJECTIONS = ["left", "right", "only"] as const;
+
+/** Gaussian [width, columns] of a part; `what` tells its projections apart. */
+function projection(
+  { root }: State,
+  part: Part,
+  what: (typeof PROJECTIONS)[number],
+  width: number,
+  columns: number,
+): Tensor {
+  const known = part.projections.get(what);
+  if (known !== undefined) return known;
+  const [key0, key1] = foldIn(foldIn(root, part.index), PROJECTIONS.indexOf(what));
+  const made = keep(empty([width, columns], "f32", part.out.memory));
+  run("random", { kind: "normal", key0, key1, offset: 0 }, {}, { out: made });
+  part.projections.set(what, made);
+  return made;
+}
+
+/** x [rows, width] times p [width, columns]. */
+function project(x: Tensor, rows: number, p: Tensor): Tensor {
+  const [width, columns] = extentsOf(p.shape, 2);
+  const out = empty([rows, columns], "f32", x.memory);
+  product(out, x, p, { m: rows, n: columns, k: width });
+  return out;
+}
+
+/** A matrix's gradients Σ dyᵣ xᵣᵀ, projected on either side. */
+function sketchMatrix(state: State, parameter: Tensor, x: Tensor, dy: Tensor): void {
+  const { part, accumulate } = next(state, parameter);
+  const [out, width] = extentsOf(parameter.shape, 2);
+  scope(() => {
+    const left = project(dy, rowsOf(dy), projection(state, part, "left", out, state.rank));
+    const right = project(x, rowsOf(x), projection(state, part, "right", width, state.rank));
+    meet(state, part, left, right, perExample(state, parameter, x), accumulate);
+  });
+}
+
+/** A table's gradients: the projection of a row's place is a row of the left projection. */
+function sketchTable(state: State, parameter: Tensor, ids: Tensor, dy: Tensor): void {
+  const { part, accumulate } = next(state, parameter);
+  const { rank } = state;
+  const [tableRows, width] = extentsOf(parameter.shape, 2);
+  const rows = rowsOf(dy);
+  scope(() => {
+    const left = empty([rows, rank], "f32", dy.memory);
+    const table = projection(state, part, "left", tableRows, rank);
+    run("gather", { rows, width: rank, tableRows }, { table, ids }, { out: left });
+    const right = project(dy, rows, projection(state, part, "right", width, rank));
+    meet(state, part, left, right, perExample(state, parameter, dy), accumulate);
+  });
+}
+
+/** Writes the gradient of every segment into `sum` [S, width], or adds it. */
+type SumSegments = (
+  segments: Tensor,
+  params: { rows: number; width: number; segmentCount: number; accumulate: boolean },
+  sum: Tensor,
+) => void;
+
+/** A vector's gradients by segment [S, width], as they are or projected. */
+function sketchVector(state: State, parameter: Tensor, dy: Tensor, sumSegments: SumSegments): void {
+  const { part, accumulate } = next(state, parameter);
+  const { segmentCount } = state;
+  const { out, numbers } = part;
+  const width = parameter.size;
+  const segments = state.offsets.get(state.segments, perExample(state, parameter, dy), dy);
+  const params = { rows: rowsOf(dy), width, segmentCount };
+  if (numbers === width) {
+    sumSegments(segments, { ...params, accumulate }, out);
+    return;
+  }
+  scope(() => {
+    const whole = empty([segmentCount, width], "f32", out.memory);
+    sumSegments(segments, { ...params, accumulate: false }, whole);
+    const p = projection(state, part, "only", width, numbers);
+    const alpha = 1 / Math.sqrt(numbers);
+    product(out, whole, p, { m: segmentCount, n: numbers, k: width, alpha, accumulate });
+  });
+}
+
+/** Σ over each segment's rows of left [rows, r]ᵀ right [rows, r], over r, into the part. `rowsEach`: of an example. */
+function meet(
+  { segments, segmentCount, rank }: State,
+  part: Part,
+  left: Tensor,
+  right: Tensor,
+  rowsEach: number,
+  accumulate: boolean,
+): void {
+  const first = segments[0]! * rowsEach;
+  const sizes = segments.slice(1).map((end, s) => (end - segments[s]!) * rowsEach);
+  const [length] = sizes;
+  const shape = { m: rank, n: rank, alpha: 1 / rank, transA: true, accumulate };
+  if (length !== undefined && length > 0 && sizes.every((size) => size === length)) {
+    // Segments of one length are one batched product.
+    const cut = (t: Tensor): Tensor => t.view([segmentCount * length, rank], first * rank);
+    product(part.out, cut(left), cut(right), { ...shape, k: length, batch: segmentCount });
+    return;
+  }
+  let row = first;
+  for (const [s, size] of sizes.entries()) {
+    const into = part.out.view([rank, rank], s * part.numbers);
+    const cut = (t: Tensor): Tensor => t.view([size, rank], row * rank);
+    if (size > 0) product(into, cut(left), cut(right), { ...shape, k: size });
+    else if (!accumulate) run("fill", { value: 0 }, {}, { out: into });
+    row += size;
+  }
+}
+
+async function resultOf(state: State): Promise<Float32Array> {
+  const { parts, segmentCount } = state;
+  const size = sizeOfSketch(state);
+  const sketches = new Float32Array(segmentCount * size);
+  let at = 0;
+  for (const { out, numbers } of [...parts.values()]) {
+    const values = await out.data();
+    for (let s = 0; s < segmentCount; s++)
+      sketches.set(Float32Array.from(values.subarray(s * numbers, (s + 1) * numbers)), s * size + at);
+    at += numbers;
+  }
+  return sketches;
+}
+
+function disposeState({ parts, offsets }: State): void {
+  for (const { out, projections } of parts.values()) {
+    out.dispose();
+    for (const made of projections.values()) made.dispose();
+    projections.clear();
+  }
+  parts.clear();
+  offsets.dispose();
+}
+
+interface Product {
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  readonly alpha?: number;
+  readonly transA?: boolean;
+  readonly accumulate?: boolean;
+  /** So many times, one after the other. */
+  readonly batch?: number;
+}
+
+/** c [m, n] = alpha · op(a) b. */
 function product(
   c: Tensor,
   a: Tensor,
   b: Tensor,
-  m: number,
-  n: number,
-  k: number,
-  alpha: number,
-  transA: boolean,
-  accumulate: boolean,
-  batch = 1,
+  { m, n, k, alpha = 1, transA = false, accumulate = false, batch = 1 }: Product,
 ): void {
   run(
     "gemm",
@@ -276,7 +316,7 @@ function product(
       ...{ m, n, k, transA, transB: false, batch, alpha, accumulate, activation: "none" },
       ...{ strideA: m * k, strideB: k * n, strideC: m * n },
     },
-    [a, b, null],
-    [c, null],
+    { a, b },
+    { c },
   );
 }

@@ -1,6 +1,7 @@
 /** The training gradient: each parameter's contributions summed over the batch, into tensors that the caller owns. */
 import { run } from "../../backends/backend.ts";
 import { checkOptions } from "../../options.ts";
+import { extentsOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { GradientSink } from "../sink.ts";
 import { Offsets, rowsOf, Sums, type SumTarget, sumTargetChecks } from "./rows.ts";
@@ -37,8 +38,8 @@ export function sumSink(target: SumTarget): SumSink {
       run(
         "segmentSum",
         { rows, width: parameter.size, segmentCount: 1, accumulate },
-        [dy, null, offsets.get([0, rows], 1, dy)],
-        [gradient],
+        { x: dy, segments: offsets.get([0, rows], 1, dy) },
+        { out: gradient },
       );
     },
     gain(parameter, kind, x, stats, dy) {
@@ -47,19 +48,19 @@ export function sumSink(target: SumTarget): SumSink {
       run(
         "normGainGrad",
         { kind, rows, width: parameter.size, segmentCount: 1, accumulate },
-        [x, stats, dy, offsets.get([0, rows], 1, dy)],
-        [gradient],
+        { x, stats, dy, segments: offsets.get([0, rows], 1, dy) },
+        { dgain: gradient },
       );
     },
     embedding(parameter, ids, dy) {
       const { gradient, accumulate } = sums.next(parameter);
-      const [tableRows, width] = parameter.shape;
-      run("scatterAdd", { rows: ids.size, width, tableRows, accumulate }, [dy, ids], [gradient]);
+      const [tableRows, width] = extentsOf(parameter.shape, 2);
+      run("scatterAdd", { rows: ids.size, width, tableRows, accumulate }, { x: dy, ids }, { out: gradient });
     },
     dense(parameter, _op, contribution) {
       const { gradient, accumulate } = sums.next(parameter);
-      if (accumulate) run("accumulate", { scale: 1 }, [contribution], [gradient]);
-      else run("affine", { scale: 1, shift: 0 }, [contribution], [gradient]);
+      if (accumulate) run("accumulate", { scale: 1 }, { x: contribution }, { y: gradient });
+      else run("affine", { scale: 1, shift: 0 }, { x: contribution }, { y: gradient });
     },
     dispose() {
       offsets.dispose();
@@ -69,8 +70,8 @@ export function sumSink(target: SumTarget): SumSink {
 
 /** dyᵀ·x over all rows: [out, in]. */
 export function weightGradient(x: Tensor, dy: Tensor, into: Tensor, accumulate: boolean): void {
-  const m = dy.shape[dy.rank - 1];
-  const n = x.shape[x.rank - 1];
+  const m = dy.shape[dy.rank - 1]!;
+  const n = x.shape[x.rank - 1]!;
   run(
     "gemm",
     {
@@ -87,7 +88,7 @@ export function weightGradient(x: Tensor, dy: Tensor, into: Tensor, accumulate: 
       accumulate,
       activation: "none",
     },
-    [dy, x, null],
-    [into, null],
+    { a: dy, b: x },
+    { c: into },
   );
 }

@@ -33,10 +33,10 @@ export function createAllocator(start: number, limit: number, grow: (end: number
       const size = blockOf(bytes);
       let best = -1;
       for (let i = 0; i < free.length; i++)
-        if (free[i].bytes >= size && (best < 0 || free[i].bytes < free[best].bytes)) best = i;
+        if (free[i]!.bytes >= size && (best < 0 || free[i]!.bytes < free[best]!.bytes)) best = i;
       let at: number;
       if (best >= 0) {
-        const block = free[best];
+        const block = free[best]!;
         at = block.at;
         if (block.bytes === size) free.splice(best, 1);
         else free[best] = { at: at + size, bytes: block.bytes - size };
@@ -61,7 +61,7 @@ export function createAllocator(start: number, limit: number, grow: (end: number
       let high = free.length;
       while (low < high) {
         const middle = (low + high) >> 1;
-        if (free[middle].at < address) low = middle + 1;
+        if (free[middle]!.at < address) low = middle + 1;
         else high = middle;
       }
       const before = low > 0 ? free[low - 1] : undefined;

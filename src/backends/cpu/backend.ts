@@ -6,9 +6,8 @@
  */
 import { GradmixError } from "../../errors.ts";
 import type { TensorData } from "../../tensor/dtype.ts";
-import type { View } from "../../tensor/memory.ts";
 import type { Backend, Capabilities } from "../backend.ts";
-import type { KernelName, KernelParams } from "../kernels.ts";
+import type { Inputs, KernelName, KernelParams, Outputs } from "../kernels/index.ts";
 import { giveTurn } from "../turn.ts";
 import type { CpuHost, WorkerHandle } from "./host.ts";
 import type { Launcher } from "./kernels/launcher.ts";
@@ -165,7 +164,7 @@ function cpuBackend(machine: CpuMachine, capabilities: Capabilities): Backend {
     capabilities,
     alloc(elements, dtype) {
       if (disposed) throw new GradmixError("backend", "cpu: the backend was disposed");
-      const at = machine.alloc(elements * 4, capabilities.memoryLimit);
+      const at = machine.alloc(elements * 4);
       const buffer = nextBuffer++;
       buffers.set(buffer, { dtype, count: elements, at });
       liveBytes += elements * 4;
@@ -188,12 +187,7 @@ function cpuBackend(machine: CpuMachine, capabilities: Capabilities): Backend {
       return data;
     },
     readNow: (buffer, offset, count) => slice(buffer, offset, count).slice(),
-    run<K extends KernelName>(
-      kernel: K,
-      params: KernelParams[K],
-      inputs: readonly (View | null)[],
-      outputs: readonly (View | null)[],
-    ) {
+    run<K extends KernelName>(kernel: K, params: KernelParams[K], inputs: Inputs<K>, outputs: Outputs<K>) {
       if (disposed) throw new GradmixError("backend", "cpu: the backend was disposed");
       const launch: Launcher<K> | undefined = launchers[kernel];
       if (launch === undefined) throw new GradmixError("backend", `cpu: kernel ${kernel} is missing`);

@@ -29,16 +29,14 @@ export const SCRATCH_SLOT_AT = 248;
 export type KernelFunction = (parameters: number, task: number) => void;
 
 /** Kernels in the order in which both sides number them. */
-export function kernelTable(exports: WebAssembly.Exports): { names: string[]; functions: KernelFunction[] } {
-  const names: string[] = [];
-  const functions: KernelFunction[] = [];
+export function kernelTable(exports: WebAssembly.Exports): { name: string; run: KernelFunction }[] {
+  const kernels: { name: string; run: KernelFunction }[] = [];
   for (const name of Object.keys(exports).sort()) {
     const value = exports[name];
     if (name === "setThread" || typeof value !== "function") continue;
-    names.push(name);
-    functions.push(value as KernelFunction);
+    kernels.push({ name, run: value as KernelFunction });
   }
-  return { names, functions };
+  return kernels;
 }
 
 /** Takes tasks until none is left. */

@@ -18,7 +18,7 @@ export function serve(setup: WorkerSetup, ready: () => void): void {
   const instance = new WebAssembly.Instance(setup.module, { env: { memory: setup.memory } });
   const setThread = instance.exports["setThread"];
   if (typeof setThread === "function") (setThread as (thread: number) => void)(setup.thread);
-  const { functions } = kernelTable(instance.exports);
+  const kernels = kernelTable(instance.exports);
   const control = new Int32Array(setup.memory.buffer, setup.controlAt, 64);
   let seen = Atomics.load(control, Word.epoch);
   ready();
@@ -33,7 +33,8 @@ export function serve(setup: WorkerSetup, ready: () => void): void {
     Atomics.add(control, Word.busy, 1);
     if (Atomics.load(control, Word.open) !== 0) {
       try {
-        runTasks(control, functions[control[Word.kernel]], setup.parametersAt, control[Word.tasks]);
+        const { run } = kernels[control[Word.kernel]!]!;
+        runTasks(control, run, setup.parametersAt, control[Word.tasks]!);
       } catch {
         // The caller learns of it from the flag; the other tasks are dropped.
         Atomics.store(control, Word.failed, 1 + setup.thread);

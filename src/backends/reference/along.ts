@@ -1,5 +1,5 @@
 /** Kernels along an axis: running sums, the largest elements, elements by index. */
-import { type Data, kernel, type Kernels } from "./kernel.ts";
+import type { Kernels } from "./kernel.ts";
 
 /** Calls `visit` for every outer and inner index, with where element l of an axis of `length` is. */
 function forEachColumn(
@@ -14,43 +14,43 @@ function forEachColumn(
 const larger = (a: number, b: number): boolean => (Number.isNaN(a) ? !Number.isNaN(b) : a > b);
 
 export const along: Kernels<"cumsum" | "topk" | "takeAlong" | "scatterAddAlong"> = {
-  cumsum: kernel((p, [x]: [Data], [y]: [Data]) => {
+  cumsum: (p, { x }, { y }) => {
     forEachColumn(p, (at) => {
       let sum = 0;
       for (let n = 0; n < p.length; n++) {
         const l = at(p.length, p.reverse ? p.length - 1 - n : n);
-        sum += x[l];
+        sum += x[l]!;
         y[l] = sum;
       }
     });
-  }),
+  },
 
-  topk: kernel((p, [x]: [Data], [indices]: [Data]) => {
+  topk: (p, { x }, { indices }) => {
     forEachColumn(p, (at) => {
-      const value = (l: number): number => x[at(p.length, l)];
+      const value = (l: number): number => x[at(p.length, l)]!;
       const order = Array.from({ length: p.length }, (_, l) => l);
       order.sort((a, b) => (larger(value(a), value(b)) ? -1 : larger(value(b), value(a)) ? 1 : a - b));
-      for (let n = 0; n < p.k; n++) indices[at(p.k, n)] = order[n];
+      for (let n = 0; n < p.k; n++) indices[at(p.k, n)] = order[n]!;
     });
-  }),
+  },
 
-  takeAlong: kernel((p, [x, indices]: [Data, Data], [out]: [Data]) => {
+  takeAlong: (p, { x, indices }, { out }) => {
     forEachColumn(p, (at) => {
       for (let c = 0; c < p.count; c++) {
-        const index = indices[at(p.count, c)];
-        out[at(p.count, c)] = index >= 0 && index < p.length ? x[at(p.length, index)] : NaN;
+        const index = indices[at(p.count, c)]!;
+        out[at(p.count, c)] = index >= 0 && index < p.length ? x[at(p.length, index)]! : NaN;
       }
     });
-  }),
+  },
 
-  scatterAddAlong: kernel((p, [y, indices]: [Data, Data], [out]: [Data]) => {
+  scatterAddAlong: (p, { y, indices }, { out }) => {
     const sum = new Float64Array(out.length);
     forEachColumn(p, (at) => {
       for (let c = 0; c < p.count; c++) {
-        const index = indices[at(p.count, c)];
-        if (index >= 0 && index < p.length) sum[at(p.length, index)] += y[at(p.count, c)];
+        const index = indices[at(p.count, c)]!;
+        if (index >= 0 && index < p.length) sum[at(p.length, index)]! += y[at(p.count, c)]!;
       }
     });
     out.set(sum);
-  }),
+  },
 };

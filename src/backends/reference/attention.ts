@@ -1,7 +1,7 @@
 /** Rotary positions (Su et al. 2021) and causal attention with its derivatives, one query at a time. */
 import { GradmixError } from "../../errors.ts";
-import type { AttentionParams } from "../kernels.ts";
-import { type Data, kernel, type Kernels } from "./kernel.ts";
+import type { AttentionParams } from "../kernels/index.ts";
+import type { Data, Kernels } from "./kernel.ts";
 
 /** Calls `visit` for every query (batch item, head, time), with the first element of what belongs to it. */
 function forEachQuery(
@@ -38,12 +38,12 @@ function forEachQuery(
 
 function dotAt(length: number, a: Data, ia: number, b: Data, ib: number): number {
   let sum = 0;
-  for (let i = 0; i < length; i++) sum += a[ia + i] * b[ib + i];
+  for (let i = 0; i < length; i++) sum += a[ia + i]! * b[ib + i]!;
   return sum;
 }
 
 export const attention: Kernels<"rope" | "attention" | "attentionVjp" | "attentionJvp"> = {
-  rope: kernel((p, [x]: [Data], [y]: [Data]) => {
+  rope: (p, { x }, { y }) => {
     if (p.headDim % 2 !== 0)
       throw new GradmixError("shape", `rope: headDim must be even, it is ${p.headDim}`);
     const half = p.headDim / 2;
@@ -54,13 +54,13 @@ export const attention: Kernels<"rope" | "attention" | "attentionVjp" | "attenti
           const angle =
             (p.inverse ? -1 : 1) * (p.offset + (row % p.time)) * p.theta ** ((-2 * i) / p.headDim);
           const at = row * p.cols + h * p.headDim + i;
-          const [first, second] = [x[at], x[at + half]];
+          const [first, second] = [x[at]!, x[at + half]!];
           y[at] = first * Math.cos(angle) - second * Math.sin(angle);
           y[at + half] = second * Math.cos(angle) + first * Math.sin(angle);
         }
-  }),
+  },
 
-  attention: kernel((p, [qkv]: [Data], [o, lse]: [Data, Data]) => {
+  attention: (p, { qkv }, { o, lse }) => {
     const d = p.headDim;
     forEachQuery(p, (at) => {
       const scores: number[] = [];
@@ -73,44 +73,44 @@ export const attention: Kernels<"rope" | "attention" | "attentionVjp" | "attenti
       lse[at.lse] = logSum;
       for (let i = 0; i < d; i++) {
         let value = 0;
-        for (let s = 0; s <= at.time; s++) value += Math.exp(scores[s] - logSum) * qkv[at.v(s) + i];
+        for (let s = 0; s <= at.time; s++) value += Math.exp(scores[s]! - logSum) * qkv[at.v(s) + i]!;
         o[at.o + i] = value;
       }
     });
-  }),
+  },
 
   // With P the probabilities and dP = do·vᵀ: dS = P ⊙ (dP − Σ P·dP), and Σ_s P·dP = ⟨do, o⟩.
-  attentionVjp: kernel((p, [qkv, o, lse, dOut]: [Data, Data, Data, Data], [dqkv]: [Data]) => {
+  attentionVjp: (p, { qkv, o, lse, dOut }, { dqkv }) => {
     const d = p.headDim;
     const sum = new Float64Array(dqkv.length);
     forEachQuery(p, (at) => {
       const mean = dotAt(d, dOut, at.o, o, at.o);
       for (let s = 0; s <= at.time; s++) {
-        const prob = Math.exp(p.scale * dotAt(d, qkv, at.q, qkv, at.k(s)) - lse[at.lse]);
+        const prob = Math.exp(p.scale * dotAt(d, qkv, at.q, qkv, at.k(s)) - lse[at.lse]!);
         const dScore = p.scale * prob * (dotAt(d, dOut, at.o, qkv, at.v(s)) - mean);
         for (let i = 0; i < d; i++) {
-          sum[at.q + i] += dScore * qkv[at.k(s) + i];
-          sum[at.k(s) + i] += dScore * qkv[at.q + i];
-          sum[at.v(s) + i] += prob * dOut[at.o + i];
+          sum[at.q + i]! += dScore * qkv[at.k(s) + i]!;
+          sum[at.k(s) + i]! += dScore * qkv[at.q + i]!;
+          sum[at.v(s) + i]! += prob * dOut[at.o + i]!;
         }
       }
     });
     dqkv.set(sum);
-  }),
+  },
 
   // do = Σ_s P·(dS − Σ P·dS)·v + P·dv, and Σ_s (Σ P·dS)·P·v = (Σ P·dS)·o.
-  attentionJvp: kernel((p, [qkv, o, lse, dqkv]: [Data, Data, Data, Data], [dOut]: [Data]) => {
+  attentionJvp: (p, { qkv, o, lse, dqkv }, { dOut }) => {
     const d = p.headDim;
     forEachQuery(p, (at) => {
       const out = new Float64Array(d);
       let mean = 0;
       for (let s = 0; s <= at.time; s++) {
-        const prob = Math.exp(p.scale * dotAt(d, qkv, at.q, qkv, at.k(s)) - lse[at.lse]);
+        const prob = Math.exp(p.scale * dotAt(d, qkv, at.q, qkv, at.k(s)) - lse[at.lse]!);
         const dScore = p.scale * (dotAt(d, dqkv, at.q, qkv, at.k(s)) + dotAt(d, qkv, at.q, dqkv, at.k(s)));
         mean += prob * dScore;
-        for (let i = 0; i < d; i++) out[i] += prob * (dScore * qkv[at.v(s) + i] + dqkv[at.v(s) + i]);
+        for (let i = 0; i < d; i++) out[i]! += prob * (dScore * qkv[at.v(s) + i]! + dqkv[at.v(s) + i]!);
       }
-      for (let i = 0; i < d; i++) dOut[at.o + i] = out[i] - mean * o[at.o + i];
+      for (let i = 0; i < d; i++) dOut[at.o + i] = out[i]! - mean * o[at.o + i]!;
     });
-  }),
+  },
 };

@@ -1,8 +1,8 @@
 /** Kernels that treat each element on its own: fill, strided copy, unary, binary, SwiGLU and their derivatives. */
 import { GradmixError } from "../../errors.ts";
 import { sizeOf } from "../../tensor/shape.ts";
-import type { Activation, BinaryKind, CompareKind, UnaryKind } from "../kernels.ts";
-import { type Data, kernel, type Kernels } from "./kernel.ts";
+import type { Activation, BinaryKind, CompareKind, UnaryKind } from "../kernels/index.ts";
+import type { Data, Kernels } from "./kernel.ts";
 
 const GELU_SCALE = Math.sqrt(2 / Math.PI);
 const GELU_CUBIC = 0.044715;
@@ -107,8 +107,8 @@ function stridedOffset(flat: number, shape: readonly number[], strides: readonly
   let offset = 0;
   let rest = flat;
   for (let axis = shape.length - 1; axis >= 0; axis--) {
-    offset += (rest % shape[axis]) * strides[axis];
-    rest = Math.floor(rest / shape[axis]);
+    offset += (rest % shape[axis]!) * strides[axis]!;
+    rest = Math.floor(rest / shape[axis]!);
   }
   return offset;
 }
@@ -144,88 +144,88 @@ export const elementwise: Kernels<
   | "swigluVjp"
   | "swigluJvp"
 > = {
-  fill: kernel((p, _inputs: [], [out]: [Data]) => {
+  fill: (p, _inputs, { out }) => {
     out.fill(out instanceof Int32Array ? toInt32(p.value) : p.value);
-  }),
+  },
 
-  stridedCopy: kernel((p, [input]: [Data], [out]: [Data]) => {
+  stridedCopy: (p, { x: input }, { y: out }) => {
     const size = sizeOf(p.shape);
     for (let i = 0; i < size; i++) {
       const from = p.inOffset + stridedOffset(i, p.shape, p.inStrides);
       const to = p.outOffset + stridedOffset(i, p.shape, p.outStrides);
-      out[inside("stridedCopy", "out", to, out)] = input[inside("stridedCopy", "in", from, input)];
+      out[inside("stridedCopy", "out", to, out)] = input[inside("stridedCopy", "in", from, input)]!;
     }
-  }),
+  },
 
-  unary: kernel((p, [x]: [Data], [y]: [Data]) => {
+  unary: (p, { x }, { y }) => {
     const value = unary[p.kind][0];
-    for (let i = 0; i < x.length; i++) y[i] = value(x[i]);
-  }),
+    for (let i = 0; i < x.length; i++) y[i] = value(x[i]!);
+  },
 
-  unaryVjp: kernel((p, [x, dy]: [Data, Data], [dx]: [Data]) => {
+  unaryVjp: (p, { x, dy }, { dx }) => {
     const slope = unary[p.kind][1];
-    for (let i = 0; i < x.length; i++) dx[i] = slope(x[i]) * dy[i];
-  }),
+    for (let i = 0; i < x.length; i++) dx[i] = slope(x[i]!) * dy[i]!;
+  },
 
-  binary: kernel((p, [a, b]: [Data, Data], [c]: [Data]) => {
+  binary: (p, { a, b }, { c }) => {
     const apply = binary[p.kind];
     for (let i = 0; i < c.length; i++) {
       const ia = inside("binary", "a", stridedOffset(i, p.shape, p.aStrides), a);
       const ib = inside("binary", "b", stridedOffset(i, p.shape, p.bStrides), b);
-      c[i] = apply(a[ia], b[ib]);
+      c[i] = apply(a[ia]!, b[ib]!);
     }
-  }),
+  },
 
-  compare: kernel((p, [a, b]: [Data, Data], [c]: [Data]) => {
+  compare: (p, { a, b }, { c }) => {
     const holds = compare[p.kind];
     for (let i = 0; i < c.length; i++) {
       const ia = inside("compare", "a", stridedOffset(i, p.shape, p.aStrides), a);
       const ib = inside("compare", "b", stridedOffset(i, p.shape, p.bStrides), b);
-      c[i] = holds(a[ia], b[ib]) ? 1 : 0;
+      c[i] = holds(a[ia]!, b[ib]!) ? 1 : 0;
     }
-  }),
+  },
 
-  affine: kernel((p, [x]: [Data], [y]: [Data]) => {
-    for (let i = 0; i < x.length; i++) y[i] = p.scale * x[i] + p.shift;
-  }),
+  affine: (p, { x }, { y }) => {
+    for (let i = 0; i < x.length; i++) y[i] = p.scale * x[i]! + p.shift;
+  },
 
-  accumulate: kernel((p, [x]: [Data], [y]: [Data]) => {
-    for (let i = 0; i < x.length; i++) y[i] += p.scale * x[i];
-  }),
+  accumulate: (p, { x }, { y }) => {
+    for (let i = 0; i < x.length; i++) y[i]! += p.scale * x[i]!;
+  },
 
-  select: kernel((_, [condition, a, b]: [Data, Data, Data], [c]: [Data]) => {
-    for (let i = 0; i < c.length; i++) c[i] = condition[i] !== 0 ? a[i] : b[i];
-  }),
+  select: (_, { condition, a, b }, { c }) => {
+    for (let i = 0; i < c.length; i++) c[i] = condition[i] !== 0 ? a[i]! : b[i]!;
+  },
 
-  cast: kernel((_, [x]: [Data], [y]: [Data]) => {
-    for (let i = 0; i < x.length; i++) y[i] = y instanceof Int32Array ? toInt32(x[i]) : x[i];
-  }),
+  cast: (_, { x }, { y }) => {
+    for (let i = 0; i < x.length; i++) y[i] = y instanceof Int32Array ? toInt32(x[i]!) : x[i]!;
+  },
 
-  swiglu: kernel((p, [x]: [Data], [y]: [Data]) => {
+  swiglu: (p, { x }, { y }) => {
     for (let r = 0; r < p.rows; r++)
       for (let j = 0; j < p.width; j++) {
         const gate = 2 * r * p.width + j;
-        y[r * p.width + j] = silu(x[gate]) * x[gate + p.width];
+        y[r * p.width + j] = silu(x[gate]!) * x[gate + p.width]!;
       }
-  }),
+  },
 
-  swigluVjp: kernel((p, [x, dy]: [Data, Data], [dx]: [Data]) => {
-    for (let r = 0; r < p.rows; r++)
-      for (let j = 0; j < p.width; j++) {
-        const gate = 2 * r * p.width + j;
-        const up = gate + p.width;
-        const d = dy[r * p.width + j];
-        dx[gate] = siluSlope(x[gate]) * x[up] * d;
-        dx[up] = silu(x[gate]) * d;
-      }
-  }),
-
-  swigluJvp: kernel((p, [x, dx]: [Data, Data], [dy]: [Data]) => {
+  swigluVjp: (p, { x, dy }, { dx }) => {
     for (let r = 0; r < p.rows; r++)
       for (let j = 0; j < p.width; j++) {
         const gate = 2 * r * p.width + j;
         const up = gate + p.width;
-        dy[r * p.width + j] = siluSlope(x[gate]) * x[up] * dx[gate] + silu(x[gate]) * dx[up];
+        const d = dy[r * p.width + j]!;
+        dx[gate] = siluSlope(x[gate]!) * x[up]! * d;
+        dx[up] = silu(x[gate]!) * d;
       }
-  }),
+  },
+
+  swigluJvp: (p, { x, dx }, { dy }) => {
+    for (let r = 0; r < p.rows; r++)
+      for (let j = 0; j < p.width; j++) {
+        const gate = 2 * r * p.width + j;
+        const up = gate + p.width;
+        dy[r * p.width + j] = siluSlope(x[gate]!) * x[up]! * dx[gate]! + silu(x[gate]!) * dx[up]!;
+      }
+  },
 };

@@ -1,6 +1,6 @@
 /** Embedding kernels: gather rows, scatter-add their gradients, and align those gradients without a table. */
 import { GradmixError } from "../../errors.ts";
-import { type Data, dotProduct, kernel, type Kernels, type Optional, segmentRanges } from "./kernel.ts";
+import { dotProduct, type Kernels, segmentRanges } from "./kernel.ts";
 
 /** ‖W‖² of a gradient given by the rows it has. */
 function squaredNorm(rows: ReadonlyMap<number, Float64Array>): number {
@@ -10,62 +10,56 @@ function squaredNorm(rows: ReadonlyMap<number, Float64Array>): number {
 }
 
 export const gather: Kernels<"gather" | "scatterAdd" | "embeddingAlign"> = {
-  gather: kernel((p, [table, ids]: [Data, Data], [out]: [Data]) => {
+  gather: (p, { table, ids }, { out }) => {
     for (let r = 0; r < p.rows; r++) {
-      const id = ids[r];
+      const id = ids[r]!;
       const known = id >= 0 && id < p.tableRows;
-      for (let j = 0; j < p.width; j++) out[r * p.width + j] = known ? table[id * p.width + j] : NaN;
+      for (let j = 0; j < p.width; j++) out[r * p.width + j] = known ? table[id * p.width + j]! : NaN;
     }
-  }),
+  },
 
-  scatterAdd: kernel((p, [x, ids]: [Data, Data], [out]: [Data]) => {
+  scatterAdd: (p, { x, ids }, { out }) => {
     const sum = p.accumulate ? Float64Array.from(out) : new Float64Array(out.length);
     for (let r = 0; r < p.rows; r++) {
-      const id = ids[r];
+      const id = ids[r]!;
       if (id < 0 || id >= p.tableRows) continue;
-      for (let j = 0; j < p.width; j++) sum[id * p.width + j] += x[r * p.width + j];
+      for (let j = 0; j < p.width; j++) sum[id * p.width + j]! += x[r * p.width + j]!;
     }
     out.set(sum);
-  }),
+  },
 
-  embeddingAlign: kernel(
-    (
-      p,
-      [dy, ids, segments, groups, v]: [Data, Data, Data, Optional, Optional],
-      [dots, sumsq, groupSumsq]: [Data, Data, Optional],
-    ) => {
-      const ranges = segmentRanges("embeddingAlign", segments, p.rows);
+  embeddingAlign: (p, { dy, ids, segments, groups = null, v = null }, { dots, sumsq, groupSumsq = null }) => {
+    const ranges = segmentRanges("embeddingAlign", segments, p.rows);
 
-      /** The rows of the table's gradient that the rows start … end−1 touch, each summed. */
-      const touched = (start: number, end: number): Map<number, Float64Array> => {
-        const gradient = new Map<number, Float64Array>();
-        for (let r = start; r < end; r++) {
-          const id = ids[r];
-          if (id < 0 || id >= p.tableRows) continue;
-          const row = gradient.get(id) ?? new Float64Array(p.width);
-          gradient.set(id, row);
-          for (let j = 0; j < p.width; j++) row[j] += dy[r * p.width + j];
-        }
-        return gradient;
-      };
+    /** The rows of the table's gradient that the rows start … end−1 touch, each summed. */
+    const touched = (start: number, end: number): Map<number, Float64Array> => {
+      const gradient = new Map<number, Float64Array>();
+      for (let r = start; r < end; r++) {
+        const id = ids[r]!;
+        if (id < 0 || id >= p.tableRows) continue;
+        const row = gradient.get(id) ?? new Float64Array(p.width);
+        gradient.set(id, row);
+        for (let j = 0; j < p.width; j++) row[j]! += dy[r * p.width + j]!;
+      }
+      return gradient;
+    };
 
-      ranges.forEach(([start, end], s) => {
-        const gradient = touched(start, end);
-        let along = 0;
-        if (v !== null)
-          for (const [id, row] of gradient)
-            along += dotProduct(row, v.subarray(id * p.width, (id + 1) * p.width));
-        dots[s] = along;
-        sumsq[s] = squaredNorm(gradient);
-      });
+    ranges.forEach(([start, end], s) => {
+      const gradient = touched(start, end);
+      let along = 0;
+      if (v !== null)
+        for (const [id, row] of gradient)
+          along += dotProduct(row, v.subarray(id * p.width, (id + 1) * p.width));
+      dots[s] = along;
+      sumsq[s] = squaredNorm(gradient);
+    });
 
-      if (groupSumsq === null) return;
-      if (groups === null)
-        throw new GradmixError("shape", `embeddingAlign: "groupSumsq" needs the operand "groups"`);
-      segmentRanges("embeddingAlign", groups, p.segmentCount).forEach(([first, last], g) => {
-        // Segments of a group are consecutive and so are their rows.
-        groupSumsq[g] = squaredNorm(touched(segments[first], segments[last]));
-      });
-    },
-  ),
+    if (groupSumsq === null) return;
+    if (groups === null)
+      throw new GradmixError("shape", `embeddingAlign: "groupSumsq" needs the operand "groups"`);
+    segmentRanges("embeddingAlign", groups, p.segmentCount).forEach(([first, last], g) => {
+      // Segments of a group are consecutive and so are their rows.
+      groupSumsq[g] = squaredNorm(touched(segments[first]!, segments[last]!));
+    });
+  },
 };

@@ -1,29 +1,20 @@
-/** What a reference kernel is: a function on typed arrays, one per row of the table in ../kernels.ts. */
+/** What a reference kernel is: a function on typed arrays, one per row of the table in ../kernels/. */
 import { GradmixError } from "../../errors.ts";
 import type { TensorData } from "../../tensor/dtype.ts";
-import type { KernelName, KernelParams } from "../kernels.ts";
+import type { Inputs, KernelName, KernelParams, Outputs } from "../kernels/index.ts";
 
 /** An operand: exactly its elements. Reading gives a double; writing rounds to the storage type. */
 export type Data = TensorData;
 export type Optional = TensorData | null;
 
-export type KernelFunction<P> = (
-  params: P,
-  inputs: readonly Optional[],
-  outputs: readonly Optional[],
+export type KernelFunction<K extends KernelName> = (
+  params: KernelParams[K],
+  inputs: Inputs<K, Data>,
+  outputs: Outputs<K, Data>,
 ) => void;
 
 /** Implementations of some kernels; over all of `KernelName` it is complete or does not compile. */
-export type Kernels<K extends KernelName> = { readonly [N in K]: KernelFunction<KernelParams[N]> };
-
-/**
- * Lets a kernel name its operands and say which may be null. `checkCall` has compared the operands, nulls included,
- * with the table, whose order and "?" marks the kernel's own annotations repeat.
- */
-export function kernel<P>(body: (params: P, inputs: never, outputs: never) => void): KernelFunction<P> {
-  // oxlint-disable-next-line typescript/no-unsafe-type-assertion -- tuples per kernel are beyond the table's types
-  return body as KernelFunction<P>;
-}
+export type Kernels<K extends KernelName> = { readonly [N in K]: KernelFunction<N> };
 
 /**
  * The row ranges of `segments` (S + 1 ascending offsets into `rows`). Unlike a fast backend the reference looks at
@@ -31,7 +22,7 @@ export function kernel<P>(body: (params: P, inputs: never, outputs: never) => vo
  */
 export function segmentRanges(name: KernelName, segments: Data, rows: number): (readonly [number, number])[] {
   const ranges: [number, number][] = [];
-  for (let s = 0; s + 1 < segments.length; s++) ranges.push([segments[s], segments[s + 1]]);
+  for (let s = 0; s + 1 < segments.length; s++) ranges.push([segments[s]!, segments[s + 1]!]);
   for (const [start, end] of ranges)
     if (start < 0 || end < start || end > rows)
       throw new GradmixError(
@@ -43,6 +34,6 @@ export function segmentRanges(name: KernelName, segments: Data, rows: number): (
 
 export function dotProduct(a: ArrayLike<number>, b: ArrayLike<number>): number {
   let sum = 0;
-  for (let i = 0; i < a.length; i++) sum += a[i] * b[i];
+  for (let i = 0; i < a.length; i++) sum += a[i]! * b[i]!;
   return sum;
 }

@@ -1,6 +1,6 @@
 /** Attention with an additive mask and its derivatives, one query at a time. */
-import type { MaskedAttentionParams } from "../kernels.ts";
-import { type Data, kernel, type Kernels, type Optional } from "./kernel.ts";
+import type { MaskedAttentionParams } from "../kernels/index.ts";
+import type { Data, Kernels, Optional } from "./kernel.ts";
 
 interface Query {
   /** Where its row starts in q and o, and its element of lse. */
@@ -29,7 +29,7 @@ function forEachQuery(
         const lse = (b * p.heads + h) * p.time + t;
         const count = p.causal ? Math.max(0, Math.min(p.keys, t + 1 + p.keys - p.time)) : p.keys;
         const scores = Array.from({ length: count }, (_, s) => {
-          const shift = mask === null ? 0 : mask[(maskHead * p.time + t) * p.keys + s];
+          const shift = mask === null ? 0 : mask[(maskHead * p.time + t) * p.keys + s]!;
           return p.scale * dotAt(d, q, lse * d, k, key(s)) + shift;
         });
         visit({ row: lse * d, lse, key, scores });
@@ -39,7 +39,7 @@ function forEachQuery(
 
 function dotAt(length: number, a: Data, ia: number, b: Data, ib: number): number {
   let sum = 0;
-  for (let i = 0; i < length; i++) sum += a[ia + i] * b[ib + i];
+  for (let i = 0; i < length; i++) sum += a[ia + i]! * b[ib + i]!;
   return sum;
 }
 
@@ -47,8 +47,10 @@ function dotAt(length: number, a: Data, ia: number, b: Data, ib: number): number
 const weightsOf = ({ scores }: Query, lse: number): number[] =>
   lse === -Infinity ? [] : scores.map((score) => Math.exp(score - lse));
 
+const doubles = (like: Data): Float64Array => new Float64Array(like.length);
+
 export const maskedAttention: Kernels<"maskedAttention" | "maskedAttentionVjp" | "maskedAttentionJvp"> = {
-  maskedAttention: kernel((p, [q, k, v, mask]: [Data, Data, Data, Optional], [o, lse]: [Data, Data]) => {
+  maskedAttention: (p, { q, k, v, mask = null }, { o, lse }) => {
     forEachQuery(p, q, k, mask, (query) => {
       const most = query.scores.reduce((a, b) => Math.max(a, b), -Infinity);
       const sum = query.scores.reduce((total, score) => total + Math.exp(score - most), 0);
@@ -56,53 +58,42 @@ export const maskedAttention: Kernels<"maskedAttention" | "maskedAttentionVjp" |
       lse[query.lse] = logSum;
       const weights = weightsOf(query, logSum);
       for (let i = 0; i < p.headDim; i++)
-        o[query.row + i] = weights.reduce((total, weight, s) => total + weight * v[query.key(s) + i], 0);
+        o[query.row + i] = weights.reduce((total, weight, s) => total + weight * v[query.key(s) + i]!, 0);
     });
-  }),
+  },
 
-  maskedAttentionVjp: kernel(
-    (
-      p,
-      [q, k, v, mask, o, lse, dOut]: [Data, Data, Data, Optional, Data, Data, Data],
-      [dq, dk, dv]: [Data, Data, Data],
-    ) => {
-      const d = p.headDim;
-      const sums = [dq, dk, dv].map((data) => new Float64Array(data.length));
-      const [sumQ, sumK, sumV] = sums;
-      forEachQuery(p, q, k, mask, (query) => {
-        const mean = dotAt(d, dOut, query.row, o, query.row);
-        weightsOf(query, lse[query.lse]).forEach((weight, s) => {
-          const at = query.key(s);
-          const slope = p.scale * weight * (dotAt(d, dOut, query.row, v, at) - mean);
-          for (let i = 0; i < d; i++) {
-            sumQ[query.row + i] += slope * k[at + i];
-            sumK[at + i] += slope * q[query.row + i];
-            sumV[at + i] += weight * dOut[query.row + i];
-          }
-        });
+  maskedAttentionVjp: (p, { q, k, v, mask = null, o, lse, dOut }, { dq, dk, dv }) => {
+    const d = p.headDim;
+    const [sumQ, sumK, sumV] = [doubles(dq), doubles(dk), doubles(dv)];
+    forEachQuery(p, q, k, mask, (query) => {
+      const mean = dotAt(d, dOut, query.row, o, query.row);
+      weightsOf(query, lse[query.lse]!).forEach((weight, s) => {
+        const at = query.key(s);
+        const slope = p.scale * weight * (dotAt(d, dOut, query.row, v, at) - mean);
+        for (let i = 0; i < d; i++) {
+          sumQ[query.row + i]! += slope * k[at + i]!;
+          sumK[at + i]! += slope * q[query.row + i]!;
+          sumV[at + i]! += weight * dOut[query.row + i]!;
+        }
       });
-      [dq, dk, dv].forEach((data, n) => data.set(sums[n]));
-    },
-  ),
+    });
+    dq.set(sumQ);
+    dk.set(sumK);
+    dv.set(sumV);
+  },
 
-  maskedAttentionJvp: kernel(
-    (
-      p,
-      [q, k, v, mask, o, lse, tq, tk, tv]: [Data, Data, Data, Optional, Data, Data, Data, Data, Data],
-      [to]: [Data],
-    ) => {
-      const d = p.headDim;
-      forEachQuery(p, q, k, mask, (query) => {
-        const out = new Float64Array(d);
-        let mean = 0;
-        weightsOf(query, lse[query.lse]).forEach((weight, s) => {
-          const at = query.key(s);
-          const slope = p.scale * (dotAt(d, tq, query.row, k, at) + dotAt(d, q, query.row, tk, at));
-          mean += weight * slope;
-          for (let i = 0; i < d; i++) out[i] += weight * (slope * v[at + i] + tv[at + i]);
-        });
-        for (let i = 0; i < d; i++) to[query.row + i] = out[i] - mean * o[query.row + i];
+  maskedAttentionJvp: (p, { q, k, v, mask = null, o, lse, dq: tq, dk: tk, dv: tv }, { dOut: to }) => {
+    const d = p.headDim;
+    forEachQuery(p, q, k, mask, (query) => {
+      const out = new Float64Array(d);
+      let mean = 0;
+      weightsOf(query, lse[query.lse]!).forEach((weight, s) => {
+        const at = query.key(s);
+        const slope = p.scale * (dotAt(d, tq, query.row, k, at) + dotAt(d, q, query.row, tk, at));
+        mean += weight * slope;
+        for (let i = 0; i < d; i++) out[i]! += weight * (slope * v[at + i]! + tv[at + i]!);
       });
-    },
-  ),
+      for (let i = 0; i < d; i++) to[query.row + i] = out[i]! - mean * o[query.row + i]!;
+    });
+  },
 };

@@ -1,38 +1,38 @@
 /** The optimizers' steps, each as its paper or PyTorch's documentation writes it. */
-import type { AdamParams } from "../kernels.ts";
-import { type Data, kernel, type Kernels, type Optional } from "./kernel.ts";
+import type { AdamParams } from "../kernels/index.ts";
+import type { Data, Kernels } from "./kernel.ts";
 
 export const optimizer: Kernels<"sgd" | "adam" | "adamw"> = {
-  sgd: kernel((p, [grad, gradScale]: [Data, Optional], [value, velocity]: [Data, Optional]) => {
-    const scale = gradScale === null ? 1 : gradScale[0];
+  sgd: (p, { grad, gradScale = null }, { value, velocity = null }) => {
+    const scale = gradScale === null ? 1 : gradScale[0]!;
     for (let i = 0; i < grad.length; i++) {
-      const g = grad[i] * scale + p.weightDecay * value[i];
-      if (velocity === null) value[i] -= p.lr * g;
+      const g = grad[i]! * scale + p.weightDecay * value[i]!;
+      if (velocity === null) value[i]! -= p.lr * g;
       else {
-        const next = p.momentum * velocity[i] + g;
+        const next = p.momentum * velocity[i]! + g;
         velocity[i] = next;
-        value[i] -= p.lr * (p.nesterov ? g + p.momentum * next : next);
+        value[i]! -= p.lr * (p.nesterov ? g + p.momentum * next : next);
       }
     }
-  }),
-  adam: kernel((p, [grad, gradScale]: [Data, Optional], [value, m, v]: [Data, Data, Data]) => {
+  },
+  adam: (p, { grad, gradScale = null }, { value, m, v }) => {
     for (let i = 0; i < grad.length; i++) {
-      const g = grad[i] * (gradScale?.[0] ?? 1) + p.weightDecay * value[i];
-      value[i] -= p.lr * direction(p, g, m, v, i);
+      const g = grad[i]! * (gradScale?.[0] ?? 1) + p.weightDecay * value[i]!;
+      value[i]! -= p.lr * direction(p, g, m, v, i);
     }
-  }),
-  adamw: kernel((p, [grad, gradScale]: [Data, Optional], [value, m, v]: [Data, Data, Data]) => {
+  },
+  adamw: (p, { grad, gradScale = null }, { value, m, v }) => {
     for (let i = 0; i < grad.length; i++) {
-      const g = grad[i] * (gradScale?.[0] ?? 1);
-      value[i] -= p.lr * (direction(p, g, m, v, i) + p.weightDecay * value[i]);
+      const g = grad[i]! * (gradScale?.[0] ?? 1);
+      value[i]! -= p.lr * (direction(p, g, m, v, i) + p.weightDecay * value[i]!);
     }
-  }),
+  },
 };
 
 /** m̂/(√v̂ + eps), once the moments of element `i` have seen g. */
 function direction(p: AdamParams, g: number, m: Data, v: Data, i: number): number {
-  const first = p.beta1 * m[i] + (1 - p.beta1) * g;
-  const second = p.beta2 * v[i] + (1 - p.beta2) * g * g;
+  const first = p.beta1 * m[i]! + (1 - p.beta1) * g;
+  const second = p.beta2 * v[i]! + (1 - p.beta2) * g * g;
   m[i] = first;
   v[i] = second;
   const mHat = first / (1 - p.beta1 ** p.step);

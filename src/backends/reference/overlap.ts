@@ -5,46 +5,27 @@
 import { GradmixError } from "../../errors.ts";
 import type { View } from "../../tensor/memory.ts";
 import { sizeOf } from "../../tensor/shape.ts";
-import { kernels, type KernelName } from "../kernels.ts";
-
-/** Kernels that the table marks "in place": the inputs that the first output may be. */
-const inPlace: { readonly [K in KernelName]?: readonly number[] } = {
-  unary: [0],
-  unaryVjp: [1],
-  binary: [0, 1],
-  affine: [0],
-  softmax: [0],
-  rope: [0],
-  crossEntropyVjp: [0],
-};
+import { operandsOf } from "../kernels/check.ts";
+import type { KernelName, NamedViews } from "../kernels/index.ts";
 
 /** Throws `backend` when an output overlaps an input or another output against the table. */
-export function checkOverlap(
-  kernel: KernelName,
-  inputs: readonly (View | null)[],
-  outputs: readonly (View | null)[],
-): void {
-  const row = kernels[kernel];
-  outputs.forEach((out, o) => {
-    if (out === null) return;
-    inputs.forEach((input, i) => {
-      if (input === null || !overlap(input, out)) return;
+export function checkOverlap(kernel: KernelName, inputs: NamedViews, outputs: NamedViews): void {
+  const earlier: { readonly name: string; readonly view: View }[] = [];
+  for (const { name, inPlaceOf } of operandsOf(kernel, "outputs")) {
+    const out = outputs[name];
+    if (out === null || out === undefined) continue;
+    for (const { name: other } of operandsOf(kernel, "inputs")) {
+      const input = inputs[other];
+      if (input === null || input === undefined || !overlap(input, out)) continue;
       const same = input.offset === out.offset && sizeOf(input.shape) === sizeOf(out.shape);
-      if (same && o === 0 && (inPlace[kernel]?.includes(i) ?? false)) return;
-      throw new GradmixError(
-        "backend",
-        `${kernel}: output "${row.outputs[o]}" overlaps input "${row.inputs[i]}"`,
-      );
-    });
-    for (let other = 0; other < o; other++) {
-      const earlier = outputs[other];
-      if (earlier !== null && overlap(earlier, out))
-        throw new GradmixError(
-          "backend",
-          `${kernel}: outputs "${row.outputs[other]}" and "${row.outputs[o]}" overlap`,
-        );
+      if (same && inPlaceOf.includes(other)) continue;
+      throw new GradmixError("backend", `${kernel}: output "${name}" overlaps input "${other}"`);
     }
-  });
+    for (const { name: other, view } of earlier)
+      if (overlap(view, out))
+        throw new GradmixError("backend", `${kernel}: outputs "${other}" and "${name}" overlap`);
+    earlier.push({ name, view: out });
+  }
 }
 
 function overlap(a: View, b: View): boolean {

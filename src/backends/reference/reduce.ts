@@ -1,5 +1,5 @@
 /** Kernels that reduce an axis or a whole operand, and softmax over rows. */
-import { type Data, dotProduct, kernel, type Kernels, type Optional, segmentRanges } from "./kernel.ts";
+import { dotProduct, type Kernels, segmentRanges } from "./kernel.ts";
 
 const EMPTY = { sum: 0, max: -Infinity, min: Infinity } as const;
 
@@ -15,21 +15,21 @@ export const reduce: Kernels<
   | "dot"
   | "clipScale"
 > = {
-  reduce: kernel((p, [x]: [Data], [y]: [Data]) => {
+  reduce: (p, { x }, { y }) => {
     for (let o = 0; o < p.outer; o++)
       for (let i = 0; i < p.inner; i++) {
         let result: number = EMPTY[p.kind];
         for (let l = 0; l < p.length; l++) {
-          const value = x[(o * p.length + l) * p.inner + i];
+          const value = x[(o * p.length + l) * p.inner + i]!;
           if (p.kind === "sum") result += value;
           else if (p.kind === "max") result = Math.max(result, value);
           else result = Math.min(result, value);
         }
         y[o * p.inner + i] = result;
       }
-  }),
+  },
 
-  softmax: kernel((p, [x]: [Data], [y]: [Data]) => {
+  softmax: (p, { x }, { y }) => {
     for (let r = 0; r < p.rows; r++) {
       const row = Array.from(x.subarray(r * p.cols, (r + 1) * p.cols));
       let max = -Infinity;
@@ -37,19 +37,19 @@ export const reduce: Kernels<
       const weights = row.map((value) => Math.exp(value - max));
       let sum = 0;
       for (const weight of weights) sum += weight;
-      for (let j = 0; j < p.cols; j++) y[r * p.cols + j] = weights[j] / sum;
+      for (let j = 0; j < p.cols; j++) y[r * p.cols + j] = weights[j]! / sum;
     }
-  }),
+  },
 
-  softmaxVjp: kernel((p, [y, dy]: [Data, Data], [dx]: [Data]) => {
+  softmaxVjp: (p, { y, dy }, { dx }) => {
     for (let r = 0; r < p.rows; r++) {
       const start = r * p.cols;
       const mean = dotProduct(y.subarray(start, start + p.cols), dy.subarray(start, start + p.cols));
-      for (let i = start; i < start + p.cols; i++) dx[i] = y[i] * (dy[i] - mean);
+      for (let i = start; i < start + p.cols; i++) dx[i] = y[i]! * (dy[i]! - mean);
     }
-  }),
+  },
 
-  logSoftmax: kernel((p, [x]: [Data], [y]: [Data]) => {
+  logSoftmax: (p, { x }, { y }) => {
     for (let start = 0; start < p.rows * p.cols; start += p.cols) {
       const row = Array.from(x.subarray(start, start + p.cols));
       let max = -Infinity;
@@ -58,43 +58,43 @@ export const reduce: Kernels<
       for (const value of row) sum += Math.exp(value - max);
       row.forEach((value, j) => (y[start + j] = value - max - Math.log(sum)));
     }
-  }),
+  },
 
-  logSoftmaxVjp: kernel((p, [y, dy]: [Data, Data], [dx]: [Data]) => {
+  logSoftmaxVjp: (p, { y, dy }, { dx }) => {
     for (let start = 0; start < p.rows * p.cols; start += p.cols) {
       let total = 0;
-      for (let i = start; i < start + p.cols; i++) total += dy[i];
-      for (let i = start; i < start + p.cols; i++) dx[i] = dy[i] - Math.exp(y[i]) * total;
+      for (let i = start; i < start + p.cols; i++) total += dy[i]!;
+      for (let i = start; i < start + p.cols; i++) dx[i] = dy[i]! - Math.exp(y[i]!) * total;
     }
-  }),
+  },
 
-  segmentSum: kernel((p, [x, y, segments]: [Data, Optional, Data], [out]: [Data]) => {
+  segmentSum: (p, { x, y = null, segments }, { out }) => {
     segmentRanges("segmentSum", segments, p.rows).forEach(([start, end], s) => {
       for (let j = 0; j < p.width; j++) {
-        let sum = p.accumulate ? out[s * p.width + j] : 0;
-        for (let r = start; r < end; r++) sum += x[r * p.width + j] * (y === null ? 1 : y[r * p.width + j]);
+        let sum = p.accumulate ? out[s * p.width + j]! : 0;
+        for (let r = start; r < end; r++) sum += x[r * p.width + j]! * (y === null ? 1 : y[r * p.width + j]!);
         out[s * p.width + j] = sum;
       }
     });
-  }),
+  },
 
-  alignRows: kernel((p, [g, v]: [Data, Data], [dots, sumsq]: [Data, Data]) => {
+  alignRows: (p, { g, v }, { dots, sumsq }) => {
     for (let r = 0; r < p.rows; r++) {
       const row = g.subarray(r * p.width, (r + 1) * p.width);
       dots[r] = dotProduct(row, v);
       sumsq[r] = dotProduct(row, row);
     }
-  }),
+  },
 
-  sumSquares: kernel((_, [x]: [Data], [out]: [Data]) => {
+  sumSquares: (_, { x }, { out }) => {
     out[0] = dotProduct(x, x);
-  }),
+  },
 
-  dot: kernel((_, [x, y]: [Data, Data], [out]: [Data]) => {
+  dot: (_, { x, y }, { out }) => {
     out[0] = dotProduct(x, y);
-  }),
+  },
 
-  clipScale: kernel((p, [sumsq]: [Data], [scale]: [Data]) => {
-    scale[0] = Math.min(1, p.maxNorm / Math.sqrt(sumsq[0]));
-  }),
+  clipScale: (p, { sumsq }, { scale }) => {
+    scale[0] = Math.min(1, p.maxNorm / Math.sqrt(sumsq[0]!));
+  },
 };

@@ -4,7 +4,7 @@ import type { DType, TensorData } from "../../tensor/dtype.ts";
 import type { View } from "../../tensor/memory.ts";
 import type { Commands } from "./commands.ts";
 import type { Faults } from "./faults.ts";
-import { createPool, type PooledBuffer } from "./pool.ts";
+import { createPool, type BufferPool, type PooledBuffer } from "./pool.ts";
 import { USAGE } from "./usage.ts";
 
 /** A tensor's buffer. */
@@ -56,10 +56,7 @@ export function createBuffers(
   { memoryLimit, poolFloor }: BufferLimits,
   onDestroy: (id: number) => void,
 ): Buffers {
-  const { queue, limits } = device;
-  // In whole vectors of four.
-  const bindable = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize);
-  const mostBytes = bindable - (bindable % 16);
+  const mostBytes = mostBound(device);
   const entries = new Map<number, Entry>();
   const constants = new Map<string, View>();
   let nextBuffer = 1;
@@ -71,14 +68,9 @@ export function createBuffers(
       createAsked(device, faults, bytes, USAGE.storage | USAGE.copySource | USAGE.copyTarget, {
         live: liveBytes,
         refused(buffer, refusal) {
-          const { id } = pool.find(buffer) ?? {};
-          if (id !== undefined && commands.pending(id)) {
-            // What is encoded can no longer run, and whoever encoded something has to know.
-            for (const one of commands.encodedBy) faults.fail(refusal, one);
-            commands.drop();
-          }
+          dropCommandsOf(pool.find(buffer)?.id, refusal, faults, commands);
           pool.refuse(buffer);
-          forgetConstants(buffer);
+          forgetConstants(constants, entries, pool, buffer);
         },
       }),
     // Beyond the floor as much is kept as was ever live at one time: a step's buffers wait for the next step.
@@ -90,15 +82,6 @@ export function createBuffers(
       onDestroy(id);
     },
   );
-  function forgetConstants(buffer: GPUBuffer): void {
-    for (const [key, view] of constants) {
-      const entry = entries.get(view.buffer);
-      if (entry?.pooled.buffer !== buffer) continue;
-      constants.delete(key);
-      entries.delete(view.buffer);
-      pool.give(entry.pooled);
-    }
-  }
   const enter = (count: number, dtype: DType): number => {
     const pooled = pool.take(Math.max(4, count * 4));
     const buffer = nextBuffer++;
@@ -110,27 +93,13 @@ export function createBuffers(
     if (entry === undefined) throw new GradmixError("backend", `webgpu: buffer ${buffer} does not exist`);
     return entry;
   };
-  /** Writes go before what was encoded and not yet submitted, so that must not use the buffer. */
-  const put = ({ pooled }: Entry, offset: number, values: Float32Array | Int32Array): void => {
-    if (commands.pending(pooled.id)) commands.submit();
-    queue.writeBuffer(pooled.buffer, offset * 4, values as Float32Array<ArrayBuffer>);
-  };
 
   return {
     entryOf,
     alloc(elements, dtype) {
       faults.check();
       const bytes = elements * 4;
-      if (bytes > mostBytes)
-        throw new GradmixError(
-          "memory",
-          `webgpu: a tensor of ${bytes} bytes was asked for; this device binds at most ${mostBytes} bytes at once. Lower the batch or the context`,
-        );
-      if (liveBytes + bytes > memoryLimit)
-        throw new GradmixError(
-          "memory",
-          `webgpu: ${bytes} bytes were requested while ${liveBytes} are live; the limit is ${memoryLimit}. Lower the batch or raise the memory limit`,
-        );
+      checkRoom(bytes, liveBytes, mostBytes, memoryLimit);
       const buffer = enter(elements, dtype);
       liveBytes += bytes;
       peakBytes = Math.max(peakBytes, liveBytes);
@@ -149,14 +118,15 @@ export function createBuffers(
       const entry = entryOf(buffer);
       checkInside(entry, offset, data.length);
       if (data.length === 0) return;
-      put(entry, offset, entry.dtype === "f32" ? Float32Array.from(data) : Int32Array.from(data));
+      const values = entry.dtype === "f32" ? Float32Array.from(data) : Int32Array.from(data);
+      put(device, commands, entry, offset, values);
     },
     constant(key, values) {
       const known = constants.get(key);
       if (known !== undefined) return known;
       const data = values();
       const buffer = enter(data.length, "f32");
-      put(entryOf(buffer), 0, data);
+      put(device, commands, entryOf(buffer), 0, data);
       const view: View = { buffer, offset: 0, shape: [data.length], dtype: "f32" };
       constants.set(key, view);
       return view;
@@ -178,6 +148,66 @@ export function createBuffers(
       pool.destroy();
     },
   };
+}
+
+/** Most bytes that the device binds at once, in whole vectors of four. */
+function mostBound({ limits }: GPUDevice): number {
+  const bindable = Math.min(limits.maxStorageBufferBindingSize, limits.maxBufferSize);
+  return bindable - (bindable % 16);
+}
+
+/** Throws `memory` for a tensor that is too large. */
+function checkRoom(bytes: number, liveBytes: number, mostBytes: number, memoryLimit: number): void {
+  if (bytes > mostBytes)
+    throw new GradmixError(
+      "memory",
+      `webgpu: a tensor of ${bytes} bytes was asked for; this device binds at most ${mostBytes} bytes at once. Lower the batch or the context`,
+    );
+  if (liveBytes + bytes > memoryLimit)
+    throw new GradmixError(
+      "memory",
+      `webgpu: ${bytes} bytes were requested while ${liveBytes} are live; the limit is ${memoryLimit}. Lower the batch or raise the memory limit`,
+    );
+}
+
+/** What is encoded with a buffer that the device refused can no longer run, and whoever encoded something has to know. */
+function dropCommandsOf(
+  id: number | undefined,
+  refusal: GradmixError,
+  faults: Faults,
+  commands: Commands,
+): void {
+  if (id === undefined || !commands.pending(id)) return;
+  for (const one of commands.encodedBy) faults.fail(refusal, one);
+  commands.drop();
+}
+
+/** Constants in a buffer that the device refused are made again when they are next needed. */
+function forgetConstants(
+  constants: Map<string, View>,
+  entries: Map<number, Entry>,
+  pool: BufferPool,
+  buffer: GPUBuffer,
+): void {
+  for (const [key, view] of constants) {
+    const entry = entries.get(view.buffer);
+    if (entry?.pooled.buffer !== buffer) continue;
+    constants.delete(key);
+    entries.delete(view.buffer);
+    pool.give(entry.pooled);
+  }
+}
+
+/** Writes go before what was encoded and not yet submitted, so that must not use the buffer. */
+function put(
+  { queue }: GPUDevice,
+  commands: Commands,
+  { pooled }: Entry,
+  offset: number,
+  values: Float32Array | Int32Array,
+): void {
+  if (commands.pending(pooled.id)) commands.submit();
+  queue.writeBuffer(pooled.buffer, offset * 4, values as Float32Array<ArrayBuffer>);
 }
 
 interface Asking {

@@ -1,7 +1,7 @@
 /** What a WebGPU kernel is given, and what it is: a function that turns a call of the table into dispatches. */
 import type { DType } from "../../tensor/dtype.ts";
 import type { View } from "../../tensor/memory.ts";
-import type { KernelName, KernelParams } from "../kernels.ts";
+import type { Inputs, KernelName, KernelParams, NamedViews, Outputs } from "../kernels/index.ts";
 import type { ScalarType } from "./shader.ts";
 
 export interface Operand {
@@ -73,8 +73,8 @@ export interface KernelContext {
 export type Launcher<K extends KernelName> = (
   context: KernelContext,
   params: KernelParams[K],
-  inputs: readonly (View | null)[],
-  outputs: readonly (View | null)[],
+  inputs: Inputs<K>,
+  outputs: Outputs<K>,
 ) => void;
 
 /** A kernel that is missing does not compile. */
@@ -86,20 +86,11 @@ export const f32 = (value: number): readonly ["f32", number] => ["f32", value];
 /** Shapes are of one bucket when they round to the same powers of two. */
 export const nearestPower = (x: number): number => 2 ** Math.round(Math.log2(Math.max(1, x)));
 
-/** An operand that must be there; the table has checked it. */
-export function given(view: View | null, name: string): View {
-  if (view === null) throw new TypeError(`operand "${name}" is missing`);
-  return view;
-}
-
-/** Operands by name; those that are null are left out. */
-export function operandsOf(
-  read: Readonly<Record<string, View | null>>,
-  written: Readonly<Record<string, View | null>>,
-): Operand[] {
-  const list = (views: Readonly<Record<string, View | null>>, isWritten: boolean): Operand[] =>
+/** Operands by name; those that are not there are left out. */
+export function operandsOf(read: NamedViews, written: NamedViews): Operand[] {
+  const list = (views: NamedViews, isWritten: boolean): Operand[] =>
     Object.entries(views).flatMap(([name, view]) =>
-      view === null ? [] : [{ name, view, written: isWritten }],
+      view === null || view === undefined ? [] : [{ name, view, written: isWritten }],
     );
   return [...list(read, false), ...list(written, true)];
 }

@@ -64,10 +64,10 @@ function bind(
     const entry = buffers.entryOf(view.buffer);
     checkInside(entry, view.offset, sizeOf(view.shape));
     let slot = 0;
-    while (slot < slots.length && slots[slot].entry !== entry) slot++;
+    while (slot < slots.length && slots[slot]!.entry !== entry) slot++;
     if (slot === slots.length)
       slots.push({ entry, dtype: view.dtype, written: false, vectors: false, scalars: false });
-    const own = slots[slot];
+    const own = slots[slot]!;
     own.written ||= written;
     own.vectors ||= fours;
     // A single element of a vector can be read, but not written without its neighbours.

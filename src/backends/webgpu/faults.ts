@@ -120,5 +120,5 @@ export function createFaults(device: GPUDevice): Faults {
 }
 
 export function firstLine(message: string): string {
-  return message.split("\n")[0].trim();
+  return message.split("\n")[0]!.trim();
 }

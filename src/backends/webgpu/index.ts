@@ -8,7 +8,8 @@ import { GradmixError } from "../../errors.ts";
 import type { TensorData } from "../../tensor/dtype.ts";
 import type { View } from "../../tensor/memory.ts";
 import type { Backend } from "../backend.ts";
-import type { KernelName, KernelParams } from "../kernels.ts";
+import { mapInputs, mapOutputs } from "../kernels/check.ts";
+import type { Inputs, KernelName, KernelParams, NamedViews, Outputs } from "../kernels/index.ts";
 import { type Buffers, createBuffers } from "./buffers.ts";
 import { type Commands, createCommands } from "./commands.ts";
 import type { DeviceTraits, KernelContext, Launcher, TensorCores } from "./context.ts";
@@ -17,7 +18,7 @@ import { createFaults, type Faults } from "./faults.ts";
 import { launchers } from "./kernels/index.ts";
 import { createPipelines } from "./pipelines.ts";
 import { createReadBack, type ReadBack } from "./read-back.ts";
-import { createTuner, type Tuner, type TunerDevice, type TuningStore } from "./tuning.ts";
+import { type Call, createTuner, type Tuner, type TunerDevice, type TuningStore } from "./tuning.ts";
 
 export interface WebgpuOptions {
   /** A `GPUDevice`. It belongs to the backend from here on, which destroys it. */
@@ -64,8 +65,8 @@ const POOL_FLOOR = 2 ** 30;
 type Launch = <K extends KernelName>(
   kernel: K,
   params: KernelParams[K],
-  inputs: readonly (View | null)[],
-  outputs: readonly (View | null)[],
+  inputs: Inputs<K>,
+  outputs: Outputs<K>,
   /** The variant to take. */
   forced?: string | null,
 ) => void;
@@ -96,12 +97,7 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
       constant: buffers.constant,
       choose<V extends string>(bucket: string, variants: readonly [V, ...V[]]): V {
         const name =
-          forced ??
-          tuner?.choose(bucket, variants, {
-            inputs,
-            outputs,
-            run: (variant, ins, outs) => faults.asTuner(() => launch(kernel, params, ins, outs, variant)),
-          });
+          forced ?? tuner?.choose(bucket, variants, callOf(faults, launch, kernel, params, inputs, outputs));
         return variants.find((variant) => variant === name) ?? variants[0];
       },
       scratch(elements, dtype = "f32") {
@@ -167,6 +163,31 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
   };
 }
 
+/** A call as the tuner makes it again. */
+function callOf<K extends KernelName>(
+  faults: Faults,
+  launch: Launch,
+  kernel: K,
+  params: KernelParams[K],
+  inputs: Inputs<K>,
+  outputs: Outputs<K>,
+): Call {
+  return {
+    inputs: viewsOf(inputs),
+    outputs: viewsOf(outputs),
+    run: (variant) => faults.asTuner(() => launch(kernel, params, inputs, outputs, variant)),
+    on: (input, output) =>
+      callOf(
+        ...([faults, launch, kernel, params] as const),
+        mapInputs<K, View, View>(inputs, input),
+        mapOutputs<K, View, View>(outputs, output),
+      ),
+  };
+}
+
+const viewsOf = (operands: NamedViews): View[] =>
+  Object.values(operands).filter((view) => view !== null && view !== undefined);
+
 /** What kernels may know of the device. Throws `config` for a precision that it does not have. */
 function traitsOf(device: GPUDevice, options: WebgpuOptions): DeviceTraits {
   const traits = {
@@ -195,9 +216,11 @@ function tunerDevice(
   return {
     alloc: (elements, dtype) => faults.asTuner(() => buffers.alloc(elements, dtype)),
     free: buffers.free,
-    copy: (from, to) => faults.asTuner(() => launch("cast", {}, [from], [to])),
+    copy: (from, to) => faults.asTuner(() => launch("cast", {}, { x: from }, { y: to })),
     randomise: (view) =>
-      faults.asTuner(() => launch("random", { kind: "normal", key0: 1, key1: 2, offset: 0 }, [], [view])),
+      faults.asTuner(() =>
+        launch("random", { kind: "normal", key0: 1, key1: 2, offset: 0 }, {}, { out: view }),
+      ),
     bits: async (view, from, count) =>
       new Int32Array(await readBack.read(view.buffer, view.offset + from, count, "tuner")),
     async done() {

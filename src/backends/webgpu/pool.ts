@@ -88,7 +88,7 @@ export function createPool(
       free.set(entry.bytes, stack);
       // In the order they were made; most are given back near the end.
       let at = stack.length;
-      while (at > 0 && stack[at - 1].id > entry.id) at--;
+      while (at > 0 && stack[at - 1]!.id > entry.id) at--;
       stack.splice(at, 0, entry);
       freeBytes += entry.bytes;
       trim(cap());

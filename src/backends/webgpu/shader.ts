@@ -99,7 +99,7 @@ export function shaderOf(source: ShaderSource): string {
     ({ dtype, written, vectors = false }, slot) =>
       `@group(0) @binding(${slot + 1}) var<storage, ${written ? "read_write" : "read"}> slot${slot}: array<${vectors ? `vec4<${wgslType(dtype)}>` : wgslType(dtype)}>;`,
   );
-  const accessors = operands.map((operand) => accessorsOf(operand, slots[operand.slot]));
+  const accessors = operands.map((operand) => accessorsOf(operand, slots[operand.slot]!));
   // Which subgroup an invocation is in is the same for all of a subgroup, but not for the compiler.
   const directives = [
     ...features.map((feature) => `enable ${feature};\n`),

@@ -48,22 +48,27 @@ export const tuningForNow = (log: (line: string) => void = () => {}): TuningStor
 
 /** A call of a kernel that can be made again. */
 export interface Call {
-  /** Enqueues it with the given variant, on given operands. */
-  run(variant: string, inputs: readonly (View | null)[], outputs: readonly (View | null)[]): void;
-  readonly inputs: readonly (View | null)[];
-  readonly outputs: readonly (View | null)[];
+  /** The operands that are there. */
+  readonly inputs: readonly View[];
+  readonly outputs: readonly View[];
+  /** Enqueues it with the given variant. */
+  run(variant: string): void;
+  /** The same call on other operands. */
+  on(input: (view: View) => View, output: (view: View) => View): Call;
 }
+
+type Variants = readonly [string, ...string[]];
 
 interface Untimed {
   readonly call: Call;
-  readonly variants: readonly [string, ...string[]];
+  readonly variants: Variants;
   /** Inputs of the call that belong to it. */
   readonly indices: readonly View[];
 }
 
 export interface Tuner {
   /** The variant for a call of this bucket; a bucket that is new is noted with its call. */
-  choose(bucket: string, variants: readonly [string, ...string[]], call: Call): string;
+  choose(bucket: string, variants: Variants, call: Call): string;
   /** Times the buckets that were noted. */
   settle(): Promise<void>;
   /** Choices in force. */
@@ -100,98 +105,15 @@ export function createTuner(store: TuningStore, device: TunerDevice): Tuner {
   const kept = new Set<string>();
   let settling: Promise<void> | null = null;
 
-  const another = (view: View): View => ({
-    ...view,
-    buffer: device.alloc(sizeOf(view.shape), view.dtype),
-    offset: 0,
-  });
-  /** Of the numbers of its operands the time does not depend, but on indices it does: these are copied now, as they may be gone later. */
-  const note = (bucket: string, variants: Untimed["variants"], call: Call): void => {
-    const indices: View[] = [];
-    try {
-      const inputs = call.inputs.map((view) => {
-        if (view?.dtype !== "i32") return view;
-        const copy = another(view);
-        indices.push(copy);
-        device.copy(view, copy);
-        return copy;
-      });
-      untimed.set(bucket, { variants, call: { ...call, inputs }, indices });
-    } catch (error) {
-      for (const { buffer } of indices) device.free(buffer);
-      // No room for copies: the call itself must not fail for that.
-      if (!isMemory(error)) throw error;
-      kept.add(bucket);
-    }
-  };
-
-  const time = async (
-    { call, variants, indices }: Untimed,
-    differ: (variant: string) => void,
-  ): Promise<Record<string, number>> => {
-    const views = [...indices];
-    const again = (view: View | null): View | null => {
-      if (view === null || indices.includes(view)) return view;
-      const own = another(view);
-      views.push(own);
-      if (own.dtype === "f32") device.randomise(own);
-      return own;
-    };
-    try {
-      const [inputs, outputs] = [call.inputs.map(again), call.outputs.map(again)];
-      /** All of its outputs; what a kernel adds to is the same before each. */
-      const result = async (variant: string): Promise<Int32Array[]> => {
-        const found: Int32Array[] = [];
-        for (const view of outputs) if (view?.dtype === "f32") device.randomise(view);
-        call.run(variant, inputs, outputs);
-        for (const view of outputs) {
-          if (view === null) continue;
-          const size = sizeOf(view.shape);
-          const most = Math.min(COMPARED, size);
-          for (const from of new Set([0, size - most])) found.push(await device.bits(view, from, most));
-        }
-        return found;
-      };
-      const agree = (found: readonly Int32Array[]): boolean =>
-        wanted.every((bits, i) => bits.every((word, at) => word === found[i][at]));
-      const round = async (variant: string, count: number): Promise<number> => {
-        const start = performance.now();
-        for (let i = 0; i < count; i++) call.run(variant, inputs, outputs);
-        await device.done();
-        return performance.now() - start;
-      };
-      const counts = new Map<string, number>();
-      // This makes the pipelines, too. A default that does not agree with itself is not compared with others.
-      const wanted = await result(variants[0]);
-      for (const variant of variants) {
-        if (!agree(await result(variant))) {
-          differ(variant);
-          if (variant === variants[0]) return {};
-          continue;
-        }
-        counts.set(variant, Math.min(100, Math.ceil(ROUND / Math.max(0.01, await round(variant, 1)))));
-      }
-      const times: Record<string, number> = {};
-      // In turns, so that whatever else happens on the machine falls on all of them.
-      for (let i = 0; i < ROUNDS; i++)
-        for (const [variant, count] of counts)
-          times[variant] = Math.min(times[variant] ?? Infinity, (await round(variant, count)) / count);
-      return times;
-    } finally {
-      for (const { buffer } of views) device.free(buffer);
-    }
-  };
-
   const settle = async (): Promise<void> => {
-    for (const [bucket, call] of untimed) {
+    for (const [bucket, noted] of untimed) {
       untimed.delete(bucket);
-      const times = await time(call, (variant) => store.differs?.(bucket, variant)).catch(
-        (error: unknown) => {
-          // Operands that do not fit a second time: the default variant stays.
-          if (isMemory(error)) return {};
-          throw error;
-        },
-      );
+      const differ = (variant: string): void => store.differs?.(bucket, variant);
+      const times = await timeVariants(device, noted, differ).catch((error: unknown) => {
+        // Operands that do not fit a second time: the default variant stays.
+        if (isMemory(error)) return {};
+        throw error;
+      });
       const [fastest] = Object.entries(times).sort(([, x], [, y]) => x - y);
       if (fastest === undefined) {
         kept.add(bucket);
@@ -207,12 +129,12 @@ export function createTuner(store: TuningStore, device: TunerDevice): Tuner {
     choose(bucket, variants, call) {
       const known = chosen.get(bucket);
       if (known !== undefined && variants.includes(known)) return known;
-      const bytes = [...call.inputs, ...call.outputs].reduce(
-        (sum, view) => sum + (view === null ? 0 : 4 * sizeOf(view.shape)),
-        0,
-      );
-      if (bytes <= MOST_BYTES && variants.length > 1 && !untimed.has(bucket) && !kept.has(bucket))
-        note(bucket, variants, call);
+      if (variants.length > 1 && !untimed.has(bucket) && !kept.has(bucket) && bytesOf(call) <= MOST_BYTES) {
+        const noted = withOwnIndices(device, call);
+        // No room for copies: the call itself must not fail for that.
+        if (noted === null) kept.add(bucket);
+        else untimed.set(bucket, { ...noted, variants });
+      }
       return variants[0];
     },
     async settle() {
@@ -222,4 +144,116 @@ export function createTuner(store: TuningStore, device: TunerDevice): Tuner {
       await settling;
     },
   };
+}
+
+function bytesOf({ inputs, outputs }: Call): number {
+  let bytes = 0;
+  for (const { shape } of [...inputs, ...outputs]) bytes += 4 * sizeOf(shape);
+  return bytes;
+}
+
+/** Memory like a view's. */
+function another(device: TunerDevice, view: View): View {
+  return { ...view, buffer: device.alloc(sizeOf(view.shape), view.dtype), offset: 0 };
+}
+
+/**
+ * The call with copies of its indices: of the numbers of its operands the time does not depend, but on indices it does, and they may be gone later. null
+ * when there is no memory for them.
+ */
+function withOwnIndices(device: TunerDevice, call: Call): Omit<Untimed, "variants"> | null {
+  const indices: View[] = [];
+  const copied = (view: View): View => {
+    if (view.dtype !== "i32") return view;
+    const copy = another(device, view);
+    indices.push(copy);
+    device.copy(view, copy);
+    return copy;
+  };
+  try {
+    return { call: call.on(copied, (view) => view), indices };
+  } catch (error) {
+    for (const { buffer } of indices) device.free(buffer);
+    if (!isMemory(error)) throw error;
+    return null;
+  }
+}
+
+/** Milliseconds a call of each variant whose result is the default's; the call's indices are freed. Calls `differ` for the others. */
+async function timeVariants(
+  device: TunerDevice,
+  { call, variants, indices }: Untimed,
+  differ: (variant: string) => void,
+): Promise<Record<string, number>> {
+  const views = [...indices];
+  const again = (view: View): View => {
+    if (indices.includes(view)) return view;
+    const own = another(device, view);
+    views.push(own);
+    if (own.dtype === "f32") device.randomise(own);
+    return own;
+  };
+  try {
+    const own = call.on(again, again);
+    const times: Record<string, number> = {};
+    // In turns, so that whatever else happens on the machine falls on all of them.
+    const counts = await callsARound(device, own, variants, differ);
+    for (let i = 0; i < ROUNDS; i++)
+      for (const [variant, count] of counts)
+        times[variant] = Math.min(
+          times[variant] ?? Infinity,
+          (await round(device, own, variant, count)) / count,
+        );
+    return times;
+  } finally {
+    for (const { buffer } of views) device.free(buffer);
+  }
+}
+
+/**
+ * The variants whose result is the default's, with how many calls of each take a round. This makes the pipelines, too. A default that does not agree with
+ * itself is not compared with others.
+ */
+async function callsARound(
+  device: TunerDevice,
+  call: Call,
+  variants: Variants,
+  differ: (variant: string) => void,
+): Promise<ReadonlyMap<string, number>> {
+  const wanted = await results(device, call, variants[0]);
+  const counts = new Map<string, number>();
+  for (const variant of variants) {
+    if (!sameBits(await results(device, call, variant), wanted)) {
+      differ(variant);
+      if (variant === variants[0]) return new Map();
+      continue;
+    }
+    const once = await round(device, call, variant, 1);
+    counts.set(variant, Math.min(100, Math.ceil(ROUND / Math.max(0.01, once))));
+  }
+  return counts;
+}
+
+/** The first and last elements of all outputs, as bits; what a kernel adds to is the same before each. */
+async function results(device: TunerDevice, call: Call, variant: string): Promise<Int32Array[]> {
+  const found: Int32Array[] = [];
+  for (const view of call.outputs) if (view.dtype === "f32") device.randomise(view);
+  call.run(variant);
+  for (const view of call.outputs) {
+    const size = sizeOf(view.shape);
+    const most = Math.min(COMPARED, size);
+    for (const from of new Set([0, size - most])) found.push(await device.bits(view, from, most));
+  }
+  return found;
+}
+
+const sameBits = (found: readonly Int32Array[], wanted: readonly Int32Array[]): boolean =>
+  wanted.every((bits, i) => bits.every((word, at) => word === found[i]?.[at]));
+
+/** Milliseconds of so many calls. */
+async function round(device: TunerDevice, call: Call, variant: string, count: number): Promise<number> {
+  const start = performance.now();
+  for (let i = 0; i < count; i++) call.run(variant);
+  await device.done();
+  return performance.now() - start;
 }

@@ -16,7 +16,7 @@ function cutColumns(
 }
 
 export const along: Pick<Launchers, "cumsum" | "topk" | "takeAlong" | "scatterAddAlong"> = {
-  cumsum(runtime, { outer, length, inner, reverse }, [x], [y]) {
+  cumsum(runtime, { outer, length, inner, reverse }, { x }, { y }) {
     const cut = cutColumns(outer, length, inner);
     runtime.launch({
       kernel: "cumsum",
@@ -29,7 +29,7 @@ export const along: Pick<Launchers, "cumsum" | "topk" | "takeAlong" | "scatterAd
     });
   },
 
-  topk(runtime, { outer, length, inner, k }, [x], [indices]) {
+  topk(runtime, { outer, length, inner, k }, { x }, { indices }) {
     if (k === 0) return;
     const rows = outer * inner;
     const perTask = rowsPerTask(length);
@@ -42,7 +42,7 @@ export const along: Pick<Launchers, "cumsum" | "topk" | "takeAlong" | "scatterAd
     });
   },
 
-  takeAlong(runtime, { outer, length, inner, count }, [x, indices], [out]) {
+  takeAlong(runtime, { outer, length, inner, count }, { x, indices }, { out }) {
     const size = outer * count * inner;
     runtime.launch({
       kernel: "takeAlong",
@@ -55,7 +55,7 @@ export const along: Pick<Launchers, "cumsum" | "topk" | "takeAlong" | "scatterAd
     });
   },
 
-  scatterAddAlong(runtime, { outer, length, inner, count }, [y, indices], [out]) {
+  scatterAddAlong(runtime, { outer, length, inner, count }, { y, indices }, { out }) {
     const cut = cutColumns(outer, Math.max(length, count), inner);
     runtime.launch({
       kernel: "scatterAddAlong",

@@ -1,5 +1,5 @@
 /** Launchers of causal attention (assembly/attention.ts) and rotary positions (assembly/rope.ts). */
-import type { AttentionParams } from "../../kernels.ts";
+import type { AttentionParams } from "../../kernels/index.ts";
 import {
   ATTENTION_KEYS as KEY_CHUNK,
   ATTENTION_PART,
@@ -31,7 +31,7 @@ const work = (p: AttentionParams, products: number): number =>
   products * p.batch * p.heads * p.time * p.time * p.headDim;
 
 export const attention: Pick<Launchers, "attention" | "attentionVjp" | "attentionJvp" | "rope"> = {
-  attention(runtime, p, [qkv], [o, lse]) {
+  attention(runtime, p, { qkv }, { o, lse }) {
     if (p.time === 0) return;
     const { queries, count } = parts(p);
     const size = roundUp(p.headDim, 8);
@@ -49,7 +49,7 @@ export const attention: Pick<Launchers, "attention" | "attentionVjp" | "attentio
     });
   },
 
-  attentionVjp(runtime, p, [qkv, o, lse, dOut], [dqkv]) {
+  attentionVjp(runtime, p, { qkv, o, lse, dOut }, { dqkv }) {
     if (p.time === 0) return;
     const size = roundUp(p.headDim, 8);
     const time = roundUp(p.time, 8);
@@ -66,7 +66,7 @@ export const attention: Pick<Launchers, "attention" | "attentionVjp" | "attentio
     });
   },
 
-  attentionJvp(runtime, p, [qkv, o, lse, dqkv], [dOut]) {
+  attentionJvp(runtime, p, { qkv, o, lse, dqkv }, { dOut }) {
     if (p.time === 0) return;
     const { queries, count } = parts(p);
     const size = roundUp(p.headDim, 8);
@@ -84,7 +84,7 @@ export const attention: Pick<Launchers, "attention" | "attentionVjp" | "attentio
     });
   },
 
-  rope(runtime, p, [x], [y]) {
+  rope(runtime, p, { x }, { y }) {
     const half = p.headDim / 2;
     const frequencies = Float64Array.from({ length: half + (half % 2) }, (_, i) => p.theta ** (-i / half));
     const perTask = Math.max(1, Math.floor(8192 / Math.max(1, p.batch * p.cols)));

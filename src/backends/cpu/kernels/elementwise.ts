@@ -1,7 +1,8 @@
 /** Launchers of the element-by-element kernels (assembly/elementwise.ts). */
+import { sizeOf } from "../../../tensor/shape.ts";
 import type { Launchers } from "./launcher.ts";
 import { TASK_ELEMENTS as PER_TASK } from "../blocks.ts";
-import { elements, rowsPerTask } from "./views.ts";
+import { rowsPerTask } from "./views.ts";
 
 /** Weight of a transcendental function against a plain load and store. */
 const COSTLY = 8;
@@ -10,8 +11,8 @@ export const elementwise: Pick<
   Launchers,
   "unary" | "unaryVjp" | "affine" | "accumulate" | "select" | "cast" | "swiglu" | "swigluVjp" | "swigluJvp"
 > = {
-  unary(runtime, { kind }, [x], [y]) {
-    const count = elements(x);
+  unary(runtime, { kind }, { x }, { y }) {
+    const count = sizeOf(x.shape);
     runtime.launch({
       kernel: `unary_${kind}`,
       tasks: Math.ceil(count / PER_TASK),
@@ -20,8 +21,8 @@ export const elementwise: Pick<
     });
   },
 
-  unaryVjp(runtime, { kind }, [x, dy], [dx]) {
-    const count = elements(x);
+  unaryVjp(runtime, { kind }, { x, dy }, { dx }) {
+    const count = sizeOf(x.shape);
     runtime.launch({
       kernel: `unaryVjp_${kind}`,
       tasks: Math.ceil(count / PER_TASK),
@@ -30,8 +31,8 @@ export const elementwise: Pick<
     });
   },
 
-  affine(runtime, { scale, shift }, [x], [y]) {
-    const count = elements(x);
+  affine(runtime, { scale, shift }, { x }, { y }) {
+    const count = sizeOf(x.shape);
     runtime.launch({
       kernel: "affine",
       tasks: Math.ceil(count / PER_TASK),
@@ -41,8 +42,8 @@ export const elementwise: Pick<
     });
   },
 
-  accumulate(runtime, { scale }, [x], [y]) {
-    const count = elements(x);
+  accumulate(runtime, { scale }, { x }, { y }) {
+    const count = sizeOf(x.shape);
     runtime.launch({
       kernel: "accumulate",
       tasks: Math.ceil(count / PER_TASK),
@@ -52,8 +53,8 @@ export const elementwise: Pick<
     });
   },
 
-  select(runtime, _params, [condition, a, b], [c]) {
-    const count = elements(c);
+  select(runtime, _params, { condition, a, b }, { c }) {
+    const count = sizeOf(c.shape);
     runtime.launch({
       kernel: "selectElements",
       tasks: Math.ceil(count / PER_TASK),
@@ -69,9 +70,9 @@ export const elementwise: Pick<
     });
   },
 
-  cast(runtime, _params, [x], [y]) {
-    const count = elements(x);
-    const same = x?.dtype === y?.dtype;
+  cast(runtime, _params, { x }, { y }) {
+    const count = sizeOf(x.shape);
+    const same = x.dtype === y.dtype;
     runtime.launch({
       kernel: "cast",
       tasks: Math.ceil(count / PER_TASK),
@@ -80,13 +81,13 @@ export const elementwise: Pick<
         runtime.address(y),
         count,
         PER_TASK,
-        same ? CAST.copy : y?.dtype === "i32" ? CAST.toI32 : CAST.toF32,
+        same ? CAST.copy : y.dtype === "i32" ? CAST.toI32 : CAST.toF32,
       ],
       work: count,
     });
   },
 
-  swiglu(runtime, { rows, width }, [x], [y]) {
+  swiglu(runtime, { rows, width }, { x }, { y }) {
     const perTask = rowsPerTask(width);
     runtime.launch({
       kernel: "swiglu",
@@ -96,7 +97,7 @@ export const elementwise: Pick<
     });
   },
 
-  swigluVjp(runtime, { rows, width }, [x, dy], [dx]) {
+  swigluVjp(runtime, { rows, width }, { x, dy }, { dx }) {
     const perTask = rowsPerTask(width);
     runtime.launch({
       kernel: "swigluVjp",
@@ -106,7 +107,7 @@ export const elementwise: Pick<
     });
   },
 
-  swigluJvp(runtime, { rows, width }, [x, dx], [dy]) {
+  swigluJvp(runtime, { rows, width }, { x, dx }, { dy }) {
     const perTask = rowsPerTask(width);
     runtime.launch({
       kernel: "swigluJvp",

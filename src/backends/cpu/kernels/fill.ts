@@ -6,14 +6,14 @@ import type { Launcher } from "./launcher.ts";
 const bits = new Float32Array(1);
 const words = new Int32Array(bits.buffer);
 
-export const fill: Launcher<"fill"> = (runtime, { value }, _inputs, [out]) => {
+export const fill: Launcher<"fill"> = (runtime, { value }, _inputs, { out }) => {
   if (out === null) return;
   const count = sizeOf(out.shape);
   bits[0] = value;
   runtime.launch({
     kernel: "fill",
     tasks: Math.ceil(count / PER_TASK),
-    ints: [runtime.address(out), count, PER_TASK, out.dtype === "i32" ? value : words[0]],
+    ints: [runtime.address(out), count, PER_TASK, out.dtype === "i32" ? value : words[0]!],
     work: count,
   });
 };

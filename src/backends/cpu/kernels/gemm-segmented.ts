@@ -6,7 +6,7 @@
  * is one product.
  */
 import type { View } from "../../../tensor/memory.ts";
-import type { KernelParams } from "../../kernels.ts";
+import type { KernelParams } from "../../kernels/index.ts";
 import {
   ALIGN_CHUNK,
   GEMM_COLS,
@@ -72,13 +72,13 @@ function planOf(runtime: Runtime, p: Params, o: Operands): Plan {
   const groups =
     o.groups === 0
       ? new Int32Array(0)
-      : runtime.words(o.groups, p.groupCount + 1).map((segment) => segments[segment]);
-  const [first, end] = [segments[0], segments[segmentCount]];
+      : runtime.words(o.groups, p.groupCount + 1).map((segment) => segments[segment]!);
+  const [first, end] = [segments[0]!, segments[segmentCount]!];
   const targets = o.v === 0 ? p.targetSegments : 0;
-  const target: Range = [first, segments[targets]];
+  const target: Range = [first, segments[targets]!];
   const aligned = o.v === 0 && targets === 0 ? segmentCount : targets;
   const from = o.total === 0 ? segmentCount : Math.min(p.firstAccumulated, segmentCount);
-  const summed: Range = [segments[from], end];
+  const summed: Range = [segments[from]!, end];
 
   const size = p.m * p.n;
   const doubles = DOUBLE * (p.m + p.n);
@@ -94,12 +94,12 @@ function planOf(runtime: Runtime, p: Params, o: Operands): Plan {
   const norms = (offsets: Int32Array): number => {
     let products = 0;
     for (let i = 1; i < offsets.length; i++) {
-      const rows = offsets[i] - offsets[i - 1];
+      const rows = offsets[i]! - offsets[i - 1]!;
       products += rows > most ? (rows + PASSES) * size + LAUNCHES : (rows * (rows + 1) * doubles) / 2;
     }
     return products;
   };
-  const rows = length(target) + end - segments[aligned] + length(summed);
+  const rows = length(target) + end - segments[aligned]! + length(summed);
   const byRows = size * rows + norms(segments) + norms(groups);
   const each = WALK_ROWS + (groups.length > 1 ? GROUP_ROWS : 0);
   const walking = size * (end - first + each * segmentCount);
@@ -112,10 +112,10 @@ const length = ([first, end]: Range): number => end - first;
 export const gemmSegmented: Launcher<"gemmSegmented"> = (
   runtime,
   p,
-  [a, b, segments, groups, v],
-  [total, dots, sumsq, groupSumsq, vSumsq],
+  { a, b, segments, groups = null, v = null },
+  { total = null, dots, sumsq, groupSumsq = null, vSumsq },
 ) => {
-  const at = (view: View | null): number => runtime.address(view);
+  const at = (view: View | null | undefined): number => runtime.address(view);
   const operands: Operands = {
     a: at(a),
     b: at(b),
@@ -189,12 +189,12 @@ function norms(
     tasks: Math.ceil(ranges / perTask),
     ints: [o.a, o.b, runtime.integers(offsets), to, ranges, perTask, p.m, p.n, most],
     scratch: 64,
-    work: DOUBLE * (p.m + p.n) * (offsets[ranges] - offsets[0]),
+    work: DOUBLE * (p.m + p.n) * (offsets[ranges]! - offsets[0]!),
   });
   const size = p.m * p.n;
   let gradient = 0;
   for (let i = 0; i < ranges; i++) {
-    const range: Range = [offsets[i], offsets[i + 1]];
+    const range: Range = [offsets[i]!, offsets[i + 1]!];
     if (length(range) <= most) continue;
     if (gradient === 0) gradient = runtime.workspace(4 * size);
     gradientOf(runtime, p, o, range, gradient, false);
@@ -210,8 +210,8 @@ function alignments(
   plan: Plan,
   v: number,
 ): void {
-  const start = plan.segments[plan.aligned];
-  const rows = plan.segments[segmentCount] - start;
+  const start = plan.segments[plan.aligned]!;
+  const rows = plan.segments[segmentCount]! - start;
   const [first, second] = [o.a + 4 * start * m, o.b + 4 * start * n];
   const wide = n >= m;
   const [x, k, y, columns] = wide ? [second, n, first, m] : [first, m, second, n];

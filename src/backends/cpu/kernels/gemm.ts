@@ -1,5 +1,5 @@
 /** The launcher of matrix products (assembly/gemm.ts). */
-import { activations, type KernelParams } from "../../kernels.ts";
+import { activations, type KernelParams } from "../../kernels/index.ts";
 import {
   GEMM_COLS,
   GEMM_K,
@@ -46,7 +46,7 @@ interface GemmAddresses {
   readonly pre: number;
 }
 
-export const gemm: Launcher<"gemm"> = (runtime, p, [a, b, bias], [c, pre]) =>
+export const gemm: Launcher<"gemm"> = (runtime, p, { a, b, bias = null }, { c, pre = null }) =>
   gemmAt(runtime, p, {
     a: runtime.address(a),
     b: runtime.address(b),

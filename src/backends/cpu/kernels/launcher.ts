@@ -1,13 +1,12 @@
 /** What a kernel launcher is: it turns one call of the table into launches of WebAssembly functions. */
-import type { View } from "../../../tensor/memory.ts";
-import type { KernelName, KernelParams } from "../../kernels.ts";
+import type { Inputs, KernelName, KernelParams, Outputs } from "../../kernels/index.ts";
 import type { Runtime } from "../runtime.ts";
 
 export type Launcher<K extends KernelName> = (
   runtime: Runtime,
   params: KernelParams[K],
-  inputs: readonly (View | null)[],
-  outputs: readonly (View | null)[],
+  inputs: Inputs<K>,
+  outputs: Outputs<K>,
 ) => void;
 
 export type Launchers = { readonly [K in KernelName]: Launcher<K> };

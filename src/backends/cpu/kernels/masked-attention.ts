@@ -1,6 +1,6 @@
 /** Launchers of attention with a mask (assembly/masked-attention.ts). */
 import type { View } from "../../../tensor/memory.ts";
-import type { MaskedAttentionParams } from "../../kernels.ts";
+import type { MaskedAttentionParams } from "../../kernels/index.ts";
 import type { Runtime } from "../runtime.ts";
 import { ATTENTION_PART } from "../blocks.ts";
 import type { Launchers } from "./launcher.ts";
@@ -10,7 +10,7 @@ function launch(
   runtime: Runtime,
   kernel: "maskedAttention" | "maskedAttentionVjp" | "maskedAttentionJvp",
   p: MaskedAttentionParams,
-  operands: readonly (View | null)[],
+  operands: readonly (View | null | undefined)[],
   products: number,
 ): void {
   const parts = Math.ceil(p.time / ATTENTION_PART);
@@ -33,10 +33,10 @@ export const maskedAttention: Pick<
   Launchers,
   "maskedAttention" | "maskedAttentionVjp" | "maskedAttentionJvp"
 > = {
-  maskedAttention: (runtime, p, inputs, outputs) =>
-    launch(runtime, "maskedAttention", p, [...inputs, ...outputs], 2),
-  maskedAttentionVjp: (runtime, p, inputs, outputs) =>
-    launch(runtime, "maskedAttentionVjp", p, [...inputs, ...outputs], 5),
-  maskedAttentionJvp: (runtime, p, inputs, outputs) =>
-    launch(runtime, "maskedAttentionJvp", p, [...inputs, ...outputs], 5),
+  maskedAttention: (runtime, p, { q, k, v, mask }, { o, lse }) =>
+    launch(runtime, "maskedAttention", p, [q, k, v, mask, o, lse], 2),
+  maskedAttentionVjp: (runtime, p, { q, k, v, mask, o, lse, dOut }, { dq, dk, dv }) =>
+    launch(runtime, "maskedAttentionVjp", p, [q, k, v, mask, o, lse, dOut, dq, dk, dv], 5),
+  maskedAttentionJvp: (runtime, p, { q, k, v, mask, o, lse, dq, dk, dv }, { dOut }) =>
+    launch(runtime, "maskedAttentionJvp", p, [q, k, v, mask, o, lse, dq, dk, dv, dOut], 5),
 };

@@ -1,10 +1,10 @@
 /** Launchers of the optimizers' steps (assembly/optimizer.ts). */
+import { sizeOf } from "../../../tensor/shape.ts";
 import type { Launcher, Launchers } from "./launcher.ts";
 import { TASK_ELEMENTS as PER_TASK } from "../blocks.ts";
-import { elements } from "./views.ts";
 
 export const optimizer: Pick<Launchers, "clipScale" | "sgd" | "adam" | "adamw"> = {
-  clipScale(runtime, { maxNorm }, [sumsq], [scale]) {
+  clipScale(runtime, { maxNorm }, { sumsq }, { scale }) {
     runtime.launch({
       kernel: "clipScale",
       tasks: 1,
@@ -14,8 +14,13 @@ export const optimizer: Pick<Launchers, "clipScale" | "sgd" | "adam" | "adamw"> 
     });
   },
 
-  sgd(runtime, { lr, momentum, nesterov, weightDecay }, [grad, gradScale], [value, velocity]) {
-    const count = elements(grad);
+  sgd(
+    runtime,
+    { lr, momentum, nesterov, weightDecay },
+    { grad, gradScale = null },
+    { value, velocity = null },
+  ) {
+    const count = sizeOf(grad.shape);
     runtime.launch({
       kernel: "sgd",
       tasks: Math.ceil(count / PER_TASK),
@@ -33,8 +38,8 @@ export const optimizer: Pick<Launchers, "clipScale" | "sgd" | "adam" | "adamw"> 
 };
 
 function adamLauncher(kernel: "adam" | "adamw"): Launcher<"adam" | "adamw"> {
-  return (runtime, { lr, beta1, beta2, eps, weightDecay, step }, [grad, gradScale], [value, m, v]) => {
-    const count = elements(grad);
+  return (runtime, { lr, beta1, beta2, eps, weightDecay, step }, { grad, gradScale }, { value, m, v }) => {
+    const count = sizeOf(grad.shape);
     runtime.launch({
       kernel,
       tasks: Math.ceil(count / PER_TASK),

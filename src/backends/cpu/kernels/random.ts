@@ -1,11 +1,11 @@
 /** Launchers of random fill and dropout (assembly/random.ts). */
+import { sizeOf } from "../../../tensor/shape.ts";
 import type { Launchers } from "./launcher.ts";
 import { TASK_ELEMENTS as PER_TASK } from "../blocks.ts";
-import { elements } from "./views.ts";
 
 export const random: Pick<Launchers, "random" | "dropout"> = {
-  random(runtime, { kind, key0, key1, offset }, _inputs, [out]) {
-    const count = elements(out);
+  random(runtime, { kind, key0, key1, offset }, _inputs, { out }) {
+    const count = sizeOf(out.shape);
     runtime.launch({
       kernel: `random_${kind}`,
       tasks: Math.ceil(count / PER_TASK),
@@ -15,8 +15,8 @@ export const random: Pick<Launchers, "random" | "dropout"> = {
     });
   },
 
-  dropout(runtime, { threshold, scale, key0, key1 }, [x], [y]) {
-    const count = elements(x);
+  dropout(runtime, { threshold, scale, key0, key1 }, { x }, { y }) {
+    const count = sizeOf(x.shape);
     runtime.launch({
       kernel: "dropout",
       tasks: Math.ceil(count / PER_TASK),

@@ -1,13 +1,14 @@
 /** Launchers of the reductions (assembly/reduce.ts). */
 import type { View } from "../../../tensor/memory.ts";
-import { reduceKinds } from "../../kernels.ts";
+import { sizeOf } from "../../../tensor/shape.ts";
+import { reduceKinds } from "../../kernels/index.ts";
 import type { Runtime } from "../runtime.ts";
 import { DOT_ELEMENTS as PARTIAL } from "../blocks.ts";
 import type { Launchers } from "./launcher.ts";
-import { columnsPerTask, elements, rowsPerTask, segmentColumnsPerTask } from "./views.ts";
+import { columnsPerTask, rowsPerTask, segmentColumnsPerTask } from "./views.ts";
 
-function dot(runtime: Runtime, x: View | null, y: View | null, out: View | null): void {
-  dotAt(runtime, elements(x), [runtime.address(x), runtime.address(y)], runtime.address(out));
+function dot(runtime: Runtime, x: View, y: View, out: View): void {
+  dotAt(runtime, sizeOf(x.shape), [runtime.address(x), runtime.address(y)], runtime.address(out));
 }
 
 /** ⟨x, y⟩ of `count` elements at two addresses, to a third. */
@@ -29,7 +30,7 @@ export function dotAt(runtime: Runtime, count: number, [x, y]: readonly [number,
 }
 
 export const reduce: Pick<Launchers, "reduce" | "segmentSum" | "alignRows" | "sumSquares" | "dot"> = {
-  reduce(runtime, { kind, outer, length, inner }, [x], [y]) {
+  reduce(runtime, { kind, outer, length, inner }, { x }, { y }) {
     const work = outer * length * inner;
     if (inner === 1) {
       const perTask = rowsPerTask(length);
@@ -54,7 +55,7 @@ export const reduce: Pick<Launchers, "reduce" | "segmentSum" | "alignRows" | "su
     });
   },
 
-  segmentSum(runtime, { rows, width, segmentCount, accumulate }, [x, y, segments], [out]) {
+  segmentSum(runtime, { rows, width, segmentCount, accumulate }, { x, y = null, segments }, { out }) {
     const perTask = segmentColumnsPerTask(width, segmentCount);
     const blocks = Math.ceil(width / perTask);
     runtime.launch({
@@ -68,7 +69,7 @@ export const reduce: Pick<Launchers, "reduce" | "segmentSum" | "alignRows" | "su
     });
   },
 
-  alignRows(runtime, { rows, width }, [g, v], [dots, sumsq]) {
+  alignRows(runtime, { rows, width }, { g, v }, { dots, sumsq }) {
     const perTask = rowsPerTask(width);
     runtime.launch({
       kernel: "alignRows",
@@ -78,7 +79,7 @@ export const reduce: Pick<Launchers, "reduce" | "segmentSum" | "alignRows" | "su
     });
   },
 
-  sumSquares: (runtime, _params, [x], [out]) => dot(runtime, x, x, out),
+  sumSquares: (runtime, _params, { x }, { out }) => dot(runtime, x, x, out),
 
-  dot: (runtime, _params, [x, y], [out]) => dot(runtime, x, y, out),
+  dot: (runtime, _params, { x, y }, { out }) => dot(runtime, x, y, out),
 };

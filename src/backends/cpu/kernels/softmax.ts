@@ -15,7 +15,7 @@ export const softmax: Pick<
   | "crossEntropyVjp"
   | "crossEntropyJvp"
 > = {
-  softmax(runtime, { rows, cols }, [x], [y]) {
+  softmax(runtime, { rows, cols }, { x }, { y }) {
     const perTask = rowsPerTask(cols);
     runtime.launch({
       kernel: "softmax",
@@ -25,7 +25,7 @@ export const softmax: Pick<
     });
   },
 
-  softmaxVjp(runtime, { rows, cols }, [y, dy], [dx]) {
+  softmaxVjp(runtime, { rows, cols }, { y, dy }, { dx }) {
     const perTask = rowsPerTask(cols);
     runtime.launch({
       kernel: "softmaxVjp",
@@ -35,7 +35,7 @@ export const softmax: Pick<
     });
   },
 
-  logSoftmax(runtime, { rows, cols }, [x], [y]) {
+  logSoftmax(runtime, { rows, cols }, { x }, { y }) {
     const perTask = rowsPerTask(cols);
     runtime.launch({
       kernel: "logSoftmax",
@@ -45,7 +45,7 @@ export const softmax: Pick<
     });
   },
 
-  logSoftmaxVjp(runtime, { rows, cols }, [y, dy], [dx]) {
+  logSoftmaxVjp(runtime, { rows, cols }, { y, dy }, { dx }) {
     const perTask = rowsPerTask(cols);
     runtime.launch({
       kernel: "logSoftmaxVjp",
@@ -55,32 +55,42 @@ export const softmax: Pick<
     });
   },
 
-  crossEntropy(runtime, { rows, cols }, inputs, outputs) {
+  crossEntropy(runtime, { rows, cols }, { logits, targets }, { losses, lse }) {
     const perTask = rowsPerTask(cols);
     runtime.launch({
       kernel: "crossEntropy",
       tasks: Math.ceil(rows / perTask),
-      ints: [...[...inputs, ...outputs].map((view) => runtime.address(view)), rows, perTask, cols],
+      ints: [...[logits, targets, losses, lse].map((view) => runtime.address(view)), rows, perTask, cols],
       work: rows * cols * EXP,
     });
   },
 
-  crossEntropyVjp(runtime, { rows, cols }, inputs, outputs) {
+  crossEntropyVjp(runtime, { rows, cols }, { logits, targets, lse, dlosses }, { dlogits }) {
     const perTask = rowsPerTask(cols);
     runtime.launch({
       kernel: "crossEntropyVjp",
       tasks: Math.ceil(rows / perTask),
-      ints: [...[...inputs, ...outputs].map((view) => runtime.address(view)), rows, perTask, cols],
+      ints: [
+        ...[logits, targets, lse, dlosses, dlogits].map((view) => runtime.address(view)),
+        rows,
+        perTask,
+        cols,
+      ],
       work: rows * cols * EXP,
     });
   },
 
-  crossEntropyJvp(runtime, { rows, cols }, inputs, outputs) {
+  crossEntropyJvp(runtime, { rows, cols }, { logits, targets, lse, dlogits }, { dlosses }) {
     const perTask = rowsPerTask(cols);
     runtime.launch({
       kernel: "crossEntropyJvp",
       tasks: Math.ceil(rows / perTask),
-      ints: [...[...inputs, ...outputs].map((view) => runtime.address(view)), rows, perTask, cols],
+      ints: [
+        ...[logits, targets, lse, dlogits, dlosses].map((view) => runtime.address(view)),
+        rows,
+        perTask,
+        cols,
+      ],
       work: rows * cols * EXP,
     });
   },

@@ -7,7 +7,7 @@ import {
   type CompareKind,
   compareKinds,
   type KernelParams,
-} from "../../kernels.ts";
+} from "../../kernels/index.ts";
 import type { Runtime } from "../runtime.ts";
 import type { Launchers } from "./launcher.ts";
 import { TASK_ELEMENTS as PER_TASK } from "../blocks.ts";
@@ -22,7 +22,7 @@ interface Axis {
 
 function asOne(outer: Axis, inner: Axis): boolean {
   for (let o = 0; o < outer.strides.length; o++)
-    if (outer.strides[o] !== inner.strides[o] * inner.extent) return false;
+    if (outer.strides[o] !== inner.strides[o]! * inner.extent) return false;
   return true;
 }
 
@@ -42,9 +42,10 @@ function mergeAxes(axes: readonly Axis[]): Axis[] {
 /** Adds rank, extents and strides of the outer axes to the kernels' integer slots. */
 function pushOuter(slots: number[], axes: readonly Axis[]): void {
   slots.push(axes.length);
-  for (let axis = 0; axis < OUTER_AXES; axis++) slots.push(axis < axes.length ? axes[axis].extent : 0);
+  for (let axis = 0; axis < OUTER_AXES; axis++) slots.push(axis < axes.length ? axes[axis]!.extent : 0);
   for (let o = 0; o < 2; o++)
-    for (let axis = 0; axis < OUTER_AXES; axis++) slots.push(axis < axes.length ? axes[axis].strides[o] : 0);
+    for (let axis = 0; axis < OUTER_AXES; axis++)
+      slots.push(axis < axes.length ? axes[axis]!.strides[o]! : 0);
 }
 
 const rowCount = (axes: readonly Axis[]): number => axes.reduce((rows, axis) => rows * axis.extent, 1);
@@ -85,71 +86,72 @@ function walkTwo(
   kernel: string,
   cost: number,
   { shape, aStrides, bStrides }: Pick<KernelParams["binary"], "shape" | "aStrides" | "bStrides">,
-  a: View | null,
-  b: View | null,
-  c: View | null,
+  a: View,
+  b: View,
+  c: View,
 ): void {
   const [atA, atB, atC] = [runtime.address(a), runtime.address(b), runtime.address(c)];
-  if (shape.length === 1 && aStrides[0] <= 1 && bStrides[0] <= 1) {
+  if (shape.length === 1 && aStrides[0]! <= 1 && bStrides[0]! <= 1) {
     // One row: nothing to merge. It is what most calls are, and on small tensors this function is what they cost.
-    const count = shape[0];
+    const count = shape[0]!;
     const tasks = Math.ceil(count / PER_TASK);
-    const ints = [atA, atB, atC, count, aStrides[0], bStrides[0], 1, 1, PER_TASK, tasks, 0];
+    const ints = [atA, atB, atC, count, aStrides[0]!, bStrides[0]!, 1, 1, PER_TASK, tasks, 0];
     runtime.launch({ kernel, tasks, ints, work: count * cost });
     return;
   }
   if (shape.includes(0)) return;
   const axes = mergeAxes(
-    shape.map((extent, axis) => ({ extent, strides: [aStrides[axis], bStrides[axis]] })),
+    shape.map((extent, axis) => ({ extent, strides: [aStrides[axis]!, bStrides[axis]!] })),
   );
   const row = axes.pop() ?? SINGLE;
   const rows = rowCount(axes);
   const cut = cutRows(rows, row.extent);
-  const ints = [atA, atB, atC, row.extent, row.strides[0], row.strides[1]];
+  const ints = [atA, atB, atC, row.extent, row.strides[0]!, row.strides[1]!];
   ints.push(rows, cut.rows, cut.columns, cut.blocks);
   pushOuter(ints, axes);
   runtime.launch({ kernel, tasks: cut.tasks, ints, work: rows * row.extent * cost });
 }
 
 export const strided: Pick<Launchers, "stridedCopy" | "binary" | "compare"> = {
-  stridedCopy(runtime, { shape, inStrides, inOffset, outStrides, outOffset }, [input], [out]) {
+  stridedCopy(runtime, { shape, inStrides, inOffset, outStrides, outOffset }, { x: input }, { y: out }) {
     if (shape.includes(0)) return;
     const from = runtime.address(input) + 4 * inOffset;
     const to = runtime.address(out) + 4 * outOffset;
     // The order of the axes is free: that of `out` writes forwards.
     const axes = mergeAxes(
       shape
-        .map((extent, axis) => ({ extent, strides: [inStrides[axis], outStrides[axis]] }))
+        .map((extent, axis) => ({ extent, strides: [inStrides[axis]!, outStrides[axis]!] }))
         .filter((axis) => axis.extent > 1)
-        .sort((a, b) => b.strides[1] - a.strides[1]),
+        .sort((a, b) => b.strides[1]! - a.strides[1]!),
     );
     const row = axes.pop() ?? SINGLE;
     const work = rowCount(axes) * row.extent;
-    const across = axes.findIndex((axis) => axis.strides[0] === 1);
-    if (row.strides[1] === 1 && row.strides[0] > 1 && across >= 0) {
-      const [other] = axes.splice(across, 1);
+    const [rowIn, rowOut] = [row.strides[0]!, row.strides[1]!];
+    const other = axes.find((axis) => axis.strides[0] === 1);
+    if (rowOut === 1 && rowIn > 1 && other !== undefined) {
+      axes.splice(axes.indexOf(other), 1);
       const perTask = Math.max(4, Math.ceil(PER_TASK / row.extent / 4) * 4);
       const blocks = Math.ceil(other.extent / perTask);
-      const ints = [from, to, other.extent, row.extent, row.strides[0], other.strides[1], perTask, blocks, 0];
+      const ints = [from, to, other.extent, row.extent, rowIn, other.strides[1]!, perTask, blocks, 0];
       pushOuter(ints, axes);
       runtime.launch({ kernel: "copyTiles", tasks: rowCount(axes) * blocks, ints, work });
       return;
     }
     const rows = rowCount(axes);
     const cut = cutRows(rows, row.extent);
-    const ints = [from, to, row.extent, row.strides[0], row.strides[1]];
+    const ints = [from, to, row.extent, rowIn, rowOut];
     ints.push(rows, cut.rows, cut.columns, cut.blocks);
     pushOuter(ints, axes);
     runtime.launch({ kernel: "copyRows", tasks: cut.tasks, ints, work });
   },
 
-  binary(runtime, params, [a, b], [c]) {
+  binary(runtime, params, { a, b }, { c }) {
     const { kind } = params;
     walkTwo(runtime, BINARY.get(kind) ?? kind, kind === "pow" ? COSTLY : 1, params, a, b, c);
   },
 
-  compare(runtime, { kind, shape, aStrides, bStrides }, [a, b], [c]) {
-    const kernel = COMPARE[a?.dtype ?? "f32"].get(kind) ?? kind;
+  compare(runtime, { kind, shape, aStrides, bStrides }, { a, b }, { c }) {
+    const kernel = COMPARE[a.dtype].get(kind) ?? kind;
     if (TURNED.has(kind))
       walkTwo(runtime, kernel, 1, { shape, aStrides: bStrides, bStrides: aStrides }, b, a, c);
     else walkTwo(runtime, kernel, 1, { shape, aStrides, bStrides }, a, b, c);

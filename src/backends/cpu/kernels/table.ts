@@ -7,7 +7,7 @@ import { rowsPerTask } from "./views.ts";
 const COUNTERS = 4 * SORT_VALUES;
 
 export const table: Pick<Launchers, "gather" | "scatterAdd" | "embeddingAlign"> = {
-  gather(runtime, { rows, width, tableRows }, [source, ids], [out]) {
+  gather(runtime, { rows, width, tableRows }, { table: source, ids }, { out }) {
     const perTask = rowsPerTask(width);
     runtime.launch({
       kernel: "gather",
@@ -17,7 +17,7 @@ export const table: Pick<Launchers, "gather" | "scatterAdd" | "embeddingAlign"> 
     });
   },
 
-  scatterAdd(runtime, { rows, width, tableRows, accumulate }, [x, ids], [out]) {
+  scatterAdd(runtime, { rows, width, tableRows, accumulate }, { x, ids }, { out }) {
     const perTask = Math.max(1, Math.ceil(tableRows / TABLE_RANGES));
     runtime.launch({
       kernel: "scatterAdd",
@@ -30,12 +30,22 @@ export const table: Pick<Launchers, "gather" | "scatterAdd" | "embeddingAlign"> 
     });
   },
 
-  embeddingAlign(runtime, { rows, width, tableRows, segmentCount, groupCount }, inputs, outputs) {
-    const groups = outputs[2] === null ? 0 : groupCount;
+  embeddingAlign(
+    runtime,
+    { rows, width, tableRows, segmentCount, groupCount },
+    { dy, ids, segments, groups, v },
+    { dots, sumsq, groupSumsq = null },
+  ) {
+    const grouped = groupSumsq === null ? 0 : groupCount;
     runtime.launch({
       kernel: "embeddingAlign",
-      tasks: segmentCount + groups,
-      ints: [...[...inputs, ...outputs].map((view) => runtime.address(view)), width, tableRows, segmentCount],
+      tasks: segmentCount + grouped,
+      ints: [
+        ...[dy, ids, segments, groups, v, dots, sumsq, groupSumsq].map((view) => runtime.address(view)),
+        width,
+        tableRows,
+        segmentCount,
+      ],
       scratch: COUNTERS + 16 * rows,
       work: rows * width * 4,
     });

@@ -1,12 +1,5 @@
 /** What the launchers share: sizes of operands and cuts of rows into tasks, by shape alone. */
-import type { View } from "../../../tensor/memory.ts";
-import { sizeOf } from "../../../tensor/shape.ts";
 import { TASK_ELEMENTS } from "../blocks.ts";
-
-/** Elements of an operand; 0 when it is left out. */
-export function elements(view: View | null): number {
-  return view === null ? 0 : sizeOf(view.shape);
-}
 
 /** Rows a task when rows have `width` elements. */
 export function rowsPerTask(width: number, perTask: number = TASK_ELEMENTS): number {

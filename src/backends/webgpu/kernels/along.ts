@@ -12,7 +12,7 @@ fn joined(sum: Sum, total: f32, lost: f32) -> Sum {
 `;
 
 export const along: Pick<Launchers, "cumsum" | "topk" | "takeAlong" | "scatterAddAlong"> = {
-  cumsum(context, { outer, length, inner, reverse }, [x], [y]) {
+  cumsum(context, { outer, length, inner, reverse }, { x }, { y }) {
     if (outer * length * inner === 0) return;
     // An invocation adds up a block of a column; what is before a block comes of the blocks' totals.
     const blocks = Math.ceil(length / BLOCK);
@@ -64,7 +64,7 @@ export const along: Pick<Launchers, "cumsum" | "topk" | "takeAlong" | "scatterAd
     });
   },
 
-  topk(context, { outer, length, inner, k }, [x], [indices]) {
+  topk(context, { outer, length, inner, k }, { x }, { indices }) {
     if (k === 0) return;
     byRow(context, outer * inner, {
       key: "topk",
@@ -108,7 +108,7 @@ fn join_largest(x: u32) -> u32 {
     });
   },
 
-  takeAlong(context, { outer, length, inner, count }, [x, indices], [out]) {
+  takeAlong(context, { outer, length, inner, count }, { x, indices }, { out }) {
     each(context, outer * count * inner, {
       key: "takeAlong",
       operands: operandsOf({ x, indices }, { out }),
@@ -119,7 +119,7 @@ fn join_largest(x: u32) -> u32 {
     });
   },
 
-  scatterAddAlong(context, { outer, length, inner, count }, [y, indices], [out]) {
+  scatterAddAlong(context, { outer, length, inner, count }, { y, indices }, { out }) {
     each(context, outer * length * inner, {
       key: "scatterAddAlong zero",
       operands: operandsOf({}, { out }),

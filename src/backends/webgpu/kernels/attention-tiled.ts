@@ -9,7 +9,7 @@
  * touch it. No atomics: dq and dk, dv are made by two kernels, each adding up in a fixed order.
  */
 import type { View } from "../../../tensor/memory.ts";
-import type { AttentionParams } from "../../kernels.ts";
+import type { AttentionParams, Inputs, NamedViews, Outputs } from "../../kernels/index.ts";
 import { byFours, type Dispatch, type KernelContext, type Operand, operandsOf } from "../context.ts";
 
 /** Rows and columns of a block of scores. */
@@ -47,11 +47,7 @@ const MOST_TURNS = 8;
 export const inFours = (headDim: number): boolean => headDim % 4 === 0;
 
 /** The operands of a pass. */
-export const operandsFor = (
-  headDim: number,
-  read: Readonly<Record<string, View | null>>,
-  written: Readonly<Record<string, View | null>>,
-): Operand[] =>
+export const operandsFor = (headDim: number, read: NamedViews, written: NamedViews): Operand[] =>
   inFours(headDim)
     ? byFours(operandsOf(read, written), ["qkv", "o", "d_out", "dqkv"])
     : operandsOf(read, written);
@@ -260,7 +256,8 @@ export function tiledForward(
   context: KernelContext,
   { batch, time, heads, headDim }: AttentionParams,
   { scalars = {}, places, storage }: Common,
-  [qkv, o, lse]: readonly (View | null)[],
+  { qkv }: Inputs<"attention">,
+  { o, lse }: Outputs<"attention">,
 ): boolean {
   const blocks = blocksFor(headDim, storage, 1);
   if (blocks === null) return false;
@@ -337,7 +334,8 @@ export function tiledBackward(
   context: KernelContext,
   { batch, time, heads, kvHeads, headDim }: AttentionParams,
   { scalars = {}, places, storage }: Common,
-  [qkv, lse, dOut, mean, dqkv]: readonly (View | null)[],
+  { qkv, lse, dOut, mean }: Pick<Inputs<"attentionVjp">, "qkv" | "lse" | "dOut"> & { readonly mean: View },
+  { dqkv }: Outputs<"attentionVjp">,
 ): boolean {
   const blocks = blocksFor(headDim, storage, 2);
   if (blocks === null) return false;
@@ -453,7 +451,8 @@ export function tiledForwardMode(
   context: KernelContext,
   { batch, time, heads, headDim }: AttentionParams,
   { scalars = {}, places, storage }: Common,
-  [qkv, o, lse, dqkv, dOut]: readonly (View | null)[],
+  { qkv, o, lse, dqkv }: Inputs<"attentionJvp">,
+  { dOut }: Outputs<"attentionJvp">,
 ): boolean {
   const blocks = blocksFor(headDim, storage, 2);
   if (blocks === null) return false;
@@ -475,9 +474,9 @@ ${fetcher(headDim, "fetch_dq", "dqkv", "q_of")}
 ${fetcher(headDim, "fetch_dk", "dqkv", "k_of")}
 ${fetcher(headDim, "fetch_dv", "dqkv", "v_of")}`,
     body: () => {
-      const [k, dk, v, dv] = ["k", "dk", "v", "dv"].map((name) =>
-        steps.stage(name, "stream", cols, (t, quad) => `fetch_${name}(b, g, ${t}, ${quad})`),
-      );
+      const stage = (name: string): Stage =>
+        steps.stage(name, "stream", cols, (t, quad) => `fetch_${name}(b, g, ${t}, ${quad})`);
+      const [k, dk, v, dv] = [stage("k"), stage("dk"), stage("v"), stage("dv")];
       return `${queryBlock(blocks)}
 ${steps.start}
 ${k.declare}

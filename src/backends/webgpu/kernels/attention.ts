@@ -4,7 +4,7 @@
  * softmax, so nothing of size T × T exists. Head width is baked in; the query and what is summed stay in private arrays.
  */
 import type { View } from "../../../tensor/memory.ts";
-import type { AttentionParams } from "../../kernels.ts";
+import type { AttentionParams } from "../../kernels/index.ts";
 import { elementwise as each, f32, type KernelContext, type Launchers, operandsOf, u32 } from "../context.ts";
 import { EXP_NAN } from "./elementwise.ts";
 import { inFours, operandsFor, tiledBackward, tiledForward, tiledForwardMode } from "./attention-tiled.ts";
@@ -43,10 +43,10 @@ const query = `  let t = i % p.time;
 `;
 
 export const attention: Pick<Launchers, "attention" | "attentionVjp" | "attentionJvp"> = {
-  attention(context, params, [qkv], [o, lse]) {
+  attention(context, params, { qkv }, { o, lse }) {
     const { batch, time, heads, headDim } = params;
     const tiled = tiledWith(context, params);
-    if (tiled !== null && tiledForward(context, params, tiled, [qkv, o, lse])) return;
+    if (tiled !== null && tiledForward(context, params, tiled, { qkv }, { o, lse })) return;
     each(context, batch * heads * time, {
       key: `attention ${headDim}`,
       operands: operandsOf({ qkv }, { o, lse }),
@@ -75,7 +75,7 @@ export const attention: Pick<Launchers, "attention" | "attentionVjp" | "attentio
   set_lse(lse_of(b, h, t), select(most + log(total), total, is_nan(total)));`,
     });
   },
-  attentionVjp(context, params, [qkv, o, lse, dOut], [dqkv]) {
+  attentionVjp(context, params, { qkv, o, lse, dOut }, { dqkv }) {
     const { batch, time, heads, kvHeads, headDim } = params;
     // ⟨do, o⟩ of every query: the mean of dP under P.
     const mean: View = context.scratch(Math.max(1, batch * heads * time));
@@ -97,7 +97,7 @@ ${
   set_mean(i, sum);`,
     });
     const tiled = tiledWith(context, params);
-    if (tiled !== null && tiledBackward(context, params, tiled, [qkv, lse, dOut, mean, dqkv])) return;
+    if (tiled !== null && tiledBackward(context, params, tiled, { qkv, lse, dOut, mean }, { dqkv })) return;
     each(context, batch * heads * time, {
       key: `attentionVjp dq ${headDim}`,
       operands: operandsOf({ qkv, lse, d_out: dOut, mean }, { dqkv }),
@@ -162,10 +162,10 @@ ${
   for (var j = 0u; j < D; j++) { set_dqkv(k + j, dk[j]); set_dqkv(v + j, dv[j]); }`,
     });
   },
-  attentionJvp(context, params, [qkv, o, lse, dqkv], [dOut]) {
+  attentionJvp(context, params, { qkv, o, lse, dqkv }, { dOut }) {
     const { batch, time, heads, headDim } = params;
     const tiled = tiledWith(context, params);
-    if (tiled !== null && tiledForwardMode(context, params, tiled, [qkv, o, lse, dqkv, dOut])) return;
+    if (tiled !== null && tiledForwardMode(context, params, tiled, { qkv, o, lse, dqkv }, { dOut })) return;
     each(context, batch * heads * time, {
       key: `attentionJvp ${headDim}`,
       operands: operandsOf({ qkv, o, lse, dqkv }, { d_out: dOut }),

@@ -6,14 +6,8 @@
  * adapter, and where segments are short, an invocation walks a column of a segment.
  */
 import type { View } from "../../../tensor/memory.ts";
-import {
-  elementwise as each,
-  type Dispatch,
-  given,
-  type KernelContext,
-  operandsOf,
-  u32,
-} from "../context.ts";
+import type { NamedViews } from "../../kernels/index.ts";
+import { elementwise as each, type Dispatch, type KernelContext, operandsOf, u32 } from "../context.ts";
 import {
   COLUMN_LANES as LANES,
   COLUMN_ROWS as LEAST_ROWS,
@@ -29,9 +23,9 @@ export interface ColumnSums {
   readonly segmentCount: number;
   readonly accumulate: boolean;
   /** What `term` reads. */
-  readonly inputs: Readonly<Record<string, View | null>>;
-  readonly segments: View | null;
-  readonly out: View | null;
+  readonly inputs: NamedViews;
+  readonly segments: View;
+  readonly out: View;
   /** What row `r` adds to column `j`, in WGSL; p.width is known. */
   readonly term: string;
 }
@@ -41,11 +35,9 @@ const ENOUGH = 256;
 
 /** out[s, j] (+)= Σ term over the rows of segment s. */
 export function columnSums(context: KernelContext, sums: ColumnSums): void {
-  const { rows, width, segmentCount, accumulate, inputs, term } = sums;
+  const { rows, width, segmentCount, accumulate, inputs, segments, out, term } = sums;
   const count = segmentCount * width;
   if (count === 0) return;
-  const segments = given(sums.segments, "segments");
-  const out = given(sums.out, "out");
   const scalars: Dispatch["scalars"] = { width: u32(width) };
   if (context.traits.software || rows < SHORT * segmentCount) {
     each(context, count, {

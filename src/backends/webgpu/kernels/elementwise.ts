@@ -1,15 +1,7 @@
 /** Kernels that treat each element on its own. */
-import type { Activation, BinaryKind, CompareKind, KernelParams, UnaryKind } from "../../kernels.ts";
+import type { Activation, BinaryKind, CompareKind, KernelParams, UnaryKind } from "../../kernels/index.ts";
 import { sizeOf, stridesOf } from "../../../tensor/shape.ts";
-import {
-  elementwise as each,
-  f32,
-  given,
-  type Launchers,
-  operandsOf,
-  stridedIndex,
-  u32,
-} from "../context.ts";
+import { elementwise as each, f32, type Launchers, operandsOf, stridedIndex, u32 } from "../context.ts";
 
 /** f(x) and f′(x) as WGSL expressions of x. A kink has the slope 0; NaN stays NaN. */
 const unary: { readonly [K in UnaryKind]: readonly [value: string, slope: string] } = {
@@ -346,13 +338,13 @@ function walkTwo({
   readonly b: string;
 } {
   const packed = stridesOf(shape);
-  const places = [aStrides, bStrides].map((strides) => {
+  const place = (strides: readonly number[]): string | null => {
     if (shape.every((extent, axis) => extent === 1 || strides[axis] === packed[axis])) return "i";
     return strides.every((stride) => stride === 0) ? "0u" : null;
-  });
-  const [a, b] = places;
+  };
+  const [a, b] = [place(aStrides), place(bStrides)];
   // One shader for all shapes.
-  if (a !== null && b !== null) return { key: places.join(" "), declarations: "", a, b };
+  if (a !== null && b !== null) return { key: `${a} ${b}`, declarations: "", a, b };
   return {
     key: `${shape.join()} ${aStrides.join()} ${bStrides.join()}`,
     declarations: `${stridedIndex("of_a", shape, aStrides)}\n${stridedIndex("of_b", shape, bStrides)}`,
@@ -384,8 +376,8 @@ export const elementwise: Pick<
   | "swigluVjp"
   | "swigluJvp"
 > = {
-  fill(context, { value }, _, [view]) {
-    const out = given(view, "out");
+  fill(context, { value }, _, { out: view }) {
+    const out = view;
     const integer = out.dtype === "i32";
     const clamped = Number.isNaN(value) ? 0 : Math.min(2147483647, Math.max(-2147483648, Math.trunc(value)));
     each(context, sizeOf(out.shape), {
@@ -395,32 +387,32 @@ export const elementwise: Pick<
       body: "  set_out(i, p.value);",
     });
   },
-  stridedCopy(context, { shape, inStrides, inOffset, outStrides, outOffset }, [x], [y]) {
+  stridedCopy(context, { shape, inStrides, inOffset, outStrides, outOffset }, { x }, { y }) {
     each(context, sizeOf(shape), {
-      key: `stridedCopy ${given(x, "in").dtype} ${shape.join()} ${inStrides.join()} ${outStrides.join()}`,
+      key: `stridedCopy ${x.dtype} ${shape.join()} ${inStrides.join()} ${outStrides.join()}`,
       operands: operandsOf({ x }, { y }),
       scalars: { read_at: u32(inOffset), write_at: u32(outOffset) },
       declarations: `${stridedIndex("source", shape, inStrides)}\n${stridedIndex("sink", shape, outStrides)}`,
       body: "  set_y(p.write_at + sink(i), x(p.read_at + source(i)));",
     });
   },
-  unary(context, { kind }, [x], [y]) {
-    each(context, sizeOf(given(x, "x").shape), {
+  unary(context, { kind }, { x }, { y }) {
+    each(context, sizeOf(x.shape), {
       key: `unary ${kind}`,
       operands: operandsOf({ arg: x }, { y }),
       declarations: MATH,
       body: `  let x = arg(i);\n  set_y(i, ${unary[kind][0]});`,
     });
   },
-  unaryVjp(context, { kind }, [x, dy], [dx]) {
-    each(context, sizeOf(given(x, "x").shape), {
+  unaryVjp(context, { kind }, { x, dy }, { dx }) {
+    each(context, sizeOf(x.shape), {
       key: `unaryVjp ${kind}`,
       operands: operandsOf({ arg: x, dy }, { dx }),
       declarations: MATH,
       body: `  let x = arg(i);\n  set_dx(i, (${unary[kind][1]}) * dy(i));`,
     });
   },
-  binary(context, params, [a, b], [c]) {
+  binary(context, params, { a, b }, { c }) {
     const { kind, shape } = params;
     const way = walkTwo(params);
     each(context, sizeOf(shape), {
@@ -430,10 +422,10 @@ export const elementwise: Pick<
       body: `  let x = a(${way.a});\n  let y = b(${way.b});\n  set_c(i, ${binary[kind]});`,
     });
   },
-  compare(context, params, [a, b], [c]) {
+  compare(context, params, { a, b }, { c }) {
     const { kind, shape } = params;
     const way = walkTwo(params);
-    const floats = given(a, "a").dtype === "f32";
+    const floats = a.dtype === "f32";
     each(context, sizeOf(shape), {
       key: `compare ${kind} ${floats ? "f32" : "i32"} ${way.key}`,
       operands: operandsOf({ a, b }, { c }),
@@ -452,34 +444,34 @@ ${way.declarations}`,
         : `  let x = a(${way.a});\n  let y = b(${way.b});\n  set_c(i, select(0, 1, ${compare[kind]}));`,
     });
   },
-  affine(context, { scale, shift }, [x], [y]) {
-    each(context, sizeOf(given(x, "x").shape), {
+  affine(context, { scale, shift }, { x }, { y }) {
+    each(context, sizeOf(x.shape), {
       key: "affine",
       operands: operandsOf({ x }, { y }),
       scalars: { scale: f32(scale), shift: f32(shift) },
       body: "  set_y(i, p.scale * x(i) + p.shift);",
     });
   },
-  accumulate(context, { scale }, [x], [y]) {
-    each(context, sizeOf(given(x, "x").shape), {
+  accumulate(context, { scale }, { x }, { y }) {
+    each(context, sizeOf(x.shape), {
       key: "accumulate",
       operands: operandsOf({ x }, { y }),
       scalars: { scale: f32(scale) },
       body: "  set_y(i, y(i) + p.scale * x(i));",
     });
   },
-  select(context, _, [condition, a, b], [c]) {
-    const { dtype } = given(c, "c");
-    each(context, sizeOf(given(condition, "condition").shape), {
+  select(context, _, { condition, a, b }, { c }) {
+    const { dtype } = c;
+    each(context, sizeOf(condition.shape), {
       key: `select ${dtype}`,
       operands: operandsOf({ condition, a, b }, { c }),
       // Chosen as bits, so that NaN passes as it is.
       body: `  set_c(i, bitcast<${dtype}>(select(bitcast<u32>(b(i)), bitcast<u32>(a(i)), condition(i) != 0)));`,
     });
   },
-  cast(context, _, [x], [y]) {
-    const [from, to] = [given(x, "x").dtype, given(y, "y").dtype];
-    each(context, sizeOf(given(x, "x").shape), {
+  cast(context, _, { x }, { y }) {
+    const [from, to] = [x.dtype, y.dtype];
+    each(context, sizeOf(x.shape), {
       key: `cast ${from} ${to}`,
       operands: operandsOf({ x }, { y }),
       body:
@@ -494,7 +486,7 @@ ${way.declarations}`,
   else { set_y(i, i32(trunc(v))); }`,
     });
   },
-  swiglu(context, { rows, width }, [x], [y]) {
+  swiglu(context, { rows, width }, { x }, { y }) {
     each(context, rows * width, {
       key: "swiglu",
       operands: operandsOf({ x }, { y }),
@@ -505,7 +497,7 @@ ${way.declarations}`,
   set_y(i, silu(gate) * x(at + p.width));`,
     });
   },
-  swigluVjp(context, { rows, width }, [x, dy], [dx]) {
+  swigluVjp(context, { rows, width }, { x, dy }, { dx }) {
     each(context, rows * width, {
       key: "swigluVjp",
       operands: operandsOf({ x, dy }, { dx }),
@@ -519,7 +511,7 @@ ${way.declarations}`,
   set_dx(at + p.width, silu(gate) * d);`,
     });
   },
-  swigluJvp(context, { rows, width }, [x, dx], [dy]) {
+  swigluJvp(context, { rows, width }, { x, dx }, { dy }) {
     each(context, rows * width, {
       key: "swigluJvp",
       operands: operandsOf({ x, dx }, { dy }),

@@ -8,8 +8,8 @@
  * many ranges there are depends on shapes alone. A direction that segments make is made first, by a walk over those.
  */
 import type { View } from "../../../tensor/memory.ts";
-import type { KernelParams } from "../../kernels.ts";
-import { byFours, given, type KernelContext, nearestPower, operandsOf, u32 } from "../context.ts";
+import type { KernelParams } from "../../kernels/index.ts";
+import { byFours, type KernelContext, nearestPower, operandsOf, u32 } from "../context.ts";
 import { addParts } from "./columns.ts";
 import {
   EDGE,
@@ -69,9 +69,9 @@ function tilingOf(context: KernelContext, params: Params, grouped: boolean): Til
   const { rounds, tensorCores, workgroupStorage } = context.traits;
   const { rows, m, n, segmentCount } = params;
   if (rounds && tensorCores !== null) {
-    const [large, small] = [true, false].map((size) =>
-      tilingWith(tensorTile(size, tensorCores), tensorNeeds(tensorCores), params),
-    );
+    const tiling = (size: boolean): Tiling =>
+      tilingWith(tensorTile(size, tensorCores), tensorNeeds(tensorCores), params);
+    const [large, small] = [tiling(true), tiling(false)];
     const fits = large.tile.bytes <= workgroupStorage;
     return !grouped && fits && pays(large, small, segmentCount) ? large : small;
   }
@@ -364,5 +364,5 @@ ${each((piece) => `    { let x = v_at(${text.place(piece)}); v_squares${tile.blo
 }`;
     },
   });
-  if (split) addParts(context, given(sums, "sums"), ranges, m * n, w.accumulate, given(total, "total"));
+  if (split && sums !== null) addParts(context, sums, ranges, m * n, w.accumulate, total);
 }

@@ -3,8 +3,8 @@
  * it is dotted with the tile of V, squared, and added to the total and to its group. What the tiles found is added up by a last kernel, in order. On a
  * GPU a workgroup owns a tile (gemm-segmented-walk.ts), on a software adapter an invocation, without barriers.
  */
-import type { KernelParams } from "../../kernels.ts";
-import { elementwise, given, type KernelContext, type Launchers, operandsOf, u32 } from "../context.ts";
+import type { KernelParams } from "../../kernels/index.ts";
+import { elementwise, type KernelContext, type Launchers, operandsOf, u32 } from "../context.ts";
 import { type Operands, tiled, type Tiled } from "./gemm-segmented-walk.ts";
 import { HALF } from "./matrices.ts";
 import { byRow } from "./rows.ts";
@@ -19,14 +19,17 @@ const sumOf = (term: (i: number, j: number) => string): string =>
   four.map((i) => four.map((j) => term(i, j)).join(" + ")).join("\n      + ");
 
 export const gemmSegmented: Pick<Launchers, "gemmSegmented"> = {
-  gemmSegmented(context, asked, [a, b, segments, groups, v], [total, dots, sumsq, groupSumsq, vSumsq]) {
+  gemmSegmented(
+    context,
+    asked,
+    { a, b, segments, groups = null, v = null },
+    { total = null, dots, sumsq, groupSumsq = null, vSumsq },
+  ) {
     const grouped = groupSumsq !== null;
     const params = { ...asked, groupCount: grouped ? asked.groupCount : 0 };
     const { segmentCount, groupCount } = params;
     const operands: Operands = {
-      a: given(a, "a"),
-      b: given(b, "b"),
-      segments: given(segments, "segments"),
+      ...{ a, b, segments },
       groups: groupCount > 0 ? groups : null,
       v,
       total,

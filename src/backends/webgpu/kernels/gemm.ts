@@ -5,7 +5,7 @@
  * A product with few tiles and a long k (weight gradients) would leave most of a GPU idle, so k is cut into shares whose sums a second kernel adds in order.
  * How many shares there are depends on the shape alone.
  */
-import type { KernelParams } from "../../kernels.ts";
+import type { KernelParams } from "../../kernels/index.ts";
 import { GEMM_SHARE } from "../blocks.ts";
 import {
   byFours,
@@ -53,7 +53,7 @@ interface Shared {
 }
 
 export const gemm: Pick<Launchers, "gemm"> = {
-  gemm(context, params, [a, b, bias], [c, pre]) {
+  gemm(context, params, { a, b, bias = null }, { c, pre = null }) {
     const { m, n, k, batch, strideA, strideB, strideC, alpha, transA, transB } = params;
     if (m === 0 || n === 0 || batch === 0) return;
     const layout = `${transA ? "T" : "N"}${transB ? "T" : "N"}`;

@@ -3,7 +3,7 @@
  * time × keys is made but the mask. What a derivative needs is split over several dispatches, as a shader may have eight buffers.
  */
 import type { View } from "../../../tensor/memory.ts";
-import type { MaskedAttentionParams } from "../../kernels.ts";
+import type { Inputs, MaskedAttentionParams, NamedViews, Outputs } from "../../kernels/index.ts";
 import { elementwise as each, f32, type KernelContext, type Launchers, operandsOf, u32 } from "../context.ts";
 import { EXP_NAN } from "./elementwise.ts";
 
@@ -61,8 +61,8 @@ ${body}
 function backward(
   context: KernelContext,
   p: MaskedAttentionParams,
-  [q, k, v, mask, o, lse, dOut]: readonly (View | null)[],
-  [dq, dk, dv]: readonly (View | null)[],
+  { q, k, v, mask = null, o, lse, dOut }: Inputs<"maskedAttentionVjp">,
+  { dq, dk, dv }: Outputs<"maskedAttentionVjp">,
 ): void {
   const { name, ...common } = shared(p, mask);
   const queries = p.batch * p.heads * p.time;
@@ -87,7 +87,7 @@ ${weighted(`    var slope = 0.0;
   for (var j = 0u; j < D; j++) { set_dq(i * D + j, sum[j]); }`,
   });
   /** An invocation takes a key, and walks the queries of the heads that read it. */
-  const byKey = (kernel: string, views: Record<string, View | null>, out: View | null, term: string): void =>
+  const byKey = (kernel: string, views: NamedViews, out: View, term: string): void =>
     each(context, p.batch * p.kvHeads * p.keys, {
       ...common,
       key: `maskedAttentionVjp ${kernel} ${name}`,
@@ -127,7 +127,7 @@ export const maskedAttention: Pick<
   Launchers,
   "maskedAttention" | "maskedAttentionVjp" | "maskedAttentionJvp"
 > = {
-  maskedAttention(context, p, [q, k, v, mask], [o, lse]) {
+  maskedAttention(context, p, { q, k, v, mask = null }, { o, lse }) {
     const { name, ...common } = shared(p, mask);
     each(context, p.batch * p.heads * p.time, {
       ...common,
@@ -157,15 +157,9 @@ ${SCORE}    // A key that weighs nothing changes nothing; before the first that 
 
   maskedAttentionVjp: (context, p, inputs, outputs) => backward(context, p, inputs, outputs),
 
-  maskedAttentionJvp(context, p, [q, k, v, mask, o, lse, tq, tk, tv], [to]) {
+  maskedAttentionJvp(context, p, { q, k, v, mask = null, o, lse, dq: tq, dk: tk, dv: tv }, { dOut: to }) {
     const { name, ...common } = shared(p, mask);
-    const dispatch = (
-      part: string,
-      views: Record<string, View | null>,
-      begin: string,
-      body: string,
-      end: string,
-    ) =>
+    const dispatch = (part: string, views: NamedViews, begin: string, body: string, end: string) =>
       each(context, p.batch * p.heads * p.time, {
         ...common,
         key: `maskedAttentionJvp ${part} ${name}`,
@@ -182,7 +176,7 @@ ${end}`,
       "    for (var j = 0u; j < D; j++) { sum[j] += weight * tv(at + j); }",
       "  for (var j = 0u; j < D; j++) { set_out(i * D + j, sum[j]); }",
     );
-    const added = (part: string, views: Record<string, View | null>, product: string): void =>
+    const added = (part: string, views: NamedViews, product: string): void =>
       dispatch(
         part,
         { v, o, ...views },

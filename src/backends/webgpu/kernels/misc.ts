@@ -1,6 +1,6 @@
 /** Rotary positions, random numbers, dropout. */
 import { sizeOf } from "../../../tensor/shape.ts";
-import { elementwise as each, f32, given, type Launchers, operandsOf, u32 } from "../context.ts";
+import { elementwise as each, f32, type Launchers, operandsOf, u32 } from "../context.ts";
 import { ROPE_BLOCK } from "../blocks.ts";
 import { PRECISE } from "./elementwise.ts";
 
@@ -27,7 +27,7 @@ fn block(counter: u32) -> vec2u {
 `;
 
 export const misc: Pick<Launchers, "rope" | "random" | "dropout"> = {
-  rope(context, { batch, time, cols, heads, headDim, theta, offset, inverse }, [x], [y]) {
+  rope(context, { batch, time, cols, heads, headDim, theta, offset, inverse }, { x }, { y }) {
     const half = headDim / 2;
     // cos and sin of every position and pair, in doubles: angles of thousands of radians leave single precision little.
     // One table serves all lengths up to the next power of two; those of later positions begin at multiples of a block.
@@ -68,8 +68,8 @@ export const misc: Pick<Launchers, "rope" | "random" | "dropout"> = {
   set_y(i + ${half}u, b * c + a * s);`,
     });
   },
-  random(context, { kind, key0, key1, offset }, _, [out]) {
-    const count = sizeOf(given(out, "out").shape);
+  random(context, { kind, key0, key1, offset }, _, { out }) {
+    const count = sizeOf(out.shape);
     each(context, Math.ceil(count / 2), {
       key: `random ${kind}`,
       operands: operandsOf({}, { out }),
@@ -96,8 +96,8 @@ ${
   if (2u * i + 1u < p.elements) { set_out(2u * i + 1u, second); }`,
     });
   },
-  dropout(context, { threshold, scale, key0, key1 }, [x], [y]) {
-    const count = sizeOf(given(x, "x").shape);
+  dropout(context, { threshold, scale, key0, key1 }, { x }, { y }) {
+    const count = sizeOf(x.shape);
     each(context, Math.ceil(count / 2), {
       key: "dropout",
       operands: operandsOf({ x }, { y }),

@@ -1,10 +1,15 @@
 /** The optimizers' steps. */
 import { sizeOf } from "../../../tensor/shape.ts";
-import { elementwise as each, f32, given, type Launcher, type Launchers, operandsOf } from "../context.ts";
+import { elementwise as each, f32, type Launcher, type Launchers, operandsOf } from "../context.ts";
 
 export const optimizer: Pick<Launchers, "sgd" | "adam" | "adamw"> = {
-  sgd(context, { lr, momentum, nesterov, weightDecay }, [grad, gradScale], [value, velocity]) {
-    each(context, sizeOf(given(grad, "grad").shape), {
+  sgd(
+    context,
+    { lr, momentum, nesterov, weightDecay },
+    { grad, gradScale = null },
+    { value, velocity = null },
+  ) {
+    each(context, sizeOf(grad.shape), {
       key: `sgd ${gradScale === null ? "" : "scaled"} ${velocity === null ? "" : nesterov ? "nesterov" : "momentum"}`,
       operands: operandsOf({ grad, grad_scale: gradScale }, { value, velocity }),
       scalars: {
@@ -30,8 +35,13 @@ ${
 
 function adamLauncher(kernel: "adam" | "adamw"): Launcher<"adam" | "adamw"> {
   const [coupled, decoupled] = kernel === "adam" ? [" + p.decay * old", ""] : ["", " + p.decay * old"];
-  return (context, { lr, beta1, beta2, eps, weightDecay, step }, [grad, gradScale], [value, m, v]) => {
-    each(context, sizeOf(given(grad, "grad").shape), {
+  return (
+    context,
+    { lr, beta1, beta2, eps, weightDecay, step },
+    { grad, gradScale = null },
+    { value, m, v },
+  ) => {
+    each(context, sizeOf(grad.shape), {
       key: `${kernel} ${gradScale === null ? "" : "scaled"}`,
       operands: operandsOf({ grad, grad_scale: gradScale }, { value, m, v }),
       scalars: {

@@ -7,12 +7,11 @@
  */
 import type { View } from "../../../tensor/memory.ts";
 import { sizeOf } from "../../../tensor/shape.ts";
-import type { ReduceKind } from "../../kernels.ts";
+import type { ReduceKind } from "../../kernels/index.ts";
 import {
   type Dispatch,
   elementwise as each,
   f32,
-  given,
   type KernelContext,
   type Launchers,
   operandsOf,
@@ -195,9 +194,9 @@ export const rows: Pick<
   | "dot"
   | "clipScale"
 > = {
-  reduce(context, { kind, outer, length, inner }, [x], [y]) {
+  reduce(context, { kind, outer, length, inner }, { x }, { y }) {
     if (!context.traits.software && inner === 1 && length >= LONG) {
-      reduceRows(context, kind, outer, length, given(x, "x"), given(y, "y"));
+      reduceRows(context, kind, outer, length, x, y);
       return;
     }
     each(context, outer * inner, {
@@ -211,7 +210,7 @@ export const rows: Pick<
   set_y(i, result);`,
     });
   },
-  softmax(context, { rows: count, cols }, [x], [y]) {
+  softmax(context, { rows: count, cols }, { x }, { y }) {
     byRow(context, count, {
       key: "softmax",
       operands: operandsOf({ x }, { y }),
@@ -231,7 +230,7 @@ export const rows: Pick<
   }`,
     });
   },
-  softmaxVjp(context, { rows: count, cols }, [y, dy], [dx]) {
+  softmaxVjp(context, { rows: count, cols }, { y, dy }, { dx }) {
     byRow(context, count, {
       key: "softmaxVjp",
       operands: operandsOf({ y, dy }, { dx }),
@@ -243,7 +242,7 @@ export const rows: Pick<
   for (var j = lane; j < p.cols; j += LANES) { set_dx(base + j, y(base + j) * (dy(base + j) - mean)); }`,
     });
   },
-  logSoftmax(context, { rows: count, cols }, [x], [y]) {
+  logSoftmax(context, { rows: count, cols }, { x }, { y }) {
     byRow(context, count, {
       key: "logSoftmax",
       operands: operandsOf({ x }, { y }),
@@ -262,7 +261,7 @@ export const rows: Pick<
   }`,
     });
   },
-  logSoftmaxVjp(context, { rows: count, cols }, [y, dy], [dx]) {
+  logSoftmaxVjp(context, { rows: count, cols }, { y, dy }, { dx }) {
     byRow(context, count, {
       key: "logSoftmaxVjp",
       operands: operandsOf({ y, dy }, { dx }),
@@ -274,7 +273,7 @@ export const rows: Pick<
   for (var j = lane; j < p.cols; j += LANES) { set_dx(base + j, dy(base + j) - exp_nan(y(base + j)) * total); }`,
     });
   },
-  alignRows(context, { rows: count, width }, [g, v], [dots, sumsq]) {
+  alignRows(context, { rows: count, width }, { g, v }, { dots, sumsq }) {
     byRow(context, count, {
       key: "alignRows",
       operands: operandsOf({ g, v }, { dots, sumsq }),
@@ -294,7 +293,7 @@ export const rows: Pick<
   }`,
     });
   },
-  norm(context, { kind, rows: count, width, eps }, [x, gain, bias], [y, stats]) {
+  norm(context, { kind, rows: count, width, eps }, { x, gain = null, bias = null }, { y, stats }) {
     byRow(context, count, {
       key: `norm ${kind} ${gain === null ? "" : "gain"} ${bias === null ? "" : "bias"}`,
       operands: operandsOf({ x, gain, bias }, { y, stats }),
@@ -329,7 +328,7 @@ ${
   }`,
     });
   },
-  normVjp(context, { kind, rows: count, width }, [x, gain, stats, dy], [dx]) {
+  normVjp(context, { kind, rows: count, width }, { x, gain = null, stats, dy }, { dx }) {
     byRow(context, count, {
       key: `normVjp ${kind} ${gain === null ? "" : "gain"}`,
       operands: operandsOf({ x, gain, stats, dy }, { dx }),
@@ -352,7 +351,12 @@ ${
   }`,
     });
   },
-  normJvp(context, { kind, rows: count, width }, [x, gain, stats, dx, dgain, dbias], [dy]) {
+  normJvp(
+    context,
+    { kind, rows: count, width },
+    { x, gain = null, stats, dx, dgain = null, dbias = null },
+    { dy },
+  ) {
     byRow(context, count, {
       key: `normJvp ${kind} ${[gain, dgain, dbias].map((v) => (v === null ? 0 : 1)).join("")}`,
       operands: operandsOf({ x, gain, stats, dx, dgain, dbias }, { dy }),
@@ -376,7 +380,7 @@ ${
   }`,
     });
   },
-  crossEntropy(context, { rows: count, cols }, [logits, targets], [losses, lse]) {
+  crossEntropy(context, { rows: count, cols }, { logits, targets }, { losses, lse }) {
     byRow(context, count, {
       key: "crossEntropy",
       operands: operandsOf({ logits, targets }, { losses, lse }),
@@ -398,7 +402,7 @@ ${
   }`,
     });
   },
-  crossEntropyVjp(context, { rows: count, cols }, [logits, targets, lse, dlosses], [dlogits]) {
+  crossEntropyVjp(context, { rows: count, cols }, { logits, targets, lse, dlosses }, { dlogits }) {
     each(context, count * cols, {
       key: "crossEntropyVjp",
       operands: operandsOf({ logits, targets, lse, dlosses }, { dlogits }),
@@ -414,7 +418,7 @@ ${
   }`,
     });
   },
-  crossEntropyJvp(context, { rows: count, cols }, [logits, targets, lse, dlogits], [dlosses]) {
+  crossEntropyJvp(context, { rows: count, cols }, { logits, targets, lse, dlogits }, { dlosses }) {
     byRow(context, count, {
       key: "crossEntropyJvp",
       operands: operandsOf({ logits, targets, lse, dlogits }, { dlosses }),
@@ -432,14 +436,14 @@ ${
   }`,
     });
   },
-  sumSquares(context, _, [x], [out]) {
-    const view = given(x, "x");
-    dotInto(context, view, view, given(out, "out"));
+  sumSquares(context, _, { x }, { out }) {
+    const view = x;
+    dotInto(context, view, view, out);
   },
-  dot(context, _, [x, y], [out]) {
-    dotInto(context, given(x, "x"), given(y, "y"), given(out, "out"));
+  dot(context, _, { x, y }, { out }) {
+    dotInto(context, x, y, out);
   },
-  clipScale(context, { maxNorm }, [sumsq], [scale]) {
+  clipScale(context, { maxNorm }, { sumsq }, { scale }) {
     each(context, 1, {
       key: "clipScale",
       operands: operandsOf({ sumsq }, { scale }),

@@ -1,13 +1,6 @@
 /** Embedding tables and other kernels that find their rows by index: gather, its adjoint, sums over segments of rows. No atomics: sums run in the order of rows. */
 import type { View } from "../../../tensor/memory.ts";
-import {
-  elementwise as each,
-  given,
-  type KernelContext,
-  type Launchers,
-  operandsOf,
-  u32,
-} from "../context.ts";
+import { elementwise as each, type KernelContext, type Launchers, operandsOf, u32 } from "../context.ts";
 import { columnSums } from "./columns.ts";
 import { byRow } from "./rows.ts";
 
@@ -40,7 +33,7 @@ export const tables: Pick<
   Launchers,
   "gather" | "scatterAdd" | "embeddingAlign" | "segmentSum" | "normGainGrad"
 > = {
-  gather(context, { rows, width, tableRows }, [table, ids], [out]) {
+  gather(context, { rows, width, tableRows }, { table, ids }, { out }) {
     each(context, rows * width, {
       key: "gather",
       operands: operandsOf({ table, ids }, { out }),
@@ -50,7 +43,7 @@ export const tables: Pick<
   else { set_out(i, table(u32(id) * p.width + i % p.width)); }`,
     });
   },
-  scatterAdd(context, { rows, width, tableRows, accumulate }, [x, ids], [out]) {
+  scatterAdd(context, { rows, width, tableRows, accumulate }, { x, ids }, { out }) {
     if (!accumulate)
       each(context, tableRows * width, {
         key: "scatterAdd zero",
@@ -58,7 +51,7 @@ export const tables: Pick<
         body: "  set_out(i, 0.0);",
       });
     if (rows === 0) return;
-    const { before, after } = links(context, given(ids, "ids"), rows);
+    const { before, after } = links(context, ids, rows);
     each(context, rows * width, {
       key: "scatterAdd",
       operands: operandsOf({ x, ids, before, after }, { out }),
@@ -74,9 +67,14 @@ export const tables: Pick<
   set_out(at, sum);`,
     });
   },
-  embeddingAlign(context, params, [dy, ids, segments, groups, v], [dots, sumsq, groupSumsq]) {
+  embeddingAlign(
+    context,
+    params,
+    { dy, ids, segments, groups = null, v = null },
+    { dots, sumsq, groupSumsq = null },
+  ) {
     const { rows, width, tableRows, segmentCount, groupCount } = params;
-    const { before, after } = links(context, given(ids, "ids"), Math.max(1, rows));
+    const { before, after } = links(context, ids, Math.max(1, rows));
     const scalars = { width: u32(width), table_rows: u32(tableRows) };
     if (rows > 0) {
       // ⟨dy, v⟩ of every row.
@@ -93,8 +91,8 @@ export const tables: Pick<
   let total = join_sum(whole(sum));
   if (lane == 0u) { set_along(row, total); }`,
       });
-      segmentTotals(context, along, given(segments, "segments"), null, given(dots, "dots"), segmentCount);
-    } else zeros(context, given(dots, "dots"), segmentCount);
+      segmentTotals(context, along, segments, null, dots, segmentCount);
+    } else zeros(context, dots, segmentCount);
     const squares = (ranges: View | null, count: number, out: View): void => {
       if (rows === 0) {
         zeros(context, out, count);
@@ -132,12 +130,12 @@ export const tables: Pick<
   let total = join_sum(whole(sum));
   if (lane == 0u) { set_square(row, total); }`,
       });
-      segmentTotals(context, square, given(segments, "segments"), ranges, out, count);
+      segmentTotals(context, square, segments, ranges, out, count);
     };
-    squares(null, segmentCount, given(sumsq, "sumsq"));
-    if (groupSumsq !== null) squares(given(groups, "groups"), groupCount, groupSumsq);
+    squares(null, segmentCount, sumsq);
+    if (groupSumsq !== null) squares(groups, groupCount, groupSumsq);
   },
-  segmentSum(context, params, [x, y, segments], [out]) {
+  segmentSum(context, params, { x, y = null, segments }, { out }) {
     columnSums(context, {
       ...params,
       key: `segmentSum ${y === null ? "" : "y"}`,
@@ -147,7 +145,7 @@ export const tables: Pick<
       term: `x(r * p.width + j)${y === null ? "" : " * y(r * p.width + j)"}`,
     });
   },
-  normGainGrad(context, params, [x, stats, dy, segments], [dgain]) {
+  normGainGrad(context, params, { x, stats, dy, segments }, { dgain }) {
     columnSums(context, {
       ...params,
       key: "normGainGrad",

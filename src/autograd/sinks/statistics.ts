@@ -1,0 +1,100 @@
+/** The numbers that an align sink gathers: on the device while a pass runs, read at once after it. */
+import { run } from "../../backends/backend.ts";
+import { extentsOf } from "../../tensor/shape.ts";
+import { empty, keep, type Tensor } from "../../tensor/tensor.ts";
+
+/** Where the numbers of one use of a parameter go. */
+export interface Row {
+  readonly dots: Tensor;
+  readonly squares: Tensor;
+  readonly groups: Tensor | null;
+  readonly direction: Tensor;
+}
+
+export interface Numbers {
+  readonly dots: Float64Array;
+  readonly squares: Float64Array;
+  readonly groups: Float64Array;
+  readonly directions: readonly { readonly parameter: Tensor; readonly direction: number }[];
+}
+
+/** Rows of numbers on the device, [dots: S, squares: S, groups: G, direction: 1] each, in blocks that are reused. */
+export class Statistics {
+  readonly #segments: number;
+  readonly #groups: number;
+  readonly #blocks: Tensor[] = [];
+  #parameters: Tensor[] = [];
+
+  constructor(segments: number, groups: number) {
+    this.#segments = segments;
+    this.#groups = groups;
+  }
+
+  get #width(): number {
+    return 2 * this.#segments + this.#groups + 1;
+  }
+
+  begin(): void {
+    this.#parameters = [];
+    for (const block of this.#blocks) run("fill", { value: 0 }, {}, { out: block });
+  }
+
+  /** Views in the current scope. A pass whose parameters are each used once fits into one block of `expected` rows. */
+  next(parameter: Tensor, expected: number): Row {
+    let index = this.#parameters.push(parameter) - 1;
+    let block: Tensor | null = null;
+    for (const candidate of this.#blocks) {
+      const [rows] = extentsOf(candidate.shape, 2);
+      if (index < rows) {
+        block = candidate;
+        break;
+      }
+      index -= rows;
+    }
+    if (block === null) {
+      block = keep(empty([Math.max(1, expected), this.#width], "f32", parameter.memory));
+      run("fill", { value: 0 }, {}, { out: block });
+      this.#blocks.push(block);
+    }
+    const [s, g] = [this.#segments, this.#groups];
+    const start = index * this.#width;
+    return {
+      dots: block.view([s], start),
+      squares: block.view([s], start + s),
+      groups: g === 0 ? null : block.view([g], start + 2 * s),
+      direction: block.view([1], start + 2 * s + g),
+    };
+  }
+
+  async read(): Promise<Numbers> {
+    const [s, g] = [this.#segments, this.#groups];
+    const parameters = this.#parameters;
+    const blocks = await Promise.all(this.#blocks.map((block) => block.data()));
+    const dots = new Float64Array(s);
+    const squares = new Float64Array(s);
+    const groups = new Float64Array(g);
+    const rows = blocks.flatMap((data) =>
+      Array.from({ length: data.length / this.#width }, (_, i) =>
+        data.subarray(i * this.#width, (i + 1) * this.#width),
+      ),
+    );
+    const directions = parameters.map((parameter, i) => {
+      const row = rows[i]!;
+      addInto(dots, row);
+      addInto(squares, row.subarray(s));
+      addInto(groups, row.subarray(2 * s));
+      return { parameter, direction: row[2 * s + g]! };
+    });
+    return { dots, squares, groups, directions };
+  }
+
+  dispose(): void {
+    for (const block of this.#blocks) block.dispose();
+    this.#blocks.length = 0;
+    this.#parameters = [];
+  }
+}
+
+function addInto(sum: Float64Array, values: ArrayLike<number>): void {
+  for (let i = 0; i < sum.length; i++) sum[i]! += values[i]!;
+}

@@ -1,0 +1,134 @@
+/** The calling thread and its workers in one launch: all take tasks from one counter, and the caller waits for workers that have one. */
+import { GradmixError } from "../../errors.ts";
+import type { WorkerHandle } from "./host.ts";
+import { type KernelFunction, runTasks, Word } from "./protocol.ts";
+
+/** Looks at the workers' count before the caller sleeps. */
+const SPINS = 20_000;
+/** No task of a kernel takes this long, so a launch in which nothing moves for as long has lost a worker. */
+const PATIENCE_MS = 60_000;
+/** What no counter of tasks reaches. */
+const BEYOND = 0x3fffffff;
+
+export interface Team {
+  readonly control: Int32Array;
+  workers: readonly WorkerHandle[];
+  /** Milliseconds without progress after which a launch is given up. */
+  patience: number;
+  /** Whether the calling thread may sleep while it waits for workers: a page's main thread may not. */
+  maySleep: boolean;
+  /** Why nothing is launched any more. A lost worker could come back in the middle of a later launch; there are no later ones. */
+  broken: string | null;
+}
+
+export function createTeam(control: Int32Array): Team {
+  control.fill(0);
+  return { control, workers: [], patience: PATIENCE_MS, maySleep: maySleep(), broken: null };
+}
+
+/** Throws `backend` when a worker was lost, now or before. */
+export function checkTeam(team: Team, kernel: string): void {
+  if (team.broken !== null) throw new GradmixError("backend", team.broken);
+  for (const worker of team.workers) {
+    const reason = worker.ended();
+    if (reason !== null) throw lost(team, kernel, reason);
+  }
+}
+
+/** Runs all tasks on the calling thread. */
+export function runAlone(kernel: string, run: KernelFunction, parameters: number, tasks: number): void {
+  try {
+    for (let t = 0; t < tasks; t++) run(parameters, t);
+  } catch (cause) {
+    throw failure(kernel, 0, cause);
+  }
+}
+
+/** Runs the tasks on all threads; `number` is the kernel's for the workers. */
+export function runTogether(
+  team: Team,
+  kernel: string,
+  number: number,
+  run: KernelFunction,
+  parameters: number,
+  tasks: number,
+): void {
+  const { control } = team;
+  control[Word.kernel] = number;
+  control[Word.tasks] = tasks;
+  Atomics.store(control, Word.next, 0);
+  Atomics.store(control, Word.open, 1);
+  Atomics.add(control, Word.epoch, 1);
+  Atomics.notify(control, Word.epoch);
+  let failed: GradmixError | null = null;
+  try {
+    runTasks(control, run, parameters, tasks);
+  } catch (cause) {
+    failed = failure(kernel, 0, cause);
+    Atomics.store(control, Word.next, BEYOND);
+  }
+  join(team, kernel);
+  if (failed !== null) throw failed;
+  const thread = Atomics.exchange(control, Word.failed, 0);
+  if (thread !== 0) throw failure(kernel, thread - 1, undefined);
+}
+
+/** Tells the workers to end. */
+export function stopTeam({ control }: Team): void {
+  Atomics.store(control, Word.stop, 1);
+  Atomics.add(control, Word.epoch, 1);
+  Atomics.notify(control, Word.epoch);
+}
+
+/** Lets no more workers in and waits for those that are; one that stays away for long is reported instead of waited for. */
+function join(team: Team, kernel: string): void {
+  const { control } = team;
+  Atomics.store(control, Word.open, 0);
+  for (let i = 0; i < SPINS; i++) if (Atomics.load(control, Word.busy) === 0) return;
+  let progress = -1;
+  let since = performance.now();
+  for (;;) {
+    const busy = Atomics.load(control, Word.busy);
+    if (busy === 0) return;
+    if (busy !== progress) {
+      progress = busy;
+      since = performance.now();
+    }
+    const most = Math.min(team.patience, 1000);
+    if (team.maySleep ? sleepWhile(control, busy, most) : spinWhile(control, busy, most)) continue;
+    // The event loop does not turn while we wait, so that a worker has ended may not have been told yet: time decides.
+    if (performance.now() - since >= team.patience) throw lost(team, kernel, "it stopped answering");
+  }
+}
+
+function lost(team: Team, kernel: string, reason: string): GradmixError {
+  team.broken = `cpu: a worker thread was lost in kernel ${kernel} (${reason}); start again, with threads = 1 if it repeats`;
+  return new GradmixError("backend", team.broken);
+}
+
+function maySleep(): boolean {
+  try {
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 1, 0);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** Waits while so many workers are busy; false when as many still are after so many milliseconds. */
+function sleepWhile(control: Int32Array, busy: number, most: number): boolean {
+  return Atomics.wait(control, Word.busy, busy, most) !== "timed-out";
+}
+
+/** The same without sleeping. */
+function spinWhile(control: Int32Array, busy: number, most: number): boolean {
+  const end = performance.now() + most;
+  do {
+    for (let i = 0; i < SPINS; i++) if (Atomics.load(control, Word.busy) !== busy) return true;
+  } while (performance.now() < end);
+  return false;
+}
+
+function failure(kernel: string, thread: number, cause: unknown): GradmixError {
+  return new GradmixError("backend", `cpu: kernel ${kernel} failed on thread ${thread}`, { cause });
+}

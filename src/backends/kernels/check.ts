@@ -1,0 +1,136 @@
+/** Checks of a call against the table. */
+import { GradmixError } from "../../errors.ts";
+import { show } from "../../options.ts";
+import type { View } from "../../tensor/memory.ts";
+import { formatShape, sizeOf } from "../../tensor/shape.ts";
+import {
+  type Inputs,
+  type KernelName,
+  kernelNames,
+  type KernelParams,
+  kernels,
+  type Outputs,
+} from "./index.ts";
+import type { NamedViews, OperandSpec, ParamCheck } from "./spec.ts";
+
+/** An operand of a kernel, as the table has it. */
+type TableOperand = OperandSpec<never> & { readonly name: string };
+
+interface Side {
+  readonly byName: ReadonlyMap<string, TableOperand>;
+  /** Operands that must be there. */
+  readonly required: number;
+}
+
+/** What the table says of a kernel, in a form that is quick to go through: every call is checked. */
+interface Checks {
+  readonly params: readonly { readonly name: string; readonly check: ParamCheck }[];
+  readonly inputs: Side;
+  readonly outputs: Side;
+}
+
+function sideOf(specs: Readonly<Record<string, OperandSpec<never>>>): Side {
+  const operands = Object.entries(specs).map(([name, spec]) => ({ name, ...spec }));
+  return {
+    byName: new Map(operands.map((operand) => [operand.name, operand])),
+    required: operands.filter(({ optional }) => !optional).length,
+  };
+}
+
+function checksOf(kernel: KernelName): Checks {
+  const { params, inputs, outputs } = kernels[kernel];
+  return {
+    params: Object.entries<ParamCheck>(params).map(([name, check]) => ({ name, check })),
+    inputs: sideOf(inputs),
+    outputs: sideOf(outputs),
+  };
+}
+
+const checks = Object.fromEntries(kernelNames.map((kernel) => [kernel, checksOf(kernel)])) as Readonly<
+  Record<KernelName, Checks>
+>;
+
+/** A kernel's inputs, or its outputs, in the table's order. */
+export const operandsOf = (kernel: KernelName, side: "inputs" | "outputs"): readonly TableOperand[] => [
+  ...checks[kernel][side].byName.values(),
+];
+
+/** What `fn` makes of each operand that is there, by name; null for one that is not. */
+function mapOperands<V, W>(operands: NamedViews<V>, fn: (operand: V) => W): NamedViews<W> {
+  const made: Record<string, W | null> = {};
+  for (const [name, operand] of Object.entries(operands))
+    made[name] = operand === null || operand === undefined ? null : fn(operand);
+  return made;
+}
+
+/** What `fn` makes of each of a kernel's inputs. The names stay, which an index signature forgets. */
+export const mapInputs = <K extends KernelName, V, W>(
+  inputs: Inputs<K, V>,
+  fn: (operand: V) => W,
+): Inputs<K, W> => mapOperands<V, W>(inputs, fn) as Inputs<K, W>;
+
+/** The same of its outputs. */
+export const mapOutputs = <K extends KernelName, V, W>(
+  outputs: Outputs<K, V>,
+  fn: (operand: V) => W,
+): Outputs<K, W> => mapOperands<V, W>(outputs, fn) as Outputs<K, W>;
+
+/**
+ * The table's rule for parameters, sizes and types, and for where strides may reach. Throws `shape`, naming the kernel and the parameter or operand. What
+ * stands in i32 operands (ids, targets, segments) cannot be seen from here: kernels pass over ids outside of a table.
+ */
+export function checkCall<K extends KernelName>(
+  kernel: K,
+  params: KernelParams[K],
+  inputs: Inputs<K>,
+  outputs: Outputs<K>,
+): void {
+  const { params: known, inputs: ins, outputs: outs } = checks[kernel];
+  const given = params as Readonly<Record<string, unknown>>;
+  for (const { name, check } of known) {
+    const value = given[name];
+    if (!check.fits(value))
+      throw new GradmixError("shape", `${kernel}: ${name} is ${show(value)}, not ${check.what}`);
+  }
+  checkOperands(kernel, params, ins, inputs, inputs);
+  checkOperands(kernel, params, outs, outputs, inputs);
+  const wrong = kernels[kernel].together?.(params, inputs, outputs) ?? null;
+  if (wrong !== null) throw new GradmixError("shape", `${kernel}: ${wrong}`);
+}
+
+function checkOperands(
+  kernel: KernelName,
+  params: object,
+  { byName, required }: Side,
+  operands: NamedViews,
+  inputs: NamedViews,
+): void {
+  let missing = required;
+  // `in` is much faster than lookups by the table's names: engines remember where the properties of literals are.
+  for (const name in operands) {
+    const operand = operands[name];
+    const spec = byName.get(name);
+    if (spec === undefined) throw new GradmixError("shape", `${kernel}: there is no operand "${name}"`);
+    if (operand === null || operand === undefined) continue;
+    if (!spec.optional) missing--;
+    const { size, dtype } = spec;
+    if (size !== null) {
+      // The parameters are of the kernel whose specification this is.
+      const wanted = typeof size === "string" ? elements(inputs[size]) : size(params as never);
+      if (sizeOf(operand.shape) !== wanted)
+        throw new GradmixError(
+          "shape",
+          `${kernel}: operand "${name}" has shape ${formatShape(operand.shape)}, ${wanted} elements are needed`,
+        );
+    }
+    if (dtype !== null && operand.dtype !== dtype)
+      throw new GradmixError("shape", `${kernel}: operand "${name}" has the type ${operand.dtype}`);
+  }
+  if (missing === 0) return;
+  for (const { name, optional } of byName.values())
+    if (!optional && (operands[name] ?? null) === null)
+      throw new GradmixError("shape", `${kernel}: operand "${name}" is missing`);
+}
+
+const elements = (view: View | null | undefined): number =>
+  view === null || view === undefined ? 0 : sizeOf(view.shape);

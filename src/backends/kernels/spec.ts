@@ -1,0 +1,160 @@
+/**
+ * How the table describes a kernel. A `Signature` is what its callers and its implementations see: the types of its parameters and the names of its operands.
+ * A `KernelSpec` is the same for the checks at run time: what each parameter must be, and of each operand the type, the size, and the inputs that it may
+ * stand on. A specification that does not name what its signature names does not compile.
+ */
+import { show } from "../../options.ts";
+import type { DType } from "../../tensor/dtype.ts";
+import type { View } from "../../tensor/memory.ts";
+import { formatShape, sizeOf } from "../../tensor/shape.ts";
+
+/** Names of operands are separated by spaces; those with a "?" may be left out. */
+export interface Signature<P extends object, I extends string, O extends string> {
+  readonly params: P;
+  readonly inputs: I;
+  readonly outputs: O;
+}
+export type AnySignature = Signature<object, string, string>;
+
+type Marked<S extends string> = S extends `${infer First} ${infer Rest}`
+  ? First | Marked<Rest>
+  : S extends ""
+    ? never
+    : S;
+type Optional<S extends string> =
+  Marked<S> extends infer N ? (N extends `${infer Name}?` ? Name : never) : never;
+type Required<S extends string> = Exclude<Marked<S>, `${string}?`>;
+
+/** Operands by name, each a `V`. */
+export type Named<S extends string, V> = { readonly [N in Required<S>]: V } & {
+  readonly [N in Optional<S>]?: V | null;
+};
+
+/** Operands of any kernel. */
+export type NamedViews<V = View> = Readonly<Record<string, V | null | undefined>>;
+
+/** What a parameter must be, in words and as a test. */
+export interface ParamCheck {
+  readonly what: string;
+  fits(value: unknown): boolean;
+}
+
+export interface OperandSpec<P> {
+  /** null is any. */
+  readonly dtype: DType | null;
+  readonly optional: boolean;
+  /** How many elements it must have: that many, as many as the input of this name, or, null, any number. */
+  readonly size: ((params: P) => number) | string | null;
+  /** The inputs that this output may be: the very same elements. It may overlap no other operand. */
+  readonly inPlaceOf: readonly string[];
+}
+
+type OperandSpecs<P, S extends string> = {
+  readonly [N in Required<S>]: OperandSpec<P> & { readonly optional: false };
+} & { readonly [N in Optional<S>]: OperandSpec<P> & { readonly optional: true } };
+
+/** Largest |got − reference| ≤ atol + rtol·|reference| on operands of order one. */
+export interface Tolerance {
+  readonly rtol: number;
+  readonly atol: number;
+}
+export const loose: Tolerance = { rtol: 2e-5, atol: 2e-5 };
+export const tight: Tolerance = { rtol: 2e-6, atol: 1e-6 };
+export const exact: Tolerance = { rtol: 0, atol: 0 };
+
+export interface KernelSpec<S extends AnySignature> {
+  readonly params: { readonly [N in keyof S["params"]]-?: ParamCheck };
+  readonly inputs: OperandSpecs<S["params"], S["inputs"]>;
+  readonly outputs: OperandSpecs<S["params"], S["outputs"]>;
+  readonly tolerance: Tolerance;
+  /** What the parameters must be together, and where strides may reach: null, or what is wrong. O(rank). */
+  readonly together?: (
+    params: S["params"],
+    inputs: Named<S["inputs"], View>,
+    outputs: Named<S["outputs"], View>,
+  ) => string | null;
+}
+
+/** Specifications of the kernels that `T` has the signatures of. */
+export type Specs<T> = { readonly [K in keyof T]: T[K] extends AnySignature ? KernelSpec<T[K]> : never };
+
+type Size<P> = ((params: P) => number) | string | null;
+type RequiredOperand<P> = OperandSpec<P> & { readonly optional: false };
+type OptionalOperand<P> = OperandSpec<P> & { readonly optional: true };
+
+const operand = <P>(dtype: DType | null, size: Size<P>): RequiredOperand<P> => ({
+  ...{ dtype, size, optional: false, inPlaceOf: [] },
+});
+/** An operand of f32: so many elements, or as many as the input of that name, or any number. */
+export const f32 = <P>(size: Size<P> = null): RequiredOperand<P> => operand("f32", size);
+export const i32 = <P>(size: Size<P> = null): RequiredOperand<P> => operand("i32", size);
+/** An operand of f32 or i32. */
+export const either = <P>(size: Size<P> = null): RequiredOperand<P> => operand(null, size);
+export const optional = <P>(spec: OperandSpec<P>): OptionalOperand<P> => ({ ...spec, optional: true });
+/** An output that may be one of these inputs. */
+export const inPlaceOf = <P>(inputs: readonly string[], spec: RequiredOperand<P>): RequiredOperand<P> => ({
+  ...spec,
+  inPlaceOf: inputs,
+});
+
+/** Most axes that a strided kernel walks. */
+export const MAX_RANK = 6;
+
+export const flag: ParamCheck = { what: "true or false", fits: (value) => typeof value === "boolean" };
+export const number: ParamCheck = { what: "a number", fits: (value) => typeof value === "number" };
+export const finite: ParamCheck = { what: "a finite number", fits: (value) => Number.isFinite(value) };
+const atLeast = (least: number, what: string): ParamCheck => ({
+  what,
+  fits: (value) => typeof value === "number" && Number.isSafeInteger(value) && value >= least,
+});
+export const extent: ParamCheck = atLeast(0, "an integer of at least 0");
+export const positive: ParamCheck = atLeast(1, "an integer of at least 1");
+export const word: ParamCheck = {
+  what: "an integer of 32 bits",
+  fits: (value) => typeof value === "number" && (value === value >>> 0 || value === (value | 0)),
+};
+export const oneOf = (names: readonly string[]): ParamCheck => ({
+  what: `one of ${names.map(show).join(", ")}`,
+  fits: (value) => typeof value === "string" && names.includes(value),
+});
+export const extents: ParamCheck = {
+  what: `up to ${MAX_RANK} integers of at least 0`,
+  fits(value) {
+    if (!Array.isArray(value) || value.length > MAX_RANK) return false;
+    const list: readonly unknown[] = value;
+    for (let axis = 0; axis < list.length; axis++) if (!extent.fits(list[axis])) return false;
+    return true;
+  },
+};
+
+/** The last element, counted from the first, that such strides reach; −1 for an empty shape. */
+function reach(shape: readonly number[], strides: readonly number[]): number {
+  let last = 0;
+  for (let axis = 0; axis < shape.length; axis++) {
+    if (shape[axis] === 0) return -1;
+    last += (shape[axis]! - 1) * strides[axis]!;
+  }
+  return last;
+}
+
+/** Null when the operand has every element that strides reach, from `offset` on. */
+export function within(
+  name: string,
+  operand: View,
+  shape: readonly number[],
+  strides: readonly number[],
+  offset = 0,
+): string | null {
+  if (strides.length !== shape.length)
+    return `the strides ${formatShape(strides)} of "${name}" do not fit the shape ${formatShape(shape)}`;
+  const last = reach(shape, strides);
+  const size = sizeOf(operand.shape);
+  if (last < 0 || offset + last < size) return null;
+  return `"${name}" is addressed at element ${offset + last} of ${size}`;
+}
+
+/** Sums over groups of segments need to be told the groups. */
+export const groupsGiven = (groups: View | null | undefined, sums: View | null | undefined): string | null =>
+  sums === null || sums === undefined || (groups !== null && groups !== undefined)
+    ? null
+    : `"groupSumsq" needs the operand "groups"`;

@@ -1,0 +1,90 @@
+/** Kernels of embedding tables, and sums of rows by segment. */
+import {
+  exact,
+  extent,
+  f32,
+  flag,
+  groupsGiven,
+  i32,
+  loose,
+  optional,
+  type Signature,
+  type Specs,
+} from "./spec.ts";
+
+export interface TableKernels {
+  /** [table: tableRows·width, ids i32: rows] → [out: rows·width]: out[r] = table[ids[r]]; an id outside the table gives a row of NaN. */
+  gather: Signature<{ rows: number; width: number; tableRows: number }, "table ids", "out">;
+  /** [x: rows·width, ids i32: rows] → [out: tableRows·width]: out[ids[r]] += x[r], in order of r; `accumulate` false zeroes `out` first; ids outside are skipped. */
+  scatterAdd: Signature<
+    { rows: number; width: number; tableRows: number; accumulate: boolean },
+    "x ids",
+    "out"
+  >;
+  /**
+   * Alignment of an embedding's gradient without materialising it. [dy: rows·width, ids i32: rows, segments i32: S+1,
+   * groups i32: G+1?, v: tableRows·width?] → [dots: S, sumsq: S, groupSumsq: G?]. W_s adds dy[r] into row ids[r]
+   * for r in segment s; dots[s] = ⟨W_s, V⟩ (0 without v), sumsq[s] = ‖W_s‖²: rows of one id inside a segment are summed before
+   * squaring; groupSumsq likewise over each group of segments. Rows whose id is outside of the table are skipped.
+   */
+  embeddingAlign: Signature<
+    {
+      rows: number;
+      width: number;
+      tableRows: number;
+      segmentCount: number;
+      groupCount: number;
+    },
+    "dy ids segments groups? v?",
+    "dots sumsq groupSumsq?"
+  >;
+  /** [x: rows·width, y: rows·width?, segments i32: S+1] → [out: S·width]: out[s] = Σ_{r in s} x[r] (⊙ y[r]). `accumulate` adds to out. */
+  segmentSum: Signature<
+    { rows: number; width: number; segmentCount: number; accumulate: boolean },
+    "x y? segments",
+    "out"
+  >;
+}
+
+const widths = { rows: extent, width: extent };
+const each = (p: { rows: number }): number => p.rows;
+const all = (p: { rows: number; width: number }): number => p.rows * p.width;
+const table = (p: { tableRows: number; width: number }): number => p.tableRows * p.width;
+
+export const tables: Specs<TableKernels> = {
+  gather: {
+    params: { ...widths, tableRows: extent },
+    inputs: { table: f32(table), ids: i32(each) },
+    outputs: { out: f32(all) },
+    tolerance: exact,
+  },
+  scatterAdd: {
+    params: { ...widths, tableRows: extent, accumulate: flag },
+    inputs: { x: f32(all), ids: i32(each) },
+    outputs: { out: f32(table) },
+    tolerance: loose,
+  },
+  embeddingAlign: {
+    params: { ...widths, tableRows: extent, segmentCount: extent, groupCount: extent },
+    inputs: {
+      dy: f32(all),
+      ids: i32(each),
+      segments: i32((p) => p.segmentCount + 1),
+      groups: optional(i32((p) => p.groupCount + 1)),
+      v: optional(f32(table)),
+    },
+    outputs: {
+      dots: f32((p) => p.segmentCount),
+      sumsq: f32((p) => p.segmentCount),
+      groupSumsq: optional(f32((p) => p.groupCount)),
+    },
+    tolerance: loose,
+    together: (_, { groups }, { groupSumsq }) => groupsGiven(groups, groupSumsq),
+  },
+  segmentSum: {
+    params: { ...widths, segmentCount: extent, accumulate: flag },
+    inputs: { x: f32(all), y: optional(f32(all)), segments: i32((p) => p.segmentCount + 1) },
+    outputs: { out: f32((p) => p.segmentCount * p.width) },
+    tolerance: loose,
+  },
+};

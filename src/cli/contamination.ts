@@ -1,0 +1,157 @@
+/** Documents of the domains that hold the target's held-out text, on which the run is measured: counted, named and, when asked to, left out of training. */
+import type { Document } from "../data/index.node.ts";
+import { GRAM, heldOutText, type Overlap, type OverlapIndex } from "../data/contamination.ts";
+import { GradmixError } from "../errors.ts";
+import type { ContaminationFacts, OverlapCounts } from "../runs/facts.ts";
+import { wrong } from "./values.ts";
+
+export interface ContaminationCheck {
+  /** A held-out document of a target, all of which come before the domains. */
+  readonly heldOut: (text: string) => void;
+  /** Whether a document of a domain is trained on. */
+  keeps(domain: string, document: Document): boolean;
+  /** The documents of a domain that are trained on; throws as `checkLeft`. */
+  filter(domain: string, documents: AsyncIterable<Document>): AsyncGenerator<Document, void, undefined>;
+  /** Throws `data` for a domain of which nothing is left. */
+  checkLeft(domain: string): void;
+  /** null: there is nothing to compare with. */
+  facts(): ContaminationFacts | null;
+}
+
+/** Documents that are named. */
+const NAMED = 20;
+
+/** Characters of the domains that are compared where nothing is left out, together: less than a second. */
+const LOOKED = 1 << 26;
+
+interface Counted {
+  /** Documents, and those of them that were compared. */
+  total: number;
+  compared: number;
+  /** Characters that were compared. */
+  characters: number;
+  counts: OverlapCounts;
+}
+
+/** `drops`: documents that share text with the held-out ones are left out; all are compared then, else the first of each of `domainCount` domains. */
+export function contaminationCheck(drops: boolean, domainCount: number): ContaminationCheck {
+  const text = heldOutText();
+  const domains = new Map<string, Counted>();
+  const examples: ContaminationFacts["examples"][number][] = [];
+  const most = drops ? Infinity : LOOKED / Math.max(1, domainCount);
+  let index: OverlapIndex | null = null;
+  const countedOf = (domain: string): Counted => {
+    const known = domains.get(domain);
+    if (known !== undefined) return known;
+    const fresh: Counted = { total: 0, compared: 0, characters: 0, counts: none };
+    domains.set(domain, fresh);
+    return fresh;
+  };
+  const keeps = (domain: string, { text: own, source }: Document): boolean => {
+    index ??= text.index();
+    const of = countedOf(domain);
+    of.total++;
+    if (index.documents === 0 || of.characters >= most) return true;
+    of.compared++;
+    of.characters += own.length;
+    const overlap = index.compare(own);
+    if (overlap === null) return true;
+    of.counts = more(of.counts, overlap);
+    if (examples.length < NAMED) examples.push({ domain, source, ...overlap });
+    return !drops;
+  };
+  const checkLeft = (domain: string): void => {
+    const { total, counts } = countedOf(domain);
+    if (drops && total > 0 && counts.documents === total)
+      throw new GradmixError(
+        "data",
+        `domain "${domain}": each of its ${total} documents holds held-out text of the target, so --drop-contaminated leaves nothing; leave the domain out, or hold out other text (--data-seed)`,
+      );
+  };
+  return {
+    heldOut: text.add,
+    keeps,
+    async *filter(domain, documents) {
+      for await (const document of documents) if (keeps(domain, document)) yield document;
+      checkLeft(domain);
+    },
+    checkLeft,
+    facts() {
+      if (index === null || index.documents === 0) return null;
+      return {
+        words: GRAM,
+        heldOutDocuments: index.documents,
+        comparedDocuments: index.looked,
+        foundDocuments: index.found(),
+        documents: [...domains.values()].reduce((sum, { total }) => sum + total, 0),
+        lookedAt: [...domains.values()].reduce((sum, { compared }) => sum + compared, 0),
+        dropped: drops,
+        domains: new Map(
+          [...domains].flatMap(([name, { counts }]) =>
+            counts.documents === 0 ? [] : [[name, counts] as const],
+          ),
+        ),
+        examples,
+      };
+    },
+  };
+}
+
+const none: OverlapCounts = { documents: 0, copies: 0, nearCopies: 0 };
+
+const more = (counts: OverlapCounts, { kind }: Overlap): OverlapCounts => ({
+  documents: counts.documents + 1,
+  copies: counts.copies + (kind === "copy" ? 1 : 0),
+  nearCopies: counts.nearCopies + (kind === "near copy" ? 1 : 0),
+});
+
+/** What the user is told; null: nothing was found. */
+export function contaminationLine(facts: ContaminationFacts): string | null {
+  const { words, documents, lookedAt, heldOutDocuments, comparedDocuments, foundDocuments } = facts;
+  const { domains, examples } = facts;
+  const sum = (of: (counts: OverlapCounts) => number): number =>
+    [...domains.values()].reduce((total, counts) => total + of(counts), 0);
+  const [found, copies, near] = [sum((c) => c.documents), sum((c) => c.copies), sum((c) => c.nearCopies)];
+  const firstOf = (few: number, all: number): string =>
+    few < all ? `the first ${number(few)} (of ${number(all)})` : number(all);
+  const heldOut = firstOf(comparedDocuments, heldOutDocuments);
+  if (found === 0) return null;
+  const worst = [...domains].sort(([, a], [, b]) => b.documents - a.documents);
+  const shown = worst.slice(0, 3).map(([name, counts]) => `${name} ${number(counts.documents)}`);
+  const rest = worst.length > 3 ? ` and ${worst.length - 3} domains more` : "";
+  const { source, words: shared } = examples[0]!;
+  return [
+    `contamination: ${number(found)} of ${firstOf(lookedAt, documents)} documents of the domains have text of the target's held-out documents in them (${words} words in a row, or all; copies: ${number(copies)}, near copies: ${number(near)}), of ${number(foundDocuments)} of ${heldOut}: ${shown.join(", ")}${rest}`,
+    `for example ${source}: "${shorten(shared)}"`,
+    facts.dropped ? "they are left out" : "--drop-contaminated leaves them out",
+  ].join("; ");
+}
+
+const number = (count: number): string => count.toLocaleString("en");
+const shorten = (text: string): string => (text.length <= 80 ? text : `${text.slice(0, 80)}…`);
+
+/**
+ * Says what cannot be compared, as files of tokens have no words; null: all can. Throws `config` where `--drop-contaminated` asks for it. Labels are `domain "code"`, `target`, `target "exam"`.
+ */
+export function uncompared(
+  drops: boolean,
+  kinds: ReadonlyMap<string, "text" | "tokens">,
+  targets: readonly string[],
+): string | null {
+  if (targets.length === 0) {
+    if (drops)
+      throw wrong("--drop-contaminated: there is no target whose held-out text could be in the domains");
+    return null;
+  }
+  const tokens = [...kinds].filter(([, kind]) => kind === "tokens").map(([label]) => label);
+  if (tokens.length === 0) return null;
+  const what =
+    tokens.length === 1
+      ? `${tokens[0]} is files of tokens`
+      : `${tokens[0]} and ${tokens.length - 1} more are files of tokens`;
+  if (drops)
+    throw wrong(
+      `--drop-contaminated: ${what}, whose words are not known; compare the text that they were made of`,
+    );
+  return `contamination: ${what}, whose words are not known: not compared with the target's held-out text`;
+}

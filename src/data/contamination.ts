@@ -1,0 +1,339 @@
+/**
+ * Which documents hold text of a target's held-out documents: runs of 13 words or more, and whole documents with the same words.
+ *
+ * A word is what stands between white space, in lower case, without all that is no letter, mark or number, as in GPT-3's paper (Brown and others 2020, appendix C); what is empty then is none. In scripts without spaces
+ * between words each character is a word. Texts of less than 13 words are only found as whole documents.
+ */
+import { GradmixError } from "../errors.ts";
+
+/** Words in a row that are no chance. */
+export const GRAM = 13;
+
+/** Share of a document's 13-grams that makes it a near copy. */
+const NEAR = 0.8;
+
+/** Words of held-out text that are looked for, at most: some 100 MB. */
+const MOST_WORDS = 1 << 22;
+
+/** Held-out documents, as they come. */
+export interface HeldOutText {
+  add(text: string): void;
+  /** Of all documents so far. */
+  index(): OverlapIndex;
+}
+
+export interface OverlapIndex {
+  /** Held-out documents, and those of them that are looked for. */
+  readonly documents: number;
+  readonly looked: number;
+  /** What of a document stands in the held-out documents; null: nothing. */
+  compare(text: string): Overlap | null;
+  /** Held-out documents of which something was found so far; a run of words that several have counts for the first of them. */
+  found(): number;
+}
+
+export interface Overlap {
+  /** copy: the same words as a held-out document; near copy: at least 80 % of its 13-grams stand in them; part: at least one does. */
+  readonly kind: "copy" | "near copy" | "part";
+  /** Its first words that stand in both, at most 13. */
+  readonly words: string;
+}
+
+// What a UTF-16 unit is. A letter, mark or number is its unit in lower case, above 0.
+const UNKNOWN = 0;
+const SPACE = -1;
+const IGNORED = -2;
+/** A word of its own. */
+const ALONE = -3;
+/** The first half of a pair, which has to be looked at as a whole. */
+const PAIR = -4;
+
+/** What each unit is, as far as it was met. */
+const units = new Int32Array(65536).fill(UNKNOWN);
+
+function lookUp(unit: number): number {
+  const character = String.fromCharCode(unit);
+  const lower = character.toLowerCase();
+  const kind = kindOf(character);
+  return (units[unit] =
+    unit >= 0xd800 && unit <= 0xdbff
+      ? PAIR
+      : kind < 0
+        ? kind
+        : lower.length === 1
+          ? lower.charCodeAt(0)
+          : unit);
+}
+
+const SPACELESS =
+  /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}\p{Script=Lao}\p{Script=Khmer}\p{Script=Myanmar}\p{Script=Tibetan}]/u;
+
+/** 1: a letter, mark or number. */
+function kindOf(character: string): number {
+  if (/\p{White_Space}/u.test(character)) return SPACE;
+  if (!/[\p{L}\p{M}\p{N}]/u.test(character)) return IGNORED;
+  return SPACELESS.test(character) ? ALONE : 1;
+}
+
+const pairs = new Map<number, number>();
+function kindOfPair(point: number): number {
+  let kind = pairs.get(point);
+  if (kind === undefined) pairs.set(point, (kind = kindOf(String.fromCodePoint(point))));
+  return kind;
+}
+
+/** The words of a text, as `compare` sees them. */
+export function wordsOf(text: string): string[] {
+  const words: string[] = [];
+  let word = "";
+  const end = (): void => {
+    if (word !== "") words.push(word);
+    word = "";
+  };
+  for (const character of text) {
+    const point = character.codePointAt(0) ?? 0;
+    const kind = point > 0xffff ? kindOfPair(point) : units[point] || lookUp(point);
+    if (kind === SPACE || kind === ALONE) end();
+    if (kind === ALONE) words.push(character);
+    if (kind > 0) word += point > 0xffff ? character : String.fromCharCode(kind);
+  }
+  end();
+  return words;
+}
+
+const WORD_SEED = 0x811c9dc5 | 0;
+const WORD_FACTOR = 0x01000193;
+/** Of words within a gram. */
+const FACTOR = 0x9e3779b1 | 0;
+/** FACTOR to the power of GRAM. */
+const OLDEST = Array.from({ length: GRAM }).reduce((power: number) => Math.imul(power, FACTOR), 1);
+
+/** `most`: words that are looked for, in the order of the documents. */
+export function heldOutText(most: number = MOST_WORDS): HeldOutText {
+  const documents: string[][] = [];
+  /** Of which not all words are looked for. */
+  let cutOff: readonly string[] | null = null;
+  let [count, words] = [0, 0];
+  return {
+    add(text) {
+      count++;
+      if (words >= most) return;
+      const all = wordsOf(text);
+      const own = all.slice(0, most - words);
+      if (own.length < all.length) cutOff = own;
+      words += own.length;
+      documents.push(own);
+    },
+    index: () => overlapIndex(documents, count, cutOff),
+  };
+}
+
+function overlapIndex(
+  documents: readonly (readonly string[])[],
+  count: number,
+  cutOff: readonly string[] | null,
+): OverlapIndex {
+  /** All words, one after another. */
+  const words = documents.flat();
+  const hashes = Int32Array.from(words, hashOfWord);
+  /** Grams by their hash: the word that each begins with. */
+  const grams = hashTable(words.length);
+  const wholes = new Map<number, number[]>();
+  const seen = new Uint8Array(documents.length);
+  const documentOf = new Int32Array(words.length);
+  let start = 0;
+  documents.forEach((own, d) => {
+    documentOf.fill(d, start, start + own.length);
+    let hash = 0;
+    own.forEach((_, i) => {
+      const at = start + i;
+      hash = (Math.imul(hash, FACTOR) + hashes[at]!) | 0;
+      if (i >= GRAM) hash = (hash - Math.imul(hashes[at - GRAM]!, OLDEST)) | 0;
+      if (i >= GRAM - 1) grams.add(hash, at - GRAM + 1, (other) => sameWords(other, words, at - GRAM + 1));
+    });
+    const key = wholeKey(own.length, hash);
+    const alike = wholes.get(key);
+    if (own.length > 0 && own !== cutOff)
+      if (alike === undefined) wholes.set(key, [d]);
+      else alike.push(d);
+    start += own.length;
+  });
+
+  function sameWords(at: number, others: readonly string[], from: number): boolean {
+    for (let i = 0; i < GRAM; i++) if (words[at + i] !== others[from + i]) return false;
+    return true;
+  }
+
+  const wholeOf = (hash: number, text: string): readonly string[] | null => {
+    const alike = wholes.get(hash);
+    if (alike === undefined) return null;
+    const own = wordsOf(text);
+    const found = alike.find(
+      (d) => documents[d]!.length === own.length && documents[d]!.every((word, i) => word === own[i]),
+    );
+    if (found === undefined) return null;
+    seen[found] = 1;
+    return own;
+  };
+
+  const scan = gramScanner(grams.mayHold);
+  return {
+    documents: count,
+    looked: documents.length,
+    found: () => seen.reduce((sum, one) => sum + one, 0),
+    compare(text) {
+      let shared = 0;
+      let first: readonly string[] | null = null;
+      const { count: own, last } = scan(text, (hash, from, to) => {
+        const gram = wordsOf(text.slice(from, to));
+        const at = grams.find(hash, (other) => sameWords(other, gram, 0));
+        if (at < 0) return;
+        seen[documentOf[at]!] = 1;
+        shared++;
+        first ??= gram;
+      });
+      const copy = own === 0 ? null : wholeOf(wholeKey(own, last), text);
+      if (copy !== null) return { kind: "copy", words: copy.slice(0, GRAM).join(" ") };
+      if (first === null) return null;
+      const kind = shared / (own - GRAM + 1) >= NEAR ? "near copy" : "part";
+      return { kind, words: (first as readonly string[]).join(" ") };
+    },
+  };
+}
+
+function hashOfWord(word: string): number {
+  let hash = WORD_SEED;
+  for (let i = 0; i < word.length; i++) hash = Math.imul(hash ^ word.charCodeAt(i), WORD_FACTOR);
+  return hash;
+}
+
+/** Of a document, by the number of its words and the hash of its last gram. */
+const wholeKey = (count: number, last: number): number => Math.imul(count, WORD_FACTOR) ^ last;
+
+interface GramTable {
+  /** Unless an equal gram is there. */
+  add(hash: number, word: number, isEqual: (word: number) => boolean): void;
+  /** Whether a gram with that hash is there. */
+  readonly mayHold: (hash: number) => boolean;
+  /** The word that an equal gram begins with, or −1. */
+  find(hash: number, isEqual: (word: number) => boolean): number;
+}
+
+const SCATTER = 0x85ebca6b | 0;
+/** Two of 32 bits. */
+const twoBits = (hash: number): number => (1 << (hash & 31)) | (1 << ((hash >>> 5) & 31));
+
+/** Open addressing, at most half full; bits in front of it that fit a cache. */
+function hashTable(most: number): GramTable {
+  const size = 2 ** Math.ceil(Math.log2(Math.max(16, 2 * most)));
+  if (size > 2 ** 30) throw new GradmixError("memory", `${most} words are more than can be compared`);
+  const words = new Int32Array(size).fill(-1);
+  const hashes = new Int32Array(size);
+  const bits = new Uint32Array(size / 4);
+  // The highest bits of a product depend on all bits of its factors. (`size` is at least 16.)
+  const slotShift = 32 - Math.log2(size);
+  const bitsShift = slotShift + 2;
+  const slot = (hash: number, isEqual: (word: number) => boolean): number => {
+    let at = Math.imul(hash, SCATTER) >>> slotShift;
+    while (words[at]! >= 0 && !(hashes[at] === hash && isEqual(words[at]!))) at = (at + 1) & (size - 1);
+    return at;
+  };
+  return {
+    add(hash, word, isEqual) {
+      const at = slot(hash, isEqual);
+      if (words[at]! >= 0) return;
+      words[at] = word;
+      hashes[at] = hash;
+      bits[Math.imul(hash, SCATTER) >>> bitsShift]! |= twoBits(hash);
+    },
+    mayHold(hash) {
+      const wanted = twoBits(hash);
+      return (
+        (bits[Math.imul(hash, SCATTER) >>> bitsShift]! & wanted) === wanted &&
+        words[slot(hash, () => true)]! >= 0
+      );
+    },
+    find: (hash, isEqual) => words[slot(hash, isEqual)]!,
+  };
+}
+
+type GramScanner = (
+  text: string,
+  candidate: (hash: number, from: number, to: number) => void,
+) => { readonly count: number; readonly last: number };
+
+/** Words that are hashed at a time. */
+const BLOCK = 4096;
+
+/**
+ * Goes over the words of a text without making them: what each gram's hash is, and for those that may be wanted where they stand. Words are hashed block by block, and grams are made of a block's hashes, so
+ * that the loop over characters does little.
+ */
+function gramScanner(mayHold: (hash: number) => boolean): GramScanner {
+  // Before a block stand the last words of the one before it.
+  const hashes = new Int32Array(GRAM + BLOCK);
+  const ends = new Int32Array(GRAM + BLOCK);
+  return (text, candidate) => {
+    hashes.fill(0, 0, GRAM);
+    ends.fill(0, 0, GRAM);
+    let [count, gram] = [0, 0];
+    const takeBlock = (until: number): void => {
+      let g = gram;
+      const first = GRAM + GRAM - 1 - Math.min(count, GRAM - 1);
+      for (let k = GRAM; k < until; k++) {
+        g = (Math.imul(g, FACTOR) + hashes[k]! - Math.imul(hashes[k - GRAM]!, OLDEST)) | 0;
+        if (k >= first && mayHold(g)) candidate(g, ends[k - GRAM]!, ends[k]!);
+      }
+      [gram, count] = [g, count + until - GRAM];
+      hashes.copyWithin(0, until - GRAM, until);
+      ends.copyWithin(0, until - GRAM, until);
+    };
+    const n = text.length;
+    let k = GRAM;
+    let word = WORD_SEED;
+    let inWord = false;
+    for (let i = 0; i < n; i++) {
+      const unit = text.charCodeAt(i);
+      let kind = units[unit]!;
+      if (kind > 0) {
+        word = Math.imul(word ^ kind, WORD_FACTOR);
+        inWord = true;
+        continue;
+      }
+      // A character makes two words at most.
+      if (k >= GRAM + BLOCK - 2) {
+        takeBlock(k);
+        k = GRAM;
+      }
+      const at = i;
+      let low = 0;
+      if (kind === UNKNOWN) kind = lookUp(unit);
+      if (kind === PAIR) {
+        const point = text.codePointAt(i) ?? 0;
+        if (point > 0xffff) low = text.charCodeAt(++i);
+        kind = low > 0 ? kindOfPair(point) : IGNORED;
+      }
+      if (kind === IGNORED) continue;
+      if (kind < 0 && inWord) {
+        hashes[k] = word;
+        ends[k++] = at;
+        word = WORD_SEED;
+        inWord = false;
+      }
+      if (kind === SPACE) continue;
+      word = Math.imul(word ^ (low === 0 && kind > 0 ? kind : unit), WORD_FACTOR);
+      if (low > 0) word = Math.imul(word ^ low, WORD_FACTOR);
+      inWord = kind !== ALONE;
+      if (inWord) continue;
+      hashes[k] = word;
+      ends[k++] = i + 1;
+      word = WORD_SEED;
+    }
+    if (inWord) {
+      hashes[k] = word;
+      ends[k++] = n;
+    }
+    takeBlock(k);
+    return { count, last: gram };
+  };
+}

@@ -1,0 +1,186 @@
+/**
+ * OpenAI's vocabularies by name, as the `tokenizer.json` that gives the ids of their library (tiktoken). The tokens, which are some megabytes, come from the package gpt-tokenizer; patterns and special
+ * tokens are those of tiktoken's `tiktoken_ext/openai_public.py` (0.14).
+ */
+import { createRequire } from "node:module";
+import { errorCode, GradmixError } from "../errors.ts";
+import { pairKey } from "./bpe.ts";
+import { writeBytes } from "./byte-level.ts";
+import { field } from "./pre-tokenizer.ts";
+
+interface Vocabulary {
+  /** Its list of tokens in the package. */
+  readonly ranks: "r50k_base" | "p50k_base" | "cl100k_base" | "o200k_base";
+  /** What cuts a text into pieces; null: GPT-2's pattern, which ByteLevel stands for. */
+  readonly pattern: string | null;
+  readonly specials: Readonly<Record<string, number>>;
+  /** Ids, those without a token included. */
+  readonly size: number;
+}
+
+const CONTRACTION = "(?i:'s|'t|'re|'ve|'m|'ll|'d)";
+const CL100K = String.raw`${CONTRACTION}|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+`;
+const O200K = [
+  String.raw`[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+${CONTRACTION}?`,
+  String.raw`[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*${CONTRACTION}?`,
+  String.raw`\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+`,
+].join("|");
+
+const gpt2: Vocabulary = {
+  ranks: "r50k_base",
+  pattern: null,
+  specials: { "<|endoftext|>": 50256 },
+  size: 50257,
+};
+
+/** By the names that tiktoken has for them. */
+const vocabularies: ReadonlyMap<string, Vocabulary> = new Map([
+  ["gpt2", gpt2],
+  ["r50k_base", gpt2],
+  ["p50k_base", { ...gpt2, ranks: "p50k_base", size: 50281 }],
+  [
+    "cl100k_base",
+    {
+      ranks: "cl100k_base",
+      pattern: CL100K,
+      specials: {
+        "<|endoftext|>": 100257,
+        "<|fim_prefix|>": 100258,
+        "<|fim_middle|>": 100259,
+        "<|fim_suffix|>": 100260,
+        "<|endofprompt|>": 100276,
+      },
+      size: 100277,
+    },
+  ],
+  [
+    "o200k_base",
+    {
+      ranks: "o200k_base",
+      pattern: O200K,
+      specials: { "<|endoftext|>": 199999, "<|endofprompt|>": 200018 },
+      size: 200019,
+    },
+  ],
+]);
+
+export const gptVocabularies: readonly string[] = [...vocabularies.keys()];
+
+/** Throws `config`, naming the package, where gpt-tokenizer is not installed or does not hold the vocabulary. */
+export function gptTokenizerJson(name: string): Record<string, unknown> {
+  const vocabulary = vocabularies.get(name);
+  if (vocabulary === undefined)
+    throw new GradmixError(
+      "config",
+      `there is no vocabulary ${JSON.stringify(name)}; there are ${gptVocabularies.join(", ")}`,
+    );
+  return tokenizerJson(vocabulary, readRanks(name, vocabulary));
+}
+
+/** Tokens by id; undefined for an id that has none. */
+type Ranks = readonly (Uint8Array | undefined)[];
+
+function readRanks(name: string, { ranks }: Vocabulary): Ranks {
+  let found: unknown;
+  try {
+    found = createRequire(import.meta.url)(`gpt-tokenizer/bpeRanks/${ranks}`);
+  } catch (cause) {
+    if (!["MODULE_NOT_FOUND", "ERR_PACKAGE_PATH_NOT_EXPORTED"].includes(errorCode(cause))) throw cause;
+    throw new GradmixError(
+      "config",
+      `the vocabulary "${name}" is in a package that is installed beside gradmix: npm install gpt-tokenizer`,
+      { cause },
+    );
+  }
+  const list = field(found, "default");
+  const utf8 = new TextEncoder();
+  if (Array.isArray(list))
+    return Array.from(list, (token: unknown) =>
+      typeof token === "string"
+        ? utf8.encode(token)
+        : Array.isArray(token)
+          ? Uint8Array.from(token as number[])
+          : undefined,
+    );
+  throw new GradmixError(
+    "config",
+    `the installed gpt-tokenizer does not hold the vocabulary "${name}" as its version 4 does; npm install gpt-tokenizer@4`,
+  );
+}
+
+function tokenizerJson({ pattern, specials, size }: Vocabulary, ranks: Ranks): Record<string, unknown> {
+  const written = ranks.map((token) => (token === undefined ? undefined : writeBytes(token)));
+  const ids = new Map<string, number>();
+  written.forEach((token, id) => {
+    if (token !== undefined) ids.set(token, id);
+  });
+  const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
+  const contents = new Map(Object.entries(specials).map(([content, id]) => [id, content]));
+  const added = Array.from({ length: size }, (_, id) => id).filter((id) => written[id] === undefined);
+  return {
+    version: "1.0",
+    truncation: null,
+    padding: null,
+    added_tokens: added.map((id) => ({
+      id,
+      // Ids without a token have a name here, so that each id has one.
+      content: contents.get(id) ?? `<|reserved_${id}|>`,
+      ...{ single_word: false, lstrip: false, rstrip: false, normalized: false, special: true },
+    })),
+    normalizer: null,
+    pre_tokenizer:
+      pattern === null
+        ? byteLevel
+        : {
+            type: "Sequence",
+            pretokenizers: [
+              { type: "Split", pattern: { Regex: pattern }, behavior: "Isolated", invert: false },
+              { ...byteLevel, use_regex: false },
+            ],
+          },
+    post_processor: null,
+    decoder: byteLevel,
+    model: {
+      type: "BPE",
+      dropout: null,
+      unk_token: null,
+      continuing_subword_prefix: null,
+      end_of_word_suffix: null,
+      fuse_unk: false,
+      byte_fallback: false,
+      // A piece that is a token is that token, as in tiktoken.
+      ignore_merges: true,
+      vocab: Object.fromEntries(ids),
+      merges: mergesOf(written, ids),
+    },
+  };
+}
+
+/**
+ * The two tokens that each token was merged from, in order of rank: what is left of its bytes once all merges of lower rank are done. (tiktoken keeps no merges: a token's id is the rank of its merge.)
+ * `written` are tokens in byte characters, one for each byte.
+ */
+function mergesOf(
+  written: readonly (string | undefined)[],
+  ids: ReadonlyMap<string, number>,
+): [string, string][] {
+  /** Ids of two tokens → that of the one that they make. */
+  const joined = new Map<number, number>();
+  return written.flatMap((token, rank): [string, string][] => {
+    if (token === undefined || token.length < 2) return [];
+    const parts = Array.from(token, (character) => ids.get(character) ?? -1);
+    while (parts.length > 2) {
+      let [at, best] = [-1, Infinity];
+      for (let i = 0; i + 1 < parts.length; i++) {
+        const found = joined.get(pairKey(parts[i]!, parts[i + 1]!));
+        if (found !== undefined && found < best) [at, best] = [i, found];
+      }
+      // It cannot be merged, but only be a whole piece.
+      if (at < 0) return [];
+      parts.splice(at, 2, best);
+    }
+    const [left, right] = [parts[0]!, parts[1]!];
+    joined.set(pairKey(left, right), rank);
+    return [[written[left] ?? "", written[right] ?? ""]];
+  });
+}

@@ -1,0 +1,19 @@
+/** Any tokenizer that Node.js can have: what `loadTokenizer` reads, what Hugging Face's library reads, and OpenAI's vocabularies by name. */
+import type { Tokenizer } from "./byte-level.ts";
+import { gptTokenizerJson } from "./gpt-vocabularies.ts";
+import { libraryTokenizer } from "./library-tokenizer.ts";
+import { loadTokenizer, UnsupportedTokenizer } from "./tokenizer.ts";
+
+/**
+ * A tokenizer out of the parsed text of a `tokenizer.json`, or by the name of a vocabulary of OpenAI's: "gpt2", "r50k_base", "p50k_base", "cl100k_base", "o200k_base". Byte-level BPE is encoded here; other
+ * models (Unigram, WordPiece, …) need the package `tokenizers`, and names need `gpt-tokenizer`. Throws `config`, naming the package, where that is not installed; `data` for a file that is broken.
+ */
+export function openTokenizer(source: unknown): Tokenizer {
+  if (typeof source === "string") return loadTokenizer(gptTokenizerJson(source));
+  try {
+    return loadTokenizer(source);
+  } catch (error) {
+    if (!(error instanceof UnsupportedTokenizer)) throw error;
+    return libraryTokenizer(source, error.reason);
+  }
+}
