@@ -7,9 +7,11 @@ import type { TrainConfig } from "./train-config.ts";
 import { gptVocabularies } from "../data/gpt-vocabularies.ts";
 import { GradmixError } from "../errors.ts";
 import { formatJson } from "../json.ts";
+import { keysOf } from "../keys.ts";
 import { sumOf } from "../dga/simplex.ts";
 import { presets } from "../nn/architecture.ts";
 import { type OptionRow, optionRows, optionTable } from "./options.ts";
+import type { OptionSpec, SpecsOf } from "./options/spec.ts";
 import {
   checkValue,
   didYouMean,
@@ -125,23 +127,41 @@ function alternatives(path: string): readonly string[] {
 export function resolveConfig(layers: readonly Layer[]): TrainConfig {
   const values = new Map<string, unknown>();
   const labels = new Map<string, string>();
-  for (const row of rows) {
-    const layer = layers.find(({ values }) => values.has(row.path));
-    values.set(row.path, layer === undefined ? row.default : layer.values.get(row.path));
-    labels.set(row.path, layer?.label(row.path) ?? row.flag);
+  for (const { path, flag } of rows) {
+    const layer = layers.find(({ values }) => values.has(path));
+    if (layer !== undefined) values.set(path, layer.values.get(path));
+    labels.set(path, layer?.label(path) ?? flag);
   }
   for (const [paths, otherwise] of eitherOf) {
     const layer = layers.find(({ values }) => paths.some((path) => values.has(path)));
     for (const path of paths) values.set(path, layer?.values.get(path) ?? null);
     if (layer === undefined) values.set(paths[0], otherwise);
   }
+  const label = (path: string): string => labels.get(path) ?? path;
+  const read = <V>(path: string, spec: OptionSpec<V>): V => {
+    const value = values.get(path) ?? null;
+    return value === null ? spec.default : spec.kind.check(value, label(path));
+  };
+  const section = <S extends keyof TrainConfig>(name: S): TrainConfig[S] =>
+    readAll<TrainConfig[S]>(optionTable[name], (key, spec) => read(`${name}.${key}`, spec));
+  const config: TrainConfig = {
+    data: section("data"),
+    model: section("model"),
+    training: section("training"),
+    mixing: section("mixing"),
+    alignment: section("alignment"),
+    run: section("run"),
+  };
+  checkTogether(config, label);
+  return config;
+}
 
-  const config: Record<string, Record<string, unknown>> = {};
-  for (const row of rows) (config[row.section] ??= {})[row.key] = values.get(row.path);
-  // The table is typed by TrainConfig, and every value was checked against its row.
-  const resolved = config as unknown as TrainConfig;
-  checkTogether(resolved, (path) => labels.get(path) ?? path);
-  return resolved;
+/** An object with what is read of each row of a table. */
+function readAll<T extends object>(specs: SpecsOf<T>, read: <V>(key: string, spec: OptionSpec<V>) => V): T {
+  const out: Partial<T> = {};
+  for (const key of keysOf(specs)) out[key] = read(key, specs[key]);
+  // A table has a row for every member.
+  return out as T;
 }
 
 /** The bytes, and the end of text. */

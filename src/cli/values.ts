@@ -10,7 +10,7 @@ import { nearest } from "../nearest.ts";
 import { reason } from "../node/system-errors.ts";
 import { timesShare } from "../share.ts";
 import { domainName } from "./domain-names.ts";
-import type { Kind } from "./options.ts";
+import type { Kind } from "./options/spec.ts";
 
 /** A value as the command line gives it: all arguments of a repeated flag, or a switch. */
 export type Raw = readonly string[] | boolean;
@@ -102,43 +102,84 @@ export function checkValue(kind: Kind, value: unknown, label: string): unknown {
     case "number":
       return checkNumber(kind, value, label);
     case "bytes":
-      return checkNumber({ ...kind, type: "integer" }, bytes(value, label), label);
+      return checkBytes(kind, value, label);
     case "choice":
-      if (typeof value === "string" && kind.choices.includes(value)) return value;
-      throw wrong(
-        `${label}: ${show(value)} is not one of ${kind.choices.join(", ")}${typeof value === "string" ? didYouMean(value, kind.choices) : ""}`,
-      );
+      return checkChoice(kind.choices, value, label);
     case "file":
-      return membersOf(value) === null
-        ? checkValue({ type: "text" }, value, label)
-        : checkBases(value, label);
+      return checkFile(value, label);
     case "text":
-      if (typeof value === "string" && value !== "") return value;
-      throw wrong(`${label}: ${value === "" ? "is empty" : `${show(value)} is not a text`}`);
+      return checkText(value, label);
     case "switch":
-      if (typeof value === "boolean") return value;
-      throw wrong(`${label}: ${show(value)} is not true or false`);
+      return checkSwitch(value, label);
     case "globs":
       return checkGlobs(value, label);
     case "domains":
-      return checkRecord(value, label, (globs, name) => checkGlobs(globs, `${label} ${quote(name)}`));
+      return checkDomains(value, label);
     case "shares":
       return checkShares(kind.sumsToOne, value, label);
     case "byName":
       return checkByName(kind, value, label);
-    case "json": {
-      const plain = plainJson(value as Json);
-      if (kind.shape === "object" ? isObject(plain) : Array.isArray(plain) && plain.every(isObject))
-        return plain;
-      throw wrong(
-        `${label}: ${show(value)} is not ${kind.shape === "object" ? "a JSON object" : "a JSON list of objects"}`,
-      );
-    }
+    case "json":
+      return kind.shape === "object" ? checkObject(value, label) : checkObjects(value, label);
   }
 }
 
+export function checkBytes({ min, max }: Kind & { type: "bytes" }, value: unknown, label: string): number {
+  return checkNumber({ type: "integer", min, max }, bytes(value, label), label);
+}
+
+export function checkChoice<C extends string>(choices: readonly C[], value: unknown, label: string): C {
+  const chosen = choices.find((one) => one === value);
+  if (chosen !== undefined) return chosen;
+  throw wrong(
+    `${label}: ${show(value)} is not one of ${choices.join(", ")}${typeof value === "string" ? didYouMean(value, choices) : ""}`,
+  );
+}
+
+export function checkText(value: unknown, label: string): string {
+  if (typeof value === "string" && value !== "") return value;
+  throw wrong(`${label}: ${value === "" ? "is empty" : `${show(value)} is not a text`}`);
+}
+
+export function checkSwitch(value: unknown, label: string): boolean {
+  if (typeof value === "boolean") return value;
+  throw wrong(`${label}: ${show(value)} is not true or false`);
+}
+
+export function checkDomains(
+  value: unknown,
+  label: string,
+  { anyName = false }: { readonly anyName?: boolean } = {},
+): Map<string, string[]> {
+  const globsOf = (globs: unknown, name: string): string[] => checkGlobs(globs, `${label} ${quote(name)}`);
+  if (!anyName) return checkRecord(value, label, globsOf);
+  return new Map(namesOf(value, label).map(([name, globs]) => [name, globsOf(globs, name)]));
+}
+
+export function checkObject(value: unknown, label: string): Record<string, unknown> {
+  const plain = plainJson(value as Json);
+  if (isObject(plain)) return plain;
+  throw wrong(`${label}: ${show(value)} is not a JSON object`);
+}
+
+export function checkObjects(value: unknown, label: string): Record<string, unknown>[] {
+  const plain = plainJson(value as Json);
+  if (Array.isArray(plain) && plain.every(isObject)) return plain;
+  throw wrong(`${label}: ${show(value)} is not a JSON list of objects`);
+}
+
+/** A path, or the bases that its file would hold. */
+export function checkFile(value: unknown, label: string): string | GivenBases {
+  const members = membersOf(value);
+  return members === null ? checkText(value, label) : checkBases(members, label);
+}
+
 /** A number for all, or numbers by name; those of "*" alone are that number where one number may stand for all. */
-function checkByName(kind: Kind & { type: "byName" }, value: unknown, label: string): unknown {
+export function checkByName(
+  kind: Kind & { type: "byName" },
+  value: unknown,
+  label: string,
+): number | Map<string, number> {
   const { all, min, max, openMin = false } = kind;
   const number = (item: unknown, what: string): number =>
     checkNumber({ type: "number", min, max, openMin }, item, what);
@@ -148,7 +189,11 @@ function checkByName(kind: Kind & { type: "byName" }, value: unknown, label: str
   return all && checked.size === 1 ? (checked.get("*") ?? checked) : checked;
 }
 
-function checkNumber(kind: Kind & { type: "integer" | "number" }, value: unknown, label: string): number {
+export function checkNumber(
+  kind: Kind & { type: "integer" | "number" },
+  value: unknown,
+  label: string,
+): number {
   const { min, max, openMin = false, openMax = false } = kind;
   const fits =
     typeof value === "number" &&
@@ -184,7 +229,7 @@ function bytes(value: unknown, label: string): unknown {
   return timesShare(unit, Number(match[1]), "down");
 }
 
-function checkGlobs(value: unknown, label: string): string[] {
+export function checkGlobs(value: unknown, label: string): string[] {
   const globs: unknown[] = Array.isArray(value) ? value : [value];
   return globs.map((glob) => {
     if (typeof glob !== "string" || glob === "")
@@ -199,10 +244,8 @@ function checkRecord<V>(
   check: (item: unknown, name: string) => V,
   others: readonly string[] = [],
 ): Map<string, V> {
-  const members = membersOf(value);
-  if (members === null) throw wrong(`${label}: ${show(value)} is not an object with a key for each domain`);
   const out = new Map<string, V>();
-  for (const [given, item] of members) {
+  for (const [given, item] of namesOf(value, label)) {
     // Composed, so that é is one name however it was typed.
     const name = given.normalize();
     if (!domainName.test(name) && !others.includes(name))
@@ -215,21 +258,28 @@ function checkRecord<V>(
   return out;
 }
 
-/** Bases as they stand in a config file: name → numbers by domain, or a list of them. Their numbers are checked once the domains are known. */
-function checkBases(value: unknown, label: string): Map<string, Map<string, unknown> | readonly unknown[]> {
+/** Bases as they stand in a config file: name → numbers by domain, or a list of them. */
+export type GivenBases = ReadonlyMap<string, ReadonlyMap<string, number> | readonly number[]>;
+
+/** What the numbers are is checked once the domains are known. */
+function checkBases(given: readonly (readonly [string, unknown])[], label: string): GivenBases {
   return new Map(
-    (membersOf(value) ?? []).map(([name, basis]) => {
+    given.map(([name, basis]): [string, ReadonlyMap<string, number> | readonly number[]] => {
+      const wanted = (what: unknown): GradmixError =>
+        wrong(`${label}: basis ${quote(name)}: ${show(what)} is not numbers, one per domain or by name`);
+      const numeric = (value: unknown): number => {
+        if (typeof value !== "number") throw wanted(basis);
+        return value;
+      };
+      if (Array.isArray(basis)) return [name, basis.map(numeric)];
       const members = membersOf(basis);
-      if (members === null && !Array.isArray(basis))
-        throw wrong(
-          `${label}: basis ${quote(name)}: ${show(basis)} is not numbers, one per domain or by name`,
-        );
-      return [name, members === null ? (basis as readonly unknown[]) : new Map(members)];
+      if (members === null) throw wanted(basis);
+      return [name, new Map(members.map(([domain, value]) => [domain, numeric(value)]))];
     }),
   );
 }
 
-function checkShares(sumsToOne: boolean, value: unknown, label: string): Map<string, number> {
+export function checkShares(sumsToOne: boolean, value: unknown, label: string): Map<string, number> {
   if (typeof value === "string")
     return checkShares(sumsToOne, readShares(value, label), `${label} (${value})`);
   const checked = checkRecord(value, label, (item, name) => {
@@ -281,6 +331,13 @@ function jsonReason(error: unknown, text: string): string {
   if (position === undefined || message.includes("line ")) return message;
   const before = text.slice(0, Number(position)).split("\n");
   return `${message}, line ${before.length} column ${(before.at(-1)?.length ?? 0) + 1}`;
+}
+
+/** What stands by name in an object with a key for each domain. */
+function namesOf(value: unknown, label: string): readonly (readonly [string, unknown])[] {
+  const members = membersOf(value);
+  if (members === null) throw wrong(`${label}: ${show(value)} is not an object with a key for each domain`);
+  return members;
 }
 
 /** The members of an object, in order, whether it is a Map or plain; null for anything else. */

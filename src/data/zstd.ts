@@ -106,7 +106,7 @@ function decoderOf(exports: WebAssembly.Exports): Zstd {
   const called = (name: string): ((...numbers: number[]) => number) => {
     const found = exports[name];
     if (typeof found !== "function") throw new Error(`the package zstddec exports no ${name}`);
-    return (...numbers) => Number(found(...numbers));
+    return (...numbers) => Number(Reflect.apply(found, undefined, numbers));
   };
   return {
     memory,

@@ -109,7 +109,7 @@ export function countsRunTokens(list: readonly CombinatorOptions[]): boolean {
  */
 export function combine(rule: Rule, list: readonly CombinatorOptions[], facts: RunFacts = {}): Rule {
   return placed(list).reduce<Rule>(
-    (inner, { at, options }) => inPlace(at, () => one(nameOf(options), inner, options, facts)),
+    (inner, { at, options }) => inPlace(at, () => one(inner, checked(options), facts)),
     rule,
   );
 }
@@ -119,12 +119,12 @@ export function combine(rule: Rule, list: readonly CombinatorOptions[], facts: R
  * values, once they have their rule. Not part of the package's interface.
  */
 export function combinatorsFrom(given: unknown): CombinatorOptions[] {
-  return placed(given).map(({ at, options }) =>
-    inPlace(at, (): CombinatorOptions => {
-      assertCombinator(nameOf(options), options);
-      return options;
-    }),
-  );
+  return placed(given).map(({ at, options }) => inPlace(at, () => checked(options)));
+}
+
+function checked(options: unknown): CombinatorOptions {
+  assertCombinator(nameOf(options), options);
+  return options;
 }
 
 interface Placed {
@@ -167,9 +167,8 @@ function assertCombinator<K extends CombinatorOptions["name"]>(
   assertOptions<Omit<Of<K>, "name">>(name, options, registry[name].checks);
 }
 
-function one<K extends CombinatorOptions["name"]>(name: K, rule: Rule, given: unknown, facts: RunFacts): Rule {
-  assertCombinator(name, given);
-  return registry[name].make(rule, given, facts);
+function one<K extends CombinatorOptions["name"]>(rule: Rule, options: Of<K>, facts: RunFacts): Rule {
+  return registry[options.name].make(rule, options, facts);
 }
 
 function scheduled(rule: Rule, { decay, updates, final = 0 }: Of<"etaSchedule">): Rule {

@@ -107,7 +107,9 @@ export function ruleOptionsFrom(given: unknown, facts: RunFacts = {}): RuleOptio
  * out of range.
  */
 export function createRule<K extends RuleName>(options: Of<K>, facts: RunFacts = {}): Rule {
-  const make = <N extends RuleName>(name: N): Rule =>
-    registry[name].make(checkedOptions(name, options, facts));
-  return make(nameOf(options));
+  return made(ruleOptionsFrom(options, facts));
+}
+
+function made<K extends RuleName>(options: Of<K>): Rule {
+  return registry[options.name].make(options);
 }

@@ -10,7 +10,10 @@ export interface StaticOptions {
   readonly weights: ByDomain;
 }
 
-export const staticChecks: OptionChecks<StaticOptions> = { name: oneOf("static"), weights: required(numbersByDomain) };
+export const staticChecks: OptionChecks<StaticOptions> = {
+  name: oneOf("static"),
+  weights: required(numbersByDomain),
+};
 
 export function staticWeights(options: StaticOptions): Rule {
   checkOptions("static", options, staticChecks);

@@ -1,0 +1,55 @@
+/** The model, and whose parameters it begins with. */
+import { presets } from "../../nn/architecture.ts";
+import { keysOf } from "../../keys.ts";
+import { choice, text, whole } from "./kinds.ts";
+import type { SectionTable } from "./spec.ts";
+
+export const modelOptions: SectionTable<"model"> = {
+  preset: {
+    flag: "--preset",
+    value: "llama|gpt2",
+    kind: choice(keysOf(presets)),
+    default: "llama",
+    help: "llama: RMSNorm, RoPE, SwiGLU, no biases; gpt2: LayerNorm, biases, learned positions, GELU",
+  },
+  dim: { flag: "--dim", value: "N", kind: whole(1, 65_536), default: 128, help: "width of the model" },
+  layers: { flag: "--layers", value: "N", kind: whole(1, 1024), default: 4, help: "number of blocks" },
+  heads: {
+    flag: "--heads",
+    value: "N",
+    kind: whole(1, 1024),
+    default: 4,
+    help: "attention heads; must divide the width",
+  },
+  kvHeads: {
+    flag: "--kv-heads",
+    value: "N",
+    kind: whole(1, 1024),
+    default: null,
+    auto: "as many as heads",
+    help: "key/value heads; must divide the heads (llama only)",
+  },
+  hiddenDim: {
+    flag: "--hidden-dim",
+    value: "N",
+    kind: whole(1, 1_048_576),
+    default: null,
+    auto: "from the width",
+    help: "width inside the MLP",
+  },
+  context: {
+    flag: "--context",
+    value: "T",
+    kind: whole(2, 65_536),
+    default: 128,
+    help: "tokens in a training window",
+  },
+  initFrom: {
+    flag: "--init-from",
+    value: "PATH",
+    kind: text,
+    default: null,
+    auto: "random parameters",
+    help: "begin with the parameters of a model: a run's folder (its last checkpoint; RUN/best is what --keep-best kept), one of its checkpoints, or a Hugging Face folder. Its tokenizer is used, and the options above come from it",
+  },
+};

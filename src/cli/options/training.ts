@@ -1,0 +1,99 @@
+/** The steps and the optimizer. */
+import { adamwOptions } from "../../nn/optimizer.ts";
+import { scheduleDefaults } from "../../nn/schedules.ts";
+import { choice, decimal, share, whole } from "./kinds.ts";
+import type { SectionTable } from "./spec.ts";
+
+const adamw = adamwOptions();
+
+export const trainingOptions: SectionTable<"training"> = {
+  steps: {
+    flag: "--steps",
+    value: "N",
+    kind: whole(1),
+    default: null,
+    auto: "1000 unless --tokens is given",
+    help: "optimizer steps. With --resume another number extends the run, where the learning rates so far stay the same: constant, or wsd before its decay; and where dga limits no domain (8 repetitions, then and now)",
+    said: true,
+  },
+  tokens: {
+    flag: "--tokens",
+    value: "N",
+    kind: whole(1, Number.MAX_SAFE_INTEGER),
+    default: null,
+    help: "training tokens, instead of --steps",
+    said: true,
+  },
+  batch: {
+    flag: "--batch",
+    value: "N",
+    kind: whole(1, 65_536),
+    default: 16,
+    help: "windows in a step; a step trains on batch × context tokens",
+  },
+  lr: {
+    flag: "--lr",
+    value: "X",
+    kind: decimal({ min: 0, max: 10, openMin: true }),
+    default: 0.002,
+    help: "peak learning rate of AdamW",
+  },
+  minRatio: {
+    flag: "--min-ratio",
+    formerly: { flag: "--min-lr", path: "training.minLr" },
+    value: "SHARE",
+    kind: share(),
+    default: scheduleDefaults.minRatio,
+    help: "where the schedule ends, as a share of --lr",
+  },
+  schedule: {
+    flag: "--schedule",
+    value: "NAME",
+    kind: choice(["cosine", "wsd", "constant"]),
+    default: "cosine",
+    help: "after the warm-up: cosine, wsd (stable, then decay over the last fifth) or constant",
+  },
+  warmup: {
+    flag: "--warmup",
+    formerly: { flag: "--warmup-steps", path: "training.warmupSteps" },
+    value: "N",
+    kind: whole(0),
+    default: 20,
+    help: "steps over which the learning rate rises from 0",
+  },
+  weightDecay: {
+    flag: "--weight-decay",
+    value: "X",
+    kind: decimal({ min: 0, max: 10 }),
+    default: adamw.weightDecay,
+    help: "decoupled weight decay; gains and biases have none",
+  },
+  beta1: {
+    flag: "--beta1",
+    value: "X",
+    kind: share({ openMax: true }),
+    default: adamw.beta1,
+    help: "AdamW's first moment",
+  },
+  beta2: {
+    flag: "--beta2",
+    value: "X",
+    kind: share({ openMax: true }),
+    default: adamw.beta2,
+    help: "AdamW's second moment",
+  },
+  clip: {
+    flag: "--clip",
+    value: "X",
+    kind: decimal({ min: 0, max: 1e9 }),
+    default: adamw.clip,
+    help: "largest gradient norm; 0 turns clipping off",
+  },
+  seed: {
+    flag: "--seed",
+    value: "N",
+    kind: whole(0, Number.MAX_SAFE_INTEGER),
+    default: 1,
+    help: "same seed, same backend, same build: same bits",
+  },
+};
