@@ -185,7 +185,33 @@ def _unless_none(convert: Callable[..., Any], value: Any, *more: Any) -> Any:
 # The two ways to talk
 
 
-class _Process:
+class _Transport:
+    """One way to talk to `gradmix mix`: a line there, the line that answers it back."""
+
+    name: str
+    # Why it takes no more lines, for good; None while it does.
+    broken: Optional[str] = None
+
+    def exchange(self, line: bytes, timeout: float) -> bytes:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Gives back what is held between two lines."""
+
+    @contextlib.contextmanager
+    def _watched(self, timeout: float, stop: Callable[[], None]) -> Iterator[float]:
+        """Gives the time at which it is over, and calls `stop` then, which ends what waits."""
+        watchdog = threading.Timer(timeout, stop)
+        watchdog.daemon = True
+        deadline = time.monotonic() + timeout
+        watchdog.start()
+        try:
+            yield deadline
+        finally:
+            watchdog.cancel()
+
+
+class _Process(_Transport):
     """`gradmix mix` as a child: one line in, one line out. Ended by `close`, at exit, and by the end of its standard input when this process is killed."""
 
     def __init__(self, command: Sequence[str]) -> None:
@@ -218,7 +244,6 @@ class _Process:
         ]
         for reader in self.readers:
             reader.start()
-        self.broken: Optional[str] = None
         _processes.add(self)
 
     def _note(self, line: Optional[bytes]) -> None:
@@ -232,26 +257,23 @@ class _Process:
             raise GradmixError(f"this mixer belongs to process {self.owner}, and this process was forked from it")
         if self.broken is not None:
             raise GradmixError(self.broken)
-        deadline = time.monotonic() + timeout
         # A write waits as long as the pipe is full; killing the reader ends that.
-        watchdog = threading.Timer(timeout, self._kill)
-        watchdog.daemon = True
-        watchdog.start()
-        try:
+        with self._watched(timeout, self._kill) as deadline:
             try:
-                _write_all(self.pipes[0], line + b"\n")
-                answer = self.lines.get(timeout=max(0.0, deadline - time.monotonic()))
-            except (OSError, ValueError, queue.Empty):
-                answer = None
-            if answer is not None:
-                return answer
-            late = time.monotonic() >= deadline
-            raise GradmixError(self._break(f"did not answer within {timeout:g} s and was stopped" if late else None))
-        except BaseException:
-            self._break("was stopped in the middle of a message")
-            raise
-        finally:
-            watchdog.cancel()
+                try:
+                    _write_all(self.pipes[0], line + b"\n")
+                    answer = self.lines.get(timeout=max(0.0, deadline - time.monotonic()))
+                except (OSError, ValueError, queue.Empty):
+                    answer = None
+                if answer is not None:
+                    return answer
+                late = time.monotonic() >= deadline
+                raise GradmixError(
+                    self._break(f"did not answer within {timeout:g} s and was stopped" if late else None)
+                )
+            except BaseException:
+                self._break("was stopped in the middle of a message")
+                raise
 
     def _break(self, what: Optional[str]) -> str:
         """Ends the process; says why, for good. What is None: it ended by itself."""
@@ -343,8 +365,8 @@ def _status(code: int) -> str:
     return f"killed by signal {-code}" if code < 0 else f"exit code {code}"
 
 
-class _Server:
-    """`gradmix mix --listen`: one message a request."""
+class _Server(_Transport):
+    """`gradmix mix --listen`: one message a request. A request that failed breaks nothing: the next one has a connection of its own."""
 
     def __init__(self, url: str, token: Optional[str]) -> None:
         parts = urllib.parse.urlsplit(url)
@@ -356,31 +378,21 @@ class _Server:
         if token is not None:
             self.headers["Authorization"] = f"Bearer {token}"
 
-    # A request that failed breaks nothing: the next one has a connection of its own.
-    broken: Optional[str] = None
-
     def exchange(self, line: bytes, timeout: float) -> bytes:
         # The time-out of a socket is for each piece of an answer; the watchdog's is for all of it.
         connection = http.client.HTTPConnection(self.host, self.port, timeout=timeout)
-        deadline = time.monotonic() + timeout
-        watchdog = threading.Timer(timeout, _shut, [connection])
-        watchdog.daemon = True
-        watchdog.start()
-        try:
-            connection.request("POST", "/", line, self.headers)
-            answer = connection.getresponse().read()
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            why = f"did not answer within {timeout:g} s" if time.monotonic() >= deadline else f"failed: {error}"
-            raise GradmixError(f"{self.name} {why}") from None
-        finally:
-            watchdog.cancel()
-            connection.close()
+        with self._watched(timeout, lambda: _shut(connection)) as deadline:
+            try:
+                connection.request("POST", "/", line, self.headers)
+                answer = connection.getresponse().read()
+            except (OSError, http.client.HTTPException, ValueError) as error:
+                why = f"did not answer within {timeout:g} s" if time.monotonic() >= deadline else f"failed: {error}"
+                raise GradmixError(f"{self.name} {why}") from None
+            finally:
+                connection.close()
         if time.monotonic() >= deadline:
             raise GradmixError(f"{self.name} did not answer within {timeout:g} s")
         return answer
-
-    def close(self) -> None:
-        """Nothing is held between two requests."""
 
 
 def _shut(connection: http.client.HTTPConnection) -> None:
@@ -462,7 +474,7 @@ class Mixer:
             updateAfter=_unless_none(_integer, update_after, "update_after"),
             seed=_unless_none(_integer, seed, "seed"),
         )
-        self._open: Callable[[], Union[_Process, _Server]] = (
+        self._open: Callable[[], _Transport] = (
             (lambda: _Process(command)) if url is None else (lambda: _Server(url, token))
         )
         self._lock = threading.Lock()

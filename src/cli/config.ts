@@ -47,6 +47,9 @@ export function commandLineLayer(given: ReadonlyMap<string, Raw>): Layer {
   return { values, label };
 }
 
+/** Sections of a config file that are of one command alone, which takes them out first. */
+const sectionsOfOthers: readonly string[] = ["compare"];
+
 /** A config file, checked. Throws `config`, naming the file and the key. */
 export function fileLayer(path: string): Layer {
   return jsonLayer(readInput(path, path), path);
@@ -59,6 +62,8 @@ export function jsonLayer(json: unknown, source: string): Layer {
   const values = new Map<string, unknown>();
   const label = (path: string): string => `${source}: ${path}`;
   for (const [section, content] of sections) {
+    // One file serves all commands.
+    if (sectionsOfOthers.includes(section)) continue;
     if (!Object.hasOwn(optionTable, section))
       throw wrong(`${source}: unknown key ${show(section)}${suggest(section)}`);
     const members = membersOf(content);
@@ -167,8 +172,25 @@ function readAll<T extends object>(specs: SpecsOf<T>, read: <V>(key: string, spe
 /** The bytes, and the end of text. */
 const LEAST_BPE = 257;
 
-function checkTogether(config: TrainConfig, label: (path: string) => string): void {
-  const { data, model, training, mixing, alignment, run } = config;
+/** How a key is named in an error. */
+type Label = (path: string) => string;
+
+/** What holds between options. Throws `config`, naming one of them, where they do not go together. */
+function checkTogether(config: TrainConfig, label: Label): void {
+  checkData(config.data, label);
+  checkTexts(config, label);
+  checkTokenizer(config, label);
+  checkLengths(config, label);
+  checkModel(config.model, label);
+  checkRule(config, label);
+  if (config.data.domainsFrom.length === 0)
+    // Those that are found later are checked then.
+    checkDomains(config.mixing, [...config.data.domains.keys()], label);
+  checkAlignment(config, label);
+  checkEngine(config.run, label);
+}
+
+function checkData(data: TrainConfig["data"], label: Label): void {
   if (data.domains.size === 0 && data.domainsFrom.length === 0)
     throw wrong(
       'no domain was given: add --domain NAME=GLOB or --domains DIR, or "data": {"domains": {…}} in a config file',
@@ -177,6 +199,10 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
     throw wrong(
       `${label("data.domainField")}: names the domains of documents in --domains, and there are none; add --domains GLOB`,
     );
+}
+
+/** The texts that the rule asks for, beside the domains: targets, and the text of a reference model. */
+function checkTexts({ data, mixing, run }: TrainConfig, label: Label): void {
   if (mixing.rule === "dga" && data.target.length === 0)
     throw wrong("--rule dga needs a target: add --target GLOB, or choose --rule uniform");
   if (mixing.rule === "grape" && data.targets.size === 0)
@@ -197,6 +223,13 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
     throw wrong(
       `${label("mixing.guardShare")}: is of evaluations for --guard, and none is given; add --guard NAME<=X`,
     );
+  if (run.keepBest && data.target.length === 0 && data.targets.size === 0)
+    throw wrong(
+      `${label("run.keepBest")}: what is best is told by the loss on a target, and there is none; add --target GLOB`,
+    );
+}
+
+function checkTokenizer({ data, mixing }: TrainConfig, label: Label): void {
   const tokenizers = ["bpe", "byte", "none", ...gptVocabularies];
   if (!tokenizers.includes(data.tokenizer) && !data.tokenizer.endsWith(".json"))
     throw wrong(
@@ -210,11 +243,17 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
     throw wrong(
       `${label("mixing.reference")}: the tokenizers of the two runs have to be the same; give the one of the files by --tokenizer FILE`,
     );
+}
 
+/** The options of which one is given. */
+function checkLengths({ training, run }: TrainConfig, label: Label): void {
   if (training.steps !== null && training.tokens !== null)
     throw wrong(`${label("training.steps")} and ${label("training.tokens")}: give one of them, not both`);
   if (run.evalShare !== null && run.evalEvery !== null)
     throw wrong(`${label("run.evalShare")} and ${label("run.evalEvery")}: give one of them, not both`);
+}
+
+function checkModel(model: TrainConfig["model"], label: Label): void {
   if (model.dim % model.heads !== 0)
     throw wrong(`${label("model.heads")}: ${model.heads} does not divide the width ${model.dim}`);
   if (presets[model.preset].positions === "rotary" && (model.dim / model.heads) % 2 !== 0)
@@ -228,10 +267,13 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
     throw wrong(
       `${label("model.kvHeads")}: ${kvHeads} is for --preset llama; ${model.preset} has one for each of its ${model.heads} heads`,
     );
+}
 
-  if (run.keepBest && data.target.length === 0 && data.targets.size === 0)
+function checkRule({ data, mixing }: TrainConfig, label: Label): void {
+  const named = mixing.ruleOptions["name"] ?? mixing.rule;
+  if (named !== mixing.rule)
     throw wrong(
-      `${label("run.keepBest")}: what is best is told by the loss on a target, and there is none; add --target GLOB`,
+      `${label("mixing.ruleOptions")}: its name is ${show(named)}, and the rule is ${mixing.rule}; give it by --rule`,
     );
   if (mixing.bases !== null && mixing.guard !== null)
     throw wrong(
@@ -267,8 +309,9 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
     throw wrong(`${label("mixing.weights")}: --rule ${mixing.rule} has no use for weights`);
   if (mixing.histogram !== null && !ruleTakes(mixing.rule, "histogram"))
     throw wrong(`${label("mixing.histogram")}: --rule ${mixing.rule} has no use for a histogram`);
-  // Those that are found later are checked then.
-  if (data.domainsFrom.length === 0) checkDomains(mixing, [...data.domains.keys()], label);
+}
+
+function checkAlignment({ mixing, alignment }: TrainConfig, label: Label): void {
   if (alignment.from === "step" && alignment.estimator !== null && alignment.estimator !== "segmented")
     throw wrong(
       `${label("alignment.estimator")}: --align-from step works with segmented only, not ${alignment.estimator}`,
@@ -281,6 +324,9 @@ function checkTogether(config: TrainConfig, label: (path: string) => string): vo
     throw wrong(
       `${label("alignment.estimator")}: forward does not see the gradient norms that --normalise ${mixing.normalise} needs; choose tracked or raw`,
     );
+}
+
+function checkEngine(run: TrainConfig["run"], label: Label): void {
   if (
     (run.backend === "webgpu" || run.backend === "reference") &&
     (run.threads !== null || run.simd !== "auto")

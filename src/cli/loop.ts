@@ -17,7 +17,7 @@ import type { GuardLimits } from "./mixing.ts";
 import type { CyclePlan } from "./plan.ts";
 import type { Data } from "./read-data.ts";
 import type { RunHooks, RunResult } from "./run-events.ts";
-import type { Evaluation, NamedWeights, StepMetrics } from "../runs/lines.ts";
+import type { Evaluation, NamedWeights, StartLine, StepMetrics } from "../runs/lines.ts";
 import { member, number } from "../runs/read-json.ts";
 import { stepLine } from "../runs/record.ts";
 
@@ -44,7 +44,6 @@ export interface Parts {
 /** Throws `numeric` when the loss is lost, and what the files or the device throw, each with how to go on from the last checkpoint. */
 export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts): Promise<RunResult> {
   const { trainer, heldOut, evaluations, names, bases, resumed } = parts;
-  const { alignment, guard: guarding, evaluation: evaluating } = parts.cost;
   const { steps, checkpointEvery } = cycle;
   const { signal } = hooks;
   const metricsOf = createMetrics(names, bases, trainer.seen, parts.data.target?.train.count ?? null, () =>
@@ -94,23 +93,10 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
     }
     unevaluated = null;
     const seconds = (performance.now() - start) / 1000;
-    if ("loss" in line)
-      tell({
-        ...line,
-        seconds: line.seconds + seconds,
-        ...(guarded === null || line.guard !== undefined
-          ? {}
-          : { guard: guardMetrics(names, guarded, null) }),
-        ...(evaluation === null ? {} : { evaluation, evaluationSeconds: seconds }),
-      });
-    else if (evaluation !== null)
-      hooks.onStart({
-        ...line,
-        event: "start",
-        seconds,
-        evaluation,
-        cost: { alignment, ...(parts.guard === null ? {} : { guard: guarding }), evaluation: evaluating },
-      });
+    if ("loss" in line) {
+      const guard = guarded === null ? null : guardMetrics(names, guarded, null);
+      tell(evaluated(line, seconds, { guard, evaluation }));
+    } else if (evaluation !== null) hooks.onStart(startLine(parts, seconds, evaluation));
   };
   try {
     if (unevaluated !== null) await finish(unevaluated);
@@ -145,6 +131,34 @@ export async function trainLoop(cycle: CyclePlan, hooks: RunHooks, parts: Parts)
       });
     throw withCheckpoint(error, trainer.steps, saving.saved(), cycle.advice);
   }
+}
+
+/** The line of a step with what was found after it, which took so many seconds. */
+function evaluated(
+  line: StepMetrics,
+  seconds: number,
+  { guard, evaluation }: { guard: StepMetrics["guard"] | null; evaluation: Evaluation | null },
+): StepMetrics {
+  return {
+    ...line,
+    seconds: line.seconds + seconds,
+    ...(guard === null || guard === undefined || line.guard !== undefined ? {} : { guard }),
+    ...(evaluation === null ? {} : { evaluation, evaluationSeconds: seconds }),
+  };
+}
+
+function startLine({ cost, guard }: Parts, seconds: number, evaluation: Evaluation): StartLine {
+  return {
+    ...START,
+    event: "start",
+    seconds,
+    evaluation,
+    cost: {
+      alignment: cost.alignment,
+      ...(guard === null ? {} : { guard: cost.guard }),
+      evaluation: cost.evaluation,
+    },
+  };
 }
 
 /** A resumed run may evaluate on more of the target, or less. */

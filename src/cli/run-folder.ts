@@ -139,81 +139,27 @@ export function openRunFolder(
   fs: WriteFs = nodeFs,
 ): RunFolder {
   const folder = config.run.out;
-  /** What a run that has begun holds. */
-  let held: { lock: Lock; metrics: MetricsFile } | null = null;
+  let held: Held | null = null;
   /** What the run goes on from; null before that is known. */
   let from: Point | null = resume === null ? beginning : null;
 
   const load: RunStore["load"] = () => {
     if (resume === null) return null;
-    const seen = stateOf(folder);
-    const file = resume.file ?? listCheckpoints(folder).at(-1)?.path ?? null;
-    from = { ...beginning, seen };
-    if (file === null) return null;
-    const { step, config: before, state: json, arrays, lines, unwritten } = readRun(file);
-    checkSameConfig(before, flatten(config), file);
-    from = { lines, step, unwritten, seen };
-    return { step, checkpoint: { json, arrays }, config: before };
+    const found = loadPoint(config, resume);
+    from = found.from;
+    return found.loaded;
   };
 
-  const begin = (): NonNullable<typeof held> => {
+  const begin = (): Held => {
     if (held !== null) return held;
     if (resume === null) checkFree(folder);
     if (from === null) load();
-    const { step, lines, unwritten, seen } = from ?? beginning;
-    let made: string | undefined;
-    try {
-      made = fs.mkdirSync(resolve(folder), { recursive: true });
-    } catch (error) {
-      throw ioError(folder, error);
-    }
-    let lock: Lock | null = null;
-    let metrics: MetricsFile | null = null;
-    // Before config.json there is no run; what fails until a new one is whole leaves nothing behind.
-    const undo: (() => void)[] = [];
-    try {
-      lock = takeLock(folder, fs);
-      // What was seen before may have changed until the lock was taken.
-      if (resume === null) checkFree(folder);
-      else if (stateOf(folder) !== seen)
-        throw new GradmixError(
-          "checkpoint",
-          `--resume: another process went on with ${folder} just now; try again`,
-        );
-      removeLockRemains(folder, fs);
-      removeTemporaries(folder);
-      recoverFolder(join(folder, "best"), fs);
-      const place = (name: string): string => {
-        const path = join(folder, name);
-        undo.push(() => fs.rmSync(path, { force: true, recursive: true }));
-        return path;
-      };
-      writeJson(place("config.json"), config, fs);
-      const checkpoints = place("checkpoints");
-      try {
-        fs.mkdirSync(resolve(checkpoints), { recursive: true });
-      } catch (error) {
-        throw ioError(checkpoints, error);
-      }
-      // What lies after the point that the run goes on from will be written again.
-      for (const { path, step: other } of listCheckpoints(folder)) if (other > step) remove(path, fs);
-      metrics = openMetrics(place("metrics.jsonl"), resume === null ? null : lines, fs);
-      for (const line of unwritten) metrics.append(line);
-      // They are of where the run stopped, and the lines from here on are not: a run that is killed now has no weights until it goes on.
-      remove(join(folder, "weights.json"), fs);
-      held = { lock, metrics };
-      return held;
-    } catch (error) {
-      if (metrics !== null) quietly(metrics.close);
-      if (resume === null && lock !== null) for (const take of undo.reverse()) quietly(take);
-      if (lock !== null) quietly(lock.release);
-      if (made !== undefined) quietly(() => removeEmpty(resolve(folder), made));
-      throw error;
-    }
+    held = beginRun(config, from ?? beginning, resume === null, fs);
+    return held;
   };
 
   /** Begun, and still where it was begun: in a folder that was moved or deleted, new files would be parts of no run. */
-  const present = (): NonNullable<typeof held> => {
+  const present = (): Held => {
     const begun = begin();
     if (!nodeFs.existsSync(join(folder, "config.json")))
       throw new GradmixError(
@@ -229,22 +175,15 @@ export function openRunFolder(
     appendMetrics(metrics) {
       begin().metrics.append(`${formatJson(metrics)}\n`);
     },
-    saveCheckpoint(step, { json, arrays }, lines = step) {
+    saveCheckpoint(step, checkpoint, lines = step) {
       const unwritten = present().metrics.sync();
-      writeCheckpoint(
-        checkpointPath(folder, step),
-        {
-          step,
-          json: {
-            config: formatJson(config),
-            state: json,
-            ...(lines === step ? {} : { lines }),
-            ...(unwritten.length === 0 ? {} : { unwritten }),
-          },
-          arrays,
-        },
-        fs,
-      );
+      const json = {
+        config: formatJson(config),
+        state: checkpoint.json,
+        ...(lines === step ? {} : { lines }),
+        ...(unwritten.length === 0 ? {} : { unwritten }),
+      };
+      writeCheckpoint(checkpointPath(folder, step), { step, json, arrays: checkpoint.arrays }, fs);
       for (const { path } of listCheckpoints(folder).slice(0, -keptCheckpoints)) remove(path, fs);
     },
     saveFile(name, contents) {
@@ -273,6 +212,96 @@ export function openRunFolder(
       quietly(ended.lock.release);
     },
   };
+}
+
+/** What a run that has begun holds. */
+interface Held {
+  readonly lock: Lock;
+  readonly metrics: MetricsFile;
+}
+
+/** The checkpoint that a resumed run goes on from, and the point that it is of. Throws `checkpoint`. */
+function loadPoint(
+  config: TrainConfig,
+  resume: ResumeFrom,
+): { readonly from: Point; readonly loaded: ReturnType<RunStore["load"]> } {
+  const folder = config.run.out;
+  const seen = stateOf(folder);
+  const file = resume.file ?? listCheckpoints(folder).at(-1)?.path ?? null;
+  if (file === null) return { from: { ...beginning, seen }, loaded: null };
+  const { step, config: before, state: json, arrays, lines, unwritten } = readRun(file);
+  checkSameConfig(before, flatten(config), file);
+  return {
+    from: { lines, step, unwritten, seen },
+    loaded: { step, checkpoint: { json, arrays }, config: before },
+  };
+}
+
+/** Takes the folder and makes what a run has before its first step. Throws what fails; of a new run nothing is left behind then. */
+function beginRun(config: TrainConfig, from: Point, isNew: boolean, fs: WriteFs): Held {
+  const folder = config.run.out;
+  let made: string | undefined;
+  try {
+    made = fs.mkdirSync(resolve(folder), { recursive: true });
+  } catch (error) {
+    throw ioError(folder, error);
+  }
+  // Before config.json there is no run; what fails until a new one is whole leaves nothing behind.
+  const undo: (() => void)[] = [];
+  let lock: Lock | null = null;
+  try {
+    lock = takeLock(folder, fs);
+    // What was seen before may have changed until the lock was taken.
+    if (isNew) checkFree(folder);
+    else if (stateOf(folder) !== from.seen)
+      throw new GradmixError(
+        "checkpoint",
+        `--resume: another process went on with ${folder} just now; try again`,
+      );
+    return { lock, metrics: makeFiles(config, from, isNew, { fs, undo }) };
+  } catch (error) {
+    if (isNew && lock !== null) for (const take of undo.reverse()) quietly(take);
+    if (lock !== null) quietly(lock.release);
+    if (made !== undefined) quietly(() => removeEmpty(resolve(folder), made));
+    throw error;
+  }
+}
+
+/** The files of a run before its first step, in a folder that is locked; `undo` takes them away again. Gives that of the metrics, open. */
+function makeFiles(
+  config: TrainConfig,
+  { step, lines, unwritten }: Point,
+  isNew: boolean,
+  { fs, undo }: { readonly fs: WriteFs; readonly undo: (() => void)[] },
+): MetricsFile {
+  const folder = config.run.out;
+  removeLockRemains(folder, fs);
+  removeTemporaries(folder);
+  recoverFolder(join(folder, "best"), fs);
+  const place = (name: string): string => {
+    const path = join(folder, name);
+    undo.push(() => fs.rmSync(path, { force: true, recursive: true }));
+    return path;
+  };
+  writeJson(place("config.json"), config, fs);
+  const checkpoints = place("checkpoints");
+  try {
+    fs.mkdirSync(resolve(checkpoints), { recursive: true });
+  } catch (error) {
+    throw ioError(checkpoints, error);
+  }
+  // What lies after the point that the run goes on from will be written again.
+  for (const { path, step: other } of listCheckpoints(folder)) if (other > step) remove(path, fs);
+  const metrics = openMetrics(place("metrics.jsonl"), isNew ? null : lines, fs);
+  try {
+    for (const line of unwritten) metrics.append(line);
+    // They are of where the run stopped, and the lines from here on are not: a run that is killed now has no weights until it goes on.
+    remove(join(folder, "weights.json"), fs);
+    return metrics;
+  } catch (error) {
+    quietly(metrics.close);
+    throw error;
+  }
 }
 
 /** Where a run goes on from. */

@@ -47,7 +47,7 @@ export async function startServer(keeper: Keeper, options: ServerOptions): Promi
   await listening(server, port, address);
   const { port: taken } = server.address() as AddressInfo;
   // Those who come by a name that they pointed here are not who they say (DNS rebinding).
-  hosts = Object.keys(loopbackHosts).map((name) => `${bracketed(name)}:${taken}`);
+  hosts = hostHeaders(taken);
   return {
     url: `http://${bracketed(host)}:${taken}`,
     close: async () =>
@@ -56,6 +56,14 @@ export async function startServer(keeper: Keeper, options: ServerOptions): Promi
         server.closeAllConnections();
       }),
   };
+}
+
+/** What the header Host of a request to this port may be: clients leave out HTTP's own port. */
+export function hostHeaders(port: number): string[] {
+  return Object.keys(loopbackHosts).flatMap((name) => [
+    `${bracketed(name)}:${port}`,
+    ...(port === 80 ? [bracketed(name)] : []),
+  ]);
 }
 
 const bracketed = (host: string): string => (host.includes(":") ? `[${host}]` : host);

@@ -10,6 +10,7 @@ import { closeSync, existsSync, openSync, readFileSync, readSync } from "node:fs
 import { basename, join, resolve } from "node:path";
 import { errorCode, GradmixError } from "../errors.ts";
 import { type Json, parseJson } from "../json.ts";
+import { liesOnSimplex, sumOf } from "../dga/simplex.ts";
 import { ioError } from "../node/files.ts";
 import type { RunFacts, TextFacts } from "./facts.ts";
 import type {
@@ -157,9 +158,21 @@ function parsed(source: string, at: string): Part {
 
 const numbers = mapOf(number);
 
+/** Weights may have been edited, and what is made of them would be off without a word. */
+const weights: Reader<ReadonlyMap<string, number>> = (part) => {
+  const read = numbers(part);
+  const values = [...read.values()];
+  if (!liesOnSimplex(values))
+    throw new GradmixError(
+      "data",
+      `${part.at} has weights that are not numbers of at least 0 that sum to 1: they sum to ${Number(sumOf(values).toPrecision(9))}, and the least is ${values.reduce((a, b) => Math.min(a, b), Infinity)}`,
+    );
+  return read;
+};
+
 const named: Reader<NamedWeights> = (part) => ({
-  final: member(part, "final", numbers),
-  averaged: member(part, "averaged", numbers),
+  final: member(part, "final", weights),
+  averaged: member(part, "averaged", weights),
 });
 
 const evaluation: Reader<Evaluation> = (part) => ({

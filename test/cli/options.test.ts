@@ -203,6 +203,10 @@ describe("precedence", () => {
     expect(said({ run: { evalShare: 0.1 } }, given({ "run.evalEvery": ["7"] }))).toEqual([null, 7, null]);
   });
 
+  test("the section of another command says nothing to a run", () => {
+    const json = { training: { lr: 0.1 }, compare: { rules: ["dga"], anything: 1 } };
+    expect(jsonLayer(json, "c.json").values).toEqual(new Map([["training.lr", 0.1]]));
+  });
   test("a resolved configuration resolves to itself", () => {
     const config = resolve({ run: { out: "runs/x" }, mixing: { weights: { a: 0.25, b: 0.75 } } });
     const again = resolveConfig([jsonLayer(parseJson(formatJson(config), { source: "c" }), "config.json")]);
@@ -220,6 +224,8 @@ describe("refusals, in one line that names the place, the value and what is allo
     ["no object", [1], "c.json: is [1], not a JSON object with sections data, model, …"],
     ["a section that is no object", { model: 3 }, "c.json: model: 3 is not an object"],
     ["a number as text", { training: { lr: "0.1" } }, 'c.json: training.lr: "0.1" is not a number above 0 and at most 10'],
+    ["another rule than the run's", { mixing: { ruleOptions: { name: "rnb" } } }, 'c.json: mixing.ruleOptions: its name is "rnb", and the rule is dga; give it by --rule'],
+    ["a word where a basis has numbers", { mixing: { bases: { x: { a: "much" } } } }, 'c.json: mixing.bases: basis "x": {"a":"much"} is not numbers, one per domain or by name'],
     ["half a step", { training: { steps: 1.5 } }, "c.json: training.steps: 1.5 is not a whole number at least 1"],
     ["η below 0", { mixing: { eta: -0.1 } }, "c.json: mixing.eta: -0.1 is not a number at least 0 and at most 1000"],
     ["β over 1", { mixing: { beta: 1.5 } }, "c.json: mixing.beta: 1.5 is not a number above 0 and at most 1"],

@@ -25,7 +25,7 @@ import { createKeeper, type Keeper } from "#dist/mix/keeper.js";
 import { type Line, linesOf, serveLines } from "#dist/mix/lines.js";
 import { answer, type Reply, type Session } from "#dist/mix/protocol.js";
 import { replay } from "#dist/mix/replay.js";
-import { type MixServer, startServer } from "#dist/mix/server.js";
+import { hostHeaders, type MixServer, startServer } from "#dist/mix/server.js";
 import { garbageCollected } from "../garbage.ts";
 
 const command = resolve(import.meta.dirname, "../../dist/cli/main.js");
@@ -700,4 +700,11 @@ describe("replay", () => {
     ]);
     expect(other.out.map((reply) => reply.type === "weights" && reply.weights)).toHaveLength(5);
   });
+});
+
+test("the header Host names this machine with its port, which clients leave out where it is that of HTTP", () => {
+  expect(hostHeaders(8123).toSorted()).toEqual(["127.0.0.1:8123", "[::1]:8123", "localhost:8123"]);
+  expect(hostHeaders(80).toSorted()).toEqual(
+    ["127.0.0.1", "[::1]", "localhost"].flatMap((host) => [host, `${host}:80`]).toSorted(),
+  );
 });

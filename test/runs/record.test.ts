@@ -189,6 +189,24 @@ describe("a whole folder", () => {
     expect(record.config).toEqual(new Map([["run", new Map([["out", "x"]])]]));
   });
 
+  test("weights that were edited are refused by their file, unless they still sum to 1", () => {
+    const [good, bad] = [{ a: 0.25, b: 0.75 }, { a: 0.25, b: 0.7 }];
+    const file = (json: object): void => writeFileSync(join(folder, "weights.json"), JSON.stringify(json));
+    for (const [key, json] of [
+      ["final", { final: bad, averaged: good }],
+      ["averaged", { final: good, averaged: bad }],
+      ["bases.final", { final: good, averaged: good, bases: { final: bad, averaged: good } }],
+      ["final", { final: { a: 1.5, b: -0.5 }, averaged: good }],
+    ] as const) {
+      file(json);
+      expect(codeOf(() => readWeights(folder))).toMatch(
+        new RegExp(`^data: .*weights\\.json\\.${key} has weights that are not .* that sum to 1: they sum to`),
+      );
+    }
+    file({ final: good, averaged: good });
+    expect(readWeights(folder)?.final).toEqual(new Map(Object.entries(good)));
+  });
+
   test("without what a run writes is refused", () => {
     const empty = mkdtempSync(join(folder, "empty-"));
     expect(codeOf(() => readRunHead(empty))).toMatch(/^data: .*: holds no run \(there is no .*config\.json\)/);
