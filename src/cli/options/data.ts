@@ -79,7 +79,7 @@ export const dataOptions: SectionTable<"data"> = {
   },
   tokenizer: {
     flag: "--tokenizer",
-    value: "bpe|byte|FILE|NAME|none",
+    value: "bpe|byte|NAME|FILE",
     kind: text,
     default: "bpe",
     help: "train a byte-level BPE on the domains, use plain bytes, read a tokenizer.json, or take a vocabulary of OpenAI's (gpt2, cl100k_base, o200k_base; needs the package gpt-tokenizer); none: all data are files of tokens, and --vocab-size says how many ids they have",
