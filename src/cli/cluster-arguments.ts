@@ -1,6 +1,7 @@
 /** The arguments of `gradmix cluster`, checked. */
 import { embedderDefaults } from "../data/cluster/embeddings.ts";
 import { kMeansDefaults } from "../data/cluster/kmeans.ts";
+import { gptVocabularies } from "../data/gpt-vocabularies.ts";
 import type { Kind } from "./options.ts";
 import { checkValue, fromArguments, textOption, wrong } from "./values.ts";
 
@@ -14,7 +15,7 @@ export interface ClusterArguments {
   readonly ids: string | null;
   /** How many clusters there are in `ids`; null: as many as its largest number says. */
   readonly count: number | null;
-  /** "byte", or the path of a tokenizer.json by whose tokens sizes are counted too; null: they are not. */
+  /** "byte", or a tokenizer.json or vocabulary by whose tokens sizes are counted too; null: they are not. */
   readonly tokenizer: string | null;
   /** Numbers per document. */
   readonly dim: number;
@@ -60,8 +61,15 @@ export function clusterArguments(
   const tokenizer = named("tokenizer", "--tokenizer");
   if (ids !== null && levels !== null)
     throw wrong("--ids and --levels: the clusters of --ids are no tree; leave out --levels");
-  if (tokenizer !== null && tokenizer !== "byte" && !tokenizer.endsWith(".json"))
-    throw wrong(`--tokenizer: "${tokenizer}" is not "byte" or the path of a tokenizer.json`);
+  if (
+    tokenizer !== null &&
+    tokenizer !== "byte" &&
+    !tokenizer.endsWith(".json") &&
+    !gptVocabularies.includes(tokenizer)
+  )
+    throw wrong(
+      `--tokenizer: "${tokenizer}" is not "byte", the path of a tokenizer.json or the name of a vocabulary (${gptVocabularies.join(", ")})`,
+    );
   if (clusters !== null && levels !== null)
     throw wrong("--clusters and --levels: give one of them; --levels 64,64 makes up to 4,096 clusters");
   return {

@@ -11,7 +11,7 @@ import { existsSync, mkdirSync, rmSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { assignTexts, fitTextClusters, LOOKED_AT, type TextClusters } from "../data/cluster/text-clusters.ts";
 import { leafCount } from "../data/cluster/tree.ts";
-import { byteTokenizer, listFiles, loadTokenizer, type Tokenizer } from "../data/index.node.ts";
+import { byteTokenizer, listFiles, type Tokenizer } from "../data/index.node.ts";
 import { encodeNpy } from "../data/npy.ts";
 import { errorCode, type GradmixError } from "../errors.ts";
 import { init } from "../host-node.ts";
@@ -32,9 +32,10 @@ import {
 import { clusterPage, createTally, describeClusters, type Tally } from "./cluster-tally.ts";
 import { listenForInterrupt } from "./interrupt.ts";
 import { formatCount, startProgress } from "./progress.ts";
+import { readTokenizer } from "./read-data.ts";
 import { textHash } from "./text-hash.ts";
 import type { Outputs } from "./train.ts";
-import { readJson, wrong } from "./values.ts";
+import { wrong } from "./values.ts";
 import { version } from "./version.ts";
 
 /** Documents that are embedded at once. */
@@ -159,7 +160,7 @@ function namesOfIds(files: readonly string[]): string[] {
 
 function tokenizerOf(path: string | null): Tokenizer | null {
   if (path === null) return null;
-  return path === "byte" ? byteTokenizer() : loadTokenizer(readJson(path, `--tokenizer ${path}`));
+  return path === "byte" ? byteTokenizer() : readTokenizer(path);
 }
 
 const encode = (text: string): Uint8Array => new TextEncoder().encode(text);

@@ -195,7 +195,10 @@ function addCluster(program: Command, io: Io): void {
       "--ids <DIR>",
       "take the clusters that someone else found: DIR has a .npy for each file, with a whole number for each document, as WebOrganizer has them; --clusters says how many there are",
     )
-    .option("--tokenizer <FILE>", "count the tokens of the clusters too, by a tokenizer.json (or byte)")
+    .option(
+      "--tokenizer <FILE>",
+      "count the tokens of the clusters too, by a tokenizer.json or a vocabulary's name (or byte)",
+    )
     .option("--dim <N>", `numbers per document (default: ${clusterDefaults.dim})`)
     .option(
       "--sample <N>",

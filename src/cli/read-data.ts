@@ -393,7 +393,7 @@ async function chooseTokenizer(
 }
 
 /** A tokenizer that is there: a `tokenizer.json`, or a vocabulary by its name. */
-function readTokenizer(name: string): Tokenizer {
+export function readTokenizer(name: string): Tokenizer {
   try {
     return openTokenizer(gptVocabularies.includes(name) ? name : readJson(name, `--tokenizer ${name}`));
   } catch (error) {
