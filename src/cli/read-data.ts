@@ -188,9 +188,7 @@ export async function readData(
     const corpus = mixed?.get(name);
     if (corpus !== undefined) contamination.checkLeft(name);
     domains.push(
-      corpus === undefined
-        ? await read(name, label, list, name)
-        : split(label, corpus.finish(), ofClusters),
+      corpus === undefined ? await read(name, label, list, name) : split(label, corpus.finish(), ofClusters),
     );
   }
   tellNotes(notes, hooks);

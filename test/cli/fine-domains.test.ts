@@ -141,7 +141,7 @@ async function refusal(...args: Parameters<typeof run>): Promise<string> {
   return "no error";
 }
 
-const json = <T>(...path: string[]): T => JSON.parse(readFileSync(at(...path), "utf8")) as T;
+const json = (...path: string[]): unknown => JSON.parse(readFileSync(at(...path), "utf8"));
 type Numbers = Record<string, number>;
 const total = (numbers: Numbers): number => Object.values(numbers).reduce((a, b) => a + b, 0);
 
@@ -177,7 +177,7 @@ test("clusters, bases, a run that moves the weights of the bases, and its mixtur
   expect(shown.out).toMatch(
     /^of 36 pieces of 36 documents of the target; \d+ % of the shares are as the pieces say/m,
   );
-  const bases = json<Record<string, Numbers>>("bases.json");
+  const bases = json("bases.json") as Record<string, Numbers>;
   expect(Object.keys(bases).length).toBe(4);
   for (const basis of Object.values(bases)) expectNear(total(basis), 1, 1e-6);
   expectNear(shareOf(bases["target"], 2), 0.75, 0.2);
@@ -185,12 +185,12 @@ test("clusters, bases, a run that moves the weights of the bases, and its mixtur
   expectNear(shareOf(bases["corpus"], 2), 1 / TOPICS, 0.2);
   // The groups are the two topics of the target.
   const groups = Object.entries(bases).filter(([name]) => name.startsWith("group-"));
-  expect(groups.map(([, basis]) => shareOf(basis, 2) > 0.6).sort()).toEqual([false, true]);
-  expect(groups.map(([, basis]) => shareOf(basis, 5) > 0.6).sort()).toEqual([false, true]);
+  for (const topic of [2, 5])
+    expect(groups.filter(([, basis]) => shareOf(basis, topic) > 0.6).length).toBe(1);
 
   const trained = await run("train", at("config.json"));
   expect(trained.code).toBe(0);
-  const weights = json<{ averaged: Numbers; bases: { averaged: Numbers } }>("run", "weights.json");
+  const weights = json("run", "weights.json") as { averaged: Numbers; bases: { averaged: Numbers } };
   expect(Object.keys(weights.bases.averaged)).toEqual(Object.keys(bases));
   expectNear(total(weights.averaged), 1, 1e-9);
   // Whatever the bases weigh, the clusters have their mixture.
@@ -261,9 +261,9 @@ test("a run on clusters begins with the shares of their nearest centroids; witho
     "1",
   ];
   await run("train", ...args, ...flags, "--out", at("plain"));
-  const shares = json<Numbers>("plain", "histogram.json");
+  const shares = json("plain", "histogram.json") as Numbers;
   await run("histogram", ...args, "--out", at("shown.json"));
-  const shown = json<Numbers>("shown.json");
+  const shown = json("shown.json") as Numbers;
   expect(Object.keys(shares)).toEqual(Object.keys(shown));
   // Sizes are tokens of the training text here, and bytes of all text there.
   expectNear(Object.values(shares), Object.values(shown), 0.02, 1);
@@ -273,7 +273,7 @@ test("a run on clusters begins with the shares of their nearest centroids; witho
   const blind = ["--domains", at("blind"), "--target", at("target.jsonl"), "--tokenizer", "byte"];
   const { err } = await run("train", ...blind, ...flags, "--out", at("byBigrams"));
   expect(err).toContain("cannot assign text to its clusters, so that the histogram is counted by bigrams");
-  expect(shareOf(json<Numbers>("byBigrams", "histogram.json"), 2, "blind")).toBeGreaterThan(0.3);
+  expect(shareOf(json("byBigrams", "histogram.json") as Numbers, 2, "blind")).toBeGreaterThan(0.3);
   expect(await refusal("histogram", ...blind)).toContain("cannot assign text to its clusters");
 
   // Other clusters in the folder that the run began with.
@@ -409,7 +409,7 @@ describe("clusters of others", () => {
       "--out",
       at("ofTaken.json"),
     );
-    const shares = json<Numbers>("ofTaken.json");
+    const shares = json("ofTaken.json") as Numbers;
     // Clusters that have nothing are no domains.
     expect(Object.keys(shares).length).toBe(8);
     expectNear(shareOf(shares, 2, "taken"), 0.75, 0.2);

@@ -71,7 +71,7 @@ function dense(
     });
     const best = Math.max(...scores.map(({ score }) => score));
     // Of equal ones the strongest.
-    return scores.filter(({ score }) => score >= best - 1e-9 * Math.abs(best)).at(-1)?.a ?? NaN;
+    return scores.findLast(({ score }) => score >= best - 1e-9 * Math.abs(best))?.a ?? NaN;
   });
   return sizes.map((own, c) =>
     own === 0 ? 0 : strengths.reduce((share, a, level) => share * shareAt(level, a, c, kept), 1),
