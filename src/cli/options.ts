@@ -451,7 +451,7 @@ export const optionTable: OptionTable = {
       value: "NAME=X,…|FILE",
       kind: { type: "shares", sumsToOne: false },
       default: null,
-      auto: "counted by bigrams, as gradmix histogram does",
+      auto: "counted, as gradmix histogram does",
       help: "how much of the target belongs to each domain, as shares or counts: the weights of --rule importanceSampling, and the prior of --rule dga. FILE: what gradmix histogram wrote",
     },
     reference: {

@@ -268,6 +268,16 @@ test("a run on clusters begins with the shares of their nearest centroids; witho
   // Sizes are tokens of the training text here, and bytes of all text there.
   expectNear(Object.values(shares), Object.values(shown), 0.02, 1);
 
+  // What is written is weights to keep to, and a histogram to sample by.
+  for (const [rule, flag] of [
+    ["static", "--weights"],
+    ["importanceSampling", "--histogram"],
+  ] as const) {
+    await run("train", ...args, ...flags, "--rule", rule, flag, at("shown.json"), "--out", at(rule));
+    const { final } = json(rule, "weights.json") as { final: Numbers };
+    expectNear(Object.values(final), Object.values(shown), 1e-9, 1);
+  }
+
   cpSync(at("clusters"), at("blind"), { recursive: true });
   rmSync(at("blind", "embedder.safetensors"));
   const blind = ["--domains", at("blind"), "--target", at("target.jsonl"), "--tokenizer", "byte"];
