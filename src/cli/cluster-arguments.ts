@@ -1,6 +1,7 @@
 /** The arguments of `gradmix cluster`, checked. */
 import { embedderDefaults } from "../data/cluster/embeddings.ts";
 import { kMeansDefaults } from "../data/cluster/kmeans.ts";
+import { gptVocabularies } from "../data/gpt-vocabularies.ts";
 import type { Kind } from "./options.ts";
 import { checkValue, fromArguments, textOption, wrong } from "./values.ts";
 
@@ -10,6 +11,12 @@ export interface ClusterArguments {
   readonly out: string;
   /** Clusters per cluster of the level above, from the top. */
   readonly levels: readonly number[];
+  /** Folder of the clusters of every document, which someone else found (.npy, one for each file); null: they are found here. */
+  readonly ids: string | null;
+  /** How many clusters there are in `ids`; null: as many as its largest number says. */
+  readonly count: number | null;
+  /** "byte", or a tokenizer.json or vocabulary by whose tokens sizes are counted too; null: they are not. */
+  readonly tokenizer: string | null;
   /** Numbers per document. */
   readonly dim: number;
   /** Documents that the clusters are fitted to, at most. */
@@ -50,11 +57,27 @@ export function clusterArguments(
   };
   const clusters = integer("clusters", "--clusters", 1);
   const levels = text("levels");
+  const ids = named("ids", "--ids");
+  const tokenizer = named("tokenizer", "--tokenizer");
+  if (ids !== null && levels !== null)
+    throw wrong("--ids and --levels: the clusters of --ids are no tree; leave out --levels");
+  if (
+    tokenizer !== null &&
+    tokenizer !== "byte" &&
+    !tokenizer.endsWith(".json") &&
+    !gptVocabularies.includes(tokenizer)
+  )
+    throw wrong(
+      `--tokenizer: "${tokenizer}" is not "byte", the path of a tokenizer.json or the name of a vocabulary (${gptVocabularies.join(", ")})`,
+    );
   if (clusters !== null && levels !== null)
     throw wrong("--clusters and --levels: give one of them; --levels 64,64 makes up to 4,096 clusters");
   return {
     files,
     out: named("out", "--out") ?? "",
+    ids,
+    count: clusters,
+    tokenizer,
     levels: clusters !== null ? [clusters] : levels === null ? clusterDefaults.levels : levelsOf(levels),
     dim: integer("dim", "--dim", 1, 2048) ?? clusterDefaults.dim,
     sample: integer("sample", "--sample", 1) ?? clusterDefaults.sample,

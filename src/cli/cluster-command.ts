@@ -1,8 +1,9 @@
 /**
  * `gradmix cluster`: cuts a corpus without labels into fine domains by what its documents are about. The folder that it writes:
  *
- *     clusters.json           the clusters by name: documents, bytes, telling words; the files, and how they were read
- *     ids/00000.npy           for each file the cluster of every document, in order (i32)
+ *     clusters.json           the clusters by name: documents, bytes, tokens, telling words; the files, and how they were read
+ *     clusters.html           a page to look at them in
+ *     ids/NAME.npy            for each file NAME.jsonl the cluster of every document, in order (i32)
  *     centroids.npy           the centroids [clusters, dim] (f32)
  *     embedder.safetensors    what embeds texts and assigns them
  */
@@ -10,8 +11,7 @@ import { existsSync, mkdirSync, rmSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
 import { assignTexts, fitTextClusters, LOOKED_AT, type TextClusters } from "../data/cluster/text-clusters.ts";
 import { leafCount } from "../data/cluster/tree.ts";
-import { utf8Length } from "../data/bytes.ts";
-import { listFiles, readDocuments } from "../data/index.node.ts";
+import { byteTokenizer, listFiles, type Tokenizer } from "../data/index.node.ts";
 import { encodeNpy } from "../data/npy.ts";
 import { errorCode, type GradmixError } from "../errors.ts";
 import { init } from "../host-node.ts";
@@ -21,8 +21,18 @@ import { encodeSafetensors, type StoredTensor } from "../nn/safetensors.ts";
 import { ioError, writeFileAtomic } from "../node/files.ts";
 import { foldIn, key, uniformAt } from "../tensor/rng.ts";
 import type { ClusterArguments } from "./cluster-arguments.ts";
+import {
+  centroidsOf,
+  documentsWithIds,
+  type FileIds,
+  type ForeignIds,
+  readForeignIds,
+  stemOf,
+} from "./cluster-ids.ts";
+import { clusterPage, createTally, describeClusters, type Tally } from "./cluster-tally.ts";
 import { listenForInterrupt } from "./interrupt.ts";
 import { formatCount, startProgress } from "./progress.ts";
+import { readTokenizer } from "./read-data.ts";
 import { textHash } from "./text-hash.ts";
 import type { Outputs } from "./train.ts";
 import { wrong } from "./values.ts";
@@ -54,40 +64,50 @@ export async function cluster(args: ClusterArguments, { out, err }: Outputs): Pr
   let made = false;
   try {
     const files = await listFiles(args.files, { what: "FILES", skipUnreadable: args.skipBadLines });
+    const foreign = args.ids === null ? null : readForeignIds(files, args.ids, args.count);
+    const tokenizer = tokenizerOf(args.tokenizer);
     say(`${formatCount(files.length)} ${files.length === 1 ? "file" : "files"}; reading a sample`);
-    const { texts, facts } = await sampleOf(files, args, interrupt.signal);
+    const { texts, ids: ofSample, facts } = await sampleOf(files, foreign, args, interrupt.signal);
     const documents = facts.reduce((sum, { documents: n }) => sum + n, 0);
     const [most = 0] = args.levels;
-    if (texts.length < most)
+    if (foreign === null && texts.length < most)
       throw wrong(`--clusters: ${most} of ${texts.length} documents; ask for fewer, or give more text`);
     say(`${formatCount(documents)} documents; clusters from ${formatCount(texts.length)} of them`);
     await init({ backend: "cpu", ...(args.threads === null ? {} : { threads: args.threads }) });
-    const { levels, dim, seed } = args;
-    const found = await fitTextClusters(texts, { levels, dim, seed, signal: interrupt.signal });
+    const { dim, seed } = args;
+    const { signal } = interrupt;
+    const taken =
+      foreign === null ? null : await centroidsOf(texts, ofSample, foreign.clusters, { dim, seed, signal });
+    const found = taken ?? (await fitTextClusters(texts, { levels: args.levels, dim, seed, signal }));
     const k = leafCount(found.clusters);
-    say(`${formatCount(k)} clusters; assigning all documents`);
-    const tally = { documents: new Float64Array(k), bytes: new Float64Array(k) };
+    say(
+      taken === null
+        ? `${formatCount(k)} clusters; assigning all documents`
+        : `${formatCount(k)} clusters, of which nearest centroids tell ${(100 * taken.agreement).toFixed(0)} % of the documents' rightly; counting`,
+    );
+    const tally = createTally(k, { tokenizer, seed });
     makeFolder(args.out);
     made = true;
+    const idsNames = namesOfIds(files);
     for (const [i, file] of files.entries()) {
-      const ids = await assignFile(file, found, args, tally, interrupt.signal);
-      writeFileAtomic(join(args.out, idsName(i)), [encodeNpy({ shape: [ids.length], values: ids })]);
+      const ids = await assignFile(file, foreign?.ids[i] ?? found, args, tally, signal);
+      writeFileAtomic(join(args.out, idsNames[i]!), [encodeNpy({ shape: [ids.length], values: ids })]);
     }
     writeModel(args.out, found);
-    const names = namesOf(found.labels);
-    const clusters = new Map(
-      names.map((name, j) => [
-        name,
-        { documents: tally.documents[j]!, bytes: tally.bytes[j]!, words: found.labels[j]! },
-      ]),
-    );
+    const clusters = describeClusters(tally, found.labels);
     const description = {
       version: 1,
       gradmix: version(),
-      ...{ levels, dim, seed, sample: texts.length, textField: args.textField, documents },
+      levels: taken === null ? args.levels : [k],
+      ...{ dim, seed, sample: texts.length, textField: args.textField, documents },
+      ...(args.tokenizer === null ? {} : { tokenizer: args.tokenizer }),
+      ...(taken === null ? {} : { from: resolve(args.ids ?? ""), agreement: taken.agreement }),
       clusters,
-      files: facts.map((file, i) => ({ ...file, ids: idsName(i) })),
+      files: facts.map((file, i) => ({ ...file, ids: idsNames[i] })),
     };
+    writeFileAtomic(join(args.out, "clusters.html"), [
+      encode(clusterPage(clusters, tally, { files: files.length, sample: texts.length })),
+    ]);
     // The last file: where it is, the folder is whole.
     writeFileAtomic(join(args.out, "clusters.json"), [encode(`${formatJson(description, 2)}\n`)]);
     await err.flush();
@@ -126,61 +146,90 @@ function makeFolder(folder: string): void {
   }
 }
 
-const idsName = (i: number): string => `ids/${String(i).padStart(5, "0")}.npy`;
+/** `ids/NAME.npy`, as WebOrganizer has it; of files of one name in several folders the later ones get numbers. */
+function namesOfIds(files: readonly string[]): string[] {
+  const taken = new Set<string>();
+  return files.map((file) => {
+    const name = stemOf(file);
+    let free = name;
+    for (let n = 2; taken.has(free); n++) free = `${name}-${n}`;
+    taken.add(free);
+    return `ids/${free}.npy`;
+  });
+}
+
+function tokenizerOf(path: string | null): Tokenizer | null {
+  if (path === null) return null;
+  return path === "byte" ? byteTokenizer() : readTokenizer(path);
+}
+
 const encode = (text: string): Uint8Array => new TextEncoder().encode(text);
 
 type Reading = Pick<ClusterArguments, "textField" | "skipBadLines" | "sample" | "seed">;
 
-/** Each document has the same chance to be among the texts (Vitter's algorithm R). Of each its beginning is kept. */
+/** Each document has the same chance to be among the texts (Vitter's algorithm R), of which the beginnings are kept; with the clusters that they are said to be in. */
 async function sampleOf(
   files: readonly string[],
+  foreign: ForeignIds | null,
   { textField, skipBadLines, sample, seed }: Reading,
   signal: AbortSignal,
-): Promise<{ texts: string[]; facts: FileFacts[] }> {
+): Promise<{ texts: string[]; ids: Int32Array; facts: FileFacts[] }> {
   const random = foldIn(key(seed), 0x5a3);
   const texts: string[] = [];
+  const ids: number[] = [];
   const facts: FileFacts[] = [];
   let seen = 0;
-  for (const path of files) {
+  for (const [i, path] of files.entries()) {
     const hash = textHash();
+    const given = foreign?.ids[i] ?? null;
     let documents = 0;
-    for await (const { text } of readDocuments([path], { textField, skipBadLines })) {
+    for await (const { text, id } of documentsWithIds(path, given, { textField, skipBadLines })) {
       signal.throwIfAborted();
       hash.add(text);
       const place = seen < sample ? seen : Math.floor(uniformAt(random, seen) * (seen + 1));
-      if (place < sample) texts[place] = text.slice(0, LOOKED_AT);
+      if (place < sample) {
+        texts[place] = text.slice(0, LOOKED_AT);
+        ids[place] = id;
+      }
       seen++;
       documents++;
     }
     facts.push({ path: resolve(path), documents, sha256: hash.digest() });
   }
-  return { texts, facts };
+  return { texts, ids: Int32Array.from(ids), facts };
 }
 
-/** The cluster of each document of a file, in order; adds to the tally. */
+/** The cluster of each document of a file, in order: as given, or the nearest. Adds to the tally. */
 async function assignFile(
   file: string,
-  found: TextClusters,
+  from: FileIds | TextClusters,
   { textField, skipBadLines }: Reading,
-  tally: { readonly documents: Float64Array; readonly bytes: Float64Array },
+  tally: Tally,
   signal: AbortSignal,
 ): Promise<Int32Array> {
   const parts: Int32Array[] = [];
   let texts: string[] = [];
-  let bytes: number[] = [];
+  let given: number[] = [];
   const assign = async (): Promise<void> => {
-    const ids = await assignTexts(found, texts, signal);
-    ids.forEach((id, i) => {
-      tally.documents[id]!++;
-      tally.bytes[id]! += bytes[i]!;
-    });
+    const ids =
+      "path" in from
+        ? Int32Array.from(given)
+        : await assignTexts(
+            from,
+            texts.map((text) => text.slice(0, LOOKED_AT)),
+            signal,
+          );
+    ids.forEach((id, i) => tally.add(id, texts[i]!));
     parts.push(ids);
-    [texts, bytes] = [[], []];
+    [texts, given] = [[], []];
   };
-  for await (const { text } of readDocuments([file], { textField, skipBadLines })) {
+  for await (const { text, id } of documentsWithIds(file, "path" in from ? from : null, {
+    textField,
+    skipBadLines,
+  })) {
     signal.throwIfAborted();
-    texts.push(text.slice(0, LOOKED_AT));
-    bytes.push(utf8Length(text));
+    texts.push(text);
+    given.push(id);
     if (texts.length === BLOCK) await assign();
   }
   if (texts.length > 0) await assign();
@@ -191,12 +240,6 @@ async function assignFile(
     at += part.length;
   }
   return ids;
-}
-
-/** Names that sort by number and say what a cluster is about: `017-rust-trait-impl`. */
-function namesOf(labels: readonly (readonly string[])[]): string[] {
-  const digits = String(Math.max(0, labels.length - 1)).length;
-  return labels.map((words, j) => [String(j).padStart(digits, "0"), ...words.slice(0, 3)].join("-"));
 }
 
 function writeModel(folder: string, { embedder, clusters }: TextClusters): void {

@@ -7,7 +7,7 @@ import { GradmixError } from "../errors.ts";
 import { parseJson } from "../json.ts";
 import { ioError } from "../node/files.ts";
 import { textHash } from "./text-hash.ts";
-import { listOf, mapOf, member, number, type Reader, text } from "../runs/read-json.ts";
+import { listOf, mapOf, member, number, orNull, type Reader, text } from "../runs/read-json.ts";
 
 /** The clusters of one file. */
 export interface ClusteredFile {
@@ -18,10 +18,23 @@ export interface ClusteredFile {
   readonly ids: Int32Array;
 }
 
+/** How much text a cluster has. */
+export interface ClusterSize {
+  readonly documents: number;
+  /** UTF-8. */
+  readonly bytes: number;
+  /** By the tokenizer that `gradmix cluster` was given; null: by none. */
+  readonly tokens: number | null;
+}
+
 export interface ClusterFolder {
   readonly folder: string;
   /** Names of the clusters, by number. */
   readonly names: readonly string[];
+  /** Of the embedder. */
+  readonly seed: number;
+  /** What each has, in the order of the names. */
+  readonly clusters: readonly ClusterSize[];
   readonly files: readonly ClusteredFile[];
 }
 
@@ -30,6 +43,12 @@ const DESCRIPTION = "clusters.json";
 export function isClusterFolder(path: string): boolean {
   return existsSync(join(path, DESCRIPTION));
 }
+
+const sizeOf: Reader<ClusterSize> = (part) => ({
+  documents: member(part, "documents", number),
+  bytes: member(part, "bytes", number),
+  tokens: member(part, "tokens", orNull(number)),
+});
 
 const fileOf: Reader<{ path: string; documents: number; sha256: string; ids: string }> = (part) => ({
   path: member(part, "path", text),
@@ -48,13 +67,8 @@ export function readClusterFolder(folder: string): ClusterFolder {
       "data",
       `${at}: was written by another version of gradmix; cluster the text again`,
     );
-  const names = [
-    ...member(
-      part,
-      "clusters",
-      mapOf(() => null),
-    ).keys(),
-  ];
+  const clusters = member(part, "clusters", mapOf(sizeOf));
+  const names = [...clusters.keys()];
   const files = member(part, "files", listOf(fileOf)).map(({ path, documents, sha256, ids: name }) => {
     const { shape, values } = decodeNpy(bytesOf(join(folder, name)), join(folder, name));
     if (!(values instanceof Int32Array) || shape.length !== 1 || values.length !== documents)
@@ -67,7 +81,12 @@ export function readClusterFolder(folder: string): ClusterFolder {
       throw new GradmixError("data", `${join(folder, name)}: there is no cluster ${bad} of ${names.length}`);
     return { path, sha256, ids: values };
   });
-  return { folder, names, files };
+  return { folder, names, seed: member(part, "seed", number), clusters: [...clusters.values()], files };
+}
+
+/** The clusters that have documents, which are domains. */
+export function clustersWithText({ names, clusters }: ClusterFolder): string[] {
+  return names.filter((_, j) => clusters[j]!.documents > 0);
 }
 
 function bytesOf(path: string): Uint8Array {

@@ -4,6 +4,7 @@ import { clusterArguments, clusterDefaults } from "./cluster-arguments.ts";
 import { compareDescription, compareGroup, compareNotes, inComparison } from "./compare-help.ts";
 import { usualRules, usualSeeds } from "./compare-plan.ts";
 import { doctor } from "./doctor.ts";
+import { histogramArguments, histogramFlags, inHistogram } from "./histogram-arguments.ts";
 import { histogramTakes, showHistogram } from "./histogram-command.ts";
 import { exportArguments, exportExamples, exportOptions } from "./export-arguments.ts";
 import { mix, mixExample, mixFlags, type MixFlags, mixRows } from "./mix-command.ts";
@@ -149,23 +150,24 @@ function addHistogram(program: Command, io: Io): void {
     .command("histogram")
     .summary("what share of a target each domain has, in seconds and without training")
     .description(
-      "Show what share of the target each domain has, told by the bigrams of its tokens: what --rule dga starts from, and --rule importanceSampling keeps to.",
+      "Show what share of a target each domain has: what --rule dga starts from, and --rule importanceSampling keeps to. It is told by the nearest centroids where --domains is a folder of gradmix cluster, else by the bigrams of tokens.",
     )
     .argument("[CONFIG.json]", "a config file of gradmix train; the command line goes before it");
-  const itsRows = io.rows.filter(histogramTakes);
+  const itsRows = io.rows.filter(histogramTakes).map(inHistogram);
   addOptions(histogramCommand, itsRows);
-  histogramCommand.addOption(
-    new Option("--out <FILE>", "write the shares as JSON, for --histogram and --weights").helpGroup(
-      groups.run,
-    ),
-  );
+  for (const [flags, help] of histogramFlags)
+    histogramCommand.addOption(
+      new Option(flags, help)
+        .argParser((value: string, before: string[] | undefined) => [...(before ?? []), value])
+        .helpGroup(groups.run),
+    );
   histogramCommand.action(async (config: string | undefined, options: Record<string, unknown>) => {
     io.code = await showHistogram(
       {
         config: config ?? null,
         given: givenOf(itsRows, options),
         rows: itsRows,
-        out: textOption(options, "out"),
+        ...histogramArguments(options),
       },
       io,
     );
@@ -188,6 +190,14 @@ function addCluster(program: Command, io: Io): void {
     .option(
       "--levels <N,N,…>",
       "clusters per cluster of the level above, from the top, in place of --clusters: 64,64 makes up to 4,096",
+    )
+    .option(
+      "--ids <DIR>",
+      "take the clusters that someone else found: DIR has a .npy for each file, with a whole number for each document, as WebOrganizer has them; --clusters says how many there are",
+    )
+    .option(
+      "--tokenizer <FILE>",
+      "count the tokens of the clusters too, by a tokenizer.json or a vocabulary's name (or byte)",
     )
     .option("--dim <N>", `numbers per document (default: ${clusterDefaults.dim})`)
     .option(

@@ -1,20 +1,21 @@
-/** `gradmix histogram`: reads text as `gradmix train` does, and shows what share of the target each domain has. */
-import type { Histogram } from "../data/histogram.ts";
+/** `gradmix histogram`: shows what share of each target each domain has, and writes it for rules that take a histogram, or as bases. */
 import { formatJson } from "../json.ts";
 import { writeFileAtomic } from "../node/files.ts";
+import { basesText, domainBasis, type NamedShares } from "./bases-file.ts";
 import { commandLineLayer, fileLayer, type Layer } from "./config.ts";
+import { isClusterFolder } from "./cluster-folder.ts";
+import type { TargetHistogram } from "./histograms.ts";
 import { listenForInterrupt } from "./interrupt.ts";
 import type { OptionRow } from "./options.ts";
 import { displayWidth, startProgress } from "./progress.ts";
 import { configOf, type Outputs } from "./train.ts";
-import { dataSeed } from "./train-config.ts";
+import { dataSeed, type TrainConfig } from "./train-config.ts";
 import { type Raw, wrong } from "./values.ts";
 
 /** The options of `gradmix train` that say which text is read, and how. */
 export function histogramTakes({ section, path }: OptionRow): boolean {
   return (
-    (section === "data" && path !== "data.targets") ||
-    ["model.context", "model.initFrom", "training.seed", "run.quiet"].includes(path)
+    section === "data" || ["model.context", "model.initFrom", "training.seed", "run.quiet"].includes(path)
   );
 }
 
@@ -27,21 +28,21 @@ export interface HistogramArguments {
   readonly rows: readonly OptionRow[];
   /** The file that the shares are written to; null: none. */
   readonly out: string | null;
+  /** The file that bases are written to (.json or .csv); null: none. */
+  readonly bases: string | null;
+  /** Groups of the targets' documents that become bases too; null: none. */
+  readonly groups: number | null;
+  /** Mixtures of targets that become bases too, by name: shares of the targets. */
+  readonly mixtures: ReadonlyMap<string, ReadonlyMap<string, number>>;
 }
 
 /** Runs the command; gives the exit code. Throws `config`, `data` and `io`. */
 export async function showHistogram(
-  { config: file, given, rows, out: path }: HistogramArguments,
+  { config: file, given, rows, ...args }: HistogramArguments,
   { out, err }: Outputs,
 ): Promise<number> {
-  const taken = new Set(rows.map((row) => row.path));
-  const layers = [commandLineLayer(given), ...(file === null ? [] : [fileLayer(file)])].map(
-    ({ values, label }): Layer => ({ values: new Map([...values].filter(([key]) => taken.has(key))), label }),
-  );
-  // No rule runs, so that nothing is asked for that one needs.
-  const noRule: Layer = { values: new Map([["mixing.rule", "uniform"]]), label: (key) => key };
-  const config = await configOf([noRule, ...layers]);
-  if (config.data.target.length === 0) throw wrong("gradmix histogram needs a target: add --target GLOB");
+  const config = await readConfig(file, given, rows);
+  checkTogether(config, args);
   const progress = startProgress(err, 0);
   const interrupt = listenForInterrupt({
     output: err,
@@ -50,32 +51,42 @@ export async function showHistogram(
   });
   try {
     // Only here: `--help` and a refusal need none of their code.
-    const [{ readData }, { readStart }, { measureHistogram }] = await Promise.all([
-      import("./read-data.ts"),
-      import("./start.ts"),
-      import("./histogram.ts"),
-    ]);
-    const { initFrom, context } = config.model;
+    const { clusterHistograms, domainHistograms } = await import("./histograms.ts");
     const hooks = {
       onEvent(line: string) {
         if (!config.run.quiet) progress.line(line);
       },
       signal: interrupt.signal,
     };
-    const data = await readData(
-      { ...config.data, context, seed: dataSeed(config), out: null },
-      { tokenizer: initFrom === null ? null : readStart(initFrom).tokenizer, corpus: undefined },
-      hooks,
-    );
-    const names = [...data.facts.domains.keys()];
-    const found = measureHistogram(data);
-    if (path !== null) {
-      const shares = new Map(names.map((name, i) => [name, found.shares[i]]));
-      writeFileAtomic(path, [new TextEncoder().encode(`${formatJson(shares, 2)}\n`)]);
+    const clusters = clustersIn(config);
+    const found =
+      clusters === null
+        ? await domainHistograms(config, dataSeed(config), hooks)
+        : await clusterHistograms(
+            config,
+            { folder: clusters, seed: dataSeed(config), groups: args.groups },
+            hooks,
+          );
+    const { domains, targets, groups, sizes } = found;
+    const written: string[] = [];
+    if (args.out !== null) {
+      // One target was asked for.
+      const { shares } = targets[0]!;
+      const named = new Map(domains.map((name, i) => [name, shares[i]!]));
+      writeFileAtomic(args.out, [encode(`${formatJson(named, 2)}\n`)]);
+      written.push(args.out);
+    }
+    if (args.bases !== null) {
+      const bases = [...targets, ...groups, ...mixed(targets, args.mixtures), domainBasis(sizes)];
+      writeFileAtomic(args.bases, [encode(basesText(args.bases, domains, bases))]);
+      written.push(args.bases);
     }
     await err.flush();
-    out.write(formatTable(names, found));
-    if (path !== null) out.write(`written to ${path}\n`);
+    for (const target of targets) {
+      if (targets.length > 1) out.write(`${target.name}\n`);
+      out.write(formatTable(domains, target, clusters === null ? Infinity : SHOWN));
+    }
+    for (const path of written) out.write(`written to ${path}\n`);
     return 0;
   } catch (error) {
     if (!interrupt.signal.aborted || error !== interrupt.signal.reason) throw error;
@@ -88,15 +99,107 @@ export async function showHistogram(
   }
 }
 
-/** A line for each domain, the largest share first: its name, its share, and the windows that its bigrams like best. */
-export function formatTable(names: readonly string[], { shares, counts, windows }: Histogram): string {
-  const order = [...names.keys()].sort((i, j) => shares[j]! - shares[i]! || i - j);
-  const width = Math.max("domain".length, ...names.map(displayWidth));
-  const line = (name: string, share: string, count: string): string =>
-    `${name}${" ".repeat(width - displayWidth(name))}  ${share.padStart(6)}  ${count.padStart(12)}\n`;
+const encode = (text: string): Uint8Array => new TextEncoder().encode(text);
+
+/** Of clusters, the lines of the largest shares. */
+const SHOWN = 20;
+
+async function readConfig(
+  file: string | null,
+  given: ReadonlyMap<string, Raw>,
+  rows: readonly OptionRow[],
+): Promise<TrainConfig> {
+  const taken = new Set(rows.map((row) => row.path));
+  const layers = [commandLineLayer(given), ...(file === null ? [] : [fileLayer(file)])].map(
+    ({ values, label }): Layer => ({ values: new Map([...values].filter(([key]) => taken.has(key))), label }),
+  );
+  const several = layers.some(({ values }) => values.has("data.targets"));
+  // No rule runs, so that nothing is asked for that one needs; one that takes several targets where they are given.
+  const noRule: Layer = {
+    values: new Map([["mixing.rule", several ? "grape" : "uniform"]]),
+    label: (key) => key,
+  };
+  return configOf([noRule, ...layers]);
+}
+
+function checkTogether(
+  { data }: TrainConfig,
+  { out, bases, groups, mixtures }: Pick<HistogramArguments, "out" | "bases" | "groups" | "mixtures">,
+): void {
+  const names = [...(data.target.length === 0 ? [] : ["target"]), ...data.targets.keys()];
+  if (names.length === 0)
+    throw wrong(
+      "gradmix histogram needs a target: add --target GLOB, or --targets NAME=GLOB for each of several",
+    );
+  if (out !== null && names.length > 1)
+    throw wrong(
+      `--out: takes the shares of one target, and there are ${names.length}; write all by --bases FILE`,
+    );
+  if (bases !== null && !/\.(json|csv)$/i.test(bases))
+    throw wrong(`--bases: ${bases} ends in neither .json nor .csv`);
+  if (groups !== null && bases === null)
+    throw wrong("--groups: they become bases; name their file by --bases FILE");
+  if (groups !== null && !data.domainsFrom.some(isClusterFolder))
+    throw wrong(
+      "--groups: documents are grouped by what tells clusters apart; give the folder of gradmix cluster by --domains",
+    );
+  const twice = [...mixtures.keys()].find((name) => names.includes(name));
+  if (twice !== undefined) throw wrong(`--mixture: a target is called "${twice}"; choose another name`);
+  for (const [mixture, parts] of mixtures) {
+    if (bases === null) throw wrong("--mixture: it becomes a basis; name the file by --bases FILE");
+    const unknown = [...parts.keys()].find((name) => !names.includes(name));
+    if (unknown !== undefined)
+      throw wrong(
+        `--mixture: ${mixture}: there is no target "${unknown}"; the targets are ${names.join(", ")}`,
+      );
+  }
+}
+
+/** The folder of clusters that the domains are; null where they are others. */
+function clustersIn({ data: { domains, domainsFrom } }: TrainConfig): string | null {
+  const folder = domainsFrom.find(isClusterFolder);
+  if (folder === undefined) return null;
+  const other = domainsFrom.find((one) => one !== folder) ?? domains.keys().next().value;
+  if (other !== undefined) throw wrong(`--domains ${folder}: clusters stand alone; leave out ${other}`);
+  return folder;
+}
+
+/** Mixtures of the targets' shares. */
+function mixed(
+  targets: readonly NamedShares[],
+  mixtures: ReadonlyMap<string, ReadonlyMap<string, number>>,
+): NamedShares[] {
+  return Array.from(mixtures, ([name, parts]) => {
+    const sum = [...parts.values()].reduce((a, b) => a + b, 0);
+    const shares = new Float64Array(targets[0]!.shares.length);
+    for (const target of targets) {
+      const part = (parts.get(target.name) ?? 0) / sum;
+      if (part > 0) target.shares.forEach((share, i) => (shares[i]! += part * share));
+    }
+    return { name, shares };
+  });
+}
+
+/** A line for each domain, the largest share first, of the first `most`: its name, its share with the standard error, and the target's examples that go to it by themselves. */
+export function formatTable(
+  names: readonly string[],
+  { shares, standardErrors, counts, counted, about }: Omit<TargetHistogram, "name">,
+  most: number = Infinity,
+): string {
+  const order = [...names.keys()].sort((i, j) => shares[j]! - shares[i]! || i - j).slice(0, most);
+  const width = Math.max("domain".length, ...order.map((i) => displayWidth(names[i]!)));
+  const line = (name: string, share: string, error: string, count: string): string =>
+    `${name}${" ".repeat(width - displayWidth(name))}  ${share.padStart(6)}  ${error.padStart(7)}  ${count.padStart(Math.max(12, counted.length))}\n`;
+  const rest = names.length - order.length;
+  const left = order.reduce((sum, i) => sum - shares[i]!, 1);
+  const errorOf = (i: number): string =>
+    Number.isFinite(standardErrors[i]) ? `± ${standardErrors[i]!.toFixed(3)}` : "–";
   return (
-    line("domain", "share", "best windows") +
-    order.map((i) => line(names[i]!, shares[i]!.toFixed(4), String(counts[i]))).join("") +
-    `of ${windows.toLocaleString("en")} ${windows === 1 ? "window" : "windows"} of the target\n`
+    line("domain", "share", "error", counted) +
+    order.map((i) => line(names[i]!, shares[i]!.toFixed(4), errorOf(i), String(counts[i]))).join("") +
+    (rest > 0
+      ? `and ${rest.toLocaleString("en")} more with ${Math.max(0, left).toFixed(4)} together\n`
+      : "") +
+    about.map((sentence) => `${sentence}\n`).join("")
   );
 }

@@ -16,6 +16,7 @@ import { errorCode, GradmixError } from "../errors.ts";
 import type { Message } from "../mix/protocol.ts";
 import { ioError } from "../node/files.ts";
 import { reason } from "../node/system-errors.ts";
+import { clustersWithText, isClusterFolder, readClusterFolder } from "./cluster-folder.ts";
 import { commandLineLayer, fileLayer, jsonLayer, type Layer, resolveConfig } from "./config.ts";
 import { takeFileLock } from "./lock.ts";
 import { MANY } from "./metrics.ts";
@@ -56,7 +57,10 @@ export function mixRows(rows: readonly OptionRow[]): OptionRow[] {
 
 /** Flags that `gradmix train` does not have: what stands for the value, and the help. */
 export const mixFlags = {
-  domains: ["A,B,…", "the domains, in place of an init on the first line"],
+  domains: [
+    "A,B,…|DIR",
+    "the domains, in place of an init on the first line: their names, or a folder of gradmix cluster",
+  ],
   sizes: ["NAME=N,…|FILE", "tokens of each domain, for caps and rules by size"],
   stateFile: ["FILE", "keeps the state, so that kill -9 loses nothing; goes on from it"],
   weightsFile: ["FILE", "the weights as JSON, replaced whenever they change"],
@@ -175,10 +179,12 @@ function initOf({ config: file, given, flags }: MixArguments, run: ReplayedRun |
   const runs = run === null ? null : ofRule(run.layer);
   const same = rule === undefined || rule === runs?.values.get("mixing.rule");
   const layers = runs === null ? asked : [...asked, same ? runs : onlyWhen(runs)];
+  const clusters = clustersOf(flags.domains, inFile);
   const domains =
-    flags.domains === null
+    clusters?.names ??
+    (flags.domains === null
       ? (namesIn(inFile, "data.domains") ?? namesIn(run?.layer ?? null, "data.domains"))
-      : domainsOf(flags.domains);
+      : domainsOf(flags.domains));
   if (domains === null && flags.sizes === null && layers.every(({ values }) => values.size === 0))
     return null;
   const { targets } = Object(firstOf(layers, "mixing.ruleOptions")) as { targets?: unknown };
@@ -193,6 +199,7 @@ function initOf({ config: file, given, flags }: MixArguments, run: ReplayedRun |
   const { tokens } = resolved.training;
   const known = {
     ...run?.facts,
+    ...(clusters?.sizes === undefined ? {} : { sizes: clusters.sizes }),
     ...(flags.sizes === null ? {} : { sizes: Object.fromEntries(sharesOf(flags.sizes, "--sizes")) }),
   };
   const total = tokens ?? run?.facts["tokens"];
@@ -289,6 +296,22 @@ async function runOf(metrics: string): Promise<ReplayedRun | null> {
 function namesIn(layer: Layer | null, path: string): string[] | null {
   const value = layer?.values.get(path);
   return value instanceof Map ? [...(value as ReadonlyMap<string, unknown>).keys()] : null;
+}
+
+/** The clusters that `--domains`, or the config file's data.domainsFrom, names, with their tokens where those were counted; null for other domains. Throws `data`. */
+function clustersOf(
+  domains: string | null,
+  file: Layer | null,
+): { readonly names: string[]; readonly sizes?: Readonly<Record<string, number>> } | null {
+  const from = domains === null ? file?.values.get("data.domainsFrom") : [domains];
+  const folder = Array.isArray(from) ? from.map(String).find(isClusterFolder) : undefined;
+  if (folder === undefined) return null;
+  const clusters = readClusterFolder(folder);
+  const names = clustersWithText(clusters);
+  const sizes = new Map<string, number>();
+  for (const [j, { documents, tokens }] of clusters.clusters.entries())
+    if (documents > 0 && tokens !== null) sizes.set(clusters.names[j]!, tokens);
+  return { names, ...(sizes.size === names.length ? { sizes: Object.fromEntries(sizes) } : {}) };
 }
 
 function domainsOf(text: string): string[] {

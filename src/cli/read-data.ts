@@ -15,7 +15,7 @@ import {
 import { type CorpusBuilder, corpusBuilder } from "../data/corpus.ts";
 import { gptVocabularies } from "../data/gpt-vocabularies.ts";
 import { isTokenFile } from "../data/token-files.ts";
-import { evaluationWindows, type Windows, windowsOf } from "../data/tokens.ts";
+import { evaluationWindows, type StoredStream, type Windows, windowsOf } from "../data/tokens.ts";
 import { GradmixError } from "../errors.ts";
 import { clusteredDocuments } from "./cluster-folder.ts";
 import {
@@ -115,7 +115,12 @@ export async function readData(
   const heldOut = new Map<string, Pick<TextFacts, "heldOutTokens" | "heldOutBytes">>();
   const notes: string[] = [];
   const options = { heldOut: plan.heldOut, seed: plan.seed };
-  const split = (label: string, corpus: StoredCorpus): Split => {
+  // A cluster may be as small as a few words.
+  const ofClusters = (files.mixed?.clusters ?? null) !== null;
+  const trained = (name: string, stream: StoredStream, isCluster: boolean): Windows =>
+    (isCluster ? evaluationWindows(name, stream, plan.context) : null) ??
+    windowsOf(name, stream, plan.context);
+  const split = (label: string, corpus: StoredCorpus, isCluster = false): Split => {
     if (corpus.note !== null) notes.push(corpus.note);
     tokens.set(label, corpus.train.tokens.length);
     heldOut.set(label, {
@@ -123,7 +128,7 @@ export async function readData(
       heldOutBytes: corpus.heldOutBytes,
     });
     return {
-      train: windowsOf(corpus.name, corpus.train, plan.context),
+      train: trained(corpus.name, corpus.train, isCluster),
       heldOut: corpus.heldOut === null ? null : evaluationWindows(corpus.name, corpus.heldOut, plan.context),
     };
   };
@@ -182,7 +187,9 @@ export async function readData(
     const label = `domain "${name}"`;
     const corpus = mixed?.get(name);
     if (corpus !== undefined) contamination.checkLeft(name);
-    domains.push(corpus === undefined ? await read(name, label, list, name) : split(label, corpus.finish()));
+    domains.push(
+      corpus === undefined ? await read(name, label, list, name) : split(label, corpus.finish(), ofClusters),
+    );
   }
   tellNotes(notes, hooks);
   const overlaps = contamination.facts();
@@ -384,7 +391,7 @@ async function chooseTokenizer(
 }
 
 /** A tokenizer that is there: a `tokenizer.json`, or a vocabulary by its name. */
-function readTokenizer(name: string): Tokenizer {
+export function readTokenizer(name: string): Tokenizer {
   try {
     return openTokenizer(gptVocabularies.includes(name) ? name : readJson(name, `--tokenizer ${name}`));
   } catch (error) {

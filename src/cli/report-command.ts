@@ -2,9 +2,11 @@
 import { join } from "node:path";
 import { writeCsv, writeFigures, writeReport } from "../report/index.ts";
 import { writeEvents } from "../report/tensorboard.ts";
+import { isClusterFolder } from "./cluster-folder.ts";
 import { isLocked } from "./lock.ts";
 import type { Output } from "./output.ts";
 import { pageExports } from "./page-exports.ts";
+import { wrong } from "./values.ts";
 
 export interface ReportArguments {
   /** Folders of runs. */
@@ -21,6 +23,9 @@ export interface ReportArguments {
 
 /** Runs the command; gives the exit code. Throws `data` and `io`; what is refused is refused before anything is written. */
 export function report({ runs, out: file, svg, tensorboard, csv }: ReportArguments, out: Output): number {
+  const clusters = runs.find(isClusterFolder);
+  if (clusters !== undefined)
+    throw wrong(`${clusters} is of clusters and no run; ${join(clusters, "clusters.html")} is its page`);
   const path = file ?? (runs.length === 1 ? join(runs[0]!, "report.html") : "report.html");
   const data = writeReport(runs, path, { isRunning: isLocked, exportsOf: pageExports(runs.length) });
   const written = [

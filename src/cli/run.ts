@@ -76,7 +76,8 @@ export async function runTraining(
     const model = makeModel(plan, data, start, resumed);
     tellSetUp(plan, backend, model, start, hooks);
     const histogram = plan.mixing.wantsHistogram
-      ? (savedHistogram(resumed?.json, plan.mixing.names) ?? histogramOf(data, plan.mixing.names))
+      ? (savedHistogram(resumed?.json, plan.mixing.names) ??
+        (await histogramOf(data, plan.mixing.names, found?.mixed ?? null, hooks)))
       : null;
     if (histogram !== null) hooks.onEvent(histogramLine(histogram));
     const mixer = plan.mixing.mixerOf({ sizes: data.sizes, histogram });

@@ -1,6 +1,6 @@
 /** How much of a target each domain resembles, told by bigrams alone: a histogram for importance sampling, and a prior for rules that move weights. */
 import { GradmixError } from "../errors.ts";
-import { checkOptions, integerIn } from "../options.ts";
+import { boolean, checkOptions, integerIn } from "../options.ts";
 import {
   type CountedDomain,
   type Piece,
@@ -18,6 +18,8 @@ export interface HistogramOptions {
   readonly windows?: number;
   /** Tokens of a domain that are counted, in 32 stretches taken evenly, at most (default 262,144). */
   readonly domainTokens?: number;
+  /** Also tells the standard errors, which takes as long again for each of ten parts of the target's windows. Default false. */
+  readonly standardErrors?: boolean;
 }
 
 /** Shares of a target, in the order of the domains. */
@@ -28,9 +30,13 @@ export interface Histogram {
   readonly counts: Float64Array;
   /** Windows of the target that were looked at. */
   readonly windows: number;
+  /** Of the shares [k], by leaving out a tenth of the target at a time (the jackknife): the error of sampling the target, not that of the classifier. null where they were not asked for, and for a single window. */
+  readonly standardErrors: Float64Array | null;
 }
 
-const defaults: Required<HistogramOptions> = { windowTokens: 64, windows: 1024, domainTokens: 2 ** 18 };
+const defaults = { windowTokens: 64, windows: 1024, domainTokens: 2 ** 18 };
+/** Parts of the target, each of which is left out once. */
+const JACKKNIFE = 10;
 /** Scores that are kept at once, of each kind: pieces of the target times domains. */
 const MOST_SCORES = 2 ** 22;
 /** Pieces of the domains themselves with which scores are calibrated. */
@@ -61,6 +67,7 @@ export function bigramHistogram(
     windowTokens: integerIn(1),
     windows: integerIn(1),
     domainTokens: integerIn(1),
+    standardErrors: boolean,
   });
   if (domains.length === 0) throw new GradmixError("config", "bigramHistogram: no domain was given");
   const k = domains.length;
@@ -85,11 +92,36 @@ export function bigramHistogram(
   const labels = Int32Array.from(own.flatMap((round) => round.labels));
   const ofOwn = joinScores(scored.slice(1), k, labels.length);
   const calibration = calibrate(ofOwn, labels, k);
+  const likely = likelihoods(ofTarget, calibration);
   return {
-    shares: mixtureShares(likelihoods(ofTarget, calibration), k),
+    shares: mixtureShares(likely, k),
     counts: favourites(ofTarget, k),
     windows: asked.length,
+    standardErrors: options.standardErrors === true && asked.length > 1 ? jackknife(likely, k) : null,
   };
+}
+
+/** The jackknife over neighbours, which are often of one document: √((G − 1)/G · Σ (θ_g − θ̄)²) with θ_g the shares without part g. */
+function jackknife(likelihood: Float32Array, k: number): Float64Array {
+  const pieces = likelihood.length / k;
+  const parts = Math.min(JACKKNIFE, pieces);
+  const without = Array.from({ length: parts }, (_, g) => {
+    const border = (j: number): number => Math.floor((j * pieces) / parts);
+    const [from, to] = [border(g), border(g + 1)];
+    const left = pieces - (to - from);
+    const kept = new Float32Array(k * left);
+    for (let i = 0; i < k; i++) {
+      const row = likelihood.subarray(i * pieces, (i + 1) * pieces);
+      kept.set(row.subarray(0, from), i * left);
+      kept.set(row.subarray(to), i * left + from);
+    }
+    return mixtureShares(kept, k);
+  });
+  return Float64Array.from({ length: k }, (_, i) => {
+    const mean = without.reduce((sum, shares) => sum + shares[i]!, 0) / parts;
+    const squares = without.reduce((sum, shares) => sum + (shares[i]! - mean) ** 2, 0);
+    return Math.sqrt(((parts - 1) / parts) * squares);
+  });
 }
 
 /** Up to `most` of 0, 1, …, count − 1, evenly. */

@@ -58,4 +58,6 @@ export {
   type TextClusterOptions,
   type TextClusters,
 } from "./cluster/text-clusters.ts";
+export { type ClusteredCorpus, clusterHistogram, cutTexts, groupTexts } from "./cluster/histogram.ts";
+export { clusterShares, type ClusterShares, type ClusterTree } from "./cluster/shares.ts";
 export { decodeNpy, encodeNpy, type NpyArray } from "./npy.ts";

@@ -29,6 +29,8 @@ export interface ReadOptions {
   readonly skipBadLines?: boolean;
   /** Told of each one left out. */
   readonly onSkip?: (source: string, reason: string) => void;
+  /** Told of each line or row whose text is empty, which is no document. */
+  readonly onEmpty?: (source: string) => void;
 }
 
 /**
@@ -44,6 +46,7 @@ export async function* readDocuments(
     domainField: string,
     skipBadLines: boolean,
     onSkip: callback,
+    onEmpty: callback,
   });
   const fields = { text: options.textField ?? "text", domain: options.domainField ?? null };
   const bad = (source: string, reason: string): void => {
@@ -51,7 +54,8 @@ export async function* readDocuments(
       throw new GradmixError("data", `${source}: ${reason}; mend it, or leave it out with --skip-bad-lines`);
     options.onSkip?.(source, reason);
   };
-  for (const file of files) yield* documentsOf(file, fields, options.skipBadLines === true, bad);
+  for (const file of files)
+    yield* documentsOf(file, fields, options.skipBadLines === true, bad, options.onEmpty);
 }
 
 type Bad = (source: string, reason: string) => void;
@@ -61,10 +65,12 @@ async function* documentsOf(
   fields: Fields,
   skip: boolean,
   bad: Bad,
+  onEmpty: (source: string) => void = () => {},
 ): AsyncGenerator<Document, void, undefined> {
   const parsed = (source: string, found: Parsed): readonly Document[] => {
     if ("reason" in found) bad(source, found.reason);
     else if (found.text !== "") return [{ ...found, source }];
+    else onEmpty(source);
     return [];
   };
   if (/\.parquet$/i.test(file)) {

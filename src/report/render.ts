@@ -12,8 +12,36 @@ export interface RenderOptions {
 }
 
 export function renderPage(data: PageData, assets: PageAssets, { live }: RenderOptions): string {
+  return renderShell({
+    title: data.title,
+    kind: "gradmix report",
+    summary: data.summary,
+    data,
+    style: assets.chartStyle,
+    before: `<script>${language}\n${assets.charts}</script>\n`,
+    script: assets.script,
+    live,
+  });
+}
+
+/** What pages differ in. */
+export interface Shell extends RenderOptions {
+  readonly title: string;
+  /** What kind of page it is. */
+  readonly kind: string;
+  /** Sentences that are read without JavaScript too. */
+  readonly summary: readonly string[];
+  /** For the script, as JSON. */
+  readonly data: unknown;
+  /** Before the style of all pages. */
+  readonly style: string;
+  /** Elements before the script. */
+  readonly before: string;
+  readonly script: string;
+}
+
+export function renderShell({ title, kind, summary, data, style: own, before, script, live }: Shell): string {
   const policy = `default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data:; connect-src ${live ? "'self'" : "'none'"}`;
-  const summary = data.summary.map((sentence) => `<p>${escapeHtml(sentence)}</p>`).join("\n");
   return `<!doctype html>
 <html lang="en">
 <head>
@@ -21,21 +49,19 @@ export function renderPage(data: PageData, assets: PageAssets, { live }: RenderO
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
 <meta http-equiv="Content-Security-Policy" content="${policy}">
-<title>${escapeHtml(data.title)} – gradmix report</title>
-<style>${assets.chartStyle}
+<title>${escapeHtml(title)} – ${kind}</title>
+<style>${own}
 ${style}</style>
 </head>
 <body${live ? ' data-live=""' : ""}>
 <main id="page">
-<h1>${escapeHtml(data.title)}</h1>
-${summary}
+<h1>${escapeHtml(title)}</h1>
+${summary.map((sentence) => `<p>${escapeHtml(sentence)}</p>`).join("\n")}
 <noscript><p>Charts and tables need JavaScript.</p></noscript>
 </main>
 <script type="application/json" id="data">${escapeScript(JSON.stringify(data))}</script>
-<script>${language}
-${assets.charts}</script>
-<script type="module">
-${assets.script}</script>
+${before}<script type="module">
+${script}</script>
 </body>
 </html>
 `;

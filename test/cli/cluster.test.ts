@@ -94,7 +94,13 @@ test("topics become clusters with words of theirs; ids are in the order of the d
   for (const name of names) expect(out).toContain(name);
 
   expect(gradmix(...args, "--out", "b", "--quiet").err).toBe("");
-  for (const name of ["clusters.json", "ids/00001.npy", "centroids.npy", "embedder.safetensors"])
+  for (const name of [
+    "clusters.json",
+    "clusters.html",
+    "ids/two.npy",
+    "centroids.npy",
+    "embedder.safetensors",
+  ])
     expect(readFileSync(join(folder, "b", name)).equals(readFileSync(join(folder, "a", name)))).toBe(true);
 });
 
@@ -107,6 +113,9 @@ test("what does not become whole is taken away again", async () => {
   const out = join(own, "half");
   const args = {
     levels: [3],
+    ids: null,
+    count: null,
+    tokenizer: null,
     dim: 8,
     sample: 90,
     textField: "text",

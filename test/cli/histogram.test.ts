@@ -56,7 +56,7 @@ describe("gradmix histogram", () => {
     expect(code).toBe(0);
     expect(err).toMatch(/^training tokens: .*; target [\d,]+\n$/m);
     printed = out;
-    const rows = [...out.matchAll(/^(\S+) +(\d\.\d{4}) +(\d+)$/gm)].map(([, name, ...x]) => [name, ...x.map(Number)]); // prettier-ignore
+    const rows = [...out.matchAll(/^(\S+) +(\d\.\d{4}) +± \d\.\d{3} +(\d+)$/gm)].map(([, name, ...x]) => [name, ...x.map(Number)]); // prettier-ignore
     expect(new Set(rows.map(([name]) => name))).toEqual(new Set(["7", "code", "prose"]));
     const sorted = rows.map(([, share]) => Number(share));
     expect(sorted).toEqual(sorted.toSorted((a, b) => b - a));
@@ -99,14 +99,14 @@ describe("gradmix histogram", () => {
     const { code, out, err } = gradmix("histogram", "c.json", "--quiet");
     expect([code, err]).toEqual([0, ""]);
     const rows = (table: string): string[] =>
-      table.split("\n").filter((line) => /^\S+ +[\d.]+ +\d+$/.test(line));
+      table.split("\n").filter((line) => /^\S+ +[\d.]+ +± [\d.]+ +\d+$/.test(line));
     expect(rows(out)).toEqual(rows(printed));
     expect(rows(out).length).toBe(3);
   });
 
   test.each<[string[], RegExp]>([
     [["--target", "target.jsonl"], /no domain was given/],
-    [[...domains], /^gradmix: gradmix histogram needs a target: add --target GLOB\n$/],
+    [[...domains], /^gradmix: gradmix histogram needs a target: add --target GLOB, or --targets NAME=GLOB/],
     [[...domains, "--target", "none.jsonl"], /none\.jsonl/],
     [[...data, "--lr", "1"], /^gradmix: unknown option --lr/],
     [[...data, "--vocab-sise", "300"], /did you mean --vocab-size\?/],
@@ -120,17 +120,24 @@ describe("gradmix histogram", () => {
   });
 
   test("the table is as wide as its names", () => {
-    const table = formatTable(["a", "中文"], {
+    const found = {
       shares: Float64Array.of(0.25, 0.75),
+      standardErrors: Float64Array.of(NaN, 0.05),
       counts: Float64Array.of(0, 1),
-      windows: 1,
-    });
+      counted: "best windows",
+      about: ["of 1 window of the target"],
+    };
+    const table = formatTable(["a", "中文"], found);
     expect(table.split("\n")).toEqual([
-      "domain   share  best windows",
-      "中文    0.7500             1",
-      "a       0.2500             0",
+      "domain   share    error  best windows",
+      "中文    0.7500  ± 0.050             1",
+      "a       0.2500        –             0",
       "of 1 window of the target",
       "",
+    ]);
+    expect(formatTable(["a", "中文"], found, 1).split("\n").slice(1, 3)).toEqual([
+      "中文    0.7500  ± 0.050             1",
+      "and 1 more with 0.2500 together",
     ]);
   });
 

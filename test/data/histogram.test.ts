@@ -331,6 +331,31 @@ describe("the histogram of a target", () => {
     expect(Math.max(...shares)).toBeLessThan(0.15);
   });
 
+  test("tells how far the shares of such targets differ, where it is asked: more where neighbours are alike", () => {
+    const halves = [0, 0.5, 0, 0, 0.5, 0];
+    expect(bigramHistogram(planted(halves, 60), domains).standardErrors).toBe(null);
+    expect(bigramHistogram(planted([0, 1, 0, 0, 0, 0], 1), domains, { standardErrors: true, windowTokens: 64 }).standardErrors).toBe(null); // prettier-ignore
+    const order = (sorted: boolean): Windows<TokenStream> =>
+      windowsOf(
+        "target",
+        streamOf(
+          ...Array.from({ length: 100 }, (_, j) =>
+            textOf((sorted ? j < 50 : j % 2 === 0) ? 1 : 4, 64, 0.5, 1 + j),
+          ),
+        ),
+        16,
+      );
+    // Windows that are told apart well: where they take turns, leaving out any tenth changes little.
+    const turns = bigramHistogram(order(false), domains, { standardErrors: true });
+    expect(turns.standardErrors?.length).toBe(k);
+    expect(turns.standardErrors?.[1]).toBeLessThan(0.06);
+    // Of ten tenths five are of one domain each: the standard error of a mean of ten such is √(0.25/9).
+    const target = order(true);
+    const { standardErrors, shares } = bigramHistogram(target, domains, { standardErrors: true });
+    expectNear([standardErrors?.[1] ?? NaN, standardErrors?.[4] ?? NaN], [1 / 6, 1 / 6], 0.15);
+    expect(shares).toEqual(bigramHistogram(target, domains).shares);
+  });
+
   test("the order of the domains is the order of the shares", () => {
     const target = planted(plants[4][1], 300);
     const order = [3, 0, 5, 1, 4, 2];

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { renderClusterPage } from "#dist/report/cluster-page.js";
 import { writeReport } from "#dist/report/index.js";
 import { dark, light } from "#dist/report/page/theme.js";
 import { watchRun } from "#dist/report/serve.js";
@@ -155,9 +156,54 @@ async function look(tab: Tab): Promise<Seen> {
   seen["dots"] = await ask(
     "[...document.querySelectorAll('#loss .bar-row')].map((row) => [row.querySelector('.name').textContent, row.querySelectorAll('.dot').length, row.querySelector('.value').textContent])",
   );
+  await lookAtClusters(tab, seen);
   await followOne(tab, seen);
   seen["errors"] = tab.errors;
   return seen;
+}
+
+const CLUSTERS = 4096;
+
+/** The page of a folder of clusters. */
+async function lookAtClusters(tab: Tab, seen: Record<string, unknown>): Promise<void> {
+  const rows = Array.from({ length: CLUSTERS }, (_, j) => ({
+    name: j === 7 ? HOSTILE : `cluster-${j}`,
+    documents: CLUSTERS - j,
+    bytes: 1000 * (CLUSTERS - j),
+    tokens: null,
+    words: [HOSTILE, `word${j}`],
+    examples: [`${HOSTILE} an example of Number ${j} ${"and so on ".repeat(20)}`],
+  }));
+  const documents = rows.reduce((sum, row) => sum + row.documents, 0);
+  const file = join(work, "clusters.html");
+  writeFileSync(
+    file,
+    renderClusterPage({ files: 3, documents, bytes: 1000 * documents, tokens: null, sample: 5000, clusters: CLUSTERS, rows }), // prettier-ignore
+  );
+  const url = pathToFileURL(file).href;
+  const names = texts(".cluster h3");
+  await tab.open(url, { width: 1200 });
+  seen["clusterTitle"] = await tab.evaluate("document.querySelector('h1').textContent");
+  seen["clusterNames"] = await tab.evaluate(names);
+  await tab.evaluate("document.querySelector('#clusters .more').click()");
+  seen["clustersMore"] = await tab.evaluate("document.querySelectorAll('.cluster').length");
+  await tab.evaluate(type("Search the clusters", "number 4095 "));
+  seen["clustersFound"] = await tab.evaluate(names);
+  seen["clustersTold"] = await tab.evaluate(texts("#clusters .told"));
+  seen["clustersMarked"] = await tab.evaluate(texts("#list mark"));
+  await tab.evaluate(type("Search the clusters", ""));
+  await tab.evaluate(
+    "(() => { const order = document.querySelector('[aria-label=Order]'); order.value = 'small'; order.dispatchEvent(new Event('change')); })()",
+  );
+  seen["clustersSmall"] = await tab.evaluate("document.querySelector('.cluster h3').textContent");
+  seen["clustersHostile"] = await tab.evaluate(
+    "document.querySelectorAll('b').length + document.querySelectorAll('[onclick]').length",
+  );
+  await tab.open(url, { width: 400, scheme: "dark" });
+  seen["clustersNarrow"] = await tab.evaluate(
+    "document.documentElement.scrollWidth - document.documentElement.clientWidth",
+  );
+  seen["clustersDark"] = await tab.evaluate("getComputedStyle(document.body).backgroundColor");
 }
 
 /** A run that goes on while its page is open. */
@@ -306,6 +352,20 @@ describe.skipIf(missing !== null)("the page", () => {
     expect(list("others")[0]).toBe("988 others");
     expect(list("thousandPanels").length).toBe(12);
     expect(list("last")).toEqual(["domain-999"]);
+  });
+
+  test("of 4,096 clusters shows the largest, finds the last by a word of its text, and fits 400 pixels", () => {
+    expect(seen["clusterTitle"]).toBe("4,096 clusters of 8,390,656 documents");
+    expect(list("clusterNames").length).toBe(60);
+    expect(list("clusterNames").slice(6, 9)).toEqual(["cluster-6", HOSTILE, "cluster-8"]);
+    expect(seen["clustersMore"]).toBe(360);
+    expect(seen["clustersFound"]).toEqual(["cluster-4095"]);
+    expect(seen["clustersTold"]).toEqual(["1 found, with <0.01 % of the documents"]);
+    // As it stands there, in capitals too.
+    expect(seen["clustersMarked"]).toEqual(["Number 4095"]);
+    expect(seen["clustersSmall"]).toBe("cluster-4095");
+    expect([seen["clustersHostile"], seen["clustersNarrow"]]).toEqual([0, 0]);
+    expect(seen["clustersDark"]).toBe((seen["dark"] as string[])[0]);
   });
 
   test("follows a run, and says when it has ended", () => {

@@ -145,7 +145,7 @@ export const mixingOptions: SectionTable<"mixing"> = {
     value: "NAME=X,…|FILE",
     kind: shares({ sumsToOne: false }),
     default: null,
-    auto: "counted by bigrams, as gradmix histogram does",
+    auto: "counted, as gradmix histogram does",
     help: "how much of the target belongs to each domain, as shares or counts: the weights of --rule importanceSampling, and the prior of --rule dga. FILE: what gradmix histogram wrote",
   },
   reference: {

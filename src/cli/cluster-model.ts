@@ -1,0 +1,46 @@
+/** What assigns texts to the clusters of a folder, as `gradmix cluster` has written it. */
+import { existsSync } from "node:fs";
+import { join } from "node:path";
+import type { TextClusters } from "../data/cluster/text-clusters.ts";
+import { type ClusterLevel, leafCount } from "../data/cluster/tree.ts";
+import { GradmixError } from "../errors.ts";
+import { openSafetensors, type StoredTensor } from "../nn/safetensors.ts";
+import { reading } from "../node/files.ts";
+import type { ClusterFolder } from "./cluster-folder.ts";
+
+const MODEL = "embedder.safetensors";
+
+/**
+ * What assigns texts to the clusters of a folder; null where the folder has none, because its clusters come from elsewhere. Throws `data` for files that are damaged or do not fit.
+ */
+export function readTextClusters({
+  folder,
+  names,
+  seed,
+}: ClusterFolder): Pick<TextClusters, "embedder" | "clusters"> | null {
+  const path = join(folder, MODEL);
+  if (!existsSync(path)) return null;
+  return reading(path, (source) => {
+    const wrong = (what: string): GradmixError =>
+      new GradmixError("data", `${path}: ${what}; cluster the text again`);
+    const { shapes, read } = openSafetensors(source, path);
+    // Of embeddings that came from elsewhere, no text can be embedded.
+    if (!shapes.has("idf")) return null;
+    const tensor = (name: string): StoredTensor => {
+      if (!shapes.has(name)) throw wrong(`has no "${name}"`);
+      return read(name);
+    };
+    const directions = tensor("directions");
+    const [dim = 0] = directions.shape;
+    const levels: ClusterLevel[] = [];
+    for (let level = 0; shapes.has(`levels.${level}.starts`); level++)
+      levels.push({
+        centroids: tensor(`levels.${level}.centroids`).data,
+        starts: Int32Array.from(tensor(`levels.${level}.starts`).data),
+      });
+    const clusters = { dim, levels };
+    if (leafCount(clusters) !== names.length)
+      throw wrong(`has ${leafCount(clusters)} clusters, and clusters.json has ${names.length}`);
+    return { embedder: { dim, seed, idf: tensor("idf").data, directions: directions.data }, clusters };
+  });
+}

@@ -1,0 +1,110 @@
+/** What clusters hold: their sizes and a few of their texts, counted document by document, and the page that shows them. */
+import { utf8Length } from "../data/bytes.ts";
+import type { Tokenizer } from "../data/index.node.ts";
+import { renderClusterPage } from "../report/cluster-page.ts";
+import { foldIn, key, uniformAt } from "../tensor/rng.ts";
+
+export interface Tally {
+  /** A document of a cluster. */
+  add(cluster: number, text: string): void;
+  /** By cluster. */
+  readonly documents: Float64Array;
+  /** UTF-8. */
+  readonly bytes: Float64Array;
+  /** With an end-of-text token for each document; null: they are not counted. */
+  readonly tokens: Float64Array | null;
+  /** Beginnings of some of each cluster's documents, drawn with equal chances. */
+  readonly examples: readonly (readonly string[])[];
+}
+
+/** Of each cluster, and of how many clusters at most. */
+const EXAMPLES = 3;
+const MANY = 10_000;
+/** Characters of a word in a name. */
+const LONGEST_WORD = 24;
+/** Characters of an example. */
+const SHOWN = 240;
+
+export function createTally(
+  clusters: number,
+  { tokenizer, seed }: { readonly tokenizer: Tokenizer | null; readonly seed: number },
+): Tally {
+  const documents = new Float64Array(clusters);
+  const bytes = new Float64Array(clusters);
+  const tokens = tokenizer === null ? null : new Float64Array(clusters);
+  const examples = Array.from({ length: clusters }, (): string[] => []);
+  const most = clusters > MANY ? 1 : EXAMPLES;
+  const random = foldIn(key(seed), 0xe8a);
+  let seen = 0;
+  return {
+    documents,
+    bytes,
+    tokens,
+    examples,
+    add(cluster, text) {
+      // Vitter's algorithm R.
+      const before = documents[cluster]!++;
+      const place = before < most ? before : Math.floor(uniformAt(random, seen) * (before + 1));
+      if (place < most) examples[cluster]![place] = beginningOf(text);
+      seen++;
+      bytes[cluster]! += utf8Length(text);
+      if (tokens === null) return;
+      tokenizer?.encodeBlocks(text, (ids) => (tokens[cluster]! += ids.length));
+      tokens[cluster]!++;
+    },
+  };
+}
+
+/** One line. */
+function beginningOf(text: string): string {
+  const line = text
+    .slice(0, 2 * SHOWN)
+    .trim()
+    .replaceAll(/\s+/g, " ");
+  return line.length > SHOWN ? `${line.slice(0, SHOWN).replace(/[\uD800-\uDBFF]$/, "")}…` : line;
+}
+
+/** A cluster as clusters.json has it. */
+export interface DescribedCluster {
+  readonly documents: number;
+  readonly bytes: number;
+  readonly tokens: number | null;
+  readonly words: readonly string[];
+}
+
+/** By names that sort by number and say what a cluster is about: `017-rust-trait-impl`. */
+export function describeClusters(
+  { documents, bytes, tokens }: Tally,
+  labels: readonly (readonly string[])[],
+): Map<string, DescribedCluster> {
+  const digits = String(Math.max(0, labels.length - 1)).length;
+  return new Map(
+    labels.map((words, j) => [
+      [String(j).padStart(digits, "0"), ...words.slice(0, 3).map(shortened)].join("-"),
+      { documents: documents[j]!, bytes: bytes[j]!, tokens: tokens?.[j] ?? null, words },
+    ]),
+  );
+}
+
+/** A number of a thousand digits is a word too. */
+const shortened = (word: string): string => Array.from(word).slice(0, LONGEST_WORD).join("");
+
+/** clusters.html: of very many clusters the largest. */
+export function clusterPage(
+  clusters: ReadonlyMap<string, DescribedCluster>,
+  { examples }: Tally,
+  facts: { readonly files: number; readonly sample: number },
+): string {
+  const all = Array.from(clusters, ([name, own], j) => ({ name, ...own, examples: examples[j]! }));
+  const sum = (of: (own: DescribedCluster) => number): number =>
+    all.reduce((total, own) => total + of(own), 0);
+  const counted = all.every(({ tokens }) => tokens !== null);
+  return renderClusterPage({
+    ...facts,
+    clusters: all.length,
+    documents: sum(({ documents }) => documents),
+    bytes: sum(({ bytes }) => bytes),
+    tokens: counted ? sum(({ tokens }) => tokens ?? 0) : null,
+    rows: all.sort((a, b) => b.documents - a.documents).slice(0, MANY),
+  });
+}

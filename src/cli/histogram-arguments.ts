@@ -1,0 +1,70 @@
+/** The arguments of `gradmix histogram` that `gradmix train` does not have, checked. */
+import type { HistogramArguments } from "./histogram-command.ts";
+import type { Kind, OptionRow } from "./options.ts";
+import { checkValue, fromArguments, wrong } from "./values.ts";
+
+/** Flags with their values, and help. */
+export const histogramFlags: readonly (readonly [flags: string, help: string])[] = [
+  ["--out <FILE>", "write the shares of the target as JSON, for --histogram and --weights"],
+  [
+    "--bases <FILE>",
+    "write bases (.json or .csv), for --bases of gradmix train: the shares of each target, and of all text (corpus)",
+  ],
+  ["--groups <N>", "with --bases: N groups of the targets' documents by what they are about are bases too"],
+  [
+    "--mixture <NAME=A:X,B:Y>",
+    "with --bases: a mixture of targets is a basis too: X parts of target A and Y of B; repeatable",
+  ],
+];
+
+/** Help of rows that mean something else here. */
+export function inHistogram(row: OptionRow): OptionRow {
+  if (row.path !== "data.targets") return row;
+  const { auto: _auto, ...rest } = row;
+  return { ...rest, auto: "none", help: "several targets, each a name and its files; repeatable" };
+}
+
+/** From what commander has read. Throws `config`, naming the flag. */
+export function histogramArguments(
+  options: Readonly<Record<string, unknown>>,
+): Pick<HistogramArguments, "out" | "bases" | "groups" | "mixtures"> {
+  const given = (name: string): readonly string[] =>
+    Array.isArray(options[name]) ? (options[name] as string[]) : [];
+  const last = (name: string, flag: string): string | null => {
+    const text = given(name).at(-1) ?? null;
+    if (text === "") throw wrong(`${flag}: is empty`);
+    return text;
+  };
+  const groups = last("groups", "--groups");
+  const kind: Kind = { type: "integer", min: 1, max: 1_000_000 };
+  return {
+    out: last("out", "--out"),
+    bases: last("bases", "--bases"),
+    groups:
+      groups === null
+        ? null
+        : (checkValue(kind, fromArguments(kind, [groups], "--groups"), "--groups") as number),
+    mixtures: mixturesOf(given("mixture")),
+  };
+}
+
+function mixturesOf(texts: readonly string[]): ReadonlyMap<string, ReadonlyMap<string, number>> {
+  const mixtures = new Map<string, ReadonlyMap<string, number>>();
+  for (const text of texts) {
+    const [, name = "", parts = ""] = /^([^=]+)=(.+)$/.exec(text) ?? [];
+    const shares = new Map<string, number>();
+    for (const part of parts.split(",")) {
+      const [, target = "", amount = "1"] =
+        /^\s*([^:]+?)\s*(?::\s*(\d+(?:\.\d+)?|\.\d+)\s*)?$/.exec(part) ?? [];
+      if (target === "" || !(Number(amount) > 0))
+        throw wrong(
+          `--mixture: "${text}" is not NAME=A:X,B:Y, parts of targets by name, such as both=exam:2,essays:1`,
+        );
+      if (shares.has(target)) throw wrong(`--mixture: "${text}" names the target "${target}" twice`);
+      shares.set(target, Number(amount));
+    }
+    if (mixtures.has(name)) throw wrong(`--mixture: two are called "${name}"`);
+    mixtures.set(name, shares);
+  }
+  return mixtures;
+}

@@ -1,0 +1,186 @@
+/** Histograms of targets for `gradmix histogram`: over clusters by nearest centroids, over any other domains by bigrams. */
+import { clusterHistogram, groupTexts } from "../data/cluster/histogram.ts";
+import type { ClusterShares } from "../data/cluster/shares.ts";
+import { labelsOf } from "../data/cluster/text-clusters.ts";
+import { bigramHistogram } from "../data/histogram.ts";
+import { buildCorpus, byteTokenizer, readDocuments } from "../data/index.node.ts";
+import { isTokenFile } from "../data/token-files.ts";
+import { GradmixError } from "../errors.ts";
+import { init } from "../host-node.ts";
+import { shutdown } from "../init.ts";
+import type { NamedShares } from "./bases-file.ts";
+import { clustersWithText, readClusterFolder } from "./cluster-folder.ts";
+import { readTextClusters } from "./cluster-model.ts";
+import { meanCharacters, textsOf } from "./histogram.ts";
+import { listInputs } from "./inputs.ts";
+import { readData } from "./read-data.ts";
+import { readStart } from "./start.ts";
+import type { TrainConfig } from "./train-config.ts";
+import { wrong } from "./values.ts";
+
+/** The histogram of one target. */
+export interface TargetHistogram extends NamedShares {
+  /** NaN where they are not known. */
+  readonly standardErrors: Float64Array;
+  /** Examples of the target that go to each domain by themselves. */
+  readonly counts: Float64Array;
+  /** Above the counts. */
+  readonly counted: string;
+  /** What the shares are from, as sentences. */
+  readonly about: readonly string[];
+}
+
+/** What was found. */
+export interface Histograms {
+  readonly domains: readonly string[];
+  readonly targets: readonly TargetHistogram[];
+  readonly groups: readonly NamedShares[];
+  /** How much text each domain has, in any unit. */
+  readonly sizes: readonly number[];
+}
+
+/** What finding them is told. */
+export interface HistogramHooks {
+  readonly onEvent: (line: string) => void;
+  readonly signal: AbortSignal;
+}
+
+/** Reads all text, as `gradmix train` does. Throws as that. */
+export async function domainHistograms(
+  { data, model }: TrainConfig,
+  seed: number,
+  hooks: HistogramHooks,
+): Promise<Histograms> {
+  const { initFrom, context } = model;
+  const read = await readData(
+    { ...data, context, seed, out: null },
+    { tokenizer: initFrom === null ? null : readStart(initFrom).tokenizer, corpus: undefined },
+    hooks,
+  );
+  const windows = read.domains.map(({ train }) => train);
+  // Without a target of its own the first of several stands for it.
+  const targets = [
+    ...(data.target.length === 0 || read.target === null ? [] : [["target", read.target] as const]),
+    ...read.targets,
+  ];
+  const domains = [...read.facts.domains.keys()];
+  return {
+    domains,
+    targets: targets.map(([name, { train }]) => {
+      const {
+        windows: n,
+        standardErrors,
+        ...found
+      } = bigramHistogram(train, windows, { standardErrors: true });
+      return {
+        name,
+        ...found,
+        standardErrors: standardErrors ?? new Float64Array(domains.length).fill(NaN),
+        counted: "best windows",
+        about: [`of ${n.toLocaleString("en")} ${n === 1 ? "window" : "windows"} of the target`],
+      };
+    }),
+    groups: [],
+    sizes: domains.map((name) => read.sizes[name]!),
+  };
+}
+
+export interface ClusterPlan {
+  /** Of `gradmix cluster`. */
+  readonly folder: string;
+  /** Of the choice of held-out documents. */
+  readonly seed: number;
+  /** Groups of the targets' documents; null: none. */
+  readonly groups: number | null;
+}
+
+/** Reads the targets alone: those of their documents that a run of the same options trains on. Throws `data` for a folder that cannot assign text. */
+export async function clusterHistograms(
+  config: TrainConfig,
+  { folder: path, seed, groups }: ClusterPlan,
+  hooks: HistogramHooks,
+): Promise<Histograms> {
+  const folder = readClusterFolder(path);
+  const model = readTextClusters(folder);
+  if (model === null)
+    throw new GradmixError(
+      "data",
+      `${path}: cannot assign text to its clusters, because their embeddings come from elsewhere; train with --histogram of your own`,
+    );
+  const { target, targets } = await listInputs(
+    { ...config.data, domains: new Map(), domainsFrom: [], out: null },
+    hooks,
+  );
+  const sizes = folder.clusters.map(({ bytes }) => bytes);
+  const corpus = { ...model, sizes, characters: meanCharacters(folder) };
+  const domains = clustersWithText(folder);
+  const kept = folder.names.flatMap((_, j) => (folder.clusters[j]!.documents > 0 ? [j] : []));
+  const pick = (values: Float64Array): Float64Array => Float64Array.from(kept, (j) => values[j]!);
+  await init({ backend: "cpu" });
+  try {
+    const found: TargetHistogram[] = [];
+    const all: string[] = [];
+    for (const [name, files] of [...(target.length === 0 ? [] : [["target", target] as const]), ...targets]) {
+      const texts = await targetTexts(name, files, config, seed, hooks.signal);
+      all.push(...texts);
+      const own = await clusterHistogram(texts, corpus, hooks.signal);
+      found.push({
+        name,
+        shares: pick(own.shares),
+        standardErrors: pick(own.standardErrors),
+        counts: pick(own.counts),
+        counted: "nearest pieces",
+        about: aboutShares(own, texts.length),
+      });
+    }
+    const grouped: NamedShares[] = [];
+    if (groups !== null) {
+      if (groups > all.length)
+        throw wrong(
+          `--groups: ${groups} of ${all.length} documents; ask for fewer, or give more of the target`,
+        );
+      const ids = await groupTexts(all, model.embedder, { groups, seed, signal: hooks.signal });
+      const words = labelsOf(all, ids, groups);
+      for (let g = 0; g < groups; g++) {
+        const own = all.filter((_, i) => ids[i] === g);
+        if (own.length === 0) continue;
+        const { shares } = await clusterHistogram(own, corpus, hooks.signal);
+        grouped.push({ name: [`group-${g + 1}`, ...words[g]!.slice(0, 3)].join("-"), shares: pick(shares) });
+      }
+    }
+    return { domains, targets: found, groups: grouped, sizes: kept.map((j) => sizes[j]!) };
+  } finally {
+    await shutdown();
+  }
+}
+
+/** The texts of a target that are not held out. */
+async function targetTexts(
+  name: string,
+  files: readonly string[],
+  { data: { textField, skipBadLines, heldOut } }: TrainConfig,
+  seed: number,
+  signal: AbortSignal,
+): Promise<string[]> {
+  const tokens = files.find(isTokenFile);
+  if (tokens !== undefined)
+    throw new GradmixError(
+      "data",
+      `${tokens}: is tokens, and texts alone are assigned to clusters; give the target's text`,
+    );
+  signal.throwIfAborted();
+  // What is held out is decided by documents alone, whatever the tokenizer.
+  const tokenizer = byteTokenizer();
+  const documents = readDocuments(files, { textField, skipBadLines });
+  const { train } = await buildCorpus(name, documents, tokenizer, { heldOut, seed });
+  return textsOf(train, tokenizer);
+}
+
+function aboutShares({ examples, effective, own }: ClusterShares, documents: number): string[] {
+  const n = (value: number): string => Math.round(value).toLocaleString("en");
+  const worth =
+    documents > 1 && effective < 0.95 * examples ? `, worth ${n(effective)} independent ones` : "";
+  return [
+    `of ${n(examples)} ${examples === 1 ? "piece" : "pieces"} of ${n(documents)} ${documents === 1 ? "document" : "documents"} of the target${worth}; ${(100 * own).toFixed(0)} % of the shares are as the pieces say, the rest as the corpus is`,
+  ];
+}

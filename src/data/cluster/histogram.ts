@@ -1,0 +1,83 @@
+/** The histogram of a target over clusters of text, and groups of a target's own texts. */
+import type { CancelSignal } from "../../cancel.ts";
+import { GradmixError } from "../../errors.ts";
+import { checkRange } from "../../options.ts";
+import { type Embedder, embedTexts } from "./embeddings.ts";
+import { kMeans } from "./kmeans.ts";
+import { clusterShares, type ClusterShares } from "./shares.ts";
+import { assignTexts, LOOKED_AT, type TextClusters } from "./text-clusters.ts";
+
+/** A corpus in clusters: what a target is compared with. */
+export interface ClusteredCorpus extends Pick<TextClusters, "embedder" | "clusters"> {
+  /** How much text each cluster has [k], in any unit. */
+  readonly sizes: ArrayLike<number>;
+  /** Characters of the corpus' documents in the mean: about as many an example of the target has. */
+  readonly characters: number;
+}
+
+/** Examples are no shorter than this: a few words tell little. */
+const LEAST_CHARACTERS = 400;
+
+/**
+ * What share of a target each cluster has (`clusterShares`): the target's documents, longer ones cut into pieces about as long as documents of the corpus are, go to their nearest
+ * centroids as the corpus' own did. Needs a backend. Throws `data` for a target without text, and as `clusterShares`.
+ */
+export async function clusterHistogram(
+  texts: readonly string[],
+  { embedder, clusters, sizes, characters }: ClusteredCorpus,
+  signal?: CancelSignal,
+): Promise<ClusterShares> {
+  const { pieces, documents } = cutTexts(texts, characters);
+  if (pieces.length === 0) throw new GradmixError("data", "clusterHistogram: the target has no text");
+  const ids = await assignTexts({ embedder, clusters, labels: [] }, pieces, signal);
+  return clusterShares(ids, documents, sizes, clusters.levels);
+}
+
+/** Pieces of about so many characters, at most what is looked at of a document, and which text each is of. Blank texts have none. */
+export function cutTexts(
+  texts: readonly string[],
+  characters: number,
+): { readonly pieces: readonly string[]; readonly documents: Int32Array } {
+  checkRange("characters", characters, { min: 0, max: Infinity, openMin: true });
+  const length = Math.min(LOOKED_AT, Math.max(LEAST_CHARACTERS, characters));
+  const pieces: string[] = [];
+  const documents: number[] = [];
+  texts.forEach((text, document) => {
+    if (text.trim() === "") return;
+    const count = Math.max(1, Math.round(text.length / length));
+    for (let i = 0; i < count; i++) {
+      const [from, to] = [i, i + 1].map((j) => Math.floor((j * text.length) / count));
+      pieces.push(text.slice(from, to));
+      documents.push(document);
+    }
+  });
+  return { pieces, documents: Int32Array.from(documents) };
+}
+
+/** The group of each text [n], by k-means of their embeddings. Needs a backend. Throws `config` for more groups than texts. */
+export async function groupTexts(
+  texts: readonly string[],
+  embedder: Embedder,
+  {
+    groups,
+    seed,
+    signal,
+  }: { readonly groups: number; readonly seed: number; readonly signal?: CancelSignal },
+): Promise<Int32Array> {
+  if (groups > texts.length)
+    throw new GradmixError(
+      "config",
+      `groupTexts: ${groups} groups of ${texts.length} texts; ask for ${texts.length} at most`,
+    );
+  const points = await embedTexts(
+    embedder,
+    texts.map((text) => text.slice(0, LOOKED_AT)),
+    signal,
+  );
+  const { ids } = await kMeans(points, {
+    clusters: groups,
+    seed,
+    ...(signal === undefined ? {} : { signal }),
+  });
+  return ids;
+}

@@ -1,0 +1,207 @@
+/**
+ * The histogram of a target over clusters: what share of its examples is nearest to each centroid (CRISP; Grangier, Fan, Seto and Ablin 2025), smoothed as far as the examples are few.
+ *
+ * Of the n examples below a node of the tree of clusters, n_c of them below its child c, the child's share of the node is estimated as
+ *
+ *     (n_c + a·m_c) / (n + a),   m_c: the child's share of what the corpus has below the node,
+ *
+ * the mean under a Dirichlet prior around the corpus. The strength a of each level is the one with which the other documents of the target make a document that is left out most likely.
+ * So a target of few or of scattered examples is close to the corpus below the level that its examples tell apart.
+ */
+import { GradmixError } from "../../errors.ts";
+import { checkRange } from "../../options.ts";
+
+/** Shares of a target, in the order of the clusters. */
+export interface ClusterShares {
+  /** ≥ 0, sum 1 [k]. */
+  readonly shares: Float64Array;
+  /** Of each share, √(s(1 − s)/effective) [k]: the error of sampling the target. What the corpus is like is taken as known. */
+  readonly standardErrors: Float64Array;
+  /** Examples in each cluster [k]. */
+  readonly counts: Float64Array;
+  /** Examples that were counted: those in clusters that the corpus has text of. */
+  readonly examples: number;
+  /** With so many independent examples the shares would be as uncertain: fewer than `examples` where those of one document are alike. Of a single document it is not known, and is `examples`. */
+  readonly effective: number;
+  /** Σ min(s, count/examples): how much of the shares is as the examples say; 1 where nothing was smoothed. 0 without examples. */
+  readonly own: number;
+}
+
+/** A tree of clusters by its levels, from the top: children of node j are nodes starts[j] up to, and not with, starts[j + 1] of the level below. One level with [0, k]: no tree. */
+export type ClusterTree = readonly { readonly starts: ArrayLike<number> }[];
+
+/** The strengths that are tried, from as much as one example to as good as all. Less would take three examples of one kind for proof that there are no others. */
+const STRENGTHS = Array.from({ length: 31 }, (_, i) => 10 ** (i / 5));
+
+/**
+ * `ids`: the cluster of each example of the target. `documents`: which document each is of, as numbers in any order. `sizes`: how much text of the corpus each cluster has [k], in
+ * any unit. Examples in clusters without text are left aside. Throws `data` for ids that are no clusters, for sizes that are negative or sum to 0, `shape` for arrays that do not fit.
+ */
+export function clusterShares(
+  ids: ArrayLike<number>,
+  documents: ArrayLike<number>,
+  sizes: ArrayLike<number>,
+  tree: ClusterTree = [{ starts: [0, sizes.length] }],
+): ClusterShares {
+  const k = sizes.length;
+  const parents = parentsOf(tree, k);
+  if (documents.length !== ids.length)
+    throw new GradmixError(
+      "shape",
+      `clusterShares: ${ids.length} examples and ${documents.length} documents`,
+    );
+  for (let i = 0; i < ids.length; i++)
+    if (!Number.isInteger(ids[i]) || ids[i]! < 0 || ids[i]! >= k)
+      throw new GradmixError("data", `clusterShares: example ${i} is in cluster ${ids[i]} of ${k}`);
+  for (let c = 0; c < k; c++) checkRange(`clusterShares: sizes[${c}]`, sizes[c], { min: 0, max: Infinity });
+  const total = sumOf(sizes);
+  if (!(total > 0) || !Number.isFinite(total))
+    throw new GradmixError("data", `clusterShares: the sizes of the clusters sum to ${total}`);
+
+  const kept = Array.from(ids, (_, i) => i).filter((i) => sizes[ids[i]!]! > 0);
+  const examples = groupExamples(
+    kept.map((i) => ids[i]!),
+    kept.map((i) => documents[i]!),
+  );
+  const counts = new Float64Array(k);
+  for (const [cluster, count] of examples.flat()) counts[cluster]! += count;
+  const shares = smoothed(examples, counts, sizes, parents);
+  const effective = effectiveExamples(examples, counts, kept.length);
+  return {
+    shares,
+    standardErrors: shares.map((s) => (effective === 0 ? NaN : Math.sqrt((s * (1 - s)) / effective))),
+    counts,
+    examples: kept.length,
+    effective,
+    own: kept.length === 0 ? 0 : shares.reduce((sum, s, c) => sum + Math.min(s, counts[c]! / kept.length), 0),
+  };
+}
+
+/** Of each level from the top, the parent of each of its nodes. */
+function parentsOf(tree: ClusterTree, k: number): Int32Array[] {
+  let above = 1;
+  const parents = tree.map(({ starts }, level) => {
+    if (starts.length !== above + 1 || starts[0] !== 0)
+      throw new GradmixError(
+        "shape",
+        `clusterShares: level ${level} divides ${starts.length - 1} nodes of ${above}`,
+      );
+    above = starts[above]!;
+    const own = new Int32Array(above);
+    for (let j = 0; j + 1 < starts.length; j++) own.fill(j, starts[j], starts[j + 1]);
+    return own;
+  });
+  if (above !== k)
+    throw new GradmixError("shape", `clusterShares: a tree of ${above} clusters, and ${k} sizes`);
+  return parents;
+}
+
+/** Of each document, its clusters with the number of its examples in each. */
+type Grouped = readonly (readonly (readonly [number, number])[])[];
+
+function groupExamples(ids: readonly number[], documents: readonly number[]): Grouped {
+  const groups = new Map<number, Map<number, number>>();
+  ids.forEach((id, i) => {
+    const own = groups.get(documents[i]!) ?? new Map<number, number>();
+    groups.set(documents[i]!, own);
+    own.set(id, (own.get(id) ?? 0) + 1);
+  });
+  return Array.from(groups.values(), (own) => [...own]);
+}
+
+function smoothed(
+  examples: Grouped,
+  counts: Float64Array,
+  sizes: ArrayLike<number>,
+  parents: readonly Int32Array[],
+): Float64Array {
+  // Upwards: what is below each node. Of a single document its examples are left out one by one.
+  let groups: Grouped =
+    examples.length === 1
+      ? examples[0]!.flatMap(([id, count]) => Array.from({ length: count }, () => [[id, 1] as const]))
+      : examples;
+  let below: Below = { counts, sizes: Float64Array.from(sizes) };
+  const levels: Float64Array[] = [];
+  for (const parent of parents.toReversed()) {
+    const above: Below = { counts: upwards(below.counts, parent), sizes: upwards(below.sizes, parent) };
+    const strength = likeliest(groups, below, above, parent);
+    levels.unshift(
+      Float64Array.from(parent, (j, c) => {
+        const prior = above.sizes[j] === 0 ? 0 : below.sizes[c]! / above.sizes[j]!;
+        return (below.counts[c]! + strength * prior) / (above.counts[j]! + strength);
+      }),
+    );
+    groups = groups.map((own) => {
+      const joined = new Map<number, number>();
+      for (const [c, count] of own) joined.set(parent[c]!, (joined.get(parent[c]!) ?? 0) + count);
+      return [...joined];
+    });
+    below = above;
+  }
+  // Downwards: the share of a node is that of its parent, divided.
+  let shares = Float64Array.of(1);
+  levels.forEach((own, level) => (shares = own.map((share, c) => share * shares[parents[level]![c]!]!)));
+  const sum = sumOf(shares);
+  return shares.map((share) => share / sum);
+}
+
+/** What is below each node of a level. */
+interface Below {
+  readonly counts: Float64Array;
+  readonly sizes: Float64Array;
+}
+
+function upwards(values: Float64Array, parent: Int32Array): Float64Array {
+  const out = new Float64Array(parent.reduce((a, b) => Math.max(a, b), -1) + 1);
+  values.forEach((value, c) => (out[parent[c]!]! += value));
+  return out;
+}
+
+/** The strength with which documents that are left out are most likely; the largest where the documents do not tell. */
+function likeliest(groups: Grouped, below: Below, above: Below, parent: Int32Array): number {
+  let [best, bestScore] = [STRENGTHS[STRENGTHS.length - 1]!, -Infinity];
+  for (const strength of STRENGTHS.toReversed()) {
+    let score = 0;
+    for (const own of groups) {
+      const ofParent = new Map<number, number>();
+      for (const [c, count] of own) ofParent.set(parent[c]!, (ofParent.get(parent[c]!) ?? 0) + count);
+      for (const [c, count] of own) {
+        const j = parent[c]!;
+        const others = above.counts[j]! - (ofParent.get(j) ?? 0);
+        const prior = below.sizes[c]! / above.sizes[j]!;
+        score += count * Math.log((below.counts[c]! - count + strength * prior) / (others + strength));
+      }
+    }
+    // Rounding is no reason for less smoothing.
+    if (score > bestScore + 1e-9 * Math.abs(score)) [best, bestScore] = [strength, score];
+  }
+  return best;
+}
+
+/** Examples over the design effect: the variance of the shares between documents over that of as many independent examples, summed over clusters; never more than there are. */
+function effectiveExamples(groups: Grouped, counts: Float64Array, n: number): number {
+  const documents = groups.length;
+  if (documents < 2) return n;
+  let [between, independent] = [0, 0];
+  counts.forEach((count) => (independent += (count / n) * (1 - count / n) * n));
+  // Σ over documents of (n_dc − n_d·p_c)²: of clusters that a document has, and of all others at once.
+  const squares = counts.reduce((sum, count) => sum + (count / n) ** 2, 0);
+  for (const own of groups) {
+    const size = own.reduce((sum, [, count]) => sum + count, 0);
+    let rest = squares;
+    for (const [c, count] of own) {
+      const p = counts[c]! / n;
+      between += (count - size * p) ** 2;
+      rest -= p * p;
+    }
+    between += size * size * Math.max(0, rest);
+  }
+  between *= documents / (documents - 1);
+  return between <= independent ? n : n * (independent / between);
+}
+
+function sumOf(values: ArrayLike<number>): number {
+  let sum = 0;
+  for (let i = 0; i < values.length; i++) sum += values[i]!;
+  return sum;
+}
