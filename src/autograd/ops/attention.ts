@@ -33,12 +33,14 @@ function outputSpec(name: string, qkv: Spec, attrs: AttentionAttrs): Spec {
   integerIn(1)(`${name}: kvHeads`, kvHeads);
   if (heads % kvHeads !== 0)
     throw new GradmixError("shape", `${name}: ${heads} heads cannot share ${kvHeads} key/value heads`);
-  const { batch, time, headDim } = paramsOf(qkv, attrs);
-  if (qkv.shape.length !== 3 || !Number.isInteger(headDim) || headDim < 1)
-    throw new GradmixError(
+  const misfit = (): GradmixError =>
+    new GradmixError(
       "shape",
       `${name}: qkv ${formatShape(qkv.shape)} does not hold ${heads} query and 2·${kvHeads} key/value heads; wanted [batch, time, (heads + 2·kvHeads)·headDim]`,
     );
+  if (qkv.shape.length !== 3) throw misfit();
+  const { batch, time, headDim } = paramsOf(qkv, attrs);
+  if (!Number.isInteger(headDim) || headDim < 1) throw misfit();
   return { shape: [batch, time, heads * headDim], dtype: "f32" };
 }
 

@@ -62,15 +62,16 @@ function wantGiven(name: string, { q, k, v, mask }: Given<Spec>, { causal, maske
   boolean(`${name}: masked`, masked);
   wantType(name, "q", q, "f32");
   wantType(name, "k", k, "f32");
-  const misfit = new GradmixError(
-    "shape",
-    `${name}: q ${formatShape(q.shape)} and k ${formatShape(k.shape)} do not fit; wanted [batch, heads, time, width] and [batch, kvHeads, keys, width] with heads a multiple of kvHeads`,
-  );
-  if (q.shape.length !== 4 || k.shape.length !== 4) throw misfit;
+  const misfit = (): GradmixError =>
+    new GradmixError(
+      "shape",
+      `${name}: q ${formatShape(q.shape)} and k ${formatShape(k.shape)} do not fit; wanted [batch, heads, time, width] and [batch, kvHeads, keys, width] with heads a multiple of kvHeads`,
+    );
+  if (q.shape.length !== 4 || k.shape.length !== 4) throw misfit();
   const [batch, heads, time, width] = extentsOf(q.shape, 4);
   const [items, kvHeads, keys, keyWidth] = extentsOf(k.shape, 4);
-  if (items !== batch || keyWidth !== width) throw misfit;
-  if (!(width > 0) || !(heads > 0) || !(kvHeads > 0) || heads % kvHeads !== 0) throw misfit;
+  if (items !== batch || keyWidth !== width) throw misfit();
+  if (!(width > 0) || !(heads > 0) || !(kvHeads > 0) || heads % kvHeads !== 0) throw misfit();
   wantLike(name, "v", v, k);
   if (mask === null) return;
   wantType(name, "the mask", mask, "f32");

@@ -225,16 +225,28 @@ function alignMatrix(state: State, parameter: Tensor, x: Tensor, dy: Tensor): vo
   run(
     "gemmSegmented",
     {
-      ...{ rows: rowsOf(x), m, n, segmentCount, groupCount },
-      ...{ targetSegments: targets, firstAccumulated: from, accumulate: sum?.accumulate ?? false },
+      rows: rowsOf(x),
+      m,
+      n,
+      segmentCount,
+      groupCount,
+      targetSegments: targets,
+      firstAccumulated: from,
+      accumulate: sum?.accumulate ?? false,
     },
     {
-      ...{ a: dy, b: x, segments: state.offsets.get(segments, perExample(state, parameter, x), x) },
-      ...{ groups: groupOffsets(state, x), v: given?.(parameter) ?? null },
+      a: dy,
+      b: x,
+      segments: state.offsets.get(segments, perExample(state, parameter, x), x),
+      groups: groupOffsets(state, x),
+      v: given?.(parameter) ?? null,
     },
     {
-      ...{ total: sum?.gradient ?? null, dots: row.dots, sumsq: row.squares },
-      ...{ groupSumsq: row.groups, vSumsq: row.direction },
+      total: sum?.gradient ?? null,
+      dots: row.dots,
+      sumsq: row.squares,
+      groupSumsq: row.groups,
+      vSumsq: row.direction,
     },
   );
 }

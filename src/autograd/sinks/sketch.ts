@@ -251,18 +251,27 @@ function meet(
   const first = segments[0]! * rowsEach;
   const sizes = segments.slice(1).map((end, s) => (end - segments[s]!) * rowsEach);
   const [length] = sizes;
-  const shape = { m: rank, n: rank, alpha: 1 / rank, transA: true, accumulate };
+  const alpha = 1 / rank;
   if (length !== undefined && length > 0 && sizes.every((size) => size === length)) {
     // Segments of one length are one batched product.
     const cut = (t: Tensor): Tensor => t.view([segmentCount * length, rank], first * rank);
-    product(part.out, cut(left), cut(right), { ...shape, k: length, batch: segmentCount });
+    product(part.out, cut(left), cut(right), {
+      m: rank,
+      n: rank,
+      k: length,
+      alpha,
+      transA: true,
+      accumulate,
+      batch: segmentCount,
+    });
     return;
   }
   let row = first;
   for (const [s, size] of sizes.entries()) {
     const into = part.out.view([rank, rank], s * part.numbers);
     const cut = (t: Tensor): Tensor => t.view([size, rank], row * rank);
-    if (size > 0) product(into, cut(left), cut(right), { ...shape, k: size });
+    if (size > 0)
+      product(into, cut(left), cut(right), { m: rank, n: rank, k: size, alpha, transA: true, accumulate });
     else if (!accumulate) run("fill", { value: 0 }, {}, { out: into });
     row += size;
   }
@@ -313,8 +322,18 @@ function product(
   run(
     "gemm",
     {
-      ...{ m, n, k, transA, transB: false, batch, alpha, accumulate, activation: "none" },
-      ...{ strideA: m * k, strideB: k * n, strideC: m * n },
+      m,
+      n,
+      k,
+      transA,
+      transB: false,
+      batch,
+      alpha,
+      accumulate,
+      activation: "none",
+      strideA: m * k,
+      strideB: k * n,
+      strideC: m * n,
     },
     { a, b },
     { c },
