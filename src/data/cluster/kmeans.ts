@@ -171,7 +171,8 @@ function sizesOf(ids: Int32Array, k: number): Int32Array {
 export async function nearestCentroids(
   points: Points,
   centroids: Points,
-  { prices, signal }: { readonly prices?: Float32Array; readonly signal?: CancelSignal } = {},
+  signal?: CancelSignal,
+  prices?: Float32Array,
 ): Promise<Nearest> {
   countOf(points);
   if (countOf(centroids) === 0) throw new GradmixError("config", "nearestCentroids: there is no centroid");

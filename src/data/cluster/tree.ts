@@ -180,10 +180,7 @@ export async function assignClusters(
       if (indices.length === 0) continue;
       const children = { values: centroids.subarray(from * dim, to * dim), dim };
       const some = indices.length === ids.length ? points : { values: rowsOf(points, indices), dim };
-      const own = await nearestCentroids(some, children, {
-        ...(prices === undefined ? {} : { prices: prices.subarray(from, to) }),
-        ...(signal === undefined ? {} : { signal }),
-      });
+      const own = await nearestCentroids(some, children, signal, prices?.subarray(from, to));
       for (let i = 0; i < indices.length; i++) next[indices[i]] = from + own.ids[i];
     }
     ids = next;
