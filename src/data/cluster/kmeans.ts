@@ -259,15 +259,16 @@ async function nearest(
   return { ids, distances };
 }
 
-/** Times that prices are raised: while centroids still move, and at last. */
-const ROUGH_ROUNDS = 8;
-const ROUNDS_OF_PRICES = 100;
-/** The least that a price is raised by, in mean squared distances, so that an end is reached. */
-const RAISE = 1e-3;
+/** Times that prices are changed: while centroids still move, and at last. */
+const ROUGH_ROUNDS = 20;
+const ROUNDS_OF_PRICES = 200;
+/** The first step of a price, in the variance of the centroids and for a cluster that is full twice, and the share of it that the last step is. */
+const PRICE_STEP = 0.5;
+const LAST_STEP = 1e-4;
 
 /**
- * Assigns points so that no cluster has more than `most`, by prices (Bertsekas's auction, 1988): a cluster with too many raises its price by what makes as many of its points as are
- * too many rather go elsewhere. Where the rounds do not suffice, the most even assignment that was found is given.
+ * Assigns points so that no cluster has more than `most`, by prices: those of clusters that have too many rise, and of those that have room fall, to 0 at least, in ever smaller steps (along the
+ * subgradient of the transport problem's dual). Where the rounds do not suffice, the most even assignment that was found is given.
  */
 async function balanced(
   points: Points,
@@ -277,45 +278,31 @@ async function balanced(
   { most, rounds }: { readonly most: number; readonly rounds: number },
   signal?: CancelSignal,
 ): Promise<Assigned> {
-  const { dim } = points;
-  const k = from.length;
+  const step = PRICE_STEP * varianceOf(centroids);
+  // At the best prices for a bound, points that lie between clusters go where they like: for a bound between the even size and the one that is wanted there is room for them.
+  const wanted = (most + squares.length / from.length) / 2;
   let prices = from;
   let best: { found: Assigned; largest: number } | null = null;
   for (let round = 0; ; round++) {
     const { ids, distances } = await nearest(points, squares, centroids, signal, prices);
-    const sizes = sizesOf(ids, k);
-    const largest = Math.max(...sizes);
+    const sizes = sizesOf(ids, from.length);
+    const largest = sizes.reduce((a, b) => Math.max(a, b), 0);
     if (best === null || largest < best.largest) best = { found: { ids, distances, prices }, largest };
     if (best.largest <= most || round === rounds) return best.found;
-    const least = RAISE * (sumOf(distances) / ids.length) + Number.MIN_VALUE;
-    const raised = prices.slice();
-    for (let j = 0; j < k; j++) {
-      if (sizes[j] <= most || k === 1) continue;
-      const members = Array.from({ length: sizes[j] }, () => 0);
-      let at = 0;
-      ids.forEach((id, i) => {
-        if (id === j) members[at++] = i;
-      });
-      const others = { values: without(centroids.values, j * dim, dim), dim };
-      const theirs = without(prices, j, 1);
-      const own = { values: rowsOf(points, members), dim };
-      const next = await nearest(own, squaredNorms(own), others, signal, theirs);
-      const gaps = Float64Array.from(
-        members,
-        (i, m) => next.distances[m] + theirs[next.ids[m]] - distances[i] - prices[j],
-      ).sort();
-      raised[j] += Math.max(0, gaps[sizes[j] - most - 1]) + least;
-    }
-    prices = raised;
+    // Far at first, then ever nearer.
+    const own = step * LAST_STEP ** Math.max(0, (2 * round) / rounds - 1);
+    prices = prices.map((price, j) => Math.max(0, price + own * ((sizes[j] ?? 0) / wanted - 1)));
   }
 }
 
-/** An array but for some elements. */
-function without(values: Float32Array, from: number, count: number): Float32Array {
-  const out = new Float32Array(values.length - count);
-  out.set(values.subarray(0, from));
-  out.set(values.subarray(from + count), from);
-  return out;
+/** Mean squared distance of points to their mean. */
+function varianceOf({ values, dim }: Points): number {
+  const n = values.length / dim;
+  const centre = new Float64Array(dim);
+  for (let at = 0; at < values.length; at++) centre[at % dim] += values[at] / n;
+  let sum = 0;
+  for (let at = 0; at < values.length; at++) sum += (values[at] - centre[at % dim]) ** 2;
+  return sum / n;
 }
 
 /**
@@ -377,7 +364,8 @@ async function seeding(
   const rowsAt = (indices: readonly number[]): Float32Array => rowsOf(points, indices);
   const { dim } = points;
   const chosen = new Set([Math.min(n - 1, Math.floor(uniformAt(random, 0) * n))]);
-  let { distances } = await nearest(points, squares, { values: rowsAt([...chosen]), dim }, signal);
+  // Candidates are numbered as they are chosen.
+  const { ids, distances } = await nearest(points, squares, { values: rowsAt([...chosen]), dim }, signal);
   for (let round = 1; round <= ROUNDS; round++) {
     const total = sumOf(distances);
     if (total === 0) break;
@@ -387,19 +375,23 @@ async function seeding(
     for (let i = 0; i < n; i++)
       if (!chosen.has(i) && uniformAt(draws, i) < (most * distances[i]) / total) drawn.push(i);
     if (drawn.length === 0) continue;
-    for (const i of drawn) chosen.add(i);
     const added = await nearest(points, squares, { values: rowsAt(drawn), dim }, signal);
-    distances = distances.map((old, i) => Math.min(old, added.distances[i]));
+    for (let i = 0; i < n; i++) {
+      if (added.distances[i] >= distances[i]) continue;
+      distances[i] = added.distances[i];
+      ids[i] = chosen.size + added.ids[i];
+    }
+    for (const i of drawn) chosen.add(i);
   }
   // Where chance left too few, the farthest points fill up.
   const order =
     chosen.size >= k ? [] : [...distances.keys()].sort((i, j) => distances[j] - distances[i] || i - j);
   for (const i of order) {
     if (chosen.size >= k) break;
+    ids[i] = chosen.size;
     chosen.add(i);
   }
   const candidates = { values: rowsAt([...chosen]), dim };
-  const { ids } = await nearest(points, squares, candidates, signal);
   const weights = new Float64Array(chosen.size);
   for (const id of ids) weights[id]++;
   const own = await chooseCandidates(candidates, weights, k, foldIn(random, ROUNDS + 1), signal);
