@@ -167,10 +167,10 @@ async function makeClusters(work: Work, files: readonly string[], making: Making
         foreign: foreign?.ids[i] ?? null,
         index: i,
         before,
-        facts: facts[i],
+        facts: facts[i]!,
       };
       const ids = await assignFile(file, from, args, tally, signal);
-      writeFileAtomic(join(folder, idsNames[i]), [encodeNpy({ shape: [ids.length], values: ids })]);
+      writeFileAtomic(join(folder, idsNames[i]!), [encodeNpy({ shape: [ids.length], values: ids })]);
       before += ids.length;
     }
     writeModel(folder, found);
@@ -229,7 +229,7 @@ async function findClusters(
     });
     const k = leafCount(clusters);
     const sizes = new Float64Array(k);
-    for (const id of ids) sizes[id]++;
+    for (const id of ids) sizes[id]!++;
     const largest = balance === null ? null : (k * sizes.reduce((a, b) => Math.max(a, b), 0)) / ids.length;
     return { embedder, embeddings, clusters, labels: labelsOf(texts, ids, k), largest };
   } catch (error) {
@@ -406,14 +406,14 @@ async function assignFile(
     const points = await found.embeddings?.embed(texts.map(beginningOf), numbers, signal);
     if (points !== undefined) ids.set(await assignClusters(found.clusters, points, signal), from);
     saved.append(bytesOf(ids.subarray(from, at)));
-    texts.forEach((text, i) => tally.add(ids[from + i], text));
+    texts.forEach((text, i) => tally.add(ids[from + i]!, text));
     texts = [];
   };
   for await (const { text, id } of documentsWithIds(file, foreign, { textField, skipBadLines })) {
     signal.throwIfAborted();
     if (at === facts.documents) throw changed();
     hash.add(text);
-    if (at < done) tally.add(ids[at], text);
+    if (at < done) tally.add(ids[at]!, text);
     else {
       if (foreign !== null) ids[at] = id;
       texts.push(text);

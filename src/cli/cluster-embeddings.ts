@@ -102,10 +102,10 @@ function fromTable(folder: string, tokenizer: Tokenizer): DocumentEmbeddings {
         let tokens = 0;
         for (const id of tokenizer.encode(text)) {
           const weight = weights?.[id] ?? 1;
-          for (let d = 0, at = id * dim; d < dim; d++, at++) sums[d] += weight * table.data[at];
+          for (let d = 0, at = id * dim; d < dim; d++, at++) sums[d]! += weight * table.data[at]!;
           tokens++;
         }
-        for (let d = 0; d < dim && tokens > 0; d++) values[i * dim + d] = sums[d] / tokens;
+        for (let d = 0; d < dim && tokens > 0; d++) values[i * dim + d] = sums[d]! / tokens;
       });
       if (normalise) toUnitLength(values, dim);
       return { values, dim };
@@ -150,7 +150,7 @@ function fromModel(folder: string, tokenizer: Tokenizer): DocumentEmbeddings {
           ids.forEach(({ length }, i) => {
             for (let t = 0; t < length; t++)
               for (let d = 0; d < dim; d++)
-                values[(from + i) * dim + d] += all[(i * time + t) * dim + d] / length;
+                values[(from + i) * dim + d]! += all[(i * time + t) * dim + d]! / length;
           });
         } finally {
           states.dispose();

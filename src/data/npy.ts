@@ -70,7 +70,7 @@ export function readNpyHeader(head: Uint8Array, file: string): NpyHeader {
   const wrong = (what: string): GradmixError => new GradmixError("data", `${file}: ${what}`);
   if (MAGIC.some((byte, i) => head[i] !== byte) || head.length < 12) throw wrong("is no .npy file of NumPy");
   const headView = new DataView(head.buffer, head.byteOffset, head.byteLength);
-  const long = head[6] > 1;
+  const long = head[6]! > 1;
   const start = long ? 12 + headView.getUint32(8, true) : 10 + headView.getUint16(8, true);
   const header = new TextDecoder().decode(head.subarray(long ? 12 : 10, start));
   const descr = /'descr'\s*:\s*'([^']*)'/.exec(header)?.[1];

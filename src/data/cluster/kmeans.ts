@@ -155,13 +155,13 @@ interface State {
 /** null where it is something else. */
 function stateOf({ numbers: [updates, before], arrays: [centroids, prices] }: FitState): State | null {
   return centroids instanceof Float32Array && prices instanceof Float32Array
-    ? { updates, before, centroids, prices }
+    ? { updates: updates!, before: before!, centroids, prices }
     : null;
 }
 
 function sizesOf(ids: Int32Array, k: number): Int32Array {
   const sizes = new Int32Array(k);
-  for (const id of ids) sizes[id]++;
+  for (const id of ids) sizes[id]!++;
   return sizes;
 }
 
@@ -201,7 +201,7 @@ function squaredNorms({ values, dim }: Points): Float32Array {
   const out = new Float32Array(values.length / dim);
   for (let i = 0, at = 0; i < out.length; i++) {
     let sum = 0;
-    for (const end = at + dim; at < end; at++) sum += values[at] * values[at];
+    for (const end = at + dim; at < end; at++) sum += values[at]! * values[at]!;
     out[i] = sum;
   }
   return out;
@@ -235,10 +235,10 @@ async function nearest(
     for (let from = 0; from < n; from += rows) {
       signal?.throwIfAborted();
       const to = Math.min(n, from + rows);
-      const [best, score] = scope(() => {
+      const { best, score } = scope(() => {
         const x = tensor(values.subarray(from * dim, to * dim), [to - from, dim]);
-        const found = [empty([to - from], "i32"), empty([to - from])];
-        run("nearest", { rows: to - from, count: k, width: dim }, { x, y, bias: halves }, { ids: found[0], scores: found[1] });
+        const found = { best: empty([to - from], "i32"), score: empty([to - from]) };
+        run("nearest", { rows: to - from, count: k, width: dim }, [x, y, halves], [found.best, found.score]);
         return found;
       });
       try {
@@ -246,7 +246,7 @@ async function nearest(
         const found = await score.data();
         // Rounding may leave a little less than nothing.
         for (let i = from; i < to; i++)
-          distances[i] = Math.max(0, squares[i] - 2 * found[i - from] - (prices?.[ids[i]] ?? 0));
+          distances[i] = Math.max(0, squares[i]! - 2 * found[i - from]! - (prices?.[ids[i]!] ?? 0));
       } finally {
         best.dispose();
         score.dispose();
@@ -299,9 +299,9 @@ async function balanced(
 function varianceOf({ values, dim }: Points): number {
   const n = values.length / dim;
   const centre = new Float64Array(dim);
-  for (let at = 0; at < values.length; at++) centre[at % dim] += values[at] / n;
+  for (let at = 0; at < values.length; at++) centre[at % dim]! += values[at]! / n;
   let sum = 0;
-  for (let at = 0; at < values.length; at++) sum += (values[at] - centre[at % dim]) ** 2;
+  for (let at = 0; at < values.length; at++) sum += (values[at]! - centre[at % dim]!) ** 2;
   return sum / n;
 }
 
@@ -312,14 +312,14 @@ function varianceOf({ values, dim }: Points): number {
 function repair(ids: Int32Array, distances: Float32Array, sizes: Int32Array): number {
   const empty = [...sizes.keys()].filter((j) => sizes[j] === 0);
   if (empty.length === 0) return 0;
-  const order = Array.from(distances.keys()).sort((i, j) => distances[j] - distances[i] || i - j);
+  const order = Array.from(distances.keys()).sort((i, j) => distances[j]! - distances[i]! || i - j);
   let at = 0;
   let moved = 0;
   for (const j of empty) {
-    while (at < order.length && sizes[ids[order[at]]] < 2) at++;
-    if (at === order.length || distances[order[at]] === 0) break;
-    const i = order[at++];
-    sizes[ids[i]]--;
+    while (at < order.length && sizes[ids[order[at]!]!]! < 2) at++;
+    if (at === order.length || distances[order[at]!] === 0) break;
+    const i = order[at++]!;
+    sizes[ids[i]!]!--;
     ids[i] = j;
     sizes[j] = 1;
     distances[i] = 0;
@@ -337,11 +337,11 @@ function means(
 ): Float32Array {
   const sums = new Float64Array(sizes.length * dim);
   for (let i = 0, at = 0; i < ids.length; i++) {
-    for (let to = ids[i] * dim, end = to + dim; to < end; to++, at++) sums[to] += values[at];
+    for (let to = ids[i]! * dim, end = to + dim; to < end; to++, at++) sums[to]! += values[at]!;
   }
   const out = before.slice();
   sizes.forEach((size, j) => {
-    if (size > 0) for (let d = j * dim; d < (j + 1) * dim; d++) out[d] = sums[d] / size;
+    if (size > 0) for (let d = j * dim; d < (j + 1) * dim; d++) out[d] = sums[d]! / size;
   });
   return out;
 }
@@ -373,19 +373,19 @@ async function seeding(
     const most = Math.max(8, k / 2);
     const drawn: number[] = [];
     for (let i = 0; i < n; i++)
-      if (!chosen.has(i) && uniformAt(draws, i) < (most * distances[i]) / total) drawn.push(i);
+      if (!chosen.has(i) && uniformAt(draws, i) < (most * distances[i]!) / total) drawn.push(i);
     if (drawn.length === 0) continue;
     const added = await nearest(points, squares, { values: rowsAt(drawn), dim }, signal);
     for (let i = 0; i < n; i++) {
-      if (added.distances[i] >= distances[i]) continue;
-      distances[i] = added.distances[i];
-      ids[i] = chosen.size + added.ids[i];
+      if (added.distances[i]! >= distances[i]!) continue;
+      distances[i] = added.distances[i]!;
+      ids[i] = chosen.size + added.ids[i]!;
     }
     for (const i of drawn) chosen.add(i);
   }
   // Where chance left too few, the farthest points fill up.
   const order =
-    chosen.size >= k ? [] : [...distances.keys()].sort((i, j) => distances[j] - distances[i] || i - j);
+    chosen.size >= k ? [] : [...distances.keys()].sort((i, j) => distances[j]! - distances[i]! || i - j);
   for (const i of order) {
     if (chosen.size >= k) break;
     ids[i] = chosen.size;
@@ -393,7 +393,7 @@ async function seeding(
   }
   const candidates = { values: rowsAt([...chosen]), dim };
   const weights = new Float64Array(chosen.size);
-  for (const id of ids) weights[id]++;
+  for (const id of ids) weights[id]!++;
   const own = await chooseCandidates(candidates, weights, k, foldIn(random, ROUNDS + 1), signal);
   return rowsOf(candidates, own);
 }
@@ -447,7 +447,7 @@ async function chooseCandidates(
       signal?.throwIfAborted();
       const first = chosen.length === 0;
       for (let i = 0; i < m; i++)
-        mass[i] = taken[i] === 1 ? 0 : first ? weights[i] : weights[i] * distances[i];
+        mass[i] = taken[i] === 1 ? 0 : first ? weights[i]! : weights[i]! * distances[i]!;
       const draws = foldIn(random, chosen.length);
       const tried = new Set<number>();
       for (let trial = 0; trial < (first ? 1 : trials); trial++)
@@ -463,10 +463,10 @@ async function chooseCandidates(
         const own = new Float64Array(m);
         let sum = 0;
         for (let j = 0; j < m; j++) {
-          const away = squares[i] + squares[j] - 2 * products[at + j];
-          const square = away <= ROUNDED * (squares[i] + squares[j]) ? 0 : away;
-          own[j] = square < distances[j] ? square : distances[j];
-          sum += weights[j] * own[j];
+          const away = squares[i]! + squares[j]! - 2 * products[at + j]!;
+          const square = away <= ROUNDED * (squares[i]! + squares[j]!) ? 0 : away;
+          own[j] = square < distances[j]! ? square : distances[j]!;
+          sum += weights[j]! * own[j]!;
         }
         if (best === null || sum < best.sum) best = { i, distances: own, sum };
       });
@@ -485,14 +485,14 @@ async function chooseCandidates(
 /** The index at which the running sum passes a share of the whole; -1 where the whole is 0. */
 function drawFrom(mass: Float64Array, share: number): number {
   let total = 0;
-  for (let i = 0; i < mass.length; i++) total += mass[i];
+  for (let i = 0; i < mass.length; i++) total += mass[i]!;
   if (total === 0) return -1;
   let left = share * total;
   let last = -1;
   for (let i = 0; i < mass.length; i++) {
     if (mass[i] === 0) continue;
     last = i;
-    left -= mass[i];
+    left -= mass[i]!;
     if (left < 0) break;
   }
   return last;
@@ -502,12 +502,12 @@ function drawFrom(mass: Float64Array, share: number): number {
 export function rowsOf({ values, dim }: Points, indices: ArrayLike<number>): Float32Array {
   const out = new Float32Array(indices.length * dim);
   for (let i = 0; i < indices.length; i++)
-    out.set(values.subarray(indices[i] * dim, (indices[i] + 1) * dim), i * dim);
+    out.set(values.subarray(indices[i]! * dim, (indices[i]! + 1) * dim), i * dim);
   return out;
 }
 
 function sumOf(numbers: Float32Array): number {
   let sum = 0;
-  for (let i = 0; i < numbers.length; i++) sum += numbers[i];
+  for (let i = 0; i < numbers.length; i++) sum += numbers[i]!;
   return sum;
 }

@@ -89,7 +89,7 @@ export async function fitClusters(
     throw new GradmixError("config", "fitClusters: levels is empty; give at least one");
   wanted.forEach((k, level) => integerIn(1)(`fitClusters: levels[${level}]`, k));
   const n = points.values.length / points.dim;
-  if (wanted[0] > n)
+  if (wanted[0]! > n)
     throw new GradmixError(
       "config",
       `fitClusters: ${wanted[0]} clusters of ${n} points; ask for ${n} at most`,
@@ -106,13 +106,13 @@ export async function fitClusters(
     const next = new Int32Array(n);
     for (const [parent, indices] of members.entries()) {
       const count = Math.min(k, indices.length);
-      starts[parent + 1] = starts[parent] + count;
+      starts[parent + 1] = starts[parent]! + count;
       if (count > 0) {
         const name = `${level}.${parent}`;
         const own = dividedOf(memory?.recall(name)) ?? (await divide(name, indices, count));
         found.push(own.centroids);
         prices.push(own.prices);
-        for (let i = 0; i < indices.length; i++) next[indices[i]] = starts[parent] + own.ids[i];
+        for (let i = 0; i < indices.length; i++) next[indices[i]!] = starts[parent]! + own.ids[i]!;
       }
       done++;
       onProgress?.(done, done + members.length - parent - 1);
@@ -122,7 +122,7 @@ export async function fitClusters(
       passed.balance === undefined ? { centroids, starts } : { centroids, prices: joined(prices), starts },
     );
     ids = next;
-    parents = starts[parents];
+    parents = starts[parents]!;
   }
   return { clusters: { dim: points.dim, levels }, ids };
 
@@ -176,12 +176,12 @@ export async function assignClusters(
   for (const { centroids, starts, prices } of levels) {
     const next = new Int32Array(ids.length);
     for (const [parent, indices] of membersOf(ids, starts.length - 1).entries()) {
-      const [from, to] = [starts[parent], starts[parent + 1]];
+      const [from, to] = [starts[parent]!, starts[parent + 1]!];
       if (indices.length === 0) continue;
       const children = { values: centroids.subarray(from * dim, to * dim), dim };
       const some = indices.length === ids.length ? points : { values: rowsOf(points, indices), dim };
       const own = await nearestCentroids(some, children, signal, prices?.subarray(from, to));
-      for (let i = 0; i < indices.length; i++) next[indices[i]] = from + own.ids[i];
+      for (let i = 0; i < indices.length; i++) next[indices[i]!] = from + own.ids[i]!;
     }
     ids = next;
   }
@@ -191,10 +191,10 @@ export async function assignClusters(
 /** The points of each cluster, in their order. */
 function membersOf(ids: Int32Array, clusters: number): Int32Array[] {
   const sizes = new Int32Array(clusters);
-  for (const id of ids) sizes[id]++;
+  for (const id of ids) sizes[id]!++;
   const out = Array.from(sizes, (size) => new Int32Array(size));
   sizes.fill(0);
-  for (let i = 0; i < ids.length; i++) out[ids[i]][sizes[ids[i]]++] = i;
+  for (let i = 0; i < ids.length; i++) out[ids[i]!]![sizes[ids[i]!]!++] = i;
   return out;
 }
 
