@@ -23,7 +23,13 @@ import { encodeSafetensors, openSafetensors, type StoredTensor } from "../nn/saf
 import { ioError, writeFileAtomic } from "../node/files.ts";
 import { foldIn, key, uniformAt } from "../tensor/rng.ts";
 import type { ClusterArguments } from "./cluster-arguments.ts";
-import { beginningOf, builtIn, type DocumentEmbeddings, embeddingsFrom } from "./cluster-embeddings.ts";
+import {
+  beginningOf,
+  builtIn,
+  type DocumentEmbeddings,
+  embeddingsFolder,
+  embeddingsFrom,
+} from "./cluster-embeddings.ts";
 import {
   centroidsOf,
   documentsWithIds,
@@ -75,6 +81,8 @@ export async function cluster(args: ClusterArguments, { out, err }: Outputs): Pr
     const files = await listFiles(args.files, { what: "FILES", skipUnreadable: args.skipBadLines });
     const foreign = args.ids === null ? null : readForeignIds(files, args.ids, args.count);
     const tokenizer = tokenizerOf(args.tokenizer);
+    // Before the text is read.
+    if (args.embeddings !== null) embeddingsFolder(args.embeddings);
     work = openWork(args.out, planOf(args, files), () => say("going on where it was stopped"));
     const made = await makeClusters(work, files, { args, foreign, tokenizer, say, signal: interrupt.signal });
     try {

@@ -34,8 +34,8 @@ export const builtIn = (embedder: Embedder): DocumentEmbeddings => ({
   close: () => {},
 });
 
-/** Those of a file or folder. Needs a backend for a model of ours. Throws `config` and `data`, naming the path. */
-export async function embeddingsFrom(path: string, signal: CancelSignal): Promise<DocumentEmbeddings> {
+/** The folder of a model, or null for a file of rows. Throws `config` where the path is neither. */
+export function embeddingsFolder(path: string): string | null {
   const bare = path.replace(/(\.parquet)#.*$/i, "$1");
   if (!existsSync(bare)) throw wrong(`--embeddings ${path}: no such file or folder`);
   if (!statSync(bare).isDirectory()) {
@@ -43,12 +43,19 @@ export async function embeddingsFrom(path: string, signal: CancelSignal): Promis
       throw wrong(
         `--embeddings ${path}: give a .npy, .safetensors or .parquet file of rows, a model2vec folder, or the folder of a run or model`,
       );
-    return fromRows(await openRows(path, signal));
+    return null;
   }
   const folder = existsSync(join(path, "model", "model.safetensors")) ? join(path, "model") : path;
   for (const name of ["model.safetensors", "tokenizer.json"])
     if (!existsSync(join(folder, name)))
       throw wrong(`--embeddings ${path}: has no ${name}; give a model2vec folder, or that of a run or model`);
+  return folder;
+}
+
+/** Those of a file or folder. Needs a backend for a model of ours. Throws `config` and `data`, naming the path. */
+export async function embeddingsFrom(path: string, signal: CancelSignal): Promise<DocumentEmbeddings> {
+  const folder = embeddingsFolder(path);
+  if (folder === null) return fromRows(await openRows(path, signal));
   const tokenizer = loadTokenizer(readJson(join(folder, "tokenizer.json"), `--embeddings ${path}`));
   const isTable = reading(join(folder, "model.safetensors"), (source) =>
     openSafetensors(source).shapes.has("embeddings"),
