@@ -15,6 +15,7 @@ import { labelsOf, type TextClusters } from "../data/cluster/text-clusters.ts";
 import { assignClusters, fitClusters, leafCount } from "../data/cluster/tree.ts";
 import { byteTokenizer, listFiles, loadTokenizer, type Tokenizer } from "../data/index.node.ts";
 import { encodeNpy } from "../data/npy.ts";
+import { tokenFileOf } from "../data/token-files.ts";
 import { GradmixError } from "../errors.ts";
 import { init } from "../host-node.ts";
 import { shutdown } from "../init.ts";
@@ -36,6 +37,7 @@ import {
   type FileIds,
   type ForeignIds,
   readForeignIds,
+  type ReadingDocuments,
   stemOf,
 } from "./cluster-ids.ts";
 import {
@@ -78,7 +80,9 @@ export async function cluster(args: ClusterArguments, { out, err }: Outputs): Pr
   };
   let work: Work | null = null;
   try {
-    const files = await listFiles(args.files, { what: "FILES", skipUnreadable: args.skipBadLines });
+    const all = await listFiles(args.files, { what: "FILES", skipUnreadable: args.skipBadLines });
+    // Indices are read with their tokens.
+    const files = all.filter((path) => tokenFileOf(path) === null);
     const foreign = args.ids === null ? null : readForeignIds(files, args.ids, args.count);
     const tokenizer = tokenizerOf(args.tokenizer);
     // Before the text is read.
@@ -144,7 +148,7 @@ interface Made {
 async function makeClusters(work: Work, files: readonly string[], making: Making): Promise<Made> {
   const { args, foreign, tokenizer, say, signal } = making;
   say(`${formatCount(files.length)} ${files.length === 1 ? "file" : "files"}; reading a sample`);
-  const sample = savedSample(work) ?? (await sampleOf(files, foreign, args, signal));
+  const sample = savedSample(work) ?? (await sampleOf(files, foreign, { ...args, tokenizer }, signal));
   saveSample(work, sample);
   const { texts, facts } = sample;
   const documents = facts.reduce((sum, { documents: n }) => sum + n, 0);
@@ -177,7 +181,7 @@ async function makeClusters(work: Work, files: readonly string[], making: Making
         before,
         facts: facts[i]!,
       };
-      const ids = await assignFile(file, from, args, tally, signal);
+      const ids = await assignFile(file, from, { ...args, tokenizer }, tally, signal);
       writeFileAtomic(join(folder, idsNames[i]!), [encodeNpy({ shape: [ids.length], values: ids })]);
       before += ids.length;
     }
@@ -310,7 +314,7 @@ function tokenizerOf(path: string | null): Tokenizer | null {
 
 const encode = (text: string): Uint8Array => new TextEncoder().encode(text);
 
-type Reading = Pick<ClusterArguments, "textField" | "skipBadLines" | "sample" | "seed">;
+type Reading = ReadingDocuments & Pick<ClusterArguments, "sample" | "seed">;
 
 interface Sample {
   readonly texts: readonly string[];
@@ -349,9 +353,10 @@ function saveSample(work: Work, { texts, ids, numbers, facts }: Sample): void {
 async function sampleOf(
   files: readonly string[],
   foreign: ForeignIds | null,
-  { textField, skipBadLines, sample, seed }: Reading,
+  reading: Reading,
   signal: AbortSignal,
 ): Promise<Sample> {
+  const { sample, seed } = reading;
   const random = foldIn(key(seed), 0x5a3);
   const texts: string[] = [];
   const ids: number[] = [];
@@ -362,7 +367,7 @@ async function sampleOf(
     const hash = textHash();
     const given = foreign?.ids[i] ?? null;
     let documents = 0;
-    for await (const { text, id } of documentsWithIds(path, given, { textField, skipBadLines })) {
+    for await (const { text, id } of documentsWithIds(path, given, reading)) {
       signal.throwIfAborted();
       hash.add(text);
       const place = seen < sample ? seen : Math.floor(uniformAt(random, seen) * (seen + 1));
@@ -395,7 +400,7 @@ interface Assigning {
 async function assignFile(
   file: string,
   { work, found, foreign, index, before, facts }: Assigning,
-  { textField, skipBadLines }: Reading,
+  reading: Reading,
   tally: Tally,
   signal: AbortSignal,
 ): Promise<Int32Array> {
@@ -417,7 +422,7 @@ async function assignFile(
     texts.forEach((text, i) => tally.add(ids[from + i]!, text));
     texts = [];
   };
-  for await (const { text, id } of documentsWithIds(file, foreign, { textField, skipBadLines })) {
+  for await (const { text, id } of documentsWithIds(file, foreign, reading)) {
     signal.throwIfAborted();
     if (at === facts.documents) throw changed();
     hash.add(text);

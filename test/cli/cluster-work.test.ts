@@ -16,6 +16,8 @@ import { Writable } from "node:stream";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { clusterArguments } from "#dist/cli/cluster-arguments.js";
 import { cluster } from "#dist/cli/cluster-command.js";
+import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
+import { listInputs } from "#dist/cli/inputs.js";
 import { openOutput } from "#dist/cli/output.js";
 import { createCpuBackend } from "#dist/backends/cpu/index.js";
 import { decodeNpy, encodeNpy } from "#dist/data/npy.js";
@@ -135,6 +137,35 @@ test("text that changes before it is assigned is refused, and nothing is left", 
 const rows = Float32Array.from({ length: 60 * 3 }, (_, i) =>
   Math.floor(i / 3) % 3 === i % 3 ? 4 : (i % 5) / 8,
 );
+
+test("documents of files of tokens are those of their text", async () => {
+  const texts = readFileSync(at("small.jsonl"), "utf8")
+    .trim()
+    .split("\n")
+    .map((line) => (JSON.parse(line) as { text: string }).text);
+  const tokenizer = byteTokenizer();
+  mkdirSync(at("tokens"));
+  const ids = texts.flatMap((text) => [...tokenizer.encode(text), tokenizer.endOfText]);
+  writeFileSync(at("tokens", "small.bin"), new Uint8Array(Uint16Array.from(ids).buffer));
+  const options = { clusters: "3", dim: "4", tokenizer: "byte" };
+  await made("small.jsonl", "of-text", options);
+  await made("tokens", "of-tokens", options);
+  const [text, tokens] = [contents("of-text"), contents("of-tokens")];
+  for (const name of ["ids/small.npy", "centroids.npy", "embedder.safetensors"])
+    expect(tokens.get(name)).toBe(text.get(name));
+  const sizes = (name: string): unknown =>
+    (JSON.parse(readFileSync(at(name, "clusters.json"), "utf8")) as { clusters: unknown }).clusters;
+  expect(sizes("of-tokens")).toEqual(sizes("of-text"));
+  await expect(made("tokens", "refused", { clusters: "3" })).rejects.toThrow(
+    "name the tokenizer that wrote it with --tokenizer",
+  );
+  const data = { domainsFrom: [at("of-tokens")], target: [at("one.jsonl")] };
+  const config = resolveConfig([jsonLayer({ data, run: { out: at("run") } }, "c.json")]);
+  const hooks = { onEvent: () => {}, signal: new AbortController().signal };
+  await expect(listInputs({ ...config.data, out: at("run") }, hooks)).rejects.toThrow(
+    "its clusters are of files of tokens",
+  );
+});
 
 test("rows of a file, a model2vec folder and the folder of a model are embeddings", async () => {
   writeFileSync(at("rows.npy"), encodeNpy({ shape: [60, 3], values: rows }));
