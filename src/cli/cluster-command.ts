@@ -160,7 +160,7 @@ async function makeClusters(work: Work, files: readonly string[], making: Making
   const { dim, seed } = args;
   const taken =
     foreign === null ? null : await centroidsOf(texts, sample.ids, foreign.clusters, { dim, seed, signal });
-  const found: FoundClusters = taken ?? (await findClusters(work, sample, documents, args, signal));
+  const found: FoundClusters = taken ?? (await findClusters(work, sample, args, signal));
   try {
     const k = leafCount(found.clusters);
     say(
@@ -183,7 +183,7 @@ async function makeClusters(work: Work, files: readonly string[], making: Making
       };
       const ids = await assignFile(file, from, { ...args, tokenizer }, tally, signal);
       writeFileAtomic(join(folder, idsNames[i]!), [encodeNpy({ shape: [ids.length], values: ids })]);
-      before += ids.length;
+      before += sample.rows[i]!;
     }
     writeModel(folder, found);
     const clusters = describeClusters(tally, found.labels);
@@ -222,7 +222,6 @@ interface FoundClusters extends Pick<TextClusters, "clusters" | "labels"> {
 async function findClusters(
   work: Work,
   sample: Sample,
-  documents: number,
   { levels, dim, seed, balance, embeddings: given }: ClusterArguments,
   signal: AbortSignal,
 ): Promise<FoundClusters> {
@@ -230,9 +229,10 @@ async function findClusters(
   const embedder = given === null ? await builtInEmbedder(work, texts, { dim, seed, signal }) : null;
   const embeddings = embedder === null ? await embeddingsFrom(given ?? "", signal) : builtIn(embedder);
   try {
-    if (embeddings.count !== null && embeddings.count !== documents)
+    const rows = sample.rows.reduce((sum, own) => sum + own, 0);
+    if (embeddings.count !== null && embeddings.count !== rows)
       throw wrong(
-        `--embeddings ${given}: has ${embeddings.count} rows, and there are ${documents} documents; a row for each is wanted, in their order`,
+        `--embeddings ${given}: has ${embeddings.count} rows, and there are ${rows} documents; a row for each is wanted, in their order`,
       );
     const points = await embeddedSample(work, embeddings, { texts, numbers }, signal);
     const { clusters, ids } = await fitClusters(points, {
@@ -320,8 +320,10 @@ interface Sample {
   readonly texts: readonly string[];
   /** The clusters that the texts are said to be in; −1: nobody says. */
   readonly ids: Int32Array;
-  /** Which documents they are, counted from 0 through all files. */
+  /** Which documents they are, counted from 0 through all files, with those that are left out. */
   readonly numbers: readonly number[];
+  /** Documents of each file, with those that are left out. */
+  readonly rows: readonly number[];
   readonly facts: readonly FileFacts[];
 }
 
@@ -329,16 +331,17 @@ const SAMPLE = "sample.jsonl";
 const FACTS = "facts.json";
 
 function savedSample(work: Work): Sample | null {
-  const facts = work.readJson(FACTS) as { ids: number[]; numbers: number[]; facts: FileFacts[] } | undefined;
+  const facts = work.readJson(FACTS) as
+    (Omit<Sample, "texts" | "ids"> & { readonly ids: readonly number[] }) | undefined;
   const bytes = facts === undefined ? null : work.read(SAMPLE);
   if (facts === undefined || bytes === null) return null;
   const texts: string[] = [];
   for (let from = 0, to = bytes.indexOf(10); to >= 0; from = to + 1, to = bytes.indexOf(10, from))
     texts.push(JSON.parse(new TextDecoder().decode(bytes.subarray(from, to))) as string);
-  return { texts, ids: Int32Array.from(facts.ids), numbers: facts.numbers, facts: facts.facts };
+  return { ...facts, texts, ids: Int32Array.from(facts.ids) };
 }
 
-function saveSample(work: Work, { texts, ids, numbers, facts }: Sample): void {
+function saveSample(work: Work, { texts, ids, ...facts }: Sample): void {
   if (work.readJson(FACTS) !== undefined) return;
   work.write(
     SAMPLE,
@@ -346,7 +349,7 @@ function saveSample(work: Work, { texts, ids, numbers, facts }: Sample): void {
       for (const text of texts) yield encode(`${JSON.stringify(text)}\n`);
     })(),
   );
-  work.writeJson(FACTS, { ids: Array.from(ids), numbers, facts });
+  work.writeJson(FACTS, { ids: Array.from(ids), ...facts });
 }
 
 /** Each document has the same chance to be among the texts (Vitter's algorithm R), of which the beginnings are kept; with the clusters that they are said to be in. */
@@ -361,27 +364,30 @@ async function sampleOf(
   const texts: string[] = [];
   const ids: number[] = [];
   const numbers: number[] = [];
+  const rows: number[] = [];
   const facts: FileFacts[] = [];
   let seen = 0;
+  let passed = 0;
   for (const [i, path] of files.entries()) {
     const hash = textHash();
     const given = foreign?.ids[i] ?? null;
     let documents = 0;
-    for await (const { text, id } of documentsWithIds(path, given, reading)) {
+    for await (const { text, id } of documentsWithIds(path, given, reading, () => passed++)) {
       signal.throwIfAborted();
       hash.add(text);
       const place = seen < sample ? seen : Math.floor(uniformAt(random, seen) * (seen + 1));
       if (place < sample) {
         texts[place] = beginningOf(text);
         ids[place] = id;
-        numbers[place] = seen;
+        numbers[place] = seen + passed;
       }
       seen++;
       documents++;
     }
     facts.push({ path: resolve(path), documents, sha256: hash.digest() });
+    rows.push(seen + passed - rows.reduce((sum, own) => sum + own, 0));
   }
-  return { texts, ids: Int32Array.from(ids), numbers, facts };
+  return { texts, ids: Int32Array.from(ids), numbers, rows, facts };
 }
 
 interface Assigning {
@@ -389,7 +395,7 @@ interface Assigning {
   readonly found: FoundClusters;
   /** The clusters of the documents, where they are given. */
   readonly foreign: FileIds | null;
-  /** The file's place among all, and the documents before it. */
+  /** The file's place among all, and the documents before it, with those that are left out. */
   readonly index: number;
   readonly before: number;
   /** As the sample found it. */
@@ -410,19 +416,20 @@ async function assignFile(
   const done = Math.min(facts.documents, saved.bytes.length / 4);
   const hash = textHash();
   let at = 0;
+  let passed = 0;
   let texts: string[] = [];
+  let numbers: number[] = [];
   const changed = (): GradmixError =>
     new GradmixError("data", `${file}: its text has changed while it was clustered; cluster it again`);
   const assign = async (): Promise<void> => {
     const from = at - texts.length;
-    const numbers = texts.map((_, i) => before + from + i);
     const points = await found.embeddings?.embed(texts.map(beginningOf), numbers, signal);
     if (points !== undefined) ids.set(await assignClusters(found.clusters, points, signal), from);
     saved.append(bytesOf(ids.subarray(from, at)));
     texts.forEach((text, i) => tally.add(ids[from + i]!, text));
-    texts = [];
+    [texts, numbers] = [[], []];
   };
-  for await (const { text, id } of documentsWithIds(file, foreign, reading)) {
+  for await (const { text, id } of documentsWithIds(file, foreign, reading, () => passed++)) {
     signal.throwIfAborted();
     if (at === facts.documents) throw changed();
     hash.add(text);
@@ -430,6 +437,7 @@ async function assignFile(
     else {
       if (foreign !== null) ids[at] = id;
       texts.push(text);
+      numbers.push(before + at + passed);
     }
     at++;
     if (texts.length === BLOCK) await assign();

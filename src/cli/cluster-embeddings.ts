@@ -21,7 +21,7 @@ export interface DocumentEmbeddings {
   readonly dim: number;
   /** Documents that it is for; null: any. */
   readonly count: number | null;
-  /** Embeds documents, of which `numbers` counts from 0 through all files and `texts` are the beginnings. Needs a backend. */
+  /** Embeds documents, of which `numbers` counts from 0 through all files, with those that are left out, and `texts` are the beginnings. Needs a backend. */
   embed(texts: readonly string[], numbers: ArrayLike<number>, signal: CancelSignal): Promise<Points>;
   close(): void;
 }
@@ -106,13 +106,12 @@ function fromTable(folder: string, tokenizer: Tokenizer): DocumentEmbeddings {
       const values = new Float32Array(texts.length * dim);
       texts.forEach((text, i) => {
         const sums = new Float64Array(dim);
-        let tokens = 0;
-        for (const id of tokenizer.encode(text)) {
+        const tokens = tokenizer.encode(text);
+        for (const id of tokens) {
           const weight = weights?.[id] ?? 1;
           for (let d = 0, at = id * dim; d < dim; d++, at++) sums[d]! += weight * table.data[at]!;
-          tokens++;
         }
-        for (let d = 0; d < dim && tokens > 0; d++) values[i * dim + d] = sums[d]! / tokens;
+        if (tokens.length > 0) for (let d = 0; d < dim; d++) values[i * dim + d] = sums[d]! / tokens.length;
       });
       if (normalise) toUnitLength(values, dim);
       return { values, dim };

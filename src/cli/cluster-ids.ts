@@ -120,14 +120,18 @@ async function* decoded(
   }
 }
 
-/** The documents of a file with their clusters, −1 without `given`. Ids count documents without text and those that are skipped. Throws `data` for other numbers of ids than documents. */
+/** The documents of a file with their clusters, −1 without `given`. Ids count documents without text and those that are skipped, of which `onPass` is told. Throws `data` for other numbers of ids than documents. */
 export async function* documentsWithIds(
   file: string,
   given: FileIds | null,
   { tokenizer, textField, skipBadLines }: ReadingDocuments,
+  onPass: () => void = () => {},
 ): AsyncGenerator<{ readonly text: string; readonly id: number }, void, undefined> {
   let at = 0;
-  const pass = (): void => void at++;
+  const pass = (): void => {
+    at++;
+    onPass();
+  };
   const documents = isTokenFile(file)
     ? decoded(file, tokenizer, pass)
     : readDocuments([file], { textField, skipBadLines, onSkip: pass, onEmpty: pass });

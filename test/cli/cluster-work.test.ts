@@ -206,6 +206,17 @@ test("rows of a file, a model2vec folder and the folder of a model are embedding
   const ids = decodeNpy(readFileSync(at("of-rows", "ids/small.npy")), "ids").values;
   ids.forEach((id, i) => expect(id).toBe(ids[i % 3]));
   expect(new Set(ids).size).toBe(3);
+  // Documents without text have rows too.
+  const lines = readFileSync(at("small.jsonl"), "utf8").trim().split("\n");
+  writeFileSync(
+    at("gaps.jsonl"),
+    [...lines.slice(0, 7), '{"text":""}', ...lines.slice(7), '{"text":""}', ""].join("\n"),
+  );
+  const gaps = Float32Array.from([...rows.subarray(0, 21), 9, 9, 9, ...rows.subarray(21), 9, 9, 9]);
+  writeFileSync(at("gaps.npy"), encodeNpy({ shape: [62, 3], values: gaps }));
+  await made("gaps.jsonl", "of-gaps", { clusters: "3", embeddings: at("gaps.npy") });
+  expect(decodeNpy(readFileSync(at("of-gaps", "ids/gaps.npy")), "ids").values).toEqual(ids);
+
   for (const [name, dim] of [
     ["table", 2],
     ["model", 16],
