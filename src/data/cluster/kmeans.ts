@@ -238,7 +238,12 @@ async function nearest(
       const { best, score } = scope(() => {
         const x = tensor(values.subarray(from * dim, to * dim), [to - from, dim]);
         const found = { best: empty([to - from], "i32"), score: empty([to - from]) };
-        run("nearest", { rows: to - from, count: k, width: dim }, [x, y, halves], [found.best, found.score]);
+        run(
+          "nearest",
+          { rows: to - from, count: k, width: dim },
+          { x, y, bias: halves },
+          { ids: found.best, scores: found.score },
+        );
         return found;
       });
       try {
