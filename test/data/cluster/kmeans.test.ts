@@ -217,7 +217,7 @@ describe("on the cpu", () => {
         }
         if (balance < 1.5) expect(top.prices?.some((price) => price > 0)).toBe(true);
       }),
-      { numRuns: 12 },
+      { numRuns: 5 },
     );
     // Copies of one point cannot be parted: the fit ends, and says what came of it.
     const copies = await kMeans({ values: new Float32Array(40), dim: 2 }, { clusters: 2, balance: 1 });
