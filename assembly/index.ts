@@ -8,6 +8,7 @@ export {
 export { attention, attentionJvp, attentionVjp } from "./attention";
 export * from "./elementwise";
 export { maskedAttention, maskedAttentionJvp, maskedAttentionVjp } from "./masked-attention";
+export { nearest, nearestPack } from "./nearest";
 export { norm, normJvp, normVjp } from "./norm";
 export { adam, adamw, clipScale, sgd } from "./optimizer";
 export * from "./random";

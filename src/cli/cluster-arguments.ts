@@ -17,7 +17,11 @@ export interface ClusterArguments {
   readonly count: number | null;
   /** "byte", or a tokenizer.json or vocabulary by whose tokens sizes are counted too; null: they are not. */
   readonly tokenizer: string | null;
-  /** Numbers per document. */
+  /** A file or folder that documents' embeddings come from; null: the built-in ones. */
+  readonly embeddings: string | null;
+  /** No cluster gets more than so many times the mean of its level; null: as they are. */
+  readonly balance: number | null;
+  /** Numbers per document, of the built-in embeddings. */
   readonly dim: number;
   /** Documents that the clusters are fitted to, at most. */
   readonly sample: number;
@@ -59,6 +63,17 @@ export function clusterArguments(
   const levels = text("levels");
   const ids = named("ids", "--ids");
   const tokenizer = named("tokenizer", "--tokenizer");
+  const embeddings = named("embeddings", "--embeddings");
+  const dim = integer("dim", "--dim", 1, 2048);
+  const balance = text("balanced");
+  if (embeddings !== null && dim !== null)
+    throw wrong(
+      "--dim and --embeddings: embeddings that are given have a length of their own; leave out --dim",
+    );
+  if (ids !== null && (embeddings !== null || balance !== null))
+    throw wrong(
+      `--ids and --${embeddings === null ? "balanced" : "embeddings"}: the clusters of --ids are found already; leave one of them out`,
+    );
   if (ids !== null && levels !== null)
     throw wrong("--ids and --levels: the clusters of --ids are no tree; leave out --levels");
   if (
@@ -79,7 +94,9 @@ export function clusterArguments(
     count: clusters,
     tokenizer,
     levels: clusters !== null ? [clusters] : levels === null ? clusterDefaults.levels : levelsOf(levels),
-    dim: integer("dim", "--dim", 1, 2048) ?? clusterDefaults.dim,
+    embeddings,
+    balance: balance === null ? null : balanceOf(balance),
+    dim: dim ?? clusterDefaults.dim,
     sample: integer("sample", "--sample", 1) ?? clusterDefaults.sample,
     seed: integer("seed", "--seed", 0, Number.MAX_SAFE_INTEGER) ?? clusterDefaults.seed,
     textField: named("textField", "--text-field") ?? clusterDefaults.textField,
@@ -87,6 +104,15 @@ export function clusterArguments(
     threads: integer("threads", "--threads", 1, 1024),
     quiet: options["quiet"] === true,
   };
+}
+
+function balanceOf(given: string): number {
+  const value = /^\d+(\.\d+)?$/.test(given.trim()) ? Number(given) : NaN;
+  if (!(value >= 1))
+    throw wrong(
+      `--balanced: "${given}" is no number of 1 or more, such as 1.5: the largest cluster in mean sizes`,
+    );
+  return value;
 }
 
 function levelsOf(text: string): number[] {

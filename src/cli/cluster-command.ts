@@ -7,29 +7,47 @@
  *     centroids.npy           the centroids [clusters, dim] (f32)
  *     embedder.safetensors    what embeds texts and assigns them
  */
-import { existsSync, mkdirSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, renameSync } from "node:fs";
 import { dirname, join, resolve } from "node:path";
-import { assignTexts, fitTextClusters, LOOKED_AT, type TextClusters } from "../data/cluster/text-clusters.ts";
-import { leafCount } from "../data/cluster/tree.ts";
+import { type Embedder, fitEmbedder } from "../data/cluster/embeddings.ts";
+import type { Points } from "../data/cluster/kmeans.ts";
+import { labelsOf, type TextClusters } from "../data/cluster/text-clusters.ts";
+import { assignClusters, fitClusters, leafCount } from "../data/cluster/tree.ts";
 import { byteTokenizer, listFiles, type Tokenizer } from "../data/index.node.ts";
 import { encodeNpy } from "../data/npy.ts";
-import { errorCode, type GradmixError } from "../errors.ts";
+import { tokenFileOf } from "../data/token-files.ts";
+import { GradmixError } from "../errors.ts";
 import { init } from "../host-node.ts";
 import { shutdown } from "../init.ts";
 import { formatJson } from "../json.ts";
-import { encodeSafetensors, type StoredTensor } from "../nn/safetensors.ts";
+import { encodeSafetensors, openSafetensors, type StoredTensor } from "../nn/safetensors.ts";
 import { ioError, writeFileAtomic } from "../node/files.ts";
 import { foldIn, key, uniformAt } from "../tensor/rng.ts";
 import type { ClusterArguments } from "./cluster-arguments.ts";
+import {
+  beginningOf,
+  builtIn,
+  type DocumentEmbeddings,
+  embeddingsFolder,
+  embeddingsFrom,
+} from "./cluster-embeddings.ts";
 import {
   centroidsOf,
   documentsWithIds,
   type FileIds,
   type ForeignIds,
   readForeignIds,
+  type ReadingDocuments,
   stemOf,
 } from "./cluster-ids.ts";
-import { clusterPage, createTally, describeClusters, type Tally } from "./cluster-tally.ts";
+import {
+  clusterPage,
+  createTally,
+  type DescribedCluster,
+  describeClusters,
+  type Tally,
+} from "./cluster-tally.ts";
+import { openWork, type Work } from "./cluster-work.ts";
 import { listenForInterrupt } from "./interrupt.ts";
 import { formatCount, startProgress } from "./progress.ts";
 import { readTokenizer } from "./read-data.ts";
@@ -49,7 +67,7 @@ interface FileFacts {
   readonly sha256: string;
 }
 
-/** Runs the command; gives the exit code. Throws `config`, `data` and `io`; the folder is made once the clusters are known, and goes unless it becomes whole. */
+/** Runs the command; gives the exit code. Throws `config`, `data` and `io`. The folder is there once it is whole; until then what is done stands beside it, and the same command goes on from there. */
 export async function cluster(args: ClusterArguments, { out, err }: Outputs): Promise<number> {
   if (existsSync(args.out)) throw isThere(args.out);
   const progress = startProgress(err, 0);
@@ -61,63 +79,35 @@ export async function cluster(args: ClusterArguments, { out, err }: Outputs): Pr
   const say = (line: string): void => {
     if (!args.quiet) progress.line(line);
   };
-  let made = false;
+  let work: Work | null = null;
   try {
-    const files = await listFiles(args.files, { what: "FILES", skipUnreadable: args.skipBadLines });
+    const all = await listFiles(args.files, { what: "FILES", skipUnreadable: args.skipBadLines });
+    // Indices are read with their tokens.
+    const files = all.filter((path) => tokenFileOf(path) === null);
     const foreign = args.ids === null ? null : readForeignIds(files, args.ids, args.count);
     const tokenizer = tokenizerOf(args.tokenizer);
-    say(`${formatCount(files.length)} ${files.length === 1 ? "file" : "files"}; reading a sample`);
-    const { texts, ids: ofSample, facts } = await sampleOf(files, foreign, args, interrupt.signal);
-    const documents = facts.reduce((sum, { documents: n }) => sum + n, 0);
-    const [most = 0] = args.levels;
-    if (foreign === null && texts.length < most)
-      throw wrong(`--clusters: ${most} of ${texts.length} documents; ask for fewer, or give more text`);
-    say(`${formatCount(documents)} documents; clusters from ${formatCount(texts.length)} of them`);
-    await init({ backend: "cpu", ...(args.threads === null ? {} : { threads: args.threads }) });
-    const { dim, seed } = args;
-    const { signal } = interrupt;
-    const taken =
-      foreign === null ? null : await centroidsOf(texts, ofSample, foreign.clusters, { dim, seed, signal });
-    const found = taken ?? (await fitTextClusters(texts, { levels: args.levels, dim, seed, signal }));
-    const k = leafCount(found.clusters);
-    say(
-      taken === null
-        ? `${formatCount(k)} clusters; assigning all documents`
-        : `${formatCount(k)} clusters, of which nearest centroids tell ${(100 * taken.agreement).toFixed(0)} % of the documents' rightly; counting`,
-    );
-    const tally = createTally(k, { tokenizer, seed });
-    makeFolder(args.out);
-    made = true;
-    const idsNames = namesOfIds(files);
-    for (const [i, file] of files.entries()) {
-      const ids = await assignFile(file, foreign?.ids[i] ?? found, args, tally, signal);
-      writeFileAtomic(join(args.out, idsNames[i]!), [encodeNpy({ shape: [ids.length], values: ids })]);
+    // Before the text is read.
+    if (args.embeddings !== null) embeddingsFolder(args.embeddings);
+    work = openWork(args.out, planOf(args, files), () => say("going on where it was stopped"));
+    const made = await makeClusters(work, files, { args, foreign, tokenizer, say, signal: interrupt.signal });
+    try {
+      mkdirSync(dirname(resolve(args.out)), { recursive: true });
+      renameSync(made.folder, resolve(args.out));
+    } catch (error) {
+      throw existsSync(args.out) ? isThere(args.out) : ioError(args.out, error);
     }
-    writeModel(args.out, found);
-    const clusters = describeClusters(tally, found.labels);
-    const description = {
-      version: 1,
-      gradmix: version(),
-      levels: taken === null ? args.levels : [k],
-      ...{ dim, seed, sample: texts.length, textField: args.textField, documents },
-      ...(args.tokenizer === null ? {} : { tokenizer: args.tokenizer }),
-      ...(taken === null ? {} : { from: resolve(args.ids ?? ""), agreement: taken.agreement }),
-      clusters,
-      files: facts.map((file, i) => ({ ...file, ids: idsNames[i] })),
-    };
-    writeFileAtomic(join(args.out, "clusters.html"), [
-      encode(clusterPage(clusters, tally, { files: files.length, sample: texts.length })),
-    ]);
-    // The last file: where it is, the folder is whole.
-    writeFileAtomic(join(args.out, "clusters.json"), [encode(`${formatJson(description, 2)}\n`)]);
+    work.end(true);
     await err.flush();
-    out.write(formatClusters(clusters, documents));
+    out.write(formatClusters(made.clusters, made.documents));
+    if (made.largest !== null)
+      out.write(`largest  ${made.largest.toFixed(2)} times the mean of the sample's clusters\n`);
     out.write(`files    ${args.out}\n`);
     return 0;
   } catch (error) {
-    if (made) rmSync(args.out, { recursive: true, force: true });
+    // What was computed for arguments or text that must change is of no use.
+    work?.end(error instanceof GradmixError && (error.code === "config" || error.code === "data"));
     if (!interrupt.signal.aborted || error !== interrupt.signal.reason) throw error;
-    progress.line("stopped; nothing was written");
+    progress.line("stopped; the same command goes on from here");
     return interrupt.exitCode();
   } finally {
     await shutdown();
@@ -128,22 +118,182 @@ export async function cluster(args: ClusterArguments, { out, err }: Outputs): Pr
   }
 }
 
-function isThere(folder: string): GradmixError {
-  const whole = existsSync(join(folder, "clusters.json")) || !existsSync(join(folder, "ids"));
-  return wrong(
-    `--out ${folder}: is there already${whole ? "" : " (clusters that were not completed)"}; choose another folder${whole ? "" : ", or delete this one"}`,
-  );
+/** All that decides what is written. */
+function planOf(args: ClusterArguments, files: readonly string[]): Record<string, unknown> {
+  const { levels, dim, sample, seed, textField, skipBadLines, embeddings, balance, ids, count, tokenizer } =
+    args;
+  return {
+    version: version(),
+    files: files.map((path) => resolve(path)),
+    ...{ levels, dim, sample, seed, textField, skipBadLines, embeddings, balance, ids, count, tokenizer },
+  };
 }
 
-/** Makes the folder, which nobody else has made since, so that it may be taken away again. */
-function makeFolder(folder: string): void {
+interface Making {
+  readonly args: ClusterArguments;
+  readonly foreign: ForeignIds | null;
+  readonly tokenizer: Tokenizer | null;
+  readonly say: (line: string) => void;
+  readonly signal: AbortSignal;
+}
+
+interface Made {
+  /** Where the files are, to be moved to their place. */
+  readonly folder: string;
+  readonly clusters: ReadonlyMap<string, DescribedCluster>;
+  readonly documents: number;
+  /** The largest cluster in the sample, in mean sizes, where a balance was asked for. */
+  readonly largest: number | null;
+}
+
+async function makeClusters(work: Work, files: readonly string[], making: Making): Promise<Made> {
+  const { args, foreign, tokenizer, say, signal } = making;
+  say(`${formatCount(files.length)} ${files.length === 1 ? "file" : "files"}; reading a sample`);
+  const sample = savedSample(work) ?? (await sampleOf(files, foreign, { ...args, tokenizer }, signal));
+  saveSample(work, sample);
+  const { texts, facts } = sample;
+  const documents = facts.reduce((sum, { documents: n }) => sum + n, 0);
+  const [most = 0] = args.levels;
+  if (foreign === null && texts.length < most)
+    throw wrong(`--clusters: ${most} of ${texts.length} documents; ask for fewer, or give more text`);
+  say(`${formatCount(documents)} documents; clusters from ${formatCount(texts.length)} of them`);
+  await init({ backend: "cpu", ...(args.threads === null ? {} : { threads: args.threads }) });
+  const { dim, seed } = args;
+  const taken =
+    foreign === null ? null : await centroidsOf(texts, sample.ids, foreign.clusters, { dim, seed, signal });
+  const found: FoundClusters = taken ?? (await findClusters(work, sample, args, signal));
   try {
-    mkdirSync(dirname(resolve(folder)), { recursive: true });
-    mkdirSync(resolve(folder));
-    mkdirSync(resolve(folder, "ids"));
-  } catch (error) {
-    throw errorCode(error) === "EEXIST" ? isThere(folder) : ioError(folder, error);
+    const k = leafCount(found.clusters);
+    say(
+      taken === null
+        ? `${formatCount(k)} clusters; assigning all documents`
+        : `${formatCount(k)} clusters, of which nearest centroids tell ${(100 * taken.agreement).toFixed(0)} % of the documents' rightly; counting`,
+    );
+    const tally = createTally(k, { tokenizer, seed });
+    const folder = join(work.folder, "whole");
+    const idsNames = namesOfIds(files);
+    let before = 0;
+    for (const [i, file] of files.entries()) {
+      const from: Assigning = {
+        work,
+        found,
+        foreign: foreign?.ids[i] ?? null,
+        index: i,
+        before,
+        facts: facts[i]!,
+      };
+      const ids = await assignFile(file, from, { ...args, tokenizer }, tally, signal);
+      writeFileAtomic(join(folder, idsNames[i]!), [encodeNpy({ shape: [ids.length], values: ids })]);
+      before += sample.rows[i]!;
+    }
+    writeModel(folder, found);
+    const clusters = describeClusters(tally, found.labels);
+    const { largest = null } = found;
+    const description = {
+      version: 1,
+      gradmix: version(),
+      levels: taken === null ? args.levels : [k],
+      ...{ dim: found.clusters.dim, seed, sample: texts.length, textField: args.textField, documents },
+      ...(args.tokenizer === null ? {} : { tokenizer: args.tokenizer }),
+      ...(args.embeddings === null ? {} : { embeddings: resolve(args.embeddings) }),
+      ...(largest === null ? {} : { balance: args.balance, largest }),
+      ...(taken === null ? {} : { from: resolve(args.ids ?? ""), agreement: taken.agreement }),
+      clusters,
+      files: facts.map((file, i) => ({ ...file, ids: idsNames[i] })),
+    };
+    writeFileAtomic(join(folder, "clusters.html"), [
+      encode(clusterPage(clusters, tally, { files: files.length, sample: texts.length })),
+    ]);
+    writeFileAtomic(join(folder, "clusters.json"), [encode(`${formatJson(description, 2)}\n`)]);
+    return { folder, clusters, documents, largest };
+  } finally {
+    found.embeddings?.close();
   }
+}
+
+interface FoundClusters extends Pick<TextClusters, "clusters" | "labels"> {
+  /** The built-in one; null where embeddings come from elsewhere. */
+  readonly embedder: Embedder | null;
+  /** Those of documents to be assigned; left out where their clusters are given. */
+  readonly embeddings?: DocumentEmbeddings;
+  /** The largest cluster of the sample in mean sizes, where a balance was asked for. */
+  readonly largest?: number | null;
+}
+
+async function findClusters(
+  work: Work,
+  sample: Sample,
+  { levels, dim, seed, balance, embeddings: given }: ClusterArguments,
+  signal: AbortSignal,
+): Promise<FoundClusters> {
+  const { texts, numbers } = sample;
+  const embedder = given === null ? await builtInEmbedder(work, texts, { dim, seed, signal }) : null;
+  const embeddings = embedder === null ? await embeddingsFrom(given ?? "", signal) : builtIn(embedder);
+  try {
+    const rows = sample.rows.reduce((sum, own) => sum + own, 0);
+    if (embeddings.count !== null && embeddings.count !== rows)
+      throw wrong(
+        `--embeddings ${given}: has ${embeddings.count} rows, and there are ${rows} documents; a row for each is wanted, in their order`,
+      );
+    const points = await embeddedSample(work, embeddings, { texts, numbers }, signal);
+    const { clusters, ids } = await fitClusters(points, {
+      ...{ levels, seed, signal, memory: work.memory },
+      ...(balance === null ? {} : { balance }),
+    });
+    const k = leafCount(clusters);
+    const sizes = new Float64Array(k);
+    for (const id of ids) sizes[id]!++;
+    const largest = balance === null ? null : (k * sizes.reduce((a, b) => Math.max(a, b), 0)) / ids.length;
+    return { embedder, embeddings, clusters, labels: labelsOf(texts, ids, k), largest };
+  } catch (error) {
+    embeddings.close();
+    throw error;
+  }
+}
+
+async function builtInEmbedder(
+  work: Work,
+  texts: readonly string[],
+  options: { readonly dim: number; readonly seed: number; readonly signal: AbortSignal },
+): Promise<Embedder> {
+  const { dim, seed } = options;
+  const bytes = work.read("embedder.safetensors");
+  if (bytes !== null) {
+    const { read } = openSafetensors(bytes, "embedder.safetensors");
+    return { dim, seed, idf: read("idf").data, directions: read("directions").data };
+  }
+  const embedder = await fitEmbedder(texts, options);
+  work.write("embedder.safetensors", [encodeSafetensors(embedderTensors(embedder), { seed: String(seed) })]);
+  return embedder;
+}
+
+/** The sample's points, a block after another, from where they were left. */
+async function embeddedSample(
+  work: Work,
+  embeddings: DocumentEmbeddings,
+  { texts, numbers }: Pick<Sample, "texts" | "numbers">,
+  signal: AbortSignal,
+): Promise<Points> {
+  const { dim } = embeddings;
+  const values = new Float32Array(texts.length * dim);
+  const file = work.grow("points.f32", BLOCK * dim * 4);
+  values.set(new Float32Array(file.bytes.slice().buffer));
+  for (let from = file.bytes.length / dim / 4; from < texts.length; from += BLOCK) {
+    signal.throwIfAborted();
+    const to = Math.min(texts.length, from + BLOCK);
+    const points = await embeddings.embed(texts.slice(from, to), numbers.slice(from, to), signal);
+    values.set(points.values, from * dim);
+    file.append(bytesOf(points.values));
+  }
+  file.close();
+  return { values, dim };
+}
+
+const bytesOf = ({ buffer, byteOffset, byteLength }: Float32Array | Int32Array): Uint8Array =>
+  new Uint8Array(buffer, byteOffset, byteLength);
+
+function isThere(folder: string): GradmixError {
+  return wrong(`--out ${folder}: is there already; choose another folder`);
 }
 
 /** `ids/NAME.npy`, as WebOrganizer has it; of files of one name in several folders the later ones get numbers. */
@@ -165,96 +315,158 @@ function tokenizerOf(path: string | null): Tokenizer | null {
 
 const encode = (text: string): Uint8Array => new TextEncoder().encode(text);
 
-type Reading = Pick<ClusterArguments, "textField" | "skipBadLines" | "sample" | "seed">;
+type Reading = ReadingDocuments & Pick<ClusterArguments, "sample" | "seed">;
+
+interface Sample {
+  readonly texts: readonly string[];
+  /** The clusters that the texts are said to be in; −1: nobody says. */
+  readonly ids: Int32Array;
+  /** Which documents they are, counted from 0 through all files, with those that are left out. */
+  readonly numbers: readonly number[];
+  /** Documents of each file, with those that are left out. */
+  readonly rows: readonly number[];
+  readonly facts: readonly FileFacts[];
+}
+
+const SAMPLE = "sample.jsonl";
+const FACTS = "facts.json";
+
+function savedSample(work: Work): Sample | null {
+  const facts = work.readJson(FACTS) as
+    (Omit<Sample, "texts" | "ids"> & { readonly ids: readonly number[] }) | undefined;
+  const bytes = facts === undefined ? null : work.read(SAMPLE);
+  if (facts === undefined || bytes === null) return null;
+  const texts: string[] = [];
+  for (let from = 0, to = bytes.indexOf(10); to >= 0; from = to + 1, to = bytes.indexOf(10, from))
+    texts.push(JSON.parse(new TextDecoder().decode(bytes.subarray(from, to))) as string);
+  return { ...facts, texts, ids: Int32Array.from(facts.ids) };
+}
+
+function saveSample(work: Work, { texts, ids, ...facts }: Sample): void {
+  if (work.readJson(FACTS) !== undefined) return;
+  work.write(
+    SAMPLE,
+    (function* () {
+      for (const text of texts) yield encode(`${JSON.stringify(text)}\n`);
+    })(),
+  );
+  work.writeJson(FACTS, { ids: Array.from(ids), ...facts });
+}
 
 /** Each document has the same chance to be among the texts (Vitter's algorithm R), of which the beginnings are kept; with the clusters that they are said to be in. */
 async function sampleOf(
   files: readonly string[],
   foreign: ForeignIds | null,
-  { textField, skipBadLines, sample, seed }: Reading,
+  reading: Reading,
   signal: AbortSignal,
-): Promise<{ texts: string[]; ids: Int32Array; facts: FileFacts[] }> {
+): Promise<Sample> {
+  const { sample, seed } = reading;
   const random = foldIn(key(seed), 0x5a3);
   const texts: string[] = [];
   const ids: number[] = [];
+  const numbers: number[] = [];
+  const rows: number[] = [];
   const facts: FileFacts[] = [];
   let seen = 0;
+  let passed = 0;
   for (const [i, path] of files.entries()) {
     const hash = textHash();
     const given = foreign?.ids[i] ?? null;
     let documents = 0;
-    for await (const { text, id } of documentsWithIds(path, given, { textField, skipBadLines })) {
+    for await (const { text, id } of documentsWithIds(path, given, reading, () => passed++)) {
       signal.throwIfAborted();
       hash.add(text);
       const place = seen < sample ? seen : Math.floor(uniformAt(random, seen) * (seen + 1));
       if (place < sample) {
-        texts[place] = text.slice(0, LOOKED_AT);
+        texts[place] = beginningOf(text);
         ids[place] = id;
+        numbers[place] = seen + passed;
       }
       seen++;
       documents++;
     }
     facts.push({ path: resolve(path), documents, sha256: hash.digest() });
+    rows.push(seen + passed - rows.reduce((sum, own) => sum + own, 0));
   }
-  return { texts, ids: Int32Array.from(ids), facts };
+  return { texts, ids: Int32Array.from(ids), numbers, rows, facts };
 }
 
-/** The cluster of each document of a file, in order: as given, or the nearest. Adds to the tally. */
+interface Assigning {
+  readonly work: Work;
+  readonly found: FoundClusters;
+  /** The clusters of the documents, where they are given. */
+  readonly foreign: FileIds | null;
+  /** The file's place among all, and the documents before it, with those that are left out. */
+  readonly index: number;
+  readonly before: number;
+  /** As the sample found it. */
+  readonly facts: FileFacts;
+}
+
+/** The cluster of each document of a file, in order: as given, as found before, or the nearest. Adds to the tally. Throws `data` where the text is not the sample's any more. */
 async function assignFile(
   file: string,
-  from: FileIds | TextClusters,
-  { textField, skipBadLines }: Reading,
+  { work, found, foreign, index, before, facts }: Assigning,
+  reading: Reading,
   tally: Tally,
   signal: AbortSignal,
 ): Promise<Int32Array> {
-  const parts: Int32Array[] = [];
+  const saved = work.grow(`assigned/${index}.i32`, BLOCK * 4);
+  const ids = new Int32Array(facts.documents);
+  ids.set(new Int32Array(saved.bytes.slice().buffer).subarray(0, facts.documents));
+  const done = Math.min(facts.documents, saved.bytes.length / 4);
+  const hash = textHash();
+  let at = 0;
+  let passed = 0;
   let texts: string[] = [];
-  let given: number[] = [];
+  let numbers: number[] = [];
+  const changed = (): GradmixError =>
+    new GradmixError("data", `${file}: its text has changed while it was clustered; cluster it again`);
   const assign = async (): Promise<void> => {
-    const ids =
-      "path" in from
-        ? Int32Array.from(given)
-        : await assignTexts(
-            from,
-            texts.map((text) => text.slice(0, LOOKED_AT)),
-            signal,
-          );
-    ids.forEach((id, i) => tally.add(id, texts[i]!));
-    parts.push(ids);
-    [texts, given] = [[], []];
+    const from = at - texts.length;
+    const points = await found.embeddings?.embed(texts.map(beginningOf), numbers, signal);
+    if (points !== undefined) ids.set(await assignClusters(found.clusters, points, signal), from);
+    saved.append(bytesOf(ids.subarray(from, at)));
+    texts.forEach((text, i) => tally.add(ids[from + i]!, text));
+    [texts, numbers] = [[], []];
   };
-  for await (const { text, id } of documentsWithIds(file, "path" in from ? from : null, {
-    textField,
-    skipBadLines,
-  })) {
+  for await (const { text, id } of documentsWithIds(file, foreign, reading, () => passed++)) {
     signal.throwIfAborted();
-    texts.push(text);
-    given.push(id);
+    if (at === facts.documents) throw changed();
+    hash.add(text);
+    if (at < done) tally.add(ids[at]!, text);
+    else {
+      if (foreign !== null) ids[at] = id;
+      texts.push(text);
+      numbers.push(before + at + passed);
+    }
+    at++;
     if (texts.length === BLOCK) await assign();
   }
   if (texts.length > 0) await assign();
-  const ids = new Int32Array(parts.reduce((sum, part) => sum + part.length, 0));
-  let at = 0;
-  for (const part of parts) {
-    ids.set(part, at);
-    at += part.length;
-  }
+  if (at < facts.documents || hash.digest() !== facts.sha256) throw changed();
+  saved.close();
   return ids;
 }
 
-function writeModel(folder: string, { embedder, clusters }: TextClusters): void {
-  const { dim, idf, directions, seed } = embedder;
-  const width = directions.length / dim;
-  const tensors = new Map<string, StoredTensor>([
+function embedderTensors({ dim, idf, directions }: Embedder): Map<string, StoredTensor> {
+  return new Map([
     ["idf", { shape: [idf.length], data: idf }],
-    ["directions", { shape: [dim, width], data: directions }],
+    ["directions", { shape: [dim, directions.length / dim], data: directions }],
   ]);
-  clusters.levels.forEach(({ centroids, starts }, level) => {
+}
+
+function writeModel(folder: string, { embedder, clusters }: FoundClusters): void {
+  const { dim } = clusters;
+  const tensors = embedder === null ? new Map<string, StoredTensor>() : embedderTensors(embedder);
+  clusters.levels.forEach(({ centroids, starts, prices }, level) => {
     tensors.set(`levels.${level}.centroids`, { shape: [centroids.length / dim, dim], data: centroids });
     // Whole numbers below 2^24 are exact in f32.
     tensors.set(`levels.${level}.starts`, { shape: [starts.length], data: Float32Array.from(starts) });
+    if (prices !== undefined) tensors.set(`levels.${level}.prices`, { shape: [prices.length], data: prices });
   });
-  writeFileAtomic(join(folder, "embedder.safetensors"), [encodeSafetensors(tensors, { seed: String(seed) })]);
+  const metadata = embedder === null ? {} : { seed: String(embedder.seed) };
+  writeFileAtomic(join(folder, "embedder.safetensors"), [encodeSafetensors(tensors, metadata)]);
   const leaves = clusters.levels.at(-1)?.centroids ?? new Float32Array(0);
   writeFileAtomic(join(folder, "centroids.npy"), [
     encodeNpy({ shape: [leaves.length / dim, dim], values: leaves }),

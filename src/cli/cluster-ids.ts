@@ -4,12 +4,15 @@
  */
 import { readdirSync, readFileSync } from "node:fs";
 import { basename, join } from "node:path";
+import { giveTurn } from "../backends/turn.ts";
 import type { CancelSignal } from "../cancel.ts";
 import { embedTexts, fitEmbedder } from "../data/cluster/embeddings.ts";
 import { nearestCentroids } from "../data/cluster/kmeans.ts";
 import { labelsOf, type TextClusters } from "../data/cluster/text-clusters.ts";
-import { readDocuments } from "../data/index.node.ts";
+import { readDocuments, type Tokenizer } from "../data/index.node.ts";
 import { decodeNpy } from "../data/npy.ts";
+import { tokenDocuments } from "../data/token-documents.ts";
+import { isTokenFile } from "../data/token-files.ts";
 import { GradmixError } from "../errors.ts";
 import { ioError } from "../node/files.ts";
 import type { ReadOptions } from "../data/sources.ts";
@@ -96,15 +99,43 @@ function idsIn(path: string, clusters: number | null): FileIds {
   return { path, ids: values };
 }
 
-/** The documents of a file with their clusters, −1 without `given`. Ids count documents without text and those that are skipped. Throws `data` for other numbers of ids than documents. */
+export interface ReadingDocuments extends Required<Pick<ReadOptions, "textField" | "skipBadLines">> {
+  /** Decodes the documents of files of tokens. */
+  readonly tokenizer: Tokenizer | null;
+}
+
+/** The documents of a file of tokens that have text. */
+async function* decoded(
+  file: string,
+  tokenizer: Tokenizer | null,
+  onEmpty: () => void,
+): AsyncGenerator<{ readonly text: string }, void, undefined> {
+  if (tokenizer === null)
+    throw wrong(`FILES: ${file} holds tokens; name the tokenizer that wrote it with --tokenizer`);
+  for (const text of tokenDocuments(file, tokenizer)) {
+    if (text === "") onEmpty();
+    else yield { text };
+    // Files are read at once: signals are heard between documents.
+    await giveTurn();
+  }
+}
+
+/** The documents of a file with their clusters, −1 without `given`. Ids count documents without text and those that are skipped, of which `onPass` is told. Throws `data` for other numbers of ids than documents. */
 export async function* documentsWithIds(
   file: string,
   given: FileIds | null,
-  options: Pick<ReadOptions, "textField" | "skipBadLines">,
+  { tokenizer, textField, skipBadLines }: ReadingDocuments,
+  onPass: () => void = () => {},
 ): AsyncGenerator<{ readonly text: string; readonly id: number }, void, undefined> {
   let at = 0;
-  const pass = (): void => void at++;
-  for await (const { text } of readDocuments([file], { ...options, onSkip: pass, onEmpty: pass })) {
+  const pass = (): void => {
+    at++;
+    onPass();
+  };
+  const documents = isTokenFile(file)
+    ? decoded(file, tokenizer, pass)
+    : readDocuments([file], { textField, skipBadLines, onSkip: pass, onEmpty: pass });
+  for await (const { text } of documents) {
     yield { text, id: given === null ? -1 : (given.ids[at] ?? -1) };
     at++;
   }

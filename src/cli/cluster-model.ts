@@ -37,6 +37,7 @@ export function readTextClusters({
       levels.push({
         centroids: tensor(`levels.${level}.centroids`).data,
         starts: Int32Array.from(tensor(`levels.${level}.starts`).data),
+        ...(shapes.has(`levels.${level}.prices`) ? { prices: tensor(`levels.${level}.prices`).data } : {}),
       });
     const clusters = { dim, levels };
     if (leafCount(clusters) !== names.length)

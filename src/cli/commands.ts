@@ -201,6 +201,14 @@ function addCluster(program: Command, io: Io): void {
     )
     .option("--dim <N>", `numbers per document (default: ${clusterDefaults.dim})`)
     .option(
+      "--embeddings <PATH>",
+      "where documents' embeddings come from, in place of the built-in ones: a .npy, .safetensors or .parquet file (FILE#COLUMN) with a row for each document, in their order; a model2vec folder; the folder of a run or model",
+    )
+    .option(
+      "--balanced <X>",
+      "no cluster gets more than X times the mean of its level, such as 1.5 (default: clusters are as large as they are)",
+    )
+    .option(
       "--sample <N>",
       `documents that the clusters are fitted to, at most (default: ${clusterDefaults.sample})`,
     )

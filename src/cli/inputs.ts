@@ -6,7 +6,7 @@ import { createHash } from "node:crypto";
 import { resolve } from "node:path";
 import { type AboveMemo, findFiles, type FoundFile, type LeftOut } from "../data/files.ts";
 import { readDocuments } from "../data/sources.ts";
-import { tokenFileOf } from "../data/token-files.ts";
+import { isTokenFile, tokenFileOf } from "../data/token-files.ts";
 import { type ClusterFolder, isClusterFolder, readClusterFolder } from "./cluster-folder.ts";
 import { compareNames, nameBook, type NameBook } from "./domain-names.ts";
 import { findDomains } from "./find-domains.ts";
@@ -171,7 +171,13 @@ function clustersOf(from: readonly string[]): ClusterFolder | null {
     throw wrong(
       `--domains ${folder}: clusters stand alone; leave out ${few(from.filter((one) => one !== folder))}`,
     );
-  return readClusterFolder(folder);
+  const clusters = readClusterFolder(folder);
+  const ofTokens = clusters.files.find(({ path }) => isTokenFile(path));
+  if (ofTokens !== undefined)
+    throw wrong(
+      `--domains ${folder}: its clusters are of files of tokens (${ofTokens.path}), of which a run makes no domains; cluster the text that they were made of`,
+    );
+  return clusters;
 }
 
 /** What the field of all documents says → the name of its domain, in the order of the names. */

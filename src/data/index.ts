@@ -42,6 +42,8 @@ export {
   type KMeansResult,
   nearestCentroids,
   type Points,
+  type FitMemory,
+  type FitState,
 } from "./cluster/kmeans.ts";
 export {
   assignClusters,

@@ -1,5 +1,6 @@
 /** NumPy's .npy files (format 1.0; numpy.lib.format): arrays in C order, little-endian. */
 import { GradmixError } from "../errors.ts";
+import { half } from "../nn/safetensors.ts";
 import { sizeOf } from "../tensor/shape.ts";
 
 export type NpyValues = Int32Array | Float32Array;
@@ -43,22 +44,35 @@ const kinds: Readonly<
   "<i4": { bytes: 4, integer: true, at: (view, at) => view.getInt32(at, true) },
   "<i8": { bytes: 8, integer: true, at: (view, at) => Number(view.getBigInt64(at, true)) },
   "<u8": { bytes: 8, integer: true, at: (view, at) => Number(view.getBigUint64(at, true)) },
+  "<f2": { bytes: 2, integer: false, at: (view, at) => half(view.getUint16(at, true)) },
   "<f4": { bytes: 4, integer: false, at: (view, at) => view.getFloat32(at, true) },
   "<f8": { bytes: 8, integer: false, at: (view, at) => view.getFloat64(at, true) },
 };
 
+/** What the head of a file says. */
+export interface NpyHeader {
+  readonly shape: readonly number[];
+  /** Bytes before the numbers, and of each. */
+  readonly start: number;
+  readonly bytes: number;
+  readonly integer: boolean;
+  /** Numbers from their bytes, as i32 or f32. Throws `data` for integers that do not fit. */
+  read(bytes: Uint8Array): NpyValues;
+}
+
+/** Bytes of a head, at most: NumPy itself refuses to read more. */
+export const NPY_HEAD = 10_016;
+
 /**
- * Reads a file of integers (as i32) or of floats (as f32). Throws `data`, naming the file, for what is no .npy, is cut off, has another byte or axis order, or holds numbers
- * that do not fit.
+ * Reads the head of a file. `head`: its first bytes, NPY_HEAD or all. Throws `data`, naming the file, for what is no .npy, or has another byte or axis order.
  */
-export function decodeNpy(bytes: Uint8Array, file: string): NpyArray {
+export function readNpyHeader(head: Uint8Array, file: string): NpyHeader {
   const wrong = (what: string): GradmixError => new GradmixError("data", `${file}: ${what}`);
-  if (MAGIC.some((byte, i) => bytes[i] !== byte) || bytes.length < 12)
-    throw wrong("is no .npy file of NumPy");
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const long = bytes[6]! > 1;
-  const start = long ? 12 + view.getUint32(8, true) : 10 + view.getUint16(8, true);
-  const header = new TextDecoder().decode(bytes.subarray(long ? 12 : 10, start));
+  if (MAGIC.some((byte, i) => head[i] !== byte) || head.length < 12) throw wrong("is no .npy file of NumPy");
+  const headView = new DataView(head.buffer, head.byteOffset, head.byteLength);
+  const long = head[6]! > 1;
+  const start = long ? 12 + headView.getUint32(8, true) : 10 + headView.getUint16(8, true);
+  const header = new TextDecoder().decode(head.subarray(long ? 12 : 10, start));
   const descr = /'descr'\s*:\s*'([^']*)'/.exec(header)?.[1];
   const order = /'fortran_order'\s*:\s*(True|False)/.exec(header)?.[1];
   const tuple = /'shape'\s*:\s*\(([\d,\s]*)\)/.exec(header)?.[1];
@@ -71,17 +85,43 @@ export function decodeNpy(bytes: Uint8Array, file: string): NpyArray {
     );
   if (order === "True") throw wrong("is in Fortran's order; save numpy.ascontiguousarray of it");
   const shape = tuple.split(",").flatMap((part) => (part.trim() === "" ? [] : [Number(part)]));
+  return {
+    ...{ shape, start, bytes: kind.bytes, integer: kind.integer },
+    read(bytes) {
+      const count = bytes.length / kind.bytes;
+      const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+      const values = kind.integer ? new Int32Array(count) : new Float32Array(count);
+      for (let i = 0; i < count; i++) {
+        const value = kind.at(view, i * kind.bytes);
+        if (kind.integer && value !== (value | 0))
+          throw wrong(`number ${i} is ${value}, which does not fit into 32 bits`);
+        values[i] = value;
+      }
+      return values;
+    },
+  };
+}
+
+/**
+ * Reads a file of integers (as i32) or of floats (as f32). Throws `data`, naming the file, for what is no .npy, is cut off, has another byte or axis order, or holds numbers
+ * that do not fit.
+ */
+export function decodeNpy(bytes: Uint8Array, file: string): NpyArray {
+  const { shape, start, bytes: each, read } = readNpyHeader(bytes, file);
+  checkNpySize({ shape, start, bytes: each }, bytes.length, file);
+  return { shape, values: read(bytes.subarray(start)) };
+}
+
+/** Throws `data` for a file that does not have the bytes of its shape. */
+export function checkNpySize(
+  { shape, start, bytes }: Pick<NpyHeader, "shape" | "start" | "bytes">,
+  size: number,
+  file: string,
+): void {
   const count = sizeOf(shape);
-  if (bytes.length - start !== count * kind.bytes)
-    throw wrong(
-      `has ${bytes.length - start} bytes of numbers for the shape (${shape.join(", ")}), which takes ${count * kind.bytes}`,
+  if (size - start !== count * bytes)
+    throw new GradmixError(
+      "data",
+      `${file}: has ${size - start} bytes of numbers for the shape (${shape.join(", ")}), which takes ${count * bytes}`,
     );
-  const values = kind.integer ? new Int32Array(count) : new Float32Array(count);
-  for (let i = 0; i < count; i++) {
-    const value = kind.at(view, start + i * kind.bytes);
-    if (kind.integer && value !== (value | 0))
-      throw wrong(`number ${i} is ${value}, which does not fit into 32 bits`);
-    values[i] = value;
-  }
-  return { shape, values };
 }

@@ -96,12 +96,13 @@ async function* strictText(file: string, kind: string | null): AsyncGenerator<st
 const GROUP = 2 ** 31;
 
 /**
- * The rows of a Parquet file: of the columns that the fields begin with, a group of rows at a time. `place` counts rows from 1. Throws `config`, naming the package, where hyparquet is not installed, and
+ * The rows of a Parquet file: of the columns that the fields begin with, a group of rows at a time. `hint` says how to name another column. `place` counts rows from 1. Throws `config`, naming the package, where hyparquet is not installed, and
  * `data` for a file that is cut off or damaged, has no such column or is packed in a way that is not known.
  */
 export async function* parquetRows(
   file: string,
   fields: readonly string[],
+  hint = "--text-field names another",
 ): AsyncGenerator<Row, void, undefined> {
   const { parquetMetadataAsync, parquetReadObjects, compressors } = await parquetPackages(file);
   const fails = (what: string, cause?: unknown): GradmixError =>
@@ -142,7 +143,7 @@ export async function* parquetRows(
     const missing = columns.find((column) => !names.has(column));
     if (groups.length > 0 && missing !== undefined)
       throw fails(
-        `it has no column "${missing}"; its columns are ${[...names].slice(0, 12).join(", ")} (--text-field names another)`,
+        `it has no column "${missing}"; its columns are ${[...names].slice(0, 12).join(", ")} (${hint})`,
       );
     let rowStart = 0;
     for (const group of groups) {

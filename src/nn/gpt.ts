@@ -116,6 +116,8 @@ export interface GPT extends Model {
   readonly parameters: Parameters;
   /** tokens i32 [B, T], T ≤ context → logits [B, T, vocabSize]. */
   logits(tokens: Tensor): Tensor;
+  /** What the head makes logits of, the last norm's output [B, T, dim]. */
+  hidden(tokens: Tensor): Tensor;
   /**
    * Windows of tokens, as arrays or as tensors i32 [B, T] → each example's loss [B], summed over its tokens in nats; targets < 0 do not count. Throws `shape`
    * for windows longer than the context, and `data` for arrays with ids that are not in the vocabulary.
@@ -164,7 +166,7 @@ export function createGPT(given: GPTConfig, options: GPTOptions = {}): GPT {
     return add(mixed, project(hidden, at("down")));
   };
 
-  const logits = (tokens: Tensor): Tensor => {
+  const hidden = (tokens: Tensor): Tensor => {
     if (tokens.rank !== 2 || tokens.shape[1]! > context || tokens.shape[1]! < 1)
       throw new GradmixError(
         "shape",
@@ -183,14 +185,16 @@ export function createGPT(given: GPTConfig, options: GPTOptions = {}): GPT {
         // Otherwise all of them would live until the last block.
         before.dispose();
       }
-      return project(normalise(x, "norm"), "head");
+      return normalise(x, "norm");
     });
   };
+  const logits = (tokens: Tensor): Tensor => scope(() => project(hidden(tokens), "head"));
 
   return {
     config,
     parameters,
     logits,
+    hidden,
     losses(batch) {
       return scope(() => {
         const { inputs, targets } = tokenTensors(batch, config.vocabSize);

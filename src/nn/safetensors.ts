@@ -69,6 +69,8 @@ export interface SafetensorsFile {
   readonly shapes: ReadonlyMap<string, Shape>;
   /** One tensor as f32. Throws `data` for a type other than F32, F16 and BF16. */
   read(name: string): StoredTensor;
+  /** Some elements of one, as f32; throws likewise. */
+  readPart(name: string, first: number, count: number): Float32Array;
 }
 
 /**
@@ -109,17 +111,29 @@ export function openSafetensors(bytes: Uint8Array | ByteSource, file = "model.sa
   return {
     shapes: new Map([...entries].map(([name, { shape }]) => [name, shape])),
     read(name) {
-      const entry = entries.get(name);
-      if (entry === undefined) throw wrong(`the tensor "${name}" is missing`);
-      const { dtype, shape, from, to } = entry;
-      const width = WIDTHS.get(dtype);
-      if (width === undefined) throw wrong(`"${name}" has the type ${dtype}; F32, F16 and BF16 can be read`);
-      const count = sizeOf(shape);
-      if (to - from !== count * width)
-        throw wrong(`"${name}" has ${to - from} bytes for ${dtype} [${shape.join(", ")}]`);
-      return { shape, data: readValues(new DataView(part(start + from, to - from).buffer), count, dtype) };
+      const { shape, data } = placeOf(name);
+      return { shape, data: data(0, sizeOf(shape)) };
     },
+    readPart: (name, first, count) => placeOf(name).data(first, count),
   };
+
+  function placeOf(name: string): {
+    readonly shape: Shape;
+    readonly data: (first: number, count: number) => Float32Array;
+  } {
+    const entry = entries.get(name);
+    if (entry === undefined) throw wrong(`the tensor "${name}" is missing`);
+    const { dtype, shape, from, to } = entry;
+    const width = WIDTHS.get(dtype);
+    if (width === undefined) throw wrong(`"${name}" has the type ${dtype}; F32, F16 and BF16 can be read`);
+    if (to - from !== sizeOf(shape) * width)
+      throw wrong(`"${name}" has ${to - from} bytes for ${dtype} [${shape.join(", ")}]`);
+    return {
+      shape,
+      data: (first, count) =>
+        readValues(new DataView(part(start + from + first * width, count * width).buffer), count, dtype),
+    };
+  }
 }
 
 function readValues(view: DataView, count: number, dtype: string): Float32Array {
@@ -185,7 +199,8 @@ function bfloat(bits: number): number {
   return scratch.getFloat32(0);
 }
 
-function half(bits: number): number {
+/** The number that 16 bits are in IEEE's binary16. */
+export function half(bits: number): number {
   const sign = bits & 0x8000 ? -1 : 1;
   const exponent = (bits >> 10) & 31;
   const fraction = bits & 1023;

@@ -842,6 +842,68 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         },
       ),
 
+  nearest: () => {
+    const of = (
+      name: string,
+      [rows, count, width]: readonly [number, number, number],
+      given: { x?: readonly number[]; y?: readonly number[]; bias?: readonly number[] | null } = {},
+      family?: "cpu" | "webgpu",
+    ): Case<"nearest"> => {
+      const { x = values(rows * width, 1), y = values(count * width, 2), bias = values(count, 3) } = given;
+      return {
+        name: `${name}, ${rows} rows among ${count} of ${width}`,
+        params: { rows, count, width },
+        inputs: { x: f(x), y: f(y), ...(bias === null ? {} : { bias: f(bias) }) },
+        outputs: { ids: out(rows, "i32"), scores: out(rows) },
+        scale: sumScale(width),
+        ...(family === undefined ? {} : { family }),
+      };
+    };
+    const kept = block("cpu", "NEAREST_KEPT");
+    const width = 70;
+    const spiky = (count: number, seed: number): number[] =>
+      values(count * width, seed).map((value, at) => (at % width === 66 ? 900 * value : value));
+    return [
+      of("no rows", [0, 3, 2]),
+      of("no width", [2, 3, 0]),
+      of("one", [1, 1, 1]),
+      of("without bias", [5, 11, 3], { bias: null }),
+      ...[1, 2, 3, 4, 5, 6, 7, 9, 17].map((w) => of("odd width", [5, 13, w])),
+      ...past("cpu", "TILE_COLS").map((count) => of("columns", [6, count, 20])),
+      ...past("cpu", "NEAREST_ROWS").map((rows) => of("rows", [rows, 19, 6])),
+      ...past("cpu", "NEAREST_STEPS", 4).map((w) => of("blocks", [9, 21, w])),
+      ...past("cpu", "NEAREST_NARROW").map((w) => of("screened wide", [5, 40, w], {}, "cpu")),
+      // Equal scores, more than are kept.
+      of("ties", [40, 6 * kept, 3], {
+        x: integers(120, 4, -2, 3),
+        y: integers(18 * kept, 5, -2, 3),
+        bias: integers(6 * kept, 6, 0, 2),
+      }),
+      of("alike", [3, 2 * kept + 3, 33], { y: new Array<number>((2 * kept + 3) * 33).fill(0.3), bias: null }),
+      // The first is the largest by less than bytes tell apart, or the last.
+      ...[1e-4, -1e-4].map((step) =>
+        of("close", [9, 3 * kept, 24], {
+          x: values(216, 7, 0.5, 1),
+          y: Array.from({ length: 72 * kept }, (_, at) => 1 + step * Math.floor(at / 24)),
+          bias: null,
+        }),
+      ),
+      of("one number is large", [24, 90, width], { x: spiky(24, 8), y: spiky(90, 9) }),
+      of("zeros", [5, 9, 12], { x: new Array<number>(60).fill(0), y: new Array<number>(108).fill(0) }),
+      of("large", [6, 50, 12], { y: values(600, 10, -1e20, 1e20), bias: null }, "cpu"),
+      of("small", [6, 50, 12], { x: values(72, 11, -1e-32, 1e-32), bias: null }, "cpu"),
+      ...[NaN, Infinity].flatMap((odd) => [
+        of("odd x", [5, 9, 4], {
+          x: [...values(6, 12, 0.1), odd, ...values(13, 13)],
+          y: values(36, 14, 0.5),
+        }),
+        of("odd y", [5, 9, 4], { x: values(20, 15, 0.5), y: [...values(13, 16), odd, ...values(22, 17)] }),
+        of("odd bias", [5, 9, 4], { bias: [...values(7, 18), odd, 0] }),
+      ]),
+      of("blocks of rows", [block("webgpu", "NEAREST_SCORES") / 8192 + 1, 8192, 2], {}, "webgpu"),
+    ];
+  },
+
   topk: () => {
     const of = (
       name: string,

@@ -42,3 +42,11 @@ export const TABLE_RANGES = 16;
 /** Values of a digit of the radix sort of `embeddingAlign`: 2^SORT_BITS. */
 export const SORT_BITS = 11;
 export const SORT_VALUES = 2048;
+
+/** Rows of a task of `nearest`, and candidates that are kept of each before they are scored. */
+export const NEAREST_ROWS = 96;
+export const NEAREST_KEPT = 32;
+/** Steps of four bytes that are summed in 16 bits. */
+export const NEAREST_STEPS = 16;
+/** Up to this width scores are screened in bytes, where relaxed SIMD has them: of longer rows bytes tell too little apart. */
+export const NEAREST_NARROW = 1024;

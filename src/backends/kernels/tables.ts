@@ -1,4 +1,4 @@
-/** Kernels of embedding tables, and sums of rows by segment. */
+/** Kernels of embedding tables, the row of a table with the largest product, and sums of rows by segment. */
 import {
   exact,
   extent,
@@ -8,11 +8,17 @@ import {
   i32,
   loose,
   optional,
+  positive,
   type Signature,
   type Specs,
 } from "./spec.ts";
 
 export interface TableKernels {
+  /**
+   * [x: rows·width, y: count·width, bias: count?] → [ids i32: rows, scores: rows]: the row of y with the largest score ⟨x_r, y_j⟩ + bias_j, and that score. With
+   * bias −‖y‖²/2 it is the nearest in Euclidean distance. Of equal ones the lower index; NaN is above all numbers. On the cpu exact to doubles. `count` is 1 or more.
+   */
+  nearest: Signature<{ rows: number; count: number; width: number }, "x y bias?", "ids scores">;
   /** [table: tableRows·width, ids i32: rows] → [out: rows·width]: out[r] = table[ids[r]]; an id outside the table gives a row of NaN. */
   gather: Signature<{ rows: number; width: number; tableRows: number }, "table ids", "out">;
   /** [x: rows·width, ids i32: rows] → [out: tableRows·width]: out[ids[r]] += x[r], in order of r; `accumulate` false zeroes `out` first; ids outside are skipped. */
@@ -52,6 +58,12 @@ const all = (p: { rows: number; width: number }): number => p.rows * p.width;
 const table = (p: { tableRows: number; width: number }): number => p.tableRows * p.width;
 
 export const tables: Specs<TableKernels> = {
+  nearest: {
+    params: { ...widths, count: positive },
+    inputs: { x: f32(all), y: f32((p) => p.count * p.width), bias: optional(f32((p) => p.count)) },
+    outputs: { ids: i32(each), scores: f32(each) },
+    tolerance: loose,
+  },
   gather: {
     params: { ...widths, tableRows: extent },
     inputs: { table: f32(table), ids: i32(each) },

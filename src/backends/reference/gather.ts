@@ -1,4 +1,4 @@
-/** Embedding kernels: gather rows, scatter-add their gradients, and align those gradients without a table. */
+/** Embedding kernels: the row with the largest score, gather rows, scatter-add their gradients, and align those gradients without a table. */
 import { GradmixError } from "../../errors.ts";
 import { dotProduct, type Kernels, segmentRanges } from "./kernel.ts";
 
@@ -9,7 +9,24 @@ function squaredNorm(rows: ReadonlyMap<number, Float64Array>): number {
   return sum;
 }
 
-export const gather: Kernels<"gather" | "scatterAdd" | "embeddingAlign"> = {
+export const gather: Kernels<"nearest" | "gather" | "scatterAdd" | "embeddingAlign"> = {
+  nearest: (p, { x, y, bias }, { ids, scores }) => {
+    for (let r = 0; r < p.rows; r++) {
+      let best = -Infinity;
+      let id = 0;
+      for (let j = 0; j < p.count; j++) {
+        let score = bias?.[j] ?? 0;
+        for (let d = 0; d < p.width; d++) score += x[r * p.width + d]! * y[j * p.width + d]!;
+        // NaN is above all numbers.
+        if (j > 0 && !(score > best || (Number.isNaN(score) && !Number.isNaN(best)))) continue;
+        best = score;
+        id = j;
+      }
+      ids[r] = id;
+      scores[r] = best;
+    }
+  },
+
   gather: (p, { table, ids }, { out }) => {
     for (let r = 0; r < p.rows; r++) {
       const id = ids[r]!;

@@ -31,3 +31,6 @@ export const ROPE_BLOCK = 1024;
 
 /** The least share of k of a product that is worth its own sum. */
 export const GEMM_SHARE = 512;
+
+/** Scores that `nearest` holds at once. */
+export const NEAREST_SCORES = 1048576;

@@ -115,8 +115,8 @@ export async function embedTexts(
   return { values, dim };
 }
 
-/** Rows of zeros stay. */
-function toUnitLength(values: Float32Array, dim: number): void {
+/** Scales rows to unit length; those of zeros stay. */
+export function toUnitLength(values: Float32Array, dim: number): void {
   for (let at = 0; at < values.length; at += dim) {
     const norm = Math.hypot(...values.subarray(at, at + dim));
     if (norm > 0) for (let d = at; d < at + dim; d++) values[d]! /= norm;

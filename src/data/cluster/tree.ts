@@ -11,11 +11,20 @@ import {
   integerIn,
   list,
   numberIn,
+  object,
   type OptionChecks,
   required,
 } from "../../options.ts";
 import { foldIn, key } from "../../tensor/rng.ts";
-import { kMeans, kMeansDefaults, nearestCentroids, type Points, rowsOf } from "./kmeans.ts";
+import {
+  type FitMemory,
+  type FitState,
+  kMeans,
+  kMeansDefaults,
+  nearestCentroids,
+  type Points,
+  rowsOf,
+} from "./kmeans.ts";
 
 export interface ClusterOptions {
   /** Clusters per cluster of the level above, from the top: [64, 64] makes up to 4,096. */
@@ -24,6 +33,10 @@ export interface ClusterOptions {
   readonly iterations?: number;
   readonly tolerance?: number;
   readonly seed?: number;
+  /** At each level: no cluster gets more than ⌈balance · n / k⌉ of the n points of the one above. */
+  readonly balance?: number;
+  /** Where what has been computed is kept, so that a fit that was stopped goes on and ends with the same bits. */
+  readonly memory?: FitMemory;
   readonly signal?: CancelSignal;
   /** Told after each fit: how many of the clusters above the lowest level have been divided, and how many there will be as far as is known. */
   readonly onProgress?: (done: number, known: number) => void;
@@ -39,6 +52,8 @@ export interface Clusters {
 export interface ClusterLevel {
   /** [clusters · dim]. */
   readonly centroids: Float32Array;
+  /** What a cluster costs beside the squared distance [clusters]; left out where all are free. */
+  readonly prices?: Float32Array;
   /** Children of cluster j of the level above are clusters starts[j] up to, and not with, starts[j + 1] of this one. At the top there is one parent. */
   readonly starts: Int32Array;
 }
@@ -54,6 +69,8 @@ export const clusterChecks: OptionChecks<ClusterOptions> = {
   iterations: integerIn(1),
   tolerance: numberIn({ min: 0 }),
   seed: integerIn(0),
+  balance: numberIn({ min: 1 }),
+  memory: object,
   signal: abortSignal,
   onProgress: callback,
 };
@@ -67,7 +84,7 @@ export async function fitClusters(
   options: ClusterOptions,
 ): Promise<{ readonly clusters: Clusters; readonly ids: Int32Array }> {
   checkOptions("fitClusters", options, clusterChecks);
-  const { levels: wanted, seed = kMeansDefaults.seed, onProgress, ...passed } = options;
+  const { levels: wanted, seed = kMeansDefaults.seed, onProgress, memory, ...passed } = options;
   if (wanted.length === 0)
     throw new GradmixError("config", "fitClusters: levels is empty; give at least one");
   wanted.forEach((k, level) => integerIn(1)(`fitClusters: levels[${level}]`, k));
@@ -84,26 +101,68 @@ export async function fitClusters(
   for (const [level, k] of wanted.entries()) {
     const members = membersOf(ids, parents);
     const found: Float32Array[] = [];
+    const prices: Float32Array[] = [];
     const starts = new Int32Array(parents + 1);
     const next = new Int32Array(n);
     for (const [parent, indices] of members.entries()) {
-      const part = { values: rowsOf(points, indices), dim: points.dim };
       const count = Math.min(k, indices.length);
       starts[parent + 1] = starts[parent]! + count;
       if (count > 0) {
-        const own = await kMeans(part, { ...passed, clusters: count, seed: seedOf(seed, level, parent) });
+        const name = `${level}.${parent}`;
+        const own = dividedOf(memory?.recall(name)) ?? (await divide(name, indices, count));
         found.push(own.centroids);
-        indices.forEach((i, at) => (next[i] = starts[parent]! + own.ids[at]!));
+        prices.push(own.prices);
+        for (let i = 0; i < indices.length; i++) next[indices[i]!] = starts[parent]! + own.ids[i]!;
       }
       done++;
       onProgress?.(done, done + members.length - parent - 1);
     }
-    levels.push({ centroids: joined(found), starts });
+    const centroids = joined(found);
+    levels.push(
+      passed.balance === undefined ? { centroids, starts } : { centroids, prices: joined(prices), starts },
+    );
     ids = next;
     parents = starts[parents]!;
   }
   return { clusters: { dim: points.dim, levels }, ids };
+
+  async function divide(name: string, indices: Int32Array, count: number): Promise<Divided> {
+    const [level = 0, parent = 0] = name.split(".").map(Number);
+    // All points need no copy.
+    const own = indices.length === n ? points : { values: rowsOf(points, indices), dim: points.dim };
+    const {
+      centroids,
+      ids: mine,
+      prices,
+    } = await kMeans(own, {
+      ...passed,
+      ...{ clusters: count, seed: seedOf(seed, level, parent) },
+      ...(memory === undefined ? {} : { memory: within(memory, name) }),
+    });
+    memory?.remember(name, { numbers: [], arrays: [centroids, mine, prices] }, true);
+    return { centroids, ids: mine, prices };
+  }
 }
+
+/** A cluster of the level above, divided. */
+interface Divided {
+  readonly centroids: Float32Array;
+  readonly ids: Int32Array;
+  readonly prices: Float32Array;
+}
+
+function dividedOf(state: FitState | undefined): Divided | null {
+  const [centroids, ids, prices] = state?.arrays ?? [];
+  return centroids instanceof Float32Array && ids instanceof Int32Array && prices instanceof Float32Array
+    ? { centroids, ids, prices }
+    : null;
+}
+
+/** The part of a memory for one of many fits. */
+const within = (memory: FitMemory, name: string): FitMemory => ({
+  recall: (own) => memory.recall(`${name}.${own}`),
+  remember: (own, state, done) => memory.remember(`${name}.${own}`, state, done),
+});
 
 /** The leaf of each point [n], going down from the nearest cluster of each level to the nearest of its children. Needs a backend. Throws as `nearestCentroids`. */
 export async function assignClusters(
@@ -114,14 +173,15 @@ export async function assignClusters(
   if (points.dim !== dim)
     throw new GradmixError("shape", `assignClusters: points of ${points.dim} numbers, clusters of ${dim}`);
   let ids = new Int32Array(points.values.length / dim);
-  for (const { centroids, starts } of levels) {
+  for (const { centroids, starts, prices } of levels) {
     const next = new Int32Array(ids.length);
     for (const [parent, indices] of membersOf(ids, starts.length - 1).entries()) {
       const [from, to] = [starts[parent]!, starts[parent + 1]!];
       if (indices.length === 0) continue;
       const children = { values: centroids.subarray(from * dim, to * dim), dim };
-      const own = await nearestCentroids({ values: rowsOf(points, indices), dim }, children, signal);
-      indices.forEach((i, at) => (next[i] = from + own.ids[at]!));
+      const some = indices.length === ids.length ? points : { values: rowsOf(points, indices), dim };
+      const own = await nearestCentroids(some, children, signal, prices?.subarray(from, to));
+      for (let i = 0; i < indices.length; i++) next[indices[i]!] = from + own.ids[i]!;
     }
     ids = next;
   }
@@ -134,7 +194,7 @@ function membersOf(ids: Int32Array, clusters: number): Int32Array[] {
   for (const id of ids) sizes[id]!++;
   const out = Array.from(sizes, (size) => new Int32Array(size));
   sizes.fill(0);
-  ids.forEach((id, i) => (out[id]![sizes[id]!++] = i));
+  for (let i = 0; i < ids.length; i++) out[ids[i]!]![sizes[ids[i]!]!++] = i;
   return out;
 }
 

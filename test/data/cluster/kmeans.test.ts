@@ -3,7 +3,13 @@ import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import type { Backend } from "#dist/backends/backend.js";
 import { assignClusters, type Clusters, fitClusters, leafCount } from "#dist/data/cluster/tree.js";
-import { kMeans, nearestCentroids, type Points } from "#dist/data/cluster/kmeans.js";
+import {
+  type FitMemory,
+  type FitState,
+  kMeans,
+  nearestCentroids,
+  type Points,
+} from "#dist/data/cluster/kmeans.js";
 import { setCurrentMemory } from "#dist/tensor/memory.js";
 import { backends } from "../../backends/all.ts";
 import { gaussian, random } from "../../dga/arbitraries.ts";
@@ -182,6 +188,77 @@ describe("on the cpu", () => {
     );
   });
 
+  test("balanced clusters keep their bound at every level, and others are assigned by the same prices", async () => {
+    await fc.assert(
+      fc.asyncProperty(fc.nat(1e9), fc.constantFrom(1.1, 1.5, 3), async (seed, balance) => {
+        // Two thirds of the points are of one of the centres.
+        const next = random(seed);
+        const made = planted(seed, 240, 8, 5, 0.3);
+        const values = Float32Array.from(made.values, (value, at) =>
+          Math.floor(at / 5) % 3 === 0 ? value : (made.values[at % 5] ?? 0) + 0.3 * gaussian(next),
+        );
+        const points = { values, dim: 5 };
+        const { clusters, ids } = await fitClusters(points, {
+          levels: [4, 3],
+          balance,
+          seed,
+          iterations: 10,
+        });
+        expect(await assignClusters(clusters, points)).toEqual(ids);
+        const [top, leaves] = clusters.levels;
+        const sizes = new Int32Array(12);
+        for (const id of ids) sizes[id]++;
+        for (let parent = 0; parent < 4; parent++) {
+          const [from, to] = [leaves.starts[parent], leaves.starts[parent + 1]];
+          const own = sizes.slice(from, to);
+          const all = own.reduce((a, b) => a + b, 0);
+          expect(all).toBeLessThanOrEqual(Math.ceil((balance * 240) / 4));
+          expect(Math.max(...own)).toBeLessThanOrEqual(Math.ceil((balance * all) / own.length));
+        }
+        if (balance < 1.5) expect(top.prices?.some((price) => price > 0)).toBe(true);
+      }),
+      { numRuns: 5 },
+    );
+    // Copies of one point cannot be parted: the fit ends, and says what came of it.
+    const copies = await kMeans({ values: new Float32Array(40), dim: 2 }, { clusters: 2, balance: 1 });
+    expect(Math.max(...copies.sizes)).toBe(20);
+  });
+
+  test("a fit that is stopped anywhere goes on from what is remembered, to the same bits", async () => {
+    const points = planted(11, 300, 20, 6, 0.7);
+    const options = { levels: [4, 5], balance: 1.5, seed: 3 };
+    const whole = await fitClusters(points, options);
+    for (const stopAt of [1, 2, 5, 9, 20]) {
+      const known = new Map<string, FitState>();
+      let count = 0;
+      const stop = new AbortController();
+      const memory: FitMemory = {
+        recall: (name) => known.get(name),
+        remember(name, state) {
+          // As a file would have it.
+          known.set(name, structuredClone(state));
+          if (++count === stopAt) stop.abort(new Error("stopped"));
+        },
+      };
+      expect(await rejected(fitClusters(points, { ...options, memory, signal: stop.signal }))).toContain(
+        "stopped",
+      );
+      const before = count;
+      expect(await fitClusters(points, { ...options, memory })).toEqual(whole);
+      // What was done is not done again.
+      let again = 0;
+      await fitClusters(points, { ...options, memory: { ...memory, remember: () => again++ } });
+      expect({ again, more: count > before }).toEqual({ again: 0, more: true });
+    }
+  });
+
+  test("of more points than centroids are chosen from, clusters are found as well", async () => {
+    const points = planted(5, 70_000, 6, 3, 0.01);
+    const { ids, sizes } = await kMeans(points, { clusters: 6 });
+    for (let i = 6; i < 70_000; i += 997) expect(ids[i]).toBe(ids[i % 6]);
+    expect(Math.min(...sizes)).toBeGreaterThan(10_000);
+  });
+
   test("what cannot be clustered is refused", async () => {
     const points = { values: Float32Array.of(1, 2, 3, 4), dim: 2 };
     expect(await rejected(kMeans(points, { clusters: 3 }))).toBe(
@@ -197,6 +274,7 @@ describe("on the cpu", () => {
     expect(await rejected(fitClusters(points, { levels: [] }))).toContain("levels is empty");
     expect(await rejected(fitClusters(points, { levels: [1, 0] }))).toContain("levels[1]");
     expect(await rejected(fitClusters(points, { levels: [9] }))).toContain("9 clusters of 2 points");
+    expect(await rejected(kMeans(points, { clusters: 1, balance: 0.9 }))).toContain("balance");
     const none: Clusters = { dim: 3, levels: [] };
     expect(await rejected(assignClusters(none, points))).toContain("points of 2 numbers, clusters of 3");
     const stopped = new AbortController();

@@ -7,6 +7,7 @@ import { gemm } from "./gemm.ts";
 import { gemmSegmented } from "./gemm-segmented.ts";
 import type { Launchers } from "./launcher.ts";
 import { maskedAttention } from "./masked-attention.ts";
+import { nearest } from "./nearest.ts";
 import { norm } from "./norm.ts";
 import { optimizer } from "./optimizer.ts";
 import { random } from "./random.ts";
@@ -23,6 +24,7 @@ export const launchers: Launchers = {
   ...attention,
   ...maskedAttention,
   ...elementwise,
+  ...nearest,
   ...norm,
   ...optimizer,
   ...random,

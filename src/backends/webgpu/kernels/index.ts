@@ -7,6 +7,7 @@ import { gemm } from "./gemm.ts";
 import { gemmSegmented } from "./gemm-segmented.ts";
 import { maskedAttention } from "./masked-attention.ts";
 import { misc } from "./misc.ts";
+import { nearest } from "./nearest.ts";
 import { optimizer } from "./optimizer.ts";
 import { rows } from "./rows.ts";
 import { tables } from "./tables.ts";
@@ -19,6 +20,7 @@ export const launchers: Launchers = {
   ...gemm,
   ...gemmSegmented,
   ...misc,
+  ...nearest,
   ...optimizer,
   ...rows,
   ...tables,

@@ -1,0 +1,412 @@
+// For each row of x the row of y with the largest score x·y + bias. Scores are screened in whole numbers: both operands are rounded, to 7 bits where relaxed SIMD multiplies
+// bytes, else to 16, of whose products a core sums several times as many at once as of floats. What rounding may have changed is bounded (Cauchy and Schwarz); the
+// few rows of y that could be the largest within these bounds are scored again, in floats and at last in doubles. So the outcome is that of doubles, however it
+// was screened, and no score but the largest is written.
+//
+// Panels of 4 rows of x, [step][4][4 bytes], and of 8 rows of y, [step][8][4 bytes]: a step is four bytes of a row, or two i16, the last one padded. Bytes go in blocks of
+// BLOCK steps: sums of a block fit into 16 bits, since no block of a row is longer than NORM (again Cauchy and Schwarz; sums on the way may wrap around). Before each block of y
+// stands where its sums begin.
+import { NEAREST_KEPT, NEAREST_NARROW, NEAREST_STEPS as BLOCK, TILE_COLS as NR, TILE_ROWS as MR } from "../src/backends/cpu/blocks";
+import { fma, int, ptr, scratch, sumLanes } from "./simd";
+
+const TILE: usize = MR * NR * 4;
+// What is known of the columns of a panel, 8 floats each: scale, bias, norm, what rounding changed; then the most that rounding adds to a score of the panel, by the norm of x and by
+// the rounding of x, and always.
+const COLUMNS: usize = 4 * 32 + 16;
+const SCALE: usize = 0, BIAS: usize = 32, NORMS: usize = 64, CHANGES: usize = 96;
+const BY_NORM: usize = 128, BY_CHANGE: usize = 132, ALWAYS: usize = 136;
+// The state of a row: floats least (no candidate may be below), scale, norm, rounding; the number of candidates; the best so far and its score (f64); the highest score of whole
+// numbers so far; candidates: index, upper bound.
+const KEPT: usize = 40;
+const ROW: usize = KEPT + NEAREST_KEPT * 8;
+// Beyond what single precision rounds in a score of whole numbers, in units of its operands' norms.
+const SLACK: f32 = 2e-6;
+// Bytes of x are unsigned, as relaxed SIMD wants them: so much is added to them, and taken from where sums begin.
+const OFFSET: i32 = 64;
+// (NORM + what rounding adds to a block's norm)² is below 2¹⁵.
+const NORM: f32 = 176;
+
+// @ts-ignore: decorator
+@inline function isNarrow(width: i32): bool {
+  return ASC_FEATURE_RELAXED_SIMD && width <= NEAREST_NARROW;
+}
+// @ts-ignore: decorator
+@inline function stepsOf(width: i32): i32 {
+  return isNarrow(width) ? (width + 3) >> 2 : (width + 1) >> 1;
+}
+// Bytes of a panel of y.
+// @ts-ignore: decorator
+@inline function panelBytes(width: i32): usize {
+  const steps = stepsOf(width);
+  return <usize>(isNarrow(width) ? steps + (steps + BLOCK - 1) / BLOCK : steps) << 5;
+}
+// Sums of `width` products of whole numbers up to this fit into 32 bits.
+function mostOf(width: i32): f32 {
+  return <f32>min(32767, <i32>Math.sqrt(2147483647 / <f64>max(2, width + 1)));
+}
+
+// tile[4][8] = Σ a[step][4]·b[step][8], of i16.
+function microWide(a: usize, b: usize, steps: i32, tile: usize): void {
+  let c00 = i32x4.splat(0), c01 = c00, c10 = c00, c11 = c00, c20 = c00, c21 = c00, c30 = c00, c31 = c00;
+  while (steps > 0) {
+    const b0 = v128.load(b, 0), b1 = v128.load(b, 16);
+    let x = v128.load_splat<u32>(a, 0); c00 = wide(x, b0, c00); c01 = wide(x, b1, c01);
+    x = v128.load_splat<u32>(a, 4); c10 = wide(x, b0, c10); c11 = wide(x, b1, c11);
+    x = v128.load_splat<u32>(a, 8); c20 = wide(x, b0, c20); c21 = wide(x, b1, c21);
+    x = v128.load_splat<u32>(a, 12); c30 = wide(x, b0, c30); c31 = wide(x, b1, c31);
+    a += 16; b += 32; steps--;
+  }
+  v128.store(tile, c00, 0); v128.store(tile, c01, 16); v128.store(tile, c10, 32); v128.store(tile, c11, 48);
+  v128.store(tile, c20, 64); v128.store(tile, c21, 80); v128.store(tile, c30, 96); v128.store(tile, c31, 112);
+}
+// @ts-ignore: decorator
+@inline function wide(x: v128, y: v128, sums: v128): v128 {
+  return i32x4.add(sums, i32x4.dot_i16x8_s(x, y));
+}
+
+// The same of bytes: a block of steps is summed in 16 bits, then widened and added to the tile.
+function microNarrow(a: usize, b: usize, steps: i32, tile: usize): void {
+  memory.fill(tile, 0, TILE);
+  while (steps > 0) {
+    let c00 = v128.load(b), c01 = v128.load(b, 16), c10 = c00, c11 = c01, c20 = c00, c21 = c01, c30 = c00, c31 = c01;
+    b += 32;
+    let left = min(steps, BLOCK);
+    steps -= left;
+    while (left > 0) {
+      const b0 = v128.load(b, 0), b1 = v128.load(b, 16);
+      let x = v128.load_splat<u32>(a, 0); c00 = narrow(x, b0, c00); c01 = narrow(x, b1, c01);
+      x = v128.load_splat<u32>(a, 4); c10 = narrow(x, b0, c10); c11 = narrow(x, b1, c11);
+      x = v128.load_splat<u32>(a, 8); c20 = narrow(x, b0, c20); c21 = narrow(x, b1, c21);
+      x = v128.load_splat<u32>(a, 12); c30 = narrow(x, b0, c30); c31 = narrow(x, b1, c31);
+      a += 16; b += 32; left--;
+    }
+    widen(tile, c00); widen(tile + 16, c01); widen(tile + 32, c10); widen(tile + 48, c11);
+    widen(tile + 64, c20); widen(tile + 80, c21); widen(tile + 96, c30); widen(tile + 112, c31);
+  }
+}
+// @ts-ignore: decorator
+@inline function narrow(x: v128, y: v128, sums: v128): v128 {
+  if (ASC_FEATURE_RELAXED_SIMD) return i16x8.add(sums, i16x8.relaxed_dot_i8x16_i7x16_s(y, x));
+  return sums;
+}
+// @ts-ignore: decorator
+@inline function widen(to: usize, sums: v128): void {
+  v128.store(to, i32x4.add(v128.load(to), i32x4.extadd_pairwise_i16x8_s(sums)));
+}
+
+// The largest size of `count` floats; NaN where one is.
+function largest(from: usize, count: i32): f32 {
+  let most = f32x4.splat(0);
+  let i = 0;
+  for (; i + 4 <= count; i += 4) most = f32x4.max(most, f32x4.abs(v128.load(from + (<usize>i << 2))));
+  let all = max(
+    max(f32x4.extract_lane(most, 0), f32x4.extract_lane(most, 1)),
+    max(f32x4.extract_lane(most, 2), f32x4.extract_lane(most, 3)),
+  );
+  for (; i < count; i++) all = max(all, abs(load<f32>(from + (<usize>i << 2))));
+  return all;
+}
+
+// x·y in floats; off by (count / 8 + 8)·2⁻²³ of the norms at most.
+function dot32(x: usize, y: usize, count: i32): f32 {
+  let s = f32x4.splat(0), t = s;
+  let i = 0;
+  for (; i + 8 <= count; i += 8) {
+    s = fma(v128.load(x), v128.load(y), s);
+    t = fma(v128.load(x, 16), v128.load(y, 16), t);
+    x += 32;
+    y += 32;
+  }
+  let sum = sumLanes(f32x4.add(s, t));
+  for (; i < count; i++) {
+    sum += load<f32>(x) * load<f32>(y);
+    x += 4;
+    y += 4;
+  }
+  return sum;
+}
+
+// x·y in doubles.
+function dot(x: usize, y: usize, count: i32): f64 {
+  let s = f64x2.splat(0), t = s;
+  let i = 0;
+  for (; i + 4 <= count; i += 4) {
+    const u = v128.load(x + (<usize>i << 2)), v = v128.load(y + (<usize>i << 2));
+    s = f64x2.add(s, f64x2.mul(f64x2.promote_low_f32x4(u), f64x2.promote_low_f32x4(v)));
+    t = f64x2.add(
+      t,
+      f64x2.mul(
+        f64x2.promote_low_f32x4(i64x2.shuffle(u, u, 1, 1)),
+        f64x2.promote_low_f32x4(i64x2.shuffle(v, v, 1, 1)),
+      ),
+    );
+  }
+  s = f64x2.add(s, t);
+  let sum = f64x2.extract_lane(s, 0) + f64x2.extract_lane(s, 1);
+  for (; i < count; i++) sum += <f64>load<f32>(x + (<usize>i << 2)) * <f64>load<f32>(y + (<usize>i << 2));
+  return sum;
+}
+
+// Of the row that was rounded last: its scale, and the norm of what rounding changed.
+let scaleOf: f32 = 0, changeOf: f32 = 0;
+
+// The scale of a row of bytes: none is above 63, and no block is longer than NORM.
+function narrowScale(x: usize, width: i32, size: f32): f32 {
+  let longest: f64 = 0;
+  for (let i = 0; i < width; i += BLOCK * 4) {
+    const from = x + (<usize>i << 2);
+    longest = max(longest, dot(from, from, min(BLOCK * 4, width - i)));
+  }
+  return max(size / 63, <f32>(Math.sqrt(longest) * 1.000001) / NORM);
+}
+
+// Rounds a row to whole numbers; a step every `step` bytes. Of a row of x, `isX`, bytes are unsigned; of one of y the beginnings of sums are written.
+function round(from: usize, width: i32, bytes: bool, isX: bool, to: usize, step: usize): void {
+  const size = largest(from, width);
+  // Of smaller numbers the reciprocal is not finite: they are rounded to 0.
+  const fits = size > 1e-30 && size < 1e18;
+  scaleOf = !fits ? 0 : bytes ? narrowScale(from, width, size) : size / mostOf(width);
+  const factor = f32x4.splat(fits ? 1 / scaleOf : 0), scale = f32x4.splat(scaleOf), shift = i32x4.splat(bytes && isX ? OFFSET : 0);
+  let squares = f32x4.splat(0), sums = i32x4.splat(0), start = to;
+  for (let i = 0, at = 0; i < width; i += 4, at++) {
+    if (bytes && !isX && at % BLOCK == 0) {
+      start = to;
+      to += step;
+      sums = i32x4.splat(0);
+    }
+    let v = f32x4.splat(0);
+    if (i + 4 <= width) v = v128.load(from);
+    else {
+      v = v128.load32_zero(from);
+      if (i + 1 < width) v = v128.load32_lane(from, v, 1, 4);
+      if (i + 2 < width) v = v128.load32_lane(from, v, 2, 8);
+    }
+    const whole = f32x4.nearest(f32x4.mul(v, factor)), q = i32x4.trunc_sat_f32x4_s(whole);
+    const change = f32x4.sub(v, f32x4.mul(whole, scale));
+    squares = fma(change, change, squares);
+    const shifted = i32x4.add(q, shift), halves = i16x8.narrow_i32x4_s(shifted, shifted);
+    if (bytes) {
+      v128.store32_lane(to, i8x16.narrow_i16x8_s(halves, halves), 0);
+      if (!isX) {
+        sums = i32x4.add(sums, q);
+        store<i16>(start, <i16>(-OFFSET * (i32x4.extract_lane(sums, 0) + i32x4.extract_lane(sums, 1))));
+        store<i16>(start, <i16>(-OFFSET * (i32x4.extract_lane(sums, 2) + i32x4.extract_lane(sums, 3))), 2);
+      }
+    } else {
+      v128.store32_lane(to, halves, 0);
+      if (i + 2 < width) {
+        to += step;
+        v128.store32_lane(to, halves, 1);
+      }
+    }
+    from += 16;
+    to += step;
+  }
+  changeOf = <f32>(Math.sqrt(<f64>sumLanes(squares)) * 1.0001 + 1e-30 * <f64>width);
+}
+
+// A little more than the norm, for its own rounding.
+// @ts-ignore: decorator
+@inline function normOf(x: usize, width: i32): f32 {
+  return <f32>(Math.sqrt(dot(x, x, width)) * 1.000001);
+}
+
+// A task packs panels of y. Slots: 0 y, 1 bias, 2 panels, 3 columns, 4 rows of y, 5 width, 6 panels a task, 7 where a 1 goes when something is not finite.
+export function nearestPack(p: usize, task: i32): void {
+  const count = int(p, 4), width = int(p, 5), bytes = isNarrow(width), size = panelBytes(width);
+  const first = task * int(p, 6), last = min((count + NR - 1) / NR, first + int(p, 6));
+  for (let panel = first; panel < last; panel++) {
+    const to = ptr(p, 2) + <usize>panel * size, facts = ptr(p, 3) + <usize>panel * COLUMNS;
+    let mostNorm: f32 = 0, mostChange: f32 = 0, mostBias: f32 = 0;
+    for (let c = 0; c < NR; c++) {
+      const j = panel * NR + c, own = facts + (<usize>c << 2), at = to + (<usize>c << 2);
+      if (j >= count) {
+        for (let o: usize = 0; o < size; o += 32) store<i32>(at + o, 0);
+        store<f32>(own, 0, SCALE);
+        store<f32>(own, -Infinity, BIAS);
+        continue;
+      }
+      const y = ptr(p, 0) + ((<usize>j * <usize>width) << 2);
+      round(y, width, bytes, false, at, 32);
+      const norm = normOf(y, width), bias = ptr(p, 1) == 0 ? <f32>0 : load<f32>(ptr(p, 1) + (<usize>j << 2));
+      store<f32>(own, scaleOf, SCALE);
+      store<f32>(own, bias, BIAS);
+      store<f32>(own, norm, NORMS);
+      store<f32>(own, changeOf, CHANGES);
+      mostNorm = max(mostNorm, norm);
+      mostChange = max(mostChange, changeOf);
+      mostBias = max(mostBias, abs(bias));
+      // Where bounds would not be finite, there are none.
+      if (!(norm < <f32>1e18 && abs(bias) < <f32>1e36)) store<i32>(ptr(p, 7), 1);
+    }
+    store<f32>(facts, mostChange + SLACK * mostNorm, BY_NORM);
+    store<f32>(facts, mostNorm + mostChange, BY_CHANGE);
+    store<f32>(facts, SLACK * mostBias, ALWAYS);
+  }
+}
+
+// The score of a row of x and row j of y in doubles.
+// @ts-ignore: decorator
+@inline function scoreOf(p: usize, x: usize, j: i32): f64 {
+  const width = int(p, 8);
+  const bias = ptr(p, 4) == 0 ? <f64>0 : <f64>load<f32>(ptr(p, 4) + (<usize>j << 2));
+  return dot(x, ptr(p, 3) + ((<usize>j * <usize>width) << 2), width) + bias;
+}
+
+// Keeps the candidates that are not below the least.
+function sift(row: usize): void {
+  let kept = 0;
+  for (let i = 0, count = load<i32>(row, 16); i < count; i++) {
+    const candidate = load<u64>(row + KEPT + (<usize>i << 3));
+    if (reinterpret<f32>(<u32>(candidate >> 32)) < load<f32>(row)) continue;
+    store<u64>(row + KEPT + (<usize>kept << 3), candidate);
+    kept++;
+  }
+  store<i32>(row, kept, 16);
+}
+
+// Raises the least to what a score may be at least.
+// @ts-ignore: decorator
+@inline function raise(row: usize, score: f32, around: f32): void {
+  const least = score - around - SLACK * abs(score);
+  if (least > load<f32>(row)) store<f32>(row, least);
+}
+
+// Scores a candidate in floats.
+function rescore(p: usize, x: usize, row: usize, candidate: usize): void {
+  const width = int(p, 8), j = load<i32>(candidate);
+  const own = ptr(p, 2) + <usize>(j / NR) * COLUMNS + (<usize>(j % NR) << 2), bias = load<f32>(own, BIAS);
+  const score = dot32(x, ptr(p, 3) + ((<usize>j * <usize>width) << 2), width) + bias;
+  const off = (<f32>(width / 8) + 8) * <f32>1.2e-7 * load<f32>(row, 8) * load<f32>(own, NORMS);
+  const around = off + SLACK * (abs(score) + abs(bias));
+  store<f32>(candidate, score + around, 4);
+  raise(row, score, around);
+}
+
+// Narrows the candidates down by scores in floats.
+function refine(p: usize, x: usize, row: usize): void {
+  sift(row);
+  const count = load<i32>(row, 16);
+  if (count < 2) return;
+  for (let i = 0; i < count; i++) rescore(p, x, row, row + KEPT + (<usize>i << 3));
+  sift(row);
+}
+
+// Scores the candidates in doubles; what is best is kept beside them.
+function settle(p: usize, x: usize, row: usize): void {
+  refine(p, x, row);
+  let best = load<f64>(row, 24), index = load<i32>(row, 20);
+  for (let i = 0, count = load<i32>(row, 16); i < count; i++) {
+    const j = load<i32>(row + KEPT + (<usize>i << 3)), score = scoreOf(p, x, j);
+    if (index < 0 || score > best) {
+      best = score;
+      index = j;
+    }
+  }
+  store<i32>(row, 0, 16);
+  store<i32>(row, index, 20);
+  store<f64>(row, best, 24);
+}
+
+// Takes note of the columns of a panel that could be the largest of a row.
+function note(p: usize, x: usize, row: usize, panel: i32, facts: usize, scores: usize): void {
+  const norm = load<f32>(row, 8), change = load<f32>(row, 12);
+  for (let c = 0; c < NR; c++) {
+    const own = facts + (<usize>c << 2), score = load<f32>(scores + (<usize>c << 2));
+    const around = norm * (load<f32>(own, CHANGES) + SLACK * load<f32>(own, NORMS)) + change * (load<f32>(own, NORMS) + load<f32>(own, CHANGES)) + SLACK * abs(load<f32>(own, BIAS));
+    const upper = score + around + SLACK * abs(score);
+    if (panel * NR + c >= int(p, 9) || upper < load<f32>(row)) continue;
+    if (load<i32>(row, 16) == NEAREST_KEPT) {
+      refine(p, x, row);
+      if (load<i32>(row, 16) > NEAREST_KEPT / 2) settle(p, x, row);
+    }
+    const kept = load<i32>(row, 16), candidate = row + KEPT + (<usize>kept << 3);
+    store<i32>(candidate, panel * NR + c);
+    store<f32>(candidate, upper, 4);
+    store<i32>(row, kept + 1, 16);
+    // The highest of all so far is worth scoring at once: what comes must be about as high.
+    if (score > load<f32>(row, 32)) {
+      store<f32>(row, score, 32);
+      rescore(p, x, row, candidate);
+    }
+  }
+}
+
+// The largest score in doubles of all, NaN above all numbers, for what has no bounds.
+function plain(p: usize, x: usize, row: usize): void {
+  let best = scoreOf(p, x, 0), index = 0;
+  for (let j = 1, count = int(p, 9); j < count; j++) {
+    if (best != best) break;
+    const score = scoreOf(p, x, j);
+    if (score > best || score != score) {
+      best = score;
+      index = j;
+    }
+  }
+  store<i32>(row, index, 20);
+  store<f64>(row, best, 24);
+}
+
+// A task takes some rows of x. Slots: 0 x, 1 panels of y, 2 columns, 3 y, 4 bias, 5 ids, 6 scores, 7 rows, 8 width, 9 rows of y, 10 rows a task, 11 where it
+// says whether something of y is not finite. Scratch: a tile, the panels of x, the states of the rows.
+export function nearest(p: usize, task: i32): void {
+  const width = int(p, 8), count = int(p, 9), narrow = isNarrow(width), steps = stepsOf(width);
+  const first = task * int(p, 10), rows = min(int(p, 7) - first, int(p, 10));
+  const bytes = <usize>width << 2, x = ptr(p, 0) + <usize>first * bytes;
+  const tile = scratch(p), packed = tile + TILE;
+  const blocks = (rows + MR - 1) / MR, states = packed + <usize>blocks * <usize>steps * 16;
+  const bounded = load<i32>(ptr(p, 11)) == 0;
+  let any = false;
+  for (let r = 0; r < blocks * MR; r++) {
+    const row = states + <usize>r * ROW, to = packed + <usize>(r / MR) * <usize>steps * 16 + (<usize>(r % MR) << 2);
+    store<i32>(row, 0, 16);
+    store<i32>(row, -1, 20);
+    const from = x + <usize>r * bytes, norm = bounded && r < rows ? normOf(from, width) : <f32>Infinity;
+    if (norm < <f32>1e18) {
+      round(from, width, narrow, true, to, 16);
+      store<f32>(row, -f32.MAX_VALUE);
+      store<f32>(row, scaleOf, 4);
+      store<f32>(row, norm, 8);
+      store<f32>(row, changeOf, 12);
+      store<f32>(row, -Infinity, 32);
+      any = true;
+    } else {
+      // Rows without bounds, and those that fill the last panel up, have no candidates.
+      for (let i = 0; i < steps; i++) store<i32>(to + (<usize>i << 4), 0);
+      store<f32>(row, Infinity);
+      store<f32>(row, 0, 4);
+      store<f32>(row, 0, 8);
+      store<f32>(row, 0, 12);
+    }
+  }
+  if (any)
+    for (let panel = 0, panels = (count + NR - 1) / NR, size = panelBytes(width); panel < panels; panel++) {
+      const facts = ptr(p, 2) + <usize>panel * COLUMNS, b = ptr(p, 1) + <usize>panel * size;
+      const scale0 = v128.load(facts, SCALE), scale1 = v128.load(facts, SCALE + 16), bias0 = v128.load(facts, BIAS), bias1 = v128.load(facts, BIAS + 16);
+      const byNorm = load<f32>(facts, BY_NORM), byChange = load<f32>(facts, BY_CHANGE), always = load<f32>(facts, ALWAYS);
+      for (let block = 0; block < blocks; block++) {
+        const a = packed + <usize>block * <usize>steps * 16;
+        if (narrow) microNarrow(a, b, steps, tile);
+        else microWide(a, b, steps, tile);
+        for (let r = 0; r < MR; r++) {
+          const row = states + <usize>(block * MR + r) * ROW, sums = tile + (<usize>r << 5);
+          const scale = v128.load_splat<f32>(row, 4), least = load<f32>(row);
+          const v0 = fma(f32x4.mul(f32x4.convert_i32x4_s(v128.load(sums)), scale), scale0, bias0);
+          const v1 = fma(f32x4.mul(f32x4.convert_i32x4_s(v128.load(sums, 16)), scale), scale1, bias1);
+          const limit = f32x4.splat(least - abs(least) * SLACK - (load<f32>(row, 8) * byNorm + load<f32>(row, 12) * byChange + always));
+          if (v128.any_true(v128.or(f32x4.ge(v0, limit), f32x4.ge(v1, limit)))) {
+            v128.store(sums, v0);
+            v128.store(sums, v1, 16);
+            note(p, x + <usize>(block * MR + r) * bytes, row, panel, facts, sums);
+          }
+        }
+      }
+    }
+  for (let r = 0; r < rows; r++) {
+    const row = states + <usize>r * ROW, from = x + <usize>r * bytes;
+    if (load<f32>(row) == <f32>Infinity) plain(p, from, row);
+    else settle(p, from, row);
+    store<i32>(ptr(p, 5) + (<usize>(first + r) << 2), load<i32>(row, 20));
+    store<f32>(ptr(p, 6) + (<usize>(first + r) << 2), <f32>load<f64>(row, 24));
+  }
+}

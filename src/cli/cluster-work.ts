@@ -1,0 +1,248 @@
+/**
+ * What a clustering has done so far, in a folder beside the one that it makes (`OUT.partial`), so that one that was stopped or killed goes on and ends with the same bytes:
+ *
+ *     plan.json           the arguments and files; another command does not go on with it
+ *     facts.json          documents and hash of each file, and which documents are in the sample
+ *     sample.jsonl        the beginnings of the sample's texts
+ *     embedder.safetensors    the built-in embedder
+ *     points.f32          embeddings of the sample, as many as there are so far
+ *     fit.log             fits of k-means that are done, one after another, each with a checksum
+ *     fit.state           the fit that is under way
+ *     assigned/N.i32      the clusters of the documents of file N, as many as there are so far
+ *     lock                the process that works here
+ *
+ * What is cut off at the end of a file that grows is done again.
+ */
+import {
+  closeSync,
+  existsSync,
+  fstatSync,
+  ftruncateSync,
+  mkdirSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+} from "node:fs";
+import { dirname, join, resolve } from "node:path";
+import { crc32 } from "node:zlib";
+import type { FitMemory, FitState } from "../data/cluster/kmeans.ts";
+import { errorCode } from "../errors.ts";
+import { ioError, writeAll, writeFileAtomic } from "../node/files.ts";
+import { takeLock } from "./lock.ts";
+import { wrong } from "./values.ts";
+
+export interface Work {
+  readonly folder: string;
+  /** What stands under a name as JSON; undefined where nothing does. */
+  readJson(name: string): unknown;
+  writeJson(name: string, value: unknown): void;
+  /** Bytes under a name; null where there is none. */
+  read(name: string): Uint8Array<ArrayBuffer> | null;
+  write(name: string, parts: Iterable<Uint8Array>): void;
+  /** A file that grows by records of so many bytes, with the whole records that are in it. */
+  grow(name: string, record: number): Growing;
+  readonly memory: FitMemory;
+  /** Lets go of the folder, which stays for the next command, or goes. */
+  end(remove: boolean): void;
+}
+
+export interface Growing {
+  readonly bytes: Uint8Array<ArrayBuffer>;
+  append(bytes: Uint8Array): void;
+  close(): void;
+}
+
+/** Milliseconds between two states of a fit that is under way. */
+const OFTEN = 5000;
+const utf8 = new TextEncoder();
+
+/**
+ * Opens the folder of a clustering with this plan, or makes it. `goesOn`: told where there was one. Throws `config` where the folder is of another plan, or another process works in
+ * it, and `io` where it cannot be written.
+ */
+export function openWork(out: string, plan: Readonly<Record<string, unknown>>, goesOn: () => void): Work {
+  const folder = `${resolve(out).replace(/[/\\]+$/, "")}.partial`;
+  const at = (name: string): string => join(folder, name);
+  try {
+    mkdirSync(folder, { recursive: true });
+  } catch (error) {
+    throw ioError(folder, error);
+  }
+  const lock = takeLock(folder);
+  const read = (name: string): Uint8Array<ArrayBuffer> | null => {
+    try {
+      return new Uint8Array(readFileSync(at(name)));
+    } catch (error) {
+      if (errorCode(error) === "ENOENT") return null;
+      throw ioError(at(name), error);
+    }
+  };
+  const write = (name: string, parts: Iterable<Uint8Array>): void => writeFileAtomic(at(name), parts);
+  const readJson = (name: string): unknown => {
+    const bytes = read(name);
+    return bytes === null ? undefined : (JSON.parse(new TextDecoder().decode(bytes)) as unknown);
+  };
+  const writeJson = (name: string, value: unknown): void => write(name, [utf8.encode(JSON.stringify(value))]);
+  const open = new Set<() => void>();
+  const grow = (name: string, record: number): Growing => {
+    const { bytes, file } = openGrowing(at(name), (whole) => whole.length - (whole.length % record));
+    const close = (): void => {
+      if (open.delete(close)) closeSync(file);
+    };
+    open.add(close);
+    return {
+      bytes,
+      append(more) {
+        try {
+          writeAll(file, more);
+        } catch (error) {
+          throw ioError(at(name), error);
+        }
+      },
+      close,
+    };
+  };
+  const end = (remove: boolean): void => {
+    for (const close of open) close();
+    lock.release();
+    if (remove) rmSync(folder, { recursive: true, force: true });
+  };
+  try {
+    const before = readJson("plan.json");
+    const own = JSON.stringify(plan);
+    if (before === undefined) writeJson("plan.json", plan);
+    else if (JSON.stringify(before) !== own)
+      throw wrong(
+        `--out ${out}: ${folder} is of a clustering with another ${difference(before, plan)} that was not completed; delete it, or choose another folder`,
+      );
+    else goesOn();
+    const memory = memoryOf(grow, read, write);
+    return { folder, readJson, writeJson, read, write, grow, memory, end };
+  } catch (error) {
+    end(false);
+    throw error;
+  }
+}
+
+/** The first name under which two plans differ. */
+function difference(before: unknown, plan: Readonly<Record<string, unknown>>): string {
+  const old = new Map(typeof before === "object" && before !== null ? Object.entries(before) : []);
+  return (
+    Object.keys(plan).find((name) => JSON.stringify(old.get(name)) !== JSON.stringify(plan[name])) ?? "plan"
+  );
+}
+
+/** Opens a file to append to, with what is whole in it: `wholeOf` says how many of its bytes. */
+function openGrowing(
+  path: string,
+  wholeOf: (bytes: Uint8Array<ArrayBuffer>) => number,
+): { bytes: Uint8Array<ArrayBuffer>; file: number } {
+  try {
+    mkdirSync(dirname(path), { recursive: true });
+    const all =
+      existsSync(path) && statSync(path).size > 0 ? new Uint8Array(readFileSync(path)) : new Uint8Array(0);
+    const whole = wholeOf(all);
+    const file = openSync(path, "a");
+    if (fstatSync(file).size > whole) ftruncateSync(file, whole);
+    return { bytes: all.subarray(0, whole), file };
+  } catch (error) {
+    throw ioError(path, error);
+  }
+}
+
+function memoryOf(grow: Work["grow"], read: Work["read"], write: Work["write"]): FitMemory {
+  const known = new Map<string, FitState>();
+  let log: Growing | null = null;
+  const logged = (): Growing => {
+    if (log === null) {
+      log = grow("fit.log", 1);
+      for (const { name, state } of recordsOf(log.bytes)) known.set(name, state);
+      // Where the last record is cut off, it is written anew behind what is left of it: reading goes on at the next whole one.
+      const under = read("fit.state");
+      if (under !== null)
+        for (const { name, state } of recordsOf(under)) if (!known.has(name)) known.set(name, state);
+    }
+    return log;
+  };
+  let last = 0;
+  return {
+    recall(name) {
+      logged();
+      return known.get(name);
+    },
+    remember(name, state, done) {
+      const file = logged();
+      if (done) file.append(recordOf(name, state));
+      else if (performance.now() - last > OFTEN) {
+        write("fit.state", [recordOf(name, state)]);
+        last = performance.now();
+      }
+    },
+  };
+}
+
+/** Begins every record, so that reading finds the next one after one that was cut off. */
+const MARK = 0x66697431;
+
+/** Mark, length of the head, checksum of what follows; the head as JSON; the arrays. */
+function recordOf(name: string, { numbers, arrays }: FitState): Uint8Array {
+  const head = utf8.encode(
+    JSON.stringify({
+      name,
+      numbers,
+      arrays: arrays.map((array) => [array instanceof Int32Array ? "i32" : "f32", array.length]),
+    }),
+  );
+  const body = [
+    head,
+    ...arrays.map((array) => new Uint8Array(array.buffer, array.byteOffset, array.byteLength)),
+  ];
+  const out = new Uint8Array(12 + body.reduce((sum, { length }) => sum + length, 0));
+  let at = 12;
+  for (const part of body) {
+    out.set(part, at);
+    at += part.length;
+  }
+  const view = new DataView(out.buffer);
+  view.setUint32(0, MARK, true);
+  view.setUint32(4, head.length, true);
+  view.setUint32(8, crc32(out.subarray(12)), true);
+  return out;
+}
+
+function* recordsOf(bytes: Uint8Array): Generator<{ name: string; state: FitState }, void, undefined> {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  for (let at = 0; at + 12 <= bytes.length;) {
+    const found = view.getUint32(at, true) === MARK ? recordAt(bytes, view, at) : null;
+    if (found === null) at++;
+    else {
+      yield found;
+      at = found.end;
+    }
+  }
+}
+
+function recordAt(
+  bytes: Uint8Array,
+  view: DataView,
+  at: number,
+): { name: string; state: FitState; end: number } | null {
+  const length = view.getUint32(at + 4, true);
+  if (at + 12 + length > bytes.length) return null;
+  let head: { name: string; numbers: number[]; arrays: ["i32" | "f32", number][] };
+  try {
+    head = JSON.parse(new TextDecoder().decode(bytes.subarray(at + 12, at + 12 + length))) as typeof head;
+  } catch {
+    return null;
+  }
+  let place = at + 12 + length;
+  const end = place + head.arrays.reduce((sum, [, count]) => sum + 4 * count, 0);
+  if (end > bytes.length || crc32(bytes.subarray(at + 12, end)) !== view.getUint32(at + 8, true)) return null;
+  const arrays = head.arrays.map(([type, count]) => {
+    const own = bytes.slice(place, place + 4 * count).buffer;
+    place += 4 * count;
+    return type === "i32" ? new Int32Array(own) : new Float32Array(own);
+  });
+  return { name: head.name, state: { numbers: head.numbers, arrays }, end };
+}

@@ -1,0 +1,262 @@
+/** `gradmix cluster` that is killed and goes on, and with embeddings of others. */
+import { spawn } from "node:child_process";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join, resolve } from "node:path";
+import { Writable } from "node:stream";
+import { afterAll, beforeAll, expect, test } from "vitest";
+import { clusterArguments } from "#dist/cli/cluster-arguments.js";
+import { cluster } from "#dist/cli/cluster-command.js";
+import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
+import { listInputs } from "#dist/cli/inputs.js";
+import { openOutput } from "#dist/cli/output.js";
+import { createCpuBackend } from "#dist/backends/cpu/index.js";
+import { decodeNpy, encodeNpy } from "#dist/data/npy.js";
+import { byteTokenizer } from "#dist/data/tokenizer.js";
+import { createGPT } from "#dist/nn/gpt.js";
+import { toHuggingFace } from "#dist/nn/huggingface.js";
+import { encodeSafetensors } from "#dist/nn/safetensors.js";
+import { setCurrentMemory } from "#dist/tensor/memory.js";
+import { random } from "../dga/arbitraries.ts";
+
+const command = resolve(import.meta.dirname, "../../dist/cli/main.js");
+const topics = [
+  ["wave", "harbour", "sail", "anchor"],
+  ["loop", "compiler", "pointer", "stack"],
+  ["onion", "butter", "oven", "pepper"],
+];
+let folder = "";
+/** Documents of the first file. */
+const FIRST = 2100;
+
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "gradmix-cluster-work-"));
+  const next = random(3);
+  const document = (i: number): string =>
+    JSON.stringify({
+      text: Array.from({ length: 12 }, () =>
+        next() < 0.6 ? topics[i % 3]![Math.floor(4 * next())] : `the${Math.floor(40 * next())}`,
+      ).join(" "),
+    });
+  for (const [name, count] of [
+    ["one.jsonl", FIRST],
+    ["two.jsonl", 2060],
+    ["small.jsonl", 60],
+  ] as const)
+    writeFileSync(join(folder, name), Array.from({ length: count }, (_, i) => `${document(i)}\n`).join(""));
+});
+afterAll(() => rmSync(folder, { recursive: true }));
+
+const at = (...names: string[]): string => join(folder, ...names);
+const silent = openOutput(new Writable({ write: (_chunk, _encoding, done) => done() }));
+
+/** Runs the command here, with one thread. */
+async function made(files: string, out: string, options: Record<string, unknown> = {}): Promise<string> {
+  const lines: string[] = [];
+  const args = clusterArguments([at(files)], { out: at(out), threads: "1", ...options });
+  await cluster(args, { out: silent, err: { ...silent, write: (text: string) => void lines.push(text) } });
+  return lines.join("");
+}
+
+/** Every file of a folder with its bytes. */
+const contents = (name: string): Map<string, string> =>
+  new Map(
+    readdirSync(at(name), { recursive: true, encoding: "utf8" })
+      .filter((own) => statSync(at(name, own)).isFile())
+      .sort()
+      .map((own) => [own, readFileSync(at(name, own)).toString("base64")]),
+  );
+
+/** Kills a command of its own once a file has something in it; gives whether it did so. */
+async function killed(args: readonly string[], file: string): Promise<boolean> {
+  const child = spawn(process.execPath, [command, "cluster", ...args], { cwd: folder, stdio: "ignore" });
+  const ended = new Promise<NodeJS.Signals | null>((done) => child.once("exit", (_, signal) => done(signal)));
+  const timer = setInterval(() => {
+    if (existsSync(file) && statSync(file).size > 0) child.kill("SIGKILL");
+  }, 1);
+  const signal = await ended;
+  clearInterval(timer);
+  return signal === "SIGKILL";
+}
+
+test("killed in the sample, the embedding, the fit and the assigning, it goes on to the same bytes", async () => {
+  const options = { levels: "3,4", dim: "8", balanced: "1.5" };
+  await made("[ot][nw][eo].jsonl", "whole", options);
+  const args = ["[ot][nw][eo].jsonl", "--out", "again", "--levels", "3,4", "--dim", "8", "--balanced", "1.5"];
+  for (const file of ["facts.json", "points.f32", "fit.log", "assigned/1.i32"])
+    expect([file, await killed([...args, "--threads", "2"], at("again.partial", file))]).toEqual([
+      file,
+      true,
+    ]);
+  expect(existsSync(at("again"))).toBe(false);
+  // Another command does not go on with it.
+  await expect(made("[ot][nw][eo].jsonl", "again", { ...options, seed: "2" })).rejects.toThrow(
+    "another seed that was not completed",
+  );
+  // What a kill leaves at the end of a file may be cut off, or anything.
+  const log = at("again.partial", "fit.log");
+  writeFileSync(log, Buffer.concat([readFileSync(log).subarray(0, -5), Buffer.from("1tif")]));
+  expect(await made("[ot][nw][eo].jsonl", "again", options)).toContain("going on where it was stopped");
+  expect(contents("again")).toEqual(contents("whole"));
+  expect(existsSync(at("again.partial"))).toBe(false);
+  const ids = decodeNpy(readFileSync(at("whole", "ids/one.npy")), "ids").values;
+  expect(ids.length).toBe(FIRST);
+  const { largest } = JSON.parse(readFileSync(at("whole", "clusters.json"), "utf8")) as { largest: number };
+  expect(largest).toBeLessThan(1.5 * 1.5 + 0.01);
+});
+
+test("text that changes before it is assigned is refused, and nothing is left", async () => {
+  const lines = readFileSync(at("small.jsonl"), "utf8").split("\n");
+  mkdirSync(at("changing"));
+  const file = at("changing", "a.jsonl");
+  writeFileSync(file, lines.join("\n"));
+  const args = clusterArguments([file], { out: at("changed"), clusters: "2", dim: "4", threads: "1" });
+  const err = {
+    ...silent,
+    write(text: string): void {
+      if (text.includes("assigning")) writeFileSync(file, lines.toReversed().join("\n"));
+    },
+  };
+  await expect(cluster(args, { out: silent, err })).rejects.toMatchObject({
+    code: "data",
+    message: expect.stringContaining("a.jsonl: its text has changed while it was clustered"),
+  });
+  expect([existsSync(at("changed")), existsSync(at("changed.partial"))]).toEqual([false, false]);
+});
+
+/** A row for each document, near the corner of its topic. */
+const rows = Float32Array.from({ length: 60 * 3 }, (_, i) =>
+  Math.floor(i / 3) % 3 === i % 3 ? 4 : (i % 5) / 8,
+);
+
+test("documents of files of tokens are those of their text", async () => {
+  const texts = readFileSync(at("small.jsonl"), "utf8")
+    .trim()
+    .split("\n")
+    .map((line) => (JSON.parse(line) as { text: string }).text);
+  const tokenizer = byteTokenizer();
+  mkdirSync(at("tokens"));
+  const ids = texts.flatMap((text) => [...tokenizer.encode(text), tokenizer.endOfText]);
+  writeFileSync(at("tokens", "small.bin"), new Uint8Array(Uint16Array.from(ids).buffer));
+  const options = { clusters: "3", dim: "4", tokenizer: "byte" };
+  await made("small.jsonl", "of-text", options);
+  await made("tokens", "of-tokens", options);
+  const [text, tokens] = [contents("of-text"), contents("of-tokens")];
+  for (const name of ["ids/small.npy", "centroids.npy", "embedder.safetensors"])
+    expect(tokens.get(name)).toBe(text.get(name));
+  const sizes = (name: string): unknown =>
+    (JSON.parse(readFileSync(at(name, "clusters.json"), "utf8")) as { clusters: unknown }).clusters;
+  expect(sizes("of-tokens")).toEqual(sizes("of-text"));
+  await expect(made("tokens", "refused", { clusters: "3" })).rejects.toThrow(
+    "name the tokenizer that wrote it with --tokenizer",
+  );
+  const data = { domainsFrom: [at("of-tokens")], target: [at("one.jsonl")] };
+  const config = resolveConfig([jsonLayer({ data, run: { out: at("run") } }, "c.json")]);
+  const hooks = { onEvent: () => {}, signal: new AbortController().signal };
+  await expect(listInputs({ ...config.data, out: at("run") }, hooks)).rejects.toThrow(
+    "its clusters are of files of tokens",
+  );
+});
+
+test("rows of a file, a model2vec folder and the folder of a model are embeddings", async () => {
+  writeFileSync(at("rows.npy"), encodeNpy({ shape: [60, 3], values: rows }));
+  mkdirSync(at("table"));
+  mkdirSync(at("model"));
+  const tokenizer = byteTokenizer();
+  const json = JSON.stringify(tokenizer.toJSON());
+  writeFileSync(at("table", "tokenizer.json"), json);
+  writeFileSync(at("model", "tokenizer.json"), json);
+  // Letters that tell the topics apart.
+  const table = new Float32Array(tokenizer.vocabSize * 2).fill(0.01);
+  for (const [letter, place] of [
+    ["v", 0],
+    ["u", 0],
+    ["k", 1],
+    ["c", 1],
+  ] as const)
+    table[letter.charCodeAt(0) * 2 + place] = 1;
+  writeFileSync(
+    at("table", "model.safetensors"),
+    encodeSafetensors(new Map([["embeddings", { shape: [tokenizer.vocabSize, 2], data: table }]])),
+  );
+  const backend = await createCpuBackend({ threads: 1 });
+  setCurrentMemory(backend);
+  const model = createGPT({
+    preset: "llama",
+    vocabSize: tokenizer.vocabSize,
+    context: 32,
+    dim: 16,
+    layers: 1,
+    heads: 2,
+  });
+  for (const [name, bytes] of await toHuggingFace(model)) writeFileSync(at("model", name), bytes);
+  model.dispose();
+  await backend.dispose();
+
+  await made("small.jsonl", "of-rows", { clusters: "3", embeddings: at("rows.npy") });
+  const ids = decodeNpy(readFileSync(at("of-rows", "ids/small.npy")), "ids").values;
+  ids.forEach((id, i) => expect(id).toBe(ids[i % 3]));
+  expect(new Set(ids).size).toBe(3);
+  // Documents without text have rows too.
+  const lines = readFileSync(at("small.jsonl"), "utf8").trim().split("\n");
+  writeFileSync(
+    at("gaps.jsonl"),
+    [...lines.slice(0, 7), '{"text":""}', ...lines.slice(7), '{"text":""}', ""].join("\n"),
+  );
+  const gaps = Float32Array.from([...rows.subarray(0, 21), 9, 9, 9, ...rows.subarray(21), 9, 9, 9]);
+  writeFileSync(at("gaps.npy"), encodeNpy({ shape: [62, 3], values: gaps }));
+  await made("gaps.jsonl", "of-gaps", { clusters: "3", embeddings: at("gaps.npy") });
+  expect(decodeNpy(readFileSync(at("of-gaps", "ids/gaps.npy")), "ids").values).toEqual(ids);
+
+  for (const [name, dim] of [
+    ["table", 2],
+    ["model", 16],
+  ] as const) {
+    await made("small.jsonl", `of-${name}`, { clusters: "3", embeddings: at(name) });
+    const { shape, values } = decodeNpy(readFileSync(at(`of-${name}`, "centroids.npy")), "centroids");
+    expect(shape).toEqual([3, dim]);
+    // Means of points of unit length.
+    for (let j = 0; j < 3; j++)
+      expect(Math.hypot(...values.subarray(j * dim, (j + 1) * dim))).toBeLessThan(1 + 1e-6);
+    const description = JSON.parse(readFileSync(at(`of-${name}`, "clusters.json"), "utf8")) as Record<
+      string,
+      unknown
+    >;
+    expect(description).toMatchObject({ dim, embeddings: at(name) });
+  }
+});
+
+test.each<[string, () => Record<string, unknown>, string]>([
+  [
+    "rows for other documents",
+    () => ({ embeddings: put("few.npy", 59) }),
+    "has 59 rows, and there are 60 documents",
+  ],
+  ["no file", () => ({ embeddings: at("none.npy") }), "no such file or folder"],
+  ["another file", () => ({ embeddings: at("small.jsonl") }), "give a .npy, .safetensors or .parquet file"],
+  ["a folder of something else", () => ({ embeddings: at("changing") }), "has no model.safetensors"],
+  ["a length", () => ({ embeddings: at("rows.npy"), dim: "8" }), "leave out --dim"],
+  ["clusters that are there", () => ({ ids: folder, balanced: "2" }), "--ids and --balanced"],
+  ["no balance", () => ({ balanced: "0.5" }), '"0.5" is no number of 1 or more'],
+])("%s: refused", async (_, options, message) => {
+  const given = options();
+  const more = "ids" in given ? given : { clusters: "3", ...given };
+  await expect((async () => made("small.jsonl", "refused", more))()).rejects.toMatchObject({
+    message: expect.stringContaining(message),
+  });
+  expect(existsSync(at("refused.partial"))).toBe(false);
+});
+
+function put(name: string, count: number): string {
+  writeFileSync(at(name), encodeNpy({ shape: [count, 3], values: rows.slice(0, 3 * count) }));
+  return at(name);
+}
