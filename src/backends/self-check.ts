@@ -87,8 +87,7 @@ export async function computesRight(backend: Backend, size: number = 160): Promi
     const near = (x: number, y: number): boolean => Math.abs(x - y) <= 1e-4 * Math.sqrt(norms[0] * norms[1]);
     const along = await backend.read(dots.buffer, 0, 2);
     const squared = await backend.read(squares.buffer, 0, 2);
-    if (!near(along[1]!, inner) || !near(squared[0]!, norms[0]) || !near(squared[1]!, norms[1]))
-      return false;
+    if (!near(along[1]!, inner) || !near(squared[0]!, norms[0]) || !near(squared[1]!, norms[1])) return false;
     return true;
   } finally {
     for (const { buffer } of views) backend.free(buffer);

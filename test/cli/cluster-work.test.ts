@@ -44,7 +44,7 @@ beforeAll(() => {
   const document = (i: number): string =>
     JSON.stringify({
       text: Array.from({ length: 12 }, () =>
-        next() < 0.6 ? topics[i % 3]![Math.floor(4 * next())] : `the${Math.floor(40 * next())}`,
+        next() < 0.6 ? topics[i % 3][Math.floor(4 * next())] : `the${Math.floor(40 * next())}`,
       ).join(" "),
     });
   for (const [name, count] of [

@@ -29,7 +29,7 @@ export class Offsets {
 /** Are the values the offsets times the scale? */
 function scaled(offsets: readonly number[], scale: number, values: readonly number[]): boolean {
   if (offsets.length !== values.length) return false;
-  for (let i = 0; i < values.length; i++) if (values[i] !== offsets[i] * scale) return false;
+  for (let i = 0; i < values.length; i++) if (values[i] !== offsets[i]! * scale) return false;
   return true;
 }
 

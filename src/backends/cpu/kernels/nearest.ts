@@ -28,8 +28,8 @@ export const nearest: Pick<Launchers, "nearest"> = {
       kernel: "nearest",
       tasks: Math.ceil(rows / NEAREST_ROWS),
       ints: [
-        ...[atX, packed, columns, atY, atBias, runtime.address(ids), runtime.address(scores)]!,
-        ...[rows, width, count, NEAREST_ROWS, flag]!,
+        ...[atX, packed, columns, atY, atBias, runtime.address(ids), runtime.address(scores)],
+        ...[rows, width, count, NEAREST_ROWS, flag],
       ],
       scratch: 256 + blocks * pairs * 16 + NEAREST_ROWS * ROW,
       work: 2 * rows * count * width,
