@@ -5,6 +5,8 @@
 import { GradmixError } from "../errors.ts";
 import { END_OF_TEXT, readBytes, type Tokenizer, writeBytes } from "./byte-level.ts";
 import { joinBytes, readable } from "./bytes.ts";
+import { LONGEST_PIECE, NO_RANK, pairRanks, pieceTable } from "./piece-table.ts";
+import { gpt2Pieces, pieceCursor } from "./pieces.ts";
 import { escapePattern, gpt2PreTokenizer, type Normalizer, type PreTokenizer } from "./pre-tokenizer.ts";
 
 export interface Merge {
@@ -20,9 +22,8 @@ export const splitKey = (pair: number): [left: number, right: number] => [
   pair % 67108864,
 ];
 
-/** Pieces whose ids are remembered; words repeat, long pieces hardly ever. */
+/** Pieces of other pre-tokenizers than GPT-2's whose ids are remembered. */
 const CACHE_SIZE = 1 << 16;
-const CACHED_LENGTH = 64;
 
 /** From this many ids on a piece is merged with a heap: text without spaces (DNA, base64, some scripts) makes pieces of megabytes. */
 const LONG_PIECE = 128;
@@ -72,22 +73,22 @@ export function tokenizerOf(parts: TokenizerParts): Tokenizer {
   const encodeSegment = isByBytes(parts) ? byteEncoder(parts.bytes) : pieceEncoder(parts);
 
   const encodeBlocks = (text: string, take: (ids: Uint32Array) => void): void => {
-    const block = new Uint32Array(BLOCK);
+    const block = new Uint32Array(Math.min(BLOCK, text.length + 1));
     let length = 0;
-    const put = (ids: Uint32Array): void => {
-      for (let from = 0; from < ids.length;) {
-        const count = Math.min(BLOCK - length, ids.length - from);
-        for (let i = 0; i < count; i++) block[length + i] = ids[from + i]!;
+    const put: Put = (ids, start, end) => {
+      for (let from = start; from < end;) {
+        const count = Math.min(block.length - length, end - from);
+        for (let i = 0; i < count; i++) block[length + i] = ids[from + i];
         length += count;
         from += count;
-        if (length === BLOCK) {
+        if (length === block.length) {
           take(block);
           length = 0;
         }
       }
     };
     for (const segment of segments(text))
-      if (typeof segment === "number") put(Uint32Array.of(segment));
+      if (typeof segment === "number") put(Uint32Array.of(segment), 0, 1);
       else encodeSegment(segment, put);
     if (length > 0) take(block.subarray(0, length));
   };
@@ -125,8 +126,11 @@ function joinIds(blocks: readonly Uint32Array[]): Uint32Array {
   return out;
 }
 
-/** Hands the ids of a text on, in order, in arrays of any length. */
-type SegmentEncoder = (text: string, put: (ids: Uint32Array) => void) => void;
+/** Takes the ids of an array from `from` to before `to`. */
+type Put = (ids: Uint32Array, from: number, to: number) => void;
+
+/** Hands the ids of a text on, in order. */
+type SegmentEncoder = (text: string, put: Put) => void;
 
 /** Whether every byte is a token and nothing is merged, so that pieces do not matter. */
 function isByBytes({
@@ -149,8 +153,8 @@ function byteEncoder(bytes: Int32Array): SegmentEncoder {
       // A part ends between characters: of a pair that the cut parts, the first half waits for the next part.
       const cutPair = from + read < text.length && isHigh(text.charCodeAt(from + read - 1));
       const count = written - (cutPair ? 3 : 0);
-      for (let i = 0; i < count; i++) ids[i] = bytes[scratch[i]!]!;
-      put(ids.subarray(0, count));
+      for (let i = 0; i < count; i++) ids[i] = bytes[scratch[i]];
+      put(ids, 0, count);
       from += read - (cutPair ? 1 : 0);
     }
   };
@@ -165,7 +169,6 @@ function pieceEncoder(parts: TokenizerParts): SegmentEncoder {
     preTokenizer.written ? (readBytes(piece) ?? new Uint8Array(0)) : utf8.encode(piece);
   const idsOf = byteIds(parts);
   const merge = merger(merges);
-  const cache = new Map<string, Uint32Array>();
 
   const encodePiece = (piece: string): Uint32Array => {
     const bytes = bytesOf(piece);
@@ -173,17 +176,45 @@ function pieceEncoder(parts: TokenizerParts): SegmentEncoder {
     return id === undefined ? merge(idsOf(bytes)) : Uint32Array.of(id);
   };
 
+  // A text of GPT-2's pieces need not be cut into strings.
+  return preTokenizer.pieces === gpt2Pieces && !preTokenizer.written
+    ? tableEncoder(encodePiece)
+    : stringEncoder(preTokenizer, encodePiece);
+}
+
+type EncodePiece = (piece: string) => Uint32Array;
+
+function tableEncoder(encodePiece: EncodePiece): SegmentEncoder {
+  const table = pieceTable();
+  return (text, put) => {
+    const cursor = pieceCursor(text);
+    while (cursor.next()) {
+      const { units, from, to } = cursor;
+      const isShort = to - from <= LONGEST_PIECE;
+      const known = isShort ? table.find(units, from, to) : -1;
+      if (known >= 0) put(table.records, known + 2, known + 2 + table.records[known]);
+      else {
+        const ids = encodePiece(text.slice(cursor.start + from, cursor.start + to));
+        if (isShort) table.add(units, from, to, ids);
+        put(ids, 0, ids.length);
+      }
+    }
+  };
+}
+
+function stringEncoder(preTokenizer: PreTokenizer, encodePiece: EncodePiece): SegmentEncoder {
+  const cache = new Map<string, Uint32Array>();
   return (text, put) => {
     for (const piece of preTokenizer.pieces(text)) {
       let ids = cache.get(piece);
       if (ids === undefined) {
         ids = encodePiece(piece);
-        if (piece.length <= CACHED_LENGTH) {
+        if (piece.length <= LONGEST_PIECE) {
           if (cache.size >= CACHE_SIZE) cache.clear();
           cache.set(detach(piece), ids);
         }
       }
-      put(ids);
+      put(ids, 0, ids.length);
     }
   };
 }
@@ -211,28 +242,31 @@ function byteIds({ bytes: ids, unknown = null }: TokenizerParts): (bytes: Uint8A
 
 /** Merges the ids of a piece: the pair of the lowest rank first, the leftmost of equals. The array given may be written to. */
 function merger(merges: readonly Merge[]): (ids: Uint32Array) => Uint32Array {
-  // A pair that is listed twice has its last rank, as in Hugging Face's library.
-  const ranks = new Map(merges.map(({ left, right }, rank) => [pairKey(left, right), rank]));
+  const rankOf = pairRanks(merges);
   const inOrder = isInOrder(merges);
+  /** The rank of each id with the one after it. */
+  const ranks = new Int32Array(LONG_PIECE);
   return (ids) => (inOrder && ids.length < LONG_PIECE ? mergeShort(ids) : mergeLong(ids));
 
   function mergeShort(ids: Uint32Array): Uint32Array {
-    for (let length = ids.length; ;) {
+    let length = ids.length;
+    for (let i = 0; i + 1 < length; i++) ranks[i] = rankOf(ids[i], ids[i + 1]);
+    for (;;) {
       let best = -1;
-      let bestRank = Infinity;
-      for (let i = 0; i + 1 < length; i++) {
-        const rank = ranks.get(pairKey(ids[i]!, ids[i + 1]!));
-        if (rank !== undefined && rank < bestRank) [best, bestRank] = [i, rank];
-      }
+      let bestRank = NO_RANK;
+      for (let i = 0; i + 1 < length; i++) if (ranks[i] < bestRank) bestRank = ranks[(best = i)];
       if (best < 0) return ids.slice(0, length);
       // All places of this merge at once, from the left: no pair that comes of it can have a lower rank.
       const { left, right, joined } = merges[bestRank]!;
       let to = best;
-      for (let from = best; from < length; from++) {
-        if (from + 1 < length && ids[from] === left && ids[from + 1] === right) {
-          ids[to++] = joined;
-          from++;
-        } else ids[to++] = ids[from]!;
+      let afterJoined = false;
+      for (let from = best; from < length;) {
+        const joins = from + 1 < length && ids[from] === left && ids[from + 1] === right;
+        const id = joins ? joined : ids[from];
+        if (to > 0) ranks[to - 1] = joins || afterJoined ? rankOf(ids[to - 1], id) : ranks[from - 1];
+        ids[to++] = id;
+        from += joins ? 2 : 1;
+        afterJoined = joins;
       }
       length = to;
     }
@@ -245,11 +279,10 @@ function merger(merges: readonly Merge[]): (ids: Uint32Array) => Uint32Array {
     const before = Int32Array.from(ids, (_, i) => i - 1);
     const alive = new Uint8Array(n).fill(1);
     const heap = numberHeap(n);
-    const rankAt = (i: number): number =>
-      next[i]! < n ? (ranks.get(pairKey(ids[i]!, ids[next[i]!]!)) ?? -1) : -1;
+    const rankAt = (i: number): number => (next[i] < n ? rankOf(ids[i], ids[next[i]]) : NO_RANK);
     const offer = (i: number): void => {
       const rank = rankAt(i);
-      if (rank >= 0) heap.push(rank * 2 ** 31 + i);
+      if (rank < NO_RANK) heap.push(rank * 2 ** 31 + i);
     };
     for (let i = 0; i < n; i++) offer(i);
     for (let top = heap.pop(); top >= 0; top = heap.pop()) {
@@ -287,7 +320,8 @@ function segmenter(
   const normalize = normalizer ?? ((text: string): string => text);
   // A lone half of a surrogate pair has no bytes; it becomes U+FFFD, which patterns then see.
   const wellFormed = (text: string): string =>
-    /\p{Cs}/u.test(text) ? text.replaceAll(/\p{Cs}/gu, "\ufffd") : text;
+    // Most texts have no half, of a pair or not, which is found out faster.
+    /[\ud800-\udfff]/.test(text) && /\p{Cs}/u.test(text) ? text.replaceAll(/\p{Cs}/gu, "\ufffd") : text;
   const raw = finder(added.filter(({ normalized }) => !normalized));
   const inNormalized = finder(
     added

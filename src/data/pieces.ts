@@ -23,55 +23,120 @@ function classify(character: string): number {
   return OTHER;
 }
 
-/** Classes of UTF-16 units; halves of surrogate pairs count as OTHER and are looked up as pairs. Made when first needed. */
+/** First halves of surrogate pairs, whose class is that of the pair. */
+const HALF = 4;
+
+/** Classes of UTF-16 units; second halves of pairs that stand alone are OTHER. Made when first needed. */
 let units: Uint8Array | null = null;
 const makeUnits = (): Uint8Array =>
-  Uint8Array.from({ length: 65536 }, (_, unit) => classify(String.fromCharCode(unit)));
+  Uint8Array.from({ length: 65536 }, (_, unit) =>
+    unit >= 0xd800 && unit <= 0xdbff ? HALF : classify(String.fromCharCode(unit)),
+  );
 /** Classes of the characters beyond U+FFFF that were met. */
 const pairs = new Map<number, number>();
 
-/** The pieces of a text, in order; together they are the text. */
-export function* gpt2Pieces(text: string): Generator<string, void, undefined> {
-  const table = (units ??= makeUnits());
-  const n = text.length;
-  /** Class of the character that starts at `at`. */
-  const classAt = (at: number): number => {
-    const unit = text.charCodeAt(at);
-    if (unit < 0xd800 || unit > 0xdbff) return table[unit]!;
-    const point = text.codePointAt(at) ?? unit;
-    let kind = pairs.get(point);
-    if (kind === undefined) pairs.set(point, (kind = classify(String.fromCodePoint(point))));
-    return kind;
-  };
-  const endOfRun = (from: number, kind: number): number => {
-    for (let at = from; ;) {
-      if (at >= n || classAt(at) !== kind) return at;
-      const unit = text.charCodeAt(at);
-      at += unit >= 0xd800 && unit <= 0xdbff && (text.codePointAt(at) ?? 0) > 0xffff ? 2 : 1;
-    }
-  };
-  for (let from = 0; from < n;) {
-    let end = from + contraction(text, from);
-    if (end === from) {
-      const kind = classAt(from);
-      const afterSpace =
-        text.charCodeAt(from) === 32 && from + 1 < n && classAt(from + 1) !== SPACE ? from + 1 : from;
-      if (kind !== SPACE || afterSpace > from) end = endOfRun(afterSpace, classAt(afterSpace));
-      else {
-        end = endOfRun(from, SPACE);
-        // The last white space before a word is the word's, or a piece of its own. All white space is one unit wide.
-        if (end < n && end - from > 1) end--;
-      }
-    }
-    yield text.slice(from, end);
-    from = end;
-  }
+/** Units of a text that are copied at a time: reading an array is faster than reading a string. */
+const WINDOW = 1 << 14;
+/** Units behind a piece that may decide where it ends. */
+const AHEAD = 3;
+
+/** The pieces of a text, one after another, as ranges of an array. */
+export interface PieceCursor {
+  /** UTF-16 units, among which the piece is; another array after some calls. */
+  units: Uint16Array;
+  /** The piece: from unit `from` to before unit `to`. */
+  from: number;
+  to: number;
+  /** Where `units` begins in the text. */
+  start: number;
+  /** Goes to the next piece; false: there is none. */
+  next(): boolean;
 }
 
-/** Length of the contraction ('s 't 'm 'd 're 've 'll) that starts at `at`, or 0. */
-function contraction(text: string, at: number): number {
-  if (text.charCodeAt(at) !== 39) return 0;
-  const [a, b] = [text[at + 1], text[at + 2]];
-  if (a === "s" || a === "t" || a === "m" || a === "d") return 2;
-  return (a === "r" && b === "e") || (a === "v" && b === "e") || (a === "l" && b === "l") ? 3 : 0;
+/** A cursor before the first piece of a text. All pieces together are the text. */
+export function pieceCursor(text: string): PieceCursor {
+  const classes = (units ??= makeUnits());
+  let length = 0;
+  const cursor: PieceCursor = {
+    units: new Uint16Array(Math.min(WINDOW, text.length)),
+    from: 0,
+    to: 0,
+    start: 0,
+    next() {
+      const from = cursor.to;
+      const end = from < length ? endOfPiece(classes, cursor.units, from, length) : from;
+      if (end + AHEAD > length && cursor.start + length < text.length) {
+        // What is behind the window may belong to the piece. One that fills the window gets a larger one.
+        if (from === 0 && length > 0) cursor.units = new Uint16Array(2 * cursor.units.length);
+        cursor.start += from;
+        length = copyUnits(text, cursor.start, cursor.units);
+        cursor.to = 0;
+        return cursor.next();
+      }
+      cursor.from = from;
+      cursor.to = end;
+      return end > from;
+    },
+  };
+  return cursor;
 }
+
+/** Copies units from place `start` on; gives how many there were. */
+function copyUnits(text: string, start: number, into: Uint16Array): number {
+  const count = Math.min(into.length, text.length - start);
+  for (let i = 0; i < count; i++) into[i] = text.charCodeAt(start + i);
+  return count;
+}
+
+function endOfPiece(classes: Uint8Array, text: Uint16Array, from: number, n: number): number {
+  const first = text[from];
+  if (first === 39) {
+    const length = contraction(text, from, n);
+    if (length > 0) return from + length;
+  }
+  let at = from;
+  let kind = classes[first];
+  if (first === 32 && from + 1 < n && classes[text[from + 1]] !== SPACE) kind = classes[text[++at]];
+  if (kind === HALF) kind = classOfPair(text, at, n);
+  const end = endOfRun(classes, text, at, n, kind);
+  // The last white space before a word is the word's, or a piece of its own. All white space is one unit wide.
+  return kind === SPACE && end < n && end - from > 1 ? end - 1 : end;
+}
+
+function endOfRun(classes: Uint8Array, text: Uint16Array, from: number, n: number, kind: number): number {
+  for (let at = from; at < n;) {
+    const own = classes[text[at]];
+    if (own === kind) at++;
+    else if (own === HALF && classOfPair(text, at, n) === kind) at += isPair(text, at, n) ? 2 : 1;
+    else return at;
+  }
+  return n;
+}
+
+const isPair = (text: Uint16Array, at: number, n: number): boolean =>
+  at + 1 < n && text[at + 1] >= 0xdc00 && text[at + 1] <= 0xdfff;
+
+/** Class of the character whose first half is at `at`; a half alone is OTHER. */
+function classOfPair(text: Uint16Array, at: number, n: number): number {
+  if (!isPair(text, at, n)) return OTHER;
+  const point = 0x10000 + ((text[at] - 0xd800) << 10) + (text[at + 1] - 0xdc00);
+  let kind = pairs.get(point);
+  if (kind === undefined) pairs.set(point, (kind = classify(String.fromCodePoint(point))));
+  return kind;
+}
+
+/** The pieces of a text, in order; together they are the text. */
+export function* gpt2Pieces(text: string): Generator<string, void, undefined> {
+  const cursor = pieceCursor(text);
+  while (cursor.next()) yield text.slice(cursor.start + cursor.from, cursor.start + cursor.to);
+}
+
+/** Length of the contraction ('s 't 'm 'd 're 've 'll) that starts at `at`, where an apostrophe is; or 0. */
+function contraction(text: Uint16Array, at: number, n: number): number {
+  const a = at + 1 < n ? text[at + 1] : 0;
+  const b = at + 2 < n ? text[at + 2] : 0;
+  if (a === S || a === T || a === M || a === D) return 2;
+  return (a === R && b === E) || (a === V && b === E) || (a === L && b === L) ? 3 : 0;
+}
+
+const [S, T, M, D, R, V, E, L] = Array.from("stmdrvel", (letter) => letter.charCodeAt(0));

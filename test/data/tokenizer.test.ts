@@ -156,6 +156,58 @@ test("pieces are what the published pattern matches, for every character", () =>
   expect([...gpt2Pieces(all)].join("|")).toBe((all.match(PATTERN) ?? []).join("|"));
 });
 
+test("pieces are the same wherever the text is read anew", () => {
+  // Longer than what is read at a time, with runs, pairs and spaces at any place of it.
+  const part = fc.constantFrom(
+    "a",
+    "日",
+    "🎉",
+    "𝒜",
+    " ",
+    "  ",
+    "\n",
+    "'s",
+    "'ll",
+    "1",
+    "!",
+    " b",
+    "\ud83c",
+    "x".repeat(400),
+  );
+  fc.assert(
+    fc.property(
+      fc.array(part, { minLength: 1, maxLength: 12 }),
+      fc.integer({ min: 0, max: 6 }),
+      (parts, before) => {
+        const unit = parts.join("");
+        const value = wellFormed("-".repeat(before) + unit.repeat(Math.ceil(40_000 / unit.length)));
+        // Not by toEqual, which is slow on tens of thousands of pieces.
+        expect([...gpt2Pieces(value)].join("|")).toBe((value.match(PATTERN) ?? []).join("|"));
+      },
+    ),
+    { numRuns: 40 },
+  );
+});
+
+test("whoever takes ids may encode another text before it goes on", async () => {
+  const tokenizer = await trainBpe([sample], { vocabSize: 300 });
+  // So many different pieces that the table of them grows in between.
+  const many = (from: number): string => Array.from({ length: 20_000 }, (_, i) => `${from + i}x `).join("");
+  const [one, other] = [many(1), many(1_000_000)];
+  const expected = [...tokenizer.encode(one)];
+  const found: number[] = [];
+  const again = loadTokenizer(tokenizer.toJSON());
+  let calls = 0;
+  again.encodeBlocks(one, (ids) => {
+    const before = [...ids];
+    if (calls++ % 2 === 0) again.encode(other);
+    expect([...ids]).toEqual(before);
+    found.push(...before);
+  });
+  expect(found.length).toBe(expected.length);
+  expect(found.every((id, i) => id === expected[i])).toBe(true);
+});
+
 test("a text may be one piece of millions of characters", () => {
   // A regular expression needs stack for each of them.
   const long = "日".repeat(9_000_000);
