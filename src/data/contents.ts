@@ -5,16 +5,38 @@ import { createGunzip } from "node:zlib";
 import { errorCode, GradmixError } from "../errors.ts";
 import { ArchiveError, unpackZstd } from "./zstd.ts";
 
+/** Whether a file is unpacked when it is read, by its name or its kind; null: it is read as it is. */
+export function packingOf(file: string, kind: string | null): "zstd" | "gzip" | null {
+  if (/\.zst$/i.test(file) || kind === "zstd") return "zstd";
+  return /\.gz$/i.test(file) || kind === "gzip" ? "gzip" : null;
+}
+
+/** Which bytes of a file are read, and who is told how many have been. */
+export interface ByteRange {
+  /** From this byte on; default 0. Other than 0 and with an end only where nothing is unpacked. */
+  readonly from?: number;
+  /** To before this byte; default: to the end. */
+  readonly to?: number | null;
+  /** Told the bytes that were read of the file so far. */
+  readonly onBytes?: (bytes: number) => void;
+}
+
 /** A file's bytes, unpacked where its name or its kind says so. Throws `data` when it cannot be read or is cut off. */
 export async function* contents(
   file: string,
   kind: string | null,
+  { from = 0, to = null, onBytes }: ByteRange = {},
 ): AsyncGenerator<Uint8Array, void, undefined> {
-  const stream = createReadStream(file, { highWaterMark: 1 << 18 });
+  const end = to === null ? {} : { end: to - 1 };
+  const stream = createReadStream(file, { highWaterMark: 1 << 18, start: from, ...end });
+  const packing = packingOf(file, kind);
+  const chunks: AsyncIterable<Uint8Array> =
+    packing === "zstd" ? unpackZstd(stream) : packing === "gzip" ? unpackGzip(stream, file) : stream;
   try {
-    if (/\.zst$/i.test(file) || kind === "zstd") yield* unpackZstd(stream);
-    else if (/\.gz$/i.test(file) || kind === "gzip") yield* unpackGzip(stream, file);
-    else yield* stream;
+    for await (const chunk of chunks) {
+      onBytes?.(stream.bytesRead);
+      yield chunk;
+    }
   } catch (cause) {
     if (cause instanceof GradmixError) throw cause;
     throw new GradmixError("data", `${file}: ${readProblem(cause)}`, { cause });

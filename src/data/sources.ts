@@ -9,7 +9,7 @@ import { GradmixError } from "../errors.ts";
 import { isObject } from "../json.ts";
 import { boolean, callback, checkOptions, string } from "../options.ts";
 import { joinBytes } from "./bytes.ts";
-import { contents, kindOfFile, kindProblem } from "./contents.ts";
+import { type ByteRange, contents, kindOfFile, kindProblem } from "./contents.ts";
 import { csvRows, parquetRows } from "./tables.ts";
 
 export interface Document {
@@ -48,20 +48,41 @@ export async function* readDocuments(
     onSkip: callback,
     onEmpty: callback,
   });
+  for (const file of files) yield* readPart({ path: file, from: 0, to: null }, options);
+}
+
+/** A part of a file that can be read alone (cuts.ts). */
+export interface FilePart {
+  readonly path: string;
+  /** Its first byte. */
+  readonly from: number;
+  /** The first byte after it; null: it ends with the file. */
+  readonly to: number | null;
+  /** Lines before it, for errors; default 0. */
+  readonly lines?: number;
+}
+
+/** The documents of a part of a file, as `readDocuments` gives them. `onBytes` is told how many bytes were read of it so far. Not part of the package's interface. */
+export async function* readPart(
+  part: FilePart,
+  options: ReadOptions,
+  onBytes?: (bytes: number) => void,
+): AsyncGenerator<Document, void, undefined> {
   const fields = { text: options.textField ?? "text", domain: options.domainField ?? null };
   const bad = (source: string, reason: string): void => {
     if (options.skipBadLines !== true)
       throw new GradmixError("data", `${source}: ${reason}; mend it, or leave it out with --skip-bad-lines`);
     options.onSkip?.(source, reason);
   };
-  for (const file of files)
-    yield* documentsOf(file, fields, options.skipBadLines === true, bad, options.onEmpty);
+  const range = { from: part.from, to: part.to, ...(onBytes === undefined ? {} : { onBytes }) };
+  yield* documentsOf(part, range, fields, options.skipBadLines === true, bad, options.onEmpty);
 }
 
 type Bad = (source: string, reason: string) => void;
 
 async function* documentsOf(
-  file: string,
+  { path: file, from, lines: linesBefore = 0 }: FilePart,
+  range: ByteRange,
   fields: Fields,
   skip: boolean,
   bad: Bad,
@@ -91,8 +112,8 @@ async function* documentsOf(
     return;
   }
   if (/\.(jsonl|ndjson)(\.gz|\.zst)?$/i.test(file)) {
-    let number = 0;
-    for await (const line of lines(file, kind)) {
+    let number = linesBefore;
+    for await (const line of lines(file, kind, range)) {
       number++;
       const source = `${file}:${number}`;
       const decoded =
@@ -109,7 +130,8 @@ async function* documentsOf(
       "data",
       `${file}: only the documents of .jsonl, .ndjson, .csv, .tsv and .parquet files have fields that could name their domain`,
     );
-  for await (const { bytes, at } of parts(file, kind)) {
+  for await (const { bytes, at: within } of parts(file, kind, range)) {
+    const at = from + within;
     const decoded = decode(bytes, "", at);
     const source = at === 0 ? file : `${file}@${at}`;
     if ("reason" in decoded) bad(file, decoded.reason);
@@ -196,17 +218,18 @@ function firstInvalid(bytes: Uint8Array): number {
 }
 
 /** Most bytes of one document of a file that is no file of lines. */
-const PART = 1 << 24;
+export const PART: number = 1 << 24;
 
 /** A file whole, or cut after line ends (or between characters, where lines are long) into parts of at most PART bytes. */
 async function* parts(
   file: string,
   kind: string | null,
+  range: ByteRange,
 ): AsyncGenerator<{ bytes: Uint8Array; at: number }, void, undefined> {
   let held: Uint8Array[] = [];
   let size = 0;
   let at = 0;
-  for await (const chunk of contents(file, kind)) {
+  for await (const chunk of contents(file, kind, range)) {
     held.push(chunk);
     size += chunk.length;
     while (size > PART) {
@@ -226,7 +249,11 @@ async function* parts(
 const LINE = 1 << 28;
 
 /** Lines without their ends; null for one that is longer than LINE, of which no more is held. What is held is one chunk and the line that lies across it. */
-async function* lines(file: string, kind: string | null): AsyncGenerator<Uint8Array | null, void, undefined> {
+async function* lines(
+  file: string,
+  kind: string | null,
+  range: ByteRange,
+): AsyncGenerator<Uint8Array | null, void, undefined> {
   let rest: Uint8Array[] = [];
   let size = 0;
   const take = (): Uint8Array | null => {
@@ -235,7 +262,7 @@ async function* lines(file: string, kind: string | null): AsyncGenerator<Uint8Ar
     size = 0;
     return line;
   };
-  for await (const chunk of contents(file, kind)) {
+  for await (const chunk of contents(file, kind, range)) {
     let from = 0;
     for (let end = chunk.indexOf(10); end >= 0; end = chunk.indexOf(10, from)) {
       rest.push(chunk.subarray(from, end));

@@ -18,10 +18,19 @@ import {
   oneOf,
   orNull,
   required,
+  valueThat,
 } from "../options.ts";
 import { heldOutChoice, holdsOutFirst, singleNote, type StoredCorpus, tokensKept } from "./corpus.ts";
 import { withDocuments } from "./olmo-documents.ts";
-import { describeTokenFile, readAt, tokenBytes, type TokenFile, type TokenType } from "./token-files.ts";
+import {
+  describeTokenFile,
+  type FileStamp,
+  littleEndian,
+  readAt,
+  tokenBytes,
+  type TokenFile,
+  type TokenType,
+} from "./token-files.ts";
 import type { StoredStream, StoredTokens } from "./tokens.ts";
 
 export interface TokenFileOptions {
@@ -35,10 +44,19 @@ export interface TokenFileOptions {
   readonly heldOut: number;
   /** Decides which. */
   readonly seed: number;
+  /** What is known of files, by path: one that has the same size and time still is not read to its end for it. */
+  readonly known?: ReadonlyMap<string, KnownTokenFile>;
   /** Told of each file once it has been read. */
   readonly onFile?: (path: string, found: TokenFileFacts) => void;
   /** Ends the reading, with its reason. */
   readonly signal?: CancelSignal;
+}
+
+/** What `onFile` told of a file, and the file's size (bytes) and time of change (milliseconds) then. */
+export interface KnownTokenFile {
+  readonly stamp: FileStamp;
+  readonly largest: number;
+  readonly sha256: string;
 }
 
 export interface TokenFileFacts {
@@ -66,6 +84,7 @@ export async function openTokens(
     tokenType: orNull(oneOf("u16", "u32")),
     heldOut: required(numberIn({ min: 0, max: 1, openMax: true })),
     seed: required(integerIn(0)),
+    known: valueThat("a Map", (value) => value instanceof Map),
     onFile: callback,
     signal: abortSignal,
   });
@@ -74,7 +93,15 @@ export async function openTokens(
   let largest = 0;
   for (const path of paths) {
     const file = await withDocuments(describeTokenFile(path, options.tokenType ?? null));
-    const found = await scan(file, options);
+    const known = options.known?.get(path);
+    const isKnown =
+      known !== undefined &&
+      known.stamp.size === file.stamp.size &&
+      known.stamp.modified === file.stamp.modified &&
+      known.largest < options.vocabSize;
+    const found = isKnown && file.ends !== null ? { ...known, ends: file.ends } : await scan(file, options);
+    if (known !== undefined && known.sha256 !== found.sha256)
+      throw new GradmixError("data", `${path}: it is not the file that it was: its tokens have changed`);
     const ends = file.ends ?? found.ends;
     files.push({ file, start, ends });
     start += file.length;
@@ -93,7 +120,7 @@ export async function openTokens(
 }
 
 /** A file's place among the tokens of all. */
-interface FileRange {
+export interface FileRange {
   readonly file: TokenFile;
   /** Tokens of the files before it. */
   readonly start: number;
@@ -190,17 +217,15 @@ function idsOf(bytes: Uint8Array, type: TokenType): Uint16Array | Uint32Array {
   }
 }
 
-const littleEndian = new Uint8Array(Uint16Array.of(1).buffer)[0] === 1;
-
 /** Numbers that come one after another. */
-interface Growing {
+export interface Growing {
   push(value: number): void;
   setLast(value: number): void;
   length(): number;
   take(): Float64Array;
 }
 
-function growing(): Growing {
+export function growing(): Growing {
   let values = new Float64Array(64);
   let used = 0;
   return {
@@ -221,7 +246,7 @@ function growing(): Growing {
 }
 
 /** Part of a file that stands in a stream: what follows it there follows it in the file, or is of another run. */
-interface Runs {
+export interface Runs {
   /** Where each begins in the stream, and after them the stream's length. */
   readonly starts: Float64Array;
   /** Where each begins among the tokens of all files. */
@@ -237,7 +262,7 @@ function splitFiles(
   // Documents of no token are none.
   let count = 0;
   for (const { ends } of files)
-    ends.forEach((end, i) => (count += end > (i === 0 ? 0 : ends[i - 1]!) ? 1 : 0));
+    for (let i = 0; i < ends.length; i++) if (ends[i] > (i === 0 ? 0 : ends[i - 1])) count++;
   const length = files.reduce((sum, { file }) => sum + file.length, 0);
   const stream = (parts: (take: (from: number, to: number) => void) => void): StoredStream =>
     streamOf(files, largest, parts);
@@ -253,8 +278,10 @@ function splitFiles(
     };
   }
   const chosen = heldOutChoice({ heldOut: share, seed });
-  const isHeldOut = Uint8Array.from({ length: count }, (_, i) => (i > 0 && chosen(i) ? 1 : 0));
-  const others = isHeldOut.reduce((sum, one) => sum + one, 0);
+  const isHeldOut = new Uint8Array(count);
+  let others = 0;
+  // A corpus may have many millions; nothing is drawn where all are on one side.
+  if (share > 0) for (let i = 1; i < count; i++) if (chosen(i)) others += isHeldOut[i] = 1;
   if (holdsOutFirst(share, others, count, chosen)) isHeldOut[0] = 1;
   const side = (which: 0 | 1): StoredStream =>
     stream((take) => {
@@ -263,7 +290,8 @@ function splitFiles(
       let index = 0;
       for (const { start, ends } of files) {
         let from = 0;
-        for (const end of ends) {
+        for (let i = 0; i < ends.length; i++) {
+          const end = ends[i];
           if (end === from) continue;
           if (index === 0) first = { from: start + from, to: start + end };
           else if (isHeldOut[index] === which) take(start + from, start + end);
@@ -308,8 +336,12 @@ function streamOf(
 }
 
 /** Tokens that are read where they are asked for. */
-function storedTokens(files: readonly FileRange[], { starts, places }: Runs, largest: number): StoredTokens {
-  const length = starts[starts.length - 1]!;
+export function storedTokens(
+  files: readonly FileRange[],
+  { starts, places }: Runs,
+  largest: number,
+): StoredTokens {
+  const length = starts[starts.length - 1];
   const fileStarts = Float64Array.from(files, ({ start }) => start);
   return {
     length,

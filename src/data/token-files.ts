@@ -16,6 +16,20 @@ export type TokenType = "u8" | "u16" | "u32" | "u64";
 /** Bytes of a token. Signed types of other tools are read as unsigned ones: no id is negative, and what would be is too large. */
 export const tokenBytes: Readonly<Record<TokenType, number>> = { u8: 1, u16: 2, u32: 4, u64: 8 };
 
+/** Whether this machine has the least byte of a number first, as files of tokens have it. */
+export const littleEndian: boolean = new Uint8Array(Uint16Array.of(1).buffer)[0] === 1;
+
+/** Ids as the bytes of a file; shares their memory where it can. */
+export function littleEndianBytes(ids: Uint16Array | Uint32Array, type: "u16" | "u32"): Uint8Array {
+  const narrow = (): Uint16Array => (ids instanceof Uint16Array ? ids : Uint16Array.from(ids));
+  const wide = (): Uint32Array => (ids instanceof Uint32Array ? ids : Uint32Array.from(ids));
+  const own = type === "u16" ? narrow() : wide();
+  const bytes = Buffer.from(own.buffer, own.byteOffset, own.byteLength);
+  if (littleEndian) return bytes;
+  const swapped = Buffer.from(bytes);
+  return type === "u16" ? swapped.swap16() : swapped.swap32();
+}
+
 /** Names of token files. */
 export function isTokenFile(path: string): boolean {
   return /\.(bin|ds|npy)$/i.test(path);
@@ -208,7 +222,7 @@ function datatroveEnds(index: string): Float64Array {
     if (file.size === 0 || file.size % 8 !== 0)
       throw fails("it is no index: its bytes are no numbers of 64 bits");
     const ends = new Float64Array(file.size / 8);
-    readNumbers(file, 0, ends);
+    eachBlock(ends.length, (from, count) => ends.set(numbersAt(file, 8 * from, count), from));
     for (let i = 0; i < ends.length; i++)
       if (ends[i]! < (i === 0 ? 0 : ends[i - 1]!))
         throw fails(`document ${i} ends at token ${ends[i]}, before it begins`);
@@ -278,35 +292,56 @@ function megatronIndex(file: Open, fails: Fails): { type: TokenType; ends: Float
       `it says ${sequences} sequences and ${marks} documents, which do not make its ${file.size} bytes`,
     );
   const bytes = tokenBytes[type];
+  // Only where sequences end is kept: a corpus may have many millions.
   const starts = new Float64Array(sequences + 1);
-  const lengths = new Int32Array(sequences);
-  file.read(lengthsAt, new Uint8Array(lengths.buffer));
-  lengths.forEach((length, i) => {
-    if (length < 0) throw fails(`sequence ${i} has ${length} tokens`);
-    starts[i + 1] = starts[i]! + length;
+  eachBlock(sequences, (from, count) => {
+    const bytes = bytesAt(file, lengthsAt + 4 * from, 4 * count);
+    const lengths = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    for (let i = 0; i < count; i++) {
+      const length = lengths.getInt32(4 * i, true);
+      if (length < 0) throw fails(`sequence ${from + i} has ${length} tokens`);
+      starts[from + i + 1] = starts[from + i] + length;
+    }
   });
-  const pointers = new Float64Array(sequences);
-  readNumbers(file, pointersAt, pointers);
-  const apart = pointers.findIndex((pointer, i) => pointer !== starts[i]! * bytes);
-  if (apart >= 0)
-    throw fails(`sequence ${apart} begins at byte ${pointers[apart]}, not where the one before it ends`);
-  const documents = new Float64Array(marks);
-  readNumbers(file, documentsAt, documents);
-  const wrong = documents.findIndex(
-    (mark, i) => mark > sequences || mark < (i === 0 ? 0 : documents[i - 1]!),
-  );
-  if (wrong >= 0 || documents.at(0) !== 0 || documents.at(-1) !== sequences)
-    throw fails("the documents of the index are not made of its sequences");
-  return { type, ends: documents.subarray(1).map((mark) => starts[mark]!), length: starts[sequences]! };
+  eachBlock(sequences, (from, count) => {
+    const pointers = numbersAt(file, pointersAt + 8 * from, count);
+    let apart = 0;
+    while (apart < count && pointers[apart] === starts[from + apart] * bytes) apart++;
+    if (apart < count)
+      throw fails(
+        `sequence ${from + apart} begins at byte ${pointers[apart]}, not where the one before it ends`,
+      );
+  });
+  const ends = new Float64Array(Math.max(0, marks - 1));
+  let before = 0;
+  eachBlock(marks, (from, count) => {
+    const numbers = numbersAt(file, documentsAt + 8 * from, count);
+    for (let i = 0; i < count; i++) {
+      const mark = numbers[i];
+      if (mark > sequences || mark < before || (from + i === 0 && mark !== 0)) throw fails(apartDocuments);
+      before = mark;
+      if (from + i > 0) ends[from + i - 1] = starts[mark];
+    }
+  });
+  if (marks === 0 || before !== sequences) throw fails(apartDocuments);
+  return { type, ends, length: starts[sequences] };
+}
+
+const apartDocuments = "the documents of the index are not made of its sequences";
+
+/** Numbers that are read at a time. */
+const NUMBERS = 2 ** 16;
+
+function eachBlock(length: number, use: (from: number, count: number) => void): void {
+  for (let from = 0; from < length; from += NUMBERS) use(from, Math.min(NUMBERS, length - from));
 }
 
 /** Numbers of 64 bits, as far as doubles have them. */
-function readNumbers(file: Open, at: number, into: Float64Array): void {
-  const block = Buffer.alloc(8 * Math.min(into.length, 2 ** 16));
-  for (let from = 0; from < into.length; from += block.length / 8) {
-    const count = Math.min(block.length / 8, into.length - from);
-    file.read(at + 8 * from, block.subarray(0, 8 * count));
-    for (let i = 0; i < count; i++)
-      into[from + i] = block.readUInt32LE(8 * i) + block.readUInt32LE(8 * i + 4) * 2 ** 32;
-  }
+function numbersAt(file: Open, at: number, count: number): Float64Array {
+  const bytes = bytesAt(file, at, 8 * count);
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const numbers = new Float64Array(count);
+  for (let i = 0; i < count; i++)
+    numbers[i] = view.getUint32(8 * i, true) + view.getUint32(8 * i + 4, true) * 2 ** 32;
+  return numbers;
 }

@@ -1,6 +1,6 @@
 /** Streams of tokens as files that other trainers read: Megatron's and nanoGPT's. Written beside and renamed, so that a file is whole or not there. */
 import { rmSync } from "node:fs";
-import { tokenBytes } from "../data/token-files.ts";
+import { littleEndianBytes, tokenBytes } from "../data/token-files.ts";
 import type { StoredStream, StoredTokens } from "../data/tokens.ts";
 import { GradmixError } from "../errors.ts";
 import { checkOptions, integerIn, required } from "../options.ts";
@@ -21,32 +21,68 @@ const MEGATRON_CODES = { u16: 8, u32: 4 } as const;
  */
 export function writeMegatron(prefix: string, stream: StoredStream, options: WriteTokensOptions): void {
   checkOptions<WriteTokensOptions>("writeMegatron", options, { vocabSize: required(integerIn(1, 2 ** 31)) });
-  const type = options.vocabSize < MEGATRON_WIDE ? "u16" : "u32";
-  const { documents } = stream;
-  const count = documents.length - 1;
-  const index = new DataView(new ArrayBuffer(34 + 20 * count + 8));
-  new TextEncoder().encodeInto("MMIDIDX", new Uint8Array(index.buffer));
-  index.setBigUint64(9, 1n, true);
-  index.setUint8(17, MEGATRON_CODES[type]);
-  index.setBigUint64(18, BigInt(count), true);
-  index.setBigUint64(26, BigInt(count + 1), true);
-  for (let i = 0; i < count; i++) {
-    const length = documents[i + 1]! - documents[i]!;
-    if (length > 0x7fffffff)
-      throw new GradmixError("data", `${prefix}: document ${i} has ${length} tokens; Megatron takes 2³¹ − 1`);
-    index.setInt32(34 + 4 * i, length, true);
-    index.setBigInt64(34 + 4 * count + 8 * i, BigInt(documents[i]! * tokenBytes[type]), true);
-  }
-  for (let i = 0; i <= count; i++) index.setBigInt64(34 + 12 * count + 8 * i, BigInt(i), true);
+  writeMegatronBlocks(prefix, stream, options);
+}
+
+/** The same. `onBlock` is told the bytes of `prefix.bin` and their ids, in order. Not part of the package's interface. */
+export function writeMegatronBlocks(
+  prefix: string,
+  stream: StoredStream,
+  { vocabSize }: WriteTokensOptions,
+  onBlock: OnBlock = () => {},
+): void {
+  const type = vocabSize < MEGATRON_WIDE ? "u16" : "u32";
   // The index comes last and goes first, so that the two are only found together.
   rmSync(`${prefix}.idx`, { force: true });
-  writeFileAtomic(`${prefix}.bin`, blocks(prefix, stream.tokens, type, options.vocabSize));
+  writeFileAtomic(`${prefix}.bin`, blocks(prefix, stream.tokens, type, vocabSize, onBlock));
   try {
-    writeFileAtomic(`${prefix}.idx`, [new Uint8Array(index.buffer)]);
+    writeFileAtomic(`${prefix}.idx`, megatronIndex(prefix, stream.documents, type));
   } catch (error) {
     rmSync(`${prefix}.bin`, { force: true });
     throw error;
   }
+}
+
+type OnBlock = (bytes: Uint8Array, ids: ArrayLike<number>) => void;
+
+/** Documents whose entries are made at a time. */
+const ENTRIES = 2 ** 16;
+
+function* megatronIndex(prefix: string, documents: Float64Array, type: "u16" | "u32"): Generator<Uint8Array> {
+  const count = documents.length - 1;
+  const header = new DataView(new ArrayBuffer(34));
+  new TextEncoder().encodeInto("MMIDIDX", new Uint8Array(header.buffer));
+  header.setBigUint64(9, 1n, true);
+  header.setUint8(17, MEGATRON_CODES[type]);
+  header.setBigUint64(18, BigInt(count), true);
+  header.setBigUint64(26, BigInt(count + 1), true);
+  yield new Uint8Array(header.buffer);
+  yield* entries(count, 4, (view, at, i) => {
+    const length = documents[i + 1] - documents[i];
+    if (length > 0x7fffffff)
+      throw new GradmixError("data", `${prefix}: document ${i} has ${length} tokens; Megatron takes 2³¹ − 1`);
+    view.setInt32(at, length, true);
+  });
+  yield* entries(count, 8, (view, at, i) => setNumber64(view, at, documents[i] * tokenBytes[type]));
+  yield* entries(count + 1, 8, setNumber64);
+}
+
+/** `count` numbers of so many bytes, as blocks. */
+function* entries(
+  count: number,
+  bytes: number,
+  set: (view: DataView, at: number, i: number) => void,
+): Generator<Uint8Array> {
+  for (let from = 0; from < count; from += ENTRIES) {
+    const view = new DataView(new ArrayBuffer(Math.min(ENTRIES, count - from) * bytes));
+    for (let i = 0; i * bytes < view.byteLength; i++) set(view, i * bytes, from + i);
+    yield new Uint8Array(view.buffer);
+  }
+}
+
+function setNumber64(view: DataView, at: number, value: number): void {
+  view.setUint32(at, value % 2 ** 32, true);
+  view.setUint32(at + 4, Math.floor(value / 2 ** 32), true);
 }
 
 /**
@@ -55,7 +91,17 @@ export function writeMegatron(prefix: string, stream: StoredStream, options: Wri
  */
 export function writeNanoGPT(path: string, stream: StoredStream, options: WriteTokensOptions): void {
   checkOptions<WriteTokensOptions>("writeNanoGPT", options, { vocabSize: required(integerIn(1, 65_536)) });
-  writeFileAtomic(path, blocks(path, stream.tokens, "u16", options.vocabSize));
+  writeNanoGPTBlocks(path, stream, options);
+}
+
+/** The same. `onBlock` is told the bytes and their ids, in order. Not part of the package's interface. */
+export function writeNanoGPTBlocks(
+  path: string,
+  stream: StoredStream,
+  { vocabSize }: WriteTokensOptions,
+  onBlock: OnBlock = () => {},
+): void {
+  writeFileAtomic(path, blocks(path, stream.tokens, "u16", vocabSize, onBlock));
 }
 
 /** Tokens that are written at a time. */
@@ -66,20 +112,18 @@ function* blocks(
   tokens: StoredTokens,
   type: "u16" | "u32",
   vocabSize: number,
+  onBlock: OnBlock,
 ): Generator<Uint8Array> {
-  const bytes = tokenBytes[type];
   for (let from = 0; from < tokens.length; from += BLOCK) {
     const ids = tokens.subarray(from, Math.min(tokens.length, from + BLOCK));
-    const out = new DataView(new ArrayBuffer(ids.length * bytes));
-    ids.forEach((id, i) => {
-      if (id >= vocabSize)
+    for (let i = 0; i < ids.length; i++)
+      if (ids[i] >= vocabSize)
         throw new GradmixError(
           "data",
-          `${path}: token ${from + i} is ${id}, which is no id of ${vocabSize} tokens`,
+          `${path}: token ${from + i} is ${ids[i]}, which is no id of ${vocabSize} tokens`,
         );
-      if (bytes === 2) out.setUint16(2 * i, id, true);
-      else out.setUint32(4 * i, id, true);
-    });
-    yield new Uint8Array(out.buffer);
+    const bytes = littleEndianBytes(ids, type);
+    onBlock(bytes, ids);
+    yield bytes;
   }
 }
