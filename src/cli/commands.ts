@@ -9,6 +9,7 @@ import { histogramTakes, showHistogram } from "./histogram-command.ts";
 import { exportArguments, exportExamples, exportOptions } from "./export-arguments.ts";
 import { mix, mixExample, mixFlags, type MixFlags, mixRows } from "./mix-command.ts";
 import { groups, type OptionRow, optionRows } from "./options.ts";
+import { prepareArguments, prepareFormats, prepareTakes } from "./prepare-arguments.ts";
 import { DEFAULT_PORT, reportExamples, watchExamples } from "./report-help.ts";
 import { type Outputs, train } from "./train.ts";
 import { type Raw, textOption, wrong } from "./values.ts";
@@ -63,6 +64,7 @@ export function addCommands(program: Command, outputs: Outputs): { readonly code
     addExport,
     addMix,
     addHistogram,
+    addPrepare,
     addCluster,
     addDoctor,
   ])
@@ -171,6 +173,28 @@ function addHistogram(program: Command, io: Io): void {
       },
       io,
     );
+  });
+}
+
+function addPrepare(program: Command, io: Io): void {
+  const prepareCommand = program
+    .command("prepare")
+    .summary("text as tokens in files, once: what gradmix train then begins with at once")
+    .description(
+      "Turn text into files of tokens, on all cores. Training on the folder begins at once and reads tokens where they stand, so that a corpus may be larger than memory. A command that was stopped goes on where it was when it is given again.\n\n  gradmix prepare --domains corpus --target 'exam/*.md' --out prepared\n  gradmix train --domains prepared",
+    )
+    .argument("[CONFIG.json]", "a config file of gradmix train; the command line goes before it");
+  const itsRows = io.rows.filter(prepareTakes);
+  addOptions(prepareCommand, itsRows);
+  for (const [flag, value, help] of [
+    ["--out", "DIR", "the folder that is made (required)"],
+    ["--format", prepareFormats.join("|"), `files of tokens (default: ${prepareFormats[0]})`],
+    ["--workers", "N", "worker threads (default: one per core)"],
+  ])
+    prepareCommand.addOption(new Option(`${flag} <${value}>`, help).helpGroup(groups.run));
+  prepareCommand.action(async (config: string | undefined, options: Record<string, unknown>) => {
+    const { prepare } = await import("./prepare-command.ts");
+    io.code = await prepare(prepareArguments(config, givenOf(itsRows, options), itsRows, options), io);
   });
 }
 

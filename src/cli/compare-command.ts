@@ -49,6 +49,7 @@ import { optionTable } from "./options.ts";
 import type { Output } from "./output.ts";
 import { dataPlanOf, planRun } from "./plan.ts";
 import { startStatusLine, type StatusLine } from "./progress.ts";
+import { preparedLayer } from "./prepared-folder.ts";
 import type { readData } from "./read-data.ts";
 import { comparisonFiles, openRunFolder, type ResumeFrom } from "./run-folder.ts";
 import { writePage } from "./side-files.ts";
@@ -98,7 +99,8 @@ async function comparisonOf(args: CompareArguments): Promise<Comparison> {
 
 async function begin({ path, rules, seeds, baseline }: CompareArguments, flags: Layer): Promise<Comparison> {
   const { section, rest } = splitFile(path === null ? new Map() : readInput(path, path), path ?? "");
-  const given = mergeLayers([flags, jsonLayer(rest, path ?? "")]);
+  const said = [flags, jsonLayer(rest, path ?? "")];
+  const given = mergeLayers([...said, preparedLayer(said)]);
   const out = given.values.get("run.out");
   const folder = typeof out === "string" && out !== "" ? out : defaultFolder(new Date(), "compare-");
   checkEmpty(folder);

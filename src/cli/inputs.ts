@@ -3,13 +3,14 @@
  * resumed run notices when it has changed.
  */
 import { createHash } from "node:crypto";
-import { resolve } from "node:path";
+import { join, resolve } from "node:path";
 import { type AboveMemo, findFiles, type FoundFile, type LeftOut } from "../data/files.ts";
 import { readDocuments } from "../data/sources.ts";
 import { isTokenFile, tokenFileOf } from "../data/token-files.ts";
 import { type ClusterFolder, isClusterFolder, readClusterFolder } from "./cluster-folder.ts";
 import { compareNames, nameBook, type NameBook } from "./domain-names.ts";
 import { findDomains } from "./find-domains.ts";
+import { preparedAmong } from "./prepared-folder.ts";
 import type { RunHooks } from "./run-events.ts";
 import { withStdin } from "./stdin.ts";
 import type { DataConfig } from "./train-config.ts";
@@ -95,7 +96,14 @@ export async function listInputs(
   let mixed: MixedFiles | null = null;
   if (plan.domainsFrom.length > 0) {
     const book = nameBook(plan.domains.keys());
-    const clusters = clustersOf(plan.domainsFrom);
+    const prepared = preparedAmong(plan.domainsFrom);
+    for (const { folder, domains: shards } of prepared)
+      for (const [name, { file }] of shards) {
+        const path = join(folder, file);
+        domains.set(book.claim(name, path), await find(`--domains ${folder}`, [path], exclude));
+      }
+    const from = plan.domainsFrom.filter((path) => prepared.every(({ folder }) => folder !== path));
+    const clusters = clustersOf(from);
     if (clusters !== null) {
       if (plan.domainField !== null)
         throw wrong(`--domain-field: --domains ${clusters.folder} is of clusters, which are domains already`);
@@ -117,16 +125,19 @@ export async function listInputs(
         clusters,
       };
       for (const name of mixed.domainOf.values()) domains.set(name, []);
+    } else if (from.length === 0) {
+      if (plan.domainField !== null)
+        throw wrong("--domain-field: what --domains names is prepared, and has its domains already");
     } else if (plan.domainField === null) {
       const search = {
         find: (what: string, globs: readonly string[]) => find(what, globs, none),
         passOver,
         onEvent,
       };
-      const found = await findDomains(plan.domainsFrom, book, search);
+      const found = await findDomains(from, book, search);
       for (const [name, files] of withoutTargets(found, ofTargets, onEvent)) domains.set(name, files);
     } else {
-      const files = (await find("--domains", plan.domainsFrom, exclude)).map(({ path }) => path);
+      const files = (await find("--domains", from, exclude)).map(({ path }) => path);
       const domainOf = await domainsByField(files, book, plan, plan.domainField, signal);
       mixed = { files, domainOf, clusters: null };
       for (const name of mixed.domainOf.values()) domains.set(name, []);

@@ -33,6 +33,8 @@ import {
   type MixedFiles,
   type Witness,
 } from "./inputs.ts";
+import { checkTokenizer, knownShards, preparedAmong } from "./prepared-folder.ts";
+import { formatCount } from "./progress.ts";
 import type { RunFacts, TextFacts } from "../runs/facts.ts";
 import type { RunHooks } from "./run-events.ts";
 import type { DataConfig } from "./train-config.ts";
@@ -107,6 +109,9 @@ export async function readData(
       ? null
       : (known.tokenizer ?? (await chooseTokenizer(plan, files, documents, hooks)));
   const vocabulary = vocabularyOf(plan, tokenizer);
+  const prepared = preparedAmong(plan.domainsFrom);
+  if (tokenizer !== null) checkTokenizer(prepared, tokenizer);
+  const knownFiles = knownShards(prepared);
   // Learning a tokenizer reads text that is read again below; its bad lines count once.
   skipped.lines = 0;
 
@@ -160,6 +165,7 @@ export async function readData(
       ...options,
       ...vocabulary,
       tokenType: plan.tokenType,
+      known: knownFiles,
       onFile: (path, { sha256, documents }) => reading.tokens(path, sha256, documents),
       signal: hooks.signal,
     });
@@ -378,6 +384,11 @@ export async function learnTokenizer(plan: DataPlan, hooks: DataHooks): Promise<
   return trainTokenizer(plan, files, documentsBy(plan, hooks), hooks);
 }
 
+/** The tokenizer of a run on this text, where it is not "none". Throws `data` and `config`. */
+export function tokenizerOfPlan(plan: DataPlan, files: Inputs, hooks: DataHooks): Promise<Tokenizer> {
+  return chooseTokenizer(plan, files, documentsBy(plan, hooks), hooks);
+}
+
 async function chooseTokenizer(
   plan: DataPlan,
   files: Inputs,
@@ -415,6 +426,7 @@ async function trainTokenizer(
       `${given} is files of tokens: name the tokenizer.json that wrote them by --tokenizer FILE, or say --tokenizer none --vocab-size N`,
     );
   const share = BPE_BYTES / files.domains.size;
+  let isSample = false;
   /** Gives documents until each domain has had its share; all that are left are of domains that have had it. */
   async function* sharesOf(
     list: readonly string[],
@@ -428,6 +440,7 @@ async function trainTokenizer(
       if (rest <= 0) continue;
       yield text.length > rest ? text.slice(0, rest) : text;
       left.set(domain, rest - text.length);
+      isSample ||= rest <= text.length;
       if (rest <= text.length && --open === 0) return;
     }
   }
@@ -439,8 +452,9 @@ async function trainTokenizer(
   }
   const began = performance.now();
   const trained = await trainBpe(sample(), { vocabSize, signal: hooks.signal });
+  const of = isSample ? ` on the first ${formatCount(share)} characters of each domain` : "";
   hooks.onEvent(
-    `trained a tokenizer of ${trained.vocabSize} tokens in ${((performance.now() - began) / 1000).toFixed(1)} s`,
+    `trained a tokenizer of ${trained.vocabSize} tokens${of} in ${((performance.now() - began) / 1000).toFixed(1)} s`,
   );
   return trained;
 }

@@ -42,6 +42,7 @@ import {
 import { type Lock, removeLockRemains, takeLock } from "./lock.ts";
 import { formatJson, isObject, parseJson } from "../json.ts";
 import { reason } from "../node/system-errors.ts";
+import { preparedNames } from "./prepared-folder.ts";
 import { membersOf, wrong } from "./values.ts";
 
 /** Checkpoints that are kept: the newest, and one to fall back to. */
@@ -72,10 +73,12 @@ export const comparisonFiles = {
 } as const;
 
 /**
- * Of the names in a folder, those that a run wrote there. A folder is a run's when it has all that a run makes before its first step; `own` says that it is
+ * Of the names in a folder, those that a run or `gradmix prepare` wrote there. A folder is a run's when it has all that a run makes before its first step; `own` says that it is
  * the folder of the run that asks.
  */
 export function runNames(names: ReadonlySet<string>, own: boolean): ReadonlySet<string> {
+  const prepared = preparedNames(names);
+  if (prepared.size > 0) return prepared;
   // What gradmix compare wrote beside the folders of its runs.
   if (names.has(comparisonFiles.plan))
     return new Set([

@@ -12,6 +12,7 @@ import { listenForInterrupt } from "./interrupt.ts";
 import { openOutput, type Output } from "./output.ts";
 import { formatResult, startProgress } from "./progress.ts";
 import { checkFree, findRun, openRunFolder, type ResumeFrom } from "./run-folder.ts";
+import { preparedLayer } from "./prepared-folder.ts";
 import type { RunTraining } from "./run-events.ts";
 import { eventFiles, writePage, writeTable } from "./side-files.ts";
 import { totalSteps, type TrainConfig } from "./train-config.ts";
@@ -60,8 +61,9 @@ async function plan({ config: file, given, resume: path }: TrainArguments): Prom
   return { config: resolveConfig([...layers, saved]), resume };
 }
 
-/** With a model to begin with, its options go before the defaults. */
-export async function configOf(layers: readonly Layer[]): Promise<TrainConfig> {
+/** With a model to begin with, or a prepared folder, their options go before the defaults. */
+export async function configOf(given: readonly Layer[]): Promise<TrainConfig> {
+  const layers = [...given, preparedLayer(given)];
   const from = layers.map(({ values }) => values.get("model.initFrom")).find((value) => value !== undefined);
   if (typeof from !== "string") return resolveConfig(layers);
   const { checkStart, readStart, startLayer } = await import("./start.ts");

@@ -1,0 +1,49 @@
+/** The arguments of `gradmix prepare`, checked. */
+import type { Kind, OptionRow } from "./options.ts";
+import { checkValue, fromArguments, type Raw, textOption, wrong } from "./values.ts";
+
+/** Files of tokens that are written, the default first. */
+export const prepareFormats = ["megatron", "nanogpt"] as const;
+export type PrepareFormat = (typeof prepareFormats)[number];
+
+export interface PrepareArguments {
+  /** Path of a config file, whose other options are left aside. */
+  readonly config: string | null;
+  /** Flags that were given, by key path. */
+  readonly given: ReadonlyMap<string, Raw>;
+  /** The rows of the table that the command takes. */
+  readonly rows: readonly OptionRow[];
+  /** The folder that is made. */
+  readonly out: string;
+  readonly format: PrepareFormat;
+  /** Threads; null: one per core. */
+  readonly workers: number | null;
+}
+
+/** The options of `gradmix train` that say which text is read, and how. */
+export function prepareTakes({ section, path }: OptionRow): boolean {
+  const others = ["data.heldOut", "data.seed", "data.endOfText", "data.tokenType"];
+  return (section === "data" && !others.includes(path)) || path === "run.quiet";
+}
+
+/** From what commander has read. Throws `config`, naming the flag. */
+export function prepareArguments(
+  config: string | undefined,
+  given: ReadonlyMap<string, Raw>,
+  rows: readonly OptionRow[],
+  options: Readonly<Record<string, unknown>>,
+): PrepareArguments {
+  const read = (name: string, kind: Kind): unknown => {
+    const said = textOption(options, name);
+    const flag = `--${name}`;
+    return said === null ? null : checkValue(kind, fromArguments(kind, [said], flag), flag);
+  };
+  const out = textOption(options, "out");
+  if (out === null || out === "") throw wrong("gradmix prepare needs a folder to make: add --out DIR");
+  return {
+    ...{ config: config ?? null, given, rows, out },
+    format: (read("format", { type: "choice", choices: prepareFormats }) ??
+      prepareFormats[0]) as PrepareFormat,
+    workers: read("workers", { type: "integer", min: 1, max: 1024 }) as number | null,
+  };
+}

@@ -1,0 +1,317 @@
+/** `gradmix prepare`: text as tokens in files, on all cores, once. prepared-folder.ts says what it writes. */
+import { existsSync } from "node:fs";
+import { availableParallelism } from "node:os";
+import { join } from "node:path";
+import type { Tokenizer } from "../data/byte-level.ts";
+import { formatJson } from "../json.ts";
+import { writeFileAtomic } from "../node/files.ts";
+import { commandLineLayer, fileLayer, type Layer } from "./config.ts";
+import { listInputs } from "./inputs.ts";
+import { type Interrupt, listenForInterrupt } from "./interrupt.ts";
+import { removeLockRemains, takeLock } from "./lock.ts";
+import type { PrepareArguments } from "./prepare-arguments.ts";
+import { isJobWhole } from "./prepare-jobs.ts";
+import {
+  checkSamePlan,
+  type Job,
+  jobsOf,
+  type Label,
+  planOf,
+  type PreparePlan,
+  readPlan,
+  type SavedPlan,
+  savedPlan,
+} from "./prepare-plan.ts";
+import { startPool } from "./prepare-pool.ts";
+import { startPrepareProgress } from "./prepare-progress.ts";
+import {
+  beginWork,
+  begunWith,
+  checkRoom,
+  endWork,
+  openWork,
+  removeEmpty,
+  removeJobs,
+  removeRemains,
+  type Work,
+} from "./prepare-work.ts";
+import { preparedFiles, readManifest, type Shard, tokenizerHash } from "./prepared-folder.ts";
+import { formatCount, startStatusLine, type StatusLine } from "./progress.ts";
+import { tokenizerOfPlan } from "./read-data.ts";
+import { loadTokenizer } from "../data/index.node.ts";
+import { member } from "../runs/read-json.ts";
+import { configOf, type Outputs } from "./train.ts";
+import type { TrainConfig } from "./train-config.ts";
+import { readJson, wrong } from "./values.ts";
+import { version } from "./version.ts";
+
+/** Runs the command; gives the exit code. Throws `config`, `data` and `io`; what was done by then is kept, and the same command goes on with it. */
+export async function prepare(args: PrepareArguments, { out, err }: Outputs): Promise<number> {
+  const config = await configOfArguments(args);
+  const { quiet } = config.run;
+  const status = startStatusLine(err);
+  const interrupt = listenForInterrupt({
+    output: err,
+    line: () => status.line("stopping; Ctrl-C again to stop at once"),
+    atOnce: () => {},
+  });
+  const isNew = checkRoom(args.out);
+  const lock = takeLock(args.out);
+  const release = (): void => lock.release();
+  process.once("exit", release);
+  try {
+    removeLockRemains(args.out);
+    removeRemains(args.out);
+    const say = (line: string): void => {
+      if (!quiet) status.line(line);
+    };
+    const report = await work(args, config, interrupt, say, quiet ? null : { screen: err, status });
+    status.end();
+    await err.flush();
+    out.write(report);
+    return 0;
+  } catch (error) {
+    if (!interrupt.signal.aborted || error !== interrupt.signal.reason) throw error;
+    status.line(`stopped; the same command goes on with ${args.out}`);
+    return interrupt.exitCode();
+  } finally {
+    status.end();
+    interrupt.stop();
+    release();
+    process.off("exit", release);
+    if (isNew) removeEmpty(args.out);
+    await out.flush();
+    await err.flush();
+  }
+}
+
+async function configOfArguments({ config: file, given, rows }: PrepareArguments): Promise<TrainConfig> {
+  const taken = new Set(rows.map(({ path }) => path));
+  const layers = [commandLineLayer(given), ...(file === null ? [] : [fileLayer(file)])].map(
+    ({ values, label }): Layer => ({ values: new Map([...values].filter(([key]) => taken.has(key))), label }),
+  );
+  const targets = layers.some(({ values }) => values.has("data.targets"));
+  // No rule runs; only one takes several targets.
+  const rule: Layer = {
+    values: new Map([["mixing.rule", targets ? "grape" : "uniform"]]),
+    label: (key) => key,
+  };
+  const config = await configOf([rule, ...layers]);
+  const { domains, domainsFrom, target, targets: several, tokenizer } = config.data;
+  if ([domainsFrom, target, ...domains.values(), ...several.values()].flat().includes("-"))
+    throw wrong(
+      '"-": standard input cannot be read again when the command goes on after a stop; write it into a file first',
+    );
+  if (tokenizer === "none")
+    throw wrong("--tokenizer none: text needs a tokenizer: bpe, byte or a tokenizer.json");
+  return config;
+}
+
+type Say = (line: string) => void;
+
+/** Where progress is shown; null: nowhere. */
+type Shown = { readonly screen: Outputs["err"]; readonly status: StatusLine } | null;
+
+async function work(
+  { out: folder, format, workers }: PrepareArguments,
+  config: TrainConfig,
+  { signal }: Interrupt,
+  say: Say,
+  shown: Shown,
+): Promise<string> {
+  const hooks = { onEvent: say, signal };
+  const { data } = config;
+  const inputs = await listInputs({ ...data, out: folder }, hooks);
+  const { textField, domainField, skipBadLines, tokenizer: name } = data;
+  const vocabSize = name === "bpe" ? data.vocabSize : null;
+  const plan = planOf(inputs, { format, textField, domainField, skipBadLines, tokenizer: name, vocabSize });
+  const jobs = jobsOf(plan);
+  const before = beganAs(folder, jobs);
+  const path = join(folder, preparedFiles.tokenizer);
+  // One that was trained for this folder is not trained again.
+  const trained = before !== null && name === "bpe";
+  const tokenizer = trained
+    ? loadTokenizer(readJson(path, path))
+    : await tokenizerOfPlan({ ...data, context: 1, seed: 0, out: folder }, inputs, hooks);
+  if (format === "nanogpt" && tokenizer.vocabSize > 65_536)
+    throw wrong(
+      `--format nanogpt: has ids of 16 bits, and the tokenizer has ${tokenizer.vocabSize}; leave --format out`,
+    );
+  const now = savedPlan(plan, version(), tokenizerHash(tokenizer));
+  if (before !== null) checkSamePlan(folder, before.plan, now, before.isUsed);
+  if (before?.isWhole === true) {
+    endWork(folder);
+    return `${folder} is prepared already, of the same text with the same options\n`;
+  }
+  beginWork(folder, now, tokenizer);
+  const done = await encodeAll(
+    { folder, plan, jobs, tokenizer, path, workers: workers ?? availableParallelism(), signal },
+    say,
+    shown,
+  );
+  writeFileAtomic(join(folder, preparedFiles.manifest), [
+    new TextEncoder().encode(`${formatJson(manifestOf(plan, now, tokenizer, done), 1)}\n`),
+  ]);
+  endWork(folder);
+  return formatDone(folder, plan, done);
+}
+
+/** What a folder was begun with, and how far it is; null for one of which nothing is there yet. */
+function beganAs(
+  folder: string,
+  jobs: readonly Job[],
+): { readonly plan: SavedPlan; readonly isWhole: boolean; readonly isUsed: boolean } | null {
+  if (existsSync(join(folder, preparedFiles.manifest)))
+    return { plan: member(readManifest(folder), "made", readPlan), isWhole: true, isUsed: true };
+  const plan = begunWith(folder);
+  if (plan === null) return null;
+  const work = openWork(folder);
+  work.close();
+  if (work.jobs.size === 0) return null;
+  const ids = new Set(jobs.map(({ id }) => id));
+  return { plan, isWhole: false, isUsed: [...work.jobs.keys()].some((id) => !ids.has(id)) };
+}
+
+interface Setup {
+  readonly folder: string;
+  readonly plan: PreparePlan;
+  readonly jobs: readonly Job[];
+  readonly tokenizer: Tokenizer;
+  /** Of the tokenizer. */
+  readonly path: string;
+  readonly workers: number;
+  readonly signal: AbortSignal;
+}
+
+interface Done {
+  /** In the order of the labels. */
+  readonly shards: readonly Shard[];
+  readonly skipped: number;
+}
+
+/** Does what is left of the jobs, then of the shards. */
+async function encodeAll(
+  { folder, plan, jobs, tokenizer, path, workers, signal }: Setup,
+  say: Say,
+  shown: Shown,
+): Promise<Done> {
+  const groups = groupsOf(plan, jobs);
+  const wide = tokenizer.vocabSize > 65_536;
+  const isJoined = (group: Group, work: Pick<Work, "shards">): boolean =>
+    group.labels.every((label) => work.shards.has(label));
+  const work = openWork(folder);
+  const pool = startPool({ folder, plan, jobs, tokenizer: path }, workers, signal);
+  try {
+    // The tokens of what is joined are gone.
+    const open = groups.filter((group) => !isJoined(group, work));
+    const left = open
+      .flatMap((group) => group.jobs)
+      .filter((job) => {
+        const { id } = jobs[job];
+        const facts = work.jobs.get(id);
+        return facts === undefined || !isJobWhole(folder, id, facts, wide);
+      });
+    if (left.length < jobs.length)
+      say(`going on: ${jobs.length - left.length} of ${jobs.length} parts of the text are done`);
+    const total = jobs.reduce((sum, { bytes }) => sum + bytes, 0);
+    const ahead = left.reduce((sum, job) => sum + jobs[job].bytes, 0);
+    const progress = shown === null ? null : startPrepareProgress(shown, { total, before: total - ahead });
+    await pool.run(
+      left.map((job) => ({ kind: "encode", job })),
+      (task, facts) => {
+        if (task.kind === "encode" && facts !== null) work.jobDone(jobs[task.job].id, facts);
+      },
+      (said) => {
+        if (said.kind === "progress") progress?.add(said);
+      },
+    );
+    if (open.length > 0) say("writing the tokens of each domain");
+    await pool.run(
+      open.map(({ labels, jobs: own }) => ({
+        kind: "join",
+        labels: labels.filter((label) => !work.shards.has(label)),
+        jobs: own.map((job) => jobs[job].id),
+      })),
+      (task) => {
+        if (task.kind === "join") removeJobs(folder, task.jobs);
+      },
+      (said) => {
+        if (said.kind === "shard") work.shardDone(said.label, said.shard);
+      },
+    );
+    return {
+      shards: plan.labels.flatMap((_, i) => work.shards.get(i) ?? []),
+      skipped: jobs.reduce((sum, { id }) => sum + (work.jobs.get(id)?.skipped ?? 0), 0),
+    };
+  } finally {
+    await pool.stop();
+    work.close();
+  }
+}
+
+/** Labels whose tokens come from the same jobs. */
+interface Group {
+  readonly labels: readonly number[];
+  readonly jobs: readonly number[];
+}
+
+function groupsOf({ labels, mixed }: PreparePlan, jobs: readonly Job[]): Group[] {
+  const byLabel = new Map<number, number[]>();
+  jobs.forEach(({ label }, i) => {
+    const own = byLabel.get(label);
+    if (own === undefined) byLabel.set(label, [i]);
+    else own.push(i);
+  });
+  const several = new Set(mixed?.labelOf.values());
+  const alone = [...labels.keys()].filter((label) => !several.has(label));
+  return [
+    ...alone.map((label) => ({ labels: [label], jobs: byLabel.get(label) ?? [] })),
+    ...(several.size === 0 ? [] : [{ labels: [...several], jobs: byLabel.get(-1) ?? [] }]),
+  ];
+}
+
+function manifestOf(
+  plan: PreparePlan,
+  made: SavedPlan,
+  tokenizer: Tokenizer,
+  { shards, skipped }: Done,
+): Record<string, unknown> {
+  const of = (kind: Label["kind"]): ReadonlyMap<string, Shard> =>
+    new Map(
+      plan.labels.flatMap((label, i) => (label.kind === kind ? [[label.name, shards[i]] as const] : [])),
+    );
+  const { kind, vocabSize, endOfText } = tokenizer;
+  return {
+    version: 1,
+    gradmix: made.gradmix,
+    format: plan.options.format,
+    tokenizer: { file: preparedFiles.tokenizer, sha256: made.tokenizer, kind, vocabSize, endOfText },
+    skipped,
+    domains: of("domain"),
+    target: of("target").get("") ?? null,
+    targets: of("targets"),
+    made,
+  };
+}
+
+/** Domains that are shown, the largest first. */
+const SHOWN = 8;
+
+function formatDone(folder: string, plan: PreparePlan, { shards, skipped }: Done): string {
+  const sum = (part: (shard: Shard) => number): number => shards.reduce((all, shard) => all + part(shard), 0);
+  const [tokens, documents, bytes] = [sum((s) => s.tokens), sum((s) => s.documents), sum((s) => s.textBytes)];
+  const domains = plan.labels
+    .flatMap((label, i) => (label.kind === "domain" ? [{ name: label.name, tokens: shards[i].tokens }] : []))
+    .sort((a, b) => b.tokens - a.tokens);
+  const rest = domains.length - SHOWN;
+  return [
+    `${formatCount(tokens)} tokens of ${formatCount(documents)} documents, ${(bytes / tokens).toFixed(2)} bytes per token`,
+    `  domains  ${domains
+      .slice(0, SHOWN)
+      .map(({ name, tokens: own }) => `${name} ${formatCount(own)}`)
+      .join(", ")}${rest > 0 ? ` and ${rest} more` : ""}`,
+    ...(skipped === 0 ? [] : [`  skipped  ${skipped} bad ${skipped === 1 ? "line" : "lines"}`]),
+    `  train    gradmix train --domains ${folder}`,
+    "",
+  ].join("\n");
+}

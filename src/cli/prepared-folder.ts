@@ -1,0 +1,181 @@
+/**
+ * The folder of `gradmix prepare`: a corpus as tokens, with the tokenizer that wrote them.
+ *
+ *     prepared.json      what was read and how; each shard with its tokens, documents and hash
+ *     tokenizer.json
+ *     domains/NAME.bin   the tokens of a domain, and in NAME.idx where its documents are (Megatron's files; of --format nanogpt only NAME.bin)
+ *     target.bin         of the target, and targets/NAME.bin of several
+ *     work/              while it is made: plan.json, done.jsonl, and the tokens of parts of the input
+ *     lock               the process that makes it
+ */
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { createHash } from "node:crypto";
+import type { Tokenizer } from "../data/byte-level.ts";
+import type { KnownTokenFile } from "../data/stored-tokens.ts";
+import { GradmixError } from "../errors.ts";
+import { parseJson } from "../json.ts";
+import { ioError } from "../node/files.ts";
+import { mapOf, member, number, orNull, type Reader, text } from "../runs/read-json.ts";
+import type { Layer } from "./config.ts";
+import { wrong } from "./values.ts";
+
+export const preparedFiles = {
+  manifest: "prepared.json",
+  tokenizer: "tokenizer.json",
+  domains: "domains",
+  target: "target",
+  targets: "targets",
+  work: "work",
+  plan: "plan.json",
+  done: "done.jsonl",
+} as const;
+
+/** Of the names in a folder, those that `gradmix prepare` wrote there. */
+export function preparedNames(names: ReadonlySet<string>): ReadonlySet<string> {
+  if (!names.has(preparedFiles.manifest) && !(names.has(preparedFiles.work) && names.has("lock")))
+    return new Set();
+  const { manifest, tokenizer, domains, target, targets, work } = preparedFiles;
+  const own = [manifest, tokenizer, domains, `${target}.bin`, `${target}.idx`, targets, work, "lock"];
+  return new Set(own.filter((name) => names.has(name)));
+}
+
+/** A file of tokens: its path in the folder, and what it holds. */
+export interface Shard {
+  readonly file: string;
+  readonly tokens: number;
+  readonly documents: number;
+  /** UTF-8 bytes of the text. */
+  readonly textBytes: number;
+  readonly largest: number;
+  /** Bytes of the file, and when it was written. */
+  readonly size: number;
+  readonly modified: number;
+  readonly sha256: string;
+}
+
+export interface Prepared {
+  readonly folder: string;
+  /** Hash of the tokenizer, as `tokenizerHash` makes it. */
+  readonly tokenizer: string;
+  readonly domains: ReadonlyMap<string, Shard>;
+  readonly target: Shard | null;
+  readonly targets: ReadonlyMap<string, Shard>;
+}
+
+/** By which a tokenizer is known again. */
+export function tokenizerHash(tokenizer: Pick<Tokenizer, "toJSON">): string {
+  return createHash("sha256").update(JSON.stringify(tokenizer.toJSON())).digest("hex");
+}
+
+export const shardOf: Reader<Shard> = (part) => ({
+  file: member(part, "file", text),
+  tokens: member(part, "tokens", number),
+  documents: member(part, "documents", number),
+  textBytes: member(part, "textBytes", number),
+  largest: member(part, "largest", number),
+  size: member(part, "size", number),
+  modified: member(part, "modified", number),
+  sha256: member(part, "sha256", text),
+});
+
+/** Whether a path is a folder of `gradmix prepare`. Throws `data` for one that is not whole yet. */
+function isPrepared(path: string): boolean {
+  if (existsSync(join(path, preparedFiles.manifest))) return true;
+  if (existsSync(join(path, preparedFiles.work, preparedFiles.plan)))
+    throw new GradmixError(
+      "data",
+      `${path}: is not prepared to its end; give the same gradmix prepare command again, which goes on with it`,
+    );
+  return false;
+}
+
+/** The manifest as JSON. Throws `data`. */
+export function readManifest(folder: string): { readonly at: string; readonly value: unknown } {
+  const at = join(folder, preparedFiles.manifest);
+  let bytes: Uint8Array;
+  try {
+    bytes = readFileSync(at);
+  } catch (error) {
+    throw ioError(at, error);
+  }
+  const part = { at, value: parseJson(new TextDecoder().decode(bytes), { source: at, code: "data" }) };
+  if (member(part, "version", number) !== 1)
+    throw new GradmixError(
+      "data",
+      `${at}: was written by another version of gradmix; prepare the text again`,
+    );
+  return part;
+}
+
+/** Throws `data` for a folder that is not what `gradmix prepare` writes. */
+function readPrepared(folder: string): Prepared {
+  const part = readManifest(folder);
+  return {
+    folder,
+    tokenizer: member(part, "tokenizer", (inner) => member(inner, "sha256", text)),
+    domains: member(part, "domains", mapOf(shardOf)),
+    target: member(part, "target", orNull(shardOf)),
+    targets: member(part, "targets", mapOf(shardOf)),
+  };
+}
+
+/** The prepared folders among what `--domains` names. */
+export function preparedAmong(from: readonly string[]): Prepared[] {
+  return from.filter(isPrepared).map(readPrepared);
+}
+
+/** What the manifests say of their files, by path. */
+export function knownShards(prepared: readonly Prepared[]): ReadonlyMap<string, KnownTokenFile> {
+  const all = prepared.flatMap(({ folder, domains, target, targets }) =>
+    [...domains.values(), ...(target === null ? [] : [target]), ...targets.values()].map(
+      (shard) => [folder, shard] as const,
+    ),
+  );
+  return new Map(
+    all.map(([folder, { file, size, modified, largest, sha256 }]) => [
+      join(folder, file),
+      { stamp: { size, modified }, largest, sha256 },
+    ]),
+  );
+}
+
+/** Throws `data` unless the tokenizer is the one that wrote the tokens. */
+export function checkTokenizer(prepared: readonly Prepared[], tokenizer: Tokenizer): void {
+  if (prepared.length === 0) return;
+  const hash = tokenizerHash(tokenizer);
+  const other = prepared.find((one) => one.tokenizer !== hash);
+  if (other !== undefined)
+    throw new GradmixError(
+      "data",
+      `--domains ${other.folder}: was prepared with another tokenizer than that of this run; leave out --tokenizer, or prepare the text again with it`,
+    );
+}
+
+/** What the options are where `--domains` names a prepared folder and they are not given: its tokenizer, its target, and its targets for the rule that takes several. */
+export function preparedLayer(layers: readonly Layer[]): Layer {
+  const given = (path: string): unknown =>
+    layers.map(({ values }) => values.get(path)).find((value) => value !== undefined);
+  const from = given("data.domainsFrom");
+  const values = new Map<string, unknown>();
+  const prepared = Array.isArray(from) ? preparedAmong(from as readonly string[]) : [];
+  const [first] = prepared;
+  if (first !== undefined) {
+    const { folder, target, targets } = first;
+    // A model that is begun with has its own, which has to be the same.
+    if (given("model.initFrom") === undefined)
+      values.set("data.tokenizer", join(folder, preparedFiles.tokenizer));
+    if (target !== null) values.set("data.target", [join(folder, target.file)]);
+    if (targets.size > 0 && given("mixing.rule") === "grape")
+      values.set(
+        "data.targets",
+        new Map(Array.from(targets, ([name, { file }]) => [name, [join(folder, file)]])),
+      );
+    const other = prepared.find(({ tokenizer }) => tokenizer !== first.tokenizer);
+    if (other !== undefined)
+      throw wrong(
+        `--domains: ${folder} and ${other.folder} were prepared with two tokenizers; prepare one of them again with the other's (--tokenizer)`,
+      );
+  }
+  return { values, label: (path) => `${first?.folder ?? ""}: ${path}` };
+}

@@ -1,0 +1,415 @@
+/** `gradmix prepare`: the same bytes for any number of workers and however often it is stopped; what changes or fails on the way is refused, and what was done is kept. */
+import { spawn, spawnSync } from "node:child_process";
+import { once } from "node:events";
+import {
+  appendFileSync,
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  utimesSync,
+  writeFileSync,
+} from "node:fs";
+import * as fs from "node:fs";
+import { tmpdir } from "node:os";
+import { PassThrough } from "node:stream";
+import { join, resolve } from "node:path";
+import { gzipSync } from "node:zlib";
+import { GradmixError } from "gradmix";
+import { byteTokenizer, openTokens } from "gradmix/data";
+import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import type { Layer } from "#dist/cli/config.js";
+import { encodeNpy } from "#dist/data/npy.js";
+import { textHash } from "#dist/cli/text-hash.js";
+import { optionRows } from "#dist/cli/options.js";
+import { openOutput } from "#dist/cli/output.js";
+import { prepareArguments, prepareTakes } from "#dist/cli/prepare-arguments.js";
+import { prepare as runPrepare } from "#dist/cli/prepare-command.js";
+import { encodeJob } from "#dist/cli/prepare-jobs.js";
+import { jobsOf, type PreparePlan, stampOf } from "#dist/cli/prepare-plan.js";
+import { formatProgress } from "#dist/cli/prepare-progress.js";
+import { preparedLayer } from "#dist/cli/prepared-folder.js";
+import { readData } from "#dist/cli/read-data.js";
+import { configOf } from "#dist/cli/train.js";
+import { codeOf } from "../errors.ts";
+
+const command = resolve(import.meta.dirname, "../../dist/cli/main.js");
+const rows = optionRows().filter(prepareTakes);
+let folder = "";
+
+/** Documents of a domain: words of its own, of many lengths. */
+const documents = (name: string, n: number): string[] =>
+  Array.from({ length: n }, (_, i) =>
+    `${name} ${(i * 7919) % 97} sees é 日本 🎉 and sleeps. `.repeat(1 + (i % 13)),
+  );
+const jsonl = (texts: readonly string[], more: object = {}): string =>
+  texts.map((text) => `${JSON.stringify({ text, ...more })}\n`).join("");
+
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), "gradmix-prepare-"));
+  const corpus = join(folder, "corpus");
+  mkdirSync(join(corpus, "notes"), { recursive: true });
+  writeFileSync(join(corpus, "prose.jsonl"), jsonl(documents("dog", 60)));
+  writeFileSync(join(corpus, "code.jsonl.gz"), gzipSync(jsonl(documents("for", 40))));
+  writeFileSync(join(corpus, "rows.csv"), `text\n${documents("row", 5).map((text) => `"${text}\n"`).join("\n")}\n`); // prettier-ignore
+  for (let i = 0; i < 30; i++) writeFileSync(join(corpus, "notes", `${i}.txt`), documents("note", i + 1)[i]);
+  // Still being read when the others are done.
+  writeFileSync(join(corpus, "large.jsonl"), jsonl(documents("large", 15_000)));
+  writeFileSync(join(folder, "target.jsonl"), jsonl(documents("exam", 30)));
+});
+afterAll(() => rmSync(folder, { recursive: true, maxRetries: 5 }));
+
+/** The command without a process of its own: its exit code or what it is refused with, and what it says. */
+const prepareHere = async (...args: string[]): Promise<{ result: unknown; out: string; err: string }> => {
+  const given = new Map<string, string[]>();
+  const options: Record<string, string> = {};
+  for (let i = 0; i < args.length; i += 2) {
+    const row = rows.find(({ flag }) => flag === args[i]);
+    if (row === undefined) options[args[i].slice(2)] = args[i + 1];
+    else given.set(row.path, [...(given.get(row.path) ?? []), args[i + 1]]);
+  }
+  const streams = { out: new PassThrough(), err: new PassThrough() };
+  const outputs = { out: openOutput(streams.out), err: openOutput(streams.err) };
+  const previous = process.cwd();
+  process.chdir(folder);
+  let result: unknown;
+  try {
+    result = await runPrepare(prepareArguments(undefined, given, rows, options), outputs);
+  } catch (error) {
+    result = error instanceof GradmixError ? error.message : error;
+  } finally {
+    process.chdir(previous);
+  }
+  const said = (stream: PassThrough): string => String(stream.read() ?? "");
+  return { result, out: said(streams.out), err: said(streams.err) };
+};
+const refusal = async (...args: string[]): Promise<unknown> => (await prepareHere(...args)).result;
+/** The text of a run with these options. */
+const dataOf = async (given: Record<string, unknown>) => {
+  const layer: Layer = { values: new Map(Object.entries(given)), label: (path) => path };
+  const config = await configOf([layer]);
+  const hooks = { onEvent: () => {}, signal: new AbortController().signal };
+  return readData(
+    { ...config.data, context: 32, seed: 1, out: null },
+    { tokenizer: null, corpus: undefined },
+    hooks,
+  );
+};
+const common = ["--domains", "corpus", "--target", "target.jsonl", "--vocab-size", "400"];
+const prepare = (out: string, ...more: string[]) => prepareHere(...common, "--out", out, ...more);
+/** All files of a folder, but the manifest, which has the times of its files. */
+const bytesIn = (out: string): Map<string, string> =>
+  new Map(
+    readdirSync(join(folder, out), { recursive: true, encoding: "utf8" })
+      .filter((name) => /\.(bin|idx|json)$/.test(name) && name !== "prepared.json")
+      .sort()
+      .map((name) => [name, readFileSync(join(folder, out, name), "base64")]),
+  );
+const contentsOf = (out: string): string[] => readdirSync(join(folder, out)).sort();
+
+describe("prepared", () => {
+  beforeAll(async () => {
+    expect((await prepare("whole", "--workers", "1")).result).toBe(0);
+  });
+
+  test("the files are whole, and nothing of the work is left", async () => {
+    expect(contentsOf("whole")).toEqual([
+      "domains",
+      "prepared.json",
+      "target.bin",
+      "target.idx",
+      "tokenizer.json",
+    ]);
+    const { result, out } = await prepare("whole");
+    expect([result, out]).toEqual([0, "whole is prepared already, of the same text with the same options\n"]);
+  });
+
+  test("any number of workers writes the same bytes", async () => {
+    expect((await prepare("three", "--workers", "3", "--tokenizer", "whole/tokenizer.json")).result).toBe(0);
+    expect(bytesIn("three")).toEqual(bytesIn("whole"));
+  });
+
+  test("they are read as the text is: the same tokenizer, documents, split and tokens, without being told", async () => {
+    const path = (name: string): string => join(folder, name);
+    const found = await dataOf({ "data.domainsFrom": [path("whole")] });
+    const expected = await dataOf({
+      "data.domainsFrom": [path("corpus")],
+      "data.target": [path("target.jsonl")],
+      "data.vocabSize": 400,
+    });
+    expect(found.tokenizer?.toJSON()).toEqual(expected.tokenizer?.toJSON());
+    expect([...found.facts.domains.keys()]).toEqual([...expected.facts.domains.keys()]);
+    const all = ({ domains, target }: typeof found) => [...domains, target ?? expect.unreachable()];
+    const theirs = all(expected);
+    all(found).forEach(({ train, heldOut }, i) => {
+      for (const [own, other] of [
+        [train, theirs[i].train],
+        [heldOut, theirs[i].heldOut],
+      ] as const) {
+        // prettier-ignore
+        const [a, b] = [own, other].map((windows) => windows?.stream ?? expect.unreachable());
+        expect(a.tokens.length).toBe(b.tokens.length);
+        expect(Buffer.from(Uint32Array.from(a.tokens.subarray(0, a.tokens.length)).buffer).equals(Buffer.from(Uint32Array.from(b.tokens.subarray(0, b.tokens.length)).buffer))).toBe(true); // prettier-ignore
+        expect(a.documents).toEqual(b.documents);
+      }
+    });
+  });
+
+  test("a folder that was copied is read to its end again; one whose tokens have changed is refused", async () => {
+    cpSync(join(folder, "whole"), join(folder, "copy"), { recursive: true });
+    const given = { "data.domainsFrom": [join(folder, "copy")] };
+    expect((await dataOf(given)).domains.length).toBe(5);
+    const shard = join(folder, "copy/domains/prose.bin");
+    const bytes = readFileSync(shard);
+    bytes[100] ^= 1;
+    writeFileSync(shard, bytes);
+    await expect(dataOf(given)).rejects.toThrow(
+      `${shard}: it is not the file that it was: its tokens have changed`,
+    );
+  });
+
+  test("another tokenizer than theirs is refused", async () => {
+    const path = join(folder, "whole");
+    await expect(dataOf({ "data.domainsFrom": [path], "data.tokenizer": "byte" })).rejects.toThrow(
+      `--domains ${path}: was prepared with another tokenizer than that of this run; leave out --tokenizer, or prepare the text again with it`,
+    );
+  });
+
+  test("a command that is killed goes on where it was, to the same bytes", async () => {
+    const done = join(folder, "killed/work/done.jsonl");
+    const child = spawn(process.execPath, [command, "prepare", ...common, "--out", "killed", "--workers", "2"], { cwd: folder, stdio: "ignore" }); // prettier-ignore
+    const ended = once(child, "exit");
+    while (!existsSync(done) || readFileSync(done, "utf8").split("\n").length < 3) {
+      expect(child.exitCode).toBeNull();
+      await new Promise((next) => setTimeout(next, 1));
+    }
+    child.kill("SIGKILL");
+    expect((await ended)[1]).toBe("SIGKILL");
+    // A line that was being written, and files that were.
+    appendFileSync(done, '{"job":"abc","docu');
+    writeFileSync(join(folder, "killed/work/abc.bin.tmp"), "half");
+    await expect(dataOf({ "data.domainsFrom": [join(folder, "killed")] })).rejects.toThrow("is not prepared to its end; give the same gradmix prepare command again"); // prettier-ignore
+    const { result, err } = await prepare("killed", "--workers", "3");
+    expect(result).toBe(0);
+    expect(err).toMatch(/going on: [1-9] of \d parts of the text are done/);
+    expect(bytesIn("killed")).toEqual(bytesIn("whole"));
+    expect(contentsOf("killed")).toEqual(contentsOf("whole"));
+  });
+
+  test("one that is interrupted says that it goes on", async () => {
+    const given = ["--tokenizer", "whole/tokenizer.json"];
+    const child = spawn(process.execPath, [command, "prepare", ...common, "--out", "stopped", ...given], { cwd: folder, stdio: ["ignore", "ignore", "pipe"] }); // prettier-ignore
+    let err = "";
+    child.stderr.setEncoding("utf8").on("data", (text: string) => (err += text));
+    const ended = once(child, "exit");
+    while (!existsSync(join(folder, "stopped/work/plan.json")))
+      await new Promise((next) => setTimeout(next, 1));
+    child.kill("SIGINT");
+    expect((await ended)[0]).toBe(130);
+    expect(err).toContain("stopped; the same command goes on with stopped\n");
+    expect(existsSync(join(folder, "stopped/lock"))).toBe(false);
+    expect((await prepare("stopped", ...given)).result).toBe(0);
+    expect(bytesIn("stopped")).toEqual(bytesIn("whole"));
+  });
+
+  test("nanoGPT's files hold the same tokens", async () => {
+    expect((await prepare("nano", "--format", "nanogpt", "--tokenizer", "whole/tokenizer.json")).result).toBe(
+      0,
+    );
+    expect(contentsOf("nano")).toEqual(["domains", "prepared.json", "target.bin", "tokenizer.json"]);
+    // A vocabulary as small has 16 bits in both.
+    for (const name of readdirSync(join(folder, "nano/domains")))
+      expect(readFileSync(join(folder, "nano/domains", name)).equals(readFileSync(join(folder, "whole/domains", name)))).toBe(true); // prettier-ignore
+  });
+});
+
+test("what a prepared folder says stands in for options that are not given", async () => {
+  for (const [out, tokenizer] of [
+    ["several", "byte"],
+    ["other", "whole/tokenizer.json"],
+  ])
+    expect(await refusal(...["--domains", "target.jsonl", "--targets", "x=corpus/rows.csv", "--targets", "y=corpus/prose.jsonl", "--tokenizer", tokenizer, "--out", out])).toBe(0); // prettier-ignore
+  const path = (name: string): string => join(folder, name);
+  const layerOf = (given: Record<string, unknown>): Record<string, unknown> =>
+    Object.fromEntries(
+      preparedLayer([{ values: new Map(Object.entries(given)), label: (key) => key }]).values,
+    );
+  const from = [path("several")];
+  const tokenizer = path("several/tokenizer.json");
+  expect(layerOf({ "data.domainsFrom": from })).toEqual({ "data.tokenizer": tokenizer });
+  expect(layerOf({ "data.domainsFrom": from, "mixing.rule": "grape" })).toEqual({
+    "data.tokenizer": tokenizer,
+    "data.targets": new Map([
+      ["x", [path("several/targets/x.bin")]],
+      ["y", [path("several/targets/y.bin")]],
+    ]),
+  });
+  expect(layerOf({ "data.domainsFrom": from, "model.initFrom": "run" })).toEqual({});
+  expect(layerOf({ "data.domainsFrom": [path("whole")], "model.initFrom": "run" })).toEqual({ "data.target": [path("whole/target.bin")] }); // prettier-ignore
+  expect(layerOf({ "data.domainsFrom": [path("corpus")] })).toEqual({});
+  expect(codeOf(() => layerOf({ "data.domainsFrom": [path("several"), path("other")] }))).toBe(
+    `config: --domains: ${path("several")} and ${path("other")} were prepared with two tokenizers; prepare one of them again with the other's (--tokenizer)`,
+  );
+});
+
+test("domains that a field names, and a large vocabulary: each document is where it belongs", async () => {
+  const [one, two] = [documents("one", 30), documents("two", 20)];
+  writeFileSync(join(folder, "mixed.jsonl"), one.map((text, i) => jsonl([text], { lang: "1" }) + (i < 20 ? jsonl([two[i]], { lang: "2" }) : "")).join("")); // prettier-ignore
+  const wide = byteTokenizer().toJSON() as { model: { vocab: Record<string, number> } };
+  for (let id = 257; id < 66_000; id++) wide.model.vocab[`!${id}`] = id;
+  writeFileSync(join(folder, "wide.json"), JSON.stringify(wide));
+  const args = "--domains mixed.jsonl --domain-field lang --tokenizer wide.json --out mixed".split(" ");
+  expect(await refusal(...args)).toBe(0);
+  for (const [name, texts] of Object.entries({ 1: one, 2: two }))
+    expect(await documentsIn(join(folder, "mixed/domains", `${name}.bin`))).toEqual(bytesOf(texts));
+});
+
+/** Tokens of a shard, the first document last. */
+const documentsIn = async (path: string): Promise<number[]> => {
+  const { tokens } = (await openTokens(path, [path], { vocabSize: 66_000, heldOut: 0, seed: 0 })).train;
+  return [...tokens.subarray(0, tokens.length)];
+};
+const bytesOf = (texts: readonly string[]): number[] => {
+  const [first = [], ...others] = texts.map((text) => [...byteTokenizer().encode(text), 256]);
+  return [...others, first].flat();
+};
+
+test("domains that are clusters: each document is where its cluster is", async () => {
+  const texts = documents("cluster", 20);
+  const path = join(folder, "clustered.jsonl");
+  writeFileSync(path, jsonl(texts));
+  const hash = textHash();
+  for (const text of texts) hash.add(text);
+  const ids = Int32Array.from(texts, (_, i) => i % 3);
+  mkdirSync(join(folder, "clusters/ids"), { recursive: true });
+  writeFileSync(join(folder, "clusters/ids/0.npy"), encodeNpy({ shape: [ids.length], values: ids }));
+  const described = { version: 1, clusters: { a: {}, b: {}, c: {} }, files: [{ path, documents: 20, sha256: hash.digest(), ids: "ids/0.npy" }] }; // prettier-ignore
+  writeFileSync(join(folder, "clusters/clusters.json"), JSON.stringify(described));
+  expect(await refusal("--domains", "clusters", "--tokenizer", "byte", "--out", "of-clusters")).toBe(0);
+  for (const [cluster, name] of ["a", "b", "c"].entries())
+    expect(await documentsIn(join(folder, "of-clusters/domains", `${name}.bin`))).toEqual(
+      bytesOf(texts.filter((_, i) => i % 3 === cluster)),
+    );
+});
+
+describe("refused, with what was done kept", () => {
+  const args = ["--domains", "small", "--tokenizer", "byte", "--out", "some", "--workers", "1"];
+  const file = (name: string): string => join(folder, "small", name);
+  const begin = (): void => {
+    for (const name of ["small", "some"]) rmSync(join(folder, name), { recursive: true, force: true });
+    mkdirSync(join(folder, "small"));
+    writeFileSync(file("a.jsonl"), jsonl(documents("a", 9)));
+    utimesSync(file("a.jsonl"), 1e9, 1e9);
+    writeFileSync(file("b.jsonl.gz"), gzipSync(jsonl(documents("b", 9))).subarray(0, 60));
+    const { status, stderr } = spawnSync(process.execPath, [command, "prepare", ...args], { cwd: folder, encoding: "utf8" }); // prettier-ignore
+    expect({ status, stderr }).toEqual({ status: 2, stderr: "gradmix: small/b.jsonl.gz: it is cut off: the archive ends too early\n" }); // prettier-ignore
+    expect(readdirSync(join(folder, "some/work")).filter((name) => name.endsWith(".tmp"))).toEqual([]);
+  };
+  beforeAll(begin);
+
+  test.each([
+    ["another option", ["--text-field", "body"], "--text-field was text when it was begun, and is body now"],
+    [
+      "another tokenizer",
+      ["--tokenizer", "bpe"],
+      "--vocab-size was not used when it was begun, and is 1024 now",
+    ],
+    [
+      "another format",
+      ["--format", "nanogpt"],
+      "--format was megatron when it was begun, and is nanogpt now",
+    ],
+    ["another domain", ["--domain", "c=target.jsonl"], "was begun with other domains or targets, or with the same in another order"], // prettier-ignore
+  ])("%s", async (_, more, reason) => {
+    const given = args.filter((_, i) => !more.includes(args[i]) && !more.includes(args[i - 1]));
+    expect(await refusal(...given, ...more)).toBe(`--out some: ${reason}; prepare into another folder, or delete this one`); // prettier-ignore
+  });
+
+  test("a file that has changed after it was read; one that is mended before it was goes on", async () => {
+    utimesSync(file("a.jsonl"), 1e9, 1e9 + 1);
+    expect(await refusal(...args)).toContain(
+      "a.jsonl has changed since it was begun; prepare into another folder",
+    );
+    utimesSync(file("a.jsonl"), 1e9, 1e9);
+    writeFileSync(file("b.jsonl.gz"), gzipSync(jsonl(documents("b", 9))));
+    const { result, err } = await prepareHere(...args);
+    expect({ result, going: err.includes("going on: 1 of 2") }).toEqual({ result: 0, going: true });
+  });
+
+  test.each([
+    ["standard input", ["--domain", "a=-"], '"-": standard input cannot be read again'],
+    [
+      "no tokenizer",
+      ["--domain", "a=target.jsonl", "--tokenizer", "none"],
+      "--tokenizer none: text needs a tokenizer",
+    ],
+    ["a folder of something else", ["--domain", "a=target.jsonl", "--out", "corpus"], "--out corpus: is there already and holds something else"], // prettier-ignore
+    ["an empty domain", ["--domain", "a=empty.jsonl", "--tokenizer", "byte"], 'domain "a": it is empty'],
+    ["names that are one file for some", ["--domain", "a=target.jsonl", "--domain", "A=target.jsonl"], '"a" and "A" would be one file'], // prettier-ignore
+    ["a number that is none", ["--domain", "a=target.jsonl", "--workers", "0"], "--workers: 0 is not"],
+    [
+      "no folder",
+      ["--domain", "a=target.jsonl", "--out", ""],
+      "gradmix prepare needs a folder to make: add --out DIR",
+    ],
+  ])("%s", async (_, given, reason) => {
+    writeFileSync(join(folder, "empty.jsonl"), '{"text":""}\n');
+    const out = given.includes("--out") ? [] : ["--out", "nothing"];
+    expect(await refusal(...given, ...out)).toContain(reason);
+    // A folder is left only where text was read.
+    expect(existsSync(join(folder, "nothing"))).toBe(reason.includes("empty"));
+    rmSync(join(folder, "nothing"), { recursive: true, force: true });
+  });
+});
+
+test("a bad line far into a file is named by its number; a full disk and a file that changes leave nothing behind", async () => {
+  const [path, broken] = [join(folder, "long.jsonl"), join(folder, "broken.jsonl")];
+  const lines = Array.from({ length: 19 }, () => JSON.stringify({ text: "x".repeat(2 ** 20) }));
+  writeFileSync(path, lines.join("\n"));
+  lines[17] = "no JSON";
+  writeFileSync(broken, lines.join("\n"));
+  const out = join(folder, "jobs");
+  mkdirSync(join(out, "work"), { recursive: true });
+  const planFor = (file: string): PreparePlan => ({
+    labels: [{ kind: "domain", name: "a" }],
+    inputs: [stampOf(file)],
+    files: [[0]],
+    mixed: null,
+    options: { format: "megatron", textField: "text", domainField: null, skipBadLines: false, tokenizer: "byte", vocabSize: null }, // prettier-ignore
+  });
+  const context = (plan: PreparePlan) => ({ folder: out, plan, tokenizer: byteTokenizer(), clusters: null });
+  const plan = planFor(broken);
+  const jobs = jobsOf(plan);
+  expect(jobs.length).toBeGreaterThan(1);
+  await expect(encodeJob(jobs.at(-1) ?? expect.unreachable(), context(plan))).rejects.toThrow(`${broken}:18: the line is not JSON`); // prettier-ignore
+
+  const good = planFor(path);
+  const job = jobsOf(good).at(-1) ?? expect.unreachable();
+  for (const failing of ["writeSync", "fsyncSync", "renameSync"] as const) {
+    const full = { ...fs, [failing]: () => { throw Object.assign(new Error("full"), { code: "ENOSPC" }); } }; // prettier-ignore
+    await expect(encodeJob(job, context(good), undefined, full)).rejects.toMatchObject({ code: "io", message: `${join(out, "work", job.id)}.bin: cannot be written (the disk is full)` }); // prettier-ignore
+    expect(readdirSync(join(out, "work"))).toEqual([]);
+  }
+  const later = { ...good, inputs: [{ ...good.inputs[0], modified: 1 }] };
+  await expect(encodeJob(job, context(later))).rejects.toThrow(
+    `${path}: it has changed while it was prepared`,
+  );
+
+  // What is told on the way is all there is.
+  const told = { input: 0, text: 0, documents: 0 };
+  const facts = await encodeJob(job, context(good), ({ input, text, documents: n }) => {
+    told.input += input;
+    told.text += text;
+    told.documents += n;
+  });
+  expect(told).toEqual({ input: job.bytes, text: facts.textBytes, documents: facts.documents });
+});
+
+test("progress is shares of the input, and speed of the text", () => {
+  expect(formatProgress({ input: 100, text: 3e6, documents: 1234 }, { total: 1000, before: 300 }, 2)).toBe(
+    " 40%  1.5 MB/s  1.23k documents  0:12 left",
+  );
+});
