@@ -22,7 +22,7 @@ export interface PrepareArguments {
 
 /** The options of `gradmix train` that say which text is read, and how. */
 export function prepareTakes({ section, path }: OptionRow): boolean {
-  const others = ["data.heldOut", "data.seed", "data.endOfText", "data.tokenType"];
+  const others = ["data.heldOut", "data.seed", "data.endOfText", "data.tokenType", "data.dropContaminated"];
   return (section === "data" && !others.includes(path)) || path === "run.quiet";
 }
 

@@ -38,7 +38,7 @@ import {
 import { preparedFiles, readManifest, type Shard, tokenizerHash } from "./prepared-folder.ts";
 import { formatCount, startStatusLine, type StatusLine } from "./progress.ts";
 import { tokenizerOfPlan } from "./read-data.ts";
-import { loadTokenizer } from "../data/index.node.ts";
+import { openTokenizer } from "../data/index.node.ts";
 import { member } from "../runs/read-json.ts";
 import { configOf, type Outputs } from "./train.ts";
 import type { TrainConfig } from "./train-config.ts";
@@ -131,7 +131,7 @@ async function work(
   // One that was trained for this folder is not trained again.
   const trained = before !== null && name === "bpe";
   const tokenizer = trained
-    ? loadTokenizer(readJson(path, path))
+    ? openTokenizer(readJson(path, path))
     : await tokenizerOfPlan({ ...data, context: 1, seed: 0, out: folder }, inputs, hooks);
   if (format === "nanogpt" && tokenizer.vocabSize > 65_536)
     throw wrong(
@@ -207,19 +207,19 @@ async function encodeAll(
     const left = open
       .flatMap((group) => group.jobs)
       .filter((job) => {
-        const { id } = jobs[job];
+        const { id } = jobs[job]!;
         const facts = work.jobs.get(id);
         return facts === undefined || !isJobWhole(folder, id, facts, wide);
       });
     if (left.length < jobs.length)
       say(`going on: ${jobs.length - left.length} of ${jobs.length} parts of the text are done`);
     const total = jobs.reduce((sum, { bytes }) => sum + bytes, 0);
-    const ahead = left.reduce((sum, job) => sum + jobs[job].bytes, 0);
+    const ahead = left.reduce((sum, job) => sum + jobs[job]!.bytes, 0);
     const progress = shown === null ? null : startPrepareProgress(shown, { total, before: total - ahead });
     await pool.run(
       left.map((job) => ({ kind: "encode", job })),
       (task, facts) => {
-        if (task.kind === "encode" && facts !== null) work.jobDone(jobs[task.job].id, facts);
+        if (task.kind === "encode" && facts !== null) work.jobDone(jobs[task.job]!.id, facts);
       },
       (said) => {
         if (said.kind === "progress") progress?.add(said);
@@ -230,7 +230,7 @@ async function encodeAll(
       open.map(({ labels, jobs: own }) => ({
         kind: "join",
         labels: labels.filter((label) => !work.shards.has(label)),
-        jobs: own.map((job) => jobs[job].id),
+        jobs: own.map((job) => jobs[job]!.id),
       })),
       (task) => {
         if (task.kind === "join") removeJobs(folder, task.jobs);
@@ -278,7 +278,7 @@ function manifestOf(
 ): Record<string, unknown> {
   const of = (kind: Label["kind"]): ReadonlyMap<string, Shard> =>
     new Map(
-      plan.labels.flatMap((label, i) => (label.kind === kind ? [[label.name, shards[i]] as const] : [])),
+      plan.labels.flatMap((label, i) => (label.kind === kind ? [[label.name, shards[i]!] as const] : [])),
     );
   const { kind, vocabSize, endOfText } = tokenizer;
   return {
@@ -301,7 +301,7 @@ function formatDone(folder: string, plan: PreparePlan, { shards, skipped }: Done
   const sum = (part: (shard: Shard) => number): number => shards.reduce((all, shard) => all + part(shard), 0);
   const [tokens, documents, bytes] = [sum((s) => s.tokens), sum((s) => s.documents), sum((s) => s.textBytes)];
   const domains = plan.labels
-    .flatMap((label, i) => (label.kind === "domain" ? [{ name: label.name, tokens: shards[i].tokens }] : []))
+    .flatMap((label, i) => (label.kind === "domain" ? [{ name: label.name, tokens: shards[i]!.tokens }] : []))
     .sort((a, b) => b.tokens - a.tokens);
   const rest = domains.length - SHOWN;
   return [

@@ -73,7 +73,7 @@ export async function encodeJob(
   const facts = { documents: 0, tokens: 0, textBytes: 0, skipped: 0 };
   try {
     for (const part of job.parts) {
-      checkStamp(plan.inputs[part.file]);
+      checkStamp(plan.inputs[part.file]!);
       let [read, told] = [0, { input: 0, text: facts.textBytes, documents: facts.documents }];
       const tell = (input: number): void => {
         const { textBytes: text, documents } = facts;
@@ -107,8 +107,8 @@ export async function encodeJob(
         facts.textBytes += textBytes;
         if (read - told.input >= TELL || facts.textBytes - told.text >= TELL) tell(read);
       }
-      tell((part.to ?? plan.inputs[part.file].size) - part.from);
-      checkStamp(plan.inputs[part.file]);
+      tell((part.to ?? plan.inputs[part.file]!.size) - part.from);
+      checkStamp(plan.inputs[part.file]!);
     }
     tokens.end();
     table.end();
@@ -211,7 +211,7 @@ function columnFile(path: string, wide: boolean, fs: WriteFs): ColumnFile {
     append(values) {
       for (let from = 0; from < values.length;) {
         const count = Math.min(values.length - from, buffer.length - used);
-        for (let i = 0; i < count; i++) buffer[used + i] = values[from + i];
+        for (let i = 0; i < count; i++) buffer[used + i] = values[from + i]!;
         used += count;
         from += count;
         if (used === buffer.length) flush();
@@ -258,19 +258,19 @@ export function joinShards(
   const { files, of } = findDocuments(jobs, folder, vocabSize > 65_536);
   for (const label of labels) {
     const own = of.get(label);
-    if (own === undefined) throw emptyLabel(plan.labels[label]);
+    if (own === undefined) throw emptyLabel(plan.labels[label]!);
     const documents = own.documents.take();
     of.delete(label);
-    own.starts.push(documents[documents.length - 1]);
+    own.starts.push(own.length);
     const runs: Runs = { starts: own.starts.take(), places: own.places.take() };
     const stream: StoredStream = { tokens: storedTokens(files, runs, vocabSize - 1), documents };
     const hash = createHash("sha256");
     let largest = 0;
     const note = (bytes: Uint8Array, ids: ArrayLike<number>): void => {
       hash.update(bytes);
-      for (let i = 0; i < ids.length; i++) if (ids[i] > largest) largest = ids[i];
+      for (let i = 0; i < ids.length; i++) if (ids[i]! > largest) largest = ids[i]!;
     };
-    const path = shardPath(plan.labels[label]);
+    const path = shardPath(plan.labels[label]!);
     if (plan.options.format === "megatron")
       writeMegatronBlocks(join(folder, path), stream, { vocabSize }, note);
     else writeNanoGPTBlocks(join(folder, `${path}.bin`), stream, { vocabSize }, note);

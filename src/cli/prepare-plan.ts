@@ -157,7 +157,7 @@ export function jobsOf({ files, mixed, inputs, labels }: PreparePlan): Job[] {
   const jobs: Job[] = [];
   const idOf = (label: number, parts: Job["parts"]): string => {
     const all = parts.map(({ file, from, to }) => {
-      const { path, size, modified } = inputs[file];
+      const { path, size, modified } = inputs[file]!;
       return [resolve(path), size, modified, from, to];
     });
     // Labels have their numbers in the tokens of a job.
@@ -174,7 +174,7 @@ export function jobsOf({ files, mixed, inputs, labels }: PreparePlan): Job[] {
       [parts, bytes] = [[], 0];
     };
     for (const file of numbers) {
-      const { path, size } = inputs[file];
+      const { path, size } = inputs[file]!;
       const all = cut ? partsOf(path, size) : [{ path, from: 0, to: null }];
       for (const part of all) {
         const own = (part.to ?? size) - part.from;

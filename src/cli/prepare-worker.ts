@@ -1,6 +1,6 @@
 /** A worker thread of `gradmix prepare`: takes tasks one at a time, and answers each. */
 import { parentPort, workerData } from "node:worker_threads";
-import { loadTokenizer } from "../data/index.node.ts";
+import { openTokenizer } from "../data/index.node.ts";
 import { type ErrorCode, GradmixError } from "../errors.ts";
 import { readClusterFolder } from "./cluster-folder.ts";
 import { encodeJob, type JobContext, type JobFacts, type JobProgress, joinShards } from "./prepare-jobs.ts";
@@ -41,12 +41,12 @@ if (port !== null) {
   const work = async (task: Task): Promise<JobFacts | null> => {
     context ??= {
       ...{ folder, plan },
-      tokenizer: loadTokenizer(readJson(tokenizer, tokenizer)),
+      tokenizer: openTokenizer(readJson(tokenizer, tokenizer)),
       clusters:
         plan.mixed === null || plan.mixed.clusters === null ? null : readClusterFolder(plan.mixed.clusters),
     };
     if (task.kind === "encode")
-      return encodeJob(jobs[task.job], context, (progress) => say({ kind: "progress", ...progress }));
+      return encodeJob(jobs[task.job]!, context, (progress) => say({ kind: "progress", ...progress }));
     joinShards(task.labels, task.jobs, context, (label, shard) => say({ kind: "shard", label, shard }));
     return null;
   };

@@ -78,7 +78,7 @@ export function tokenizerOf(parts: TokenizerParts): Tokenizer {
     const put: Put = (ids, start, end) => {
       for (let from = start; from < end;) {
         const count = Math.min(block.length - length, end - from);
-        for (let i = 0; i < count; i++) block[length + i] = ids[from + i];
+        for (let i = 0; i < count; i++) block[length + i] = ids[from + i]!;
         length += count;
         from += count;
         if (length === block.length) {
@@ -153,7 +153,7 @@ function byteEncoder(bytes: Int32Array): SegmentEncoder {
       // A part ends between characters: of a pair that the cut parts, the first half waits for the next part.
       const cutPair = from + read < text.length && isHigh(text.charCodeAt(from + read - 1));
       const count = written - (cutPair ? 3 : 0);
-      for (let i = 0; i < count; i++) ids[i] = bytes[scratch[i]];
+      for (let i = 0; i < count; i++) ids[i] = bytes[scratch[i]!]!;
       put(ids, 0, count);
       from += read - (cutPair ? 1 : 0);
     }
@@ -192,7 +192,7 @@ function tableEncoder(encodePiece: EncodePiece): SegmentEncoder {
       const { units, from, to } = cursor;
       const isShort = to - from <= LONGEST_PIECE;
       const known = isShort ? table.find(units, from, to) : -1;
-      if (known >= 0) put(table.records, known + 2, known + 2 + table.records[known]);
+      if (known >= 0) put(table.records, known + 2, known + 2 + table.records[known]!);
       else {
         const ids = encodePiece(text.slice(cursor.start + from, cursor.start + to));
         if (isShort) table.add(units, from, to, ids);
@@ -250,11 +250,11 @@ function merger(merges: readonly Merge[]): (ids: Uint32Array) => Uint32Array {
 
   function mergeShort(ids: Uint32Array): Uint32Array {
     let length = ids.length;
-    for (let i = 0; i + 1 < length; i++) ranks[i] = rankOf(ids[i], ids[i + 1]);
+    for (let i = 0; i + 1 < length; i++) ranks[i] = rankOf(ids[i]!, ids[i + 1]!);
     for (;;) {
       let best = -1;
       let bestRank = NO_RANK;
-      for (let i = 0; i + 1 < length; i++) if (ranks[i] < bestRank) bestRank = ranks[(best = i)];
+      for (let i = 0; i + 1 < length; i++) if (ranks[i]! < bestRank) bestRank = ranks[(best = i)]!;
       if (best < 0) return ids.slice(0, length);
       // All places of this merge at once, from the left: no pair that comes of it can have a lower rank.
       const { left, right, joined } = merges[bestRank]!;
@@ -262,8 +262,8 @@ function merger(merges: readonly Merge[]): (ids: Uint32Array) => Uint32Array {
       let afterJoined = false;
       for (let from = best; from < length;) {
         const joins = from + 1 < length && ids[from] === left && ids[from + 1] === right;
-        const id = joins ? joined : ids[from];
-        if (to > 0) ranks[to - 1] = joins || afterJoined ? rankOf(ids[to - 1], id) : ranks[from - 1];
+        const id = joins ? joined : ids[from]!;
+        if (to > 0) ranks[to - 1] = joins || afterJoined ? rankOf(ids[to - 1]!, id) : ranks[from - 1]!;
         ids[to++] = id;
         from += joins ? 2 : 1;
         afterJoined = joins;
@@ -279,7 +279,7 @@ function merger(merges: readonly Merge[]): (ids: Uint32Array) => Uint32Array {
     const before = Int32Array.from(ids, (_, i) => i - 1);
     const alive = new Uint8Array(n).fill(1);
     const heap = numberHeap(n);
-    const rankAt = (i: number): number => (next[i] < n ? rankOf(ids[i], ids[next[i]]) : NO_RANK);
+    const rankAt = (i: number): number => (next[i]! < n ? rankOf(ids[i]!, ids[next[i]!]!) : NO_RANK);
     const offer = (i: number): void => {
       const rank = rankAt(i);
       if (rank < NO_RANK) heap.push(rank * 2 ** 31 + i);

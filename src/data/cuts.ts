@@ -76,6 +76,6 @@ function endOfPart(file: number, start: number): number {
   }
   const near = bytesAt(file, start + PART - 4, 5);
   let end = PART;
-  while (end > PART - 4 && (near[end - PART + 4] & 0xc0) === 0x80) end--;
+  while (end > PART - 4 && (near[end - PART + 4]! & 0xc0) === 0x80) end--;
   return start + end;
 }

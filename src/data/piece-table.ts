@@ -39,7 +39,7 @@ export function pieceTable(most: number = MOST_PIECES): PieceTable {
     const old = slots;
     room *= 2;
     slots = new Int32Array(4 * room);
-    for (let slot = 0; slot < old.length; slot += 2) if (old[slot + 1] !== 0) put(old[slot], old[slot + 1]);
+    for (let slot = 0; slot < old.length; slot += 2) if (old[slot + 1] !== 0) put(old[slot]!, old[slot + 1]!);
   };
   const put = (hash: number, record: number): void => {
     const mask = slots.length - 2;
@@ -52,18 +52,18 @@ export function pieceTable(most: number = MOST_PIECES): PieceTable {
     records: new Uint32Array(0),
     find(units, from, to) {
       let hash = 0;
-      for (let i = from; i < to; i++) hash = Math.imul(hash, 0x01000193) ^ units[i];
+      for (let i = from; i < to; i++) hash = Math.imul(hash, 0x01000193) ^ units[i]!;
       hash = Math.imul(hash ^ (hash >>> 15), 0x2c1b3c6d);
       hash ^= hash >>> 13;
       lastHash = hash;
       const { records } = table;
       const mask = slots.length - 2;
       for (let slot = (2 * hash) & mask; ; slot = (slot + 2) & mask) {
-        const record = slots[slot + 1] - 1;
+        const record = slots[slot + 1]! - 1;
         if (record < 0) return -1;
         if (slots[slot] !== hash || records[record + 1] !== to - from) continue;
         let i = from;
-        for (let j = record + 2 + records[record]; i < to && units[i] === records[j]; j++) i++;
+        for (let j = record + 2 + records[record]!; i < to && units[i] === records[j]; j++) i++;
         if (i === to) return record;
       }
     },
@@ -113,6 +113,6 @@ export function pairRanks(
   });
   return (left, right) => {
     const slot = slotOf(left, right);
-    return slots[slot] === -1 ? NO_RANK : slots[slot + 2];
+    return slots[slot] === -1 ? NO_RANK : slots[slot + 2]!;
   };
 }

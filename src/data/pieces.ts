@@ -89,14 +89,14 @@ function copyUnits(text: string, start: number, into: Uint16Array): number {
 }
 
 function endOfPiece(classes: Uint8Array, text: Uint16Array, from: number, n: number): number {
-  const first = text[from];
+  const first = text[from]!;
   if (first === 39) {
     const length = contraction(text, from, n);
     if (length > 0) return from + length;
   }
   let at = from;
-  let kind = classes[first];
-  if (first === 32 && from + 1 < n && classes[text[from + 1]] !== SPACE) kind = classes[text[++at]];
+  let kind = classes[first]!;
+  if (first === 32 && from + 1 < n && classes[text[from + 1]!] !== SPACE) kind = classes[text[++at]!]!;
   if (kind === HALF) kind = classOfPair(text, at, n);
   const end = endOfRun(classes, text, at, n, kind);
   // The last white space before a word is the word's, or a piece of its own. All white space is one unit wide.
@@ -105,7 +105,7 @@ function endOfPiece(classes: Uint8Array, text: Uint16Array, from: number, n: num
 
 function endOfRun(classes: Uint8Array, text: Uint16Array, from: number, n: number, kind: number): number {
   for (let at = from; at < n;) {
-    const own = classes[text[at]];
+    const own = classes[text[at]!];
     if (own === kind) at++;
     else if (own === HALF && classOfPair(text, at, n) === kind) at += isPair(text, at, n) ? 2 : 1;
     else return at;
@@ -114,12 +114,12 @@ function endOfRun(classes: Uint8Array, text: Uint16Array, from: number, n: numbe
 }
 
 const isPair = (text: Uint16Array, at: number, n: number): boolean =>
-  at + 1 < n && text[at + 1] >= 0xdc00 && text[at + 1] <= 0xdfff;
+  at + 1 < n && text[at + 1]! >= 0xdc00 && text[at + 1]! <= 0xdfff;
 
 /** Class of the character whose first half is at `at`; a half alone is OTHER. */
 function classOfPair(text: Uint16Array, at: number, n: number): number {
   if (!isPair(text, at, n)) return OTHER;
-  const point = 0x10000 + ((text[at] - 0xd800) << 10) + (text[at + 1] - 0xdc00);
+  const point = 0x10000 + ((text[at]! - 0xd800) << 10) + (text[at + 1]! - 0xdc00);
   let kind = pairs.get(point);
   if (kind === undefined) pairs.set(point, (kind = classify(String.fromCodePoint(point))));
   return kind;

@@ -262,7 +262,7 @@ function splitFiles(
   // Documents of no token are none.
   let count = 0;
   for (const { ends } of files)
-    for (let i = 0; i < ends.length; i++) if (ends[i] > (i === 0 ? 0 : ends[i - 1])) count++;
+    for (let i = 0; i < ends.length; i++) if (ends[i]! > (i === 0 ? 0 : ends[i - 1]!)) count++;
   const length = files.reduce((sum, { file }) => sum + file.length, 0);
   const stream = (parts: (take: (from: number, to: number) => void) => void): StoredStream =>
     streamOf(files, largest, parts);
@@ -291,7 +291,7 @@ function splitFiles(
       for (const { start, ends } of files) {
         let from = 0;
         for (let i = 0; i < ends.length; i++) {
-          const end = ends[i];
+          const end = ends[i]!;
           if (end === from) continue;
           if (index === 0) first = { from: start + from, to: start + end };
           else if (isHeldOut[index] === which) take(start + from, start + end);
@@ -341,7 +341,7 @@ export function storedTokens(
   { starts, places }: Runs,
   largest: number,
 ): StoredTokens {
-  const length = starts[starts.length - 1];
+  const length = starts[starts.length - 1]!;
   const fileStarts = Float64Array.from(files, ({ start }) => start);
   return {
     length,

@@ -300,13 +300,13 @@ function megatronIndex(file: Open, fails: Fails): { type: TokenType; ends: Float
     for (let i = 0; i < count; i++) {
       const length = lengths.getInt32(4 * i, true);
       if (length < 0) throw fails(`sequence ${from + i} has ${length} tokens`);
-      starts[from + i + 1] = starts[from + i] + length;
+      starts[from + i + 1] = starts[from + i]! + length;
     }
   });
   eachBlock(sequences, (from, count) => {
     const pointers = numbersAt(file, pointersAt + 8 * from, count);
     let apart = 0;
-    while (apart < count && pointers[apart] === starts[from + apart] * bytes) apart++;
+    while (apart < count && pointers[apart] === starts[from + apart]! * bytes) apart++;
     if (apart < count)
       throw fails(
         `sequence ${from + apart} begins at byte ${pointers[apart]}, not where the one before it ends`,
@@ -317,14 +317,14 @@ function megatronIndex(file: Open, fails: Fails): { type: TokenType; ends: Float
   eachBlock(marks, (from, count) => {
     const numbers = numbersAt(file, documentsAt + 8 * from, count);
     for (let i = 0; i < count; i++) {
-      const mark = numbers[i];
+      const mark = numbers[i]!;
       if (mark > sequences || mark < before || (from + i === 0 && mark !== 0)) throw fails(apartDocuments);
       before = mark;
-      if (from + i > 0) ends[from + i - 1] = starts[mark];
+      if (from + i > 0) ends[from + i - 1] = starts[mark]!;
     }
   });
   if (marks === 0 || before !== sequences) throw fails(apartDocuments);
-  return { type, ends, length: starts[sequences] };
+  return { type, ends, length: starts[sequences]! };
 }
 
 const apartDocuments = "the documents of the index are not made of its sequences";

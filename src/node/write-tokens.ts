@@ -58,12 +58,12 @@ function* megatronIndex(prefix: string, documents: Float64Array, type: "u16" | "
   header.setBigUint64(26, BigInt(count + 1), true);
   yield new Uint8Array(header.buffer);
   yield* entries(count, 4, (view, at, i) => {
-    const length = documents[i + 1] - documents[i];
+    const length = documents[i + 1]! - documents[i]!;
     if (length > 0x7fffffff)
       throw new GradmixError("data", `${prefix}: document ${i} has ${length} tokens; Megatron takes 2³¹ − 1`);
     view.setInt32(at, length, true);
   });
-  yield* entries(count, 8, (view, at, i) => setNumber64(view, at, documents[i] * tokenBytes[type]));
+  yield* entries(count, 8, (view, at, i) => setNumber64(view, at, documents[i]! * tokenBytes[type]));
   yield* entries(count + 1, 8, setNumber64);
 }
 
@@ -117,7 +117,7 @@ function* blocks(
   for (let from = 0; from < tokens.length; from += BLOCK) {
     const ids = tokens.subarray(from, Math.min(tokens.length, from + BLOCK));
     for (let i = 0; i < ids.length; i++)
-      if (ids[i] >= vocabSize)
+      if (ids[i]! >= vocabSize)
         throw new GradmixError(
           "data",
           `${path}: token ${from + i} is ${ids[i]}, which is no id of ${vocabSize} tokens`,
