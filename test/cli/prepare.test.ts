@@ -286,7 +286,8 @@ test("domains that are clusters: each document is where its cluster is", async (
   const ids = Int32Array.from(texts, (_, i) => i % 3);
   mkdirSync(join(folder, "clusters/ids"), { recursive: true });
   writeFileSync(join(folder, "clusters/ids/0.npy"), encodeNpy({ shape: [ids.length], values: ids }));
-  const described = { version: 1, clusters: { a: {}, b: {}, c: {} }, files: [{ path, documents: 20, sha256: hash.digest(), ids: "ids/0.npy" }] }; // prettier-ignore
+  const size = { documents: 6, bytes: 1, tokens: null };
+  const described = { version: 1, seed: 1, clusters: { a: size, b: size, c: size }, files: [{ path, documents: 20, sha256: hash.digest(), ids: "ids/0.npy" }] }; // prettier-ignore
   writeFileSync(join(folder, "clusters/clusters.json"), JSON.stringify(described));
   expect(await refusal("--domains", "clusters", "--tokenizer", "byte", "--out", "of-clusters")).toBe(0);
   for (const [cluster, name] of ["a", "b", "c"].entries())
