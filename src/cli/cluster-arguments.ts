@@ -3,6 +3,7 @@ import { embedderDefaults } from "../data/cluster/embeddings.ts";
 import { kMeansDefaults } from "../data/cluster/kmeans.ts";
 import { gptVocabularies } from "../data/gpt-vocabularies.ts";
 import type { Kind } from "./options.ts";
+import { withShards } from "./prepared-folder.ts";
 import { checkValue, fromArguments, textOption, wrong } from "./values.ts";
 
 export interface ClusterArguments {
@@ -62,7 +63,8 @@ export function clusterArguments(
   const clusters = integer("clusters", "--clusters", 1);
   const levels = text("levels");
   const ids = named("ids", "--ids");
-  const tokenizer = named("tokenizer", "--tokenizer");
+  const found = withShards(files);
+  const tokenizer = named("tokenizer", "--tokenizer") ?? found.tokenizer;
   const embeddings = named("embeddings", "--embeddings");
   const dim = integer("dim", "--dim", 1, 2048);
   const balance = text("balanced");
@@ -88,7 +90,7 @@ export function clusterArguments(
   if (clusters !== null && levels !== null)
     throw wrong("--clusters and --levels: give one of them; --levels 64,64 makes up to 4,096 clusters");
   return {
-    files,
+    files: found.files,
     out: named("out", "--out") ?? "",
     ids,
     count: clusters,

@@ -125,6 +125,19 @@ export function preparedAmong(from: readonly string[]): Prepared[] {
   return from.filter(isPrepared).map(readPrepared);
 }
 
+/** Paths with the files of the domains in the place of prepared folders, and the tokenizer of the first; null: there is none. */
+export function withShards(paths: readonly string[]): { files: string[]; tokenizer: string | null } {
+  const prepared = preparedAmong(paths);
+  const shardsOf = (path: string): string[] | undefined =>
+    prepared
+      .filter(({ folder }) => folder === path)
+      .map(({ folder, domains }) => Array.from(domains.values(), ({ file }) => join(folder, file)))[0];
+  return {
+    files: paths.flatMap((path) => shardsOf(path) ?? [path]),
+    tokenizer: prepared[0] === undefined ? null : join(prepared[0].folder, preparedFiles.tokenizer),
+  };
+}
+
 /** What the manifests say of their files, by path. */
 export function knownShards(prepared: readonly Prepared[]): ReadonlyMap<string, KnownTokenFile> {
   const all = prepared.flatMap(({ folder, domains, target, targets }) =>

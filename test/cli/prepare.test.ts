@@ -28,6 +28,7 @@ import { optionRows } from "#dist/cli/options.js";
 import { openOutput } from "#dist/cli/output.js";
 import { prepareArguments, prepareTakes } from "#dist/cli/prepare-arguments.js";
 import { prepare as runPrepare } from "#dist/cli/prepare-command.js";
+import { clusterArguments } from "#dist/cli/cluster-arguments.js";
 import { encodeJob } from "#dist/cli/prepare-jobs.js";
 import { jobsOf, type PreparePlan, stampOf } from "#dist/cli/prepare-plan.js";
 import { formatProgress } from "#dist/cli/prepare-progress.js";
@@ -176,6 +177,13 @@ describe("prepared", () => {
     await expect(dataOf({ "data.domainsFrom": [path], "data.tokenizer": "byte" })).rejects.toThrow(
       `--domains ${path}: was prepared with another tokenizer than that of this run; leave out --tokenizer, or prepare the text again with it`,
     );
+  });
+
+  test("gradmix cluster takes the folder as the text of its domains", () => {
+    const paths = ["code", "large", "notes", "prose", "rows"].map((name) => join(folder, "whole/domains", `${name}.bin`)); // prettier-ignore
+    const { files, tokenizer } = clusterArguments([join(folder, "whole"), "a.txt"], { out: "x" });
+    expect([files, tokenizer]).toEqual([[...paths, "a.txt"], join(folder, "whole/tokenizer.json")]);
+    expect(clusterArguments([join(folder, "corpus")], { out: "x" })).toMatchObject({ files: [join(folder, "corpus")], tokenizer: null }); // prettier-ignore
   });
 
   test("a command that is killed goes on where it was, to the same bytes", async () => {
