@@ -399,7 +399,11 @@ async function seeding(
   const candidates = { values: rowsAt([...chosen]), dim };
   const weights = new Float64Array(chosen.size);
   for (const id of ids) weights[id]!++;
-  const own = await chooseCandidates(candidates, weights, k, foldIn(random, ROUNDS + 1), signal);
+  const last = foldIn(random, ROUNDS + 1);
+  const own =
+    weights.length > PRODUCTS
+      ? drawCandidates(weights, k, last)
+      : await chooseCandidates(candidates, weights, k, last, signal);
   return rowsOf(candidates, own);
 }
 
@@ -412,10 +416,21 @@ function sampleOf(points: Points, count: number, random: Key): Points {
   return { values: rowsOf(points, indices), dim: points.dim };
 }
 
-/** Candidates of which all products with each other are made at once; of more, a few rows at a time. */
+/** Candidates, at most, of which all products with each other are made, to choose among them greedily. */
 const PRODUCTS = 2048;
 /** Of two points: what is left of their squared distance by rounding, in their squared norms, is nothing. */
 const ROUNDED = 1e-6;
+
+/** k of many candidates, which are spread out already, by chance in proportion to their weights (Efraimidis and Spirakis 2006). */
+function drawCandidates(weights: Float64Array, k: number, random: Key): number[] {
+  const keys = weights.map((weight, i) =>
+    weight === 0 ? -Infinity : Math.log(uniformAt(random, i)) / weight,
+  );
+  return Array.from(weights.keys())
+    .sort((i, j) => keys[j]! - keys[i]! || i - j)
+    .slice(0, k)
+    .sort((i, j) => i - j);
+}
 
 /**
  * k of the candidates by greedy k-means++ (Arthur and Vassilvitskii 2007) with weights: for each place a few are drawn, in proportion to weight times squared distance to
@@ -437,17 +452,9 @@ async function chooseCandidates(
   const mass = new Float64Array(m);
   let distances: Float64Array = new Float64Array(m).fill(Infinity);
   const y = tensor(values, [m, dim]);
-  /** Products of some candidates with all [rows, m]. */
-  const productsOf = async (indices: readonly number[]): Promise<Float32Array> => {
-    const found = scope(() => linear(tensor(rowsOf(candidates, indices), [indices.length, dim]), y));
-    try {
-      return await found.data();
-    } finally {
-      found.dispose();
-    }
-  };
+  const all = scope(() => linear(y, y));
   try {
-    const all = m <= PRODUCTS ? await productsOf(Array.from({ length: m }, (_, i) => i)) : null;
+    const products = await all.data();
     while (chosen.length < k) {
       signal?.throwIfAborted();
       const first = chosen.length === 0;
@@ -461,14 +468,12 @@ async function chooseCandidates(
       tried.delete(-1);
       if (tried.size === 0) tried.add(taken.indexOf(0));
       const list = [...tried];
-      const products = all ?? (await productsOf(list));
       let best: { i: number; distances: Float64Array; sum: number } | null = null;
-      list.forEach((i, row) => {
-        const at = (all === null ? row : i) * m;
+      list.forEach((i) => {
         const own = new Float64Array(m);
         let sum = 0;
         for (let j = 0; j < m; j++) {
-          const away = squares[i]! + squares[j]! - 2 * products[at + j]!;
+          const away = squares[i]! + squares[j]! - 2 * products[i * m + j]!;
           const square = away <= ROUNDED * (squares[i]! + squares[j]!) ? 0 : away;
           own[j] = square < distances[j]! ? square : distances[j]!;
           sum += weights[j]! * own[j]!;
@@ -483,6 +488,7 @@ async function chooseCandidates(
     }
   } finally {
     y.dispose();
+    all.dispose();
   }
   return chosen;
 }

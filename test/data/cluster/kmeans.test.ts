@@ -259,6 +259,14 @@ describe("on the cpu", () => {
     expect(Math.min(...sizes)).toBeGreaterThan(10_000);
   });
 
+  test("very many clusters are chosen by chance, each with points of its own", async () => {
+    const points = planted(9, 4000, 900, 8, 0.05);
+    const found = await kMeans(points, { clusters: 900, iterations: 3 });
+    expect(new Set(found.ids).size).toBe(900);
+    // Far below what 900 points by chance leave: a third of the centres have none of them.
+    expect(found.meanSquare).toBeLessThan(0.5);
+  });
+
   test("what cannot be clustered is refused", async () => {
     const points = { values: Float32Array.of(1, 2, 3, 4), dim: 2 };
     expect(await rejected(kMeans(points, { clusters: 3 }))).toBe(
