@@ -6,7 +6,7 @@ import { type Embedder, embedTexts, toUnitLength } from "../data/cluster/embeddi
 import type { Points } from "../data/cluster/kmeans.ts";
 import { openRows, type RowFile, rowsByNumber } from "../data/cluster/row-files.ts";
 import { LOOKED_AT } from "../data/cluster/text-clusters.ts";
-import { loadTokenizer, type Tokenizer } from "../data/index.node.ts";
+import { openTokenizer, type Tokenizer } from "../data/index.node.ts";
 import { GradmixError } from "../errors.ts";
 import { isObject } from "../json.ts";
 import type { GPT } from "../nn/gpt.ts";
@@ -56,11 +56,12 @@ export function embeddingsFolder(path: string): string | null {
 export async function embeddingsFrom(path: string, signal: CancelSignal): Promise<DocumentEmbeddings> {
   const folder = embeddingsFolder(path);
   if (folder === null) return fromRows(await openRows(path, signal));
-  const tokenizer = loadTokenizer(readJson(join(folder, "tokenizer.json"), `--embeddings ${path}`));
+  const json = readJson(join(folder, "tokenizer.json"), `--embeddings ${path}`);
+  const tokenizer = openTokenizer(json);
   const isTable = reading(join(folder, "model.safetensors"), (source) =>
     openSafetensors(source).shapes.has("embeddings"),
   );
-  return isTable ? fromTable(folder, tokenizer) : fromModel(folder, tokenizer);
+  return isTable ? fromTable(folder, tokenizer, unknownId(json)) : fromModel(folder, tokenizer);
 }
 
 function fromRows(file: RowFile): DocumentEmbeddings {
@@ -72,8 +73,20 @@ function fromRows(file: RowFile): DocumentEmbeddings {
   };
 }
 
-/** model2vec: the mean of the rows of a document's tokens, each times its weight where there are weights, to unit length unless config.json says otherwise. */
-function fromTable(folder: string, tokenizer: Tokenizer): DocumentEmbeddings {
+/** The id of the token that stands for unknown text; null without one. */
+function unknownId(json: unknown): number | null {
+  if (!isObject(json) || !isObject(json["model"])) return null;
+  const { unk_token: token, unk_id: id, vocab } = json["model"];
+  if (typeof id === "number") return id;
+  const found = typeof token === "string" && isObject(vocab) ? vocab[token] : null;
+  return typeof found === "number" ? found : null;
+}
+
+/**
+ * model2vec: the mean of the rows of a document's tokens, each times its weight where there are weights, to unit length unless config.json says otherwise. As in model2vec, unknown
+ * text counts for nothing.
+ */
+function fromTable(folder: string, tokenizer: Tokenizer, unknown: number | null): DocumentEmbeddings {
   const path = join(folder, "model.safetensors");
   const { table, weights, mapping } = reading(path, (source) => {
     const { shapes, read } = openSafetensors(source, path);
@@ -106,7 +119,7 @@ function fromTable(folder: string, tokenizer: Tokenizer): DocumentEmbeddings {
       const values = new Float32Array(texts.length * dim);
       texts.forEach((text, i) => {
         const sums = new Float64Array(dim);
-        const tokens = tokenizer.encode(text);
+        const tokens = tokenizer.encode(text).filter((id) => id !== unknown);
         for (const id of tokens) {
           const weight = weights?.[id] ?? 1;
           for (let d = 0, at = id * dim; d < dim; d++, at++) sums[d]! += weight * table.data[at]!;

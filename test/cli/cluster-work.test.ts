@@ -16,6 +16,7 @@ import { Writable } from "node:stream";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { clusterArguments } from "#dist/cli/cluster-arguments.js";
 import { cluster } from "#dist/cli/cluster-command.js";
+import { embeddingsFrom } from "#dist/cli/cluster-embeddings.js";
 import { jsonLayer, resolveConfig } from "#dist/cli/config.js";
 import { listInputs } from "#dist/cli/inputs.js";
 import { openOutput } from "#dist/cli/output.js";
@@ -260,3 +261,37 @@ function put(name: string, count: number): string {
   writeFileSync(at(name), encodeNpy({ shape: [count, 3], values: rows.slice(0, 3 * count) }));
   return at(name);
 }
+
+test("a model2vec folder with a WordPiece tokenizer leaves unknown text out", async () => {
+  const saved = JSON.parse(readFileSync("test/golden/library-tokenizers.json", "utf8")) as {
+    name: string;
+    file: { model: { vocab: Record<string, number>; unk_token: string } };
+  }[];
+  const bert = saved.find(({ name }) => name === "bert");
+  if (bert === undefined) throw new Error("no fixture named bert");
+  const { vocab, unk_token: unknown } = bert.file.model;
+  const size = Object.keys(vocab).length;
+  // Each token's row is its own number; that of unknown text would outweigh all others.
+  const table = Float32Array.from({ length: size * 2 }, (_, i) => (i % 2 === 0 ? (i / 2) % 7 : 1));
+  table.fill(1e6, vocab[unknown]! * 2, vocab[unknown]! * 2 + 2);
+  mkdirSync(at("bert"));
+  writeFileSync(at("bert", "tokenizer.json"), JSON.stringify(bert.file));
+  writeFileSync(at("bert", "config.json"), '{"normalize":false}');
+  writeFileSync(
+    at("bert", "model.safetensors"),
+    encodeSafetensors(new Map([["embeddings", { shape: [size, 2], data: table }]])),
+  );
+  const { signal } = new AbortController();
+  const { embed, close } = await embeddingsFrom(at("bert"), signal);
+  const words = Object.keys(vocab)
+    .filter((word) => /^[a-z]+$/.test(word))
+    .slice(0, 2);
+  const of = async (text: string) => Array.from((await embed([text], [0], signal)).values);
+  const row = (word: string, place: number): number => table[vocab[word]! * 2 + place]!;
+  const text = words.join(" ");
+  expect(await of(text)).toEqual(
+    [0, 1].map((place) => words.reduce((sum, word) => sum + row(word, place), 0) / 2),
+  );
+  expect(await of(`${text} \u2603`)).toEqual(await of(text));
+  close();
+});
