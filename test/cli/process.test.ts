@@ -258,11 +258,11 @@ describe("signals", () => {
   );
 
   test("while text is read: reading stops, nothing is written, or the run that goes on stays as it was", async () => {
-    const atB = {
-      SIGNAL: JSON.stringify({ call: "read", path: "b.jsonl$", nth: 1, signals: ["SIGINT"] }),
+    const atA = {
+      SIGNAL: JSON.stringify({ call: "read", path: "a.jsonl$", nth: 1, signals: ["SIGINT"] }),
       RECORD: join(folder, "calls"),
     };
-    const fresh = await gradmix(tiny("--steps", "4"), atB);
+    const fresh = await gradmix(tiny("--steps", "4"), atA);
     expect(fresh.code).toBe(130);
     expect(fresh.err).toBe(
       "stopping before the first step; Ctrl-C again to stop at once\nstopped before the first step; nothing was written\n",
@@ -271,7 +271,7 @@ describe("signals", () => {
     const read = readFileSync(join(folder, "calls"), "utf8")
       .split("\n")
       .filter((line) => line.startsWith('["read"'));
-    expect(read.map((line) => /(\w+)\.jsonl/.exec(line)?.[1])).toEqual(["a", "b"]);
+    expect(read.map((line) => /(\w+)\.jsonl/.exec(line)?.[1])).toEqual(["target", "a"]);
 
     expect((await gradmix(tiny("--steps", "4"))).code).toBe(0);
     const files = (): unknown =>
@@ -282,7 +282,7 @@ describe("signals", () => {
         )
         .sort();
     const before = files();
-    const resumed = await gradmix(["train", "--resume", "run"], atB);
+    const resumed = await gradmix(["train", "--resume", "run"], atA);
     expect(resumed.code).toBe(130);
     expect(resumed.err).toMatch(/stopped before the first step; run is as it was\n$/);
     expect(files()).toEqual(before);
