@@ -133,7 +133,7 @@ describe("commands", () => {
     });
   /** The options of every command, from the program's own list of them. */
   const commands: ReadonlyMap<string, ReadonlySet<string>> = new Map(
-    [...(help().split("Commands:\n")[1] ?? "").matchAll(/^ {2}([a-z]+)/gm)].map(({ 1: name = "" }) => [
+    [...help().matchAll(/^ {2}([a-z]+) /gm)].map(({ 1: name = "" }) => [
       name,
       new Set(help(name).match(/--[a-z][a-z0-9-]*/g)),
     ]),

@@ -4,23 +4,19 @@ import { clusterArguments, clusterDefaults } from "./cluster-arguments.ts";
 import { compareDescription, compareGroup, compareNotes, inComparison } from "./compare-help.ts";
 import { usualRules, usualSeeds } from "./compare-plan.ts";
 import { doctor } from "./doctor.ts";
+import { DEFAULT_PORT, firstExamples } from "./first-examples.ts";
 import { histogramArguments, histogramFlags, inHistogram } from "./histogram-arguments.ts";
 import { histogramTakes, showHistogram } from "./histogram-command.ts";
-import { exportArguments, exportExamples, exportOptions } from "./export-arguments.ts";
-import { mix, mixExample, mixFlags, type MixFlags, mixRows } from "./mix-command.ts";
+import { exportArguments, exportOptions } from "./export-arguments.ts";
+import { mix, mixFlags, type MixFlags, mixRows } from "./mix-command.ts";
 import { groups, type OptionRow, optionRows } from "./options.ts";
 import { prepareArguments, prepareFormats, prepareTakes } from "./prepare-arguments.ts";
-import { DEFAULT_PORT, reportExamples, watchExamples } from "./report-help.ts";
 import { type Outputs, train } from "./train.ts";
 import { type Raw, textOption, wrong } from "./values.ts";
 
 const examples = `
-Examples:
-  Three domains, a small target, everything else by default:
-    $ gradmix train --domain code='src/**/*.ts' --domain docs='docs/*.md' \\
-        --domain mail=mail.jsonl.gz --target 'answers/*.md' --out runs/first
-
-  The same from a file, with another step size on top:
+More examples:
+  A config file, with another step size:
     $ gradmix train config.json --eta 2
 
   config.json holds the same keys in sections ("training.lr" is --lr):
@@ -56,26 +52,29 @@ interface Io extends Outputs {
 /** Adds all commands. What it gives holds the exit code of the one that ran. */
 export function addCommands(program: Command, outputs: Outputs): { readonly code: number } {
   const io: Io = { ...outputs, rows: optionRows(), code: 0 };
-  for (const add of [
-    addTrain,
-    addReport,
-    addWatch,
-    addCompare,
-    addExport,
-    addMix,
-    addHistogram,
-    addPrepare,
-    addCluster,
-    addDoctor,
-  ])
-    add(program, io);
+  for (const [group, adders] of helpGroups) {
+    program.commandsGroup(group);
+    for (const add of adders) add(program, io);
+  }
+  for (const command of program.commands) command.addHelpText("before", firstExamples[command.name()] ?? "");
   return io;
 }
+
+/** The commands by what they are for, in the order of `gradmix --help`. */
+const helpGroups: readonly (readonly [
+  heading: string,
+  add: readonly ((program: Command, io: Io) => void)[],
+])[] = [
+  ["Find a mixture:", [addTrain, addCompare]],
+  ["Before you train:", [addCluster, addHistogram, addPrepare, addDoctor]],
+  ["Look at runs:", [addReport, addWatch]],
+  ["Use the mixture in another trainer:", [addExport, addMix]],
+];
 
 function addTrain(program: Command, io: Io): void {
   const trainCommand = program
     .command("train")
-    .summary("train a GPT on your domains while their weights move towards a target")
+    .summary("train a GPT while the weights of its domains move to a target")
     .description(
       "Train a GPT on several domains of text, and find how much of each it should read to become good at a small target set (Dynamic Gradient Alignment).",
     )
@@ -100,7 +99,7 @@ function addTrain(program: Command, io: Io): void {
 function addCompare(program: Command, io: Io): void {
   const compareCommand = program
     .command("compare")
-    .summary("does it help on your text? Several rules and seeds, and a table of held-out losses")
+    .summary("train with several rules and seeds; compare held-out losses")
     .description(compareDescription)
     .argument(
       "[CONFIG.json|DIR]",
@@ -150,7 +149,7 @@ function addCompare(program: Command, io: Io): void {
 function addHistogram(program: Command, io: Io): void {
   const histogramCommand = program
     .command("histogram")
-    .summary("what share of a target each domain has, in seconds and without training")
+    .summary("show what share of a target each domain has; no training")
     .description(
       "Show what share of a target each domain has: what --rule dga starts from, and --rule importanceSampling keeps to. It is told by the nearest centroids where --domains is a folder of gradmix cluster, else by the bigrams of tokens.",
     )
@@ -179,9 +178,9 @@ function addHistogram(program: Command, io: Io): void {
 function addPrepare(program: Command, io: Io): void {
   const prepareCommand = program
     .command("prepare")
-    .summary("text as tokens in files, once: what gradmix train then begins with at once")
+    .summary("write text as files of tokens, so that training begins at once")
     .description(
-      "Turn text into files of tokens, on all cores. Training on the folder begins at once and reads tokens where they stand, so that a corpus may be larger than memory. A command that was stopped goes on where it was when it is given again.\n\n  gradmix prepare --domains corpus --target 'exam/*.md' --out prepared\n  gradmix train --domains prepared",
+      "Turn text into files of tokens, on all cores. Training on the folder begins at once and reads tokens where they stand, so that a corpus may be larger than memory. A command that was stopped goes on where it was when it is given again.",
     )
     .argument("[CONFIG.json]", "a config file of gradmix train; the command line goes before it");
   const itsRows = io.rows.filter(prepareTakes);
@@ -203,7 +202,7 @@ function addCluster(program: Command, io: Io): void {
     .command("cluster")
     .summary("cut a corpus without labels into fine domains")
     .description(
-      'Cut a corpus into clusters of documents about the same things, which are then the domains of a run.\n\n  gradmix cluster "text/*.jsonl.gz" --clusters 64 --out clusters',
+      "Cut a corpus into clusters of documents about the same things, which are then the domains of a run.",
     )
     .argument(
       "<FILES...>",
@@ -253,12 +252,11 @@ function addCluster(program: Command, io: Io): void {
 function addExport(program: Command, io: Io): void {
   const exportCommand = program
     .command("export")
-    .summary("write a run's mixture in the format of another trainer")
+    .summary("write the mixture of a run in the format of another trainer")
     .description(
       "Write the weights that a run found as the configuration of another trainer: its names, its unit, its quoting. A note on the standard error says what the format cannot express. Without --to it lists the formats.",
     )
-    .argument("[RUN]", "the folder of a run")
-    .addHelpText("after", exportExamples);
+    .argument("[RUN]", "the folder of a run");
   for (const option of exportOptions()) exportCommand.addOption(option);
   exportCommand.action(async (run: string | undefined, options: Record<string, unknown>) => {
     const { exportRun } = await import("./export-command.ts");
@@ -269,12 +267,11 @@ function addExport(program: Command, io: Io): void {
 function addMix(program: Command, io: Io): void {
   const mixCommand = program
     .command("mix")
-    .summary("the rule as a process, for a trainer of your own: JSON lines, or HTTP")
+    .summary("run the rule for your own trainer, over JSON lines or HTTP")
     .description(
       "Run the rule for any trainer: the trainer sends what it measured, and gets the weights to sample with. docs/trainers.md describes the messages.",
     )
-    .argument("[CONFIG.json]", "a config file of gradmix train: its domains and mixing")
-    .addHelpText("before", mixExample);
+    .argument("[CONFIG.json]", "a config file of gradmix train: its domains and mixing");
   const ruleRows = mixRows(io.rows);
   for (const [name, [value, help]] of Object.entries(mixFlags))
     mixCommand.addOption(new Option(`${flagOf(name)} <${value}>`, help));
@@ -290,9 +287,9 @@ function addMix(program: Command, io: Io): void {
 function addReport(program: Command, io: Io): void {
   program
     .command("report")
-    .summary("runs to look at: losses, weights, alignments, cost in one HTML file")
+    .summary("write one HTML page: losses, weights, alignments, cost")
     .description(
-      `Write one HTML file that shows runs together and opens without a network: what was gained, losses, weights over time, alignments, tokens and epochs, settings and cost.\n\n${reportExamples}`,
+      `Write one HTML file that shows runs together and opens without a network: what was gained, losses, weights over time, alignments, tokens and epochs, settings and cost.`,
     )
     .argument("<RUN...>", "folders of runs that have one target")
     .option("--out <FILE>", "the file (default: report.html, in the folder of a run that is alone)")
@@ -318,9 +315,9 @@ function addReport(program: Command, io: Io): void {
 function addWatch(program: Command, io: Io): void {
   program
     .command("watch")
-    .summary("the page of a run that goes on, updating by itself")
+    .summary("show the page of a run that goes on; it updates by itself")
     .description(
-      `Show the page of gradmix report for a run that goes on, at an address of this machine. It updates by itself.\n\n${watchExamples}`,
+      `Show the page of gradmix report for a run that goes on, at an address of this machine. It updates by itself.`,
     )
     .argument("<RUN>", "the folder of a run")
     .option("--port <N>", "where it listens; 0: any that is free", String(DEFAULT_PORT))
@@ -333,7 +330,7 @@ function addWatch(program: Command, io: Io): void {
 function addDoctor(program: Command, io: Io): void {
   program
     .command("doctor")
-    .summary("what this machine can do: backends, threads, SIMD, speed")
+    .summary("show what this machine can do: backends, threads, speed")
     .description(
       "Show which backends run here, with how many threads and which SIMD level, and how fast they are.",
     )

@@ -1,14 +1,11 @@
-/** What `gradmix compare --help` says, the example first. */
+/** What `gradmix compare --help` says after its example. */
 import type { OptionRow } from "./options.ts";
 
 /** Heading of its own options in `--help`. */
 export const compareGroup = "Comparison:";
 
-export const compareDescription = `Train with several rules and seeds, one run after another, on the same text, and print how the held-out losses on the target differ.
-
-  $ gradmix compare --domain code='src/**/*.ts' --domain docs='docs/*.md' \\
-      --target 'answers/*.md' --steps 500 --rules uniform,proportional,dga \\
-      --seeds 3 --out runs/question`;
+export const compareDescription =
+  "Train with several rules and seeds, one run after another, on the same text, and print how the held-out losses on the target differ.";
 
 export const compareNotes = `
 More examples:

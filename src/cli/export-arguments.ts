@@ -35,14 +35,6 @@ const flags: readonly (readonly [string, string])[] = [
   ["--map-file <FILE>", 'the same from a file: JSON {"NAME": "PATH"}, or lines NAME,PATH of a .csv'],
 ];
 
-export const exportExamples: string = `
-Examples:
-  $ gradmix export runs/first --to olmo-core --map web='s3://corpus/web/*.npy' \\
-      --map code='s3://corpus/code/*.npy' --out mixture.yaml
-  $ gradmix export runs/first --to levanter --stages 4 --scale-to 300B \\
-      --context 4096 --out mixture.yaml
-`;
-
 /** As commander wants them. Every value is collected as text. */
 export function exportOptions(): Option[] {
   return flags.map(([flag, help]) => {

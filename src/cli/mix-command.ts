@@ -79,13 +79,6 @@ export interface MixArguments {
   readonly flags: MixFlags;
 }
 
-export const mixExample = `Example: your trainer starts this, writes a line and reads a line (here
-it has aligned its two domains with its target at step 10):
-  $ gradmix mix --domains web,code --state-file mix.json
-  {"type":"observe","step":10,"alignments":{"web":0.1,"code":0.4},"standardErrors":{"web":0.05,"code":0.05}}
-  {"type":"weights","step":10,"changed":true,"weights":{"web":0.2,"code":0.8},…}
-`;
-
 /** Runs the command; gives the exit code. Throws `config`, `data`, `checkpoint` and `io`. */
 export async function mix(args: MixArguments, err: Output): Promise<number> {
   const { flags } = args;

@@ -1,7 +1,7 @@
 /** The command line: what there is to type, its help, and what an error looks like. docs/runs.md has the exit codes. */
 import { closeSync, openSync } from "node:fs";
 import { isatty } from "node:tty";
-import { Command, CommanderError } from "commander";
+import { Command, CommanderError, Option } from "commander";
 import { GradmixError } from "../errors.ts";
 import { addCommands } from "./commands.ts";
 import { openOutput, type Output } from "./output.ts";
@@ -71,8 +71,16 @@ async function run(args: readonly string[], out: Output, err: Output): Promise<n
   const program = new Command("gradmix")
     .description("Train a language model while finding the mixture of its training data.")
     .version(version(), "-v, --version", "print the version")
-    .helpOption("-h, --help", "print this help")
-    .helpCommand(false);
+    .addHelpOption(new Option("-h, --help", "print this help").hideHelp())
+    .helpCommand(false)
+    .usage("COMMAND [options]")
+    .configureHelp({ subcommandTerm: (command) => command.name() })
+    .addHelpText(
+      "after",
+      "\nSee gradmix COMMAND --help, which begins with an example, and gradmix --version.",
+    );
+  // The last lines say what these options do: with a section of their own the help would not fit one screen.
+  for (const option of program.options) option.hideHelp();
 
   const ran = addCommands(program, { out, err });
   for (const command of [program, ...program.commands])

@@ -38,25 +38,56 @@ function gradmix(...args: string[]): Ended {
   return { code: status, out: stdout, err: stderr };
 }
 
+/** The names in the lines of `gradmix --help`. */
+const commandsOf = (help: string): string[] =>
+  [...help.matchAll(/^ {2}([a-z]+) /gm)].map(([, name = ""]) => name);
+
 describe("help", () => {
   test("without arguments and with --help: what there is", () => {
     for (const args of [[], ["--help"], ["-h"]]) {
       const { code, out, err } = gradmix(...args);
       expect([code, err]).toEqual([0, ""]);
-      const commands = [...out.matchAll(/^ {2}([a-z]+)\b/gm)].map(([, name]) => name);
-      expect(commands).toEqual(
-        expect.arrayContaining([
-          "train",
-          "compare",
-          "histogram",
+      // A terminal of 80 columns and 24 lines, the last of which is the prompt.
+      const lines = out.trimEnd().split("\n");
+      expect(lines.length).toBeLessThanOrEqual(23);
+      for (const line of lines) expect(line.length).toBeLessThanOrEqual(80);
+      expect(commandsOf(out).sort()).toEqual(
+        [
           "cluster",
-          "export",
-          "mix",
-          "report",
-          "watch",
+          "compare",
           "doctor",
-        ]),
+          "export",
+          "histogram",
+          "mix",
+          "prepare",
+          "report",
+          "train",
+          "watch",
+        ].sort(),
       );
+      // A summary that is too long would go on in a line without a name.
+      expect(lines.filter((line) => /^ {3}/.test(line))).toEqual([]);
+    }
+  });
+
+  test("the help of every command begins with an example, whose options it has", () => {
+    const helps = new Map(
+      commandsOf(gradmix("--help").out).map((name) => [name, gradmix(name, "--help").out] as const),
+    );
+    const flags = (text: string | undefined): string[] => text?.match(/--[a-z][a-z-]*/g) ?? [];
+    for (const [name, out] of helps) {
+      const [example = "", rest] = out.split("\nUsage: ");
+      expect(example, name).toMatch(/^Examples?:/);
+      const lines = example
+        .replaceAll(/\\\n/g, " ")
+        .split("\n")
+        .filter((line) => line.trimStart().startsWith("$ gradmix "));
+      expect(lines[0], name).toMatch(new RegExp(`\\$ gradmix ${name}\\b`));
+      for (const line of lines) {
+        const [, of = ""] = /\$ gradmix ([a-z]+)/.exec(line) ?? [];
+        const own = of === name ? rest : helps.get(of)?.split("\nUsage: ")[1];
+        for (const flag of flags(line)) expect(flags(own), `${name}: ${line}`).toContain(flag);
+      }
     }
   });
 

@@ -270,7 +270,7 @@ export const maskedAttentionJvpOp: Op<AttentionAttrs, "q k v ...", "tangent"> = 
 export interface AttentionOptions {
   /** Hides the keys s > t + keys − time from query t, so that the last query sees all: with the keys of earlier positions kept, the queries are the last ones. Default false. */
   readonly causal?: boolean;
-  /** [batch or 1, heads or 1, time, keys]: f32 is added to the scaled scores (−∞ hides a key) and has a gradient; i32 shows the keys where it is not 0. */
+  /** `[batch or 1, heads or 1, time, keys]`: f32 is added to the scaled scores (−∞ hides a key) and has a gradient; i32 shows the keys where it is not 0. */
   readonly mask?: Tensor;
 }
 

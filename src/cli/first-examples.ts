@@ -1,0 +1,68 @@
+/** The example that the help of each command begins with: what most people want from it, in lines of at most 80 characters. */
+
+/** Where `gradmix watch` listens when nothing is said. */
+export const DEFAULT_PORT = 8321;
+
+export const firstExamples: Readonly<Record<string, string>> = {
+  train: `Example: three domains, a small target, everything else by default
+  $ gradmix train --domain code='src/**/*.ts' --domain docs='docs/*.md' \\
+      --domain mail=mail.jsonl.gz --target 'answers/*.md' --out runs/first
+`,
+  compare: `Example: does the mixture help on your text?
+  $ gradmix compare --domain code='src/**/*.ts' --domain docs='docs/*.md' \\
+      --target 'answers/*.md' --steps 500 --rules uniform,proportional,dga \\
+      --seeds 3 --out runs/question
+`,
+  cluster: `Example: 64 domains from a corpus, and a run on them
+  $ gradmix cluster 'text/*.jsonl.gz' --clusters 64 --out clusters
+  $ gradmix train --domains clusters --target 'answers/*.md' --out runs/first
+`,
+  histogram: `Example: which domains resemble the target?
+  $ gradmix histogram --domain code='src/**/*.ts' --domain docs='docs/*.md' \\
+      --target 'answers/*.md'
+`,
+  prepare: `Example: tokens of a large corpus once, and a run on them
+  $ gradmix prepare --domains corpus --target 'exam/*.md' --out prepared
+  $ gradmix train --domains prepared
+`,
+  report: `Examples:
+  One run, which has ended or still goes on, to runs/first/report.html:
+    $ gradmix report runs/first
+
+  Two rules with three seeds each on one page. Runs that differ only in their
+  seed are one line with a band:
+    $ gradmix report runs/dga-* runs/uniform-* --out compared.html
+
+  Figures for a paper, and metrics for other tools:
+    $ gradmix report runs/first --svg figures --csv --tensorboard events
+    $ tensorboard --logdir events
+`,
+  watch: `Examples:
+  In a second terminal, while a run goes on:
+    $ gradmix watch runs/first
+
+  On any port that is free:
+    $ gradmix watch runs/first --port 0
+
+Only this machine can open the page. From another machine, forward the port:
+    $ ssh -L ${DEFAULT_PORT}:127.0.0.1:${DEFAULT_PORT} HOST
+`,
+  export: `Examples:
+  The mean weights of a run, for OLMo-core:
+    $ gradmix export runs/first --to olmo-core --map web='s3://corpus/web/*.npy' \\
+        --map code='s3://corpus/code/*.npy' --out mixture.yaml
+
+  Weights that change in four stages, for a run of 300 billion tokens:
+    $ gradmix export runs/first --to levanter --stages 4 --scale-to 300B \\
+        --context 4096 --out mixture.yaml
+`,
+  mix: `Example: your trainer starts this, writes a line and reads a line (here
+it has aligned its two domains with its target at step 10)
+  $ gradmix mix --domains web,code --state-file mix.json
+  {"type":"observe","step":10,"alignments":{"web":0.1,"code":0.4},"standardErrors":{"web":0.05,"code":0.05}}
+  {"type":"weights","step":10,"changed":true,"weights":{"web":0.2,"code":0.8},…}
+`,
+  doctor: `Example: which backends run on this machine, and how fast?
+  $ gradmix doctor
+`,
+};
