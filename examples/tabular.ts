@@ -9,7 +9,7 @@ import { crossEntropy, init, linear, scope, shutdown, tensor, type Tensor } from
 import { type Dataset, type RowBatch, rowsOf } from "gradmix/data";
 import { createMixer, createTrainer } from "gradmix/dga";
 import { adamw, createParameters, createSchedule, type Model, type ParameterSpec } from "gradmix/nn";
-import { random } from "./_random.js";
+import { random } from "./_random.ts";
 
 const CLASSES = 4;
 

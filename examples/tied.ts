@@ -25,7 +25,7 @@ import {
 import { tokenWriter, type Windows, windowsOf } from "gradmix/data";
 import { type AlignmentOptions, createMixer, createTrainer, type RuleOptions } from "gradmix/dga";
 import { createParameters, createSchedule, type Model, type ParameterSpec } from "gradmix/nn";
-import { random } from "./_random.js";
+import { random } from "./_random.ts";
 
 const [VOCAB, TIME, DIM] = [24, 16, 16];
 
