@@ -9,6 +9,7 @@
 import { execFileSync } from "node:child_process";
 import {
   copyFileSync,
+  existsSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
@@ -83,7 +84,7 @@ function checkPages(bytes) {
     "examples/configs",
     "docs/rules.md",
   ])
-    statSync(join(installed, name), { throwIfNoEntry: false }) ?? fail(`${name} is missing from the package`);
+    if (!existsSync(join(installed, name))) fail(`${name} is missing from the package`);
   const pages = readdirSync(installed, { recursive: true, encoding: "utf8" }).filter((name) =>
     name.endsWith(".md"),
   );

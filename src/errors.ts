@@ -1,7 +1,6 @@
-/**
- * The one error type that gradmix throws on purpose. `code` says which family it belongs to, so that callers
- * can branch without reading the message; the message is one line that says what, where and what to do.
- */
+/** The error type of gradmix and its codes. */
+
+/** Which family an error belongs to. Callers can branch on it without reading the message. */
 export type ErrorCode =
   | "shape" // operand shapes or dtypes do not fit
   | "disposed" // a tensor was used after its memory was given back
@@ -21,7 +20,9 @@ export function errorCode(error: unknown): string {
   return typeof code === "string" ? code : "";
 }
 
+/** The one error type that gradmix throws on purpose. Its message is one line that says what is wrong, where, and what to do. */
 export class GradmixError extends Error {
+  /** Kind of the error; see `ErrorCode`. */
   readonly code: ErrorCode;
   constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
     super(message, options);

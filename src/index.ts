@@ -5,9 +5,12 @@
 export { GradmixError, type ErrorCode } from "./errors.ts";
 export { init } from "./host-browser.ts";
 export { type InitOptions, shutdown } from "./init.ts";
+export type { CancelSignal } from "./cancel.ts";
+export type { CpuUrls } from "./backends/cpu/options.ts";
 export type { Backend, BackendName, Capabilities } from "./backends/backend.ts";
 export type { Activation } from "./backends/kernels/index.ts";
-export type { DType, TensorData } from "./tensor/dtype.ts";
+export type { NestedNumbers } from "./tensor/data.ts";
+export type { DataOf, DType, TensorData } from "./tensor/dtype.ts";
 export { foldIn, type Key, key } from "./tensor/rng.ts";
 export type { Shape } from "./tensor/shape.ts";
 export { keep, scope, Tensor, tensor } from "./tensor/tensor.ts";

@@ -19,6 +19,7 @@ import {
 } from "./options.ts";
 import { setCurrentMemory } from "./tensor/memory.ts";
 
+/** Options of `init`: the backend and what it may use. */
 export interface InitOptions {
   /**
    * "auto" (the default, unless the environment variable GRADMIX_BACKEND names another) takes the GPU where the machine has one that the optional package

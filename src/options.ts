@@ -62,10 +62,15 @@ function unknownName(where: string, name: string, checks: object): GradmixError 
 
 /** The interval of a number: min ≤ value ≤ max, or < where an end is open. */
 export interface Range {
+  /** The lower end. */
   readonly min: number;
+  /** The upper end. */
   readonly max: number;
+  /** Leaves out the lower end. Default false. */
   readonly openMin?: boolean;
+  /** Leaves out the upper end. Default false. */
   readonly openMax?: boolean;
+  /** Takes only whole numbers. Default false. */
   readonly integer?: boolean;
 }
 

@@ -69,11 +69,13 @@ type Operands<N extends readonly string[], A> = keyof A extends never
 
 /** What the rules of an op are given. */
 export interface RuleContext<A = None> {
+  /** The attributes of the call. */
   readonly attributes: A;
   /** What `forward` saved: the inputs, unless it said otherwise. */
   readonly saved: readonly Tensor[];
   /** Shapes and types of the inputs. */
   readonly inputs: readonly Spec[];
+  /** Shapes and types of the outputs. */
   readonly outputs: readonly Spec[];
   /** For each input: in `vjp`, is its cotangent wanted; in `jvp`, does it have a tangent? What is not needed may be null. */
   readonly needs: readonly boolean[];
@@ -93,6 +95,7 @@ export interface OpDefinition<
   readonly attributes?: A;
   /** Shape and type of the output, or a list for several outputs. It is where inputs and attributes that do not fit are refused. */
   infer(inputs: Each<N, Spec>, attributes: A): S;
+  /** For each input, is its axis 0 the output's axis 0, row for row? Passes that tell examples apart depend on it; see `BatchRule`. */
   readonly keepsBatch: BatchRule<A>;
   /**
    * Computes the output, or a list of outputs, out of functions of tensors; no transformation looks inside. The rules get the inputs as `saved`, unless it
@@ -101,7 +104,14 @@ export interface OpDefinition<
   forward(
     inputs: Each<N, Tensor>,
     attributes: A,
-  ): OneOrMany<Tensor> | { readonly outputs: OneOrMany<Tensor>; readonly saved: readonly Tensor[] };
+  ):
+    | OneOrMany<Tensor>
+    | {
+        /** The output, or a list of outputs. */
+        readonly outputs: OneOrMany<Tensor>;
+        /** Tensors that the rules get. */
+        readonly saved: readonly Tensor[];
+      };
   /**
    * Cotangents of the outputs → cotangents of the inputs: Jᵀ·ct. An output that does not matter has a cotangent of zeros; an i32 input gets null. Without it
    * a gradient through the op throws `autograd`.
@@ -458,10 +468,13 @@ export function defineOp<
 
 /** What the rules of `customGradient` are given. */
 export interface GradientContext {
+  /** The inputs of the call. */
   readonly inputs: readonly Tensor[];
+  /** What the function returned, as a list. */
   readonly outputs: readonly Tensor[];
 }
 
+/** Options of `customGradient`. */
 export interface CustomGradientOptions {
   /** What messages call it. Default: the function's name. */
   readonly name?: string;

@@ -17,6 +17,7 @@ import { filled, specOf, type Transform, transforming, withTransform } from "./o
 import type { GradientSink } from "./sink.ts";
 import { Tape } from "./tape.ts";
 
+/** A function of tensors with one result or a list of results. */
 export type TensorFunction = (...inputs: Tensor[]) => Tensor | Tensor[];
 
 const list = (result: Tensor | readonly Tensor[]): Tensor[] =>
@@ -40,6 +41,7 @@ function differentiable(who: string, t: Tensor, what: string): Tensor {
 
 /** A function's values and its pullback. */
 export interface Vjp {
+  /** The values of the function, as a list. */
   readonly outputs: Tensor[];
   /** Cotangents of the outputs → cotangents of the primals. Once: it lets go of what was saved. */
   readonly pullback: (cotangents: Tensor | readonly Tensor[]) => Tensor<"f32">[];
@@ -155,7 +157,12 @@ export function jvp(
   f: TensorFunction,
   primals: readonly Tensor[],
   tangents: readonly Tensor[],
-): { outputs: Tensor[]; tangents: Tensor<"f32">[] } {
+): {
+  /** The values of the function. */
+  outputs: Tensor[];
+  /** Their tangents, each in the shape of its output. */
+  tangents: Tensor<"f32">[];
+} {
   if (primals.length !== tangents.length)
     throw new GradmixError(
       "autograd",
@@ -195,7 +202,12 @@ export function grad<I extends readonly Tensor[]>(
 /** The value and the gradient of a function with a result of one element; see `grad`. */
 export function valueAndGrad<I extends readonly Tensor[]>(
   f: (...inputs: I) => Tensor,
-): (...inputs: I) => { value: Tensor<"f32">; gradients: Gradients<I> } {
+): (...inputs: I) => {
+  /** The value of the function. */
+  value: Tensor<"f32">;
+  /** Its gradient, in the shape of the input or inputs. */
+  gradients: Gradients<I>;
+} {
   return (...inputs) => withValue("valueAndGrad", f, inputs);
 }
 
@@ -224,9 +236,11 @@ function withValue<I extends readonly Tensor[]>(
   });
 }
 
+/** What `gradients` differentiates, and where the gradients go. */
 export interface GradientsOptions {
   /** Tensors whose gradients go to the sink. */
   readonly parameters: Iterable<Tensor>;
+  /** Receives the gradients of the parameters: `sumSink`, `alignSink`, `perExampleSink`, … */
   readonly sink: GradientSink;
   /** The cotangent of each example's loss. Default: all 1. */
   readonly weights?: Tensor | ArrayLike<number>;
@@ -296,7 +310,12 @@ function weightsOf(losses: Tensor, weights: Tensor | ArrayLike<number> | undefin
 export function forwardDerivative(
   loss: () => Tensor,
   tangents: ReadonlyMap<Tensor, Tensor>,
-): { losses: Tensor<"f32">; derivatives: Tensor<"f32"> } {
+): {
+  /** What `loss` returned. */
+  losses: Tensor<"f32">;
+  /** Derivative of each of them along the tangents. */
+  derivatives: Tensor<"f32">;
+} {
   return scope(() => {
     const pass = new ForwardPass(tangents);
     try {

@@ -19,8 +19,11 @@ import type { GradientSink } from "./sink.ts";
 export type None = Record<never, never>;
 export const none: None = {};
 
+/** Shape and element type of a tensor. */
 export interface Spec {
+  /** Extents of the axes. */
   readonly shape: Shape;
+  /** Element type. */
   readonly dtype: DType;
 }
 

@@ -11,7 +11,9 @@
  */
 import type { Tensor } from "../tensor/tensor.ts";
 
+/** What a backward pass hands the gradients of parameters to. A sink decides what is kept of them: their sum, or inner products and norms per example or per domain, or all of them. */
 export interface GradientSink {
+  /** Name of the sink, for error messages. */
   readonly name: string;
   /**
    * Does it tell examples apart? Then `gradients` refuses losses that mix them. false: it takes sums over the batch, of any loss. Default true.

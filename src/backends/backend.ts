@@ -7,8 +7,10 @@ import type { Memory, View } from "../tensor/memory.ts";
 import { checkCall } from "./kernels/check.ts";
 import type { Inputs, KernelName, KernelParams, NamedViews, Outputs } from "./kernels/index.ts";
 
+/** Names of the backends: `cpu` is WebAssembly SIMD with threads, `webgpu` a GPU, `reference` plain loops in doubles, for tests. */
 export type BackendName = "cpu" | "reference" | "webgpu";
 
+/** What a backend has on this machine. */
 export interface Capabilities {
   /** Threads that run kernels, the caller's included. */
   readonly threads: number;
@@ -18,8 +20,11 @@ export interface Capabilities {
   readonly memoryLimit: number;
 }
 
+/** A backend: memory for tensors, and the kernels that compute with them. `init` gives the one that it chose. */
 export interface Backend extends Memory {
+  /** Which backend it is. */
   readonly name: BackendName;
+  /** What it has on this machine. */
   readonly capabilities: Capabilities;
   /**
    * Enqueues one kernel. Operands go by their names in the table; optional ones may be null or left out. Unless the

@@ -7,6 +7,7 @@
  */
 import { GradmixError } from "../errors.ts";
 
+/** A table to draw indices from; `aliasTable` and `cumulativeTable` make one. */
 export interface Choice {
   /** How many can be drawn, k. */
   readonly size: number;

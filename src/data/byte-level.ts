@@ -2,7 +2,9 @@
 
 export const END_OF_TEXT = "<|endoftext|>";
 
+/** Turns text into ids of tokens and back; `byteTokenizer`, `loadTokenizer` and `trainBpe` make one. */
 export interface Tokenizer {
+  /** The algorithm that cuts the text into tokens. */
   readonly kind: "byte" | "bpe" | "unigram" | "wordpiece" | "wordlevel";
   /** Ids are 0 … vocabSize − 1. */
   readonly vocabSize: number;

@@ -15,11 +15,15 @@ import {
 
 /** A domain's tokens, wherever they are. */
 export interface StoredCorpus {
+  /** Name of the domain. */
   readonly name: string;
+  /** Tokens to train on. */
   readonly train: StoredStream;
   /** null when nothing was asked to be held out. */
   readonly heldOut: StoredStream | null;
+  /** Documents of both parts. */
   readonly documents: number;
+  /** Documents of the part that is held out. */
   readonly heldOutDocuments: number;
   /** UTF-8 bytes of the part that is held out; 0 where they are not known. */
   readonly heldOutBytes: number;
@@ -29,12 +33,15 @@ export interface StoredCorpus {
 
 /** A domain's text as tokens in memory. */
 export interface Corpus extends StoredCorpus {
+  /** Tokens to train on. */
   readonly train: TokenStream;
+  /** Tokens held out; null when nothing was asked to be held out. */
   readonly heldOut: TokenStream | null;
   /** UTF-8 bytes of the text. */
   readonly bytes: number;
 }
 
+/** Options of `buildCorpus`. */
 export interface CorpusOptions {
   /** Share of the documents held out, 0 ≤ share < 1. */
   readonly heldOut: number;

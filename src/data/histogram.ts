@@ -11,6 +11,7 @@ import {
 import { calibrate, likelihoods, mixtureShares, type Scores } from "./mixture-fit.ts";
 import type { StoredStream, Windows } from "./tokens.ts";
 
+/** Options of `bigramHistogram`. */
 export interface HistogramOptions {
   /** Tokens of a window, whatever the length of the `Windows` (default 64; fewer where the target is shorter). */
   readonly windowTokens?: number;

@@ -1,4 +1,8 @@
-/** From text files to batches of tokens: the same, and what reads files. */
+/**
+ * From text files to batches of tokens: the same, and what reads files.
+ *
+ * @module gradmix/data
+ */
 export * from "./index.ts";
 export { listFiles } from "./files.ts";
 export { readDocuments } from "./sources.ts";

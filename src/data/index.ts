@@ -40,6 +40,7 @@ export {
   kMeans,
   type KMeansOptions,
   type KMeansResult,
+  type Nearest,
   nearestCentroids,
   type Points,
   type FitMemory,
@@ -62,4 +63,4 @@ export {
 } from "./cluster/text-clusters.ts";
 export { type ClusteredCorpus, clusterHistogram, cutTexts, groupTexts } from "./cluster/histogram.ts";
 export { clusterShares, type ClusterShares, type ClusterTree } from "./cluster/shares.ts";
-export { decodeNpy, encodeNpy, type NpyArray } from "./npy.ts";
+export { decodeNpy, encodeNpy, type NpyArray, type NpyValues } from "./npy.ts";

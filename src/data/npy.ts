@@ -3,10 +3,14 @@ import { GradmixError } from "../errors.ts";
 import { half } from "../nn/safetensors.ts";
 import { sizeOf } from "../tensor/shape.ts";
 
+/** Elements of a .npy file that gradmix reads and writes. */
 export type NpyValues = Int32Array | Float32Array;
 
+/** An array of a .npy file. */
 export interface NpyArray {
+  /** Extents of the axes. */
   readonly shape: readonly number[];
+  /** The elements, row-major. */
   readonly values: NpyValues;
 }
 

@@ -12,7 +12,9 @@ import { ALIAS_FROM, aliasTable, type Choice, cumulativeTable } from "./alias.ts
 import { permute } from "./permutation.ts";
 import { commonTime } from "./tokens.ts";
 
+/** A domain as the sampler sees it. */
 export interface SampledDomain {
+  /** Name of the domain, for error messages. */
   readonly name: string;
   /** Examples (windows, of text) in an epoch. */
   readonly count: number;
@@ -22,7 +24,9 @@ export interface SampledDomain {
   tokensOf(index: number): number;
 }
 
+/** One example that was drawn. */
 export interface Draw {
+  /** Index of the domain. */
   readonly domain: number;
   /** Which of the domain's examples. */
   readonly window: number;
@@ -32,7 +36,9 @@ export interface Draw {
 
 /** Plain JSON. */
 export interface SamplerState {
+  /** Version of this format. */
   readonly version: 1;
+  /** The sampler's seed. */
   readonly seed: number;
   /** Draws so far. */
   readonly draws: number;
@@ -48,12 +54,17 @@ export interface SamplerState {
  */
 export type SamplingMode = "multinomial" | "systematic";
 
+/** Options of `createSampler`. */
 export interface SamplerOptions {
+  /** The domains, in the order of the weights. */
   readonly domains: readonly SampledDomain[];
+  /** Seed of the draws and of the order within each domain. */
   readonly seed: number;
+  /** How domains are drawn; see `SamplingMode`. Default "multinomial". */
   readonly mode?: SamplingMode;
 }
 
+/** Draws examples of domains by weights, each domain without repetition within an epoch; `createSampler` makes one. */
 export interface Sampler {
   /**
    * The next n windows for the given weights (on the simplex of the domains), or for weights that `prepare` made ready. Throws `config` for
@@ -69,9 +80,16 @@ export interface Sampler {
   drawFrom(domain: number, n: number): Draw[];
   /** Epochs of each domain so far, as a fraction: 1.5 is once and a half. */
   epochs(): number[];
+  /** Tokens drawn from each domain so far. */
   tokens(): readonly number[];
   /** Both of one domain. Throws `config` for a domain that is none. */
-  seen(domain: number): { readonly tokens: number; readonly epochs: number };
+  seen(domain: number): {
+    /** Tokens of the domain so far. */
+    readonly tokens: number;
+    /** How many times the domain has been gone through, as a fraction. */
+    readonly epochs: number;
+  };
+  /** What `restore` takes to go on from here. */
   state(): SamplerState;
   /** Throws `checkpoint` when the state is not one of these domains and this seed. */
   restore(json: unknown): void;

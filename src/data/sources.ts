@@ -12,7 +12,9 @@ import { joinBytes } from "./bytes.ts";
 import { type ByteRange, contents, kindOfFile, kindProblem } from "./contents.ts";
 import { csvRows, parquetRows } from "./tables.ts";
 
+/** A document that was read. */
 export interface Document {
+  /** The text of the document. */
   readonly text: string;
   /** The file; in a file of lines with the line ("a.jsonl.gz:12"), in a large one with the part's first byte ("a.txt@16777210"). */
   readonly source: string;
@@ -20,6 +22,7 @@ export interface Document {
   readonly domain?: string;
 }
 
+/** Options of `readDocuments`. */
 export interface ReadOptions {
   /** Field of a line's object that holds the text; "a.b" is b within a, unless a field has that name. Default "text". */
   readonly textField?: string;

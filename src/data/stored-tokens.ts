@@ -33,6 +33,7 @@ import {
 } from "./token-files.ts";
 import type { StoredStream, StoredTokens } from "./tokens.ts";
 
+/** Options of `openTokens`. */
 export interface TokenFileOptions {
   /** Ids are below it. */
   readonly vocabSize: number;
@@ -59,10 +60,15 @@ export interface KnownTokenFile {
   readonly sha256: string;
 }
 
+/** What a file of tokens holds. */
 export interface TokenFileFacts {
+  /** Format of the file. */
   readonly format: TokenFile["format"];
+  /** Tokens in the file. */
   readonly tokens: number;
+  /** Documents in the file. */
   readonly documents: number;
+  /** The largest id in the file. */
   readonly largest: number;
   /** SHA-256 of its bytes. */
   readonly sha256: string;

@@ -11,6 +11,7 @@ import type { Dataset } from "./dataset.ts";
 
 /** Tokens by their place: an array in memory is one, and so are files. */
 export interface StoredTokens {
+  /** Number of tokens. */
   readonly length: number;
   /** The ids from place `from` to before `to`, of those that there are: a view or a copy, which is not to be written to. Throws `data` for files that cannot be read any more. */
   subarray(from: number, to: number): Uint16Array | Uint32Array;
@@ -18,6 +19,7 @@ export interface StoredTokens {
 
 /** Tokens, wherever they are, with their documents. */
 export interface StoredStream {
+  /** The ids. */
   readonly tokens: StoredTokens;
   /** Where each document starts, and after them the stream's length. */
   readonly documents: Float64Array;
@@ -27,9 +29,11 @@ export interface StoredStream {
 
 /** Tokens in memory. */
 export interface TokenStream extends StoredStream {
+  /** The ids, in memory. */
   readonly tokens: Uint16Array | Uint32Array;
 }
 
+/** Collects documents into a stream of tokens; `tokenWriter` makes one. */
 export interface TokenWriter {
   /** Appends tokens to the document that is being written. */
   append(ids: ArrayLike<number>): void;
@@ -222,6 +226,7 @@ export function splitStream(stream: TokenStream, at: number): [TokenStream, Toke
 
 /** Non-overlapping windows of T inputs and their next tokens. */
 export interface Windows<S extends StoredStream = StoredStream> extends Dataset<TokenBatch> {
+  /** The stream that the windows are of. */
   readonly stream: S;
   /** T. */
   readonly time: number;
@@ -229,6 +234,7 @@ export interface Windows<S extends StoredStream = StoredStream> extends Dataset<
   tokensOf(index: number): number;
 }
 
+/** Options of `windowsOf`. */
 export interface WindowOptions {
   /** What becomes of a last window with fewer than T targets: padded when read ("pad", the default), or left out ("drop"). */
   readonly partial?: "pad" | "drop";

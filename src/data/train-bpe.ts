@@ -9,6 +9,7 @@ import { gpt2Pieces } from "./pieces.ts";
 /** When learning, longer pieces are cut: no useful token is as long, and a merge touches only the cuts that hold its pair. */
 const LONGEST_LEARNED = /.{1,128}/gsu;
 
+/** Options of `trainBpe`. */
 export interface TrainBpeOptions {
   /** Ids in all: 256 bytes, the merges, and the end of text. At least 257. */
   readonly vocabSize: number;

@@ -9,7 +9,9 @@ import { type Json, jsonLine, type JsonPath, parseJson } from "../json.ts";
 import { assemble, type Bases, type BasesOptions, domainFinder, type GivenRow } from "./bases.ts";
 import { boolean, checkOptions, oneOf, required, show, string } from "../options.ts";
 
+/** Options of `parseBases`. */
 export interface ParseBasesOptions extends BasesOptions {
+  /** Format of the text. */
   readonly format: "json" | "csv";
   /** What messages call the text, such as its path. Default "bases". */
   readonly source?: string;

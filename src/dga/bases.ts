@@ -24,6 +24,7 @@ export interface Bases {
 /** One number per domain, in the domains' order, or by name; a domain that is not named has 0. */
 export type Histogram = ArrayLike<number> | Readonly<Record<string, number>> | ReadonlyMap<string, number>;
 
+/** Options of `createBases`. */
 export interface BasesOptions {
   /**
    * The numbers are counts (a histogram of how many examples of an auxiliary set fall into each domain), and each basis is divided by its sum.

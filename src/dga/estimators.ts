@@ -43,7 +43,9 @@ import {
 } from "./passes.ts";
 import { alignSketches, sketchGradients } from "./sketches.ts";
 
+/** Ways to measure alignments. `perDomain` takes one backward pass per domain, `segmented` one pass for all, `forward` one forward derivative along the target's gradient, and `sketch` compares random projections. */
 export type EstimatorName = "perDomain" | "segmented" | "forward" | "sketch";
+/** All estimators' names. */
 export const estimatorNames: readonly EstimatorName[] = ["perDomain", "segmented", "forward", "sketch"];
 
 /**
@@ -218,9 +220,13 @@ export async function exampleNumbers<B extends Examples>(
   options: EstimateOptions = {},
 ): Promise<
   Omit<ExampleMeasurements, "domainOf"> & {
+    /** ⟨∇L, direction⟩ of each example's summed loss. */
     readonly dots: Float64Array;
+    /** Summed loss of each example. */
     readonly losses: Float64Array;
+    /** ‖∇L‖² of each example, where it was asked for and can be told. */
     readonly squaredNorms?: Float64Array;
+    /** Name of a parameter that the pass used twice (tied weights), for which norms cannot be told. */
     readonly tied?: string;
   }
 > {
@@ -255,7 +261,12 @@ export async function estimateGram<B extends Examples>(
   model: Model<NoInfer<B>>,
   domains: readonly B[],
   options: EstimateOptions & { readonly held?: number } = {},
-): Promise<{ gram: Float64Array; losses: Float64Array }> {
+): Promise<{
+  /** ⟨∇Lᵢ, ∇Lⱼ⟩, row-major [k, k]. */
+  gram: Float64Array;
+  /** Lᵢ, the mean loss per token of each domain [k]. */
+  losses: Float64Array;
+}> {
   checkEstimate("estimateGram", options, { held: integerIn(1) });
   const k = domains.length;
   const { held = GRAM_HELD } = options;

@@ -2,6 +2,7 @@
 import { numberIn, type OptionChecks } from "../options.ts";
 import { type ByDomain, numbersByDomain, sharesOf, sizesOf } from "./rules/by-domain.ts";
 
+/** Facts of a run that rules and combinators take when their own options do not give them. */
 export interface RunFacts {
   /** Tokens of each domain: the caps of `dga`, the sizes of `temperature` and `ado`, and of `repetitionCap`. */
   readonly sizes?: ByDomain;

@@ -1,7 +1,13 @@
-/** Mixing: simplex arithmetic, rules, the mixer, alignment estimators, the trainer. */
+/**
+ * Mixing: simplex arithmetic, rules, the mixer, alignment estimators, the trainer.
+ *
+ * @module gradmix/dga
+ */
 export * from "./simplex.ts";
 export { alignmentsByDomain, type DomainAlignment, domainAlignments } from "./statistics.ts";
-export { checkRange } from "../options.ts";
+export { checkRange, type Range } from "../options.ts";
+export type { ByDomain } from "./rules/by-domain.ts";
+export type { Checkpoint, CheckpointArray } from "./checkpoint.ts";
 export { mirrorStep } from "./mirror-step.ts";
 export {
   type ChangeStep,
@@ -87,4 +93,5 @@ export {
   type Trainer,
   type TrainerOptions,
   type TrainStep,
+  type WeightPair,
 } from "./trainer.ts";

@@ -6,6 +6,7 @@
 import { GradmixError } from "../errors.ts";
 import { checkOptions, integerIn, type OptionCheck, valueThat } from "../options.ts";
 
+/** Options of dynamic loss scaling. */
 export interface LossScaleOptions {
   /** The first scale. Default 2¹⁶, or the nearest that `min` and `max` allow. */
   readonly initial?: number;

@@ -41,7 +41,9 @@ export interface Measurements {
 
 /** Of the target: ‖∇L_target‖ and L_target. */
 export interface TargetMeasurements {
+  /** ‖∇L_target‖. */
   readonly targetNorm: number;
+  /** L_target, the mean loss per token. */
   readonly targetLoss: number;
 }
 

@@ -12,6 +12,7 @@ import { liesOnSimplex, normalise, sumOf } from "./simplex.ts";
 
 /** Facts of the run go to what takes them, of the rule and of `combinators`; options that say the same go before them. */
 export interface MixerOptions extends RunFacts {
+  /** Names of the domains, in the order of the weights. */
   readonly domains: readonly string[];
   /** One of the built-in rules by its options, or a rule of your own. */
   readonly rule: RuleOptions | Rule;
@@ -25,7 +26,9 @@ export interface MixerOptions extends RunFacts {
 
 /** Plain JSON: save it, restore it, go on to the same bits. */
 export interface MixerState {
+  /** Version of this format. */
   readonly version: 1;
+  /** State of the rule, with the current weights. */
   readonly rule: RuleState;
   /** Training steps taken. */
   readonly steps: number;
@@ -33,11 +36,17 @@ export interface MixerState {
   readonly weightSums: readonly number[];
 }
 
+/** A rule with its domains and its schedule of updates; `createMixer` makes one. It holds no state: that is a `MixerState`. */
 export interface Mixer {
+  /** The rule, with its combinators around it. */
   readonly rule: Rule;
+  /** Names of the domains, in the order of the weights. */
   readonly domains: readonly string[];
+  /** Training steps between two updates. */
   readonly updateEvery: number;
+  /** Training steps before the first update may happen. */
   readonly updateAfter: number;
+  /** The state before the first step. */
   readonly initial: MixerState;
 }
 

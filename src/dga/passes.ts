@@ -40,6 +40,7 @@ export function meanGradient<B extends Examples>(
   }
 }
 
+/** Options of the estimators. */
 export interface EstimateOptions {
   /** Most examples in one pass, to bound memory; a domain is never split. Default: all at once. */
   readonly maxExamples?: number;
@@ -51,7 +52,12 @@ export interface EstimateOptions {
    */
   readonly parameters?: (name: string) => boolean;
   /** Of the estimator "sketch": r, and the seed of its projections. */
-  readonly sketch?: { readonly rank?: number; readonly seed?: number };
+  readonly sketch?: {
+    /** r: matrices are projected to r × r numbers. */
+    readonly rank?: number;
+    /** Seed of the projections. */
+    readonly seed?: number;
+  };
   /** ⟨∇Lᵢ, P ∇L_target⟩ and ‖P ∇L_target‖ in place of ⟨∇Lᵢ, ∇L_target⟩ and ‖∇L_target‖. */
   readonly precondition?: Preconditioner;
   /**

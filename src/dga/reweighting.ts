@@ -13,6 +13,7 @@ import { checkOptions, numberIn, object } from "../options.ts";
 import { type ExampleMeasurements, type Measurements, squarePerToken } from "./measurements.ts";
 import type { Weights } from "./simplex.ts";
 
+/** Options of `proposal`. */
 export interface ProposalOptions {
   /** λ, 0 < λ ≤ 1: how much of the proposal is the plain mean of the bases. Default 0.5. */
   readonly defensive?: number;

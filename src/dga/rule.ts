@@ -20,6 +20,7 @@ export interface Signal {
   readonly targetNorm?: number;
   /** Lᵢ, mean loss per token. */
   readonly losses?: ArrayLike<number>;
+  /** L_target, mean loss per token. */
   readonly targetLoss?: number;
   /** ⟨∇Lᵢ, ∇L_target / (√v̂ + ε)⟩: the alignments of a step of Adam, whose second moments are v̂. */
   readonly preconditionedAlignments?: ArrayLike<number>;
@@ -54,17 +55,24 @@ export interface Signal {
 
 /** What was measured of one of several targets. */
 export interface TargetSignal {
+  /** Name of the target. */
   readonly name: string;
+  /** ⟨∇Lᵢ, ∇L_target⟩, one entry per domain. */
   readonly alignments: ArrayLike<number>;
+  /** ‖∇L_target‖. */
   readonly norm: number;
+  /** L_target, mean loss per token. */
   readonly loss: number;
 }
 
 /** The parts of a signal that a rule may ask for; the others are told where they are known. */
 export type SignalName = Exclude<keyof Signal, "targetExamples" | "heldOutReferences" | "heldOutErrors">;
 
+/** State of a rule: plain JSON, which `update` takes and returns and never changes. */
 export interface RuleState {
+  /** Name of the rule. */
   readonly rule: string;
+  /** Names of the domains, in the order of the weights. */
   readonly domains: readonly string[];
   /** What to sample with: on the simplex. */
   readonly weights: readonly number[];
@@ -76,6 +84,7 @@ export interface RuleState {
 
 /** The mirror step α ← α ⊙ exp(η·direction) that a rule is about to take. */
 export interface Step {
+  /** Step size η ≥ 0. */
   readonly eta: number;
   /** One entry per domain; NaN for those that take no part. */
   readonly direction: Float64Array;
@@ -91,7 +100,9 @@ export interface Step {
 /** What a combinator makes of a step. */
 export type ChangeStep = (step: Step) => Step;
 
+/** A rule that moves the weights of domains: two pure functions on plain JSON. */
 export interface Rule {
+  /** Name of the rule, which its states carry. */
   readonly name: string;
   /** What `update` needs; empty for fixed weights, which never need a measurement. */
   readonly needs: readonly SignalName[];
@@ -219,8 +230,11 @@ export function needErrors(rule: string, state: RuleState, signal: Signal): (num
 
 /** What a signal says of held-out text, checked; null per domain for what is not known. */
 export interface HeldOutNumbers {
+  /** Held-out loss of each domain, per token. */
   readonly losses: readonly (number | null)[];
+  /** Reference that each loss is compared with. */
   readonly references: readonly (number | null)[];
+  /** Standard error of each loss. */
   readonly errors: readonly (number | null)[];
 }
 

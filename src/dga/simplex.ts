@@ -6,6 +6,7 @@
 import { GradmixError } from "../errors.ts";
 import { show } from "../options.ts";
 
+/** Weights of domains: numbers of at least 0 that sum to 1. */
 export type Weights = Float64Array;
 
 /** How far a sum of weights given by a user may be from 1. */
@@ -14,6 +15,7 @@ export const SUM_TOLERANCE = 1e-6;
 /** The least weight that an exponentiated-gradient step leaves to a domain that had one: the smallest normal double. */
 const LEAST_WEIGHT = 2 ** -1022;
 
+/** k equal weights. */
 export function uniformWeights(k: number): Weights {
   return new Float64Array(k).fill(1 / k);
 }

@@ -14,6 +14,7 @@ import { checkEstimate, chunks, type EstimateOptions, exampleWeight, take, watch
 export interface Sketches {
   /** r: matrices were projected to r × r numbers. */
   readonly rank: number;
+  /** Seed of the projections. Only sketches with one seed can be compared. */
   readonly seed: number;
   /** Numbers in a sketch. */
   readonly size: number;
@@ -23,6 +24,7 @@ export interface Sketches {
   readonly norms: Float64Array;
   /** Mean loss per token. */
   readonly losses: Float64Array;
+  /** Tokens of each batch. */
   readonly tokens: Float64Array;
 }
 

@@ -1,6 +1,7 @@
 /** From per-example numbers to a domain's alignment and its standard error. */
 import { GradmixError } from "../errors.ts";
 
+/** Alignment of one domain with the target. */
 export interface DomainAlignment {
   /** ⟨∇L, ∇L_target⟩ with L the domain's mean loss per token: Σ dots / Σ tokens; 0 for a batch without tokens. */
   readonly alignment: number;

@@ -18,6 +18,7 @@ import { currentMixture, directionOf, type Training } from "./training.ts";
 
 /** What a step did with one domain. */
 export interface TrainedDomain {
+  /** Index of the domain. */
   readonly domain: number;
   /** Mean loss per token of the domain's examples in the batch. */
   readonly loss: number;
@@ -41,6 +42,7 @@ export interface OptimizerStep {
   readonly lossScale: number | null;
   /** The gradient overflowed, and the optimizer took no step: data was seen, parameters and moments are what they were. Only with loss scaling. */
   readonly skipped: boolean;
+  /** Learning rate of the step. */
   readonly lr: number;
   /** The weights of the step. */
   readonly weights: Float64Array;

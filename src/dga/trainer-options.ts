@@ -26,6 +26,7 @@ import type { Mixer } from "./mixer.ts";
 import type { EstimateOptions } from "./passes.ts";
 import { checkFit } from "./plan.ts";
 
+/** How a trainer measures alignments. */
 export interface AlignmentOptions {
   /** With `from: "batch"`. Default "segmented". */
   readonly estimator?: EstimatorName;
@@ -79,7 +80,9 @@ export const heldOutDefaults = { tokens: 2048, every: 1 };
 
 /** B is the batch that the domains give and the model takes: windows of tokens for a GPT. */
 export interface TrainerOptions<B extends Examples = TokenBatch> {
+  /** The model that is trained. The trainer changes its parameters, and does not dispose them. */
   readonly model: Model<NoInfer<B>>;
+  /** The rule and its domains; `createMixer` makes one. */
   readonly mixer: Mixer;
   /** Training examples of each domain of the mixer, in its order. */
   readonly domains: readonly Dataset<B>[];
@@ -98,12 +101,15 @@ export interface TrainerOptions<B extends Examples = TokenBatch> {
   readonly bases?: Bases;
   /** Examples in a step. */
   readonly batch: number;
+  /** Learning rate by step; `createSchedule` makes one. */
   readonly schedule: Schedule;
   /** Makes the optimizer, which the trainer disposes. Default: `adamw` with its defaults. */
   readonly optimizer?: (parameters: Parameters) => Optimizer;
+  /** How alignments are measured. Every option has a default. */
   readonly alignment?: AlignmentOptions;
   /** Dynamic loss scaling, for a backend whose products are in f16. Default null: none. */
   readonly lossScale?: LossScaleOptions | null;
+  /** How domains are drawn; see `SamplingMode`. Default "multinomial". */
   readonly sampling?: SamplingMode;
   /** Of the order of the data. */
   readonly seed: number;

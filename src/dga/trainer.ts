@@ -46,12 +46,17 @@ export interface TrainStep extends OptimizerStep {
   readonly heldOut: HeldOutLosses | null;
 }
 
+/** Weights of a run, one entry per domain. */
 export interface WeightPair {
+  /** Weights of the last step. */
   readonly final: Float64Array;
+  /** Mean over the steps so far. */
   readonly averaged: Float64Array;
 }
 
+/** Trains a model while its mixer moves the weights of the domains; `createTrainer` makes one. */
 export interface Trainer<B extends Examples = TokenBatch> {
+  /** The model that is trained. */
   readonly model: Model<B>;
   /**
    * Takes one step. Throws `numeric`, with the step, when the loss or the gradient is not finite, with loss scaling only when the loss is not or
@@ -60,16 +65,26 @@ export interface Trainer<B extends Examples = TokenBatch> {
    * One call of `step`, `evaluate`, `heldOut`, `save`, `restore` and `dispose` at a time: a second one throws `busy` and changes nothing.
    */
   step(): Promise<TrainStep>;
+  /** Training steps taken. */
   readonly steps: number;
   /** Training tokens seen so far. */
   readonly tokens: number;
   /** Mean loss per token of the last step; null before the first. */
   readonly loss: number | null;
+  /** State of the mixer. */
   readonly mixer: MixerState;
   /** Weights sampled now, and their mean over the steps so far; with bases `domains` has what they make of the domains. */
-  weights(): WeightPair & { readonly domains: WeightPair };
+  weights(): WeightPair & {
+    /** Weights of the domains; without bases these are the weights themselves. */
+    readonly domains: WeightPair;
+  };
   /** Training tokens and epochs of one domain so far. */
-  seen(domain: number): { readonly tokens: number; readonly epochs: number };
+  seen(domain: number): {
+    /** Tokens of the domain so far. */
+    readonly tokens: number;
+    /** How many times the domain has been gone through, as a fraction. */
+    readonly epochs: number;
+  };
   /** Mean loss per token over the first examples that hold `tokens` tokens. Rejects with the reason of `signal` once that is aborted. */
   evaluate(source: Dataset<B>, tokens: number, signal?: CancelSignal): Promise<number>;
   /**
@@ -80,6 +95,7 @@ export interface Trainer<B extends Examples = TokenBatch> {
   save(): Promise<Checkpoint>;
   /** Throws `checkpoint`, naming what does not fit; then nothing was changed. */
   restore(checkpoint: Checkpoint): void;
+  /** Frees the optimizer and what alignments are measured with. The model stays. */
   dispose(): void;
 }
 

@@ -38,6 +38,7 @@ const refused: ReadonlyMap<string, string> = new Map([
   ],
 ]);
 
+/** Options of `exportMixture`. */
 export interface ExportOptions {
   /** A name of `exportFormats`. */
   readonly format: string;
@@ -45,6 +46,7 @@ export interface ExportOptions {
   readonly scaleTo?: number;
   /** Tokens in a window of that run, and windows in a step. Default: those of the mixture's own run. */
   readonly context?: number;
+  /** Windows in a step of that run. Default: those of the mixture's own run. */
   readonly batch?: number;
   /** What the rows of the trainer's data are, for formats that draw rows: `documents` of any length, or `windows` of one. Default: what is usual for the trainer. */
   readonly rows?: "documents" | "windows";
@@ -52,6 +54,7 @@ export interface ExportOptions {
   readonly floor?: number;
 }
 
+/** What `exportMixture` makes of a mixture. */
 export interface Exported {
   /** At least one. Names are of files without a folder. */
   readonly files: readonly ExportedFile[];

@@ -9,8 +9,11 @@ export type Unit = "tokens" | "windows" | "documents" | "epochs";
 
 /** A domain that the trainer is to draw from. */
 export interface Entry {
+  /** Name of the domain. */
   readonly name: string;
+  /** Where the trainer finds its data. */
   readonly paths: readonly string[];
+  /** Tokens that there are to train on; null where that is not known. */
   readonly tokens: number | null;
   /** As it is printed, in the format's unit. */
   readonly share: string;
@@ -18,6 +21,7 @@ export interface Entry {
   readonly weight: number;
 }
 
+/** Weights that hold during a part of the user's own run. */
 export interface PlannedStage {
   /** Training tokens of the user's own run that are seen before. */
   readonly start: number;
@@ -31,29 +35,41 @@ export interface Plan {
   readonly stages: readonly [PlannedStage, ...PlannedStage[]];
   /** Training tokens of the user's own run; its window in tokens, and windows in a step. */
   readonly tokens: number;
+  /** Tokens in a window of that run. */
   readonly context: number;
+  /** Windows in a step of that run. */
   readonly batch: number;
+  /** What the shares count. */
   readonly unit: Unit;
+  /** The mixture that the plan was made of. */
   readonly mixture: Mixture;
   /** Where the weights come from, a line each. */
   readonly about: readonly string[];
 }
 
+/** A file to write. */
 export interface ExportedFile {
+  /** Name of the file, without a folder. */
   readonly name: string;
+  /** Contents of the file. */
   readonly text: string;
 }
 
+/** What a format makes of a plan. */
 export interface FormatOutput {
+  /** The files to write. */
   readonly files: readonly ExportedFile[];
   /** What this mixture loses in this format, or what is left to do, a line each. */
   readonly notes: readonly string[];
 }
 
+/** A format of another trainer. */
 export interface ExportFormat {
+  /** Name of the format, as in `--to`. */
   readonly name: string;
   /** The trainer, and what is written for it. */
   readonly title: string;
+  /** What its weights count. */
   readonly unit: Unit;
   /** Can weights change during the run? */
   readonly stages: boolean;

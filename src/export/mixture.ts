@@ -3,7 +3,9 @@ import { GradmixError } from "../errors.ts";
 import { liesOnSimplex } from "../dga/simplex.ts";
 import { show } from "../options.ts";
 
+/** A domain of a mixture. */
 export interface MixtureDomain {
+  /** Name of the domain. */
   readonly name: string;
   /** Share of the training tokens. Those of all domains sum to 1. */
   readonly weight: number;
@@ -23,7 +25,9 @@ export interface MixtureStage {
   readonly weights: readonly number[];
 }
 
+/** Weights of domains, and what is known of the run that found them. */
 export interface Mixture {
+  /** The domains with their weights. */
   readonly domains: readonly MixtureDomain[];
   /** Weights that change during the run; null where those of the domains hold throughout. */
   readonly stages: readonly MixtureStage[] | null;
@@ -31,11 +35,13 @@ export interface Mixture {
   readonly tokens: number;
   /** Tokens in a window, and windows in a step, of that run. */
   readonly context: number;
+  /** Windows in a step of that run. */
   readonly batch: number;
   /** How often a domain may be repeated in that run; null where it was not limited. */
   readonly repetitions: number | null;
   /** Losses at the end of the run, lower is better, by what they are of. */
   readonly metrics: ReadonlyMap<string, number>;
+  /** Where the mixture comes from. */
   readonly source: MixtureSource;
 }
 
@@ -47,7 +53,9 @@ export interface MixtureSource {
   readonly run: string;
   /** Steps done. */
   readonly step: number;
+  /** Name of the rule that found the weights. */
   readonly rule: string;
+  /** Which weights of the run they are. */
   readonly weights: WeightsKind;
 }
 

@@ -8,6 +8,7 @@ import { plainDecimal } from "./decimals.ts";
 import { type Mixture, type MixtureDomain, type MixtureStage, recommendedWeights } from "./mixture.ts";
 import { fitStages } from "./stages.ts";
 
+/** Options of `mixtureOfRun`. */
 export interface OfRunOptions {
   /** Default: `recommendedWeights`. */
   readonly weights?: "final" | "averaged";
@@ -27,7 +28,12 @@ const checks: OptionChecks<OfRunOptions> = {
 export function mixtureOfRun(
   { folder, name, facts, steps, weights }: RunRecord,
   options: OfRunOptions = {},
-): { mixture: Mixture; notes: readonly string[] } {
+): {
+  /** The mixture, for `exportMixture`. */
+  mixture: Mixture;
+  /** What the user should know about it, one line each. */
+  notes: readonly string[];
+} {
   checkOptions("mixtureOfRun", options, checks);
   const { weights: kind = recommendedWeights, stages: count = null, paths = new Map() } = options;
   const last = steps.at(-1);

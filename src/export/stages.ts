@@ -4,7 +4,9 @@ import type { MixtureStage } from "./mixture.ts";
 
 /** Weights that `tokens` training tokens were drawn with. */
 export interface TrajectoryPiece {
+  /** Training tokens of the piece. */
   readonly tokens: number;
+  /** Weights of the domains, in their order. */
   readonly weights: readonly number[];
 }
 

@@ -5,6 +5,7 @@
 import type { ResolvedGPTConfig } from "./gpt.ts";
 import type { Init, ParameterSpec } from "./parameters.ts";
 
+/** Name of an architecture: Llama's, or that of GPT-2. */
 export type PresetName = "llama" | "gpt2";
 
 /** In what the configurations differ. */

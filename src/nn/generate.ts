@@ -6,6 +6,7 @@ import { keep, scope, tensor } from "../tensor/tensor.ts";
 import type { GPT } from "./gpt.ts";
 import { seedKey } from "./parameters.ts";
 
+/** Options of `generate` and `sampleToken`. */
 export interface GenerateOptions {
   /** Default 100. */
   readonly maxTokens?: number;

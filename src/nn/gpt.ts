@@ -33,13 +33,17 @@ import type { Model, Source, TokenBatch } from "./model.ts";
 import { createParameters, type Parameters } from "./parameters.ts";
 import { checkTokens, type TokenTensors, tokenTensors } from "./token-batch.ts";
 
+/** Architecture of a GPT. */
 export interface GPTConfig {
   /** Default "llama". */
   readonly preset?: PresetName;
+  /** Ids of tokens are 0 … vocabSize − 1. */
   readonly vocabSize: number;
   /** Width of the residual stream. */
   readonly dim: number;
+  /** Blocks of attention and MLP. */
   readonly layers: number;
+  /** Attention heads, a divisor of `dim`. */
   readonly heads: number;
   /** Key/value heads, a divisor of `heads`. Default `heads`. gpt2 has no grouped heads. */
   readonly kvHeads?: number;
@@ -53,6 +57,7 @@ export interface GPTConfig {
   readonly ropeTheta?: number;
 }
 
+/** A `GPTConfig` with all defaults filled in. */
 export type ResolvedGPTConfig = Required<GPTConfig>;
 
 /** Fills in defaults. Throws `config`, naming the field. */
@@ -112,6 +117,7 @@ export function parameterCount(config: GPTConfig): number {
 }
 
 export interface GPT extends Model {
+  /** The architecture, with all defaults filled in. */
   readonly config: ResolvedGPTConfig;
   readonly parameters: Parameters;
   /** tokens i32 [B, T], T ≤ context → logits [B, T, vocabSize]. */
@@ -125,9 +131,11 @@ export interface GPT extends Model {
   losses(batch: TokenBatch | TokenTensors): Tensor;
   /** Throws `data` for a source of windows with tokens outside of the vocabulary, or longer than the context. */
   check(source: Source, first?: number, end?: number): void;
+  /** Frees the parameters. */
   dispose(): void;
 }
 
+/** Options of `createGPT`. */
 export interface GPTOptions {
   /** Of the initial values. Default 0. */
   readonly seed?: number;

@@ -12,6 +12,7 @@ import { type ByteSource, encodeSafetensors, openSafetensors, type StoredTensor 
 /** File name → contents. */
 export type ModelFiles = Map<string, Uint8Array>;
 
+/** Ids of tokens with a meaning of their own, for Hugging Face's configuration. */
 export interface SpecialTokens {
   /** Id of the end-of-text token, which also begins a text. */
   readonly endOfText?: number;

@@ -1,4 +1,8 @@
-/** Layers, the GPT, its optimizer and files. */
+/**
+ * Layers, the GPT, its optimizer and files.
+ *
+ * @module gradmix/nn
+ */
 export type { Examples, Model, Source, TokenBatch } from "./model.ts";
 export type { TokenTensors } from "./token-batch.ts";
 export {
@@ -24,6 +28,7 @@ export {
   type Parameters,
   type ParameterSpec,
 } from "./parameters.ts";
+export type { PresetName } from "./architecture.ts";
 export {
   createGPT,
   type GPT,

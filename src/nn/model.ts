@@ -23,6 +23,7 @@ export interface TokenBatch extends Examples {
 
 /** What a model may look at of a source of examples before any is drawn. */
 export interface Source {
+  /** Name of the source, for error messages. */
   readonly name: string;
   /** Examples in it. */
   readonly count: number;

@@ -4,8 +4,15 @@ import { show } from "../options.ts";
 import type { Optimizer } from "./optimizer.ts";
 import { arraysOf, countOf, recordOf, wrongCheckpoint } from "./saved-arrays.ts";
 
+/** State of an optimizer as plain data. */
 export interface SavedOptimizer {
-  readonly json: { readonly name: string; readonly steps: number };
+  /** What is not an array. */
+  readonly json: {
+    /** Name of the optimizer. */
+    readonly name: string;
+    /** Steps taken. */
+    readonly steps: number;
+  };
   /** Each arena of the state, in the layout of the parameters. */
   readonly arrays: Readonly<Record<string, Float32Array>>;
 }

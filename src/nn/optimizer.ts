@@ -19,6 +19,7 @@ interface CommonOptions {
   readonly clip?: number;
 }
 
+/** Options of `sgd`. */
 export interface SGDOptions extends CommonOptions {
   /** How much of the velocity stays from step to step, from 0 to less than 1. With 0 there is no velocity, and no memory for one. Default 0. */
   readonly momentum?: number;
@@ -26,6 +27,7 @@ export interface SGDOptions extends CommonOptions {
   readonly nesterov?: boolean;
 }
 
+/** Options of `adam` and `adamw`. */
 export interface AdamOptions extends CommonOptions {
   /** Default 0.9. */
   readonly beta1?: number;
@@ -35,8 +37,10 @@ export interface AdamOptions extends CommonOptions {
   readonly eps?: number;
 }
 
+/** Options of `adamw`. */
 export type AdamWOptions = AdamOptions;
 
+/** Options of an optimizer's step. */
 export interface OptimizerStepOptions {
   /** The gradient arena holds this power of two times the gradient (loss scaling), which the step undoes. Default 1. */
   readonly lossScale?: number;
@@ -50,6 +54,7 @@ export interface Preconditioner {
   readonly v: Arena;
   /** 1 − β₂ᵗ. */
   readonly bias: number;
+  /** ε, which is added to the root of the second moments. */
   readonly eps: number;
 }
 
@@ -68,12 +73,19 @@ export interface Optimizer {
   step(gradient: Tensor, lr: number, options?: OptimizerStepOptions): Tensor;
   /** Second moments, for rules that ask for preconditioned alignments; null before the first step. Absent where there are none. */
   preconditioner?(): Preconditioner | null;
+  /** Frees the state. */
   dispose(): void;
 }
 
 /** Adam or AdamW: the state holds the first moments `m` and the second `v`. */
 export interface Adam extends Optimizer {
-  readonly state: { readonly m: Arena; readonly v: Arena };
+  /** First moments `m` and second moments `v`, in the layout of the parameters. */
+  readonly state: {
+    /** First moments. */
+    readonly m: Arena;
+    /** Second moments. */
+    readonly v: Arena;
+  };
   /** `state.m`. */
   readonly m: Arena;
   /** `state.v`. */
@@ -81,6 +93,7 @@ export interface Adam extends Optimizer {
   preconditioner(): Preconditioner | null;
 }
 
+/** AdamW: Adam with weight decay that is decoupled from the gradient. */
 export type AdamW = Adam;
 
 const learningRate = { min: 0, max: Infinity, openMax: true };

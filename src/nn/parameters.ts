@@ -24,13 +24,28 @@ import { foldIn, type Key, key } from "../tensor/rng.ts";
 import { checkShape, formatShape, sameShape, type Shape, sizeOf } from "../tensor/shape.ts";
 import { empty, keep, scope, type Tensor } from "../tensor/tensor.ts";
 
+/** Initial values of a parameter: normal with mean 0 and the given standard deviation, or one constant. */
 export type Init =
-  | { readonly kind: "normal"; readonly deviation: number }
-  | { readonly kind: "constant"; readonly value: number };
+  | {
+      /** Draws the values from a normal distribution with mean 0. */
+      readonly kind: "normal";
+      /** Its standard deviation. */
+      readonly deviation: number;
+    }
+  | {
+      /** Sets every value to one number. */
+      readonly kind: "constant";
+      /** The number. */
+      readonly value: number;
+    };
 
+/** What a parameter is made of. */
 export interface ParameterSpec {
+  /** Name of the parameter, for messages and files. */
   readonly name: string;
+  /** Shape of the parameter. */
   readonly shape: Shape;
+  /** Initial values. */
   readonly init: Init;
   /** Does weight decay apply? */
   readonly decay: boolean;
@@ -41,10 +56,13 @@ export interface ParameterSpec {
   readonly block?: number | "after";
 }
 
+/** Parameters of a model: views of one arena. */
 export interface Parameters {
   /** In the order of their specs. */
   readonly list: readonly Tensor[];
+  /** What they were made of. */
   readonly specs: readonly ParameterSpec[];
+  /** The parameters by name. */
   readonly byName: ReadonlyMap<string, Tensor>;
   /** The arena. */
   readonly value: Tensor;
@@ -52,6 +70,7 @@ export interface Parameters {
   readonly decayed: number;
   /** Scalars that are learned, padding not counted. */
   readonly count: number;
+  /** Frees the arena. */
   dispose(): void;
 }
 
@@ -160,11 +179,15 @@ function nameKey(root: Key, name: string): Key {
 
 /** A zeroed arena in the layout of `parameters`, and the view of it that belongs to each parameter. */
 export interface Arena {
+  /** The arena, of one axis. */
   readonly arena: Tensor;
+  /** The view of the arena that belongs to the parameter. */
   of(parameter: Tensor): Tensor;
+  /** Frees the arena. */
   dispose(): void;
 }
 
+/** A new arena of zeros in the layout of `parameters`. The caller disposes it. */
 export function arenaLike(parameters: Pick<Parameters, "list" | "value">): Arena {
   const { list, value } = parameters;
   const arena = keep(empty(value.shape, "f32", value.memory));

@@ -3,8 +3,11 @@ import { GradmixError } from "../errors.ts";
 import { isObject } from "../json.ts";
 import { type Shape, sizeOf } from "../tensor/shape.ts";
 
+/** A tensor of a file. */
 export interface StoredTensor {
+  /** Extents of the axes. */
   readonly shape: Shape;
+  /** The elements, row-major. */
   readonly data: Float32Array;
 }
 
@@ -42,6 +45,7 @@ export function encodeSafetensors(
 
 /** Bytes that are read by place, such as an open file's, so that what is held is what was asked for; files may be larger than an array can be. */
 export interface ByteSource {
+  /** Number of bytes. */
   readonly size: number;
   /** Fills `into` with the bytes from `at` on. */
   read(at: number, into: Uint8Array): void;

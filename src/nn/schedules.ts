@@ -2,11 +2,15 @@
 import { checkOptions, integerIn, numberIn, oneOf, required, withDefaults } from "../options.ts";
 import { timesShare } from "../share.ts";
 
+/** Learning rate of a step; steps count from 0. */
 export type Schedule = (step: number) => number;
 const names = ["cosine", "wsd", "constant"] as const;
+/** Name of a schedule. */
 export type ScheduleName = (typeof names)[number];
 
+/** Options of `createSchedule`. */
 export interface ScheduleOptions {
+  /** Shape of the decay: a half cosine, constant and then a decay at the end (`wsd`), or none. */
   readonly name: ScheduleName;
   /** The rate after warm-up. */
   readonly lr: number;

@@ -5,7 +5,9 @@ import type { Source, TokenBatch } from "./model.ts";
 
 /** A batch of tokens that is on the device: both i32 [examples, time]; targets < 0 do not count. */
 export interface TokenTensors {
+  /** Ids of the tokens that the model reads. */
   readonly inputs: Tensor;
+  /** Ids of the next tokens, which it should predict. */
   readonly targets: Tensor;
 }
 

@@ -1,4 +1,8 @@
-/** What the library does with files, in Node: checkpoints of a trainer, parameters of a model. */
+/**
+ * What the library does with files, in Node: checkpoints of a trainer, parameters of a model.
+ *
+ * @module gradmix/node
+ */
 export { type CheckpointFile, readCheckpoint, writeCheckpoint } from "./checkpoint-file.ts";
 export { readParameters, writeParameters } from "./parameters-file.ts";
 export { writeMegatron, writeNanoGPT, type WriteTokensOptions } from "./write-tokens.ts";

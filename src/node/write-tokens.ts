@@ -6,6 +6,7 @@ import { GradmixError } from "../errors.ts";
 import { checkOptions, integerIn, required } from "../options.ts";
 import { writeFileAtomic } from "./files.ts";
 
+/** Options of `writeMegatron` and `writeNanoGPT`. */
 export interface WriteTokensOptions {
   /** Ids are below it. */
   readonly vocabSize: number;

@@ -15,6 +15,8 @@ export type TensorData = Float32Array | Float64Array | Int32Array;
 
 /** The typed array of a type's elements. */
 export interface DataOf {
+  /** Of `f32`. */
   readonly f32: Float32Array;
+  /** Of `i32`. */
   readonly i32: Int32Array;
 }

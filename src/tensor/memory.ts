@@ -19,6 +19,7 @@ export interface Memory {
   readonly name: string;
   /** A buffer for `elements` elements, contents undefined. Throws `memory` with the bytes asked, live and allowed. */
   alloc(elements: number, dtype: DType): number;
+  /** Frees a buffer of `alloc`. */
   free(buffer: number): void;
   /** Copies `data` into the buffer from element `offset` on; the caller may reuse `data` at once. */
   write(buffer: number, offset: number, data: ArrayLike<number>): void;

@@ -2,6 +2,7 @@
 import { GradmixError } from "../errors.ts";
 import { show } from "../options.ts";
 
+/** Extents of the axes; [] is the shape of a scalar. */
 export type Shape = readonly number[];
 
 export function sizeOf(shape: Shape): number {

@@ -69,9 +69,12 @@ export class Tensor<D extends DType = DType> implements View {
    * in each other's place, but a `Tensor<"i32">` not in that of a `Tensor<"f32">`.
    */
   declare readonly elementType?: { of(type: D): void }["of"];
+  /** Extents of the axes. */
   readonly shape: Shape;
+  /** Element type. */
   readonly dtype: DType;
   readonly offset: number;
+  /** Number of elements. */
   readonly size: number;
   /** What error messages and files call it; parameters have one. */
   name: string | undefined;
@@ -123,10 +126,12 @@ export class Tensor<D extends DType = DType> implements View {
     this.#scope = this.#before = this.#after = null;
   }
 
+  /** Number of axes. */
   get rank(): number {
     return this.shape.length;
   }
 
+  /** Memory of the backend that holds the elements. */
   get memory(): Memory {
     return this.#storage.memory;
   }
@@ -140,6 +145,7 @@ export class Tensor<D extends DType = DType> implements View {
     return this.#storage.buffer;
   }
 
+  /** Has the tensor been freed? Then no op takes it. */
   get disposed(): boolean {
     return this.#count === 0;
   }
@@ -217,6 +223,7 @@ export class Tensor<D extends DType = DType> implements View {
     (this.#onRelease ??= []).push(hook);
   }
 
+  /** Frees the tensor at the end of a `using` block. */
   [Symbol.dispose](): void {
     this.dispose();
   }

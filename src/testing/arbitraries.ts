@@ -11,7 +11,9 @@ export type FullSignal = Required<
     "tokens" | "standardErrors" | "targetExamples" | "heldOutLosses" | "heldOutReferences" | "heldOutErrors"
   >
 > & {
+  /** Standard error of each alignment. */
   readonly standardErrors: readonly number[];
+  /** Held-out loss of each domain, per token. */
   readonly heldOutLosses: readonly number[];
 };
 

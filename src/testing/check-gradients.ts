@@ -13,6 +13,7 @@ import { foldIn, key } from "../tensor/rng.ts";
 import { formatShape, type Shape, stridesOf } from "../tensor/shape.ts";
 import { scope, tensor, Tensor } from "../tensor/tensor.ts";
 
+/** Options of `checkGradients`. */
 export interface CheckGradientsOptions {
   /** Inputs to differentiate, by position. Default: all of type f32. */
   readonly wrt?: readonly number[];

@@ -23,16 +23,27 @@ import { invariants } from "./invariants.ts";
 
 /** What a failed check prints, to run that one case again. */
 export interface Replay {
+  /** Name of the invariant that failed. */
   readonly invariant: string;
+  /** Seed of the random input. */
   readonly seed: number;
+  /** Path of the counter-example, as fast-check prints it. */
   readonly path: string;
 }
 
+/** Options of `checkRule`. */
 export interface CheckRuleOptions {
+  /** What the rule guarantees, where that differs from the defaults of `Promises`. */
   readonly promises?: Partial<Promises>;
+  /** Options of the rule that the check may draw: the `knobs` that `make` is given. */
   readonly knobs?: readonly (keyof Knobs)[];
   /** Numbers of domains to try, 1 ≤ least ≤ most. Default 1 to 8; a floor or a ceiling may ask for fewer or more. */
-  readonly domains?: { readonly least: number; readonly most: number };
+  readonly domains?: {
+    /** The smallest number of domains. */
+    readonly least: number;
+    /** The largest number of domains. */
+    readonly most: number;
+  };
   /** The direction of the mirror step, from the parts of the signal that the rule needs. Default: the alignments. */
   readonly direction?: (given: Signal) => ArrayLike<number>;
   /** Random cases per invariant. Default 100. */

@@ -1,4 +1,8 @@
-/** Tests for rules and ops of one's own: random input for rules, `checkRule`, `checkGradients`. Needs fast-check, which is an optional peer. */
+/**
+ * Tests for rules and ops of one's own: random input for rules, `checkRule`, `checkGradients`. Needs fast-check, which is an optional peer.
+ *
+ * @module gradmix/testing
+ */
 export {
   alignments,
   type FullSignal,

@@ -26,6 +26,7 @@ export interface Knobs {
 /** A rule for these domains. Options by domain must follow the names, since domains come in several orders and numbers. */
 export type MakeRule = (domains: readonly string[], knobs: Knobs) => Rule;
 
+/** What a rule guarantees. It decides which invariants `checkRule` runs. */
 export interface Promises {
   /** A constant added to all alignments changes nothing. Default: the rule needs alignments and no norms. */
   readonly shiftInvariant: boolean;

@@ -87,24 +87,33 @@ const unary =
   (x) =>
     apply1(unaryOps[kind], [x], none);
 
+/** −x, elementwise. */
 export const neg: (x: Tensor) => Tensor<"f32"> = unary("neg");
+/** eˣ, elementwise. */
 export const exp: (x: Tensor) => Tensor<"f32"> = unary("exp");
+/** The natural logarithm, elementwise. It is −∞ at 0, and NaN below 0. */
 export const log: (x: Tensor) => Tensor<"f32"> = unary("log");
+/** The square root, elementwise. It is NaN below 0. */
 export const sqrt: (x: Tensor) => Tensor<"f32"> = unary("sqrt");
 /** 1/√x. */
 export const rsqrt: (x: Tensor) => Tensor<"f32"> = unary("rsqrt");
+/** x², elementwise. */
 export const square: (x: Tensor) => Tensor<"f32"> = unary("square");
 /** 1/x. */
 export const reciprocal: (x: Tensor) => Tensor<"f32"> = unary("reciprocal");
 /** |x|; the slope at 0 is 0. */
 export const abs: (x: Tensor) => Tensor<"f32"> = unary("abs");
+/** The hyperbolic tangent, elementwise. */
 export const tanh: (x: Tensor) => Tensor<"f32"> = unary("tanh");
+/** 1 / (1 + e⁻ˣ), elementwise. */
 export const sigmoid: (x: Tensor) => Tensor<"f32"> = unary("sigmoid");
 /** max(x, 0); the slope at 0 is 0. */
 export const relu: (x: Tensor) => Tensor<"f32"> = unary("relu");
 /** x·sigmoid(x). */
 export const silu: (x: Tensor) => Tensor<"f32"> = unary("silu");
+/** The sine of x radians, elementwise. */
 export const sin: (x: Tensor) => Tensor<"f32"> = unary("sin");
+/** The cosine of x radians, elementwise. */
 export const cos: (x: Tensor) => Tensor<"f32"> = unary("cos");
 /** The error function 2/√π·∫₀ˣ e^{−t²} dt, by element. */
 export const erf: (x: Tensor) => Tensor<"f32"> = unary("erf");
@@ -115,6 +124,7 @@ export const log1p: (x: Tensor) => Tensor<"f32"> = unary("log1p");
 /** eˣ − 1 by element, to full accuracy near 0. */
 export const expm1: (x: Tensor) => Tensor<"f32"> = unary("expm1");
 
+/** Options of `gelu`. */
 export interface GeluOptions {
   /** "none": x·Φ(x) with the normal distribution's Φ. Default "tanh": GPT-2's approximation of it. */
   readonly approximate?: "none" | "tanh";

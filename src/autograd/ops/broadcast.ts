@@ -94,6 +94,7 @@ export interface ReduceAttrs {
   readonly keepDims: boolean;
 }
 
+/** One axis or several; a negative axis counts from the last. */
 export type Axis = number | readonly number[];
 
 export const keptShape = (shape: Shape, axes: readonly number[]): number[] =>

@@ -41,6 +41,7 @@ export const dropoutOp: Op<DropoutAttrs> = moving(
   (ct, attrs) => apply1(dropoutOp, [ct], attrs),
 );
 
+/** Options of `dropout`. */
 export interface DropoutOptions {
   /** What the mask is drawn from: an integer of at least 0. */
   readonly seed: number;

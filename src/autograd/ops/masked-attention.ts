@@ -267,6 +267,7 @@ export const maskedAttentionJvpOp: Op<AttentionAttrs, "q k v ...", "tangent"> = 
   },
 };
 
+/** Options of `attention`. */
 export interface AttentionOptions {
   /** Hides the keys s > t + keys − time from query t, so that the last query sees all: with the keys of earlier positions kept, the queries are the last ones. Default false. */
   readonly causal?: boolean;

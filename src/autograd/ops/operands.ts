@@ -7,6 +7,7 @@ import { Tensor } from "../../tensor/tensor.ts";
 import { wantTensor } from "../checks.ts";
 import { filled, type Spec } from "../op.ts";
 
+/** An operand of an elementwise op: a tensor, or a number that is broadcast. */
 export type Operand = Tensor | number;
 
 /** Both operands as tensors; a number takes the type of the other one, rounded to f32 if it is that. Throws `shape` for what is neither, and for two numbers unless there is a `like` to say where they live. */

@@ -154,6 +154,7 @@ export function mean(x: Tensor, axis?: Axis, keepDims = false): Tensor<"f32"> {
   return affine(sum(x, axis, keepDims), 1 / count, 0);
 }
 
+/** Options of `variance`. */
 export interface VarianceOptions {
   /** Subtracted from the number of elements in the divisor: 1 (default) estimates the variance of what the elements were drawn from, 0 is their own. */
   readonly correction?: number;

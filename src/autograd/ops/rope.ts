@@ -7,9 +7,11 @@ import type { Tensor } from "../../tensor/tensor.ts";
 import { keepsRows } from "../batch.ts";
 import { allocate, apply1, type Op, specOf, wantType } from "../op.ts";
 
+/** Options of `rope`. */
 export interface RopeOptions {
   /** Blocks of `headDim` columns that are rotated; the other columns are copied. */
   readonly heads: number;
+  /** Columns in a block. */
   readonly headDim: number;
   /** Default 10000. */
   readonly theta?: number;

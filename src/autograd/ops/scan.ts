@@ -94,6 +94,7 @@ export function argmax(x: Tensor, axis: number, keepDims = false): Tensor<"i32">
   return apply1(argmaxOp, [x], { axis: normaliseAxis(axis, x.rank, "argmax"), keepDims });
 }
 
+/** What `topK` returns. */
 export interface TopK {
   /** The elements, the largest first. */
   readonly values: Tensor<"f32">;

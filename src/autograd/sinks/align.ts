@@ -26,8 +26,17 @@ import {
 import { type Row, Statistics } from "./statistics.ts";
 
 /** What V is: the sum of the first segments, or a tensor a parameter. */
-export type Direction = { readonly first: number } | { readonly given: (parameter: Tensor) => Tensor };
+export type Direction =
+  | {
+      /** V is the sum of the gradients of so many segments, the first ones of the batch. */
+      readonly first: number;
+    }
+  | {
+      /** Gives V of a parameter, in the parameter's shape. */
+      readonly given: (parameter: Tensor) => Tensor;
+    };
 
+/** Options of `alignSink`. */
 export interface AlignSinkOptions {
   /** Examples of the batch, B. */
   readonly examples: number;
@@ -38,7 +47,10 @@ export interface AlignSinkOptions {
   /** null: norms only. */
   readonly direction: Direction | null;
   /** Where the training gradient goes, if it is wanted: the sum over the segments from `from` on (default 0). */
-  readonly total?: SumTarget & { readonly from?: number };
+  readonly total?: SumTarget & {
+    /** The first segment that counts. Default 0. */
+    readonly from?: number;
+  };
 }
 
 /** Each number is summed over the parameters. */
@@ -55,6 +67,7 @@ export interface AlignResult {
   readonly tied: string | null;
 }
 
+/** A sink of inner products and norms per segment; `alignSink` makes one. */
 export interface AlignSink extends GradientSink {
   /**
    * The numbers of the last pass. Reading one of the result's fields throws `autograd` when it is quadratic in a

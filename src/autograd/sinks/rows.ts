@@ -55,6 +55,7 @@ export function rowsPerExample(sink: string, parameter: Tensor, factor: Tensor, 
 
 /** Where a sink's sum of a parameter goes. */
 export interface SumTarget {
+  /** The tensor that receives the sum of a parameter's gradients, in the parameter's shape. */
   readonly gradientOf: (parameter: Tensor) => Tensor;
   /** Adds to what stands there; otherwise the first contribution of a pass overwrites it. */
   readonly accumulate?: boolean;

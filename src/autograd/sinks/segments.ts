@@ -11,14 +11,17 @@ import type { GradientSink } from "../sink.ts";
 import { checkExamples, checkOffsets, noRule, Offsets, rowsOf, rowsPerExample } from "./rows.ts";
 import { weightGradient } from "./sum.ts";
 
+/** Options of `segmentSink`. */
 export interface SegmentSinkOptions {
   /** Where segments begin, in examples, and where the last one ends: S + 1 ascending numbers. */
   readonly segments: readonly number[];
+  /** Parameters whose gradients are kept. */
   readonly parameters: Iterable<Tensor>;
   /** Examples of the batch, if not all of them belong to segments. Default: where the last segment ends. */
   readonly examples?: number;
 }
 
+/** A sink of one gradient per segment; `segmentSink`, `perDomainSink` and `perExampleSink` make one. */
 export interface SegmentSink extends GradientSink {
   /** Parameter → the gradients of the last pass [S, …shape of the parameter]. They belong to the sink. */
   result(): ReadonlyMap<Tensor, Tensor<"f32">>;

@@ -21,9 +21,11 @@ import { empty, keep, scope, type Tensor } from "../../tensor/tensor.ts";
 import type { GradientSink } from "../sink.ts";
 import { checkExamples, checkOffsets, noRule, Offsets, rowsOf, rowsPerExample } from "./rows.ts";
 
+/** Options of `sketchSink`. */
 export interface SketchSinkOptions {
   /** Where segments begin, in examples, and where the last one ends: S + 1 ascending numbers. */
   readonly segments: readonly number[];
+  /** Parameters whose gradients are sketched. */
   readonly parameters: readonly Tensor[];
   /** Examples of the batch, if not all of them belong to segments. Default: where the last segment ends. */
   readonly examples?: number;
@@ -33,11 +35,13 @@ export interface SketchSinkOptions {
   readonly seed?: number;
 }
 
+/** A sink of one sketch per segment; `sketchSink` makes one. */
 export interface SketchSink extends GradientSink {
   /** Numbers in a sketch, over all parameters. */
   readonly size: number;
   /** The sketches of the last pass, row-major [S, size]. */
   result(): Promise<Float32Array>;
+  /** Frees the sketches. */
   dispose(): void;
 }
 

@@ -6,6 +6,7 @@ import type { Tensor } from "../../tensor/tensor.ts";
 import type { GradientSink } from "../sink.ts";
 import { Offsets, rowsOf, Sums, type SumTarget, sumTargetChecks } from "./rows.ts";
 
+/** A sink of sums over the batch; `sumSink` makes one. */
 export interface SumSink extends GradientSink {
   /** Frees what a pass that failed has left. */
   dispose(): void;

@@ -26,6 +26,7 @@ export const compareKinds: readonly CompareKind[] = [
   "equal", "notEqual", "less", "lessEqual", "greater", "greaterEqual", "and", "or",
 ]; // prettier-ignore
 
+/** Activation that a kernel applies to its result; "none" leaves the result as it is. */
 export type Activation = "none" | "gelu" | "relu" | "silu";
 export const activations: readonly Activation[] = ["none", "gelu", "relu", "silu"];
 

@@ -13,17 +13,21 @@ import { key, threefry2x32 } from "../../tensor/rng.ts";
 import { scope, type Tensor, tensor } from "../../tensor/tensor.ts";
 import type { Points } from "./kmeans.ts";
 
+/** Options of `fitEmbedder`. */
 export interface EmbedderOptions {
   /** Numbers per text, at most 2,048. Default 128. */
   readonly dim?: number;
   /** Default 1. */
   readonly seed?: number;
+  /** Cancels the fit, which then throws the signal's reason. */
   readonly signal?: CancelSignal;
 }
 
 /** Plain JSON but for the array: what embeds texts. */
 export interface Embedder {
+  /** Numbers per text. */
   readonly dim: number;
+  /** Seed of the projection. */
   readonly seed: number;
   /** Of each hashed word [FEATURES]: how telling it is, ln((1 + n)/(1 + n_w)) + 1 with n_w of n texts that have it. */
   readonly idf: Float32Array;

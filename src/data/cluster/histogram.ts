@@ -37,7 +37,12 @@ export async function clusterHistogram(
 export function cutTexts(
   texts: readonly string[],
   characters: number,
-): { readonly pieces: readonly string[]; readonly documents: Int32Array } {
+): {
+  /** The pieces, in the order of the texts. */
+  readonly pieces: readonly string[];
+  /** Which text each piece is of. */
+  readonly documents: Int32Array;
+} {
   checkRange("characters", characters, { min: 0, max: Infinity, openMin: true });
   const length = Math.min(LOOKED_AT, Math.max(LEAST_CHARACTERS, characters));
   const pieces: string[] = [];

@@ -14,10 +14,13 @@ import { empty, scope, tensor } from "../../tensor/tensor.ts";
 
 /** Points as rows of one array: n·dim numbers. */
 export interface Points {
+  /** The points, row by row [n · dim]. */
   readonly values: Float32Array;
+  /** Numbers per point. */
   readonly dim: number;
 }
 
+/** Options of `kMeans`. */
 export interface KMeansOptions {
   /** k. */
   readonly clusters: number;
@@ -40,16 +43,21 @@ export interface KMeansOptions {
 
 /** What a fit has computed so far: plain numbers and arrays. */
 export interface FitState {
+  /** Counts and other numbers of the fit. */
   readonly numbers: readonly number[];
+  /** Centroids, assignments and other arrays of the fit. */
   readonly arrays: readonly (Float32Array | Int32Array)[];
 }
 
 /** Keeps states by name. A name that is remembered again is replaced; what `done` says is final. */
 export interface FitMemory {
+  /** The state with this name; undefined if there is none. */
   recall(name: string): FitState | undefined;
+  /** Keeps a state under this name. `done` says that the fit of that name has ended. */
   remember(name: string, state: FitState, done: boolean): void;
 }
 
+/** What `kMeans` found. */
 export interface KMeansResult {
   /** [k · dim], row by row. */
   readonly centroids: Float32Array;
@@ -207,8 +215,11 @@ function squaredNorms({ values, dim }: Points): Float32Array {
   return out;
 }
 
-interface Nearest {
+/** The nearest centroid of each point. */
+export interface Nearest {
+  /** Index of the centroid [n]; of equally near ones the first. */
   readonly ids: Int32Array;
+  /** Squared distance to it [n]. */
   readonly distances: Float32Array;
 }
 

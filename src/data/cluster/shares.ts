@@ -28,7 +28,10 @@ export interface ClusterShares {
 }
 
 /** A tree of clusters by its levels, from the top: children of node j are nodes starts[j] up to, and not with, starts[j + 1] of the level below. One level with [0, k]: no tree. */
-export type ClusterTree = readonly { readonly starts: ArrayLike<number> }[];
+export type ClusterTree = readonly {
+  /** Where the children of each node of the level start in the level below, and where those of the last node end. */
+  readonly starts: ArrayLike<number>;
+}[];
 
 /** The strengths that are tried, from as much as one example to as good as all. Less would take three examples of one kind for proof that there are no others. */
 const STRENGTHS = Array.from({ length: 31 }, (_, i) => 10 ** (i / 5));

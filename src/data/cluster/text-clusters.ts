@@ -12,13 +12,17 @@ import {
   leafCount,
 } from "./tree.ts";
 
+/** Options of `fitTextClusters`. */
 export interface TextClusterOptions extends ClusterOptions {
   /** Numbers per text. Default 128. */
   readonly dim?: number;
 }
 
+/** What assigns texts to clusters: plain JSON but for the arrays. */
 export interface TextClusters {
+  /** Turns a text into the point that is assigned. */
   readonly embedder: Embedder;
+  /** Assigns points to clusters. */
   readonly clusters: Clusters;
   /** The most telling words of each leaf, the most telling first; none where the sample has nothing to tell. */
   readonly labels: readonly (readonly string[])[];

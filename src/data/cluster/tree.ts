@@ -26,17 +26,21 @@ import {
   rowsOf,
 } from "./kmeans.ts";
 
+/** Options of `fitClusters`. */
 export interface ClusterOptions {
   /** Clusters per cluster of the level above, from the top: [64, 64] makes up to 4,096. */
   readonly levels: readonly number[];
   /** As in `kMeans`. */
   readonly iterations?: number;
+  /** As in `kMeans`. */
   readonly tolerance?: number;
+  /** As in `kMeans`. */
   readonly seed?: number;
   /** At each level: no cluster gets more than ⌈balance · n / k⌉ of the n points of the one above. */
   readonly balance?: number;
   /** Where what has been computed is kept, so that a fit that was stopped goes on and ends with the same bits. */
   readonly memory?: FitMemory;
+  /** Cancels the fit, which then throws the signal's reason. */
   readonly signal?: CancelSignal;
   /** Told after each fit: how many of the clusters above the lowest level have been divided, and how many there will be as far as is known. */
   readonly onProgress?: (done: number, known: number) => void;
@@ -44,11 +48,13 @@ export interface ClusterOptions {
 
 /** Plain data: what assigns points to clusters. */
 export interface Clusters {
+  /** Numbers per point. */
   readonly dim: number;
   /** From the top. The last level's clusters are the leaves, whose numbers points are assigned. */
   readonly levels: readonly ClusterLevel[];
 }
 
+/** The clusters of one level. */
 export interface ClusterLevel {
   /** [clusters · dim]. */
   readonly centroids: Float32Array;
@@ -82,7 +88,12 @@ export const clusterChecks: OptionChecks<ClusterOptions> = {
 export async function fitClusters(
   points: Points,
   options: ClusterOptions,
-): Promise<{ readonly clusters: Clusters; readonly ids: Int32Array }> {
+): Promise<{
+  /** What assigns points to clusters. */
+  readonly clusters: Clusters;
+  /** The leaf of each point [n]. */
+  readonly ids: Int32Array;
+}> {
   checkOptions("fitClusters", options, clusterChecks);
   const { levels: wanted, seed = kMeansDefaults.seed, onProgress, memory, ...passed } = options;
   if (wanted.length === 0)

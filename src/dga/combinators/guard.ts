@@ -17,6 +17,7 @@ import { byDomain, type ByDomain, numbersByDomain } from "../rules/by-domain.ts"
 import { projectBounds, sumOf } from "../simplex.ts";
 import { type OwnMemory, wrap } from "./wrap.ts";
 
+/** Options of the combinator `guard`, which keeps domains from being forgotten. */
 export interface GuardOptions {
   /**
    * By domain, "*" for all that are not named: what its held-out loss may be at most, as a share of its reference. 1.02 is a rise of 2 %. At least 1. A domain that is not named is not
@@ -36,7 +37,12 @@ export interface GuardOptions {
 }
 
 /** What `guard` takes where nothing is said. */
-export const guardDefaults = { most: 0.8, rate: 50 };
+export const guardDefaults = {
+  /** Default of `most`. */
+  most: 0.8,
+  /** Default of `rate`. */
+  rate: 50,
+};
 
 /** k·s: λ = 1 buys 1.7 times s, an eighth of the mean weight. */
 const SEED = 1 / 8;

@@ -24,27 +24,68 @@ import { guard, type GuardOptions } from "./guard.ts";
 import { shrinkage } from "./shrinkage.ts";
 import { warmup } from "./warmup.ts";
 
+/** A combinator by its name and options; docs/rules.md describes what each does to the weights of a rule. */
 export type CombinatorOptions =
-  | { readonly name: "ema"; readonly beta: number }
-  | { readonly name: "floor"; readonly least: number | ByDomain }
-  | { readonly name: "ceiling"; readonly most: number | ByDomain }
-  | { readonly name: "tokenBudget"; readonly budgets: ByDomain; readonly tokens?: number }
   | {
-      readonly name: "repetitionCap";
-      readonly repetitions: number;
-      readonly sizes?: ByDomain;
+      /** Averages the weights over the updates. */
+      readonly name: "ema";
+      /** What the new weights count in the average, 0 < β ≤ 1. */
+      readonly beta: number;
+    }
+  | {
+      /** Keeps every weight at a bound or above it. */
+      readonly name: "floor";
+      /** The least weight: one for all domains, or by domain. */
+      readonly least: number | ByDomain;
+    }
+  | {
+      /** Keeps every weight at a bound or below it. */
+      readonly name: "ceiling";
+      /** The largest weight: one for all domains, or by domain. */
+      readonly most: number | ByDomain;
+    }
+  | {
+      /** Keeps the expected training tokens of domains within a budget. */
+      readonly name: "tokenBudget";
+      /** Tokens of each domain, at most. */
+      readonly budgets: ByDomain;
+      /** Training tokens of the whole run. Default: those of the run's facts. */
       readonly tokens?: number;
     }
-  | { readonly name: "warmup"; readonly updates: number }
-  /** η falls over `updates` updates to `final` (default 0) of itself. */
   | {
-      readonly name: "etaSchedule";
-      readonly decay: "linear" | "cosine";
+      /** Keeps the run from going through a domain too often. */
+      readonly name: "repetitionCap";
+      /** Times that the run may go through a domain, in expectation. */
+      readonly repetitions: number;
+      /** Tokens of each domain. Default: those of the run's facts. */
+      readonly sizes?: ByDomain;
+      /** Training tokens of the whole run. Default: those of the run's facts. */
+      readonly tokens?: number;
+    }
+  | {
+      /** Measures the first updates without taking them. */
+      readonly name: "warmup";
+      /** Updates that are not taken. */
       readonly updates: number;
+    }
+  | {
+      /** Lets the step size η fall over the updates. */
+      readonly name: "etaSchedule";
+      /** How η falls. */
+      readonly decay: "linear" | "cosine";
+      /** Updates over which it falls. */
+      readonly updates: number;
+      /** η at the end, as a share of η at the start. Default 0. */
       readonly final?: number;
     }
-  | { readonly name: "shrinkage" }
-  | ({ readonly name: "guard" } & GuardOptions);
+  | {
+      /** Shortens the parts of a step that are mostly noise. */
+      readonly name: "shrinkage";
+    }
+  | ({
+      /** Bounds how far the held-out losses of domains may rise. */
+      readonly name: "guard";
+    } & GuardOptions);
 
 type Of<K extends CombinatorOptions["name"]> = Extract<CombinatorOptions, { name: K }>;
 
@@ -93,6 +134,7 @@ const registry: {
   },
 };
 
+/** Names of the combinators that `combine` takes. */
 export const combinatorNames: readonly string[] = Object.keys(registry);
 
 /** Does one of them count with the tokens of the run, having none of its own? */

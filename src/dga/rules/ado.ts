@@ -19,7 +19,9 @@ import { initialState, measuredDomains, need, remembered, type Rule } from "../r
 import { normalise, projectFloor, sumOf, type Weights, within } from "../simplex.ts";
 import { type ByDomain, numbersByDomain, sizesOf, startOf } from "./by-domain.ts";
 
+/** Options of the rule `ado`. */
 export interface AdoOptions {
+  /** Selects this rule. */
   readonly name: "ado";
   /** nᵢ: tokens of each domain, for μ ∝ n, the paper's. The trainer's command fills in its tokens. */
   readonly sizes?: ByDomain;

@@ -48,9 +48,12 @@ import { directionOf, type Normalisation, normalisationNeeds, normalisations } f
 
 /** What d of dga's step is made of. */
 export type DgaNormalisation = Normalisation | "tracked";
+/** All names that `normalise` of the rule `dga` takes. */
 export const dgaNormalisations: readonly DgaNormalisation[] = ["tracked", ...normalisations];
 
+/** Options of the rule `dga`. */
 export interface DgaOptions {
+  /** Selects this rule. */
   readonly name: "dga";
   /**
    * Step size η ≥ 0 of the mirror step: an update multiplies the ratio of two weights by exp(η·(dᵢ − dⱼ)). Default: `dgaDefaults`. With those that are not tracked it is 1, which is meant for cosines and
@@ -87,8 +90,11 @@ export interface DgaOptions {
  * some tens of steps; and untracked, as in the paper. Meant for an update every 10 steps.
  */
 export const dgaDefaults: {
+  /** Default of `normalise`. */
   readonly normalise: DgaNormalisation;
+  /** Default of `floor`. */
   readonly floor: number;
+  /** Share of uniform weights that is mixed into the prior. */
   readonly uniformShare: number;
 } & {
   readonly [K in "aroundPrior" | "withoutPrior" | "untracked"]: Readonly<
@@ -132,6 +138,7 @@ export const dgaChecks: OptionChecks<DgaOptions> = {
   start: numbersByDomain,
 };
 
+/** Dynamic Gradient Alignment: a mirror step along the alignment of each domain's gradient with the target's. Fan, Grangier and Ablin, arXiv:2410.02498; docs/rules.md says what is ours. Throws `config` for options that are wrong. */
 export function dga(options: DgaOptions = { name: "dga" }): Rule {
   checkOptions("dga", options, dgaChecks);
   const { normalise = dgaDefaults.normalise, floor = dgaDefaults.floor } = options;

@@ -24,7 +24,9 @@ import { mixUniform, sumOf } from "../simplex.ts";
 import { dogeScaled, directionOf } from "./normalisation.ts";
 import { type ByDomain, numbersByDomain, startOf } from "./by-domain.ts";
 
+/** Options of the rule `doge`. */
 export interface DogeOptions {
+  /** Selects this rule. */
   readonly name: "doge";
   /** What the domains should serve. Default "domains", the paper's universal generalization; "target" is its out-of-domain setting. */
   readonly towards?: "domains" | "target";
@@ -50,6 +52,7 @@ export const dogeChecks: OptionChecks<DogeOptions> = {
   start: numbersByDomain,
 };
 
+/** DoGE: a mirror step along the alignments with the sum of all domains' gradients, or with a target's. Fan, Pagliardini and Jaggi, arXiv:2310.15393. Throws `config` for options that are wrong. */
 export function doge(options: DogeOptions = { name: "doge" }): Rule {
   checkOptions("doge", options, dogeChecks);
   const { towards = "domains", own = true, eta = 0.01, smoothing = 0 } = options;

@@ -15,7 +15,9 @@ import { initialState, measuredDomains, need, remembered, type Rule, type Step }
 import { mixUniform } from "../simplex.ts";
 import { type ByDomain, numbersByDomain, startOf } from "./by-domain.ts";
 
+/** Options of the rule `doremi`. */
 export interface DoremiOptions {
+  /** Selects this rule. */
   readonly name: "doremi";
   /** η ≥ 0. Default 1, the paper's. */
   readonly eta?: number;
@@ -35,6 +37,7 @@ export const doremiChecks: OptionChecks<DoremiOptions> = {
   start: numbersByDomain,
 };
 
+/** DoReMi: a mirror step along the excess losses over those of a reference model. Xie et al., arXiv:2305.10429. Throws `config` for options that are wrong. */
 export function doremi(options: DoremiOptions = { name: "doremi" }): Rule {
   checkOptions("doremi", options, doremiChecks);
   const { eta = 1, smoothing = 1e-3 } = options;

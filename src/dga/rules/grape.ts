@@ -44,7 +44,9 @@ import {
 import { byDomain, type ByDomain, numbersByDomain, startOf } from "./by-domain.ts";
 import { scaled } from "./normalisation.ts";
 
+/** Options of the rule `grape`. */
 export interface GrapeOptions {
+  /** Selects this rule. */
   readonly name: "grape";
   /** Names of the targets, in the order of `signal.targets`. At least one. */
   readonly targets: readonly string[];
@@ -88,6 +90,7 @@ export const grapeChecks: OptionChecks<GrapeOptions> = {
   start: numbersByDomain,
 };
 
+/** GRAPE: weights of domains for several targets, whose own weights move to the targets that improve least. Fan, Glarou and Jaggi, arXiv:2505.20380. Throws `config` for options that are wrong. */
 export function grape(options: GrapeOptions): Rule {
   checkOptions("grape", options, grapeChecks);
   const { eta = 1.5, mu = 5, smoothing = 1e-3, beta = 1, normalise = "clipped" } = options;

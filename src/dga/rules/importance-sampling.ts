@@ -6,7 +6,9 @@ import { checkOptions, oneOf, type OptionChecks, required } from "../../options.
 import { initialState, type Rule } from "../rule.ts";
 import { type ByDomain, numbersByDomain, sharesOf } from "./by-domain.ts";
 
+/** Options of the rule `importanceSampling`. */
 export interface ImportanceSamplingOptions {
+  /** Selects this rule. */
   readonly name: "importanceSampling";
   /** Target examples (or their share) whose nearest domain is i; any non-negative numbers, one per domain or by name. */
   readonly histogram: ByDomain;
@@ -17,6 +19,7 @@ export const importanceSamplingChecks: OptionChecks<ImportanceSamplingOptions> =
   histogram: required(numbersByDomain),
 };
 
+/** Fixed weights in proportion to a histogram of the target over the domains. Throws `config` for options that are wrong. */
 export function importanceSampling(options: ImportanceSamplingOptions): Rule {
   checkOptions("importanceSampling", options, importanceSamplingChecks);
   return {

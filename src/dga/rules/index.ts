@@ -22,6 +22,7 @@ import { staticChecks, staticWeights, type StaticOptions } from "./static.ts";
 import { temperature, temperatureChecks, type TemperatureOptions } from "./temperature.ts";
 import { uniform, uniformChecks, type UniformOptions } from "./uniform.ts";
 
+/** A built-in rule by its name and options; docs/rules.md describes each. */
 export type RuleOptions =
   | UniformOptions
   | StaticOptions
@@ -34,6 +35,7 @@ export type RuleOptions =
   | DoremiOptions
   | OdmOptions
   | AdoOptions;
+/** Name of a built-in rule. */
 export type RuleName = RuleOptions["name"];
 
 type Of<K extends RuleName> = Extract<RuleOptions, { name: K }>;
@@ -72,6 +74,7 @@ const registry: { readonly [K in RuleName]: Registered<Of<K>> } = {
   ado: { make: ado, checks: adoChecks, takes: ({ sizes }) => ({ sizes }) },
 };
 
+/** Names of the built-in rules. */
 export const ruleNames: readonly RuleName[] = keysOf(registry);
 
 export function isRuleName(name: unknown): name is RuleName {

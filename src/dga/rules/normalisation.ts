@@ -19,6 +19,7 @@ import { sumOf } from "../simplex.ts";
  * - `adam`: ⟨gᵢ, P g⟩/(‖gᵢ‖·‖P g‖) with P = 1/(√v̂ + ε), the cosine with the step that Adam takes for the target's gradient.
  */
 export type Normalisation = "raw" | "clipped" | "cosine" | "doge" | "adam";
+/** All normalisations' names. */
 export const normalisations: readonly Normalisation[] = ["raw", "clipped", "cosine", "doge", "adam"];
 
 /** The clamp of DoGE's code. */

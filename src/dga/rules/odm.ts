@@ -13,7 +13,9 @@ import { checkOptions, numberIn, oneOf, type OptionChecks } from "../../options.
 import { initialState, measuredDomains, need, remembered, type Rule } from "../rule.ts";
 import { exponentiatedGradient, normalise, uniformWeights, within } from "../simplex.ts";
 
+/** Options of the rule `odm`. */
 export interface OdmOptions {
+  /** Selects this rule. */
   readonly name: "odm";
   /** ρ, what is kept of the old reward, 0 ≤ ρ < 1. Default 0.9, the paper's. */
   readonly decay?: number;
@@ -27,6 +29,7 @@ export const odmChecks: OptionChecks<OdmOptions> = {
   decay: numberIn({ min: 0, max: 1, openMax: true }),
 };
 
+/** Online Data Mixing: a bandit whose rewards are the training losses of the domains. Albalak et al., arXiv:2312.02406. Throws `config` for options that are wrong. */
 export function odm(options: OdmOptions = { name: "odm" }): Rule {
   checkOptions("odm", options, odmChecks);
   const decay = options.decay ?? 0.9;

@@ -10,7 +10,9 @@ import { initialState, measuredDomains, needGram, type Rule } from "../rule.ts";
 import { checkSimplex, exponentiatedGradient, sumOf, uniformWeights, within } from "../simplex.ts";
 import { byDomain, type ByDomain, numbersByDomain } from "./by-domain.ts";
 
+/** Options of the rule `rnb`. */
 export interface RnbOptions {
+  /** Selects this rule. */
   readonly name: "rnb";
   /** q on the simplex, in the domains' order or by name. Default uniform. */
   readonly target?: ByDomain;
@@ -24,6 +26,7 @@ export const rnbChecks: OptionChecks<RnbOptions> = {
   lambda: numberIn({ min: 0 }),
 };
 
+/** R&B, the balance step of regroup and balance: weights by the Gram matrix of the domains' gradients, without a target set. Ge et al., arXiv:2505.00358. Throws `config` for options that are wrong. */
 export function rnb(options: RnbOptions = { name: "rnb" }): Rule {
   checkOptions("rnb", options, rnbChecks);
   const lambda = options.lambda ?? 1;

@@ -4,7 +4,9 @@ import { initialState, type Rule } from "../rule.ts";
 import { checkSimplex } from "../simplex.ts";
 import { byDomain, type ByDomain, numbersByDomain } from "./by-domain.ts";
 
+/** Options of the rule `static`. */
 export interface StaticOptions {
+  /** Selects this rule. */
   readonly name: "static";
   /** One weight per domain, in the domains' order or by name; they sum to 1. */
   readonly weights: ByDomain;
@@ -15,6 +17,7 @@ export const staticChecks: OptionChecks<StaticOptions> = {
   weights: required(numbersByDomain),
 };
 
+/** Fixed weights. Throws `config` for options that are wrong. */
 export function staticWeights(options: StaticOptions): Rule {
   checkOptions("static", options, staticChecks);
   return {

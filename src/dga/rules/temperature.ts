@@ -7,7 +7,9 @@ import { checkDomains, initialState, type Rule } from "../rule.ts";
 import { normalise } from "../simplex.ts";
 import { type ByDomain, numbersByDomain, sizesOf } from "./by-domain.ts";
 
+/** Options of the rule `temperature`. */
 export interface TemperatureOptions {
+  /** Selects this rule. */
   readonly name: "temperature";
   /** nᵢ: tokens (or documents) of each domain, in the domains' order or by name. The trainer's command fills in its tokens. */
   readonly sizes: ByDomain;
@@ -21,6 +23,7 @@ export const temperatureChecks: OptionChecks<TemperatureOptions> = {
   exponent: numberIn({ min: 0 }),
 };
 
+/** Fixed weights in proportion to sizeᵗ with the exponent τ: 1 is proportional to the sizes, 0 is uniform. Throws `config` for options that are wrong. */
 export function temperature(options: TemperatureOptions): Rule {
   checkOptions("temperature", options, temperatureChecks);
   const exponent = options.exponent ?? 0.3;

@@ -3,12 +3,15 @@ import { checkOptions, oneOf, type OptionChecks } from "../../options.ts";
 import { initialState, type Rule } from "../rule.ts";
 import { uniformWeights } from "../simplex.ts";
 
+/** Options of the rule `uniform`. */
 export interface UniformOptions {
+  /** Selects this rule. */
   readonly name: "uniform";
 }
 
 export const uniformChecks: OptionChecks<UniformOptions> = { name: oneOf("uniform") };
 
+/** Equal weights for all domains. Throws `config` for options that are wrong. */
 export function uniform(options: UniformOptions = { name: "uniform" }): Rule {
   checkOptions("uniform", options, uniformChecks);
   return {
