@@ -4,7 +4,8 @@
  */
 export type { LeftOut, ListOptions } from "./files.ts";
 export type { Document, ReadOptions } from "./sources.ts";
-export type { TokenFileFacts, TokenFileOptions } from "./stored-tokens.ts";
+export type { KnownTokenFile, TokenFileFacts, TokenFileOptions } from "./stored-tokens.ts";
+export type { FileStamp } from "./token-files.ts";
 export { listFiles, openTokenizer, openTokens, readDocuments } from "./no-files.ts";
 export { END_OF_TEXT, type Tokenizer } from "./byte-level.ts";
 export { byteTokenizer, loadTokenizer } from "./tokenizer.ts";

@@ -55,8 +55,11 @@ export interface TokenFileOptions {
 
 /** What `onFile` told of a file, and the file's size (bytes) and time of change (milliseconds) then. */
 export interface KnownTokenFile {
+  /** Size and time of change. */
   readonly stamp: FileStamp;
+  /** The largest id in the file. */
   readonly largest: number;
+  /** SHA-256 of its bytes. */
   readonly sha256: string;
 }
 

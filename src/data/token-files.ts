@@ -62,8 +62,11 @@ export interface TokenFile {
   readonly stamp: FileStamp;
 }
 
+/** Tells whether a file has been changed. */
 export interface FileStamp {
+  /** Bytes. */
   readonly size: number;
+  /** Time of the last change, in milliseconds since 1970. */
   readonly modified: number;
 }
 
