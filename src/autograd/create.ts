@@ -14,13 +14,13 @@ export function full(shape: Shape, value: number, dtype: DType = "f32"): Tensor 
   return constant("full", shape, value, dtype);
 }
 
-/** A tensor of zeros. Type f32 unless `dtype` says otherwise. Throws `shape` for a shape that is none. */
+/** A tensor of zeros. Type f32 unless `dtype` says otherwise. Throws `shape` for extents that are not whole numbers of at least 0. */
 export function zeros<D extends DType = "f32">(shape: Shape, dtype?: D): Tensor<D>;
 export function zeros(shape: Shape, dtype: DType = "f32"): Tensor {
   return constant("zeros", shape, 0, dtype);
 }
 
-/** A tensor of ones. Type f32 unless `dtype` says otherwise. Throws `shape` for a shape that is none. */
+/** A tensor of ones. Type f32 unless `dtype` says otherwise. Throws `shape` for extents that are not whole numbers of at least 0. */
 export function ones<D extends DType = "f32">(shape: Shape, dtype?: D): Tensor<D>;
 export function ones(shape: Shape, dtype: DType = "f32"): Tensor {
   return constant("ones", shape, 1, dtype);

@@ -91,9 +91,9 @@ const unary =
 export const neg: (x: Tensor) => Tensor<"f32"> = unary("neg");
 /** eˣ, elementwise. */
 export const exp: (x: Tensor) => Tensor<"f32"> = unary("exp");
-/** The natural logarithm, elementwise. It is −∞ at 0, and NaN below 0. */
+/** The natural logarithm, elementwise, of x > 0. */
 export const log: (x: Tensor) => Tensor<"f32"> = unary("log");
-/** The square root, elementwise. It is NaN below 0. */
+/** The square root, elementwise, of x ≥ 0. */
 export const sqrt: (x: Tensor) => Tensor<"f32"> = unary("sqrt");
 /** 1/√x. */
 export const rsqrt: (x: Tensor) => Tensor<"f32"> = unary("rsqrt");
