@@ -9,7 +9,7 @@ import { GradmixError } from "../errors.ts";
 import { formatJson } from "../json.ts";
 import { keysOf } from "../keys.ts";
 import { sumOf } from "../dga/simplex.ts";
-import { presets } from "../nn/architecture.ts";
+import { headsMisfit } from "../nn/gpt.ts";
 import { type OptionRow, optionRows, optionTable } from "./options.ts";
 import type { OptionSpec, SpecsOf } from "./options/spec.ts";
 import {
@@ -254,19 +254,8 @@ function checkLengths({ training, run }: TrainConfig, label: Label): void {
 }
 
 function checkModel(model: TrainConfig["model"], label: Label): void {
-  if (model.dim % model.heads !== 0)
-    throw wrong(`${label("model.heads")}: ${model.heads} does not divide the width ${model.dim}`);
-  if (presets[model.preset].positions === "rotary" && (model.dim / model.heads) % 2 !== 0)
-    throw wrong(
-      `${label("model.heads")}: ${model.heads} heads of width ${model.dim / model.heads}: rotary positions need an even width`,
-    );
-  const kvHeads = model.kvHeads ?? model.heads;
-  if (model.heads % kvHeads !== 0)
-    throw wrong(`${label("model.kvHeads")}: ${kvHeads} does not divide the ${model.heads} heads`);
-  if (!presets[model.preset].groupedHeads && kvHeads !== model.heads)
-    throw wrong(
-      `${label("model.kvHeads")}: ${kvHeads} is for --preset llama; ${model.preset} has one for each of its ${model.heads} heads`,
-    );
+  const misfit = headsMisfit({ ...model, kvHeads: model.kvHeads ?? model.heads });
+  if (misfit !== null) throw wrong(`${label(`model.${misfit.field}`)}: ${misfit.problem}`);
 }
 
 function checkRule({ data, mixing }: TrainConfig, label: Label): void {

@@ -75,11 +75,35 @@ const gptChecks: OptionChecks<GPTConfig> = {
   ropeTheta: positive,
 };
 
+/** What of the heads does not fit the width or the preset, or null. Not part of the package's interface. */
+export function headsMisfit({
+  preset,
+  dim,
+  heads,
+  kvHeads,
+}: Pick<ResolvedGPTConfig, "preset" | "dim" | "heads" | "kvHeads">): {
+  field: "heads" | "kvHeads";
+  problem: string;
+} | null {
+  const { groupedHeads, positions } = presets[preset];
+  if (dim % heads !== 0) return { field: "heads", problem: `${heads} does not divide dim ${dim}` };
+  if (heads % kvHeads !== 0)
+    return { field: "kvHeads", problem: `${kvHeads} does not divide heads ${heads}` };
+  if (!groupedHeads && kvHeads !== heads)
+    return { field: "kvHeads", problem: `${preset} has no grouped heads; leave it out or use ${heads}` };
+  if (positions === "rotary" && (dim / heads) % 2 !== 0)
+    return {
+      field: "heads",
+      problem: `rotary positions need an even head width, not ${dim / heads} (dim ${dim} / heads ${heads})`,
+    };
+  return null;
+}
+
 /** The same of a configuration that came from a file. Not part of the package's interface. */
 export function gptConfigFrom(config: unknown): ResolvedGPTConfig {
   assertOptions("GPT", config, gptChecks);
   const preset = config.preset ?? "llama";
-  const { groupedHeads, positions, hiddenDim } = presets[preset];
+  const { hiddenDim } = presets[preset];
   const resolved: ResolvedGPTConfig = {
     preset,
     vocabSize: config.vocabSize,
@@ -92,17 +116,8 @@ export function gptConfigFrom(config: unknown): ResolvedGPTConfig {
     normEps: config.normEps ?? 1e-5,
     ropeTheta: config.ropeTheta ?? 10_000,
   };
-  const { dim, heads, kvHeads } = resolved;
-  if (dim % heads !== 0) throw new GradmixError("config", `heads: ${heads} does not divide dim ${dim}`);
-  if (heads % kvHeads !== 0)
-    throw new GradmixError("config", `kvHeads: ${kvHeads} does not divide heads ${heads}`);
-  if (!groupedHeads && kvHeads !== heads)
-    throw new GradmixError("config", `kvHeads: ${preset} has no grouped heads; leave it out or use ${heads}`);
-  if (positions === "rotary" && (dim / heads) % 2 !== 0)
-    throw new GradmixError(
-      "config",
-      `heads: rotary positions need an even head width, not ${dim / heads} (dim ${dim} / heads ${heads})`,
-    );
+  const misfit = headsMisfit(resolved);
+  if (misfit !== null) throw new GradmixError("config", `${misfit.field}: ${misfit.problem}`);
   return resolved;
 }
 
