@@ -93,7 +93,7 @@ export function planMixing(
   if (planOf(rule.needs).aligns && target === null)
     throw new GradmixError(
       "config",
-      `--target: rule ${rule.name} needs one; give the text that the model should become good at`,
+      `--rule ${mixing.rule} needs a target: add --target GLOB, text that the model should become good at, or choose --rule uniform`,
     );
   const repetitions = repetitionsOf(mixing);
   checkFit({

@@ -28,7 +28,15 @@ import {
 } from "../options.ts";
 import { formatShape } from "../tensor/shape.ts";
 import { empty, scope, type Tensor } from "../tensor/tensor.ts";
-import { gptSpecs, type LayerName, pathOf, type PresetName, presets } from "./architecture.ts";
+import {
+  defaultPreset,
+  gptSpecs,
+  headsMisfit,
+  type LayerName,
+  pathOf,
+  type PresetName,
+  presets,
+} from "./architecture.ts";
 import type { Model, Source, TokenBatch } from "./model.ts";
 import { createParameters, type Parameters } from "./parameters.ts";
 import { checkTokens, type TokenTensors, tokenTensors } from "./token-batch.ts";
@@ -75,34 +83,10 @@ const gptChecks: OptionChecks<GPTConfig> = {
   ropeTheta: positive,
 };
 
-/** What of the heads does not fit the width or the preset, or null. Not part of the package's interface. */
-export function headsMisfit({
-  preset,
-  dim,
-  heads,
-  kvHeads,
-}: Pick<ResolvedGPTConfig, "preset" | "dim" | "heads" | "kvHeads">): {
-  field: "heads" | "kvHeads";
-  problem: string;
-} | null {
-  const { groupedHeads, positions } = presets[preset];
-  if (dim % heads !== 0) return { field: "heads", problem: `${heads} does not divide dim ${dim}` };
-  if (heads % kvHeads !== 0)
-    return { field: "kvHeads", problem: `${kvHeads} does not divide heads ${heads}` };
-  if (!groupedHeads && kvHeads !== heads)
-    return { field: "kvHeads", problem: `${preset} has no grouped heads; leave it out or use ${heads}` };
-  if (positions === "rotary" && (dim / heads) % 2 !== 0)
-    return {
-      field: "heads",
-      problem: `rotary positions need an even head width, not ${dim / heads} (dim ${dim} / heads ${heads})`,
-    };
-  return null;
-}
-
 /** The same of a configuration that came from a file. Not part of the package's interface. */
 export function gptConfigFrom(config: unknown): ResolvedGPTConfig {
   assertOptions("GPT", config, gptChecks);
-  const preset = config.preset ?? "llama";
+  const preset = config.preset ?? defaultPreset;
   const { hiddenDim } = presets[preset];
   const resolved: ResolvedGPTConfig = {
     preset,
