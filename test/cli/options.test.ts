@@ -13,6 +13,7 @@ import {
 import { type Kind, optionRows } from "#dist/cli/options.js";
 import { checkValue, fromArguments, type Raw, readJson } from "#dist/cli/values.js";
 import { totalSteps, type TrainConfig } from "#dist/cli/train-config.js";
+import { ruleNames } from "#dist/dga/rules/index.js";
 import { GradmixError } from "#dist/errors.js";
 import { formatJson, parseJson } from "#dist/json.js";
 import fc from "fast-check";
@@ -230,7 +231,7 @@ describe("refusals, in one line that names the place, the value and what is allo
     ["η below 0", { mixing: { eta: -0.1 } }, "c.json: mixing.eta: -0.1 is not a number at least 0 and at most 1000"],
     ["β over 1", { mixing: { beta: 1.5 } }, "c.json: mixing.beta: 1.5 is not a number above 0 and at most 1"],
     ["null without an automatic value", { training: { lr: null } }, "c.json: training.lr: null is not a number above 0 and at most 10"],
-    ["an unknown choice", { mixing: { rule: "dgaa" } }, 'c.json: mixing.rule: "dgaa" is not one of uniform, static, temperature, importanceSampling, dga, doge, grape, rnb, doremi, odm, ado; did you mean dga?'],
+    ["an unknown choice", { mixing: { rule: "dgaa" } }, `c.json: mixing.rule: "dgaa" is not one of ${ruleNames.join(", ")}; did you mean dga?`],
     ["a switch that is a text", { run: { quiet: "yes" } }, 'c.json: run.quiet: "yes" is not true or false'],
     ["a size of nothing", { run: { memoryLimit: "much" } }, 'c.json: run.memoryLimit: "much" is not a size such as 1000000, 512MiB or 2GiB'],
     ["an empty glob", { data: { target: [""] } }, 'c.json: data.target: "" is not a glob, such as "texts/**/*.md"'],
