@@ -14,6 +14,7 @@ import { tmpdir } from "node:os";
 import { dirname, join, resolve } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { language, tiny, windows } from "./dga/languages.ts";
+import { validOptions } from "./dga/rule-samples.ts";
 
 const dist = resolve(import.meta.dirname, "../dist");
 
@@ -421,18 +422,11 @@ const cases: Readonly<Record<string, Case | readonly Case[]>> = {
     valid: { sketch: { rank: 2 } },
     wrong: wrongEstimate,
   },
+  ...Object.fromEntries(
+    dga.ruleNames.map((name) => [name, { call: dga.rules[name], valid: validOptions[name] }]),
+  ),
   dga: { call: dga.rules.dga, valid: { eta: 1 }, wrong: { eta: [-1], normalise: ["cosin"] } },
   paper: { call: dga.paper, valid: { eta: 1 }, wrong: { eta: [-1, NaN, "1"] } },
-  ado: { call: dga.rules.ado, valid: {} },
-  doge: { call: dga.rules.doge, valid: {} },
-  doremi: { call: dga.rules.doremi, valid: {} },
-  grape: { call: dga.rules.grape, valid: { targets: ["x"] } },
-  importanceSampling: { call: dga.rules.importanceSampling, valid: { histogram: [1, 1] } },
-  odm: { call: dga.rules.odm, valid: {} },
-  rnb: { call: dga.rules.rnb, valid: {} },
-  static: { call: dga.rules.static, valid: { weights: [0.5, 0.5] } },
-  temperature: { call: dga.rules.temperature, valid: { sizes: [1, 2] } },
-  uniform: { call: dga.rules.uniform, valid: {} },
   createRule: { call: dga.createRule, valid: { name: "dga", eta: 1 }, free: ["name"] },
   combine: {
     call: (options: dga.CombinatorOptions) => dga.combine(rule(), [options]),

@@ -9,9 +9,11 @@ import { GradmixError } from "../errors.ts";
 import { formatJson } from "../json.ts";
 import { keysOf } from "../keys.ts";
 import { sumOf } from "../dga/simplex.ts";
-import { presets } from "../nn/architecture.ts";
+import { headsMisfit } from "../nn/architecture.ts";
 import { type OptionRow, optionRows, optionTable } from "./options.ts";
+import { evalShareOtherwise } from "./options/run.ts";
 import type { OptionSpec, SpecsOf } from "./options/spec.ts";
+import { stepsOtherwise } from "./options/training.ts";
 import {
   checkValue,
   didYouMean,
@@ -103,8 +105,8 @@ function suggest(word: string, section?: string): string {
 
 /** Two ways to say one thing, of which the first source that names either decides, and what the first is where none does. */
 const eitherOf = [
-  [["training.steps", "training.tokens"], 1000],
-  [["run.evalShare", "run.evalEvery"], 0.03],
+  [["training.steps", "training.tokens"], stepsOtherwise],
+  [["run.evalShare", "run.evalEvery"], evalShareOtherwise],
 ] as const;
 
 /** What several layers say as one, the first going before the later ones. */
@@ -201,10 +203,8 @@ function checkData(data: TrainConfig["data"], label: Label): void {
     );
 }
 
-/** The texts that the rule asks for, beside the domains: targets, and the text of a reference model. */
+/** The texts that the rule asks for, beside the domains: several targets, and the text of a reference model. Whether it needs one target follows from what it measures (`planMixing`). */
 function checkTexts({ data, mixing, run }: TrainConfig, label: Label): void {
-  if (mixing.rule === "dga" && data.target.length === 0)
-    throw wrong("--rule dga needs a target: add --target GLOB, or choose --rule uniform");
   if (mixing.rule === "grape" && data.targets.size === 0)
     throw wrong("--rule grape needs targets: add --targets NAME=GLOB for each");
   if (mixing.rule !== "grape" && data.targets.size > 0)
@@ -254,19 +254,8 @@ function checkLengths({ training, run }: TrainConfig, label: Label): void {
 }
 
 function checkModel(model: TrainConfig["model"], label: Label): void {
-  if (model.dim % model.heads !== 0)
-    throw wrong(`${label("model.heads")}: ${model.heads} does not divide the width ${model.dim}`);
-  if (presets[model.preset].positions === "rotary" && (model.dim / model.heads) % 2 !== 0)
-    throw wrong(
-      `${label("model.heads")}: ${model.heads} heads of width ${model.dim / model.heads}: rotary positions need an even width`,
-    );
-  const kvHeads = model.kvHeads ?? model.heads;
-  if (model.heads % kvHeads !== 0)
-    throw wrong(`${label("model.kvHeads")}: ${kvHeads} does not divide the ${model.heads} heads`);
-  if (!presets[model.preset].groupedHeads && kvHeads !== model.heads)
-    throw wrong(
-      `${label("model.kvHeads")}: ${kvHeads} is for --preset llama; ${model.preset} has one for each of its ${model.heads} heads`,
-    );
+  const misfit = headsMisfit({ ...model, kvHeads: model.kvHeads ?? model.heads });
+  if (misfit !== null) throw wrong(`${label(`model.${misfit.field}`)}: ${misfit.problem}`);
 }
 
 function checkRule({ data, mixing }: TrainConfig, label: Label): void {

@@ -5,6 +5,7 @@
 import type { Windows } from "../data/tokens.ts";
 import { GRADIENT } from "../dga/cost.ts";
 import { evaluated } from "./metrics.ts";
+import { EVERY_TOKENS } from "./options/run.ts";
 import type { Data } from "./read-data.ts";
 
 /** What the options say. One of `share` and `every` is not null. */
@@ -16,9 +17,6 @@ export interface EvaluationOptions {
   /** Tokens read from each held-out set; null: as the share allows, or `EVERY_TOKENS`. */
   readonly tokens: number | null;
 }
-
-/** Tokens read from each held-out set where only the steps between two evaluations are given. */
-const EVERY_TOKENS = 8192;
 
 /** Most evaluations by a share: more points do not make a curve any plainer. */
 const MOST_TIMES = 100;

@@ -7,8 +7,9 @@ import { limitsOf } from "../dga/combinators/guard.ts";
 import type { RunFacts } from "../dga/facts.ts";
 import { createMixer, type Mixer, type MixerOptions } from "../dga/mixer.ts";
 import { checkFit, planOf } from "../dga/plan.ts";
-import { type RuleName, ruleOptionsFrom } from "../dga/rules/index.ts";
+import { ruleHas, type RuleName, ruleOptionsFrom } from "../dga/rules/index.ts";
 import { GradmixError } from "../errors.ts";
+import { keysOf } from "../keys.ts";
 import { type DgaOptions, mostRepetitions, paper, repetitionCaps } from "../dga/rules/dga.ts";
 import type { AlignmentOptions } from "../dga/trainer-options.ts";
 import { EPOCHS } from "./epoch-watch.ts";
@@ -93,7 +94,7 @@ export function planMixing(
   if (planOf(rule.needs).aligns && target === null)
     throw new GradmixError(
       "config",
-      `--target: rule ${rule.name} needs one; give the text that the model should become good at`,
+      `--rule ${mixing.rule} needs a target: add --target GLOB, text that the model should become good at, or choose --rule uniform`,
     );
   const repetitions = repetitionsOf(mixing);
   checkFit({
@@ -177,41 +178,31 @@ export function presetOf({ mixing, alignment }: Pick<TrainConfig, "mixing" | "al
   };
 }
 
-/** Which of the common options of `MixingConfig` a rule takes, and under what name. */
-const common: {
-  readonly [K in RuleName]: Partial<
-    Record<"eta" | "beta" | "normalise" | "floor" | "weights" | "histogram", string>
-  >;
-} = {
-  uniform: {},
-  static: { weights: "weights" },
-  temperature: {},
-  importanceSampling: { histogram: "histogram" },
-  dga: {
-    eta: "eta",
-    beta: "beta",
-    normalise: "normalise",
-    floor: "floor",
-    weights: "start",
-    histogram: "prior",
-  },
-  doge: { eta: "eta", weights: "start" },
-  grape: { eta: "eta", beta: "beta", normalise: "normalise", weights: "start" },
-  rnb: {},
-  doremi: { eta: "eta", weights: "start" },
-  odm: {},
-  ado: { floor: "floor", weights: "start" },
-};
+/** What rules call the common options of `MixingConfig`. A rule takes one where it has an option of such a name. */
+const common = {
+  eta: ["eta"],
+  beta: ["beta"],
+  normalise: ["normalise"],
+  floor: ["floor"],
+  weights: ["weights", "start"],
+  histogram: ["histogram", "prior"],
+} as const;
+type Common = keyof typeof common;
+
+/** The rule's name of the option, where it takes it. */
+function nameIn(rule: RuleName, option: Common): string | undefined {
+  return common[option].find((name) => ruleHas(rule, name));
+}
 
 /** Does the rule read this option? */
-export function ruleTakes(rule: RuleName, option: keyof (typeof common)["dga"]): boolean {
-  return common[rule][option] !== undefined;
+export function ruleTakes(rule: RuleName, option: Common): boolean {
+  return nameIn(rule, option) !== undefined;
 }
 
 /** The rule takes a histogram, and none was given. */
 export function lacksHistogram(mixing: MixingConfig): boolean {
   const { rule, histogram, ruleOptions, prior } = mixing;
-  const name = common[rule].histogram;
+  const name = nameIn(rule, "histogram");
   // An untracked dga is the paper's, and has no prior.
   const wanted = rule !== "dga" || (prior === "histogram" && isTracked(mixing));
   return wanted && name !== undefined && histogram === null && !Object.hasOwn(ruleOptions, name);
@@ -275,9 +266,11 @@ function ruleOptionsOf(
   facts: SizedFacts,
 ): Record<string, unknown> {
   const options: Record<string, unknown> = { name: mixing.rule };
-  for (const [option, name] of Object.entries(common[mixing.rule])) {
-    const value = option === "floor" ? forAll(mixing.floor) : mixing[option as keyof (typeof common)["dga"]];
-    if (value !== null) options[name] = value instanceof Map ? Object.fromEntries(value) : value;
+  for (const option of keysOf(common)) {
+    const name = nameIn(mixing.rule, option);
+    const value = option === "floor" ? forAll(mixing.floor) : mixing[option];
+    if (name !== undefined && value !== null)
+      options[name] = value instanceof Map ? Object.fromEntries(value) : value;
   }
   const { rule, repetitionCap } = mixing;
   // An untracked one takes no facts by itself, and this is asked for.

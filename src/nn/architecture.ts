@@ -22,6 +22,9 @@ export interface Preset {
   readonly hiddenDim: (dim: number) => number;
 }
 
+/** Where no preset is named. */
+export const defaultPreset: PresetName = "llama";
+
 export const presets: Readonly<Record<PresetName, Preset>> = {
   llama: {
     norm: "rms",
@@ -40,6 +43,30 @@ export const presets: Readonly<Record<PresetName, Preset>> = {
     hiddenDim: (dim) => 4 * dim,
   },
 };
+
+/** What of the heads does not fit the width or the preset, or null. */
+export function headsMisfit({
+  preset,
+  dim,
+  heads,
+  kvHeads,
+}: Pick<ResolvedGPTConfig, "preset" | "dim" | "heads" | "kvHeads">): {
+  field: "heads" | "kvHeads";
+  problem: string;
+} | null {
+  const { groupedHeads, positions } = presets[preset];
+  if (dim % heads !== 0) return { field: "heads", problem: `${heads} does not divide dim ${dim}` };
+  if (heads % kvHeads !== 0)
+    return { field: "kvHeads", problem: `${kvHeads} does not divide heads ${heads}` };
+  if (!groupedHeads && kvHeads !== heads)
+    return { field: "kvHeads", problem: `${preset} has no grouped heads; leave it out or use ${heads}` };
+  if (positions === "rotary" && (dim / heads) % 2 !== 0)
+    return {
+      field: "heads",
+      problem: `rotary positions need an even head width, not ${dim / heads} (dim ${dim} / heads ${heads})`,
+    };
+  return null;
+}
 
 /** A layer with parameters: a `weight`, and maybe a `bias`. */
 export interface Layer {

@@ -28,7 +28,15 @@ import {
 } from "../options.ts";
 import { formatShape } from "../tensor/shape.ts";
 import { empty, scope, type Tensor } from "../tensor/tensor.ts";
-import { gptSpecs, type LayerName, pathOf, type PresetName, presets } from "./architecture.ts";
+import {
+  defaultPreset,
+  gptSpecs,
+  headsMisfit,
+  type LayerName,
+  pathOf,
+  type PresetName,
+  presets,
+} from "./architecture.ts";
 import type { Model, Source, TokenBatch } from "./model.ts";
 import { createParameters, type Parameters } from "./parameters.ts";
 import { checkTokens, type TokenTensors, tokenTensors } from "./token-batch.ts";
@@ -83,8 +91,8 @@ const gptChecks: OptionChecks<GPTConfig> = {
 /** The same of a configuration that came from a file. Not part of the package's interface. */
 export function gptConfigFrom(config: unknown): ResolvedGPTConfig {
   assertOptions("GPT", config, gptChecks);
-  const preset = config.preset ?? "llama";
-  const { groupedHeads, positions, hiddenDim } = presets[preset];
+  const preset = config.preset ?? defaultPreset;
+  const { hiddenDim } = presets[preset];
   const resolved: ResolvedGPTConfig = {
     preset,
     vocabSize: config.vocabSize,
@@ -97,17 +105,8 @@ export function gptConfigFrom(config: unknown): ResolvedGPTConfig {
     normEps: config.normEps ?? 1e-5,
     ropeTheta: config.ropeTheta ?? 10_000,
   };
-  const { dim, heads, kvHeads } = resolved;
-  if (dim % heads !== 0) throw new GradmixError("config", `heads: ${heads} does not divide dim ${dim}`);
-  if (heads % kvHeads !== 0)
-    throw new GradmixError("config", `kvHeads: ${kvHeads} does not divide heads ${heads}`);
-  if (!groupedHeads && kvHeads !== heads)
-    throw new GradmixError("config", `kvHeads: ${preset} has no grouped heads; leave it out or use ${heads}`);
-  if (positions === "rotary" && (dim / heads) % 2 !== 0)
-    throw new GradmixError(
-      "config",
-      `heads: rotary positions need an even head width, not ${dim / heads} (dim ${dim} / heads ${heads})`,
-    );
+  const misfit = headsMisfit(resolved);
+  if (misfit !== null) throw new GradmixError("config", `${misfit.field}: ${misfit.problem}`);
   return resolved;
 }
 

@@ -57,6 +57,9 @@ interface Owned {
 
 let made = 0;
 
+/** The constructor, which is nobody else's: users have `empty`, `tensor`, `zeros` and the ops. */
+let handleOn: <D extends DType>(storage: Storage, shape: Shape, dtype: DType, offset: number) => Tensor<D>;
+
 /** @internal The serial number of the youngest tensor: those made from here on have a higher one. */
 export function youngest(): number {
   return made;
@@ -65,7 +68,7 @@ export function youngest(): number {
 /** `D` is the type of the elements, where it is known; `Tensor` alone stands for a tensor of any type. */
 export class Tensor<D extends DType = DType> implements View {
   /**
-   * @internal There is none. `D` stands in a parameter of a method, which TypeScript compares both ways: a `Tensor<"f32">` and a `Tensor`, of any type, can stand
+   * There is none. `D` stands in a parameter of a method, which TypeScript compares both ways: a `Tensor<"f32">` and a `Tensor`, of any type, can stand
    * in each other's place, but a `Tensor<"i32">` not in that of a `Tensor<"f32">`.
    */
   declare readonly elementType?: { of(type: D): void }["of"];
@@ -90,8 +93,7 @@ export class Tensor<D extends DType = DType> implements View {
   readonly serial: number = ++made;
   #onRelease: (() => void)[] | null = null;
 
-  /** @internal Use `empty`, `tensor`, `zeros` or an op. */
-  constructor(storage: Storage, shape: Shape, dtype: DType, offset: number) {
+  private constructor(storage: Storage, shape: Shape, dtype: DType, offset: number) {
     this.#storage = storage;
     storage.handles++;
     this.shape = shape;
@@ -99,6 +101,11 @@ export class Tensor<D extends DType = DType> implements View {
     this.offset = offset;
     this.size = sizeOf(shape);
     this.#enter();
+  }
+
+  static {
+    handleOn = <D extends DType>(storage: Storage, shape: Shape, dtype: DType, offset: number) =>
+      new Tensor<D>(storage, shape, dtype, offset);
   }
 
   /** The innermost scope owns it from now on; where there is none, it goes into the net. */
@@ -311,7 +318,7 @@ export function empty(shape: Shape, dtype: DType = "f32", memory: Memory = curre
   checkShape(shape, "empty");
   checkDType(dtype, "empty");
   const buffer = memory.alloc(sizeOf(shape), dtype);
-  return new Tensor({ memory, buffer, handles: 0, version: 0, netted: false }, shape, dtype, 0);
+  return handleOn({ memory, buffer, handles: 0, version: 0, netted: false }, shape, dtype, 0);
 }
 
 /**

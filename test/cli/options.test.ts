@@ -13,6 +13,7 @@ import {
 import { type Kind, optionRows } from "#dist/cli/options.js";
 import { checkValue, fromArguments, type Raw, readJson } from "#dist/cli/values.js";
 import { totalSteps, type TrainConfig } from "#dist/cli/train-config.js";
+import { ruleNames } from "#dist/dga/rules/index.js";
 import { GradmixError } from "#dist/errors.js";
 import { formatJson, parseJson } from "#dist/json.js";
 import fc from "fast-check";
@@ -230,7 +231,7 @@ describe("refusals, in one line that names the place, the value and what is allo
     ["η below 0", { mixing: { eta: -0.1 } }, "c.json: mixing.eta: -0.1 is not a number at least 0 and at most 1000"],
     ["β over 1", { mixing: { beta: 1.5 } }, "c.json: mixing.beta: 1.5 is not a number above 0 and at most 1"],
     ["null without an automatic value", { training: { lr: null } }, "c.json: training.lr: null is not a number above 0 and at most 10"],
-    ["an unknown choice", { mixing: { rule: "dgaa" } }, 'c.json: mixing.rule: "dgaa" is not one of uniform, static, temperature, importanceSampling, dga, doge, grape, rnb, doremi, odm, ado; did you mean dga?'],
+    ["an unknown choice", { mixing: { rule: "dgaa" } }, `c.json: mixing.rule: "dgaa" is not one of ${ruleNames.join(", ")}; did you mean dga?`],
     ["a switch that is a text", { run: { quiet: "yes" } }, 'c.json: run.quiet: "yes" is not true or false'],
     ["a size of nothing", { run: { memoryLimit: "much" } }, 'c.json: run.memoryLimit: "much" is not a size such as 1000000, 512MiB or 2GiB'],
     ["an empty glob", { data: { target: [""] } }, 'c.json: data.target: "" is not a glob, such as "texts/**/*.md"'],
@@ -241,10 +242,10 @@ describe("refusals, in one line that names the place, the value and what is allo
     ["no domain", { data: { domains: {} } }, 'no domain was given: add --domain NAME=GLOB or --domains DIR, or "data": {"domains": {…}} in a config file'],
     ["steps and tokens", { training: { steps: 1, tokens: 1 } }, "c.json: training.steps and c.json: training.tokens: give one of them, not both"],
     ["two ways to evaluate", { run: { evalShare: 0.1, evalEvery: 10 } }, "c.json: run.evalShare and c.json: run.evalEvery: give one of them, not both"],
-    ["heads that do not divide", { model: { dim: 100, heads: 3 } }, "c.json: model.heads: 3 does not divide the width 100"],
-    ["an odd head width", { model: { dim: 12, heads: 4 } }, "c.json: model.heads: 4 heads of width 3: rotary positions need an even width"],
-    ["key/value heads that do not divide", { model: { kvHeads: 3 } }, "c.json: model.kvHeads: 3 does not divide the 4 heads"],
-    ["grouped heads in gpt2", { model: { kvHeads: 2, preset: "gpt2" } }, "c.json: model.kvHeads: 2 is for --preset llama; gpt2 has one for each of its 4 heads"],
+    ["heads that do not divide", { model: { dim: 100, heads: 3 } }, "c.json: model.heads: 3 does not divide dim 100"],
+    ["an odd head width", { model: { dim: 12, heads: 4 } }, "c.json: model.heads: rotary positions need an even head width, not 3 (dim 12 / heads 4)"],
+    ["key/value heads that do not divide", { model: { kvHeads: 3 } }, "c.json: model.kvHeads: 3 does not divide heads 4"],
+    ["grouped heads in gpt2", { model: { kvHeads: 2, preset: "gpt2" } }, "c.json: model.kvHeads: gpt2 has no grouped heads; leave it out or use 4"],
     ["a floor over 1/k", { mixing: { floor: 0.6 } }, "c.json: mixing.floor: 0.6 is not below 1 / 2, the share of each of 2 domains"],
     ["a floor without a name that is one", { mixing: { floor: { a: 0.1, bb: 0.1 } } }, 'c.json: mixing.floor: "bb" is not a domain of this run; did you mean b?'],
     ["a ceiling of a domain that is none", { mixing: { ceiling: { c: 0.1 } } }, 'c.json: mixing.ceiling: "c" is not a domain of this run; did you mean a?'],
@@ -320,7 +321,7 @@ describe("refusals, in one line that names the place, the value and what is allo
     );
   });
 
-  test("dga and importance sampling without a target", () => {
+  test("importance sampling without a target", () => {
     const json = { data: { domains: { a: "x" } } };
     const sampling = { ...json, mixing: { rule: "importanceSampling" } };
     expect(errorOf(() => resolveConfig([jsonLayer(sampling, "c.json")])).message).toBe(
@@ -328,7 +329,6 @@ describe("refusals, in one line that names the place, the value and what is allo
     );
     for (const mixing of [{ histogram: { a: 2 } }, { ruleOptions: { histogram: [1] } }])
       resolveConfig([jsonLayer({ ...json, mixing: { rule: "importanceSampling", ...mixing } }, "c.json")]);
-    expect(errorOf(() => resolveConfig([jsonLayer(json, "c.json")])).message).toMatch(/needs a target/);
     const uniform = resolveConfig([jsonLayer({ ...json, mixing: { rule: "uniform" } }, "c.json")]);
     expect(uniform.data.target).toEqual([]);
   });

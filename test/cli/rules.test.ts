@@ -299,7 +299,7 @@ describe("bases", () => {
     [
       "a rule without its target",
       ["--rule", "doge", "--rule-options", '{"towards":"target"}'],
-      /--target: rule doge needs one/,
+      /--rule doge needs a target: add --target GLOB/,
     ],
     ["a rule without its targets", ["--rule", "grape"], /--rule grape needs targets/],
     ["a rule without its reference", ["--rule", "doremi"], /--rule doremi needs a reference model/],

@@ -23,47 +23,9 @@ import { histogram, names, signal, simplexPoint, targetNames } from "gradmix/tes
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { errorOf } from "../errors.ts";
+import { validOptions } from "./rule-samples.ts";
 
 const K = 3;
-const shares = [0.5, 0.3, 0.2];
-
-/** Options with which each rule can be made, all that there are. */
-const valid: { readonly [N in RuleName]: Required<Extract<RuleOptions, { name: N }>> } = {
-  uniform: { name: "uniform" },
-  static: { name: "static", weights: shares },
-  temperature: { name: "temperature", sizes: [1, 2, 3], exponent: 0.5 },
-  importanceSampling: { name: "importanceSampling", histogram: [1, 0, 3] },
-  dga: {
-    ...{ name: "dga", eta: 1, beta: 0.5, normalise: "tracked", floor: 0.01, start: shares },
-    ...{ pull: 0.1, prior: [1, 0, 3], uniformShare: 0.1, memory: 0.8 },
-    ...{ repetitions: 4, sizes: [20, 20, 20], tokens: 100 },
-  },
-  doge: { name: "doge", towards: "target", own: false, eta: 0.5, smoothing: 0.1, start: shares },
-  grape: {
-    name: "grape",
-    targets: targetNames,
-    eta: 1,
-    mu: 1,
-    smoothing: 0.01,
-    beta: 0.5,
-    normalise: "cosine",
-    targetWeights: [0.5, 0.5],
-    start: shares,
-  },
-  rnb: { name: "rnb", target: shares, lambda: 2 },
-  doremi: { name: "doremi", eta: 1, smoothing: 0.1, start: shares },
-  odm: { name: "odm", decay: 0.5 },
-  ado: {
-    name: "ado",
-    sizes: [1, 2, 3],
-    start: shares,
-    creditRate: 0.1,
-    policyRate: 0.1,
-    creditExponent: 0.5,
-    floor: 0.01,
-    minPoints: 3,
-  },
-};
 const entries: {
   readonly [N in CombinatorOptions["name"]]: Required<Extract<CombinatorOptions, { name: N }>>;
 } = {
@@ -151,7 +113,7 @@ const replacing = (valid: object): fc.Arbitrary<{ options: Record<string, unknow
     options: { ...valid, [name]: value },
   }));
 
-describe.each(Object.entries(valid))("%s", (name, options) => {
+describe.each(Object.entries(validOptions))("%s", (name, options) => {
   const rule = createRule(options as RuleOptions);
 
   test("anything in the place of an option gives weights, or an error that names it", () => {
@@ -235,7 +197,7 @@ describe.each(Object.entries(entries))("the combinator %s", (_, options) => {
 });
 
 test("the tables cover every rule and every combinator", () => {
-  expect(Object.keys(valid)).toEqual([...ruleNames]);
+  expect(Object.keys(validOptions)).toEqual([...ruleNames]);
   expect(Object.keys(entries)).toEqual([...combinatorNames]);
 });
 
@@ -243,7 +205,7 @@ test("users find every rule and every combinator under its name", () => {
   expect(Object.keys(rules).sort()).toEqual([...ruleNames].sort());
   expect(Object.keys(combinators).sort()).toEqual([...combinatorNames].sort());
   for (const [name, make] of Object.entries<(options: never) => Rule>(rules))
-    expect(make(valid[name as RuleName] as never).name).toBe(name);
+    expect(make(validOptions[name as RuleName] as never).name).toBe(name);
 });
 
 test("the list of combinators and a rule's options are what they should be", () => {

@@ -14,7 +14,6 @@ import {
   meanGradient,
   mixtureOf,
   type Rule,
-  ruleNames,
   type RuleOptions,
   rules,
   type Signal,
@@ -27,6 +26,7 @@ import { afterEach, beforeEach, describe, expect, test } from "vitest";
 import { arenaLike } from "#dist/nn/parameters.js";
 import { errorOf } from "../errors.ts";
 import { language, time, tiny, vocabSize, windows } from "./languages.ts";
+import { validOptions } from "./rule-samples.ts";
 import { expectNear } from "../near.ts";
 
 const exact = ["perDomain", "segmented", "forward"] as const;
@@ -62,25 +62,13 @@ function setup(rule: RuleOptions | Rule, options: Partial<TrainerOptions> = {}, 
 
 /** Options of every rule. */
 const optionsOf: Record<string, RuleOptions> = {
-  uniform: { name: "uniform" },
-  static: { name: "static", weights: [0.2, 0.3, 0.5] },
-  temperature: { name: "temperature", sizes: [1, 2, 3] },
-  importanceSampling: { name: "importanceSampling", histogram: [2, 1, 1] },
+  ...validOptions,
   dga: { name: "dga", normalise: "cosine" },
   "dga, adam": { name: "dga", normalise: "adam" },
   doge: { name: "doge", eta: 0.5 },
   "doge, target": { name: "doge", towards: "target", eta: 0.5 },
   grape: { name: "grape", targets: ["first", "second"] },
-  rnb: { name: "rnb" },
-  doremi: { name: "doremi" },
-  odm: { name: "odm" },
-  ado: { name: "ado", minPoints: 3 },
 };
-
-test("the table has every rule", () => {
-  const covered = new Set(Object.values(optionsOf).map(({ name }) => name));
-  expect([...covered].sort()).toEqual([...ruleNames].sort());
-});
 
 /** The rule, and the signals that it got. */
 function spied(options: RuleOptions): { rule: Rule; signals: Signal[] } {

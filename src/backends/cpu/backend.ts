@@ -12,7 +12,7 @@ import { giveTurn } from "../turn.ts";
 import type { CpuHost, WorkerHandle } from "./host.ts";
 import type { Launcher } from "./kernels/launcher.ts";
 import { launchers } from "./kernels/index.ts";
-import type { CpuOptions, SimdLevel } from "./options.ts";
+import { type CpuOptions, type SimdLevel, THREADS_UNASKED } from "./options.ts";
 import { type CpuMachine, createMachine } from "./runtime.ts";
 import type { WorkerSetup } from "./serve.ts";
 
@@ -35,7 +35,7 @@ export async function startMachine(
   host: CpuHost,
   options: CpuOptions,
 ): Promise<{ machine: CpuMachine; capabilities: Capabilities }> {
-  const threads = options.threads ?? Math.min(16, host.cores());
+  const threads = options.threads ?? Math.min(THREADS_UNASKED, host.cores());
   if (!Number.isInteger(threads) || threads < 1 || threads > MOST_THREADS)
     throw new GradmixError("config", `threads: ${threads} is not an integer from 1 to ${MOST_THREADS}`);
   const wanted = Math.min(options.memoryLimit ?? MOST_BYTES, MOST_BYTES);

@@ -12,7 +12,7 @@ export function createCpuBackend(options: CpuOptions = {}): Promise<Backend> {
   return startCpu(nodeHost, options);
 }
 
-/** @internal The machinery without the interface, for tests. */
+/** The machinery without the interface, for tests. */
 export function startMachine(
   options: CpuOptions,
 ): Promise<{ machine: CpuMachine; capabilities: Capabilities }> {

@@ -2,6 +2,9 @@
 
 export type SimdLevel = "relaxed" | "plain";
 
+/** Threads at most, where nobody says how many. */
+export const THREADS_UNASKED = 16;
+
 export interface CpuOptions {
   /** Threads that run kernels, the calling one included. Default: the machine's cores, at most 16. */
   readonly threads?: number;

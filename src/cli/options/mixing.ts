@@ -2,6 +2,7 @@
 import { combinatorNames } from "../../dga/combinators/index.ts";
 import { mixerDefaults } from "../../dga/mixer.ts";
 import { dgaDefaults, dgaNormalisations } from "../../dga/rules/dga.ts";
+import { grapeDefaults } from "../../dga/rules/grape.ts";
 import { ruleNames } from "../../dga/rules/index.ts";
 import {
   basesFile,
@@ -52,7 +53,7 @@ export const mixingOptions: SectionTable<"mixing"> = {
     value: "X",
     kind: decimal({ min: 0, max: 1, openMin: true }),
     default: null,
-    auto: "the rule's own; 1 for dga, 0.1 with a normalise other than tracked",
+    auto: `the rule's own; ${dgaDefaults.aroundPrior.beta} for dga, ${dgaDefaults.untracked.beta} with a normalise other than tracked`,
     help: "moving average of the weights that are sampled from: share of the newest; 1 is no average",
   },
   normalise: {
@@ -60,7 +61,7 @@ export const mixingOptions: SectionTable<"mixing"> = {
     value: "NAME",
     kind: choice(dgaNormalisations),
     default: null,
-    auto: "the rule's own; tracked for dga, clipped for grape",
+    auto: `the rule's own; ${dgaDefaults.normalise} for dga, ${grapeDefaults.normalise} for grape`,
     help: "what a step is made of: alignments tracked over updates in units of their spread (tracked, dga only), or those of the last update with gradients as they are (raw), clipped to norm 1, scaled to norm 1 (cosine), as in DoGE (doge), or against the step that Adam would take (adam)",
   },
   preset: {
@@ -69,7 +70,7 @@ export const mixingOptions: SectionTable<"mixing"> = {
     kind: choice(["paper"]),
     default: null,
     auto: "none",
-    help: "paper: Dynamic Gradient Alignment as it was published, for comparison: raw alignments of batches of every domain, a uniform start, an average with beta 0.1, no limit to repetitions. Its eta has to be found by trial",
+    help: `paper: Dynamic Gradient Alignment as it was published, for comparison: raw alignments of batches of every domain, a uniform start, an average with beta ${dgaDefaults.untracked.beta}, no limit to repetitions. Its eta has to be found by trial`,
   },
   prior: {
     flag: "--prior",
@@ -98,7 +99,7 @@ export const mixingOptions: SectionTable<"mixing"> = {
     value: "X|NAME=X",
     kind: forAllOrByName({ min: 0, max: 1 }),
     default: null,
-    auto: "the rule's own; 0 for dga",
+    auto: `the rule's own; ${dgaDefaults.floor} for dga`,
     help: "no domain's weight falls below this; X for all domains is less than 1 / their number. NAME=X for one domain, repeatable; X beside it is for the others",
   },
   ceiling: {
@@ -114,7 +115,7 @@ export const mixingOptions: SectionTable<"mixing"> = {
     value: "N",
     kind: decimal({ min: 0, max: 1e9, openMin: true }),
     default: null,
-    auto: "8 for dga where it tracks, none for the others",
+    auto: `${dgaDefaults.aroundPrior.repetitions} for dga where it tracks, none for the others`,
     help: "the run goes through no domain's text more than N times, in expectation",
   },
   guard: {

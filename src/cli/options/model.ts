@@ -1,5 +1,5 @@
 /** The model, and whose parameters it begins with. */
-import { presets } from "../../nn/architecture.ts";
+import { defaultPreset, presets } from "../../nn/architecture.ts";
 import { keysOf } from "../../keys.ts";
 import { choice, text, whole } from "./kinds.ts";
 import type { SectionTable } from "./spec.ts";
@@ -9,7 +9,7 @@ export const modelOptions: SectionTable<"model"> = {
     flag: "--preset",
     value: "llama|gpt2",
     kind: choice(keysOf(presets)),
-    default: "llama",
+    default: defaultPreset,
     help: "llama: RMSNorm, RoPE, SwiGLU, no biases; gpt2: LayerNorm, biases, learned positions, GELU",
   },
   dim: { flag: "--dim", value: "N", kind: whole(1, 65_536), default: 128, help: "width of the model" },

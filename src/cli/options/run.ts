@@ -1,6 +1,13 @@
 /** The run: where it is written, how often it is evaluated and saved, and on what it runs. */
+import { THREADS_UNASKED } from "../../backends/cpu/options.ts";
 import { bytes, choice, share, text, toggle, whole } from "./kinds.ts";
 import type { SectionTable } from "./spec.ts";
+
+/** Share of the training's computation for evaluation, where neither a share nor the steps between two evaluations are given. */
+export const evalShareOtherwise = 0.03;
+
+/** Tokens read from each held-out set where only the steps between two evaluations are given. */
+export const EVERY_TOKENS = 8192;
 
 export const runOptions: SectionTable<"run"> = {
   out: {
@@ -17,7 +24,7 @@ export const runOptions: SectionTable<"run"> = {
     value: "SHARE",
     kind: share(),
     default: null,
-    auto: "0.03 unless --eval-every is given",
+    auto: `${evalShareOtherwise} unless --eval-every is given`,
     help: "how much of the training's computation evaluation may take, counted before the run: the target is evaluated before the first step, at the end and between, the domains at the end and, where there is room, before it. The target at both ends and the domains at the end are evaluated whatever the share",
     free: true,
   },
@@ -35,7 +42,7 @@ export const runOptions: SectionTable<"run"> = {
     value: "N",
     kind: whole(1),
     default: null,
-    auto: "as --eval-share allows; 8192 with --eval-every",
+    auto: `as --eval-share allows; ${EVERY_TOKENS} with --eval-every`,
     help: "tokens read from each held-out set for an evaluation",
     free: true,
   },
@@ -67,7 +74,7 @@ export const runOptions: SectionTable<"run"> = {
     value: "N",
     kind: whole(1, 64),
     default: null,
-    auto: "one per core, at most 16",
+    auto: `one per core, at most ${THREADS_UNASKED}`,
     help: "threads of the cpu backend; the results do not depend on it",
     free: true,
   },

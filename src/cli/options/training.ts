@@ -1,4 +1,5 @@
 /** The steps and the optimizer. */
+import { dgaDefaults } from "../../dga/rules/dga.ts";
 import { adamwOptions } from "../../nn/optimizer.ts";
 import { scheduleDefaults } from "../../nn/schedules.ts";
 import { choice, decimal, share, whole } from "./kinds.ts";
@@ -6,14 +7,17 @@ import type { SectionTable } from "./spec.ts";
 
 const adamw = adamwOptions();
 
+/** Steps of a run of which neither steps nor tokens are given. */
+export const stepsOtherwise = 1000;
+
 export const trainingOptions: SectionTable<"training"> = {
   steps: {
     flag: "--steps",
     value: "N",
     kind: whole(1),
     default: null,
-    auto: "1000 unless --tokens is given",
-    help: "optimizer steps. With --resume another number extends the run, where the learning rates so far stay the same: constant, or wsd before its decay; and where dga limits no domain (8 repetitions, then and now)",
+    auto: `${stepsOtherwise} unless --tokens is given`,
+    help: `optimizer steps. With --resume another number extends the run, where the learning rates so far stay the same: constant, or wsd before its decay; and where dga limits no domain (${dgaDefaults.aroundPrior.repetitions} repetitions, then and now)`,
     said: true,
   },
   tokens: {
@@ -51,7 +55,7 @@ export const trainingOptions: SectionTable<"training"> = {
     value: "NAME",
     kind: choice(["cosine", "wsd", "constant"]),
     default: "cosine",
-    help: "after the warm-up: cosine, wsd (stable, then decay over the last fifth) or constant",
+    help: `after the warm-up: cosine, wsd (stable, then decay over the last ${100 * scheduleDefaults.decayShare} % of the steps) or constant`,
   },
   warmup: {
     flag: "--warmup",

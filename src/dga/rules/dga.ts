@@ -116,7 +116,7 @@ export const dgaDefaults: {
 export function paper(options: { readonly eta?: number } = {}): DgaOptions {
   checkOptions("paper", options, { eta: numberIn({ min: 0 }) });
   const { eta = dgaDefaults.untracked.eta } = options;
-  return { name: "dga", normalise: "raw", eta, beta: 0.1 };
+  return { name: "dga", normalise: "raw", eta, beta: dgaDefaults.untracked.beta };
 }
 
 const positive = numberIn({ min: 0, openMin: true });

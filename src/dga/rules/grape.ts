@@ -19,6 +19,7 @@ import {
   required,
   show,
   valueThat,
+  withDefaults,
 } from "../../options.ts";
 import { mirrorStep } from "../mirror-step.ts";
 import {
@@ -90,10 +91,20 @@ export const grapeChecks: OptionChecks<GrapeOptions> = {
   start: numbersByDomain,
 };
 
+/** What is taken where nothing is said: the authors' numbers. */
+export const grapeDefaults: Required<Pick<GrapeOptions, "eta" | "mu" | "smoothing" | "beta" | "normalise">> =
+  {
+    eta: 1.5,
+    mu: 5,
+    smoothing: 1e-3,
+    beta: 1,
+    normalise: "clipped",
+  };
+
 /** GRAPE: weights of domains for several targets, whose own weights move to the targets that improve least. Fan, Glarou and Jaggi, arXiv:2505.20380. Throws `config` for options that are wrong. */
 export function grape(options: GrapeOptions): Rule {
   checkOptions("grape", options, grapeChecks);
-  const { eta = 1.5, mu = 5, smoothing = 1e-3, beta = 1, normalise = "clipped" } = options;
+  const { eta, mu, smoothing, beta, normalise } = withDefaults(grapeDefaults, options);
   const targets = [...options.targets];
   const z =
     options.targetWeights === undefined

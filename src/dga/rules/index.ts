@@ -81,6 +81,11 @@ export function isRuleName(name: unknown): name is RuleName {
   return typeof name === "string" && Object.hasOwn(registry, name);
 }
 
+/** Has the rule an option of this name? */
+export function ruleHas(rule: RuleName, option: string): boolean {
+  return Object.hasOwn(registry[rule].checks, option);
+}
+
 /** Throws `config` for an unknown name, offering the nearest one. */
 function nameOf(given: unknown): RuleName {
   const name: unknown = isObject(given) ? given["name"] : undefined;
