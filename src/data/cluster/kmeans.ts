@@ -162,8 +162,9 @@ interface State {
 
 /** null where it is something else. */
 function stateOf({ numbers: [updates, before], arrays: [centroids, prices] }: FitState): State | null {
+  if (updates === undefined || before === undefined) return null;
   return centroids instanceof Float32Array && prices instanceof Float32Array
-    ? { updates: updates!, before: before!, centroids, prices }
+    ? { updates, before, centroids, prices }
     : null;
 }
 
