@@ -7,6 +7,7 @@ import { isClusterFolder } from "./cluster-folder.ts";
 import type { TargetHistogram } from "./histograms.ts";
 import { listenForInterrupt } from "./interrupt.ts";
 import type { OptionRow } from "./options.ts";
+import { preparedLayer } from "./prepared-folder.ts";
 import { displayWidth, startProgress } from "./progress.ts";
 import { configOf, type Outputs } from "./train.ts";
 import { dataSeed, type TrainConfig } from "./train-config.ts";
@@ -113,12 +114,15 @@ async function readConfig(
   const layers = [commandLineLayer(given), ...(file === null ? [] : [fileLayer(file)])].map(
     ({ values, label }): Layer => ({ values: new Map([...values].filter(([key]) => taken.has(key))), label }),
   );
-  const several = layers.some(({ values }) => values.has("data.targets"));
-  // No rule runs, so that nothing is asked for that one needs; one that takes several targets where they are given.
-  const noRule: Layer = {
-    values: new Map([["mixing.rule", several ? "grape" : "uniform"]]),
+  const ruleOf = (rule: string): Layer => ({
+    values: new Map([["mixing.rule", rule]]),
     label: (key) => key,
-  };
+  });
+  // No rule runs, so that nothing is asked for that one needs; one that takes several targets where they are given, or were prepared.
+  const several = [...layers, preparedLayer([ruleOf("grape"), ...layers])].some(({ values }) =>
+    values.has("data.targets"),
+  );
+  const noRule = ruleOf(several ? "grape" : "uniform");
   return configOf([noRule, ...layers]);
 }
 

@@ -121,7 +121,7 @@ export async function clusterHistograms(
     const found: TargetHistogram[] = [];
     const all: string[] = [];
     for (const [name, files] of [...(target.length === 0 ? [] : [["target", target] as const]), ...targets]) {
-      const texts = await targetTexts(name, files, config, seed, hooks.signal);
+      const texts = await targetTexts(name, files, config, seed, hooks);
       all.push(...texts);
       const own = await clusterHistogram(texts, corpus, hooks.signal);
       found.push({
@@ -160,7 +160,7 @@ async function targetTexts(
   files: readonly string[],
   { data: { textField, skipBadLines, heldOut } }: TrainConfig,
   seed: number,
-  signal: AbortSignal,
+  { onEvent, signal }: HistogramHooks,
 ): Promise<string[]> {
   const tokens = files.find(isTokenFile);
   if (tokens !== undefined)
@@ -171,8 +171,10 @@ async function targetTexts(
   signal.throwIfAborted();
   // What is held out is decided by documents alone, whatever the tokenizer.
   const tokenizer = byteTokenizer();
-  const documents = readDocuments(files, { textField, skipBadLines });
+  let skipped = 0;
+  const documents = readDocuments(files, { textField, skipBadLines, onSkip: () => skipped++ });
   const { train } = await buildCorpus(name, documents, tokenizer, { heldOut, seed });
+  if (skipped > 0) onEvent(`target "${name}": skipped ${skipped} bad ${skipped === 1 ? "line" : "lines"}`);
   return textsOf(train, tokenizer);
 }
 

@@ -16,6 +16,7 @@ import { errorCode, GradmixError } from "../errors.ts";
 import type { Message } from "../mix/protocol.ts";
 import { ioError } from "../node/files.ts";
 import { reason } from "../node/system-errors.ts";
+import { preparedAmong } from "./prepared-folder.ts";
 import { clustersWithText, isClusterFolder, readClusterFolder } from "./cluster-folder.ts";
 import { commandLineLayer, fileLayer, jsonLayer, type Layer, resolveConfig } from "./config.ts";
 import { takeFileLock } from "./lock.ts";
@@ -59,7 +60,7 @@ export function mixRows(rows: readonly OptionRow[]): OptionRow[] {
 export const mixFlags = {
   domains: [
     "A,B,…|DIR",
-    "the domains, in place of an init on the first line: their names, or a folder of gradmix cluster",
+    "the domains, in place of an init on the first line: their names, or a folder of gradmix cluster or gradmix prepare",
   ],
   sizes: ["NAME=N,…|FILE", "tokens of each domain, for caps and rules by size"],
   stateFile: ["FILE", "keeps the state, so that kill -9 loses nothing; goes on from it"],
@@ -291,14 +292,22 @@ function namesIn(layer: Layer | null, path: string): string[] | null {
   return value instanceof Map ? [...(value as ReadonlyMap<string, unknown>).keys()] : null;
 }
 
-/** The clusters that `--domains`, or the config file's data.domainsFrom, names, with their tokens where those were counted; null for other domains. Throws `data`. */
+/** The clusters, or the domains of gradmix prepare, that `--domains`, or the config file's data.domainsFrom, names, with their tokens where those were counted; null for other domains. Throws `data`. */
 function clustersOf(
   domains: string | null,
   file: Layer | null,
 ): { readonly names: string[]; readonly sizes?: Readonly<Record<string, number>> } | null {
   const from = domains === null ? file?.values.get("data.domainsFrom") : [domains];
-  const folder = Array.isArray(from) ? from.map(String).find(isClusterFolder) : undefined;
-  if (folder === undefined) return null;
+  const paths = Array.isArray(from) ? from.map(String) : [];
+  const folder = paths.find(isClusterFolder);
+  if (folder === undefined) {
+    const prepared = preparedAmong(paths).flatMap(({ domains }) => [...domains]);
+    if (prepared.length === 0) return null;
+    return {
+      names: prepared.map(([name]) => name),
+      sizes: Object.fromEntries(prepared.map(([name, { tokens }]) => [name, tokens])),
+    };
+  }
   const clusters = readClusterFolder(folder);
   const names = clustersWithText(clusters);
   const sizes = new Map<string, number>();

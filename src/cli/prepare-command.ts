@@ -98,6 +98,10 @@ async function configOfArguments({ config: file, given, rows }: PrepareArguments
   };
   const config = await configOf([rule, ...layers]);
   const { domains, domainsFrom, target, targets: several, tokenizer } = config.data;
+  if (file !== null && fileLayer(file).values.get("data.dropContaminated") === true)
+    throw wrong(
+      `${file}: data.dropContaminated: gradmix prepare does not compare the domains with the target, since a run decides what it holds out; leave it out, or train on the text itself`,
+    );
   if ([domainsFrom, target, ...domains.values(), ...several.values()].flat().includes("-"))
     throw wrong(
       '"-": standard input cannot be read again when the command goes on after a stop; write it into a file first',

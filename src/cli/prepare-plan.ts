@@ -10,7 +10,7 @@ import { formatJson } from "../json.ts";
 import { listOf, mapOf, member, number, type Part, type Reader, text } from "../runs/read-json.ts";
 import type { Inputs } from "./inputs.ts";
 import type { PrepareFormat } from "./prepare-arguments.ts";
-import { preparedFiles } from "./prepared-folder.ts";
+import { CLUSTERS_OPTION, preparedFiles } from "./prepared-folder.ts";
 import { wrong } from "./values.ts";
 
 /** Tokens that become one file. */
@@ -215,7 +215,7 @@ export function savedPlan(plan: PreparePlan, gradmix: string, tokenizer: string)
       ["--domain-field", options.domainField ?? "none"],
       ["--skip-bad-lines", options.skipBadLines ? "given" : "not given"],
       ["--vocab-size", options.vocabSize === null ? "not used" : String(options.vocabSize)],
-      ["--domains (clusters)", clusters === null ? "none" : clustersHash(clusters)],
+      [CLUSTERS_OPTION, clusters === null ? "none" : clustersHash(clusters)],
     ]),
     labels: labels.map(labelName),
     inputs: inputs.map(({ path, ...stamp }) => ({ path: resolve(path), ...stamp })),

@@ -61,7 +61,12 @@ export interface Prepared {
   readonly domains: ReadonlyMap<string, Shard>;
   readonly target: Shard | null;
   readonly targets: ReadonlyMap<string, Shard>;
+  /** Whether its domains are clusters, which may be shorter than a window. */
+  readonly clusters: boolean;
 }
+
+/** The name of what `--domains` said of clusters, among the options that are kept. */
+export const CLUSTERS_OPTION = "--domains (clusters)";
 
 /** By which a tokenizer is known again. */
 export function tokenizerHash(tokenizer: Pick<Tokenizer, "toJSON">): string {
@@ -117,6 +122,8 @@ function readPrepared(folder: string): Prepared {
     domains: member(part, "domains", mapOf(shardOf)),
     target: member(part, "target", orNull(shardOf)),
     targets: member(part, "targets", mapOf(shardOf)),
+    clusters:
+      member(part, "made", (made) => member(made, "options", mapOf(text))).get(CLUSTERS_OPTION) !== "none",
   };
 }
 

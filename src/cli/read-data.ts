@@ -1,4 +1,5 @@
 /** The text of a run as windows of tokens: which files, which tokenizer, what is held out, and a check that a resumed run finds the same. */
+import { join } from "node:path";
 import { giveTurn } from "../backends/turn.ts";
 import {
   buildCorpus,
@@ -122,6 +123,11 @@ export async function readData(
   const options = { heldOut: plan.heldOut, seed: plan.seed };
   // A cluster may be as small as a few words.
   const ofClusters = (files.mixed?.clusters ?? null) !== null;
+  const preparedClusters = new Set(
+    prepared.flatMap(({ folder, domains, clusters }) =>
+      clusters ? Array.from(domains.values(), ({ file }) => join(folder, file)) : [],
+    ),
+  );
   const trained = (name: string, stream: StoredStream, isCluster: boolean): Windows =>
     (isCluster ? evaluationWindows(name, stream, plan.context) : null) ??
     windowsOf(name, stream, plan.context);
@@ -170,7 +176,11 @@ export async function readData(
       signal: hooks.signal,
     });
     reading.end();
-    return split(label, corpus);
+    return split(
+      label,
+      corpus,
+      list.every((path) => preparedClusters.has(path)),
+    );
   };
 
   // Targets come first, as their held-out text is looked for in the domains.

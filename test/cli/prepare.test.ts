@@ -286,22 +286,58 @@ const bytesOf = (texts: readonly string[]): number[] => {
 };
 
 test("domains that are clusters: each document is where its cluster is", async () => {
-  const texts = documents("cluster", 20);
+  // The last cluster has less than a window.
+  const texts = [...documents("cluster", 20), "one word"];
   const path = join(folder, "clustered.jsonl");
   writeFileSync(path, jsonl(texts));
   const hash = textHash();
   for (const text of texts) hash.add(text);
-  const ids = Int32Array.from(texts, (_, i) => i % 3);
+  const ids = Int32Array.from(texts, (_, i) => (i < 20 ? i % 3 : 3));
   mkdirSync(join(folder, "clusters/ids"), { recursive: true });
   writeFileSync(join(folder, "clusters/ids/0.npy"), encodeNpy({ shape: [ids.length], values: ids }));
-  const size = { documents: 6, bytes: 1, tokens: null };
-  const described = { version: 1, seed: 1, clusters: { a: size, b: size, c: size }, files: [{ path, documents: 20, sha256: hash.digest(), ids: "ids/0.npy" }] }; // prettier-ignore
+  const size = { documents: 1, bytes: 1, tokens: null };
+  const described = { version: 1, seed: 0, clusters: { a: size, b: size, c: size, small: size }, files: [{ path, documents: 21, sha256: hash.digest(), ids: "ids/0.npy" }] }; // prettier-ignore
   writeFileSync(join(folder, "clusters/clusters.json"), JSON.stringify(described));
   expect(await refusal("--domains", "clusters", "--tokenizer", "byte", "--out", "of-clusters")).toBe(0);
-  for (const [cluster, name] of ["a", "b", "c"].entries())
+  for (const [cluster, name] of ["a", "b", "c", "small"].entries())
     expect(await documentsIn(join(folder, "of-clusters/domains", `${name}.bin`))).toEqual(
-      bytesOf(texts.filter((_, i) => i % 3 === cluster)),
+      bytesOf(texts.filter((_, i) => ids[i] === cluster)),
     );
+  const { domains } = await dataOf({
+    "data.domainsFrom": [join(folder, "of-clusters")],
+    "data.target": [join(folder, "target.jsonl")],
+  });
+  expect(domains.at(-1)?.train.stream.tokens.length).toBeLessThan(32);
+  // Of other domains that is refused.
+  const manifest = join(folder, "of-clusters/prepared.json");
+  const written = readFileSync(manifest, "utf8");
+  writeFileSync(manifest, written.replace(/("--domains \(clusters\)": )"[^"]*"/, '$1"none"'));
+  const refused = dataOf({
+    "data.domainsFrom": [join(folder, "of-clusters")],
+    "data.target": [join(folder, "target.jsonl")],
+  });
+  await expect(refused).rejects.toThrow("less than one window");
+  writeFileSync(manifest, written);
+});
+
+test("what a config file asks for and preparing does not do is refused", () => {
+  const config = join(folder, "drops.json");
+  const data = { domainsFrom: ["corpus"], target: ["target.jsonl"], dropContaminated: true };
+  writeFileSync(config, JSON.stringify({ data }));
+  const { status, stderr } = spawnSync(process.execPath, [command, "prepare", config, "--out", "dropped"], { cwd: folder, encoding: "utf8" }); // prettier-ignore
+  expect({ status, stderr }).toEqual({ status: 2, stderr: expect.stringContaining("data.dropContaminated") });
+  expect(existsSync(join(folder, "dropped"))).toBe(false);
+});
+
+test("several targets that were prepared are those of a histogram; the domains are those of a mixture", () => {
+  const run = (...args: string[]) =>
+    spawnSync(process.execPath, [command, ...args], { cwd: folder, encoding: "utf8", input: '{"type":"init"}\n' }); // prettier-ignore
+  const targets = ["--targets", "one=target.jsonl", "--targets", "two=corpus/rows.csv"];
+  const made = run("prepare", "--domain", "prose=corpus/prose.jsonl", "--domain", "code=corpus/code.jsonl.gz", ...targets, "--tokenizer", "byte", "--out", "two-targets"); // prettier-ignore
+  expect(made.stderr).not.toContain("gradmix:");
+  const { stdout } = run("histogram", "--domains", "two-targets", "--context", "32");
+  expect(stdout).toMatch(/^one\n[^]*^two\n/m);
+  expect(run("mix", "--domains", "two-targets").stdout).toContain('"weights":{"prose":0.5,"code":0.5}');
 });
 
 describe("refused, with what was done kept", () => {
