@@ -1,18 +1,18 @@
 // Along an axis, which need not be the last: running sums, the largest elements, elements by index. Operands are [outer, length, inner].
-import { int, ptr, scratch } from "./simd";
+import { scratch } from "./simd";
+import { CumsumSlots, ScatterAddAlongSlots, TakeAlongSlots, TopkSlots } from "./slots";
 
 // A task takes some rows (outer), or, where inner is long, a block of columns of one. Running sums are doubles.
-// Slots: 0 x, 1 y, 2 outer, 3 rows a task, 4 length, 5 inner, 6 columns a task, 7 blocks of columns, 8 reverse.
-export function cumsum(p: usize, task: i32): void {
-  const length = int(p, 4), inner = int(p, 5), blocks = int(p, 7);
-  const stride = <isize>inner << 2, step = int(p, 8) ? -stride : stride;
-  const first = (task / blocks) * int(p, 3), last = min(int(p, 2), first + int(p, 3));
-  const left = (task % blocks) * int(p, 6), right = min(inner, left + int(p, 6));
+export function cumsum(p: CumsumSlots, task: i32): void {
+  const length = p.length, inner = p.inner, blocks = p.columnBlocks;
+  const stride = <isize>inner << 2, step = p.reverse ? -stride : stride;
+  const first = (task / blocks) * p.outerPerTask, last = min(p.outer, first + p.outerPerTask);
+  const left = (task % blocks) * p.columnsPerTask, right = min(inner, left + p.columnsPerTask);
   for (let o = first; o < last; o++) {
-    const top = <usize>(o * length + (int(p, 8) ? length - 1 : 0)) * <usize>stride;
+    const top = <usize>(o * length + (p.reverse ? length - 1 : 0)) * <usize>stride;
     let column = left;
     for (; column + 4 <= right; column += 4) {
-      let x = ptr(p, 0) + top + (<usize>column << 2), y = ptr(p, 1) + top + (<usize>column << 2);
+      let x = p.x + top + (<usize>column << 2), y = p.y + top + (<usize>column << 2);
       let low = f64x2.splat(0), high = low;
       for (let l = 0; l < length; l++) {
         const value = v128.load(x);
@@ -24,7 +24,7 @@ export function cumsum(p: usize, task: i32): void {
       }
     }
     for (; column < right; column++) {
-      let x = ptr(p, 0) + top + (<usize>column << 2), y = ptr(p, 1) + top + (<usize>column << 2);
+      let x = p.x + top + (<usize>column << 2), y = p.y + top + (<usize>column << 2);
       let sum: f64 = 0;
       for (let l = 0; l < length; l++) {
         sum += <f64>load<f32>(x);
@@ -62,13 +62,13 @@ function settle(heap: usize, count: i32, at: i32): void {
 }
 
 // A task takes some rows (an outer and an inner index). A heap holds the k ranks that are largest so far, the least of them on top.
-// Slots: 0 x, 1 indices, 2 rows, 3 rows a task, 4 length, 5 inner, 6 k. Scratch bytes: 8·k.
-export function topk(p: usize, task: i32): void {
-  const length = int(p, 4), inner = int(p, 5), k = int(p, 6), stride = <usize>inner << 2, heap = scratch(p);
-  const first = task * int(p, 3), last = min(int(p, 2), first + int(p, 3));
+// Scratch bytes: 8·k.
+export function topk(p: TopkSlots, task: i32): void {
+  const length = p.length, inner = p.inner, k = p.k, stride = <usize>inner << 2, heap = scratch(p);
+  const first = task * p.rowsPerTask, last = min(p.rows, first + p.rowsPerTask);
   for (let r = first; r < last; r++) {
     const outer = r / inner, column = <usize>(r % inner) << 2;
-    let x = ptr(p, 0) + <usize>(outer * length) * stride + column;
+    let x = p.x + <usize>(outer * length) * stride + column;
     for (let l = 0; l < k; l++) {
       store<u64>(heap + (<usize>l << 3), rankOf(x, l));
       x += stride;
@@ -88,7 +88,7 @@ export function topk(p: usize, task: i32): void {
       store<u64>(heap + (<usize>count << 3), least);
       settle(heap, count, 0);
     }
-    let out = ptr(p, 1) + <usize>(outer * k) * stride + column;
+    let out = p.indices + <usize>(outer * k) * stride + column;
     for (let n = 0; n < k; n++) {
       store<i32>(out, ~(<i32>load<u64>(heap + (<usize>n << 3))));
       out += stride;
@@ -96,15 +96,15 @@ export function topk(p: usize, task: i32): void {
   }
 }
 
-// A task takes some elements of `out`. Slots: 0 x, 1 indices, 2 out, 3 elements, 4 elements a task, 5 length, 6 inner, 7 count.
-export function takeAlong(p: usize, task: i32): void {
-  const length = int(p, 5), inner = int(p, 6), item = int(p, 7) * inner;
-  const first = task * int(p, 4), last = min(int(p, 3), first + int(p, 4));
+// A task takes some elements of `out`.
+export function takeAlong(p: TakeAlongSlots, task: i32): void {
+  const length = p.length, inner = p.inner, item = p.count * inner;
+  const first = task * p.elementsPerTask, last = min(p.elements, first + p.elementsPerTask);
   let outer = first / item, rest = first % item, column = first % inner;
   for (let e = first; e < last; e++) {
-    const index = load<i32>(ptr(p, 1) + (<usize>e << 2)), out = ptr(p, 2) + (<usize>e << 2);
+    const index = load<i32>(p.indices + (<usize>e << 2)), out = p.out + (<usize>e << 2);
     if (<u32>index < <u32>length)
-      store<f32>(out, load<f32>(ptr(p, 0) + (<usize>((outer * length + index) * inner + column) << 2)));
+      store<f32>(out, load<f32>(p.x + (<usize>((outer * length + index) * inner + column) << 2)));
     else store<f32>(out, NaN);
     if (++column == inner) column = 0;
     if (++rest == item) {
@@ -115,21 +115,20 @@ export function takeAlong(p: usize, task: i32): void {
 }
 
 // Tasks as those of cumsum, each with outputs of its own.
-// Slots: 0 y, 1 indices, 2 out, 3 outer, 4 rows a task, 5 length, 6 inner, 7 count, 8 columns a task, 9 blocks of columns.
-export function scatterAddAlong(p: usize, task: i32): void {
-  const length = int(p, 5), inner = int(p, 6), count = int(p, 7), blocks = int(p, 9);
-  const first = (task / blocks) * int(p, 4), last = min(int(p, 3), first + int(p, 4));
-  const left = (task % blocks) * int(p, 8), right = min(inner, left + int(p, 8));
+export function scatterAddAlong(p: ScatterAddAlongSlots, task: i32): void {
+  const length = p.length, inner = p.inner, count = p.count, blocks = p.columnBlocks;
+  const first = (task / blocks) * p.outerPerTask, last = min(p.outer, first + p.outerPerTask);
+  const left = (task % blocks) * p.columnsPerTask, right = min(inner, left + p.columnsPerTask);
   for (let o = first; o < last; o++) {
-    const out = ptr(p, 2) + (<usize>(o * length * inner) << 2);
+    const out = p.out + (<usize>(o * length * inner) << 2);
     for (let l = 0; l < length; l++) memory.fill(out + (<usize>(l * inner + left) << 2), 0, <usize>(right - left) << 2);
     for (let c = 0; c < count; c++) {
       const at = <usize>((o * count + c) * inner) << 2;
       for (let column = left; column < right; column++) {
-        const place = at + (<usize>column << 2), index = load<i32>(ptr(p, 1) + place);
+        const place = at + (<usize>column << 2), index = load<i32>(p.indices + place);
         if (<u32>index >= <u32>length) continue;
         const to = out + (<usize>(index * inner + column) << 2);
-        store<f32>(to, load<f32>(to) + load<f32>(ptr(p, 0) + place));
+        store<f32>(to, load<f32>(to) + load<f32>(p.y + place));
       }
     }
   }

@@ -12,7 +12,8 @@ import {
   ATTENTION_KEYS as KEY_CHUNK, ATTENTION_QUERIES as QUERIES, ATTENTION_STRIP as STRIP,
 } from "../src/backends/cpu/blocks";
 import { expClamped4, logf } from "./functions";
-import { float, fma, int, ptr, scratch, sumLanes } from "./simd";
+import { fma, scratch, sumLanes } from "./simd";
+import { AttentionJvpSlots, AttentionSlots, AttentionVjpSlots } from "./slots";
 
 const OUT_TILE: usize = 128; // bytes of an output tile [4][8]
 const STRIP_STEP: usize = 16 * STRIP;
@@ -263,29 +264,27 @@ function rowDots(a: usize, b: usize, stride: usize, rows: i32, size: i32, out: u
   }
 }
 
-// --- Kernels. Slots of all three: 0 qkv, the operands named below, 8 time, 9 heads, 10 kvHeads, 11 headDim; of attention and
-// attentionJvp also 12 queries a task (a multiple of 4), 13 parts a head; floats: 0 scale. Below, d₈ and t₈ are headDim and
-// time rounded up to multiples of 8.
+// --- Kernels. Below, d₈ and t₈ are headDim and time rounded up to multiples of 8.
 
 // @ts-ignore: decorator
-@inline function rowBytes(p: usize): usize {
-  return <usize>((int(p, 9) + 2 * int(p, 10)) * int(p, 11)) << 2;
+@inline function rowBytes(heads: i32, kvHeads: i32, size: i32): usize {
+  return <usize>((heads + 2 * kvHeads) * size) << 2;
 }
 
-// Slots: 1 o, 2 lse. Tasks: (batch item, query head, part of the queries), the longest part first. Scratch floats:
-// 2·d₈·t₈ + 4·d₈ + 4·t₈ + 40.
-export function attention(p: usize, task: i32): void {
-  const time = int(p, 8), heads = int(p, 9), kvHeads = int(p, 10), size = int(p, 11);
-  const queries = int(p, 12), parts = int(p, 13);
+// Tasks: (batch item, query head, part of the queries), the longest part first. Scratch floats: 2·d₈·t₈ + 4·d₈ +
+// 4·t₈ + 40.
+export function attention(p: AttentionSlots, task: i32): void {
+  const time = p.time, heads = p.heads, kvHeads = p.kvHeads, size = p.headDim;
+  const queries = p.queriesPerTask, parts = p.parts;
   const part = parts - 1 - task % parts, pair = task / parts, b = pair / heads, h = pair % heads;
   const kvHead = (h * kvHeads) / heads;
-  const stride = rowBytes(p), item = ptr(p, 0) + <usize>b * <usize>time * stride;
+  const stride = rowBytes(heads, kvHeads, size), item = p.qkv + <usize>b * <usize>time * stride;
   const q = item + (<usize>(h * size) << 2);
   const k = item + (<usize>((heads + kvHead) * size) << 2);
   const v = item + (<usize>((heads + kvHeads + kvHead) * size) << 2);
   const outStride = <usize>(heads * size) << 2;
-  const o = ptr(p, 1) + <usize>b * <usize>time * outStride + (<usize>(h * size) << 2);
-  const lse = ptr(p, 2) + (<usize>(b * heads + h) * <usize>time << 2);
+  const o = p.o + <usize>b * <usize>time * outStride + (<usize>(h * size) << 2);
+  const lse = p.lse + (<usize>(b * heads + h) * <usize>time << 2);
 
   const first = part * queries, last = min(time, first + queries);
   const padded = (size + 7) & ~7, keyBlocks = (last + 7) >> 3;
@@ -298,7 +297,7 @@ export function attention(p: usize, task: i32): void {
 
   for (let i = first; i < last; i += STRIP) {
     const rows = min(STRIP, last - i), blocks = (i + rows + 7) >> 3;
-    packTransposed(q + <usize>i * stride, stride, rows, size, STRIP, float(p, 0), query);
+    packTransposed(q + <usize>i * stride, stride, rows, size, STRIP, p.scale, query);
     for (let j = 0; j < blocks; j++)
       product(query, keys + <usize>j * keyPanel, padded, strip + <usize>(2 * j) * STRIP_STEP, STRIP_STEP);
     for (let r = 0; r < rows; r++) {
@@ -316,16 +315,16 @@ export function attention(p: usize, task: i32): void {
   }
 }
 
-// Slots: 1 o, 2 lse, 3 do, 4 dqkv. Tasks: (batch item, key/value head); the query heads that share it follow one another.
-// Scratch floats: 5·d₈·t₈ + 5·QUERIES·d₈ + QUERIES + 2·QUERIES·KEY_CHUNK.
-export function attentionVjp(p: usize, task: i32): void {
-  const time = int(p, 8), heads = int(p, 9), kvHeads = int(p, 10), size = int(p, 11);
+// Tasks: (batch item, key/value head); the query heads that share it follow one another. Scratch floats: 5·d₈·t₈ +
+// 5·QUERIES·d₈ + QUERIES + 2·QUERIES·KEY_CHUNK.
+export function attentionVjp(p: AttentionVjpSlots, task: i32): void {
+  const time = p.time, heads = p.heads, kvHeads = p.kvHeads, size = p.headDim;
   const b = task / kvHeads, kvHead = task % kvHeads;
-  const stride = rowBytes(p), offset = <usize>b * <usize>time * stride;
-  const item = ptr(p, 0) + offset, dItem = ptr(p, 4) + offset;
+  const stride = rowBytes(heads, kvHeads, size), offset = <usize>b * <usize>time * stride;
+  const item = p.qkv + offset, dItem = p.dqkv + offset;
   const kAt = <usize>((heads + kvHead) * size) << 2, vAt = <usize>((heads + kvHeads + kvHead) * size) << 2;
   const outStride = <usize>(heads * size) << 2;
-  const scale = float(p, 0);
+  const scale = p.scale;
 
   const padded = (size + 7) & ~7, keyBlocks = (time + 7) >> 3;
   const keyPanel = <usize>padded << 5, rowPanel = <usize>keyBlocks << 8, area = <usize>keyBlocks * keyPanel;
@@ -347,8 +346,8 @@ export function attentionVjp(p: usize, task: i32): void {
     if ((h * kvHeads) / heads != kvHead) continue;
     const qAt = <usize>(h * size) << 2;
     const outAt = <usize>b * <usize>time * outStride + qAt;
-    const o = ptr(p, 1) + outAt, dOut = ptr(p, 3) + outAt;
-    const lse = ptr(p, 2) + (<usize>(b * heads + h) * <usize>time << 2);
+    const o = p.o + outAt, dOut = p.dOut + outAt;
+    const lse = p.lse + (<usize>(b * heads + h) * <usize>time << 2);
 
     for (let i = 0; i < time; i += QUERIES) {
       const rows = min(QUERIES, time - i), strips = (rows + 3) >> 2;
@@ -416,21 +415,21 @@ export function attentionVjp(p: usize, task: i32): void {
   }
 }
 
-// Slots: 1 o, 2 lse, 3 dqkv, 4 do. Tasks as in `attention`. With S the scaled scores: do = (P ⊙ (dS − Σ P·dS))·v + P·dv, and
-// dS = [dq, q]·[k, dk]ᵀ is one product of twice the depth. Scratch floats: 4·d₈·t₈ + 8·d₈ + 8·t₈ + 32.
-export function attentionJvp(p: usize, task: i32): void {
-  const time = int(p, 8), heads = int(p, 9), kvHeads = int(p, 10), size = int(p, 11);
-  const queries = int(p, 12), parts = int(p, 13);
+// Tasks as in `attention`. With S the scaled scores: do = (P ⊙ (dS − Σ P·dS))·v + P·dv, and dS = [dq, q]·[k, dk]ᵀ is one
+// product of twice the depth. Scratch floats: 4·d₈·t₈ + 8·d₈ + 8·t₈ + 32.
+export function attentionJvp(p: AttentionJvpSlots, task: i32): void {
+  const time = p.time, heads = p.heads, kvHeads = p.kvHeads, size = p.headDim;
+  const queries = p.queriesPerTask, parts = p.parts;
   const part = parts - 1 - task % parts, pair = task / parts, b = pair / heads, h = pair % heads;
   const kvHead = (h * kvHeads) / heads;
-  const stride = rowBytes(p), offset = <usize>b * <usize>time * stride;
-  const item = ptr(p, 0) + offset, dItem = ptr(p, 3) + offset;
+  const stride = rowBytes(heads, kvHeads, size), offset = <usize>b * <usize>time * stride;
+  const item = p.qkv + offset, dItem = p.dqkv + offset;
   const qAt = <usize>(h * size) << 2;
   const kAt = <usize>((heads + kvHead) * size) << 2, vAt = <usize>((heads + kvHeads + kvHead) * size) << 2;
   const outStride = <usize>(heads * size) << 2;
-  const dOut = ptr(p, 4) + <usize>b * <usize>time * outStride + qAt;
-  const lse = ptr(p, 2) + (<usize>(b * heads + h) * <usize>time << 2);
-  const scale = float(p, 0);
+  const dOut = p.dOut + <usize>b * <usize>time * outStride + qAt;
+  const lse = p.lse + (<usize>(b * heads + h) * <usize>time << 2);
+  const scale = p.scale;
 
   const first = part * queries, last = min(time, first + queries);
   const padded = (size + 7) & ~7, keyBlocks = (last + 7) >> 3;

@@ -6,7 +6,10 @@
 import { ALIGN_CHUNK, TILE_COLS as NR, TILE_ROWS as MR } from "../src/backends/cpu/blocks";
 import { activate } from "./activation";
 import { squareRange } from "./reduce";
-import { doubles, float, fma, fma64, int, ptr, scratch, sumDoubles } from "./simd";
+import { doubles, fma, fma64, scratch, sumDoubles } from "./simd";
+import {
+  AlignBlockSlots, AlignSegmentsSlots, GemmBlockSlots, GramSquaresSlots, MicroPeakSlots, PackPanelsSlots, SegmentedBlockSlots, SegmentedReduceSlots,
+} from "./slots";
 
 const TILE: usize = MR * NR * 4;
 
@@ -108,14 +111,13 @@ function pack(src: usize, ld: usize, width: i32, k: i32, kMajor: bool, panel: i3
   }
 }
 
-// Packs every panel of an operand. Slots: 0 source, 1 destination, 2 width (rows of panels to cut), 3 k, 4 k-major?,
-// 5 panel width (4 or 8), 6 panels a task, 7 leading dimension (elements).
-export function packPanels(p: usize, task: i32): void {
-  const width = int(p, 2), k = int(p, 3), kMajor = int(p, 4) != 0, panel = int(p, 5);
-  const ld = <usize>int(p, 7) << 2;
-  const at = task * int(p, 6) * panel;
-  const from = ptr(p, 0) + (kMajor ? <usize>at << 2 : <usize>at * ld);
-  pack(from, ld, min(width - at, int(p, 6) * panel), k, kMajor, panel, ptr(p, 1) + (<usize>at * <usize>k << 2));
+// Packs every panel of an operand.
+export function packPanels(p: PackPanelsSlots, task: i32): void {
+  const width = p.width, k = p.k, kMajor = p.kMajor != 0, panel = p.panel;
+  const ld = <usize>p.ld << 2;
+  const at = task * p.panelsPerTask * panel;
+  const from = p.from + (kMajor ? <usize>at << 2 : <usize>at * ld);
+  pack(from, ld, min(width - at, p.panelsPerTask * panel), k, kMajor, panel, p.to + (<usize>at * <usize>k << 2));
 }
 
 // Writes a finished tile: c = alpha·tile (+ c) (+ bias), then the activation.
@@ -170,17 +172,15 @@ function writeTile(
   }
 }
 
-// A block of C. Slots: 0 a, 1 packed b, 2 c, 3 pre, 4 bias, 5 m, 6 n, 7 k, 8 a is k-major, 9 lda, 10 ldc, 11 accumulate,
-// 12 activation, 13 rows a block (a multiple of 4), 14 columns a block (a multiple of 8), 15 column blocks, 16 k a pass,
-// 17 a is packed already. Floats: 0 alpha.
-export function gemmBlock(p: usize, task: i32): void {
-  const a = ptr(p, 0), b = ptr(p, 1), c = ptr(p, 2), pre = ptr(p, 3), bias = ptr(p, 4);
-  const m = int(p, 5), n = int(p, 6), k = int(p, 7), kMajor = int(p, 8) != 0;
-  const lda = <usize>int(p, 9) << 2, ldc = <usize>int(p, 10) << 2;
-  const accumulate = int(p, 11) != 0, activation = int(p, 12);
-  const mb = int(p, 13), nb = int(p, 14), columnBlocks = int(p, 15), kb = int(p, 16);
-  const ready = int(p, 17) != 0;
-  const alpha = float(p, 0);
+// A block of C.
+export function gemmBlock(p: GemmBlockSlots, task: i32): void {
+  const a = p.a, b = p.b, c = p.c, pre = p.pre, bias = p.bias;
+  const m = p.m, n = p.n, k = p.k, kMajor = p.kMajor != 0;
+  const lda = <usize>p.lda << 2, ldc = <usize>p.ldc << 2;
+  const accumulate = p.accumulate != 0, activation = p.activation;
+  const mb = p.rowsPerTask, nb = p.columnsPerTask, columnBlocks = p.columnBlocks, kb = p.pass;
+  const ready = p.packedA != 0;
+  const alpha = p.alpha;
   const row0 = (task / columnBlocks) * mb, col0 = (task % columnBlocks) * nb;
   const rows = min(mb, m - row0), col1 = min(n, col0 + nb);
   const tile = scratch(p), packed = tile + TILE + 64;
@@ -279,18 +279,15 @@ function microMeet(a: usize, b: usize, k: i32, v: usize, total: usize, sums: usi
   }
 }
 
-// A block of the segmented weight gradient. Slots: 0 packed a, 1 packed b, 2 segments, 3 groups, 4 v, 5 total, 6 partials,
-// 7 rows, 8 m, 9 n, 10 segment count, 11 group count, 12 target segments, 13 first accumulated, 14 accumulate,
-// 15 panels of a a block, 16 panels of b a block, 17 column blocks, 18 bytes of one block of tiles.
-// partials: for each task S dots, S squares, G squares, 1 for V (f64).
-// Scratch: one tile, then the blocks of V, total and group, tile by tile.
-export function segmentedBlock(p: usize, task: i32): void {
-  const a = ptr(p, 0), b = ptr(p, 1), segments = ptr(p, 2), groups = ptr(p, 3), v = ptr(p, 4), total = ptr(p, 5);
-  const rows = <usize>int(p, 7);
-  const m = int(p, 8), n = int(p, 9), segmentCount = int(p, 10), groupCount = int(p, 11);
-  const targets = v != 0 ? 0 : int(p, 12), from = int(p, 13), accumulate = int(p, 14) != 0;
-  const panelsA = int(p, 15), panelsB = int(p, 16), columnBlocks = int(p, 17), blockBytes = <usize>int(p, 18);
-  const stats = ptr(p, 6) + ((<usize>task * <usize>(2 * segmentCount + groupCount + 1)) << 3);
+// A block of the segmented weight gradient. partials: for each task S dots, S squares, G squares, 1 for V (f64). Scratch:
+// one tile, then the blocks of V, total and group, tile by tile.
+export function segmentedBlock(p: SegmentedBlockSlots, task: i32): void {
+  const a = p.a, b = p.b, segments = p.segments, groups = p.groups, v = p.v, total = p.total;
+  const rows = <usize>p.rows;
+  const m = p.m, n = p.n, segmentCount = p.segmentCount, groupCount = p.groupCount;
+  const targets = v != 0 ? 0 : p.targetSegments, from = p.firstAccumulated, accumulate = p.accumulate != 0;
+  const panelsA = p.panelsA, panelsB = p.panelsB, columnBlocks = p.columnBlocks, blockBytes = <usize>p.blockBytes;
+  const stats = p.partials + ((<usize>task * <usize>(2 * segmentCount + groupCount + 1)) << 3);
   const dots = stats, squares = dots + (<usize>segmentCount << 3);
   const groupSquares = squares + (<usize>segmentCount << 3), vSquare = groupSquares + (<usize>groupCount << 3);
   const firstA = (task / columnBlocks) * panelsA, firstB = (task % columnBlocks) * panelsB;
@@ -400,19 +397,19 @@ function copyBlock(
   }
 }
 
-// Adds the tasks' partial statistics in order. Slots: 0 partials, 1 tasks, 2 S, 3 G, 4 dots, 5 squares, 6 group squares, 7 v square.
-export function segmentedReduce(p: usize, task: i32): void {
-  const partials = ptr(p, 0);
-  const tasks = int(p, 1), segmentCount = int(p, 2), groupCount = int(p, 3);
+// Adds the tasks' partial statistics in order.
+export function segmentedReduce(p: SegmentedReduceSlots, task: i32): void {
+  const partials = p.partials;
+  const tasks = p.tasks, segmentCount = p.segmentCount, groupCount = p.groupCount;
   const width = 2 * segmentCount + groupCount + 1;
   for (let i = 0; i < width; i++) {
     let sum: f64 = 0;
     for (let t = 0; t < tasks; t++) sum += load<f64>(partials + (<usize>(t * width + i) << 3));
     let to: usize;
-    if (i < segmentCount) to = ptr(p, 4) + (<usize>i << 2);
-    else if (i < 2 * segmentCount) to = ptr(p, 5) + (<usize>(i - segmentCount) << 2);
-    else if (i < width - 1) to = ptr(p, 6) + (<usize>(i - 2 * segmentCount) << 2);
-    else to = ptr(p, 7);
+    if (i < segmentCount) to = p.dots + (<usize>i << 2);
+    else if (i < 2 * segmentCount) to = p.sumsq + (<usize>(i - segmentCount) << 2);
+    else if (i < width - 1) to = p.groupSumsq + (<usize>(i - 2 * segmentCount) << 2);
+    else to = p.vSumsq;
     store<f32>(to, <f32>sum);
   }
 }
@@ -430,20 +427,18 @@ export function segmentedReduce(p: usize, task: i32): void {
 }
 
 // Alignments of the gradients of single rows, ⟨x_r y_rᵀ, V⟩ = ⟨V x_r, y_r⟩: the product V x_r, of which chunks of k are met with y_r as soon as they are there.
-// Slots: 0 packed x, 1 packed V, 2 packed y (panels of 8), 3 partials (a f64 for each block of columns and row), 4 rows, 5 columns of y, 6 k, 7 rows a block
-// (a multiple of 4), 8 columns a block (a multiple of 8), 9 column blocks, 10 k a pass (a multiple of the chunk, or all).
-export function alignBlock(p: usize, task: i32): void {
-  const rows = int(p, 4), n = int(p, 5), k = int(p, 6), kb = int(p, 10);
-  const row0 = (task / int(p, 9)) * int(p, 7), block = task % int(p, 9), col0 = block * int(p, 8);
-  const row1 = min(rows, row0 + int(p, 7)), col1 = min(n, col0 + int(p, 8));
+export function alignBlock(p: AlignBlockSlots, task: i32): void {
+  const rows = p.rows, n = p.n, k = p.k, kb = p.pass;
+  const row0 = (task / p.columnBlocks) * p.rowsPerTask, block = task % p.columnBlocks, col0 = block * p.columnsPerTask;
+  const row1 = min(rows, row0 + p.rowsPerTask), col1 = min(n, col0 + p.columnsPerTask);
   const tile = scratch(p), sums = tile + TILE + 64;
-  memory.fill(sums, 0, (<usize>int(p, 7) << 3));
+  memory.fill(sums, 0, (<usize>p.rowsPerTask << 3));
   for (let k0 = 0; k0 < k; k0 += kb) {
     const end = min(k, k0 + kb);
     for (let j = col0; j < col1; j += NR) {
-      const panelV = ptr(p, 1) + (<usize>j * <usize>k << 2), panelY = ptr(p, 2) + (<usize>j * <usize>rows << 2);
+      const panelV = p.v + (<usize>j * <usize>k << 2), panelY = p.y + (<usize>j * <usize>rows << 2);
       for (let i = row0; i < row1; i += MR) {
-        const panelX = ptr(p, 0) + (<usize>i * <usize>k << 2), y = panelY + (<usize>i * NR << 2);
+        const panelX = p.x + (<usize>i * <usize>k << 2), y = panelY + (<usize>i * NR << 2);
         // What is read of y beyond the last row meets rows of x that are padding, and its sums are not looked at.
         let s0 = f64x2.splat(0), s1 = s0, s2 = s0, s3 = s0;
         for (let at = k0; at < end; at += ALIGN_CHUNK) {
@@ -461,7 +456,7 @@ export function alignBlock(p: usize, task: i32): void {
       }
     }
   }
-  if (row1 > row0) memory.copy(ptr(p, 3) + ((<usize>block * <usize>rows + <usize>row0) << 3), sums, <usize>(row1 - row0) << 3);
+  if (row1 > row0) memory.copy(p.partials + ((<usize>block * <usize>rows + <usize>row0) << 3), sums, <usize>(row1 - row0) << 3);
 }
 
 // Inner products of two rows with two others, in doubles: out[4], row by row.
@@ -489,17 +484,15 @@ export function alignBlock(p: usize, task: i32): void {
   return load<f64>(x + at) * load<f64>(y + at);
 }
 
-// The squared norm of a gradient Σ a_r b_rᵀ of few rows, by their inner products: Σ_{r, q} ⟨a_r, a_q⟩⟨b_r, b_q⟩, in doubles.
-// Slots: 0 a, 1 b, 2 offsets of the ranges of rows, 3 squares, 4 ranges, 5 ranges a task, 6 m, 7 n, 8 rows at most: longer ranges are left alone.
-// Scratch: 64 bytes.
-export function gramSquares(p: usize, task: i32): void {
-  const bytesA = <usize>int(p, 6) << 2, bytesB = <usize>int(p, 7) << 2;
-  const last = min(int(p, 4), (task + 1) * int(p, 5));
+// The squared norm of a gradient Σ a_r b_rᵀ of few rows, by their inner products: Σ_{r, q} ⟨a_r, a_q⟩⟨b_r, b_q⟩, in doubles. Scratch: 64 bytes.
+export function gramSquares(p: GramSquaresSlots, task: i32): void {
+  const bytesA = <usize>p.m << 2, bytesB = <usize>p.n << 2;
+  const last = min(p.ranges, (task + 1) * p.rangesPerTask);
   const dotsA = scratch(p), dotsB = dotsA + 32;
-  for (let range = task * int(p, 5); range < last; range++) {
-    const first = load<i32>(ptr(p, 2) + (<usize>range << 2)), end = load<i32>(ptr(p, 2) + (<usize>range << 2), 4);
-    if (end - first > int(p, 8)) continue;
-    const a = ptr(p, 0) + <usize>first * bytesA, b = ptr(p, 1) + <usize>first * bytesB;
+  for (let range = task * p.rangesPerTask; range < last; range++) {
+    const first = load<i32>(p.offsets + (<usize>range << 2)), end = load<i32>(p.offsets + (<usize>range << 2), 4);
+    if (end - first > p.most) continue;
+    const a = p.a + <usize>first * bytesA, b = p.b + <usize>first * bytesB;
     const rows = end - first;
     let sum: f64 = 0;
     if (rows == 1) sum = squareRange(a, bytesA) * squareRange(b, bytesB);
@@ -520,27 +513,26 @@ export function gramSquares(p: usize, task: i32): void {
           }
         }
     // Rounding may leave less than nothing where rows cancel.
-    store<f32>(ptr(p, 3) + (<usize>range << 2), <f32>(sum < 0 ? 0 : sum));
+    store<f32>(p.squares + (<usize>range << 2), <f32>(sum < 0 ? 0 : sum));
   }
 }
 
-// Sums of the rows' alignments by segment. Slots: 0 partials, 1 column blocks, 2 rows, 3 segments, 4 their count, 5 the first that is aligned (at its first
-// row the partials begin; those before get 0), 6 dots.
-export function alignSegments(p: usize, task: i32): void {
-  const rows = int(p, 2), segments = ptr(p, 3), aligned = int(p, 5);
+// Sums of the rows' alignments by segment.
+export function alignSegments(p: AlignSegmentsSlots, task: i32): void {
+  const rows = p.rows, segments = p.segments, aligned = p.aligned;
   const row0 = load<i32>(segments + (<usize>aligned << 2));
-  for (let s = 0; s < int(p, 4); s++) {
+  for (let s = 0; s < p.segmentCount; s++) {
     const start = load<i32>(segments + (<usize>s << 2)) - row0, end = load<i32>(segments + (<usize>s << 2), 4) - row0;
     let sum: f64 = 0;
     if (s >= aligned)
-      for (let block = 0; block < int(p, 1); block++)
-        for (let r = start; r < end; r++) sum += load<f64>(ptr(p, 0) + (<usize>(block * rows + r) << 3));
-    store<f32>(ptr(p, 6) + (<usize>s << 2), <f32>sum);
+      for (let block = 0; block < p.columnBlocks; block++)
+        for (let r = start; r < end; r++) sum += load<f64>(p.partials + (<usize>(block * rows + r) << 3));
+    store<f32>(p.dots + (<usize>s << 2), <f32>sum);
   }
 }
 
-// For the bench: `k` rounds of the micro-kernel on one pair of panels in the first-level cache, the machine's peak.
-export function microPeak(p: usize, task: i32): void {
+// For the bench: `rounds` rounds of the micro-kernel on one pair of panels in the first-level cache, the machine's peak.
+export function microPeak(p: MicroPeakSlots, task: i32): void {
   const tile = scratch(p), a = tile + 256, b = a + MR * 4 * 128;
-  for (let i = 0; i < int(p, 0); i++) micro(a, b, 128, tile);
+  for (let i = 0; i < p.rounds; i++) micro(a, b, 128, tile);
 }

@@ -7,7 +7,8 @@
 // BLOCK steps: sums of a block fit into 16 bits, since no block of a row is longer than NORM (again Cauchy and Schwarz; sums on the way may wrap around). Before each block of y
 // stands where its sums begin.
 import { NEAREST_KEPT, NEAREST_NARROW, NEAREST_STEPS as BLOCK, TILE_COLS as NR, TILE_ROWS as MR } from "../src/backends/cpu/blocks";
-import { fma, int, ptr, scratch, sumLanes } from "./simd";
+import { fma, scratch, sumLanes } from "./simd";
+import { NearestPackSlots, NearestSlots } from "./slots";
 
 const TILE: usize = MR * NR * 4;
 // What is known of the columns of a panel, 8 floats each: scale, bias, norm, what rounding changed; then the most that rounding adds to a score of the panel, by the norm of x and by
@@ -211,12 +212,12 @@ function round(from: usize, width: i32, bytes: bool, isX: bool, to: usize, step:
   return <f32>(Math.sqrt(dot(x, x, width)) * 1.000001);
 }
 
-// A task packs panels of y. Slots: 0 y, 1 bias, 2 panels, 3 columns, 4 rows of y, 5 width, 6 panels a task, 7 where a 1 goes when something is not finite.
-export function nearestPack(p: usize, task: i32): void {
-  const count = int(p, 4), width = int(p, 5), bytes = isNarrow(width), size = panelBytes(width);
-  const first = task * int(p, 6), last = min((count + NR - 1) / NR, first + int(p, 6));
+// A task packs panels of y.
+export function nearestPack(p: NearestPackSlots, task: i32): void {
+  const count = p.count, width = p.width, bytes = isNarrow(width), size = panelBytes(width);
+  const first = task * p.panelsPerTask, last = min((count + NR - 1) / NR, first + p.panelsPerTask);
   for (let panel = first; panel < last; panel++) {
-    const to = ptr(p, 2) + <usize>panel * size, facts = ptr(p, 3) + <usize>panel * COLUMNS;
+    const to = p.panels + <usize>panel * size, facts = p.columns + <usize>panel * COLUMNS;
     let mostNorm: f32 = 0, mostChange: f32 = 0, mostBias: f32 = 0;
     for (let c = 0; c < NR; c++) {
       const j = panel * NR + c, own = facts + (<usize>c << 2), at = to + (<usize>c << 2);
@@ -226,9 +227,9 @@ export function nearestPack(p: usize, task: i32): void {
         store<f32>(own, -Infinity, BIAS);
         continue;
       }
-      const y = ptr(p, 0) + ((<usize>j * <usize>width) << 2);
+      const y = p.y + ((<usize>j * <usize>width) << 2);
       round(y, width, bytes, false, at, 32);
-      const norm = normOf(y, width), bias = ptr(p, 1) == 0 ? <f32>0 : load<f32>(ptr(p, 1) + (<usize>j << 2));
+      const norm = normOf(y, width), bias = p.bias == 0 ? <f32>0 : load<f32>(p.bias + (<usize>j << 2));
       store<f32>(own, scaleOf, SCALE);
       store<f32>(own, bias, BIAS);
       store<f32>(own, norm, NORMS);
@@ -237,7 +238,7 @@ export function nearestPack(p: usize, task: i32): void {
       mostChange = max(mostChange, changeOf);
       mostBias = max(mostBias, abs(bias));
       // Where bounds would not be finite, there are none.
-      if (!(norm < <f32>1e18 && abs(bias) < <f32>1e36)) store<i32>(ptr(p, 7), 1);
+      if (!(norm < <f32>1e18 && abs(bias) < <f32>1e36)) store<i32>(p.unbounded, 1);
     }
     store<f32>(facts, mostChange + SLACK * mostNorm, BY_NORM);
     store<f32>(facts, mostNorm + mostChange, BY_CHANGE);
@@ -247,10 +248,10 @@ export function nearestPack(p: usize, task: i32): void {
 
 // The score of a row of x and row j of y in doubles.
 // @ts-ignore: decorator
-@inline function scoreOf(p: usize, x: usize, j: i32): f64 {
-  const width = int(p, 8);
-  const bias = ptr(p, 4) == 0 ? <f64>0 : <f64>load<f32>(ptr(p, 4) + (<usize>j << 2));
-  return dot(x, ptr(p, 3) + ((<usize>j * <usize>width) << 2), width) + bias;
+@inline function scoreOf(p: NearestSlots, x: usize, j: i32): f64 {
+  const width = p.width;
+  const bias = p.bias == 0 ? <f64>0 : <f64>load<f32>(p.bias + (<usize>j << 2));
+  return dot(x, p.y + ((<usize>j * <usize>width) << 2), width) + bias;
 }
 
 // Keeps the candidates that are not below the least.
@@ -273,10 +274,10 @@ function sift(row: usize): void {
 }
 
 // Scores a candidate in floats.
-function rescore(p: usize, x: usize, row: usize, candidate: usize): void {
-  const width = int(p, 8), j = load<i32>(candidate);
-  const own = ptr(p, 2) + <usize>(j / NR) * COLUMNS + (<usize>(j % NR) << 2), bias = load<f32>(own, BIAS);
-  const score = dot32(x, ptr(p, 3) + ((<usize>j * <usize>width) << 2), width) + bias;
+function rescore(p: NearestSlots, x: usize, row: usize, candidate: usize): void {
+  const width = p.width, j = load<i32>(candidate);
+  const own = p.columns + <usize>(j / NR) * COLUMNS + (<usize>(j % NR) << 2), bias = load<f32>(own, BIAS);
+  const score = dot32(x, p.y + ((<usize>j * <usize>width) << 2), width) + bias;
   const off = (<f32>(width / 8) + 8) * <f32>1.2e-7 * load<f32>(row, 8) * load<f32>(own, NORMS);
   const around = off + SLACK * (abs(score) + abs(bias));
   store<f32>(candidate, score + around, 4);
@@ -284,7 +285,7 @@ function rescore(p: usize, x: usize, row: usize, candidate: usize): void {
 }
 
 // Narrows the candidates down by scores in floats.
-function refine(p: usize, x: usize, row: usize): void {
+function refine(p: NearestSlots, x: usize, row: usize): void {
   sift(row);
   const count = load<i32>(row, 16);
   if (count < 2) return;
@@ -293,7 +294,7 @@ function refine(p: usize, x: usize, row: usize): void {
 }
 
 // Scores the candidates in doubles; what is best is kept beside them.
-function settle(p: usize, x: usize, row: usize): void {
+function settle(p: NearestSlots, x: usize, row: usize): void {
   refine(p, x, row);
   let best = load<f64>(row, 24), index = load<i32>(row, 20);
   for (let i = 0, count = load<i32>(row, 16); i < count; i++) {
@@ -309,13 +310,13 @@ function settle(p: usize, x: usize, row: usize): void {
 }
 
 // Takes note of the columns of a panel that could be the largest of a row.
-function note(p: usize, x: usize, row: usize, panel: i32, facts: usize, scores: usize): void {
+function note(p: NearestSlots, x: usize, row: usize, panel: i32, facts: usize, scores: usize): void {
   const norm = load<f32>(row, 8), change = load<f32>(row, 12);
   for (let c = 0; c < NR; c++) {
     const own = facts + (<usize>c << 2), score = load<f32>(scores + (<usize>c << 2));
     const around = norm * (load<f32>(own, CHANGES) + SLACK * load<f32>(own, NORMS)) + change * (load<f32>(own, NORMS) + load<f32>(own, CHANGES)) + SLACK * abs(load<f32>(own, BIAS));
     const upper = score + around + SLACK * abs(score);
-    if (panel * NR + c >= int(p, 9) || upper < load<f32>(row)) continue;
+    if (panel * NR + c >= p.count || upper < load<f32>(row)) continue;
     if (load<i32>(row, 16) == NEAREST_KEPT) {
       refine(p, x, row);
       if (load<i32>(row, 16) > NEAREST_KEPT / 2) settle(p, x, row);
@@ -333,9 +334,9 @@ function note(p: usize, x: usize, row: usize, panel: i32, facts: usize, scores: 
 }
 
 // The largest score in doubles of all, NaN above all numbers, for what has no bounds.
-function plain(p: usize, x: usize, row: usize): void {
+function plain(p: NearestSlots, x: usize, row: usize): void {
   let best = scoreOf(p, x, 0), index = 0;
-  for (let j = 1, count = int(p, 9); j < count; j++) {
+  for (let j = 1, count = p.count; j < count; j++) {
     if (best != best) break;
     const score = scoreOf(p, x, j);
     if (score > best || score != score) {
@@ -347,15 +348,14 @@ function plain(p: usize, x: usize, row: usize): void {
   store<f64>(row, best, 24);
 }
 
-// A task takes some rows of x. Slots: 0 x, 1 panels of y, 2 columns, 3 y, 4 bias, 5 ids, 6 scores, 7 rows, 8 width, 9 rows of y, 10 rows a task, 11 where it
-// says whether something of y is not finite. Scratch: a tile, the panels of x, the states of the rows.
-export function nearest(p: usize, task: i32): void {
-  const width = int(p, 8), count = int(p, 9), narrow = isNarrow(width), steps = stepsOf(width);
-  const first = task * int(p, 10), rows = min(int(p, 7) - first, int(p, 10));
-  const bytes = <usize>width << 2, x = ptr(p, 0) + <usize>first * bytes;
+// A task takes some rows of x. Scratch: a tile, the panels of x, the states of the rows.
+export function nearest(p: NearestSlots, task: i32): void {
+  const width = p.width, count = p.count, narrow = isNarrow(width), steps = stepsOf(width);
+  const first = task * p.rowsPerTask, rows = min(p.rows - first, p.rowsPerTask);
+  const bytes = <usize>width << 2, x = p.x + <usize>first * bytes;
   const tile = scratch(p), packed = tile + TILE;
   const blocks = (rows + MR - 1) / MR, states = packed + <usize>blocks * <usize>steps * 16;
-  const bounded = load<i32>(ptr(p, 11)) == 0;
+  const bounded = load<i32>(p.unbounded) == 0;
   let any = false;
   for (let r = 0; r < blocks * MR; r++) {
     const row = states + <usize>r * ROW, to = packed + <usize>(r / MR) * <usize>steps * 16 + (<usize>(r % MR) << 2);
@@ -381,7 +381,7 @@ export function nearest(p: usize, task: i32): void {
   }
   if (any)
     for (let panel = 0, panels = (count + NR - 1) / NR, size = panelBytes(width); panel < panels; panel++) {
-      const facts = ptr(p, 2) + <usize>panel * COLUMNS, b = ptr(p, 1) + <usize>panel * size;
+      const facts = p.columns + <usize>panel * COLUMNS, b = p.panels + <usize>panel * size;
       const scale0 = v128.load(facts, SCALE), scale1 = v128.load(facts, SCALE + 16), bias0 = v128.load(facts, BIAS), bias1 = v128.load(facts, BIAS + 16);
       const byNorm = load<f32>(facts, BY_NORM), byChange = load<f32>(facts, BY_CHANGE), always = load<f32>(facts, ALWAYS);
       for (let block = 0; block < blocks; block++) {
@@ -406,7 +406,7 @@ export function nearest(p: usize, task: i32): void {
     const row = states + <usize>r * ROW, from = x + <usize>r * bytes;
     if (load<f32>(row) == <f32>Infinity) plain(p, from, row);
     else settle(p, from, row);
-    store<i32>(ptr(p, 5) + (<usize>(first + r) << 2), load<i32>(row, 20));
-    store<f32>(ptr(p, 6) + (<usize>(first + r) << 2), <f32>load<f64>(row, 24));
+    store<i32>(p.ids + (<usize>(first + r) << 2), load<i32>(row, 20));
+    store<f32>(p.scores + (<usize>(first + r) << 2), <f32>load<f64>(row, 24));
   }
 }

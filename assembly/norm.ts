@@ -1,5 +1,6 @@
 // LayerNorm and RMSNorm over rows. `layer` is 1 for LayerNorm.
-import { float, fma, int, ptr, sumLanes } from "./simd";
+import { fma, sumLanes } from "./simd";
+import { NormJvpSlots, NormSlots, NormVjpSlots } from "./slots";
 
 // Mean and rstd of a row in doubles, for rows whose sums overflow.
 let farMean: f32 = 0;
@@ -17,16 +18,15 @@ function farRow(x: usize, width: i32, layer: bool, eps: f32): f32 {
   return <f32>(1 / sqrt<f64>(sum / <f64>width + <f64>eps));
 }
 
-// Slots: 0 x, 1 gain, 2 bias, 3 y, 4 stats, 5 rows, 6 rows a task, 7 width, 8 layer; floats: 0 eps.
-export function norm(p: usize, task: i32): void {
-  const width = int(p, 7), bytes = <usize>width << 2, gain = ptr(p, 1), bias = ptr(p, 2);
-  const first = task * int(p, 6), last = min(int(p, 5), first + int(p, 6));
+export function norm(p: NormSlots, task: i32): void {
+  const width = p.width, bytes = <usize>width << 2, gain = p.gain, bias = p.bias;
+  const first = task * p.rowsPerTask, last = min(p.rows, first + p.rowsPerTask);
   const count = <f32>width, one = f32x4.splat(1), zero = f32x4.splat(0);
   for (let r = first; r < last; r++) {
-    const x = ptr(p, 0) + <usize>r * bytes, y = ptr(p, 3) + <usize>r * bytes;
+    const x = p.x + <usize>r * bytes, y = p.y + <usize>r * bytes;
     let i: usize = 0;
     let mean: f32 = 0;
-    if (int(p, 8)) {
+    if (p.layer) {
       let s0 = zero, s1 = zero;
       for (; i + 32 <= bytes; i += 32) {
         s0 = f32x4.add(s0, v128.load(x + i));
@@ -48,9 +48,9 @@ export function norm(p: usize, task: i32): void {
       const a = load<f32>(x + i) - mean;
       sum += a * a;
     }
-    let rstd: f32 = 1 / sqrt<f32>(sum / count + float(p, 0));
+    let rstd: f32 = 1 / sqrt<f32>(sum / count + p.eps);
     if (!(sum < Infinity)) {
-      rstd = farRow(x, width, int(p, 8) != 0, float(p, 0));
+      rstd = farRow(x, width, p.layer != 0, p.eps);
       mean = farMean;
       center = f32x4.splat(mean);
     }
@@ -64,21 +64,20 @@ export function norm(p: usize, task: i32): void {
       const g = gain ? v128.load_splat<f32>(gain + i) : one, b = bias ? v128.load_splat<f32>(bias + i) : zero;
       v128.store_lane<f32>(y + i, fma(unit, g, b), 0);
     }
-    const stats = ptr(p, 4) + (<usize>r << 3);
+    const stats = p.stats + (<usize>r << 3);
     store<f32>(stats, mean);
     store<f32>(stats, rstd, 4);
   }
 }
 
 // The Jacobian rstd·(I − [11ᵀ/w if LayerNorm] − x̂x̂ᵀ/w) is symmetric; vjp and jvp differ in where the gain stands.
-// Slots: 0 x, 1 gain, 2 stats, 3 dy, 4 dx, 5 rows, 6 rows a task, 7 width, 8 layer.
-export function normVjp(p: usize, task: i32): void {
-  const width = int(p, 7), bytes = <usize>width << 2, gain = ptr(p, 1);
-  const first = task * int(p, 6), last = min(int(p, 5), first + int(p, 6));
+export function normVjp(p: NormVjpSlots, task: i32): void {
+  const width = p.width, bytes = <usize>width << 2, gain = p.gain;
+  const first = task * p.rowsPerTask, last = min(p.rows, first + p.rowsPerTask);
   const count = <f32>width, one = f32x4.splat(1), zero = f32x4.splat(0);
   for (let r = first; r < last; r++) {
-    const at = <usize>r * bytes, x = ptr(p, 0) + at, dy = ptr(p, 3) + at, dx = ptr(p, 4) + at;
-    const stats = ptr(p, 2) + (<usize>r << 3), mean = load<f32>(stats), rstd = load<f32>(stats, 4);
+    const at = <usize>r * bytes, x = p.x + at, dy = p.dy + at, dx = p.dx + at;
+    const stats = p.stats + (<usize>r << 3), mean = load<f32>(stats), rstd = load<f32>(stats, 4);
     const center = f32x4.splat(mean), scale = f32x4.splat(rstd);
     let s = zero, t = zero;
     let i: usize = 0;
@@ -94,7 +93,7 @@ export function normVjp(p: usize, task: i32): void {
       sum += d;
       along += (load<f32>(x + i) - mean) * rstd * d;
     }
-    const average = f32x4.splat(int(p, 8) ? sum / count : 0), slope = f32x4.splat(-along / count);
+    const average = f32x4.splat(p.layer ? sum / count : 0), slope = f32x4.splat(-along / count);
     for (i = 0; i + 16 <= bytes; i += 16) {
       const unit = f32x4.mul(f32x4.sub(v128.load(x + i), center), scale);
       const d = f32x4.mul(v128.load(dy + i), gain ? v128.load(gain + i) : one);
@@ -108,15 +107,14 @@ export function normVjp(p: usize, task: i32): void {
   }
 }
 
-// Slots: 0 x, 1 gain, 2 stats, 3 dx, 4 dgain, 5 dbias, 6 dy, 7 rows, 8 rows a task, 9 width, 10 layer.
-export function normJvp(p: usize, task: i32): void {
-  const width = int(p, 9), bytes = <usize>width << 2;
-  const gain = ptr(p, 1), dgain = ptr(p, 4), dbias = ptr(p, 5);
-  const first = task * int(p, 8), last = min(int(p, 7), first + int(p, 8));
+export function normJvp(p: NormJvpSlots, task: i32): void {
+  const width = p.width, bytes = <usize>width << 2;
+  const gain = p.gain, dgain = p.dgain, dbias = p.dbias;
+  const first = task * p.rowsPerTask, last = min(p.rows, first + p.rowsPerTask);
   const count = <f32>width, one = f32x4.splat(1), zero = f32x4.splat(0);
   for (let r = first; r < last; r++) {
-    const at = <usize>r * bytes, x = ptr(p, 0) + at, dx = ptr(p, 3) + at, dy = ptr(p, 6) + at;
-    const stats = ptr(p, 2) + (<usize>r << 3), mean = load<f32>(stats), rstd = load<f32>(stats, 4);
+    const at = <usize>r * bytes, x = p.x + at, dx = p.dx + at, dy = p.dy + at;
+    const stats = p.stats + (<usize>r << 3), mean = load<f32>(stats), rstd = load<f32>(stats, 4);
     const center = f32x4.splat(mean), scale = f32x4.splat(rstd);
     let s = zero, t = zero;
     let i: usize = 0;
@@ -131,7 +129,7 @@ export function normJvp(p: usize, task: i32): void {
       sum += d;
       along += (load<f32>(x + i) - mean) * rstd * d;
     }
-    const average = f32x4.splat(int(p, 10) ? sum / count : 0), slope = f32x4.splat(-along / count);
+    const average = f32x4.splat(p.layer ? sum / count : 0), slope = f32x4.splat(-along / count);
     for (i = 0; i + 16 <= bytes; i += 16) {
       const unit = f32x4.mul(f32x4.sub(v128.load(x + i), center), scale);
       const d = f32x4.mul(fma(unit, slope, f32x4.sub(v128.load(dx + i), average)), scale);

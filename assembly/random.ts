@@ -1,6 +1,7 @@
 // Threefry-2x32, 20 rounds (Salmon et al. 2011), four blocks at a time.
 import { log4 } from "./functions";
-import { float, fma, int, ptr, scratch } from "./simd";
+import { fma, scratch } from "./simd";
+import { DropoutSlots, RandomSlots } from "./slots";
 
 // @ts-ignore: decorator
 @inline function rotate(x: v128, bits: i32): v128 {
@@ -71,24 +72,24 @@ import { float, fma, int, ptr, scratch } from "./simd";
   v128.store(out, i32x4.shuffle(x0, x1, 2, 6, 3, 7), 16);
 }
 
-// One export a kind. Slots: 0 out, 1 elements, 2 a task's (a multiple of 8), 3 key0, 4 key1, 5 offset. Scratch bytes: 32.
+// One export a kind. Scratch bytes: 32.
 // @ts-ignore: decorator
-@inline function fill(kind: i32, p: usize, task: i32): void {
-  const first = task * int(p, 2), last = min(int(p, 1), first + int(p, 2));
-  const key0 = int(p, 3), key1 = int(p, 4), offset = int(p, 5), out = ptr(p, 0), spare = scratch(p);
+@inline function fill(kind: i32, p: RandomSlots, task: i32): void {
+  const first = task * p.elementsPerTask, last = min(p.elements, first + p.elementsPerTask);
+  const key0 = p.key0, key1 = p.key1, offset = p.offset, out = p.out, spare = scratch(p);
   for (let i = first; i < last; i += 8) {
     const whole = i + 8 <= last, at = out + (<usize>i << 2);
     eight(kind, key0, key1, offset + (i >> 1), whole ? at : spare);
     if (!whole) memory.copy(at, spare, <usize>(last - i) << 2);
   }
 }
-// Slots: 0 x, 1 y, 2 elements, 3 a task's (a multiple of 8), 4 key0, 5 key1, 6 threshold; floats: 0 scale. Scratch bytes: 32.
-export function dropout(p: usize, task: i32): void {
-  const first = task * int(p, 3), last = min(int(p, 2), first + int(p, 3));
-  const key0 = int(p, 4), key1 = int(p, 5), threshold = int(p, 6), words = scratch(p);
-  const least = i32x4.splat(threshold), scale = float(p, 0), scales = f32x4.splat(scale);
+// Scratch bytes: 32.
+export function dropout(p: DropoutSlots, task: i32): void {
+  const first = task * p.elementsPerTask, last = min(p.elements, first + p.elementsPerTask);
+  const key0 = p.key0, key1 = p.key1, threshold = p.threshold, words = scratch(p);
+  const least = i32x4.splat(threshold), scale = p.scale, scales = f32x4.splat(scale);
   for (let i = first; i < last; i += 8) {
-    const x = ptr(p, 0) + (<usize>i << 2), y = ptr(p, 1) + (<usize>i << 2);
+    const x = p.x + (<usize>i << 2), y = p.y + (<usize>i << 2);
     eight(0, key0, key1, i >> 1, words);
     if (i + 8 <= last) {
       const keep0 = i32x4.ge_s(i32x4.shr_u(v128.load(words), 8), least);
@@ -103,6 +104,6 @@ export function dropout(p: usize, task: i32): void {
   }
 }
 
-export function random_bits(p: usize, task: i32): void { fill(0, p, task); }
-export function random_uniform(p: usize, task: i32): void { fill(1, p, task); }
-export function random_normal(p: usize, task: i32): void { fill(2, p, task); }
+export function random_bits(p: RandomSlots, task: i32): void { fill(0, p, task); }
+export function random_uniform(p: RandomSlots, task: i32): void { fill(1, p, task); }
+export function random_normal(p: RandomSlots, task: i32): void { fill(2, p, task); }

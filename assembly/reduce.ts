@@ -1,7 +1,8 @@
 // Reductions. Long f32 sums run in chunks, so that rounding grows with the number of chunks only; sums of products that
 // decide norms and alignments run in doubles.
 import { SUM_ELEMENTS, SUM_ROWS as CHUNK_ROWS } from "../src/backends/cpu/blocks";
-import { doubles, fma, fma64, int, ptr, sumDoubles } from "./simd";
+import { doubles, fma, fma64, sumDoubles } from "./simd";
+import { AlignRowsSlots, DotPartialsSlots, DotTotalSlots, ReduceColumnsSlots, ReduceRowsSlots, SegmentColumnsSlots } from "./slots";
 
 const CHUNK_BYTES: usize = SUM_ELEMENTS * 4;
 
@@ -65,12 +66,12 @@ export function squareRange(x: usize, bytes: usize): f64 {
   return a;
 }
 
-// The last axis. Slots: 0 x, 1 y, 2 rows, 3 rows a task, 4 length, 5 kind (sum, max, min).
-export function reduceRows(p: usize, task: i32): void {
-  const bytes = <usize>int(p, 4) << 2, kind = int(p, 5);
-  const first = task * int(p, 3), last = min(int(p, 2), first + int(p, 3));
+// The last axis.
+export function reduceRows(p: ReduceRowsSlots, task: i32): void {
+  const bytes = <usize>p.length << 2, kind = p.kind;
+  const first = task * p.rowsPerTask, last = min(p.rows, first + p.rowsPerTask);
   for (let r = first; r < last; r++) {
-    const x = ptr(p, 0) + <usize>r * bytes, y = ptr(p, 1) + (<usize>r << 2);
+    const x = p.x + <usize>r * bytes, y = p.y + (<usize>r << 2);
     if (kind == 1) v128.store_lane<f32>(y, rowRange(1, x, bytes), 0);
     else if (kind == 2) v128.store_lane<f32>(y, rowRange(2, x, bytes), 0);
     else {
@@ -149,14 +150,13 @@ export function reduceRows(p: usize, task: i32): void {
   for (let i: usize = 0; i < bytes; i += 4) v128.store_lane<f32>(out + i, value, 0);
 }
 
-// A middle axis: x is outer·length·inner. Slots: 0 x, 1 y, 2 outer, 3 length, 4 inner, 5 columns a task, 6 column blocks,
-// 7 kind (sum, max, min).
-export function reduceColumns(p: usize, task: i32): void {
-  const length = int(p, 3), inner = int(p, 4), blocks = int(p, 6), kind = int(p, 7);
-  const outer = task / blocks, column = (task % blocks) * int(p, 5);
-  const stride = <usize>inner << 2, bytes = <usize>min(int(p, 5), inner - column) << 2;
-  const x = ptr(p, 0) + (<usize>column << 2) + <usize>outer * <usize>length * stride;
-  const y = ptr(p, 1) + (<usize>column << 2) + <usize>outer * stride;
+// A middle axis: x is outer·length·inner.
+export function reduceColumns(p: ReduceColumnsSlots, task: i32): void {
+  const length = p.length, inner = p.inner, blocks = p.columnBlocks, kind = p.kind;
+  const outer = task / blocks, column = (task % blocks) * p.columnsPerTask;
+  const stride = <usize>inner << 2, bytes = <usize>min(p.columnsPerTask, inner - column) << 2;
+  const x = p.x + (<usize>column << 2) + <usize>outer * <usize>length * stride;
+  const y = p.y + (<usize>column << 2) + <usize>outer * stride;
   if (kind == 1) {
     fillColumns(y, bytes, neutral(3));
     columnRange(3, x, 0, 0, stride, 0, length, y, bytes);
@@ -170,26 +170,24 @@ export function reduceColumns(p: usize, task: i32): void {
 }
 
 // Sums of rows by segment: plain (y and stats null), products (y given), or the gradient of a norm's gain (stats given).
-// Slots: 0 x, 1 y, 2 stats, 3 segments, 4 out, 5 segments' count, 6 width, 7 columns a task, 8 column blocks, 9 accumulate.
-export function segmentColumns(p: usize, task: i32): void {
-  const width = int(p, 6), blocks = int(p, 8);
-  const segment = task / blocks, column = (task % blocks) * int(p, 7);
-  const stride = <usize>width << 2, bytes = <usize>min(int(p, 7), width - column) << 2;
-  const at = <usize>column << 2, x = ptr(p, 0) + at, y = ptr(p, 1) + at, stats = ptr(p, 2);
-  const out = ptr(p, 4) + at + <usize>segment * stride;
-  const bounds = ptr(p, 3) + (<usize>segment << 2), first = load<i32>(bounds), last = load<i32>(bounds, 4);
-  if (!int(p, 9)) fillColumns(out, bytes, f32x4.splat(0));
+export function segmentColumns(p: SegmentColumnsSlots, task: i32): void {
+  const width = p.width, blocks = p.columnBlocks;
+  const segment = task / blocks, column = (task % blocks) * p.columnsPerTask;
+  const stride = <usize>width << 2, bytes = <usize>min(p.columnsPerTask, width - column) << 2;
+  const at = <usize>column << 2, x = p.x + at, y = p.y + at, stats = p.stats;
+  const out = p.out + at + <usize>segment * stride;
+  const bounds = p.segments + (<usize>segment << 2), first = load<i32>(bounds), last = load<i32>(bounds, 4);
+  if (!p.accumulate) fillColumns(out, bytes, f32x4.splat(0));
   if (stats) columnRange(2, x, y, stats, stride, first, last, out, bytes);
-  else if (ptr(p, 1)) columnRange(1, x, y, 0, stride, first, last, out, bytes);
+  else if (p.y) columnRange(1, x, y, 0, stride, first, last, out, bytes);
   else columnRange(0, x, 0, 0, stride, first, last, out, bytes);
 }
 
-// Slots: 0 g, 1 v, 2 dots, 3 sumsq, 4 rows, 5 rows a task, 6 width.
-export function alignRows(p: usize, task: i32): void {
-  const bytes = <usize>int(p, 6) << 2, v = ptr(p, 1);
-  const first = task * int(p, 5), last = min(int(p, 4), first + int(p, 5));
+export function alignRows(p: AlignRowsSlots, task: i32): void {
+  const bytes = <usize>p.width << 2, v = p.v;
+  const first = task * p.rowsPerTask, last = min(p.rows, first + p.rowsPerTask);
   for (let r = first; r < last; r++) {
-    const g = ptr(p, 0) + <usize>r * bytes;
+    const g = p.g + <usize>r * bytes;
     let s0 = f64x2.splat(0), s1 = s0, t0 = s0, t1 = s0;
     let i: usize = 0;
     for (; i + 16 <= bytes; i += 16) {
@@ -205,21 +203,19 @@ export function alignRows(p: usize, task: i32): void {
       dot += x * <f64>load<f32>(v + i);
       square += x * x;
     }
-    store<f32>(ptr(p, 2) + (<usize>r << 2), <f32>dot);
-    store<f32>(ptr(p, 3) + (<usize>r << 2), <f32>square);
+    store<f32>(p.dots + (<usize>r << 2), <f32>dot);
+    store<f32>(p.sumsq + (<usize>r << 2), <f32>square);
   }
 }
 
-// Slots: 0 x, 1 y, 2 partials (f64 a task), 3 elements, 4 a task's.
-export function dotPartials(p: usize, task: i32): void {
-  const block = int(p, 4), start = (<usize>task * <usize>block) << 2;
-  const bytes = <usize>min(block, int(p, 3) - task * block) << 2;
-  store<f64>(ptr(p, 2) + (<usize>task << 3), dotRange(ptr(p, 0) + start, ptr(p, 1) + start, bytes));
+export function dotPartials(p: DotPartialsSlots, task: i32): void {
+  const block = p.elementsPerTask, start = (<usize>task * <usize>block) << 2;
+  const bytes = <usize>min(block, p.elements - task * block) << 2;
+  store<f64>(p.partials + (<usize>task << 3), dotRange(p.x + start, p.y + start, bytes));
 }
 
-// Slots: 0 partials, 1 how many, 2 out.
-export function dotTotal(p: usize, task: i32): void {
+export function dotTotal(p: DotTotalSlots, task: i32): void {
   let sum: f64 = 0;
-  for (let i = 0; i < int(p, 1); i++) sum += load<f64>(ptr(p, 0) + (<usize>i << 3));
-  store<f32>(ptr(p, 2), <f32>sum);
+  for (let i = 0; i < p.count; i++) sum += load<f64>(p.partials + (<usize>i << 3));
+  store<f32>(p.out, <f32>sum);
 }

@@ -1,4 +1,5 @@
-// Shared SIMD helpers: fused multiply-add, the parameter block, per-thread scratch.
+// Shared SIMD helpers: fused multiply-add, per-thread scratch.
+import { ScratchSlots } from "./slots";
 
 // The relaxed build rounds once per multiply-add, the plain build twice.
 // @ts-ignore: decorator
@@ -25,20 +26,6 @@
   return f64x2.extract_lane(v, 0) + f64x2.extract_lane(v, 1);
 }
 
-// The parameter block: 32 integer slots, then float slots from byte 128, then two slots for scratch.
-// @ts-ignore: decorator
-@inline export function int(p: usize, slot: i32): i32 {
-  return load<i32>(p + (<usize>slot << 2));
-}
-// @ts-ignore: decorator
-@inline export function ptr(p: usize, slot: i32): usize {
-  return <usize>load<u32>(p + (<usize>slot << 2));
-}
-// @ts-ignore: decorator
-@inline export function float(p: usize, slot: i32): f32 {
-  return load<f32>(p + 128 + (<usize>slot << 2));
-}
-
 let thread: usize = 0;
 
 // Called once in every instance: which thread this is.
@@ -48,8 +35,8 @@ export function setThread(index: i32): void {
 
 // This thread's scratch area; the launcher says how large it must be.
 // @ts-ignore: decorator
-@inline export function scratch(p: usize): usize {
-  return <usize>load<u32>(p + 248) + thread * <usize>load<u32>(p + 252);
+@inline export function scratch(p: ScratchSlots): usize {
+  return p.scratchAt + thread * p.scratchStride;
 }
 
 // @ts-ignore: decorator

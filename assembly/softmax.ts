@@ -1,6 +1,9 @@
 // Softmax and cross-entropy over rows.
 import { expClamped4, logf } from "./functions";
-import { fma, int, ptr, sumLanes } from "./simd";
+import { fma, sumLanes } from "./simd";
+import {
+  CrossEntropyJvpSlots, CrossEntropySlots, CrossEntropyVjpSlots, LogSoftmaxSlots, LogSoftmaxVjpSlots, SoftmaxSlots, SoftmaxVjpSlots,
+} from "./slots";
 
 // NaN is passed over here; it comes back through the exponentials.
 function rowMax(x: usize, bytes: usize): f32 {
@@ -18,12 +21,11 @@ function rowMax(x: usize, bytes: usize): f32 {
   );
 }
 
-// Slots: 0 x, 1 y, 2 rows, 3 rows a task, 4 cols.
-export function softmax(p: usize, task: i32): void {
-  const bytes = <usize>int(p, 4) << 2;
-  const first = task * int(p, 3), last = min(int(p, 2), first + int(p, 3));
+export function softmax(p: SoftmaxSlots, task: i32): void {
+  const bytes = <usize>p.cols << 2;
+  const first = task * p.rowsPerTask, last = min(p.rows, first + p.rowsPerTask);
   for (let r = first; r < last; r++) {
-    const x = ptr(p, 0) + <usize>r * bytes, y = ptr(p, 1) + <usize>r * bytes;
+    const x = p.x + <usize>r * bytes, y = p.y + <usize>r * bytes;
     const top = f32x4.splat(rowMax(x, bytes));
     let s = f32x4.splat(0), tail: f32 = 0;
     let i: usize = 0;
@@ -43,12 +45,11 @@ export function softmax(p: usize, task: i32): void {
   }
 }
 
-// Slots: 0 x, 1 y, 2 rows, 3 rows a task, 4 cols.
-export function logSoftmax(p: usize, task: i32): void {
-  const bytes = <usize>int(p, 4) << 2;
-  const first = task * int(p, 3), last = min(int(p, 2), first + int(p, 3));
+export function logSoftmax(p: LogSoftmaxSlots, task: i32): void {
+  const bytes = <usize>p.cols << 2;
+  const first = task * p.rowsPerTask, last = min(p.rows, first + p.rowsPerTask);
   for (let r = first; r < last; r++) {
-    const x = ptr(p, 0) + <usize>r * bytes, y = ptr(p, 1) + <usize>r * bytes;
+    const x = p.x + <usize>r * bytes, y = p.y + <usize>r * bytes;
     const peak = rowMax(x, bytes), top = f32x4.splat(peak);
     let s0 = f32x4.splat(0), s1 = s0, tail: f32 = 0;
     let i: usize = 0;
@@ -66,12 +67,11 @@ export function logSoftmax(p: usize, task: i32): void {
   }
 }
 
-// Slots: 0 y, 1 dy, 2 dx, 3 rows, 4 rows a task, 5 cols.
-export function logSoftmaxVjp(p: usize, task: i32): void {
-  const bytes = <usize>int(p, 5) << 2;
-  const first = task * int(p, 4), last = min(int(p, 3), first + int(p, 4));
+export function logSoftmaxVjp(p: LogSoftmaxVjpSlots, task: i32): void {
+  const bytes = <usize>p.cols << 2;
+  const first = task * p.rowsPerTask, last = min(p.rows, first + p.rowsPerTask);
   for (let r = first; r < last; r++) {
-    const at = <usize>r * bytes, y = ptr(p, 0) + at, dy = ptr(p, 1) + at, dx = ptr(p, 2) + at;
+    const at = <usize>r * bytes, y = p.y + at, dy = p.dy + at, dx = p.dx + at;
     let s0 = f32x4.splat(0), s1 = s0, tail: f32 = 0;
     let i: usize = 0;
     for (; i + 32 <= bytes; i += 32) {
@@ -89,12 +89,11 @@ export function logSoftmaxVjp(p: usize, task: i32): void {
   }
 }
 
-// Slots: 0 y, 1 dy, 2 dx, 3 rows, 4 rows a task, 5 cols.
-export function softmaxVjp(p: usize, task: i32): void {
-  const bytes = <usize>int(p, 5) << 2;
-  const first = task * int(p, 4), last = min(int(p, 3), first + int(p, 4));
+export function softmaxVjp(p: SoftmaxVjpSlots, task: i32): void {
+  const bytes = <usize>p.cols << 2;
+  const first = task * p.rowsPerTask, last = min(p.rows, first + p.rowsPerTask);
   for (let r = first; r < last; r++) {
-    const at = <usize>r * bytes, y = ptr(p, 0) + at, dy = ptr(p, 1) + at, dx = ptr(p, 2) + at;
+    const at = <usize>r * bytes, y = p.y + at, dy = p.dy + at, dx = p.dx + at;
     let s = f32x4.splat(0);
     let i: usize = 0;
     for (; i + 16 <= bytes; i += 16) s = fma(v128.load(y + i), v128.load(dy + i), s);
@@ -106,12 +105,11 @@ export function softmaxVjp(p: usize, task: i32): void {
   }
 }
 
-// Slots: 0 logits, 1 targets, 2 losses, 3 lse, 4 rows, 5 rows a task, 6 cols.
-export function crossEntropy(p: usize, task: i32): void {
-  const cols = int(p, 6), bytes = <usize>cols << 2;
-  const first = task * int(p, 5), last = min(int(p, 4), first + int(p, 5));
+export function crossEntropy(p: CrossEntropySlots, task: i32): void {
+  const cols = p.cols, bytes = <usize>cols << 2;
+  const first = task * p.rowsPerTask, last = min(p.rows, first + p.rowsPerTask);
   for (let r = first; r < last; r++) {
-    const x = ptr(p, 0) + <usize>r * bytes, out = <usize>r << 2;
+    const x = p.logits + <usize>r * bytes, out = <usize>r << 2;
     const peak = rowMax(x, bytes), top = f32x4.splat(peak);
     let s0 = f32x4.splat(0), s1 = s0;
     let i: usize = 0;
@@ -123,13 +121,13 @@ export function crossEntropy(p: usize, task: i32): void {
     for (; i < bytes; i += 4)
       sum += f32x4.extract_lane(expClamped4(f32x4.sub(v128.load_splat<f32>(x + i), top)), 0);
     const log = logf(sum);
-    store<f32>(ptr(p, 3) + out, peak + log);
-    const target = load<i32>(ptr(p, 1) + out);
+    store<f32>(p.lse + out, peak + log);
+    const target = load<i32>(p.targets + out);
     let loss: f32 = 0;
     if (target >= cols) loss = NaN;
     // Not lse − logit: lse is rounded at the size of the maximum, and the loss may be small.
     else if (target >= 0) loss = peak - load<f32>(x + (<usize>target << 2)) + log;
-    store<f32>(ptr(p, 2) + out, loss);
+    store<f32>(p.losses + out, loss);
   }
 }
 
@@ -138,18 +136,17 @@ export function crossEntropy(p: usize, task: i32): void {
   for (let i: usize = 0; i < bytes; i += 4) store<f32>(to + i, value);
 }
 
-// Slots: 0 logits, 1 targets, 2 lse, 3 dlosses, 4 dlogits, 5 rows, 6 rows a task, 7 cols.
-export function crossEntropyVjp(p: usize, task: i32): void {
-  const cols = int(p, 7), bytes = <usize>cols << 2;
-  const first = task * int(p, 6), last = min(int(p, 5), first + int(p, 6));
+export function crossEntropyVjp(p: CrossEntropyVjpSlots, task: i32): void {
+  const cols = p.cols, bytes = <usize>cols << 2;
+  const first = task * p.rowsPerTask, last = min(p.rows, first + p.rowsPerTask);
   for (let r = first; r < last; r++) {
-    const x = ptr(p, 0) + <usize>r * bytes, dx = ptr(p, 4) + <usize>r * bytes, at = <usize>r << 2;
-    const target = load<i32>(ptr(p, 1) + at);
+    const x = p.logits + <usize>r * bytes, dx = p.dlogits + <usize>r * bytes, at = <usize>r << 2;
+    const target = load<i32>(p.targets + at);
     if (target < 0 || target >= cols) {
       fillRow(dx, bytes, target < 0 ? 0 : NaN);
       continue;
     }
-    const shift = f32x4.splat(load<f32>(ptr(p, 2) + at)), d = f32x4.splat(load<f32>(ptr(p, 3) + at));
+    const shift = f32x4.splat(load<f32>(p.lse + at)), d = f32x4.splat(load<f32>(p.dlosses + at));
     const hit = <usize>target << 2;
     const hitProb = expClamped4(f32x4.sub(v128.load_splat<f32>(x + hit), shift));
     let i: usize = 0;
@@ -163,18 +160,17 @@ export function crossEntropyVjp(p: usize, task: i32): void {
   }
 }
 
-// Slots: 0 logits, 1 targets, 2 lse, 3 dlogits, 4 dlosses, 5 rows, 6 rows a task, 7 cols.
-export function crossEntropyJvp(p: usize, task: i32): void {
-  const cols = int(p, 7), bytes = <usize>cols << 2;
-  const first = task * int(p, 6), last = min(int(p, 5), first + int(p, 6));
+export function crossEntropyJvp(p: CrossEntropyJvpSlots, task: i32): void {
+  const cols = p.cols, bytes = <usize>cols << 2;
+  const first = task * p.rowsPerTask, last = min(p.rows, first + p.rowsPerTask);
   for (let r = first; r < last; r++) {
-    const x = ptr(p, 0) + <usize>r * bytes, t = ptr(p, 3) + <usize>r * bytes, at = <usize>r << 2;
-    const target = load<i32>(ptr(p, 1) + at);
+    const x = p.logits + <usize>r * bytes, t = p.dlogits + <usize>r * bytes, at = <usize>r << 2;
+    const target = load<i32>(p.targets + at);
     if (target < 0 || target >= cols) {
-      store<f32>(ptr(p, 4) + at, target < 0 ? 0 : NaN);
+      store<f32>(p.dlosses + at, target < 0 ? 0 : NaN);
       continue;
     }
-    const shift = f32x4.splat(load<f32>(ptr(p, 2) + at));
+    const shift = f32x4.splat(load<f32>(p.lse + at));
     let s0 = f32x4.splat(0), s1 = s0;
     let i: usize = 0;
     for (; i + 32 <= bytes; i += 32) {
@@ -186,6 +182,6 @@ export function crossEntropyJvp(p: usize, task: i32): void {
       const prob = expClamped4(f32x4.sub(v128.load_splat<f32>(x + i), shift));
       sum += f32x4.extract_lane(prob, 0) * load<f32>(t + i);
     }
-    store<f32>(ptr(p, 4) + at, sum - load<f32>(t + (<usize>target << 2)));
+    store<f32>(p.dlosses + at, sum - load<f32>(t + (<usize>target << 2)));
   }
 }

@@ -1,30 +1,28 @@
 // Kernels that read or write with strides. The launcher has merged axes: rows of `length` elements, and up to five outer axes
 // whose strides give each row's start.
-import { int, ptr } from "./simd";
+import { BinarySlots, CompareSlots, CopyRowsSlots, CopyTilesSlots } from "./slots";
 
-// The offset of row `row`, in elements: `rank` extents from slot `shape` on, strides from slot `strides` on.
+// The offset of row `row`, in elements; extents and strides are arrays of `rank` integers.
 // @ts-ignore: decorator
-@inline function rowOffset(p: usize, row: i32, rank: i32, shape: i32, strides: i32): i32 {
+@inline function rowOffset(row: i32, rank: i32, extents: usize, strides: usize): i32 {
   let offset = 0;
   for (let axis = rank - 1; axis > 0; axis--) {
-    const extent = int(p, shape + axis), rest = row / extent;
-    offset += (row - rest * extent) * int(p, strides + axis);
+    const extent = load<i32>(extents + (<usize>axis << 2)), rest = row / extent;
+    offset += (row - rest * extent) * load<i32>(strides + (<usize>axis << 2));
     row = rest;
   }
-  return rank > 0 ? offset + row * int(p, strides) : offset;
+  return rank > 0 ? offset + row * load<i32>(strides) : offset;
 }
 
-// Slots: 0 in, 1 out, 2 length, 3 step in `in`, 4 step in `out`, 5 rows, 6 rows a task, 7 columns a task, 8 column blocks,
-// 9 rank, 10 shape (5), 15 strides in `in` (5), 20 strides in `out` (5).
-export function copyRows(p: usize, task: i32): void {
-  const length = int(p, 2), inStep = int(p, 3), outStep = int(p, 4), rank = int(p, 9);
-  const columnBlocks = int(p, 8), column = (task % columnBlocks) * int(p, 7);
-  const columns = min(int(p, 7), length - column);
-  const first = (task / columnBlocks) * int(p, 6), last = min(int(p, 5), first + int(p, 6));
+export function copyRows(p: CopyRowsSlots, task: i32): void {
+  const length = p.length, inStep = p.fromStep, outStep = p.toStep, rank = p.rank;
+  const columnBlocks = p.columnBlocks, column = (task % columnBlocks) * p.columnsPerTask;
+  const columns = min(p.columnsPerTask, length - column);
+  const first = (task / columnBlocks) * p.rowsPerTask, last = min(p.rows, first + p.rowsPerTask);
   const bytes = <usize>columns << 2;
   for (let r = first; r < last; r++) {
-    let from = ptr(p, 0) + (<usize>(rowOffset(p, r, rank, 10, 15) + column * inStep) << 2);
-    let to = ptr(p, 1) + (<usize>(rowOffset(p, r, rank, 10, 20) + column * outStep) << 2);
+    let from = p.from + (<usize>(rowOffset(r, rank, p.extents, p.strides0) + column * inStep) << 2);
+    let to = p.to + (<usize>(rowOffset(r, rank, p.extents, p.strides1) + column * outStep) << 2);
     if (outStep == 1 && inStep == 1) {
       let i: usize = 0;
       for (; i + 16 <= bytes; i += 16) v128.store(to + i, v128.load(from + i));
@@ -44,14 +42,13 @@ export function copyRows(p: usize, task: i32): void {
   }
 }
 
-// Transposes: out[r·outRow + c] = in[c·inColumn + r] for each index of the outer axes, in tiles of 4×4.
-// Slots: 0 in, 1 out, 2 rows, 3 columns, 4 inColumn, 5 outRow, 6 rows a task, 7 row blocks; from 9 on as above.
-export function copyTiles(p: usize, task: i32): void {
-  const rows = int(p, 2), columns = int(p, 3), rank = int(p, 9), blocks = int(p, 7);
-  const outer = task / blocks, first = (task % blocks) * int(p, 6), last = min(rows, first + int(p, 6));
-  const from = ptr(p, 0) + (<usize>rowOffset(p, outer, rank, 10, 15) << 2);
-  const to = ptr(p, 1) + (<usize>rowOffset(p, outer, rank, 10, 20) << 2);
-  const inColumn = <usize>int(p, 4) << 2, outRow = <usize>int(p, 5) << 2;
+// Transposes: to[r·toRow + c] = from[c·fromColumn + r] for each index of the outer axes, in tiles of 4×4.
+export function copyTiles(p: CopyTilesSlots, task: i32): void {
+  const rows = p.rows, columns = p.columns, rank = p.rank, blocks = p.rowBlocks;
+  const outer = task / blocks, first = (task % blocks) * p.rowsPerTask, last = min(rows, first + p.rowsPerTask);
+  const from = p.from + (<usize>rowOffset(outer, rank, p.extents, p.strides0) << 2);
+  const to = p.to + (<usize>rowOffset(outer, rank, p.extents, p.strides1) << 2);
+  const inColumn = <usize>p.fromColumn << 2, outRow = <usize>p.toRow << 2;
   let c = 0;
   for (; c + 4 <= columns; c += 4) {
     const source = from + <usize>c * inColumn, target = to + (<usize>c << 2);
@@ -143,36 +140,35 @@ function power4(a: v128, b: v128): v128 {
   }
 }
 
-// Slots: 0 a, 1 b, 2 c, 3 length, 4 step in a, 5 step in b, 6 rows, 7 rows a task, 8 columns a task, 9 column blocks,
-// 10 rank, 11 shape (5), 16 strides in a (5), 21 strides in b (5). c is contiguous.
+// c is contiguous.
 // @ts-ignore: decorator
-@inline function pairs(kind: i32, p: usize, task: i32): void {
-  const length = int(p, 3), aStep = int(p, 4), bStep = int(p, 5), rank = int(p, 10);
-  const columnBlocks = int(p, 9), column = (task % columnBlocks) * int(p, 8);
-  const bytes = <usize>min(int(p, 8), length - column) << 2;
-  const first = (task / columnBlocks) * int(p, 7), last = min(int(p, 6), first + int(p, 7));
+@inline function pairs(kind: i32, p: BinarySlots, task: i32): void {
+  const length = p.length, aStep = p.aStep, bStep = p.bStep, rank = p.rank;
+  const columnBlocks = p.columnBlocks, column = (task % columnBlocks) * p.columnsPerTask;
+  const bytes = <usize>min(p.columnsPerTask, length - column) << 2;
+  const first = (task / columnBlocks) * p.rowsPerTask, last = min(p.rows, first + p.rowsPerTask);
   for (let r = first; r < last; r++) {
-    const a = ptr(p, 0) + (<usize>(rowOffset(p, r, rank, 11, 16) + column * aStep) << 2);
-    const b = ptr(p, 1) + (<usize>(rowOffset(p, r, rank, 11, 21) + column * bStep) << 2);
-    const c = ptr(p, 2) + (<usize>(r * length + column) << 2);
+    const a = p.a + (<usize>(rowOffset(r, rank, p.extents, p.strides0) + column * aStep) << 2);
+    const b = p.b + (<usize>(rowOffset(r, rank, p.extents, p.strides1) + column * bStep) << 2);
+    const c = p.c + (<usize>(r * length + column) << 2);
     pairRow(kind, a, aStep, b, bStep, c, bytes);
   }
 }
 
-export function binary_add(p: usize, task: i32): void { pairs(0, p, task); }
-export function binary_sub(p: usize, task: i32): void { pairs(1, p, task); }
-export function binary_mul(p: usize, task: i32): void { pairs(2, p, task); }
-export function binary_div(p: usize, task: i32): void { pairs(3, p, task); }
-export function binary_max(p: usize, task: i32): void { pairs(4, p, task); }
-export function binary_min(p: usize, task: i32): void { pairs(5, p, task); }
-export function binary_pow(p: usize, task: i32): void { pairs(6, p, task); }
-export function compare_equal_f32(p: usize, task: i32): void { pairs(10, p, task); }
-export function compare_notEqual_f32(p: usize, task: i32): void { pairs(11, p, task); }
-export function compare_less_f32(p: usize, task: i32): void { pairs(12, p, task); }
-export function compare_lessEqual_f32(p: usize, task: i32): void { pairs(13, p, task); }
-export function compare_equal_i32(p: usize, task: i32): void { pairs(14, p, task); }
-export function compare_notEqual_i32(p: usize, task: i32): void { pairs(15, p, task); }
-export function compare_less_i32(p: usize, task: i32): void { pairs(16, p, task); }
-export function compare_lessEqual_i32(p: usize, task: i32): void { pairs(17, p, task); }
-export function compare_and_i32(p: usize, task: i32): void { pairs(18, p, task); }
-export function compare_or_i32(p: usize, task: i32): void { pairs(19, p, task); }
+export function binary_add(p: BinarySlots, task: i32): void { pairs(0, p, task); }
+export function binary_sub(p: BinarySlots, task: i32): void { pairs(1, p, task); }
+export function binary_mul(p: BinarySlots, task: i32): void { pairs(2, p, task); }
+export function binary_div(p: BinarySlots, task: i32): void { pairs(3, p, task); }
+export function binary_max(p: BinarySlots, task: i32): void { pairs(4, p, task); }
+export function binary_min(p: BinarySlots, task: i32): void { pairs(5, p, task); }
+export function binary_pow(p: BinarySlots, task: i32): void { pairs(6, p, task); }
+export function compare_equal_f32(p: CompareSlots, task: i32): void { pairs(10, p, task); }
+export function compare_notEqual_f32(p: CompareSlots, task: i32): void { pairs(11, p, task); }
+export function compare_less_f32(p: CompareSlots, task: i32): void { pairs(12, p, task); }
+export function compare_lessEqual_f32(p: CompareSlots, task: i32): void { pairs(13, p, task); }
+export function compare_equal_i32(p: CompareSlots, task: i32): void { pairs(14, p, task); }
+export function compare_notEqual_i32(p: CompareSlots, task: i32): void { pairs(15, p, task); }
+export function compare_less_i32(p: CompareSlots, task: i32): void { pairs(16, p, task); }
+export function compare_lessEqual_i32(p: CompareSlots, task: i32): void { pairs(17, p, task); }
+export function compare_and_i32(p: CompareSlots, task: i32): void { pairs(18, p, task); }
+export function compare_or_i32(p: CompareSlots, task: i32): void { pairs(19, p, task); }

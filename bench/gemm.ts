@@ -40,7 +40,7 @@ export async function run(options: BenchOptions): Promise<Record<string, unknown
       name: "micro-kernel",
       work: rounds * PEAK_FLOPS,
       call: () =>
-        machine.launch({ kernel: "microPeak", tasks: 1, ints: [rounds], scratch: 1 << 16, work: 0 }),
+        machine.launch({ kernel: "microPeak", tasks: 1, slots: { rounds }, scratch: 1 << 16, work: 0 }),
     },
   ]);
 

@@ -1,11 +1,21 @@
-// Compiles assembly/ to dist/backends/cpu/kernels-{relaxed,plain}.wasm. Does nothing when the sources have not changed.
+// Writes what is made of assembly/slots.mjs, and compiles assembly/ to dist/backends/cpu/kernels-{relaxed,plain}.wasm. Does nothing when the sources have not
+// changed.
 import { createHash } from "node:crypto";
 import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { SLOTS } from "../assembly/slots.mjs";
+import { assemblyScript, typeScript } from "./slots.mjs";
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)));
 const out = join(root, "dist/backends/cpu");
+for (const [name, text] of [
+  ["assembly/slots.ts", assemblyScript(SLOTS)],
+  ["src/backends/cpu/slots.ts", typeScript(SLOTS)],
+]) {
+  const path = join(root, name);
+  if (!existsSync(path) || readFileSync(path, "utf8") !== text) writeFileSync(path, text);
+}
 const sources = readdirSync(join(root, "assembly"))
   .filter((name) => name.endsWith(".ts"))
   .sort();

@@ -105,7 +105,12 @@ describe("threads", () => {
       const count = 1_000_000;
       const at = machine.workspace(count * 4);
       for (let value = 1; value < 50; value++) {
-        machine.launch({ kernel: "fill", tasks: 977, ints: [at, count, 1024, value], work: 1e9 });
+        machine.launch({
+          kernel: "fill",
+          tasks: 977,
+          slots: { out: at, elements: count, elementsPerTask: 1024, bits: value },
+          work: 1e9,
+        });
         const words = machine.words(at, count);
         expect(words.every((word) => word === value)).toBe(true);
       }
@@ -121,7 +126,12 @@ describe("threads", () => {
       for (let i = 1; i <= 20_000; i++) {
         const at = i % places.length;
         values[at] = i;
-        machine.launch({ kernel: "fill", tasks: 16, ints: [places[at], size, 4, i], work: 1e9 });
+        machine.launch({
+          kernel: "fill",
+          tasks: 16,
+          slots: { out: places[at], elements: size, elementsPerTask: 4, bits: i },
+          work: 1e9,
+        });
         for (const [place, value] of values.entries())
           if (!machine.words(places[place], size).every((word) => i < 3 || word === value))
             expect.fail(`launch ${i} is not whole, or has changed what another wrote`);
@@ -136,7 +146,12 @@ describe("threads", () => {
       Atomics.add(machine.words(machine.controlAt, 64), Word.busy, 1);
       const at = machine.workspace(4096);
       const launch = (): void =>
-        machine.launch({ kernel: "fill", tasks: 8, ints: [at, 1024, 128, 5], work: 1e9 });
+        machine.launch({
+          kernel: "fill",
+          tasks: 8,
+          slots: { out: at, elements: 1024, elementsPerTask: 128, bits: 5 },
+          work: 1e9,
+        });
       for (const _ of [1, 2])
         expect(errorOf(launch)).toMatchObject({
           code: "backend",
@@ -161,11 +176,16 @@ describe("threads", () => {
     async (task) => {
       const { machine } = await startMachine({ threads: 3 });
       for (let round = 0; round < 20; round++)
-        expect(() => machine.launch({ kernel: "trap", tasks: 64, ints: [task], work: 1e9 })).toThrow(
-          /cpu: kernel trap failed on thread \d/,
-        );
+        expect(() =>
+          machine.launch({ kernel: "trap", tasks: 64, slots: { failing: task }, work: 1e9 }),
+        ).toThrow(/cpu: kernel trap failed on thread \d/);
       const at = machine.workspace(4096);
-      machine.launch({ kernel: "fill", tasks: 8, ints: [at, 1024, 128, 5], work: 1e9 });
+      machine.launch({
+        kernel: "fill",
+        tasks: 8,
+        slots: { out: at, elements: 1024, elementsPerTask: 128, bits: 5 },
+        work: 1e9,
+      });
       expect(machine.words(at, 1024).every((word) => word === 5)).toBe(true);
       machine.stop();
     },
@@ -176,7 +196,12 @@ describe("threads", () => {
     await Promise.all(machine.workers.map((worker) => worker.stop()));
     const at = machine.workspace(4096);
     const launch = (): void =>
-      machine.launch({ kernel: "fill", tasks: 8, ints: [at, 1024, 128, 5], work: 1e9 });
+      machine.launch({
+        kernel: "fill",
+        tasks: 8,
+        slots: { out: at, elements: 1024, elementsPerTask: 128, bits: 5 },
+        work: 1e9,
+      });
     for (const _ of [1, 2])
       expect(errorOf(launch)).toMatchObject({
         code: "backend",

@@ -21,10 +21,8 @@ export const Word = {
 } as const;
 
 export const CONTROL_BYTES = 256;
-/** 32 integer slots, 30 float slots, scratch base and stride. */
+/** The block of a launch's parameters: 64 slots of four bytes (assembly/slots.mjs). */
 export const PARAMETER_BYTES = 256;
-export const FLOAT_SLOTS_AT = 128;
-export const SCRATCH_SLOT_AT = 248;
 
 export type KernelFunction = (parameters: number, task: number) => void;
 

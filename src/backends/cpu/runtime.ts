@@ -10,24 +10,18 @@ import type { DType } from "../../tensor/dtype.ts";
 import type { View } from "../../tensor/memory.ts";
 import type { Allocator } from "./allocator.ts";
 import { createHeap, type Heap } from "./heap.ts";
-import {
-  CONTROL_BYTES,
-  FLOAT_SLOTS_AT,
-  type KernelFunction,
-  kernelTable,
-  PARAMETER_BYTES,
-  SCRATCH_SLOT_AT,
-} from "./protocol.ts";
+import { CONTROL_BYTES, type KernelFunction, kernelTable, PARAMETER_BYTES } from "./protocol.ts";
+import { type KernelSlots, writeScratch, writeSlots } from "./slots.ts";
 import { checkTeam, createTeam, runAlone, runTogether, stopTeam, type Team } from "./team.ts";
 
-export interface Launch {
-  /** Name of the exported function. */
-  readonly kernel: string;
+export interface Launch<K extends keyof KernelSlots> {
+  /** Name of the kernel, and of its exported function. */
+  readonly kernel: K;
+  /** Name of the exported function, where the kernel has one a kind. */
+  readonly entry?: `${NoInfer<K>}_${string}`;
   readonly tasks: number;
-  /** Integer slots from 0 on: addresses and counts. At most 32. */
-  readonly ints: readonly number[];
-  /** Float slots from 0 on. At most 30. */
-  readonly floats?: readonly number[];
+  /** Addresses, counts and numbers, by the names that the kernel reads. Written in one order everywhere: objects of one shape are read fastest. */
+  readonly slots: KernelSlots[K];
   /** Bytes of scratch each thread needs. */
   readonly scratch?: number;
   /** Rough floating-point operations (or elements moved) of all tasks; small launches stay on the calling thread. */
@@ -38,7 +32,7 @@ export interface Launch {
 export interface Runtime {
   /** Address of a view's first element; 0 where there is none. */
   address(view: View | null | undefined): number;
-  launch(launch: Launch): void;
+  launch<K extends keyof KernelSlots>(launch: Launch<K>): void;
   /** Address of memory that all threads share and that lasts until the end of the current `run`; successive calls do not overlap. */
   workspace(bytes: number): number;
   /** Copies integers into fresh workspace. */
@@ -111,7 +105,7 @@ export function createMachine(
       return buffer.at + view.offset * 4;
     },
     launch(launch) {
-      const { kernel: name, tasks, work } = launch;
+      const { kernel: layout, entry: name = layout, tasks, work } = launch;
       if (tasks <= 0) return;
       checkTeam(machine, name);
       const kernel = kernels.get(name);
@@ -119,7 +113,9 @@ export function createMachine(
         throw new GradmixError("backend", `cpu: there is no kernel function "${name}"`);
       const { scratch: bytes = 0 } = launch;
       if (bytes > scratch.stride) reserve(scratch, heap, threads, bytes);
-      putParameters(heap, parametersAt / 4, launch, scratch);
+      const at = parametersAt / 4;
+      writeScratch(heap, at, scratch.at, scratch.stride);
+      writeSlots[layout](heap, at, launch.slots);
       if (machine.workers.length === 0 || tasks === 1 || work < PARALLEL_WORK)
         runAlone(name, kernel.run, parametersAt, tasks);
       else runTogether(machine, name, kernel.number, kernel.run, parametersAt, tasks);
@@ -152,19 +148,3 @@ function reserve(scratch: Scratch, heap: Heap, threads: number, bytes: number): 
   scratch.at = at;
   scratch.stride = stride;
 }
-
-/** Writes the parameter block, which begins at word `slot`. */
-function putParameters(
-  { i32, f32 }: Heap,
-  slot: number,
-  { ints, floats = NONE }: Launch,
-  scratch: Scratch,
-): void {
-  // One by one: `set` of a short list costs as much as a small kernel.
-  for (let i = 0; i < ints.length; i++) i32[slot + i] = ints[i]!;
-  for (let i = 0; i < floats.length; i++) f32[slot + FLOAT_SLOTS_AT / 4 + i] = floats[i]!;
-  i32[slot + SCRATCH_SLOT_AT / 4] = scratch.at;
-  i32[slot + SCRATCH_SLOT_AT / 4 + 1] = scratch.stride;
-}
-
-const NONE: readonly number[] = [];

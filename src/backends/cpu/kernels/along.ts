@@ -21,10 +21,17 @@ export const along: Pick<Launchers, "cumsum" | "topk" | "takeAlong" | "scatterAd
     runtime.launch({
       kernel: "cumsum",
       tasks: cut.tasks,
-      ints: [
-        ...[runtime.address(x), runtime.address(y), outer, cut.rows, length, inner],
-        ...[cut.columns, cut.blocks, reverse ? 1 : 0],
-      ],
+      slots: {
+        x: runtime.address(x),
+        y: runtime.address(y),
+        outer,
+        outerPerTask: cut.rows,
+        length,
+        inner,
+        columnsPerTask: cut.columns,
+        columnBlocks: cut.blocks,
+        reverse: reverse ? 1 : 0,
+      },
       work: outer * length * inner * 2,
     });
   },
@@ -36,7 +43,15 @@ export const along: Pick<Launchers, "cumsum" | "topk" | "takeAlong" | "scatterAd
     runtime.launch({
       kernel: "topk",
       tasks: Math.ceil(rows / perTask),
-      ints: [runtime.address(x), runtime.address(indices), rows, perTask, length, inner, k],
+      slots: {
+        x: runtime.address(x),
+        indices: runtime.address(indices),
+        rows,
+        rowsPerTask: perTask,
+        length,
+        inner,
+        k,
+      },
       scratch: 8 * k,
       work: rows * length * 2,
     });
@@ -47,10 +62,16 @@ export const along: Pick<Launchers, "cumsum" | "topk" | "takeAlong" | "scatterAd
     runtime.launch({
       kernel: "takeAlong",
       tasks: Math.ceil(size / TASK_ELEMENTS),
-      ints: [
-        ...[x, indices, out].map((view) => runtime.address(view)),
-        ...[size, TASK_ELEMENTS, length, inner, count],
-      ],
+      slots: {
+        x: runtime.address(x),
+        indices: runtime.address(indices),
+        out: runtime.address(out),
+        elements: size,
+        elementsPerTask: TASK_ELEMENTS,
+        length,
+        inner,
+        count,
+      },
       work: size,
     });
   },
@@ -60,10 +81,18 @@ export const along: Pick<Launchers, "cumsum" | "topk" | "takeAlong" | "scatterAd
     runtime.launch({
       kernel: "scatterAddAlong",
       tasks: cut.tasks,
-      ints: [
-        ...[y, indices, out].map((view) => runtime.address(view)),
-        ...[outer, cut.rows, length, inner, count, cut.columns, cut.blocks],
-      ],
+      slots: {
+        y: runtime.address(y),
+        indices: runtime.address(indices),
+        out: runtime.address(out),
+        outer,
+        outerPerTask: cut.rows,
+        length,
+        inner,
+        count,
+        columnsPerTask: cut.columns,
+        columnBlocks: cut.blocks,
+      },
       work: outer * (length + count) * inner,
     });
   },

@@ -39,11 +39,18 @@ export const attention: Pick<Launchers, "attention" | "attentionVjp" | "attentio
     runtime.launch({
       kernel: "attention",
       tasks: p.batch * p.heads * count,
-      ints: [
-        ...[qkv, o, lse, null, null, null, null, null].map((view) => runtime.address(view)),
-        ...[p.time, p.heads, p.kvHeads, p.headDim, queries, count],
-      ],
-      floats: [p.scale],
+      slots: {
+        qkv: runtime.address(qkv),
+        o: runtime.address(o),
+        lse: runtime.address(lse),
+        time: p.time,
+        heads: p.heads,
+        kvHeads: p.kvHeads,
+        headDim: p.headDim,
+        queriesPerTask: queries,
+        parts: count,
+        scale: p.scale,
+      },
       scratch: 4 * (2 * size * time + STRIP * (size + time) + 40),
       work: work(p, 2),
     });
@@ -56,11 +63,18 @@ export const attention: Pick<Launchers, "attention" | "attentionVjp" | "attentio
     runtime.launch({
       kernel: "attentionVjp",
       tasks: p.batch * p.kvHeads,
-      ints: [
-        ...[qkv, o, lse, dOut, dqkv, null, null, null].map((view) => runtime.address(view)),
-        ...[p.time, p.heads, p.kvHeads, p.headDim],
-      ],
-      floats: [p.scale],
+      slots: {
+        qkv: runtime.address(qkv),
+        o: runtime.address(o),
+        lse: runtime.address(lse),
+        dOut: runtime.address(dOut),
+        dqkv: runtime.address(dqkv),
+        time: p.time,
+        heads: p.heads,
+        kvHeads: p.kvHeads,
+        headDim: p.headDim,
+        scale: p.scale,
+      },
       scratch: 4 * (5 * size * time + 5 * QUERIES * size + QUERIES + 2 * QUERIES * KEY_CHUNK),
       work: work(p, 5),
     });
@@ -74,11 +88,20 @@ export const attention: Pick<Launchers, "attention" | "attentionVjp" | "attentio
     runtime.launch({
       kernel: "attentionJvp",
       tasks: p.batch * p.heads * count,
-      ints: [
-        ...[qkv, o, lse, dqkv, dOut, null, null, null].map((view) => runtime.address(view)),
-        ...[p.time, p.heads, p.kvHeads, p.headDim, queries, count],
-      ],
-      floats: [p.scale],
+      slots: {
+        qkv: runtime.address(qkv),
+        o: runtime.address(o),
+        lse: runtime.address(lse),
+        dqkv: runtime.address(dqkv),
+        dOut: runtime.address(dOut),
+        time: p.time,
+        heads: p.heads,
+        kvHeads: p.kvHeads,
+        headDim: p.headDim,
+        queriesPerTask: queries,
+        parts: count,
+        scale: p.scale,
+      },
       scratch: 4 * (4 * size * time + 2 * STRIP * (size + time) + 32),
       work: work(p, 5),
     });
@@ -91,11 +114,19 @@ export const attention: Pick<Launchers, "attention" | "attentionVjp" | "attentio
     runtime.launch({
       kernel: "rope",
       tasks: Math.ceil(p.time / perTask),
-      ints: [
-        ...[runtime.address(x), runtime.address(y), p.batch, p.time, perTask, p.cols, p.heads, p.headDim],
-        runtime.integers(new Int32Array(frequencies.buffer)),
-        ...[p.inverse ? 1 : 0, p.offset],
-      ],
+      slots: {
+        x: runtime.address(x),
+        y: runtime.address(y),
+        batch: p.batch,
+        time: p.time,
+        positionsPerTask: perTask,
+        cols: p.cols,
+        heads: p.heads,
+        headDim: p.headDim,
+        frequencies: runtime.integers(new Int32Array(frequencies.buffer)),
+        inverse: p.inverse ? 1 : 0,
+        offset: p.offset,
+      },
       scratch: 4 * (p.headDim + 8),
       work: p.batch * p.time * p.cols * 2,
     });

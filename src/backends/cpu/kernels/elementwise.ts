@@ -14,9 +14,15 @@ export const elementwise: Pick<
   unary(runtime, { kind }, { x }, { y }) {
     const count = sizeOf(x.shape);
     runtime.launch({
-      kernel: `unary_${kind}`,
+      kernel: "unary",
+      entry: `unary_${kind}`,
       tasks: Math.ceil(count / PER_TASK),
-      ints: [runtime.address(x), runtime.address(y), count, PER_TASK],
+      slots: {
+        x: runtime.address(x),
+        y: runtime.address(y),
+        elements: count,
+        elementsPerTask: PER_TASK,
+      },
       work: count * COSTLY,
     });
   },
@@ -24,9 +30,16 @@ export const elementwise: Pick<
   unaryVjp(runtime, { kind }, { x, dy }, { dx }) {
     const count = sizeOf(x.shape);
     runtime.launch({
-      kernel: `unaryVjp_${kind}`,
+      kernel: "unaryVjp",
+      entry: `unaryVjp_${kind}`,
       tasks: Math.ceil(count / PER_TASK),
-      ints: [runtime.address(x), runtime.address(dy), runtime.address(dx), count, PER_TASK],
+      slots: {
+        x: runtime.address(x),
+        dy: runtime.address(dy),
+        dx: runtime.address(dx),
+        elements: count,
+        elementsPerTask: PER_TASK,
+      },
       work: count * COSTLY,
     });
   },
@@ -36,8 +49,14 @@ export const elementwise: Pick<
     runtime.launch({
       kernel: "affine",
       tasks: Math.ceil(count / PER_TASK),
-      ints: [runtime.address(x), runtime.address(y), count, PER_TASK],
-      floats: [scale, shift],
+      slots: {
+        x: runtime.address(x),
+        y: runtime.address(y),
+        elements: count,
+        elementsPerTask: PER_TASK,
+        scale,
+        shift,
+      },
       work: count,
     });
   },
@@ -47,8 +66,13 @@ export const elementwise: Pick<
     runtime.launch({
       kernel: "accumulate",
       tasks: Math.ceil(count / PER_TASK),
-      ints: [runtime.address(x), runtime.address(y), count, PER_TASK],
-      floats: [scale],
+      slots: {
+        x: runtime.address(x),
+        y: runtime.address(y),
+        elements: count,
+        elementsPerTask: PER_TASK,
+        scale,
+      },
       work: count,
     });
   },
@@ -58,14 +82,14 @@ export const elementwise: Pick<
     runtime.launch({
       kernel: "selectElements",
       tasks: Math.ceil(count / PER_TASK),
-      ints: [
-        runtime.address(condition),
-        runtime.address(a),
-        runtime.address(b),
-        runtime.address(c),
-        count,
-        PER_TASK,
-      ],
+      slots: {
+        condition: runtime.address(condition),
+        a: runtime.address(a),
+        b: runtime.address(b),
+        c: runtime.address(c),
+        elements: count,
+        elementsPerTask: PER_TASK,
+      },
       work: count,
     });
   },
@@ -76,13 +100,13 @@ export const elementwise: Pick<
     runtime.launch({
       kernel: "cast",
       tasks: Math.ceil(count / PER_TASK),
-      ints: [
-        runtime.address(x),
-        runtime.address(y),
-        count,
-        PER_TASK,
-        same ? CAST.copy : y.dtype === "i32" ? CAST.toI32 : CAST.toF32,
-      ],
+      slots: {
+        x: runtime.address(x),
+        y: runtime.address(y),
+        elements: count,
+        elementsPerTask: PER_TASK,
+        conversion: same ? CAST.copy : y.dtype === "i32" ? CAST.toI32 : CAST.toF32,
+      },
       work: count,
     });
   },
@@ -92,7 +116,13 @@ export const elementwise: Pick<
     runtime.launch({
       kernel: "swiglu",
       tasks: Math.ceil(rows / perTask),
-      ints: [runtime.address(x), runtime.address(y), rows, perTask, width],
+      slots: {
+        x: runtime.address(x),
+        y: runtime.address(y),
+        rows,
+        rowsPerTask: perTask,
+        width,
+      },
       work: rows * width * COSTLY,
     });
   },
@@ -102,7 +132,14 @@ export const elementwise: Pick<
     runtime.launch({
       kernel: "swigluVjp",
       tasks: Math.ceil(rows / perTask),
-      ints: [runtime.address(x), runtime.address(dy), runtime.address(dx), rows, perTask, width],
+      slots: {
+        x: runtime.address(x),
+        dy: runtime.address(dy),
+        dx: runtime.address(dx),
+        rows,
+        rowsPerTask: perTask,
+        width,
+      },
       work: rows * width * COSTLY,
     });
   },
@@ -112,7 +149,14 @@ export const elementwise: Pick<
     runtime.launch({
       kernel: "swigluJvp",
       tasks: Math.ceil(rows / perTask),
-      ints: [runtime.address(x), runtime.address(dx), runtime.address(dy), rows, perTask, width],
+      slots: {
+        x: runtime.address(x),
+        dx: runtime.address(dx),
+        dy: runtime.address(dy),
+        rows,
+        rowsPerTask: perTask,
+        width,
+      },
       work: rows * width * COSTLY,
     });
   },

@@ -13,7 +13,12 @@ export const fill: Launcher<"fill"> = (runtime, { value }, _inputs, { out }) => 
   runtime.launch({
     kernel: "fill",
     tasks: Math.ceil(count / PER_TASK),
-    ints: [runtime.address(out), count, PER_TASK, out.dtype === "i32" ? value : words[0]!],
+    slots: {
+      out: runtime.address(out),
+      elements: count,
+      elementsPerTask: PER_TASK,
+      bits: out.dtype === "i32" ? value : words[0]!,
+    },
     work: count,
   });
 };

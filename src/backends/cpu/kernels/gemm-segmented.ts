@@ -187,7 +187,17 @@ function norms(
   runtime.launch({
     kernel: "gramSquares",
     tasks: Math.ceil(ranges / perTask),
-    ints: [o.a, o.b, runtime.integers(offsets), to, ranges, perTask, p.m, p.n, most],
+    slots: {
+      a: o.a,
+      b: o.b,
+      offsets: runtime.integers(offsets),
+      squares: to,
+      ranges,
+      rangesPerTask: perTask,
+      m: p.m,
+      n: p.n,
+      most,
+    },
     scratch: 64,
     work: DOUBLE * (p.m + p.n) * (offsets[ranges]! - offsets[0]!),
   });
@@ -228,10 +238,19 @@ function alignments(
     runtime.launch({
       kernel: "alignBlock",
       tasks: rowBlocks * columnBlocks,
-      ints: [
-        ...[packedX, packedV, packedY, partials, rows, columns, k, mb, nb, columnBlocks],
-        Math.ceil(GEMM_K / ALIGN_CHUNK) * ALIGN_CHUNK,
-      ],
+      slots: {
+        x: packedX,
+        v: packedV,
+        y: packedY,
+        partials,
+        rows,
+        n: columns,
+        k,
+        rowsPerTask: mb,
+        columnsPerTask: nb,
+        columnBlocks,
+        pass: Math.ceil(GEMM_K / ALIGN_CHUNK) * ALIGN_CHUNK,
+      },
       scratch: 256 + 8 * mb,
       work: 2 * rows * m * n,
     });
@@ -239,7 +258,15 @@ function alignments(
   runtime.launch({
     kernel: "alignSegments",
     tasks: 1,
-    ints: [partials, columnBlocks, rows, o.segments, segmentCount, plan.aligned, o.dots],
+    slots: {
+      partials,
+      columnBlocks,
+      rows,
+      segments: o.segments,
+      segmentCount,
+      aligned: plan.aligned,
+      dots: o.dots,
+    },
     work: 0,
   });
 }
@@ -261,34 +288,43 @@ function walk(runtime: Runtime, p: Params, o: Operands): void {
   runtime.launch({
     kernel: "segmentedBlock",
     tasks,
-    ints: [
-      packedA,
-      packedB,
-      o.segments,
-      o.groups,
-      o.v,
-      o.total,
+    slots: {
+      a: packedA,
+      b: packedB,
+      segments: o.segments,
+      groups: o.groups,
+      v: o.v,
+      total: o.total,
       partials,
       rows,
       m,
       n,
       segmentCount,
       groupCount,
-      p.targetSegments,
-      p.firstAccumulated,
-      p.accumulate ? 1 : 0,
-      BLOCK_PANELS_A,
-      BLOCK_PANELS_B,
+      targetSegments: p.targetSegments,
+      firstAccumulated: p.firstAccumulated,
+      accumulate: p.accumulate ? 1 : 0,
+      panelsA: BLOCK_PANELS_A,
+      panelsB: BLOCK_PANELS_B,
       columnBlocks,
-      block,
-    ],
+      blockBytes: block,
+    },
     scratch: 256 + 3 * block,
     work: 2 * rows * m * n,
   });
   runtime.launch({
     kernel: "segmentedReduce",
     tasks: 1,
-    ints: [partials, tasks, segmentCount, groupCount, o.dots, o.sumsq, o.groupSumsq, o.vSumsq],
+    slots: {
+      partials,
+      tasks,
+      segmentCount,
+      groupCount,
+      dots: o.dots,
+      sumsq: o.sumsq,
+      groupSumsq: o.groupSumsq,
+      vSumsq: o.vSumsq,
+    },
     work: 0,
   });
 }

@@ -20,17 +20,36 @@ export const nearest: Pick<Launchers, "nearest"> = {
     runtime.launch({
       kernel: "nearestPack",
       tasks: Math.ceil(panels / perTask),
-      ints: [atY, atBias, packed, columns, count, width, perTask, flag],
+      slots: {
+        y: atY,
+        bias: atBias,
+        panels: packed,
+        columns,
+        count,
+        width,
+        panelsPerTask: perTask,
+        unbounded: flag,
+      },
       work: count * width * 4,
     });
     const blocks = NEAREST_ROWS / TILE_ROWS;
     runtime.launch({
       kernel: "nearest",
       tasks: Math.ceil(rows / NEAREST_ROWS),
-      ints: [
-        ...[atX, packed, columns, atY, atBias, runtime.address(ids), runtime.address(scores)],
-        ...[rows, width, count, NEAREST_ROWS, flag],
-      ],
+      slots: {
+        x: atX,
+        panels: packed,
+        columns,
+        y: atY,
+        bias: atBias,
+        ids: runtime.address(ids),
+        scores: runtime.address(scores),
+        rows,
+        width,
+        count,
+        rowsPerTask: NEAREST_ROWS,
+        unbounded: flag,
+      },
       scratch: 256 + blocks * pairs * 16 + NEAREST_ROWS * ROW,
       work: 2 * rows * count * width,
     });

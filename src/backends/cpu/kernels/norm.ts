@@ -8,11 +8,18 @@ export const norm: Pick<Launchers, "norm" | "normVjp" | "normJvp" | "normGainGra
     runtime.launch({
       kernel: "norm",
       tasks: Math.ceil(rows / perTask),
-      ints: [
-        ...[x, gain, bias, y, stats].map((view) => runtime.address(view)),
-        ...[rows, perTask, width, kind === "layer" ? 1 : 0],
-      ],
-      floats: [eps],
+      slots: {
+        x: runtime.address(x),
+        gain: runtime.address(gain),
+        bias: runtime.address(bias),
+        y: runtime.address(y),
+        stats: runtime.address(stats),
+        rows,
+        rowsPerTask: perTask,
+        width,
+        layer: kind === "layer" ? 1 : 0,
+        eps,
+      },
       work: rows * width * 3,
     });
   },
@@ -22,10 +29,17 @@ export const norm: Pick<Launchers, "norm" | "normVjp" | "normJvp" | "normGainGra
     runtime.launch({
       kernel: "normVjp",
       tasks: Math.ceil(rows / perTask),
-      ints: [
-        ...[x, gain, stats, dy, dx].map((view) => runtime.address(view)),
-        ...[rows, perTask, width, kind === "layer" ? 1 : 0],
-      ],
+      slots: {
+        x: runtime.address(x),
+        gain: runtime.address(gain),
+        stats: runtime.address(stats),
+        dy: runtime.address(dy),
+        dx: runtime.address(dx),
+        rows,
+        rowsPerTask: perTask,
+        width,
+        layer: kind === "layer" ? 1 : 0,
+      },
       work: rows * width * 4,
     });
   },
@@ -35,10 +49,19 @@ export const norm: Pick<Launchers, "norm" | "normVjp" | "normJvp" | "normGainGra
     runtime.launch({
       kernel: "normJvp",
       tasks: Math.ceil(rows / perTask),
-      ints: [
-        ...[x, gain, stats, dx, dgain, dbias, dy].map((view) => runtime.address(view)),
-        ...[rows, perTask, width, kind === "layer" ? 1 : 0],
-      ],
+      slots: {
+        x: runtime.address(x),
+        gain: runtime.address(gain),
+        stats: runtime.address(stats),
+        dx: runtime.address(dx),
+        dgain: runtime.address(dgain),
+        dbias: runtime.address(dbias),
+        dy: runtime.address(dy),
+        rows,
+        rowsPerTask: perTask,
+        width,
+        layer: kind === "layer" ? 1 : 0,
+      },
       work: rows * width * 4,
     });
   },
@@ -49,10 +72,18 @@ export const norm: Pick<Launchers, "norm" | "normVjp" | "normJvp" | "normGainGra
     runtime.launch({
       kernel: "segmentColumns",
       tasks: segmentCount * blocks,
-      ints: [
-        ...[x, dy, stats, segments, dgain].map((view) => runtime.address(view)),
-        ...[segmentCount, width, perTask, blocks, accumulate ? 1 : 0],
-      ],
+      slots: {
+        x: runtime.address(x),
+        y: runtime.address(dy),
+        stats: runtime.address(stats),
+        segments: runtime.address(segments),
+        out: runtime.address(dgain),
+        segmentCount,
+        width,
+        columnsPerTask: perTask,
+        columnBlocks: blocks,
+        accumulate: accumulate ? 1 : 0,
+      },
       work: rows * width * 2,
     });
   },

@@ -8,8 +8,11 @@ export const optimizer: Pick<Launchers, "clipScale" | "sgd" | "adam" | "adamw"> 
     runtime.launch({
       kernel: "clipScale",
       tasks: 1,
-      ints: [runtime.address(sumsq), runtime.address(scale)],
-      floats: [maxNorm],
+      slots: {
+        sumsq: runtime.address(sumsq),
+        scale: runtime.address(scale),
+        maxNorm,
+      },
       work: 1,
     });
   },
@@ -24,11 +27,18 @@ export const optimizer: Pick<Launchers, "clipScale" | "sgd" | "adam" | "adamw"> 
     runtime.launch({
       kernel: "sgd",
       tasks: Math.ceil(count / PER_TASK),
-      ints: [
-        ...[grad, gradScale, value, velocity].map((view) => runtime.address(view)),
-        ...[count, PER_TASK, Number(nesterov)],
-      ],
-      floats: [lr, momentum, weightDecay],
+      slots: {
+        grad: runtime.address(grad),
+        gradScale: runtime.address(gradScale),
+        value: runtime.address(value),
+        velocity: runtime.address(velocity),
+        elements: count,
+        elementsPerTask: PER_TASK,
+        nesterov: Number(nesterov),
+        lr,
+        momentum,
+        weightDecay,
+      },
       work: count * 4,
     });
   },
@@ -43,11 +53,24 @@ function adamLauncher(kernel: "adam" | "adamw"): Launcher<"adam" | "adamw"> {
     runtime.launch({
       kernel,
       tasks: Math.ceil(count / PER_TASK),
-      ints: [...[grad, gradScale, value, m, v].map((view) => runtime.address(view)), count, PER_TASK],
-      floats: [
-        ...[lr, beta1, 1 - beta1, beta2, 1 - beta2, eps, weightDecay],
-        ...[1 / (1 - beta1 ** step), 1 / (1 - beta2 ** step)],
-      ],
+      slots: {
+        grad: runtime.address(grad),
+        gradScale: runtime.address(gradScale),
+        value: runtime.address(value),
+        m: runtime.address(m),
+        v: runtime.address(v),
+        elements: count,
+        elementsPerTask: PER_TASK,
+        lr,
+        beta1,
+        rest1: 1 - beta1,
+        beta2,
+        rest2: 1 - beta2,
+        eps,
+        weightDecay,
+        correction1: 1 / (1 - beta1 ** step),
+        correction2: 1 / (1 - beta2 ** step),
+      },
       work: count * 8,
     });
   };

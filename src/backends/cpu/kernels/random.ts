@@ -7,9 +7,17 @@ export const random: Pick<Launchers, "random" | "dropout"> = {
   random(runtime, { kind, key0, key1, offset }, _inputs, { out }) {
     const count = sizeOf(out.shape);
     runtime.launch({
-      kernel: `random_${kind}`,
+      kernel: "random",
+      entry: `random_${kind}`,
       tasks: Math.ceil(count / PER_TASK),
-      ints: [runtime.address(out), count, PER_TASK, key0, key1, offset],
+      slots: {
+        out: runtime.address(out),
+        elements: count,
+        elementsPerTask: PER_TASK,
+        key0,
+        key1,
+        offset,
+      },
       scratch: 32,
       work: count * 16,
     });
@@ -20,8 +28,16 @@ export const random: Pick<Launchers, "random" | "dropout"> = {
     runtime.launch({
       kernel: "dropout",
       tasks: Math.ceil(count / PER_TASK),
-      ints: [runtime.address(x), runtime.address(y), count, PER_TASK, key0, key1, threshold],
-      floats: [scale],
+      slots: {
+        x: runtime.address(x),
+        y: runtime.address(y),
+        elements: count,
+        elementsPerTask: PER_TASK,
+        key0,
+        key1,
+        threshold,
+        scale,
+      },
       scratch: 32,
       work: count * 16,
     });

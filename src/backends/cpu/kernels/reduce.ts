@@ -18,13 +18,23 @@ export function dotAt(runtime: Runtime, count: number, [x, y]: readonly [number,
   runtime.launch({
     kernel: "dotPartials",
     tasks,
-    ints: [x, y, partials, count, PARTIAL],
+    slots: {
+      x,
+      y,
+      partials,
+      elements: count,
+      elementsPerTask: PARTIAL,
+    },
     work: count * 2,
   });
   runtime.launch({
     kernel: "dotTotal",
     tasks: 1,
-    ints: [partials, tasks, out],
+    slots: {
+      partials,
+      count: tasks,
+      out,
+    },
     work: tasks,
   });
 }
@@ -37,7 +47,14 @@ export const reduce: Pick<Launchers, "reduce" | "segmentSum" | "alignRows" | "su
       runtime.launch({
         kernel: "reduceRows",
         tasks: Math.ceil(outer / perTask),
-        ints: [runtime.address(x), runtime.address(y), outer, perTask, length, reduceKinds.indexOf(kind)],
+        slots: {
+          x: runtime.address(x),
+          y: runtime.address(y),
+          rows: outer,
+          rowsPerTask: perTask,
+          length,
+          kind: reduceKinds.indexOf(kind),
+        },
         work,
       });
       return;
@@ -47,10 +64,16 @@ export const reduce: Pick<Launchers, "reduce" | "segmentSum" | "alignRows" | "su
     runtime.launch({
       kernel: "reduceColumns",
       tasks: outer * blocks,
-      ints: [
-        ...[runtime.address(x), runtime.address(y), outer, length, inner, perTask, blocks],
-        reduceKinds.indexOf(kind),
-      ],
+      slots: {
+        x: runtime.address(x),
+        y: runtime.address(y),
+        outer,
+        length,
+        inner,
+        columnsPerTask: perTask,
+        columnBlocks: blocks,
+        kind: reduceKinds.indexOf(kind),
+      },
       work,
     });
   },
@@ -61,10 +84,18 @@ export const reduce: Pick<Launchers, "reduce" | "segmentSum" | "alignRows" | "su
     runtime.launch({
       kernel: "segmentColumns",
       tasks: segmentCount * blocks,
-      ints: [
-        ...[x, y, null, segments, out].map((view) => runtime.address(view)),
-        ...[segmentCount, width, perTask, blocks, accumulate ? 1 : 0],
-      ],
+      slots: {
+        x: runtime.address(x),
+        y: runtime.address(y),
+        stats: 0,
+        segments: runtime.address(segments),
+        out: runtime.address(out),
+        segmentCount,
+        width,
+        columnsPerTask: perTask,
+        columnBlocks: blocks,
+        accumulate: accumulate ? 1 : 0,
+      },
       work: rows * width,
     });
   },
@@ -74,7 +105,15 @@ export const reduce: Pick<Launchers, "reduce" | "segmentSum" | "alignRows" | "su
     runtime.launch({
       kernel: "alignRows",
       tasks: Math.ceil(rows / perTask),
-      ints: [...[g, v, dots, sumsq].map((view) => runtime.address(view)), rows, perTask, width],
+      slots: {
+        g: runtime.address(g),
+        v: runtime.address(v),
+        dots: runtime.address(dots),
+        sumsq: runtime.address(sumsq),
+        rows,
+        rowsPerTask: perTask,
+        width,
+      },
       work: rows * width * 4,
     });
   },

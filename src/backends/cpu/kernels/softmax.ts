@@ -20,7 +20,13 @@ export const softmax: Pick<
     runtime.launch({
       kernel: "softmax",
       tasks: Math.ceil(rows / perTask),
-      ints: [runtime.address(x), runtime.address(y), rows, perTask, cols],
+      slots: {
+        x: runtime.address(x),
+        y: runtime.address(y),
+        rows,
+        rowsPerTask: perTask,
+        cols,
+      },
       work: rows * cols * EXP,
     });
   },
@@ -30,7 +36,14 @@ export const softmax: Pick<
     runtime.launch({
       kernel: "softmaxVjp",
       tasks: Math.ceil(rows / perTask),
-      ints: [runtime.address(y), runtime.address(dy), runtime.address(dx), rows, perTask, cols],
+      slots: {
+        y: runtime.address(y),
+        dy: runtime.address(dy),
+        dx: runtime.address(dx),
+        rows,
+        rowsPerTask: perTask,
+        cols,
+      },
       work: rows * cols * 2,
     });
   },
@@ -40,7 +53,13 @@ export const softmax: Pick<
     runtime.launch({
       kernel: "logSoftmax",
       tasks: Math.ceil(rows / perTask),
-      ints: [runtime.address(x), runtime.address(y), rows, perTask, cols],
+      slots: {
+        x: runtime.address(x),
+        y: runtime.address(y),
+        rows,
+        rowsPerTask: perTask,
+        cols,
+      },
       work: rows * cols * EXP,
     });
   },
@@ -50,7 +69,14 @@ export const softmax: Pick<
     runtime.launch({
       kernel: "logSoftmaxVjp",
       tasks: Math.ceil(rows / perTask),
-      ints: [runtime.address(y), runtime.address(dy), runtime.address(dx), rows, perTask, cols],
+      slots: {
+        y: runtime.address(y),
+        dy: runtime.address(dy),
+        dx: runtime.address(dx),
+        rows,
+        rowsPerTask: perTask,
+        cols,
+      },
       work: rows * cols * EXP,
     });
   },
@@ -60,7 +86,15 @@ export const softmax: Pick<
     runtime.launch({
       kernel: "crossEntropy",
       tasks: Math.ceil(rows / perTask),
-      ints: [...[logits, targets, losses, lse].map((view) => runtime.address(view)), rows, perTask, cols],
+      slots: {
+        logits: runtime.address(logits),
+        targets: runtime.address(targets),
+        losses: runtime.address(losses),
+        lse: runtime.address(lse),
+        rows,
+        rowsPerTask: perTask,
+        cols,
+      },
       work: rows * cols * EXP,
     });
   },
@@ -70,12 +104,16 @@ export const softmax: Pick<
     runtime.launch({
       kernel: "crossEntropyVjp",
       tasks: Math.ceil(rows / perTask),
-      ints: [
-        ...[logits, targets, lse, dlosses, dlogits].map((view) => runtime.address(view)),
+      slots: {
+        logits: runtime.address(logits),
+        targets: runtime.address(targets),
+        lse: runtime.address(lse),
+        dlosses: runtime.address(dlosses),
+        dlogits: runtime.address(dlogits),
         rows,
-        perTask,
+        rowsPerTask: perTask,
         cols,
-      ],
+      },
       work: rows * cols * EXP,
     });
   },
@@ -85,12 +123,16 @@ export const softmax: Pick<
     runtime.launch({
       kernel: "crossEntropyJvp",
       tasks: Math.ceil(rows / perTask),
-      ints: [
-        ...[logits, targets, lse, dlogits, dlosses].map((view) => runtime.address(view)),
+      slots: {
+        logits: runtime.address(logits),
+        targets: runtime.address(targets),
+        lse: runtime.address(lse),
+        dlogits: runtime.address(dlogits),
+        dlosses: runtime.address(dlosses),
         rows,
-        perTask,
+        rowsPerTask: perTask,
         cols,
-      ],
+      },
       work: rows * cols * EXP,
     });
   },

@@ -12,8 +12,6 @@ import type { Runtime } from "../runtime.ts";
 import type { Launchers } from "./launcher.ts";
 import { TASK_ELEMENTS as PER_TASK } from "../blocks.ts";
 
-const OUTER_AXES = 5;
-
 /** An axis, with its stride in each operand. */
 interface Axis {
   readonly extent: number;
@@ -39,13 +37,23 @@ function mergeAxes(axes: readonly Axis[]): Axis[] {
   return merged;
 }
 
-/** Adds rank, extents and strides of the outer axes to the kernels' integer slots. */
-function pushOuter(slots: number[], axes: readonly Axis[]): void {
-  slots.push(axes.length);
-  for (let axis = 0; axis < OUTER_AXES; axis++) slots.push(axis < axes.length ? axes[axis]!.extent : 0);
-  for (let o = 0; o < 2; o++)
-    for (let axis = 0; axis < OUTER_AXES; axis++)
-      slots.push(axis < axes.length ? axes[axis]!.strides[o]! : 0);
+/** Slots of the outer axes, of which there are up to five. */
+interface OuterSlots {
+  readonly rank: number;
+  readonly extents: readonly number[];
+  readonly strides0: readonly number[];
+  readonly strides1: readonly number[];
+}
+
+const NONE: readonly number[] = [];
+
+function outerSlots(axes: readonly Axis[]): OuterSlots {
+  return {
+    rank: axes.length,
+    extents: axes.map((axis) => axis.extent),
+    strides0: axes.map((axis) => axis.strides[0]!),
+    strides1: axes.map((axis) => axis.strides[1]!),
+  };
 }
 
 const rowCount = (axes: readonly Axis[]): number => axes.reduce((rows, axis) => rows * axis.extent, 1);
@@ -69,10 +77,12 @@ const TURNED: ReadonlyMap<CompareKind, CompareKind> = new Map([
   ["greaterEqual", "lessEqual"],
 ]);
 /** Exports by kind, so that no name is put together, and hashed, for every call. */
-const BINARY: ReadonlyMap<BinaryKind, string> = new Map(binaryKinds.map((kind) => [kind, `binary_${kind}`]));
-const comparing = (dtype: DType): ReadonlyMap<CompareKind, string> =>
+const BINARY: ReadonlyMap<BinaryKind, `binary_${string}`> = new Map(
+  binaryKinds.map((kind) => [kind, `binary_${kind}`]),
+);
+const comparing = (dtype: DType): ReadonlyMap<CompareKind, `compare_${string}`> =>
   new Map(compareKinds.map((kind) => [kind, `compare_${TURNED.get(kind) ?? kind}_${dtype}`]));
-const COMPARE: Readonly<Record<DType, ReadonlyMap<CompareKind, string>>> = {
+const COMPARE: Readonly<Record<DType, ReadonlyMap<CompareKind, `compare_${string}`>>> = {
   f32: comparing("f32"),
   i32: comparing("i32"),
 };
@@ -81,9 +91,10 @@ const COMPARE: Readonly<Record<DType, ReadonlyMap<CompareKind, string>>> = {
 const COSTLY = 16;
 
 /** Launches a kernel of two operands that are read with strides. */
-function walkTwo(
+function walkTwo<K extends "binary" | "compare">(
   runtime: Runtime,
-  kernel: string,
+  kernel: K,
+  entry: `${K}_${string}`,
   cost: number,
   { shape, aStrides, bStrides }: Pick<KernelParams["binary"], "shape" | "aStrides" | "bStrides">,
   a: View,
@@ -95,8 +106,28 @@ function walkTwo(
     // One row: nothing to merge. It is what most calls are, and on small tensors this function is what they cost.
     const count = shape[0]!;
     const tasks = Math.ceil(count / PER_TASK);
-    const ints = [atA, atB, atC, count, aStrides[0]!, bStrides[0]!, 1, 1, PER_TASK, tasks, 0];
-    runtime.launch({ kernel, tasks, ints, work: count * cost });
+    runtime.launch({
+      kernel,
+      entry,
+      tasks,
+      slots: {
+        a: atA,
+        b: atB,
+        c: atC,
+        length: count,
+        aStep: aStrides[0]!,
+        bStep: bStrides[0]!,
+        rows: 1,
+        rowsPerTask: 1,
+        columnsPerTask: PER_TASK,
+        columnBlocks: tasks,
+        rank: 0,
+        extents: NONE,
+        strides0: NONE,
+        strides1: NONE,
+      },
+      work: count * cost,
+    });
     return;
   }
   if (shape.includes(0)) return;
@@ -106,10 +137,29 @@ function walkTwo(
   const row = axes.pop() ?? SINGLE;
   const rows = rowCount(axes);
   const cut = cutRows(rows, row.extent);
-  const ints = [atA, atB, atC, row.extent, row.strides[0]!, row.strides[1]!];
-  ints.push(rows, cut.rows, cut.columns, cut.blocks);
-  pushOuter(ints, axes);
-  runtime.launch({ kernel, tasks: cut.tasks, ints, work: rows * row.extent * cost });
+  const { rank, extents, strides0, strides1 } = outerSlots(axes);
+  runtime.launch({
+    kernel,
+    entry,
+    tasks: cut.tasks,
+    slots: {
+      a: atA,
+      b: atB,
+      c: atC,
+      length: row.extent,
+      aStep: row.strides[0]!,
+      bStep: row.strides[1]!,
+      rows,
+      rowsPerTask: cut.rows,
+      columnsPerTask: cut.columns,
+      columnBlocks: cut.blocks,
+      rank,
+      extents,
+      strides0,
+      strides1,
+    },
+    work: rows * row.extent * cost,
+  });
 }
 
 export const strided: Pick<Launchers, "stridedCopy" | "binary" | "compare"> = {
@@ -132,28 +182,63 @@ export const strided: Pick<Launchers, "stridedCopy" | "binary" | "compare"> = {
       axes.splice(axes.indexOf(other), 1);
       const perTask = Math.max(4, Math.ceil(PER_TASK / row.extent / 4) * 4);
       const blocks = Math.ceil(other.extent / perTask);
-      const ints = [from, to, other.extent, row.extent, rowIn, other.strides[1]!, perTask, blocks, 0];
-      pushOuter(ints, axes);
-      runtime.launch({ kernel: "copyTiles", tasks: rowCount(axes) * blocks, ints, work });
+      runtime.launch({
+        kernel: "copyTiles",
+        tasks: rowCount(axes) * blocks,
+        slots: {
+          from,
+          to,
+          rows: other.extent,
+          columns: row.extent,
+          fromColumn: rowIn,
+          toRow: other.strides[1]!,
+          rowsPerTask: perTask,
+          rowBlocks: blocks,
+          ...outerSlots(axes),
+        },
+        work,
+      });
       return;
     }
     const rows = rowCount(axes);
     const cut = cutRows(rows, row.extent);
-    const ints = [from, to, row.extent, rowIn, rowOut];
-    ints.push(rows, cut.rows, cut.columns, cut.blocks);
-    pushOuter(ints, axes);
-    runtime.launch({ kernel: "copyRows", tasks: cut.tasks, ints, work });
+    runtime.launch({
+      kernel: "copyRows",
+      tasks: cut.tasks,
+      slots: {
+        from,
+        to,
+        length: row.extent,
+        fromStep: rowIn,
+        toStep: rowOut,
+        rows,
+        rowsPerTask: cut.rows,
+        columnsPerTask: cut.columns,
+        columnBlocks: cut.blocks,
+        ...outerSlots(axes),
+      },
+      work,
+    });
   },
 
   binary(runtime, params, { a, b }, { c }) {
     const { kind } = params;
-    walkTwo(runtime, BINARY.get(kind) ?? kind, kind === "pow" ? COSTLY : 1, params, a, b, c);
+    walkTwo(
+      runtime,
+      "binary",
+      BINARY.get(kind) ?? `binary_${kind}`,
+      kind === "pow" ? COSTLY : 1,
+      params,
+      a,
+      b,
+      c,
+    );
   },
 
   compare(runtime, { kind, shape, aStrides, bStrides }, { a, b }, { c }) {
-    const kernel = COMPARE[a.dtype].get(kind) ?? kind;
+    const entry = COMPARE[a.dtype].get(kind) ?? `compare_${kind}`;
     if (TURNED.has(kind))
-      walkTwo(runtime, kernel, 1, { shape, aStrides: bStrides, bStrides: aStrides }, b, a, c);
-    else walkTwo(runtime, kernel, 1, { shape, aStrides, bStrides }, a, b, c);
+      walkTwo(runtime, "compare", entry, 1, { shape, aStrides: bStrides, bStrides: aStrides }, b, a, c);
+    else walkTwo(runtime, "compare", entry, 1, { shape, aStrides, bStrides }, a, b, c);
   },
 };

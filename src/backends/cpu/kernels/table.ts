@@ -12,7 +12,15 @@ export const table: Pick<Launchers, "gather" | "scatterAdd" | "embeddingAlign"> 
     runtime.launch({
       kernel: "gather",
       tasks: Math.ceil(rows / perTask),
-      ints: [...[source, ids, out].map((view) => runtime.address(view)), rows, perTask, width, tableRows],
+      slots: {
+        table: runtime.address(source),
+        ids: runtime.address(ids),
+        out: runtime.address(out),
+        rows,
+        rowsPerTask: perTask,
+        width,
+        tableRows,
+      },
       work: rows * width,
     });
   },
@@ -22,10 +30,16 @@ export const table: Pick<Launchers, "gather" | "scatterAdd" | "embeddingAlign"> 
     runtime.launch({
       kernel: "scatterAdd",
       tasks: Math.ceil(tableRows / perTask),
-      ints: [
-        ...[x, ids, out].map((view) => runtime.address(view)),
-        ...[rows, width, tableRows, perTask, accumulate ? 1 : 0],
-      ],
+      slots: {
+        x: runtime.address(x),
+        ids: runtime.address(ids),
+        out: runtime.address(out),
+        rows,
+        width,
+        tableRows,
+        tableRowsPerTask: perTask,
+        accumulate: accumulate ? 1 : 0,
+      },
       work: (rows + (accumulate ? 0 : tableRows)) * width,
     });
   },
@@ -40,12 +54,19 @@ export const table: Pick<Launchers, "gather" | "scatterAdd" | "embeddingAlign"> 
     runtime.launch({
       kernel: "embeddingAlign",
       tasks: segmentCount + grouped,
-      ints: [
-        ...[dy, ids, segments, groups, v, dots, sumsq, groupSumsq].map((view) => runtime.address(view)),
+      slots: {
+        dy: runtime.address(dy),
+        ids: runtime.address(ids),
+        segments: runtime.address(segments),
+        groups: runtime.address(groups),
+        v: runtime.address(v),
+        dots: runtime.address(dots),
+        sumsq: runtime.address(sumsq),
+        groupSumsq: runtime.address(groupSumsq),
         width,
         tableRows,
         segmentCount,
-      ],
+      },
       scratch: COUNTERS + 16 * rows,
       work: rows * width * 4,
     });
