@@ -25,8 +25,9 @@ describe("slots", () => {
     expect(readFileSync(resolve(root, file), "utf8")).toBe(text(SLOTS));
   });
 
-  it.each(["relaxed", "plain"])("are described for every function of the %s build", (simd) => {
-    const bytes = readFileSync(resolve(root, `dist/backends/cpu/kernels-${simd}.wasm`));
+  it("are described for every function of the module", () => {
+    // The plain build: every Node.js compiles it.
+    const bytes = readFileSync(resolve(root, "dist/backends/cpu/kernels-plain.wasm"));
     const functions = WebAssembly.Module.exports(new WebAssembly.Module(bytes)).filter(
       ({ kind, name }) => kind === "function" && name !== "setThread",
     );
