@@ -5,6 +5,7 @@ import { join, resolve } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
 import { splitFile } from "#dist/cli/compare-plan.js";
 import { jsonLayer } from "#dist/cli/config.js";
+import { ruleNames } from "#dist/dga/rules/index.js";
 import { parseJson } from "#dist/json.js";
 
 const root = resolve(import.meta.dirname, "..");
@@ -39,6 +40,11 @@ const fileOf = ({ place, language, code }: Block): string =>
 /** A block that needs a test runner is one of tests. */
 const tests = of("ts").filter((block) => fileOf(block).endsWith(".test.ts"));
 const programs = of("js", "ts").filter((block) => !tests.includes(block));
+
+test("docs/rules.md has a row for every rule", () => {
+  const rows = [...textOf("docs/rules.md").matchAll(/^\| `(\w+)` /gm)].map(({ 1: name = "" }) => name);
+  expect(rows).toEqual(expect.arrayContaining([...ruleNames]));
+});
 
 test("every block is of a language that is checked, and there are some of each", () => {
   // Those in Python run in test/python/client_checks.py.
