@@ -183,15 +183,15 @@ function addHistogram(program: Command, io: Io): void {
 function addPrepare(program: Command, io: Io): void {
   const prepareCommand = program
     .command("prepare")
-    .summary("write text as files of tokens, so that training begins at once")
+    .summary("turn text into files of tokens once, for many runs")
     .description(
-      "Turn text into files of tokens, on all cores. Training on the folder begins at once and reads tokens where they stand, so that a corpus may be larger than memory. A command that was stopped goes on where it was when it is given again.",
+      "Turn text into files of tokens, on all cores. Training on the folder starts at once and reads the tokens from disk, so a corpus may be larger than memory. To continue a command that was stopped, run it again.",
     )
-    .argument("[CONFIG.json]", "a config file of gradmix train; the command line goes before it");
+    .argument("[CONFIG.json]", "a config file of gradmix train; options on the command line override it");
   const itsRows = io.rows.filter(prepareTakes);
   addOptions(prepareCommand, itsRows);
   for (const [flag, value, help] of [
-    ["--out", "DIR", "the folder that is made (required)"],
+    ["--out", "DIR", "folder for the tokens (required)"],
     ["--format", prepareFormats.join("|"), `files of tokens (default: ${prepareFormats[0]})`],
     ["--workers", "N", "worker threads (default: one per core)"],
   ])
