@@ -87,7 +87,7 @@ export async function mix(args: MixArguments, err: Output): Promise<number> {
   const init = initOf(args, null);
   if (init !== null && !("domains" in init))
     throw wrong(
-      "the rule is given, and the domains are not: add --domains A,B, or say both in the first line (init)",
+      "the rule is given without domains: add --domains A,B, or give both in the first line (init)",
     );
   const { stateFile, weightsFile, listen } = flags;
   const address = listen === null ? null : addressOf(listen);
@@ -129,14 +129,14 @@ export async function mix(args: MixArguments, err: Output): Promise<number> {
 
 function checkTogether(flags: MixFlags): void {
   const { replay, listen, tokenFile, stateFile, weightsFile } = flags;
-  if (tokenFile !== null && listen === null) throw wrong("--token-file: only --listen asks for a token");
+  if (tokenFile !== null && listen === null) throw wrong("--token-file: only --listen uses a token");
   for (const [flag, value] of Object.entries({
     "--listen": listen,
     "--state-file": stateFile,
     "--weights-file": weightsFile,
   }))
     if (replay !== null && value !== null)
-      throw wrong(`${flag}: --replay prints what would have been and keeps nothing; leave one of them out`);
+      throw wrong(`${flag}: --replay only prints weights and saves nothing; leave one of them out`);
   if (stateFile !== null && weightsFile !== null && endOf(stateFile) === endOf(weightsFile))
     throw wrong(`--weights-file: ${weightsFile} is the file of --state-file; choose another`);
 }
@@ -198,7 +198,7 @@ function initOf({ config: file, given, flags }: MixArguments, run: ReplayedRun |
   const total = tokens ?? run?.facts["tokens"];
   if (mixing.repetitionCap !== null && !("sizes" in known && typeof total === "number"))
     throw wrong(
-      "--repetition-cap: how often a domain is gone through follows from its tokens and the run's; add --sizes NAME=N,… and --tokens N",
+      "--repetition-cap: the number of repetitions follows from the tokens of the domain and of the run; add --sizes NAME=N,… and --tokens N",
     );
   const { rule: options, combinators } = mixerOptionsOf(mixing, targetNames, {
     // In the domains' order; without sizes they are only names here.
@@ -363,7 +363,7 @@ function tokenOf(path: string): string {
     const token = readFileSync(path, "utf8").trim();
     if (token.length < SHORTEST_TOKEN || /\s/.test(token))
       throw wrong(
-        `--token-file: ${path} holds no token of at least ${SHORTEST_TOKEN} characters; delete it, and one is made`,
+        `--token-file: ${path} holds no token of at least ${SHORTEST_TOKEN} characters; delete it, and gradmix creates one`,
       );
     // Windows has no such modes.
     if (process.platform !== "win32" && (statSync(path).mode & 0o077) !== 0)
