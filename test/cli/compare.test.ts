@@ -101,7 +101,7 @@ describe("the plan", () => {
 
   test.each<[object, string, string]>([
     [{ data: { ...data, target: [] } }, "uniform", "gradmix compare needs a target"],
-    [{ data: { ...data, targets: { e: "e.txt" } } }, "uniform", "c.json: data.target: gradmix compare takes"],
+    [{ data: { ...data, targets: { e: "e.txt" } } }, "uniform", "c.json: data.target: gradmix compare uses"],
     [{ data }, "uniform,grape", "--rule grape needs targets"],
     [{ data }, "uniform,doremi", "--rule doremi needs a reference"],
     [{ data }, "static", "--rule static needs weights"],
@@ -474,7 +474,7 @@ describe("runs", () => {
   test("stopped, killed and gone on with, a comparison tells what one tells that was never stopped", async () => {
     const whole = join(root, "whole");
     const { code, out, err } = await compared({ path: config, given: into(whole) });
-    expect([code, out]).toEqual([0, expect.stringContaining("less mine")]);
+    expect([code, out]).toEqual([0, expect.stringContaining("minus mine")]);
     expect(out).toContain(`gradmix compare ${whole} --seeds 1,2,3,4\n`);
     expect(err).toContain("4 runs of 6 steps (rules proportional, mine; seeds 1, 2)");
     expect(err).toMatch(/^about \d+ seconds? left, by the speed of the first run$/m);

@@ -346,7 +346,7 @@ test("several targets and mixtures of them become bases; a target that is no tex
         "--bases",
         at("x.json"),
       ],
-      /^--groups: .* give the folder of gradmix cluster/,
+      /^--groups: .* name a folder of gradmix cluster/,
     ],
     [
       [...one, "--mixture", "a=target", "--mixture", "a=target", "--bases", at("x.json")],
