@@ -369,7 +369,7 @@ test("several targets and mixtures of them become bases; a target that is no tex
       [...one, "--domains", at("documents")],
       /a folder of clusters cannot be combined with other domains; leave out/,
     ],
-    [[...domains, "--target", at("tokens.bin")], /tokens\.bin: is tokens/],
+    [[...domains, "--target", at("tokens.bin")], /tokens\.bin: holds tokens/],
   ] as const)
     expect(await refusal("histogram", ...args), args.join(" ")).toMatch(message);
   for (const name of ["x.json", "x.txt"]) expect(existsSync(at(name))).toBe(false);

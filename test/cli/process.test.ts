@@ -412,7 +412,7 @@ describe("a file that finds no room", () => {
     });
     expect(code).toBe(2);
     expect(err).toMatch(
-      /\ngradmix: run\/checkpoints\/step-00000004\.safetensors: cannot be written \(the disk is full\)\. The run ends after step 4; the checkpoint of step 2 is kept, [^\n]*\n$/,
+      /\ngradmix: run\/checkpoints\/step-00000004\.safetensors: cannot be written \(the disk is full\)\. The run ends after step 4; the checkpoint of step 2 is kept; [^\n]*\n$/,
     );
     expect(checkpoints()).toEqual([2]);
     expect(remains()).toEqual([]);

@@ -178,7 +178,7 @@ test.each<[Partial<MixFlags>, Record<string, string>, RegExp]>([
   [{ domains: "a,b", sizes: "a=1,b" }, {}, /^--sizes/],
   [{ domains: "a,b", sizes: "a=1" }, {}, /^sizes\.b: it is missing/],
   [{ tokenFile: "t" }, {}, /^--token-file: only --listen uses a token/],
-  [{ replay: "x", stateFile: "s" }, {}, /^--state-file: --replay prints/],
+  [{ replay: "x", stateFile: "s" }, {}, /^--state-file: --replay only prints/],
   [{ replay: "/nowhere.jsonl" }, {}, /^--replay: \/nowhere\.jsonl cannot be read \(no such file/],
   [{ stateFile: "same", weightsFile: "./same" }, {}, /is the file of --state-file/],
   [{ domains: "a,b" }, { repetitionCap: "1" }, /^--repetition-cap: .*; add --sizes NAME=N,… and --tokens N$/],
