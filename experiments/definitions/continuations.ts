@@ -29,7 +29,7 @@ const percent = (share: number | null | undefined): number | null =>
 export const continuations: Experiment = {
   name: "continuations",
   title: "What follows from a lower loss",
-  about: `Beside the loss, the share of up to ${QUESTIONS} questions that a model answers rightly: half a window of held-out target text, and which of four continuations of 32 tokens is the true one. It takes the likeliest. The three others are from elsewhere in the same document, from other documents of the target, or from other domains; guessing gives 25 %. The paper has MMLU in this place. A target whose documents are too short has no questions of the first kind.`,
+  about: `This experiment measures how many of up to ${QUESTIONS} questions a model answers correctly. A question shows half a window of held-out target text and four continuations of 32 tokens; the model chooses the one that it finds most likely. The three wrong continuations come from elsewhere in the same document, from other documents of the target, or from other domains. Guessing gives 25 %. The paper uses MMLU instead. A target with very short documents has no questions of the first kind.`,
   cells: (settings) => runsOf(settings).map(({ cell }) => cell),
   report(settings, results) {
     const runs = runsOf(settings);
@@ -44,22 +44,22 @@ export const continuations: Experiment = {
         "Loss on held-out text of the target, nats per token:",
         meansTable(losses, axes),
         ...Object.values(kinds).flatMap((from, i) => [
-          `True continuations found, per cent; the others are from ${from}:`,
+          `Correct answers, per cent; wrong continuations from ${from}:`,
           meansTable(shares[i], { ...axes, digits: 1 }),
-          "The default less each of the others, paired by target and seed:",
+          "The default minus each of the others, paired by target and seed:",
           differencesTable(shares[i], { ...versus, digits: 1 }),
         ]),
       ].join("\n\n"),
       figures: [
         {
           name: "continuations",
-          caption: "Per cent of true continuations found, by target and by where the others are from",
+          caption: "Correct answers in per cent, by target and by the source of the wrong continuations",
           svg: drawPanels(
             Object.values(kinds).map((from, i) =>
               dotsPanel(
                 shares[i],
                 { rows, columns: groups },
-                { title: `Others from ${from}`, xLabel: "target", yLabel: "found, %" },
+                { title: `Wrong continuations from ${from}`, xLabel: "target", yLabel: "found, %" },
               ),
             ),
           ),

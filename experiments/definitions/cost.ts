@@ -57,7 +57,7 @@ function predicted(settings: Settings): Observation[] {
 export const cost: Experiment = {
   name: "cost",
   title: "What it costs",
-  about: `CPU time of training steps with all that a rule measures, over that of plain steps, with all text cut into 4 to 4,096 domains; ${STEPS} steps on one thread. Predicted is the number of windows that pass through the model, and the share of a step that inner products take.`,
+  about: `The tables show the CPU time of training steps with all measurements of a rule, divided by that of plain steps. All text is cut into 4 to 4,096 domains; each run has ${STEPS} steps on one thread. The prediction counts the windows that pass through the model, and the share of a step that inner products take.`,
   cells: (settings) => runsOf(settings).map(({ cell }) => cell),
   report(settings, results) {
     const all = [...ratios(settings, results), ...predicted(settings)];
@@ -66,17 +66,17 @@ export const cost: Experiment = {
     const powers = Array.from({ length: Math.ceil(Math.log2(highest)) + 1 }, (_, i) => 2 ** i);
     return {
       markdown: [
-        "Time over plain training:",
+        "Time relative to plain training:",
         meansTable(all, { rows: shown, columns, corner: "domains", digits: 2 }),
       ].join("\n\n"),
       figures: [
         {
           name: "cost",
-          caption: "CPU time of training steps over plain ones, against the number of domains",
+          caption: "CPU time of training steps relative to plain steps, against the number of domains",
           svg: drawPanels([
             {
               title: "What the alignments of k domains cost",
-              ...{ xLabel: "domains", yLabel: "CPU time over plain training" },
+              ...{ xLabel: "domains", yLabel: "CPU time relative to plain training" },
               x: logAxis(counts),
               y: logAxis(powers, (value) => `${value}×`),
               series: linesOver(

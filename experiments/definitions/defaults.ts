@@ -42,7 +42,7 @@ const parts: readonly Part[] = [
   },
   {
     title:
-      "Targets and a tokenizer that nothing was tuned on: 24 domains, a vocabulary of 512; fiction is then no domain",
+      "New targets and a new tokenizer, on which nothing was tuned: 24 domains, a vocabulary of 512; for the target fiction, the domain fiction is left out",
     columns: {
       technical: { target: targets.technical, vocabulary: 512 },
       fiction: {
@@ -92,23 +92,23 @@ function sectionOf(part: Part, settings: Settings, results: Lookup): string {
   return [
     `**${part.title}.** Loss on held-out text of each target, nats per token:`,
     meansTable(losses, { rows: part.rows, columns, corner: "method" }),
-    "The default less each of the others, paired by target and seed; negative is better:",
-    differencesTable(losses, { of: own, rows: part.rows, columns, corner: "less" }),
+    "The default minus each of the others, paired by target and seed; negative is better:",
+    differencesTable(losses, { of: own, rows: part.rows, columns, corner: "minus" }),
   ].join("\n\n");
 }
 
 export const defaults: Experiment = {
   name: "defaults",
-  title: "The default beside what it has to beat",
+  title: "The default compared with its alternatives",
   about:
-    'What `gradmix train` does when nothing is said, at equal tokens (240 steps, 245,760 tokens). "Counts" is importance sampling with a histogram that counts which bigram model likes each window best; the other histograms are the library\'s, which the default starts at too. "Before" is the former default: cosines of batches of every domain, from uniform weights.',
+    'The default is what `gradmix train` does without options. All methods train on equal tokens (240 steps, 245,760 tokens). "Counts" is importance sampling with a histogram that counts the bigram model with the highest likelihood for each window. The other histograms are those of the library, from which the default also starts. "Before" is the former default: cosines of batches of every domain, from uniform weights.',
   cells: (settings) => parts.flatMap((part) => runsOf(part, settings)).map(({ cell }) => cell),
   report: (settings, results) => ({
     markdown: parts.map((part) => sectionOf(part, settings, results)).join("\n\n"),
     figures: [
       {
         name: "defaults",
-        caption: "Loss on each target at the end, by method: with all tokens, and with few",
+        caption: "Final loss on each target, by method: with all tokens, and with few",
         svg: drawPanels(
           [parts[0], parts[2]].map((part) =>
             dotsPanel(

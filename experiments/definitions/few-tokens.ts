@@ -36,7 +36,7 @@ export const fewTokens: Experiment = {
   name: "few-tokens",
   title: "Few generic tokens",
   about:
-    "Eight domains of which each has at most 6,000, 30,000 or 100,000 training tokens, or all that there are; 20,000 tokens of the target; a run of 245,760 tokens. The paper's figures 1, 3 and 5: importance sampling repeats the few tokens of the domains that it takes, and memorises them.",
+    "Each of eight domains has at most 6,000, 30,000 or 100,000 training tokens, or all its tokens. The target has 20,000 tokens, and a run trains on 245,760 tokens. The paper shows this in figures 1, 3 and 5: importance sampling repeats the few tokens of the domains that it chooses, and memorises them.",
   cells: (settings) => runsOf(settings).map(({ cell }) => cell),
   report(settings, results) {
     const runs = runsOf(settings);
@@ -57,7 +57,7 @@ export const fewTokens: Experiment = {
           `Loss on held-out text of the target (${group}), nats per token:`,
           meansTable(byTarget[g], { rows, columns, corner }),
         ]),
-        "The default less each of the others, over both targets, paired by target and seed; negative is better:",
+        "The default minus each of the others, over both targets, paired by target and seed; negative is better:",
         differencesTable(losses, { of: "DGA (default)", rows, columns, corner }),
         `Epochs of the domain that was repeated most (${groups[0]}):`,
         meansTable(epochs, { rows, columns, corner, digits: 1 }),
@@ -65,7 +65,7 @@ export const fewTokens: Experiment = {
       figures: [
         {
           name: "few-tokens",
-          caption: "Loss on the target at the end against the tokens that a domain has at most",
+          caption: "Final loss on the target, against the largest number of tokens per domain",
           svg: drawPanels(
             groups.map((group, g) => {
               const series = linesOver(byTarget[g], drawn, places);
@@ -79,7 +79,7 @@ export const fewTokens: Experiment = {
         },
         {
           name: "few-tokens-curves",
-          caption: "Loss on the target over training where a domain has 6,000 tokens",
+          caption: "Loss on the target over training, with 6,000 tokens per domain",
           svg: drawPanels(
             groups.map((group) =>
               curvesPanel(

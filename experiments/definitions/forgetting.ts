@@ -47,7 +47,7 @@ const inside = ({ before, loss }: Result): number | null =>
 export const forgetting: Experiment = {
   name: "forgetting",
   title: "What is forgotten",
-  about: `A model trained for ${STEPS} steps with uniform weights goes on for as many with each method. By how much its loss changes on the target, and outside: the mean over held-out text of all 24 domains. A floor keeps at least 0.01 of the weight on each domain; a guard gives weight back to domains whose held-out loss rises by more than ${Math.round(100 * (LIMIT - 1))} %.`,
+  about: `A model is trained for ${STEPS} steps with uniform weights, and then for as many steps with each method. The tables show how much its loss changes on the target, and outside the target: on held-out text, as the mean over all 24 domains. A floor keeps at least 0.01 of the weight on each domain; a guard gives weight back to domains whose held-out loss rises by more than ${Math.round(100 * (LIMIT - 1))} %.`,
   cells: (settings) => runsOf(settings).map(({ cell }) => cell),
   report(settings, results) {
     const runs = runsOf(settings);
@@ -58,9 +58,9 @@ export const forgetting: Experiment = {
       markdown: [
         "Change of the loss on the target, nats per token:",
         meansTable(onTarget, axes),
-        "Change of the loss outside; positive is forgotten:",
+        "Change of the loss outside the target; a positive change means forgetting:",
         meansTable(elsewhere, axes),
-        "The default less each of the others, outside, paired by target and seed:",
+        "The default minus each of the others, outside the target, paired by target and seed:",
         differencesTable(elsewhere, versus),
       ].join("\n\n"),
       figures: [

@@ -42,7 +42,7 @@ export const granularity: Experiment = {
   name: "granularity",
   title: "Clusters and bases",
   about:
-    "All text cut into 8, 64, 512 and up to 4,096 clusters of windows, by what is in them (a tree of k-means on hashed tf-idf). Importance sampling sends each window of the target to a cluster (CRISP); DGA moves the weights of the clusters, or of bases (distribution reweighting): the histograms of five targets over the clusters, this one's among them, and all text. The paper's figures 2 and 4.",
+    "All text is cut into 8, 64, 512 and up to 4,096 clusters of windows with similar content (a tree of k-means on hashed tf-idf). Importance sampling assigns each window of the target to a cluster (CRISP). DGA moves the weights of the clusters, or of bases (distribution reweighting). The bases are the shares of all text and the histograms of five targets over the clusters, including this target. The paper shows this in figures 2 and 4.",
   cells: (settings) => runsOf(settings).map(({ cell }) => cell),
   report(settings, results) {
     const losses = observe(runsOf(settings), results, ({ loss }) => loss);
@@ -57,7 +57,7 @@ export const granularity: Experiment = {
             { rows, columns, corner },
           ),
         ]),
-        "The default on the clusters less each of the others, over the targets, paired by target and seed; negative is better:",
+        "The default on the clusters minus each of the others, over the targets, paired by target and seed; negative is better:",
         differencesTable(losses, { of: "DGA (default)", rows, columns, corner }),
       ].join("\n\n"),
       figures: [

@@ -72,8 +72,8 @@ const triedCells = (settings: Settings): Cell[] =>
 
 export const mixtures: Experiment = {
   name: "mixtures",
-  title: "Mixtures tried at random",
-  about: `RegMix's way: ${TRIED} mixtures of the eight domains drawn at random (Dirichlet), a short run with each, a regression (ridge, on the logarithms of the weights) of their losses on the target's training text, and a run with the mixture that it predicts to be best. The search takes as many steps as one run (${STEPS / TRIED} a mixture), or as sixteen; the run comes after it. DGA has the run alone.`,
+  title: "A search over random mixtures",
+  about: `This experiment compares DGA with the method of RegMix. RegMix draws ${TRIED} random mixtures of the eight domains (Dirichlet) and trains a short run with each. A regression (ridge, on the logarithms of the weights) predicts the losses on the target's training text. The final run uses the mixture with the lowest predicted loss. The search takes as many steps as one run (${STEPS / TRIED} per mixture), or as sixteen runs; the final run comes on top. DGA needs only one run.`,
   cells: (settings, results) => [
     ...triedCells(settings),
     ...runsOf(settings, results).map(({ cell }) => cell),
@@ -98,7 +98,7 @@ export const mixtures: Experiment = {
       markdown: [
         "Loss on held-out text of the target, nats per token:",
         meansTable(losses, axes),
-        "The default less each of the others, paired by target and seed; negative is better:",
+        "The default minus each of the others, paired by target and seed; negative is better:",
         differencesTable(losses, versus),
       ].join("\n\n"),
       figures: [

@@ -63,7 +63,7 @@ export const sensitivity: Experiment = {
   name: "sensitivity",
   title: "Sensitivity to the constants",
   about:
-    "The paper's η, T_r (`updateEvery`) and β, and the constants of the default, one at a time; the others at their usual values. Eight domains with all their tokens. The paper says little of this.",
+    "This experiment varies the paper's η, T_r (`updateEvery`) and β, and the constants of the default, one at a time; the others keep their usual values. There are eight domains with all their tokens. The paper says little about this.",
   cells: (settings) => [
     ...sweeps.flatMap((sweep) => sweepRuns(sweep, settings)).map(({ cell }) => cell),
     ...sweeps
@@ -78,7 +78,7 @@ export const sensitivity: Experiment = {
     });
     return {
       markdown: [
-        "Loss on held-out text of each target by the value of a constant, nats per token, and the same less uniform sampling's, paired by target and seed:",
+        "Loss on held-out text of each target by the value of a constant, nats per token, and the difference from uniform sampling, paired by target and seed:",
         ...parts.map(({ sweep, losses }) => tableOf(sweep, losses)),
       ].join("\n\n"),
       figures: groups.map((group) => ({
@@ -99,7 +99,7 @@ export const sensitivity: Experiment = {
 
 function tableOf({ of, constant, values }: Swept, losses: readonly Observation[]): string {
   const row = `${of}, ${constant}`;
-  const [under, versus] = ["less uniform", paired(losses, row, "uniform")];
+  const [under, versus] = ["minus uniform", paired(losses, row, "uniform")];
   return meansTable(
     [
       ...losses.filter((o) => o.row === row).map((o) => ({ ...o, row: o.group })),

@@ -28,13 +28,13 @@ export function withCheckpoint(
     const good = listCheckpoints(out).findLast(({ step }) => step < steps) ?? null;
     const from = good === null ? "" : ` from the checkpoint of step ${good.step}`;
     return told(
-      `to begin again${from} with a lower learning rate: ${lowerRate(out, lr, good?.path ?? null)}`,
+      `to start again${from} with a lower learning rate: ${lowerRate(out, lr, good?.path ?? null)}`,
     );
   }
   if (!["backend", "memory", "io"].includes(code)) return error;
   if (saved === null) return told("there was no checkpoint yet (--checkpoint-every)");
   return told(
-    `the checkpoint of step ${saved} is kept, gradmix train --resume ${shellWord(out)} goes on from it`,
+    `the checkpoint of step ${saved} is kept; to continue from it, run gradmix train --resume ${shellWord(out)}`,
   );
 }
 

@@ -16,29 +16,30 @@ import { type Raw, textOption, wrong } from "./values.ts";
 
 const examples = `
 More examples:
-  A config file, with another step size:
+  Take the options from a file, with another step size:
     $ gradmix train config.json --eta 2
 
-  config.json holds the same keys in sections ("training.lr" is --lr):
+  config.json holds the options in sections ("training.lr" is --lr):
     { "data": { "domains": { "code": "src/**/*.ts" }, "target": "answer.md" },
       "training": { "steps": 2000, "lr": 0.001 }, "mixing": { "eta": 2 } }
 
-  Go on with a run that was stopped; make one of --schedule constant longer:
+  Continue a run that was stopped; extend a run with --schedule constant:
     $ gradmix train --resume runs/first
     $ gradmix train --resume runs/steady --steps 4000
 
-  A new run that begins with the parameters of another, or of a Hugging Face
+  Start a new run from the parameters of another run, or of a Hugging Face
   folder:
     $ gradmix train config.json --init-from runs/first --lr 0.0005
 
-Quote globs, so that gradmix expands them and not the shell.
+Quote globs, so that gradmix expands them instead of the shell.
 
 Exit codes:
-  0              the run is done
-  1              an error of gradmix itself, or the result could not be printed
-  2              refused, or ended by what the last line says
-  129, 130, 143  stopped by a hang-up, Ctrl-C or SIGTERM: with a checkpoint when
-                 it trained, or at once when a line offered that
+  0              the run is complete
+  1              an internal error, or the result could not be printed
+  2              the input was refused, or the run ended for the reason in the
+                 last line
+  129, 130, 143  stopped by a hang-up, Ctrl-C or SIGTERM: the first signal in
+                 training writes a checkpoint, a second one ends the run at once
 `;
 
 /** What the commands share. */
@@ -74,17 +75,21 @@ const helpGroups: readonly (readonly [
 function addTrain(program: Command, io: Io): void {
   const trainCommand = program
     .command("train")
-    .summary("train a GPT while the weights of its domains move to a target")
+    .summary("train a GPT while finding the weights of its domains")
     .description(
-      "Train a GPT on several domains of text, and find how much of each it should read to become good at a small target set (Dynamic Gradient Alignment).",
+      "Train a GPT on several domains of text, and find how much of each domain it should read to become good at a small target set (Dynamic Gradient Alignment).",
     )
-    .argument("[CONFIG.json]", "a file with any of the options below; the command line goes before it")
+    .argument(
+      "[CONFIG.json]",
+      "a file with any of the options below; options on the command line override it",
+    )
     .addHelpText("after", examples);
   addOptions(trainCommand, io.rows);
   trainCommand.addOption(
-    new Option("--resume <DIR>", "go on with the run in DIR, or from one of its checkpoint files").helpGroup(
-      groups.run,
-    ),
+    new Option(
+      "--resume <DIR>",
+      "continue the run in DIR, or continue from one of its checkpoint files",
+    ).helpGroup(groups.run),
   );
   trainCommand.action(async (config: string | undefined, options: Record<string, unknown>) => {
     const given = givenOf(io.rows, options);
@@ -103,7 +108,7 @@ function addCompare(program: Command, io: Io): void {
     .description(compareDescription)
     .argument(
       "[CONFIG.json|DIR]",
-      "a config file of gradmix train, or the folder of a comparison to go on with",
+      "a config file of gradmix train, or the folder of a comparison to continue",
     )
     .addHelpText("after", compareNotes);
   const compareRows = io.rows.filter(({ path }) => path !== "mixing.rule").map(inComparison);
@@ -114,18 +119,18 @@ function addCompare(program: Command, io: Io): void {
     .addOption(
       new Option(
         "--seeds <N|A,B,…>",
-        `how many seeds, from --seed on, or which: 1,5,9 (default: ${usualSeeds})`,
+        `the number of seeds, which count up from --seed, or a list such as 1,5,9 (default: ${usualSeeds})`,
       ).helpGroup(compareGroup),
     )
     .addOption(
       new Option(
         "--baseline <RULE>",
-        "the rule that the others are compared with (default: the first)",
+        "the rule with which the others are compared (default: the first)",
       ).helpGroup(compareGroup),
     );
   addOptions(compareCommand, compareRows);
   compareCommand.addOption(
-    new Option("--resume <DIR>", "go on with the comparison in DIR, as gradmix compare DIR does").helpGroup(
+    new Option("--resume <DIR>", "continue the comparison in DIR, like gradmix compare DIR").helpGroup(
       groups.run,
     ),
   );
@@ -151,9 +156,9 @@ function addHistogram(program: Command, io: Io): void {
     .command("histogram")
     .summary("show what share of a target each domain has; no training")
     .description(
-      "Show what share of a target each domain has: what --rule dga starts from, and --rule importanceSampling keeps to. It is told by the nearest centroids where --domains is a folder of gradmix cluster, else by the bigrams of tokens.",
+      "Show what share of a target each domain has. --rule dga starts from these shares, and --rule importanceSampling trains on them. If --domains is a folder of gradmix cluster, the shares come from the nearest centroids, else from bigrams of tokens.",
     )
-    .argument("[CONFIG.json]", "a config file of gradmix train; the command line goes before it");
+    .argument("[CONFIG.json]", "a config file of gradmix train; options on the command line override it");
   const itsRows = io.rows.filter(histogramTakes).map(inHistogram);
   addOptions(histogramCommand, itsRows);
   for (const [flags, help] of histogramFlags)
@@ -178,15 +183,15 @@ function addHistogram(program: Command, io: Io): void {
 function addPrepare(program: Command, io: Io): void {
   const prepareCommand = program
     .command("prepare")
-    .summary("write text as files of tokens, so that training begins at once")
+    .summary("turn text into files of tokens once, for many runs")
     .description(
-      "Turn text into files of tokens, on all cores. Training on the folder begins at once and reads tokens where they stand, so that a corpus may be larger than memory. A command that was stopped goes on where it was when it is given again.",
+      "Turn text into files of tokens, on all cores. Training on the folder starts at once and reads the tokens from disk, so a corpus may be larger than memory. To continue a command that was stopped, run it again.",
     )
-    .argument("[CONFIG.json]", "a config file of gradmix train; the command line goes before it");
+    .argument("[CONFIG.json]", "a config file of gradmix train; options on the command line override it");
   const itsRows = io.rows.filter(prepareTakes);
   addOptions(prepareCommand, itsRows);
   for (const [flag, value, help] of [
-    ["--out", "DIR", "the folder that is made (required)"],
+    ["--out", "DIR", "folder for the tokens (required)"],
     ["--format", prepareFormats.join("|"), `files of tokens (default: ${prepareFormats[0]})`],
     ["--workers", "N", "worker threads (default: one per core)"],
   ])
@@ -200,49 +205,46 @@ function addPrepare(program: Command, io: Io): void {
 function addCluster(program: Command, io: Io): void {
   const clusterCommand = program
     .command("cluster")
-    .summary("cut a corpus without labels into fine domains")
+    .summary("divide a corpus without labels into fine domains")
     .description(
-      "Cut a corpus into clusters of documents about the same things, which are then the domains of a run.",
+      "Divide a corpus into clusters of documents on the same topics. A run then uses the clusters as its domains.",
     )
     .argument(
       "<FILES...>",
       "paths, folders and globs of the corpus: plain text and .jsonl, also .gz and .zst",
     )
-    .requiredOption("--out <DIR>", "the folder that is made")
-    .option("--clusters <N>", `how many clusters (default: ${clusterDefaults.levels.join(",")})`)
+    .requiredOption("--out <DIR>", "folder for the clusters; must not exist yet")
+    .option("--clusters <N>", `number of clusters (default: ${clusterDefaults.levels.join(",")})`)
     .option(
       "--levels <N,N,…>",
-      "clusters per cluster of the level above, from the top, in place of --clusters: 64,64 makes up to 4,096",
+      "make a tree: the number of clusters per cluster of the level above, from the top. 64,64 makes up to 4,096 clusters. Replaces --clusters",
     )
     .option(
       "--ids <DIR>",
-      "take the clusters that someone else found: DIR has a .npy for each file, with a whole number for each document, as WebOrganizer has them; --clusters says how many there are",
+      "use existing clusters: DIR has a .npy for each file, with a whole number for each document, in the layout of WebOrganizer; --clusters gives the number of clusters",
     )
     .option(
       "--tokenizer <FILE>",
-      "count the tokens of the clusters too, by a tokenizer.json or a vocabulary's name (or byte)",
+      "also count the tokens of the clusters, with a tokenizer.json, the name of a vocabulary, or byte",
     )
-    .option("--dim <N>", `numbers per document (default: ${clusterDefaults.dim})`)
+    .option("--dim <N>", `dimension of the embeddings (default: ${clusterDefaults.dim})`)
     .option(
       "--embeddings <PATH>",
-      "where documents' embeddings come from, in place of the built-in ones: a .npy, .safetensors or .parquet file (FILE#COLUMN) with a row for each document, in their order; a model2vec folder; the folder of a run or model",
+      "use these embeddings of the documents instead of the built-in ones: a .npy, .safetensors or .parquet file (FILE#COLUMN) with one row per document, in their order; a model2vec folder; or the folder of a run or a model",
     )
     .option(
       "--balanced <X>",
-      "no cluster gets more than X times the mean of its level, such as 1.5 (default: clusters are as large as they are)",
+      "limit on the size of a cluster, relative to the mean size on its level, such as 1.5 (default: no limit)",
     )
-    .option(
-      "--sample <N>",
-      `documents that the clusters are fitted to, at most (default: ${clusterDefaults.sample})`,
-    )
+    .option("--sample <N>", `fit the clusters to at most N documents (default: ${clusterDefaults.sample})`)
     .option(
       "--text-field <NAME>",
-      `field of .jsonl lines that holds the text (default: ${clusterDefaults.textField})`,
+      `the field of .jsonl lines that holds the text (default: ${clusterDefaults.textField})`,
     )
-    .option("--skip-bad-lines", "leave out broken .jsonl lines and invalid UTF-8 instead of stopping")
-    .option("--seed <N>", `same seed, same text: same clusters (default: ${clusterDefaults.seed})`)
+    .option("--skip-bad-lines", "skip broken .jsonl lines and invalid UTF-8 instead of stopping")
+    .option("--seed <N>", `seed; equal seeds and text give equal clusters (default: ${clusterDefaults.seed})`)
     .option("--threads <N>", "CPU threads (default: one per core)")
-    .option("--quiet", "no progress");
+    .option("--quiet", "print no progress");
   clusterCommand.action(async (files: string[], options: Record<string, unknown>) => {
     const { cluster } = await import("./cluster-command.ts");
     io.code = await cluster(clusterArguments(files, options), io);
@@ -254,7 +256,7 @@ function addExport(program: Command, io: Io): void {
     .command("export")
     .summary("write the mixture of a run in the format of another trainer")
     .description(
-      "Write the weights that a run found as the configuration of another trainer: its names, its unit, its quoting. A note on the standard error says what the format cannot express. Without --to it lists the formats.",
+      "Write the weights that a run found as the configuration of another trainer, with its names, units and quoting. If the format cannot express something, a note on the standard error says so. Without --to, the command lists the formats.",
     )
     .argument("[RUN]", "the folder of a run");
   for (const option of exportOptions()) exportCommand.addOption(option);
@@ -269,9 +271,9 @@ function addMix(program: Command, io: Io): void {
     .command("mix")
     .summary("run the rule for your own trainer, over JSON lines or HTTP")
     .description(
-      "Run the rule for any trainer: the trainer sends what it measured, and gets the weights to sample with. docs/trainers.md describes the messages.",
+      "Run the rule for any trainer: the trainer sends its measurements, and receives the weights for its sampler. docs/trainers.md describes the messages.",
     )
-    .argument("[CONFIG.json]", "a config file of gradmix train: its domains and mixing");
+    .argument("[CONFIG.json]", "a config file of gradmix train; only its domains and mixing are used");
   const ruleRows = mixRows(io.rows);
   for (const [name, [value, help]] of Object.entries(mixFlags))
     mixCommand.addOption(new Option(`${flagOf(name)} <${value}>`, help));
@@ -289,13 +291,13 @@ function addReport(program: Command, io: Io): void {
     .command("report")
     .summary("write one HTML page: losses, weights, alignments, cost")
     .description(
-      `Write one HTML file that shows runs together and opens without a network: what was gained, losses, weights over time, alignments, tokens and epochs, settings and cost.`,
+      `Write one HTML file that shows one or more runs and needs no network: gains, losses, weights over time, alignments, tokens and epochs, settings and cost.`,
     )
-    .argument("<RUN...>", "folders of runs that have one target")
-    .option("--out <FILE>", "the file (default: report.html, in the folder of a run that is alone)")
-    .option("--svg <DIR>", "write the figures as SVG files into DIR as well")
-    .option("--csv", "write metrics.csv beside the metrics.jsonl of each run")
-    .option("--tensorboard <DIR>", "write event files for TensorBoard, a folder in DIR for each run")
+    .argument("<RUN...>", "folders of runs with the same target")
+    .option("--out <FILE>", "the file to write (default for a single run: report.html in its folder)")
+    .option("--svg <DIR>", "also write the figures as SVG files to DIR")
+    .option("--csv", "also write metrics.csv beside the metrics.jsonl of each run")
+    .option("--tensorboard <DIR>", "also write event files for TensorBoard, one folder in DIR per run")
     .action(async (runs: string[], options: Record<string, unknown>) => {
       const given = (name: string): string | null => textOption(options, name);
       const { report } = await import("./report-command.ts");
@@ -315,12 +317,12 @@ function addReport(program: Command, io: Io): void {
 function addWatch(program: Command, io: Io): void {
   program
     .command("watch")
-    .summary("show the page of a run that goes on; it updates by itself")
+    .summary("serve a page that follows a run while it trains")
     .description(
-      `Show the page of gradmix report for a run that goes on, at an address of this machine. It updates by itself.`,
+      `Serve the page of gradmix report at an address of this machine. The page updates itself while the run trains.`,
     )
     .argument("<RUN>", "the folder of a run")
-    .option("--port <N>", "where it listens; 0: any that is free", String(DEFAULT_PORT))
+    .option("--port <N>", "port of the page; 0: any free port", String(DEFAULT_PORT))
     .action(async (run: string, { port }: { port: string }) => {
       const { watch } = await import("./watch-command.ts");
       io.code = await watch(run, port, io);
@@ -331,9 +333,7 @@ function addDoctor(program: Command, io: Io): void {
   program
     .command("doctor")
     .summary("show what this machine can do: backends, threads, speed")
-    .description(
-      "Show which backends run here, with how many threads and which SIMD level, and how fast they are.",
-    )
+    .description("Show which backends run on this machine, with their threads, SIMD level and speed.")
     .action(async () => {
       io.code = await doctor(io.out);
     });

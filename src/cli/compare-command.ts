@@ -91,7 +91,7 @@ async function comparisonOf(args: CompareArguments): Promise<Comparison> {
   const { path } = args;
   const isFolder = path !== null && statSync(path, { throwIfNoEntry: false })?.isDirectory() === true;
   if (args.resume !== null && path !== null)
-    throw wrong(`--resume ${args.resume}: goes on with what the folder says; leave ${path} out`);
+    throw wrong(`--resume ${args.resume}: the folder already has its options; leave ${path} out`);
   const resume = args.resume ?? (isFolder ? path : null);
   const flags = commandLineLayer(args.given);
   return resume === null ? begin(args, flags) : goOn(resume, args, flags);
@@ -118,7 +118,7 @@ async function goOn(folder: string, args: CompareArguments, flags: Layer): Promi
     )
       throw new GradmixError(
         "checkpoint",
-        `${flags.label(key)}: a comparison goes on with the options that it began with; only --rules, --seeds, --baseline, --threads, --memory-limit, --checkpoint-every and --quiet may change`,
+        `${flags.label(key)}: a comparison keeps its original options; only --rules, --seeds, --baseline, --threads, --memory-limit, --checkpoint-every and --quiet may change`,
       );
   const { rules, seeds, baseline } = saved.choice;
   const choice = choiceOf(args, { rules, seeds, baseline }, saved.given);
@@ -232,7 +232,7 @@ export async function compare(args: CompareArguments, { out, err }: Outputs): Pr
     if (stopped) {
       status.line(
         isBegun(runs)
-          ? `stopped; ${outcomes.length} of ${runs.length} runs are done. Go on with: gradmix compare ${folder}`
+          ? `stopped; ${outcomes.length} of ${runs.length} runs are done. Continue with: gradmix compare ${folder}`
           : "stopped before the first step; nothing was written",
       );
       return interrupt.exitCode();
@@ -290,7 +290,7 @@ function planLine({ runs, choice, begun }: Comparison): string {
     `${choice.seeds.length === 1 ? "seed" : "seeds"} ${choice.seeds.join(", ")}`,
     ...(targets > 1 ? [n(targets, "target")] : []),
   ];
-  return `${begun ? "going on: " : ""}${n(runs.length, "run")} of ${n(steps, "step")} (${parts.join("; ")})`;
+  return `${begun ? "continuing: " : ""}${n(runs.length, "run")} of ${n(steps, "step")} (${parts.join("; ")})`;
 }
 
 /** A run whose loss was lost. */
@@ -366,7 +366,7 @@ async function takeRuns(comparison: Comparison, session: Session): Promise<Taken
         progress.end(run);
         continue;
       }
-      const more = isBegun(runs) ? `; gradmix compare ${folder} goes on with what is done` : "";
+      const more = isBegun(runs) ? `; gradmix compare ${folder} continues from the finished runs` : "";
       throw new GradmixError(error.code, `${run.name}: ${error.message}${more}`, { cause: error });
     }
     const outcome = outcomeOf(run);

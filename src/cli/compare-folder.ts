@@ -29,7 +29,7 @@ import { membersOf, readInput, wrong } from "./values.ts";
 export function checkEmpty(folder: string): void {
   if (existsSync(join(folder, comparisonFiles.plan)))
     throw wrong(
-      `--out ${folder}: already holds a comparison; choose another folder, or go on with it by gradmix compare ${folder}`,
+      `--out ${folder}: already holds a comparison; choose another folder, or continue it with gradmix compare ${folder}`,
     );
   checkFree(folder);
   let names: string[];

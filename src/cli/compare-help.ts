@@ -9,41 +9,44 @@ export const compareDescription =
 
 export const compareNotes = `
 More examples:
-  The options of a run from a file, and two targets in turn:
+  Take the options from a file, and compare on two targets in turn:
     $ gradmix compare config.json --targets exam='exam/*.md' \\
         --targets mail=mail.jsonl
 
-  Go on with a comparison that was stopped; take two more seeds:
+  Continue a comparison that was stopped; add two more seeds:
     $ gradmix compare runs/question
     $ gradmix compare runs/question --seeds 5
 
-Rules are those of gradmix train --rule, proportional (temperature with the
-exponent 1) and dga:paper. Two settings of one rule have names in the config
-file, with options of its section "mixing":
+The rules are those of gradmix train --rule, and proportional (temperature with
+the exponent 1) and dga:paper. To compare settings of one rule, name them in the
+config file, with options of its section "mixing":
     { "compare": { "rules": { "uniform": {}, "dga": {},
         "slow": { "rule": "dga", "eta": 0.1 } }, "seeds": 3 }, "data": {…} }
-Other options of mixing go to the rules that take them.
+Other options of the section apply to the rules that have them.
 
-Each run is one of gradmix train, in DIR/RULE/seed-N or DIR/RULE/seed-N/TARGET.
-Exit codes are those of gradmix train.
+Each run is a folder of gradmix train: DIR/RULE/seed-N[/TARGET].
+The exit codes are those of gradmix train.
 `;
 
 /** An option of gradmix train as gradmix compare takes it. */
 export function inComparison(row: OptionRow): OptionRow {
   const other: Readonly<Record<string, Pick<OptionRow, "help"> & { auto: string }>> = {
     "data.target": {
-      auto: "required, or --targets",
-      help: "the set of text whose held-out loss is compared, and that the rules that look at a target follow; repeatable",
+      auto: "required, unless --targets is given",
+      help: "the set of text on which held-out losses are compared, and which the rules use as their target. Repeatable",
     },
     "data.targets": {
       auto: "only --target",
-      help: "several targets, which are compared in turn, each a name and its files; repeatable",
+      help: "one of several targets, which are compared in turn: its name and its files. Repeatable",
     },
-    "data.seed": { auto: "as --seed", help: "decides which documents are held out, in all runs" },
+    "data.seed": {
+      auto: "the value of --seed",
+      help: "seed that decides which documents are held out, in all runs",
+    },
     "training.seed": { auto: "1", help: "the first seed" },
     "run.out": {
       auto: "runs/compare-DATE-TIME",
-      help: "the folder of the comparison, which must be empty: its runs and compare.json",
+      help: "folder for the runs of the comparison and compare.json; must be empty",
     },
     "run.quiet": { auto: "false", help: "print only the table" },
   };

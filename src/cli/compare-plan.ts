@@ -163,7 +163,7 @@ export function baselineOf(rules: readonly RuleEntry[], named: string | null): s
   if (named === null) return names[0] ?? "";
   if (names.includes(named)) return named;
   throw wrong(
-    `--baseline: ${show(named)} is none of the rules compared, ${names.join(", ")}${didYouMean(named, names)}`,
+    `--baseline: ${show(named)} is not one of the compared rules, ${names.join(", ")}${didYouMean(named, names)}`,
   );
 }
 
@@ -217,12 +217,12 @@ export function sharedOptions(rules: readonly RuleEntry[], given: Layer): string
     if (taking.length === 0)
       throw wrong(
         row.key === "ruleOptions"
-          ? `${label}: it is not said of which rule; name each rule's options in a config file: {"compare": {"rules": {"mine": {"rule": "doge", "ruleOptions": {…}}}}}`
-          : `${label}: none of the rules compared takes it`,
+          ? `${label}: it does not say for which rule; name each rule's options in a config file: {"compare": {"rules": {"mine": {"rule": "doge", "ruleOptions": {…}}}}}`
+          : `${label}: none of the compared rules has this option`,
       );
     return taking.length === rules.length
       ? []
-      : [`${label} goes to ${names}; the other rules do not take it`];
+      : [`${label} applies to ${names}; the other rules do not have this option`];
   });
 }
 
@@ -246,7 +246,7 @@ export async function planRuns({ choice, given, folder, resolve }: PlanFacts): P
   const target = (given.values.get("data.target") ?? []) as readonly string[];
   if (targets.size > 0 && target.length > 0)
     throw wrong(
-      `${given.label("data.target")}: gradmix compare takes the targets of --targets in turn; name this one among them`,
+      `${given.label("data.target")}: gradmix compare uses the targets of --targets in turn; add this one to them`,
     );
   if (targets.size === 0 && target.length === 0)
     throw wrong("gradmix compare needs a target, whose held-out loss is compared: add --target GLOB");

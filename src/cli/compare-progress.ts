@@ -58,7 +58,7 @@ export function startCompareProgress(
         (own.steps >= Math.max(KNOWN_STEPS, KNOWN_SHARE * steps) || step === steps)
       ) {
         told = true;
-        status.line(`about ${formatRoughly(secondsLeft)} from here on, by the first run's speed`);
+        status.line(`about ${formatRoughly(secondsLeft)} left, by the speed of the first run`);
       }
       const time = now();
       if (screen.behind === true || time - shown < (screen.isTTY === true ? terminalInterval : plainInterval))

@@ -50,7 +50,7 @@ export function formatPlace({ done, runs, name, step, steps, targetLoss, seconds
 /** A line for each rule, in columns. */
 export function formatTable(results: readonly RuleResult[], baseline: string): string {
   const rows = [
-    ["rule", "seeds", "loss", "bits/byte", `less ${baseline}`, "95 % interval", "cost", "time"],
+    ["rule", "seeds", "loss", "bits/byte", `minus ${baseline}`, "95 % interval", "cost", "time"],
     ...results.map(({ rule, loss, bitsPerByte, difference, cost, time }) => [
       rule,
       String(loss.count),

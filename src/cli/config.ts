@@ -76,7 +76,7 @@ export function jsonLayer(json: unknown, source: string): Layer {
       if (row === undefined) throw wrong(`${source}: unknown key "${path}"${suggest(key, section)}`);
       if (values.has(row.path))
         throw wrong(
-          `${source}: ${row.path} stands twice, once under its former name ${row.formerly?.path ?? ""}`,
+          `${source}: ${row.path} is given twice, once under its former name ${row.formerly?.path ?? ""}`,
         );
       // null is what "decide for me" looks like in a resolved config.
       if (value === null && row.default === null) continue;
@@ -199,7 +199,7 @@ function checkData(data: TrainConfig["data"], label: Label): void {
     );
   if (data.domainField !== null && data.domainsFrom.length === 0)
     throw wrong(
-      `${label("data.domainField")}: names the domains of documents in --domains, and there are none; add --domains GLOB`,
+      `${label("data.domainField")}: needs --domains, whose documents it assigns to domains; add --domains GLOB`,
     );
 }
 
@@ -217,15 +217,15 @@ function checkTexts({ data, mixing, run }: TrainConfig, label: Label): void {
     );
   if (mixing.rule !== "doremi" && mixing.guard === null && mixing.reference !== null)
     throw wrong(
-      `${label("mixing.reference")}: --rule ${mixing.rule} has no use for a reference model; --guard has`,
+      `${label("mixing.reference")}: --rule ${mixing.rule} does not use a reference model (--guard does)`,
     );
   if (mixing.guard === null && mixing.guardShare !== optionTable.mixing.guardShare.default)
     throw wrong(
-      `${label("mixing.guardShare")}: is of evaluations for --guard, and none is given; add --guard NAME<=X`,
+      `${label("mixing.guardShare")}: limits the evaluations for --guard, which is not given; add --guard NAME<=X`,
     );
   if (run.keepBest && data.target.length === 0 && data.targets.size === 0)
     throw wrong(
-      `${label("run.keepBest")}: what is best is told by the loss on a target, and there is none; add --target GLOB`,
+      `${label("run.keepBest")}: the best step is the one with the lowest loss on a target, and there is no target; add --target GLOB`,
     );
 }
 
@@ -311,7 +311,7 @@ function checkAlignment({ mixing, alignment }: TrainConfig, label: Label): void 
     !["raw", "tracked", null].includes(mixing.normalise)
   )
     throw wrong(
-      `${label("alignment.estimator")}: forward does not see the gradient norms that --normalise ${mixing.normalise} needs; choose tracked or raw`,
+      `${label("alignment.estimator")}: forward does not compute the gradient norms that --normalise ${mixing.normalise} needs; choose tracked or raw`,
     );
 }
 
@@ -404,7 +404,7 @@ export function checkSameConfig(
     if (canonical(was) !== canonical(is))
       throw new GradmixError(
         "checkpoint",
-        `${source} was made with ${row.path} = ${show(was)}, not ${show(is)}; a run goes on with the configuration it began with`,
+        `${source} was made with ${row.path} = ${show(was)}, not ${show(is)}; a resumed run keeps its configuration`,
       );
   }
 }

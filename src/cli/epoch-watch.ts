@@ -28,7 +28,7 @@ export function createEpochWatch(
         if (!(loss > before) || !(epochs > most) || warned.has(name)) return [];
         warned.add(name);
         return [
-          `domain "${name}" has been gone through ${epochs.toFixed(1)} times and its held-out loss rises (${before.toFixed(3)}, then ${loss.toFixed(3)}): it is being learnt by heart; --ceiling "${name}=X" or --repetition-cap would limit it`,
+          `domain "${name}" has been read ${epochs.toFixed(1)} times and its held-out loss rises (${before.toFixed(3)}, then ${loss.toFixed(3)}): the model memorises it; --ceiling "${name}=X" or --repetition-cap limits this`,
         ];
       }),
     saved: () => JSON.stringify({ last: [...last], warned: [...warned] }),

@@ -4,35 +4,35 @@ import type { ExportArguments } from "./export-command.ts";
 import { textOption } from "./values.ts";
 
 const flags: readonly (readonly [string, string])[] = [
-  ["--to <FORMAT>", "the trainer; without it, a list of the formats"],
+  ["--to <FORMAT>", "the trainer; without this option, the command lists the formats"],
   [
     "--out <PATH>",
-    "the file to write, or the folder where there are several; without it, one file goes to the standard output",
+    "the file to write, or the folder if the format has several files (default: a single file goes to the standard output)",
   ],
   [
     "--weights <final|averaged>",
-    "averaged: the mean over the run, which are the shares that the model was trained on; final: those of the last step (default: averaged)",
+    "averaged: the mean over the run, which is the mixture on which the model was trained; final: the weights of the last step (default: averaged)",
   ],
   [
     "--stages <N>",
-    "instead: weights that change, in the N stages closest to the run's, for trainers that have stages",
+    "write weights that change over N stages, as close as possible to those of the run; for trainers with stages. Replaces --weights",
   ],
   [
     "--scale-to <TOKENS>",
-    "length of your own run, such as 300B, or 20000steps of --batch × --context tokens; stages start at the same share of it (default: the length of this run)",
+    "length of your own run: tokens, such as 300B, or steps of --batch × --context tokens, such as 20000steps. Stages start at the same share of it (default: the length of this run)",
   ],
-  ["--context <T>", "tokens in a window of your own run (default: as in this run)"],
-  ["--batch <N>", "windows in a step of your own run (default: as in this run)"],
+  ["--context <T>", "tokens per window of your own run (default: as in this run)"],
+  ["--batch <N>", "windows per step of your own run (default: as in this run)"],
   [
     "--rows <documents|windows>",
-    "what the rows of your data are, for trainers that draw rows: documents, whose weights are divided by their mean length, or windows of one length (default: what is usual for the trainer)",
+    "for trainers that draw rows: whether a row of your data is a document or a window of fixed length. With documents, each weight is divided by the mean length of the domain's documents (default: the usual choice for the trainer)",
   ],
   [
     "--floor <X>",
-    "no domain's weight is below this; without it, domains whose weight would print as 0 are left out",
+    "smallest weight of a domain (default: none; a domain whose weight would print as 0 is left out)",
   ],
-  ["--map <NAME=PATH>", "where the trainer finds the data of a domain; repeatable"],
-  ["--map-file <FILE>", 'the same from a file: JSON {"NAME": "PATH"}, or lines NAME,PATH of a .csv'],
+  ["--map <NAME=PATH>", "path of a domain's data for the trainer. Repeatable"],
+  ["--map-file <FILE>", 'read these paths from a file: JSON {"NAME": "PATH"}, or lines NAME,PATH of a .csv'],
 ];
 
 /** As commander wants them. Every value is collected as text. */

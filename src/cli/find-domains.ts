@@ -61,7 +61,7 @@ async function inFolder(folder: string, search: Search): Promise<readonly Group[
   const left = entries.filter((name) => aside.test(name) || passed.has(name));
   if (left.length > 0)
     search.onEvent(
-      `--domains ${folder}: left out what is no data: ${left.slice(0, 5).join(", ")}${left.length > 5 ? ` and ${left.length - 5} more` : ""}`,
+      `--domains ${folder}: left out files that are not data: ${left.slice(0, 5).join(", ")}${left.length > 5 ? ` and ${left.length - 5} more` : ""}`,
     );
   const pathOf = (name: string): string => (folder.endsWith("/") ? folder + name : `${folder}/${name}`);
   // An index is read with its tokens.
@@ -99,7 +99,7 @@ function groupFiles(files: readonly FoundFile[], base: string, { onEvent }: Sear
   return Array.from(sets.values(), ({ count, files }) => {
     const { path } = files[0]!;
     if (files.length !== count)
-      onEvent(`--domains: of the ${count} shards of ${path} ${files.length} are there`);
+      onEvent(`--domains: only ${files.length} of the ${count} shards of ${path} exist`);
     const own =
       path === base ? basename(path) : path.startsWith(`${base}/`) ? path.slice(base.length + 1) : path;
     return { text: withoutEndings(own), where: path, files };

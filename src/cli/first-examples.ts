@@ -13,7 +13,7 @@ export const firstExamples: Readonly<Record<string, string>> = {
       --target 'answers/*.md' --steps 500 --rules uniform,proportional,dga \\
       --seeds 3 --out runs/question
 `,
-  cluster: `Example: 64 domains from a corpus, and a run on them
+  cluster: `Example: divide a corpus into 64 domains, and train on them
   $ gradmix cluster 'text/*.jsonl.gz' --clusters 64 --out clusters
   $ gradmix train --domains clusters --target 'answers/*.md' --out runs/first
 `,
@@ -21,27 +21,27 @@ export const firstExamples: Readonly<Record<string, string>> = {
   $ gradmix histogram --domain code='src/**/*.ts' --domain docs='docs/*.md' \\
       --target 'answers/*.md'
 `,
-  prepare: `Example: tokens of a large corpus once, and a run on them
+  prepare: `Example: turn a large corpus into tokens once, and train on them
   $ gradmix prepare --domains corpus --target 'exam/*.md' --out prepared
   $ gradmix train --domains prepared
 `,
   report: `Examples:
-  One run, which has ended or still goes on, to runs/first/report.html:
+  Write runs/first/report.html, for a run that has ended or still trains:
     $ gradmix report runs/first
 
-  Two rules with three seeds each on one page. Runs that differ only in their
-  seed are one line with a band:
+  Compare two rules with three seeds each. Runs that differ only in their seed
+  form one line with a band:
     $ gradmix report runs/dga-* runs/uniform-* --out compared.html
 
-  Figures for a paper, and metrics for other tools:
+  Write figures for a paper, and metrics for other tools:
     $ gradmix report runs/first --svg figures --csv --tensorboard events
     $ tensorboard --logdir events
 `,
   watch: `Examples:
-  In a second terminal, while a run goes on:
+  In a second terminal, while the run trains:
     $ gradmix watch runs/first
 
-  On any port that is free:
+  On any free port:
     $ gradmix watch runs/first --port 0
 
 Only this machine can open the page. From another machine, forward the port:
@@ -56,8 +56,8 @@ Only this machine can open the page. From another machine, forward the port:
     $ gradmix export runs/first --to levanter --stages 4 --scale-to 300B \\
         --context 4096 --out mixture.yaml
 `,
-  mix: `Example: your trainer starts this, writes a line and reads a line (here
-it has aligned its two domains with its target at step 10)
+  mix: `Example: your trainer starts this command, writes a line and reads a line. Here
+it sends the alignments of two domains with the target at step 10:
   $ gradmix mix --domains web,code --state-file mix.json
   {"type":"observe","step":10,"alignments":{"web":0.1,"code":0.4},"standardErrors":{"web":0.05,"code":0.05}}
   {"type":"weights","step":10,"changed":true,"weights":{"web":0.2,"code":0.8},…}

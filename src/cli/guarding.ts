@@ -28,13 +28,16 @@ export function guardedSets(
   if (named !== undefined)
     throw new GradmixError(
       "data",
-      `--guard: domain "${named}" has no held-out text to be guarded by; give it more documents, or raise --held-out`,
+      `--guard: domain "${named}" has no held-out text, which a guard needs; give it more documents, or raise --held-out`,
     );
   if (without.length === names.length)
-    throw new GradmixError("data", "--guard: no domain has held-out text to be guarded by; raise --held-out");
+    throw new GradmixError(
+      "data",
+      "--guard: no domain has held-out text, which a guard needs; raise --held-out",
+    );
   if (without.length > 0)
     onEvent(
-      `not guarded, for want of held-out text: ${without.slice(0, 5).join(", ")}${without.length > 5 ? ` and ${without.length - 5} more` : ""}`,
+      `not guarded, because they have no held-out text: ${without.slice(0, 5).join(", ")}${without.length > 5 ? ` and ${without.length - 5} more` : ""}`,
     );
   return domains.map(({ heldOut }, i) => (guarded[i] === null ? null : heldOut));
 }

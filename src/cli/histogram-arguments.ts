@@ -5,15 +5,18 @@ import { checkValue, fromArguments, wrong } from "./values.ts";
 
 /** Flags with their values, and help. */
 export const histogramFlags: readonly (readonly [flags: string, help: string])[] = [
-  ["--out <FILE>", "write the shares of the target as JSON, for --histogram and --weights"],
+  ["--out <FILE>", "write the shares of the target as JSON, for --histogram and --weights of gradmix train"],
   [
     "--bases <FILE>",
-    "write bases (.json or .csv), for --bases of gradmix train: the shares of each target, and of all text (corpus)",
+    "write bases (.json or .csv) for --bases of gradmix train: the shares of each target, and those of all text (corpus)",
   ],
-  ["--groups <N>", "with --bases: N groups of the targets' documents by what they are about are bases too"],
+  [
+    "--groups <N>",
+    "with --bases: divide the documents of the targets into N groups by topic, and add a basis for each group",
+  ],
   [
     "--mixture <NAME=A:X,B:Y>",
-    "with --bases: a mixture of targets is a basis too: X parts of target A and Y of B; repeatable",
+    "with --bases: add a basis that mixes X parts of target A and Y parts of B. Repeatable",
   ],
 ];
 
@@ -21,7 +24,7 @@ export const histogramFlags: readonly (readonly [flags: string, help: string])[]
 export function inHistogram(row: OptionRow): OptionRow {
   if (row.path !== "data.targets") return row;
   const { auto: _auto, ...rest } = row;
-  return { ...rest, auto: "none", help: "several targets, each a name and its files; repeatable" };
+  return { ...rest, auto: "none", help: "one of several targets: its name and its files. Repeatable" };
 }
 
 /** From what commander has read. Throws `config`, naming the flag. */

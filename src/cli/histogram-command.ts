@@ -137,20 +137,21 @@ function checkTogether(
     );
   if (out !== null && names.length > 1)
     throw wrong(
-      `--out: takes the shares of one target, and there are ${names.length}; write all by --bases FILE`,
+      `--out: holds the shares of one target, but there are ${names.length}; write all of them with --bases FILE`,
     );
   if (bases !== null && !/\.(json|csv)$/i.test(bases))
     throw wrong(`--bases: ${bases} ends in neither .json nor .csv`);
   if (groups !== null && bases === null)
-    throw wrong("--groups: they become bases; name their file by --bases FILE");
+    throw wrong("--groups: the groups become bases; name the file with --bases FILE");
   if (groups !== null && !data.domainsFrom.some(isClusterFolder))
     throw wrong(
-      "--groups: documents are grouped by what tells clusters apart; give the folder of gradmix cluster by --domains",
+      "--groups: grouping needs the embeddings of clusters; name a folder of gradmix cluster with --domains",
     );
   const twice = [...mixtures.keys()].find((name) => names.includes(name));
   if (twice !== undefined) throw wrong(`--mixture: a target is called "${twice}"; choose another name`);
   for (const [mixture, parts] of mixtures) {
-    if (bases === null) throw wrong("--mixture: it becomes a basis; name the file by --bases FILE");
+    if (bases === null)
+      throw wrong("--mixture: the mixture becomes a basis; name the file with --bases FILE");
     const unknown = [...parts.keys()].find((name) => !names.includes(name));
     if (unknown !== undefined)
       throw wrong(
@@ -164,7 +165,10 @@ function clustersIn({ data: { domains, domainsFrom } }: TrainConfig): string | n
   const folder = domainsFrom.find(isClusterFolder);
   if (folder === undefined) return null;
   const other = domainsFrom.find((one) => one !== folder) ?? domains.keys().next().value;
-  if (other !== undefined) throw wrong(`--domains ${folder}: clusters stand alone; leave out ${other}`);
+  if (other !== undefined)
+    throw wrong(
+      `--domains ${folder}: a folder of clusters cannot be combined with other domains; leave out ${other}`,
+    );
   return folder;
 }
 

@@ -13,8 +13,7 @@ import type { RunHooks } from "./run-events.ts";
 
 /** Of the training text. Throws `config` where there is no target. */
 function measureHistogram({ domains, target }: Pick<Data, "domains" | "target">): Histogram {
-  if (target === null)
-    throw new GradmixError("config", "--target: there is none to count a histogram of; add one");
+  if (target === null) throw new GradmixError("config", "--target: a histogram needs a target; add one");
   return bigramHistogram(
     target.train,
     domains.map(({ train }) => train),
@@ -50,7 +49,7 @@ async function centroidShares(
   const model = readTextClusters(clusters);
   if (model === null) {
     onEvent(
-      `${clusters.folder} cannot assign text to its clusters, so that the histogram is counted by bigrams`,
+      `${clusters.folder} cannot assign text to its clusters, so the histogram is counted with bigrams`,
     );
     return null;
   }

@@ -166,7 +166,7 @@ async function targetTexts(
   if (tokens !== undefined)
     throw new GradmixError(
       "data",
-      `${tokens}: is tokens, and texts alone are assigned to clusters; give the target's text`,
+      `${tokens}: holds tokens, but only text can be assigned to clusters; give the text of the target`,
     );
   signal.throwIfAborted();
   // What is held out is decided by documents alone, whatever the tokenizer.
@@ -183,6 +183,6 @@ function aboutShares({ examples, effective, own }: ClusterShares, documents: num
   const worth =
     documents > 1 && effective < 0.95 * examples ? `, worth ${n(effective)} independent ones` : "";
   return [
-    `of ${n(examples)} ${examples === 1 ? "piece" : "pieces"} of ${n(documents)} ${documents === 1 ? "document" : "documents"} of the target${worth}; ${(100 * own).toFixed(0)} % of the shares are as the pieces say, the rest as the corpus is`,
+    `of ${n(examples)} ${examples === 1 ? "piece" : "pieces"} of ${n(documents)} ${documents === 1 ? "document" : "documents"} of the target${worth}; ${(100 * own).toFixed(0)} % of the shares come from the pieces, the rest from the corpus`,
   ];
 }

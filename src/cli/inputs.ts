@@ -74,7 +74,7 @@ export async function listInputs(
       ? found.filter(({ path }) => isCard.test(path))
       : [];
     if (cards.length > 0)
-      onEvent(`${what}: left out what describes the tables: ${few(cards.map(({ path }) => path))}`);
+      onEvent(`${what}: left out files that describe the tables: ${few(cards.map(({ path }) => path))}`);
     // Indices are read with their tokens.
     const own = found.filter((file) => tokenFileOf(file.path) === null && !cards.includes(file));
     if (own.length === 0)
@@ -106,7 +106,9 @@ export async function listInputs(
     const clusters = clustersOf(from);
     if (clusters !== null) {
       if (plan.domainField !== null)
-        throw wrong(`--domain-field: --domains ${clusters.folder} is of clusters, which are domains already`);
+        throw wrong(
+          `--domain-field: --domains ${clusters.folder} is a folder of clusters, which are already domains`,
+        );
       const there = new Set(
         (
           await find(
@@ -127,7 +129,7 @@ export async function listInputs(
       for (const name of mixed.domainOf.values()) domains.set(name, []);
     } else if (from.length === 0) {
       if (plan.domainField !== null)
-        throw wrong("--domain-field: what --domains names is prepared, and has its domains already");
+        throw wrong("--domain-field: --domains names prepared text, which already has its domains");
     } else if (plan.domainField === null) {
       const search = {
         find: (what: string, globs: readonly string[]) => find(what, globs, none),
@@ -180,13 +182,13 @@ function clustersOf(from: readonly string[]): ClusterFolder | null {
   if (folder === undefined) return null;
   if (from.length > 1)
     throw wrong(
-      `--domains ${folder}: clusters stand alone; leave out ${few(from.filter((one) => one !== folder))}`,
+      `--domains ${folder}: a folder of clusters cannot be combined with other domains; leave out ${few(from.filter((one) => one !== folder))}`,
     );
   const clusters = readClusterFolder(folder);
   const ofTokens = clusters.files.find(({ path }) => isTokenFile(path));
   if (ofTokens !== undefined)
     throw wrong(
-      `--domains ${folder}: its clusters are of files of tokens (${ofTokens.path}), of which a run makes no domains; cluster the text that they were made of`,
+      `--domains ${folder}: its clusters are of files of tokens (${ofTokens.path}), which a run cannot use as domains; cluster the original text`,
     );
   return clusters;
 }
@@ -368,7 +370,7 @@ export function checkSameText(saved: unknown, found: readonly Content[]): string
       const then = before.get(oldLabel(label));
       if (then !== tokens) throw differs(label, `${String(then)} tokens`, `${tokens} tokens`);
     }
-    return "the checkpoint was written by an earlier version and has no hash of the text: it has as many tokens as then, more cannot be checked";
+    return "the checkpoint was written by an earlier version and has no hash of the text: only the number of tokens could be checked, and it is the same";
   }
   const before = new Map((saved as readonly Content[]).map((content) => [content.label, content]));
   const labels = new Set(found.map(({ label }) => label));

@@ -102,7 +102,7 @@ function take(path: string, own: string, locked: Locked, fs: WriteFs): void {
       fs.rmSync(claim, { force: true });
     }
   }
-  throw wrong(`${locked.path}: its lock changes all the time; delete ${path} if nothing is going on there`);
+  throw wrong(`${locked.path}: its lock keeps changing; delete ${path} if no process writes there`);
 }
 
 /** False when the file is there already. */

@@ -165,7 +165,7 @@ function startLine({ cost, guard }: Parts, seconds: number, evaluation: Evaluati
 function tellOtherText(best: Best | null, { target }: EvaluationPlan, { onEvent }: RunHooks): void {
   if (best === null || target === null || best.tokens === target.tokens) return;
   onEvent(
-    `the best step so far was measured on ${best.tokens} tokens of the target, and from here on it is ${target.tokens}: their losses are compared all the same`,
+    `the best step so far was measured on ${best.tokens} tokens of the target, and later steps are measured on ${target.tokens}; their losses are still compared`,
   );
 }
 

@@ -29,20 +29,20 @@ import { checkValue, fromArguments, type Raw, wrong } from "./values.ts";
 /** Help of the options of `gradmix train` that mean the same here, in few words. */
 const taken: Readonly<Record<string, string>> = {
   "mixing.rule": "the rule (default: dga)",
-  "mixing.ruleOptions": "options of the rule, as docs/rules.md names them",
-  "mixing.combinators": "what goes around the rule, in order",
+  "mixing.ruleOptions": "options of the rule; docs/rules.md lists them",
+  "mixing.combinators": "combinators around the rule, in order",
   "mixing.eta": "step size η of the rule",
-  "mixing.beta": "moving average of the weights: share of the newest",
-  "mixing.normalise": "what a step is made of",
-  "mixing.preset": "paper: Dynamic Gradient Alignment as it was published",
-  "mixing.updateEvery": "steps between two updates (default: each observe is one)",
-  "mixing.updateAfter": "steps before the first update",
-  "mixing.floor": "no weight falls below this",
-  "mixing.ceiling": "no weight rises above this",
-  "mixing.repetitionCap": "most times a domain is gone through; needs --sizes, --tokens",
-  "mixing.guard": "how far held-out losses may rise; the trainer sends them in observe",
-  "mixing.weights": "weights of --rule static; where other rules start",
-  "mixing.histogram": "share of the target by domain: the prior of dga",
+  "mixing.beta": "share of the newest weights in their moving average",
+  "mixing.normalise": "how alignments are normalised",
+  "mixing.preset": "paper: Dynamic Gradient Alignment as published",
+  "mixing.updateEvery": "update every N steps (default: at every observe)",
+  "mixing.updateAfter": "make no update before step N",
+  "mixing.floor": "smallest weight of a domain",
+  "mixing.ceiling": "largest weight of a domain",
+  "mixing.repetitionCap": "read each domain at most N times; needs --sizes, --tokens",
+  "mixing.guard": "limit on held-out losses, which the trainer sends in observe",
+  "mixing.weights": "weights of --rule static; initial weights of other rules",
+  "mixing.histogram": "share of the target in each domain: the prior of dga",
   "training.tokens": "training tokens of the whole run, for caps",
 };
 
@@ -60,14 +60,14 @@ export function mixRows(rows: readonly OptionRow[]): OptionRow[] {
 export const mixFlags = {
   domains: [
     "A,B,…|DIR",
-    "the domains, in place of an init on the first line: their names, or a folder of gradmix cluster or gradmix prepare",
+    "the domains: their names, or a folder of gradmix cluster or prepare; replaces an init message on the first line",
   ],
   sizes: ["NAME=N,…|FILE", "tokens of each domain, for caps and rules by size"],
-  stateFile: ["FILE", "keeps the state, so that kill -9 loses nothing; goes on from it"],
-  weightsFile: ["FILE", "the weights as JSON, replaced whenever they change"],
-  listen: ["[HOST:]PORT", "HTTP on this machine in place of the standard input; 0: any port"],
-  tokenFile: ["FILE", "holds the token that HTTP asks for; made if it is not there"],
-  replay: ["RUN|FILE", "prints the weights that a run's signals, or messages, would give"],
+  stateFile: ["FILE", "keep the state in FILE and continue from it, so that kill -9 loses nothing"],
+  weightsFile: ["FILE", "write the weights as JSON whenever they change"],
+  listen: ["[HOST:]PORT", "serve HTTP on this machine instead of reading the standard input; 0: any port"],
+  tokenFile: ["FILE", "file with the access token for HTTP; created if missing"],
+  replay: ["RUN|FILE", "print the weights that the signals of a run, or messages, would give"],
 } as const;
 
 export type MixFlags = { readonly [F in keyof typeof mixFlags]: string | null };
@@ -88,7 +88,7 @@ export async function mix(args: MixArguments, err: Output): Promise<number> {
   const init = initOf(args, null);
   if (init !== null && !("domains" in init))
     throw wrong(
-      "the rule is given, and the domains are not: add --domains A,B, or say both in the first line (init)",
+      "the rule is given without domains: add --domains A,B, or give both in the first line (init)",
     );
   const { stateFile, weightsFile, listen } = flags;
   const address = listen === null ? null : addressOf(listen);
@@ -130,14 +130,14 @@ export async function mix(args: MixArguments, err: Output): Promise<number> {
 
 function checkTogether(flags: MixFlags): void {
   const { replay, listen, tokenFile, stateFile, weightsFile } = flags;
-  if (tokenFile !== null && listen === null) throw wrong("--token-file: only --listen asks for a token");
+  if (tokenFile !== null && listen === null) throw wrong("--token-file: only --listen uses a token");
   for (const [flag, value] of Object.entries({
     "--listen": listen,
     "--state-file": stateFile,
     "--weights-file": weightsFile,
   }))
     if (replay !== null && value !== null)
-      throw wrong(`${flag}: --replay prints what would have been and keeps nothing; leave one of them out`);
+      throw wrong(`${flag}: --replay only prints weights and saves nothing; leave one of them out`);
   if (stateFile !== null && weightsFile !== null && endOf(stateFile) === endOf(weightsFile))
     throw wrong(`--weights-file: ${weightsFile} is the file of --state-file; choose another`);
 }
@@ -199,7 +199,7 @@ function initOf({ config: file, given, flags }: MixArguments, run: ReplayedRun |
   const total = tokens ?? run?.facts["tokens"];
   if (mixing.repetitionCap !== null && !("sizes" in known && typeof total === "number"))
     throw wrong(
-      "--repetition-cap: how often a domain is gone through follows from its tokens and the run's; add --sizes NAME=N,… and --tokens N",
+      "--repetition-cap: the number of repetitions follows from the tokens of the domain and of the run; add --sizes NAME=N,… and --tokens N",
     );
   const { rule: options, combinators } = mixerOptionsOf(mixing, targetNames, {
     // In the domains' order; without sizes they are only names here.
@@ -372,7 +372,7 @@ function tokenOf(path: string): string {
     const token = readFileSync(path, "utf8").trim();
     if (token.length < SHORTEST_TOKEN || /\s/.test(token))
       throw wrong(
-        `--token-file: ${path} holds no token of at least ${SHORTEST_TOKEN} characters; delete it, and one is made`,
+        `--token-file: ${path} holds no token of at least ${SHORTEST_TOKEN} characters; delete it, and gradmix creates one`,
       );
     // Windows has no such modes.
     if (process.platform !== "win32" && (statSync(path).mode & 0o077) !== 0)

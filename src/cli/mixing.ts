@@ -134,7 +134,7 @@ export function planMixing(
       return repetitions !== null && repetitions * offered < tokens ? tokens / offered : null;
     },
     unused: unusedOptions(mixing).map(
-      (option) => `mixing.${option} has no effect: rule ${mixing.rule} does not look at it`,
+      (option) => `mixing.${option} has no effect: rule ${mixing.rule} does not use it`,
     ),
     wantsHistogram,
     mixerOf: ({ sizes, histogram }) =>
@@ -153,7 +153,7 @@ function checkGuarded({ guard, combinators }: MixingConfig, names: readonly stri
     if (blind >= 0)
       throw new GradmixError(
         "config",
-        `mixing.combinators[${i}]: its guard looks at "${names[blind]}", and a run evaluates what --guard names alone; add --guard "${names[blind]}<=X", in the place of this one or beside it`,
+        `mixing.combinators[${i}]: its guard needs evaluations of "${names[blind]}", and a run evaluates only domains that --guard names; add --guard "${names[blind]}<=X", instead of this guard or in addition`,
       );
   }
 }
@@ -383,7 +383,7 @@ function checkCap({ repetitionCap, floor }: MixingConfig, { sizes = {}, tokens }
   if (sumOf(offered) < tokens)
     throw new GradmixError(
       "config",
-      `--repetition-cap ${repetitionCap}: so often the domains' text is ${n(sumOf(offered))} tokens, and the run takes ${n(tokens)}; train fewer steps, or allow more repetitions`,
+      `--repetition-cap ${repetitionCap}: with these repetitions the domains have ${n(sumOf(offered))} tokens, but the run needs ${n(tokens)}; train fewer steps, or allow more repetitions`,
     );
   const floors = boundsByName(floor, names, 0);
   const bad = names.findIndex((_, i) => floors[i]! * tokens > offered[i]!);

@@ -154,7 +154,7 @@ function labelOf({ mixed }: PreparePlan, { domain = "", source }: Document): num
   if (label === undefined)
     throw new GradmixError(
       "data",
-      `${source}: the domain ${JSON.stringify(domain)} was not there a moment ago; the file has changed while it was read`,
+      `${source}: the domain ${JSON.stringify(domain)} is new: the file changed while it was read`,
     );
   return label;
 }

@@ -113,7 +113,7 @@ export function displayWidth(text: string): number {
 export function formatResult(result: RunResult, folder: string, page: string | null = null): string {
   const lines = [
     result.interrupted
-      ? `stopped after step ${result.step}; go on with: gradmix train --resume ${folder}`
+      ? `stopped after step ${result.step}; continue with: gradmix train --resume ${folder}`
       : `done: ${result.step} steps, ${formatCount(result.tokens)} tokens`,
     `  loss     ${formatLoss(result.loss)}${result.targetLoss === null ? "" : `, held-out target ${formatLoss(result.targetLoss)}`}`,
     ...(result.best === null

@@ -269,7 +269,7 @@ function vocabularyOf({ vocabSize, endOfText }: DataPlan, tokenizer: Tokenizer |
 function encoderOf(tokenizer: Tokenizer | null, label: string): Tokenizer {
   if (tokenizer !== null) return tokenizer;
   throw wrong(
-    `--tokenizer none: ${label} is text, which needs a tokenizer: the one of the files of tokens, by --tokenizer FILE`,
+    `--tokenizer none: ${label} is text, which needs a tokenizer: name that of the files of tokens with --tokenizer FILE`,
   );
 }
 
@@ -328,7 +328,7 @@ async function readMixed(
       if (part === undefined)
         throw new GradmixError(
           "data",
-          `${document.source}: the domain ${JSON.stringify(document.domain)} was not there a moment ago; the file has changed while it was read`,
+          `${document.source}: the domain ${JSON.stringify(document.domain)} is new: the file changed while it was read`,
         );
       part.reading.text(file, document.text);
       if (contamination.keeps(part.name, document)) part.corpus.add(document);

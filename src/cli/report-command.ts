@@ -25,7 +25,9 @@ export interface ReportArguments {
 export function report({ runs, out: file, svg, tensorboard, csv }: ReportArguments, out: Output): number {
   const clusters = runs.find(isClusterFolder);
   if (clusters !== undefined)
-    throw wrong(`${clusters} is of clusters and no run; ${join(clusters, "clusters.html")} is its page`);
+    throw wrong(
+      `${clusters} is a folder of clusters, not of a run; its page is ${join(clusters, "clusters.html")}`,
+    );
   const path = file ?? (runs.length === 1 ? join(runs[0]!, "report.html") : "report.html");
   const data = writeReport(runs, path, { isRunning: isLocked, exportsOf: pageExports(runs.length) });
   const written = [

@@ -108,7 +108,7 @@ export function checkFree(folder: string): void {
   const trace = traces.find((name) => entries.includes(name));
   if (trace !== undefined)
     throw wrong(
-      `--out ${folder}: already holds a run (${trace}); choose another folder, or go on with it by --resume ${folder}`,
+      `--out ${folder}: already holds a run (${trace}); choose another folder, or continue it with --resume ${folder}`,
     );
 }
 
@@ -165,10 +165,7 @@ export function openRunFolder(
   const present = (): Held => {
     const begun = begin();
     if (!nodeFs.existsSync(join(folder, "config.json")))
-      throw new GradmixError(
-        "io",
-        `${folder}: was moved or deleted while the run went on; put it back to go on`,
-      );
+      throw new GradmixError("io", `${folder}: was moved or deleted during the run; put it back to continue`);
     return begun;
   };
 
@@ -259,7 +256,7 @@ function beginRun(config: TrainConfig, from: Point, isNew: boolean, fs: WriteFs)
     else if (stateOf(folder) !== from.seen)
       throw new GradmixError(
         "checkpoint",
-        `--resume: another process went on with ${folder} just now; try again`,
+        `--resume: another process has just continued ${folder}; try again`,
       );
     return { lock, metrics: makeFiles(config, from, isNew, { fs, undo }) };
   } catch (error) {
@@ -450,7 +447,7 @@ function readCheckpointOrOffer(path: string): CheckpointFile {
     const offer =
       good === undefined
         ? "there is no other one"
-        : `the one of step ${good.step} is good: --resume ${good.path}`;
+        : `the checkpoint of step ${good.step} is intact: --resume ${good.path}`;
     throw new GradmixError("checkpoint", `${error.message}; ${offer}`, { cause: error });
   }
 }

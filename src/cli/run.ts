@@ -93,7 +93,7 @@ export async function runTraining(
     if (plan.cycle.keepBest && heldOut.target === null)
       throw new GradmixError(
         "data",
-        "--keep-best: the target has no held-out text that would tell which step is best; give it more documents, or raise --held-out",
+        "--keep-best: the target has no held-out text, which is needed to find the best step; give it more documents, or raise --held-out",
       );
     hooks.onEvent(formatCost(cost, evaluations, mixer.rule.needs, guarded?.plan));
     if (saved !== null) {
@@ -247,7 +247,7 @@ function tellSetUp(plan: RunPlan, backend: Backend, model: GPT, start: Start | n
   hooks.onEvent(
     `${backend.name} backend, ${runners}${simd}; ${plan.model.preset} model of ${parameterCount(model.config).toLocaleString("en")} parameters; rule ${plan.mixing.ruleName}`,
   );
-  if (start !== null) hooks.onEvent(`beginning with the parameters of ${start.source}`);
+  if (start !== null) hooks.onEvent(`starting from the parameters of ${start.source}`);
 }
 
 /** run.json. */
@@ -293,7 +293,7 @@ function tellChanges(step: number, changes: RunChanges, hooks: RunHooks): void {
   const all = Object.entries(changes);
   if (all.length === 0) return;
   hooks.onEvent(
-    `from here on otherwise than before: ${all.map(([name, { from, to }]) => `${name} ${to} (was ${from})`).join(", ")}`,
+    `changed from here on: ${all.map(([name, { from, to }]) => `${name} ${to} (was ${from})`).join(", ")}`,
   );
   hooks.onResume({ step, event: "resumed", changes });
 }

@@ -27,7 +27,7 @@ export async function eventFiles(
       task();
     } catch (error) {
       writer = null;
-      tell(`${messageOf(error)}; the run goes on without event files`);
+      tell(`${messageOf(error)}; the run continues without event files`);
     }
   };
   return {

@@ -45,7 +45,7 @@ export function checkRepetitions(then: TrainingPlan, now: TrainingPlan, limited:
   throw notExtended(
     then,
     now,
-    `its rule limits how often domain "${limited}" is repeated, and counts with the run's tokens (--rule-options '{"repetitions": …}' is that limit)`,
+    `its rule limits the repetitions of domain "${limited}" by the number of tokens of the run (--rule-options '{"repetitions": …}' sets the limit)`,
   );
 }
 
@@ -74,6 +74,6 @@ export function stepChanges(
       throw refuse(
         `with the schedule ${then.scheduleName} step ${step + 1} would have had another learning rate; constant can be extended, and wsd before its decay`,
       );
-  if (countsTokens) throw refuse("its combinators count with the run's tokens");
+  if (countsTokens) throw refuse("its combinators depend on the number of tokens of the run");
   return { steps: { from, to } };
 }

@@ -24,7 +24,7 @@ export async function watch(run: string, port: string, { out, err }: Outputs): P
         err.write(
           now === "done"
             ? `the run has ended after ${step} steps; the page stays until Ctrl-C\n`
-            : `the run is not going on: ${step} of ${steps} steps are done; the page stays until Ctrl-C\n`,
+            : `the run is not training: ${step} of ${steps} steps are done; the page stays until Ctrl-C\n`,
         );
       state = now;
     } catch (error) {

@@ -572,7 +572,7 @@ describe.skipIf(off)("webgpu", () => {
       const lost = spawnSync(process.execPath, ["--input-type=module", "-e", script], options);
       expect({ status: lost.status, signal: lost.signal }).toEqual({ status: 2, signal: null });
       const message =
-        /gradmix: webgpu: the device was lost .* The run ends after step (\d+); the checkpoint of step (\d+) is kept, gradmix train --resume run goes on from it/;
+        /gradmix: webgpu: the device was lost .* The run ends after step (\d+); the checkpoint of step (\d+) is kept; to continue from it, run gradmix train --resume run/;
       const [, ended, kept] = message.exec(lost.stderr) ?? expect.fail(lost.stderr);
       expect(Number(kept) % 5).toBe(0);
       expect(Number(ended)).toBeGreaterThanOrEqual(Number(kept));

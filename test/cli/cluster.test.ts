@@ -223,8 +223,10 @@ describe("as the domains of a run", () => {
     const target = train("--target", "two.jsonl", "--out", "half");
     expect(target.status).toBe(0);
     expect([...facts("half").values()].reduce((sum, { documents }) => sum + documents, 0)).toBe(60);
-    expect(train("--out", "x", "--domain-field", "kind").stderr).toContain("which are domains already");
-    expect(train("--out", "x", "--domains", "one.jsonl").stderr).toContain("clusters stand alone");
+    expect(train("--out", "x", "--domain-field", "kind").stderr).toContain("which are already domains");
+    expect(train("--out", "x", "--domains", "one.jsonl").stderr).toContain(
+      "a folder of clusters cannot be combined",
+    );
   });
 });
 

@@ -180,7 +180,7 @@ describe("bad input: one line, exit code 2, nothing written", () => {
     const { code, err } = gradmix("train", ...valid, "--out", "run");
     expect(code).toBe(2);
     expect(err).toBe(
-      "gradmix: --out run: already holds a run (metrics.jsonl); choose another folder, or go on with it by --resume run\n",
+      "gradmix: --out run: already holds a run (metrics.jsonl); choose another folder, or continue it with --resume run\n",
     );
     expect(readdirSync(join(folder, "run"))).toEqual(["metrics.jsonl"]);
     expect(readFileSync(join(folder, "run/metrics.jsonl"), "utf8")).toBe("precious\n");
@@ -257,7 +257,7 @@ describe("while it runs", () => {
     expect(code).toBe(130);
     expect(err).toContain("stopping after this step, with a checkpoint; Ctrl-C again to stop at once\n");
     const stopped = Number(
-      /^stopped after step (\d+); go on with: gradmix train --resume run\n/.exec(out)?.[1],
+      /^stopped after step (\d+); continue with: gradmix train --resume run\n/.exec(out)?.[1],
     );
     expect(stopped).toBeLessThan(200);
     expect(readFileSync(join(folder, "run/report.html"), "utf8")).toContain(

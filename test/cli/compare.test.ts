@@ -101,7 +101,7 @@ describe("the plan", () => {
 
   test.each<[object, string, string]>([
     [{ data: { ...data, target: [] } }, "uniform", "gradmix compare needs a target"],
-    [{ data: { ...data, targets: { e: "e.txt" } } }, "uniform", "c.json: data.target: gradmix compare takes"],
+    [{ data: { ...data, targets: { e: "e.txt" } } }, "uniform", "c.json: data.target: gradmix compare uses"],
     [{ data }, "uniform,grape", "--rule grape needs targets"],
     [{ data }, "uniform,doremi", "--rule doremi needs a reference"],
     [{ data }, "static", "--rule static needs weights"],
@@ -197,7 +197,7 @@ describe("options of mixing", () => {
     expect([etaOf("dga", given), etaOf("uniform", given)]).toEqual([2, undefined]);
     expect(optionsFor(rules("uniform")[0], given).values).toEqual(new Map([["mixing.updateEvery", 5]]));
     expect(sharedOptions(rules("uniform,dga,doge"), given)).toEqual([
-      "c.json: mixing.eta goes to dga, doge; the other rules do not take it",
+      "c.json: mixing.eta applies to dga, doge; the other rules do not have this option",
     ]);
     expect(sharedOptions(rules("dga,doge"), given)).toEqual([]);
   });
@@ -205,7 +205,7 @@ describe("options of mixing", () => {
   test("a histogram is not for a form of dga that has no prior", () => {
     const given = layer({ mixing: { histogram: { a: 1, b: 2 } } });
     expect(sharedOptions(rules("dga,dga:paper"), given)).toEqual([
-      "c.json: mixing.histogram goes to dga; the other rules do not take it",
+      "c.json: mixing.histogram applies to dga; the other rules do not have this option",
     ]);
   });
 
@@ -225,11 +225,11 @@ describe("options of mixing", () => {
 
   test("that no rule takes are refused, and those of a rule that is not named", () => {
     expect(codeOf(() => sharedOptions(rules("uniform"), layer({ mixing: { eta: 2 } })))).toContain(
-      "c.json: mixing.eta: none of the rules compared takes it",
+      "c.json: mixing.eta: none of the compared rules has this option",
     );
     const given = { mixing: { ruleOptions: { towards: "target" } } };
     expect(codeOf(() => sharedOptions(rules("doge"), layer(given)))).toContain(
-      "it is not said of which rule",
+      "it does not say for which rule",
     );
     const named = layer({ mixing: { ...given.mixing, rule: "doge" } });
     expect(optionsFor(rules("doge")[0], named).values.has("mixing.ruleOptions")).toBe(true);
@@ -312,7 +312,7 @@ describe("what is told", () => {
     };
     for (let i = 1; i <= 6; i++) step(1, i, 4);
     // 144 steps of 4 seconds were left after the sixth, and 145 after the fifth, a tenth of the run.
-    expect(lines).toEqual(["about 10 minutes from here on, by the first run's speed"]);
+    expect(lines).toEqual(["about 10 minutes left, by the speed of the first run"]);
     expect(shown).toEqual(
       [
         [1, 149],
@@ -377,7 +377,7 @@ describe("what is told", () => {
       ),
     ).toBe(
       [
-        "rule     seeds           loss  bits/byte    less uniform     95 % interval    cost    time",
+        "rule     seeds           loss  bits/byte   minus uniform     95 % interval    cost    time",
         "uniform      3  2.100 ± 0.010      1.500               –                 –  × 1.00  × 1.00",
         "dga          3  2.100 ± 0.010      1.500  −0.250 ± 0.020  −0.336 to −0.164  × 1.07  × 1.08",
         "b            1          2.100          –           0.000              none       –       –",
@@ -474,10 +474,10 @@ describe("runs", () => {
   test("stopped, killed and gone on with, a comparison tells what one tells that was never stopped", async () => {
     const whole = join(root, "whole");
     const { code, out, err } = await compared({ path: config, given: into(whole) });
-    expect([code, out]).toEqual([0, expect.stringContaining("less mine")]);
+    expect([code, out]).toEqual([0, expect.stringContaining("minus mine")]);
     expect(out).toContain(`gradmix compare ${whole} --seeds 1,2,3,4\n`);
     expect(err).toContain("4 runs of 6 steps (rules proportional, mine; seeds 1, 2)");
-    expect(err).toMatch(/^about \d+ seconds? from here on, by the first run's speed$/m);
+    expect(err).toMatch(/^about \d+ seconds? left, by the speed of the first run$/m);
     for (const name of names) expect(err).toContain(`${name}: held-out target`);
     // One page for all runs, whose lines have the rules' names.
     expect(out).toContain(`look: ${join(whole, "report.html")}\n`);
@@ -492,7 +492,7 @@ describe("runs", () => {
       signals: ["SIGINT"],
     });
     expect(stop.code).toBe(130);
-    expect(stop.err).toContain(`stopped; 1 of 4 runs are done. Go on with: gradmix compare ${cut}`);
+    expect(stop.err).toContain(`stopped; 1 of 4 runs are done. Continue with: gradmix compare ${cut}`);
     // As the third run's second checkpoint is about to be there.
     const kill = signalled([cut], {
       call: "rename",
@@ -540,13 +540,13 @@ describe("runs", () => {
     });
     expect(fewer.out).toContain("One seed tells no interval");
     expect(await refusalOf({ path: whole, given: new Map([["training.lr", ["0.1"]]]) })).toContain(
-      "checkpoint: --lr: a comparison goes on with the options that it began with",
+      "checkpoint: --lr: a comparison keeps its original options",
     );
     expect(await refusalOf({ path: whole, rules: "uniform,mine", baseline: "proportional" })).toContain(
-      'config: --baseline: "proportional" is none of the rules compared, uniform, mine',
+      'config: --baseline: "proportional" is not one of the compared rules, uniform, mine',
     );
     expect(await refusalOf({ path: config, given: into(whole) })).toBe(
-      `config: --out ${whole}: already holds a comparison; choose another folder, or go on with it by gradmix compare ${whole}`,
+      `config: --out ${whole}: already holds a comparison; choose another folder, or continue it with gradmix compare ${whole}`,
     );
 
     // Text that has changed in between.

@@ -110,7 +110,7 @@ describe("of paths", () => {
       ["c10", ["d/c10/x.txt"]],
       ["mail", ["d/mail.jsonl.gz"]],
     ]);
-    expect(events).toEqual(["--domains d: left out what is no data: README.md"]);
+    expect(events).toEqual(["--domains d: left out files that are not data: README.md"]);
   });
 
   test("each file of a pattern is a domain by its path below the first star; shards are one, and missing ones are said", async () => {
@@ -134,7 +134,7 @@ describe("of paths", () => {
       expect([...domains]).toEqual([
         ["train", ["h/train-00000-of-00003.jsonl", "h/train-00002-of-00003.jsonl"]],
       ]);
-      expect(events).toEqual(["--domains: of the 3 shards of h/train-00000-of-00003.jsonl 2 are there"]);
+      expect(events).toEqual(["--domains: only 2 of the 3 shards of h/train-00000-of-00003.jsonl exist"]);
     }
   });
 

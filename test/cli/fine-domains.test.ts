@@ -175,7 +175,7 @@ test("clusters, bases, a run that moves the weights of the bases, and its mixtur
   writeFileSync(at("config.json"), JSON.stringify(config));
   const shown = await run("histogram", at("config.json"), "--groups", "2", "--bases", at("bases.json"));
   expect(shown.out).toMatch(
-    /^of 36 pieces of 36 documents of the target; \d+ % of the shares are as the pieces say/m,
+    /^of 36 pieces of 36 documents of the target; \d+ % of the shares come from the pieces/m,
   );
   const bases = json("bases.json") as Record<string, Numbers>;
   expect(Object.keys(bases).length).toBe(4);
@@ -282,7 +282,7 @@ test("a run on clusters begins with the shares of their nearest centroids; witho
   rmSync(at("blind", "embedder.safetensors"));
   const blind = ["--domains", at("blind"), "--target", at("target.jsonl"), "--tokenizer", "byte"];
   const { err } = await run("train", ...blind, ...flags, "--out", at("byBigrams"));
-  expect(err).toContain("cannot assign text to its clusters, so that the histogram is counted by bigrams");
+  expect(err).toContain("cannot assign text to its clusters, so the histogram is counted with bigrams");
   expect(shareOf(json("byBigrams", "histogram.json") as Numbers, 2, "blind")).toBeGreaterThan(0.3);
   expect(await refusal("histogram", ...blind)).toContain("cannot assign text to its clusters");
 
@@ -329,10 +329,10 @@ test("several targets and mixtures of them become bases; a target that is no tex
     [[...domains], /^gradmix histogram needs a target/],
     [
       [...domains, ...targets, "--out", at("x.json")],
-      /^--out: takes the shares of one target, and there are 2/,
+      /^--out: holds the shares of one target, but there are 2/,
     ],
     [[...one, "--bases", at("x.txt")], /ends in neither \.json nor \.csv$/],
-    [[...one, "--groups", "2"], /^--groups: they become bases/],
+    [[...one, "--groups", "2"], /^--groups: the groups become bases/],
     [[...one, "--groups", "37", "--bases", at("x.json")], /^--groups: 37 of 36 documents/],
     [[...one, "--groups", "0", "--bases", at("x.json")], /^--groups: 0 is not/],
     [
@@ -346,7 +346,7 @@ test("several targets and mixtures of them become bases; a target that is no tex
         "--bases",
         at("x.json"),
       ],
-      /^--groups: .* give the folder of gradmix cluster/,
+      /^--groups: .* name a folder of gradmix cluster/,
     ],
     [
       [...one, "--mixture", "a=target", "--mixture", "a=target", "--bases", at("x.json")],
@@ -364,9 +364,12 @@ test("several targets and mixtures of them become bases; a target that is no tex
       [...one, "--mixture", "a=target:0", "--bases", at("x.json")],
       /^--mixture: "a=target:0" is not NAME=A:X,B:Y/,
     ],
-    [[...one, "--mixture", "a=target"], /^--mixture: it becomes a basis/],
-    [[...one, "--domains", at("documents")], /clusters stand alone; leave out/],
-    [[...domains, "--target", at("tokens.bin")], /tokens\.bin: is tokens/],
+    [[...one, "--mixture", "a=target"], /^--mixture: the mixture becomes a basis/],
+    [
+      [...one, "--domains", at("documents")],
+      /a folder of clusters cannot be combined with other domains; leave out/,
+    ],
+    [[...domains, "--target", at("tokens.bin")], /tokens\.bin: holds tokens/],
   ] as const)
     expect(await refusal("histogram", ...args), args.join(" ")).toMatch(message);
   for (const name of ["x.json", "x.txt"]) expect(existsSync(at(name))).toBe(false);
@@ -512,7 +515,7 @@ describe("the folder", () => {
         { runs: [at("clusters")], out: null, svg: null, tensorboard: null, csv: false },
         openOutput(new Writable()),
       ),
-    ).toThrow(/clusters is of clusters and no run; .*clusters\.html is its page/);
+    ).toThrow(/clusters is a folder of clusters, not of a run; its page is .*clusters\.html/);
   });
 
   test("names the domains of gradmix mix, with their tokens", async () => {
@@ -543,7 +546,7 @@ describe("the folder", () => {
       mix({ config: null, given, flags: flags({ domains: at("clusters"), replay }) }, err),
     ).rejects.toMatchObject({
       message: expect.stringContaining(
-        `so often the domains' text is ${(2 * all).toLocaleString("en")} tokens`,
+        `with these repetitions the domains have ${(2 * all).toLocaleString("en")} tokens`,
       ),
     });
     writeFileSync(

@@ -109,12 +109,12 @@ test("domains without held-out text: one that is named is refused, the others ar
   const sets = (limits: Record<string, number>, domains: (typeof full | typeof none)[]): unknown =>
     guardedSets({ limits, share: 0.1 }, ["a", "b"], domains, (line) => lines.push(line));
   expect(sets({ "*": 1 }, [full, none])).toEqual([train, null]);
-  expect(lines).toEqual(["not guarded, for want of held-out text: b"]);
+  expect(lines).toEqual(["not guarded, because they have no held-out text: b"]);
   expect(sets({ b: 1 }, [none, full])).toEqual([null, train]);
   expect(errorOf(() => sets({ "*": 1, b: 1 }, [full, none]))).toMatchObject({
     code: "data",
     message:
-      '--guard: domain "b" has no held-out text to be guarded by; give it more documents, or raise --held-out',
+      '--guard: domain "b" has no held-out text, which a guard needs; give it more documents, or raise --held-out',
   });
   expect(errorOf(() => sets({ "*": 1 }, [none, none])).message).toMatch(
     /^--guard: no domain has held-out text/,
@@ -135,7 +135,7 @@ test("a domain past its epochs is told of once, when its held-out loss rises, an
   epochs.set("a", 4.01);
   const watch = createEpochWatch(4, of, start.saved());
   expect(note(watch, 3.25, 3.05)).toEqual([
-    'domain "a" has been gone through 4.0 times and its held-out loss rises (3.200, then 3.250): it is being learnt by heart; --ceiling "a=X" or --repetition-cap would limit it',
+    'domain "a" has been read 4.0 times and its held-out loss rises (3.200, then 3.250): the model memorises it; --ceiling "a=X" or --repetition-cap limits this',
   ]);
   // Losses on other text are not compared with.
   expect(watch.note("guard", new Map([["b", 9]]))).toEqual([]);

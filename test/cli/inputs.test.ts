@@ -85,7 +85,7 @@ describe("files", () => {
       m: ["m/a.bin", "m/b.ds", "m/c.npy", "m/own.idx"],
     });
     expect(events).toEqual([
-      'domain "h": left out what describes the tables: h/README.md, h/dataset_infos.json',
+      'domain "h": left out files that describe the tables: h/README.md, h/dataset_infos.json',
     ]);
   });
 

@@ -324,7 +324,7 @@ describe("a cap on repetitions", () => {
   test.each<[object, RegExp]>([
     ...["uniform", "dga"].map((rule): [object, RegExp] => [
       { rule, repetitionCap: 0.01 },
-      /^--repetition-cap 0\.01: so often the domains' text is \d+ tokens, and the run takes 128;/,
+      /^--repetition-cap 0\.01: with these repetitions the domains have \d+ tokens, but the run needs 128;/,
     ]),
     [
       { rule: "uniform", repetitionCap: 0.2, floor: { b: 0.9 } },

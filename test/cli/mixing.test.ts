@@ -183,7 +183,7 @@ test("a guard among the combinators needs its domains to be evaluated", () => {
     [{ domain0: 1.1 }, { "*": 1.1 }],
   ] as const)
     expect(() => plan(guard, limits)).toThrow(
-      'mixing.combinators[1]: its guard looks at "domain1", and a run evaluates what --guard names alone; add --guard "domain1<=X"',
+      'mixing.combinators[1]: its guard needs evaluations of "domain1", and a run evaluates only domains that --guard names; add --guard "domain1<=X"',
     );
   plan({ "*": 1.2 }, { domain1: 1.1 });
   plan({ domain1: 1.2 }, { domain1: 1.1 });

@@ -259,8 +259,8 @@ describe("refusals, in one line that names the place, the value and what is allo
     ["a guard that asks for a fall", { mixing: { guard: { a: 0.9 } } }, 'c.json: mixing.guard "a": 0.9 is not a number at least 1 and at most 1000000000'],
     ["a guard of a domain that is none", { mixing: { guard: { "*": 1.02, bb: 1 } } }, 'c.json: mixing.guard: "bb" is not a domain of this run; did you mean b?'],
     ["a guard of bases", { mixing: { guard: { "*": 1.02 }, bases: { b: { a: 1 } } } }, "c.json: mixing.guard: a guard gives weight to single domains, and with --bases the weights are those of bases; leave one of them out"],
-    ["a reference for nobody", { mixing: { reference: "runs/a" } }, "c.json: mixing.reference: --rule dga has no use for a reference model; --guard has"],
-    ["a share of evaluations that nobody asks for", { mixing: { guardShare: 0.2 } }, "c.json: mixing.guardShare: is of evaluations for --guard, and none is given; add --guard NAME<=X"],
+    ["a reference for nobody", { mixing: { reference: "runs/a" } }, "c.json: mixing.reference: --rule dga does not use a reference model (--guard does)"],
+    ["a share of evaluations that nobody asks for", { mixing: { guardShare: 0.2 } }, "c.json: mixing.guardShare: limits the evaluations for --guard, which is not given; add --guard NAME<=X"],
     ["a cap that is given twice", { mixing: { repetitionCap: 4, ruleOptions: { repetitions: 2 } } }, "c.json: mixing.repetitionCap: --rule-options has repetitions as well; give one of them"],
     ["static without weights", { mixing: { rule: "static" } }, "--rule static needs weights: add --weights NAME=X,NAME=X"],
     ["importance without a histogram of bases", { mixing: { rule: "importanceSampling", bases: { b: { a: 1 } } } }, "--rule importanceSampling needs a histogram of the target over the bases: add --histogram NAME=X,NAME=X"],
@@ -271,7 +271,7 @@ describe("refusals, in one line that names the place, the value and what is allo
     ["weights that nobody uses", { mixing: { rule: "uniform", weights: { a: 0.5, b: 0.5 } } }, "c.json: mixing.weights: --rule uniform has no use for weights"],
     ["an empty histogram", { mixing: { rule: "importanceSampling", histogram: { a: 0 } } }, "c.json: mixing.histogram: all shares are 0"],
     ["f16 without a GPU asked for", { run: { precision: "f16" } }, "c.json: run.precision: f16 needs --backend webgpu, not auto"],
-    ["forward with norms", { mixing: { normalise: "cosine" }, alignment: { estimator: "forward" } }, "c.json: alignment.estimator: forward does not see the gradient norms that --normalise cosine needs; choose tracked or raw"],
+    ["forward with norms", { mixing: { normalise: "cosine" }, alignment: { estimator: "forward" } }, "c.json: alignment.estimator: forward does not compute the gradient norms that --normalise cosine needs; choose tracked or raw"],
     ["a tokenizer that is none", { data: { tokenizer: "bytes" } }, 'c.json: data.tokenizer: "bytes" is not "bpe", "byte", "none", the path of a tokenizer.json or the name of a vocabulary (gpt2, r50k_base, p50k_base, cl100k_base, o200k_base); did you mean byte?'],
     ["a vocabulary too small for bpe", { data: { vocabSize: 256 } }, "c.json: data.vocabSize: 256 is not a whole number at least 257: bpe begins with the bytes and the end of text"],
     ["no tokenizer to compare with", { data: { tokenizer: "none" }, mixing: { rule: "doremi", reference: "r" } }, "c.json: mixing.reference: the tokenizers of the two runs have to be the same; give the one of the files by --tokenizer FILE"],
@@ -317,7 +317,7 @@ describe("refusals, in one line that names the place, the value and what is allo
   test("the best by a target that there is not", () => {
     const json = { data: { domains: { a: "x" } }, mixing: { rule: "uniform" }, run: { keepBest: true } };
     expect(errorOf(() => resolveConfig([jsonLayer(json, "c.json")])).message).toBe(
-      "c.json: run.keepBest: what is best is told by the loss on a target, and there is none; add --target GLOB",
+      "c.json: run.keepBest: the best step is the one with the lowest loss on a target, and there is no target; add --target GLOB",
     );
   });
 
@@ -410,7 +410,7 @@ test("a key under its former name is the same key; both at once are refused", ()
             ? { [section]: { [key]: json, [formerKey]: json } }
             : { [section]: { [key]: json }, [formerSection]: { [formerKey]: json } };
         expect(errorOf(() => resolve(both, uniform)).message).toBe(
-          `c.json: ${path} stands twice, once under its former name ${formerly?.path ?? ""}`,
+          `c.json: ${path} is given twice, once under its former name ${formerly?.path ?? ""}`,
         );
       }),
       { numRuns: 5 },

@@ -207,7 +207,7 @@ describe("files last before the run says that they are there", () => {
       SIGNAL: JSON.stringify({ call: "write", path: "metrics.jsonl$", nth: 3, signals: ["SIGINT"] }),
     });
     expect(code).toBe(130);
-    expect(out).toMatch(/^stopped after step (\d+); go on with: gradmix train --resume run\n/);
+    expect(out).toMatch(/^stopped after step (\d+); continue with: gradmix train --resume run\n/);
     const all = calls();
     expect(expectLasting(all)).toEqual([
       "run/config.json",
@@ -392,7 +392,7 @@ describe("a file that finds no room", () => {
     const { code, err } = await collect(child);
     expect(code).toBe(2);
     const [, stopped, kept] =
-      /\ngradmix: run\/metrics\.jsonl: cannot be written \(the file is too large\)\. The run ends after step (\d+); the checkpoint of step (\d+) is kept, gradmix train --resume run goes on from it\n$/.exec(
+      /\ngradmix: run\/metrics\.jsonl: cannot be written \(the file is too large\)\. The run ends after step (\d+); the checkpoint of step (\d+) is kept; to continue from it, run gradmix train --resume run\n$/.exec(
         err,
       ) ?? [err];
     expect(kept).toBe(stopped);
@@ -412,7 +412,7 @@ describe("a file that finds no room", () => {
     });
     expect(code).toBe(2);
     expect(err).toMatch(
-      /\ngradmix: run\/checkpoints\/step-00000004\.safetensors: cannot be written \(the disk is full\)\. The run ends after step 4; the checkpoint of step 2 is kept, [^\n]*\n$/,
+      /\ngradmix: run\/checkpoints\/step-00000004\.safetensors: cannot be written \(the disk is full\)\. The run ends after step 4; the checkpoint of step 2 is kept; [^\n]*\n$/,
     );
     expect(checkpoints()).toEqual([2]);
     expect(remains()).toEqual([]);

@@ -50,7 +50,7 @@ test("the steps change exactly where every step that was done had the learning r
         );
       else {
         expect(change(false)).toEqual({ steps: { from, to } });
-        expect(change(true)).toMatch(/its combinators count with the run's tokens/);
+        expect(change(true)).toMatch(/its combinators depend on the number of tokens of the run/);
       }
     }),
     { numRuns: 500 },
@@ -61,7 +61,7 @@ test("what the rule would limit otherwise is refused, with the domain and the op
   const [then, now] = [planOf({ steps: 5 }), planOf({ steps: 9 })];
   expect(() => checkRepetitions(then, now, null)).not.toThrow();
   expect(() => checkRepetitions(then, now, "wiki")).toThrow(
-    /^--steps: the run of 5 steps cannot become one of 9: its rule limits how often domain "wiki" is repeated, .*--rule-options '\{"repetitions": …\}'.*--init-from$/,
+    /^--steps: the run of 5 steps cannot become one of 9: its rule limits the repetitions of domain "wiki" .*--rule-options '\{"repetitions": …\}'.*--init-from$/,
   );
 });
 

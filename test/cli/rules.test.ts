@@ -164,7 +164,7 @@ describe("every rule by its name", () => {
   test("an option that changes nothing is pointed out", () => {
     const { code, err } = gradmix("--rule", "odm", "--eta", "2", "--steps", "1", "--out", "unused");
     expect(code).toBe(0);
-    expect(err).toContain("mixing.eta has no effect: rule odm does not look at it");
+    expect(err).toContain("mixing.eta has no effect: rule odm does not use it");
   });
 
   test("many domains: short lines, whole weights", () => {

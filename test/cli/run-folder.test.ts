@@ -389,7 +389,7 @@ describe("a run", () => {
     ])
       expect(errorOf(write)).toMatchObject({
         code: "io",
-        message: `${out}: was moved or deleted while the run went on; put it back to go on`,
+        message: `${out}: was moved or deleted during the run; put it back to continue`,
       });
     expect(nodeFs.existsSync(out)).toBe(false);
     folder.close();
@@ -500,7 +500,7 @@ describe("a run", () => {
     nodeFs.truncateSync(newest.path, 100);
     const error = errorOf(() => openRunFolder(configOf(out), findRun(out)).load());
     expect(error.code).toBe("checkpoint");
-    expect(error.message).toMatch(/cut short.*; the one of step 1 is good: --resume /);
+    expect(error.message).toMatch(/cut short.*; the checkpoint of step 1 is intact: --resume /);
     expect(error.message).toContain(older.path);
     expect(openRunFolder(configOf(out), findRun(older.path)).load()?.step).toBe(1);
     nodeFs.truncateSync(older.path, 5);

@@ -93,7 +93,7 @@ test.each([
   [
     "text without a tokenizer",
     ["--domain", "a=code.jsonl", "--target", "target.bin", ...none],
-    '--tokenizer none: domain "a" is text, which needs a tokenizer: the one of the files of tokens, by --tokenizer FILE',
+    '--tokenizer none: domain "a" is text, which needs a tokenizer: name that of the files of tokens with --tokenizer FILE',
   ],
   [
     "both in one domain",

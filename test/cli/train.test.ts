@@ -329,7 +329,7 @@ describe("a run that was cut short goes on to the same bits", () => {
     expect(gradmix(...args, "--steps", "8", "--out", "short").code).toBe(0);
     const { code, err } = gradmix("--resume", "short", "--steps", "12");
     expect(code).toBe(0);
-    expect(err).toContain("from here on otherwise than before: steps 12 (was 8)");
+    expect(err).toContain("changed from here on: steps 12 (was 8)");
     const line = { step: 8, event: "resumed", changes: { steps: { from: 8, to: 12 } } };
     const lines = readFileSync(join(folder, "short/metrics.jsonl"), "utf8").trim().split("\n");
     expect(lines.length).toBe(13);
@@ -346,7 +346,7 @@ describe("a run that was cut short goes on to the same bits", () => {
     const { code, err } = gradmix("--resume", "tight", "--steps", "12");
     expect(code).toBe(2);
     expect(err).toMatch(
-      /\ngradmix: --steps: the run of 8 steps cannot become one of 12: its rule limits how often domain "(prose|code)" is repeated, and counts with the run's tokens \(--rule-options '\{"repetitions": …\}' is that limit\); to train on .*--init-from\n$/,
+      /\ngradmix: --steps: the run of 8 steps cannot become one of 12: its rule limits the repetitions of domain "(prose|code)" by the number of tokens of the run \(--rule-options '\{"repetitions": …\}' sets the limit\); to train on .*--init-from\n$/,
     );
     expect(readFileSync(join(folder, "tight/metrics.jsonl"))).toEqual(before);
     expect(gradmix(...args, ...limit(2), "--out", "wide").code).toBe(0);
@@ -380,7 +380,7 @@ describe("a run that was cut short goes on to the same bits", () => {
     expectSame("whole", "kept");
     const changed = gradmix("--resume", "changed", "--simd", "relaxed");
     expect(changed.code).toBe(0);
-    expect(changed.err).toContain("from here on otherwise than before: simd relaxed (was plain)");
+    expect(changed.err).toContain("changed from here on: simd relaxed (was plain)");
     const line = readFileSync(join(folder, "changed/metrics.jsonl"), "utf8").split("\n")[4] ?? "";
     expect(JSON.parse(line)).toEqual({
       step: 4,
@@ -458,7 +458,7 @@ describe("a run that begins with the parameters of another", () => {
       const { code, err } = gradmix(...still, "--init-from", from, "--out", out);
       expect({ code, err: code === 0 ? "" : err }).toEqual({ code: 0, err: "" });
       const step = from === "run/model" ? "" : ", after step 2";
-      expect(err).toContain(`beginning with the parameters of ${from}${step}\n`);
+      expect(err).toContain(`starting from the parameters of ${from}${step}\n`);
       expect(model(out).equals(model("run"))).toBe(true);
       for (const name of ["tokenizer.json", "config.json"])
         expect(readFileSync(join(folder, out, "model", name))).toEqual(
@@ -497,7 +497,7 @@ describe("bad data: one line, exit code 2, nothing written", () => {
     [
       "a forward estimator with cosines",
       ["--align-estimator", "forward", "--normalise", "cosine"],
-      /--align-estimator: forward does not see the gradient norms/,
+      /--align-estimator: forward does not compute the gradient norms/,
     ],
     ["a floor that does not fit", ["--floor", "0.6"], /--floor: 0\.6 is not below 1 \/ 2/],
     [
@@ -564,7 +564,7 @@ describe("bad data: one line, exit code 2, nothing written", () => {
     );
     expect(code).toBe(2);
     expect(err).toMatch(
-      /gradmix: (the (loss became|gradient became|parameters are no longer finite)|dga: alignments of domain).* step \d+; lower the learning rate\. The run ends after step \d+; to begin again from the checkpoint of step \d+ /,
+      /gradmix: (the (loss became|gradient became|parameters are no longer finite)|dga: alignments of domain).* step \d+; lower the learning rate\. The run ends after step \d+; to start again from the checkpoint of step \d+ /,
     );
     const advised = /lower learning rate: gradmix (train .*)\n$/.exec(err)?.[1] ?? "";
     expect(advised).toMatch(
@@ -572,7 +572,7 @@ describe("bad data: one line, exit code 2, nothing written", () => {
     );
     const again = gradmix(...advised.split(" ").slice(1));
     expect({ code: again.code, err: again.code === 0 ? "" : again.err }).toEqual({ code: 0, err: "" });
-    expect(again.err).toContain("beginning with the parameters of run/checkpoints");
+    expect(again.err).toContain("starting from the parameters of run/checkpoints");
     expect(metrics("run").every(({ loss }) => Number.isFinite(loss))).toBe(true);
     expect(readdirSync(join(folder, "run/checkpoints")).length).toBeGreaterThan(0);
   });

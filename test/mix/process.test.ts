@@ -159,7 +159,7 @@ const noFlags: MixFlags = {
 const silent = openOutput(new Writable({ write: (_chunk, _encoding, done) => done() }));
 
 test.each<[Partial<MixFlags>, Record<string, string>, RegExp]>([
-  [{}, { eta: "2" }, /^the rule is given, and the domains are not: add --domains A,B/],
+  [{}, { eta: "2" }, /^the rule is given without domains: add --domains A,B/],
   [{ domains: "a,,b" }, {}, /^--domains: "a,,b" has no name at place 2/],
   [{ domains: "a,a" }, {}, /^domains\.1: "a" stands there twice/],
   [{ domains: "a,b" }, { rule: "dgaa" }, /^--rule: "dgaa" is not one of .*did you mean dga\?/],
@@ -177,8 +177,8 @@ test.each<[Partial<MixFlags>, Record<string, string>, RegExp]>([
   ],
   [{ domains: "a,b", sizes: "a=1,b" }, {}, /^--sizes/],
   [{ domains: "a,b", sizes: "a=1" }, {}, /^sizes\.b: it is missing/],
-  [{ tokenFile: "t" }, {}, /^--token-file: only --listen asks for a token/],
-  [{ replay: "x", stateFile: "s" }, {}, /^--state-file: --replay prints/],
+  [{ tokenFile: "t" }, {}, /^--token-file: only --listen uses a token/],
+  [{ replay: "x", stateFile: "s" }, {}, /^--state-file: --replay only prints/],
   [{ replay: "/nowhere.jsonl" }, {}, /^--replay: \/nowhere\.jsonl cannot be read \(no such file/],
   [{ stateFile: "same", weightsFile: "./same" }, {}, /is the file of --state-file/],
   [{ domains: "a,b" }, { repetitionCap: "1" }, /^--repetition-cap: .*; add --sizes NAME=N,… and --tokens N$/],

@@ -11,8 +11,8 @@ export const alignmentOptions: SectionTable<"alignment"> = {
     value: "batch|step",
     kind: choice(["batch", "step"]),
     default: null,
-    auto: "step; batch for rules that steps cannot measure for, and with options that only a batch has",
-    help: "align the training step's own batch with the target (nearly free), or a separate batch with windows of every domain",
+    auto: "step; batch for rules and options that need a separate batch",
+    help: "the text whose gradients are aligned with the target: step, the batch of the training step (almost no extra cost); batch, a separate batch with windows of every domain",
   },
   estimator: {
     flag: "--align-estimator",
@@ -21,7 +21,7 @@ export const alignmentOptions: SectionTable<"alignment"> = {
     kind: choice(estimatorNames),
     default: null,
     auto: alignmentDefaults.estimator,
-    help: "with --align-from batch, how alignments are computed: segmented (one backward pass for all domains), perDomain (one each), forward (one jvp), sketch (random projections, in error by some per cent)",
+    help: "with --align-from batch, how alignments are computed: segmented (one backward pass for all domains), perDomain (one pass per domain), forward (one jvp), sketch (random projections, with an error of a few per cent)",
   },
   domainExamples: {
     flag: "--align-domain-examples",
@@ -30,7 +30,7 @@ export const alignmentOptions: SectionTable<"alignment"> = {
     kind: whole(1, 65_536),
     default: null,
     auto: String(alignmentDefaults.domainExamples),
-    help: "with --align-from batch: windows per domain in an alignment batch",
+    help: "with --align-from batch: windows per domain in the batch",
   },
   targetExamples: {
     flag: "--align-target-examples",
@@ -38,21 +38,21 @@ export const alignmentOptions: SectionTable<"alignment"> = {
     value: "N",
     kind: whole(1, 65_536),
     default: alignmentDefaults.targetExamples,
-    help: "windows of the target in an alignment",
+    help: "windows of the target from which its gradient is computed",
   },
   refreshEvery: {
     flag: "--align-refresh-every",
     value: "N",
     kind: whole(1),
     default: alignmentDefaults.refreshEvery,
-    help: "with --align-from step: steps between two refreshes of the target's gradient",
+    help: "with --align-from step: recompute the gradient of the target every N steps",
   },
   measureEvery: {
     flag: "--align-measure-every",
     value: "N",
     kind: whole(1),
     default: alignmentDefaults.measureEvery,
-    help: "with --align-from step: of so many steps one measures its windows",
+    help: "with --align-from step: measure alignments in one of every N steps",
   },
   bases: {
     flag: "--align-bases",
@@ -61,6 +61,6 @@ export const alignmentOptions: SectionTable<"alignment"> = {
     kind: choice(["shared", "direct"]),
     default: null,
     auto: alignmentDefaults.bases,
-    help: "with --bases and --align-from batch: shared, the alignments of all bases from one batch, by importance weights; direct, a batch for each basis",
+    help: "with --bases and --align-from batch: shared, one batch gives the alignments of all bases, by importance weights; direct, one batch per basis",
   },
 };

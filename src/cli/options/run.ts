@@ -16,7 +16,7 @@ export const runOptions: SectionTable<"run"> = {
     kind: text,
     default: "",
     auto: "runs/DATE-TIME",
-    help: "the run folder: metrics, weights, model, checkpoints; must not hold a run yet",
+    help: "folder for the metrics, weights, model and checkpoints of the run; must not hold a run yet",
     free: true,
   },
   evalShare: {
@@ -25,7 +25,7 @@ export const runOptions: SectionTable<"run"> = {
     kind: share(),
     default: null,
     auto: `${evalShareOtherwise} unless --eval-every is given`,
-    help: "how much of the training's computation evaluation may take, counted before the run: the target is evaluated before the first step, at the end and between, the domains at the end and, where there is room, before it. The target at both ends and the domains at the end are evaluated whatever the share",
+    help: "share of the computation of training that evaluations may add, planned before the run. The target is evaluated before the first step, at the end and in between; the domains are evaluated at the end, and earlier if the share allows. The target at both ends and the domains at the end are always evaluated",
     free: true,
   },
   evalEvery: {
@@ -34,7 +34,7 @@ export const runOptions: SectionTable<"run"> = {
     kind: whole(0),
     default: null,
     auto: "as --eval-share allows",
-    help: "instead of --eval-share: steps between two evaluations on all held-out sets; 0: only at the end",
+    help: "replaces --eval-share: evaluate on all held-out sets every N steps; 0: only at the end",
     free: true,
   },
   evalTokens: {
@@ -43,7 +43,7 @@ export const runOptions: SectionTable<"run"> = {
     kind: whole(1),
     default: null,
     auto: `as --eval-share allows; ${EVERY_TOKENS} with --eval-every`,
-    help: "tokens read from each held-out set for an evaluation",
+    help: "tokens of each held-out set per evaluation",
     free: true,
   },
   checkpointEvery: {
@@ -51,14 +51,14 @@ export const runOptions: SectionTable<"run"> = {
     value: "N",
     kind: whole(0),
     default: 100,
-    help: "steps between two checkpoints; 0: only at the end",
+    help: "write a checkpoint every N steps; 0: only at the end",
     free: true,
   },
   keepBest: {
     flag: "--keep-best",
     kind: toggle,
     default: false,
-    help: "keep the model and the weights of the step with the best held-out target loss in the folder best/ of the run; model/ is of the last step all the same",
+    help: "keep the model and the weights of the step with the lowest held-out loss on the target, in the folder best/ of the run; model/ still holds the model of the last step",
     free: true,
   },
   backend: {
@@ -66,7 +66,7 @@ export const runOptions: SectionTable<"run"> = {
     value: "NAME",
     kind: choice(["auto", "cpu", "webgpu", "reference"]),
     default: "auto",
-    help: "auto: webgpu where there is a GPU, else cpu; cpu: WebAssembly SIMD on all cores; webgpu: the GPU, through Dawn; reference: plain TypeScript, slow, for checking. A resumed run goes on where it began, unless this says otherwise",
+    help: "auto: webgpu if there is a GPU, else cpu; cpu: WebAssembly SIMD on all cores; webgpu: the GPU, through Dawn; reference: plain TypeScript, slow, for checking. A resumed run keeps its backend by default",
     said: true,
   },
   threads: {
@@ -75,7 +75,7 @@ export const runOptions: SectionTable<"run"> = {
     kind: whole(1, 64),
     default: null,
     auto: `one per core, at most ${THREADS_UNASKED}`,
-    help: "threads of the cpu backend; the results do not depend on it",
+    help: "threads of the cpu backend; the results do not depend on this number",
     free: true,
   },
   simd: {
@@ -83,7 +83,7 @@ export const runOptions: SectionTable<"run"> = {
     value: "auto|relaxed|plain",
     kind: choice(["auto", "relaxed", "plain"]),
     default: "auto",
-    help: "SIMD instructions; relaxed and plain round differently. A resumed run goes on as it began, unless this says otherwise",
+    help: "SIMD instructions; relaxed and plain round differently. A resumed run keeps its setting by default",
     said: true,
   },
   precision: {
@@ -91,19 +91,19 @@ export const runOptions: SectionTable<"run"> = {
     value: "f32|f16",
     kind: choice(["f32", "f16"]),
     default: "f32",
-    help: "f16: matrix products with f16 operands on GPUs that have tensor cores, with loss scaling; needs --backend webgpu",
+    help: "f16: matrix products with f16 operands, with loss scaling; needs --backend webgpu and a GPU with tensor cores",
   },
   deterministic: {
     flag: "--deterministic",
     kind: toggle,
     default: false,
-    help: "pins kernel variants instead of timing them; webgpu only",
+    help: "choose kernel variants by shape instead of by timing them (webgpu only)",
   },
   tensorboard: {
     flag: "--tensorboard",
     kind: toggle,
     default: false,
-    help: "write event files for TensorBoard to tensorboard/ in the run's folder, while the run goes on",
+    help: "write event files for TensorBoard to tensorboard/ in the folder of the run, while it trains",
     free: true,
   },
   memoryLimit: {
@@ -112,7 +112,7 @@ export const runOptions: SectionTable<"run"> = {
     kind: bytes({ min: 2 ** 22, max: 2 ** 40 }),
     default: null,
     auto: "the backend's own",
-    help: 'most memory for tensors, in bytes or like "512MiB", "2GiB"',
+    help: 'limit on the memory of tensors, in bytes or as "512MiB", "2GiB"',
     free: true,
   },
   quiet: {
