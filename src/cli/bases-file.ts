@@ -8,10 +8,13 @@ export interface NamedShares {
   readonly shares: Float64Array;
 }
 
+/** Name of the basis of all text. */
+export const ALL_TEXT = "corpus";
+
 /** All text as it is, so that the weights can go back to it. */
 export function domainBasis(sizes: readonly number[]): NamedShares {
   const sum = sizes.reduce((a, b) => a + b, 0);
-  return { name: "corpus", shares: Float64Array.from(sizes, (size) => size / sum) };
+  return { name: ALL_TEXT, shares: Float64Array.from(sizes, (size) => size / sum) };
 }
 
 /** In the format that the path's ending says. Names that stand twice get numbers. */

@@ -1,7 +1,7 @@
 /** `gradmix histogram`: shows what share of each target each domain has, and writes it for rules that take a histogram, or as bases. */
 import { formatJson } from "../json.ts";
 import { writeFileAtomic } from "../node/files.ts";
-import { basesText, domainBasis, type NamedShares } from "./bases-file.ts";
+import { ALL_TEXT, basesText, domainBasis, type NamedShares } from "./bases-file.ts";
 import { commandLineLayer, fileLayer, type Layer } from "./config.ts";
 import { isClusterFolder } from "./cluster-folder.ts";
 import type { TargetHistogram } from "./histograms.ts";
@@ -141,6 +141,12 @@ function checkTogether(
     );
   if (bases !== null && !/\.(json|csv)$/i.test(bases))
     throw wrong(`--bases: ${bases} ends in neither .json nor .csv`);
+  if (bases !== null && names.includes(ALL_TEXT))
+    throw wrong(`--targets: "${ALL_TEXT}" is the name of the basis of all text; choose another`);
+  if (data.dropContaminated && data.domainsFrom.some(isClusterFolder))
+    throw wrong(
+      "--drop-contaminated: the histogram over clusters reads the target only; leave the option out",
+    );
   if (groups !== null && bases === null)
     throw wrong("--groups: the groups become bases; name the file with --bases FILE");
   if (groups !== null && !data.domainsFrom.some(isClusterFolder))

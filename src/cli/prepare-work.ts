@@ -3,6 +3,7 @@ import * as nodeFs from "node:fs";
 import { join, resolve } from "node:path";
 import type { Tokenizer } from "../data/byte-level.ts";
 import { parseJson } from "../json.ts";
+import { errorCode } from "../errors.ts";
 import { ioError, temporaryName, writeAll, writeFileAtomic, type WriteFs } from "../node/files.ts";
 import { member, number, orNull, type Part, text } from "../runs/read-json.ts";
 import { type JobFacts, jobPath } from "./prepare-jobs.ts";
@@ -139,6 +140,7 @@ export function checkRoom(folder: string): boolean {
     isNew = nodeFs.mkdirSync(resolve(folder), { recursive: true }) !== undefined;
     names = nodeFs.readdirSync(folder);
   } catch (error) {
+    if (errorCode(error) === "EEXIST") throw wrong(`--out ${folder}: is a file; name a folder`);
     throw ioError(folder, error);
   }
   const isOurs = names.includes(preparedFiles.work) || names.includes(preparedFiles.manifest);

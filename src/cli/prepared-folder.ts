@@ -181,11 +181,15 @@ export function preparedLayer(layers: readonly Layer[]): Layer {
   const prepared = Array.isArray(from) ? preparedAmong(from as readonly string[]) : [];
   const [first] = prepared;
   if (first !== undefined) {
-    const { folder, target, targets } = first;
+    const { folder, targets } = first;
     // A model that is begun with has its own, which has to be the same.
     if (given("model.initFrom") === undefined)
       values.set("data.tokenizer", join(folder, preparedFiles.tokenizer));
-    if (target !== null) values.set("data.target", [join(folder, target.file)]);
+    const found = prepared.flatMap((one) => (one.target === null ? [] : [join(one.folder, one.target.file)]));
+    const [target, another] = found;
+    if (another !== undefined && given("data.target") === undefined)
+      throw wrong(`--domains: ${target} and ${another} are both targets; name one with --target`);
+    if (target !== undefined) values.set("data.target", [target]);
     if (targets.size > 0 && given("mixing.rule") === "grape")
       values.set(
         "data.targets",

@@ -332,6 +332,14 @@ test("several targets and mixtures of them become bases; a target that is no tex
       /^--out: holds the shares of one target, but there are 2/,
     ],
     [[...one, "--bases", at("x.txt")], /ends in neither \.json nor \.csv$/],
+    [
+      [...domains, "--targets", `corpus=${at("target.jsonl")}`, "--bases", at("x.json")],
+      /^--targets: "corpus" is the name of the basis of all text/,
+    ],
+    [
+      [...one, "--drop-contaminated"],
+      /^--drop-contaminated: the histogram over clusters reads the target only/,
+    ],
     [[...one, "--groups", "2"], /^--groups: the groups become bases/],
     [[...one, "--groups", "37", "--bases", at("x.json")], /^--groups: 37 of 36 documents/],
     [[...one, "--groups", "0", "--bases", at("x.json")], /^--groups: 0 is not/],

@@ -258,6 +258,15 @@ test("what a prepared folder says stands in for options that are not given", asy
   expect(layerOf({ "data.domainsFrom": from, "model.initFrom": "run" })).toEqual({});
   expect(layerOf({ "data.domainsFrom": [path("whole")], "model.initFrom": "run" })).toEqual({ "data.target": [path("whole/target.bin")] }); // prettier-ignore
   expect(layerOf({ "data.domainsFrom": [path("corpus")] })).toEqual({});
+  // Only one target can stand for what is not said.
+  expect(codeOf(() => layerOf({ "data.domainsFrom": [path("whole"), path("nano")] }))).toBe(
+    `config: --domains: ${path("whole/target.bin")} and ${path("nano/target.bin")} are both targets; name one with --target`,
+  );
+  const named = { "data.domainsFrom": [path("whole"), path("nano")], "data.target": ["target.jsonl"] };
+  expect(layerOf(named)["data.tokenizer"]).toBe(path("whole/tokenizer.json"));
+  expect(layerOf({ "data.domainsFrom": [path("other"), path("whole")] })["data.target"]).toEqual([
+    path("whole/target.bin"),
+  ]);
   expect(codeOf(() => layerOf({ "data.domainsFrom": [path("several"), path("other")] }))).toBe(
     `config: --domains: ${path("several")} and ${path("other")} were prepared with two tokenizers; prepare one of them again with the other's (--tokenizer)`,
   );
@@ -391,6 +400,7 @@ describe("refused, with what was done kept", () => {
       ["--domain", "a=target.jsonl", "--tokenizer", "none"],
       "--tokenizer none: text needs a tokenizer",
     ],
+    ["a file", ["--domain", "a=target.jsonl", "--out", "target.jsonl"], "--out target.jsonl: is a file; name a folder"], // prettier-ignore
     ["a folder of something else", ["--domain", "a=target.jsonl", "--out", "corpus"], "--out corpus: is there already and holds something else"], // prettier-ignore
     ["an empty domain", ["--domain", "a=empty.jsonl", "--tokenizer", "byte"], 'domain "a": it is empty'],
     ["names that are one file for some", ["--domain", "a=target.jsonl", "--domain", "A=target.jsonl"], '"a" and "A" would be one file'], // prettier-ignore
