@@ -325,6 +325,7 @@ test("several targets and mixtures of them become bases; a target that is no tex
 
   const one = [...domains, "--target", at("target.jsonl")];
   writeFileSync(at("tokens.bin"), new Uint8Array(64));
+  writeFileSync(at("drop.json"), '{"data":{"dropContaminated":true}}');
   for (const [args, message] of [
     [[...domains], /^gradmix histogram needs a target/],
     [
@@ -336,10 +337,7 @@ test("several targets and mixtures of them become bases; a target that is no tex
       [...domains, "--targets", `corpus=${at("target.jsonl")}`, "--bases", at("x.json")],
       /^--targets: "corpus" is the name of the basis of all text/,
     ],
-    [
-      [...one, "--drop-contaminated"],
-      /^--drop-contaminated: the histogram over clusters reads the target only/,
-    ],
+    [[at("drop.json"), ...one], /^--drop-contaminated: the histogram over clusters reads the target only/],
     [[...one, "--groups", "2"], /^--groups: the groups become bases/],
     [[...one, "--groups", "37", "--bases", at("x.json")], /^--groups: 37 of 36 documents/],
     [[...one, "--groups", "0", "--bases", at("x.json")], /^--groups: 0 is not/],
