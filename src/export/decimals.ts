@@ -20,7 +20,10 @@ export function decimalsOf(weights: readonly number[]): string[] {
   const units = shares.map((share) => Math.max(1, Math.floor(share * scale)));
   let rest = scale - units.reduce((sum, unit) => sum + unit, 0);
   const remainder = (i: number): number => shares[i]! * scale - units[i]!;
-  const order = [...shares.keys()].sort((i, j) => remainder(j) - remainder(i) || i - j);
+  // Weights that differ may have equal shares by rounding.
+  const order = [...shares.keys()].sort(
+    (i, j) => remainder(j) - remainder(i) || weights[j]! - weights[i]! || i - j,
+  );
   // What was raised to one unit comes off where most was rounded up, which is where the remainder is least.
   for (let turn = 0; rest !== 0; turn = (turn + 1) % order.length) {
     const i = rest > 0 ? order[turn]! : order[order.length - 1 - turn]!;

@@ -45,6 +45,14 @@ describe("decimalsOf", () => {
     expect(decimalsOf([2 / 3, 1 / 7, 4 / 21])).toEqual(["0.666667", "0.142857", "0.190476"]);
   });
 
+  test("keeps the order of weights whose shares are equal by rounding", () => {
+    const [small, large] = [0.14285714254630671, 0.14285714254630674];
+    const units = decimalsOf([2.1758529283877316e-9, large, large, small, large, large, large, large]).map(
+      billionths,
+    );
+    expect(units[3]).toBe(units.slice(1).reduce((least, unit) => (unit < least ? unit : least)));
+  });
+
   test("many weights of less than a unit are raised to one each, and the heaviest pays", () => {
     const printed = decimalsOf([1 - 1000 * 4e-10, ...Array.from({ length: 1000 }, () => 4e-10)]);
     expect(printed.reduce((sum, text) => sum + billionths(text), 0n)).toBe(1_000_000_000n);
