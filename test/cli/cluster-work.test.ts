@@ -12,6 +12,7 @@ import {
 } from "node:fs";
 import { tmpdir } from "node:os";
 import { join, resolve } from "node:path";
+import { pathToFileURL } from "node:url";
 import { Writable } from "node:stream";
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { clusterArguments } from "#dist/cli/cluster-arguments.js";
@@ -77,27 +78,28 @@ const contents = (name: string): Map<string, string> =>
       .map((own) => [own, readFileSync(at(name, own)).toString("base64")]),
   );
 
-/** Kills a command of its own once a file has something in it; gives whether it did so. */
-async function killed(args: readonly string[], file: string): Promise<boolean> {
-  const child = spawn(process.execPath, [command, "cluster", ...args], { cwd: folder, stdio: "ignore" });
-  const ended = new Promise<NodeJS.Signals | null>((done) => child.once("exit", (_, signal) => done(signal)));
-  const timer = setInterval(() => {
-    if (existsSync(file) && statSync(file).size > 0) child.kill("SIGKILL");
-  }, 1);
-  const signal = await ended;
-  clearInterval(timer);
-  return signal === "SIGKILL";
+/** Runs the command until the nth write to a file that ends so, which is not made: then it kills itself. Was it killed? */
+async function killed(args: readonly string[], path: string, nth: number): Promise<boolean> {
+  const preload = pathToFileURL(resolve(import.meta.dirname, "preload.mjs")).href;
+  const rule = JSON.stringify({ call: "write", path, nth, signals: ["SIGKILL"] });
+  const child = spawn(process.execPath, ["--import", preload, command, "cluster", ...args], {
+    ...{ cwd: folder, stdio: "ignore" },
+    env: { ...process.env, SIGNAL: rule },
+  });
+  return new Promise((done) => child.once("exit", (_, signal) => done(signal === "SIGKILL")));
 }
 
 test("killed in the sample, the embedding, the fit and the assigning, it goes on to the same bytes", async () => {
   const options = { levels: "3,4", dim: "8", balanced: "1.5" };
   await made("[ot][nw][eo].jsonl", "whole", options);
   const args = ["[ot][nw][eo].jsonl", "--out", "again", "--levels", "3,4", "--dim", "8", "--balanced", "1.5"];
-  for (const file of ["facts.json", "points.f32", "fit.log", "assigned/1.i32"])
-    expect([file, await killed([...args, "--threads", "2"], at("again.partial", file))]).toEqual([
-      file,
-      true,
-    ]);
+  for (const [path, nth] of [
+    ["points\\.f32$", 1],
+    ["points\\.f32$", 2],
+    ["fit\\.log$", 3],
+    ["assigned/1\\.i32$", 1],
+  ] as const)
+    expect([path, await killed([...args, "--threads", "2"], path, nth)]).toEqual([path, true]);
   expect(existsSync(at("again"))).toBe(false);
   // Another command does not go on with it.
   await expect(made("[ot][nw][eo].jsonl", "again", { ...options, seed: "2" })).rejects.toThrow(
