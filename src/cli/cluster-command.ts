@@ -20,6 +20,7 @@ import { GradmixError } from "../errors.ts";
 import { init } from "../host-node.ts";
 import { shutdown } from "../init.ts";
 import { formatJson } from "../json.ts";
+import { listOf, member, number, type Part, text } from "../runs/read-json.ts";
 import { encodeSafetensors, openSafetensors, type StoredTensor } from "../nn/safetensors.ts";
 import { ioError, writeFileAtomic } from "../node/files.ts";
 import { foldIn, key, uniformAt } from "../tensor/rng.ts";
@@ -332,15 +333,27 @@ const SAMPLE = "sample.jsonl";
 const FACTS = "facts.json";
 
 function savedSample(work: Work): Sample | null {
-  const facts = work.readJson(FACTS) as
-    (Omit<Sample, "texts" | "ids"> & { readonly ids: readonly number[] }) | undefined;
-  const bytes = facts === undefined ? null : work.read(SAMPLE);
-  if (facts === undefined || bytes === null) return null;
+  const saved = work.readJson(FACTS);
+  const bytes = saved === undefined ? null : work.read(SAMPLE);
+  if (bytes === null) return null;
+  const part = { at: FACTS, value: saved };
   const texts: string[] = [];
   for (let from = 0, to = bytes.indexOf(10); to >= 0; from = to + 1, to = bytes.indexOf(10, from))
-    texts.push(JSON.parse(new TextDecoder().decode(bytes.subarray(from, to))) as string);
-  return { ...facts, texts, ids: Int32Array.from(facts.ids) };
+    texts.push(text({ at: SAMPLE, value: JSON.parse(new TextDecoder().decode(bytes.subarray(from, to))) }));
+  return {
+    texts,
+    ids: Int32Array.from(member(part, "ids", listOf(number))),
+    numbers: member(part, "numbers", listOf(number)),
+    rows: member(part, "rows", listOf(number)),
+    facts: member(part, "facts", listOf(fileFactsOf)),
+  };
 }
+
+const fileFactsOf = (part: Part): FileFacts => ({
+  path: member(part, "path", text),
+  documents: member(part, "documents", number),
+  sha256: member(part, "sha256", text),
+});
 
 function saveSample(work: Work, { texts, ids, ...facts }: Sample): void {
   if (work.readJson(FACTS) !== undefined) return;

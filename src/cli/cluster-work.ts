@@ -27,7 +27,7 @@ import {
 import { dirname, join, resolve } from "node:path";
 import { crc32 } from "node:zlib";
 import type { FitMemory, FitState } from "../data/cluster/kmeans.ts";
-import { errorCode } from "../errors.ts";
+import { errorCode, GradmixError } from "../errors.ts";
 import { ioError, writeAll, writeFileAtomic } from "../node/files.ts";
 import { takeLock } from "./lock.ts";
 import { wrong } from "./values.ts";
@@ -81,7 +81,13 @@ export function openWork(out: string, plan: Readonly<Record<string, unknown>>, g
   const write = (name: string, parts: Iterable<Uint8Array>): void => writeFileAtomic(at(name), parts);
   const readJson = (name: string): unknown => {
     const bytes = read(name);
-    return bytes === null ? undefined : (JSON.parse(new TextDecoder().decode(bytes)) as unknown);
+    if (bytes === null) return undefined;
+    try {
+      return JSON.parse(new TextDecoder().decode(bytes)) as unknown;
+    } catch (error) {
+      const message = `${at(name)}: is damaged, and is removed with the rest; the same command starts anew`;
+      throw new GradmixError("data", message, { cause: error });
+    }
   };
   const writeJson = (name: string, value: unknown): void => write(name, [utf8.encode(JSON.stringify(value))]);
   const open = new Set<() => void>();

@@ -4,6 +4,7 @@
  */
 import { GradmixError } from "../errors.ts";
 import { END_OF_TEXT, readBytes, type Tokenizer, writeBytes } from "./byte-level.ts";
+import { byteLevelJson } from "./byte-level-json.ts";
 import { joinBytes, readable } from "./bytes.ts";
 import { LONGEST_PIECE, NO_RANK, pairRanks, pieceTable } from "./piece-table.ts";
 import { gpt2Pieces, pieceCursor } from "./pieces.ts";
@@ -427,40 +428,11 @@ function learnedJson(
   endOfText: number,
 ): Record<string, unknown> {
   const written = learned.map(writeBytes);
-  const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
-  return {
-    version: "1.0",
-    truncation: null,
-    padding: null,
-    added_tokens: [
-      {
-        id: endOfText,
-        content: END_OF_TEXT,
-        single_word: false,
-        lstrip: false,
-        rstrip: false,
-        normalized: false,
-        special: true,
-      },
-    ],
-    normalizer: null,
-    pre_tokenizer: byteLevel,
-    post_processor: null,
-    decoder: byteLevel,
-    model: {
-      type: "BPE",
-      dropout: null,
-      unk_token: null,
-      continuing_subword_prefix: null,
-      end_of_word_suffix: null,
-      fuse_unk: false,
-      byte_fallback: false,
-      ignore_merges: false,
-      vocab: Object.fromEntries<number>([
-        ...written.map((token, id): [string, number] => [token, id]),
-        [END_OF_TEXT, endOfText],
-      ]),
-      merges: merges.map(({ left, right }) => [written[left], written[right]]),
-    },
-  };
+  return byteLevelJson({
+    special: [{ id: endOfText, content: END_OF_TEXT }],
+    pattern: null,
+    ignoreMerges: false,
+    vocab: [...written.map((token, id) => [token, id] as const), [END_OF_TEXT, endOfText]],
+    merges: merges.map(({ left, right }) => [written[left], written[right]]),
+  });
 }

@@ -6,6 +6,7 @@ import { createRequire } from "node:module";
 import { errorCode, GradmixError } from "../errors.ts";
 import { pairKey } from "./bpe.ts";
 import { writeBytes } from "./byte-level.ts";
+import { byteLevelJson } from "./byte-level-json.ts";
 import { field } from "./pre-tokenizer.ts";
 
 interface Vocabulary {
@@ -114,46 +115,17 @@ function tokenizerJson({ pattern, specials, size }: Vocabulary, ranks: Ranks): R
   written.forEach((token, id) => {
     if (token !== undefined) ids.set(token, id);
   });
-  const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
   const contents = new Map(Object.entries(specials).map(([content, id]) => [id, content]));
   const added = Array.from({ length: size }, (_, id) => id).filter((id) => written[id] === undefined);
-  return {
-    version: "1.0",
-    truncation: null,
-    padding: null,
-    added_tokens: added.map((id) => ({
-      id,
-      // Ids without a token have a name here, so that each id has one.
-      content: contents.get(id) ?? `<|reserved_${id}|>`,
-      ...{ single_word: false, lstrip: false, rstrip: false, normalized: false, special: true },
-    })),
-    normalizer: null,
-    pre_tokenizer:
-      pattern === null
-        ? byteLevel
-        : {
-            type: "Sequence",
-            pretokenizers: [
-              { type: "Split", pattern: { Regex: pattern }, behavior: "Isolated", invert: false },
-              { ...byteLevel, use_regex: false },
-            ],
-          },
-    post_processor: null,
-    decoder: byteLevel,
-    model: {
-      type: "BPE",
-      dropout: null,
-      unk_token: null,
-      continuing_subword_prefix: null,
-      end_of_word_suffix: null,
-      fuse_unk: false,
-      byte_fallback: false,
-      // A piece that is a token is that token, as in tiktoken.
-      ignore_merges: true,
-      vocab: Object.fromEntries(ids),
-      merges: mergesOf(written, ids),
-    },
-  };
+  return byteLevelJson({
+    // Ids without a token have a name here, so that each id has one.
+    special: added.map((id) => ({ id, content: contents.get(id) ?? `<|reserved_${id}|>` })),
+    pattern,
+    // As in tiktoken.
+    ignoreMerges: true,
+    vocab: ids,
+    merges: mergesOf(written, ids),
+  });
 }
 
 /**

@@ -117,6 +117,21 @@ test("killed in the sample, the embedding, the fit and the assigning, it goes on
   expect(largest).toBeLessThan(1.5 * 1.5 + 0.01);
 });
 
+test("facts of a killed command that are damaged are refused, and the next one starts anew", async () => {
+  const args = ["small.jsonl", "--out", "damaged", "--clusters", "2", "--dim", "4"];
+  for (const [damage, message] of [
+    [(facts: string) => facts.slice(0, -9), /facts\.json: is damaged, and is removed with the rest/],
+    [(facts: string) => facts.replace(/"rows":\[\d+/, '"rows":["2"'), /^facts\.json\.rows\S* is "2"/],
+  ] as const) {
+    expect(await killed(args, "points\\.f32$", 1)).toBe(true);
+    const path = at("damaged.partial", "facts.json");
+    writeFileSync(path, damage(readFileSync(path, "utf8")));
+    await expect(made("small.jsonl", "damaged", { clusters: "2", dim: "4" })).rejects.toThrow(message);
+    expect(existsSync(at("damaged.partial"))).toBe(false);
+  }
+  await made("small.jsonl", "damaged", { clusters: "2", dim: "4" });
+});
+
 test("text that changes before it is assigned is refused, and nothing is left", async () => {
   const lines = readFileSync(at("small.jsonl"), "utf8").split("\n");
   mkdirSync(at("changing"));

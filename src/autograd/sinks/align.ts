@@ -25,7 +25,7 @@ import {
 } from "./rows.ts";
 import { type Row, Statistics } from "./statistics.ts";
 
-/** What V is: the sum of the first segments, or a tensor a parameter. */
+/** What V is: the sum of the first segments, or one tensor per parameter. */
 export type Direction =
   | {
       /** V is the sum of the gradients of so many segments, the first ones of the batch. */
@@ -96,7 +96,7 @@ interface Plan {
   readonly segmentCount: number;
   readonly groups: readonly number[] | null;
   readonly groupCount: number;
-  /** V: the sum of so many first segments, or a tensor a parameter; 0 and null are no direction. */
+  /** V: the sum of that many first segments, or one tensor per parameter; 0 and null mean no direction. */
   readonly targets: number;
   readonly given: ((parameter: Tensor) => Tensor) | null;
   readonly total: SumTarget | null;
