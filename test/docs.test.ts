@@ -46,6 +46,16 @@ test("docs/rules.md has a row for every rule", () => {
   expect(rows).toEqual(expect.arrayContaining([...ruleNames]));
 });
 
+test("docs/benchmark.md has a row for every benchmark", () => {
+  const rows = [...textOf("docs/benchmark.md").matchAll(/^\| `([a-z-]+)` /gm)].map(
+    ({ 1: name = "" }) => name,
+  );
+  const names = readdirSync(join(root, "bench")).flatMap(
+    (file) => /^(?!main|_)(.+)\.ts$/.exec(file)?.[1] ?? [],
+  );
+  expect(rows.toSorted()).toEqual(names.toSorted());
+});
+
 test("every block is of a language that is checked, and there are some of each", () => {
   // Those in Python run in test/python/client_checks.py.
   expect(blocks.filter(({ language }) => !["js", "ts", "json", "python", ""].includes(language))).toEqual([]);
