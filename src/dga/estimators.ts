@@ -1,17 +1,17 @@
 /**
- * Alignment estimators: how far the gradient of each domain points along the gradient of the target.
+ * Alignment estimators: how far the gradient of each domain points in the direction of the target's gradient.
  *
- * All of them measure, at the current parameters, aᵢ = ⟨∇Lᵢ, ∇L_target⟩ with L the mean loss per token of a batch. They
- * differ in cost and in what else they know:
+ * All of them measure, at the current parameters, aᵢ = ⟨∇Lᵢ, ∇L_target⟩, where L is the mean loss per token of a batch. They differ in cost and in
+ * what else they measure:
  *
  * | estimator   | passes                                     | domain norms | standard errors |
  * | ----------- | ------------------------------------------ | ------------ | --------------- |
- * | `perDomain` | one backward pass a domain (the paper's)   | yes          | no              |
+ * | `perDomain` | one backward pass per domain (the paper's) | yes          | no              |
  * | `segmented` | one backward pass over all rows, segmented | yes          | yes             |
  * | `forward`   | one forward-mode pass over all rows        | no           | yes             |
  * | `sketch`    | one backward pass over all rows, projected | projected    | of projection   |
  *
- * all after one backward pass over the target batch. The first three are exact. `sketch` is a random projection (sketches.ts): its sketches of
+ * Each needs one backward pass over the target batch first. The first three are exact. `sketch` is a random projection (sketches.ts): the sketches of
  * domains can be kept and aligned with any number of targets.
  */
 import { forwardDerivative, gradients } from "../autograd/grad.ts";
@@ -43,14 +43,17 @@ import {
 } from "./passes.ts";
 import { alignSketches, sketchGradients } from "./sketches.ts";
 
-/** Ways to measure alignments. `perDomain` takes one backward pass per domain, `segmented` one pass for all, `forward` one forward derivative along the target's gradient, and `sketch` compares random projections. */
+/**
+ * A way to measure alignments. `perDomain` takes one backward pass per domain, `segmented` one pass for all domains, `forward` one forward derivative
+ * along the target's gradient, and `sketch` compares random projections.
+ */
 export type EstimatorName = "perDomain" | "segmented" | "forward" | "sketch";
-/** All estimators' names. */
+/** Names of all estimators. */
 export const estimatorNames: readonly EstimatorName[] = ["perDomain", "segmented", "forward", "sketch"];
 
 /**
- * Alignments of the domains' batches with the target's batch. Where a pass uses a parameter twice (tied weights), "segmented" gives no norms and names the
- * parameter as `tied`; "perDomain", which has whole gradients, gives them.
+ * Measures the alignments of the domains' batches with the target's batch at the current parameters. Where a pass uses a parameter twice (tied
+ * weights), "segmented" gives no norms and names the parameter in `tied`; "perDomain" computes whole gradients and so still gives norms.
  */
 export async function estimateAlignments<B extends Examples>(
   name: EstimatorName,
@@ -87,7 +90,7 @@ export async function estimateAlignments<B extends Examples>(
   }
 }
 
-/** The target's (preconditioned) gradient into `direction`, times the loss scale, with its norm and the target's mean loss. */
+/** Writes the target's (preconditioned) gradient, times the loss scale, into `direction`, and returns its norm and the target's mean loss. */
 export async function targetDirection<B extends Examples>(
   model: Model<NoInfer<B>>,
   target: B,
@@ -107,12 +110,12 @@ export async function targetDirection<B extends Examples>(
   };
 }
 
-/** What no pass writes is 0. */
+/** Sets to 0 what no pass writes. */
 function clearRest(arena: Arena, { parameters }: EstimateOptions): void {
   if (parameters !== undefined) run("fill", { value: 0 }, {}, { out: arena.arena });
 }
 
-/** direction ← direction / (√(v/bias) + ε). */
+/** Preconditions in place: direction ← direction / (√(v/bias) + ε). */
 function precondition(direction: Tensor, { v, bias, eps }: Preconditioner): void {
   scope(() => {
     const scale = empty([direction.size], "f32", direction.memory);
@@ -129,7 +132,7 @@ function precondition(direction: Tensor, { v, bias, eps }: Preconditioner): void
   });
 }
 
-// From here on `direction` holds the loss scale times V.
+// From here on, `direction` holds the loss scale times V.
 
 type DomainPart = Omit<Alignments, keyof TargetMeasurements>;
 
@@ -198,20 +201,20 @@ async function byRows<B extends Examples>(
   };
 }
 
-/** What a pass told of a batch's examples, as in `ExampleMeasurements`. */
+/** What a pass measured of a batch's examples; see `ExampleMeasurements`. */
 interface ExamplePass {
   readonly dots: Float64Array;
   readonly losses: Float64Array;
   readonly squaredNorms?: Float64Array;
-  /** ‖∇ Σ ℓₑ‖² over each group's examples. */
+  /** ‖∇ Σ ℓₑ‖² over the examples of each group. */
   readonly groupSquaredNorms?: Float64Array;
-  /** The parameter that stands in the way of norms. */
+  /** Name of the parameter because of which there are no norms. */
   readonly tied?: string;
 }
 
 /**
- * Numbers of every example of a batch, with the direction that `targetDirection` left: one segmented pass for each `maxExamples` of them. Where a pass uses
- * a parameter twice (tied weights) there are no norms, and `tied` names it.
+ * Measures every example of a batch along the direction that `targetDirection` computed, with one segmented pass per `maxExamples` examples. Where a
+ * pass uses a parameter twice (tied weights), there are no norms and `tied` names the parameter.
  */
 export async function exampleNumbers<B extends Examples>(
   model: Model<NoInfer<B>>,
@@ -220,13 +223,13 @@ export async function exampleNumbers<B extends Examples>(
   options: EstimateOptions = {},
 ): Promise<
   Omit<ExampleMeasurements, "domainOf"> & {
-    /** ⟨∇L, direction⟩ of each example's summed loss. */
+    /** ⟨∇ℓₑ, direction⟩ of the summed loss ℓₑ of each example [examples]. */
     readonly dots: Float64Array;
-    /** Summed loss of each example. */
+    /** Summed loss of each example [examples]. */
     readonly losses: Float64Array;
-    /** ‖∇L‖² of each example, where it was asked for and can be told. */
+    /** ‖∇ℓₑ‖² of each example [examples], if they were requested and can be computed. */
     readonly squaredNorms?: Float64Array;
-    /** Name of a parameter that the pass used twice (tied weights), for which norms cannot be told. */
+    /** Name of a parameter that the pass used twice (tied weights), so that norms cannot be computed. */
     readonly tied?: string;
   }
 > {
@@ -250,12 +253,12 @@ export async function exampleNumbers<B extends Examples>(
   return { tokens: batch.tokens, dots, losses, ...(tied === undefined ? { squaredNorms } : { tied }) };
 }
 
-/** Gradients that a Gram matrix holds at once, where nothing else is said. */
+/** Default number of gradients that are held at once for a Gram matrix. */
 export const GRAM_HELD = 32;
 
 /**
- * The Gram matrix ⟨∇Lᵢ, ∇Lⱼ⟩ of the domains' gradients (mean losses per token), row-major [k, k], with the losses. Gradients are held in
- * blocks of at most `held` (default 32) whole gradients, and computed again for later blocks: k + k²/(2·held) backward passes.
+ * Computes the Gram matrix ⟨∇Lᵢ, ∇Lⱼ⟩ of the domains' gradients (of mean losses per token), row-major [k, k], and the losses. Gradients are held in
+ * blocks of at most `held` (default 32) and computed again for later blocks: k + k²/(2·held) backward passes.
  */
 export async function estimateGram<B extends Examples>(
   model: Model<NoInfer<B>>,
@@ -284,7 +287,7 @@ export async function estimateGram<B extends Examples>(
     gram[i * k + j] = gram[j * k + i] = value / scale ** 2;
   };
   try {
-    // One more than the block, for the gradients that meet it.
+    // One arena more than the block, for the gradients that are compared with it.
     for (let n = 0; n < Math.min(held + 1, k); n++) arenas.push(arenaLike(model.parameters));
     for (let first = 0; first < k; first += held) {
       const last = Math.min(k, first + held);
@@ -349,7 +352,7 @@ function divided(values: Float64Array, by: number): Float64Array {
   return values.map((value) => value / by);
 }
 
-/** ⟨x, y⟩ of two arenas. */
+/** The inner product ⟨x, y⟩ of two arenas. */
 async function dotOf(x: Tensor, y: Tensor): Promise<number> {
   const out = keep(
     scope(() => {

@@ -1,4 +1,4 @@
-/** From what a rule needs to what the trainer measures, and back to the rule's signal; what options of a trainer go together. */
+/** From what a rule needs to what the trainer measures, and from there to the rule's signal. Also checks which options of a trainer can be combined. */
 import { GradmixError } from "../errors.ts";
 import { areDomains, type Bases } from "./bases.ts";
 import type { EstimatorName } from "./estimators.ts";
@@ -6,7 +6,7 @@ import type { Mixer } from "./mixer.ts";
 import type { Alignments } from "./measurements.ts";
 import type { Rule, Signal, SignalName } from "./rule.ts";
 
-/** What a rule asks the trainer to measure. */
+/** The measurements that a rule needs from the trainer. */
 export interface Plan {
   /** Alignments with the one target. */
   readonly aligns: boolean;
@@ -35,7 +35,7 @@ export function planOf(needs: readonly SignalName[]): Plan {
   };
 }
 
-/** What is aligned with the target where `from` is left out: see `AlignmentOptions`. */
+/** The default of `from`; see `AlignmentOptions`. */
 export function measuredFrom(
   { from, estimator, domainExamples, parameters, bases }: NonNullable<Fit["alignment"]>,
   plan: Pick<Plan, "gram" | "targets">,
@@ -44,7 +44,7 @@ export function measuredFrom(
   return from ?? (ofBatches || plan.gram || plan.targets ? "batch" : "step");
 }
 
-/** The rule's signal. Throws `config`, naming the parameter, when the rule needs norms and tied weights stand in their way. */
+/** The rule's signal. Throws `config`, naming the parameter, if the rule needs norms and tied weights prevent them. */
 export function signalOf(rule: Rule, measured: Alignments): Signal {
   const { alignments, standardErrors, norms, tokens, targetNorm, losses, targetLoss, tied } = measured;
   wantNorms(rule, norms, tied);
@@ -60,7 +60,7 @@ export function signalOf(rule: Rule, measured: Alignments): Signal {
   };
 }
 
-/** Throws `config` when the rule needs norms and they could not be measured, which `checkFit` had no way to know. */
+/** Throws `config` if the rule needs norms and they could not be measured, which `checkFit` cannot know in advance. */
 export function wantNorms(rule: Rule, norms: unknown, tied: string | undefined): void {
   if (norms !== undefined || !rule.needs.includes("norms")) return;
   throw new GradmixError(
@@ -69,7 +69,7 @@ export function wantNorms(rule: Rule, norms: unknown, tied: string | undefined):
   );
 }
 
-/** The options of a trainer that have to fit together. */
+/** The options of a trainer that depend on each other. */
 interface Fit {
   readonly mixer: Mixer;
   readonly domains: { readonly length: number };
@@ -87,7 +87,7 @@ interface Fit {
   };
 }
 
-/** Throws `config` when the options of a trainer do not fit together. */
+/** Throws `config` if the options of a trainer contradict each other. */
 export function checkFit(fit: Fit): void {
   const { mixer, domains, target, targets, reference, heldOut, bases, alignment = {} } = fit;
   const wrong = (what: string): GradmixError => new GradmixError("config", what);
