@@ -112,17 +112,17 @@ export function domainFinder(
 ): (name: string, code: "config" | "data", what: () => string) => number {
   // Normalised, so that é is the same name in both its Unicode forms.
   const indices = new Map(domains.map((name, i) => [name.normalize(), i]));
-  const twice = domains.find((name, i) => indices.get(name.normalize()) !== i);
-  if (twice !== undefined) throw new GradmixError("config", `domains: two are called "${twice}"`);
+  const duplicate = domains.find((name, i) => indices.get(name.normalize()) !== i);
+  if (duplicate !== undefined) throw new GradmixError("config", `domains: two are called "${duplicate}"`);
   return (name, code, what) => {
     const index = indices.get(name) ?? indices.get(name.normalize());
     if (index !== undefined) return index;
     const close = nearest(name, domains);
-    const few =
+    const listed =
       domains.length <= 20 ? `the domains are ${domains.join(", ")}` : `there are ${domains.length}`;
     throw new GradmixError(
       code,
-      `${what()}: there is no domain ${show(name)}; ${close === null ? few : `did you mean "${close}"?`}`,
+      `${what()}: there is no domain ${show(name)}; ${close === null ? listed : `did you mean "${close}"?`}`,
     );
   };
 }

@@ -29,7 +29,7 @@ const SKETCH = 0.75;
  * The gradient of n examples in a pass of their own costs 1 + 0.25/n times as much as in a larger pass: `perDomain` takes 1.2 to 1.4 times as long
  * for single windows in `bench -- alignment`, and 1.04 times for four windows.
  */
-const ALONE = 0.25;
+const SEPARATE_PASS = 0.25;
 
 /** Cost of the gradients of a Gram matrix with their inner products, relative to the gradients alone: 1.23 with 24 domains of four windows. */
 const GRAM = 1.25;
@@ -97,7 +97,7 @@ function aligning({ mixer, alignment, bases, time }: CostFacts): number {
     case "sketch":
       return (target + inOnePass) * SKETCH;
     case "perDomain":
-      return target + mixer.domains.length * GRADIENT * (domainExamples + ALONE);
+      return target + mixer.domains.length * GRADIENT * (domainExamples + SEPARATE_PASS);
   }
 }
 

@@ -38,7 +38,7 @@ import {
   exampleWeight,
   meanGradient,
   scaleOf,
-  take,
+  readAndDispose,
   watched,
 } from "./passes.ts";
 import { alignSketches, sketchGradients } from "./sketches.ts";
@@ -102,7 +102,9 @@ export async function targetDirection<B extends Examples>(
     throw new GradmixError("data", "the target batch has no tokens to learn from");
   const scale = scaleOf(options);
   clearRest(direction, options);
-  const losses = await take(meanGradient(model, target, direction, false, watched(model, options), scale));
+  const losses = await readAndDispose(
+    meanGradient(model, target, direction, false, watched(model, options), scale),
+  );
   if (options.precondition !== undefined) precondition(direction.arena, options.precondition);
   return {
     targetLoss: total(losses) / tokenCount(target),
@@ -151,7 +153,9 @@ async function perDomain<B extends Examples>(
   const gradient = arenaLike(model.parameters);
   try {
     for (let i = 0; i < k; i++) {
-      const summed = await take(meanGradient(model, domains[i]!, gradient, false, parameters, scale));
+      const summed = await readAndDispose(
+        meanGradient(model, domains[i]!, gradient, false, parameters, scale),
+      );
       losses[i] = total(summed) / Math.max(1, tokenCount(domains[i]!));
       alignments[i] = (await dotOf(gradient.arena, direction.arena)) / scale ** 2;
       norms[i] = Math.sqrt(await dotOf(gradient.arena, gradient.arena)) / scale;
@@ -279,7 +283,7 @@ export async function estimateGram<B extends Examples>(
   const losses = new Float64Array(k);
   const arenas: Arena[] = [];
   const gradientOf = async (i: number, into: Arena): Promise<void> => {
-    const summed = await take(meanGradient(model, domains[i]!, into, false, parameters, scale));
+    const summed = await readAndDispose(meanGradient(model, domains[i]!, into, false, parameters, scale));
     losses[i] = total(summed) / Math.max(1, tokenCount(domains[i]!));
   };
   const enter = async (i: number, j: number, a: Arena, b: Arena): Promise<void> => {
@@ -321,7 +325,7 @@ async function segmentedPass<B extends Examples>(
   const sink = alignSink({ examples, groups, direction: { given: direction.of } });
   try {
     const weights = new Float64Array(examples).fill(weight);
-    const losses = await take(gradients(() => model.losses(batch), { parameters, sink, weights }));
+    const losses = await readAndDispose(gradients(() => model.losses(batch), { parameters, sink, weights }));
     const found = await sink.result();
     const dots = divided(found.dots, weight * scaleOf(options));
     if (found.tied !== null) return { dots, losses, tied: found.tied };
@@ -344,12 +348,12 @@ async function forwardPass<B extends Examples>(
 ): Promise<ExamplePass> {
   const tangents = new Map(watched(model, options).map((p) => [p, direction.of(p)]));
   const { losses, derivatives } = forwardDerivative(() => model.losses(batch), tangents);
-  const [values, dots] = await Promise.all([take(losses), take(derivatives)]);
+  const [values, dots] = await Promise.all([readAndDispose(losses), readAndDispose(derivatives)]);
   return { losses: values, dots: divided(dots, scaleOf(options)) };
 }
 
-function divided(values: Float64Array, by: number): Float64Array {
-  return values.map((value) => value / by);
+function divided(values: Float64Array, divisor: number): Float64Array {
+  return values.map((value) => value / divisor);
 }
 
 /** The inner product ⟨x, y⟩ of two arenas. */
@@ -362,5 +366,5 @@ async function dotOf(x: Tensor, y: Tensor): Promise<number> {
       return sum;
     }),
   );
-  return (await take(out))[0]!;
+  return (await readAndDispose(out))[0]!;
 }

@@ -34,7 +34,8 @@ export async function exampleLosses<B extends Examples>(
 ): Promise<{ readonly losses: number[]; readonly tokens: number[] }> {
   const { end } = firstExamples(source, tokens);
   const losses: number[] = [];
-  for await (const some of lossesInBatches(model, source, end, batch, signal)) losses.push(...some);
+  for await (const batchLosses of lossesInBatches(model, source, end, batch, signal))
+    losses.push(...batchLosses);
   return { losses, tokens: Array.from({ length: end }, (_, e) => source.tokensOf(e)) };
 }
 

@@ -51,7 +51,7 @@ const lists = [
   "targetLosses",
 ] as const satisfies readonly (keyof Gathered)[];
 
-export function nothing(): Gathered {
+export function emptyGathered(): Gathered {
   return {
     domainOf: [],
     tokens: [],
@@ -85,10 +85,10 @@ export interface StepMeasurements extends ExampleMeasurements {
 }
 
 /** Adds the measurements of a step. */
-export function gather(gathered: Gathered, told: StepMeasurements): void {
+export function gather(gathered: Gathered, step: StepMeasurements): void {
   for (const name of ofExamples)
-    for (let e = 0; e < told[name].length; e++) gathered[name].push(told[name][e]!);
-  for (const { domain, dots, tokens } of told.pairs) {
+    for (let e = 0; e < step[name].length; e++) gathered[name].push(step[name][e]!);
+  for (const { domain, dots, tokens } of step.pairs) {
     gathered.pairDomains.push(domain);
     gathered.pairDots.push(dots);
     gathered.pairTokens.push(tokens);
@@ -181,14 +181,15 @@ export function gatheredAlignments(
   if (bases === undefined) return summarise(gathered, k);
   if (areDomains(bases)) {
     const own = summarise(gathered, k);
-    const of = (values: Float64Array): Float64Array => Float64Array.from(bases.columns, (i) => values[i]!);
+    const perEntry = (values: Float64Array): Float64Array =>
+      Float64Array.from(bases.columns, (i) => values[i]!);
     return {
       ...own,
-      alignments: of(own.alignments),
+      alignments: perEntry(own.alignments),
       standardErrors: Array.from(bases.columns, (i) => own.standardErrors[i] ?? null),
-      ...(own.norms === undefined ? {} : { norms: of(own.norms) }),
-      tokens: of(own.tokens),
-      losses: of(own.losses),
+      ...(own.norms === undefined ? {} : { norms: perEntry(own.norms) }),
+      tokens: perEntry(own.tokens),
+      losses: perEntry(own.losses),
     };
   }
   const { squaredNorms, ...linear } = gathered;
@@ -205,19 +206,20 @@ export function savedGathered(gathered: Gathered): Gathered & { readonly version
 
 /** Reads saved measurements back. Throws `checkpoint` unless they are valid for k domains. */
 export function checkGathered(json: unknown, k: number): Gathered {
-  const wrong = (what: string): GradmixError =>
+  const malformed = (what: string): GradmixError =>
     new GradmixError("checkpoint", `checkpoint: what the steps gathered is malformed: ${what}`);
-  if (!isObject(json)) throw wrong("it is no object");
+  if (!isObject(json)) throw malformed("it is no object");
   const given = new Map<string, unknown>(Object.entries(json));
   const version = given.get("version");
-  if (version !== undefined && version !== VERSION) throw wrong(`its version is ${show(version)}`);
-  const out = nothing();
+  if (version !== undefined && version !== VERSION) throw malformed(`its version is ${show(version)}`);
+  const out = emptyGathered();
   for (const name of lists) {
     // Old checkpoints have no pairs.
     const value = given.get(name) ?? (name.startsWith("pair") ? [] : undefined);
-    if (!Array.isArray(value)) throw wrong(`it has no ${name}`);
+    if (!Array.isArray(value)) throw malformed(`it has no ${name}`);
     out[name] = value.map((entry: unknown) => {
-      if (typeof entry !== "number" || !Number.isFinite(entry)) throw wrong(`${name} holds ${String(entry)}`);
+      if (typeof entry !== "number" || !Number.isFinite(entry))
+        throw malformed(`${name} holds ${String(entry)}`);
       return entry;
     });
   }
@@ -226,14 +228,14 @@ export function checkGathered(json: unknown, k: number): Gathered {
     const { length } = out[name];
     const optional = name !== "domainOf" && name !== "tokens" && name !== "losses";
     if (length !== examples && !(optional && length === 0))
-      throw wrong(`${length} ${name} for ${examples} examples`);
+      throw malformed(`${length} ${name} for ${examples} examples`);
   }
   for (const name of ofPairs)
     if (out[name].length !== out.pairDomains.length)
-      throw wrong(`${out[name].length} ${name} for ${out.pairDomains.length} pairs`);
+      throw malformed(`${out[name].length} ${name} for ${out.pairDomains.length} pairs`);
   for (const domain of [...out.domainOf, ...out.pairDomains])
     if (!Number.isInteger(domain) || domain < 0 || domain >= k)
-      throw wrong(`an example is of none of ${k} domains`);
+      throw malformed(`an example is of none of ${k} domains`);
   // Checkpoints without a version hold the squared norms of mean losses.
   if (version === undefined)
     out.squaredNorms = out.squaredNorms.map((square, e) => square * Math.max(1, out.tokens[e]!) ** 2);

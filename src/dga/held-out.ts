@@ -102,18 +102,18 @@ export function readReferenceLosses<B extends Examples>(
     throw wrongCheckpoint("it has no losses of the held-out examples that the rule compares with");
   return sets.map((set, i) => {
     const own: unknown = json[i];
-    const wrong = (): Error =>
+    const mismatch = (): Error =>
       wrongCheckpoint(
         `its losses of held-out examples of domain "${options.mixer.domains[i]}" (${show(own)}) are not those of the examples given`,
       );
     if (set === null) {
-      if (own !== null) throw wrong();
+      if (own !== null) throw mismatch();
       return null;
     }
     let [end, counted] = [0, 0];
     while (end < set.count && counted < heldOut.tokens) counted += set.tokensOf(end++);
     if (!Array.isArray(own) || own.length !== end || !own.every((loss) => Number.isFinite(loss)))
-      throw wrong();
+      throw mismatch();
     return own.map(Number);
   });
 }

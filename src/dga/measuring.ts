@@ -141,10 +141,11 @@ async function measured<B extends Examples, T extends Partial<Pick<Alignments, "
     if (scaling === null || state.scales === null) return pass(estimation);
     const { alignment } = state.scales;
     const found = await pass({ ...estimation, lossScale: alignment.scale });
-    const good = allFinite(found);
-    state.scales.alignment = good ? grow(alignment, scaling) : backoff(alignment, scaling);
+    const finite = allFinite(found);
+    state.scales.alignment = finite ? grow(alignment, scaling) : backoff(alignment, scaling);
     // Losses that are not finite come from the forward pass, where no scale is applied.
-    if (good || alignment.scale === scaling.min || !allFinite([found.losses, found.targetLoss])) return found;
+    if (finite || alignment.scale === scaling.min || !allFinite([found.losses, found.targetLoss]))
+      return found;
   }
 }
 

@@ -11,7 +11,7 @@ import { exponentiatedGradient, type Weights, within } from "./simplex.ts";
 export function mirrorStep(
   weights: ArrayLike<number>,
   step: Step,
-  change: ChangeStep = (same) => same,
+  change: ChangeStep = (step) => step,
   project: (part: Weights, total: number) => Weights = (part) => part,
   from: ArrayLike<number> = weights,
 ): Weights {

@@ -164,11 +164,11 @@ export async function lossesOf<B extends Examples>(
   model: Model<NoInfer<B>>,
   batch: B,
 ): Promise<Float64Array> {
-  return take(keep(scope(() => model.losses(batch))));
+  return readAndDispose(keep(scope(() => model.losses(batch))));
 }
 
 /** Reads the numbers of a tensor and disposes it. Meanwhile it is outside every scope, because a scope may end before the numbers arrive. */
-export async function take(t: Tensor): Promise<Float64Array> {
+export async function readAndDispose(t: Tensor): Promise<Float64Array> {
   keep(t);
   try {
     return Float64Array.from(await t.data());

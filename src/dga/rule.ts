@@ -155,7 +155,7 @@ export type DomainNumbers =
  */
 export function need(rule: string, state: RuleState, signal: Signal, name: DomainNumbers): Float64Array {
   const measured = name === "tokensSeen" ? null : measuredDomains(rule, state, signal);
-  const out = numbers(rule, state, there(rule, signal, name), name, measured);
+  const out = numbers(rule, state, partOf(rule, signal, name), name, measured);
   if (name !== "norms" && name !== "tokensSeen") return out;
   const bad = out.findIndex((value) => value < 0);
   if (bad >= 0) throw notUsable(rule, state, name, bad, out[bad]);
@@ -168,7 +168,7 @@ export function needTargetNorm(
   signal: Signal,
   name: "targetNorm" | "preconditionedTargetNorm" = "targetNorm",
 ): number {
-  const norm: unknown = there(rule, signal, name);
+  const norm: unknown = partOf(rule, signal, name);
   if (typeof norm !== "number" || !Number.isFinite(norm) || norm < 0)
     throw new GradmixError(
       "numeric",
@@ -186,14 +186,14 @@ const ASYMMETRY = 1e-3;
  */
 export function needGram(rule: string, state: RuleState, signal: Signal): Float64Array {
   const k = state.domains.length;
-  const gram: unknown = there(rule, signal, "gram");
+  const gram: unknown = partOf(rule, signal, "gram");
   if (!isList(gram))
     throw new GradmixError("config", `${rule}: gram is ${show(gram)}, not a list of numbers`);
   if (gram.length !== k * k)
     throw new GradmixError("config", `${rule}: a Gram matrix of ${gram.length} numbers for ${k} domains`);
   const measured = measuredDomains(rule, state, signal);
   const out = new Float64Array(k * k).fill(NaN);
-  const wrong = (i: number, j: number, what: string): GradmixError =>
+  const invalid = (i: number, j: number, what: string): GradmixError =>
     new GradmixError(
       "numeric",
       `${rule}: gram of domains "${state.domains[i]}" and "${state.domains[j]}" is ${what}; the weights stay as they are`,
@@ -203,16 +203,16 @@ export function needGram(rule: string, state: RuleState, signal: Signal): Float6
     for (const j of indices) {
       const value = gram[i * k + j];
       if (typeof value !== "number" || !Number.isFinite(value) || (i === j && value < 0))
-        throw wrong(i, j, show(value));
+        throw invalid(i, j, show(value));
       out[i * k + j] = value;
     }
   for (const i of indices)
     for (const j of indices) {
-      const [above, below] = [out[i * k + j]!, out[j * k + i]!];
+      const [upper, lower] = [out[i * k + j]!, out[j * k + i]!];
       // The square roots are taken first: products of huge entries overflow.
       const largest = Math.sqrt(out[i * (k + 1)]!) * Math.sqrt(out[j * (k + 1)]!);
-      if (Math.abs(above / 2 - below / 2) > ASYMMETRY * largest)
-        throw wrong(i, j, `${above}, and the other way round ${below}; it must be symmetric`);
+      if (Math.abs(upper / 2 - lower / 2) > ASYMMETRY * largest)
+        throw invalid(i, j, `${upper}, and the other way round ${lower}; it must be symmetric`);
     }
   return out;
 }
@@ -222,7 +222,7 @@ export function needGram(rule: string, state: RuleState, signal: Signal): Float6
  * domains that were not measured.
  */
 export function needErrors(rule: string, state: RuleState, signal: Signal): (number | null)[] {
-  const errors: unknown = there(rule, signal, "standardErrors");
+  const errors: unknown = partOf(rule, signal, "standardErrors");
   checkList(rule, state, errors, "standardErrors");
   const measured = measuredDomains(rule, state, signal);
   return state.domains.map((_, i) => {
@@ -251,7 +251,7 @@ export interface HeldOutNumbers {
 export function heldOutNumbers(rule: string, state: RuleState, signal: Signal): HeldOutNumbers | null {
   const { heldOutLosses, heldOutReferences, heldOutErrors } = signal;
   if (heldOutLosses === undefined) return null;
-  const of = (values: unknown, name: string): (number | null)[] => {
+  const entriesOf = (values: unknown, name: string): (number | null)[] => {
     if (values === undefined) return state.domains.map(() => null);
     checkList(rule, state, values, name);
     return state.domains.map((_, i) => {
@@ -263,14 +263,14 @@ export function heldOutNumbers(rule: string, state: RuleState, signal: Signal): 
     });
   };
   return {
-    losses: of(heldOutLosses, "heldOutLosses"),
-    references: of(heldOutReferences, "heldOutReferences"),
-    errors: of(heldOutErrors, "heldOutErrors"),
+    losses: entriesOf(heldOutLosses, "heldOutLosses"),
+    references: entriesOf(heldOutReferences, "heldOutReferences"),
+    errors: entriesOf(heldOutErrors, "heldOutErrors"),
   };
 }
 
 /** The named part of the signal. Throws `config` if the signal does not have it. */
-function there<N extends SignalName>(rule: string, signal: Signal, name: N): NonNullable<Signal[N]> {
+function partOf<N extends SignalName>(rule: string, signal: Signal, name: N): NonNullable<Signal[N]> {
   const value = signal[name];
   if (value === undefined || value === null)
     throw new GradmixError("config", `${rule}: the signal has no ${name}`);
@@ -342,6 +342,6 @@ export function checkDomains(domains: readonly string[]): void {
     throw new GradmixError("config", `domains: ${show(given)} does not fit; it must be a list of names`);
   if (domains.length === 0) throw new GradmixError("config", "domains: at least one is needed");
   const last = new Map(domains.map((name, i) => [name, i]));
-  const twice = domains.find((name, i) => last.get(name) !== i);
-  if (twice !== undefined) throw new GradmixError("config", `domains: two are called "${twice}"`);
+  const duplicate = domains.find((name, i) => last.get(name) !== i);
+  if (duplicate !== undefined) throw new GradmixError("config", `domains: two are called "${duplicate}"`);
 }

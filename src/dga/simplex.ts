@@ -252,9 +252,9 @@ export function projectBounds(
   }
   if (first === sorted.length) return settle(at(Number.MAX_VALUE), floors, caps);
   const [from, to] = [first === 0 ? 0 : sorted[first - 1]!, sorted[first]!];
-  const [below, above] = [sumOf(at(from)), sumOf(at(to))];
+  const [sumAtLow, sumAtHigh] = [sumOf(at(from)), sumOf(at(to))];
   // Floors that sum to 1 leave no room.
-  const share = above > below ? (1 - below) / (above - below) : 0;
+  const share = sumAtHigh > sumAtLow ? (1 - sumAtLow) / (sumAtHigh - sumAtLow) : 0;
   return settle(at(from + share * (to - from)), floors, caps);
 }
 

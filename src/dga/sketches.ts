@@ -8,7 +8,14 @@ import { GradmixError } from "../errors.ts";
 import { concatenate, exampleCount, tokenCount } from "../nn/examples.ts";
 import type { Examples, Model } from "../nn/model.ts";
 import { type Alignments, total } from "./measurements.ts";
-import { checkEstimate, chunks, type EstimateOptions, exampleWeight, take, watched } from "./passes.ts";
+import {
+  checkEstimate,
+  chunks,
+  type EstimateOptions,
+  exampleWeight,
+  readAndDispose,
+  watched,
+} from "./passes.ts";
 
 /** Sketches of the gradients of mean losses per token, one per batch. Plain data. */
 export interface Sketches {
@@ -49,7 +56,7 @@ export async function sketchGradients<B extends Examples>(
     const weight = exampleWeight(batch, options);
     const sink = sketchSink({ segments, parameters, rank, seed });
     try {
-      const summed = await take(
+      const summed = await readAndDispose(
         gradients(() => model.losses(batch), {
           parameters,
           sink,

@@ -57,13 +57,13 @@ export interface NormParts {
 export function domainNorms(parts: readonly NormParts[]): Float64Array {
   const single = parts.map(({ squares, examples }) => squares / Math.max(1, examples));
   // Sums over the domains of the estimates of ‖gᵢ‖², and of the mean squares of single examples.
-  let [shared, alone] = [0, 0];
+  let [squareSum, singleSum] = [0, 0];
   parts.forEach(({ pairDots, pairTokens, examples }, i) => {
     if (pairTokens === 0) return;
-    shared += (pairDots / pairTokens) * examples;
-    alone += single[i]! * examples;
+    squareSum += (pairDots / pairTokens) * examples;
+    singleSum += single[i]! * examples;
   });
-  const coherence = alone > 0 ? shared / alone : 1;
+  const coherence = singleSum > 0 ? squareSum / singleSum : 1;
   return Float64Array.from(parts, ({ pairDots, pairTokens, examples }, i) => {
     const square = pairTokens > 0 ? pairDots / pairTokens : coherence * single[i]!;
     return Math.sqrt(Math.max(square, single[i]! / Math.max(1, examples)));

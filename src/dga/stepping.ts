@@ -12,7 +12,7 @@ import { allFinite, backoff, grow } from "./loss-scale.ts";
 import { total } from "./measurements.ts";
 import { refreshDirection } from "./measuring.ts";
 import { advance, nextUpdate } from "./mixer.ts";
-import { lossesOf, meanGradient, take } from "./passes.ts";
+import { lossesOf, meanGradient, readAndDispose } from "./passes.ts";
 import { wantNorms } from "./plan.ts";
 import { currentMixture, directionOf, type Training } from "./training.ts";
 
@@ -68,12 +68,14 @@ export async function takeStep<B extends Examples>(
   const step = state.mixer.steps + 1;
   const mixture = currentMixture(training);
   // Steps of a warm-up that no update covers are not measured.
-  const since = state.mixer.steps - (nextUpdate(mixer, state.mixer.steps) - mixer.updateEvery);
+  const stepsSinceUpdate = state.mixer.steps - (nextUpdate(mixer, state.mixer.steps) - mixer.updateEvery);
   const { refreshEvery, measureEvery } = training.alignment;
-  const aligned = training.gathers && since >= 0 && since % measureEvery === 0;
-  const observed = training.gathers ? aligned : training.notes && since >= 0;
+  const aligned = training.gathers && stepsSinceUpdate >= 0 && stepsSinceUpdate % measureEvery === 0;
+  const observed = training.gathers ? aligned : training.recordsLosses && stepsSinceUpdate >= 0;
   // A refresh that is due between two measuring steps happens at the next of them.
-  const refreshes = Math.floor(since / refreshEvery) > Math.floor((since - measureEvery) / refreshEvery);
+  const refreshes =
+    Math.floor(stepsSinceUpdate / refreshEvery) >
+    Math.floor((stepsSinceUpdate - measureEvery) / refreshEvery);
   if (aligned && (state.gathered.targetNorms.length === 0 || refreshes)) await refreshDirection(training);
   const drawn = drawing.training(mixture);
   const lossScale = state.scales?.step.scale ?? null;
@@ -84,11 +86,11 @@ export async function takeStep<B extends Examples>(
       `none of the examples drawn for step ${step} has a token to learn from; take a larger batch, or leave such examples out`,
     );
   const reference = observed && plan.reference ? options.reference : undefined;
-  const told = aligned
+  const measured = aligned
     ? await alignedGradient(training, drawn, lossScale ?? 1)
     : await trainingGradient(training, drawn, lossScale ?? 1, reference);
-  const { gradNorm, overflowed } = await optimize(training, lr, told);
-  const loss = total(told.losses) / tokens;
+  const { gradNorm, overflowed } = await optimize(training, lr, measured);
+  const loss = total(measured.losses) / tokens;
   if (
     !Number.isFinite(loss) ||
     (!Number.isFinite(gradNorm) && (lossScale === null || lossScale === scaling?.min))
@@ -98,7 +100,7 @@ export async function takeStep<B extends Examples>(
       `the ${Number.isFinite(loss) ? "gradient" : "loss"} became ${Number.isFinite(loss) ? gradNorm : loss} at step ${step}; lower the learning rate`,
     );
   // After an overflow, the losses of a step are valid but its alignments are not.
-  if (observed && !(overflowed && training.gathers)) gather(state.gathered, told);
+  if (observed && !(overflowed && training.gathers)) gather(state.gathered, measured);
   state.tokens += tokens;
   state.loss = loss;
   state.mixer = advance(state.mixer);
@@ -112,7 +114,7 @@ export async function takeStep<B extends Examples>(
     lr,
     weights: mixture.weights,
     domainWeights: mixture.domainWeights,
-    trained: lossByDomain(told).map(([domain, own]) => ({ domain, loss: own, ...drawing.seen(domain) })),
+    trained: lossByDomain(measured).map(([domain, own]) => ({ domain, loss: own, ...drawing.seen(domain) })),
   };
 }
 
@@ -127,7 +129,7 @@ async function trainingGradient<B extends Examples>(
   return {
     domainOf,
     tokens: batch.tokens,
-    losses: await take(meanGradient(model, batch, gradient, false, list, lossScale)),
+    losses: await readAndDispose(meanGradient(model, batch, gradient, false, list, lossScale)),
     dots: [],
     squaredNorms: [],
     pairs: [],
@@ -155,7 +157,7 @@ async function alignedGradient<B extends Examples>(
   try {
     const weights = new Float64Array(examples).fill(lossScale / tokens);
     const { list: parameters } = model.parameters;
-    const losses = await take(gradients(() => model.losses(batch), { parameters, sink, weights }));
+    const losses = await readAndDispose(gradients(() => model.losses(batch), { parameters, sink, weights }));
     const found = await sink.result();
     const { tied } = found;
     if (tied !== null) wantNorms(mixer.rule, undefined, tied);
@@ -193,11 +195,11 @@ async function alignedGradient<B extends Examples>(
 async function optimize<B extends Examples>(
   { device: { optimizer, gradient }, scaling, state: { scales } }: Training<B>,
   lr: number,
-  told: StepMeasurements,
+  measured: StepMeasurements,
 ): Promise<{ gradNorm: number; overflowed: boolean }> {
   if (scaling === null || scales === null) {
     const sumsq = optimizer.step(gradient.arena, lr);
-    return { gradNorm: Math.sqrt((await take(sumsq))[0]!), overflowed: false };
+    return { gradNorm: Math.sqrt((await readAndDispose(sumsq))[0]!), overflowed: false };
   }
   const { step } = scales;
   const squaredNorm = keep(empty([1], "f32", gradient.arena.memory));
@@ -207,7 +209,7 @@ async function optimize<B extends Examples>(
     if (Number.isFinite(gradNorm))
       optimizer.step(gradient.arena, lr, { lossScale: step.scale, squaredNorm }).dispose();
     // Numbers of single examples may overflow although their sum does not.
-    const overflowed = !allFinite([gradNorm, told.dots, told.squaredNorms, told.pairs]);
+    const overflowed = !allFinite([gradNorm, measured.dots, measured.squaredNorms, measured.pairs]);
     scales.step = overflowed ? backoff(step, scaling) : grow(step, scaling);
     return { gradNorm, overflowed };
   } finally {

@@ -65,10 +65,10 @@ export interface Spread {
 /** Adds one observation; everything known before is multiplied by `memory` (ρ, 0 ≤ ρ < 1). */
 export function track(before: Tracked, { alignments, errors, tokens }: Observed, memory: number): Tracked {
   const known = before.tokens.some((n) => n > 0) ? spreadOf(before) : null;
-  const [sigma, behind] = before.noise;
+  const [sigma, tokensBehind] = before.noise;
   // If there were neither errors nor differences so far, nothing is clipped.
   const farthest = (n: number): number =>
-    known === null || behind === 0
+    known === null || tokensBehind === 0
       ? Infinity
       : FARTHEST * Math.hypot(sigma / Math.sqrt(n), known.spread) || Infinity;
   const means = before.means.slice();
@@ -89,8 +89,8 @@ export function track(before: Tracked, { alignments, errors, tokens }: Observed,
     variances[i] = variances[i]! * kept ** 2 + added ** 2 / n;
     counted[i] = total;
   }
-  const told = errors.some((error, i) => error !== null && tokens[i]! > 0);
-  const seen = told ? errors : innovationErrors(before, { alignments, errors, tokens });
+  const hasErrors = errors.some((error, i) => error !== null && tokens[i]! > 0);
+  const seen = hasErrors ? errors : innovationErrors(before, { alignments, errors, tokens });
   return { means, tokens: counted, variances, noise: pooledNoise(before.noise, seen, tokens, memory) };
 }
 
@@ -109,12 +109,12 @@ function innovationErrors(before: Tracked, { alignments, tokens }: Observed): (n
 
 /** σ² as the mean of (error²·tokens), weighted by tokens. Square roots are added by `hypot`, so that no square overflows. */
 function pooledNoise(
-  [sigma, behind]: Tracked["noise"],
+  [sigma, tokensBehind]: Tracked["noise"],
   errors: readonly (number | null)[],
   tokens: ArrayLike<number>,
   memory: number,
 ): Tracked["noise"] {
-  const kept = Math.max(memory, NOISE_MEMORY) * behind;
+  const kept = Math.max(memory, NOISE_MEMORY) * tokensBehind;
   const most = sigma === 0 ? Infinity : FARTHEST_ERROR * sigma;
   const parts = errors.flatMap((error, i) =>
     error === null ? [] : [{ n: tokens[i]!, sigma: Math.min(most, error * Math.sqrt(tokens[i]!)) }],

@@ -24,7 +24,7 @@ import { type EstimatorName, estimatorNames } from "./estimators.ts";
 import type { LossScaleOptions } from "./loss-scale.ts";
 import type { Mixer } from "./mixer.ts";
 import type { EstimateOptions } from "./passes.ts";
-import { checkFit } from "./plan.ts";
+import { checkOptionSet } from "./plan.ts";
 
 /** How a trainer measures alignments. */
 export interface AlignmentOptions {
@@ -150,7 +150,7 @@ export function checkTrainer<B extends Examples>(options: TrainerOptions<B>): vo
   });
   if (options.heldOut !== undefined) checkHeldOut("createTrainer: heldOut", options.heldOut);
   if (options.alignment !== undefined) checkAlignment("createTrainer: alignment", options.alignment);
-  checkFit(options);
+  checkOptionSet(options);
   const { model, mixer, reference, domains, target, targets, heldOut } = options;
   if (heldOut !== undefined && heldOut.sets.length !== mixer.domains.length)
     throw new GradmixError(

@@ -5,7 +5,7 @@ import { type Arena, arenaLike, orDispose, type Parameters } from "../nn/paramet
 import { GradmixError } from "../errors.ts";
 import { show, withDefaults } from "../options.ts";
 import { createDrawing, type Drawing, type Mixture } from "./drawing.ts";
-import { type Gathered, nothing } from "./gathered.ts";
+import { type Gathered, emptyGathered } from "./gathered.ts";
 import type { ReferenceLosses } from "./held-out.ts";
 import { firstScales, type LossScaleOptions, lossScaleOptions, type Scales } from "./loss-scale.ts";
 import { currentWeights, type MixerState } from "./mixer.ts";
@@ -52,7 +52,7 @@ export interface Training<B extends Examples> {
   /** Whether the training steps measure every example's alignment. */
   readonly gathers: boolean;
   /** Whether the training steps record losses; some rules need nothing else. */
-  readonly notes: boolean;
+  readonly recordsLosses: boolean;
   readonly scaling: Required<LossScaleOptions> | null;
   readonly drawing: Drawing<B>;
   readonly device: Device;
@@ -85,7 +85,7 @@ export function createTraining<B extends Examples>(options: TrainerOptions<B>): 
       every: options.heldOut?.every ?? heldOutDefaults.every,
     },
     gathers,
-    notes: gathers || (needs.length > 0 && !plan.aligns),
+    recordsLosses: gathers || (needs.length > 0 && !plan.aligns),
     scaling,
     drawing,
     device,
@@ -93,7 +93,7 @@ export function createTraining<B extends Examples>(options: TrainerOptions<B>): 
       mixer: mixer.initial,
       tokens: 0,
       loss: null,
-      gathered: nothing(),
+      gathered: emptyGathered(),
       scales: firstScales(scaling),
       directionScale: 1,
       reference: null,
@@ -146,11 +146,11 @@ function checkOptimizer(optimizer: Optimizer, rule: string, plan: Plan): void {
   for (const name of ["name", "state", "steps", "step"] as const)
     if (!(name in optimizer))
       throw new GradmixError("config", `createTrainer: optimizer: it has no ${name} (${show(optimizer)})`);
-  const taken = Object.keys(optimizer.state).find((name) => ownArrays.includes(name));
-  if (taken !== undefined)
+  const reserved = Object.keys(optimizer.state).find((name) => ownArrays.includes(name));
+  if (reserved !== undefined)
     throw new GradmixError(
       "config",
-      `optimizer ${optimizer.name}: its state cannot be called "${taken}", as an array of the trainer's checkpoints is; give it another name`,
+      `optimizer ${optimizer.name}: its state cannot be called "${reserved}", as an array of the trainer's checkpoints is; give it another name`,
     );
   if (plan.preconditioned && optimizer.preconditioner === undefined)
     throw new GradmixError(

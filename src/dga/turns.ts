@@ -5,7 +5,7 @@ export interface Turns {
   /** Runs an asynchronous call. Throws `busy`, naming both, while another call runs, and `disposed` after `end`. */
   run<T>(name: string, call: () => Promise<T>): Promise<T>;
   /** The same for a synchronous call. */
-  now<T>(name: string, call: () => T): T;
+  runNow<T>(name: string, call: () => T): T;
   /** Calls `last` once; no other call runs after it. */
   end(name: string, last: () => void): void;
 }
@@ -31,7 +31,7 @@ export function createTurns(what: string): Turns {
         running = null;
       }
     },
-    now(name, call) {
+    runNow(name, call) {
       begin(name);
       try {
         return call();

@@ -117,11 +117,11 @@ function memoryOf(options: GuardOptions): OwnMemory {
     first(domains) {
       limitsOf(options.limits, domains);
       capsOf(options, domains);
-      const nothing = domains.map(() => 0);
+      const zeros = domains.map(() => 0);
       return {
         guardReferences: referencesOf(options, domains),
-        guardRatios: nothing,
-        guardMultipliers: nothing,
+        guardRatios: zeros,
+        guardMultipliers: zeros,
       };
     },
     next(own, given, state) {
@@ -178,8 +178,8 @@ function ascended(
 function violation(ratio: number, before: number, limit: number, noise: number): number {
   // The extrapolation is capped, so that nothing overflows.
   const ahead = ratio + Math.min(ratio - before, Number.MAX_VALUE - ratio);
-  const above = ahead - Math.max(limit, 1 + noise);
-  return ratio <= 1 + noise ? Math.min(0, above) : above;
+  const excess = ahead - Math.max(limit, 1 + noise);
+  return ratio <= 1 + noise ? Math.min(0, excess) : excess;
 }
 
 /** The bound b = s·(exp(λ) − 1), and its inverse. */
@@ -189,9 +189,9 @@ const multiplierOf = (bound: number, seed: number): number => Math.log1p(bound /
 /** The smallest weight of each domain; their sum is at most `most`. */
 function boundsOf(multipliers: readonly number[], caps: readonly number[], most: number): Float64Array {
   const seed = SEED / multipliers.length;
-  const asked = Float64Array.from(multipliers, (lambda, i) => Math.min(caps[i]!, boundOf(lambda, seed)));
-  const total = sumOf(asked);
-  return total <= most ? asked : asked.map((bound) => bound * (most / total));
+  const demanded = Float64Array.from(multipliers, (lambda, i) => Math.min(caps[i]!, boundOf(lambda, seed)));
+  const total = sumOf(demanded);
+  return total <= most ? demanded : demanded.map((bound) => bound * (most / total));
 }
 
 function referencesOf({ references }: GuardOptions, domains: readonly string[]): number[] {

@@ -107,15 +107,15 @@ const registry: {
   tokenBudget: {
     checks: { budgets: given, tokens: unchecked },
     make: (rule, { budgets, tokens }, facts) =>
-      tokenBudget(rule, { budgets, tokens: known("tokenBudget", "tokens", tokens ?? facts.tokens) }),
+      tokenBudget(rule, { budgets, tokens: requiredValue("tokenBudget", "tokens", tokens ?? facts.tokens) }),
   },
   repetitionCap: {
     checks: { repetitions: given, sizes: unchecked, tokens: unchecked },
     make: (rule, { repetitions, sizes, tokens }, facts) =>
       repetitionCap(rule, {
         repetitions,
-        sizes: known("repetitionCap", "sizes", sizes ?? facts.sizes),
-        tokens: known("repetitionCap", "tokens", tokens ?? facts.tokens),
+        sizes: requiredValue("repetitionCap", "sizes", sizes ?? facts.sizes),
+        tokens: requiredValue("repetitionCap", "tokens", tokens ?? facts.tokens),
       }),
   },
   warmup: { checks: { updates: given }, make: (rule, { updates }) => warmup(rule, updates) },
@@ -151,7 +151,7 @@ export function countsRunTokens(list: readonly CombinatorOptions[]): boolean {
  */
 export function combine(rule: Rule, list: readonly CombinatorOptions[], facts: RunFacts = {}): Rule {
   return placed(list).reduce<Rule>(
-    (inner, { at, options }) => inPlace(at, () => one(inner, checked(options), facts)),
+    (inner, { at, options }) => inPlace(at, () => build(inner, checked(options), facts)),
     rule,
   );
 }
@@ -209,7 +209,7 @@ function assertCombinator<K extends CombinatorOptions["name"]>(
   assertOptions<Omit<Of<K>, "name">>(name, options, registry[name].checks);
 }
 
-function one<K extends CombinatorOptions["name"]>(rule: Rule, options: Of<K>, facts: RunFacts): Rule {
+function build<K extends CombinatorOptions["name"]>(rule: Rule, options: Of<K>, facts: RunFacts): Rule {
   return registry[options.name].make(rule, options, facts);
 }
 
@@ -221,7 +221,7 @@ function scheduled(rule: Rule, { decay, updates, final = 0 }: Of<"etaSchedule">)
   });
 }
 
-function known<T>(name: string, option: string, value: T | undefined): T {
+function requiredValue<T>(name: string, option: string, value: T | undefined): T {
   if (value === undefined) throw new GradmixError("config", `${name}: it needs ${option}`);
   return value;
 }

@@ -29,23 +29,23 @@ export function shrinkage(rule: Rule): Rule {
 }
 
 function shrunk({ direction, among, errorOf }: Step, given: readonly (number | null)[]): Float64Array {
-  const there = [...direction.keys()].filter((i) => among === null || among[i]);
+  const measured = [...direction.keys()].filter((i) => among === null || among[i]);
   const errors = given.map((error, i) => {
     const own = error === null || errorOf === undefined ? null : errorOf(i, error);
     // An error that overflows when it is scaled is replaced by the largest number.
     return own === null ? null : Math.min(own, Number.MAX_VALUE);
   });
-  const known = there.flatMap((i) => errors[i] ?? []);
+  const known = measured.flatMap((i) => errors[i] ?? []);
   const worst = known.reduce((most, error) => Math.max(most, error), 0);
-  if (there.length < 2 || worst === 0) return direction;
+  if (measured.length < 2 || worst === 0) return direction;
   // Relative to the largest number, so that no square overflows.
-  const scale = there.reduce((most, i) => Math.max(most, Math.abs(direction[i]!)), worst);
+  const scale = measured.reduce((most, i) => Math.max(most, Math.abs(direction[i]!)), worst);
   const errorsOf = (i: number): number => (errors[i] ?? worst) / scale;
-  const mean = sumOf(there.map((i) => direction[i]! / scale)) / there.length;
-  const variance = sumOf(there.map((i) => (direction[i]! / scale - mean) ** 2)) / (there.length - 1);
-  const spread = Math.max(0, variance - sumOf(there.map((i) => errorsOf(i) ** 2)) / there.length);
+  const mean = sumOf(measured.map((i) => direction[i]! / scale)) / measured.length;
+  const variance = sumOf(measured.map((i) => (direction[i]! / scale - mean) ** 2)) / (measured.length - 1);
+  const spread = Math.max(0, variance - sumOf(measured.map((i) => errorsOf(i) ** 2)) / measured.length);
   const out = Float64Array.from(direction);
-  for (const i of there) {
+  for (const i of measured) {
     const keep = spread > 0 ? spread / (spread + errorsOf(i) ** 2) : 0;
     out[i] = scale * (mean + keep * (direction[i]! / scale - mean));
   }

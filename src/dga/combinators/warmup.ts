@@ -9,5 +9,5 @@ import { wrap } from "./wrap.ts";
  */
 export function warmup(rule: Rule, updates: number): Rule {
   integerIn(0)("warmup: updates", updates);
-  return wrap(rule, { name: "warmup", drops: (taken) => taken < updates });
+  return wrap(rule, { name: "warmup", drops: (update) => update < updates });
 }

@@ -40,10 +40,10 @@ const PREFIX = "inner.";
 
 export function wrap(inner: Rule, wrapping: Wrapping): Rule {
   const { name, needs = [], always = false, memory, weights, step, drops } = wrapping;
-  const whole = `${name}(${inner.name})`;
+  const fullName = `${name}(${inner.name})`;
   const rests = inner.needs.length === 0 && !always;
   const outer = (made: RuleState, before: RuleState | null, own: RuleState["memory"]): RuleState => ({
-    rule: whole,
+    rule: fullName,
     domains: [...made.domains],
     weights: Array.from(weights?.(made.weights, before?.weights ?? null, made.domains, own) ?? made.weights),
     updates: before === null ? 0 : before.updates + 1,
@@ -55,7 +55,7 @@ export function wrap(inner: Rule, wrapping: Wrapping): Rule {
     },
   });
   return {
-    name: whole,
+    name: fullName,
     // Fixed weights need no measurement, whatever is around them, except for a guard.
     needs: rests ? [] : [...new Set([...inner.needs, ...needs])],
     ...(inner.stepsOn === undefined ? {} : { stepsOn: inner.stepsOn }),
@@ -66,8 +66,8 @@ export function wrap(inner: Rule, wrapping: Wrapping): Rule {
       const old: RuleState = {
         rule: inner.name,
         domains: state.domains,
-        weights: remembered(whole, state.memory, "weights"),
-        updates: remembered(whole, state.memory, "updates")[0]!,
+        weights: remembered(fullName, state.memory, "weights"),
+        updates: remembered(fullName, state.memory, "updates")[0]!,
         memory: innerMemory,
       };
       // The innermost combinator changes the step first.

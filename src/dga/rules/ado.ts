@@ -120,10 +120,10 @@ export function ado(options: AdoOptions = { name: "ado" }): Rule {
       // A domain without a curve keeps its weight, as an unmeasured one does in any rule.
       const curved = Array.from(speeds, (speed) => !Number.isNaN(speed));
       const stepped = within(state.weights, curved, (part, total, indices) => {
-        const of = (values: ArrayLike<number>): number[] => indices.map((i) => values[i]!);
-        const rho = preference(of(prior), of(credit), of(speeds), creditExponent);
+        const atIndices = (values: ArrayLike<number>): number[] => indices.map((i) => values[i]!);
+        const rho = preference(atIndices(prior), atIndices(credit), atIndices(speeds), creditExponent);
         if (rho === null) return part;
-        const before = normalise(of(average));
+        const before = normalise(atIndices(average));
         const mixed = rho.map((r, i) => policyRate * r + (1 - policyRate) * before[i]!);
         return projectFloor(normalise(mixed), floorOf(k) / total);
       });

@@ -36,11 +36,11 @@ export function byDomain(
   for (const name of values.keys())
     if (!known.has(name)) {
       const close = nearest(name, domains);
-      const few =
+      const listed =
         domains.length <= 20 ? `the ${of}s are ${domains.join(", ")}` : `there are ${domains.length}`;
       throw new GradmixError(
         "config",
-        `${what}: there is no ${of} "${name}"; ${close === null ? few : `did you mean "${close}"?`}`,
+        `${what}: there is no ${of} "${name}"; ${close === null ? listed : `did you mean "${close}"?`}`,
       );
     }
   const unnamed = mustName ? domains.find((name) => !values.has(name)) : undefined;

@@ -44,7 +44,7 @@ interface Registered<O extends RuleOptions> {
   readonly make: (options: O) => Rule;
   readonly checks: OptionChecks<O>;
   /** Computes the options that the facts of a run supply if they are left out. */
-  readonly takes?: (
+  readonly fromFacts?: (
     facts: RunFacts,
     given: Readonly<Record<string, unknown>>,
   ) => { readonly [K in keyof O]?: unknown };
@@ -53,17 +53,17 @@ interface Registered<O extends RuleOptions> {
 const registry: { readonly [K in RuleName]: Registered<Of<K>> } = {
   uniform: { make: uniform, checks: uniformChecks },
   static: { make: staticWeights, checks: staticChecks },
-  temperature: { make: temperature, checks: temperatureChecks, takes: ({ sizes }) => ({ sizes }) },
+  temperature: { make: temperature, checks: temperatureChecks, fromFacts: ({ sizes }) => ({ sizes }) },
   importanceSampling: {
     make: importanceSampling,
     checks: importanceSamplingChecks,
-    takes: ({ histogram }) => ({ histogram }),
+    fromFacts: ({ histogram }) => ({ histogram }),
   },
   dga: {
     make: dga,
     checks: dgaChecks,
     // Without tracking, this is the paper's rule, which has neither a prior nor caps.
-    takes: ({ sizes, tokens, histogram }, { normalise = dgaDefaults.normalise }) =>
+    fromFacts: ({ sizes, tokens, histogram }, { normalise = dgaDefaults.normalise }) =>
       normalise === "tracked" ? { sizes, tokens, prior: histogram } : {},
   },
   doge: { make: doge, checks: dogeChecks },
@@ -71,7 +71,7 @@ const registry: { readonly [K in RuleName]: Registered<Of<K>> } = {
   rnb: { make: rnb, checks: rnbChecks },
   doremi: { make: doremi, checks: doremiChecks },
   odm: { make: odm, checks: odmChecks },
-  ado: { make: ado, checks: adoChecks, takes: ({ sizes }) => ({ sizes }) },
+  ado: { make: ado, checks: adoChecks, fromFacts: ({ sizes }) => ({ sizes }) },
 };
 
 /** Names of the built-in rules. */
@@ -96,8 +96,8 @@ function nameOf(given: unknown): RuleName {
 }
 
 function checkedOptions<K extends RuleName>(name: K, given: unknown, facts: RunFacts): Of<K> {
-  const { checks, takes } = registry[name];
-  const whole: unknown = isObject(given) ? withDefaults(takes?.(facts, given) ?? {}, given) : given;
+  const { checks, fromFacts } = registry[name];
+  const whole: unknown = isObject(given) ? withDefaults(fromFacts?.(facts, given) ?? {}, given) : given;
   assertOptions(name, whole, checks);
   return whole;
 }
@@ -115,9 +115,9 @@ export function ruleOptionsFrom(given: unknown, facts: RunFacts = {}): RuleOptio
  * and for options out of range.
  */
 export function createRule<K extends RuleName>(options: Of<K>, facts: RunFacts = {}): Rule {
-  return made(ruleOptionsFrom(options, facts));
+  return build(ruleOptionsFrom(options, facts));
 }
 
-function made<K extends RuleName>(options: Of<K>): Rule {
+function build<K extends RuleName>(options: Of<K>): Rule {
   return registry[options.name].make(options);
 }
