@@ -6,7 +6,7 @@ import { type CombinatorOptions, countsRunTokens } from "../dga/combinators/inde
 import { limitsOf } from "../dga/combinators/guard.ts";
 import type { RunFacts } from "../dga/facts.ts";
 import { createMixer, type Mixer, type MixerOptions } from "../dga/mixer.ts";
-import { checkFit, planOf } from "../dga/plan.ts";
+import { checkOptionSet, planOf } from "../dga/plan.ts";
 import { ruleHas, type RuleName, ruleOptionsFrom } from "../dga/rules/index.ts";
 import { GradmixError } from "../errors.ts";
 import { keysOf } from "../keys.ts";
@@ -97,7 +97,7 @@ export function planMixing(
       `--rule ${mixing.rule} needs a target: add --target GLOB, text that the model should become good at, or choose --rule uniform`,
     );
   const repetitions = repetitionsOf(mixing);
-  checkFit({
+  checkOptionSet({
     mixer: planned,
     domains: names,
     target,

@@ -1,8 +1,8 @@
 /**
- * Basis distributions from text: JSON or CSV. Reading the file is the caller's; every complaint says on which line.
+ * Reads basis distributions from JSON or CSV text. The caller reads the file; every error names the line.
  *
- * JSON: `{ "target": { "web": 0.2, "code": 0.8 }, "mmlu": [0.5, 0.5] }`, numbers by domain name or one per domain. CSV: a header with the columns
- * basis, domain and weight in any order, then a line per entry. A domain that is left out has 0.
+ * JSON: `{ "target": { "web": 0.2, "code": 0.8 }, "mmlu": [0.5, 0.5] }`, with numbers by domain name or one per domain. CSV: a header with the
+ * columns basis, domain and weight in any order, then one line per entry. A domain that is left out has weight 0.
  */
 import { GradmixError } from "../errors.ts";
 import { type Json, jsonLine, type JsonPath, parseJson } from "../json.ts";
@@ -13,11 +13,14 @@ import { boolean, checkOptions, oneOf, required, show, string } from "../options
 export interface ParseBasesOptions extends BasesOptions {
   /** Format of the text. */
   readonly format: "json" | "csv";
-  /** What messages call the text, such as its path. Default "bases". */
+  /** Name of the text in error messages, such as its path. Default "bases". */
   readonly source?: string;
 }
 
-/** Throws `data`, naming the line, for text that is not of this form; otherwise like `createBases`, with the code `data`. */
+/**
+ * Parses named distributions over `domains`. Throws `data`, naming the line, for text that does not have the format; its other errors are those of
+ * `createBases`, with the code `data`.
+ */
 export function parseBases(text: string, domains: readonly string[], options: ParseBasesOptions): Bases {
   checkOptions("parseBases", options, {
     format: required(oneOf("json", "csv")),
@@ -29,14 +32,14 @@ export function parseBases(text: string, domains: readonly string[], options: Pa
   try {
     return assemble(rows, domains, "data", options);
   } catch (error) {
-    // What concerns a whole basis has no line; it gets the source.
+    // An error about a whole basis has no line, so it names only the source.
     if (error instanceof GradmixError && error.code === "data" && !error.message.startsWith(source))
       throw new GradmixError("data", `${source}: ${error.message}`, { cause: error });
     throw error;
   }
 }
 
-/** Collects entries with their lines. */
+/** Collects the entries of each basis with their lines. */
 class Rows {
   readonly rows = new Map<string, GivenRow & { readonly lines: number[] }>();
   private readonly find: ReturnType<typeof domainFinder>;
@@ -94,7 +97,7 @@ function readCsv(text: string, rows: Rows): ReadonlyMap<string, GivenRow> {
     if (cells.length !== COLUMNS.length)
       throw rows.fault(line, `${cells.length} fields where there should be 3 (basis, domain, weight)`);
     const [basis, domain, weight] = [cells[order[0]]!, cells[order[1]]!, cells[order[2]]!];
-    // Number("") is 0 and Number("0x10") is 16; neither is meant.
+    // Number("") is 0 and Number("0x10") is 16; neither is a valid weight here.
     const value = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(weight) ? Number(weight) : NaN;
     if (Number.isNaN(value)) throw rows.fault(line, `the weight ${show(weight)} is not a number`);
     rows.add(basis.normalize(), domain, value, line);
@@ -103,7 +106,7 @@ function readCsv(text: string, rows: Rows): ReadonlyMap<string, GivenRow> {
   return rows.rows;
 }
 
-/** Fields of a line; those with commas or quotes are quoted as in RFC 4180, quotes doubled. No line breaks inside fields. */
+/** The fields of a line. Fields with commas or quotes are quoted as in RFC 4180, with quotes doubled. A field cannot contain a line break. */
 function csvCells(content: string, line: number, rows: Rows): string[] {
   const cells: string[] = [];
   const field = /\s*(?:"((?:[^"]|"")*)"\s*|([^",]*))(,|$)/y;
@@ -137,7 +140,7 @@ function readJson(text: string, source: string, domains: readonly string[]): Map
     const row: GivenRow = {
       columns: [],
       values: [],
-      // Found by reading once more, so that good files cost nothing for it.
+      // The position is found by parsing again, so that valid files do not pay for it.
       place: (i) => `${at([basis, entries[i]![0]])}: ${what}`,
     };
     for (const [i, [domain, value]] of entries.entries()) {

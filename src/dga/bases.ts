@@ -1,50 +1,50 @@
 /**
- * Basis distributions: N distributions p₁ … p_N over k domains, as sparse rows. With weights w on the N-simplex the domains get
- * α = Σⱼ wⱼ pⱼ (distribution reweighting; Fan, Grangier, Ablin 2024, Algorithm 2). Plain data and pure functions.
+ * Basis distributions: N distributions p₁ … p_N over k domains, stored as sparse rows. Weights w on the N-simplex give the domain weights α = Σⱼ wⱼ
+ * pⱼ (distribution reweighting; Fan, Grangier, Ablin 2024, Algorithm 2). Plain data and pure functions.
  */
 import { GradmixError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
 import { boolean, checkOptions, show } from "../options.ts";
 import { normalise, SUM_TOLERANCE, sumOf, type Weights } from "./simplex.ts";
 
-/** Rows in compressed form: what basis j holds are the entries offsets[j] … offsets[j + 1] − 1 of `columns` and `values`. */
+/** N distributions over k domains as compressed sparse rows: the entries offsets[j] … offsets[j + 1] − 1 of `columns` and `values` belong to basis j. */
 export interface Bases {
-  /** Of the bases, N. */
+  /** Names of the N bases. */
   readonly names: readonly string[];
-  /** k. */
+  /** Names of the k domains. */
   readonly domains: readonly string[];
-  /** [N + 1]. */
+  /** Where the entries of each row begin and end [N + 1]. */
   readonly offsets: Int32Array;
-  /** Domains, ascending in a row. */
+  /** Index of the domain of each entry, ascending within a row. */
   readonly columns: Int32Array;
-  /** pⱼ(i) > 0; each row sums to 1. */
+  /** Probability of each entry, pⱼ(i) > 0; each row sums to 1. */
   readonly values: Float64Array;
 }
 
-/** One number per domain, in the domains' order, or by name; a domain that is not named has 0. */
+/** One number per domain, in the order of the domains or by name; a domain that is not named has 0. */
 export type Histogram = ArrayLike<number> | Readonly<Record<string, number>> | ReadonlyMap<string, number>;
 
 /** Options of `createBases`. */
 export interface BasesOptions {
   /**
-   * The numbers are counts (a histogram of how many examples of an auxiliary set fall into each domain), and each basis is divided by its sum.
-   * Default: they are shares, which must sum to 1 to 1e-6.
+   * Treats the numbers as counts (for example, how many examples of an auxiliary set fall into each domain) and divides each basis by its sum.
+   * Default false: the numbers are shares, which must sum to 1 to within 1e-6.
    */
   readonly counts?: boolean;
 }
 
-/** Entries of one basis as they were given. */
+/** The entries of one basis, as the user gave them. */
 export interface GivenRow {
   readonly columns: number[];
   readonly values: number[];
-  /** Where entry number i was given, for messages. */
+  /** Where entry number i was given, for error messages. */
   place(i: number): string;
 }
 
 /**
- * Bases from named histograms over the domains. Throws `config`, naming basis and domain, for a number that is negative or not finite, a
- * name that is no domain (the nearest one is offered), a wrong count of numbers, a basis without weight, one of shares that do not sum
- * to 1, and an object whose order JavaScript changes: names that are whole numbers, such as "10", need a Map.
+ * Makes bases from named histograms over the domains. Throws `config`, naming the basis and the domain, for a number that is negative or not finite,
+ * an unknown domain (the message suggests the nearest name), a wrong count of numbers, a basis without weight, and shares that do not sum to 1. It
+ * also refuses an object whose order JavaScript would change: names that are whole numbers, such as "10", need a Map.
  */
 export function createBases(
   given: ReadonlyMap<string, Histogram> | Readonly<Record<string, Histogram>>,
@@ -68,7 +68,7 @@ export function createBases(
       if (list.length !== domains.length)
         throw new GradmixError("config", `${what}: ${list.length} values for ${domains.length} domains`);
       for (let i = 0; i < list.length; i++)
-        // Everything but a plain 0 goes on to be checked.
+        // Only a number that is exactly 0 needs no check.
         if (list[i] !== 0) {
           row.columns.push(i);
           row.values.push(list[i]!);
@@ -85,9 +85,12 @@ export function createBases(
   return assemble(rows, domains, "config", options);
 }
 
-/** The weights of bases are lists in their order, and an object has its whole numbers first, whatever order they were written in. */
+/**
+ * Throws `config` for an object with whole numbers as keys: JavaScript lists those first, whatever the order in which they were written, but the
+ * weights of bases are lists in their order.
+ */
 function checkOrder(given: ReadonlyMap<string, Histogram> | Readonly<Record<string, Histogram>>): void {
-  // A Map has no such keys.
+  // A Map keeps the order of all its keys.
   const names = Object.keys(given);
   const number = names.find((name) => /^(0|[1-9]\d*)$/.test(name));
   if (number !== undefined && names.length > 1)
@@ -103,28 +106,28 @@ function entriesOf<T>(
   return given instanceof Map ? (given as ReadonlyMap<string, T>) : Object.entries(given);
 }
 
-/** Index of a domain by its name; throws, offering the nearest, when there is none of that name. */
+/** Makes a function that finds the index of a domain by its name. It throws, suggesting the nearest name, for an unknown one. */
 export function domainFinder(
   domains: readonly string[],
 ): (name: string, code: "config" | "data", what: () => string) => number {
-  // Composed, so that é is one name however it was typed.
+  // Normalised, so that é is the same name in both its Unicode forms.
   const indices = new Map(domains.map((name, i) => [name.normalize(), i]));
-  const twice = domains.find((name, i) => indices.get(name.normalize()) !== i);
-  if (twice !== undefined) throw new GradmixError("config", `domains: two are called "${twice}"`);
+  const duplicate = domains.find((name, i) => indices.get(name.normalize()) !== i);
+  if (duplicate !== undefined) throw new GradmixError("config", `domains: two are called "${duplicate}"`);
   return (name, code, what) => {
     const index = indices.get(name) ?? indices.get(name.normalize());
     if (index !== undefined) return index;
     const close = nearest(name, domains);
-    const few =
+    const listed =
       domains.length <= 20 ? `the domains are ${domains.join(", ")}` : `there are ${domains.length}`;
     throw new GradmixError(
       code,
-      `${what()}: there is no domain ${show(name)}; ${close === null ? few : `did you mean "${close}"?`}`,
+      `${what()}: there is no domain ${show(name)}; ${close === null ? listed : `did you mean "${close}"?`}`,
     );
   };
 }
 
-/** Sparse rows from what was given, checked. Not part of the package's interface. */
+/** Checks the given entries and makes sparse rows of them. Not part of the package's interface. */
 export function assemble(
   rows: ReadonlyMap<string, GivenRow>,
   domains: readonly string[],
@@ -183,10 +186,10 @@ export function assemble(
 }
 
 /**
- * α = Σⱼ wⱼ pⱼ over the domains [k], into `out` (overwritten) or a new array. Costs one multiply-add a non-zero and k stores. It lies on
- * the simplex (to rounding) as w does. With one basis a domain (P = I) it is w to the bit.
+ * Computes the domain weights α = Σⱼ wⱼ pⱼ [k], in `out` (overwritten) or a new array. Takes one multiply-add per non-zero entry. If w lies on the
+ * simplex, so does α, up to rounding. With one basis per domain (P = I), α equals w bit for bit.
  *
- * Throws `config`, naming the basis, for weights that are negative or not finite and for arrays of other lengths; `out` is then untouched.
+ * Throws `config`, naming the basis, for weights that are negative or not finite and for arrays of other lengths; `out` is then unchanged.
  */
 export function mixtureOf(bases: Bases, weights: ArrayLike<number>, out?: Weights): Weights {
   const { names, domains, offsets, columns, values } = bases;
@@ -209,13 +212,13 @@ export function mixtureOf(bases: Bases, weights: ArrayLike<number>, out?: Weight
   return alpha;
 }
 
-/** Is every basis a single domain? Then the bases' alignments are those of their domains. */
+/** Whether every basis is a single domain. Then the alignments of the bases are those of their domains. */
 export function areDomains({ names, offsets }: Bases): boolean {
   return names.every((_, j) => offsets[j + 1] === offsets[j]! + 1);
 }
 
 /**
- * 64 bits of what the bases are, as text: a saved run goes on only with the bases it began with.
+ * A hash of 64 bits of the bases, as text. A saved run can only be continued with the bases that it began with.
  * @public
  */
 export function fingerprint({ names, domains, offsets, columns, values }: Bases): string {

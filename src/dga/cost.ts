@@ -1,7 +1,7 @@
 /**
- * What a run's alignments will cost, counted before it begins: in forward passes of one example, of which a training step takes three for each example of its
- * batch (a backward pass multiplies twice as much as a forward pass). Pure counting, the same on every machine; what one pass costs beside another was measured
- * once, and stands in the constants.
+ * Counts what a run's alignments cost before it begins, in forward passes of one example. A training step takes three of these per example of its
+ * batch, because a backward pass multiplies twice as much as a forward pass. The count is the same on every machine; the relative costs of the passes
+ * were measured once and are constants here.
  */
 import { areDomains, type Bases } from "./bases.ts";
 import { SHARED } from "./drawing.ts";
@@ -11,51 +11,51 @@ import { measuredFrom, planOf } from "./plan.ts";
 import { alignmentDefaults, type AlignmentOptions } from "./trainer-options.ts";
 import { withDefaults } from "../options.ts";
 
-/** Forward passes that a forward and a backward pass of one example are worth. */
+/** A forward and a backward pass of one example, in forward passes. */
 export const GRADIENT = 3;
 
 /**
- * A pass that also yields every example's alignment and norm costs as if each example had so many more tokens: every weight is met once more for each example,
- * however long that is. `npm run bench -- alignment`: 1.02 to 1.08 at 64 tokens; `-- step`: 1.00 to 1.02 at 256.
+ * A pass that also computes the alignment and norm of every example costs as if each example had this many more tokens: it reads every weight once
+ * more per example, however long the example is. `npm run bench -- alignment`: 1.02 to 1.08 at 64 tokens; `-- step`: 1.00 to 1.02 at 256.
  */
 const SINK_TOKENS = 4;
-/** Of very short examples alignments are found in another way, which costs about half a pass (`npm run bench -- segments`). */
+/** For very short examples, alignments are computed in another way, which costs about half a pass (`npm run bench -- segments`). */
 const MOST_SINK = 0.5;
 
-/** A sketching pass over one with gradients of the same examples: 0.6 to 0.9 in `bench -- alignment`. */
+/** Cost of a sketching pass relative to one with gradients of the same examples: 0.6 to 0.9 in `bench -- alignment`. */
 const SKETCH = 0.75;
 
 /**
- * The gradient of n examples alone costs 1 + 0.25/n times what it would among many: `perDomain`, of single windows, 1.2 to 1.4 times in `bench -- alignment`; of four windows
- * 1.04 times.
+ * The gradient of n examples in a pass of their own costs 1 + 0.25/n times as much as in a larger pass: `perDomain` takes 1.2 to 1.4 times as long
+ * for single windows in `bench -- alignment`, and 1.04 times for four windows.
  */
-const ALONE = 0.25;
+const SEPARATE_PASS = 0.25;
 
-/** Gradients of a Gram matrix with their inner products, over the gradients: 1.23 with 24 domains of four windows. */
+/** Cost of the gradients of a Gram matrix with their inner products, relative to the gradients alone: 1.23 with 24 domains of four windows. */
 const GRAM = 1.25;
 
-/** All that the cost depends on. */
+/** Everything that the cost depends on. */
 export interface CostFacts {
   readonly mixer: Mixer;
   readonly alignment: AlignmentOptions;
   readonly bases: Bases | null;
-  /** Of rules that ask for several. */
+  /** Number of targets, for rules that need several. */
   readonly targets: number;
-  /** Steps of the whole run. */
+  /** Training steps of the whole run. */
   readonly steps: number;
-  /** Examples in a step. */
+  /** Examples per step. */
   readonly batch: number;
-  /** Tokens in an example. */
+  /** Tokens per example. */
   readonly time: number;
 }
 
-/** Updates of the weights in a run of `steps`. */
+/** Number of weight updates in a run of `steps` steps. */
 export function updatesWithin(mixer: Mixer, steps: number): number {
   const first = nextUpdate(mixer, 0);
   return steps < first ? 0 : 1 + Math.floor((steps - first) / mixer.updateEvery);
 }
 
-/** Forward passes of one example that a run takes for what its rule asks for, beside those of its training. */
+/** Forward passes of one example that a run spends on the measurements of its rule, in addition to its training. */
 export function measuringPasses(facts: CostFacts): number {
   const { mixer, batch, steps, targets, time } = facts;
   const alignment = withDefaults(alignmentDefaults, facts.alignment);
@@ -72,16 +72,16 @@ export function measuringPasses(facts: CostFacts): number {
   if (plan.gram)
     return updates * gramPasses(mixer.domains.length) * GRADIENT * alignment.domainExamples * GRAM;
   if (plan.targets) return updates * targets * aligning(facts);
-  // The reference model is taken to be as large as the one that is trained.
+  // The reference model is assumed to be as large as the trained one.
   return plan.reference ? observed * batch : 0;
 }
 
-/** Steps whose examples are looked at where training steps are: all but those of a warm-up that no update covers. */
+/** Number of training steps whose examples are measured if alignments come from training steps: all but those of a warm-up that no update covers. */
 function observedSteps(mixer: Mixer, steps: number): number {
   return Math.max(0, steps - (nextUpdate(mixer, 0) - mixer.updateEvery));
 }
 
-/** Of one target's alignments with all domains, or bases, from a batch of their own. */
+/** Cost of one target's alignments with all domains, or bases, from a batch of their own. */
 function aligning({ mixer, alignment, bases, time }: CostFacts): number {
   const { estimator, domainExamples, targetExamples } = withDefaults(alignmentDefaults, alignment);
   const target = GRADIENT * targetExamples;
@@ -92,18 +92,18 @@ function aligning({ mixer, alignment, bases, time }: CostFacts): number {
     case "segmented":
       return target + inOnePass * (1 + sink(time));
     case "forward":
-      // 0.88 to 1.18 of a pass with gradients.
+      // Measured at 0.88 to 1.18 of a pass with gradients.
       return target + inOnePass;
     case "sketch":
       return (target + inOnePass) * SKETCH;
     case "perDomain":
-      return target + mixer.domains.length * GRADIENT * (domainExamples + ALONE);
+      return target + mixer.domains.length * GRADIENT * (domainExamples + SEPARATE_PASS);
   }
 }
 
 const sink = (time: number): number => Math.min(MOST_SINK, SINK_TOKENS / time);
 
-/** Gradients that a Gram matrix of k takes: those of a block, and for each block those of all domains after it. */
+/** Number of gradients that a Gram matrix of k domains needs: those of each block, and for each block those of all domains after it. */
 function gramPasses(k: number): number {
   let passes = 0;
   for (let first = 0; first < k; first += GRAM_HELD) passes += k - first;

@@ -1,4 +1,4 @@
-/** Drawing: from weights to draws to batches, of the training, the alignments and the targets. Each has a stream of its own from one seed. */
+/** Draws domains from the weights, and batches from the domains, for training, alignments and targets. Each has its own random stream from one seed. */
 import type { Choice } from "../data/alias.ts";
 import { byDomain } from "../data/batch.ts";
 import { assemble } from "../data/dataset.ts";
@@ -10,22 +10,22 @@ import { basisChoice } from "./reweighting.ts";
 import type { Weights } from "./simplex.ts";
 import { alignmentDefaults, type TrainerOptions } from "./trainer-options.ts";
 
-/** A batch, and the domain of each of its examples. */
+/** A batch with the domain of each of its examples. */
 export interface Drawn<B extends Examples> {
   readonly batch: B;
   readonly domainOf: Int32Array;
 }
 
-/** Weights of the mixer, what they make of the domains, and this made ready to be drawn with. */
+/** Weights of the mixer, the domain weights that follow from them, and the prepared sampler for these. */
 export interface Mixture {
   readonly weights: Weights;
-  /** One a domain: `weights`, or with bases their mixture. */
+  /** One weight per domain: `weights`, or with bases their mixture. */
   readonly domainWeights: Weights;
   readonly choice: Choice;
 }
 
 export interface Drawing<B extends Examples> {
-  /** Ready for any number of steps with these weights. */
+  /** Prepares a mixture for any number of steps with these weights. */
   prepare(weights: Weights): Mixture;
   /** The next training batch, sorted by domain. */
   training(mixture: Mixture): Drawn<B>;
@@ -33,18 +33,18 @@ export interface Drawing<B extends Examples> {
   alignment(): B[];
   /** One batch for all bases, drawn with the weights `q` of the domains. */
   shared(q: Weights): Drawn<B>;
-  /** The next batch of target t: `target`, if there is one, then `targets` in their order. */
+  /** The next batch of target t. Target 0 is `target` if there is one; `targets` follow in their order. */
   target(t: number): B;
   /** Training tokens of every domain so far. */
   tokens(): readonly number[];
-  /** Both of one domain. */
+  /** Training tokens and epochs of one domain so far. */
   seen(domain: number): { readonly tokens: number; readonly epochs: number };
   state(): DrawingState;
-  /** Throws `checkpoint`; then nothing was changed. */
+  /** Continues from a saved state. Throws `checkpoint`; then nothing has changed. */
   restore(state: Readonly<Record<keyof DrawingState, unknown>>): void;
 }
 
-/** As it stands in a checkpoint. */
+/** The state as it is saved in a checkpoint. */
 export interface DrawingState {
   readonly sampler: SamplerState;
   readonly alignmentSampler: SamplerState;
@@ -54,10 +54,10 @@ export interface DrawingState {
 const ALIGNMENT_STREAM = 1_000_003;
 const TARGET_STREAM = 2_000_003;
 
-/** Examples of a shared batch, for each `domainExamples`. */
+/** Examples of a shared batch per `domainExamples`. */
 export const SHARED = 16;
 
-/** The seed of another stream: the sum modulo 2⁵³, so that every seed has one, and different ones from the same constant are different. */
+/** The seed of another stream: the sum modulo 2⁵³. Every seed has one, and different seeds give different ones for the same constant. */
 function streamSeed(seed: number, stream: number): number {
   const room = Number.MAX_SAFE_INTEGER - seed;
   return stream <= room ? seed + stream : stream - room - 1;
@@ -110,7 +110,7 @@ export function createDrawing<B extends Examples>(options: TrainerOptions<B>): D
   };
 }
 
-/** All of them or none. */
+/** Restores all samplers or none. */
 function restoreAll(
   samplers: Readonly<Record<keyof DrawingState, Sampler>>,
   state: Readonly<Record<keyof DrawingState, unknown>>,

@@ -1,17 +1,17 @@
 /**
- * Alignment estimators: how far the gradient of each domain points along the gradient of the target.
+ * Alignment estimators: how far the gradient of each domain points in the direction of the target's gradient.
  *
- * All of them measure, at the current parameters, aᵢ = ⟨∇Lᵢ, ∇L_target⟩ with L the mean loss per token of a batch. They
- * differ in cost and in what else they know:
+ * All of them measure, at the current parameters, aᵢ = ⟨∇Lᵢ, ∇L_target⟩, where L is the mean loss per token of a batch. They differ in cost and in
+ * what else they measure:
  *
  * | estimator   | passes                                     | domain norms | standard errors |
  * | ----------- | ------------------------------------------ | ------------ | --------------- |
- * | `perDomain` | one backward pass a domain (the paper's)   | yes          | no              |
+ * | `perDomain` | one backward pass per domain (the paper's) | yes          | no              |
  * | `segmented` | one backward pass over all rows, segmented | yes          | yes             |
  * | `forward`   | one forward-mode pass over all rows        | no           | yes             |
  * | `sketch`    | one backward pass over all rows, projected | projected    | of projection   |
  *
- * all after one backward pass over the target batch. The first three are exact. `sketch` is a random projection (sketches.ts): its sketches of
+ * Each needs one backward pass over the target batch first. The first three are exact. `sketch` is a random projection (sketches.ts): the sketches of
  * domains can be kept and aligned with any number of targets.
  */
 import { forwardDerivative, gradients } from "../autograd/grad.ts";
@@ -38,19 +38,22 @@ import {
   exampleWeight,
   meanGradient,
   scaleOf,
-  take,
+  readAndDispose,
   watched,
 } from "./passes.ts";
 import { alignSketches, sketchGradients } from "./sketches.ts";
 
-/** Ways to measure alignments. `perDomain` takes one backward pass per domain, `segmented` one pass for all, `forward` one forward derivative along the target's gradient, and `sketch` compares random projections. */
+/**
+ * A way to measure alignments. `perDomain` takes one backward pass per domain, `segmented` one pass for all domains, `forward` one forward derivative
+ * along the target's gradient, and `sketch` compares random projections.
+ */
 export type EstimatorName = "perDomain" | "segmented" | "forward" | "sketch";
-/** All estimators' names. */
+/** Names of all estimators. */
 export const estimatorNames: readonly EstimatorName[] = ["perDomain", "segmented", "forward", "sketch"];
 
 /**
- * Alignments of the domains' batches with the target's batch. Where a pass uses a parameter twice (tied weights), "segmented" gives no norms and names the
- * parameter as `tied`; "perDomain", which has whole gradients, gives them.
+ * Measures the alignments of the domains' batches with the target's batch at the current parameters. Where a pass uses a parameter twice (tied
+ * weights), "segmented" gives no norms and names the parameter in `tied`; "perDomain" computes whole gradients and so still gives norms.
  */
 export async function estimateAlignments<B extends Examples>(
   name: EstimatorName,
@@ -87,7 +90,7 @@ export async function estimateAlignments<B extends Examples>(
   }
 }
 
-/** The target's (preconditioned) gradient into `direction`, times the loss scale, with its norm and the target's mean loss. */
+/** Writes the target's (preconditioned) gradient, times the loss scale, into `direction`, and returns its norm and the target's mean loss. */
 export async function targetDirection<B extends Examples>(
   model: Model<NoInfer<B>>,
   target: B,
@@ -99,7 +102,9 @@ export async function targetDirection<B extends Examples>(
     throw new GradmixError("data", "the target batch has no tokens to learn from");
   const scale = scaleOf(options);
   clearRest(direction, options);
-  const losses = await take(meanGradient(model, target, direction, false, watched(model, options), scale));
+  const losses = await readAndDispose(
+    meanGradient(model, target, direction, false, watched(model, options), scale),
+  );
   if (options.precondition !== undefined) precondition(direction.arena, options.precondition);
   return {
     targetLoss: total(losses) / tokenCount(target),
@@ -107,12 +112,12 @@ export async function targetDirection<B extends Examples>(
   };
 }
 
-/** What no pass writes is 0. */
+/** Sets to 0 what no pass writes. */
 function clearRest(arena: Arena, { parameters }: EstimateOptions): void {
   if (parameters !== undefined) run("fill", { value: 0 }, {}, { out: arena.arena });
 }
 
-/** direction ← direction / (√(v/bias) + ε). */
+/** Preconditions in place: direction ← direction / (√(v/bias) + ε). */
 function precondition(direction: Tensor, { v, bias, eps }: Preconditioner): void {
   scope(() => {
     const scale = empty([direction.size], "f32", direction.memory);
@@ -129,7 +134,7 @@ function precondition(direction: Tensor, { v, bias, eps }: Preconditioner): void
   });
 }
 
-// From here on `direction` holds the loss scale times V.
+// From here on, `direction` holds the loss scale times V.
 
 type DomainPart = Omit<Alignments, keyof TargetMeasurements>;
 
@@ -148,7 +153,9 @@ async function perDomain<B extends Examples>(
   const gradient = arenaLike(model.parameters);
   try {
     for (let i = 0; i < k; i++) {
-      const summed = await take(meanGradient(model, domains[i]!, gradient, false, parameters, scale));
+      const summed = await readAndDispose(
+        meanGradient(model, domains[i]!, gradient, false, parameters, scale),
+      );
       losses[i] = total(summed) / Math.max(1, tokenCount(domains[i]!));
       alignments[i] = (await dotOf(gradient.arena, direction.arena)) / scale ** 2;
       norms[i] = Math.sqrt(await dotOf(gradient.arena, gradient.arena)) / scale;
@@ -198,20 +205,20 @@ async function byRows<B extends Examples>(
   };
 }
 
-/** What a pass told of a batch's examples, as in `ExampleMeasurements`. */
+/** What a pass measured of a batch's examples; see `ExampleMeasurements`. */
 interface ExamplePass {
   readonly dots: Float64Array;
   readonly losses: Float64Array;
   readonly squaredNorms?: Float64Array;
-  /** ‖∇ Σ ℓₑ‖² over each group's examples. */
+  /** ‖∇ Σ ℓₑ‖² over the examples of each group. */
   readonly groupSquaredNorms?: Float64Array;
-  /** The parameter that stands in the way of norms. */
+  /** Name of the parameter because of which there are no norms. */
   readonly tied?: string;
 }
 
 /**
- * Numbers of every example of a batch, with the direction that `targetDirection` left: one segmented pass for each `maxExamples` of them. Where a pass uses
- * a parameter twice (tied weights) there are no norms, and `tied` names it.
+ * Measures every example of a batch along the direction that `targetDirection` computed, with one segmented pass per `maxExamples` examples. Where a
+ * pass uses a parameter twice (tied weights), there are no norms and `tied` names the parameter.
  */
 export async function exampleNumbers<B extends Examples>(
   model: Model<NoInfer<B>>,
@@ -220,13 +227,13 @@ export async function exampleNumbers<B extends Examples>(
   options: EstimateOptions = {},
 ): Promise<
   Omit<ExampleMeasurements, "domainOf"> & {
-    /** ⟨∇L, direction⟩ of each example's summed loss. */
+    /** ⟨∇ℓₑ, direction⟩ of the summed loss ℓₑ of each example [examples]. */
     readonly dots: Float64Array;
-    /** Summed loss of each example. */
+    /** Summed loss of each example [examples]. */
     readonly losses: Float64Array;
-    /** ‖∇L‖² of each example, where it was asked for and can be told. */
+    /** ‖∇ℓₑ‖² of each example [examples], if they were requested and can be computed. */
     readonly squaredNorms?: Float64Array;
-    /** Name of a parameter that the pass used twice (tied weights), for which norms cannot be told. */
+    /** Name of a parameter that the pass used twice (tied weights), so that norms cannot be computed. */
     readonly tied?: string;
   }
 > {
@@ -250,12 +257,12 @@ export async function exampleNumbers<B extends Examples>(
   return { tokens: batch.tokens, dots, losses, ...(tied === undefined ? { squaredNorms } : { tied }) };
 }
 
-/** Gradients that a Gram matrix holds at once, where nothing else is said. */
+/** Default number of gradients that are held at once for a Gram matrix. */
 export const GRAM_HELD = 32;
 
 /**
- * The Gram matrix ⟨∇Lᵢ, ∇Lⱼ⟩ of the domains' gradients (mean losses per token), row-major [k, k], with the losses. Gradients are held in
- * blocks of at most `held` (default 32) whole gradients, and computed again for later blocks: k + k²/(2·held) backward passes.
+ * Computes the Gram matrix ⟨∇Lᵢ, ∇Lⱼ⟩ of the domains' gradients (of mean losses per token), row-major [k, k], and the losses. Gradients are held in
+ * blocks of at most `held` (default 32) and computed again for later blocks: k + k²/(2·held) backward passes.
  */
 export async function estimateGram<B extends Examples>(
   model: Model<NoInfer<B>>,
@@ -276,7 +283,7 @@ export async function estimateGram<B extends Examples>(
   const losses = new Float64Array(k);
   const arenas: Arena[] = [];
   const gradientOf = async (i: number, into: Arena): Promise<void> => {
-    const summed = await take(meanGradient(model, domains[i]!, into, false, parameters, scale));
+    const summed = await readAndDispose(meanGradient(model, domains[i]!, into, false, parameters, scale));
     losses[i] = total(summed) / Math.max(1, tokenCount(domains[i]!));
   };
   const enter = async (i: number, j: number, a: Arena, b: Arena): Promise<void> => {
@@ -284,7 +291,7 @@ export async function estimateGram<B extends Examples>(
     gram[i * k + j] = gram[j * k + i] = value / scale ** 2;
   };
   try {
-    // One more than the block, for the gradients that meet it.
+    // One arena more than the block, for the gradients that are compared with it.
     for (let n = 0; n < Math.min(held + 1, k); n++) arenas.push(arenaLike(model.parameters));
     for (let first = 0; first < k; first += held) {
       const last = Math.min(k, first + held);
@@ -318,7 +325,7 @@ async function segmentedPass<B extends Examples>(
   const sink = alignSink({ examples, groups, direction: { given: direction.of } });
   try {
     const weights = new Float64Array(examples).fill(weight);
-    const losses = await take(gradients(() => model.losses(batch), { parameters, sink, weights }));
+    const losses = await readAndDispose(gradients(() => model.losses(batch), { parameters, sink, weights }));
     const found = await sink.result();
     const dots = divided(found.dots, weight * scaleOf(options));
     if (found.tied !== null) return { dots, losses, tied: found.tied };
@@ -341,15 +348,15 @@ async function forwardPass<B extends Examples>(
 ): Promise<ExamplePass> {
   const tangents = new Map(watched(model, options).map((p) => [p, direction.of(p)]));
   const { losses, derivatives } = forwardDerivative(() => model.losses(batch), tangents);
-  const [values, dots] = await Promise.all([take(losses), take(derivatives)]);
+  const [values, dots] = await Promise.all([readAndDispose(losses), readAndDispose(derivatives)]);
   return { losses: values, dots: divided(dots, scaleOf(options)) };
 }
 
-function divided(values: Float64Array, by: number): Float64Array {
-  return values.map((value) => value / by);
+function divided(values: Float64Array, divisor: number): Float64Array {
+  return values.map((value) => value / divisor);
 }
 
-/** ⟨x, y⟩ of two arenas. */
+/** The inner product ⟨x, y⟩ of two arenas. */
 async function dotOf(x: Tensor, y: Tensor): Promise<number> {
   const out = keep(
     scope(() => {
@@ -359,5 +366,5 @@ async function dotOf(x: Tensor, y: Tensor): Promise<number> {
       return sum;
     }),
   );
-  return (await take(out))[0]!;
+  return (await readAndDispose(out))[0]!;
 }

@@ -8,8 +8,8 @@ import { total } from "./measurements.ts";
 import { lossesOf } from "./passes.ts";
 
 /**
- * Mean loss per token over the first examples that hold `tokens` tokens, `batch` of them at once. Throws `data` for examples that do not fit the model, and
- * where none of them has a token; and the reason of the signal when it is aborted before a batch.
+ * Mean loss per token over the first examples that hold `tokens` tokens, `batch` examples at a time. Throws `data` if the examples do not fit the
+ * model or none of them has a token, and the signal's reason if it is aborted before a batch.
  */
 export async function meanLoss<B extends Examples>(
   model: Model<NoInfer<B>>,
@@ -24,7 +24,7 @@ export async function meanLoss<B extends Examples>(
   return summed / counted;
 }
 
-/** The summed loss of each of these examples, and its tokens. Throws as `meanLoss`. */
+/** The summed loss and the tokens of each of the first examples that hold `tokens` tokens. Throws like `meanLoss`. */
 export async function exampleLosses<B extends Examples>(
   model: Model<NoInfer<B>>,
   source: Dataset<B>,
@@ -34,16 +34,17 @@ export async function exampleLosses<B extends Examples>(
 ): Promise<{ readonly losses: number[]; readonly tokens: number[] }> {
   const { end } = firstExamples(source, tokens);
   const losses: number[] = [];
-  for await (const some of lossesInBatches(model, source, end, batch, signal)) losses.push(...some);
+  for await (const batchLosses of lossesInBatches(model, source, end, batch, signal))
+    losses.push(...batchLosses);
   return { losses, tokens: Array.from({ length: end }, (_, e) => source.tokensOf(e)) };
 }
 
-/** How many examples hold so many tokens, and how many they hold. */
+/** How many examples it takes to hold so many tokens, and how many tokens these have. */
 function firstExamples<B extends Examples>(
   source: Dataset<B>,
   tokens: number,
 ): { readonly end: number; readonly counted: number } {
-  // Infinity is all of them.
+  // Infinity stands for all examples.
   numberIn({ min: 1, openMax: false })("evaluate: tokens", tokens);
   let end = 0;
   let counted = 0;

@@ -1,6 +1,6 @@
 /**
- * What training steps tell about the domains between two updates of their weights: a list of examples, whatever the number of domains. Plain
- * JSON, part of a checkpoint.
+ * The measurements that training steps collect between two weight updates: a list of examples, whatever the number of domains. Plain JSON, part of a
+ * checkpoint.
  */
 import { GradmixError } from "../errors.ts";
 import { isObject } from "../json.ts";
@@ -19,27 +19,27 @@ import {
 import { basisAlignments } from "./reweighting.ts";
 import { domainNorms, type NormParts } from "./statistics.ts";
 
-/** Lists of numbers. Those of examples have one entry each, in the order they were drawn, in the units of `ExampleMeasurements`. */
+/** Lists of numbers. The lists of examples have one entry per example, in the order in which they were drawn, in the units of `ExampleMeasurements`. */
 export interface Gathered extends ExampleMeasurements {
   domainOf: number[];
   tokens: number[];
   losses: number[];
-  /** Empty for rules that do not align, like `squaredNorms`, which are left out for tied weights too. */
+  /** Empty for rules that do not align. `squaredNorms` is also empty if weights are tied. */
   dots: number[];
   squaredNorms: number[];
-  /** The reference model's summed loss; empty without one. */
+  /** The reference model's summed loss of each example; empty without such a model. */
   referenceLosses: number[];
-  /** Of a domain with two examples or more in a step, an entry for each such step: the domain, like `domainOf`. */
+  /** For each step in which a domain has at least two examples, the index of the domain, as in `domainOf`. */
   pairDomains: number[];
-  /** Σ ⟨dₛ, dₜ⟩ over ordered pairs of its examples in that step, d being gradients of summed losses. */
+  /** Σ ⟨dₛ, dₜ⟩ over ordered pairs of the domain's examples in that step, where d are gradients of summed losses. */
   pairDots: number[];
-  /** Σ nₛ nₜ over them. */
+  /** Σ nₛ nₜ over the same pairs. */
   pairTokens: number[];
   targetNorms: number[];
   targetLosses: number[];
 }
 
-/** In a checkpoint: since 2 the numbers of examples are all of summed losses. */
+/** Version of the saved form. Since version 2, all numbers of examples are those of summed losses. */
 const VERSION = 2;
 
 const ofExamples = ["domainOf", "tokens", "losses", "dots", "squaredNorms", "referenceLosses"] as const;
@@ -51,7 +51,7 @@ const lists = [
   "targetLosses",
 ] as const satisfies readonly (keyof Gathered)[];
 
-export function nothing(): Gathered {
+export function emptyGathered(): Gathered {
   return {
     domainOf: [],
     tokens: [],
@@ -67,45 +67,42 @@ export function nothing(): Gathered {
   };
 }
 
-/** Of one domain in a step: sums over ordered pairs of its examples. */
+/** Sums over ordered pairs of one domain's examples in a step. */
 export interface Pairs {
   readonly domain: number;
   readonly dots: number;
   readonly tokens: number;
 }
 
-/** What a training step told of its examples, which are sorted by domain; lists that were not asked for are empty. */
+/** What a training step measured of its examples, which are sorted by domain. Lists that were not requested are empty. */
 export interface StepMeasurements extends ExampleMeasurements {
   readonly losses: ArrayLike<number>;
   readonly squaredNorms: ArrayLike<number>;
   readonly referenceLosses: ArrayLike<number>;
   readonly pairs: readonly Pairs[];
-  /** The parameter because of which there are no norms. */
+  /** Name of the parameter because of which there are no norms. */
   readonly tied?: string;
 }
 
-/** Adds what a step told. */
-export function gather(gathered: Gathered, told: StepMeasurements): void {
+/** Adds the measurements of a step. */
+export function gather(gathered: Gathered, step: StepMeasurements): void {
   for (const name of ofExamples)
-    for (let e = 0; e < told[name].length; e++) gathered[name].push(told[name][e]!);
-  for (const { domain, dots, tokens } of told.pairs) {
+    for (let e = 0; e < step[name].length; e++) gathered[name].push(step[name][e]!);
+  for (const { domain, dots, tokens } of step.pairs) {
     gathered.pairDomains.push(domain);
     gathered.pairDots.push(dots);
     gathered.pairTokens.push(tokens);
   }
 }
 
-/** Where each domain of examples that are sorted by it begins, and where the last ends. */
+/** Where the examples of each domain begin, for examples sorted by domain, and where the last domain ends. */
 export function domainOffsets(domainOf: ArrayLike<number>): number[] {
   const offsets = [0];
   for (let e = 1; e < domainOf.length; e++) if (domainOf[e] !== domainOf[e - 1]) offsets.push(e);
   return [...offsets, domainOf.length];
 }
 
-/**
- * ‖Σ dₛ‖² − Σ ‖dₛ‖² and (Σ nₛ)² − Σ nₛ² of every domain with two examples or more; `groupSquares` are ‖Σ dₛ‖² of the domains that `offsets` tell
- * apart.
- */
+/** ‖Σ dₛ‖² − Σ ‖dₛ‖² and (Σ nₛ)² − Σ nₛ² of every domain with at least two examples; `groupSquares` holds ‖Σ dₛ‖² of the domains that `offsets` delimits. */
 export function pairsOf(
   domainOf: ArrayLike<number>,
   tokens: Float64Array,
@@ -128,7 +125,7 @@ export function pairsOf(
   });
 }
 
-/** Mean losses per token of k domains; 0 with 0 tokens for a domain that was never drawn. */
+/** Mean losses per token of k domains; 0, with 0 tokens, for a domain that was never drawn. */
 export function lossesByDomain(
   gathered: Gathered,
   k: number,
@@ -142,9 +139,9 @@ export function lossesByDomain(
   };
 }
 
-/** Alignments from what the steps gathered. A domain that was never drawn has 0 tokens, by which rules know that nothing was measured. */
+/** Alignments from what the steps collected. A domain that was never drawn has 0 tokens, which tells rules that it was not measured. */
 function summarise(gathered: Gathered, k: number): ReturnType<typeof measurementsOf> & TargetMeasurements {
-  // Where weights are tied there is a dot for each example and no norm.
+  // With tied weights, each example has a dot but no norm.
   const normed = gathered.squaredNorms.length === gathered.dots.length;
   const norms = normed ? domainNorms(normParts(gathered, k)) : undefined;
   return { ...measurementsOf(gathered, k, norms), ...targetOf(gathered) };
@@ -154,7 +151,7 @@ function normParts(gathered: Gathered, k: number): NormParts[] {
   const parts = Array.from({ length: k }, () => ({ pairDots: 0, pairTokens: 0, squares: 0, examples: 0 }));
   gathered.squaredNorms.forEach((square, e) => {
     const tokens = gathered.tokens[e]!;
-    // An example without tokens says nothing.
+    // An example without tokens carries no information.
     if (tokens === 0) return;
     const part = parts[gathered.domainOf[e]!]!;
     part.squares += squarePerToken(square, tokens);
@@ -172,8 +169,8 @@ function targetOf({ targetNorms, targetLosses }: Gathered): TargetMeasurements {
 }
 
 /**
- * Alignments from what the steps gathered, of k domains, or of the bases, all of it drawn with the domain weights `q`. Where each basis is a domain, they
- * are the domains' own; elsewhere the norm of a basis is the root mean square of single examples' (`basisAlignments`).
+ * Alignments of k domains, or of the bases, from what the steps collected, drawn with the domain weights `q`. If each basis is a domain, they are
+ * those of the domains; otherwise the norm of a basis is the root mean square over single examples (`basisAlignments`).
  */
 export function gatheredAlignments(
   gathered: Gathered,
@@ -184,14 +181,15 @@ export function gatheredAlignments(
   if (bases === undefined) return summarise(gathered, k);
   if (areDomains(bases)) {
     const own = summarise(gathered, k);
-    const of = (values: Float64Array): Float64Array => Float64Array.from(bases.columns, (i) => values[i]!);
+    const perEntry = (values: Float64Array): Float64Array =>
+      Float64Array.from(bases.columns, (i) => values[i]!);
     return {
       ...own,
-      alignments: of(own.alignments),
+      alignments: perEntry(own.alignments),
       standardErrors: Array.from(bases.columns, (i) => own.standardErrors[i] ?? null),
-      ...(own.norms === undefined ? {} : { norms: of(own.norms) }),
-      tokens: of(own.tokens),
-      losses: of(own.losses),
+      ...(own.norms === undefined ? {} : { norms: perEntry(own.norms) }),
+      tokens: perEntry(own.tokens),
+      losses: perEntry(own.losses),
     };
   }
   const { squaredNorms, ...linear } = gathered;
@@ -206,21 +204,22 @@ export function savedGathered(gathered: Gathered): Gathered & { readonly version
   return { ...structuredClone(gathered), version: VERSION };
 }
 
-/** Throws `checkpoint` unless it is what `nothing()` may have grown into with k domains. */
+/** Reads saved measurements back. Throws `checkpoint` unless they are valid for k domains. */
 export function checkGathered(json: unknown, k: number): Gathered {
-  const wrong = (what: string): GradmixError =>
+  const malformed = (what: string): GradmixError =>
     new GradmixError("checkpoint", `checkpoint: what the steps gathered is malformed: ${what}`);
-  if (!isObject(json)) throw wrong("it is no object");
+  if (!isObject(json)) throw malformed("it is no object");
   const given = new Map<string, unknown>(Object.entries(json));
   const version = given.get("version");
-  if (version !== undefined && version !== VERSION) throw wrong(`its version is ${show(version)}`);
-  const out = nothing();
+  if (version !== undefined && version !== VERSION) throw malformed(`its version is ${show(version)}`);
+  const out = emptyGathered();
   for (const name of lists) {
-    // Checkpoints from before there were pairs have none.
+    // Old checkpoints have no pairs.
     const value = given.get(name) ?? (name.startsWith("pair") ? [] : undefined);
-    if (!Array.isArray(value)) throw wrong(`it has no ${name}`);
+    if (!Array.isArray(value)) throw malformed(`it has no ${name}`);
     out[name] = value.map((entry: unknown) => {
-      if (typeof entry !== "number" || !Number.isFinite(entry)) throw wrong(`${name} holds ${String(entry)}`);
+      if (typeof entry !== "number" || !Number.isFinite(entry))
+        throw malformed(`${name} holds ${String(entry)}`);
       return entry;
     });
   }
@@ -229,15 +228,15 @@ export function checkGathered(json: unknown, k: number): Gathered {
     const { length } = out[name];
     const optional = name !== "domainOf" && name !== "tokens" && name !== "losses";
     if (length !== examples && !(optional && length === 0))
-      throw wrong(`${length} ${name} for ${examples} examples`);
+      throw malformed(`${length} ${name} for ${examples} examples`);
   }
   for (const name of ofPairs)
     if (out[name].length !== out.pairDomains.length)
-      throw wrong(`${out[name].length} ${name} for ${out.pairDomains.length} pairs`);
+      throw malformed(`${out[name].length} ${name} for ${out.pairDomains.length} pairs`);
   for (const domain of [...out.domainOf, ...out.pairDomains])
     if (!Number.isInteger(domain) || domain < 0 || domain >= k)
-      throw wrong(`an example is of none of ${k} domains`);
-  // Checkpoints from before there were versions held the squared norms of mean losses.
+      throw malformed(`an example is of none of ${k} domains`);
+  // Checkpoints without a version hold the squared norms of mean losses.
   if (version === undefined)
     out.squaredNorms = out.squaredNorms.map((square, e) => square * Math.max(1, out.tokens[e]!) ** 2);
   return out;

@@ -1,6 +1,6 @@
 /**
- * Losses on held-out text for rules that ask for them (`heldOutLosses`), such as those with a guard around them: the same examples every time, so that what
- * differs between two times is the model's doing, and the error of a difference is that of differences example by example.
+ * Held-out losses for rules that need them (`heldOutLosses`), such as rules with a guard around them. The examples are the same every time. So a
+ * difference between two measurements comes from the model only, and its error is that of the differences per example.
  */
 import type { CancelSignal } from "../cancel.ts";
 import type { Examples, Model } from "../nn/model.ts";
@@ -11,20 +11,20 @@ import type { Signal } from "./rule.ts";
 import { domainAlignments } from "./statistics.ts";
 import type { Training } from "./training.ts";
 
-/** Per domain; null for one whose held-out text is not looked at. */
+/** Held-out losses per domain; null for a domain whose held-out text is not measured. */
 export interface HeldOutLosses {
-  /** Mean loss per token. */
+  /** Mean loss per token, in nats. */
   readonly losses: readonly (number | null)[];
-  /** The same of the reference model on the same examples, or of the model before the first step. */
+  /** Mean loss per token of the reference model on the same examples or, without a reference model, of the model before the first step. */
   readonly references: readonly (number | null)[];
-  /** Standard error of losses[i] − references[i] over the examples, paired; null too where there is a single example. */
+  /** Standard error of losses[i] − references[i] over the examples, paired; also null for a single example. */
   readonly standardErrors: readonly (number | null)[];
 }
 
-/** The summed losses of every domain's examples, of what they are compared with; null for a domain that is not looked at. */
+/** The summed reference losses of every domain's examples; null for a domain that is not measured. */
 export type ReferenceLosses = readonly (readonly number[] | null)[];
 
-/** What is compared with, before the first step. */
+/** Measures the losses to compare with, before the first step. */
 export async function noteReference<B extends Examples>(training: Training<B>): Promise<void> {
   const { options, plan, state } = training;
   if (!plan.heldOut || state.reference !== null) return;
@@ -33,7 +33,10 @@ export async function noteReference<B extends Examples>(training: Training<B>): 
   );
 }
 
-/** At an update: what is told of it, where it is one of those that measure it. Every `every`-th multiple of `updateEvery` steps is, counted from the first step of the run. */
+/**
+ * Measures the held-out losses at an update, if this update is one that measures them: at every `every`-th multiple of `updateEvery` steps, counted
+ * from the first step of the run.
+ */
 export async function heldOutAtUpdate<B extends Examples>(
   training: Training<B>,
 ): Promise<HeldOutLosses | null> {
@@ -42,7 +45,7 @@ export async function heldOutAtUpdate<B extends Examples>(
   return plan.heldOut && updates % heldOut.every === 0 ? heldOutNow(training) : null;
 }
 
-/** At the current parameters. null where the rule asks for none. */
+/** Measures the held-out losses at the current parameters; null if the rule does not need them. */
 export async function heldOutNow<B extends Examples>(
   training: Training<B>,
   signal?: CancelSignal,
@@ -86,7 +89,7 @@ async function lossesOfSets<B extends Examples>(
   return out;
 }
 
-/** Reads saved reference losses back. Throws `checkpoint` for what does not fit the held-out examples of this trainer. */
+/** Reads saved reference losses back. Throws `checkpoint` if they do not match the held-out examples of this trainer. */
 export function readReferenceLosses<B extends Examples>(
   { options, plan, heldOut }: Training<B>,
   json: unknown,
@@ -99,18 +102,18 @@ export function readReferenceLosses<B extends Examples>(
     throw wrongCheckpoint("it has no losses of the held-out examples that the rule compares with");
   return sets.map((set, i) => {
     const own: unknown = json[i];
-    const wrong = (): Error =>
+    const mismatch = (): Error =>
       wrongCheckpoint(
         `its losses of held-out examples of domain "${options.mixer.domains[i]}" (${show(own)}) are not those of the examples given`,
       );
     if (set === null) {
-      if (own !== null) throw wrong();
+      if (own !== null) throw mismatch();
       return null;
     }
     let [end, counted] = [0, 0];
     while (end < set.count && counted < heldOut.tokens) counted += set.tokensOf(end++);
     if (!Array.isArray(own) || own.length !== end || !own.every((loss) => Number.isFinite(loss)))
-      throw wrong();
+      throw mismatch();
     return own.map(Number);
   });
 }

@@ -1,31 +1,31 @@
 /**
- * Dynamic loss scaling (Micikevicius et al. 2018, "Mixed Precision Training", §3.2): the losses are multiplied by a scale S before the backward
- * pass, so that small gradients do not vanish in f16, and the gradient is divided by S after it. S is found while training: after an overflow
- * it halves, after many steps without one it doubles. All scales are powers of two, by which numbers are multiplied and divided exactly.
+ * Dynamic loss scaling (Micikevicius et al. 2018, "Mixed Precision Training", §3.2): the losses are multiplied by a scale S before the backward pass,
+ * so that small gradients do not vanish in f16, and the gradient is divided by S afterwards. S is adjusted during training: it halves after an
+ * overflow and doubles after many steps without one. All scales are powers of two, by which numbers are multiplied and divided exactly.
  */
 import { GradmixError } from "../errors.ts";
 import { checkOptions, integerIn, type OptionCheck, valueThat } from "../options.ts";
 
 /** Options of dynamic loss scaling. */
 export interface LossScaleOptions {
-  /** The first scale. Default 2¹⁶, or the nearest that `min` and `max` allow. */
+  /** Initial scale. Default 2¹⁶, or the nearest value that `min` and `max` allow. */
   readonly initial?: number;
-  /** Steps without an overflow, in a row, after which the scale doubles. Default 2000. */
+  /** Number of consecutive steps without an overflow after which the scale doubles. Default 2000. */
   readonly growthInterval?: number;
-  /** Default 2²⁴. */
+  /** Largest scale, a power of two. Default 2²⁴. */
   readonly max?: number;
-  /** Default 1. */
+  /** Smallest scale, a power of two. Default 1. */
   readonly min?: number;
 }
 
-/** Plain JSON, part of a checkpoint. */
+/** A loss scale with its history: plain JSON, part of a checkpoint. */
 export interface LossScale {
   readonly scale: number;
   /** Steps without an overflow since the scale last changed. */
   readonly good: number;
 }
 
-/** A power of two that, like its inverse, is a normal f32. */
+/** Whether the value is a power of two that is a normal f32, as is its inverse. */
 export function isScale(value: unknown): value is number {
   return (
     typeof value === "number" &&
@@ -37,7 +37,7 @@ export function isScale(value: unknown): value is number {
 
 export const lossScaleCheck: OptionCheck = valueThat("a power of two from 2^-126 to 2^126", isScale);
 
-/** Every option. Throws `config` for impossible ones. */
+/** Adds the defaults. Throws `config` for invalid options. */
 export function lossScaleOptions(options: LossScaleOptions): Required<LossScaleOptions> {
   checkOptions("lossScale", options, {
     initial: lossScaleCheck,
@@ -52,42 +52,45 @@ export function lossScaleOptions(options: LossScaleOptions): Required<LossScaleO
   return { initial, growthInterval, max, min };
 }
 
-/** The alignments have a scale of their own: their passes are of other batches and overflow at other scales. */
+/**
+ * The loss scales of the training steps and of the alignments. The alignments have a scale of their own because their passes use other batches and
+ * overflow at other scales.
+ */
 export interface Scales {
   step: LossScale;
   alignment: LossScale;
 }
 
-/** Where a run begins; null without loss scaling. */
+/** The scales at the beginning of a run; null without loss scaling. */
 export function firstScales(options: Required<LossScaleOptions> | null): Scales | null {
   if (options === null) return null;
   const first: LossScale = { scale: options.initial, good: 0 };
   return { step: first, alignment: first };
 }
 
-/** After a step without an overflow. */
+/** The scale after a step without an overflow. */
 export function grow({ scale, good }: LossScale, options: Required<LossScaleOptions>): LossScale {
   if (good + 1 < options.growthInterval) return { scale, good: good + 1 };
   return { scale: Math.min(options.max, scale * 2), good: 0 };
 }
 
-/** After an overflow. */
+/** The scale after an overflow. */
 export function backoff({ scale }: LossScale, { min }: Required<LossScaleOptions>): LossScale {
   return { scale: Math.max(min, scale / 2), good: 0 };
 }
 
-/** Is every number in it finite? */
+/** Whether every number in the value is finite. */
 export function allFinite(value: unknown): boolean {
   if (typeof value === "number") return Number.isFinite(value);
   if (typeof value !== "object" || value === null) return true;
   return Object.values(value).every(allFinite);
 }
 
-/** From a checkpoint. Throws `checkpoint`. */
+/** Reads a loss scale from a checkpoint. Throws `checkpoint`. */
 export function restoreLossScale(json: unknown, options: Required<LossScaleOptions>): LossScale {
   const { scale, good } = Object(json) as Record<string, unknown>;
   if (!isScale(scale) || typeof good !== "number" || !Number.isSafeInteger(good) || good < 0)
     throw new GradmixError("checkpoint", `checkpoint: the loss scale is ${JSON.stringify(json)}`);
-  // Other bounds than it was saved with hold from here on.
+  // The bounds may differ from those of the saved run; the new ones hold.
   return { scale: Math.max(options.min, Math.min(options.max, scale)), good };
 }

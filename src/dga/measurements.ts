@@ -1,62 +1,66 @@
 /**
- * What passes measure, of single examples and of domains, and the one way from the former to the latter.
+ * What passes measure of single examples and of domains, and how the numbers of domains follow from those of examples.
  *
- * Units: of a single example everything is of its summed loss ℓₑ, divided by nothing. Of a domain everything is of its mean loss per token
- * Lᵢ = Σ ℓₑ / Σ nₑ.
+ * Units: the numbers of a single example are those of its summed loss ℓₑ, not divided by anything. The numbers of a domain are those of its mean loss
+ * per token Lᵢ = Σ ℓₑ / Σ nₑ.
  */
 import { alignmentsByDomain } from "./statistics.ts";
 
-/** Numbers of examples, one entry per example. */
+/** Measurements of examples, one entry per example. */
 export interface ExampleMeasurements {
-  /** Domain of each. */
+  /** Index of the domain of each example. */
   readonly domainOf: ArrayLike<number>;
-  /** Counted tokens of each, nₑ. Examples without tokens say nothing and do not count. */
+  /** Counted tokens nₑ of each example. Examples without tokens are ignored. */
   readonly tokens: ArrayLike<number>;
-  /** dₑ = ⟨∇ℓₑ, ∇L_target⟩. */
+  /** dₑ = ⟨∇ℓₑ, ∇L_target⟩ of each example. */
   readonly dots: ArrayLike<number>;
-  /** ℓₑ. */
+  /** Summed loss ℓₑ of each example. */
   readonly losses?: ArrayLike<number>;
-  /** ‖∇ℓₑ‖². */
+  /** Squared gradient norm ‖∇ℓₑ‖² of each example. */
   readonly squaredNorms?: ArrayLike<number>;
 }
 
-/** Numbers of domains, or of bases, one entry each, and with `targetNorm` beside them a signal for a rule. What was not measured is left out. */
+/** Measurements of domains, or of bases, one entry each. Together with `targetNorm` they are a signal for a rule. What was not measured is left out. */
 export interface Measurements {
-  /** aᵢ = ⟨∇Lᵢ, ∇L_target⟩; 0 for a domain of which nothing was measured. */
+  /** aᵢ = ⟨∇Lᵢ, ∇L_target⟩; 0 for a domain that was not measured. */
   readonly alignments: Float64Array;
-  /** Of each aᵢ over the domain's examples, the target batch taken as given; null where it is not known. */
+  /** Standard error of each aᵢ over the domain's examples, for a fixed target batch; null if it is unknown. */
   readonly standardErrors?: readonly (number | null)[];
   /**
-   * ‖∇Lᵢ‖. From a batch it is the norm of that batch's gradient; from the training steps an estimate that does not grow when few examples are drawn
-   * (`domainNorms`); of bases that share a batch the root mean square of single examples' gradients, √(Σ ω‖∇ℓₑ/nₑ‖² / Σω).
+   * Gradient norm ‖∇Lᵢ‖. Measured from a batch, it is the norm of that batch's gradient. From the training steps it is an estimate that does not grow
+   * if few examples are drawn (`domainNorms`). For bases that share a batch it is the root mean square over single examples' gradients, √(Σ
+   * ω‖∇ℓₑ/nₑ‖² / Σω).
    */
   readonly norms?: Float64Array;
-  /** Counted tokens that were measured of each; 0 for one of which nothing was. */
+  /** Counted tokens that were measured of each domain; 0 for a domain that was not measured. */
   readonly tokens: Float64Array;
-  /** Lᵢ. */
+  /** Mean loss per token Lᵢ. */
   readonly losses?: Float64Array;
-  /** Of bases measured from one batch: (Σω)²/Σω² (Kish), how many examples of a basis's own that batch is worth; 0 where nothing was drawn. */
+  /**
+   * Effective sample size (Σω)²/Σω² (Kish) of each basis that was measured from a shared batch: how many examples of its own the batch is worth. 0 if
+   * nothing was drawn.
+   */
   readonly effectiveSizes?: Float64Array;
 }
 
-/** Of the target: ‖∇L_target‖ and L_target. */
+/** Measurements of the target. */
 export interface TargetMeasurements {
-  /** ‖∇L_target‖. */
+  /** Gradient norm ‖∇L_target‖. */
   readonly targetNorm: number;
-  /** L_target, the mean loss per token. */
+  /** Mean loss per token L_target. */
   readonly targetLoss: number;
 }
 
-/** Domains measured against a target. */
+/** Measurements of domains with those of their target. */
 export interface Alignments extends Measurements, TargetMeasurements {
   readonly losses: Float64Array;
-  /** The parameter because of which there are no norms: a pass used it twice (tied weights), and a norm cannot be added up use by use. */
+  /** Name of the parameter because of which there are no norms: a pass used it twice (tied weights), so its norm is not the sum over its uses. */
   readonly tied?: string;
 }
 
 /**
- * The domains' numbers from those of their examples, k domains. Norms cannot be had from single examples alone, and are given by who measured them.
- * Throws `shape` for an example that is of none of the domains.
+ * Computes the numbers of k domains from those of their examples. Norms do not follow from single examples alone; the caller supplies them. Throws
+ * `shape` for an example with an invalid domain index.
  */
 export function measurementsOf(
   examples: ExampleMeasurements & { readonly losses: ArrayLike<number> },
@@ -74,19 +78,19 @@ export function measurementsOf(
   };
 }
 
-/** Sums over each domain's examples [k]. */
+/** Sums the values over each domain's examples [k]. */
 export function sumByDomain(values: ArrayLike<number>, domainOf: ArrayLike<number>, k: number): Float64Array {
   const out = new Float64Array(k);
   for (let e = 0; e < values.length; e++) out[domainOf[e]!]! += values[e]!;
   return out;
 }
 
-/** Sums over examples as means per token; 0 where there are no tokens. */
+/** Divides sums over examples by their tokens; 0 where there are no tokens. */
 export function perToken(sums: Float64Array, tokens: Float64Array): Float64Array {
   return sums.map((sum, i) => (tokens[i]! > 0 ? sum / tokens[i]! : 0));
 }
 
-/** ‖∇Lᵢ‖² from ‖∇ Σ ℓₑ‖² and the tokens that the sum is over, one or more. */
+/** ‖∇Lᵢ‖² from ‖∇ Σ ℓₑ‖² and the number of tokens (at least 1) of the examples in the sum. */
 export function squarePerToken(square: number, tokens: number): number {
   return square / tokens ** 2;
 }

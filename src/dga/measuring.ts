@@ -1,4 +1,4 @@
-/** Measuring: what the rule asks for, at the current parameters, and the rule's signal from it. */
+/** Measures what the rule needs at the current parameters, and makes the rule's signal of it. */
 import type { Examples } from "../nn/model.ts";
 import { areDomains, type Bases } from "./bases.ts";
 import { estimateAlignments, estimateGram, exampleNumbers, targetDirection } from "./estimators.ts";
@@ -12,13 +12,13 @@ import { basisAlignments, proposal } from "./reweighting.ts";
 import type { Signal } from "./rule.ts";
 import { currentMixture, directionOf, type Training } from "./training.ts";
 
-/** A signal, and what of it is worth a line in a log. */
+/** A signal, with those measurements that a log shows. */
 export interface Measured {
   readonly signal: Signal;
   readonly alignments: Alignments | null;
 }
 
-/** Everything that the rule asks for. */
+/** Measures everything that the rule needs. */
 export async function measure<B extends Examples>(training: Training<B>): Promise<Measured> {
   const { plan, drawing, gathers, options } = training;
   const tokensSeen = { tokensSeen: drawing.tokens() };
@@ -38,7 +38,7 @@ export async function measure<B extends Examples>(training: Training<B>): Promis
   return { signal: { ...signal, ...tokensSeen }, alignments: null };
 }
 
-/** The target's gradient into `direction`, for the steps to come. */
+/** Computes the target's gradient into `direction`, for the next training steps. */
 export async function refreshDirection<B extends Examples>(training: Training<B>): Promise<void> {
   const { options, drawing, state } = training;
   const direction = directionOf(training);
@@ -51,7 +51,7 @@ export async function refreshDirection<B extends Examples>(training: Training<B>
   state.gathered.targetNorms.push(found.targetNorm);
 }
 
-/** Alignments from what the steps gathered. */
+/** Alignments from what the training steps collected. */
 function fromSteps<B extends Examples>(training: Training<B>): Alignments {
   const { options, state } = training;
   const { domainWeights } = currentMixture(training);
@@ -71,7 +71,7 @@ async function fromBatch<B extends Examples>(training: Training<B>): Promise<Ali
   );
 }
 
-/** The bases' alignments from one batch for all of them. */
+/** Alignments of the bases from one batch that all of them share. */
 async function fromShared<B extends Examples>(
   training: Training<B>,
   bases: Bases,
@@ -97,7 +97,7 @@ async function gramOf<B extends Examples>(training: Training<B>): Promise<Signal
   return { gram, losses };
 }
 
-/** Alignments with every target; one batch of the domains serves all of them. */
+/** Alignments with every target; all of them use the same batch of the domains. */
 async function targetsOf<B extends Examples>(training: Training<B>): Promise<Signal> {
   const { options, alignment, drawing } = training;
   const { model, mixer, target, targets = new Map<string, unknown>() } = options;
@@ -110,7 +110,7 @@ async function targetsOf<B extends Examples>(training: Training<B>): Promise<Sig
     );
     found.push({ name, own });
   }
-  // A plan that measures targets has at least one.
+  // A plan with several targets has at least one.
   const { norms, tied, losses } = found[0]!.own;
   wantNorms(mixer.rule, norms, tied);
   return {
@@ -130,7 +130,7 @@ function lossesOfSteps<B extends Examples>({ options, plan, state }: Training<B>
   return { ...own, ...(plan.reference ? { referenceLosses } : {}) };
 }
 
-/** Measures; with loss scaling again at half the scale while an overflow spoils the numbers, which is no reason to end a run. */
+/** Runs a measurement. With loss scaling, it is repeated at half the scale while the numbers overflow, since an overflow does not end a run. */
 async function measured<B extends Examples, T extends Partial<Pick<Alignments, "losses" | "targetLoss">>>(
   training: Training<B>,
   pass: (options: EstimateOptions) => Promise<T>,
@@ -141,10 +141,11 @@ async function measured<B extends Examples, T extends Partial<Pick<Alignments, "
     if (scaling === null || state.scales === null) return pass(estimation);
     const { alignment } = state.scales;
     const found = await pass({ ...estimation, lossScale: alignment.scale });
-    const good = allFinite(found);
-    state.scales.alignment = good ? grow(alignment, scaling) : backoff(alignment, scaling);
-    // Losses that are not finite are of the forward pass, which has no scale.
-    if (good || alignment.scale === scaling.min || !allFinite([found.losses, found.targetLoss])) return found;
+    const finite = allFinite(found);
+    state.scales.alignment = finite ? grow(alignment, scaling) : backoff(alignment, scaling);
+    // Losses that are not finite come from the forward pass, where no scale is applied.
+    if (finite || alignment.scale === scaling.min || !allFinite([found.losses, found.targetLoss]))
+      return found;
   }
 }
 

@@ -1,17 +1,17 @@
-/** The one mirror step that rules take: among the domains that were measured, and as the combinators around the rule have it. */
+/** The mirror step of all rules: among the domains that were measured, and after the changes of the combinators around the rule. */
 import type { ChangeStep, Step } from "./rule.ts";
 import { exponentiatedGradient, type Weights, within } from "./simplex.ts";
 
 /**
- * α ⊙ exp(η·direction), normalised, among the domains that take part; the others keep their weights, since not measured is not zero: a
- * direction of 0 in their place would read as "worse than all that help", and starve just those domains that are drawn rarely. `change` is
- * what `Rule.update` was given. `project` comes after the step, on the weights of those that take part, divided by their `total`. The step
- * starts `from` other weights where the rule moves them first, as towards a prior. With η = 0 nothing changes at all.
+ * Computes α ⊙ exp(η·direction), normalised, among the domains that take part; the others keep their weights. A domain that was not measured must not
+ * get the direction 0: this would mean "worse than all domains that help", and starve exactly the domains that are rarely drawn. `change` is the
+ * argument of `Rule.update`. `project` is applied after the step to the weights of the participating domains, divided by their `total`. The step
+ * starts at the weights `from` if the rule moves them first, for example towards a prior. With η = 0 nothing changes at all.
  */
 export function mirrorStep(
   weights: ArrayLike<number>,
   step: Step,
-  change: ChangeStep = (same) => same,
+  change: ChangeStep = (step) => step,
   project: (part: Weights, total: number) => Weights = (part) => part,
   from: ArrayLike<number> = weights,
 ): Weights {

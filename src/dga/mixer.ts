@@ -1,6 +1,4 @@
-/**
- * The mixer: a rule, when it is due, and the history of its weights, as plain JSON. Pure functions from state to state.
- */
+/** The mixer: a rule, its update schedule and the history of its weights, as plain JSON. Pure functions from state to state. */
 import { GradmixError } from "../errors.ts";
 import { isObject } from "../json.ts";
 import { type CombinatorOptions, combine } from "./combinators/index.ts";
@@ -10,21 +8,24 @@ import { checkOptions, integerIn, list, object, required, show, withDefaults } f
 import { createRule, type RuleOptions } from "./rules/index.ts";
 import { liesOnSimplex, normalise, sumOf } from "./simplex.ts";
 
-/** Facts of the run go to what takes them, of the rule and of `combinators`; options that say the same go before them. */
+/**
+ * Options of `createMixer`. The facts of the run (`RunFacts`) supply options of the rule and the `combinators` that are left out; explicit options
+ * take precedence.
+ */
 export interface MixerOptions extends RunFacts {
   /** Names of the domains, in the order of the weights. */
   readonly domains: readonly string[];
-  /** One of the built-in rules by its options, or a rule of your own. */
+  /** Options of a built-in rule, or a rule of your own. */
   readonly rule: RuleOptions | Rule;
-  /** Put around the rule in this order. Default none. */
+  /** Combinators around the rule, the innermost first. Default none. */
   readonly combinators?: readonly CombinatorOptions[];
-  /** T_r: training steps between two updates. Default 10. */
+  /** Training steps between two weight updates, T_r of the paper. Default 10. */
   readonly updateEvery?: number;
-  /** Training steps before the first update may happen. Default 0. */
+  /** Training steps before the first weight update may happen. Default 0. */
   readonly updateAfter?: number;
 }
 
-/** Plain JSON: save it, restore it, go on to the same bits. */
+/** State of a mixer: plain JSON that can be saved and restored, and from which a run continues bit for bit. */
 export interface MixerState {
   /** Version of this format. */
   readonly version: 1;
@@ -32,11 +33,11 @@ export interface MixerState {
   readonly rule: RuleState;
   /** Training steps taken. */
   readonly steps: number;
-  /** Σ over steps of the weights that were sampled with. */
+  /** Sum over the steps of the sampled weights. */
   readonly weightSums: readonly number[];
 }
 
-/** A rule with its domains and its schedule of updates; `createMixer` makes one. It holds no state: that is a `MixerState`. */
+/** A rule with its domains and its update schedule; `createMixer` makes one. It holds no state: that is a `MixerState`. */
 export interface Mixer {
   /** The rule, with its combinators around it. */
   readonly rule: Rule;
@@ -50,10 +51,10 @@ export interface Mixer {
   readonly initial: MixerState;
 }
 
-/** What `createMixer` takes where nothing is said. */
+/** Defaults of the options of `createMixer`. */
 export const mixerDefaults = { updateEvery: 10, updateAfter: 0 };
 
-/** Throws `config` for impossible options, and for facts that nothing could take because the rule is an object, which has its options already. */
+/** Makes a mixer. Throws `config` for invalid options, and for facts that cannot be used because the rule is an object, whose options are already set. */
 export function createMixer(options: MixerOptions): Mixer {
   checkOptions("createMixer", options, {
     domains: required(list),
@@ -73,21 +74,21 @@ export function createMixer(options: MixerOptions): Mixer {
           "config",
           `createMixer: ${fact}: the rule "${rule.name}" is an object, which has its options already; give it ${fact} when it is made, or give its options as rule`,
         );
-  const made = combine(isRule(rule) ? rule : createRule(rule, options), combinators, options);
+  const combined = combine(isRule(rule) ? rule : createRule(rule, options), combinators, options);
   const initial: MixerState = {
     version: 1,
-    rule: made.init(domains),
+    rule: combined.init(domains),
     steps: 0,
     weightSums: domains.map(() => 0),
   };
-  return { rule: made, domains: [...domains], updateEvery, updateAfter, initial };
+  return { rule: combined, domains: [...domains], updateEvery, updateAfter, initial };
 }
 
-/** Options may come from a file, and have any name in them. */
+/** Whether the option is a rule object. Options may come from a file and have any property. */
 const isRule = (rule: RuleOptions | Rule): rule is Rule =>
   "update" in rule && typeof rule.update === "function";
 
-/** Notes that training steps were taken with the current weights: one, or so many. */
+/** Records training steps that were taken with the current weights. `steps` defaults to 1. */
 export function advance(state: MixerState, steps: number = 1): MixerState {
   const { weights } = state.rule;
   return {
@@ -97,80 +98,80 @@ export function advance(state: MixerState, steps: number = 1): MixerState {
   };
 }
 
-/** Is an update due after the steps taken so far? Never for fixed weights. */
+/** Whether a weight update is due after the steps taken so far. Always false for fixed weights. */
 export function updateDue(mixer: Mixer, state: MixerState): boolean {
   return nextUpdate(mixer, state.steps - 1) === state.steps;
 }
 
 /**
- * The number of steps after which the next update is due when `steps` were taken: the first multiple of `updateEvery` that is more, and not less than
- * `updateAfter`. Infinity for fixed weights. What steps measure for an update is of the `updateEvery` steps before it.
+ * The number of steps after which the next update is due when `steps` were taken: the next multiple of `updateEvery` that is at least `updateAfter`.
+ * Infinity for fixed weights. The measurements of training steps for an update come from the `updateEvery` steps before it.
  */
 export function nextUpdate({ rule, updateEvery, updateAfter }: Mixer, steps: number): number {
   if (rule.needs.length === 0) return Infinity;
   return updateEvery * Math.max(1, Math.floor(steps / updateEvery) + 1, Math.ceil(updateAfter / updateEvery));
 }
 
-/** The state after the rule has seen a signal. Throws `numeric` for a signal that is not finite; `state` is never changed. */
+/** The state after the rule has processed a signal. Throws `numeric` for a signal that is not finite; `state` is never changed. */
 export function update(mixer: Mixer, state: MixerState, signal: Signal): MixerState {
   return { ...state, rule: mixer.rule.update(state.rule, signal) };
 }
 
-/** The weights to sample with. */
+/** The weights that are sampled now, one per domain. */
 export function currentWeights(state: MixerState): Float64Array {
   return Float64Array.from(state.rule.weights);
 }
 
-/** The mean over steps of the weights that were sampled with; the current ones before the first step. */
+/** The mean over the steps of the sampled weights; before the first step, the current weights. */
 export function averageWeights(state: MixerState): Float64Array {
   if (state.steps === 0) return currentWeights(state);
-  // The sums add up to the number of steps, but for rounding.
+  // The sums add up to the number of steps, up to rounding.
   return normalise(state.weightSums);
 }
 
 /** Reads a saved state back. Throws `checkpoint`, naming what differs from `mixer`. */
 export function restoreMixer(mixer: Mixer, json: unknown): MixerState {
-  const wrong = (what: string): GradmixError => new GradmixError("checkpoint", `mixer state: ${what}`);
-  if (!isObject(json) || json["version"] !== 1) throw wrong("it is not a mixer state of version 1");
+  const invalid = (what: string): GradmixError => new GradmixError("checkpoint", `mixer state: ${what}`);
+  if (!isObject(json) || json["version"] !== 1) throw invalid("it is not a mixer state of version 1");
   const rule = json["rule"];
-  if (!isObject(rule)) throw wrong("it has no rule");
+  if (!isObject(rule)) throw invalid("it has no rule");
   if (rule["rule"] !== mixer.rule.name)
-    throw wrong(`it belongs to the rule ${show(rule["rule"])}, not to "${mixer.rule.name}"`);
+    throw invalid(`it belongs to the rule ${show(rule["rule"])}, not to "${mixer.rule.name}"`);
   const domains = rule["domains"];
   const k = mixer.domains.length;
-  if (!Array.isArray(domains)) throw wrong("its rule has no domains");
-  if (domains.length !== k) throw wrong(`it has ${domains.length} domains, not ${k}`);
+  if (!Array.isArray(domains)) throw invalid("its rule has no domains");
+  if (domains.length !== k) throw invalid(`it has ${domains.length} domains, not ${k}`);
   const other = domains.findIndex((name, i) => name !== mixer.domains[i]);
   if (other >= 0)
-    throw wrong(`its domain ${other + 1} is ${show(domains[other])}, not "${mixer.domains[other]}"`);
+    throw invalid(`its domain ${other + 1} is ${show(domains[other])}, not "${mixer.domains[other]}"`);
   const vector = (value: unknown, name: string, length: number): number[] => {
     if (!Array.isArray(value) || value.length !== length)
-      throw wrong(`${name} does not hold ${length} numbers`);
+      throw invalid(`${name} does not hold ${length} numbers`);
     return value.map((entry: unknown, i) => {
       if (typeof entry !== "number" || !Number.isFinite(entry))
-        throw wrong(`${name} has ${show(entry)} at ${length === k ? `domain "${mixer.domains[i]}"` : i}`);
+        throw invalid(`${name} has ${show(entry)} at ${length === k ? `domain "${mixer.domains[i]}"` : i}`);
       return entry;
     });
   };
   const count = (value: unknown, name: string): number => {
     if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0)
-      throw wrong(`${name} is ${show(value)}`);
+      throw invalid(`${name} is ${show(value)}`);
     return value;
   };
 
   const weights = vector(rule["weights"], "weights", k);
-  if (!liesOnSimplex(weights)) throw wrong("weights do not lie on the simplex");
+  if (!liesOnSimplex(weights)) throw invalid("weights do not lie on the simplex");
   const steps = count(json["steps"], "steps");
   const weightSums = vector(json["weightSums"], "weightSums", k);
   if (Math.abs(sumOf(weightSums) - steps) > 1e-9 * steps || weightSums.some((w) => w < 0))
-    throw wrong(`weightSums do not add up to the ${steps} steps`);
+    throw invalid(`weightSums do not add up to the ${steps} steps`);
 
   const saved = rule["memory"];
-  if (!isObject(saved)) throw wrong("its rule has no memory");
+  if (!isObject(saved)) throw invalid("its rule has no memory");
   const expected = mixer.initial.rule.memory;
   const stranger = Object.keys(saved).find((name) => !Object.hasOwn(expected, name));
   if (stranger !== undefined)
-    throw wrong(`memory.${stranger} is nothing that "${mixer.rule.name}" remembers`);
+    throw invalid(`memory.${stranger} is nothing that "${mixer.rule.name}" remembers`);
   const memory = Object.fromEntries(
     Object.entries(expected).map(([name, { length }]) => [
       name,
@@ -178,7 +179,7 @@ export function restoreMixer(mixer: Mixer, json: unknown): MixerState {
     ]),
   );
   const fault = mixer.rule.memoryFault?.(memory) ?? null;
-  if (fault !== null) throw wrong(`memory: ${fault}`);
+  if (fault !== null) throw invalid(`memory: ${fault}`);
 
   return {
     version: 1,

@@ -1,4 +1,4 @@
-/** What estimators are made of: their options, one backward pass, and reading numbers. */
+/** Parts of the estimators: their options, a backward pass, and reading numbers. */
 import { gradients } from "../autograd/grad.ts";
 import { sumSink } from "../autograd/sinks/sum.ts";
 import { GradmixError } from "../errors.ts";
@@ -19,8 +19,8 @@ import {
 import { lossScaleCheck } from "./loss-scale.ts";
 
 /**
- * Backward pass of the mean loss per token, Σ losses / tokens, times `lossScale`, into `into` (overwritten, or added to). Returns the
- * examples' summed losses [examples], without the scale; they belong to the caller's scope.
+ * Backward pass of the mean loss per token, Σ losses / tokens, times `lossScale`, into `into` (overwritten, or added to). Returns the examples'
+ * summed losses [examples] without the scale; they belong to the caller's scope.
  */
 export function meanGradient<B extends Examples>(
   model: Model<NoInfer<B>>,
@@ -42,28 +42,28 @@ export function meanGradient<B extends Examples>(
 
 /** Options of the estimators. */
 export interface EstimateOptions {
-  /** Most examples in one pass, to bound memory; a domain is never split. Default: all at once. */
+  /** Largest number of examples per pass, to limit memory; a domain is never split. Default: all at once. */
   readonly maxExamples?: number;
-  /** Reused between calls; otherwise made for this one. */
+  /** Buffer for the target's gradient, reused between calls. Default: allocated for this call. */
   readonly direction?: Arena;
   /**
-   * Names of the parameters that are looked at, for instance `lastBlocks(model, 2)`: alignments and norms are those of their gradients, and
-   * the backward passes stop where none of them is further up. Default: all.
+   * Selects the parameters whose gradients are used, by name, for instance `lastBlocks(model, 2)`. Alignments and norms are those of these gradients,
+   * and the backward passes stop below the lowest selected parameter. Default: all.
    */
   readonly parameters?: (name: string) => boolean;
-  /** Of the estimator "sketch": r, and the seed of its projections. */
+  /** Options of the estimator "sketch". */
   readonly sketch?: {
-    /** r: matrices are projected to r × r numbers. */
+    /** Rank r of the sketch: matrices are projected to r × r numbers. */
     readonly rank?: number;
     /** Seed of the projections. */
     readonly seed?: number;
   };
-  /** ⟨∇Lᵢ, P ∇L_target⟩ and ‖P ∇L_target‖ in place of ⟨∇Lᵢ, ∇L_target⟩ and ‖∇L_target‖. */
+  /** Diagonal preconditioner P. If given, ⟨∇Lᵢ, P ∇L_target⟩ and ‖P ∇L_target‖ replace ⟨∇Lᵢ, ∇L_target⟩ and ‖∇L_target‖. */
   readonly precondition?: Preconditioner;
   /**
-   * A power of two by which losses are multiplied before a backward pass, for backends whose products would lose small gradients
-   * (loss-scale.ts). Results are without it, but for the direction: `targetDirection` leaves there the gradient times this scale, and
-   * `exampleNumbers` takes it so. Default: none.
+   * A power of two by which losses are multiplied before a backward pass, for backends whose products would lose small gradients (loss-scale.ts). The
+   * results do not contain it, except for the direction: `targetDirection` leaves the gradient times this scale there, and `exampleNumbers` expects
+   * it so. Default: none.
    */
   readonly lossScale?: number;
 }
@@ -77,7 +77,7 @@ const estimateChecks: OptionChecks<EstimateOptions> = {
   lossScale: lossScaleCheck,
 };
 
-/** Throws `config`, naming the function and the option. `more` are options that only this function takes. */
+/** Checks the options. Throws `config`, naming the function and the option. `more` are options that only this function has. */
 export function checkEstimate<More extends object = object>(
   where: string,
   options: EstimateOptions & More,
@@ -94,14 +94,14 @@ export function checkEstimate<More extends object = object>(
     });
 }
 
-/** The loss scale, 1 without one. */
+/** The loss scale; 1 without one. */
 export function scaleOf({ lossScale = 1 }: EstimateOptions): number {
   return lossScale;
 }
 
 /**
- * What every example's summed loss is multiplied by in a pass that measures examples: 1, or with a loss scale S/tokens to the next power of
- * two below, since S is meant for a mean per token and would overflow with sums.
+ * The factor of every example's summed loss in a pass that measures examples. It is 1 without a loss scale S, and S/tokens rounded down to a power of
+ * two with one, because S is meant for a mean per token and sums would overflow.
  */
 export function exampleWeight(batch: Examples, options: EstimateOptions): number {
   if (options.lossScale === undefined) return 1;
@@ -109,9 +109,9 @@ export function exampleWeight(batch: Examples, options: EstimateOptions): number
 }
 
 /**
- * For `parameters`: the last `count` blocks of a model with what comes after them (of a GPT the final norm and the head); 0 is what comes after them alone.
- * Blocks are those of the parameters' specs (`ParameterSpec.block`). R&B aligns last layers only: the backward pass ends there. Throws `config` for more blocks
- * than there are.
+ * A selection for `parameters`: the last `count` blocks of a model and the parameters after them (for a GPT, the final norm and the head). With 0 it
+ * selects only the parameters after the blocks. Blocks are those of the parameters' specs (`ParameterSpec.block`). R&B aligns only the last layers;
+ * the backward pass then ends there. Throws `config` if the model has fewer blocks.
  */
 export function lastBlocks(model: Named, count: number): (name: string) => boolean {
   const { specs } = model.parameters;
@@ -129,10 +129,10 @@ export function lastBlocks(model: Named, count: number): (name: string) => boole
   return (name) => last.has(name);
 }
 
-/** All that is asked of a model whose examples do not matter. */
+/** The part of a model that is needed where its examples do not matter. */
 type Named = Pick<Model<never>, "parameters">;
 
-/** The parameters that `options` names. Throws `config` when there is none. */
+/** The parameters that `options` selects. Throws `config` if it selects none. */
 export function watched(model: Named, { parameters }: EstimateOptions = {}): readonly Tensor[] {
   if (parameters === undefined) return model.parameters.list;
   const chosen = [...model.parameters.byName].flatMap(([name, p]) => (parameters(name) ? [p] : []));
@@ -164,11 +164,11 @@ export async function lossesOf<B extends Examples>(
   model: Model<NoInfer<B>>,
   batch: B,
 ): Promise<Float64Array> {
-  return take(keep(scope(() => model.losses(batch))));
+  return readAndDispose(keep(scope(() => model.losses(batch))));
 }
 
-/** The numbers of a tensor, which is let go of. It is out of every scope meanwhile: a scope may end before the numbers are there. */
-export async function take(t: Tensor): Promise<Float64Array> {
+/** Reads the numbers of a tensor and disposes it. Meanwhile it is outside every scope, because a scope may end before the numbers arrive. */
+export async function readAndDispose(t: Tensor): Promise<Float64Array> {
   keep(t);
   try {
     return Float64Array.from(await t.data());

@@ -1,4 +1,4 @@
-/** From what a rule needs to what the trainer measures, and back to the rule's signal; what options of a trainer go together. */
+/** From what a rule needs to what the trainer measures, and from there to the rule's signal. Also checks which options of a trainer can be combined. */
 import { GradmixError } from "../errors.ts";
 import { areDomains, type Bases } from "./bases.ts";
 import type { EstimatorName } from "./estimators.ts";
@@ -6,7 +6,7 @@ import type { Mixer } from "./mixer.ts";
 import type { Alignments } from "./measurements.ts";
 import type { Rule, Signal, SignalName } from "./rule.ts";
 
-/** What a rule asks the trainer to measure. */
+/** The measurements that a rule needs from the trainer. */
 export interface Plan {
   /** Alignments with the one target. */
   readonly aligns: boolean;
@@ -35,16 +35,16 @@ export function planOf(needs: readonly SignalName[]): Plan {
   };
 }
 
-/** What is aligned with the target where `from` is left out: see `AlignmentOptions`. */
+/** The default of `from`; see `AlignmentOptions`. */
 export function measuredFrom(
-  { from, estimator, domainExamples, parameters, bases }: NonNullable<Fit["alignment"]>,
+  { from, estimator, domainExamples, parameters, bases }: NonNullable<OptionSet["alignment"]>,
   plan: Pick<Plan, "gram" | "targets">,
 ): "batch" | "step" {
   const ofBatches = [estimator, domainExamples, parameters, bases].some((option) => option !== undefined);
   return from ?? (ofBatches || plan.gram || plan.targets ? "batch" : "step");
 }
 
-/** The rule's signal. Throws `config`, naming the parameter, when the rule needs norms and tied weights stand in their way. */
+/** The rule's signal. Throws `config`, naming the parameter, if the rule needs norms and tied weights prevent them. */
 export function signalOf(rule: Rule, measured: Alignments): Signal {
   const { alignments, standardErrors, norms, tokens, targetNorm, losses, targetLoss, tied } = measured;
   wantNorms(rule, norms, tied);
@@ -60,7 +60,7 @@ export function signalOf(rule: Rule, measured: Alignments): Signal {
   };
 }
 
-/** Throws `config` when the rule needs norms and they could not be measured, which `checkFit` had no way to know. */
+/** Throws `config` if the rule needs norms and they could not be measured, which `checkFit` cannot know in advance. */
 export function wantNorms(rule: Rule, norms: unknown, tied: string | undefined): void {
   if (norms !== undefined || !rule.needs.includes("norms")) return;
   throw new GradmixError(
@@ -69,8 +69,8 @@ export function wantNorms(rule: Rule, norms: unknown, tied: string | undefined):
   );
 }
 
-/** The options of a trainer that have to fit together. */
-interface Fit {
+/** The options of a trainer that depend on each other. */
+interface OptionSet {
   readonly mixer: Mixer;
   readonly domains: { readonly length: number };
   readonly target: unknown;
@@ -87,65 +87,65 @@ interface Fit {
   };
 }
 
-/** Throws `config` when the options of a trainer do not fit together. */
-export function checkFit(fit: Fit): void {
-  const { mixer, domains, target, targets, reference, heldOut, bases, alignment = {} } = fit;
-  const wrong = (what: string): GradmixError => new GradmixError("config", what);
+/** Throws `config` if the options of a trainer contradict each other. */
+export function checkOptionSet(options: OptionSet): void {
+  const { mixer, domains, target, targets, reference, heldOut, bases, alignment = {} } = options;
+  const invalid = (what: string): GradmixError => new GradmixError("config", what);
   const { name, needs } = mixer.rule;
   const plan = planOf(needs);
   const from = measuredFrom(alignment, plan);
   const expected = bases?.domains.length ?? mixer.domains.length;
   if (domains.length !== expected)
-    throw wrong(
+    throw invalid(
       bases === undefined
         ? `${domains.length} domains of windows for a mixer of ${expected}`
         : `${domains.length} domains of windows for bases over ${expected}`,
     );
   if (bases !== undefined && bases.names.join("\n") !== mixer.domains.join("\n"))
-    throw wrong(`bases: the mixer must have their ${bases.names.length} names as its domains`);
+    throw invalid(`bases: the mixer must have their ${bases.names.length} names as its domains`);
   if (plan.aligns && target === null)
-    throw wrong(`rule ${name}: it aligns domains with a target, and there is none; give a target`);
+    throw invalid(`rule ${name}: it aligns domains with a target, and there is none; give a target`);
   if (plan.targets && (targets === undefined || targets.size === 0))
-    throw wrong(`rule ${name}: it aligns domains with several targets, and there are none; give targets`);
+    throw invalid(`rule ${name}: it aligns domains with several targets, and there are none; give targets`);
   if (plan.reference && reference === undefined)
-    throw wrong(`rule ${name}: it compares with a reference model, and there is none; give a reference`);
+    throw invalid(`rule ${name}: it compares with a reference model, and there is none; give a reference`);
   if (plan.heldOut && heldOut === undefined)
-    throw wrong(`rule ${name}: it looks at losses on held-out text, and there is none; give heldOut`);
+    throw invalid(`rule ${name}: it looks at losses on held-out text, and there is none; give heldOut`);
   if (plan.heldOut && bases !== undefined)
-    throw wrong(
+    throw invalid(
       `rule ${name}: with bases there are no held-out losses, which are of single domains; leave the guard or the bases out`,
     );
   const kinds = [plan.aligns, plan.gram, plan.targets, plan.reference].filter(Boolean).length;
   if (kinds > 1)
-    throw wrong(`rule ${name}: it needs ${needs.join(", ")}, which the trainer does not measure together`);
+    throw invalid(`rule ${name}: it needs ${needs.join(", ")}, which the trainer does not measure together`);
   if (plan.preconditioned && needs.includes("alignments"))
-    throw wrong(`rule ${name}: plain and preconditioned alignments are not measured together`);
+    throw invalid(`rule ${name}: plain and preconditioned alignments are not measured together`);
   if (bases !== undefined && needs.length > 0 && !plan.aligns)
-    throw wrong(
+    throw invalid(
       `rule ${name}: with bases a rule can use alignments with one target only; it needs ${needs.join(", ")}`,
     );
   if (from === "step" && (plan.gram || plan.targets))
-    throw wrong(
+    throw invalid(
       `rule ${name}: it needs ${plan.gram ? "a Gram matrix" : "several targets"}, which the training steps do not measure; leave from out, or use "batch"`,
     );
   const { estimator = "segmented" } = alignment;
   const shared = bases !== undefined && alignment.bases !== "direct" && !areDomains(bases);
   if (shared && from !== "step" && estimator !== "segmented")
-    throw wrong(
+    throw invalid(
       `estimator ${estimator}: a shared batch of bases takes segmented; use that, or bases = direct`,
     );
   if (estimator === "sketch" && from !== "step" && plan.preconditioned)
-    throw wrong(
+    throw invalid(
       `estimator sketch: it cannot precondition, which rule ${name} asks for; use estimator = segmented`,
     );
   if (estimator === "perDomain" && from !== "step" && needs.includes("standardErrors"))
-    throw wrong(
+    throw invalid(
       `estimator perDomain: it gives no standard errors, which rule ${name} asks for; use estimator = segmented`,
     );
   if (from === "step" && alignment.parameters !== undefined)
-    throw wrong('alignment: "step" looks at all parameters; leave parameters out, or use "batch"');
+    throw invalid('alignment: "step" looks at all parameters; leave parameters out, or use "batch"');
   if (alignment.estimator === "forward" && from !== "step" && needs.includes("norms"))
-    throw wrong(
+    throw invalid(
       `estimator forward: it gives no gradient norms, which rule ${name} asks for; use normalise = raw or estimator = segmented`,
     );
 }

@@ -2,9 +2,9 @@
  * Distribution reweighting (Fan, Grangier, Ablin 2024, Algorithm 2): a rule moves the weights w of N basis distributions instead of those of k
  * domains, and all N alignments come from one batch.
  *
- * There is nothing to plug in: the mixer is one over `bases.names`, its weights are w, and the domains get α = `mixtureOf(bases, w)`. By the
- * chain rule the alignment of basis j is the mean over i ~ pⱼ of the domains' alignments, so a single batch of examples, drawn from any
- * proposal q over the domains that covers the bases, tells all of them by importance weights pⱼ(i)/q(i).
+ * Nothing else changes: the mixer is made for `bases.names`, its weights are w, and the domain weights are α = `mixtureOf(bases, w)`. By the chain
+ * rule, the alignment of basis j is the mean over i ~ pⱼ of the domains' alignments. So a single batch of examples, drawn from any proposal q over
+ * the domains that covers the bases, gives all of them with the importance weights pⱼ(i)/q(i).
  */
 import { GradmixError } from "../errors.ts";
 import { type Choice, cumulativeTable } from "../data/alias.ts";
@@ -15,16 +15,17 @@ import type { Weights } from "./simplex.ts";
 
 /** Options of `proposal`. */
 export interface ProposalOptions {
-  /** λ, 0 < λ ≤ 1: how much of the proposal is the plain mean of the bases. Default 0.5. */
+  /** λ, 0 < λ ≤ 1: the share of the plain mean of the bases in the proposal. Default 0.5. */
   readonly defensive?: number;
-  /** [k], overwritten. */
+  /** Array for the result [k], overwritten. Default: a new array. */
   readonly out?: Weights;
 }
 
 /**
- * q = (1 − λ)·α + λ·(mean of the bases), a defensive mixture (T. Hesterberg, Technometrics 37(2), 1995): the bases with the weights
- * vⱼ = (1 − λ)·wⱼ + λ/N. Since q ≥ vⱼ pⱼ everywhere, pⱼ(i)/q(i) ≤ 1/vⱼ ≤ N/λ whatever w is, a basis that weighs more is measured better
- * (≤ 1/((1 − λ)·wⱼ)), and q has weight wherever a basis has.
+ * A proposal distribution q = (1 − λ)·α + λ·(mean of the bases) over the domains [k], a defensive mixture (T. Hesterberg, Technometrics 37(2), 1995).
+ * It weighs the bases with vⱼ = (1 − λ)·wⱼ + λ/N. Since q ≥ vⱼ pⱼ everywhere, the importance weights are bounded, pⱼ(i)/q(i) ≤ 1/vⱼ ≤ N/λ, whatever w
+ * is; a basis with more weight is measured more precisely (≤ 1/((1 − λ)·wⱼ)), and q is positive wherever a basis is. Throws `config` for invalid
+ * weights or options.
  */
 export function proposal(bases: Bases, weights: ArrayLike<number>, options: ProposalOptions = {}): Weights {
   checkOptions("proposal", options, { defensive: numberIn({ min: 0, max: 1, openMin: true }), out: object });
@@ -37,20 +38,20 @@ export function proposal(bases: Bases, weights: ArrayLike<number>, options: Prop
   );
 }
 
-/** Of bases, from one batch: losses and norms with those of the examples. */
+/** Measurements of bases from one batch, including losses and norms if the examples have them. */
 export type BasisMeasurements = Measurements &
   Required<Pick<Measurements, "standardErrors" | "effectiveSizes">>;
 
 /**
- * The alignments of all bases from one batch, by importance sampling from `q` [k], in time proportional to the non-zeros.
+ * Computes the alignments of all bases from one batch by importance sampling from `q` [k], in time proportional to the number of non-zeros.
  *
  * The estimate is a self-normalised ratio (A. Owen, Monte Carlo theory, methods and examples, ch. 9): consistent, with a bias of the order of
- * 1/effective size. Its standard error is the delta method's, √(m/(m − 1)·Σ ω²(dₑ − aⱼnₑ)²)/Σ ωnₑ with m the effective size; where a basis
- * weighs all its examples alike it is `domainAlignments` of them, to the bit in the alignment. A basis none of whose domains were drawn has
- * alignment 0 and 0 tokens: rules take it as not measured, so it neither gains nor loses. Its norm is the root mean square of single examples'
- * gradients (`Measurements`): the norm of their mean is not to be had from numbers of single examples, and this one does not depend on how many were drawn.
+ * 1/effective size. Its standard error is that of the delta method, √(m/(m − 1)·Σ ω²(dₑ − aⱼnₑ)²)/Σ ωnₑ with m the effective size. If a basis weighs
+ * all its examples alike, its alignment equals that of `domainAlignments` bit for bit. A basis none of whose domains were drawn has alignment 0 and 0
+ * tokens: rules treat it as not measured, so it neither gains nor loses. Its norm is the root mean square over single examples' gradients
+ * (`Measurements`): the norm of their mean does not follow from numbers of single examples, and this one does not depend on how many were drawn.
  *
- * Throws `shape` for arrays that do not fit each other, `config` for an example of a domain that q never draws.
+ * Throws `shape` for arrays whose lengths differ, and `config` for an example of a domain that q never draws.
  */
 export function basisAlignments(
   bases: Bases,
@@ -68,7 +69,7 @@ export function basisAlignments(
   const tokensOf = new Float64Array(n);
   const lossesOf = losses === undefined ? null : new Float64Array(n);
   const norms = squaredNorms === undefined ? null : new Float64Array(n);
-  // The examples that a basis has weight on. A domain is at most once in a row, so each example is too.
+  // The examples that a basis has weight on. A domain occurs at most once in a row, so each example does too.
   const drawn = new Int32Array(count);
   const ratios = new Float64Array(count);
   for (let j = 0; j < n; j++) {
@@ -87,7 +88,7 @@ export function basisAlignments(
     if (!(most > 0)) continue;
     let [weights, squares, weighted, sum, loss, norm] = [0, 0, 0, 0, 0, 0];
     for (let s = 0; s < size; s++) {
-      // Only their ratios matter; with the largest as 1 nothing overflows, and equal ones do not even round.
+      // Only their ratios matter; scaled by the largest, nothing overflows, and equal ones are not even rounded.
       const omega = (ratios[s]! /= most);
       const e = drawn[s]!;
       weights += omega;
@@ -104,7 +105,7 @@ export function basisAlignments(
     effectiveSizes[j] = effective;
     if (lossesOf !== null) lossesOf[j] = loss / weighted;
     if (norms !== null) norms[j] = Math.sqrt(norm / weights);
-    // An effective size of 1 up to rounding is a single example.
+    // An effective size of 1, up to rounding, is a single example.
     if (effective <= 1 + 1e-9) continue;
     let residuals = 0;
     for (let s = 0; s < size; s++) {
@@ -124,8 +125,8 @@ export function basisAlignments(
 }
 
 /**
- * Examples with tokens by domain, as chained lists in their order: `first[i]` and `next[e]` are numbers of examples counted from 1, and 0 ends a list. Throws like
- * `basisAlignments`.
+ * Examples with tokens by domain, as linked lists in their order: `first[i]` and `next[e]` are numbers of examples counted from 1, and 0 ends a list.
+ * Throws like `basisAlignments`.
  */
 function chained(
   { domains }: Bases,
@@ -155,7 +156,7 @@ function chained(
   return { first, next };
 }
 
-/** Draws a domain from basis j: O(log non-zeros of the row) a draw, 8 bytes a non-zero, for the sampler's `draw`. */
+/** Draws a domain from basis j, for the sampler's `draw`. A draw takes O(log non-zeros of the row); the table takes 8 bytes per non-zero. */
 export function basisChoice(bases: Bases, j: number): Choice {
   const columns = bases.columns.subarray(bases.offsets[j], bases.offsets[j + 1]);
   const inRow = cumulativeTable(bases.values.subarray(bases.offsets[j], bases.offsets[j + 1]));

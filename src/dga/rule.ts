@@ -1,84 +1,84 @@
 /**
- * The one interface of update rules: pure functions on plain data.
+ * The interface of update rules: pure functions on plain data.
  *
- * A rule makes a first state from the domains' names and turns a state and a signal into the next state. States are JSON; `weights` of
- * a state is what the sampler draws domains with. A new rule is a file in rules/ and a line in rules/index.ts; a combinator is a function
- * from rule to rule that keeps what it remembers beside the inner rule's memory.
+ * A rule makes an initial state from the names of the domains and turns a state and a signal into the next state. States are JSON; the sampler draws
+ * domains with the `weights` of a state. A new rule is a file in rules/ and a line in rules/index.ts; a combinator is a function from rule to rule
+ * that keeps its own memory beside that of the inner rule.
  */
 import { GradmixError } from "../errors.ts";
 import { show } from "../options.ts";
 
 /** What was measured about the domains at one step; arrays have one entry per domain. */
 export interface Signal {
-  /** aᵢ = ⟨∇Lᵢ, ∇L_target⟩, of mean losses per token. */
+  /** aᵢ = ⟨∇Lᵢ, ∇L_target⟩, where L are mean losses per token. */
   readonly alignments?: ArrayLike<number>;
-  /** Of each aᵢ; null where it is not known. */
+  /** Standard error of each aᵢ; null if it is unknown. */
   readonly standardErrors?: readonly (number | null)[];
-  /** ‖∇Lᵢ‖. */
+  /** ‖∇Lᵢ‖, the norm of each domain's gradient. */
   readonly norms?: ArrayLike<number>;
-  /** ‖∇L_target‖. */
+  /** ‖∇L_target‖, the norm of the target's gradient. */
   readonly targetNorm?: number;
-  /** Lᵢ, mean loss per token. */
+  /** Lᵢ, the mean loss per token of each domain, in nats. */
   readonly losses?: ArrayLike<number>;
-  /** L_target, mean loss per token. */
+  /** L_target, the mean loss per token of the target, in nats. */
   readonly targetLoss?: number;
-  /** ⟨∇Lᵢ, ∇L_target / (√v̂ + ε)⟩: the alignments of a step of Adam, whose second moments are v̂. */
+  /** ⟨∇Lᵢ, ∇L_target / (√v̂ + ε)⟩: the alignments with a step of Adam, whose second moments are v̂. */
   readonly preconditionedAlignments?: ArrayLike<number>;
-  /** ‖∇L_target / (√v̂ + ε)‖. */
+  /** ‖∇L_target / (√v̂ + ε)‖, the norm of the preconditioned target gradient. */
   readonly preconditionedTargetNorm?: number;
   /** ⟨∇Lᵢ, ∇Lⱼ⟩, row-major [k, k], symmetric. */
   readonly gram?: ArrayLike<number>;
-  /** With several targets, one entry each: a_mi = ⟨∇Lᵢ, ∇L_m⟩ [k], ‖∇L_m‖, L_m, in the order the rule was told their names. */
+  /** Measurements with several targets, one entry per target: a_mi = ⟨∇Lᵢ, ∇L_m⟩ [k], ‖∇L_m‖ and L_m, in the order of the rule's option `targets`. */
   readonly targets?: readonly TargetSignal[];
-  /** Lᵢ of a reference model on the same text, mean loss per token. */
+  /** Mean loss per token of a reference model on the same text, per domain. */
   readonly referenceLosses?: ArrayLike<number>;
-  /** How many examples the target has, of which its gradient is a sample. */
+  /** Number of examples of the target; its gradient is measured on a sample of them. */
   readonly targetExamples?: number;
-  /** Training tokens that each domain has given so far. */
+  /** Training tokens drawn from each domain so far. */
   readonly tokensSeen?: ArrayLike<number>;
   /**
-   * Mean loss per token on held-out text of each domain, the same text every time; null for a domain whose text was not looked at. Only in updates for which it
-   * was measured: a signal without it says nothing of it.
+   * Mean loss per token on held-out text of each domain, the same text every time; null for a domain whose text is not measured. Only present in
+   * updates that measured it.
    */
   readonly heldOutLosses?: readonly (number | null)[];
-  /** With `heldOutLosses`: what they are compared with, on the same text; null or left out where the one who measures knows of none. */
+  /** Reference of each of the `heldOutLosses`, on the same text; null, or left out, if there is none. */
   readonly heldOutReferences?: readonly (number | null)[];
-  /** With `heldOutLosses`: the standard error of heldOutLosses[i] − heldOutReferences[i], paired by example; null or left out where it is not known. */
+  /** Standard error of heldOutLosses[i] − heldOutReferences[i], paired by example; null, or left out, if it is unknown. */
   readonly heldOutErrors?: readonly (number | null)[];
   /**
-   * Counted tokens behind each domain's numbers; left out when all domains were measured. A domain with 0 was not measured: whatever stands
-   * in its place in the other arrays, in its row and column of `gram` and in `standardErrors` is not looked at. `tokensSeen` is a count of
-   * the run, not a measurement, and holds for all.
+   * Counted tokens behind each domain's numbers; left out if all domains were measured. A domain with 0 was not measured: its entries in the other
+   * arrays, in its row and column of `gram` and in `standardErrors` are ignored. `tokensSeen` is a count of the run, not a measurement, and is valid
+   * for all domains.
    */
   readonly tokens?: ArrayLike<number>;
 }
 
-/** What was measured of one of several targets. */
+/** Measurements with one of several targets. */
 export interface TargetSignal {
   /** Name of the target. */
   readonly name: string;
-  /** ⟨∇Lᵢ, ∇L_target⟩, one entry per domain. */
+  /** ⟨∇Lᵢ, ∇L_target⟩, one entry per domain [k]. */
   readonly alignments: ArrayLike<number>;
-  /** ‖∇L_target‖. */
+  /** ‖∇L_target‖, the norm of the target's gradient. */
   readonly norm: number;
-  /** L_target, mean loss per token. */
+  /** L_target, the mean loss per token. */
   readonly loss: number;
 }
 
-/** The parts of a signal that a rule may ask for; the others are told where they are known. */
+/** The parts of a signal that a rule may request. The others are supplied whenever they are known. */
 export type SignalName = Exclude<keyof Signal, "targetExamples" | "heldOutReferences" | "heldOutErrors">;
 
-/** State of a rule: plain JSON, which `update` takes and returns and never changes. */
+/** State of a rule: plain JSON. `update` returns a new state and never changes the given one. */
 export interface RuleState {
   /** Name of the rule. */
   readonly rule: string;
   /** Names of the domains, in the order of the weights. */
   readonly domains: readonly string[];
-  /** What to sample with: on the simplex. */
+  /** The weights to sample with; they lie on the simplex. */
   readonly weights: readonly number[];
   /** Updates taken so far. */
   readonly updates: number;
-  /** What else the rule remembers: vectors of finite numbers, whose names and lengths `init` fixes. */
+  /** Everything else that the rule remembers: vectors of finite numbers, whose names and lengths `init` determines. */
   readonly memory: Readonly<Record<string, readonly number[]>>;
 }
 
@@ -86,43 +86,46 @@ export interface RuleState {
 export interface Step {
   /** Step size η ≥ 0. */
   readonly eta: number;
-  /** One entry per domain; NaN for those that take no part. */
+  /** Direction of the step, one entry per domain; NaN for domains that do not take part. */
   readonly direction: Float64Array;
-  /** Which domains take part; null for all. The others keep their weights. */
+  /** Which domains take part; null means all. The others keep their weights. */
   readonly among: readonly boolean[] | null;
   /**
-   * The standard error of direction[i], from that of the alignment that it was made of; null where there is none (a zero gradient has no
-   * cosine). Only for rules that step on alignments with one target.
+   * Computes the standard error of direction[i] from that of the alignment behind it; null if it has none (a zero gradient has no cosine). Only for
+   * rules that step on alignments with one target.
    */
   readonly errorOf?: (i: number, standardError: number) => number | null;
 }
 
-/** What a combinator makes of a step. */
+/** A function with which a combinator changes a step. */
 export type ChangeStep = (step: Step) => Step;
 
 /** A rule that moves the weights of domains: two pure functions on plain JSON. */
 export interface Rule {
-  /** Name of the rule, which its states carry. */
+  /** Name of the rule; states of the rule carry it. */
   readonly name: string;
-  /** What `update` needs; empty for fixed weights, which never need a measurement. */
+  /** The parts of the signal that `update` needs; empty for fixed weights, which never need a measurement. */
   readonly needs: readonly SignalName[];
-  /** Throws `config` when the options do not fit the domains. */
+  /** Makes the initial state. Throws `config` if the options do not fit the domains. */
   init(domains: readonly string[]): RuleState;
   /**
-   * Throws `numeric`, naming the domain, when the signal is not finite; the given state is never changed. A rule that says in `stepsOn` what
-   * it steps on hands its step through `change`, if that is given, and takes the one that comes back.
+   * Computes the next state from a signal; the given state is never changed. A rule with `stepsOn` passes its step through `change`, if that is
+   * given, and takes the returned step. Throws `numeric`, naming the domain, for a signal that is not finite.
    */
   update(state: RuleState, signal: Signal, change?: ChangeStep): RuleState;
-  /** What the direction of its mirror step is made of. Left out: it takes none, or none that combinators can change. */
+  /**
+   * The part of the signal from which the direction of the mirror step is computed. Left out if the rule takes no such step, or none that combinators
+   * can change.
+   */
   readonly stepsOn?: SignalName;
   /**
-   * What is wrong with the memory of a state that was read from a file (its names, its lengths and finite numbers are checked already), in
-   * a few words; null when nothing is. Left out: any memory will do.
+   * Describes in a few words what is invalid in the memory of a saved state, or returns null. The names, the lengths and that the numbers are finite
+   * have been checked before. Left out if any memory is valid.
    */
   memoryFault?(memory: RuleState["memory"]): string | null;
 }
 
-/** The named vector of what a rule remembers. Throws `config` where there is none: the state is not one of this rule. */
+/** The named vector of a rule's memory. Throws `config` if there is none, because the state does not belong to this rule. */
 export function remembered(rule: string, memory: RuleState["memory"], name: string): readonly number[] {
   const values = memory[name];
   if (values === undefined)
@@ -133,7 +136,7 @@ export function remembered(rule: string, memory: RuleState["memory"], name: stri
   return values;
 }
 
-/** Which domains the signal measured, or null for all of them. */
+/** Which domains the signal measured; null means all. */
 export function measuredDomains(rule: string, state: RuleState, signal: Signal): readonly boolean[] | null {
   if (signal.tokens === undefined) return null;
   const counts = numbers(rule, state, signal.tokens, "tokens", null);
@@ -142,30 +145,30 @@ export function measuredDomains(rule: string, state: RuleState, signal: Signal):
   return counts.every((count) => count > 0) ? null : Array.from(counts, (count) => count > 0);
 }
 
-/** The parts of a signal that hold a number per domain. */
+/** The parts of a signal with one number per domain. */
 export type DomainNumbers =
   "alignments" | "preconditionedAlignments" | "norms" | "losses" | "referenceLosses" | "tokensSeen";
 
 /**
- * The named part of the signal, checked: there (else `config`), one value per domain, finite, and not negative if it is `norms` or
- * `tokensSeen` (else `numeric`). Domains that were not measured have NaN, so that nobody takes them for a number: see `within`.
+ * The named part of the signal, checked: present (else `config`), one value per domain, finite, and not negative for `norms` and `tokensSeen` (else
+ * `numeric`). Domains that were not measured have NaN, so that they cannot be mistaken for numbers: see `within`.
  */
 export function need(rule: string, state: RuleState, signal: Signal, name: DomainNumbers): Float64Array {
   const measured = name === "tokensSeen" ? null : measuredDomains(rule, state, signal);
-  const out = numbers(rule, state, there(rule, signal, name), name, measured);
+  const out = numbers(rule, state, partOf(rule, signal, name), name, measured);
   if (name !== "norms" && name !== "tokensSeen") return out;
   const bad = out.findIndex((value) => value < 0);
   if (bad >= 0) throw notUsable(rule, state, name, bad, out[bad]);
   return out;
 }
 
-/** The norm of the target's gradient, checked like `need`. */
+/** The norm of the target's gradient, checked like the parts that `need` returns. */
 export function needTargetNorm(
   rule: string,
   signal: Signal,
   name: "targetNorm" | "preconditionedTargetNorm" = "targetNorm",
 ): number {
-  const norm: unknown = there(rule, signal, name);
+  const norm: unknown = partOf(rule, signal, name);
   if (typeof norm !== "number" || !Number.isFinite(norm) || norm < 0)
     throw new GradmixError(
       "numeric",
@@ -174,20 +177,23 @@ export function needTargetNorm(
   return norm;
 }
 
-/** How far the two halves of a Gram matrix may be apart, relative to the product of the two norms: single precision, not another matrix. */
+/** The largest difference between the two halves of a Gram matrix, relative to the product of the two norms, that rounding in single precision explains. */
 const ASYMMETRY = 1e-3;
 
-/** The Gram matrix of the domains' gradients, row-major [k, k], checked like `need`; NaN in the rows and columns of unmeasured domains. */
+/**
+ * The Gram matrix of the domains' gradients, row-major [k, k], checked like the parts that `need` returns; NaN in the rows and columns of unmeasured
+ * domains.
+ */
 export function needGram(rule: string, state: RuleState, signal: Signal): Float64Array {
   const k = state.domains.length;
-  const gram: unknown = there(rule, signal, "gram");
+  const gram: unknown = partOf(rule, signal, "gram");
   if (!isList(gram))
     throw new GradmixError("config", `${rule}: gram is ${show(gram)}, not a list of numbers`);
   if (gram.length !== k * k)
     throw new GradmixError("config", `${rule}: a Gram matrix of ${gram.length} numbers for ${k} domains`);
   const measured = measuredDomains(rule, state, signal);
   const out = new Float64Array(k * k).fill(NaN);
-  const wrong = (i: number, j: number, what: string): GradmixError =>
+  const invalid = (i: number, j: number, what: string): GradmixError =>
     new GradmixError(
       "numeric",
       `${rule}: gram of domains "${state.domains[i]}" and "${state.domains[j]}" is ${what}; the weights stay as they are`,
@@ -197,26 +203,26 @@ export function needGram(rule: string, state: RuleState, signal: Signal): Float6
     for (const j of indices) {
       const value = gram[i * k + j];
       if (typeof value !== "number" || !Number.isFinite(value) || (i === j && value < 0))
-        throw wrong(i, j, show(value));
+        throw invalid(i, j, show(value));
       out[i * k + j] = value;
     }
   for (const i of indices)
     for (const j of indices) {
-      const [above, below] = [out[i * k + j]!, out[j * k + i]!];
-      // Square roots first: products of huge entries overflow.
+      const [upper, lower] = [out[i * k + j]!, out[j * k + i]!];
+      // The square roots are taken first: products of huge entries overflow.
       const largest = Math.sqrt(out[i * (k + 1)]!) * Math.sqrt(out[j * (k + 1)]!);
-      if (Math.abs(above / 2 - below / 2) > ASYMMETRY * largest)
-        throw wrong(i, j, `${above}, and the other way round ${below}; it must be symmetric`);
+      if (Math.abs(upper / 2 - lower / 2) > ASYMMETRY * largest)
+        throw invalid(i, j, `${upper}, and the other way round ${lower}; it must be symmetric`);
     }
   return out;
 }
 
 /**
- * The standard errors of the alignments, checked: there (else `config`), each null (not known) or finite and not negative (else `numeric`).
- * null for domains that were not measured.
+ * The standard errors of the alignments, checked: present (else `config`), each null (unknown) or finite and not negative (else `numeric`). null for
+ * domains that were not measured.
  */
 export function needErrors(rule: string, state: RuleState, signal: Signal): (number | null)[] {
-  const errors: unknown = there(rule, signal, "standardErrors");
+  const errors: unknown = partOf(rule, signal, "standardErrors");
   checkList(rule, state, errors, "standardErrors");
   const measured = measuredDomains(rule, state, signal);
   return state.domains.map((_, i) => {
@@ -228,24 +234,24 @@ export function needErrors(rule: string, state: RuleState, signal: Signal): (num
   });
 }
 
-/** What a signal says of held-out text, checked; null per domain for what is not known. */
+/** The held-out part of a signal, checked; null per domain for what is unknown. */
 export interface HeldOutNumbers {
-  /** Held-out loss of each domain, per token. */
+  /** Held-out loss of each domain, mean per token. */
   readonly losses: readonly (number | null)[];
-  /** Reference that each loss is compared with. */
+  /** Reference of each loss. */
   readonly references: readonly (number | null)[];
-  /** Standard error of each loss. */
+  /** Standard error of each difference between loss and reference. */
   readonly errors: readonly (number | null)[];
 }
 
 /**
- * The losses on held-out text with what they are compared with; null for a signal that has none. Throws `config` for lists of another length, `numeric`, naming the
- * domain, for what is neither null nor finite and at least 0.
+ * The held-out losses of a signal with their references and errors; null for a signal without them. Throws `config` for lists of another length, and
+ * `numeric`, naming the domain, for an entry that is neither null nor finite and at least 0.
  */
 export function heldOutNumbers(rule: string, state: RuleState, signal: Signal): HeldOutNumbers | null {
   const { heldOutLosses, heldOutReferences, heldOutErrors } = signal;
   if (heldOutLosses === undefined) return null;
-  const of = (values: unknown, name: string): (number | null)[] => {
+  const entriesOf = (values: unknown, name: string): (number | null)[] => {
     if (values === undefined) return state.domains.map(() => null);
     checkList(rule, state, values, name);
     return state.domains.map((_, i) => {
@@ -257,14 +263,14 @@ export function heldOutNumbers(rule: string, state: RuleState, signal: Signal): 
     });
   };
   return {
-    losses: of(heldOutLosses, "heldOutLosses"),
-    references: of(heldOutReferences, "heldOutReferences"),
-    errors: of(heldOutErrors, "heldOutErrors"),
+    losses: entriesOf(heldOutLosses, "heldOutLosses"),
+    references: entriesOf(heldOutReferences, "heldOutReferences"),
+    errors: entriesOf(heldOutErrors, "heldOutErrors"),
   };
 }
 
-/** Throws `config` when the signal has no such part. */
-function there<N extends SignalName>(rule: string, signal: Signal, name: N): NonNullable<Signal[N]> {
+/** The named part of the signal. Throws `config` if the signal does not have it. */
+function partOf<N extends SignalName>(rule: string, signal: Signal, name: N): NonNullable<Signal[N]> {
   const value = signal[name];
   if (value === undefined || value === null)
     throw new GradmixError("config", `${rule}: the signal has no ${name}`);
@@ -288,7 +294,7 @@ function checkList(
     throw new GradmixError("config", `${rule}: ${values.length} ${name} for ${k} domains`);
 }
 
-/** A finite number per measured domain, and NaN for the others. Signals may come from files, where NaN is written as null. */
+/** One finite number per measured domain, and NaN for the others. Signals may come from files, where NaN is written as null. */
 export function numbers(
   rule: string,
   state: RuleState,
@@ -312,9 +318,7 @@ function notUsable(rule: string, state: RuleState, name: string, i: number, valu
   );
 }
 
-/**
- * The first state of a rule, on the simplex. Throws `config` unless there is at least one domain, and no two have the same name.
- */
+/** The initial state of a rule, on the simplex. Throws `config` unless there is at least one domain and all names are different. */
 export function initialState(
   rule: string,
   domains: readonly string[],
@@ -331,13 +335,13 @@ export function initialState(
   };
 }
 
-/** Throws `config` unless there is at least one domain, all are strings and no two are the same. */
+/** Throws `config` unless there is at least one domain, all names are strings and all are different. */
 export function checkDomains(domains: readonly string[]): void {
   const given: unknown = domains;
   if (!Array.isArray(given) || given.some((name) => typeof name !== "string"))
     throw new GradmixError("config", `domains: ${show(given)} does not fit; it must be a list of names`);
   if (domains.length === 0) throw new GradmixError("config", "domains: at least one is needed");
   const last = new Map(domains.map((name, i) => [name, i]));
-  const twice = domains.find((name, i) => last.get(name) !== i);
-  if (twice !== undefined) throw new GradmixError("config", `domains: two are called "${twice}"`);
+  const duplicate = domains.find((name, i) => last.get(name) !== i);
+  if (duplicate !== undefined) throw new GradmixError("config", `domains: two are called "${duplicate}"`);
 }

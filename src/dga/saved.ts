@@ -1,4 +1,4 @@
-/** State: a trainer's checkpoint, written, and read back and checked as a whole before anything of a trainer changes. */
+/** Writes a trainer's checkpoint, and reads one back. The whole checkpoint is checked before the trainer changes. */
 import { GradmixError } from "../errors.ts";
 import type { Examples } from "../nn/model.ts";
 import { arraysOf, countOf, recordOf, wrongCheckpoint } from "../nn/saved-arrays.ts";
@@ -12,7 +12,7 @@ import { firstScales, isScale, type LossScaleOptions, restoreLossScale, type Sca
 import { restoreMixer } from "./mixer.ts";
 import { directionOf, type TrainerState, type Training } from "./training.ts";
 
-/** What is saved of the device, by its name in a checkpoint. */
+/** The saved arenas of the device, by their names in a checkpoint. */
 function arenasOf<B extends Examples>(training: Training<B>): Map<string, Tensor> {
   const { options, device, gathers } = training;
   return new Map([
@@ -22,13 +22,13 @@ function arenasOf<B extends Examples>(training: Training<B>): Map<string, Tensor
   ]);
 }
 
-/** Everything that `restore` needs. Throws `numeric` when a parameter is not finite. */
+/** Saves everything that `restore` needs. Throws `numeric` if a parameter is not finite. */
 export async function save<B extends Examples>(training: Training<B>): Promise<Checkpoint> {
   const { options, drawing, device, state } = training;
   const arrays: Record<string, Float32Array> = {};
   for (const [name, arena] of arenasOf(training)) {
     const values = Float32Array.from(await arena.data());
-    // The last update may have overflowed where loss and gradient had not; such a state must not replace a good one.
+    // The last update may have overflowed although loss and gradient had not; such a state must not replace a valid one.
     if (name === "value" && !values.every(Number.isFinite))
       throw new GradmixError(
         "numeric",
@@ -56,8 +56,8 @@ export async function save<B extends Examples>(training: Training<B>): Promise<C
 }
 
 /**
- * Goes on from a checkpoint. Throws `checkpoint`, naming what does not fit; then nothing was changed. `writing` is called once nothing can be wrong with the
- * checkpoint any more: a device that fails from then on leaves no state to go on from.
+ * Continues from a checkpoint. Throws `checkpoint`, naming what does not fit; then nothing has changed. `writing` is called once the whole checkpoint
+ * has been checked: if the device fails after that, the trainer has no valid state.
  */
 export function restore<B extends Examples>(
   training: Training<B>,
@@ -77,7 +77,7 @@ export function restore<B extends Examples>(
   training.mixture = null;
 }
 
-/** All but the arrays and the samplers, which check their states themselves. */
+/** Reads everything but the arrays and the samplers, which check their states themselves. */
 function readSaved<B extends Examples>(
   training: Training<B>,
   checkpoint: Checkpoint,
@@ -88,14 +88,14 @@ function readSaved<B extends Examples>(
   const own = restoreMixer(mixer, json["mixer"]);
   if (json["bases"] !== (bases === undefined ? undefined : fingerprint(bases)))
     throw wrongCheckpoint("it was made with other bases, or with none");
-  // Checkpoints from before there were others are of adamw.
+  // Old checkpoints do not name the optimizer; it was adamw.
   const { optimizer = "adamw" } = json;
   if (optimizer !== device.optimizer.name)
     throw wrongCheckpoint(
       `it was made with the optimizer ${show(optimizer)}, not "${device.optimizer.name}"`,
     );
   const optimizerSteps = countOf(json, "optimizerSteps");
-  // Fewer by the steps that overflowed.
+  // It may be less than the steps of the mixer because of overflows.
   if (optimizerSteps > own.steps)
     throw wrongCheckpoint(
       `optimizerSteps is ${optimizerSteps}, more than the ${own.steps} steps of the mixer`,
@@ -103,7 +103,7 @@ function readSaved<B extends Examples>(
   const { loss = null, directionScale = 1 } = json;
   if (loss !== null && !(typeof loss === "number" && Number.isFinite(loss)))
     throw wrongCheckpoint(`loss is ${show(loss)}`);
-  // The direction may be scaled when scaling is off by now.
+  // The direction may still be scaled after loss scaling was switched off.
   if (!isScale(directionScale)) throw wrongCheckpoint(`directionScale is ${show(directionScale)}`);
   const state: TrainerState = {
     mixer: own,

@@ -1,7 +1,7 @@
 /**
  * Arithmetic on the probability simplex {α : αᵢ ≥ 0, Σ αᵢ = 1}, in Float64. Pure functions: no argument is changed.
  *
- * All return weights that sum to 1 up to rounding (a few 1e-16), however many domains there are.
+ * All functions return weights that sum to 1 up to rounding (a few 1e-16), however many domains there are.
  */
 import { GradmixError } from "../errors.ts";
 import { show } from "../options.ts";
@@ -9,10 +9,10 @@ import { show } from "../options.ts";
 /** Weights of domains: numbers of at least 0 that sum to 1. */
 export type Weights = Float64Array;
 
-/** How far a sum of weights given by a user may be from 1. */
+/** The largest difference from 1 that is allowed for the sum of weights given by a user. */
 export const SUM_TOLERANCE = 1e-6;
 
-/** The least weight that an exponentiated-gradient step leaves to a domain that had one: the smallest normal double. */
+/** The smallest weight that an exponentiated-gradient step leaves to a domain with positive weight: the smallest normal double. */
 const LEAST_WEIGHT = 2 ** -1022;
 
 /** k equal weights. */
@@ -20,7 +20,7 @@ export function uniformWeights(k: number): Weights {
   return new Float64Array(k).fill(1 / k);
 }
 
-/** Σ values with Neumaier's compensation, so that the error does not grow with their number. */
+/** The sum of the values with Neumaier's compensation, so that the error does not grow with their number. */
 export function sumOf(values: ArrayLike<number>): number {
   let sum = 0;
   let lost = 0;
@@ -30,11 +30,11 @@ export function sumOf(values: ArrayLike<number>): number {
     lost += Math.abs(sum) >= Math.abs(value) ? sum - next + value : value - next + sum;
     sum = next;
   }
-  // Where the sum overflows the compensation is NaN.
+  // If the sum overflows, the compensation is NaN.
   return Number.isFinite(sum) ? sum + lost : sum;
 }
 
-/** values / Σ values. Throws `numeric` unless all are finite, ≥ 0 and their sum is positive. */
+/** Divides the values by their sum. Throws `numeric` unless all are finite and ≥ 0 and their sum is positive. */
 export function normalise(values: ArrayLike<number>, what = "weights"): Weights {
   const out = Float64Array.from(values);
   for (const value of out)
@@ -43,17 +43,17 @@ export function normalise(values: ArrayLike<number>, what = "weights"): Weights 
   const sum = sumOf(out);
   if (sum <= 0)
     throw new GradmixError("numeric", `${what}: they sum to ${sum}; at least one must be positive`);
-  // Huge values overflow the sum; scaling all of them down first changes no ratio.
+  // The sum of huge values overflows; scaling all of them down first does not change their ratios.
   if (sum === Infinity) return normalise(out.map((value) => value * 2 ** -600));
   return out.map((value) => value / sum);
 }
 
 /**
- * The exponentiated-gradient step, α′ ∝ α ⊙ exp(+η·direction): mirror ascent under the entropy, the argmin over the simplex
- * of −η⟨direction, α′⟩ + KL(α′‖α). A domain whose direction is larger gains.
+ * The exponentiated-gradient step, α′ ∝ α ⊙ exp(+η·direction): mirror ascent with the entropy, the argmin over the simplex of −η⟨direction, α′⟩ +
+ * KL(α′‖α). Domains with a larger direction gain.
  *
- * Computed on logarithms with the maximum taken off, so any finite direction is safe. The support is kept: a weight of 0
- * stays exactly 0, and a positive one stays positive (at least 2^−1022, so that a domain can come back).
+ * It is computed on logarithms after subtracting the maximum, so any finite direction is safe. The support is kept: a weight of 0 stays exactly 0,
+ * and a positive one stays positive (at least 2^−1022, so that a domain can return).
  *
  * Throws `numeric` for a direction that is not finite.
  */
@@ -67,7 +67,7 @@ export function exponentiatedGradient(
     if (!Number.isFinite(direction[i]))
       throw new GradmixError("numeric", `the direction of the mirror step is ${direction[i]} at ${i}`);
   if (eta === 0) return Float64Array.from(alpha);
-  // The directions' maximum goes first, so that a constant added to all of them changes nothing, not even by rounding of η·a.
+  // The maximum of the directions is subtracted first, so that a constant added to all of them changes nothing, not even by rounding of η·a.
   let top = -Infinity;
   for (let i = 0; i < k; i++) if (alpha[i]! > 0) top = Math.max(top, direction[i]!);
   const logits = new Float64Array(k);
@@ -82,48 +82,48 @@ export function exponentiatedGradient(
 }
 
 /**
- * (1 − β)·average + β·next of two points of the simplex: β weights the NEW one, β = 1 is no average (the convention of the
- * DGA paper). Each weight stays between the two it comes from, so a floor that both respect is kept.
+ * (1 − β)·average + β·next of two points of the simplex. β is the weight of the NEW value; with β = 1 there is no averaging (the convention of the
+ * DGA paper). Each weight stays between its two values, so a floor that both respect is kept.
  */
 export function movingAverage(average: ArrayLike<number>, next: ArrayLike<number>, beta: number): Weights {
   if (beta === 1) return Float64Array.from(next);
   const mixed = Float64Array.from(next, (b, i) => {
     const a = average[i]!;
-    // This form leaves equal weights exactly as they are; rounding must not carry it past either end.
+    // This form leaves equal weights unchanged; the clamp keeps rounding within both ends.
     return Math.min(Math.max(a + beta * (b - a), Math.min(a, b)), Math.max(a, b));
   });
   return settled(mixed);
 }
 
-/** Rounding errors add up over thousands of steps; small sums of them are left alone so that nothing moves at rest. */
+/** Removes rounding errors that add up over thousands of steps. Sums within a small tolerance are left alone, so that weights at rest do not move. */
 function settled(alpha: Weights): Weights {
   return Math.abs(sumOf(alpha) - 1) > 1e-14 ? normalise(alpha) : alpha;
 }
 
 /**
- * The KL projection on {α : αᵢ ≥ floor}, argmin of KL(α′‖α): α′ᵢ = max(floor, c·αᵢ) with the c that makes them sum to 1. It
- * keeps the order of the weights and the ratios of those above the floor. Needs 0 ≤ floor ≤ 1/k. A point that respects the
- * floor comes back as it is; a weight of 0 is raised too.
+ * The KL projection on {α : αᵢ ≥ floor}, argmin of KL(α′‖α): α′ᵢ = max(floor, c·αᵢ) with the c for which they sum to 1. It keeps the order of the
+ * weights and the ratios of those above the floor. Needs 0 ≤ floor ≤ 1/k. A point that respects the floor is returned unchanged; a weight of 0 is
+ * raised too.
  */
 export function projectFloor(alpha: ArrayLike<number>, floor: number): Weights {
   const out = Float64Array.from(alpha);
   if (out.every((weight) => weight >= floor)) return out;
-  // With the weights in descending order the first m stay free, c = (1 − (k − m)·floor) / (their sum), for the largest m
-  // whose last one, scaled, still reaches the floor.
+  // With the weights in descending order, the first m stay free: c = (1 − (k − m)·floor) / (their sum), for the largest m whose last weight, scaled,
+  // still reaches the floor.
   const k = out.length;
   const sorted = out.toSorted().reverse();
   let m = 0;
   let sum = 0;
   while (m < k && sorted[m]! * (1 - (k - m - 1) * floor) >= floor * (sum + sorted[m]!)) sum += sorted[m++]!;
-  // Only a floor of 1/k leaves none free, by rounding.
+  // Only a floor of 1/k leaves none free, because of rounding.
   if (m === 0) return uniformWeights(k);
   const c = (1 - (k - m) * floor) / sumOf(sorted.subarray(0, m));
   return out.map((weight) => Math.max(floor, c * weight));
 }
 
 /**
- * A change among some of the domains: `change` gets their weights, divided by their total, and what it gives back is scaled to that total.
- * The other weights, and the support of these, stay. `among` null means all domains; one alone has nobody to trade with.
+ * Changes the weights among some of the domains: `change` receives their weights, divided by their total, and its result is scaled to that total. The
+ * other weights, and the support of these, stay. `among` null means all domains; a single domain keeps its weight.
  */
 export function within(
   alpha: ArrayLike<number>,
@@ -145,9 +145,9 @@ export function within(
 }
 
 /**
- * Weights within caps: what is above a cap goes to all, in proportion to the room that the caps leave there, capᵢ − αᵢ. (`projectBounds` gives it in proportion to the
- * weights, so that the domains next in line reach their caps too.) Where the caps sum to less than 1 the weights are in proportion to them. Caps of which none is
- * exceeded change nothing.
+ * Limits weights by caps: the excess over the caps goes to all domains in proportion to the room below their caps, capᵢ − αᵢ. (`projectBounds`
+ * distributes it in proportion to the weights, so that the next largest domains reach their caps too.) If the caps sum to less than 1, the weights
+ * are in proportion to them. Caps that are not exceeded change nothing.
  */
 export function spreadExcess(alpha: ArrayLike<number>, caps: ArrayLike<number>): Weights {
   const all = sumOf(caps);
@@ -161,14 +161,14 @@ export function spreadExcess(alpha: ArrayLike<number>, caps: ArrayLike<number>):
   );
 }
 
-/** (1 − share)·α + share/k: a little of every domain. */
+/** Mixes in uniform weights: (1 − share)·α + share/k. */
 export function mixUniform(alpha: Weights, share: number): Weights {
   return share === 0 ? alpha : normalise(alpha.map((weight) => (1 - share) * weight + share / alpha.length));
 }
 
 /**
- * Throws `config`, naming the domain, unless `weights` lie on the simplex of these domains to within SUM_TOLERANCE. Returns
- * them summing to 1 up to rounding.
+ * Throws `config`, naming the domain, unless `weights` lie on the simplex of these domains to within SUM_TOLERANCE. Returns weights that sum to 1 up
+ * to rounding.
  */
 export function checkSimplex(
   weights: ArrayLike<number>,
@@ -191,19 +191,19 @@ export function checkSimplex(
   return normalise(weights, what);
 }
 
-/** Do numbers that were read from a file lie on the simplex, but for rounding? */
+/** Whether numbers that were read from a file lie on the simplex, up to rounding. */
 export function liesOnSimplex(numbers: readonly number[]): boolean {
   return Math.abs(sumOf(numbers) - 1) <= 1e-9 && numbers.every((weight) => weight >= 0);
 }
 
-/** −Σ αᵢ log αᵢ, in nats. */
+/** Entropy −Σ αᵢ log αᵢ, in nats. */
 export function entropy(alpha: ArrayLike<number>): number {
   let sum = 0;
   for (let i = 0; i < alpha.length; i++) if (alpha[i]! > 0) sum -= alpha[i]! * Math.log(alpha[i]!);
   return sum;
 }
 
-/** KL(p‖q) = Σ pᵢ log(pᵢ/qᵢ), in nats; ∞ where p has weight and q has none. */
+/** Kullback–Leibler divergence KL(p‖q) = Σ pᵢ log(pᵢ/qᵢ), in nats; ∞ if q is 0 where p is positive. */
 export function klDivergence(p: ArrayLike<number>, q: ArrayLike<number>): number {
   let sum = 0;
   for (let i = 0; i < p.length; i++) if (p[i]! > 0) sum += p[i]! * Math.log(p[i]! / q[i]!);
@@ -211,12 +211,12 @@ export function klDivergence(p: ArrayLike<number>, q: ArrayLike<number>): number
 }
 
 /**
- * The KL projection on {α : floorᵢ ≤ αᵢ ≤ capᵢ}, argmin of KL(α′‖α): α′ᵢ = min(capᵢ, max(floorᵢ, c·αᵢ)) with the c that makes them sum
- * to 1. With one floor and one cap for all it keeps the order of the weights, and the ratios of those that touch neither bound. A point
- * that respects the bounds comes back as it is. Where positive weights cannot fill the simplex, weights of 0 share what is left, in
- * proportion to the room below their caps.
+ * The KL projection on {α : floorᵢ ≤ αᵢ ≤ capᵢ}, argmin of KL(α′‖α): α′ᵢ = min(capᵢ, max(floorᵢ, c·αᵢ)) with the c for which they sum to 1. With one
+ * floor and one cap for all domains it keeps the order of the weights, and the ratios of those that touch neither bound. A point that respects the
+ * bounds is returned unchanged. If the positive weights cannot fill the simplex, weights of 0 share the rest in proportion to the room below their
+ * caps.
  *
- * Throws `config` when no point respects the bounds: Σ floorᵢ > 1, Σ capᵢ < 1 or a floor above its cap.
+ * Throws `config` if no point respects the bounds: Σ floorᵢ > 1, Σ capᵢ < 1 or a floor above its cap.
  */
 export function projectBounds(
   alpha: ArrayLike<number>,
@@ -240,8 +240,8 @@ export function projectBounds(
     );
   const at = (c: number): Weights =>
     out.map((weight, i) => Math.min(caps[i]!, Math.max(floors[i]!, c * weight)));
-  // Σ at(c) is piecewise linear and never falls in c; its kinks are where a weight leaves its floor and where it reaches its cap.
-  // A weight of 0 has none: its quotients are not finite.
+  // Σ at(c) is piecewise linear and never falls in c. It has a kink where a weight leaves its floor and where it reaches its cap. A weight of 0 has
+  // none: its quotients are not finite.
   const kinks = [floors, caps].flatMap((bounds) => Array.from(out, (weight, i) => bounds[i]! / weight));
   const sorted = Float64Array.from(kinks.filter(Number.isFinite)).sort();
   let [first, last] = [0, sorted.length];
@@ -252,13 +252,13 @@ export function projectBounds(
   }
   if (first === sorted.length) return settle(at(Number.MAX_VALUE), floors, caps);
   const [from, to] = [first === 0 ? 0 : sorted[first - 1]!, sorted[first]!];
-  const [below, above] = [sumOf(at(from)), sumOf(at(to))];
-  // Floors that sum to 1 leave nothing to rise.
-  const share = above > below ? (1 - below) / (above - below) : 0;
+  const [sumAtLow, sumAtHigh] = [sumOf(at(from)), sumOf(at(to))];
+  // Floors that sum to 1 leave no room.
+  const share = sumAtHigh > sumAtLow ? (1 - sumAtLow) / (sumAtHigh - sumAtLow) : 0;
   return settle(at(from + share * (to - from)), floors, caps);
 }
 
-/** Moves what is missing to 1 (or too much) into the room that the bounds leave, in proportion to it. */
+/** Distributes what is missing to 1 (or in excess) over the room that the bounds leave, in proportion to it. */
 function settle(weights: Weights, floors: ArrayLike<number>, caps: ArrayLike<number>): Weights {
   const missing = 1 - sumOf(weights);
   if (Math.abs(missing) <= 1e-15) return weights;

@@ -1,6 +1,6 @@
 /**
- * Alignments by random projection: the gradient of each domain is kept as a short sketch (autograd/sinks/sketch.ts) that can be aligned with any
- * number of targets, now or later, at the price of a product of two short vectors each.
+ * Alignments by random projection: the gradient of each domain is kept as a short sketch (autograd/sinks/sketch.ts). It can be aligned with any
+ * number of targets, at any time, for the cost of a product of two short vectors each.
  */
 import { gradients } from "../autograd/grad.ts";
 import { sketchSink } from "../autograd/sinks/sketch.ts";
@@ -8,27 +8,34 @@ import { GradmixError } from "../errors.ts";
 import { concatenate, exampleCount, tokenCount } from "../nn/examples.ts";
 import type { Examples, Model } from "../nn/model.ts";
 import { type Alignments, total } from "./measurements.ts";
-import { checkEstimate, chunks, type EstimateOptions, exampleWeight, take, watched } from "./passes.ts";
+import {
+  checkEstimate,
+  chunks,
+  type EstimateOptions,
+  exampleWeight,
+  readAndDispose,
+  watched,
+} from "./passes.ts";
 
-/** Sketches of the gradients of mean losses per token, one a batch. Plain data. */
+/** Sketches of the gradients of mean losses per token, one per batch. Plain data. */
 export interface Sketches {
   /** r: matrices were projected to r × r numbers. */
   readonly rank: number;
-  /** Seed of the projections. Only sketches with one seed can be compared. */
+  /** Seed of the projections. Only sketches with the same seed can be compared. */
   readonly seed: number;
-  /** Numbers in a sketch. */
+  /** Numbers per sketch. */
   readonly size: number;
-  /** Row-major [batches, size]. */
+  /** The sketches, row-major [batches, size]. */
   readonly values: Float64Array;
-  /** ‖sketch‖, an estimate of ‖∇L‖. */
+  /** ‖sketch‖ of each batch, an estimate of ‖∇L‖ [batches]. */
   readonly norms: Float64Array;
-  /** Mean loss per token. */
+  /** Mean loss per token of each batch [batches]. */
   readonly losses: Float64Array;
-  /** Tokens of each batch. */
+  /** Tokens of each batch [batches]. */
   readonly tokens: Float64Array;
 }
 
-/** One backward pass over all batches (in pieces of at most `maxExamples`), in which every batch is a segment. */
+/** Sketches the gradient of every batch in one backward pass (in pieces of at most `maxExamples` examples), in which every batch is a segment. */
 export async function sketchGradients<B extends Examples>(
   model: Model<NoInfer<B>>,
   batches: readonly B[],
@@ -49,7 +56,7 @@ export async function sketchGradients<B extends Examples>(
     const weight = exampleWeight(batch, options);
     const sink = sketchSink({ segments, parameters, rank, seed });
     try {
-      const summed = await take(
+      const summed = await readAndDispose(
         gradients(() => model.losses(batch), {
           parameters,
           sink,
@@ -73,8 +80,9 @@ export async function sketchGradients<B extends Examples>(
 }
 
 /**
- * The alignments of sketched domains with the first batch of `target`, sketched alike (`config` otherwise). The standard errors are those of the
- * projection, √(4/r + 4/r²)·‖gᵢ‖·‖g‖ at most and about √L less for a model of L matrices of like weight; the error of the sample is not in them.
+ * Aligns the sketched domains with the first batch of `target`. Both must be sketched with the same rank, seed and size (`config` otherwise). The
+ * standard errors are those of the projection: at most √(4/r + 4/r²)·‖gᵢ‖·‖g‖, and smaller by about √L for a model of L matrices with similar weight.
+ * They do not include the sampling error.
  */
 export function alignSketches(domains: Sketches, target: Sketches): Alignments {
   for (const name of ["rank", "seed", "size"] as const)

@@ -1,4 +1,4 @@
-/** Stepping: the training gradient with what its pass tells of the examples, the optimizer's step, the loss scale. */
+/** A training step: the gradient with what its pass measures of the examples, the optimizer's step, and the loss scale. */
 import { gradients } from "../autograd/grad.ts";
 import { alignSink } from "../autograd/sinks/align.ts";
 import { run } from "../backends/backend.ts";
@@ -12,7 +12,7 @@ import { allFinite, backoff, grow } from "./loss-scale.ts";
 import { total } from "./measurements.ts";
 import { refreshDirection } from "./measuring.ts";
 import { advance, nextUpdate } from "./mixer.ts";
-import { lossesOf, meanGradient, take } from "./passes.ts";
+import { lossesOf, meanGradient, readAndDispose } from "./passes.ts";
 import { wantNorms } from "./plan.ts";
 import { currentMixture, directionOf, type Training } from "./training.ts";
 
@@ -28,7 +28,7 @@ export interface TrainedDomain {
   readonly epochs: number;
 }
 
-/** What a step of the optimizer did, without the mixer's. */
+/** What a step of the optimizer did. */
 export interface OptimizerStep {
   /** Steps done, this one included. */
   readonly step: number;
@@ -36,23 +36,29 @@ export interface OptimizerStep {
   readonly tokens: number;
   /** Mean loss per token, in nats. */
   readonly loss: number;
-  /** Of the gradient before clipping; not finite on a skipped step. */
+  /** Norm of the gradient before clipping; not finite on a skipped step. */
   readonly gradNorm: number;
-  /** What the losses of the step were multiplied by for the backward pass; null without loss scaling. */
+  /** Factor of the losses for the backward pass of this step; null without loss scaling. */
   readonly lossScale: number | null;
-  /** The gradient overflowed, and the optimizer took no step: data was seen, parameters and moments are what they were. Only with loss scaling. */
+  /**
+   * Whether the gradient overflowed, so that the optimizer took no step: the data was consumed, but parameters and moments did not change. Only with
+   * loss scaling.
+   */
   readonly skipped: boolean;
   /** Learning rate of the step. */
   readonly lr: number;
-  /** The weights of the step. */
+  /** Weights of the mixer at this step: one per domain, or with bases one per basis. */
   readonly weights: Float64Array;
-  /** What the batch was drawn with, one entry per domain: `weights`, or with bases their mixture. */
+  /** Weights with which the batch was drawn, one per domain: `weights`, or with bases their mixture. */
   readonly domainWeights: Float64Array;
-  /** The domains that the batch held, ascending; a step costs nothing for the others. */
+  /** The domains in the batch, ascending; the cost of a step does not depend on the others. */
   readonly trained: readonly TrainedDomain[];
 }
 
-/** Draws a batch and takes a step with it. Throws `numeric` when the loss, or without a smaller scale to try the gradient, is not finite, and `data` for a batch without tokens. */
+/**
+ * Draws a batch and takes a training step. Throws `numeric` if the loss is not finite, or if the gradient is not finite and no smaller loss scale is
+ * left, and `data` for a batch without tokens.
+ */
 export async function takeStep<B extends Examples>(
   training: Training<B>,
   lr: number,
@@ -61,13 +67,15 @@ export async function takeStep<B extends Examples>(
   const { mixer } = options;
   const step = state.mixer.steps + 1;
   const mixture = currentMixture(training);
-  // Steps of a warm-up that no update covers measure nothing.
-  const since = state.mixer.steps - (nextUpdate(mixer, state.mixer.steps) - mixer.updateEvery);
+  // Steps of a warm-up that no update covers are not measured.
+  const stepsSinceUpdate = state.mixer.steps - (nextUpdate(mixer, state.mixer.steps) - mixer.updateEvery);
   const { refreshEvery, measureEvery } = training.alignment;
-  const aligned = training.gathers && since >= 0 && since % measureEvery === 0;
-  const observed = training.gathers ? aligned : training.notes && since >= 0;
-  // Where a refresh falls between two steps that measure, the next of them makes it.
-  const refreshes = Math.floor(since / refreshEvery) > Math.floor((since - measureEvery) / refreshEvery);
+  const aligned = training.gathers && stepsSinceUpdate >= 0 && stepsSinceUpdate % measureEvery === 0;
+  const observed = training.gathers ? aligned : training.recordsLosses && stepsSinceUpdate >= 0;
+  // A refresh that is due between two measuring steps happens at the next of them.
+  const refreshes =
+    Math.floor(stepsSinceUpdate / refreshEvery) >
+    Math.floor((stepsSinceUpdate - measureEvery) / refreshEvery);
   if (aligned && (state.gathered.targetNorms.length === 0 || refreshes)) await refreshDirection(training);
   const drawn = drawing.training(mixture);
   const lossScale = state.scales?.step.scale ?? null;
@@ -78,11 +86,11 @@ export async function takeStep<B extends Examples>(
       `none of the examples drawn for step ${step} has a token to learn from; take a larger batch, or leave such examples out`,
     );
   const reference = observed && plan.reference ? options.reference : undefined;
-  const told = aligned
+  const measured = aligned
     ? await alignedGradient(training, drawn, lossScale ?? 1)
     : await trainingGradient(training, drawn, lossScale ?? 1, reference);
-  const { gradNorm, overflowed } = await optimize(training, lr, told);
-  const loss = total(told.losses) / tokens;
+  const { gradNorm, overflowed } = await optimize(training, lr, measured);
+  const loss = total(measured.losses) / tokens;
   if (
     !Number.isFinite(loss) ||
     (!Number.isFinite(gradNorm) && (lossScale === null || lossScale === scaling?.min))
@@ -91,8 +99,8 @@ export async function takeStep<B extends Examples>(
       "numeric",
       `the ${Number.isFinite(loss) ? "gradient" : "loss"} became ${Number.isFinite(loss) ? gradNorm : loss} at step ${step}; lower the learning rate`,
     );
-  // The losses of a step that overflowed are right, its alignments are not.
-  if (observed && !(overflowed && training.gathers)) gather(state.gathered, told);
+  // After an overflow, the losses of a step are valid but its alignments are not.
+  if (observed && !(overflowed && training.gathers)) gather(state.gathered, measured);
   state.tokens += tokens;
   state.loss = loss;
   state.mixer = advance(state.mixer);
@@ -106,11 +114,11 @@ export async function takeStep<B extends Examples>(
     lr,
     weights: mixture.weights,
     domainWeights: mixture.domainWeights,
-    trained: lossByDomain(told).map(([domain, own]) => ({ domain, loss: own, ...drawing.seen(domain) })),
+    trained: lossByDomain(measured).map(([domain, own]) => ({ domain, loss: own, ...drawing.seen(domain) })),
   };
 }
 
-/** The training gradient, times the loss scale, into `gradient`, and what its pass tells of the examples. */
+/** Computes the training gradient, times the loss scale, into `gradient`, and returns what its pass measured of the examples. */
 async function trainingGradient<B extends Examples>(
   { options: { model }, device: { gradient } }: Training<B>,
   { batch, domainOf }: Drawn<B>,
@@ -121,7 +129,7 @@ async function trainingGradient<B extends Examples>(
   return {
     domainOf,
     tokens: batch.tokens,
-    losses: await take(meanGradient(model, batch, gradient, false, list, lossScale)),
+    losses: await readAndDispose(meanGradient(model, batch, gradient, false, list, lossScale)),
     dots: [],
     squaredNorms: [],
     pairs: [],
@@ -129,7 +137,7 @@ async function trainingGradient<B extends Examples>(
   };
 }
 
-/** The same, out of one pass with every example's product with the target's gradient, and norms. */
+/** The same in one pass that also computes every example's inner product with the target's gradient, and norms. */
 async function alignedGradient<B extends Examples>(
   training: Training<B>,
   { batch, domainOf }: Drawn<B>,
@@ -149,11 +157,11 @@ async function alignedGradient<B extends Examples>(
   try {
     const weights = new Float64Array(examples).fill(lossScale / tokens);
     const { list: parameters } = model.parameters;
-    const losses = await take(gradients(() => model.losses(batch), { parameters, sink, weights }));
+    const losses = await readAndDispose(gradients(() => model.losses(batch), { parameters, sink, weights }));
     const found = await sink.result();
     const { tied } = found;
     if (tied !== null) wantNorms(mixer.rule, undefined, tied);
-    // The pass weighed every loss with S/tokens; what is told is of the unweighted sums.
+    // The pass scaled every loss by S/tokens; the measurements are those of the unscaled sums.
     const unweighted = (square: number): number => (square / lossScale ** 2) * tokens ** 2;
     const squaredNorms = tied === null ? found.squaredNorms.map(unweighted) : new Float64Array(0);
     return {
@@ -172,7 +180,7 @@ async function alignedGradient<B extends Examples>(
               found.groupSquaredNorms.map(unweighted),
             )
           : [],
-      // No rule aligns and compares with a reference at once.
+      // No rule both aligns and compares with a reference.
       referenceLosses: [],
     };
   } finally {
@@ -180,15 +188,18 @@ async function alignedGradient<B extends Examples>(
   }
 }
 
-/** An optimizer step with what `trainingGradient` left; ‖gradient‖. With loss scaling and an overflow none is taken, and the scale halves. */
+/**
+ * Takes an optimizer step with the gradient that `trainingGradient` computed, and returns its norm. After an overflow with loss scaling it takes no
+ * step and halves the scale.
+ */
 async function optimize<B extends Examples>(
   { device: { optimizer, gradient }, scaling, state: { scales } }: Training<B>,
   lr: number,
-  told: StepMeasurements,
+  measured: StepMeasurements,
 ): Promise<{ gradNorm: number; overflowed: boolean }> {
   if (scaling === null || scales === null) {
     const sumsq = optimizer.step(gradient.arena, lr);
-    return { gradNorm: Math.sqrt((await take(sumsq))[0]!), overflowed: false };
+    return { gradNorm: Math.sqrt((await readAndDispose(sumsq))[0]!), overflowed: false };
   }
   const { step } = scales;
   const squaredNorm = keep(empty([1], "f32", gradient.arena.memory));
@@ -197,8 +208,8 @@ async function optimize<B extends Examples>(
     const gradNorm = Math.sqrt((await squaredNorm.data())[0]!) / step.scale;
     if (Number.isFinite(gradNorm))
       optimizer.step(gradient.arena, lr, { lossScale: step.scale, squaredNorm }).dispose();
-    // Numbers of single examples may overflow where their sum does not.
-    const overflowed = !allFinite([gradNorm, told.dots, told.squaredNorms, told.pairs]);
+    // Numbers of single examples may overflow although their sum does not.
+    const overflowed = !allFinite([gradNorm, measured.dots, measured.squaredNorms, measured.pairs]);
     scales.step = overflowed ? backoff(step, scaling) : grow(step, scaling);
     return { gradNorm, overflowed };
   } finally {

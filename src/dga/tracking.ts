@@ -1,42 +1,45 @@
 /**
- * Alignments tracked over updates: discounted means with their errors, and how far domains differ beyond these errors. Pure functions.
+ * Alignments tracked over updates: discounted means with their errors, and the spread of the domains beyond these errors. Pure functions.
  *
- * An update measures few examples of each domain, and none of some. A discounted mean uses all of them. Before it is stepped on, it is standardised by the spread
- * that the domains have beyond their errors (random effects; Paule & Mandel 1982): free of the gradients' scale and of the number of domains, and 0 where domains do
- * not differ by more than their errors.
+ * An update measures only a few examples of each domain, and none of some domains. A discounted mean uses all updates. Before a step, it is
+ * standardised by the spread of the domains beyond their errors (random effects; Paule & Mandel 1982). The result is independent of the gradients'
+ * scale and of the number of domains, and 0 if domains differ by no more than their errors.
  */
 import { sumOf } from "./simplex.ts";
 
-/** Per domain [k] unless said otherwise. Nothing is known of a domain whose `tokens` are 0. */
+/** Tracked alignments, per domain [k] unless stated otherwise. A domain with 0 `tokens` was never measured. */
 export interface Tracked {
   /** Discounted mean of the alignments, weighted by tokens. */
   readonly means: Float64Array;
-  /** Discounted tokens behind it, Σ ρ^age·n. */
+  /** Discounted tokens behind each mean, Σ ρ^age·n. */
   readonly tokens: Float64Array;
-  /** The variance of the mean over σ², Σ ρ^(2·age)·n / tokens²: it stays where nothing is measured, while tokens vanish. */
+  /** The variance of each mean divided by σ²: Σ ρ^(2·age)·n / tokens². It stays constant while a domain is not measured, although its tokens vanish. */
   readonly variances: Float64Array;
   /** σ, the standard error of the alignment of one token, pooled over the domains, and the discounted tokens behind it. */
   readonly noise: readonly [sigma: number, tokens: number];
 }
 
-/** What one update measured. */
+/** The measurements of one update. */
 export interface Observed {
-  /** NaN for domains that were not measured. */
+  /** Alignments; NaN for domains that were not measured. */
   readonly alignments: ArrayLike<number>;
-  /** Their standard errors; null where they are not known, or nothing was measured. Where all are null, what was known before tells them. */
+  /** Standard errors of the alignments; null if they are unknown or the domain was not measured. If all are null, they are estimated from earlier updates. */
   readonly errors: readonly (number | null)[];
   /** Counted tokens; 0 for domains that were not measured. */
   readonly tokens: ArrayLike<number>;
 }
 
-/** An observation further from the common mean than this many of its standard deviations counts as one that is that far: Huber's clipping, against single windows with huge gradients. */
+/**
+ * Largest deviation of an observation from the common mean, in standard deviations; larger ones are clipped to it (Huber), against single windows
+ * with huge gradients.
+ */
 const FARTHEST = 4;
-/** The same for the error of one observation against the pooled one. */
+/** The largest ratio of the error of one observation to the pooled error; larger ones are clipped. */
 const FARTHEST_ERROR = 3;
-/** σ is common to all domains and changes slowly: it remembers at least this much. */
+/** σ is common to all domains and changes slowly, so its memory is at least this long. */
 const NOISE_MEMORY = 0.9;
 
-/** One over it is still a number. */
+/** Smallest number of tokens whose inverse is still finite. */
 const LEAST_TOKENS = 1e-300;
 
 export function nothingTracked(k: number): Tracked {
@@ -48,25 +51,28 @@ export function nothingTracked(k: number): Tracked {
   };
 }
 
-/** The mean of the domains' alignments and their spread beyond their errors; the error of each domain's mean, Infinity where nothing is known. */
+/**
+ * The mean of the domains' alignments, their spread beyond their errors, and the error of each domain's mean (Infinity for a domain that was never
+ * measured).
+ */
 export interface Spread {
   readonly mean: number;
-  /** τ. */
+  /** The spread τ. */
   readonly spread: number;
   readonly errors: Float64Array;
 }
 
-/** With one more observation; what was known before counts `memory` (ρ, 0 ≤ ρ < 1) of what it did. */
+/** Adds one observation; everything known before is multiplied by `memory` (ρ, 0 ≤ ρ < 1). */
 export function track(before: Tracked, { alignments, errors, tokens }: Observed, memory: number): Tracked {
   const known = before.tokens.some((n) => n > 0) ? spreadOf(before) : null;
-  const [sigma, behind] = before.noise;
-  // Where there were neither errors nor differences so far, there is nothing to clip by.
+  const [sigma, tokensBehind] = before.noise;
+  // If there were neither errors nor differences so far, nothing is clipped.
   const farthest = (n: number): number =>
-    known === null || behind === 0
+    known === null || tokensBehind === 0
       ? Infinity
       : FARTHEST * Math.hypot(sigma / Math.sqrt(n), known.spread) || Infinity;
   const means = before.means.slice();
-  // However long ago it was measured, what is known of a domain fades without vanishing by rounding.
+  // The tokens of a domain decay, but never to 0 by rounding.
   const counted = before.tokens.map((n) =>
     memory > 0 && n > 0 ? Math.max(memory * n, Number.MIN_VALUE) : 0,
   );
@@ -83,14 +89,15 @@ export function track(before: Tracked, { alignments, errors, tokens }: Observed,
     variances[i] = variances[i]! * kept ** 2 + added ** 2 / n;
     counted[i] = total;
   }
-  const told = errors.some((error, i) => error !== null && tokens[i]! > 0);
-  const seen = told ? errors : innovationErrors(before, { alignments, errors, tokens });
+  const hasErrors = errors.some((error, i) => error !== null && tokens[i]! > 0);
+  const seen = hasErrors ? errors : innovationErrors(before, { alignments, errors, tokens });
   return { means, tokens: counted, variances, noise: pooledNoise(before.noise, seen, tokens, memory) };
 }
 
 /**
- * Standard errors for an update that tells none, as where one example stands for each domain: how far an alignment is from what was known of its domain. The square of that
- * difference is expected to be σ²·(1/n + v), with v of the mean so far (`variances`); a drift of the domain counts as noise. null for domains that were not known.
+ * Standard errors for an update that has none, for example if each domain is represented by one example: computed from the difference of each
+ * alignment to the domain's mean so far. Its expected square is σ²·(1/n + v), with v from `variances`; a drift of the domain counts as noise. null
+ * for domains that were never measured.
  */
 function innovationErrors(before: Tracked, { alignments, tokens }: Observed): (number | null)[] {
   return Array.from(before.means, (mean, i) => {
@@ -102,12 +109,12 @@ function innovationErrors(before: Tracked, { alignments, tokens }: Observed): (n
 
 /** σ² as the mean of (error²·tokens), weighted by tokens. Square roots are added by `hypot`, so that no square overflows. */
 function pooledNoise(
-  [sigma, behind]: Tracked["noise"],
+  [sigma, tokensBehind]: Tracked["noise"],
   errors: readonly (number | null)[],
   tokens: ArrayLike<number>,
   memory: number,
 ): Tracked["noise"] {
-  const kept = Math.max(memory, NOISE_MEMORY) * behind;
+  const kept = Math.max(memory, NOISE_MEMORY) * tokensBehind;
   const most = sigma === 0 ? Infinity : FARTHEST_ERROR * sigma;
   const parts = errors.flatMap((error, i) =>
     error === null ? [] : [{ n: tokens[i]!, sigma: Math.min(most, error * Math.sqrt(tokens[i]!)) }],
@@ -118,19 +125,20 @@ function pooledNoise(
   return [Math.hypot(sigma * Math.sqrt(kept / total), ...shares), total];
 }
 
-/** Halvings of an interval: enough for the last bits to matter to nobody. */
+/** Halvings of an interval, enough for double precision. */
 const HALVINGS = 60;
-/** Means that differ by less, relative to the largest of them and of their errors, differ by rounding. */
+/** Means that differ by less than this, relative to the largest of them and of their errors, are equal up to rounding. */
 const ROUNDING = 1e-12;
 
 /**
- * τ and the mean, with which Σ (xᵢ − mean)²/(τ² + sᵢ²) is the number of known domains less one, as it is expected; τ = 0 where it is less without any spread. The mean
- * weighs domains with 1/(τ² + sᵢ²).
+ * Finds τ and the mean for which Σ (xᵢ − mean)²/(τ² + sᵢ²) has its expected value, the number of measured domains minus one; τ = 0 if the sum is
+ * smaller even without a spread. The mean weighs domains with 1/(τ² + sᵢ²).
  */
 export function spreadOf({ means, tokens, variances, noise }: Tracked): Spread {
   const errors = means.map((_, i) => (tokens[i]! > 0 ? noise[0] * Math.sqrt(variances[i]!) : Infinity));
   const known = [...means.keys()].filter((i) => tokens[i]! > 0);
-  // Relative to the largest number at hand, so that no square overflows or vanishes; and around a centre, so that a large common part hides no difference.
+  // Relative to the largest number, so that no square overflows or vanishes, and around a centre, so that a large common part does not hide
+  // differences.
   const largest = known.reduce((most, i) => Math.max(most, Math.abs(means[i]!), errors[i]!), 0);
   if (largest === 0) return { mean: 0, spread: 0, errors };
   const centre = sumOf(known.map((i) => means[i]! / largest)) / known.length;
@@ -143,14 +151,14 @@ export function spreadOf({ means, tokens, variances, noise }: Tracked): Spread {
   const around = (square: number): { mean: number; q: number } => {
     const weights = squaredErrors.map((error) => 1 / (square + error));
     const total = sumOf(weights);
-    // Where there are no errors nothing but a spread explains the differences.
+    // Without errors, only a spread explains the differences.
     if (total === Infinity) return { mean: 0, q: Infinity };
     const mean = sumOf(x.map((value, j) => (weights[j]! / total) * value));
     return { mean, q: sumOf(x.map((value, j) => weights[j]! * (value - mean) ** 2)) };
   };
   const expected = known.length - 1;
   let low = 0;
-  // With this much the sum cannot be as large as expected: |xᵢ − mean| ≤ 2, and 4k/8 ≤ k − 1.
+  // With this τ the sum is always smaller than expected: |xᵢ − mean| ≤ 2, and 4k/8 ≤ k − 1.
   let high = 8;
   if (around(0).q > expected)
     for (let n = 0; n < HALVINGS; n++) {
@@ -167,8 +175,8 @@ export function spreadOf({ means, tokens, variances, noise }: Tracked): Spread {
 }
 
 /**
- * How many spreads each domain is above the mean, shrunk by its error: (xᵢ − mean)·τ/(τ² + sᵢ²), which is the posterior mean of a normal xᵢ over τ. NaN where nothing is
- * known; 0 for all where τ is 0, and where nothing has told of the errors yet: then noise cannot be told from a spread.
+ * How many spreads each domain is above the mean, shrunk by its error: (xᵢ − mean)·τ/(τ² + sᵢ²), the posterior mean of a normal xᵢ divided by τ. NaN
+ * for domains that were never measured. 0 for all if τ is 0, and as long as no errors are known, because noise cannot then be told from a spread.
  */
 export function standardised(tracked: Tracked): Float64Array {
   if (tracked.noise[1] === 0) return tracked.tokens.map((n) => (n > 0 ? 0 : NaN));

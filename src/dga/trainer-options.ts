@@ -1,4 +1,4 @@
-/** The options of a trainer, and all that can be said about them before anything is made. */
+/** The options of a trainer, and every check of them that is possible before anything is allocated. */
 import type { Dataset } from "../data/dataset.ts";
 import type { SamplingMode } from "../data/sampler.ts";
 import { commonTime } from "../data/tokens.ts";
@@ -24,39 +24,41 @@ import { type EstimatorName, estimatorNames } from "./estimators.ts";
 import type { LossScaleOptions } from "./loss-scale.ts";
 import type { Mixer } from "./mixer.ts";
 import type { EstimateOptions } from "./passes.ts";
-import { checkFit } from "./plan.ts";
+import { checkOptionSet } from "./plan.ts";
 
 /** How a trainer measures alignments. */
 export interface AlignmentOptions {
-  /** With `from: "batch"`. Default "segmented". */
+  /** How alignments are measured with `from: "batch"`. Default "segmented". */
   readonly estimator?: EstimatorName;
   /**
-   * What is aligned with the target: examples of the training steps themselves, for a few per cent of their cost, or a separate batch of every domain. Default "step", but "batch" where an
-   * option is given that only a batch has (`estimator`, `domainExamples`, `parameters`, `bases`), and for rules that ask for what steps do not measure (a Gram matrix, several targets).
+   * What is aligned with the target: "step", the examples of the training steps themselves, for a few per cent of their cost, or "batch", a separate
+   * batch of every domain. Default "step". The default is "batch" if an option is given that only a batch has (`estimator`, `domainExamples`,
+   * `parameters`, `bases`), and for rules that need what steps do not measure (a Gram matrix, several targets).
    */
   readonly from?: "batch" | "step";
   /** With `from: "batch"`: examples of each domain in an alignment batch. Default 4. */
   readonly domainExamples?: number;
-  /** Examples of the target in an alignment. Default 8. */
+  /** Examples of the target in an alignment batch. Default 8. */
   readonly targetExamples?: number;
-  /** With `from: "step"`: steps between two refreshes of the target gradient, which is also refreshed after every update. Default 10. */
+  /** With `from: "step"`: training steps between two refreshes of the target's gradient, which is also refreshed after every weight update. Default 10. */
   readonly refreshEvery?: number;
   /**
-   * With `from: "step"`: of so many steps one measures its examples, which costs some per cent of it; the first behind an update always does. What a run of some hundred steps tells is limited by
-   * the noise of the target's gradient sooner than by that of the examples. Default 2.
+   * With `from: "step"`: every how many steps the examples are measured, counted from the last weight update. A measurement costs a few per cent of
+   * its step. In runs of some hundred steps, the noise of the target's gradient limits the precision more than the number of measured examples.
+   * Default 2.
    */
   readonly measureEvery?: number;
-  /** The parameters whose gradients are aligned. Default: all. */
+  /** Selects the parameters whose gradients are aligned, by name. Default: all. */
   readonly parameters?: EstimateOptions["parameters"];
   /**
-   * With bases: "shared" (default) draws one batch of 16·domainExamples examples for all of them and weighs them by importance, "direct" draws
-   * domainExamples examples from each basis. Bases that are single domains are measured directly anyway: there is nothing to share. A shared batch, and the
-   * training steps, do not tell the norm of a basis's gradient: cosines then divide by the root mean square of single examples' norms, which is larger.
+   * How bases are measured. "shared" (default) draws one batch of 16·domainExamples examples for all bases and weighs them by importance; "direct"
+   * draws domainExamples examples from each basis. Bases that are single domains are always measured directly. A shared batch, and the training
+   * steps, do not give the norm of a basis's gradient: cosines then divide by the root mean square over single examples' norms, which is larger.
    */
   readonly bases?: "shared" | "direct";
 }
 
-/** What `createTrainer` takes for alignments where nothing is said; all parameters are looked at, and `measuredFrom` says what is aligned. */
+/** Defaults of the alignment options of `createTrainer`. Those of `parameters` (all) and `from` (`measuredFrom`) are not in this list. */
 export const alignmentDefaults: Required<Omit<AlignmentOptions, "parameters" | "from">> = {
   estimator: "segmented",
   domainExamples: 4,
@@ -66,58 +68,58 @@ export const alignmentDefaults: Required<Omit<AlignmentOptions, "parameters" | "
   bases: "shared",
 };
 
-/** What is looked at for rules that ask for held-out losses. */
+/** Held-out text that is measured for rules that need held-out losses. */
 export interface HeldOutOptions<B extends Examples = TokenBatch> {
-  /** Examples that are not trained on, of each domain of the mixer, in its order; null for a domain that is not looked at. */
+  /** Held-out examples, which are not trained on, of each domain of the mixer, in its order; null for a domain that is not measured. */
   readonly sets: readonly (Dataset<B> | null)[];
-  /** Of each, the first examples that hold so many tokens. Default 2048. */
+  /** Measures the first examples of each set that hold this many tokens. Default 2048. */
   readonly tokens?: number;
-  /** Updates of the weights from one time to the next. Default 1. */
+  /** Number of weight updates between two measurements. Default 1. */
   readonly every?: number;
 }
 
 export const heldOutDefaults = { tokens: 2048, every: 1 };
 
-/** B is the batch that the domains give and the model takes: windows of tokens for a GPT. */
+/** Options of `createTrainer`. B is the type of batch that the domains supply and the model accepts: windows of tokens for a GPT. */
 export interface TrainerOptions<B extends Examples = TokenBatch> {
-  /** The model that is trained. The trainer changes its parameters, and does not dispose them. */
+  /** The model to train. The trainer changes its parameters but does not dispose them. */
   readonly model: Model<NoInfer<B>>;
-  /** The rule and its domains; `createMixer` makes one. */
+  /** The rule and its domains, made by `createMixer`. */
   readonly mixer: Mixer;
   /** Training examples of each domain of the mixer, in its order. */
   readonly domains: readonly Dataset<B>[];
-  /** Examples of the target to align with; null for rules that need none. */
+  /** Examples of the target to align with; null for rules that need no target. */
   readonly target: Dataset<NoInfer<B>> | null;
-  /** Examples of several targets by name, for rules that ask for them. */
+  /** Examples of several targets by name, for rules that need several targets. */
   readonly targets?: ReadonlyMap<string, Dataset<NoInfer<B>>>;
   /**
-   * Gives the reference losses to rules that ask for them, on the examples of the training steps, and on those of `heldOut`, for which without one the model before the first step
-   * does. Stays the caller's to dispose.
+   * Reference model for rules that need reference losses, measured on the examples of the training steps and on those of `heldOut`. Without it, the
+   * held-out references are the losses of the model before the first step. The caller disposes it.
    */
   readonly reference?: Model<NoInfer<B>>;
-  /** For rules that ask for held-out losses; others do not look at it. */
+  /** Held-out examples for rules that need held-out losses; other rules ignore them. */
   readonly heldOut?: HeldOutOptions<NoInfer<B>>;
-  /** The mixer's "domains" are these bases over `domains`, which are drawn with α = Σ wⱼ pⱼ. */
+  /** Basis distributions over `domains`. The "domains" of the mixer are then these bases, and domains are drawn with α = Σ wⱼ pⱼ. Default: none. */
   readonly bases?: Bases;
-  /** Examples in a step. */
+  /** Examples per training step. */
   readonly batch: number;
-  /** Learning rate by step; `createSchedule` makes one. */
+  /** Learning rate per step, made by `createSchedule`. */
   readonly schedule: Schedule;
-  /** Makes the optimizer, which the trainer disposes. Default: `adamw` with its defaults. */
+  /** Makes the optimizer; the trainer disposes it. Default: `adamw` with its defaults. */
   readonly optimizer?: (parameters: Parameters) => Optimizer;
   /** How alignments are measured. Every option has a default. */
   readonly alignment?: AlignmentOptions;
-  /** Dynamic loss scaling, for a backend whose products are in f16. Default null: none. */
+  /** Options of dynamic loss scaling, for a backend whose matrix products are in f16. Default null: no loss scaling. */
   readonly lossScale?: LossScaleOptions | null;
   /** How domains are drawn; see `SamplingMode`. Default "multinomial". */
   readonly sampling?: SamplingMode;
-  /** Of the order of the data. */
+  /** Seed of the order in which examples are drawn. */
   readonly seed: number;
 }
 
 /**
- * Throws `config`, naming the option, for what there is not or does not fit together, and `data`, naming the domain, for examples that do not go into one
- * batch, and for those that the model refuses (`Model.check`).
+ * Throws `config`, naming the option, for options that are invalid or do not fit together, and `data`, naming the domain, for examples that do not
+ * fit into one batch or that the model refuses (`Model.check`).
  */
 export function checkTrainer<B extends Examples>(options: TrainerOptions<B>): void {
   checkOptions("createTrainer", options, {
@@ -141,14 +143,14 @@ export function checkTrainer<B extends Examples>(options: TrainerOptions<B>): vo
       (value) => typeof value === "function",
     ),
     alignment: object,
-    // What is in it is checked by lossScaleOptions.
+    // lossScaleOptions checks its contents.
     lossScale: orNull(object),
     sampling: oneOf("multinomial", "systematic"),
     seed: required(integerIn(0)),
   });
   if (options.heldOut !== undefined) checkHeldOut("createTrainer: heldOut", options.heldOut);
   if (options.alignment !== undefined) checkAlignment("createTrainer: alignment", options.alignment);
-  checkFit(options);
+  checkOptionSet(options);
   const { model, mixer, reference, domains, target, targets, heldOut } = options;
   if (heldOut !== undefined && heldOut.sets.length !== mixer.domains.length)
     throw new GradmixError(
@@ -186,7 +188,7 @@ function checkTogether<B extends Examples>(domains: readonly Dataset<B>[]): void
     }
 }
 
-/** What the reference model refuses is said to be of it. */
+/** Adds to an error of the reference model that it is about the reference model. */
 function aboutReference(check: () => void): void {
   try {
     check();
@@ -196,7 +198,7 @@ function aboutReference(check: () => void): void {
   }
 }
 
-/** An object that has these. */
+/** Checks that an option is an object with these properties. */
 function thing(what: string, ...names: string[]): OptionCheck {
   return valueThat(
     what,

@@ -1,12 +1,12 @@
 /**
  * The trainer: trains a model while its mixer finds the weights of the domains (Fan, Grangier, Ablin 2024, Algorithm 1).
  *
- * Every step draws a batch from mix(α) and takes an optimizer step. Every T_r steps the alignments of all domains with the target are
- * measured at the new parameters, and the rule moves the weights. The alignments come either from a separate batch (`from: "batch"`, the
- * paper's way) or from the training steps themselves (`from: "step"`): each training gradient then also yields the inner product of every example
- * with a target gradient that is refreshed now and then.
+ * Every step draws a batch from mix(α) and takes an optimizer step. Every T_r steps the alignments of all domains with the target are measured at the
+ * new parameters, and the rule moves the weights. The alignments come either from a separate batch (`from: "batch"`, the paper's way) or from the
+ * training steps themselves (`from: "step"`): each measured training gradient then also yields the inner product of every example with a target
+ * gradient that is refreshed regularly.
  *
- * No files and no clock: what a step did is returned, the whole state can be saved and restored, and the same state goes on to the same bits.
+ * It uses no files and no clock: a step returns what it did, the whole state can be saved and restored, and the same state continues bit for bit.
  */
 import type { CancelSignal } from "../cancel.ts";
 import type { Dataset } from "../data/dataset.ts";
@@ -16,7 +16,7 @@ import { numberIn, show } from "../options.ts";
 import { mixtureOf } from "./bases.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { meanLoss } from "./evaluation.ts";
-import { nothing } from "./gathered.ts";
+import { emptyGathered } from "./gathered.ts";
 import {
   heldOutAtUpdate,
   type HeldOutLosses,
@@ -38,77 +38,79 @@ export type { TrainedDomain } from "./stepping.ts";
 export type { AlignmentOptions, HeldOutOptions, TrainerOptions } from "./trainer-options.ts";
 export type { HeldOutLosses } from "./held-out.ts";
 
-/** What one step did. `weights` and `alignments` have one entry per domain, with bases one per basis. */
+/** What one step did. `weights` and `alignments` have one entry per domain or, with bases, one per basis. */
 export interface TrainStep extends OptimizerStep {
-  /** On steps after which the weights were updated. */
+  /** The alignments of the update after this step; null on steps without one. */
   readonly alignments: Alignments | null;
-  /** On steps after which held-out losses were measured for the rule. */
+  /** The held-out losses that were measured for the rule after this step; null on steps without them. */
   readonly heldOut: HeldOutLosses | null;
 }
 
 /** Weights of a run, one entry per domain. */
 export interface WeightPair {
-  /** Weights of the last step. */
+  /** Weights after the last step. */
   readonly final: Float64Array;
-  /** Mean over the steps so far. */
+  /** Mean of the weights over the steps so far. */
   readonly averaged: Float64Array;
 }
 
-/** Trains a model while its mixer moves the weights of the domains; `createTrainer` makes one. */
+/** Trains a model while its mixer moves the weights of the domains. `createTrainer` makes one. */
 export interface Trainer<B extends Examples = TokenBatch> {
   /** The model that is trained. */
   readonly model: Model<B>;
   /**
-   * Takes one step. Throws `numeric`, with the step, when the loss or the gradient is not finite, with loss scaling only when the loss is not or
-   * no smaller scale is left, and `data` when no example of the batch has a token. After an error in the middle of a step only `restore` goes on.
+   * Takes one training step, and a weight update if it is due. Throws `numeric`, naming the step, if the loss or the gradient is not finite (with
+   * loss scaling: if the loss is not finite, or no smaller scale is left), and `data` if no example of the batch has a token. After an error in the
+   * middle of a step, the trainer can only continue by `restore`.
    *
-   * One call of `step`, `evaluate`, `heldOut`, `save`, `restore` and `dispose` at a time: a second one throws `busy` and changes nothing.
+   * Only one call of `step`, `evaluate`, `heldOut`, `save`, `restore` or `dispose` may run at a time: a second one throws `busy` and changes nothing.
    */
   step(): Promise<TrainStep>;
-  /** Training steps taken. */
+  /** Number of training steps taken. */
   readonly steps: number;
   /** Training tokens seen so far. */
   readonly tokens: number;
   /** Mean loss per token of the last step; null before the first. */
   readonly loss: number | null;
-  /** State of the mixer. */
+  /** Current state of the mixer. */
   readonly mixer: MixerState;
-  /** Weights sampled now, and their mean over the steps so far; with bases `domains` has what they make of the domains. */
+  /** The current weights and their mean over the steps so far; with bases, `domains` has the domain weights that follow from them. */
   weights(): WeightPair & {
-    /** Weights of the domains; without bases these are the weights themselves. */
+    /** Weights of the domains; without bases these equal the weights themselves. */
     readonly domains: WeightPair;
   };
-  /** Training tokens and epochs of one domain so far. */
+  /** Training tokens and epochs of one domain (by index) so far. */
   seen(domain: number): {
     /** Tokens of the domain so far. */
     readonly tokens: number;
-    /** How many times the domain has been gone through, as a fraction. */
+    /** Epochs of the domain so far, as a fraction. */
     readonly epochs: number;
   };
-  /** Mean loss per token over the first examples that hold `tokens` tokens. Rejects with the reason of `signal` once that is aborted. */
+  /** Mean loss per token, in nats, over the first examples of `source` that hold `tokens` tokens. Rejects with the reason of `signal` once it is aborted. */
   evaluate(source: Dataset<B>, tokens: number, signal?: CancelSignal): Promise<number>;
   /**
-   * The held-out losses that the rule asks for, at the current parameters; null for a rule that asks for none. Changes nothing of what is to come. Rejects as `evaluate`.
+   * The held-out losses that the rule needs, at the current parameters; null for a rule that needs none. It does not change the training that
+   * follows. Rejects like `evaluate`.
    */
   heldOut(signal?: CancelSignal): Promise<HeldOutLosses | null>;
-  /** Everything that `restore` needs to go on to the same bits. Throws `numeric` when a parameter is not finite. */
+  /** Saves everything that `restore` needs to continue bit for bit. Throws `numeric` if a parameter is not finite. */
   save(): Promise<Checkpoint>;
-  /** Throws `checkpoint`, naming what does not fit; then nothing was changed. */
+  /** Continues from a checkpoint. Throws `checkpoint`, naming what does not fit; then nothing has changed. */
   restore(checkpoint: Checkpoint): void;
-  /** Frees the optimizer and what alignments are measured with. The model stays. */
+  /** Frees the optimizer and the memory for alignments. The model is not disposed. */
   dispose(): void;
 }
 
 /**
- * Throws `config` when the options do not fit together, and `data`, naming the domain, when its examples do not fit the model or each other. The model stays
- * the caller's to dispose.
+ * Makes a trainer. Throws `config` if the options do not fit together, and `data`, naming the domain, if its examples do not fit the model or each
+ * other. The caller disposes the model.
  */
 export function createTrainer<B extends Examples = TokenBatch>(options: TrainerOptions<B>): Trainer<B> {
   const training = createTraining(options);
   const { drawing, device, state } = training;
   const { model, schedule, batch } = options;
 
-  /** What a step that failed half-way left no state to go on from by. */
+  /** The error of a step that failed half-way and left no valid state; null if there was none. */
   let spoiled: unknown = null;
   const unspoiled = (): void => {
     if (spoiled === null) return;
@@ -171,7 +173,7 @@ export function createTrainer<B extends Examples = TokenBatch>(options: TrainerO
         return save(training);
       }),
     restore: (checkpoint) =>
-      turns.now("restore", () => {
+      turns.runNow("restore", () => {
         restore(training, checkpoint, () => {
           spoiled = new GradmixError("checkpoint", "the checkpoint was not written whole to the device");
         });
@@ -181,16 +183,16 @@ export function createTrainer<B extends Examples = TokenBatch>(options: TrainerO
   };
 }
 
-/** The mixer's part of a step: when an update is due, measures and asks the rule. What was measured, where that is worth a line. */
+/** The mixer's part of a step: if an update is due, measures and calls the rule. Returns the measurements that belong in a log. */
 async function mix<B extends Examples>(
   training: Training<B>,
 ): Promise<Pick<TrainStep, "alignments" | "heldOut">> {
   const { options, gathers, state } = training;
   const nothingFound = { alignments: null, heldOut: null };
   if (!updateDue(options.mixer, state.mixer)) return nothingFound;
-  // Where all steps overflowed there is nothing to ask the rule about.
+  // If all steps overflowed, there is no measurement for the rule.
   const found = gathers && state.gathered.domainOf.length === 0 ? null : await measure(training);
-  state.gathered = nothing();
+  state.gathered = emptyGathered();
   if (found === null) return nothingFound;
   const heldOut = await heldOutAtUpdate(training);
   const signal = heldOut === null ? found.signal : { ...found.signal, ...signalOfHeldOut(heldOut) };
@@ -199,7 +201,10 @@ async function mix<B extends Examples>(
   return { alignments: found.alignments, heldOut };
 }
 
-/** The mixer's state after a signal. What was measured at parameters that blew up is not finite, so the advice is that of a lost loss. */
+/**
+ * The mixer's state after a signal. Measurements at diverged parameters are not finite, so the error gives the same advice as for a loss that is not
+ * finite.
+ */
 function updated<B extends Examples>({ options, state }: Training<B>, signal: Signal): MixerState {
   try {
     return update(options.mixer, state.mixer, signal);

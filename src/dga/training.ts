@@ -1,11 +1,11 @@
-/** What the parts of a trainer share: its options with what follows from them, what it holds on the device, and its state. */
+/** What the parts of a trainer share: its options with what follows from them, its memory on the device, and its state. */
 import type { Examples } from "../nn/model.ts";
 import { adamw, type Optimizer } from "../nn/optimizer.ts";
 import { type Arena, arenaLike, orDispose, type Parameters } from "../nn/parameters.ts";
 import { GradmixError } from "../errors.ts";
 import { show, withDefaults } from "../options.ts";
 import { createDrawing, type Drawing, type Mixture } from "./drawing.ts";
-import { type Gathered, nothing } from "./gathered.ts";
+import { type Gathered, emptyGathered } from "./gathered.ts";
 import type { ReferenceLosses } from "./held-out.ts";
 import { firstScales, type LossScaleOptions, lossScaleOptions, type Scales } from "./loss-scale.ts";
 import { currentWeights, type MixerState } from "./mixer.ts";
@@ -18,7 +18,7 @@ import {
   type TrainerOptions,
 } from "./trainer-options.ts";
 
-/** What decides how a trainer goes on, beside the arenas and the samplers. Saved and restored. */
+/** State that determines how a trainer continues, in addition to the arenas and the samplers. Saved and restored. */
 export interface TrainerState {
   mixer: MixerState;
   /** Training tokens seen so far. */
@@ -27,41 +27,41 @@ export interface TrainerState {
   loss: number | null;
   gathered: Gathered;
   scales: Scales | null;
-  /** What the target's gradient in `direction` is multiplied by. */
+  /** Factor that is contained in the target's gradient in `direction`. */
   directionScale: number;
-  /** What held-out losses are compared with; null before the first step, and for rules that ask for none. */
+  /** Losses that held-out losses are compared with; null before the first step and for rules that need none. */
   reference: ReferenceLosses | null;
 }
 
-/** All that a trainer holds on the device. */
+/** Everything that a trainer holds on the device. */
 export interface Device {
   readonly optimizer: Optimizer;
   readonly gradient: Arena;
-  /** The target's gradient; null for rules that align nothing. */
+  /** The target's gradient; null for rules that do not align. */
   readonly direction: Arena | null;
   dispose(): void;
 }
 
 export interface Training<B extends Examples> {
   readonly options: TrainerOptions<B>;
-  /** With their defaults. */
+  /** Alignment options with their defaults. */
   readonly alignment: typeof alignmentDefaults & AlignmentOptions & { readonly from: "batch" | "step" };
   readonly plan: Plan;
-  /** With their defaults; the sets are in `options`. */
+  /** Held-out options with their defaults; the sets are in `options`. */
   readonly heldOut: typeof heldOutDefaults;
-  /** The steps measure every example's alignment. */
+  /** Whether the training steps measure every example's alignment. */
   readonly gathers: boolean;
-  /** The steps note losses, which is all that some rules ask for. */
-  readonly notes: boolean;
+  /** Whether the training steps record losses; some rules need nothing else. */
+  readonly recordsLosses: boolean;
   readonly scaling: Required<LossScaleOptions> | null;
   readonly drawing: Drawing<B>;
   readonly device: Device;
   readonly state: TrainerState;
-  /** What the steps draw with until the weights change; null when it has to be made. */
+  /** The mixture that the steps draw from until the weights change; null before it is made. */
   mixture: Mixture | null;
 }
 
-/** Throws like `createTrainer`; then nothing is held. */
+/** Makes what a trainer needs. Throws like `createTrainer`; then nothing is allocated. */
 export function createTraining<B extends Examples>(options: TrainerOptions<B>): Training<B> {
   checkTrainer(options);
   const { model, mixer, lossScale = null } = options;
@@ -85,7 +85,7 @@ export function createTraining<B extends Examples>(options: TrainerOptions<B>): 
       every: options.heldOut?.every ?? heldOutDefaults.every,
     },
     gathers,
-    notes: gathers || (needs.length > 0 && !plan.aligns),
+    recordsLosses: gathers || (needs.length > 0 && !plan.aligns),
     scaling,
     drawing,
     device,
@@ -93,7 +93,7 @@ export function createTraining<B extends Examples>(options: TrainerOptions<B>): 
       mixer: mixer.initial,
       tokens: 0,
       loss: null,
-      gathered: nothing(),
+      gathered: emptyGathered(),
       scales: firstScales(scaling),
       directionScale: 1,
       reference: null,
@@ -106,14 +106,14 @@ export function currentMixture<B extends Examples>(training: Training<B>): Mixtu
   return (training.mixture ??= training.drawing.prepare(currentWeights(training.state.mixer)));
 }
 
-/** Where the target's gradient stands. Throws `config` for a rule that aligns nothing. */
+/** The arena of the target's gradient. Throws `config` for a rule that does not align. */
 export function directionOf<B extends Examples>({ device, options }: Training<B>): Arena {
   if (device.direction === null)
     throw new GradmixError("config", `rule ${options.mixer.rule.name}: it aligns nothing`);
   return device.direction;
 }
 
-/** When memory runs out, what was taken goes back. */
+/** Allocates a trainer's memory. If memory runs out, everything allocated so far is freed. */
 function makeDevice(
   parameters: Parameters,
   optimizerOf: (parameters: Parameters) => Optimizer,
@@ -141,16 +141,16 @@ function makeDevice(
 /** Arrays of a checkpoint that are not the optimizer's. */
 const ownArrays: readonly string[] = ["value", "direction"];
 
-/** Throws `config` for what is no optimizer, and one that cannot give what the rule asks for. */
+/** Throws `config` for a value that is not an optimizer, and for an optimizer that lacks what the rule needs. */
 function checkOptimizer(optimizer: Optimizer, rule: string, plan: Plan): void {
   for (const name of ["name", "state", "steps", "step"] as const)
     if (!(name in optimizer))
       throw new GradmixError("config", `createTrainer: optimizer: it has no ${name} (${show(optimizer)})`);
-  const taken = Object.keys(optimizer.state).find((name) => ownArrays.includes(name));
-  if (taken !== undefined)
+  const reserved = Object.keys(optimizer.state).find((name) => ownArrays.includes(name));
+  if (reserved !== undefined)
     throw new GradmixError(
       "config",
-      `optimizer ${optimizer.name}: its state cannot be called "${taken}", as an array of the trainer's checkpoints is; give it another name`,
+      `optimizer ${optimizer.name}: its state cannot be called "${reserved}", as an array of the trainer's checkpoints is; give it another name`,
     );
   if (plan.preconditioned && optimizer.preconditioner === undefined)
     throw new GradmixError(

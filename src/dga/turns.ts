@@ -1,12 +1,12 @@
-/** One call at a time of an object whose calls change one state. */
+/** Runs one call at a time of an object whose calls change one state. */
 import { GradmixError } from "../errors.ts";
 
 export interface Turns {
-  /** Throws `busy`, naming both, while another call runs, and `disposed` once there was an end. */
+  /** Runs an asynchronous call. Throws `busy`, naming both, while another call runs, and `disposed` after `end`. */
   run<T>(name: string, call: () => Promise<T>): Promise<T>;
-  /** The same for a call that does not wait. */
-  now<T>(name: string, call: () => T): T;
-  /** Calls `last` once; no other call runs from then on. */
+  /** The same for a synchronous call. */
+  runNow<T>(name: string, call: () => T): T;
+  /** Calls `last` once; no other call runs after it. */
   end(name: string, last: () => void): void;
 }
 
@@ -31,7 +31,7 @@ export function createTurns(what: string): Turns {
         running = null;
       }
     },
-    now(name, call) {
+    runNow(name, call) {
       begin(name);
       try {
         return call();

@@ -1,14 +1,15 @@
-/** Weights as decimals that sum to exactly 1 as they are printed. */
+/** Weights as decimals whose printed values sum to exactly 1. */
 
-/** Between these many digits after the point. */
+/** Number of digits after the point. */
 const DIGITS = { min: 6, max: 9 } as const;
 
-/** Weights below this would print as 0, and are left out. */
+/** Weights below this would print as 0 and are left out. */
 export const LEAST: number = 10 ** -DIGITS.max;
 
 /**
- * Plain decimals of positive weights, which sum to 1: as many digits after the point, from 6 to 9, as leave the least weight three significant ones where that is possible. What
- * rounding down leaves over goes to the largest remainders (Hamilton's method), so that each is off by less than a unit of its last digit, and none prints as 0.
+ * Plain decimals of positive weights that sum to 1: with 6 to 9 digits after the point, if possible enough for three significant digits of the
+ * smallest weight. Rounding down leaves a remainder, which goes to the weights with the largest fractions (Hamilton's method), so each decimal is off
+ * by less than one unit of its last digit, and none prints as 0.
  */
 export function decimalsOf(weights: readonly number[]): string[] {
   const total = weights.reduce((sum, weight) => sum + weight, 0);
@@ -20,11 +21,11 @@ export function decimalsOf(weights: readonly number[]): string[] {
   const units = shares.map((share) => Math.max(1, Math.floor(share * scale)));
   let rest = scale - units.reduce((sum, unit) => sum + unit, 0);
   const remainder = (i: number): number => shares[i]! * scale - units[i]!;
-  // Weights that differ may have equal shares by rounding.
+  // Different weights may have equal shares because of rounding.
   const order = [...shares.keys()].sort(
     (i, j) => remainder(j) - remainder(i) || weights[j]! - weights[i]! || i - j,
   );
-  // What was raised to one unit comes off where most was rounded up, which is where the remainder is least.
+  // What was added to raise weights to one unit is subtracted where rounding up added most, that is where the fraction is smallest.
   for (let turn = 0; rest !== 0; turn = (turn + 1) % order.length) {
     const i = rest > 0 ? order[turn]! : order[order.length - 1 - turn]!;
     if (rest < 0 && units[i] === 1) continue;
@@ -34,14 +35,14 @@ export function decimalsOf(weights: readonly number[]): string[] {
   return units.map((unit) => decimal(unit, digits));
 }
 
-/** unit · 10^−digits, without zeros at its end: "0.25", "1.0". */
+/** unit · 10^−digits without trailing zeros: "0.25", "1.0". */
 function decimal(unit: number, digits: number): string {
   const text = String(unit).padStart(digits + 1, "0");
   const fraction = text.slice(-digits).replace(/0+$/, "");
   return `${text.slice(0, -digits)}.${fraction === "" ? "0" : fraction}`;
 }
 
-/** A positive number with six significant digits, never with an exponent: "0.00012", "2.5", "1200". */
+/** A positive number with six significant digits and without an exponent: "0.00012", "2.5", "1200". */
 export function plainDecimal(value: number): string {
   const digits = Math.min(20, Math.max(0, 5 - Math.floor(Math.log10(value))));
   const text = value.toFixed(digits);

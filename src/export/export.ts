@@ -1,4 +1,7 @@
-/** The one way to a trainer's files: weights in its unit, as decimals, without those that it could not read, and lines that say what was done. */
+/**
+ * Makes a trainer's files from a mixture: converts the weights to the trainer's unit, prints them as decimals, leaves out those that would print as
+ * 0, and collects notes on what was done.
+ */
 import { projectFloor } from "../dga/simplex.ts";
 import { GradmixError } from "../errors.ts";
 import { nearest } from "../nearest.ts";
@@ -30,7 +33,7 @@ export const exportFormats: ReadonlyMap<string, ExportFormat> = new Map(
   ]),
 );
 
-/** What is not exported to, and why. */
+/** Formats that are not supported, with the reason. */
 const refused: ReadonlyMap<string, string> = new Map([
   [
     "axolotl",
@@ -40,27 +43,33 @@ const refused: ReadonlyMap<string, string> = new Map([
 
 /** Options of `exportMixture`. */
 export interface ExportOptions {
-  /** A name of `exportFormats`. */
+  /** Name of the format, a key of `exportFormats`. */
   readonly format: string;
-  /** Training tokens of the run that the mixture is for: stages start at the same share of it, epochs and repetitions are counted for it. Default: those of the mixture's own run. */
+  /**
+   * Training tokens of the run that the mixture is for. Stages start at the same fraction of it, and epochs and repetitions are counted for it.
+   * Default: `tokens` of the mixture.
+   */
   readonly scaleTo?: number;
-  /** Tokens in a window of that run, and windows in a step. Default: those of the mixture's own run. */
+  /** Tokens per window of that run. Default: `context` of the mixture. */
   readonly context?: number;
-  /** Windows in a step of that run. Default: those of the mixture's own run. */
+  /** Windows per step of that run. Default: `batch` of the mixture. */
   readonly batch?: number;
-  /** What the rows of the trainer's data are, for formats that draw rows: `documents` of any length, or `windows` of one. Default: what is usual for the trainer. */
+  /**
+   * What a row of the trainer's data is, for formats that draw rows: `documents` of any length, or `windows` of one length. Default: what is usual
+   * for the trainer.
+   */
   readonly rows?: "documents" | "windows";
-  /** No weight falls below this; without it, weights that would print as 0 are left out. Default 0. */
+  /** Smallest weight; smaller ones are raised to it. Default 0: weights that would print as 0 are left out. */
   readonly floor?: number;
 }
 
-/** What `exportMixture` makes of a mixture. */
+/** The result of `exportMixture`. */
 export interface Exported {
-  /** At least one. Names are of files without a folder. */
+  /** The files, at least one; their names have no folder. */
   readonly files: readonly ExportedFile[];
-  /** JSON that says where the weights come from, for formats that have no comments; it is to be written beside the files. */
+  /** JSON that describes where the weights come from, to be written beside the files. Null for formats whose files contain this as a comment. */
   readonly sidecar: string | null;
-  /** What the user should know: which weights, in which unit, what was left out, what the format cannot say; a line each. */
+  /** Lines for the user: which weights these are, in which unit, what was left out, and what the format cannot express. */
   readonly notes: readonly string[];
 }
 
@@ -74,8 +83,9 @@ const checks: OptionChecks<ExportOptions> = {
 };
 
 /**
- * The files of a mixture for a trainer, as text. Weights are plain decimals that sum to 1 exactly as printed, and never 0. Writes nothing. Throws `config` for a format that is not
- * there (with the nearest that is), for options that do not fit, and for a mixture that the format cannot hold: a domain without a path where it needs one, stages where it has none.
+ * Makes the files of a mixture for a trainer, as text. Weights are plain decimals that sum to exactly 1 as printed, and never 0. It writes nothing to
+ * disk. Throws `config` for an unknown format (the message suggests the nearest one), for options that do not fit, and for a mixture that the format
+ * cannot express: a domain without a path if it needs one, stages if it has none.
  */
 export function exportMixture(mixture: Mixture, options: ExportOptions): Exported {
   checkOptions("exportMixture", options, checks);
@@ -113,7 +123,7 @@ function formatNamed(name: string): ExportFormat {
   );
 }
 
-/** What the options leave to the mixture or the format. */
+/** Fills in options that were left out, from the mixture or the format. */
 function settle(
   mixture: Mixture,
   format: ExportFormat,
@@ -136,7 +146,7 @@ function settle(
   };
 }
 
-/** Where the weights come from and what they count. */
+/** Lines on where the weights come from and what they count. */
 function aboutOf({ source, domains }: Mixture, { name }: ExportFormat, unit: Unit): string[] {
   const what = source.weights === "stages" ? "weights in stages" : `${source.weights} weights`;
   return [
@@ -163,7 +173,7 @@ function counting(unit: Unit, domains: readonly MixtureDomain[]): string {
   }
 }
 
-/** The stages in the format's unit, with which domains were left out of them. */
+/** The stages in the format's unit, and notes on the domains that were left out. */
 function planStages(
   mixture: Mixture,
   unit: Unit,
@@ -192,12 +202,12 @@ function planStages(
     });
     return { start: (start / mixture.tokens) * tokens, entries };
   };
-  // `checkMixture` refuses a list of none.
+  // `checkMixture` refuses an empty list.
   const first = planned(own[0]!, 0);
   return { stages: [first, ...own.slice(1).map((stage, i) => planned(stage, i + 1))], notes };
 }
 
-/** Shares of what the format counts; for epochs, passes. Throws `config` where a domain's length is not known. */
+/** Shares of what the format counts; for epochs, passes over each domain. Throws `config` if the length of a domain is unknown. */
 function inUnit(
   weights: readonly number[],
   domains: readonly MixtureDomain[],
@@ -247,7 +257,7 @@ function unusedPaths({ domains }: Mixture, { name, paths }: ExportFormat): strin
     : [];
 }
 
-/** The run's limit of repetitions, where the format cannot say it. */
+/** Notes on the run's limit of repetitions, for formats that cannot express it. */
 function repetitionNotes(
   { stages, tokens, mixture }: Plan,
   { name, repetitions: says }: ExportFormat,
@@ -261,7 +271,7 @@ function repetitionNotes(
       if (entry.tokens !== null)
         passes.set(entry.name, (passes.get(entry.name) ?? 0) + (entry.weight * length) / entry.tokens);
   });
-  // Sampling and rounding go a little beyond.
+  // Sampling and rounding exceed the limit a little.
   const over = [...passes].filter(([, count]) => count > repetitions * 1.01).map(([domain]) => domain);
   const limit = `the run repeated no domain more than ${plainDecimal(repetitions)} times`;
   if (over.length > 0)

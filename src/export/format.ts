@@ -1,49 +1,49 @@
-/** What a format of another trainer is, and what it is given to write. */
+/** Describes a format of another trainer and the data that it writes. */
 import type { Mixture } from "./mixture.ts";
 
 /**
- * What a trainer's weights are shares of. `tokens`. `windows`: pieces of one length that text was cut or packed into, which are shares of tokens too. `documents`: rows of any length.
- * `epochs`: no shares; passes over each domain.
+ * What a trainer's weights are shares of: `tokens`; `windows`, pieces of equal length into which text was cut or packed, so that these are also
+ * shares of tokens; `documents`, rows of any length. `epochs` are not shares but passes over each domain.
  */
 export type Unit = "tokens" | "windows" | "documents" | "epochs";
 
-/** A domain that the trainer is to draw from. */
+/** A domain from which the trainer draws. */
 export interface Entry {
   /** Name of the domain. */
   readonly name: string;
-  /** Where the trainer finds its data. */
+  /** Paths at which the trainer finds its data. */
   readonly paths: readonly string[];
-  /** Tokens that there are to train on; null where that is not known. */
+  /** Tokens of its training text; null if unknown. */
   readonly tokens: number | null;
-  /** As it is printed, in the format's unit. */
+  /** Printed share, in the format's unit. */
   readonly share: string;
-  /** Of the training tokens, in the same stage. */
+  /** Share of the training tokens of the same stage. */
   readonly weight: number;
 }
 
-/** Weights that hold during a part of the user's own run. */
+/** Weights that hold during a part of the user's run. */
 export interface PlannedStage {
-  /** Training tokens of the user's own run that are seen before. */
+  /** Training tokens of the user's run before the stage starts. */
   readonly start: number;
-  /** Without the domains that are left out of this stage. */
+  /** The domains of this stage, without those that are left out. */
   readonly entries: readonly Entry[];
 }
 
-/** Everything that a format writes from. */
+/** Everything from which a format is written. */
 export interface Plan {
-  /** One, but for formats with stages. */
+  /** The stages; a single one for formats without stages. */
   readonly stages: readonly [PlannedStage, ...PlannedStage[]];
-  /** Training tokens of the user's own run; its window in tokens, and windows in a step. */
+  /** Training tokens of the user's run. */
   readonly tokens: number;
-  /** Tokens in a window of that run. */
+  /** Tokens per window of that run. */
   readonly context: number;
-  /** Windows in a step of that run. */
+  /** Windows per step of that run. */
   readonly batch: number;
   /** What the shares count. */
   readonly unit: Unit;
-  /** The mixture that the plan was made of. */
+  /** The mixture from which the plan was made. */
   readonly mixture: Mixture;
-  /** Where the weights come from, a line each. */
+  /** Lines on where the weights come from. */
   readonly about: readonly string[];
 }
 
@@ -55,11 +55,11 @@ export interface ExportedFile {
   readonly text: string;
 }
 
-/** What a format makes of a plan. */
+/** The result of writing a plan in a format. */
 export interface FormatOutput {
   /** The files to write. */
   readonly files: readonly ExportedFile[];
-  /** What this mixture loses in this format, or what is left to do, a line each. */
+  /** Lines on what this mixture loses in this format, or what the user still has to do. */
   readonly notes: readonly string[];
 }
 
@@ -67,18 +67,21 @@ export interface FormatOutput {
 export interface ExportFormat {
   /** Name of the format, as in `--to`. */
   readonly name: string;
-  /** The trainer, and what is written for it. */
+  /** Name of the trainer and the kind of file. */
   readonly title: string;
-  /** What its weights count. */
+  /** What the weights of the trainer count. */
   readonly unit: Unit;
-  /** Can weights change during the run? */
+  /** Whether weights can change during the run. */
   readonly stages: boolean;
-  /** `none`: the trainer knows the domains by name. `one`: each needs one path. `many`: one or more. `optional`: written where they are given. */
+  /**
+   * Whether domains need paths. `none`: the trainer knows the domains by name. `one`: each needs exactly one path. `many`: each needs at least one.
+   * `optional`: paths are written if they are given.
+   */
   readonly paths: "none" | "optional" | "one" | "many";
-  /** Can the format say how often a domain may be repeated? */
+  /** Whether the format can express how often a domain may be repeated. */
   readonly repetitions: boolean;
-  /** The files have no comments: where the weights come from is written beside them. */
+  /** Whether the files have no comments, so that the source of the weights is written to a separate file. */
   readonly sidecar: boolean;
-  /** Throws `config` for a mixture that the trainer would misread. */
+  /** Writes a plan. Throws `config` for a mixture that the trainer would misread. */
   write(plan: Plan): FormatOutput;
 }

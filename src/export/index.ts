@@ -1,5 +1,5 @@
 /**
- * Mixtures for other trainers: from a run's weights to the files that they read. Pure functions of plain data; nothing is read or written.
+ * Exports mixtures to other trainers: makes the files that they read from a run's weights. Pure functions on plain data; nothing is read or written.
  *
  * @module gradmix/export
  */

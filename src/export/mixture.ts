@@ -1,4 +1,4 @@
-/** A mixture to take elsewhere, as plain data: what a run found, or what anyone makes by hand. */
+/** A mixture as plain data, found by a run or written by hand. */
 import { GradmixError } from "../errors.ts";
 import { liesOnSimplex } from "../dga/simplex.ts";
 import { show } from "../options.ts";
@@ -7,68 +7,68 @@ import { show } from "../options.ts";
 export interface MixtureDomain {
   /** Name of the domain. */
   readonly name: string;
-  /** Share of the training tokens. Those of all domains sum to 1. */
+  /** Share of the training tokens; the shares of all domains sum to 1. */
   readonly weight: number;
-  /** Tokens that there are to train on; null where that is not known. */
+  /** Tokens of its training text; null if unknown. */
   readonly tokens: number | null;
-  /** Mean length of a document, in tokens; null where that is not known. */
+  /** Mean length of a document in tokens; null if unknown. */
   readonly documentTokens: number | null;
-  /** Where the trainer finds the domain's data: a prefix, folder, file or glob, as the trainer takes it. */
+  /** Paths at which the trainer finds the domain's data: prefixes, folders, files or globs, as the trainer accepts them. */
   readonly paths: readonly string[];
 }
 
-/** A part of the run with weights of its own. */
+/** A part of the run with its own weights. */
 export interface MixtureStage {
-  /** Where it starts: training tokens seen by then. The first starts at 0, and each ends where the next starts. */
+  /** Training tokens before the stage starts. The first stage starts at 0, and each ends where the next one starts. */
   readonly start: number;
   /** Shares of the training tokens, in the order of the domains. */
   readonly weights: readonly number[];
 }
 
-/** Weights of domains, and what is known of the run that found them. */
+/** Weights of domains, with facts about the run that found them. */
 export interface Mixture {
   /** The domains with their weights. */
   readonly domains: readonly MixtureDomain[];
-  /** Weights that change during the run; null where those of the domains hold throughout. */
+  /** Weights that change during the run; null if those of `domains` hold throughout. */
   readonly stages: readonly MixtureStage[] | null;
-  /** Training tokens of the run that the mixture is of. */
+  /** Training tokens of the run. */
   readonly tokens: number;
-  /** Tokens in a window, and windows in a step, of that run. */
+  /** Tokens per window of the run. */
   readonly context: number;
-  /** Windows in a step of that run. */
+  /** Windows per step of the run. */
   readonly batch: number;
-  /** How often a domain may be repeated in that run; null where it was not limited. */
+  /** How many times the run may repeat a domain; null if this was not limited. */
   readonly repetitions: number | null;
-  /** Losses at the end of the run, lower is better, by what they are of. */
+  /** Losses at the end of the run by the name of the text, lower is better. */
   readonly metrics: ReadonlyMap<string, number>;
   /** Where the mixture comes from. */
   readonly source: MixtureSource;
 }
 
-/** Where a mixture comes from: every exported file says so. */
+/** The source of a mixture; every exported file states it. */
 export interface MixtureSource {
   /** Version of gradmix. */
   readonly gradmix: string;
   /** Name of the run. */
   readonly run: string;
-  /** Steps done. */
+  /** Number of training steps done. */
   readonly step: number;
   /** Name of the rule that found the weights. */
   readonly rule: string;
-  /** Which weights of the run they are. */
+  /** Which weights of the run these are. */
   readonly weights: WeightsKind;
 }
 
-/** `final`: of the last step. `averaged`: mean over the steps. `stages`: the averaged, and those of each stage. */
+/** Kinds of weights of a run. `final`: those of the last step. `averaged`: the mean over the steps. `stages`: the averaged weights and those of each stage. */
 export type WeightsKind = "final" | "averaged" | "stages";
 
 /**
- * Which weights of a run are taken where nothing is said. The averaged are the shares that the run was trained on, so that what it reached and the limits of repetition that it
- * kept to belong to them; docs/trainers.md has the measurement.
+ * The default kind of weights. The averaged weights are the shares on which the run was trained, so its final losses and its limits of repetition
+ * belong to them; docs/trainers.md has the measurement.
  */
 export const recommendedWeights = "averaged";
 
-/** Throws `config`, naming the part, for data that is no mixture. */
+/** Throws `config`, naming the part, for data that is not a mixture. */
 export function checkMixture(mixture: Mixture): void {
   const wrong = (what: string): GradmixError => new GradmixError("config", `mixture: ${what}`);
   const { domains, stages } = mixture;

@@ -1,4 +1,4 @@
-/** The mixture of a run, from what its folder holds. */
+/** Makes the mixture of a run from the files in its folder. */
 import { GradmixError } from "../errors.ts";
 import { checkOptions, integerIn, oneOf, type OptionChecks, orNull, valueThat } from "../options.ts";
 import { bitsPerByte, type RunFacts, type TextFacts } from "../runs/facts.ts";
@@ -10,11 +10,11 @@ import { fitStages } from "./stages.ts";
 
 /** Options of `mixtureOfRun`. */
 export interface OfRunOptions {
-  /** Default: `recommendedWeights`. */
+  /** Which weights of the run to take. Default: `recommendedWeights`. */
   readonly weights?: "final" | "averaged";
-  /** Weights that change, in so many stages; null: one mixture throughout. Default null. */
+  /** Number of stages into which the changing weights of the run are divided. Default null: one mixture for the whole run. */
   readonly stages?: number | null;
-  /** Where the trainer finds each domain's data. Default: none. */
+  /** Paths at which the trainer finds each domain's data. Default: none. */
   readonly paths?: ReadonlyMap<string, readonly string[]>;
 }
 
@@ -24,14 +24,14 @@ const checks: OptionChecks<OfRunOptions> = {
   paths: valueThat("a Map of paths by domain", (value) => value instanceof Map),
 };
 
-/** A mixture, and what the user should know of how it was made. Throws `data` for a run that has no weights yet or is not whole, `config` for stages that it cannot give. */
+/** Makes the mixture of a run. Throws `data` for a run that has no weights yet or is incomplete, and `config` for stages that cannot be made. */
 export function mixtureOfRun(
   { folder, name, facts, steps, weights }: RunRecord,
   options: OfRunOptions = {},
 ): {
   /** The mixture, for `exportMixture`. */
   mixture: Mixture;
-  /** What the user should know about it, one line each. */
+  /** Lines for the user on how the mixture was made. */
   notes: readonly string[];
 } {
   checkOptions("mixtureOfRun", options, checks);
@@ -91,7 +91,7 @@ function documentTokens({ tokens, heldOutTokens, documents }: TextFacts): number
   return documents > 0 && tokens + heldOutTokens > 0 ? (tokens + heldOutTokens) / documents : null;
 }
 
-/** The trajectory of the run in stages. */
+/** Divides the weights of the run over time into stages. */
 function stagesOf(
   facts: RunFacts,
   steps: readonly StepMetrics[],
@@ -109,7 +109,7 @@ function stagesOf(
   const trajectory = steps.map(({ tokens, weights }, i) => {
     const missing = names.filter((name) => !weights.has(name));
     const known = names.reduce((sum, name) => sum + (weights.get(name) ?? 0), 0);
-    // What a line leaves out shares the rest as it does on average.
+    // Domains that a line leaves out share the rest in proportion to their average weights.
     const average = missing.reduce((sum, name) => sum + (averaged.get(name) ?? 0), 0);
     if (missing.length > 0) incomplete = true;
     const rest = Math.max(0, 1 - known);
@@ -138,7 +138,7 @@ function stagesOf(
   };
 }
 
-/** The last evaluation, in bits per byte where bytes are known, else in nats per token. */
+/** The last evaluation, in bits per byte if the bytes are known, else in nats per token. */
 function metricsOf(facts: RunFacts, steps: readonly StepMetrics[]): ReadonlyMap<string, number> {
   const metrics = new Map<string, number>();
   const note = (name: string, text: TextFacts | null | undefined, loss: number | null | undefined): void => {

@@ -1,8 +1,8 @@
-/** A trajectory of weights as a few stages of constant weights. */
+/** Approximates a trajectory of weights by a few stages of constant weights. */
 import { GradmixError } from "../errors.ts";
 import type { MixtureStage } from "./mixture.ts";
 
-/** Weights that `tokens` training tokens were drawn with. */
+/** Constant weights with which `tokens` training tokens were drawn. */
 export interface TrajectoryPiece {
   /** Training tokens of the piece. */
   readonly tokens: number;
@@ -10,16 +10,18 @@ export interface TrajectoryPiece {
   readonly weights: readonly number[];
 }
 
-/** A longer trajectory is joined to so many pieces of about equal length first. */
+/** A longer trajectory is first reduced to this many pieces of about equal length. */
 const MOST_PIECES = 400;
 
 /**
- * The `count` stages of constant weights that are closest to a trajectory: those with the least Σ tokens·KL(weights of the piece ‖ weights of its stage), found by dynamic programming
- * (optimal over all places where a piece ends). KL is in nats per token that is drawn, so that a rare domain that doubles counts as much as what it is drawn for; squared error would
- * see only the heavy ones. The best weights of a stage are the mean over its tokens, under either, hence over a stage each domain gets the tokens that it got in the run.
+ * Finds the `count` stages of constant weights that are closest to a trajectory: those with the smallest Σ tokens·KL(weights of the piece ‖ weights
+ * of its stage), by dynamic programming (optimal over all ends of pieces). KL is in nats per drawn token, so a rare domain that doubles counts in
+ * proportion to its share; squared error would see only the domains with large weights. For both, the best weights of a stage are the mean over its
+ * tokens, so over a stage each domain gets as many tokens as in the run.
  *
- * Neighbours with the same weights are one piece. A trajectory of more than 400 pieces is first joined to 400 of about equal length, and of fewer pieces than `count` come as many
- * stages as there are pieces. Throws `config` for a trajectory without tokens, or a `count` that is no whole number of at least 1.
+ * Neighbours with the same weights are one piece. A trajectory of more than 400 pieces is first reduced to 400 of about equal length. If there are
+ * fewer pieces than `count`, there are as many stages as pieces. Throws `config` for a trajectory without tokens, and unless `count` is an integer of
+ * at least 1.
  */
 export function fitStages(trajectory: readonly TrajectoryPiece[], count: number): MixtureStage[] {
   if (!Number.isSafeInteger(count) || count < 1)
@@ -29,7 +31,7 @@ export function fitStages(trajectory: readonly TrajectoryPiece[], count: number)
   const n = pieces.length;
   const stages = Math.min(count, n);
   const cost = costs(pieces);
-  // best[j]: the least cost of the first j pieces in so many stages; from[s][j]: where the last of them starts.
+  // best[j]: the smallest cost of the first j pieces in s stages; from[s][j]: where the last of these stages starts.
   let best = Array.from({ length: n + 1 }, (_, j) => (j === 0 ? 0 : cost(0, j)));
   const from: Int32Array[] = [];
   for (let s = 2; s <= stages; s++) {
@@ -56,7 +58,7 @@ export function fitStages(trajectory: readonly TrajectoryPiece[], count: number)
 function costs(pieces: readonly TrajectoryPiece[]): (i: number, j: number) => number {
   const n = pieces.length;
   const k = pieces[0]!.weights.length;
-  // Sums before each piece: of tokens, tokens·weights [n + 1, k], tokens·Σ w log w.
+  // Sums before each piece: of tokens, of tokens·weights [n + 1, k], and of tokens·Σ w log w.
   const tokens = new Float64Array(n + 1);
   const sums = new Float64Array((n + 1) * k);
   const own = new Float64Array(n + 1);
@@ -77,7 +79,7 @@ function costs(pieces: readonly TrajectoryPiece[]): (i: number, j: number) => nu
   };
 }
 
-/** Rounding may leave a weight just below 0. */
+/** Rounding may leave a weight slightly below 0. */
 function xlogx(x: number): number {
   return x > 0 ? x * Math.log(x) : 0;
 }
@@ -93,7 +95,7 @@ function joinEqual(pieces: readonly TrajectoryPiece[]): TrajectoryPiece[] {
   return joined;
 }
 
-/** By where the middle of each piece lies. */
+/** Groups the pieces by the position of their middle. */
 function joinTo(most: number, pieces: readonly TrajectoryPiece[]): TrajectoryPiece[] {
   if (pieces.length <= most) return [...pieces];
   const total = pieces.reduce((sum, { tokens }) => sum + tokens, 0);

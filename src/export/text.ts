@@ -1,11 +1,11 @@
-/** Text of other tools' files: names and paths quoted for each, weights as plain decimals. */
+/** Text for other tools: quotes names and paths for each, and prints weights as plain decimals. */
 
-/** A number as it is to be printed. */
+/** A number in its printed form. */
 export interface Decimal {
   readonly decimal: string;
 }
 
-/** What the files are made of. A Map keeps its order, whatever its keys. */
+/** Contents of the files. A Map keeps the order of its keys, whatever they are. */
 export type Data = string | number | null | Decimal | readonly Data[] | ReadonlyMap<string, Data>;
 
 export function decimal(text: string): Decimal {
@@ -13,8 +13,8 @@ export function decimal(text: string): Decimal {
 }
 
 /**
- * A string in double quotes that JSON, YAML 1.1 and 1.2, and Python all read as the same text: what YAML does not allow in a file (DEL, C1 controls, the separators of Unicode, a
- * byte-order mark, halves of a surrogate pair) is escaped.
+ * A string in double quotes that JSON, YAML 1.1 and 1.2, and Python all read as the same text. Characters that YAML does not allow in a file (DEL, C1
+ * controls, the separators of Unicode, a byte-order mark, halves of a surrogate pair) are escaped.
  */
 function quoted(text: string): string {
   return JSON.stringify(text).replaceAll(
@@ -31,7 +31,7 @@ function isList(data: Data): data is readonly Data[] {
   return Array.isArray(data);
 }
 
-/** JSON, in which a list of scalars stays on its line. Python reads it as the same dicts and lists, where no null is in it. */
+/** JSON with each list of scalars on one line. Python reads it as the same dicts and lists, if it contains no null. */
 export function jsonText(data: Data, indent = 0): string {
   const margin = `\n${"  ".repeat(indent + 1)}`;
   const end = `\n${"  ".repeat(indent)}`;
@@ -48,7 +48,7 @@ export function jsonText(data: Data, indent = 0): string {
   return scalar(data);
 }
 
-/** YAML in block style, with every name and text in double quotes: none is taken for a number, a date, null or true, whatever the version of YAML. */
+/** YAML in block style, with every name and text in double quotes, so that no version of YAML reads them as a number, a date, null or true. */
 export function yamlText(data: Data, indent = 0): string {
   const margin = "  ".repeat(indent);
   if (isMap(data)) {
@@ -62,14 +62,14 @@ export function yamlText(data: Data, indent = 0): string {
   if (isList(data))
     return data
       .map((item) =>
-        // The first member stands behind the dash, the others below it.
+        // The first member follows the dash on its line; the others are below it.
         isBlock(item) ? `${margin}- ${yamlText(item, indent + 1).trimStart()}` : `${margin}- ${flow(item)}\n`,
       )
       .join("");
   return `${margin}${scalar(data)}\n`;
 }
 
-/** Words of the tools' own, none of which YAML takes for anything else. Names of domains are only left bare where they look the same. */
+/** Bare keys: words of the tools, none of which YAML reads as anything else. Names of domains stay bare only if they match. */
 const plainKey = /^(?!(?:y|n|yes|no|on|off|true|false|null)$)[a-z_]{2,}$/;
 
 function isBlock(data: Data): boolean {
@@ -88,12 +88,12 @@ function scalar(data: string | number | null | Decimal): string {
   return typeof data === "string" ? quoted(data) : typeof data === "number" ? String(data) : data.decimal;
 }
 
-/** A word for a POSIX shell. */
+/** Quotes a word for a POSIX shell. */
 export function shellWord(text: string): string {
   return /^[\w@%+=:,./-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`;
 }
 
-/** A field of RFC 4180's CSV. */
+/** A field of a CSV file as in RFC 4180. */
 function csvField(text: string): string {
   return /[",\r\n]|^\s|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
@@ -102,7 +102,7 @@ export function csvText(rows: readonly (readonly string[])[]): string {
   return rows.map((row) => `${row.map(csvField).join(",")}\n`).join("");
 }
 
-/** Lines of a comment. What would end a line, or show as nothing, is left as a space. */
+/** Lines of a comment. Characters that would end a line, or are invisible, are replaced by spaces. */
 export function comment(lines: readonly string[]): string {
   return lines.map((line) => `# ${oneLine(line)}\n`).join("");
 }

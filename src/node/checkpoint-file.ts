@@ -1,7 +1,7 @@
 /**
- * A checkpoint as one file, in the safetensors layout: the length of the header (u64), the header as JSON, the arrays
- * as raw little-endian data without gaps. State that is not an array stands as JSON text under `__metadata__`, beside a
- * SHA-256 of header and data, so that a file cut short or altered anywhere is recognised.
+ * A checkpoint as one file, in the safetensors layout: the length of the header (u64), the header as JSON, and the arrays as raw little-endian data
+ * without gaps. All other state is JSON text under `__metadata__`, beside a SHA-256 of header and data, which detects a file that was cut short or
+ * altered.
  */
 import { createHash, type Hash } from "node:crypto";
 import type { Checkpoint, CheckpointArray } from "../dga/checkpoint.ts";
@@ -21,7 +21,7 @@ const constructors = {
 } as const;
 type FileType = keyof typeof constructors;
 
-/** The member of the header that is no tensor. */
+/** The member of the header that is not a tensor. */
 const METADATA = "__metadata__";
 const blankSum = "0".repeat(64);
 const formatName = "gradmix-checkpoint-1";
@@ -39,22 +39,22 @@ function bytesOf(array: CheckpointArray): Uint8Array {
   return new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
 }
 
-/** A checkpoint as it stands in a file. */
+/** A checkpoint with the step number that its file stores. */
 export interface CheckpointFile extends Checkpoint {
-  /** Steps that were taken, for who wants to tell without a look at the state. */
+  /** Number of training steps taken, so that it can be read without the state. */
   readonly step?: number;
 }
 
 /**
- * Writes a checkpoint of a trainer whole or not at all: beside `path`, synced, then renamed over it; folders are made. What `json` holds must be JSON, and
- * arrays are of one of six types (f32, f64, i32, u32, u8, i64). Throws `checkpoint` for what cannot be stored, `io` when the file cannot be written; a file
- * that was there stays.
+ * Writes a checkpoint of a trainer atomically: to a temporary file beside `path`, which is synced and then renamed. Missing folders are made. `json`
+ * may only contain JSON, and arrays may have six types (f32, f64, i32, u32, u8, i64). Throws `checkpoint` for contents that cannot be stored, and
+ * `io` if the file cannot be written; an existing file then stays.
  */
 export function writeCheckpoint(path: string, checkpoint: CheckpointFile, fs?: WriteFs): void {
   writeFileAtomic(path, encodeCheckpoint(checkpoint), fs);
 }
 
-/** Reads one file and checks it against its SHA-256. Throws `checkpoint` when it is broken or none, `io` when it cannot be read. */
+/** Reads a checkpoint and checks it against its SHA-256. Throws `checkpoint` for a file that is damaged or not a checkpoint, and `io` if it cannot be read. */
 export function readCheckpoint(path: string): CheckpointFile {
   return reading(path, (source) => decodeCheckpoint(source, path));
 }
@@ -93,7 +93,7 @@ export function encodeCheckpoint({ step, json, arrays }: CheckpointFile): Uint8A
   return [withSum(sha256([withSum(blankSum), ...data])), ...data];
 }
 
-/** Throws `checkpoint`, with the place, for what JSON would make something else of or cannot hold. A member that is undefined is one that is not there. */
+/** Throws `checkpoint`, naming the place, for values that JSON cannot hold or would change. A member that is undefined counts as absent. */
 function checkJson(place: string, value: unknown): void {
   if (value === null || typeof value === "string" || typeof value === "boolean" || Number.isFinite(value))
     return;
@@ -113,7 +113,7 @@ function isPlain(value: object): boolean {
   return prototype === null || prototype === Object.prototype;
 }
 
-/** The inverse of `encodeCheckpoint`. Throws `checkpoint`, beginning with `label`, when the file is not whole. */
+/** The inverse of `encodeCheckpoint`. Throws `checkpoint`, with a message that begins with `label`, for a damaged file. */
 export function decodeCheckpoint(file: ByteSource | Uint8Array, label: string): CheckpointFile {
   const source = file instanceof Uint8Array ? inMemory(file) : file;
   const { metadata, tensors, start } = verifyCheckpoint(source, label);
@@ -150,15 +150,15 @@ function parseState(text: unknown): Record<string, unknown> | null {
   }
 }
 
-/** What a file holds, once its checksum is found right: then it is what was written. */
+/** The header of a file whose checksum was correct. */
 interface Contents {
   readonly metadata: Record<string, unknown>;
   readonly tensors: readonly (readonly [string, unknown])[];
-  /** Where the data begins. */
+  /** Position of the data in the file. */
   readonly start: number;
 }
 
-/** Checks a file without keeping its arrays. Throws `checkpoint`, beginning with `label`, when it is not whole. */
+/** Checks a file without keeping its arrays. Throws `checkpoint`, with a message that begins with `label`, for a damaged file. */
 export function verifyCheckpoint(source: ByteSource, label: string): Contents {
   const broken = (what: string): GradmixError => new GradmixError("checkpoint", `${label}: ${what}`);
   if (source.size < 8) throw broken(`is cut short: ${source.size} bytes`);
@@ -198,7 +198,7 @@ export function verifyCheckpoint(source: ByteSource, label: string): Contents {
   return { metadata, tensors, start };
 }
 
-/** No header is as long; a damaged file may say it is. */
+/** No header is as long as this, but a damaged file may claim it. */
 const mostHeaderBytes = 2 ** 28;
 
 /** Bytes that are hashed at a time. */
@@ -215,7 +215,7 @@ function hashSource(hash: Hash, source: ByteSource, from: number): void {
 
 function sha256(parts: readonly Uint8Array[]): string {
   const hash = createHash("sha256");
-  // The hash takes less than 2 GiB at a time.
+  // The hash accepts less than 2 GiB at a time.
   const most = 2 ** 28;
   for (const part of parts)
     for (let at = 0; at < part.length; at += most) hash.update(part.subarray(at, at + most));

@@ -1,11 +1,11 @@
-/** Writing files whole or not at all: to a temporary file beside the target, synced, then renamed over it. */
+/** Writes files atomically: to a temporary file beside the target, which is synced and then renamed. */
 import * as nodeFs from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { errorCode, GradmixError } from "../errors.ts";
 import type { ByteSource } from "../nn/safetensors.ts";
 import { reason } from "./system-errors.ts";
 
-/** The calls of node:fs that writing needs; tests hand in a disk that fills up. */
+/** The functions of node:fs that writing needs; tests pass ones of a disk that fills up. */
 export interface WriteFs {
   openSync(path: string, flags: string): number;
   writeSync(file: number, bytes: Uint8Array, offset?: number, length?: number): number;
@@ -18,23 +18,24 @@ export interface WriteFs {
   mkdirSync(path: string, options: { recursive: true }): string | undefined;
 }
 
-/** Names of files that a killed writer may leave behind. */
+/** Matches the names of temporary files that a killed writer may leave behind. */
 export const temporaryName: RegExp = /^\..+\.\d+\.tmp$/;
 
-/** What a file is to hold: its parts, one after another. */
+/** The contents of a file as parts, one after another. */
 export interface FileParts {
   readonly path: string;
   readonly parts: Iterable<Uint8Array>;
 }
 
-/** Replaces `path` with `parts`, one after another. Throws `io`; the old file stays, the temporary one goes. */
+/** Replaces `path` by `parts`, one after another. Throws `io`; then the old file stays and the temporary one is removed. */
 export function writeFileAtomic(path: string, parts: Iterable<Uint8Array>, fs: WriteFs = nodeFs): void {
   writeFilesAtomic([{ path, parts }], fs);
 }
 
 /**
- * Replaces several files, each whole or not at all: all are on the disk beside their places before the first takes its own, so that one that cannot be written leaves the others as
- * they were. A symbolic link stays, and what it leads to is replaced. Throws `io`, also for a place where something else than a file is; the temporary files go.
+ * Replaces several files, each atomically. All are written to disk beside their targets before the first is renamed, so if one cannot be written, the
+ * others are unchanged. A symbolic link stays, and its target is replaced. Throws `io`, also if something other than a file is at the target; the
+ * temporary files are then removed.
  */
 export function writeFilesAtomic(files: readonly FileParts[], fs: WriteFs = nodeFs): void {
   const written: { readonly path: string; readonly place: string; readonly temporary: string }[] = [];
@@ -44,7 +45,7 @@ export function writeFilesAtomic(files: readonly FileParts[], fs: WriteFs = node
       current = path;
       const place = placeOf(path);
       const temporary = join(dirname(place), `.${basename(place)}.${process.pid}.tmp`);
-      // Absolute: Node's recursive mkdir never returns when the current folder is gone and the path is relative.
+      // Absolute, because Node's recursive mkdir never returns for a relative path if the current folder was removed.
       fs.mkdirSync(resolve(dirname(place)), { recursive: true });
       written.push({ path, place, temporary });
       const file = fs.openSync(temporary, "w");
@@ -60,7 +61,7 @@ export function writeFilesAtomic(files: readonly FileParts[], fs: WriteFs = node
       fs.renameSync(temporary, place);
     }
   } catch (error) {
-    // The first error is the one to tell.
+    // The first error is the one to report.
     for (const { temporary } of written) quietly(() => fs.rmSync(temporary, { force: true }));
     throw ioError(current, error);
   }
@@ -72,7 +73,10 @@ export function writeFilesAtomic(files: readonly FileParts[], fs: WriteFs = node
     }
 }
 
-/** Where a file is replaced by a rename: the end of its symbolic links. Throws `io` for what a rename must not replace, such as a folder, or a device, which root could. */
+/**
+ * The path that is renamed over: the end of the symbolic links. Throws `io` for what a rename must not replace, such as a folder, or a device, which
+ * root could replace.
+ */
 function placeOf(path: string): string {
   const there = nodeFs.statSync(path, { throwIfNoEntry: false });
   if (there === undefined) return path;
@@ -82,8 +86,8 @@ function placeOf(path: string): string {
 }
 
 /**
- * Replaces the folder `path` by one with these files: they are written and synced in a folder beside it, which is then renamed. Throws `io`; the old folder stays. A writer that is
- * killed between the two renames leaves no folder of that name, and `recoverFolder` puts the new one there.
+ * Replaces the folder `path` by one with these files: they are written and synced in a folder beside it, which is then renamed. Throws `io`; then the
+ * old folder stays. If the writer is killed between the two renames, there is no folder of that name, and `recoverFolder` moves the new one there.
  */
 export function writeFolderAtomic(
   path: string,
@@ -109,7 +113,10 @@ export function writeFolderAtomic(
   }
 }
 
-/** After a writer was killed: where it had moved the old folder away, the new one is whole and takes its place. What else it left goes. Throws `io`. */
+/**
+ * Recovers after a writer was killed: if the old folder had been moved away, the new one is complete and takes its place. All other remains are
+ * removed. Throws `io`.
+ */
 export function recoverFolder(path: string, fs: WriteFs = nodeFs): void {
   const { next, former } = besideFolder(path);
   try {
@@ -121,13 +128,13 @@ export function recoverFolder(path: string, fs: WriteFs = nodeFs): void {
   }
 }
 
-/** Where a folder is put together, and where the one before it waits. */
+/** Where the new folder is written, and where the old one is kept meanwhile. */
 function besideFolder(path: string): { readonly next: string; readonly former: string } {
   const place = (what: string): string => join(dirname(path), `.${basename(path)}.${what}`);
   return { next: place("next"), former: place("former") };
 }
 
-/** Where an earlier error is the one to tell, or there is nothing to be done about it. */
+/** Ignores errors, where an earlier error is the one to report or nothing can be done. */
 function quietly(task: () => void): void {
   try {
     task();
@@ -136,26 +143,26 @@ function quietly(task: () => void): void {
   }
 }
 
-/** `writeSync` may write less than it was given. */
+/** Writes all bytes; `writeSync` may write fewer than it was given. */
 export function writeAll(file: number, bytes: Uint8Array, fs: WriteFs = nodeFs): void {
-  // At most 1 GiB a call: the system call itself stops a little below 2 GiB.
+  // At most 1 GiB per call: the system call itself stops slightly below 2 GiB.
   for (let at = 0; at < bytes.length;)
     at += fs.writeSync(file, bytes, at, Math.min(bytes.length - at, 2 ** 30));
 }
 
-/** Makes a rename last through a power cut. */
+/** Syncs a folder, so that a rename survives a power failure. */
 function syncFolder(folder: string, fs: WriteFs): void {
   let handle: number;
   try {
     handle = fs.openSync(folder, "r");
   } catch {
-    // Not every system can open a folder; then there is nothing to do.
+    // Not every system can open a folder; then there is nothing to sync.
     return;
   }
   try {
     fs.fsyncSync(handle);
   } catch (error) {
-    // Nor can every file system sync one.
+    // Not every file system can sync a folder.
     if (!["EINVAL", "ENOTSUP", "EPERM", "EACCES", "EBADF", "EISDIR"].includes(errorCode(error))) throw error;
   } finally {
     fs.closeSync(handle);
@@ -170,7 +177,7 @@ function withFile<T>(path: string, use: (source: ByteSource) => T): T {
       size: nodeFs.fstatSync(file).size,
       read(from, into) {
         for (let at = 0; at < into.length;) {
-          // At most 1 GiB a call: the system call itself stops a little below 2 GiB.
+          // At most 1 GiB per call: the system call itself stops slightly below 2 GiB.
           const count = nodeFs.readSync(file, into, at, Math.min(into.length - at, 2 ** 30), from + at);
           if (count === 0) throw new Error(`the file became shorter while it was read`);
           at += count;
@@ -182,7 +189,7 @@ function withFile<T>(path: string, use: (source: ByteSource) => T): T {
   }
 }
 
-/** A file of any size, opened whenever a part of it is read. Throws what the system says when it is not there. */
+/** A file of any size, which is opened whenever a part of it is read. Throws the error of the system if it does not exist. */
 export function fileSource(path: string): ByteSource {
   const { size } = nodeFs.statSync(path);
   return { size, read: (at, into) => withFile(path, (source) => source.read(at, into)) };
@@ -193,7 +200,7 @@ export function ioError(path: string, error: unknown): GradmixError {
   return new GradmixError("io", `${path}: cannot be written (${reason(error)})`, { cause: error });
 }
 
-/** What `use` makes of an open file. Throws `io` when it cannot be read; a GradmixError of `use` as it is. */
+/** Returns the result of `use` on an open file. Throws `io` if it cannot be read; a GradmixError of `use` passes unchanged. */
 export function reading<T>(path: string, use: (source: ByteSource) => T): T {
   try {
     return withFile(path, use);

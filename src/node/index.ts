@@ -1,5 +1,5 @@
 /**
- * What the library does with files, in Node: checkpoints of a trainer, parameters of a model.
+ * File access of the library in Node: checkpoints of a trainer and parameters of a model.
  *
  * @module gradmix/node
  */

@@ -1,4 +1,4 @@
-/** Errors of the system in words. */
+/** Messages for errors of the operating system. */
 import { errorCode } from "../errors.ts";
 
 const reasons: Readonly<Record<string, string>> = {
@@ -19,13 +19,13 @@ const reasons: Readonly<Record<string, string>> = {
   ENOMEM: "no memory is left",
 };
 
-/** A file-system error in words. */
+/** The message for a file-system error. */
 export function reason(error: unknown): string {
   const code = errorCode(error);
   return code === "" ? String(error) : reasonOf(code);
 }
 
-/** The system's code of an error in words. */
+/** The message for an error code of the system. */
 export function reasonOf(code: string): string {
   return reasons[code] ?? code;
 }

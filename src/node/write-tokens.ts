@@ -1,4 +1,7 @@
-/** Streams of tokens as files that other trainers read: Megatron's and nanoGPT's. Written beside and renamed, so that a file is whole or not there. */
+/**
+ * Writes streams of tokens as files that other trainers read: those of Megatron and nanoGPT. They are written to temporary files and renamed, so that
+ * a file is complete or absent.
+ */
 import { rmSync } from "node:fs";
 import { littleEndianBytes, tokenBytes } from "../data/token-files.ts";
 import type { StoredStream, StoredTokens } from "../data/tokens.ts";
@@ -8,24 +11,24 @@ import { writeFileAtomic } from "./files.ts";
 
 /** Options of `writeMegatron` and `writeNanoGPT`. */
 export interface WriteTokensOptions {
-  /** Ids are below it. */
+  /** Size of the vocabulary; all token ids must be smaller. */
   readonly vocabSize: number;
 }
 
-/** Megatron takes 16 bits for smaller vocabularies only, though more would fit. */
+/** Megatron uses 16 bits only for vocabularies smaller than this, although larger ones would fit. */
 const MEGATRON_WIDE = 65_500;
 const MEGATRON_CODES = { u16: 8, u32: 4 } as const;
 
 /**
- * Writes `prefix.bin` and `prefix.idx`, which Megatron-LM and NeMo take as a data path. Each document is a sequence, its end of text included. Throws `io` where they cannot be written,
- * `data` for a stream of more than 2³¹ − 1 tokens in one document or an id that is not below `vocabSize`.
+ * Writes `prefix.bin` and `prefix.idx`, which Megatron-LM and NeMo accept as a data path. Each document is a sequence that includes its end-of-text
+ * token. Throws `io` if they cannot be written, and `data` for a document of more than 2³¹ − 1 tokens or an id that is not below `vocabSize`.
  */
 export function writeMegatron(prefix: string, stream: StoredStream, options: WriteTokensOptions): void {
   checkOptions<WriteTokensOptions>("writeMegatron", options, { vocabSize: required(integerIn(1, 2 ** 31)) });
   writeMegatronBlocks(prefix, stream, options);
 }
 
-/** The same. `onBlock` is told the bytes of `prefix.bin` and their ids, in order. Not part of the package's interface. */
+/** The same, with a callback: `onBlock` receives the bytes of `prefix.bin` and their ids, in order. Not part of the package's interface. */
 export function writeMegatronBlocks(
   prefix: string,
   stream: StoredStream,
@@ -33,7 +36,7 @@ export function writeMegatronBlocks(
   onBlock: OnBlock = () => {},
 ): void {
   const type = vocabSize < MEGATRON_WIDE ? "u16" : "u32";
-  // The index comes last and goes first, so that the two are only found together.
+  // The index is written last and removed first, so that it only exists together with the data.
   rmSync(`${prefix}.idx`, { force: true });
   writeFileAtomic(`${prefix}.bin`, blocks(prefix, stream.tokens, type, vocabSize, onBlock));
   try {
@@ -46,7 +49,7 @@ export function writeMegatronBlocks(
 
 type OnBlock = (bytes: Uint8Array, ids: ArrayLike<number>) => void;
 
-/** Documents whose entries are made at a time. */
+/** Number of documents whose entries are made at a time. */
 const ENTRIES = 2 ** 16;
 
 function* megatronIndex(prefix: string, documents: Float64Array, type: "u16" | "u32"): Generator<Uint8Array> {
@@ -68,7 +71,7 @@ function* megatronIndex(prefix: string, documents: Float64Array, type: "u16" | "
   yield* entries(count + 1, 8, setNumber64);
 }
 
-/** `count` numbers of so many bytes, as blocks. */
+/** Yields `count` numbers of a fixed byte size, in blocks. */
 function* entries(
   count: number,
   bytes: number,
@@ -87,15 +90,15 @@ function setNumber64(view: DataView, at: number, value: number): void {
 }
 
 /**
- * Writes nanoGPT's `.bin`: ids of 16 bits and nothing else. Where documents end says the end of text that each has. Throws `io` where it cannot be written, `config` for a vocabulary of more than
- * 65,536, `data` for an id that is not below `vocabSize`.
+ * Writes nanoGPT's `.bin`: 16-bit ids and nothing else. The end-of-text tokens show where documents end. Throws `io` if it cannot be written,
+ * `config` for a vocabulary of more than 65,536 tokens, and `data` for an id that is not below `vocabSize`.
  */
 export function writeNanoGPT(path: string, stream: StoredStream, options: WriteTokensOptions): void {
   checkOptions<WriteTokensOptions>("writeNanoGPT", options, { vocabSize: required(integerIn(1, 65_536)) });
   writeNanoGPTBlocks(path, stream, options);
 }
 
-/** The same. `onBlock` is told the bytes and their ids, in order. Not part of the package's interface. */
+/** The same, with a callback: `onBlock` receives the bytes and their ids, in order. Not part of the package's interface. */
 export function writeNanoGPTBlocks(
   path: string,
   stream: StoredStream,
@@ -105,7 +108,7 @@ export function writeNanoGPTBlocks(
   writeFileAtomic(path, blocks(path, stream.tokens, "u16", vocabSize, onBlock));
 }
 
-/** Tokens that are written at a time. */
+/** Number of tokens that are written at a time. */
 const BLOCK = 2 ** 20;
 
 function* blocks(

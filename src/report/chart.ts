@@ -8,7 +8,7 @@ export interface Tick {
 export interface Axis {
   readonly low: number;
   readonly high: number;
-  /** Equal ratios are equally far apart. */
+  /** Whether the axis is logarithmic. */
   readonly log?: boolean;
   readonly ticks: readonly Tick[];
 }
@@ -16,7 +16,7 @@ export interface Axis {
 export interface Point {
   readonly x: number;
   readonly y: number;
-  /** The ends of an interval around y. */
+  /** Ends of an interval around y. */
   readonly low?: number;
   readonly high?: number;
 }
@@ -24,15 +24,15 @@ export interface Point {
 export interface Series {
   readonly name: string;
   readonly points: readonly Point[];
-  /** What is drawn of it: a line (default), with dots on it, or dots alone. */
+  /** How a series is drawn: as a line (default), a line with dots, or dots alone. */
   readonly mark?: "line" | "dotted" | "dots";
-  /** How intervals are drawn: shaded along the line (default), a bar at each point, or filled, as one of areas upon each other, without a line. */
+  /** How intervals are drawn: shaded along the line (default), as a bar at each point, or filled without a line, as one of several stacked areas. */
   readonly spread?: "band" | "bar" | "area";
-  /** Default: the next of `colours`. */
+  /** Colour of the line. Default: the next of `colours`. */
   readonly colour?: string;
-  /** Of the name beside it, which needs more contrast than an area. Default: the colour. */
+  /** Colour of the name beside the line, which needs more contrast than an area. Default: `colour`. */
   readonly ink?: string;
-  /** Lengths of strokes and gaps; default: a whole line. */
+  /** Lengths of strokes and gaps. Default: a solid line. */
   readonly dash?: readonly number[];
 }
 
@@ -58,7 +58,7 @@ export const colours: readonly string[] = [
   "#9498a0",
   "#1f1f1f",
 ];
-/** Sizes in pixels: of the plot, and of what is around it. */
+/** Sizes in pixels of the plot and its margins. */
 const size = { width: 380, height: 230, left: 56, top: 44, right: 54, bottom: 56, letter: 7.7 };
 
 /** Ticks at four equal steps from `low` to `high`. */
@@ -73,14 +73,14 @@ export function evenAxis(low: number, high: number, text: (value: number) => str
   };
 }
 
-/** An axis with round ticks, four to nine of them, that reaches beyond the values a little. */
+/** An axis with four to nine round ticks that extends a little beyond the values. */
 export function axisAround(values: readonly number[]): Axis {
   const [least, most] = [Math.min(...values), Math.max(...values)];
   if (!Number.isFinite(least) || !Number.isFinite(most)) return axisAround([0, 1]);
   const range = Math.max(most - least, 0.05);
   const power = 10 ** Math.floor(Math.log10(range / 4));
   const step = [1, 2, 5, 10].map((n) => n * power).find((one) => range / one <= 7) ?? range;
-  // Nothing that is drawn from 0 needs room below it.
+  // Series that start at 0 need no room below it.
   const first = least === 0 ? 0 : Math.floor((least - range * 0.03) / step);
   const last = Math.ceil((most + range * 0.03) / step);
   const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
@@ -91,7 +91,7 @@ export function axisAround(values: readonly number[]): Axis {
   return { low: first * step, high: last * step, ticks };
 }
 
-/** Steps from 0. */
+/** An axis of steps that starts at 0. */
 export function stepAxis(steps: number): Axis {
   return evenAxis(0, Math.max(1, steps), (value) => String(Math.round(value)));
 }
@@ -106,12 +106,12 @@ export function logAxis(values: readonly number[], text: (value: number) => stri
   };
 }
 
-/** Names at 0, 1, 2, …. */
+/** An axis with names at 0, 1, 2, …. */
 export function nameAxis(names: readonly string[]): Axis {
   return { low: -0.5, high: names.length - 0.5, ticks: names.map((text, at) => ({ at, text })) };
 }
 
-/** Panels in rows of two, or of as many as are said. */
+/** Draws panels in rows of `columns`, by default two. */
 export function drawPanels(panels: readonly Panel[], columns: number = 2): string {
   const widths = panels.map((panel) => {
     const longest = Math.max(0, ...panel.series.map(({ name }) => name.length));
@@ -205,7 +205,7 @@ function markOf(
   return [...(mark === "dots" ? [] : [path]), ...(mark === "line" ? [] : dots)];
 }
 
-/** Names beside the ends of the lines, pushed apart where they would lie on each other. */
+/** Places names at the ends of the lines and moves them apart if they overlap. */
 function labelsOf(
   series: readonly Coloured[],
   up: Place,

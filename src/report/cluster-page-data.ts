@@ -1,17 +1,17 @@
-/** What the page of clusters shows, as one plain object. */
+/** The contents of the page of clusters, as one plain object. */
 
 export interface ClusterPageData {
   readonly files: number;
-  /** Of the whole corpus. */
+  /** Documents of the whole corpus. */
   readonly documents: number;
   readonly bytes: number;
-  /** null: they were not counted. */
+  /** Tokens of the corpus; null if they were not counted. */
   readonly tokens: number | null;
-  /** Documents that the clusters were fitted to. */
+  /** Number of documents to which the clusters were fitted. */
   readonly sample: number;
-  /** How many there are; of very many the largest are in `rows`. */
+  /** Number of clusters; if there are very many, `rows` has only the largest. */
   readonly clusters: number;
-  /** The largest first. */
+  /** The clusters, the largest first. */
   readonly rows: readonly ClusterRow[];
 }
 
@@ -20,7 +20,7 @@ export interface ClusterRow {
   readonly documents: number;
   readonly bytes: number;
   readonly tokens: number | null;
-  /** The most telling first. */
+  /** Typical words of the cluster, the most typical first. */
   readonly words: readonly string[];
   /** Beginnings of some of its documents. */
   readonly examples: readonly string[];

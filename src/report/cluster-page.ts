@@ -1,4 +1,4 @@
-/** The page of a folder of clusters, as one file that needs nothing else. */
+/** The page of a folder of clusters, as one self-contained file. */
 import type { ClusterPageData } from "./cluster-page-data.ts";
 import { formatCount } from "./page/format.ts";
 import { joinModules } from "./page-script.ts";

@@ -1,36 +1,36 @@
 /**
- * Gathers what the page needs of a run's lines, one line at a time and in bounded memory: of long runs `POINTS` points in time, which are fixed by the number of planned
- * steps, so that a run that is watched gives the same page as one that is read at the end.
+ * Collects what the page needs from a run's lines, one line at a time and in bounded memory. Long runs have `POINTS` points in time, which depend
+ * only on the number of planned steps; so watching a run gives the same page as reading it at the end.
  */
 import type { Evaluation, MetricsLine, StepMetrics } from "../runs/lines.ts";
 import type { RunHead } from "../runs/record.ts";
 
-/** Most points in time of a run. */
+/** Largest number of points in time of a run. */
 export const POINTS = 400;
-/** Most evaluations of a run that are kept; of more every second goes, and so on. */
+/** Largest number of evaluations that are kept; beyond it every second one is removed, repeatedly. */
 export const EVALUATIONS = 200;
 
-/** Of a bucket of steps: what stands at its last step so far, and the mean of the batches' losses. */
+/** A bucket of steps: the values at its last step so far, and the mean of the batches' losses. */
 export interface Sample {
   step: number;
   tokens: number;
   lossSum: number;
   losses: number;
   weights: ReadonlyMap<string, number>;
-  /** Trained tokens by domain, in the order of the domains. */
+  /** Trained tokens of each domain, in the order of the domains. */
   trained: Float64Array;
 }
 
-/** Held-out losses, and how many tokens had been trained on by then. */
+/** Held-out losses, and the number of tokens trained on before them. */
 export interface Evaluated<T> {
   readonly tokens: number;
   readonly loss: T;
 }
 
-/** A list that stays short: of more than `EVALUATIONS` items every second goes, and so on; the first and the last are always there. */
+/** A list of bounded length: beyond `EVALUATIONS` items every second one is removed, repeatedly; the first and the last are always kept. */
 export interface Thinned<T> {
   items: T[];
-  /** Items so far, and every how many-th is kept. */
+  /** Number of items so far. Of these, every `every`-th is kept. */
   count: number;
   every: number;
 }
@@ -41,7 +41,7 @@ export interface Aligned {
   values: NonNullable<StepMetrics["alignments"]>;
 }
 
-/** What was gathered so far; `addLine` changes it. */
+/** What was collected so far; `addLine` changes it. */
 export interface Gathered {
   readonly head: RunHead;
   readonly domains: ReadonlyMap<string, number>;
@@ -52,14 +52,14 @@ export interface Gathered {
   readonly target: Thinned<Evaluated<number>>;
   readonly losses: Thinned<Evaluated<Evaluation["domains"]>>;
   readonly guarded: Thinned<Evaluated<NonNullable<StepMetrics["guard"]>>>;
-  /** What the first batch was drawn with. */
+  /** Weights with which the first batch was drawn. */
   first: ReadonlyMap<string, number> | null;
   step: number;
   tokens: number;
   trained: Float64Array;
-  /** Sums over the steps of the weights that lines tell, and steps. */
+  /** Sums over the steps of the weights in the lines, and the number of steps. */
   readonly asked: Map<string, number>;
-  /** Trained tokens of the run when a domain passed the cap of repetitions. */
+  /** Trained tokens of the run when a domain exceeded the cap of repetitions. */
   readonly passed: Map<string, number>;
   seconds: number;
   evaluationSeconds: number;
@@ -87,7 +87,10 @@ export function gather(head: RunHead): Gathered {
   };
 }
 
-/** Gives whether the line follows on those before; if not, the run went back to an earlier step, and is to be read anew. */
+/**
+ * Adds a line. Returns false if it does not follow the lines before, because the run went back to an earlier step; then the run must be read again
+ * from the start.
+ */
 export function addLine(to: Gathered, line: MetricsLine): boolean {
   if ("event" in line) {
     if (line.event === "start") {
@@ -145,7 +148,7 @@ function addEvaluation(to: Gathered, tokens: number, { target, domains }: Evalua
 }
 
 export function addItem<T>(to: Thinned<T>, item: T): void {
-  // The last one may have been kept because it was the last.
+  // The last item may have been kept only because it was the last.
   if (to.items.length > 1 && (to.count - 1) % to.every !== 0) to.items.pop();
   to.items.push(item);
   to.count++;

@@ -1,38 +1,38 @@
 /**
- * What a comparison of rules says: for each target the held-out losses at the end over seeds, and their differences to one rule, the baseline, paired by seed. Pure
- * functions of plain data. Paired, since runs of one seed begin with the same parameters: what that does to the loss cancels in their difference.
+ * Compares rules: for each target, the final held-out losses over seeds and their differences to one rule, the baseline, paired by seed. Pure
+ * functions on plain data. Runs of one seed begin with the same parameters, and the effect of these on the loss cancels in a paired difference.
  */
 import { GradmixError } from "../errors.ts";
 import { formatJson } from "../json.ts";
 import type { RunFacts } from "../runs/facts.ts";
 import { interval, type Interval, mean } from "../runs/statistics.ts";
 
-/** What one run came to. */
+/** The result of one run. */
 export interface Outcome {
   readonly rule: string;
-  /** Name of the target; null where there is only one. */
+  /** Name of the target; null if there is only one. */
   readonly target: string | null;
   readonly seed: number;
-  /** Of the run. */
+  /** Folder of the run. */
   readonly folder: string;
-  /** Held-out loss on the target at the end, in nats per token. */
+  /** Final held-out loss on the target, in nats per token. */
   readonly loss: number;
-  /** null where nothing is held out. */
+  /** Final held-out loss in bits per byte; null if nothing is held out. */
   readonly bitsPerByte: number | null;
   /** `countedCost` of the run. */
   readonly cost: number;
-  /** Wall time of the steps, alignments included, evaluations not. */
+  /** Wall time of the steps in seconds, with alignments but without evaluations. */
   readonly seconds: number;
 }
 
-/** Computation of training with what its rule measures for it, alignments and guards, over that of training alone. */
+/** Computation of a run, including the measurements of its rule (alignments and guards), relative to training alone. */
 export function countedCost({ alignment, guard = 0 }: RunFacts["cost"]): number {
   return 1 + alignment + guard;
 }
 
-/** A rule's loss less the baseline's, over the seeds that both have. */
+/** A rule's loss minus that of the baseline, over the seeds that both have. */
 export interface Difference extends Interval {
-  /** The 95 % interval (Student's t); null for one seed. */
+  /** The 95 % interval (Student's t); null with a single seed. */
   readonly interval: readonly [number, number] | null;
 }
 
@@ -42,15 +42,15 @@ export interface RuleResult {
   readonly runs: readonly Outcome[];
   readonly loss: Interval;
   readonly bitsPerByte: number | null;
-  /** null for the baseline, and where no seed has both. */
+  /** Difference to the baseline; null for the baseline itself, and if no seed has both. */
   readonly difference: Difference | null;
-  /** Its counted computation over that of the baseline, on the seeds that both have; null where there are none. */
+  /** Counted computation relative to the baseline, on the seeds that both have; null if there are none. */
   readonly cost: number | null;
-  /** Wall time of its steps over that of the baseline's, on the seeds that both have; null where there are none. */
+  /** Wall time of the steps relative to the baseline, on the seeds that both have; null if there are none. */
   readonly time: number | null;
 }
 
-/** The rules in the order of `rules`, of which those without a run are left out. `outcomes` are of one target. */
+/** Compares the rules on one target, in the order of `rules`; rules without a run are left out. `outcomes` are those of one target. */
 export function compareRules(
   outcomes: readonly Outcome[],
   rules: readonly string[],
@@ -82,7 +82,7 @@ export function compareRules(
   });
 }
 
-/** Of the means over pairs; null where there are none. */
+/** Ratio of the means over pairs; null if there are no pairs. */
 function ratio(
   pairs: readonly { readonly own: Outcome; readonly other: Outcome }[],
   of: (outcome: Outcome) => number,
@@ -97,14 +97,14 @@ function differenceOf(values: readonly number[]): Difference {
   return { ...found, interval: half === null ? null : [mean - half, mean + half] };
 }
 
-/** Do the seeds tell the two rules apart? */
+/** Whether the seeds show a difference: 0 lies outside the interval. */
 export function leavesOutZero({ interval }: Difference): boolean {
   return interval !== null && (interval[1] < 0 || interval[0] > 0);
 }
 
 /**
- * What the differences say, in sentences. A rule is called lower or higher where the interval of its difference leaves out 0; of the others it is said that these seeds
- * do not tell them from the baseline.
+ * The conclusions from the differences, in sentences. A rule is called lower or higher than the baseline if the interval of its difference does not
+ * contain 0; for the others, a sentence says that these seeds do not distinguish them from the baseline.
  */
 export function conclusions(results: readonly RuleResult[], baseline: string): string[] {
   const others = results.flatMap(({ rule, difference }) =>
@@ -132,7 +132,7 @@ export function conclusions(results: readonly RuleResult[], baseline: string): s
   ];
 }
 
-/** `dga is 0.120 nats per token below uniform (95 % interval 0.100 to 0.140)` */
+/** For example `dga is 0.120 nats per token below uniform (95 % interval 0.100 to 0.140)`. */
 function apart({ rule, mean, interval }: Difference & { readonly rule: string }, baseline: string): string {
   const ends = (interval ?? []).map(Math.abs).sort((a, b) => a - b);
   return `${rule} is ${side(mean)} ${baseline} (95 % interval ${ends.map(nats).join(" to ")})`;
@@ -145,13 +145,13 @@ const nats = (value: number): string => value.toFixed(3);
 
 const counted = (seeds: number): string => `These ${seeds} seeds`;
 
-/** `a, b and c` */
+/** For example `a, b and c`. */
 function listed(items: readonly string[]): string {
   const last = items.at(-1) ?? "";
   return items.length < 2 ? last : `${items.slice(0, -1).join(", ")} and ${last}`;
 }
 
-/** What must be the same in two runs of one target, so that their losses can be compared. */
+/** The facts that two runs of one target must share for their losses to be comparable. */
 const same = [
   "steps",
   "batch",
@@ -164,13 +164,13 @@ const same = [
   "domains",
 ] as const satisfies readonly (keyof RunFacts)[];
 
-/** A run and what it found. */
+/** A run and its facts. */
 export interface Found {
   readonly folder: string;
   readonly facts: RunFacts;
 }
 
-/** Throws `data`, naming both runs and what differs, unless all runs have the same text, split, tokens, size of the model and steps. */
+/** Throws `data`, naming both runs and the difference, unless all runs have the same text, split, tokens, model size and steps. */
 export function checkComparable(runs: readonly Found[]): void {
   const first = runs[0];
   if (first === undefined) return;

@@ -1,10 +1,10 @@
 /**
- * metrics.jsonl as a table, in long form, so that any number of domains fits: one row for the run at each step, and one for each domain (basis) that the step's line tells of.
- * Pure. Numbers are as they stand in metrics.jsonl; a field is empty where the line tells nothing.
+ * Converts metrics.jsonl to a table in long form, so that any number of domains fits: one row for the run at each step, and one for each domain
+ * (basis) in the step's line. Pure. Numbers are printed as in metrics.jsonl; a field is empty if the line has no value.
  */
 import type { Evaluation, MetricsLine, StepMetrics } from "../runs/lines.ts";
 
-/** What a row is of: the whole run, the target, a domain, or a basis. */
+/** The subject of a row: the whole run, the target, a domain, or a basis. */
 type Of = "run" | "target" | "domain" | "basis";
 
 const numbers = [
@@ -24,7 +24,7 @@ type Row = Partial<Record<(typeof numbers)[number], number | null>>;
 
 export const csvHeader: string = `${["step", "tokens", "of", "name", ...numbers].join(",")}\n`;
 
-/** Rows of a line, each ended by a line feed. `withBases`: its weights and alignments are of bases. */
+/** Rows of a line, each ended by a line feed. `withBases` says that its weights and alignments are those of bases. */
 export function csvRows(line: MetricsLine, withBases: boolean): string {
   if (!("event" in line)) return stepRows(line, withBases);
   if (line.event === "resumed") return "";
@@ -65,7 +65,7 @@ function stepRows(line: StepMetrics, withBases: boolean): string {
   ].join("");
 }
 
-/** Of the target and of the domains, with what else is known of those. */
+/** Rows of the target and of the domains, with the other known values of these. */
 function evaluationRows(
   step: number,
   tokens: number,
@@ -85,7 +85,7 @@ function row(step: number, tokens: number, of: Of, name: string, values: Row): s
   return `${[step, tokens, of, quoted(name), ...cells].join(",")}\n`;
 }
 
-/** RFC 4180: quoted where commas, quotes or line breaks are in it. */
+/** A field as in RFC 4180: quoted if it contains commas, quotes or line breaks. */
 function quoted(text: string): string {
   return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }

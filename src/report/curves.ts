@@ -1,25 +1,25 @@
-/** Losses of several runs over tokens as one line with a band. Pure. */
+/** Combines the losses of several runs over tokens into one line with a band. Pure. */
 import { mean, variance } from "../runs/statistics.ts";
 import type { Curve, LossCurves } from "./page-data.ts";
 
-/** One run's points: tokens ascending. */
+/** The points of one run, with tokens ascending. */
 export interface Points {
   readonly tokens: readonly number[];
-  /** Nats per token. */
+  /** Loss in nats per token. */
   readonly loss: readonly number[];
-  /** Bits per byte for a nat per token; null where that is not known. */
+  /** Factor from nats per token to bits per byte; null if it is unknown. */
   readonly bitsPerNat: number | null;
 }
 
-/** Mean and twice the standard error of the mean, null of one value. */
+/** Mean and twice the standard error of the mean; null with a single value. */
 export function meanAndBand(values: readonly number[]): { mean: number; band: number | null } {
   const band = values.length < 2 ? null : 2 * Math.sqrt(variance(values) / values.length);
   return { mean: mean(values), band };
 }
 
 /**
- * The mean of the runs at every token count that one of them has, between the latest beginning and the earliest end, so that no run drops out midway. Between its points a
- * run is taken to go straight. null without points.
+ * The mean of the runs at every token count of one of them, between the latest start and the earliest end, so that no run drops out midway. Runs are
+ * interpolated linearly. null without points.
  */
 export function curvesOf(runs: readonly Points[]): LossCurves | null {
   const known = runs.filter(({ tokens }) => tokens.length > 0);
@@ -43,7 +43,7 @@ export function curvesOf(runs: readonly Points[]): LossCurves | null {
   };
 }
 
-/** By straight lines between the points; `at` lies within them. */
+/** Interpolates linearly between the points; `at` lies within their range. */
 export function valueAt({ tokens, loss }: Pick<Points, "tokens" | "loss">, at: number): number {
   const next = tokens.findIndex((one) => one >= at);
   const end = next < 0 ? tokens.length - 1 : next;
@@ -53,7 +53,7 @@ export function valueAt({ tokens, loss }: Pick<Points, "tokens" | "loss">, at: n
   return y0 + ((y1 - y0) * (at - x0)) / (x1 - x0);
 }
 
-/** Tokens after which a curve is at `loss` or below for the first time, by straight lines; null where it never is. */
+/** Tokens after which a curve first reaches `loss` or less, by linear interpolation; null if it never does. */
 export function tokensUntil(
   { tokens, loss }: Pick<Points, "tokens" | "loss">,
   wanted: number,
@@ -66,7 +66,7 @@ export function tokensUntil(
   return y0 === y1 ? x1 : x0 + ((x1 - x0) * (y0 - wanted)) / (y0 - y1);
 }
 
-/** To six significant digits: a picture needs no more, and the text is short. */
+/** Rounds to six significant digits: a picture needs no more, and the text is shorter. */
 export function rounded(value: number): number {
   return Number(value.toPrecision(6));
 }

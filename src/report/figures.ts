@@ -1,14 +1,14 @@
-/** The page's figures as SVG files on their own, for papers and slides. Pure. */
+/** The page's figures as separate SVG files, for papers and slides. Pure. */
 import { axisAround, type Axis, drawPanels, evenAxis, type Panel, type Point, type Series } from "./chart.ts";
 import type { GroupData, LossCurves, PageData, RunData } from "./page-data.ts";
 import { formatCount } from "./page/format.ts";
 import { unpackFloats, unpackWeights } from "./page/packing.ts";
 import { domainColour, light, runStroke } from "./page/theme.ts";
 
-/** Panels of domains in a file. */
+/** Number of panels of domains per file. */
 const PANELS = 12;
 
-/** Files by name. Runs are told apart by their place where they have one name. */
+/** Files by name. Runs with the same name are distinguished by their position. */
 export function figuresOf(data: PageData): ReadonlyMap<string, string> {
   const files = new Map<string, string>();
   const add = (name: string, panels: readonly (Panel | null)[], columns: number): void => {

@@ -1,4 +1,4 @@
-/** A run while it goes on: reads what its files have gained since the last look. */
+/** Follows a run in progress: reads what was added to its files since the last call. */
 import { statSync } from "node:fs";
 import { join } from "node:path";
 import { GradmixError } from "../errors.ts";
@@ -9,14 +9,14 @@ import type { PageData } from "./page-data.ts";
 import { gatherFolder } from "./read.ts";
 
 export interface Follower {
-  /** What the page shows now, and a text that is another one whenever that is. Throws as `readRunRecord`. */
+  /** Reads the current content of the page, and a version string that changes whenever the content does. Throws like `readRunRecord`. */
   look(): { readonly data: PageData; readonly version: string };
 }
 
-/** Where the reading of a run has got to. */
+/** How far a run has been read. */
 interface Reading {
   readonly gathered: Gathered;
-  /** When run.json was written: a run writes it when it begins and when it is resumed. */
+  /** Time at which run.json was written: a run writes it when it starts and when it is resumed. */
   readonly begun: number;
   readonly position: MetricsPosition;
 }
@@ -40,7 +40,7 @@ function readAnew(folder: string): Reading {
   return { ...gatherFolder(folder), begun };
 }
 
-/** null when the run went back to an earlier step, or began anew. */
+/** Continues reading; null if the run went back to an earlier step or started again. */
 function readOn(folder: string, { gathered, begun, position }: Reading): Reading | null {
   const size = statSync(join(folder, "metrics.jsonl"), { throwIfNoEntry: false })?.size ?? 0;
   if (size < position.bytes || changedAt(join(folder, "run.json")) !== begun) return null;
@@ -49,7 +49,7 @@ function readOn(folder: string, { gathered, begun, position }: Reading): Reading
     const next = scanMetrics(folder, (line) => void (follows = follows && addLine(gathered, line)), position);
     return follows ? { gathered, begun, position: next } : null;
   } catch (error) {
-    // What was written over is read anew; what no run writes is refused then.
+    // Overwritten lines are read again from the start; lines that no run writes are refused then.
     if (error instanceof GradmixError && error.code === "data") return null;
     throw error;
   }

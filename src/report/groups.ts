@@ -1,4 +1,4 @@
-/** Which runs are of one configuration but for the seed, and what tells configurations apart. Pure. */
+/** Groups runs whose configurations differ only in the seed, and finds what distinguishes the configurations. Pure. */
 import { formatJson, type Json } from "../json.ts";
 
 /** Options by section. */
@@ -9,7 +9,7 @@ export interface Group<T> {
   readonly members: readonly T[];
 }
 
-/** Options that do not make another configuration of a run are left out: its seed, and where and how it writes. */
+/** The options without those that do not change the configuration of a run: its seed, and where and how it writes. */
 function comparedOptions(config: Options): ReadonlyMap<string, string> {
   const flat = new Map<string, string>();
   for (const [section, members] of config)
@@ -19,7 +19,7 @@ function comparedOptions(config: Options): ReadonlyMap<string, string> {
   return flat;
 }
 
-/** Groups in the order of their first runs; a run may bring the label of its group. */
+/** Groups in the order of their first runs; the label of a group may be given with a run. */
 export function groupRuns<T>(
   runs: readonly T[],
   configOf: (run: T) => Options,
@@ -38,10 +38,10 @@ export function groupRuns<T>(
   return groups.map(({ members }, i) => ({ label: labelOf(members[0]!) ?? labels[i]!, members }));
 }
 
-/** Longer labels are not read. */
+/** Longest label; longer ones are replaced by numbers. */
 const LONGEST_LABEL = 48;
 
-/** The rule, where that tells all apart; else with the options that differ, or numbered where those are too long to read. */
+/** The name of the rule, if this distinguishes all groups; else with the options that differ, or numbered if those are too long. */
 function labelsOf(groups: readonly ReadonlyMap<string, string>[]): string[] {
   const plain = (text: string | undefined): string => (text ?? "–").replace(/^"(.*)"$/, "$1");
   const rules = groups.map((options) => plain(options.get("mixing.rule")));

@@ -1,4 +1,4 @@
-/** Reports of runs: one HTML file that opens offline. Reads the folders of runs (runs/record.ts). */
+/** Writes reports of runs: one HTML file that opens offline. Reads the folders of runs (runs/record.ts). */
 import { join, resolve } from "node:path";
 import { GradmixError } from "../errors.ts";
 import { writeFileAtomic } from "../node/files.ts";
@@ -13,15 +13,15 @@ import { renderPage } from "./render.ts";
 import type { RunView } from "./run-data.ts";
 
 export interface ReportOptions {
-  /** Whether a process still writes to a run's folder. Default: none does. */
+  /** Whether a process still writes to a run's folder. Default: never. */
   readonly isRunning?: (folder: string) => boolean;
-  /** What the configuration of the run in a folder is called. Default: by what tells it from the others. */
+  /** Label for the configuration of the run in a folder. Default: what distinguishes it from the others. */
   readonly labelOf?: (folder: string) => string;
-  /** The mixture of the run in a folder as files of trainers. Default: none. */
+  /** The mixture of the run in a folder, in the formats of trainers. Default: none. */
   readonly exportsOf?: (folder: string) => readonly ExportedText[];
 }
 
-/** A run that is not whole is read as far as it is. Throws as `readRunRecord`. */
+/** Reads a run; an incomplete one is read as far as it goes. Throws like `readRunRecord`. */
 function readRunView(folder: string, options: ReportOptions = {}): RunView {
   return {
     gathered: gatherFolder(folder).gathered,
@@ -32,7 +32,10 @@ function readRunView(folder: string, options: ReportOptions = {}): RunView {
   };
 }
 
-/** What the page of these runs shows. Throws `data` for what is no run, for one in which nothing was measured yet, and for runs of different targets. */
+/**
+ * The contents of the page of these runs. Throws `data` for folders that are not runs, for a run without any measurements yet, and for runs with
+ * different targets.
+ */
 export function readPageData(folders: readonly string[], options: ReportOptions = {}): PageData {
   const paths = folders.map((folder) => resolve(folder));
   const again = folders.find((_, i) => paths.indexOf(paths[i]!) < i);
@@ -40,14 +43,14 @@ export function readPageData(folders: readonly string[], options: ReportOptions 
   return makePageData(folders.map((folder) => readRunView(folder, options)));
 }
 
-/** Writes the page of these runs to `file`, whole or not at all. Throws as `readPageData`, and `io`. */
+/** Writes the page of these runs to `file` atomically. Throws like `readPageData`, and `io`. */
 export function writeReport(folders: readonly string[], file: string, options: ReportOptions = {}): PageData {
   const data = readPageData(folders, options);
   writeText(file, renderPage(data, readAssets(), { live: false }));
   return data;
 }
 
-/** Writes metrics.csv beside the metrics.jsonl of a run, and gives its path. Throws as `readRunRecord`, and `io`. */
+/** Writes metrics.csv beside the metrics.jsonl of a run and returns its path. Throws like `readRunRecord`, and `io`. */
 export function writeCsv(folder: string): string {
   const withBases = readRunHead(folder).facts.bases !== null;
   const parts = [csvHeader];
@@ -61,7 +64,7 @@ export function writeCsv(folder: string): string {
   return path;
 }
 
-/** Writes the figures of a page as SVG files into a folder, and gives their paths. Throws `io`. */
+/** Writes the figures of a page as SVG files into a folder and returns their paths. Throws `io`. */
 export function writeFigures(data: PageData, folder: string): string[] {
   return Array.from(figuresOf(data), ([name, text]) => {
     const path = join(folder, name);

@@ -1,4 +1,4 @@
-/** From what was gathered of runs to what the page shows. Pure. */
+/** Makes the contents of the page from the collected data of runs. Pure. */
 import { GradmixError } from "../errors.ts";
 import { formatJson } from "../json.ts";
 import type { RunHead } from "../runs/record.ts";
@@ -16,12 +16,12 @@ import { type Group, groupRuns } from "./groups.ts";
 import type { GroupData, PageData } from "./page-data.ts";
 import { cautionsOf, sameSeeds, summaryOf } from "./summary.ts";
 
-/** Most numbers in the pictures of the weights of all runs together, of two bytes each; with more, there are fewer points in time. */
+/** Largest total number of values, of two bytes each, in the pictures of the weights of all runs; beyond it there are fewer points in time. */
 export const MOST_WEIGHTS = 1_000_000;
-/** Names that have a colour of their own. */
+/** Number of names that have a colour of their own. */
 const COLOURED = 12;
 
-/** Throws `data` for runs of different targets, and for a run in which nothing was measured yet (`live`: that one is shown as it is). */
+/** Makes the contents of the page. Throws `data` for runs with different targets, and for a run without any measurements yet (unless `live`). */
 export function makePageData(
   runs: readonly RunView[],
   { live = false, mostWeights = MOST_WEIGHTS }: { live?: boolean; mostWeights?: number } = {},
@@ -93,7 +93,7 @@ function groupData({ label, members }: Group<RunView>, runs: readonly RunView[],
   };
 }
 
-/** Then the domains with the most tokens, which with bases have no weights of their own. */
+/** After these come the domains with the most tokens; with bases, these have no weights of their own. */
 function heaviestOf(runs: readonly RunView[], { list, indices }: Names): number[] {
   const sums = list.map(() => 0);
   const trained = list.map(() => 0);

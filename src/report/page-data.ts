@@ -1,66 +1,66 @@
 /**
- * What the page shows, as plain data that JSON carries. Numbers are rounded to what a picture needs, and long runs are thinned: see `BOUNDS`. Types alone, so that the page's own
- * script shares them.
+ * The contents of the page, as plain data that can be stored as JSON. Numbers are rounded to the precision of a picture, and long runs are thinned:
+ * see `BOUNDS`. Only types, so that the page's own script can use them.
  */
 
-/** A list of numbers as text: base64 of little-endian 32-bit floats (NaN: not known), or of 16-bit codes of weights (`packWeights`). */
+/** A list of numbers as text: base64 of little-endian 32-bit floats (NaN: unknown), or of 16-bit codes of weights (`packWeights`). */
 export type Packed = string;
 
-/** In one unit: means over the runs of a group, and twice their standard error (null where one run alone is known). */
+/** Losses in one unit: means over the runs of a group, and twice their standard errors (null with a single run). */
 export interface Curve {
   readonly mean: readonly number[];
   readonly band: readonly (number | null)[];
 }
 
-/** Held-out loss against tokens. `bits` is null where nothing says how many bytes the text has. */
+/** Held-out loss against tokens. `bits` is null if the number of bytes of the text is unknown. */
 export interface LossCurves {
   /** Trained tokens. */
   readonly tokens: readonly number[];
-  /** Per token. */
+  /** Loss in nats per token. */
   readonly nats: Curve;
-  /** Per byte. */
+  /** Loss in bits per byte. */
   readonly bits: Curve | null;
 }
 
-/** Runs of one configuration but for the seed. */
+/** Runs whose configurations differ only in the seed. */
 export interface GroupData {
-  /** What tells it from the other groups. */
+  /** What distinguishes the group from the others. */
   readonly label: string;
-  /** Indices of its runs. */
+  /** Indices of the runs of the group. */
   readonly runs: readonly number[];
-  /** null without a target, or where it was never evaluated. */
+  /** Loss on the target; null without a target, or if it was never evaluated. */
   readonly target: LossCurves | null;
-  /** Of the batches, each of the run's own mixture: nats per token. */
+  /** Training loss in nats per token, on batches drawn from each run's own mixture. */
   readonly training: LossCurves | null;
-  /** By index of the domain. */
+  /** Losses on domains, by index of the domain. */
   readonly domains: readonly { readonly domain: number; readonly loss: LossCurves }[];
 }
 
-/** A domain (with bases: a basis, where only the weights are known) in one run. null: not known. */
+/** A domain in one run (with bases: a basis, of which only the weights are known). null means unknown. */
 export interface DomainData {
   readonly domain: number;
-  /** At the end, and the mean over the steps. */
+  /** Weights at the end, and their mean over the steps. */
   readonly weight: number | null;
   readonly averaged: number | null;
-  /** Tokens that there are to train on. */
+  /** Tokens of its training text. */
   readonly size: number;
-  /** Tokens that were trained on. */
+  /** Tokens trained on. */
   readonly tokens: number;
-  /** Held-out loss when it was first and last evaluated, in nats per token, and bits per byte for a nat per token. */
+  /** Held-out loss at the first and last evaluation in nats per token, and the factor from nats per token to bits per byte. */
   readonly lossAtStart: number | null;
   readonly loss: number | null;
   readonly bitsPerNat: number | null;
-  /** Trained tokens of the run when the domain passed the cap of repetitions; null where it did not. */
+  /** Trained tokens of the run when the domain exceeded the cap of repetitions; null if it did not. */
   readonly passed: number | null;
 }
 
-/** Rows by time. */
+/** Values by name (row) and time (column). */
 export interface Matrix {
-  /** Names, as indices into `PageData.names`. */
+  /** The row names, as indices into `PageData.names`. */
   readonly rows: readonly number[];
   /** Trained tokens at each column. */
   readonly tokens: readonly number[];
-  /** Row after row. */
+  /** The values, row after row. */
   readonly values: Packed;
 }
 
@@ -73,35 +73,38 @@ export interface RunData {
   readonly step: number;
   readonly steps: number;
   readonly tokens: number;
-  /** Names that the weights are of: "domains" or "bases". */
+  /** What the weights belong to: "domains" or "bases". */
   readonly mixes: "domains" | "bases";
-  /** Packed by `packWeights`; the heaviest first. */
+  /** Weights packed by `packWeights`, the largest first. */
   readonly weights: Matrix;
-  /** With as many standard errors, both by `packFloats`. */
+  /** Alignments and their standard errors, both packed by `packFloats`. */
   readonly alignments: (Matrix & { readonly errors: Packed }) | null;
-  /** Held-out losses of guarded domains against their references, with standard errors, by `packFloats`, and the limits of the rows. null without guards. */
+  /**
+   * Held-out losses of guarded domains relative to their references, with standard errors, packed by `packFloats`, and the limit of each row. null
+   * without guards.
+   */
   readonly guards: (Matrix & { readonly errors: Packed; readonly limits: readonly number[] }) | null;
-  /** Epochs, of the domains with most of them, by `packFloats`. */
+  /** Epochs of the domains with the most epochs, packed by `packFloats`. */
   readonly epochs: Matrix;
-  /** How often a domain may be repeated; null where the rule sets no limit. */
+  /** How many times a domain may be repeated; null if the rule has no limit. */
   readonly cap: number | null;
   readonly domains: readonly DomainData[];
-  /** Of the target: bits per byte for a nat per token. */
+  /** Factor from nats per token to bits per byte for the target. */
   readonly bitsPerNat: number | null;
-  /** The held-out loss of the target when it was first and last evaluated, in nats per token. */
+  /** Held-out loss of the target at the first and last evaluation, in nats per token. */
   readonly target: { readonly start: number; readonly end: number } | null;
   readonly cost: {
-    /** Seconds, the alignments' included, and of evaluations. */
+    /** Seconds of training including alignments, and seconds of evaluations. */
     readonly training: number;
     readonly evaluation: number;
-    /** Shares of the training's computation, counted before the run. */
+    /** Share of the training's computation, counted before the run. */
     readonly alignmentShare: number;
-    /** Of the evaluations of guarded domains; 0 without a guard. */
+    /** Share for evaluations of guarded domains; 0 without a guard. */
     readonly guardShare: number;
     readonly evaluationShare: number;
   };
   readonly settings: readonly Setting[];
-  /** The mixture as files of trainers. */
+  /** The mixture in the formats of trainers. */
   readonly exports: readonly ExportedText[];
 }
 
@@ -113,21 +116,21 @@ export interface Setting {
 }
 
 export interface ExportedText {
-  /** Of the format. */
+  /** Name of the format. */
   readonly name: string;
   readonly text: string;
 }
 
 export interface PageData {
   readonly title: string;
-  /** Of domains and bases, which the indices above mean. */
+  /** Names of domains and bases, to which the indices above refer. */
   readonly names: readonly string[];
   readonly runs: readonly RunData[];
   readonly groups: readonly GroupData[];
-  /** Indices of the names that have a colour of their own, the heaviest over all runs first. */
+  /** Indices of the names that have a colour of their own, ordered by weight over all runs, the largest first. */
   readonly heaviest: readonly number[];
-  /** What was gained, in sentences. */
+  /** The results, in sentences. */
   readonly summary: readonly string[];
-  /** What keeps the runs from being compared as they stand, in sentences. */
+  /** Reasons why the runs cannot be compared directly, in sentences. */
   readonly cautions: readonly string[];
 }

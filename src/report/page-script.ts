@@ -1,10 +1,14 @@
-/** The page's script and style as text. Its modules (page/) are compiled like all others, and joined here, so that neither a bundler nor a second build is needed. */
+/**
+ * The page's script and style as text. Its modules (page/) are compiled like all others and joined here, so that neither a bundler nor a second build
+ * is needed.
+ */
 import { readFileSync } from "node:fs";
 import { createRequire } from "node:module";
 
 /**
- * The module at `url` and all that it imports, each before those that import it, without their imports and exports, as one module. Only `import { name } from "./file.js"` and exported declarations are
- * understood, which is all that page/ has; a name that two modules have is a SyntaxError of the page, which the tests open. Throws for an import that it would leave behind.
+ * Joins the module at `url` and everything that it imports into one module, each after its imports, without import and export keywords. It only
+ * understands `import { name } from "./file.js"` and exported declarations, which is all that page/ uses. If two modules declare the same name, the
+ * page has a SyntaxError, which the tests would find. Throws for an import that it cannot remove.
  */
 export function joinModules(url: URL, read: (url: URL) => string = readText): string {
   const done = new Set<string>();
@@ -44,7 +48,7 @@ function readText(url: URL): string {
 
 export interface PageAssets {
   readonly script: string;
-  /** uPlot (MIT), which defines `uPlot`. */
+  /** uPlot (MIT), which defines the global `uPlot`. */
   readonly charts: string;
   readonly chartStyle: string;
 }
@@ -54,7 +58,7 @@ export function readAssets(): PageAssets {
   const read = (path: string): string => readFileSync(charts.resolve(path), "utf8");
   return {
     script: joinModules(new URL("./page/main.js", import.meta.url)),
-    // Its licence goes where it goes.
+    // Its licence is included with it.
     charts: `/* uPlot\n${read("uplot/LICENSE")}*/\n${read("uplot/dist/uPlot.iife.min.js")}`,
     chartStyle: read("uplot/dist/uPlot.min.css"),
   };

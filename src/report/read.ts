@@ -1,10 +1,10 @@
-/** A run's folder as what the page is made from. */
+/** Reads a run's folder for the page. */
 import { join } from "node:path";
 import { GradmixError } from "../errors.ts";
 import { type MetricsPosition, readRunHead, scanMetrics } from "../runs/record.ts";
 import { addLine, gather, type Gathered } from "./collect.ts";
 
-/** All that is there, and the position behind it. Throws as `readRunRecord`, and `data` for lines that do not follow each other. */
+/** Collects everything that is in the folder, and the position after it. Throws like `readRunRecord`, and `data` for lines that do not follow each other. */
 export function gatherFolder(folder: string): { gathered: Gathered; position: MetricsPosition } {
   const gathered = gather(readRunHead(folder));
   const position = scanMetrics(folder, (line) => {

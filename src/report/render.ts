@@ -1,13 +1,13 @@
-/** The page as one file that needs nothing else. Pure. */
+/** The page as one self-contained file. Pure. */
 import type { PageData } from "./page-data.ts";
 import type { PageAssets } from "./page-script.ts";
 import { style } from "./style.ts";
 
-/** uPlot asks for the browser's language when it is loaded, and some systems without one (LANG=C) name one that no browser knows: "en-US@posix". */
+/** uPlot asks for the browser's language when it is loaded, and some systems without one (LANG=C) report one that no browser knows: "en-US@posix". */
 const language = `try { new Intl.NumberFormat(navigator.language); } catch { Object.defineProperty(navigator, "language", { value: "en" }); }`;
 
 export interface RenderOptions {
-  /** The page asks its server for news. */
+  /** Whether the page asks its server for updates. */
   readonly live: boolean;
 }
 
@@ -24,18 +24,18 @@ export function renderPage(data: PageData, assets: PageAssets, { live }: RenderO
   });
 }
 
-/** What pages differ in. */
+/** The parts in which pages differ. */
 export interface Shell extends RenderOptions {
   readonly title: string;
-  /** What kind of page it is. */
+  /** The kind of page. */
   readonly kind: string;
-  /** Sentences that are read without JavaScript too. */
+  /** Sentences that can be read without JavaScript. */
   readonly summary: readonly string[];
-  /** For the script, as JSON. */
+  /** Data for the script, as JSON. */
   readonly data: unknown;
-  /** Before the style of all pages. */
+  /** Style that precedes the style of all pages. */
   readonly style: string;
-  /** Elements before the script. */
+  /** Elements that precede the script. */
   readonly before: string;
   readonly script: string;
 }
@@ -67,7 +67,7 @@ ${script}</script>
 `;
 }
 
-/** JSON in a script element: no end of the element and no comment can stand in it. */
+/** JSON in a script element, escaped so that it cannot contain the end of the element or a comment. */
 export function escapeScript(json: string): string {
   return json.replaceAll("<", "\\u003c").replaceAll("\u2028", "\\u2028").replaceAll("\u2029", "\\u2029");
 }

@@ -7,21 +7,21 @@ import type { DomainData, ExportedText, Matrix, RunData } from "./page-data.ts";
 import { packFloats, packWeights } from "./page/packing.ts";
 import { settingsOf } from "./settings.ts";
 
-/** Domains whose epochs, and names whose alignments, are drawn over time: those with the most epochs, and the heaviest. */
+/** Number of domains whose epochs, and of names whose alignments, are drawn over time: those with the most epochs, and those with the largest weights. */
 const DRAWN = 100;
 
-/** A run as it is read. */
+/** A run as it was read. */
 export interface RunView {
   readonly gathered: Gathered;
-  /** null until it has ended or was stopped. */
+  /** Weights of the run; null until it has ended or was stopped. */
   readonly weights: RunWeights | null;
   readonly running: boolean;
-  /** What its configuration is called; null: what tells it from the others. */
+  /** Label of its configuration; null if it is to be derived from the differences to the others. */
   readonly label: string | null;
   readonly exports: readonly ExportedText[];
 }
 
-/** All names on the page, and where each stands. */
+/** All names on the page, and the index of each. */
 export interface Names {
   readonly list: readonly string[];
   readonly indices: ReadonlyMap<string, number>;
@@ -97,7 +97,7 @@ function bitsOf(text: TextFacts): number | null {
   return bitsPerByte(text, 1);
 }
 
-/** How heavy each name is: its mean over the points in time and its weight at the end, added. */
+/** The rank value of each name: the sum of its mean weight over the points in time and its final weight. */
 export function heavinessOf({ gathered: { samples, head }, weights }: RunView): Map<string, number> {
   const sums = new Map<string, number>();
   const add = (name: string, weight: number): void => void sums.set(name, (sums.get(name) ?? 0) + weight);
@@ -108,7 +108,7 @@ export function heavinessOf({ gathered: { samples, head }, weights }: RunView): 
   return sums;
 }
 
-/** Names that lines tell the weights of (of many, those that were among the heaviest), the heaviest first; of equal ones in their own order. */
+/** Names with weights in the lines (of many names, those that were ever among the largest), the largest first; equal ones keep their order. */
 function heaviestNames(run: RunView): string[] {
   const { samples, head } = run.gathered;
   const { facts } = head;
@@ -120,7 +120,7 @@ function heaviestNames(run: RunView): string[] {
     .sort((one, other) => (sums.get(other) ?? 0) - (sums.get(one) ?? 0));
 }
 
-/** The last of every so many items, so that at most `most` are left. */
+/** The last item of every group of equal size, so that at most `most` are left. */
 export function thinned<T>(items: readonly T[], most: number): readonly T[] {
   const every = Math.ceil(items.length / Math.max(1, Math.floor(most)));
   return every <= 1 ? items : items.filter((_, i) => i === items.length - 1 || i % every === every - 1);
@@ -130,7 +130,7 @@ function rowsOf(rows: readonly string[], { indices }: Names): number[] {
   return rows.flatMap((name) => indices.get(name) ?? []);
 }
 
-/** The first column is of before the first step: what its batch was drawn with. */
+/** The weights over time. The first column is before the first step: the weights of its batch. */
 function weightsOf(
   { samples, first }: Gathered,
   heavy: readonly string[],
@@ -169,7 +169,7 @@ function alignmentsOf({ aligned }: Gathered, heavy: readonly string[], names: Na
   };
 }
 
-/** Those first that end furthest above their limits. Of many domains a line tells some. */
+/** Guarded domains, those furthest above their limits at the end first. With many domains, a line has only some of them. */
 function guardsOf({ guarded: { items }, head }: Gathered, names: Names): RunData["guards"] {
   const mixing = head.config.get("mixing");
   const given: unknown = mixing instanceof Map ? mixing.get("guard") : undefined;
@@ -203,7 +203,7 @@ function guardsOf({ guarded: { items }, head }: Gathered, names: Names): RunData
   };
 }
 
-/** From 0 on, of the domains with the most epochs, those first. */
+/** Epochs over time, from 0, of the domains with the most epochs, those first. */
 function epochsOf({ head: { facts }, samples, trained }: Gathered, names: Names): Matrix {
   const domains = [...facts.domains].map(([name, { tokens: size }], i) => ({ name, size, i }));
   const rows = domains
@@ -228,7 +228,7 @@ function domainsOf({ gathered, weights }: RunView, { indices }: Names): DomainDa
   return [...facts.domains].map(([name, text], i) => {
     const { loss } = domainPoints(gathered, name);
     const asked = gathered.asked.get(name);
-    // Of many domains a line tells the heaviest, so that a sum of theirs is not the whole.
+    // With many domains, a line has only the largest weights, so their sum is not the total.
     const whole = facts.bases === null && last !== undefined && last.size === facts.domains.size;
     return {
       domain: indices.get(name) ?? 0,

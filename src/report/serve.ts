@@ -1,4 +1,4 @@
-/** Serves the page of a run that goes on, on this machine alone. */
+/** Serves the page of a run in progress, on the local machine only. */
 import { createServer, type IncomingMessage, type Server } from "node:http";
 import { errorCode, GradmixError } from "../errors.ts";
 import { reasonOf } from "../node/system-errors.ts";
@@ -8,15 +8,15 @@ import { readAssets } from "./page-script.ts";
 import { renderPage } from "./render.ts";
 
 export interface WatchOptions {
-  /** 0: any that is free. */
+  /** Port of the server; 0 for any free port. */
   readonly port: number;
   readonly isRunning: (folder: string) => boolean;
 }
 
 export interface Watch {
-  /** Where the page is. */
+  /** Address of the page. */
   readonly url: string;
-  /** What is known of the run now. Throws as `readRunRecord`. */
+  /** The current data of the run. Throws like `readRunRecord`. */
   look(): RunData;
   close(): Promise<void>;
 }
@@ -30,10 +30,10 @@ interface Answer {
 
 const HOST = "127.0.0.1";
 
-/** Throws as `readRunRecord`, and `io` for a port that cannot be had. */
+/** Starts the server. Throws like `readRunRecord`, and `io` for a port that cannot be used. */
 export async function watchRun(folder: string, { port, isRunning }: WatchOptions): Promise<Watch> {
   const follower = followRun(folder, isRunning);
-  // What is wrong with the folder is said before there is a server.
+  // Errors of the folder are reported before the server starts.
   follower.look();
   const assets = readAssets();
   const server = createServer((request, response) => {
@@ -78,7 +78,10 @@ export async function watchRun(folder: string, { port, isRunning }: WatchOptions
   };
 }
 
-/** The status for a request that is not answered. A page of elsewhere whose name was made to lead here says its own name as the host. */
+/**
+ * The status of a refused request; null for one that is answered. A page on another site whose name was redirected here (DNS rebinding) sends its own
+ * name as the host.
+ */
 function refusal({ method, headers }: IncomingMessage, port: number): number | null {
   if (![`${HOST}:${port}`, `localhost:${port}`].includes(headers.host ?? "")) return 403;
   return method === "GET" || method === "HEAD" ? null : 405;

@@ -6,7 +6,7 @@ import type { RunHead } from "../runs/record.ts";
 import type { Setting } from "./page-data.ts";
 import { formatCount } from "./page/format.ts";
 
-/** Lists of domains and the like are cut here: a table is to be read. */
+/** Longest text of a cell; lists of domains and the like are cut here. */
 const LONGEST = 400;
 
 export function settingsOf({ folder, facts, config }: RunHead): Setting[] {

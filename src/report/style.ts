@@ -1,4 +1,4 @@
-/** The page's style. Colours come from the themes that its charts are drawn with. */
+/** The page's style. Its colours are those of the charts' themes. */
 import { dark, light, type Theme } from "./page/theme.ts";
 
 function variables({ background, panel, ink, muted, rule, accent, warning, runs }: Theme): string {

@@ -1,17 +1,17 @@
-/** What was gained, in words and figures, and what keeps runs from being compared as they stand. Pure. */
+/** The results in words and figures, and the reasons why runs cannot be compared directly. Pure. */
 import type { RunHead } from "../runs/record.ts";
 import { interval, mean } from "../runs/statistics.ts";
 import { tokensUntil } from "./curves.ts";
 import type { GroupData, LossCurves, RunData } from "./page-data.ts";
 import { formatCount, formatLoss, formatShare, significant } from "./page/format.ts";
 
-/** What a group's runs ended with. */
+/** The final losses of a group's runs. */
 interface Ending {
   readonly group: GroupData;
   readonly curves: LossCurves;
   readonly start: number;
   readonly end: number;
-  /** Of each run, in nats per token, with its seed. */
+  /** Final loss of each run in nats per token, with its seed. */
   readonly ends: readonly { readonly seed: number; readonly loss: number }[];
   readonly tokens: number;
 }
@@ -70,7 +70,7 @@ function difference(best: Ending, other: Ending): string {
   return `${first}; ${best.group.label} was there after ${formatShare(reached / other.tokens)} of its tokens.`;
 }
 
-/** Half of the 95 % interval of the difference of two means, paired where both have the same seeds; null where a group has one run. */
+/** Half of the 95 % interval of the difference of two means, paired if both have the same seeds; null if a group has one run. */
 function noiseOf(one: Ending, other: Ending): number | null {
   const bySeed = new Map(other.ends.map(({ seed, loss }) => [seed, loss]));
   const pairs = one.ends.flatMap(({ seed, loss }) => {
@@ -124,7 +124,7 @@ export function cautionsOf(heads: readonly RunHead[]): string[] {
   return found;
 }
 
-/** Runs of one configuration and one seed are one run twice, and would make a band of nothing. */
+/** Runs with the same configuration and seed are the same run, and would give a band of width 0. */
 export function sameSeeds(groups: readonly GroupData[], runs: readonly RunData[]): string[] {
   return groups
     .filter(({ runs: members }) => new Set(members.map((i) => runs[i]!.seed)).size < members.length)

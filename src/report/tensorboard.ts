@@ -1,4 +1,4 @@
-/** A run for TensorBoard, and for all that reads its files: what lines of metrics.jsonl say, as records of an event file. */
+/** Writes a run for TensorBoard and other readers of its files: the lines of metrics.jsonl as records of an event file. */
 import { closeSync, mkdirSync, openSync, readdirSync, rmSync, statSync } from "node:fs";
 import { hostname } from "node:os";
 import { basename, join, resolve } from "node:path";
@@ -7,12 +7,12 @@ import type { MetricsLine, StepMetrics } from "../runs/lines.ts";
 import { scanMetrics } from "../runs/record.ts";
 import { type Scalar, scalarsRecord, versionRecord } from "./tfevents.ts";
 
-/** What was told last: weights are told again when they have moved. */
+/** The weights that were written last; they are written again when they have changed. */
 interface Told {
   weights: ReadonlyMap<string, number> | null;
 }
 
-/** The scalars of a line. `told` is changed. A loss that is no number is left out. */
+/** The scalars of a line; `written` is updated. A loss that is not a number is left out. */
 function scalarsOf(line: MetricsLine, told: Told): Scalar[] {
   if ("event" in line) return line.event === "start" ? evaluationScalars(line.evaluation) : [];
   const moved =
@@ -45,12 +45,12 @@ function epochScalars({ domains }: StepMetrics): Scalar[] {
   return Array.from(domains, ([name, { epochs }]) => ({ tag: `epochs/${name}`, value: epochs }));
 }
 
-/** `events.out.tfevents.<seconds>.<host>`, by which TensorBoard finds and orders them. */
+/** `events.out.tfevents.<seconds>.<host>`, a name by which TensorBoard finds and orders the files. */
 function eventFileName(seconds: number): string {
   return `events.out.tfevents.${Math.floor(seconds)}.${hostname().replaceAll(/[^\w.-]/g, "_") || "localhost"}`;
 }
 
-/** The lines of a run as records; metrics.jsonl keeps durations, so that times are counted back from its end. */
+/** The lines of a run as records. metrics.jsonl stores durations, so times are counted backwards from its end. */
 function recordsOf(folder: string, end: number, told: Told): { began: number; records: Uint8Array[] } {
   const steps: { readonly step: number; readonly seconds: number; readonly scalars: readonly Scalar[] }[] =
     [];
@@ -66,8 +66,8 @@ function recordsOf(folder: string, end: number, told: Told): { began: number; re
 }
 
 /**
- * Writes the run in `folder` as an event file below `place`, in a folder named as the run, and gives its path; event files of before go. The run is taken to have ended when its
- * metrics.jsonl was last changed. Throws as `scanMetrics`, and `io`.
+ * Writes the run in `folder` as an event file, into a folder of `place` that has the name of the run, and returns its path. Earlier event files there
+ * are removed. The run is assumed to have ended when its metrics.jsonl was last changed. Throws like `scanMetrics`, and `io`.
  */
 export function writeEvents(folder: string, place: string): string {
   const end = statSync(join(folder, "metrics.jsonl")).mtimeMs / 1000;
@@ -79,7 +79,7 @@ export function writeEvents(folder: string, place: string): string {
   return path;
 }
 
-/** Event files of this folder but for one. */
+/** Removes the event files of a folder except one. */
 function removeEvents(folder: string, kept: string): void {
   for (const name of readdirSync(folder)) {
     const path = join(folder, name);
@@ -87,14 +87,14 @@ function removeEvents(folder: string, kept: string): void {
   }
 }
 
-/** An event file that grows with a run. */
+/** An event file that grows during a run. */
 export interface EventWriter {
-  /** Throws `io`. */
+  /** Appends a line. Throws `io`. */
   add(line: MetricsLine): void;
   close(): void;
 }
 
-/** Begins the event file of a run in its folder `tensorboard/`; a resumed run's begins with the lines that it keeps. Throws `io`. */
+/** Starts the event file of a run in its folder `tensorboard/`; that of a resumed run begins with the lines that it keeps. Throws `io`. */
 export function openEvents(folder: string): EventWriter {
   const place = join(folder, "tensorboard");
   const told: Told = { weights: null };

@@ -1,8 +1,9 @@
 /**
- * Event files as TensorBoard reads them, by hand: the format is three messages of protocol buffers in a framing of TFRecord, and its libraries are larger than the whole of gradmix.
- * A record is the length of its data (u64), a masked CRC-32C of those eight bytes, the data, and a masked CRC-32C of the data, little-endian
- * (tensorboard/compat/tensorflow_stub/pywrap_tensorflow.py). The data is a message `Event` (event.proto): 1 wall_time (double), 2 step (int64), 3 file_version (string), 5 summary;
- * `Summary`: 1 value, repeated; `Summary.Value`: 1 tag (string), 2 simple_value (float).
+ * Writes event files in the format of TensorBoard without its libraries, which are larger than all of gradmix: the format is three protocol-buffer
+ * messages in TFRecord framing. A record is the length of its data (u64), a masked CRC-32C of those eight bytes, the data, and a masked CRC-32C of
+ * the data, little-endian (tensorboard/compat/tensorflow_stub/pywrap_tensorflow.py). The data is a message `Event` (event.proto): 1 wall_time
+ * (double), 2 step (int64), 3 file_version (string), 5 summary; `Summary`: 1 value, repeated; `Summary.Value`: 1 tag (string), 2 simple_value
+ * (float).
  */
 
 export interface Scalar {
@@ -10,12 +11,12 @@ export interface Scalar {
   readonly value: number;
 }
 
-/** The first record of a file. `wallTime` in seconds since 1970. */
+/** The first record of a file. `wallTime` is in seconds since 1970. */
 export function versionRecord(wallTime: number): Uint8Array {
   return record([...double(1, wallTime), ...text(3, "brain.Event:2")]);
 }
 
-/** Scalars of one step. */
+/** A record with the scalars of one step. */
 export function scalarsRecord(wallTime: number, step: number, scalars: readonly Scalar[]): Uint8Array {
   const values = scalars.flatMap(({ tag, value }) => field(1, [...text(1, tag), ...float(2, value)]));
   return record([...double(1, wallTime), ...key(2, 0), ...varint(BigInt(step)), ...field(5, values)]);
@@ -31,12 +32,12 @@ function record(data: readonly number[]): Uint8Array {
   return bytes;
 }
 
-/** TFRecord's mask: a CRC of data that holds CRCs is a poor one. */
+/** TFRecord's mask, because the CRC of data that contains CRCs is weak. */
 function masked(crc: number): number {
   return (((crc >>> 15) | (crc << 17)) + 0xa282ead8) >>> 0;
 }
 
-/** CRC-32C (Castagnoli), which node:zlib has not. The polynomial is reflected: 0x82f63b78. */
+/** CRC-32C (Castagnoli), which node:zlib does not have. The polynomial is reflected: 0x82f63b78. */
 export function crc32c(bytes: Uint8Array): number {
   let crc = 0xffffffff;
   for (const byte of bytes) crc = (crc >>> 8) ^ table[(crc ^ byte) & 0xff]!;

@@ -1,8 +1,8 @@
 /**
- * Reads the folder of a run back as plain data, while the run goes on or after it has ended:
+ * Reads the folder of a run as plain data, during the run or after it:
  *
  *     config.json     the resolved options
- *     run.json        what the run found and used (facts.ts)
+ *     run.json        the facts of the run (facts.ts)
  *     metrics.jsonl   a line per step (lines.ts)
  *     weights.json    the weights, once the run has ended or was stopped
  */
@@ -27,23 +27,23 @@ import { listOf, mapOf, member, number, optional, orNull, type Part, type Reader
 
 export interface RunRecord {
   readonly folder: string;
-  /** The last part of the folder's path: what tables and pages call the run. */
+  /** The last part of the folder's path, by which tables and pages name the run. */
   readonly name: string;
   /** The options of the run; objects are Maps, in the order of the file. */
   readonly config: ReadonlyMap<string, Json>;
   readonly facts: RunFacts;
-  /** null where the run evaluated nothing before its first step. */
+  /** The line of the evaluation before the first step; null if there was none. */
   readonly start: StartLine | null;
   readonly steps: readonly StepMetrics[];
   readonly resumes: readonly ResumeLine[];
-  /** null while the run goes on, or after it was killed. */
+  /** The weights; null during the run, or if it was killed. */
   readonly weights: RunWeights | null;
 }
 
 /** A run without its lines. */
 export type RunHead = Pick<RunRecord, "folder" | "name" | "config" | "facts">;
 
-/** Throws `data` for a folder that holds no run and for files that are not what a run writes, `io` for what cannot be read. */
+/** Reads a run. Throws `data` for a folder that contains no run and for files that a run does not write, and `io` for files that cannot be read. */
 export function readRunRecord(folder: string): RunRecord {
   const head = readRunHead(folder);
   let start: StartLine | null = null;
@@ -57,7 +57,7 @@ export function readRunRecord(folder: string): RunRecord {
   return { ...head, start, steps, resumes, weights: readWeights(folder) };
 }
 
-/** What is known of a run before its first step. Throws as `readRunRecord`. */
+/** Reads what is known of a run before its first step. Throws like `readRunRecord`. */
 export function readRunHead(folder: string): RunHead {
   const file = join(folder, "config.json");
   const source = readOrNull(file);
@@ -75,7 +75,7 @@ export function readRunHead(folder: string): RunHead {
   return { folder, name: basename(resolve(folder)), config, facts: factsOf(ordered(facts, place)) };
 }
 
-/** The weights of weights.json; null where there are none yet. Throws `data` for a file that is not what a run writes. */
+/** Reads the weights of weights.json; null if it does not exist yet. Throws `data` for a file that a run does not write. */
 export function readWeights(folder: string): RunWeights | null {
   const file = join(folder, "weights.json");
   const source = readOrNull(file);
@@ -84,7 +84,7 @@ export function readWeights(folder: string): RunWeights | null {
   return { ...named(part), ...optional(part, "bases", named) };
 }
 
-/** Where a reading of metrics.jsonl has got to. */
+/** How far metrics.jsonl has been read. */
 export interface MetricsPosition {
   readonly bytes: number;
   readonly lines: number;
@@ -93,8 +93,9 @@ export interface MetricsPosition {
 export const METRICS_START: MetricsPosition = { bytes: 0, lines: 0 };
 
 /**
- * Hands over the whole lines of a run's metrics.jsonl from a position on, in order, and gives the position behind them: called again, it goes on there. A last line
- * that is still being written is left for the next time. A file that is not there has no lines. Throws `data`, naming the line, for one that no run writes.
+ * Passes the complete lines of a run's metrics.jsonl from a position on to a callback, in order, and returns the position after them, from which
+ * another call continues. A last line that is still being written is left for that call. A missing file has no lines. Throws `data`, naming the line,
+ * for a line that no run writes.
  */
 export function scanMetrics(
   folder: string,
@@ -131,7 +132,7 @@ export function scanMetrics(
   }
 }
 
-/** null for a file that is not there. */
+/** Reads a file; null if it does not exist. */
 function readOrNull(path: string): string | null {
   try {
     return readFileSync(path, "utf8");
@@ -142,12 +143,12 @@ function readOrNull(path: string): string | null {
   }
 }
 
-/** Names keep their order. */
+/** Parses JSON and keeps the order of names. */
 function ordered(source: string, at: string): Part {
   return { at, value: parseJson(source, { source: at, code: "data" }) };
 }
 
-/** By JSON.parse, which is far faster: a long run has many lines. */
+/** Parses JSON by JSON.parse, which is much faster: a long run has many lines. */
 function parsed(source: string, at: string): Part {
   try {
     return { at, value: JSON.parse(source) as unknown };
@@ -158,7 +159,7 @@ function parsed(source: string, at: string): Part {
 
 const numbers = mapOf(number);
 
-/** Weights may have been edited, and what is made of them would be off without a word. */
+/** Weights may have been edited by hand, and results made from them would be silently off. */
 const weights: Reader<ReadonlyMap<string, number>> = (part) => {
   const read = numbers(part);
   const values = [...read.values()];
@@ -214,7 +215,7 @@ const guarded: Reader<GuardMetrics> = (part) => ({
   multiplier: member(part, "multiplier", orNull(number)),
 });
 
-/** A line that tells what a step did. */
+/** Reads the line of a step. */
 export const stepLine: Reader<StepMetrics> = (part) => ({
   step: member(part, "step", number),
   tokens: member(part, "tokens", number),

@@ -4,7 +4,7 @@ export function mean(values: readonly number[]): number {
   return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
-/** With n − 1 below; NaN for fewer than two. */
+/** The variance with n − 1 as the divisor; NaN for fewer than two values. */
 export function variance(values: readonly number[]): number {
   const centre = mean(values);
   return values.length < 2
@@ -12,7 +12,7 @@ export function variance(values: readonly number[]): number {
     : values.reduce((sum, value) => sum + (value - centre) ** 2, 0) / (values.length - 1);
 }
 
-/** A mean with its standard error and half the width of its 95 % interval, which are null where one value tells none. */
+/** A mean with its standard error and half the width of its 95 % interval, both null for a single value. */
 export interface Interval {
   readonly mean: number;
   readonly standardError: number | null;
@@ -20,7 +20,7 @@ export interface Interval {
   readonly count: number;
 }
 
-/** Student's interval for the mean of independent normal numbers. Of no numbers the mean is NaN. */
+/** Student's interval for the mean of independent normal numbers. The mean of no numbers is NaN. */
 export function interval(values: readonly number[]): Interval {
   const count = values.length;
   if (count < 2) return { mean: mean(values), standardError: null, half: null, count };
@@ -33,9 +33,9 @@ export function interval(values: readonly number[]): Interval {
   };
 }
 
-/** The x below which Student's t with that many degrees of freedom lies with probability p, ½ ≤ p < 1. To 1e-10. */
+/** The quantile of Student's t with `freedom` degrees of freedom: the x with P(t ≤ x) = p, ½ ≤ p < 1. Accurate to 1e-10. */
 export function studentQuantile(p: number, freedom: number): number {
-  // P(T > x) = ½·I_{ν/(ν+x²)}(ν/2, ½), which falls with x.
+  // P(T > x) = ½·I_{ν/(ν+x²)}(ν/2, ½), which decreases in x.
   const above = (x: number): number => incompleteBeta(freedom / (freedom + x * x), freedom / 2, 0.5) / 2;
   let [low, high] = [0, 1];
   while (above(high) > 1 - p) high *= 2;
@@ -51,7 +51,7 @@ export function studentQuantile(p: number, freedom: number): number {
 function incompleteBeta(x: number, a: number, b: number): number {
   if (x <= 0) return 0;
   if (x >= 1) return 1;
-  // The fraction converges fast below (a + 1)/(a + b + 2).
+  // The continued fraction converges fast for x below (a + 1)/(a + b + 2).
   if (x > (a + 1) / (a + b + 2)) return 1 - incompleteBeta(1 - x, b, a);
   const tiny = 1e-300;
   const away = (value: number): number => (Math.abs(value) < tiny ? tiny : value);
@@ -73,7 +73,7 @@ function incompleteBeta(x: number, a: number, b: number): number {
   return (Math.exp(front) * fraction) / a;
 }
 
-/** ln Γ(x) for x > 0: Stirling's series, after the recurrence has brought x above 10. */
+/** ln Γ(x) for x > 0: Stirling's series, after the recurrence has raised x above 10. */
 function logGamma(x: number): number {
   let shift = 0;
   while (x < 10) shift -= Math.log(x++);

@@ -1,10 +1,10 @@
-/** fast-check arbitraries for what rules take and give: points of the simplex, alignments, histograms, signals and sequences of them. */
+/** fast-check arbitraries for the inputs and outputs of rules: points of the simplex, alignments, histograms, signals and sequences of signals. */
 import fc from "fast-check";
 import type { Signal } from "../dga/rule.ts";
 import { normalise, type Weights } from "../dga/simplex.ts";
 import { boolean, checkOptions, integerIn } from "../options.ts";
 
-/** What a signal holds when everything is measured. */
+/** A signal in which everything is measured. */
 export type FullSignal = Required<
   Omit<
     Signal,
@@ -21,10 +21,10 @@ const finite = (min: number, max: number): fc.Arbitrary<number> => fc.double({ m
 const vector = <T>(one: fc.Arbitrary<T>, k: number): fc.Arbitrary<T[]> =>
   fc.array(one, { minLength: k, maxLength: k });
 
-/** "domain0", "domain1", … */
+/** Names of k domains: "domain0", "domain1", … */
 export const names = (k: number): string[] => Array.from({ length: k }, (_, i) => `domain${i}`);
 
-/** Points of the k-simplex: ordinary ones, vertices, faces, and weights down to 1e-300; with `positive` none is 0. */
+/** Points of the k-simplex: ordinary ones, vertices, faces, and weights down to 1e-300; with `positive` no weight is 0. */
 export function simplexPoint(k: number, options: { positive?: boolean } = {}): fc.Arbitrary<Weights> {
   checkOptions("simplexPoint", options, { positive: boolean });
   const exponent = finite(-300, 0).map((e) => 10 ** e);
@@ -61,7 +61,7 @@ export function alignments(k: number): fc.Arbitrary<number[]> {
   );
 }
 
-/** NaN and the infinities. */
+/** NaN and both infinities. */
 export const nonFinite: fc.Arbitrary<number> = fc.constantFrom(NaN, Infinity, -Infinity);
 
 /** Counts of a target's examples in k domains, at least one of them positive. */
@@ -74,7 +74,7 @@ export function histogram(k: number): fc.Arbitrary<number[]> {
 /** Names of the targets of `signal`. */
 export const targetNames: readonly string[] = ["first", "second"];
 
-/** Everything that a rule can ask for; with `mild`, alignments of order 1 and norms that fit them. */
+/** Signals with everything that a rule can need, for k domains; with `mild`, alignments are of order 1 and the norms fit them. */
 export function signal(k: number, options: { mild?: boolean } = {}): fc.Arbitrary<FullSignal> {
   checkOptions("signal", options, { mild: boolean });
   const mild = options.mild === true;
@@ -102,12 +102,12 @@ export function signal(k: number, options: { mild?: boolean } = {}): fc.Arbitrar
   });
 }
 
-/** Inner products of rows, row-major. */
+/** Inner products of all pairs of rows, row-major. */
 export function gramOf(rows: readonly (readonly number[])[]): number[] {
   return rows.flatMap((a) => rows.map((b) => a.reduce((sum, value, i) => sum + value * b[i]!, 0)));
 }
 
-/** Signals of 1 to `maxLength` updates, one after the other. */
+/** Sequences of 1 to `maxLength` signals, one per update. */
 export function updateSequence(
   k: number,
   options: { mild?: boolean; maxLength?: number } = {},

@@ -1,4 +1,4 @@
-/** Are derivatives right? By central finite differences in double precision, and the two modes against each other. */
+/** Checks derivatives: by central finite differences in double precision, and the two modes against each other. */
 import { type Blocks, follow } from "../autograd/batch.ts";
 import { randomUniform } from "../autograd/create.ts";
 import { jvp, type TensorFunction, vjp } from "../autograd/grad.ts";
@@ -17,15 +17,18 @@ import { scope, tensor, Tensor } from "../tensor/tensor.ts";
 export interface CheckGradientsOptions {
   /** Inputs to differentiate, by position. Default: all of type f32. */
   readonly wrt?: readonly number[];
-  /** 2: derivatives of the derivatives too. Default 1. */
+  /** Highest order of the derivatives to check; 2 includes derivatives of derivatives. Default 1. */
   readonly order?: 1 | 2;
-  /** Are tangents checked too? Default true; false for a function whose ops have no jvp. */
+  /** Whether forward-mode derivatives are checked too. Default true; use false for a function whose ops have no jvp. */
   readonly forwardMode?: boolean;
-  /** Of the differences, times the larger of 1 and the element's size. Default 1e-5. */
+  /** Step of the finite differences, multiplied by the larger of 1 and the element's size. Default 1e-5. */
   readonly step?: number;
-  /** Largest deviation of a derivative, relative to the largest of its input's. Default 1e-6; rounding of the differences is allowed on top. */
+  /**
+   * Largest allowed error of a derivative, relative to the largest derivative of its input. Default 1e-6; the rounding of the differences is allowed
+   * in addition.
+   */
   readonly tolerance?: number;
-  /** Of the random directions. Default 1. */
+  /** Seed of the random directions. Default 1. */
   readonly seed?: number;
 }
 
@@ -35,44 +38,46 @@ interface Numbers {
   readonly dtype: DType;
 }
 
-/** A function and where it is checked. */
+/** A function and the inputs at which it is checked. */
 interface Problem {
   readonly f: TensorFunction;
   readonly primals: readonly Tensor[];
-  /** Of a primal, in messages. */
+  /** Name of a primal in messages. */
   readonly nameOf: (i: number) => string;
-  /** What f gives, after "the vjp" in messages. */
+  /** Names the output of f in messages, after "the vjp". */
   readonly of: string;
   readonly step: number;
   readonly tolerance: number;
   readonly seed: number;
 }
 
-/** What is known of it at the primals. */
+/** What was computed at the primals. */
 interface Found {
   readonly x: readonly ArrayLike<number>[];
   readonly cotangents: readonly Tensor[];
   readonly ct: readonly ArrayLike<number>[];
-  /** Jᵀ·ct. */
+  /** The pulled-back cotangents Jᵀ·ct. */
   readonly pulled: readonly ArrayLike<number>[];
-  /** Σ|f·ct|, by which rounding goes. */
+  /** Σ|f·ct|, the scale of rounding errors. */
   readonly terms: number;
 }
 
 /**
- * Throws `autograd` unless the derivatives of `f` at `inputs` are right, naming the input, the element and both numbers. Everything is computed again in double
- * precision, on a reference backend of its own:
+ * Throws `autograd` if a derivative of `f` at `inputs` is incorrect, naming the input, the element and both numbers. Everything is computed again in
+ * double precision, on a separate reference backend:
  *
  * - reverse mode: each element of the vjp for random cotangents, against central differences of f along that element;
  * - forward mode: ⟨J·t, ct⟩ = ⟨t, Jᵀ·ct⟩ for random tangents t, input by input;
- * - the batch: where the ops say that blocks of rows stay apart (`keepsBatch`), rows of the output have no derivative by rows of other blocks;
- * - with `order: 2`, all but the last of the gradient and of the derivative along a direction.
+ * - batches: if the ops declare that blocks of rows are independent (`keepsBatch`), rows of the output have no derivative with respect to rows of
+ *   other blocks;
+ * - with `order: 2`, the first two checks for the gradient and for the derivative along a direction.
  *
- * `f` is called many times, twice for each element of the inputs; it must give the same each time, and may use what it is given and what it makes itself
- * (tensors from outside live on another backend, which is an error). Outputs of type i32 are not looked at. Differences mean nothing at kinks, such as that of
- * relu at 0: choose inputs off them. Infinite elements of inputs (masks) are not moved. While it computes, f runs in f64; whether it is precise enough in f32 is another question.
+ * `f` is called many times, twice per element of the inputs. It must return the same each time, and may only use its arguments and tensors that it
+ * makes itself (tensors from outside live on another backend, which is an error). Outputs of type i32 are ignored. Differences are meaningless at
+ * kinks, such as that of relu at 0, so choose inputs away from them. Infinite elements of inputs (masks) are not moved. During the check, f runs in
+ * f64, so the check does not say whether f is precise enough in f32.
  *
- * Throws `config` for options that do not fit and for a function whose values at the inputs are not finite.
+ * Throws `config` for invalid options, and for a function whose values at the inputs are not finite.
  */
 export async function checkGradients(
   f: (...inputs: Tensor[]) => Tensor | readonly Tensor[],
@@ -144,7 +149,7 @@ const asList = (result: Tensor | readonly Tensor[]): Tensor[] =>
 const sumOf = (x: ArrayLike<number>, of: (value: number, n: number) => number): number =>
   Array.from(x).reduce((sum, value, n) => sum + of(value, n), 0);
 
-/** The elements, at once: the reference backend never waits. */
+/** Reads the elements synchronously: the reference backend never waits. */
 function read(t: Tensor): ArrayLike<number> {
   const memory: Memory = t.memory;
   if (memory.readNow === undefined)
@@ -158,15 +163,15 @@ function read(t: Tensor): ArrayLike<number> {
 const dot = (a: readonly ArrayLike<number>[], b: readonly ArrayLike<number>[]): number =>
   a.reduce((sum, x, i) => sum + sumOf(x, (value, n) => value * b[i]![n]!), 0);
 
-/** Numbers in [−1, 1), the same for the same seed. */
+/** Random numbers in [−1, 1) that depend only on the seed. */
 const random = (shape: Shape, seed: number, stream: number): Tensor =>
   affine(randomUniform(foldIn(key(seed), stream), shape), 2, -1);
 
-/** Row-major position → index along each axis. */
+/** Index along each axis of a row-major position, for messages. */
 const indexOf = (at: number, shape: Shape): string =>
   formatShape(stridesOf(shape).map((stride, axis) => Math.floor(at / stride) % shape[axis]!));
 
-/** Throws unless each number is the other's, up to the tolerance of the largest and to rounding. */
+/** Throws unless all pairs of numbers agree, up to the tolerance relative to the largest, and to rounding. */
 function wantSame(
   { of, nameOf, primals, tolerance }: Problem,
   i: number,
@@ -213,7 +218,7 @@ function checkDerivatives(problem: Problem, forwardMode: boolean): Found {
 
 function checkByDifferences(problem: Problem, { x, ct, pulled, terms }: Found, i: number): void {
   const { f, primals, step } = problem;
-  /** ⟨f, ct⟩ with one element of the input moved. */
+  /** ⟨f, ct⟩ after moving one element of the input. */
   const moved = (at: number, by: number): number =>
     scope(() => {
       const there = x.map((data, n) =>
@@ -226,7 +231,7 @@ function checkByDifferences(problem: Problem, { x, ct, pulled, terms }: Found, i
     });
   const found = pulled[i]!;
   const slopes = Array.from(x[i]!, (value, at) => {
-    // Infinity, as masks have it, cannot be moved.
+    // Infinities, as in masks, cannot be moved.
     if (!Number.isFinite(value)) return found[at]!;
     const h = step * Math.max(1, Math.abs(value));
     return (moved(at, h) - moved(at, -h)) / (2 * h);
@@ -246,9 +251,9 @@ function checkTangent(problem: Problem, { ct, pulled, terms }: Found, i: number)
     });
   const t = random(shape, seed, 200 + i);
   const [ahead, back] = [pushed(t), dot([read(t)], [pulled[i]!])];
-  // Both are exact but for rounding.
+  // Both are exact up to rounding.
   if (Math.abs(ahead - back) <= 1e-9 * sumOf(pulled[i]!, Math.abs) + 1e-12 * terms) return;
-  // By which element?
+  // Finds the element that causes the difference.
   const parts = Array.from({ length: size }, (_, at) =>
     scope(() =>
       pushed(
@@ -266,7 +271,7 @@ function checkTangent(problem: Problem, { ct, pulled, terms }: Found, i: number)
   );
 }
 
-/** Follows what the ops say of axis 0. */
+/** Follows what the ops declare about axis 0. */
 class Follower implements Transform {
   readonly blocks = new Map<Tensor, Blocks>();
   readonly names = new Set<string>();
@@ -289,7 +294,7 @@ class Follower implements Transform {
   }
 }
 
-/** Throws unless blocks of rows that the ops keep apart are apart: cotangents of one block must give the input's same block alone. */
+/** Throws unless blocks of rows that the ops declare independent are so: cotangents of one block must only reach the same block of the input. */
 function checkBatch({ f, primals, nameOf, seed }: Problem): void {
   for (const [i, input] of primals.entries()) {
     const follower = new Follower(input);
@@ -298,7 +303,7 @@ function checkBatch({ f, primals, nameOf, seed }: Problem): void {
       const { count } = follower.blocks.get(output) ?? { count: 1 };
       const inside = (at: number, size: number, block: number): boolean =>
         Math.floor((at * count) / size) === block;
-      // One block is apart from none.
+      // A single block is trivially independent.
       for (let block = 0; block < (count > 1 ? count : 0); block++) {
         const pulled = scope(() => {
           const ct = read(random(output.shape, seed, 400));
@@ -316,6 +321,6 @@ function checkBatch({ f, primals, nameOf, seed }: Problem): void {
   }
 }
 
-/** Zeros but for the output `o`. */
+/** Zeros, except for the output `o`. */
 const cotangentsOf = (outputs: readonly Tensor[], o: number, data: ArrayLike<number>): Tensor[] =>
   outputs.map((t, n) => tensor(n === o ? data : new Float64Array(t.size), t.shape));

@@ -1,6 +1,6 @@
 /**
- * `checkRule` holds a rule to what the weights of domains must obey, on random input, and throws one error with every invariant that does not
- * hold: what is wrong, the smallest counter-example that fast-check finds, and how to run it again.
+ * `checkRule` checks on random input the invariants that the weights of domains must obey. It throws one error with every violated invariant, the
+ * smallest counter-example that fast-check finds, and how to run it again.
  */
 import fc from "fast-check";
 import type { Signal } from "../dga/rule.ts";
@@ -21,7 +21,7 @@ import { names } from "./arbitraries.ts";
 import type { Context, Invariant, Knobs, MakeRule, Promises } from "./invariant.ts";
 import { invariants } from "./invariants.ts";
 
-/** What a failed check prints, to run that one case again. */
+/** Identifies a failed case, so that it can be run again; a failed check prints it. */
 export interface Replay {
   /** Name of the invariant that failed. */
   readonly invariant: string;
@@ -33,26 +33,26 @@ export interface Replay {
 
 /** Options of `checkRule`. */
 export interface CheckRuleOptions {
-  /** What the rule guarantees, where that differs from the defaults of `Promises`. */
+  /** What the rule guarantees, where it differs from the defaults of `Promises`. */
   readonly promises?: Partial<Promises>;
-  /** Options of the rule that the check may draw: the `knobs` that `make` is given. */
+  /** Options of the rule that the check may vary, passed to `make` as `knobs`. Default: none. */
   readonly knobs?: readonly (keyof Knobs)[];
-  /** Numbers of domains to try, 1 ≤ least ≤ most. Default 1 to 8; a floor or a ceiling may ask for fewer or more. */
+  /** Numbers of domains to try, 1 ≤ least ≤ most. Default 1 to 8; a rule with a floor or a ceiling may need fewer or more. */
   readonly domains?: {
     /** The smallest number of domains. */
     readonly least: number;
     /** The largest number of domains. */
     readonly most: number;
   };
-  /** The direction of the mirror step, from the parts of the signal that the rule needs. Default: the alignments. */
+  /** The direction of the mirror step, computed from the parts of the signal that the rule needs. Default: the alignments. */
   readonly direction?: (given: Signal) => ArrayLike<number>;
   /** Random cases per invariant. Default 100. */
   readonly numRuns?: number;
-  /** Updates of the long run. Default 10,000. */
+  /** Number of updates of the long run. Default 10,000. */
   readonly longRun?: number;
-  /** Of fast-check's generator. Default 1, so that a check says the same every time. */
+  /** Seed of fast-check's generator. Default 1, so that a check has the same result every time. */
   readonly seed?: number;
-  /** Runs only this case: what a failed check printed. */
+  /** Runs only this case, which a failed check printed. */
   readonly replay?: Replay;
 }
 
@@ -131,7 +131,7 @@ function contextOf(make: MakeRule, options: CheckRuleOptions): Context {
   };
 }
 
-/** What does not hold, in one line, or null. */
+/** The violation of an invariant in one line, or null. */
 function faultOf(one: Invariant, context: Context, options: CheckRuleOptions): string | null {
   const { numRuns = 100, seed = 1, replay } = options;
   const found = one.run(context, {
@@ -141,16 +141,16 @@ function faultOf(one: Invariant, context: Context, options: CheckRuleOptions): s
   if (!found.failed) return null;
   const { errorInstance: cause, counterexample, counterexamplePath } = found;
   const what = cause instanceof Error ? cause.message : String(cause);
-  // The whole path has an entry per step of shrinking. Its first one leads to the case that failed, from where shrinking goes the same way.
+  // The whole path has one entry per step of shrinking. The first entry leads to the case that failed, and shrinking repeats from there.
   const path = counterexamplePath?.split(":")[0] ?? "0";
   const again = JSON.stringify({ invariant: one.name, seed: found.seed, path });
   return `"${one.name}": ${what}; the smallest case: ${fc.stringify((counterexample as [unknown] | null)?.[0])}; to run it again: { replay: ${again} }`;
 }
 
 /**
- * Runs every invariant that applies to the rule and returns their names. Throws `numeric` when some do not hold, with a line for each of
- * them: its name, what is wrong, the smallest counter-example and the `replay` that runs it again. What a rule promises beyond what all
- * rules must keep is in `promises`. Throws `config` for options that are unknown or out of range.
+ * Runs every invariant that applies to the rule and returns their names. Throws `numeric` if some are violated, with one line for each: its name, the
+ * violation, the smallest counter-example and the `replay` that runs it again. `promises` describes guarantees beyond those that all rules must keep.
+ * Throws `config` for options that are unknown or out of range.
  */
 export function checkRule(make: MakeRule, options: CheckRuleOptions = {}): string[] {
   check(options);

@@ -1,5 +1,5 @@
 /**
- * Tests for rules and ops of one's own: random input for rules, `checkRule`, `checkGradients`. Needs fast-check, which is an optional peer.
+ * Tests for your own rules and ops: random input for rules, `checkRule`, `checkGradients`. It needs fast-check, an optional peer dependency.
  *
  * @module gradmix/testing
  */

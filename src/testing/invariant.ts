@@ -1,66 +1,63 @@
-/** What the invariants of `checkRule` are made of: what they know of the rule, how they run, and the tolerances. */
+/** Parts of the invariants of `checkRule`: what they know of the rule, how they run, and the tolerances. */
 import fc from "fast-check";
 import type { Rule, RuleState, Signal, SignalName } from "../dga/rule.ts";
 import { sumOf } from "../dga/simplex.ts";
 import { GradmixError } from "../errors.ts";
 import { type FullSignal, signal } from "./arbitraries.ts";
 
-/** All the rounding that `checkRule` allows, as absolute differences of weights (of order 1). */
+/** The rounding errors that `checkRule` allows, as absolute differences of weights (which are of order 1). */
 export const tolerance = {
-  /** Where nothing but a sum or one step may round: the simplex, bounds, weights that must stay. */
+  /** After a single sum or step: the simplex, bounds, weights that must not change. */
   rounding: 1e-12,
-  /** Where the same weights come out of two computations of several updates. */
+  /** Between two ways to compute the same weights over several updates. */
   computations: 1e-9,
 } as const;
 
-/** What a checked rule lets `checkRule` set; only those named in `knobs` are given. */
+/** Options of the rule that `checkRule` may set; only those named in the option `knobs` are passed. */
 export interface Knobs {
-  /** Step size; 0 must not move the weights. */
+  /** Step size; with 0 the weights must not change. */
   readonly eta?: number;
-  /** Weight of the new value in the moving average of the weights; 1 must be no average. */
+  /** Weight of the new value in the moving average of the weights; with 1 there must be no averaging. */
   readonly beta?: number;
-  /** Where the weights start, by domain name. */
+  /** Initial weights, by domain name. */
   readonly start?: Readonly<Record<string, number>>;
 }
 
-/** A rule for these domains. Options by domain must follow the names, since domains come in several orders and numbers. */
+/** Makes the rule for these domains. Options by domain must use the names, since domains come in different orders and numbers. */
 export type MakeRule = (domains: readonly string[], knobs: Knobs) => Rule;
 
-/** What a rule guarantees. It decides which invariants `checkRule` runs. */
+/** What a rule guarantees. This decides which invariants `checkRule` runs. */
 export interface Promises {
-  /** A constant added to all alignments changes nothing. Default: the rule needs alignments and no norms. */
+  /** A constant added to all alignments changes nothing. Default: true if the rule needs alignments and no norms. */
   readonly shiftInvariant: boolean;
-  /** Raising one domain's number never lowers its weight. Default: the kinds of alignments that the rule needs. */
+  /** The parts of the signal for which raising one domain's number never lowers its weight. Default: the kinds of alignments that the rule needs. */
   readonly monotone: readonly ("alignments" | "preconditionedAlignments" | "losses")[];
-  /** Renaming and reordering the domains does nothing else. Default true. */
+  /** Renaming and reordering the domains only renames and reorders the weights. Default true. */
   readonly equivariant: boolean;
   /** A positive weight stays positive, and (with the knob `start` and no floor) a weight of 0 stays 0. Default true. */
   readonly keepsSupport: boolean;
-  /** Splitting every domain into two equal halves keeps each total. Default: there is neither floor nor cap. */
+  /** Splitting every domain into two equal halves preserves each total. Default: true if there is neither floor nor ceiling. */
   readonly splits: boolean;
-  /** So does splitting one of them alone (needs the knob `start`). Not when a mean over the domains has a say. Default: `splits`. */
+  /** Splitting a single domain also preserves its total (needs the knob `start`). False if the rule uses a mean over the domains. Default: `splits`. */
   readonly splitsOne: boolean;
-  /**
-   * With β = 1 every update is the mirror step α ← α ⊙ exp(+η·direction), normalised, on the option `direction`. Needs the knob `eta`.
-   * Default false.
-   */
+  /** With β = 1 every update is the mirror step α ← α ⊙ exp(+η·direction), normalised, on the option `direction`. Needs the knob `eta`. Default false. */
   readonly mirror: boolean;
   /**
-   * What becomes of a domain that a signal did not measure (its `tokens` are 0): it "keeps" its weight; the rule "remembers" what it measured
-   * before, and one that was never measured keeps its weight; its weight "moves", for other reasons than what was not measured; or the rule "refuses" such a signal.
-   * Default "keeps". With a floor or a ceiling the weight may move as far as those ask.
+   * What happens to the weight of a domain that a signal did not measure (its `tokens` are 0). "keeps": it stays. "remembers": the rule uses earlier
+   * measurements, and a domain that was never measured keeps its weight. "moves": it changes for reasons other than the missing measurement.
+   * "refuses": the rule throws for such a signal. Default "keeps". With a floor or a ceiling, the weight may move as far as these require.
    */
   readonly unmeasured: "keeps" | "remembers" | "moves" | "refuses";
-  /** No weight is below it. Default 0. */
+  /** Smallest weight that the rule returns. Default 0. */
   readonly floor: number;
-  /** No weight is above it. Default 1. */
+  /** Largest weight that the rule returns. Default 1. */
   readonly ceiling: number;
 }
 
 /** What an invariant knows of the rule. */
 export interface Context {
   readonly make: MakeRule;
-  /** One of them, for its name and needs. */
+  /** An instance of the rule, for its name and needs. */
   readonly rule: Rule;
   readonly promises: Promises;
   readonly has: ReadonlySet<keyof Knobs>;
@@ -70,10 +67,10 @@ export interface Context {
   readonly direction: (given: Signal) => ArrayLike<number>;
 }
 
-/** An invariant: whether it applies, and its property, whose predicate says what is wrong or null. */
+/** An invariant: whether it applies, and its property, whose predicate returns the violation or null. */
 export interface Invariant {
   readonly name: string;
-  /** It is one long case, not many random ones. */
+  /** Whether it is one long case instead of many random ones. */
   readonly once: boolean;
   applies(context: Context): boolean;
   run(context: Context, params: fc.Parameters<unknown>): fc.RunDetails<unknown>;
@@ -101,7 +98,7 @@ export function invariant<T>(
   };
 }
 
-/** The parts of a signal that the rule asks for, and no others: a rule that reads more than its `needs` does not get it. */
+/** The parts of a signal that the rule needs, and no others, so that a rule that reads more than its `needs` fails. */
 export type Measured = Partial<FullSignal> & Pick<Signal, "tokens">;
 
 export function only(given: FullSignal, needs: readonly SignalName[]): Measured {
@@ -111,7 +108,7 @@ export function only(given: FullSignal, needs: readonly SignalName[]): Measured 
   );
 }
 
-/** A signal of k domains, of what the rule needs. */
+/** Signals for k domains with what the rule needs. */
 export const signalOf = ({ rule }: Context, k: number, mild: boolean): fc.Arbitrary<Measured> =>
   signal(k, { mild }).map((given) => only(given, rule.needs));
 
@@ -120,7 +117,7 @@ export interface Run {
   readonly signals: Measured[];
 }
 
-/** k domains and the signals of 1 to 6 updates. */
+/** A number of domains k and the signals of 1 to 6 updates. */
 export const runs = (context: Context, mild: boolean): fc.Arbitrary<Run> =>
   context.sizes.chain((k) =>
     fc.record({
@@ -129,7 +126,7 @@ export const runs = (context: Context, mild: boolean): fc.Arbitrary<Run> =>
     }),
   );
 
-/** The states from the first on. */
+/** The states after each update, the initial one first. */
 export function follow(
   rule: Rule,
   domains: readonly string[],
@@ -139,10 +136,10 @@ export function follow(
   return [state, ...signals.map((given) => (state = rule.update(state, given)))];
 }
 
-/** Does the rule ever move the weights? */
+/** Whether the rule can move the weights at all. */
 export const moves = ({ rule }: Context): boolean => rule.needs.length > 0;
 
-/** The signal of the domains at `indices`. */
+/** The signal restricted to the domains at `indices`. */
 export function pick(given: Measured, k: number, indices: readonly number[]): Measured {
   const of = (values: ArrayLike<number>): number[] => indices.map((i) => values[i]!);
   const { gram, targets, ...rest } = given;
@@ -155,7 +152,7 @@ export function pick(given: Measured, k: number, indices: readonly number[]): Me
   return picked;
 }
 
-/** The signal with what it says of one domain (or the number that is no domain's) replaced; of a Gram matrix, its row and column. */
+/** The signal with the numbers of one domain replaced (or a number that belongs to no domain); of a Gram matrix, the domain's row and column. */
 export function replaced(
   given: Measured,
   name: keyof FullSignal,
@@ -204,7 +201,7 @@ export function differ(found: ArrayLike<number>, wanted: ArrayLike<number>, with
   return null;
 }
 
-/** The first fault there is. */
+/** The first violation, or null. */
 export function first(faults: Iterable<string | null>): string | null {
   for (const fault of faults) if (fault !== null) return fault;
   return null;

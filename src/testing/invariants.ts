@@ -26,14 +26,14 @@ import { unmeasuredInvariants } from "./unmeasured-invariants.ts";
 
 const copy = (state: RuleState): RuleState => JSON.parse(JSON.stringify(state)) as RuleState;
 
-/** Pseudo-random signals for long runs; now and then alignments are absurdly large. */
+/** Pseudo-random signals for long runs; alignments are sometimes extremely large. */
 function longSignal(k: number, seed: number, step: number): FullSignal {
   const draws = foldIn(key(seed), step);
   const at = (i: number): number => uniformAt(draws, i);
   const scale = step % 997 === 0 ? 1e30 : 1;
   const list = (of: (i: number) => number): number[] => Array.from({ length: k }, (_, i) => of(i));
   return {
-    // Domain 0 is mostly the best and the last one the worst.
+    // Domain 0 usually has the largest numbers, and the last domain the smallest.
     alignments: list((i) => scale * (2 * at(i) - 1 - i / 4)),
     standardErrors: list((i) => at(k + i)),
     norms: list((i) => scale * (0.1 + at(2 * k + i))),
@@ -93,7 +93,7 @@ export const invariants: readonly Invariant[] = [
       for (const given of signals) {
         if (fc.stringify(copy(state)) !== fc.stringify({ ...state })) return "JSON changes the state";
         const next = make(names(k), {}).update(state, given);
-        // Another instance, so that nothing is remembered outside the state.
+        // A second instance shows whether the rule stores anything outside its state.
         const resumed = make(names(k), {}).update(copy(state), given);
         if (JSON.stringify(next) !== JSON.stringify(resumed)) return "a restored state goes on differently";
         if ((make(names(k), {}).memoryFault?.(next.memory) ?? null) !== null)

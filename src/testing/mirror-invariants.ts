@@ -1,6 +1,7 @@
 /**
- * What mirror ascent under the entropy, α ← α ⊙ exp(+η·a), normalised, implies for the weights αₜ before update t and their directions
- * aₜ. Each follows from the step, and each sees other mistakes: the first only a single step, the others what is carried from one to the next.
+ * What mirror ascent with the entropy, α ← α ⊙ exp(+η·a), normalised, implies for the weights αₜ before update t and their directions aₜ. Each
+ * invariant follows from the step, and each finds other mistakes: the first checks a single step, the others what is carried from one step to the
+ * next.
  */
 import fc from "fast-check";
 import type { Signal } from "../dga/rule.ts";
@@ -51,7 +52,7 @@ function weightsOf(
   return follow(rule, names(k), signals).map(({ weights }) => weights);
 }
 
-/** Σ over the updates of their directions. */
+/** The sum of the directions over the updates. */
 const summed = (directions: readonly ArrayLike<number>[], k: number): number[] =>
   Array.from({ length: k }, (_, i) => sumOf(directions.map((a) => a[i]!)));
 
@@ -64,11 +65,11 @@ function potential(alpha: ArrayLike<number>, a: ArrayLike<number>, eta: number):
   );
 }
 
-/** Rounding in numbers that add up directions of order 1. */
+/** Whether two sums of directions of order 1 differ by more than rounding. */
 const far = (found: number, wanted: number): boolean =>
   !(Math.abs(found - wanted) <= tolerance.computations * Math.max(1, Math.abs(wanted)));
 
-/** How often each signal comes in the invariant about regret. */
+/** How often each signal is repeated in the invariant about regret. */
 const REPEATS = 20;
 
 export const mirrorInvariants: readonly Invariant[] = [
@@ -86,7 +87,7 @@ export const mirrorInvariants: readonly Invariant[] = [
       const a = context.direction(signals[0]!);
       const cost = (p: ArrayLike<number>): number =>
         -eta * sumOf(Array.from(p, (w, i) => w * a[i]!)) + klDivergence(p, old);
-      // Rivals on the whole simplex, and on the way to them, where a wrong optimum shows even if it is near.
+      // Rivals on the whole simplex and on the way to them, where a wrong optimum shows even if it is close.
       return first(
         rivals.flatMap((rival) =>
           [1, 0.1, 0.01].map((share) => {
@@ -136,7 +137,7 @@ export const mirrorInvariants: readonly Invariant[] = [
     input,
     (context, run) => {
       const { k, eta } = run;
-      // Long enough for the gains to outgrow ln(1/α₀ᵢ)/η.
+      // Long enough for the gains to exceed ln(1/α₀ᵢ)/η.
       const signals = run.signals.flatMap((given) => new Array<Measured>(REPEATS).fill(given));
       const directions = signals.map(context.direction);
       const weights = weightsOf(context, run, signals);

@@ -1,4 +1,4 @@
-/** Combinators change the step that a rule takes: for rules that say what they step on (`stepsOn`). */
+/** Invariants of combinators that change the step of a rule, for rules that declare what they step on (`stepsOn`). */
 import fc from "fast-check";
 import { etaSchedule } from "../dga/combinators/eta-schedule.ts";
 import { shrinkage } from "../dga/combinators/shrinkage.ts";
@@ -41,7 +41,7 @@ export const stepInvariants: readonly Invariant[] = [
   ),
   invariant(
     "shrinkage with errors of 0 changes nothing, and with huge errors the rule rests",
-    // Where weights move for other reasons than the step, nothing rests.
+    // If weights move for other reasons than the step, the rule never rests.
     (context) => aligned(context) && context.promises.unmeasured !== "moves",
     (context) => fc.tuple(runs(context, false), fc.constantFrom(1e100, 1e300)),
     ({ make }, [{ k, signals }, huge]) => {

@@ -1,4 +1,4 @@
-/** Not measured is not zero: what a rule does about a domain of which a signal says nothing. */
+/** Invariants about unmeasured domains: a missing measurement is not a measurement of zero. */
 import fc from "fast-check";
 import type { Signal } from "../dga/rule.ts";
 import { GradmixError } from "../errors.ts";
@@ -17,10 +17,10 @@ import {
   tolerance,
 } from "./invariant.ts";
 
-/** What could stand in the place of a number that was not measured. */
+/** Values that may stand in place of a number that was not measured. */
 const junk: fc.Arbitrary<number> = fc.constantFrom(0, NaN, 1e9, -1e30, Infinity);
 
-/** All that is measured of single domains. `tokensSeen` is counted, not measured. */
+/** Everything that is measured per domain. `tokensSeen` is counted, not measured. */
 const measurable = [
   "alignments",
   "preconditionedAlignments",
@@ -32,7 +32,7 @@ const measurable = [
   "targets",
 ] as const;
 
-/** The signal with 0 tokens for the domains that are not `there`, and `value` in the place of their numbers; null leaves those. */
+/** The signal with 0 tokens for the domains that are not `measured`, and `value` in place of their numbers; with null these stay. */
 function without(given: Measured, k: number, there: readonly boolean[], value: number | null): Measured {
   let out: Measured = { ...given, tokens: there.map((is) => (is ? 64 : 0)) };
   if (value !== null)
@@ -41,7 +41,7 @@ function without(given: Measured, k: number, there: readonly boolean[], value: n
   return out;
 }
 
-/** A run, and which domains each of its updates measured. */
+/** A run, and the domains that each of its updates measured. */
 const partial = (context: Context): fc.Arbitrary<{ run: Run; there: boolean[][] }> =>
   runs(context, false).chain((run) =>
     fc.record({
@@ -98,7 +98,7 @@ export const unmeasuredInvariants: readonly Invariant[] = [
         const { weights } = state;
         const now = there[t]!;
         state = rule.update(state, without(given, k, now, null));
-        // A rule that remembers moves domains by what it knows of them, in every update.
+        // A rule that remembers moves domains in every update, by their earlier measurements.
         now.forEach((is, i) => (ever[i] ||= is));
         const stay = promises.unmeasured === "keeps" ? now : ever;
         const moved = first(

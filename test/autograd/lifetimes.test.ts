@@ -31,7 +31,7 @@ import {
   zeros,
 } from "gradmix";
 import { adamw, createGPT } from "gradmix/nn";
-import { meanGradient, take } from "#dist/dga/passes.js";
+import { meanGradient, readAndDispose } from "#dist/dga/passes.js";
 import { arenaLike } from "#dist/nn/parameters.js";
 import { apply, type Op } from "#dist/autograd/op.js";
 import { ops } from "#dist/autograd/ops/index.js";
@@ -116,7 +116,7 @@ describe("what a function returns belongs to the caller's scope", () => {
     expect(await squaredNorm.item()).toBe(4);
     // Numbers that are still on their way when the scope ends.
     let numbers: Promise<Float64Array> = Promise.resolve(new Float64Array(0));
-    scope(() => void (numbers = take(tensor([1, 2]))));
+    scope(() => void (numbers = readAndDispose(tensor([1, 2]))));
     expect([...(await numbers)]).toEqual([1, 2]);
   });
 });

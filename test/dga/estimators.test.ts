@@ -13,7 +13,7 @@ import {
 } from "gradmix/dga";
 import { arenaLike, createParameters, type Model, type TokenBatch } from "gradmix/nn";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { take } from "#dist/dga/passes.js";
+import { readAndDispose } from "#dist/dga/passes.js";
 import { expectNear } from "../near.ts";
 import { language, time, tiny, windows } from "./languages.ts";
 
@@ -48,7 +48,7 @@ interface Own {
 async function ownOf(of: TokenBatch, chosen: EstimateOptions["parameters"] = () => true): Promise<Own> {
   const arena = arenaLike(model.parameters);
   const tokens = Array.from(of.tokens).reduce((a, b) => a + b);
-  const losses = await take(meanGradient(model, of, arena));
+  const losses = await readAndDispose(meanGradient(model, of, arena));
   const gradient = new Float64Array(model.parameters.value.size);
   const values = await arena.arena.data();
   for (const [name, { offset, size }] of model.parameters.byName)

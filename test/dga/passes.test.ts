@@ -4,7 +4,7 @@ import { type EstimateOptions, lastBlocks, meanGradient } from "gradmix/dga";
 import { arenaLike, type Model, type TokenBatch } from "gradmix/nn";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { checkEstimate, chunks, exampleWeight, lossesOf, take, watched } from "#dist/dga/passes.js";
+import { checkEstimate, chunks, exampleWeight, lossesOf, readAndDispose, watched } from "#dist/dga/passes.js";
 import { codeOf } from "../errors.ts";
 import { expectNear } from "../near.ts";
 import { language, time, tiny, windows } from "./languages.ts";
@@ -25,7 +25,7 @@ describe("the gradient of the mean loss per token", () => {
   test("is overwritten or added to, times the loss scale; losses are the examples' sums", async () => {
     const arena = arenaLike(model.parameters);
     const into = async (of: TokenBatch, ...more: [boolean?, undefined?, number?]): Promise<number[]> => {
-      const losses = await take(meanGradient(model, of, arena, ...more));
+      const losses = await readAndDispose(meanGradient(model, of, arena, ...more));
       expectNear(losses, await lossesOf(model, of), 1e-6);
       return [...(await arena.arena.data())];
     };
@@ -86,7 +86,7 @@ describe("the gradient of the mean loss per token", () => {
       const own = tiny(1, preset);
       const arena = arenaLike(own.parameters);
       const live = backend.liveBytes;
-      await take(meanGradient(own, batch, arena));
+      await readAndDispose(meanGradient(own, batch, arena));
       expect(backend.liveBytes).toBe(live);
       arena.dispose();
       own.dispose();
@@ -95,12 +95,12 @@ describe("the gradient of the mean loss per token", () => {
 
   test("numbers that are taken are let go of", async () => {
     const live = backend.liveBytes;
-    await take(model.losses(batch));
+    await readAndDispose(model.losses(batch));
     await lossesOf(model, batch);
     expect(backend.liveBytes).toBe(live);
     // Also those that a scope made which ends before they are there.
     let numbers: Promise<Float64Array> | undefined;
-    scope(() => void (numbers = take(model.losses(batch))));
+    scope(() => void (numbers = readAndDispose(model.losses(batch))));
     expect(await numbers).toEqual(await lossesOf(model, batch));
     expect(backend.liveBytes).toBe(live);
   });

@@ -11,7 +11,7 @@ import {
 } from "gradmix/dga";
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { checkFit, measuredFrom, type Plan, planOf, signalOf } from "#dist/dga/plan.js";
+import { checkOptionSet, measuredFrom, type Plan, planOf, signalOf } from "#dist/dga/plan.js";
 import { codeOf } from "../errors.ts";
 
 const nothing: Plan = {
@@ -58,14 +58,14 @@ const names = ["a", "b", "c"];
 const mixed = createBases({ x: [0.5, 0.5, 0], y: [0, 0.5, 0.5] }, names);
 const single = createBases({ x: [1, 0, 0], y: [0, 0, 1] }, names);
 
-type Fit = Parameters<typeof checkFit>[0];
+type Fit = Parameters<typeof checkOptionSet>[0];
 type Options = Partial<Omit<Fit, "mixer">> & { readonly called?: readonly string[] };
 
 /** "" where a trainer of a rule with these needs takes the options. */
 function refusal(needs: readonly SignalName[], { called, ...options }: Options = {}): string {
   const domains = called ?? options.bases?.names ?? names;
   const mixer: Mixer = createMixer({ domains, rule: ruleOf(needs) });
-  const told = codeOf(() => checkFit({ mixer, domains: names, target: {}, ...options }));
+  const told = codeOf(() => checkOptionSet({ mixer, domains: names, target: {}, ...options }));
   return told === "no error" ? "" : told;
 }
 const step = { from: "step" } as const;

@@ -18,7 +18,7 @@ test("while a call runs, every other is refused, naming both; after it, also one
       code: "busy",
       message: busy,
     });
-    expect(errorOf(() => turns.now("save", () => 1))).toMatchObject({ code: "busy", message: busy });
+    expect(errorOf(() => turns.runNow("save", () => 1))).toMatchObject({ code: "busy", message: busy });
     expect(errorOf(() => turns.end("save", () => expect.unreachable()))).toMatchObject({
       code: "busy",
       message: busy,
@@ -26,17 +26,17 @@ test("while a call runs, every other is refused, naming both; after it, also one
     settle();
     if (fails) await expect(running).rejects.toThrow("it failed");
     else expect(await running).toBe(7);
-    expect(turns.now("save", () => 2)).toBe(2);
+    expect(turns.runNow("save", () => 2)).toBe(2);
   }
 });
 
 test("a call that does not wait lets no other in, and leaves the turn when it fails", () => {
   const turns = createTurns("trainer");
-  turns.now("step", () => {
-    expect(errorOf(() => turns.now("save", () => 1)).message).toBe(busy);
+  turns.runNow("step", () => {
+    expect(errorOf(() => turns.runNow("save", () => 1)).message).toBe(busy);
   });
-  expect(() => turns.now("step", () => { throw new Error("it failed"); })).toThrow("it failed"); // prettier-ignore
-  expect(turns.now("save", () => 3)).toBe(3);
+  expect(() => turns.runNow("step", () => { throw new Error("it failed"); })).toThrow("it failed"); // prettier-ignore
+  expect(turns.runNow("save", () => 3)).toBe(3);
 });
 
 test("ends once; what is called later is refused, and ending again is nothing", async () => {
@@ -45,11 +45,11 @@ test("ends once; what is called later is refused, and ending again is nothing", 
   turns.end("dispose", () => {
     ends++;
     // What ends it may not call it either.
-    expect(errorOf(() => turns.now("save", () => 1)).code).toBe("disposed");
+    expect(errorOf(() => turns.runNow("save", () => 1)).code).toBe("disposed");
   });
   turns.end("dispose", () => ends++);
   expect(ends).toBe(1);
   const disposed = { code: "disposed", message: "trainer.save: it was disposed; make another one" };
-  expect(errorOf(() => turns.now("save", () => 1))).toMatchObject(disposed);
+  expect(errorOf(() => turns.runNow("save", () => 1))).toMatchObject(disposed);
   await expect(turns.run("save", async () => Promise.resolve(1))).rejects.toMatchObject(disposed);
 });

@@ -1,6 +1,6 @@
 /**
- * Bounds on the weights that are sampled with: the KL projection onto them (`projectBounds`). The rule inside goes on without them, so a
- * weight that it has driven far below a floor takes as many updates to come back as it took to get there.
+ * Bounds on the sampled weights, by the KL projection onto them (`projectBounds`). The inner rule continues without the bounds, so a weight that it
+ * has driven far below a floor needs as many updates to return as it took to get there.
  */
 import { GradmixError } from "../../errors.ts";
 import { checkOptions, checkRange, numberIn, required, show } from "../../options.ts";
@@ -12,8 +12,8 @@ import { wrap } from "./wrap.ts";
 const positive = numberIn({ min: 0, openMin: true });
 
 /**
- * No weight below `least`: one number, 0 ≤ least < 1/k, or one for each domain (a domain that is not named has none), which sum to less than 1. Throws `config`, naming the domain.
- * Keeps the order of the weights of domains with one floor.
+ * Keeps every sampled weight at `least` or above it: one number for all domains, 0 ≤ least < 1/k, or numbers by domain that sum to less than 1 (a
+ * domain that is not named has no floor). Keeps the order of the weights of domains that have the same floor. Throws `config`, naming the domain.
  */
 export function floor(rule: Rule, least: number | ByDomain): Rule {
   if (!isByDomain(least)) checkRange("floor: least", least, { min: 0, max: 1 });
@@ -25,8 +25,9 @@ export function floor(rule: Rule, least: number | ByDomain): Rule {
 }
 
 /**
- * No weight above `most`: one number, 1/k ≤ most ≤ 1, or some for domains by name (a domain that is not named has none), with which the weights can sum to 1. Throws `config`,
- * naming the domain. Keeps the order of the weights of domains with one ceiling.
+ * Keeps every sampled weight at `most` or below it: one number for all domains, 1/k ≤ most ≤ 1, or numbers for some domains by name (a domain that is
+ * not named has no ceiling), with which weights can still sum to 1. Keeps the order of the weights of domains that have the same ceiling. Throws
+ * `config`, naming the domain.
  */
 export function ceiling(rule: Rule, most: number | ByDomain): Rule {
   if (!isByDomain(most)) checkRange("ceiling: most", most, { min: 0, max: 1, openMin: true });
@@ -37,10 +38,10 @@ export function ceiling(rule: Rule, most: number | ByDomain): Rule {
   });
 }
 
-/** Numbers by domain, and not one for all; the option may come from a file. */
+/** Whether the option has numbers by domain, not one number for all. The option may come from a file. */
 const isByDomain = (given: unknown): given is ByDomain => typeof given === "object" && given !== null;
 
-/** One floor per domain. Throws `config` for floors that no weights can keep. */
+/** One floor per domain. Throws `config` for floors that no weights can satisfy. */
 function floorsOf(least: number | ByDomain, domains: readonly string[]): ArrayLike<number> {
   const k = domains.length;
   if (typeof least === "number") {
@@ -54,7 +55,7 @@ function floorsOf(least: number | ByDomain, domains: readonly string[]): ArrayLi
   return floors;
 }
 
-/** One ceiling per domain, 1 where none is named. Throws `config` for ceilings that no weights can keep. */
+/** One ceiling per domain, 1 for a domain that is not named. Throws `config` for ceilings that no weights can satisfy. */
 function ceilingsOf(most: number | ByDomain, domains: readonly string[]): ArrayLike<number> {
   const k = domains.length;
   if (typeof most === "number") {
@@ -72,7 +73,10 @@ function ceilingsOf(most: number | ByDomain, domains: readonly string[]): ArrayL
   return ceilings;
 }
 
-/** A run of `tokens` takes no more than `budgets[i]` tokens from a domain in expectation: αᵢ ≤ budgetᵢ / tokens. */
+/**
+ * Limits the tokens that a run of `tokens` tokens draws from domain i to `budgets[i]` in expectation: αᵢ ≤ budgetᵢ / tokens. Throws `config` when the
+ * budgets together are less than `tokens`.
+ */
 export function tokenBudget(
   rule: Rule,
   options: { readonly budgets: ByDomain; readonly tokens: number },
@@ -81,7 +85,10 @@ export function tokenBudget(
   return capped(rule, "tokenBudget", options.budgets, "budgets", 1 / options.tokens);
 }
 
-/** A run of `tokens` goes through a domain of `sizes[i]` tokens at most `repetitions` times in expectation. */
+/**
+ * Limits how often a run of `tokens` tokens goes through a domain of `sizes[i]` tokens to `repetitions` times in expectation. Throws `config` when
+ * all domains together cannot supply `tokens`.
+ */
 export function repetitionCap(
   rule: Rule,
   options: { readonly sizes: ByDomain; readonly repetitions: number; readonly tokens: number },
@@ -95,7 +102,7 @@ export function repetitionCap(
   return capped(rule, "repetitionCap", sizes, "sizes", repetitions / tokens);
 }
 
-/** αᵢ ≤ factor·given[i], by name or in the domains' order. Throws `config` when the caps do not sum to 1. */
+/** Limits αᵢ to factor·given[i], with the numbers by name or in the order of the domains. Throws `config` when the caps sum to less than 1. */
 function capped(rule: Rule, name: string, given: ByDomain, what: string, factor: number): Rule {
   return wrap(rule, {
     name,

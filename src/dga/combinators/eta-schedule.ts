@@ -5,8 +5,9 @@ import { type Rule } from "../rule.ts";
 import { wrap } from "./wrap.ts";
 
 /**
- * Update t (from 0) is taken with a step size of η·factor(t), 0 ≤ factor ≤ 1, whatever the direction is made of. (The μ of `grape`, with
- * which its targets move, stays.) Throws `config` around a rule without such a step, and at an update whose factor is out of range.
+ * Takes update t (counted from 0) with the step size η·factor(t), 0 ≤ factor ≤ 1, whatever the direction of the step is computed from. (It does not
+ * change μ of `grape`, the step size of its target weights.) Throws `config` around a rule without such a step, and at an update whose factor is out
+ * of range.
  */
 export function etaSchedule(rule: Rule, factor: (update: number) => number): Rule {
   callback("etaSchedule: factor", factor);

@@ -1,14 +1,15 @@
 /**
- * A guard: domains whose held-out loss may rise by no more than a share over its reference.
+ * A guard: for each guarded domain, the held-out loss may rise above its reference by at most a given share.
  *
- * The rule inside chooses weights w that are good for its target; the constraints are rᵢ(θ) = Lᵢ/referenceᵢ ≤ limitᵢ. Weights act on the losses only through
- * the training to come, so this is solved while it trains, by dual ascent with a multiplier λᵢ ≥ 0 for each constraint: λᵢ ← [λᵢ + ρ·vᵢ]₊, with vᵢ by how much the
- * constraint is broken. λᵢ buys weight: a domain gets at least bᵢ = s·(exp(λᵢ) − 1), and what is sampled is the point closest to w in KL divergence within these
- * bounds. Where no constraint was broken all λ are 0, and the weights are those of the rule.
+ * The inner rule chooses weights w that are good for its target; the constraints are rᵢ(θ) = Lᵢ/referenceᵢ ≤ limitᵢ. Weights act on the losses only
+ * through the training that follows, so the problem is solved during training, by dual ascent with a multiplier λᵢ ≥ 0 per constraint: λᵢ ← [λᵢ +
+ * ρ·vᵢ]₊, where vᵢ is the amount by which the constraint is violated. The multiplier gives the domain a weight of at least bᵢ = s·(exp(λᵢ) − 1), and
+ * the sampled weights are the point closest to w in KL divergence within these bounds. As long as no constraint was violated, all λ are 0 and the
+ * weights are those of the rule.
  *
- * Three things keep this from swinging. vᵢ is that of the ratio as it will be at the next measurement, 2rᵢ − rᵢ′ (optimistic dual ascent: A. Rakhlin and K. Sridharan,
- * NeurIPS 2013). A step of λ is bounded, the way down more than the way up. And an ascent begins at the weight that the domain had anyway, below which a bound binds
- * nothing.
+ * Three measures prevent oscillation. vᵢ uses the ratio extrapolated to the next measurement, 2rᵢ − rᵢ′ (optimistic dual ascent: A. Rakhlin and K.
+ * Sridharan, NeurIPS 2013). The step of λ is bounded, more strictly downwards than upwards. And an ascent begins at the weight that the domain
+ * already had, because a bound below it has no effect.
  */
 import { GradmixError } from "../../errors.ts";
 import { checkOptions, checkRange, numberIn, object, required, show } from "../../options.ts";
@@ -20,23 +21,24 @@ import { type OwnMemory, wrap } from "./wrap.ts";
 /** Options of the combinator `guard`, which keeps domains from being forgotten. */
 export interface GuardOptions {
   /**
-   * By domain, "*" for all that are not named: what its held-out loss may be at most, as a share of its reference. 1.02 is a rise of 2 %. At least 1. A domain that is not named is not
-   * guarded.
+   * The highest held-out loss of each domain, as a multiple of its reference, by domain name; "*" stands for all domains that are not named. 1.02
+   * allows a rise of 2 %. At least 1. A domain that is not named is not guarded.
    */
   readonly limits: Readonly<Record<string, number>>;
   /**
-   * Held-out losses to compare with, per domain or by name; 0 or not named: what the signal says (`heldOutReferences`), else the first loss that it tells.
+   * Held-out losses to compare with, one per domain or by name. For 0, or a domain that is not named, the guard uses `heldOutReferences` of the
+   * signal, or else the first held-out loss in a signal.
    */
   readonly references?: ByDomain;
-  /** What a guard may ask for a domain at most, as a weight, per domain or by name. Default 1. */
+  /** The largest weight that a guard may demand for a domain, one per domain or by name. Default 1. */
   readonly caps?: ByDomain;
-  /** What all guards together may ask for at most, 0 < most < 1; the rest stays the rule's. Default: `guardDefaults`. */
+  /** The largest total weight that all guards together may demand, 0 < most < 1; the rest follows the rule. Default: `guardDefaults`. */
   readonly most?: number;
-  /** ρ: how far λ moves for a loss that is its whole reference above the limit. Default: `guardDefaults`. */
+  /** ρ: how far λ moves for a loss that exceeds the limit by the whole reference. Default: `guardDefaults`. */
   readonly rate?: number;
 }
 
-/** What `guard` takes where nothing is said. */
+/** Defaults of the options of `guard`. */
 export const guardDefaults = {
   /** Default of `most`. */
   most: 0.8,
@@ -44,19 +46,20 @@ export const guardDefaults = {
   rate: 50,
 };
 
-/** k·s: λ = 1 buys 1.7 times s, an eighth of the mean weight. */
+/** k·s, where s is the scale of the bounds: λ = 1 gives a weight of 1.7·s, with s an eighth of the mean weight. */
 const SEED = 1 / 8;
-/** The most that λ moves at once, up and down. */
+/** The largest change of λ in one update, upwards and downwards. */
 const RISE = 1;
 const FALL = 0.25;
-/** A rise counts only where it is more than so many of its standard errors. */
+/** A rise counts only if it exceeds this many of its standard errors. */
 export const SURE = 2;
 
 /**
- * No guarded domain's held-out loss rises above its reference by more than its limit allows, as far as weights can hold it there. Looks at `heldOutLosses`, in the updates that have
- * them. A rise that is within twice its standard error (`heldOutErrors`) changes nothing.
+ * Keeps the held-out loss of each guarded domain within its limit over its reference, as far as weights can do so. It reads `heldOutLosses` in the
+ * updates that have them. A rise within twice its standard error (`heldOutErrors`) changes nothing.
  *
- * Bounds hold for what is sampled, as those of `floor` do; what is around the guard (a cap, another floor) goes before it. Throws `config` for a name that is no domain, and limits below 1.
+ * The bounds hold for the sampled weights, like those of `floor`; combinators around the guard (a cap, another floor) take precedence. Throws
+ * `config` for an unknown domain and for limits below 1.
  */
 export function guard(rule: Rule, options: GuardOptions): Rule {
   checkOptions("guard", options, {
@@ -81,7 +84,7 @@ export function guard(rule: Rule, options: GuardOptions): Rule {
   });
 }
 
-/** Throws `config` unless there is a limit, and none is below 1. */
+/** Throws `config` unless there is at least one limit and no limit is below 1. */
 function checkLimits(limits: GuardOptions["limits"], what: string = "guard: limits"): void {
   const entries = Object.entries(limits);
   if (entries.length === 0)
@@ -90,7 +93,7 @@ function checkLimits(limits: GuardOptions["limits"], what: string = "guard: limi
     checkRange(`${what}: ${name}`, limit, { min: 1, max: Infinity, openMax: true });
 }
 
-/** The limit of each domain; null for one that is not guarded. Throws `config` for a name that is no domain. */
+/** The limit of each domain; null for one that is not guarded. Throws `config` for an unknown domain. */
 export function limitsOf(
   limits: GuardOptions["limits"],
   domains: readonly string[],
@@ -102,7 +105,7 @@ export function limitsOf(
   return domains.map((name) => own.get(name) ?? all);
 }
 
-/** λ of each domain from the memory of a rule with a guard somewhere around it, the outermost; null where there is none. */
+/** λ of each domain from the memory of a rule that contains a guard (of several, the outermost); null if there is none. */
 export function multipliersOf({ memory }: RuleState): readonly number[] | null {
   const found = Object.entries(memory).find(([key]) => /(^|\.)guardMultipliers$/.test(key));
   return found === undefined ? null : found[1];
@@ -114,11 +117,11 @@ function memoryOf(options: GuardOptions): OwnMemory {
     first(domains) {
       limitsOf(options.limits, domains);
       capsOf(options, domains);
-      const nothing = domains.map(() => 0);
+      const zeros = domains.map(() => 0);
       return {
         guardReferences: referencesOf(options, domains),
-        guardRatios: nothing,
-        guardMultipliers: nothing,
+        guardRatios: zeros,
+        guardMultipliers: zeros,
       };
     },
     next(own, given, state) {
@@ -132,7 +135,7 @@ function memoryOf(options: GuardOptions): OwnMemory {
   };
 }
 
-/** The memory after held-out losses. */
+/** The memory after an update with held-out losses. */
 function ascended(
   own: RuleState["memory"],
   { losses, references, errors }: HeldOutNumbers,
@@ -140,7 +143,7 @@ function ascended(
   { limits, rate, most }: Required<Pick<GuardOptions, "limits" | "rate" | "most">>,
 ): RuleState["memory"] {
   const seed = SEED / domains.length;
-  // With λ above this a bound would be more than all guards may ask for.
+  // With a larger λ, the bound would exceed what all guards together may demand.
   const highest = multiplierOf(most, seed);
   const guarded = limitsOf(limits, domains);
   const known = {
@@ -157,7 +160,7 @@ function ascended(
     const loss = losses[i] ?? null;
     if (limit === null || loss === null) return;
     const reference = known.references[i] || (references[i] ?? loss);
-    // A loss of 0 cannot be compared with: another time there may be one.
+    // A loss of 0 cannot be a reference; a later one may be positive.
     if (reference === 0) return;
     const ratio = Math.min(loss / reference, Number.MAX_VALUE);
     const before = known.ratios[i] || ratio;
@@ -171,24 +174,24 @@ function ascended(
   return next;
 }
 
-/** By how much a constraint is broken, as a share of the reference; not positive where the rise is no more than `noise`. */
+/** The amount by which a constraint is violated, as a share of the reference; not positive if the rise is at most `noise`. */
 function violation(ratio: number, before: number, limit: number, noise: number): number {
-  // Half of both, so that nothing overflows.
+  // The extrapolation is capped, so that nothing overflows.
   const ahead = ratio + Math.min(ratio - before, Number.MAX_VALUE - ratio);
-  const above = ahead - Math.max(limit, 1 + noise);
-  return ratio <= 1 + noise ? Math.min(0, above) : above;
+  const excess = ahead - Math.max(limit, 1 + noise);
+  return ratio <= 1 + noise ? Math.min(0, excess) : excess;
 }
 
-/** b = s·(exp(λ) − 1), and back. */
+/** The bound b = s·(exp(λ) − 1), and its inverse. */
 const boundOf = (lambda: number, seed: number): number => seed * Math.expm1(lambda);
 const multiplierOf = (bound: number, seed: number): number => Math.log1p(bound / seed);
 
-/** The least weight of each domain; together not more than `most`. */
+/** The smallest weight of each domain; their sum is at most `most`. */
 function boundsOf(multipliers: readonly number[], caps: readonly number[], most: number): Float64Array {
   const seed = SEED / multipliers.length;
-  const asked = Float64Array.from(multipliers, (lambda, i) => Math.min(caps[i]!, boundOf(lambda, seed)));
-  const total = sumOf(asked);
-  return total <= most ? asked : asked.map((bound) => bound * (most / total));
+  const demanded = Float64Array.from(multipliers, (lambda, i) => Math.min(caps[i]!, boundOf(lambda, seed)));
+  const total = sumOf(demanded);
+  return total <= most ? demanded : demanded.map((bound) => bound * (most / total));
 }
 
 function referencesOf({ references }: GuardOptions, domains: readonly string[]): number[] {

@@ -1,4 +1,4 @@
-/** The combinators by name, from plain options: one line each. */
+/** The combinators by name, made from plain options; one line each. */
 import { GradmixError } from "../../errors.ts";
 import { isObject } from "../../json.ts";
 import { keysOf } from "../../keys.ts";
@@ -29,53 +29,53 @@ export type CombinatorOptions =
   | {
       /** Averages the weights over the updates. */
       readonly name: "ema";
-      /** What the new weights count in the average, 0 < β ≤ 1. */
+      /** Weight of the new value in the average, 0 < β ≤ 1. */
       readonly beta: number;
     }
   | {
       /** Keeps every weight at a bound or above it. */
       readonly name: "floor";
-      /** The least weight: one for all domains, or by domain. */
+      /** The smallest weight: one number for all domains, or numbers by domain. */
       readonly least: number | ByDomain;
     }
   | {
       /** Keeps every weight at a bound or below it. */
       readonly name: "ceiling";
-      /** The largest weight: one for all domains, or by domain. */
+      /** The largest weight: one number for all domains, or numbers by domain. */
       readonly most: number | ByDomain;
     }
   | {
       /** Keeps the expected training tokens of domains within a budget. */
       readonly name: "tokenBudget";
-      /** Tokens of each domain, at most. */
+      /** The largest number of training tokens of each domain. */
       readonly budgets: ByDomain;
-      /** Training tokens of the whole run. Default: those of the run's facts. */
+      /** Training tokens of the whole run. Default: `tokens` of the run's facts. */
       readonly tokens?: number;
     }
   | {
       /** Keeps the run from going through a domain too often. */
       readonly name: "repetitionCap";
-      /** Times that the run may go through a domain, in expectation. */
+      /** How many times the run may go through a domain, in expectation. */
       readonly repetitions: number;
-      /** Tokens of each domain. Default: those of the run's facts. */
+      /** Tokens of each domain. Default: `sizes` of the run's facts. */
       readonly sizes?: ByDomain;
-      /** Training tokens of the whole run. Default: those of the run's facts. */
+      /** Training tokens of the whole run. Default: `tokens` of the run's facts. */
       readonly tokens?: number;
     }
   | {
-      /** Measures the first updates without taking them. */
+      /** Measures the first updates but does not apply them. */
       readonly name: "warmup";
-      /** Updates that are not taken. */
+      /** Number of updates that are not applied. */
       readonly updates: number;
     }
   | {
-      /** Lets the step size η fall over the updates. */
+      /** Decreases the step size η over the updates. */
       readonly name: "etaSchedule";
-      /** How η falls. */
+      /** Shape of the decay. */
       readonly decay: "linear" | "cosine";
-      /** Updates over which it falls. */
+      /** Number of updates over which η decays. */
       readonly updates: number;
-      /** η at the end, as a share of η at the start. Default 0. */
+      /** Final η as a share of the initial η. Default 0. */
       readonly final?: number;
     }
   | {
@@ -107,15 +107,15 @@ const registry: {
   tokenBudget: {
     checks: { budgets: given, tokens: unchecked },
     make: (rule, { budgets, tokens }, facts) =>
-      tokenBudget(rule, { budgets, tokens: known("tokenBudget", "tokens", tokens ?? facts.tokens) }),
+      tokenBudget(rule, { budgets, tokens: requiredValue("tokenBudget", "tokens", tokens ?? facts.tokens) }),
   },
   repetitionCap: {
     checks: { repetitions: given, sizes: unchecked, tokens: unchecked },
     make: (rule, { repetitions, sizes, tokens }, facts) =>
       repetitionCap(rule, {
         repetitions,
-        sizes: known("repetitionCap", "sizes", sizes ?? facts.sizes),
-        tokens: known("repetitionCap", "tokens", tokens ?? facts.tokens),
+        sizes: requiredValue("repetitionCap", "sizes", sizes ?? facts.sizes),
+        tokens: requiredValue("repetitionCap", "tokens", tokens ?? facts.tokens),
       }),
   },
   warmup: { checks: { updates: given }, make: (rule, { updates }) => warmup(rule, updates) },
@@ -134,10 +134,10 @@ const registry: {
   },
 };
 
-/** Names of the combinators that `combine` takes. */
+/** Names of the combinators that `combine` accepts. */
 export const combinatorNames: readonly string[] = Object.keys(registry);
 
-/** Does one of them count with the tokens of the run, having none of its own? */
+/** Whether one of the combinators needs the run's tokens because its own options do not give them. */
 export function countsRunTokens(list: readonly CombinatorOptions[]): boolean {
   return list.some(
     (options) =>
@@ -146,19 +146,19 @@ export function countsRunTokens(list: readonly CombinatorOptions[]): boolean {
 }
 
 /**
- * Puts combinators around a rule, the first next to it. Throws `config`, with the place in the list, for an unknown name or option (the nearest
- * one is offered) and for options out of range.
+ * Puts combinators around a rule; the first of the list is the innermost. Throws `config`, naming the position in the list, for an unknown name or
+ * option (the message suggests the nearest one) and for options out of range.
  */
 export function combine(rule: Rule, list: readonly CombinatorOptions[], facts: RunFacts = {}): Rule {
   return placed(list).reduce<Rule>(
-    (inner, { at, options }) => inPlace(at, () => one(inner, checked(options), facts)),
+    (inner, { at, options }) => inPlace(at, () => build(inner, checked(options), facts)),
     rule,
   );
 }
 
 /**
- * The options of combinators that came from a file or a message. Throws `config`, with the place in the list, for an unknown name or option; the combinators themselves check
- * values, once they have their rule. Not part of the package's interface.
+ * Checks options of combinators that came from a file or a message. Throws `config`, naming the position in the list, for an unknown name or option;
+ * the combinators check the values when they are put around a rule. Not part of the package's interface.
  */
 export function combinatorsFrom(given: unknown): CombinatorOptions[] {
   return placed(given).map(({ at, options }) => inPlace(at, () => checked(options)));
@@ -180,7 +180,7 @@ function placed(list: unknown): Placed[] {
   return list.map((options: unknown, at) => ({ at, options }));
 }
 
-/** What is thrown names the place in the list. */
+/** Adds the position in the list to the message of an error. */
 function inPlace<T>(at: number, make: () => T): T {
   try {
     return make();
@@ -200,7 +200,7 @@ function nameOf(options: unknown): CombinatorOptions["name"] {
   throw new GradmixError("config", `there is no combinator ${show(name)}; ${hint}`);
 }
 
-/** Checks the options beside the name, which is that of the combinator. */
+/** Checks the options other than `name`, which selects the combinator. */
 function assertCombinator<K extends CombinatorOptions["name"]>(
   name: K,
   given: unknown,
@@ -209,7 +209,7 @@ function assertCombinator<K extends CombinatorOptions["name"]>(
   assertOptions<Omit<Of<K>, "name">>(name, options, registry[name].checks);
 }
 
-function one<K extends CombinatorOptions["name"]>(rule: Rule, options: Of<K>, facts: RunFacts): Rule {
+function build<K extends CombinatorOptions["name"]>(rule: Rule, options: Of<K>, facts: RunFacts): Rule {
   return registry[options.name].make(rule, options, facts);
 }
 
@@ -221,7 +221,7 @@ function scheduled(rule: Rule, { decay, updates, final = 0 }: Of<"etaSchedule">)
   });
 }
 
-function known<T>(name: string, option: string, value: T | undefined): T {
+function requiredValue<T>(name: string, option: string, value: T | undefined): T {
   if (value === undefined) throw new GradmixError("config", `${name}: it needs ${option}`);
   return value;
 }

@@ -1,4 +1,4 @@
-/** The combinators as users have them, `combinators.floor(rule, 0.1)`: each under its own name. */
+/** The combinators as users call them, `combinators.floor(rule, 0.1)`: each under its own name. */
 export { ceiling, floor, repetitionCap, tokenBudget } from "./bounds.ts";
 export { ema } from "./ema.ts";
 export { etaSchedule } from "./eta-schedule.ts";

@@ -1,16 +1,15 @@
-/** Directions that are mostly noise count less. */
+/** Shrinkage: the noisy entries of a direction count less. */
 import { GradmixError } from "../../errors.ts";
 import { needErrors, type Rule, type Step } from "../rule.ts";
 import { sumOf } from "../simplex.ts";
 import { wrap } from "./wrap.ts";
 
 /**
- * Shrinks every entry of the direction of the step towards the mean of the measured ones by its standard error,
- * aᵢ′ = ā + (aᵢ − ā)·τ²/(τ² + sᵢ²), with the spread of the true ones estimated by moments, τ² = max(0, Var(a) − mean(s²)): empirical Bayes for
- * the normal means problem (James & Stein 1961; Morris, JASA 78, 1983). The direction is what the rule makes of the alignments (cosines, …),
- * and the errors are scaled as they were. Entries that differ by no more than their errors become equal, and the rule rests. A standard
- * error that is not known counts as the largest that is; if none is, nothing is shrunk. Throws `config` around a rule that does not step on
- * the alignments with one target.
+ * Shrinks every entry of the step's direction towards the mean of the measured ones, according to its standard error: aᵢ′ = ā + (aᵢ − ā)·τ²/(τ² +
+ * sᵢ²). The spread of the true values is estimated by moments, τ² = max(0, Var(a) − mean(s²)): empirical Bayes for the normal means problem (James &
+ * Stein 1961; Morris, JASA 78, 1983). The direction is what the rule computes from the alignments (cosines, …), and the errors are scaled in the same
+ * way. Entries that differ by no more than their errors become equal, so the weights do not move. An unknown standard error counts as the largest
+ * known one; if none is known, nothing is shrunk. Throws `config` around a rule that does not step on the alignments with one target.
  */
 export function shrinkage(rule: Rule): Rule {
   const { needs, stepsOn } = rule;
@@ -30,23 +29,23 @@ export function shrinkage(rule: Rule): Rule {
 }
 
 function shrunk({ direction, among, errorOf }: Step, given: readonly (number | null)[]): Float64Array {
-  const there = [...direction.keys()].filter((i) => among === null || among[i]);
+  const measured = [...direction.keys()].filter((i) => among === null || among[i]);
   const errors = given.map((error, i) => {
     const own = error === null || errorOf === undefined ? null : errorOf(i, error);
-    // An error that overflows where it is scaled is as good as any that is huge.
+    // An error that overflows when it is scaled is replaced by the largest number.
     return own === null ? null : Math.min(own, Number.MAX_VALUE);
   });
-  const known = there.flatMap((i) => errors[i] ?? []);
+  const known = measured.flatMap((i) => errors[i] ?? []);
   const worst = known.reduce((most, error) => Math.max(most, error), 0);
-  if (there.length < 2 || worst === 0) return direction;
-  // Relative to the largest number at hand, so that no square overflows.
-  const scale = there.reduce((most, i) => Math.max(most, Math.abs(direction[i]!)), worst);
+  if (measured.length < 2 || worst === 0) return direction;
+  // Relative to the largest number, so that no square overflows.
+  const scale = measured.reduce((most, i) => Math.max(most, Math.abs(direction[i]!)), worst);
   const errorsOf = (i: number): number => (errors[i] ?? worst) / scale;
-  const mean = sumOf(there.map((i) => direction[i]! / scale)) / there.length;
-  const variance = sumOf(there.map((i) => (direction[i]! / scale - mean) ** 2)) / (there.length - 1);
-  const spread = Math.max(0, variance - sumOf(there.map((i) => errorsOf(i) ** 2)) / there.length);
+  const mean = sumOf(measured.map((i) => direction[i]! / scale)) / measured.length;
+  const variance = sumOf(measured.map((i) => (direction[i]! / scale - mean) ** 2)) / (measured.length - 1);
+  const spread = Math.max(0, variance - sumOf(measured.map((i) => errorsOf(i) ** 2)) / measured.length);
   const out = Float64Array.from(direction);
-  for (const i of there) {
+  for (const i of measured) {
     const keep = spread > 0 ? spread / (spread + errorsOf(i) ** 2) : 0;
     out[i] = scale * (mean + keep * (direction[i]! / scale - mean));
   }

@@ -1,38 +1,38 @@
 /**
- * What combinators share: a rule around a rule. The outer state holds the inner one in its memory: `weights` are the inner rule's, and what
- * the inner rule remembers follows under `inner.`, so combinators nest and a saved state is checked like any other.
+ * What combinators share: a rule around a rule. The outer state keeps the inner state in its memory: `weights` are those of the inner rule, and the
+ * memory of the inner rule follows under `inner.`. So combinators can be nested, and a saved state is checked like that of any rule.
  */
 import { type ChangeStep, remembered, type Rule, type RuleState } from "../rule.ts";
 import type { Signal, SignalName, Step } from "../rule.ts";
 
 export interface Wrapping {
-  /** Goes before the inner rule's name: `name(inner)`. */
+  /** Prefix of the inner rule's name: `name(inner)`. */
   readonly name: string;
-  /** Asked for beside what the inner rule needs; around fixed weights only with `always`. */
+  /** Signals that the combinator needs in addition to those of the inner rule. Around fixed weights they are only measured if `always` is set. */
   readonly needs?: readonly SignalName[];
-  /** Around fixed weights too there is something to do at an update. */
+  /** Whether the combinator acts at updates even around fixed weights. */
   readonly always?: boolean;
-  /** What is remembered beside the inner rule's memory. */
+  /** Memory of the combinator itself, in addition to that of the inner rule. */
   readonly memory?: OwnMemory;
-  /** The weights to sample with, from those of the inner rule and, after the first state, from those sampled before. */
+  /** The sampled weights, computed from those of the inner rule and, after the first state, from those sampled before. */
   weights?(
     inner: ArrayLike<number>,
     before: ArrayLike<number> | null,
     domains: readonly string[],
     memory: RuleState["memory"],
   ): ArrayLike<number>;
-  /** The step that the inner rule takes, from the one that it was about to take. `updates` were taken before. */
+  /** Changes the step that the inner rule is about to take. `updates` is the number of earlier updates. */
   step?(step: Step, given: Signal, state: RuleState, updates: number): Step;
-  /** Is this update dropped, once its signal has been checked? */
+  /** Whether this update is ignored after its signal has been checked. */
   drops?(updates: number): boolean;
 }
 
-/** Vectors of finite numbers, by names of which none is "weights" or "updates". */
+/** Named vectors of finite numbers. The names "weights" and "updates" are reserved. */
 export interface OwnMemory {
   first(domains: readonly string[]): RuleState["memory"];
-  /** After a signal. `state` is the one before, whose weights were sampled with. */
+  /** The memory after a signal. `state` is the state before it, whose weights were sampled. */
   next(own: RuleState["memory"], given: Signal, state: RuleState): RuleState["memory"];
-  /** As `Rule.memoryFault`. */
+  /** See `Rule.memoryFault`. */
   fault(own: RuleState["memory"]): string | null;
 }
 
@@ -40,10 +40,10 @@ const PREFIX = "inner.";
 
 export function wrap(inner: Rule, wrapping: Wrapping): Rule {
   const { name, needs = [], always = false, memory, weights, step, drops } = wrapping;
-  const whole = `${name}(${inner.name})`;
+  const fullName = `${name}(${inner.name})`;
   const rests = inner.needs.length === 0 && !always;
   const outer = (made: RuleState, before: RuleState | null, own: RuleState["memory"]): RuleState => ({
-    rule: whole,
+    rule: fullName,
     domains: [...made.domains],
     weights: Array.from(weights?.(made.weights, before?.weights ?? null, made.domains, own) ?? made.weights),
     updates: before === null ? 0 : before.updates + 1,
@@ -55,8 +55,8 @@ export function wrap(inner: Rule, wrapping: Wrapping): Rule {
     },
   });
   return {
-    name: whole,
-    // Fixed weights need no measurement, whatever is around them but a guard.
+    name: fullName,
+    // Fixed weights need no measurement, whatever is around them, except for a guard.
     needs: rests ? [] : [...new Set([...inner.needs, ...needs])],
     ...(inner.stepsOn === undefined ? {} : { stepsOn: inner.stepsOn }),
     init: (domains) => outer(inner.init(domains), null, memory?.first(domains) ?? {}),
@@ -66,11 +66,11 @@ export function wrap(inner: Rule, wrapping: Wrapping): Rule {
       const old: RuleState = {
         rule: inner.name,
         domains: state.domains,
-        weights: remembered(whole, state.memory, "weights"),
-        updates: remembered(whole, state.memory, "updates")[0]!,
+        weights: remembered(fullName, state.memory, "weights"),
+        updates: remembered(fullName, state.memory, "updates")[0]!,
         memory: innerMemory,
       };
-      // What is next to the rule changes its step first.
+      // The innermost combinator changes the step first.
       const changed: ChangeStep = (own) => {
         const next = step === undefined ? own : step(own, given, state, state.updates);
         return change === undefined ? next : change(next);
@@ -86,7 +86,7 @@ export function wrap(inner: Rule, wrapping: Wrapping): Rule {
   };
 }
 
-/** What a combinator remembers itself, and what the rule inside does. */
+/** Splits a memory into that of the combinator and that of the inner rule. */
 function parted(memory: RuleState["memory"]): [own: RuleState["memory"], inner: RuleState["memory"]] {
   const entries = Object.entries(memory);
   return [

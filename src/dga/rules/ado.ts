@@ -1,17 +1,17 @@
 /**
  * ADO, adaptive data optimization (Jiang et al., arXiv 2410.11820): fits a learning curve L(n) = ε + b·n^−c to every domain's losses and prefers the
- * domains that are falling fastest.
+ * domains whose loss falls fastest.
  *
  *     ρᵢ ∝ μᵢ·hᵢ^s·(−∂Lᵢ/∂n),  −∂Lᵢ/∂n = c·b·n^−c / n
  *     π = γ₂·ρ + (1 − γ₂)·π̄, no entry below δ;  h ← γ₁·π + (1 − γ₁)·h;  π̄ ← π̄ + (π − π̄)/(t + 1)
  *
  * n counts the training tokens of all domains, since domains teach each other (the paper's choice; c·b·n^−c is compared at the same n, so 1/n
- * drops out). h credits a domain for what it was given; μ is a prior, the domains' shares of the text in the paper.
+ * cancels). h gives a domain credit for the tokens that it contributed; μ is a prior, in the paper the domains' shares of the text.
  *
- * What differs from the paper: the fit is least squares over a grid of c in (0, 0.8] with b, ε ≥ 0, not a Huber loss on logarithms from many
- * starts with soft bounds; the curve is refitted at every update (theirs: every 1,000 steps, on smoothed losses) from at most 64 points, which
- * are thinned by half when they are full; the floor is a KL projection. Unlike the authors' public code, in which the floor is put on ρ, π̄
- * averages ρ, and h follows the batches that were drawn, here all three are about π.
+ * Differences from the paper: the fit is least squares over a grid of c in (0, 0.8] with b, ε ≥ 0, instead of a Huber loss on logarithms from many
+ * starts with soft bounds; the curve is refitted at every update (theirs: every 1,000 steps, on smoothed losses) from at most 64 points, every second
+ * of which is removed when they are full; the floor is a KL projection. In the authors' public code the floor applies to ρ, π̄ averages ρ, and h
+ * follows the batches that were drawn; here all three use π.
  */
 import { GradmixError } from "../../errors.ts";
 import { checkOptions, checkRange, integerIn, numberIn, oneOf, type OptionChecks } from "../../options.ts";
@@ -23,19 +23,19 @@ import { type ByDomain, numbersByDomain, sizesOf, startOf } from "./by-domain.ts
 export interface AdoOptions {
   /** Selects this rule. */
   readonly name: "ado";
-  /** nᵢ: tokens of each domain, for μ ∝ n, the paper's. The trainer's command fills in its tokens. */
+  /** Tokens nᵢ of each domain; the prior is then μ ∝ n, as in the paper. The command `gradmix train` fills in the tokens of its domains. */
   readonly sizes?: ByDomain;
-  /** μ: the prior, and the weights until there are curves. Default by `sizes`, else uniform. */
+  /** The prior μ, and the weights until there are curves. Default: in proportion to `sizes`, else uniform. */
   readonly start?: ByDomain;
-  /** γ₁ of the credit h, 0 < γ₁ ≤ 1. Default 0.1, the paper's. */
+  /** γ₁, 0 < γ₁ ≤ 1: the rate of the credit h. Default 0.1, as in the paper. */
   readonly creditRate?: number;
-  /** γ₂, the share of ρ in π, 0 < γ₂ ≤ 1. Default 0.1, the paper's. */
+  /** γ₂, 0 < γ₂ ≤ 1: the share of ρ in π. Default 0.1, as in the paper. */
   readonly policyRate?: number;
-  /** s ≥ 0, the exponent of the credit. Default 0.5, the paper's. */
+  /** s ≥ 0: the exponent of the credit. Default 0.5, as in the paper. */
   readonly creditExponent?: number;
-  /** δ, the least weight, 0 ≤ δ < 1/k. Default 0.01, the paper's, or 1/(2k) where that is less. */
+  /** δ: the smallest weight, 0 ≤ δ < 1/k. Default 0.01, as in the paper, or 1/(2k) if that is smaller. */
   readonly floor?: number;
-  /** Measurements of a domain before its curve counts, at least 3 (a curve has three parameters). Default 5. */
+  /** Measurements of a domain before its curve is used, at least 3 (a curve has three parameters). Default 5. */
   readonly minPoints?: number;
 }
 
@@ -73,11 +73,11 @@ export function ado(options: AdoOptions = { name: "ado" }): Rule {
         prior,
         credit: prior,
         average: prior,
-        /** Points kept. */
+        /** Number of points so far. */
         count: [0],
-        /** n of each point. */
+        /** Training tokens n at each point. */
         seen: new Array<number>(POINTS).fill(0),
-        /** [points, k]; −1 where a domain was not measured. */
+        /** Losses [points, k]; −1 where a domain was not measured. */
         losses: new Array<number>(POINTS * k).fill(-1),
       });
     },
@@ -117,13 +117,13 @@ export function ado(options: AdoOptions = { name: "ado" }): Rule {
               n,
             );
       });
-      // A domain without a curve keeps its weight, as one that was not measured does in any rule.
+      // A domain without a curve keeps its weight, as an unmeasured one does in any rule.
       const curved = Array.from(speeds, (speed) => !Number.isNaN(speed));
       const stepped = within(state.weights, curved, (part, total, indices) => {
-        const of = (values: ArrayLike<number>): number[] => indices.map((i) => values[i]!);
-        const rho = preference(of(prior), of(credit), of(speeds), creditExponent);
+        const atIndices = (values: ArrayLike<number>): number[] => indices.map((i) => values[i]!);
+        const rho = preference(atIndices(prior), atIndices(credit), atIndices(speeds), creditExponent);
         if (rho === null) return part;
-        const before = normalise(of(average));
+        const before = normalise(atIndices(average));
         const mixed = rho.map((r, i) => policyRate * r + (1 - policyRate) * before[i]!);
         return projectFloor(normalise(mixed), floorOf(k) / total);
       });
@@ -153,7 +153,7 @@ export function ado(options: AdoOptions = { name: "ado" }): Rule {
   };
 }
 
-/** μ ⊙ h^s ⊙ speed, normalised; null when nothing falls. */
+/** μ ⊙ h^s ⊙ speed, normalised; null if no loss falls. */
 function preference(
   prior: readonly number[],
   credit: readonly number[],
@@ -173,7 +173,7 @@ function fallingSpeed(seen: readonly number[], losses: readonly number[], n: num
     const [mx, my] = [sumOf(x) / x.length, sumOf(losses) / losses.length];
     const xx = sumOf(x.map((value) => (value - mx) ** 2));
     const xy = sumOf(x.map((value, p) => (value - mx) * losses[p]!));
-    // Where all points were seen at one n this is NaN, and so is the error.
+    // If all points have the same n, this is NaN, and so is the error.
     let b = Math.max(0, xy / xx);
     let epsilon = my - b * mx;
     if (epsilon < 0) {

@@ -4,18 +4,18 @@ import { nearest } from "../../nearest.ts";
 import { type OptionCheck, show, valueThat } from "../../options.ts";
 import { checkSimplex, normalise, uniformWeights, type Weights } from "../simplex.ts";
 
-/** A list has a number per domain, in their order; a record is looked up by name, and the order of its keys says nothing. */
+/** Numbers by domain: a list with one number per domain, in their order, or an object with numbers by name, in any order. */
 export type ByDomain = readonly number[] | Readonly<Record<string, number>>;
 
-/** An option of this kind; what is in it is checked when the domains are known. */
+/** Checks an option of this type; its contents are checked once the domains are known. */
 export const numbersByDomain: OptionCheck = valueThat(
   "a list with a number per domain, or numbers by name",
   (value) => typeof value === "object" && value !== null,
 );
 
 /**
- * In the domains' order. A domain that is not named gets 0, or is refused where each `mustName` one. Throws `config` for a name that is no
- * domain, and a list of another length. `of` says what the names are of, where they are no domains'.
+ * Returns the numbers in the order of the domains. A domain that is not named gets 0, or is refused with `mustName`. Throws `config` for an unknown
+ * name and for a list of another length. `of` is the word for the names in messages.
  */
 export function byDomain(
   given: ByDomain,
@@ -36,11 +36,11 @@ export function byDomain(
   for (const name of values.keys())
     if (!known.has(name)) {
       const close = nearest(name, domains);
-      const few =
+      const listed =
         domains.length <= 20 ? `the ${of}s are ${domains.join(", ")}` : `there are ${domains.length}`;
       throw new GradmixError(
         "config",
-        `${what}: there is no ${of} "${name}"; ${close === null ? few : `did you mean "${close}"?`}`,
+        `${what}: there is no ${of} "${name}"; ${close === null ? listed : `did you mean "${close}"?`}`,
       );
     }
   const unnamed = mustName ? domains.find((name) => !values.has(name)) : undefined;
@@ -52,14 +52,17 @@ export function byDomain(
   return domains.map((name) => (values.has(name) ? (values.get(name) as number) : 0));
 }
 
-/** Where weights start: what was given, on the simplex, or uniform. Throws `config`. */
+/** Initial weights: the given ones, which must lie on the simplex, or uniform. Throws `config`. */
 export function startOf(given: ByDomain | undefined, domains: readonly string[]): Weights {
   return given === undefined
     ? uniformWeights(domains.length)
     : checkSimplex(byDomain(given, domains, "start"), domains, "start");
 }
 
-/** Shares or counts on the simplex, one per domain or by name; a domain that is not named has none. Throws `config`, naming the domain, for those that are negative or all 0. */
+/**
+ * Normalises shares or counts, one per domain or by name, to the simplex; a domain that is not named has none. Throws `config`, naming the domain,
+ * for negative numbers, and if all are 0.
+ */
 export function sharesOf(given: ByDomain, domains: readonly string[], what: string): Weights {
   const counts = byDomain(given, domains, what);
   const bad = counts.findIndex((count) => !Number.isFinite(count) || count < 0);
@@ -73,7 +76,7 @@ export function sharesOf(given: ByDomain, domains: readonly string[], what: stri
   return normalise(counts);
 }
 
-/** One size per domain. Throws `config` for one that is not finite and positive. */
+/** One size per domain. Throws `config` for a size that is not finite and positive. */
 export function sizesOf(given: ByDomain, domains: readonly string[]): number[] {
   const sizes = byDomain(given, domains, "sizes", { mustName: true });
   const bad = sizes.findIndex((size) => !Number.isFinite(size) || size <= 0);

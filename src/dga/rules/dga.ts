@@ -1,13 +1,14 @@
 /**
- * Dynamic Gradient Alignment (Fan, Grangier, Ablin, arXiv 2410.02498, Algorithm 1), and our own form of it, the default.
+ * Dynamic Gradient Alignment: the rule of the paper (Fan, Grangier, Ablin, arXiv 2410.02498, Algorithm 1), and the form of it that is the default
+ * here.
  *
- * The paper's: α ← α ⊙ exp(+η a), normalised; then what is sampled is the moving average (1 − β)·average + β·α. The sign is +: after a step of size γ
- * on the mixture the target loss changes by −γ Σ αᵢ⟨gᵢ, g_target⟩, so a domain that aligns with the target should gain. `paper()` gives its options.
+ * The paper's: α ← α ⊙ exp(+η a), normalised; the sampled weights are the moving average (1 − β)·average + β·α. The sign is +: a step of size γ on
+ * the mixture changes the target loss by −γ Σ αᵢ⟨gᵢ, g_target⟩, so a domain that aligns with the target should gain. `paper()` returns its options.
  *
- * Ours is a mirror step around a prior α₀, such as the histogram of the target: α ← argmax over the simplex of η⟨d, α⟩ − (1 − γ)·KL(α‖α_old) − γ·KL(α‖α₀), in closed form
- * α ∝ α_old^(1−γ) ⊙ α₀^γ ⊙ exp(η d). d are the alignments tracked over updates, in units of the domains' spread beyond their errors (tracking.ts). A domain
- * that stays d spreads above the others ends at α₀·exp(η d/γ) before normalising: the prior decides how far the weights can go, and noise moves nothing. Where sizes
- * are known, no domain is sampled more than `repetitions` times over in expectation.
+ * The default is a mirror step around a prior α₀, such as the histogram of the target: α ← argmax over the simplex of η⟨d, α⟩ − (1 − γ)·KL(α‖α_old) −
+ * γ·KL(α‖α₀), in closed form α ∝ α_old^(1−γ) ⊙ α₀^γ ⊙ exp(η d). Here d are the alignments tracked over updates, in units of the domains' spread
+ * beyond their errors (tracking.ts). A domain that stays d spreads above the others ends at α₀·exp(η d/γ) before normalising: the prior limits how
+ * far the weights can move, and noise does not move them. If sizes are known, no domain is sampled more than `repetitions` times in expectation.
  */
 import { GradmixError } from "../../errors.ts";
 import {
@@ -46,9 +47,9 @@ import { nothingTracked, standardised, track, type Tracked } from "../tracking.t
 import { type ByDomain, numbersByDomain, sharesOf, sizesOf, startOf } from "./by-domain.ts";
 import { directionOf, type Normalisation, normalisationNeeds, normalisations } from "./normalisation.ts";
 
-/** What d of dga's step is made of. */
+/** How dga computes the direction d of its step from the alignments. */
 export type DgaNormalisation = Normalisation | "tracked";
-/** All names that `normalise` of the rule `dga` takes. */
+/** All values of the option `normalise` of the rule `dga`. */
 export const dgaNormalisations: readonly DgaNormalisation[] = ["tracked", ...normalisations];
 
 /** Options of the rule `dga`. */
@@ -56,45 +57,49 @@ export interface DgaOptions {
   /** Selects this rule. */
   readonly name: "dga";
   /**
-   * Step size η ≥ 0 of the mirror step: an update multiplies the ratio of two weights by exp(η·(dᵢ − dⱼ)). Default: `dgaDefaults`. With those that are not tracked it is 1, which is meant for cosines and
-   * clipped dots, which lie in [−1, 1], and for tens of updates (docs/rules.md has figures). Raw alignments carry the square of the gradients' scale, which differs
-   * between models and falls during training: there η has to be found by trial.
+   * Step size η ≥ 0 of the mirror step: an update multiplies the ratio of two weights by exp(η·(dᵢ − dⱼ)). Default: `dgaDefaults`. With the
+   * normalisations other than "tracked" it is 1, which suits cosines and clipped dots, which lie in [−1, 1], and tens of updates (docs/rules.md has
+   * measurements). Raw alignments scale with the square of the gradients, which differ between models and shrink during training, so their η must be
+   * found by trial.
    */
   readonly eta?: number;
-  /** β of the moving average of the weights, 0 < β ≤ 1, the weight of the NEW value; 1 is no average. Default 1 with "tracked", which averages before the step; 0.1, the paper's, with the others. */
+  /**
+   * β of the moving average of the weights, 0 < β ≤ 1: the weight of the NEW value; with 1 there is no averaging. Default 1 with "tracked", which
+   * averages before the step, and otherwise 0.1, as in the paper.
+   */
   readonly beta?: number;
-  /** Default "tracked": alignments over many updates, in units of their spread. The others are of the last update alone. */
+  /** How alignments are scaled. Default "tracked": averaged over many updates, in units of their spread. All others use the last update alone. */
   readonly normalise?: DgaNormalisation;
   /** γ, 0 ≤ γ ≤ 1: how far an update pulls the logarithms of the weights back to those of the prior. Default: `dgaDefaults`. */
   readonly pull?: number;
-  /** α₀: shares or counts, one per domain or by name, such as the histogram of the target. Default: `start`, else uniform. */
+  /** The prior α₀: shares or counts, one per domain or by name, such as the histogram of the target. Default: `start`, else uniform. */
   readonly prior?: ByDomain;
-  /** Share of the uniform weights that is mixed into the prior, so that every domain can gain, 0 ≤ share ≤ 1. Default 0.01 with a `prior`; without one nothing is mixed in. */
+  /** Share of the uniform weights that is mixed into the prior, so that every domain can gain, 0 ≤ share ≤ 1. Default 0.01 with a `prior`, otherwise 0. */
   readonly uniformShare?: number;
-  /** ρ with "tracked", 0 ≤ ρ < 1: what earlier updates count, relative to the next. Default: `dgaDefaults`. */
+  /** ρ with "tracked", 0 ≤ ρ < 1: the weight of earlier updates relative to the next one. Default: `dgaDefaults`. */
   readonly memory?: number;
-  /** How many times the run may go through a domain, in expectation, where `sizes` and `tokens` are known. Default 8 with "tracked", no limit with the others. */
+  /** How many times the run may go through a domain, in expectation, if `sizes` and `tokens` are known. Default 8 with "tracked", otherwise no limit. */
   readonly repetitions?: number;
-  /** Tokens of each domain. */
+  /** Tokens of each domain, by which `repetitions` limits the weights. */
   readonly sizes?: ByDomain;
-  /** Training tokens of the whole run. */
+  /** Training tokens of the whole run, by which `repetitions` limits the weights. */
   readonly tokens?: number;
-  /** No weight falls below this, 0 ≤ floor < 1/k. Default 0. */
+  /** Smallest sampled weight of a domain, 0 ≤ floor < 1/k. Default 0. */
   readonly floor?: number;
-  /** Where α starts; default the prior. A domain at 0 stays at 0, unless there is a floor. */
+  /** Initial α. Default: the prior. A domain at 0 stays at 0, unless there is a floor. */
   readonly start?: ByDomain;
 }
 
 /**
- * What `dga` takes where nothing is said: tracked around a `prior`, which is mostly right and is left slowly; tracked without one, where the weights have to find the target in
- * some tens of steps; and untracked, as in the paper. Meant for an update every 10 steps.
+ * Defaults of the options of `dga`, in three groups: tracked around a `prior`, which is usually close to right and is left slowly; tracked without a
+ * prior, where the weights must find the target within some tens of updates; and untracked, as in the paper. They suit an update every 10 steps.
  */
 export const dgaDefaults: {
   /** Default of `normalise`. */
   readonly normalise: DgaNormalisation;
   /** Default of `floor`. */
   readonly floor: number;
-  /** Share of uniform weights that is mixed into the prior. */
+  /** Default of `uniformShare` with a `prior`. */
   readonly uniformShare: number;
 } & {
   readonly [K in "aroundPrior" | "withoutPrior" | "untracked"]: Readonly<
@@ -110,8 +115,8 @@ export const dgaDefaults: {
 };
 
 /**
- * The options of the paper's algorithm as it is printed: raw alignments (of batches of every domain: `alignment: { from: "batch" }`), β = 0.1, a uniform start, no prior and
- * no limits. The η of raw alignments has to be found by trial. Default 1.
+ * The options of the paper's algorithm as printed: raw alignments (from batches of every domain: `alignment: { from: "batch" }`), β = 0.1, a uniform
+ * start, no prior and no limits. `eta` has the default 1, but the η of raw alignments must be found by trial.
  */
 export function paper(options: { readonly eta?: number } = {}): DgaOptions {
   checkOptions("paper", options, { eta: numberIn({ min: 0 }) });
@@ -138,12 +143,15 @@ export const dgaChecks: OptionChecks<DgaOptions> = {
   start: numbersByDomain,
 };
 
-/** Dynamic Gradient Alignment: a mirror step along the alignment of each domain's gradient with the target's. Fan, Grangier and Ablin, arXiv:2410.02498; docs/rules.md says what is ours. Throws `config` for options that are wrong. */
+/**
+ * Makes the rule of Dynamic Gradient Alignment: a mirror step along the alignment of each domain's gradient with the target's. Fan, Grangier and
+ * Ablin, arXiv:2410.02498; docs/rules.md describes the differences. Throws `config` for invalid options.
+ */
 export function dga(options: DgaOptions = { name: "dga" }): Rule {
   checkOptions("dga", options, dgaChecks);
   const { normalise = dgaDefaults.normalise, floor = dgaDefaults.floor } = options;
   const { eta, beta, pull, memory } = withDefaults(defaultsOf(normalise, options), options);
-  /** What is sampled of α: within the caps, then not below the floor. */
+  /** The weights sampled for α: first limited by the caps, then raised to the floor. */
   const sampled = (alpha: Weights, domains: readonly string[]): Weights => {
     const caps = repetitionCaps(options, domains);
     return projectFloor(caps === null ? alpha : spreadExcess(alpha, caps), floor);
@@ -164,10 +172,10 @@ export function dga(options: DgaOptions = { name: "dga" }): Rule {
       const step: Step = { eta, ...found };
       const old = remembered("dga", state.memory, "alpha");
       const pulled = pull === 0 ? old : pulledTo(priorOf(options, state.domains), old, pull, step.among);
-      // The floor is kept among those that step, so that the others stay; what rounding leaves of it, by all.
+      // The floor is applied among the domains that step, so that the others stay; a final pass over all domains removes rounding errors.
       const kept = (part: Weights, total: number): Weights => projectFloor(part, floor / total);
       const alpha = projectFloor(mirrorStep(old, step, change, kept, pulled), floor);
-      // An average of floored points respects the floor; only its correction of rounding may not.
+      // An average of points above the floor stays above it; only the correction of rounding may not.
       const weights = projectFloor(movingAverage(state.weights, sampled(alpha, state.domains), beta), floor);
       return {
         ...state,
@@ -183,7 +191,7 @@ export function dga(options: DgaOptions = { name: "dga" }): Rule {
   };
 }
 
-/** The direction of the step, and what is tracked from here on; null where nothing is. */
+/** The direction of the step, and the tracked values after it; null where nothing is tracked. */
 function alignedBy(
   normalise: DgaNormalisation,
   state: RuleState,
@@ -203,7 +211,7 @@ function defaultsOf(
   return prior === undefined ? dgaDefaults.withoutPrior : dgaDefaults.aroundPrior;
 }
 
-/** α₀ on the simplex. Throws `config` for what is no distribution over the domains. */
+/** The prior α₀ on the simplex. Throws `config` for an invalid distribution over the domains. */
 function priorOf({ prior, uniformShare, start }: DgaOptions, domains: readonly string[]): Weights {
   if (prior === undefined) {
     const own = start === undefined ? uniformWeights(domains.length) : startOf(start, domains);
@@ -219,7 +227,10 @@ export function mostRepetitions(options: DgaOptions): number {
   return withDefaults(defaultsOf(normalise, options), options).repetitions;
 }
 
-/** What each weight may be at most for the run to stay within `repetitions` of its domain; null where none is limited, or it is not known how many tokens that is. */
+/**
+ * The largest weight of each domain with which the run goes through it at most `repetitions` times; null if no domain is limited, or the sizes or the
+ * tokens of the run are unknown.
+ */
 export function repetitionCaps(options: DgaOptions, domains: readonly string[]): readonly number[] | null {
   const { sizes, tokens } = options;
   const repetitions = mostRepetitions(options);
@@ -227,14 +238,14 @@ export function repetitionCaps(options: DgaOptions, domains: readonly string[]):
   return sizesOf(sizes, domains).map((size) => Math.min(1, repetitions * (size / tokens)));
 }
 
-/** α^(1−γ) ⊙ prior^γ, normalised, among the domains that step. What has no weight stays without. */
+/** α^(1−γ) ⊙ prior^γ, normalised, among the domains that step. Weights of 0 stay 0. */
 function pulledTo(
   prior: Weights,
   alpha: readonly number[],
   pull: number,
   among: readonly boolean[] | null,
 ): Weights {
-  // α ⊙ exp(γ·(log α₀ − log α)); where the prior is 0 it is as far away as a weight can be.
+  // α ⊙ exp(γ·(log α₀ − log α)); where the prior is 0, the difference is the largest possible.
   const away = alpha.map((weight, i) =>
     weight > 0 ? Math.log(Math.max(prior[i]!, Number.MIN_VALUE)) - Math.log(weight) : 0,
   );
@@ -247,13 +258,13 @@ function pulledTo(
   );
 }
 
-/** What is tracked after a signal. Throws like `need` and `needErrors`. */
+/** The tracked values after a signal. Throws like `need` and `needErrors`. */
 function followed(state: RuleState, signal: Signal, memory: number): Tracked {
   const alignments = need("dga", state, signal, "alignments");
   const errors = needErrors("dga", state, signal);
   const measured = measuredDomains("dga", state, signal);
   const { tokens } = signal;
-  // Where no tokens are told all domains were measured alike.
+  // Without token counts, all domains were measured alike.
   const counts = state.domains.map((_, i) => (tokens === undefined ? 1 : tokens[i]!));
   const observed = {
     alignments,
@@ -263,10 +274,13 @@ function followed(state: RuleState, signal: Signal, memory: number): Tracked {
   return track(trackedOf(state.memory), observed, memory);
 }
 
-/** Examples of a target with which half of what its gradient says is believed: so many are a small sample of it, and the errors of the domains' alignments do not know. */
+/**
+ * Number of target examples at which the direction is halved: a small target is itself a noisy sample, and the errors of the domains' alignments do
+ * not include this noise.
+ */
 const FEW_TARGET_EXAMPLES = 100;
 
-/** A domain of which nothing is known yet takes no part; one that was measured before goes on with what is known of it. */
+/** The direction from the tracked values. A domain that was never measured takes no part; one that was measured before continues with its tracked value. */
 function trackedDirection(
   state: RuleState,
   { targetExamples = Infinity }: Signal,
@@ -280,7 +294,7 @@ function trackedDirection(
     );
   const believed = 1 / (1 + FEW_TARGET_EXAMPLES / targetExamples);
   const direction = standardised(tracked).map((d) => believed * d);
-  // The errors are in the direction already.
+  // The direction already includes the errors.
   return { direction, among: known.every(Boolean) ? null : known, errorOf: () => 0 };
 }
 

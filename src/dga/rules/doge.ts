@@ -3,11 +3,11 @@
  *
  *     α ← normalise(α ⊙ exp(η·Wᵢ)),  Wᵢ = ⟨gᵢ, Σⱼ gⱼ⟩ towards all domains, or ⟨gᵢ, g_target⟩ towards a target.
  *
- * As in the authors' code, W is divided by the mean norm of the domains' gradients and clamped to [0, 5], so a domain whose W is negative
- * counts as one that does nothing; the paper writes it without both. η is their learning rate over the Bregman coefficient μ. Where training
- * and target domains are the same, their code leaves ⟨gᵢ, gᵢ⟩ out of the sum, which the paper does not: `own` chooses. Their code also clips
- * every gradient to norm 5 first and lets η fall with the learning rate (`etaSchedule`). The paper trains the final model with the mean of
- * the weights over time: the averaged weights of a run.
+ * As in the authors' code, W is divided by the mean norm of the domains' gradients and clamped to [0, 5], so a domain with a negative W counts like
+ * one without effect; the paper has neither. η is their learning rate divided by the Bregman coefficient μ. If training and target domains are the
+ * same, their code leaves ⟨gᵢ, gᵢ⟩ out of the sum, but the paper does not: the option `own` selects. Their code also clips every gradient to norm 5
+ * first and decreases η with the learning rate (`etaSchedule`). The paper trains the final model with the mean of the weights over time: the averaged
+ * weights of a run.
  */
 import { boolean, checkOptions, numberIn, oneOf, type OptionChecks } from "../../options.ts";
 import { mirrorStep } from "../mirror-step.ts";
@@ -28,18 +28,19 @@ import { type ByDomain, numbersByDomain, startOf } from "./by-domain.ts";
 export interface DogeOptions {
   /** Selects this rule. */
   readonly name: "doge";
-  /** What the domains should serve. Default "domains", the paper's universal generalization; "target" is its out-of-domain setting. */
+  /** What the mixture is optimised for. Default "domains", the paper's universal generalization; "target" is its out-of-domain setting. */
   readonly towards?: "domains" | "target";
   /**
-   * η ≥ 0. Default 0.01: the authors' learning rate of 5e-4 over μ = 0.05, their code's default and its setting towards a target; towards all
-   * domains their configuration has μ = 0.01, so 0.05. They update every step; with T_r steps between two, T_r times as much moves as far.
+   * Step size η ≥ 0. Default 0.01: the authors' learning rate of 5e-4 divided by μ = 0.05, which is their code's default and their setting towards a
+   * target. Towards all domains their configuration has μ = 0.01, so η = 0.05. They update at every step; an update every T_r steps moves as far with
+   * T_r times this η.
    */
   readonly eta?: number;
-  /** Does ⟨gᵢ, gᵢ⟩ count towards "domains"? Default true, as in the paper; the authors' code has false. */
+  /** Includes ⟨gᵢ, gᵢ⟩ in the sum towards "domains". Default true, as in the paper; the authors' code has false. */
   readonly own?: boolean;
-  /** Share of uniform weights that is mixed in after a step, 0 ≤ c < 1. Default 0, the code's. */
+  /** Share of uniform weights that is mixed in after a step, 0 ≤ c < 1. Default 0, as in the authors' code. */
   readonly smoothing?: number;
-  /** Default uniform. */
+  /** Initial weights. Default uniform. */
   readonly start?: ByDomain;
 }
 
@@ -52,7 +53,10 @@ export const dogeChecks: OptionChecks<DogeOptions> = {
   start: numbersByDomain,
 };
 
-/** DoGE: a mirror step along the alignments with the sum of all domains' gradients, or with a target's. Fan, Pagliardini and Jaggi, arXiv:2310.15393. Throws `config` for options that are wrong. */
+/**
+ * Makes the rule DoGE: a mirror step along the alignments with the sum of all domains' gradients, or with a target's gradient. Fan, Pagliardini and
+ * Jaggi, arXiv:2310.15393. Throws `config` for invalid options.
+ */
 export function doge(options: DogeOptions = { name: "doge" }): Rule {
   checkOptions("doge", options, dogeChecks);
   const { towards = "domains", own = true, eta = 0.01, smoothing = 0 } = options;
@@ -74,7 +78,7 @@ export function doge(options: DogeOptions = { name: "doge" }): Rule {
   };
 }
 
-/** ⟨gᵢ, Σⱼ gⱼ⟩ over the mean norm, clamped; of the domains that were measured. */
+/** ⟨gᵢ, Σⱼ gⱼ⟩ divided by the mean norm, clamped, among the domains that were measured. */
 function towardsDomains(state: RuleState, signal: Signal, own: boolean): Pick<Step, "direction" | "among"> {
   const k = state.domains.length;
   const among = measuredDomains("doge", state, signal);

@@ -3,11 +3,11 @@
  *
  *     λᵢ = max(ℓᵢ − ℓᵢ^ref, 0),  α ← normalise(α ⊙ exp(η·λ)),  α ← (1 − c)·α + c/k.
  *
- * Both losses are means per token of the same text. The paper and its public code clip at 0 token by token, which means per domain cannot
- * show (by Jensen's inequality theirs is never less). DoGE's code of the same rule clips the domain's mean, as here. A domain without
- * text in this signal keeps the excess it had last, as in the public code; before its first it takes no part in the step and keeps its weight
- * (the public code: log |V|, so that it gains until it is seen).
- * The paper trains the final model with the mean of the weights over the steps: the averaged weights of a run.
+ * Both losses are means per token of the same text. The paper and its public code clip at 0 token by token, which cannot be computed from means per
+ * domain (by Jensen's inequality, their excess is never smaller). DoGE's code of the same rule clips the domain's mean, as here. A domain without
+ * text in this signal keeps its last excess, as in the public code. Before its first text it takes no part in the step and keeps its weight (in the
+ * public code its excess is log |V|, so that it gains until it is seen). The paper trains the final model with the mean of the weights over the
+ * steps: the averaged weights of a run.
  */
 import { checkOptions, numberIn, oneOf, type OptionChecks } from "../../options.ts";
 import { mirrorStep } from "../mirror-step.ts";
@@ -19,15 +19,15 @@ import { type ByDomain, numbersByDomain, startOf } from "./by-domain.ts";
 export interface DoremiOptions {
   /** Selects this rule. */
   readonly name: "doremi";
-  /** η ≥ 0. Default 1, the paper's. */
+  /** Step size η ≥ 0. Default 1, as in the paper. */
   readonly eta?: number;
-  /** c, the share of uniform weights that is mixed in, 0 ≤ c < 1. Default 1e-3, the paper's; its public code has 1e-4. */
+  /** Share c of uniform weights that is mixed in after a step, 0 ≤ c < 1. Default 1e-3, as in the paper; its public code has 1e-4. */
   readonly smoothing?: number;
-  /** Default uniform. */
+  /** Initial weights. Default uniform. */
   readonly start?: ByDomain;
 }
 
-/** In the place of the excess of a domain that was never measured. */
+/** Marks the excess of a domain that was never measured. */
 const NEVER = -1;
 
 export const doremiChecks: OptionChecks<DoremiOptions> = {
@@ -37,7 +37,10 @@ export const doremiChecks: OptionChecks<DoremiOptions> = {
   start: numbersByDomain,
 };
 
-/** DoReMi: a mirror step along the excess losses over those of a reference model. Xie et al., arXiv:2305.10429. Throws `config` for options that are wrong. */
+/**
+ * Makes the rule DoReMi: a mirror step along the excess losses over those of a reference model. Xie et al., arXiv:2305.10429. Throws `config` for
+ * invalid options.
+ */
 export function doremi(options: DoremiOptions = { name: "doremi" }): Rule {
   checkOptions("doremi", options, doremiChecks);
   const { eta = 1, smoothing = 1e-3 } = options;

@@ -1,14 +1,14 @@
 /**
- * GRAPE, group robust multi-target pretraining (Fan, Glarou, Jaggi, arXiv 2505.20380): domain weights α for several targets, whose own weights z
- * move to the targets that improve least.
+ * GRAPE, group robust multi-target pretraining (Fan, Glarou, Jaggi, arXiv 2505.20380): domain weights α for several targets, whose own weights z move
+ * to the targets that improve least.
  *
  *     zₘ ← normalise(z ⊙ exp(−μ·rₘ)), then (1 − c)·z + c/M,  rₘ = Σᵢ αᵢ·a_mi   (the rate of improvement, ⟨∇log ℓₘ, Σ αᵢgᵢ⟩)
  *     αᵢ ← normalise(α ⊙ exp(+η·Σₘ zₘ·a_mi)), with the new z
  *
- * with a_mi = ⟨gᵢ, ∇log ℓₘ⟩ = ⟨gᵢ, ∇ℓₘ⟩/ℓₘ, and every gradient, of log ℓₘ too, clipped to norm 1 first (their setting). One target is DGA on
- * log ℓ. The order of the two updates, the smoothing c and the numbers are the authors' code's. That code takes one gradient of text drawn
- * with α (for r) and one of targets drawn with z (for α) and clips those; here the clipped gradients of the parts are summed, so that the
- * same a_mi serve both.
+ * with a_mi = ⟨gᵢ, ∇log ℓₘ⟩ = ⟨gᵢ, ∇ℓₘ⟩/ℓₘ, where every gradient, including that of log ℓₘ, is clipped to norm 1 first (their setting). With one
+ * target this is DGA on log ℓ. The order of the two updates, the smoothing c and the numbers are those of the authors' code. That code takes one
+ * gradient of text drawn with α (for r) and one of targets drawn with z (for α) and clips those; here the clipped gradients of the parts are summed,
+ * so that the same a_mi serve both.
  */
 import { GradmixError } from "../../errors.ts";
 import {
@@ -51,23 +51,23 @@ export interface GrapeOptions {
   readonly name: "grape";
   /** Names of the targets, in the order of `signal.targets`. At least one. */
   readonly targets: readonly string[];
-  /** η ≥ 0 of the domain weights. Default 1.5, as in all of the authors' configurations (an update every 100 steps). */
+  /** Step size η ≥ 0 of the domain weights. Default 1.5, as in all configurations of the authors (an update every 100 steps). */
   readonly eta?: number;
-  /** μ ≥ 0 of the target weights; 0 keeps them fixed. Default 5, as in most of them (10 in the others). */
+  /** Step size μ ≥ 0 of the target weights; 0 keeps them fixed. Default 5, as in most configurations of the authors (10 in the others). */
   readonly mu?: number;
-  /** c, the share of uniform weights that is mixed into z, 0 ≤ c < 1. Default 1e-3, their code's. */
+  /** Share c of uniform weights that is mixed into z, 0 ≤ c < 1. Default 1e-3, as in the authors' code. */
   readonly smoothing?: number;
-  /** β of the moving average of the domain weights, the weight of the new value. Default 1: none. */
+  /** β of the moving average of the domain weights, 0 < β ≤ 1: the weight of the new value. Default 1: no averaging. */
   readonly beta?: number;
-  /** Of the gradients of ℓᵢ and log ℓₘ. Default "clipped", the authors'. */
+  /** How the gradients of ℓᵢ and log ℓₘ are scaled. Default "clipped", as the authors do. */
   readonly normalise?: "raw" | "clipped" | "cosine";
-  /** Where z starts, by target; default uniform. */
+  /** Initial weights z of the targets, one per target or by name. Default uniform. */
   readonly targetWeights?: ByDomain;
-  /** Where α starts, by domain; default uniform. */
+  /** Initial domain weights α. Default uniform. */
   readonly start?: ByDomain;
 }
 
-/** Sums of rates of tiny losses stay finite. */
+/** Limit of a rate, so that sums of rates of tiny losses stay finite. */
 const LARGEST_RATE = 1e300;
 
 export const grapeChecks: OptionChecks<GrapeOptions> = {
@@ -91,7 +91,7 @@ export const grapeChecks: OptionChecks<GrapeOptions> = {
   start: numbersByDomain,
 };
 
-/** What is taken where nothing is said: the authors' numbers. */
+/** Defaults of the options of `grape`: the authors' numbers. */
 export const grapeDefaults: Required<Pick<GrapeOptions, "eta" | "mu" | "smoothing" | "beta" | "normalise">> =
   {
     eta: 1.5,
@@ -101,7 +101,10 @@ export const grapeDefaults: Required<Pick<GrapeOptions, "eta" | "mu" | "smoothin
     normalise: "clipped",
   };
 
-/** GRAPE: weights of domains for several targets, whose own weights move to the targets that improve least. Fan, Glarou and Jaggi, arXiv:2505.20380. Throws `config` for options that are wrong. */
+/**
+ * Makes the rule GRAPE: domain weights for several targets, whose own weights move to the targets that improve least. Fan, Glarou and Jaggi,
+ * arXiv:2505.20380. Throws `config` for invalid options.
+ */
 export function grape(options: GrapeOptions): Rule {
   checkOptions("grape", options, grapeChecks);
   const { eta, mu, smoothing, beta, normalise } = withDefaults(grapeDefaults, options);
@@ -145,7 +148,7 @@ export function grape(options: GrapeOptions): Rule {
   };
 }
 
-/** The targets' new weights. Their rates of improvement are means over the domains that were measured; without any, z stays. */
+/** The new weights of the targets. The rates of improvement are means over the domains that were measured; if none was, z stays. */
 function targetStep(
   z: readonly number[],
   rates: readonly Float64Array[],
@@ -161,7 +164,7 @@ function targetStep(
   return mixUniform(exponentiatedGradient(z, lag, mu), smoothing);
 }
 
-/** ⟨gᵢ, ∇log ℓₘ⟩ for every target (outer) and domain (inner), with gradients scaled as asked; NaN for unmeasured domains. */
+/** ⟨gᵢ, ∇log ℓₘ⟩ for every target (outer) and domain (inner), with the gradients scaled by `normalise`; NaN for unmeasured domains. */
 function ratesOf(
   state: RuleState,
   signal: Signal,

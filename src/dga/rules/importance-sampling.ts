@@ -1,6 +1,6 @@
 /**
- * Importance sampling: each domain weighs what share of the target falls into it, αᵢ = P(i | target), fixed (Grangier et al., CRISP,
- * arXiv 2410.03735). Uniform inside a domain.
+ * Importance sampling: the weight of each domain is the share of the target that falls into it, αᵢ = P(i | target), fixed (Grangier et al., CRISP,
+ * arXiv 2410.03735). Sampling is uniform within a domain.
  */
 import { checkOptions, oneOf, type OptionChecks, required } from "../../options.ts";
 import { initialState, type Rule } from "../rule.ts";
@@ -10,7 +10,7 @@ import { type ByDomain, numbersByDomain, sharesOf } from "./by-domain.ts";
 export interface ImportanceSamplingOptions {
   /** Selects this rule. */
   readonly name: "importanceSampling";
-  /** Target examples (or their share) whose nearest domain is i; any non-negative numbers, one per domain or by name. */
+  /** Number (or share) of target examples whose nearest domain is i: any non-negative numbers, one per domain or by name. */
   readonly histogram: ByDomain;
 }
 
@@ -19,7 +19,7 @@ export const importanceSamplingChecks: OptionChecks<ImportanceSamplingOptions> =
   histogram: required(numbersByDomain),
 };
 
-/** Fixed weights in proportion to a histogram of the target over the domains. Throws `config` for options that are wrong. */
+/** Makes a rule with fixed weights in proportion to a histogram of the target over the domains. Throws `config` for invalid options. */
 export function importanceSampling(options: ImportanceSamplingOptions): Rule {
   checkOptions("importanceSampling", options, importanceSamplingChecks);
   return {

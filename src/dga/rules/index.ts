@@ -1,4 +1,4 @@
-/** The rules by name: one line each. */
+/** The rules by name; one line each. */
 import { GradmixError } from "../../errors.ts";
 import { isObject } from "../../json.ts";
 import { keysOf } from "../../keys.ts";
@@ -43,8 +43,8 @@ type Of<K extends RuleName> = Extract<RuleOptions, { name: K }>;
 interface Registered<O extends RuleOptions> {
   readonly make: (options: O) => Rule;
   readonly checks: OptionChecks<O>;
-  /** The options that facts fill in where they are left out. */
-  readonly takes?: (
+  /** Computes the options that the facts of a run supply if they are left out. */
+  readonly fromFacts?: (
     facts: RunFacts,
     given: Readonly<Record<string, unknown>>,
   ) => { readonly [K in keyof O]?: unknown };
@@ -53,17 +53,17 @@ interface Registered<O extends RuleOptions> {
 const registry: { readonly [K in RuleName]: Registered<Of<K>> } = {
   uniform: { make: uniform, checks: uniformChecks },
   static: { make: staticWeights, checks: staticChecks },
-  temperature: { make: temperature, checks: temperatureChecks, takes: ({ sizes }) => ({ sizes }) },
+  temperature: { make: temperature, checks: temperatureChecks, fromFacts: ({ sizes }) => ({ sizes }) },
   importanceSampling: {
     make: importanceSampling,
     checks: importanceSamplingChecks,
-    takes: ({ histogram }) => ({ histogram }),
+    fromFacts: ({ histogram }) => ({ histogram }),
   },
   dga: {
     make: dga,
     checks: dgaChecks,
-    // An untracked one is the paper's, which has neither prior nor caps.
-    takes: ({ sizes, tokens, histogram }, { normalise = dgaDefaults.normalise }) =>
+    // Without tracking, this is the paper's rule, which has neither a prior nor caps.
+    fromFacts: ({ sizes, tokens, histogram }, { normalise = dgaDefaults.normalise }) =>
       normalise === "tracked" ? { sizes, tokens, prior: histogram } : {},
   },
   doge: { make: doge, checks: dogeChecks },
@@ -71,7 +71,7 @@ const registry: { readonly [K in RuleName]: Registered<Of<K>> } = {
   rnb: { make: rnb, checks: rnbChecks },
   doremi: { make: doremi, checks: doremiChecks },
   odm: { make: odm, checks: odmChecks },
-  ado: { make: ado, checks: adoChecks, takes: ({ sizes }) => ({ sizes }) },
+  ado: { make: ado, checks: adoChecks, fromFacts: ({ sizes }) => ({ sizes }) },
 };
 
 /** Names of the built-in rules. */
@@ -81,12 +81,12 @@ export function isRuleName(name: unknown): name is RuleName {
   return typeof name === "string" && Object.hasOwn(registry, name);
 }
 
-/** Has the rule an option of this name? */
+/** Whether the rule has an option of this name. */
 export function ruleHas(rule: RuleName, option: string): boolean {
   return Object.hasOwn(registry[rule].checks, option);
 }
 
-/** Throws `config` for an unknown name, offering the nearest one. */
+/** The name in the options. Throws `config` for an unknown name, suggesting the nearest one. */
 function nameOf(given: unknown): RuleName {
   const name: unknown = isObject(given) ? given["name"] : undefined;
   if (isRuleName(name)) return name;
@@ -96,28 +96,28 @@ function nameOf(given: unknown): RuleName {
 }
 
 function checkedOptions<K extends RuleName>(name: K, given: unknown, facts: RunFacts): Of<K> {
-  const { checks, takes } = registry[name];
-  const whole: unknown = isObject(given) ? withDefaults(takes?.(facts, given) ?? {}, given) : given;
+  const { checks, fromFacts } = registry[name];
+  const whole: unknown = isObject(given) ? withDefaults(fromFacts?.(facts, given) ?? {}, given) : given;
   assertOptions(name, whole, checks);
   return whole;
 }
 
 /**
- * The options of a rule that came from a file or a message, with what `facts` say of those that were left out. Throws like `createRule`. Not part of the package's
- * interface.
+ * Checks options of a rule that came from a file or a message; `facts` supply those that were left out. Throws like `createRule`. Not part of the
+ * package's interface.
  */
 export function ruleOptionsFrom(given: unknown, facts: RunFacts = {}): RuleOptions {
   return checkedOptions(nameOf(given), given, facts);
 }
 
 /**
- * The rule of the given options; `facts` fill in what the rule takes of them. Throws `config` for an unknown name, offering the nearest one, and for options
- * out of range.
+ * Makes the rule with the given options; `facts` supply options that are left out. Throws `config` for an unknown name, suggesting the nearest one,
+ * and for options out of range.
  */
 export function createRule<K extends RuleName>(options: Of<K>, facts: RunFacts = {}): Rule {
-  return made(ruleOptionsFrom(options, facts));
+  return build(ruleOptionsFrom(options, facts));
 }
 
-function made<K extends RuleName>(options: Of<K>): Rule {
+function build<K extends RuleName>(options: Of<K>): Rule {
   return registry[options.name].make(options);
 }

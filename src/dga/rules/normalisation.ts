@@ -1,4 +1,4 @@
-/** What an alignment becomes before a mirror step: the scales of gradients differ between models and change during training. */
+/** How an alignment is scaled before a mirror step. The scales of gradients differ between models and change during training. */
 import {
   measuredDomains,
   need,
@@ -11,21 +11,21 @@ import {
 import { sumOf } from "../simplex.ts";
 
 /**
- * What goes into the exponent for aᵢ = ⟨gᵢ, g⟩:
+ * How the direction of a mirror step is computed from aᵢ = ⟨gᵢ, g⟩:
  * - `raw`: aᵢ, as in the derivation;
  * - `clipped`: every gradient clipped to norm 1 first, aᵢ·min(1, 1/‖gᵢ‖)·min(1, 1/‖g‖) (GRAPE's setting);
- * - `cosine`: aᵢ/(‖gᵢ‖·‖g‖), free of the gradients' scale and in [−1, 1]; 0 for a zero gradient;
+ * - `cosine`: aᵢ/(‖gᵢ‖·‖g‖), which is independent of the gradients' scale and in [−1, 1]; 0 for a zero gradient;
  * - `doge`: aᵢ divided by the mean of the ‖gⱼ‖, then clamped to [0, 5] (DoGE's code);
  * - `adam`: ⟨gᵢ, P g⟩/(‖gᵢ‖·‖P g‖) with P = 1/(√v̂ + ε), the cosine with the step that Adam takes for the target's gradient.
  */
 export type Normalisation = "raw" | "clipped" | "cosine" | "doge" | "adam";
-/** All normalisations' names. */
+/** Names of all normalisations. */
 export const normalisations: readonly Normalisation[] = ["raw", "clipped", "cosine", "doge", "adam"];
 
-/** The clamp of DoGE's code. */
+/** Upper end of the clamp in DoGE's code. */
 const DOGE_LARGEST = 5;
 
-/** What a rule must ask for. */
+/** The parts of the signal that a rule with this normalisation needs. */
 export function normalisationNeeds(kind: Normalisation): readonly SignalName[] {
   switch (kind) {
     case "raw":
@@ -40,7 +40,7 @@ export function normalisationNeeds(kind: Normalisation): readonly SignalName[] {
   }
 }
 
-/** One domain's alignment, its gradient's norm and the target's, as `raw`, `clipped` or `cosine`. */
+/** Scales one alignment as `raw`, `clipped` or `cosine`, from the norms of the domain's and the target's gradients. */
 export function scaled(
   kind: "raw" | "clipped" | "cosine",
   alignment: number,
@@ -49,24 +49,24 @@ export function scaled(
 ): number {
   if (kind === "raw") return alignment;
   if (kind === "clipped") return alignment / Math.max(1, norm) / Math.max(1, target);
-  // By Cauchy–Schwarz |cosine| ≤ 1; the dots and norms of tiny gradients in single precision need not know.
+  // By Cauchy–Schwarz, |cosine| ≤ 1; dots and norms of tiny gradients in single precision may violate this.
   return norm > 0 && target > 0 ? Math.max(-1, Math.min(1, alignment / norm / target)) : 0;
 }
 
 /**
- * Scores by DoGE's code: divided by the mean norm of the domains' gradients, clamped to [0, 5]; and that mean. Domains that were not measured
- * are NaN in both and have no part in the mean.
+ * Scores as in DoGE's code: divided by the mean norm of the domains' gradients and clamped to [0, 5]; also returns that mean. Domains that were not
+ * measured are NaN and do not enter the mean.
  */
 export function dogeScaled(
   scores: Float64Array,
   norms: Float64Array,
 ): { direction: Float64Array; mean: number } {
   const known = norms.filter((norm) => !Number.isNaN(norm));
-  // Huge norms overflow their sum.
+  // A sum of huge norms would overflow.
   const mean = sumOf(known.map((norm) => norm / known.length));
   return {
     mean,
-    // Math.max hands NaN on.
+    // Math.max passes NaN through.
     direction: scores.map((score) =>
       Math.min(DOGE_LARGEST, Math.max(0, score / (mean > 0 ? mean : Infinity))),
     ),
@@ -87,7 +87,7 @@ export function directionOf(
   const norms = need(rule, state, signal, "norms");
   if (kind === "doge") {
     const { direction, mean } = dogeScaled(alignments, norms);
-    // The clamp moves no two numbers further apart, so this is the most that the error can be.
+    // The clamp does not move two numbers further apart, so this is an upper bound of the error.
     return { direction, among, errorOf: (_, error) => (mean > 0 ? error / mean : null) };
   }
   const target = needTargetNorm(rule, signal, adam ? "preconditionedTargetNorm" : "targetNorm");

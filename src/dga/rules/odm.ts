@@ -4,10 +4,11 @@
  *     R̂ᵢ ← ρ·R̂ᵢ + (1 − ρ)·ℓᵢ/πᵢ  for the domains that were sampled,  εₜ = min(1/k, √(ln k / (k·t))),
  *     πᵢ = (1 − k·εₜ)·softmax(εₜ₋₁·R̂)ᵢ + εₜ.
  *
- * ℓᵢ/πᵢ is the importance-weighted reward; t counts updates. While t ≤ ln(k)·k exploration is all there is and the weights stay uniform (68
- * updates for k = 22). The authors' public code differs from their algorithm: the class that it names as the paper's keeps ρ·R̂ + (1 − ρ)·exp(ℓ)
- * without the division by π, another one adds up ℓ/(10·π) without decay. It is meant for signals of what was sampled (training steps): a domain without text keeps its
- * R̂, and one that never had any keeps its weight: its R̂ of 0 would say that it is the worst. A signal that measures every domain every time, as from a batch of each, counts all of them as sampled.
+ * ℓᵢ/πᵢ is the importance-weighted reward; t counts updates. While t ≤ ln(k)·k, the rule only explores and the weights stay uniform (68 updates for k
+ * = 22). The authors' public code differs from their algorithm: the class that it names as the paper's keeps ρ·R̂ + (1 − ρ)·exp(ℓ) without the
+ * division by π, and another one adds up ℓ/(10·π) without decay. The rule is meant for signals of sampled text (training steps). A domain without
+ * text keeps its R̂, and a domain that never had text keeps its weight, because an R̂ of 0 would rank it last. In a signal that measures every domain
+ * every time, as from a batch of each, all domains count as sampled.
  */
 import { checkOptions, numberIn, oneOf, type OptionChecks } from "../../options.ts";
 import { initialState, measuredDomains, need, remembered, type Rule } from "../rule.ts";
@@ -17,11 +18,11 @@ import { exponentiatedGradient, normalise, uniformWeights, within } from "../sim
 export interface OdmOptions {
   /** Selects this rule. */
   readonly name: "odm";
-  /** ρ, what is kept of the old reward, 0 ≤ ρ < 1. Default 0.9, the paper's. */
+  /** Decay ρ of the old reward, 0 ≤ ρ < 1. Default 0.9, as in the paper. */
   readonly decay?: number;
 }
 
-/** Rewards of absurd losses over tiny weights stay finite. */
+/** Limit of a reward, so that huge losses divided by tiny weights stay finite. */
 const LARGEST_REWARD = 1e300;
 
 export const odmChecks: OptionChecks<OdmOptions> = {
@@ -29,7 +30,10 @@ export const odmChecks: OptionChecks<OdmOptions> = {
   decay: numberIn({ min: 0, max: 1, openMax: true }),
 };
 
-/** Online Data Mixing: a bandit whose rewards are the training losses of the domains. Albalak et al., arXiv:2312.02406. Throws `config` for options that are wrong. */
+/**
+ * Makes the rule Online Data Mixing: a bandit whose rewards are the training losses of the domains. Albalak et al., arXiv:2312.02406. Throws `config`
+ * for invalid options.
+ */
 export function odm(options: OdmOptions = { name: "odm" }): Rule {
   checkOptions("odm", options, odmChecks);
   const decay = options.decay ?? 0.9;
@@ -39,7 +43,7 @@ export function odm(options: OdmOptions = { name: "odm" }): Rule {
     init: (domains) =>
       initialState("odm", domains, uniformWeights(domains.length), {
         rewards: domains.map(() => 0),
-        /** 1 for a domain that was ever measured. */
+        /** 1 for a domain that has been measured, else 0. */
         known: domains.map(() => 0),
       }),
     update(state, signal) {
@@ -53,7 +57,7 @@ export function odm(options: OdmOptions = { name: "odm" }): Rule {
       const known = remembered("odm", state.memory, "known").map((before, i) => (drawn(i) ? 1 : before));
       const epsilon = (t: number): number => Math.min(1 / k, Math.sqrt(Math.log(k) / (k * Math.max(1, t))));
       const t = state.updates + 1;
-      // Those that were never measured have kept 1/k each; the others share the rest, none below εₜ.
+      // Domains that were never measured have kept 1/k each; the others share the rest, none below εₜ.
       const weights = within(
         state.weights,
         known.map((one) => one === 1),

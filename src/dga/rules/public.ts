@@ -1,4 +1,4 @@
-/** The rules as users have them, `rules.dga(…)`: each under its own name. */
+/** The rules as users call them, `rules.dga(…)`: each under its own name. */
 export { ado } from "./ado.ts";
 export { dga } from "./dga.ts";
 export { doge } from "./doge.ts";

@@ -1,9 +1,9 @@
 /**
- * The balance step of R&B, regroup and balance (Ge et al., arXiv 2505.00358): α = softmax(λ·G q / ‖G q‖), G the Gram matrix of the domains'
- * gradients and q the share that each domain has in what the model is evaluated on. G q is the inner product of every domain's gradient with
- * that of the evaluation mixture, so this is an alignment without a target set, from no state at all. The authors collect the gradients of
- * training steps; here the trainer measures G from a batch of each domain. Regrouping, the other half of the method, is a matter of the data.
- * A domain that was not measured keeps its weight, and the others share the rest by what is known of them.
+ * The balance step of R&B, regroup and balance (Ge et al., arXiv 2505.00358): α = softmax(λ·G q / ‖G q‖), where G is the Gram matrix of the domains'
+ * gradients and q the share of each domain in the evaluation mixture. G q is the inner product of every domain's gradient with that of the evaluation
+ * mixture, so this is an alignment without a target set, and without any state. The authors collect the gradients of training steps; here the trainer
+ * measures G from a batch of each domain. Regrouping, the other half of the method, changes the data. A domain that was not measured keeps its
+ * weight, and the others share the rest.
  */
 import { checkOptions, numberIn, oneOf, type OptionChecks } from "../../options.ts";
 import { initialState, measuredDomains, needGram, type Rule } from "../rule.ts";
@@ -14,9 +14,9 @@ import { byDomain, type ByDomain, numbersByDomain } from "./by-domain.ts";
 export interface RnbOptions {
   /** Selects this rule. */
   readonly name: "rnb";
-  /** q on the simplex, in the domains' order or by name. Default uniform. */
+  /** Evaluation mixture q on the simplex, in the order of the domains or by name. Default uniform. */
   readonly target?: ByDomain;
-  /** λ ≥ 0, the inverse temperature. Default 1, ours: the direction has norm 1, so at most e^√2 lies between two weights. */
+  /** Inverse temperature λ ≥ 0. Default 1 (not from the paper): the direction has norm 1, so two weights differ by a factor of at most e^√2. */
   readonly lambda?: number;
 }
 
@@ -26,7 +26,10 @@ export const rnbChecks: OptionChecks<RnbOptions> = {
   lambda: numberIn({ min: 0 }),
 };
 
-/** R&B, the balance step of regroup and balance: weights by the Gram matrix of the domains' gradients, without a target set. Ge et al., arXiv:2505.00358. Throws `config` for options that are wrong. */
+/**
+ * Makes the rule R&B, the balance step of regroup and balance: weights from the Gram matrix of the domains' gradients, without a target set. Ge et
+ * al., arXiv:2505.00358. Throws `config` for invalid options.
+ */
 export function rnb(options: RnbOptions = { name: "rnb" }): Rule {
   checkOptions("rnb", options, rnbChecks);
   const lambda = options.lambda ?? 1;
@@ -38,7 +41,7 @@ export function rnb(options: RnbOptions = { name: "rnb" }): Rule {
     name: "rnb",
     needs: ["gram"],
     init(domains) {
-      // Read now, so that a mistake shows before training.
+      // Checked here, so that a mistake shows before training.
       shares(domains);
       return initialState("rnb", domains, uniformWeights(domains.length));
     },

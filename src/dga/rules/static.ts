@@ -1,4 +1,4 @@
-/** Weights given by the user, always. */
+/** Fixed weights, given by the user. */
 import { checkOptions, oneOf, type OptionChecks, required } from "../../options.ts";
 import { initialState, type Rule } from "../rule.ts";
 import { checkSimplex } from "../simplex.ts";
@@ -8,7 +8,7 @@ import { byDomain, type ByDomain, numbersByDomain } from "./by-domain.ts";
 export interface StaticOptions {
   /** Selects this rule. */
   readonly name: "static";
-  /** One weight per domain, in the domains' order or by name; they sum to 1. */
+  /** One weight per domain, in the order of the domains or by name; they must sum to 1. */
   readonly weights: ByDomain;
 }
 
@@ -17,7 +17,7 @@ export const staticChecks: OptionChecks<StaticOptions> = {
   weights: required(numbersByDomain),
 };
 
-/** Fixed weights. Throws `config` for options that are wrong. */
+/** Makes a rule with fixed weights. Throws `config` for invalid options. */
 export function staticWeights(options: StaticOptions): Rule {
   checkOptions("static", options, staticChecks);
   return {

@@ -1,6 +1,6 @@
 /**
- * Weights from the domains' sizes: αᵢ ∝ nᵢ^τ, fixed. τ = 1 is proportional sampling, τ = 0 uniform; in between small domains gain. Language
- * models for many languages sample this way (Conneau et al. 2020, XLM-R, τ = 0.3; Raffel et al. 2020 write τ = 1/T).
+ * Fixed weights from the domains' sizes: αᵢ ∝ nᵢ^τ. τ = 1 is proportional sampling and τ = 0 uniform; in between, small domains gain. Multilingual
+ * language models are sampled this way (Conneau et al. 2020, XLM-R, τ = 0.3; Raffel et al. 2020 write τ = 1/T).
  */
 import { checkOptions, numberIn, oneOf, type OptionChecks, required } from "../../options.ts";
 import { checkDomains, initialState, type Rule } from "../rule.ts";
@@ -11,9 +11,9 @@ import { type ByDomain, numbersByDomain, sizesOf } from "./by-domain.ts";
 export interface TemperatureOptions {
   /** Selects this rule. */
   readonly name: "temperature";
-  /** nᵢ: tokens (or documents) of each domain, in the domains' order or by name. The trainer's command fills in its tokens. */
+  /** Tokens (or documents) nᵢ of each domain, in the order of the domains or by name. The command `gradmix train` fills in the tokens of its domains. */
   readonly sizes: ByDomain;
-  /** τ ≥ 0. Default 0.3, XLM-R's. */
+  /** Exponent τ ≥ 0. Default 0.3, as in XLM-R. */
   readonly exponent?: number;
 }
 
@@ -23,7 +23,10 @@ export const temperatureChecks: OptionChecks<TemperatureOptions> = {
   exponent: numberIn({ min: 0 }),
 };
 
-/** Fixed weights in proportion to sizeᵗ with the exponent τ: 1 is proportional to the sizes, 0 is uniform. Throws `config` for options that are wrong. */
+/**
+ * Makes a rule with fixed weights in proportion to nᵢ^τ, where nᵢ are the sizes: τ = 1 is proportional to the sizes, τ = 0 uniform. Throws `config`
+ * for invalid options.
+ */
 export function temperature(options: TemperatureOptions): Rule {
   checkOptions("temperature", options, temperatureChecks);
   const exponent = options.exponent ?? 0.3;

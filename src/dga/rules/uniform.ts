@@ -1,4 +1,4 @@
-/** Every domain the same weight, always. */
+/** Fixed equal weights. */
 import { checkOptions, oneOf, type OptionChecks } from "../../options.ts";
 import { initialState, type Rule } from "../rule.ts";
 import { uniformWeights } from "../simplex.ts";
@@ -11,7 +11,7 @@ export interface UniformOptions {
 
 export const uniformChecks: OptionChecks<UniformOptions> = { name: oneOf("uniform") };
 
-/** Equal weights for all domains. Throws `config` for options that are wrong. */
+/** Makes a rule with equal weights for all domains. Throws `config` for invalid options. */
 export function uniform(options: UniformOptions = { name: "uniform" }): Rule {
   checkOptions("uniform", options, uniformChecks);
   return {

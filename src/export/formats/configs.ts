@@ -1,4 +1,4 @@
-/** Trainers that read YAML or JSON. Each names the source that was read. */
+/** Trainers that read YAML or JSON. Each format names the source code that was read. */
 import { GradmixError } from "../../errors.ts";
 import { plainDecimal } from "../decimals.ts";
 import type { Entry, ExportFormat } from "../format.ts";
@@ -48,7 +48,7 @@ const olmoCore: ExportFormat = steady({
   repetitions: true,
   write({ entries }, plan) {
     const { repetitions } = plan.mixture;
-    // OLMo-core takes none below 1.
+    // OLMo-core does not accept values below 1.
     const most = repetitions === null ? null : Math.max(1, repetitions);
     const sources = entries.map(({ name, share, paths }) =>
       record({
@@ -66,7 +66,7 @@ const olmoCore: ExportFormat = steady({
   },
 });
 
-/** Sequences of a block, of which each domain gets a whole number (mixture_block_size). */
+/** Sequences per block (mixture_block_size); each domain gets a whole number of them. */
 const LEVANTER_BLOCK = 2048;
 
 /** marin-community/marin lib/levanter/src/levanter/data/mixture.py, MixtureDataset (2026). */

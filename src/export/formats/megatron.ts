@@ -1,4 +1,4 @@
-/** NVIDIA's: Megatron-LM and NeMo, NeMo Automodel, Megatron-Bridge, Megatron-Energon. Each names the source that was read. */
+/** NVIDIA's formats: Megatron-LM and NeMo, NeMo Automodel, Megatron-Bridge, Megatron-Energon. Each names the source code that was read. */
 import { GradmixError } from "../../errors.ts";
 import { plainDecimal } from "../decimals.ts";
 import type { ExportedFile, ExportFormat } from "../format.ts";
@@ -15,7 +15,7 @@ import {
   yaml,
 } from "./shared.ts";
 
-/** BlendedDataset keeps the index of a dataset in an i16. */
+/** BlendedDataset stores the index of a dataset in an i16. */
 const MOST_DATASETS = 32_767;
 
 /** megatron/core/datasets/utils.py, get_blend_from_list; megatron/training/utils/common_utils.py, get_blend_and_blend_per_split (August 2026). */
@@ -48,7 +48,7 @@ const megatron: ExportFormat = {
         name: `data-path${suffix}.sh`,
         text: `${comment(plan.about)}--data-path ${words.map(shellWord).join(" ")}\n`,
       });
-      // Read by str.split().
+      // Its reader splits words with str.split().
       if (spaced.size === 0) files.push({ name: `data-args${suffix}.txt`, text: `${words.join(" ")}\n` });
       files.push({
         name: `per-split${suffix}.json`,

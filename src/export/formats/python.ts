@@ -1,9 +1,9 @@
-/** Trainers whose mixtures are made in Python. Each names the source that was read. */
+/** Trainers whose mixtures are defined in Python. Each format names the source code that was read. */
 import type { ExportFormat, FormatOutput, Plan } from "../format.ts";
 import { comment, type Data, jsonText } from "../text.ts";
 import { pathOf, sharesOf, steady } from "./shared.ts";
 
-/** A module with the weights by name, and what else it says. */
+/** A Python module with the weights by name, followed by the given code. */
 function module(
   plan: Plan,
   imports: string,

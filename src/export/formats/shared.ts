@@ -4,12 +4,12 @@ import { show } from "../../options.ts";
 import type { Entry, ExportFormat, FormatOutput, Plan, PlannedStage } from "../format.ts";
 import { comment, type Data, decimal, jsonText, yamlText } from "../text.ts";
 
-/** A format of weights that stay for the whole run: what it is, and how its one stage is written. `repetitions` and `sidecar` are false where they are left out. */
+/** A format whose weights hold for the whole run, with the function that writes its one stage. `repetitions` and `sidecar` default to false. */
 export interface SteadyFormat
   extends
     Omit<ExportFormat, "stages" | "repetitions" | "sidecar" | "write">,
     Partial<Pick<ExportFormat, "repetitions" | "sidecar">> {
-  /** Throws `config` for a mixture that the trainer would misread. */
+  /** Writes the stage. Throws `config` for a mixture that the trainer would misread. */
   write(stage: PlannedStage, plan: Plan): FormatOutput;
 }
 
@@ -23,7 +23,7 @@ export function steady({ write, ...format }: SteadyFormat): ExportFormat {
   };
 }
 
-/** Shares by name. */
+/** Shares by domain name. */
 export function sharesOf({ entries }: PlannedStage): ReadonlyMap<string, Data> {
   return new Map(entries.map(({ name, share }) => [name, decimal(share)]));
 }
@@ -32,17 +32,17 @@ export function listOf(entries: readonly Entry[]): readonly Data[] {
   return entries.map(({ share }) => decimal(share));
 }
 
-/** An object that keeps its order. */
+/** An object that keeps the order of its members. */
 export function record(members: Readonly<Record<string, Data>>): ReadonlyMap<string, Data> {
   return new Map(Object.entries(members));
 }
 
-/** One file of YAML. */
+/** Output of one YAML file. */
 export function yaml(name: string, plan: Plan, data: Data, notes: readonly string[] = []): FormatOutput {
   return { files: [{ name, text: comment(plan.about) + yamlText(data) }], notes };
 }
 
-/** One file of JSON, which has no comments. */
+/** Output of one JSON file, which has no comments. */
 export function json(data: Data, notes: readonly string[] = []): FormatOutput {
   return { files: [{ name: "mixture.json", text: `${jsonText(data)}\n` }], notes };
 }
@@ -54,15 +54,15 @@ export function pathOf({ name, paths }: Entry): string {
   return path;
 }
 
-/** What Python's `str.split` and `str.strip` take for a space, and a little more. */
+/** The characters that Python's `str.split` and `str.strip` treat as space, and a few more. */
 export const pythonSpace: RegExp = /[\s\u001C-\u001F\u0085]/;
 
-/** Would `str.strip` change it? */
+/** Whether `str.strip` would change the text. */
 export function isStripped(text: string): boolean {
   return pythonSpace.test(text.at(0) ?? "") || pythonSpace.test(text.at(-1) ?? "");
 }
 
-/** Throws `config` where a path would be stripped: the trainer would look elsewhere. */
+/** Throws `config` if the trainer would strip a path and so look elsewhere. */
 export function checkStripped(format: string, entries: readonly Entry[]): void {
   const bad = entries.filter(({ paths }) => paths.some(isStripped)).map(({ name }) => name);
   if (bad.length > 0)
@@ -73,12 +73,12 @@ export function checkStripped(format: string, entries: readonly Entry[]): void {
 }
 
 export interface PlacedStage {
-  /** In the format's own unit. */
+  /** Start in the format's own unit. */
   readonly start: number;
   readonly stage: PlannedStage;
 }
 
-/** Stages at whole numbers of the format's own unit; those that are shorter than one of it go, and a line says so. */
+/** Places stages at whole numbers of the format's own unit. Stages shorter than one unit are left out, with a note. */
 export function placeStages(
   { stages, tokens }: Plan,
   perUnit: number,

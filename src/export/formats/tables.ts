@@ -5,7 +5,7 @@ import type { Entry, ExportFormat, Plan } from "../format.ts";
 import { csvText, type Data, decimal } from "../text.ts";
 import { few, json as jsonFile, record, steady } from "./shared.ts";
 
-/** Columns that olmix/fit/loaders.py does not take for domains. */
+/** Column names that olmix/fit/loaders.py does not read as domains. */
 const olmixOwn = /^(?:run|run_id|name|index|Unnamed.*)$/;
 
 /** allenai/olmix olmix/fit/loaders.py, load_from_csv (March 2026). */
@@ -55,7 +55,7 @@ function epochs({ tokens, weight }: Entry, length: number): string | null {
   return tokens === null || weight === 0 ? null : plainDecimal((weight * length) / tokens);
 }
 
-/** Where each stage ends. */
+/** Tokens of each stage. */
 function lengths({ stages, tokens }: Plan): number[] {
   return stages.map(({ start }, i) => (stages[i + 1]?.start ?? tokens) - start);
 }

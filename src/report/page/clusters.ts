@@ -3,11 +3,11 @@ import type { ClusterPageData, ClusterRow } from "../cluster-page-data.ts";
 import { h, section } from "./dom.ts";
 import { formatCount, formatShare } from "./format.ts";
 
-/** Clusters that are shown before more are asked for. */
+/** Clusters that are shown at first. */
 const SHOWN_AT_ONCE = 60;
 
 const whole = (n: number): string => n.toLocaleString("en");
-/** 12.4 MB. */
+/** For example 12.4 MB. */
 const formatBytes = (bytes: number): string => formatCount(bytes).replace(/([kMBT]?)$/, " $1B");
 
 type Order = "size" | "small" | "name";
@@ -54,7 +54,7 @@ function clusterHeader({
   );
 }
 
-/** Documents by rank, on a logarithmic axis. */
+/** Number of documents by rank, on a logarithmic axis. */
 function sizesPart({ rows, clusters }: ClusterPageData): HTMLElement {
   const most = Math.max(1, rows[0]?.documents ?? 1);
   const [width, height] = [1000, 120];
@@ -192,10 +192,10 @@ function clusterCard(
   );
 }
 
-/** The text with what is searched for marked. */
+/** The text with matches of the search highlighted. */
 function marked(text: string, wanted: string): (string | Node)[] {
   const lower = text.toLowerCase();
-  // Where small letters are of another length, places do not fit.
+  // If lower-casing changes the length, positions do not match.
   if (wanted === "" || lower.length !== text.length) return [text];
   const parts: (string | Node)[] = [];
   let from = 0;

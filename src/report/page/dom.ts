@@ -1,10 +1,10 @@
-/** Making elements. Text is only ever text: nothing that a run is named can become an element. */
+/** Makes elements. Text is always inserted as text, so names in a run cannot become elements. */
 
 type Child = Node | string | null | readonly Child[];
 
 type Properties = Readonly<Record<string, string | number | boolean | ((event: Event) => void)>>;
 
-/** An element. Functions listen to the event of their name, `true` is an attribute without a value, `false` none. */
+/** Makes an element. A function listens to the event of its name; `true` is an attribute without a value, and `false` none. */
 export function h(tag: string, properties: Properties = {}, ...children: readonly Child[]): HTMLElement {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties))
@@ -21,7 +21,7 @@ function append(element: HTMLElement, children: readonly Child[]): void {
     else append(element, child);
 }
 
-/** A section with a heading that links can name. */
+/** A section with a heading that links can refer to. */
 export function section(id: string, title: string, ...children: readonly Child[]): HTMLElement {
   return h(
     "section",

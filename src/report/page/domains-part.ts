@@ -1,4 +1,4 @@
-/** The table of the domains of one run, and its mixture as files of trainers. */
+/** The table of the domains of one run, and its mixture in the formats of trainers. */
 import type { DomainData, ExportedText, RunData } from "../page-data.ts";
 import { h, section } from "./dom.ts";
 import { formatCount, formatLoss, formatShare, formatTimes, significant } from "./format.ts";
@@ -11,7 +11,7 @@ import { nameColour, type Part, runOf, type View } from "./view.ts";
 interface Row extends DomainData {
   readonly name: string;
   readonly colour: string;
-  /** Share of the tokens that there are. */
+  /** Share of the tokens of all text. */
   readonly proportional: number;
   readonly uniform: number;
   readonly achieved: number;
@@ -134,7 +134,7 @@ const columns: readonly TableColumn<Row>[] = [
   },
 ];
 
-/** The mixture in the format of a trainer, to be copied. */
+/** The mixture in the format of a trainer, for copying. */
 function exportBox(): { element: HTMLElement; show(exports: readonly ExportedText[]): void } {
   let shown: readonly ExportedText[] = [];
   const choice = h("select", {
@@ -151,7 +151,7 @@ function exportBox(): { element: HTMLElement; show(exports: readonly ExportedTex
     type: "button",
     click: () => {
       text.select();
-      // Pages that a browser does not trust have no clipboard.
+      // Pages in an insecure context have no clipboard.
       const { clipboard } = navigator as { readonly clipboard?: Clipboard };
       if (clipboard === undefined) copy.textContent = "Selected";
       else

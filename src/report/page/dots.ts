@@ -1,9 +1,9 @@
-/** Names with a dot for each run on one scale: what curves of one point are shown as. Elements alone: uPlot has no axis of names. */
+/** Names with a dot for each run on one scale, for curves with a single point. Plain elements: uPlot has no axis of names. */
 import { h } from "./dom.ts";
 
 export interface DotRow {
   readonly name: string;
-  /** In the order of the groups; null: none. */
+  /** One value per group, in their order; null: none. */
   readonly values: readonly (number | null)[];
 }
 
@@ -12,9 +12,9 @@ export interface DotGroup {
   readonly colour: string;
 }
 
-/** Of more groups the values are not written beside the dots. */
+/** With more groups, the values are not written beside the dots. */
 const WRITTEN = 3;
-/** Circle, square, diamond, ring: dots are told apart without colours as well. */
+/** Circle, square, diamond, ring: dots can be distinguished without colours. */
 const SHAPES = 4;
 
 export function dots(

@@ -1,4 +1,4 @@
-/** Numbers as people read them. For the page and for what is written beside it. */
+/** Formats numbers for people, on the page and in the text beside it. */
 
 const units: readonly (readonly [number, string])[] = [
   [1e12, "T"],
@@ -10,12 +10,12 @@ const units: readonly (readonly [number, string])[] = [
 /** Three significant digits with a unit: 51.2k, 1.23M. */
 export function formatCount(value: number): string {
   for (const [size, unit] of units)
-    // What would round to 1,000 takes the next unit.
+    // A value that would round to 1,000 takes the next unit.
     if (Math.abs(value) >= size * 0.9995) return `${significant(value / size, 3)}${unit}`;
   return significant(value, 3);
 }
 
-/** So many significant digits, without zeros at the end, and never an exponent for numbers that people read whole. */
+/** A number with this many significant digits, without trailing zeros, and without an exponent if it is written in full otherwise. */
 export function significant(value: number, digits: number): string {
   if (value === 0) return "0";
   if (!Number.isFinite(value)) return "–";
@@ -26,7 +26,7 @@ export function significant(value: number, digits: number): string {
   return minus(text.includes(".") ? text.replace(/\.?0+$/, "") : text);
 }
 
-/** A loss, with digits enough to tell runs apart: 2.872. */
+/** A loss with enough digits to distinguish runs: 2.872. */
 export function formatLoss(value: number): string {
   return minus(value.toFixed(3));
 }
@@ -39,12 +39,12 @@ export function formatShare(value: number): string {
   return `${minus(percent.toFixed(Math.abs(percent) < 1 ? 2 : 1))} %`;
 }
 
-/** How often: ×1.25, ×0.08. */
+/** A ratio: ×1.25, ×0.08. */
 export function formatTimes(value: number): string {
   return `×${significant(value, 3)}`;
 }
 
-/** 42 s, 3 min 05 s, 2 h 04 min. */
+/** A duration: 42 s, 3 min 05 s, 2 h 04 min. */
 export function formatSeconds(seconds: number): string {
   const whole = Math.round(seconds);
   if (seconds < 9.95) return `${seconds.toFixed(1)} s`;

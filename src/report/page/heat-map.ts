@@ -1,4 +1,7 @@
-/** Weights of many domains over time as a picture: one row per domain, the heaviest at the top, one column per point in time. By hand, on a canvas: uPlot has no such chart. */
+/**
+ * Weights of many domains over time as a picture: one row per domain, the largest weight at the top, one column per point in time. Drawn on a canvas,
+ * because uPlot has no such chart.
+ */
 import { h } from "./dom.ts";
 import { formatCount, formatShare, formatTimes, significant } from "./format.ts";
 import { offWidth, onWidth, theme } from "./screen.ts";
@@ -6,7 +9,7 @@ import { heat } from "./theme.ts";
 
 export interface HeatRow {
   readonly name: string;
-  /** By time; NaN: not known. */
+  /** Values over time; NaN: unknown. */
   readonly values: readonly number[];
 }
 
@@ -18,7 +21,7 @@ export interface HeatMap {
 /** Sizes in pixels. */
 const rowHeights = { least: 1, most: 20, whole: 560, labelled: 11 } as const;
 
-/** The logarithm of a weight against the uniform one, as a share of the colours: from a hundredth (or less) to a hundred times. */
+/** The logarithm of a weight relative to the uniform one, as a share of the colour scale: from a hundredth (or less) to a hundred times. */
 function shade(weight: number, uniform: number, decades: Decades): number {
   return (Math.log10(weight / uniform) - decades.low) / (decades.high - decades.low);
 }
@@ -28,7 +31,7 @@ interface Decades {
   readonly high: number;
 }
 
-/** Whole powers of ten around all weights, against the uniform one; at most three below it. */
+/** The powers of ten that enclose all weights relative to the uniform one; at most three of them below it. */
 function decadesOf(rows: readonly HeatRow[], uniform: number): Decades {
   let [least, most] = [1, 1];
   for (const { values } of rows)
@@ -41,7 +44,7 @@ function decadesOf(rows: readonly HeatRow[], uniform: number): Decades {
   return { low: Math.min(-1, low), high: Math.max(1, Math.ceil(Math.log10(most) - 1e-9)) };
 }
 
-/** `count` names there are in all, so that the uniform weight is 1/count. */
+/** Draws the map. `count` is the number of all names, so that the uniform weight is 1/count. */
 export function heatMap(rows: readonly HeatRow[], tokens: readonly number[], count: number): HeatMap {
   const uniform = 1 / count;
   const decades = decadesOf(rows, uniform);
@@ -88,12 +91,12 @@ export function heatMap(rows: readonly HeatRow[], tokens: readonly number[], cou
   };
 }
 
-/** Room for names at the left. */
+/** Width for names at the left. */
 function gutterOf(width: number, height: number): number {
   return height < rowHeights.labelled ? 0 : Math.min(190, Math.round(width * 0.3));
 }
 
-/** The last column that has begun. */
+/** The last column that has started. */
 function columnAt(tokens: readonly number[], at: number): number {
   const next = tokens.findIndex((token) => token > at);
   return next < 0 ? tokens.length - 1 : Math.max(0, next - 1);
@@ -150,7 +153,7 @@ function rgbOf(colour: string): readonly [number, number, number] {
   return [part(1), part(3), part(5)];
 }
 
-/** A text cut so that it fits. */
+/** The text, shortened so that it fits. */
 function fitting(context: CanvasRenderingContext2D, text: string, width: number): string {
   if (context.measureText(text).width <= width) return text;
   let kept = text.length;
@@ -158,7 +161,7 @@ function fitting(context: CanvasRenderingContext2D, text: string, width: number)
   return `${text.slice(0, kept)}…`;
 }
 
-/** What the colours mean. */
+/** The legend of the colours. */
 function scale({ low, high }: Decades): HTMLElement {
   const powers = Array.from({ length: high - low + 1 }, (_, i) => low + i);
   const stops = Array.from({ length: 17 }, (_, i) => `rgb(${heat(i / 16).join(" ")})`);

@@ -1,4 +1,4 @@
-/** Charts of lines over tokens, by uPlot, each with a legend that tells the values under the pointer, or else the last ones. */
+/** Charts of lines over tokens, by uPlot, each with a legend that shows the values under the pointer, or else the last ones. */
 import type { default as UPlot } from "uplot";
 import { h } from "./dom.ts";
 import { formatCount, significant } from "./format.ts";
@@ -10,34 +10,34 @@ export interface Line {
   readonly label: string;
   readonly colour: string;
   readonly dash?: readonly number[];
-  /** Ascending. */
+  /** Tokens, ascending. */
   readonly tokens: readonly number[];
-  /** NaN: none. */
+  /** Values; NaN: none. */
   readonly values: readonly number[];
-  /** How far the band reaches above and below; null or NaN: none. */
+  /** How far the band extends above and below; null or NaN: none. */
   readonly band?: readonly (number | null)[];
 }
 
 export interface ChartOptions {
   readonly height: number;
-  /** What the numbers are, for the axis and for those who do not see the picture. */
+  /** What the numbers are, for the axis and for screen readers. */
   readonly title: string;
   readonly format: (value: number) => string;
-  /** For the axis, where `format` says too much. Default: three significant digits. */
+  /** Formats ticks of the axis, if `format` is too long for them. Default: three significant digits. */
   readonly tick?: (value: number) => string;
-  /** How `band` is drawn: as an area along the line (default), or as a bar at each point, where not every point has one. */
+  /** How `band` is drawn: as an area along the line (default), or as a bar at each point, for lines where not every point has one. */
   readonly spread?: "area" | "bars";
-  /** A horizontal line, with its name. */
+  /** A horizontal line with a label. */
   readonly level?: { readonly at: number; readonly label: string; readonly colour: string };
-  /** Where the names of lines and their values stand; nowhere: the names are said elsewhere. Default "below". */
+  /** Position of the legend. "nowhere" if the names are shown elsewhere. Default "below". */
   readonly legend?: "below" | "beside" | "nowhere";
-  /** Lines are sums one upon the other, the first lowest, and filled; `values` are the parts. */
+  /** Stacks the lines, the first at the bottom, and fills them; `values` are the parts. */
   readonly stacked?: boolean;
-  /** Fewer ticks, for small ones. */
+  /** Uses fewer ticks, for small charts. */
   readonly small?: boolean;
-  /** Only this part of the tokens: shares of the whole. */
+  /** Start of the shown part of the tokens, as a share of all. */
   readonly from?: number;
-  /** Points to mark, such as where a line passes a level. */
+  /** Points to mark, for example where a line crosses a level. */
   readonly marks?: readonly { readonly tokens: number; readonly value: number; readonly colour: string }[];
 }
 
@@ -46,7 +46,7 @@ export interface Chart {
   destroy(): void;
 }
 
-/** All lines at all tokens that one of them has; null where one has no point. */
+/** All lines at all tokens of any of them; null where a line has no point. */
 function align(lines: readonly Line[]): { tokens: number[]; at: (line: Line) => Map<number, number> } {
   const tokens = [...new Set(lines.flatMap((line) => line.tokens))].sort((a, b) => a - b);
   return { tokens, at: (line) => new Map(line.tokens.map((token, i) => [token, i])) };
@@ -56,10 +56,10 @@ type Column = (number | null)[];
 
 interface Columns {
   readonly tokens: number[];
-  /** What is drawn, and what the legend tells. */
+  /** The drawn columns; the legend shows their values. */
   readonly drawn: readonly Column[];
   readonly told: readonly Column[];
-  /** Ends of the bands, for the lines that have one. */
+  /** Ends of the bands, for lines that have one. */
   readonly bands: readonly { readonly line: number; readonly low: Column; readonly high: Column }[];
 }
 
@@ -96,7 +96,7 @@ function columnsOf(lines: readonly Line[], stacked: boolean): Columns {
   return { tokens, told, drawn: told, bands };
 }
 
-/** A chart that fills the width of where it is put. */
+/** A chart that fills the width of its container. */
 export function chart(lines: readonly Line[], options: ChartOptions): Chart {
   const columns = columnsOf(lines, options.stacked === true);
   const host = h("div", { class: "plot", role: "img", "aria-label": describe(lines, options) });
@@ -140,7 +140,7 @@ interface Legend {
   tell(values: readonly (number | null)[]): void;
 }
 
-/** In the order of the lines; of stacked ones the highest first, as they lie. */
+/** The legend, in the order of the lines; for stacked lines the highest first, as they are drawn. */
 function legendOf(lines: readonly Line[], { format, stacked = false }: ChartOptions): Legend {
   const values = lines.map(() => h("span", { class: "value" }));
   const items = lines.map((line, i) =>
@@ -160,7 +160,7 @@ function legendOf(lines: readonly Line[], { format, stacked = false }: ChartOpti
   };
 }
 
-/** A piece of the line, or of the area. */
+/** A sample of the line, or of the area. */
 export function swatch({ colour, dash = [] }: Pick<Line, "colour" | "dash">, area = false): Node {
   const make = (tag: string, attributes: Readonly<Record<string, string>>): Element => {
     const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
@@ -199,7 +199,7 @@ function draw(
   legend: Legend | null,
 ): UPlot {
   const stacked = options.stacked === true;
-  // Of stacked ones the highest is drawn first, and those below over it.
+  // Of stacked lines, the highest is drawn first, and the lower ones over it.
   const order = stacked ? [...lines.keys()].reverse() : [...lines.keys()];
   const series: UPlot.Series[] = [
     {},
@@ -253,9 +253,9 @@ function draw(
 const hidden: UPlot.Series = { stroke: "transparent", width: 0, spanGaps: true, points: { show: false } };
 
 function seriesOf({ label, colour, dash = [] }: Line, column: Column, stacked: boolean): UPlot.Series {
-  // In its own colour: thin areas would vanish between other lines.
+  // The border has the same colour, since thin areas would vanish between other lines.
   if (stacked) return { label, stroke: colour, width: 0.5, fill: colour, points: { show: false } };
-  // Few points are points; one alone is no line.
+  // A few points are drawn as points; a single one is not a line.
   const few = column.filter((value) => value !== null).length <= 12;
   return {
     label,
@@ -267,7 +267,7 @@ function seriesOf({ label, colour, dash = [] }: Line, column: Column, stacked: b
   };
 }
 
-/** The value of a column that is nearest to a place, in tokens. */
+/** The value of a column nearest to a position in tokens. */
 function nearestTo(column: Column, tokens: readonly number[], place: number): number | null {
   let best: number | null = null;
   let distance = Infinity;
@@ -281,7 +281,7 @@ function nearestTo(column: Column, tokens: readonly number[], place: number): nu
 function rangeOfTokens(tokens: readonly number[], from = 0): UPlot.Range.Function {
   const most = tokens.at(-1) ?? 1;
   return (_, low, high) => {
-    // What is zoomed in stays so; all begins at 0.
+    // A zoomed view keeps its range; the full view starts at 0.
     const all = low === null || (low <= tokens[0]! && high >= most);
     return all ? [most * from, Math.max(most, 1)] : [low, high];
   };
@@ -327,7 +327,7 @@ function axesOf({ tick = (value) => significant(value, 3), small = false }: Char
   ];
 }
 
-/** From the lower to the upper end at each point, before the lines are drawn. */
+/** Draws bars from the lower to the upper end at each point, behind the lines. */
 function drawBars(plot: UPlot, lines: readonly Line[], { tokens, bands }: Columns): void {
   const { ctx } = plot;
   ctx.save();

@@ -1,4 +1,4 @@
-/** Losses against tokens: of the target, of training, of each domain; all runs together. */
+/** Losses against tokens: on the target, in training and on each domain, for all runs together. */
 import type { GroupData, LossCurves, PageData } from "../page-data.ts";
 import { h, section } from "./dom.ts";
 import { formatLoss } from "./format.ts";
@@ -83,7 +83,7 @@ function panelOf(
   };
 }
 
-/** The points of the second half, so that their values alone make the axis. */
+/** The points of the second half, so that only their values determine the axis. */
 function secondHalf(lines: readonly Line[]): { from: number; shown: readonly Line[] } {
   const most = Math.max(...lines.map(({ tokens }) => tokens[tokens.length - 1]!));
   const shown = lines.map((line) => {
@@ -112,7 +112,7 @@ function lineOf(group: GroupData, index: number, curves: LossCurves | null, unit
   };
 }
 
-/** Domains that were evaluated at the end alone, or at the start as well: lines from there would show that all fall, and little else. */
+/** Domains that were evaluated only at the end, or only at start and end: lines between these would show little more than that all losses fall. */
 function endsOf({ data, unit }: View): HTMLElement {
   const rows = evaluatedDomains(data).map((domain) => ({
     name: data.names[domain]!,
@@ -138,7 +138,7 @@ function endsOf({ data, unit }: View): HTMLElement {
   );
 }
 
-/** Indices, the heaviest first. */
+/** Indices of the evaluated domains, ordered by weight, the largest first. */
 function evaluatedDomains({ groups, heaviest, runs }: PageData): number[] {
   const evaluated = new Set(groups.flatMap(({ domains }) => domains.map(({ domain }) => domain)));
   const byWeight = new Set([...heaviest, ...runs.flatMap(({ weights }) => weights.rows), ...evaluated]);

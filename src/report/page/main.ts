@@ -1,4 +1,4 @@
-/** The page's script: shows the data that stands in the page, and where a server sends it, what is new. */
+/** The page's script: shows the data that is stored in the page and, if a server sends updates, the new data. */
 import type { PageData } from "../page-data.ts";
 import { h } from "./dom.ts";
 import { domainsPart } from "./domains-part.ts";
@@ -11,7 +11,7 @@ import { tokensPart } from "./tokens-part.ts";
 import { type Part, runLabel, type Unit, unitNames, type View } from "./view.ts";
 import { weightsPart } from "./weights-part.ts";
 
-/** How long after an answer the server is asked again. */
+/** Delay between an answer of the server and the next request. */
 const POLL_MILLISECONDS = 2000;
 
 const text = document.getElementById("data")?.textContent ?? "";
@@ -71,7 +71,7 @@ function show(): void {
   for (const part of parts) part.show(view);
 }
 
-/** Asks the server for news until the run has ended. */
+/** Asks the server for updates until the run has ended. */
 async function follow(version: string): Promise<void> {
   let next = version;
   try {

@@ -1,4 +1,4 @@
-/** Small charts beside each other, one for each name, with a search for many. */
+/** Small charts beside each other, one per name, with a search field if there are many. */
 import { h } from "./dom.ts";
 import { type Chart, chart, type ChartOptions, type Line } from "./lines.ts";
 
@@ -13,9 +13,9 @@ export interface Multiples {
   show(panels: readonly Panel[]): void;
 }
 
-/** Panels that are shown before more are asked for. */
+/** Panels that are shown at first. */
 const FIRST_PANELS = 12;
-/** With as many there is something to search. */
+/** Number of panels from which there is a search field. */
 const SEARCHED = 9;
 
 export function searchBox(label: string, change: (text: string) => void): HTMLElement {

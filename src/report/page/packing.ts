@@ -1,6 +1,9 @@
-/** Lists of numbers as text, for JSON: made in Node, read on the page. */
+/** Packs lists of numbers into text, for JSON: written in Node, read on the page. */
 
-/** 16-bit codes of weights: 0 is not known, 1 is zero, and from 2 on logarithms from `LEAST` to 1 evenly, so that a weight is off by less than 0.02 %. */
+/**
+ * 16-bit codes of weights: 0 means unknown, 1 means zero, and codes from 2 on are logarithms from `LEAST` to 1 at equal distances, so that the error
+ * is less than 0.02 %.
+ */
 const LEAST = 1e-9;
 const CODES = 65_533;
 
@@ -15,7 +18,7 @@ export function unpackFloats(text: string): number[] {
   return Array.from({ length: view.byteLength / 4 }, (_, i) => view.getFloat32(i * 4, true));
 }
 
-/** Weights from 0 to 1; NaN: not known. What is below 1e-9 becomes that. */
+/** Packs weights from 0 to 1; NaN means unknown. Positive weights below 1e-9 become 1e-9. */
 export function packWeights(values: readonly number[]): string {
   const view = new DataView(new ArrayBuffer(values.length * 2));
   values.forEach((value, i) => view.setUint16(i * 2, codeOf(value), true));
@@ -39,7 +42,7 @@ function codeOf(weight: number): number {
 
 function toBase64(bytes: Uint8Array): string {
   let text = "";
-  // As arguments, of which there may not be too many.
+  // In parts, because the number of arguments is limited.
   for (let at = 0; at < bytes.length; at += 0x8000)
     text += String.fromCharCode(...bytes.subarray(at, at + 0x8000));
   return btoa(text);

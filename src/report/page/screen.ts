@@ -1,4 +1,4 @@
-/** Which theme is shown now, and what has to be drawn again when that or a width changes. */
+/** The current theme, and what must be redrawn when it or a width changes. */
 import { dark, light, type Theme } from "./theme.ts";
 
 const prefersDark = matchMedia("(prefers-color-scheme: dark)");
@@ -8,7 +8,7 @@ export function theme(): Theme {
   return prefersDark.matches && !printing ? dark : light;
 }
 
-/** Calls `draw` when the theme changes, which it does for printing as well: paper is light. */
+/** Calls `draw` when the theme changes, which includes printing: paper is light. */
 export function onTheme(draw: () => void): void {
   prefersDark.addEventListener("change", draw);
   const print = (now: boolean) => (): void => {
@@ -24,7 +24,7 @@ const observer = new ResizeObserver((entries) => {
   for (const { target, contentRect } of entries) resizers.get(target)?.(contentRect.width);
 });
 
-/** Calls `resize` when the width of an element changes, until `element` leaves the page. Takes the place of what was called before. */
+/** Calls `resize` when the width of an element changes, until `element` leaves the page. Replaces an earlier callback. */
 export function onWidth(element: Element, resize: (width: number) => void): void {
   resizers.set(element, resize);
   observer.observe(element);

@@ -1,4 +1,4 @@
-/** Settings, versions, data and cost of the runs: what differs between them first. */
+/** Settings, versions, data and cost of the runs; rows that differ between them come first. */
 import type { PageData, RunData, Setting } from "../page-data.ts";
 import { h, section } from "./dom.ts";
 import { formatCount, formatSeconds, formatShare } from "./format.ts";
@@ -101,7 +101,7 @@ function differences(data: PageData): HTMLElement {
       data.runs.flatMap(({ settings }) => settings.map((setting) => [key(setting), setting])),
     ).entries(),
   ]
-    // The folder, and what the run found, say where a run writes and what rule and seed it has.
+    // The folder and the facts of the run show where a run writes, and its rule and seed.
     .filter(([, { section, name }]) => !["options: run", "run"].includes(section) || name === "folder")
     .filter(([found]) => new Set(values.map((own) => own.get(found))).size > 1)
     .map(([found, { name }]) => [name, ...values.map((own) => own.get(found) ?? "–")]);

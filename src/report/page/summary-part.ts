@@ -1,4 +1,4 @@
-/** What was gained, in words and in a table of figures. */
+/** The results, in words and in a table of figures. */
 import type { GroupData, PageData, RunData } from "../page-data.ts";
 import { h, section } from "./dom.ts";
 import { formatCount, formatLoss, formatSeconds, formatShare } from "./format.ts";
@@ -23,12 +23,12 @@ export function summaryPart(): Part {
   };
 }
 
-/** A figure and its sign stay in one line. */
+/** Keeps a number and its sign on one line. */
 function unbroken(sentence: string): string {
   return sentence.replaceAll(/ (?=[%±])|(?<=±) /g, "\u00a0");
 }
 
-/** Of one run. */
+/** The figures of one run. */
 function tiles({ names, runs }: PageData): HTMLElement {
   const run = runs[0]!;
   const heaviest = run.weights.rows.slice(0, 1).flatMap((name) => {
@@ -57,7 +57,7 @@ function tiles({ names, runs }: PageData): HTMLElement {
   );
 }
 
-/** Of several: a row a group. */
+/** The figures of several runs: one row per group. */
 function figures(data: PageData): HTMLElement {
   const best = Math.min(...data.groups.map((group) => endOf(group)?.nats ?? Infinity));
   const head = ["", "runs", "nats per token", "against the best", "bits per byte", "tokens", "time"];

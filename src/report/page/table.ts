@@ -1,11 +1,11 @@
-/** A table that sorts by a click on a heading and shows the rows that a search finds. */
+/** A table that can be sorted by clicking a heading and filtered by a search. */
 import { h } from "./dom.ts";
 
 export interface TableColumn<R> {
   readonly title: string;
-  /** Said when the pointer rests on the heading. */
+  /** Shown when the pointer rests on the heading. */
   readonly explanation?: string;
-  /** What rows are sorted by: text ascends at first, numbers descend; null goes last. */
+  /** Sort key of a row. Text first sorts ascending, numbers descending; null comes last. */
   readonly key: (row: R) => string | number | null;
   readonly cell: (row: R) => string | Node;
 }
@@ -16,10 +16,10 @@ export interface Table<R> {
   search(text: string): void;
 }
 
-/** More rows than this are shown when asked for. */
+/** Rows that are shown at first. */
 const FIRST_ROWS = 30;
 
-/** Rows begin in the given order; `nameOf` is what a search looks in. */
+/** Makes a table. Rows start in the given order; the search looks at `nameOf`. */
 export function table<R>(columns: readonly TableColumn<R>[], nameOf: (row: R) => string): Table<R> {
   let rows: readonly R[] = [];
   let wanted = "";
@@ -90,7 +90,7 @@ export function table<R>(columns: readonly TableColumn<R>[], nameOf: (row: R) =>
   };
 }
 
-/** A sorted copy; equal ones keep their order. */
+/** A sorted copy; equal rows keep their order. */
 export function inOrder<R>(
   rows: readonly R[],
   key: (row: R) => string | number | null,

@@ -1,4 +1,7 @@
-/** Colours, light and dark. Runs are lines in the colours of `runs`, each with dashes of its own; domains are areas and lines in those of `domains`; no colour is in both. */
+/**
+ * Colours, light and dark. Runs are lines in the colours of `runs`, each with its own dashes; domains are areas and lines in those of `domains`; no
+ * colour is in both.
+ */
 
 export interface Theme {
   readonly background: string;
@@ -9,13 +12,13 @@ export interface Theme {
   readonly accent: string;
   readonly warning: string;
   readonly runs: readonly string[];
-  /** Neighbours differ in lightness, so that they are told apart without hues as well. After Tol, "muted". */
+  /** Neighbours differ in lightness, so that they can be distinguished without hues. After Tol, "muted". */
   readonly domains: readonly string[];
-  /** The same where they are lines, which need more contrast than areas. */
+  /** The same for lines, which need more contrast than areas. */
   readonly domainLines: readonly string[];
-  /** All domains that have no colour of their own. */
+  /** For all domains without a colour of their own. */
   readonly others: string;
-  /** What is not known. */
+  /** For unknown values. */
   readonly unknown: string;
 }
 
@@ -101,7 +104,7 @@ export const dark: Theme = {
   unknown: "#262b33",
 };
 
-/** Of runs, by index: the first is solid. */
+/** Dashes of runs, by index; the first is solid. */
 const dashes: readonly (readonly number[])[] = [
   [],
   [7, 4],
@@ -118,7 +121,7 @@ export interface Stroke {
   readonly dash: readonly number[];
 }
 
-/** After so many runs colours come again, with other dashes. */
+/** Colour and dashes of a run. After all colours have been used, they repeat with other dashes. */
 export function runStroke(theme: Theme, index: number): Stroke {
   const round = Math.floor(index / theme.runs.length);
   return {
@@ -127,14 +130,14 @@ export function runStroke(theme: Theme, index: number): Stroke {
   };
 }
 
-/** Of an area, or of a line. `rank` among the heaviest; −1: none. */
+/** The colour of a domain for an area or a line. `rank` is its rank by weight; −1 if it has no colour of its own. */
 export function domainColour(theme: Theme, rank: number, mark: "area" | "line"): string {
   const colours = mark === "area" ? theme.domains : theme.domainLines;
   if (rank >= 0 && rank < colours.length) return colours[rank]!;
   return mark === "area" ? theme.others : theme.muted;
 }
 
-/** cividis (Nuñez, Anderton and Renslow 2018), which looks alike to all eyes: dark to light. */
+/** cividis (Nuñez, Anderton and Renslow 2018), which looks the same with colour vision deficiency: dark to light. */
 const cividis: readonly (readonly [number, number, number])[] = [
   [0, 32, 77],
   [20, 51, 111],
@@ -147,7 +150,7 @@ const cividis: readonly (readonly [number, number, number])[] = [
   [254, 233, 69],
 ];
 
-/** From 0 to 1. */
+/** The colour for a share from 0 to 1. */
 export function heat(share: number): readonly [number, number, number] {
   const at = Math.max(0, Math.min(1, share)) * (cividis.length - 1);
   const i = Math.min(Math.floor(at), cividis.length - 2);

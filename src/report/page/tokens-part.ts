@@ -1,4 +1,4 @@
-/** Where the tokens of one run went: what was asked against what was trained on, and repetitions against their cap. */
+/** Where the tokens of one run went: requested and trained shares, and repetitions against their cap. */
 import type { DomainData, RunData } from "../page-data.ts";
 import { h, section } from "./dom.ts";
 import { formatCount, formatShare, significant } from "./format.ts";
@@ -7,7 +7,7 @@ import { unpackFloats } from "./packing.ts";
 import { theme } from "./screen.ts";
 import { nameColour, type Part, rowOf, runOf, type View } from "./view.ts";
 
-/** Rows of bars, and lines of epochs; the table has all. */
+/** Number of bars and of lines of epochs; the table has all. */
 const BARS = 16;
 const EPOCH_LINES = 12;
 
@@ -104,7 +104,7 @@ function epochsOf(view: View): Chart {
   });
 }
 
-/** A cap far above all lines would press them to the ground; the sentence below the chart has it then. */
+/** A cap far above all lines would compress them, so it is then only given in the sentence below the chart. */
 function nearCap(lines: readonly Line[], cap: number): boolean {
   return Math.max(...lines.flatMap(({ values }) => values)) > cap / 10;
 }

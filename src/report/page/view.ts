@@ -1,4 +1,4 @@
-/** What is looked at: the data, one run of it, and a unit. Parts of the page show a view. */
+/** What is shown: the data, one selected run, and a unit. Parts of the page show a view. */
 import type { LossCurves, PageData, RunData } from "../page-data.ts";
 import { theme } from "./screen.ts";
 import { domainColour } from "./theme.ts";
@@ -16,7 +16,7 @@ export const unitNames: Readonly<Record<Unit, string>> = { nats: "nats per token
 
 export interface Part {
   readonly element: HTMLElement;
-  /** Takes the place of what was shown. */
+  /** Replaces the previous content. */
   show(view: View): void;
 }
 
@@ -24,7 +24,7 @@ export function runOf({ data, run }: View): RunData {
   return data.runs[run]!;
 }
 
-/** What tells a run from all others: its group, and its seed where the group has several runs; its name where that is not enough. */
+/** A label that identifies a run: its group, and its seed if the group has several runs; its name if that is not enough. */
 export function runLabel({ groups, runs }: PageData, index: number): string {
   const { group, seed, name } = runs[index]!;
   const { label, runs: members } = groups[group]!;
@@ -33,12 +33,12 @@ export function runLabel({ groups, runs }: PageData, index: number): string {
   return seeds.size === members.length ? `${label}, seed ${seed}` : `${label}, ${name}`;
 }
 
-/** The colour of a name by its index; that of the others where it has none. */
+/** The colour of a name by its index, or that of the others if it has none. */
 export function nameColour({ heaviest }: PageData, name: number, mark: "area" | "line"): string {
   return domainColour(theme(), heaviest.indexOf(name), mark);
 }
 
-/** In a unit; null where that is not known. */
+/** The curve in a unit; null if it is unknown. */
 export function inUnit(curves: LossCurves, unit: Unit): LossCurves["nats"] | null {
   return unit === "nats" ? curves.nats : curves.bits;
 }

@@ -87,7 +87,7 @@ export function weightsPart(): Part {
   };
 }
 
-/** The heaviest of the page, from the bottom up, and the others as what is left to 1. */
+/** The names with colours, from the bottom up, and the others as the rest to 1. */
 function stackOf(view: View): Line[] {
   const { data } = view;
   const { rows, tokens, values } = runOf(view).weights;
@@ -107,7 +107,7 @@ function stackOf(view: View): Line[] {
   ];
 }
 
-/** Of what the weights are of. */
+/** Number of domains or bases, whichever have the weights. */
 function countOf({ mixes, domains, weights }: RunData): number {
   return mixes === "domains" ? domains.length : weights.rows.length;
 }
