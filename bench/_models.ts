@@ -13,6 +13,7 @@ export interface Shape {
 
 const shapes: Readonly<Record<string, Shape>> = {
   tiny: { vocabSize: 256, dim: 32, layers: 2, heads: 2, B: 8, T: 32 },
+  mixture: { vocabSize: 1024, dim: 96, layers: 3, heads: 4, B: 16, T: 64 },
   small: { vocabSize: 1024, dim: 256, layers: 6, heads: 8, B: 8, T: 256 },
   "124m": { vocabSize: 50_304, dim: 768, layers: 12, heads: 12, B: 8, T: 1024 },
 };
@@ -21,6 +22,17 @@ export function shapeOf(name: string): Shape {
   const shape = shapes[name];
   if (shape === undefined) throw new GradmixError("config", `--model: there is no "${name}"`);
   return shape;
+}
+
+/** Rows and columns [out, in] of the weights of a block of gpt2 (query, key and value; out; up; down) and of the head. */
+export function linearLayers({ dim, vocabSize }: Pick<Shape, "dim" | "vocabSize">): [number, number][] {
+  return [
+    [3 * dim, dim],
+    [dim, dim],
+    [4 * dim, dim],
+    [dim, 4 * dim],
+    [vocabSize, dim],
+  ];
 }
 
 /** Floating-point operations of a step: 6 a parameter and token for the linear layers, 12·L·d·T/2 a token for causal attention. */

@@ -9,6 +9,8 @@ export interface OptionReader {
   counts(name: string, otherwise: readonly number[]): number[];
   /** A number above 0. */
   positive(name: string, otherwise: number): number;
+  /** Some of `values`, separated by commas; all of them when it was not given. */
+  names(name: string, values: readonly string[]): string[];
   choice<V extends string>(name: string, values: readonly V[], otherwise: V): V;
   /** A text; null when it was not given. */
   text(name: string): string | null;
@@ -49,6 +51,13 @@ export function readOptions(options: BenchOptions, known: readonly string[]): Op
       return value === null
         ? otherwise
         : number(name, value, (x) => x > 0 && Number.isFinite(x), "a number above 0");
+    },
+    names: (name, values) => {
+      const chosen = text(name)?.split(",") ?? [...values];
+      const unknown = chosen.find((one) => !values.includes(one));
+      if (unknown !== undefined)
+        throw new GradmixError("config", `--${name}: "${unknown}" is none of ${values.join(", ")}`);
+      return chosen;
     },
     choice: (name, values, otherwise) => {
       const value = text(name);

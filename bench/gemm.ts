@@ -1,114 +1,192 @@
 /**
- * Matrix products, f32: GFLOP/s of square NN, NT and TN on one thread and on two, and of the segmented weight gradient beside the plain
- * one. Beside each figure stands its share of what the micro-kernel alone reaches on one core's first-level cache, times the threads.
+ * Matrix products, f32: GFLOP/s of square NN, NT and TN; of all products of a training step's linear layers (forward NT, gradient of the inputs NN, of the weights
+ * TN); and of the segmented weight gradient beside the plain one. Beside each figure stands its share of the limit: what the micro-kernel alone reaches on the
+ * first-level cache, on as many threads, in the same turns.
  *
- * Options: --simd relaxed|plain|auto, --threads 1,2, --sizes 512,1024, --seconds N a case (1). With --backend webgpu: the GPU, from the time of many
- * products enqueued together; --sizes 1024,4096, --precision f32|f16; every variant's figure stands beside the chosen one's.
+ * Groups of shapes: `squares`; `small` and `mixture`, the models of `step`; `vocabulary`, heads of 2,048 and 4,096 tokens; `thin`, single windows of 64 tokens in layers 96 and
+ * 128 wide; `segmented`.
+ *
+ * Options: --groups A,B (all), --sizes 512,1024 of the squares, --simd relaxed|plain|auto, --threads 1,2, --rounds N (9), --seconds N a case and round (0.02). With --backend
+ * webgpu: the GPU, from the time of many products enqueued together; --sizes 1024,4096, --precision f32|f16; every variant's figure stands beside the chosen one's.
  */
-import benny from "benny";
+import type { Backend } from "gradmix";
 import { type CpuOptions, createCpuBackend, startMachine } from "#dist/backends/cpu/index.js";
 import { createNodeDevice } from "#dist/backends/webgpu/host-node.js";
 import { createWebgpuBackend } from "#dist/backends/webgpu/index.js";
+import { linearLayers, shapeOf } from "./_models.js";
 import { readOptions } from "./_options.js";
+import { inTurns, type Work } from "./_timing.js";
 import type { BenchOptions } from "./main.ts";
 
 interface Row {
-  kernel: string;
-  shape: string;
-  threads: number;
-  gflops: number;
-  shareOfPeak: number;
+  readonly group: string;
+  readonly kernel: string;
+  /** Layout and m×n×k. */
+  readonly shape: string;
+  readonly threads: number;
+  readonly microseconds: number;
+  readonly gflops: number;
+  readonly shareOfLimit: number;
 }
 
-/** Multiply-adds of one round of the micro-kernel that measures the peak. */
-const PEAK_FLOPS = 2 * 4 * 8 * 128;
+/** Floating-point operations of one round of the micro-kernel alone. */
+const LIMIT_FLOPS = 2 * 4 * 8 * 128;
+const LIMIT_ROUNDS = 5000;
+
+const groupsOf: Readonly<Record<string, (sizes: readonly number[]) => readonly Product[]>> = {
+  squares: (sizes) => sizes.flatMap((n) => layouts.map((layout) => ({ layout, m: n, n, k: n, segments: 0 }))),
+  small: () => stepProducts("small"),
+  mixture: () => stepProducts("mixture"),
+  vocabulary: () => [2048, 4096].flatMap((size) => layerProducts(2048, size, 256)),
+  thin: () =>
+    [96, 128].flatMap((dim) =>
+      linearLayers({ dim, vocabSize: 1024 }).flatMap(([out, width]) => layerProducts(64, out, width)),
+    ),
+  segmented: () =>
+    [0, 8, 32].map((segments) => ({ layout: "TN" as const, m: 1024, n: 256, k: 2048, segments })),
+};
 
 export async function run(options: BenchOptions): Promise<Record<string, unknown>> {
-  const read = readOptions(options, ["backend", "simd", "threads", "sizes", "seconds", "precision"]);
+  const read = readOptions(options, [
+    ...["backend", "groups", "simd", "threads", "sizes", "rounds", "seconds", "precision"],
+  ]);
   const precision = read.choice("precision", ["f32", "f16"], "f32");
   if (read.choice("backend", ["cpu", "webgpu"], "cpu") === "webgpu")
     return onGpu(read.counts("sizes", [1024, 4096]), precision);
   const level = read.choice("simd", ["auto", "relaxed", "plain"], "auto");
   const simd: CpuOptions = level === "plain" || level === "relaxed" ? { simd: level } : {};
-  const seconds = read.positive("seconds", 1);
+  const turns = { rounds: read.count("rounds", 9), seconds: read.positive("seconds", 0.02) };
   const sizes = read.counts("sizes", [512, 1024]);
-  const threadCounts = read.counts("threads", [1, 2]);
-  const { machine, capabilities } = await startMachine({ threads: 1, ...simd });
-  const rounds = 20_000;
-  const [peak = NaN] = await medians("peak of the micro-kernel", seconds, [
-    {
-      name: "micro-kernel",
-      work: rounds * PEAK_FLOPS,
-      call: () =>
-        machine.launch({ kernel: "microPeak", tasks: 1, slots: { rounds }, scratch: 1 << 16, work: 0 }),
-    },
-  ]);
-
+  const products = read
+    .names("groups", Object.keys(groupsOf))
+    .flatMap((group) => (groupsOf[group]?.(sizes) ?? []).map((product) => ({ group, ...product })));
+  const limits: Record<string, number> = {};
   const rows: Row[] = [];
-  for (const threads of threadCounts) {
+  let used = "";
+  for (const threads of read.counts("threads", [1, 2])) {
+    const { machine, capabilities } = await startMachine({ threads, ...simd });
+    used = capabilities.simd;
+    const tasks = 4 * threads;
+    const limit: Work = {
+      name: "the micro-kernel alone",
+      call: () =>
+        machine.launch({
+          ...{ kernel: "microPeak", tasks, scratch: 1 << 16, work: Infinity },
+          slots: { rounds: LIMIT_ROUNDS },
+        }),
+    };
     const backend = await createCpuBackend({ threads, ...simd });
-    const filled = (
-      shape: number[],
-      dtype: "f32" | "i32" = "f32",
-      value = (i: number): number => Math.sin(i),
-    ) => {
-      const count = shape.reduce((a, b) => a * b, 1);
-      const buffer = backend.alloc(count, dtype);
-      backend.write(
-        buffer,
-        0,
-        Float64Array.from({ length: count }, (_, i) => value(i)),
-      );
-      return { buffer, offset: 0, shape, dtype };
-    };
-    const product = (m: number, n: number, k: number, transA: boolean, transB: boolean): Case => {
-      const [a, b, c] = [filled([m, k]), filled([k, n]), filled([m, n])];
-      const params = { m, n, k, transA, transB, batch: 1, strideA: 0, strideB: 0, strideC: 0 };
-      const call = (): void =>
-        backend.run("gemm", { ...params, alpha: 1, accumulate: false, activation: "none" }, { a, b }, { c });
-      return {
-        name: `gemm ${transA ? "T" : "N"}${transB ? "T" : "N"} ${m}x${n}x${k}`,
-        work: 2 * m * n * k,
-        call,
-      };
-    };
-    const segmented = (m: number, n: number, rows: number, segmentCount: number): Case => {
-      const [a, b, v, total] = [filled([rows, m]), filled([rows, n]), filled([m, n]), filled([m, n])];
-      const [dots, squares, one] = [filled([segmentCount]), filled([segmentCount]), filled([1])];
-      const segments = filled([segmentCount + 1], "i32", (i) => (i * rows) / segmentCount);
-      const params = { rows, m, n, segmentCount, groupCount: 0, targetSegments: 0, firstAccumulated: 0 };
-      const call = (): void =>
-        backend.run(
-          "gemmSegmented",
-          { ...params, accumulate: false },
-          { a, b, segments, v },
-          { total, dots, sumsq: squares, vSumsq: one },
-        );
-      return {
-        name: `gemmSegmented ${segmentCount} segments ${m}x${n}x${rows}`,
-        work: 2 * m * n * rows,
-        call,
-      };
-    };
-    const cases = sizes.flatMap((size) => [
-      product(size, size, size, false, false),
-      product(size, size, size, false, true),
-      product(size, size, size, true, false),
-    ]);
-    cases.push(
-      product(1024, 256, 2048, true, false),
-      segmented(1024, 256, 2048, 8),
-      segmented(1024, 256, 2048, 32),
+    const filled = operands(backend);
+    const [limitSeconds = NaN, ...seconds] = inTurns(
+      [limit, ...products.map((product) => workOf(backend, filled, product))],
+      turns,
     );
-    const figures = await medians(`${threads} thread(s)`, seconds, cases);
-    cases.forEach(({ name }, i) => {
-      const [kernel = "", ...rest] = name.split(" ");
-      const gflops = figures[i] ?? NaN;
-      rows.push({ kernel, shape: rest.join(" "), threads, gflops, shareOfPeak: gflops / (peak * threads) });
+    const limitGflops = (tasks * LIMIT_ROUNDS * LIMIT_FLOPS) / limitSeconds / 1e9;
+    limits[`${threads}`] = limitGflops;
+    products.forEach(({ group, layout, m, n, k, segments }, i) => {
+      const gflops = (2 * m * n * k) / (seconds[i] ?? NaN) / 1e9;
+      rows.push({
+        group,
+        kernel: segments === 0 ? "gemm" : `gemmSegmented, ${segments} segments`,
+        shape: `${layout} ${m}x${n}x${k}`,
+        threads,
+        microseconds: (seconds[i] ?? NaN) * 1e6,
+        gflops,
+        shareOfLimit: gflops / limitGflops,
+      });
     });
     await backend.dispose();
+    machine.stop();
+    await Promise.all(machine.workers.map((worker) => worker.stop()));
   }
-  return { node: process.version, simd: capabilities.simd, peakGflopsOneCore: peak, rows };
+  return { node: process.version, simd: used, limitGflopsByThreads: limits, rows };
+}
+
+const layouts = ["NN", "NT", "TN"] as const;
+
+interface Product {
+  readonly layout: (typeof layouts)[number];
+  readonly m: number;
+  readonly n: number;
+  readonly k: number;
+  /** 0: `gemm`; otherwise `gemmSegmented` with k rows in so many segments. */
+  readonly segments: number;
+}
+
+/** Forward, gradient of the inputs and of the weight of a layer [out, width] on so many rows. */
+function layerProducts(rows: number, out: number, width: number): Product[] {
+  return [
+    { layout: "NT", m: rows, n: out, k: width, segments: 0 },
+    { layout: "NN", m: rows, n: width, k: out, segments: 0 },
+    { layout: "TN", m: out, n: width, k: rows, segments: 0 },
+  ];
+}
+
+function stepProducts(model: string): Product[] {
+  const shape = shapeOf(model);
+  return linearLayers(shape).flatMap(([out, width]) => layerProducts(shape.B * shape.T, out, width));
+}
+
+type Filled = (slot: string, shape: readonly number[]) => Operand;
+type Operand = { buffer: number; offset: number; shape: readonly number[]; dtype: "f32" };
+
+/** Operands of one slot share a buffer, which is as large as the largest of them. */
+function operands(backend: Backend): Filled {
+  const buffers = new Map<string, { buffer: number; count: number }>();
+  return (slot, shape) => {
+    const count = shape.reduce((a, b) => a * b, 1);
+    let held = buffers.get(slot);
+    if (held === undefined || held.count < count) {
+      held = { buffer: backend.alloc(count, "f32"), count };
+      backend.write(
+        held.buffer,
+        0,
+        Float32Array.from({ length: count }, (_, i) => Math.sin(i)),
+      );
+      buffers.set(slot, held);
+    }
+    return { buffer: held.buffer, offset: 0, shape, dtype: "f32" };
+  };
+}
+
+function workOf(backend: Backend, filled: Filled, { layout, m, n, k, segments }: Product): Work {
+  const [transA, transB] = [layout === "TN", layout === "NT"];
+  const name = `${layout} ${m}x${n}x${k}`;
+  if (segments === 0) {
+    const a = filled("a", transA ? [k, m] : [m, k]);
+    const b = filled("b", transB ? [n, k] : [k, n]);
+    const c = filled("c", [m, n]);
+    const params = { m, n, k, transA, transB, batch: 1, strideA: 0, strideB: 0, strideC: 0 };
+    return {
+      name,
+      call: () =>
+        backend.run("gemm", { ...params, alpha: 1, accumulate: false, activation: "none" }, { a, b }, { c }),
+    };
+  }
+  const offsets = backend.alloc(segments + 1, "i32");
+  backend.write(
+    offsets,
+    0,
+    Int32Array.from({ length: segments + 1 }, (_, i) => (i * k) / segments),
+  );
+  const inputs = {
+    a: filled("a", [k, m]),
+    b: filled("b", [k, n]),
+    segments: { buffer: offsets, offset: 0, shape: [segments + 1], dtype: "i32" as const },
+    v: filled("v", [m, n]),
+  };
+  const outputs = {
+    total: filled("c", [m, n]),
+    dots: filled("dots", [segments]),
+    sumsq: filled("sumsq", [segments]),
+    vSumsq: filled("vSumsq", [1]),
+  };
+  const params = { rows: k, m, n, segmentCount: segments, groupCount: 0, targetSegments: 0 };
+  return {
+    name,
+    call: () =>
+      backend.run("gemmSegmented", { ...params, firstAccumulated: 0, accumulate: false }, inputs, outputs),
+  };
 }
 
 /** GFLOP/s on the GPU: enough products in a row for about half a second, then one read. */
@@ -185,24 +263,3 @@ const gflopsOf = (milliseconds: Readonly<Record<string, number>>, size: number):
   Object.fromEntries(
     Object.entries(milliseconds).map(([variant, time]) => [variant, (2 * size ** 3) / time / 1e6]),
   );
-
-interface Case {
-  name: string;
-  /** Floating-point operations of a call. */
-  work: number;
-  call(): void;
-}
-
-/** GFLOP/s of each case, from the median time of a call. */
-async function medians(title: string, seconds: number, cases: readonly Case[]): Promise<number[]> {
-  for (const { call } of cases) call();
-  // benny prints its progress to standard output, which belongs to the result.
-  const { log } = console;
-  console.log = console.error;
-  const summary = await benny.suite(
-    title,
-    ...cases.map(({ name, call }) => benny.add(name, call, { maxTime: seconds, minSamples: 10 })),
-  );
-  console.log = log;
-  return cases.map(({ work }, i) => work / (summary.results[i]?.details.median ?? NaN) / 1e9);
-}
