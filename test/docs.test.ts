@@ -1,6 +1,6 @@
 /** The code in README.md, CONTRIBUTING.md and docs/: every block compiles with the package's own types and runs as printed. */
 import { execFileSync, spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { existsSync, lstatSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { join, resolve } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
 import { splitFile } from "#dist/cli/compare-plan.js";
@@ -44,6 +44,17 @@ const programs = of("js", "ts").filter((block) => !tests.includes(block));
 test("docs/rules.md has a row for every rule", () => {
   const rows = [...textOf("docs/rules.md").matchAll(/^\| `(\w+)` /gm)].map(({ 1: name = "" }) => name);
   expect(rows).toEqual(expect.arrayContaining([...ruleNames]));
+});
+
+test("docs/ARCHITECTURE.md has a row for every folder of src, and none for a folder that does not exist", () => {
+  const rows = [...textOf("docs/ARCHITECTURE.md").matchAll(/^\| `([a-z]+)\/` /gm)].map(
+    ({ 1: name = "" }) => name,
+  );
+  const isFolder = (path: string): boolean =>
+    lstatSync(join(root, path), { throwIfNoEntry: false })?.isDirectory() === true;
+  const layers = readdirSync(join(root, "src")).filter((name) => isFolder(`src/${name}`));
+  expect(rows).toEqual(expect.arrayContaining(layers));
+  for (const name of rows.filter((row) => !layers.includes(row))) expect(isFolder(name), name).toBe(true);
 });
 
 test("docs/benchmark.md has a row for every benchmark", () => {
