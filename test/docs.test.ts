@@ -57,6 +57,13 @@ test("docs/ARCHITECTURE.md has a row for every folder of src, and none for a fol
   for (const name of rows.filter((row) => !layers.includes(row))) expect(isFolder(name), name).toBe(true);
 });
 
+test("README.md has a row for every page of docs", () => {
+  const rows = [...textOf("README.md").matchAll(/^\| \[(docs\/\S+?\.md)\]/gm)].map(
+    ({ 1: name = "" }) => name,
+  );
+  expect(rows.toSorted()).toEqual(files.filter((name) => name.startsWith("docs/")).toSorted());
+});
+
 test("docs/benchmark.md has a row for every benchmark", () => {
   const rows = [...textOf("docs/benchmark.md").matchAll(/^\| `([a-z-]+)` /gm)].map(
     ({ 1: name = "" }) => name,
