@@ -72,7 +72,7 @@ export function createMixer(options: MixerOptions): Mixer {
       if (Reflect.get(options, fact) !== undefined)
         throw new GradmixError(
           "config",
-          `createMixer: ${fact}: the rule "${rule.name}" is an object, which has its options already; give it ${fact} when it is made, or give its options as rule`,
+          `createMixer: ${fact}: the rule "${rule.name}" is an object, whose options are already set; pass ${fact} when you make the rule, or pass options as rule`,
         );
   const combined = combine(isRule(rule) ? rule : createRule(rule, options), combinators, options);
   const initial: MixerState = {

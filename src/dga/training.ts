@@ -155,6 +155,6 @@ function checkOptimizer(optimizer: Optimizer, rule: string, plan: Plan): void {
   if (plan.preconditioned && optimizer.preconditioner === undefined)
     throw new GradmixError(
       "config",
-      `rule ${rule}: it asks for alignments preconditioned by second moments, and optimizer ${optimizer.name} has none; take one that has, such as adamw, or a normalise other than adam`,
+      `rule ${rule}: it asks for alignments preconditioned by second moments, and optimizer ${optimizer.name} has none; use one that has them, such as adamw, or another normalise than adam`,
     );
 }

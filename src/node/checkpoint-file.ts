@@ -122,10 +122,11 @@ export function decodeCheckpoint(file: ByteSource | Uint8Array, label: string): 
   for (const [name, entry] of tensors) {
     const [from, to] = offsets(entry) ?? [0, 0];
     const type = isObject(entry) ? entry["dtype"] : undefined;
-    if (!isFileType(type)) throw broken(`"${name}" has the type ${show(type)}, which no checkpoint has`);
+    if (!isFileType(type))
+      throw broken(`"${name}" has the type ${show(type)}, which checkpoints do not support`);
     const constructor = constructors[type];
     if (from > to || (to - from) % constructor.BYTES_PER_ELEMENT !== 0)
-      throw broken(`"${name}" has ${to - from} bytes, which are no ${type} numbers`);
+      throw broken(`"${name}" has ${to - from} bytes, which is not a whole number of ${type} values`);
     const bytes = new Uint8Array(to - from);
     source.read(start + from, bytes);
     arrays[name] = new constructor(bytes.buffer);

@@ -62,7 +62,7 @@ export function readRunHead(folder: string): RunHead {
   const file = join(folder, "config.json");
   const source = readOrNull(file);
   if (source === null)
-    throw new GradmixError("data", `${folder}: holds no run (there is no ${file}); name the folder of a run`);
+    throw new GradmixError("data", `${folder}: contains no run (there is no ${file}); give the folder of a run`);
   const config = parseJson(source, { source: file, code: "data" });
   if (!(config instanceof Map)) throw new GradmixError("data", `${file}: is not an object`);
   const place = join(folder, "run.json");
@@ -70,7 +70,7 @@ export function readRunHead(folder: string): RunHead {
   if (facts === null)
     throw new GradmixError(
       "data",
-      `${folder}: has no run.json, which a run writes before its first step; a run of an earlier version gets one by --resume ${folder}`,
+      `${folder}: has no run.json, which a run writes before its first step; for a run of an earlier version, gradmix train --resume ${folder} writes it`,
     );
   return { folder, name: basename(resolve(folder)), config, facts: factsOf(ordered(facts, place)) };
 }
@@ -273,7 +273,7 @@ const factsOf: Reader<RunFacts> = (part) => {
   if (version !== 1)
     throw new GradmixError(
       "data",
-      `${part.at}: was written by another version of gradmix (layout ${version}, not 1)`,
+      `${part.at}: was written by another version of gradmix (layout ${version}; this version reads layout 1)`,
     );
   return {
     version: 1,
