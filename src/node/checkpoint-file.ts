@@ -21,7 +21,7 @@ const constructors = {
 } as const;
 type FileType = keyof typeof constructors;
 
-/** The member of the header that is not a tensor. */
+/** The member of the header that is no tensor. */
 const METADATA = "__metadata__";
 const blankSum = "0".repeat(64);
 const formatName = "gradmix-checkpoint-1";
@@ -122,11 +122,10 @@ export function decodeCheckpoint(file: ByteSource | Uint8Array, label: string): 
   for (const [name, entry] of tensors) {
     const [from, to] = offsets(entry) ?? [0, 0];
     const type = isObject(entry) ? entry["dtype"] : undefined;
-    if (!isFileType(type))
-      throw broken(`"${name}" has the type ${show(type)}, which checkpoints do not support`);
+    if (!isFileType(type)) throw broken(`"${name}" has the type ${show(type)}, which no checkpoint has`);
     const constructor = constructors[type];
     if (from > to || (to - from) % constructor.BYTES_PER_ELEMENT !== 0)
-      throw broken(`"${name}" has ${to - from} bytes, which is not a whole number of ${type} values`);
+      throw broken(`"${name}" has ${to - from} bytes, which are no ${type} numbers`);
     const bytes = new Uint8Array(to - from);
     source.read(start + from, bytes);
     arrays[name] = new constructor(bytes.buffer);
@@ -155,7 +154,7 @@ function parseState(text: unknown): Record<string, unknown> | null {
 interface Contents {
   readonly metadata: Record<string, unknown>;
   readonly tensors: readonly (readonly [string, unknown])[];
-  /** Position of the data in the file. */
+  /** Where the data begins. */
   readonly start: number;
 }
 
