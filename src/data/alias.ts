@@ -1,30 +1,28 @@
 /**
- * Weights made ready to draw from: a uniform number in [0, 1) in, an index out. Made once for weights, used for any number of draws.
+ * Tables for drawing indices by weights: a uniform number in [0, 1) is mapped to an index. A table is made once for its weights and used for any
+ * number of draws.
  *
- * `aliasTable` is O(1) a draw after O(k) (A. J. Walker's alias method, as M. D. Vose makes its table: "A linear algorithm for generating
- * random numbers with a given distribution", IEEE TSE 17(9), 1991). `cumulativeTable` is O(log k) a draw and monotone in the uniform
- * number, which systematic sampling needs.
+ * `aliasTable` takes O(1) per draw after O(k) (A. J. Walker's alias method with M. D. Vose's construction: "A linear algorithm for generating random
+ * numbers with a given distribution", IEEE TSE 17(9), 1991). `cumulativeTable` takes O(log k) per draw and is monotone in the uniform number, which
+ * systematic sampling needs.
  */
 import { GradmixError } from "../errors.ts";
 
-/** A table to draw indices from; `aliasTable` and `cumulativeTable` make one. */
+/** A table for drawing indices by weights, made by `aliasTable` or `cumulativeTable`. */
 export interface Choice {
-  /** How many can be drawn, k. */
+  /** Number of indices, k. */
   readonly size: number;
-  /** The index that u ∈ [0, 1) falls on, with u uniform: index i with probability weight i. Never one of weight 0. */
+  /** The index for a uniform number u ∈ [0, 1): index i has probability weight i, and an index with weight 0 is never returned. */
   at(u: number): number;
 }
 
-/** From how many domains on an alias table is used. Below it the cumulative one is as fast. */
+/** Number of domains from which an alias table is used. For fewer, the cumulative table is as fast. */
 export const ALIAS_FROM = 4096;
 
-/** How far the sum of weights may be from 1. */
+/** Largest difference of the sum of the weights from 1. */
 const SUM_TOLERANCE = 1e-6;
 
-/**
- * Throws `config`, naming the first that does not fit, unless the weights are finite, not negative and sum to 1 (to 1e-6); otherwise their
- * sum.
- */
+/** Returns the sum of the weights. Throws `config`, naming the first invalid one, unless they are finite, not negative and sum to 1 to within 1e-6. */
 function checked(weights: ArrayLike<number>, nameOf: (i: number) => string): number {
   let sum = 0;
   for (let i = 0; i < weights.length; i++) {
@@ -38,7 +36,7 @@ function checked(weights: ArrayLike<number>, nameOf: (i: number) => string): num
   return sum;
 }
 
-/** The first index whose cumulative weight passes u. 8 bytes an entry. */
+/** Makes a table that returns the first index whose cumulative weight exceeds u. It takes 8 bytes per entry. Throws `config` for invalid weights. */
 export function cumulativeTable(weights: ArrayLike<number>, nameOf: (i: number) => string = String): Choice {
   checked(weights, nameOf);
   const cumulative = new Float64Array(weights.length);
@@ -48,7 +46,7 @@ export function cumulativeTable(weights: ArrayLike<number>, nameOf: (i: number) 
     if (weights[i]! > 0) last = i;
     cumulative[i] = sum += weights[i]!;
   }
-  // So that every u < 1 falls on one with weight.
+  // So that every u < 1 gives an index with positive weight.
   cumulative.fill(Infinity, last);
   return {
     size: weights.length,
@@ -66,16 +64,16 @@ export function cumulativeTable(weights: ArrayLike<number>, nameOf: (i: number) 
 }
 
 /**
- * k columns of equal width, each shared by at most two indices: u picks a column and, by where it falls in it, one of the two. 12 bytes an
- * entry. The same weights give the same table.
+ * Makes a table of k columns of equal width, each shared by at most two indices: u selects a column and, by its position within it, one of the two
+ * indices. It takes 12 bytes per entry. The same weights give the same table. Throws `config` for invalid weights.
  */
 export function aliasTable(weights: ArrayLike<number>, nameOf: (i: number) => string = String): Choice {
   const scale = weights.length / checked(weights, nameOf);
   const k = weights.length;
-  // The share of column i that is i's own; the rest is `other[i]`'s.
+  // The share of column i that belongs to i itself; the rest belongs to `other[i]`.
   const own = new Float64Array(k);
   const other = new Int32Array(k);
-  // One array, two stacks: indices that fill less than a column from the front, the others from the back.
+  // One array holds two stacks: indices that fill less than a column at the front, the others at the back.
   const stack = new Int32Array(k);
   let small = 0;
   let large = k;
@@ -96,13 +94,13 @@ export function aliasTable(weights: ArrayLike<number>, nameOf: (i: number) => st
       stack[small++] = more;
     }
   }
-  // What is left fills its column, but for rounding; only an index without weight must not be drawn because of it.
+  // The remaining indices fill their columns up to rounding; only an index without weight must not be drawn because of it.
   for (const i of stack.subarray(0, small)) other[i] = heaviest;
   return {
     size: k,
     at(u) {
       const place = u * k;
-      // Less than k for every double below 1: the product rounds down.
+      // Less than k for every double below 1, because the product rounds down.
       const i = Math.floor(place);
       return place - i < own[i]! ? i : other[i]!;
     },

@@ -1,21 +1,21 @@
-/** Batches: windows drawn by the sampler, as rows of token ids. */
+/** Batches of windows that the sampler has drawn, as rows of token ids. */
 import { boolean, checkOptions } from "../options.ts";
 import type { TokenBatch } from "../nn/model.ts";
 import { assemble } from "./dataset.ts";
 import type { Draw } from "./sampler.ts";
 import { commonTime, type Windows } from "./tokens.ts";
 
-/** Windows that were drawn, and from where. */
+/** Drawn windows, with the domain of each. */
 export interface DrawnWindows extends TokenBatch {
-  /** Counted targets of each example. */
+  /** Counted targets of each example [examples]. */
   readonly tokens: Int32Array;
-  /** Domain of each example. */
+  /** Index of the domain of each example [examples]. */
   readonly domainOf: Int32Array;
 }
 
 /**
- * The windows of `draws`, in order, or sorted by domain (stable) so that each domain's examples are adjacent. Throws `config` for a draw that is of no
- * source, and `data`, naming two sources, when their windows are of different lengths.
+ * Reads the windows of `draws` into a batch, in order, or sorted by domain (stable), so that each domain's examples are adjacent. Throws `config` for
+ * a draw from an unknown source, and `data`, naming two sources, if their windows have different lengths.
  */
 export function assembleBatch(
   draws: readonly Draw[],
@@ -34,7 +34,7 @@ export function assembleBatch(
   return { ...batch, tokens: Int32Array.from(tokens), domainOf };
 }
 
-/** In the order of their domains, and within one as they came. */
+/** Sorts draws by domain; the draws of one domain keep their order. */
 export function byDomain(draws: readonly Draw[]): Draw[] {
   return [...draws].sort((a, b) => a.domain - b.domain);
 }

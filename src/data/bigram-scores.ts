@@ -1,28 +1,29 @@
 /**
- * Log-likelihoods of short pieces of text under the bigram models of many domains. Only what occurs in the pieces is counted.
+ * Log-likelihoods of short pieces of text under bigram models of many domains. Only the tokens and pairs that occur in the pieces are counted.
  *
- * Of domain i with N tokens, c(a) times the token a and c(ab) times the token b after a (hierarchical Dirichlet smoothing, MacKay and Peto 1995):
+ * For domain i with N tokens, c(a) occurrences of the token a and c(ab) of the token b after a (hierarchical Dirichlet smoothing, MacKay and Peto
+ * 1995):
  *
  *     p(b | a) = (c(ab) + s·p(b)) / (c(a) + s),   p(b) = (c(b) + u·q(b)) / (N + u),
  *
- * with q the mean of all domains' relative frequencies, a floor added, so that a large domain does not say what is common.
+ * where q is the mean of all domains' relative frequencies plus a floor, so that large domains do not determine what is common.
  */
 import type { StoredStream } from "./tokens.ts";
 
-/** s: how many times a token must have occurred until what followed it weighs as much as the domain's own frequencies. */
+/** s: the number of occurrences of a token from which its followers weigh as much as the domain's own frequencies. */
 const BIGRAM_SMOOTHING = 20;
-/** u: with how many tokens a domain's frequencies weigh as much as those of all domains. */
+/** u: the number of tokens with which a domain's frequencies weigh as much as those of all domains. */
 const UNIGRAM_SMOOTHING = 1500;
-/** Added to q, for tokens that no domain has. */
+/** Added to q, for tokens that no domain contains. */
 const FLOOR = 5e-6;
 
-/** Some tokens of a stream, and their followers: pairs (start + t, start + t + 1). */
+/** Tokens of a stream with their followers: the pairs (start + t, start + t + 1). */
 export interface Piece {
   readonly stream: StoredStream;
   readonly start: number;
 }
 
-/** From token `from` up to, and not with, token `to`. */
+/** The tokens from `from` (included) to `to` (excluded). */
 export interface Stretch {
   readonly from: number;
   readonly to: number;
@@ -31,20 +32,20 @@ export interface Stretch {
 /** The text of a domain that is counted. */
 export interface CountedDomain {
   readonly stream: StoredStream;
-  /** In order, apart from each other. */
+  /** In ascending order, without overlaps. */
   readonly stretches: readonly Stretch[];
 }
 
-/** Pieces that are scored by domains with a hole. */
+/** Pieces that are scored while a part of each domain is left out. */
 export interface PieceGroup {
   readonly pieces: readonly Piece[];
-  /** A part of one of its stretches that is not counted, for each domain; null: all is. */
+  /** For each domain, the part of one of its stretches that is not counted; null if all is counted. */
   readonly holes: readonly (Stretch | null)[];
 }
 
 /**
- * For each domain the scores of all pieces of a group, [domains · pieces]: the log-likelihood is the sum of the two and of what is the same for all domains.
- * In nats, summed over a piece's tokens.
+ * The scores of all pieces of a group for each domain [domains · pieces]. The log-likelihood is the sum of both scores and a term that is the same
+ * for all domains. In nats, summed over a piece's tokens.
  */
 export interface BigramScores {
   /** Σ ln p(b) / q(b). */
@@ -53,7 +54,7 @@ export interface BigramScores {
   readonly bigram: Float32Array;
 }
 
-/** The scores of each group. `length`: pairs in a piece. */
+/** Computes the scores of each group. `length` is the number of pairs in a piece. */
 export function scoreGroups(
   groups: readonly PieceGroup[],
   domains: readonly CountedDomain[],
@@ -92,17 +93,17 @@ export function scoreGroups(
 
 const nothing: Stretch = { from: 0, to: 0 };
 
-/** Numbers for pairs of numbers below 2³¹, in the order in which they come: a hash table with open addressing. */
+/** Numbers pairs of integers below 2³¹ in the order of their first occurrence: a hash table with open addressing. */
 interface Keys {
   readonly size: number;
-  /** −1: there is none. */
+  /** The number of a pair; −1 if it has none. */
   get(a: number, b: number): number;
   add(a: number, b: number): number;
 }
 
 function createKeys(): Keys {
   let mask = 1023;
-  // A slot is a, b and the number, and one that is left free: 16 bytes lie in one line of the cache.
+  // A slot holds a, b, the number, and an unused entry: with 16 bytes it lies within one cache line.
   let slots = new Int32Array(4 * (mask + 1)).fill(-1);
   let size = 0;
   const slotOf = (a: number, b: number): number => {
@@ -141,15 +142,15 @@ function createKeys(): Keys {
   };
 }
 
-/** Numbers for tokens, in the order in which they come. */
+/** Numbers tokens in the order of their first occurrence. */
 interface TokenNumbers {
   readonly size: number;
-  /** −1: there is none. */
+  /** The number of a token; −1 if it has none. */
   get(token: number): number;
   add(token: number): number;
 }
 
-/** Tokens above it, which hardly a tokenizer has, are looked up more slowly. */
+/** Larger tokens, which hardly any tokenizer has, are looked up more slowly. */
 const MOST_DIRECT = 2 ** 20;
 
 function createTokenNumbers(): TokenNumbers {
@@ -172,7 +173,7 @@ function createTokenNumbers(): TokenNumbers {
   };
 }
 
-/** Which tokens and pairs occur in the pieces of a group, and where. */
+/** The tokens and pairs that occur in the pieces of a group, and their positions. */
 interface PieceIndex {
   readonly asFirst: Postings;
   readonly asSecond: Postings;
@@ -181,7 +182,7 @@ interface PieceIndex {
   readonly followers: Int32Array;
 }
 
-/** Item `items[j]` occurs in the pieces `piece[offsets[j] … offsets[j + 1])`, as often as it does. */
+/** Item `items[j]` occurs in the pieces `piece[offsets[j] … offsets[j + 1])`, which list a piece once per occurrence. */
 interface Postings {
   readonly items: Int32Array;
   readonly offsets: Int32Array;
@@ -219,7 +220,7 @@ function indexPieces(
   };
 }
 
-/** Of the items at each place of the pieces. */
+/** The postings of the items at each position of the pieces. */
 function postingsOf(placed: Int32Array, length: number): Postings {
   const most = placed.reduce((a, b) => Math.max(a, b), -1);
   const times = new Int32Array(most + 1);
@@ -227,7 +228,7 @@ function postingsOf(placed: Int32Array, length: number): Postings {
   const items = Int32Array.from(times.keys()).filter((item) => times[item]! > 0);
   const offsets = new Int32Array(items.length + 1);
   items.forEach((item, j) => (offsets[j + 1] = offsets[j]! + times[item]!));
-  // Where the next piece of each item goes.
+  // Position for the next piece of each item.
   const next = times;
   items.forEach((item, j) => (next[item] = offsets[j]!));
   const piece = new Int32Array(placed.length);
@@ -235,7 +236,7 @@ function postingsOf(placed: Int32Array, length: number): Postings {
   return { items, offsets, piece };
 }
 
-/** q, by the numbers of the tokens. */
+/** q, indexed by the numbers of the tokens. */
 function backgroundOf(domains: readonly CountedDomain[], tokens: TokenNumbers): Float64Array {
   const background = new Float64Array(tokens.size).fill(FLOOR);
   for (const { stream, stretches } of domains) {
@@ -253,10 +254,10 @@ function totalOf(stretches: readonly Stretch[]): number {
   return stretches.reduce((sum, { from, to }) => sum + to - from, 0);
 }
 
-/** A domain's text, stretch after stretch, by the numbers of tokens and pairs; −1 for what does not occur in the pieces. */
+/** A domain's text, stretch after stretch, as numbers of tokens and pairs; −1 for those that do not occur in the pieces. */
 interface Places {
   readonly tokens: Int32Array;
-  /** The pair that ends here. */
+  /** The pair that ends at each position. */
   readonly pairs: Int32Array;
 }
 
@@ -277,7 +278,7 @@ function placesOf({ stream, stretches }: CountedDomain, tokens: TokenNumbers, pa
   return places;
 }
 
-/** Where a part of one of the stretches lies, when they are put one after another. */
+/** The position of a part of one stretch when all stretches are concatenated. */
 function within(stretches: readonly Stretch[], { from, to }: Stretch): Stretch {
   let before = 0;
   for (const stretch of stretches) {
@@ -288,9 +289,9 @@ function within(stretches: readonly Stretch[], { from, to }: Stretch): Stretch {
   return nothing;
 }
 
-/** How often a domain has each token and pair that occurs in the pieces. */
+/** How often each token and pair of the pieces occurs in a domain. */
 interface Counts {
-  /** All its tokens. */
+  /** Number of all its tokens. */
   total: number;
   readonly tokens: Int32Array;
   readonly pairs: Int32Array;
@@ -331,7 +332,7 @@ function scoreRow(
   return { unigram, bigram };
 }
 
-/** Adds a value to the pieces in which the j-th item occurs, as often as it does. */
+/** Adds a value to the pieces that contain the j-th item, once per occurrence. */
 function add(row: Float64Array, { offsets, piece }: Postings, j: number, value: number): void {
   for (let at = offsets[j]!; at < offsets[j + 1]!; at++) row[piece[at]!]! += value;
 }

@@ -1,7 +1,4 @@
-/**
- * Byte-level byte-pair encoding (Sennrich et al. 2016; Radford et al. 2019): encoding with merges that were learned (train-bpe.ts) or read
- * (tokenizer.ts).
- */
+/** Byte-level byte-pair encoding (Sennrich et al. 2016; Radford et al. 2019): encodes with merges that were learned (train-bpe.ts) or read (tokenizer.ts). */
 import { GradmixError } from "../errors.ts";
 import { END_OF_TEXT, readBytes, type Tokenizer, writeBytes } from "./byte-level.ts";
 import { byteLevelJson } from "./byte-level-json.ts";
@@ -16,58 +13,58 @@ export interface Merge {
   readonly joined: number;
 }
 
-/** Pairs of ids below 2²⁶ as one number. */
+/** Encodes a pair of ids below 2²⁶ as one number. */
 export const pairKey = (left: number, right: number): number => left * 67108864 + right;
 export const splitKey = (pair: number): [left: number, right: number] => [
   Math.floor(pair / 67108864),
   pair % 67108864,
 ];
 
-/** Pieces of other pre-tokenizers than GPT-2's whose ids are remembered. */
+/** Number of pieces whose ids are cached, for pre-tokenizers other than GPT-2's. */
 const CACHE_SIZE = 1 << 16;
 
-/** From this many ids on a piece is merged with a heap: text without spaces (DNA, base64, some scripts) makes pieces of megabytes. */
+/** Pieces of at least this many ids are merged with a heap: text without spaces (DNA, base64, some scripts) makes pieces of megabytes. */
 const LONG_PIECE = 128;
 
-/** Ids that are handed on at a time. */
+/** Number of ids that are passed on at a time. */
 const BLOCK = 1 << 14;
 
-/** A piece as a string of its own. One cut from a text would keep the whole text in memory. */
+/** Copies a piece into a string of its own; a slice of a text would keep the whole text in memory. */
 export const detach = (piece: string): string =>
   piece.length < 13
     ? piece
     : String.fromCharCode(...Array.from({ length: piece.length }, (_, i) => piece.charCodeAt(i)));
 
-/** An added token that text can spell: it is one token wherever it stands, before anything else is looked at. */
+/** An added token that occurs in text. It is one token wherever it occurs, before anything else is matched. */
 export interface AddedToken {
   readonly content: string;
   readonly id: number;
-  /** Looked for in the normalized text, not in the text as it is. */
+  /** Whether it is searched for in the normalized text instead of the original text. */
   readonly normalized: boolean;
-  /** Text that spells a special token stays text; it only hides other added tokens in it. */
+  /** Whether it is a special token. Text that spells a special token stays text; it only hides other added tokens within it. */
   readonly special: boolean;
 }
 
 export interface TokenizerParts {
   readonly kind: Tokenizer["kind"];
-  /** Each token's bytes, by id. */
+  /** The bytes of each token, by id. */
   readonly tokens: readonly Uint8Array[];
   readonly endOfText: number;
   /** The token of each byte, or −1. */
   readonly bytes: Int32Array;
-  /** In order of rank. */
+  /** Merges in order of rank. */
   readonly merges: readonly Merge[];
   readonly preTokenizer?: PreTokenizer;
   readonly normalizer?: Normalizer | null;
   readonly added?: readonly AddedToken[];
-  /** Tokens by their bytes as written, when a piece that is a token is not merged but taken whole (`ignore_merges`). */
+  /** Tokens by their bytes, if a piece that is a token is not merged but taken as a whole (`ignore_merges`). */
   readonly whole?: ReadonlyMap<string, number> | null;
-  /** What stands for bytes without a token, once for several in a row if `fuse`. Default: such a text is refused. */
+  /** The token for bytes without a token; with `fuse`, one for several in a row. Default: such text is refused. */
   readonly unknown?: { readonly id: number; readonly fuse: boolean } | null;
   readonly toJSON: () => Record<string, unknown>;
 }
 
-/** A tokenizer of its parts. */
+/** Makes a tokenizer from its parts. */
 export function tokenizerOf(parts: TokenizerParts): Tokenizer {
   const { kind, tokens, endOfText, normalizer = null } = parts;
   const segments = segmenter(parts.added ?? [], normalizer);
@@ -127,10 +124,10 @@ function joinIds(blocks: readonly Uint32Array[]): Uint32Array {
   return out;
 }
 
-/** Takes the ids of an array from `from` to before `to`. */
+/** Receives the ids of an array from `from` (included) to `to` (excluded). */
 type Put = (ids: Uint32Array, from: number, to: number) => void;
 
-/** Hands the ids of a text on, in order. */
+/** Passes on the ids of a text, in order. */
 type SegmentEncoder = (text: string, put: Put) => void;
 
 /** Whether every byte is a token and nothing is merged, so that pieces do not matter. */
@@ -151,7 +148,7 @@ function byteEncoder(bytes: Int32Array): SegmentEncoder {
     const ids = new Uint32Array(3 * room);
     for (let from = 0; from < text.length;) {
       const { read, written } = utf8.encodeInto(text.slice(from, from + room), scratch);
-      // A part ends between characters: of a pair that the cut parts, the first half waits for the next part.
+      // A part ends between characters: if the cut divides a surrogate pair, its first half is left for the next part.
       const cutPair = from + read < text.length && isHigh(text.charCodeAt(from + read - 1));
       const count = written - (cutPair ? 3 : 0);
       for (let i = 0; i < count; i++) ids[i] = bytes[scratch[i]!]!;
@@ -177,7 +174,7 @@ function pieceEncoder(parts: TokenizerParts): SegmentEncoder {
     return id === undefined ? merge(idsOf(bytes)) : Uint32Array.of(id);
   };
 
-  // A text of GPT-2's pieces need not be cut into strings.
+  // For GPT-2's pieces, the text need not be cut into strings.
   return preTokenizer.pieces === gpt2Pieces && !preTokenizer.written
     ? tableEncoder(encodePiece)
     : stringEncoder(preTokenizer, encodePiece);
@@ -220,7 +217,7 @@ function stringEncoder(preTokenizer: PreTokenizer, encodePiece: EncodePiece): Se
   };
 }
 
-/** The tokens of single bytes. Throws `data` for a byte that has none, unless the tokenizer has one for what is unknown. */
+/** The tokens of single bytes. Throws `data` for a byte without a token, unless the tokenizer has a token for unknown bytes. */
 function byteIds({ bytes: ids, unknown = null }: TokenizerParts): (bytes: Uint8Array) => Uint32Array {
   return (bytes) => {
     const out = new Uint32Array(bytes.length);
@@ -241,11 +238,11 @@ function byteIds({ bytes: ids, unknown = null }: TokenizerParts): (bytes: Uint8A
   };
 }
 
-/** Merges the ids of a piece: the pair of the lowest rank first, the leftmost of equals. The array given may be written to. */
+/** Merges the ids of a piece: the pair of the lowest rank first, and of equal ones the leftmost. May change the given array. */
 function merger(merges: readonly Merge[]): (ids: Uint32Array) => Uint32Array {
   const rankOf = pairRanks(merges);
   const inOrder = isInOrder(merges);
-  /** The rank of each id with the one after it. */
+  /** The rank of each id with the following one. */
   const ranks = new Int32Array(LONG_PIECE);
   return (ids) => (inOrder && ids.length < LONG_PIECE ? mergeShort(ids) : mergeLong(ids));
 
@@ -257,7 +254,7 @@ function merger(merges: readonly Merge[]): (ids: Uint32Array) => Uint32Array {
       let bestRank = NO_RANK;
       for (let i = 0; i + 1 < length; i++) if (ranks[i]! < bestRank) bestRank = ranks[(best = i)]!;
       if (best < 0) return ids.slice(0, length);
-      // All places of this merge at once, from the left: no pair that comes of it can have a lower rank.
+      // All occurrences of this merge at once, from the left: no pair that results from it can have a lower rank.
       const { left, right, joined } = merges[bestRank]!;
       let to = best;
       let afterJoined = false;
@@ -273,7 +270,10 @@ function merger(merges: readonly Merge[]): (ids: Uint32Array) => Uint32Array {
     }
   }
 
-  /** The same in O(n log n), one place at a time: places in a linked list, a heap of (rank, place) with the leftmost of the lowest rank on top. */
+  /**
+   * The same in O(n log n), one occurrence at a time: positions in a linked list, and a heap of (rank, position) with the leftmost of the lowest rank
+   * on top.
+   */
   function mergeLong(ids: Uint32Array): Uint32Array {
     const n = ids.length;
     const next = Int32Array.from(ids, (_, i) => i + 1);
@@ -301,7 +301,7 @@ function merger(merges: readonly Merge[]): (ids: Uint32Array) => Uint32Array {
   }
 }
 
-/** Whether each merge comes after those that make its two tokens, as learned ones do. */
+/** Whether each merge comes after those that make its two tokens, as in learned merges. */
 function isInOrder(merges: readonly Merge[]): boolean {
   const madeLast = new Map<number, number>();
   merges.forEach(({ joined }, rank) => madeLast.set(joined, rank));
@@ -311,17 +311,17 @@ function isInOrder(merges: readonly Merge[]): boolean {
 }
 
 /**
- * Cuts a text at added tokens: ids, and the texts between them, normalized. Of several added tokens at a place the longest is taken. As in
- * Hugging Face's library, those that are not `normalized` are looked for in the text as it is, the others in what is left, normalized.
+ * Cuts a text at added tokens into ids and the texts between them, normalized. Of several added tokens at a position, the longest is taken. As in
+ * Hugging Face's library, tokens that are not `normalized` are searched for in the original text, and the others in the normalized remainder.
  */
 function segmenter(
   added: readonly AddedToken[],
   normalizer: Normalizer | null,
 ): (text: string) => Iterable<string | number> {
   const normalize = normalizer ?? ((text: string): string => text);
-  // A lone half of a surrogate pair has no bytes; it becomes U+FFFD, which patterns then see.
+  // A lone half of a surrogate pair has no bytes; it becomes U+FFFD before patterns are matched.
   const wellFormed = (text: string): string =>
-    // Most texts have no half, of a pair or not, which is found out faster.
+    // Most texts contain no surrogates at all, which is a faster test.
     /[\ud800-\udfff]/.test(text) && /\p{Cs}/u.test(text) ? text.replaceAll(/\p{Cs}/gu, "\ufffd") : text;
   const raw = finder(added.filter(({ normalized }) => !normalized));
   const inNormalized = finder(
@@ -337,7 +337,7 @@ function segmenter(
   };
 }
 
-/** Finds added tokens in a text; null when there is none that text can spell. */
+/** Finds added tokens in a text; null if no text can contain one. */
 function finder(added: readonly AddedToken[]): ((text: string) => Iterable<string | number>) | null {
   if (added.every(({ special }) => special)) return null;
   const byContent = new Map(added.map((token) => [token.content, token]));
@@ -363,7 +363,7 @@ function finder(added: readonly AddedToken[]): ((text: string) => Iterable<strin
   };
 }
 
-/** A binary heap of numbers ≥ 0, the least first; −1 when empty. */
+/** A binary heap of numbers ≥ 0, the smallest first; `pop` returns −1 if it is empty. */
 export function numberHeap(capacity: number): { push(value: number): void; pop(): number } {
   let items = new Float64Array(capacity);
   let size = 0;
@@ -399,8 +399,8 @@ export function numberHeap(capacity: number): { push(value: number): void; pop()
 }
 
 /**
- * A tokenizer of learned tokens (their bytes by id, the 256 single bytes among them) and merges in order of rank, with GPT-2's pieces. The
- * end-of-text token gets the id after theirs.
+ * Makes a tokenizer with GPT-2's pieces from learned tokens (their bytes by id, including the 256 single bytes) and merges in order of rank. The
+ * end-of-text token gets the next id.
  */
 export function bpeTokenizer(
   learned: readonly Uint8Array[],

@@ -1,21 +1,21 @@
-/** The tokenizer.json of a byte-level BPE: one for those that are learned here and those of OpenAI. Only plain data; `loadTokenizer` reads it back. */
+/** The tokenizer.json of a byte-level BPE, for learned tokenizers and those of OpenAI. Only plain data; `loadTokenizer` reads it back. */
 
 /** Cuts text into pieces by GPT-2's pattern, and writes bytes as letters. */
 const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
 
 export interface ByteLevelParts {
-  /** Tokens that are never merged from others, with their ids. */
+  /** Tokens that are never the result of a merge, with their ids. */
   readonly special: readonly { readonly id: number; readonly content: string }[];
-  /** Regular expression that cuts text into pieces; null: GPT-2's. */
+  /** Regular expression that cuts text into pieces; null for GPT-2's. */
   readonly pattern: string | null;
-  /** A piece that is a token is that token, whatever the merges make of it. */
+  /** Whether a piece that is a token becomes that token, whatever the merges would make of it. */
   readonly ignoreMerges: boolean;
-  /** Tokens as `writeBytes` writes them, with their ids. */
+  /** Tokens in the form of `writeBytes`, with their ids. */
   readonly vocab: Iterable<readonly [string, number]>;
   readonly merges: unknown;
 }
 
-/** The order of members is part of a tokenizer's hash. */
+/** Makes the tokenizer.json. The order of members is part of a tokenizer's hash. */
 export function byteLevelJson(parts: ByteLevelParts): Record<string, unknown> {
   const { special, pattern, ignoreMerges, vocab, merges } = parts;
   return {

@@ -1,6 +1,6 @@
-/** Bytes and UTF-8 with what both Node.js and browsers have. */
+/** Functions on bytes and UTF-8 that work in both Node.js and browsers. */
 
-/** One array after the other; a single one is given back as it is. */
+/** Concatenates arrays; a single one is returned without a copy. */
 export function joinBytes(parts: readonly Uint8Array[]): Uint8Array {
   if (parts.length === 1) return parts[0]!;
   const out = new Uint8Array(parts.reduce((n, part) => n + part.length, 0));
@@ -12,12 +12,12 @@ export function joinBytes(parts: readonly Uint8Array[]): Uint8Array {
   return out;
 }
 
-/** The text of UTF-8; what is none of it becomes U+FFFD. */
+/** Decodes UTF-8; invalid bytes become U+FFFD. */
 export function readable(bytes: Uint8Array): string {
   return new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
 }
 
-/** Bytes of a text as UTF-8, in which half a surrogate pair is U+FFFD. */
+/** Number of UTF-8 bytes of a text; a lone half of a surrogate pair counts as U+FFFD. */
 export function utf8Length(text: string): number {
   let bytes = text.length;
   for (let i = 0; i < text.length; i++) {
@@ -26,7 +26,7 @@ export function utf8Length(text: string): number {
     if (unit < 0x800) bytes++;
     else {
       bytes += 2;
-      // The two halves of a pair have two bytes each.
+      // The two halves of a pair count two bytes each.
       if ((text.codePointAt(i) ?? 0) > 0xffff) i++;
     }
   }

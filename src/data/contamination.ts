@@ -1,54 +1,55 @@
 /**
- * Which documents hold text of a target's held-out documents: runs of 13 words or more, and whole documents with the same words.
+ * Finds documents that contain text of a target's held-out documents: runs of at least 13 words, and whole documents with the same words.
  *
- * A word is what stands between white space, in lower case, without all that is no letter, mark or number, as in GPT-3's paper (Brown and others 2020, appendix C); what is empty then is none. In scripts without spaces
- * between words each character is a word. Texts of less than 13 words are only found as whole documents.
+ * A word is the text between white space, in lower case, without all characters that are not letters, marks or numbers, as in GPT-3's paper (Brown
+ * and others 2020, appendix C); empty words do not count. In scripts without spaces between words, each character is a word. Texts of fewer than 13
+ * words are only found as whole documents.
  */
 import { GradmixError } from "../errors.ts";
 
-/** Words in a row that are no chance. */
+/** Number of consecutive words that do not match by chance. */
 export const GRAM = 13;
 
-/** Share of a document's 13-grams that makes it a near copy. */
+/** Share of a document's 13-grams from which it is a near copy. */
 const NEAR = 0.8;
 
-/** Words of held-out text that are looked for, at most: some 100 MB. */
+/** Largest number of words of held-out text that are searched for: about 100 MB. */
 const MOST_WORDS = 1 << 22;
 
-/** Held-out documents, as they come. */
+/** Collects held-out documents. */
 export interface HeldOutText {
   add(text: string): void;
-  /** Of all documents so far. */
+  /** An index of all documents so far. */
   index(): OverlapIndex;
 }
 
 export interface OverlapIndex {
-  /** Held-out documents, and those of them that are looked for. */
+  /** Number of held-out documents, and of those that are searched for. */
   readonly documents: number;
   readonly looked: number;
-  /** What of a document stands in the held-out documents; null: nothing. */
+  /** The overlap of a document with the held-out documents; null if there is none. */
   compare(text: string): Overlap | null;
-  /** Held-out documents of which something was found so far; a run of words that several have counts for the first of them. */
+  /** Number of held-out documents that were found so far; a run of words that several contain counts for the first of them. */
   found(): number;
 }
 
 export interface Overlap {
-  /** copy: the same words as a held-out document; near copy: at least 80 % of its 13-grams stand in them; part: at least one does. */
+  /** "copy": the same words as a held-out document. "near copy": at least 80 % of its 13-grams occur in held-out documents. "part": at least one does. */
   readonly kind: "copy" | "near copy" | "part";
-  /** Its first words that stand in both, at most 13. */
+  /** The first words that occur in both, at most 13. */
   readonly words: string;
 }
 
-// What a UTF-16 unit is. A letter, mark or number is its unit in lower case, above 0.
+// The kind of a UTF-16 unit. A letter, mark or number is represented by its unit in lower case, above 0.
 const UNKNOWN = 0;
 const SPACE = -1;
 const IGNORED = -2;
-/** A word of its own. */
+/** A character that is a word by itself. */
 const ALONE = -3;
-/** The first half of a pair, which has to be looked at as a whole. */
+/** The first half of a surrogate pair, which must be classified as a whole. */
 const PAIR = -4;
 
-/** What each unit is, as far as it was met. */
+/** The kind of each unit, as far as it was needed. */
 const units = new Int32Array(65536).fill(UNKNOWN);
 
 function lookUp(unit: number): number {
@@ -68,7 +69,7 @@ function lookUp(unit: number): number {
 const SPACELESS =
   /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}\p{Script=Lao}\p{Script=Khmer}\p{Script=Myanmar}\p{Script=Tibetan}]/u;
 
-/** 1: a letter, mark or number. */
+/** 1 for a letter, mark or number. */
 function kindOf(character: string): number {
   if (/\p{White_Space}/u.test(character)) return SPACE;
   if (!/[\p{L}\p{M}\p{N}]/u.test(character)) return IGNORED;
@@ -103,15 +104,15 @@ export function wordsOf(text: string): string[] {
 
 const WORD_SEED = 0x811c9dc5 | 0;
 const WORD_FACTOR = 0x01000193;
-/** Of words within a gram. */
+/** Factor of the hash, from one word to the next within a gram. */
 const FACTOR = 0x9e3779b1 | 0;
 /** FACTOR to the power of GRAM. */
 const OLDEST = Array.from({ length: GRAM }).reduce((power: number) => Math.imul(power, FACTOR), 1);
 
-/** `most`: words that are looked for, in the order of the documents. */
+/** `most` is the number of words that are searched for, in the order of the documents. */
 export function heldOutText(most: number = MOST_WORDS): HeldOutText {
   const documents: string[][] = [];
-  /** Of which not all words are looked for. */
+  /** The document of which only a part of the words is searched for. */
   let cutOff: readonly string[] | null = null;
   let [count, words] = [0, 0];
   return {
@@ -136,7 +137,7 @@ function overlapIndex(
   /** All words, one after another. */
   const words = documents.flat();
   const hashes = Int32Array.from(words, hashOfWord);
-  /** Grams by their hash: the word that each begins with. */
+  /** The grams by hash: the index of the first word of each. */
   const grams = hashTable(words.length);
   const wholes = new Map<number, number[]>();
   const seen = new Uint8Array(documents.length);
@@ -207,23 +208,23 @@ function hashOfWord(word: string): number {
   return hash;
 }
 
-/** Of a document, by the number of its words and the hash of its last gram. */
+/** Key of a document, from the number of its words and the hash of its last gram. */
 const wholeKey = (count: number, last: number): number => Math.imul(count, WORD_FACTOR) ^ last;
 
 interface GramTable {
-  /** Unless an equal gram is there. */
+  /** Adds a gram, unless an equal one is there. */
   add(hash: number, word: number, isEqual: (word: number) => boolean): void;
   /** Whether a gram with that hash is there. */
   readonly mayHold: (hash: number) => boolean;
-  /** The word that an equal gram begins with, or −1. */
+  /** The index of the first word of an equal gram, or −1. */
   find(hash: number, isEqual: (word: number) => boolean): number;
 }
 
 const SCATTER = 0x85ebca6b | 0;
-/** Two of 32 bits. */
+/** A mask with two of 32 bits. */
 const twoBits = (hash: number): number => (1 << (hash & 31)) | (1 << ((hash >>> 5) & 31));
 
-/** Open addressing, at most half full; bits in front of it that fit a cache. */
+/** Open addressing, at most half full, preceded by a bit filter that fits into a cache. */
 function hashTable(most: number): GramTable {
   const size = 2 ** Math.ceil(Math.log2(Math.max(16, 2 * most)));
   if (size > 2 ** 30) throw new GradmixError("memory", `${most} words are more than can be compared`);
@@ -262,15 +263,15 @@ type GramScanner = (
   candidate: (hash: number, from: number, to: number) => void,
 ) => { readonly count: number; readonly last: number };
 
-/** Words that are hashed at a time. */
+/** Number of words that are hashed at a time. */
 const BLOCK = 4096;
 
 /**
- * Goes over the words of a text without making them: what each gram's hash is, and for those that may be wanted where they stand. Words are hashed block by block, and grams are made of a block's hashes, so
- * that the loop over characters does little.
+ * Scans the words of a text without creating them: computes the hash of each gram and, for those that may match, the position. Words are hashed block
+ * by block, and grams are computed from a block's hashes, so that the loop over characters does little.
  */
 function gramScanner(mayHold: (hash: number) => boolean): GramScanner {
-  // Before a block stand the last words of the one before it.
+  // A block is preceded by the last words of the block before.
   const hashes = new Int32Array(GRAM + BLOCK);
   const ends = new Int32Array(GRAM + BLOCK);
   return (text, candidate) => {
@@ -300,7 +301,7 @@ function gramScanner(mayHold: (hash: number) => boolean): GramScanner {
         inWord = true;
         continue;
       }
-      // A character makes two words at most.
+      // A character makes at most two words.
       if (k >= GRAM + BLOCK - 2) {
         takeBlock(k);
         k = GRAM;

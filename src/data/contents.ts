@@ -1,27 +1,27 @@
-/** Bytes of files: unpacked on the way, and refused by the name of their kind where they hold no text. */
+/** Bytes of files: unpacks archives, and refuses files without text, naming their kind. */
 import { closeSync, createReadStream, openSync, readSync } from "node:fs";
 import { stat } from "node:fs/promises";
 import { createGunzip } from "node:zlib";
 import { errorCode, GradmixError } from "../errors.ts";
 import { ArchiveError, unpackZstd } from "./zstd.ts";
 
-/** Whether a file is unpacked when it is read, by its name or its kind; null: it is read as it is. */
+/** How a file is unpacked, by its name or kind; null if it is read as it is. */
 export function packingOf(file: string, kind: string | null): "zstd" | "gzip" | null {
   if (/\.zst$/i.test(file) || kind === "zstd") return "zstd";
   return /\.gz$/i.test(file) || kind === "gzip" ? "gzip" : null;
 }
 
-/** Which bytes of a file are read, and who is told how many have been. */
+/** The part of a file to read, and a callback for progress. */
 export interface ByteRange {
-  /** From this byte on; default 0. Other than 0 and with an end only where nothing is unpacked. */
+  /** First byte to read. Default 0. A range is only possible for files that are not unpacked. */
   readonly from?: number;
-  /** To before this byte; default: to the end. */
+  /** End of the range (excluded). Default: the end of the file. */
   readonly to?: number | null;
-  /** Told the bytes that were read of the file so far. */
+  /** Called with the number of bytes of the file that have been read so far. */
   readonly onBytes?: (bytes: number) => void;
 }
 
-/** A file's bytes, unpacked where its name or its kind says so. Throws `data` when it cannot be read or is cut off. */
+/** Reads a file's bytes and unpacks them if its name or kind requires it. Throws `data` if it cannot be read or is cut off. */
 export async function* contents(
   file: string,
   kind: string | null,
@@ -45,7 +45,7 @@ export async function* contents(
   }
 }
 
-/** Kinds of files by their first bytes, in Latin-1; `at`: where they stand. */
+/** Kinds of files by their first bytes, in Latin-1; `at` is the position of these bytes. */
 const kinds: readonly { readonly kind: string; readonly magic: string; readonly at?: number }[] = [
   { kind: "gzip", magic: "\x1f\x8b" },
   { kind: "zstd", magic: "\x28\xb5\x2f\xfd" },
@@ -75,7 +75,7 @@ const kinds: readonly { readonly kind: string; readonly magic: string; readonly 
   { kind: "a NumPy array", magic: "\x93NUMPY" },
 ];
 
-/** What to do about kinds that can become text. The message goes on from the file's name. */
+/** Advice on kinds that can be converted to text. The message begins with the file's name. */
 const advice: Readonly<Record<string, string>> = {
   xz: "it is packed by xz, which is not unpacked here; pack it again: xz -dc FILE.xz | zstd -o FILE.zst",
   bzip2:
@@ -83,7 +83,7 @@ const advice: Readonly<Record<string, string>> = {
   Parquet: "it is Parquet, and its name does not end in .parquet; rename it",
 };
 
-/** What a file is that begins so; null for what may be text. */
+/** The kind of a file with this beginning; null if it may be text. */
 export function binaryKind(start: Uint8Array): string | null {
   const latin1 = Buffer.from(start.buffer, start.byteOffset, start.length).toString("latin1");
   const found = kinds.find(({ magic, at = 0 }) => latin1.startsWith(magic, at));
@@ -92,7 +92,7 @@ export function binaryKind(start: Uint8Array): string | null {
   return isText(start) && found.kind !== "a PDF document" ? null : found.kind;
 }
 
-/** UTF-8 (perhaps cut within a character) without a NUL. */
+/** Whether the bytes are UTF-8 (possibly cut within a character) without a NUL. */
 function isText(start: Uint8Array): boolean {
   try {
     return !new TextDecoder("utf-8", { fatal: true }).decode(start, { stream: true }).includes("\0");
@@ -101,7 +101,7 @@ function isText(start: Uint8Array): boolean {
   }
 }
 
-/** What a file is by its first bytes; null for what may be text. Throws `data` when it cannot be read. */
+/** The kind of a file, from its first bytes; null if it may be text. Throws `data` if it cannot be read. */
 export function kindOfFile(file: string): string | null {
   const start = new Uint8Array(512);
   try {
@@ -116,7 +116,7 @@ export function kindOfFile(file: string): string | null {
   }
 }
 
-/** Why files of a kind are not read; null: they are. */
+/** Why files of a kind cannot be read; null if they can. */
 export function kindProblem(kind: string | null): string | null {
   return kind === null || kind === "gzip" || kind === "zstd"
     ? null
@@ -128,7 +128,7 @@ function forwardErrors<T extends { destroy(error?: Error): unknown }>(from: Node
   return to;
 }
 
-/** Members one after another. What follows them must be zeros, with which tapes are filled up: zlib would leave out the rest without a word. */
+/** Unpacks the members one after another. Only zeros may follow them, which pad tapes; zlib would silently ignore anything else. */
 async function* unpackGzip(
   stream: NodeJS.ReadableStream,
   file: string,

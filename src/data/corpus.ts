@@ -13,45 +13,45 @@ import {
   type TokenStream,
 } from "./tokens.ts";
 
-/** A domain's tokens, wherever they are. */
+/** A domain's tokens, in memory or in files. */
 export interface StoredCorpus {
   /** Name of the domain. */
   readonly name: string;
-  /** Tokens to train on. */
+  /** Training tokens. */
   readonly train: StoredStream;
-  /** null when nothing was asked to be held out. */
+  /** Held-out tokens; null if no text was to be held out. */
   readonly heldOut: StoredStream | null;
-  /** Documents of both parts. */
+  /** Number of documents in both parts. */
   readonly documents: number;
-  /** Documents of the part that is held out. */
+  /** Number of held-out documents. */
   readonly heldOutDocuments: number;
-  /** UTF-8 bytes of the part that is held out; 0 where they are not known. */
+  /** UTF-8 bytes of the held-out text; 0 if they are unknown. */
   readonly heldOutBytes: number;
-  /** Something the user should know about the split, or null. */
+  /** A remark on the split for the user, or null. */
   readonly note: string | null;
 }
 
 /** A domain's text as tokens in memory. */
 export interface Corpus extends StoredCorpus {
-  /** Tokens to train on. */
+  /** Training tokens. */
   readonly train: TokenStream;
-  /** Tokens held out; null when nothing was asked to be held out. */
+  /** Held-out tokens; null if no text was to be held out. */
   readonly heldOut: TokenStream | null;
-  /** UTF-8 bytes of the text. */
+  /** UTF-8 bytes of the whole text. */
   readonly bytes: number;
 }
 
 /** Options of `buildCorpus`. */
 export interface CorpusOptions {
-  /** Share of the documents held out, 0 ≤ share < 1. */
+  /** Share of the documents to hold out, 0 ≤ share < 1. */
   readonly heldOut: number;
-  /** Decides which. */
+  /** Seed that decides which documents are held out. */
   readonly seed: number;
-  /** Told of the text of each document, or part of a single one, that is held out. */
+  /** Called with the text of each held-out document, or of the held-out part of a single document. */
   readonly onHeldOut?: (text: string) => void;
 }
 
-/** A document: its text, and where it is from, for errors. */
+/** A document: its text, and its source for error messages. */
 interface Text {
   readonly text: string;
   readonly source?: string;
@@ -61,9 +61,9 @@ interface Text {
 const SPLIT_STREAM = 0x5b17;
 
 /**
- * Encodes documents. Each is held out with the given probability, decided by the seed and its index alone; with two documents or more at least one is
- * held out and one is not. A single document is split at a token. Throws `data` when there is no
- * text and for text that the tokenizer cannot express, `config` for options that do not fit, `memory` when the tokens do not fit.
+ * Encodes documents and splits them. Each is held out with the given probability, decided by the seed and its index alone; with two documents or
+ * more, at least one is held out and one is not. A single document is split at a token. Throws `data` if there is no text and for text that the
+ * tokenizer cannot express, `config` for options out of range, and `memory` if the tokens do not fit into memory.
  */
 export async function buildCorpus(
   name: string,
@@ -76,19 +76,19 @@ export async function buildCorpus(
   return builder.finish();
 }
 
-/** Which documents are held out: each with the given probability, decided by the seed and its index alone. */
+/** Decides which documents are held out: each with the given probability, by the seed and its index alone. */
 export function heldOutChoice({ heldOut: share, seed }: CorpusOptions): (index: number) => boolean {
   const stream = foldIn(key(seed), SPLIT_STREAM);
   return (index) => uniformAt(stream, index) < share;
 }
 
-/** A corpus whose documents are handed in one after another. */
+/** Builds a corpus from documents that are added one after another. */
 export interface CorpusBuilder {
   add(document: Text): void;
   finish(): Corpus;
 }
 
-/** What `buildCorpus` does, for documents of many corpora that come in turn. */
+/** Builds one of several corpora whose documents come in mixed order, with the result of `buildCorpus`. */
 export function corpusBuilder(name: string, tokenizer: Tokenizer, options: CorpusOptions): CorpusBuilder {
   checkOptions<CorpusOptions>("buildCorpus", options, {
     heldOut: required(numberIn({ min: 0, max: 1, openMax: true })),
@@ -105,7 +105,7 @@ export function corpusBuilder(name: string, tokenizer: Tokenizer, options: Corpu
   let firstText = "";
   return {
     add({ text, source }) {
-      // The first document waits until it is known whether the others leave a side empty.
+      // The first document waits until it is known whether the others leave one side empty.
       const isHeldOut = count > 0 && chosen(count);
       if (isHeldOut) heldOutDocuments++;
       const to = count === 0 ? first : isHeldOut ? heldOut : train;
@@ -142,7 +142,7 @@ export function corpusBuilder(name: string, tokenizer: Tokenizer, options: Corpu
   };
 }
 
-/** With the other documents decided, the first of two or more goes where its number says unless a side would stay empty. */
+/** Whether the first of two or more documents is held out, after all others were decided: by its index, unless one side would stay empty. */
 export function holdsOutFirst(
   share: number,
   others: number,
@@ -152,7 +152,7 @@ export function holdsOutFirst(
   return share > 0 && (others === 0 || (others < count - 1 && chosen(0)));
 }
 
-/** Writes a document block by block, so that its ids are never held apart from the stream. */
+/** Encodes a document into the stream block by block, so that its ids are never stored separately. */
 function encodeTo(
   writer: CorpusWriter,
   text: string,
@@ -180,7 +180,7 @@ function single(
   if (share === 0) return { ...common, train: whole, heldOut: null, heldOutBytes: 0, note: null };
   const { length } = whole.tokens;
   const [train, heldOut] = splitStream(whole, tokensKept(length, share));
-  // Without the end-of-text token, which is no text. A character that the cut divides counts as U+FFFD.
+  // Without the end-of-text token, which is not text. A character that the cut divides counts as U+FFFD.
   const heldOutText = tokenizer.decode(heldOut.tokens.subarray(0, -1));
   onHeldOut?.(heldOutText);
   return {
@@ -192,7 +192,7 @@ function single(
   };
 }
 
-/** Of the tokens of a single document, those that are trained on. */
+/** Number of tokens of a single document that are trained on. */
 export function tokensKept(length: number, share: number): number {
   return length - timesShare(length, share, "nearest");
 }

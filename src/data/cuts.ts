@@ -1,13 +1,13 @@
 /**
- * Where large files can be cut, so that their parts are read at the same time: files of lines after a line, plain text where its documents end anyway (sources.ts). What is packed, and
- * tables, whose rows may hold line ends, are one part.
+ * Finds where large files can be cut, so that their parts can be read in parallel: files of lines after a line, and plain text where its documents
+ * end anyway (sources.ts). Archives and tables, whose rows may contain line ends, are one part.
  */
 import { closeSync, openSync, readSync } from "node:fs";
 import { GradmixError } from "../errors.ts";
 import { kindOfFile, packingOf } from "./contents.ts";
 import { type FilePart, PART } from "./sources.ts";
 
-/** The parts of a file of `size` bytes, in order, of about 16 MiB where it can be cut. Throws `data` when it cannot be read. */
+/** The parts of a file of `size` bytes, in order, of about 16 MiB if it can be cut. Throws `data` if it cannot be read. */
 export function partsOf(path: string, size: number): FilePart[] {
   const whole = [{ path, from: 0, to: null }];
   const isTable = /\.(parquet|csv|tsv)(\.gz|\.zst)?$/i.test(path);
@@ -26,7 +26,7 @@ export function partsOf(path: string, size: number): FilePart[] {
   }
 }
 
-/** Lines that end before byte `end`. */
+/** Number of lines that end before byte `end`. */
 export function linesBefore(path: string, end: number): number {
   const file = openFile(path);
   try {
@@ -57,7 +57,7 @@ function bytesAt(file: number, at: number, count: number): Uint8Array {
   return bytes.subarray(0, readSync(file, bytes, 0, count, at));
 }
 
-/** The first byte after the first line end from `at` on, or the end of the file. */
+/** The first byte after the first line end at or after `at`, or the end of the file. */
 function nextLine(file: number, at: number, size: number): number {
   for (let from = at; from < size; from += BLOCK) {
     const found = bytesAt(file, from, BLOCK).indexOf(NEWLINE);
@@ -66,7 +66,7 @@ function nextLine(file: number, at: number, size: number): number {
   return size;
 }
 
-/** Where the document of plain text that begins at `start` ends, which is not the last one: as in sources.ts. */
+/** The end of the plain-text document that starts at `start` and is not the last one, as in sources.ts. */
 function endOfPart(file: number, start: number): number {
   const least = start + PART / 2;
   for (let to = start + PART; to >= least; to -= BLOCK) {

@@ -1,4 +1,4 @@
-/** Sources of examples: what the sampler draws from, and how what it drew becomes a batch. */
+/** Sources of examples: what the sampler draws from, and how draws become a batch. */
 import { GradmixError } from "../errors.ts";
 import { checkExamples, concatenate, exampleCount, pickExamples } from "../nn/examples.ts";
 import type { Examples } from "../nn/model.ts";
@@ -6,17 +6,17 @@ import { checkOptions, integerIn, object, required } from "../options.ts";
 import type { Draw, SampledDomain } from "./sampler.ts";
 
 /**
- * A source of examples by index, such as the windows of a text (`windowsOf`), the rows of a table (`rowsOf`) or any batch in memory (`examplesOf`). One of
- * your own is an object of these four: it may read from wherever it likes, as long as index i always is the same example.
+ * A source of examples by index, such as the windows of a text (`windowsOf`), the rows of a table (`rowsOf`) or any batch in memory (`examplesOf`).
+ * Your own source is an object with the same four members. It may read from anywhere, but index i must always be the same example.
  */
 export interface Dataset<B extends Examples> extends SampledDomain {
-  /** The examples of these indices, in order. Batches of sources that are drawn from together must go together (`Examples`). */
+  /** Makes a batch of the examples with these indices, in order. The batches of sources that are sampled together must be compatible (`Examples`). */
   batchOf(indices: readonly number[]): B;
 }
 
 /**
- * The examples of `draws`, in order. Throws `config` for a draw that is of no source, `shape` for a source whose batch has not the examples that were asked
- * for, and for batches that do not go together.
+ * Makes a batch of the examples of `draws`, in order. Throws `config` for a draw from an unknown source, and `shape` for a source whose batch does
+ * not have the requested examples, and for batches that are not compatible.
  */
 export function assemble<B extends Examples>(draws: readonly Draw[], sources: readonly Dataset<B>[]): B {
   for (const { domain, window } of draws)
@@ -43,14 +43,14 @@ export function assemble<B extends Examples>(draws: readonly Draw[], sources: re
 }
 
 /**
- * A batch in memory as a source of its examples. Throws `data` for one without examples, and `shape` for arrays that have no row for each of them, or hold
- * what cannot be picked from (`Examples`).
+ * Makes a source from a batch in memory. Throws `data` for a batch without examples, and `shape` for arrays that do not have one row per example or
+ * contain values that cannot be picked by example (`Examples`).
  */
 export function examplesOf<B extends Examples>(name: string, all: B): Dataset<B> {
   checkExamples(`"${name}"`, all);
   const count = exampleCount(all);
   if (count === 0) throw new GradmixError("data", `"${name}": it has no examples`);
-  // Refuses now what would be refused at the first draw.
+  // Finds errors now that would otherwise appear at the first draw.
   pickExamples(all, [0]);
   return {
     name,
@@ -65,24 +65,24 @@ export function examplesOf<B extends Examples>(name: string, all: B): Dataset<B>
   };
 }
 
-/** Rows of a table: features, and what is to be told from them. */
+/** A table of rows: features and the targets to predict from them. */
 export interface Table {
   /** Features, row by row [rows · width]. */
   readonly inputs: Float32Array;
-  /** Features of a row. */
+  /** Number of features per row. */
   readonly width: number;
-  /** A class of each row [rows], or numbers, row by row [rows · any]. */
+  /** Targets: a class per row [rows], or any number of values per row, row by row. */
   readonly targets: Int32Array | Float32Array;
 }
 
-/** Rows of a table; each counts 1. */
+/** A batch of table rows; each row counts 1. */
 export interface RowBatch extends Table, Examples {
   readonly tokens: Float64Array;
 }
 
 /**
- * A table as a source of its rows. Throws `config` for what is no table, `shape` for arrays that have not a row of `width` features and as many targets for
- * each row, and `data` for a table without rows.
+ * Makes a source from the rows of a table. Throws `config` for a value that is not a table, `shape` for arrays that do not have `width` features and
+ * equally many targets per row, and `data` for a table without rows.
  */
 export function rowsOf(name: string, table: Table): Dataset<RowBatch> {
   checkOptions<Table>("rowsOf", table, {

@@ -1,6 +1,7 @@
 /**
- * Which files paths, folders and glob patterns mean. What a pattern reaches is either in the result or told: a link to nothing, a folder that may
- * not be read, a path that is too long for the system and whatever is no file end the search with an error, or are left out by name.
+ * Finds the files that paths, folders and glob patterns name. Everything that a pattern reaches is either in the result or reported: a broken link, a
+ * folder without permission, a path that is too long for the system, and anything that is not a file either end the search with an error, or are left
+ * out by name.
  */
 import type { BigIntStats, Dirent } from "node:fs";
 import { readdir, readlink, realpath, stat } from "node:fs/promises";
@@ -12,40 +13,43 @@ import { boolean, callback, checkOptions, string, valueThat } from "../options.t
 const aSet = valueThat("a Set", (value) => value instanceof Set);
 
 export interface ListOptions {
-  /** What the files are for, in errors: 'domain "code"'. */
+  /** What the files are for, in error messages: 'domain "code"'. */
   readonly what?: string;
-  /** Paths that are left out, under whatever name they are reached: a target's files are never also in a domain. */
+  /** Paths that are left out, under whatever name they are reached. For example, a target's files must not also be in a domain. */
   readonly exclude?: ReadonlySet<string>;
-  /** Of the names in a folder, those that folders and patterns pass over, with all that is in them. A path of its own is not asked about. */
+  /**
+   * Selects, from the names in a folder, those that folders and patterns skip, with everything in them. It is not called for a path that is given by
+   * itself.
+   */
   readonly passOver?: (folder: string, names: ReadonlySet<string>) => ReadonlySet<string>;
-  /** What cannot be read is left out instead of ending the search. Default false. */
+  /** Leaves out what cannot be read instead of ending the search. Default false. */
   readonly skipUnreadable?: boolean;
-  /** Told of each path that a pattern matches and that is left out, and why. */
+  /** Called for each path that a pattern matches but that is left out, with the reason. */
   readonly onLeftOut?: (path: string, why: LeftOut, detail: string) => void;
 }
 
-/** "link": a link to nothing whose name does not match, but which may have been a folder with files that do. */
+/** Why a path was left out. "link" is a broken link whose name does not match, but which may have been a folder with matching files. */
 export type LeftOut = "excluded" | "passed over" | "unreadable" | "link";
 
 export interface FoundFile {
   readonly path: string;
-  /** The same for all names of a file. */
+  /** Identifies the file under all its names. */
   readonly identity: string;
 }
 
 /**
- * The files that paths, folders and glob patterns mean, sorted, each once (also when links lead to it twice). Hidden files that a star would match
- * are not meant, unless a name of the pattern begins with a dot at its first star or after it. Throws `data` for a path that does not exist, a pattern that matches nothing and, without
- * `skipUnreadable`, for what cannot be read.
+ * Lists the files that paths, folders and glob patterns name, sorted and without duplicates (also if links lead to a file twice). A star does not
+ * match hidden files, unless a name of the pattern begins with a dot at its first star or after it. Throws `data` for a path that does not exist, a
+ * pattern without matches and, without `skipUnreadable`, for anything that cannot be read.
  */
 export async function listFiles(patterns: readonly string[], options: ListOptions = {}): Promise<string[]> {
   return (await findFiles(patterns, options)).map(({ path }) => path);
 }
 
-/** What `passOver` said of the names in folders above what was looked for; searches that share one ask once. */
+/** Results of `passOver` for folders above the search; searches that share one memo ask only once. */
 export type AboveMemo = Map<string, ReadonlySet<string>>;
 
-/** As `listFiles`, with what tells a file from another. Not part of the package's interface. */
+/** Like `listFiles`, with the identity of each file. Not part of the package's interface. */
 export async function findFiles(
   patterns: readonly string[],
   options: ListOptions = {},
@@ -98,14 +102,14 @@ export async function findFiles(
   throw new GradmixError("data", `${what}: ${reason}`);
 }
 
-/** Sorts in place, as `sort()` does texts. */
+/** Sorts in place in the order that `sort()` gives texts. */
 function sortBy<T>(items: T[], textOf: (item: T) => string): T[] {
   return items.sort((a, b) => (textOf(a) < textOf(b) ? -1 : 1));
 }
 
 const nothing = (): ReadonlySet<string> => new Set();
 
-/** A file's identity, through links; null for what is no file. Hard links are known by their number on the disk, which is asked for only where there are several. */
+/** Identity of a file, through links; null if it is not a file. Hard links are recognised by their inode, which is only read if a file has several. */
 async function identify(path: string): Promise<FoundFile | null> {
   try {
     const info = await stat(path, { bigint: true });
@@ -159,10 +163,10 @@ async function expand(
     }
     const start = await startOf(base, passOver, above);
     if (start === null) continue;
-    // Typed dots are meant; hidden files that a star would match are not, and a folder that the pattern begins in says nothing of them.
+    // A star does not match hidden files unless the pattern has an explicit dot; the folder in which the pattern begins does not count.
     const dot = parts.some((part) => /^\.[^.]/.test(part));
     await walk(start, {
-      // At the end "**" stands for what is below the folder, not for a file in its place.
+      // At the end, "**" stands for everything below the folder, not for a file in its place.
       parts: (parts.at(-1) === "**" ? [...parts, "*"] : parts).map((part) =>
         part === "**" ? null : picomatch.makeRe(part, { dot, nonegate: true }),
       ),
@@ -181,7 +185,7 @@ async function expand(
   return sortBy(files, ({ path }) => path);
 }
 
-/** A pattern as the folder it begins in and the names from there on, once for each alternative of braces that hold a "/". Without names: a path. */
+/** Splits a pattern into the folder where it begins and the names after it, once per alternative of braces that contain a "/". Without names it is a path. */
 function partsOf(pattern: string, fails: (problem: string) => Error): { base: string; parts: string[] }[] {
   return alternatives(pattern).map((one) => {
     if (/\([^)]*\//.test(one) && picomatch.scan(one).isGlob)
@@ -195,8 +199,8 @@ function partsOf(pattern: string, fails: (problem: string) => Error): { base: st
 }
 
 /**
- * `{a/b,c}/*` as `a/b/*` and `c/*`; braces without a "/" stay, for they are within one name. One that is not closed, or holds a "/" and no
- * comma, stands for itself.
+ * Expands `{a/b,c}/*` into `a/b/*` and `c/*`; braces without a "/" stay, because they are within one name. Braces that are not closed, or contain a
+ * "/" but no comma, are literal.
  */
 function alternatives(pattern: string): string[] {
   let text = pattern;
@@ -212,7 +216,7 @@ function alternatives(pattern: string): string[] {
     }
     const within = text.slice(open, close);
     if (close === text.length || (within.includes("/") && commas.length === 0)) {
-      // The matcher of a name matches nothing where a brace is not closed.
+      // The matcher of a name matches nothing if a brace is not closed.
       text = `${text.slice(0, open)}\\${text.slice(open)}`;
       open++;
     } else if (within.includes("/")) {
@@ -232,7 +236,7 @@ interface Walk {
   readonly parts: readonly (RegExp | null)[];
   readonly dot: boolean;
   readonly passOver: PassOver;
-  /** Folders that were read, by their number on the disk and what was looked for: links may lead round in circles. */
+  /** Folders that were visited, by inode and remaining pattern, since links may form cycles. */
   readonly seen: Set<string>;
   found(file: FoundFile): void;
   readonly leaveOut: LeaveOut;
@@ -245,13 +249,13 @@ interface Place {
   readonly passedOver: boolean;
 }
 
-/** The start of a walk; null where there is nothing. A folder inside of something that is passed over is, too. */
+/** The start of a walk; null if it does not exist. A folder inside a skipped folder is skipped too. */
 async function startOf(base: string, passOver: PassOver, above: AboveMemo): Promise<Place | null> {
   const folder = base === "." ? "" : base;
   try {
     if (!(await stat(placeOf(folder))).isDirectory()) return null;
   } catch (error) {
-    // What else is wrong with it the walk will say.
+    // Any other problem with it is reported by the walk.
     if (["ENOENT", "ENOTDIR"].includes(errorCode(error))) return null;
   }
   let passedOver = false;
@@ -268,10 +272,10 @@ async function startOf(base: string, passOver: PassOver, above: AboveMemo): Prom
   return { folder, states: [0], passedOver };
 }
 
-/** Paths below the current folder begin with no "./". */
+/** // Paths below the current folder do not begin with "./". */
 const placeOf = (folder: string): string => (folder === "" ? "." : folder);
 
-/** With the parts that may match nothing stepped over. The number of all parts stands for a match. */
+/** Adds the states that are reached by skipping parts that may match nothing. The number of all parts stands for a match. */
 function closure(states: readonly number[], { parts }: Walk): number[] {
   const all = new Set(states);
   for (const state of all) if (parts[state] === null) all.add(state + 1);
@@ -281,7 +285,7 @@ function closure(states: readonly number[], { parts }: Walk): number[] {
 function step(states: readonly number[], name: string, walk: Walk): number[] {
   const next = states.flatMap((state) => {
     const part = walk.parts[state];
-    // The number of all parts: nothing is left to match.
+    // All parts have matched.
     if (part === undefined) return [];
     if (part === null) return walk.dot || !name.startsWith(".") ? [state] : [];
     return part.test(name) ? [state + 1] : [];
@@ -305,7 +309,7 @@ async function walk(place: Place, of: Walk): Promise<void> {
   }
   const passed = of.passOver(placeOf(folder), new Set(entries.map(({ name }) => name)));
   const folders: Place[] = [];
-  // The looks end in any order; what they found is told in the order of the names.
+  // Lookups end in any order; their results are reported in the order of the names.
   sortBy(entries, ({ name }) => name);
   const looks = entries.map(async (entry): Promise<(() => void) | null> => {
     const next = step(states, entry.name, of);
@@ -324,7 +328,7 @@ async function walk(place: Place, of: Walk): Promise<void> {
       return passedOver ? () => of.leaveOut(path, "passed over", "a run wrote it") : () => of.found(file);
     }
     if (matches) return () => of.leaveOut(path, "unreadable", kind.reason);
-    // What is no file and has no file's name may have been a folder only where it is a link.
+    // An entry that is not a file and does not have a file's name matters only if it is a link, which may have been a folder.
     return entry.isSymbolicLink() ? () => of.leaveOut(path, "link", kind.reason) : null;
   });
   for (const tell of await Promise.all(looks)) tell?.();
@@ -345,7 +349,7 @@ async function reasonOf(failure: unknown, path: string): Promise<string> {
   const code = errorCode(failure);
   if (code === "EACCES" || code === "EPERM") return "it may not be read (permission denied)";
   if (code === "ENAMETOOLONG") return `its path is longer than the system takes (${path.length} characters)`;
-  // Fails for what is no link.
+  // Fails if it is not a link.
   const link = await readlink(path).catch(() => null);
   if (link !== null && code === "ELOOP") return `it is a link to ${link}, which leads round in a circle`;
   if (link !== null && code === "ENOENT") return `it is a link to ${link}, which is not there`;

@@ -1,6 +1,6 @@
 /**
- * OpenAI's vocabularies by name, as the `tokenizer.json` that gives the ids of their library (tiktoken). The tokens, which are some megabytes, come from the package gpt-tokenizer; patterns and special
- * tokens are those of tiktoken's `tiktoken_ext/openai_public.py` (0.14).
+ * OpenAI's vocabularies by name, as the `tokenizer.json` that gives the ids of their library (tiktoken). The tokens, a few megabytes, come from the
+ * package gpt-tokenizer; patterns and special tokens are those of tiktoken's `tiktoken_ext/openai_public.py` (0.14).
  */
 import { createRequire } from "node:module";
 import { errorCode, GradmixError } from "../errors.ts";
@@ -10,12 +10,12 @@ import { byteLevelJson } from "./byte-level-json.ts";
 import { field } from "./pre-tokenizer.ts";
 
 interface Vocabulary {
-  /** Its list of tokens in the package. */
+  /** Name of its list of tokens in the package. */
   readonly ranks: "r50k_base" | "p50k_base" | "cl100k_base" | "o200k_base";
-  /** What cuts a text into pieces; null: GPT-2's pattern, which ByteLevel stands for. */
+  /** Pattern that cuts a text into pieces; null for GPT-2's, which ByteLevel stands for. */
   readonly pattern: string | null;
   readonly specials: Readonly<Record<string, number>>;
-  /** Ids, those without a token included. */
+  /** Number of ids, including those without a token. */
   readonly size: number;
 }
 
@@ -34,7 +34,7 @@ const gpt2: Vocabulary = {
   size: 50257,
 };
 
-/** By the names that tiktoken has for them. */
+/** Vocabularies by their names in tiktoken. */
 const vocabularies: ReadonlyMap<string, Vocabulary> = new Map([
   ["gpt2", gpt2],
   ["r50k_base", gpt2],
@@ -67,7 +67,7 @@ const vocabularies: ReadonlyMap<string, Vocabulary> = new Map([
 
 export const gptVocabularies: readonly string[] = [...vocabularies.keys()];
 
-/** Throws `config`, naming the package, where gpt-tokenizer is not installed or does not hold the vocabulary. */
+/** Makes the tokenizer.json. Throws `config`, naming the package, if gpt-tokenizer is not installed or does not contain the vocabulary. */
 export function gptTokenizerJson(name: string): Record<string, unknown> {
   const vocabulary = vocabularies.get(name);
   if (vocabulary === undefined)
@@ -78,7 +78,7 @@ export function gptTokenizerJson(name: string): Record<string, unknown> {
   return tokenizerJson(vocabulary, readRanks(name, vocabulary));
 }
 
-/** Tokens by id; undefined for an id that has none. */
+/** Tokens by id; undefined for an id without a token. */
 type Ranks = readonly (Uint8Array | undefined)[];
 
 function readRanks(name: string, { ranks }: Vocabulary): Ranks {
@@ -118,7 +118,7 @@ function tokenizerJson({ pattern, specials, size }: Vocabulary, ranks: Ranks): R
   const contents = new Map(Object.entries(specials).map(([content, id]) => [id, content]));
   const added = Array.from({ length: size }, (_, id) => id).filter((id) => written[id] === undefined);
   return byteLevelJson({
-    // Ids without a token have a name here, so that each id has one.
+    // Ids without a token get a name here, so that each id has one.
     special: added.map((id) => ({ id, content: contents.get(id) ?? `<|reserved_${id}|>` })),
     pattern,
     // As in tiktoken.
@@ -129,14 +129,14 @@ function tokenizerJson({ pattern, specials, size }: Vocabulary, ranks: Ranks): R
 }
 
 /**
- * The two tokens that each token was merged from, in order of rank: what is left of its bytes once all merges of lower rank are done. (tiktoken keeps no merges: a token's id is the rank of its merge.)
- * `written` are tokens in byte characters, one for each byte.
+ * The two tokens from which each token was merged, in order of rank: the two parts of its bytes after all merges of lower rank. (tiktoken does not
+ * store merges: a token's id is the rank of its merge.) `written` are tokens in byte characters, one per byte.
  */
 function mergesOf(
   written: readonly (string | undefined)[],
   ids: ReadonlyMap<string, number>,
 ): [string, string][] {
-  /** Ids of two tokens → that of the one that they make. */
+  /** Ids of two tokens → id of the token that they form. */
   const joined = new Map<number, number>();
   return written.flatMap((token, rank): [string, string][] => {
     if (token === undefined || token.length < 2) return [];
@@ -147,7 +147,7 @@ function mergesOf(
         const found = joined.get(pairKey(parts[i]!, parts[i + 1]!));
         if (found !== undefined && found < best) [at, best] = [i, found];
       }
-      // It cannot be merged, but only be a whole piece.
+      // It cannot result from a merge, but only be a whole piece.
       if (at < 0) return [];
       parts.splice(at, 2, best);
     }

@@ -1,5 +1,5 @@
 /**
- * From text files to batches of tokens: the same, and what reads files.
+ * From text files to batches of tokens, including the functions that read files.
  *
  * @module gradmix/data
  */

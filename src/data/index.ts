@@ -1,6 +1,6 @@
 /**
- * From text to batches of tokens: tokenizers, corpora, windows, the sampler. This is the entry for browsers, in which what reads files throws;
- * index.node.ts is Node's.
+ * From text to batches of tokens: tokenizers, corpora, windows, the sampler. This is the entry for browsers, where functions that read files throw;
+ * index.node.ts is the entry for Node.js.
  */
 export type { LeftOut, ListOptions } from "./files.ts";
 export type { Document, ReadOptions } from "./sources.ts";

@@ -1,6 +1,6 @@
 /**
- * Tokenizers that are no byte-level BPE (Unigram, WordPiece, …), by Hugging Face's library itself: the package `tokenizers`, its official binding for Node.js, which is installed beside gradmix by those who
- * need it. It answers asynchronously, so it runs in a thread of its own and the caller waits.
+ * Tokenizers other than byte-level BPE (Unigram, WordPiece, …), by Hugging Face's library: the package `tokenizers`, its official binding for
+ * Node.js, which users install if they need it. It answers asynchronously, so it runs in a thread of its own and the caller waits.
  */
 import { createRequire } from "node:module";
 import { MessageChannel, type MessagePort, receiveMessageOnPort, Worker } from "node:worker_threads";
@@ -12,8 +12,8 @@ import { field } from "./pre-tokenizer.ts";
 import { describeTokens, type TokenFacts } from "./tokenizer.ts";
 
 /**
- * What a `tokenizer.json` of any kind means, by the library. `reason` is why it is needed. Text that spells a special token stays text. Throws `config` where the package is not installed, and `data` for a file
- * that it cannot read.
+ * Makes a tokenizer from a `tokenizer.json` of any kind, with the library. `reason` says why the library is needed. Text that spells a special token
+ * stays text. Throws `config` if the package is not installed, and `data` for a file that it cannot read.
  */
 export function libraryTokenizer(json: unknown, reason: string): Tokenizer {
   const facts = describeTokens(json);
@@ -58,12 +58,15 @@ function failure(answer: LibraryAnswer, what: string): GradmixError {
   return new GradmixError("data", `tokenizer.json: ${what} (Hugging Face's library: ${said})`);
 }
 
-/** Without what adds tokens to a text or takes some away. */
+/** The file without parts that add tokens to a text or remove some. */
 function withoutAdditions(json: unknown): Record<string, unknown> {
   return { ...(isObject(json) ? json : {}), truncation: null, padding: null, post_processor: null };
 }
 
-/** The file for encoding. No text can spell a special token in it: the library looks for none, and in the model's vocabulary they have names of noncharacters of Unicode around their own. */
+/**
+ * The file for encoding. In it, no text can spell a special token: the library does not search for them, and in the model's vocabulary their names
+ * are surrounded by noncharacters of Unicode.
+ */
 function textOnly(json: unknown, { added }: TokenFacts): Record<string, unknown> {
   const specials = new Set(added.filter(({ special }) => special).map(({ content }) => content));
   const hidden = (token: unknown): unknown =>

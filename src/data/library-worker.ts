@@ -1,4 +1,4 @@
-/** The thread in which Hugging Face's library runs: it answers asynchronously, and whoever encodes waits for it (library-tokenizer.ts). */
+/** The thread in which Hugging Face's library runs: it answers asynchronously, and the caller waits for it (library-tokenizer.ts). */
 import { type MessagePort, workerData } from "node:worker_threads";
 import type { Tokenizer } from "tokenizers";
 
@@ -8,7 +8,7 @@ export interface LibrarySetup {
   readonly answers: Int32Array;
 }
 
-/** `file`: which tokenizer, as they were loaded. */
+/** `file` is the index of the tokenizer, in the order in which they were loaded. */
 export type LibraryRequest =
   | { readonly load: string }
   | { readonly file: number; readonly encode: string }
@@ -22,7 +22,7 @@ export type LibraryAnswer =
 
 function serve({ port, answers }: LibrarySetup): void {
   const library = import("tokenizers");
-  // Who asks is told of a failure; until then it is nobody's.
+  // The request reports the failure; until then the rejection must count as handled.
   library.catch(() => {});
   const files: Tokenizer[] = [];
   const answer = async (request: LibraryRequest): Promise<LibraryAnswer> => {

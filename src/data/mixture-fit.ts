@@ -1,4 +1,4 @@
-/** What shares of a mixture its pieces show, out of scores that tell the components apart badly and are too sure of themselves. */
+/** Estimates the shares of a mixture from scores of its pieces, although the scores separate the components badly and are overconfident. */
 
 /** Scores of two kinds for each component and piece [components · pieces]. */
 export interface Scores {
@@ -6,22 +6,22 @@ export interface Scores {
   readonly bigram: Float32Array;
 }
 
-/** How scores become log-likelihoods: θ₁·unigram + θ₂·bigram + a bias of each component. */
+/** How scores become log-likelihoods: θ₁·unigram + θ₂·bigram + a bias per component. */
 export interface Calibration {
   readonly temperature: readonly [number, number];
   readonly bias: Float64Array;
 }
 
-/** What the temperatures are near where nothing says otherwise: tokens of a piece are far from independent. And how near, as a standard deviation. */
+/** Usual temperatures (tokens of a piece are far from independent) and the standard deviation of the prior around them. */
 const USUAL: readonly [number, number] = [0.1, 0.05];
 const SPREAD = 0.3;
-/** Pieces that say of each component that it needs no bias. */
+/** Weight of the prior that a component needs no bias, in pieces per component. */
 const NO_BIAS = 4;
 
 /**
- * The temperatures and biases with which pieces of known components are classified best: multinomial logistic regression on the scores ("bias-corrected
- * temperature scaling", Alexandari, Kundaje and Shrikumar 2020). `labels`: each piece's component; components count alike, however many pieces they have.
- * A bias is fitted only where every component has a piece.
+ * Fits the temperatures and biases with which pieces of known components are classified best: multinomial logistic regression on the scores
+ * ("bias-corrected temperature scaling", Alexandari, Kundaje and Shrikumar 2020). `labels` has each piece's component; components count equally,
+ * however many pieces they have. A bias is only fitted if every component has a piece.
  */
 export function calibrate(scores: Scores, labels: Int32Array, components: number): Calibration {
   const pieces = labels.length;
@@ -38,7 +38,7 @@ export function calibrate(scores: Scores, labels: Int32Array, components: number
   return { temperature, bias };
 }
 
-/** Weights of labelled pieces, 1 in the mean, by which components count alike, however many pieces they have. */
+/** Weights of labelled pieces, 1 on average, with which components count equally, however many pieces they have. */
 function equalWeights(labels: Int32Array, components: number): Float64Array {
   const own = new Float64Array(components);
   for (const label of labels) own[label]!++;
@@ -46,7 +46,7 @@ function equalWeights(labels: Int32Array, components: number): Float64Array {
   return Float64Array.from(labels, (label) => labels.length / (known * own[label]!));
 }
 
-/** Newton's method, with steps that are halved where they overshoot. */
+/** Newton's method, with steps that are halved if they overshoot. */
 function fitTemperature(
   scores: Scores,
   labels: Int32Array,
@@ -83,7 +83,7 @@ function newtonStep({ gradient: [x, y], hessian: [xx, xy, yy] }: Curve): [number
   return [(yy * x - xy * y) / determinant, (xx * y - xy * x) / determinant];
 }
 
-/** The weighted negative log-likelihood of the labels, with what draws the temperatures to the usual ones. */
+/** The weighted negative log-likelihood of the labels, with the prior of the temperatures. */
 function logisticLoss(
   { unigram, bigram }: Scores,
   labels: Int32Array,
@@ -135,7 +135,7 @@ function logisticLoss(
   return { loss, gradient: [gx, gy], hessian: [xx, xy, yy] };
 }
 
-/** Writes the biases with which every component is expected as often as it is there, by iterative scaling. */
+/** Writes the biases with which the expected frequency of every component equals its actual one, by iterative scaling. */
 function fitBias(likelihood: Float32Array, weights: Float64Array, bias: Float64Array): void {
   const pieces = weights.length;
   const share = pieces / bias.length;
@@ -154,7 +154,7 @@ function fitBias(likelihood: Float32Array, weights: Float64Array, bias: Float64A
 
 const LEAST_LIKELIHOOD = 1e-20;
 
-/** The likelihood of each piece under each component [components · pieces], the largest of a piece being 1. None is 0. */
+/** The likelihood of each piece under each component [components · pieces], scaled so that the largest of a piece is 1. None is 0. */
 export function likelihoods({ unigram, bigram }: Scores, { temperature, bias }: Calibration): Float32Array {
   const components = bias.length;
   const pieces = unigram.length / components;
@@ -181,18 +181,18 @@ function mixtureOf(likelihood: Float32Array, shares: Float64Array, pieces: numbe
   return total;
 }
 
-/** Parts of the pieces, each of which is once left out; and the blocks that a part is made of, at most. */
+/** Number of parts of the pieces, each of which is left out once, and the largest number of blocks in a part. */
 const FOLDS = 3;
 const BLOCKS = 8;
-/** More would give all to one of several components that are alike. */
+/** More iterations would give everything to one of several similar components. */
 const MOST_ITERATIONS = 5;
-/** In nats a piece: what an iteration must gain on pieces that were left out. */
+/** Gain on left-out pieces that an iteration must have, in nats per piece. */
 const LEAST_GAIN = 1e-3;
 
 /**
- * The shares of the components in the mixture that pieces are drawn from, by their likelihoods [components · pieces]: a few iterations of expectation maximisation from equal
- * shares (Saerens, Latinne and Decaestecker 2002), as long as they make pieces more likely that were left out. Shares that the pieces hardly tell apart
- * thereby stay near each other, and a few pieces move little.
+ * Estimates the shares of the components in the mixture from which pieces are drawn, by their likelihoods [components · pieces]: a few iterations of
+ * expectation maximisation from equal shares (Saerens, Latinne and Decaestecker 2002), as long as they make left-out pieces more likely. So the
+ * shares of components that the pieces hardly distinguish stay close to each other, and a few pieces change little.
  */
 export function mixtureShares(likelihood: Float32Array, components: number): Float64Array {
   const pieces = likelihood.length / components;
@@ -204,7 +204,7 @@ export function mixtureShares(likelihood: Float32Array, components: number): Flo
   return shares;
 }
 
-/** One iteration on the pieces of which `among` is 1; `mixture` are the likelihoods under `shares`. */
+/** One iteration on the pieces whose entry in `among` is 1; `mixture` has the likelihoods under `shares`. */
 function maximise(
   likelihood: Float32Array,
   shares: Float64Array,
@@ -223,11 +223,11 @@ function maximise(
 }
 
 function iterationsThatHelp(likelihood: Float32Array, start: Float64Array, pieces: number): number {
-  // A single piece leaves none to be left out.
+  // A single piece cannot be left out.
   if (pieces < 2) return 1;
   const count = Math.min(FOLDS, pieces);
   const blocks = Math.min(BLOCKS * count, pieces);
-  // Neighbours, which are often of one document, are left out together; and each part has some of the beginning and some of the end.
+  // Neighbours, which are often from one document, are left out together, and each part has pieces from the beginning and from the end.
   const partOf = (w: number): number => Math.floor((w * blocks) / pieces) % count;
   const folds = Array.from({ length: count }, (_, part) => ({
     kept: Uint8Array.from({ length: pieces }, (_, w) => (partOf(w) === part ? 0 : 1)),

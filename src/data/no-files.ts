@@ -1,4 +1,4 @@
-/** What stands in, where there are no files, for the functions that read them. Their types are the same, so that code for both compiles. */
+/** Replacements in browsers for the functions that read files. Their types are the same, so that code compiles for both. */
 import { GradmixError } from "../errors.ts";
 import type { Tokenizer } from "./byte-level.ts";
 import type { ListOptions } from "./files.ts";

@@ -3,7 +3,7 @@ import { GradmixError } from "../errors.ts";
 import { half } from "../nn/safetensors.ts";
 import { sizeOf } from "../tensor/shape.ts";
 
-/** Elements of a .npy file that gradmix reads and writes. */
+/** Elements of a .npy file, as gradmix reads and writes them. */
 export type NpyValues = Int32Array | Float32Array;
 
 /** An array of a .npy file. */
@@ -16,7 +16,7 @@ export interface NpyArray {
 
 const MAGIC = [0x93, 0x4e, 0x55, 0x4d, 0x50, 0x59];
 
-/** The bytes of a file. Throws `data` for a shape that the values do not fit. */
+/** The bytes of a file. Throws `data` if the values do not fit the shape. */
 export function encodeNpy({ shape, values }: NpyArray): Uint8Array {
   if (sizeOf(shape) !== values.length)
     throw new GradmixError("data", `npy: ${values.length} values for the shape [${shape.join(", ")}]`);
@@ -33,7 +33,7 @@ export function encodeNpy({ shape, values }: NpyArray): Uint8Array {
   return out;
 }
 
-/** Each kind of number that is read, as i32 or f32: its bytes, and how one is read. */
+/** Number types that can be read, as i32 or f32: their size in bytes, and how one is read. */
 const kinds: Readonly<
   Record<
     string,
@@ -53,22 +53,23 @@ const kinds: Readonly<
   "<f8": { bytes: 8, integer: false, at: (view, at) => view.getFloat64(at, true) },
 };
 
-/** What the head of a file says. */
+/** The contents of a file's header. */
 export interface NpyHeader {
   readonly shape: readonly number[];
-  /** Bytes before the numbers, and of each. */
+  /** Number of bytes before the numbers, and per number. */
   readonly start: number;
   readonly bytes: number;
   readonly integer: boolean;
-  /** Numbers from their bytes, as i32 or f32. Throws `data` for integers that do not fit. */
+  /** Reads numbers from their bytes, as i32 or f32. Throws `data` for integers that do not fit. */
   read(bytes: Uint8Array): NpyValues;
 }
 
-/** Bytes of a head, at most: NumPy itself refuses to read more. */
+/** Largest number of bytes of a header: NumPy itself refuses to read more. */
 export const NPY_HEAD = 10_016;
 
 /**
- * Reads the head of a file. `head`: its first bytes, NPY_HEAD or all. Throws `data`, naming the file, for what is no .npy, or has another byte or axis order.
+ * Reads the header of a file. `head` has its first NPY_HEAD bytes, or all. Throws `data`, naming the file, if it is not a .npy file, or has another
+ * byte or axis order.
  */
 export function readNpyHeader(head: Uint8Array, file: string): NpyHeader {
   const wrong = (what: string): GradmixError => new GradmixError("data", `${file}: ${what}`);
@@ -107,8 +108,8 @@ export function readNpyHeader(head: Uint8Array, file: string): NpyHeader {
 }
 
 /**
- * Reads a file of integers (as i32) or of floats (as f32). Throws `data`, naming the file, for what is no .npy, is cut off, has another byte or axis order, or holds numbers
- * that do not fit.
+ * Reads a file of integers (as i32) or of floats (as f32). Throws `data`, naming the file, if it is not a .npy file, is cut off, has another byte or
+ * axis order, or contains numbers that do not fit.
  */
 export function decodeNpy(bytes: Uint8Array, file: string): NpyArray {
   const { shape, start, bytes: each, read } = readNpyHeader(bytes, file);
@@ -116,7 +117,7 @@ export function decodeNpy(bytes: Uint8Array, file: string): NpyArray {
   return { shape, values: read(bytes.subarray(start)) };
 }
 
-/** Throws `data` for a file that does not have the bytes of its shape. */
+/** Throws `data` if the size of the file does not match its shape. */
 export function checkNpySize(
   { shape, start, bytes }: Pick<NpyHeader, "shape" | "start" | "bytes">,
   size: number,

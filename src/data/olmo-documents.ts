@@ -1,13 +1,13 @@
 /**
- * Where the documents of an OLMo `.npy` are, by the table that dolma writes beside it: `NAME.csv.gz`, a row for each document, without a header, of `start,end,id,src,loc`, the first two in tokens
- * (dolma, python/dolma/tokenizer/memmap_writer.py).
+ * Finds the documents of an OLMo `.npy` by the table that dolma writes beside it: `NAME.csv.gz`, one row per document, without a header, of
+ * `start,end,id,src,loc`, the first two in tokens (dolma, python/dolma/tokenizer/memmap_writer.py).
  */
 import { existsSync } from "node:fs";
 import { GradmixError } from "../errors.ts";
 import { contents } from "./contents.ts";
 import type { TokenFile } from "./token-files.ts";
 
-/** The file with the ends of its documents, where a table beside it says them. Throws `data` for a table that is cut off or is not of this file. */
+/** The file with the ends of its documents, if a table beside it has them. Throws `data` for a table that is cut off or does not belong to the file. */
 export async function withDocuments(file: TokenFile): Promise<TokenFile> {
   const table = file.path.replace(/\.npy$/i, ".csv.gz");
   if (file.format !== "OLMo" || !existsSync(table)) return file;
@@ -45,7 +45,7 @@ async function readEnds(table: string): Promise<number[]> {
     },
   });
   parser.resume();
-  // The calls that meet it hand it on.
+  // The error is reported by the calls that meet it.
   parser.on("error", () => {});
   const write = (bytes: Uint8Array): Promise<void> =>
     new Promise((done, fail) =>

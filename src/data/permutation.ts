@@ -1,20 +1,20 @@
 /**
- * A keyed pseudo-random permutation of 0 … n−1 that needs no memory: the swap-or-not shuffle (Hoang, Morris & Rogaway, CRYPTO 2012).
+ * A keyed pseudo-random permutation of 0 … n−1 without memory: the swap-or-not shuffle (Hoang, Morris & Rogaway, CRYPTO 2012).
  *
- * Each round pairs every place x with K − x (mod n) for a K of its own, and one random bit a pair says whether the two change places. It
- * works for any n; a Feistel network, the usual choice, visibly prefers some orders of five or ten elements however many rounds it has.
+ * Each round pairs every position x with K − x (mod n), with a K of its own, and one random bit per pair decides whether the two swap. It works for
+ * any n; a Feistel network, the usual choice, visibly prefers some orders of five or ten elements, however many rounds it has.
  */
 import { type Key, threefry2x32, uniformAt } from "../tensor/rng.ts";
 
 const ROUNDS = 48;
 
-/** Where `index` goes, for 0 ≤ index < n ≤ 2³². */
+/** The image of `index`, for 0 ≤ index < n ≤ 2³². */
 export function permute(key: Key, n: number, index: number): number {
   let place = index;
   for (let round = 0; round < ROUNDS; round++) {
     const sum = Math.floor(uniformAt(key, round) * n);
     const partner = sum >= place ? sum - place : sum - place + n;
-    // Counters from 2³² on: those below are the rounds' sums.
+    // Counters start at 2³², since those below are used for the rounds' sums.
     const [bits] = threefry2x32(key[0], key[1], round + 1, Math.max(place, partner));
     if ((bits & 1) === 1) place = partner;
   }

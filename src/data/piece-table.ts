@@ -1,33 +1,36 @@
-/** What byte-pair encoding looks up all the time, in typed arrays: the ids of pieces that were met, and the ranks of pairs. */
+/** Tables for the lookups of byte-pair encoding, in typed arrays: the ids of cached pieces, and the ranks of pairs. */
 
-/** Pieces whose ids are remembered; words repeat, long pieces hardly ever. A power of two, as sizes of tables are. */
+/** Number of pieces whose ids are cached; words repeat, but long pieces hardly ever do. A power of two, like the sizes of tables. */
 const MOST_PIECES = 1 << 18;
-/** Units of the longest piece that is remembered. */
+/** UTF-16 units of the longest piece that is cached. */
 export const LONGEST_PIECE = 64;
 
-/** Ids of pieces, by their UTF-16 units. */
+/** Cached ids of pieces, by their UTF-16 units. */
 export interface PieceTable {
   /**
-   * A record for each piece, whose parts stand together because memory that is far away takes longest: the number of its ids, that of its units, the ids, the units. Another array
-   * after some calls of `add`, which never changes records.
+   * A record per piece: the number of its ids, the number of its units, the ids, the units. They are adjacent, because distant memory is slowest.
+   * `add` may replace the array, but never changes records.
    */
   records: Uint32Array;
-  /** Where the record of the piece in `units` from `from` to before `to` begins; −1: there is none. */
+  /** Position of the record of the piece in `units` from `from` (included) to `to` (excluded); −1 if there is none. */
   find(units: Uint16Array, from: number, to: number): number;
-  /** Remembers the piece that was looked for last, in place of all others where there are too many. */
+  /** Caches the piece that was looked up last. If the table is full, it is emptied first. */
   add(units: Uint16Array, from: number, to: number, ids: Uint32Array): void;
 }
 
-/** A table that grows with what it holds, up to `most` pieces, a power of two. */
+/** Makes a table that grows with its contents, up to `most` pieces, a power of two. */
 export function pieceTable(most: number = MOST_PIECES): PieceTable {
   let room = 0;
   let count = 0;
-  /** Of each slot: the hash of its piece, and the place of its record and 1, or 0. Twice as many as pieces, so that most are found at the first look. */
+  /**
+   * For each slot, the hash of its piece and the position of its record plus 1, or 0. There are twice as many slots as pieces, so that most are found
+   * at the first lookup.
+   */
   let slots = new Int32Array(0);
   let used = 0;
   let lastHash = 0;
 
-  /** New arrays, since whoever takes ids may encode another text before it has read them all. */
+  /** Allocates new arrays, since a caller may encode another text before it has read all ids. */
   const empty = (): void => {
     room = Math.min(1 << 9, most);
     count = 0;
@@ -90,16 +93,16 @@ export function pieceTable(most: number = MOST_PIECES): PieceTable {
   return table;
 }
 
-/** What stands for a pair without a rank: after all that have one. */
+/** Rank of a pair that is not merged; larger than all ranks. */
 export const NO_RANK = 0x7fffffff;
 
-/** The rank of each pair of ids, NO_RANK of one that is not merged. A pair that is listed twice has its last rank, as in Hugging Face's library. */
+/** The rank of each pair of ids; NO_RANK for one that is not merged. A pair that is listed twice has its last rank, as in Hugging Face's library. */
 export function pairRanks(
   merges: readonly { readonly left: number; readonly right: number }[],
 ): (left: number, right: number) => number {
   const size = 2 ** Math.ceil(Math.log2(2 * merges.length + 2));
   const mask = size - 1;
-  // Left, right and rank of a slot, one behind the other; −1 on the left: it is free.
+  // Left, right and rank of each slot, one after another; −1 on the left marks a free slot.
   const slots = new Int32Array(3 * size).fill(-1);
   const slotOf = (left: number, right: number): number => {
     const hash = Math.imul(left, 0x2c1b3c6d) ^ Math.imul(right, 0x297a2d39);

@@ -1,10 +1,10 @@
 /**
- * GPT-2's pieces (Radford et al. 2019), the pre-tokenizer of byte-level BPE: contractions, words, numbers, punctuation, each with a space before
- * it, and runs of white space. As a pattern, with Unicode's White_Space for \s (JavaScript's has U+FEFF in it and lacks U+0085):
+ * GPT-2's pieces (Radford et al. 2019), the pre-tokenizer of byte-level BPE: contractions, words, numbers and punctuation, each with a space before
+ * it, and runs of white space. As a pattern, with Unicode's White_Space for \s (JavaScript's contains U+FEFF and lacks U+0085):
  *
  *     's|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+
  *
- * Written as a loop, because a regular expression needs stack for every character of a long run: megabytes without a space would overflow it.
+ * It is written as a loop, because a regular expression needs stack for every character of a long run: megabytes without a space would overflow it.
  */
 
 const OTHER = 0;
@@ -23,37 +23,37 @@ function classify(character: string): number {
   return OTHER;
 }
 
-/** First halves of surrogate pairs, whose class is that of the pair. */
+/** First halves of surrogate pairs; the class is that of the pair. */
 const HALF = 4;
 
-/** Classes of UTF-16 units; second halves of pairs that stand alone are OTHER. Made when first needed. */
+/** Classes of UTF-16 units; lone second halves of pairs are OTHER. Made when first needed. */
 let units: Uint8Array | null = null;
 const makeUnits = (): Uint8Array =>
   Uint8Array.from({ length: 65536 }, (_, unit) =>
     unit >= 0xd800 && unit <= 0xdbff ? HALF : classify(String.fromCharCode(unit)),
   );
-/** Classes of the characters beyond U+FFFF that were met. */
+/** Classes of the characters beyond U+FFFF that have occurred. */
 const pairs = new Map<number, number>();
 
 /** Units of a text that are copied at a time: reading an array is faster than reading a string. */
 const WINDOW = 1 << 14;
-/** Units behind a piece that may decide where it ends. */
+/** Number of units after a piece that may decide where it ends. */
 const AHEAD = 3;
 
 /** The pieces of a text, one after another, as ranges of an array. */
 export interface PieceCursor {
-  /** UTF-16 units, among which the piece is; another array after some calls. */
+  /** UTF-16 units that contain the piece; `next` may replace the array. */
   units: Uint16Array;
-  /** The piece: from unit `from` to before unit `to`. */
+  /** Range of the piece: from unit `from` (included) to `to` (excluded). */
   from: number;
   to: number;
-  /** Where `units` begins in the text. */
+  /** Position of `units` in the text. */
   start: number;
-  /** Goes to the next piece; false: there is none. */
+  /** Moves to the next piece; returns false if there is none. */
   next(): boolean;
 }
 
-/** A cursor before the first piece of a text. All pieces together are the text. */
+/** Makes a cursor before the first piece of a text. All pieces together are the text. */
 export function pieceCursor(text: string): PieceCursor {
   const classes = (units ??= makeUnits());
   let length = 0;
@@ -66,7 +66,7 @@ export function pieceCursor(text: string): PieceCursor {
       const from = cursor.to;
       const end = from < length ? endOfPiece(classes, cursor.units, from, length) : from;
       if (end + AHEAD > length && cursor.start + length < text.length) {
-        // What is behind the window may belong to the piece. One that fills the window gets a larger one.
+        // Text after the window may belong to the piece. A piece that fills the window gets a larger one.
         if (from === 0 && length > 0) cursor.units = new Uint16Array(2 * cursor.units.length);
         cursor.start += from;
         length = copyUnits(text, cursor.start, cursor.units);
@@ -81,7 +81,7 @@ export function pieceCursor(text: string): PieceCursor {
   return cursor;
 }
 
-/** Copies units from place `start` on; gives how many there were. */
+/** Copies units from position `start` on, and returns their number. */
 function copyUnits(text: string, start: number, into: Uint16Array): number {
   const count = Math.min(into.length, text.length - start);
   for (let i = 0; i < count; i++) into[i] = text.charCodeAt(start + i);
@@ -99,7 +99,7 @@ function endOfPiece(classes: Uint8Array, text: Uint16Array, from: number, n: num
   if (first === 32 && from + 1 < n && classes[text[from + 1]!] !== SPACE) kind = classes[text[++at]!]!;
   if (kind === HALF) kind = classOfPair(text, at, n);
   const end = endOfRun(classes, text, at, n, kind);
-  // The last white space before a word is the word's, or a piece of its own. All white space is one unit wide.
+  // The last white space before a word belongs to the word, or is a piece of its own. All white space is one unit wide.
   return kind === SPACE && end < n && end - from > 1 ? end - 1 : end;
 }
 
@@ -116,7 +116,7 @@ function endOfRun(classes: Uint8Array, text: Uint16Array, from: number, n: numbe
 const isPair = (text: Uint16Array, at: number, n: number): boolean =>
   at + 1 < n && text[at + 1]! >= 0xdc00 && text[at + 1]! <= 0xdfff;
 
-/** Class of the character whose first half is at `at`; a half alone is OTHER. */
+/** Class of the character whose first half is at `at`; a lone half is OTHER. */
 function classOfPair(text: Uint16Array, at: number, n: number): number {
   if (!isPair(text, at, n)) return OTHER;
   const point = 0x10000 + ((text[at]! - 0xd800) << 10) + (text[at + 1]! - 0xdc00);
@@ -131,7 +131,7 @@ export function* gpt2Pieces(text: string): Generator<string, void, undefined> {
   while (cursor.next()) yield text.slice(cursor.start + cursor.from, cursor.start + cursor.to);
 }
 
-/** Length of the contraction ('s 't 'm 'd 're 've 'll) that starts at `at`, where an apostrophe is; or 0. */
+/** Length of the contraction ('s 't 'm 'd 're 've 'll) that starts at the apostrophe at `at`; 0 if there is none. */
 function contraction(text: Uint16Array, at: number, n: number): number {
   const a = at + 1 < n ? text[at + 1] : 0;
   const b = at + 2 < n ? text[at + 2] : 0;

@@ -1,7 +1,7 @@
 /**
- * What happens to a text before its pieces are merged, as `tokenizer.json` describes it: normalizers, and pre-tokenizers that cut the text into
- * pieces and write them in byte characters. Semantics are those of Hugging Face's `tokenizers` library (tokenizers/src/pre_tokenizers,
- * tokenizers/src/tokenizer/normalizer.rs); what would give other ids is refused by name.
+ * The steps before the pieces of a text are merged, as `tokenizer.json` describes them: normalizers, and pre-tokenizers that cut the text into pieces
+ * and write these in byte characters. Semantics are those of Hugging Face's `tokenizers` library (tokenizers/src/pre_tokenizers,
+ * tokenizers/src/tokenizer/normalizer.rs); anything that would give other ids is refused by name.
  */
 import { toRegExp } from "oniguruma-to-es";
 import { GradmixError } from "../errors.ts";
@@ -15,13 +15,13 @@ type Cut = (piece: string) => Iterable<string>;
 export interface PreTokenizer {
   /** The pieces of a text, in order; empty ones are left out. */
   pieces(text: string): Iterable<string>;
-  /** Whether pieces come as byte characters, not as text: parts that follow ByteLevel see a text like that. */
+  /** Whether the pieces are byte characters instead of text: parts after ByteLevel see text in this form. */
   readonly written: boolean;
-  /** Whether the pieces together are surely the text. */
+  /** Whether the pieces together are always the whole text. */
   readonly complete: boolean;
 }
 
-/** Says what of a file is not supported. */
+/** Makes an error that names the part of a file that is not supported. */
 type Wrong = (what: string) => GradmixError;
 
 export function field(value: unknown, name: string): unknown {
@@ -32,7 +32,7 @@ export function field(value: unknown, name: string): unknown {
 const list = (value: unknown): readonly unknown[] => (Array.isArray(value) ? value : []);
 const named = (value: unknown): string => JSON.stringify(value) ?? "without a type";
 
-/** GPT-2's. */
+/** The pre-tokenizer of GPT-2. */
 export const gpt2PreTokenizer: PreTokenizer = { pieces: gpt2Pieces, written: false, complete: true };
 
 /** The pre-tokenizer of a `tokenizer.json`: ByteLevel alone, or in a sequence with Split, Digits and Punctuation. */
@@ -72,7 +72,7 @@ export function readPreTokenizer(json: unknown, wrong: Wrong): PreTokenizer {
   return { pieces: chain(cuts), written, complete: complete && !written };
 }
 
-/** One cut after the other. The first gets the whole text, so what is held is a piece of each. */
+/** Applies one cut after the other. The first receives the whole text; the others hold one piece each. */
 function chain(cuts: readonly Cut[]): Cut {
   if (cuts.length === 0) return (text) => (text === "" ? [] : [text]);
   if (cuts.length === 1) return cuts[0]!;
@@ -111,7 +111,7 @@ function readBehavior(value: unknown, wrong: Wrong): Behavior {
 /** The characters of Oniguruma's \w: Unicode's letters, marks, decimal digits and connectors, and Latin-1's other digits. */
 const WORD = "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}²³¹¼-¾";
 
-/** A pattern of the file, which is written for Oniguruma, as a regular expression of this language. */
+/** Converts a pattern of the file, which is written for Oniguruma, to a JavaScript regular expression. */
 function readPattern(pattern: unknown, wrong: Wrong): RegExp {
   const literal = field(pattern, "String");
   if (typeof literal === "string") return new RegExp(escapePattern(literal), "gu");
@@ -129,7 +129,7 @@ function readPattern(pattern: unknown, wrong: Wrong): RegExp {
   }
 }
 
-/** A pattern that matches just this text. */
+/** A pattern that matches exactly this text. */
 export const escapePattern = (literal: string): string => literal.replaceAll(/[\\^$.*+?()[\]{}|/]/g, "\\$&");
 
 interface Range {
@@ -142,7 +142,7 @@ interface Range {
 function* rangesOf(text: string, pattern: RegExp): Generator<Range, void, undefined> {
   let end = 0;
   try {
-    // `matchAll` works on a copy of the pattern, so that two texts can be cut at a time.
+    // `matchAll` works on a copy of the pattern, so that two texts can be cut at the same time.
     for (const { 0: match, index } of text.matchAll(pattern)) {
       if (index > end) yield { from: end, to: index, matches: false };
       yield { from: index, to: index + match.length, matches: true };
@@ -160,7 +160,7 @@ function* rangesOf(text: string, pattern: RegExp): Generator<Range, void, undefi
 
 function cutAt(pattern: RegExp, behavior: Behavior, invert = false): Cut {
   return function* (text) {
-    // The last range is held, as the next may be joined to it.
+    // The last range is held back, because the next may be joined to it.
     let held: Range | null = null;
     for (const range of rangesOf(text, pattern)) {
       const matches = range.matches !== invert;
@@ -193,7 +193,7 @@ export function readNormalizer(json: unknown, wrong: Wrong): Normalizer | null {
     case "NFKD":
       return (text) => text.normalize(type);
     case "Lowercase":
-      // Character by character: a capital sigma at the end of a word is no final sigma to them.
+      // Character by character: their library does not turn a capital sigma at the end of a word into a final sigma.
       return (text) => text.replaceAll(/\p{Changes_When_Lowercased}/gu, (c) => c.toLowerCase());
     case "Sequence": {
       const parts = list(field(json, "normalizers")).flatMap((part) => readNormalizer(part, wrong) ?? []);

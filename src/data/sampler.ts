@@ -1,8 +1,9 @@
 /**
- * The sampler: given weights, which domain and which of its windows come next. Deterministic in the seed, and its state is a few counts.
+ * The sampler: decides by the weights which domain and which of its windows come next. It is deterministic in the seed, and its state is a few
+ * counts.
  *
- * Inside a domain windows come in a pseudo-random order without replacement: no window twice before the domain's epoch ends; every epoch
- * has an order of its own.
+ * Within a domain, windows come in a pseudo-random order without replacement: no window comes twice before the domain's epoch ends, and every epoch
+ * has its own order.
  */
 import { GradmixError } from "../errors.ts";
 import { isObject } from "../json.ts";
@@ -12,15 +13,15 @@ import { ALIAS_FROM, aliasTable, type Choice, cumulativeTable } from "./alias.ts
 import { permute } from "./permutation.ts";
 import { commonTime } from "./tokens.ts";
 
-/** A domain as the sampler sees it. */
+/** A domain, as the sampler uses it. */
 export interface SampledDomain {
   /** Name of the domain, for error messages. */
   readonly name: string;
-  /** Examples (windows, of text) in an epoch. */
+  /** Number of examples (for text: windows) per epoch. */
   readonly count: number;
-  /** Tokens of a window. A batch takes one length, so those that say theirs have to agree. */
+  /** Tokens per window. A batch has windows of one length, so the domains that state it must agree. */
   readonly time?: number;
-  /** Counted tokens of an example. */
+  /** Number of counted tokens of an example. */
   tokensOf(index: number): number;
 }
 
@@ -28,23 +29,23 @@ export interface SampledDomain {
 export interface Draw {
   /** Index of the domain. */
   readonly domain: number;
-  /** Which of the domain's examples. */
+  /** Index of the example within the domain. */
   readonly window: number;
-  /** Times the whole domain had been seen before. */
+  /** Number of times that the whole domain had been drawn before. */
   readonly epoch: number;
 }
 
-/** Plain JSON. */
+/** State of a sampler: plain JSON. */
 export interface SamplerState {
   /** Version of this format. */
   readonly version: 1;
   /** The sampler's seed. */
   readonly seed: number;
-  /** Draws so far. */
+  /** Number of draws so far. */
   readonly draws: number;
-  /** Windows taken from each domain, over all epochs. */
+  /** Number of windows drawn from each domain, over all epochs. */
   readonly taken: readonly number[];
-  /** Tokens taken from each domain. */
+  /** Number of tokens drawn from each domain. */
   readonly tokens: readonly number[];
 }
 
@@ -64,38 +65,38 @@ export interface SamplerOptions {
   readonly mode?: SamplingMode;
 }
 
-/** Draws examples of domains by weights, each domain without repetition within an epoch; `createSampler` makes one. */
+/** Draws examples of domains by weights, without repetition within an epoch of each domain. `createSampler` makes one. */
 export interface Sampler {
   /**
-   * The next n windows for the given weights (on the simplex of the domains), or for weights that `prepare` made ready. Throws `config` for
-   * weights that are not, naming the domain, and for a count that is none.
+   * Draws the next n windows for the given weights (on the simplex of the domains), or for a table from `prepare`. Throws `config`, naming the
+   * domain, for invalid weights, and for an invalid count.
    */
   draw(weights: ArrayLike<number> | Choice, n: number): Draw[];
   /**
-   * Weights made ready for any number of draws, O(k) once: the same draws as from the weights themselves, without checking and adding them up
-   * again. From 4,096 domains on a multinomial draw of a domain is then O(1). Throws `config` like `draw`.
+   * Prepares weights for any number of draws, in O(k). The draws are the same as from the weights themselves, without checking and adding them up
+   * again; from 4,096 domains on, a multinomial draw of a domain then takes O(1). Throws `config` like `draw`.
    */
   prepare(weights: ArrayLike<number>): Choice;
-  /** The next n windows of one domain. Throws `config` for a domain that is none. */
+  /** Draws the next n windows of one domain. Throws `config` for an invalid domain. */
   drawFrom(domain: number, n: number): Draw[];
-  /** Epochs of each domain so far, as a fraction: 1.5 is once and a half. */
+  /** Epochs of each domain so far, as a fraction: 1.5 is one and a half times. */
   epochs(): number[];
   /** Tokens drawn from each domain so far. */
   tokens(): readonly number[];
-  /** Both of one domain. Throws `config` for a domain that is none. */
+  /** Tokens and epochs of one domain. Throws `config` for an invalid domain. */
   seen(domain: number): {
     /** Tokens of the domain so far. */
     readonly tokens: number;
-    /** How many times the domain has been gone through, as a fraction. */
+    /** Epochs of the domain so far, as a fraction. */
     readonly epochs: number;
   };
-  /** What `restore` takes to go on from here. */
+  /** The state, from which `restore` continues. */
   state(): SamplerState;
-  /** Throws `checkpoint` when the state is not one of these domains and this seed. */
+  /** Continues from a saved state. Throws `checkpoint` if it does not belong to these domains and this seed. */
   restore(json: unknown): void;
 }
 
-/** Throws `config` for options that do not fit and a domain without windows. */
+/** Makes a sampler. Throws `config` for invalid options and for a domain without windows. */
 export function createSampler(options: SamplerOptions): Sampler {
   checkOptions<SamplerOptions>("createSampler", options, {
     domains: required(valueThat("a list of domains", Array.isArray)),

@@ -1,8 +1,9 @@
 /**
  * Text sources: the documents in files, as a stream.
  *
- * `.jsonl` and `.ndjson` hold a document a line, `.csv`, `.tsv` and `.parquet` a document a row; any other file is one document, or several of at most 16 MiB. `.gz` and `.zst` are
- * unpacked on the way. What is held is a line (of at most 256 MiB), 16 MiB, or a group of rows of Parquet, so files may be larger than memory.
+ * `.jsonl` and `.ndjson` have one document per line, and `.csv`, `.tsv` and `.parquet` one per row; any other file is one document, or several of at
+ * most 16 MiB. `.gz` and `.zst` are unpacked while reading. Memory holds one line (of at most 256 MiB), 16 MiB, or a group of rows of Parquet, so
+ * files may be larger than memory.
  */
 import { isUtf8 } from "node:buffer";
 import { GradmixError } from "../errors.ts";
@@ -16,29 +17,29 @@ import { csvRows, parquetRows } from "./tables.ts";
 export interface Document {
   /** The text of the document. */
   readonly text: string;
-  /** The file; in a file of lines with the line ("a.jsonl.gz:12"), in a large one with the part's first byte ("a.txt@16777210"). */
+  /** Name of the file; in a file of lines with the line ("a.jsonl.gz:12"), in a large file with the first byte of the part ("a.txt@16777210"). */
   readonly source: string;
-  /** What the field of `domainField` says, where one was asked for. */
+  /** Value of the field `domainField`, if that option was given. */
   readonly domain?: string;
 }
 
 /** Options of `readDocuments`. */
 export interface ReadOptions {
-  /** Field of a line's object that holds the text; "a.b" is b within a, unless a field has that name. Default "text". */
+  /** Field of a line's object that contains the text; "a.b" is b within a, unless a field has that name. Default "text". */
   readonly textField?: string;
-  /** Field that names a document's domain, as a text or a number; a document without it is a broken line. Default: none. */
+  /** Field with the name of a document's domain, as a string or a number; a document without it is a broken line. Default: none. */
   readonly domainField?: string;
-  /** Broken lines, and files (or 16 MiB of one) that are not UTF-8, are left out instead of ending the read. */
+  /** Leaves out broken lines, and files (or 16 MiB of one) that are not UTF-8, instead of ending the read. Default false. */
   readonly skipBadLines?: boolean;
-  /** Told of each one left out. */
+  /** Called for each of them with the reason. */
   readonly onSkip?: (source: string, reason: string) => void;
-  /** Told of each line or row whose text is empty, which is no document. */
+  /** Called for each line or row with an empty text, which is not a document. */
   readonly onEmpty?: (source: string) => void;
 }
 
 /**
- * The documents of files, in order; empty ones are left out. Throws `data`, naming the file and line, for a line that is not JSON, has no text or is
- * longer than 256 MiB, for invalid UTF-8 (with the byte) and for archives that are cut off or damaged; `config` for options that do not fit.
+ * Reads the documents of files, in order; empty ones are left out. Throws `data`, naming the file and line, for a line that is not JSON, has no text
+ * or is longer than 256 MiB, for invalid UTF-8 (with the byte) and for archives that are cut off or damaged, and `config` for invalid options.
  */
 export async function* readDocuments(
   files: Iterable<string>,
@@ -54,18 +55,21 @@ export async function* readDocuments(
   for (const file of files) yield* readPart({ path: file, from: 0, to: null }, options);
 }
 
-/** A part of a file that can be read alone (cuts.ts). */
+/** A part of a file that can be read separately (cuts.ts). */
 export interface FilePart {
   readonly path: string;
   /** Its first byte. */
   readonly from: number;
-  /** The first byte after it; null: it ends with the file. */
+  /** The byte after its end; null if it ends with the file. */
   readonly to: number | null;
-  /** Lines before it, for errors; default 0. */
+  /** Number of lines before it, for error messages. Default 0. */
   readonly lines?: number;
 }
 
-/** The documents of a part of a file, as `readDocuments` gives them. `onBytes` is told how many bytes were read of it so far. Not part of the package's interface. */
+/**
+ * Reads the documents of a part of a file, like `readDocuments`. `onBytes` is called with the number of bytes read so far. Not part of the package's
+ * interface.
+ */
 export async function* readPart(
   part: FilePart,
   options: ReadOptions,
@@ -159,7 +163,7 @@ function parseLine(line: string, fields: Fields): Parsed {
   return isObject(value) ? parseRecord(value, fields, "object") : { reason: "the line is not a JSON object" };
 }
 
-/** The text of an object, and its domain where one is asked for. */
+/** The text of an object, and its domain if that is requested. */
 function parseRecord(record: object, fields: Fields, what: "object" | "row"): Parsed {
   const text = fieldOf(record, fields.text);
   if (text === undefined)
@@ -180,7 +184,7 @@ function parseRecord(record: object, fields: Fields, what: "object" | "row"): Pa
     : { reason: `the field "${fields.domain}", which names the domain, is neither a string nor a number` };
 }
 
-/** A field of an object, or the one that a path of names "a.b" leads to; undefined: there is none. */
+/** A field of an object, or of nested objects for a path "a.b"; undefined if it does not exist. */
 function fieldOf(record: object, name: string): unknown {
   if (Object.hasOwn(record, name)) return Reflect.get(record, name);
   const dot = name.indexOf(".");
@@ -191,7 +195,7 @@ function fieldOf(record: object, name: string): unknown {
 
 const utf8 = new TextDecoder("utf-8", { fatal: true });
 
-/** The text of bytes that start at byte `at` of what `where` names, or what is wrong with them. */
+/** The text of bytes that start at byte `at` of the source `where`, or the problem with them. */
 function decode(bytes: Uint8Array, where: string, at = 0): { text: string } | { reason: string } {
   try {
     return { text: utf8.decode(bytes) };
@@ -204,13 +208,13 @@ function decode(bytes: Uint8Array, where: string, at = 0): { text: string } | { 
   }
 }
 
-/** Index of the first byte that cannot be there, or the length when the end is missing. */
+/** Index of the first invalid byte, or the length if the end is missing. */
 function firstInvalid(bytes: Uint8Array): number {
   let [valid, invalid] = [0, bytes.length + 1];
   while (invalid - valid > 1) {
     const middle = (valid + invalid) >> 1;
     try {
-      // As the start of a stream, so that a character cut by `middle` is no error.
+      // As the start of a stream, so that a character cut at `middle` is not an error.
       new TextDecoder("utf-8", { fatal: true }).decode(bytes.subarray(0, middle), { stream: true });
       valid = middle;
     } catch {
@@ -220,10 +224,10 @@ function firstInvalid(bytes: Uint8Array): number {
   return Math.min(valid, bytes.length);
 }
 
-/** Most bytes of one document of a file that is no file of lines. */
+/** Largest number of bytes of a document in a file without lines. */
 export const PART: number = 1 << 24;
 
-/** A file whole, or cut after line ends (or between characters, where lines are long) into parts of at most PART bytes. */
+/** A file as a whole, or cut after line ends (or between characters, if lines are long) into parts of at most PART bytes. */
 async function* parts(
   file: string,
   kind: string | null,
@@ -248,10 +252,10 @@ async function* parts(
   if (size > 0) yield { bytes: joinBytes(held), at };
 }
 
-/** Most bytes of a line. Half of what a string can hold, so that its text always fits. */
+/** Largest number of bytes of a line: half of the longest string, so that its text always fits. */
 const LINE = 1 << 28;
 
-/** Lines without their ends; null for one that is longer than LINE, of which no more is held. What is held is one chunk and the line that lies across it. */
+/** Lines without their ends; null for a line that is longer than LINE, of which no more is held. Memory holds one chunk and the line that crosses it. */
 async function* lines(
   file: string,
   kind: string | null,
@@ -275,7 +279,7 @@ async function* lines(
     }
     if (from === chunk.length) continue;
     size += chunk.length - from;
-    // A copy, since streams reuse their chunks' memory.
+    // A copy, because streams reuse the memory of their chunks.
     if (size > LINE) rest = [];
     else rest.push(chunk.slice(from));
   }

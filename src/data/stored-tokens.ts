@@ -1,8 +1,8 @@
 /**
- * Corpora of tokens that stand in files, read by position: what is held is where documents are (16 bytes for each), never the tokens.
+ * Corpora of tokens in files, read by position. Memory holds the positions of documents (16 bytes each), but never the tokens.
  *
- * Each file is read once from its first byte to its last: for its largest id, for its end-of-text tokens where nothing else says where documents end, and for the hash by which a
- * resumed run knows it again. After that a window is read where it is asked for.
+ * Each file is read once from beginning to end: for its largest id, for its end-of-text tokens if nothing else marks where documents end, and for the
+ * hash by which a resumed run recognises it. Afterwards windows are read when they are requested.
  */
 import { createHash } from "node:crypto";
 import { closeSync, fstatSync, openSync } from "node:fs";
@@ -35,25 +35,25 @@ import type { StoredStream, StoredTokens } from "./tokens.ts";
 
 /** Options of `openTokens`. */
 export interface TokenFileOptions {
-  /** Ids are below it. */
+  /** Size of the vocabulary; all token ids must be smaller. */
   readonly vocabSize: number;
-  /** Id that ends documents in files that do not say otherwise where they end; null (default): such a file is one document. */
+  /** Id that ends documents, for files that do not mark their ends otherwise. Default null: such a file is one document. */
   readonly endOfText?: number | null;
-  /** Type of the tokens in files that do not say it: nanoGPT's (default "u16"), OLMo's and datatrove's (no default). */
+  /** Type of the tokens in files that do not state it: nanoGPT's (default "u16"), OLMo's and datatrove's (no default). */
   readonly tokenType?: "u16" | "u32" | null;
-  /** Share of the documents held out, 0 ≤ share < 1. */
+  /** Share of the documents to hold out, 0 ≤ share < 1. */
   readonly heldOut: number;
-  /** Decides which. */
+  /** Seed that decides which documents are held out. */
   readonly seed: number;
-  /** What is known of files, by path: one that has the same size and time still is not read to its end for it. */
+  /** Known facts about files, by path: a file whose size and time have not changed is not read again for them. */
   readonly known?: ReadonlyMap<string, KnownTokenFile>;
-  /** Told of each file once it has been read. */
+  /** Called for each file after it has been read. */
   readonly onFile?: (path: string, found: TokenFileFacts) => void;
-  /** Ends the reading, with its reason. */
+  /** Cancels the reading, which then rejects with the signal's reason. */
   readonly signal?: CancelSignal;
 }
 
-/** What `onFile` told of a file, and the file's size (bytes) and time of change (milliseconds) then. */
+/** What `onFile` reported about a file, with its size (bytes) and time of change (milliseconds) then. */
 export interface KnownTokenFile {
   /** Size and time of change. */
   readonly stamp: FileStamp;
@@ -63,7 +63,7 @@ export interface KnownTokenFile {
   readonly sha256: string;
 }
 
-/** What a file of tokens holds. */
+/** Facts about a file of tokens. */
 export interface TokenFileFacts {
   /** Format of the file. */
   readonly format: TokenFile["format"];
@@ -78,9 +78,10 @@ export interface TokenFileFacts {
 }
 
 /**
- * A corpus out of files of tokens: Megatron's `.bin` with `.idx`, nanoGPT's and llm.c's `.bin`, datatrove's `.ds`, OLMo's `.npy` (token-files.ts has their layouts). Nothing is added to their tokens or taken
- * away. Documents are held out as those of text are (`buildCorpus`), in the order of the files. Throws `data`, naming the file, for one that is cut off, does not fit its index or
- * holds an id that is not below `vocabSize`; `config` for options that do not fit.
+ * Opens a corpus of token files: Megatron's `.bin` with `.idx`, nanoGPT's and llm.c's `.bin`, datatrove's `.ds`, OLMo's `.npy` (token-files.ts has
+ * their layouts). Tokens are neither added nor removed. Documents are held out like those of text (`buildCorpus`), in the order of the files. Throws
+ * `data`, naming the file, for one that is cut off, does not match its index or contains an id that is not below `vocabSize`, and `config` for
+ * invalid options.
  */
 export async function openTokens(
   name: string,
@@ -128,19 +129,19 @@ export async function openTokens(
   return splitFiles(name, files, largest, options);
 }
 
-/** A file's place among the tokens of all. */
+/** The range of a file within the tokens of all files. */
 export interface FileRange {
   readonly file: TokenFile;
-  /** Tokens of the files before it. */
+  /** Number of tokens in the files before it. */
   readonly start: number;
-  /** Where its documents end, in its own tokens. */
+  /** Where its documents end, in tokens from the start of the file. */
   readonly ends: Float64Array;
 }
 
 interface Scanned {
   readonly largest: number;
   readonly sha256: string;
-  /** By end-of-text tokens; a single end without any. */
+  /** Ends of documents by end-of-text tokens; a single end if there are none. */
   readonly ends: Float64Array;
 }
 
@@ -155,7 +156,7 @@ async function scan(
   const hash = createHash("sha256");
   const ends = growing();
   let largest = 0;
-  // A document is cut off after its end of text; where that stands alone, it belongs to the next one.
+  // A document ends after its end of text; an end of text by itself belongs to the next document.
   let empty = true;
   const handle = openFile(file);
   try {
@@ -192,7 +193,7 @@ async function scan(
   } finally {
     closeSync(handle);
   }
-  // What follows the last end of text: a document that has none, or no more than ends of text.
+  // The rest after the last end of text: a document without one, or only ends of text.
   if (!empty || ends.length() === 0) ends.push(length);
   else ends.setLast(length);
   return { largest, sha256: hash.digest("hex"), ends: ends.take() };
@@ -204,7 +205,7 @@ function largestOf(ids: ArrayLike<number>): number {
   return most;
 }
 
-/** Bytes as ids. What does not fit into 32 bits is 2³² − 1, above every vocabulary. */
+/** Bytes as ids. A number that does not fit into 32 bits becomes 2³² − 1, above every vocabulary. */
 function idsOf(bytes: Uint8Array, type: TokenType): Uint16Array | Uint32Array {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const count = bytes.length / tokenBytes[type];
@@ -226,7 +227,7 @@ function idsOf(bytes: Uint8Array, type: TokenType): Uint16Array | Uint32Array {
   }
 }
 
-/** Numbers that come one after another. */
+/** A growing list of numbers. */
 export interface Growing {
   push(value: number): void;
   setLast(value: number): void;
@@ -254,11 +255,11 @@ export function growing(): Growing {
   };
 }
 
-/** Part of a file that stands in a stream: what follows it there follows it in the file, or is of another run. */
+/** Parts of files in a stream. Within a run, neighbours in the stream are neighbours in the file. */
 export interface Runs {
-  /** Where each begins in the stream, and after them the stream's length. */
+  /** Where each run begins in the stream, and after them the stream's length. */
   readonly starts: Float64Array;
-  /** Where each begins among the tokens of all files. */
+  /** Where each run begins among the tokens of all files. */
   readonly places: Float64Array;
 }
 
@@ -268,7 +269,7 @@ function splitFiles(
   largest: number,
   { heldOut: share, seed }: TokenFileOptions,
 ): StoredCorpus {
-  // Documents of no token are none.
+  // Documents without tokens do not count.
   let count = 0;
   for (const { ends } of files)
     for (let i = 0; i < ends.length; i++) if (ends[i]! > (i === 0 ? 0 : ends[i - 1]!)) count++;
@@ -289,12 +290,12 @@ function splitFiles(
   const chosen = heldOutChoice({ heldOut: share, seed });
   const isHeldOut = new Uint8Array(count);
   let others = 0;
-  // A corpus may have many millions; nothing is drawn where all are on one side.
+  // A corpus may have many millions of documents; nothing is drawn if all are on one side.
   if (share > 0) for (let i = 1; i < count; i++) if (chosen(i)) others += isHeldOut[i] = 1;
   if (holdsOutFirst(share, others, count, chosen)) isHeldOut[0] = 1;
   const side = (which: 0 | 1): StoredStream =>
     stream((take) => {
-      // The first document stands last, as it does in a corpus of text.
+      // The first document comes last, as in a corpus of text.
       let first = { from: 0, to: 0 };
       let index = 0;
       for (const { start, ends } of files) {
@@ -319,7 +320,7 @@ function splitFiles(
   };
 }
 
-/** `parts` takes the documents of a stream, in order, as places among the tokens of all files. */
+/** `parts` passes the documents of a stream to a callback, in order, as positions among the tokens of all files. */
 function streamOf(
   files: readonly FileRange[],
   largest: number,
@@ -344,7 +345,7 @@ function streamOf(
   return { tokens: storedTokens(files, runs, largest), documents: documents.take(), largest };
 }
 
-/** Tokens that are read where they are asked for. */
+/** Tokens that are read when they are requested. */
 export function storedTokens(
   files: readonly FileRange[],
   { starts, places }: Runs,
@@ -374,7 +375,7 @@ export function storedTokens(
   };
 }
 
-/** The last index whose value is at most `value`, of ascending values that begin at or below it. */
+/** The last index whose value is at most `value`, for ascending values that begin at or below it. */
 function lastAtMost(ascending: Float64Array, value: number): number {
   let [low, high] = [0, ascending.length - 1];
   while (low < high) {
@@ -392,7 +393,7 @@ function readIds(file: TokenFile, from: number, count: number): Uint16Array | Ui
   return idsOf(bytes, file.type);
 }
 
-/** Files that are open, the one that was read last at the end. A process may have some hundreds. */
+/** Open files, the one that was used last at the end. A process can only have a few hundred. */
 const handles = new Map<TokenFile, number>();
 const MOST_OPEN = 64;
 
@@ -410,7 +411,7 @@ function handleOf(file: TokenFile): number {
   return handle;
 }
 
-/** Throws `data` where it is not the file that it was when its index was read. */
+/** Throws `data` if the file has changed since its index was read. */
 function openFile({ path, stamp }: TokenFile): number {
   let handle: number;
   try {

@@ -4,17 +4,17 @@ import { finished } from "node:stream/promises";
 import { errorCode, GradmixError } from "../errors.ts";
 import { contents } from "./contents.ts";
 
-/** A row, or what is wrong with it. */
+/** A row, or its problem. */
 export type Row =
   { readonly record: object; readonly place: number } | { readonly reason: string; readonly place: number };
 
-/** Most characters of a row of CSV. */
+/** Largest number of characters in a row of CSV. */
 const ROW = 1 << 28;
 
 /**
- * The rows of a CSV file (RFC 4180), or of a TSV file, in which quotes are characters as any other. The first row names the columns; `place` counts rows, as spreadsheets do, that
- * one included. A row that is broken has a reason
- * where `skip`; else it ends the reading. Throws `data` for a file that is not UTF-8.
+ * The rows of a CSV file (RFC 4180), or of a TSV file, in which quotes are ordinary characters. The first row names the columns; `place` counts rows
+ * including this one, as spreadsheets do. With `skip`, a broken row has a reason; otherwise it ends the reading. Throws `data` for a file that is not
+ * UTF-8.
  */
 export async function* csvRows(
   file: string,
@@ -22,7 +22,7 @@ export async function* csvRows(
   skip: boolean,
 ): AsyncGenerator<Row, void, undefined> {
   const { CsvError, parse } = await import("csv-parse");
-  // Rows are taken as they are parsed: what a stream has buffered is lost once it has an error.
+  // Rows are taken as they are parsed, because the buffer of a stream is lost after an error.
   const rows: Row[] = [];
   let place = 1;
   const tabs = /\.tsv(\.gz|\.zst)?$/i.test(file);
@@ -45,7 +45,7 @@ export async function* csvRows(
       : {}),
   });
   parser.resume();
-  // The calls that meet it hand it on.
+  // The error is reported by the calls that meet it.
   parser.on("error", () => {});
   try {
     for await (const text of strictText(file, kind)) {
@@ -70,7 +70,7 @@ function problem(error: Error | undefined): string {
   return `the row is broken (${(error?.message ?? "").replaceAll(/\s+/g, " ").slice(0, 200)})`;
 }
 
-/** Text in pieces. */
+/** Text of a file in pieces. */
 async function* strictText(file: string, kind: string | null): AsyncGenerator<string, void, undefined> {
   const utf8 = new TextDecoder("utf-8", { fatal: true });
   let at = 0;
@@ -92,12 +92,13 @@ async function* strictText(file: string, kind: string | null): AsyncGenerator<st
   }
 }
 
-/** Largest group of rows that is read, in bytes of the columns that are asked for. */
+/** Largest group of rows that is read, in bytes of the requested columns. */
 const GROUP = 2 ** 31;
 
 /**
- * The rows of a Parquet file: of the columns that the fields begin with, a group of rows at a time. `hint` says how to name another column. `place` counts rows from 1. Throws `config`, naming the package, where hyparquet is not installed, and
- * `data` for a file that is cut off or damaged, has no such column or is packed in a way that is not known.
+ * The rows of a Parquet file, with the columns of the fields, a group of rows at a time. `hint` says how to name another column. `place` counts rows
+ * from 1. Throws `config`, naming the package, if hyparquet is not installed, and `data` for a file that is cut off or damaged, lacks the column or
+ * uses an unknown compression.
  */
 export async function* parquetRows(
   file: string,

@@ -1,15 +1,15 @@
-/** Documents of files of tokens, decoded one after another. */
+/** Documents of token files, decoded one after another. */
 import { closeSync, openSync } from "node:fs";
 import { GradmixError } from "../errors.ts";
 import type { Tokenizer } from "./byte-level.ts";
 import { describeTokenFile, readAt, tokenBytes, type TokenFile, type TokenType } from "./token-files.ts";
 
-/** Bytes that are read at once, of files whose documents end where their tokens say so. */
+/** Bytes that are read at a time from files whose documents end at their end-of-text tokens. */
 const BLOCK = 2 ** 20;
 
 /**
- * The texts of a token file's documents, in order, without their ends of text; what is empty then is "". Throws `data`, naming the file, for an id that the tokenizer does not have, and
- * for what `describeTokenFile` refuses.
+ * The texts of a token file's documents, in order, without their end-of-text tokens; "" for an empty one. Throws `data`, naming the file, for an id
+ * that the tokenizer does not have, and for files that `describeTokenFile` refuses.
  */
 export function* tokenDocuments(
   path: string,

@@ -13,13 +13,13 @@ import { errorCode, GradmixError } from "../errors.ts";
 
 export type TokenType = "u8" | "u16" | "u32" | "u64";
 
-/** Bytes of a token. Signed types of other tools are read as unsigned ones: no id is negative, and what would be is too large. */
+/** Bytes per token. Signed types of other tools are read as unsigned ones: ids are never negative, and a negative one would be too large. */
 export const tokenBytes: Readonly<Record<TokenType, number>> = { u8: 1, u16: 2, u32: 4, u64: 8 };
 
-/** Whether this machine has the least byte of a number first, as files of tokens have it. */
+/** Whether this machine is little-endian, like token files. */
 export const littleEndian: boolean = new Uint8Array(Uint16Array.of(1).buffer)[0] === 1;
 
-/** Ids as the bytes of a file; shares their memory where it can. */
+/** Ids as the bytes of a file; they share memory if possible. */
 export function littleEndianBytes(ids: Uint16Array | Uint32Array, type: "u16" | "u32"): Uint8Array {
   const narrow = (): Uint16Array => (ids instanceof Uint16Array ? ids : Uint16Array.from(ids));
   const wide = (): Uint32Array => (ids instanceof Uint32Array ? ids : Uint32Array.from(ids));
@@ -30,12 +30,12 @@ export function littleEndianBytes(ids: Uint16Array | Uint32Array, type: "u16" | 
   return type === "u16" ? swapped.swap16() : swapped.swap32();
 }
 
-/** Names of token files. */
+/** Whether the path has the name of a token file. */
 export function isTokenFile(path: string): boolean {
   return /\.(bin|ds|npy)$/i.test(path);
 }
 
-/** The token file that a file belongs to as its index or description; null where there is none. */
+/** The token file to which a file belongs as its index or description; null if there is none. */
 export function tokenFileOf(path: string): string | null {
   for (const [ending, own] of [
     [/\.idx$/, ".bin"],
@@ -54,17 +54,17 @@ export interface TokenFile {
   readonly type: TokenType;
   /** Bytes before the first token. */
   readonly offset: number;
-  /** Tokens. */
+  /** Number of tokens. */
   readonly length: number;
-  /** Where each document ends, in tokens; null: its end-of-text tokens say it. */
+  /** Where each document ends, in tokens; null if the end-of-text tokens mark it. */
   readonly ends: Float64Array | null;
-  /** The file as it was found: its size in bytes, and when it was changed. */
+  /** Size and time of the file when it was opened. */
   readonly stamp: FileStamp;
 }
 
-/** Tells whether a file has been changed. */
+/** Size and time of a file, which show whether it has changed. */
 export interface FileStamp {
-  /** Bytes. */
+  /** Size in bytes. */
   readonly size: number;
   /** Time of the last change, in milliseconds since 1970. */
   readonly modified: number;
@@ -72,11 +72,11 @@ export interface FileStamp {
 
 type Fails = (what: string, cause?: unknown) => GradmixError;
 
-/** A file that is open, to be read by position. */
+/** An open file that is read by position. */
 interface Open {
   readonly size: number;
   readonly stamp: FileStamp;
-  /** Fills `into`; throws where the file ends before. */
+  /** Fills `into` from byte `at` on; throws if the file ends before. */
   read(at: number, into: Uint8Array): void;
 }
 
@@ -96,10 +96,10 @@ function reading<T>(path: string, use: (file: Open, fails: Fails) => T): T {
   }
 }
 
-/** Fills `into` from byte `at` on. Throws `data` where the file ends before. */
+/** Fills `into` from byte `at` on. Throws `data` if the file ends before. */
 export function readAt(file: number, path: string, at: number, into: Uint8Array): void {
   for (let done = 0; done < into.length;) {
-    // At most 1 GiB a call: the system call itself stops a little below 2 GiB.
+    // At most 1 GiB per call: the system call itself stops slightly below 2 GiB.
     const count = readSync(file, into, done, Math.min(into.length - done, 2 ** 30), at + done);
     if (count === 0) throw new GradmixError("data", `${path}: it ends at byte ${at + done}, too early`);
     done += count;
@@ -112,7 +112,10 @@ const bytesAt = (file: Open, at: number, count: number): Buffer => {
   return out;
 };
 
-/** What a token file's name, header and index say. `type`: of files that do not say it themselves. Throws `data` for what is none, is cut off or does not fit together. */
+/**
+ * Reads what a token file's name, header and index state. `type` is the token type for files that do not state it. Throws `data` for a file that is
+ * not a token file, is cut off or is inconsistent.
+ */
 export function describeTokenFile(path: string, type: TokenType | null): TokenFile {
   const ending = /\.[a-z]+$/i.exec(path)?.[0].toLowerCase();
   return reading(path, (file, fails) => {
@@ -161,7 +164,7 @@ const llmCMagic = new Map<number, { version: number; type: TokenType }>([
 const LLM_C_EVALUATION = 20240522;
 const LLM_C_HEADER = 1024;
 
-/** null for a file that does not begin as llm.c's do. */
+/** Reads the header; null for a file that does not begin like those of llm.c. */
 function llmC(path: string, file: Open, fails: Fails): TokenFile | null {
   const header = Buffer.alloc(12);
   file.read(0, header.subarray(0, Math.min(file.size, header.length)));
@@ -233,7 +236,7 @@ function datatroveEnds(index: string): Float64Array {
   });
 }
 
-/** Line 1 is `tokenizer|bytes of a token`, in older files the tokenizer alone; line 2 the number of tokens. null for what is not said. */
+/** Line 1 is `tokenizer|bytes per token`, in older files only the tokenizer; line 2 is the number of tokens. null for what is missing. */
 function datatroveMetadata(metadata: string): {
   readonly type: TokenType | null;
   readonly count: number | null;
@@ -251,7 +254,7 @@ function datatroveMetadata(metadata: string): {
 
 const MEGATRON_MAGIC = "MMIDIDX\x00\x00";
 const MEGATRON_HEADER = 34;
-/** Types by their number in an index; those that are no ids have their name. */
+/** Types by their number in an index; types that cannot hold ids have their name. */
 const megatronTypes: readonly (TokenType | { readonly refused: string })[] = [
   { refused: "0" },
   "u8",
@@ -289,13 +292,13 @@ function megatronIndex(file: Open, fails: Fails): { type: TokenType; ends: Float
   const pointersAt = lengthsAt + 4 * sequences;
   const documentsAt = pointersAt + 8 * sequences;
   const end = documentsAt + 8 * marks;
-  // A mode for each sequence may follow.
+  // A mode per sequence may follow.
   if (file.size !== end && file.size !== end + sequences)
     throw fails(
       `it says ${sequences} sequences and ${marks} documents, which do not make its ${file.size} bytes`,
     );
   const bytes = tokenBytes[type];
-  // Only where sequences end is kept: a corpus may have many millions.
+  // Only the ends of sequences are kept, because a corpus may have many millions.
   const starts = new Float64Array(sequences + 1);
   eachBlock(sequences, (from, count) => {
     const bytes = bytesAt(file, lengthsAt + 4 * from, 4 * count);
@@ -339,7 +342,7 @@ function eachBlock(length: number, use: (from: number, count: number) => void): 
   for (let from = 0; from < length; from += NUMBERS) use(from, Math.min(NUMBERS, length - from));
 }
 
-/** Numbers of 64 bits, as far as doubles have them. */
+/** Numbers of 64 bits, as precisely as doubles can represent them. */
 function numbersAt(file: Open, at: number, count: number): Float64Array {
   const bytes = bytesAt(file, at, 8 * count);
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);

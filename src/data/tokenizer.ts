@@ -1,8 +1,8 @@
 /**
  * Tokenizers: text to ids and back, and their `tokenizer.json`, which Hugging Face's libraries read with the same ids.
  *
- * All are byte-level, so every string can be encoded: `byte` has a token for each byte, `bpe` (bpe.ts) merges frequent ones. Special tokens
- * only ever stand between and around documents: text that spells one, the end of text for instance, is encoded as that text.
+ * All are byte-level, so every string can be encoded: `byte` has a token for each byte, and `bpe` (bpe.ts) merges frequent ones. Special tokens only
+ * occur between and around documents: text that spells one, for instance the end of text, is encoded as text.
  */
 import { GradmixError } from "../errors.ts";
 import { isObject } from "../json.ts";
@@ -10,7 +10,7 @@ import { type AddedToken, bpeTokenizer, type Merge, tokenizerOf } from "./bpe.ts
 import { byteCharacters, END_OF_TEXT, readBytes, type Tokenizer } from "./byte-level.ts";
 import { field, readNormalizer, readPreTokenizer } from "./pre-tokenizer.ts";
 
-/** One token a byte, and the end of text: 257 ids. */
+/** Makes a tokenizer with one token per byte, and the end of text: 257 ids. */
 export function byteTokenizer(): Tokenizer {
   return bpeTokenizer(
     Array.from({ length: 256 }, (_, byte) => Uint8Array.of(byte)),
@@ -19,15 +19,15 @@ export function byteTokenizer(): Tokenizer {
   );
 }
 
-/** Names under which tokenizers have the token that ends a document, the likeliest first; BERT's are divided by [SEP]. */
+/** Names that tokenizers use for the token that ends a document, the likeliest first; BERT's documents are divided by [SEP]. */
 const ENDS_OF_TEXT = [
   ...[END_OF_TEXT, "<|end_of_text|>", "</s>", "<eos>", "<|eos|>", "[EOS]", "<EOS>"],
   ...["<｜end▁of▁sentence｜>", "<EOS_TOKEN>", "[SEP]"],
 ];
 
-/** A `tokenizer.json` that is not read here, and that other libraries may read. */
+/** Thrown for a `tokenizer.json` that is not supported here, but may be supported by other libraries. */
 export class UnsupportedTokenizer extends GradmixError {
-  /** What of it is not supported. */
+  /** The unsupported part. */
   readonly reason: string;
   constructor(reason: string) {
     super("data", `tokenizer.json: ${reason}; byte-level BPE can be read`);
@@ -39,13 +39,13 @@ const wrong = (what: string): GradmixError =>
   new GradmixError("data", `tokenizer.json: ${what}; byte-level BPE can be read`);
 
 /**
- * Reads a byte-level BPE `tokenizer.json`: what `toJSON` gives, or one of GPT-2, Llama 3, Qwen and others that cut text into pieces by patterns.
+ * Reads a byte-level BPE `tokenizer.json`: the result of `toJSON`, or one of GPT-2, Llama 3, Qwen and others that cut text into pieces by patterns.
  * Throws `data`, naming the part that is not supported or broken.
  */
 export function loadTokenizer(json: unknown): Tokenizer {
   const { model, kind, ids, added, contents, endOfText } = describeTokens(json);
   if (kind !== "bpe") throw unsupported(`the model is ${JSON.stringify(field(model, "type"))}, not BPE`);
-  // Absent, null, 0 and "" leave them out.
+  // Absent, null, 0 and "" all mean that the option is not used.
   for (const option of ["continuing_subword_prefix", "end_of_word_suffix"])
     if (field(model, option)) throw unsupported(`the model has ${option}, which is not supported`);
   for (const { content, special, options } of added)
@@ -72,29 +72,29 @@ export function loadTokenizer(json: unknown): Tokenizer {
         ? new Map([...ids].filter(([token]) => !specials.has(token)))
         : null,
     unknown: readUnknown(model, ids, bytes),
-    // As it was given: what is not used here, a post-processor for instance, is for others.
+    // Unchanged: parts that are not used here, for instance a post-processor, are for other readers.
     toJSON: () => structuredClone(json) as Record<string, unknown>,
   });
 }
 
-/** What any `tokenizer.json` says of its tokens. */
+/** The tokens of any `tokenizer.json`. */
 export interface TokenFacts {
   readonly model: unknown;
   readonly kind: Exclude<Tokenizer["kind"], "byte">;
   /** Id of each token of the model's vocabulary. */
   readonly ids: ReadonlyMap<string, number>;
   readonly added: readonly FoundToken[];
-  /** Each token as it is written, by id. */
+  /** Text of each token, by id. */
   readonly contents: readonly string[];
   readonly endOfText: number;
 }
 
 interface FoundToken extends AddedToken {
-  /** What else it says of where it is found. */
+  /** Its other options on where the token is found. */
   readonly options: readonly string[];
 }
 
-/** Throws `data` for a file that is broken: an id without a token, two tokens with one id, no end of text, a model that is none. */
+/** Reads the tokens. Throws `data` for a broken file: an id without a token, two tokens with the same id, no end of text, or an invalid model. */
 export function describeTokens(json: unknown): TokenFacts {
   const { model, kind, ids } = readModel(json);
   const added = readAdded(json, ids);
@@ -113,12 +113,12 @@ const kinds: ReadonlyMap<unknown, TokenFacts["kind"]> = new Map([
 function readModel(json: unknown): Pick<TokenFacts, "model" | "kind" | "ids"> {
   const model = field(json, "model");
   const vocab = field(model, "vocab");
-  // Files of before 2021 do not say which model they have; the one with merges is BPE.
+  // Files from before 2021 do not state the type of model; one with merges is BPE.
   const type =
     field(model, "type") ?? (isObject(vocab) && Array.isArray(field(model, "merges")) ? "BPE" : undefined);
   const kind = kinds.get(type);
   if (kind === undefined) throw wrong(`the model is ${JSON.stringify(type) ?? "missing"}, not BPE`);
-  // Ids would be other ones each time.
+  // Ids would differ each time.
   if (field(model, "dropout")) throw wrong("the model has dropout, which is not supported");
   const ids = new Map<string, number>();
   if (Array.isArray(vocab))
@@ -202,7 +202,7 @@ function readMerges(given: unknown, ids: ReadonlyMap<string, number>): Merge[] {
   });
 }
 
-/** What stands for bytes that have no token. */
+/** The token for bytes that have no token. */
 function readUnknown(
   model: unknown,
   ids: ReadonlyMap<string, number>,

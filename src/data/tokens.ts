@@ -1,77 +1,80 @@
 /**
  * Streams of tokens: documents one after another, each ended by the end-of-text token, with their boundaries.
  *
- * Tokens of text are kept in memory, two bytes each where the vocabulary allows (a corpus of a billion tokens takes 2 GB); text is not. Tokens that stand in files are read where
- * they are asked for (stored-tokens.ts).
+ * Tokens of text are kept in memory, with two bytes each if the vocabulary allows it (a corpus of a billion tokens takes 2 GB); the text is not kept.
+ * Tokens in files are read when they are requested (stored-tokens.ts).
  */
 import { GradmixError } from "../errors.ts";
 import type { TokenBatch } from "../nn/model.ts";
 import { checkOptions, checkRange, oneOf } from "../options.ts";
 import type { Dataset } from "./dataset.ts";
 
-/** Tokens by their place: an array in memory is one, and so are files. */
+/** Tokens by position, as an array in memory or in files. */
 export interface StoredTokens {
   /** Number of tokens. */
   readonly length: number;
-  /** The ids from place `from` to before `to`, of those that there are: a view or a copy, which is not to be written to. Throws `data` for files that cannot be read any more. */
+  /**
+   * The ids from position `from` (included) to `to` (excluded), as far as they exist: a view or a copy, which must not be changed. Throws `data` for
+   * files that can no longer be read.
+   */
   subarray(from: number, to: number): Uint16Array | Uint32Array;
 }
 
-/** Tokens, wherever they are, with their documents. */
+/** A stream of tokens, in memory or in files, with its documents. */
 export interface StoredStream {
   /** The ids. */
   readonly tokens: StoredTokens;
   /** Where each document starts, and after them the stream's length. */
   readonly documents: Float64Array;
-  /** The largest id, or a bound of it, where that is known. */
+  /** The largest id or an upper bound of it, if it is known. */
   readonly largest?: number;
 }
 
-/** Tokens in memory. */
+/** A stream of tokens in memory. */
 export interface TokenStream extends StoredStream {
   /** The ids, in memory. */
   readonly tokens: Uint16Array | Uint32Array;
 }
 
-/** Collects documents into a stream of tokens; `tokenWriter` makes one. */
+/** Collects documents into a stream of tokens. `tokenWriter` makes one. */
 export interface TokenWriter {
-  /** Appends tokens to the document that is being written. */
+  /** Appends tokens to the current document. */
   append(ids: ArrayLike<number>): void;
   /** Ends the document with the end-of-text token. */
   end(): void;
   /** Appends a document's tokens and the end-of-text token. */
   document(ids: ArrayLike<number>): void;
-  /** The stream. The writer is empty after that. Throws `memory` when its tokens do not fit. */
+  /** Returns the stream and empties the writer. Throws `memory` if the tokens do not fit into memory. */
   finish(): TokenStream;
 }
 
 type Tokens = Uint16Array | Uint32Array;
 
-/** An ArrayBuffer that can be made smaller (ES2024), which gives its memory back at once and not when it is collected some time. */
+/** An ArrayBuffer that can be made smaller (ES2024), which frees its memory at once instead of at some garbage collection. */
 interface Resizable extends ArrayBuffer {
   resize(bytes: number): void;
 }
 const resizable = (bytes: number): Resizable =>
   Reflect.construct(ArrayBuffer, [bytes, { maxByteLength: bytes }]) as Resizable;
 
-/** Bytes of the pieces that a writer collects tokens in: the first, and the largest. Each is twice the one before it. */
+/** Bytes of the pieces in which a writer collects tokens: the first, and the largest. Each is twice as large as the one before. */
 const FIRST_PIECE = 1 << 10;
 const LARGEST_PIECE = 1 << 22;
-/** Smaller ones are plain: each resizable one takes a part of the address space, of which a process has some 65,000. */
+/** Smaller pieces are plain buffers: each resizable one takes a part of the address space, of which a process has about 65,000. */
 const LEAST_RESIZABLE = 1 << 17;
 
 interface Piece {
   readonly tokens: Tokens;
-  /** null: it is collected some time. */
+  /** null if the buffer cannot be resized and is left to garbage collection. */
   readonly buffer: Resizable | null;
 }
 
-/** Tokens as they come, in pieces: nothing is copied until they are joined, and each piece's memory is free once it has been. */
+/** Tokens in pieces: nothing is copied until they are joined, and each piece's memory is then freed one after another. */
 interface Pieces {
   append(ids: ArrayLike<number>): void;
-  /** Moves the tokens of other pieces behind these. */
+  /** Moves the tokens of other pieces to the end of these. */
   take(other: Pieces): void;
-  /** Hands over what has been collected. */
+  /** Returns the collected pieces. */
   give(): Piece[];
   join(): Tokens;
 }
@@ -141,9 +144,9 @@ function allocate(wide: boolean, length: number): Tokens {
   }
 }
 
-/** A writer, and what only a corpus needs of it. */
+/** A writer with the operations that only a corpus needs. */
 export interface CorpusWriter extends TokenWriter {
-  /** Moves the documents of another writer behind this one's. */
+  /** Moves the documents of another writer to the end of this one. */
   take(other: CorpusWriter): void;
   give(): { pieces: Pieces; starts: readonly number[] };
 }
@@ -187,8 +190,8 @@ export function corpusWriter(vocabSize: number, endOfText: number): CorpusWriter
 }
 
 /**
- * Collects documents. Memory while it does is what their tokens take. Throws `config` for a size or an end of text that is none, and `data` for ids
- * that are not below `vocabSize`.
+ * Makes a writer of documents. While it collects, it takes as much memory as their tokens. Throws `config` for an invalid vocabulary size or
+ * end-of-text id; the writer throws `data` for ids that are not below `vocabSize`.
  */
 export function tokenWriter(vocabSize: number, endOfText: number): TokenWriter {
   checkRange("vocabSize", vocabSize, { min: 1, max: 2 ** 32, integer: true });
@@ -211,7 +214,7 @@ export function tokenWriter(vocabSize: number, endOfText: number): TokenWriter {
   };
 }
 
-/** Cuts a stream in two at a token; a document that lies across belongs to both parts. Both share the memory of the whole. */
+/** Cuts a stream in two at a token; a document across the cut belongs to both parts. Both share the memory of the whole. */
 export function splitStream(stream: TokenStream, at: number): [TokenStream, TokenStream] {
   const length = stream.tokens.length;
   const inner = [...stream.documents];
@@ -226,23 +229,23 @@ export function splitStream(stream: TokenStream, at: number): [TokenStream, Toke
 
 /** Non-overlapping windows of T inputs and their next tokens. */
 export interface Windows<S extends StoredStream = StoredStream> extends Dataset<TokenBatch> {
-  /** The stream that the windows are of. */
+  /** The stream that is cut into windows. */
   readonly stream: S;
-  /** T. */
+  /** Number of inputs per window, T. */
   readonly time: number;
-  /** Targets of window `index` that count: T, or fewer in the last one. */
+  /** Number of counted targets of window `index`: T, or fewer in the last one. */
   tokensOf(index: number): number;
 }
 
 /** Options of `windowsOf`. */
 export interface WindowOptions {
-  /** What becomes of a last window with fewer than T targets: padded when read ("pad", the default), or left out ("drop"). */
+  /** What happens to a last window with fewer than T targets: it is padded when read ("pad", the default), or left out ("drop"). */
   readonly partial?: "pad" | "drop";
 }
 
 /**
- * Cuts a stream of n tokens into ⌈(n−1)/T⌉ windows, ⌊(n−1)/T⌋ when a partial one is dropped. Throws `data` when not even one full window is
- * there, naming the domain; `config` for a T or options that do not fit.
+ * Cuts a stream of n tokens into ⌈(n−1)/T⌉ windows of `time` = T tokens, or ⌊(n−1)/T⌋ if a partial one is dropped. Throws `data`, naming the domain,
+ * if there is not even one full window, and `config` for an invalid T or invalid options.
  */
 export function windowsOf<S extends StoredStream>(
   name: string,
@@ -261,7 +264,7 @@ export function windowsOf<S extends StoredStream>(
   return cut(name, stream, time, options.partial ?? "pad");
 }
 
-/** The same for evaluation, where one short window is enough; null for a stream without a single pair. */
+/** Cuts a stream into windows for evaluation, where a single short window is enough; null for a stream without a single pair. */
 export function evaluationWindows<S extends StoredStream>(
   name: string,
   stream: S,
@@ -300,8 +303,8 @@ function cut<S extends StoredStream>(
 }
 
 /**
- * The T of windows that go into one batch, 0 of none. Throws `data`, naming two, when they are of different lengths. Sources that do not say theirs
- * are passed over.
+ * The common T of windows that go into one batch, 0 if there are none. Throws `data`, naming two sources, if their lengths differ. Sources without a
+ * length are ignored.
  */
 export function commonTime(sources: Iterable<{ readonly name: string; readonly time?: number }>): number {
   let first: { name: string; time: number } | null = null;
@@ -318,8 +321,8 @@ export function commonTime(sources: Iterable<{ readonly name: string; readonly t
 }
 
 /**
- * Writes window `index` into row `row` of a batch; targets that do not count are −1. Throws `data` for a window that there is not, `shape` for a row
- * beyond the arrays.
+ * Writes window `index` into row `row` of a batch; targets that do not count are −1. Throws `data` for a window that does not exist, and `shape` for
+ * a row beyond the arrays.
  */
 export function readWindow(
   windows: Windows,

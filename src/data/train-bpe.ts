@@ -1,4 +1,4 @@
-/** Learning a byte-level BPE from texts (Sennrich et al. 2016). */
+/** Learns a byte-level BPE from texts (Sennrich et al. 2016). */
 import type { CancelSignal } from "../cancel.ts";
 import { giveTurn } from "../backends/turn.ts";
 import { abortSignal, callback, checkOptions, integerIn, required } from "../options.ts";
@@ -6,22 +6,22 @@ import { bpeTokenizer, detach, type Merge, pairKey, splitKey } from "./bpe.ts";
 import type { Tokenizer } from "./byte-level.ts";
 import { gpt2Pieces } from "./pieces.ts";
 
-/** When learning, longer pieces are cut: no useful token is as long, and a merge touches only the cuts that hold its pair. */
+/** During learning, longer pieces are cut: no useful token is that long, and a merge then only touches the cuts that contain its pair. */
 const LONGEST_LEARNED = /.{1,128}/gsu;
 
 /** Options of `trainBpe`. */
 export interface TrainBpeOptions {
-  /** Ids in all: 256 bytes, the merges, and the end of text. At least 257. */
+  /** Number of ids: 256 bytes, the merges, and the end of text. At least 257. */
   readonly vocabSize: number;
-  /** Told the number of merges found so far, now and then. */
+  /** Called at intervals with the number of merges found so far. */
   readonly onProgress?: (merges: number) => void;
-  /** Ends the learning, with its reason, between two merges. */
+  /** Cancels the learning between two merges; it then rejects with the signal's reason. */
   readonly signal?: CancelSignal;
 }
 
 /**
- * Learns merges from texts: the most frequent pair inside pieces first, of equally frequent ones that of the smaller ids. Fewer merges come out when no
- * pair appears twice. What is held is the different pieces, not the texts. Throws `config` for an impossible size.
+ * Learns merges from texts: the most frequent pair within pieces first, of equally frequent ones the one with the smaller ids. There are fewer merges
+ * than requested if no pair occurs twice. Memory holds the distinct pieces, not the texts. Throws `config` for an invalid size.
  */
 export async function trainBpe(
   texts: Iterable<string> | AsyncIterable<string>,
@@ -38,7 +38,7 @@ export async function trainBpe(
     for (const piece of gpt2Pieces(text))
       for (const [part] of piece.length <= 128 ? [[piece]] : piece.matchAll(LONGEST_LEARNED)) {
         const count = counts.get(part);
-        // Only a new key is stored, so only it has to be detached.
+        // Only a new key is stored, so only it must be detached.
         if (count === undefined) counts.set(detach(part), 1);
         else counts.set(part, count + 1);
       }
@@ -67,7 +67,7 @@ export async function trainBpe(
     if (top === null) break;
     const pair = pairs.get(top.key);
     if (pair === undefined || pair.count < 2) continue;
-    // Counts only fall after they were pushed, or were pushed again when they rose.
+    // Counts only fall after they were pushed; a count that rose was pushed again.
     if (pair.count !== top.count) {
       heap.push(top.key, pair.count);
       continue;
@@ -82,7 +82,7 @@ export async function trainBpe(
       let to = 0;
       for (let from = 0; from < ids.length; from++) {
         if (ids[from] === left && ids[from + 1] === right) {
-          // The neighbours' pairs change: the one before is already written, the one after is still to come.
+          // The pairs of the neighbours change: the one before is already written, the one after is still to come.
           if (to > 0) {
             note(pairKey(ids[to - 1]!, left), w, -count);
             note(pairKey(ids[to - 1]!, joined), w, count);

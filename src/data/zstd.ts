@@ -1,21 +1,21 @@
 /**
- * Zstandard archives, unpacked as a stream by the reference decoder (zstd 1.5.7) as WebAssembly, out of the package `zstddec`.
+ * Unpacks Zstandard archives as a stream with the reference decoder (zstd 1.5.7) as WebAssembly, from the package `zstddec`.
  *
- * It is the same on every Node.js. The decoder of Node.js itself, where there is one, ignores what follows the last frame. Checksums are verified;
- * memory is the window that a frame declares (`WINDOW` at most), whatever comes out of it. Only the compiled module is taken from the
- * package: its own loop ignores errors.
+ * It is the same on every version of Node.js, whose own decoder, if there is one, ignores everything after the last frame. Checksums are verified;
+ * memory is limited to the window that a frame declares (at most `WINDOW`), whatever the size of the output. Only the compiled module of the package
+ * is used: its own loop ignores errors.
  */
 
-/** Largest window, the limit of the `zstd` command too. Only `--long=28` and more, or `--ultra` with such a `--zstd=wlog`, goes beyond. */
+/** Largest window, which is also the limit of the `zstd` command. Only `--long=28` and more, or `--ultra` with such a `--zstd=wlog`, exceeds it. */
 const WINDOW = 1 << 27;
 
-/** The exports of the module that are used. Pointers and sizes are of 32 bits. */
+/** The exports of the module that are used. Pointers and sizes have 32 bits. */
 interface Zstd {
   readonly memory: WebAssembly.Memory;
   malloc(size: number): number;
   ZSTD_createDCtx(): number;
   ZSTD_freeDCtx(context: number): number;
-  /** The number of bytes that it would like next, 0 at the end of a frame, or an error: minus its number. */
+  /** Returns the suggested number of input bytes, 0 at the end of a frame, or an error as minus its number. */
   ZSTD_decompressStream(context: number, output: number, input: number): number;
 }
 
@@ -38,10 +38,10 @@ async function compile(): Promise<WebAssembly.Module> {
   return found[0]!;
 }
 
-/** What is wrong with an archive, as far as its bytes tell. The message goes on from the file's name. */
+/** The fault of an archive, as far as its bytes show it. The message begins with the file's name. */
 export class ArchiveError extends Error {}
 
-/** By zstd's error code (zstd_errors.h). `isStart`: nothing has been unpacked yet. */
+/** The error for zstd's error code (zstd_errors.h). `isStart` means that nothing has been unpacked yet. */
 export function problem(code: number, isStart: boolean): ArchiveError {
   switch (code) {
     case 10:
@@ -67,7 +67,7 @@ export function problem(code: number, isStart: boolean): ArchiveError {
   }
 }
 
-/** A decoder with its buffers: addresses in its memory. */
+/** A decoder with the addresses of its buffers in its memory. */
 interface Decoder {
   readonly zstd: Zstd;
   readonly input: number;
@@ -77,10 +77,10 @@ interface Decoder {
   readonly sink: number;
 }
 
-/** Bytes that are handed to the decoder, and taken from it, at a time: a block is never larger. */
+/** Bytes that are passed to the decoder, and taken from it, at a time: a block is never larger. */
 const ROOM = 1 << 17;
 
-/** One that is free, unless its memory has grown: memory is only given back with the whole instance. */
+/** A free decoder, unless its memory has grown: memory is only freed with the whole instance. */
 let idle: Decoder | null = null;
 const SMALL = 1 << 25;
 
@@ -99,7 +99,7 @@ async function openDecoder(): Promise<Decoder> {
   return { zstd, input, output, source, sink: source + 12 };
 }
 
-/** Throws where the package is another than the one that was written for. */
+/** Throws if the package is not the version for which this was written. */
 function decoderOf(exports: WebAssembly.Exports): Zstd {
   const { memory } = exports;
   if (!(memory instanceof WebAssembly.Memory)) throw new Error("the package zstddec exports no memory");
@@ -117,14 +117,14 @@ function decoderOf(exports: WebAssembly.Exports): Zstd {
   };
 }
 
-/** The bytes of a stream of frames. Throws `ArchiveError` unless they are whole and the decoder accepts all of them. */
+/** Unpacks a stream of frames. Throws `ArchiveError` unless they are complete and the decoder accepts all of them. */
 export async function* unpackZstd(
   chunks: AsyncIterable<Uint8Array>,
 ): AsyncGenerator<Uint8Array, void, undefined> {
   const decoder = await openDecoder();
   const { zstd, input, output, source, sink } = decoder;
   const context = zstd.ZSTD_createDCtx();
-  // Memory may grow in a call, which empties the views that there were.
+  // Memory may grow during a call, which detaches existing views.
   const bytes = (): Uint8Array => new Uint8Array(zstd.memory.buffer);
   const struct = (at: number): Uint32Array => new Uint32Array(zstd.memory.buffer, at, 3);
   let isStart = true;
@@ -149,6 +149,6 @@ export async function* unpackZstd(
     zstd.ZSTD_freeDCtx(context);
     if (zstd.memory.buffer.byteLength <= SMALL) idle = decoder;
   }
-  // Not even an empty text packs into no bytes.
+  // Even an empty text has a non-empty archive.
   if (wanted !== 0) throw new ArchiveError("it is cut off: the archive ends too early");
 }

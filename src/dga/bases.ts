@@ -164,14 +164,14 @@ export function assemble(
     if (end === start)
       throw new GradmixError(
         code,
-        `basis "${name}": it has no weight on any domain; leave it out or give it some`,
+        `basis "${name}": it has no weight on any domain; leave it out, or give it weight`,
       );
     const own = values.subarray(start, end);
     const sum = sumOf(own);
     if (!counts && Math.abs(sum - 1) > SUM_TOLERANCE)
       throw new GradmixError(
         code,
-        `basis "${name}": its weights sum to ${sum}, not to 1; if they are counts, say so (counts)`,
+        `basis "${name}": its weights sum to ${sum}, not to 1; if they are counts, set the option counts`,
       );
     values.set(normalise(own), start);
     offsets[++j] = end;

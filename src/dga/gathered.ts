@@ -51,7 +51,7 @@ const lists = [
   "targetLosses",
 ] as const satisfies readonly (keyof Gathered)[];
 
-export function emptyGathered(): Gathered {
+export function nothing(): Gathered {
   return {
     domainOf: [],
     tokens: [],
@@ -206,20 +206,19 @@ export function savedGathered(gathered: Gathered): Gathered & { readonly version
 
 /** Reads saved measurements back. Throws `checkpoint` unless they are valid for k domains. */
 export function checkGathered(json: unknown, k: number): Gathered {
-  const malformed = (what: string): GradmixError =>
+  const wrong = (what: string): GradmixError =>
     new GradmixError("checkpoint", `checkpoint: what the steps gathered is malformed: ${what}`);
-  if (!isObject(json)) throw malformed("it is no object");
+  if (!isObject(json)) throw wrong("it is no object");
   const given = new Map<string, unknown>(Object.entries(json));
   const version = given.get("version");
-  if (version !== undefined && version !== VERSION) throw malformed(`its version is ${show(version)}`);
-  const out = emptyGathered();
+  if (version !== undefined && version !== VERSION) throw wrong(`its version is ${show(version)}`);
+  const out = nothing();
   for (const name of lists) {
-    // Old checkpoints have no pairs.
+    // Checkpoints from before there were pairs have none.
     const value = given.get(name) ?? (name.startsWith("pair") ? [] : undefined);
-    if (!Array.isArray(value)) throw malformed(`it has no ${name}`);
+    if (!Array.isArray(value)) throw wrong(`it has no ${name}`);
     out[name] = value.map((entry: unknown) => {
-      if (typeof entry !== "number" || !Number.isFinite(entry))
-        throw malformed(`${name} holds ${String(entry)}`);
+      if (typeof entry !== "number" || !Number.isFinite(entry)) throw wrong(`${name} holds ${String(entry)}`);
       return entry;
     });
   }
@@ -228,15 +227,15 @@ export function checkGathered(json: unknown, k: number): Gathered {
     const { length } = out[name];
     const optional = name !== "domainOf" && name !== "tokens" && name !== "losses";
     if (length !== examples && !(optional && length === 0))
-      throw malformed(`${length} ${name} for ${examples} examples`);
+      throw wrong(`${length} ${name} for ${examples} examples`);
   }
   for (const name of ofPairs)
     if (out[name].length !== out.pairDomains.length)
-      throw malformed(`${out[name].length} ${name} for ${out.pairDomains.length} pairs`);
+      throw wrong(`${out[name].length} ${name} for ${out.pairDomains.length} pairs`);
   for (const domain of [...out.domainOf, ...out.pairDomains])
     if (!Number.isInteger(domain) || domain < 0 || domain >= k)
-      throw malformed(`an example is of none of ${k} domains`);
-  // Checkpoints without a version hold the squared norms of mean losses.
+      throw wrong(`an example is of none of ${k} domains`);
+  // Checkpoints from before there were versions held the squared norms of mean losses.
   if (version === undefined)
     out.squaredNorms = out.squaredNorms.map((square, e) => square * Math.max(1, out.tokens[e]!) ** 2);
   return out;

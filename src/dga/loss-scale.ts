@@ -86,11 +86,11 @@ export function allFinite(value: unknown): boolean {
   return Object.values(value).every(allFinite);
 }
 
-/** Reads a loss scale from a checkpoint. Throws `checkpoint`. */
+/** From a checkpoint. Throws `checkpoint`. */
 export function restoreLossScale(json: unknown, options: Required<LossScaleOptions>): LossScale {
   const { scale, good } = Object(json) as Record<string, unknown>;
   if (!isScale(scale) || typeof good !== "number" || !Number.isSafeInteger(good) || good < 0)
     throw new GradmixError("checkpoint", `checkpoint: the loss scale is ${JSON.stringify(json)}`);
-  // The bounds may differ from those of the saved run; the new ones hold.
+  // Other bounds than it was saved with hold from here on.
   return { scale: Math.max(options.min, Math.min(options.max, scale)), good };
 }

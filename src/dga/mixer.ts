@@ -72,7 +72,7 @@ export function createMixer(options: MixerOptions): Mixer {
       if (Reflect.get(options, fact) !== undefined)
         throw new GradmixError(
           "config",
-          `createMixer: ${fact}: the rule "${rule.name}" is an object, which has its options already; give it ${fact} when it is made, or give its options as rule`,
+          `createMixer: ${fact}: the rule "${rule.name}" is an object, whose options are already set; pass ${fact} when you make the rule, or pass options as rule`,
         );
   const combined = combine(isRule(rule) ? rule : createRule(rule, options), combinators, options);
   const initial: MixerState = {
@@ -131,47 +131,47 @@ export function averageWeights(state: MixerState): Float64Array {
 
 /** Reads a saved state back. Throws `checkpoint`, naming what differs from `mixer`. */
 export function restoreMixer(mixer: Mixer, json: unknown): MixerState {
-  const invalid = (what: string): GradmixError => new GradmixError("checkpoint", `mixer state: ${what}`);
-  if (!isObject(json) || json["version"] !== 1) throw invalid("it is not a mixer state of version 1");
+  const wrong = (what: string): GradmixError => new GradmixError("checkpoint", `mixer state: ${what}`);
+  if (!isObject(json) || json["version"] !== 1) throw wrong("it is not a mixer state of version 1");
   const rule = json["rule"];
-  if (!isObject(rule)) throw invalid("it has no rule");
+  if (!isObject(rule)) throw wrong("it has no rule");
   if (rule["rule"] !== mixer.rule.name)
-    throw invalid(`it belongs to the rule ${show(rule["rule"])}, not to "${mixer.rule.name}"`);
+    throw wrong(`it belongs to the rule ${show(rule["rule"])}, not to "${mixer.rule.name}"`);
   const domains = rule["domains"];
   const k = mixer.domains.length;
-  if (!Array.isArray(domains)) throw invalid("its rule has no domains");
-  if (domains.length !== k) throw invalid(`it has ${domains.length} domains, not ${k}`);
+  if (!Array.isArray(domains)) throw wrong("its rule has no domains");
+  if (domains.length !== k) throw wrong(`it has ${domains.length} domains, not ${k}`);
   const other = domains.findIndex((name, i) => name !== mixer.domains[i]);
   if (other >= 0)
-    throw invalid(`its domain ${other + 1} is ${show(domains[other])}, not "${mixer.domains[other]}"`);
+    throw wrong(`its domain ${other + 1} is ${show(domains[other])}, not "${mixer.domains[other]}"`);
   const vector = (value: unknown, name: string, length: number): number[] => {
     if (!Array.isArray(value) || value.length !== length)
-      throw invalid(`${name} does not hold ${length} numbers`);
+      throw wrong(`${name} does not hold ${length} numbers`);
     return value.map((entry: unknown, i) => {
       if (typeof entry !== "number" || !Number.isFinite(entry))
-        throw invalid(`${name} has ${show(entry)} at ${length === k ? `domain "${mixer.domains[i]}"` : i}`);
+        throw wrong(`${name} has ${show(entry)} at ${length === k ? `domain "${mixer.domains[i]}"` : i}`);
       return entry;
     });
   };
   const count = (value: unknown, name: string): number => {
     if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0)
-      throw invalid(`${name} is ${show(value)}`);
+      throw wrong(`${name} is ${show(value)}`);
     return value;
   };
 
   const weights = vector(rule["weights"], "weights", k);
-  if (!liesOnSimplex(weights)) throw invalid("weights do not lie on the simplex");
+  if (!liesOnSimplex(weights)) throw wrong("weights do not lie on the simplex");
   const steps = count(json["steps"], "steps");
   const weightSums = vector(json["weightSums"], "weightSums", k);
   if (Math.abs(sumOf(weightSums) - steps) > 1e-9 * steps || weightSums.some((w) => w < 0))
-    throw invalid(`weightSums do not add up to the ${steps} steps`);
+    throw wrong(`weightSums do not add up to the ${steps} steps`);
 
   const saved = rule["memory"];
-  if (!isObject(saved)) throw invalid("its rule has no memory");
+  if (!isObject(saved)) throw wrong("its rule has no memory");
   const expected = mixer.initial.rule.memory;
   const stranger = Object.keys(saved).find((name) => !Object.hasOwn(expected, name));
   if (stranger !== undefined)
-    throw invalid(`memory.${stranger} is nothing that "${mixer.rule.name}" remembers`);
+    throw wrong(`memory.${stranger} is nothing that "${mixer.rule.name}" remembers`);
   const memory = Object.fromEntries(
     Object.entries(expected).map(([name, { length }]) => [
       name,
@@ -179,7 +179,7 @@ export function restoreMixer(mixer: Mixer, json: unknown): MixerState {
     ]),
   );
   const fault = mixer.rule.memoryFault?.(memory) ?? null;
-  if (fault !== null) throw invalid(`memory: ${fault}`);
+  if (fault !== null) throw wrong(`memory: ${fault}`);
 
   return {
     version: 1,

@@ -137,7 +137,7 @@ export function watched(model: Named, { parameters }: EstimateOptions = {}): rea
   if (parameters === undefined) return model.parameters.list;
   const chosen = [...model.parameters.byName].flatMap(([name, p]) => (parameters(name) ? [p] : []));
   if (chosen.length === 0)
-    throw new GradmixError("config", "parameters: none of the model's has such a name");
+    throw new GradmixError("config", "parameters: the selection contains none of the model's parameters");
   return chosen;
 }
 

@@ -104,16 +104,16 @@ export function checkOptionSet(options: OptionSet): void {
   if (bases !== undefined && bases.names.join("\n") !== mixer.domains.join("\n"))
     throw invalid(`bases: the mixer must have their ${bases.names.length} names as its domains`);
   if (plan.aligns && target === null)
-    throw invalid(`rule ${name}: it aligns domains with a target, and there is none; give a target`);
+    throw invalid(`rule ${name}: it aligns domains with a target; give a target`);
   if (plan.targets && (targets === undefined || targets.size === 0))
-    throw invalid(`rule ${name}: it aligns domains with several targets, and there are none; give targets`);
+    throw invalid(`rule ${name}: it aligns domains with several targets; give targets`);
   if (plan.reference && reference === undefined)
-    throw invalid(`rule ${name}: it compares with a reference model, and there is none; give a reference`);
+    throw invalid(`rule ${name}: it compares with a reference model; give a reference`);
   if (plan.heldOut && heldOut === undefined)
-    throw invalid(`rule ${name}: it looks at losses on held-out text, and there is none; give heldOut`);
+    throw invalid(`rule ${name}: it needs losses on held-out text; give heldOut`);
   if (plan.heldOut && bases !== undefined)
     throw invalid(
-      `rule ${name}: with bases there are no held-out losses, which are of single domains; leave the guard or the bases out`,
+      `rule ${name}: held-out losses are losses of domains, so bases do not have them; leave out the guard or the bases`,
     );
   const kinds = [plan.aligns, plan.gram, plan.targets, plan.reference].filter(Boolean).length;
   if (kinds > 1)
@@ -126,13 +126,13 @@ export function checkOptionSet(options: OptionSet): void {
     );
   if (from === "step" && (plan.gram || plan.targets))
     throw invalid(
-      `rule ${name}: it needs ${plan.gram ? "a Gram matrix" : "several targets"}, which the training steps do not measure; leave from out, or use "batch"`,
+      `rule ${name}: it needs ${plan.gram ? "a Gram matrix" : "several targets"}, which the training steps do not measure; leave out from, or use "batch"`,
     );
   const { estimator = "segmented" } = alignment;
   const shared = bases !== undefined && alignment.bases !== "direct" && !areDomains(bases);
   if (shared && from !== "step" && estimator !== "segmented")
     throw invalid(
-      `estimator ${estimator}: a shared batch of bases takes segmented; use that, or bases = direct`,
+      `estimator ${estimator}: a shared batch of bases takes segmented; use segmented, or bases = direct`,
     );
   if (estimator === "sketch" && from !== "step" && plan.preconditioned)
     throw invalid(
@@ -143,7 +143,7 @@ export function checkOptionSet(options: OptionSet): void {
       `estimator perDomain: it gives no standard errors, which rule ${name} asks for; use estimator = segmented`,
     );
   if (from === "step" && alignment.parameters !== undefined)
-    throw invalid('alignment: "step" looks at all parameters; leave parameters out, or use "batch"');
+    throw invalid('alignment: "step" aligns all parameters; leave out parameters, or use "batch"');
   if (alignment.estimator === "forward" && from !== "step" && needs.includes("norms"))
     throw invalid(
       `estimator forward: it gives no gradient norms, which rule ${name} asks for; use normalise = raw or estimator = segmented`,

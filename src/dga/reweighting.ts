@@ -147,7 +147,7 @@ function chained(
     if (!(q[domain]! > 0))
       throw new GradmixError(
         "config",
-        `example ${e} is of domain "${domains[domain]}", which the proposal gives ${q[domain]}; draw from it with what q says`,
+        `example ${e} is of domain "${domains[domain]}", to which the proposal gives the weight ${q[domain]}; draw the examples with the weights q`,
       );
     if (tokens[e] === 0) continue;
     next[e + 1] = first[domain]!;

@@ -131,7 +131,7 @@ export function remembered(rule: string, memory: RuleState["memory"], name: stri
   if (values === undefined)
     throw new GradmixError(
       "config",
-      `${rule}: the state remembers no "${name}"; hand \`update\` a state that \`init\` or \`update\` of the same rule has made`,
+      `${rule}: the memory of the state has no "${name}"; pass \`update\` a state made by \`init\` or \`update\` of the same rule`,
     );
   return values;
 }
@@ -212,7 +212,7 @@ export function needGram(rule: string, state: RuleState, signal: Signal): Float6
       // The square roots are taken first: products of huge entries overflow.
       const largest = Math.sqrt(out[i * (k + 1)]!) * Math.sqrt(out[j * (k + 1)]!);
       if (Math.abs(upper / 2 - lower / 2) > ASYMMETRY * largest)
-        throw invalid(i, j, `${upper}, and the other way round ${lower}; it must be symmetric`);
+        throw invalid(i, j, `${upper} and in the transposed entry ${lower}; it must be symmetric`);
     }
   return out;
 }

@@ -88,14 +88,14 @@ function readSaved<B extends Examples>(
   const own = restoreMixer(mixer, json["mixer"]);
   if (json["bases"] !== (bases === undefined ? undefined : fingerprint(bases)))
     throw wrongCheckpoint("it was made with other bases, or with none");
-  // Old checkpoints do not name the optimizer; it was adamw.
+  // Checkpoints from before there were others are of adamw.
   const { optimizer = "adamw" } = json;
   if (optimizer !== device.optimizer.name)
     throw wrongCheckpoint(
       `it was made with the optimizer ${show(optimizer)}, not "${device.optimizer.name}"`,
     );
   const optimizerSteps = countOf(json, "optimizerSteps");
-  // It may be less than the steps of the mixer because of overflows.
+  // Fewer by the steps that overflowed.
   if (optimizerSteps > own.steps)
     throw wrongCheckpoint(
       `optimizerSteps is ${optimizerSteps}, more than the ${own.steps} steps of the mixer`,
@@ -103,7 +103,7 @@ function readSaved<B extends Examples>(
   const { loss = null, directionScale = 1 } = json;
   if (loss !== null && !(typeof loss === "number" && Number.isFinite(loss)))
     throw wrongCheckpoint(`loss is ${show(loss)}`);
-  // The direction may still be scaled after loss scaling was switched off.
+  // The direction may be scaled when scaling is off by now.
   if (!isScale(directionScale)) throw wrongCheckpoint(`directionScale is ${show(directionScale)}`);
   const state: TrainerState = {
     mixer: own,

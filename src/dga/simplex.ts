@@ -236,7 +236,7 @@ export function projectBounds(
   if (low > 1 + 1e-12 || high < 1 - 1e-12)
     throw new GradmixError(
       "config",
-      `weights: none lie between floors that sum to ${low} and caps that sum to ${high}; floors need at most 1, caps at least 1`,
+      `weights: none lie between floors that sum to ${low} and caps that sum to ${high}; floors must sum to at most 1, caps to at least 1`,
     );
   const at = (c: number): Weights =>
     out.map((weight, i) => Math.min(caps[i]!, Math.max(floors[i]!, c * weight)));

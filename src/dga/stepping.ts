@@ -83,7 +83,7 @@ export async function takeStep<B extends Examples>(
   if (tokens === 0)
     throw new GradmixError(
       "data",
-      `none of the examples drawn for step ${step} has a token to learn from; take a larger batch, or leave such examples out`,
+      `none of the examples drawn for step ${step} has a token to learn from; use a larger batch, or leave out examples without tokens`,
     );
   const reference = observed && plan.reference ? options.reference : undefined;
   const measured = aligned

@@ -5,7 +5,7 @@ import { type Arena, arenaLike, orDispose, type Parameters } from "../nn/paramet
 import { GradmixError } from "../errors.ts";
 import { show, withDefaults } from "../options.ts";
 import { createDrawing, type Drawing, type Mixture } from "./drawing.ts";
-import { type Gathered, emptyGathered } from "./gathered.ts";
+import { type Gathered, nothing } from "./gathered.ts";
 import type { ReferenceLosses } from "./held-out.ts";
 import { firstScales, type LossScaleOptions, lossScaleOptions, type Scales } from "./loss-scale.ts";
 import { currentWeights, type MixerState } from "./mixer.ts";
@@ -93,7 +93,7 @@ export function createTraining<B extends Examples>(options: TrainerOptions<B>): 
       mixer: mixer.initial,
       tokens: 0,
       loss: null,
-      gathered: emptyGathered(),
+      gathered: nothing(),
       scales: firstScales(scaling),
       directionScale: 1,
       reference: null,
@@ -155,6 +155,6 @@ function checkOptimizer(optimizer: Optimizer, rule: string, plan: Plan): void {
   if (plan.preconditioned && optimizer.preconditioner === undefined)
     throw new GradmixError(
       "config",
-      `rule ${rule}: it asks for alignments preconditioned by second moments, and optimizer ${optimizer.name} has none; take one that has, such as adamw, or a normalise other than adam`,
+      `rule ${rule}: it asks for alignments preconditioned by second moments, and optimizer ${optimizer.name} has none; use one that has them, such as adamw, or another normalise than adam`,
     );
 }

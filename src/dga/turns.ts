@@ -17,9 +17,9 @@ export function createTurns(what: string): Turns {
     if (running !== null)
       throw new GradmixError(
         "busy",
-        `${what}.${name}: ${running}() has not ended yet; await what it gives before the next call`,
+        `${what}.${name}: ${running}() is still running; await its promise before the next call`,
       );
-    if (ended) throw new GradmixError("disposed", `${what}.${name}: it was disposed; make another one`);
+    if (ended) throw new GradmixError("disposed", `${what}.${name}: it was disposed; make a new one`);
     running = name;
   };
   return {

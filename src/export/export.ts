@@ -20,7 +20,7 @@ import type { Entry, ExportedFile, ExportFormat, Plan, PlannedStage, Unit } from
 import { configFormats } from "./formats/configs.ts";
 import { megatronFormats } from "./formats/megatron.ts";
 import { pythonFormats } from "./formats/python.ts";
-import { few, record } from "./formats/shared.ts";
+import { listOfNames, record } from "./formats/shared.ts";
 import { tableFormats } from "./formats/tables.ts";
 import { checkMixture, type Mixture, type MixtureDomain, type MixtureStage } from "./mixture.ts";
 import { jsonText } from "./text.ts";
@@ -37,7 +37,7 @@ export const exportFormats: ReadonlyMap<string, ExportFormat> = new Map(
 const refused: ReadonlyMap<string, string> = new Map([
   [
     "axolotl",
-    "its weights are no mixture: each subsamples one dataset once, when the data is prepared; take --to hf-datasets, and give axolotl the dataset that comes of it",
+    "its weights do not define a mixture: each subsamples one dataset once, when the data is prepared; use --to hf-datasets, and give axolotl the resulting dataset",
   ],
 ]);
 
@@ -114,8 +114,8 @@ export function exportMixture(mixture: Mixture, options: ExportOptions): Exporte
 function formatNamed(name: string): ExportFormat {
   const format = exportFormats.get(name);
   if (format !== undefined) return format;
-  const why = refused.get(name);
-  if (why !== undefined) throw new GradmixError("config", `${name}: ${why}`);
+  const reason = refused.get(name);
+  if (reason !== undefined) throw new GradmixError("config", `${name}: ${reason}`);
   const close = nearest(name, exportFormats.keys());
   throw new GradmixError(
     "config",
@@ -131,12 +131,18 @@ function settle(
 ): Pick<Plan, "tokens" | "context" | "batch" | "unit"> & { notes: readonly string[] } {
   const { name, unit } = format;
   if (mixture.stages !== null && mixture.stages.length > 1 && !format.stages)
-    throw new GradmixError("config", `${name}: its weights cannot change during a run; leave stages out`);
+    throw new GradmixError("config", `${name}: its weights cannot change during a run; leave out stages`);
   if (rows !== undefined && unit !== "documents" && unit !== "windows")
-    throw new GradmixError("config", `${name}: rows do not matter to it, which counts ${unit}`);
+    throw new GradmixError(
+      "config",
+      `${name}: the option rows has no effect, since this format counts ${unit}; leave it out`,
+    );
   const most = 1 / mixture.domains.length;
   if (floor > most)
-    throw new GradmixError("config", `floor: ${floor} is more than 1 / ${mixture.domains.length} domains`);
+    throw new GradmixError(
+      "config",
+      `floor: ${floor} is more than 1/${mixture.domains.length}, one divided by the number of domains; choose a smaller floor`,
+    );
   return {
     tokens: scaleTo ?? mixture.tokens,
     context: context ?? mixture.context,
@@ -191,7 +197,7 @@ function planStages(
     const left = domains.filter((_, i) => !(shares[i]! >= LEAST));
     if (left.length > 0)
       notes.push(
-        `${own.length > 1 ? `stage ${s + 1}: ` : ""}left out, since ${left.length === 1 ? "its weight is" : "their weights are"} 0 or would print as 0: ${few(left.map(({ name }) => name))}`,
+        `${own.length > 1 ? `stage ${s + 1}: ` : ""}left out, since ${left.length === 1 ? "its weight is" : "their weights are"} 0 or would print as 0: ${listOfNames(left.map(({ name }) => name))}`,
       );
     const kept = [...domains.keys()].filter((i) => shares[i]! >= LEAST);
     const printed =
@@ -222,7 +228,7 @@ function inUnit(
   if (unknown.length > 0)
     throw new GradmixError(
       "config",
-      `the format counts ${unit}, and ${unit === "documents" ? "the mean length of a document" : "the number of tokens"} is not known of ${few(unknown)}`,
+      `the format counts ${unit}, and ${unit === "documents" ? "the mean length of a document" : "the number of tokens"} is unknown for ${listOfNames(unknown)}`,
     );
   const divided = domains.map((domain, i) => weights[i]! / (domain[part] ?? 1));
   if (unit === "epochs") return divided.map((share) => share * tokens);
@@ -234,20 +240,20 @@ function checkPaths({ name: format, paths }: ExportFormat, stages: readonly Plan
   const entries = new Map(
     stages.flatMap((stage) => stage.entries.map((entry) => [entry.name, entry] as const)),
   );
-  const those = (fits: (count: number) => boolean): string[] =>
-    [...entries.values()].filter((entry) => !fits(entry.paths.length)).map(({ name }) => name);
+  const namesWhere = (accepts: (count: number) => boolean): string[] =>
+    [...entries.values()].filter((entry) => !accepts(entry.paths.length)).map(({ name }) => name);
   if (paths === "none" || paths === "optional") return;
-  const lacking = those((count) => count > 0);
+  const lacking = namesWhere((count) => count > 0);
   if (lacking.length > 0)
     throw new GradmixError(
       "config",
-      `${format}: each domain needs a path, and there is none for ${few(lacking)}; add --map NAME=PATH for each, or --map-file`,
+      `${format}: each domain needs a path, and there is none for ${listOfNames(lacking)}; add --map NAME=PATH for each, or --map-file`,
     );
-  const several = paths === "one" ? those((count) => count === 1) : [];
+  const several = paths === "one" ? namesWhere((count) => count === 1) : [];
   if (several.length > 0)
     throw new GradmixError(
       "config",
-      `${format}: takes one path for a domain, and there are more for ${few(several)}`,
+      `${format}: takes one path per domain, but there are several for ${listOfNames(several)}`,
     );
 }
 
@@ -260,7 +266,7 @@ function unusedPaths({ domains }: Mixture, { name, paths }: ExportFormat): strin
 /** Notes on the run's limit of repetitions, for formats that cannot express it. */
 function repetitionNotes(
   { stages, tokens, mixture }: Plan,
-  { name, repetitions: says }: ExportFormat,
+  { name, repetitions: expressesRepetitions }: ExportFormat,
 ): string[] {
   const { repetitions, domains } = mixture;
   if (repetitions === null) return [];
@@ -276,12 +282,12 @@ function repetitionNotes(
   const limit = `the run repeated no domain more than ${plainDecimal(repetitions)} times`;
   if (over.length > 0)
     return [
-      `${limit}; over ${plainDecimal(tokens)} tokens, and with the text that it had, these weights repeat more: ${few(over)}; bring more text of them, or find weights for that length`,
+      `${limit}; over ${plainDecimal(tokens)} tokens, and with the text that it had, these weights repeat more: ${listOfNames(over)}; bring more text of them, or find weights for that length`,
     ];
-  return says
+  return expressesRepetitions
     ? []
     : [
-        `${name} cannot say a limit of repetitions: ${limit}, nor do these weights over ${plainDecimal(tokens)} tokens of the text that it had`,
+        `${name} cannot express a limit of repetitions: ${limit}, and neither do these weights over ${plainDecimal(tokens)} tokens of the same text`,
       ];
 }
 

@@ -70,31 +70,31 @@ export const recommendedWeights = "averaged";
 
 /** Throws `config`, naming the part, for data that is not a mixture. */
 export function checkMixture(mixture: Mixture): void {
-  const wrong = (what: string): GradmixError => new GradmixError("config", `mixture: ${what}`);
+  const invalid = (what: string): GradmixError => new GradmixError("config", `mixture: ${what}`);
   const { domains, stages } = mixture;
   const names = new Set<string>();
   for (const { name, tokens, documentTokens, paths } of domains) {
-    if (typeof name !== "string" || name === "") throw wrong("a domain has no name");
-    if (names.has(name)) throw wrong(`the name ${show(name)} stands twice`);
+    if (typeof name !== "string" || name === "") throw invalid("a domain has no name");
+    if (names.has(name)) throw invalid(`two domains have the name ${show(name)}`);
     names.add(name);
     for (const [what, value] of Object.entries({ tokens, documentTokens }))
       if (value !== null && !(value > 0 && Number.isFinite(value)))
-        throw wrong(`${what} of ${show(name)} is ${show(value)}, not a number above 0`);
+        throw invalid(`${what} of ${show(name)} is ${show(value)}, not a number above 0`);
     if (paths.some((path) => typeof path !== "string" || path === ""))
-      throw wrong(`a path of ${show(name)} is empty`);
+      throw invalid(`a path of ${show(name)} is empty`);
   }
-  if (stages?.length === 0) throw wrong("the list of stages is empty; null stands for weights that stay");
+  if (stages?.length === 0) throw invalid("the list of stages is empty; use null for constant weights");
   const rows = [domains.map(({ weight }) => weight), ...(stages ?? []).map(({ weights }) => weights)];
   if (rows.some((weights) => weights.length !== domains.length || !liesOnSimplex(weights)))
-    throw wrong("the weights are not numbers of at least 0 that sum to 1, one for each domain");
+    throw invalid("the weights must be numbers of at least 0 that sum to 1, one per domain");
   for (const name of ["tokens", "context", "batch"] as const)
     if (!(mixture[name] > 0 && Number.isFinite(mixture[name])))
-      throw wrong(`${name} is ${show(mixture[name])}, not a number above 0`);
+      throw invalid(`${name} is ${show(mixture[name])}, not a number above 0`);
   const starts = (stages ?? []).map(({ start }) => start);
   if (
     starts.some((start, i) => (i === 0 ? start !== 0 : !(start > starts[i - 1]! && start < mixture.tokens)))
   )
-    throw wrong(
+    throw invalid(
       `the stages start at ${show(starts)}: not at 0 and then in ascending order within ${mixture.tokens} tokens`,
     );
 }

@@ -40,10 +40,10 @@ export function mixtureOfRun(
   if (weights === null || last === undefined)
     throw new GradmixError(
       "data",
-      `${folder}: has no weights yet (weights.json is written when a run ends or is stopped); let it end, or go on with gradmix train --resume ${folder}`,
+      `${folder}: has no weights yet (weights.json is written when a run ends or is stopped); wait for its end, or continue it with gradmix train --resume ${folder}`,
     );
-  const taken = weights[kind];
-  const domains = domainsOf(facts, taken, paths, folder);
+  const chosen = weights[kind];
+  const domains = domainsOf(facts, chosen, paths, folder);
   const staged = count === null ? null : stagesOf(facts, steps, weights, count, folder);
   const mixture: Mixture = {
     domains,
@@ -75,7 +75,7 @@ function domainsOf(
     if (weight === undefined)
       throw new GradmixError(
         "data",
-        `${folder}: weights.json has no weight for the domain "${name}" of run.json; they are of two runs`,
+        `${folder}: weights.json has no weight for the domain "${name}" of run.json; the files belong to different runs`,
       );
     return {
       name,
@@ -102,7 +102,7 @@ function stagesOf(
   if (facts.bases !== null)
     throw new GradmixError(
       "config",
-      `${folder}: the run moved the weights of bases, and its lines tell those alone; leave --stages out`,
+      `${folder}: the run moved the weights of bases, and metrics.jsonl has only those; leave out --stages`,
     );
   const names = [...facts.domains.keys()];
   let incomplete = false;
@@ -131,7 +131,7 @@ function stagesOf(
         : []),
       ...(incomplete
         ? [
-            `its lines tell the heaviest domains alone (of ${names.length}); the others share what is left as they do on average`,
+            `metrics.jsonl has only the domains with the largest weights (of ${names.length}); the others share the rest in proportion to their average weights`,
           ]
         : []),
     ],
@@ -141,18 +141,22 @@ function stagesOf(
 /** The last evaluation, in bits per byte if the bytes are known, else in nats per token. */
 function metricsOf(facts: RunFacts, steps: readonly StepMetrics[]): ReadonlyMap<string, number> {
   const metrics = new Map<string, number>();
-  const note = (name: string, text: TextFacts | null | undefined, loss: number | null | undefined): void => {
+  const addMetric = (
+    name: string,
+    text: TextFacts | null | undefined,
+    loss: number | null | undefined,
+  ): void => {
     if (loss === null || loss === undefined || text === null || text === undefined) return;
     const bits = bitsPerByte(text, loss);
     metrics.set(`${name}_${bits === null ? "loss" : "bpb"}`, bits ?? loss);
   };
-  note(
+  addMetric(
     "target",
     facts.target,
     steps.findLast(({ evaluation }) => evaluation !== undefined && evaluation.target !== null)?.evaluation
       ?.target,
   );
   const last = steps.findLast(({ evaluation }) => (evaluation?.domains.size ?? 0) > 0)?.evaluation;
-  for (const [name, loss] of last?.domains ?? []) note(name, facts.domains.get(name), loss);
+  for (const [name, loss] of last?.domains ?? []) addMetric(name, facts.domains.get(name), loss);
   return metrics;
 }

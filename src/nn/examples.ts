@@ -1,9 +1,9 @@
-/** Batches of any kind, joined, cut and picked from by the convention of `Examples`. */
+/** Concatenates, cuts and picks batches of any kind that follow the convention of `Examples`. */
 import { GradmixError } from "../errors.ts";
 import { show } from "../options.ts";
 import type { Examples } from "./model.ts";
 
-/** Arrays whose numbers belong to examples. */
+/** Array types whose numbers belong to examples. */
 const kinds = [
   Float32Array,
   Int32Array,
@@ -36,8 +36,8 @@ export function tokenCount({ tokens }: Examples): number {
 }
 
 /**
- * Throws `shape`, naming `where` and the field, for a typed array that does not hold the same number of values for each example, and `data` for counts
- * that are none.
+ * Throws `shape`, naming `where` and the field, for a typed array that does not have the same number of values per example, and `data` for invalid
+ * token counts.
  */
 export function checkExamples(where: string, batch: Examples): void {
   const { tokens } = batch;
@@ -58,8 +58,8 @@ export function checkExamples(where: string, batch: Examples): void {
 }
 
 /**
- * One batch of all examples, in order. Throws `shape`, naming the batches and the field, where they do not fit together: other fields, arrays of
- * another kind or with another number of values for an example, numbers or words that differ, and what is neither of these.
+ * Concatenates batches into one with all examples, in order. Throws `shape`, naming the batches and the field, if they are not compatible: different
+ * fields, arrays of different types or with different numbers of values per example, numbers or strings that differ, and values of other types.
  */
 export function concatenate<B extends Examples>(batches: readonly B[]): B {
   batches.forEach((batch, i) => checkExamples(`batch ${i}`, batch));
@@ -80,7 +80,7 @@ export function concatenate<B extends Examples>(batches: readonly B[]): B {
 
 const valueOf = (batch: Examples, field: string): unknown => Reflect.get(batch, field);
 
-/** Throws `shape` unless the field of batch `i` can stand behind that of batch 0. */
+/** Throws `shape` unless the field of batch `i` can be appended to that of batch 0. */
 function checkAlike(field: string, i: number, first: Examples, batch: Examples): void {
   const [a, b] = [valueOf(first, field), valueOf(batch, field)];
   const wrong = (what: string): GradmixError =>
@@ -97,7 +97,7 @@ function checkAlike(field: string, i: number, first: Examples, batch: Examples):
     throw wrong(`${a.length / m} numbers per example in the one and ${b.length / n} in the other`);
 }
 
-/** Throws `shape` for what cannot be said of several examples at once. */
+/** Throws `shape` for a value that cannot be shared by several examples. */
 function wantScalar(field: string, value: unknown): void {
   const scalar =
     value === null || ["number", "string", "boolean", "undefined"].includes(typeof value) || isColumn(value);
@@ -112,7 +112,7 @@ function describe(value: unknown): string {
   return ArrayBuffer.isView(value) ? Object.prototype.toString.call(value).slice(8, -1) : show(value);
 }
 
-/** Counts of tokens may stand in a list or in a typed array. */
+/** Joins token counts, which may be lists or typed arrays. */
 function joinCounts(parts: readonly ArrayLike<number>[]): ArrayLike<number> {
   const [first] = parts;
   const kind = kindOf(first);
@@ -121,7 +121,7 @@ function joinCounts(parts: readonly ArrayLike<number>[]): ArrayLike<number> {
   return parts.every((part) => Array.isArray(part)) ? all : Float64Array.from(all);
 }
 
-/** Typed arrays of one kind joined; of anything else, which is the same for all, the first. */
+/** Joins typed arrays of one type; any other value is the same for all, and the first is returned. */
 function joinColumns(parts: readonly unknown[]): unknown {
   const kind = kindOf(parts[0]);
   if (kind === undefined) return parts[0];
@@ -135,7 +135,7 @@ function joinColumns(parts: readonly unknown[]): unknown {
   return out;
 }
 
-/** The examples from `first` to before `end`; arrays share the batch's memory. Throws like `concatenate`. */
+/** The examples from `first` (included) to `end` (excluded); the arrays share the batch's memory. Throws like `concatenate`. */
 export function cutExamples<B extends Examples>(batch: B, first: number, end: number): B {
   const count = exampleCount(batch);
   return mapColumns(batch, (column) => {
@@ -144,7 +144,7 @@ export function cutExamples<B extends Examples>(batch: B, first: number, end: nu
   });
 }
 
-/** The examples of these indices, in order. Throws `config` for an index that the batch does not have, else like `concatenate`. */
+/** The examples with these indices, in order. Throws `config` for an index that the batch does not have, otherwise like `concatenate`. */
 export function pickExamples<B extends Examples>(batch: B, indices: readonly number[]): B {
   const count = exampleCount(batch);
   for (const index of indices)

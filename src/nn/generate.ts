@@ -8,22 +8,22 @@ import { seedKey } from "./parameters.ts";
 
 /** Options of `generate` and `sampleToken`. */
 export interface GenerateOptions {
-  /** Default 100. */
+  /** Largest number of tokens to generate. Default 100. */
   readonly maxTokens?: number;
-  /** Logits are divided by it; 0 always takes the likeliest token. Default 1. */
+  /** Divisor of the logits; with 0 the likeliest token is always taken. Default 1. */
   readonly temperature?: number;
-  /** Only the k likeliest tokens can come; 0 is all. Default 0. */
+  /** Number of likeliest tokens to choose from; 0 means all. Default 0. */
   readonly topK?: number;
-  /** Default 0. */
+  /** Seed of the random choices. Default 0. */
   readonly seed?: number;
-  /** Ends the text; it is not yielded. */
+  /** Token that ends the text; it is not yielded. Default: none. */
   readonly stop?: number;
 }
 
 /**
- * Continues `prompt` (token ids, at least one) one token at a time. The model sees the last `context` tokens, and computes all of them anew for
- * every token (no cache of keys and values), so this suits samples from small models. Throws, at the first token, `config` for options out of
- * range and ids outside of the vocabulary; `numeric` when the model's logits are not numbers.
+ * Continues `prompt` (token ids, at least one) one token at a time. The model sees the last `context` tokens and computes all of them again for every
+ * token (there is no cache of keys and values), so this is meant for samples from small models. Throws, at the first token, `config` for options out
+ * of range and ids outside the vocabulary, and `numeric` if the model's logits are not finite numbers.
  */
 export async function* generate(
   model: GPT,
@@ -61,8 +61,8 @@ export async function* generate(
 }
 
 /**
- * The token that the uniform number `u` in [0, 1) picks from softmax(logits/temperature) over the `topK` likeliest; 0 of them is all. With
- * temperature 0 the likeliest, the first of equal ones. Throws `numeric` when a logit is NaN or none is finite.
+ * The token that the uniform number `u` in [0, 1) selects from softmax(logits/temperature) over the `topK` likeliest (0 means all). With temperature
+ * 0 it is the likeliest token, the first of equal ones. Throws `numeric` if a logit is NaN or none is finite.
  */
 export function sampleToken(logits: ArrayLike<number>, temperature: number, topK: number, u: number): number {
   const values = Array.from(logits);

@@ -1,10 +1,10 @@
 /**
  * The model: a decoder-only transformer in two configurations.
  *
- * `llama` (the default): RMSNorm, rotary positions, SwiGLU, no biases, grouped key/value heads allowed.
- * `gpt2`: LayerNorm, biases, learned positions, GELU (tanh form).
+ * `llama` (the default): RMSNorm, rotary positions, SwiGLU, no biases, grouped key/value heads allowed. `gpt2`: LayerNorm, biases, learned positions,
+ * GELU (tanh form).
  *
- * Query, key and value come from one packed linear, gate and up from another; the head is not tied to the embedding.
+ * Query, key and value come from one packed linear layer, gate and up from another; the head is not tied to the embedding.
  */
 import { checkpoint } from "../autograd/checkpoint.ts";
 import { add } from "../autograd/ops/arithmetic.ts";
@@ -43,32 +43,32 @@ import { checkTokens, type TokenTensors, tokenTensors } from "./token-batch.ts";
 
 /** Architecture of a GPT. */
 export interface GPTConfig {
-  /** Default "llama". */
+  /** Configuration of the layers: Llama's or GPT-2's. Default "llama". */
   readonly preset?: PresetName;
-  /** Ids of tokens are 0 … vocabSize − 1. */
+  /** Number of token ids, which are 0 … vocabSize − 1. */
   readonly vocabSize: number;
   /** Width of the residual stream. */
   readonly dim: number;
-  /** Blocks of attention and MLP. */
+  /** Number of blocks of attention and MLP. */
   readonly layers: number;
-  /** Attention heads, a divisor of `dim`. */
+  /** Number of attention heads, a divisor of `dim`. */
   readonly heads: number;
-  /** Key/value heads, a divisor of `heads`. Default `heads`. gpt2 has no grouped heads. */
+  /** Number of key/value heads, a divisor of `heads`. Default `heads`. "gpt2" requires `heads`. */
   readonly kvHeads?: number;
-  /** Width inside the MLP. Default: 8/3·dim rounded up to a multiple of 32 (llama), 4·dim (gpt2). */
+  /** Width of the MLP. Default: 8/3·dim rounded up to a multiple of 32 (llama), 4·dim (gpt2). */
   readonly hiddenDim?: number;
-  /** Longest sequence. */
+  /** Length of the longest sequence, in tokens. */
   readonly context: number;
-  /** Default 1e-5. */
+  /** ε of the norms. Default 1e-5. */
   readonly normEps?: number;
-  /** Default 10,000. */
+  /** Base of the rotary angles (llama). Default 10,000. */
   readonly ropeTheta?: number;
 }
 
 /** A `GPTConfig` with all defaults filled in. */
 export type ResolvedGPTConfig = Required<GPTConfig>;
 
-/** Fills in defaults. Throws `config`, naming the field. */
+/** Fills in the defaults of a configuration. Throws `config`, naming the field, for an invalid one. */
 export function resolveGPTConfig(config: GPTConfig): ResolvedGPTConfig {
   return gptConfigFrom(config);
 }
@@ -88,7 +88,7 @@ const gptChecks: OptionChecks<GPTConfig> = {
   ropeTheta: positive,
 };
 
-/** The same of a configuration that came from a file. Not part of the package's interface. */
+/** The same for a configuration from a file. Not part of the package's interface. */
 export function gptConfigFrom(config: unknown): ResolvedGPTConfig {
   assertOptions("GPT", config, gptChecks);
   const preset = config.preset ?? defaultPreset;
@@ -110,25 +110,25 @@ export function gptConfigFrom(config: unknown): ResolvedGPTConfig {
   return resolved;
 }
 
-/** Scalars of the model's parameters. */
+/** Number of scalars in the model's parameters. */
 export function parameterCount(config: GPTConfig): number {
   return gptSpecs(resolveGPTConfig(config)).reduce((n, spec) => n + spec.shape.reduce((a, b) => a * b, 1), 0);
 }
 
 export interface GPT extends Model {
-  /** The architecture, with all defaults filled in. */
+  /** The configuration, with all defaults filled in. */
   readonly config: ResolvedGPTConfig;
   readonly parameters: Parameters;
-  /** tokens i32 [B, T], T ≤ context → logits [B, T, vocabSize]. */
+  /** Computes logits [B, T, vocabSize] from tokens i32 [B, T], T ≤ context. */
   logits(tokens: Tensor): Tensor;
-  /** What the head makes logits of, the last norm's output [B, T, dim]. */
+  /** The output of the last norm [B, T, dim], from which the head computes the logits. */
   hidden(tokens: Tensor): Tensor;
   /**
-   * Windows of tokens, as arrays or as tensors i32 [B, T] → each example's loss [B], summed over its tokens in nats; targets < 0 do not count. Throws `shape`
-   * for windows longer than the context, and `data` for arrays with ids that are not in the vocabulary.
+   * Loss of each example [B], summed over its counted tokens, in nats. The batch holds windows of tokens as arrays or as tensors i32 [B, T]; targets
+   * < 0 do not count. Throws `shape` for windows longer than the context, and `data` for arrays with ids outside the vocabulary.
    */
   losses(batch: TokenBatch | TokenTensors): Tensor;
-  /** Throws `data` for a source of windows with tokens outside of the vocabulary, or longer than the context. */
+  /** Throws `data` for a source of windows that has tokens outside the vocabulary or is longer than the context. */
   check(source: Source, first?: number, end?: number): void;
   /** Frees the parameters. */
   dispose(): void;
@@ -136,13 +136,13 @@ export interface GPT extends Model {
 
 /** Options of `createGPT`. */
 export interface GPTOptions {
-  /** Of the initial values. Default 0. */
+  /** Seed of the initial values. Default 0. */
   readonly seed?: number;
-  /** Recompute each block in the backward pass instead of saving its intermediates. Default false. */
+  /** Recomputes each block in the backward pass instead of saving its intermediates. Default false. */
   readonly checkpoint?: boolean;
 }
 
-/** Builds and initialises a model on the current backend. Throws `config` for a configuration that does not fit together. */
+/** Builds and initialises a model on the current backend. Throws `config` for an invalid configuration. */
 export function createGPT(given: GPTConfig, options: GPTOptions = {}): GPT {
   const config = resolveGPTConfig(given);
   checkOptions("createGPT", options, { seed: integerIn(0), checkpoint: boolean });
@@ -179,7 +179,7 @@ export function createGPT(given: GPTConfig, options: GPTOptions = {}): GPT {
         "shape",
         `gpt: tokens ${formatShape(tokens.shape)} are not [batch, time] with time from 1 to ${context}`,
       );
-    // The scope lets a block's intermediates go as soon as nobody (a tape) needs them.
+    // The scope frees a block's intermediates as soon as no tape needs them.
     return scope(() => {
       let x = embedding(get("embedding.weight"), tokens);
       if (positions === "learned") x = add(x, embedding(get("positions.weight"), positionsOf(tokens)));
@@ -212,7 +212,7 @@ export function createGPT(given: GPTConfig, options: GPTOptions = {}): GPT {
     dispose: () => parameters.dispose(),
   };
 
-  /** 0 … T−1 for every example: positions keep the batch axis, so that their gradients stay per example. */
+  /** Positions 0 … T−1 of every example. They keep the batch axis, so that their gradients stay per example. */
   function positionsOf(tokens: Tensor): Tensor {
     const [batch, time] = [tokens.shape[0]!, tokens.shape[1]!];
     const ids = new Int32Array(batch * time);

@@ -1,5 +1,5 @@
 /**
- * Layers, the GPT, its optimizer and files.
+ * Layers, the GPT, its optimizers and its files.
  *
  * @module gradmix/nn
  */

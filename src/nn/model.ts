@@ -1,46 +1,50 @@
-/** What training asks of a model, whatever it is made of, and of the batches that the model takes. */
+/** The interface of models for training, whatever they are made of, and of the batches that they accept. */
 import type { Tensor } from "../tensor/tensor.ts";
 import type { Parameters } from "./parameters.ts";
 
 /**
- * A batch: plain data, one row per example. Every typed array in it holds `examples × something` numbers, example after example; numbers, strings and
- * booleans are the same for all of them. Batches that keep to this can be joined, cut and picked from without knowing what they mean.
+ * A batch: plain data with one row per example. Every typed array in it holds `examples × something` numbers, example after example; numbers, strings
+ * and booleans are the same for all examples. Batches that follow this convention can be concatenated, cut and picked from without knowing their
+ * meaning.
  */
 export interface Examples {
-  /** Terms in each example's loss, at least 0: the counted tokens of a window, 1 for a row of a table. Its length is the number of examples. */
+  /**
+   * Number of terms in each example's loss, at least 0: the counted tokens of a window, or 1 for a row of a table. The length of this list is the
+   * number of examples.
+   */
   readonly tokens: ArrayLike<number>;
 }
 
-/** Windows of tokens of equal length, which may be ragged: targets < 0 do not count. */
+/** A batch of token windows of equal length. Targets < 0 do not count, so windows may be ragged. */
 export interface TokenBatch extends Examples {
-  /** Token ids, [examples · time]. */
+  /** Token ids [examples · time]. */
   readonly inputs: Int32Array;
-  /** Next tokens, [examples · time]; −1 where nothing counts. */
+  /** Next tokens [examples · time]; −1 where nothing counts. */
   readonly targets: Int32Array;
-  /** T. */
+  /** Tokens per window, T. */
   readonly time: number;
 }
 
-/** What a model may look at of a source of examples before any is drawn. */
+/** The properties of a source of examples that a model can check before any is drawn. */
 export interface Source {
   /** Name of the source, for error messages. */
   readonly name: string;
-  /** Examples in it. */
+  /** Number of examples. */
   readonly count: number;
 }
 
-/** What a trainer, an estimator and an evaluation ask of a model. `GPT` is one. */
+/** The interface of a model for trainers, estimators and evaluations. `GPT` implements it. */
 export interface Model<B extends Examples = TokenBatch> {
-  /** All parameters as views of one arena (`createParameters`). */
+  /** All parameters, as views of one arena (`createParameters`). */
   readonly parameters: Parameters;
   /**
-   * A batch → the summed loss of each example [examples]. It must depend on the parameters through ops alone, and example e's loss on row e alone
-   * (`gradients` says which passes need that).
+   * Computes the summed loss of each example [examples]. It must depend on the parameters only through ops, and the loss of example e only on row e
+   * (`gradients` says which passes need this).
    */
   losses(batch: B): Tensor;
   /**
-   * Throws `data`, naming the source, when its examples from `first` (default 0) to before `end` (default: all) do not fit the model. It is asked
-   * before a run of every source that the model will see, and before an evaluation. Left out by models that can take whatever their batches can say.
+   * Throws `data`, naming the source, if its examples from `first` (default 0) to `end` (excluded; default: all) do not fit the model. It is called
+   * before a run for every source that the model will see, and before an evaluation. Models that accept every possible batch leave it out.
    */
   check?(source: Source, first?: number, end?: number): void;
 }

@@ -1,6 +1,6 @@
 /**
- * Optimizers over the parameter arena: SGD, Adam, AdamW. Weight decay falls on the parameters that ask for it (none on gains and biases). Clipping by the
- * global norm, and what loss scaling multiplied the gradient by, are one factor of the gradient for all of them, without a read-back.
+ * Optimizers over the parameter arena: SGD, Adam, AdamW. Weight decay applies to the parameters whose spec says so (not to gains and biases).
+ * Clipping by the global norm and undoing the loss scale are one factor of the gradient, computed on the device without reading back.
  */
 import { run } from "../backends/backend.ts";
 import { GradmixError } from "../errors.ts";
@@ -8,76 +8,77 @@ import { boolean, checkOptions, checkRange, numberIn, object, type OptionChecks 
 import { empty, scope, type Tensor } from "../tensor/tensor.ts";
 import { type Arena, arenaLike, orDispose, type Parameters } from "./parameters.ts";
 
-/** Options that all optimizers take. */
+/** Options of all optimizers. */
 interface CommonOptions {
   /**
-   * Weight decay λ of the parameters whose spec says `decay`. `adamw` decays the value apart from the gradient; `sgd` and `adam` add λ·value to the gradient
-   * (L2 regularisation), after clipping. Default 0.1 for `adamw`, 0 for the others.
+   * Weight decay λ of the parameters with `decay` in their spec. `adamw` decays the value separately from the gradient; `sgd` and `adam` add λ·value
+   * to the gradient (L2 regularisation), after clipping. Default 0.1 for `adamw`, 0 for the others.
    */
   readonly weightDecay?: number;
-  /** The gradient's global norm is scaled down to this; 0 turns it off. Default 1. */
+  /** Largest global norm of the gradient; a larger gradient is scaled down to it. 0 turns clipping off. Default 1. */
   readonly clip?: number;
 }
 
 /** Options of `sgd`. */
 export interface SGDOptions extends CommonOptions {
-  /** How much of the velocity stays from step to step, from 0 to less than 1. With 0 there is no velocity, and no memory for one. Default 0. */
+  /** Factor of the velocity from step to step, 0 ≤ momentum < 1. With 0 there is no velocity, and no memory for it. Default 0. */
   readonly momentum?: number;
-  /** Nesterov's momentum; it needs a `momentum` above 0. Default false. */
+  /** Uses Nesterov's momentum; needs a `momentum` above 0. Default false. */
   readonly nesterov?: boolean;
 }
 
 /** Options of `adam` and `adamw`. */
 export interface AdamOptions extends CommonOptions {
-  /** Default 0.9. */
+  /** Decay β₁ of the first moments. Default 0.9. */
   readonly beta1?: number;
-  /** Default 0.95 for `adamw`, as language models are trained; 0.999 for `adam`, as in its paper. */
+  /** Decay β₂ of the second moments. Default 0.95 for `adamw`, as in the training of language models; 0.999 for `adam`, as in its paper. */
   readonly beta2?: number;
-  /** Default 1e-8. */
+  /** ε, added to the root of the second moments. Default 1e-8. */
   readonly eps?: number;
 }
 
 /** Options of `adamw`. */
 export type AdamWOptions = AdamOptions;
 
-/** Options of an optimizer's step. */
+/** Options of a single step of an optimizer. */
 export interface OptimizerStepOptions {
-  /** The gradient arena holds this power of two times the gradient (loss scaling), which the step undoes. Default 1. */
+  /** Loss scale: the gradient arena holds the gradient times this power of two, which the step undoes. Default 1. */
   readonly lossScale?: number;
-  /** ‖gradient arena‖² [1], where the caller has it: it is then not added up again. */
+  /** Squared norm ‖gradient arena‖² [1], if the caller has it. Default: the step computes it. */
   readonly squaredNorm?: Tensor;
 }
 
-/** Second moments of a gradient, by which an alignment can be preconditioned: P = 1/(√(v/bias) + ε). */
+/** Second moments of a gradient, with which an alignment can be preconditioned: P = 1/(√(v/bias) + ε). */
 export interface Preconditioner {
-  /** v, in the layout of the parameters. */
+  /** Second moments v, in the layout of the parameters. */
   readonly v: Arena;
-  /** 1 − β₂ᵗ. */
+  /** Bias correction 1 − β₂ᵗ. */
   readonly bias: number;
   /** ε, which is added to the root of the second moments. */
   readonly eps: number;
 }
 
-/** What a trainer asks of an optimizer; `sgd`, `adam` and `adamw` make some. */
+/** The interface of optimizers for a trainer, implemented by `sgd`, `adam` and `adamw`. */
 export interface Optimizer {
-  /** Says in a checkpoint whose state it holds. */
+  /** Name of the optimizer, stored in checkpoints with its state. */
   readonly name: string;
-  /** Arenas of the state by name, in the layout of the parameters: saved and restored with a trainer. */
+  /** Arenas of the state by name, in the layout of the parameters. A trainer saves and restores them. */
   readonly state: Readonly<Record<string, Arena>>;
-  /** Steps taken. Set it, with the state, to go on from a saved one. */
+  /** Number of steps taken. To continue from a saved state, set it together with `state`. */
   steps: number;
   /**
-   * One step with the gradient arena (which is read only) at the given rate. Returns ‖gradient arena‖² [1], from before clipping and with the
-   * loss scale in it; it belongs to the caller's scope. Throws `config` for a rate that is negative or not finite, `shape` for a gradient of another size.
+   * Takes one step with the gradient arena (which it does not change) and the learning rate `lr`. Returns ‖gradient arena‖² [1], before clipping and
+   * with the loss scale in it; it belongs to the caller's scope. Throws `config` for a rate that is negative or not finite, and `shape` for a
+   * gradient of another size.
    */
   step(gradient: Tensor, lr: number, options?: OptimizerStepOptions): Tensor;
-  /** Second moments, for rules that ask for preconditioned alignments; null before the first step. Absent where there are none. */
+  /** The second moments, for rules that need preconditioned alignments; null before the first step. Optimizers without second moments leave it out. */
   preconditioner?(): Preconditioner | null;
   /** Frees the state. */
   dispose(): void;
 }
 
-/** Adam or AdamW: the state holds the first moments `m` and the second `v`. */
+/** Adam or AdamW. The state holds the first moments `m` and the second moments `v`. */
 export interface Adam extends Optimizer {
   /** First moments `m` and second moments `v`, in the layout of the parameters. */
   readonly state: {
@@ -116,34 +117,35 @@ function adamOptions(
     ...common,
     beta1: share,
     beta2: share,
-    // With 0 a parameter without gradients, such as the row of a token that never comes, would become 0/0.
+    // With 0, a parameter without gradients, such as the row of a token that never occurs, would become 0/0.
     eps: numberIn({ min: 0, openMin: true }),
   });
   const { beta1 = 0.9, beta2 = defaults.beta2, eps = 1e-8, clip = 1 } = options;
   return { beta1, beta2, eps, weightDecay: options.weightDecay ?? defaults.weightDecay, clip };
 }
 
-/** Every option, with its default. Throws `config` for values out of range. */
+/** Fills in the defaults of all options. Throws `config` for values out of range. */
 export function adamwOptions(options: AdamWOptions = {}): Required<AdamWOptions> {
   return adamOptions("adamw", options, { beta2: 0.95, weightDecay: 0.1 });
 }
 
-/** AdamW: Adam with decoupled weight decay (Loshchilov & Hutter 2019, Algorithm 2). Throws `config` for values out of range. */
+/** Makes AdamW: Adam with decoupled weight decay (Loshchilov & Hutter 2019, Algorithm 2). Throws `config` for values out of range. */
 export function adamw(parameters: Parameters, options: AdamWOptions = {}): AdamW {
   return createAdam("adamw", parameters, adamwOptions(options));
 }
 
 /**
- * Adam (Kingma & Ba 2015, Algorithm 1), weight decay coupled as in `torch.optim.Adam`: λ·value is added to the gradient. Throws `config` for values out of
- * range.
+ * Makes Adam (Kingma & Ba 2015, Algorithm 1), with weight decay coupled as in `torch.optim.Adam`: λ·value is added to the gradient. Throws `config`
+ * for values out of range.
  */
 export function adam(parameters: Parameters, options: AdamOptions = {}): Adam {
   return createAdam("adam", parameters, adamOptions("adam", options, { beta2: 0.999, weightDecay: 0 }));
 }
 
 /**
- * Stochastic gradient descent as in `torch.optim.SGD` without dampening: g = gradient + λ·value; velocity = momentum·velocity + g; value −= lr·velocity, with
- * Nesterov's momentum lr·(g + momentum·velocity). The state is `momentum`, the velocity, or nothing without momentum. Throws `config` for values out of range.
+ * Makes stochastic gradient descent as in `torch.optim.SGD` without dampening: g = gradient + λ·value; velocity = momentum·velocity + g; value −=
+ * lr·velocity, or with Nesterov's momentum lr·(g + momentum·velocity). The state is `momentum`, the velocity; without momentum there is none. Throws
+ * `config` for values out of range.
  */
 export function sgd(parameters: Parameters, options: SGDOptions = {}): Optimizer {
   checkOptions("sgd", options, { ...common, momentum: share, nesterov: boolean });
@@ -188,10 +190,10 @@ function createAdam(name: "adam" | "adamw", parameters: Parameters, options: Req
 interface Update {
   readonly lr: number;
   readonly weightDecay: number;
-  /** Counted from 1. */
+  /** Number of the step, counted from 1. */
   readonly step: number;
   readonly gradient: Tensor;
-  /** What the gradient is multiplied by [1]; null is 1. */
+  /** Factor of the gradient [1]; null means 1. */
   readonly scale: Tensor | null;
   readonly value: Tensor;
   readonly state: Readonly<Record<string, Tensor>>;
@@ -208,7 +210,7 @@ interface Maker {
 
 function createOptimizer({ name, parameters, clip, weightDecay, state, update }: Maker): Optimizer {
   const { value, decayed } = parameters;
-  // Without decay both ranges are treated alike.
+  // Without decay, both ranges are treated alike.
   const cut = weightDecay === 0 ? value.size : decayed;
   const ranges = [
     { from: 0, size: cut, weightDecay },
@@ -229,7 +231,7 @@ function createOptimizer({ name, parameters, clip, weightDecay, state, update }:
           `${where}: a gradient of ${gradient.size} ${gradient.dtype} for parameters of ${value.size}; give an arena of arenaLike`,
         );
       return scope(() => {
-        // All memory is asked for before a parameter changes.
+        // All memory is allocated before a parameter changes.
         const { squaredNorm, scale } = gradientScale(gradient, clip, options);
         optimizer.steps++;
         for (const { from, size, weightDecay } of ranges) {
@@ -249,7 +251,7 @@ function createOptimizer({ name, parameters, clip, weightDecay, state, update }:
   return optimizer;
 }
 
-/** ‖gradient‖², and what the gradient is to be multiplied by: min(1, clip/‖g‖)/S, or null for 1. In the current scope. */
+/** ‖gradient‖² and the factor of the gradient, min(1, clip/‖g‖)/S, or null for 1. Both belong to the current scope. */
 function gradientScale(
   gradient: Tensor,
   clip: number,
@@ -260,7 +262,7 @@ function gradientScale(
   const scale = clip > 0 || unscales ? empty([1], "f32", gradient.memory) : null;
   if (given === undefined) run("sumSquares", {}, { x: gradient }, { out: squaredNorm });
   if (scale !== null) {
-    // min(1, clip·S/‖S·g‖)/S: powers of two, so that nothing is rounded that would not be without S.
+    // min(1, clip·S/‖S·g‖)/S: S is a power of two, so it causes no additional rounding.
     if (clip > 0) run("clipScale", { maxNorm: clip * lossScale }, { sumsq: squaredNorm }, { scale });
     else run("fill", { value: 1 }, {}, { out: scale });
     if (unscales) run("affine", { scale: 1 / lossScale, shift: 0 }, { x: scale }, { y: scale });

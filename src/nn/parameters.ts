@@ -1,8 +1,8 @@
 /**
  * Parameters in one flat arena, with arenas of the same layout for their gradients and the optimizer's moments.
  *
- * A parameter is a named view of `value`. Parameters that weight decay applies to (matrices, embeddings) come first, the others (gains,
- * biases) after them, so that the optimizer takes two ranges and one kernel call each.
+ * A parameter is a named view of `value`. Parameters with weight decay (matrices, embeddings) come first, the others (gains, biases) after them, so
+ * that the optimizer updates two ranges with one kernel call each.
  */
 import { run } from "../backends/backend.ts";
 import { randomNormal } from "../autograd/create.ts";
@@ -35,50 +35,50 @@ export type Init =
   | {
       /** Sets every value to one number. */
       readonly kind: "constant";
-      /** The number. */
+      /** The constant. */
       readonly value: number;
     };
 
-/** What a parameter is made of. */
+/** Specification of a parameter. */
 export interface ParameterSpec {
   /** Name of the parameter, for messages and files. */
   readonly name: string;
   /** Shape of the parameter. */
   readonly shape: Shape;
-  /** Initial values. */
+  /** Initial values of the parameter. */
   readonly init: Init;
-  /** Does weight decay apply? */
+  /** Whether weight decay applies to the parameter. */
   readonly decay: boolean;
   /**
-   * Where it stands in a model of blocks: the index of its block, counted from 0 in the order of the forward pass, or "after" the last one (a final norm, a head).
-   * Left out before the first. `lastBlocks` asks.
+   * Position of the parameter in a model of blocks: the index of its block, counted from 0 in the order of the forward pass, or "after" for those
+   * behind the last block (a final norm, a head). Left out for parameters before the first block. `lastBlocks` uses it.
    */
   readonly block?: number | "after";
 }
 
 /** Parameters of a model: views of one arena. */
 export interface Parameters {
-  /** In the order of their specs. */
+  /** The parameters, in the order of their specs. */
   readonly list: readonly Tensor[];
-  /** What they were made of. */
+  /** The specs from which they were made. */
   readonly specs: readonly ParameterSpec[];
   /** The parameters by name. */
   readonly byName: ReadonlyMap<string, Tensor>;
-  /** The arena. */
+  /** The arena with all values. */
   readonly value: Tensor;
-  /** Elements of the arena's first part, to which weight decay applies. */
+  /** Number of elements of the first part of the arena, to which weight decay applies. */
   readonly decayed: number;
-  /** Scalars that are learned, padding not counted. */
+  /** Number of learned scalars, without padding. */
   readonly count: number;
   /** Frees the arena. */
   dispose(): void;
 }
 
-/** Views start on multiples of 256 bytes, as GPUs ask of bindings. */
+/** Views start at multiples of 256 bytes, as GPUs require of bindings. */
 const ALIGN = 64;
 const aligned = (size: number): number => Math.ceil(size / ALIGN) * ALIGN;
 
-/** Runs `fn`; when it throws, for instance because memory ran out, what was made before goes back. */
+/** Runs `fn`; if it throws, for instance because memory ran out, disposes what was made before. */
 export function orDispose<T>(fn: () => T, ...made: readonly { dispose(): void }[]): T {
   try {
     return fn();
@@ -88,15 +88,15 @@ export function orDispose<T>(fn: () => T, ...made: readonly { dispose(): void }[
   }
 }
 
-/** The key of a seed. Throws `config` when it is not an integer from 0 to 2⁵³ − 1. */
+/** The key of a seed. Throws `config` unless it is an integer from 0 to 2⁵³ − 1. */
 export function seedKey(seed: number): Key {
   checkRange("seed", seed, { min: 0, max: Number.MAX_SAFE_INTEGER, integer: true });
   return key(seed);
 }
 
 /**
- * Makes and initialises parameters. Values depend on the seed and the parameter's name only, not on the order. Throws `config` for two of one
- * name, and for a seed that is not an integer of at least 0.
+ * Makes and initialises parameters. Their values depend only on the seed and the parameter's name, not on the order. `seed` is an integer from 0 to
+ * 2⁵³ − 1. Throws `config` for two parameters with the same name and for invalid seeds.
  */
 export function createParameters(specs: readonly ParameterSpec[], seed: number): Parameters {
   const root = seedKey(seed);
@@ -154,7 +154,7 @@ function checkSpec(spec: ParameterSpec): void {
   });
   checkShape(spec.shape, `parameter "${spec.name}"`);
   const where = `createParameters: init of "${spec.name}"`;
-  // The kind decides which options there are, so it is checked first.
+  // The kind decides which options exist, so it is checked first.
   oneOf("normal", "constant")(`${where}: kind`, spec.init.kind);
   if (spec.init.kind === "normal")
     checkOptions(where, spec.init, { kind: unchecked, deviation: required(numberIn({ min: 0 })) });
@@ -170,24 +170,24 @@ function initialise(parameter: Tensor, init: Init, k: Key): void {
     });
 }
 
-/** A key for a parameter: FNV-1a of its name, folded into the seed's. */
+/** The key of a parameter: FNV-1a of its name, folded into the seed's key. */
 function nameKey(root: Key, name: string): Key {
   let hash = 0x811c9dc5;
   for (const byte of new TextEncoder().encode(name)) hash = Math.imul(hash ^ byte, 0x01000193) >>> 0;
   return foldIn(root, hash);
 }
 
-/** A zeroed arena in the layout of `parameters`, and the view of it that belongs to each parameter. */
+/** A zeroed arena in the layout of `parameters`, and the view of it for each parameter. */
 export interface Arena {
-  /** The arena, of one axis. */
+  /** The arena, with one axis. */
   readonly arena: Tensor;
-  /** The view of the arena that belongs to the parameter. */
+  /** The view of the arena that belongs to a parameter. */
   of(parameter: Tensor): Tensor;
   /** Frees the arena. */
   dispose(): void;
 }
 
-/** A new arena of zeros in the layout of `parameters`. The caller disposes it. */
+/** Makes an arena of zeros in the layout of `parameters`. The caller disposes it. */
 export function arenaLike(parameters: Pick<Parameters, "list" | "value">): Arena {
   const { list, value } = parameters;
   const arena = keep(empty(value.shape, "f32", value.memory));
@@ -212,8 +212,8 @@ export function arenaLike(parameters: Pick<Parameters, "list" | "value">): Arena
 }
 
 /**
- * target ← values, on the device: how a step of an optimizer of one's own ends. It is no op; derivatives do not follow it. Throws `shape` when the two differ in
- * shape or type, and `autograd` when they share memory.
+ * Copies `values` into `target` on the device: the last operation in a step of your own optimizer. It is not an op; derivatives do not pass through
+ * it. Throws `shape` if the two differ in shape or type, and `autograd` if they share memory.
  */
 export function assign(target: Tensor, values: Tensor): void {
   if (!sameShape(target.shape, values.shape) || target.dtype !== values.dtype)

@@ -1,18 +1,18 @@
-/** The parameters of any model in the safetensors format, under their own names. */
+/** Stores the parameters of any model in the safetensors format, under their own names. */
 import { GradmixError } from "../errors.ts";
 import { formatShape, sameShape } from "../tensor/shape.ts";
 import type { Parameters } from "./parameters.ts";
 import { type ByteSource, encodeSafetensors, openSafetensors, type StoredTensor } from "./safetensors.ts";
 
-/** What saving and loading ask of `Parameters`. */
+/** The part of `Parameters` that saving and loading need. */
 export type NamedParameters = Pick<Parameters, "byName" | "value">;
 
 /**
- * All parameters as one file of f32 tensors, by name, which any reader of safetensors takes (in PyTorch, `safetensors.torch.load_file`). Take no step meanwhile.
- * Throws `numeric`, naming the parameter, when a value is not finite.
+ * Saves all parameters by name as one file of f32 tensors, which any reader of safetensors can load (in PyTorch, `safetensors.torch.load_file`). Do
+ * not take a step before it resolves. Throws `numeric`, naming the parameter, if a value is not finite.
  */
 export async function saveParameters({ byName, value }: NamedParameters): Promise<Uint8Array> {
-  // One read of the arena, so that all of them are of one moment.
+  // A single read of the arena, so that all values are from the same moment.
   const all = Float32Array.from(await value.data());
   const stored = new Map<string, StoredTensor>();
   for (const [name, { shape, size, offset }] of byName) {
@@ -26,9 +26,9 @@ export async function saveParameters({ byName, value }: NamedParameters): Promis
 }
 
 /**
- * Puts the tensors of a safetensors file (F32, F16 or BF16) into the parameters of their names. `file` is what messages call it. Throws `data`, naming file and
- * tensor, for one that is missing, has no parameter, has another shape or type, or a value that is not finite, and for a file that is broken. Then nothing was
- * changed.
+ * Loads the tensors of a safetensors file (F32, F16 or BF16) into the parameters with the same names. `file` is its name in messages. Throws `data`,
+ * naming file and tensor, for a tensor that is missing, has no parameter, has another shape or type, or contains a value that is not finite, and for
+ * a broken file. Then nothing has changed.
  */
 export function loadParameters(
   { byName, value }: NamedParameters,

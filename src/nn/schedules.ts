@@ -10,26 +10,26 @@ export type ScheduleName = (typeof names)[number];
 
 /** Options of `createSchedule`. */
 export interface ScheduleOptions {
-  /** Shape of the decay: a half cosine, constant and then a decay at the end (`wsd`), or none. */
+  /** Shape of the decay: a half cosine ("cosine"), constant and then a linear decay at the end ("wsd"), or none ("constant"). */
   readonly name: ScheduleName;
-  /** The rate after warm-up. */
+  /** Learning rate after the warm-up. */
   readonly lr: number;
-  /** The rate at the end, as a share of `lr`. Default 0.1. */
+  /** Final learning rate as a share of `lr`. Default 0.1. */
   readonly minRatio?: number;
-  /** Steps over which the rate rises linearly from lr/warmup to lr. Default 0. */
+  /** Number of steps over which the rate rises linearly from lr/warmup to lr. Default 0. */
   readonly warmup?: number;
-  /** Steps of the whole run. */
+  /** Number of steps of the whole run. */
   readonly steps: number;
-  /** "wsd": the share of the steps over which the rate falls linearly at the end, a part of a step counted as a whole one. Default 0.2. */
+  /** With "wsd": share of the steps at the end over which the rate decays linearly, rounded up to whole steps. Default 0.2. */
   readonly decayShare?: number;
 }
 
-/** What `createSchedule` takes where nothing is said. */
+/** Defaults of the options of `createSchedule`. */
 export const scheduleDefaults = { minRatio: 0.1, warmup: 0, decayShare: 0.2 };
 
 /**
- * "cosine": warm-up, then half a cosine down to minRatio·lr (Loshchilov & Hutter 2017). "wsd": warm-up, stable, linear decay (Hu et al.
- * 2024). "constant": warm-up, then flat. Throws `config` for values out of range.
+ * Makes a schedule. "cosine": warm-up, then half a cosine down to minRatio·lr (Loshchilov & Hutter 2017). "wsd": warm-up, stable, linear decay (Hu et
+ * al. 2024). "constant": warm-up, then constant. Throws `config` for values out of range.
  */
 export function createSchedule(options: ScheduleOptions): Schedule {
   const share = numberIn({ min: 0, max: 1 });

@@ -1,38 +1,38 @@
-/** What a model of tokens takes: batches of token ids as tensors, and sources of tokens that fit its vocabulary and its context. */
+/** The inputs of a token model: batches of token ids as tensors, and sources of tokens that fit its vocabulary and its context. */
 import { GradmixError } from "../errors.ts";
 import { type Tensor, tensor } from "../tensor/tensor.ts";
 import type { Source, TokenBatch } from "./model.ts";
 
-/** A batch of tokens that is on the device: both i32 [examples, time]; targets < 0 do not count. */
+/** A batch of tokens on the device: two tensors i32 [examples, time]; targets < 0 do not count. */
 export interface TokenTensors {
   /** Ids of the tokens that the model reads. */
   readonly inputs: Tensor;
-  /** Ids of the next tokens, which it should predict. */
+  /** Ids of the next tokens, which the model should predict. */
   readonly targets: Tensor;
 }
 
-/** What a model of tokens says of itself. */
+/** The properties of a token model that are checked. */
 interface TokenModel {
   readonly context: number;
   readonly vocabSize: number;
 }
 
-/** A source that lets its tokens be seen: window i is tokens i·time … (i + 1)·time of the stream (`Windows`). */
+/** A source whose tokens can be checked: window i has the tokens i·time … (i + 1)·time of the stream (`Windows`). */
 interface TokenSource extends Source {
   readonly stream: {
     readonly tokens: { readonly length: number; subarray(from: number, to: number): ArrayLike<number> };
-    /** No token is larger, where that is known. */
+    /** Upper bound of the token ids, if it is known. */
     readonly largest?: number;
   };
   readonly time: number;
 }
 
 /**
- * The batch's tensors, in the current scope. Throws `shape` for arrays that are not of one batch, and `data`, naming the place, for ids that are not in
- * the vocabulary. Tensors are taken as they are.
+ * The batch's tensors, in the current scope. Throws `shape` for arrays that do not form one batch, and `data`, naming the position, for ids outside
+ * the vocabulary. Tensors are used as they are.
  */
 export function tokenTensors(batch: TokenBatch | TokenTensors, vocabSize: number): TokenTensors {
-  // What has no counts is on the device already.
+  // A batch without counts is already on the device.
   if (!("tokens" in batch)) return batch;
   const { inputs, targets, tokens, time } = batch;
   if (!Number.isSafeInteger(time) || time < 1 || !Number.isInteger(inputs.length / time))
@@ -62,9 +62,9 @@ function isTokenSource(source: Source): source is TokenSource {
 }
 
 /**
- * Throws `data`, naming the source, when its windows from `first` to before `end` do not fit the model: none at all, longer than the context, or with a token
- * that is not in the vocabulary. Of a source that does not let its tokens be seen only the number of examples is looked at; its batches are checked as
- * they come.
+ * Throws `data`, naming the source, if its windows from `first` (included) to `end` (excluded) do not fit the model: if there are none, they are
+ * longer than the context, or a token is outside the vocabulary. If the tokens of a source cannot be checked, only its number of examples is; its
+ * batches are checked when they are used.
  */
 export function checkTokens(source: Source, model: TokenModel, first: number, end: number): void {
   const { name, count } = source;
@@ -89,5 +89,5 @@ export function checkTokens(source: Source, model: TokenModel, first: number, en
   }
 }
 
-/** Tokens that are looked at, at a time. */
+/** Number of tokens that are checked at a time. */
 const BLOCK = 2 ** 16;

@@ -21,7 +21,7 @@ const constructors = {
 } as const;
 type FileType = keyof typeof constructors;
 
-/** The member of the header that is not a tensor. */
+/** The member of the header that is no tensor. */
 const METADATA = "__metadata__";
 const blankSum = "0".repeat(64);
 const formatName = "gradmix-checkpoint-1";
@@ -154,7 +154,7 @@ function parseState(text: unknown): Record<string, unknown> | null {
 interface Contents {
   readonly metadata: Record<string, unknown>;
   readonly tensors: readonly (readonly [string, unknown])[];
-  /** Position of the data in the file. */
+  /** Where the data begins. */
   readonly start: number;
 }
 

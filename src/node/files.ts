@@ -78,10 +78,10 @@ export function writeFilesAtomic(files: readonly FileParts[], fs: WriteFs = node
  * root could replace.
  */
 function placeOf(path: string): string {
-  const there = nodeFs.statSync(path, { throwIfNoEntry: false });
-  if (there === undefined) return path;
-  if (there.isFile()) return nodeFs.lstatSync(path).isSymbolicLink() ? nodeFs.realpathSync(path) : path;
-  const what = there.isDirectory() ? "a folder" : "a device, pipe or socket";
+  const stats = nodeFs.statSync(path, { throwIfNoEntry: false });
+  if (stats === undefined) return path;
+  if (stats.isFile()) return nodeFs.lstatSync(path).isSymbolicLink() ? nodeFs.realpathSync(path) : path;
+  const what = stats.isDirectory() ? "a folder" : "a device, pipe or socket";
   throw new GradmixError("io", `${path}: cannot be written (it is ${what}); name a file`);
 }
 

@@ -217,10 +217,10 @@ function labelsOf(
       return end === undefined ? [] : [{ name, colour, height: up(end.y) }];
     })
     .sort((a, b) => a.height - b.height);
-  let above = -Infinity;
-  for (const label of labels) above = label.height = Math.max(label.height, above + 15);
-  let below = bottom + 15;
-  for (const label of labels.toReversed()) below = label.height = Math.min(label.height, below - 15);
+  let previousEnd = -Infinity;
+  for (const label of labels) previousEnd = label.height = Math.max(label.height, previousEnd + 15);
+  let next = bottom + 15;
+  for (const label of labels.toReversed()) next = label.height = Math.min(label.height, next - 15);
   return labels;
 }
 

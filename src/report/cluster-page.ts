@@ -34,6 +34,6 @@ const ownStyle = `
 .sizes .axis { display: flex; justify-content: space-between; color: var(--muted); font-size: 12px; }
 .tools { display: flex; flex-wrap: wrap; gap: 4px 18px; align-items: center; position: sticky; top: 0; background: var(--background); padding: 8px 0; z-index: 1; }
 .tools input[type="search"] { margin: 0; }
-.tools .told { margin: 0; }
+.tools .readout { margin: 0; }
 @media (max-width: 700px) { .cluster { grid-template-columns: minmax(0, 1fr); gap: 8px; } }
 `;

@@ -58,7 +58,7 @@ export interface Gathered {
   tokens: number;
   trained: Float64Array;
   /** Sums over the steps of the weights in the lines, and the number of steps. */
-  readonly asked: Map<string, number>;
+  readonly requested: Map<string, number>;
   /** Trained tokens of the run when a domain exceeded the cap of repetitions. */
   readonly passed: Map<string, number>;
   seconds: number;
@@ -80,7 +80,7 @@ export function gather(head: RunHead): Gathered {
     step: 0,
     tokens: 0,
     trained: new Float64Array(names.length),
-    asked: new Map(),
+    requested: new Map(),
     passed: new Map(),
     seconds: 0,
     evaluationSeconds: 0,
@@ -106,7 +106,7 @@ export function addLine(to: Gathered, line: MetricsLine): boolean {
   to.seconds += line.seconds - (line.evaluationSeconds ?? 0);
   to.evaluationSeconds += line.evaluationSeconds ?? 0;
   to.first ??= line.weights;
-  for (const [name, weight] of line.weights) to.asked.set(name, (to.asked.get(name) ?? 0) + weight);
+  for (const [name, weight] of line.weights) to.requested.set(name, (to.requested.get(name) ?? 0) + weight);
   const cap = to.head.facts.repetitions;
   for (const [name, { tokens, epochs }] of line.domains) {
     const i = to.domains.get(name);

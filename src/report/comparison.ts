@@ -111,29 +111,32 @@ export function conclusions(results: readonly RuleResult[], baseline: string): s
     difference === null ? [] : [{ rule, ...difference }],
   );
   if (others.length === 0) return [];
-  const alone = others.filter(({ interval }) => interval === null);
+  const single = others.filter(({ interval }) => interval === null);
   const lower = others.filter((one) => leavesOutZero(one) && one.mean < 0);
   const higher = others.filter((one) => leavesOutZero(one) && one.mean > 0);
   const open = others.filter((one) => one.interval !== null && !leavesOutZero(one));
   const most = Math.max(...others.map(({ count }) => count));
   return [
-    ...(lower.length === 0 ? [] : [`${lower.map((one) => apart(one, baseline)).join("; ")}.`]),
-    ...(higher.length === 0 ? [] : [`${higher.map((one) => apart(one, baseline)).join("; ")}.`]),
+    ...(lower.length === 0 ? [] : [`${lower.map((one) => differenceText(one, baseline)).join("; ")}.`]),
+    ...(higher.length === 0 ? [] : [`${higher.map((one) => differenceText(one, baseline)).join("; ")}.`]),
     ...(open.length === 0
       ? []
       : [
           `${counted(most)} do not tell ${listed(open.map(({ rule }) => rule))} from ${baseline}: ${open.length === 1 ? "the interval of the difference holds" : "the intervals of the differences hold"} 0.`,
         ]),
-    ...(alone.length === 0
+    ...(single.length === 0
       ? []
       : [
-          `${listed(alone.map(({ rule, mean }) => `${rule} ended ${side(mean)} ${baseline}`))}. One seed tells no interval: another seed may turn ${alone.length === 1 ? "this" : "these"} around.`,
+          `${listed(single.map(({ rule, mean }) => `${rule} ended ${side(mean)} ${baseline}`))}. One seed tells no interval: another seed may turn ${single.length === 1 ? "this" : "these"} around.`,
         ]),
   ];
 }
 
 /** For example `dga is 0.120 nats per token below uniform (95 % interval 0.100 to 0.140)`. */
-function apart({ rule, mean, interval }: Difference & { readonly rule: string }, baseline: string): string {
+function differenceText(
+  { rule, mean, interval }: Difference & { readonly rule: string },
+  baseline: string,
+): string {
   const ends = (interval ?? []).map(Math.abs).sort((a, b) => a - b);
   return `${rule} is ${side(mean)} ${baseline} (95 % interval ${ends.map(nats).join(" to ")})`;
 }
@@ -179,18 +182,18 @@ export function checkComparable(runs: readonly Found[]): void {
     if (key === undefined) continue;
     throw new GradmixError(
       "data",
-      `${run.folder} cannot be compared with ${first.folder}: ${whatDiffers(key, first.facts, run.facts)}; restore what has changed and delete the run that was made otherwise, or begin a new comparison`,
+      `${run.folder} cannot be compared with ${first.folder}: ${whatDiffers(key, first.facts, run.facts)}; undo the change and delete the run made with it, or start a new comparison`,
     );
   }
 }
 
-function whatDiffers(key: (typeof same)[number], then: RunFacts, now: RunFacts): string {
-  if (key === "target") return "the text of the target, or its tokens, are others";
-  if (key !== "domains") return `its ${key} is ${now[key]}, not ${then[key]}`;
-  const name = [...new Set([...then.domains.keys(), ...now.domains.keys()])].find(
-    (name) => formatJson(then.domains.get(name)) !== formatJson(now.domains.get(name)),
+function whatDiffers(key: (typeof same)[number], first: RunFacts, other: RunFacts): string {
+  if (key === "target") return "the text of the target, or its tokenization, differs";
+  if (key !== "domains") return `its ${key} is ${other[key]}, not ${first[key]}`;
+  const name = [...new Set([...first.domains.keys(), ...other.domains.keys()])].find(
+    (name) => formatJson(first.domains.get(name)) !== formatJson(other.domains.get(name)),
   );
   return name === undefined
     ? "its domains are in another order"
-    : `the text of domain "${name}", or its tokens, are others`;
+    : `the text of domain "${name}", or its tokenization, differs`;
 }

@@ -51,7 +51,7 @@ function stepRows(line: StepMetrics, withBases: boolean): string {
     });
   for (const [name, { value, standardError, norm }] of line.alignments ?? [])
     add(mixed, name, { alignment: value, alignment_standard_error: standardError, gradient_norm: norm });
-  const whole: Row = {
+  const runRow: Row = {
     loss: line.loss,
     trained_tokens: tokens,
     gradient_norm: line.gradNorm,
@@ -59,7 +59,7 @@ function stepRows(line: StepMetrics, withBases: boolean): string {
     seconds: line.seconds,
   };
   return [
-    row(step, tokens, "run", "", whole),
+    row(step, tokens, "run", "", runRow),
     ...[...bases].map(([name, own]) => row(step, tokens, "basis", name, own)),
     ...evaluationRows(step, tokens, evaluation ?? { target: null, domains: new Map() }, domains),
   ].join("");

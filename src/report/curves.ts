@@ -53,17 +53,14 @@ export function valueAt({ tokens, loss }: Pick<Points, "tokens" | "loss">, at: n
   return y0 + ((y1 - y0) * (at - x0)) / (x1 - x0);
 }
 
-/** Tokens after which a curve first reaches `loss` or less, by linear interpolation; null if it never does. */
-export function tokensUntil(
-  { tokens, loss }: Pick<Points, "tokens" | "loss">,
-  wanted: number,
-): number | null {
-  const at = loss.findIndex((value) => value <= wanted);
+/** Tokens after which a curve first reaches `level` or less, by linear interpolation; null if it never does. */
+export function tokensUntil({ tokens, loss }: Pick<Points, "tokens" | "loss">, level: number): number | null {
+  const at = loss.findIndex((value) => value <= level);
   if (at < 0) return null;
   const [x1, y1] = [tokens[at]!, loss[at]!];
   if (at === 0) return x1;
   const [x0, y0] = [tokens[at - 1]!, loss[at - 1]!];
-  return y0 === y1 ? x1 : x0 + ((x1 - x0) * (y0 - wanted)) / (y0 - y1);
+  return y0 === y1 ? x1 : x0 + ((x1 - x0) * (y0 - level)) / (y0 - y1);
 }
 
 /** Rounds to six significant digits: a picture needs no more, and the text is shorter. */

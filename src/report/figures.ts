@@ -83,16 +83,16 @@ function weightsPanel({ names, heaviest }: PageData, run: RunData): Panel | null
   const { rows, tokens, values } = run.weights;
   if (tokens.length === 0) return null;
   const weights = unpackWeights(values);
-  const below = tokens.map(() => 0);
+  const lower = tokens.map(() => 0);
   const area = (name: string, colour: string, ink: string, of: (column: number) => number): Series => ({
     name,
     colour,
     ink,
     spread: "area",
     points: tokens.map((x, i) => {
-      const low = below[i]!;
-      below[i] = Math.min(1, low + of(i));
-      return { x, y: (low + below[i]) / 2, low, high: below[i] };
+      const low = lower[i]!;
+      lower[i] = Math.min(1, low + of(i));
+      return { x, y: (low + lower[i]) / 2, low, high: lower[i] };
     }),
   });
   const series = heaviest.flatMap((name, rank) => {
@@ -114,7 +114,7 @@ function weightsPanel({ names, heaviest }: PageData, run: RunData): Panel | null
     yLabel: "share of the batches",
     series:
       others > 0
-        ? [...series, area(`${others} others`, light.others, light.muted, (i) => 1 - below[i]!)]
+        ? [...series, area(`${others} others`, light.others, light.muted, (i) => 1 - lower[i]!)]
         : series,
   };
 }

@@ -38,8 +38,9 @@ function readRunView(folder: string, options: ReportOptions = {}): RunView {
  */
 export function readPageData(folders: readonly string[], options: ReportOptions = {}): PageData {
   const paths = folders.map((folder) => resolve(folder));
-  const again = folders.find((_, i) => paths.indexOf(paths[i]!) < i);
-  if (again !== undefined) throw new GradmixError("data", `${again}: is named twice; name each run once`);
+  const duplicate = folders.find((_, i) => paths.indexOf(paths[i]!) < i);
+  if (duplicate !== undefined)
+    throw new GradmixError("data", `${duplicate}: is listed twice; list each run once`);
   return makePageData(folders.map((folder) => readRunView(folder, options)));
 }
 

@@ -54,7 +54,7 @@ function checkMeasured({ gathered: { head, step, target, losses } }: RunView): v
   if (step === 0 && target.count + losses.count === 0)
     throw new GradmixError(
       "data",
-      `${head.folder}: nothing was measured yet; wait for its first step, or look on with gradmix watch ${head.folder}`,
+      `${head.folder}: has no measurements yet; wait for its first step, or follow it with gradmix watch ${head.folder}`,
     );
 }
 
@@ -64,7 +64,7 @@ function checkSameTarget(one: RunHead, other: RunHead): void {
   if (textOf(one) !== textOf(other))
     throw new GradmixError(
       "data",
-      `${one.folder} and ${other.folder} have different targets, so that their losses cannot be compared; make a report of each`,
+      `${one.folder} and ${other.folder} have different targets, so their losses cannot be compared; make one report per target`,
     );
 }
 

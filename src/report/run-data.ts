@@ -113,10 +113,10 @@ function heaviestNames(run: RunView): string[] {
   const { samples, head } = run.gathered;
   const { facts } = head;
   const sums = heavinessOf(run);
-  const told = new Set(samples.flatMap(({ weights }) => [...weights.keys()]));
+  const inLines = new Set(samples.flatMap(({ weights }) => [...weights.keys()]));
   // The sort is stable.
   return (facts.bases ?? [...facts.domains.keys()])
-    .filter((name) => told.has(name))
+    .filter((name) => inLines.has(name))
     .sort((one, other) => (sums.get(other) ?? 0) - (sums.get(one) ?? 0));
 }
 
@@ -227,13 +227,15 @@ function domainsOf({ gathered, weights }: RunView, { indices }: Names): DomainDa
   const last = facts.bases === null ? gathered.samples.at(-1)?.weights : undefined;
   return [...facts.domains].map(([name, text], i) => {
     const { loss } = domainPoints(gathered, name);
-    const asked = gathered.asked.get(name);
+    const requestedSum = gathered.requested.get(name);
     // With many domains, a line has only the largest weights, so their sum is not the total.
-    const whole = facts.bases === null && last !== undefined && last.size === facts.domains.size;
+    const complete = facts.bases === null && last !== undefined && last.size === facts.domains.size;
     return {
       domain: indices.get(name) ?? 0,
       weight: weights?.final.get(name) ?? last?.get(name) ?? null,
-      averaged: weights?.averaged.get(name) ?? (whole && asked !== undefined ? asked / gathered.step : null),
+      averaged:
+        weights?.averaged.get(name) ??
+        (complete && requestedSum !== undefined ? requestedSum / gathered.step : null),
       size: text.tokens,
       tokens: gathered.trained[i]!,
       lossAtStart: loss.length === 0 ? null : rounded(loss[0]!),

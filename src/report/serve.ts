@@ -96,9 +96,9 @@ async function listen(server: Server, port: number): Promise<void> {
   await new Promise<void>((resolve, reject) => {
     server.once("error", (error) => {
       const code = errorCode(error);
-      const why = code === "EADDRINUSE" ? "is in use" : `cannot be had (${reasonOf(code)})`;
+      const problem = code === "EADDRINUSE" ? "is in use" : `cannot be used (${reasonOf(code)})`;
       reject(
-        new GradmixError("io", `--port ${port}: ${why}; choose another one, or 0 for any that is free`, {
+        new GradmixError("io", `--port ${port}: ${problem}; choose another one, or 0 for any that is free`, {
           cause: error,
         }),
       );

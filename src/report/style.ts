@@ -21,7 +21,7 @@ h3 { margin: 28px 0 8px; font-size: 15px; font-weight: 650; }
 section { margin-top: 36px; padding-top: 20px; border-top: 1px solid var(--rule); }
 p { margin: 0 0 8px; max-width: 96ch; overflow-wrap: anywhere; }
 .lead { font-size: clamp(17px, 1.5vw, 20px); line-height: 1.45; }
-.note, .told { color: var(--muted); font-size: 13.5px; }
+.note, .readout { color: var(--muted); font-size: 13.5px; }
 .caution { border-left: 3px solid var(--warning); padding-left: 10px; font-size: 14px; }
 .status:empty { display: none; }
 .status { color: var(--accent); font-weight: 550; }
@@ -59,7 +59,7 @@ figcaption { font-weight: 600; font-size: 14px; margin-bottom: 6px; }
 .heat canvas { display: block; width: 100%; image-rendering: pixelated; }
 .heat-scroll { max-height: 640px; overflow-y: auto; }
 .heat-foot { display: flex; flex-wrap: wrap; gap: 6px 32px; justify-content: space-between; margin-top: 8px; }
-.heat-foot .told { margin: 0; min-height: 1.5em; }
+.heat-foot .readout { margin: 0; min-height: 1.5em; }
 .heat-scale { width: min(380px, 100%); font-size: 12px; color: var(--muted); }
 .heat-bar { height: 10px; border-radius: 2px; }
 .heat-ticks { display: flex; justify-content: space-between; }
@@ -114,7 +114,7 @@ textarea { width: 100%; max-width: 900px; margin-top: 10px; font: 12.5px/1.45 ui
   main { max-width: none; padding: 0; }
   section, figure, tr { break-inside: avoid; }
   section { break-inside: auto; }
-  .more, .controls button, input[type="search"], .check, .status, fieldset.units, .told { display: none; }
+  .more, .controls button, input[type="search"], .check, .status, fieldset.units, .readout { display: none; }
   table { font-size: 10.5px; }
   th, td { padding: 3px 5px; }
   .domain { max-width: 150px; }

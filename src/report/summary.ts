@@ -45,15 +45,15 @@ function endingOf(group: GroupData, runs: readonly RunData[]): Ending[] {
 }
 
 function fall({ group, curves, start, end, ends, tokens }: Ending, several: boolean): string {
-  const who = several ? `${group.label} ends lowest: its` : "The";
+  const subject = several ? `${group.label} ends lowest: its` : "The";
   const seeds = ends.length > 1 ? `, the mean of ${ends.length} seeds` : "";
   const { bits } = curves;
   const inBits = bits === null ? "" : ` (${formatLoss(bits.mean[bits.mean.length - 1]!)} bits per byte)`;
   if (curves.tokens.length === 1)
-    return `${who} held-out loss on the target is ${formatLoss(end)} nats per token${inBits} after ${formatCount(tokens)} tokens${seeds}.`;
+    return `${subject} held-out loss on the target is ${formatLoss(end)} nats per token${inBits} after ${formatCount(tokens)} tokens${seeds}.`;
   const direction = end < start ? "fell" : end > start ? "rose" : "stayed, it went";
   const share = formatShare(Math.abs(end / start - 1));
-  return `${who} held-out loss on the target ${direction} from ${formatLoss(start)} to ${formatLoss(end)} nats per token${inBits}, by ${share}, over ${formatCount(tokens)} tokens${seeds}.`;
+  return `${subject} held-out loss on the target ${direction} from ${formatLoss(start)} to ${formatLoss(end)} nats per token${inBits}, by ${share}, over ${formatCount(tokens)} tokens${seeds}.`;
 }
 
 function difference(best: Ending, other: Ending): string {

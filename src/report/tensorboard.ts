@@ -8,16 +8,17 @@ import { scanMetrics } from "../runs/record.ts";
 import { type Scalar, scalarsRecord, versionRecord } from "./tfevents.ts";
 
 /** The weights that were written last; they are written again when they have changed. */
-interface Told {
+interface Written {
   weights: ReadonlyMap<string, number> | null;
 }
 
 /** The scalars of a line; `written` is updated. A loss that is not a number is left out. */
-function scalarsOf(line: MetricsLine, told: Told): Scalar[] {
+function scalarsOf(line: MetricsLine, written: Written): Scalar[] {
   if ("event" in line) return line.event === "start" ? evaluationScalars(line.evaluation) : [];
   const moved =
-    told.weights === null || [...line.weights].some(([name, weight]) => told.weights?.get(name) !== weight);
-  if (moved) told.weights = line.weights;
+    written.weights === null ||
+    [...line.weights].some(([name, weight]) => written.weights?.get(name) !== weight);
+  if (moved) written.weights = line.weights;
   const named = (group: string, values: Iterable<readonly [string, number]>): Scalar[] =>
     Array.from(values, ([name, value]) => ({ tag: `${group}/${name}`, value }));
   return [
@@ -51,13 +52,13 @@ function eventFileName(seconds: number): string {
 }
 
 /** The lines of a run as records. metrics.jsonl stores durations, so times are counted backwards from its end. */
-function recordsOf(folder: string, end: number, told: Told): { began: number; records: Uint8Array[] } {
+function recordsOf(folder: string, end: number, written: Written): { began: number; records: Uint8Array[] } {
   const steps: { readonly step: number; readonly seconds: number; readonly scalars: readonly Scalar[] }[] =
     [];
   let seconds = 0;
   scanMetrics(folder, (line) => {
     if ("seconds" in line) seconds += line.seconds;
-    const scalars = scalarsOf(line, told);
+    const scalars = scalarsOf(line, written);
     if (scalars.length > 0) steps.push({ step: line.step, seconds, scalars });
   });
   const began = end - seconds;
@@ -97,7 +98,7 @@ export interface EventWriter {
 /** Starts the event file of a run in its folder `tensorboard/`; that of a resumed run begins with the lines that it keeps. Throws `io`. */
 export function openEvents(folder: string): EventWriter {
   const place = join(folder, "tensorboard");
-  const told: Told = { weights: null };
+  const written: Written = { weights: null };
   const path = join(place, eventFileName(Date.now() / 1000));
   try {
     mkdirSync(resolve(place), { recursive: true });
@@ -109,11 +110,11 @@ export function openEvents(folder: string): EventWriter {
         throw ioError(path, error);
       }
     };
-    for (const bytes of recordsOf(folder, Date.now() / 1000, told).records) write(bytes);
+    for (const bytes of recordsOf(folder, Date.now() / 1000, written).records) write(bytes);
     removeEvents(place, path);
     return {
       add(line) {
-        const scalars = scalarsOf(line, told);
+        const scalars = scalarsOf(line, written);
         if (scalars.length > 0) write(scalarsRecord(Date.now() / 1000, line.step, scalars));
       },
       close: () => closeSync(file),

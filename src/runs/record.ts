@@ -70,7 +70,7 @@ export function readRunHead(folder: string): RunHead {
   if (facts === null)
     throw new GradmixError(
       "data",
-      `${folder}: has no run.json, which a run writes before its first step; a run of an earlier version gets one by --resume ${folder}`,
+      `${folder}: has no run.json, which a run writes before its first step; for a run of an earlier version, gradmix train --resume ${folder} writes it`,
     );
   return { folder, name: basename(resolve(folder)), config, facts: factsOf(ordered(facts, place)) };
 }
@@ -143,12 +143,12 @@ function readOrNull(path: string): string | null {
   }
 }
 
-/** Parses JSON and keeps the order of names. */
+/** Names keep their order. */
 function ordered(source: string, at: string): Part {
   return { at, value: parseJson(source, { source: at, code: "data" }) };
 }
 
-/** Parses JSON by JSON.parse, which is much faster: a long run has many lines. */
+/** By JSON.parse, which is far faster: a long run has many lines. */
 function parsed(source: string, at: string): Part {
   try {
     return { at, value: JSON.parse(source) as unknown };
@@ -159,7 +159,7 @@ function parsed(source: string, at: string): Part {
 
 const numbers = mapOf(number);
 
-/** Weights may have been edited by hand, and results made from them would be silently off. */
+/** Weights may have been edited, and what is made of them would be off without a word. */
 const weights: Reader<ReadonlyMap<string, number>> = (part) => {
   const read = numbers(part);
   const values = [...read.values()];
@@ -215,7 +215,7 @@ const guarded: Reader<GuardMetrics> = (part) => ({
   multiplier: member(part, "multiplier", orNull(number)),
 });
 
-/** Reads the line of a step. */
+/** A line that tells what a step did. */
 export const stepLine: Reader<StepMetrics> = (part) => ({
   step: member(part, "step", number),
   tokens: member(part, "tokens", number),

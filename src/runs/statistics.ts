@@ -36,12 +36,12 @@ export function interval(values: readonly number[]): Interval {
 /** The quantile of Student's t with `freedom` degrees of freedom: the x with P(t ≤ x) = p, ½ ≤ p < 1. Accurate to 1e-10. */
 export function studentQuantile(p: number, freedom: number): number {
   // P(T > x) = ½·I_{ν/(ν+x²)}(ν/2, ½), which decreases in x.
-  const above = (x: number): number => incompleteBeta(freedom / (freedom + x * x), freedom / 2, 0.5) / 2;
+  const upperTail = (x: number): number => incompleteBeta(freedom / (freedom + x * x), freedom / 2, 0.5) / 2;
   let [low, high] = [0, 1];
-  while (above(high) > 1 - p) high *= 2;
+  while (upperTail(high) > 1 - p) high *= 2;
   for (let i = 0; i < 200 && high - low > 1e-12 * high; i++) {
     const middle = (low + high) / 2;
-    if (above(middle) > 1 - p) low = middle;
+    if (upperTail(middle) > 1 - p) low = middle;
     else high = middle;
   }
   return (low + high) / 2;

@@ -100,13 +100,13 @@ export async function checkGradients(
     given.push({ data: await t.data(), shape: t.shape, dtype: t.dtype });
   }
   const wrt = options.wrt ?? given.flatMap(({ dtype }, i) => (dtype === "f32" ? [i] : []));
-  const wrong = wrt.find((i) => given.at(i)?.dtype !== "f32" || !Number.isInteger(i) || i < 0);
-  if (wrong !== undefined || wrt.length === 0)
+  const invalid = wrt.find((i) => given.at(i)?.dtype !== "f32" || !Number.isInteger(i) || i < 0);
+  if (invalid !== undefined || wrt.length === 0)
     throw new GradmixError(
       "config",
-      wrong === undefined
+      invalid === undefined
         ? "checkGradients: wrt: there is no f32 input to differentiate"
-        : `checkGradients: wrt: input ${show(wrong)} is none of the f32 inputs`,
+        : `checkGradients: wrt: input ${show(invalid)} is not one of the f32 inputs`,
     );
   const backend = createReferenceBackend({ precision: "f64" });
   const previous = setCurrentMemory(backend);
@@ -155,7 +155,7 @@ function read(t: Tensor): ArrayLike<number> {
   if (memory.readNow === undefined)
     throw new GradmixError(
       "backend",
-      `checkGradients: the function gave a tensor on ${memory.name}; it must be made of what it is given`,
+      `checkGradients: the function returned a tensor on ${memory.name}; it must compute only with its arguments`,
     );
   return memory.readNow(t.buffer, t.offset, t.size);
 }
@@ -175,17 +175,17 @@ const indexOf = (at: number, shape: Shape): string =>
 function wantSame(
   { of, nameOf, primals, tolerance }: Problem,
   i: number,
-  [rule, got]: readonly [string, ArrayLike<number>],
+  [rule, found]: readonly [string, ArrayLike<number>],
   [other, want]: readonly [string, ArrayLike<number>],
   rounding: number,
 ): void {
   const scale = Array.from(want, Math.abs).reduce((most, value) => (value > most ? value : most), 0);
   const allowed = tolerance * scale + rounding;
-  const at = Array.from(want).findIndex((value, n) => !(Math.abs(got[n]! - value) <= allowed));
+  const at = Array.from(want).findIndex((value, n) => !(Math.abs(found[n]! - value) <= allowed));
   if (at >= 0)
     throw new GradmixError(
       "autograd",
-      `checkGradients: ${nameOf(i)}, element ${indexOf(at, primals[i]!.shape)}: the ${rule}${of} gives ${got[at]}, ${other} ${want[at]}`,
+      `checkGradients: ${nameOf(i)}, element ${indexOf(at, primals[i]!.shape)}: the ${rule}${of} gives ${found[at]}, ${other} ${want[at]}`,
     );
 }
 
@@ -219,15 +219,15 @@ function checkDerivatives(problem: Problem, forwardMode: boolean): Found {
 function checkByDifferences(problem: Problem, { x, ct, pulled, terms }: Found, i: number): void {
   const { f, primals, step } = problem;
   /** ⟨f, ct⟩ after moving one element of the input. */
-  const moved = (at: number, by: number): number =>
+  const moved = (at: number, delta: number): number =>
     scope(() => {
-      const there = x.map((data, n) =>
+      const movedInputs = x.map((data, n) =>
         tensor(
-          Array.from(data, (value, e) => (n === i && e === at ? value + by : value)),
+          Array.from(data, (value, e) => (n === i && e === at ? value + delta : value)),
           primals[n]!.shape,
         ),
       );
-      return dot(asList(f(...there)).map(read), ct);
+      return dot(asList(f(...movedInputs)).map(read), ct);
     });
   const found = pulled[i]!;
   const slopes = Array.from(x[i]!, (value, at) => {
@@ -250,9 +250,9 @@ function checkTangent(problem: Problem, { ct, pulled, terms }: Found, i: number)
       return dot(jvp(f, primals, tangents).tangents.map(read), ct);
     });
   const t = random(shape, seed, 200 + i);
-  const [ahead, back] = [pushed(t), dot([read(t)], [pulled[i]!])];
+  const [forward, reverse] = [pushed(t), dot([read(t)], [pulled[i]!])];
   // Both are exact up to rounding.
-  if (Math.abs(ahead - back) <= 1e-9 * sumOf(pulled[i]!, Math.abs) + 1e-12 * terms) return;
+  if (Math.abs(forward - reverse) <= 1e-9 * sumOf(pulled[i]!, Math.abs) + 1e-12 * terms) return;
   // Finds the element that causes the difference.
   const parts = Array.from({ length: size }, (_, at) =>
     scope(() =>
@@ -267,7 +267,7 @@ function checkTangent(problem: Problem, { ct, pulled, terms }: Found, i: number)
   wantSame(problem, i, ["jvp", parts], ["the vjp gives", pulled[i]!], 0);
   throw new GradmixError(
     "autograd",
-    `checkGradients: ${nameOf(i)}: the jvp${of} gives ⟨J·t, ct⟩ = ${ahead}, the vjp ⟨t, Jᵀ·ct⟩ = ${back}; a derivative must be linear`,
+    `checkGradients: ${nameOf(i)}: the jvp${of} gives ⟨J·t, ct⟩ = ${forward}, the vjp ⟨t, Jᵀ·ct⟩ = ${reverse}; a derivative must be linear`,
   );
 }
 
@@ -314,7 +314,7 @@ function checkBatch({ f, primals, nameOf, seed }: Problem): void {
         if (at >= 0)
           throw new GradmixError(
             "autograd",
-            `checkGradients: ${nameOf(i)}, element ${indexOf(at, input.shape)}: block ${block} of the ${count} blocks of rows of output ${o} depends on it, and ${[...follower.names].join(", ")} say in keepsBatch that these blocks stay apart`,
+            `checkGradients: ${nameOf(i)}, element ${indexOf(at, input.shape)}: block ${block} of the ${count} blocks of rows of output ${o} depends on it, and ${[...follower.names].join(", ")} declare in keepsBatch that these blocks are independent`,
           );
       }
     }

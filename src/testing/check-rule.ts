@@ -123,7 +123,7 @@ function contextOf(make: MakeRule, options: CheckRuleOptions): Context {
       floor,
       ceiling,
     },
-    has: new Set(options.knobs),
+    settable: new Set(options.knobs),
     sizes: fc.integer({ min: least, max: most }),
     longRun: options.longRun ?? 10_000,
     most,
@@ -135,7 +135,7 @@ function contextOf(make: MakeRule, options: CheckRuleOptions): Context {
 function faultOf(one: Invariant, context: Context, options: CheckRuleOptions): string | null {
   const { numRuns = 100, seed = 1, replay } = options;
   const found = one.run(context, {
-    numRuns: one.once ? 1 : numRuns,
+    numRuns: one.singleCase ? 1 : numRuns,
     ...(replay === undefined ? { seed } : { seed: replay.seed, path: replay.path }),
   });
   if (!found.failed) return null;
@@ -143,8 +143,8 @@ function faultOf(one: Invariant, context: Context, options: CheckRuleOptions): s
   const what = cause instanceof Error ? cause.message : String(cause);
   // The whole path has one entry per step of shrinking. The first entry leads to the case that failed, and shrinking repeats from there.
   const path = counterexamplePath?.split(":")[0] ?? "0";
-  const again = JSON.stringify({ invariant: one.name, seed: found.seed, path });
-  return `"${one.name}": ${what}; the smallest case: ${fc.stringify((counterexample as [unknown] | null)?.[0])}; to run it again: { replay: ${again} }`;
+  const replayOption = JSON.stringify({ invariant: one.name, seed: found.seed, path });
+  return `"${one.name}": ${what}; the smallest case: ${fc.stringify((counterexample as [unknown] | null)?.[0])}; to run it again: { replay: ${replayOption} }`;
 }
 
 /**

@@ -60,7 +60,7 @@ export interface Context {
   /** An instance of the rule, for its name and needs. */
   readonly rule: Rule;
   readonly promises: Promises;
-  readonly has: ReadonlySet<keyof Knobs>;
+  readonly settable: ReadonlySet<keyof Knobs>;
   readonly sizes: fc.Arbitrary<number>;
   readonly longRun: number;
   readonly most: number;
@@ -71,7 +71,7 @@ export interface Context {
 export interface Invariant {
   readonly name: string;
   /** Whether it is one long case instead of many random ones. */
-  readonly once: boolean;
+  readonly singleCase: boolean;
   applies(context: Context): boolean;
   run(context: Context, params: fc.Parameters<unknown>): fc.RunDetails<unknown>;
 }
@@ -81,11 +81,11 @@ export function invariant<T>(
   applies: (context: Context) => boolean,
   input: (context: Context) => fc.Arbitrary<T>,
   fault: (context: Context, given: T) => string | null,
-  { once = false }: { readonly once?: boolean } = {},
+  { once: singleCase = false }: { readonly once?: boolean } = {},
 ): Invariant {
   return {
     name,
-    once,
+    singleCase,
     applies,
     run: (context, params) =>
       fc.check(
@@ -101,7 +101,7 @@ export function invariant<T>(
 /** The parts of a signal that the rule needs, and no others, so that a rule that reads more than its `needs` fails. */
 export type Measured = Partial<FullSignal> & Pick<Signal, "tokens">;
 
-export function only(given: FullSignal, needs: readonly SignalName[]): Measured {
+export function restrictedTo(given: FullSignal, needs: readonly SignalName[]): Measured {
   const tokens = Array.from(given.norms, () => 64);
   return Object.fromEntries(
     Object.entries({ ...given, tokens }).filter(([name]) => needs.includes(name as SignalName)),
@@ -110,7 +110,7 @@ export function only(given: FullSignal, needs: readonly SignalName[]): Measured 
 
 /** Signals for k domains with what the rule needs. */
 export const signalOf = ({ rule }: Context, k: number, mild: boolean): fc.Arbitrary<Measured> =>
-  signal(k, { mild }).map((given) => only(given, rule.needs));
+  signal(k, { mild }).map((given) => restrictedTo(given, rule.needs));
 
 export interface Run {
   readonly k: number;
@@ -174,10 +174,10 @@ export function replaced(
         alignments: Array.from(target.alignments).with(at, value),
       })),
     };
-  const whole = given[name];
+  const values = given[name];
   return {
     ...given,
-    [name]: typeof whole === "number" ? value : Array.from(whole as ArrayLike<number>).with(at, value),
+    [name]: typeof values === "number" ? value : Array.from(values as ArrayLike<number>).with(at, value),
   };
 }
 

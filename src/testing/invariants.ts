@@ -12,7 +12,7 @@ import {
   type Measured,
   moves,
   offSimplex,
-  only,
+  restrictedTo,
   outOfBounds,
   pick,
   replaced,
@@ -151,7 +151,7 @@ export const invariants: readonly Invariant[] = [
   ),
   invariant(
     "η = 0 changes nothing",
-    (context) => context.has.has("eta") && moves(context),
+    (context) => context.settable.has("eta") && moves(context),
     (context) => runs(context, false),
     ({ make }, { k, signals }) => {
       const [start, ...after] = follow(make(names(k), { eta: 0 }), names(k), signals);
@@ -160,7 +160,7 @@ export const invariants: readonly Invariant[] = [
   ),
   invariant(
     "β weights the new value, and β = 1 is no average",
-    (context) => context.has.has("beta") && moves(context),
+    (context) => context.settable.has("beta") && moves(context),
     (context) => fc.tuple(runs(context, true), fc.double({ min: 0.01, max: 1, noNaN: true })),
     ({ make }, [{ k, signals }, beta]) => {
       const plain = follow(make(names(k), { beta: 1 }), names(k), signals);
@@ -228,10 +228,10 @@ export const invariants: readonly Invariant[] = [
           k: fc.constant(k),
           given: signalOf(context, k, true),
           at: fc.nat(k - 1),
-          by: fc.double({ min: 0.01, max: 3, noNaN: true }),
+          amount: fc.double({ min: 0.01, max: 3, noNaN: true }),
         }),
       ),
-    ({ make, promises }, { k, given, at, by }) =>
+    ({ make, promises }, { k, given, at, amount: by }) =>
       first(
         promises.monotone.map((name) => {
           const raised = {
@@ -250,9 +250,9 @@ export const invariants: readonly Invariant[] = [
     "keeps the support",
     (context) => context.promises.keepsSupport && moves(context),
     (context) => runs(context, false).chain((run) => fc.tuple(fc.constant(run), simplexPoint(run.k))),
-    ({ make, promises, has }, [{ k, signals }, point]) => {
+    ({ make, promises, settable }, [{ k, signals }, point]) => {
       const start = Object.fromEntries(names(k).map((name, i) => [name, point[i]!]));
-      const states = follow(make(names(k), has.has("start") ? { start } : {}), names(k), signals);
+      const states = follow(make(names(k), settable.has("start") ? { start } : {}), names(k), signals);
       return first(
         states[0].weights.map((weight, i) => {
           const lost = states.find(({ weights }) =>
@@ -269,14 +269,14 @@ export const invariants: readonly Invariant[] = [
     (context) => runs(context, true),
     ({ make }, { k, signals }) => {
       const halves = Array.from({ length: 2 * k }, (_, i) => i >> 1);
-      const whole = follow(make(names(k), {}), names(k), signals);
+      const coarse = follow(make(names(k), {}), names(k), signals);
       const split = follow(
         make(names(2 * k), {}),
         names(2 * k),
         signals.map((s) => pick(s, k, halves)),
       );
       return first(
-        whole.map(({ weights }, t) =>
+        coarse.map(({ weights }, t) =>
           differ(
             weights.map((_, i) => split[t]!.weights[2 * i]! + split[t]!.weights[2 * i + 1]!),
             weights,
@@ -288,7 +288,7 @@ export const invariants: readonly Invariant[] = [
   ),
   invariant(
     "splitting one domain into equal halves keeps its total",
-    ({ promises, has }) => promises.splitsOne && has.has("start"),
+    ({ promises, settable }) => promises.splitsOne && settable.has("start"),
     (context) => runs(context, true).chain((run) => fc.tuple(fc.constant(run), fc.nat(run.k - 1))),
     ({ make }, [{ k, signals }, at]) => {
       // The second half comes last.
@@ -297,14 +297,14 @@ export const invariants: readonly Invariant[] = [
         Object.fromEntries(weights.map((weight, i) => [`domain${i}`, weight]));
       const even = parts.slice(0, k).map(() => 1 / k);
       const halves = parts.map((i) => (i === at ? 0.5 / k : 1 / k));
-      const whole = follow(make(names(k), { start: startOf(even) }), names(k), signals);
+      const coarse = follow(make(names(k), { start: startOf(even) }), names(k), signals);
       const split = follow(
         make(names(k + 1), { start: startOf(halves) }),
         names(k + 1),
         signals.map((s) => pick(s, k, parts)),
       );
       return first(
-        whole.map(({ weights }, t) =>
+        coarse.map(({ weights }, t) =>
           differ(
             weights.map((_, i) => split[t]!.weights[i]! + (i === at ? split[t]!.weights[k]! : 0)),
             weights,
@@ -325,7 +325,7 @@ export const invariants: readonly Invariant[] = [
       const rule = make(names(k), {});
       let state = rule.init(names(k));
       for (let step = 0; step < longRun; step++) {
-        state = rule.update(state, only(longSignal(k, 7, step), needs));
+        state = rule.update(state, restrictedTo(longSignal(k, 7, step), needs));
         const fault = offSimplex(state.weights, k) ?? outOfBounds(state.weights, promises);
         if (fault !== null) return `after ${step + 1} updates ${fault}`;
         if (promises.keepsSupport && state.weights.some((w) => w === 0) && step === longRun - 1)

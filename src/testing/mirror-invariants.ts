@@ -26,7 +26,7 @@ interface MirrorRun {
   readonly signals: readonly Measured[];
 }
 
-const applies = ({ promises, has }: Context): boolean => promises.mirror && has.has("eta");
+const applies = ({ promises, settable }: Context): boolean => promises.mirror && settable.has("eta");
 
 const input = (context: Context): fc.Arbitrary<MirrorRun> =>
   context.sizes.chain((k) =>
@@ -40,14 +40,16 @@ const input = (context: Context): fc.Arbitrary<MirrorRun> =>
 
 /** The weights before each update and after the last, without a moving average. */
 function weightsOf(
-  { make, has }: Context,
+  { make, settable }: Context,
   { k, eta, start }: MirrorRun,
   signals: readonly Signal[],
 ): (readonly number[])[] {
   const rule = make(names(k), {
     eta,
-    ...(has.has("beta") ? { beta: 1 } : {}),
-    ...(has.has("start") ? { start: Object.fromEntries(names(k).map((name, i) => [name, start[i]!])) } : {}),
+    ...(settable.has("beta") ? { beta: 1 } : {}),
+    ...(settable.has("start")
+      ? { start: Object.fromEntries(names(k).map((name, i) => [name, start[i]!])) }
+      : {}),
   });
   return follow(rule, names(k), signals).map(({ weights }) => weights);
 }
@@ -58,15 +60,15 @@ const summed = (directions: readonly ArrayLike<number>[], k: number): number[] =
 
 /** (1/η)·ln Σᵢ αᵢ exp(η·aᵢ), the potential of a step. */
 function potential(alpha: ArrayLike<number>, a: ArrayLike<number>, eta: number): number {
-  const there = Array.from(a).filter((_, i) => alpha[i]! > 0);
-  const top = Math.max(...there);
+  const supported = Array.from(a).filter((_, i) => alpha[i]! > 0);
+  const top = Math.max(...supported);
   return (
     top + Math.log(sumOf(Array.from(alpha, (w, i) => (w > 0 ? w * Math.exp(eta * (a[i]! - top)) : 0)))) / eta
   );
 }
 
 /** Whether two sums of directions of order 1 differ by more than rounding. */
-const far = (found: number, wanted: number): boolean =>
+const differs = (found: number, wanted: number): boolean =>
   !(Math.abs(found - wanted) <= tolerance.computations * Math.max(1, Math.abs(wanted)));
 
 /** How often each signal is repeated in the invariant about regret. */
@@ -127,8 +129,8 @@ export const mirrorInvariants: readonly Invariant[] = [
       const directions = signals.map(context.direction);
       const weights = weightsOf(context, run, signals);
       const steps = sumOf(directions.map((a, t) => potential(weights[t]!, a, eta)));
-      const whole = potential(weights[0]!, summed(directions, k), eta);
-      return far(steps, whole) ? `the steps add up to ${steps}, not to ${whole}` : null;
+      const total = potential(weights[0]!, summed(directions, k), eta);
+      return differs(steps, total) ? `the steps add up to ${steps}, not to ${total}` : null;
     },
   ),
   invariant(
@@ -150,7 +152,7 @@ export const mirrorInvariants: readonly Invariant[] = [
       return first(
         summed(directions, k).map((sum, i) => {
           const least = sum + Math.log(weights[0]![i]!) / eta - slack;
-          return gained >= least || !far(gained, least)
+          return gained >= least || !differs(gained, least)
             ? null
             : `the weights gained ${gained}, less than the ${least} that domain ${i} allows`;
         }),

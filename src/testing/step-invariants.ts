@@ -20,7 +20,7 @@ const aligned = ({ rule }: Context): boolean =>
 export const stepInvariants: readonly Invariant[] = [
   invariant(
     "a schedule of η is a smaller η",
-    ({ rule, has }) => rule.stepsOn !== undefined && has.has("eta"),
+    ({ rule, settable }) => rule.stepsOn !== undefined && settable.has("eta"),
     (context) =>
       fc.tuple(
         runs(context, false),

@@ -33,20 +33,20 @@ const measurable = [
 ] as const;
 
 /** The signal with 0 tokens for the domains that are not `measured`, and `value` in place of their numbers; with null these stay. */
-function without(given: Measured, k: number, there: readonly boolean[], value: number | null): Measured {
-  let out: Measured = { ...given, tokens: there.map((is) => (is ? 64 : 0)) };
+function leaveOut(given: Measured, k: number, measured: readonly boolean[], value: number | null): Measured {
+  let out: Measured = { ...given, tokens: measured.map((is) => (is ? 64 : 0)) };
   if (value !== null)
     for (let at = 0; at < k; at++)
-      if (!there[at]) for (const name of measurable) out = replaced(out, name, k, at, value);
+      if (!measured[at]) for (const name of measurable) out = replaced(out, name, k, at, value);
   return out;
 }
 
 /** A run, and the domains that each of its updates measured. */
-const partial = (context: Context): fc.Arbitrary<{ run: Run; there: boolean[][] }> =>
+const partial = (context: Context): fc.Arbitrary<{ run: Run; measured: boolean[][] }> =>
   runs(context, false).chain((run) =>
     fc.record({
       run: fc.constant(run),
-      there: fc.array(fc.array(fc.boolean(), { minLength: run.k, maxLength: run.k }), {
+      measured: fc.array(fc.array(fc.boolean(), { minLength: run.k, maxLength: run.k }), {
         minLength: run.signals.length,
         maxLength: run.signals.length,
       }),
@@ -58,13 +58,13 @@ export const unmeasuredInvariants: readonly Invariant[] = [
     "what stands in the place of a domain that was not measured changes nothing",
     (context) => context.promises.unmeasured !== "refuses" && moves(context),
     (context) => fc.tuple(partial(context), junk),
-    ({ make }, [{ run, there }, value]) => {
+    ({ make }, [{ run, measured }, value]) => {
       const { k, signals } = run;
       const rule = make(names(k), {});
       let state = rule.init(names(k));
       for (const [t, given] of signals.entries()) {
-        const next = rule.update(state, without(given, k, there[t]!, null));
-        const other = rule.update(state, without(given, k, there[t]!, value));
+        const next = rule.update(state, leaveOut(given, k, measured[t]!, null));
+        const other = rule.update(state, leaveOut(given, k, measured[t]!, value));
         if (JSON.stringify(next) !== JSON.stringify(other))
           return `update ${t} with ${value} in its place gave ${fc.stringify(other)}, not ${fc.stringify(next)}`;
         state = next;
@@ -84,23 +84,23 @@ export const unmeasuredInvariants: readonly Invariant[] = [
       partial(context).chain((given) =>
         fc.tuple(fc.constant(given), simplexPoint(given.run.k, { positive: true })),
       ),
-    ({ make, has, promises }, [{ run, there }, point]) => {
+    ({ make, settable, promises }, [{ run, measured }, point]) => {
       const { k, signals } = run;
       const rule = make(names(k), {
-        ...(has.has("beta") ? { beta: 1 } : {}),
-        ...(has.has("start")
+        ...(settable.has("beta") ? { beta: 1 } : {}),
+        ...(settable.has("start")
           ? { start: Object.fromEntries(names(k).map((name, i) => [name, point[i]!])) }
           : {}),
       });
       let state = rule.init(names(k));
-      const ever = there[0]!.map(() => false);
+      const ever = measured[0]!.map(() => false);
       for (const [t, given] of signals.entries()) {
         const { weights } = state;
-        const now = there[t]!;
-        state = rule.update(state, without(given, k, now, null));
+        const current = measured[t]!;
+        state = rule.update(state, leaveOut(given, k, current, null));
         // A rule that remembers moves domains in every update, by their earlier measurements.
-        now.forEach((is, i) => (ever[i] ||= is));
-        const stay = promises.unmeasured === "keeps" ? now : ever;
+        current.forEach((is, i) => (ever[i] ||= is));
+        const stay = promises.unmeasured === "keeps" ? current : ever;
         const moved = first(
           weights.map((weight, i) =>
             stay[i]! || Math.abs(state.weights[i]! - weight) <= tolerance.rounding
@@ -109,7 +109,7 @@ export const unmeasuredInvariants: readonly Invariant[] = [
           ),
         );
         if (moved !== null) return moved;
-        if (now.every((is) => !is) && promises.unmeasured === "keeps") {
+        if (current.every((is) => !is) && promises.unmeasured === "keeps") {
           const fault = differ(state.weights, weights, tolerance.rounding);
           if (fault !== null) return `nothing was measured, and ${fault}`;
         }
@@ -121,10 +121,10 @@ export const unmeasuredInvariants: readonly Invariant[] = [
     "a signal that leaves a domain out is refused",
     (context) => context.promises.unmeasured === "refuses" && moves(context),
     (context) => partial(context),
-    ({ make }, { run: { k, signals }, there }) => {
+    ({ make }, { run: { k, signals }, measured }) => {
       const rule = make(names(k), {});
-      const given: Signal = without(signals[0]!, k, there[0]!, 0);
-      if (there[0]!.every((is) => is)) return null;
+      const given: Signal = leaveOut(signals[0]!, k, measured[0]!, 0);
+      if (measured[0]!.every((is) => is)) return null;
       try {
         rule.update(rule.init(names(k)), given);
       } catch (error) {

@@ -9,7 +9,7 @@ import {
   type Gathered,
   gatheredAlignments,
   lossesByDomain,
-  emptyGathered,
+  nothing,
   pairsOf,
   savedGathered,
   type StepMeasurements,
@@ -79,7 +79,7 @@ function told(step: readonly Example[]): StepMeasurements {
 }
 
 function gatheredOf(all: readonly (readonly Example[])[]): Gathered {
-  const gathered = emptyGathered();
+  const gathered = nothing();
   for (const step of all) gather(gathered, told(step));
   gathered.targetNorms.push(3, 5);
   gathered.targetLosses.push(1, 2.5);
@@ -212,7 +212,7 @@ test("without norms of examples, as with tied weights, there are none of domains
     expect(norms?.every((norm, i) => norm > 0 || rest.tokens[i] === 0)).toBe(true);
     expect(gatheredAlignments(tied, k, bases, q)).toStrictEqual(rest);
   }
-  expect(gatheredAlignments(emptyGathered(), k, undefined, q)).toMatchObject({
+  expect(gatheredAlignments(nothing(), k, undefined, q)).toMatchObject({
     targetNorm: 0,
     targetLoss: 0,
   });
@@ -270,7 +270,7 @@ describe("in a checkpoint", () => {
   });
 
   test("whatever else differs is refused", () => {
-    const lists = Object.keys(emptyGathered());
+    const lists = Object.keys(nothing());
     const domainLists = ["domainOf", "pairDomains"];
     const refused = (change: Record<string, unknown>, why: string): void =>
       expect(

@@ -189,7 +189,7 @@ async function lookAtClusters(tab: Tab, seen: Record<string, unknown>): Promise<
   seen["clustersMore"] = await tab.evaluate("document.querySelectorAll('.cluster').length");
   await tab.evaluate(type("Search the clusters", "number 4095 "));
   seen["clustersFound"] = await tab.evaluate(names);
-  seen["clustersTold"] = await tab.evaluate(texts("#clusters .told"));
+  seen["clustersReadout"] = await tab.evaluate(texts("#clusters .readout"));
   seen["clustersMarked"] = await tab.evaluate(texts("#list mark"));
   await tab.evaluate(type("Search the clusters", ""));
   await tab.evaluate(
@@ -360,7 +360,7 @@ describe.skipIf(missing !== null)("the page", () => {
     expect(list("clusterNames").slice(6, 9)).toEqual(["cluster-6", HOSTILE, "cluster-8"]);
     expect(seen["clustersMore"]).toBe(360);
     expect(seen["clustersFound"]).toEqual(["cluster-4095"]);
-    expect(seen["clustersTold"]).toEqual(["1 found, with <0.01 % of the documents"]);
+    expect(seen["clustersReadout"]).toEqual(["1 found, with <0.01 % of the documents"]);
     // As it stands there, in capitals too.
     expect(seen["clustersMarked"]).toEqual(["Number 4095"]);
     expect(seen["clustersSmall"]).toBe("cluster-4095");

@@ -1,6 +1,7 @@
 /**
- * Embeddings of texts without any model: hashed TF-IDF, a sparse random projection, and the leading directions of what is left (latent semantic analysis; Deerwester et al.
- * 1990, by subspace iteration as in Halko et al. 2011), to unit length. A sample of the texts fits them; then any text can be embedded.
+ * Embeddings of texts without any model: hashed TF-IDF, a sparse random projection, and the leading directions of the result (latent semantic
+ * analysis; Deerwester et al. 1990, by subspace iteration as in Halko et al. 2011), scaled to unit length. They are fitted on a sample of the texts;
+ * then any text can be embedded.
  */
 import type { CancelSignal } from "../../cancel.ts";
 import { matmul } from "../../autograd/ops/matmul.ts";
@@ -17,41 +18,41 @@ import type { Points } from "./kmeans.ts";
 export interface EmbedderOptions {
   /** Numbers per text, at most 2,048. Default 128. */
   readonly dim?: number;
-  /** Default 1. */
+  /** Seed of the projection. Default 1. */
   readonly seed?: number;
   /** Cancels the fit, which then throws the signal's reason. */
   readonly signal?: CancelSignal;
 }
 
-/** Plain JSON but for the array: what embeds texts. */
+/** A fitted embedder of texts: plain JSON except for the arrays. */
 export interface Embedder {
   /** Numbers per text. */
   readonly dim: number;
   /** Seed of the projection. */
   readonly seed: number;
-  /** Of each hashed word [FEATURES]: how telling it is, ln((1 + n)/(1 + n_w)) + 1 with n_w of n texts that have it. */
+  /** Weight of each hashed word [FEATURES]: ln((1 + n)/(1 + n_w)) + 1, where n_w of n texts contain the word. */
   readonly idf: Float32Array;
-  /** The leading directions [dim, PROJECTED]. */
+  /** The leading directions [dim, PROJECTED], row-major. */
   readonly directions: Float32Array;
 }
 
 export const embedderDefaults = { dim: 128, seed: 1 };
 
-/** Words are told apart by 18 bits of their hash, as in Weinberger et al. 2009. */
+/** Number of hashed words; words are distinguished by 18 bits of their hash, as in Weinberger et al. 2009. */
 export const FEATURES: number = 1 << 18;
-/** Numbers that a text is projected to by chance, before the leading directions are taken. */
+/** Numbers of a text after the random projection, before the leading directions are taken. */
 export const PROJECTED = 2048;
 export const dimCheck: OptionCheck = integerIn(1, PROJECTED);
-/** Places that a word goes to in the projection (sparse Johnson–Lindenstrauss; Kane and Nelson 2014). */
+/** Number of positions to which a word is projected (sparse Johnson–Lindenstrauss; Kane and Nelson 2014). */
 const PLACES = 8;
-/** Of the subspace iteration: the directions at the end of the spectrum are settled last and matter least. */
+/** Number of subspace iterations. The last directions converge last and matter least. */
 const ITERATIONS = 12;
-/** Texts that are projected at once. */
+/** Number of texts that are projected at once. */
 const BLOCK = 2048;
 
 /**
- * Learns how telling words are, and the leading directions, from texts: a few thousand suffice. Needs a backend (`init`). Throws `config` for options out of range, `data`
- * where no text has a word.
+ * Fits an embedder to texts: the weights of words and the leading directions. A few thousand texts suffice. Needs a backend (`init`). Throws `config`
+ * for options out of range, and `data` if no text has a word.
  */
 export async function fitEmbedder(
   texts: readonly string[],
@@ -91,7 +92,7 @@ export async function fitEmbedder(
   }
 }
 
-/** Texts as points of unit length; a text without a word is the zero point. Needs a backend. */
+/** Embeds texts as points of unit length [texts · dim]; a text without a word is the zero point. Needs a backend (`init`). */
 export async function embedTexts(
   embedder: Embedder,
   texts: readonly string[],
@@ -119,7 +120,7 @@ export async function embedTexts(
   return { values, dim };
 }
 
-/** Scales rows to unit length; those of zeros stay. */
+/** Scales rows to unit length in place; rows of zeros stay. */
 export function toUnitLength(values: Float32Array, dim: number): void {
   for (let at = 0; at < values.length; at += dim) {
     const norm = Math.hypot(...values.subarray(at, at + dim));
@@ -127,12 +128,12 @@ export function toUnitLength(values: Float32Array, dim: number): void {
   }
 }
 
-/** Scripts without spaces between words: pairs of characters stand for words. */
+/** Scripts without spaces between words; there, pairs of characters replace words. */
 const unspaced =
   /[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}\p{Script=Lao}\p{Script=Khmer}\p{Script=Myanmar}]/u;
 const wordsIn = /[\p{L}\p{M}\p{N}_]+/gu;
 
-/** How often each word, by its hash, occurs in a text. */
+/** How often each word occurs in a text, by its hash. */
 export function countWords(text: string): ReadonlyMap<number, number> {
   const counts = new Map<number, number>();
   for (const word of wordsOf(text)) {
@@ -142,7 +143,7 @@ export function countWords(text: string): ReadonlyMap<number, number> {
   return counts;
 }
 
-/** The words of a text in lower case, of two characters or more. */
+/** The words of a text in lower case, with at least two characters. */
 export function* wordsOf(text: string): Generator<string, void, undefined> {
   for (const [run] of text.toLowerCase().matchAll(wordsIn)) {
     if (!unspaced.test(run)) {
@@ -155,7 +156,7 @@ export function* wordsOf(text: string): Generator<string, void, undefined> {
   }
 }
 
-/** FNV-1a over UTF-16 units, its bits mixed once more (the finaliser of MurmurHash3). */
+/** FNV-1a over UTF-16 units, followed by the finaliser of MurmurHash3. */
 export function hashOf(word: string): number {
   let hash = 0x811c9dc5;
   for (let i = 0; i < word.length; i++) hash = Math.imul(hash ^ word.charCodeAt(i), 0x01000193);
@@ -164,7 +165,7 @@ export function hashOf(word: string): number {
   return (hash ^ (hash >>> 16)) >>> 0;
 }
 
-/** Where word f goes in the projection: place · 2 + (sign < 0), PLACES for each. */
+/** The positions of word f in the projection: position · 2 + (sign < 0), PLACES for each word. */
 type Places = (word: number) => Uint16Array;
 
 function placesOf(seed: number): Places {
@@ -185,7 +186,7 @@ function placesOf(seed: number): Places {
   };
 }
 
-/** TF-IDF, with 1 + ln of the count, to unit length, and projected: [texts · PROJECTED]. */
+/** TF-IDF, with 1 + ln of the count, scaled to unit length and projected: [texts · PROJECTED]. */
 function projected(
   texts: readonly ReadonlyMap<number, number>[],
   idf: Float32Array,
@@ -205,7 +206,10 @@ function projected(
   return out;
 }
 
-/** The eigenvectors of a symmetric matrix with the largest eigenvalues, as rows [dim, PROJECTED], by subspace iteration: what they span, not each of them. */
+/**
+ * The eigenvectors of a symmetric matrix with the largest eigenvalues, as rows [dim, PROJECTED], by subspace iteration. They are accurate as a
+ * subspace, not one by one.
+ */
 async function leadingDirections(
   covariance: Tensor,
   dim: number,
@@ -230,7 +234,7 @@ async function leadingDirections(
   return directions;
 }
 
-/** Gram and Schmidt's rows, twice each against rounding. A row that depends on those before it becomes 0. */
+/** Gram–Schmidt orthonormalisation of rows, twice each because of rounding. A row that depends on those before it becomes 0. */
 function orthonormalise(rows: Float32Array, width: number): void {
   for (let at = 0; at < rows.length; at += width) {
     const row = rows.subarray(at, at + width);

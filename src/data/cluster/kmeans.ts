@@ -1,8 +1,9 @@
 /**
- * k-means on the engine: distances are matrix products that are never written (`nearest`), so that fitting and assigning run as fast as the backend multiplies.
+ * k-means on the engine: distances are matrix products that are never stored (`nearest`), so fitting and assigning run at the backend's speed of
+ * multiplication.
  *
- * Lloyd's iteration (1957) from the seeding of Bahmani et al., "Scalable k-means++" (VLDB 2012). Everything is decided by the seed and the points: the bits do not depend on
- * the number of threads.
+ * Lloyd's iteration (1957) with the seeding of Bahmani et al., "Scalable k-means++" (VLDB 2012). The result depends only on the seed and the points:
+ * the bits do not depend on the number of threads.
  */
 import type { CancelSignal } from "../../cancel.ts";
 import { linear } from "../../autograd/ops/linear.ts";
@@ -12,7 +13,7 @@ import { abortSignal, checkOptions, integerIn, numberIn, object, required } from
 import { foldIn, type Key, key, uniformAt } from "../../tensor/rng.ts";
 import { empty, scope, tensor } from "../../tensor/tensor.ts";
 
-/** Points as rows of one array: n·dim numbers. */
+/** Points as rows of one array. */
 export interface Points {
   /** The points, row by row [n · dim]. */
   readonly values: Float32Array;
@@ -22,26 +23,26 @@ export interface Points {
 
 /** Options of `kMeans`. */
 export interface KMeansOptions {
-  /** k. */
+  /** Number of clusters k. */
   readonly clusters: number;
-  /** Lloyd's iterations, at most. Default 50. */
+  /** Largest number of Lloyd's iterations. Default 50. */
   readonly iterations?: number;
-  /** Iterations end when the mean squared distance falls by less than this share of itself. Default 1e-5. */
+  /** The fit ends when the mean squared distance falls by less than this share of itself. Default 1e-5. */
   readonly tolerance?: number;
-  /** Default 1. */
+  /** Seed of the initial centroids. Default 1. */
   readonly seed?: number;
   /**
-   * 1 or more: no cluster gets more than ⌈balance · n / k⌉ points, as far as prices can part them (copies of one point stay together; `sizes` says what came of it). Left out:
-   * clusters are as large as they are.
+   * Balance of the cluster sizes, at least 1: no cluster gets more than ⌈balance · n / k⌉ points, as far as prices can separate them (copies of a
+   * point stay together; `sizes` has the result). Default: no limit.
    */
   readonly balance?: number;
-  /** Where the state is kept after each iteration, so that a fit that was stopped goes on and ends with the same bits. */
+  /** Where the state is saved after each iteration, so that a fit that was stopped can continue and ends with the same bits. Default: nowhere. */
   readonly memory?: FitMemory;
-  /** Aborted: the call rejects with its reason. */
+  /** Cancels the fit, which then rejects with the signal's reason. */
   readonly signal?: CancelSignal;
 }
 
-/** What a fit has computed so far: plain numbers and arrays. */
+/** The state of a fit: plain numbers and arrays. */
 export interface FitState {
   /** Counts and other numbers of the fit. */
   readonly numbers: readonly number[];
@@ -49,45 +50,48 @@ export interface FitState {
   readonly arrays: readonly (Float32Array | Int32Array)[];
 }
 
-/** Keeps states by name. A name that is remembered again is replaced; what `done` says is final. */
+/** Stores states by name. Storing a name again replaces its state; a state stored with `done` is final. */
 export interface FitMemory {
   /** The state with this name; undefined if there is none. */
   recall(name: string): FitState | undefined;
-  /** Keeps a state under this name. `done` says that the fit of that name has ended. */
+  /** Stores a state under this name. `done` means that the fit of this name has ended. */
   remember(name: string, state: FitState, done: boolean): void;
 }
 
-/** What `kMeans` found. */
+/** The result of `kMeans`. */
 export interface KMeansResult {
-  /** [k · dim], row by row. */
+  /** Centroids [k · dim], row by row. */
   readonly centroids: Float32Array;
-  /** The nearest centroid of each point [n]; of equally near ones the first. */
+  /** Index of the nearest centroid of each point [n]; of equally near ones the first. */
   readonly ids: Int32Array;
-  /** What a cluster costs beside the squared distance [k]: 0 without `balance`. Points are assigned where distance and price are least together. */
+  /**
+   * Price of each cluster [k], added to the squared distance: 0 without `balance`. Points are assigned to the cluster with the smallest sum of
+   * distance and price.
+   */
   readonly prices: Float32Array;
-  /** Points of each cluster [k]. Clusters that became empty were given the points farthest from their centroids. */
+  /** Number of points of each cluster [k]. Clusters that became empty were given the points farthest from their centroids. */
   readonly sizes: Int32Array;
   /** Mean squared distance of the points to their nearest centroids. */
   readonly meanSquare: number;
-  /** Updates of the centroids. */
+  /** Number of updates of the centroids. */
   readonly iterations: number;
 }
 
 export const kMeansDefaults = { iterations: 50, tolerance: 1e-5, seed: 1 };
 
-/** Numbers of points that the backend is given at once. */
+/** Count of numbers in the points that the backend receives at once. */
 const BLOCK = 1 << 22;
-/** Points that centroids are first chosen from, at most: so many, or this many for each. */
+/** Largest number of points from which initial centroids are chosen: this many in total, or this many per centroid. */
 const SEEDED = 1 << 16;
 const SEEDED_EACH = 32;
-/** Updates beyond `iterations`, at most, where clusters that were empty have just got a point. */
+/** Largest number of updates beyond `iterations`, if clusters that were empty have just been given a point. */
 const EXTRA = 10;
 /** Rounds of the seeding; each draws about k/2 candidates. */
 const ROUNDS = 5;
 
 /**
- * Clusters points in Euclidean distance. Needs a backend (`init`). Throws `config` for options out of range and for more clusters than points, `data` for points that are
- * not finite.
+ * Clusters points by Euclidean distance. Needs a backend (`init`). Throws `config` for options out of range and for more clusters than points, and
+ * `data` for points that are not finite.
  */
 export async function kMeans(points: Points, options: KMeansOptions): Promise<KMeansResult> {
   checkOptions<KMeansOptions>("kMeans", options, {
@@ -120,12 +124,12 @@ export async function kMeans(points: Points, options: KMeansOptions): Promise<KM
   };
   for (;;) {
     const { updates, before, centroids } = state;
-    // Prices of centroids that still move need not be exact.
+    // While centroids still move, prices need not be exact.
     let { ids, distances, prices } = await assign(state, ROUGH_ROUNDS);
     const meanSquare = sumOf(distances) / n;
     const sizes = sizesOf(ids, k);
     const moved = repair(ids, distances, sizes);
-    // A cluster that just got its point has no centroid of its own yet.
+    // A cluster that was just given its point does not have its own centroid yet.
     const settled = updates >= iterations || (updates > 0 && before - meanSquare <= tolerance * before);
     if (settled && (moved === 0 || updates >= iterations + EXTRA)) {
       if (most === null) return { centroids, ids, prices, sizes, meanSquare, iterations: updates };
@@ -139,7 +143,7 @@ export async function kMeans(points: Points, options: KMeansOptions): Promise<KM
       updates: updates + 1,
       before: meanSquare,
       centroids: means(points, ids, sizes, centroids),
-      // They only rise while a balance is sought: where they rose too much, they come down again.
+      // Prices mostly rise during balancing; those that rose too far must be able to fall again.
       prices: prices.map((price) => price / 2),
     };
     memory?.remember(
@@ -150,7 +154,7 @@ export async function kMeans(points: Points, options: KMeansOptions): Promise<KM
   }
 }
 
-/** The name of the state of a `kMeans` in its memory. */
+/** Name of the state of a `kMeans` in its memory. */
 const STATE = "iteration";
 
 interface State {
@@ -160,7 +164,7 @@ interface State {
   readonly prices: Float32Array;
 }
 
-/** null where it is something else. */
+/** The parts of a state; null if it is not the state of this fit. */
 function stateOf({ numbers: [updates, before], arrays: [centroids, prices] }: FitState): State | null {
   if (updates === undefined || before === undefined) return null;
   return centroids instanceof Float32Array && prices instanceof Float32Array
@@ -175,7 +179,8 @@ function sizesOf(ids: Int32Array, k: number): Int32Array {
 }
 
 /**
- * The nearest centroid of each point, and the squared distance to it [n]. With `prices`, the centroid of which distance and price are least together. Throws as `kMeans`.
+ * Finds the nearest centroid of each point and the squared distance to it [n]; with `prices`, the centroid with the smallest sum of distance and
+ * price. Needs a backend (`init`). Throws like `kMeans`.
  */
 export async function nearestCentroids(
   points: Points,
@@ -193,7 +198,7 @@ export async function nearestCentroids(
   return nearest(points, squaredNorms(points), centroids, signal, prices);
 }
 
-/** Throws `shape` and `data`. */
+/** Number of points. Throws `shape` and `data`. */
 function countOf({ values, dim }: Points): number {
   if (!(Number.isInteger(dim) && dim > 0) || values.length % dim !== 0)
     throw new GradmixError("shape", `points: ${values.length} numbers are not rows of ${dim}`);
@@ -218,7 +223,7 @@ function squaredNorms({ values, dim }: Points): Float32Array {
 
 /** The nearest centroid of each point. */
 export interface Nearest {
-  /** Index of the centroid [n]; of equally near ones the first. */
+  /** Index of the nearest centroid [n]; of equally near ones the first. */
   readonly ids: Int32Array;
   /** Squared distance to it [n]. */
   readonly distances: Float32Array;
@@ -261,7 +266,7 @@ async function nearest(
       try {
         ids.set(await best.data(), from);
         const found = await score.data();
-        // Rounding may leave a little less than nothing.
+        // Rounding may make a distance slightly negative.
         for (let i = from; i < to; i++)
           distances[i] = Math.max(0, squares[i]! - 2 * found[i - from]! - (prices?.[ids[i]!] ?? 0));
       } finally {
@@ -276,16 +281,20 @@ async function nearest(
   return { ids, distances };
 }
 
-/** Times that prices are changed: while centroids still move, and at last. */
+/** Number of price updates: while centroids still move, and at the end. */
 const ROUGH_ROUNDS = 20;
 const ROUNDS_OF_PRICES = 200;
-/** The first step of a price, in the variance of the centroids and for a cluster that is full twice, and the share of it that the last step is. */
+/**
+ * The first step of a price (relative to the variance of the centroids, for a cluster with twice its allowed size), and the last step as a share of
+ * the first.
+ */
 const PRICE_STEP = 0.5;
 const LAST_STEP = 1e-4;
 
 /**
- * Assigns points so that no cluster has more than `most`, by prices: those of clusters that have too many rise, and of those that have room fall, to 0 at least, in ever smaller steps (along the
- * subgradient of the transport problem's dual). Where the rounds do not suffice, the most even assignment that was found is given.
+ * Assigns points so that no cluster has more than `most`, by prices: those of overfull clusters rise, and those of clusters with room fall, at least
+ * to 0, in ever smaller steps (along the subgradient of the transport problem's dual). If the rounds do not suffice, it returns the most even
+ * assignment found.
  */
 async function balanced(
   points: Points,
@@ -296,7 +305,8 @@ async function balanced(
   signal?: CancelSignal,
 ): Promise<Assigned> {
   const step = PRICE_STEP * varianceOf(centroids);
-  // At the best prices for a bound, points that lie between clusters go where they like: for a bound between the even size and the one that is wanted there is room for them.
+  // At the optimal prices for a bound, points between clusters have a free choice. A bound between the even size and the given one leaves room for
+  // them.
   const wanted = (most + squares.length / from.length) / 2;
   let prices = from;
   let best: { found: Assigned; largest: number } | null = null;
@@ -306,7 +316,7 @@ async function balanced(
     const largest = sizes.reduce((a, b) => Math.max(a, b), 0);
     if (best === null || largest < best.largest) best = { found: { ids, distances, prices }, largest };
     if (best.largest <= most || round === rounds) return best.found;
-    // Far at first, then ever nearer.
+    // Large steps at first, then ever smaller ones.
     const own = step * LAST_STEP ** Math.max(0, (2 * round) / rounds - 1);
     prices = prices.map((price, j) => Math.max(0, price + own * ((sizes[j] ?? 0) / wanted - 1)));
   }
@@ -323,8 +333,8 @@ function varianceOf({ values, dim }: Points): number {
 }
 
 /**
- * Gives every empty cluster the point that is farthest from its centroid, of those whose cluster keeps another one. Changes all three; gives the number of points that it
- * moved. A point that lies on its centroid stays.
+ * Gives every empty cluster the point that is farthest from its centroid, among those whose cluster keeps another point. Changes all three arrays and
+ * returns the number of moved points. A point on its centroid stays.
  */
 function repair(ids: Int32Array, distances: Float32Array, sizes: Int32Array): number {
   const empty = [...sizes.keys()].filter((j) => sizes[j] === 0);
@@ -345,7 +355,7 @@ function repair(ids: Int32Array, distances: Float32Array, sizes: Int32Array): nu
   return moved;
 }
 
-/** In doubles, in the order of the points. A cluster without points keeps its centroid. */
+/** Means of the clusters, computed in doubles in the order of the points. A cluster without points keeps its centroid. */
 function means(
   { values, dim }: Points,
   ids: Int32Array,
@@ -364,8 +374,9 @@ function means(
 }
 
 /**
- * k-means‖: a first point by chance; then, ROUNDS times, each point with a chance in proportion to its squared distance to what was chosen so far, so that about k/2 are chosen
- * per round; of these candidates k by k-means++, each weighted with the points that it is nearest to.
+ * k-means‖ seeding: a first point at random; then, ROUNDS times, each point with probability in proportion to its squared distance to the points
+ * chosen so far, so that about k/2 are chosen per round; finally k of these candidates by k-means++, each weighted by the number of points nearest to
+ * it.
  */
 async function seeding(
   all: Points,
@@ -381,7 +392,7 @@ async function seeding(
   const rowsAt = (indices: readonly number[]): Float32Array => rowsOf(points, indices);
   const { dim } = points;
   const chosen = new Set([Math.min(n - 1, Math.floor(uniformAt(random, 0) * n))]);
-  // Candidates are numbered as they are chosen.
+  // Candidates are numbered in the order in which they are chosen.
   const { ids, distances } = await nearest(points, squares, { values: rowsAt([...chosen]), dim }, signal);
   for (let round = 1; round <= ROUNDS; round++) {
     const total = sumOf(distances);
@@ -400,7 +411,7 @@ async function seeding(
     }
     for (const i of drawn) chosen.add(i);
   }
-  // Where chance left too few, the farthest points fill up.
+  // If chance chose too few, the farthest points are added.
   const order =
     chosen.size >= k ? [] : [...distances.keys()].sort((i, j) => distances[j]! - distances[i]! || i - j);
   for (const i of order) {
@@ -419,7 +430,7 @@ async function seeding(
   return rowsOf(candidates, own);
 }
 
-/** One point of each of so many even parts of all. */
+/** One point from each of `count` equal parts of all points. */
 function sampleOf(points: Points, count: number, random: Key): Points {
   const each = points.values.length / points.dim / count;
   const indices = Float64Array.from({ length: count }, (_, i) =>
@@ -428,12 +439,12 @@ function sampleOf(points: Points, count: number, random: Key): Points {
   return { values: rowsOf(points, indices), dim: points.dim };
 }
 
-/** Candidates, at most, of which all products with each other are made, to choose among them greedily. */
+/** Largest number of candidates for which all pairwise products are computed, to choose among them greedily. */
 const PRODUCTS = 2048;
-/** Of two points: what is left of their squared distance by rounding, in their squared norms, is nothing. */
+/** A squared distance below this share of the squared norms is rounding error. */
 const ROUNDED = 1e-6;
 
-/** k of many candidates, which are spread out already, by chance in proportion to their weights (Efraimidis and Spirakis 2006). */
+/** Draws k of many candidates, which are already spread out, with probability in proportion to their weights (Efraimidis and Spirakis 2006). */
 function drawCandidates(weights: Float64Array, k: number, random: Key): number[] {
   const keys = weights.map((weight, i) =>
     weight === 0 ? -Infinity : Math.log(uniformAt(random, i)) / weight,
@@ -445,8 +456,8 @@ function drawCandidates(weights: Float64Array, k: number, random: Key): number[]
 }
 
 /**
- * k of the candidates by greedy k-means++ (Arthur and Vassilvitskii 2007) with weights: for each place a few are drawn, in proportion to weight times squared distance to
- * what was chosen, and the one that leaves the smallest sum is taken.
+ * Chooses k of the candidates by greedy weighted k-means++ (Arthur and Vassilvitskii 2007): for each place a few are drawn in proportion to weight
+ * times squared distance to those chosen so far, and the one that leaves the smallest sum is taken.
  */
 async function chooseCandidates(
   candidates: Points,
@@ -476,7 +487,7 @@ async function chooseCandidates(
       const tried = new Set<number>();
       for (let trial = 0; trial < (first ? 1 : trials); trial++)
         tried.add(drawFrom(mass, uniformAt(draws, trial)));
-      // Copies of chosen points are left: any will do.
+      // Only copies of chosen points are left; any will do.
       tried.delete(-1);
       if (tried.size === 0) tried.add(taken.indexOf(0));
       const list = [...tried];
@@ -505,7 +516,7 @@ async function chooseCandidates(
   return chosen;
 }
 
-/** The index at which the running sum passes a share of the whole; -1 where the whole is 0. */
+/** The index at which the running sum exceeds a share of the total; −1 if the total is 0. */
 function drawFrom(mass: Float64Array, share: number): number {
   let total = 0;
   for (let i = 0; i < mass.length; i++) total += mass[i]!;
@@ -521,7 +532,7 @@ function drawFrom(mass: Float64Array, share: number): number {
   return last;
 }
 
-/** The points of these indices, in their order. */
+/** The points with these indices, in their order. */
 export function rowsOf({ values, dim }: Points, indices: ArrayLike<number>): Float32Array {
   const out = new Float32Array(indices.length * dim);
   for (let i = 0; i < indices.length; i++)

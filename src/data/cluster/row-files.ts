@@ -1,4 +1,4 @@
-/** Embeddings that stand in files, a row for each document, read by position: .npy, .safetensors and Parquet. Never all of them are held. */
+/** Embeddings stored in files, one row per document, read by position: .npy, .safetensors and Parquet. They are never all in memory. */
 import { closeSync, fstatSync, openSync } from "node:fs";
 import type { CancelSignal } from "../../cancel.ts";
 import { GradmixError } from "../../errors.ts";
@@ -10,20 +10,21 @@ import { readAt } from "../token-files.ts";
 
 export interface RowFile {
   readonly path: string;
-  /** Rows, and numbers of each. */
+  /** Number of rows, and of numbers per row. */
   readonly count: number;
   readonly dim: number;
-  /** Rows `first` up to, and not with, `first + count` [count · dim]. Of Parquet, what comes before the rows that were read last takes a reading from the beginning. */
+  /** Reads `count` rows from row `first` on [count · dim]. For Parquet, going back before the last rows that were read means reading from the beginning. */
   read(first: number, count: number): Promise<Float32Array>;
   close(): void;
 }
 
-/** Rows that are checked at once. */
+/** Number of rows that are checked at once. */
 const BLOCK = 4096;
 
 /**
- * Opens embeddings and reads them once, to see that all are finite. `given`: a path; of Parquet "PATH#COLUMN" names the column, which is else "embedding". Throws `data`, naming file and
- * row, for rows of another length, with numbers that are not finite, and for files that are cut off or of another kind.
+ * Opens embeddings and reads them once to check that all are finite. `given` is a path; for Parquet, "PATH#COLUMN" names the column, by default
+ * "embedding". Throws `data`, naming file and row, for rows of another length or with numbers that are not finite, and for files that are cut off or
+ * of another kind.
  */
 export async function openRows(given: string, signal?: CancelSignal): Promise<RowFile> {
   const file = /\.parquet(#|$)/i.test(given)
@@ -50,7 +51,7 @@ export async function openRows(given: string, signal?: CancelSignal): Promise<Ro
   return file;
 }
 
-/** Some rows by their numbers, in the order that they are asked for. */
+/** Rows by their numbers, in the given order. */
 export async function rowsByNumber(file: RowFile, numbers: ArrayLike<number>): Promise<Float32Array> {
   const { dim } = file;
   const out = new Float32Array(numbers.length * dim);
@@ -120,7 +121,7 @@ function npyLayout({ path, size, read }: Open): Layout {
   };
 }
 
-/** The only matrix of the file, or the one that is called "embeddings". */
+/** The only matrix of the file, or the one named "embeddings". */
 function safetensorsLayout({ path, size, read }: Open): Layout {
   const { shapes, readPart } = openSafetensors({ size, read }, path);
   const matrices = [...shapes].filter(([, shape]) => shape.length === 2).map(([name]) => name);

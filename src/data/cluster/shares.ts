@@ -1,44 +1,55 @@
 /**
- * The histogram of a target over clusters: what share of its examples is nearest to each centroid (CRISP; Grangier, Fan, Seto and Ablin 2025), smoothed as far as the examples are few.
+ * The histogram of a target over clusters: the share of its examples that is nearest to each centroid (CRISP; Grangier, Fan, Seto and Ablin 2025),
+ * smoothed the more the fewer examples there are.
  *
- * Of the n examples below a node of the tree of clusters, n_c of them below its child c, the child's share of the node is estimated as
+ * Let n examples lie below a node of the tree of clusters, and n_c of them below its child c. The child's share of the node is estimated as
  *
- *     (n_c + a·m_c) / (n + a),   m_c: the child's share of what the corpus has below the node,
+ *     (n_c + a·m_c) / (n + a),   m_c: the child's share of the corpus below the node,
  *
- * the mean under a Dirichlet prior around the corpus. The strength a of each level is the one with which the other documents of the target make a document that is left out most likely.
- * So a target of few or of scattered examples is close to the corpus below the level that its examples tell apart.
+ * the mean under a Dirichlet prior around the corpus. The strength a of each level is the one that makes left-out documents of the target most likely
+ * given the others. So the shares of a target with few or scattered examples stay close to the corpus below the level that its examples distinguish.
  */
 import { GradmixError } from "../../errors.ts";
 import { checkRange } from "../../options.ts";
 
 /** Shares of a target, in the order of the clusters. */
 export interface ClusterShares {
-  /** ≥ 0, sum 1 [k]. */
+  /** Share of each cluster [k], at least 0; they sum to 1. */
   readonly shares: Float64Array;
-  /** Of each share, √(s(1 − s)/effective) [k]: the error of sampling the target. What the corpus is like is taken as known. */
+  /** Standard error of each share, √(s(1 − s)/effective) [k]: the error of sampling the target. The corpus is treated as known. */
   readonly standardErrors: Float64Array;
-  /** Examples in each cluster [k]. */
+  /** Number of examples in each cluster [k]. */
   readonly counts: Float64Array;
-  /** Examples that were counted: those in clusters that the corpus has text of. */
+  /** Number of examples that were counted: those in clusters that contain text of the corpus. */
   readonly examples: number;
-  /** With so many independent examples the shares would be as uncertain: fewer than `examples` where those of one document are alike. Of a single document it is not known, and is `examples`. */
+  /**
+   * Effective number of independent examples, with which the shares would be as uncertain: less than `examples` if those of one document are alike.
+   * For a single document it is unknown, and equals `examples`.
+   */
   readonly effective: number;
-  /** Σ min(s, count/examples): how much of the shares is as the examples say; 1 where nothing was smoothed. 0 without examples. */
+  /** Σ min(s, count/examples): the part of the shares that follows the examples; 1 without smoothing, and 0 without examples. */
   readonly own: number;
 }
 
-/** A tree of clusters by its levels, from the top: children of node j are nodes starts[j] up to, and not with, starts[j + 1] of the level below. One level with [0, k]: no tree. */
+/**
+ * A tree of clusters by levels, from the top: the children of node j are the nodes starts[j] … starts[j + 1] − 1 of the level below. A single level
+ * with [0, k] has no tree.
+ */
 export type ClusterTree = readonly {
-  /** Where the children of each node of the level start in the level below, and where those of the last node end. */
+  /** Where the children of each node start in the level below, and after them where those of the last node end. */
   readonly starts: ArrayLike<number>;
 }[];
 
-/** The strengths that are tried, from as much as one example to as good as all. Less would take three examples of one kind for proof that there are no others. */
+/**
+ * The strengths that are tried, from the weight of one example to practically infinite. Weaker ones would treat three examples of one kind as proof
+ * that there are no others.
+ */
 const STRENGTHS = Array.from({ length: 31 }, (_, i) => 10 ** (i / 5));
 
 /**
- * `ids`: the cluster of each example of the target. `documents`: which document each is of, as numbers in any order. `sizes`: how much text of the corpus each cluster has [k], in
- * any unit. Examples in clusters without text are left aside. Throws `data` for ids that are no clusters, for sizes that are negative or sum to 0, `shape` for arrays that do not fit.
+ * Estimates the shares of a target. `ids` has the cluster of each example of the target, `documents` the document of each example as any number, and
+ * `sizes` the amount of text of the corpus in each cluster [k], in any unit. Examples in clusters without text are ignored. Throws `data` for invalid
+ * cluster ids and for sizes that are negative or sum to 0, and `shape` for arrays whose lengths differ.
  */
 export function clusterShares(
   ids: ArrayLike<number>,
@@ -80,7 +91,7 @@ export function clusterShares(
   };
 }
 
-/** Of each level from the top, the parent of each of its nodes. */
+/** For each level from the top, the parent of each of its nodes. */
 function parentsOf(tree: ClusterTree, k: number): Int32Array[] {
   let above = 1;
   const parents = tree.map(({ starts }, level) => {
@@ -99,7 +110,7 @@ function parentsOf(tree: ClusterTree, k: number): Int32Array[] {
   return parents;
 }
 
-/** Of each document, its clusters with the number of its examples in each. */
+/** For each document, its clusters with the number of its examples in each. */
 type Grouped = readonly (readonly (readonly [number, number])[])[];
 
 function groupExamples(ids: readonly number[], documents: readonly number[]): Grouped {
@@ -118,7 +129,7 @@ function smoothed(
   sizes: ArrayLike<number>,
   parents: readonly Int32Array[],
 ): Float64Array {
-  // Upwards: what is below each node. Of a single document its examples are left out one by one.
+  // Upwards: the counts below each node. With a single document, its examples are left out one by one.
   let groups: Grouped =
     examples.length === 1
       ? examples[0]!.flatMap(([id, count]) => Array.from({ length: count }, () => [[id, 1] as const]))
@@ -141,14 +152,14 @@ function smoothed(
     });
     below = above;
   }
-  // Downwards: the share of a node is that of its parent, divided.
+  // Downwards: the share of each node is that of its parent, divided.
   let shares = Float64Array.of(1);
   levels.forEach((own, level) => (shares = own.map((share, c) => share * shares[parents[level]![c]!]!)));
   const sum = sumOf(shares);
   return shares.map((share) => share / sum);
 }
 
-/** What is below each node of a level. */
+/** The counts below each node of a level. */
 interface Below {
   readonly counts: Float64Array;
   readonly sizes: Float64Array;
@@ -160,7 +171,7 @@ function upwards(values: Float64Array, parent: Int32Array): Float64Array {
   return out;
 }
 
-/** The strength with which documents that are left out are most likely; the largest where the documents do not tell. */
+/** The strength under which left-out documents are most likely; the largest if the documents do not determine it. */
 function likeliest(groups: Grouped, below: Below, above: Below, parent: Int32Array): number {
   let [best, bestScore] = [STRENGTHS[STRENGTHS.length - 1]!, -Infinity];
   for (const strength of STRENGTHS.toReversed()) {
@@ -175,19 +186,22 @@ function likeliest(groups: Grouped, below: Below, above: Below, parent: Int32Arr
         score += count * Math.log((below.counts[c]! - count + strength * prior) / (others + strength));
       }
     }
-    // Rounding is no reason for less smoothing.
+    // A difference within rounding does not justify less smoothing.
     if (score > bestScore + 1e-9 * Math.abs(score)) [best, bestScore] = [strength, score];
   }
   return best;
 }
 
-/** Examples over the design effect: the variance of the shares between documents over that of as many independent examples, summed over clusters; never more than there are. */
+/**
+ * The number of examples divided by the design effect: the variance of the shares between documents relative to that of as many independent examples,
+ * summed over clusters; never more than the number of examples.
+ */
 function effectiveExamples(groups: Grouped, counts: Float64Array, n: number): number {
   const documents = groups.length;
   if (documents < 2) return n;
   let [between, independent] = [0, 0];
   counts.forEach((count) => (independent += (count / n) * (1 - count / n) * n));
-  // Σ over documents of (n_dc − n_d·p_c)²: of clusters that a document has, and of all others at once.
+  // Σ over documents of (n_dc − n_d·p_c)²: for the clusters of a document one by one, and for all others at once.
   const squares = counts.reduce((sum, count) => sum + (count / n) ** 2, 0);
   for (const own of groups) {
     const size = own.reduce((sum, [, count]) => sum + count, 0);

@@ -1,4 +1,4 @@
-/** Texts into clusters: a sample fits an embedder, the clusters and their labels; then any text can be assigned. */
+/** Clusters texts: an embedder, the clusters and their labels are fitted to a sample; then any text can be assigned. */
 import type { CancelSignal } from "../../cancel.ts";
 import { GradmixError } from "../../errors.ts";
 import { checkOptions } from "../../options.ts";
@@ -18,22 +18,22 @@ export interface TextClusterOptions extends ClusterOptions {
   readonly dim?: number;
 }
 
-/** What assigns texts to clusters: plain JSON but for the arrays. */
+/** Assigns texts to clusters: plain JSON except for the arrays. */
 export interface TextClusters {
-  /** Turns a text into the point that is assigned. */
+  /** Turns a text into a point. */
   readonly embedder: Embedder;
   /** Assigns points to clusters. */
   readonly clusters: Clusters;
-  /** The most telling words of each leaf, the most telling first; none where the sample has nothing to tell. */
+  /** The most typical words of each leaf, the most typical first; empty if the sample has none. */
   readonly labels: readonly (readonly string[])[];
 }
 
-/** Words in a label. */
+/** Number of words in a label. */
 const LABEL = 5;
-/** Of a long text this many UTF-16 units are looked at: more tell little. */
+/** Number of UTF-16 units of a long text that are used; more would change little. */
 export const LOOKED_AT = 20_000;
 
-/** Throws as `fitEmbedder` and `fitClusters`. */
+/** Fits an embedder and clusters to a sample of texts. Needs a backend (`init`). Throws like `fitEmbedder` and `fitClusters`. */
 export async function fitTextClusters(
   sample: readonly string[],
   given: TextClusterOptions,
@@ -52,7 +52,7 @@ export async function fitTextClusters(
   return { embedder, clusters, labels: labelsOf(texts, ids, leafCount(clusters)) };
 }
 
-/** The leaf of each text. */
+/** The leaf of each text [texts]. Needs a backend (`init`). */
 export async function assignTexts(
   { embedder, clusters }: TextClusters,
   texts: readonly string[],
@@ -67,8 +67,8 @@ export async function assignTexts(
 }
 
 /**
- * Words by how much a cluster's texts have them beyond all texts: n·ln(p(w | cluster)/p(w)) over texts that have the word, with half a text added, so that a word of one text is
- * not telling.
+ * Labels of clusters: the words that are most over-represented in a cluster's texts, by n·ln(p(w | cluster)/p(w)) over texts that contain the word,
+ * with half a text added, so that a word of a single text is not typical.
  */
 export function labelsOf(texts: readonly string[], ids: Int32Array, clusters: number): string[][] {
   if (texts.length !== ids.length)

@@ -1,6 +1,7 @@
 /**
- * Clusters of clusters: k-means at each level within each cluster of the level above. With levels of 64 × 64 × 64 that gives up to 262,144 leaves, at the cost of 3 · 64 distances per
- * point and iteration. One level is plain k-means. A sample fits the tree; then any points can be assigned, as many at a time as fit into memory.
+ * Clusters of clusters: k-means at each level within each cluster of the level above. Levels of 64 × 64 × 64 give up to 262,144 leaves at the cost of
+ * 3 · 64 distances per point and iteration. A single level is plain k-means. The tree is fitted to a sample; then any points can be assigned, as many
+ * at a time as fit into memory.
  */
 import type { CancelSignal } from "../../cancel.ts";
 import { GradmixError } from "../../errors.ts";
@@ -28,39 +29,39 @@ import {
 
 /** Options of `fitClusters`. */
 export interface ClusterOptions {
-  /** Clusters per cluster of the level above, from the top: [64, 64] makes up to 4,096. */
+  /** Clusters per cluster of the level above, from the top: [64, 64] makes up to 4,096 leaves. */
   readonly levels: readonly number[];
-  /** As in `kMeans`. */
+  /** Largest number of Lloyd's iterations. Default 50, as in `kMeans`. */
   readonly iterations?: number;
-  /** As in `kMeans`. */
+  /** Relative decrease of the mean squared distance below which a fit ends. Default 1e-5, as in `kMeans`. */
   readonly tolerance?: number;
-  /** As in `kMeans`. */
+  /** Seed of the initial centroids. Default 1, as in `kMeans`. */
   readonly seed?: number;
-  /** At each level: no cluster gets more than ⌈balance · n / k⌉ of the n points of the one above. */
+  /** Balance of the cluster sizes at each level, at least 1: no cluster gets more than ⌈balance · n / k⌉ of the n points of its parent. Default: no limit. */
   readonly balance?: number;
-  /** Where what has been computed is kept, so that a fit that was stopped goes on and ends with the same bits. */
+  /** Where the state is saved, so that a fit that was stopped can continue and ends with the same bits. Default: nowhere. */
   readonly memory?: FitMemory;
   /** Cancels the fit, which then throws the signal's reason. */
   readonly signal?: CancelSignal;
-  /** Told after each fit: how many of the clusters above the lowest level have been divided, and how many there will be as far as is known. */
+  /** Called after each fit with the number of clusters above the lowest level that have been divided, and the number known so far that have to be. */
   readonly onProgress?: (done: number, known: number) => void;
 }
 
-/** Plain data: what assigns points to clusters. */
+/** A tree of clusters that assigns points: plain data. */
 export interface Clusters {
   /** Numbers per point. */
   readonly dim: number;
-  /** From the top. The last level's clusters are the leaves, whose numbers points are assigned. */
+  /** The levels, from the top. The clusters of the last level are the leaves; points are assigned their indices. */
   readonly levels: readonly ClusterLevel[];
 }
 
 /** The clusters of one level. */
 export interface ClusterLevel {
-  /** [clusters · dim]. */
+  /** Centroids [clusters · dim], row by row. */
   readonly centroids: Float32Array;
-  /** What a cluster costs beside the squared distance [clusters]; left out where all are free. */
+  /** Price of each cluster, added to the squared distance [clusters]. Left out if all are 0. */
   readonly prices?: Float32Array;
-  /** Children of cluster j of the level above are clusters starts[j] up to, and not with, starts[j + 1] of this one. At the top there is one parent. */
+  /** The children of cluster j of the level above are the clusters starts[j] … starts[j + 1] − 1 of this level. At the top there is one parent. */
   readonly starts: Int32Array;
 }
 
@@ -82,16 +83,16 @@ export const clusterChecks: OptionChecks<ClusterOptions> = {
 };
 
 /**
- * Fits a tree of clusters. A cluster with fewer points than its level asks for is divided into as many clusters as it has points. Needs a backend (`init`). Throws as
- * `kMeans`; more clusters at the top than there are points are refused.
+ * Fits a tree of clusters to points. A cluster with fewer points than its level requires is divided into as many clusters as it has points. Needs a
+ * backend (`init`). Throws like `kMeans`, also for more clusters at the top than points.
  */
 export async function fitClusters(
   points: Points,
   options: ClusterOptions,
 ): Promise<{
-  /** What assigns points to clusters. */
+  /** The clusters, which assign points. */
   readonly clusters: Clusters;
-  /** The leaf of each point [n]. */
+  /** Index of the leaf of each point [n]. */
   readonly ids: Int32Array;
 }> {
   checkOptions("fitClusters", options, clusterChecks);
@@ -139,7 +140,7 @@ export async function fitClusters(
 
   async function divide(name: string, indices: Int32Array, count: number): Promise<Divided> {
     const [level = 0, parent = 0] = name.split(".").map(Number);
-    // All points need no copy.
+    // If these are all points, no copy is needed.
     const own = indices.length === n ? points : { values: rowsOf(points, indices), dim: points.dim };
     const {
       centroids,
@@ -155,7 +156,7 @@ export async function fitClusters(
   }
 }
 
-/** A cluster of the level above, divided. */
+/** A cluster of the level above, after it was divided. */
 interface Divided {
   readonly centroids: Float32Array;
   readonly ids: Int32Array;
@@ -169,13 +170,16 @@ function dividedOf(state: FitState | undefined): Divided | null {
     : null;
 }
 
-/** The part of a memory for one of many fits. */
+/** The part of a memory that belongs to one of many fits. */
 const within = (memory: FitMemory, name: string): FitMemory => ({
   recall: (own) => memory.recall(`${name}.${own}`),
   remember: (own, state, done) => memory.remember(`${name}.${own}`, state, done),
 });
 
-/** The leaf of each point [n], going down from the nearest cluster of each level to the nearest of its children. Needs a backend. Throws as `nearestCentroids`. */
+/**
+ * Assigns each point to a leaf [n], by going from the nearest cluster of each level to the nearest of its children. Needs a backend (`init`). Throws
+ * like `nearestCentroids`.
+ */
 export async function assignClusters(
   { dim, levels }: Clusters,
   points: Points,
@@ -209,7 +213,7 @@ function membersOf(ids: Int32Array, clusters: number): Int32Array[] {
   return out;
 }
 
-/** Another seed for every cluster that is divided. */
+/** A different seed for every cluster that is divided. */
 function seedOf(seed: number, level: number, parent: number): number {
   const [high, low] = foldIn(foldIn(key(seed), level), parent);
   return (high & 0x1fffff) * 2 ** 32 + low;

@@ -119,7 +119,7 @@ function capped(rule: Rule, name: string, given: ByDomain, what: string, factor:
       if (most < 1 - 1e-12)
         throw new GradmixError(
           "config",
-          `${name}: ${what}: all domains together may give ${Number(most.toPrecision(3))} of the run's tokens, and must give all; train on fewer tokens, or allow more ${what === "sizes" ? "repetitions" : "of a domain"}`,
+          `${name}: ${what}: all domains together can supply only ${Number(most.toPrecision(3))} of the run's tokens; train on fewer tokens, or allow more ${what === "sizes" ? "repetitions" : "tokens of a domain"}`,
         );
       return projectBounds(inner, new Float64Array(domains.length), caps);
     },

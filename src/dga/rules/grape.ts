@@ -74,7 +74,7 @@ export const grapeChecks: OptionChecks<GrapeOptions> = {
   name: oneOf("grape"),
   targets: required(
     valueThat(
-      "a list that names at least one target, each once",
+      "a list of at least one target name, without duplicates",
       (names) =>
         Array.isArray(names) &&
         names.length > 0 &&

@@ -4,7 +4,7 @@ import { plainDecimal } from "../decimals.ts";
 import type { Entry, ExportFormat } from "../format.ts";
 import { comment, type Data, decimal, jsonText } from "../text.ts";
 import {
-  few,
+  listOfNames,
   isStripped,
   json,
   listOf,
@@ -34,7 +34,7 @@ const mosaic: ExportFormat = steady({
       }),
     );
     return yaml("mixture.yaml", plan, record({ train_loader: record({ dataset: record({ streams }) }) }), [
-      "mosaic: proportion stands on all streams or on none; a stream with a remote path also takes local, where its shards are kept",
+      "mosaic: set proportion on all streams or on none; a stream with a remote path also needs local, the folder for its shards",
     ]);
   },
 });
@@ -61,7 +61,7 @@ const olmoCore: ExportFormat = steady({
     return yaml("mixture.yaml", plan, record({ sources }), [
       most === null
         ? "olmo-core: the run had no limit of repetitions; max_repetition_ratio is left at OLMo-core's own 1, which refuses a source that has to be repeated"
-        : `olmo-core: max_repetition_ratio is ${plainDecimal(most)}, the run's limit${most === repetitions ? "" : ` of ${plainDecimal(repetitions ?? most)} raised to the least that it takes`}`,
+        : `olmo-core: max_repetition_ratio is ${plainDecimal(most)}, the run's limit${most === repetitions ? "" : ` of ${plainDecimal(repetitions ?? most)} raised to the smallest value that it accepts`}`,
     ]);
   },
 });
@@ -104,7 +104,7 @@ const levanter: ExportFormat = {
       ...(small.size === 0
         ? []
         : [
-            `levanter: a weight below 1/${LEVANTER_BLOCK} draws nothing in its blocks of ${LEVANTER_BLOCK} sequences: ${few([...small])}; raise them (--floor 0.0005), or mixture_block_size (at most 65535; stages then start at its multiples)`,
+            `levanter: a weight below 1/${LEVANTER_BLOCK} draws nothing in its blocks of ${LEVANTER_BLOCK} sequences: ${listOfNames([...small])}; raise them (--floor 0.0005), or mixture_block_size (at most 65535; stages then start at its multiples)`,
           ]),
     ]);
   },
@@ -194,7 +194,7 @@ const llamaFactory: ExportFormat = steady({
     if (bad.length > 0)
       throw new GradmixError(
         "config",
-        `llama-factory: it cuts its list of datasets at commas and strips spaces, so that these names cannot stand there: ${few(bad)}`,
+        `llama-factory: it splits its list of datasets at commas and strips spaces, so these names cannot be used: ${listOfNames(bad)}`,
       );
     const joined = (of: (entry: Entry) => string): string => entries.map(of).join(",");
     return yaml(

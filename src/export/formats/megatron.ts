@@ -5,7 +5,7 @@ import type { ExportedFile, ExportFormat } from "../format.ts";
 import { comment, type Data, decimal, jsonText, shellWord } from "../text.ts";
 import {
   checkStripped,
-  few,
+  listOfNames,
   listOf,
   pathOf,
   placeStages,
@@ -63,7 +63,7 @@ const megatron: ExportFormat = {
         ...(spaced.size === 0
           ? []
           : [
-              `megatron: no data-args.txt, since its reader cuts at spaces, and the paths of ${few([...spaced])} have some; the other files keep them`,
+              `megatron: no data-args.txt, since its reader cuts at spaces, and the paths of ${listOfNames([...spaced])} have some; the other files keep them`,
             ]),
         ...(transitions.length === 0
           ? []

@@ -68,7 +68,7 @@ export function checkStripped(format: string, entries: readonly Entry[]): void {
   if (bad.length > 0)
     throw new GradmixError(
       "config",
-      `${format}: it strips spaces from both ends of a path, and those of ${few(bad)} have some; rename them`,
+      `${format}: it strips spaces from both ends of a path, and the paths of ${listOfNames(bad)} begin or end with spaces; rename them`,
     );
 }
 
@@ -101,7 +101,7 @@ export function placeStages(
   };
 }
 
-export function few(names: readonly string[], most = 8): string {
+export function listOfNames(names: readonly string[], most = 8): string {
   const shown = names.slice(0, most).map((name) => show(name));
   const rest = names.length - shown.length;
   return shown.join(", ") + (rest > 0 ? ` and ${rest} more` : "");

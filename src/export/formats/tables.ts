@@ -3,7 +3,7 @@ import { GradmixError } from "../../errors.ts";
 import { plainDecimal } from "../decimals.ts";
 import type { Entry, ExportFormat, Plan } from "../format.ts";
 import { csvText, type Data, decimal } from "../text.ts";
-import { few, json as jsonFile, record, steady } from "./shared.ts";
+import { listOfNames, json as jsonFile, record, steady } from "./shared.ts";
 
 /** Column names that olmix/fit/loaders.py does not read as domains. */
 const olmixOwn = /^(?:run|run_id|name|index|Unnamed.*)$/;
@@ -20,12 +20,12 @@ const olmix: ExportFormat = steady({
     if (bad.length > 0)
       throw new GradmixError(
         "config",
-        `olmix: it takes columns of these names for its own: ${few(bad)}; rename them`,
+        `olmix: it reserves columns with these names: ${listOfNames(bad)}; rename the domains`,
       );
     if (metrics.size === 0)
       throw new GradmixError(
         "config",
-        "olmix: the run evaluated nothing, so that there are no metrics to write; it fits weights to losses",
+        "olmix: it fits weights to losses, but the run has no evaluations, so no metrics are written",
       );
     const about = [source.run, source.run, "0"];
     const ratios = [

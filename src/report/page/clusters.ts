@@ -6,7 +6,7 @@ import { formatCount, formatShare } from "./format.ts";
 /** Clusters that are shown at first. */
 const SHOWN_AT_ONCE = 60;
 
-const whole = (n: number): string => n.toLocaleString("en");
+const formatWhole = (n: number): string => n.toLocaleString("en");
 /** For example 12.4 MB. */
 const formatBytes = (bytes: number): string => formatCount(bytes).replace(/([kMBT]?)$/, " $1B");
 
@@ -36,7 +36,7 @@ function clusterHeader({
     h(
       "h1",
       {},
-      `${whole(clusters)} ${clusters === 1 ? "cluster" : "clusters"} of ${whole(documents)} documents`,
+      `${formatWhole(clusters)} ${clusters === 1 ? "cluster" : "clusters"} of ${formatWhole(documents)} documents`,
     ),
     h(
       "dl",
@@ -89,8 +89,8 @@ function sizesPart({ rows, clusters }: ClusterPageData): HTMLElement {
       h(
         "div",
         { class: "axis" },
-        h("span", {}, `1st: ${whole(most)}`),
-        h("span", {}, `last: ${whole(rows.at(-1)?.documents ?? 0)}`),
+        h("span", {}, `1st: ${formatWhole(most)}`),
+        h("span", {}, `last: ${formatWhole(rows.at(-1)?.documents ?? 0)}`),
       ),
     ),
   );
@@ -101,11 +101,11 @@ function listPart({ rows, documents, clusters }: ClusterPageData): HTMLElement {
   const texts = rows.map(({ name, words, examples }) =>
     [name, ...words, ...examples].join("\n").toLowerCase(),
   );
-  let wanted = "";
+  let query = "";
   let order: Order = "size";
   let limit = SHOWN_AT_ONCE;
   const list = h("div", { id: "list" });
-  const told = h("p", { class: "told", "aria-live": "polite" });
+  const count = h("p", { class: "readout", "aria-live": "polite" });
   const more = h("button", {
     type: "button",
     class: "more",
@@ -119,7 +119,7 @@ function listPart({ rows, documents, clusters }: ClusterPageData): HTMLElement {
     placeholder: "Search names, words and examples",
     "aria-label": "Search the clusters",
     input: (event) => {
-      wanted = (event.target as HTMLInputElement).value.trim().toLowerCase();
+      query = (event.target as HTMLInputElement).value.trim().toLowerCase();
       limit = SHOWN_AT_ONCE;
       draw();
     },
@@ -138,30 +138,30 @@ function listPart({ rows, documents, clusters }: ClusterPageData): HTMLElement {
     h("option", { value: "name" }, "by name"),
   );
   const draw = (): void => {
-    const found = rows.filter((_, i) => texts[i]!.includes(wanted));
+    const found = rows.filter((_, i) => texts[i]!.includes(query));
     if (order === "small") found.reverse();
     if (order === "name") found.sort((a, b) => (a.name < b.name ? -1 : 1));
-    list.replaceChildren(...found.slice(0, limit).map((row) => clusterCard(row, most, documents, wanted)));
+    list.replaceChildren(...found.slice(0, limit).map((row) => clusterCard(row, most, documents, query)));
     const inThem = found.reduce((sum, row) => sum + row.documents, 0);
-    told.textContent =
-      wanted === ""
-        ? `${whole(clusters)} clusters`
-        : `${whole(found.length)} found, with ${formatShare(documents === 0 ? 0 : inThem / documents)} of the documents`;
+    count.textContent =
+      query === ""
+        ? `${formatWhole(clusters)} clusters`
+        : `${formatWhole(found.length)} found, with ${formatShare(documents === 0 ? 0 : inThem / documents)} of the documents`;
     more.hidden = found.length <= limit;
     more.textContent = `Show more of ${found.length.toLocaleString("en")}`;
   };
   draw();
-  return section("clusters", "Clusters", h("div", { class: "tools" }, search, sorting, told), list, more);
+  return section("clusters", "Clusters", h("div", { class: "tools" }, search, sorting, count), list, more);
 }
 
 function clusterCard(
   { name, documents, bytes, tokens, words, examples }: ClusterRow,
   most: number,
   all: number,
-  wanted: string,
+  query: string,
 ): HTMLElement {
   const size = [
-    `${whole(documents)} ${documents === 1 ? "document" : "documents"}`,
+    `${formatWhole(documents)} ${documents === 1 ? "document" : "documents"}`,
     formatShare(all === 0 ? 0 : documents / all),
     tokens === null ? formatBytes(bytes) : `${formatCount(tokens)} tokens`,
   ];
@@ -171,8 +171,8 @@ function clusterCard(
     h(
       "div",
       {},
-      h("h3", {}, marked(name, wanted)),
-      h("p", { class: "words" }, marked(words.join(" "), wanted)),
+      h("h3", {}, marked(name, query)),
+      h("p", { class: "words" }, marked(words.join(" "), query)),
       h(
         "div",
         { class: "size" },
@@ -187,21 +187,21 @@ function clusterCard(
     h(
       "ul",
       {},
-      examples.map((text) => h("li", { title: text }, marked(text, wanted))),
+      examples.map((text) => h("li", { title: text }, marked(text, query))),
     ),
   );
 }
 
 /** The text with matches of the search highlighted. */
-function marked(text: string, wanted: string): (string | Node)[] {
+function marked(text: string, query: string): (string | Node)[] {
   const lower = text.toLowerCase();
   // If lower-casing changes the length, positions do not match.
-  if (wanted === "" || lower.length !== text.length) return [text];
+  if (query === "" || lower.length !== text.length) return [text];
   const parts: (string | Node)[] = [];
   let from = 0;
-  for (let at = lower.indexOf(wanted); at >= 0; at = lower.indexOf(wanted, from)) {
-    parts.push(text.slice(from, at), h("mark", {}, text.slice(at, at + wanted.length)));
-    from = at + wanted.length;
+  for (let at = lower.indexOf(query); at >= 0; at = lower.indexOf(query, from)) {
+    parts.push(text.slice(from, at), h("mark", {}, text.slice(at, at + query.length)));
+    from = at + query.length;
   }
   return [...parts, text.slice(from)];
 }

@@ -54,8 +54,8 @@ const ofLoss = ({ loss, bits, bitsPerNat }: Row): number | null =>
   loss === null ? null : bits ? (bitsPerNat === null ? null : loss * bitsPerNat) : loss;
 const ofChange = ({ loss, lossAtStart }: Row): number | null =>
   loss === null || lossAtStart === null || loss === lossAtStart ? null : loss / lossAtStart - 1;
-const over = (value: number | null, by: number): number | null =>
-  value === null || by === 0 ? null : value / by;
+const over = (value: number | null, divisor: number): number | null =>
+  value === null || divisor === 0 ? null : value / divisor;
 const or = (value: number | null, format: (value: number) => string): string =>
   value === null ? "–" : format(value);
 

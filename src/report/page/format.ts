@@ -46,12 +46,12 @@ export function formatTimes(value: number): string {
 
 /** A duration: 42 s, 3 min 05 s, 2 h 04 min. */
 export function formatSeconds(seconds: number): string {
-  const whole = Math.round(seconds);
+  const rounded = Math.round(seconds);
   if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
-  if (whole < 60) return `${whole} s`;
+  if (rounded < 60) return `${rounded} s`;
   const two = (n: number): string => String(n).padStart(2, "0");
-  if (whole < 3600) return `${Math.floor(whole / 60)} min ${two(whole % 60)} s`;
-  return `${Math.floor(whole / 3600)} h ${two(Math.floor((whole % 3600) / 60))} min`;
+  if (rounded < 3600) return `${Math.floor(rounded / 60)} min ${two(rounded % 60)} s`;
+  return `${Math.floor(rounded / 3600)} h ${two(Math.floor((rounded % 3600) / 60))} min`;
 }
 
 function minus(text: string): string {

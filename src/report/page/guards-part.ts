@@ -26,11 +26,11 @@ type Guards = NonNullable<RunData["guards"]>;
 
 function sentence({ rows, tokens, values, limits }: Guards): string {
   const ratios = unpackFloats(values);
-  const above = rows.filter((_, i) => {
+  const exceeding = rows.filter((_, i) => {
     const last = rowOf(ratios, tokens.length, i).findLast((ratio) => !Number.isNaN(ratio));
     return last !== undefined && last > limits[i]!;
   });
-  const held = above.length === 0 ? "all are" : `${rows.length - above.length} are`;
+  const held = exceeding.length === 0 ? "all are" : `${rows.length - exceeding.length} are`;
   return `The held-out loss of each guarded domain against its reference; the dashed line is the limit, bars are ± two standard errors. Of ${rows.length} at the end, ${held} at or below the limit.`;
 }
 

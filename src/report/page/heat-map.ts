@@ -58,7 +58,7 @@ export function heatMap(rows: readonly HeatRow[], tokens: readonly number[], cou
     },
     canvas,
   );
-  const told = h("p", { class: "told", "aria-live": "off" }, "Point at the picture to read a weight.");
+  const readout = h("p", { class: "readout", "aria-live": "off" }, "Point at the picture to read a weight.");
   const height = Math.max(
     rowHeights.least,
     Math.min(rowHeights.most, rowHeights.whole / Math.max(1, rows.length)),
@@ -78,14 +78,14 @@ export function heatMap(rows: readonly HeatRow[], tokens: readonly number[], cou
     const known = Number.isNaN(value)
       ? "not among the heaviest, whose weights are kept"
       : `${formatShare(value)}, ${formatTimes(value / uniform)} uniform`;
-    told.textContent = `${row.name} at ${formatCount(tokens[column]!)} tokens: ${known}`;
+    readout.textContent = `${row.name} at ${formatCount(tokens[column]!)} tokens: ${known}`;
   });
   return {
     element: h(
       "div",
       {},
       h("div", { class: "heat-scroll" }, place),
-      h("div", { class: "heat-foot" }, told, scale(decades)),
+      h("div", { class: "heat-foot" }, readout, scale(decades)),
     ),
     destroy: () => offWidth(place),
   };

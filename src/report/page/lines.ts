@@ -58,7 +58,7 @@ interface Columns {
   readonly tokens: number[];
   /** The drawn columns; the legend shows their values. */
   readonly drawn: readonly Column[];
-  readonly told: readonly Column[];
+  readonly shown: readonly Column[];
   /** Ends of the bands, for lines that have one. */
   readonly bands: readonly { readonly line: number; readonly low: Column; readonly high: Column }[];
 }
@@ -68,7 +68,7 @@ const known = (value: number | null | undefined): number | null =>
 
 function columnsOf(lines: readonly Line[], stacked: boolean): Columns {
   const { tokens, at } = align(lines);
-  const told = lines.map((line) => {
+  const shown = lines.map((line) => {
     const places = at(line);
     return tokens.map((token) => known(line.values[places.get(token) ?? -1]));
   });
@@ -76,8 +76,8 @@ function columnsOf(lines: readonly Line[], stacked: boolean): Columns {
     const sums = tokens.map(() => 0);
     return {
       tokens,
-      told,
-      drawn: told.map((column) => column.map((value, i) => (sums[i]! += value ?? 0))),
+      shown,
+      drawn: shown.map((column) => column.map((value, i) => (sums[i]! += value ?? 0))),
       bands: [],
     };
   }
@@ -85,7 +85,7 @@ function columnsOf(lines: readonly Line[], stacked: boolean): Columns {
     const { band } = line;
     if (band === undefined || band.every((value) => known(value) === null)) return [];
     const places = at(line);
-    const own = told[i]!;
+    const own = shown[i]!;
     const ends = (sign: number): Column =>
       tokens.map((token, j) => {
         const [middle, half] = [known(own[j]), known(band[places.get(token) ?? -1])];
@@ -93,7 +93,7 @@ function columnsOf(lines: readonly Line[], stacked: boolean): Columns {
       });
     return [{ line: i, low: ends(-1), high: ends(1) }];
   });
-  return { tokens, told, drawn: told, bands };
+  return { tokens, shown, drawn: shown, bands };
 }
 
 /** A chart that fills the width of its container. */
@@ -107,7 +107,7 @@ export function chart(lines: readonly Line[], options: ChartOptions): Chart {
     host,
     legend?.element ?? null,
   );
-  legend?.tell(columns.told.map(lastOf));
+  legend?.tell(columns.shown.map(lastOf));
   let plot: UPlot | null = null;
   onWidth(host, (width) => {
     if (width === 0) return;
@@ -154,8 +154,8 @@ function legendOf(lines: readonly Line[], { format, stacked = false }: ChartOpti
   );
   return {
     element: h("ul", { class: "legend" }, stacked ? items.reverse() : items),
-    tell(told) {
-      told.forEach((value, i) => (values[i]!.textContent = value === null ? "–" : format(value)));
+    tell(readValues) {
+      readValues.forEach((value, i) => (values[i]!.textContent = value === null ? "–" : format(value)));
     },
   };
 }
@@ -211,7 +211,7 @@ function draw(
     ...order.map((i) => columns.drawn[i]),
     ...columns.bands.flatMap(({ low, high }) => [high, low]),
   ] as UPlot.AlignedData;
-  const last = columns.told.map(lastOf);
+  const last = columns.shown.map(lastOf);
   return new uPlot(
     {
       width,
@@ -240,7 +240,7 @@ function draw(
             legend?.tell(
               idx === null || idx === undefined
                 ? last
-                : columns.told.map((column) => nearestTo(column, columns.tokens, idx)),
+                : columns.shown.map((column) => nearestTo(column, columns.tokens, idx)),
             ),
         ],
       },

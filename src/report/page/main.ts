@@ -90,7 +90,7 @@ async function follow(version: string): Promise<void> {
           ? `The run has ended after ${run.step.toLocaleString("en")} steps.`
           : `The run is not going on; it was stopped after ${run.step.toLocaleString("en")} of ${run.steps.toLocaleString("en")} steps.`;
   } catch {
-    status.textContent = "gradmix watch does not answer any more; the page shows what it told last.";
+    status.textContent = "gradmix watch no longer answers; the page shows the last data it received.";
   }
   setTimeout(() => void follow(next), POLL_MILLISECONDS);
 }

@@ -30,12 +30,12 @@ export function searchBox(label: string, change: (text: string) => void): HTMLEl
 
 export function multiples(label: string): Multiples {
   let panels: readonly Panel[] = [];
-  let wanted = "";
+  let query = "";
   let most = FIRST_PANELS;
   let charts: readonly Chart[] = [];
   const grid = h("div", { class: "multiples" });
   const search = searchBox(label, (text) => {
-    wanted = text.toLowerCase();
+    query = text.toLowerCase();
     most = FIRST_PANELS;
     draw();
   });
@@ -47,10 +47,10 @@ export function multiples(label: string): Multiples {
       draw();
     },
   });
-  const none = h("p", { class: "told" }, "No name has this in it.");
+  const none = h("p", { class: "readout" }, "No name has this in it.");
   const draw = (): void => {
     for (const one of charts) one.destroy();
-    const found = panels.filter(({ name }) => name.toLowerCase().includes(wanted));
+    const found = panels.filter(({ name }) => name.toLowerCase().includes(query));
     const shown = found.slice(0, most);
     charts = shown.map(({ lines, options }) => chart(lines, options));
     grid.replaceChildren(

@@ -22,7 +22,7 @@ const FIRST_ROWS = 30;
 /** Makes a table. Rows start in the given order; the search looks at `nameOf`. */
 export function table<R>(columns: readonly TableColumn<R>[], nameOf: (row: R) => string): Table<R> {
   let rows: readonly R[] = [];
-  let wanted = "";
+  let query = "";
   let sorted: { readonly column: number; readonly descending: boolean } | null = null;
   let all = false;
   const body = h("tbody");
@@ -48,7 +48,7 @@ export function table<R>(columns: readonly TableColumn<R>[], nameOf: (row: R) =>
     draw();
   };
   const draw = (): void => {
-    const found = rows.filter((row) => nameOf(row).toLowerCase().includes(wanted));
+    const found = rows.filter((row) => nameOf(row).toLowerCase().includes(query));
     const order = sorted === null ? found : inOrder(found, columns[sorted.column]!.key, sorted.descending);
     const shown = all ? order : order.slice(0, FIRST_ROWS);
     heads.forEach((head, i) => {
@@ -84,7 +84,7 @@ export function table<R>(columns: readonly TableColumn<R>[], nameOf: (row: R) =>
       draw();
     },
     search(text) {
-      wanted = text.toLowerCase();
+      query = text.toLowerCase();
       draw();
     },
   };

@@ -34,15 +34,17 @@ export function tokensPart(): Part {
 function sharesOf({ domains, tokens }: RunData, names: readonly string[]): HTMLElement[] {
   const achieved = (domain: DomainData): number => (tokens === 0 ? 0 : domain.tokens / tokens);
   const known = domains.flatMap((domain) =>
-    domain.averaged === null ? [] : [{ domain, asked: domain.averaged, achieved: achieved(domain) }],
+    domain.averaged === null ? [] : [{ domain, requested: domain.averaged, achieved: achieved(domain) }],
   );
   const caption = h("figcaption", {}, "Share of the tokens: asked of the sampler, and trained on");
   if (known.length === 0)
     return [caption, h("p", { class: "note" }, "What was asked on average is known when the run has ended.")];
-  const rows = [...known].sort((one, other) => other.asked - one.asked || other.achieved - one.achieved);
-  const most = Math.max(...rows.flatMap(({ asked, achieved }) => [asked, achieved]));
+  const rows = [...known].sort(
+    (one, other) => other.requested - one.requested || other.achieved - one.achieved,
+  );
+  const most = Math.max(...rows.flatMap(({ requested, achieved }) => [requested, achieved]));
   const widest = rows.reduce((one, other) =>
-    Math.abs(other.asked - other.achieved) > Math.abs(one.asked - one.achieved) ? other : one,
+    Math.abs(other.requested - other.achieved) > Math.abs(one.requested - one.achieved) ? other : one,
   );
   const percent = (value: number): string => `${((100 * value) / most).toFixed(2)}%`;
   return [
@@ -52,7 +54,7 @@ function sharesOf({ domains, tokens }: RunData, names: readonly string[]): HTMLE
       { class: "bars" },
       rows
         .slice(0, BARS)
-        .map(({ domain, asked, achieved }) =>
+        .map(({ domain, requested, achieved }) =>
           h(
             "div",
             { class: "bar-row" },
@@ -61,16 +63,16 @@ function sharesOf({ domains, tokens }: RunData, names: readonly string[]): HTMLE
               "span",
               { class: "track" },
               h("span", { class: "bar", style: `width: ${percent(achieved)}` }),
-              h("span", { class: "tick", style: `left: ${percent(asked)}` }),
+              h("span", { class: "tick", style: `left: ${percent(requested)}` }),
             ),
-            h("span", { class: "value" }, `${formatShare(asked)} → ${formatShare(achieved)}`),
+            h("span", { class: "value" }, `${formatShare(requested)} → ${formatShare(achieved)}`),
           ),
         ),
     ),
     h(
       "p",
       { class: "note" },
-      `Bars are what was trained on, ticks what was asked (the mean of the weights). They are furthest apart for ${names[widest.domain.domain]}: ${formatShare(widest.asked)} asked, ${formatShare(widest.achieved)} trained on.`,
+      `Bars are what was trained on, ticks what was asked (the mean of the weights). They are furthest apart for ${names[widest.domain.domain]}: ${formatShare(widest.requested)} asked, ${formatShare(widest.achieved)} trained on.`,
       rows.length > BARS ? ` The table below has the other ${rows.length - BARS}.` : "",
     ),
   ];

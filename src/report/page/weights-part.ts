@@ -30,14 +30,14 @@ export function weightsPart(): Part {
   const noAlignments = h("p", { class: "note" }, "This run's rule measures no alignments.");
   let drawn: { chart: Chart; map: HeatMap } | null = null;
   let last: View | null = null;
-  let wanted = "";
+  let query = "";
   const search = searchBox("Search the heat map", (text) => {
-    wanted = text.toLowerCase();
+    query = text.toLowerCase();
     if (last !== null) showHeat(last);
   });
   const showHeat = (view: View): void => {
     drawn?.map.destroy();
-    const map = heatOf(view, wanted);
+    const map = heatOf(view, query);
     heatPlace.replaceChildren(map.element);
     if (drawn !== null) drawn = { ...drawn, map };
   };
@@ -66,7 +66,7 @@ export function weightsPart(): Part {
         stacked: true,
         legend: "beside",
       });
-      const map = heatOf(view, wanted);
+      const map = heatOf(view, query);
       drawn = { chart: stack, map };
       const of = view.data.runs.length > 1 ? `: ${runLabel(view.data, view.run)}` : "";
       area.replaceChildren(
@@ -112,7 +112,7 @@ function countOf({ mixes, domains, weights }: RunData): number {
   return mixes === "domains" ? domains.length : weights.rows.length;
 }
 
-function heatOf(view: View, wanted: string): HeatMap {
+function heatOf(view: View, query: string): HeatMap {
   const run = runOf(view);
   const { rows, tokens, values } = run.weights;
   const weights = unpackWeights(values);
@@ -121,7 +121,7 @@ function heatOf(view: View, wanted: string): HeatMap {
     values: rowOf(weights, tokens.length, i),
   }));
   return heatMap(
-    all.filter(({ name }) => name.toLowerCase().includes(wanted)),
+    all.filter(({ name }) => name.toLowerCase().includes(query)),
     tokens,
     countOf(run),
   );
