@@ -20,7 +20,7 @@ export const REDUCE_PART = 4096;
 export const COLUMN_WIDTH = 64;
 export const COLUMN_LANES = 4;
 /** Rows of a part of a segment, at least; segments that are shorter on average than the second number are not worth lanes. */
-export const COLUMN_ROWS = 32;
+export const COLUMN_ROWS = 256;
 export const COLUMN_SHORT = 8;
 
 /** Elements that an invocation of `cumsum` adds up; longer axes go in blocks of so many. */

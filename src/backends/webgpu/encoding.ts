@@ -47,6 +47,7 @@ export function createEncoding(
     pass.setPipeline(made.pipeline);
     pass.setBindGroup(0, group, [base]);
     pass.dispatchWorkgroups(width, Math.ceil(dispatch.groups / width));
+    made.dispatches++;
     commands.used(pooled);
     if (trial) commands.submit(made);
   };

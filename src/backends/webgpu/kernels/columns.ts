@@ -21,6 +21,8 @@ export interface ColumnSums {
   readonly rows: number;
   readonly width: number;
   readonly segmentCount: number;
+  /** Elements between rows of `out`. */
+  readonly outStride: number;
   readonly accumulate: boolean;
   /** What `term` reads. */
   readonly inputs: NamedViews;
@@ -35,10 +37,10 @@ const ENOUGH = 256;
 
 /** out[s, j] (+)= Σ term over the rows of segment s. */
 export function columnSums(context: KernelContext, sums: ColumnSums): void {
-  const { rows, width, segmentCount, accumulate, inputs, segments, out, term } = sums;
+  const { rows, width, segmentCount, outStride, accumulate, inputs, segments, out, term } = sums;
   const count = segmentCount * width;
   if (count === 0) return;
-  const scalars: Dispatch["scalars"] = { width: u32(width) };
+  const scalars: Dispatch["scalars"] = { width: u32(width), out_stride: u32(outStride) };
   if (context.traits.software || rows < SHORT * segmentCount) {
     each(context, count, {
       key: `${sums.key} alone ${accumulate}`,
@@ -46,10 +48,11 @@ export function columnSums(context: KernelContext, sums: ColumnSums): void {
       scalars,
       body: () => `  let s = i / p.width;
   let j = i % p.width;
-  var sum = ${accumulate ? "out(i)" : "0.0"};
+  let at = s * p.out_stride + j;
+  var sum = ${accumulate ? "out(at)" : "0.0"};
   let end = u32(segments(s + 1u));
   for (var r = u32(segments(s)); r < end; r++) { sum += ${term}; }
-  set_out(i, sum);`,
+  set_out(at, sum);`,
     });
     return;
   }
@@ -62,7 +65,7 @@ export function columnSums(context: KernelContext, sums: ColumnSums): void {
   const into = whole ? out : context.scratch(parts * count);
   const adds = accumulate && whole;
   context.dispatch({
-    key: `${sums.key} ${adds}`,
+    key: `${sums.key} ${whole ? "" : "parts"} ${adds}`,
     operands: operandsOf({ ...inputs, segments }, { into }),
     scalars: { ...scalars, blocks: u32(blocks), parts: u32(parts), segment_count: u32(segmentCount) },
     workgroup: COLUMNS * LANES,
@@ -83,28 +86,37 @@ export function columnSums(context: KernelContext, sums: ColumnSums): void {
   lanes[local] = sum;
   workgroupBarrier();
   if (local >= ${COLUMNS}u || j >= p.width) { return; }
-  let at = (part * p.segment_count + s) * p.width + j;
+  let at = ${whole ? "s * p.out_stride + j" : "(part * p.segment_count + s) * p.width + j"};
 ${Array.from({ length: LANES - 1 }, (_, lane) => `  sum += lanes[local + ${(lane + 1) * COLUMNS}u];`).join("\n")}
   set_into(at, sum${adds ? " + into(at)" : ""});`,
   });
-  if (!whole) addParts(context, into, parts, count, accumulate, out);
+  if (!whole) addParts(context, { partial: into, parts, count, width, outStride, accumulate, out });
 }
 
-/** out (+)= Σ of `parts` blocks of `count` numbers, in order. */
+export interface Parts {
+  /** Blocks of `count` numbers. */
+  readonly partial: View;
+  readonly parts: number;
+  readonly count: number;
+  /** A block has rows of `width`, which stand `outStride` apart in `out`. */
+  readonly width: number;
+  readonly outStride: number;
+  readonly accumulate: boolean;
+  readonly out: View;
+}
+
+/** out (+)= Σ of blocks, in order. */
 export function addParts(
   context: KernelContext,
-  partial: View,
-  parts: number,
-  count: number,
-  accumulate: boolean,
-  out: View,
+  { partial, parts, count, width, outStride, accumulate, out }: Parts,
 ): void {
   each(context, count, {
     key: `addParts ${accumulate}`,
     operands: operandsOf({ partial }, { out }),
-    scalars: { parts: u32(parts) },
-    body: () => `  var sum = ${accumulate ? "out(i)" : "0.0"};
+    scalars: { parts: u32(parts), width: u32(width), out_stride: u32(outStride) },
+    body: () => `  let at = (i / p.width) * p.out_stride + i % p.width;
+  var sum = ${accumulate ? "out(at)" : "0.0"};
   for (var part = 0u; part < p.parts; part++) { sum += partial(part * p.count + i); }
-  set_out(i, sum);`,
+  set_out(at, sum);`,
   });
 }
