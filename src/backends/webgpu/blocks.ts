@@ -32,5 +32,8 @@ export const ROPE_BLOCK = 1024;
 /** The least share of k of a product that is worth its own sum. */
 export const GEMM_SHARE = 512;
 
+/** Invocations that add up what the blocks of a segmented weight gradient found of a segment. */
+export const SEGMENT_LANES = 16;
+
 /** Scores that `nearest` holds at once. */
 export const NEAREST_SCORES = 1048576;

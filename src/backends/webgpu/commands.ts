@@ -31,7 +31,11 @@ export interface Commands {
   encoder(): GPUCommandEncoder;
   /** Notes a dispatch that uses these buffers. */
   used(buffers: readonly PooledBuffer[]): void;
-  /** Is there a command in the open encoder that uses this buffer? */
+  /** Notes that what is held back uses these buffers. */
+  holds(buffers: readonly PooledBuffer[]): void;
+  /** What is held back: encoded before a submit, forgotten with what is encoded. */
+  held: { encode(): void; forget(): void };
+  /** Is there a command, encoded or held back, that uses this buffer? */
   pending(id: number): boolean;
   /** Whose commands the open encoder has. */
   readonly encodedBy: ReadonlySet<Owner>;
@@ -71,13 +75,18 @@ export function createCommands(device: GPUDevice, faults: Faults): Commands {
       pass = null;
       return (encoder ??= device.createCommandEncoder());
     },
-    used(buffers) {
+    held: { encode() {}, forget() {} },
+    holds(buffers) {
       for (const { id } of buffers) pending.add(id);
       encodedBy.add(faults.owner);
+    },
+    used(buffers) {
+      commands.holds(buffers);
       dispatches++;
     },
     pending: (id) => pending.has(id),
     submit(trial = null) {
+      commands.held.encode();
       if (encoder === null) return;
       pass?.end();
       pass = null;
@@ -95,6 +104,7 @@ export function createCommands(device: GPUDevice, faults: Faults): Commands {
       commands.drop();
     },
     drop() {
+      commands.held.forget();
       pass?.end();
       encoder = pass = null;
       usedSlots = 0;

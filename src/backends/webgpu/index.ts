@@ -87,7 +87,9 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
   const commands = createCommands(device, faults);
   const pipelines = createPipelines(device, faults);
   const buffers = createBuffers(device, faults, commands, { memoryLimit, poolFloor }, pipelines.forget);
-  const encode = createEncoding(buffers, pipelines, commands);
+  const encoding = createEncoding(
+    ...([buffers, pipelines, commands, device.limits.maxStorageBuffersPerShaderStage] as const),
+  );
   const readBack = createReadBack(device, faults, buffers, commands);
   const launch: Launch = (kernel, params, inputs, outputs, forced = null) => {
     faults.check();
@@ -95,7 +97,8 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
     const temporary: number[] = [];
     const context: KernelContext = {
       traits,
-      dispatch: encode,
+      dispatch: encoding.dispatch,
+      ride: encoding.ride,
       constant: buffers.constant,
       choose<V extends string>(bucket: string, variants: readonly [V, ...V[]]): V {
         const name =

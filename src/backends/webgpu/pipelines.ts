@@ -98,6 +98,7 @@ function makePipeline(
     ...(dispatch.features === undefined ? {} : { features: dispatch.features }),
     ...(dispatch.subgroupSize === undefined ? {} : { subgroupSize: dispatch.subgroupSize }),
     body: textOf(dispatch.body),
+    more: dispatch.more?.text() ?? null,
   };
   const scalarBytes = 16 * Math.ceil(scalarLayout(source).length / 4);
   const layout = device.createBindGroupLayout({
