@@ -81,7 +81,9 @@ async function both(
     const operands = [1, 2, 3, 4, 5].map((seed) => bench.place(seed));
     const left = script(bench, operands) ?? operands;
     const read: number[][] = [];
-    for (const { buffer } of left) read.push([...(await bench.backend.read(buffer, 0, ROWS * WIDTH))]);
+    // The last ones first: a read must not overtake what is held back.
+    for (const { buffer } of left.toReversed())
+      read.push([...(await bench.backend.read(buffer, 0, ROWS * WIDTH))]);
     results.push(read);
     counts.push(bench.backend.counters.dispatches);
   }
@@ -173,11 +175,20 @@ const scripts: readonly [
     },
   ],
   [
-    "its input is overwritten from the host",
-    2,
+    "its input is overwritten from the host as a whole, which gives it another buffer",
+    1,
     (b, [x, y, z, u]) => {
       sums(b, x!, z!);
       b.backend.write(x!.buffer, 0, values(ROWS * WIDTH, 9));
+      product(b, x!, y!, u!);
+    },
+  ],
+  [
+    "a part of its input is overwritten from the host",
+    2,
+    (b, [x, y, z, u]) => {
+      sums(b, x!, z!);
+      b.backend.write(x!.buffer, 3, [5, 6, 7]);
       product(b, x!, y!, u!);
     },
   ],

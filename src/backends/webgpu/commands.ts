@@ -27,11 +27,11 @@ export interface Commands {
   slot(): number;
   /** The open pass. */
   pass(): GPUComputePassEncoder;
-  /** Ends the pass, if one is open; what follows is encoded outside of it. */
+  /** Ends the pass, if one is open, with what is held back in it; what follows is encoded outside of it. */
   encoder(): GPUCommandEncoder;
   /** Notes a dispatch that uses these buffers. */
   used(buffers: readonly PooledBuffer[]): void;
-  /** Notes that what is held back uses these buffers. */
+  /** Notes that something other than a dispatch in the pass uses these buffers: what is held back, a copy. */
   holds(buffers: readonly PooledBuffer[]): void;
   /** What is held back: encoded before a submit, forgotten with what is encoded. */
   held: { encode(): void; forget(): void };
@@ -71,6 +71,7 @@ export function createCommands(device: GPUDevice, faults: Faults): Commands {
       return (pass ??= encoder.beginComputePass());
     },
     encoder() {
+      commands.held.encode();
       pass?.end();
       pass = null;
       return (encoder ??= device.createCommandEncoder());
