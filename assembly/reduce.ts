@@ -175,7 +175,7 @@ export function segmentColumns(p: SegmentColumnsSlots, task: i32): void {
   const segment = task / blocks, column = (task % blocks) * p.columnsPerTask;
   const stride = <usize>width << 2, bytes = <usize>min(p.columnsPerTask, width - column) << 2;
   const at = <usize>column << 2, x = p.x + at, y = p.y + at, stats = p.stats;
-  const out = p.out + at + <usize>segment * stride;
+  const out = p.out + at + ((<usize>segment * <usize>p.outStride) << 2);
   const bounds = p.segments + (<usize>segment << 2), first = load<i32>(bounds), last = load<i32>(bounds, 4);
   if (!p.accumulate) fillColumns(out, bytes, f32x4.splat(0));
   if (stats) columnRange(2, x, y, stats, stride, first, last, out, bytes);

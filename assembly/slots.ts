@@ -516,6 +516,7 @@
   out: usize;
   segmentCount: i32;
   width: i32;
+  outStride: i32;
   columnsPerTask: i32;
   columnBlocks: i32;
   accumulate: i32;

@@ -4,6 +4,7 @@
  */
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import {
+  add,
   alignSink,
   exampleLosses,
   forwardDerivative,
@@ -327,6 +328,106 @@ describe.each(every)("on $name", ({ create, tolerance }) => {
       expect(() => refused[field]).toThrow(GradmixError);
     for (const s of [examples, sink, first]) s.dispose();
   });
+
+  // Many rows, which are summed in parts; and few.
+  it.each([600, 2])(
+    "vectors are finished together where they follow each other in memory: %i rows an example, in every order, with gaps, one unused, one used twice",
+    async (T) => {
+      const widths = [3, 4, 5];
+      const biases = widths.map((width, n) => tensor(values(width, n), [width]));
+      const [x, w] = [tensor(new Float64Array(3 * T), [3, T, 1]), tensor([0], [1, 1])];
+      const factors = widths.map((width, n) => values(3 * T * width, 10 + n));
+      // The gradient of an example's loss is the sum of the factor's rows.
+      const lossOf = (n: number): Tensor => {
+        const weight = tensor(new Float64Array(widths[n]), [widths[n], 1]);
+        return sum(mul(linear(x, weight, biases[n]), tensor(factors[n], [3, T, widths[n]])), [1, 2]);
+      };
+      const rowsOf = (n: number, times: number): Vector[] =>
+        [0, 1, 2].map((s) =>
+          Array.from({ length: widths[n] }, (_, j) => {
+            let g = 0;
+            for (let t = 0; t < T; t++) g += factors[n][(s * T + t) * widths[n] + j];
+            return times * g;
+          }),
+        );
+      /** Views of one tensor of `fill`, the next from each offset on. */
+      const placed = (offsets: readonly number[], fill: (i: number) => number) => {
+        const arena = tensor(
+          Float64Array.from({ length: 20 }, (_, i) => fill(i)),
+          [20],
+        );
+        return { arena, of: new Map(biases.map((b, n) => [b, arena.view([widths[n]], offsets[n])])) };
+      };
+      for (const offsets of [
+        [0, 3, 7],
+        [9, 5, 0],
+        [1, 5, 15],
+      ])
+        for (const times of [
+          [1, 1, 1],
+          [1, 0, 1],
+          [1, 2, 1],
+          [0, 0, 1],
+        ]) {
+          const loss = (): Tensor =>
+            times
+              .flatMap((count, n) => new Array<number>(count).fill(n))
+              .map(lossOf)
+              .reduce(add, sum(linear(x, w), [1, 2]));
+          const v = placed(offsets, (i) => Math.sin(i));
+          const [summed, aligned] = [placed(offsets, () => 7), placed(offsets, () => 7)];
+          const run = (sink: GradientSink): Tensor => gradients(loss, { parameters: biases, sink });
+          const ends = sumSink({ gradientOf: (p) => summed.of.get(p)! });
+          run(ends);
+          const sink = alignSink({
+            examples: 3,
+            groups: [0, 2, 3],
+            direction: { given: (p) => v.of.get(p)! },
+            total: { gradientOf: (p) => aligned.of.get(p)! },
+          });
+          run(sink);
+          const first = alignSink({ examples: 3, direction: { first: 1 } });
+          run(first);
+          const wanted = new Array<number>(20).fill(7);
+          const g: Vector[] = [[], [], []];
+          const along: Vector = [];
+          biases.forEach((_, n) => {
+            const rows = rowsOf(n, times[n]);
+            const own = total(rows, widths[n]);
+            own.forEach((value, j) => (wanted[offsets[n] + j] = value));
+            rows.forEach((row, s) => g[s].push(...row));
+            for (let j = 0; j < widths[n]; j++) along.push(Math.sin(offsets[n] + j));
+          });
+          const scale = T;
+          const near = (got: ArrayLike<number>, want: readonly number[], what: string): void =>
+            close(
+              Array.from(got, (value) => value / scale),
+              want.map((value) => value / scale),
+              `${what}, ${offsets.join()}, ${times.join()}:`,
+            );
+          for (const { arena } of [summed, aligned]) near(await numbers(arena), wanted, "sum");
+          const got = await sink.result();
+          near(
+            got.dots,
+            g.map((row) => dot(row, along)),
+            "dot",
+          );
+          near([got.directionSquaredNorm], [dot(along, along)], "‖V‖²");
+          const byTarget = await first.result();
+          if (!times.includes(2)) {
+            near(
+              got.squaredNorms,
+              g.map((row) => dot(row, row)),
+              "norm",
+            );
+            const both = plus(g[0], g[1]);
+            near(got.groupSquaredNorms, [dot(both, both), dot(g[2], g[2])], "group");
+            near(byTarget.dots, [0, dot(g[1], g[0]), dot(g[2], g[0])], "dot with the first");
+          } else expect(() => got.squaredNorms).toThrow(/is used twice in one pass/);
+          for (const s of [ends, sink, first]) s.dispose();
+        }
+    },
+  );
 
   it("nothing is left behind by 50 passes with every sink", async () => {
     const v = direction();

@@ -46,6 +46,12 @@ const offsets = (lengths: readonly number[], start: number): number[] => {
   return ends;
 };
 
+/** Rows of such segments, the first of which begins at row 4, and two that are in none. */
+const rowsOf = (lengths: readonly number[]): number => lengths.reduce((sum, length) => sum + length, 6);
+
+/** Elements between rows of sums by segment: some stand next to each other, some do not. */
+const apart = (width: number, salt: number): number => width + (salt % 3);
+
 /** Elements of the optimizers' steps. */
 const STEPS = [0, 1, 7, 1029, ...TASKS];
 const DOTS = [...SIZES, ...past("cpu", "DOT_ELEMENTS"), ...past("webgpu", "DOT_SHARE")];
@@ -1316,26 +1322,27 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
         [false, true].flatMap((withY) =>
           [false, true].map((accumulate): Case<"segmentSum"> => ({
             name: `${rows} rows of ${width}, y ${withY}, accumulate ${accumulate}`,
-            params: { rows, width, segmentCount: 6, accumulate },
+            params: { rows, width, segmentCount: 6, outStride: apart(width, rows), accumulate },
             inputs: {
               x: f(values(rows * width, 1)),
               y: withY ? f(values(rows * width, 2)) : null,
               segments: i(ragged(rows)),
             },
-            outputs: { out: f(values(6 * width, 3)) },
+            outputs: { out: f(values(5 * apart(width, rows) + width, 3)) },
             scale: sumScale(rows),
           })),
         ),
       )
       // Long segments, which a GPU takes in parts.
       .concat(
-        [...[[500], [301, 0, 199], [7, 490, 3]], ...SEGMENTS].map((lengths): Case<"segmentSum"> => {
-          const [rows, width, segmentCount] = [510, 67, lengths.length];
+        [...[[600], [301, 0, 599], [7, 590, 3]], ...SEGMENTS].map((lengths): Case<"segmentSum"> => {
+          const [rows, width, segmentCount] = [rowsOf(lengths), 67, lengths.length];
+          const outStride = apart(width, lengths[0]);
           return {
             name: `segments of ${lengths.join()} rows`,
-            params: { rows, width, segmentCount, accumulate: segmentCount > 1 },
+            params: { rows, width, segmentCount, outStride, accumulate: segmentCount > 1 },
             inputs: { x: f(values(rows * width, 1)), segments: i(offsets(lengths, 4)) },
-            outputs: { out: f(values(segmentCount * width, 3)) },
+            outputs: { out: f(values((segmentCount - 1) * outStride + width, 3)) },
             scale: sumScale(rows),
           };
         }),
@@ -1343,7 +1350,7 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
       .concat(
         past("webgpu", "COLUMN_WIDTH").map((width): Case<"segmentSum"> => ({
           name: `columns ${width}`,
-          params: { rows: 70, width, segmentCount: 2, accumulate: true },
+          params: { rows: 70, width, segmentCount: 2, outStride: width, accumulate: true },
           inputs: { x: f(values(70 * width, 1)), y: f(values(70 * width, 2)), segments: i([1, 33, 69]) },
           outputs: { out: f(values(2 * width, 3)) },
           scale: 2,
@@ -1480,25 +1487,29 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
     NORMS.flatMap((s) =>
       [false, true].map((accumulate) => ({
         name: `${normName(s)}, accumulate ${accumulate}`,
-        params: { kind: s.kind, rows: s.rows, width: s.width, segmentCount: 6, accumulate },
+        params: {
+          ...{ kind: s.kind, rows: s.rows, width: s.width },
+          ...{ segmentCount: 6, outStride: apart(s.width, s.rows), accumulate },
+        },
         inputs: {
           x: f(normX(s)),
           stats: normStats(s),
           dy: f(values(s.rows * s.width, 4)),
           segments: i(ragged(s.rows)),
         },
-        outputs: { dgain: f(values(6 * s.width, 5)) },
+        outputs: { dgain: f(values(5 * apart(s.width, s.rows) + s.width, 5)) },
         scale: normScale(s) * sumScale(s.rows),
       })),
     ).concat(
       // Long segments, which a GPU takes in parts.
-      [...[[500], [301, 0, 199]], ...SEGMENTS].map((lengths) => {
-        const s = { kind: "layer" as const, rows: 510, width: 67, offset: 0 };
+      [...[[600], [301, 0, 599]], ...SEGMENTS].map((lengths) => {
+        const s = { kind: "layer" as const, rows: rowsOf(lengths), width: 67, offset: 0 };
+        const outStride = apart(s.width, lengths[0]);
         return {
           name: `segments of ${lengths.join()} rows`,
           params: {
             ...{ kind: s.kind, rows: s.rows, width: s.width },
-            ...{ segmentCount: lengths.length, accumulate: lengths.length > 1 },
+            ...{ segmentCount: lengths.length, outStride, accumulate: lengths.length > 1 },
           },
           inputs: {
             x: f(normX(s)),
@@ -1506,7 +1517,7 @@ export const cases: { readonly [K in KernelName]: () => Case<K>[] } = {
             dy: f(values(s.rows * s.width, 4)),
             segments: i(offsets(lengths, 4)),
           },
-          outputs: { dgain: f(values(lengths.length * s.width, 5)) },
+          outputs: { dgain: f(values((lengths.length - 1) * outStride + s.width, 5)) },
           scale: normScale(s) * sumScale(s.rows),
         };
       }),

@@ -163,7 +163,7 @@ describe("the reference is strict", () => {
     async (offsets) => {
       const c: Case<"segmentSum"> = {
         name: "broken offsets",
-        params: { rows: 4, width: 1, segmentCount: 2, accumulate: false },
+        params: { rows: 4, width: 1, segmentCount: 2, outStride: 1, accumulate: false },
         inputs: { x: f([1, 2, 3, 4]), segments: i(offsets) },
         outputs: { out: out(2) },
       };

@@ -172,7 +172,7 @@ describe("derivatives", () => {
         (at) => forward(x, at, bias),
         gain,
         async (dy) => {
-          const params = { kind, rows, width, segmentCount: 2, accumulate: false };
+          const params = { kind, rows, width, segmentCount: 2, outStride: width, accumulate: false };
           const parts = await first(
             "normGainGrad",
             params,
@@ -191,7 +191,7 @@ describe("derivatives", () => {
         (dy) =>
           first(
             "segmentSum",
-            { rows, width, segmentCount: 1, accumulate: false },
+            { rows, width, segmentCount: 1, outStride: width, accumulate: false },
             { x: dy, segments: i([0, rows]) },
             { out: width },
           ),
@@ -532,15 +532,15 @@ describe("products", () => {
 
   it("segmentSum, alignRows, dot, sumSquares and reduce agree with sums written out", async () => {
     const [x, y] = [values(12, 1), values(12, 2)];
-    const params = { rows: 4, width: 3, segmentCount: 2, accumulate: true };
+    const params = { rows: 4, width: 3, segmentCount: 2, outStride: 4, accumulate: true };
     const sums = await first(
       "segmentSum",
       params,
       { x, y, segments: i([0, 1, 3]) },
-      { out: [10, 20, 30, 40, 50, 60] },
+      { out: [10, 20, 30, 99, 40, 50, 60] },
     );
     const z = x.map((value, at) => value * y[at]);
-    const want = [10 + z[0], 20 + z[1], 30 + z[2], 40 + z[3] + z[6], 50 + z[4] + z[7], 60 + z[5] + z[8]];
+    const want = [10 + z[0], 20 + z[1], 30 + z[2], 99, 40 + z[3] + z[6], 50 + z[4] + z[7], 60 + z[5] + z[8]];
     expect(gap(sums, want)).toBeLessThan(1e-14);
 
     const v = [1, -2, 3];

@@ -43,7 +43,7 @@ describe("the arena", () => {
           const p = parameters.list[n];
           expect([p.name, p.shape]).toEqual([spec.name, spec.shape]);
           expect(parameters.byName.get(spec.name)).toBe(p);
-          expect(p.offset % 64).toBe(0);
+          expect(p.offset % 4).toBe(0);
           expect(p.offset < parameters.decayed).toBe(spec.decay);
           expect(p.offset + p.size <= parameters.decayed).toBe(spec.decay);
           for (let i = p.offset; i < p.offset + p.size; i++) {

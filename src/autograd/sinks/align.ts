@@ -6,7 +6,7 @@
  * numbers of all uses of all parameters land in one small tensor, a row a use; they are read at once and added up in
  * double precision.
  */
-import { run } from "../../backends/backend.ts";
+import { type Operand, run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
 import { callback, checkOptions, integerIn, list, object, orNull, required } from "../../options.ts";
 import { extentsOf } from "../../tensor/shape.ts";
@@ -24,6 +24,7 @@ import {
   sumTargetChecks,
 } from "./rows.ts";
 import { type Row, Statistics } from "./statistics.ts";
+import { type Block, spanning, type SumCall, Vectors } from "./vectors.ts";
 
 /** What V is: the sum of the first segments, or one tensor per parameter. */
 export type Direction =
@@ -91,8 +92,6 @@ export function alignSink(options: AlignSinkOptions): AlignSink {
 interface Plan {
   readonly examples: number;
   readonly segments: readonly number[];
-  /** Is every segment one example, from the first on? */
-  readonly single: boolean;
   readonly segmentCount: number;
   readonly groups: readonly number[] | null;
   readonly groupCount: number;
@@ -110,6 +109,7 @@ interface State {
   readonly sums: Sums | null;
   readonly offsets: Offsets;
   readonly statistics: Statistics;
+  readonly vectors: Vectors;
   watched: ReadonlySet<Tensor>;
   readonly used: Set<Tensor>;
   /** The first parameter that was used a second time. */
@@ -140,8 +140,7 @@ function planOf(name: string, options: AlignSinkOptions): Plan {
   const from = total?.from ?? 0;
   if (!Number.isInteger(from) || from < 0 || from > segmentCount)
     throw new GradmixError("config", `alignSink: total.from is ${from}, of ${segmentCount} segments`);
-  const single = segments.every((example, i) => example === i);
-  return { examples, segments, segmentCount, single, groups, groupCount, targets, given, total, from };
+  return { examples, segments, segmentCount, groups, groupCount, targets, given, total, from };
 }
 
 function checkDirection(where: string, direction: Direction): void {
@@ -157,6 +156,10 @@ function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
     sums: plan.total === null ? null : new Sums(plan.total),
     offsets: new Offsets(),
     statistics: new Statistics(plan.segmentCount, plan.groupCount),
+    vectors: new Vectors(plan.segments, (parameter) => [
+      ...(plan.total === null ? [] : [plan.total.gradientOf(parameter)]),
+      ...(plan.given === null ? [] : [plan.given(parameter)]),
+    ]),
     watched: new Set(),
     used: new Set(),
     twice: null,
@@ -170,29 +173,28 @@ function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
       state.twice = null;
       state.statistics.begin();
       state.sums?.begin();
+      state.vectors.begin(parameters);
     },
     end() {
+      scope(() =>
+        state.vectors.finish(
+          (parameter) => state.sums?.next(parameter).accumulate ?? false,
+          (block) => scope(() => alignVectors(state, block)),
+        ),
+      );
+      state.vectors.dispose();
       state.sums?.end(state.watched);
       squareUnused(state);
     },
     linear: (parameter, x, dy) => scope(() => alignMatrix(state, parameter, x, dy)),
-    bias: (parameter, dy) =>
-      scope(() => {
-        const { single, segmentCount } = state.plan;
-        // Each row is the gradient of its segment already.
-        if (single && perExample(state, parameter, dy) === 1)
-          alignRows(state, parameter, begin(state, parameter), dy.view([segmentCount, parameter.size]));
-        else
-          alignVectors(state, parameter, dy, (segments, params, sum) =>
-            run("segmentSum", params, { x: dy, segments }, { out: sum }),
-          );
-      }),
-    gain: (parameter, kind, x, stats, dy) =>
-      scope(() =>
-        alignVectors(state, parameter, dy, (segments, params, sum) =>
-          run("normGainGrad", { kind, ...params }, { x, stats, dy, segments }, { dgain: sum }),
-        ),
-      ),
+    bias(parameter, dy) {
+      const { params, segments, out } = vectorSums(state, parameter, dy);
+      run("segmentSum", params, { x: dy, segments }, { out });
+    },
+    gain(parameter, kind, x, stats, dy) {
+      const { params, segments, out } = vectorSums(state, parameter, dy);
+      run("normGainGrad", { kind, ...params }, { x, stats, dy, segments }, { dgain: out });
+    },
     embedding: (parameter, ids, dy) => scope(() => alignTable(state, parameter, ids, dy)),
     dense(parameter, op) {
       throw noRule("alignSink", parameter, op);
@@ -200,6 +202,7 @@ function alignSinkOf(name: string, options: AlignSinkOptions): AlignSink {
     result: () => resultOf(state),
     dispose() {
       state.statistics.dispose();
+      state.vectors.dispose();
       state.offsets.dispose();
     },
   };
@@ -216,10 +219,15 @@ function squareUnused({ plan: { given }, statistics, watched, used }: State): vo
       });
 }
 
-/** Notes a use of the parameter; gives the tensors that its numbers go to. */
-function begin(state: State, parameter: Tensor): Row {
+/** Notes a use of the parameter. */
+function note(state: State, parameter: Tensor): void {
   if (state.used.has(parameter)) state.twice ??= parameter;
   state.used.add(parameter);
+}
+
+/** Notes a use of the parameter; gives the tensors that its numbers go to. */
+function begin(state: State, parameter: Tensor): Row {
+  note(state, parameter);
   return state.statistics.next(parameter, state.watched.size);
 }
 
@@ -264,46 +272,45 @@ function alignMatrix(state: State, parameter: Tensor, x: Tensor, dy: Tensor): vo
   );
 }
 
-/** Writes the gradient of every segment into `sum` [S, width]. */
-type SumSegments = (
-  segments: Tensor,
-  params: { rows: number; width: number; segmentCount: number; accumulate: boolean },
-  sum: Tensor,
-) => void;
-
-/** The numbers of a vector, of which every segment's gradient is made. */
-function alignVectors(state: State, parameter: Tensor, dy: Tensor, sumSegments: SumSegments): void {
-  const { segments, segmentCount } = state.plan;
-  const row = begin(state, parameter);
-  const width = parameter.size;
-  const rows = empty([segmentCount, width], "f32", dy.memory);
-  sumSegments(
-    state.offsets.get(segments, perExample(state, parameter, dy), dy),
-    { rows: rowsOf(dy), width, segmentCount, accumulate: false },
-    rows,
-  );
-  alignRows(state, parameter, row, rows);
+/** Notes a use of a vector; its numbers are found at the end of the pass, with those of the others. */
+function vectorSums(state: State, parameter: Tensor, dy: Tensor): SumCall {
+  note(state, parameter);
+  return state.vectors.next(parameter, rowsOf(dy), perExample(state, parameter, dy));
 }
 
-/** The numbers of a parameter from its gradients by segment, `rows` [S, width]. */
-function alignRows(state: State, parameter: Tensor, row: Row, rows: Tensor): void {
-  const { segmentCount, groups, groupCount, targets, given, from } = state.plan;
-  const width = parameter.size;
-  const sumOf = (bounds: readonly number[], into: Tensor, accumulate: boolean): void =>
+/** The numbers of vectors from their sums. In the current scope. */
+function alignVectors(state: State, { first, width, sums, accumulate }: Block): void {
+  const { segmentCount, groups, groupCount, targets, given, total, from } = state.plan;
+  const { parts } = state.vectors;
+  const row = state.statistics.next(first, state.watched.size);
+  const scratch = (...shape: number[]): Tensor => empty(shape, "f32", sums.memory);
+  const sumOf = (x: Tensor, bounds: readonly number[], into: Operand, adds = false): void =>
     run(
       "segmentSum",
-      { rows: segmentCount, width, segmentCount: bounds.length - 1, accumulate },
-      { x: rows, segments: state.offsets.get(bounds, 1, rows) },
+      {
+        ...{ rows: x.size / width, width, outStride: width },
+        ...{ segmentCount: bounds.length - 1, accumulate: adds },
+      },
+      { x, segments: state.offsets.get(bounds, 1, x) },
       { out: into },
     );
-  const scratch = (...shape: number[]): Tensor => empty(shape, "f32", parameter.memory);
-  let v = given?.(parameter) ?? null;
+  if (width === 0) return;
+  let rows = sums;
+  if (parts > 1) {
+    rows = scratch(segmentCount, width);
+    sumOf(
+      sums,
+      Array.from({ length: segmentCount + 1 }, (_, s) => s * parts),
+      rows,
+    );
+  }
+  let v: Operand | null = given === null ? null : spanning(given(first), width);
   if (v === null && targets > 0) {
     v = scratch(width);
-    sumOf([0, targets], v, false);
+    sumOf(rows, [0, targets], v);
   }
   // Without a direction any vector does; its products are not looked at.
-  const along = v ?? rows.view([width]);
+  const along = v ?? (segmentCount === 0 ? scratch(width) : rows.view([width]));
   run(
     "alignRows",
     { rows: segmentCount, width },
@@ -313,14 +320,11 @@ function alignRows(state: State, parameter: Tensor, row: Row, rows: Tensor): voi
   if (v !== null) run("sumSquares", {}, { x: v }, { out: row.direction });
   if (groups !== null && groupCount > 0 && row.groups !== null) {
     const grouped = scratch(groupCount, width);
-    sumOf(groups, grouped, false);
+    sumOf(rows, groups, grouped);
     const outputs = { dots: scratch(groupCount), sumsq: row.groups };
     run("alignRows", { rows: groupCount, width }, { g: grouped, v: along }, outputs);
   }
-  if (state.sums !== null) {
-    const { gradient, accumulate } = state.sums.next(parameter);
-    sumOf([from, segmentCount], gradient, accumulate);
-  }
+  if (total !== null) sumOf(rows, [from, segmentCount], spanning(total.gradientOf(first), width), accumulate);
 }
 
 /** The numbers of an embedding, whose gradients are never made. */

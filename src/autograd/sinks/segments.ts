@@ -108,12 +108,25 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
     },
     bias(parameter, dy) {
       const { gradient, accumulate } = next(parameter);
-      const params = { rows: rowsOf(dy), width: parameter.size, segmentCount, accumulate };
+      const params = {
+        rows: rowsOf(dy),
+        width: parameter.size,
+        segmentCount,
+        outStride: parameter.size,
+        accumulate,
+      };
       run("segmentSum", params, { x: dy, segments: rowOffsets(parameter, dy) }, { out: gradient });
     },
     gain(parameter, kind, x, stats, dy) {
       const { gradient, accumulate } = next(parameter);
-      const params = { kind, rows: rowsOf(dy), width: parameter.size, segmentCount, accumulate };
+      const params = {
+        kind,
+        rows: rowsOf(dy),
+        width: parameter.size,
+        segmentCount,
+        outStride: parameter.size,
+        accumulate,
+      };
       run("normGainGrad", params, { x, stats, dy, segments: rowOffsets(parameter, dy) }, { dgain: gradient });
     },
     embedding(parameter, ids, dy) {

@@ -218,7 +218,7 @@ function sketchTable(state: State, parameter: Tensor, ids: Tensor, dy: Tensor): 
 /** Writes the gradient of every segment into `sum` [S, width], or adds it. */
 type SumSegments = (
   segments: Tensor,
-  params: { rows: number; width: number; segmentCount: number; accumulate: boolean },
+  params: { rows: number; width: number; segmentCount: number; outStride: number; accumulate: boolean },
   sum: Tensor,
 ) => void;
 
@@ -229,7 +229,7 @@ function sketchVector(state: State, parameter: Tensor, dy: Tensor, sumSegments: 
   const { out, numbers } = part;
   const width = parameter.size;
   const segments = state.offsets.get(state.segments, perExample(state, parameter, dy), dy);
-  const params = { rows: rowsOf(dy), width, segmentCount };
+  const params = { rows: rowsOf(dy), width, segmentCount, outStride: width };
   if (numbers === width) {
     sumSegments(segments, { ...params, accumulate }, out);
     return;

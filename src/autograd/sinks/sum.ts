@@ -5,6 +5,7 @@ import { extentsOf } from "../../tensor/shape.ts";
 import type { Tensor } from "../../tensor/tensor.ts";
 import type { GradientSink } from "../sink.ts";
 import { Offsets, rowsOf, Sums, type SumTarget, sumTargetChecks } from "./rows.ts";
+import { type Block, partsOf, spanning, type SumCall, Vectors } from "./vectors.ts";
 
 /** A sink of sums over the batch; `sumSink` makes one. */
 export interface SumSink extends GradientSink {
@@ -17,6 +18,21 @@ export function sumSink(target: SumTarget): SumSink {
   checkOptions("sumSink", target, sumTargetChecks);
   const sums = new Sums(target);
   const offsets = new Offsets();
+  const vectors = new Vectors([0, 1], (parameter) => [target.gradientOf(parameter)]);
+  /** Writes the sum over the rows of a vector's gradient: where rows are many, of parts of them, which are added up at the end. */
+  const vector = (parameter: Tensor, rows: number, sum: (call: SumCall) => void): void => {
+    if (partsOf(rows, 1) > 1) {
+      sum(vectors.next(parameter, rows, rows));
+      return;
+    }
+    const { gradient, accumulate } = sums.next(parameter);
+    const width = parameter.size;
+    sum({
+      segments: offsets.get([0, rows], 1, parameter),
+      params: { rows, width, segmentCount: 1, outStride: width, accumulate },
+      out: gradient,
+    });
+  };
   let watched: ReadonlySet<Tensor> = new Set();
   return {
     name: "sum",
@@ -24,8 +40,14 @@ export function sumSink(target: SumTarget): SumSink {
     begin(parameters) {
       watched = parameters;
       sums.begin();
+      vectors.begin(parameters);
     },
     end() {
+      vectors.finish(
+        (parameter) => sums.next(parameter).accumulate,
+        (block) => addUp(target, block, vectors.parts, offsets),
+      );
+      vectors.dispose();
       sums.end(watched);
       offsets.dispose();
     },
@@ -33,26 +55,14 @@ export function sumSink(target: SumTarget): SumSink {
       const { gradient, accumulate } = sums.next(parameter);
       weightGradient(x, dy, gradient, accumulate);
     },
-    bias(parameter, dy) {
-      const { gradient, accumulate } = sums.next(parameter);
-      const rows = rowsOf(dy);
-      run(
-        "segmentSum",
-        { rows, width: parameter.size, segmentCount: 1, accumulate },
-        { x: dy, segments: offsets.get([0, rows], 1, dy) },
-        { out: gradient },
-      );
-    },
-    gain(parameter, kind, x, stats, dy) {
-      const { gradient, accumulate } = sums.next(parameter);
-      const rows = rowsOf(dy);
-      run(
-        "normGainGrad",
-        { kind, rows, width: parameter.size, segmentCount: 1, accumulate },
-        { x, stats, dy, segments: offsets.get([0, rows], 1, dy) },
-        { dgain: gradient },
-      );
-    },
+    bias: (parameter, dy) =>
+      vector(parameter, rowsOf(dy), ({ params, segments, out }) =>
+        run("segmentSum", params, { x: dy, segments }, { out }),
+      ),
+    gain: (parameter, kind, x, stats, dy) =>
+      vector(parameter, rowsOf(dy), ({ params, segments, out }) =>
+        run("normGainGrad", { kind, ...params }, { x, stats, dy, segments }, { dgain: out }),
+      ),
     embedding(parameter, ids, dy) {
       const { gradient, accumulate } = sums.next(parameter);
       const [tableRows, width] = extentsOf(parameter.shape, 2);
@@ -64,9 +74,25 @@ export function sumSink(target: SumTarget): SumSink {
       else run("affine", { scale: 1, shift: 0 }, { x: contribution }, { y: gradient });
     },
     dispose() {
+      vectors.dispose();
       offsets.dispose();
     },
   };
+}
+
+/** The gradients of vectors from sums of so many parts. */
+function addUp(
+  target: SumTarget,
+  { first, width, sums, accumulate }: Block,
+  parts: number,
+  offsets: Offsets,
+): void {
+  run(
+    "segmentSum",
+    { rows: parts, width, segmentCount: 1, outStride: width, accumulate },
+    { x: sums, segments: offsets.get([0, parts], 1, sums) },
+    { out: spanning(target.gradientOf(first), width) },
+  );
 }
 
 /** dyᵀ·x over all rows: [out, in]. */

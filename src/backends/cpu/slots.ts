@@ -472,6 +472,7 @@ export interface SegmentColumnsSlots {
   readonly out: number;
   readonly segmentCount: number;
   readonly width: number;
+  readonly outStride: number;
   readonly columnsPerTask: number;
   readonly columnBlocks: number;
   readonly accumulate: number;
@@ -1209,9 +1210,10 @@ export const writeSlots: {
     i32[at + 6] = slots.out;
     i32[at + 7] = slots.segmentCount;
     i32[at + 8] = slots.width;
-    i32[at + 9] = slots.columnsPerTask;
-    i32[at + 10] = slots.columnBlocks;
-    i32[at + 11] = slots.accumulate;
+    i32[at + 9] = slots.outStride;
+    i32[at + 10] = slots.columnsPerTask;
+    i32[at + 11] = slots.columnBlocks;
+    i32[at + 12] = slots.accumulate;
   },
   alignRows({ i32 }, at, slots) {
     i32[at + 2] = slots.g;

@@ -13,6 +13,7 @@ import {
   type Specs,
   tight,
 } from "./spec.ts";
+import { rowsApart, type SegmentRows, segmentRows } from "./tables.ts";
 
 interface Rows {
   rows: number;
@@ -42,12 +43,8 @@ export interface RowKernels {
   normVjp: Signature<NormRows, "x gain? stats dy", "dx">;
   /** [x, gain?, stats, dx, dgain?, dbias?] → [dy]. */
   normJvp: Signature<NormRows, "x gain? stats dx dgain? dbias?", "dy">;
-  /** [x, stats, dy, segments i32: S+1] → [dgain: S·width]: Σ_{r in s} dy[r] ⊙ x̂[r]. `accumulate` adds. */
-  normGainGrad: Signature<
-    NormRows & { segmentCount: number; accumulate: boolean },
-    "x stats dy segments",
-    "dgain"
-  >;
+  /** [x, stats, dy, segments i32: S+1] → [dgain: S rows of width, `outStride` elements apart]: Σ_{r in s} dy[r] ⊙ x̂[r]. `accumulate` adds. */
+  normGainGrad: Signature<NormRows & SegmentRows & { accumulate: boolean }, "x stats dy segments", "dgain">;
   /** [logits: rows·cols, targets i32: rows] → [losses: rows, lse: rows]: −log softmax(logits)[target]; a target < 0 is ignored (loss 0); one ≥ cols gives NaN. */
   crossEntropy: Signature<Rows, "logits targets", "losses lse">;
   /** [logits, targets i32, lse, dlosses: rows] → [dlogits]: (softmax − onehot)·dloss by row; 0 for ignored rows, NaN where the loss is. `dlogits` may be `logits`. */
@@ -117,10 +114,11 @@ export const rows: Specs<RowKernels> = {
     tolerance: loose,
   },
   normGainGrad: {
-    params: { ...normParams, segmentCount: extent, accumulate: flag },
+    params: { ...normParams, segmentCount: extent, outStride: extent, accumulate: flag },
     inputs: { x: f32(normed), stats: f32(stats), dy: f32(normed), segments: i32((p) => p.segmentCount + 1) },
-    outputs: { dgain: f32((p) => p.segmentCount * p.width) },
+    outputs: { dgain: f32(segmentRows) },
     tolerance: loose,
+    together: rowsApart,
   },
   crossEntropy: {
     params: rowParams,

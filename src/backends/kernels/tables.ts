@@ -44,13 +44,28 @@ export interface TableKernels {
     "dy ids segments groups? v?",
     "dots sumsq groupSumsq?"
   >;
-  /** [x: rows·width, y: rows·width?, segments i32: S+1] → [out: S·width]: out[s] = Σ_{r in s} x[r] (⊙ y[r]). `accumulate` adds to out. */
-  segmentSum: Signature<
-    { rows: number; width: number; segmentCount: number; accumulate: boolean },
-    "x y? segments",
-    "out"
-  >;
+  /**
+   * [x: rows·width, y: rows·width?, segments i32: S+1] → [out: S rows of width, `outStride` elements apart]: out[s] = Σ_{r in s} x[r] (⊙ y[r]). `accumulate`
+   * adds to out.
+   */
+  segmentSum: Signature<SegmentRows & { rows: number; accumulate: boolean }, "x y? segments", "out">;
 }
+
+/** What sums by segment write: so many rows of `width`, whose first elements are `outStride` apart; what lies between them is left alone. */
+export interface SegmentRows {
+  width: number;
+  segmentCount: number;
+  outStride: number;
+}
+
+export const segmentRows = ({ width, segmentCount, outStride }: SegmentRows): number =>
+  segmentCount === 0 ? 0 : (segmentCount - 1) * outStride + width;
+
+/** What is wrong with them, if anything is. */
+export const rowsApart = ({ width, segmentCount, outStride }: SegmentRows): string | null =>
+  segmentCount < 2 || outStride >= width
+    ? null
+    : `rows of ${width} overlap: they are ${outStride} elements apart`;
 
 const widths = { rows: extent, width: extent };
 const each = (p: { rows: number }): number => p.rows;
@@ -94,9 +109,10 @@ export const tables: Specs<TableKernels> = {
     together: (_, { groups }, { groupSumsq }) => groupsGiven(groups, groupSumsq),
   },
   segmentSum: {
-    params: { ...widths, segmentCount: extent, accumulate: flag },
+    params: { ...widths, segmentCount: extent, outStride: extent, accumulate: flag },
     inputs: { x: f32(all), y: optional(f32(all)), segments: i32((p) => p.segmentCount + 1) },
-    outputs: { out: f32((p) => p.segmentCount * p.width) },
+    outputs: { out: f32(segmentRows) },
     tolerance: loose,
+    together: rowsApart,
   },
 };

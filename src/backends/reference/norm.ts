@@ -68,8 +68,10 @@ export const norm: Kernels<"norm" | "normVjp" | "normJvp" | "normGainGrad"> = {
         const unit = normalised(x, stats, r, width);
         for (let j = 0; j < width; j++) sum[j]! += dy[r * width + j]! * unit[j]!;
       }
-      for (let j = 0; j < width; j++)
-        dgain[s * width + j] = sum[j]! + (p.accumulate ? dgain[s * width + j]! : 0);
+      sum.forEach((value, j) => {
+        const at = s * p.outStride + j;
+        dgain[at] = value + (p.accumulate ? dgain[at]! : 0);
+      });
     });
   },
 };

@@ -71,9 +71,10 @@ export const reduce: Kernels<
   segmentSum: (p, { x, y = null, segments }, { out }) => {
     segmentRanges("segmentSum", segments, p.rows).forEach(([start, end], s) => {
       for (let j = 0; j < p.width; j++) {
-        let sum = p.accumulate ? out[s * p.width + j]! : 0;
+        const at = s * p.outStride + j;
+        let sum = p.accumulate ? out[at]! : 0;
         for (let r = start; r < end; r++) sum += x[r * p.width + j]! * (y === null ? 1 : y[r * p.width + j]!);
-        out[s * p.width + j] = sum;
+        out[at] = sum;
       }
     });
   },

@@ -20,7 +20,7 @@ export const REDUCE_PART = 4096;
 export const COLUMN_WIDTH = 64;
 export const COLUMN_LANES = 4;
 /** Rows of a part of a segment, at least; segments that are shorter on average than the second number are not worth lanes. */
-export const COLUMN_ROWS = 32;
+export const COLUMN_ROWS = 256;
 export const COLUMN_SHORT = 8;
 
 /** Elements that an invocation of `cumsum` adds up; longer axes go in blocks of so many. */
@@ -31,6 +31,9 @@ export const ROPE_BLOCK = 1024;
 
 /** The least share of k of a product that is worth its own sum. */
 export const GEMM_SHARE = 512;
+
+/** Invocations that add up what the blocks of a segmented weight gradient found of a segment. */
+export const SEGMENT_LANES = 16;
 
 /** Scores that `nearest` holds at once. */
 export const NEAREST_SCORES = 1048576;

@@ -39,6 +39,9 @@ export interface BufferLimits {
   readonly poolFloor: number;
 }
 
+/** Bytes of an entry that is given another buffer when it is overwritten, at most. */
+const MOST_MOVED = 2 ** 20;
+
 /** Throws `shape` when elements are not inside of the buffer. */
 export function checkInside(entry: Entry, offset: number, count: number): void {
   if (offset < 0 || offset + count > entry.count)
@@ -94,6 +97,15 @@ export function createBuffers(
     return entry;
   };
 
+  /** The entry in a buffer that no command uses: what is overwritten as a whole need not wait for them. */
+  const moved = (buffer: number, entry: Entry): Entry => {
+    if (!commands.pending(entry.pooled.id)) return entry;
+    const fresh = { ...entry, pooled: pool.take(Math.max(4, entry.count * 4), commands.pending) };
+    entries.set(buffer, fresh);
+    pool.give(entry.pooled);
+    return fresh;
+  };
+
   return {
     entryOf,
     alloc(elements, dtype) {
@@ -119,7 +131,8 @@ export function createBuffers(
       checkInside(entry, offset, data.length);
       if (data.length === 0) return;
       const values = entry.dtype === "f32" ? Float32Array.from(data) : Int32Array.from(data);
-      put(device, commands, entry, offset, values);
+      const whole = values.length === entry.count && values.byteLength <= MOST_MOVED;
+      put(device, commands, whole ? moved(buffer, entry) : entry, offset, values);
     },
     constant(key, values) {
       const known = constants.get(key);

@@ -27,11 +27,15 @@ export interface Commands {
   slot(): number;
   /** The open pass. */
   pass(): GPUComputePassEncoder;
-  /** Ends the pass, if one is open; what follows is encoded outside of it. */
+  /** Ends the pass, if one is open, with what is held back in it; what follows is encoded outside of it. */
   encoder(): GPUCommandEncoder;
   /** Notes a dispatch that uses these buffers. */
   used(buffers: readonly PooledBuffer[]): void;
-  /** Is there a command in the open encoder that uses this buffer? */
+  /** Notes that something other than a dispatch in the pass uses these buffers: what is held back, a copy. */
+  holds(buffers: readonly PooledBuffer[]): void;
+  /** What is held back: encoded before a submit, forgotten with what is encoded. */
+  held: { encode(): void; forget(): void };
+  /** Is there a command, encoded or held back, that uses this buffer? */
   pending(id: number): boolean;
   /** Whose commands the open encoder has. */
   readonly encodedBy: ReadonlySet<Owner>;
@@ -67,17 +71,23 @@ export function createCommands(device: GPUDevice, faults: Faults): Commands {
       return (pass ??= encoder.beginComputePass());
     },
     encoder() {
+      commands.held.encode();
       pass?.end();
       pass = null;
       return (encoder ??= device.createCommandEncoder());
     },
-    used(buffers) {
+    held: { encode() {}, forget() {} },
+    holds(buffers) {
       for (const { id } of buffers) pending.add(id);
       encodedBy.add(faults.owner);
+    },
+    used(buffers) {
+      commands.holds(buffers);
       dispatches++;
     },
     pending: (id) => pending.has(id),
     submit(trial = null) {
+      commands.held.encode();
       if (encoder === null) return;
       pass?.end();
       pass = null;
@@ -95,6 +105,7 @@ export function createCommands(device: GPUDevice, faults: Faults): Commands {
       commands.drop();
     },
     drop() {
+      commands.held.forget();
       pass?.end();
       encoder = pass = null;
       usedSlots = 0;

@@ -2,6 +2,7 @@
 import type { DType } from "../../tensor/dtype.ts";
 import type { View } from "../../tensor/memory.ts";
 import type { Inputs, KernelName, KernelParams, NamedViews, Outputs } from "../kernels/index.ts";
+import type { Rider } from "./riders.ts";
 import type { ScalarType } from "./shader.ts";
 
 export interface Operand {
@@ -10,6 +11,8 @@ export interface Operand {
   readonly written?: boolean;
   /** The body reads it by fours, too, and if it is written, writes it by fours alone (shader.ts). */
   readonly fours?: boolean;
+  /** Of rows so far apart it has only the first elements: `width` of them. */
+  readonly columns?: { readonly width: number; readonly stride: number };
 }
 
 /** Subgroup matrices of 16 × 16 × 16, f16 to f32. */
@@ -40,6 +43,13 @@ export interface Dispatch {
   /** Workgroups, however many. */
   readonly groups: number;
   readonly declarations?: Text;
+  /** It may carry riders (riders.ts): its body and what it declares use none of their names, which begin with "ride". */
+  readonly carries?: boolean;
+  /** What it carries: more workgroups, behind its own, with a text of theirs. */
+  readonly more?: {
+    readonly groups: number;
+    readonly text: () => { readonly declarations: string; readonly body: string };
+  };
   /** WGSL features that the shader enables. */
   readonly features?: readonly string[];
   /** Invocations of a subgroup, where the device leaves the choice. */
@@ -59,6 +69,8 @@ export interface DeviceTraits {
 export interface KernelContext {
   readonly traits: DeviceTraits;
   dispatch(dispatch: Dispatch): void;
+  /** A small dispatch, which the next one may carry. */
+  ride(rider: Rider): void;
   /** Memory for the rest of this kernel call. */
   scratch(elements: number, dtype?: DType): View;
   /**

@@ -4,8 +4,18 @@ import { sizeOf } from "../../tensor/shape.ts";
 import { GRID_GROUPS } from "./blocks.ts";
 import { type Buffers, checkInside, type Entry } from "./buffers.ts";
 import { type Commands, SLOT } from "./commands.ts";
-import type { Dispatch } from "./context.ts";
+import type { Dispatch, Operand } from "./context.ts";
 import type { Pipelines } from "./pipelines.ts";
+import {
+  alone,
+  type Bound,
+  bindingsOf,
+  carried,
+  type Held,
+  independent,
+  MOST_RIDERS,
+  type Rider,
+} from "./riders.ts";
 import type { ScalarType, ShaderOperand, ShaderSlot } from "./shader.ts";
 
 /** A buffer that a dispatch binds. */
@@ -24,15 +34,41 @@ interface BoundOperand extends ShaderOperand {
 
 const INFINITY_BITS = 0x7f800000;
 
-/** Encodes dispatches. Throws `backend` for a kernel that is known not to compile. */
+/** Encodes dispatches, and those that others may carry. Throws `backend` for a kernel that is known not to compile. */
+export interface Encoding {
+  dispatch(dispatch: Dispatch): void;
+  ride(rider: Rider): void;
+}
+
+/** `bindings`: the most buffers that the device binds at once. */
 export function createEncoding(
   buffers: Buffers,
   pipelines: Pipelines,
   commands: Commands,
-): (dispatch: Dispatch) => void {
-  return (dispatch) => {
-    if (dispatch.groups === 0) return;
-    const { slots, operands, layoutKey } = bind(buffers, dispatch);
+  bindings: number,
+): Encoding {
+  let held: Held[] = [];
+  const boundOf = (operands: readonly Operand[]): Bound[] =>
+    operands.map((operand) => {
+      const { view } = operand;
+      const entry = buffers.entryOf(view.buffer);
+      checkInside(entry, view.offset, sizeOf(view.shape));
+      return { operand, entry };
+    });
+  /** Encodes what is held back. */
+  const release = (): void => {
+    const riders = held;
+    held = [];
+    for (const { rider, bound } of riders) encode(alone(rider), bound);
+  };
+  commands.held = {
+    encode: release,
+    forget() {
+      held = [];
+    },
+  };
+  const encode = (dispatch: Dispatch, bound: readonly Bound[]): void => {
+    const { slots, operands, layoutKey } = bind(dispatch.operands, bound);
     const made = pipelines.pipelineOf(dispatch, layoutKey, operands, slots);
     if (made.failure !== null) throw made.failure;
     // A pass with a pipeline that does not compile runs nothing: until the device has said that it does, it runs alone.
@@ -41,30 +77,57 @@ export function createEncoding(
     const pooled = slots.map(({ entry }) => entry.pooled);
     const group = pipelines.groupOf(made, commands.scalars, pooled);
     const base = commands.slot();
-    const width = Math.min(dispatch.groups, GRID_GROUPS);
+    const groups = dispatch.groups + (dispatch.more?.groups ?? 0);
+    const width = Math.min(groups, GRID_GROUPS);
     putScalars(commands.scalarData, base, width, dispatch, operands);
     const pass = commands.pass();
     pass.setPipeline(made.pipeline);
     pass.setBindGroup(0, group, [base]);
-    pass.dispatchWorkgroups(width, Math.ceil(dispatch.groups / width));
+    pass.dispatchWorkgroups(width, Math.ceil(groups / width));
+    made.dispatches++;
     commands.used(pooled);
     if (trial) commands.submit(made);
+  };
+  return {
+    dispatch(dispatch) {
+      if (dispatch.groups === 0) return;
+      const own = boundOf(dispatch.operands);
+      if (held.length > 0 && dispatch.carries === true) {
+        const all = [...own, ...held.flatMap(({ bound }) => bound)];
+        if (bindingsOf(all) <= bindings && held.every(({ bound }) => independent(bound, own))) {
+          const riders = held.map(({ rider }) => rider);
+          held = [];
+          encode(carried(dispatch, riders), all);
+          return;
+        }
+      }
+      release();
+      encode(dispatch, own);
+    },
+    ride(rider) {
+      if (rider.groups(rider.workgroup) === 0) return;
+      const bound = boundOf(rider.operands);
+      // Those on one carrier run at one time.
+      if (held.length === MOST_RIDERS || !held.every((other) => independent(other.bound, bound))) release();
+      held.push({ rider, bound });
+      commands.holds(bound.map(({ entry }) => entry.pooled));
+    },
   };
 }
 
 /** Operands of one buffer share a slot. */
 function bind(
-  buffers: Buffers,
-  dispatch: Dispatch,
+  given: readonly Operand[],
+  bound: readonly Bound[],
 ): { slots: readonly Slot[]; operands: readonly BoundOperand[]; layoutKey: string } {
   const slots: Slot[] = [];
   const operands: BoundOperand[] = [];
   let layoutKey = "";
-  for (const { name, view, written = false, fours = false } of dispatch.operands) {
-    const entry = buffers.entryOf(view.buffer);
-    checkInside(entry, view.offset, sizeOf(view.shape));
+  for (const [i, { name, view, written = false, fours = false }] of given.entries()) {
+    const { entry } = bound[i]!;
     let slot = 0;
-    while (slot < slots.length && slots[slot]!.entry !== entry) slot++;
+    // What is held back may use a buffer that has an owner since.
+    while (slot < slots.length && slots[slot]!.entry.pooled !== entry.pooled) slot++;
     if (slot === slots.length)
       slots.push({ entry, dtype: view.dtype, written: false, vectors: false, scalars: false });
     const own = slots[slot]!;

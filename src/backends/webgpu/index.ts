@@ -16,7 +16,7 @@ import type { DeviceTraits, KernelContext, Launcher, TensorCores } from "./conte
 import { createEncoding } from "./encoding.ts";
 import { createFaults, type Faults } from "./faults.ts";
 import { launchers } from "./kernels/index.ts";
-import { createPipelines } from "./pipelines.ts";
+import { createPipelines, type Pipeline } from "./pipelines.ts";
 import { createReadBack, type ReadBack } from "./read-back.ts";
 import { type Call, createTuner, type Tuner, type TunerDevice, type TuningStore } from "./tuning.ts";
 
@@ -42,10 +42,12 @@ export interface WebgpuOptions {
   readonly tuning?: TuningStore;
 }
 
-/** What the backend has done so far, for benchmarks: in a running training only the first two grow. */
+/** What the backend has done so far, for benchmarks: in a running training only the first three grow. */
 export interface WebgpuCounters {
   readonly dispatches: number;
   readonly submits: number;
+  /** Dispatches by the key of their shader. */
+  readonly dispatchesOf: ReadonlyMap<string, number>;
   readonly pipelines: number;
   readonly bindGroups: number;
   readonly buffers: number;
@@ -85,7 +87,9 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
   const commands = createCommands(device, faults);
   const pipelines = createPipelines(device, faults);
   const buffers = createBuffers(device, faults, commands, { memoryLimit, poolFloor }, pipelines.forget);
-  const encode = createEncoding(buffers, pipelines, commands);
+  const encoding = createEncoding(
+    ...([buffers, pipelines, commands, device.limits.maxStorageBuffersPerShaderStage] as const),
+  );
   const readBack = createReadBack(device, faults, buffers, commands);
   const launch: Launch = (kernel, params, inputs, outputs, forced = null) => {
     faults.check();
@@ -93,7 +97,8 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
     const temporary: number[] = [];
     const context: KernelContext = {
       traits,
-      dispatch: encode,
+      dispatch: encoding.dispatch,
+      ride: encoding.ride,
       constant: buffers.constant,
       choose<V extends string>(bucket: string, variants: readonly [V, ...V[]]): V {
         const name =
@@ -145,7 +150,8 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
       return {
         dispatches,
         submits,
-        pipelines: pipelines.pipelines,
+        dispatchesOf: dispatchesOf(pipelines.made),
+        pipelines: pipelines.made.length,
         bindGroups: pipelines.bindGroups,
         buffers: created,
         poolBytes,
@@ -161,6 +167,13 @@ export function createWebgpuBackend(options: WebgpuOptions): WebgpuBackend {
       device.destroy();
     },
   };
+}
+
+/** Pipelines of one key differ in how their operands are bound. */
+function dispatchesOf(made: readonly Pipeline[]): ReadonlyMap<string, number> {
+  const counts = new Map<string, number>();
+  for (const { key, dispatches } of made) counts.set(key, (counts.get(key) ?? 0) + dispatches);
+  return counts;
 }
 
 /** A call as the tuner makes it again. */

@@ -15,6 +15,9 @@ export interface Pipeline {
   /** The device has said whether it compiles. */
   proven: boolean;
   failure: GradmixError | null;
+  /** The key of its dispatches, and how many there were. */
+  readonly key: string;
+  dispatches: number;
   /** Resolves when the device has said whether it compiles. */
   readonly answered: Promise<void>;
 }
@@ -32,7 +35,7 @@ export interface Pipelines {
   /** Forgets the groups that bind this buffer. */
   forget(id: number): void;
   /** Made so far. */
-  readonly pipelines: number;
+  readonly made: readonly Pipeline[];
   readonly bindGroups: number;
 }
 
@@ -40,14 +43,16 @@ export function createPipelines(device: GPUDevice, faults: Faults): Pipelines {
   /** By a dispatch's key, and by how its operands are bound. */
   const known = new Map<string, Map<string, Pipeline>>();
   const groups = new Map<string, { readonly group: GPUBindGroup; readonly buffers: readonly number[] }>();
-  let pipelines = 0;
+  const all: Pipeline[] = [];
   let bindGroups = 0;
   return {
+    made: all,
     pipelineOf(dispatch, layoutKey, operands, slots) {
       const alike = known.get(dispatch.key) ?? new Map<string, Pipeline>();
       const found = alike.get(layoutKey);
       if (found !== undefined) return found;
-      const made = makePipeline(device, faults, dispatch, operands, slots, pipelines++);
+      const made = makePipeline(device, faults, dispatch, operands, slots, all.length);
+      all.push(made);
       known.set(dispatch.key, alike.set(layoutKey, made));
       return made;
     },
@@ -69,9 +74,6 @@ export function createPipelines(device: GPUDevice, faults: Faults): Pipelines {
     },
     forget(id) {
       for (const [key, { buffers }] of groups) if (buffers.includes(id)) groups.delete(key);
-    },
-    get pipelines() {
-      return pipelines;
     },
     get bindGroups() {
       return bindGroups;
@@ -96,6 +98,7 @@ function makePipeline(
     ...(dispatch.features === undefined ? {} : { features: dispatch.features }),
     ...(dispatch.subgroupSize === undefined ? {} : { subgroupSize: dispatch.subgroupSize }),
     body: textOf(dispatch.body),
+    more: dispatch.more?.text() ?? null,
   };
   const scalarBytes = 16 * Math.ceil(scalarLayout(source).length / 4);
   const layout = device.createBindGroupLayout({
@@ -135,6 +138,9 @@ function makePipeline(
     );
     faults.failPassing(made.failure, whose);
   });
-  const made: Pipeline = { id, pipeline, layout, scalarBytes, proven: false, failure: null, answered };
+  const made: Pipeline = {
+    ...{ id, pipeline, layout, scalarBytes, answered },
+    ...{ key: dispatch.key, dispatches: 0, proven: false, failure: null },
+  };
   return made;
 }

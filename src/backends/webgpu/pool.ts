@@ -12,7 +12,8 @@ export interface PooledBuffer {
 }
 
 export interface BufferPool {
-  take(bytes: number): PooledBuffer;
+  /** `avoided` says of a free buffer whether another is wanted. */
+  take(bytes: number, avoided?: (id: number) => boolean): PooledBuffer;
   /** The buffer may be handed out again at once: commands run in the order they were given. */
   give(buffer: PooledBuffer): void;
   find(buffer: GPUBuffer): PooledBuffer | undefined;
@@ -67,9 +68,11 @@ export function createPool(
     return undefined;
   };
   return {
-    take(wanted) {
+    take(wanted, avoided = () => false) {
       const size = Math.max(wanted, Math.min(sizeClass(wanted), most));
-      const found = free.get(size)?.shift();
+      const others = free.get(size);
+      const at = others?.findIndex(({ id }) => !avoided(id)) ?? -1;
+      const [found] = at < 0 ? [] : (others?.splice(at, 1) ?? []);
       if (found !== undefined) {
         freeBytes -= size;
         return found;

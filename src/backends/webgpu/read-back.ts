@@ -33,6 +33,13 @@ export function createReadBack(
   );
   const naps = createNaps();
   let nap: Promise<void> = Promise.resolve();
+  let submitting: Promise<void> | null = null;
+  /** Submits after the caller's turn, so that reads which begin together share a submit. */
+  const submitted = (): Promise<void> =>
+    (submitting ??= Promise.resolve().then(() => {
+      submitting = null;
+      commands.submit();
+    }));
   /** Dispatches that an earlier read has waited for. */
   let readUpTo = 0;
   return {
@@ -43,7 +50,7 @@ export function createReadBack(
       if (count === 0) return new ArrayBuffer(0);
       const target = staging.take(count * 4);
       commands.encoder().copyBufferToBuffer(entry.pooled.buffer, offset * 4, target.buffer, 0, count * 4);
-      commands.submit();
+      commands.holds([entry.pooled]);
       const work = commands.dispatches - readUpTo;
       readUpTo = commands.dispatches;
       const began = performance.now();
@@ -52,9 +59,10 @@ export function createReadBack(
         const pause = naps.before(work);
         nap = pause > 0 ? new Promise((wake) => setTimeout(wake, pause)) : Promise.resolve();
       }
-      await nap;
       let bytes: ArrayBuffer;
       try {
+        await submitted();
+        await nap;
         await target.buffer.mapAsync(MAP_READ, 0, count * 4);
         await faults.settled();
         faults.check(whose);

@@ -42,6 +42,8 @@ export interface ShaderSource {
    * `thread` = group · workgroup size + local, all u32; the scalars as p.name; and inf(), nan(), is_nan(x).
    */
   readonly body: string;
+  /** Of workgroups beyond `p.groups`: they know `group` and `local` too. */
+  readonly more?: { readonly declarations: string; readonly body: string } | null;
 }
 
 /** Scalars that every shader has, before its own: the grid's width and its workgroups, and the bits of ∞, which WGSL has no literal for. */
@@ -93,7 +95,16 @@ function accessorsOf(
 }
 
 export function shaderOf(source: ShaderSource): string {
-  const { operands, slots, workgroup, declarations = "", features = [], subgroupSize, body } = source;
+  const {
+    operands,
+    slots,
+    workgroup,
+    declarations = "",
+    features = [],
+    subgroupSize,
+    body,
+    more = null,
+  } = source;
   const fields = scalarLayout(source).map(([name, type]) => `  ${name}: ${type},`);
   const bindings = slots.map(
     ({ dtype, written, vectors = false }, slot) =>
@@ -116,11 +127,13 @@ fn inf() -> f32 { return bitcast<f32>(p.inf_bits); }
 fn nan() -> f32 { return bitcast<f32>(p.inf_bits | 0x400000u); }
 // Compilers may take x != x for false; bits they leave alone.
 fn is_nan(x: f32) -> bool { return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u; }
-${declarations}
+${declarations}${more === null ? "" : `\n${more.declarations}`}
 @compute @workgroup_size(${workgroup})${subgroupSize === undefined ? "" : ` @subgroup_size(${subgroupSize})`}
 fn main(@builtin(workgroup_id) workgroup_id: vec3u, @builtin(local_invocation_index) local: u32) {
   let group = workgroup_id.y * p.grid_width + workgroup_id.x;
-  if (group >= p.groups) { return; }
+  if (group >= p.groups) {
+${more === null ? "" : `${more.body}\n`}    return;
+  }
   let thread = group * ${workgroup}u + local;
 ${body}
 }

@@ -66,7 +66,12 @@ export const norm: Pick<Launchers, "norm" | "normVjp" | "normJvp" | "normGainGra
     });
   },
 
-  normGainGrad(runtime, { rows, width, segmentCount, accumulate }, { x, stats, dy, segments }, { dgain }) {
+  normGainGrad(
+    runtime,
+    { rows, width, segmentCount, outStride, accumulate },
+    { x, stats, dy, segments },
+    { dgain },
+  ) {
     const perTask = segmentColumnsPerTask(width, segmentCount);
     const blocks = Math.ceil(width / perTask);
     runtime.launch({
@@ -80,6 +85,7 @@ export const norm: Pick<Launchers, "norm" | "normVjp" | "normJvp" | "normGainGra
         out: runtime.address(dgain),
         segmentCount,
         width,
+        outStride,
         columnsPerTask: perTask,
         columnBlocks: blocks,
         accumulate: accumulate ? 1 : 0,

@@ -78,7 +78,12 @@ export const reduce: Pick<Launchers, "reduce" | "segmentSum" | "alignRows" | "su
     });
   },
 
-  segmentSum(runtime, { rows, width, segmentCount, accumulate }, { x, y = null, segments }, { out }) {
+  segmentSum(
+    runtime,
+    { rows, width, segmentCount, outStride, accumulate },
+    { x, y = null, segments },
+    { out },
+  ) {
     const perTask = segmentColumnsPerTask(width, segmentCount);
     const blocks = Math.ceil(width / perTask);
     runtime.launch({
@@ -92,6 +97,7 @@ export const reduce: Pick<Launchers, "reduce" | "segmentSum" | "alignRows" | "su
         out: runtime.address(out),
         segmentCount,
         width,
+        outStride,
         columnsPerTask: perTask,
         columnBlocks: blocks,
         accumulate: accumulate ? 1 : 0,

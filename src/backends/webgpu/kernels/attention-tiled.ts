@@ -6,7 +6,7 @@
  * has four rows and a few columns; of what is summed it has the same four rows and every eighth vector of four along the head. Tiles hold vectors of four
  * along the head, padded to whole vectors with zeros. What a tile gets next is fetched into registers while the one before is used, where there are enough.
  * Positions that a query does not see weigh 0; a NaN there can still reach the queries of its own block (0 · NaN), where the walk one by one would not
- * touch it. No atomics: dq and dk, dv are made by two kernels, each adding up in a fixed order.
+ * touch it. No atomics: dq and dk, dv are made by workgroups of their own, each adding up in a fixed order.
  */
 import type { View } from "../../../tensor/memory.ts";
 import type { AttentionParams, Inputs, NamedViews, Outputs } from "../../kernels/index.ts";
@@ -353,14 +353,10 @@ ${fetcher(headDim, "fetch_k", "qkv", "k_of")}
 ${fetcher(headDim, "fetch_v", "qkv", "v_of")}
 ${fetcher(headDim, "fetch_d_out", "d_out", "o_of")}`,
   };
-  context.dispatch({
-    ...shared,
-    key: `attentionVjp tiled dq ${headDim} ${rows}x${cols}`,
-    groups: batch * heads * Math.ceil(time / rows),
-    body: () => {
-      const k = steps.stage("k", "stream", cols, (t, quad) => `fetch_k(b, g, ${t}, ${quad})`);
-      const v = steps.stage("v", "stream", cols, (t, quad) => `fetch_v(b, g, ${t}, ${quad})`);
-      return `${queryBlock(blocks)}
+  const ofQueries = (): string => {
+    const k = steps.stage("k", "stream", cols, (t, quad) => `fetch_k(b, g, ${t}, ${quad})`);
+    const v = steps.stage("v", "stream", cols, (t, quad) => `fetch_v(b, g, ${t}, ${quad})`);
+    return `${queryBlock(blocks)}
 ${steps.start}
 ${k.declare}
 ${k.load("0u")}
@@ -390,17 +386,12 @@ ${barrier}
 ${steps.accumulate("sum")}
   }
 ${steps.store("sum", "dqkv", (i) => `q_of(b, h, row${i})`)}`;
-    },
-  });
-  context.dispatch({
-    ...shared,
-    key: `attentionVjp tiled dkv ${headDim} ${rows}x${cols}`,
-    groups: batch * kvHeads * Math.ceil(time / rows),
-    // Here rows are keys and columns queries. The first keys are seen by most queries: they go first.
-    body: () => {
-      const q = steps.stage("q", "stream", cols, (t, quad) => `fetch_q(b, h, ${t}, ${quad})`);
-      const dOuts = steps.stage("d", "stream", cols, (t, quad) => `fetch_d_out(b, h, ${t}, ${quad})`);
-      return `  let blocks = (p.time + ${rows - 1}u) / ${rows}u;
+  };
+  // Here rows are keys and columns queries. The first keys are seen by most queries: they go first.
+  const ofKeys = (): string => {
+    const q = steps.stage("q", "stream", cols, (t, quad) => `fetch_q(b, h, ${t}, ${quad})`);
+    const dOuts = steps.stage("d", "stream", cols, (t, quad) => `fetch_d_out(b, h, ${t}, ${quad})`);
+    return `  let blocks = (p.time + ${rows - 1}u) / ${rows}u;
   let row_first = (group % blocks) * ${rows}u;
   let g = (group / blocks) % p.kv_heads;
   let b = group / (blocks * p.kv_heads);
@@ -441,6 +432,20 @@ ${steps.accumulate("dk")}
   }
 ${steps.store("dk", "dqkv", (i) => `k_of(b, g, row${i})`)}
 ${steps.store("dv", "dqkv", (i) => `v_of(b, g, row${i})`)}`;
+  };
+  const perHead = batch * Math.ceil(time / rows);
+  context.dispatch({
+    ...shared,
+    key: `attentionVjp tiled ${headDim} ${rows}x${cols}`,
+    groups: perHead * heads,
+    body: ofQueries,
+    // Keys have workgroups of their own, behind those of the queries: the two write to different columns.
+    more: {
+      groups: perHead * kvHeads,
+      text: () => ({
+        declarations: `fn of_keys(group: u32, local: u32) {\n${ofKeys()}\n}`,
+        body: "  of_keys(group - p.groups, local);",
+      }),
     },
   });
   return true;

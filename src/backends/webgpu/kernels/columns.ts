@@ -7,7 +7,8 @@
  */
 import type { View } from "../../../tensor/memory.ts";
 import type { NamedViews } from "../../kernels/index.ts";
-import { elementwise as each, type Dispatch, type KernelContext, operandsOf, u32 } from "../context.ts";
+import { elementwise as each, type KernelContext, type Operand, operandsOf, u32 } from "../context.ts";
+import { alone, type Rider } from "../riders.ts";
 import {
   COLUMN_LANES as LANES,
   COLUMN_ROWS as LEAST_ROWS,
@@ -21,13 +22,15 @@ export interface ColumnSums {
   readonly rows: number;
   readonly width: number;
   readonly segmentCount: number;
+  /** Elements between rows of `out`. */
+  readonly outStride: number;
   readonly accumulate: boolean;
   /** What `term` reads. */
   readonly inputs: NamedViews;
   readonly segments: View;
   readonly out: View;
-  /** What row `r` adds to column `j`, in WGSL; p.width is known. */
-  readonly term: string;
+  /** What row `r` adds to column `j`, in WGSL; `of` gives the name of an operand or, as p.name, a scalar: `width` is one. */
+  readonly term: (of: (name: string) => string) => string;
 }
 
 /** Workgroups that keep a large GPU busy. */
@@ -35,22 +38,11 @@ const ENOUGH = 256;
 
 /** out[s, j] (+)= Σ term over the rows of segment s. */
 export function columnSums(context: KernelContext, sums: ColumnSums): void {
-  const { rows, width, segmentCount, accumulate, inputs, segments, out, term } = sums;
+  const { rows, width, segmentCount, outStride, accumulate, out } = sums;
   const count = segmentCount * width;
   if (count === 0) return;
-  const scalars: Dispatch["scalars"] = { width: u32(width) };
   if (context.traits.software || rows < SHORT * segmentCount) {
-    each(context, count, {
-      key: `${sums.key} alone ${accumulate}`,
-      operands: operandsOf({ ...inputs, segments }, { out }),
-      scalars,
-      body: () => `  let s = i / p.width;
-  let j = i % p.width;
-  var sum = ${accumulate ? "out(i)" : "0.0"};
-  let end = u32(segments(s + 1u));
-  for (var r = u32(segments(s)); r < end; r++) { sum += ${term}; }
-  set_out(i, sum);`,
-    });
+    context.ride(byColumn(sums, context.traits.software ? 64 : COLUMNS * LANES));
     return;
   }
   const blocks = Math.ceil(width / COLUMNS);
@@ -58,53 +50,117 @@ export function columnSums(context: KernelContext, sums: ColumnSums): void {
     1,
     Math.min(Math.ceil(ENOUGH / (segmentCount * blocks)), Math.floor(rows / segmentCount / LEAST_ROWS)),
   );
-  const whole = parts === 1;
-  const into = whole ? out : context.scratch(parts * count);
-  const adds = accumulate && whole;
-  context.dispatch({
-    key: `${sums.key} ${adds}`,
-    operands: operandsOf({ ...inputs, segments }, { into }),
-    scalars: { ...scalars, blocks: u32(blocks), parts: u32(parts), segment_count: u32(segmentCount) },
-    workgroup: COLUMNS * LANES,
-    groups: blocks * parts * segmentCount,
-    declarations: () => `var<workgroup> lanes: array<f32, ${COLUMNS * LANES}>;`,
-    body: () => `  let j = (group % p.blocks) * ${COLUMNS}u + local % ${COLUMNS}u;
-  let part = (group / p.blocks) % p.parts;
-  let s = group / p.blocks / p.parts;
-  let first = u32(segments(s));
-  let length = u32(segments(s + 1u)) - first;
-  // The first length % parts parts have a row more.
-  let start = first + part * (length / p.parts) + min(part, length % p.parts);
-  let end = start + length / p.parts + select(0u, 1u, part < length % p.parts);
-  var sum = 0.0;
-  if (j < p.width) {
-    for (var r = start + local / ${COLUMNS}u; r < end; r += ${LANES}u) { sum += ${term}; }
+  if (parts === 1) {
+    context.ride(inLanes(sums, 1, { out, outStride, accumulate }));
+    return;
   }
-  lanes[local] = sum;
-  workgroupBarrier();
-  if (local >= ${COLUMNS}u || j >= p.width) { return; }
-  let at = (part * p.segment_count + s) * p.width + j;
-${Array.from({ length: LANES - 1 }, (_, lane) => `  sum += lanes[local + ${(lane + 1) * COLUMNS}u];`).join("\n")}
-  set_into(at, sum${adds ? " + into(at)" : ""});`,
-  });
-  if (!whole) addParts(context, into, parts, count, accumulate, out);
+  const into = context.scratch(parts * count);
+  context.dispatch(alone(inLanes(sums, parts, { out: into, outStride: width, accumulate: false })));
+  addParts(context, { partial: into, parts, count, width, outStride, accumulate, out });
 }
 
-/** out (+)= Σ of `parts` blocks of `count` numbers, in order. */
+type Into = Pick<ColumnSums, "out" | "outStride" | "accumulate">;
+
+/** The operands, the last of which is written: sums stand in columns of it. */
+function operandsInto({ inputs, segments, width }: ColumnSums, { out, outStride }: Into): Operand[] {
+  return operandsOf({ ...inputs, segments }, { out }).map((operand) =>
+    operand.written === true ? { ...operand, columns: { width, stride: outStride } } : operand,
+  );
+}
+
+/** An invocation walks a column of a segment. */
+function byColumn(sums: ColumnSums, workgroup: number): Rider {
+  const { width, segmentCount, outStride, accumulate, term } = sums;
+  const count = segmentCount * width;
+  return {
+    key: `${sums.key} alone ${accumulate}`,
+    operands: operandsInto(sums, sums),
+    scalars: { count: u32(count), width: u32(width), out_stride: u32(outStride) },
+    workgroup,
+    groups: (size) => Math.ceil(count / size),
+    declarations: () => "",
+    body(_, tag) {
+      const of = (name: string): string => `${tag}${name}`;
+      return `  if (thread >= p.${of("count")}) { return; }
+  let s = thread / p.${of("width")};
+  let j = thread % p.${of("width")};
+  let at = s * p.${of("out_stride")} + j;
+  var sum = ${accumulate ? `${of("out")}(at)` : "0.0"};
+  let end = u32(${of("segments")}(s + 1u));
+  for (var r = u32(${of("segments")}(s)); r < end; r++) { sum += ${term(of)}; }
+  set_${of("out")}(at, sum);`;
+    },
+  };
+}
+
+/** Lanes of a column of a part of a segment are joined in order. */
+function inLanes(sums: ColumnSums, parts: number, into: Into): Rider {
+  const { width, segmentCount, term } = sums;
+  const { outStride, accumulate } = into;
+  const columns = (workgroup: number): number => Math.floor(workgroup / LANES);
+  const blocks = (workgroup: number): number => Math.ceil(width / columns(workgroup));
+  return {
+    key: `${sums.key} ${accumulate}`,
+    operands: operandsInto(sums, into),
+    scalars: {
+      ...{ width: u32(width), out_stride: u32(outStride) },
+      ...{ parts: u32(parts), segment_count: u32(segmentCount) },
+    },
+    workgroup: COLUMNS * LANES,
+    groups: (workgroup) => blocks(workgroup) * parts * segmentCount,
+    declarations: (workgroup, tag) => `var<workgroup> ${tag}lanes: array<f32, ${workgroup}>;`,
+    body(workgroup, tag) {
+      const of = (name: string): string => `${tag}${name}`;
+      const wide = columns(workgroup);
+      const others = Array.from({ length: LANES - 1 }, (_, lane) => (lane + 1) * wide);
+      return `  let blocks = (p.${of("width")} + ${wide - 1}u) / ${wide}u;
+  let j = (group % blocks) * ${wide}u + local % ${wide}u;
+  let lane = local / ${wide}u;
+  let part = (group / blocks) % p.${of("parts")};
+  let s = group / blocks / p.${of("parts")};
+  let first = u32(${of("segments")}(s));
+  let length = u32(${of("segments")}(s + 1u)) - first;
+  // The first length % parts parts have a row more.
+  let start = first + part * (length / p.${of("parts")}) + min(part, length % p.${of("parts")});
+  let end = start + length / p.${of("parts")} + select(0u, 1u, part < length % p.${of("parts")});
+  var sum = 0.0;
+  if (j < p.${of("width")} && lane < ${LANES}u) {
+    for (var r = start + lane; r < end; r += ${LANES}u) { sum += ${term(of)}; }
+  }
+  ${tag}lanes[local] = sum;
+  workgroupBarrier();
+  if (lane > 0u || j >= p.${of("width")}) { return; }
+  let at = (part * p.${of("segment_count")} + s) * p.${of("out_stride")} + j;
+${others.map((at) => `  sum += ${tag}lanes[local + ${at}u];`).join("\n")}
+  set_${of("out")}(at, sum${accumulate ? ` + ${of("out")}(at)` : ""});`;
+    },
+  };
+}
+
+export interface Parts {
+  /** Blocks of `count` numbers. */
+  readonly partial: View;
+  readonly parts: number;
+  readonly count: number;
+  /** A block has rows of `width`, which stand `outStride` apart in `out`. */
+  readonly width: number;
+  readonly outStride: number;
+  readonly accumulate: boolean;
+  readonly out: View;
+}
+
+/** out (+)= Σ of blocks, in order. */
 export function addParts(
   context: KernelContext,
-  partial: View,
-  parts: number,
-  count: number,
-  accumulate: boolean,
-  out: View,
+  { partial, parts, count, width, outStride, accumulate, out }: Parts,
 ): void {
   each(context, count, {
     key: `addParts ${accumulate}`,
     operands: operandsOf({ partial }, { out }),
-    scalars: { parts: u32(parts) },
-    body: () => `  var sum = ${accumulate ? "out(i)" : "0.0"};
+    scalars: { parts: u32(parts), width: u32(width), out_stride: u32(outStride) },
+    body: () => `  let at = (i / p.width) * p.out_stride + i % p.width;
+  var sum = ${accumulate ? "out(at)" : "0.0"};
   for (var part = 0u; part < p.parts; part++) { sum += partial(part * p.count + i); }
-  set_out(i, sum);`,
+  set_out(at, sum);`,
   });
 }

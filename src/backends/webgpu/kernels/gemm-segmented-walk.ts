@@ -364,5 +364,9 @@ ${each((piece) => `    { let x = v_at(${text.place(piece)}); v_squares${tile.blo
 }`;
     },
   });
-  if (split && sums !== null) addParts(context, sums, ranges, m * n, w.accumulate, total);
+  if (split && sums !== null)
+    addParts(context, {
+      ...{ partial: sums, parts: ranges, count: m * n, width: n, outStride: n },
+      ...{ accumulate: w.accumulate, out: total },
+    });
 }

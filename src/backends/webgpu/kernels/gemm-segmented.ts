@@ -4,10 +4,18 @@
  * GPU a workgroup owns a tile (gemm-segmented-walk.ts), on a software adapter an invocation, without barriers.
  */
 import type { KernelParams } from "../../kernels/index.ts";
-import { elementwise, type KernelContext, type Launchers, operandsOf, u32 } from "../context.ts";
+import {
+  elementwise,
+  type KernelContext,
+  type Launchers,
+  type Operand,
+  operandsOf,
+  u32,
+} from "../context.ts";
+import { SEGMENT_LANES } from "../blocks.ts";
+import type { Rider } from "../riders.ts";
 import { type Operands, tiled, type Tiled } from "./gemm-segmented-walk.ts";
 import { HALF } from "./matrices.ts";
-import { byRow } from "./rows.ts";
 
 type Params = KernelParams["gemmSegmented"];
 
@@ -38,21 +46,77 @@ export const gemmSegmented: Pick<Launchers, "gemmSegmented"> = {
     const rows = 2 * segmentCount + groupCount + 1;
     const partials = context.scratch(Math.max(1, blocks * rows));
     run(partials);
-    byRow(context, rows, {
-      key: `gemmSegmented join ${grouped}`,
-      operands: operandsOf({ partials }, { dots, sumsq, group_sumsq: groupSumsq, v_sumsq: vSumsq }),
-      scalars: { segment_count: u32(segmentCount), group_count: u32(groupCount), blocks: u32(blocks) },
-      body: () => `  var sum = Sum();
-  for (var e = lane; e < p.blocks; e += LANES) { sum = plus(sum, partials(row * p.blocks + e)); }
-  let found = join_sum(whole(sum));
-  if (lane > 0u) { return; }
-  let own = row - 2u * p.segment_count;
-  if (row < p.segment_count) { set_dots(row, found); }
-  else if (row < 2u * p.segment_count) { set_sumsq(row - p.segment_count, found); }
-${grouped ? "  else if (own < p.group_count) { set_group_sumsq(own, found); }\n" : ""}  else { set_v_sumsq(0u, found); }`,
-    });
+    context.ride(
+      join(
+        { segmentCount, groupCount, blocks, lanes: context.traits.software ? 1 : SEGMENT_LANES },
+        operandsOf({ partials }, { dots, sumsq, group_sumsq: groupSumsq, v_sumsq: vSumsq }),
+        grouped,
+      ),
+    );
   },
 };
+
+interface Joining {
+  readonly segmentCount: number;
+  readonly groupCount: number;
+  /** Numbers of each row of partials. */
+  readonly blocks: number;
+  /** Invocations of a row. */
+  readonly lanes: number;
+}
+
+/** Adds up what the blocks found: compensated, as all statistics are. */
+function join(
+  { segmentCount, groupCount, blocks, lanes }: Joining,
+  operands: readonly Operand[],
+  grouped: boolean,
+): Rider {
+  const rows = 2 * segmentCount + groupCount + 1;
+  const add = (x: string): string => `{ let x = ${x};
+    let next = total + x;
+    lost += select((x - next) + total, (total - next) + x, abs(total) >= abs(x));
+    total = next; }`;
+  const whole = "total + select(lost, 0.0, is_nan(lost))";
+  const height = (workgroup: number): number => Math.floor(workgroup / lanes);
+  return {
+    key: `gemmSegmented join ${grouped} ${lanes}`,
+    operands,
+    scalars: {
+      ...{ segment_count: u32(segmentCount), group_count: u32(groupCount), blocks: u32(blocks) },
+      rows: u32(rows),
+    },
+    workgroup: 64,
+    groups: (workgroup) => Math.ceil(rows / height(workgroup)),
+    declarations: (workgroup, tag) =>
+      lanes === 1 ? "" : `var<workgroup> ${tag}lanes: array<f32, ${workgroup}>;`,
+    body(workgroup, tag) {
+      const of = (name: string): string => `${tag}${name}`;
+      return `  let row = group * ${height(workgroup)}u + local / ${lanes}u;
+  let lane = local % ${lanes}u;
+  let mine = row < p.${of("rows")} && local < ${height(workgroup) * lanes}u;
+  var total = 0.0;
+  var lost = 0.0;
+  if (mine) {
+    for (var e = lane; e < p.${of("blocks")}; e += ${lanes}u) ${add(`${of("partials")}(row * p.${of("blocks")} + e)`)}
+  }
+${
+  lanes === 1
+    ? "  if (!mine) { return; }"
+    : `  ${tag}lanes[local] = ${whole};
+  workgroupBarrier();
+  if (lane > 0u || !mine) { return; }
+  total = 0.0;
+  lost = 0.0;
+  for (var other = local; other < local + ${lanes}u; other++) ${add(`${tag}lanes[other]`)}`
+}
+  let found = ${whole};
+  let own = row - 2u * p.${of("segment_count")};
+  if (row < p.${of("segment_count")}) { set_${of("dots")}(row, found); }
+  else if (row < 2u * p.${of("segment_count")}) { set_${of("sumsq")}(row - p.${of("segment_count")}, found); }
+${grouped ? `  else if (own < p.${of("group_count")}) { set_${of("group_sumsq")}(own, found); }\n` : ""}  else { set_${of("v_sumsq")}(0u, found); }`;
+    },
+  };
+}
 
 function plain(
   context: KernelContext,

@@ -181,6 +181,7 @@ function tiled(context: KernelContext, params: Params, shared: Shared, tile: Til
     const text = (): TiledText => tile.text({ transA, transB, full, fours, emit: "finish_split", fourSums });
     context.dispatch({
       key: `gemm ${name} ${shared.kind}`,
+      carries: true,
       operands: byFours(shared.operands, [...byFour, ...(fourSums ? ["bias", "c", "pre"] : [])]),
       scalars,
       workgroup: tile.workgroup,
@@ -201,6 +202,7 @@ ${text().declarations}`,
   const layout = shared.kind.slice(0, 2);
   context.dispatch({
     key: `gemm ${name} ${layout} shares ${fourParts}`,
+    carries: true,
     operands: byFours(
       [...factors, { name: "partial", view: partial, written: true }],
       [...byFour, ...(fourParts ? ["partial"] : [])],
@@ -257,6 +259,7 @@ function plain(
     scalars,
     declarations: () => `${declarations()}${rounds ? HALF : ""}`,
     key: `gemm plain ${height} ${rounds ? "rounded" : ""} ${kind}`,
+    carries: true,
     groups: Math.ceil((batch * Math.ceil(m / height) * strips) / 64),
     body: () => `  let strips = (p.n + 3u) / 4u;
   let bands = (p.m + ${height - 1}u) / ${height}u;

@@ -331,6 +331,7 @@ ${
   normVjp(context, { kind, rows: count, width }, { x, gain = null, stats, dy }, { dx }) {
     byRow(context, count, {
       key: `normVjp ${kind} ${gain === null ? "" : "gain"}`,
+      carries: true,
       operands: operandsOf({ x, gain, stats, dy }, { dx }),
       scalars: { width: u32(width) },
       body: `  let base = row * p.width;

@@ -142,7 +142,10 @@ export const tables: Pick<
       inputs: { x, y },
       segments,
       out,
-      term: `x(r * p.width + j)${y === null ? "" : " * y(r * p.width + j)"}`,
+      term(of) {
+        const at = `r * p.${of("width")} + j`;
+        return `${of("x")}(${at})${y === null ? "" : ` * ${of("y")}(${at})`}`;
+      },
     });
   },
   normGainGrad(context, params, { x, stats, dy, segments }, { dgain }) {
@@ -152,7 +155,10 @@ export const tables: Pick<
       inputs: { x, stats, dy },
       segments,
       out: dgain,
-      term: "dy(r * p.width + j) * (x(r * p.width + j) - stats(2u * r)) * stats(2u * r + 1u)",
+      term(of) {
+        const at = `r * p.${of("width")} + j`;
+        return `${of("dy")}(${at}) * (${of("x")}(${at}) - ${of("stats")}(2u * r)) * ${of("stats")}(2u * r + 1u)`;
+      },
     });
   },
 };

@@ -1,0 +1,113 @@
+/**
+ * Small dispatches that others carry. A GPU takes some microseconds to begin a dispatch and waits for the one before to end, which for sums of a few columns is
+ * longer than they take. So such a dispatch is held back, and if the next one is of a kernel that carries others and has nothing to do with it, both are one:
+ * the workgroups beyond the carrier's own run the rider. Numbers do not change by it: what a rider computes does not depend on the size of its workgroups.
+ */
+import type { Dispatch, Operand } from "./context.ts";
+import type { Entry } from "./buffers.ts";
+
+/** A dispatch that may be carried. `tag` begins the names of its operands and scalars, as the text has to say them. */
+export interface Rider {
+  /** Names the shader, as a dispatch's does. */
+  readonly key: string;
+  readonly operands: readonly Operand[];
+  readonly scalars: NonNullable<Dispatch["scalars"]>;
+  /** Invocations in a workgroup where nobody carries it. */
+  readonly workgroup: number;
+  /** Workgroups, when they have so many invocations. */
+  groups(workgroup: number): number;
+  declarations(workgroup: number, tag: string): string;
+  body(workgroup: number, tag: string): string;
+}
+
+/** An operand with the buffer that it lies in. */
+export interface Bound {
+  readonly operand: Operand;
+  readonly entry: Entry;
+}
+
+export interface Held {
+  readonly rider: Rider;
+  readonly bound: readonly Bound[];
+}
+
+/** Riders that are held at one time, at most. */
+export const MOST_RIDERS = 2;
+
+/** The rider as a dispatch of its own. */
+export const alone = (rider: Rider): Dispatch => ({
+  key: rider.key,
+  operands: rider.operands,
+  scalars: rider.scalars,
+  workgroup: rider.workgroup,
+  groups: rider.groups(rider.workgroup),
+  declarations: () => rider.declarations(rider.workgroup, ""),
+  body: () => rider.body(rider.workgroup, ""),
+});
+
+/** Do two dispatches use no memory that one of them writes? Then they may run at one time. */
+export function independent(some: readonly Bound[], others: readonly Bound[]): boolean {
+  return some.every(({ entry, operand }) =>
+    others.every(
+      (other) =>
+        other.entry.pooled !== entry.pooled ||
+        !(operand.written === true || other.operand.written === true) ||
+        apart(operand, other.operand),
+    ),
+  );
+}
+
+/** Have two operands of one buffer no element in common? */
+function apart(a: Operand, b: Operand): boolean {
+  const sizeOf = ({ view: { shape } }: Operand): number => shape.reduce((n, extent) => n * extent, 1);
+  if (a.view.offset + sizeOf(a) <= b.view.offset || b.view.offset + sizeOf(b) <= a.view.offset) return true;
+  // Columns of rows that lie equally far apart.
+  if (a.columns === undefined || b.columns === undefined || a.columns.stride !== b.columns.stride)
+    return false;
+  const { stride } = a.columns;
+  const [first, second] = [a.view.offset % stride, b.view.offset % stride];
+  const fits = first + a.columns.width <= stride && second + b.columns.width <= stride;
+  return fits && (first + a.columns.width <= second || second + b.columns.width <= first);
+}
+
+/** Both in one. The names of the riders' operands and scalars begin with their tags. */
+export function carried(carrier: Dispatch, riders: readonly Rider[]): Dispatch {
+  const { workgroup = 64 } = carrier;
+  const tags = riders.map((_, i) => `ride${i}_`);
+  const scalars: Record<string, NonNullable<Dispatch["scalars"]>[string]> = { ...carrier.scalars };
+  const operands = [...carrier.operands];
+  let more = 0;
+  riders.forEach((rider, i) => {
+    const groups = rider.groups(workgroup);
+    more += groups;
+    scalars[`${tags[i]}groups`] = ["u32", groups];
+    for (const [name, value] of Object.entries(rider.scalars)) scalars[`${tags[i]}${name}`] = value;
+    for (const operand of rider.operands) operands.push({ ...operand, name: `${tags[i]}${operand.name}` });
+  });
+  return {
+    ...carrier,
+    key: [carrier.key, ...riders.map(({ key }) => key)].join(" with "),
+    operands,
+    scalars,
+    more: {
+      groups: more,
+      text: () => ({
+        declarations: riders
+          .map(
+            (rider, i) => `${rider.declarations(workgroup, tags[i]!)}
+fn ride${i}(group: u32, local: u32) {
+  let thread = group * ${workgroup}u + local;
+${rider.body(workgroup, tags[i]!)}
+}`,
+          )
+          .join("\n"),
+        body: `  var rest = group - p.groups;
+${tags.map((tag, i) => `  if (rest < p.${tag}groups) { ride${i}(rest, local); return; }\n  rest -= p.${tag}groups;`).join("\n")}`,
+      }),
+    },
+  };
+}
+
+/** Bindings that a dispatch takes. */
+export const bindingsOf = (bound: readonly Bound[]): number =>
+  new Set(bound.map(({ entry }) => entry.pooled)).size;
