@@ -22,6 +22,8 @@ export interface Preset {
   readonly hiddenDim: (dim: number) => number;
 }
 
+export const presetNames: readonly PresetName[] = ["llama", "gpt2"];
+
 /** Where no preset is named. */
 export const defaultPreset: PresetName = "llama";
 
