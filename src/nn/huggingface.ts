@@ -19,6 +19,8 @@ import {
 } from "../schema.ts";
 import { formatShape, sameShape, type Shape } from "../tensor/shape.ts";
 import {
+  type Architecture,
+  architectureOf,
   gptSpecs,
   type Layer,
   type LayerName,
@@ -254,20 +256,38 @@ const formats: Readonly<Record<PresetName, Format>> = {
   },
 };
 
+/** The only look-up of a preset here. */
+function formatOf(preset: PresetName): Format {
+  return formats[preset];
+}
+
 const HEAD = "lm_head";
 
 /** The names that a layer is stored under, without ".weight" and ".bias". */
-function storedNames({ name, block }: Pick<Layer, "name" | "block">, preset: PresetName): readonly string[] {
+function storedNames(
+  { name, block }: Pick<Layer, "name" | "block">,
+  { base, blocks, names }: Format,
+): readonly string[] {
   if (name === "head") return [HEAD];
-  const { base, blocks, names } = formats[preset];
   const place = typeof block === "number" ? `${base}${blocks}.${block}.` : base;
   return (names[name] ?? []).map((own) => place + own);
 }
 
-function slots(config: ResolvedGPTConfig): Slot[] {
-  const { transposed } = formats[config.preset];
-  return layersOf(config).flatMap((layer) => {
-    const names = storedNames(layer, config.preset);
+/** A model with the format that it is stored in. */
+interface Storage {
+  readonly architecture: Architecture;
+  readonly format: Format;
+}
+
+const storageOf = (config: ResolvedGPTConfig): Storage => ({
+  architecture: architectureOf(config),
+  format: formatOf(config.preset),
+});
+
+function slots({ architecture, format }: Storage): Slot[] {
+  const { transposed } = format;
+  return layersOf(architecture).flatMap((layer) => {
+    const names = storedNames(layer, format);
     // Parts that are stored as one.
     const rows = names.length === 1 ? [layer.rows.reduce((a, b) => a + b, 0)] : layer.rows;
     const slot = (kind: "weight" | "bias"): Slot => ({
@@ -292,7 +312,8 @@ export async function toHuggingFace(
 ): Promise<ModelFiles> {
   checkOptions("toHuggingFace", options, { endOfText: integerIn(0), tokenizer: unchecked });
   const stored = new Map<string, StoredTensor>();
-  for (const { parameter, parts, transposed } of slots(model.config)) {
+  const storage = storageOf(model.config);
+  for (const { parameter, parts, transposed } of slots(storage)) {
     const source = model.parameters.byName.get(parameter);
     if (source === undefined) throw new GradmixError("data", `the model has no parameter "${parameter}"`);
     const values = Float32Array.from(await source.data());
@@ -309,7 +330,7 @@ export async function toHuggingFace(
   const json = (value: unknown): Uint8Array => new TextEncoder().encode(jsonText(value));
   const files: ModelFiles = new Map([
     ["model.safetensors", encodeSafetensors(stored)],
-    ["config.json", json(configJson(model.config, options.endOfText))],
+    ["config.json", json(configJson(storage, options.endOfText))],
   ]);
   if (options.endOfText !== undefined)
     files.set(
@@ -355,13 +376,15 @@ function jsonText(value: unknown): string {
   return `${JSON.stringify(value, null, 2).replace(FLOATS, "$1.0$2")}\n`;
 }
 
-function configJson(config: ResolvedGPTConfig, endOfText: number | undefined): Record<string, unknown> {
-  const { architecture, write } = formats[config.preset];
+function configJson(
+  { architecture: { config }, format }: Storage,
+  endOfText: number | undefined,
+): Record<string, unknown> {
   return {
-    architectures: [architecture],
+    architectures: [format.architecture],
     model_type: config.preset,
     vocab_size: config.vocabSize,
-    ...write(config),
+    ...format.write(config),
     tie_word_embeddings: false,
     torch_dtype: "float32",
     // Without them `transformers` assumes ids of another tokenizer.
@@ -376,17 +399,17 @@ function configJson(config: ResolvedGPTConfig, endOfText: number | undefined): R
  * does not fit, is missing, is left over or cannot be computed here; that is all known before a model is made.
  */
 export function fromHuggingFace(files: ReadonlyMap<string, Uint8Array | ByteSource>): GPT {
-  const { config, weights, tied } = openModel(files);
-  if (tied) checkTied(weights, config);
-  const model = createGPT(config);
+  const { storage, weights, tied } = openModel(files);
+  if (tied) checkTied(weights, storage.format);
+  const model = createGPT(storage.architecture.config);
   try {
-    for (const { parameter, parts, transposed } of slots(config)) {
+    for (const { parameter, parts, transposed } of slots(storage)) {
       const target = model.parameters.byName.get(parameter);
       if (target === undefined) throw new GradmixError("data", `the model has no parameter "${parameter}"`);
       const values = new Float32Array(target.size);
       let at = 0;
       for (const { name } of parts) {
-        const { shape, data } = weights.find(tied ? embeddingFor(name, config) : name).read();
+        const { shape, data } = weights.find(tied ? embeddingFor(name, storage.format) : name).read();
         values.set(transposed && shape.length === 2 ? transpose(data, shape[0]!, shape[1]!) : data, at);
         at += data.length;
       }
@@ -401,11 +424,11 @@ export function fromHuggingFace(files: ReadonlyMap<string, Uint8Array | ByteSour
 
 /** What `config.json` says of the model. Throws as `fromHuggingFace` does, without making a model. */
 export function huggingFaceConfig(files: ReadonlyMap<string, Uint8Array | ByteSource>): ResolvedGPTConfig {
-  return openModel(files).config;
+  return openModel(files).storage.architecture.config;
 }
 
 interface OpenModel {
-  readonly config: ResolvedGPTConfig;
+  readonly storage: Storage;
   readonly tied: boolean;
   readonly weights: Weights;
 }
@@ -415,13 +438,14 @@ function openModel(files: ReadonlyMap<string, Uint8Array | ByteSource>): OpenMod
   const { config, tied } = readConfig(files.get("config.json"));
   const weights = openWeights(files);
   // First, so that a count which is far off costs nothing.
-  checkLayers(config, weights);
-  const shapes = new Map(gptSpecs(config).map(({ name, shape }) => [name, shape]));
+  const storage = storageOf(config);
+  checkLayers(storage, weights);
+  const shapes = new Map(gptSpecs(storage.architecture).map(({ name, shape }) => [name, shape]));
   const known = new Set<string>();
-  for (const { parameter, parts, transposed } of slots(config))
+  for (const { parameter, parts, transposed } of slots(storage))
     for (const { name, rows } of parts) {
       known.add(baseName(name));
-      const { file, shape } = weights.find(tied ? embeddingFor(name, config) : name);
+      const { file, shape } = weights.find(tied ? embeddingFor(name, storage.format) : name);
       const ours = [rows, ...(shapes.get(parameter) ?? []).slice(1)];
       const theirs = transposed && ours.length === 2 ? ours.toReversed() : ours;
       if (!sameShape(shape, theirs))
@@ -436,24 +460,24 @@ function openModel(files: ReadonlyMap<string, Uint8Array | ByteSource>): OpenMod
         "data",
         `${file}: the tensor "${name}" has no place in this model, which would compute something else without it`,
       );
-  return { config, tied, weights };
+  return { storage, tied, weights };
 }
 
 /** Tensors that checkpoints hold and that say nothing: GPT-2's masks, Llama's table of rotary angles. */
 const IN_PASSING = /(?:^|\.)attn\.(?:bias|masked_bias)$|\.rotary_emb\.inv_freq$/;
 
 /** With a tied head, the embedding stands for it. */
-function embeddingFor(name: string, { preset }: ResolvedGPTConfig): string {
+function embeddingFor(name: string, format: Format): string {
   if (name !== `${HEAD}.weight`) return name;
-  const [embedding] = storedNames({ name: "embedding", block: null }, preset);
+  const [embedding] = storedNames({ name: "embedding", block: null }, format);
   return `${embedding}.weight`;
 }
 
 /** Throws unless a head that is stored beside the embedding that it is tied to is the same. */
-function checkTied(weights: Weights, config: ResolvedGPTConfig): void {
+function checkTied(weights: Weights, format: Format): void {
   const head = weights.list.find(({ name }) => name === "lm_head.weight");
   if (head === undefined) return;
-  const [own, shared] = [head.read(), weights.find(embeddingFor("lm_head.weight", config)).read()];
+  const [own, shared] = [head.read(), weights.find(embeddingFor("lm_head.weight", format)).read()];
   if (!sameShape(own.shape, shared.shape) || own.data.some((value, i) => !Object.is(value, shared.data[i])))
     throw new GradmixError(
       "data",
@@ -462,8 +486,9 @@ function checkTied(weights: Weights, config: ResolvedGPTConfig): void {
 }
 
 /** Layers by the tensors' names, which must be those of the configuration. */
-function checkLayers({ preset, layers }: ResolvedGPTConfig, { list }: Weights): void {
-  const { blocks, blockCount } = formats[preset];
+function checkLayers({ architecture, format }: Storage, { list }: Weights): void {
+  const { layers } = architecture.config;
+  const { blocks, blockCount } = format;
   const pattern = new RegExp(`^${blocks}\\.(\\d+)\\.`);
   const stored = list.reduce(
     (most, { name }) => Math.max(most, 1 + Number(pattern.exec(baseName(name))?.[1] ?? -1)),
@@ -603,7 +628,7 @@ interface ReadConfig {
 /** config.json. Refuses what this model would compute otherwise. */
 export const huggingFaceJson: Schema<ReadConfig> = (value, at) => {
   const { model_type: preset, tie_word_embeddings: tied } = configKeys(value, at);
-  const format = formats[preset];
+  const format = formatOf(preset);
   const config = format.read(value, at);
   try {
     return { config: resolveGPTConfig(config), tied: tied ?? format.tied };
