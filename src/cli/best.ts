@@ -4,10 +4,11 @@
  */
 import type { Checkpoint } from "../dga/checkpoint.ts";
 import { GradmixError } from "../errors.ts";
-import { formatJson, isObject, parseJson, plainJson } from "../json.ts";
+import { formatJson } from "../json.ts";
 import { createGPT, type GPT } from "../nn/gpt.ts";
 import { toHuggingFace } from "../nn/huggingface.ts";
 import type { RunWeights } from "../runs/lines.ts";
+import { count, number, object, parse, type Schema, string } from "../schema.ts";
 import type { Data } from "./read-data.ts";
 import type { RunHooks } from "./run-events.ts";
 
@@ -108,17 +109,21 @@ function keptIn({ json, arrays }: Checkpoint, size: number): Kept | null {
   const text = json[BEST];
   const parameters = arrays[BEST];
   if (typeof text !== "string") return null;
-  // The checkpoint's checksum says that it is what was written.
-  const saved = plainJson(parseJson(text, { source: "the best step", code: "checkpoint" }));
-  if (!isObject(saved) || !(parameters instanceof Float32Array) || parameters.length !== size)
+  const { weights, ...best } = parse(savedBest, text, {
+    source: "--resume: the best step",
+    code: "checkpoint",
+  });
+  if (!(parameters instanceof Float32Array) || parameters.length !== size)
     throw new GradmixError(
       "checkpoint",
       "--resume: what the checkpoint holds of the best step does not fit the model",
     );
-  const { step, targetLoss, tokens, weights } = saved;
-  return {
-    best: { step: Number(step), targetLoss: Number(targetLoss), tokens: Number(tokens) },
-    weights: String(weights),
-    parameters,
-  };
+  return { best, weights, parameters };
 }
+
+export const savedBest: Schema<Best & Pick<Kept, "weights">> = object<Best & Pick<Kept, "weights">>({
+  step: count,
+  targetLoss: number,
+  tokens: count,
+  weights: string,
+});

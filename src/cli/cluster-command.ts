@@ -20,7 +20,7 @@ import { GradmixError } from "../errors.ts";
 import { init } from "../host-node.ts";
 import { shutdown } from "../init.ts";
 import { formatJson } from "../json.ts";
-import { listOf, member, number, type Part, text } from "../runs/read-json.ts";
+import { count, integerFrom, list, object, parse, type Schema, string } from "../schema.ts";
 import { encodeSafetensors, openSafetensors, type StoredTensor } from "../nn/safetensors.ts";
 import { ioError, writeFileAtomic } from "../node/files.ts";
 import { foldIn, key, uniformAt } from "../tensor/rng.ts";
@@ -333,30 +333,26 @@ const SAMPLE = "sample.jsonl";
 const FACTS = "facts.json";
 
 function savedSample(work: Work): Sample | null {
-  const saved = work.readJson(FACTS);
+  const saved = work.readJson(FACTS, sampleFacts);
   const bytes = saved === undefined ? null : work.read(SAMPLE);
-  if (bytes === null) return null;
-  const part = { at: FACTS, value: saved };
+  if (saved === undefined || bytes === null) return null;
   const texts: string[] = [];
   for (let from = 0, to = bytes.indexOf(10); to >= 0; from = to + 1, to = bytes.indexOf(10, from))
-    texts.push(text({ at: SAMPLE, value: JSON.parse(new TextDecoder().decode(bytes.subarray(from, to))) }));
-  return {
-    texts,
-    ids: Int32Array.from(member(part, "ids", listOf(number))),
-    numbers: member(part, "numbers", listOf(number)),
-    rows: member(part, "rows", listOf(number)),
-    facts: member(part, "facts", listOf(fileFactsOf)),
-  };
+    texts.push(parse(string, bytes.subarray(from, to), { source: join(work.folder, SAMPLE), code: "data" }));
+  return { ...saved, texts, ids: Int32Array.from(saved.ids) };
 }
 
-const fileFactsOf = (part: Part): FileFacts => ({
-  path: member(part, "path", text),
-  documents: member(part, "documents", number),
-  sha256: member(part, "sha256", text),
-});
+/** A sample without its texts. */
+export const sampleFacts: Schema<Omit<Sample, "texts" | "ids"> & { readonly ids: readonly number[] }> =
+  object<Omit<Sample, "texts" | "ids"> & { readonly ids: readonly number[] }>({
+    ids: list(integerFrom(-1)),
+    numbers: list(count),
+    rows: list(count),
+    facts: list(object<FileFacts>({ path: string, documents: count, sha256: string })),
+  });
 
 function saveSample(work: Work, { texts, ids, ...facts }: Sample): void {
-  if (work.readJson(FACTS) !== undefined) return;
+  if (work.has(FACTS)) return;
   work.write(
     SAMPLE,
     (function* () {

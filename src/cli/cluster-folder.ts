@@ -4,10 +4,20 @@ import { join } from "node:path";
 import { decodeNpy } from "../data/npy.ts";
 import type { Document } from "../data/sources.ts";
 import { GradmixError } from "../errors.ts";
-import { parseJson } from "../json.ts";
 import { ioError } from "../node/files.ts";
 import { textHash } from "./text-hash.ts";
-import { listOf, mapOf, member, number, orNull, type Reader, text } from "../runs/read-json.ts";
+import {
+  count,
+  list,
+  map,
+  number,
+  object,
+  orNull,
+  parseOrdered,
+  type Schema,
+  string,
+  version,
+} from "../schema.ts";
 
 /** The clusters of one file. */
 export interface ClusteredFile {
@@ -44,32 +54,39 @@ export function isClusterFolder(path: string): boolean {
   return existsSync(join(path, DESCRIPTION));
 }
 
-const sizeOf: Reader<ClusterSize> = (part) => ({
-  documents: member(part, "documents", number),
-  bytes: member(part, "bytes", number),
-  tokens: member(part, "tokens", orNull(number)),
-});
+/** What is read of clusters.json. */
+interface Description {
+  readonly version: 1;
+  readonly seed: number;
+  readonly clusters: ReadonlyMap<string, ClusterSize>;
+  readonly files: readonly {
+    readonly path: string;
+    readonly documents: number;
+    readonly sha256: string;
+    /** The file of their clusters. */
+    readonly ids: string;
+  }[];
+}
 
-const fileOf: Reader<{ path: string; documents: number; sha256: string; ids: string }> = (part) => ({
-  path: member(part, "path", text),
-  documents: member(part, "documents", number),
-  sha256: member(part, "sha256", text),
-  ids: member(part, "ids", text),
+export const clustersDescription: Schema<Description> = object<Description>({
+  version: version(1, "cluster the text again"),
+  seed: number,
+  clusters: map(object<ClusterSize>({ documents: count, bytes: count, tokens: orNull(count) })),
+  files: list(
+    object<Description["files"][number]>({ path: string, documents: count, sha256: string, ids: string }),
+  ),
 });
 
 /** Throws `data` for a folder that is not what `gradmix cluster` writes. */
 export function readClusterFolder(folder: string): ClusterFolder {
   const at = join(folder, DESCRIPTION);
-  const value = parseJson(new TextDecoder().decode(bytesOf(at)), { source: at, code: "data" });
-  const part = { at, value };
-  if (member(part, "version", number) !== 1)
-    throw new GradmixError(
-      "data",
-      `${at}: was written by another version of gradmix; cluster the text again`,
-    );
-  const clusters = member(part, "clusters", mapOf(sizeOf));
+  const described = parseOrdered(clustersDescription, new TextDecoder().decode(bytesOf(at)), {
+    source: at,
+    code: "data",
+  });
+  const { seed, clusters } = described;
   const names = [...clusters.keys()];
-  const files = member(part, "files", listOf(fileOf)).map(({ path, documents, sha256, ids: name }) => {
+  const files = described.files.map(({ path, documents, sha256, ids: name }) => {
     const { shape, values } = decodeNpy(bytesOf(join(folder, name)), join(folder, name));
     if (!(values instanceof Int32Array) || shape.length !== 1 || values.length !== documents)
       throw new GradmixError(
@@ -81,7 +98,7 @@ export function readClusterFolder(folder: string): ClusterFolder {
       throw new GradmixError("data", `${join(folder, name)}: there is no cluster ${bad} of ${names.length}`);
     return { path, sha256, ids: values };
   });
-  return { folder, names, seed: member(part, "seed", number), clusters: [...clusters.values()], files };
+  return { folder, names, seed, clusters: [...clusters.values()], files };
 }
 
 /** The clusters that have documents, which are domains. */

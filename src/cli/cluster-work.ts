@@ -29,13 +29,27 @@ import { crc32 } from "node:zlib";
 import type { FitMemory, FitState } from "../data/cluster/kmeans.ts";
 import { errorCode, GradmixError } from "../errors.ts";
 import { ioError, writeAll, writeFileAtomic } from "../node/files.ts";
+import {
+  anything,
+  count,
+  list,
+  map,
+  number,
+  object,
+  oneOf,
+  pair,
+  parse,
+  type Schema,
+  string,
+} from "../schema.ts";
 import { takeLock } from "./lock.ts";
 import { wrong } from "./values.ts";
 
 export interface Work {
   readonly folder: string;
-  /** What stands under a name as JSON; undefined where nothing does. */
-  readJson(name: string): unknown;
+  has(name: string): boolean;
+  /** What stands under a name as JSON; undefined where nothing does. Throws `data` for what does not fit. */
+  readJson<T>(name: string, schema: Schema<T>): T | undefined;
   writeJson(name: string, value: unknown): void;
   /** Bytes under a name; null where there is none. */
   read(name: string): Uint8Array<ArrayBuffer> | null;
@@ -79,15 +93,10 @@ export function openWork(out: string, plan: Readonly<Record<string, unknown>>, g
     }
   };
   const write = (name: string, parts: Iterable<Uint8Array>): void => writeFileAtomic(at(name), parts);
-  const readJson = (name: string): unknown => {
+  const readJson = <T>(name: string, schema: Schema<T>): T | undefined => {
     const bytes = read(name);
-    if (bytes === null) return undefined;
-    try {
-      return JSON.parse(new TextDecoder().decode(bytes)) as unknown;
-    } catch (error) {
-      const message = `${at(name)}: is damaged, and is removed with the rest; the same command starts anew`;
-      throw new GradmixError("data", message, { cause: error });
-    }
+    const advice = "it is damaged, and is removed with the rest; the same command starts anew";
+    return bytes === null ? undefined : parse(schema, bytes, { source: at(name), code: "data", advice });
   };
   const writeJson = (name: string, value: unknown): void => write(name, [utf8.encode(JSON.stringify(value))]);
   const open = new Set<() => void>();
@@ -115,16 +124,26 @@ export function openWork(out: string, plan: Readonly<Record<string, unknown>>, g
     if (remove) rmSync(folder, { recursive: true, force: true });
   };
   try {
-    const before = readJson("plan.json");
+    const before = readJson("plan.json", map(anything));
     const own = JSON.stringify(plan);
     if (before === undefined) writeJson("plan.json", plan);
-    else if (JSON.stringify(before) !== own)
+    else if (JSON.stringify(Object.fromEntries(before)) !== own)
       throw wrong(
         `--out ${out}: ${folder} is of a clustering with another ${difference(before, plan)} that was not completed; delete it, or choose another folder`,
       );
     else goesOn();
     const memory = memoryOf(grow, read, write);
-    return { folder, readJson, writeJson, read, write, grow, memory, end };
+    return {
+      folder,
+      has: (name) => existsSync(at(name)),
+      readJson,
+      writeJson,
+      read,
+      write,
+      grow,
+      memory,
+      end,
+    };
   } catch (error) {
     end(false);
     throw error;
@@ -132,10 +151,10 @@ export function openWork(out: string, plan: Readonly<Record<string, unknown>>, g
 }
 
 /** The first name under which two plans differ. */
-function difference(before: unknown, plan: Readonly<Record<string, unknown>>): string {
-  const old = new Map(typeof before === "object" && before !== null ? Object.entries(before) : []);
+function difference(before: ReadonlyMap<string, unknown>, plan: Readonly<Record<string, unknown>>): string {
   return (
-    Object.keys(plan).find((name) => JSON.stringify(old.get(name)) !== JSON.stringify(plan[name])) ?? "plan"
+    Object.keys(plan).find((name) => JSON.stringify(before.get(name)) !== JSON.stringify(plan[name])) ??
+    "plan"
   );
 }
 
@@ -229,6 +248,29 @@ function* recordsOf(bytes: Uint8Array): Generator<{ name: string; state: FitStat
   }
 }
 
+interface RecordHead {
+  readonly name: string;
+  readonly numbers: readonly number[];
+  /** Type and size of each array. */
+  readonly arrays: readonly (readonly ["i32" | "f32", number])[];
+}
+
+export const recordHead: Schema<RecordHead> = object<RecordHead>({
+  name: string,
+  numbers: list(number),
+  arrays: list(pair(oneOf("i32", "f32"), count)),
+});
+
+/** null for what is no head: a record that was cut off, or bytes that look like the beginning of one. */
+function headOf(bytes: Uint8Array): RecordHead | null {
+  try {
+    return parse(recordHead, bytes, { source: "fit.log", code: "data" });
+  } catch (error) {
+    if (error instanceof GradmixError) return null;
+    throw error;
+  }
+}
+
 function recordAt(
   bytes: Uint8Array,
   view: DataView,
@@ -236,18 +278,14 @@ function recordAt(
 ): { name: string; state: FitState; end: number } | null {
   const length = view.getUint32(at + 4, true);
   if (at + 12 + length > bytes.length) return null;
-  let head: { name: string; numbers: number[]; arrays: ["i32" | "f32", number][] };
-  try {
-    head = JSON.parse(new TextDecoder().decode(bytes.subarray(at + 12, at + 12 + length))) as typeof head;
-  } catch {
-    return null;
-  }
+  const head = headOf(bytes.subarray(at + 12, at + 12 + length));
+  if (head === null) return null;
   let place = at + 12 + length;
-  const end = place + head.arrays.reduce((sum, [, count]) => sum + 4 * count, 0);
+  const end = place + head.arrays.reduce((sum, [, size]) => sum + 4 * size, 0);
   if (end > bytes.length || crc32(bytes.subarray(at + 12, end)) !== view.getUint32(at + 8, true)) return null;
-  const arrays = head.arrays.map(([type, count]) => {
-    const own = bytes.slice(place, place + 4 * count).buffer;
-    place += 4 * count;
+  const arrays = head.arrays.map(([type, size]) => {
+    const own = bytes.slice(place, place + 4 * size).buffer;
+    place += 4 * size;
     return type === "i32" ? new Int32Array(own) : new Float32Array(own);
   });
   return { name: head.name, state: { numbers: head.numbers, arrays }, end };

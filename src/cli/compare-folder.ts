@@ -18,12 +18,13 @@ import { countedCost, type Found, type Outcome } from "../report/comparison.ts";
 import { bitsPerByte } from "../runs/facts.ts";
 import type { StepMetrics } from "../runs/lines.ts";
 import { readRunHead, readWeights, scanMetrics } from "../runs/record.ts";
+import { anything, object, parseOrdered, string, version } from "../schema.ts";
 import { type Choice, type PlannedRun, rulesOfFile, seedsOf } from "./compare-plan.ts";
 import { checkSameConfig, flatten, jsonLayer, type Layer } from "./config.ts";
 import { type Lock, removeLockRemains, takeLock } from "./lock.ts";
 import { checkFree, comparisonFiles, findRun, type ResumeFrom } from "./run-folder.ts";
 import { totalSteps } from "./train-config.ts";
-import { membersOf, readInput, wrong } from "./values.ts";
+import { readText, wrong } from "./values.ts";
 
 /** Throws `config` when `folder` cannot take a new comparison: it is not empty, or not a folder. */
 export function checkEmpty(folder: string): void {
@@ -82,6 +83,17 @@ export function savePlan(folder: string, { choice, given }: SavedPlan): void {
   });
 }
 
+/** What is in the rest of it is checked as options are. */
+const comparisonPlan = object<
+  Record<"rules" | "seeds" | "options", unknown> & { version: 1; baseline: string }
+>({
+  version: version(1, "begin a new comparison"),
+  rules: anything,
+  seeds: anything,
+  baseline: string,
+  options: anything,
+});
+
 /** Throws `config` for a folder that holds no comparison, and for a plan that is not what gradmix writes. */
 export function readPlan(folder: string): SavedPlan {
   const file = join(folder, comparisonFiles.plan);
@@ -91,11 +103,12 @@ export function readPlan(folder: string): SavedPlan {
       `${folder}: holds no comparison (there is no ${file})${isRun ? `; it holds a run, which goes on by gradmix train --resume ${folder}` : ""}`,
     );
   }
-  const { version, rules, seeds, baseline, options } = Object.fromEntries(
-    membersOf(readInput(file, file)) ?? [],
-  );
-  if (version !== 1 || typeof baseline !== "string")
-    throw wrong(`${file}: is not what this version of gradmix writes`);
+  const source = {
+    source: file,
+    code: "config",
+    advice: "it is not what this version of gradmix writes",
+  } as const;
+  const { rules, seeds, baseline, options } = parseOrdered(comparisonPlan, readText(file, file), source);
   return {
     choice: {
       rules: rulesOfFile(rules, `${file}: rules`),

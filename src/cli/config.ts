@@ -9,7 +9,7 @@ import { GradmixError } from "../errors.ts";
 import { formatJson } from "../json.ts";
 import { keysOf } from "../keys.ts";
 import { sumOf } from "../dga/simplex.ts";
-import { headsMisfit } from "../nn/architecture.ts";
+import { headsMisfit, traitsOf } from "../nn/architecture.ts";
 import { type OptionRow, optionRows, optionTable } from "./options.ts";
 import { evalShareOtherwise } from "./options/run.ts";
 import type { OptionSpec, SpecsOf } from "./options/spec.ts";
@@ -254,7 +254,7 @@ function checkLengths({ training, run }: TrainConfig, label: Label): void {
 }
 
 function checkModel(model: TrainConfig["model"], label: Label): void {
-  const misfit = headsMisfit({ ...model, kvHeads: model.kvHeads ?? model.heads });
+  const misfit = headsMisfit({ ...model, kvHeads: model.kvHeads ?? model.heads }, traitsOf(model.preset));
   if (misfit !== null) throw wrong(`${label(`model.${misfit.field}`)}: ${misfit.problem}`);
 }
 

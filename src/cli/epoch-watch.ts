@@ -1,5 +1,5 @@
 /** Domains that are being learnt by heart: gone through more often than a few times, while the loss on their held-out text rises. */
-import { isObject, parseJson, plainJson } from "../json.ts";
+import { list, number, object, pair, parse, type Schema, string } from "../schema.ts";
 
 /** Where no cap says how often a domain may be gone through: up to four times repeated text is worth about as much as new (Muennighoff and others, arXiv 2305.16264). */
 export const EPOCHS = 4;
@@ -36,13 +36,18 @@ export function createEpochWatch(
 }
 
 function stateOf(saved: unknown): { readonly last: Map<string, number>; readonly warned: Set<string> } {
-  const nothing = { last: new Map<string, number>(), warned: new Set<string>() };
-  if (typeof saved !== "string") return nothing;
-  // The checkpoint's checksum says that it is what was written.
-  const found = plainJson(parseJson(saved, { source: "the domains' epochs", code: "checkpoint" }));
-  if (!isObject(found)) return nothing;
-  return {
-    last: new Map(found["last"] as [string, number][]),
-    warned: new Set(found["warned"] as string[]),
-  };
+  // Checkpoints of before have none.
+  if (typeof saved !== "string") return { last: new Map(), warned: new Set() };
+  const { last, warned } = parse(watched, saved, { source: "the domains' epochs", code: "checkpoint" });
+  return { last: new Map(last), warned: new Set(warned) };
 }
+
+interface Watched {
+  readonly last: readonly (readonly [string, number])[];
+  readonly warned: readonly string[];
+}
+
+export const watched: Schema<Watched> = object<Watched>({
+  last: list(pair(string, number)),
+  warned: list(string),
+});

@@ -4,7 +4,7 @@ import type { Checkpoint } from "../dga/checkpoint.ts";
 import { multipliersOf } from "../dga/combinators/guard.ts";
 import type { HeldOutLosses, Trainer, WeightPair } from "../dga/trainer.ts";
 import { GradmixError } from "../errors.ts";
-import { formatJson, parseJson } from "../json.ts";
+import { formatJson } from "../json.ts";
 import type { GPT } from "../nn/gpt.ts";
 import { withCheckpoint } from "./advice.ts";
 import { type Best, keepBest, modelFiles } from "./best.ts";
@@ -18,8 +18,8 @@ import type { CyclePlan } from "./plan.ts";
 import type { Data } from "./read-data.ts";
 import type { RunHooks, RunResult } from "./run-events.ts";
 import type { Evaluation, NamedWeights, StartLine, StepMetrics } from "../runs/lines.ts";
-import { member, number } from "../runs/read-json.ts";
 import { stepLine } from "../runs/record.ts";
+import { count, object, parseOrdered, type Schema } from "../schema.ts";
 
 /** What a run is made of once it is set up. */
 export interface Parts {
@@ -264,13 +264,16 @@ async function saveModel({ store }: RunHooks, { model, data }: Parts): Promise<v
   for (const [name, contents] of files) store.saveFile(`model/${name}`, contents);
 }
 
+const stepOf = object<{ step: number }>({ step: count });
+/** The start has no line of its own. */
+const unevaluatedLine: Schema<Unevaluated> = (value, at) =>
+  stepOf(value, at).step === START.step ? START : stepLine(value, at);
+
 /** The line of a checkpoint's step, when the run was stopped while it evaluated. */
 function unevaluatedOf(resumed: Checkpoint): Unevaluated | null {
   const text = resumed.json["unevaluated"];
   if (typeof text !== "string") return null;
-  const at = "the checkpoint's last step";
-  const line = { at, value: parseJson(text, { source: at, code: "checkpoint" }) };
-  return member(line, "step", number) === START.step ? START : stepLine(line);
+  return parseOrdered(unevaluatedLine, text, { source: "the checkpoint's last step", code: "checkpoint" });
 }
 
 /** null where nothing is wanted. */

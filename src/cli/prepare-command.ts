@@ -18,9 +18,7 @@ import {
   type Label,
   planOf,
   type PreparePlan,
-  readPlan,
-  type SavedPlan,
-  savedPlan,
+  planToSave,
 } from "./prepare-plan.ts";
 import { startPool } from "./prepare-pool.ts";
 import { startPrepareProgress } from "./prepare-progress.ts";
@@ -35,11 +33,10 @@ import {
   removeRemains,
   type Work,
 } from "./prepare-work.ts";
-import { preparedFiles, readManifest, type Shard, tokenizerHash } from "./prepared-folder.ts";
+import { preparedFiles, readManifest, type SavedPlan, type Shard, tokenizerHash } from "./prepared-folder.ts";
 import { formatCount, startStatusLine, type StatusLine } from "./progress.ts";
 import { tokenizerOfPlan } from "./read-data.ts";
 import { openTokenizer } from "../data/index.node.ts";
-import { member } from "../runs/read-json.ts";
 import { configOf, type Outputs } from "./train.ts";
 import type { TrainConfig } from "./train-config.ts";
 import { readJson, wrong } from "./values.ts";
@@ -141,7 +138,7 @@ async function work(
     throw wrong(
       `--format nanogpt: has ids of 16 bits, and the tokenizer has ${tokenizer.vocabSize}; leave --format out`,
     );
-  const now = savedPlan(plan, version(), tokenizerHash(tokenizer));
+  const now = planToSave(plan, version(), tokenizerHash(tokenizer));
   if (before !== null) checkSamePlan(folder, before.plan, now, before.isUsed);
   if (before?.isWhole === true) {
     endWork(folder);
@@ -166,7 +163,7 @@ function beganAs(
   jobs: readonly Job[],
 ): { readonly plan: SavedPlan; readonly isWhole: boolean; readonly isUsed: boolean } | null {
   if (existsSync(join(folder, preparedFiles.manifest)))
-    return { plan: member(readManifest(folder), "made", readPlan), isWhole: true, isUsed: true };
+    return { plan: readManifest(folder).made, isWhole: true, isUsed: true };
   const plan = begunWith(folder);
   if (plan === null) return null;
   const work = openWork(folder);

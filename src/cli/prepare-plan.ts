@@ -7,10 +7,9 @@ import { type FilePart, PART } from "../data/sources.ts";
 import { isTokenFile } from "../data/token-files.ts";
 import { GradmixError } from "../errors.ts";
 import { formatJson } from "../json.ts";
-import { listOf, mapOf, member, number, type Part, type Reader, text } from "../runs/read-json.ts";
 import type { Inputs } from "./inputs.ts";
 import type { PrepareFormat } from "./prepare-arguments.ts";
-import { CLUSTERS_OPTION, preparedFiles } from "./prepared-folder.ts";
+import { CLUSTERS_OPTION, type InputFile, preparedFiles, type SavedPlan } from "./prepared-folder.ts";
 import { wrong } from "./values.ts";
 
 /** Tokens that become one file. */
@@ -18,14 +17,6 @@ export interface Label {
   readonly kind: "domain" | "target" | "targets";
   /** "" of the target. */
   readonly name: string;
-}
-
-export interface InputFile {
-  readonly path: string;
-  /** In bytes. */
-  readonly size: number;
-  /** When it was changed, in milliseconds. */
-  readonly modified: number;
 }
 
 /** Part of the input that one worker turns into tokens. */
@@ -191,19 +182,7 @@ export function jobsOf({ files, mixed, inputs, labels }: PreparePlan): Job[] {
   return jobs;
 }
 
-/** The plan as it is kept in the folder. */
-export interface SavedPlan {
-  readonly gradmix: string;
-  /** Hash of the tokenizer. */
-  readonly tokenizer: string;
-  /** What each option was, as its flag says it. */
-  readonly options: ReadonlyMap<string, string>;
-  /** Names of the domains and targets. */
-  readonly labels: readonly string[];
-  readonly inputs: readonly InputFile[];
-}
-
-export function savedPlan(plan: PreparePlan, gradmix: string, tokenizer: string): SavedPlan {
+export function planToSave(plan: PreparePlan, gradmix: string, tokenizer: string): SavedPlan {
   const { labels, mixed, inputs, options } = plan;
   const clusters = mixed?.clusters ?? null;
   return {
@@ -230,24 +209,8 @@ function clustersHash(folder: string): string {
     .slice(0, 16);
 }
 
-const inputOf: Reader<InputFile> = (part) => ({
-  path: member(part, "path", text),
-  size: member(part, "size", number),
-  modified: member(part, "modified", number),
-});
-
 export function formatPlan(plan: SavedPlan): string {
   return formatJson(plan, 1);
-}
-
-export function readPlan(part: Part): SavedPlan {
-  return {
-    gradmix: member(part, "gradmix", text),
-    tokenizer: member(part, "tokenizer", text),
-    options: member(part, "options", mapOf(text)),
-    labels: member(part, "labels", listOf(text)),
-    inputs: member(part, "inputs", listOf(inputOf)),
-  };
 }
 
 /**

@@ -2,13 +2,23 @@
 import * as nodeFs from "node:fs";
 import { join, resolve } from "node:path";
 import type { Tokenizer } from "../data/byte-level.ts";
-import { parseJson } from "../json.ts";
 import { errorCode } from "../errors.ts";
 import { ioError, temporaryName, writeAll, writeFileAtomic, type WriteFs } from "../node/files.ts";
-import { member, number, orNull, type Part, text } from "../runs/read-json.ts";
+import {
+  anything,
+  count,
+  faultOf,
+  jsonOrNothing,
+  object,
+  optional,
+  parseOrdered,
+  read,
+  type Schema,
+  string,
+} from "../schema.ts";
 import { type JobFacts, jobPath } from "./prepare-jobs.ts";
-import { formatPlan, readPlan, type SavedPlan } from "./prepare-plan.ts";
-import { preparedFiles, type Shard, shardOf } from "./prepared-folder.ts";
+import { formatPlan } from "./prepare-plan.ts";
+import { preparedFiles, type SavedPlan, savedPlan, type Shard, shard } from "./prepared-folder.ts";
 import { wrong } from "./values.ts";
 
 export interface Work {
@@ -25,7 +35,7 @@ export interface Work {
 export function begunWith(folder: string): SavedPlan | null {
   const at = join(folder, preparedFiles.work, preparedFiles.plan);
   if (!nodeFs.existsSync(at)) return null;
-  return readPlan({ at, value: parseJson(nodeFs.readFileSync(at, "utf8"), { source: at, code: "data" }) });
+  return parseOrdered(savedPlan, nodeFs.readFileSync(at, "utf8"), { source: at, code: "data" });
 }
 
 /** Writes what the folder is begun with. Throws `io`. */
@@ -88,27 +98,28 @@ function readDone(path: string): { jobs: Map<string, JobFacts>; shards: Map<numb
   const written = nodeFs.existsSync(path) ? nodeFs.readFileSync(path, "utf8") : "";
   let length = 0;
   for (const line of written.split("\n").slice(0, -1)) {
-    let value: unknown;
-    try {
-      value = JSON.parse(line);
-    } catch {
-      break;
-    }
-    const part = { at: path, value };
-    const job = member(part, "job", orNull(text));
-    if (job === null) shards.set(member(part, "label", number), shardOf(part));
-    else jobs.set(job, factsOf(part));
+    const value = jsonOrNothing(line);
+    if (value === undefined) break;
+    const done = read(doneLine, value, faultOf({ source: path, code: "data" }));
+    if ("job" in done) jobs.set(done.job, done.facts);
+    else shards.set(done.label, done.shard);
     length += Buffer.byteLength(line) + 1;
   }
   return { jobs, shards, length };
 }
 
-const factsOf = (part: Part): JobFacts => ({
-  documents: member(part, "documents", number),
-  tokens: member(part, "tokens", number),
-  textBytes: member(part, "textBytes", number),
-  skipped: member(part, "skipped", number),
-});
+const kindOf = object<{ job?: unknown }>({ job: optional(anything) });
+const ofJob = object<{ job: string }>({ job: string });
+const jobFacts = object<JobFacts>({ documents: count, tokens: count, textBytes: count, skipped: count });
+const ofShard = object<{ label: number }>({ label: count });
+
+/** A line of a job that is done, or of a shard. */
+export const doneLine: Schema<
+  { readonly job: string; readonly facts: JobFacts } | { readonly label: number; readonly shard: Shard }
+> = (value, at) =>
+  kindOf(value, at).job !== undefined
+    ? { ...ofJob(value, at), facts: jobFacts(value, at) }
+    : { ...ofShard(value, at), shard: shard(value, at) };
 
 /** Removes the tokens of jobs. */
 export function removeJobs(folder: string, ids: Iterable<string>): void {

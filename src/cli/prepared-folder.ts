@@ -14,9 +14,19 @@ import { createHash } from "node:crypto";
 import type { Tokenizer } from "../data/byte-level.ts";
 import type { KnownTokenFile } from "../data/stored-tokens.ts";
 import { GradmixError } from "../errors.ts";
-import { parseJson } from "../json.ts";
 import { ioError } from "../node/files.ts";
-import { mapOf, member, number, orNull, type Reader, text } from "../runs/read-json.ts";
+import {
+  count,
+  list,
+  map,
+  number,
+  object,
+  orNull,
+  parseOrdered,
+  type Schema,
+  string,
+  version,
+} from "../schema.ts";
 import type { Layer } from "./config.ts";
 import { wrong } from "./values.ts";
 
@@ -68,20 +78,41 @@ export interface Prepared {
 /** The name of what `--domains` said of clusters, among the options that are kept. */
 export const CLUSTERS_OPTION = "--domains (clusters)";
 
+/** A file of text that the tokens were made of. */
+export interface InputFile {
+  readonly path: string;
+  /** In bytes. */
+  readonly size: number;
+  /** When it was changed, in milliseconds. */
+  readonly modified: number;
+}
+
+/** The plan as it is kept in the folder, in plan.json and then in prepared.json. */
+export interface SavedPlan {
+  readonly gradmix: string;
+  /** Hash of the tokenizer. */
+  readonly tokenizer: string;
+  /** What each option was, as its flag says it. */
+  readonly options: ReadonlyMap<string, string>;
+  /** Names of the domains and targets. */
+  readonly labels: readonly string[];
+  readonly inputs: readonly InputFile[];
+}
+
 /** By which a tokenizer is known again. */
 export function tokenizerHash(tokenizer: Pick<Tokenizer, "toJSON">): string {
   return createHash("sha256").update(JSON.stringify(tokenizer.toJSON())).digest("hex");
 }
 
-export const shardOf: Reader<Shard> = (part) => ({
-  file: member(part, "file", text),
-  tokens: member(part, "tokens", number),
-  documents: member(part, "documents", number),
-  textBytes: member(part, "textBytes", number),
-  largest: member(part, "largest", number),
-  size: member(part, "size", number),
-  modified: member(part, "modified", number),
-  sha256: member(part, "sha256", text),
+export const shard: Schema<Shard> = object<Shard>({
+  file: string,
+  tokens: count,
+  documents: count,
+  textBytes: count,
+  largest: number,
+  size: count,
+  modified: number,
+  sha256: string,
 });
 
 /** Whether a path is a folder of `gradmix prepare`. Throws `data` for one that is not whole yet. */
@@ -95,8 +126,36 @@ function isPrepared(path: string): boolean {
   return false;
 }
 
-/** The manifest as JSON. Throws `data`. */
-export function readManifest(folder: string): { readonly at: string; readonly value: unknown } {
+export const savedPlan: Schema<SavedPlan> = object<SavedPlan>({
+  gradmix: string,
+  tokenizer: string,
+  options: map(string),
+  labels: list(string),
+  inputs: list(object<InputFile>({ path: string, size: number, modified: number })),
+});
+
+/** What is read of prepared.json. */
+interface Manifest {
+  readonly version: 1;
+  readonly tokenizer: { readonly sha256: string };
+  readonly domains: ReadonlyMap<string, Shard>;
+  readonly target: Shard | null;
+  readonly targets: ReadonlyMap<string, Shard>;
+  /** What the folder was begun with. */
+  readonly made: SavedPlan;
+}
+
+export const manifest: Schema<Manifest> = object<Manifest>({
+  version: version(1, "prepare the text again"),
+  tokenizer: object<Manifest["tokenizer"]>({ sha256: string }),
+  domains: map(shard),
+  target: orNull(shard),
+  targets: map(shard),
+  made: savedPlan,
+});
+
+/** Throws `data` for a folder that is not what `gradmix prepare` writes. */
+export function readManifest(folder: string): Manifest {
   const at = join(folder, preparedFiles.manifest);
   let bytes: Uint8Array;
   try {
@@ -104,27 +163,13 @@ export function readManifest(folder: string): { readonly at: string; readonly va
   } catch (error) {
     throw ioError(at, error);
   }
-  const part = { at, value: parseJson(new TextDecoder().decode(bytes), { source: at, code: "data" }) };
-  if (member(part, "version", number) !== 1)
-    throw new GradmixError(
-      "data",
-      `${at}: was written by another version of gradmix; prepare the text again`,
-    );
-  return part;
+  return parseOrdered(manifest, new TextDecoder().decode(bytes), { source: at, code: "data" });
 }
 
-/** Throws `data` for a folder that is not what `gradmix prepare` writes. */
 function readPrepared(folder: string): Prepared {
-  const part = readManifest(folder);
-  return {
-    folder,
-    tokenizer: member(part, "tokenizer", (inner) => member(inner, "sha256", text)),
-    domains: member(part, "domains", mapOf(shardOf)),
-    target: member(part, "target", orNull(shardOf)),
-    targets: member(part, "targets", mapOf(shardOf)),
-    clusters:
-      member(part, "made", (made) => member(made, "options", mapOf(text))).get(CLUSTERS_OPTION) !== "none",
-  };
+  const { tokenizer, domains, target, targets, made } = readManifest(folder);
+  const clusters = made.options.get(CLUSTERS_OPTION) !== "none";
+  return { folder, tokenizer: tokenizer.sha256, domains, target, targets, clusters };
 }
 
 /** The prepared folders among what `--domains` names. */

@@ -40,10 +40,26 @@ import {
   type WriteFs,
 } from "../node/files.ts";
 import { type Lock, removeLockRemains, takeLock } from "./lock.ts";
-import { formatJson, isObject, parseJson } from "../json.ts";
+import { formatJson, isObject } from "../json.ts";
 import { reason } from "../node/system-errors.ts";
 import { preparedNames } from "./prepared-folder.ts";
-import { membersOf, wrong } from "./values.ts";
+import {
+  anything,
+  integerFrom,
+  faultOf,
+  jsonOrNothing,
+  list,
+  map,
+  object,
+  optional,
+  parseOrdered,
+  plainObject,
+  read,
+  type Schema,
+  string,
+  withDefault,
+} from "../schema.ts";
+import { wrong } from "./values.ts";
 
 /** Checkpoints that are kept: the newest, and one to fall back to. */
 const keptCheckpoints = 2;
@@ -418,21 +434,37 @@ export function readRun(file: string): {
   unwritten: readonly string[];
 } {
   const { step, json, arrays } = readCheckpointOrOffer(file);
-  // The checksum says that they are what was written.
-  const { config: saved, state, lines = step, unwritten = [] } = json;
-  // As text, which keeps the order of the domains; an object in checkpoints of before.
-  const config = typeof saved === "string" ? parseJson(saved, { source: file, code: "checkpoint" }) : saved;
-  if (step === undefined || membersOf(config) === null || !isObject(state))
-    throw new GradmixError("checkpoint", `${file}: was not written by a training run`);
+  const source = {
+    source: file,
+    code: "checkpoint",
+    advice: "it was not written by a training run",
+  } as const;
+  if (step === undefined) throw faultOf(source)("", "has no step");
+  const { config: saved, state, lines, unwritten } = read(savedRun, json, faultOf(source));
+  const config = typeof saved === "string" ? parseOrdered(map(anything), saved, source) : saved;
   return {
-    step,
+    ...{ step, state, arrays, unwritten },
     config: resolveConfig([jsonLayer(config, file)]),
-    state,
-    arrays,
-    lines: Number(lines),
-    unwritten: Array.isArray(unwritten) ? unwritten.map(String) : [],
+    lines: lines ?? step,
   };
 }
+
+interface SavedRun {
+  /** As text, which keeps the order of the domains; an object in checkpoints of before. */
+  readonly config: unknown;
+  readonly state: Checkpoint["json"];
+  /** metrics.jsonl is whole up to this step; −1: not even its first line, of before the first step. */
+  readonly lines?: number;
+  readonly unwritten: readonly string[];
+}
+
+/** Beside what a trainer saves. */
+export const savedRun: Schema<SavedRun> = object<SavedRun>({
+  config: (value, at) => (typeof value === "string" ? value : plainObject(value, at)),
+  state: plainObject,
+  lines: optional(integerFrom(-1)),
+  unwritten: withDefault(list(string), []),
+});
 
 /** As `readCheckpoint`, and the error for a broken one names the newest good one before it. */
 function readCheckpointOrOffer(path: string): CheckpointFile {
@@ -511,12 +543,8 @@ function wholeLines(file: number, step: number): number {
 }
 
 function stepOfLine(line: string): number {
-  try {
-    const value: unknown = JSON.parse(line);
-    return isObject(value) && typeof value["step"] === "number" ? value["step"] : NaN;
-  } catch {
-    return NaN;
-  }
+  const value = jsonOrNothing(line);
+  return isObject(value) && typeof value["step"] === "number" ? value["step"] : NaN;
 }
 
 function removeTemporaries(folder: string): void {

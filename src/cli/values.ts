@@ -8,6 +8,7 @@ import { recommendedWeights } from "../export/mixture.ts";
 import { formatJson, isObject, type Json, parseJson, plainJson } from "../json.ts";
 import { nearest } from "../nearest.ts";
 import { reason } from "../node/system-errors.ts";
+import { jsonOf } from "../schema.ts";
 import { timesShare } from "../share.ts";
 import { domainName } from "./domain-names.ts";
 import type { Kind } from "./options/spec.ts";
@@ -307,12 +308,7 @@ export function readInput(path: string, label: string): Json {
 
 /** JSON that a program wrote, such as a tokenizer. Throws `config`, on one line, when the file cannot be read or is not JSON. */
 export function readJson(path: string, label: string): unknown {
-  const text = readText(path, label);
-  try {
-    return JSON.parse(text.replace(/^\uFEFF/, "")) as unknown;
-  } catch (error) {
-    throw wrong(`${label}: is not JSON (${jsonReason(error, text)})`, error);
-  }
+  return jsonOf(readText(path, label), { source: label, code: "config" });
 }
 
 /** Throws `config`, on one line, when the file cannot be read. */
@@ -322,15 +318,6 @@ export function readText(path: string, label: string): string {
   } catch (error) {
     throw wrong(`${label}: cannot be read (${reason(error)})`, error);
   }
-}
-
-/** The reason of a JSON.parse failure, with line and column where the engine tells the position. */
-function jsonReason(error: unknown, text: string): string {
-  const message = (error instanceof Error ? error.message : String(error)).replaceAll(/\s+/g, " ");
-  const position = /position (\d+)/.exec(message)?.[1];
-  if (position === undefined || message.includes("line ")) return message;
-  const before = text.slice(0, Number(position)).split("\n");
-  return `${message}, line ${before.length} column ${(before.at(-1)?.length ?? 0) + 1}`;
 }
 
 /** What stands by name in an object with a key for each domain. */

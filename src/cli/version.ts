@@ -1,8 +1,10 @@
 import { readFileSync } from "node:fs";
-import { isObject } from "../json.ts";
+import { fileURLToPath } from "node:url";
+import { object, parse, string } from "../schema.ts";
 
 /** Of the installed package. */
 export function version(): string {
-  const manifest: unknown = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));
-  return isObject(manifest) ? String(manifest["version"]) : "";
+  const file = fileURLToPath(new URL("../../package.json", import.meta.url));
+  const source = { source: file, code: "io", advice: "install gradmix again" } as const;
+  return parse(object<{ version: string }>({ version: string }), readFileSync(file), source).version;
 }

@@ -6,8 +6,8 @@
  * has its own order.
  */
 import { GradmixError } from "../errors.ts";
-import { isObject } from "../json.ts";
 import { checkOptions, checkRange, integerIn, oneOf, required, valueThat } from "../options.ts";
+import * as schema from "../schema.ts";
 import { foldIn, type Key, key, uniformAt } from "../tensor/rng.ts";
 import { ALIAS_FROM, aliasTable, type Choice, cumulativeTable } from "./alias.ts";
 import { permute } from "./permutation.ts";
@@ -188,27 +188,20 @@ function checkSize(size: number, k: number): void {
 }
 
 function checkState(json: unknown, domains: readonly SampledDomain[], seed: number): SamplerState {
-  const wrong = (what: string): GradmixError => new GradmixError("checkpoint", `sampler state: ${what}`);
-  if (!isObject(json)) throw wrong("it is not an object");
-  const given = new Map<string, unknown>(Object.entries(json));
-  if (given.get("version") !== 1) throw wrong("it is not of version 1");
-  if (given.get("seed") !== seed) throw wrong(`it has the seed ${String(given.get("seed"))}, not ${seed}`);
-  const counts = (name: string): number[] => {
-    const values = given.get(name);
-    if (!Array.isArray(values) || values.length !== domains.length)
-      throw wrong(`${name} has not one count for each of ${domains.length} domains`);
-    return values.map((value: unknown) => count(value, name));
-  };
-  const count = (value: unknown, name: string): number => {
-    if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0)
-      throw wrong(`${name} holds ${String(value)}`);
-    return value;
-  };
-  return {
-    version: 1,
-    seed,
-    draws: count(given.get("draws"), "draws"),
-    taken: counts("taken"),
-    tokens: counts("tokens"),
-  };
+  return schema.read(
+    samplerState(domains.length, seed),
+    json,
+    schema.faultOf({ source: "sampler state", code: "checkpoint" }),
+  );
+}
+
+/** Of a sampler of k domains with a seed. */
+export function samplerState(k: number, seed: number): schema.Schema<SamplerState> {
+  return schema.object<SamplerState>({
+    version: schema.oneOf(1),
+    seed: schema.oneOf(seed),
+    draws: schema.count,
+    taken: schema.list(schema.count, k),
+    tokens: schema.list(schema.count, k),
+  });
 }

@@ -9,6 +9,7 @@ import { isUtf8 } from "node:buffer";
 import { GradmixError } from "../errors.ts";
 import { isObject } from "../json.ts";
 import { boolean, callback, checkOptions, string } from "../options.ts";
+import { jsonOrNothing } from "../schema.ts";
 import { joinBytes } from "./bytes.ts";
 import { type ByteRange, contents, kindOfFile, kindProblem } from "./contents.ts";
 import { csvRows, parquetRows } from "./tables.ts";
@@ -154,12 +155,8 @@ interface Fields {
 type Parsed = { readonly text: string; readonly domain?: string } | { readonly reason: string };
 
 function parseLine(line: string, fields: Fields): Parsed {
-  let value: unknown;
-  try {
-    value = JSON.parse(line);
-  } catch {
-    return { reason: "the line is not JSON" };
-  }
+  const value = jsonOrNothing(line);
+  if (value === undefined) return { reason: "the line is not JSON" };
   return isObject(value) ? parseRecord(value, fields, "object") : { reason: "the line is not a JSON object" };
 }
 

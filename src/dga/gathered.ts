@@ -2,9 +2,21 @@
  * The measurements that training steps collect between two weight updates: a list of examples, whatever the number of domains. Plain JSON, part of a
  * checkpoint.
  */
-import { GradmixError } from "../errors.ts";
-import { isObject } from "../json.ts";
-import { show } from "../options.ts";
+import type { GradmixError } from "../errors.ts";
+import {
+  count,
+  faultOf,
+  list,
+  made,
+  number,
+  object,
+  oneOf,
+  orNull,
+  read,
+  type Schema,
+  where,
+  withDefault,
+} from "../schema.ts";
 import { areDomains, type Bases } from "./bases.ts";
 import {
   type Alignments,
@@ -44,14 +56,8 @@ const VERSION = 2;
 
 const ofExamples = ["domainOf", "tokens", "losses", "dots", "squaredNorms", "referenceLosses"] as const;
 const ofPairs = ["pairDomains", "pairDots", "pairTokens"] as const;
-const lists = [
-  ...ofExamples,
-  ...ofPairs,
-  "targetNorms",
-  "targetLosses",
-] as const satisfies readonly (keyof Gathered)[];
 
-export function nothing(): Gathered {
+export function emptyGathered(): Gathered {
   return {
     domainOf: [],
     tokens: [],
@@ -206,39 +212,45 @@ export function savedGathered(gathered: Gathered): Gathered & { readonly version
 
 /** Reads saved measurements back. Throws `checkpoint` unless they are valid for k domains. */
 export function checkGathered(json: unknown, k: number): Gathered {
-  const wrong = (what: string): GradmixError =>
-    new GradmixError("checkpoint", `checkpoint: what the steps gathered is malformed: ${what}`);
-  if (!isObject(json)) throw wrong("it is no object");
-  const given = new Map<string, unknown>(Object.entries(json));
-  const version = given.get("version");
-  if (version !== undefined && version !== VERSION) throw wrong(`its version is ${show(version)}`);
-  const out = nothing();
-  for (const name of lists) {
-    // Checkpoints from before there were pairs have none.
-    const value = given.get(name) ?? (name.startsWith("pair") ? [] : undefined);
-    if (!Array.isArray(value)) throw wrong(`it has no ${name}`);
-    out[name] = value.map((entry: unknown) => {
-      if (typeof entry !== "number" || !Number.isFinite(entry)) throw wrong(`${name} holds ${String(entry)}`);
-      return entry;
-    });
-  }
+  const fault = faultOf({ source: "checkpoint: what the steps gathered", code: "checkpoint" });
+  const wrong = (what: string): GradmixError => fault("", what);
+  const { version, ...out } = read(gatheredSchema(k), json, fault);
   const examples = out.domainOf.length;
   for (const name of ofExamples) {
     const { length } = out[name];
     const optional = name !== "domainOf" && name !== "tokens" && name !== "losses";
     if (length !== examples && !(optional && length === 0))
-      throw wrong(`${length} ${name} for ${examples} examples`);
+      throw wrong(`has ${length} ${name} for ${examples} examples`);
   }
   for (const name of ofPairs)
     if (out[name].length !== out.pairDomains.length)
-      throw wrong(`${out[name].length} ${name} for ${out.pairDomains.length} pairs`);
-  for (const domain of [...out.domainOf, ...out.pairDomains])
-    if (!Number.isInteger(domain) || domain < 0 || domain >= k)
-      throw wrong(`an example is of none of ${k} domains`);
-  // Checkpoints from before there were versions held the squared norms of mean losses.
-  if (version === undefined)
+      throw wrong(`has ${out[name].length} ${name} for ${out.pairDomains.length} pairs`);
+  // Checkpoints without a version hold the squared norms of mean losses.
+  if (version === null)
     out.squaredNorms = out.squaredNorms.map((square, e) => square * Math.max(1, out.tokens[e]!) ** 2);
   return out;
+}
+
+function gatheredSchema(k: number): Schema<Gathered & { version: typeof VERSION | null }> {
+  const numbers: Schema<number[]> = (value, at) => [...list(number)(value, at)];
+  const domain = where(count, (i) => (i < k ? null : `is ${i}, and there are ${k} domains`));
+  const domains: Schema<number[]> = (value, at) => [...list(domain)(value, at)];
+  // Old checkpoints have no pairs.
+  const orNone = (schema: Schema<number[]>): Schema<number[]> => made(orNull(schema), (found) => found ?? []);
+  return object<Gathered & { version: typeof VERSION | null }>({
+    version: withDefault(oneOf(VERSION), null),
+    domainOf: domains,
+    tokens: numbers,
+    losses: numbers,
+    dots: numbers,
+    squaredNorms: numbers,
+    referenceLosses: numbers,
+    pairDomains: orNone(domains),
+    pairDots: orNone(numbers),
+    pairTokens: orNone(numbers),
+    targetNorms: numbers,
+    targetLosses: numbers,
+  });
 }
 
 function mean(values: readonly number[]): number {

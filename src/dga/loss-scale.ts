@@ -5,6 +5,7 @@
  */
 import { GradmixError } from "../errors.ts";
 import { checkOptions, integerIn, type OptionCheck, valueThat } from "../options.ts";
+import { count, object, type Schema, valueThat as schemaThat } from "../schema.ts";
 
 /** Options of dynamic loss scaling. */
 export interface LossScaleOptions {
@@ -35,7 +36,9 @@ export function isScale(value: unknown): value is number {
   );
 }
 
-export const lossScaleCheck: OptionCheck = valueThat("a power of two from 2^-126 to 2^126", isScale);
+const POWERS = "a power of two from 2^-126 to 2^126";
+
+export const lossScaleCheck: OptionCheck = valueThat(POWERS, isScale);
 
 /** Adds the defaults. Throws `config` for invalid options. */
 export function lossScaleOptions(options: LossScaleOptions): Required<LossScaleOptions> {
@@ -86,11 +89,14 @@ export function allFinite(value: unknown): boolean {
   return Object.values(value).every(allFinite);
 }
 
-/** From a checkpoint. Throws `checkpoint`. */
-export function restoreLossScale(json: unknown, options: Required<LossScaleOptions>): LossScale {
-  const { scale, good } = Object(json) as Record<string, unknown>;
-  if (!isScale(scale) || typeof good !== "number" || !Number.isSafeInteger(good) || good < 0)
-    throw new GradmixError("checkpoint", `checkpoint: the loss scale is ${JSON.stringify(json)}`);
-  // Other bounds than it was saved with hold from here on.
-  return { scale: Math.max(options.min, Math.min(options.max, scale)), good };
+/** A scale from a checkpoint. */
+export const scaleSchema: Schema<number> = schemaThat(POWERS, isScale);
+export const lossScale: Schema<LossScale> = object<LossScale>({ scale: scaleSchema, good: count });
+
+/** Other bounds than it was saved with hold from here on. */
+export function withinBounds(
+  { scale, good }: LossScale,
+  { min, max }: Required<LossScaleOptions>,
+): LossScale {
+  return { scale: Math.max(min, Math.min(max, scale)), good };
 }

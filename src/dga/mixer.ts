@@ -1,10 +1,10 @@
 /** The mixer: a rule, its update schedule and the history of its weights, as plain JSON. Pure functions from state to state. */
 import { GradmixError } from "../errors.ts";
-import { isObject } from "../json.ts";
 import { type CombinatorOptions, combine } from "./combinators/index.ts";
 import { checkFacts, factChecks, type RunFacts } from "./facts.ts";
 import { checkDomains, type Rule, type RuleState, type Signal } from "./rule.ts";
-import { checkOptions, integerIn, list, object, required, show, withDefaults } from "../options.ts";
+import { checkOptions, integerIn, list, object, required, withDefaults } from "../options.ts";
+import * as schema from "../schema.ts";
 import { createRule, type RuleOptions } from "./rules/index.ts";
 import { liesOnSimplex, normalise, sumOf } from "./simplex.ts";
 
@@ -131,66 +131,43 @@ export function averageWeights(state: MixerState): Float64Array {
 
 /** Reads a saved state back. Throws `checkpoint`, naming what differs from `mixer`. */
 export function restoreMixer(mixer: Mixer, json: unknown): MixerState {
-  const wrong = (what: string): GradmixError => new GradmixError("checkpoint", `mixer state: ${what}`);
-  if (!isObject(json) || json["version"] !== 1) throw wrong("it is not a mixer state of version 1");
-  const rule = json["rule"];
-  if (!isObject(rule)) throw wrong("it has no rule");
-  if (rule["rule"] !== mixer.rule.name)
-    throw wrong(`it belongs to the rule ${show(rule["rule"])}, not to "${mixer.rule.name}"`);
-  const domains = rule["domains"];
-  const k = mixer.domains.length;
-  if (!Array.isArray(domains)) throw wrong("its rule has no domains");
-  if (domains.length !== k) throw wrong(`it has ${domains.length} domains, not ${k}`);
-  const other = domains.findIndex((name, i) => name !== mixer.domains[i]);
-  if (other >= 0)
-    throw wrong(`its domain ${other + 1} is ${show(domains[other])}, not "${mixer.domains[other]}"`);
-  const vector = (value: unknown, name: string, length: number): number[] => {
-    if (!Array.isArray(value) || value.length !== length)
-      throw wrong(`${name} does not hold ${length} numbers`);
-    return value.map((entry: unknown, i) => {
-      if (typeof entry !== "number" || !Number.isFinite(entry))
-        throw wrong(`${name} has ${show(entry)} at ${length === k ? `domain "${mixer.domains[i]}"` : i}`);
-      return entry;
-    });
-  };
-  const count = (value: unknown, name: string): number => {
-    if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0)
-      throw wrong(`${name} is ${show(value)}`);
-    return value;
-  };
-
-  const weights = vector(rule["weights"], "weights", k);
-  if (!liesOnSimplex(weights)) throw wrong("weights do not lie on the simplex");
-  const steps = count(json["steps"], "steps");
-  const weightSums = vector(json["weightSums"], "weightSums", k);
-  if (Math.abs(sumOf(weightSums) - steps) > 1e-9 * steps || weightSums.some((w) => w < 0))
-    throw wrong(`weightSums do not add up to the ${steps} steps`);
-
-  const saved = rule["memory"];
-  if (!isObject(saved)) throw wrong("its rule has no memory");
-  const expected = mixer.initial.rule.memory;
-  const stranger = Object.keys(saved).find((name) => !Object.hasOwn(expected, name));
-  if (stranger !== undefined)
-    throw wrong(`memory.${stranger} is nothing that "${mixer.rule.name}" remembers`);
-  const memory = Object.fromEntries(
-    Object.entries(expected).map(([name, { length }]) => [
-      name,
-      vector(saved[name], `memory.${name}`, length),
-    ]),
+  const whole = schema.where(mixerState(mixer), ({ steps, weightSums }) =>
+    Math.abs(sumOf(weightSums) - steps) > 1e-9 * steps || weightSums.some((w) => w < 0)
+      ? `has weightSums that do not add up to the ${steps} steps`
+      : null,
   );
-  const fault = mixer.rule.memoryFault?.(memory) ?? null;
-  if (fault !== null) throw wrong(`memory: ${fault}`);
+  return schema.read(whole, json, schema.faultOf({ source: "mixer state", code: "checkpoint" }));
+}
 
-  return {
-    version: 1,
-    rule: {
-      rule: mixer.rule.name,
-      domains: [...mixer.domains],
-      weights,
-      updates: count(rule["updates"], "updates"),
-      memory,
-    },
-    steps,
-    weightSums,
-  };
+function mixerState({ rule, domains, initial }: Mixer): schema.Schema<MixerState> {
+  const vector = schema.listFor(domains, schema.number);
+  const known = Object.entries(initial.rule.memory);
+  const memory = schema.closed<RuleState["memory"]>(
+    Object.fromEntries(
+      // What is not of the domains is called by its place.
+      known.map(([name, { length }]) => [
+        name,
+        length === domains.length ? vector : schema.list(schema.number, length),
+      ]),
+    ),
+  );
+  return schema.object<MixerState>({
+    version: schema.oneOf(1),
+    rule: schema.object<RuleState>({
+      rule: schema.where(schema.string, (name) =>
+        name === rule.name ? null : `is "${name}": the state belongs to that rule, not to "${rule.name}"`,
+      ),
+      domains: schema.tuple(domains.map((name) => schema.oneOf(name))),
+      weights: schema.where(vector, (weights) =>
+        liesOnSimplex(weights) ? null : "does not lie on the simplex",
+      ),
+      updates: schema.count,
+      memory: schema.where(memory, (found) => {
+        const fault = rule.memoryFault?.(found) ?? null;
+        return fault === null ? null : `does not fit: ${fault}`;
+      }),
+    }),
+    steps: schema.count,
+    weightSums: vector,
+  });
 }

@@ -1,14 +1,32 @@
 /** Writes a trainer's checkpoint, and reads one back. The whole checkpoint is checked before the trainer changes. */
 import { GradmixError } from "../errors.ts";
 import type { Examples } from "../nn/model.ts";
-import { arraysOf, countOf, recordOf, wrongCheckpoint } from "../nn/saved-arrays.ts";
-import { show } from "../options.ts";
+import { arraysOf, checkpointFault, savedParts, wrongCheckpoint } from "../nn/saved-arrays.ts";
+import {
+  anything,
+  count,
+  number,
+  object,
+  optional,
+  orNull,
+  read,
+  type Schema,
+  string,
+  withDefault,
+} from "../schema.ts";
 import type { Tensor } from "../tensor/tensor.ts";
 import { fingerprint } from "./bases.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { checkGathered, savedGathered } from "./gathered.ts";
 import { readReferenceLosses } from "./held-out.ts";
-import { firstScales, isScale, type LossScaleOptions, restoreLossScale, type Scales } from "./loss-scale.ts";
+import {
+  firstScales,
+  lossScale,
+  type LossScaleOptions,
+  type Scales,
+  scaleSchema,
+  withinBounds,
+} from "./loss-scale.ts";
 import { restoreMixer } from "./mixer.ts";
 import { directionOf, type TrainerState, type Training } from "./training.ts";
 
@@ -67,8 +85,9 @@ export function restore<B extends Examples>(
   const { drawing, device, state } = training;
   const arenas = arenasOf(training);
   const saved = readSaved(training, checkpoint);
-  const arrays = arraysOf(recordOf(checkpoint, "arrays"), arenas);
-  const { sampler, alignmentSampler, targetSampler } = recordOf(checkpoint, "json");
+  const { json, arrays: given } = read(savedParts, checkpoint, checkpointFault);
+  const arrays = arraysOf(given, arenas);
+  const { sampler, alignmentSampler, targetSampler } = json;
   drawing.restore({ sampler, alignmentSampler, targetSampler });
   writing();
   for (const [name, values] of arrays) arenas.get(name)?.write(values);
@@ -84,41 +103,57 @@ function readSaved<B extends Examples>(
 ): { readonly optimizerSteps: number; readonly state: TrainerState } {
   const { options, device, scaling } = training;
   const { mixer, bases, domains } = options;
-  const json = recordOf(checkpoint, "json");
+  const { json } = read(savedParts, checkpoint, checkpointFault);
   const own = restoreMixer(mixer, json["mixer"]);
   if (json["bases"] !== (bases === undefined ? undefined : fingerprint(bases)))
     throw wrongCheckpoint("it was made with other bases, or with none");
-  // Checkpoints from before there were others are of adamw.
-  const { optimizer = "adamw" } = json;
+  const saved = read(savedState, json, checkpointFault);
+  const { optimizer, optimizerSteps, tokens, loss, directionScale } = saved;
   if (optimizer !== device.optimizer.name)
-    throw wrongCheckpoint(
-      `it was made with the optimizer ${show(optimizer)}, not "${device.optimizer.name}"`,
-    );
-  const optimizerSteps = countOf(json, "optimizerSteps");
-  // Fewer by the steps that overflowed.
+    throw wrongCheckpoint(`it was made with the optimizer "${optimizer}", not "${device.optimizer.name}"`);
+  // It may be less than the steps of the mixer because of overflows.
   if (optimizerSteps > own.steps)
     throw wrongCheckpoint(
       `optimizerSteps is ${optimizerSteps}, more than the ${own.steps} steps of the mixer`,
     );
-  const { loss = null, directionScale = 1 } = json;
-  if (loss !== null && !(typeof loss === "number" && Number.isFinite(loss)))
-    throw wrongCheckpoint(`loss is ${show(loss)}`);
-  // The direction may be scaled when scaling is off by now.
-  if (!isScale(directionScale)) throw wrongCheckpoint(`directionScale is ${show(directionScale)}`);
   const state: TrainerState = {
     mixer: own,
-    tokens: countOf(json, "tokens"),
+    tokens,
     loss,
-    gathered: checkGathered(json["gathered"], domains.length),
-    scales: scalesOf(json["lossScale"], scaling),
+    gathered: checkGathered(saved.gathered, domains.length),
+    scales: scalesOf(saved.lossScale, scaling),
     directionScale,
-    reference: readReferenceLosses(training, json["heldOut"], own.steps),
+    reference: readReferenceLosses(training, saved.heldOut, own.steps),
   };
   return { optimizerSteps, state };
 }
 
-function scalesOf(json: unknown, scaling: Required<LossScaleOptions> | null): Scales | null {
-  if (scaling === null || json === undefined) return firstScales(scaling);
-  const { step, alignment } = Object(json) as Record<string, unknown>;
-  return { step: restoreLossScale(step, scaling), alignment: restoreLossScale(alignment, scaling) };
+interface SavedState {
+  readonly optimizer: string;
+  readonly optimizerSteps: number;
+  readonly tokens: number;
+  readonly loss: number | null;
+  readonly gathered: unknown;
+  readonly lossScale: Scales | null;
+  /** The direction may still be scaled after loss scaling was switched off. */
+  readonly directionScale: number;
+  readonly heldOut?: unknown;
+}
+
+/** What a trainer saves, but for the parts that are checked with what they belong to. */
+export const savedState: Schema<SavedState> = object<SavedState>({
+  // Old checkpoints do not name the optimizer; it was adamw.
+  optimizer: withDefault(string, "adamw"),
+  optimizerSteps: count,
+  tokens: count,
+  loss: orNull(number),
+  gathered: anything,
+  lossScale: withDefault(object<Scales>({ step: lossScale, alignment: lossScale }), null),
+  directionScale: withDefault(scaleSchema, 1),
+  heldOut: optional(anything),
+});
+
+function scalesOf(saved: Scales | null, scaling: Required<LossScaleOptions> | null): Scales | null {
+  if (scaling === null || saved === null) return firstScales(scaling);
+  return { step: withinBounds(saved.step, scaling), alignment: withinBounds(saved.alignment, scaling) };
 }

@@ -16,7 +16,7 @@ import { numberIn, show } from "../options.ts";
 import { mixtureOf } from "./bases.ts";
 import type { Checkpoint } from "./checkpoint.ts";
 import { meanLoss } from "./evaluation.ts";
-import { nothing } from "./gathered.ts";
+import { emptyGathered } from "./gathered.ts";
 import {
   heldOutAtUpdate,
   type HeldOutLosses,
@@ -192,7 +192,7 @@ async function mix<B extends Examples>(
   if (!updateDue(options.mixer, state.mixer)) return nothingFound;
   // If all steps overflowed, there is no measurement for the rule.
   const found = gathers && state.gathered.domainOf.length === 0 ? null : await measure(training);
-  state.gathered = nothing();
+  state.gathered = emptyGathered();
   if (found === null) return nothingFound;
   const heldOut = await heldOutAtUpdate(training);
   const signal = heldOut === null ? found.signal : { ...found.signal, ...signalOfHeldOut(heldOut) };

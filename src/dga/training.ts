@@ -5,7 +5,7 @@ import { type Arena, arenaLike, orDispose, type Parameters } from "../nn/paramet
 import { GradmixError } from "../errors.ts";
 import { show, withDefaults } from "../options.ts";
 import { createDrawing, type Drawing, type Mixture } from "./drawing.ts";
-import { type Gathered, nothing } from "./gathered.ts";
+import { type Gathered, emptyGathered } from "./gathered.ts";
 import type { ReferenceLosses } from "./held-out.ts";
 import { firstScales, type LossScaleOptions, lossScaleOptions, type Scales } from "./loss-scale.ts";
 import { currentWeights, type MixerState } from "./mixer.ts";
@@ -93,7 +93,7 @@ export function createTraining<B extends Examples>(options: TrainerOptions<B>): 
       mixer: mixer.initial,
       tokens: 0,
       loss: null,
-      gathered: nothing(),
+      gathered: emptyGathered(),
       scales: firstScales(scaling),
       directionScale: 1,
       reference: null,

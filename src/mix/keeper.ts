@@ -2,6 +2,7 @@
 import { existsSync } from "node:fs";
 import { GradmixError } from "../errors.ts";
 import { reading, writeFileAtomic } from "../node/files.ts";
+import { faultOf, jsonOf } from "../schema.ts";
 import {
   type Answer,
   answer,
@@ -73,20 +74,12 @@ function readSession(path: string): Session {
     read(0, bytes);
     return new TextDecoder().decode(bytes);
   });
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch (error) {
-    throw unusable(path, `it is no JSON: ${error instanceof Error ? error.message : String(error)}`, error);
-  }
+  const source = { source: path, code: "checkpoint", advice: "to begin anew, name another file" } as const;
+  const json = jsonOf(text, source);
   try {
     return restoreSession(json);
-  } catch (error) {
-    throw unusable(path, error instanceof Error ? error.message : String(error), error);
+  } catch (cause) {
+    const why = (cause instanceof Error ? cause.message : String(cause)).replaceAll(/\s*\n\s*/g, " ");
+    throw new GradmixError("checkpoint", faultOf(source)("", why).message, { cause });
   }
-}
-
-function unusable(path: string, why: string, cause: unknown): GradmixError {
-  const line = why.replaceAll(/\s*\n\s*/g, " ");
-  return new GradmixError("checkpoint", `${path}: ${line} (to begin anew, name another file)`, { cause });
 }

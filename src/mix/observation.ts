@@ -1,22 +1,38 @@
 /** From an `observe` message to the signal of a rule: which domains were measured, what the rule looks at, and what it does not. */
 import { createHash } from "node:crypto";
+import { isObject } from "../json.ts";
 import type { Rule, Signal, SignalName, TargetSignal } from "../dga/rule.ts";
 import {
-  allNumbersOf,
-  type Bounds,
-  checkNames,
-  integerOf,
-  membersOf,
+  anything,
+  closed,
+  count,
+  inside,
+  integerFrom,
+  list,
+  map,
+  misfit,
+  number,
+  numberFrom,
+  object,
+  optional,
+  orNull,
+  type Place,
+  problem,
+  read,
+  type Schema,
+  string,
+} from "../schema.ts";
+import {
+  allNumbersFor,
+  messageFault,
   MessageError,
   type Names,
   namesOf,
-  numberOf,
-  numbersOf,
+  numbersFor,
   pathOf,
   placeOf,
-  shown,
 } from "./fields.ts";
-import { dot, sketchesOf } from "./sketches.ts";
+import { dot, type SentSketches, sketchesFor } from "./sketches.ts";
 
 /** A field that was given and changed nothing, and why. */
 export interface Ignored {
@@ -58,28 +74,25 @@ export const measurementFields: readonly string[] = [
   "heldOutErrors",
 ];
 
-const perDomain = {
-  alignments: {},
-  preconditionedAlignments: {},
-  norms: { min: 0 },
-  losses: {},
-  referenceLosses: {},
-} as const satisfies Partial<Record<SignalName, Bounds>>;
+const perDomain = [
+  "alignments",
+  "preconditionedAlignments",
+  "norms",
+  "losses",
+  "referenceLosses",
+] as const satisfies readonly SignalName[];
+type PerDomain = (typeof perDomain)[number];
 
 /** Of text that is held out; a domain whose text was not looked at is missing, which says nothing of what else was measured of it. */
 const heldOut = ["heldOutLosses", "heldOutReferences", "heldOutErrors"] as const;
 type HeldOut = (typeof heldOut)[number];
 
-const numbers = {
-  targetNorm: { min: 0 },
-  preconditionedTargetNorm: { min: 0 },
-  targetLoss: {},
-} as const satisfies Partial<Record<SignalName, Bounds>>;
-
-type PerDomain = keyof typeof perDomain;
-type Single = keyof typeof numbers;
-
-const keysOf = <K extends string>(table: Readonly<Record<K, unknown>>): K[] => Object.keys(table) as K[];
+const numbers = [
+  "targetNorm",
+  "preconditionedTargetNorm",
+  "targetLoss",
+] as const satisfies readonly SignalName[];
+type Single = (typeof numbers)[number];
 
 /** What a message says, field by field; what it leaves out is missing here too. NaN stands for what was not measured. */
 interface Said {
@@ -111,6 +124,42 @@ export function observationOf(
   return { step: said.step, signal, measured, ignored, digest: digestOf(said) };
 }
 
+/** The fields of a message that measure, one by one. */
+type Sent = Partial<Record<PerDomain | HeldOut | "standardErrors" | "tokens" | "tokensSeen", Float64Array>> &
+  Partial<Record<Single, number>> & {
+    readonly step: number;
+    readonly targetExamples?: number;
+    readonly gram: Float64Array | null;
+    readonly sketches?: SentSketches;
+    readonly targets?: readonly TargetSignal[];
+  };
+
+function sentBy(rule: Rule, names: Names, targets: readonly string[]): Schema<Sent> {
+  const [any, notNegative] = [optional(numbersFor(names)), optional(numbersFor(names, numberFrom(0)))];
+  const fields = object<Omit<Sent, "gram">>({
+    step: count,
+    alignments: any,
+    preconditionedAlignments: any,
+    norms: notNegative,
+    losses: any,
+    referenceLosses: any,
+    targetNorm: optional(numberFrom(0)),
+    preconditionedTargetNorm: optional(numberFrom(0)),
+    targetLoss: optional(number),
+    heldOutLosses: notNegative,
+    heldOutReferences: notNegative,
+    heldOutErrors: notNegative,
+    standardErrors: notNegative,
+    tokens: notNegative,
+    tokensSeen: optional(allNumbersFor(names, numberFrom(0))),
+    targetExamples: optional(integerFrom(1)),
+    sketches: optional(sketchesFor(names)),
+    targets: optional(targetsFor(rule, names, targets)),
+  });
+  const gram = gramFor(names);
+  return (value, at) => ({ ...fields(value, at), gram: gram(value, at) });
+}
+
 function saidOf(
   message: Readonly<Record<string, unknown>>,
   rule: Rule,
@@ -119,31 +168,19 @@ function saidOf(
 ): Said {
   const has = (name: string): boolean => message[name] !== undefined && message[name] !== null;
   const given = measurementFields.filter(has);
-  if (!has("step")) throw new MessageError("step", "it is missing; it is the number of training steps taken");
-  const step = integerOf(message["step"], "step", 0);
-  const values = new Map(
-    keysOf(perDomain)
-      .filter(has)
-      .map((name) => [name, numbersOf(message[name], name, names, perDomain[name])]),
-  );
-  const singles = new Map(
-    keysOf(numbers)
-      .filter(has)
-      .map((name) => [name, numberOf(message[name], name, numbers[name])]),
-  );
-  const held = new Map(
-    heldOut.filter(has).map((name) => [name, numbersOf(message[name], name, names, { min: 0 })]),
-  );
+  if (has("sketches"))
+    for (const name of ["alignments", "norms", "targetNorm", "gram"])
+      if (has(name)) throw new MessageError(name, "the sketches say it too; send one of them");
+  const sent = read(sentBy(rule, names, targets), message, messageFault);
+  const values = present<PerDomain, Float64Array>(sent, perDomain);
+  const singles = present<Single, number>(sent, numbers);
+  const held = present<HeldOut, Float64Array>(sent, heldOut);
   if (held.size > 0 && !held.has("heldOutLosses"))
     throw new MessageError("heldOutLosses", `it is missing; ${[...held.keys()].join(" and ")} belong to it`);
-  let gram = has("gram") ? gramOf(message["gram"], message["gramDomains"], names) : null;
-  if (gram === null && has("gramDomains"))
-    throw new MessageError("gramDomains", "there is no gram whose rows it could name");
+  let { gram } = sent;
   const sketched: SignalName[] = [];
-  if (has("sketches")) {
-    for (const name of ["alignments", "norms", "targetNorm", "gram"] as const)
-      if (has(name)) throw new MessageError(name, "the sketches say it too; send one of them");
-    const found = fromSketches(message["sketches"], rule, names);
+  if (sent.sketches !== undefined) {
+    const found = fromSketches(sent.sketches, rule);
     gram = found.gram;
     if (gram !== null) sketched.push("gram");
     for (const name of ["alignments", "norms"] as const) {
@@ -157,64 +194,78 @@ function saidOf(
       sketched.push("targetNorm");
     }
   }
+  const { step, standardErrors = null, tokens = null, tokensSeen = null, targetExamples = null } = sent;
   return {
-    step,
-    values,
-    singles,
-    heldOut: held,
-    standardErrors: has("standardErrors")
-      ? numbersOf(message["standardErrors"], "standardErrors", names, { min: 0 })
-      : null,
-    tokens: has("tokens") ? numbersOf(message["tokens"], "tokens", names, { min: 0 }) : null,
-    tokensSeen: has("tokensSeen")
-      ? allNumbersOf(message["tokensSeen"], "tokensSeen", names, { min: 0 })
-      : null,
-    gram,
-    targets: has("targets") ? targetsOf(message["targets"], rule, names, targets) : null,
-    targetExamples: has("targetExamples") ? integerOf(message["targetExamples"], "targetExamples", 1) : null,
-    given,
-    sketched,
+    ...{ step, values, singles, heldOut: held, standardErrors, tokens, tokensSeen, gram, targetExamples },
+    targets: sent.targets ?? null,
+    ...{ given, sketched },
   };
 }
 
-/** [k, k]; NaN in the rows and columns of domains that were not measured. */
-function gramOf(value: unknown, order: unknown, names: Names): Float64Array {
+/** Those of the fields that were sent. */
+function present<K extends string, V>(sent: Readonly<Partial<Record<K, V>>>, keys: readonly K[]): Map<K, V> {
+  return new Map(
+    keys.flatMap((key): [K, V][] => {
+      const value = sent[key];
+      return value === undefined ? [] : [[key, value]];
+    }),
+  );
+}
+
+/** Of a message; [k, k], NaN in the rows and columns of domains that were not measured. null without one. */
+function gramFor(names: Names): Schema<Float64Array | null> {
+  const order = placesFor(names);
+  const fields = object<{ gram: unknown; gramDomains: readonly number[] | null }>({
+    gram: anything,
+    gramDomains: orNull(order),
+  });
+  return (message, at) => {
+    const { gram: value, gramDomains: places } = fields(message, at);
+    if (value === undefined || value === null) {
+      if (places === null) return null;
+      throw problem(inside(at, "gramDomains"), "names the rows of a gram, and there is none");
+    }
+    if (Array.isArray(value)) return gramOfLists(value, places, inside(at, "gram"), names);
+    if (places !== null)
+      throw problem(inside(at, "gramDomains"), "names the rows of a gram that is lists; this one has names");
+    return gramByName(value, inside(at, "gram"), names);
+  };
+}
+
+function gramOfLists(
+  value: readonly unknown[],
+  order: readonly number[] | null,
+  at: Place,
+  { list: all }: Names,
+): Float64Array {
+  const k = all.length;
+  const out = new Float64Array(k * k).fill(NaN);
+  const places = order ?? [...all.keys()];
+  const { length } = places;
+  if (value.length !== length)
+    throw problem(at, `has ${value.length} rows for ${length} domains; gramDomains names the rows`);
+  for (const [i, place] of places.entries()) {
+    const row = list(anything, length)(value[i], inside(at, all[place]!));
+    for (const [j, other] of places.entries())
+      out[place * k + other] = number(row[j], inside(inside(at, all[place]!), all[other]!));
+  }
+  return out;
+}
+
+function gramByName(value: unknown, at: Place, names: Names): Float64Array {
   const k = names.list.length;
   const out = new Float64Array(k * k).fill(NaN);
-  if (Array.isArray(value)) {
-    const places = order === undefined || order === null ? [...names.list.keys()] : placesOf(order, names);
-    const { length } = places;
-    if (value.length !== length)
-      throw new MessageError(
-        "gram",
-        `${value.length} rows for ${length} domains; gramDomains names the rows`,
-      );
-    for (const [i, place] of places.entries()) {
-      const row: unknown = value[i];
-      const field = pathOf("gram", names.list[place]!);
-      if (!Array.isArray(row) || row.length !== length)
-        throw new MessageError(field, `its row is ${shown(row)}, not a list of ${length} numbers`);
-      for (const [j, other] of places.entries())
-        out[place * k + other] = numberOf(row[j], pathOf(field, names.list[other]!));
-    }
-    return out;
-  }
-  if (order !== undefined && order !== null)
-    throw new MessageError("gramDomains", "it names the rows of a gram that is lists; this one has names");
-  const rows = membersOf(value, "gram", "rows by domain, or a list of rows");
-  const there = new Set(rows.flatMap(([name, row]) => (row === null ? [] : [placeOf(name, "gram", names)])));
+  if (!isObject(value)) throw misfit(value, at, "rows by domain, or a list of rows");
+  const entries = numbersFor(names);
+  const rows = Object.entries(value);
+  const there = new Set(rows.flatMap(([name, row]) => (row === null ? [] : [placeOf(name, at, names)])));
   for (const [name, row] of rows) {
-    const i = placeOf(name, "gram", names);
+    const i = placeOf(name, at, names);
     if (row === null) continue;
-    const field = pathOf("gram", name);
-    const entries = numbersOf(row, field, names);
-    for (const [j, entry] of entries.entries()) {
+    for (const [j, entry] of entries(row, inside(at, name)).entries()) {
       if (Number.isNaN(entry)) continue;
       if (!there.has(j))
-        throw new MessageError(
-          pathOf("gram", names.list[j]!),
-          `it has no row, and a number in that of "${name}"`,
-        );
+        throw problem(inside(at, names.list[j]!), `has no row, and a number in that of "${name}"`);
       out[i * k + j] = entry;
     }
   }
@@ -224,36 +275,33 @@ function gramOf(value: unknown, order: unknown, names: Names): Float64Array {
       if (Number.isNaN(out[i * k + j])) {
         out[i * k + j] = out[j * k + i]!;
         if (Number.isNaN(out[i * k + j]))
-          throw new MessageError(
-            pathOf(pathOf("gram", names.list[i]!), names.list[j]!),
-            "it is missing; every two measured domains need their inner product",
+          throw problem(
+            inside(inside(at, names.list[i]!), names.list[j]!),
+            "is missing; every two measured domains need their inner product",
           );
       }
   return out;
 }
 
-function placesOf(order: unknown, names: Names): number[] {
-  if (!Array.isArray(order)) throw new MessageError("gramDomains", `${shown(order)} is not a list of names`);
-  const places = (order as readonly unknown[]).map((name) => {
-    if (typeof name !== "string") throw new MessageError("gramDomains", `${shown(name)} is not a name`);
-    return placeOf(name, "gramDomains", names);
-  });
-  if (new Set(places).size !== places.length)
-    throw new MessageError("gramDomains", "it names a domain twice");
-  return places;
+/** Places of domains that are named in a list. */
+function placesFor(names: Names): Schema<readonly number[]> {
+  const listed = list(string);
+  return (value, at) => {
+    const places = listed(value, at).map((name) => placeOf(name, at, names));
+    if (new Set(places).size !== places.length) throw problem(at, "names a domain twice");
+    return places;
+  };
 }
 
 function fromSketches(
-  value: unknown,
+  { domains, target }: SentSketches,
   { needs }: Rule,
-  names: Names,
 ): {
   readonly alignments: Float64Array | null;
   readonly norms: Float64Array | null;
   readonly targetNorm: number | null;
   readonly gram: Float64Array | null;
 } {
-  const { domains, target } = sketchesOf(value, names);
   const k = domains.length;
   if (target === null && needs.some((name) => name === "alignments" || name === "targetNorm"))
     throw new MessageError("sketches.target", "it is missing; the rule aligns domains with the target");
@@ -276,40 +324,29 @@ function fromSketches(
 }
 
 /** In the rule's order where it has targets, else in the message's. */
-function targetsOf(
-  value: unknown,
+function targetsFor(
   { needs }: Rule,
   names: Names,
   expected: readonly string[],
-): readonly TargetSignal[] {
-  const members = membersOf(value, "targets", "an object with a target's measurements by its name");
-  const read = new Map(
-    members.map(([name, own]): [string, TargetSignal] => {
-      const field = pathOf("targets", name);
-      const parts = new Map(membersOf(own, field, "an object with alignments, norm and loss"));
-      checkNames([...parts], ["alignments", "norm", "loss"], field);
-      for (const part of ["alignments", "norm", "loss"])
-        if (!parts.has(part)) throw new MessageError(`${field}.${part}`, "it is missing");
-      return [
-        name,
-        {
-          name,
-          alignments: numbersOf(parts.get("alignments"), `${field}.alignments`, names),
-          norm: numberOf(parts.get("norm"), `${field}.norm`, { min: 0 }),
-          loss: numberOf(parts.get("loss"), `${field}.loss`, { min: 0, openMin: true }),
-        },
-      ];
+): Schema<readonly TargetSignal[]> {
+  const targets = map(
+    closed<Omit<TargetSignal, "name">>({
+      alignments: numbersFor(names),
+      norm: numberFrom(0),
+      loss: numberFrom(0, "open"),
     }),
   );
-  if (!needs.includes("targets")) return [...read.values()];
   const known = namesOf(expected, "target");
-  for (const name of read.keys()) placeOf(name, "targets", known);
-  return expected.map((name) => {
-    const target = read.get(name);
-    if (target === undefined)
-      throw new MessageError(pathOf("targets", name), "it is missing; the rule needs every target");
-    return target;
-  });
+  return (value, at) => {
+    const found = targets(value, at);
+    if (!needs.includes("targets")) return Array.from(found, ([name, target]) => ({ name, ...target }));
+    for (const name of found.keys()) placeOf(name, at, known);
+    return expected.map((name) => {
+      const target = found.get(name);
+      if (target === undefined) throw problem(inside(at, name), "is missing; the rule needs every target");
+      return { name, ...target };
+    });
+  };
 }
 
 /** The parts that the rule looks at, as a signal, and the rest as ignored. */
@@ -454,7 +491,7 @@ function digestOf(said: Said): string {
   };
   hash.update(`${said.given.join(" ")}\n`);
   add("step", Float64Array.of(said.step));
-  for (const name of keysOf(perDomain)) add(name, said.values.get(name) ?? null);
+  for (const name of perDomain) add(name, said.values.get(name) ?? null);
   for (const [name, value] of said.singles) add(name, Float64Array.of(value));
   add("standardErrors", said.standardErrors);
   for (const name of heldOut) add(name, said.heldOut.get(name) ?? null);

@@ -6,15 +6,25 @@ import { GradmixError } from "../errors.ts";
 import { isObject } from "../json.ts";
 import { averageWeights, advance, type MixerState, nextUpdate, restoreMixer, update } from "../dga/mixer.ts";
 import {
-  allNumbersOf,
-  booleanOf,
-  byName,
-  checkNames,
-  integerOf,
-  MessageError,
+  anything,
+  boolean,
+  closed,
+  count,
+  list,
+  nullable,
+  numberFrom,
+  object,
+  onlyNames,
+  orNull,
+  read,
+  type Schema,
   shown,
+  string,
   suggestion,
-} from "./fields.ts";
+  version,
+  withDefault,
+} from "../schema.ts";
+import { allNumbersFor, byName, MessageError, messageFault } from "./fields.ts";
 import { type Ignored, measurementFields, type Observation, observationOf } from "./observation.ts";
 import {
   canonical,
@@ -171,12 +181,17 @@ export const initFields: readonly string[] = [
   ...setupFields,
 ];
 
+const initNames = onlyNames(initFields);
+/** What the session needs of it; the rest is read as a setup. */
+const initHead = object<{ v: 1; seed: number | null; state: unknown }>({
+  v: withDefault(version(1, "send messages of that version"), 1),
+  seed: orNull(count),
+  state: orNull(anything),
+});
+const initSchema: typeof initHead = (value, at) => initHead(initNames(value, at), at);
+
 function init(session: Session | null, message: Message): Answer {
-  checkNames(Object.entries(message), initFields, "");
-  const { v = 1, seed = null, state = null } = message;
-  if (v !== 1)
-    throw new MessageError("v", `${shown(v)} is not a version of the protocol that is spoken here; 1 is`);
-  if (seed !== null) integerOf(seed, "seed", 0);
+  const { seed, state } = read(initSchema, message, messageFault);
   const base = baseOf(session, message, state);
   const next = { ...base, multipliers: multipliersOf(message, base) };
   const ignored = seed === null ? [] : [{ field: "seed", reason: "no rule draws anything" }];
@@ -221,9 +236,11 @@ export const observeFields: readonly string[] = [
   ...measurementFields,
 ];
 
+const observeNames = onlyNames(observeFields);
+
 function observe(session: Session | null, message: Message): Answer {
   if (session === null) throw new MessageError("type", "there is no session yet; send init first");
-  checkNames(Object.entries(message), observeFields, "");
+  read(observeNames, message, messageFault);
   const machine = machineOf(session.setup);
   const { mixer, names } = machine;
   const targets = session.setup.rule["targets"];
@@ -310,15 +327,17 @@ function fieldOf({ message }: GradmixError): string | null {
 
 function snapshot(session: Session | null, message: Message): Answer {
   if (session === null) throw new MessageError("type", "there is no session yet; send init first");
-  checkNames(Object.entries(message), ["type"], "");
+  read(onlyNames(["type"]), message, messageFault);
   return { session, reply: { type: "state", state: session } };
 }
 
 function multipliersOf(message: Message, { setup, multipliers }: Session): Multipliers {
-  const { shares = null, lossMultipliers = null } = message;
-  const asked = lossMultipliers === null ? null : booleanOf(lossMultipliers, "lossMultipliers");
-  if (shares === null) return { ...multipliers, asked: asked ?? multipliers.asked };
-  const given = allNumbersOf(shares, "shares", machineOf(setup).names, { min: 0 });
+  const schema = object<{ shares: Float64Array | null; lossMultipliers: boolean | null }>({
+    lossMultipliers: orNull(boolean),
+    shares: orNull(allNumbersFor(machineOf(setup).names, numberFrom(0))),
+  });
+  const { shares: given, lossMultipliers: asked } = read(schema, message, messageFault);
+  if (given === null) return { ...multipliers, asked: asked ?? multipliers.asked };
   const largest = given.reduce((most, share) => Math.max(most, share), 0);
   if (largest === 0) throw new MessageError("shares", "all shares are 0, so that no domain could be drawn");
   // Divided by the largest first: a sum of huge counts overflows.
@@ -339,14 +358,17 @@ export function currentReply(session: Session): WeightsReply {
 
 const versioned = ({ type, ...reply }: WeightsReply): WeightsReply => ({ type, v: 1, ...reply });
 
+/** What a reply holds beside the weights where it is asked for. */
+const wanted = object<Record<"averaged" | "snapshot", boolean | null>>({
+  averaged: orNull(boolean),
+  snapshot: orNull(boolean),
+});
+
 function weightsReply(session: Session, message: Message, last: Omit<Last, "digest">): WeightsReply {
   const { setup, mixer, multipliers } = session;
   const { domains } = setup;
   const { weights, updates } = mixer.rule;
-  const wants = (name: string): boolean => {
-    const value = message[name];
-    return value !== undefined && value !== null && booleanOf(value, name);
-  };
+  const wants = read(wanted, message, messageFault);
   const { changed, updated, measured } = last;
   const factors = multipliers.asked ? factorsOf(weights, multipliers.shares) : null;
   const unreachable =
@@ -366,7 +388,7 @@ function weightsReply(session: Session, message: Message, last: Omit<Last, "dige
             }),
           ),
         }),
-    ...(wants("averaged") ? { averaged: byName(domains, averageWeights(mixer)) } : {}),
+    ...(wants.averaged === true ? { averaged: byName(domains, averageWeights(mixer)) } : {}),
     diagnostics: {
       updates,
       updated,
@@ -380,7 +402,7 @@ function weightsReply(session: Session, message: Message, last: Omit<Last, "dige
         })),
       ],
     },
-    ...(wants("snapshot") ? { state: session } : {}),
+    ...(wants.snapshot === true ? { state: session } : {}),
   };
 }
 
@@ -403,65 +425,42 @@ export function restoreSession(json: unknown): Session {
   }
 }
 
+/** A session, but for what is of its rule. */
+export const sessionSchema: Schema<
+  Omit<Session, "setup" | "mixer"> & { readonly setup: Message; readonly mixer: unknown }
+> = closed<Omit<Session, "setup" | "mixer"> & { readonly setup: Message; readonly mixer: unknown }>({
+  version: version(1, "go on with the gradmix that wrote the state"),
+  setup: onlyNames(setupFields),
+  mixer: anything,
+  updatedAt: nullable(count),
+  multipliers: closed<Multipliers>({ asked: boolean, shares: nullable(list(numberFrom(0))) }),
+  last: nullable(
+    closed<Last>({
+      digest: string,
+      changed: boolean,
+      updated: boolean,
+      measured: count,
+      ignored: list(closed<Ignored>({ field: string, reason: string })),
+    }),
+  ),
+});
+
 function sessionOf(json: unknown): Session {
-  if (!isObject(json) || json["version"] === undefined)
-    throw new MessageError(null, `${shown(json)} is not a state`);
-  if (json["version"] !== 1)
-    throw new MessageError(
-      "version",
-      `it is ${shown(json["version"])}, and this gradmix knows 1; go on with the gradmix that wrote the state`,
-    );
-  checkNames(Object.entries(json), ["version", "setup", "mixer", "updatedAt", "multipliers", "last"], "");
-  const { setup: saved, multipliers, last } = json;
-  if (!isObject(saved)) throw new MessageError("setup", `${shown(saved)} is not an object`);
-  checkNames(Object.entries(saved), setupFields, "setup");
+  const { setup: saved, mixer: state, ...rest } = read(sessionSchema, json, messageFault);
   const setup = setupOf(saved);
   const { mixer: machine, names } = machineOf(setup);
-  const mixer = restoreMixer(machine, json["mixer"]);
-  const updatedAt = json["updatedAt"] === null ? null : integerOf(json["updatedAt"], "updatedAt", setup.step);
-  if (updatedAt !== null && updatedAt > setup.step + mixer.steps)
-    throw new MessageError("updatedAt", `${updatedAt} is after its last step, ${setup.step + mixer.steps}`);
-  if (!isObject(multipliers)) throw new MessageError("multipliers", `${shown(multipliers)} is not an object`);
-  checkNames(Object.entries(multipliers), ["asked", "shares"], "multipliers");
-  const { shares } = multipliers;
-  return {
-    version: 1,
-    setup,
-    mixer,
-    updatedAt,
-    multipliers: {
-      asked: booleanOf(multipliers["asked"], "multipliers.asked"),
-      shares: shares === null ? null : sharesFrom(shares, names.list.length),
-    },
-    last: last === null ? null : lastOf(last),
-  };
-}
-
-function sharesFrom(json: unknown, k: number): number[] {
-  const fits =
-    Array.isArray(json) &&
-    json.length === k &&
-    json.every((share) => typeof share === "number" && share >= 0 && share <= 1);
-  if (!fits) throw new MessageError("multipliers.shares", `${shown(json)} is not ${k} shares`);
-  return json as number[];
-}
-
-function lastOf(json: unknown): Last {
-  if (!isObject(json)) throw new MessageError("last", `${shown(json)} is not an object`);
-  checkNames(Object.entries(json), ["digest", "changed", "updated", "measured", "ignored"], "last");
-  const { digest, ignored } = json;
-  if (typeof digest !== "string") throw new MessageError("last.digest", `${shown(digest)} is not a text`);
-  if (!Array.isArray(ignored) || !ignored.every(isIgnored))
-    throw new MessageError("last.ignored", `${shown(ignored)} is not a list of fields and reasons`);
-  return {
-    digest,
-    changed: booleanOf(json["changed"], "last.changed"),
-    updated: booleanOf(json["updated"], "last.updated"),
-    measured: integerOf(json["measured"], "last.measured", 0),
-    ignored,
-  };
-}
-
-function isIgnored(value: unknown): value is Ignored {
-  return isObject(value) && typeof value["field"] === "string" && typeof value["reason"] === "string";
+  const mixer = restoreMixer(machine, state);
+  const { updatedAt, multipliers } = rest;
+  const end = setup.step + mixer.steps;
+  if (updatedAt !== null && !(updatedAt >= setup.step && updatedAt <= end))
+    throw new MessageError("updatedAt", `${updatedAt} is not among its steps, ${setup.step} to ${end}`);
+  if (multipliers.shares !== null) {
+    const { length } = multipliers.shares;
+    if (length !== names.list.length || multipliers.shares.some((share) => share > 1))
+      throw new MessageError(
+        "multipliers.shares",
+        `it has ${length} numbers, which are not ${names.list.length} shares`,
+      );
+  }
+  return { ...rest, setup, mixer };
 }

@@ -1,8 +1,20 @@
 /** A rule on what was measured before: the lines of a run's metrics.jsonl, or messages of the protocol that were kept. */
 import { GradmixError } from "../errors.ts";
-import { isObject } from "../json.ts";
 import type { SignalName } from "../dga/rule.ts";
-import { MessageError, shown } from "./fields.ts";
+import {
+  anything,
+  faultOf,
+  map,
+  number,
+  object,
+  optional,
+  orNull,
+  parse,
+  plainObject,
+  read,
+  type Source,
+} from "../schema.ts";
+import { MessageError } from "./fields.ts";
 import type { Line } from "./lines.ts";
 import { answer, type Message, type Session, type WeightsReply } from "./protocol.ts";
 import { machineOf } from "./setup.ts";
@@ -37,23 +49,23 @@ export async function* replay(
   { source, init, ...told }: ReplayOptions,
 ): AsyncGenerator<WeightsReply, void> {
   let session: Session | null = null;
-  let number = 0;
+  let count = 0;
   const send = (message: Message): WeightsReply => {
     const made = answer(session, message);
     const { reply } = made;
     if (reply.type === "error")
       throw new GradmixError(
         "data",
-        `${source}, line ${number}: ${reply.field === null ? "" : `${reply.field}: `}${reply.error}`,
+        `${source}, line ${count}: ${reply.field === null ? "" : `${reply.field}: `}${reply.error}`,
       );
     if (reply.type === "state")
-      throw new GradmixError("data", `${source}, line ${number}: a snapshot moves no weights`);
+      throw new GradmixError("data", `${source}, line ${count}: a snapshot moves no weights`);
     session = made.session;
     return reply;
   };
   for await (const line of lines) {
-    number++;
-    const value = parsed(line, `${source}, line ${number}`);
+    count++;
+    const value = messageOf(line, place(source, count));
     const { type } = value;
     if (type === "init") {
       if (session === null) yield send({ ...value, ...init });
@@ -61,9 +73,10 @@ export async function* replay(
     }
     // What was replied, and asked for a state, is no part of what was measured.
     if (type !== undefined && type !== "observe") continue;
-    const message = type === "observe" ? value : observeOf(value, told);
+    const message = type === "observe" ? value : observeOf(value, told, place(source, count));
     if (session === null) {
-      const names = isObject(value["weights"]) ? { domains: Object.keys(value["weights"]) } : {};
+      const { weights } = read(namedWeights, value, faultOf(place(source, count)));
+      const names = weights === undefined ? {} : { domains: [...weights.keys()] };
       if (type === "observe" || message !== null || "domains" in names) {
         const first = send({ type: "init", ...names, ...init });
         if (type === undefined) checkTold(session, source, told);
@@ -75,56 +88,66 @@ export async function* replay(
     const reply = send(message);
     if (reply.diagnostics.updated) yield reply;
   }
-  if (number === 0) throw new GradmixError("data", `${source}: it has no lines`);
+  if (count === 0) throw new GradmixError("data", `${source}: it has no lines`);
 }
 
-function parsed(line: Line, place: string): Message {
-  if (line instanceof MessageError) throw new GradmixError("data", `${place}: ${line.message}`);
-  let value: unknown;
-  try {
-    value = JSON.parse(line);
-  } catch (error) {
-    throw new GradmixError(
-      "data",
-      `${place}: it is no JSON (${error instanceof Error ? error.message : String(error)})`,
-      {
-        cause: error,
-      },
-    );
-  }
-  if (!isObject(value))
-    throw new GradmixError("data", `${place}: ${shown(value)} is no line of metrics.jsonl, and no message`);
-  return value;
+const place = (source: string, line: number): Source => ({ source: `${source}, line ${line}`, code: "data" });
+
+function messageOf(line: Line, source: Source): Message {
+  if (line instanceof MessageError) throw faultOf(source)("", line.message);
+  return parse(plainObject, line, { ...source, advice: "lines are of metrics.jsonl, or messages" });
 }
+
+/** What is looked at of a line of metrics.jsonl. */
+interface MeasuredLine {
+  readonly alignments?: ReadonlyMap<string, Measured>;
+  readonly targetNorm: unknown;
+  readonly targetExamples: unknown;
+  readonly domains?: ReadonlyMap<string, { readonly tokens: number | null }>;
+}
+
+type Measured = Readonly<Record<"value" | "standardError" | "norm" | "tokens", number | null>>;
+
+const namedWeights = object<{ weights?: ReadonlyMap<string, unknown> }>({ weights: optional(map(anything)) });
+
+const measuredLine = object<MeasuredLine>({
+  alignments: optional(
+    map(
+      object<Measured>({
+        value: orNull(number),
+        standardError: orNull(number),
+        norm: orNull(number),
+        tokens: orNull(number),
+      }),
+    ),
+  ),
+  targetNorm: anything,
+  targetExamples: anything,
+  domains: optional(map(object<{ tokens: number | null }>({ tokens: orNull(number) }))),
+});
 
 /** A line of metrics.jsonl as a message; null for one that measured nothing. */
-function observeOf(line: Message, { preconditioned, bases }: Told): Message | null {
-  const { step, alignments, targetNorm, targetExamples, domains } = line;
-  if (!isObject(alignments)) return null;
-  const of = (part: string): Record<string, unknown> | null => {
-    const values = Object.entries(alignments).map(([name, own]) => [name, isObject(own) ? own[part] : null]);
-    return values.every(([, value]) => value === undefined || value === null)
-      ? null
-      : (Object.fromEntries(values) as Record<string, unknown>);
+function observeOf(line: Message, { preconditioned, bases }: Told, source: Source): Message | null {
+  const { alignments, targetNorm, targetExamples, domains } = read(measuredLine, line, faultOf(source));
+  if (alignments === undefined) return null;
+  const of = (part: keyof Measured): Readonly<Record<string, number | null>> | null => {
+    const values = Array.from(alignments, ([name, own]) => [name, own[part]] as const);
+    return values.every(([, value]) => value === null) ? null : Object.fromEntries(values);
   };
   const seen =
-    isObject(domains) && !bases
-      ? Object.fromEntries(
-          Object.entries(domains).map(([name, own]) => [name, isObject(own) ? own["tokens"] : null]),
-        )
-      : null;
+    domains === undefined || bases
+      ? null
+      : Object.fromEntries(Array.from(domains, ([name, { tokens }]) => [name, tokens]));
   return {
     type: "observe",
-    step,
+    step: line["step"],
     [preconditioned ? "preconditionedAlignments" : "alignments"]: of("value") ?? {},
     [preconditioned ? "preconditionedTargetNorm" : "targetNorm"]: targetNorm,
     standardErrors: of("standardError"),
     norms: of("norm"),
     tokens: of("tokens"),
     targetExamples,
-    ...(seen === null || Object.keys(seen).length < Object.keys(alignments).length
-      ? {}
-      : { tokensSeen: seen }),
+    ...(seen === null || Object.keys(seen).length < alignments.size ? {} : { tokensSeen: seen }),
   };
 }
 

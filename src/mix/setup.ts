@@ -1,21 +1,35 @@
 /** What a session mixes and by which rule: the fields of `init`, checked and with their defaults, and the mixer that they make. */
 import { GradmixError } from "../errors.ts";
 import { formatJson, isObject } from "../json.ts";
+import { show } from "../options.ts";
 import { combinatorsFrom } from "../dga/combinators/index.ts";
 import type { RunFacts } from "../dga/facts.ts";
 import { createMixer, type Mixer } from "../dga/mixer.ts";
 import { ruleOptionsFrom } from "../dga/rules/index.ts";
 import {
-  allNumbersOf,
+  anything,
+  inside,
+  integerFrom,
+  list,
+  made,
+  numberFrom,
+  object,
+  optional,
+  plainObject,
+  problem,
+  read,
+  type Schema,
+  valueThat,
+} from "../schema.ts";
+import {
+  allNumbersFor,
   byName,
-  integerOf,
+  messageFault,
   MessageError,
   type Names,
   namesOf,
-  numberOf,
-  numbersOf,
+  numbersFor,
   pathOf,
-  shown,
 } from "./fields.ts";
 
 /** Plain JSON, with the names of `init`; what may be left out is null. */
@@ -86,9 +100,8 @@ export function machineOf(setup: Setup): Machine {
 
 /** The setup that an `init` with at least `domains` describes. */
 export function setupOf(message: Readonly<Record<string, unknown>>): Setup {
-  const domains = domainsOf(message["domains"]);
-  const names = namesOf(domains);
-  const partial = partOf(message, names);
+  const { domains } = read(object<Pick<Setup, "domains">>({ domains: domainNames }), message, messageFault);
+  const partial = read(partFor(namesOf(domains)), message, messageFault);
   return {
     domains,
     rule: partial.rule ?? { name: "dga" },
@@ -102,56 +115,39 @@ export function setupOf(message: Readonly<Record<string, unknown>>): Setup {
   };
 }
 
-/** Those fields of a setup that a message gives, checked. null is what was not given, in all but the state's own. */
-function partOf(message: Readonly<Record<string, unknown>>, names: Names): Partial<Setup> {
-  const field = <T>(name: keyof Setup, read: (value: unknown) => T): { [K in typeof name]?: T } => {
-    const value = message[name];
-    return value === undefined || value === null ? {} : { [name]: read(value) };
-  };
-  return {
-    ...field("domains", domainsOf),
-    ...field("rule", (value) => {
-      if (!isObject(value))
-        throw new MessageError("rule", `${shown(value)} is not an object with a name and options`);
-      return value;
-    }),
-    ...field("combinators", (value) => {
-      if (!Array.isArray(value))
-        throw new MessageError("combinators", `${shown(value)} is not a list of objects`);
-      return value as readonly unknown[];
-    }),
-    ...field("sizes", (value) =>
-      byName(names.list, allNumbersOf(value, "sizes", names, { min: 0, openMin: true })),
-    ),
-    ...field("tokens", (value) => numberOf(value, "tokens", { min: 0, openMin: true })),
-    ...field("histogram", (value) => {
-      const shares = numbersOf(value, "histogram", names, { min: 0 }).map((share) => share || 0);
-      if (!shares.some((share) => share > 0))
-        throw new MessageError("histogram", "all shares are 0, so that no domain could be drawn");
-      return byName(names.list, shares);
-    }),
-    ...field("updateEvery", (value) => integerOf(value, "updateEvery", 1)),
-    ...field("updateAfter", (value) => integerOf(value, "updateAfter", 0)),
-    ...field("step", (value) => integerOf(value, "step", 0)),
-  } as Partial<Setup>;
-}
+const name: Schema<string> = valueThat(
+  "a name",
+  (value): value is string => typeof value === "string" && value !== "",
+);
 
-function domainsOf(value: unknown): readonly string[] {
-  if (!Array.isArray(value) || value.length === 0)
-    throw new MessageError(
-      "domains",
-      value === undefined
-        ? "it is missing; it is a list of names"
-        : `${shown(value)} is not a list of at least one name`,
-    );
-  const places = new Map<string, number>();
-  for (const [i, name] of value.entries()) {
-    if (typeof name !== "string" || name === "")
-      throw new MessageError(`domains.${i}`, `${shown(name)} is not a name`);
-    if (places.has(name)) throw new MessageError(`domains.${i}`, `${shown(name)} stands there twice`);
-    places.set(name, i);
-  }
-  return [...places.keys()];
+const domainNames: Schema<readonly string[]> = (value, at) => {
+  const names = list(name)(value, at);
+  if (names.length === 0) throw problem(at, "is empty; it must have at least one name");
+  const twice = names.findIndex((one, i) => names.indexOf(one) !== i);
+  if (twice >= 0) throw problem(inside(at, twice), `is ${show(names[twice])}, which stands there twice`);
+  return names;
+};
+
+/** Those fields of a setup that a message gives. null is what was not given, in all but the state's own. */
+function partFor(names: Names): Schema<Partial<Setup>> {
+  const positive = numberFrom(0, "open");
+  const shares: Schema<Readonly<Record<string, number>>> = (value, at) => {
+    const found = numbersFor(names, numberFrom(0))(value, at).map((share) => share || 0);
+    if (!found.some((share) => share > 0))
+      throw problem(at, "has no share above 0, so that no domain could be drawn");
+    return byName(names.list, found);
+  };
+  return object<Partial<Setup>>({
+    domains: optional(domainNames),
+    rule: optional(plainObject),
+    combinators: optional(list(anything)),
+    sizes: optional(made(allNumbersFor(names, positive), (sizes) => byName(names.list, sizes))),
+    tokens: optional(positive),
+    histogram: optional(shares),
+    updateEvery: optional(integerFrom(1)),
+    updateAfter: optional(integerFrom(0)),
+    step: optional(integerFrom(0)),
+  });
 }
 
 /**
@@ -164,7 +160,7 @@ export function checkAgrees(
   steps: number,
   whose: string,
 ): void {
-  const given = partOf(message, machineOf(setup).names);
+  const given = read(partFor(machineOf(setup).names), message, messageFault);
   for (const name of setupFields) {
     const value = given[name];
     if (value === undefined || canonical(value) === canonical(setup[name])) continue;

@@ -2,14 +2,15 @@
  * What a GPT is made of, as data: its layers in the order of the forward pass, each with the shape and the first values of its parameters. The model itself, its
  * parameters and the files of Hugging Face follow from here, so that a preset is a row of a table.
  */
+import { keysOf } from "../keys.ts";
 import type { ResolvedGPTConfig } from "./gpt.ts";
 import type { Init, ParameterSpec } from "./parameters.ts";
 
 /** Name of an architecture: Llama's, or that of GPT-2. */
 export type PresetName = "llama" | "gpt2";
 
-/** In what the configurations differ. */
-export interface Preset {
+/** How the architectures differ. */
+export interface Traits {
   readonly norm: "rms" | "layer";
   /** Linear layers, but for the head, and norms add a bias. */
   readonly biases: boolean;
@@ -25,7 +26,7 @@ export interface Preset {
 /** Where no preset is named. */
 export const defaultPreset: PresetName = "llama";
 
-export const presets: Readonly<Record<PresetName, Preset>> = {
+const presets: Readonly<Record<PresetName, Traits>> = {
   llama: {
     norm: "rms",
     biases: false,
@@ -44,17 +45,31 @@ export const presets: Readonly<Record<PresetName, Preset>> = {
   },
 };
 
+export const presetNames: readonly PresetName[] = keysOf(presets);
+
+/** The only look-up of a preset: what is built of one receives its traits. */
+export function traitsOf(preset: PresetName): Traits {
+  return presets[preset];
+}
+
+/** What a model, its parameters and its files are built of: a configuration with the traits of its preset. */
+export interface Architecture {
+  readonly config: ResolvedGPTConfig;
+  readonly traits: Traits;
+}
+
+export function architectureOf(config: ResolvedGPTConfig): Architecture {
+  return { config, traits: traitsOf(config.preset) };
+}
+
 /** What of the heads does not fit the width or the preset, or null. */
-export function headsMisfit({
-  preset,
-  dim,
-  heads,
-  kvHeads,
-}: Pick<ResolvedGPTConfig, "preset" | "dim" | "heads" | "kvHeads">): {
+export function headsMisfit(
+  { preset, dim, heads, kvHeads }: Pick<ResolvedGPTConfig, "preset" | "dim" | "heads" | "kvHeads">,
+  { groupedHeads, positions }: Traits,
+): {
   field: "heads" | "kvHeads";
   problem: string;
 } | null {
-  const { groupedHeads, positions } = presets[preset];
   if (dim % heads !== 0) return { field: "heads", problem: `${heads} does not divide dim ${dim}` };
   if (heads % kvHeads !== 0)
     return { field: "kvHeads", problem: `${kvHeads} does not divide heads ${heads}` };
@@ -94,9 +109,9 @@ export function pathOf({ name, block }: Pick<Layer, "name" | "block">): string {
 }
 
 /** The layers of a model, in the order of the forward pass. */
-export function layersOf(config: ResolvedGPTConfig): Layer[] {
-  const { preset, vocabSize, dim, layers, heads, kvHeads, hiddenDim, context } = config;
-  const { biases, positions, mlp } = presets[preset];
+export function layersOf({ config, traits }: Architecture): Layer[] {
+  const { vocabSize, dim, layers, heads, kvHeads, hiddenDim, context } = config;
+  const { biases, positions, mlp } = traits;
   const headDim = dim / heads;
   const normal: Init = { kind: "normal", deviation: 0.02 };
   // Projections back into the residual stream start smaller with depth (GPT-2).
@@ -134,8 +149,8 @@ export function layersOf(config: ResolvedGPTConfig): Layer[] {
 }
 
 /** The parameters of a model. Weight decay applies to matrices. */
-export function gptSpecs(config: ResolvedGPTConfig): ParameterSpec[] {
-  return layersOf(config).flatMap((layer) => {
+export function gptSpecs(architecture: Architecture): ParameterSpec[] {
+  return layersOf(architecture).flatMap((layer) => {
     const { rows, columns, init, bias, block } = layer;
     const path = pathOf(layer);
     const height = rows.reduce((a, b) => a + b, 0);

@@ -30,12 +30,14 @@ import { formatShape } from "../tensor/shape.ts";
 import { empty, scope, type Tensor } from "../tensor/tensor.ts";
 import {
   defaultPreset,
+  type Architecture,
   gptSpecs,
   headsMisfit,
   type LayerName,
   pathOf,
   type PresetName,
-  presets,
+  presetNames,
+  traitsOf,
 } from "./architecture.ts";
 import type { Model, Source, TokenBatch } from "./model.ts";
 import { createParameters, type Parameters } from "./parameters.ts";
@@ -76,7 +78,7 @@ export function resolveGPTConfig(config: GPTConfig): ResolvedGPTConfig {
 const size = integerIn(1);
 const positive = numberIn({ min: 0, openMin: true });
 const gptChecks: OptionChecks<GPTConfig> = {
-  preset: oneOf(...Object.keys(presets)),
+  preset: oneOf(...presetNames),
   vocabSize: required(size),
   dim: required(size),
   layers: required(size),
@@ -90,9 +92,13 @@ const gptChecks: OptionChecks<GPTConfig> = {
 
 /** The same for a configuration from a file. Not part of the package's interface. */
 export function gptConfigFrom(config: unknown): ResolvedGPTConfig {
+  return architectureFrom(config).config;
+}
+
+function architectureFrom(config: unknown): Architecture {
   assertOptions("GPT", config, gptChecks);
   const preset = config.preset ?? defaultPreset;
-  const { hiddenDim } = presets[preset];
+  const traits = traitsOf(preset);
   const resolved: ResolvedGPTConfig = {
     preset,
     vocabSize: config.vocabSize,
@@ -100,19 +106,19 @@ export function gptConfigFrom(config: unknown): ResolvedGPTConfig {
     layers: config.layers,
     heads: config.heads,
     kvHeads: config.kvHeads ?? config.heads,
-    hiddenDim: config.hiddenDim ?? hiddenDim(config.dim),
+    hiddenDim: config.hiddenDim ?? traits.hiddenDim(config.dim),
     context: config.context,
     normEps: config.normEps ?? 1e-5,
     ropeTheta: config.ropeTheta ?? 10_000,
   };
-  const misfit = headsMisfit(resolved);
+  const misfit = headsMisfit(resolved, traits);
   if (misfit !== null) throw new GradmixError("config", `${misfit.field}: ${misfit.problem}`);
-  return resolved;
+  return { config: resolved, traits };
 }
 
 /** Number of scalars in the model's parameters. */
 export function parameterCount(config: GPTConfig): number {
-  return gptSpecs(resolveGPTConfig(config)).reduce((n, spec) => n + spec.shape.reduce((a, b) => a * b, 1), 0);
+  return gptSpecs(architectureFrom(config)).reduce((n, spec) => n + spec.shape.reduce((a, b) => a * b, 1), 0);
 }
 
 export interface GPT extends Model {
@@ -144,11 +150,12 @@ export interface GPTOptions {
 
 /** Builds and initialises a model on the current backend. Throws `config` for an invalid configuration. */
 export function createGPT(given: GPTConfig, options: GPTOptions = {}): GPT {
-  const config = resolveGPTConfig(given);
+  const architecture = architectureFrom(given);
+  const { config, traits } = architecture;
   checkOptions("createGPT", options, { seed: integerIn(0), checkpoint: boolean });
   const { heads, kvHeads, dim, layers, normEps, ropeTheta, context } = config;
-  const parameters = createParameters(gptSpecs(config), options.seed ?? 0);
-  const { norm, positions, mlp } = presets[config.preset];
+  const parameters = createParameters(gptSpecs(architecture), options.seed ?? 0);
+  const { norm, positions, mlp } = traits;
   const headDim = dim / heads;
   const get = (name: string): Tensor => {
     const parameter = parameters.byName.get(name);

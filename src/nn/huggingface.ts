@@ -2,10 +2,33 @@
  * Models as Hugging Face folders: `LlamaForCausalLM` and `GPT2LMHeadModel` load what is written here and give the same logits.
  */
 import { GradmixError } from "../errors.ts";
-import { isObject } from "../json.ts";
-import { checkOptions, integerIn, unchecked } from "../options.ts";
+import { checkOptions, integerIn, show, unchecked } from "../options.ts";
+import {
+  boolean,
+  faultOf,
+  made,
+  map,
+  number,
+  object,
+  oneOf,
+  orNull,
+  parse,
+  problem,
+  type Schema,
+  string,
+} from "../schema.ts";
 import { formatShape, sameShape, type Shape } from "../tensor/shape.ts";
-import { gptSpecs, type Layer, type LayerName, layersOf, pathOf, type PresetName } from "./architecture.ts";
+import {
+  type Architecture,
+  architectureOf,
+  gptSpecs,
+  type Layer,
+  type LayerName,
+  layersOf,
+  pathOf,
+  type PresetName,
+  presetNames,
+} from "./architecture.ts";
 import { createGPT, type GPT, type GPTConfig, type ResolvedGPTConfig, resolveGPTConfig } from "./gpt.ts";
 import { type ByteSource, encodeSafetensors, openSafetensors, type StoredTensor } from "./safetensors.ts";
 
@@ -41,17 +64,99 @@ interface Format {
   readonly tied: boolean;
   /** The keys of config.json that only this architecture has. */
   write(config: ResolvedGPTConfig): Record<string, unknown>;
-  read(json: ConfigReader): GPTConfig;
+  readonly read: Schema<GPTConfig>;
 }
 
-/** config.json, with complaints that name the key. */
-interface ConfigReader {
-  number(name: string, fallback?: number): number;
-  /** Throws unless the key has one of the values; one that is missing or null has the first. */
-  only(name: string, ...values: readonly unknown[]): void;
-  /** The base of the rotary angles. */
-  ropeTheta(): number;
+/** A key of config.json of which only some values can be computed; one that is missing or null means the first. */
+function only(...values: readonly unknown[]): Schema<unknown> {
+  return (value, at) => {
+    const found = value ?? values[0];
+    if (!values.includes(found))
+      throw problem(at, `is ${show(found)}; only ${values.map(show).join(" or ")} can be computed`);
+    return found;
+  };
 }
+
+/** A key that may be missing or null. */
+const orElse = (otherwise: number): Schema<number> => made(orNull(number), (found) => found ?? otherwise);
+
+/** The base of the rotary angles: `rope_theta`, beside the other keys or (transformers 5) in `rope_parameters`. */
+const ropeTheta: Schema<number> = (value, at) => {
+  const { rope_theta: theta, rope_scaling: scaling, rope_parameters: parameters } = ropeKeys(value, at);
+  return theta ?? scaling ?? parameters ?? 10_000;
+};
+
+/** The base that stands in an object which says how positions are scaled. */
+const ropeScaling: Schema<number | null> = (value, at) => {
+  const { rope_type: type, type: older, rope_theta: theta } = ropeFields(value, at);
+  const kind = type ?? older ?? "default";
+  if (kind !== "default") throw problem(at, `scales positions by "${kind}"; only "default" can be computed`);
+  return theta;
+};
+const ropeFields = object<{ rope_type: string | null; type: string | null; rope_theta: number | null }>({
+  rope_type: orNull(string),
+  type: orNull(string),
+  rope_theta: orNull(number),
+});
+const ropeKeys = object<Record<"rope_theta" | "rope_scaling" | "rope_parameters", number | null>>({
+  rope_theta: orNull(number),
+  rope_scaling: orNull(ropeScaling),
+  rope_parameters: orNull(ropeScaling),
+});
+
+const llamaNumbers = object<{
+  vocab_size: number;
+  hidden_size: number;
+  num_hidden_layers: number;
+  num_attention_heads: number;
+  num_key_value_heads: number | null;
+  intermediate_size: number;
+  max_position_embeddings: number;
+  rms_norm_eps: number;
+}>({
+  vocab_size: number,
+  hidden_size: number,
+  num_hidden_layers: number,
+  num_attention_heads: number,
+  num_key_value_heads: orNull(number),
+  intermediate_size: number,
+  max_position_embeddings: number,
+  rms_norm_eps: orElse(1e-6),
+});
+
+const llamaComputed = (headDim: number): Schema<unknown> =>
+  object<Record<string, unknown>>({
+    hidden_act: only("silu", "swish"),
+    attention_bias: only(false),
+    mlp_bias: only(false),
+    head_dim: only(headDim),
+    partial_rotary_factor: only(1),
+  });
+
+const gpt2Numbers = object<{
+  vocab_size: number;
+  n_embd: number;
+  n_layer: number;
+  n_head: number;
+  n_inner: number | null;
+  n_positions: number;
+  layer_norm_epsilon: number;
+}>({
+  vocab_size: number,
+  n_embd: number,
+  n_layer: number,
+  n_head: number,
+  n_inner: orNull(number),
+  n_positions: number,
+  layer_norm_epsilon: orElse(1e-5),
+});
+
+const gpt2Computed = object<Record<string, unknown>>({
+  activation_function: only("gelu_new", "gelu_pytorch_tanh"),
+  scale_attn_weights: only(true),
+  scale_attn_by_inverse_layer_idx: only(false),
+  add_cross_attention: only(false),
+});
 
 const formats: Readonly<Record<PresetName, Format>> = {
   llama: {
@@ -85,24 +190,21 @@ const formats: Readonly<Record<PresetName, Format>> = {
       attention_bias: false,
       mlp_bias: false,
     }),
-    read({ number, only, ropeTheta }) {
-      const [dim, heads] = [number("hidden_size"), number("num_attention_heads")];
-      only("hidden_act", "silu", "swish");
-      only("attention_bias", false);
-      only("mlp_bias", false);
-      only("head_dim", dim / heads);
-      only("partial_rotary_factor", 1);
+    read(value, at) {
+      const json = llamaNumbers(value, at);
+      const { hidden_size: dim, num_attention_heads: heads } = json;
+      llamaComputed(dim / heads)(value, at);
       return {
         preset: "llama",
-        vocabSize: number("vocab_size"),
+        vocabSize: json.vocab_size,
         dim,
-        layers: number("num_hidden_layers"),
+        layers: json.num_hidden_layers,
         heads,
-        kvHeads: number("num_key_value_heads", heads),
-        hiddenDim: number("intermediate_size"),
-        context: number("max_position_embeddings"),
-        normEps: number("rms_norm_eps", 1e-6),
-        ropeTheta: ropeTheta(),
+        kvHeads: json.num_key_value_heads ?? heads,
+        hiddenDim: json.intermediate_size,
+        context: json.max_position_embeddings,
+        normEps: json.rms_norm_eps,
+        ropeTheta: ropeTheta(value, at),
       };
     },
   },
@@ -137,40 +239,55 @@ const formats: Readonly<Record<PresetName, Format>> = {
       embd_pdrop: 0,
       attn_pdrop: 0,
     }),
-    read({ number, only }) {
-      const dim = number("n_embd");
-      only("activation_function", "gelu_new", "gelu_pytorch_tanh");
-      only("scale_attn_weights", true);
-      only("scale_attn_by_inverse_layer_idx", false);
-      only("add_cross_attention", false);
+    read(value, at) {
+      const json = gpt2Numbers(value, at);
+      gpt2Computed(value, at);
       return {
         preset: "gpt2",
-        vocabSize: number("vocab_size"),
-        dim,
-        layers: number("n_layer"),
-        heads: number("n_head"),
-        hiddenDim: number("n_inner", 4 * dim),
-        context: number("n_positions"),
-        normEps: number("layer_norm_epsilon", 1e-5),
+        vocabSize: json.vocab_size,
+        dim: json.n_embd,
+        layers: json.n_layer,
+        heads: json.n_head,
+        hiddenDim: json.n_inner ?? 4 * json.n_embd,
+        context: json.n_positions,
+        normEps: json.layer_norm_epsilon,
       };
     },
   },
 };
 
+/** The only look-up of a preset here. */
+function formatOf(preset: PresetName): Format {
+  return formats[preset];
+}
+
 const HEAD = "lm_head";
 
 /** The names that a layer is stored under, without ".weight" and ".bias". */
-function storedNames({ name, block }: Pick<Layer, "name" | "block">, preset: PresetName): readonly string[] {
+function storedNames(
+  { name, block }: Pick<Layer, "name" | "block">,
+  { base, blocks, names }: Format,
+): readonly string[] {
   if (name === "head") return [HEAD];
-  const { base, blocks, names } = formats[preset];
   const place = typeof block === "number" ? `${base}${blocks}.${block}.` : base;
   return (names[name] ?? []).map((own) => place + own);
 }
 
-function slots(config: ResolvedGPTConfig): Slot[] {
-  const { transposed } = formats[config.preset];
-  return layersOf(config).flatMap((layer) => {
-    const names = storedNames(layer, config.preset);
+/** A model with the format that it is stored in. */
+interface Storage {
+  readonly architecture: Architecture;
+  readonly format: Format;
+}
+
+const storageOf = (config: ResolvedGPTConfig): Storage => ({
+  architecture: architectureOf(config),
+  format: formatOf(config.preset),
+});
+
+function slots({ architecture, format }: Storage): Slot[] {
+  const { transposed } = format;
+  return layersOf(architecture).flatMap((layer) => {
+    const names = storedNames(layer, format);
     // Parts that are stored as one.
     const rows = names.length === 1 ? [layer.rows.reduce((a, b) => a + b, 0)] : layer.rows;
     const slot = (kind: "weight" | "bias"): Slot => ({
@@ -195,7 +312,8 @@ export async function toHuggingFace(
 ): Promise<ModelFiles> {
   checkOptions("toHuggingFace", options, { endOfText: integerIn(0), tokenizer: unchecked });
   const stored = new Map<string, StoredTensor>();
-  for (const { parameter, parts, transposed } of slots(model.config)) {
+  const storage = storageOf(model.config);
+  for (const { parameter, parts, transposed } of slots(storage)) {
     const source = model.parameters.byName.get(parameter);
     if (source === undefined) throw new GradmixError("data", `the model has no parameter "${parameter}"`);
     const values = Float32Array.from(await source.data());
@@ -212,7 +330,7 @@ export async function toHuggingFace(
   const json = (value: unknown): Uint8Array => new TextEncoder().encode(jsonText(value));
   const files: ModelFiles = new Map([
     ["model.safetensors", encodeSafetensors(stored)],
-    ["config.json", json(configJson(model.config, options.endOfText))],
+    ["config.json", json(configJson(storage, options.endOfText))],
   ]);
   if (options.endOfText !== undefined)
     files.set(
@@ -258,13 +376,15 @@ function jsonText(value: unknown): string {
   return `${JSON.stringify(value, null, 2).replace(FLOATS, "$1.0$2")}\n`;
 }
 
-function configJson(config: ResolvedGPTConfig, endOfText: number | undefined): Record<string, unknown> {
-  const { architecture, write } = formats[config.preset];
+function configJson(
+  { architecture: { config }, format }: Storage,
+  endOfText: number | undefined,
+): Record<string, unknown> {
   return {
-    architectures: [architecture],
+    architectures: [format.architecture],
     model_type: config.preset,
     vocab_size: config.vocabSize,
-    ...write(config),
+    ...format.write(config),
     tie_word_embeddings: false,
     torch_dtype: "float32",
     // Without them `transformers` assumes ids of another tokenizer.
@@ -279,17 +399,17 @@ function configJson(config: ResolvedGPTConfig, endOfText: number | undefined): R
  * does not fit, is missing, is left over or cannot be computed here; that is all known before a model is made.
  */
 export function fromHuggingFace(files: ReadonlyMap<string, Uint8Array | ByteSource>): GPT {
-  const { config, weights, tied } = openModel(files);
-  if (tied) checkTied(weights, config);
-  const model = createGPT(config);
+  const { storage, weights, tied } = openModel(files);
+  if (tied) checkTied(weights, storage.format);
+  const model = createGPT(storage.architecture.config);
   try {
-    for (const { parameter, parts, transposed } of slots(config)) {
+    for (const { parameter, parts, transposed } of slots(storage)) {
       const target = model.parameters.byName.get(parameter);
       if (target === undefined) throw new GradmixError("data", `the model has no parameter "${parameter}"`);
       const values = new Float32Array(target.size);
       let at = 0;
       for (const { name } of parts) {
-        const { shape, data } = weights.find(tied ? embeddingFor(name, config) : name).read();
+        const { shape, data } = weights.find(tied ? embeddingFor(name, storage.format) : name).read();
         values.set(transposed && shape.length === 2 ? transpose(data, shape[0]!, shape[1]!) : data, at);
         at += data.length;
       }
@@ -304,11 +424,11 @@ export function fromHuggingFace(files: ReadonlyMap<string, Uint8Array | ByteSour
 
 /** What `config.json` says of the model. Throws as `fromHuggingFace` does, without making a model. */
 export function huggingFaceConfig(files: ReadonlyMap<string, Uint8Array | ByteSource>): ResolvedGPTConfig {
-  return openModel(files).config;
+  return openModel(files).storage.architecture.config;
 }
 
 interface OpenModel {
-  readonly config: ResolvedGPTConfig;
+  readonly storage: Storage;
   readonly tied: boolean;
   readonly weights: Weights;
 }
@@ -318,13 +438,14 @@ function openModel(files: ReadonlyMap<string, Uint8Array | ByteSource>): OpenMod
   const { config, tied } = readConfig(files.get("config.json"));
   const weights = openWeights(files);
   // First, so that a count which is far off costs nothing.
-  checkLayers(config, weights);
-  const shapes = new Map(gptSpecs(config).map(({ name, shape }) => [name, shape]));
+  const storage = storageOf(config);
+  checkLayers(storage, weights);
+  const shapes = new Map(gptSpecs(storage.architecture).map(({ name, shape }) => [name, shape]));
   const known = new Set<string>();
-  for (const { parameter, parts, transposed } of slots(config))
+  for (const { parameter, parts, transposed } of slots(storage))
     for (const { name, rows } of parts) {
       known.add(baseName(name));
-      const { file, shape } = weights.find(tied ? embeddingFor(name, config) : name);
+      const { file, shape } = weights.find(tied ? embeddingFor(name, storage.format) : name);
       const ours = [rows, ...(shapes.get(parameter) ?? []).slice(1)];
       const theirs = transposed && ours.length === 2 ? ours.toReversed() : ours;
       if (!sameShape(shape, theirs))
@@ -339,24 +460,24 @@ function openModel(files: ReadonlyMap<string, Uint8Array | ByteSource>): OpenMod
         "data",
         `${file}: the tensor "${name}" has no place in this model, which would compute something else without it`,
       );
-  return { config, tied, weights };
+  return { storage, tied, weights };
 }
 
 /** Tensors that checkpoints hold and that say nothing: GPT-2's masks, Llama's table of rotary angles. */
 const IN_PASSING = /(?:^|\.)attn\.(?:bias|masked_bias)$|\.rotary_emb\.inv_freq$/;
 
 /** With a tied head, the embedding stands for it. */
-function embeddingFor(name: string, { preset }: ResolvedGPTConfig): string {
+function embeddingFor(name: string, format: Format): string {
   if (name !== `${HEAD}.weight`) return name;
-  const [embedding] = storedNames({ name: "embedding", block: null }, preset);
+  const [embedding] = storedNames({ name: "embedding", block: null }, format);
   return `${embedding}.weight`;
 }
 
 /** Throws unless a head that is stored beside the embedding that it is tied to is the same. */
-function checkTied(weights: Weights, config: ResolvedGPTConfig): void {
+function checkTied(weights: Weights, format: Format): void {
   const head = weights.list.find(({ name }) => name === "lm_head.weight");
   if (head === undefined) return;
-  const [own, shared] = [head.read(), weights.find(embeddingFor("lm_head.weight", config)).read()];
+  const [own, shared] = [head.read(), weights.find(embeddingFor("lm_head.weight", format)).read()];
   if (!sameShape(own.shape, shared.shape) || own.data.some((value, i) => !Object.is(value, shared.data[i])))
     throw new GradmixError(
       "data",
@@ -365,8 +486,9 @@ function checkTied(weights: Weights, config: ResolvedGPTConfig): void {
 }
 
 /** Layers by the tensors' names, which must be those of the configuration. */
-function checkLayers({ preset, layers }: ResolvedGPTConfig, { list }: Weights): void {
-  const { blocks, blockCount } = formats[preset];
+function checkLayers({ architecture, format }: Storage, { list }: Weights): void {
+  const { layers } = architecture.config;
+  const { blocks, blockCount } = format;
   const pattern = new RegExp(`^${blocks}\\.(\\d+)\\.`);
   const stored = list.reduce(
     (most, { name }) => Math.max(most, 1 + Number(pattern.exec(baseName(name))?.[1] ?? -1)),
@@ -463,12 +585,11 @@ function indexedShards(
   files: ReadonlyMap<string, Uint8Array | ByteSource>,
   index: Uint8Array | ByteSource,
 ): readonly (readonly [string, Uint8Array | ByteSource])[] {
-  const wrong = (what: string): GradmixError => new GradmixError("data", `${INDEX}: ${what}`);
-  const map = parseObject(index, wrong).get("weight_map");
-  if (!isObject(map)) throw wrong("it has no weight_map");
+  const source = { source: INDEX, code: "data" } as const;
+  const wrong = (what: string): GradmixError => faultOf(source)("", what);
+  const { weight_map: shards } = parse(shardIndex, bytesOf(index), source);
   const tensors = new Map<string, string[]>();
-  for (const [tensor, shard] of Object.entries(map)) {
-    if (typeof shard !== "string") throw wrong(`the file of "${tensor}" is not a string`);
+  for (const [tensor, shard] of shards) {
     const list = tensors.get(shard);
     if (list === undefined) tensors.set(shard, [tensor]);
     else list.push(tensor);
@@ -486,74 +607,47 @@ function indexedShards(
   });
 }
 
-function parseObject(
-  file: Uint8Array | ByteSource,
-  wrong: (what: string) => GradmixError,
-): Map<string, unknown> {
-  const bytes = file instanceof Uint8Array ? file : new Uint8Array(file.size);
-  if (!(file instanceof Uint8Array)) file.read(0, bytes);
-  let parsed: unknown;
-  try {
-    parsed = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-  } catch {
-    throw wrong("it is not JSON");
-  }
-  if (!isObject(parsed)) throw wrong("it is not an object");
-  return new Map<string, unknown>(Object.entries(parsed));
+/** Which file holds each tensor. */
+export const shardIndex: Schema<{ weight_map: ReadonlyMap<string, string> }> = object<{
+  weight_map: ReadonlyMap<string, string>;
+}>({ weight_map: map(string) });
+
+function bytesOf(file: Uint8Array | ByteSource): Uint8Array {
+  if (file instanceof Uint8Array) return file;
+  const bytes = new Uint8Array(file.size);
+  file.read(0, bytes);
+  return bytes;
 }
 
-/** The configuration, and whether the head may be the embedding. Refuses what this model would compute otherwise. */
-function readConfig(bytes: Uint8Array | ByteSource | undefined): {
-  config: ResolvedGPTConfig;
-  tied: boolean;
-} {
-  const wrong = (what: string): GradmixError => new GradmixError("data", `config.json: ${what}`);
-  if (bytes === undefined) throw wrong("the file is missing");
-  const json = parseObject(bytes, wrong);
-  const show = (value: unknown): string => JSON.stringify(value) ?? "missing";
-  const number = (name: string, fallback?: number): number => {
-    const value = json.get(name) ?? fallback;
-    if (typeof value !== "number") throw wrong(`${name} is ${show(json.get(name))}, not a number`);
-    return value;
-  };
-  /** A key that is missing or null means the first of the values. */
-  const only = (name: string, ...values: readonly unknown[]): void => {
-    const value = json.get(name) ?? values[0];
-    if (!values.includes(value))
-      throw wrong(`${name} is ${show(value)}; only ${values.map(show).join(" or ")} can be computed`);
-  };
-  only("quantization_config", null);
-  const preset = json.get("model_type");
-  if (!isPreset(preset))
-    throw wrong(`model_type is ${show(preset)}; ${Object.keys(formats).map(show).join(" and ")} can be read`);
-  const format = formats[preset];
-  const config = format.read({ number, only, ropeTheta: () => ropeTheta(json, wrong) });
-  const tied = json.get("tie_word_embeddings") ?? format.tied;
-  if (typeof tied !== "boolean") throw wrong(`tie_word_embeddings is ${show(tied)}, not true or false`);
+interface ReadConfig {
+  readonly config: ResolvedGPTConfig;
+  /** Whether the head may be the embedding. */
+  readonly tied: boolean;
+}
+
+/** config.json. Refuses what this model would compute otherwise. */
+export const huggingFaceJson: Schema<ReadConfig> = (value, at) => {
+  const { model_type: preset, tie_word_embeddings: tied } = configKeys(value, at);
+  const format = formatOf(preset);
+  const config = format.read(value, at);
   try {
-    return { config: resolveGPTConfig(config), tied };
+    return { config: resolveGPTConfig(config), tied: tied ?? format.tied };
   } catch (error) {
-    throw error instanceof GradmixError ? wrong(`it describes no model here: ${error.message}`) : error;
+    throw error instanceof GradmixError ? problem(at, `describes no model here: ${error.message}`) : error;
   }
-}
+};
 
-function isPreset(type: unknown): type is PresetName {
-  return typeof type === "string" && Object.hasOwn(formats, type);
-}
+const configKeys = object<{
+  quantization_config: unknown;
+  model_type: PresetName;
+  tie_word_embeddings: boolean | null;
+}>({
+  quantization_config: only(null),
+  model_type: oneOf(...presetNames),
+  tie_word_embeddings: orNull(boolean),
+});
 
-/** The base of the rotary angles: `rope_theta`, beside the other keys or (transformers 5) in `rope_parameters`. */
-function ropeTheta(json: ReadonlyMap<string, unknown>, wrong: (what: string) => GradmixError): number {
-  let theta = json.get("rope_theta");
-  for (const name of ["rope_scaling", "rope_parameters"]) {
-    const value: unknown = json.get(name) ?? {};
-    if (!isObject(value)) throw wrong(`${name} is not an object`);
-    const inner = new Map<string, unknown>(Object.entries(value));
-    const kind = inner.get("rope_type") ?? inner.get("type") ?? "default";
-    if (kind !== "default")
-      throw wrong(`${name} scales positions by ${JSON.stringify(kind)}; only "default" can be computed`);
-    theta ??= inner.get("rope_theta");
-  }
-  theta ??= 10_000;
-  if (typeof theta !== "number") throw wrong(`rope_theta is ${JSON.stringify(theta)}, not a number`);
-  return theta;
+function readConfig(bytes: Uint8Array | ByteSource | undefined): ReadConfig {
+  if (bytes === undefined) throw new GradmixError("data", "config.json: the file is missing");
+  return parse(huggingFaceJson, bytesOf(bytes), { source: "config.json", code: "data" });
 }

@@ -1,8 +1,9 @@
 /** An optimizer's state as plain data: what a checkpoint holds of it. */
 import { GradmixError } from "../errors.ts";
 import { show } from "../options.ts";
+import { count, object, read, type Schema, string } from "../schema.ts";
 import type { Optimizer } from "./optimizer.ts";
-import { arraysOf, countOf, recordOf, wrongCheckpoint } from "./saved-arrays.ts";
+import { arraysOf, checkpointFault, savedParts, wrongCheckpoint } from "./saved-arrays.ts";
 
 /** State of an optimizer as plain data. */
 export interface SavedOptimizer {
@@ -16,6 +17,11 @@ export interface SavedOptimizer {
   /** Each arena of the state, in the layout of the parameters. */
   readonly arrays: Readonly<Record<string, Float32Array>>;
 }
+
+export const savedOptimizer: Schema<SavedOptimizer["json"]> = object<SavedOptimizer["json"]>({
+  name: string,
+  steps: count,
+});
 
 /** Everything that `restoreOptimizer` needs to go on to the same bits. Take no step meanwhile. Throws `numeric` when the state is not finite. */
 export async function saveOptimizer(optimizer: Optimizer): Promise<SavedOptimizer> {
@@ -39,11 +45,10 @@ export async function saveOptimizer(optimizer: Optimizer): Promise<SavedOptimize
  * state, arrays that are missing, superfluous, of another size, of another type or not finite. Then nothing was changed.
  */
 export function restoreOptimizer(optimizer: Optimizer, saved: SavedOptimizer): void {
-  const json = recordOf(saved, "json");
-  const given = recordOf(saved, "arrays");
-  if (json["name"] !== optimizer.name)
-    throw wrongCheckpoint(`the state is of the optimizer ${show(json["name"])}, not of "${optimizer.name}"`);
-  const steps = countOf(json, "steps");
+  const { json, arrays: given } = read(savedParts, saved, checkpointFault);
+  const { name, steps } = read(savedOptimizer, json, checkpointFault);
+  if (name !== optimizer.name)
+    throw wrongCheckpoint(`the state is of the optimizer ${show(name)}, not of "${optimizer.name}"`);
   const state = Object.entries(optimizer.state);
   const more = Object.keys(given).find((name) => !Object.hasOwn(optimizer.state, name));
   if (more !== undefined) throw wrongCheckpoint(`${optimizer.name} has no ${show(more)} in its state`);

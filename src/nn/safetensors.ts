@@ -1,6 +1,17 @@
 /** The safetensors format (huggingface/safetensors): an 8-byte header length, a JSON header, raw little-endian data. */
 import { GradmixError } from "../errors.ts";
-import { isObject } from "../json.ts";
+import {
+  count,
+  inside,
+  list,
+  membersOf,
+  object,
+  pair,
+  parse,
+  problem,
+  type Schema,
+  string,
+} from "../schema.ts";
 import { type Shape, sizeOf } from "../tensor/shape.ts";
 
 /** A tensor of a file. */
@@ -11,16 +22,18 @@ export interface StoredTensor {
   readonly data: Float32Array;
 }
 
+/** The member of a header that is no tensor. */
+export const METADATA = "__metadata__";
+
 /** One file of f32 tensors, in the map's order. Throws `data` for a shape that its values do not fit, and for the name `__metadata__`, which the format keeps. */
 export function encodeSafetensors(
   tensors: ReadonlyMap<string, StoredTensor>,
   metadata: Readonly<Record<string, string>> = { format: "pt" },
 ): Uint8Array {
-  const header: [string, unknown][] = [["__metadata__", metadata]];
+  const header: [string, unknown][] = [[METADATA, metadata]];
   let offset = 0;
   for (const [name, { shape, data }] of tensors) {
-    if (name === "__metadata__")
-      throw new GradmixError("data", `safetensors: no tensor can be called "${name}"`);
+    if (name === METADATA) throw new GradmixError("data", `safetensors: no tensor can be called "${name}"`);
     if (sizeOf(shape) !== data.length)
       throw new GradmixError(
         "data",
@@ -94,20 +107,20 @@ export function openSafetensors(bytes: Uint8Array | ByteSource, file = "model.sa
   if (headerLength > source.size - 8) throw wrong(`the header of ${headerLength} bytes is cut off`);
   if (headerLength > LONGEST_HEADER)
     throw wrong(`the header has ${headerLength} bytes; the format allows ${LONGEST_HEADER}`);
-  const header = parseHeader(part(8, headerLength), wrong);
-  const entries = new Map<string, Entry>();
-  for (const [name, entry] of header)
-    if (name !== "__metadata__")
-      entries.set(
-        name,
-        checkEntry(entry, () => wrong(`the entry of "${name}" is malformed`)),
-      );
+  const entries = parse(safetensorsHeader, part(8, headerLength), {
+    source: file,
+    code: "data",
+    part: "header",
+  });
 
   const start = 8 + headerLength;
   let end = start;
-  for (const [name, { from, to }] of [...entries].sort(([, a], [, b]) => a.from - b.from || a.to - b.to)) {
-    if (start + from !== end) throw wrong(`"${name}" does not begin where the tensor before it ends`);
-    end = start + to;
+  const inOrder = [...entries].sort(
+    ([, { data_offsets: a }], [, { data_offsets: b }]) => a[0] - b[0] || a[1] - b[1],
+  );
+  for (const [name, { data_offsets: place }] of inOrder) {
+    if (start + place[0] !== end) throw wrong(`"${name}" does not begin where the tensor before it ends`);
+    end = start + place[1];
   }
   if (end > source.size) throw wrong(`it has ${source.size} of ${end} bytes; it is cut off`);
   if (end < source.size) throw wrong(`${source.size - end} bytes at its end belong to no tensor`);
@@ -127,7 +140,8 @@ export function openSafetensors(bytes: Uint8Array | ByteSource, file = "model.sa
   } {
     const entry = entries.get(name);
     if (entry === undefined) throw wrong(`the tensor "${name}" is missing`);
-    const { dtype, shape, from, to } = entry;
+    const { dtype, shape } = entry;
+    const [from, to] = entry.data_offsets;
     const width = WIDTHS.get(dtype);
     if (width === undefined) throw wrong(`"${name}" has the type ${dtype}; F32, F16 and BF16 can be read`);
     if (to - from !== sizeOf(shape) * width)
@@ -164,37 +178,32 @@ export function decodeSafetensors(
   return new Map([...shapes.keys()].filter(wanted).map((name) => [name, read(name)]));
 }
 
-function parseHeader(bytes: Uint8Array, wrong: (what: string) => GradmixError): Map<string, unknown> {
-  let header: unknown;
-  try {
-    header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-  } catch {
-    throw wrong("the header is not JSON");
-  }
-  if (!isObject(header)) throw wrong("the header is not an object");
-  return new Map(Object.entries(header));
+/** A tensor in the header of a file. */
+export interface HeaderEntry<D = string> {
+  readonly dtype: D;
+  readonly shape: Shape;
+  /** Where its bytes begin and end, from the header's end on. */
+  readonly data_offsets: readonly [number, number];
 }
 
-interface Entry {
-  readonly dtype: string;
-  readonly shape: number[];
-  /** Bytes from the header's end. */
-  readonly from: number;
-  readonly to: number;
+/** The tensors of a header, whose types are read by `dtype`. */
+export function headerOf<D>(dtype: Schema<D>): Schema<ReadonlyMap<string, HeaderEntry<D>>> {
+  const entry = object<HeaderEntry<D>>({ dtype, shape: list(count), data_offsets: offsets });
+  return (value, at) =>
+    new Map(
+      Array.from(membersOf(value, at))
+        .filter(([name]) => name !== METADATA)
+        .map(([name, member]) => [name, entry(member, inside(at, name))]),
+    );
 }
 
-function checkEntry(entry: unknown, wrong: () => GradmixError): Entry {
-  const isCount = (value: unknown): value is number =>
-    typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
-  if (!isObject(entry)) throw wrong();
-  const fields = new Map<string, unknown>(Object.entries(entry));
-  const [dtype, shape, offsets] = [fields.get("dtype"), fields.get("shape"), fields.get("data_offsets")];
-  if (typeof dtype !== "string" || !Array.isArray(shape) || !shape.every(isCount)) throw wrong();
-  if (!Array.isArray(offsets) || offsets.length !== 2) throw wrong();
-  const [from, to] = offsets as unknown[];
-  if (!isCount(from) || !isCount(to) || from > to) throw wrong();
-  return { dtype, shape, from, to };
-}
+const offsets: Schema<readonly [number, number]> = (value, at) => {
+  const [from, to] = pair(count, count)(value, at);
+  if (from > to) throw problem(at, `begins at ${from} and ends before it, at ${to}`);
+  return [from, to];
+};
+
+export const safetensorsHeader: Schema<ReadonlyMap<string, HeaderEntry>> = headerOf(string);
 
 const scratch = new DataView(new ArrayBuffer(4));
 

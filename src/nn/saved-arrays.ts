@@ -1,27 +1,23 @@
 /** Arrays of a saved state, checked before anything is written to a device. */
 import { GradmixError } from "../errors.ts";
-import { isObject } from "../json.ts";
 import { show } from "../options.ts";
+import { type Fault, faultOf, object, plainObject, type Schema } from "../schema.ts";
 
 /** Throws `checkpoint`: "checkpoint: …". */
 export function wrongCheckpoint(what: string): GradmixError {
   return new GradmixError("checkpoint", `checkpoint: ${what}`);
 }
 
-/** A part of a saved state, such as its `json`. Throws `checkpoint` when it is not an object. */
-export function recordOf(saved: unknown, name: "json" | "arrays"): Record<string, unknown> {
-  const part: unknown = isObject(saved) ? saved[name] : undefined;
-  if (!isObject(part)) throw wrongCheckpoint(`${name} is ${show(part)}, not an object`);
-  return part;
+/** Errors of what a saved state holds. */
+export const checkpointFault: Fault = faultOf({ source: "checkpoint", code: "checkpoint" });
+
+/** What every saved state has; what is in it is checked by whom it is of. */
+export interface SavedParts {
+  readonly json: Readonly<Record<string, unknown>>;
+  readonly arrays: Readonly<Record<string, unknown>>;
 }
 
-/** A number of steps or tokens. Throws `checkpoint` unless it is an integer of at least 0. */
-export function countOf(json: Readonly<Record<string, unknown>>, name: string): number {
-  const value = json[name];
-  if (typeof value !== "number" || !Number.isSafeInteger(value) || value < 0)
-    throw wrongCheckpoint(`${name} is ${show(value)}`);
-  return value;
-}
+export const savedParts: Schema<SavedParts> = object<SavedParts>({ json: plainObject, arrays: plainObject });
 
 /** The arrays that are wanted, by name, with what has as many values. Throws `checkpoint` unless all of them are there, of their sizes, f32 and finite. */
 export function arraysOf(

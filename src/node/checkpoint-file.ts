@@ -6,11 +6,24 @@
 import { createHash, type Hash } from "node:crypto";
 import type { Checkpoint, CheckpointArray } from "../dga/checkpoint.ts";
 import { GradmixError } from "../errors.ts";
-import { type ByteSource, inMemory } from "../nn/safetensors.ts";
+import { type ByteSource, headerOf, type HeaderEntry, inMemory, METADATA } from "../nn/safetensors.ts";
 import { isObject } from "../json.ts";
 import { show } from "../options.ts";
+import {
+  faultOf,
+  object,
+  oneOf,
+  optional,
+  parse,
+  plainObject,
+  type Schema,
+  type Source,
+  string,
+  where,
+} from "../schema.ts";
 import { reading, writeFileAtomic, type WriteFs } from "./files.ts";
 
+type FileType = "F32" | "F64" | "I32" | "U32" | "U8" | "I64";
 const constructors = {
   F32: Float32Array,
   F64: Float64Array,
@@ -18,11 +31,8 @@ const constructors = {
   U32: Uint32Array,
   U8: Uint8Array,
   I64: BigInt64Array,
-} as const;
-type FileType = keyof typeof constructors;
+} as const satisfies Readonly<Record<FileType, unknown>>;
 
-/** The member of the header that is no tensor. */
-const METADATA = "__metadata__";
 const blankSum = "0".repeat(64);
 const formatName = "gradmix-checkpoint-1";
 
@@ -117,43 +127,58 @@ function isPlain(value: object): boolean {
 export function decodeCheckpoint(file: ByteSource | Uint8Array, label: string): CheckpointFile {
   const source = file instanceof Uint8Array ? inMemory(file) : file;
   const { metadata, tensors, start } = verifyCheckpoint(source, label);
-  const broken = (what: string): GradmixError => new GradmixError("checkpoint", `${label}: ${what}`);
   const arrays: Record<string, CheckpointArray> = {};
-  for (const [name, entry] of tensors) {
-    const [from, to] = offsets(entry) ?? [0, 0];
-    const type = isObject(entry) ? entry["dtype"] : undefined;
-    if (!isFileType(type)) throw broken(`"${name}" has the type ${show(type)}, which no checkpoint has`);
-    const constructor = constructors[type];
-    if (from > to || (to - from) % constructor.BYTES_PER_ELEMENT !== 0)
-      throw broken(`"${name}" has ${to - from} bytes, which are no ${type} numbers`);
+  for (const [name, { dtype, data_offsets: place }] of tensors) {
+    const [from, to] = place;
+    const constructor = constructors[dtype];
+    if ((to - from) % constructor.BYTES_PER_ELEMENT !== 0)
+      throw faultOf(ofFile(label))("", `"${name}" has ${to - from} bytes, which are no ${dtype} numbers`);
     const bytes = new Uint8Array(to - from);
     source.read(start + from, bytes);
     arrays[name] = new constructor(bytes.buffer);
   }
-  const json = parseState(metadata["json"]);
-  const step = metadata["step"] === undefined ? undefined : Number(metadata["step"]);
-  if (json === null || (step !== undefined && !Number.isSafeInteger(step)))
-    throw broken("its state is not JSON, or its step is no number");
-  return { ...(step === undefined ? {} : { step }), json, arrays };
+  const json = parse(plainObject, metadata.json, ofFile(label, "state"));
+  return { ...(metadata.step === undefined ? {} : { step: Number(metadata.step) }), json, arrays };
 }
 
-function isFileType(type: unknown): type is FileType {
-  return typeof type === "string" && Object.hasOwn(constructors, type);
+const ofFile = (source: string, part = ""): Source => ({ source, code: "checkpoint", part });
+
+interface Metadata {
+  readonly format: typeof formatName;
+  readonly step?: string;
+  /** All of the state that is no array, as JSON. */
+  readonly json: string;
+  /** Of header and data, with zeros in its place. */
+  readonly sha256: string;
 }
 
-function parseState(text: unknown): Record<string, unknown> | null {
-  try {
-    const json: unknown = JSON.parse(String(text));
-    return isObject(json) ? json : null;
-  } catch {
-    return null;
-  }
-}
+const metadataSchema = object<{ readonly [METADATA]: Metadata }>({
+  [METADATA]: object<Metadata>({
+    format: oneOf(formatName),
+    step: optional(
+      where(string, (text) =>
+        Number.isSafeInteger(Number(text)) ? null : `is ${show(text)}, not a number of steps`,
+      ),
+    ),
+    json: string,
+    sha256: where(string, (sum) =>
+      sum.length === 64 && sum !== blankSum ? null : "is not 64 hexadecimal digits",
+    ),
+  }),
+});
+
+const tensorsSchema = headerOf(oneOf<FileType>("F32", "F64", "I32", "U32", "U8", "I64"));
+
+/** The header of a checkpoint's file. */
+export const checkpointHeader: Schema<Pick<Contents, "metadata" | "tensors">> = (value, at) => ({
+  metadata: metadataSchema(value, at)[METADATA],
+  tensors: tensorsSchema(value, at),
+});
 
 /** The header of a file whose checksum was correct. */
 interface Contents {
-  readonly metadata: Record<string, unknown>;
-  readonly tensors: readonly (readonly [string, unknown])[];
+  readonly metadata: Metadata;
+  readonly tensors: ReadonlyMap<string, HeaderEntry<FileType>>;
   /** Where the data begins. */
   readonly start: number;
 }
@@ -171,26 +196,16 @@ export function verifyCheckpoint(source: ByteSource, label: string): Contents {
     );
   const headerBytes = new Uint8Array(headerLength);
   source.read(8, headerBytes);
-  const text = new TextDecoder().decode(headerBytes);
-  let header: unknown;
-  try {
-    header = JSON.parse(text);
-  } catch (error) {
-    throw new GradmixError("checkpoint", `${label}: is not a checkpoint: its header is not JSON`, {
-      cause: error,
-    });
-  }
-  const metadata = isObject(header) ? header[METADATA] : undefined;
-  if (!isObject(header) || !isObject(metadata) || metadata["format"] !== formatName)
-    throw broken("is not a checkpoint of this version of gradmix");
-
-  const tensors = Object.entries(header).filter(([name]) => name !== METADATA);
+  const { metadata, tensors } = parse(checkpointHeader, headerBytes, {
+    ...ofFile(label, "header"),
+    advice: "the file was damaged, or is not a checkpoint of this version of gradmix",
+  });
   const start = 8 + headerLength;
   const dataBytes = source.size - start;
-  const size = tensors.reduce((end, [, entry]) => Math.max(end, offsets(entry)?.[1] ?? Infinity), 0);
+  const size = Array.from(tensors.values()).reduce((end, entry) => Math.max(end, entry.data_offsets[1]), 0);
   if (size > dataBytes) throw broken(`is cut short: ${dataBytes} of ${size} bytes of data`);
-  const sum = metadata["sha256"];
-  if (typeof sum !== "string" || sum.length !== 64 || sum === blankSum) throw broken("has no checksum");
+  const sum = metadata.sha256;
+  const text = new TextDecoder().decode(headerBytes);
   const hash = createHash("sha256");
   hash.update(head).update(new TextEncoder().encode(text.replace(sum, blankSum)));
   hashSource(hash, source, start);
@@ -220,11 +235,4 @@ function sha256(parts: readonly Uint8Array[]): string {
   for (const part of parts)
     for (let at = 0; at < part.length; at += most) hash.update(part.subarray(at, at + most));
   return hash.digest("hex");
-}
-
-function offsets(entry: unknown): [number, number] | null {
-  const pair: unknown = isObject(entry) ? entry["data_offsets"] : null;
-  if (!Array.isArray(pair) || pair.length !== 2) return null;
-  const [start, end] = pair as unknown[];
-  return typeof start === "number" && typeof end === "number" ? [start, end] : null;
 }

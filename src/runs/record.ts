@@ -12,18 +12,40 @@ import { errorCode, GradmixError } from "../errors.ts";
 import { type Json, parseJson } from "../json.ts";
 import { liesOnSimplex, sumOf } from "../dga/simplex.ts";
 import { ioError } from "../node/files.ts";
-import type { RunFacts, TextFacts } from "./facts.ts";
+import {
+  boolean,
+  count,
+  faultOf,
+  type Fields,
+  list,
+  made,
+  map,
+  number,
+  object,
+  oneOf,
+  optional,
+  orNull,
+  parse,
+  parseOrdered,
+  type Schema,
+  type Source,
+  string,
+  stringOrNumber,
+  version,
+  where,
+} from "../schema.ts";
+import type { ContaminationFacts, OverlapCounts, RunFacts, TextFacts } from "./facts.ts";
 import type {
   Evaluation,
   GuardMetrics,
   MetricsLine,
   NamedWeights,
   ResumeLine,
+  RunChanges,
   RunWeights,
   StartLine,
   StepMetrics,
 } from "./lines.ts";
-import { listOf, mapOf, member, number, optional, orNull, type Part, type Reader, text } from "./read-json.ts";
 
 export interface RunRecord {
   readonly folder: string;
@@ -63,8 +85,8 @@ export function readRunHead(folder: string): RunHead {
   const source = readOrNull(file);
   if (source === null)
     throw new GradmixError("data", `${folder}: holds no run (there is no ${file}); name the folder of a run`);
-  const config = parseJson(source, { source: file, code: "data" });
-  if (!(config instanceof Map)) throw new GradmixError("data", `${file}: is not an object`);
+  const config = parseJson(source, ofRun(file));
+  if (!(config instanceof Map)) throw faultOf(ofRun(file))("", "is not an object");
   const place = join(folder, "run.json");
   const facts = readOrNull(place);
   if (facts === null)
@@ -72,16 +94,14 @@ export function readRunHead(folder: string): RunHead {
       "data",
       `${folder}: has no run.json, which a run writes before its first step; for a run of an earlier version, gradmix train --resume ${folder} writes it`,
     );
-  return { folder, name: basename(resolve(folder)), config, facts: factsOf(ordered(facts, place)) };
+  return { folder, name: basename(resolve(folder)), config, facts: parseOrdered(runFacts, facts, ofRun(place)) };
 }
 
 /** Reads the weights of weights.json; null if it does not exist yet. Throws `data` for a file that a run does not write. */
 export function readWeights(folder: string): RunWeights | null {
   const file = join(folder, "weights.json");
   const source = readOrNull(file);
-  if (source === null) return null;
-  const part = ordered(source, file);
-  return { ...named(part), ...optional(part, "bases", named) };
+  return source === null ? null : parseOrdered(runWeights, source, ofRun(file));
 }
 
 /** How far metrics.jsonl has been read. */
@@ -121,7 +141,8 @@ export function scanMetrics(
       let start = 0;
       for (let end = block.indexOf(10); end >= 0; end = block.indexOf(10, start)) {
         lines++;
-        visit(lineOf(parsed(block.toString("utf8", start, end), `${path}, line ${lines}`)));
+        // By JSON.parse, which is far faster: a long run has many lines.
+        visit(parse(metricsLine, block.toString("utf8", start, end), ofRun(`${path}, line ${lines}`)));
         start = end + 1;
       }
       bytes += start;
@@ -143,160 +164,151 @@ function readOrNull(path: string): string | null {
   }
 }
 
-/** Names keep their order. */
-function ordered(source: string, at: string): Part {
-  return { at, value: parseJson(source, { source: at, code: "data" }) };
-}
+const ofRun = (source: string): Source => ({ source, code: "data" });
 
-/** By JSON.parse, which is far faster: a long run has many lines. */
-function parsed(source: string, at: string): Part {
-  try {
-    return { at, value: JSON.parse(source) as unknown };
-  } catch (error) {
-    throw new GradmixError("data", `${at}: is not JSON`, { cause: error });
-  }
-}
-
-const numbers = mapOf(number);
+const numbers = map(number);
 
 /** Weights may have been edited, and what is made of them would be off without a word. */
-const weights: Reader<ReadonlyMap<string, number>> = (part) => {
-  const read = numbers(part);
+const weights = where(numbers, (read) => {
   const values = [...read.values()];
-  if (!liesOnSimplex(values))
-    throw new GradmixError(
-      "data",
-      `${part.at} has weights that are not numbers of at least 0 that sum to 1: they sum to ${Number(sumOf(values).toPrecision(9))}, and the least is ${values.reduce((a, b) => Math.min(a, b), Infinity)}`,
-    );
-  return read;
-};
-
-const named: Reader<NamedWeights> = (part) => ({
-  final: member(part, "final", weights),
-  averaged: member(part, "averaged", weights),
+  return liesOnSimplex(values)
+    ? null
+    : `has weights that are not numbers of at least 0 that sum to 1: they sum to ${Number(sumOf(values).toPrecision(9))}, and the least is ${values.reduce((a, b) => Math.min(a, b), Infinity)}`;
 });
 
-const evaluation: Reader<Evaluation> = (part) => ({
-  target: member(part, "target", orNull(number)),
-  domains: member(part, "domains", numbers),
-});
+const named: Fields<NamedWeights> = { final: weights, averaged: weights };
 
-const changed = mapOf((part) => {
-  const either: Reader<string | number> = (inner) =>
-    typeof inner.value === "number" ? number(inner) : text(inner);
-  return { from: member(part, "from", either), to: member(part, "to", either) };
-});
+/** Of weights.json. */
+export const runWeights: Schema<RunWeights> = object<RunWeights>({ ...named, bases: optional(object(named)) });
 
-const trained: Reader<{ weight?: number; loss: number | null; tokens: number; epochs: number }> = (part) => ({
-  ...optional(part, "weight", number),
-  loss: member(part, "loss", orNull(number)),
-  tokens: member(part, "tokens", number),
-  epochs: member(part, "epochs", number),
-});
+const evaluation = object<Evaluation>({ target: orNull(number), domains: numbers });
 
-const alignment: Reader<{
-  value: number;
-  standardError: number | null;
-  norm: number | null;
-  tokens?: number;
-  effectiveSize?: number;
-}> = (part) => ({
-  value: member(part, "value", number),
-  standardError: member(part, "standardError", orNull(number)),
-  norm: member(part, "norm", orNull(number)),
-  ...optional(part, "tokens", number),
-  ...optional(part, "effectiveSize", number),
-});
+const changes = made(
+  map(object<RunChanges[string]>({ from: stringOrNumber, to: stringOrNumber })),
+  (read): RunChanges => Object.fromEntries(read),
+);
 
-const guarded: Reader<GuardMetrics> = (part) => ({
-  loss: member(part, "loss", number),
-  reference: member(part, "reference", number),
-  standardError: member(part, "standardError", orNull(number)),
-  multiplier: member(part, "multiplier", orNull(number)),
-});
+const costs = object<RunFacts["cost"]>({ alignment: number, guard: optional(number), evaluation: number });
 
 /** A line that tells what a step did. */
-export const stepLine: Reader<StepMetrics> = (part) => ({
-  step: member(part, "step", number),
-  tokens: member(part, "tokens", number),
-  loss: member(part, "loss", number),
-  gradNorm: member(part, "gradNorm", orNull(number)),
-  ...optional(part, "lossScale", number),
-  ...(member(part, "skipped", (inner) => inner.value === true) ? { skipped: true as const } : {}),
-  lr: member(part, "lr", number),
-  seconds: member(part, "seconds", number),
-  weights: member(part, "weights", numbers),
-  domains: member(part, "domains", mapOf(trained)),
-  ...optional(part, "alignments", mapOf(alignment)),
-  ...optional(part, "targetNorm", number),
-  ...optional(part, "targetExamples", number),
-  ...optional(part, "guard", mapOf(guarded)),
-  ...optional(part, "evaluation", evaluation),
-  ...optional(part, "evaluationSeconds", number),
+export const stepLine: Schema<StepMetrics> = object<StepMetrics>({
+  step: count,
+  tokens: number,
+  loss: number,
+  gradNorm: orNull(number),
+  lossScale: optional(number),
+  skipped: optional(oneOf(true)),
+  lr: number,
+  seconds: number,
+  weights: numbers,
+  domains: map(
+    object<ValueOf<StepMetrics["domains"]>>({
+      weight: optional(number),
+      loss: orNull(number),
+      tokens: number,
+      epochs: number,
+    }),
+  ),
+  alignments: optional(
+    map(
+      object<ValueOf<NonNullable<StepMetrics["alignments"]>>>({
+        value: number,
+        standardError: orNull(number),
+        norm: orNull(number),
+        tokens: optional(number),
+        effectiveSize: optional(number),
+      }),
+    ),
+  ),
+  targetNorm: optional(number),
+  targetExamples: optional(number),
+  guard: optional(
+    map(
+      object<GuardMetrics>({
+        loss: number,
+        reference: number,
+        standardError: orNull(number),
+        multiplier: orNull(number),
+      }),
+    ),
+  ),
+  evaluation: optional(evaluation),
+  evaluationSeconds: optional(number),
 });
 
-const lineOf: Reader<MetricsLine> = (part) => {
-  const step = member(part, "step", number);
-  const event = member(part, "event", orNull(text));
-  if (event === "resumed")
-    return { step, event, changes: Object.fromEntries(member(part, "changes", changed)) };
-  if (event === "start")
-    return {
-      step: 0,
-      event,
-      seconds: member(part, "seconds", number),
-      evaluation: member(part, "evaluation", evaluation),
-      cost: member(part, "cost", costs),
-    };
-  if (event !== null)
-    throw new GradmixError("data", `${part.at}.event is "${event}", which this version of gradmix does not know`);
-  return stepLine(part);
+type ValueOf<M> = M extends ReadonlyMap<string, infer V> ? V : never;
+
+const startLine = object<StartLine>({
+  step: oneOf(0),
+  event: oneOf("start"),
+  seconds: number,
+  evaluation,
+  cost: costs,
+});
+
+const resumeLine = object<ResumeLine>({ step: count, event: oneOf("resumed"), changes });
+
+const eventOf = object<{ event: StartLine["event"] | ResumeLine["event"] | null }>({
+  event: orNull(oneOf("start", "resumed")),
+});
+
+/** Any line of metrics.jsonl. */
+export const metricsLine: Schema<MetricsLine> = (value, at) => {
+  const { event } = eventOf(value, at);
+  return (event === null ? stepLine : event === "start" ? startLine : resumeLine)(value, at);
 };
 
-const costs: Reader<RunFacts["cost"]> = (part) => ({
-  alignment: member(part, "alignment", number),
-  ...optional(part, "guard", number),
-  evaluation: member(part, "evaluation", number),
+const textFacts = object<TextFacts>({
+  files: number,
+  documents: number,
+  tokens: number,
+  heldOutTokens: number,
+  heldOutBytes: number,
+  sha256: string,
 });
 
-const textFacts: Reader<TextFacts> = (part) => ({
-  files: member(part, "files", number),
-  documents: member(part, "documents", number),
-  tokens: member(part, "tokens", number),
-  heldOutTokens: member(part, "heldOutTokens", number),
-  heldOutBytes: member(part, "heldOutBytes", number),
-  sha256: member(part, "sha256", text),
+const contamination = object<ContaminationFacts>({
+  words: count,
+  heldOutDocuments: count,
+  comparedDocuments: count,
+  foundDocuments: count,
+  documents: count,
+  lookedAt: count,
+  dropped: boolean,
+  domains: map(object<OverlapCounts>({ documents: count, copies: count, nearCopies: count })),
+  examples: list(
+    object<ContaminationFacts["examples"][number]>({
+      domain: string,
+      source: string,
+      kind: oneOf("copy", "near copy", "part"),
+      words: string,
+    }),
+  ),
 });
 
-const factsOf: Reader<RunFacts> = (part) => {
-  const version = member(part, "version", number);
-  if (version !== 1)
-    throw new GradmixError(
-      "data",
-      `${part.at}: was written by another version of gradmix (layout ${version}, not 1)`,
-    );
-  return {
-    version: 1,
-    gradmix: member(part, "gradmix", text),
-    node: member(part, "node", text),
-    backend: member(part, "backend", text),
-    simd: member(part, "simd", text),
-    precision: member(part, "precision", text),
-    threads: member(part, "threads", number),
-    rule: member(part, "rule", text),
-    seed: member(part, "seed", number),
-    dataSeed: member(part, "dataSeed", number),
-    steps: member(part, "steps", number),
-    batch: member(part, "batch", number),
-    context: member(part, "context", number),
-    parameters: member(part, "parameters", number),
-    vocabSize: member(part, "vocabSize", number),
-    repetitions: member(part, "repetitions", orNull(number)),
-    evaluatedTokens: member(part, "evaluatedTokens", orNull(number)),
-    cost: member(part, "cost", costs),
-    domains: member(part, "domains", mapOf(textFacts)),
-    target: member(part, "target", orNull(textFacts)),
-    targets: member(part, "targets", mapOf(textFacts)),
-    bases: member(part, "bases", orNull(listOf(text))),
-  };
-};
+/** Of run.json. */
+export const runFacts: Schema<RunFacts> = object<RunFacts>({
+  version: version(1, "it was written by another version of gradmix"),
+  gradmix: string,
+  node: string,
+  backend: string,
+  simd: string,
+  precision: string,
+  threads: number,
+  rule: string,
+  seed: number,
+  dataSeed: number,
+  steps: number,
+  batch: number,
+  context: number,
+  parameters: number,
+  vocabSize: number,
+  repetitions: orNull(number),
+  evaluatedTokens: orNull(number),
+  cost: costs,
+  domains: map(textFacts),
+  target: orNull(textFacts),
+  targets: map(textFacts),
+  contamination: optional(contamination),
+  bases: orNull(list(string)),
+});

@@ -79,7 +79,7 @@ describe("refused, in one line, with nothing written:", () => {
     ["no run", [good, work], /holds no run \(there is no .*config\.json\); name the folder of a run/],
     ["a folder that is not there", [join(work, "nowhere")], /nowhere: holds no run/],
     ["nothing measured", [empty], /empty: nothing was measured yet; wait for its first step/],
-    ["a broken line", [good, broken], /broken\/metrics\.jsonl, line 1\.tokens is missing/],
+    ["a broken line", [good, broken], /broken\/metrics\.jsonl, line 1: tokens is missing/],
     ["a step twice", [twice], /twice\/metrics\.jsonl: a line of step 3 follows one of step 3/],
     ["one run twice", [good, `${good}/`], /good\/: is named twice/],
     ["other targets", [good, other], /good and .*other have different targets/],

@@ -240,11 +240,11 @@ describe("the sampler", () => {
     const good = sampler.state();
     for (const [state, message] of [
       [null, /not an object/],
-      [{ ...good, version: 2 }, /version 1/],
-      [{ ...good, seed: 2 }, /seed 2, not 1/],
-      [{ ...good, taken: [1] }, /taken has not one count/],
-      [{ ...good, tokens: [1, -1] }, /tokens holds -1/],
-      [{ ...good, draws: 0.5 }, /draws holds 0\.5/],
+      [{ ...good, version: 2 }, /version is 2, not 1/],
+      [{ ...good, seed: 2 }, /seed is 2, not 1/],
+      [{ ...good, taken: [1] }, /taken has 1 items, not 2/],
+      [{ ...good, tokens: [1, -1] }, /tokens\.1 is -1/],
+      [{ ...good, draws: 0.5 }, /draws is 0\.5/],
     ] as const)
       expect(() => sampler.restore(state)).toThrow(message);
     expect(sampler.state()).toEqual(good);

@@ -292,40 +292,56 @@ describe("restoreMixer", () => {
   };
 
   test.each([
-    ["nothing", null, /not a mixer state of version 1/],
-    ["a list", [], /not a mixer state of version 1/],
-    ["another version", edit(["version"], 2), /not a mixer state of version 1/],
-    ["no rule", edit(["rule"], undefined), /it has no rule/],
-    ["another rule", edit(["rule", "rule"], "doge"), /it belongs to the rule "doge", not to "dga"/],
-    ["no domains", edit(["rule", "domains"], undefined), /has no domains/],
-    ["another k", edit(["rule", "domains"], ["wiki", "code", "web"]), /it has 3 domains, not 2/],
-    ["other domains", edit(["rule", "domains"], ["wiki", "web"]), /its domain 2 is "web", not "code"/],
+    ["nothing", null, /is null, not an object/],
+    ["a list", [], /is a list, not an object/],
+    ["another version", edit(["version"], 2), /version is 2, not 1/],
+    ["no rule", edit(["rule"], undefined), /rule is missing; it must be an object/],
+    [
+      "another rule",
+      edit(["rule", "rule"], "doge"),
+      /rule\.rule is "doge": the state belongs to that rule, not to "dga"/,
+    ],
+    ["no domains", edit(["rule", "domains"], undefined), /rule\.domains is missing/],
+    ["another k", edit(["rule", "domains"], ["wiki", "code", "web"]), /rule\.domains has 3 items, not 2/],
+    ["other domains", edit(["rule", "domains"], ["wiki", "web"]), /rule\.domains\.1 is "web", not "code"/],
     [
       "domains in another order",
       edit(["rule", "domains"], ["code", "wiki"]),
-      /its domain 1 is "code", not "wiki"/,
+      /rule\.domains\.0 is "code", not "wiki"/,
     ],
-    ["too few weights", edit(["rule", "weights"], [1]), /weights does not hold 2 numbers/],
+    ["too few weights", edit(["rule", "weights"], [1]), /rule\.weights has 1 items, not 2/],
     [
       "a NaN, which JSON writes as null",
       edit(["rule", "weights"], [1, null]),
-      /weights has null at domain "code"/,
+      /rule\.weights\.code is null, not a finite number/,
     ],
-    ["weights off the simplex", edit(["rule", "weights"], [0.6, 0.6]), /weights do not lie on the simplex/],
-    ["a negative weight", edit(["rule", "weights"], [1.5, -0.5]), /weights do not lie on the simplex/],
-    ["no memory", edit(["rule", "memory"], undefined), /has no memory/],
-    ["no α", edit(["rule", "memory", "alpha"], undefined), /memory\.alpha does not hold 2 numbers/],
+    [
+      "weights off the simplex",
+      edit(["rule", "weights"], [0.6, 0.6]),
+      /rule\.weights does not lie on the simplex/,
+    ],
+    [
+      "a negative weight",
+      edit(["rule", "weights"], [1.5, -0.5]),
+      /rule\.weights does not lie on the simplex/,
+    ],
+    ["no memory", edit(["rule", "memory"], undefined), /rule\.memory is missing/],
+    [
+      "no α",
+      edit(["rule", "memory", "alpha"], undefined),
+      /rule\.memory\.alpha is missing; it must be a list of 2/,
+    ],
     ["α off the simplex", edit(["rule", "memory", "alpha"], [0, 0]), /alpha does not lie on the simplex/],
     [
       "memory of something else",
       edit(["rule", "memory", "losses"], [1, 2]),
-      /memory\.losses is nothing that "dga" remembers/,
+      /rule\.memory\.losses is an unknown field; there are alpha/,
     ],
-    ["no updates", edit(["rule", "updates"], undefined), /updates is undefined/],
+    ["no updates", edit(["rule", "updates"], undefined), /rule\.updates is missing/],
     ["steps that are no count", edit(["steps"], 1.5), /steps is 1\.5/],
     ["negative steps", edit(["steps"], -1), /steps is -1/],
-    ["sums of other steps", edit(["steps"], 9), /weightSums do not add up to the 9 steps/],
-    ["a string for a number", edit(["weightSums"], ["1", 4]), /weightSums has "1" at domain "wiki"/],
+    ["sums of other steps", edit(["steps"], 9), /weightSums that do not add up to the 9 steps/],
+    ["a string for a number", edit(["weightSums"], ["1", 4]), /weightSums\.wiki is "1", not a finite number/],
   ])("refuses %s", (_, json, message) => {
     const error = errorOf(() => restoreMixer(mixer, json));
     expect(error.code).toBe("checkpoint");
@@ -340,7 +356,7 @@ describe("restoreMixer", () => {
       expect(restoreMixer(mixer, { ...five, weightSums: [2, 3 + sign * 4.9e-9] }).weightSums[1]).not.toBe(3);
       expect(
         errorOf(() => restoreMixer(mixer, { ...five, weightSums: [2, 3 + sign * 5.1e-9] })).message,
-      ).toBe("mixer state: weightSums do not add up to the 5 steps");
+      ).toBe("mixer state: has weightSums that do not add up to the 5 steps");
     }
     expect(errorOf(() => restoreMixer(mixer, { ...five, weightSums: [6, -1] })).message).toContain(
       "do not add up",
@@ -348,7 +364,9 @@ describe("restoreMixer", () => {
     for (const bad of [2 ** 53, -1, "5", null, NaN]) {
       const message = (json: unknown): string => errorOf(() => restoreMixer(mixer, json)).message;
       expect(message({ ...five, steps: bad })).toMatch(/^mixer state: steps is /);
-      expect(message({ ...five, rule: { ...five.rule, updates: bad } })).toMatch(/^mixer state: updates is /);
+      expect(message({ ...five, rule: { ...five.rule, updates: bad } })).toMatch(
+        /^mixer state: rule\.updates is /,
+      );
     }
     expect(restoreMixer(mixer, { ...five, rule: { ...five.rule, updates: 0 } }).rule.updates).toBe(0);
   });
@@ -359,10 +377,10 @@ describe("restoreMixer", () => {
     const memory = { b: [1], a: [2] };
     expect(
       errorOf(() => restoreMixer(doge, { ...doge.initial, rule: { ...doge.initial.rule, memory } })).message,
-    ).toBe('mixer state: memory.b is nothing that "doge" remembers');
+    ).toBe("mixer state: rule.memory.b is an unknown field; there are none");
     for (const bad of [Infinity, -Infinity, NaN])
       expect(errorOf(() => restoreMixer(mixer, { ...good, weightSums: [bad, 1] })).message).toBe(
-        `mixer state: weightSums has ${bad} at domain "wiki"`,
+        `mixer state: weightSums.wiki is ${bad}, not a finite number`,
       );
   });
 
@@ -370,7 +388,9 @@ describe("restoreMixer", () => {
     const other = createMixer({ domains: ["wiki", "code"], rule: { name: "ado" } });
     const memory = { ...other.initial.rule.memory, seen: [...new Array<number>(63).fill(0), "x"] };
     const json = { ...other.initial, rule: { ...other.initial.rule, memory } };
-    expect(errorOf(() => restoreMixer(other, json)).message).toBe('mixer state: memory.seen has "x" at 63');
+    expect(errorOf(() => restoreMixer(other, json)).message).toBe(
+      'mixer state: rule.memory.seen.63 is "x", not a finite number',
+    );
   });
 
   test("refuses or understands any damage to one field, and nothing but a GradmixError comes out", () => {

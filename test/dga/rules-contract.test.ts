@@ -184,7 +184,7 @@ describe("a saved memory", () => {
         else
           expect(errorOf(() => restoreMixer(mixer, json))).toMatchObject({
             code: "checkpoint",
-            message: `mixer state: memory: ${fault}`,
+            message: `mixer state: rule.memory does not fit: ${fault}`,
           });
       }
     },

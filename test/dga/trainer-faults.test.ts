@@ -243,17 +243,19 @@ describe("a checkpoint is restored whole or not at all", () => {
     const nan = Float32Array.from(good.arrays["m"] as Float32Array);
     nan[size - 1] = NaN;
     const refusals: [unknown, RegExp][] = [
-      [null, /^checkpoint: json is undefined/],
-      [{ arrays: good.arrays }, /^checkpoint: json is undefined/],
-      [{ json: good.json }, /^checkpoint: arrays is undefined/],
+      [null, /^checkpoint: is null, not an object/],
+      [{ arrays: good.arrays }, /^checkpoint: json is missing; it must be an object/],
+      [{ json: good.json }, /^checkpoint: arrays is missing; it must be an object/],
       ...["low", NaN, Infinity, true].map((loss): [unknown, RegExp] => [
         { ...good, json: { ...good.json, loss } },
-        new RegExp(`^checkpoint: loss is "?${loss}"?$`),
+        new RegExp(`^checkpoint: loss is "?${loss}"?, not a finite number$`),
       ]),
       ...["tokens", "optimizerSteps"].flatMap((name) =>
         [-1, 0.5, NaN, null, undefined].map((count): [unknown, RegExp] => [
           { ...good, json: { ...good.json, [name]: count } },
-          new RegExp(`^checkpoint: ${name} is ${String(count)}$`),
+          new RegExp(
+            `^checkpoint: ${name} is ${count === undefined ? "missing; it must be" : `${count}, not`} a whole number of at least 0$`,
+          ),
         ]),
       ),
       ...[0, 3, -2, "2"].map((directionScale): [unknown, RegExp] => [

@@ -268,8 +268,10 @@ describe("the trainer", () => {
     await trainer.step();
     const good = await trainer.save();
     const other = setup({ seed: 4 });
-    expect(() => other.restore(good)).toThrow(/sampler state: it has the seed 3, not 4/);
-    expect(() => setup({ rule: { name: "uniform" } }).restore(good)).toThrow(/belongs to the rule "dga"/);
+    expect(() => other.restore(good)).toThrow(/sampler state: seed is 3, not 4/);
+    expect(() => setup({ rule: { name: "uniform" } }).restore(good)).toThrow(
+      /is "dga": the state belongs to that rule, not to "uniform"/,
+    );
     const short = { ...good, arrays: { ...good.arrays, m: new Float32Array(3) } };
     expect(() => setup().restore(short)).toThrow(/m has 3 values, the model has \d+/);
   });
@@ -287,20 +289,23 @@ describe("the trainer", () => {
     const good = await ahead.save();
     const gathered = good.json["gathered"] as Record<string, number[]>;
     const damages: [Record<string, unknown>, RegExp][] = [
-      [{ mixer: { ...(good.json["mixer"] as object), version: 2 } }, /mixer state: it is not/],
-      [{ sampler: null }, /sampler state: it is not an object/],
+      [{ mixer: { ...(good.json["mixer"] as object), version: 2 } }, /mixer state: version is 2, not 1/],
+      [{ sampler: null }, /sampler state: is null, not an object/],
       [
         { alignmentSampler: { ...(good.json["alignmentSampler"] as object), taken: [1] } },
-        /taken has not one/,
+        /taken has 1 items, not/,
       ],
-      [{ targetSampler: { ...(good.json["targetSampler"] as object), draws: -1 } }, /draws holds -1/],
+      [{ targetSampler: { ...(good.json["targetSampler"] as object), draws: -1 } }, /draws is -1/],
       [{ optimizerSteps: 1.5 }, /optimizerSteps is 1.5/],
       [{ tokens: "many" }, /tokens is "many"/],
-      [{ gathered: null }, /gathered is malformed: it is no object/],
-      [{ gathered: { ...gathered, domainOf: undefined } }, /it has no domainOf/],
-      [{ gathered: { ...gathered, losses: [NaN] } }, /losses holds NaN/],
+      [{ gathered: null }, /gathered: is null, not an object/],
+      [{ gathered: { ...gathered, domainOf: undefined } }, /gathered: domainOf is missing/],
+      [{ gathered: { ...gathered, losses: [NaN] } }, /losses\.0 is NaN, not a finite number/],
       [{ gathered: { ...gathered, dots: [1] } }, /1 dots for \d+ examples/],
-      [{ gathered: { ...gathered, domainOf: gathered["domainOf"].map(() => 3) } }, /of none of 3 domains/],
+      [
+        { gathered: { ...gathered, domainOf: gathered["domainOf"].map(() => 3) } },
+        /domainOf\.0 is 3, and there are 3 domains/,
+      ],
     ];
     for (const [damage, message] of damages)
       expect(() => tried.restore({ ...good, json: { ...good.json, ...damage } })).toThrow(message);

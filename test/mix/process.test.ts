@@ -161,7 +161,7 @@ const silent = openOutput(new Writable({ write: (_chunk, _encoding, done) => don
 test.each<[Partial<MixFlags>, Record<string, string>, RegExp]>([
   [{}, { eta: "2" }, /^the rule is given without domains: add --domains A,B/],
   [{ domains: "a,,b" }, {}, /^--domains: "a,,b" has no name at place 2/],
-  [{ domains: "a,a" }, {}, /^domains\.1: "a" stands there twice/],
+  [{ domains: "a,a" }, {}, /^domains\.1: it is "a", which stands there twice/],
   [{ domains: "a,b" }, { rule: "dgaa" }, /^--rule: "dgaa" is not one of .*did you mean dga\?/],
   [
     { domains: "a,b" },
@@ -260,8 +260,11 @@ describe("files", () => {
     ]);
     for (const [text, message] of [
       ['{"version":1}', /broken\.json: .*it cannot be gone on from/],
-      ['{"version":2}', /it is 2, and this gradmix knows 1; go on with the gradmix that wrote the state/],
-      ['{"version":', /broken\.json: it is no JSON: .* \(to begin anew, name another file\)/],
+      [
+        '{"version":2}',
+        /version: it is 2, and this gradmix reads 1; go on with the gradmix that wrote the state/,
+      ],
+      ['{"version":', /broken\.json: is not JSON \(.*\); to begin anew, name another file/],
       ["{", /broken\.json: .*JSON/],
     ] as const) {
       writeFileSync(at("broken.json"), text);
@@ -607,8 +610,8 @@ describe("replay", () => {
 
   test.each<[unknown[], object, RegExp]>([
     [[], {}, /^log: it has no lines/],
-    [["{"], {}, /^log, line 1: it is no JSON/],
-    [["3"], {}, /^log, line 1: 3 is no line/],
+    [["{"], {}, /^log, line 1: is not JSON/],
+    [["3"], {}, /^log, line 1: is 3, not an object; lines are of metrics\.jsonl, or messages/],
     [[init, observe(2), observe(1)], {}, /^log, line 3: step: step 1 comes after step 2/],
     [[observe(1)], {}, /^log, line 1: domains: it is missing/],
     [

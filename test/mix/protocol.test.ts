@@ -380,10 +380,10 @@ describe("init", () => {
   test.each<[object, string | null, RegExp]>([
     [{}, "domains", /^it is missing/],
     [{ domains: [] }, "domains", /at least one name/],
-    [{ domains: "web" }, "domains", /^"web" is not a list/],
-    [{ domains: ["a", 3] }, "domains.1", /^3 is not a name/],
+    [{ domains: "web" }, "domains", /^it is "web", not a list/],
+    [{ domains: ["a", 3] }, "domains.1", /^it is 3, not a name/],
     [{ domains: ["a", "a"] }, "domains.1", /twice/],
-    [{ v: 2 }, "v", /^2 is not a version/],
+    [{ v: 2 }, "v", /^it is 2, and this gradmix reads 1/],
     [{ seed: -1 }, "seed", /whole number/],
     [{ rule: "dga" }, "rule", /not an object/],
     [{ rule: { name: "dgaa" } }, "rule", /did you mean "dga"\?/],
@@ -396,19 +396,19 @@ describe("init", () => {
     ],
     [{ combinators: [{ name: "flor" }] }, "combinators", /did you mean "floor"\?/],
     [{ sizes: { web: 1 } }, "sizes.code", /^it is missing/],
-    [{ sizes: { web: 1, code: 0 } }, "sizes.code", /^0 is not a finite number above 0/],
+    [{ sizes: { web: 1, code: 0 } }, "sizes.code", /^it is 0, not a finite number above 0/],
     [{ sizes: { web: 1, cod: 1 } }, "sizes.cod", /did you mean "code"\?/],
     [{ sizes: [1, 2] }, "sizes", /told by domain, .* not by position/],
-    [{ tokens: { web: 1 } }, "tokens", /^an object is not a finite number/],
-    [{ histogram: { web: 0 } }, "histogram", /all shares are 0/],
-    [{ updateEvery: 0 }, "updateEvery", /^0 is not a whole number of at least 1/],
-    [{ updateAfter: 1.5 }, "updateAfter", /^1\.5 is not/],
+    [{ tokens: { web: 1 } }, "tokens", /^it is an object, not a finite number/],
+    [{ histogram: { web: 0 } }, "histogram", /has no share above 0/],
+    [{ updateEvery: 0 }, "updateEvery", /^it is 0, not a whole number of at least 1/],
+    [{ updateAfter: 1.5 }, "updateAfter", /^it is 1\.5, not/],
     [{ shares: { web: 1 } }, "shares.code", /^it is missing/],
     [{ shares: { web: 0, code: 0 } }, "shares", /all shares are 0/],
     [{ lossMultipliers: "yes" }, "lossMultipliers", /not true or false/],
     [{ snapshot: 1 }, "snapshot", /not true or false/],
     [{ domain: [] }, "domain", /did you mean "domains"\?/],
-    [{ state: 3 }, "state", /^it cannot be gone on from: 3 is not a state/],
+    [{ state: 3 }, "state", /^it cannot be gone on from: it is 3, not an object/],
   ])("is refused for %j", (message, field, error) => {
     const domains = { domains: ["web", "code"] };
     const made = answer(null, {
@@ -446,9 +446,9 @@ describe("observe", () => {
     [{ step: -1 }, "step", /whole number/],
     [{ step: 1.5 }, "step", /whole number/],
     [{ alignments: { web: 1, cod: 1 } }, "alignments.cod", /did you mean "code"\?/],
-    [{ alignments: { web: 1, code: "2" } }, "alignments.code", /^"2" is not a finite number/],
+    [{ alignments: { web: 1, code: "2" } }, "alignments.code", /^it is "2", not a finite number/],
     [{ alignments: [1, 2] }, "alignments", /not by position/],
-    [{ alignments: 3 }, "alignments", /^3 is not an object with numbers by domain/],
+    [{ alignments: 3 }, "alignments", /^it is 3, not an object with numbers by domain/],
     [{ alignments: { web: 1 } }, "alignments.code", /^it is missing, and norms has a number for it/],
     [{ norms: { web: 1, code: -1 } }, "norms.code", /at least 0/],
     [{ norms: undefined }, "norms", /^it is missing; rule dga needs it beside alignments, targetNorm/],
@@ -460,13 +460,13 @@ describe("observe", () => {
       "alignments.code",
       /tokens has a number for it/,
     ],
-    [{ losses: { web: null, code: true } }, "losses.code", /^true is not a finite number/],
+    [{ losses: { web: null, code: true } }, "losses.code", /^it is true, not a finite number/],
     [{ targetExamples: 0 }, "targetExamples", /whole number of at least 1/],
     [{ tokensSeen: { web: 1 } }, "tokensSeen.code", /^it is missing/],
     [{ aligments: {} }, "aligments", /did you mean "alignments"\?/],
-    [{ gramDomains: ["web"] }, "gramDomains", /no gram/],
-    [{ gram: [[1]] }, "gram", /^1 rows for 2 domains/],
-    [{ gram: [[1, 2], [2]] }, "gram.code", /^its row is a list, not a list of 2 numbers/],
+    [{ gramDomains: ["web"] }, "gramDomains", /names the rows of a gram, and there is none/],
+    [{ gram: [[1]] }, "gram", /^it has 1 rows for 2 domains/],
+    [{ gram: [[1, 2], [2]] }, "gram.code", /^it has 1 items, not 2/],
     [
       {
         gram: [
@@ -475,7 +475,7 @@ describe("observe", () => {
         ],
       },
       "gram.web.code",
-      /^null is not/,
+      /^it is null, not/,
     ],
     [{ gram: { web: { web: 1, code: 2 } } }, "gram.code", /it has no row/],
     [{ gram: { web: { web: 1 }, code: { code: 2 } } }, "gram.web.code", /^it is missing/],
@@ -529,7 +529,7 @@ describe("observe", () => {
     expect(errorOf(answer(grape, { ...some, targets: { math: of } }).reply).field).toBe("targets.law");
     expect(errorOf(answer(grape, { ...some, targets: { math: of, lwa: of } }).reply)).toMatchObject({
       field: "targets.lwa",
-      error: 'there is no such target; did you mean "law"?',
+      error: 'it is not a target; did you mean "law"?',
     });
   });
 
@@ -625,21 +625,21 @@ describe("sketches", () => {
   });
 
   test.each<[object, string, RegExp]>([
-    [{ ...sent, web: "AAA" }, "sketches.web", /is not base64/],
-    [{ ...sent, web: "A*==" }, "sketches.web", /is not base64/],
+    [{ ...sent, web: "AAA" }, "sketches.web", /"AAA", not base64/],
+    [{ ...sent, web: "A*==" }, "sketches.web", /"A\*==", not base64/],
     [{ ...sent, web: "" }, "sketches.web", /^it has 0 bytes/],
     [{ ...sent, web: "AAAAAAA=" }, "sketches.web", /^it has 5 bytes/],
-    [{ ...sent, web: 3 }, "sketches.web", /^3 is not base64/],
+    [{ ...sent, web: 3 }, "sketches.web", /^it is 3, not base64/],
     [{ ...sent, code: base64(sketch(32)) }, "sketches.code", /^it has 32 numbers, and that of "web" 33/],
     [
       { ...sent, web: base64(Float32Array.of(...web.subarray(1), NaN)) },
       "sketches.web",
-      /^its number 33 is NaN/,
+      /^it has NaN as its number 33/,
     ],
     [
       { ...sent, web: base64(Float32Array.of(-Infinity, ...web.subarray(1))) },
       "sketches.web",
-      /^its number 1 is -Infinity/,
+      /^it has -Infinity as its number 1/,
     ],
     [{ ...sent, cod: sent.code }, "sketches.cod", /did you mean "code"\?/],
     [{ web: sent.web, code: sent.code }, "sketches.target", /^it is missing/],
@@ -719,14 +719,14 @@ test.each<[string, string | null, RegExp]>([
     /JSON has no NaN: leave out what was not measured$/,
   ],
   ['{"type":"observe","step":1,"targetNorm":-Infinity}', null, /JSON has no -?Infinity/],
-  ['{"type":"observe","step":1,"targetNorm":1e999}', "targetNorm", /^Infinity is not a finite number/],
+  ['{"type":"observe","step":1,"targetNorm":1e999}', "targetNorm", /^it is Infinity, not a finite number/],
   ["[]", null, /^a list is not a message/],
   ["3", null, /^3 is not a message/],
   ["null", null, /^null is not a message/],
   ["{}", "type", /^it is missing; there are init, observe, snapshot$/],
   ['{"type":"obsrve"}', "type", /did you mean "observe"\?/],
   ['{"type":"toString"}', "type", /no type of message/],
-  ['{"type":"snapshot","step":1}', "step", /there is no such field/],
+  ['{"type":"snapshot","step":1}', "step", /it is an unknown field; there are type/],
 ])("a line that is no message is refused: %s", (line, field, error) => {
   const session = first();
   const made = answerLine(session, line);

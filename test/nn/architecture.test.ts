@@ -3,7 +3,7 @@ import { expect, it } from "vitest";
 import { createGPT, createParameters, resolveGPTConfig, toHuggingFace } from "gradmix/nn";
 import { lastBlocks } from "gradmix/dga";
 import { createReferenceBackend } from "#dist/backends/reference/index.js";
-import { gptSpecs, layersOf, pathOf } from "#dist/nn/architecture.js";
+import { architectureOf, gptSpecs, layersOf, pathOf } from "#dist/nn/architecture.js";
 import { decodeSafetensors } from "#dist/nn/safetensors.js";
 import { setCurrentMemory } from "#dist/tensor/memory.js";
 import { sum } from "gradmix";
@@ -16,13 +16,13 @@ it.each(configs)(
     setCurrentMemory(createReferenceBackend());
     const config = resolveGPTConfig(given);
     const { parameters } = createGPT(given);
-    const layers = layersOf(config);
+    const layers = layersOf(architectureOf(config));
     expect(new Set(layers.map(pathOf)).size).toBe(layers.length);
     const names = layers.flatMap((layer) =>
       layer.bias ? [`${pathOf(layer)}.weight`, `${pathOf(layer)}.bias`] : [`${pathOf(layer)}.weight`],
     );
     expect(parameters.list.map(({ name }) => name)).toEqual(names);
-    expect(parameters.specs).toEqual(gptSpecs(config));
+    expect(parameters.specs).toEqual(gptSpecs(architectureOf(config)));
     for (const layer of layers) {
       const rows = layer.rows.reduce((a, b) => a + b, 0);
       const weight = parameters.byName.get(`${pathOf(layer)}.weight`);

@@ -358,12 +358,12 @@ describe("a saved state that does not fit is refused, and changes nothing", () =
   const json = { name: "adamw", steps: 4 };
 
   it.each<[unknown, string]>([
-    [null, "json is undefined, not an object"],
-    [{ json }, "arrays is undefined, not an object"],
+    [null, "is null, not an object"],
+    [{ json }, "arrays is missing; it must be an object"],
     [{ json: { ...json, name: "sgd" }, arrays }, 'the state is of the optimizer "sgd", not of "adamw"'],
-    [{ json: { steps: 1 }, arrays }, 'the state is of the optimizer undefined, not of "adamw"'],
-    [{ json: { ...json, steps: -1 }, arrays }, "steps is -1"],
-    [{ json: { ...json, steps: 0.5 }, arrays }, "steps is 0.5"],
+    [{ json: { steps: 1 }, arrays }, "name is missing; it must be a string"],
+    [{ json: { ...json, steps: -1 }, arrays }, "steps is -1, not a whole number of at least 0"],
+    [{ json: { ...json, steps: 0.5 }, arrays }, "steps is 0.5, not a whole number of at least 0"],
     [{ json, arrays: { m: arrays.m } }, `it has no v, which takes ${size} values`],
     [{ json, arrays: { ...arrays, momentum: arrays.m } }, 'adamw has no "momentum" in its state'],
     [{ json, arrays: { ...arrays, v: new Float64Array(size) } }, "v is Float64Array, not a Float32Array"],

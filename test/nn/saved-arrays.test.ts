@@ -1,6 +1,7 @@
 /** Parts of a saved state: what is there is handed on, and everything else refused by name. */
 import { describe, expect, test } from "vitest";
-import { arraysOf, countOf, recordOf } from "#dist/nn/saved-arrays.js";
+import { arraysOf, checkpointFault, savedParts } from "#dist/nn/saved-arrays.js";
+import { read } from "#dist/schema.js";
 import { codeOf } from "../errors.ts";
 
 describe("arrays", () => {
@@ -35,17 +36,16 @@ describe("arrays", () => {
   });
 });
 
-test("counts are integers of at least 0", () => {
-  for (const value of [0, 1, 2 ** 53 - 1]) expect(countOf({ steps: value }, "steps")).toBe(value);
-  for (const value of [-1, 0.5, 2 ** 53, NaN, Infinity, "1", null, undefined, [1]])
-    expect(codeOf(() => countOf({ steps: value }, "steps"))).toMatch(/^checkpoint: checkpoint: steps is /);
-});
-
 test("parts are objects", () => {
-  const json = { steps: 1 };
-  expect(recordOf({ json }, "json")).toBe(json);
-  for (const saved of [null, undefined, 3, "json", {}, { json: null }, { json: 3 }, { json: "x" }])
-    expect(codeOf(() => recordOf(saved, "json"))).toMatch(
-      /^checkpoint: checkpoint: json is .*, not an object$/,
+  const saved = { json: { steps: 1 }, arrays: {} };
+  expect(read(savedParts, { ...saved, other: 3 }, checkpointFault)).toEqual(saved);
+  for (const bad of [undefined, null, 3, "x", []])
+    for (const name of ["json", "arrays"])
+      expect(codeOf(() => read(savedParts, { ...saved, [name]: bad }, checkpointFault))).toMatch(
+        new RegExp(`^checkpoint: checkpoint: ${name} is .* an object$`),
+      );
+  for (const bad of [null, undefined, 3, "json", []])
+    expect(codeOf(() => read(savedParts, bad, checkpointFault))).toMatch(
+      /^checkpoint: checkpoint: is .* an object$/,
     );
 });

@@ -200,7 +200,7 @@ describe("a whole folder", () => {
     ] as const) {
       file(json);
       expect(codeOf(() => readWeights(folder))).toMatch(
-        new RegExp(`^data: .*weights\\.json\\.${key} has weights that are not .* that sum to 1: they sum to`),
+        new RegExp(`^data: .*weights\\.json: ${key} has weights that are not .* that sum to 1: they sum to`),
       );
     }
     file({ final: good, averaged: good });
@@ -215,7 +215,7 @@ describe("a whole folder", () => {
     writeFileSync(join(empty, "config.json"), "{}");
     expect(codeOf(() => readRunHead(empty))).toMatch(/^data: .*: has no run\.json/);
     writeFileSync(join(empty, "run.json"), formatJson({ ...facts, version: 2 }));
-    expect(codeOf(() => readRunHead(empty))).toContain("written by another version");
+    expect(codeOf(() => readRunHead(empty))).toContain("run.json: version is 2, and this gradmix reads 1; it was written by another version");
   });
 
   test("every part of run.json that is missing or of another kind is refused by its name", () => {
@@ -223,20 +223,20 @@ describe("a whole folder", () => {
     for (const key of Object.keys(facts) as (keyof RunFacts)[]) {
       put("run.json", { ...facts, [key]: [["no"]] });
       const error = errorOf(() => readRunHead(folder));
-      expect([error.code, error.message]).toEqual(["data", expect.stringContaining(`run.json.${key}`)]);
+      expect([error.code, error.message]).toEqual(["data", expect.stringContaining(`run.json: ${key}`)]);
     }
     put("run.json", { ...facts, domains: new Map([["code", { ...text, tokens: "many" }]]) });
     expect(codeOf(() => readRunHead(folder))).toContain(
-      'run.json.domains.code.tokens is "many"; it must be a finite number',
+      'run.json: domains.code.tokens is "many", not a finite number',
     );
   });
 
   test.each([
     ["no JSON", "{", "line 1: is not JSON"],
     ["no object", "[]", "line 1"],
-    ["no step", "{}", "line 1.step is missing; it must be a finite number"],
-    ["an event of its own", '{"step":1,"event":"paused"}', 'line 1.event is "paused"'],
-    ["a step without weights", '{"step":1,"tokens":1,"loss":1,"gradNorm":1,"lr":1,"seconds":1}', "line 1.weights"],
+    ["no step", "{}", "line 1: step is missing; it must be a whole number of at least 0"],
+    ["an event of its own", '{"step":1,"event":"paused"}', 'line 1: event is "paused", not "start" or "resumed"'],
+    ["a step without weights", '{"step":1,"tokens":1,"loss":1,"gradNorm":1,"lr":1,"seconds":1}', "line 1: weights is missing"],
   ])("a line that is %s is refused", (_, source, message) => {
     writeFileSync(join(folder, "metrics.jsonl"), `${source}\n`);
     expect(codeOf(() => scanMetrics(folder, () => {}))).toContain(message);

@@ -208,7 +208,7 @@ test("a nested state goes through the mixer's save and restore; of another nesti
         rule: combinators.floor(combinators.ema(rules.dga(), 0.5), 0.1),
       });
       expect(errorOf(() => restoreMixer(other, state)).message).toContain(
-        'belongs to the rule "ema(floor(dga))"',
+        'is "ema(floor(dga))": the state belongs to that rule',
       );
     }),
   );

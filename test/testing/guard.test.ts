@@ -254,7 +254,7 @@ test("its state goes through the mixer's save and restore, and goes on to the sa
   for (const name of ["guardReferences", "guardRatios", "guardMultipliers"]) {
     const memory = { ...rule.memory, [`inner.${name}`]: [0, -1, 0] };
     expect(errorOf(() => restoreMixer(mixer, { ...rest, rule: { ...rule, memory } })).message).toBe(
-      `mixer state: memory: ${name} has a number below 0`,
+      `mixer state: rule.memory does not fit: ${name} has a number below 0`,
     );
   }
 });

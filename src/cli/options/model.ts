@@ -1,6 +1,5 @@
 /** The model, and whose parameters it begins with. */
-import { defaultPreset, presets } from "../../nn/architecture.ts";
-import { keysOf } from "../../keys.ts";
+import { defaultPreset, presetNames } from "../../nn/architecture.ts";
 import { choice, text, whole } from "./kinds.ts";
 import type { SectionTable } from "./spec.ts";
 
@@ -8,7 +7,7 @@ export const modelOptions: SectionTable<"model"> = {
   preset: {
     flag: "--preset",
     value: "llama|gpt2",
-    kind: choice(keysOf(presets)),
+    kind: choice(presetNames),
     default: defaultPreset,
     help: "llama: RMSNorm, RoPE, SwiGLU, no biases; gpt2: LayerNorm, biases, learned positions, GELU",
   },
