@@ -7,12 +7,12 @@
  * 128 wide; `segmented`.
  *
  * Options: --groups A,B (all), --sizes 512,1024 of the squares, --simd relaxed|plain|auto, --threads 1,2, --rounds N (9), --seconds N a case and round (0.02). With --backend
- * webgpu: the GPU, from the time of many products enqueued together; --sizes 1024,4096, --precision f32|f16; every variant's figure stands beside the chosen one's.
+ * webgpu: the GPU, from the time of many products enqueued together, and of the segmented weight gradient; --sizes 1024,4096, --precision f32|f16; every variant's figure stands beside the chosen one's.
  */
 import type { Backend } from "gradmix";
 import { type CpuOptions, createCpuBackend, startMachine } from "#dist/backends/cpu/index.js";
 import { createNodeDevice } from "#dist/backends/webgpu/host-node.js";
-import { createWebgpuBackend } from "#dist/backends/webgpu/index.js";
+import { createWebgpuBackend, type WebgpuBackend } from "#dist/backends/webgpu/index.js";
 import { linearLayers, shapeOf } from "./_models.js";
 import { readOptions } from "./_options.js";
 import { inTurns, type Work } from "./_timing.js";
@@ -204,7 +204,7 @@ async function onGpu(sizes: readonly number[], precision: "f32" | "f16"): Promis
     },
   };
   const backend = createWebgpuBackend({ ...{ device, adapter, software, tensorCores, precision, tuning } });
-  const rows = [];
+  const rows: object[] = [];
   for (const size of sizes)
     for (const [transA, transB] of [
       [false, false],
@@ -231,32 +231,85 @@ async function onGpu(sizes: readonly number[], precision: "f32" | "f16"): Promis
           { a, b },
           { c },
         );
-      const time = async (count: number): Promise<number> => {
-        const began = performance.now();
-        for (let i = 0; i < count; i++) once();
-        await backend.read(c.buffer, 0, 1);
-        return (performance.now() - began) / 1000 / count;
-      };
-      // The variants are timed within the first.
-      await time(1);
-      const count = Math.max(1, Math.min(200, Math.round(0.1 / (await time(1)))));
-      const seconds: number[] = [];
-      for (let round = 0; round < 5; round++) seconds.push(await time(count));
-      const median = seconds.sort((x, y) => x - y)[2] ?? NaN;
+      const gflops = await rateOnGpu(backend, c.buffer, 2 * size ** 3, once);
       const layout = `${transA ? "T" : "N"}${transB ? "T" : "N"}`;
       const bucket = `gemm ${layout} 1x${size}x${size}x${size}${precision === "f16" && !software ? " f16" : ""}`;
       rows.push({
         kernel: "gemm",
         shape: `${layout} ${size}x${size}x${size}`,
-        gflops: (2 * size ** 3) / median / 1e9,
+        gflops,
         variant: backend.chosen.get(bucket),
         // Of sizes that are powers of two.
         ...(timings[bucket] === undefined ? {} : { gflopsByVariant: gflopsOf(timings[bucket], size) }),
       });
       for (const { buffer } of [a, b, c]) backend.free(buffer);
     }
+  for (const size of sizes) rows.push(await segmentedOnGpu(backend, size, timings));
   await backend.dispose();
   return { node: process.version, backend: "webgpu", adapter, precision, rows };
+}
+
+const SEGMENTS = 8;
+
+/** GFLOP/s of the weight gradient of a square weight over as many rows, in eight segments. */
+async function segmentedOnGpu(
+  backend: WebgpuBackend,
+  size: number,
+  timings: Readonly<Record<string, Readonly<Record<string, number>>>>,
+): Promise<object> {
+  const bucket = `gemmSegmented ${SEGMENTS}x${size}x${size}x${size}`;
+  const place = (shape: number[], dtype: "f32" | "i32", data: ArrayLike<number>) => {
+    const buffer = backend.alloc(data.length, dtype);
+    backend.write(buffer, 0, data);
+    return { buffer, offset: 0, shape, dtype };
+  };
+  const matrix = Float32Array.from({ length: size * size }, (_, i) => (i % 7) - 3);
+  const offsets = Int32Array.from({ length: SEGMENTS + 1 }, (_, s) => Math.floor((s * size) / SEGMENTS));
+  const [a, b] = [place([size, size], "f32", matrix), place([size, size], "f32", matrix)];
+  const [v, total] = [place([size, size], "f32", matrix), place([size, size], "f32", matrix)];
+  const [dots, sumsq] = [
+    place([SEGMENTS], "f32", new Float32Array(SEGMENTS)),
+    place([SEGMENTS], "f32", new Float32Array(SEGMENTS)),
+  ];
+  const [segments, vSumsq] = [place([SEGMENTS + 1], "i32", offsets), place([1], "f32", [0])];
+  const params = { rows: size, m: size, n: size, segmentCount: SEGMENTS, groupCount: 0 };
+  const gflops = await rateOnGpu(backend, vSumsq.buffer, 2 * size ** 3, () =>
+    backend.run(
+      "gemmSegmented",
+      { ...params, targetSegments: 0, firstAccumulated: 0, accumulate: false },
+      { a, b, segments, v },
+      { total, dots, sumsq, vSumsq },
+    ),
+  );
+  for (const { buffer } of [a, b, v, total, dots, sumsq, segments, vSumsq]) backend.free(buffer);
+  return {
+    kernel: "gemmSegmented",
+    shape: `${SEGMENTS} segments ${size}x${size}x${size}`,
+    gflops,
+    variant: backend.chosen.get(bucket),
+    ...(timings[bucket] === undefined ? {} : { gflopsByVariant: gflopsOf(timings[bucket], size) }),
+  };
+}
+
+/** GFLOP/s of a call: the median of rounds of several. */
+async function rateOnGpu(
+  backend: WebgpuBackend,
+  result: number,
+  work: number,
+  call: () => void,
+): Promise<number> {
+  const time = async (count: number): Promise<number> => {
+    const began = performance.now();
+    for (let i = 0; i < count; i++) call();
+    await backend.read(result, 0, 1);
+    return (performance.now() - began) / 1000 / count;
+  };
+  // The variants are timed within the first.
+  await time(1);
+  const count = Math.max(1, Math.min(200, Math.round(0.1 / (await time(1)))));
+  const seconds: number[] = [];
+  for (let round = 0; round < 5; round++) seconds.push(await time(count));
+  return work / (seconds.sort((x, y) => x - y)[2] ?? NaN) / 1e9;
 }
 
 const gflopsOf = (milliseconds: Readonly<Record<string, number>>, size: number): Record<string, number> =>

@@ -1,15 +1,20 @@
-/** `gradmix doctor`: which backends this machine gives, and how fast a matrix product and a copy are on each. */
+/** `gradmix doctor`: which backends this machine gives, how fast a matrix product and a copy are on each, and how long a GPU's shaders take to compile. */
 import { availableParallelism, cpus, freemem, totalmem } from "node:os";
+import { gradients } from "../autograd/grad.ts";
+import { alignSink } from "../autograd/sinks/align.ts";
 import type { Backend } from "../backends/backend.ts";
 import { createCpuBackend } from "../backends/cpu/index.ts";
 import { computesRight } from "../backends/self-check.ts";
 import { createReferenceBackend } from "../backends/reference/index.ts";
 import type { FoundDevice } from "../backends/webgpu/adapter-info.ts";
 import { createNodeDevice, mayHaveGpu, tuningStore } from "../backends/webgpu/host-node.ts";
-import { createWebgpuBackend } from "../backends/webgpu/index.ts";
-
+import { createWebgpuBackend, type WebgpuBackend } from "../backends/webgpu/index.ts";
+import { meanGradient, take } from "../dga/passes.ts";
 import { GradmixError } from "../errors.ts";
-import type { View } from "../tensor/memory.ts";
+import { createGPT } from "../nn/gpt.ts";
+import { adamw } from "../nn/optimizer.ts";
+import { arenaLike } from "../nn/parameters.ts";
+import { setCurrentMemory, type View } from "../tensor/memory.ts";
 
 interface Output {
   write(text: string): unknown;
@@ -74,6 +79,7 @@ export async function doctor(output: Output): Promise<number> {
       `variants of kernels: ${chosen.size === 0 ? "the default ones, none was timed" : "chosen by time"}`,
     );
     for (const [bucket, variant] of chosen) print("", `  ${bucket} takes ${variant}`);
+    print("", await shaders());
   }
   print("reference", (await examine(() => Promise.resolve(createReferenceBackend()), 64)).text);
   const takesGpu = gpu.works && found.some(({ software }) => !software);
@@ -85,6 +91,54 @@ export async function doctor(output: Output): Promise<number> {
       : `takes ${named}, as GRADMIX_BACKEND says`,
   );
   return cpu.works ? 0 : 1;
+}
+
+/**
+ * How many shaders the first steps of a training need, plain and aligned, and how long they take to compile: what the first steps take longer than the next ones. A driver
+ * may have kept some from an earlier run.
+ */
+async function shaders(): Promise<string> {
+  const before = setCurrentMemory(null);
+  let backend: WebgpuBackend | null = null;
+  try {
+    const { device, adapter, software } = await createNodeDevice({
+      software: process.env["GRADMIX_WEBGPU"] === "software",
+    });
+    backend = createWebgpuBackend({ device, adapter, software });
+    setCurrentMemory(backend);
+    const model = createGPT({ vocabSize: 64, dim: 64, layers: 1, heads: 1, context: 16 });
+    const { list } = model.parameters;
+    const [gradient, direction] = [arenaLike(model.parameters), arenaLike(model.parameters)];
+    const optimizer = adamw(model.parameters);
+    const ids = Int32Array.from({ length: 32 }, (_, i) => (i * 7) % 64);
+    const batch = { inputs: ids, targets: ids, tokens: Int32Array.of(16, 16), time: 16 };
+    const steps = async (): Promise<number> => {
+      const began = performance.now();
+      const sink = alignSink({
+        examples: 2,
+        direction: { given: direction.of },
+        total: { gradientOf: gradient.of },
+      });
+      const results = [
+        meanGradient(model, batch, gradient),
+        gradients(() => model.losses(batch), { parameters: list, sink }),
+        optimizer.step(gradient.arena, 1e-3),
+      ];
+      for (const result of results) await take(result);
+      await sink.result();
+      sink.dispose();
+      return (performance.now() - began) / 1000;
+    };
+    const first = await steps();
+    const next = await steps();
+    const { pipelines } = backend.counters;
+    return `shaders: the first training steps need ${pipelines}, which took ${Math.max(0, first - next).toPrecision(2)} s to compile${software ? " (for a CPU: the adapter is a software one)" : ""}`;
+  } catch (error) {
+    return `shaders: a training step does not run here: ${error instanceof Error ? error.message : String(error)}`;
+  } finally {
+    await backend?.dispose();
+    setCurrentMemory(before);
+  }
 }
 
 interface Finding {

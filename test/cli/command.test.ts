@@ -117,6 +117,10 @@ test("doctor: the backends, what they run with, a figure for each", () => {
   expect(out).toMatch(/^cpu +\d+ threads?, (relaxed|plain), at most 4\.0 GiB, [\d.]+ GFLOP\/s/m);
   expect(out).toMatch(/^reference +1 thread, .* GFLOP\/s/m);
   expect(out).not.toContain("WRONG");
+  if (process.env["GRADMIX_WEBGPU"] === "software")
+    expect(out).toMatch(
+      /^ +shaders: the first training steps need [1-9]\d*, which took [\d.]+(e-\d+)? s to compile \(for a CPU/m,
+    );
 });
 
 describe("bad input: one line, exit code 2, nothing written", () => {
