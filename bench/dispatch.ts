@@ -16,10 +16,8 @@ import { createCountingDevice } from "./_counting-device.js";
 import { windowsOf } from "./_languages.js";
 import { type Shape, shapeOf, stepFlops } from "./_models.js";
 import { readOptions } from "./_options.js";
+import { median } from "./_timing.js";
 import type { BenchOptions } from "./main.ts";
-
-const median = (values: readonly number[]): number =>
-  values.toSorted((a, b) => a - b)[values.length >> 1] ?? NaN;
 
 const DEVICES = ["own", "null", "count"] as const;
 

@@ -15,7 +15,7 @@ import { createNodeDevice } from "#dist/backends/webgpu/host-node.js";
 import { createWebgpuBackend, type WebgpuBackend } from "#dist/backends/webgpu/index.js";
 import { linearLayers, shapeOf } from "./_models.js";
 import { readOptions } from "./_options.js";
-import { inTurns, type Work } from "./_timing.js";
+import { inTurns, median, type Work } from "./_timing.js";
 import type { BenchOptions } from "./main.ts";
 
 interface Row {
@@ -309,7 +309,7 @@ async function rateOnGpu(
   const count = Math.max(1, Math.min(200, Math.round(0.1 / (await time(1)))));
   const seconds: number[] = [];
   for (let round = 0; round < 5; round++) seconds.push(await time(count));
-  return work / (seconds.sort((x, y) => x - y)[2] ?? NaN) / 1e9;
+  return work / median(seconds) / 1e9;
 }
 
 const gflopsOf = (milliseconds: Readonly<Record<string, number>>, size: number): Record<string, number> =>

@@ -9,7 +9,7 @@ import { createReferenceBackend } from "../backends/reference/index.ts";
 import type { FoundDevice } from "../backends/webgpu/adapter-info.ts";
 import { createNodeDevice, mayHaveGpu, tuningStore } from "../backends/webgpu/host-node.ts";
 import { createWebgpuBackend, type WebgpuBackend } from "../backends/webgpu/index.ts";
-import { meanGradient, take } from "../dga/passes.ts";
+import { meanGradient, readAndDispose } from "../dga/passes.ts";
 import { GradmixError } from "../errors.ts";
 import { createGPT } from "../nn/gpt.ts";
 import { adamw } from "../nn/optimizer.ts";
@@ -124,7 +124,7 @@ async function shaders(): Promise<string> {
         gradients(() => model.losses(batch), { parameters: list, sink }),
         optimizer.step(gradient.arena, 1e-3),
       ];
-      for (const result of results) await take(result);
+      for (const result of results) await readAndDispose(result);
       await sink.result();
       sink.dispose();
       return (performance.now() - began) / 1000;
