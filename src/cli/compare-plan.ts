@@ -1,7 +1,7 @@
 /** What `gradmix compare` compares, and the runs that it takes: options in, a list of runs out. Writes nothing. */
 import { join } from "node:path";
 import type { RuleName } from "../dga/rules/index.ts";
-import { isRuleName, ruleNames } from "../dga/rules/index.ts";
+import { isRuleName, ruleNames, ruleTraits } from "../dga/rules/index.ts";
 import type { Json } from "../json.ts";
 import { isEqual, jsonLayer, type Layer } from "./config.ts";
 import { ruleTakes } from "./mixing.ts";
@@ -170,17 +170,17 @@ export function baselineOf(rules: readonly RuleEntry[], named: string | null): s
 /** Options of the section `mixing` that not every rule takes. */
 const particular: Readonly<Record<string, (entry: RuleEntry, given: Layer) => boolean>> = {
   eta: (entry) => ruleTakes(ruleOf(entry), "eta"),
-  beta: (entry) => !["uniform", "static", "temperature", "importanceSampling"].includes(ruleOf(entry)),
+  beta: (entry) => ruleTraits(ruleOf(entry)).fixed !== true,
   normalise: (entry) => ruleTakes(ruleOf(entry), "normalise"),
   weights: (entry) => ruleTakes(ruleOf(entry), "weights"),
   histogram: (entry) =>
     ruleTakes(ruleOf(entry), "histogram") &&
     !entry.mixing.has("preset") &&
     entry.mixing.get("prior") !== "uniform",
-  preset: (entry) => ruleOf(entry) === "dga",
-  prior: (entry) => ruleOf(entry) === "dga" && !entry.mixing.has("preset"),
+  preset: (entry) => ruleTraits(ruleOf(entry)).published !== undefined,
+  prior: (entry) => typeof ruleTraits(ruleOf(entry)).histogram === "object" && !entry.mixing.has("preset"),
   // A guard compares with the model of a reference, whatever the rule.
-  reference: (entry, given) => ruleOf(entry) === "doremi" || hasGuard(entry, given),
+  reference: (entry, given) => ruleTraits(ruleOf(entry)).referenceModel === true || hasGuard(entry, given),
   guardShare: hasGuard,
 };
 
@@ -295,7 +295,8 @@ async function configFor(
   }: Pick<PlanFacts, "given" | "resolve"> & { readonly targets: TrainConfig["data"]["targets"] },
 ): Promise<TrainConfig> {
   const own = jsonLayer(new Map([["mixing", entry.mixing]]), `rule ${entry.name}`);
-  const several = ruleOf(entry) === "grape" ? targets : optionTable.data.targets.default;
+  const several =
+    ruleTraits(ruleOf(entry)).severalTargets === true ? targets : optionTable.data.targets.default;
   const data: Layer = {
     values: new Map<string, unknown>([
       ["data.target", target],

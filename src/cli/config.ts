@@ -9,6 +9,7 @@ import { GradmixError } from "../errors.ts";
 import { formatJson } from "../json.ts";
 import { keysOf } from "../keys.ts";
 import { sumOf } from "../dga/simplex.ts";
+import { rulesWith, ruleTraits } from "../dga/rules/index.ts";
 import { headsMisfit, traitsOf } from "../nn/architecture.ts";
 import { type OptionRow, optionRows, optionTable } from "./options.ts";
 import { evalShareOtherwise } from "./options/run.ts";
@@ -205,17 +206,18 @@ function checkData(data: TrainConfig["data"], label: Label): void {
 
 /** The texts that the rule asks for, beside the domains: several targets, and the text of a reference model. Whether it needs one target follows from what it measures (`planMixing`). */
 function checkTexts({ data, mixing, run }: TrainConfig, label: Label): void {
-  if (mixing.rule === "grape" && data.targets.size === 0)
-    throw wrong("--rule grape needs targets: add --targets NAME=GLOB for each");
-  if (mixing.rule !== "grape" && data.targets.size > 0)
+  const { severalTargets = false, referenceModel = false } = ruleTraits(mixing.rule);
+  if (severalTargets && data.targets.size === 0)
+    throw wrong(`--rule ${mixing.rule} needs targets: add --targets NAME=GLOB for each`);
+  if (!severalTargets && data.targets.size > 0)
     throw wrong(
       `${label("data.targets")}: --rule ${mixing.rule} has no use for several targets; use --target`,
     );
-  if (mixing.rule === "doremi" && mixing.reference === null)
+  if (referenceModel && mixing.reference === null)
     throw wrong(
-      "--rule doremi needs a reference model: train one with --rule uniform, then add --reference DIR",
+      `--rule ${mixing.rule} needs a reference model: train one with --rule uniform, then add --reference DIR`,
     );
-  if (mixing.rule !== "doremi" && mixing.guard === null && mixing.reference !== null)
+  if (!referenceModel && mixing.guard === null && mixing.reference !== null)
     throw wrong(
       `${label("mixing.reference")}: --rule ${mixing.rule} does not use a reference model (--guard does)`,
     );
@@ -270,28 +272,31 @@ function checkRule({ data, mixing }: TrainConfig, label: Label): void {
     );
   if (mixing.repetitionCap !== null && Object.hasOwn(mixing.ruleOptions, "repetitions"))
     throw wrong(`${label("mixing.repetitionCap")}: --rule-options has repetitions as well; give one of them`);
-  if (mixing.preset !== null && mixing.rule !== "dga")
-    throw wrong(`${label("mixing.preset")}: ${mixing.preset} is a form of --rule dga, not of ${mixing.rule}`);
-  if (mixing.rule === "dga" && mixing.histogram !== null) {
+  const { published, histogram, needsWeights = false } = ruleTraits(mixing.rule);
+  if (mixing.preset !== null && published === undefined)
+    throw wrong(
+      `${label("mixing.preset")}: ${mixing.preset} is a form of --rule ${rulesWith("published").join(", ")}, not of ${mixing.rule}`,
+    );
+  if (typeof histogram === "object" && mixing.histogram !== null) {
     if (mixing.preset !== null)
       throw wrong(
         `${label("mixing.histogram")}: --mixing-preset ${mixing.preset} has no prior; to start at these shares use --weights`,
       );
     if (mixing.prior === "uniform")
       throw wrong(
-        `${label("mixing.histogram")}: the histogram is the prior of --rule dga, and --prior uniform asks for equal weights; leave out one of them`,
+        `${label("mixing.histogram")}: the histogram is the prior of --rule ${mixing.rule}, and --prior uniform asks for equal weights; leave out one of them`,
       );
   }
-  if (mixing.rule === "static" && mixing.weights === null)
-    throw wrong("--rule static needs weights: add --weights NAME=X,NAME=X");
-  if (mixing.rule === "importanceSampling" && lacksHistogram(mixing)) {
+  if (needsWeights && mixing.weights === null)
+    throw wrong(`--rule ${mixing.rule} needs weights: add --weights NAME=X,NAME=X`);
+  if (histogram === "needed" && lacksHistogram(mixing)) {
     if (mixing.bases !== null)
       throw wrong(
-        "--rule importanceSampling needs a histogram of the target over the bases: add --histogram NAME=X,NAME=X",
+        `--rule ${mixing.rule} needs a histogram of the target over the bases: add --histogram NAME=X,NAME=X`,
       );
     if (data.target.length === 0)
       throw wrong(
-        "--rule importanceSampling needs a target: add --target GLOB, or a histogram of it by --histogram NAME=X,NAME=X",
+        `--rule ${mixing.rule} needs a target: add --target GLOB, or a histogram of it by --histogram NAME=X,NAME=X`,
       );
   }
   if (mixing.weights !== null && !ruleTakes(mixing.rule, "weights"))
@@ -307,7 +312,7 @@ function checkAlignment({ mixing, alignment }: TrainConfig, label: Label): void 
     );
   if (
     alignment.estimator === "forward" &&
-    mixing.rule === "dga" &&
+    ruleTakes(mixing.rule, "normalise") &&
     !["raw", "tracked", null].includes(mixing.normalise)
   )
     throw wrong(

@@ -10,7 +10,7 @@ import { compareNames, type NameBook, shardSet, withoutEndings } from "./domain-
 /** How files are looked for, and what is said of them. */
 export interface Search {
   /** The files of patterns; `what` they are for, in errors. */
-  find(what: string, globs: readonly string[]): Promise<FoundFile[]>;
+  find(what: string, globs: readonly string[]): Promise<readonly FoundFile[]>;
   /** Of the names in a folder those that are not read unless they are named. */
   passOver(folder: string, names: ReadonlySet<string>): ReadonlySet<string>;
   onEvent(line: string): void;
@@ -30,8 +30,8 @@ export async function findDomains(
   globs: readonly string[],
   book: NameBook,
   search: Search,
-): Promise<Map<string, FoundFile[]>> {
-  const found: [string, FoundFile[]][] = [];
+): Promise<Map<string, readonly FoundFile[]>> {
+  const found: [string, readonly FoundFile[]][] = [];
   for (const glob of globs)
     for (const { text, where, files } of (await isFolder(glob))
       ? await inFolder(glob.replace(/(.)\/+$/, "$1"), search)
@@ -47,7 +47,7 @@ interface Group {
   readonly text: string;
   /** What it is, in errors. */
   readonly where: string;
-  readonly files: FoundFile[];
+  readonly files: readonly FoundFile[];
 }
 
 async function isFolder(path: string): Promise<boolean> {

@@ -1,4 +1,5 @@
 /** `gradmix histogram`: shows what share of each target each domain has, and writes it for rules that take a histogram, or as bases. */
+import { rulesWith } from "../dga/rules/index.ts";
 import { formatJson } from "../json.ts";
 import { writeFileAtomic } from "../node/files.ts";
 import { ALL_TEXT, basesText, domainBasis, type NamedShares } from "./bases-file.ts";
@@ -119,10 +120,11 @@ async function readConfig(
     label: (key) => key,
   });
   // No rule runs, so that nothing is asked for that one needs; one that takes several targets where they are given, or were prepared.
-  const several = [...layers, preparedLayer([ruleOf("grape"), ...layers])].some(({ values }) =>
+  const [severalTargets = "uniform"] = rulesWith("severalTargets");
+  const several = [...layers, preparedLayer([ruleOf(severalTargets), ...layers])].some(({ values }) =>
     values.has("data.targets"),
   );
-  const noRule = ruleOf(several ? "grape" : "uniform");
+  const noRule = ruleOf(several ? severalTargets : "uniform");
   return configOf([noRule, ...layers]);
 }
 

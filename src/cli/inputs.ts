@@ -49,109 +49,158 @@ export async function listInputs(
   { onEvent, signal }: Pick<RunHooks, "onEvent" | "signal">,
 ): Promise<Inputs> {
   const plan = await withStdin(given, signal);
-  const out = plan.out === null ? null : resolve(plan.out);
-  const above: AboveMemo = new Map();
-  const passOver = (folder: string, names: ReadonlySet<string>): ReadonlySet<string> =>
-    runNames(names, resolve(folder) === out);
-  const find = async (what: string, globs: readonly string[], exclude: ReadonlySet<string>) => {
-    signal.throwIfAborted();
-    const leftOut = new Map<LeftOut, string[]>();
-    const found = await findFiles(
-      globs,
-      {
-        ...{ what, exclude, passOver, skipUnreadable: plan.skipBadLines },
-        onLeftOut(path, why, detail) {
-          const paths = leftOut.get(why) ?? [];
-          paths.push(why === "unreadable" ? `${path}: ${detail}` : path);
-          leftOut.set(why, paths);
-        },
-      },
-      above,
-    );
-    for (const [why, paths] of leftOut)
-      onEvent(`${what}: left out ${because[why](paths.length)}: ${few(paths)}`);
-    const cards = found.some(({ path }) => isTable.test(path))
-      ? found.filter(({ path }) => isCard.test(path))
-      : [];
-    if (cards.length > 0)
-      onEvent(`${what}: left out files that describe the tables: ${few(cards.map(({ path }) => path))}`);
-    // Indices are read with their tokens.
-    const own = found.filter((file) => tokenFileOf(file.path) === null && !cards.includes(file));
-    if (own.length === 0)
-      throw new GradmixError(
-        "data",
-        `${what}: ${found[0]!.path} belongs to ${tokenFileOf(found[0]!.path) ?? ""}; name that`,
-      );
-    return own;
-  };
+  const search = searchOf(plan, onEvent, signal);
   const none = new Set<string>();
-  const target = plan.target.length === 0 ? [] : await find("target", plan.target, none);
-  const targets = new Map<string, FoundFile[]>();
-  for (const [name, globs] of plan.targets) targets.set(name, await find(`target "${name}"`, globs, none));
+  const target = plan.target.length === 0 ? [] : await search.find("target", plan.target, none);
+  const targets = new Map<string, readonly FoundFile[]>();
+  for (const [name, globs] of plan.targets)
+    targets.set(name, await search.find(`target "${name}"`, globs, none));
   // A target's text is never also trained on as a domain's.
   const ofTargets = [...target, ...[...targets.values()].flat()];
   const exclude = new Set(ofTargets.map(({ path }) => path));
-  const domains = new Map<string, FoundFile[]>();
-  for (const [name, globs] of plan.domains) domains.set(name, await find(`domain "${name}"`, globs, exclude));
-  let mixed: MixedFiles | null = null;
-  if (plan.domainsFrom.length > 0) {
-    const book = nameBook(plan.domains.keys());
-    const prepared = preparedAmong(plan.domainsFrom);
-    for (const { folder, domains: shards } of prepared)
-      for (const [name, { file }] of shards) {
-        const path = join(folder, file);
-        domains.set(book.claim(name, path), await find(`--domains ${folder}`, [path], exclude));
-      }
-    const from = plan.domainsFrom.filter((path) => prepared.every(({ folder }) => folder !== path));
-    const clusters = clustersOf(from);
-    if (clusters !== null) {
-      if (plan.domainField !== null)
-        throw wrong(
-          `--domain-field: --domains ${clusters.folder} is a folder of clusters, which are already domains`,
-        );
-      const there = new Set(
-        (
-          await find(
-            "--domains",
-            clusters.files.map(({ path }) => path),
-            exclude,
-          )
-        ).map(({ path }) => path),
-      );
-      const files = clusters.files.filter(({ path }) => there.has(path));
-      const used = new Set(files.flatMap(({ ids }) => Array.from(new Set(ids), (id) => clusters.names[id])));
-      const names = clusters.names.filter((name) => used.has(name));
-      mixed = {
-        files: files.map(({ path }) => path),
-        domainOf: new Map(names.map((name) => [name, book.claim(name, clusters.folder)])),
-        clusters,
-      };
-      for (const name of mixed.domainOf.values()) domains.set(name, []);
-    } else if (from.length === 0) {
-      if (plan.domainField !== null)
-        throw wrong("--domain-field: --domains names prepared text, which already has its domains");
-    } else if (plan.domainField === null) {
-      const search = {
-        find: (what: string, globs: readonly string[]) => find(what, globs, none),
-        passOver,
-        onEvent,
-      };
-      const found = await findDomains(from, book, search);
-      for (const [name, files] of withoutTargets(found, ofTargets, onEvent)) domains.set(name, files);
-    } else {
-      const files = (await find("--domains", from, exclude)).map(({ path }) => path);
-      const domainOf = await domainsByField(files, book, plan, plan.domainField, signal);
-      mixed = { files, domainOf, clusters: null };
-      for (const name of mixed.domainOf.values()) domains.set(name, []);
-    }
-  }
+  const domains = new Map<string, readonly FoundFile[]>();
+  for (const [name, globs] of plan.domains)
+    domains.set(name, await search.find(`domain "${name}"`, globs, exclude));
+  const together = await domainsTogether(plan, search, ofTargets, exclude);
+  for (const [name, files] of together.domains) domains.set(name, files);
   const twice = inTwo(domains);
   if (twice.length > 0)
     onEvent(`${count(twice.length, "file is", "files are")} in more than one domain: ${few(twice)}`);
   const paths = (files: readonly FoundFile[]): string[] => files.map(({ path }) => path);
   const named = (of: ReadonlyMap<string, readonly FoundFile[]>) =>
     new Map([...of].map(([name, files]) => [name, paths(files)]));
-  return { domains: named(domains), mixed, target: paths(target), targets: named(targets) };
+  return { domains: named(domains), mixed: together.mixed, target: paths(target), targets: named(targets) };
+}
+
+/** How the files of one list of inputs are found. */
+interface Search {
+  /** Those of globs, without some. Tells what is left out. Throws `data` where nothing is left. */
+  find(what: string, globs: readonly string[], exclude: ReadonlySet<string>): Promise<readonly FoundFile[]>;
+  /** Of the names in a folder, those that a run wrote there. */
+  readonly passOver: (folder: string, names: ReadonlySet<string>) => ReadonlySet<string>;
+  readonly onEvent: RunHooks["onEvent"];
+  readonly signal: AbortSignal;
+}
+
+function searchOf(plan: ListedConfig, onEvent: RunHooks["onEvent"], signal: AbortSignal): Search {
+  const out = plan.out === null ? null : resolve(plan.out);
+  const above: AboveMemo = new Map();
+  const passOver = (folder: string, names: ReadonlySet<string>): ReadonlySet<string> =>
+    runNames(names, resolve(folder) === out);
+  return {
+    ...{ passOver, onEvent, signal },
+    async find(what, globs, exclude) {
+      signal.throwIfAborted();
+      const leftOut = new Map<LeftOut, string[]>();
+      const found = await findFiles(
+        globs,
+        {
+          ...{ what, exclude, passOver, skipUnreadable: plan.skipBadLines },
+          onLeftOut(path, why, detail) {
+            const paths = leftOut.get(why) ?? [];
+            paths.push(why === "unreadable" ? `${path}: ${detail}` : path);
+            leftOut.set(why, paths);
+          },
+        },
+        above,
+      );
+      for (const [why, paths] of leftOut)
+        onEvent(`${what}: left out ${because[why](paths.length)}: ${few(paths)}`);
+      return withText(what, found, onEvent);
+    },
+  };
+}
+
+/** Files without those that only describe others. Throws `data` where none is left. */
+function withText(
+  what: string,
+  found: readonly FoundFile[],
+  onEvent: RunHooks["onEvent"],
+): readonly FoundFile[] {
+  const cards = found.some(({ path }) => isTable.test(path))
+    ? found.filter(({ path }) => isCard.test(path))
+    : [];
+  if (cards.length > 0)
+    onEvent(`${what}: left out files that describe the tables: ${few(cards.map(({ path }) => path))}`);
+  // Indices are read with their tokens.
+  const own = found.filter((file) => tokenFileOf(file.path) === null && !cards.includes(file));
+  if (own.length === 0)
+    throw new GradmixError(
+      "data",
+      `${what}: ${found[0]!.path} belongs to ${tokenFileOf(found[0]!.path) ?? ""}; name that`,
+    );
+  return own;
+}
+
+/** Domains that `--domains` names together, by name; those of which documents share files have no files of their own. */
+interface Together {
+  readonly domains: ReadonlyMap<string, readonly FoundFile[]>;
+  readonly mixed: MixedFiles | null;
+}
+
+async function domainsTogether(
+  plan: ListedConfig,
+  search: Search,
+  ofTargets: readonly FoundFile[],
+  exclude: ReadonlySet<string>,
+): Promise<Together> {
+  if (plan.domainsFrom.length === 0) return { domains: new Map(), mixed: null };
+  const book = nameBook(plan.domains.keys());
+  const prepared = preparedAmong(plan.domainsFrom);
+  const domains = new Map<string, readonly FoundFile[]>();
+  for (const { folder, domains: shards } of prepared)
+    for (const [name, { file }] of shards) {
+      const path = join(folder, file);
+      domains.set(book.claim(name, path), await search.find(`--domains ${folder}`, [path], exclude));
+    }
+  const from = plan.domainsFrom.filter((path) => prepared.every(({ folder }) => folder !== path));
+  const { domainField } = plan;
+  const clusters = clustersOf(from);
+  if (clusters !== null) {
+    if (domainField !== null)
+      throw wrong(
+        `--domain-field: --domains ${clusters.folder} is a folder of clusters, which are already domains`,
+      );
+    return sharing(domains, await mixedClusters(clusters, book, search, exclude));
+  }
+  if (from.length === 0) {
+    if (domainField !== null)
+      throw wrong("--domain-field: --domains names prepared text, which already has its domains");
+    return { domains, mixed: null };
+  }
+  if (domainField !== null) {
+    const files = (await search.find("--domains", from, exclude)).map(({ path }) => path);
+    const domainOf = await domainsByField(files, book, plan, domainField, search.signal);
+    return sharing(domains, { files, domainOf, clusters: null });
+  }
+  const { passOver, onEvent } = search;
+  const find = (what: string, globs: readonly string[]) => search.find(what, globs, new Set<string>());
+  const found = await findDomains(from, book, { find, passOver, onEvent });
+  return { domains: new Map([...domains, ...withoutTargets(found, ofTargets, onEvent)]), mixed: null };
+}
+
+function sharing(domains: ReadonlyMap<string, readonly FoundFile[]>, mixed: MixedFiles): Together {
+  const shared = Array.from(mixed.domainOf.values(), (name) => [name, []] as const);
+  return { domains: new Map([...domains, ...shared]), mixed };
+}
+
+/** The files of a folder of clusters that are left, and the clusters that have documents in them. */
+async function mixedClusters(
+  clusters: ClusterFolder,
+  book: NameBook,
+  search: Search,
+  exclude: ReadonlySet<string>,
+): Promise<MixedFiles> {
+  const paths = clusters.files.map(({ path }) => path);
+  const there = new Set((await search.find("--domains", paths, exclude)).map(({ path }) => path));
+  const files = clusters.files.filter(({ path }) => there.has(path));
+  const used = new Set(files.flatMap(({ ids }) => Array.from(new Set(ids), (id) => clusters.names[id])));
+  const names = clusters.names.filter((name) => used.has(name));
+  return {
+    files: files.map(({ path }) => path),
+    domainOf: new Map(names.map((name) => [name, book.claim(name, clusters.folder)])),
+    clusters,
+  };
 }
 
 /** Folders of tables have descriptions beside them, as Hugging Face's do. */

@@ -12,6 +12,7 @@ import {
   writeSync,
 } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
+import { isRuleName, ruleTraits } from "../dga/rules/index.ts";
 import { errorCode, GradmixError } from "../errors.ts";
 import type { Message } from "../mix/protocol.ts";
 import { ioError } from "../node/files.ts";
@@ -186,8 +187,9 @@ function initOf({ config: file, given, flags }: MixArguments, run: ReplayedRun |
     ? targets.map(String)
     : (namesIn(inFile, "data.targets") ?? namesIn(run?.layer ?? null, "data.targets") ?? []);
   // `gradmix train` names them by files, which there are none of here.
-  if (firstOf(layers, "mixing.rule") === "grape" && targetNames.length === 0)
-    throw wrong(`--rule grape needs targets: add their names by --rule-options '{"targets":["NAME",…]}'`);
+  const named = firstOf(layers, "mixing.rule");
+  if (isRuleName(named) && ruleTraits(named).severalTargets === true && targetNames.length === 0)
+    throw wrong(`--rule ${named} needs targets: add their names by --rule-options '{"targets":["NAME",…]}'`);
   const resolved = resolveConfig([placeholders(layers, domains, targetNames), ...layers]);
   const { mixing } = presetOf(resolved);
   const { tokens } = resolved.training;
@@ -254,8 +256,9 @@ function placeholders(
     ["data.domains", new Map(names.map((name) => [name, anything]))],
     ["data.target", anything],
   ]);
-  if (rule === "grape") values.set("data.targets", new Map(targets.map((name) => [name, anything])));
-  if (rule === "doremi") values.set("mixing.reference", "-");
+  const { severalTargets, referenceModel } = isRuleName(rule) ? ruleTraits(rule) : {};
+  if (severalTargets === true) values.set("data.targets", new Map(targets.map((name) => [name, anything])));
+  if (referenceModel === true) values.set("mixing.reference", "-");
   return { values, label: (path) => path };
 }
 

@@ -7,10 +7,17 @@ import { limitsOf } from "../dga/combinators/guard.ts";
 import type { RunFacts } from "../dga/facts.ts";
 import { createMixer, type Mixer, type MixerOptions } from "../dga/mixer.ts";
 import { checkOptionSet, planOf } from "../dga/plan.ts";
-import { ruleHas, type RuleName, ruleOptionsFrom } from "../dga/rules/index.ts";
+import {
+  mostRepetitionsOf,
+  repetitionCapsOf,
+  ruleHas,
+  type RuleName,
+  type RuleOptions,
+  ruleOptionsFrom,
+  ruleTraits,
+} from "../dga/rules/index.ts";
 import { GradmixError } from "../errors.ts";
 import { keysOf } from "../keys.ts";
-import { type DgaOptions, mostRepetitions, paper, repetitionCaps } from "../dga/rules/dga.ts";
 import type { AlignmentOptions } from "../dga/trainer-options.ts";
 import { EPOCHS } from "./epoch-watch.ts";
 import { sumOf } from "../dga/simplex.ts";
@@ -122,8 +129,8 @@ export function planMixing(
     limitedOtherwise(otherTokens, sizes) {
       const offered = bases === null ? sizes : basisSizes(bases, sizes);
       const capsOf = (n: number): readonly number[] | null => {
-        const options = dgaOptionsOf(mixing, { sizes: offered, tokens: n });
-        return options === null ? null : repetitionCaps(options, of);
+        const options = limitedOptions(mixing, { sizes: offered, tokens: n });
+        return options === null ? null : repetitionCapsOf(options, of);
       };
       const [own, other] = [capsOf(tokens), capsOf(otherTokens)];
       return of.find((_, i) => own?.[i] !== other?.[i]) ?? null;
@@ -165,7 +172,7 @@ export function presetOf({ mixing, alignment }: Pick<TrainConfig, "mixing" | "al
 } {
   const given = Object.fromEntries(Object.entries(alignment).filter(([, value]) => value !== null));
   if (mixing.preset === null) return { mixing, alignment: given };
-  const { normalise = null, beta = null, eta = null } = paper();
+  const { normalise = null, beta = null, eta = null } = ruleTraits(mixing.rule).published?.() ?? {};
   return {
     mixing: {
       ...mixing,
@@ -201,15 +208,13 @@ export function ruleTakes(rule: RuleName, option: Common): boolean {
 
 /** The rule takes a histogram, and none was given. */
 export function lacksHistogram(mixing: MixingConfig): boolean {
-  const { rule, histogram, ruleOptions, prior } = mixing;
+  const { rule, histogram, ruleOptions, prior, normalise } = mixing;
   const name = nameIn(rule, "histogram");
-  // An untracked dga is the paper's, and has no prior.
-  const wanted = rule !== "dga" || (prior === "histogram" && isTracked(mixing));
+  const { histogram: use } = ruleTraits(rule);
+  const wanted =
+    use === "needed" ||
+    (use?.priorWith(ruleOptions["normalise"] ?? normalise ?? undefined) === true && prior === "histogram");
   return wanted && name !== undefined && histogram === null && !Object.hasOwn(ruleOptions, name);
-}
-
-function isTracked({ rule, normalise, ruleOptions }: MixingConfig): boolean {
-  return (ruleOptions["normalise"] ?? normalise ?? (rule === "dga" ? "tracked" : null)) === "tracked";
 }
 
 /** A run counts the histogram that its rule lacks: of its target, over its domains. Where the weights are those of bases it cannot. */
@@ -219,8 +224,8 @@ function countsHistogram(mixing: MixingConfig, { target }: Pick<TrainConfig["dat
 
 /** The least of what the rule and the combinators around it allow. */
 function repetitionsOf(mixing: MixingConfig): number | null {
-  const dga = dgaOptionsOf(mixing, {});
-  const own = dga === null ? Infinity : mostRepetitions(dga);
+  const options = limitedOptions(mixing, {});
+  const own = options === null ? Infinity : mostRepetitionsOf(options);
   const least = Math.min(own, saidRepetitions(mixing) ?? Infinity);
   return Number.isFinite(least) ? least : null;
 }
@@ -236,10 +241,6 @@ function saidRepetitions({ repetitionCap, combinators, ruleOptions }: MixingConf
   return said.length === 0 ? null : Math.min(...said);
 }
 
-/** Rules whose weights never move. */
-const isFixed = (rule: RuleName): boolean =>
-  ["uniform", "static", "temperature", "importanceSampling"].includes(rule);
-
 /** Options that were given and change nothing with this rule. */
 export function unusedOptions(mixing: MixingConfig): string[] {
   const { rule } = mixing;
@@ -247,7 +248,7 @@ export function unusedOptions(mixing: MixingConfig): string[] {
     ...(mixing.eta !== null && !ruleTakes(rule, "eta") ? ["eta"] : []),
     ...(mixing.normalise !== null && !ruleTakes(rule, "normalise") ? ["normalise"] : []),
     // An average goes around any rule that moves the weights.
-    ...(mixing.beta !== null && isFixed(rule) ? ["beta"] : []),
+    ...(mixing.beta !== null && ruleTraits(rule).fixed === true ? ["beta"] : []),
   ];
 }
 
@@ -273,21 +274,22 @@ function ruleOptionsOf(
       options[name] = value instanceof Map ? Object.fromEntries(value) : value;
   }
   const { rule, repetitionCap } = mixing;
-  // An untracked one takes no facts by itself, and this is asked for.
-  if (rule === "dga" && repetitionCap !== null)
+  // A rule may take no facts by itself, such as dga without tracking, and this is asked for.
+  if (limitsRepetitions(rule) && repetitionCap !== null)
     Object.assign(options, {
       repetitions: repetitionCap,
       ...(facts.tokens === undefined ? {} : { sizes: facts.sizes, tokens: facts.tokens }),
     });
-  if (mixing.rule === "grape") options["targets"] = targets;
+  if (ruleTraits(rule).severalTargets === true) options["targets"] = targets;
   return { ...options, ...mixing.ruleOptions };
 }
 
-/** Those of `dga`, checked and with the facts; null for another rule. */
-function dgaOptionsOf(mixing: MixingConfig, facts: SizedFacts): DgaOptions | null {
-  if (mixing.rule !== "dga") return null;
-  const options = ruleOptionsFrom(ruleOptionsOf(mixing, [], facts), facts);
-  return options.name === "dga" ? options : null;
+/** Does the rule itself limit how often a domain is repeated? */
+const limitsRepetitions = (rule: RuleName): boolean => ruleHas(rule, "repetitions");
+
+/** Of a rule that limits repetitions, checked and with the facts; null for another one. */
+function limitedOptions(mixing: MixingConfig, facts: SizedFacts): RuleOptions | null {
+  return limitsRepetitions(mixing.rule) ? ruleOptionsFrom(ruleOptionsOf(mixing, [], facts), facts) : null;
 }
 
 /** The mixer of a run. Throws `config` for options of the rule and of what is around it that do not fit. */
@@ -314,7 +316,7 @@ export function mixerOptionsOf(
   checkCap(mixing, facts);
   // What a rule does not do itself is put around it. Bounds go around the guard, so that they hold whatever it asks for.
   const added: CombinatorOptions[] = [];
-  if (mixing.beta !== null && !ruleTakes(mixing.rule, "beta") && !isFixed(mixing.rule))
+  if (mixing.beta !== null && !ruleTakes(mixing.rule, "beta") && ruleTraits(mixing.rule).fixed !== true)
     added.push({ name: "ema", beta: mixing.beta });
   if (mixing.guard !== null)
     added.push({ name: "guard", limits: Object.fromEntries(mixing.guard), ...guardCaps(mixing, facts) });
@@ -359,18 +361,18 @@ function boundsAround(mixing: MixingConfig, { sizes = {} }: SizedFacts): Combina
   return [
     ...(floor === null || floor === 0 || own ? [] : [{ name: "floor", least: byName(floor, 0) } as const]),
     ...(ceiling === null ? [] : [{ name: "ceiling", most: byName(ceiling, 1) } as const]),
-    ...(repetitionCap === null || rule === "dga"
+    ...(repetitionCap === null || limitsRepetitions(rule)
       ? []
       : [{ name: "repetitionCap", repetitions: repetitionCap } as const]),
   ];
 }
 
-/** A guard asks for no more than `dga` may sample. */
+/** A guard asks for no more than the rule may sample. */
 function guardCaps(mixing: MixingConfig, facts: SizedFacts): { readonly caps?: Record<string, number> } {
-  const options = dgaOptionsOf(mixing, facts);
+  const options = limitedOptions(mixing, facts);
   if (options === null || facts.sizes === undefined) return {};
   const names = Object.keys(facts.sizes);
-  const caps = repetitionCaps(options, names);
+  const caps = repetitionCapsOf(options, names);
   return caps === null ? {} : { caps: Object.fromEntries(names.map((name, i) => [name, caps[i]!])) };
 }
 

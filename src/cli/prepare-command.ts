@@ -2,6 +2,7 @@
 import { existsSync } from "node:fs";
 import { availableParallelism } from "node:os";
 import { join } from "node:path";
+import { rulesWith } from "../dga/rules/index.ts";
 import type { Tokenizer } from "../data/byte-level.ts";
 import { formatJson } from "../json.ts";
 import { writeFileAtomic } from "../node/files.ts";
@@ -89,8 +90,9 @@ async function configOfArguments({ config: file, given, rows }: PrepareArguments
   );
   const targets = layers.some(({ values }) => values.has("data.targets"));
   // No rule runs; only one takes several targets.
+  const [severalTargets = "uniform"] = rulesWith("severalTargets");
   const rule: Layer = {
-    values: new Map([["mixing.rule", targets ? "grape" : "uniform"]]),
+    values: new Map([["mixing.rule", targets ? severalTargets : "uniform"]]),
     label: (key) => key,
   };
   const config = await configOf([rule, ...layers]);

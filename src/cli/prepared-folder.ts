@@ -13,6 +13,7 @@ import { join } from "node:path";
 import { createHash } from "node:crypto";
 import type { Tokenizer } from "../data/byte-level.ts";
 import type { KnownTokenFile } from "../data/stored-tokens.ts";
+import { isRuleName, ruleTraits } from "../dga/rules/index.ts";
 import { GradmixError } from "../errors.ts";
 import { ioError } from "../node/files.ts";
 import {
@@ -235,7 +236,8 @@ export function preparedLayer(layers: readonly Layer[]): Layer {
     if (another !== undefined && given("data.target") === undefined)
       throw wrong(`--domains: ${target} and ${another} are both targets; name one with --target`);
     if (target !== undefined) values.set("data.target", [target]);
-    if (targets.size > 0 && given("mixing.rule") === "grape")
+    const rule = given("mixing.rule");
+    if (targets.size > 0 && isRuleName(rule) && ruleTraits(rule).severalTargets === true)
       values.set(
         "data.targets",
         new Map(Array.from(targets, ([name, { file }]) => [name, [join(folder, file)]])),

@@ -15,8 +15,9 @@ import {
 } from "../data/index.node.ts";
 import { type CorpusBuilder, corpusBuilder } from "../data/corpus.ts";
 import { gptVocabularies } from "../data/gpt-vocabularies.ts";
+import type { KnownTokenFile } from "../data/stored-tokens.ts";
 import { isTokenFile } from "../data/token-files.ts";
-import { evaluationWindows, type StoredStream, type Windows, windowsOf } from "../data/tokens.ts";
+import { evaluationWindows, type Windows, windowsOf } from "../data/tokens.ts";
 import { GradmixError } from "../errors.ts";
 import { clusteredDocuments } from "./cluster-folder.ts";
 import {
@@ -102,6 +103,61 @@ export async function readData(
 ): Promise<Data> {
   const files = inputs ?? (await listInputs(plan, hooks));
   hooks.signal.throwIfAborted();
+  const reading = await startReading(plan, known, hooks, files);
+  // Targets come first, as their held-out text is looked for in the domains.
+  const target = files.target.length === 0 ? null : await readPart(reading, "target", "target", files.target);
+  const targets = new Map<string, Part>();
+  for (const [name, list] of files.targets)
+    targets.set(name, await readPart(reading, `target ${name}`, `target "${name}"`, list));
+  const domains = await readDomains(reading);
+  const parts = [...(target === null ? [] : [target]), ...targets.values(), ...domains];
+
+  tellNotes(
+    parts.flatMap(({ note }) => (note === null ? [] : [note])),
+    hooks,
+  );
+  const contents = contentsOf(reading, parts);
+  const overlaps = reading.contamination.facts();
+  tellReading(reading, known, contents, overlaps);
+  const names = [...files.domains.keys()];
+  const counts = domains.map(({ tokens }) => tokens);
+  hooks.onEvent(`training tokens: ${tokensLine(names, counts, contents)}`);
+  const sizes = Object.fromEntries(names.map((name, i) => [name, counts[i]!]));
+  const { tokenizer, vocabulary } = reading;
+  const splits = new Map(Array.from(targets, ([name, { split }]) => [name, split]));
+  return {
+    ...{ tokenizer, vocabulary, sizes, contents },
+    domains: domains.map(({ split }) => split),
+    target: target?.split ?? splits.values().next().value ?? null,
+    targets: splits,
+    facts: { ...factsOf(names, [...targets.keys()], parts, contents), contamination: overlaps },
+  };
+}
+
+/** What the parts of a run's text are read with. */
+interface Reading {
+  readonly plan: DataPlan;
+  readonly hooks: DataHooks;
+  readonly files: Inputs;
+  /** What the files of each label hold. */
+  readonly kinds: ReadonlyMap<string, "text" | "tokens">;
+  /** null: all data are tokens, and none is known. */
+  readonly tokenizer: Tokenizer | null;
+  readonly vocabulary: Vocabulary;
+  readonly documents: Documents;
+  /** Lines that were left out so far. */
+  readonly skipped: { lines: number };
+  /** What is known of files of tokens, and which of them hold clusters. */
+  readonly prepared: {
+    readonly files: ReadonlyMap<string, KnownTokenFile>;
+    readonly clusters: ReadonlySet<string>;
+  };
+  readonly witness: Witness;
+  readonly contamination: ContaminationCheck;
+}
+
+/** Finds the tokenizer, and what is known of the files. Throws `config` and `data` for a tokenizer that does not fit. */
+async function startReading(plan: DataPlan, known: Known, hooks: DataHooks, files: Inputs): Promise<Reading> {
   const skipped = { lines: 0 };
   const documents = documentsBy(plan, hooks, () => skipped.lines++);
   const kinds = kindsOf(files);
@@ -112,37 +168,8 @@ export async function readData(
   const vocabulary = vocabularyOf(plan, tokenizer);
   const prepared = preparedAmong(plan.domainsFrom);
   if (tokenizer !== null) checkTokenizer(prepared, tokenizer);
-  const knownFiles = knownShards(prepared);
-  // Learning a tokenizer reads text that is read again below; its bad lines count once.
+  // Learning a tokenizer reads text that is read again; its bad lines count once.
   skipped.lines = 0;
-
-  const witness = createWitness();
-  const tokens = new Map<string, number>();
-  const heldOut = new Map<string, Pick<TextFacts, "heldOutTokens" | "heldOutBytes">>();
-  const notes: string[] = [];
-  const options = { heldOut: plan.heldOut, seed: plan.seed };
-  // A cluster may be as small as a few words.
-  const ofClusters = (files.mixed?.clusters ?? null) !== null;
-  const preparedClusters = new Set(
-    prepared.flatMap(({ folder, domains, clusters }) =>
-      clusters ? Array.from(domains.values(), ({ file }) => join(folder, file)) : [],
-    ),
-  );
-  const trained = (name: string, stream: StoredStream, isCluster: boolean): Windows =>
-    (isCluster ? evaluationWindows(name, stream, plan.context) : null) ??
-    windowsOf(name, stream, plan.context);
-  const split = (label: string, corpus: StoredCorpus, isCluster = false): Split => {
-    if (corpus.note !== null) notes.push(corpus.note);
-    tokens.set(label, corpus.train.tokens.length);
-    heldOut.set(label, {
-      heldOutTokens: corpus.heldOut?.tokens.length ?? 0,
-      heldOutBytes: corpus.heldOutBytes,
-    });
-    return {
-      train: trained(corpus.name, corpus.train, isCluster),
-      heldOut: corpus.heldOut === null ? null : evaluationWindows(corpus.name, corpus.heldOut, plan.context),
-    };
-  };
   const targetLabels = [...kinds.keys()].filter((label) => label.startsWith("target"));
   const missed = uncompared(
     plan.dropContaminated,
@@ -150,45 +177,84 @@ export async function readData(
     targetLabels.filter((label) => label !== "target" || files.target.length > 0),
   );
   if (missed !== null) hooks.onEvent(missed);
-  const contamination = contaminationCheck(plan.dropContaminated, files.domains.size);
-  const read = async (
-    what: string,
-    label: string,
-    list: readonly string[],
-    domain: string | null = null,
-  ): Promise<Split> => {
-    if (kinds.get(label) !== "tokens") {
-      const encoder = encoderOf(tokenizer, label);
-      const texts = witness.watch(label, list, documents);
-      const corpus =
-        domain === null
-          ? buildCorpus(what, texts, encoder, { ...options, onHeldOut: contamination.heldOut })
-          : buildCorpus(what, contamination.filter(domain, texts), encoder, options);
-      return split(label, await corpus);
-    }
-    const reading = witness.open(label);
-    const corpus = await openTokens(what, list, {
-      ...options,
-      ...vocabulary,
-      tokenType: plan.tokenType,
-      known: knownFiles,
-      onFile: (path, { sha256, documents }) => reading.tokens(path, sha256, documents),
-      signal: hooks.signal,
-    });
-    reading.end();
-    return split(
-      label,
-      corpus,
-      list.every((path) => preparedClusters.has(path)),
-    );
+  const clusters = prepared.flatMap(({ folder, domains, clusters: are }) =>
+    are ? Array.from(domains.values(), ({ file }) => join(folder, file)) : [],
+  );
+  return {
+    ...{ plan, hooks, files, kinds, tokenizer, vocabulary, documents, skipped },
+    prepared: { files: knownShards(prepared), clusters: new Set(clusters) },
+    witness: createWitness(),
+    contamination: contaminationCheck(plan.dropContaminated, files.domains.size),
   };
+}
 
-  // Targets come first, as their held-out text is looked for in the domains.
-  let target = files.target.length === 0 ? null : await read("target", "target", files.target);
-  const targets = new Map<string, Split>();
-  for (const [name, list] of files.targets)
-    targets.set(name, await read(`target ${name}`, `target "${name}"`, list));
-  target ??= targets.values().next().value ?? null;
+/** The text of a domain or of a target, once it is read. */
+interface Part {
+  /** `domain "code"`, `target`. */
+  readonly label: string;
+  readonly split: Split;
+  /** That are trained on. */
+  readonly tokens: number;
+  readonly heldOut: Pick<TextFacts, "heldOutTokens" | "heldOutBytes">;
+  /** What is to be said of it. */
+  readonly note: string | null;
+}
+
+/** A cluster may be as small as a few words, and is then shorter than a window. */
+function partOf(label: string, corpus: StoredCorpus, context: number, isCluster: boolean): Part {
+  const { name, train, heldOut, heldOutBytes, note } = corpus;
+  const short = isCluster ? evaluationWindows(name, train, context) : null;
+  return {
+    ...{ label, note },
+    split: {
+      train: short ?? windowsOf(name, train, context),
+      heldOut: heldOut === null ? null : evaluationWindows(name, heldOut, context),
+    },
+    tokens: train.tokens.length,
+    heldOut: { heldOutTokens: heldOut?.tokens.length ?? 0, heldOutBytes },
+  };
+}
+
+/** Reads the files of a label. `domain` is its name among the domains, whose text is compared with held-out text; null: it is a target. */
+async function readPart(
+  reading: Reading,
+  what: string,
+  label: string,
+  list: readonly string[],
+  domain: string | null = null,
+): Promise<Part> {
+  const { plan, hooks, kinds, tokenizer, vocabulary, documents, prepared, witness, contamination } = reading;
+  const options = { heldOut: plan.heldOut, seed: plan.seed };
+  if (kinds.get(label) !== "tokens") {
+    const encoder = encoderOf(tokenizer, label);
+    const texts = witness.watch(label, list, documents);
+    const corpus =
+      domain === null
+        ? buildCorpus(what, texts, encoder, { ...options, onHeldOut: contamination.heldOut })
+        : buildCorpus(what, contamination.filter(domain, texts), encoder, options);
+    return partOf(label, await corpus, plan.context, false);
+  }
+  const witnessed = witness.open(label);
+  const corpus = await openTokens(what, list, {
+    ...options,
+    ...vocabulary,
+    tokenType: plan.tokenType,
+    known: prepared.files,
+    onFile: (path, { sha256, documents: count }) => witnessed.tokens(path, sha256, count),
+    signal: hooks.signal,
+  });
+  witnessed.end();
+  return partOf(
+    label,
+    corpus,
+    plan.context,
+    list.every((path) => prepared.clusters.has(path)),
+  );
+}
+
+/** Reads the domains: those that have files of their own, and those that share files. */
+async function readDomains(reading: Reading): Promise<readonly Part[]> {
+  const { plan, files, tokenizer, documents, witness, contamination } = reading;
   const mixed =
     files.mixed === null
       ? null
@@ -196,42 +262,73 @@ export async function readData(
           files.mixed,
           mixedDocuments(files.mixed, plan, documents),
           encoderOf(tokenizer, "--domains"),
-          { ...options, witness, contamination },
+          { heldOut: plan.heldOut, seed: plan.seed, witness, contamination },
         );
-  const domains: Split[] = [];
+  const ofClusters = (files.mixed?.clusters ?? null) !== null;
+  const domains: Part[] = [];
   for (const [name, list] of files.domains) {
     const label = `domain "${name}"`;
     const corpus = mixed?.get(name);
     if (corpus !== undefined) contamination.checkLeft(name);
     domains.push(
-      corpus === undefined ? await read(name, label, list, name) : split(label, corpus.finish(), ofClusters),
+      corpus === undefined
+        ? await readPart(reading, name, label, list, name)
+        : partOf(label, corpus.finish(), plan.context, ofClusters),
     );
   }
-  tellNotes(notes, hooks);
-  const overlaps = contamination.facts();
-  const overlapLine = overlaps === null ? null : contaminationLine(overlaps);
-  if (overlapLine !== null) hooks.onEvent(overlapLine);
+  return domains;
+}
+
+/** What was read of each label, the domains first. */
+function contentsOf({ witness }: Reading, parts: readonly Part[]): readonly Content[] {
   const isTarget = ({ label }: Content): number => (label.startsWith("target") ? 1 : 0);
-  const contents = witness.contents(tokens).sort((a, b) => isTarget(a) - isTarget(b));
+  const tokens = new Map(parts.map((part) => [part.label, part.tokens]));
+  return witness.contents(tokens).sort((a, b) => isTarget(a) - isTarget(b));
+}
+
+/** Says what was found while reading. Throws `checkpoint` when the text is not what the run began with. */
+function tellReading(
+  { witness, hooks, skipped }: Reading,
+  known: Known,
+  contents: readonly Content[],
+  overlaps: DataFacts["contamination"],
+): void {
+  const overlapLine = overlaps === null || overlaps === undefined ? null : contaminationLine(overlaps);
+  if (overlapLine !== null) hooks.onEvent(overlapLine);
   const unchecked = known.corpus === undefined ? null : checkSameText(known.corpus, contents);
   for (const line of [...witness.copies(), ...(unchecked === null ? [] : [unchecked])]) hooks.onEvent(line);
   if (skipped.lines > 0)
     hooks.onEvent(`skipped ${skipped.lines} bad ${skipped.lines === 1 ? "line" : "lines"}`);
-  const names = [...files.domains.keys()];
-  const counts = domains.map(({ train }) => train.stream.tokens.length);
-  hooks.onEvent(`training tokens: ${tokensLine(names, counts, contents)}`);
-  const sizes = Object.fromEntries(names.map((name, i) => [name, counts[i]!]));
+}
+
+/** What run.json tells of the text. */
+function factsOf(
+  domains: readonly string[],
+  targets: readonly string[],
+  parts: readonly Part[],
+  contents: readonly Content[],
+): DataFacts {
   const byLabel = new Map(contents.map((content) => [content.label, content]));
-  const facts = dataFacts(names, [...files.targets.keys()], (label) => {
+  const heldOut = new Map(parts.map((part) => [part.label, part.heldOut]));
+  const of = (label: string): TextFacts | null => {
     const content = byLabel.get(label);
     const own = heldOut.get(label);
     if (content === undefined || own === undefined) return null;
     const { label: _label, ...read } = content;
     return { ...read, ...own };
-  });
+  };
+  const all = (names: readonly string[], kind: string): ReadonlyMap<string, TextFacts> =>
+    new Map(
+      names.flatMap((name) => {
+        const facts = of(`${kind} "${name}"`);
+        return facts === null ? [] : [[name, facts] as const];
+      }),
+    );
+  const further = all(targets, "target");
   return {
-    ...{ tokenizer, vocabulary, domains, target, targets, sizes, contents },
-    facts: { ...facts, contamination: overlaps },
+    domains: all(domains, "domain"),
+    target: of("target") ?? further.values().next().value ?? null,
+    targets: further,
   };
 }
 
@@ -342,27 +439,6 @@ function tellNotes(notes: readonly string[], { onEvent }: DataHooks): void {
   const shown = notes.length <= 12 ? notes : notes.slice(0, 3);
   for (const note of shown) onEvent(note);
   if (shown.length < notes.length) onEvent(`and so on for ${notes.length - shown.length} more`);
-}
-
-/** `factsOf` is by label. */
-function dataFacts(
-  domains: readonly string[],
-  targets: readonly string[],
-  factsOf: (label: string) => TextFacts | null,
-): DataFacts {
-  const all = (names: readonly string[], kind: string): ReadonlyMap<string, TextFacts> =>
-    new Map(
-      names.flatMap((name) => {
-        const facts = factsOf(`${kind} "${name}"`);
-        return facts === null ? [] : [[name, facts] as const];
-      }),
-    );
-  const further = all(targets, "target");
-  return {
-    domains: all(domains, "domain"),
-    target: factsOf("target") ?? further.values().next().value ?? null,
-    targets: further,
-  };
 }
 
 /** The same items, with a turn for the event loop now and then; ends with the reason of `signal` once that is aborted. */

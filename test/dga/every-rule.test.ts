@@ -5,12 +5,21 @@ import {
   combine,
   createRule,
   type Rule,
+  type RuleName,
   ruleNames,
   type RuleOptions,
 } from "gradmix/dga";
 import { checkRule, type CheckRuleOptions, type Knobs, names, signal } from "gradmix/testing";
+import { readdirSync, readFileSync } from "node:fs";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import {
+  mostRepetitionsOf,
+  repetitionCapsOf,
+  ruleHas,
+  rulesWith,
+  ruleTraits,
+} from "#dist/dga/rules/index.js";
 import { errorOf } from "../errors.ts";
 import { promised } from "./rule-samples.ts";
 
@@ -152,4 +161,49 @@ test.each(pairs)("%s around %s", (name, _, { options, check }, { options: around
     longRun: 30,
   });
   expect(done).toContain("stays on the simplex");
+});
+
+describe("traits", () => {
+  const made = (name: RuleName): Rule => createRule(promised[name][0].options(names(2), {}));
+
+  test.each(ruleNames)("of %s are those of the rule that is made", (name) => {
+    const traits = ruleTraits(name);
+    const { needs } = made(name);
+    expect(traits.fixed === true).toBe(needs.length === 0);
+    expect(traits.severalTargets === true).toBe(needs.includes("targets"));
+    expect(traits.referenceModel === true).toBe(needs.includes("referenceLosses"));
+    // What it needs has no default, and is asked for by the option's name.
+    const alone = { name } as RuleOptions;
+    for (const [option, needed] of [
+      ["weights", traits.needsWeights === true],
+      ["histogram", traits.histogram === "needed"],
+      ["targets", traits.severalTargets === true],
+    ] as const)
+      if (needed) expect(errorOf(() => createRule(alone)).message).toMatch(`${name}: ${option} is missing`);
+    if (traits.published !== undefined)
+      expect(() => createRule({ ...alone, ...traits.published?.() } as RuleOptions)).not.toThrow();
+    expect(rulesWith("fixed").includes(name)).toBe(needs.length === 0);
+  });
+
+  test("a rule that limits repetitions says how many, and the others none", () => {
+    for (const name of ruleNames) {
+      const limits = promised[name].map(({ options }) => mostRepetitionsOf(options(names(3), {})));
+      expect(limits.some(Number.isFinite)).toBe(ruleHas(name, "repetitions"));
+    }
+    const sizes = { a: 10, b: 30 };
+    const caps = repetitionCapsOf({ name: "dga", sizes, tokens: 80, repetitions: 3 }, ["a", "b"]);
+    // 3·10/80; the other may be more than all.
+    expect(caps?.[0]).toBe(0.375);
+    expect(repetitionCapsOf({ name: "uniform" }, ["a", "b"])).toBeNull();
+  });
+
+  test("no file compares with the name of a rule outside of the rules", () => {
+    const special = ruleNames.filter((name) => name !== "uniform").join("|");
+    const compares = new RegExp(`[=!]== "(?:${special})"|(?:includes|case).{0,3}"(?:${special})"`);
+    const files = readdirSync("src", { recursive: true, encoding: "utf8" }).filter(
+      (file) => file.endsWith(".ts") && !file.startsWith("dga/rules"),
+    );
+    expect(files.length).toBeGreaterThan(100);
+    expect(files.filter((file) => compares.test(readFileSync(`src/${file}`, "utf8")))).toEqual([]);
+  });
 });

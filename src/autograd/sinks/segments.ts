@@ -41,49 +41,14 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
   });
   const { segments, parameters, examples: given } = options;
   checkOffsets("segmentSink", "segments", segments, given);
-  const segmentCount = segments.length - 1;
-  const examples = given ?? segments[segmentCount]!;
-  const made = new Map<Tensor, Tensor<"f32">>();
-  try {
-    for (const p of parameters) made.set(p, keep(empty([segmentCount, ...p.shape], "f32", p.memory)));
-  } catch (error) {
-    for (const gradient of made.values()) gradient.dispose();
-    throw error;
-  }
+  const examples = given ?? segments.at(-1)!;
+  const gradients = segmentGradients(segments, parameters);
   const uploaded = new Offsets();
-  const written = new Set<Tensor>();
-
-  const next = (parameter: Tensor): { gradient: Tensor; accumulate: boolean } => {
-    const gradient = made.get(parameter);
-    if (gradient === undefined)
-      throw new GradmixError(
-        "autograd",
-        `segmentSink: ${parameter.name ?? "a tensor"} is not one of the sink's parameters; name it in its options`,
-      );
-    const accumulate = written.has(parameter);
-    written.add(parameter);
-    return { gradient, accumulate };
-  };
+  const { segmentCount, made, written, next } = gradients;
   const perExample = (parameter: Tensor, factor: Tensor): number =>
     rowsPerExample("segmentSink", parameter, factor, examples);
   const rowOffsets = (parameter: Tensor, factor: Tensor): Tensor =>
     uploaded.get(segments, perExample(parameter, factor), factor);
-  /** Calls `fn` for each segment with its gradient and a cut that takes its rows out of a factor. */
-  const eachSegment = (
-    gradient: Tensor,
-    per: number,
-    fn: (into: Tensor, cut: (t: Tensor, width: number) => Tensor) => void,
-  ): void => {
-    const size = gradient.size / segmentCount;
-    for (let s = 0; s < segmentCount; s++)
-      scope(() => {
-        const first = segments[s]! * per;
-        const rows = segments[s + 1]! * per - first;
-        fn(gradient.view(gradient.shape.slice(1), s * size), (t, width) =>
-          t.view([rows, width], first * width),
-        );
-      });
-  };
 
   return {
     name: "segments",
@@ -100,7 +65,7 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
     linear(parameter, x, dy) {
       const { gradient, accumulate } = next(parameter);
       const [out, width] = extentsOf(parameter.shape, 2);
-      eachSegment(gradient, perExample(parameter, x), (into, cut) => {
+      eachSegment(segments, gradient, perExample(parameter, x), (into, cut) => {
         const rows = cut(x, width);
         if (rows.size > 0) weightGradient(rows, cut(dy, out), into, accumulate);
         else if (!accumulate) run("fill", { value: 0 }, {}, { out: into });
@@ -132,7 +97,7 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
     embedding(parameter, ids, dy) {
       const { gradient, accumulate } = next(parameter);
       const [tableRows, width] = extentsOf(parameter.shape, 2);
-      eachSegment(gradient, perExample(parameter, dy), (into, cut) => {
+      eachSegment(segments, gradient, perExample(parameter, dy), (into, cut) => {
         const rows = cut(dy, width);
         const [count] = extentsOf(rows.shape, 2);
         const cutIds = ids.view([count], count === 0 ? 0 : (rows.offset - dy.offset) / width);
@@ -149,6 +114,61 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
       uploaded.dispose();
     },
   };
+}
+
+interface SegmentGradients {
+  readonly segmentCount: number;
+  /** Parameter → [S, …shape of the parameter]. */
+  readonly made: Map<Tensor, Tensor<"f32">>;
+  /** Parameters to whose gradients this pass has added something. */
+  readonly written: Set<Tensor>;
+  /** Where a parameter's next part goes: over what is there, or on top of it. Throws `autograd` for a tensor that is none of the parameters. */
+  next(parameter: Tensor): { readonly gradient: Tensor; readonly accumulate: boolean };
+}
+
+function segmentGradients(segments: readonly number[], parameters: Iterable<Tensor>): SegmentGradients {
+  const segmentCount = segments.length - 1;
+  const made = new Map<Tensor, Tensor<"f32">>();
+  try {
+    for (const p of parameters) made.set(p, keep(empty([segmentCount, ...p.shape], "f32", p.memory)));
+  } catch (error) {
+    for (const gradient of made.values()) gradient.dispose();
+    throw error;
+  }
+  const written = new Set<Tensor>();
+  return {
+    ...{ segmentCount, made, written },
+    next(parameter) {
+      const gradient = made.get(parameter);
+      if (gradient === undefined)
+        throw new GradmixError(
+          "autograd",
+          `segmentSink: ${parameter.name ?? "a tensor"} is not one of the sink's parameters; name it in its options`,
+        );
+      const accumulate = written.has(parameter);
+      written.add(parameter);
+      return { gradient, accumulate };
+    },
+  };
+}
+
+/** Calls `fn` for each segment with its gradient and a cut that takes its rows, `per` for each example, out of a factor. */
+function eachSegment(
+  segments: readonly number[],
+  gradient: Tensor,
+  per: number,
+  fn: (into: Tensor, cut: (t: Tensor, width: number) => Tensor) => void,
+): void {
+  const segmentCount = segments.length - 1;
+  const size = gradient.size / segmentCount;
+  for (let s = 0; s < segmentCount; s++)
+    scope(() => {
+      const first = segments[s]! * per;
+      const rows = segments[s + 1]! * per - first;
+      fn(gradient.view(gradient.shape.slice(1), s * size), (t, width) =>
+        t.view([rows, width], first * width),
+      );
+    });
 }
 
 /** A gradient for every example of a batch of `examples`; see `segmentSink`. */

@@ -15,7 +15,15 @@
  */
 import { GradmixError } from "../../errors.ts";
 import { checkOptions, checkRange, integerIn, numberIn, oneOf, type OptionChecks } from "../../options.ts";
-import { initialState, measuredDomains, need, remembered, type Rule } from "../rule.ts";
+import {
+  initialState,
+  measuredDomains,
+  need,
+  remembered,
+  type Rule,
+  type RuleState,
+  type Signal,
+} from "../rule.ts";
 import { normalise, projectFloor, sumOf, type Weights, within } from "../simplex.ts";
 import { type ByDomain, numbersByDomain, sizesOf, startOf } from "./by-domain.ts";
 
@@ -83,48 +91,22 @@ export function ado(options: AdoOptions = { name: "ado" }): Rule {
     },
     update(state, signal) {
       const k = state.domains.length;
-      const losses = need("ado", state, signal, "losses");
-      const negative = losses.findIndex((loss) => loss < 0);
-      if (negative >= 0)
-        throw new GradmixError(
-          "numeric",
-          `ado: losses of domain "${state.domains[negative]}" is ${losses[negative]}, and its curves are of losses ≥ 0; the weights stay as they are`,
-        );
+      const losses = lossesOf(state, signal);
       const n = sumOf(need("ado", state, signal, "tokensSeen"));
-      const measured = measuredDomains("ado", state, signal);
       const own = (name: string): readonly number[] => remembered("ado", state.memory, name);
       const [prior, credit, average] = [own("prior"), own("credit"), own("average")];
-      const seen = [...own("seen")];
-      const curves = [...own("losses")];
-      let count = own("count")[0]!;
-      if (count === POINTS) {
-        for (let p = 1; 2 * p < POINTS; p++) {
-          seen[p] = seen[2 * p]!;
-          curves.copyWithin(p * k, 2 * p * k, (2 * p + 1) * k);
-        }
-        count = POINTS / 2;
-      }
-      seen[count] = n;
-      for (let i = 0; i < k; i++) curves[count * k + i] = measured === null || measured[i]! ? losses[i]! : -1;
-      count++;
-      const speeds = Float64Array.from({ length: k }, (_, i) => {
-        const points = [...Array(count).keys()].filter((p) => seen[p]! > 0 && curves[p * k + i]! >= 0);
-        return points.length < minPoints
-          ? NaN
-          : fallingSpeed(
-              points.map((p) => seen[p]!),
-              points.map((p) => curves[p * k + i]!),
-              n,
-            );
-      });
+      const measured = measuredDomains("ado", state, signal);
+      const before: Curves = { count: own("count")[0]!, seen: own("seen"), losses: own("losses") };
+      const curves = withPoint(before, n, k, (i) => (measured === null || measured[i]! ? losses[i]! : -1));
+      const speeds = speedsOf(curves, n, k, minPoints);
       // A domain without a curve keeps its weight, as an unmeasured one does in any rule.
       const curved = Array.from(speeds, (speed) => !Number.isNaN(speed));
       const stepped = within(state.weights, curved, (part, total, indices) => {
         const atIndices = (values: ArrayLike<number>): number[] => indices.map((i) => values[i]!);
         const rho = preference(atIndices(prior), atIndices(credit), atIndices(speeds), creditExponent);
         if (rho === null) return part;
-        const before = normalise(atIndices(average));
-        const mixed = rho.map((r, i) => policyRate * r + (1 - policyRate) * before[i]!);
+        const earlier = normalise(atIndices(average));
+        const mixed = rho.map((r, i) => policyRate * r + (1 - policyRate) * earlier[i]!);
         return projectFloor(normalise(mixed), floorOf(k) / total);
       });
       const policy = projectFloor(stepped, floorOf(k));
@@ -137,20 +119,72 @@ export function ado(options: AdoOptions = { name: "ado" }): Rule {
           prior,
           credit: credit.map((h, i) => creditRate * policy[i]! + (1 - creditRate) * h),
           average: average.map((a, i) => a + (policy[i]! - a) / (t + 1)),
-          count: [count],
-          seen,
-          losses: curves,
+          ...{ count: [curves.count], seen: curves.seen, losses: curves.losses },
         },
       };
     },
-    memoryFault(memory) {
-      const own = (name: string): readonly number[] => remembered("ado", memory, name);
-      const count = own("count")[0]!;
-      if (!Number.isInteger(count) || count < 0 || count > POINTS) return `count is ${count}`;
-      const negative = ["prior", "average", "credit"].find((name) => own(name).some((value) => value < 0));
-      return negative === undefined ? null : `${negative} is negative somewhere`;
-    },
+    memoryFault,
   };
+}
+
+function memoryFault(memory: RuleState["memory"]): string | null {
+  const own = (name: string): readonly number[] => remembered("ado", memory, name);
+  const count = own("count")[0]!;
+  if (!Number.isInteger(count) || count < 0 || count > POINTS) return `count is ${count}`;
+  const negative = ["prior", "average", "credit"].find((name) => own(name).some((value) => value < 0));
+  return negative === undefined ? null : `${negative} is negative somewhere`;
+}
+
+/** The losses of a signal. Throws `numeric` for one below 0. */
+function lossesOf(state: RuleState, signal: Signal): ArrayLike<number> {
+  const losses = need("ado", state, signal, "losses");
+  const negative = state.domains.findIndex((_, i) => losses[i]! < 0);
+  if (negative >= 0)
+    throw new GradmixError(
+      "numeric",
+      `ado: losses of domain "${state.domains[negative]}" is ${losses[negative]}, and its curves are of losses ≥ 0; the weights stay as they are`,
+    );
+  return losses;
+}
+
+/** The losses over time, of which the last entries are free. */
+interface Curves {
+  /** Number of points. */
+  readonly count: number;
+  /** Training tokens n at each point. */
+  readonly seen: readonly number[];
+  /** Losses [points, k]; −1 where a domain was not measured. */
+  readonly losses: readonly number[];
+}
+
+/** The curves with a point at n tokens. If there is no room, every second of the earlier points goes. */
+function withPoint(before: Curves, n: number, k: number, lossOf: (domain: number) => number): Curves {
+  const [seen, losses] = [[...before.seen], [...before.losses]];
+  let { count } = before;
+  if (count === POINTS) {
+    for (let p = 1; 2 * p < POINTS; p++) {
+      seen[p] = seen[2 * p]!;
+      losses.copyWithin(p * k, 2 * p * k, (2 * p + 1) * k);
+    }
+    count = POINTS / 2;
+  }
+  seen[count] = n;
+  for (let i = 0; i < k; i++) losses[count * k + i] = lossOf(i);
+  return { count: count + 1, seen, losses };
+}
+
+/** How fast the loss of each domain falls at n tokens; NaN for a domain with fewer points than `minPoints`. */
+function speedsOf({ count, seen, losses }: Curves, n: number, k: number, minPoints: number): Float64Array {
+  return Float64Array.from({ length: k }, (_, i) => {
+    const points = [...Array(count).keys()].filter((p) => seen[p]! > 0 && losses[p * k + i]! >= 0);
+    if (points.length < minPoints) return NaN;
+    const curve = points.map((p) => losses[p * k + i]!);
+    return fallingSpeed(
+      points.map((p) => seen[p]!),
+      curve,
+      n,
+    );
+  });
 }
 
 /** μ ⊙ h^s ⊙ speed, normalised; null if no loss falls. */

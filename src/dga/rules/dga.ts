@@ -46,6 +46,7 @@ import {
 import { nothingTracked, standardised, track, type Tracked } from "../tracking.ts";
 import { type ByDomain, numbersByDomain, sharesOf, sizesOf, startOf } from "./by-domain.ts";
 import { directionOf, type Normalisation, normalisationNeeds, normalisations } from "./normalisation.ts";
+import type { RuleTraits } from "./traits.ts";
 
 /** How dga computes the direction d of its step from the alignments. */
 export type DgaNormalisation = Normalisation | "tracked";
@@ -126,6 +127,17 @@ export function paper(options: { readonly eta?: number } = {}): DgaOptions {
 
 const positive = numberIn({ min: 0, openMin: true });
 const share = numberIn({ min: 0, max: 1 });
+
+/** Without tracking, this is the paper's rule, which has neither a prior nor caps. */
+export function hasPrior(normalise: unknown): boolean {
+  return (normalise ?? dgaDefaults.normalise) === "tracked";
+}
+
+export const dgaTraits: RuleTraits<DgaOptions> = {
+  histogram: { priorWith: hasPrior },
+  published: () => paper(),
+  repetitions: { most: mostRepetitions, caps: repetitionCaps },
+};
 
 export const dgaChecks: OptionChecks<DgaOptions> = {
   name: oneOf("dga"),
@@ -222,7 +234,7 @@ function priorOf({ prior, uniformShare, start }: DgaOptions, domains: readonly s
 }
 
 /** How many times a run may go through a domain, in expectation; Infinity for no limit. */
-export function mostRepetitions(options: DgaOptions): number {
+function mostRepetitions(options: DgaOptions): number {
   const { normalise = dgaDefaults.normalise } = options;
   return withDefaults(defaultsOf(normalise, options), options).repetitions;
 }

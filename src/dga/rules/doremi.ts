@@ -14,6 +14,7 @@ import { mirrorStep } from "../mirror-step.ts";
 import { initialState, measuredDomains, need, remembered, type Rule, type Step } from "../rule.ts";
 import { mixUniform } from "../simplex.ts";
 import { type ByDomain, numbersByDomain, startOf } from "./by-domain.ts";
+import type { RuleTraits } from "./traits.ts";
 
 /** Options of the rule `doremi`. */
 export interface DoremiOptions {
@@ -29,6 +30,8 @@ export interface DoremiOptions {
 
 /** Marks the excess of a domain that was never measured. */
 const NEVER = -1;
+
+export const doremiTraits: RuleTraits = { referenceModel: true };
 
 export const doremiChecks: OptionChecks<DoremiOptions> = {
   name: oneOf("doremi"),

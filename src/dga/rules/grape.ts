@@ -44,6 +44,7 @@ import {
 } from "../simplex.ts";
 import { byDomain, type ByDomain, numbersByDomain, startOf } from "./by-domain.ts";
 import { scaled } from "./normalisation.ts";
+import type { RuleTraits } from "./traits.ts";
 
 /** Options of the rule `grape`. */
 export interface GrapeOptions {
@@ -69,6 +70,8 @@ export interface GrapeOptions {
 
 /** Limit of a rate, so that sums of rates of tiny losses stay finite. */
 const LARGEST_RATE = 1e300;
+
+export const grapeTraits: RuleTraits = { severalTargets: true };
 
 export const grapeChecks: OptionChecks<GrapeOptions> = {
   name: oneOf("grape"),

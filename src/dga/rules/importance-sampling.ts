@@ -5,6 +5,7 @@
 import { checkOptions, oneOf, type OptionChecks, required } from "../../options.ts";
 import { initialState, type Rule } from "../rule.ts";
 import { type ByDomain, numbersByDomain, sharesOf } from "./by-domain.ts";
+import type { RuleTraits } from "./traits.ts";
 
 /** Options of the rule `importanceSampling`. */
 export interface ImportanceSamplingOptions {
@@ -13,6 +14,8 @@ export interface ImportanceSamplingOptions {
   /** Number (or share) of target examples whose nearest domain is i: any non-negative numbers, one per domain or by name. */
   readonly histogram: ByDomain;
 }
+
+export const importanceSamplingTraits: RuleTraits = { fixed: true, histogram: "needed" };
 
 export const importanceSamplingChecks: OptionChecks<ImportanceSamplingOptions> = {
   name: oneOf("importanceSampling"),

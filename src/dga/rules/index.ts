@@ -7,20 +7,22 @@ import type { RunFacts } from "../facts.ts";
 import type { Rule } from "../rule.ts";
 import { assertOptions, type OptionChecks, show, withDefaults } from "../../options.ts";
 import { ado, adoChecks, type AdoOptions } from "./ado.ts";
-import { dga, dgaChecks, dgaDefaults, type DgaOptions } from "./dga.ts";
+import { dga, dgaChecks, type DgaOptions, dgaTraits, hasPrior } from "./dga.ts";
 import { doge, dogeChecks, type DogeOptions } from "./doge.ts";
-import { doremi, doremiChecks, type DoremiOptions } from "./doremi.ts";
-import { grape, grapeChecks, type GrapeOptions } from "./grape.ts";
+import { doremi, doremiChecks, type DoremiOptions, doremiTraits } from "./doremi.ts";
+import { grape, grapeChecks, type GrapeOptions, grapeTraits } from "./grape.ts";
 import {
   importanceSampling,
   importanceSamplingChecks,
+  importanceSamplingTraits,
   type ImportanceSamplingOptions,
 } from "./importance-sampling.ts";
 import { odm, odmChecks, type OdmOptions } from "./odm.ts";
 import { rnb, rnbChecks, type RnbOptions } from "./rnb.ts";
-import { staticChecks, staticWeights, type StaticOptions } from "./static.ts";
-import { temperature, temperatureChecks, type TemperatureOptions } from "./temperature.ts";
-import { uniform, uniformChecks, type UniformOptions } from "./uniform.ts";
+import { staticChecks, staticTraits, staticWeights, type StaticOptions } from "./static.ts";
+import { temperature, temperatureChecks, type TemperatureOptions, temperatureTraits } from "./temperature.ts";
+import type { RuleTraits } from "./traits.ts";
+import { uniform, uniformChecks, type UniformOptions, uniformTraits } from "./uniform.ts";
 
 /** A built-in rule by its name and options; docs/rules.md describes each. */
 export type RuleOptions =
@@ -43,6 +45,7 @@ type Of<K extends RuleName> = Extract<RuleOptions, { name: K }>;
 interface Registered<O extends RuleOptions> {
   readonly make: (options: O) => Rule;
   readonly checks: OptionChecks<O>;
+  readonly traits?: RuleTraits<O>;
   /** Computes the options that the facts of a run supply if they are left out. */
   readonly fromFacts?: (
     facts: RunFacts,
@@ -51,25 +54,31 @@ interface Registered<O extends RuleOptions> {
 }
 
 const registry: { readonly [K in RuleName]: Registered<Of<K>> } = {
-  uniform: { make: uniform, checks: uniformChecks },
-  static: { make: staticWeights, checks: staticChecks },
-  temperature: { make: temperature, checks: temperatureChecks, fromFacts: ({ sizes }) => ({ sizes }) },
+  uniform: { make: uniform, checks: uniformChecks, traits: uniformTraits },
+  static: { make: staticWeights, checks: staticChecks, traits: staticTraits },
+  temperature: {
+    make: temperature,
+    checks: temperatureChecks,
+    traits: temperatureTraits,
+    fromFacts: ({ sizes }) => ({ sizes }),
+  },
   importanceSampling: {
     make: importanceSampling,
     checks: importanceSamplingChecks,
+    traits: importanceSamplingTraits,
     fromFacts: ({ histogram }) => ({ histogram }),
   },
   dga: {
     make: dga,
     checks: dgaChecks,
-    // Without tracking, this is the paper's rule, which has neither a prior nor caps.
-    fromFacts: ({ sizes, tokens, histogram }, { normalise = dgaDefaults.normalise }) =>
-      normalise === "tracked" ? { sizes, tokens, prior: histogram } : {},
+    traits: dgaTraits,
+    fromFacts: ({ sizes, tokens, histogram }, { normalise }) =>
+      hasPrior(normalise) ? { sizes, tokens, prior: histogram } : {},
   },
   doge: { make: doge, checks: dogeChecks },
-  grape: { make: grape, checks: grapeChecks },
+  grape: { make: grape, checks: grapeChecks, traits: grapeTraits },
   rnb: { make: rnb, checks: rnbChecks },
-  doremi: { make: doremi, checks: doremiChecks },
+  doremi: { make: doremi, checks: doremiChecks, traits: doremiTraits },
   odm: { make: odm, checks: odmChecks },
   ado: { make: ado, checks: adoChecks, fromFacts: ({ sizes }) => ({ sizes }) },
 };
@@ -79,6 +88,29 @@ export const ruleNames: readonly RuleName[] = keysOf(registry);
 
 export function isRuleName(name: unknown): name is RuleName {
   return typeof name === "string" && Object.hasOwn(registry, name);
+}
+
+/** What is asked of a rule before one is made. */
+export function ruleTraits(rule: RuleName): Omit<RuleTraits, "repetitions"> {
+  return registry[rule].traits ?? {};
+}
+
+/** Names of the rules of which this is true. */
+export function rulesWith(trait: keyof RuleTraits): readonly RuleName[] {
+  return ruleNames.filter((name) => registry[name].traits?.[trait] !== undefined);
+}
+
+/** How often the rule's weights let a domain be repeated; Infinity for a rule that does not limit it. */
+export function mostRepetitionsOf<K extends RuleName>(options: Of<K>): number {
+  return registry[options.name].traits?.repetitions?.most(options) ?? Infinity;
+}
+
+/** The largest weight of each domain for the limit of repetitions; null for a rule without one. */
+export function repetitionCapsOf<K extends RuleName>(
+  options: Of<K>,
+  domains: readonly string[],
+): readonly number[] | null {
+  return registry[options.name].traits?.repetitions?.caps(options, domains) ?? null;
 }
 
 /** Whether the rule has an option of this name. */

@@ -3,6 +3,7 @@ import { checkOptions, oneOf, type OptionChecks, required } from "../../options.
 import { initialState, type Rule } from "../rule.ts";
 import { checkSimplex } from "../simplex.ts";
 import { byDomain, type ByDomain, numbersByDomain } from "./by-domain.ts";
+import type { RuleTraits } from "./traits.ts";
 
 /** Options of the rule `static`. */
 export interface StaticOptions {
@@ -11,6 +12,8 @@ export interface StaticOptions {
   /** One weight per domain, in the order of the domains or by name; they must sum to 1. */
   readonly weights: ByDomain;
 }
+
+export const staticTraits: RuleTraits = { fixed: true, needsWeights: true };
 
 export const staticChecks: OptionChecks<StaticOptions> = {
   name: oneOf("static"),

@@ -6,6 +6,7 @@ import { checkOptions, numberIn, oneOf, type OptionChecks, required } from "../.
 import { checkDomains, initialState, type Rule } from "../rule.ts";
 import { normalise } from "../simplex.ts";
 import { type ByDomain, numbersByDomain, sizesOf } from "./by-domain.ts";
+import type { RuleTraits } from "./traits.ts";
 
 /** Options of the rule `temperature`. */
 export interface TemperatureOptions {
@@ -16,6 +17,8 @@ export interface TemperatureOptions {
   /** Exponent τ ≥ 0. Default 0.3, as in XLM-R. */
   readonly exponent?: number;
 }
+
+export const temperatureTraits: RuleTraits = { fixed: true };
 
 export const temperatureChecks: OptionChecks<TemperatureOptions> = {
   name: oneOf("temperature"),

@@ -2,12 +2,15 @@
 import { checkOptions, oneOf, type OptionChecks } from "../../options.ts";
 import { initialState, type Rule } from "../rule.ts";
 import { uniformWeights } from "../simplex.ts";
+import type { RuleTraits } from "./traits.ts";
 
 /** Options of the rule `uniform`. */
 export interface UniformOptions {
   /** Selects this rule. */
   readonly name: "uniform";
 }
+
+export const uniformTraits: RuleTraits = { fixed: true };
 
 export const uniformChecks: OptionChecks<UniformOptions> = { name: oneOf("uniform") };
 
