@@ -259,10 +259,10 @@ export function joinShards(
   for (const label of labels) {
     const own = of.get(label);
     if (own === undefined) throw emptyLabel(plan.labels[label]!);
-    const documents = own.documents.take();
+    const documents = own.documents.toArray();
     of.delete(label);
     own.starts.push(own.length);
-    const runs: Runs = { starts: own.starts.take(), places: own.places.take() };
+    const runs: Runs = { starts: own.starts.toArray(), places: own.places.toArray() };
     const stream: StoredStream = { tokens: storedTokens(files, runs, vocabSize - 1), documents };
     const hash = createHash("sha256");
     let largest = 0;
