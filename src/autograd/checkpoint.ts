@@ -1,4 +1,4 @@
-/** Trading time for memory: parts of a function that the backward pass computes again. */
+/** Trades time for memory: the backward pass computes parts of a function again. */
 import { GradmixError } from "../errors.ts";
 import { scope, Tensor, youngest } from "../tensor/tensor.ts";
 import { type Blocks, follow } from "./batch.ts";
@@ -9,9 +9,9 @@ import { Tape } from "./tape.ts";
 const list = (result: Tensor | readonly Tensor[]): readonly Tensor[] =>
   result instanceof Tensor ? [result] : result;
 
-/** Stands in for the tape while the function runs for the first time: what depends on what, without saving any of it. */
+/** Replaces the tape during the first run of the function: records dependencies without saving anything. */
 class Rehearsal implements Transform {
-  /** What the function uses besides its inputs, and did not make itself. */
+  /** Tensors that the function uses but that are neither its inputs nor made by it. */
   readonly captured = new Set<Tensor>();
   readonly #tape: Tape;
   readonly #inputs: ReadonlySet<Tensor>;
@@ -41,16 +41,16 @@ class Rehearsal implements Transform {
     for (const output of outputs) this.#dependent.set(output, follow(op, attrs, inputs, output, known));
   }
 
-  /** Of an output: undefined where it depends on nothing that the tape follows. */
+  /** The blocks of an output; undefined if it depends on nothing that the tape follows. */
   blocksOf(output: Tensor): Blocks | null | undefined {
     return this.#dependent.get(output);
   }
 }
 
 /**
- * f(...inputs), without saving what f computes: the backward pass runs f again (Chen et al. 2016), so f must compute the same again. Parameters,
+ * Runs f(...inputs) without saving what f computes: the backward pass runs f again (Chen et al. 2016), so f must compute the same again. Parameters,
  * constants and its own inputs may be used freely inside; every other tensor that depends on parameters must be one of `inputs` (`autograd`
- * otherwise). Outside of a backward pass it is just f. Like an op, it gives handles of its own.
+ * otherwise). Outside a backward pass it just runs f. Like an op, it returns handles of its own.
  */
 export function checkpoint<R extends Tensor | Tensor[]>(
   f: (...inputs: Tensor[]) => R,
@@ -63,7 +63,7 @@ export function checkpoint<R extends Tensor | Tensor[]>(
   const outputs = list(result).map((t) => ({ t, blocks: rehearsal.blocksOf(t) }));
   const dependent = outputs.flatMap(({ t, blocks }) => (blocks === undefined ? [] : [{ t, blocks }]));
   if (dependent.length === 0) return result;
-  // The very tensors, not other handles on them: f may also have captured them.
+  // The same tensors, not other handles on them: f may also have captured them.
   const leaves = [...new Set(inputs.filter((t) => tape.isValue(t)))];
   tape.noteStep(
     [...leaves],

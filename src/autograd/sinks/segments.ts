@@ -1,6 +1,6 @@
 /**
- * Materialised gradients of segments of the batch: one an example, one a domain. Memory is segments × parameters, so
- * this is for small models, for tests, and for whoever needs the gradients themselves.
+ * Materialised gradients of segments of the batch, such as examples or domains. Memory is segments × parameters, so this is for small models, for
+ * tests, and for uses that need the gradients themselves.
  */
 import { run } from "../../backends/backend.ts";
 import { GradmixError } from "../../errors.ts";
@@ -17,21 +17,21 @@ export interface SegmentSinkOptions {
   readonly segments: readonly number[];
   /** Parameters whose gradients are kept. */
   readonly parameters: Iterable<Tensor>;
-  /** Examples of the batch, if not all of them belong to segments. Default: where the last segment ends. */
+  /** Number of examples in the batch, if not all of them belong to segments. Default: where the last segment ends. */
   readonly examples?: number;
 }
 
-/** A sink of one gradient per segment; `segmentSink`, `perDomainSink` and `perExampleSink` make one. */
+/** A sink of one gradient per segment. `segmentSink`, `perDomainSink` and `perExampleSink` make one. */
 export interface SegmentSink extends GradientSink {
-  /** Parameter → the gradients of the last pass [S, …shape of the parameter]. They belong to the sink. */
+  /** The gradients of the last pass, parameter → [S, …shape of the parameter]. They belong to the sink. */
   result(): ReadonlyMap<Tensor, Tensor<"f32">>;
   /** Frees the gradients. */
   dispose(): void;
 }
 
 /**
- * The gradient of each segment of examples. Throws `config` for segments that do not ascend; a pass throws `shape` for a batch of another size, and
- * `autograd` for a loss that mixes examples (`gradients`).
+ * Makes a sink for the gradient of each segment of examples. Throws `config` for segments that do not ascend; a pass throws `shape` for a batch of
+ * another size, and `autograd` for a loss that mixes examples (`gradients`).
  */
 export function segmentSink(options: SegmentSinkOptions): SegmentSink {
   checkOptions("segmentSink", options, {
@@ -68,7 +68,7 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
     rowsPerExample("segmentSink", parameter, factor, examples);
   const rowOffsets = (parameter: Tensor, factor: Tensor): Tensor =>
     uploaded.get(segments, perExample(parameter, factor), factor);
-  /** Calls `fn` for each segment with its gradient and a cut that takes its rows out of a factor. */
+  /** Calls `fn` for each segment with its gradient and a function that takes its rows out of a factor. */
   const eachSegment = (
     gradient: Tensor,
     per: number,
@@ -151,12 +151,15 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
   };
 }
 
-/** A gradient for every example of a batch of `examples`; see `segmentSink`. */
+/** Makes a sink with one gradient per example of a batch of `examples`; see `segmentSink`. */
 export function perExampleSink(examples: number, parameters: Iterable<Tensor>): SegmentSink {
   return segmentSink({ segments: Array.from({ length: examples + 1 }, (_, i) => i), parameters });
 }
 
-/** A gradient for every domain: examples sorted by domain, `segments` where each begins and where the last one, and with it the batch, ends; see `segmentSink`. */
+/**
+ * Makes a sink with one gradient per domain, for examples sorted by domain. `segments` has the start of each domain and the end of the last one,
+ * which is the end of the batch; see `segmentSink`.
+ */
 export function perDomainSink(segments: readonly number[], parameters: Iterable<Tensor>): SegmentSink {
   return segmentSink({ segments, parameters });
 }
