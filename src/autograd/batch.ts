@@ -94,10 +94,10 @@ export function shared(parameter: { readonly name: string | undefined }, op: str
 }
 
 /** Throws `autograd` unless the losses are those of single examples. `who` is the name of the caller in the message. */
-export function wantExamples(who: string, losses: Spec, blocks: Blocks | null): void {
+export function wantExamples(caller: string, losses: Spec, blocks: Blocks | null): void {
   if (blocks === null || blocks.count === losses.shape[0]) return;
   throw new GradmixError(
     "autograd",
-    `${who}: ${blocks.reason ?? "the batch is not axis 0 of the losses"}; numbers of single examples need a loss that keeps them apart (sumSink does not)`,
+    `${caller}: ${blocks.reason ?? "the batch is not axis 0 of the losses"}; numbers of single examples need a loss that keeps them apart (sumSink does not)`,
   );
 }

@@ -3,7 +3,7 @@ import { GradmixError } from "../errors.ts";
 import { scope, Tensor, youngest } from "../tensor/tensor.ts";
 import { type Blocks, follow } from "./batch.ts";
 import { fresh } from "./handles.ts";
-import { type Application, innermost, instead, type Transform, withTransform } from "./op.ts";
+import { type Application, innermost, withReplacement, type Transform, withTransform } from "./op.ts";
 import { Tape } from "./tape.ts";
 
 const list = (result: Tensor | readonly Tensor[]): readonly Tensor[] =>
@@ -23,7 +23,7 @@ class Rehearsal implements Transform {
     this.#inputs = new Set(inputs);
   }
 
-  sees(used: readonly Tensor[]): void {
+  observe(used: readonly Tensor[]): void {
     for (const t of used) if (t.serial <= this.#before && !this.#inputs.has(t)) this.captured.add(t);
   }
 
@@ -31,7 +31,7 @@ class Rehearsal implements Transform {
     return this.#tape.tracks(used) || used.some((t) => this.#dependent.has(t));
   }
 
-  note<A>({ op, attrs, inputs, outputs }: Application<A>): void {
+  record<A>({ op, attrs, inputs, outputs }: Application<A>): void {
     if (inputs.some((t) => this.#tape.isValue(t) && !this.#inputs.has(t)))
       throw new GradmixError(
         "autograd",
@@ -59,13 +59,13 @@ export function checkpoint<R extends Tensor | Tensor[]>(
   const tape = innermost();
   if (!(tape instanceof Tape)) return scope(() => fresh(() => f(...inputs)));
   const rehearsal = new Rehearsal(tape, inputs);
-  const result = scope(() => instead(tape, rehearsal, () => fresh(() => f(...inputs))));
+  const result = scope(() => withReplacement(tape, rehearsal, () => fresh(() => f(...inputs))));
   const outputs = list(result).map((t) => ({ t, blocks: rehearsal.blocksOf(t) }));
   const dependent = outputs.flatMap(({ t, blocks }) => (blocks === undefined ? [] : [{ t, blocks }]));
   if (dependent.length === 0) return result;
   // The same tensors, not other handles on them: f may also have captured them.
   const leaves = [...new Set(inputs.filter((t) => tape.isValue(t)))];
-  tape.noteStep(
+  tape.recordStep(
     [...leaves],
     [...new Set([...inputs, ...rehearsal.captured])],
     dependent,
@@ -78,8 +78,8 @@ export function checkpoint<R extends Tensor | Tensor[]>(
             "autograd",
             `checkpoint: the function gave ${outputs.length} outputs at first and ${recomputed.length} when it ran again`,
           );
-        const again = recomputed.filter((_, i) => outputs[i]!.blocks !== undefined);
-        return replay.backward(again, cotangents, sink);
+        const tracked = recomputed.filter((_, i) => outputs[i]!.blocks !== undefined);
+        return replay.backward(tracked, cotangents, sink);
       } finally {
         replay.dispose();
       }

@@ -168,10 +168,10 @@ class Enclosure implements Transform {
     this.#follows = follows;
   }
 
-  sees(used: readonly Tensor[]): void {
+  observe(used: readonly Tensor[]): void {
     for (const t of used) {
       if (t.serial > this.#before || this.#inputs.has(t)) continue;
-      for (const transform of this.#outside) transform.sees?.([t]);
+      for (const transform of this.#outside) transform.observe?.([t]);
       if (this.#outside.some((transform) => transform.tracks([t])))
         throw new GradmixError(
           "autograd",
@@ -184,7 +184,7 @@ class Enclosure implements Transform {
     return this.#follows && inputs.some((t) => this.#inputs.has(t) || this.#dependent.has(t));
   }
 
-  note<A>({ outputs }: Application<A>): void {
+  record<A>({ outputs }: Application<A>): void {
     for (const t of outputs) this.#dependent.add(t);
   }
 
@@ -334,11 +334,11 @@ function opOf<A>(custom: Custom<A>): Op<Call<A>> {
       : {
           compose: (inputs, { attributes, specs }) =>
             scope(() => {
-              const made = fresh((): readonly Tensor[] =>
+              const results = fresh((): readonly Tensor[] =>
                 tensorsOf(name, "compose", compose(inputs, attributes)),
               );
-              if (specs !== null) wantSpecs(name, "compose", made, specs);
-              return [...made];
+              if (specs !== null) wantSpecs(name, "compose", results, specs);
+              return [...results];
             }),
         }),
   };

@@ -54,7 +54,7 @@ export class ForwardPass implements Transform {
     return inputs.some((t) => this.#tangents.has(t));
   }
 
-  note<A>({ op, attrs, inputs, outputs, saved }: Application<A>): void {
+  record<A>({ op, attrs, inputs, outputs, saved }: Application<A>): void {
     const rule = op.jvp?.bind(op);
     if (rule === undefined)
       throw new GradmixError("autograd", `${op.name} has no jvp rule; build the function out of other ops`);

@@ -12,7 +12,7 @@ import { empty, scope, Tensor } from "../tensor/tensor.ts";
 import { ForwardPass } from "./forward.ts";
 import { wantExamples } from "./batch.ts";
 import { wantTensor } from "./checks.ts";
-import { alias, apart, fresh } from "./handles.ts";
+import { alias, withOwnMemory, fresh } from "./handles.ts";
 import { filled, specOf, type Transform, transforming, withTransform } from "./op.ts";
 import type { GradientSink } from "./sink.ts";
 import { Tape } from "./tape.ts";
@@ -27,15 +27,18 @@ const list = (result: Tensor | readonly Tensor[]): Tensor[] =>
  * A separate handle for each input, so that a transformation that follows it does not also see other uses of the same tensor (passed twice, or
  * captured by the function).
  */
-function own(t: Tensor, who: string): Tensor {
-  return alias(differentiable(who, t, "an input"));
+function own(t: Tensor, caller: string): Tensor {
+  return alias(differentiable(caller, t, "an input"));
 }
 
 /** Returns the tensor if it can have derivatives; throws `autograd` if not. */
-function differentiable(who: string, t: Tensor, what: string): Tensor {
-  wantTensor(who, what, t);
+function differentiable(caller: string, t: Tensor, what: string): Tensor {
+  wantTensor(caller, what, t);
   if (t.dtype !== "f32")
-    throw new GradmixError("autograd", `${who}: ${t.name ?? what} is ${t.dtype}; only f32 has derivatives`);
+    throw new GradmixError(
+      "autograd",
+      `${caller}: ${t.name ?? what} is ${t.dtype}; only f32 has derivatives`,
+    );
   return t;
 }
 
@@ -57,11 +60,11 @@ class Uses implements Transform {
   readonly used = new Set<Tensor>();
   readonly #asked: ReadonlySet<Tensor>;
 
-  constructor(asked: readonly Tensor[]) {
-    this.#asked = new Set(asked);
+  constructor(tensors: readonly Tensor[]) {
+    this.#asked = new Set(tensors);
   }
 
-  sees(inputs: readonly Tensor[]): void {
+  observe(inputs: readonly Tensor[]): void {
     for (const t of inputs) if (this.#asked.has(t)) this.used.add(t);
   }
 
@@ -69,7 +72,7 @@ class Uses implements Transform {
     return false;
   }
 
-  note(): void {}
+  record(): void {}
 }
 
 /**
@@ -77,12 +80,12 @@ class Uses implements Transform {
  * tensor, of which the transformation knows nothing; with `some`, also if f uses none of its inputs.
  */
 function runUnder(
-  who: string,
+  caller: string,
   transform: Transform,
   f: TensorFunction,
   primals: readonly Tensor[],
   inputs: readonly Tensor[],
-  some = false,
+  requireUse = false,
 ): Tensor[] {
   const uses = new Uses([...primals, ...inputs]);
   const { used } = uses;
@@ -91,12 +94,12 @@ function runUnder(
     if (!used.has(input) && used.has(primals[i]!))
       throw new GradmixError(
         "autograd",
-        `${who}: the function captures its input ${i} (${input.name ?? "a tensor"} ${formatShape(input.shape)}) from outside and ignores the argument, whose derivative would be 0; use the argument`,
+        `${caller}: the function captures its input ${i} (${input.name ?? "a tensor"} ${formatShape(input.shape)}) from outside and ignores the argument, whose derivative would be 0; use the argument`,
       );
-  if (some && inputs.length > 0 && !inputs.some((input) => used.has(input)))
+  if (requireUse && inputs.length > 0 && !inputs.some((input) => used.has(input)))
     throw new GradmixError(
       "autograd",
-      `${who}: the function uses none of its inputs, so every gradient would be 0; what it captures from outside counts as constant`,
+      `${caller}: the function uses none of its inputs, so every gradient would be 0; what it captures from outside counts as constant`,
     );
   return outputs;
 }
@@ -110,13 +113,13 @@ export function vjp(f: TensorFunction, primals: readonly Tensor[]): Vjp {
 }
 
 /** `some` means that f must use at least one of its inputs. */
-function record(who: string, f: TensorFunction, primals: readonly Tensor[], some = false): Vjp {
+function record(caller: string, f: TensorFunction, primals: readonly Tensor[], requireUse = false): Vjp {
   return scope(() => {
-    const inputs = primals.map((t) => own(t, who));
+    const inputs = primals.map((t) => own(t, caller));
     const tape = new Tape(inputs);
     let outputs: Tensor[];
     try {
-      outputs = runUnder(who, tape, f, primals, inputs, some);
+      outputs = runUnder(caller, tape, f, primals, inputs, requireUse);
       tape.wantIntact(outputs);
     } catch (error) {
       tape.dispose();
@@ -141,7 +144,7 @@ function record(who: string, f: TensorFunction, primals: readonly Tensor[], some
           );
         state.played = true;
         forgotten.unregister(state);
-        return scope(() => apart(tape.backward(outputs, given), [...primals, ...given, ...outputs]));
+        return scope(() => withOwnMemory(tape.backward(outputs, given), [...primals, ...given, ...outputs]));
       },
       dispose() {
         state.played = true;
@@ -174,7 +177,7 @@ export function jvp(
     try {
       const outputs = runUnder("jvp", pass, f, primals, inputs);
       const moved = outputs.map((t) => tangentOf(pass, t));
-      return { outputs, tangents: apart(moved, [...primals, ...tangents, ...outputs]) };
+      return { outputs, tangents: withOwnMemory(moved, [...primals, ...tangents, ...outputs]) };
     } finally {
       pass.dispose();
     }
@@ -212,14 +215,14 @@ export function valueAndGrad<I extends readonly Tensor[]>(
 }
 
 function withValue<I extends readonly Tensor[]>(
-  who: string,
+  caller: string,
   f: (...inputs: I) => Tensor,
   inputs: I,
 ): { value: Tensor<"f32">; gradients: Gradients<I> } {
   return scope(() => {
     // It is called with as many tensors as were passed.
     const { outputs, pullback, dispose } = record(
-      who,
+      caller,
       (...given) => f(...(given as readonly Tensor[] as I)),
       inputs,
       true,
@@ -229,7 +232,7 @@ function withValue<I extends readonly Tensor[]>(
       dispose();
       throw new GradmixError(
         "autograd",
-        `${who}: the function gave ${outputs.map((t) => formatShape(t.shape)).join(" and ")}; one element is needed (sum it)`,
+        `${caller}: the function gave ${outputs.map((t) => formatShape(t.shape)).join(" and ")}; one element is needed (sum it)`,
       );
     }
     return { value, gradients: pullback(filled(1, specOf(value), value)) as Gradients<I> };
@@ -322,7 +325,7 @@ export function forwardDerivative(
       const losses = withTransform(pass, () => fresh(loss));
       wantLosses("forwardDerivative", losses);
       wantExamples("forwardDerivative", losses, pass.blocksOf(losses));
-      const derivatives = apart([tangentOf(pass, losses)], [...tangents.values(), losses]);
+      const derivatives = withOwnMemory([tangentOf(pass, losses)], [...tangents.values(), losses]);
       return { losses, derivatives: derivatives[0]! };
     } finally {
       pass.dispose();

@@ -37,11 +37,11 @@ export function fresh<R extends Tensor | readonly Tensor[]>(fn: () => R): R {
 }
 
 /** Makes derivatives independent of each other and of `given`: copies those that share memory with any, because gradients may be written to. */
-export function apart(derivatives: readonly Tensor[], given: readonly Tensor[]): Tensor[] {
-  const taken = new Set(given.flatMap((t) => (t.disposed ? [] : [t.buffer])));
+export function withOwnMemory(derivatives: readonly Tensor[], given: readonly Tensor[]): Tensor[] {
+  const used = new Set(given.flatMap((t) => (t.disposed ? [] : [t.buffer])));
   return derivatives.map((t) => {
-    const own = taken.has(t.buffer) ? copied(t) : t;
-    taken.add(own.buffer);
+    const own = used.has(t.buffer) ? copied(t) : t;
+    used.add(own.buffer);
     return own;
   });
 }

@@ -101,13 +101,13 @@ export interface OpOf<A, I extends Slots = Slots, O extends Slots = Slots, S ext
 }
 
 /**
- * Rules of an op that is linear in input `slot` while its other inputs, which `forward` must save, are constants: `again`
+ * Rules of an op that is linear in input `slot` while its other inputs, which `forward` must save, are constants: `move`
  * moves tangents, `back` moves cotangents.
  */
 export function linearIn<A>(
   name: string,
   slot: number,
-  again: (constants: readonly Tensor[], t: Tensor, attrs: A) => Tensor,
+  move: (constants: readonly Tensor[], t: Tensor, attrs: A) => Tensor,
   back: (constants: readonly Tensor[], ct: Tensor, attrs: A) => Tensor,
 ): Required<Pick<Op<A, string, "y">, "vjp" | "jvp">> {
   const check = (touched: readonly boolean[]): void => {
@@ -126,7 +126,7 @@ export function linearIn<A>(
       check(tangents.map((t) => t !== null));
       const tangent = tangents[slot] ?? null;
       const constants = inputs.filter((_, i) => i !== slot);
-      return [tangent === null ? null : again(constants, tangent, attrs)];
+      return [tangent === null ? null : move(constants, tangent, attrs)];
     },
   };
 }
@@ -142,10 +142,10 @@ export interface Application<A> {
 
 export interface Transform {
   /** Called with the inputs of every op that is applied. */
-  sees?(inputs: readonly Tensor[]): void;
+  observe?(inputs: readonly Tensor[]): void;
   /** Whether the transformation follows any of these inputs. */
   tracks(inputs: readonly Tensor[]): boolean;
-  note<A>(application: Application<A>): void;
+  record<A>(application: Application<A>): void;
 }
 
 /** Active transformations, outermost first. */
@@ -157,13 +157,13 @@ export function withTransform<T>(transform: Transform, fn: () => T): T {
 }
 
 /** Runs `fn` as if `transform`, and everything inside it, were not active. */
-export function below<T>(transform: Transform, fn: () => T): T {
+export function withoutTransform<T>(transform: Transform, fn: () => T): T {
   const index = active.indexOf(transform);
   return index < 0 ? fn() : withActive(active.slice(0, index), fn);
 }
 
 /** Runs `fn` with `other` in place of `transform`. */
-export function instead<T>(transform: Transform, other: Transform, fn: () => T): T {
+export function withReplacement<T>(transform: Transform, other: Transform, fn: () => T): T {
   return withActive(
     active.map((each) => (each === transform ? other : each)),
     fn,
@@ -204,7 +204,7 @@ export function transforming(): boolean {
 export function apply<A>(op: Op<A>, inputs: readonly Tensor[], attrs: A): Tensor[] {
   wantTensors(op.name, inputs);
   const specs = op.infer(inputs, attrs);
-  for (const transform of active) transform.sees?.(inputs);
+  for (const transform of active) transform.observe?.(inputs);
   if (op.compose !== undefined && active.length > 0) {
     const watching = active.filter((transform) => transform.tracks(inputs)).length;
     if (watching > (op.vjp === undefined ? 0 : 1)) return op.compose(inputs, attrs);
@@ -214,7 +214,7 @@ export function apply<A>(op: Op<A>, inputs: readonly Tensor[], attrs: A): Tensor
     const application = { op, attrs, inputs, outputs, saved };
     // Outermost first: the rule of an inner transformation may use the outputs, so the outer ones must know them by then.
     active.forEach((transform, i, stack) => {
-      if (transform.tracks(inputs)) withActive(stack.slice(0, i), () => transform.note(application));
+      if (transform.tracks(inputs)) withActive(stack.slice(0, i), () => transform.record(application));
     });
   }
   // Whoever needs these has retained them by now.

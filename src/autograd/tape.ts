@@ -11,7 +11,7 @@ import { scope, type Tensor } from "../tensor/tensor.ts";
 import { type Blocks, follow, shared } from "./batch.ts";
 import {
   type Application,
-  below,
+  withoutTransform,
   filled,
   type Op,
   type Spec,
@@ -105,7 +105,7 @@ export class Tape implements Transform {
     for (const t of results) this.#valueOf(t, null);
   }
 
-  note<A>({ op, attrs, inputs, outputs, saved }: Application<A>): void {
+  record<A>({ op, attrs, inputs, outputs, saved }: Application<A>): void {
     if (op.vjp === undefined)
       throw new GradmixError("autograd", `${op.name} has no vjp rule; build the function out of other ops`);
     const rule = op.vjp.bind(op);
@@ -139,7 +139,7 @@ export class Tape implements Transform {
   }
 
   /** Records a composite step with its own pullback (checkpointing), which needs the tensors `used` again. */
-  noteStep(
+  recordStep(
     inputs: readonly Tensor[],
     used: readonly Tensor[],
     outputs: readonly Defined[],
@@ -225,7 +225,7 @@ export class Tape implements Transform {
       for (const [i, t] of entry.retained.entries())
         if (t.version !== entry.versions[i])
           throw overwritten(t, `and ${entry.name} needs it for the gradient`);
-      const gradients = scope(() => below(this, () => entry.pull(incoming, sink)));
+      const gradients = scope(() => withoutTransform(this, () => entry.pull(incoming, sink)));
       gradients.forEach((gradient, slot) => {
         const value = entry.inputs[slot];
         if (value === undefined)
@@ -253,10 +253,10 @@ export class Tape implements Transform {
 }
 
 /** The error for a tensor whose elements have changed since they were recorded. */
-export function overwritten(t: Tensor, why: string): GradmixError {
+export function overwritten(t: Tensor, reason: string): GradmixError {
   return new GradmixError(
     "autograd",
-    `tensor ${t.name ?? ""}${formatShape(t.shape)}, or what shares its memory, was overwritten (by write, or by an optimizer's step) after it was recorded, ${why}; overwrite it before recording or after playing back`,
+    `tensor ${t.name ?? ""}${formatShape(t.shape)}, or what shares its memory, was overwritten (by write, or by an optimizer's step) after it was recorded, ${reason}; overwrite it before recording or after playing back`,
   );
 }
 

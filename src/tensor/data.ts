@@ -43,7 +43,7 @@ export function flatten(where: string, data: unknown): { values: ArrayLike<numbe
   // Not copied; its elements are checked with all others.
   if (shape.length === 1) return { values: data as ArrayLike<number>, shape };
   const values: number[] = [];
-  const take = (value: unknown, index: readonly number[]): void => {
+  const visit = (value: unknown, index: readonly number[]): void => {
     if (index.length === shape.length) {
       if (isList(value))
         throw new GradmixError("shape", `${place(where, index)} is a list, its neighbours are numbers`);
@@ -58,9 +58,9 @@ export function flatten(where: string, data: unknown): { values: ArrayLike<numbe
         "shape",
         `${place(where, index)} has ${value.length} elements, its neighbours have ${extent}; all lists of one depth must be of one length`,
       );
-    for (let i = 0; i < extent; i++) take(value[i], [...index, i]);
+    for (let i = 0; i < extent; i++) visit(value[i], [...index, i]);
   };
-  take(data, []);
+  visit(data, []);
   return { values, shape };
 }
 
@@ -68,7 +68,7 @@ export function flatten(where: string, data: unknown): { values: ArrayLike<numbe
  * The element type that typed arrays determine, null for plain numbers and other arrays, after `flatten`. Throws `shape` for arrays of both types,
  * and for another type than `wanted`.
  */
-export function typedAs(where: string, data: unknown, wanted: DType | undefined): DType | null {
+export function typedAs(where: string, data: unknown, requested: DType | undefined): DType | null {
   let found: DType | null = null;
   const visit = (value: unknown): void => {
     const own = value instanceof Int32Array ? "i32" : value instanceof Float32Array ? "f32" : null;
@@ -76,7 +76,7 @@ export function typedAs(where: string, data: unknown, wanted: DType | undefined)
       if (Array.isArray(value)) for (const item of value) if (isList(item)) visit(item);
       return;
     }
-    const other = found ?? wanted ?? own;
+    const other = found ?? requested ?? own;
     if (own !== other)
       throw new GradmixError(
         "shape",

@@ -3,7 +3,7 @@ import type { DType } from "./dtype.ts";
 import { formatShape, type Shape, sizeOf, stridesOf } from "./shape.ts";
 
 /** Largest number of elements of a tensor that is printed in full. */
-const WHOLE = 64;
+const LARGEST_FULL = 64;
 /** Number of elements at each end of an axis of a larger tensor. */
 const EDGE = 3;
 /** Digits of an f32, which holds slightly more than seven. */
@@ -23,11 +23,11 @@ export function elements(at: (position: number) => number, shape: Shape, dtype: 
   const strides = stridesOf(shape);
   const number = (value: number): string =>
     dtype === "i32" ? String(value) : String(Number(value.toPrecision(DIGITS)));
-  const whole = sizeOf(shape) <= WHOLE;
+  const isFull = sizeOf(shape) <= LARGEST_FULL;
   const part = (axis: number, offset: number): string => {
     if (axis === shape.length) return number(at(offset));
     const extent = shape[axis]!;
-    const cut = !whole && extent > 2 * EDGE;
+    const cut = !isFull && extent > 2 * EDGE;
     const item = (i: number): string => part(axis + 1, offset + i * strides[axis]!);
     const range = (from: number, to: number): string[] =>
       Array.from({ length: to - from }, (_, i) => item(from + i));

@@ -24,14 +24,14 @@ interface Storage {
   /** How often it was written to. */
   version: number;
   /** Whether it is registered in the net. */
-  netted: boolean;
+  inSafetyNet: boolean;
 }
 
 /**
  * The safety net for tensors that no scope owns: it frees memory that no handle refers to any more. It registers storages, since registering every
  * handle would cost about a microsecond per tensor, and only the storages of tensors that left all scopes. A tensor inside a scope costs nothing.
  */
-const net = new FinalizationRegistry<Pick<Storage, "memory" | "buffer">>(({ memory, buffer }) => {
+const safetyNet = new FinalizationRegistry<Pick<Storage, "memory" | "buffer">>(({ memory, buffer }) => {
   try {
     memory.free(buffer);
   } catch {
@@ -40,13 +40,13 @@ const net = new FinalizationRegistry<Pick<Storage, "memory" | "buffer">>(({ memo
 });
 
 function intoNet(storage: Storage): void {
-  if (storage.netted) return;
-  storage.netted = true;
-  net.register(storage, { memory: storage.memory, buffer: storage.buffer }, storage);
+  if (storage.inSafetyNet) return;
+  storage.inSafetyNet = true;
+  safetyNet.register(storage, { memory: storage.memory, buffer: storage.buffer }, storage);
 }
 
 function giveBack(storage: Storage): void {
-  if (storage.netted) net.unregister(storage);
+  if (storage.inSafetyNet) safetyNet.unregister(storage);
   storage.memory.free(storage.buffer);
 }
 
@@ -59,14 +59,14 @@ interface Owned {
   last: Tensor | null;
 }
 
-let made = 0;
+let tensorsMade = 0;
 
 /** The constructor, which is private: users call `empty`, `tensor`, `zeros` and the ops. */
 let handleOn: <D extends DType>(storage: Storage, shape: Shape, dtype: DType, offset: number) => Tensor<D>;
 
 /** @internal The serial number of the youngest tensor; those made later have a higher one. */
 export function youngest(): number {
-  return made;
+  return tensorsMade;
 }
 
 /** A contiguous row-major array on a backend. `D` is the type of the elements, if it is known; `Tensor` alone stands for a tensor of any type. */
@@ -94,7 +94,7 @@ export class Tensor<D extends DType = DType> implements View {
   #before: Tensor | null = null;
   #after: Tensor | null = null;
   /** @internal Counts up from tensor to tensor, including views: shows which of two was made first. */
-  readonly serial: number = ++made;
+  readonly serial: number = ++tensorsMade;
   #onRelease: (() => void)[] | null = null;
 
   private constructor(storage: Storage, shape: Shape, dtype: DType, offset: number) {
@@ -321,7 +321,7 @@ export function empty(shape: Shape, dtype: DType = "f32", memory: Memory = curre
   checkShape(shape, "empty");
   checkDType(dtype, "empty");
   const buffer = memory.alloc(sizeOf(shape), dtype);
-  return handleOn({ memory, buffer, handles: 0, version: 0, netted: false }, shape, dtype, 0);
+  return handleOn({ memory, buffer, handles: 0, version: 0, inSafetyNet: false }, shape, dtype, 0);
 }
 
 /**
@@ -334,17 +334,17 @@ export function tensor(data: Int32Array | readonly Int32Array[], shape?: Shape):
 export function tensor<D extends DType = "f32">(data: NestedNumbers, shape?: Shape, dtype?: D): Tensor<D>;
 export function tensor(data: NestedNumbers, shape?: Shape, dtype?: DType): Tensor {
   const { values, shape: own } = flatten("tensor", data);
-  const wanted = shape ?? own;
-  checkShape(wanted, "tensor");
+  const target = shape ?? own;
+  checkShape(target, "tensor");
   if (dtype !== undefined) checkDType(dtype, "tensor");
   const type = typedAs("tensor", data, dtype) ?? dtype ?? "f32";
-  if (sizeOf(wanted) !== values.length)
+  if (sizeOf(target) !== values.length)
     throw new GradmixError(
       "shape",
-      `tensor: ${values.length} values do not fill the shape ${formatShape(wanted)}`,
+      `tensor: ${values.length} values do not fill the shape ${formatShape(target)}`,
     );
   checkElements("tensor", values, type, own);
-  const out = empty(wanted, type);
+  const out = empty(target, type);
   out.memory.write(out.buffer, out.offset, values);
   return out;
 }

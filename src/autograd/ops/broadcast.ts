@@ -27,7 +27,7 @@ import { copyStrided } from "./strided.ts";
 /** A linear op of one input: the same function moves tangents, and `back` moves cotangents. */
 export function moving<A>(
   op: Pick<Op<A, "x", "y">, "name" | "infer" | "keepsBatch" | "forward">,
-  again: (t: Tensor, attrs: A) => Tensor,
+  move: (t: Tensor, attrs: A) => Tensor,
   back: (ct: Tensor, attrs: A, input: Spec) => Tensor,
 ): Op<A, "x", "y"> {
   return {
@@ -36,7 +36,7 @@ export function moving<A>(
       return [ct === null ? null : back(ct, attrs, x)];
     },
     jvp([tangent], { attrs }) {
-      return [tangent === null ? null : again(tangent, attrs)];
+      return [tangent === null ? null : move(tangent, attrs)];
     },
   };
 }

@@ -15,8 +15,8 @@ interface Labelled {
   readonly labels: readonly string[];
 }
 
-const refuse = (spec: unknown, why: string): GradmixError =>
-  new GradmixError("shape", `einsum: ${show(spec)} ${why}`);
+const refuse = (spec: unknown, reason: string): GradmixError =>
+  new GradmixError("shape", `einsum: ${show(spec)} ${reason}`);
 
 /** Labels of one operand or of the result. */
 function labelsOf(spec: string, term: string): string[] {
@@ -78,9 +78,11 @@ function extentsOf(
 }
 
 /** Sums over the axes whose labels are not kept. */
-function only({ t, labels }: Labelled, wanted: ReadonlySet<string>): Labelled {
-  const axes = labels.flatMap((label, axis) => (wanted.has(label) ? [] : [axis]));
-  return axes.length === 0 ? { t, labels } : { t: sum(t, axes), labels: labels.filter((l) => wanted.has(l)) };
+function sumToLabels({ t, labels }: Labelled, labelsKept: ReadonlySet<string>): Labelled {
+  const axes = labels.flatMap((label, axis) => (labelsKept.has(label) ? [] : [axis]));
+  return axes.length === 0
+    ? { t, labels }
+    : { t: sum(t, axes), labels: labels.filter((l) => labelsKept.has(l)) };
 }
 
 const joined = (labels: readonly string[]): string => labels.join("");
@@ -98,14 +100,14 @@ function inOrder({ t, labels }: Labelled, order: readonly string[]): Tensor {
 function contract(
   a: Labelled,
   b: Labelled,
-  wanted: ReadonlySet<string>,
+  labelsKept: ReadonlySet<string>,
   extents: ReadonlyMap<string, number>,
 ): Labelled {
   const mine = (labels: readonly string[], other: readonly string[]): string[] =>
     labels.filter((label) => !other.includes(label));
   const shared = a.labels.filter((label) => b.labels.includes(label));
-  const batch = shared.filter((label) => wanted.has(label));
-  const inner = shared.filter((label) => !wanted.has(label));
+  const batch = shared.filter((label) => labelsKept.has(label));
+  const inner = shared.filter((label) => !labelsKept.has(label));
   const [rows, columns] = [mine(a.labels, b.labels), mine(b.labels, a.labels)];
   const sizes = (labels: readonly string[]): number[] => labels.map((label) => extents.get(label) ?? 1);
   const size = (labels: readonly string[]): number => sizes(labels).reduce((n, extent) => n * extent, 1);
@@ -140,15 +142,17 @@ export function einsum(spec: string, ...operands: Tensor[]): Tensor<"f32"> {
   const needed = (from: number): Set<string> => new Set([...result, ...terms.slice(from).flat()]);
   const own = terms.map((labels, n): Labelled => {
     const elsewhere = new Set([...result, ...terms.filter((_, other) => other !== n).flat()]);
-    return only({ t: operands[n]!, labels }, elsewhere);
+    return sumToLabels({ t: operands[n]!, labels }, elsewhere);
   });
   let found = own[0]!;
   for (const [at, factor] of own.slice(1).entries()) {
-    const wanted = needed(at + 2);
+    const labelsKept = needed(at + 2);
     // Axis 0 of the result should be axis 0 of the first factor: then it stays in its place.
     const [first] = result;
     const swap = first !== undefined && factor.labels.includes(first) && !found.labels.includes(first);
-    found = swap ? contract(factor, found, wanted, extents) : contract(found, factor, wanted, extents);
+    found = swap
+      ? contract(factor, found, labelsKept, extents)
+      : contract(found, factor, labelsKept, extents);
   }
   const out = inOrder(found, result);
   // The result is never the handle of an operand.

@@ -226,11 +226,11 @@ function partsOf(parts: number | readonly number[], extent: number): number[] {
   if (typeof parts !== "number") {
     wantList("split", "the sizes of the parts", parts);
     for (const size of parts) integerIn(0)("split: the size of a part", size);
-    const whole = parts.reduce((sum, size) => sum + size, 0);
-    if (whole !== extent)
+    const total = parts.reduce((sum, size) => sum + size, 0);
+    if (total !== extent)
       throw new GradmixError(
         "shape",
-        `split: parts of ${formatShape(parts)} make ${whole}, the axis has ${extent}`,
+        `split: parts of ${formatShape(parts)} make ${total}, the axis has ${extent}`,
       );
     return [...parts];
   }

@@ -52,12 +52,12 @@ export function copyStrided(params: KernelParams["stridedCopy"], x: Tensor, y: T
   // The order of the axes is free, so the shortest are covered by separate calls.
   const axes = mergeAxes(params.shape, params.inStrides, params.outStrides);
   const bySize = axes.toSorted((a, b) => a.extent - b.extent);
-  const apart = bySize.slice(0, Math.max(0, axes.length - MAX_RANK));
-  const together = axes.filter((axis) => !apart.includes(axis));
+  const outer = bySize.slice(0, Math.max(0, axes.length - MAX_RANK));
+  const together = axes.filter((axis) => !outer.includes(axis));
   const shape = extentsOf(together);
   const [inStrides, outStrides] = [stridesOf(together, 0), stridesOf(together, 1)];
   forEachIndex(
-    apart,
+    outer,
     ([inOffset, outOffset]) =>
       run("stridedCopy", { shape, inStrides, inOffset, outStrides, outOffset }, { x }, { y }),
     [params.inOffset, params.outOffset],
@@ -78,14 +78,14 @@ export function runPairs<K extends "binary" | "compare">(
   }
   const axes = mergeAxes(params.shape, params.aStrides, params.bStrides);
   // c is row-major, so the leading axes are covered by separate calls.
-  const apart = axes.slice(0, Math.max(0, axes.length - MAX_RANK));
-  const together = axes.slice(apart.length);
+  const outer = axes.slice(0, Math.max(0, axes.length - MAX_RANK));
+  const together = axes.slice(outer.length);
   const shape = extentsOf(together);
   const size = sizeOf(shape);
   const [aStrides, bStrides] = [stridesOf(together, 0), stridesOf(together, 1)];
   let at = 0;
   forEachIndex(
-    apart,
+    outer,
     ([fromA, fromB]) => {
       const [partA, partB, partC] = [
         a.view([a.size - fromA], fromA),

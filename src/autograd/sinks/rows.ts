@@ -112,11 +112,11 @@ export function checkOffsets(
 }
 
 /** Throws `shape` unless the batch has the number of examples for which the sink was made. */
-export function checkExamples(sink: string, examples: number, wanted: number): void {
-  if (examples !== wanted)
+export function checkExamples(sink: string, examples: number, expected: number): void {
+  if (examples !== expected)
     throw new GradmixError(
       "shape",
-      `${sink}: the batch has ${examples} examples, the sink was made for ${wanted}`,
+      `${sink}: the batch has ${examples} examples, the sink was made for ${expected}`,
     );
 }
 

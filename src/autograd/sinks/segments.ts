@@ -43,18 +43,18 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
   checkOffsets("segmentSink", "segments", segments, given);
   const segmentCount = segments.length - 1;
   const examples = given ?? segments[segmentCount]!;
-  const made = new Map<Tensor, Tensor<"f32">>();
+  const kept = new Map<Tensor, Tensor<"f32">>();
   try {
-    for (const p of parameters) made.set(p, keep(empty([segmentCount, ...p.shape], "f32", p.memory)));
+    for (const p of parameters) kept.set(p, keep(empty([segmentCount, ...p.shape], "f32", p.memory)));
   } catch (error) {
-    for (const gradient of made.values()) gradient.dispose();
+    for (const gradient of kept.values()) gradient.dispose();
     throw error;
   }
   const uploaded = new Offsets();
   const written = new Set<Tensor>();
 
   const next = (parameter: Tensor): { gradient: Tensor; accumulate: boolean } => {
-    const gradient = made.get(parameter);
+    const gradient = kept.get(parameter);
     if (gradient === undefined)
       throw new GradmixError(
         "autograd",
@@ -87,13 +87,13 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
 
   return {
     name: "segments",
-    result: () => made,
+    result: () => kept,
     begin(_, batch) {
       checkExamples("segmentSink", batch, examples);
       written.clear();
     },
     end() {
-      for (const [parameter, gradient] of made)
+      for (const [parameter, gradient] of kept)
         if (!written.has(parameter) && gradient.size > 0) run("fill", { value: 0 }, {}, { out: gradient });
       uploaded.dispose();
     },
@@ -144,8 +144,8 @@ export function segmentSink(options: SegmentSinkOptions): SegmentSink {
       throw noRule("segmentSink", parameter, op);
     },
     dispose() {
-      for (const gradient of made.values()) gradient.dispose();
-      made.clear();
+      for (const gradient of kept.values()) gradient.dispose();
+      kept.clear();
       uploaded.dispose();
     },
   };

@@ -175,10 +175,10 @@ function projection(
   const known = part.projections.get(what);
   if (known !== undefined) return known;
   const [key0, key1] = foldIn(foldIn(root, part.index), PROJECTIONS.indexOf(what));
-  const made = keep(empty([width, columns], "f32", part.out.memory));
-  run("random", { kind: "normal", key0, key1, offset: 0 }, {}, { out: made });
-  part.projections.set(what, made);
-  return made;
+  const gaussian = keep(empty([width, columns], "f32", part.out.memory));
+  run("random", { kind: "normal", key0, key1, offset: 0 }, {}, { out: gaussian });
+  part.projections.set(what, gaussian);
+  return gaussian;
 }
 
 /** x [rows, width] times p [width, columns]. */
@@ -196,7 +196,7 @@ function sketchMatrix(state: State, parameter: Tensor, x: Tensor, dy: Tensor): v
   scope(() => {
     const left = project(dy, rowsOf(dy), projection(state, part, "left", out, state.rank));
     const right = project(x, rowsOf(x), projection(state, part, "right", width, state.rank));
-    meet(state, part, left, right, perExample(state, parameter, x), accumulate);
+    multiplyFactors(state, part, left, right, perExample(state, parameter, x), accumulate);
   });
 }
 
@@ -211,7 +211,7 @@ function sketchTable(state: State, parameter: Tensor, ids: Tensor, dy: Tensor): 
     const table = projection(state, part, "left", tableRows, rank);
     run("gather", { rows, width: rank, tableRows }, { table, ids }, { out: left });
     const right = project(dy, rows, projection(state, part, "right", width, rank));
-    meet(state, part, left, right, perExample(state, parameter, dy), accumulate);
+    multiplyFactors(state, part, left, right, perExample(state, parameter, dy), accumulate);
   });
 }
 
@@ -235,16 +235,16 @@ function sketchVector(state: State, parameter: Tensor, dy: Tensor, sumSegments: 
     return;
   }
   scope(() => {
-    const whole = empty([segmentCount, width], "f32", out.memory);
-    sumSegments(segments, { ...params, accumulate: false }, whole);
+    const sums = empty([segmentCount, width], "f32", out.memory);
+    sumSegments(segments, { ...params, accumulate: false }, sums);
     const p = projection(state, part, "only", width, numbers);
     const alpha = 1 / Math.sqrt(numbers);
-    product(out, whole, p, { m: segmentCount, n: numbers, k: width, alpha, accumulate });
+    product(out, sums, p, { m: segmentCount, n: numbers, k: width, alpha, accumulate });
   });
 }
 
 /** Writes Σ over each segment's rows of left [rows, r]ᵀ right [rows, r], divided by r, into the part. `rowsEach` is the number of rows per example. */
-function meet(
+function multiplyFactors(
   { segments, segmentCount, rank }: State,
   part: Part,
   left: Tensor,
@@ -298,7 +298,7 @@ async function resultOf(state: State): Promise<Float32Array> {
 function disposeState({ parts, offsets }: State): void {
   for (const { out, projections } of parts.values()) {
     out.dispose();
-    for (const made of projections.values()) made.dispose();
+    for (const tensor of projections.values()) tensor.dispose();
     projections.clear();
   }
   parts.clear();
