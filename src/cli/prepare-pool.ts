@@ -4,21 +4,21 @@ import { GradmixError } from "../errors.ts";
 import type { JobFacts } from "./prepare-jobs.ts";
 import type { Said, Task, WorkerSetup } from "./prepare-worker.ts";
 
-/** What a task tells before it ends. */
+/** Receives what a task reports before it ends. */
 export type Meanwhile = (said: Exclude<Said, { kind: "done" | "failed" }>) => void;
 
 export interface Pool {
-  /** Runs tasks on all workers, in order; `onDone` is told of each. The first that fails ends them all. */
+  /** Runs tasks on all workers, in order, and calls `onDone` for each. The first failure ends all of them. */
   run(
     tasks: readonly Task[],
     onDone: (task: Task, facts: JobFacts | null) => void,
     meanwhile: Meanwhile,
   ): Promise<void>;
-  /** Ends the workers, in the middle of what they do. */
+  /** Ends the workers immediately. */
   stop(): Promise<void>;
 }
 
-/** Bytes of young objects that a worker keeps, in MiB: text is garbage soon, and memory is told by this times the workers. */
+/** Size of a worker's young generation in MiB: text soon becomes garbage, and this times the number of workers is memory in use. */
 const YOUNG = 32;
 
 export function startPool(setup: WorkerSetup, workers: number, signal: AbortSignal): Pool {

@@ -20,7 +20,7 @@ export type Task =
   | { readonly kind: "encode"; readonly job: number }
   | { readonly kind: "join"; readonly labels: readonly number[]; readonly jobs: readonly string[] };
 
-/** What a worker says. "done" and "failed" end its task. */
+/** A message of a worker. "done" and "failed" end its task. */
 export type Said =
   | ({ readonly kind: "progress" } & JobProgress)
   | { readonly kind: "shard"; readonly label: number; readonly shard: Shard }

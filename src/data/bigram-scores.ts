@@ -80,7 +80,7 @@ export function scoreGroups(
     count(counts, places, { from: 0, to: places.tokens.length }, 1);
     groups.forEach(({ pieces, holes }, g) => {
       const given = holes[i] ?? null;
-      const hole = given === null ? nothing : within(domain.stretches, given);
+      const hole = given === null ? emptyStretch : within(domain.stretches, given);
       count(counts, places, hole, -1);
       const { unigram, bigram } = scoreRow(counts, indices[g]!, background, pieces.length, length);
       scores[g]!.unigram.set(unigram, i * pieces.length);
@@ -91,7 +91,7 @@ export function scoreGroups(
   return scores;
 }
 
-const nothing: Stretch = { from: 0, to: 0 };
+const emptyStretch: Stretch = { from: 0, to: 0 };
 
 /** Numbers pairs of integers below 2³¹ in the order of their first occurrence: a hash table with open addressing. */
 interface Keys {
@@ -286,7 +286,7 @@ function within(stretches: readonly Stretch[], { from, to }: Stretch): Stretch {
       return { from: before + from - stretch.from, to: before + to - stretch.from };
     before += stretch.to - stretch.from;
   }
-  return nothing;
+  return emptyStretch;
 }
 
 /** How often each token and pair of the pieces occurs in a domain. */

@@ -55,16 +55,16 @@ function fitTemperature(
   start: readonly [number, number] = USUAL,
 ): readonly [number, number] {
   let at = start;
-  let here = logisticLoss(scores, labels, weights, bias, at);
-  let [dx, dy] = newtonStep(here);
+  let current = logisticLoss(scores, labels, weights, bias, at);
+  let [dx, dy] = newtonStep(current);
   for (let iteration = 0; iteration < 40; iteration++) {
     const next: readonly [number, number] = [Math.max(0, at[0] - dx), Math.max(0, at[1] - dy)];
-    const there = logisticLoss(scores, labels, weights, bias, next);
-    if (there.loss > here.loss) {
+    const candidate = logisticLoss(scores, labels, weights, bias, next);
+    if (candidate.loss > current.loss) {
       [dx, dy] = [dx / 2, dy / 2];
     } else {
-      [at, here] = [next, there];
-      [dx, dy] = newtonStep(here);
+      [at, current] = [next, candidate];
+      [dx, dy] = newtonStep(current);
     }
     if (Math.abs(dx) + Math.abs(dy) < 1e-4) break;
   }

@@ -376,7 +376,7 @@ describe("refused, with what was done kept", () => {
       ["--format", "nanogpt"],
       "--format was megatron when it was begun, and is nanogpt now",
     ],
-    ["another domain", ["--domain", "c=target.jsonl"], "was begun with other domains or targets, or with the same in another order"], // prettier-ignore
+    ["another domain", ["--domain", "c=target.jsonl"], "was begun with other domains or targets, or in another order"], // prettier-ignore
   ])("%s", async (_, more, reason) => {
     const given = args.filter((_, i) => !more.includes(args[i]) && !more.includes(args[i - 1]));
     expect(await refusal(...given, ...more)).toBe(`--out some: ${reason}; prepare into another folder, or delete this one`); // prettier-ignore
@@ -400,10 +400,10 @@ describe("refused, with what was done kept", () => {
       ["--domain", "a=target.jsonl", "--tokenizer", "none"],
       "--tokenizer none: text needs a tokenizer",
     ],
-    ["a file", ["--domain", "a=target.jsonl", "--out", "target.jsonl"], "--out target.jsonl: is a file; name a folder"], // prettier-ignore
-    ["a folder of something else", ["--domain", "a=target.jsonl", "--out", "corpus"], "--out corpus: is there already and holds something else"], // prettier-ignore
+    ["a file", ["--domain", "a=target.jsonl", "--out", "target.jsonl"], "--out target.jsonl: is a file; give a folder"], // prettier-ignore
+    ["a folder of something else", ["--domain", "a=target.jsonl", "--out", "corpus"], "--out corpus: exists and contains something else"], // prettier-ignore
     ["an empty domain", ["--domain", "a=empty.jsonl", "--tokenizer", "byte"], 'domain "a": it is empty'],
-    ["names that are one file for some", ["--domain", "a=target.jsonl", "--domain", "A=target.jsonl"], '"a" and "A" would be one file'], // prettier-ignore
+    ["names that are one file for some", ["--domain", "a=target.jsonl", "--domain", "A=target.jsonl"], '"a" and "A" would be the same file'], // prettier-ignore
     ["a number that is none", ["--domain", "a=target.jsonl", "--workers", "0"], "--workers: 0 is not"],
     [
       "no folder",
@@ -449,9 +449,7 @@ test("a bad line far into a file is named by its number; a full disk and a file 
     expect(readdirSync(join(out, "work"))).toEqual([]);
   }
   const later = { ...good, inputs: [{ ...good.inputs[0], modified: 1 }] };
-  await expect(encodeJob(job, context(later))).rejects.toThrow(
-    `${path}: it has changed while it was prepared`,
-  );
+  await expect(encodeJob(job, context(later))).rejects.toThrow(`${path}: it changed while it was prepared`);
 
   // What is told on the way is all there is.
   const told = { input: 0, text: 0, documents: 0 };

@@ -1,4 +1,4 @@
-/** Every op, and the registry that tests enumerate. */
+/** All ops, and the registry that tests enumerate. */
 import type { Op } from "../op.ts";
 import { swigluJvpOp, swigluOp, swigluVjpOp, unaryOps, unaryVjpOp } from "./activation.ts";
 import {
@@ -98,7 +98,7 @@ export { rope, type RopeOptions } from "./rope.ts";
 export { argmax, cumsum, topk, type TopK } from "./scan.ts";
 export { concat, pad, slice, split, squeeze, stack, transpose, unsqueeze } from "./shape.ts";
 
-/** Every op by its name. Attributes differ from op to op, hence `never`. */
+/** Every op by its name. Attributes differ between ops, hence `never`. */
 export const ops: { readonly [name: string]: Op<never> } = Object.fromEntries(
   [
     ...Object.values(unaryOps),
@@ -146,7 +146,7 @@ export const ops: { readonly [name: string]: Op<never> } = Object.fromEntries(
     crossEntropyOp,
     oneHotOp,
     dropoutOp,
-    // The rules' own ops.
+    // Ops that only rules use.
     unaryVjpOp,
     softmaxVjpOp,
     logSoftmaxVjpOp,

@@ -1,4 +1,4 @@
-/** LayerNorm and RMSNorm over the last axis; the gain's and the bias's gradients leave as factors. */
+/** LayerNorm and RMSNorm over the last axis; the gradients of gain and bias are passed on as factors. */
 import { run } from "../../backends/backend.ts";
 import { type NormKind, normKinds } from "../../backends/kernels/index.ts";
 import { GradmixError } from "../../errors.ts";
@@ -15,12 +15,12 @@ import { mean } from "./reduce.ts";
 
 interface NormAttrs {
   readonly eps: number;
-  /** Which of the optional inputs are there, in this order after x. */
+  /** Which of the optional inputs are present, in this order after x. */
   readonly gain: boolean;
   readonly bias: boolean;
 }
 
-/** Attributes of the rules' own ops, whose inputs are [x, stats, t] or [x, stats, gain, t]. */
+/** Attributes of the ops of the rules, whose inputs are [x, stats, t] or [x, stats, gain, t]. */
 interface RuleAttrs {
   readonly kind: NormKind;
   readonly gain: boolean;
@@ -29,11 +29,11 @@ interface RuleAttrs {
 const widthOf = (x: Spec): number => x.shape[x.shape.length - 1]!;
 const rowsOf = (x: Spec): number => sizeOf(x.shape.slice(0, -1));
 
-/** Kernels take it as an f32. */
+/** Kernels read it as an f32. */
 const checkEps = numberIn({ min: 0, max: MOST });
 const checkKind = oneOf(...normKinds);
 
-/** x, and the gain and the bias, if there are any. */
+/** x, and the gain and the bias if they are present. */
 type Inputs<T> = readonly [T, ...T[]];
 type NormOp = Op<NormAttrs, "x ...", "y", "x stats ...">;
 
@@ -110,9 +110,9 @@ function normalised(kind: NormKind, x: Tensor, eps: number): Tensor {
   return apply1(kind === "layer" ? layerNormOp : rmsNormOp, [x], { eps, gain: false, bias: false });
 }
 
-/** [x, stats, gain?, dy] → the cotangent of x; linear in dy, with `normJvp` as its transpose. */
+/** Maps [x, stats, gain?, dy] to the cotangent of x; linear in dy, with `normJvp` as its transpose. */
 export const normVjpOp: RuleOp = normRule("normVjp");
-/** [x, stats, gain?, tangent of x] → the tangent of y. */
+/** Maps [x, stats, gain?, tangent of x] to the tangent of y. */
 export const normJvpOp: RuleOp = normRule("normJvp");
 
 type RuleOp = Op<RuleAttrs, "x stats ...", "y">;

@@ -35,11 +35,12 @@ export function createReadBack(
   let nap: Promise<void> = Promise.resolve();
   let submitting: Promise<void> | null = null;
   /** Submits after the caller's turn, so that reads which begin together share a submit. */
-  const submitted = (): Promise<void> =>
-    (submitting ??= Promise.resolve().then(() => {
-      submitting = null;
-      commands.submit();
-    }));
+  const submitLater = async (): Promise<void> => {
+    await Promise.resolve();
+    submitting = null;
+    commands.submit();
+  };
+  const submitted = (): Promise<void> => (submitting ??= submitLater());
   /** Dispatches that an earlier read has waited for. */
   let readUpTo = 0;
   return {
