@@ -320,6 +320,21 @@
 }
 
 // @ts-ignore: decorator
+@unmanaged export class AlignNonzerosSlots extends AlignBlockSlots {
+}
+
+// @ts-ignore: decorator
+@unmanaged export class CountNonzerosSlots extends ScratchSlots {
+  a: usize;
+  b: usize;
+  counts: usize;
+  rows: i32;
+  m: i32;
+  n: i32;
+  sampled: i32;
+}
+
+// @ts-ignore: decorator
 @unmanaged export class AlignSegmentsSlots extends ScratchSlots {
   partials: usize;
   columnBlocks: i32;

@@ -293,6 +293,18 @@ export interface AlignBlockSlots {
   readonly pass: number;
 }
 
+export type AlignNonzerosSlots = AlignBlockSlots;
+
+export interface CountNonzerosSlots {
+  readonly a: number;
+  readonly b: number;
+  readonly counts: number;
+  readonly rows: number;
+  readonly m: number;
+  readonly n: number;
+  readonly sampled: number;
+}
+
 export interface AlignSegmentsSlots {
   readonly partials: number;
   readonly columnBlocks: number;
@@ -694,6 +706,8 @@ export interface KernelSlots {
   readonly segmentedBlock: SegmentedBlockSlots;
   readonly segmentedReduce: SegmentedReduceSlots;
   readonly alignBlock: AlignBlockSlots;
+  readonly alignNonzeros: AlignNonzerosSlots;
+  readonly countNonzeros: CountNonzerosSlots;
   readonly alignSegments: AlignSegmentsSlots;
   readonly gramSquares: GramSquaresSlots;
   readonly microPeak: MicroPeakSlots;
@@ -1029,6 +1043,28 @@ export const writeSlots: {
     i32[at + 10] = slots.columnsPerTask;
     i32[at + 11] = slots.columnBlocks;
     i32[at + 12] = slots.pass;
+  },
+  alignNonzeros({ i32 }, at, slots) {
+    i32[at + 2] = slots.x;
+    i32[at + 3] = slots.v;
+    i32[at + 4] = slots.y;
+    i32[at + 5] = slots.partials;
+    i32[at + 6] = slots.rows;
+    i32[at + 7] = slots.n;
+    i32[at + 8] = slots.k;
+    i32[at + 9] = slots.rowsPerTask;
+    i32[at + 10] = slots.columnsPerTask;
+    i32[at + 11] = slots.columnBlocks;
+    i32[at + 12] = slots.pass;
+  },
+  countNonzeros({ i32 }, at, slots) {
+    i32[at + 2] = slots.a;
+    i32[at + 3] = slots.b;
+    i32[at + 4] = slots.counts;
+    i32[at + 5] = slots.rows;
+    i32[at + 6] = slots.m;
+    i32[at + 7] = slots.n;
+    i32[at + 8] = slots.sampled;
   },
   alignSegments({ i32 }, at, slots) {
     i32[at + 2] = slots.partials;
