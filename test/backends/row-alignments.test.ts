@@ -64,7 +64,7 @@ const aligned = (machine: CpuMachine, problem: Problem, way: Way): number[] =>
     const partials = new Float64Array(words.slice().buffer);
     return Array.from({ length: rows }, (_, r) => {
       let sum = 0;
-      for (let block = 0; block < columnBlocks; block++) sum += partials[block * rows + r]!;
+      for (let block = 0; block < columnBlocks; block++) sum += partials[block * rows + r];
       return sum;
     });
   });
@@ -75,7 +75,7 @@ function byLoops({ rows, m, n, a, b, v }: Problem): { sum: number; size: number 
     let [sum, size] = [0, 0];
     for (let row = 0; row < m; row++)
       for (let column = 0; column < n; column++) {
-        const term = a[r * m + row]! * v[row * n + column]! * b[r * n + column]!;
+        const term = a[r * m + row] * v[row * n + column] * b[r * n + column];
         sum += term;
         size += Math.abs(term);
       }
@@ -97,7 +97,7 @@ const patterns: readonly ((row: number, column: number, drawn: number) => boolea
 function factor(rows: number, width: number, pattern: number, seed: number): number[] {
   const drawn = values(rows * width, seed + 1, 0, 1);
   return values(rows * width, seed).map((number, at) => {
-    const zero = patterns[pattern]?.(Math.floor(at / width), at % width, drawn[at]!) ?? false;
+    const zero = patterns[pattern]?.(Math.floor(at / width), at % width, drawn[at]) ?? false;
     // Both zeros are zeros.
     return zero ? (at % 5 === 0 ? -0 : 0) : number;
   });
@@ -142,7 +142,7 @@ describe("rowAlignments", () => {
           expect(three).toEqual(relaxed);
           for (const found of [relaxed, plain])
             for (const [r, { sum, size }] of wanted.entries())
-              expect(Math.abs(found![r]! - sum), `${way}, row ${r}`).toBeLessThanOrEqual(2e-6 * size);
+              expect(Math.abs(found[r] - sum), `${way}, row ${r}`).toBeLessThanOrEqual(2e-6 * size);
         }
       }),
       { numRuns: 60 },
@@ -152,11 +152,11 @@ describe("rowAlignments", () => {
 
 describe("wayOf", () => {
   const choice = (made: Problem): { way: Way; share: number } =>
-    placed(machines[0]!, made, (of) => wayOf(machines[0]!, of));
+    placed(machines[0], made, (of) => wayOf(machines[0], of));
   const shares = (a: number, b: number, [rows, m, n] = [60, 128, 96]): Problem => ({
-    ...{ rows: rows!, m: m!, n: n! },
-    a: values(rows! * m!, 1, 0, 1).map((u) => (u < a ? 0 : u)),
-    b: values(rows! * n!, 2, 0, 1).map((u) => (u < b ? 0 : u)),
+    ...{ rows, m, n },
+    a: values(rows * m, 1, 0, 1).map((u) => (u < a ? 0 : u)),
+    b: values(rows * n, 2, 0, 1).map((u) => (u < b ? 0 : u)),
     v: [],
   });
 

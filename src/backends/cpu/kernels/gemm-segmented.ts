@@ -1,8 +1,8 @@
 /**
- * The launcher of the segmented weight gradient (assembly/gemm.ts), which has two ways; the shape and the offsets say which costs less.
+ * The launcher of the segmented weight gradient (assembly/gemm.ts), which has two ways; the shape, the offsets and the zeros of the factors say which costs less.
  *
  * With many rows per segment, tiles of the gradient walk through the segments (`walk`): every segment costs a pass over the gradient, whatever its rows. With
- * few, no segment's gradient is made at all (`byRows`): the alignments of rows are those of V x_r with y_r, norms follow from inner products of rows, and the total
+ * few, no segment's gradient is made at all (`byRows`): alignments are sums of those of rows (row-alignments.ts), norms follow from inner products of rows, and the total
  * is one product.
  */
 import type { View } from "../../../tensor/memory.ts";
@@ -218,7 +218,7 @@ function alignments(
   v: number,
 ): void {
   const rows = alignedRows(p, o, segments, aligned);
-  const partials = rowAlignments(runtime, rows, v, isFinite(runtime, o.vSumsq) ? way : "dense");
+  const partials = rowAlignments(runtime, rows, v, finiteAt(runtime, o.vSumsq) ? way : "dense");
   runtime.launch({
     kernel: "alignSegments",
     tasks: 1,
@@ -247,7 +247,7 @@ function alignedRows(
 }
 
 /** Is the number at an address finite? Of the squared norm of V this says it of all of V. */
-function isFinite(runtime: Runtime, at: number): boolean {
+function finiteAt(runtime: Runtime, at: number): boolean {
   const [bits = 0] = runtime.words(at, 1);
   return (bits & EXPONENT) !== EXPONENT;
 }
