@@ -8,6 +8,7 @@
  *
  * where q is the mean of all domains' relative frequencies plus a floor, so that large domains do not determine what is common.
  */
+import { runSteps, type Steps } from "./steps.ts";
 import type { StoredStream } from "./tokens.ts";
 
 /** s: the number of occurrences of a token from which its followers weigh as much as the domain's own frequencies. */
@@ -60,6 +61,15 @@ export function scoreGroups(
   domains: readonly CountedDomain[],
   length: number,
 ): BigramScores[] {
+  return runSteps(scoreGroupsInSteps(groups, domains, length));
+}
+
+/** The same, in a step for each domain. */
+export function* scoreGroupsInSteps(
+  groups: readonly PieceGroup[],
+  domains: readonly CountedDomain[],
+  length: number,
+): Steps<BigramScores[]> {
   const [tokens, pairs] = [createTokenNumbers(), createKeys()];
   const indices = groups.map(({ pieces }) => indexPieces(pieces, length, tokens, pairs));
   const background = backgroundOf(domains, tokens);
@@ -72,7 +82,8 @@ export function scoreGroups(
     unigram: new Float32Array(domains.length * pieces.length),
     bigram: new Float32Array(domains.length * pieces.length),
   }));
-  domains.forEach((domain, i) => {
+  for (const [i, domain] of domains.entries()) {
+    yield;
     const places = placesOf(domain, tokens, pairs);
     counts.total = 0;
     counts.tokens.fill(0);
@@ -87,7 +98,7 @@ export function scoreGroups(
       scores[g]!.bigram.set(bigram, i * pieces.length);
       count(counts, places, hole, 1);
     });
-  });
+  }
   return scores;
 }
 

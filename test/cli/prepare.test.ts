@@ -21,7 +21,7 @@ import { gzipSync } from "node:zlib";
 import { GradmixError } from "gradmix";
 import { byteTokenizer, openTokens } from "gradmix/data";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import type { Layer } from "#dist/cli/config.js";
+import { commandLineLayer, jsonLayer, type Layer } from "#dist/cli/config.js";
 import { encodeNpy } from "#dist/data/npy.js";
 import { textHash } from "#dist/cli/text-hash.js";
 import { optionRows } from "#dist/cli/options.js";
@@ -177,6 +177,40 @@ describe("prepared", () => {
     await expect(dataOf({ "data.domainsFrom": [path], "data.tokenizer": "byte" })).rejects.toThrow(
       `--domains ${path}: was prepared with another tokenizer than that of this run; leave out --tokenizer, or prepare the text again with it`,
     );
+  });
+
+  test("options that have no effect beside it are refused, unless a file of options says no more than the default", () => {
+    const path = join(folder, "whole");
+    const from = jsonLayer({ data: { domainsFrom: path } }, "c.json");
+    const flags = (...given: (readonly [string, string])[]): Layer =>
+      commandLineLayer(new Map(given.map(([name, value]) => [name, [value]])));
+    const text = join(folder, "target.jsonl");
+    const tokens = "holds tokens, and there is no other text; leave it out";
+    for (const [layer, message] of [
+      [
+        flags(["data.vocabSize", "1024"]),
+        `--vocab-size: has no effect, because ${path} has its own tokenizer; leave it out`,
+      ],
+      [flags(["data.textField", "text"]), `--text-field: has no effect, because ${path} ${tokens}`],
+      [
+        jsonLayer({ data: { vocabSize: 400 } }, "d.json"),
+        `d.json: data.vocabSize: has no effect, because ${path} has its own tokenizer; leave it out`,
+      ],
+      [
+        jsonLayer({ data: { skipBadLines: true } }, "d.json"),
+        `d.json: data.skipBadLines: has no effect, because ${path} ${tokens}`,
+      ],
+    ] as const)
+      expect(codeOf(() => preparedLayer([layer, from]))).toBe(`config: ${message}`);
+    for (const layer of [
+      jsonLayer({ data: { vocabSize: 1024, textField: "text", skipBadLines: false } }, "d.json"),
+      flags(["data.vocabSize", "300"], ["data.tokenizer", "none"]),
+      flags(["data.textField", "body"], ["data.target", text]),
+    ])
+      expect(preparedLayer([layer, from]).values.get("data.tokenizer")).toBe(join(path, "tokenizer.json"));
+    // Beside text of other folders it is read.
+    const both = jsonLayer({ data: { domainsFrom: [path, join(folder, "corpus")] } }, "c.json");
+    expect(codeOf(() => preparedLayer([flags(["data.textField", "body"]), both]))).toBe("no error");
   });
 
   test("gradmix cluster takes the folder as the text of its domains", () => {
