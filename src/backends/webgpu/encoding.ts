@@ -40,7 +40,7 @@ export interface Encoding {
   ride(rider: Rider): void;
 }
 
-/** `bindings`: the most buffers that the device binds at once. */
+/** `bindings` is the largest number of buffers that the device binds at once. */
 export function createEncoding(
   buffers: Buffers,
   pipelines: Pipelines,
@@ -71,7 +71,7 @@ export function createEncoding(
     const { slots, operands, layoutKey } = bind(dispatch.operands, bound);
     const made = pipelines.pipelineOf(dispatch, layoutKey, operands, slots);
     if (made.failure !== null) throw made.failure;
-    // A pass with a pipeline that does not compile runs nothing: until the device has said that it does, it runs alone.
+    // A pass with a pipeline that does not compile runs nothing, so a pipeline runs in its own pass until the device has reported success.
     const trial = !made.proven;
     if (trial) commands.submit();
     const pooled = slots.map(({ entry }) => entry.pooled);

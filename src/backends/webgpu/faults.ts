@@ -1,33 +1,31 @@
 /**
- * What goes wrong on a device, and whom it concerns. A GPU answers later: what it may yet refuse is asked (`ask`), and whoever reads a result waits for all
- * answers (`settled`). A fault is thrown once at the next call that looks (`check`) where the device goes on after it, at every call where it does not.
+ * Failures of a device, and whom they concern. A GPU reports later: everything that it may still refuse is asked (`ask`), and a reader of results
+ * waits for all answers (`settled`). If the device can continue after a failure, it is thrown once, at the next call of `check`; otherwise at every
+ * call.
  */
 import { GradmixError } from "../../errors.ts";
 
-/**
- * Who allocates and encodes: the tuner tries things while its caller waits for something else, so memory that is refused to one is none of the other's
- * business.
- */
+/** Who allocates and encodes. The tuner tries things while its caller waits for something else, so memory that is refused to one does not concern the other. */
 export type Owner = "caller" | "tuner";
 
 export interface Faults {
-  /** Who calls at the moment. */
+  /** The current owner. */
   readonly owner: Owner;
   readonly disposed: boolean;
   /** Runs a task of the tuner. */
   asTuner<T>(task: () => T): T;
   fail(error: GradmixError, whose?: Owner): void;
-  /** A fault after which the device goes on. */
+  /** Records a failure after which the device can continue. */
   failPassing(error: GradmixError, whose: Owner): void;
-  /** Notes that the device refused this buffer: commands with it are errors too, whose cause this is. */
+  /** Records that the device refused this buffer: commands with it fail too, with this as the cause. */
   refuse(buffer: GPUBuffer, error: GradmixError, whose: Owner): void;
   /** The buffer is no longer in use. */
   forget(buffer: GPUBuffer): void;
-  /** An error of validation: it follows from a buffer that was refused, or it is one of its own. */
+  /** Handles an error of validation: either the consequence of a refused buffer, or a failure of its own. */
   judge(message: string): Promise<void>;
   /** Remembers the question until it is answered. */
   ask(listen: () => Promise<void>): Promise<void>;
-  /** Resolves when everything that was asked is answered. */
+  /** Resolves when everything that was asked has been answered. */
   settled(): Promise<void>;
   /** Throws what has failed. */
   check(whose?: Owner): void;

@@ -1,4 +1,4 @@
-/** Compute pipelines by what is dispatched, and bind groups by pipeline and buffers: a running training makes neither. */
+/** Compute pipelines by dispatch, and bind groups by pipeline and buffers: during training neither is made again. */
 import { GradmixError } from "../../errors.ts";
 import { type Dispatch, textOf } from "./context.ts";
 import { type Faults, firstLine } from "./faults.ts";
@@ -12,13 +12,13 @@ export interface Pipeline {
   readonly layout: GPUBindGroupLayout;
   /** Bytes of its scalars. */
   readonly scalarBytes: number;
-  /** The device has said whether it compiles. */
+  /** Whether the device has reported that it compiles. */
   proven: boolean;
   failure: GradmixError | null;
   /** The key of its dispatches, and how many there were. */
   readonly key: string;
   dispatches: number;
-  /** Resolves when the device has said whether it compiles. */
+  /** Resolves when the device has reported whether it compiles. */
   readonly answered: Promise<void>;
 }
 
